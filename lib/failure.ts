@@ -1,0 +1,60 @@
+/** What a task's exit code says. */
+export const Exit = { held: 0, checkFailed: 1, usage: 2, labCouldNotRun: 3 } as const
+export type ExitCode = (typeof Exit)[keyof typeof Exit]
+
+/** What helps the reader of a failure: each part is printed on a line of its own. */
+export interface FailureDetail {
+  /** What to do about it, one line. */
+  hint?: string
+  /** Exit code of the task; 3 (the lab itself could not run) unless said otherwise. */
+  exit?: ExitCode
+  /** Where the evidence lies: a path or a few last lines of a log. */
+  evidence?: string
+  /** The command that replays what failed. */
+  replay?: string
+  cause?: unknown
+}
+
+/**
+ * An expected failure: printed as one line and a hint, never with a stack. Anything else that is
+ * thrown is a bug and keeps its stack.
+ */
+export class Failure extends Error {
+  readonly detail: FailureDetail
+
+  constructor(message: string, detail: FailureDetail = {}) {
+    super(message, { cause: detail.cause })
+    this.name = 'Failure'
+    this.detail = detail
+  }
+
+  get exit(): ExitCode {
+    return this.detail.exit ?? Exit.labCouldNotRun
+  }
+}
+
+/** A wrong argument: exit code 2. */
+export const usage = (message: string, hint?: string): Failure =>
+  new Failure(message, { hint, exit: Exit.usage })
+
+/** The text that a task prints for whatever was thrown, prefixed with the task's name. */
+export function explain(task: string, thrown: unknown): string {
+  if (!(thrown instanceof Failure)) {
+    const stack = thrown instanceof Error ? (thrown.stack ?? thrown.message) : String(thrown)
+    return `${task}: This is a bug in the lab\n${stack}`
+  }
+  const { hint, evidence, replay } = thrown.detail
+  return [
+    `${task}: ${oneLine(thrown.message)}`,
+    hint && `  hint: ${hint}`,
+    evidence && `  evidence: ${evidence.trimEnd().replaceAll('\n', '\n    ')}`,
+    replay && `  replay: ${replay}`,
+  ]
+    .filter(Boolean)
+    .join('\n')
+}
+
+/** User-given text may hold newlines or terminal escapes; an error stays one readable line. */
+export const oneLine = (text: string): string =>
+  // oxlint-disable-next-line no-control-regex -- exactly these are what must not reach a terminal
+  text.replace(/[\u0000-\u001f\u007f-\u009f]/g, (c) => JSON.stringify(c).slice(1, -1))

@@ -1,0 +1,76 @@
+import { Failure } from './failure.ts'
+
+export interface RunOptions {
+  cwd?: string
+  env?: Record<string, string>
+  /** Text for standard input; without it the command reads nothing. */
+  input?: string
+  /** Limit in seconds; the command and its children are killed when it passes. Default 120. */
+  timeout?: number
+  /** Exit codes that are not a failure, besides 0. */
+  allow?: number[]
+  /** Called with each line of standard error or output as it comes. */
+  onLine?: (line: string) => void
+  hint?: string
+  signal?: AbortSignal
+}
+
+export interface Ran {
+  stdout: string
+  stderr: string
+  code: number
+}
+
+/**
+ * Runs one command and waits for it: the only place where the lab starts a process that it waits
+ * for. The command dies with the lab (`setpriv --pdeathsig`), so that a kill -9 leaves nothing.
+ * @throws Failure naming the command, its exit code and its last lines
+ */
+export async function run(command: string, args: string[], options: RunOptions = {}): Promise<Ran> {
+  const { $ } = await import('zx/core')
+  const seconds = options.timeout ?? 120
+  const started = $({
+    cwd: options.cwd,
+    env: { ...process.env, ...options.env },
+    input: options.input ?? '',
+    quiet: true,
+    nothrow: true,
+    timeout: `${Math.ceil(seconds * 1000)}ms`,
+    signal: options.signal,
+    // a shell that becomes the command: signals reach it and not a shell that waits for it
+    prefix: 'exec setpriv --pdeathsig KILL ',
+  })`${[command, ...args]}`
+  if (options.onLine) {
+    const { onLine } = options
+    const feed = async (stream: NodeJS.ReadableStream): Promise<void> => {
+      const { createInterface } = await import('node:readline')
+      for await (const line of createInterface({ input: stream })) onLine(line)
+    }
+    void feed(started.stderr)
+    void feed(started.stdout)
+  }
+  const from = performance.now()
+  const done = await started
+  const took = (performance.now() - from) / 1000
+  const code = done.exitCode ?? 128
+  if (done.exitCode === 0 || options.allow?.includes(code)) {
+    return { stdout: done.stdout, stderr: done.stderr, code }
+  }
+  if (options.signal?.aborted) throw options.signal.reason
+  const why =
+    took >= seconds
+      ? `took longer than its limit of ${seconds} s`
+      : done.signal
+        ? `was killed by ${done.signal}`
+        : code === 127
+          ? 'is not installed'
+          : `exited with ${code}`
+  throw new Failure(`Command \`${[command, ...args.slice(0, 2)].join(' ')}\` ${why}`, {
+    hint: options.hint ?? (code === 127 ? 'just doctor names the package' : undefined),
+    evidence: lastLines(done.stderr || done.stdout),
+  })
+}
+
+/** The last `count` lines of a log, for a failure's evidence. */
+export const lastLines = (text: string, count = 8): string =>
+  text.trimEnd().split('\n').slice(-count).join('\n')
