@@ -1,0 +1,57 @@
+import { createHash } from 'node:crypto'
+import { existsSync } from 'node:fs'
+import { homedir, tmpdir } from 'node:os'
+import { dirname, join, resolve } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { usage } from './failure.ts'
+
+/** The project's own directory. */
+export const project = dirname(dirname(fileURLToPath(import.meta.url)))
+
+/** Reads `.env` once; a variable that is set already wins, and a flag beats both. */
+export async function loadEnv(): Promise<void> {
+  const path = process.env['LAB_ENV_FILE'] ?? join(project, '.env')
+  if (!existsSync(path)) return
+  const { config } = await import('dotenv')
+  config({ path, quiet: true })
+}
+
+const xdg = (variable: string, fallback: string): string =>
+  process.env[variable] || join(homedir(), fallback)
+
+/** One directory per VM and the records of runs. */
+export const labHome = (): string =>
+  resolve(process.env['LAB_HOME'] || join(xdg('XDG_STATE_HOME', '.local/state'), 'gitops-vm-lab'))
+
+/** Base images by content hash; safe to delete while no VM exists. */
+export const labCache = (): string =>
+  resolve(process.env['LAB_CACHE'] || join(xdg('XDG_CACHE_HOME', '.cache'), 'gitops-vm-lab'))
+
+/** The flake whose hosts the lab deploys. */
+export const labFlake = (): string => resolve(process.env['LAB_FLAKE'] || project)
+
+/**
+ * Where sockets live: a path short enough for the 104 characters that a Unix socket may have,
+ * different for each `LAB_HOME`.
+ */
+export const runtimeDir = (): string => {
+  const id = createHash('sha256').update(labHome()).digest('hex').slice(0, 8)
+  const base = process.env['XDG_RUNTIME_DIR']
+  const short = base && base.length <= 60 && existsSync(base) ? base : tmpdir()
+  return join(short.length <= 60 ? short : '/tmp', `vmlab-${process.getuid?.() ?? 0}-${id}`)
+}
+
+export type GuestKind = 'debian' | 'nixos'
+
+/**
+ * A size as QEMU and people write it (`512M`, `2G`, `20GiB`), in bytes.
+ * @throws Failure (usage) when it is no size
+ */
+export function bytes(text: string, what: string): number {
+  const found = /^([1-9][0-9]*(?:\.[0-9]+)?)\s*([KMGT])(?:i?B)?$/i.exec(text.trim())
+  const unit = { K: 1, M: 2, G: 3, T: 4 }[found?.[2]?.toUpperCase() ?? '']
+  if (!found || !unit) {
+    throw usage(`Cannot read \`${text}\` as ${what}`, 'Write a number and a unit, such as 2G or 512M')
+  }
+  return Math.round(Number(found[1]) * 1024 ** unit)
+}

@@ -1,0 +1,104 @@
+import { realpathSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import type { Options, PositionalOptions } from 'yargs'
+import { Exit, Failure, explain, usage, type ExitCode } from './failure.ts'
+import { loadEnv } from './settings.ts'
+
+/** A yargs option that can also be set by an environment variable (and so by `.env`). */
+export type Option = Options & { env?: string }
+
+/** What one task file exports: its name is the file's, the recipe's and the step's in the log. */
+export interface Task {
+  name: string
+  /** One sentence: the first line of --help, of `just --list` and the title in a pipeline. */
+  describe: string
+  /** Positional arguments in yargs' grammar, such as `[host..]`. */
+  usage?: string
+  positionals?: Record<string, PositionalOptions>
+  options?: Record<string, Option>
+  /** The commands that really do the work, printed at the end of --help. */
+  under: string[]
+  examples: [command: string, meaning: string][]
+  /** Resolves with an exit code, or with nothing when all held. */
+  run: (args: Args) => Promise<ExitCode | void>
+}
+
+/** Parsed arguments; each task narrows what it declared. */
+// oxlint-disable-next-line typescript/no-explicit-any -- yargs infers nothing across files
+export type Args = Record<string, any>
+
+/** Runs the task when its file was started directly; an import does nothing. */
+export async function main(meta: ImportMeta, task: Task): Promise<void> {
+  const started = process.argv[1]
+  if (!started || realpathSync(started) !== fileURLToPath(meta.url)) return
+  // the reader of our output went away (`| head`): that is no failure of the lab
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code === 'EPIPE') process.exit(0)
+  })
+  try {
+    await loadEnv()
+    const args = await parse(task, process.argv.slice(2))
+    process.exitCode = args ? ((await task.run(args)) ?? Exit.held) : Exit.held
+  } catch (thrown) {
+    process.stderr.write(`${explain(task.name, thrown)}\n`)
+    process.exitCode = thrown instanceof Failure ? thrown.exit : Exit.labCouldNotRun
+  }
+  // a socket that is still closing must not hold the prompt back
+  if (process.exitCode !== undefined) setTimeout(() => process.exit(), 500).unref()
+}
+
+/**
+ * Parses a command line as the task declares it. Undefined when it asked for help.
+ * @throws Failure (usage) for an unknown flag, a missing or an extra argument
+ */
+export async function parse(task: Task, argv: string[]): Promise<Args | undefined> {
+  const { default: yargs } = await import('yargs')
+  const options: Record<string, Options> = {}
+  for (const [key, { env, ...option }] of Object.entries(task.options ?? {})) {
+    const set = env === undefined ? undefined : process.env[env]
+    options[key] = {
+      ...option,
+      ...(set === undefined || set === '' ? {} : { default: fromEnv(set, option, env!) }),
+      describe: env ? `${option.describe} (${env})` : option.describe,
+    }
+  }
+  let help = ''
+  const parsed = await yargs([])
+    .scriptName(`tsx tasks/${task.name}.ts`)
+    .command(`$0 ${task.usage ?? ''}`.trim(), task.describe, (y) => {
+      for (const [key, positional] of Object.entries(task.positionals ?? {})) {
+        y.positional(key, { type: 'string', ...positional })
+      }
+      return y
+    })
+    .options(options)
+    .example(task.examples)
+    .epilogue(`Under the hood:\n${task.under.map((line) => `  ${line}`).join('\n')}`)
+    .strict()
+    .version(false)
+    .help()
+    .wrap(100)
+    .parserConfiguration({ 'populate--': true })
+    .fail((message: string, error: Error | undefined) => {
+      throw error ?? usage(message, `tsx tasks/${task.name}.ts --help`)
+    })
+    .exitProcess(false)
+    .parseAsync(argv, {}, (_error, _args, output) => {
+      help = output
+    })
+  if (help) {
+    process.stdout.write(`${help}\n`)
+    return undefined
+  }
+  for (const key of Object.keys(options)) {
+    if (Array.isArray(parsed[key]) && !options[key]?.array) throw usage(`Flag --${key} is given twice`)
+  }
+  return parsed
+}
+
+function fromEnv(text: string, option: Options, variable: string): string | number | boolean {
+  if (option.type === 'boolean') return !['0', 'false', 'no'].includes(text.toLowerCase())
+  if (option.type !== 'number') return text
+  if (Number.isNaN(Number(text))) throw usage(`Cannot read \`${text}\` in ${variable} as a number`)
+  return Number(text)
+}
