@@ -1,0 +1,34 @@
+import { chmodSync, lstatSync, mkdirSync } from 'node:fs'
+import { dirname } from 'node:path'
+import { Failure } from './failure.ts'
+
+/**
+ * Makes a directory that only this user can enter, and its parents. A symlink or another user's
+ * directory in its place is refused: keys go in there.
+ * @throws Failure
+ */
+export function privateDirectory(path: string): string {
+  mkdirSync(dirname(path), { recursive: true })
+  try {
+    mkdirSync(path, { mode: 0o700 })
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw cannot(path, error)
+  }
+  const found = lstatSync(path)
+  if (found.isSymbolicLink() || !found.isDirectory()) {
+    const what = found.isSymbolicLink() ? 'a symlink' : 'not a directory'
+    throw new Failure(`Cannot use \`${path}\`: it is ${what}`, {
+      hint: 'Remove it, or set LAB_HOME and LAB_CACHE elsewhere',
+    })
+  }
+  if (found.uid !== process.getuid?.()) {
+    throw new Failure(`Cannot use \`${path}\`: it belongs to user ${found.uid}`, {
+      hint: 'Set LAB_HOME and LAB_CACHE to directories of your own',
+    })
+  }
+  if (found.mode & 0o077) chmodSync(path, 0o700)
+  return path
+}
+
+const cannot = (path: string, cause: unknown): Failure =>
+  new Failure(`Cannot make \`${path}\`: ${(cause as Error).message.split(':')[0]}`, { cause })

@@ -1,0 +1,58 @@
+import { spawn } from 'node:child_process'
+import { closeSync, constants, ftruncateSync, openSync, readFileSync, writeSync } from 'node:fs'
+import { Failure, oneLine } from './failure.ts'
+
+export interface Lock {
+  release: () => void
+}
+
+/**
+ * Takes a lock that the kernel holds for this process (flock(2) on an open file), so that no crash
+ * can leave it behind. The file's text only names the holder for whoever is refused.
+ * @param options.wait seconds to wait for it; 0 refuses at once
+ * @throws Failure naming the holder when the lock is not had in time
+ */
+export async function lock(
+  path: string,
+  what: string,
+  options: { wait?: number; onWait?: (holder: string) => void } = {},
+): Promise<Lock> {
+  const fd = openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600)
+  const seconds = options.wait ?? 0
+  let taken = await flock(fd, ['--nonblock'])
+  if (!taken && seconds > 0) {
+    options.onWait?.(holder(path))
+    taken = await flock(fd, ['--timeout', String(seconds)])
+  }
+  if (!taken) {
+    closeSync(fd)
+    throw new Failure(`Cannot ${what}: ${holder(path)} is at it`, {
+      hint: 'Wait for it to end, or end it; its lock goes with it',
+    })
+  }
+  ftruncateSync(fd)
+  const command = process.argv.slice(1).map((arg) => arg.split('/').at(-1)).join(' ')
+  writeSync(fd, `\`${oneLine(command)}\` (pid ${process.pid})`, 0)
+  return {
+    release: () => {
+      ftruncateSync(fd)
+      closeSync(fd)
+    },
+  }
+}
+
+const holder = (path: string): string => readFileSync(path, 'utf8') || 'another task'
+
+/** flock(1) locks the open file that it inherits, which is ours: the lock outlives that process. */
+async function flock(fd: number, flags: string[]): Promise<boolean> {
+  const child = spawn('flock', ['--conflict-exit-code', '75', ...flags, '3'], {
+    stdio: ['ignore', 'ignore', 'inherit', fd],
+  })
+  const code = await new Promise<number | null>((resolve, reject) => {
+    child.on('error', reject).on('exit', resolve)
+  }).catch((cause: unknown) => {
+    throw new Failure('Cannot lock: flock is not installed', { hint: 'just doctor', cause })
+  })
+  if (code === 0 || code === 75) return code === 0
+  throw new Failure(`Cannot lock: flock exited with ${code}`)
+}

@@ -1,0 +1,79 @@
+import { readFileSync, readdirSync } from 'node:fs'
+import { setTimeout as sleep } from 'node:timers/promises'
+
+/** What tells a process from another that has its pid later. */
+export interface Identity {
+  pid: number
+  /** Start time in clock ticks since boot: field 22 of /proc/<pid>/stat. */
+  start: number
+  /** The host's boot, as pids and start times begin anew with it. */
+  bootId: string
+  /** The VM's UUID, which the command line carries. */
+  uuid: string
+}
+
+export const bootId = (): string =>
+  readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim()
+
+/** The identity of a live process whose command line carries the VM's UUID, else undefined. */
+export function identify(pid: number, uuid: string): Identity | undefined {
+  try {
+    if (!readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes(uuid)) return undefined
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
+    // the second field is the command in parentheses and may hold blanks
+    const [state, ...rest] = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+    if (state === 'Z' || state === 'X') return undefined
+    return { pid, start: Number(rest[18]), bootId: bootId(), uuid }
+  } catch {
+    return undefined
+  }
+}
+
+/** True while the very process that was recorded runs: pid, start time, boot and UUID agree. */
+export function alive(recorded: Identity | undefined): recorded is Identity {
+  if (!recorded) return false
+  const now = identify(recorded.pid, recorded.uuid)
+  return now?.start === recorded.start && now.bootId === recorded.bootId
+}
+
+/**
+ * Every process of this user whose command line carries the VM's UUID. The record of a task that
+ * was killed before it could write one is thereby not needed.
+ */
+export function processesOf(uuid: string): (Identity & { program: string })[] {
+  const found = []
+  for (const entry of readdirSync('/proc')) {
+    const pid = Number(entry)
+    if (!pid || pid === process.pid) continue
+    const identity = identify(pid, uuid)
+    if (!identity) continue
+    const argv = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0')
+    found.push({ ...identity, program: argv[0]?.split('/').at(-1) ?? '' })
+  }
+  return found
+}
+
+/**
+ * Ends a process: SIGTERM, then SIGKILL after `limit` seconds. Signals nothing but the process that
+ * was recorded.
+ */
+export async function end(recorded: Identity, limit = 5): Promise<void> {
+  for (const [signal, seconds] of [['SIGTERM', limit] as const, ['SIGKILL', 5] as const]) {
+    if (!alive(recorded)) return
+    try {
+      process.kill(recorded.pid, signal)
+    } catch {
+      return
+    }
+    await gone(recorded, seconds)
+  }
+}
+
+/** Resolves with true once the process is gone, or with false after `limit` seconds. */
+export async function gone(recorded: Identity, limit: number): Promise<boolean> {
+  for (const until = performance.now() + limit * 1000; performance.now() < until; ) {
+    if (!alive(recorded)) return true
+    await sleep(20)
+  }
+  return !alive(recorded)
+}
