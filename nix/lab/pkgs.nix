@@ -1,0 +1,170 @@
+# The lab's `pkgs`: names for what the Debian image carries, and the few builders that modules use.
+#
+# A package here is a set that passes for a derivation and whose outPath is /usr, so that
+# "${pkgs.git}/bin/git" is /usr/bin/git. As Nix compares derivations by outPath, two of them are equal
+# to `==` and `lib.unique`: tell them apart by `pname`.
+#
+# Builders run with nothing but a POSIX shell and cp, mkdir, ln, chmod, cat and rm, because the host's
+# sandbox holds only busybox; a derivation then has the same store path on the host and in the guest.
+{ lib, system ? "x86_64-linux" }:
+let
+  inherit (lib) concatMapStringsSep escapeShellArg filter genAttrs mapAttrs optionalAttrs optionalString unique;
+
+  debianPackage = pname: { debian ? pname, mainProgram ? pname }: {
+    type = "derivation";
+    name = pname;
+    inherit pname debian system;
+    outPath = "/usr";
+    outputName = "out";
+    meta = { inherit mainProgram; description = "Debian package ${debian}"; };
+  };
+
+  # Throws only when its path is used, so that a list of packages may name it and report it.
+  unavailable = pname: reason: {
+    type = "derivation";
+    name = pname;
+    inherit pname system;
+    outPath = throw "Package `${pname}` cannot be used in the lab: ${reason}";
+    outputName = "out";
+    meta = { mainProgram = pname; unavailable = reason; };
+  };
+
+  # Environment variables of a builder as nixpkgs gives them, for `build` in POSIX sh.
+  run = name: env: build: derivation (env // {
+    inherit name system;
+    builder = "/bin/sh";
+    args = [ "-euc" build ];
+    PATH = "/bin:/usr/bin";
+  }) // { meta = env.meta or { }; };
+
+  # One file; `text` goes by file because an environment variable may not hold more than 128 KiB.
+  writeTextFile = { name, text, executable ? false, destination ? "", meta ? { }, checkPhase ? "" }:
+    run name { inherit text; passAsFile = [ "text" ]; } ''
+      file=$out${escapeShellArg destination}
+      mkdir -p "''${file%/*}"
+      cat "$textPath" > "$file"
+      ${optionalString executable ''chmod 0755 "$file"''}
+    '' // { inherit meta; };
+  shebang = "#!${runtimeShell}";
+  runtimeShell = "/usr/bin/bash";
+
+  # Every file of `paths` as a symbolic link; Debian's packages are on PATH already and are left out.
+  symlinkJoin = args@{ name, paths, postBuild ? "", ... }:
+    run name (optionalAttrs (args ? meta) { } // { paths = filter (p: "${p}" != "/usr") paths; }) ''
+      join() {
+        mkdir -p "$2"
+        for f in "$1"/* "$1"/.[!.]*; do
+          if [ -d "$f" ] && [ ! -L "$f" ]; then join "$f" "$2/''${f##*/}"
+          elif [ -e "$f" ] || [ -L "$f" ]; then ln -sf "$f" "$2/''${f##*/}"
+          fi
+        done
+      }
+      mkdir -p "$out"
+      for p in $paths; do join "$p" "$out"; done
+      ${postBuild}
+    '' // { meta = args.meta or { }; };
+
+  # nixpkgs name -> Debian package and main program, where either differs from the name
+  renamed = {
+    coreutils = { mainProgram = "ls"; };
+    gnugrep = { debian = "grep"; mainProgram = "grep"; };
+    gnused = { debian = "sed"; mainProgram = "sed"; };
+    gnutar = { debian = "tar"; mainProgram = "tar"; };
+    gnumake = { debian = "make"; mainProgram = "make"; };
+    findutils = { mainProgram = "find"; };
+    diffutils = { mainProgram = "diff"; };
+    util-linux = { mainProgram = "mount"; };
+    procps = { mainProgram = "ps"; };
+    iproute2 = { mainProgram = "ip"; };
+    iputils = { debian = "iputils-ping"; mainProgram = "ping"; };
+    openssh = { debian = "openssh-server"; mainProgram = "ssh"; };
+    jujutsu = { mainProgram = "jj"; };
+    nix = { debian = "nix-bin"; };
+    systemd = { mainProgram = "systemctl"; };
+    bashInteractive = { debian = "bash"; mainProgram = "bash"; };
+    dnsutils = { debian = "dnsutils"; mainProgram = "dig"; };
+    e2fsprogs = { mainProgram = "mkfs.ext4"; };
+    dosfstools = { mainProgram = "mkfs.fat"; };
+    btrfs-progs = { mainProgram = "btrfs"; };
+    inetutils = { mainProgram = "telnet"; };
+    netcat = { debian = "netcat-openbsd"; mainProgram = "nc"; };
+    ripgrep = { mainProgram = "rg"; };
+    fd = { debian = "fd-find"; mainProgram = "fdfind"; };
+    gnupg = { mainProgram = "gpg"; };
+    xz = { debian = "xz-utils"; };
+    python3 = { };
+    qemu-utils = { mainProgram = "qemu-img"; };
+    vim = { };
+    neovim = { mainProgram = "nvim"; };
+    kmod = { };
+  };
+  plain = [
+    "age" "atuin" "bash" "bat" "chezmoi" "cpio" "curl" "direnv" "dash" "ethtool" "eza" "fish" "fzf" "gawk" "git"
+    "gzip" "htop" "hostname" "iptables" "jq" "less" "lsof" "nano" "nftables" "qemu-guest-agent" "rsync" "shadow"
+    "shellcheck" "socat" "spice-vdagent" "strace" "su" "sudo" "syncthing" "tcpdump" "tmux" "tree" "unzip" "wget"
+    "which" "yq" "zip" "zoxide" "zsh" "zstd"
+  ];
+  absent = {
+    tailscale = "Debian carries no tailscale";
+    sops = "Debian carries no sops";
+    comma = "Debian carries no comma";
+    nixos-rebuild = "the guest is not NixOS";
+    nix-index = "Debian carries no nix-index";
+  };
+
+  pkgs =
+    mapAttrs unavailable absent
+    // genAttrs plain (name: debianPackage name { })
+    // mapAttrs debianPackage renamed
+    // {
+      _type = "pkgs";
+      config = { };
+      inherit lib system symlinkJoin writeTextFile runtimeShell;
+      stdenv.hostPlatform = { inherit system; isLinux = true; isx86_64 = lib.hasPrefix "x86_64" system; isAarch64 = lib.hasPrefix "aarch64" system; };
+      hostPlatform = pkgs.stdenv.hostPlatform;
+      bashInteractive = debianPackage "bash" { } // { shellPath = "/bin/bash"; };
+      bash = debianPackage "bash" { } // { shellPath = "/bin/bash"; };
+      buildEnv = symlinkJoin;
+
+      runCommand = run;
+      runCommandLocal = run;
+      writeText = name: text: writeTextFile { inherit name text; };
+      writeTextDir = path: text: writeTextFile { name = baseNameOf path; destination = "/${path}"; inherit text; };
+      writeScript = name: text: writeTextFile { inherit name text; executable = true; };
+      writeScriptBin = name: text: writeTextFile {
+        inherit name text; executable = true; destination = "/bin/${name}"; meta.mainProgram = name;
+      };
+      writeShellScript = name: text: pkgs.writeScript name "${shebang}\n${text}\n";
+      writeShellScriptBin = name: text: pkgs.writeScriptBin name "${shebang}\n${text}\n";
+      writeShellApplication =
+        { name, text, runtimeInputs ? [ ], runtimeEnv ? { }, bashOptions ? [ "errexit" "nounset" "pipefail" ], meta ? { }, ... }:
+        let
+          inputs = unique (map (p: "${lib.getBin p}/bin") runtimeInputs);
+        in
+        pkgs.writeScriptBin name ''
+          ${shebang}
+          ${concatMapStringsSep "\n" (o: "set -o ${o}") bashOptions}
+          ${lib.concatLines (lib.mapAttrsToList (k: v: "${lib.toShellVar k v}\nexport ${k}") runtimeEnv)}
+          ${optionalString (inputs != [ ]) ''export PATH="${concatMapStringsSep ":" lib.id inputs}:$PATH"''}
+
+          ${text}
+        '' // { meta = { mainProgram = name; } // meta; };
+      linkFarm = name: entries: run name { } ''
+        mkdir -p "$out"
+        ${lib.concatLines (map (e: ''mkdir -p "$out/${dirOf e.name}"; ln -s ${escapeShellArg "${e.path}"} "$out/${e.name}"'')
+          (if lib.isList entries then entries else lib.mapAttrsToList (name: path: { inherit name path; }) entries))}
+      '';
+      callPackage = f: args:
+        let fn = if lib.isFunction f then f else import f; in
+        fn (builtins.intersectAttrs (lib.functionArgs fn) pkgs // args);
+
+      formats = {
+        json = _: { type = lib.types.json; generate = name: value: pkgs.writeText name (builtins.toJSON value); };
+        # JSON is YAML
+        yaml = pkgs.formats.json;
+        keyValue = args: { type = lib.types.attrs; generate = name: value: pkgs.writeText name (lib.generators.toKeyValue args value); };
+        ini = args: { type = lib.types.attrsOf lib.types.attrs; generate = name: value: pkgs.writeText name (lib.generators.toINI args value); };
+      };
+    };
+in
+pkgs

@@ -1,0 +1,2 @@
+# Empty on purpose: what NixOS sets here concerns packages, firmware or hardware that the lab's image fixes.
+{ }
