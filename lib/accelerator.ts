@@ -46,7 +46,9 @@ export async function findAccelerator(firmware: Firmware): Promise<Accelerator> 
   }
   if (known.problem === null) return { kind: 'kvm', reason: 'a probe guest ran on it', patience: 1 }
   if (demanded === 'kvm') {
-    throw new Failure(`Cannot use KVM: ${known.problem}`, { hint: 'LAB_ACCEL=tcg works everywhere' })
+    throw new Failure(`Cannot use KVM: ${known.problem}`, {
+      hint: 'LAB_ACCEL=tcg works everywhere',
+    })
   }
   return { kind: 'tcg', reason: `KVM does not work here: ${known.problem}`, patience: 4 }
 }

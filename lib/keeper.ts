@@ -36,5 +36,7 @@ async function watch(): Promise<string> {
 }
 
 function note(event: object): void {
-  appendFileSync(f.events, `${JSON.stringify({ at: new Date().toISOString(), ...event })}\n`, { mode: 0o600 })
+  appendFileSync(f.events, `${JSON.stringify({ at: new Date().toISOString(), ...event })}\n`, {
+    mode: 0o600,
+  })
 }

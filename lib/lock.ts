@@ -31,7 +31,10 @@ export async function lock(
     })
   }
   ftruncateSync(fd)
-  const command = process.argv.slice(1).map((arg) => arg.split('/').at(-1)).join(' ')
+  const command = process.argv
+    .slice(1)
+    .map((arg) => arg.split('/').at(-1))
+    .join(' ')
   writeSync(fd, `\`${oneLine(command)}\` (pid ${process.pid})`, 0)
   return {
     release: () => {

@@ -12,8 +12,7 @@ export interface Identity {
   uuid: string
 }
 
-export const bootId = (): string =>
-  readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim()
+export const bootId = (): string => readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim()
 
 /** The identity of a live process whose command line carries the VM's UUID, else undefined. */
 export function identify(pid: number, uuid: string): Identity | undefined {
@@ -71,7 +70,7 @@ export async function end(recorded: Identity, limit = 5): Promise<void> {
 
 /** Resolves with true once the process is gone, or with false after `limit` seconds. */
 export async function gone(recorded: Identity, limit: number): Promise<boolean> {
-  for (const until = performance.now() + limit * 1000; performance.now() < until; ) {
+  for (const until = performance.now() + limit * 1000; performance.now() < until;) {
     if (!alive(recorded)) return true
     await sleep(20)
   }

@@ -26,10 +26,13 @@ export function qemuArgs(vm: Vm, accelerator: Accelerator['kind'], firmware: Fir
   const remote = `git daemon --inetd --export-all --enable=receive-pack --base-path=${shell(served())} ${shell(served())}`
   const nic = (id: string, netdev: string): string[] => [
     ...['-netdev', netdev.replace(/^\w+/, `$&,id=${id}`)],
-    ...['-device', `virtio-net-pci,id=${id}-nic,netdev=${id},mac=${mac[id as keyof typeof mac]},romfile=`],
+    ...[
+      '-device',
+      `virtio-net-pci,id=${id}-nic,netdev=${id},mac=${mac[id as keyof typeof mac]},romfile=`,
+    ],
   ]
-  const socket = (id: string, path: string): string[] => [
-    ...['-chardev', `socket,id=${id},path=${optionValue(path)},server=on,wait=off`],
+  const socket = (id: string, path: string, more = ''): string[] => [
+    ...['-chardev', `socket,id=${id},path=${optionValue(path)},server=on,wait=off${more}`],
   ]
   return [
     ...['-name', vm.host, '-uuid', vm.uuid, '-nodefaults', '-no-user-config'],
@@ -49,15 +52,22 @@ export function qemuArgs(vm: Vm, accelerator: Accelerator['kind'], firmware: Fir
     // virtio, as NVMe blocks snapshots
     ...['-device', 'virtio-blk-pci,drive=disk0,bootindex=1'],
     ...nic('mgmt', `user,restrict=on,hostfwd=tcp:127.0.0.1:${vm.port}-:22`),
-    ...nic('uplink', `user,net=10.0.3.0/24,restrict=on,guestfwd=tcp:10.0.3.100:9418-cmd:${optionValue(remote)}`),
+    ...nic(
+      'uplink',
+      `user,net=10.0.3.0/24,restrict=on,guestfwd=tcp:10.0.3.100:9418-cmd:${optionValue(remote)}`,
+    ),
     ...nic('lan', `socket,mcast=${lanGroup()},localaddr=127.0.0.1`),
     ...['-device', 'virtio-serial-pci', ...socket('qga', f.agent)],
     ...['-device', 'virtserialport,chardev=qga,name=org.qemu.guest_agent.0'],
     ...['-device', 'virtio-rng-pci', '-device', 'i6300esb', '-action', 'watchdog=reset'],
-    ...['-chardev', `file,id=serial,path=${optionValue(f.serial)},append=on`, '-serial', 'chardev:serial'],
+    ...socket('serial', f.console, `,logfile=${optionValue(f.serial)},logappend=on`),
+    ...['-serial', 'chardev:serial'],
     ...[...socket('qmp', f.qmp), '-mon', 'chardev=qmp,mode=control'],
     ...[...socket('keeper', f.keeperQmp), '-mon', 'chardev=keeper,mode=control'],
-    ...['-fw_cfg', `name=opt/io.systemd.credentials/tmpfiles.extra,file=${optionValue(f.credential)}`],
+    ...[
+      '-fw_cfg',
+      `name=opt/io.systemd.credentials/tmpfiles.extra,file=${optionValue(f.credential)}`,
+    ],
   ]
 }
 
@@ -88,7 +98,7 @@ export async function startQemu(vm: Vm, argv: string[]): Promise<Running> {
   child.on('error', (error) => (ended = error.message))
   child.on('exit', (code, signal) => (ended = `it exited with ${code ?? signal}`))
   child.unref()
-  for (const until = performance.now() + 30_000; performance.now() < until; ) {
+  for (const until = performance.now() + 30_000; performance.now() < until;) {
     await sleep(20)
     if (ended !== undefined) {
       const words = lastLines(readFileSync(f.qemuLog, 'utf8'), 3)
@@ -105,16 +115,25 @@ export async function startQemu(vm: Vm, argv: string[]): Promise<Running> {
     monitor.close()
     return running
   }
-  throw new Failure(`Cannot start QEMU for \`${vm.host}\`: its monitor does not answer within 30 s`, {
-    evidence: f.qemuLog,
-  })
+  throw new Failure(
+    `Cannot start QEMU for \`${vm.host}\`: its monitor does not answer within 30 s`,
+    {
+      evidence: f.qemuLog,
+    },
+  )
 }
 
 /** Starts the small process that starts QEMU again after a guest's reboot, unless it runs. */
 export function ensureKeeper(vm: Vm): void {
   if (keepersOf(vm).length > 0) return
   const log = openSync(join(files(vm.host).dir, 'keeper.log'), 'a', 0o600)
-  const argv = ['--import', import.meta.resolve('tsx'), join(project, 'lib/keeper.ts'), vm.host, vm.uuid]
+  const argv = [
+    '--import',
+    import.meta.resolve('tsx'),
+    join(project, 'lib/keeper.ts'),
+    vm.host,
+    vm.uuid,
+  ]
   spawn(process.execPath, argv, { detached: true, cwd: '/', stdio: ['ignore', log, log] }).unref()
   closeSync(log)
 }
@@ -123,7 +142,10 @@ export function ensureKeeper(vm: Vm): void {
  * Ends a VM's keeper and QEMU. The guest is asked to power off first, and cut off when it has not
  * done so within `grace` seconds.
  */
-export async function stopVm(vm: Vm, grace: number): Promise<'stopped' | 'cut off' | 'not running'> {
+export async function stopVm(
+  vm: Vm,
+  grace: number,
+): Promise<'stopped' | 'cut off' | 'not running'> {
   const keepers = keepersOf(vm)
   await Promise.all(keepers.map((keeper) => end(keeper)))
   const qemu = qemuOf(vm)
@@ -167,7 +189,9 @@ export const isFree = (port: number): Promise<boolean> =>
   new Promise((resolve) => {
     const server = createServer()
     server.once('error', () => resolve(false))
-    server.listen({ port, host: '127.0.0.1', exclusive: true }, () => server.close(() => resolve(true)))
+    server.listen({ port, host: '127.0.0.1', exclusive: true }, () =>
+      server.close(() => resolve(true)),
+    )
   })
 
 export type { Identity }

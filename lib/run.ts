@@ -31,7 +31,7 @@ export async function run(command: string, args: string[], options: RunOptions =
   const seconds = options.timeout ?? 120
   const started = $({
     cwd: options.cwd,
-    env: { ...process.env, ...options.env },
+    env: { ...process.env, PATH: searchPath(), ...options.env },
     input: options.input ?? '',
     quiet: true,
     nothrow: true,
@@ -70,6 +70,9 @@ export async function run(command: string, args: string[], options: RunOptions =
     evidence: lastLines(done.stderr || done.stdout),
   })
 }
+
+/** Where commands are looked for: Debian keeps the tools for disks where users do not look. */
+export const searchPath = (): string => `${process.env['PATH'] ?? '/usr/bin:/bin'}:/usr/sbin:/sbin`
 
 /** The last `count` lines of a log, for a failure's evidence. */
 export const lastLines = (text: string, count = 8): string =>

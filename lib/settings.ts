@@ -10,25 +10,29 @@ export const project = dirname(dirname(fileURLToPath(import.meta.url)))
 
 /** Reads `.env` once; a variable that is set already wins, and a flag beats both. */
 export async function loadEnv(): Promise<void> {
-  const path = process.env['LAB_ENV_FILE'] ?? join(project, '.env')
-  if (!existsSync(path)) return
+  const file = process.env['LAB_ENV_FILE'] ?? join(project, '.env')
+  if (!existsSync(file)) return
   const { config } = await import('dotenv')
-  config({ path, quiet: true })
+  config({ path: file, quiet: true })
 }
+
+/** A path from a variable; dotenv leaves `~/` as it is, so it is read here. */
+const path = (text: string): string =>
+  resolve(text.startsWith('~/') ? join(homedir(), text.slice(2)) : text)
 
 const xdg = (variable: string, fallback: string): string =>
   process.env[variable] || join(homedir(), fallback)
 
 /** One directory per VM and the records of runs. */
 export const labHome = (): string =>
-  resolve(process.env['LAB_HOME'] || join(xdg('XDG_STATE_HOME', '.local/state'), 'gitops-vm-lab'))
+  path(process.env['LAB_HOME'] || join(xdg('XDG_STATE_HOME', '.local/state'), 'gitops-vm-lab'))
 
 /** Base images by content hash; safe to delete while no VM exists. */
 export const labCache = (): string =>
-  resolve(process.env['LAB_CACHE'] || join(xdg('XDG_CACHE_HOME', '.cache'), 'gitops-vm-lab'))
+  path(process.env['LAB_CACHE'] || join(xdg('XDG_CACHE_HOME', '.cache'), 'gitops-vm-lab'))
 
 /** The flake whose hosts the lab deploys. */
-export const labFlake = (): string => resolve(process.env['LAB_FLAKE'] || project)
+export const labFlake = (): string => path(process.env['LAB_FLAKE'] || project)
 
 /**
  * Where sockets live: a path short enough for the 104 characters that a Unix socket may have,
@@ -51,7 +55,10 @@ export function bytes(text: string, what: string): number {
   const found = /^([1-9][0-9]*(?:\.[0-9]+)?)\s*([KMGT])(?:i?B)?$/i.exec(text.trim())
   const unit = { K: 1, M: 2, G: 3, T: 4 }[found?.[2]?.toUpperCase() ?? '']
   if (!found || !unit) {
-    throw usage(`Cannot read \`${text}\` as ${what}`, 'Write a number and a unit, such as 2G or 512M')
+    throw usage(
+      `Cannot read \`${text}\` as ${what}`,
+      'Write a number and a unit, such as 2G or 512M',
+    )
   }
   return Math.round(Number(found[1]) * 1024 ** unit)
 }

@@ -29,7 +29,9 @@ export async function runLanes<C>(lanes: Lane<C>[], quiet = false): Promise<Map<
   const took = new Map<string, number>()
   const failures: unknown[] = []
   const live = process.stderr.isTTY && !process.env['CI'] && !quiet
-  const logger = new ListrLogger({ processOutput: new ProcessOutput(process.stderr, process.stderr) })
+  const logger = new ListrLogger({
+    processOutput: new ProcessOutput(process.stderr, process.stderr),
+  })
   const asTask = (lane: Lane<C>, step: Step<C>): ListrTask => ({
     title: titleOf(step, lane.context),
     skip: () => step.skip?.(lane.context) || false,
@@ -60,7 +62,13 @@ export async function runLanes<C>(lanes: Lane<C>[], quiet = false): Promise<Map<
       exitOnError: false,
       renderer: quiet ? 'silent' : live ? 'default' : 'simple',
       rendererOptions: live
-        ? { logger, collapseSubtasks: false, collapseErrors: false, showErrorMessage: false, formatOutput: 'truncate' }
+        ? {
+            logger,
+            collapseSubtasks: false,
+            collapseErrors: false,
+            showErrorMessage: false,
+            formatOutput: 'truncate',
+          }
         : { logger },
       fallbackRendererCondition: false,
     } as never,

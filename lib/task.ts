@@ -91,7 +91,8 @@ export async function parse(task: Task, argv: string[]): Promise<Args | undefine
     return undefined
   }
   for (const key of Object.keys(options)) {
-    if (Array.isArray(parsed[key]) && !options[key]?.array) throw usage(`Flag --${key} is given twice`)
+    if (Array.isArray(parsed[key]) && !options[key]?.array)
+      throw usage(`Flag --${key} is given twice`)
   }
   return parsed
 }

@@ -1,5 +1,13 @@
 import { randomUUID } from 'node:crypto'
-import { existsSync, lstatSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  lstatSync,
+  readFileSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { privateDirectory } from './directory.ts'
 import { Failure } from './failure.ts'
@@ -51,6 +59,7 @@ export function files(host: string) {
     qmp: join(run, 'qmp'),
     keeperQmp: join(run, 'keeper'),
     agent: join(run, 'qga'),
+    console: join(run, 'console'),
   }
 }
 
@@ -129,7 +138,11 @@ export function macs(slot: number): { mgmt: string; uplink: string; lan: string 
  */
 export function freeSlot(host: string): number {
   const promised: Record<string, number> = { sorrow: 1, torment: 2 }
-  const taken = new Set(knownVms().filter((other) => other !== host).map((other) => readVm(other)?.slot))
+  const taken = new Set(
+    knownVms()
+      .filter((other) => other !== host)
+      .map((other) => readVm(other)?.slot),
+  )
   const wanted = promised[host] ?? 3
   for (let slot = wanted; slot < 255; slot++) if (!taken.has(slot)) return slot
   throw new Failure(`Cannot make a VM for \`${host}\`: there are ${taken.size} already`)

@@ -1,0 +1,117 @@
+# Every recipe is one task: `tsx tasks/<verb>.ts --help` says what it does and what it runs.
+# Flags pass through: just deploy-test-vm sorrow --dry-run
+
+set positional-arguments
+
+export PATH := justfile_directory() / "node_modules/.bin:" + env("PATH")
+
+task := "node --import tsx tasks/"
+
+[private]
+default:
+    @just --list --unsorted
+
+# Install what is missing, then build, deploy and verify sorrow and torment
+[group("start here")]
+lab *flags:
+    @{{ task }}pipelines/up.ts "$@"
+
+# Check that this machine has what the lab needs
+[group("start here")]
+doctor *flags:
+    @{{ task }}doctor.ts "$@"
+
+# Evaluate and build the hosts' configurations, and check them against the plan
+[group("test VMs")]
+build-test-vms *hosts:
+    @{{ task }}build.ts "$@"
+
+# Bring a VM up to its configuration: image, disk, identity, start, SSH
+[group("test VMs")]
+deploy-test-vm vm *flags:
+    @{{ task }}deploy-vm.ts "$@"
+
+# Compare what the configuration says with what runs
+[group("test VMs")]
+verify-test-vms *hosts:
+    @{{ task }}verify.ts "$@"
+
+# Build the working tree, copy it to a running VM, switch and verify
+[group("test VMs")]
+rebuild-test-vm vm *flags:
+    @{{ task }}rebuild-test-vm.ts "$@"
+
+# Open a shell on a VM, or run a command there
+[group("test VMs")]
+ssh-test-vm vm *command:
+    @{{ task }}ssh.ts "$@"
+
+# Follow a VM's serial console, and type into it
+[group("test VMs")]
+console-test-vm vm *flags:
+    @{{ task }}console.ts "$@"
+
+# Show each VM: whether it runs, its port, its generation, how to reach it
+[group("test VMs")]
+status *hosts:
+    @{{ task }}status.ts "$@"
+
+# Power VMs off and end what keeps them running; their disks stay
+[group("test VMs")]
+down *hosts:
+    @{{ task }}down.ts "$@"
+
+# Delete a VM: its disk, keys and logs
+[group("test VMs")]
+destroy-test-vm vm *flags:
+    @{{ task }}destroy.ts "$@"
+
+# Write the configuration of a new host from the plan's shape
+[group("hosts")]
+scaffold-host name *flags:
+    @{{ task }}scaffold-host.ts "$@"
+
+# Add a host to a flake.nix, leaving every other byte as it is
+[group("hosts")]
+add-to-flake name *flags:
+    @{{ task }}add-to-flake.ts "$@"
+
+# Format, lint, types and unit tests: the gate for every change
+[group("development")]
+ok: fmt-check lint types unit
+
+[group("development")]
+[private]
+fmt-check:
+    oxfmt --check
+    just --fmt --check --unstable
+
+[group("development")]
+[private]
+lint:
+    oxlint --type-aware
+    shellcheck .ci/run $(git ls-files '*.sh')
+
+[private]
+types:
+    tsc
+
+[private]
+unit:
+    vitest run --project unit
+
+# Format the sources
+[group("development")]
+fmt:
+    oxfmt
+    just --fmt --unstable
+
+# Everything, with the tests that boot VMs
+[group("development")]
+test:
+    npm test
+
+# Measure: deploy, rebuild, verify and --help, as ratios in one run
+[group("development")]
+bench *flags:
+    @node --import tsx bench/run.ts "$@"

@@ -1,0 +1,61 @@
+import { chmodSync, existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { privateDirectory } from './directory.ts'
+import { Failure } from './failure.ts'
+import { run } from './run.ts'
+import { labHome } from './settings.ts'
+import { files, type Vm } from './vm.ts'
+
+/** The lab's own key pair: what the primary user and root of every VM accept. */
+export const labKey = (): string => join(labHome(), 'keys', 'id_ed25519')
+
+/** Makes the lab's key pair, once. */
+export async function ensureLabKey(): Promise<void> {
+  privateDirectory(labHome())
+  privateDirectory(join(labHome(), 'keys'))
+  await ensureKey(labKey(), 'gitops-vm-lab')
+}
+
+/** The public part of a key, without its comment. */
+export function publicKey(path: string): string {
+  const [type, key] = readFileSync(`${path}.pub`, 'utf8').split(' ')
+  if (type !== 'ssh-ed25519' || !key)
+    throw new Failure(`Cannot read \`${path}.pub\` as a public key`)
+  return `${type} ${key.trim()}`
+}
+
+/**
+ * Makes what tells this VM from another: its SSH host key, made here so that it can be pinned
+ * before the first connection, and the systemd credential that brings it, and the lab's public key,
+ * into the guest at every boot. No image holds any of it, and it works on any systemd (tmpfiles.d
+ * reads the credential `tmpfiles.extra`: systemd-tmpfiles-setup.service(8)).
+ */
+export async function ensureIdentity(vm: Vm): Promise<void> {
+  const f = files(vm.host)
+  await ensureKey(f.hostKey, vm.host)
+  const key = publicKey(labKey())
+  const lines = [
+    put('/etc/ssh/ssh_host_ed25519_key', '0600', readFileSync(f.hostKey, 'utf8')),
+    put('/etc/ssh/ssh_host_ed25519_key.pub', '0644', `${publicKey(f.hostKey)}\n`),
+    'd /etc/ssh/authorized_keys.d 0755 root root - -',
+    ...[vm.user, 'root'].map((user) =>
+      put(`/etc/ssh/authorized_keys.d/${user}`, '0644', `${key}\n`),
+    ),
+  ]
+  writeFileSync(f.credential, `${lines.join('\n')}\n`, { mode: 0o600 })
+}
+
+const put = (path: string, mode: string, content: string): string =>
+  `f+~ ${path} ${mode} root root - ${Buffer.from(content).toString('base64')}`
+
+/** Made under another name first: a key cut short by a crash is never taken for one. */
+async function ensureKey(path: string, comment: string): Promise<void> {
+  if (existsSync(path) && existsSync(`${path}.pub`)) {
+    chmodSync(path, 0o600)
+    return
+  }
+  const beside = `${path}.${process.pid}.tmp`
+  await run('ssh-keygen', ['-q', '-t', 'ed25519', '-N', '', '-C', comment, '-f', beside])
+  renameSync(`${beside}.pub`, `${path}.pub`)
+  renameSync(beside, path)
+}

@@ -1,0 +1,93 @@
+import { spawnSync } from 'node:child_process'
+import { accessSync, constants, existsSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline/promises'
+import { Failure } from './failure.ts'
+import { findFirmware } from './firmware.ts'
+import { searchPath } from './run.ts'
+import { project } from './settings.ts'
+
+export interface Package {
+  name: string
+  /** A command, an absolute path, or `@firmware`: what tells that the package is there. */
+  brings: string
+  why: string
+  forTests: boolean
+}
+
+/** The one list of Debian packages, `packages.debian`. */
+export function packages(): Package[] {
+  const text = readFileSync(join(project, 'packages.debian'), 'utf8')
+  const [lab = '', test = ''] = text.split('[test]\n')
+  const read = (part: string, forTests: boolean): Package[] =>
+    part
+      .split('\n')
+      .filter((line) => line && !line.startsWith('#'))
+      .map((line) => {
+        const [name = '', brings = '', ...why] = line.split(/\s+/)
+        return { name, brings, why: why.join(' '), forTests }
+      })
+  return [...read(lab, false), ...read(test, true)]
+}
+
+/** True when what the package brings is on this machine, from whichever distribution. */
+export function present({ brings }: Package): boolean {
+  if (brings.startsWith('/')) return existsSync(brings)
+  if (brings !== '@firmware') return findCommand(brings) !== undefined
+  try {
+    return Boolean(findFirmware())
+  } catch {
+    return false
+  }
+}
+
+/** The path of a command, or undefined; looks into the sbin directories as well. */
+export function findCommand(name: string): string | undefined {
+  return searchPath()
+    .split(':')
+    .map((directory) => join(directory, name))
+    .find((path) => {
+      try {
+        accessSync(path, constants.X_OK)
+        return true
+      } catch {
+        return false
+      }
+    })
+}
+
+/**
+ * Installs Debian packages: as root directly, else through sudo. Asks first, unless `yes`.
+ * @throws Failure with the command to type when it may not or cannot
+ */
+export async function install(missing: Package[], yes: boolean): Promise<void> {
+  const names = missing.map(({ name }) => name)
+  const asRoot = process.getuid?.() === 0
+  const apt = ['apt-get', 'install', '--yes', '--no-install-recommends', ...names]
+  const line = `${asRoot ? '' : 'sudo '}${apt.join(' ')}`
+  if (!findCommand('apt-get')) {
+    throw new Failure(`Cannot install ${names.join(', ')}: this is no Debian`, {
+      hint: 'nix develop gives every tool; elsewhere install them by hand',
+    })
+  }
+  if (!yes && !(await agreed(line))) {
+    throw new Failure(`Cannot go on without ${names.join(', ')}`, { hint: line })
+  }
+  // not through `run`: sudo asks for its password on the terminal
+  for (const args of [['apt-get', 'update'], apt]) {
+    const words = [...(asRoot ? [] : ['sudo']), 'env', 'DEBIAN_FRONTEND=noninteractive', ...args]
+    const { status } = spawnSync(words[0]!, words.slice(1), { stdio: ['inherit', 2, 2] })
+    if (status !== 0) throw new Failure(`Cannot install ${names.join(', ')}`, { hint: line })
+  }
+  const still = missing.filter((wanted) => !present(wanted))
+  if (still.length === 0) return
+  throw new Failure(`Cannot find \`${still[0]!.brings}\` after installing \`${still[0]!.name}\``)
+}
+
+async function agreed(line: string): Promise<boolean> {
+  if (!process.stdin.isTTY) return false
+  const terminal = createInterface({ input: process.stdin, output: process.stderr })
+  const answer = await terminal.question(`The lab needs packages. Run \`${line}\`? [y/N] `)
+  terminal.close()
+  return /^y(es)?$/i.test(answer.trim())
+}

@@ -1,0 +1,63 @@
+import { rmSync } from 'node:fs'
+import { createInterface } from 'node:readline/promises'
+import { usage as usageFailure } from '../lib/failure.ts'
+import { checkHostName } from '../lib/host-name.ts'
+import { writeSshConfigOfAll } from '../lib/identity.ts'
+import { stopVm } from '../lib/qemu.ts'
+import { main, type Args } from '../lib/task.ts'
+import { files, lockVm, theVm } from '../lib/vm.ts'
+
+export const name = 'destroy'
+export const describe = 'Delete a VM: its disk, keys and logs'
+export const usage = '<host..>'
+export const positionals = { host: { describe: 'VMs, by name', array: true } }
+export const options = {
+  yes: { type: 'boolean', alias: 'y', describe: 'Do not ask' },
+  'dry-run': { type: 'boolean', describe: 'Show what it would do' },
+} as const
+export const under = ['tasks/down.ts --now', 'rm -r <LAB_HOME>/vms/<host>']
+export const examples: [string, string][] = [
+  ['just destroy-test-vm torment', 'Ask, then delete it'],
+  ['tsx tasks/destroy.ts sorrow torment --yes', 'Delete both, unasked'],
+]
+
+export async function run(args: Args): Promise<void> {
+  const vms = (args['host'] as string[]).map((host) => theVmOrItsRemains(checkHostName(host)))
+  for (const { host, dir, stop } of vms) {
+    if (args['dry-run']) {
+      console.log(`would end QEMU and the keeper of ${host}\nwould delete ${dir}`)
+      continue
+    }
+    if (!args['yes'] && !(await agreed(host, dir))) continue
+    const held = await lockVm(host, 'destroy')
+    await stop()
+    rmSync(dir, { recursive: true, force: true })
+    held.release()
+    writeSshConfigOfAll()
+    console.log(`Deleted ${host}`)
+  }
+}
+
+/** A record that cannot be read must not keep its VM from being deleted. */
+function theVmOrItsRemains(host: string) {
+  const { dir } = files(host)
+  try {
+    const vm = theVm(host)
+    return { host, dir, stop: () => stopVm(vm, 0) }
+  } catch (error) {
+    if (!(error as Error).message.includes('not a record')) throw error
+    return { host, dir, stop: async () => undefined }
+  }
+}
+
+async function agreed(host: string, dir: string): Promise<boolean> {
+  if (!process.stdin.isTTY) {
+    throw usageFailure(`Cannot ask whether to delete \`${host}\``, 'Pass --yes')
+  }
+  const terminal = createInterface({ input: process.stdin, output: process.stderr })
+  const answer = await terminal.question(`Delete ${host} with all in ${dir}? [y/N] `)
+  terminal.close()
+  return /^y(es)?$/i.test(answer.trim())
+}
+
+await main(import.meta, { name, describe, usage, positionals, options, under, examples, run })

@@ -1,0 +1,98 @@
+import { existsSync, readFileSync, statfsSync } from 'node:fs'
+import { freemem, userInfo } from 'node:os'
+import { findAccelerator } from '../lib/accelerator.ts'
+import { Exit, type ExitCode } from '../lib/failure.ts'
+import { findFirmware } from '../lib/firmware.ts'
+import { install, packages, present } from '../lib/packages.ts'
+import { existingParent, gib } from '../lib/preflight.ts'
+import { labCache, labHome } from '../lib/settings.ts'
+import { green, red, table, yellow } from '../lib/table.ts'
+import { main, type Args } from '../lib/task.ts'
+
+export const name = 'doctor'
+export const describe = 'Check that this machine has what the lab needs'
+export const options = {
+  install: { type: 'boolean', describe: 'Install the Debian packages that are missing' },
+  tests: { type: 'boolean', describe: 'Look for what the tests need, too' },
+  yes: { type: 'boolean', alias: 'y', describe: 'Install without asking' },
+  json: { type: 'boolean', describe: 'Print data instead of a table' },
+} as const
+export const under = ['apt-get install --no-install-recommends <what packages.debian lists>']
+export const examples: [string, string][] = [
+  ['just doctor', 'What is here and what is missing'],
+  ['just doctor --install --yes', 'Install it, unasked'],
+]
+
+interface Finding {
+  what: string
+  state: 'ok' | 'missing' | 'note'
+  detail: string
+}
+
+export async function run(args: Args): Promise<ExitCode> {
+  const wanted = packages().filter(({ forTests }) => args['tests'] || !forTests)
+  const missing = wanted.filter((one) => !present(one))
+  if (args['install'] && missing.length > 0) {
+    await install(missing, Boolean(args['yes'] || process.env['CI']))
+  }
+  const findings: Finding[] = [
+    ...wanted.map((one) => ({
+      what: one.name,
+      state: present(one) ? ('ok' as const) : ('missing' as const),
+      detail: one.why,
+    })),
+    await accelerator(),
+    namespaces(),
+    room('memory', freemem(), 5),
+    room('disk for VMs', free(labHome()), 5),
+    room('disk for images', free(labCache()), 5),
+  ]
+  if (args['json']) console.log(JSON.stringify(findings, null, 2))
+  else {
+    const colour = { ok: green, missing: red, note: yellow }
+    const rows = findings.map(({ what, state, detail }) => [what, colour[state](state), detail])
+    console.log(table([['part', 'state', 'for'], ...rows]))
+    if (findings.some(({ state }) => state === 'missing')) {
+      console.log('\nhint: just doctor --install brings the packages')
+    }
+  }
+  return findings.some(({ state }) => state === 'missing') ? Exit.checkFailed : Exit.held
+}
+
+async function accelerator(): Promise<Finding> {
+  try {
+    const { kind, reason } = await findAccelerator(findFirmware())
+    return { what: kind, state: kind === 'kvm' ? 'ok' : 'note', detail: reason }
+  } catch (error) {
+    return { what: 'accelerator', state: 'missing', detail: (error as Error).message }
+  }
+}
+
+/** Without root the image is built in a user namespace, which needs a range of ids. */
+function namespaces(): Finding {
+  const what = 'user namespaces'
+  if (process.getuid?.() === 0) return { what, state: 'ok', detail: 'not needed by root' }
+  const { username, uid } = userInfo()
+  const ranges = existsSync('/etc/subuid') ? readFileSync('/etc/subuid', 'utf8').split('\n') : []
+  const has = ranges.some((line) => line.startsWith(`${username}:`) || line.startsWith(`${uid}:`))
+  return has
+    ? { what, state: 'ok', detail: `/etc/subuid has a range for ${username}` }
+    : {
+        what,
+        state: 'missing',
+        detail: `sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 ${username}`,
+      }
+}
+
+const room = (what: string, bytes: number, wanted: number): Finding => ({
+  what,
+  state: bytes >= wanted * 1024 ** 3 ? 'ok' : 'note',
+  detail: `${gib(bytes)} free, two VMs and an image want ${wanted}.0 GiB`,
+})
+
+const free = (path: string): number => {
+  const { bavail, bsize } = statfsSync(existingParent(path))
+  return bavail * bsize
+}
+
+await main(import.meta, { name, describe, options, under, examples, run })

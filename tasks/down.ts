@@ -1,0 +1,55 @@
+import { chooseVms } from '../lib/hosts.ts'
+import { stopVm } from '../lib/qemu.ts'
+import { runLanes, dryRun, type Lane } from '../lib/steps.ts'
+import { main, type Args } from '../lib/task.ts'
+import { lockVm, qemuOf, type Vm } from '../lib/vm.ts'
+
+export const name = 'down'
+export const describe = 'Power VMs off and end what keeps them running; their disks stay'
+export const usage = '[host..]'
+export const positionals = { host: { describe: 'VMs; every one without any', array: true } }
+export const options = {
+  grace: {
+    type: 'number',
+    default: 30,
+    describe: 'Seconds that a guest has to power off by itself',
+  },
+  now: { type: 'boolean', describe: 'Cut the power at once' },
+  'dry-run': { type: 'boolean', describe: 'Show what it would do' },
+} as const
+export const under = ['kill <keeper>', 'QMP system_powerdown, then SIGTERM and SIGKILL to QEMU']
+export const examples: [string, string][] = [
+  ['just down', 'Stop every VM'],
+  ['tsx tasks/down.ts sorrow --now', 'Cut the power of one'],
+]
+
+export async function run(args: Args): Promise<void> {
+  const grace = args['now'] ? 0 : Number(args['grace'])
+  const vms = chooseVms(args['host'])
+  if (vms.length === 0) console.log('There is no VM to stop')
+  const lanes = vms.map((vm) => lane(vm, grace))
+  if (args['dry-run']) await dryRun(lanes)
+  else await runLanes(lanes)
+}
+
+const lane = (vm: Vm, grace: number): Lane<Vm> => ({
+  title: vm.host,
+  context: vm,
+  steps: [
+    {
+      title: 'power off',
+      would: () => [
+        `end the keeper, ask the guest to power off, cut it off after ${grace} s`,
+        `signal only pid ${qemuOf(vm)?.pid ?? '(none runs)'}`,
+      ],
+      run: async (_, say) => {
+        const held = await lockVm(vm.host, 'stop')
+        say(`power off: at most ${grace} s`)
+        say(await stopVm(vm, grace))
+        held.release()
+      },
+    },
+  ],
+})
+
+await main(import.meta, { name, describe, usage, positionals, options, under, examples, run })
