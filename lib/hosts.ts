@@ -1,5 +1,5 @@
 import { Failure, usage } from './failure.ts'
-import { checkHostName } from './host-name.ts'
+import { hostName } from './host-name.ts'
 import { evaluate } from './nix.ts'
 import { labFlake } from './settings.ts'
 import { theVm, type Vm, knownVms } from './vm.ts'
@@ -13,11 +13,11 @@ export async function chooseHosts(
   named: string[] | undefined,
   attribute: string,
 ): Promise<string[]> {
-  const wanted = [...new Set((named ?? []).map(checkHostName))]
+  const wanted = [...new Set((named ?? []).map(hostName))]
   const listed = process.env['LAB_HOSTS']
     ?.split(/[\s,]+/)
     .filter(Boolean)
-    .map(checkHostName)
+    .map(hostName)
   if (wanted.length === 0 && listed?.length) return listed
   const offered = await evaluate<string[]>(labFlake(), attribute, 'builtins.attrNames', [])
   const missing = wanted.find((host) => !offered.includes(host))
@@ -34,4 +34,4 @@ export async function chooseHosts(
 
 /** The VMs that a task works on: those named, else every one there is. */
 export const chooseVms = (named: string[] | undefined): Vm[] =>
-  (named?.length ? [...new Set(named.map(checkHostName))] : knownVms()).map(theVm)
+  (named?.length ? [...new Set(named.map(hostName))] : knownVms()).map(theVm)

@@ -4,7 +4,8 @@ import { privateDirectory } from './directory.ts'
 import { Failure } from './failure.ts'
 import { run } from './run.ts'
 import { labHome } from './settings.ts'
-import { files, type Vm } from './vm.ts'
+import { writeSshConfig, type SshTarget } from './ssh.ts'
+import { files, knownVms, readVm, type Vm } from './vm.ts'
 
 /** The lab's own key pair: what the primary user and root of every VM accept. */
 export const labKey = (): string => join(labHome(), 'keys', 'id_ed25519')
@@ -58,4 +59,28 @@ async function ensureKey(path: string, comment: string): Promise<void> {
   await run('ssh-keygen', ['-q', '-t', 'ed25519', '-N', '', '-C', comment, '-f', beside])
   renameSync(`${beside}.pub`, `${path}.pub`)
   renameSync(beside, path)
+}
+
+/** The ssh_config that names every VM: `ssh -F <this> sorrow`, or `sorrow-root`. */
+export const sshConfig = (): string => join(labHome(), 'ssh_config')
+
+/** The line that a person pastes. */
+export const sshLine = (host: string): string => `ssh -F ${sshConfig()} ${host}`
+
+/** Where and as whom a VM is reached, with its pinned host key. */
+export const sshTarget = (vm: Vm, user = vm.user): SshTarget => ({
+  name: vm.host,
+  port: vm.port,
+  user,
+  keyPath: labKey(),
+  hostKey: publicKey(files(vm.host).hostKey),
+})
+
+/** Writes the ssh_config anew for the VMs that there are. */
+export async function writeSshConfigOfAll(): Promise<void> {
+  const vms = knownVms().flatMap((host) => readVm(host) ?? [])
+  await writeSshConfig(
+    sshConfig(),
+    vms.map((vm) => ({ ...sshTarget(vm), name: vm.host })),
+  )
 }

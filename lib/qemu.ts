@@ -8,8 +8,11 @@ import { privateDirectory } from './directory.ts'
 import { Failure } from './failure.ts'
 import type { Firmware } from './firmware.ts'
 import { identify, end, gone, type Identity } from './process.ts'
+import { sshTarget } from './identity.ts'
 import { qmp } from './qmp.ts'
+import { follow } from './retry.ts'
 import { lastLines } from './run.ts'
+import { waitForSsh, type Ssh } from './ssh.ts'
 import { labHome, project, runtimeDir } from './settings.ts'
 import { files, keepersOf, macs, qemuOf, writeJson, type Running, type Vm } from './vm.ts'
 
@@ -136,6 +139,44 @@ export function ensureKeeper(vm: Vm): void {
   ]
   spawn(process.execPath, argv, { detached: true, cwd: '/', stdio: ['ignore', log, log] }).unref()
   closeSync(log)
+}
+
+/**
+ * Waits until the primary user can log in, woken by what the guest says on its serial console.
+ * @param limit seconds
+ * @throws Failure with the console's last lines when the limit passes or QEMU ends
+ */
+export async function waitForGuest(
+  vm: Vm,
+  limit: number,
+  say: (line: string) => void,
+): Promise<Ssh> {
+  const { serial } = files(vm.host)
+  const evidence = (): string => `${serial}\n${lastLines(readFileSync(serial, 'utf8'), 5)}`
+  const over = new AbortController()
+  let missed = 0
+  const watch = setInterval(() => {
+    // a reboot ends QEMU too, and the keeper starts it again within seconds
+    missed = qemuOf(vm) ? 0 : missed + 1
+    const ended = new Failure(`QEMU of \`${vm.host}\` ended while it was waited for`, {
+      evidence: evidence(),
+      replay: `just deploy-test-vm ${vm.host}`,
+    })
+    if (missed > 5) over.abort(ended)
+  }, 1000)
+  try {
+    return await waitForSsh({
+      ...sshTarget(vm),
+      limit,
+      signal: over.signal,
+      wake: (poke) => follow(serial, (line) => /sshd|login/.test(line) && poke(), { from: 'end' }),
+      evidence,
+      say: ({ name, elapsed }) => say(`${name}: ${elapsed.toFixed(0)} s of at most ${limit} s`),
+      hint: `just console-test-vm ${vm.host}`,
+    })
+  } finally {
+    clearInterval(watch)
+  }
 }
 
 /**

@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { Failure } from '../lib/failure.ts'
-import { checkHostName } from '../lib/host-name.ts'
+import { hostName } from '../lib/host-name.ts'
 import { lastLines } from '../lib/run.ts'
 import { main, type Args } from '../lib/task.ts'
 import { files, qemuOf, theVm } from '../lib/vm.ts'
@@ -27,7 +27,7 @@ export const examples: [string, string][] = [
 const detach = 0x1d // Ctrl-], as telnet has it
 
 export async function run(args: Args): Promise<void> {
-  const vm = theVm(checkHostName(args['host']))
+  const vm = theVm(hostName(args['host']))
   const f = files(vm.host)
   console.log(lastLines(readFileSync(f.serial, 'utf8'), Number(args['lines'])))
   if (args['log']) return

@@ -1,7 +1,7 @@
 import { rmSync } from 'node:fs'
 import { createInterface } from 'node:readline/promises'
 import { usage as usageFailure } from '../lib/failure.ts'
-import { checkHostName } from '../lib/host-name.ts'
+import { hostName } from '../lib/host-name.ts'
 import { writeSshConfigOfAll } from '../lib/identity.ts'
 import { stopVm } from '../lib/qemu.ts'
 import { main, type Args } from '../lib/task.ts'
@@ -22,7 +22,7 @@ export const examples: [string, string][] = [
 ]
 
 export async function run(args: Args): Promise<void> {
-  const vms = (args['host'] as string[]).map((host) => theVmOrItsRemains(checkHostName(host)))
+  const vms = (args['host'] as string[]).map((host) => theVmOrItsRemains(hostName(host)))
   for (const { host, dir, stop } of vms) {
     if (args['dry-run']) {
       console.log(`would end QEMU and the keeper of ${host}\nwould delete ${dir}`)
@@ -33,7 +33,7 @@ export async function run(args: Args): Promise<void> {
     await stop()
     rmSync(dir, { recursive: true, force: true })
     held.release()
-    writeSshConfigOfAll()
+    await writeSshConfigOfAll()
     console.log(`Deleted ${host}`)
   }
 }

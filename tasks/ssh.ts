@@ -1,6 +1,6 @@
 import { spawnSync } from 'node:child_process'
 import { Failure, type ExitCode } from '../lib/failure.ts'
-import { checkHostName } from '../lib/host-name.ts'
+import { hostName } from '../lib/host-name.ts'
 import { sshConfig } from '../lib/identity.ts'
 import { main, type Args } from '../lib/task.ts'
 import { qemuOf, theVm } from '../lib/vm.ts'
@@ -23,7 +23,7 @@ export const examples: [string, string][] = [
 ]
 
 export async function run(args: Args): Promise<ExitCode> {
-  const vm = theVm(checkHostName(args['host']))
+  const vm = theVm(hostName(args['host']))
   if (!qemuOf(vm)) {
     throw new Failure(`Cannot reach \`${vm.host}\`: it is not running`, {
       hint: `just deploy-test-vm ${vm.host}`,

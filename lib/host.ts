@@ -1,0 +1,38 @@
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { evaluate, realise } from './nix.ts'
+import { labFlake, project } from './settings.ts'
+
+/** What the lab needs to know of a host's configuration: `nix/lab/facts.nix` says where it stands. */
+export interface Facts {
+  hostName: string
+  primaryUser: string
+  [fact: string]: unknown
+}
+
+export interface Host {
+  name: string
+  facts: Facts
+  /** Store path of `system.build.toplevel`, known before it is built. */
+  toplevel: string
+  derivation: string
+}
+
+/**
+ * Reads a host's configuration in one evaluation.
+ * @param attribute `labConfigurations` or `nixosConfigurations`
+ * @throws Failure with nix's own words
+ */
+export async function readHost(name: string, attribute: string, store: string[]): Promise<Host> {
+  const facts = readFileSync(join(project, 'nix/lab/facts.nix'), 'utf8')
+  const apply = `host: { facts = (${facts}) host; toplevel = host.config.system.build.toplevel.outPath; derivation = host.config.system.build.toplevel.drvPath; }`
+  const read = await evaluate<Omit<Host, 'name'>>(labFlake(), `${attribute}.${name}`, apply, store)
+  return { name, ...read }
+}
+
+/** Builds the toplevels of hosts; what is built already costs nothing. */
+export const buildHosts = (hosts: Host[], store: string[]): Promise<string[]> =>
+  realise(
+    hosts.map(({ derivation }) => derivation),
+    store,
+  )

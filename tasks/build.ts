@@ -1,0 +1,113 @@
+import { differences, type Difference } from '../lib/expected.ts'
+import { Exit, type ExitCode } from '../lib/failure.ts'
+import { baseImage, type Ground } from '../lib/ground.ts'
+import { chooseGuest } from '../lib/guest.ts'
+import { buildHosts, readHost, type Host } from '../lib/host.ts'
+import { chooseHosts } from '../lib/hosts.ts'
+import { closure } from '../lib/nix.ts'
+import { requireTools } from '../lib/preflight.ts'
+import { runLanes, type Lane } from '../lib/steps.ts'
+import { red, table } from '../lib/table.ts'
+import { main, type Args } from '../lib/task.ts'
+
+export const name = 'build'
+export const describe =
+  "Evaluate and build the hosts' configurations, and check them against the plan"
+export const usage = '[host..]'
+export const positionals = {
+  host: { describe: 'Hosts of the flake; all without any', array: true },
+}
+export const options = {
+  json: { type: 'boolean', describe: 'Print data instead of a table' },
+} as const
+export const under = [
+  'nix eval --json <flake>#labConfigurations.<host> --apply <nix/lab/facts.nix>   once a host',
+  'nix-store --realise <toplevel>.drv',
+  'nix path-info --json --recursive <toplevel>',
+]
+export const examples: [string, string][] = [
+  ['just build-test-vms', 'Every host'],
+  ['tsx tasks/build.ts sorrow --json', 'One, as data'],
+]
+
+interface Building {
+  host: string
+  ground: Pick<Ground, 'store'>
+  built?: Host
+  seconds: number
+  bytes: number
+  paths: number
+  differences: Difference[]
+}
+
+export async function run(args: Args): Promise<ExitCode> {
+  requireTools()
+  const hosts = await chooseHosts(args['host'], chooseGuest().attribute)
+  const ground = {} as Ground
+  const buildings = hosts.map((host): Building => ({
+    host,
+    ground,
+    seconds: 0,
+    bytes: 0,
+    paths: 0,
+    differences: [],
+  }))
+  await runLanes([imageLane(ground)], Boolean(args['json']))
+  await runLanes(buildings.map(lane), Boolean(args['json']))
+  const wrong = buildings.filter((one) => one.differences.length > 0)
+  if (args['json']) {
+    const data = buildings.map(({ ground: _, built, ...rest }) => ({ ...rest, ...built }))
+    console.log(JSON.stringify(data, null, 2))
+  } else {
+    const rows = buildings.map((one) => [
+      one.host,
+      `${one.seconds.toFixed(1)} s`,
+      `${(one.bytes / 1e6).toFixed(1)} MB`,
+      String(one.paths),
+      one.built!.toplevel,
+    ])
+    console.log(table([['host', 'built in', 'closure', 'paths', 'toplevel'], ...rows]))
+    for (const one of wrong) {
+      for (const { fact, expected, found } of one.differences) {
+        console.log(red(`${one.host}: ${fact} is ${found}, the plan expects ${expected}`))
+      }
+    }
+  }
+  return wrong.length > 0 ? Exit.checkFailed : Exit.held
+}
+
+const imageLane = (ground: Ground): Lane<Ground> => ({
+  title: 'lab',
+  context: ground,
+  steps: [
+    {
+      title: 'base image',
+      would: () => ['build it, unless it is cached: it holds the kernel that a toplevel names'],
+      run: async (_, say) => void Object.assign(ground, await baseImage(say)),
+    },
+  ],
+})
+
+const lane = (context: Building): Lane<Building> => ({
+  title: context.host,
+  context,
+  steps: [
+    {
+      title: 'evaluate and build',
+      would: ({ host }) => [`build ${host}`],
+      run: async (c) => {
+        const from = performance.now()
+        const { store } = c.ground
+        c.built = await readHost(c.host, chooseGuest().attribute, store)
+        await buildHosts([c.built], store)
+        c.seconds = (performance.now() - from) / 1000
+        const paths = await closure(c.built.toplevel, store)
+        c.paths = paths.length
+        c.bytes = paths.reduce((sum, { narSize }) => sum + narSize, 0)
+        c.differences = differences(c.host, c.built.facts)
+      },
+    },
+  ],
+})
+
+await main(import.meta, { name, describe, usage, positionals, options, under, examples, run })
