@@ -49,7 +49,8 @@ export function processesOf(uuid: string): (Identity & { program: string })[] {
     const argv = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0')
     found.push({ ...identity, program: argv[0]?.split('/').at(-1) ?? '' })
   }
-  return found
+  // the oldest first: a child between fork and exec has its parent's command line
+  return found.toSorted((a, b) => a.start - b.start)
 }
 
 /**

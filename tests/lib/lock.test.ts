@@ -1,0 +1,67 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, expect, test } from 'vitest'
+import { lock } from '../../lib/lock.ts'
+
+let dir: string
+let path: string
+beforeEach(() => {
+  dir = mkdtempSync(join(tmpdir(), 'lock-'))
+  path = join(dir, 'lock')
+})
+afterEach(() => rmSync(dir, { recursive: true }))
+
+/** Another process that holds the lock until it is killed. */
+async function otherHolder() {
+  const code = `import { lock } from ${JSON.stringify(join(import.meta.dirname, '../../lib/lock.ts'))}
+await lock(process.argv[1], 'hold'); console.log('held'); setInterval(() => {}, 1000)`
+  const argv = ['--import', 'tsx', '--input-type=module', '--eval', code, path]
+  const child = spawn(process.execPath, argv, { stdio: ['ignore', 'pipe', 'inherit'] })
+  await once(child.stdout, 'data')
+  return child
+}
+
+test('a second holder is refused at once and is told who has it', async () => {
+  const child = await otherHolder()
+  await expect(lock(path, 'deploy `sorrow`')).rejects.toThrow(
+    new RegExp(`Cannot deploy \`sorrow\`: .*\\(pid ${child.pid}\\) is at it`),
+  )
+  child.kill('SIGKILL')
+  await once(child, 'exit')
+})
+
+test('a holder that was killed with -9 leaves no lock behind', async () => {
+  const child = await otherHolder()
+  child.kill('SIGKILL')
+  await once(child, 'exit')
+  const held = await lock(path, 'deploy')
+  held.release()
+})
+
+test('a lock that was released is free', async () => {
+  const first = await lock(path, 'deploy')
+  await expect(lock(path, 'deploy')).rejects.toThrow('is at it')
+  first.release()
+  const second = await lock(path, 'deploy')
+  second.release()
+})
+
+test('one who waits gets the lock when its holder dies', async () => {
+  const child = await otherHolder()
+  let waitedFor = ''
+  const waiting = lock(path, 'build', { wait: 30, onWait: (holder) => (waitedFor = holder) })
+  setTimeout(() => child.kill('SIGKILL'), 300)
+  const held = await waiting
+  held.release()
+  expect(waitedFor).toContain(`pid ${child.pid}`)
+})
+
+test('a wait has a limit', async () => {
+  const child = await otherHolder()
+  await expect(lock(path, 'build', { wait: 1 })).rejects.toThrow('Cannot build')
+  child.kill('SIGKILL')
+  await once(child, 'exit')
+})
