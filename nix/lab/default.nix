@@ -6,20 +6,22 @@ in
   inherit lib;
 
   # `hostname` names a folder of hosts/; `modules` are added to it. A flake of one's own may pass `host`
-  # (any module) in place of that folder. Gives { config; options; pkgs; lib; extendModules; }.
+  # (any module) in place of that folder, and in `openNames` top-level names that modules of other inputs
+  # would declare. Gives { config; options; pkgs; lib; extendModules; }.
   # Throws on an unknown host, on a conflict and, when the toplevel is read, on a failed assertion.
   labSystem =
     { hostname
     , host ? ../../hosts + "/${hostname}"
     , modules ? [ ]
     , specialArgs ? { }
+    , openNames ? [ ]
     , system ? "x86_64-linux"
     , pkgs ? import ./pkgs.nix { inherit lib system; }
     }:
     let
       eval = lib.evalModules {
         specialArgs = {
-          inherit lib;
+          inherit lib openNames;
           # folder of stand-ins for the files of NixOS that hosts import by path
           modulesPath = toString ./stand-ins;
         } // specialArgs;

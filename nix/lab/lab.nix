@@ -1,14 +1,22 @@
 # Lab only: the toplevel, and what this guest cannot have.
-{ config, lib, pkgs, ... }:
+{ config, lib, pkgs, openNames, ... }:
 let
+  # NixOS's own top-level names, and those of the inputs that only the NixOS side imports
+  nixos = [
+    "appstream" "boot" "console" "containers" "documentation" "environment" "fileSystems" "fonts" "gtk" "hardware"
+    "i18n" "ids" "image" "location" "meta" "networking" "nix" "nixpkgs" "power" "powerManagement" "programs" "qt"
+    "security" "services" "specialisation" "swapDevices" "system" "systemd" "time" "users" "virtualisation" "xdg"
+    "zramSwap" "disko" "home-manager" "sops"
+  ];
   failed = map (a: a.message) (builtins.filter (a: !a.assertion) config.assertions);
   checked = value:
     if failed != [ ] then throw "\nFailed assertions:\n${lib.concatMapStringsSep "\n" (m: "- ${m}") failed}"
     else lib.foldr lib.warn value config.warnings;
 in
 {
-  # Any option of NixOS that the lab does not declare is taken as it is written.
-  freeformType = lib.types.shape;
+  # An option of NixOS that the lab does not declare is taken as it is written. An option of one's own
+  # has to be declared, so a misspelt name is the error that it is on NixOS.
+  freeformType = lib.types.shapeBelow (nixos ++ openNames);
 
   options.lab.unavailable = lib.mkOption {
     type = lib.types.attrsOf lib.types.str;

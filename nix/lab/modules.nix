@@ -101,6 +101,7 @@ let
   # type `freeform` (null: an undeclared path is `unmatched`). `defs` are [ { file; value = attrset; } ].
   mergeTree = loc: freeform: decls: defs:
     let
+      accepts = name: freeform != null && (freeform.accepts or (_: true)) name;
       byName = field: list: zipAttrsWith (_: v: v) (map (x:
         if isAttrs x.${field} then mapAttrs (_: v: { inherit (x) file; ${field} = v; }) x.${field}
         else throw "In module `${x.file}', ${showOption loc} is of type ${typeOf x.${field}} and not an attribute set") list);
@@ -119,7 +120,7 @@ let
           };
           option = evalOption here (map wrap ds) (defined.${name} or [ ]);
         in
-        if optionDecls == [ ] then mergeTree here (if freeform == null then null else freeform.elemType or null) ds (pushed name)
+        if optionDecls == [ ] then mergeTree here (if accepts name then freeform.elemType or null else null) ds (pushed name)
         else if length optionDecls < length ds && lib.any (d: d.options.type.name or "" != "submodule") optionDecls then
           throw "The option `${showOption here}' in module `${(head optionDecls).file}' would be a parent of other options, but its type does not support nested options"
         else { options = option; config = option.value; unmatched = [ ]; };
@@ -128,16 +129,15 @@ let
       strange = removeAttrs defined (attrNames declared);
       free = mapAttrs (name: raw:
         if freeform.name == "shape" && lib.all (def: types.isTree def.value) (pushed name) then
-          { isDefined = true; value = (mergeTree (loc ++ [ name ]) freeform [ ] (pushed name)).config; }
-        else mergeDefinitions (loc ++ [ name ]) (freeform.elemType or types.raw) raw) strange;
+          { isDefined = true; value = (mergeTree (loc ++ [ name ]) freeform.elemType [ ] (pushed name)).config; }
+        else mergeDefinitions (loc ++ [ name ]) (freeform.elemType or types.raw) raw) (filterAttrs (name: _: accepts name) strange);
     in
     {
       options = mapAttrs (_: k: k.options) known;
       config = mapAttrs (_: k: k.config) known
-        // (if freeform == null then { }
-            else mapAttrs (_: m: m.value) (if freeform.lazy or false then free else filterAttrs (_: m: m.isDefined) free));
+        // mapAttrs (_: m: m.value) (if freeform.lazy or false then free else filterAttrs (_: m: m.isDefined) free);
       unmatched = concatLists (mapAttrsToList (_: k: k.unmatched) known)
-        ++ (if freeform == null then concatLists (mapAttrsToList (name: map (def: def // { loc = loc ++ [ name ]; })) strange) else [ ]);
+        ++ concatLists (mapAttrsToList (name: map (def: def // { loc = loc ++ [ name ]; })) (filterAttrs (name: _: !accepts name) strange));
     };
 
   # Modules: a path, an attribute set or a function to one -> { key; file; imports; options; config; … }
@@ -213,7 +213,7 @@ let
         (concatMap (m: map (value: { inherit (m) file; inherit value; }) (pushDown m.config)) all);
       stray = head tree.unmatched;
       checked =
-        if tree.unmatched == [ ] || !_module.check.value then lib.id
+        if !_module.check.value || tree.unmatched == [ ] then lib.id
         else throw "The option `${showOption stray.loc}' does not exist. Definition values:${showDefs [ stray ]}";
       extendModules = more: evalModules (evalArgs // {
         modules = modules ++ more.modules or [ ];
@@ -254,7 +254,6 @@ let
     emptyValue = { };
     description = t.name;
   } // t;
-  addCheck = type: check: type // { check = x: type.check x && check x; };
 
   # Modules that stand for an option's former name
   forward = { from, to, visible ? true, warn ? false, use ? lib.id, withPriority ? true, condition ? true }:
@@ -305,7 +304,7 @@ let
   lib = import ./lib.nix // {
     types = import ./types.nix { inherit lib; };
     inherit
-      addCheck evalModules mergeDefinitions mergeTree mkDefault mkEnableOption mkForce mkIf mkMerge mkOption mkOptionType
+      evalModules mergeDefinitions mergeTree mkDefault mkEnableOption mkForce mkIf mkMerge mkOption mkOptionType
       mkOrder mkOverride mkPackageOption pushDown showDefs showFiles showOption showValue;
     mkBefore = mkOrder 500;
     mkAfter = mkOrder 1500;

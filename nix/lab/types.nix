@@ -4,7 +4,7 @@
 { lib }:
 let
   inherit (lib)
-    addCheck all concatLists concatMap concatMapStringsSep concatStringsSep elem evalModules filter filterAttrs
+    all concatLists concatMap concatMapStringsSep concatStringsSep elem evalModules filter filterAttrs
     foldl' functionArgs head imap1 isAttrs isBool isDerivation isFloat isFunction isInt isList isString
     isStringLike last length mapAttrs match mergeDefinitions mkOptionType showDefs showFiles
     showOption showValue substring tail toList types typeOf zipAttrsWith;
@@ -70,10 +70,12 @@ let
     description = "${name}; between ${toString low} and ${toString high} (both inclusive)";
   };
 
+  addCheck = type: check: type // { check = x: type.check x && check x; };
+
   isTree = v: isAttrs v && !(v ? _type || v ? outPath || v ? __functor || v.type or null == "derivation");
 in
 rec {
-  inherit mergeTypes mergeDefault mergeEqual mergeOne isTree;
+  inherit addCheck mergeTypes mergeDefault mergeEqual mergeOne isTree;
 
   unspecified = mkOptionType { name = "unspecified"; description = "unspecified value"; };
   raw = mkOptionType { name = "raw"; description = "raw value"; merge = mergeOne ""; };
@@ -244,7 +246,8 @@ rec {
   submoduleWith = { modules, specialArgs ? { }, shorthandOnlyDefinesConfig ? false, description ? "submodule", class ? null }:
     let
       eval = loc: more: evalModules {
-        modules = [ { _module.args.name = lib.mkOptionDefault "‹name›"; } ] ++ modules ++ more;
+        # as imports, because nixpkgs wraps them so and imports come after the modules that name them
+        modules = [ { _module.args.name = lib.mkOptionDefault "‹name›"; } ] ++ map (m: { imports = [ m ]; }) modules ++ more;
         inherit specialArgs;
         prefix = loc;
       };
@@ -288,6 +291,9 @@ rec {
       else mergeEqual loc defs;
     elemType = shape;
     lazy = true;
+    accepts = _: true;
     emptyValue.value = { };
   };
+  # the same below the given names only; any other undeclared name is an error
+  shapeBelow = names: shape // { accepts = name: elem name names; };
 }
