@@ -17,7 +17,7 @@ export async function lock(
   what: string,
   options: { wait?: number; onWait?: (holder: string) => void } = {},
 ): Promise<Lock> {
-  const fd = openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600)
+  const fd = openLock(path)
   const seconds = options.wait ?? 0
   let taken = await flock(fd, ['--nonblock'])
   if (!taken && seconds > 0) {
@@ -41,6 +41,16 @@ export async function lock(
       ftruncateSync(fd)
       closeSync(fd)
     },
+  }
+}
+
+function openLock(path: string): number {
+  try {
+    return openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600)
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException
+    const why = code === 'ELOOP' ? 'it is a symlink' : (cause as Error).message
+    throw new Failure(`Cannot lock \`${path}\`: ${why}`, { hint: 'Remove it', cause })
   }
 }
 

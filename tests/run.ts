@@ -1,0 +1,71 @@
+/**
+ * `npm test`: installs what the tests lack, runs every test, and then looks for what they left
+ * behind. The whole suite has one TMPDIR of its own, so that a file left there, or a process that
+ * still has it in its environment, is the suite's own.
+ */
+import { chmodSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { install, packages, present } from '../lib/packages.ts'
+
+const missing = packages().filter((one) => !present(one))
+if (missing.length > 0) {
+  await install(missing, Boolean(process.env['CI']) || process.getuid?.() === 0)
+}
+
+const scratch = mkdtempSync(join(tmpdir(), 'lab-tests-'))
+// the image is built by the ids of a user namespace, which have to get through
+chmodSync(scratch, 0o711)
+process.env['TMPDIR'] = scratch
+for (const variable of Object.keys(process.env)) {
+  if (variable.startsWith('LAB_') && !variable.startsWith('LAB_TEST_')) {
+    if (!['LAB_DEBIAN_MIRROR', 'LAB_NIXOS_EVAL'].includes(variable)) delete process.env[variable]
+  }
+}
+
+const { startVitest } = await import('vitest/node')
+const vitest = await startVitest('test', process.argv.slice(2), { run: true, watch: false })
+const counts = { passed: 0, failed: 0, skipped: 0 }
+for (const module of vitest.state.getTestModules()) {
+  for (const test of module.children.allTests()) {
+    const { state, note } = { note: '', ...test.result() }
+    if (state === 'passed') counts.passed += 1
+    else if (state === 'failed') counts.failed += 1
+    else {
+      counts.skipped += 1
+      console.log(`skipped: ${module.relativeModuleId}: ${test.fullName}${note && `: ${note}`}`)
+    }
+  }
+  // a file that could not even be read has no tests to count
+  if (module.state() === 'failed' && module.errors().length > 0) counts.failed += 1
+}
+await vitest.close()
+
+const left = [
+  ...readdirSync(scratch)
+    .filter((entry) => !/^(tsx-\d+|node-compile-cache|v8-compile-cache.*)$/.test(entry))
+    .map((entry) => `the file ${join(scratch, entry)}`),
+  ...readdirSync('/proc')
+    .filter(isOurs)
+    .map((pid) => `process ${pid}: ${commandLine(pid)}`),
+]
+for (const one of left) console.log(`left behind: ${one}`)
+if (left.length === 0) rmSync(scratch, { recursive: true })
+counts.failed += left.length
+console.log(`${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped`)
+process.exit(counts.failed > 0 || counts.passed === 0 ? 1 : 0)
+
+function isOurs(pid: string): boolean {
+  if (!/^\d+$/.test(pid) || Number(pid) === process.pid) return false
+  try {
+    const environment = readFileSync(`/proc/${pid}/environ`, 'utf8').split('\0')
+    // esbuild serves this very process and ends with it
+    return environment.includes(`TMPDIR=${scratch}`) && !commandLine(pid).includes('esbuild')
+  } catch {
+    return false
+  }
+}
+
+function commandLine(pid: string): string {
+  return readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ').slice(0, 160)
+}
