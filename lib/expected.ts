@@ -22,6 +22,6 @@ export const differences = (host: string, facts: Facts): Difference[] =>
     .map(([fact, expected]) => ({
       fact,
       expected: JSON.stringify(expected),
-      found: JSON.stringify(facts[fact]) ?? 'nothing',
+      found: JSON.stringify(facts[fact as keyof Facts]) ?? 'nothing',
     }))
     .filter(({ expected, found }) => expected !== found)

@@ -7,7 +7,20 @@ import { labFlake, project } from './settings.ts'
 export interface Facts {
   hostName: string
   primaryUser: string
-  [fact: string]: unknown
+  desktop: string[]
+  cli: string[]
+  networking: string[]
+  autoUpgradeEnable: boolean
+  goldenEnable: boolean
+  /** A systemd calendar expression. */
+  schedule: string
+  /** Services that the configuration declares, by the names of its lists. */
+  declared: string[]
+  /** The unit of each declared service that has one. */
+  units: Record<string, string>
+  /** What this guest cannot have, with the reason. */
+  unavailable: Record<string, string>
+  syncthingAddress: string
 }
 
 export interface Host {

@@ -1,0 +1,40 @@
+# What the tasks ask of a host, read from its `.config` in one evaluation: `nix eval --apply` takes this
+# text as it stands, so it imports nothing. Works on labConfigurations and nixosConfigurations, of this
+# flake and of one that has never heard of the lab: every path has a fallback.
+host:
+let
+  inherit (host) config;
+  services = config.services or { };
+  lists = config.modules.services or { };
+  upgrade = config.myModules.services.autoUpgrade or { };
+  golden = config.myModules.system.boot.goldenGeneration or { };
+  # normal users, as NixOS sorts them
+  normal = builtins.filter (name: config.users.users.${name}.isNormalUser or false) (
+    builtins.attrNames (config.users.users or { })
+  );
+  enabled = name: services.${name}.enable or false;
+  byOption = builtins.filter enabled [ "openssh" "syncthing" "tailscale" ];
+  unique = builtins.foldl' (seen: name: if builtins.elem name seen then seen else seen ++ [ name ]) [ ];
+in
+rec {
+  hostName = config.networking.hostName;
+  stateVersion = config.system.stateVersion or null;
+  primaryUser = config.hostSpec.primaryUsername or (if normal == [ ] then "root" else builtins.head normal);
+  desktop = lists.desktop or [ ];
+  cli = lists.cli or [ ];
+  networking = lists.networking or [ ];
+  autoUpgradeEnable = upgrade.enable or false;
+  goldenEnable = golden.enable or false;
+  schedule = upgrade.schedule or "";
+  validateServices = golden.validateServices or [ ];
+  # what a list names and what an option turns on; the two differ in a host that lies about itself
+  declared = unique (cli ++ networking ++ byOption);
+  units = builtins.listToAttrs (
+    map (name: {
+      inherit name;
+      value = { openssh = "sshd.service"; syncthing = "syncthing.service"; tailscale = "tailscaled.service"; }.${name};
+    }) (builtins.filter (name: builtins.elem name [ "openssh" "syncthing" "tailscale" ]) declared)
+  );
+  unavailable = config.lab.unavailable or { };
+  syncthingAddress = services.syncthing.guiAddress or "127.0.0.1:8384";
+}

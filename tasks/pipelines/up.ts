@@ -1,0 +1,44 @@
+import { Exit, type ExitCode } from '../../lib/failure.ts'
+import { chooseGuest } from '../../lib/guest.ts'
+import { chooseHosts } from '../../lib/hosts.ts'
+import { sshLine } from '../../lib/identity.ts'
+import { install, packages, present } from '../../lib/packages.ts'
+import { main, type Args } from '../../lib/task.ts'
+import { theVm } from '../../lib/vm.ts'
+import * as deployVm from '../deploy-vm.ts'
+import { printVerified, verifyHosts } from '../verify.ts'
+
+export const name = 'pipelines/up'
+export const describe = 'Install what is missing, then build, deploy and verify sorrow and torment'
+export const usage = '[host..]'
+export const positionals = { host: { describe: 'Hosts of the flake; all without any', array: true } }
+export const options = {
+  ...deployVm.options,
+  yes: { type: 'boolean', alias: 'y', describe: 'Install packages without asking' },
+} as const
+export const under = ['tasks/doctor.ts --install', 'tasks/deploy-vm.ts', 'tasks/verify.ts']
+export const examples: [string, string][] = [
+  ['npx just lab', 'From a clone to two verified VMs'],
+  ['npx just lab --yes --fresh', 'Anew, unasked'],
+]
+
+export async function run(args: Args): Promise<ExitCode> {
+  const missing = packages().filter((one) => !one.forTests && !present(one))
+  if (missing.length > 0 && args['dry-run']) {
+    console.log(`would install ${missing.map((one) => one.name).join(', ')}`)
+  } else if (missing.length > 0) {
+    await install(missing, Boolean(args['yes'] || process.env['CI']))
+  }
+  const hosts = await chooseHosts(args['host'], chooseGuest().attribute)
+  const before = await deployVm.standing(hosts)
+  await deployVm.run({ ...args, host: hosts, quietly: true })
+  if (args['dry-run']) return Exit.held
+  const code = printVerified(await verifyHosts(hosts.map(theVm)), Boolean(args['json']))
+  if (!args['json']) {
+    if (before) console.log('\nEverything was there already')
+    console.log(`\n${hosts.map(sshLine).join('\n')}`)
+  }
+  return code
+}
+
+await main(import.meta, { name, describe, usage, positionals, options, under, examples, run })

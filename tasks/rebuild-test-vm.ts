@@ -1,0 +1,97 @@
+import { Exit, Failure, type ExitCode } from '../lib/failure.ts'
+import { baseImage, preflight, type Ground } from '../lib/ground.ts'
+import { buildHosts, readHost, type Host } from '../lib/host.ts'
+import { chooseVms } from '../lib/hosts.ts'
+import { sshTarget } from '../lib/identity.ts'
+import { connect } from '../lib/ssh.ts'
+import { dryRun, runLanes, type Lane } from '../lib/steps.ts'
+import { switchTo } from '../lib/switch.ts'
+import { main, type Args } from '../lib/task.ts'
+import { lockVm, qemuOf, writeVm, type Vm } from '../lib/vm.ts'
+import { printVerified, verifyHosts } from './verify.ts'
+
+export const name = 'rebuild-test-vm'
+export const describe = 'Build the working tree, copy it to a running VM, switch and verify'
+export const usage = '[host..]'
+export const positionals = { host: { describe: 'VMs; every one without any', array: true } }
+export const options = {
+  json: { type: 'boolean', describe: 'Print data instead of a table' },
+  'dry-run': { type: 'boolean', describe: 'Show every effect, have none' },
+} as const
+export const under = [
+  'nix eval, nix-store --realise   the toplevel of the working tree',
+  'nix-store --export <missing paths> | ssh root@<vm> nix-store --import',
+  'nix-env --profile /nix/var/nix/profiles/system --set <toplevel>',
+  '<toplevel>/bin/switch-to-configuration switch',
+  'tasks/verify.ts <host>',
+]
+export const examples: [string, string][] = [
+  ['just rebuild-test-vm sorrow', 'After a change in the flake'],
+  ['tsx tasks/rebuild-test-vm.ts', 'Every VM'],
+]
+
+interface Rebuild {
+  vm: Vm
+  ground: Ground
+  built?: Host
+}
+
+export async function run(args: Args): Promise<ExitCode> {
+  const vms = chooseVms(args['host'])
+  if (vms.length === 0) throw new Failure('Cannot find any VM', { hint: 'just lab makes two' })
+  const ground = {} as Ground
+  const lanes = vms.map((vm) => lane({ vm, ground }))
+  if (args['dry-run']) {
+    await dryRun(lanes)
+    return Exit.held
+  }
+  for (const vm of vms) {
+    if (!qemuOf(vm)) {
+      throw new Failure(`Cannot rebuild \`${vm.host}\`: it is not running`, {
+        hint: `just deploy-test-vm ${vm.host} starts it and brings it up to date`,
+      })
+    }
+  }
+  const quiet = Boolean(args['json'])
+  const locks = []
+  try {
+    for (const { host } of vms) locks.push(await lockVm(host, 'rebuild'))
+    Object.assign(ground, await preflight(), await baseImage(() => undefined))
+    await runLanes(lanes, quiet)
+  } finally {
+    for (const held of locks) held.release()
+  }
+  return printVerified(await verifyHosts(vms), quiet)
+}
+
+const lane = (context: Rebuild): Lane<Rebuild> => ({
+  title: context.vm.host,
+  context,
+  steps: [
+    {
+      title: 'evaluate and build',
+      would: ({ vm }) => [`build the toplevel of ${vm.host} from the working tree`],
+      run: async (c) => {
+        c.built = await readHost(c.vm.host, c.ground.guest.attribute, c.ground.store)
+        await buildHosts([c.built], c.ground.store)
+      },
+    },
+    {
+      title: 'copy and switch',
+      would: ({ vm }) => [
+        `copy what ${vm.host} lacks of it, over SSH on port ${vm.port}`,
+        'make it a new generation of the system profile, and switch to it',
+      ],
+      run: async (c, say) => {
+        const root = await connect(sshTarget(c.vm, 'root'))
+        const { patience } = c.ground.accelerator
+        const sent = await switchTo(root, c.built!, c.ground.store, patience, say)
+        await root.close()
+        writeVm({ ...c.vm, toplevel: c.built!.toplevel })
+        say(`${(sent / 1000).toFixed(0)} kB sent`)
+      },
+    },
+  ],
+})
+
+await main(import.meta, { name, describe, usage, positionals, options, under, examples, run })
