@@ -12,6 +12,17 @@ let
   checked = value:
     if failed != [ ] then throw "\nFailed assertions:\n${lib.concatMapStringsSep "\n" (m: "- ${m}") failed}"
     else lib.foldr lib.warn value config.warnings;
+
+  # What the host turns on and Debian or this image lacks: { service; unit; reason; }
+  lacking =
+    lib.optional config.services.tailscale.enable
+      { service = "tailscale"; unit = "tailscaled.service"; reason = pkgs.tailscale.meta.unavailable; }
+    ++ lib.optional (config.hostSpec.secretCategories or [ ] != [ ])
+      { service = "sops"; unit = "sops-install-secrets.service"; reason = pkgs.sops.meta.unavailable; }
+    ++ map (name: { service = name; unit = "graphical.target"; reason = "the guest has no display"; })
+      ((config.modules.services.desktop or [ ]) ++ (config.modules.services.display-manager or [ ]))
+    ++ map (p: { service = p.pname; unit = null; reason = p.meta.unavailable; })
+      (lib.filter (p: p ? meta.unavailable) config.environment.systemPackages);
 in
 {
   # An option of NixOS that the lab does not declare is taken as it is written. An option of one's own
@@ -25,6 +36,16 @@ in
     description = "Services that the host declares and this guest cannot have, each with the reason; reported as n/a.";
   };
 
+  options.lab.unavailableUnits = lib.mkOption {
+    type = lib.types.attrsOf lib.types.str;
+    default = { };
+    description = "The same by unit, so that a check of such a unit is skipped and said to be.";
+  };
+
+  config.lab = {
+    unavailable = lib.listToAttrs (map (l: lib.nameValuePair l.service l.reason) lacking);
+    unavailableUnits = lib.listToAttrs (map (l: lib.nameValuePair l.unit l.reason) (lib.filter (l: l.unit != null) lacking));
+  };
   config.system.build = lib.optionalAttrs (builtins.pathExists ./toplevel.nix) {
     toplevel = checked (import ./toplevel.nix { inherit lib pkgs config; });
   };

@@ -1,0 +1,21 @@
+# What `nix flake check` runs besides evaluating the hosts: seconds, and no VM.
+{ pkgs, self }:
+{
+  agents = pkgs.runCommand "agents-shellcheck" { nativeBuildInputs = [ pkgs.shellcheck ]; } ''
+    shellcheck ${./agents}/*.sh
+    touch $out
+  '';
+
+  # one host name that differs between the two guests would make every comparison of them void
+  hosts = pkgs.writeText "hosts" (
+    builtins.concatStringsSep "\n" (
+      builtins.attrValues (
+        builtins.mapAttrs (
+          name: host:
+          assert host.config.networking.hostName == self.labConfigurations.${name}.config.networking.hostName;
+          name
+        ) self.nixosConfigurations
+      )
+    )
+  );
+}

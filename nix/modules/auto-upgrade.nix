@@ -1,0 +1,197 @@
+# myModules.services.autoUpgrade: nix-local-upgrade.service and its timer, around the agent
+# ../agents/nix-local-upgrade.sh.
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
+let
+  inherit (lib) mkOption types;
+  cfg = config.myModules.services.autoUpgrade;
+  sync = config.myModules.services.chezmoiSync or { };
+  time = types.strMatching "([01][0-9]|2[0-3]):[0-5][0-9]";
+
+  # A check that names a unit which this guest cannot have is not run and never counted as passed.
+  unavailable = config.lab.unavailableUnits or { };
+  reasons = check: lib.filter (unit: lib.hasInfix unit check) (lib.attrNames unavailable);
+
+  agent = pkgs.writeShellApplication {
+    name = "nix-local-upgrade";
+    runtimeInputs = [
+      pkgs.coreutils
+      pkgs.git
+      pkgs.jq
+      pkgs.jujutsu
+      pkgs.nix
+      pkgs.systemd
+      pkgs.util-linux
+    ];
+    # lists of commands are JSON, as a command may span lines
+    runtimeEnv = {
+      UPGRADE_MODE = cfg.mode;
+      UPGRADE_USER = cfg.user;
+      UPGRADE_REPOSITORY = cfg.repository;
+      UPGRADE_FLAKE_URL = toString cfg.flakeUrl;
+      UPGRADE_BRANCH = cfg.branch;
+      UPGRADE_HOST = config.networking.hostName;
+      UPGRADE_HOOKS = builtins.toJSON cfg.preUpdateHooks;
+      UPGRADE_BUILD_FIRST = lib.boolToString cfg.buildBeforeSwitch;
+      UPGRADE_CHECKS = builtins.toJSON (lib.filter (check: reasons check == [ ]) cfg.validationChecks);
+      UPGRADE_CHECKS_NA = builtins.toJSON (lib.filter (check: reasons check != [ ]) cfg.validationChecks);
+      UPGRADE_ON_FAILURE = cfg.onValidationFailure;
+      UPGRADE_KEEP_GENERATIONS = toString cfg.keepGenerations;
+      UPGRADE_KEEP_DAYS = toString cfg.keepDays;
+      UPGRADE_ALLOW_REBOOT = lib.boolToString cfg.allowReboot;
+      UPGRADE_REBOOT_WINDOW = lib.optionalString (
+        cfg.rebootWindow != null
+      ) "${cfg.rebootWindow.lower}-${cfg.rebootWindow.upper}";
+    };
+    text = builtins.readFile ../agents/nix-local-upgrade.sh;
+  };
+in
+{
+  options.myModules.services.autoUpgrade = {
+    enable = lib.mkEnableOption "upgrades of this host from its own repository";
+    mode = mkOption {
+      type = types.enum [
+        "local"
+        "remote"
+      ];
+      default = "local";
+      description = "`local`: upgrade from `repository`, which is brought up to date first; `remote`: from `flakeUrl`.";
+    };
+    user = mkOption {
+      type = types.nonEmptyStr;
+      default = config.hostSpec.primaryUsername or "root";
+      defaultText = lib.literalExpression "config.hostSpec.primaryUsername";
+      description = "Owner of the repository; fetching and building run as this user, switching as root.";
+    };
+    repository = mkOption {
+      type = types.path;
+      default = "${config.hostSpec.home or "/root"}/nix-config";
+      defaultText = lib.literalExpression ''"''${config.hostSpec.home}/nix-config"'';
+      description = "Colocated jj repository with the flake of this host.";
+    };
+    flakeUrl = mkOption {
+      type = types.nullOr types.nonEmptyStr;
+      default = null;
+      example = "git+ssh://git@example.org/config";
+      description = "Flake to upgrade from in mode `remote`.";
+    };
+    branch = mkOption {
+      type = types.nonEmptyStr;
+      default = "main";
+      description = "Branch (bookmark) that is deployed.";
+    };
+    schedule = mkOption {
+      type = types.nonEmptyStr;
+      default = "daily";
+      example = "hourly";
+      description = "When to upgrade, as a systemd calendar event.";
+    };
+    randomizedDelay = mkOption {
+      type = types.nonEmptyStr;
+      default = "10min";
+      description = "The timer waits up to this long, so that hosts do not upgrade in the same second.";
+    };
+    preUpdateHooks = mkOption {
+      type = types.listOf types.nonEmptyStr;
+      default = [ ];
+      description = "Shell commands to run before anything else; one that fails ends the upgrade.";
+    };
+    buildBeforeSwitch = mkOption {
+      type = types.bool;
+      default = true;
+      description = "Whether to build the new system before anything is changed.";
+    };
+    validationChecks = mkOption {
+      type = types.listOf types.nonEmptyStr;
+      default = [ ];
+      example = [ "systemctl --quiet is-active sshd.service" ];
+      description = "Shell commands that must succeed after the switch.";
+    };
+    onValidationFailure = mkOption {
+      type = types.enum [
+        "rollback"
+        "notify"
+        "ignore"
+      ];
+      default = "rollback";
+      description = "What a failed check leads to: the former state put back, a message, or nothing.";
+    };
+    keepGenerations = mkOption {
+      type = types.ints.positive;
+      default = 5;
+      description = "Generations to keep at least.";
+    };
+    keepDays = mkOption {
+      type = types.ints.unsigned;
+      default = 7;
+      description = "Days for which generations are kept.";
+    };
+    allowReboot = mkOption {
+      type = types.bool;
+      default = false;
+      description = "Whether to reboot after an upgrade that changes kernel or initrd.";
+    };
+    rebootWindow = mkOption {
+      type = types.nullOr (
+        types.submodule {
+          options = {
+            lower = mkOption {
+              type = time;
+              example = "01:00";
+              description = "Start of the window, HH:MM.";
+            };
+            upper = mkOption {
+              type = time;
+              example = "05:00";
+              description = "End of the window, HH:MM; before `lower` it means the next day.";
+            };
+          };
+        }
+      );
+      default = null;
+      description = "When reboots are allowed; null means at any time.";
+    };
+  };
+
+  config = lib.mkIf cfg.enable {
+    assertions = [
+      {
+        assertion = cfg.mode == "remote" -> cfg.flakeUrl != null;
+        message = "`myModules.services.autoUpgrade.flakeUrl` must be set when `mode` is \"remote\"";
+      }
+    ];
+
+    environment.systemPackages = [ agent ];
+
+    systemd.services.nix-local-upgrade = {
+      description = "Upgrade of this host from its repository";
+      wants = [
+        "network-online.target"
+      ]
+      ++ lib.optional (sync.enable or false && sync.syncBeforeUpdate) "chezmoi-pre-update.service";
+      after = [ "network-online.target" ];
+      # the upgrade switches the system that it runs in, so a switch must leave it alone
+      restartIfChanged = false;
+      unitConfig.X-StopOnRemoval = false;
+      serviceConfig = {
+        Type = "oneshot";
+        ExecStart = lib.getExe agent;
+        StateDirectory = "nix-local-upgrade";
+      };
+    };
+
+    systemd.timers.nix-local-upgrade = {
+      description = "Schedule of nix-local-upgrade";
+      wantedBy = [ "timers.target" ];
+      timerConfig = {
+        OnCalendar = cfg.schedule;
+        RandomizedDelaySec = cfg.randomizedDelay;
+        Persistent = true;
+      };
+    };
+  };
+}

@@ -1,0 +1,32 @@
+# What the tasks call on the host; the list for Debian is packages.debian.
+{ pkgs }:
+pkgs.mkShell {
+  packages = with pkgs; [
+    # static, for the guest's initrd; without applets on PATH, which would hide coreutils
+    (busybox.override {
+      enableStatic = true;
+      enableAppletSymlinks = false;
+    })
+    cpio
+    dosfstools
+    e2fsprogs
+    git
+    jq
+    just
+    kmod
+    mmdebstrap
+    mtools
+    nix
+    nodejs_22
+    openssh
+    procps
+    qemu_kvm
+    shellcheck
+    util-linux
+    xz
+    zstd
+  ];
+
+  LAB_OVMF_CODE = pkgs.OVMF.firmware;
+  LAB_OVMF_VARS = pkgs.OVMF.variables;
+}
