@@ -1,0 +1,187 @@
+import { attributeName, leaves, parts, sourceOf, staticText, type Node } from './nix-syntax.ts'
+import type { Attr } from './nix-trace.ts'
+
+/** A host as the source writes it: a binding of a set, or an element of a list. */
+export interface HostEntry {
+  name: string
+  /** The attribute name or the string that names it. */
+  literal: Node
+  element: Node
+  container: Node
+  /** The attributes before the name, of `nixosConfigurations.a = …`. */
+  prefix: string
+}
+
+/** The entry that a name was written in; undefined when copying that one alone makes no host. */
+export function hostEntry(name: string, { literals }: Attr): HostEntry | undefined {
+  const [literal] = literals
+  if (!literal || literals.length > 1 || staticText(literal) !== name) return undefined
+  const path = literal.parent
+  if (path?.type === 'attrpath') {
+    const element = path.parent!
+    const names = parts(path)
+    const prefix = names.slice(0, names.findIndex(({ id }) => id === literal.id))
+    return { name, literal, element, container: element.parent!, prefix: prefix.map(({ text }) => text).join('.') }
+  }
+  let element = literal
+  while (element.parent && element.parent.type !== 'list_expression') {
+    element = element.parent
+    if (['function_expression', 'inherited_attrs', 'interpolation'].includes(element.type)) return undefined
+  }
+  return element.parent ? { name, literal, element, container: element.parent, prefix: '' } : undefined
+}
+
+/** An entry to copy, and the reason why this one. */
+export interface Model {
+  entry: HostEntry
+  /** Whether `name` counts inside `name-disk` and as a bare attribute too. */
+  loose: boolean
+  reason: string
+}
+
+/**
+ * Of hosts that are written in one place, the one to copy: of the most common form, then of the
+ * simplest, then the last. Two entries have the same form when they differ in nothing but their
+ * names. That also tells what a name means: `guppy-disk` follows the host when the other hosts'
+ * entries have their own name there.
+ */
+export function model(entries: HostEntry[], like?: string): Model | undefined {
+  const usable = entries.filter((entry) => !hangsOnItsName(entry))
+  const strict = byForm(usable, false)
+  const loosely = byForm(usable, true)
+  const loose = loosely[0] !== undefined && loosely[0].length > strict[0]!.length
+  const forms = loose ? loosely : strict
+  const form = like === undefined ? forms[0] : forms.find((of) => of.some(({ name }) => name === like))
+  const entry = like === undefined ? form?.at(-1) : form?.find(({ name }) => name === like)
+  if (!form || !entry) return undefined
+  const reason =
+    like !== undefined
+      ? 'as asked'
+      : entries.length === 1
+        ? 'the only host there'
+        : form.length > 1
+          ? `the form of ${form.length} of ${entries.length} hosts`
+          : `the simplest of ${entries.length} hosts, each of a form of its own`
+  return { entry, loose, reason }
+}
+
+/** `a = mkHost a;` takes the host from a variable of its name, which a copy would not have. */
+const hangsOnItsName = ({ name, element }: HostEntry): boolean =>
+  leaves(element).some(
+    ({ type, text, parent }) =>
+      type === 'identifier' &&
+      text === name &&
+      (parent?.type === 'variable_expression' || parent?.type === 'inherited_attrs'),
+  )
+
+/** Entries grouped by form, the largest group first; ties go to fewer tokens, then to the later. */
+function byForm(entries: HostEntry[], loose: boolean): HostEntry[][] {
+  const forms = new Map<string, HostEntry[]>()
+  for (const entry of entries) {
+    const tokens = leaves(entry.element).filter(({ type }) => type !== 'comment')
+    const form = tokens.map((token) => renamed(token, entry, '\0', loose)).join('\u0001')
+    forms.set(form, [...(forms.get(form) ?? []), entry])
+  }
+  const tokens = ([first]: HostEntry[]): number => leaves(first!.element).length
+  return [...forms.values()].toReversed().sort((a, b) => b.length - a.length || tokens(a) - tokens(b))
+}
+
+/** A token of an entry with the host's name replaced, where it means the host. */
+function renamed(token: Node, { name, literal }: HostEntry, to: string, loose: boolean): string {
+  const { text, type, parent } = token
+  if (type === 'identifier') {
+    if (token.id === literal.id) return attributeName(to)
+    const attr = parent?.type === 'attrpath' || parent?.type === 'inherited_attrs'
+    return loose && attr && text === name ? attributeName(to) : text
+  }
+  if (!['string_fragment', 'path_fragment', 'uri_expression'].includes(type)) return text
+  return namesPerson(token) ? text : text.replace(word(name, loose), () => to)
+}
+
+/** A name as a word of its own; a hyphen ends a word only where that was shown to be meant. */
+const word = (name: string, loose: boolean): RegExp => {
+  const letters = loose ? 'A-Za-z0-9' : 'A-Za-z0-9_-'
+  return new RegExp(`(?<![${letters}])${name.replace(/[^\w-]/g, '\\$&')}(?![${letters}])`, 'g')
+}
+
+/** Inside `user = …` the name is a person's, who may well be called like the host. */
+function namesPerson(token: Node): boolean {
+  for (let node: Node | null = token; node; node = node.parent) {
+    if (node.type !== 'binding') continue
+    const name = parts(node.childForFieldName('attrpath')!).at(-1)!
+    return /^(primary)?-?user-?(name)?$/i.test(staticText(name) ?? '')
+  }
+  return false
+}
+
+/** An insertion into a text; nothing is replaced. */
+export interface Insertion {
+  /** In UTF-16 units. */
+  offset: number
+  text: string
+  /** What the new entry says of the copied host still, to be looked at by a person. */
+  notes: string[]
+}
+
+/** Writes another host after the entry, in the same form and layout. */
+export function copyAfter({ entry, loose }: Model, name: string): Insertion {
+  const { text: source } = sourceOf(entry.element)
+  const { element } = entry
+  const tokens = leaves(element)
+  const notes: string[] = []
+  let text = ''
+  let end = element.startIndex
+  for (const token of tokens) {
+    const space = source.slice(end, token.startIndex)
+    end = token.endIndex
+    // a comment that names the neighbour speaks of the neighbour
+    if (token.type === 'comment' && word(entry.name, true).test(token.text)) continue
+    const written = token.type === 'comment' ? token.text : renamed(token, entry, name, loose)
+    text += space + written
+    if (token.type !== 'comment' && written === token.text && !namesPerson(token) && word(entry.name, true).test(written)) {
+      notes.push(`The new entry still says \`${written}\`, as that of \`${entry.name}\` does`)
+    }
+  }
+  return { ...besides(entry, text), notes }
+}
+
+/** Where a sibling goes, and its text with the white space before it. */
+function besides({ element, container }: HostEntry, text: string): { offset: number; text: string } {
+  const { text: source } = sourceOf(element)
+  const siblings = parts(container)
+  const index = siblings.findIndex(({ id }) => id === element.id)
+  const [previous, next] = [siblings[index - 1], siblings[index + 1]]
+  const before = source.slice(source.lastIndexOf('\n', element.startIndex - 1) + 1, element.startIndex)
+  const row = element.endPosition.row
+  if (before.trim() !== '' || next?.startPosition.row === row) {
+    return { offset: element.endIndex, text: ` ${text}` }
+  }
+  // what is said of the neighbour behind it on its line stays there
+  const comments = sourceOf(element).root.descendantsOfType('comment')
+  const remarks = comments.filter((one) => one.startIndex >= element.endIndex && one.startPosition.row === row)
+  const newline = newlineOf(source)
+  const apart = [
+    previous && source.slice(previous.endIndex, element.startIndex),
+    next && source.slice(element.endIndex, next.startIndex),
+  ].some((gap) => gap && /\n[ \t]*\r?\n/.test(gap))
+  const blank = apart && element.startPosition.row !== row ? newline : ''
+  return { offset: (remarks.at(-1) ?? element).endIndex, text: `${blank}${newline}${before}${text}` }
+}
+
+/** Writes the first element of an empty set or list. */
+export function intoEmpty(container: Node, element: string): { offset: number; text: string } {
+  const { text: source } = sourceOf(container)
+  const open = container.children.find(({ type }) => type === '{' || type === '[')!
+  const close = container.lastChild!
+  const last = close.previousSibling!
+  if (open.endPosition.row === close.startPosition.row) {
+    const space = last.id === open.id && open.endIndex === close.startIndex ? ' ' : ''
+    return { offset: last.endIndex, text: ` ${element}${space}` }
+  }
+  const start = source.lastIndexOf('\n', close.startIndex - 1) + 1
+  const indent = /^[ \t]*/.exec(source.slice(start))![0]
+  const deeper = indent.includes('\t') ? '\t' : '  '
+  return { offset: last.endIndex, text: `${newlineOf(source)}${indent}${deeper}${element}` }
+}
+
+const newlineOf = (source: string): string => (/\r?\n/.exec(source)?.[0] ?? '\n')

@@ -1,0 +1,119 @@
+import { readFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import type { Node, Tree } from 'web-tree-sitter'
+import { usage } from './failure.ts'
+
+export type { Node } from 'web-tree-sitter'
+
+/** A parsed Nix file. Offsets of its nodes count UTF-16 units: they index `text` as they are. */
+export interface NixSource {
+  path: string
+  text: string
+  root: Node
+  /** Parses another file in the same way. */
+  open: ReadNix
+}
+
+/**
+ * Parses a file. What is broken shows in the tree (`firstError`).
+ * @throws Failure (usage) when it is not UTF-8 text
+ */
+export type ReadNix = (path: string) => NixSource
+
+const sources = new WeakMap<Tree, NixSource>()
+
+/**
+ * Loads the grammar (about 25 ms) and returns the reader.
+ * @param instead texts that stand for what is in a file, by path
+ */
+export async function nixReader(instead: Record<string, string> = {}): Promise<ReadNix> {
+  const { Language, Parser } = await import('web-tree-sitter')
+  await Parser.init()
+  const { resolve } = createRequire(import.meta.url)
+  const grammar = resolve('@cursorless/tree-sitter-wasms/out/tree-sitter-nix.wasm')
+  const parser = new Parser().setLanguage(await Language.load(grammar))
+  const open = (path: string): NixSource => {
+    const text = instead[path] ?? decode(readFileSync(path), path)
+    const tree = parser.parse(text)
+    if (!tree) throw new Error(`No tree for ${path}`)
+    const source = { path, text, root: tree.rootNode, open }
+    sources.set(tree, source)
+    return source
+  }
+  return open
+}
+
+/** The file that a node was parsed from. */
+export function sourceOf(node: Node): NixSource {
+  const source = sources.get(node.tree)
+  if (!source) throw new Error(`No source for a ${node.type}`)
+  return source
+}
+
+/** Line of a node in its file, counted from 1. */
+export const lineOf = (node: Node): number => node.startPosition.row + 1
+
+/**
+ * The place of the first syntax error, or undefined. An unclosed bracket makes the parser give up
+ * on all that encloses it, so of nested errors the innermost is taken.
+ */
+export function firstError(root: Node): Node | undefined {
+  if (!root.hasError) return undefined
+  for (const child of root.children) {
+    const found = firstError(child)
+    if (found) return found
+  }
+  return root.isError || root.isMissing ? root : undefined
+}
+
+/**
+ * Decodes a file's bytes so that encoding gives them back: a byte order mark stays.
+ * @throws Failure (usage) when they are not UTF-8
+ */
+export function decode(bytes: Uint8Array, path: string): string {
+  try {
+    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes)
+  } catch {
+    throw usage(`Cannot read \`${path}\`: it is not UTF-8 text`)
+  }
+}
+
+const escapes: Record<string, string> = { n: '\n', r: '\r', t: '\t' }
+
+/** What a child of a string or path literal stands for; undefined for an interpolation. */
+export function pieceText(piece: Node): string | undefined {
+  if (piece.type === 'interpolation') return undefined
+  if (piece.type === 'escape_sequence') return escapes[piece.text[1]!] ?? piece.text.slice(1)
+  // the backslash before `${`
+  if (piece.type === 'dollar_escape') return ''
+  return piece.text
+}
+
+/** What an attribute name or a string literal stands for; undefined when it depends on something. */
+export function staticText(node: Node): string | undefined {
+  if (node.type === 'identifier') return node.text
+  if (node.type !== 'string_expression') return undefined
+  const pieces = node.namedChildren.map(pieceText)
+  return pieces.includes(undefined) ? undefined : pieces.join('')
+}
+
+/** A Nix string literal that evaluates to the text, whatever is in it. */
+export function nixString(text: string): string {
+  const named: Record<string, string> = { '\n': '\\n', '\r': '\\r', '\t': '\\t' }
+  const escaped = text.replace(/["\\]|\$(?=\{)|[\n\r\t]/g, (found) => named[found] ?? `\\${found}`)
+  return `"${escaped}"`
+}
+
+const keywords = ['assert', 'else', 'if', 'in', 'inherit', 'let', 'or', 'rec', 'then', 'with']
+
+/** An attribute name: bare where Nix allows it, else a string. */
+export const attributeName = (text: string): string =>
+  /^[A-Za-z_][A-Za-z0-9_'-]*$/.test(text) && !keywords.includes(text) ? text : nixString(text)
+
+/** The children of a list or of a path of attributes, without comments. */
+export const parts = (node: Node): Node[] =>
+  node.namedChildren.filter((child) => child.type !== 'comment')
+
+/** The nodes without children under a node, in order: its tokens, and its comments too. */
+export const leaves = (node: Node): Node[] =>
+  node.childCount === 0 ? [node] : node.children.flatMap(leaves)

@@ -1,0 +1,140 @@
+import { spawnSync } from 'node:child_process'
+import {
+  closeSync,
+  constants,
+  fchmodSync,
+  fchownSync,
+  fstatSync,
+  fsyncSync,
+  lstatSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
+import { basename, dirname, join } from 'node:path'
+import { Failure, usage } from './failure.ts'
+
+/** A file as it was read: what a later write compares with. */
+export interface FileSeen {
+  path: string
+  bytes: Buffer
+  mode: number
+  uid: number
+  gid: number
+}
+
+/**
+ * Reads a regular file.
+ * @throws Failure (usage) for a symlink, which a rename would replace by a file, and for all else
+ * that is no regular file
+ */
+export function readRegular(path: string): FileSeen {
+  const stat = lstatSync(path, { throwIfNoEntry: false })
+  if (!stat) throw usage(`Cannot read \`${path}\`: it does not exist`)
+  if (stat.isSymbolicLink()) {
+    throw usage(`Cannot edit \`${path}\`: it is a symlink`, 'Name the directory that the file is really in')
+  }
+  if (!stat.isFile()) throw usage(`Cannot read \`${path}\`: it is not a regular file`)
+  const fd = open(path, constants.O_RDONLY | constants.O_NOFOLLOW, 'read')
+  try {
+    const { mode, uid, gid } = fstatSync(fd)
+    return { path, bytes: readFileSync(fd), mode: mode & 0o7777, uid, gid }
+  } finally {
+    closeSync(fd)
+  }
+}
+
+export interface WriteOptions {
+  /** Permission bits; those of the file replaced, else 0644. */
+  mode?: number
+  /** The file as it was read; without it the path must not exist. */
+  over?: FileSeen
+}
+
+/**
+ * Writes a file whole or not at all: into a new file beside it, which is renamed. Mode and owner of
+ * a file replaced are kept.
+ * @throws Failure when the file changed since it was read, or exists although it was not read
+ */
+export function writeFile(path: string, content: string | Buffer, options: WriteOptions = {}): void {
+  const { over } = options
+  const draft = join(dirname(path), `.${basename(path)}.${process.pid}.new`)
+  rmSync(draft, { force: true })
+  const fd = open(draft, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 'write', 0o600)
+  try {
+    try {
+      writeFileSync(fd, content)
+      if (over && (over.uid !== process.getuid?.() || over.gid !== process.getgid?.())) own(fd, over)
+      fchmodSync(fd, options.mode ?? over?.mode ?? 0o644)
+      fsyncSync(fd)
+    } finally {
+      closeSync(fd)
+    }
+    if (over ? !unchanged(over) : lstatSync(path, { throwIfNoEntry: false })) {
+      throw new Failure(`Cannot write \`${path}\`: ${over ? 'it changed meanwhile' : 'it exists'}`, {
+        hint: over && 'Nothing was written; run the command again',
+      })
+    }
+    renameSync(draft, path)
+  } catch (error) {
+    rmSync(draft, { force: true })
+    throw error instanceof Failure ? error : cannot('write', path, error)
+  }
+}
+
+/** Whether the file still is what was read, by its text and what kind of file it is. */
+function unchanged({ path, bytes }: FileSeen): boolean {
+  const now = lstatSync(path, { throwIfNoEntry: false })
+  return now?.isFile() === true && now.size === bytes.length && readFileSync(path).equals(bytes)
+}
+
+/** Root keeps a user's file the user's; anyone else can only have written a file of their own. */
+function own(fd: number, { uid, gid }: FileSeen): void {
+  try {
+    fchownSync(fd, uid, gid)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EPERM') throw error
+  }
+}
+
+function open(path: string, flags: number, verb: string, mode?: number): number {
+  try {
+    return openSync(path, flags, mode)
+  } catch (error) {
+    throw cannot(verb, path, error)
+  }
+}
+
+const cannot = (verb: string, path: string, cause: unknown): Failure => {
+  const [code, why] = (cause as Error).message.split(/: |, /)
+  return new Failure(`Cannot ${verb} \`${path}\`: ${why ?? code}`, { cause })
+}
+
+/**
+ * Runs `work` while no other task writes in the directory. The kernel holds the lock (flock(2) on
+ * the directory itself), so nothing is left behind, not even by a crash.
+ * @param seconds to wait for another task
+ * @throws Failure when it is not had in time
+ */
+export async function withDirectory<T>(
+  directory: string,
+  seconds: number,
+  work: () => Promise<T>,
+): Promise<T> {
+  const fd = open(directory, constants.O_RDONLY | constants.O_DIRECTORY, 'open')
+  try {
+    // flock(1) locks the open file that it inherits, which stays open here
+    const { status, error } = spawnSync('flock', ['--timeout', String(seconds), '3'], {
+      stdio: ['ignore', 'ignore', 'inherit', fd],
+    })
+    if (error) throw new Failure('Cannot lock: flock is not installed', { hint: 'just doctor', cause: error })
+    if (status !== 0) {
+      throw new Failure(`Cannot write in \`${directory}\`: another task is at it since ${seconds} s`)
+    }
+    return await work()
+  } finally {
+    closeSync(fd)
+  }
+}
