@@ -1,0 +1,96 @@
+import { Failure } from './failure.ts'
+
+/** Subscribes to something that ends a pause early; returns how to unsubscribe. */
+export type Wake = (poke: () => void) => () => void
+
+export interface WaitOptions {
+  /** Seconds from the start of one probe to the start of the next. Default 0.5. */
+  every?: number
+  /** Looked up once, when the wait has failed: the last lines of a log, a unit's status. */
+  evidence?: () => string | Promise<string>
+  hint?: string
+  /** Ends the wait at once; its reason is what the wait throws. */
+  signal?: AbortSignal
+  /** Starts the next probe without waiting for its turn. */
+  wake?: Wake
+  /** Says that trying again is of no use: the failure is thrown as it is. */
+  final?: (failure: Failure) => boolean
+  /** Called after each probe that found nothing, for a progress line. */
+  say?: (wait: { name: string; elapsed: number; limit: number; last?: string }) => void
+}
+
+/**
+ * Probes until the probe returns something other than `undefined` or `false`. A `Failure` thrown
+ * by the probe means "not yet" and is kept as the reason; anything else is a bug and ends the wait.
+ * @param name what is waited for, as it stands in the message: "`sorrow` to answer on SSH"
+ * @param limit seconds; it also ends a probe that hangs (the probe's signal says so)
+ * @throws Failure naming the wait, its limit, the last reason and the evidence
+ */
+export async function waitFor<T>(
+  name: string,
+  limit: number,
+  probe: (signal: AbortSignal) => Promise<T | undefined | false> | T | undefined | false,
+  options: WaitOptions = {},
+): Promise<T> {
+  const { every = 0.5, signal } = options
+  const from = performance.now()
+  const elapsed = (): number => (performance.now() - from) / 1000
+  const over = new AbortController()
+  const stop = (): void => over.abort()
+  const ended = new Promise<undefined>((resolve) =>
+    over.signal.addEventListener('abort', () => resolve(undefined), { once: true }),
+  )
+  const timer = setTimeout(stop, limit * 1000)
+  signal?.addEventListener('abort', stop, { once: true })
+  if (signal?.aborted) stop()
+
+  // a poke during a probe counts: what it announces may have come after the probe looked
+  let poked = false
+  let wakeUp: (() => void) | undefined
+  const unsubscribe = options.wake?.(() => {
+    poked = true
+    wakeUp?.()
+  })
+  let last: Failure | undefined
+  try {
+    for (let due = 0; !over.signal.aborted;) {
+      try {
+        const found = await Promise.race([probe(over.signal), ended])
+        if (found !== undefined && found !== false) return found
+      } catch (thrown) {
+        if (!(thrown instanceof Failure) || options.final?.(thrown)) throw thrown
+        if (!over.signal.aborted) last = thrown
+      }
+      if (over.signal.aborted) break
+      options.say?.({ name, elapsed: elapsed(), limit, last: last?.message })
+      due = Math.max(due + every, elapsed())
+      if (!poked) await Promise.race([ended, pause(due - elapsed(), (end) => (wakeUp = end))])
+      if (poked) due = elapsed()
+      poked = false
+    }
+  } finally {
+    clearTimeout(timer)
+    wakeUp?.()
+    unsubscribe?.()
+    signal?.removeEventListener('abort', stop)
+    stop()
+  }
+  if (signal?.aborted) throw signal.reason
+  const reason = last ? `: ${last.message}` : ''
+  throw new Failure(`Waiting for ${name} took longer than its limit of ${limit} s${reason}`, {
+    hint: options.hint ?? last?.detail.hint,
+    evidence: (await options.evidence?.()) ?? last?.detail.evidence,
+    cause: last,
+  })
+}
+
+/** Waits for `seconds`, or until the function that it hands out is called. */
+export function pause(seconds: number, handOut?: (end: () => void) => void): Promise<void> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(resolve, Math.max(0, seconds) * 1000)
+    handOut?.(() => {
+      clearTimeout(timer)
+      resolve()
+    })
+  })
+}
