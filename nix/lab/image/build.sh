@@ -3,7 +3,8 @@
 # lib/image.ts): no loop device, no mount that anyone else sees, and all of it dies with the lab.
 #   $2 suite, $3 mirror, $4 proxy of apt or empty
 # Leaves there: base.raw (GPT: ESP, ext4 root), esp.img and root.meta (what host layers are made
-# against), boot/{kernel,initrd}, packages.tsv, build.log. Prints `stage <name>` as it goes.
+# against), boot/{kernel,initrd}, bin/busybox, packages.tsv, build.log. Prints `stage <name>` and
+# `done <name> <MB that lie there>` as it goes.
 set -eu
 out=$1 suite=$2 mirror=$3 proxy=$4
 recipe=$(cd "$(dirname "$0")" && pwd)
@@ -75,8 +76,12 @@ initrd() {
       echo "$name" >>"$out/initrd/modules.order"
     done
   (cd "$out/initrd" && find . | sort | cpio --quiet -o -H newc -R 0:0) >lab/boot/initrd
+  # as files of a Nix store are: host layers give them a second name there
+  chmod 444 lab/boot/*
+  touch -d @1 lab/boot/*
   cp lab/boot/* "$out/boot/"
-  chmod 644 lab/boot/* "$out/boot/"*
+  mkdir -p "$out/bin"
+  cp usr/bin/busybox "$out/bin/"
 }
 
 # The EFI system partition has 4 KiB clusters, the largest that FAT32 allows at this size: the
@@ -86,6 +91,9 @@ esp() {
   truncate -s ${mib}M "$out/esp.img"
   mkfs.vfat -F 32 -s 8 -n ESP "$out/esp.img" >>"$out/build.log"
   mkdir -p "$out/esp/EFI/systemd" "$out/esp/EFI/BOOT" "$out/esp/loader/entries"
+  # host layers rename these to what their generation 1 calls them
+  mkdir "$out/esp/EFI/nixos"
+  for file in kernel initrd; do cp "$out/boot/$file" "$out/esp/EFI/nixos/$file.efi"; done
   cp "$root/usr/lib/systemd/boot/efi/systemd-bootx64.efi" "$out/esp/EFI/systemd/"
   cp "$root/usr/lib/systemd/boot/efi/systemd-bootx64.efi" "$out/esp/EFI/BOOT/BOOTX64.EFI"
   # where the firmware ends when the boot loader cannot load a kernel: begin again, with the default
@@ -112,7 +120,7 @@ END
 for stage in debian trim initrd esp disk; do
   echo "stage $stage"
   $stage
+  echo "done $stage $(du -sm "$out" | cut -f 1)"
 done
-echo 'stage tidy'
 cd "$out"
 rm -rf root initrd esp tmp

@@ -1,0 +1,107 @@
+#!/bin/sh
+# Makes the ESP match the system profile: one boot entry, kernel and first stage for each generation
+# kept, the profile's current one as the default. What boots now boots at every moment in between: new
+# files are complete on the disk before an entry names them, and what nobody names goes last.
+# `--check` only says whether there is room. Names are NixOS's.
+#
+# Environment, for a disk that is not mounted: ESP (default /boot), PROFILES (default the system's).
+set -eu
+esp=${ESP:-/boot}
+profiles=${PROFILES:-/nix/var/nix/profiles}
+generation=$(cd -P "${0%/*}/.." && pwd -P)
+fail() { echo "install-boot-entries: Cannot install boot entries: $1" >&2; exit 1; }
+mountpoint -q "$esp" || [ "${ESP+set}" ] || fail "nothing is mounted at $esp"
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+# generations by number, as `<number> <toplevel>`; kept: the last ones up to the limit, and the default
+default=$(readlink "$profiles/system")
+default=${default#system-}
+default=${default%-link}
+read -r limit <"$generation/configuration-limit"
+for link in "$profiles"/system-*-link; do
+  number=${link##*/system-}
+  echo "${number%-link} $(readlink "$link")"
+done | sort -n | awk -v limit="$limit" -v default="$default" '
+  { line[NR] = $0; number[NR] = $1 }
+  END { for (i = 1; i <= NR; i++) if (!limit || i > NR - limit || number[i] == default) print line[i] }
+' >"$work/kept"
+
+# `entry <number> <toplevel> <kernel> <initrd> <params>`, `file <name on the ESP> <source>`
+while read -r number toplevel; do
+  [ -e "$toplevel/init" ] || continue
+  kernel=$(readlink -f "$toplevel/kernel")
+  initrd=$(readlink -f "$toplevel/initrd")
+  read -r params <"$toplevel/kernel-params"
+  printf '%s %s.efi\n%s %s.efi\n' "$kernel" "${kernel##*/}" "$initrd" "${initrd##*/}" >>"$work/files"
+  printf 'title NixOS\nsort-key nixos\nversion Generation %s\nlinux /EFI/nixos/%s.efi\ninitrd /EFI/nixos/%s.efi\noptions init=%s/init %s\n' \
+    "$number" "${kernel##*/}" "${initrd##*/}" "$toplevel" "$params" >"$work/nixos-generation-$number.conf"
+done <"$work/kept"
+[ -e "$work/nixos-generation-$default.conf" ] || fail "generation $default is not in the store"
+sort -u "$work/files" >"$work/wanted"
+
+# Removes entries and kernels that no generation kept asks for
+prune() {
+  for entry in "$esp"/loader/entries/nixos-generation-*.conf; do
+    [ -e "$work/${entry##*/}" ] || rm -f "$entry"
+  done
+  for file in "$esp"/EFI/nixos/*; do
+    grep -q " ${file##*/}\$" "$work/wanted" || rm -f "$file"
+  done
+}
+missing() {
+  while read -r source name; do
+    if ! cmp -s "$source" "$esp/EFI/nixos/$name"; then echo "$source $name"; fi
+  done <"$work/wanted"
+}
+# A file's size on the ESP in KiB: clusters of 4
+# shellcheck disable=SC2017 # rounded up on purpose
+size() { echo $((($(stat -L -c %s "$1") + 4095) / 4096 * 4)); }
+# KiB that are wanted, beyond what is there; 256 for entries and directories
+lacking() {
+  need=256
+  while read -r source _; do
+    need=$((need + $(size "$source")))
+  done <"$work/missing"
+  free=$(df --output=avail -k "$esp" | tail -n 1)
+  [ "$need" -gt "$free" ]
+}
+
+missing >"$work/missing"
+if lacking; then
+  # what a clean-up would give
+  gain=0
+  for file in "$esp"/EFI/nixos/*; do
+    grep -q " ${file##*/}\$" "$work/wanted" || gain=$((gain + $(size "$file")))
+  done
+  [ "$need" -le $((free + gain)) ] ||
+    fail "$esp has $(((free + gain) / 1024)) MiB free and $((need / 1024 + 1)) MiB are needed"
+  crowded=1
+fi
+[ "${1-}" != --check ] || exit 0
+
+mkdir -p "$esp/EFI/nixos" "$esp/loader/entries"
+rm -f "$esp"/EFI/nixos/.new "$esp"/loader/.new "$esp"/loader/entries/.new
+[ -z "${crowded-}" ] || prune
+while read -r source name; do
+  cp "$source" "$esp/EFI/nixos/.new"
+  sync "$esp/EFI/nixos/.new"
+  mv -T "$esp/EFI/nixos/.new" "$esp/EFI/nixos/$name"
+done <"$work/missing"
+for entry in "$work"/nixos-generation-*.conf; do
+  cmp -s "$entry" "$esp/loader/entries/${entry##*/}" && continue
+  cp "$entry" "$esp/loader/entries/.new"
+  sync "$esp/loader/entries/.new"
+  mv -T "$esp/loader/entries/.new" "$esp/loader/entries/${entry##*/}"
+done
+sync -f "$esp"
+# nobody sits before the menu of a throwaway machine: no time is given to it
+printf 'timeout 0\ndefault nixos-generation-%s.conf\n' "$default" >"$work/loader.conf"
+if ! cmp -s "$work/loader.conf" "$esp/loader/loader.conf"; then
+  cp "$work/loader.conf" "$esp/loader/.new"
+  sync "$esp/loader/.new"
+  mv -T "$esp/loader/.new" "$esp/loader/loader.conf"
+fi
+prune
+sync -f "$esp"

@@ -1,0 +1,36 @@
+# Nix in the guest: no sandbox and no build users, as builders are trusted and namespaces cost seconds
+# under emulation; nothing is ever fetched.
+{ config, lib, ... }:
+let
+  show = v: if v == true then "true" else if v == false then "false" else toString v;
+  settings = config.nix.settings // {
+    experimental-features = lib.unique
+      (lib.toList (config.nix.settings.experimental-features or [ ]) ++ [ "nix-command" "flakes" ]);
+    sandbox = false;
+    build-users-group = "";
+    substituters = "";
+    flake-registry = "";
+    fsync-metadata = true;
+  };
+in
+{
+  environment.etc."nix/nix.conf".text =
+    lib.concatLines (lib.mapAttrsToList (key: v: "${key} = ${show v}") settings) + config.nix.extraOptions;
+
+  # root uses the store as it is; everyone else asks this
+  systemd.sockets.nix-daemon = {
+    description = "Nix Daemon Socket";
+    wantedBy = [ "sockets.target" ];
+    socketConfig.ListenStream = "/nix/var/nix/daemon-socket/socket";
+  };
+  systemd.services.nix-daemon = {
+    description = "Nix Daemon";
+    requires = [ "nix-daemon.socket" ];
+    restartIfChanged = false;
+    serviceConfig = {
+      ExecStart = "/usr/bin/nix-daemon --daemon";
+      KillMode = "process";
+      TasksMax = 1048576;
+    };
+  };
+}

@@ -1,0 +1,44 @@
+# sshd, under its NixOS name and with the settings of services.openssh. Host key and authorized keys
+# come with each VM as a systemd credential; sshd starts after that has been written.
+{ config, lib, ... }:
+let
+  cfg = config.services.openssh;
+  declared = lib.filterAttrs (_: keys: keys != [ ])
+    (lib.mapAttrs (_: u: u.openssh.authorizedKeys.keys) config.users.users);
+  show = v: if v == true then "yes" else if v == false then "no" else if lib.isList v then toString v else "${toString v}";
+  settings = lib.filterAttrs (_: v: v != null) cfg.settings;
+in
+lib.mkIf cfg.enable {
+  environment.etc = {
+    "ssh/sshd_config".text = ''
+      UsePAM yes
+      ${lib.concatMapStringsSep "\n" (port: "Port ${toString port}") cfg.ports}
+      HostKey /etc/ssh/ssh_host_ed25519_key
+      AuthorizedKeysFile ${toString (lib.unique (cfg.authorizedKeysFiles ++ [
+        ".ssh/authorized_keys" "/etc/ssh/authorized_keys.d/%u" "/etc/ssh/declared_keys.d/%u"
+      ]))}
+      PrintMotd no
+      PrintLastLog no
+      Subsystem sftp /usr/lib/openssh/sftp-server
+      ${lib.concatStringsSep "\n" (lib.mapAttrsToList (key: v: "${key} ${show v}") settings)}
+      ${cfg.extraConfig}
+    '';
+  } // lib.mapAttrs' (user: keys: lib.nameValuePair "ssh/declared_keys.d/${user}" { text = lib.concatLines keys; }) declared;
+
+  systemd.services.sshd = {
+    description = "SSH Daemon";
+    wantedBy = [ "multi-user.target" ];
+    after = [ "network.target" ];
+    stopIfChanged = false;
+    startLimitIntervalSec = 0;
+    restartTriggers = [ config.environment.etc."ssh/sshd_config".text ];
+    serviceConfig = {
+      Type = "notify";
+      ExecStart = "/usr/sbin/sshd -D";
+      ExecReload = "/bin/kill -HUP $MAINPID";
+      KillMode = "process";
+      Restart = "always";
+      RuntimeDirectory = "sshd";
+    };
+  };
+}
