@@ -58,7 +58,7 @@
       };
 
       devShells.${system}.default = import ./nix/shell.nix { inherit pkgs; };
-      formatter.${system} = pkgs.nixfmt-tree;
+      formatter.${system} = pkgs.alejandra;
       checks.${system} = import ./nix/checks.nix { inherit pkgs self; };
     };
 }

@@ -1,31 +1,35 @@
 # What the tasks call on the host; the list for Debian is packages.debian.
 { pkgs }:
 pkgs.mkShell {
-  packages = with pkgs; [
-    # static, for the guest's initrd; without applets on PATH, which would hide coreutils
-    (busybox.override {
-      enableStatic = true;
-      enableAppletSymlinks = false;
-    })
-    cpio
-    dosfstools
-    e2fsprogs
-    git
-    jq
-    just
-    kmod
-    mmdebstrap
-    mtools
-    nix
-    nodejs_22
-    openssh
-    procps
-    qemu_kvm
-    shellcheck
-    util-linux
-    xz
-    zstd
-  ];
+  packages =
+    with pkgs;
+    [
+      # static, for the guest's initrd; without applets on PATH, which would hide coreutils
+      (busybox.override {
+        enableStatic = true;
+        enableAppletSymlinks = false;
+      })
+      cpio
+      dosfstools
+      e2fsprogs
+      git
+      jq
+      just
+      kmod
+      mtools
+      nix
+      nodejs_22
+      openssh
+      procps
+      qemu_kvm
+      shellcheck
+      util-linux
+      xz
+      zstd
+    ]
+    # nixpkgs has none (July 2026); without it the base image of the embedded guest is not built here,
+    # only used from the cache, and `just doctor` says so
+    ++ lib.optional (pkgs ? mmdebstrap) pkgs.mmdebstrap;
 
   LAB_OVMF_CODE = pkgs.OVMF.firmware;
   LAB_OVMF_VARS = pkgs.OVMF.variables;
