@@ -1,6 +1,7 @@
 import { closeSync, fstatSync, openSync, readSync, watch, type FSWatcher } from 'node:fs'
 import { basename, dirname } from 'node:path'
 import { StringDecoder } from 'node:string_decoder'
+import { queue } from './queue.ts'
 
 /**
  * Calls back with each complete line of a file that another process writes, until stopped. The
@@ -38,12 +39,15 @@ export function follow(
         rest = ''
       }
       inode = ino
-      for (let got = 1; got > 0 && !stopped;) {
+      for (let got = 1; got > 0;) {
         got = readSync(fd, chunk, 0, chunk.length, offset)
         offset += got
         const lines = (rest + decoder.write(chunk.subarray(0, got))).split('\n')
         rest = lines.pop() ?? ''
-        for (const line of lines) if (!stopped) onLine(line.replace(/\r+$/, ''))
+        for (const line of lines) {
+          if (stopped) return
+          onLine(line.replace(/\r+$/, ''))
+        }
       }
     } finally {
       closeSync(fd)
@@ -85,32 +89,14 @@ export function serialLines(
   options: { from?: number | 'end'; signal?: AbortSignal } = {},
 ): AsyncGenerator<string, void, void> {
   const { signal } = options
-  const lines: string[] = []
-  let wakeUp: (() => void) | undefined
-  const stop = follow(
-    path,
-    (line) => {
-      lines.push(line)
-      wakeUp?.()
-    },
-    options,
-  )
-  const onAbort = (): void => {
+  const stopAll = (): void => {
     stop()
-    wakeUp?.()
+    lines.end()
+    signal?.removeEventListener('abort', stopAll)
   }
-  signal?.addEventListener('abort', onAbort, { once: true })
-  if (signal?.aborted) stop()
-  return (async function* () {
-    try {
-      while (!signal?.aborted) {
-        const line = lines.shift()
-        if (line !== undefined) yield line
-        else await new Promise<void>((resolve) => (wakeUp = resolve))
-      }
-    } finally {
-      stop()
-      signal?.removeEventListener('abort', onAbort)
-    }
-  })()
+  const lines = queue<string>(stopAll)
+  const stop = follow(path, lines.push, options)
+  signal?.addEventListener('abort', stopAll)
+  if (signal?.aborted) stopAll()
+  return lines.items
 }

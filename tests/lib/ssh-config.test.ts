@@ -30,7 +30,10 @@ afterAll(() => {
 
 const odd = 'it\'s "odd" 100%d \\ %% $HOME #x = ü'
 const host = (name: string, dir: string): SshConfigHost => ({
-  ...{ name, port: 2222, user: 'rain', keyPath: join(dir, 'id') },
+  name,
+  port: 2222,
+  user: 'rain',
+  keyPath: join(dir, 'id'),
   hostKey:
     'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILabLabLabLabLabLabLabLabLabLabLabLabLabLabLabLab lab\n',
 })
@@ -48,9 +51,15 @@ test('names each host and its root, with the pinned key and nothing else', async
   await writeSshConfig(path, [host('sorrow', dir), { ...host('torment', dir), port: 2223 }])
   const sorrow = effective(path, 'sorrow')
   expect(Object.fromEntries(sorrow)).toMatchObject({
-    ...{ hostname: '127.0.0.1', port: '2222', user: 'rain', hostkeyalias: 'sorrow' },
-    ...{ identityfile: join(dir, 'id'), identitiesonly: 'yes', identityagent: 'none' },
-    ...{ userknownhostsfile: join(dir, 'known_hosts'), globalknownhostsfile: '/dev/null' },
+    hostname: '127.0.0.1',
+    port: '2222',
+    user: 'rain',
+    hostkeyalias: 'sorrow',
+    identityfile: join(dir, 'id'),
+    identitiesonly: 'yes',
+    identityagent: 'none',
+    userknownhostsfile: join(dir, 'known_hosts'),
+    globalknownhostsfile: '/dev/null',
     stricthostkeychecking: 'true',
   })
   expect(effective(path, 'sorrow-root').get('user')).toBe('root')

@@ -6,7 +6,6 @@ import {
   readFileSync,
   readdirSync,
   rmSync,
-  rmdirSync,
   writeFileSync,
 } from 'node:fs'
 import { connect, createServer, type AddressInfo } from 'node:net'
@@ -39,12 +38,17 @@ export async function makeSshd(settings: string[] = [], hostKeyType = 'ed25519')
   keygen(keyPath!)
   keygen(hostKey!, hostKeyType)
   const port = await freePort()
-  const lines = [
-    ...[`ListenAddress 127.0.0.1:${port}`, `HostKey ${hostKey}`, `PidFile ${dir}/pid`],
-    ...[`AuthorizedKeysFile ${keyPath}.pub`, 'StrictModes no', 'UsePAM no'],
-    ...['PasswordAuthentication no', 'KbdInteractiveAuthentication no', ...settings],
-  ]
-  writeFileSync(config!, `${lines.join('\n')}\n`)
+  const lines = `
+    ListenAddress 127.0.0.1:${port}
+    HostKey ${hostKey}
+    PidFile ${dir}/pid
+    AuthorizedKeysFile ${keyPath}.pub
+    StrictModes no
+    UsePAM no
+    PasswordAuthentication no
+    KbdInteractiveAuthentication no
+  `
+  writeFileSync(config!, [lines, ...settings, ''].join('\n'))
   // sshd wants this directory when root starts it, and where no service ever ran there is none
   const run = '/run/sshd'
   const makeRun = userInfo().uid === 0 && !existsSync(run)
@@ -68,7 +72,9 @@ export async function makeSshd(settings: string[] = [], hostKeyType = 'ed25519')
     if (makeRun) rmSync(run, { recursive: true, force: true })
   }
   const target = {
-    ...{ port, user: userInfo().username, keyPath: keyPath! },
+    port,
+    user: userInfo().username,
+    keyPath: keyPath!,
     hostKey: readFileSync(`${hostKey}.pub`, 'utf8'),
   }
   return { dir, target, start, signal, stop }
