@@ -88,7 +88,24 @@ rec {
   zipLists = zipListsWith (fst: snd: { inherit fst snd; });
   sortOn = f: builtins.sort (a: b: f a < f b);
   naturalSort = builtins.sort builtins.lessThan;
-  hasPrefixList = pre: xs: take (length pre) xs == pre;
+  # { result; } with every `before a b` kept, or { cycle; loops; }. Goes down from the first element to
+  # one that nothing precedes, as nixpkgs does, so the order is nixpkgs' where several are right.
+  toposort = before: xs: let
+    descend = x: above: others:
+      let
+        earlier = builtins.partition (y: before y x) others;
+        loops = filter (y: before y x) above;
+      in
+      if loops != [ ] then { cycle = reverseList ([ x ] ++ above); inherit loops; }
+      else if earlier.right == [ ] then { first = x; left = above ++ others; }
+      else descend (head earlier.right) ([ x ] ++ above) (tail earlier.right ++ earlier.wrong);
+    step = descend (head xs) [ ] (tail xs);
+    rest = toposort before step.left;
+  in
+  if length xs < 2 then { result = xs; }
+  else if step ? cycle then step
+  else if rest ? cycle then rest
+  else { result = [ step.first ] ++ rest.result; };
 
   # attribute sets
   nameValuePair = name: value: { inherit name value; };

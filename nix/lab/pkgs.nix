@@ -10,7 +10,13 @@
 let
   inherit (lib) concatMapStringsSep escapeShellArg filter genAttrs mapAttrs optionalAttrs optionalString unique;
 
-  debianPackage = pname: { debian ? pname, mainProgram ? pname }: {
+  # What the image has: its list, and what is essential to any Debian.
+  carried = filter (line: lib.isString line && !lib.hasPrefix "#" line)
+    (builtins.split "\n" (builtins.readFile ./image/packages))
+    ++ [ "bash" "coreutils" "dash" "diffutils" "findutils" "grep" "gzip" "hostname" "sed" "tar" "util-linux" ];
+
+  debianPackage = pname: { debian ? pname, mainProgram ? pname }:
+    if !lib.elem debian carried then unavailable pname "the image does not carry Debian's `${debian}`" else {
     type = "derivation";
     name = pname;
     inherit pname debian system;
@@ -81,8 +87,7 @@ let
     jujutsu = { mainProgram = "jj"; };
     nix = { debian = "nix-bin"; };
     systemd = { mainProgram = "systemctl"; };
-    bashInteractive = { debian = "bash"; mainProgram = "bash"; };
-    dnsutils = { debian = "dnsutils"; mainProgram = "dig"; };
+    dnsutils = { mainProgram = "dig"; };
     e2fsprogs = { mainProgram = "mkfs.ext4"; };
     dosfstools = { mainProgram = "mkfs.fat"; };
     btrfs-progs = { mainProgram = "btrfs"; };
@@ -92,15 +97,11 @@ let
     fd = { debian = "fd-find"; mainProgram = "fdfind"; };
     gnupg = { mainProgram = "gpg"; };
     xz = { debian = "xz-utils"; };
-    python3 = { };
-    qemu-utils = { mainProgram = "qemu-img"; };
-    vim = { };
     neovim = { mainProgram = "nvim"; };
-    kmod = { };
   };
   plain = [
     "age" "atuin" "bash" "bat" "chezmoi" "cpio" "curl" "direnv" "dash" "ethtool" "eza" "fish" "fzf" "gawk" "git"
-    "gzip" "htop" "hostname" "iptables" "jq" "less" "lsof" "nano" "nftables" "qemu-guest-agent" "rsync" "shadow"
+    "gzip" "htop" "hostname" "iptables" "kmod" "python3" "vim" "jq" "less" "lsof" "nano" "nftables" "qemu-guest-agent" "rsync" "shadow"
     "shellcheck" "socat" "spice-vdagent" "strace" "su" "sudo" "syncthing" "tcpdump" "tmux" "tree" "unzip" "wget"
     "which" "yq" "zip" "zoxide" "zsh" "zstd"
   ];
@@ -122,7 +123,7 @@ let
       inherit lib system symlinkJoin writeTextFile runtimeShell;
       stdenv.hostPlatform = { inherit system; isLinux = true; isx86_64 = lib.hasPrefix "x86_64" system; isAarch64 = lib.hasPrefix "aarch64" system; };
       hostPlatform = pkgs.stdenv.hostPlatform;
-      bashInteractive = debianPackage "bash" { } // { shellPath = "/bin/bash"; };
+      bashInteractive = pkgs.bash;
       bash = debianPackage "bash" { } // { shellPath = "/bin/bash"; };
       buildEnv = symlinkJoin;
 
