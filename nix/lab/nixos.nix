@@ -11,6 +11,13 @@ let
   no = opt types.bool false;
   list = opt (types.listOf types.str) [ ];
   text = opt types.lines "";
+  # A list of names that may also be a set of booleans, so that a name can be taken off again; read as a
+  # sorted list.
+  nameSet = mkOption {
+    type = types.coercedTo (types.listOf types.str) (names: lib.genAttrs names (_: true)) (types.attrsOf types.bool);
+    default = { };
+    apply = set: lib.attrNames (lib.filterAttrs (_: on: on) set);
+  };
   open = options: opt (types.submodule { freeformType = types.shape; inherit options; }) { };
   many = module: opt (types.attrsOf (types.submodule module)) { };
   openMany = options: many { freeformType = types.shape; inherit options; };
@@ -130,14 +137,14 @@ in
     boot = {
       extraModulePackages = opt (types.listOf types.package) [ ];
       initrd = {
-        availableKernelModules = list;
-        kernelModules = list;
+        availableKernelModules = nameSet;
+        kernelModules = nameSet;
         systemd.enable = yes;
       };
       kernel.sysctl = opt (types.attrsOf (types.nullOr (types.oneOf [ types.bool types.int types.str ]))) { };
-      kernelModules = list;
+      kernelModules = nameSet;
       kernelParams = list;
-      blacklistedKernelModules = list;
+      blacklistedKernelModules = nameSet;
       supportedFilesystems = opt (types.coercedTo (types.listOf types.str) (fs: lib.genAttrs fs (_: true)) (types.attrsOf types.bool)) { };
       loader = {
         timeout = opt (types.nullOr types.int) 5;

@@ -18,7 +18,7 @@ in
 
   config = lib.mkIf (chosen "atuin") (
     # programs.atuin is younger than some releases that this module is used with
-    if options.programs ? atuin then
+    if options ? programs.atuin then
       { programs.atuin.enable = true; }
     else
       { environment.systemPackages = [ pkgs.atuin ]; }

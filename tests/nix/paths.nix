@@ -1,0 +1,28 @@
+# The paths that a host's own files, the modules and the roles set: these are evaluated alone, with no
+# option of NixOS declared, so that whatever has a value was set here. `lab` is nix/lab.
+# Gives [ [ "networking" "hostName" ] … ].
+lab: hostname:
+let
+  inherit (lab) lib;
+  own = lib.evalModules {
+    specialArgs.modulesPath = toString ../../nix/lab/stand-ins;
+    modules = [
+      (../../hosts + "/${hostname}")
+      ../../nix/modules
+      ../../nix/roles
+      {
+        freeformType = lib.types.shape;
+        config._module.args.pkgs = (lab.labSystem { inherit hostname; }).pkgs;
+        # asked for by its presence, which is the same on both sides
+        options.programs.atuin.enable = lib.mkOption { };
+      }
+    ];
+  };
+  # a definition whose mkIf is off has no value
+  hasValue = v: (builtins.tryEval (builtins.seq v true)).success;
+  leaves = path: v:
+    if lib.types.isTree v then
+      lib.concatLists (lib.mapAttrsToList (n: v: lib.optionals (hasValue v) (leaves (path ++ [ n ]) v)) v)
+    else [ path ];
+in
+leaves [ ] own.config
