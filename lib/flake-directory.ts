@@ -14,6 +14,9 @@ export function flakeDirectory(given?: string): string {
     lstatSync(join(directory, 'flake.nix'))
     return realpathSync(directory)
   } catch {
-    throw usage(`Cannot find \`${join(directory, 'flake.nix')}\``, 'Name its directory: --flake DIR')
+    throw usage(
+      `Cannot find \`${join(directory, 'flake.nix')}\``,
+      'Name its directory: --flake DIR',
+    )
   }
 }

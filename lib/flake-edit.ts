@@ -1,10 +1,21 @@
 import { dirname, join, relative, resolve } from 'node:path'
 import { Failure, usage } from './failure.ts'
-import { copyAfter, hostEntry, intoEmpty, model, type HostEntry } from './host-entry.ts'
-import { attributeName, firstError, lineOf, nixReader, nixString, parts, sourceOf } from './nix-syntax.ts'
+import { copyBehind, hostEntry, intoEmpty, model, type HostEntry } from './host-entry.ts'
+import {
+  attributeName,
+  firstError,
+  leaves,
+  lineOf,
+  nixReader,
+  nixString,
+  parts,
+  sourceOf,
+} from './nix-syntax.ts'
 import type { Node, NixSource, ReadNix } from './nix-syntax.ts'
-import { argument, attribute, call, evaluate } from './nix-trace.ts'
-import type { Place, Scope, SetValue, Unknown } from './nix-trace.ts'
+import { call } from './nix-library.ts'
+import { evaluate } from './nix-trace.ts'
+import { argument, attribute } from './nix-value.ts'
+import type { Place, Scope, SetValue, Unknown, Value } from './nix-value.ts'
 
 /** What adding a host to a flake comes to. Lines count from 1; `file` is absolute. */
 export type Addition =
@@ -51,17 +62,17 @@ export async function addHost(flake: string, name: string, like?: string): Promi
   const gaps = hosts.is === 'set' ? hosts.gaps : [hosts]
   const listed = gaps.find(({ listing }) => listing !== undefined)
   if (listed) return { outcome: 'discovered', ...placeOf(listed.node), directory: listed.listing! }
-  if (hosts.is === 'unknown') throw refusal(flake, name, hosts)
-  const edit = hosts.attrs.size > 0 ? copied(flake, hosts, name, like) : first(flake, hosts, name)
-  if (relative(flake, edit.file).startsWith('..')) {
-    throw usage(`Cannot add \`${name}\`: the hosts are in \`${edit.file}\`, outside the flake`)
+  if (hosts.is === 'unknown') throw refusal(name, hosts)
+  const draft = hosts.attrs.size > 0 ? copied(hosts, name, like) : first(hosts, name)
+  if (relative(flake, draft.file).startsWith('..')) {
+    throw usage(`Cannot add \`${name}\`: the hosts are in \`${draft.file}\`, outside the flake`)
   }
-  const entry = await verify(file, hosts, edit, name)
+  const entry = await verify(file, hosts, draft, name)
   const paths = entry
     .descendantsOfType('path_expression')
     .filter(({ text }) => text.includes(name) && !text.includes('${'))
-    .map(({ text }) => resolve(dirname(edit.file), text))
-  return { ...edit, paths }
+    .map(({ text }) => resolve(dirname(draft.file), text))
+  return { ...draft, paths }
 }
 
 /** @throws Failure (usage) at a syntax error */
@@ -72,7 +83,10 @@ function hostsOf(file: string, open: ReadNix): SetValue | Unknown {
   const flake = evaluate(root)
   const written = (flake.is === 'set' && flake.attrs.get('outputs')?.literals[0]) || root
   const outputs = attribute(flake, 'outputs', written)
-  const made = outputs.is === 'function' ? call(outputs, () => argument(written), written) : outputs
+  let made: Value = argument(written)
+  const self = { value: () => made, literals: [] }
+  const inputs: SetValue = { is: 'set', attrs: new Map([['self', self]]), places: [], gaps: [made] }
+  made = outputs.is === 'function' ? call(outputs, () => inputs, written) : outputs
   const hosts = attribute(made, 'nixosConfigurations', written)
   if (hosts.is === 'set' || hosts.is === 'unknown') return hosts
   return { is: 'unknown', node: written, why: '`nixosConfigurations` is no attribute set' }
@@ -83,63 +97,84 @@ const placeOf = (node: Node): { file: string; line: number } => ({
   line: lineOf(node),
 })
 
+/** @param beside whether the host can be written by hand at that very place */
+function refusal(name: string, { node, why, fault }: Omit<Unknown, 'is'>, beside = false): Failure {
+  const { file, line } = placeOf(node)
+  if (fault === 'syntax') return usage(`Cannot parse \`${file}\`: syntax error at line ${line}`)
+  const entry = `${attributeName(name)} = nixpkgs.lib.nixosSystem { modules = [ ./hosts/${name} ]; };`
+  const written = beside
+    ? entry
+    : fault === 'absent'
+      ? `nixosConfigurations.${entry}`
+      : `nixosConfigurations = … // { ${entry} };`
+  return usage(
+    `Cannot add \`${name}\` to \`${file}\` at line ${line}: ${why}`,
+    `Write it by hand, such as: ${written}`,
+  )
+}
+
 type Draft = Omit<Edit, 'paths'>
 
 /** A copy of one of the hosts, behind it. */
-function copied(flake: string, hosts: SetValue, name: string, like?: string): Draft {
-  const entries = [...hosts.attrs].flatMap(([host, attr]) => hostEntry(host, attr) ?? [])
-  const unique = [...new Map(entries.toReversed().map((entry) => [entry.element.id, entry])).values()]
-  const [most, second] = byPlace(unique.toReversed())
-  if (!most) {
-    const [host, attr] = [...hosts.attrs][0]!
-    const node = attr.literals[0]
-    if (node) throw refusal(flake, name, { node, why: `\`${host}\` is not written where it can be copied` })
-    throw usage(`Cannot add \`${name}\` to \`${flake}\`: its hosts have computed names`)
-  }
-  if (like === undefined && second?.length === most.length) {
-    const [a, b] = [most[0]!, second[0]!]
+function copied(hosts: SetValue, name: string, like?: string): Draft {
+  const places = byPlace([...hosts.attrs].flatMap(([host, attr]) => hostEntry(host, attr) ?? []))
+  const [fullest, second] = places
+  if (like === undefined && fullest && second?.length === fullest.length) {
+    const [a, b] = [fullest[0]!, second[0]!]
     throw usage(
       `Cannot choose where to add \`${name}\`: hosts are written at line ${lineOf(a.element)} and at line ${lineOf(b.element)}`,
       `Name the host to copy: --like ${a.name} or --like ${b.name}`,
     )
   }
-  const among = like === undefined ? most : (byPlace(unique).find((place) => place.some((entry) => entry.name === like)) ?? [])
-  const chosen = model(among, like)
-  if (!chosen) {
-    if (like !== undefined) throw usage(`Cannot copy \`${like}\`: there is no such host that can be copied`)
-    const why = `\`${most[0]!.name}\` takes its definition from a variable of its own name`
-    throw refusal(flake, name, { node: most[0]!.element, why })
+  const place =
+    like === undefined ? fullest : places.find((of) => of.some((entry) => entry.name === like))
+  const chosen = place && model(place, like)
+  if (chosen) {
+    const { notes, ...insertion } = copyBehind(chosen, name)
+    const edit = insert(sourceOf(chosen.entry.element), insertion)
+    return { ...edit, like: chosen.entry.name, reason: chosen.reason, notes }
   }
-  const insertion = copyAfter(chosen, name)
-  const edit = insert(sourceOf(chosen.entry.element), insertion)
-  return { ...edit, like: chosen.entry.name, reason: chosen.reason, notes: insertion.notes }
+  if (like !== undefined) throw usage(`Cannot copy \`${like}\`: it is no host that can be copied`)
+  const [host, { literals }] = [...hosts.attrs][0]!
+  const [literal] = literals
+  if (literal)
+    throw refusal(
+      name,
+      { node: literal, why: `\`${host}\` is made elsewhere, so a copy is no host` },
+      true,
+    )
+  const node = (hosts.places[0] ?? hosts.gaps[0])!.node
+  throw refusal(name, { node, why: 'the hosts have computed names' })
 }
 
-/** Entries by the literal that they are written in, the fullest first. */
+/** Entries by the set or list that they are written in, the fullest first; each entry once. */
 function byPlace(entries: HostEntry[]): HostEntry[][] {
-  const places = new Map<string, HostEntry[]>()
+  const places = new Map<string, Map<number, HostEntry>>()
   for (const entry of entries) {
-    const key = `${sourceOf(entry.element).path} ${entry.container.id} ${entry.prefix}`
-    places.set(key, [...(places.get(key) ?? []), entry])
+    const key = `${entry.container.id} ${entry.prefix}`
+    const place = places.get(key) ?? new Map<number, HostEntry>()
+    if (!place.has(entry.element.id)) place.set(entry.element.id, entry)
+    places.set(key, place)
   }
-  return [...places.values()].sort((a, b) => b.length - a.length)
+  return [...places.values()]
+    .map((place) => [...place.values()])
+    .toSorted((a, b) => b.length - a.length)
 }
 
 /** The first host of an empty list, or of an empty set where one function makes hosts. */
-function first(flake: string, hosts: SetValue, name: string): Draft {
-  const [place, ...others] = hosts.places
-  if (!place || others.length > 0) {
-    const node = hosts.gaps[0]?.node ?? place?.node
-    if (node) throw refusal(flake, name, { node, why: 'there is no host to copy' })
-    throw usage(`Cannot add \`${name}\` to \`${flake}\`: it has no host to copy`)
-  }
+function first(hosts: SetValue, name: string): Draft {
+  const [gap] = hosts.gaps
+  const [place, another] = hosts.places
+  if (gap) throw refusal(name, gap)
+  if (!place || another) throw refusal(name, { node: place!.node, why: 'there is no host to copy' })
   const list = place.node.type === 'list_expression'
   const maker = list ? undefined : hostMaker(place, name)
   if (!list && !maker) {
-    throw refusal(flake, name, { node: place.node, why: 'the set is empty and shows no form to copy' })
+    const why = 'the set is empty, and no function is there to make a host of its name'
+    throw refusal(name, { node: place.node, why }, true)
   }
   const element = list ? nixString(name) : `${attributeName(name)} = ${maker};`
-  const reason = list ? 'the first name of the list' : 'the call of the one function that makes hosts'
+  const reason = list ? 'the first name of the list' : 'by the one function that makes hosts'
   return { ...insert(sourceOf(place.node), intoEmpty(place.node, element)), reason, notes: [] }
 }
 
@@ -148,9 +183,14 @@ function hostMaker(place: Place, name: string): string | undefined {
   const makers = new Map<string, string | undefined>()
   for (let scope: Scope | undefined = place.scope; scope; scope = scope.outer) {
     for (const [variable, value] of scope.names) {
-      if (makers.has(variable) || !/^(mk|make|build)-?(nixos)?-?(host|system|machine)/i.test(variable)) continue
+      if (
+        makers.has(variable) ||
+        !/^(mk|make|build)-?(nixos)?-?(host|system|machine)/i.test(variable)
+      )
+        continue
       const made = value()
-      const wants = made.is === 'function' && made.lambda ? nameArgument(made.lambda, name) : undefined
+      const wants =
+        made.is === 'function' && made.lambda ? nameArgument(made.lambda, name) : undefined
       makers.set(variable, wants && `${variable} ${wants}`)
     }
   }
@@ -158,26 +198,34 @@ function hostMaker(place: Place, name: string): string | undefined {
   return others.length === 0 ? only : undefined
 }
 
+/** What to call a function with that wants a host's name and nothing else. */
 function nameArgument(lambda: Node, name: string): string | undefined {
   const isName = /^(host-?name|host|name)$/i
   const formals = lambda.childForFieldName('formals')
   if (!formals) {
-    const body = lambda.childForFieldName('body')
+    const onlyName = lambda.childForFieldName('body')?.type !== 'function_expression'
     const plain = isName.test(lambda.childForFieldName('universal')?.text ?? '')
-    return plain && body?.type !== 'function_expression' ? nixString(name) : undefined
+    return plain && onlyName ? nixString(name) : undefined
   }
-  const required = parts(formals).filter((formal) => formal.type === 'formal' && !formal.childForFieldName('default'))
-  const formal = required[0]?.childForFieldName('name')?.text ?? ''
-  return required.length === 1 && isName.test(formal) ? `{ ${formal} = ${nixString(name)}; }` : undefined
+  const [formal, ...others] = parts(formals).filter(
+    (one) => one.type === 'formal' && !one.childForFieldName('default'),
+  )
+  const wanted = formal?.childForFieldName('name')?.text ?? ''
+  return others.length === 0 && isName.test(wanted)
+    ? `{ ${wanted} = ${nixString(name)}; }`
+    : undefined
 }
 
-function insert(source: NixSource, { offset, text }: { offset: number; text: string }): Omit<Draft, 'reason' | 'notes'> {
+function insert(
+  source: NixSource,
+  { offset, text }: { offset: number; text: string },
+): Omit<Draft, 'reason' | 'notes'> {
   const before = source.text
-  const blank = text.length - text.trimStart().length
+  const space = text.slice(0, text.length - text.trimStart().length)
   return {
     outcome: 'edit',
     file: source.path,
-    line: `${before.slice(0, offset)}${text.slice(0, blank)}`.split('\n').length,
+    line: (before.slice(0, offset) + space).split('\n').length,
     before,
     after: before.slice(0, offset) + text + before.slice(offset),
     inserted: text,
@@ -186,48 +234,41 @@ function insert(source: NixSource, { offset, text }: { offset: number; text: str
 }
 
 /**
- * Parses the edited text: there must be one new node and nothing else, and the hosts must be those
- * that there were and the new one.
+ * Parses the edited text: it must have one new node, every other token where it was, and for hosts
+ * those that there were and the new one.
  * @returns the new node
  */
-async function verify(file: string, hosts: SetValue, edit: Draft, name: string): Promise<Node> {
+async function verify(file: string, hosts: SetValue, draft: Draft, name: string): Promise<Node> {
+  const { before, inserted, offset } = draft
   const wrong = (why: string): Failure =>
-    new Failure(`Cannot add \`${name}\` to \`${edit.file}\` at line ${edit.line}: ${why}`, {
-      hint: `This is what was tried: ${edit.inserted.trim()}`,
+    new Failure(`Cannot add \`${name}\` to \`${draft.file}\` at line ${draft.line}: ${why}`, {
+      hint: `Write it by hand; this was tried: ${inserted.trim().replace(/\s+/g, ' ')}`,
     })
-  const open = await nixReader({ [edit.file]: edit.after })
-  const [old, edited] = [(await nixReader())(edit.file).root, open(edit.file).root]
+  const open = await nixReader({ [draft.file]: draft.after })
+  const edited = open(draft.file).root
+  const old = (await nixReader({ [draft.file]: before }))(draft.file).root
   if (firstError(edited)) throw wrong('it would be a syntax error')
-  const length = edit.inserted.length
-  const kept = (node: Node): boolean =>
-    node.startIndex < edit.offset || node.endIndex > edit.offset + length
-  const added = nodes(edited, (node) => !kept(node)).filter((node) => !kept(node))
-  const unshift = (index: number): number => (index > edit.offset ? index - length : index)
-  const shape = (node: Node): string => `${node.type} ${unshift(node.startIndex)} ${unshift(node.endIndex)}`
-  const shapes = [
-    nodes(old, () => false).map(({ type, startIndex, endIndex }) => `${type} ${startIndex} ${endIndex}`),
-    nodes(edited, (node) => !kept(node)).filter(kept).map(shape),
-  ]
-  if (added.length !== 1 || shapes[0]!.join() !== shapes[1]!.join()) {
+  const isNew = (node: Node): boolean =>
+    node.startIndex >= offset && node.endIndex <= offset + inserted.length
+  const shift = (index: number): number => (index > offset ? index - inserted.length : index)
+  const kept = leaves(edited).filter((leaf) => !isNew(leaf))
+  const tokens = kept.map(
+    ({ type, startIndex, endIndex }) => `${type} ${shift(startIndex)} ${shift(endIndex)}`,
+  )
+  const expected = leaves(old).map(
+    ({ type, startIndex, endIndex }) => `${type} ${startIndex} ${endIndex}`,
+  )
+  const added = outermost(edited, isNew)
+  if (added.length !== 1 || tokens.join() !== expected.join())
     throw wrong('it would change what surrounds it')
-  }
-  const names = hostsOf(file, open)
-  const expected = [...hosts.attrs.keys(), name]
-  const after = names.is === 'set' ? names.attrs : new Map()
-  if (!expected.every((host) => after.has(host))) {
-    throw wrong(`the flake's hosts would be ${[...after.keys()].join(', ') || 'unknown'}`)
+  const after = hostsOf(file, open)
+  const names = after.is === 'set' ? [...after.attrs.keys()] : []
+  if (![...hosts.attrs.keys(), name].every((host) => names.includes(host))) {
+    throw wrong(`the hosts would be ${names.join(', ') || 'unknown'}`)
   }
   return added[0]!
 }
 
-/** All nodes under one, itself included, not looking into those that `stop` names. */
-const nodes = (node: Node, stop: (node: Node) => boolean): Node[] =>
-  stop(node) ? [node] : [node, ...node.children.flatMap((child) => nodes(child, stop))]
-
-function refusal(flake: string, name: string, { node, why }: Pick<Unknown, 'node' | 'why'>): Failure {
-  const { file, line } = placeOf(node)
-  return usage(
-    `Cannot add \`${name}\` to \`${relative(flake, file)}\` at line ${line}: ${why}`,
-    `Write it by hand there, or among the outputs: nixosConfigurations.${attributeName(name)} = …;`,
-  )
-}
+/** The nodes that fit, not looking into those that do. */
+const outermost = (node: Node, fits: (node: Node) => boolean): Node[] =>
+  fits(node) ? [node] : node.children.flatMap((child) => outermost(child, fits))

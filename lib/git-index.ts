@@ -9,12 +9,19 @@ import { run } from './run.ts'
  * @throws Failure when there is a repository and git does not answer
  */
 export async function intendToAdd(directory: string, paths: string[]): Promise<string[]> {
+  // without a path git would take them all
+  if (paths.length === 0) return []
   const git = (...args: string[]) =>
-    run('git', ['-C', directory, ...args, '--', ...paths], { allow: [127, 128], env: { LC_ALL: 'C' } })
+    run('git', ['-C', directory, ...args, '--', ...paths], {
+      allow: [127, 128],
+      env: { LC_ALL: 'C' },
+    })
   const { code, stdout, stderr } = await git('ls-files', '--others', '--exclude-standard', '-z')
   if (code === 127 || stderr.includes('not a git repository')) return []
-  if (code === 128) throw new Failure(`Cannot ask git about \`${directory}\`: ${stderr.trim().split('\n')[0]}`)
+  if (code === 128)
+    throw new Failure(`Cannot ask git about \`${directory}\`: ${stderr.trim().split('\n')[0]}`)
   const untracked = stdout.split('\0').filter(Boolean)
-  if (untracked.length > 0) await run('git', ['-C', directory, 'add', '--intent-to-add', '--', ...untracked])
+  if (untracked.length > 0)
+    await run('git', ['-C', directory, 'add', '--intent-to-add', '--', ...untracked])
   return untracked
 }

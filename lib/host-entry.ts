@@ -1,5 +1,5 @@
 import { attributeName, leaves, parts, sourceOf, staticText, type Node } from './nix-syntax.ts'
-import type { Attr } from './nix-trace.ts'
+import type { Attr } from './nix-value.ts'
 
 /** A host as the source writes it: a binding of a set, or an element of a list. */
 export interface HostEntry {
@@ -20,15 +20,27 @@ export function hostEntry(name: string, { literals }: Attr): HostEntry | undefin
   if (path?.type === 'attrpath') {
     const element = path.parent!
     const names = parts(path)
-    const prefix = names.slice(0, names.findIndex(({ id }) => id === literal.id))
-    return { name, literal, element, container: element.parent!, prefix: prefix.map(({ text }) => text).join('.') }
+    const prefix = names.slice(
+      0,
+      names.findIndex(({ id }) => id === literal.id),
+    )
+    return {
+      name,
+      literal,
+      element,
+      container: element.parent!,
+      prefix: prefix.map(({ text }) => text).join('.'),
+    }
   }
   let element = literal
   while (element.parent && element.parent.type !== 'list_expression') {
     element = element.parent
-    if (['function_expression', 'inherited_attrs', 'interpolation'].includes(element.type)) return undefined
+    if (['function_expression', 'inherited_attrs', 'interpolation'].includes(element.type))
+      return undefined
   }
-  return element.parent ? { name, literal, element, container: element.parent, prefix: '' } : undefined
+  return element.parent
+    ? { name, literal, element, container: element.parent, prefix: '' }
+    : undefined
 }
 
 /** An entry to copy, and the reason why this one. */
@@ -51,7 +63,8 @@ export function model(entries: HostEntry[], like?: string): Model | undefined {
   const loosely = byForm(usable, true)
   const loose = loosely[0] !== undefined && loosely[0].length > strict[0]!.length
   const forms = loose ? loosely : strict
-  const form = like === undefined ? forms[0] : forms.find((of) => of.some(({ name }) => name === like))
+  const form =
+    like === undefined ? forms[0] : forms.find((of) => of.some(({ name }) => name === like))
   const entry = like === undefined ? form?.at(-1) : form?.find(({ name }) => name === like)
   if (!form || !entry) return undefined
   const reason =
@@ -60,8 +73,8 @@ export function model(entries: HostEntry[], like?: string): Model | undefined {
       : entries.length === 1
         ? 'the only host there'
         : form.length > 1
-          ? `the form of ${form.length} of ${entries.length} hosts`
-          : `the simplest of ${entries.length} hosts, each of a form of its own`
+          ? `the form of ${form.length} of the ${entries.length} hosts there`
+          : `the simplest of the ${entries.length} hosts there`
   return { entry, loose, reason }
 }
 
@@ -74,7 +87,10 @@ const hangsOnItsName = ({ name, element }: HostEntry): boolean =>
       (parent?.type === 'variable_expression' || parent?.type === 'inherited_attrs'),
   )
 
-/** Entries grouped by form, the largest group first; ties go to fewer tokens, then to the later. */
+/**
+ * Entries grouped by form, the largest group first. Ties go to fewer tokens, then to the name in
+ * fewer of them, then to the later entry.
+ */
 function byForm(entries: HostEntry[], loose: boolean): HostEntry[][] {
   const forms = new Map<string, HostEntry[]>()
   for (const entry of entries) {
@@ -82,9 +98,16 @@ function byForm(entries: HostEntry[], loose: boolean): HostEntry[][] {
     const form = tokens.map((token) => renamed(token, entry, '\0', loose)).join('\u0001')
     forms.set(form, [...(forms.get(form) ?? []), entry])
   }
-  const tokens = ([first]: HostEntry[]): number => leaves(first!.element).length
-  return [...forms.values()].toReversed().sort((a, b) => b.length - a.length || tokens(a) - tokens(b))
+  return [...forms]
+    .toReversed()
+    .toSorted(
+      ([a, of], [b, to]) => to.length - of.length || size(a) - size(b) || names(a) - names(b),
+    )
+    .map(([, of]) => of)
 }
+
+const size = (form: string): number => form.split('\u0001').length
+const names = (form: string): number => form.split('\0').length
 
 /** A token of an entry with the host's name replaced, where it means the host. */
 function renamed(token: Node, { name, literal }: HostEntry, to: string, loose: boolean): string {
@@ -124,7 +147,7 @@ export interface Insertion {
 }
 
 /** Writes another host after the entry, in the same form and layout. */
-export function copyAfter({ entry, loose }: Model, name: string): Insertion {
+export function copyBehind({ entry, loose }: Model, name: string): Insertion {
   const { text: source } = sourceOf(entry.element)
   const { element } = entry
   const tokens = leaves(element)
@@ -138,34 +161,50 @@ export function copyAfter({ entry, loose }: Model, name: string): Insertion {
     if (token.type === 'comment' && word(entry.name, true).test(token.text)) continue
     const written = token.type === 'comment' ? token.text : renamed(token, entry, name, loose)
     text += space + written
-    if (token.type !== 'comment' && written === token.text && !namesPerson(token) && word(entry.name, true).test(written)) {
+    if (
+      token.type !== 'comment' &&
+      written === token.text &&
+      !namesPerson(token) &&
+      word(entry.name, true).test(written)
+    ) {
       notes.push(`The new entry still says \`${written}\`, as that of \`${entry.name}\` does`)
     }
   }
-  return { ...besides(entry, text), notes }
+  return { ...besides(entry, text), notes: [...new Set(notes)] }
 }
 
 /** Where a sibling goes, and its text with the white space before it. */
-function besides({ element, container }: HostEntry, text: string): { offset: number; text: string } {
+function besides(
+  { element, container }: HostEntry,
+  text: string,
+): { offset: number; text: string } {
   const { text: source } = sourceOf(element)
   const siblings = parts(container)
   const index = siblings.findIndex(({ id }) => id === element.id)
   const [previous, next] = [siblings[index - 1], siblings[index + 1]]
-  const before = source.slice(source.lastIndexOf('\n', element.startIndex - 1) + 1, element.startIndex)
+  const before = source.slice(
+    source.lastIndexOf('\n', element.startIndex - 1) + 1,
+    element.startIndex,
+  )
   const row = element.endPosition.row
   if (before.trim() !== '' || next?.startPosition.row === row) {
     return { offset: element.endIndex, text: ` ${text}` }
   }
   // what is said of the neighbour behind it on its line stays there
   const comments = sourceOf(element).root.descendantsOfType('comment')
-  const remarks = comments.filter((one) => one.startIndex >= element.endIndex && one.startPosition.row === row)
+  const remarks = comments.filter(
+    (one) => one.startIndex >= element.endIndex && one.startPosition.row === row,
+  )
   const newline = newlineOf(source)
   const apart = [
     previous && source.slice(previous.endIndex, element.startIndex),
     next && source.slice(element.endIndex, next.startIndex),
   ].some((gap) => gap && /\n[ \t]*\r?\n/.test(gap))
   const blank = apart && element.startPosition.row !== row ? newline : ''
-  return { offset: (remarks.at(-1) ?? element).endIndex, text: `${blank}${newline}${before}${text}` }
+  return {
+    offset: (remarks.at(-1) ?? element).endIndex,
+    text: `${blank}${newline}${before}${text}`,
+  }
 }
 
 /** Writes the first element of an empty set or list. */
@@ -184,4 +223,4 @@ export function intoEmpty(container: Node, element: string): { offset: number; t
   return { offset: last.endIndex, text: `${newlineOf(source)}${indent}${deeper}${element}` }
 }
 
-const newlineOf = (source: string): string => (/\r?\n/.exec(source)?.[0] ?? '\n')
+const newlineOf = (source: string): string => /\r?\n/.exec(source)?.[0] ?? '\n'

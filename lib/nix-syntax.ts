@@ -15,7 +15,7 @@ export interface NixSource {
 }
 
 /**
- * Parses a file. What is broken shows in the tree (`firstError`).
+ * Parses a file, once. What is broken shows in the tree (`firstError`).
  * @throws Failure (usage) when it is not UTF-8 text
  */
 export type ReadNix = (path: string) => NixSource
@@ -32,12 +32,16 @@ export async function nixReader(instead: Record<string, string> = {}): Promise<R
   const { resolve } = createRequire(import.meta.url)
   const grammar = resolve('@cursorless/tree-sitter-wasms/out/tree-sitter-nix.wasm')
   const parser = new Parser().setLanguage(await Language.load(grammar))
+  const opened = new Map<string, NixSource>()
   const open = (path: string): NixSource => {
+    const before = opened.get(path)
+    if (before) return before
     const text = instead[path] ?? decode(readFileSync(path), path)
     const tree = parser.parse(text)
     if (!tree) throw new Error(`No tree for ${path}`)
     const source = { path, text, root: tree.rootNode, open }
     sources.set(tree, source)
+    opened.set(path, source)
     return source
   }
   return open
@@ -55,7 +59,7 @@ export const lineOf = (node: Node): number => node.startPosition.row + 1
 
 /**
  * The place of the first syntax error, or undefined. An unclosed bracket makes the parser give up
- * on all that encloses it, so of nested errors the innermost is taken.
+ * on all that encloses it, so of nested errors the innermost is taken, and in it the bracket.
  */
 export function firstError(root: Node): Node | undefined {
   if (!root.hasError) return undefined
@@ -63,7 +67,8 @@ export function firstError(root: Node): Node | undefined {
     const found = firstError(child)
     if (found) return found
   }
-  return root.isError || root.isMissing ? root : undefined
+  if (!root.isError) return root.isMissing ? root : undefined
+  return root.children.findLast(({ type }) => ['{', '[', '('].includes(type)) ?? root
 }
 
 /**

@@ -34,7 +34,10 @@ export function readRegular(path: string): FileSeen {
   const stat = lstatSync(path, { throwIfNoEntry: false })
   if (!stat) throw usage(`Cannot read \`${path}\`: it does not exist`)
   if (stat.isSymbolicLink()) {
-    throw usage(`Cannot edit \`${path}\`: it is a symlink`, 'Name the directory that the file is really in')
+    throw usage(
+      `Cannot edit \`${path}\`: it is a symlink`,
+      'Name the directory that the file is really in',
+    )
   }
   if (!stat.isFile()) throw usage(`Cannot read \`${path}\`: it is not a regular file`)
   const fd = open(path, constants.O_RDONLY | constants.O_NOFOLLOW, 'read')
@@ -58,7 +61,11 @@ export interface WriteOptions {
  * a file replaced are kept.
  * @throws Failure when the file changed since it was read, or exists although it was not read
  */
-export function writeFile(path: string, content: string | Buffer, options: WriteOptions = {}): void {
+export function writeFile(
+  path: string,
+  content: string | Buffer,
+  options: WriteOptions = {},
+): void {
   const { over } = options
   const draft = join(dirname(path), `.${basename(path)}.${process.pid}.new`)
   rmSync(draft, { force: true })
@@ -66,16 +73,20 @@ export function writeFile(path: string, content: string | Buffer, options: Write
   try {
     try {
       writeFileSync(fd, content)
-      if (over && (over.uid !== process.getuid?.() || over.gid !== process.getgid?.())) own(fd, over)
+      if (over && (over.uid !== process.getuid?.() || over.gid !== process.getgid?.()))
+        own(fd, over)
       fchmodSync(fd, options.mode ?? over?.mode ?? 0o644)
       fsyncSync(fd)
     } finally {
       closeSync(fd)
     }
     if (over ? !unchanged(over) : lstatSync(path, { throwIfNoEntry: false })) {
-      throw new Failure(`Cannot write \`${path}\`: ${over ? 'it changed meanwhile' : 'it exists'}`, {
-        hint: over && 'Nothing was written; run the command again',
-      })
+      throw new Failure(
+        `Cannot write \`${path}\`: ${over ? 'it changed meanwhile' : 'it exists'}`,
+        {
+          hint: over && 'Nothing was written; run the command again',
+        },
+      )
     }
     renameSync(draft, path)
   } catch (error) {
@@ -129,9 +140,15 @@ export async function withDirectory<T>(
     const { status, error } = spawnSync('flock', ['--timeout', String(seconds), '3'], {
       stdio: ['ignore', 'ignore', 'inherit', fd],
     })
-    if (error) throw new Failure('Cannot lock: flock is not installed', { hint: 'just doctor', cause: error })
+    if (error)
+      throw new Failure('Cannot lock: flock is not installed', {
+        hint: 'just doctor',
+        cause: error,
+      })
     if (status !== 0) {
-      throw new Failure(`Cannot write in \`${directory}\`: another task is at it since ${seconds} s`)
+      throw new Failure(
+        `Cannot write in \`${directory}\`: another task is at it since ${seconds} s`,
+      )
     }
     return await work()
   } finally {

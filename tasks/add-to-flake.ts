@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
-import type { Addition, Edit } from '../lib/flake-edit.ts'
+import type { Edit } from '../lib/flake-edit.ts'
 import type { Asked } from '../lib/nix-check.ts'
 import { main, type Args } from '../lib/task.ts'
 
@@ -24,14 +24,25 @@ export const examples: [string, string][] = [
   ['tsx tasks/add-to-flake.ts web --flake ~/nixos --dry-run', 'Show the new lines, write nothing'],
 ]
 
-/** What `--json` prints. Lines count from 1, `marked` are the files that git was told of. */
+/** What `--json` prints. */
 interface Report {
   host: string
-  addition: Addition
-  written: boolean
+  outcome: 'added' | 'would be added' | 'present' | 'discovered'
+  file: string
+  /** Of the host's entry, or of what finds the hosts; counts from 1. */
+  line: number
+  inserted?: string
+  /** The host that was copied, and why that one. */
+  like?: string
+  reason?: string
+  /** The directory whose listing makes the hosts. */
+  directory?: string
+  /** Whether nix found nothing wrong with the edit. */
   parsed?: Asked
   evaluated?: Asked
+  /** Files that git was told of, from the flake on. */
   marked: string[]
+  /** What a person should look at. */
   notes: string[]
 }
 
@@ -49,57 +60,70 @@ export async function run(args: Args): Promise<void> {
 async function add(flake: string, host: string, args: Args): Promise<Report> {
   const { readRegular } = await import('../lib/write-file.ts')
   const { addHost } = await import('../lib/flake-edit.ts')
-  const { intendToAdd } = await import('../lib/git-index.ts')
   readRegular(join(flake, 'flake.nix'))
   const addition = await addHost(flake, host, args['like'])
-  const paths = [join(flake, 'hosts', host)]
-  const report: Report = { host, addition, written: false, marked: [], notes: [] }
-  if (addition.outcome === 'discovered') {
-    const own = join(addition.directory, host)
-    paths.push(own)
-    if (!existsSync(own)) report.notes.push(`\`${own}\` is not there yet`)
+  const { outcome, file, line } = addition
+  const own = join(flake, 'hosts', host)
+  if (outcome === 'present') {
+    return { host, outcome, file, line, marked: await mark(flake, [own], args), notes: [] }
   }
-  if (addition.outcome === 'edit') {
-    paths.push(...addition.paths)
-    Object.assign(report, await write(flake, host, addition, args['dry-run']))
+  if (outcome === 'discovered') {
+    const { directory } = addition
+    const found = join(directory, host)
+    const marked = await mark(flake, [own, found], args)
+    return { host, outcome, file, line, directory, marked, notes: absent([found]) }
   }
-  if (!args['dry-run']) report.marked = await intendToAdd(flake, paths.filter((path) => existsSync(path)))
-  return report
+  const { inserted, like, reason, paths, notes } = addition
+  const asked = await write(flake, host, addition, args['dry-run'])
+  const marked = await mark(flake, [own, ...paths], args)
+  const made = { inserted, like, reason, ...asked, marked, notes: [...notes, ...absent(paths)] }
+  return { host, outcome: args['dry-run'] ? 'would be added' : 'added', file, line, ...made }
 }
 
+const absent = (paths: string[]): string[] =>
+  paths.filter((path) => !existsSync(path)).map((path) => `\`${path}\` is not there yet`)
+
 /** Has nix look at the edit, and writes it if nothing speaks against it. */
-async function write(flake: string, host: string, edit: Edit, dryRun: boolean): Promise<Partial<Report>> {
+async function write(flake: string, host: string, edit: Edit, dryRun: boolean) {
   const { parses, evaluates } = await import('../lib/nix-check.ts')
   const { readRegular, writeFile } = await import('../lib/write-file.ts')
   const parsed = await parses(edit)
   const evaluated = parsed.asked ? await evaluates(flake, edit, host) : parsed
-  const absent = edit.paths.filter((path) => !existsSync(path))
-  const notes = [...edit.notes, ...absent.map((path) => `\`${path}\` is not there yet`)]
-  if (!dryRun) {
-    const over = { ...readRegular(edit.file), bytes: Buffer.from(edit.before) }
-    writeFile(edit.file, edit.after, { over })
-  }
-  return { parsed, evaluated, notes, written: !dryRun }
+  const over = { ...readRegular(edit.file), bytes: Buffer.from(edit.before) }
+  if (!dryRun) writeFile(edit.file, edit.after, { over })
+  return { parsed, evaluated }
 }
 
-function inWords({ host, addition, written, parsed, evaluated, marked, notes }: Report): string {
-  const where = `line ${addition.line} of ${addition.file}`
-  const lines: string[] = []
-  if (addition.outcome === 'present') lines.push(`Nothing to do: ${where} has \`${host}\` already`)
-  else if (addition.outcome === 'discovered') {
-    lines.push(`Nothing to do: ${where} finds its hosts in ${addition.directory}`)
-  } else {
-    const like = addition.like === undefined ? '' : `like \`${addition.like}\`, `
-    lines.push(`${written ? 'Added' : 'Would add'} \`${host}\` at ${where} (${like}${addition.reason})`)
-    lines.push(...addition.inserted.split(/\r?\n/).filter(Boolean).map((line) => `  + ${line}`))
-  }
-  const asked = (what: string, of?: Asked): void => {
-    if (of) lines.push(of.asked ? `  ${what}: yes` : `  ${what}: not known (${of.why})`)
-  }
-  asked('nix parses it', parsed)
-  asked('nix evaluates the host names', evaluated)
-  if (marked.length > 0) lines.push(`  git add --intent-to-add ${marked.join(' ')}: else the flake does not see it`)
-  return [...lines, ...notes.map((note) => `  look at this: ${note}`)].join('\n')
+async function mark(flake: string, paths: string[], args: Args): Promise<string[]> {
+  const { intendToAdd } = await import('../lib/git-index.ts')
+  const present = paths.filter((path) => existsSync(path))
+  return args['dry-run'] ? [] : intendToAdd(flake, present)
 }
+
+function inWords(report: Report): string {
+  const { host, outcome, like, reason, directory, inserted = '', marked } = report
+  const where = `line ${report.line} of ${report.file}`
+  const why = like === undefined ? reason : `like \`${like}\`, ${reason}`
+  const headline = {
+    added: `Added \`${host}\` at ${where} (${why})`,
+    'would be added': `Would add \`${host}\` at ${where} (${why})`,
+    present: `Nothing to do: \`${host}\` is at ${where} already`,
+    discovered: `Nothing to do: by ${where}, the hosts are what is in ${directory}`,
+  }[outcome]
+  const details = [
+    ...inserted
+      .split(/\r?\n/)
+      .filter((line) => line.trim())
+      .map((line) => `+ ${line}`),
+    ...nix('nix parses it', report.parsed),
+    ...nix('nix evaluates the host names', report.evaluated),
+    ...marked.map((path) => `git add --intent-to-add ${path}: else the flake does not see it`),
+    ...report.notes.map((note) => `Note: ${note}`),
+  ]
+  return [headline, ...details.map((detail) => `  ${detail}`)].join('\n')
+}
+
+const nix = (what: string, asked?: Asked): string[] =>
+  asked ? [`${what}: ${asked.asked ? 'yes' : `not known (${asked.why})`}`] : []
 
 await main(import.meta, { name, describe, usage, positionals, options, under, examples, run })

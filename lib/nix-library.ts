@@ -1,0 +1,229 @@
+import type { Node } from './nix-syntax.ts'
+import {
+  abridged,
+  argument,
+  asText,
+  attribute,
+  concatenate,
+  emptySet,
+  gapsOf,
+} from './nix-value.ts'
+import { lazy, merge, other, outside, unknown } from './nix-value.ts'
+import type { Attr, Call, ListValue, Place, SetValue, Thunk, Value } from './nix-value.ts'
+
+/** What a function gives for an argument. */
+export function call(value: Value, given: Thunk, at: Node): Value {
+  if (value.is === 'function') return value.call(given)
+  if (value.is !== 'unknown') return unknown(at, `\`${abridged(at)}\` calls what is no function`)
+  const known = value.name === undefined ? undefined : library[value.name]
+  if (known) return curry(known, at)(given)
+  // whatever becomes of a directory's listing, it still follows the directory
+  const from = [value, given()].find((one) => one.is === 'unknown' && one.listing !== undefined)
+  if (from ?? value.name === undefined) return from ?? value
+  return unknown(at, `the hosts are computed by \`${abridged(at)}\``)
+}
+
+/** A function of Nix or nixpkgs: how many arguments it takes, and what comes of them. */
+export type LibraryFunction = [arity: number, run: (args: Thunk[], at: Node) => Value]
+
+const curry =
+  ([arity, run]: LibraryFunction, at: Node, before: Thunk[] = []): Call =>
+  (given) => {
+    const args = [...before, given]
+    return args.length < arity
+      ? { is: 'function', call: curry([arity, run], at, args) }
+      : run(args, at)
+  }
+
+/** Runs on a set; what is unknown passes through, because its own place says more. */
+const onSet = (
+  index: number,
+  arity: number,
+  run: (set: SetValue, args: Thunk[], at: Node) => Value,
+): LibraryFunction => [
+  arity,
+  (args, at) => {
+    const value = args[index]!()
+    return value.is === 'set' ? run(value, args, at) : value.is === 'unknown' ? value : other(at)
+  },
+]
+
+/** The same on a list. */
+const onList = (
+  index: number,
+  arity: number,
+  run: (list: ListValue, args: Thunk[], at: Node) => Value,
+): LibraryFunction => [
+  arity,
+  (args, at) => {
+    const value = args[index]!()
+    return value.is === 'list' ? run(value, args, at) : value.is === 'unknown' ? value : other(at)
+  },
+]
+
+const call2 = (f: Thunk, a: Thunk, b: Thunk, at: Node): Value => call(call(f(), a, at), b, at)
+
+const nameOf =
+  ([name, attr]: [string, Attr]): Thunk =>
+  () =>
+    asText(name, attr.literals[0])
+
+/** What a new entry of an empty set must look like is not to be seen once a function is mapped over it. */
+const mapped = (set: SetValue): Place[] => (set.attrs.size > 0 ? set.places : [])
+
+const mapList = (list: ListValue, f: Thunk, at: Node): ListValue => ({
+  ...list,
+  items: list.items.map((item) => lazy(at, () => call(f(), item, at))),
+})
+
+const entries = (set: SetValue, f: Thunk, at: Node): ListValue => ({
+  is: 'list',
+  items: [...set.attrs].map((entry) => lazy(at, () => call2(f, nameOf(entry), entry[1].value, at))),
+  places: mapped(set),
+  gaps: set.gaps,
+})
+
+const fold = (list: ListValue, at: Node): Value =>
+  list.items.reduce<Value>((sum, item) => merge(sum, item(), at), {
+    ...emptySet(),
+    gaps: list.gaps,
+  })
+
+/** The set of names and values, one of each an item. */
+function pairs(
+  list: ListValue,
+  pair: (item: Thunk) => { name: Value; value: Thunk },
+  at: Node,
+): SetValue {
+  const result: SetValue = { ...emptySet(list.places), gaps: [...list.gaps] }
+  for (const { name, value } of list.items.map(pair)) {
+    if (name.is === 'text') {
+      result.attrs.set(name.text, { value, literals: name.literal ? [name.literal] : [] })
+    } else result.gaps.push(name.is === 'unknown' ? name : unknown(at, 'a name is no string'))
+  }
+  return result
+}
+
+const listToAttrs = (list: ListValue, at: Node): SetValue =>
+  pairs(
+    list,
+    (item) => ({
+      name: attribute(item(), 'name', at),
+      value: lazy(at, () => attribute(item(), 'value', at)),
+    }),
+    at,
+  )
+
+/** Which names pass a filter is not decided here, so nothing can be added before it. */
+const filtered: LibraryFunction[1] = (args, at) => {
+  const value = args[1]!()
+  return value.is === 'unknown'
+    ? value
+    : unknown(at, `the hosts are filtered by \`${abridged(at)}\``)
+}
+
+/**
+ * The functions that make, keep or join names, by their last name alone: `lib.genAttrs` and
+ * `inputs.nixpkgs.lib.attrsets.genAttrs` are one.
+ */
+export const library: Record<string, LibraryFunction> = {
+  attrNames: onSet(0, 1, (set) => ({
+    is: 'list',
+    items: [...set.attrs].map(nameOf),
+    places: mapped(set),
+    gaps: set.gaps,
+  })),
+  attrValues: onSet(0, 1, (set) => ({
+    is: 'list',
+    items: [...set.attrs.values()].map(({ value }) => value),
+    places: [],
+    gaps: set.gaps,
+  })),
+  concatLists: onList(0, 1, ({ items }, _, at) =>
+    concatenate(
+      items.map((item) => item()),
+      at,
+    ),
+  ),
+  concatMapAttrs: onSet(1, 2, (set, [f], at) => fold(entries(set, f!, at), at)),
+  filter: [2, filtered],
+  filterAttrs: [2, filtered],
+  flip: [3, ([f, a, b], at) => call2(f!, b!, a!, at)],
+  "foldl'": onList(2, 3, ({ items }, [f, start], at) =>
+    items.reduce((sum, item) => call2(f!, () => sum, item, at), start!()),
+  ),
+  forEach: onList(0, 2, (list, [, f], at) => mapList(list, f!, at)),
+  genAttrs: onList(0, 2, (list, [, f], at) =>
+    pairs(list, (item) => ({ name: item(), value: lazy(at, () => call(f!(), item, at)) }), at),
+  ),
+  listToAttrs: onList(0, 1, (list, _, at) => listToAttrs(list, at)),
+  map: onList(1, 2, (list, [f], at) => mapList(list, f!, at)),
+  mapAttrs: onSet(1, 2, (set, [f], at) => ({
+    ...set,
+    attrs: new Map(
+      [...set.attrs].map(([name, attr]) => {
+        const value = lazy(at, () => call2(f!, nameOf([name, attr]), attr.value, at))
+        return [name, { ...attr, value }]
+      }),
+    ),
+    places: mapped(set),
+  })),
+  "mapAttrs'": onSet(1, 2, (set, [f], at) => listToAttrs(entries(set, f!, at), at)),
+  mapAttrsToList: onSet(1, 2, (set, [f], at) => entries(set, f!, at)),
+  mergeAttrsList: onList(0, 1, (list, _, at) => fold(list, at)),
+  mkFlake: [2, ([, module], at) => flakeParts([module!()], at)],
+  mkMerge: onList(0, 1, (list, _, at) => fold(list, at)),
+  nameValuePair: [
+    2,
+    ([name, value]) => {
+      const set = emptySet()
+      set.attrs
+        .set('name', { value: name!, literals: [] })
+        .set('value', { value: value!, literals: [] })
+      return set
+    },
+  ],
+  pipe: onList(1, 2, ({ items }, [start], at) =>
+    items.reduce((value, step) => call(step(), () => value, at), start!()),
+  ),
+  readDir: [
+    1,
+    ([path], at) => {
+      const of = path!()
+      const listing = of.is === 'path' ? of.text : abridged(at)
+      return { ...unknown(at, 'the hosts are listed from a directory'), listing }
+    },
+  ],
+  recursiveUpdate: [2, ([left, right], at) => merge(left!(), right!(), at)],
+}
+
+/** flake-parts: `flake` of a module, and of those that it imports by path. */
+function flakeParts(modules: Value[], at: Node): Value {
+  const found = emptySet()
+  const seen = new Set<string>()
+  const add = (given: Value): void => {
+    if (given.is === 'path' && seen.has(given.text)) return
+    if (given.is === 'path') seen.add(given.text)
+    const file = given.is === 'path' ? call(outside(at, 'import'), () => given, at) : given
+    const module = file.is === 'function' ? file.call(() => argument(at)) : file
+    if (module.is !== 'set') {
+      found.gaps.push(...gapsOf([module]))
+      return
+    }
+    const config = module.attrs.get('config')?.value() ?? module
+    const flake = config.is === 'set' ? config.attrs.get('flake')?.value() : config
+    found.gaps.push(...gapsOf(flake ? [flake] : []))
+    for (const [name, attr] of flake?.is === 'set' ? flake.attrs : []) {
+      const before = found.attrs.get(name)
+      const value = lazy(at, () =>
+        before ? merge(before.value(), attr.value(), at) : attr.value(),
+      )
+      found.attrs.set(name, { value, literals: [...(before?.literals ?? []), ...attr.literals] })
+    }
+    const imports = module.attrs.get('imports')?.value()
+    found.gaps.push(...gapsOf(imports ? [imports] : []))
+    for (const item of imports?.is === 'list' ? imports.items : []) add(item())
+  }
+  modules.forEach(add)
+  return found
+}

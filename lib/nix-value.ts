@@ -1,0 +1,161 @@
+import type { Node } from './nix-syntax.ts'
+
+/**
+ * What Nix expressions evaluate to, as far as their source shows it. Flake inputs, and whatever
+ * hangs on them, are unknown. A name keeps the `literal` that it was written as (an attribute name
+ * or a string) on its way through `mapAttrs`, `genAttrs`, `listToAttrs` and the like.
+ */
+export type Value = SetValue | ListValue | TextValue | FunctionValue | Unknown
+export type Thunk = () => Value
+
+export interface SetValue {
+  is: 'set'
+  attrs: Map<string, Attr>
+  /** Literal sets and lists that a new attribute can be written into. */
+  places: Place[]
+  /** Parts of the set that are not known. */
+  gaps: Unknown[]
+}
+
+export interface Attr {
+  value: Thunk
+  /** More than one when several bindings define it, as `a.x = 1; a.y = 2;` do `a`. */
+  literals: Node[]
+}
+
+export interface ListValue {
+  is: 'list'
+  items: Thunk[]
+  places: Place[]
+  gaps: Unknown[]
+}
+
+export interface TextValue {
+  is: 'text' | 'path'
+  /** A path is absolute. */
+  text: string
+  literal?: Node
+}
+
+export interface FunctionValue {
+  is: 'function'
+  call: Call
+  /** The lambda in the source; functions of Nix itself have none. */
+  lambda?: Node
+}
+
+export type Call = (argument: Thunk) => Value
+
+export interface Unknown {
+  is: 'unknown'
+  node: Node
+  why: string
+  /** The last name that led to it, for what comes from outside: `genAttrs` for `lib.genAttrs`. */
+  name?: string
+  /** The directory, when it is what became of a directory's listing. */
+  listing?: string
+  /** When nothing is written there, or what is written cannot be parsed. */
+  fault?: 'absent' | 'syntax'
+}
+
+/** A set or a list in the source, the attributes written before each name in it, and its scope. */
+export interface Place {
+  node: Node
+  prefix: string[]
+  scope: Scope
+}
+
+export interface Scope {
+  names: Map<string, Thunk>
+  /** The set of a `with`, which is asked when no `names` has it. */
+  dynamic?: Thunk
+  outer?: Scope
+}
+
+export const outside = (node: Node, name: string, written = name): Unknown => ({
+  is: 'unknown',
+  node,
+  why: `the hosts depend on \`${written}\``,
+  name,
+})
+
+export const unknown = (node: Node, why: string): Unknown => ({ is: 'unknown', node, why })
+
+/** An argument that nothing is known of, such as the inputs of a flake. */
+export const argument = (node: Node): Unknown => outside(node, 'argument')
+
+export const abridged = (node: Node): string => {
+  const flat = node.text.replace(/\s+/g, ' ')
+  return flat.length > 50 ? `${flat.slice(0, 49)}…` : flat
+}
+
+export const other = (node: Node): Value =>
+  unknown(node, `the hosts depend on \`${abridged(node)}\``)
+
+/** What is at `value.name`. */
+export function attribute(value: Value, name: string, at: Node): Value {
+  if (value.is === 'set') {
+    const attr = value.attrs.get(name)
+    if (attr) return attr.value()
+    if (value.gaps[0]) return attribute(value.gaps[0], name, at)
+    return { ...unknown(at, `there is no \`${name}\``), fault: 'absent' }
+  }
+  if (value.is !== 'unknown') return unknown(at, `\`${name}\` is asked of what is no attribute set`)
+  return value.name === undefined ? value : outside(at, name, abridged(at))
+}
+
+/** A value computed at most once; one that needs itself is unknown. */
+export function lazy(node: Node, compute: Thunk): Thunk {
+  let value: Value | undefined
+  let running = false
+  return () => {
+    if (value || running) return value ?? unknown(node, 'the definition leads back to itself')
+    running = true
+    value = compute()
+    return value
+  }
+}
+
+export const asText = (written: string, literal?: Node): TextValue => ({
+  is: 'text',
+  text: written,
+  literal,
+})
+
+export const emptySet = (places: Place[] = []): SetValue => ({
+  is: 'set',
+  attrs: new Map(),
+  places,
+  gaps: [],
+})
+
+/** What a set or a list made of several parts does not show. */
+export const gapsOf = (all: Value[]): Unknown[] =>
+  all.flatMap((one) =>
+    one.is === 'unknown' ? [one] : one.is === 'set' || one.is === 'list' ? one.gaps : [],
+  )
+
+/** `left // right` */
+export function merge(left: Value, right: Value, at: Node): Value {
+  const known = [left, right].filter((side) => side.is === 'set')
+  const gaps = gapsOf([left, right])
+  if (known.length === 0) return gaps.find(({ listing }) => listing) ?? gaps[0] ?? other(at)
+  return {
+    is: 'set',
+    attrs: new Map(known.flatMap(({ attrs }) => [...attrs])),
+    places: known.flatMap(({ places }) => places),
+    gaps,
+  }
+}
+
+export function concatenate(all: Value[], at: Node): Value {
+  const known = all.filter((part) => part.is === 'list')
+  const gaps = gapsOf(all)
+  if (known.length === 0) return gaps.find(({ listing }) => listing) ?? gaps[0] ?? other(at)
+  return {
+    is: 'list',
+    items: known.flatMap(({ items }) => items),
+    places: known.flatMap(({ places }) => places),
+    gaps,
+  }
+}

@@ -1,0 +1,10 @@
+{
+  outputs =
+    { nixpkgs, ... }:
+    let
+      mkHost = { hostname, system ? "x86_64-linux" }: nixpkgs.lib.nixosSystem { inherit system; modules = [ ./hosts/${hostname} ]; };
+    in
+    {
+      nixosConfigurations = { };
+    };
+}

@@ -1,0 +1,1 @@
+inputs: { name }: inputs.nixpkgs.lib.nixosSystem { modules = [ { networking.hostName = name; } ]; }

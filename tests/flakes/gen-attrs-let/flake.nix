@@ -1,0 +1,15 @@
+{
+  outputs =
+    { nixpkgs, ... }:
+    let
+      inherit (nixpkgs.lib) genAttrs nixosSystem;
+      servers = [
+        "cove" # mail
+        "dale" # "web" and git
+      ];
+      desktops = [ "fell" ];
+    in
+    {
+      nixosConfigurations = genAttrs (servers ++ desktops) (name: nixosSystem { modules = [ ./${name} ]; });
+    };
+}

@@ -1,0 +1,7 @@
+{
+  outputs =
+    { self, nixpkgs, ... }@inputs:
+    {
+      nixosConfigurations = import ./hosts { inherit inputs; };
+    };
+}

@@ -1,0 +1,4 @@
+{
+  inputs.nixpkgs.url = "github:NixOS/nixpkgs";
+  outputs = inputs: import ./outputs.nix inputs;
+}

@@ -1,0 +1,7 @@
+{
+  outputs =
+    { nixpkgs, ... }:
+    {
+      inherit (import ./nixos.nix { inherit (nixpkgs) lib; }) nixosConfigurations nixosModules;
+    };
+}

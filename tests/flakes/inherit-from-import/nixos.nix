@@ -1,0 +1,8 @@
+{ lib }:
+{
+  nixosModules = { };
+  nixosConfigurations = lib.genAttrs [
+    "coral"
+    "flint"
+  ] (name: lib.nixosSystem { modules = [ ./${name}.nix ]; });
+}

@@ -1,0 +1,9 @@
+{
+  outputs =
+    { nixpkgs, ... }:
+    {
+      nixosConfigurations = {
+        raven = nixpkgs.lib.nixosSystem { modules = [ ./raven.nix };
+      };
+    };
+}

@@ -1,0 +1,7 @@
+{
+  outputs =
+    { nixpkgs, domain, ... }:
+    {
+      nixosConfigurations.${domain.name} = nixpkgs.lib.nixosSystem { modules = [ ./gate.nix ]; };
+    };
+}

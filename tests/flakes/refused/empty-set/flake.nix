@@ -1,0 +1,7 @@
+{
+  outputs =
+    { nixpkgs, ... }:
+    {
+      nixosConfigurations = { };
+    };
+}

@@ -1,0 +1,11 @@
+{
+  outputs =
+    { nixpkgs, ... }:
+    let
+      hosts = more // { };
+      more = hosts // { };
+    in
+    {
+      nixosConfigurations = hosts;
+    };
+}

@@ -1,0 +1,7 @@
+{
+  outputs =
+    inputs:
+    {
+      nixosConfigurations = import ./machines inputs;
+    };
+}

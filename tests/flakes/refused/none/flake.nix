@@ -1,0 +1,7 @@
+{
+  outputs =
+    { nixpkgs, ... }:
+    {
+      packages.x86_64-linux = { };
+    };
+}

@@ -1,0 +1,7 @@
+{
+  outputs =
+    inputs:
+    {
+      inherit (inputs.fleet) nixosConfigurations;
+    };
+}

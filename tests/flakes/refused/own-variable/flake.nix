@@ -1,0 +1,12 @@
+{
+  outputs =
+    { nixpkgs, ... }:
+    let
+      egret = nixpkgs.lib.nixosSystem { modules = [ ./egret.nix ]; };
+    in
+    {
+      nixosConfigurations = {
+        egret = egret;
+      };
+    };
+}

@@ -1,0 +1,15 @@
+{
+  outputs =
+    { nixpkgs, ... }:
+    {
+      nixosConfigurations = {
+        web = nixpkgs.lib.nixosSystem {
+          modules = [
+            ./hosts/web
+            ./modules/web-server.nix
+            { networking.fqdn = "web.example.org"; }
+          ];
+        };
+      };
+    };
+}
