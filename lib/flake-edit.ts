@@ -250,17 +250,14 @@ async function verify(file: string, hosts: SetValue, draft: Draft, name: string)
   if (firstError(edited)) throw wrong('it would be a syntax error')
   const isNew = (node: Node): boolean =>
     node.startIndex >= offset && node.endIndex <= offset + inserted.length
-  const shift = (index: number): number => (index > offset ? index - inserted.length : index)
+  // a comment's text may end in the first half of a CRLF
+  const tokens = (all: Node[]): string =>
+    all.map(({ type, text }) => `${type} ${text.trimEnd()}`).join('\n')
   const kept = leaves(edited).filter((leaf) => !isNew(leaf))
-  const tokens = kept.map(
-    ({ type, startIndex, endIndex }) => `${type} ${shift(startIndex)} ${shift(endIndex)}`,
-  )
-  const expected = leaves(old).map(
-    ({ type, startIndex, endIndex }) => `${type} ${startIndex} ${endIndex}`,
-  )
   const added = outermost(edited, isNew)
-  if (added.length !== 1 || tokens.join() !== expected.join())
+  if (added.length !== 1 || tokens(kept) !== tokens(leaves(old))) {
     throw wrong('it would change what surrounds it')
+  }
   const after = hostsOf(file, open)
   const names = after.is === 'set' ? [...after.attrs.keys()] : []
   if (![...hosts.attrs.keys(), name].every((host) => names.includes(host))) {

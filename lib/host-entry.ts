@@ -1,4 +1,12 @@
-import { attributeName, leaves, parts, sourceOf, staticText, type Node } from './nix-syntax.ts'
+import {
+  attributeName,
+  endOf,
+  leaves,
+  parts,
+  sourceOf,
+  staticText,
+  type Node,
+} from './nix-syntax.ts'
 import type { Attr } from './nix-value.ts'
 
 /** A host as the source writes it: a binding of a set, or an element of a list. */
@@ -156,10 +164,13 @@ export function copyBehind({ entry, loose }: Model, name: string): Insertion {
   let end = element.startIndex
   for (const token of tokens) {
     const space = source.slice(end, token.startIndex)
-    end = token.endIndex
+    end = endOf(token)
     // a comment that names the neighbour speaks of the neighbour
     if (token.type === 'comment' && word(entry.name, true).test(token.text)) continue
-    const written = token.type === 'comment' ? token.text : renamed(token, entry, name, loose)
+    const written =
+      token.type === 'comment'
+        ? source.slice(token.startIndex, end)
+        : renamed(token, entry, name, loose)
     text += space + written
     if (
       token.type !== 'comment' &&
@@ -202,7 +213,7 @@ function besides(
   ].some((gap) => gap && /\n[ \t]*\r?\n/.test(gap))
   const blank = apart && element.startPosition.row !== row ? newline : ''
   return {
-    offset: (remarks.at(-1) ?? element).endIndex,
+    offset: endOf(remarks.at(-1) ?? element),
     text: `${blank}${newline}${before}${text}`,
   }
 }
@@ -220,7 +231,7 @@ export function intoEmpty(container: Node, element: string): { offset: number; t
   const start = source.lastIndexOf('\n', close.startIndex - 1) + 1
   const indent = /^[ \t]*/.exec(source.slice(start))![0]
   const deeper = indent.includes('\t') ? '\t' : '  '
-  return { offset: last.endIndex, text: `${newlineOf(source)}${indent}${deeper}${element}` }
+  return { offset: endOf(last), text: `${newlineOf(source)}${indent}${deeper}${element}` }
 }
 
 const newlineOf = (source: string): string => /\r?\n/.exec(source)?.[0] ?? '\n'

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
-import type { Node, Tree } from 'web-tree-sitter'
+import type { Node, Parser, Tree } from 'web-tree-sitter'
 import { usage } from './failure.ts'
 
 export type { Node } from 'web-tree-sitter'
@@ -22,22 +22,30 @@ export type ReadNix = (path: string) => NixSource
 
 const sources = new WeakMap<Tree, NixSource>()
 
+let parser: Promise<Parser> | undefined
+
+/** Loads the grammar, once (about 25 ms). */
+async function loaded(): Promise<Parser> {
+  const treeSitter = await import('web-tree-sitter')
+  await treeSitter.Parser.init()
+  const { resolve } = createRequire(import.meta.url)
+  const grammar = resolve('@cursorless/tree-sitter-wasms/out/tree-sitter-nix.wasm')
+  return new treeSitter.Parser().setLanguage(await treeSitter.Language.load(grammar))
+}
+
 /**
- * Loads the grammar (about 25 ms) and returns the reader.
+ * A reader of Nix files.
  * @param instead texts that stand for what is in a file, by path
  */
 export async function nixReader(instead: Record<string, string> = {}): Promise<ReadNix> {
-  const { Language, Parser } = await import('web-tree-sitter')
-  await Parser.init()
-  const { resolve } = createRequire(import.meta.url)
-  const grammar = resolve('@cursorless/tree-sitter-wasms/out/tree-sitter-nix.wasm')
-  const parser = new Parser().setLanguage(await Language.load(grammar))
+  parser ??= loaded()
+  const nix = await parser
   const opened = new Map<string, NixSource>()
   const open = (path: string): NixSource => {
     const before = opened.get(path)
     if (before) return before
     const text = instead[path] ?? decode(readFileSync(path), path)
-    const tree = parser.parse(text)
+    const tree = nix.parse(text)
     if (!tree) throw new Error(`No tree for ${path}`)
     const source = { path, text, root: tree.rootNode, open }
     sources.set(tree, source)
@@ -122,3 +130,6 @@ export const parts = (node: Node): Node[] =>
 /** The nodes without children under a node, in order: its tokens, and its comments too. */
 export const leaves = (node: Node): Node[] =>
   node.childCount === 0 ? [node] : node.children.flatMap(leaves)
+
+/** Where a node ends. A comment takes the first half of a CRLF with it, which belongs to the line's end. */
+export const endOf = (node: Node): number => node.endIndex - (/\r$/.test(node.text) ? 1 : 0)

@@ -1,0 +1,455 @@
+/** What adding `sorrow` to each flake beside this file comes to; written by hand and eye. */
+export interface ExpectedEdit {
+  flake: string
+  /** The file that is edited, `flake.nix` if not said. */
+  file?: string
+  line: number
+  /** The host that is copied. */
+  like?: string
+  inserted: string | string[]
+}
+
+export const edits: ExpectedEdit[] = [
+  {
+    flake: 'assert-parens',
+    line: 12,
+    like: 'umber',
+    inserted: [
+      '',
+      '        sorrow = mkHost { modules = [ ./sorrow ]; };',
+    ],
+  },
+  {
+    flake: 'blank-lines',
+    line: 16,
+    like: 'willow',
+    inserted: [
+      '',
+      '',
+      '        sorrow = nixpkgs.lib.nixosSystem {',
+      '          modules = [ ./sorrow.nix ];',
+      '        };',
+    ],
+  },
+  {
+    flake: 'dotted',
+    line: 18,
+    like: 'bellows',
+    inserted: [
+      '',
+      '',
+      '      nixosConfigurations.sorrow = lib.nixosSystem {',
+      '        modules = [ ./sorrow.nix ];',
+      '      };',
+    ],
+  },
+  {
+    flake: 'dotted-single',
+    line: 7,
+    like: 'nixos',
+    inserted: [
+      '',
+      '    nixosConfigurations."sorrow" = inputs.nixpkgs.lib.nixosSystem {',
+      '      system = "x86_64-linux";',
+      '      modules = [ ./configuration.nix inputs.nixos-hardware.nixosModules.common-pc-ssd ];',
+      '    };',
+    ],
+  },
+  {
+    flake: 'empty-list',
+    line: 5,
+    inserted: ' "sorrow"',
+  },
+  {
+    flake: 'empty-set',
+    line: 8,
+    inserted: ' sorrow = mkHost { hostname = "sorrow"; };',
+  },
+  {
+    flake: 'empty-set-lines',
+    line: 10,
+    inserted: [
+      '',
+      '        sorrow = mkNixosHost "sorrow";',
+    ],
+  },
+  {
+    flake: 'flake-parts-dotted',
+    line: 10,
+    like: 'bee',
+    inserted: [
+      '',
+      '      flake.nixosConfigurations.sorrow = inputs.nixpkgs.lib.nixosSystem { modules = [ ./hosts/sorrow ]; };',
+    ],
+  },
+  {
+    flake: 'flake-parts-import',
+    file: 'hosts/default.nix',
+    line: 9,
+    like: 'fir',
+    inserted: [
+      '',
+      '    sorrow = nixosSystem { modules = [ ./sorrow ]; };',
+    ],
+  },
+  {
+    flake: 'flake-parts-set',
+    line: 17,
+    like: 'birch',
+    inserted: [
+      '',
+      '              sorrow = mkHost inputs { name = "sorrow"; };',
+    ],
+  },
+  {
+    flake: 'flake-utils',
+    line: 9,
+    like: 'slate',
+    inserted: [
+      '',
+      '      nixosConfigurations.sorrow = nixpkgs.lib.nixosSystem { modules = [ ./sorrow.nix ]; };',
+    ],
+  },
+  {
+    flake: 'fold',
+    line: 7,
+    like: 'loess',
+    inserted: ' "sorrow"',
+  },
+  {
+    flake: 'gen-attrs',
+    line: 3,
+    like: 'bay',
+    inserted: ' "sorrow"',
+  },
+  {
+    flake: 'gen-attrs-let',
+    line: 9,
+    like: 'dale',
+    inserted: [
+      '',
+      '        "sorrow"',
+    ],
+  },
+  {
+    flake: 'import-hosts',
+    file: 'hosts/default.nix',
+    line: 9,
+    like: 'yard',
+    inserted: [
+      '',
+      '  sorrow = host "sorrow";',
+    ],
+  },
+  {
+    flake: 'import-outputs',
+    file: 'outputs.nix',
+    line: 6,
+    like: 'beryl',
+    inserted: [
+      '',
+      '    sorrow = nixpkgs.lib.nixosSystem { modules = [ ./hosts/sorrow ]; };',
+    ],
+  },
+  {
+    flake: 'inherit-from-import',
+    file: 'nixos.nix',
+    line: 7,
+    like: 'flint',
+    inserted: [
+      '',
+      '    "sorrow"',
+    ],
+  },
+  {
+    flake: 'joined-words',
+    line: 21,
+    like: 'clay',
+    inserted: [
+      '',
+      '        sorrow = nixpkgs.lib.nixosSystem {',
+      '          modules = [',
+      '            ./hosts/sorrow-hardware.nix',
+      '            self.disks.sorrow',
+      '            ./modules/web-server.nix',
+      '          ];',
+      '        };',
+    ],
+  },
+  {
+    flake: 'let-hosts',
+    line: 15,
+    like: 'heron',
+    inserted: [
+      '',
+      '        sorrow = nixpkgs.lib.nixosSystem {',
+      '          inherit system;',
+      '          modules = [ ./sorrow.nix ];',
+      '        };',
+    ],
+  },
+  {
+    flake: 'let-inherit',
+    line: 13,
+    like: 'kite',
+    inserted: [
+      '',
+      '        sorrow = mkSystem { host = "sorrow"; };',
+    ],
+  },
+  {
+    flake: 'let-merge',
+    line: 10,
+    like: 'mole',
+    inserted: [
+      '',
+      '        sorrow = mkHost "sorrow";',
+    ],
+  },
+  {
+    flake: 'list-of-calls',
+    line: 15,
+    like: 'spit',
+    inserted: [
+      '',
+      '        (host "sorrow" [ ])',
+    ],
+  },
+  {
+    flake: 'list-of-pairs',
+    line: 14,
+    like: 'knoll',
+    inserted: [
+      '',
+      '        {',
+      '          name = "sorrow";',
+      '          value = nixpkgs.lib.nixosSystem { modules = [ ./sorrow.nix ]; };',
+      '        }',
+    ],
+  },
+  {
+    flake: 'list-of-records',
+    line: 9,
+    like: 'moor',
+    inserted: [
+      '',
+      '        { hostname = "sorrow"; arch = "x86_64"; user = "loch"; }',
+    ],
+  },
+  {
+    flake: 'list-to-attrs',
+    line: 14,
+    like: 'heath',
+    inserted: [
+      '',
+      '            "sorrow"',
+    ],
+  },
+  {
+    flake: 'map-attrs',
+    line: 19,
+    like: 'raven',
+    inserted: [
+      '',
+      '            sorrow = {',
+      '              system = "x86_64-linux";',
+      '              roles = [ "desktop" ];',
+      '            };',
+    ],
+  },
+  {
+    flake: 'map-attrs-let',
+    line: 9,
+    like: 'wren',
+    inserted: [
+      '',
+      '      hosts.sorrow.system = "x86_64-linux";',
+    ],
+  },
+  {
+    flake: 'map-attrs-prime',
+    line: 9,
+    like: 'ruby',
+    inserted: [
+      '',
+      '        sorrow = { };',
+    ],
+  },
+  {
+    flake: 'merged-groups',
+    line: 10,
+    like: 'onyx',
+    inserted: ' "sorrow"',
+  },
+  {
+    flake: 'mixed-forms',
+    line: 15,
+    like: 'hare',
+    inserted: [
+      '',
+      '        sorrow = mkHost "sorrow";',
+    ],
+  },
+  {
+    flake: 'nixos-system',
+    line: 46,
+    like: 'lap',
+    inserted: [
+      '',
+      '',
+      '        sorrow = nixpkgs.lib.nixosSystem {',
+      '          system = "x86_64-linux";',
+      '          specialArgs = {',
+      '            inherit inputs;',
+      '            hostname = "sorrow";',
+      '          };',
+      '          modules = [',
+      '            # of every machine',
+      '            ./common',
+      '            home-manager.nixosModules.home-manager',
+      '            ./hosts/sorrow/configuration.nix',
+      '          ];',
+      '        };',
+    ],
+  },
+  {
+    flake: 'one-line',
+    line: 3,
+    like: 'two',
+    inserted: ' sorrow = mk "sorrow";',
+  },
+  {
+    flake: 'own-function',
+    line: 11,
+    like: 'vale',
+    inserted: ' "sorrow"',
+  },
+  {
+    flake: 'person',
+    line: 10,
+    like: 'rain',
+    inserted: [
+      '',
+      '        sorrow = mkHost { hostname = "sorrow"; username = "rain"; };',
+    ],
+  },
+  {
+    flake: 'pipe-and-flip',
+    line: 8,
+    like: 'poplar',
+    inserted: ' sorrow = [ ];',
+  },
+  {
+    flake: 'plan',
+    line: 21,
+    like: 'griefling',
+    inserted: [
+      '',
+      '        sorrow = mkHost { hostname = "sorrow"; };',
+    ],
+  },
+  {
+    flake: 'quoted',
+    line: 11,
+    like: 'web-2',
+    inserted: [
+      '',
+      '        "sorrow" = system "sorrow";',
+    ],
+  },
+  {
+    flake: 'rec-set',
+    line: 6,
+    like: 'otter',
+    inserted: [
+      '',
+      '      sorrow = nixpkgs.lib.nixosSystem { modules = [ ./sorrow ]; };',
+    ],
+  },
+  {
+    flake: 'simplest',
+    line: 13,
+    like: 'small',
+    inserted: [
+      '',
+      '        sorrow = nixpkgs.lib.nixosSystem { modules = [ ./hosts/sorrow ]; };',
+    ],
+  },
+  {
+    flake: 'trailing-comments',
+    line: 11,
+    like: 'borea',
+    inserted: [
+      '',
+      '        sorrow = mkHost "sorrow";',
+    ],
+  },
+  {
+    flake: 'unicode',
+    line: 9,
+    like: 'linde',
+    inserted: ' sorrow = nixpkgs.lib.nixosSystem { modules = [ { environment.etc.motd.text = "Grüß Gott, sorrow 🌳"; } ]; };',
+  },
+  {
+    flake: 'web',
+    line: 13,
+    like: 'web',
+    inserted: [
+      '',
+      '        sorrow = nixpkgs.lib.nixosSystem {',
+      '          modules = [',
+      '            ./hosts/sorrow',
+      '            ./modules/web-server.nix',
+      '            { networking.fqdn = "sorrow.example.org"; }',
+      '          ];',
+      '        };',
+    ],
+  },
+  {
+    flake: 'with-lib',
+    line: 10,
+    like: 'quail',
+    inserted: [
+      '',
+      '        sorrow = [ ./sorrow.nix ];',
+    ],
+  },
+]
+
+/** Flakes that list a directory: the line that does, and the directory. */
+export const discoveries: [flake: string, line: number, directory: string][] = [
+  ['read-dir', 7, 'hosts'],
+  ['read-dir-filter', 6, 'machines'],
+  ['read-dir-helper', 8, 'hosts'],
+]
+
+/** Flakes under `refused`: the message, in which `@` stands for the flake's directory. */
+export const refusals: Record<string, string> = {
+  'any-module':
+    'Cannot add `sorrow` to `@/flake.nix` at line 4: the hosts are computed by `import-tree ./modules`',
+  broken: 'Cannot parse `@/flake.nix`: syntax error at line 6',
+  'broken-import': 'Cannot parse `@/hosts.nix`: syntax error at line 3',
+  'computed-names': 'Cannot add `sorrow` to `@/flake.nix` at line 9: the hosts have computed names',
+  condition:
+    'Cannot add `sorrow` to `@/flake.nix` at line 9: the hosts depend on `if builtins.pathExists ./secrets then { crane = m…`',
+  dynamic: 'Cannot add `sorrow` to `@/flake.nix` at line 5: the hosts depend on `domain.name`',
+  'empty-set':
+    'Cannot add `sorrow` to `@/flake.nix` at line 5: the set is empty, and no function is there to make a host of its name',
+  filtered:
+    'Cannot add `sorrow` to `@/flake.nix` at line 13: the hosts are filtered by `lib.filterAttrs (_: machine: machine.os == "nixos…`',
+  inherited:
+    'Cannot add `sorrow` to `@/flake.nix` at line 10: `merlin` is made elsewhere, so a copy is no host',
+  itself: 'Cannot add `sorrow` to `@/flake.nix` at line 5: the definition leads back to itself',
+  json: 'Cannot add `sorrow` to `@/flake.nix` at line 6: the hosts are computed by `builtins.fromJSON (builtins.readFile ./hosts.json)`',
+  'missing-import': 'Cannot add `sorrow` to `@/flake.nix` at line 5: `@/machines` does not exist',
+  'no-outputs': 'Cannot add `sorrow` to `@/flake.nix` at line 1: there is no `outputs`',
+  none: 'Cannot add `sorrow` to `@/flake.nix` at line 2: there is no `nixosConfigurations`',
+  'other-flake':
+    'Cannot add `sorrow` to `@/flake.nix` at line 5: the hosts depend on `nixosConfigurations`',
+  'other-library':
+    'Cannot add `sorrow` to `@/flake.nix` at line 5: the hosts are computed by `fleet.lib.hosts { inherit inputs; tern = { }; }`',
+  'own-variable':
+    'Cannot add `sorrow` to `@/flake.nix` at line 9: `egret` is made elsewhere, so a copy is no host',
+  'two-places':
+    'Cannot choose where to add `sorrow`: hosts are written at line 11 and at line 12',
+}

@@ -1,0 +1,63 @@
+# Inputs for the flakes beside this file, so that they evaluate with no network: of each library
+# just what they call, by its documented behaviour
+let
+  inherit (builtins)
+    attrNames
+    concatLists
+    concatMap
+    filter
+    foldl'
+    isFunction
+    isPath
+    listToAttrs
+    map
+    mapAttrs
+    ;
+
+  nameValuePair = name: value: { inherit name value; };
+  mapAttrsToList = f: set: map (name: f name set.${name}) (attrNames set);
+  mergeAttrsList = foldl' (a: b: a // b) { };
+
+  lib = {
+    inherit nameValuePair mapAttrsToList mergeAttrsList;
+    inherit (builtins) filter listToAttrs map mapAttrs;
+    nixosSystem = arguments: arguments;
+    attrsets = lib;
+    concatMapAttrs = f: set: mergeAttrsList (mapAttrsToList f set);
+    filterAttrs = keep: set: removeAttrs set (filter (name: !keep name set.${name}) (attrNames set));
+    flip = f: a: b: f b a;
+    forEach = list: f: map f list;
+    genAttrs = names: f: listToAttrs (map (name: nameValuePair name (f name)) names);
+    "mapAttrs'" = f: set: listToAttrs (mapAttrsToList f set);
+    pipe = foldl' (value: f: f value);
+    removeSuffix = _: name: name;
+  };
+
+  nixpkgs = {
+    inherit lib;
+    legacyPackages.x86_64-linux = { };
+  };
+
+  # flake-parts: the modules' `flake`, two levels deep
+  mkFlake =
+    { inputs }:
+    module:
+    let
+      flatten =
+        given:
+        let
+          read = if isPath given then import given else given;
+          value = if isFunction read then read { inherit inputs; withSystem = null; } else read;
+        in
+        [ (value.flake or { }) ] ++ concatMap flatten (value.imports or [ ]);
+      deeper = a: b: a // mapAttrs (name: value: (a.${name} or { }) // value) b;
+    in
+    foldl' deeper { } (flatten module);
+in
+{
+  inherit nixpkgs;
+  flake-parts.lib = { inherit mkFlake; };
+  flake-utils.lib.eachDefaultSystem = f: mapAttrs (_: value: { x86_64-linux = value; }) (f "x86_64-linux");
+  home-manager.nixosModules.home-manager = { };
+  treefmt.flakeModule = { };
+}

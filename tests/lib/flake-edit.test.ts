@@ -1,0 +1,233 @@
+import { spawnSync } from 'node:child_process'
+import { cpSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { dirname, join, relative } from 'node:path'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { Failure } from '../../lib/failure.ts'
+import { addHost, type Edit } from '../../lib/flake-edit.ts'
+import { project } from '../../lib/settings.ts'
+import { discoveries, edits, refusals, type ExpectedEdit } from '../flakes/expected.ts'
+
+const corpus = join(project, 'tests/flakes')
+const fileOf = ({ file }: ExpectedEdit): string => file ?? 'flake.nix'
+const insertion = ({ inserted }: ExpectedEdit): string => [inserted].flat().join('\n')
+
+let scratch: string
+beforeAll(() => (scratch = mkdtempSync(join(tmpdir(), 'flake-edit-'))))
+afterAll(() => rmSync(scratch, { recursive: true, force: true }))
+
+let copies = 0
+/** A copy of a flake of the corpus, with the file to be edited rewritten. */
+function copyOf(flake: string, file = 'flake.nix', rewrite = (text: string) => text): string {
+  const copy = join(scratch, String(++copies), flake)
+  cpSync(join(corpus, flake), copy, { recursive: true })
+  writeFileSync(join(copy, file), rewrite(readFileSync(join(copy, file), 'utf8')))
+  return copy
+}
+
+async function edit(flake: string, name: string, like?: string): Promise<Edit> {
+  const addition = await addHost(flake, name, like)
+  if (addition.outcome !== 'edit') throw new Error(`${flake}: ${addition.outcome}`)
+  return addition
+}
+
+const refusedBy = async (promise: Promise<unknown>): Promise<Failure> => {
+  const thrown = await promise.then(
+    (value) => new Error(`resolved with ${JSON.stringify(value)}`),
+    (reason: unknown) => reason,
+  )
+  if (!(thrown instanceof Failure)) throw thrown
+  return thrown
+}
+
+test('every flake of the corpus has an expectation', () => {
+  const directories = (of: string): string[] =>
+    readdirSync(of, { withFileTypes: true })
+      .filter((entry) => entry.isDirectory())
+      .map(({ name }) => name)
+  const expected = [
+    ...edits.map(({ flake }) => flake),
+    ...discoveries.map(([flake]) => flake),
+    'refused',
+  ]
+  expect(directories(corpus).toSorted()).toEqual(expected.toSorted())
+  expect(directories(join(corpus, 'refused')).toSorted()).toEqual(Object.keys(refusals).toSorted())
+  expect(edits.length).toBeGreaterThanOrEqual(25)
+})
+
+describe('an edit', () => {
+  test.each(edits)('of $flake is the expected one, and nothing else changes', async (expected) => {
+    const root = join(corpus, expected.flake)
+    const { file, line, like, before, after, inserted } = await edit(root, 'sorrow')
+    expect(relative(root, file)).toBe(fileOf(expected))
+    expect({ line, like, inserted }).toEqual({
+      line: expected.line,
+      like: expected.like,
+      inserted: insertion(expected),
+    })
+    // the text with the insertion is the old one, byte for byte, up to some place and from there on
+    const [old, edited] = [readFileSync(file), Buffer.from(after)]
+    const start = edited.findIndex((byte, index) => byte !== old[index])
+    const length = edited.length - old.length
+    expect(length).toBe(Buffer.byteLength(inserted))
+    expect(edited.subarray(start + length).equals(old.subarray(start))).toBe(true)
+    expect(before).toBe(old.toString())
+    expect(after.split('\n')[line - 1]).toContain(inserted.trim().split('\n')[0])
+  })
+
+  test.each(edits)('of $flake is made once', async (expected) => {
+    const copy = copyOf(expected.flake)
+    const done = await edit(copy, 'sorrow')
+    writeFileSync(done.file, done.after)
+    expect(await addHost(copy, 'sorrow')).toEqual({
+      outcome: 'present',
+      file: done.file,
+      line: expect.any(Number),
+    })
+    const next = await edit(copy, 'torment')
+    writeFileSync(next.file, next.after)
+    for (const name of ['sorrow', 'torment'])
+      expect((await addHost(copy, name)).outcome).toBe('present')
+  })
+
+  const layouts: [string, (text: string) => string][] = [
+    ['CRLF line ends', (text) => text.replaceAll('\n', '\r\n')],
+    ['tabs', (text) => text.replace(/^(?: {2})+/gm, (spaces) => '\t'.repeat(spaces.length / 2))],
+    ['no newline at the end', (text) => text.replace(/\n$/, '')],
+    ['a byte order mark', (text) => `\uFEFF${text}`],
+    ['emoji before it', (text) => `# 👩‍💻 é ${'🖥️'.repeat(20)}\n${text}`],
+  ]
+  describe.each(layouts)('in a file with %s', (_, rewrite) => {
+    test.each(edits)('of $flake is the same edit', async (expected) => {
+      const plain = await edit(join(corpus, expected.flake), 'sorrow')
+      const copy = copyOf(expected.flake, fileOf(expected), rewrite)
+      const { after } = await edit(copy, 'sorrow')
+      expect(after).toBe(rewrite(plain.after))
+    })
+  })
+
+  test("of the project's own flake is one line in the form of its hosts", async () => {
+    const { inserted, file, line, before } = await edit(project, 'misery')
+    expect(inserted).toBe('\n        misery = mkHost { hostname = "misery"; };')
+    expect(file).toBe(join(project, 'flake.nix'))
+    expect(before.split('\n')[line - 2]).toContain('torment = mkHost')
+    expect(await addHost(project, 'sorrow')).toMatchObject({ outcome: 'present' })
+  })
+})
+
+test.each(discoveries)('%s finds its hosts by itself', async (flake, line, directory) => {
+  const root = join(corpus, flake)
+  expect(await addHost(root, 'sorrow')).toEqual({
+    outcome: 'discovered',
+    file: join(root, 'flake.nix'),
+    line,
+    directory: join(root, directory),
+  })
+})
+
+describe('a refusal', () => {
+  test.each(Object.entries(refusals))('of %s says where and why', async (flake, message) => {
+    const root = join(corpus, 'refused', flake)
+    const failure = await refusedBy(addHost(root, 'sorrow'))
+    expect(failure.message.replaceAll(root, '@')).toBe(message)
+    expect(failure.exit).toBe(2)
+    if (!message.startsWith('Cannot parse'))
+      expect(failure.detail.hint).toMatch(/sorrow = .+;|--like/)
+  })
+
+  test('of two places is settled by naming the host to copy', async () => {
+    const root = join(corpus, 'refused/two-places')
+    expect((await edit(root, 'sorrow', 'dove')).inserted).toBe(' "sorrow"')
+    expect((await edit(root, 'sorrow', 'dove')).line).toBe(12)
+    expect((await edit(root, 'sorrow', 'swift')).line).toBe(11)
+    const failure = await refusedBy(addHost(root, 'sorrow', 'eagle'))
+    expect(failure.message).toBe('Cannot copy `eagle`: it is no host that can be copied')
+  })
+
+  test('of text that is not UTF-8 leaves no doubt', async () => {
+    const copy = copyOf('plan')
+    writeFileSync(join(copy, 'flake.nix'), Buffer.from([0x7b, 0x20, 0xff, 0x7d]))
+    const failure = await refusedBy(addHost(copy, 'sorrow'))
+    expect(failure.message).toBe(`Cannot read \`${copy}/flake.nix\`: it is not UTF-8 text`)
+  })
+
+  test('of recursion without end comes soon', async () => {
+    const copy = copyOf('plan')
+    writeFileSync(
+      join(copy, 'flake.nix'),
+      '{ outputs = inputs: let f = n: f [ n ] // f n; in { nixosConfigurations = f 1; }; }',
+    )
+    const failure = await refusedBy(addHost(copy, 'sorrow'))
+    expect(failure.message).toContain('the definition has no end')
+  })
+})
+
+describe('notes', () => {
+  test('name what still says the name of the copied host', async () => {
+    const { notes } = await edit(join(corpus, 'web'), 'sorrow')
+    expect(notes).toEqual([
+      'The new entry still says `./modules/web-server.nix`, as that of `web` does',
+    ])
+  })
+
+  test('are not made where every host has that text', async () => {
+    expect((await edit(join(corpus, 'joined-words'), 'sorrow')).notes).toEqual([])
+  })
+})
+
+test('a name that is a keyword of Nix is quoted', async () => {
+  expect((await edit(join(corpus, 'plan'), 'rec')).inserted).toBe(
+    '\n        "rec" = mkHost { hostname = "rec"; };',
+  )
+})
+
+test('paths that the new entry names are told', async () => {
+  const { paths } = await edit(join(corpus, 'import-hosts'), 'sorrow')
+  expect(paths).toEqual([])
+  const root = join(corpus, 'flake-parts-import')
+  expect((await edit(root, 'sorrow')).paths).toEqual([join(root, 'hosts/sorrow')])
+})
+
+/** Names of the hosts of flakes, by Nix, with stand-ins for their inputs. */
+function evaluated(flakes: string[]): string[][] {
+  const list = flakes.map((flake) => `"${flake}"`).join(' ')
+  const expression = `
+    let
+      inputs = import ${corpus}/inputs.nix;
+      names = flake:
+        let
+          inherit (import (flake + "/flake.nix")) outputs;
+          given = inputs // { inherit self; };
+          open = builtins.match ".*([.]{3}|inputs:).*" (builtins.readFile (flake + "/flake.nix")) != null;
+          self = outputs (if open then given else builtins.intersectAttrs (builtins.functionArgs outputs) given);
+        in builtins.attrNames self.nixosConfigurations;
+    in map names [ ${list} ]`
+  const { stdout, stderr, status } = spawnSync(
+    'nix-instantiate',
+    ['--store', 'dummy://', '--eval', '--strict', '--json', '-E', expression],
+    { encoding: 'utf8' },
+  )
+  if (status !== 0) throw new Error(stderr)
+  return JSON.parse(stdout) as string[][]
+}
+
+test('nix finds the new host in every edited flake, and the others as before', async ({ skip }) => {
+  if (spawnSync('nix-instantiate', ['--version']).error) skip('nix-instantiate is not installed')
+  const copies: string[] = []
+  for (const expected of edits) {
+    const copy = copyOf(expected.flake)
+    const { file, after } = await edit(copy, 'sorrow')
+    writeFileSync(file, after)
+    copies.push(copy)
+  }
+  const before = evaluated(edits.map(({ flake }) => join(corpus, flake)))
+  const after = evaluated(copies)
+  // the one flake that makes a second host of each name
+  const made = (flake: string): string[] =>
+    flake === 'map-attrs-prime' ? ['sorrow', 'sorrow-vm'] : ['sorrow']
+  for (const [index, { flake }] of edits.entries()) {
+    const expected = [...before[index]!, ...made(flake)].toSorted()
+    expect([flake, ...after[index]!.toSorted()]).toEqual([flake, ...expected])
+  }
+  expect(dirname(copies[0]!)).toContain(scratch)
+})
