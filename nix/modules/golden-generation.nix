@@ -61,8 +61,8 @@ in
       validate
     ];
 
-    # Before boot-complete.target, which a failure keeps from being reached. Not after multi-user.target,
-    # which wants this unit and is therefore ordered after it: that would be a cycle.
+    # Before boot-complete.target, which a failure keeps from being reached. Not after multi-user.target:
+    # with that as well the two targets can close a cycle, and systemd then drops a unit.
     systemd.services.golden-boot-validation = {
       description = "Validation of this boot";
       wantedBy = [ "multi-user.target" ];

@@ -13,7 +13,7 @@ export const hosts = ['sorrow', 'torment'] as const
 export const text = (path: string): string => readFileSync(join(import.meta.dirname, path), 'utf8')
 
 /** A store of the test's own, so that nothing is left in the machine's and any user may run it. */
-function store(): string[] {
+export function store(): string[] {
   const directory = mkdtempSync(join(tmpdir(), 'lab-nix-'))
   onTestFinished(async () => {
     // what nix adds to a store is read-only

@@ -38,6 +38,9 @@ let
 in
 {
   config = lib.mkIf cfg.enable {
+    # a generated hardware configuration names btrfs subvolumes, of which ext4 has none
+    fileSystems."/nix".enable = lib.mkIf (cfg.layout == "ext4") false;
+
     disko.devices.disk.main = {
       type = "disk";
       inherit (cfg) device imageSize;
