@@ -1,4 +1,4 @@
-import { spawnSync } from 'node:child_process'
+import { spawn } from 'node:child_process'
 import {
   closeSync,
   constants,
@@ -136,22 +136,26 @@ export async function withDirectory<T>(
 ): Promise<T> {
   const fd = open(directory, constants.O_RDONLY | constants.O_DIRECTORY, 'open')
   try {
-    // flock(1) locks the open file that it inherits, which stays open here
-    const { status, error } = spawnSync('flock', ['--timeout', String(seconds), '3'], {
-      stdio: ['ignore', 'ignore', 'inherit', fd],
-    })
-    if (error)
-      throw new Failure('Cannot lock: flock is not installed', {
-        hint: 'just doctor',
-        cause: error,
-      })
-    if (status !== 0) {
+    if (!(await flocked(fd, seconds))) {
       throw new Failure(
-        `Cannot write in \`${directory}\`: another task is at it since ${seconds} s`,
+        `Cannot write in \`${directory}\`: another task has been at it for ${seconds} s`,
       )
     }
     return await work()
   } finally {
     closeSync(fd)
   }
+}
+
+/** flock(1) locks the open file that it inherits, which stays open here when it has ended. */
+async function flocked(fd: number, seconds: number): Promise<boolean> {
+  const child = spawn('flock', ['--timeout', String(seconds), '3'], {
+    stdio: ['ignore', 'ignore', 'inherit', fd],
+  })
+  const code = await new Promise<number | null>((resolve, reject) => {
+    child.on('error', reject).on('exit', resolve)
+  }).catch((cause: unknown) => {
+    throw new Failure('Cannot lock: flock is not installed', { hint: 'just doctor', cause })
+  })
+  return code === 0
 }

@@ -1,0 +1,136 @@
+import {
+  appendFileSync,
+  chmodSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { readRegular, withDirectory, writeFile } from '../../lib/write-file.ts'
+
+let dir: string
+let path: string
+beforeEach(() => {
+  dir = mkdtempSync(join(tmpdir(), 'write-file-'))
+  path = join(dir, 'flake.nix')
+})
+afterEach(() => rmSync(dir, { recursive: true, force: true }))
+
+describe('reading', () => {
+  test('gives bytes and mode', () => {
+    writeFileSync(path, Buffer.from([0xff, 0x0d, 0x0a]))
+    chmodSync(path, 0o640)
+    expect(readRegular(path)).toMatchObject({
+      path,
+      bytes: Buffer.from([0xff, 0x0d, 0x0a]),
+      mode: 0o640,
+    })
+  })
+
+  test('refuses a symlink, a directory and nothing at all', () => {
+    symlinkSync('/etc/passwd', path)
+    expect(() => readRegular(path)).toThrow(`Cannot edit \`${path}\`: it is a symlink`)
+    expect(() => readRegular(dir)).toThrow(`Cannot read \`${dir}\`: it is not a regular file`)
+    expect(() => readRegular(join(dir, 'none'))).toThrow('it does not exist')
+  })
+})
+
+describe('writing', () => {
+  test('replaces the file by another, with its mode and owner, and leaves no draft', () => {
+    writeFileSync(path, 'old')
+    chmodSync(path, 0o604)
+    const { ino } = statSync(path)
+    writeFile(path, 'new', { over: readRegular(path) })
+    expect(readFileSync(path, 'utf8')).toBe('new')
+    expect(statSync(path).mode & 0o7777).toBe(0o604)
+    expect(statSync(path).ino).not.toBe(ino)
+    expect(readdirSync(dir)).toEqual(['flake.nix'])
+  })
+
+  test.skipIf(process.getuid?.() !== 0)(
+    'keeps the owner when root writes (skipped: not root)',
+    () => {
+      writeFileSync(path, 'old')
+      const over = { ...readRegular(path), uid: 12345, gid: 54321 }
+      writeFile(path, 'new', { over })
+      expect(statSync(path)).toMatchObject({ uid: 12345, gid: 54321 })
+    },
+  )
+
+  test('makes a new file with the mode asked for, and never over another', () => {
+    writeFile(path, 'one', { mode: 0o600 })
+    expect(statSync(path).mode & 0o7777).toBe(0o600)
+    expect(() => writeFile(path, 'two')).toThrow(`Cannot write \`${path}\`: it exists`)
+    expect(readFileSync(path, 'utf8')).toBe('one')
+    expect(readdirSync(dir)).toEqual(['flake.nix'])
+  })
+
+  test('refuses a file that changed, vanished or became a symlink since it was read', () => {
+    const changes: (() => void)[] = [
+      () => appendFileSync(path, ' '),
+      () => writeFileSync(path, 'OLD'),
+      () => rmSync(path),
+      () => {
+        rmSync(path)
+        writeFileSync(join(dir, 'other'), 'old')
+        symlinkSync('other', path)
+      },
+    ]
+    for (const change of changes) {
+      rmSync(path, { force: true })
+      writeFileSync(path, 'old')
+      const over = readRegular(path)
+      change()
+      const now = existsSync(path) && [lstatSync(path).isSymbolicLink(), readFileSync(path, 'utf8')]
+      expect(() => writeFile(path, 'new', { over })).toThrow('it changed meanwhile')
+      expect(
+        existsSync(path) && [lstatSync(path).isSymbolicLink(), readFileSync(path, 'utf8')],
+      ).toEqual(now)
+      expect(readdirSync(dir).filter((entry) => entry.endsWith('.new'))).toEqual([])
+    }
+  })
+
+  test('says why it cannot, in one line', () => {
+    expect(() => writeFile(join(dir, 'no/such/file'), '')).toThrow(
+      /^Cannot write `.*`: no such file or directory$/,
+    )
+    mkdirSync(path)
+    const over = { path, bytes: Buffer.from(''), mode: 0o644, uid: 0, gid: 0 }
+    expect(() => writeFile(path, 'x', { over })).toThrow('it changed meanwhile')
+  })
+})
+
+describe('a locked directory', () => {
+  test('lets one in at a time, and the next when it is done', async () => {
+    const log: string[] = []
+    const work = (name: string) =>
+      withDirectory(dir, 20, async () => {
+        log.push(`${name} in`)
+        await sleep(50)
+        log.push(`${name} out`)
+      })
+    await Promise.all([work('a'), work('b'), work('c')])
+    expect(log).toHaveLength(6)
+    for (const i of [0, 2, 4]) expect(log[i + 1]).toBe(log[i]!.replace('in', 'out'))
+    expect(readdirSync(dir)).toEqual([])
+  })
+
+  test('is free again after a failure, and refuses who waited long enough', async () => {
+    await expect(withDirectory(dir, 1, () => Promise.reject(new Error('no')))).rejects.toThrow('no')
+    await withDirectory(dir, 1, async () => {
+      await expect(withDirectory(dir, 0.2, () => Promise.resolve())).rejects.toThrow(
+        `Cannot write in \`${dir}\`: another task has been at it for 0.2 s`,
+      )
+    })
+  })
+})
