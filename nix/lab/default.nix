@@ -1,6 +1,6 @@
 # labSystem: a host evaluated for the lab's Debian guest, from the same files as NixOS and with no input.
 let
-  lib = import ./modules.nix;
+  lib = import ./lib;
 in
 {
   inherit lib;
