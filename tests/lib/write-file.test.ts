@@ -57,15 +57,13 @@ describe('writing', () => {
     expect(readdirSync(dir)).toEqual(['flake.nix'])
   })
 
-  test.skipIf(process.getuid?.() !== 0)(
-    'keeps the owner when root writes (skipped: not root)',
-    () => {
-      writeFileSync(path, 'old')
-      const over = { ...readRegular(path), uid: 12345, gid: 54321 }
-      writeFile(path, 'new', { over })
-      expect(statSync(path)).toMatchObject({ uid: 12345, gid: 54321 })
-    },
-  )
+  test('keeps the owner when root writes', ({ skip }) => {
+    if (process.getuid?.() !== 0) skip('only root can give a file away')
+    writeFileSync(path, 'old')
+    const over = { ...readRegular(path), uid: 12345, gid: 54321 }
+    writeFile(path, 'new', { over })
+    expect(statSync(path)).toMatchObject({ uid: 12345, gid: 54321 })
+  })
 
   test('makes a new file with the mode asked for, and never over another', () => {
     writeFile(path, 'one', { mode: 0o600 })

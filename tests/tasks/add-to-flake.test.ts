@@ -1,0 +1,359 @@
+import { spawn, spawnSync } from 'node:child_process'
+import {
+  chmodSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
+import { delimiter, join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { project } from '../../lib/settings.ts'
+
+let dir: string
+let flake: string
+beforeEach(() => {
+  dir = realpathSync(mkdtempSync(join(tmpdir(), 'add-to-flake-')))
+  flake = join(dir, 'flake')
+  mkdirSync(flake)
+})
+afterEach(() => rmSync(dir, { recursive: true, force: true }))
+
+interface Ended {
+  code: number | null
+  out: string
+  err: string
+}
+
+const start = (args: string[], path?: string) =>
+  spawn(process.execPath, ['--import', 'tsx', 'tasks/add-to-flake.ts', ...args], {
+    cwd: project,
+    env: { ...process.env, ...(path === undefined ? {} : { PATH: path }) },
+  })
+
+async function add(args: string[], path?: string): Promise<Ended> {
+  const child = start([...args, ...(args.includes('--flake') ? [] : ['--flake', flake])], path)
+  let [out, err] = ['', '']
+  child.stdout.on('data', (text) => (out += text))
+  child.stderr.on('data', (text) => (err += text))
+  const code = await new Promise<number | null>((resolve) => child.on('close', resolve))
+  return { code, out, err }
+}
+
+/** A flake without inputs, so that nix can evaluate it anywhere. */
+const plain = `{
+  outputs =
+    { self }:
+    let
+      mkHost = name: { inherit name; };
+    in
+    {
+      nixosConfigurations = {
+        alpha = mkHost "alpha"; # first
+        beta = mkHost "beta"; # second
+      };
+    };
+}
+`
+const withSorrow = plain.replace('# second\n', '# second\n        sorrow = mkHost "sorrow";\n')
+
+const write = (text: string): void => writeFileSync(join(flake, 'flake.nix'), text)
+const read = (): string => readFileSync(join(flake, 'flake.nix'), 'utf8')
+const git = (...args: string[]): string => {
+  const { status, stdout, stderr } = spawnSync('git', ['-C', flake, ...args], { encoding: 'utf8' })
+  if (status !== 0) throw new Error(stderr)
+  return stdout
+}
+const hasNix = spawnSync('nix-instantiate', ['--version']).error === undefined
+
+/** A directory for PATH that holds these commands of the machine and nothing else. */
+function only(...commands: string[]): string {
+  const bin = join(dir, 'bin')
+  mkdirSync(bin, { recursive: true })
+  for (const command of commands) {
+    const from = process.env['PATH']!.split(delimiter).find((at) => existsSync(join(at, command)))
+    if (from) symlinkSync(join(from, command), join(bin, command))
+  }
+  return bin
+}
+
+/** A directory for PATH in whose nix-instantiate `first` is done, by sh, before the real one runs. */
+function nixAfter(first: string): string {
+  const real = spawnSync('sh', ['-c', 'command -v nix-instantiate'], {
+    encoding: 'utf8',
+  }).stdout.trim()
+  const bin = join(dir, 'slow')
+  mkdirSync(bin)
+  writeFileSync(join(bin, 'nix-instantiate'), `#!/bin/sh\n${first}\nexec ${real} "$@"\n`, {
+    mode: 0o755,
+  })
+  return `${bin}${delimiter}${process.env['PATH']}`
+}
+
+describe('add-to-flake', () => {
+  test('adds one line, has nix look at it, and does nothing the second time', async () => {
+    write(plain)
+    chmodSync(join(flake, 'flake.nix'), 0o640)
+    const first = await add(['sorrow'])
+    expect(first).toMatchObject({ code: 0, err: '' })
+    expect(read()).toBe(withSorrow)
+    expect(statSync(join(flake, 'flake.nix')).mode & 0o777).toBe(0o640)
+    expect(first.out).toContain(
+      `Added \`sorrow\` at line 11 of ${flake}/flake.nix (like \`beta\`, `,
+    )
+    expect(first.out).toContain('+         sorrow = mkHost "sorrow";')
+    if (hasNix) {
+      expect(first.out).toContain('nix parses it: yes')
+      expect(first.out).toContain('nix evaluates the host names: yes')
+    }
+    const { ino, mtimeMs } = statSync(join(flake, 'flake.nix'))
+    const second = await add(['sorrow'])
+    expect(second).toMatchObject({ code: 0, err: '' })
+    expect(second.out).toBe(
+      `Nothing to do: \`sorrow\` is at line 11 of ${flake}/flake.nix already\n`,
+    )
+    expect(statSync(join(flake, 'flake.nix'))).toMatchObject({ ino, mtimeMs })
+    expect(readdirSync(flake).filter((entry) => entry !== 'flake.lock')).toEqual(['flake.nix'])
+  })
+
+  test('shows all and writes nothing with --dry-run', async () => {
+    write(plain)
+    git('init', '--quiet')
+    git('add', '.')
+    mkdirSync(join(flake, 'hosts/sorrow'), { recursive: true })
+    writeFileSync(join(flake, 'hosts/sorrow/default.nix'), '{ }\n')
+    const before = git('status', '--porcelain', '--untracked-files=all')
+    const { code, out } = await add(['sorrow', '--dry-run'])
+    expect(code).toBe(0)
+    expect(out).toContain('Would add `sorrow` at line 11')
+    expect(out).toContain('+         sorrow = mkHost "sorrow";')
+    expect(read()).toBe(plain)
+    expect(git('status', '--porcelain', '--untracked-files=all')).toBe(before)
+  })
+
+  test('prints data with --json', async () => {
+    write(plain)
+    const { out } = await add(['sorrow', '--json'])
+    expect(JSON.parse(out)).toEqual({
+      host: 'sorrow',
+      outcome: 'added',
+      file: join(flake, 'flake.nix'),
+      line: 11,
+      inserted: '\n        sorrow = mkHost "sorrow";',
+      like: 'beta',
+      reason: 'the form of 2 of the 2 hosts there',
+      parsed: hasNix ? { asked: true } : expect.anything(),
+      evaluated: hasNix ? { asked: true } : expect.anything(),
+      marked: [],
+      notes: [],
+    })
+    expect(JSON.parse((await add(['sorrow', '--json'])).out)).toMatchObject({ outcome: 'present' })
+  })
+
+  test('edits the file that flake.nix imports', async () => {
+    cpSync(join(project, 'tests/flakes/import-hosts'), flake, { recursive: true })
+    const before = read()
+    const { code, out } = await add(['sorrow'])
+    expect(code).toBe(0)
+    expect(out).toContain(`line 9 of ${flake}/hosts/default.nix`)
+    expect(read()).toBe(before)
+    expect(readFileSync(join(flake, 'hosts/default.nix'), 'utf8')).toContain(
+      '  sorrow = host "sorrow";\n',
+    )
+  })
+
+  test('has nothing to do where a directory is listed', async () => {
+    cpSync(join(project, 'tests/flakes/read-dir'), flake, { recursive: true })
+    const { code, out } = await add(['sorrow'])
+    expect(code).toBe(0)
+    expect(out).toContain(
+      `Nothing to do: by line 7 of ${flake}/flake.nix, the hosts are what is in ${flake}/hosts`,
+    )
+    expect(out).toContain(`Note: \`${flake}/hosts/sorrow\` is not there yet`)
+  })
+})
+
+describe('in a git repository', () => {
+  const host = (): void => {
+    mkdirSync(join(flake, 'hosts/sorrow'), { recursive: true })
+    writeFileSync(join(flake, 'hosts/sorrow/default.nix'), '{ }\n')
+    writeFileSync(join(flake, 'hosts/other.nix'), '{ }\n')
+  }
+
+  test('the files of the host, and no others, are made known to it', async () => {
+    write(plain)
+    git('init', '--quiet')
+    git('add', 'flake.nix')
+    host()
+    const { code, out } = await add(['sorrow'])
+    expect(code).toBe(0)
+    expect(out).toContain(
+      'git add --intent-to-add hosts/sorrow/default.nix: else the flake does not see it',
+    )
+    expect(git('status', '--porcelain', '--untracked-files=all').split('\n')).toEqual([
+      'AM flake.nix',
+      ' A hosts/sorrow/default.nix',
+      '?? hosts/other.nix',
+      '',
+    ])
+    expect((await add(['sorrow'])).out).not.toContain('git add')
+  })
+
+  test('whose root is above, the same is done', async () => {
+    spawnSync('git', ['-C', dir, 'init', '--quiet'])
+    write(plain)
+    git('add', 'flake.nix')
+    host()
+    const { code, out } = await add(['sorrow'])
+    expect(code).toBe(0)
+    expect(out).toContain('git add --intent-to-add hosts/sorrow/default.nix')
+    if (hasNix) expect(out).toContain('nix evaluates the host names: yes')
+    expect(git('status', '--porcelain')).toContain(' A flake/hosts/sorrow/default.nix')
+  })
+
+  test('that is not there, or with no git and no nix at all, the line is added', async () => {
+    write(plain)
+    host()
+    const { code, out, err } = await add(['sorrow'], only('sh', 'bash', 'setpriv', 'flock', 'ps'))
+    expect({ code, err }).toEqual({ code: 0, err: '' })
+    expect(read()).toBe(withSorrow)
+    expect(out).toContain('nix parses it: not known (nix is not installed)')
+    expect(out).not.toContain('git add')
+  })
+})
+
+describe('nix', () => {
+  test('that cannot fetch the inputs says nothing of the edit', async ({ skip }) => {
+    if (!hasNix) skip('nix-instantiate is not installed')
+    const text = plain
+      .replace('{\n', '{\n  inputs.gone.url = "path:/nonexistent/gone";\n')
+      .replace('{ self }', '{ self, gone }')
+    write(text)
+    const { code, out } = await add(['sorrow'])
+    expect(code).toBe(0)
+    expect(out).toContain('nix parses it: yes')
+    expect(out).toMatch(/nix evaluates the host names: not known \(.*nonexistent/)
+    expect(read()).toContain('sorrow = mkHost "sorrow";')
+  })
+
+  test('that finds the edit wrong keeps it from being written', async ({ skip }) => {
+    if (!hasNix) skip('nix-instantiate is not installed')
+    const text = plain
+      .replace('nixosConfigurations = {', 'nixosConfigurations = self.lib.two {')
+      .replace(
+        '    {\n      nixos',
+        '    {\n      lib.two = hosts: assert builtins.length (builtins.attrNames hosts) == 2; hosts;\n      nixos',
+      )
+    write(text)
+    const { code, out, err } = await add(['sorrow'])
+    expect({ code, out }).toEqual({ code: 3, out: '' })
+    expect(err).toMatch(
+      /^add-to-flake: Cannot add to `.*flake.nix` at line 12: assertion .* failed/,
+    )
+    expect(read()).toBe(text)
+  })
+
+  test('that cannot parse the file as it is says nothing of the edit', async ({ skip }) => {
+    if (!hasNix) skip('nix-instantiate is not installed')
+    // nix takes no byte order mark, some editors write one
+    write(`\uFEFF${plain}`)
+    const { code, out } = await add(['sorrow'])
+    expect(code).toBe(0)
+    expect(out).toMatch(/nix parses it: not known \(syntax error/)
+    expect(read()).toBe(`\uFEFF${withSorrow}`)
+  })
+})
+
+describe('what cannot be done', () => {
+  const refused = async (args: string[], message: string | RegExp, code = 2): Promise<void> => {
+    const before = existsSync(join(flake, 'flake.nix')) ? read() : undefined
+    const ended = await add(args)
+    expect(ended).toMatchObject({ code, out: '' })
+    expect(ended.err.split('\n')[0]).toMatch(message)
+    expect(ended.err.trimEnd().split('\n').length).toBeLessThanOrEqual(2)
+    expect(existsSync(join(flake, 'flake.nix')) ? read() : undefined).toBe(before)
+  }
+
+  test.each(['${x}', '../x', 'a\n"b', ''])('a host called %j', async (name) => {
+    write(plain)
+    await refused([name], /^add-to-flake: Cannot use `.*` as a host name$/)
+  })
+
+  test('a flake that is not there, broken, or a symlink', async () => {
+    await refused(['sorrow'], `add-to-flake: Cannot find \`${flake}/flake.nix\``)
+    write('{\n  outputs = { self }: {\n    nixosConfigurations = { a = ; };\n  };\n}\n')
+    await refused(
+      ['sorrow'],
+      `add-to-flake: Cannot parse \`${flake}/flake.nix\`: syntax error at line 3`,
+    )
+    write(plain)
+    renameSync(join(flake, 'flake.nix'), join(dir, 'real.nix'))
+    symlinkSync('../real.nix', join(flake, 'flake.nix'))
+    await refused(['sorrow'], `add-to-flake: Cannot edit \`${flake}/flake.nix\`: it is a symlink`)
+  })
+
+  test('a form that is not known', async () => {
+    cpSync(join(project, 'tests/flakes/refused/json'), flake, { recursive: true })
+    await refused(
+      ['sorrow'],
+      `add-to-flake: Cannot add \`sorrow\` to \`${flake}/flake.nix\` at line 6: `,
+    )
+  })
+
+  test('a wrong flag or a second name', async () => {
+    write(plain)
+    await refused(['sorrow', '--no-such-flag'], /^add-to-flake: Unknown argument/)
+    await refused(['sorrow', 'torment'], /^add-to-flake: Unknown argument: torment/)
+  })
+})
+
+describe('meanwhile', () => {
+  test('five at once lose none', async () => {
+    write(plain)
+    const names = ['one', 'two', 'three', 'four', 'five']
+    const ended = await Promise.all(names.map((name) => add([name])))
+    expect(ended.map(({ code }) => code)).toEqual([0, 0, 0, 0, 0])
+    for (const name of names) expect(read()).toContain(`        ${name} = mkHost "${name}";\n`)
+    expect(read().split('\n').length).toBe(plain.split('\n').length + 5)
+  })
+
+  test('an editor saved the file: it stays as saved', async ({ skip }) => {
+    if (!hasNix) skip('nix-instantiate is not installed')
+    write(plain)
+    const saved = `${plain}# saved by an editor\n`
+    writeFileSync(join(dir, 'saved'), saved)
+    const path = nixAfter(`cp ${join(dir, 'saved')} ${join(flake, 'flake.nix')}`)
+    const { code, err } = await add(['sorrow'], path)
+    expect(code).toBe(3)
+    expect(err).toContain(`Cannot write \`${flake}/flake.nix\`: it changed meanwhile`)
+    expect(read()).toBe(saved)
+    expect((await add(['sorrow'])).code).toBe(0)
+    expect(read()).toBe(`${withSorrow}# saved by an editor\n`)
+  })
+
+  test('the task was killed: nothing is changed or left', async ({ skip }) => {
+    if (!hasNix) skip('nix-instantiate is not installed')
+    write(plain)
+    const mark = join(dir, 'asked')
+    const child = start(['sorrow', '--flake', flake], nixAfter(`touch ${mark}; exec sleep 30`))
+    const ended = new Promise((resolve) => child.on('close', resolve))
+    for (let waited = 0; !existsSync(mark) && waited < 200; waited++) await sleep(50)
+    expect(existsSync(mark)).toBe(true)
+    child.kill('SIGKILL')
+    await ended
+    expect(read()).toBe(plain)
+    expect(readdirSync(flake)).toEqual(['flake.nix'])
+    expect((await add(['sorrow'])).code).toBe(0)
+    expect(read()).toBe(withSorrow)
+  })
+})
