@@ -58,27 +58,27 @@ export interface WaitForSshOptions
   limit: number
   /** The command that has to succeed. Default `true`. */
   until?: string
-  /** Seconds a silent connection is given before another is tried beside it. Default 2. */
+  /** Seconds a silent connection has before another is tried beside it. Default 2, 5 with `wake`. */
   silence?: number
 }
 
 /**
  * Waits until a command works over SSH and returns the connection that it worked on. Tries are
- * `every` 0.4 s at most: polling faster takes an emulated guest's CPU. After a wake a silent
- * connection is given no longer than that either.
+ * `every` 0.4 s at most: polling faster takes an emulated guest's CPU.
  *
- * QEMU's user network accepts a connection before the guest has a network, repeats its SYN into
- * the guest 3, 9 and 21 s later, and does so even when we have hung up: each costs the guest an
- * sshd as soon as it is up. So silent connections are few and kept, and the first one on which a
- * banner comes is used.
- * @throws Failure with the last reason when the limit passes; at once for another host key
+ * QEMU's user network accepts a connection before the guest has a network, and keeps repeating its
+ * SYN into the guest even when we have hung up: each costs the guest an sshd once it is up
+ * (measured: 30 tries during a boot came as 30 connections after it). So silent connections are
+ * few and kept, and the first one on which a banner comes is used. A `wake`, such as a line of the
+ * serial log, tries at once, and from then on silence is given no longer than `every`.
+ * @throws Failure with the last reason when the limit passes; OtherHostKey at once
  */
 export async function waitForSsh(options: WaitForSshOptions): Promise<Ssh> {
   const { limit, until = 'true', every = 0.4, signal, wake } = options
   const prepared = await prepare(options)
   const from = now()
   const silent = new Map<Socket, Promise<Socket>>()
-  let patience = options.silence ?? 2
+  let patience = options.silence ?? (wake ? 5 : 2)
   let knocked = from
   let stopListening: (() => void) | undefined
 
