@@ -3,10 +3,10 @@
 let
   # NixOS's own top-level names, and those of the inputs that only the NixOS side imports
   nixos = [
-    "appstream" "boot" "console" "containers" "documentation" "environment" "fileSystems" "fonts" "gtk" "hardware"
-    "i18n" "ids" "image" "location" "meta" "networking" "nix" "nixpkgs" "power" "powerManagement" "programs" "qt"
-    "security" "services" "specialisation" "swapDevices" "system" "systemd" "time" "users" "virtualisation" "xdg"
-    "zramSwap" "disko" "home-manager" "sops"
+    "appstream" "boot" "console" "containers" "documentation" "environment" "fileSystems" "fonts" "gtk"
+    "hardware" "i18n" "ids" "image" "location" "meta" "networking" "nix" "nixpkgs" "power"
+    "powerManagement" "programs" "qt" "security" "services" "specialisation" "swapDevices" "system"
+    "systemd" "time" "users" "virtualisation" "xdg" "zramSwap" "disko" "home-manager" "sops"
   ];
   failed = map (a: a.message) (builtins.filter (a: !a.assertion) config.assertions);
   checked = value:
@@ -33,7 +33,7 @@ in
     type = lib.types.attrsOf lib.types.str;
     default = { };
     example = { tailscale = "Debian carries no tailscale"; };
-    description = "Services that the host declares and this guest cannot have, each with the reason; reported as n/a.";
+    description = "What the host declares and this guest cannot have, with the reason; reported as n/a.";
   };
 
   options.lab.unavailableUnits = lib.mkOption {
@@ -44,9 +44,8 @@ in
 
   config.lab = {
     unavailable = lib.listToAttrs (map (l: lib.nameValuePair l.service l.reason) lacking);
-    unavailableUnits = lib.listToAttrs (map (l: lib.nameValuePair l.unit l.reason) (lib.filter (l: l.unit != null) lacking));
+    unavailableUnits = lib.listToAttrs
+      (map (l: lib.nameValuePair l.unit l.reason) (lib.filter (l: l.unit != null) lacking));
   };
-  config.system.build = lib.optionalAttrs (builtins.pathExists ./toplevel.nix) {
-    toplevel = checked (import ./toplevel.nix { inherit lib pkgs config; });
-  };
+  config.system.build.toplevel = checked (import ./toplevel.nix { inherit lib pkgs config; });
 }

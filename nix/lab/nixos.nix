@@ -13,8 +13,10 @@ let
   text = opt types.lines "";
   # A list of names that may also be a set of booleans, so that a name can be taken off again; read as a
   # sorted list.
+  namesOrBools = types.coercedTo (types.listOf types.str) (names: lib.genAttrs names (_: true))
+    (types.attrsOf types.bool);
   nameSet = mkOption {
-    type = types.coercedTo (types.listOf types.str) (names: lib.genAttrs names (_: true)) (types.attrsOf types.bool);
+    type = namesOrBools;
     default = { };
     apply = set: lib.attrNames (lib.filterAttrs (_: on: on) set);
   };
@@ -22,7 +24,8 @@ let
   many = module: opt (types.attrsOf (types.submodule module)) { };
   openMany = options: many { freeformType = types.shape; inherit options; };
 
-  # A setting of a unit: a list wherever one definition is a list, else all must agree (systemd-unit-options.nix).
+  # A setting of a unit: a list wherever one definition is a list, else all must agree
+  # (nixos/lib/systemd-unit-options.nix).
   unitSetting = lib.mkOptionType {
     name = "systemd option";
     merge = loc: defs:
@@ -55,7 +58,8 @@ let
     in
     {
       options = unit // {
-        environment = opt (types.attrsOf (types.nullOr (types.oneOf [ types.str types.path types.package ]))) { };
+        environment = opt
+          (types.attrsOf (types.nullOr (types.oneOf [ types.str types.path types.package ]))) { };
         path = opt (types.listOf (types.oneOf [ types.package types.str ])) [ ];
         enableDefaultPath = yes;
         serviceConfig = section;
@@ -64,12 +68,14 @@ let
         reloadIfChanged = no;
         stopIfChanged = yes;
         notSocketActivated = no;
-        startAt = mkOption { type = types.either types.str (types.listOf types.str); default = [ ]; apply = lib.toList; };
+        startAt = opt (types.either types.str (types.listOf types.str)) [ ] // { apply = lib.toList; };
       } // lib.genAttrs [ "script" "preStart" "postStart" "reload" "preStop" "postStop" ] (_: text);
 
       config.serviceConfig = mkMerge [
         (mkIf (config.preStart != "") { ExecStartPre = [ "${job "pre-start" config.preStart}" ]; })
-        (mkIf (config.script != "") { ExecStart = "${job "start" config.script} ${config.scriptArgs}"; })
+        (mkIf (config.script != "") {
+          ExecStart = "${job "start" config.script} ${config.scriptArgs}";
+        })
         (mkIf (config.postStart != "") { ExecStartPost = [ "${job "post-start" config.postStart}" ]; })
         (mkIf (config.reload != "") { ExecReload = "${job "reload" config.reload}"; })
         (mkIf (config.preStop != "") { ExecStop = "${job "pre-stop" config.preStop}"; })
@@ -141,11 +147,12 @@ in
         kernelModules = nameSet;
         systemd.enable = yes;
       };
-      kernel.sysctl = opt (types.attrsOf (types.nullOr (types.oneOf [ types.bool types.int types.str ]))) { };
+      kernel.sysctl = opt
+        (types.attrsOf (types.nullOr (types.oneOf [ types.bool types.int types.str ]))) { };
       kernelModules = nameSet;
       kernelParams = list;
       blacklistedKernelModules = nameSet;
-      supportedFilesystems = opt (types.coercedTo (types.listOf types.str) (fs: lib.genAttrs fs (_: true)) (types.attrsOf types.bool)) { };
+      supportedFilesystems = opt namesOrBools { };
       loader = {
         timeout = opt (types.nullOr types.int) 5;
         efi.canTouchEfiVariables = no;
@@ -238,7 +245,10 @@ in
         settings = open {
           PasswordAuthentication = yes;
           KbdInteractiveAuthentication = yes;
-          PermitRootLogin = opt (types.nullOr (types.enum [ "yes" "without-password" "prohibit-password" "forced-commands-only" "no" ])) "prohibit-password";
+          PermitRootLogin = opt
+            (types.nullOr (types.enum [
+              "yes" "without-password" "prohibit-password" "forced-commands-only" "no"
+            ])) "prohibit-password";
         };
       };
       qemuGuest.enable = mkEnableOption "the qemu guest agent";
@@ -285,11 +295,20 @@ in
       targets = units [ ];
       timers = units [ "timerConfig" ];
       slices = units [ "sliceConfig" ];
-      network = open { enable = no; links = openMany { }; networks = openMany { }; netdevs = openMany { }; };
+      network = open {
+        enable = no;
+        links = openMany { };
+        networks = openMany { };
+        netdevs = openMany { };
+      };
       settings.Manager = opt (types.attrsOf types.unspecified) { };
       tmpfiles.rules = list;
       tmpfiles.settings = opt (types.attrsOf (types.attrsOf types.attrs)) { };
-      user = { inherit services; timers = units [ "timerConfig" ]; sockets = units [ "socketConfig" ]; };
+      user = {
+        inherit services;
+        timers = units [ "timerConfig" ];
+        sockets = units [ "socketConfig" ];
+      };
     };
 
     users = {
@@ -302,7 +321,8 @@ in
 
   config = {
     # NixOS turns `startAt` into a timer of the same name
-    systemd.timers = lib.mapAttrs (_: s: { wantedBy = [ "timers.target" ]; timerConfig.OnCalendar = s.startAt; })
+    systemd.timers = lib.mapAttrs
+      (_: s: { wantedBy = [ "timers.target" ]; timerConfig.OnCalendar = s.startAt; })
       (lib.filterAttrs (_: s: s.enable && s.startAt != [ ]) config.systemd.services);
     users.users.root = { uid = 0; home = lib.mkDefault "/root"; group = lib.mkDefault "root"; };
   };

@@ -8,22 +8,28 @@
 # sandbox holds only busybox; a derivation then has the same store path on the host and in the guest.
 { lib, system ? "x86_64-linux" }:
 let
-  inherit (lib) concatMapStringsSep escapeShellArg filter genAttrs mapAttrs optionalAttrs optionalString unique;
+  inherit (lib)
+    concatMapStringsSep escapeShellArg filter genAttrs hasPrefix mapAttrs optionalString unique;
+  inherit (lib) types;
 
   # What the image has: its list, and what is essential to any Debian.
   carried = filter (line: lib.isString line && !lib.hasPrefix "#" line)
     (builtins.split "\n" (builtins.readFile ./image/packages))
-    ++ [ "bash" "coreutils" "dash" "diffutils" "findutils" "grep" "gzip" "hostname" "sed" "tar" "util-linux" ];
+    ++ [
+      "bash" "coreutils" "dash" "diffutils" "findutils" "grep" "gzip" "hostname" "sed" "tar" "util-linux"
+    ];
 
   debianPackage = pname: { debian ? pname, mainProgram ? pname }:
-    if !lib.elem debian carried then unavailable pname "the image does not carry Debian's `${debian}`" else {
-    type = "derivation";
-    name = pname;
-    inherit pname debian system;
-    outPath = "/usr";
-    outputName = "out";
-    meta = { inherit mainProgram; description = "Debian package ${debian}"; };
-  };
+    if !lib.elem debian carried then
+      unavailable pname "the image does not carry Debian's `${debian}`"
+    else {
+      type = "derivation";
+      name = pname;
+      inherit pname debian system;
+      outPath = "/usr";
+      outputName = "out";
+      meta = { inherit mainProgram; description = "Debian package ${debian}"; };
+    };
 
   # Throws only when its path is used, so that a list of packages may name it and report it.
   unavailable = pname: reason: {
@@ -56,7 +62,7 @@ let
 
   # Every file of `paths` as a symbolic link; Debian's packages are on PATH already and are left out.
   symlinkJoin = args@{ name, paths, postBuild ? "", ... }:
-    run name (optionalAttrs (args ? meta) { } // { paths = filter (p: "${p}" != "/usr") paths; }) ''
+    run name { paths = filter (p: "${p}" != "/usr") paths; } ''
       join() {
         mkdir -p "$2"
         for f in "$1"/* "$1"/.[!.]*; do
@@ -100,10 +106,10 @@ let
     neovim = { mainProgram = "nvim"; };
   };
   plain = [
-    "age" "atuin" "bash" "bat" "chezmoi" "cpio" "curl" "direnv" "dash" "ethtool" "eza" "fish" "fzf" "gawk" "git"
-    "gzip" "htop" "hostname" "iptables" "kmod" "python3" "vim" "jq" "less" "lsof" "nano" "nftables" "qemu-guest-agent" "rsync" "shadow"
-    "shellcheck" "socat" "spice-vdagent" "strace" "su" "sudo" "syncthing" "tcpdump" "tmux" "tree" "unzip" "wget"
-    "which" "yq" "zip" "zoxide" "zsh" "zstd"
+    "age" "atuin" "bat" "chezmoi" "cpio" "curl" "dash" "direnv" "ethtool" "eza" "fish" "fzf" "gawk" "git"
+    "gzip" "hostname" "htop" "iptables" "jq" "kmod" "less" "lsof" "nano" "nftables" "python3"
+    "qemu-guest-agent" "rsync" "shellcheck" "socat" "strace" "sudo" "syncthing" "tcpdump" "tmux" "tree"
+    "unzip" "vim" "wget" "yq" "zip" "zoxide" "zsh" "zstd"
   ];
   absent = {
     tailscale = "Debian carries no tailscale";
@@ -121,7 +127,12 @@ let
       _type = "pkgs";
       config = { };
       inherit lib system symlinkJoin writeTextFile runtimeShell;
-      stdenv.hostPlatform = { inherit system; isLinux = true; isx86_64 = lib.hasPrefix "x86_64" system; isAarch64 = lib.hasPrefix "aarch64" system; };
+      stdenv.hostPlatform = {
+        inherit system;
+        isLinux = true;
+        isx86_64 = hasPrefix "x86_64" system;
+        isAarch64 = hasPrefix "aarch64" system;
+      };
       hostPlatform = pkgs.stdenv.hostPlatform;
       bashInteractive = pkgs.bash;
       bash = debianPackage "bash" { } // { shellPath = "/bin/bash"; };
@@ -130,7 +141,11 @@ let
       runCommand = run;
       runCommandLocal = run;
       writeText = name: text: writeTextFile { inherit name text; };
-      writeTextDir = path: text: writeTextFile { name = baseNameOf path; destination = "/${path}"; inherit text; };
+      writeTextDir = path: text: writeTextFile {
+        name = baseNameOf path;
+        destination = "/${path}";
+        inherit text;
+      };
       writeScript = name: text: writeTextFile { inherit name text; executable = true; };
       writeScriptBin = name: text: writeTextFile {
         inherit name text; executable = true; destination = "/bin/${name}"; meta.mainProgram = name;
@@ -138,33 +153,49 @@ let
       writeShellScript = name: text: pkgs.writeScript name "${shebang}\n${text}\n";
       writeShellScriptBin = name: text: pkgs.writeScriptBin name "${shebang}\n${text}\n";
       writeShellApplication =
-        { name, text, runtimeInputs ? [ ], runtimeEnv ? { }, bashOptions ? [ "errexit" "nounset" "pipefail" ], meta ? { }, ... }:
+        { name
+        , text
+        , runtimeInputs ? [ ]
+        , runtimeEnv ? { }
+        , bashOptions ? [ "errexit" "nounset" "pipefail" ]
+        , meta ? { }
+        , ...
+        }:
         let
           inputs = unique (map (p: "${lib.getBin p}/bin") runtimeInputs);
+          export = name: value: "${lib.toShellVar name value}\nexport ${name}";
         in
         pkgs.writeScriptBin name ''
           ${shebang}
           ${concatMapStringsSep "\n" (o: "set -o ${o}") bashOptions}
-          ${lib.concatLines (lib.mapAttrsToList (k: v: "${lib.toShellVar k v}\nexport ${k}") runtimeEnv)}
-          ${optionalString (inputs != [ ]) ''export PATH="${concatMapStringsSep ":" lib.id inputs}:$PATH"''}
+          ${lib.concatLines (lib.mapAttrsToList export runtimeEnv)}
+          ${optionalString (inputs != [ ]) ''export PATH="${lib.concatStringsSep ":" inputs}:$PATH"''}
 
           ${text}
         '' // { meta = { mainProgram = name; } // meta; };
-      linkFarm = name: entries: run name { } ''
-        mkdir -p "$out"
-        ${lib.concatLines (map (e: ''mkdir -p "$out/${dirOf e.name}"; ln -s ${escapeShellArg "${e.path}"} "$out/${e.name}"'')
-          (if lib.isList entries then entries else lib.mapAttrsToList (name: path: { inherit name path; }) entries))}
-      '';
+      linkFarm = name: entries:
+        let
+          list = if lib.isList entries then entries
+            else lib.mapAttrsToList (name: path: { inherit name path; }) entries;
+          link = e: ''mkdir -p "$out/${dirOf e.name}"; ln -s ${escapeShellArg "${e.path}"} "$out/${e.name}"'';
+        in
+        run name { } ''
+          mkdir -p "$out"
+          ${lib.concatLines (map link list)}
+        '';
       callPackage = f: args:
         let fn = if lib.isFunction f then f else import f; in
         fn (builtins.intersectAttrs (lib.functionArgs fn) pkgs // args);
 
-      formats = {
-        json = _: { type = lib.types.json; generate = name: value: pkgs.writeText name (builtins.toJSON value); };
+      formats = mapAttrs (_: f: args: {
+        inherit (f) type;
+        generate = name: value: pkgs.writeText name (f.text args value);
+      }) {
+        json = { type = types.json; text = _: builtins.toJSON; };
         # JSON is YAML
-        yaml = pkgs.formats.json;
-        keyValue = args: { type = lib.types.attrs; generate = name: value: pkgs.writeText name (lib.generators.toKeyValue args value); };
-        ini = args: { type = lib.types.attrsOf lib.types.attrs; generate = name: value: pkgs.writeText name (lib.generators.toINI args value); };
+        yaml = { type = types.json; text = _: builtins.toJSON; };
+        keyValue = { type = types.attrs; text = lib.generators.toKeyValue; };
+        ini = { type = types.attrsOf types.attrs; text = lib.generators.toINI; };
       };
     };
 in

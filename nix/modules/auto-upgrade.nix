@@ -38,7 +38,9 @@ let
       UPGRADE_HOOKS = builtins.toJSON cfg.preUpdateHooks;
       UPGRADE_BUILD_FIRST = lib.boolToString cfg.buildBeforeSwitch;
       UPGRADE_CHECKS = builtins.toJSON (lib.filter (check: reasons check == [ ]) cfg.validationChecks);
-      UPGRADE_CHECKS_NA = builtins.toJSON (lib.filter (check: reasons check != [ ]) cfg.validationChecks);
+      UPGRADE_CHECKS_NA = builtins.toJSON (
+        lib.filter (check: reasons check != [ ]) cfg.validationChecks
+      );
       UPGRADE_ON_FAILURE = cfg.onValidationFailure;
       UPGRADE_KEEP_GENERATIONS = toString cfg.keepGenerations;
       UPGRADE_KEEP_DAYS = toString cfg.keepDays;
@@ -59,7 +61,7 @@ in
         "remote"
       ];
       default = "local";
-      description = "`local`: upgrade from `repository`, which is brought up to date first; `remote`: from `flakeUrl`.";
+      description = "Upgrade from `repository`, brought up to date first (`local`), or from `flakeUrl` (`remote`).";
     };
     user = mkOption {
       type = types.nonEmptyStr;

@@ -49,7 +49,10 @@ test('A boot is bad when a unit is not active, and n/a is neither good nor bad',
     GOLDEN_SHOW: 'true',
     GOLDEN_UNAVAILABLE: 'tailscaled.service Debian carries no tailscale',
   }
-  const lacking = await agent('golden-boot-validation', { ...env, GOLDEN_SERVICES: 'tailscaled.service' })
+  const lacking = await agent('golden-boot-validation', {
+    ...env,
+    GOLDEN_SERVICES: 'tailscaled.service',
+  })
   expect(lacking.stdout).toContain('n/a     tailscaled.service: Debian carries no tailscale')
   expect(lacking.code).toBe(0)
 

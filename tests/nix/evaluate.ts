@@ -40,10 +40,9 @@ export async function expression<T>(body: string): Promise<T> {
 /** What nix says of an expression that must fail. */
 export async function refusal(body: string): Promise<string> {
   const expr = `let lab = import ${project}/nix/lab; in ${body}`
-  const { stderr, code } = await nix(
-    ['eval', ...store(), '--impure', '--json', '--expr', expr],
-    { allow: [1] },
-  )
+  const { stderr, code } = await nix(['eval', ...store(), '--impure', '--json', '--expr', expr], {
+    allow: [1],
+  })
   return code === 0 ? 'evaluated' : stderr
 }
 

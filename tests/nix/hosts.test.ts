@@ -66,14 +66,13 @@ test('The lab evaluates with no network', async (context) => {
   const { code } = await run('unshare', [...alone, 'true'], { allow: [1] })
   if (code !== 0) return context.skip('unshare cannot make a network namespace here')
   const directory = store()
+  // the namespace has no group to give a store to
+  const settings = ['--option', 'build-users-group', '', '--extra-experimental-features']
+  settings.push('nix-command flakes')
+  const attribute = '.#labConfigurations.sorrow.config.networking.hostName'
   const { stdout } = await run(
     'unshare',
-    [
-      ...[...alone, 'nix', '--extra-experimental-features', 'nix-command flakes'],
-      // the namespace has no group to give a store to
-      ...['--option', 'build-users-group', ''],
-      ...['eval', ...directory, '--json', '.#labConfigurations.sorrow.config.networking.hostName'],
-    ],
+    [...alone, 'nix', ...settings, 'eval', ...directory, '--json', attribute],
     // a cache of its own, so that nothing that was fetched before can serve
     { cwd: project, env: { XDG_CACHE_HOME: join(directory[1]!, 'cache') } },
   )
@@ -100,7 +99,10 @@ describe('A declared service turns on what is behind it', () => {
     ['modules.services.networking = [ "opensshd" ]', '"openssh", "ssh", "syncthing", "tailscale"'],
     ['modules.services.cli = [ "fish" ]', '"atuin"'],
     ['roles = [ "server" ]', '"vm"'],
-    ['myModules.services.autoUpgrade.onValidationFailure = "hope"', '"rollback", "notify", "ignore"'],
+    [
+      'myModules.services.autoUpgrade.onValidationFailure = "hope"',
+      '"rollback", "notify", "ignore"',
+    ],
   ])('and %s is refused with what is known', async (setting, known) => {
     const said = await refusal(`${sorrow(`{ ${setting}; }`)}.config.${setting.split(' ')[0]}`)
     expect(said).toContain(known)
@@ -148,7 +150,7 @@ describe('labSystem', () => {
     )
   })
 
-  test('takes a host of one\'s own, and extends', async () => {
+  test("takes a host of one's own, and extends", async () => {
     const host = '{ hostSpec = { hostName = "mine"; primaryUsername = "me"; }; }'
     const read = `((lab.labSystem { hostname = "mine"; host = ${host}; }).extendModules { modules = [ { services.mine.level = 3; } ]; }).config.services.mine`
     expect(await expression(read)).toEqual({ level: 3 })

@@ -5,10 +5,22 @@ import { expression, findNixOS, refusal, text } from './evaluate.ts'
 
 type Outcome = { value: unknown } | { failed: true }
 
-const recorded = JSON.parse(text('modules/expected.json')) as Record<string, Outcome>
+const recorded = JSON.parse(text('modules/expected.snap')) as Record<string, Outcome>
 const cases = text('modules/cases.nix')
 // --apply allows no path of its own, so the file goes along as text
 const shared = `builtins.toFile "shared.nix" ${JSON.stringify(text('modules/shared.nix'))}`
+
+/** The configuration that modules make. */
+const config = (modules: string): string =>
+  `let inherit (lab.lib) mkOption types; in (lab.lib.evalModules { modules = [ ${modules} ]; }).config`
+
+/** What is at `read` in a host of its own. */
+const system = (host: string, read: string): string =>
+  `(lab.labSystem { hostname = "x"; host = ${host}; }).config.${read}`
+
+/** An expression over the lab's `pkgs`. */
+const pkgs = (body: string): string =>
+  `let inherit ((lab.labSystem { hostname = "sorrow"; })) pkgs lib; in ${body}`
 
 test('The lab evaluates every case as nixpkgs did when it was recorded', async () => {
   const path = join(project, 'tests/nix/modules/shared.nix')
@@ -21,22 +33,31 @@ test('The lab evaluates every case as nixpkgs did when it was recorded', async (
 test('What is recorded is what nixpkgs says today', async (context) => {
   const found = await findNixOS()
   if ('missing' in found) return context.skip(found.missing)
-  const theirs = await found.nixos('sorrow.lib', `lib: (${cases}) { inherit lib; shared = ${shared}; }`)
+  const theirs = await found.nixos(
+    'sorrow.lib',
+    `lib: (${cases}) { inherit lib; shared = ${shared}; }`,
+  )
   // `vitest -u` records it anew
-  await expect(`${JSON.stringify(theirs, null, 1)}\n`).toMatchFileSnapshot('modules/expected.json')
+  await expect(`${JSON.stringify(theirs, null, 1)}\n`).toMatchFileSnapshot('modules/expected.snap')
 }, 300_000)
 
 describe('Errors name the option and the file', () => {
-  const config = (modules: string): string =>
-    `let inherit (lab.lib) mkOption types; in (lab.lib.evalModules { modules = [ ${modules} ]; }).config`
   const declared = '{ _file = "decl.nix"; options.a.x = mkOption { type = types.int; }; }'
 
   test.each([
-    ['type', '{ _file = "f.nix"; a.x = "s"; }', ['`a.x\'', 'signed integer', '`f.nix\': "s"']],
-    ['conflict', '{ _file = "f.nix"; a.x = 1; } { _file = "g.nix"; a.x = 2; }', ['`a.x\' has conflicting', '`f.nix\': 1', '`g.nix\': 2']],
-    ['no value', '', ['`a.x\' was accessed but has no value defined']],
-    ['unknown', '{ _file = "f.nix"; a.x = 1; a.y = 1; }', ['`a.y\' does not exist', '`f.nix\': 1']],
-    ['declared twice', '{ _file = "g.nix"; options.a.x = mkOption { type = types.str; }; config.a.x = 1; }', ['`a.x\'', '`decl.nix\'', 'already declared', '`g.nix\'']],
+    ['type', '{ _file = "f.nix"; a.x = "s"; }', ["`a.x'", 'signed integer', '`f.nix\': "s"']],
+    [
+      'conflict',
+      '{ _file = "f.nix"; a.x = 1; } { _file = "g.nix"; a.x = 2; }',
+      ["`a.x' has conflicting", "`f.nix': 1", "`g.nix': 2"],
+    ],
+    ['no value', '', ["`a.x' was accessed but has no value defined"]],
+    ['unknown', '{ _file = "f.nix"; a.x = 1; a.y = 1; }', ["`a.y' does not exist", "`f.nix': 1"]],
+    [
+      'declared twice',
+      '{ _file = "g.nix"; options.a.x = mkOption { type = types.str; }; config.a.x = 1; }',
+      ["`a.x'", "`decl.nix'", 'already declared', "`g.nix'"],
+    ],
   ])('%s', async (_, modules, words) => {
     const said = await refusal(config(`${declared} ${modules}`))
     for (const word of words) expect(said).toContain(word)
@@ -44,8 +65,6 @@ describe('Errors name the option and the file', () => {
 })
 
 describe('Paths that nothing declares', () => {
-  const system = (host: string, read: string): string =>
-    `(lab.labSystem { hostname = "x"; host = ${host}; }).config.${read}`
   const identity = 'hostSpec = { hostName = "x"; primaryUsername = "me"; };'
 
   test('join by their shape', async () => {
@@ -88,9 +107,6 @@ describe('Paths that nothing declares', () => {
 })
 
 describe('Packages', () => {
-  const pkgs = (body: string): string =>
-    `let inherit ((lab.labSystem { hostname = "sorrow"; })) pkgs lib; in ${body}`
-
   test('are where Debian has them', async () => {
     expect(await expression(pkgs('["${pkgs.git}/bin/git" (lib.getExe pkgs.jujutsu)]'))).toEqual([
       '/usr/bin/git',

@@ -1,11 +1,11 @@
 # JSON of the values at `paths` of a host, so that two guests can be compared: a package by its name, a
-# string without its store paths' context, null for what is not there. Text for `nix eval --apply`.
+# string without its store paths' context, what is not there as "<missing>". Text for `nix eval --apply`.
 paths: host:
 let
   get = v: path:
     if path == [ ] then v
     else if builtins.isAttrs v && v ? ${builtins.head path} then get v.${builtins.head path} (builtins.tail path)
-    else null;
+    else "<missing>";
   plain = v:
     if builtins.isFunction v then "<function>"
     else if builtins.isString v then builtins.unsafeDiscardStringContext v

@@ -2,18 +2,18 @@
 # evaluates with no input fetched. Names, argument order and results are those of nixpkgs.
 let
   inherit (builtins)
-    all any attrNames concatLists concatMap concatStringsSep elem elemAt filter foldl' functionArgs genList
-    getAttr head isAttrs isFunction isList isString length listToAttrs map mapAttrs match replaceStrings
-    stringLength substring tail typeOf zipAttrsWith;
+    any attrNames concatLists concatMap concatStringsSep elem elemAt filter foldl' genList head isAttrs
+    isList isString length listToAttrs mapAttrs match replaceStrings stringLength substring tail
+    zipAttrsWith;
 in
 rec {
   inherit (builtins)
-    add all any attrNames attrValues baseNameOf bitAnd bitOr catAttrs ceil compareVersions concatLists concatMap
-    concatStringsSep deepSeq dirOf div elem elemAt filter floor foldl' fromJSON functionArgs genericClosure
-    genList getAttr groupBy hasAttr hashString head intersectAttrs isAttrs isBool isFloat isInt isList isPath
-    isString length lessThan listToAttrs map mapAttrs match mul partition pathExists readDir readFile removeAttrs
-    replaceStrings seq sort split splitVersion stringLength sub substring tail toJSON trace tryEval typeOf
-    zipAttrsWith;
+    add all any attrNames attrValues baseNameOf bitAnd bitOr catAttrs ceil compareVersions concatLists
+    concatMap concatStringsSep deepSeq dirOf div elem elemAt filter floor foldl' fromJSON functionArgs
+    genericClosure genList getAttr groupBy hasAttr hashString head intersectAttrs isAttrs isBool isFloat
+    isInt isList isPath isString length lessThan listToAttrs map mapAttrs match mul partition pathExists
+    readDir readFile removeAttrs replaceStrings seq sort split splitVersion stringLength sub substring tail
+    toJSON trace tryEval typeOf zipAttrsWith;
 
   # functions
   id = x: x;
@@ -38,7 +38,8 @@ rec {
   throwIfNot = cond: throwIf (!cond);
   assertMsg = cond: msg: cond || throw msg;
   assertOneOf = name: v: known:
-    assertMsg (elem v known) "${name} must be one of ${concatMapStringsSep ", " toString known}, but is: ${toString v}";
+    assertMsg (elem v known)
+      "${name} must be one of ${concatMapStringsSep ", " toString known}, but is: ${toString v}";
   warn = msg: builtins.trace "evaluation warning: ${msg}";
   warnIf = cond: msg: if cond then warn msg else id;
   warnIfNot = cond: warnIf (!cond);
@@ -79,7 +80,8 @@ rec {
   subtractLists = out: filter (x: !elem x out);
   intersectLists = a: filter (x: elem x a);
   mutuallyExclusive = a: b: intersectLists a b == [ ];
-  findFirst = pred: default: xs: let found = filter pred xs; in if found == [ ] then default else head found;
+  findFirst = pred: default: xs:
+    let found = filter pred xs; in if found == [ ] then default else head found;
   findSingle = pred: none: many: xs:
     let found = filter pred xs; in
     if found == [ ] then none else if length found > 1 then many else head found;
@@ -124,14 +126,16 @@ rec {
   foldAttrs = f: nul: sets: zipAttrsWith (_: foldr f nul) sets;
   foldlAttrs = f: nul: set: foldl' (acc: n: f acc n set.${n}) nul (attrNames set);
   zipAttrs = zipAttrsWith (_: vs: vs);
-  setAttrByPath = path: value: if path == [ ] then value else { ${head path} = setAttrByPath (tail path) value; };
+  setAttrByPath = path: value:
+    if path == [ ] then value else { ${head path} = setAttrByPath (tail path) value; };
   hasAttrByPath = path: set:
     path == [ ] || (isAttrs set && set ? ${head path} && hasAttrByPath (tail path) set.${head path});
   attrByPath = path: default: set:
     if path == [ ] then set
     else if isAttrs set && set ? ${head path} then attrByPath (tail path) default set.${head path}
     else default;
-  getAttrFromPath = path: attrByPath path (throw "cannot find attribute `${concatStringsSep "." path}'");
+  getAttrFromPath = path:
+    attrByPath path (throw "cannot find attribute `${concatStringsSep "." path}'");
   recursiveUpdateUntil = stop: a: b: let
     go = path: zipAttrsWith (n: vs:
       let here = path ++ [ n ]; in
@@ -146,16 +150,20 @@ rec {
       if isAttrs v && cond v then go here v else f here v);
   in go [ ];
   mapAttrsRecursive = mapAttrsRecursiveCond (_: true);
-  collect = pred: v: if pred v then [ v ] else if isAttrs v then concatMap (collect pred) (builtins.attrValues v) else [ ];
+  collect = pred: v:
+    if pred v then [ v ]
+    else if isAttrs v then concatMap (collect pred) (builtins.attrValues v)
+    else [ ];
   getBin = getOutput "bin";
   getLib = getOutput "lib";
   getDev = getOutput "dev";
   getMan = getOutput "man";
   getOutput = output: pkg: pkg.${output} or pkg.out or pkg;
   getExe' = pkg: name: "${getBin pkg}/bin/${name}";
-  getExe = pkg: getExe' pkg (pkg.meta.mainProgram or pkg.pname or (builtins.parseDrvName pkg.name).name);
+  getExe = pkg: getExe' pkg (pkg.meta.mainProgram or (getName pkg));
   makeBinPath = makeSearchPath "bin";
-  makeSearchPath = sub: pkgs: concatMapStringsSep ":" (p: "${getBin p}/${sub}") (filter (p: p != null) pkgs);
+  makeSearchPath = sub: pkgs:
+    concatMapStringsSep ":" (p: "${getBin p}/${sub}") (filter (p: p != null) pkgs);
 
   # strings
   concatStrings = concatStringsSep "";
@@ -174,7 +182,8 @@ rec {
   hasSuffix = suf: s: let n = stringLength s - stringLength suf; in n >= 0 && substring n (-1) s == suf;
   hasInfix = infix: s: replaceStrings [ infix ] [ "" ] s != s || infix == "";
   removePrefix = pre: s: if hasPrefix pre s then substring (stringLength pre) (-1) s else s;
-  removeSuffix = suf: s: if hasSuffix suf s then substring 0 (stringLength s - stringLength suf) s else s;
+  removeSuffix = suf: s:
+    if hasSuffix suf s then substring 0 (stringLength s - stringLength suf) s else s;
   escape = chars: replaceStrings chars (map (c: "\\${c}") chars);
   escapeRegex = escape (stringToCharacters "\\[{()^$?*+|.");
   escapeShellArg = v: let s = toString v; in
@@ -186,7 +195,7 @@ rec {
   escapeXML = replaceStrings [ "\"" "'" "<" ">" "&" ] [ "&quot;" "&apos;" "&lt;" "&gt;" "&amp;" ];
   toShellVar = name: value: "${name}=${escapeShellArg value}";
   splitString = sep: s: filter isString (builtins.split (escapeRegex sep) s);
-  trim = s: let m = match "[ \t\r\n]*(.*[^ \t\r\n])?[ \t\r\n]*" s; in if head m == null then "" else head m;
+  trim = trimWith { start = true; end = true; };
   trimWith = { start ? false, end ? false }: s:
     let m = match "([ \t\r\n]*)(.*[^ \t\r\n])?([ \t\r\n]*)" s;
         body = if elemAt m 1 == null then "" else elemAt m 1; in
@@ -204,12 +213,13 @@ rec {
     if n == null then throw "toInt: Could not convert ${escapeNixString s} to int." else n;
   toIntBase10 = toInt;
   fromDecimal = s:
-    let m = match "[ \t\n]*(-?)0*([0-9]+)[ \t\n]*" s; in
-    if m == null then null else builtins.fromJSON "${elemAt m 0}${if match "0*" (elemAt m 1) != null then "0" else elemAt m 1}";
+    let m = match "[ \t\n]*(-?)0*(0|[1-9][0-9]*)[ \t\n]*" s; in
+    # the leading zeros that the pattern drops are no JSON
+    if m == null then null else builtins.fromJSON (concatStrings m);
   fileContents = file: removeSuffix "\n" (builtins.readFile file);
   isConvertibleWithToString = v: isStringLike v || v == null || builtins.isBool v || builtins.isInt v;
-  getName = x: if isString x then (builtins.parseDrvName x).name else x.pname or (builtins.parseDrvName x.name).name;
-  getVersion = x: if isString x then (builtins.parseDrvName x).version else x.version or (builtins.parseDrvName x.name).version;
+  getName = x: x.pname or (builtins.parseDrvName (x.name or x)).name;
+  getVersion = x: x.version or (builtins.parseDrvName (x.name or x)).version;
   literalExpression = text: { _type = "literalExpression"; inherit text; };
   literalMD = text: { _type = "literalMD"; inherit text; };
   mdDoc = s: s;
@@ -219,14 +229,31 @@ rec {
   # the serial formats that unit and config files are written in
   generators = {
     toJSON = _: builtins.toJSON;
+    mkValueStringDefault = _: v:
+      if builtins.isBool v then boolToString v
+      else if v == null then "null"
+      else toString v;
     mkKeyValueDefault = { mkValueString ? generators.mkValueStringDefault { } }: sep: k: v:
       "${escape [ sep ] k}${sep}${mkValueString v}";
-    mkValueStringDefault = _: v: if builtins.isBool v then boolToString v else if v == null then "null" else toString v;
-    toKeyValue = { mkKeyValue ? generators.mkKeyValueDefault { } "=", listsAsDuplicateKeys ? false, indent ? "" }: set:
-      concatStrings (concatLists (mapAttrsToList (k: v:
-        map (x: "${indent}${mkKeyValue k x}\n") (if listsAsDuplicateKeys then toList v else [ v ])) set));
-    toINI = { mkSectionName ? id, mkKeyValue ? generators.mkKeyValueDefault { } "=", listsAsDuplicateKeys ? false }: sections:
-      concatStringsSep "\n" (mapAttrsToList (name: set:
-        "[${mkSectionName name}]\n${generators.toKeyValue { inherit mkKeyValue listsAsDuplicateKeys; } set}") sections);
+    toKeyValue =
+      { mkKeyValue ? generators.mkKeyValueDefault { } "="
+      , listsAsDuplicateKeys ? false
+      , indent ? ""
+      }:
+      let
+        values = v: if listsAsDuplicateKeys then toList v else [ v ];
+        lines = k: v: map (x: "${indent}${mkKeyValue k x}\n") (values v);
+      in
+      set: concatStrings (concatLists (mapAttrsToList lines set));
+    toINI =
+      { mkSectionName ? id
+      , mkKeyValue ? generators.mkKeyValueDefault { } "="
+      , listsAsDuplicateKeys ? false
+      }:
+      let
+        body = generators.toKeyValue { inherit mkKeyValue listsAsDuplicateKeys; };
+      in
+      sections: concatStringsSep "\n"
+        (mapAttrsToList (name: set: "[${mkSectionName name}]\n${body set}") sections);
   };
 }

@@ -10,7 +10,10 @@ let
     showOption showValue substring tail toList types typeOf zipAttrsWith;
 
   values = map (def: def.value);
-  fail = what: loc: defs: throw "The option `${showOption loc}' ${what}. Definition values:${showDefs defs}";
+  fail = what: loc: defs:
+    throw "The option `${showOption loc}' ${what}. Definition values:${showDefs defs}";
+
+  filesOf = defs: showFiles (map (def: def.file) defs);
 
   mergeOne = message: loc: defs:
     if length defs == 1 then (head defs).value
@@ -21,13 +24,16 @@ let
     # functions never compare equal, so a single definition must not be compared with itself
     if length defs == 1 || all (v: v == first) (values defs) then first
     else throw ("The option `${showOption loc}' has conflicting definition values:${showDefs defs}\n"
-      + "Use `lib.mkForce value` or `lib.mkDefault value` to change the priority on any of these definitions.");
+      + "Use `lib.mkForce value` or `lib.mkDefault value`"
+      + " to change the priority on any of these definitions.");
+
+  applyTo = arg: map (def: def // { value = def.value arg; });
 
   # What an option without a type does: join what can be joined.
   mergeDefault = loc: defs:
     let vs = values defs; in
     if length vs == 1 then head vs
-    else if all isFunction vs then arg: mergeDefault loc (map (def: def // { value = def.value arg; }) defs)
+    else if all isFunction vs then arg: mergeDefault loc (applyTo arg defs)
     else if all isList vs then concatLists vs
     else if all isAttrs vs then foldl' (a: b: a // b) { } vs
     else if all isBool vs then foldl' (a: b: a || b) false vs
@@ -53,7 +59,8 @@ let
         merged = zipAttrsWith (name: mergeDefinitions (loc ++ [ name ]) elemType)
           (map (def: mapAttrs (_: value: { inherit (def) file; inherit value; }) def.value) defs);
       in
-      if lazy then mapAttrs (_: m: if m.isDefined then m.value else elemType.emptyValue.value or m.value) merged
+      if lazy then
+        mapAttrs (_: m: if m.isDefined then m.value else elemType.emptyValue.value or m.value) merged
       else mapAttrs (_: m: m.value) (filterAttrs (_: m: m.isDefined) merged);
     emptyValue.value = { };
     typeMerge = b: both (t: attrsWith { elemType = t; inherit lazy; }) elemType b.elemType;
@@ -72,7 +79,8 @@ let
 
   addCheck = type: check: type // { check = x: type.check x && check x; };
 
-  isTree = v: isAttrs v && !(v ? _type || v ? outPath || v ? __functor || v.type or null == "derivation");
+  # a set to walk into, and no package, property or function
+  isTree = v: isAttrs v && !(v ? _type || v ? outPath || v ? __functor || isDerivation v);
 in
 rec {
   inherit addCheck mergeTypes mergeDefault mergeEqual mergeOne isTree;
@@ -80,7 +88,9 @@ rec {
   unspecified = mkOptionType { name = "unspecified"; description = "unspecified value"; };
   raw = mkOptionType { name = "raw"; description = "raw value"; merge = mergeOne ""; };
   optionType = mkOptionType {
-    name = "optionType"; description = "optionType"; check = lib.isType "option-type"; merge = mergeOne "";
+    name = "optionType";
+    check = lib.isType "option-type";
+    merge = mergeOne "";
   };
   bool = simple "bool" "boolean" isBool;
   boolByOr = bool // { name = "boolByOr"; merge = _: defs: lib.any (v: v) (values defs); };
@@ -89,8 +99,14 @@ rec {
   number = either int float;
   ints = {
     inherit between;
-    unsigned = addCheck int (x: x >= 0) // { name = "unsignedInt"; description = "unsigned integer, meaning >=0"; };
-    positive = addCheck int (x: x > 0) // { name = "positiveInt"; description = "positive integer, meaning >0"; };
+    unsigned = addCheck int (x: x >= 0) // {
+      name = "unsignedInt";
+      description = "unsigned integer, meaning >=0";
+    };
+    positive = addCheck int (x: x > 0) // {
+      name = "positiveInt";
+      description = "positive integer, meaning >0";
+    };
     u8 = sized "8 bit unsigned integer" 0 255;
     u16 = sized "16 bit unsigned integer" 0 65535;
     u32 = sized "32 bit unsigned integer" 0 4294967295;
@@ -130,14 +146,20 @@ rec {
   };
 
   path = simple "path" "absolute path" (x: isStringLike x && substring 0 1 (toString x) == "/");
-  pathInStore = simple "path" "path in the Nix store" (x: isStringLike x && lib.hasPrefix "${builtins.storeDir}/" (toString x));
+  pathInStore = simple "path" "path in the Nix store"
+    (x: isStringLike x && lib.hasPrefix "${builtins.storeDir}/" (toString x));
   externalPath = simple "path" "absolute path not in the Nix store"
     (x: isString x && lib.hasPrefix "/" x && !lib.hasPrefix "${builtins.storeDir}/" x);
   package = mkOptionType {
-    name = "package"; description = "package"; check = x: isDerivation x || lib.isStorePath x; merge = mergeOne "";
+    name = "package";
+    check = x: isDerivation x || lib.isStorePath x;
+    merge = mergeOne "";
   };
   shellPackage = package // { check = x: isDerivation x && x ? shellPath; };
-  pkgs = addCheck attrs (x: x._type or null == "pkgs") // { name = "pkgs"; description = "Nixpkgs package set"; };
+  pkgs = addCheck attrs (x: x._type or null == "pkgs") // {
+    name = "pkgs";
+    description = "Nixpkgs package set";
+  };
 
   attrs = mkOptionType {
     name = "attrs"; description = "attribute set"; check = isAttrs; emptyValue.value = { };
@@ -151,9 +173,14 @@ rec {
     description = "list of ${elemType.description}";
     check = isList;
     # an element may be a mkIf of its own; one that is false is left out
-    merge = loc: defs: map (m: m.value) (filter (m: m.isDefined) (concatLists (imap1 (n: def: imap1 (m: value:
-      mergeDefinitions (loc ++ [ "[definition ${toString n}-entry ${toString m}]" ]) elemType
-        [ { inherit (def) file; inherit value; } ]) def.value) defs)));
+    merge = loc: defs:
+      let
+        element = n: def: m: value:
+          mergeDefinitions (loc ++ [ "[definition ${toString n}-entry ${toString m}]" ]) elemType
+            [ { inherit (def) file; inherit value; } ];
+        elements = concatLists (imap1 (n: def: imap1 (element n def) def.value) defs);
+      in
+      map (m: m.value) (filter (m: m.isDefined) elements);
     emptyValue.value = [ ];
     typeMerge = b: both listOf elemType b.elemType;
     inherit elemType;
@@ -170,7 +197,7 @@ rec {
       let nulls = filter (def: def.value == null) defs; in
       if nulls == [ ] then elemType.merge loc defs
       else if length nulls == length defs then null
-      else throw "The option `${showOption loc}` is defined both null and not null, in ${showFiles (map (d: d.file) defs)}.";
+      else throw "The option `${showOption loc}` is defined both null and not null, in ${filesOf defs}.";
     emptyValue.value = null;
     typeMerge = b: both nullOr elemType b.elemType;
     inherit elemType;
@@ -200,8 +227,9 @@ rec {
     name = "coercedTo";
     description = "${to.description} or ${from.description} convertible to it";
     check = x: to.check x || (from.check x && to.check (coerce x));
-    merge = loc: defs: to.merge loc
-      (map (def: def // { value = if from.check def.value then coerce def.value else def.value; }) defs);
+    merge = loc: defs:
+      let final = v: if from.check v then coerce v else v; in
+      to.merge loc (map (def: def // { value = final def.value; }) defs);
     inherit (to) emptyValue;
     typeMerge = _: null;
   };
@@ -219,8 +247,8 @@ rec {
     check = isFunction;
     merge = loc: defs: {
       __functionArgs = zipAttrsWith (_: all (x: x)) (map (def: functionArgs def.value) defs);
-      __functor = _: arg: (mergeDefinitions (loc ++ [ "<function body>" ]) elemType
-        (map (def: def // { value = def.value arg; }) defs)).value;
+      __functor = _: arg:
+        (mergeDefinitions (loc ++ [ "<function body>" ]) elemType (applyTo arg defs)).value;
     };
   };
 
@@ -233,26 +261,36 @@ rec {
         kinds = lib.unique (map kind (values defs));
       in
       if length kinds > 1 then
-        throw "The option `${showOption loc}' has conflicting option types in ${showFiles (map (d: d.file) defs)}"
+        throw "The option `${showOption loc}' has conflicting option types in ${filesOf defs}"
       else {
         set = (attrsOf anything).merge;
         stringlike = mergeOne "";
-        lambda = loc: defs: arg: anything.merge (loc ++ [ "<function body>" ]) (map (def: def // { value = def.value arg; }) defs);
+        lambda = loc: defs: arg: anything.merge (loc ++ [ "<function body>" ]) (applyTo arg defs);
       }.${head kinds} or mergeEqual loc defs;
   };
   json = mkOptionType { name = "json"; description = "JSON value"; merge = anything.merge; };
 
   submodule = modules: submoduleWith { modules = toList modules; shorthandOnlyDefinesConfig = true; };
-  submoduleWith = { modules, specialArgs ? { }, shorthandOnlyDefinesConfig ? false, description ? "submodule", class ? null }:
+  submoduleWith =
+    { modules
+    , specialArgs ? { }
+    , shorthandOnlyDefinesConfig ? false
+    , description ? "submodule"
+    , class ? null
+    }:
     let
       eval = loc: more: evalModules {
-        # as imports, because nixpkgs wraps them so and imports come after the modules that name them
-        modules = [ { _module.args.name = lib.mkOptionDefault "‹name›"; } ] ++ map (m: { imports = [ m ]; }) modules ++ more;
+        modules = [ { _module.args.name = lib.mkOptionDefault "‹name›"; } ]
+          # as imports, because nixpkgs wraps them so and imports come after the modules that name them
+          ++ map (m: { imports = [ m ]; }) modules
+          ++ more;
         inherit specialArgs;
         prefix = loc;
       };
-      asModule = def: { _file = def.file; } //
-        (if isAttrs def.value && shorthandOnlyDefinesConfig == true then { config = def.value; } else { imports = [ def.value ]; });
+      isConfig = v: isAttrs v && shorthandOnlyDefinesConfig == true;
+      asModule = def:
+        { _file = def.file; }
+        // (if isConfig def.value then { config = def.value; } else { imports = [ def.value ]; });
     in
     mkOptionType {
       name = "submodule";
@@ -265,7 +303,8 @@ rec {
         modules = b.subModules ++ modules;
         specialArgs = specialArgs // b.specialArgs;
         shorthandOnlyDefinesConfig =
-          if shorthandOnlyDefinesConfig == null then b.shorthandOnlyDefinesConfig else shorthandOnlyDefinesConfig;
+          if shorthandOnlyDefinesConfig != null then shorthandOnlyDefinesConfig
+          else b.shorthandOnlyDefinesConfig;
       };
       subModules = modules;
       inherit specialArgs shorthandOnlyDefinesConfig;
@@ -275,13 +314,16 @@ rec {
     description = "module";
     check = x: isAttrs x || isFunction x || path.check x;
     merge = loc: defs: {
-      imports = map (def: { _file = "${def.file}, via option ${showOption loc}"; imports = [ def.value ]; }) defs;
+      imports = map (def: {
+        _file = "${def.file}, via option ${showOption loc}";
+        imports = [ def.value ];
+      }) defs;
     };
   };
 
   # Free-form by shape: attribute sets join by name, lists are concatenated, anything else must agree.
   # Names are lazy: which attributes exist never depends on a mkIf condition, so that a condition may
-  # read the configuration that it is part of; an attribute whose every definition is off throws when read.
+  # read the configuration that it is part of; an attribute with every definition off throws when read.
   shape = mkOptionType {
     name = "shape";
     description = "value merged by its shape";

@@ -18,7 +18,7 @@ in
       ]
     );
     default = [ ];
-    description = "Sets of programs: `comma` (run what is not installed), `shell` (less, its completion), `tools` (curl, jq).";
+    description = "Sets of programs: `comma` (runs what is not installed), `shell` (less), `tools` (curl, jq).";
   };
 
   config.environment.systemPackages =

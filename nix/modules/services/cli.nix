@@ -13,7 +13,7 @@ in
   options.modules.services.cli = lib.mkOption {
     type = lib.types.listOf (lib.types.enum [ "atuin" ]);
     default = [ ];
-    description = "Services of the command line. `atuin` is the history client; `services.atuin` would be its server.";
+    description = "Services of the command line; `atuin` is the client of the shared history, not its server.";
   };
 
   config = lib.mkIf (chosen "atuin") (

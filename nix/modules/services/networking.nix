@@ -16,7 +16,7 @@ in
       ]
     );
     default = [ ];
-    description = "Network services: `openssh` (server), `ssh` (client settings), `syncthing` (for the primary user), `tailscale`.";
+    description = "Network services: `openssh` is the server, `ssh` the client's settings, `syncthing` the primary user's.";
   };
 
   config = lib.mkMerge [
