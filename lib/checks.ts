@@ -72,7 +72,11 @@ export function checksOf(host: Host): Check[] {
       probe: 'systemctl --failed --plain --no-legend',
       expected: 'none',
       holds: is(''),
-      show: ({ text }) => text.split('\n').map((line) => line.split(' ')[0]).join(', ') || 'none',
+      show: ({ text }) =>
+        text
+          .split('\n')
+          .map((line) => line.split(' ')[0])
+          .join(', ') || 'none',
     },
     {
       name: `nix as ${facts.primaryUser}`,
@@ -82,7 +86,10 @@ export function checksOf(host: Host): Check[] {
     },
     {
       name: `jj as ${facts.primaryUser}`,
-      probe: asUser(host, 'd=$(mktemp -d) && jj git init --quiet "$d" && jj -R "$d" log --no-graph -r @ -T \'"works"\'; rm -rf "$d"'),
+      probe: asUser(
+        host,
+        'd=$(mktemp -d) && jj git init --quiet "$d" && jj -R "$d" log --no-graph -r @ -T \'"works"\'; rm -rf "$d"',
+      ),
       expected: 'works',
       holds: is('works'),
     },
@@ -114,9 +121,12 @@ function serviceCheck(host: Host, service: string): Check {
   return {
     name: service,
     probe: `${active}${answer?.probe(host) ?? 'true'}`,
-    unavailable: unavailable[service] ?? (unit || answer ? undefined : 'the lab knows no probe for it'),
+    unavailable:
+      unavailable[service] ?? (unit || answer ? undefined : 'the lab knows no probe for it'),
     expected: `${unit ? `${unit} active` : 'there'}${answer ? ' and answering' : ''}`,
-    holds: (given) => ended(given) && (!answer || answer.says.test(given.text.replace(/^active\n/, ''))),
+    holds: (given) =>
+      ended(given) && (!answer || answer.says.test(given.text.replace(/^active\n/, ''))),
+    show: ({ text }) => text.replaceAll(/\s+/g, ' ').slice(0, 100),
   }
 }
 
@@ -125,11 +135,14 @@ function upgradeChecks({ facts }: Host): Check[] {
   return [
     {
       name: 'auto-upgrade timer',
-      probe: 'systemctl show nix-local-upgrade.timer -P ActiveState -P NextElapseUSecRealtime -P TimersCalendar',
+      probe:
+        'systemctl show nix-local-upgrade.timer -p ActiveState -p NextElapseUSecRealtime -p TimersCalendar',
       expected: `armed, ${facts.schedule}`,
-      // `waiting` and a next time: a timer that is active can have no elapse at all
-      holds: ({ text }) => /^active$/m.test(text) && /^(Mon|Tue|Wed|Thu|Fri|Sat|Sun) /m.test(text),
-      show: ({ text }) => text.replaceAll('\n', ' '),
+      // a timer that is active can have no next time at all
+      holds: matches(
+        /^(?=[^]*^ActiveState=active$)(?=[^]*^NextElapseUSecRealtime=\S)[^]*OnCalendar=/m,
+      ),
+      show: unitState,
     },
   ]
 }
@@ -139,13 +152,19 @@ function goldenChecks({ facts }: Host): Check[] {
   return [
     {
       name: 'golden validation',
-      probe: 'systemctl show golden-boot-validation.service -P LoadState -P Result -P ActiveState',
-      expected: 'loaded, success, active',
-      holds: matches(/^loaded\nsuccess\nactive$/),
-      show: ({ text }) => text.replaceAll('\n', ', '),
+      probe: 'systemctl show golden-boot-validation.service -p LoadState -p Result -p ActiveState',
+      expected: 'loaded, active, success',
+      holds: ({ text }) =>
+        unitState({ code: 0, text: text.split('\n').toSorted().join('\n') }) ===
+        'active, loaded, success',
+      show: unitState,
     },
   ]
 }
+
+/** The values of `systemctl show` without their names. */
+const unitState = ({ text }: Answer): string =>
+  text.replaceAll(/^\w+=/gm, '').replaceAll('\n', ', ')
 
 /** Judges the answers; a guest that gave none has failed. */
 export const judge = (checks: Check[], given: Record<string, Answer>): Result[] =>

@@ -2,6 +2,7 @@ import { chmodSync, existsSync, readFileSync, renameSync, writeFileSync } from '
 import { join } from 'node:path'
 import { privateDirectory } from './directory.ts'
 import { Failure } from './failure.ts'
+import { lock } from './lock.ts'
 import { run } from './run.ts'
 import { labHome } from './settings.ts'
 import { writeSshConfig, type SshTarget } from './ssh.ts'
@@ -14,7 +15,9 @@ export const labKey = (): string => join(labHome(), 'keys', 'id_ed25519')
 export async function ensureLabKey(): Promise<void> {
   privateDirectory(labHome())
   privateDirectory(join(labHome(), 'keys'))
-  await ensureKey(labKey(), 'gitops-vm-lab')
+  // two deploys at once must not each keep half of a pair
+  const held = await lock(join(labHome(), 'keys', 'lock'), "make the lab's key", { wait: 30 })
+  await ensureKey(labKey(), 'gitops-vm-lab').finally(() => held.release())
 }
 
 /** The public part of a key, without its comment. */

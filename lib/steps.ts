@@ -32,15 +32,20 @@ export async function runLanes<C>(lanes: Lane<C>[], quiet = false): Promise<Map<
   const logger = new ListrLogger({
     processOutput: new ProcessOutput(process.stderr, process.stderr),
   })
+  // plain lines of several lanes are mixed, so each says whose it is
+  const titleIn = (lane: Lane<C>, step: Step<C>): string =>
+    live ? titleOf(step, lane.context) : `${lane.title}: ${titleOf(step, lane.context)}`
   const asTask = (lane: Lane<C>, step: Step<C>): ListrTask => ({
-    title: titleOf(step, lane.context),
+    title: titleIn(lane, step),
     skip: () => step.skip?.(lane.context) || false,
     task: async (_, listrTask) => {
       const from = performance.now()
-      await step.run(lane.context, (line) => (listrTask.output = line))
+      await step.run(lane.context, (line) => {
+        listrTask.output = live ? line : `${lane.title}: ${line}`
+      })
       const seconds = (performance.now() - from) / 1000
       took.set(`${lane.title}: ${titleOf(step, lane.context)}`, seconds)
-      listrTask.title = `${titleOf(step, lane.context)} (${seconds.toFixed(1)} s)`
+      listrTask.title = `${titleIn(lane, step)} (${seconds.toFixed(1)} s)`
     },
   })
   const list = new Listr(
@@ -49,7 +54,7 @@ export async function runLanes<C>(lanes: Lane<C>[], quiet = false): Promise<Map<
       task: async (_, parent) => {
         const inner = parent.newListr(
           lane.steps.map((step) => asTask(lane, step)),
-          { exitOnError: true },
+          { concurrent: false, exitOnError: true },
         )
         await inner.run().catch((error: unknown) => {
           failures.push(error)

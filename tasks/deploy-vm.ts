@@ -4,7 +4,7 @@ import { baseImage, preflight, type Ground } from '../lib/ground.ts'
 import { chooseGuest } from '../lib/guest.ts'
 import { buildHosts, readHost, type Host } from '../lib/host.ts'
 import { chooseHosts } from '../lib/hosts.ts'
-import { ensureIdentity, sshLine, sshTarget, writeSshConfigOfAll } from '../lib/identity.ts'
+import { ensureIdentity, ensureLabKey, sshLine, sshTarget, writeSshConfigOfAll } from '../lib/identity.ts'
 import { createDisk } from '../lib/disk.ts'
 import { checkDisk, ensureHostLayer } from '../lib/image.ts'
 import type { Lock } from '../lib/lock.ts'
@@ -73,7 +73,8 @@ interface Deployment {
   fresh: boolean
   ground: Ground
   built?: Host
-  seconds?: Record<string, number>
+  /** Whether anything was made, started or switched. */
+  changed: boolean
 }
 
 export async function run(args: Args): Promise<void> {
@@ -100,6 +101,7 @@ export const deployment = (
   size,
   fresh,
   ground: {} as Ground,
+  changed: false,
 })
 
 /**
@@ -132,6 +134,7 @@ const groundLane = (deployments: Deployment[]): Lane<Deployment> => ({
         const asleep = deployments.filter(({ host }) => !isRunning(host))
         requireMemory(asleep.reduce((sum, each) => sum + memoryOf(each), 0))
         requireSpace(labHome(), 1024 ** 3, 'the disks of the VMs')
+        await ensureLabKey()
         say(
           `${found.accelerator.kind}: ${found.accelerator.reason}; guest ${found.guest.kind}: ${found.guest.reason}`,
         )
@@ -169,13 +172,12 @@ const steps: Step<Deployment>[] = [
       `create ${files(host).vars} and ${files(host).hostKey}`,
     ],
     run: async (c) => {
+      c.changed = true
       const old = readVm(c.host)
       if (old) await stopVm(old, 0)
-      const layer = await ensureHostLayer(c.ground.base, {
-        ...c.built!,
-        host: c.host,
-        store: c.ground.store,
-      })
+      const { ground, built, host } = c
+      const size = c.size.disk ?? 20 * 1024 ** 3
+      const layer = await ensureHostLayer(ground.base, { ...built!, host, size, store: ground.store })
       const vm = newVm(c, layer, old)
       writeVm(vm)
       await ensureIdentity(vm)
@@ -191,6 +193,7 @@ const steps: Step<Deployment>[] = [
       'write the ssh_config of the lab',
     ],
     run: async (c, say) => {
+      c.changed = true
       const vm = await checkedVm(c)
       await start(vm, c.ground)
       ensureKeeper(vm)
@@ -214,6 +217,7 @@ const steps: Step<Deployment>[] = [
 
 /** A VM that has a disk, but not the built generation: the disk is kept and the host rebuilt. */
 async function catchUp(c: Deployment, running: string, say: (line: string) => void): Promise<void> {
+  c.changed = true
   say(`it runs ${running}: switch`)
   const root = await connect(sshTarget(theVm(c.host), 'root'))
   await switchTo(root, c.built!, c.ground.store, c.ground.accelerator.patience, say)
@@ -288,7 +292,7 @@ const hasDisk = (host: string): boolean =>
   readVm(host) !== undefined && existsSync(files(host).disk) && existsSync(files(host).vars)
 
 /** @throws Failure (usage) for a size that no VM could have */
-function sizes(args: Args): Deployment['size'] {
+export function sizes(args: Args): Deployment['size'] {
   const size: Deployment['size'] = {}
   if (args['disk'] !== undefined) size.disk = atLeast(bytes(args['disk'], 'a disk size'), '4G')
   if (args['memory'] !== undefined) size.memory = atLeast(bytes(args['memory'], 'memory'), '512M')

@@ -1,7 +1,7 @@
 import { checksOf, judge, probesOf, type Result } from '../lib/checks.ts'
 import { Exit, Failure, explain, type ExitCode } from '../lib/failure.ts'
 import { chooseGuest } from '../lib/guest.ts'
-import { askAgent } from '../lib/guest-agent.ts'
+import { guestAgent } from '../lib/guest-agent.ts'
 import { readHost } from '../lib/host.ts'
 import { chooseVms } from '../lib/hosts.ts'
 import { sshTarget } from '../lib/identity.ts'
@@ -54,7 +54,7 @@ async function verify(vm: Vm): Promise<Verified> {
   const [configured, connected, agent] = await Promise.allSettled([
     readHost(host, chooseGuest().attribute, evaluationStore()),
     connect({ ...sshTarget(vm), connectTimeout: limit }),
-    askAgent(files(host).agent),
+    guestAgent(files(host).agent, { name: host }).then((asked) => asked.close()),
   ])
   if (configured.status === 'rejected') throw configured.reason
   const agentResult: Result = {

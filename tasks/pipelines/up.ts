@@ -24,18 +24,21 @@ export const examples: [string, string][] = [
 
 export async function run(args: Args): Promise<ExitCode> {
   const missing = packages().filter((one) => !one.forTests && !present(one))
-  if (missing.length > 0 && args['dry-run']) {
-    console.log(`would install ${missing.map((one) => one.name).join(', ')}`)
-  } else if (missing.length > 0) {
-    await install(missing, Boolean(args['yes'] || process.env['CI']))
+  if (args['dry-run']) {
+    if (missing.length > 0) console.log(`would install ${missing.map((one) => one.name).join(', ')}`)
+    await deployVm.run(args)
+    return Exit.held
   }
+  if (missing.length > 0) await install(missing, Boolean(args['yes'] || process.env['CI']))
+  const json = Boolean(args['json'])
   const hosts = await chooseHosts(args['host'], chooseGuest().attribute)
-  const before = await deployVm.standing(hosts)
-  await deployVm.run({ ...args, host: hosts, quietly: true })
-  if (args['dry-run']) return Exit.held
-  const code = printVerified(await verifyHosts(hosts.map(theVm)), Boolean(args['json']))
-  if (!args['json']) {
-    if (before) console.log('\nEverything was there already')
+  const deployments = hosts.map((host) =>
+    deployVm.deployment(host, deployVm.sizes(args), Boolean(args['fresh'])),
+  )
+  await deployVm.deploy(deployments, json)
+  const code = printVerified(await verifyHosts(hosts.map(theVm)), json)
+  if (!json) {
+    if (deployments.every(({ changed }) => !changed)) console.log('\nEverything was there already')
     console.log(`\n${hosts.map(sshLine).join('\n')}`)
   }
   return code
