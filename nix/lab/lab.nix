@@ -1,5 +1,5 @@
 # Lab only: the toplevel, and what this guest cannot have.
-{ config, lib, pkgs, openNames, ... }:
+{ config, lib, options, pkgs, openNames, ... }:
 let
   # NixOS's own top-level names, and those of the inputs that only the NixOS side imports
   nixos = [
@@ -13,6 +13,14 @@ let
     if failed != [ ] then throw "\nFailed assertions:\n${lib.concatMapStringsSep "\n" (m: "- ${m}") failed}"
     else lib.foldr lib.warn value config.warnings;
 
+  # Options that the lab takes as they are written and does nothing about: `services.nginx.enable` and the
+  # like would otherwise be a service that is declared and not there.
+  isOn = v: let r = builtins.tryEval (v.enable or false); in r.success && r.value == true;
+  unknown = top:
+    lib.concatLists (lib.mapAttrsToList (name: v:
+      lib.optional (!(options ? ${top}.${name}) && isOn v)
+        { service = name; unit = null; reason = "the lab does not know `${top}.${name}`"; }) config.${top});
+
   # What the host turns on and Debian or this image lacks: { service; unit; reason; }
   lacking =
     lib.optional config.services.tailscale.enable
@@ -20,9 +28,12 @@ let
     ++ lib.optional (config.hostSpec.secretCategories or [ ] != [ ])
       { service = "sops"; unit = "sops-install-secrets.service"; reason = pkgs.sops.meta.unavailable; }
     ++ map (name: { service = name; unit = "graphical.target"; reason = "the guest has no display"; })
-      ((config.modules.services.desktop or [ ]) ++ (config.modules.services.display-manager or [ ]))
+      ((config.modules.services.desktop or [ ]) ++ (config.modules.services.display-manager or [ ])
+        ++ lib.optional config.services.spice-vdagentd.enable "spice-vdagentd")
     ++ map (p: { service = p.pname; unit = null; reason = p.meta.unavailable; })
-      (lib.filter (p: p ? meta.unavailable) config.environment.systemPackages);
+      (lib.filter (p: p ? meta.unavailable) config.environment.systemPackages)
+    ++ lib.concatMap unknown
+      (lib.filter (top: config ? ${top}) [ "hardware" "programs" "services" "virtualisation" ]);
 in
 {
   # An option of NixOS that the lab does not declare is taken as it is written. An option of one's own

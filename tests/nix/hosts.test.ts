@@ -143,6 +143,16 @@ describe('The role vm', () => {
 })
 
 describe('labSystem', () => {
+  test('says of a service that it does not know that it is not there', async () => {
+    const host = `{ hostSpec = { hostName = "x"; primaryUsername = "me"; };
+      services.nginx = { enable = true; virtualHosts.a = { }; }; services.redis.enable = false; virtualisation.docker.enable = true; }`
+    const read = `(lab.labSystem { hostname = "x"; host = ${host}; }).config.lab.unavailable`
+    expect(await expression(read)).toEqual({
+      nginx: 'the lab does not know `services.nginx`',
+      docker: 'the lab does not know `virtualisation.docker`',
+    })
+  })
+
   test('stops at a failed assertion, with its message', async () => {
     const remote = '{ lib, ... }: { myModules.services.autoUpgrade.mode = lib.mkForce "remote"; }'
     expect(await refusal(`${sorrow(remote)}.config.system.build.toplevel.drvPath`)).toContain(
