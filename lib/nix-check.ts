@@ -9,7 +9,7 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { dirname, join, relative, sep } from 'node:path'
+import { join, relative, sep } from 'node:path'
 import { Failure } from './failure.ts'
 import type { Edit } from './flake-edit.ts'
 import { nixString } from './nix-syntax.ts'
@@ -20,41 +20,56 @@ export type Asked = { asked: true } | { asked: false; why: string }
 
 /**
  * Has nix parse the edited file, which finds undefined variables too.
+ * @param flake absolute path of its directory
  * @throws Failure when nix parses the file as it is, and does not with the edit
  */
-export async function parses(edit: Edit): Promise<Asked> {
-  const parse = (text: string): Promise<Answer> =>
-    ask(['--store', 'dummy://', '--parse', '-'], text, dirname(edit.file), 20)
-  const after = await parse(edit.after)
-  if (after.held) return { asked: true }
-  if (after.silent || !(await parse(edit.before)).held) return { asked: false, why: after.why }
-  throw refused(edit, after.why)
-}
+export const parses = (flake: string, edit: Edit): Promise<Asked> =>
+  compared(flake, edit, (copy) =>
+    ask(['--store', 'dummy://', '--parse', join(copy, relative(flake, edit.file))], 20),
+  )
 
 /**
- * Has nix evaluate the names of the flake's hosts with the edit, which is not on disk yet. Inputs
- * are those that the flake is locked to. Where they cannot be had, the flake does not evaluate
- * without the edit either, and that says nothing of the edit.
+ * Has nix evaluate the names of the flake's hosts. Inputs are those that the flake is locked to;
+ * where they cannot be had, the flake does not evaluate without the edit either.
  * @param flake absolute path of its directory
  * @throws Failure when the flake evaluates as it is, and with the edit does not or lacks the host
  */
-export async function evaluates(flake: string, edit: Edit, name: string): Promise<Asked> {
-  const names = async (text: string): Promise<Answer> => {
-    const copy = mkdtempSync(join(tmpdir(), 'edited-flake-'))
-    try {
-      mirror(flake, copy, edit.file, text)
-      return await ask([...evaluation, '-'], hostNames(flake, copy), copy, 60)
-    } finally {
-      rmSync(copy, { recursive: true, force: true })
-    }
+export const evaluates = (flake: string, edit: Edit, name: string): Promise<Asked> =>
+  compared(flake, edit, async (copy) => {
+    const answer = await ask([...evaluation, '-E', hostNames(flake, copy)], 60)
+    if (!answer.held || copy.endsWith(before)) return answer
+    const names = JSON.parse(answer.stdout) as string[]
+    if (names.includes(name)) return answer
+    return { held: false, silent: false, why: `nix evaluates the hosts to ${names.join(', ')}` }
+  })
+
+const before = 'before'
+
+/**
+ * Asks about a copy of the flake with the edit, as that is not on disk yet. Only if the answer is no
+ * and was yes without the edit, the edit is at fault.
+ */
+async function compared(
+  flake: string,
+  edit: Edit,
+  question: (copy: string) => Promise<Answer>,
+): Promise<Asked> {
+  const scratch = mkdtempSync(join(tmpdir(), 'flake-copies-'))
+  const about = (copy: string, text: string): Promise<Answer> => {
+    mirror(flake, join(scratch, copy), edit.file, text)
+    return question(join(scratch, copy))
   }
-  const after = await names(edit.after)
-  if (after.held) {
-    if ((JSON.parse(after.stdout) as string[]).includes(name)) return { asked: true }
-    throw refused(edit, `nix evaluates the hosts to ${after.stdout.trim()}`)
+  try {
+    const after = await about('after', edit.after)
+    if (after.held) return { asked: true }
+    if (after.silent || !(await about(before, edit.before)).held)
+      return { asked: false, why: after.why }
+    throw new Failure(`Cannot add to \`${edit.file}\` at line ${edit.line}: ${after.why}`, {
+      hint: `Nothing was written; this was tried: ${edit.inserted.trim().replace(/\s+/g, ' ')}`,
+    })
+  } finally {
+    rmSync(scratch, { recursive: true, force: true })
   }
-  if (after.silent || !(await names(edit.before)).held) return { asked: false, why: after.why }
-  throw refused(edit, after.why)
 }
 
 /**
@@ -63,6 +78,7 @@ export async function evaluates(flake: string, edit: Edit, name: string): Promis
  */
 function mirror(flake: string, copy: string, file: string, text: string): void {
   let [from, to] = [flake, copy]
+  mkdirSync(copy)
   for (const step of relative(flake, file).split(sep)) {
     for (const entry of readdirSync(from, { withFileTypes: true })) {
       const [source, target] = [join(from, entry.name), join(to, entry.name)]
@@ -92,19 +108,12 @@ const evaluation = [
   ['--option', 'connect-timeout', '5', '--option', 'download-attempts', '1'],
 ].flat()
 
-const refused = (edit: Edit, why: string): Failure =>
-  new Failure(`Cannot add to \`${edit.file}\` at line ${edit.line}: ${why}`, {
-    hint: `Nothing was written; this was tried: ${edit.inserted.trim().replace(/\s+/g, ' ')}`,
-  })
-
 /** `silent`: there is no nix here, or it did not come to an end. */
 type Answer = { held: true; stdout: string } | { held: false; silent: boolean; why: string }
 
-async function ask(args: string[], input: string, cwd: string, timeout: number): Promise<Answer> {
+async function ask(args: string[], timeout: number): Promise<Answer> {
   try {
     const { stdout, stderr, code } = await run('nix-instantiate', args, {
-      cwd,
-      input,
       timeout,
       allow: [1, 127],
       // an input that wants a password must fail, not ask

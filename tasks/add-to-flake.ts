@@ -5,7 +5,7 @@ import type { Asked } from '../lib/nix-check.ts'
 import { main, type Args } from '../lib/task.ts'
 
 export const name = 'add-to-flake'
-export const describe = 'Add a host to a flake, in the form that its other hosts have'
+export const describe = 'Add a host to a flake.nix, leaving every other byte as it is'
 export const usage = '<name>'
 export const positionals = { name: { describe: 'Host to add' } }
 export const options = {
@@ -87,7 +87,7 @@ const absent = (paths: string[]): string[] =>
 async function write(flake: string, host: string, edit: Edit, dryRun: boolean) {
   const { parses, evaluates } = await import('../lib/nix-check.ts')
   const { readRegular, writeFile } = await import('../lib/write-file.ts')
-  const parsed = await parses(edit)
+  const parsed = await parses(flake, edit)
   const evaluated = parsed.asked ? await evaluates(flake, edit, host) : parsed
   const over = { ...readRegular(edit.file), bytes: Buffer.from(edit.before) }
   if (!dryRun) writeFile(edit.file, edit.after, { over })
@@ -117,7 +117,9 @@ function inWords(report: Report): string {
       .map((line) => `+ ${line}`),
     ...nix('nix parses it', report.parsed),
     ...nix('nix evaluates the host names', report.evaluated),
-    ...marked.map((path) => `git add --intent-to-add ${path}: else the flake does not see it`),
+    ...marked.map(
+      (path) => `Marked ${path} for git (--intent-to-add): a flake does not see untracked files`,
+    ),
     ...report.notes.map((note) => `Note: ${note}`),
   ]
   return [headline, ...details.map((detail) => `  ${detail}`)].join('\n')

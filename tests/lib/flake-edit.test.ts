@@ -1,7 +1,7 @@
 import { spawnSync } from 'node:child_process'
 import { cpSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { dirname, join, relative } from 'node:path'
+import { join, relative } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { Failure } from '../../lib/failure.ts'
 import { addHost, type Edit } from '../../lib/flake-edit.ts'
@@ -213,15 +213,15 @@ function evaluated(flakes: string[]): string[][] {
 
 test('nix finds the new host in every edited flake, and the others as before', async ({ skip }) => {
   if (spawnSync('nix-instantiate', ['--version']).error) skip('nix-instantiate is not installed')
-  const copies: string[] = []
+  const edited: string[] = []
   for (const expected of edits) {
     const copy = copyOf(expected.flake)
     const { file, after } = await edit(copy, 'sorrow')
     writeFileSync(file, after)
-    copies.push(copy)
+    edited.push(copy)
   }
   const before = evaluated(edits.map(({ flake }) => join(corpus, flake)))
-  const after = evaluated(copies)
+  const after = evaluated(edited)
   // the one flake that makes a second host of each name
   const made = (flake: string): string[] =>
     flake === 'map-attrs-prime' ? ['sorrow', 'sorrow-vm'] : ['sorrow']
@@ -229,5 +229,4 @@ test('nix finds the new host in every edited flake, and the others as before', a
     const expected = [...before[index]!, ...made(flake)].toSorted()
     expect([flake, ...after[index]!.toSorted()]).toEqual([flake, ...expected])
   }
-  expect(dirname(copies[0]!)).toContain(scratch)
 })

@@ -1,4 +1,4 @@
-import { spawn, spawnSync } from 'node:child_process'
+import { spawnSync } from 'node:child_process'
 import {
   chmodSync,
   cpSync,
@@ -19,6 +19,7 @@ import { delimiter, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { project } from '../../lib/settings.ts'
+import { ended, startTask, type Ended } from './started.ts'
 
 let dir: string
 let flake: string
@@ -29,26 +30,10 @@ beforeEach(() => {
 })
 afterEach(() => rmSync(dir, { recursive: true, force: true }))
 
-interface Ended {
-  code: number | null
-  out: string
-  err: string
-}
-
-const start = (args: string[], path?: string) =>
-  spawn(process.execPath, ['--import', 'tsx', 'tasks/add-to-flake.ts', ...args], {
-    cwd: project,
-    env: { ...process.env, ...(path === undefined ? {} : { PATH: path }) },
-  })
-
-async function add(args: string[], path?: string): Promise<Ended> {
-  const child = start([...args, ...(args.includes('--flake') ? [] : ['--flake', flake])], path)
-  let [out, err] = ['', '']
-  child.stdout.on('data', (text) => (out += text))
-  child.stderr.on('data', (text) => (err += text))
-  const code = await new Promise<number | null>((resolve) => child.on('close', resolve))
-  return { code, out, err }
-}
+const add = (args: string[], path?: string): Promise<Ended> =>
+  ended(
+    startTask('add-to-flake', args.includes('--flake') ? args : [...args, '--flake', flake], path),
+  )
 
 /** A flake without inputs, so that nix can evaluate it anywhere. */
 const plain = `{
@@ -198,7 +183,7 @@ describe('in a git repository', () => {
     const { code, out } = await add(['sorrow'])
     expect(code).toBe(0)
     expect(out).toContain(
-      'git add --intent-to-add hosts/sorrow/default.nix: else the flake does not see it',
+      'Marked hosts/sorrow/default.nix for git (--intent-to-add): a flake does not see untracked files',
     )
     expect(git('status', '--porcelain', '--untracked-files=all').split('\n')).toEqual([
       'AM flake.nix',
@@ -206,7 +191,7 @@ describe('in a git repository', () => {
       '?? hosts/other.nix',
       '',
     ])
-    expect((await add(['sorrow'])).out).not.toContain('git add')
+    expect((await add(['sorrow'])).out).not.toContain('Marked')
   })
 
   test('whose root is above, the same is done', async () => {
@@ -216,7 +201,7 @@ describe('in a git repository', () => {
     host()
     const { code, out } = await add(['sorrow'])
     expect(code).toBe(0)
-    expect(out).toContain('git add --intent-to-add hosts/sorrow/default.nix')
+    expect(out).toContain('Marked hosts/sorrow/default.nix')
     if (hasNix) expect(out).toContain('nix evaluates the host names: yes')
     expect(git('status', '--porcelain')).toContain(' A flake/hosts/sorrow/default.nix')
   })
@@ -228,7 +213,7 @@ describe('in a git repository', () => {
     expect({ code, err }).toEqual({ code: 0, err: '' })
     expect(read()).toBe(withSorrow)
     expect(out).toContain('nix parses it: not known (nix is not installed)')
-    expect(out).not.toContain('git add')
+    expect(out).not.toContain('Marked')
   })
 })
 
@@ -277,10 +262,10 @@ describe('nix', () => {
 describe('what cannot be done', () => {
   const refused = async (args: string[], message: string | RegExp, code = 2): Promise<void> => {
     const before = existsSync(join(flake, 'flake.nix')) ? read() : undefined
-    const ended = await add(args)
-    expect(ended).toMatchObject({ code, out: '' })
-    expect(ended.err.split('\n')[0]).toMatch(message)
-    expect(ended.err.trimEnd().split('\n').length).toBeLessThanOrEqual(2)
+    const done = await add(args)
+    expect(done).toMatchObject({ code, out: '' })
+    expect(done.err.split('\n')[0]).toMatch(message)
+    expect(done.err.trimEnd().split('\n').length).toBeLessThanOrEqual(2)
     expect(existsSync(join(flake, 'flake.nix')) ? read() : undefined).toBe(before)
   }
 
@@ -321,8 +306,8 @@ describe('meanwhile', () => {
   test('five at once lose none', async () => {
     write(plain)
     const names = ['one', 'two', 'three', 'four', 'five']
-    const ended = await Promise.all(names.map((name) => add([name])))
-    expect(ended.map(({ code }) => code)).toEqual([0, 0, 0, 0, 0])
+    const all = await Promise.all(names.map((name) => add([name])))
+    expect(all.map(({ code }) => code)).toEqual([0, 0, 0, 0, 0])
     for (const name of names) expect(read()).toContain(`        ${name} = mkHost "${name}";\n`)
     expect(read().split('\n').length).toBe(plain.split('\n').length + 5)
   })
@@ -345,12 +330,16 @@ describe('meanwhile', () => {
     if (!hasNix) skip('nix-instantiate is not installed')
     write(plain)
     const mark = join(dir, 'asked')
-    const child = start(['sorrow', '--flake', flake], nixAfter(`touch ${mark}; exec sleep 30`))
-    const ended = new Promise((resolve) => child.on('close', resolve))
+    const child = startTask(
+      'add-to-flake',
+      ['sorrow', '--flake', flake],
+      nixAfter(`touch ${mark}; exec sleep 30`),
+    )
+    const end = ended(child)
     for (let waited = 0; !existsSync(mark) && waited < 200; waited++) await sleep(50)
     expect(existsSync(mark)).toBe(true)
     child.kill('SIGKILL')
-    await ended
+    await end
     expect(read()).toBe(plain)
     expect(readdirSync(flake)).toEqual(['flake.nix'])
     expect((await add(['sorrow'])).code).toBe(0)

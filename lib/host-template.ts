@@ -1,0 +1,171 @@
+import { nixString } from './nix-syntax.ts'
+
+/** What a new host can differ in from `hosts/sorrow`. */
+export interface HostChoices {
+  name: string
+  user: string
+  /** Names in `modules.services.cli` and `modules.services.networking`. */
+  cli: string[]
+  networking: string[]
+  /** A systemd calendar expression. */
+  schedule: string
+  layout: string
+  device: string
+}
+
+/** What `hosts/sorrow` has. */
+export const usual = {
+  user: 'rain',
+  cli: ['atuin'],
+  networking: ['openssh', 'ssh', 'syncthing', 'tailscale'],
+  schedule: 'hourly',
+  layout: 'btrfs',
+  device: '/dev/vda',
+}
+
+/** Units without which nobody can reach the host: an upgrade that loses them must come back. */
+const waysIn: Record<string, string> = { openssh: 'sshd.service', tailscale: 'tailscaled.service' }
+
+/** The two files of a host, as texts by file name. */
+export const hostFiles = (choices: HostChoices): Record<string, string> => ({
+  'default.nix': defaultNix(choices),
+  'hardware-configuration.nix': hardwareNix(choices),
+})
+
+function defaultNix({
+  name,
+  user,
+  cli,
+  networking,
+  schedule,
+  layout,
+  device,
+}: HostChoices): string {
+  const units = networking.flatMap((service) => waysIn[service] ?? [])
+  return `# ${name[0]!.toUpperCase()}${name.slice(1)} - Minimal headless VM for GitOps testing
+# Purpose: Test multi-host jj sync, auto-upgrade, and infrastructure features
+{ lib, ... }:
+{
+  imports = [ ./hardware-configuration.nix ];
+
+  # Disk configuration via nix/modules/disks.nix
+  disks = {
+    enable = true;
+    layout = ${nixString(layout)};
+    device = ${nixString(device)};
+    withSwap = false;
+  };
+
+  # ========================================
+  # ROLE SELECTION
+  # ========================================
+  roles = [ "vm" ]; # Base VM role
+
+  # ========================================
+  # MODULE OVERRIDES (remove desktop)
+  # ========================================
+  # Remove desktop modules for headless operation
+  modules.services.desktop = lib.mkForce [ ];
+  modules.services.display-manager = lib.mkForce [ ];
+
+  # Keep only essential headless services
+  modules.services.cli = ${list(cli, '  ')};
+  modules.services.networking = ${list(networking, '  ')};
+
+  # ========================================
+  # HOST IDENTITY
+  # ========================================
+  hostSpec = {
+    hostName = ${nixString(name)};
+    primaryUsername = ${nixString(user)};
+  };
+
+  # ========================================
+  # AUTO-UPGRADE (GitOps testing)
+  # ========================================
+  myModules.services.autoUpgrade = {
+    enable = true;
+    mode = "local";
+    schedule = ${nixString(schedule)};${schedule === usual.schedule ? ' # Frequent for testing' : ''}
+
+    # Safety features (Phase 15-03b)
+    buildBeforeSwitch = true;
+    # is-active, as is-enabled also passes for a service that crashed
+    validationChecks = ${list(
+      units.map((unit) => `systemctl --quiet is-active ${unit}`),
+      '    ',
+    )};
+    onValidationFailure = "rollback";
+  };
+
+  # ========================================
+  # GOLDEN GENERATION (boot safety)
+  # ========================================
+  myModules.system.boot.goldenGeneration = {
+    enable = true;
+    validateServices = ${list(units, '    ')};
+    autoPinAfterBoot = true;
+  };
+
+  # The release whose defaults this host's state was made with; unset, every evaluation warns
+  system.stateVersion = "26.05";
+}
+`
+}
+
+function hardwareNix({ name, layout }: HostChoices): string {
+  const mounts = {
+    btrfs: btrfs('/', '@root') + btrfs('/nix', '@nix'),
+    ext4: mount('/', 'nixos', 'ext4'),
+  }[layout]
+  return `# Hardware configuration for ${name} VM
+# Generated for QEMU/KVM virtual machine
+{
+  config,
+  lib,
+  pkgs,
+  modulesPath,
+  ...
+}:
+{
+  imports = [ (modulesPath + "/profiles/qemu-guest.nix") ];
+
+  boot.initrd.availableKernelModules = [
+    "ata_piix"
+    "uhci_hcd"
+    "virtio_pci"
+    "virtio_scsi"
+    "sd_mod"
+    "sr_mod"
+  ];
+  boot.initrd.kernelModules = [ ];
+  boot.kernelModules = [ ];
+  boot.extraModulePackages = [ ];
+
+  # Filesystems are disko's (see default.nix); these by-label ones count only where it is off
+${mounts}${mount('/boot', 'boot', 'vfat')}  nixpkgs.hostPlatform = lib.mkDefault "x86_64-linux";
+}
+`
+}
+
+const mount = (path: string, label: string, type: string, options = ''): string =>
+  `  fileSystems."${path}" = lib.mkDefault {
+    device = "/dev/disk/by-label/${label}";
+    fsType = "${type}";
+${options}  };
+
+`
+
+const btrfs = (path: string, subvolume: string): string =>
+  mount(
+    path,
+    'nixos',
+    'btrfs',
+    `    options = ${list([`subvol=${subvolume}`, 'compress=zstd', 'noatime'], '    ')};\n`,
+  )
+
+/** A list as nixfmt lays it out. */
+const list = (texts: string[], indent: string): string =>
+  texts.length > 1
+    ? `[\n${texts.map((text) => `${indent}  ${nixString(text)}\n`).join('')}${indent}]`
+    : `[ ${texts.map((text) => `${nixString(text)} `).join('')}]`

@@ -1,0 +1,95 @@
+import { join } from 'node:path'
+import { usual, type HostChoices } from '../lib/host-template.ts'
+import { main, type Args } from '../lib/task.ts'
+
+export const name = 'scaffold-host'
+export const describe = "Write the configuration of a new host from the plan's shape"
+export const usage = '<name>'
+export const positionals = { name: { describe: 'Name of the new host' } }
+export const options = {
+  user: { type: 'string', describe: 'Primary user', default: usual.user },
+  service: {
+    type: 'string',
+    array: true,
+    describe: 'Service to have; repeat it for several',
+    default: [...usual.cli, ...usual.networking],
+  },
+  schedule: {
+    type: 'string',
+    describe: 'When to upgrade, as a systemd calendar event',
+    default: usual.schedule,
+  },
+  'disk-layout': { type: 'string', describe: 'File system of the root', default: usual.layout },
+  'disk-device': {
+    type: 'string',
+    describe: 'Block device that holds everything',
+    default: usual.device,
+  },
+  flake: { type: 'string', describe: 'Directory of the flake; LAB_FLAKE or this one without' },
+  force: { type: 'boolean', describe: 'Write the two files of a host that exists anew' },
+  json: { type: 'boolean', describe: 'Print data instead of sentences' },
+  'dry-run': { type: 'boolean', describe: 'Show every effect, have none' },
+} as const
+export const under = [
+  'systemd-analyze calendar <schedule>',
+  'git add --intent-to-add hosts/<name>   a flake does not see what git does not know',
+]
+export const examples: [string, string][] = [
+  ['just scaffold-host misery', 'A host like sorrow'],
+  [
+    'tsx tasks/scaffold-host.ts web --service openssh --schedule daily',
+    'With one service, upgraded daily',
+  ],
+]
+
+interface Report {
+  choices: HostChoices
+  files: string[]
+  written: boolean
+  /** Files that git was told of, from the flake on. */
+  marked: string[]
+}
+
+export async function run(args: Args): Promise<void> {
+  const { flakeDirectory } = await import('../lib/flake-directory.ts')
+  const { hostChoices } = await import('../lib/host-choices.ts')
+  const { hostDirectory, writeHost } = await import('../lib/host-directory.ts')
+  const { hostFiles } = await import('../lib/host-template.ts')
+  const { intendToAdd } = await import('../lib/git-index.ts')
+  const { withDirectory } = await import('../lib/write-file.ts')
+  const choices = await hostChoices({
+    name: args['name'],
+    user: args['user'],
+    services: args['service'],
+    schedule: args['schedule'],
+    layout: args['disk-layout'],
+    device: args['disk-device'],
+  })
+  const flake = flakeDirectory(args['flake'])
+  const files = hostFiles(choices)
+  const written = !args['dry-run']
+  const report = await withDirectory(flake, 60, async () => {
+    const directory = hostDirectory(flake, choices.name, Boolean(args['force']))
+    if (written) writeHost(flake, directory, files)
+    const paths = Object.keys(files).map((file) => join(directory, file))
+    const marked = written ? await intendToAdd(flake, paths) : []
+    return { choices, files: paths, written, marked }
+  })
+  const next = `just add-to-flake ${choices.name} --flake ${flake}`
+  if (args['json'])
+    console.log(JSON.stringify({ host: choices.name, ...report, next }, undefined, 2))
+  else console.log([...inWords(report), `Next: ${next}`].join('\n'))
+}
+
+function inWords({ choices, files, written, marked }: Report): string[] {
+  const lines = files.map((file) => `${written ? 'Wrote' : 'Would write'} ${file}`)
+  lines.push(
+    ...marked.map(
+      (file) => `Marked ${file} for git (--intent-to-add): a flake does not see untracked files`,
+    ),
+  )
+  if (choices.networking.includes('openssh')) return lines
+  return [...lines, 'Note: without openssh neither you nor the lab get in']
+}
+
+await main(import.meta, { name, describe, usage, positionals, options, under, examples, run })

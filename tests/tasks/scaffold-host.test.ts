@@ -1,0 +1,212 @@
+import { spawnSync } from 'node:child_process'
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  realpathSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { writeHost } from '../../lib/host-directory.ts'
+import { hostFiles, usual } from '../../lib/host-template.ts'
+import { project } from '../../lib/settings.ts'
+import { ended, startTask, type Ended } from './started.ts'
+
+let dir: string
+let flake: string
+beforeEach(() => {
+  dir = realpathSync(mkdtempSync(join(tmpdir(), 'scaffold-host-')))
+  flake = join(dir, 'flake')
+  mkdirSync(flake)
+  writeFileSync(
+    join(flake, 'flake.nix'),
+    '{ outputs = { self }: { nixosConfigurations = { }; }; }\n',
+  )
+})
+afterEach(() => rmSync(dir, { recursive: true, force: true }))
+
+const scaffold = (args: string[]): Promise<Ended> =>
+  ended(startTask('scaffold-host', [...args, '--flake', flake]))
+const written = (host: string): string[] => [
+  readFileSync(join(flake, 'hosts', host, 'default.nix'), 'utf8'),
+  readFileSync(join(flake, 'hosts', host, 'hardware-configuration.nix'), 'utf8'),
+]
+const ours = (host: string): string[] =>
+  ['default.nix', 'hardware-configuration.nix'].map((file) =>
+    readFileSync(join(project, 'hosts', host, file), 'utf8'),
+  )
+const everything = (): string[] => readdirSync(flake, { recursive: true }).map(String).toSorted()
+
+describe('scaffold-host', () => {
+  test.each(['sorrow', 'torment'])('writes %s as it is in this project', async (host) => {
+    const { code, out, err } = await scaffold([host])
+    expect({ code, err }).toEqual({ code: 0, err: '' })
+    expect(written(host)).toEqual(ours(host))
+    expect(out.trimEnd().split('\n')).toEqual([
+      `Wrote ${flake}/hosts/${host}/default.nix`,
+      `Wrote ${flake}/hosts/${host}/hardware-configuration.nix`,
+      `Next: just add-to-flake ${host} --flake ${flake}`,
+    ])
+    expect(everything()).toHaveLength(5)
+  })
+
+  test('writes what it was told, as data too, and marks it for git', async () => {
+    spawnSync('git', ['-C', flake, 'init', '--quiet'])
+    const flags = [
+      '--user',
+      'ada',
+      '--schedule',
+      'Mon 03:00',
+      '--disk-layout',
+      'ext4',
+      '--disk-device',
+      '/dev/sda',
+    ]
+    const { code, out } = await scaffold([
+      'web',
+      ...flags,
+      '--service',
+      'openssh',
+      '--service',
+      'atuin',
+      '--json',
+    ])
+    expect(code).toBe(0)
+    expect(JSON.parse(out)).toMatchObject({
+      host: 'web',
+      written: true,
+      choices: { user: 'ada', cli: ['atuin'], networking: ['openssh'] },
+      marked: ['hosts/web/default.nix', 'hosts/web/hardware-configuration.nix'],
+    })
+    const [main, hardware] = written('web')
+    for (const line of [
+      '# Web - Minimal headless VM for GitOps testing',
+      'layout = "ext4";',
+      'device = "/dev/sda";',
+      'modules.services.networking = [ "openssh" ];',
+      'hostName = "web";',
+      'primaryUsername = "ada";',
+      'schedule = "Mon 03:00";\n',
+      'validateServices = [ "sshd.service" ];',
+    ]) {
+      expect(main).toContain(line)
+    }
+    expect(hardware).toContain('fsType = "ext4";')
+    expect(hardware).not.toContain('subvol=')
+  })
+
+  test('refuses a host that exists, and with --force writes its two files alone', async () => {
+    await scaffold(['web'])
+    writeFileSync(join(flake, 'hosts/web/default.nix'), 'mine')
+    writeFileSync(join(flake, 'hosts/web/secret.nix'), 'mine too')
+    const refused = await scaffold(['web'])
+    expect(refused).toMatchObject({ code: 2, out: '' })
+    expect(refused.err).toMatch(
+      /^scaffold-host: Cannot make host `web`: `.*hosts\/web` exists\n {2}hint: .*--force\n$/,
+    )
+    expect(written('web')[0]).toBe('mine')
+    expect((await scaffold(['web', '--force'])).code).toBe(0)
+    expect(written('web')[0]).toContain('hostName = "web";')
+    expect(readFileSync(join(flake, 'hosts/web/secret.nix'), 'utf8')).toBe('mine too')
+    expect(readdirSync(flake).toSorted()).toEqual(['flake.nix', 'hosts'])
+  })
+
+  test('shows all and writes nothing with --dry-run', async () => {
+    const { code, out } = await scaffold(['web', '--dry-run'])
+    expect(code).toBe(0)
+    expect(out).toContain(`Would write ${flake}/hosts/web/default.nix`)
+    expect(everything()).toEqual(['flake.nix'])
+  })
+
+  test.each(['${x}', '../x', 'a\n"b', 'web --schedule sometimes', 'web --service gopher'])(
+    'refuses %j on one line, and writes nothing',
+    async (args) => {
+      const { code, out, err } = await scaffold(args.split(' '))
+      expect({ code, out }).toEqual({ code: 2, out: '' })
+      expect(err).toMatch(/^scaffold-host: Cannot [^\n]+\n {2}hint: [^\n]+\n$/)
+      expect(everything()).toEqual(['flake.nix'])
+    },
+  )
+
+  test('refuses symlinks in place of its directories', async () => {
+    mkdirSync(join(flake, 'hosts'))
+    mkdirSync(join(dir, 'elsewhere'))
+    symlinkSync(join(dir, 'elsewhere'), join(flake, 'hosts/web'))
+    const { code, err } = await scaffold(['web', '--force'])
+    expect(code).toBe(2)
+    expect(err).toContain(`Cannot write in \`${flake}/hosts/web\`: it is a symlink`)
+    expect(readdirSync(join(dir, 'elsewhere'))).toEqual([])
+  })
+})
+
+describe('the files of a host', () => {
+  const choices = { name: 'web', ...usual }
+
+  test('are all replaced or none', () => {
+    const directory = join(flake, 'hosts/web')
+    mkdirSync(directory, { recursive: true })
+    // the longest name that a file can have leaves no room for what it is moved to
+    const names = ['a.nix', 'b.nix', 'c'.repeat(255)]
+    for (const file of names.toSpliced(1, 1)) writeFileSync(join(directory, file), `old ${file[0]}`)
+    const files = Object.fromEntries(names.map((file) => [file, 'new']))
+    expect(() => writeHost(flake, directory, files)).toThrow('name too long')
+    expect(readdirSync(directory).toSorted()).toEqual(names.toSpliced(1, 1))
+    expect(readFileSync(join(directory, 'a.nix'), 'utf8')).toBe('old a')
+    expect(readdirSync(flake).toSorted()).toEqual(['flake.nix', 'hosts'])
+  })
+
+  test('leave nothing behind when they cannot be written', () => {
+    const directory = join(flake, 'hosts/web')
+    const files = { 'a.nix': 'new', 'no/such/b.nix': '' }
+    expect(() => writeHost(flake, directory, files)).toThrow(
+      `Cannot write \`${directory}\`: no such file or directory`,
+    )
+    expect(everything()).toEqual(['flake.nix'])
+  })
+
+  test('are parsed by nix, whatever the choices', ({ skip }) => {
+    if (spawnSync('nix-instantiate', ['--version']).error) skip('nix-instantiate is not installed')
+    const awkward = {
+      ...choices,
+      user: '${x}',
+      schedule: '"; y = ${z',
+      device: "''\\\n",
+      cli: [],
+      networking: [],
+    }
+    for (const given of [choices, awkward, { ...awkward, layout: 'ext4' }]) {
+      for (const [file, input] of Object.entries(hostFiles(given))) {
+        const args = ['--store', 'dummy://', '--parse', '-']
+        const { status, stderr } = spawnSync('nix-instantiate', args, { input, encoding: 'utf8' })
+        expect([file, status, stderr]).toEqual([file, 0, ''])
+      }
+    }
+  })
+})
+
+test('a scaffolded host that was added to the flake evaluates', async ({ skip }) => {
+  if (spawnSync('nix', ['--version']).error) skip('nix is not installed')
+  for (const part of ['flake.nix', 'flake.lock', 'nix', 'hosts']) {
+    cpSync(join(project, part), join(flake, part), { recursive: true })
+  }
+  expect((await scaffold(['web', '--service', 'openssh', '--schedule', 'daily'])).code).toBe(0)
+  const added = await ended(startTask('add-to-flake', ['web', '--flake', flake]))
+  expect(added.code).toBe(0)
+  const values = `host: with host.config; [ hostSpec.hostName modules.services.networking myModules.services.autoUpgrade.schedule ]`
+  const features = ['--extra-experimental-features', 'nix-command flakes']
+  const { stdout, stderr } = spawnSync(
+    'nix',
+    [...features, 'eval', '--json', `path:${flake}#labConfigurations.web`, '--apply', values],
+    { encoding: 'utf8' },
+  )
+  expect(stderr).not.toContain('error')
+  expect(JSON.parse(stdout)).toEqual(['web', ['openssh'], 'daily'])
+  expect(existsSync(join(flake, 'hosts/web/default.nix'))).toBe(true)
+})

@@ -1,0 +1,32 @@
+import { spawn, type ChildProcessWithoutNullStreams } from 'node:child_process'
+import { project } from '../../lib/settings.ts'
+
+/** What a task's process came to. */
+export interface Ended {
+  code: number | null
+  out: string
+  err: string
+}
+
+/**
+ * Starts a task as a person does.
+ * @param path the PATH that it has, if not that of the tests
+ */
+export const startTask = (
+  name: string,
+  args: string[],
+  path?: string,
+): ChildProcessWithoutNullStreams =>
+  spawn(process.execPath, ['--import', 'tsx', `tasks/${name}.ts`, ...args], {
+    cwd: project,
+    env: { ...process.env, ...(path === undefined ? {} : { PATH: path }) },
+  })
+
+/** Waits for a process, however it ends. */
+export async function ended(child: ChildProcessWithoutNullStreams): Promise<Ended> {
+  let [out, err] = ['', '']
+  child.stdout.on('data', (text) => (out += text))
+  child.stderr.on('data', (text) => (err += text))
+  const code = await new Promise<number | null>((resolve) => child.on('close', resolve))
+  return { code, out, err }
+}
