@@ -165,6 +165,7 @@ let
           inputs = unique (map (p: "${lib.getBin p}/bin") runtimeInputs);
           export = name: value: "${lib.toShellVar name value}\nexport ${name}";
         in
+        # nixpkgs checks the text by shellcheck as it builds, which a guest without it cannot
         pkgs.writeScriptBin name ''
           ${shebang}
           ${concatMapStringsSep "\n" (o: "set -o ${o}") bashOptions}

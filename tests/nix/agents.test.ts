@@ -1,9 +1,10 @@
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, onTestFinished, test } from 'vitest'
 import { run } from '../../lib/run.ts'
 import { project } from '../../lib/settings.ts'
+import { findNixOS, lab } from './evaluate.ts'
 
 const agents = join(project, 'nix/agents')
 
@@ -22,6 +23,32 @@ test('Agents pass shellcheck', async () => {
   expect(files.length).toBeGreaterThan(3)
   await run('shellcheck', files)
 })
+
+/** The text of each agent as a host wraps it, by name. */
+const wrapped = `host: let
+  c = (host.extendModules { modules = [ { myModules.services.chezmoiSync.enable = true; } ]; }).config;
+  agents = builtins.filter (p: p ? text && p.meta.mainProgram or "" == p.name) c.environment.systemPackages;
+in builtins.listToAttrs (map (p: { inherit (p) name; value = builtins.unsafeDiscardStringContext p.text; }) agents)`
+const names = ['chezmoi-sync', 'golden-boot-validation', 'nix-local-upgrade', 'show-golden']
+
+async function checkWrapped(scripts: Record<string, string>): Promise<void> {
+  const directory = scratch()
+  for (const name of names) {
+    writeFileSync(join(directory, name), scripts[name]!)
+    // nixpkgs runs it as it builds the wrapper, so what it finds would be a host that does not build
+    await run('shellcheck', ['--exclude=SC2089,SC2090', join(directory, name)])
+  }
+}
+
+test('They pass it as the lab wraps them', async () => {
+  await checkWrapped(await lab('sorrow', wrapped))
+})
+
+test('They pass it as NixOS wraps them', async (context) => {
+  const found = await findNixOS()
+  if ('missing' in found) return context.skip(found.missing)
+  await checkWrapped(await found.nixos('sorrow', wrapped))
+}, 300_000)
 
 test('The upgrade reports that it was skipped, and why, and changes nothing else', async () => {
   const state = scratch()
