@@ -1,6 +1,6 @@
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -38,7 +38,8 @@ describe.skipIf(noAgent)('a guest agent', () => {
   const start = async (): Promise<void> => {
     const argv = ['-m', 'unix-listen', '-p', path, '-t', dir, '-f', join(dir, 'pid')]
     daemon = spawn('qemu-ga', [...argv, '-l', join(dir, 'log')], { stdio: 'ignore' })
-    await waitFor('the socket', 20, () => existsSync(path), { every: 0.02 })
+    // the socket is there a moment before anybody listens on it
+    await waitFor('qemu-ga to answer', 20, () => reachable(path, 5), { every: 0.02 })
   }
   const meet = async (): Promise<GuestAgent> => (agent = await guestAgent(path, { name: 'sorrow' }))
   afterEach(async () => {

@@ -1,6 +1,6 @@
 import { execFileSync, spawn, spawnSync, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -40,8 +40,8 @@ describe.skipIf(noQemu)('a monitor', () => {
     qemu = spawn('qemu-system-x86_64', [...argv, '-qmp', `unix:${path},server=on,wait=off`], {
       stdio: ['ignore', 'ignore', 'inherit'],
     })
-    await waitFor('the socket', 20, () => existsSync(path), { every: 0.02 })
-    client = await qmp(path)
+    // the socket is there a moment before QEMU listens on it
+    client = await waitFor('QEMU to answer', 20, () => qmp(path), { every: 0.02 })
   }
   afterEach(async () => {
     client.close()
