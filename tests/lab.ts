@@ -1,0 +1,118 @@
+/** What the tests share: running a task or a recipe as a user would, in a lab of the test's own. */
+import { execFileSync, spawn, type ChildProcess } from 'node:child_process'
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { createInterface } from 'node:readline'
+
+export const project = join(import.meta.dirname, '..')
+
+export interface Ended {
+  code: number | null
+  stdout: string
+  stderr: string
+}
+
+export interface Lab {
+  dir: string
+  env: Record<string, string>
+  /** Runs `tsx tasks/<name>.ts` to its end. */
+  task: (name: string, ...args: string[]) => Promise<Ended>
+  /** Runs a recipe of the justfile to its end. */
+  just: (...args: string[]) => Promise<Ended>
+  /** Starts a task and kills it when a line of its progress matches. */
+  killAt: (line: RegExp, signal: NodeJS.Signals, name: string, ...args: string[]) => Promise<Ended>
+  start: (name: string, ...args: string[]) => ChildProcess
+  /** Stops every VM and removes all that the lab wrote. */
+  remove: () => Promise<void>
+}
+
+/** A lab with a `LAB_HOME` of its own; the image cache is shared by the whole suite. */
+export function makeLab(extra: Record<string, string> = {}): Lab {
+  const dir = mkdtempSync(join(tmpdir(), 'lab-'))
+  const env: Record<string, string> = {
+    LAB_HOME: join(dir, 'home'),
+    LAB_CACHE: process.env['LAB_TEST_CACHE'] ?? join(tmpdir(), 'cache'),
+    LAB_ENV_FILE: join(dir, 'none'),
+    CI: 'true',
+    ...extra,
+  }
+  const node = (file: string, args: string[]): ChildProcess =>
+    spawn(
+      process.execPath,
+      ['--import', import.meta.resolve('tsx'), join(project, file), ...args],
+      {
+        cwd: project,
+        env: { ...process.env, ...env },
+        stdio: ['ignore', 'pipe', 'pipe'],
+      },
+    )
+  const start: Lab['start'] = (name, ...args) => node(`tasks/${name}.ts`, args)
+  const lab: Lab = {
+    dir,
+    env,
+    start,
+    task: (name, ...args) => ended(start(name, ...args)),
+    just: (...args) =>
+      ended(
+        spawn(join(project, 'node_modules/.bin/just'), args, {
+          cwd: project,
+          env: { ...process.env, ...env },
+          stdio: ['ignore', 'pipe', 'pipe'],
+        }),
+      ),
+    killAt: (line, signal, name, ...args) => {
+      const child = start(name, ...args)
+      for (const stream of [child.stdout!, child.stderr!]) {
+        createInterface({ input: stream }).on(
+          'line',
+          (text) => line.test(text) && child.kill(signal),
+        )
+      }
+      return ended(child)
+    },
+    remove: async () => {
+      await lab.task('down', '--now')
+      rmSync(dir, { recursive: true, force: true })
+    },
+  }
+  return lab
+}
+
+/** A copy of the project's flake as a git repository of its own, for tests that change it. */
+export function copyFlake(dir: string): string {
+  const flake = join(dir, 'flake')
+  const git = (...args: string[]): string =>
+    execFileSync('git', args, { cwd: project, encoding: 'utf8', maxBuffer: 2 ** 26 })
+  for (const file of git('ls-files', 'flake.nix', 'flake.lock', 'hosts', 'nix')
+    .trim()
+    .split('\n')) {
+    mkdirSync(dirname(join(flake, file)), { recursive: true })
+    cpSync(join(project, file), join(flake, file))
+  }
+  const own = ['-C', flake, '-c', 'user.name=lab', '-c', 'user.email=lab@localhost']
+  git('init', '--quiet', '--initial-branch=main', flake)
+  git(...own, 'add', '--all')
+  git(...own, 'commit', '--quiet', '--message=Start')
+  return flake
+}
+
+/** Adds a module to a host of a copied flake: what a user's change looks like. */
+export function changeHost(flake: string, host: string, module: string): void {
+  writeFileSync(join(flake, 'hosts', host, 'change.nix'), module)
+  const path = join(flake, 'hosts', host, 'default.nix')
+  const text = readFileSync(path, 'utf8').replace(' ./change.nix', '')
+  writeFileSync(path, text.replace('./hardware-configuration.nix', '$& ./change.nix'))
+  execFileSync('git', ['-C', flake, 'add', '--all'])
+}
+
+function ended(child: ChildProcess): Promise<Ended> {
+  let stdout = ''
+  let stderr = ''
+  child.stdout!.on('data', (data: Buffer) => (stdout += data.toString()))
+  child.stderr!.on('data', (data: Buffer) => (stderr += data.toString()))
+  return new Promise((resolve, reject) => {
+    child.on('error', reject)
+    child.on('close', (code) => resolve({ code, stdout, stderr }))
+  })
+}
