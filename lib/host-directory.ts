@@ -4,6 +4,7 @@ import {
   lstatSync,
   mkdirSync,
   mkdtempSync,
+  readdirSync,
   renameSync,
   rmSync,
   writeFileSync,
@@ -42,6 +43,10 @@ export function hostDirectory(flake: string, name: string, force: boolean): stri
  * @throws Failure
  */
 export function writeHost(flake: string, directory: string, files: Record<string, string>): void {
+  // what a run left that was killed
+  for (const entry of readdirSync(flake)) {
+    if (entry.startsWith('.scaffold-')) rmSync(join(flake, entry), { recursive: true })
+  }
   let draft: string | undefined
   try {
     draft = mkdtempSync(join(flake, '.scaffold-'))

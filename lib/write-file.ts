@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process'
 import {
   closeSync,
   constants,
+  existsSync,
   fchmodSync,
   fchownSync,
   fstatSync,
@@ -9,6 +10,7 @@ import {
   lstatSync,
   openSync,
   readFileSync,
+  readdirSync,
   renameSync,
   rmSync,
   writeFileSync,
@@ -67,8 +69,8 @@ export function writeFile(
   options: WriteOptions = {},
 ): void {
   const { over } = options
-  const draft = join(dirname(path), `.${basename(path)}.${process.pid}.new`)
-  rmSync(draft, { force: true })
+  removeDrafts(path)
+  const draft = draftOf(path, process.pid)
   const fd = open(draft, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 'write', 0o600)
   try {
     try {
@@ -92,6 +94,19 @@ export function writeFile(
   } catch (error) {
     rmSync(draft, { force: true })
     throw error instanceof Failure ? error : cannot('write', path, error)
+  }
+}
+
+const draftOf = (path: string, pid: number): string =>
+  join(dirname(path), `.${basename(path)}.${pid}.new`)
+
+/** Removes what a writer left that was killed: a draft whose process is no more. */
+function removeDrafts(path: string): void {
+  if (!existsSync(dirname(path))) return
+  for (const entry of readdirSync(dirname(path))) {
+    const pid = Number(/\.(\d+)\.new$/.exec(entry)?.[1])
+    const draft = draftOf(path, pid)
+    if (basename(draft) === entry && !existsSync(`/proc/${pid}`)) rmSync(draft, { force: true })
   }
 }
 

@@ -98,6 +98,25 @@ describe('writing', () => {
     }
   })
 
+  test('removes the drafts of writers that were killed, and no others', () => {
+    const none = 4_194_304 // one more than the kernel's greatest pid
+    for (const entry of [
+      `.flake.nix.${none}.new`,
+      '.flake.nix.1.new',
+      `.other.${none}.new`,
+      '.flake.nix.new',
+    ]) {
+      writeFileSync(join(dir, entry), '')
+    }
+    writeFile(path, 'new')
+    expect(readdirSync(dir).toSorted()).toEqual([
+      '.flake.nix.1.new',
+      '.flake.nix.new',
+      `.other.${none}.new`,
+      'flake.nix',
+    ])
+  })
+
   test('says why it cannot, in one line', () => {
     expect(() => writeFile(join(dir, 'no/such/file'), '')).toThrow(
       /^Cannot write `.*`: no such file or directory$/,

@@ -8,6 +8,7 @@ import {
   readdirSync,
   realpathSync,
   rmSync,
+  statSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs'
@@ -160,6 +161,14 @@ describe('the files of a host', () => {
     expect(readdirSync(directory).toSorted()).toEqual(names.toSpliced(1, 1))
     expect(readFileSync(join(directory, 'a.nix'), 'utf8')).toBe('old a')
     expect(readdirSync(flake).toSorted()).toEqual(['flake.nix', 'hosts'])
+  })
+
+  test('are written after a run that was killed, whose drafts go', () => {
+    mkdirSync(join(flake, '.scaffold-abc'))
+    writeFileSync(join(flake, '.scaffold-abc/default.nix'), 'half')
+    writeHost(flake, join(flake, 'hosts/web'), hostFiles(choices))
+    expect(readdirSync(flake).toSorted()).toEqual(['flake.nix', 'hosts'])
+    expect(statSync(join(flake, 'hosts/web')).mode & 0o777).toBe(0o777 & ~process.umask())
   })
 
   test('leave nothing behind when they cannot be written', () => {
