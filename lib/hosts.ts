@@ -1,5 +1,6 @@
 import { Failure, usage } from './failure.ts'
 import { hostName } from './host-name.ts'
+import { evaluationStore } from './image.ts'
 import { evaluate } from './nix.ts'
 import { labFlake } from './settings.ts'
 import { theVm, type Vm, knownVms } from './vm.ts'
@@ -19,7 +20,12 @@ export async function chooseHosts(
     .filter(Boolean)
     .map(hostName)
   if (wanted.length === 0 && listed?.length) return listed
-  const offered = await evaluate<string[]>(labFlake(), attribute, 'builtins.attrNames', [])
+  const offered = await evaluate<string[]>(
+    labFlake(),
+    attribute,
+    'builtins.attrNames',
+    evaluationStore(),
+  )
   const missing = wanted.find((host) => !offered.includes(host))
   if (missing !== undefined) {
     throw usage(

@@ -3,9 +3,11 @@ import { dirname } from 'node:path'
 import { Failure } from './failure.ts'
 import { packages, present } from './packages.ts'
 
-/** @throws Failure naming every package whose command is not there */
+/** The firmware is looked for by `findFirmware`. @throws Failure naming every command that is missing */
 export function requireTools(): void {
-  const missing = packages().filter((one) => !one.forTests && !present(one))
+  const missing = packages().filter(
+    (one) => !one.forTests && one.brings !== '@firmware' && !present(one),
+  )
   if (missing.length === 0) return
   const names = missing.map(({ name, brings }) => `\`${brings}\` (${name})`)
   throw new Failure(`Cannot find ${names.join(', ')}`, { hint: 'just doctor --install' })

@@ -11,7 +11,7 @@ import { identify, end, gone, type Identity } from './process.ts'
 import { sshTarget } from './identity.ts'
 import { qmp } from './qmp.ts'
 import { follow } from './follow.ts'
-import { waitFor, type Wake } from './retry.ts'
+import type { Wake } from './retry.ts'
 import { lastLines } from './run.ts'
 import { waitForSsh, type Ssh } from './ssh.ts'
 import { labHome, project, runtimeDir } from './settings.ts'
@@ -156,13 +156,9 @@ export async function waitForGuest(
   const evidence = (): string => `${serial}\n${lastLines(readFileSync(serial, 'utf8'), 5)}`
   const over = new AbortController()
   let missed = 0
-  let spoke = false
+  // what the embedded guest prints once it can be reached, else the banner of any getty
   const wake: Wake = (poke) =>
-    follow(serial, (line) => {
-      if (!/lab: reachable| ttyS0$/.test(line)) return
-      spoke = true
-      poke()
-    })
+    follow(serial, (line) => /^lab: reachable| ttyS0\b/.test(line) && poke(), { from: 'end' })
   const watch = setInterval(() => {
     // a reboot ends QEMU too, and the keeper starts it again within seconds
     missed = qemuOf(vm) ? 0 : missed + 1
@@ -173,14 +169,15 @@ export async function waitForGuest(
     if (missed > 5) over.abort(ended)
   }, 1000)
   try {
-    const { name, port } = sshTarget(vm)
-    await waitFor(`\`${name}\` to speak of its network on ${serial}`, limit / 2, () => spoke, { wake, signal: over.signal, every: 5 }).catch(() => {})
+    const { port } = vm
     return await waitForSsh({
       ...sshTarget(vm),
       limit,
       signal: over.signal,
+      wake,
       evidence,
-      say: ({ elapsed }) => say(`SSH on port ${port}: ${elapsed.toFixed(0)} s of at most ${limit} s`),
+      say: ({ elapsed }) =>
+        say(`SSH on port ${port}: ${elapsed.toFixed(0)} s of at most ${limit} s`),
       hint: `just console-test-vm ${vm.host}`,
     })
   } finally {

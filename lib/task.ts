@@ -62,6 +62,10 @@ export async function parse(task: Task, argv: string[]): Promise<Args | undefine
       describe: env ? `${option.describe} (${env})` : option.describe,
     }
   }
+  // only a task that takes a command line has use for what yargs sets aside after `--`
+  const words = task.usage?.includes('[command..]') ? argv : argv.filter((word) => word !== '--')
+  // yargs would drop it, and a task without a name means every host
+  if (words.includes('-')) throw usage('Cannot read `-` as an argument')
   let help = ''
   const parsed = await yargs([])
     .scriptName(`tsx tasks/${task.name}.ts`)
@@ -83,7 +87,7 @@ export async function parse(task: Task, argv: string[]): Promise<Args | undefine
       throw error ?? usage(message, `tsx tasks/${task.name}.ts --help`)
     })
     .exitProcess(false)
-    .parseAsync(argv, {}, (_error, _args, output) => {
+    .parseAsync(words, {}, (_error, _args, output) => {
       help = output
     })
   if (help) {

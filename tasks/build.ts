@@ -4,6 +4,7 @@ import { baseImage, type Ground } from '../lib/ground.ts'
 import { chooseGuest } from '../lib/guest.ts'
 import { buildHosts, readHost, type Host } from '../lib/host.ts'
 import { chooseHosts } from '../lib/hosts.ts'
+import { evaluationStore } from '../lib/image.ts'
 import { closure } from '../lib/nix.ts'
 import { requireTools } from '../lib/preflight.ts'
 import { runLanes, type Lane } from '../lib/steps.ts'
@@ -52,7 +53,7 @@ export async function run(args: Args): Promise<ExitCode> {
     paths: 0,
     differences: [],
   }))
-  await runLanes([imageLane(ground)], Boolean(args['json']))
+  await runLanes([imageLane(ground, hosts)], Boolean(args['json']))
   await runLanes(buildings.map(lane), Boolean(args['json']))
   const wrong = buildings.filter((one) => one.differences.length > 0)
   if (args['json']) {
@@ -76,10 +77,18 @@ export async function run(args: Args): Promise<ExitCode> {
   return wrong.length > 0 ? Exit.checkFailed : Exit.held
 }
 
-const imageLane = (ground: Ground): Lane<Ground> => ({
+const imageLane = (ground: Ground, hosts: string[]): Lane<Ground> => ({
   title: 'lab',
   context: ground,
   steps: [
+    {
+      title: 'evaluate',
+      would: () => ['evaluate every host'],
+      run: async () => {
+        const { attribute } = chooseGuest()
+        await Promise.all(hosts.map((host) => readHost(host, attribute, evaluationStore())))
+      },
+    },
     {
       title: 'base image',
       would: () => ['build it, unless it is cached: it holds the kernel that a toplevel names'],
@@ -93,7 +102,7 @@ const lane = (context: Building): Lane<Building> => ({
   context,
   steps: [
     {
-      title: 'evaluate and build',
+      title: 'build',
       would: ({ host }) => [`build ${host}`],
       run: async (c) => {
         const from = performance.now()

@@ -4,9 +4,15 @@ import { baseImage, preflight, type Ground } from '../lib/ground.ts'
 import { chooseGuest } from '../lib/guest.ts'
 import { buildHosts, readHost, type Host } from '../lib/host.ts'
 import { chooseHosts } from '../lib/hosts.ts'
-import { ensureIdentity, ensureLabKey, sshLine, sshTarget, writeSshConfigOfAll } from '../lib/identity.ts'
+import {
+  ensureIdentity,
+  ensureLabKey,
+  sshLine,
+  sshTarget,
+  writeSshConfigOfAll,
+} from '../lib/identity.ts'
 import { createDisk } from '../lib/disk.ts'
-import { checkDisk, ensureHostLayer } from '../lib/image.ts'
+import { checkDisk, ensureHostLayer, evaluationStore } from '../lib/image.ts'
 import type { Lock } from '../lib/lock.ts'
 import { gib, requireMemory, requireSpace } from '../lib/preflight.ts'
 import {
@@ -142,6 +148,18 @@ const groundLane = (deployments: Deployment[]): Lane<Deployment> => ({
       },
     },
     {
+      title: 'evaluate',
+      would: () => [
+        'evaluate every host, so that a mistake in the flake is said before anything is made',
+      ],
+      run: async () => {
+        const { attribute } = chooseGuest()
+        await Promise.all(
+          deployments.map(({ host }) => readHost(host, attribute, evaluationStore())),
+        )
+      },
+    },
+    {
       title: 'base image',
       would: () => [`build it under ${labCache()}, unless it is cached`],
       run: async (_, say) => {
@@ -156,7 +174,7 @@ const lane = (context: Deployment): Lane<Deployment> => ({ title: context.host, 
 
 const steps: Step<Deployment>[] = [
   {
-    title: 'evaluate and build',
+    title: 'build',
     would: ({ host }) => [`build ${chooseGuest().attribute}.${host}.config.system.build.toplevel`],
     run: async (c) => {
       c.built = await readHost(c.host, c.ground.guest.attribute, c.ground.store)
@@ -177,7 +195,12 @@ const steps: Step<Deployment>[] = [
       if (old) await stopVm(old, 0)
       const { ground, built, host } = c
       const size = c.size.disk ?? 20 * 1024 ** 3
-      const layer = await ensureHostLayer(ground.base, { ...built!, host, size, store: ground.store })
+      const layer = await ensureHostLayer(ground.base, {
+        ...built!,
+        host,
+        size,
+        store: ground.store,
+      })
       const vm = newVm(c, layer, old)
       writeVm(vm)
       await ensureIdentity(vm)

@@ -1,7 +1,7 @@
 import { checksOf, judge, probesOf, type Result } from '../lib/checks.ts'
 import { Exit, Failure, explain, type ExitCode } from '../lib/failure.ts'
 import { chooseGuest } from '../lib/guest.ts'
-import { guestAgent } from '../lib/guest-agent.ts'
+import { askAgent } from '../lib/guest-agent.ts'
 import { readHost } from '../lib/host.ts'
 import { chooseVms } from '../lib/hosts.ts'
 import { sshTarget } from '../lib/identity.ts'
@@ -48,13 +48,16 @@ export const verifyHosts = (vms: Vm[]): Promise<Verified[]> => Promise.all(vms.m
 async function verify(vm: Vm): Promise<Verified> {
   const { host } = vm
   if (!qemuOf(vm)) {
-    return { host, results: [{ check: 'running', state: 'fail', found: 'stopped', expected: 'running' }] }
+    return {
+      host,
+      results: [{ check: 'running', state: 'fail', found: 'stopped', expected: 'running' }],
+    }
   }
   // the evaluation does not need the guest, nor the login the evaluation
   const [configured, connected, agent] = await Promise.allSettled([
     readHost(host, chooseGuest().attribute, evaluationStore()),
     connect({ ...sshTarget(vm), connectTimeout: limit }),
-    guestAgent(files(host).agent, { name: host }).then((asked) => asked.close()),
+    askAgent(files(host).agent),
   ])
   if (configured.status === 'rejected') throw configured.reason
   const agentResult: Result = {
@@ -80,7 +83,9 @@ async function verify(vm: Vm): Promise<Verified> {
 
 /** Prints the verdict and returns the exit code; `n/a` counts neither way. */
 export function printVerified(verified: Verified[], json: boolean): ExitCode {
-  const all = verified.flatMap(({ host, results }) => results.map((result) => ({ host, ...result })))
+  const all = verified.flatMap(({ host, results }) =>
+    results.map((result) => ({ host, ...result })),
+  )
   const failed = all.filter(({ state }) => state === 'fail')
   if (json) console.log(JSON.stringify(verified, null, 2))
   else {

@@ -1,0 +1,83 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync, readFileSync, truncateSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { join } from 'node:path'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { processesOf } from '../../lib/process.ts'
+import { makeLab, type Lab } from '../lab.ts'
+
+let lab: Lab
+beforeAll(() => {
+  lab = makeLab()
+})
+afterAll(() => lab.remove())
+
+const file = (name: string): string => join(lab.env['LAB_HOME']!, 'vms/sorrow', name)
+const record = (name = 'vm.json') => JSON.parse(readFileSync(file(name), 'utf8'))
+const qemus = () =>
+  processesOf(record().uuid).filter(({ program }) => program.startsWith('qemu-system'))
+
+test.each([
+  ['SIGKILL', 'sorrow: build'],
+  ['SIGINT', 'sorrow: disk and identity'],
+  ['SIGKILL', 'sorrow: disk and identity'],
+  ['SIGKILL', 'sorrow: start'],
+  ['SIGINT', 'sorrow: wait for SSH'],
+  ['SIGKILL', 'sorrow: wait for SSH'],
+] as const)('%s at "%s" leaves no lock and no second QEMU', async (signal, stage) => {
+  const { code } = await lab.killAt(new RegExp(stage), signal, 'deploy-vm', 'sorrow')
+  expect(code).not.toBe(0)
+  if (existsSync(file('vm.json'))) expect(qemus().length).toBeLessThanOrEqual(1)
+})
+
+test('the same command then carries on to a VM that holds', async () => {
+  const { code, stderr } = await lab.task('deploy-vm', 'sorrow')
+  expect({ code, stderr }).toMatchObject({ code: 0 })
+  expect(qemus()).toHaveLength(1)
+  expect(await lab.task('verify', 'sorrow')).toMatchObject({ code: 0 })
+})
+
+test('a second deploy of the VM fails at once and names the first', async () => {
+  const first = lab.start('deploy-vm', 'sorrow')
+  const firstLine = once(first.stderr!, 'data')
+  const ended = once(first, 'close')
+  await firstLine
+  const { code, stderr } = await lab.task('deploy-vm', 'sorrow')
+  expect(code).toBe(3)
+  expect(stderr).toMatch(new RegExp(`Cannot deploy \`sorrow\`: .*deploy-vm.ts.*pid ${first.pid}`))
+  await ended
+})
+
+test('down never signals a process that only has the recorded pid', async () => {
+  const other = spawn('sleep', ['600'])
+  const running = record('qemu.json')
+  writeFileSync(file('qemu.json'), JSON.stringify({ ...running, pid: other.pid }))
+  expect(await lab.task('down', 'sorrow', '--now')).toMatchObject({ code: 0 })
+  expect(other.exitCode ?? other.signalCode).toBeNull()
+  // the VM itself was found all the same, by its UUID
+  expect(qemus()).toEqual([])
+  other.kill('SIGKILL')
+})
+
+test('a disk that was cut short is refused in one line, and --fresh makes a new one', async () => {
+  truncateSync(file('disk.qcow2'), 200_000)
+  const { code, stderr } = await lab.task('deploy-vm', 'sorrow')
+  expect(code).toBe(3)
+  expect(stderr).toMatch(/^deploy-vm: Cannot use the disk .*\n {2}hint: .*--fresh/m)
+  expect(qemus()).toEqual([])
+  expect(await lab.task('deploy-vm', 'sorrow', '--fresh')).toMatchObject({ code: 0 })
+})
+
+test('a port that is taken means the next free one, and every task uses the record', async () => {
+  await lab.task('down', 'sorrow', '--now')
+  const { port } = record()
+  const server = createServer().listen(port, '127.0.0.1')
+  await once(server, 'listening')
+  expect(await lab.task('deploy-vm', 'sorrow')).toMatchObject({ code: 0 })
+  expect(record().port).not.toBe(port)
+  const { stdout } = await lab.task('ssh', 'sorrow', 'hostname')
+  expect(stdout.trim()).toBe('sorrow')
+  expect(JSON.parse((await lab.task('status', '--json')).stdout)[0].port).toBe(record().port)
+  server.close()
+})

@@ -1,0 +1,123 @@
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { execFileSync } from 'node:child_process'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { copyFlake, makeLab, type Lab } from '../lab.ts'
+
+let lab: Lab
+beforeAll(() => {
+  lab = makeLab()
+})
+afterAll(() => rmSync(lab.dir, { recursive: true }))
+
+/** One line that says what could not be done, then only hints. */
+const oneClearLine = (task: string): RegExp =>
+  new RegExp(`^${task}: [A-Z].*[^.]\\n(  (hint|evidence|replay): [^]*)?$`)
+
+test.each(['${x}', '"; rm', '../etc', 'a\nb', 'naïve', '-'])(
+  'host name %j is refused in one line, and nothing is written',
+  async (name) => {
+    // a dry run, so that a name that gets through costs no VM
+    const { code, stderr, stdout } = await lab.task('deploy-vm', '--dry-run', '--', name)
+    expect({ code, stdout }).toEqual({ code: 2, stdout: '' })
+    expect(stderr).toMatch(oneClearLine('deploy-vm'))
+    expect(readdirSync(lab.dir)).toEqual([])
+  },
+)
+
+test.each(['destroy', 'ssh', 'verify', 'rebuild-test-vm', 'build', 'status', 'down', 'console'])(
+  '%s refuses what is no host name',
+  async (task) => {
+    const { code, stderr, stdout } = await lab.task(task, '../etc')
+    expect({ code, stdout }).toEqual({ code: 2, stdout: '' })
+    expect(stderr).toMatch(oneClearLine(task))
+  },
+)
+
+test.each([
+  [['--memory', '2'], 'memory'],
+  [['--memory', '1M'], 'The least'],
+  [['--disk', 'big'], 'disk size'],
+  [['--disk', '1G'], 'The least'],
+  [['--cpus', '0'], 'CPUs'],
+  [['--cpus', '1.5'], 'CPUs'],
+  [['--nope'], 'Unknown argument'],
+])('deploy-vm %j is a usage failure', async (flags, word) => {
+  const { code, stderr } = await lab.task('deploy-vm', 'sorrow', ...flags)
+  expect(code).toBe(2)
+  expect(stderr).toContain(word)
+  expect(stderr).toMatch(oneClearLine('deploy-vm'))
+})
+
+test('a host that the flake does not have is named with the ones that it has', async () => {
+  const { code, stderr } = await lab.task('deploy-vm', 'gloom')
+  expect(code).toBe(2)
+  expect(stderr).toContain('Cannot find host `gloom`')
+  expect(stderr).toContain('sorrow, torment')
+})
+
+test('a flake with a syntax error is one line with the place', async () => {
+  const flake = copyFlake(mkdtempSync(join(tmpdir(), 'bad-')))
+  writeFileSync(join(flake, 'hosts/sorrow/default.nix'), '{ lib, ... }: { roles = [ "vm" ; }')
+  const { code, stderr } = await makeLabWith({ LAB_FLAKE: flake }).task('build', 'sorrow')
+  expect(code).toBe(3)
+  expect(stderr).toMatch(/^build: Cannot evaluate .*syntax error/m)
+  expect(stderr).toContain('default.nix:1')
+  rmSync(join(flake, '..'), { recursive: true })
+})
+
+test('a directory that is no flake is one line', async () => {
+  const { code, stderr } = await makeLabWith({ LAB_FLAKE: lab.dir }).task('build')
+  expect(code).toBe(3)
+  expect(stderr).toMatch(/^build: Cannot evaluate /m)
+})
+
+test('more memory than there is', async () => {
+  const { code, stderr } = await lab.task('deploy-vm', 'sorrow', '--memory', '9000G')
+  expect(code).toBe(3)
+  expect(stderr).toMatch(/deploy-vm: Cannot start the VMs: they want 9000.0 GiB of memory/)
+})
+
+test('no firmware', async () => {
+  const { code, stderr } = await makeLabWith({ LAB_OVMF_CODE: '/nonexistent' }).task(
+    'deploy-vm',
+    'sorrow',
+  )
+  expect(code).toBe(3)
+  expect(stderr).toContain('Cannot find the firmware `/nonexistent`')
+})
+
+test('KVM demanded where it does not work, and a word that is no accelerator', async () => {
+  const word = await makeLabWith({ LAB_ACCEL: 'warp' }).task('deploy-vm', 'sorrow')
+  expect(word).toMatchObject({ code: 2, stderr: expect.stringContaining('LAB_ACCEL=`warp`') })
+})
+
+test('a state directory that is a symlink is refused', async () => {
+  const home = join(lab.dir, 'link')
+  mkdirSync(join(lab.dir, 'target'))
+  symlinkSync(join(lab.dir, 'target'), home)
+  const { code, stderr } = await makeLabWith({ LAB_HOME: home }).task('deploy-vm', 'sorrow')
+  expect(code).toBe(3)
+  expect(stderr).toContain('it is a symlink')
+  expect(readdirSync(join(lab.dir, 'target'))).toEqual([])
+})
+
+test('a disk that is full is said before anything is made', async () => {
+  const home = join(lab.dir, 'full')
+  mkdirSync(home)
+  const script = `mount -t tmpfs -o size=4M none ${home} && exec node --import tsx tasks/deploy-vm.ts sorrow`
+  const run = () =>
+    execFileSync('unshare', ['--map-root-user', '--user', '--mount', 'sh', '-c', script], {
+      cwd: join(import.meta.dirname, '../..'),
+      env: { ...process.env, ...lab.env, LAB_HOME: join(home, 'state') },
+      stdio: 'pipe',
+    })
+  expect(run).toThrow(/Cannot make the disks of the VMs: it wants 1.0 GiB/)
+})
+
+const makeLabWith = (env: Record<string, string>): Lab => {
+  const other = makeLab({ LAB_HOME: join(lab.dir, 'other'), ...env })
+  rmSync(other.dir, { recursive: true })
+  return other
+}
