@@ -1,0 +1,189 @@
+/**
+ * Measures what the README's table says. A figure is a ratio of two things timed in this one run, or
+ * seconds with a limit: machines differ, and this one may be busy. It makes its VMs in a `LAB_HOME` of
+ * its own and ends them. `just bench`, or `just bench help deploy rebuild image` for some parts.
+ */
+import { execFileSync, spawn, spawnSync } from 'node:child_process'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { cpus, tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { findAccelerator } from '../lib/accelerator.ts'
+import { findFirmware } from '../lib/firmware.ts'
+import { ensureBaseImage, storeOptions } from '../lib/image.ts'
+import { sshConfig, sshLine } from '../lib/identity.ts'
+import { qemuArgs } from '../lib/qemu.ts'
+import { project } from '../lib/settings.ts'
+import { table } from '../lib/table.ts'
+import { files, theVm } from '../lib/vm.ts'
+import { changeHost, copyFlake } from '../tests/lab.ts'
+
+const only = process.argv.slice(2)
+const wants = (part: string): boolean => only.length === 0 || only.includes(part)
+const scratch = mkdtempSync(join(tmpdir(), 'lab-bench-'))
+process.env['LAB_HOME'] = join(scratch, 'home')
+process.env['LAB_ENV_FILE'] = join(scratch, 'none')
+process.env['LAB_FLAKE'] = copyFlake(scratch)
+const accelerator = await findAccelerator(findFirmware())
+const rows: string[][] = [['figure', 'seconds', 'against', 'seconds', 'ratio', 'aim']]
+
+try {
+  if (wants('help')) help()
+  if (wants('image')) await image()
+  if (wants('deploy') || wants('rebuild')) lab('deploy-vm', 'sorrow', 'torment')
+  if (wants('deploy')) await deploy()
+  if (wants('rebuild')) await rebuild()
+} finally {
+  lab('down', '--now')
+  rmSync(scratch, { recursive: true, force: true })
+}
+console.log(table(rows))
+console.log(
+  `${cpus().length} CPUs (${cpus()[0]?.model}), ${accelerator.kind}, Node ${process.version}`,
+)
+
+/** What a task imports, against node with tsx on an empty file: the median of nine. */
+function help(): void {
+  const empty = join(scratch, 'empty.ts')
+  writeFileSync(empty, '')
+  const median = (file: string, ...args: string[]): number =>
+    Array.from({ length: 9 }, () => timed(() => node(file, args))).toSorted((a, b) => a - b)[4]!
+  const floor = median(empty)
+  for (const task of ['verify', 'deploy-vm', 'add-to-flake', 'pipelines/up']) {
+    const seconds = median(join(project, `tasks/${task}.ts`), '--help')
+    note(`tsx tasks/${task}.ts --help`, seconds, 'tsx on an empty file', floor, '<= 1.5')
+  }
+}
+
+/** The first image build: where its seconds and megabytes go. */
+async function image(): Promise<void> {
+  const cache = join(scratch, 'cache')
+  const from = performance.now()
+  const { manifest } = await ensureBaseImage({ cache })
+  note('base image, from nothing', seconds(from), '', undefined, '')
+  for (const stage of manifest.stages)
+    note(`  ${stage.name}, ${stage.mb} MB then`, stage.seconds, '', undefined, '')
+  rows.push([`  on disk ${(manifest.allocated / 1e6).toFixed(0)} MB`, '', '', '', '', ''])
+}
+
+/** A deploy of a cached host against the same QEMU line on the same kind of disk, by hand. */
+async function deploy(): Promise<void> {
+  lab('down', '--now')
+  const one = timed(() => lab('deploy-vm', 'sorrow', '--fresh'))
+  lab('down', '--now')
+  const hand = await byHand('sorrow')
+  note('deploy of a cached host to SSH', one, 'QEMU and ssh by hand', hand, '<= 1.15')
+  const both = timed(() => lab('deploy-vm', 'sorrow', 'torment', '--fresh'))
+  note('deploy of both', both, 'deploy of one', one, '<= 1.5')
+  note(
+    'verify of both',
+    timed(() => lab('verify')),
+    '',
+    undefined,
+    '<= 3 s',
+  )
+}
+
+/** From QEMU's start to the first login, with nothing of the lab in between. */
+async function byHand(host: string): Promise<number> {
+  const vm = theVm(host)
+  const { disk, run } = files(host)
+  execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', '-b', vm.layer, '-F', 'qcow2', disk])
+  execFileSync('mkdir', ['-p', run])
+  const argv = qemuArgs(vm, accelerator.kind, findFirmware())
+  const from = performance.now()
+  const qemu = spawn('qemu-system-x86_64', argv, { stdio: 'ignore' })
+  const login = [
+    '-F',
+    sshConfig(),
+    '-o',
+    'ConnectTimeout=5',
+    '-o',
+    'ConnectionAttempts=1',
+    host,
+    'true',
+  ]
+  while (spawnSync('ssh', login, { stdio: 'ignore' }).status !== 0) {
+    if (seconds(from) > 600) throw new Error(`Cannot log in by hand: ${sshLine(host)}`)
+    await sleep(1000)
+  }
+  const took = seconds(from)
+  qemu.kill('SIGKILL')
+  await new Promise((resolve) => qemu.once('exit', resolve))
+  return took
+}
+
+/** One changed line, from the command to verified, against its three commands done by hand. */
+async function rebuild(): Promise<void> {
+  const flake = process.env['LAB_FLAKE']!
+  lab('deploy-vm', 'sorrow')
+  const change = (text: string): void =>
+    changeHost(flake, 'sorrow', `{ environment.etc.bench.text = "${text}"; }`)
+  change('warm')
+  lab('rebuild-test-vm', 'sorrow')
+  change('lab')
+  const took = timed(() => lab('rebuild-test-vm', 'sorrow'))
+  change('hand')
+  const from = performance.now()
+  await bareRebuild(flake)
+  const hand = seconds(from)
+  note('rebuild after a change, to verified', took, 'nix build, copy, switch', hand, '<= 20 s')
+}
+
+/** `nix build`, `nix copy` and a switch, as a person would type them, with no check before or after. */
+async function bareRebuild(flake: string): Promise<void> {
+  const store = storeOptions(await ensureBaseImage())
+  const nix = ['--extra-experimental-features', 'nix-command flakes']
+  const attribute = `${flake}#labConfigurations.sorrow.config.system.build.toplevel`
+  const text = execFileSync(
+    'nix',
+    [...nix, 'build', ...store, '--no-link', '--json', attribute],
+    quiet,
+  )
+  const [{ outputs }] = JSON.parse(text) as [{ outputs: { out: string } }]
+  const env = { ...process.env, NIX_SSHOPTS: `-F ${sshConfig()}` }
+  const to = [
+    'copy',
+    '--no-check-sigs',
+    '--from',
+    store[1]!,
+    '--to',
+    'ssh://sorrow-root',
+    outputs.out,
+  ]
+  execFileSync('nix', [...nix, ...to], { ...quiet, env })
+  const set = `nix-env --profile /nix/var/nix/profiles/system --set ${outputs.out}`
+  const command = `${set} && ${outputs.out}/bin/switch-to-configuration switch`
+  execFileSync('ssh', ['-F', sshConfig(), 'sorrow-root', command], quiet)
+}
+
+const quiet = { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] } as const
+
+function note(
+  what: string,
+  took: number,
+  against: string,
+  other: number | undefined,
+  aim: string,
+): void {
+  const ratio = other === undefined ? '' : (took / other).toFixed(2)
+  rows.push([what, took.toFixed(2), against, other?.toFixed(2) ?? '', ratio, aim])
+  process.stderr.write(`${what}: ${took.toFixed(2)} s${ratio && `, ${ratio} of ${against}`}\n`)
+}
+
+const lab = (task: string, ...args: string[]): void => node(join(project, `tasks/${task}.ts`), args)
+
+function node(file: string, args: string[]): void {
+  const argv = ['--import', import.meta.resolve('tsx'), file, ...args]
+  const { status, stderr, stdout } = spawnSync(process.execPath, argv, { encoding: 'utf8' })
+  if (status !== 0)
+    throw new Error(`${file} ${args.join(' ')} exited with ${status}: ${stderr}${stdout}`)
+}
+
+function timed(run: () => void): number {
+  const from = performance.now()
+  run()
+  return seconds(from)
+}
+
+const seconds = (from: number): number => (performance.now() - from) / 1000
