@@ -1,21 +1,11 @@
 import { dirname, join, relative, resolve } from 'node:path'
 import { Failure, usage } from './failure.ts'
+import { flakeHosts, placeOf, refusal } from './flake-hosts.ts'
 import { copyBehind, hostEntry, intoEmpty, model, type HostEntry } from './host-entry.ts'
-import {
-  attributeName,
-  firstError,
-  leaves,
-  lineOf,
-  nixReader,
-  nixString,
-  parts,
-  sourceOf,
-} from './nix-syntax.ts'
-import type { Node, NixSource, ReadNix } from './nix-syntax.ts'
-import { call } from './nix-library.ts'
-import { evaluate } from './nix-trace.ts'
-import { argument, attribute } from './nix-value.ts'
-import type { Place, Scope, SetValue, Unknown, Value } from './nix-value.ts'
+import { hostMaker } from './host-maker.ts'
+import { attributeName, firstError, leaves, lineOf, nixReader, nixString } from './nix-syntax.ts'
+import { sourceOf, type Node, type NixSource } from './nix-syntax.ts'
+import type { SetValue } from './nix-value.ts'
 
 /** What adding a host to a flake comes to. Lines count from 1; `file` is absolute. */
 export type Addition =
@@ -54,15 +44,16 @@ export interface Edit {
  */
 export async function addHost(flake: string, name: string, like?: string): Promise<Addition> {
   const file = join(flake, 'flake.nix')
-  const hosts = hostsOf(file, await nixReader())
+  const hosts = flakeHosts(file, await nixReader())
   if (hosts.is === 'set' && hosts.attrs.has(name)) {
     const literal = hosts.attrs.get(name)!.literals[0]
     return { outcome: 'present', ...(literal ? placeOf(literal) : { file, line: 1 }) }
   }
-  const gaps = hosts.is === 'set' ? hosts.gaps : [hosts]
-  const listed = gaps.find(({ listing }) => listing !== undefined)
-  if (listed) return { outcome: 'discovered', ...placeOf(listed.node), directory: listed.listing! }
   if (hosts.is === 'unknown') throw refusal(name, hosts)
+  const listing = [...hosts.attrs.values()].find((attr) => attr.listing)?.listing
+  if (listing) {
+    return { outcome: 'discovered', ...placeOf(listing.node), directory: listing.directory }
+  }
   const draft = hosts.attrs.size > 0 ? copied(hosts, name, like) : first(hosts, name)
   if (relative(flake, draft.file).startsWith('..')) {
     throw usage(`Cannot add \`${name}\`: the hosts are in \`${draft.file}\`, outside the flake`)
@@ -73,44 +64,6 @@ export async function addHost(flake: string, name: string, like?: string): Promi
     .filter(({ text }) => text.includes(name) && !text.includes('${'))
     .map(({ text }) => resolve(dirname(draft.file), text))
   return { ...draft, paths }
-}
-
-/** @throws Failure (usage) at a syntax error */
-function hostsOf(file: string, open: ReadNix): SetValue | Unknown {
-  const { root } = open(file)
-  const broken = firstError(root)
-  if (broken) throw usage(`Cannot parse \`${file}\`: syntax error at line ${lineOf(broken)}`)
-  const flake = evaluate(root)
-  const written = (flake.is === 'set' && flake.attrs.get('outputs')?.literals[0]) || root
-  const outputs = attribute(flake, 'outputs', written)
-  let made: Value = argument(written)
-  const self = { value: () => made, literals: [] }
-  const inputs: SetValue = { is: 'set', attrs: new Map([['self', self]]), places: [], gaps: [made] }
-  made = outputs.is === 'function' ? call(outputs, () => inputs, written) : outputs
-  const hosts = attribute(made, 'nixosConfigurations', written)
-  if (hosts.is === 'set' || hosts.is === 'unknown') return hosts
-  return { is: 'unknown', node: written, why: '`nixosConfigurations` is no attribute set' }
-}
-
-const placeOf = (node: Node): { file: string; line: number } => ({
-  file: sourceOf(node).path,
-  line: lineOf(node),
-})
-
-/** @param beside whether the host can be written by hand at that very place */
-function refusal(name: string, { node, why, fault }: Omit<Unknown, 'is'>, beside = false): Failure {
-  const { file, line } = placeOf(node)
-  if (fault === 'syntax') return usage(`Cannot parse \`${file}\`: syntax error at line ${line}`)
-  const entry = `${attributeName(name)} = nixpkgs.lib.nixosSystem { modules = [ ./hosts/${name} ]; };`
-  const written = beside
-    ? entry
-    : fault === 'absent'
-      ? `nixosConfigurations.${entry}`
-      : `nixosConfigurations = … // { ${entry} };`
-  return usage(
-    `Cannot add \`${name}\` to \`${file}\` at line ${line}: ${why}`,
-    `Write it by hand, such as: ${written}`,
-  )
 }
 
 type Draft = Omit<Edit, 'paths'>
@@ -126,6 +79,13 @@ function copied(hosts: SetValue, name: string, like?: string): Draft {
       `Name the host to copy: --like ${a.name} or --like ${b.name}`,
     )
   }
+  const system = fullest?.find((entry) =>
+    /^(x86_64|aarch64|riscv64|i686|armv[67]l)-/.test(entry.name),
+  )
+  if (system) {
+    const why = `\`${system.name}\` names a system, and no host`
+    throw refusal(name, { node: system.element, why })
+  }
   const place =
     like === undefined ? fullest : places.find((of) => of.some((entry) => entry.name === like))
   const chosen = place && model(place, like)
@@ -136,15 +96,11 @@ function copied(hosts: SetValue, name: string, like?: string): Draft {
   }
   if (like !== undefined) throw usage(`Cannot copy \`${like}\`: it is no host that can be copied`)
   const [host, { literals }] = [...hosts.attrs][0]!
-  const [literal] = literals
-  if (literal)
-    throw refusal(
-      name,
-      { node: literal, why: `\`${host}\` is made elsewhere, so a copy is no host` },
-      true,
-    )
-  const node = (hosts.places[0] ?? hosts.gaps[0])!.node
-  throw refusal(name, { node, why: 'the hosts have computed names' })
+  const [node] = literals
+  if (node)
+    throw refusal(name, { node, why: `\`${host}\` is made elsewhere, so a copy is no host` }, true)
+  const why = 'the hosts have computed names'
+  throw refusal(name, { node: (hosts.places[0] ?? hosts.gaps[0])!.node, why })
 }
 
 /** Entries by the set or list that they are written in, the fullest first; each entry once. */
@@ -168,7 +124,7 @@ function first(hosts: SetValue, name: string): Draft {
   if (gap) throw refusal(name, gap)
   if (!place || another) throw refusal(name, { node: place!.node, why: 'there is no host to copy' })
   const list = place.node.type === 'list_expression'
-  const maker = list ? undefined : hostMaker(place, name)
+  const maker = list ? undefined : hostMaker(place.scope, name)
   if (!list && !maker) {
     const why = 'the set is empty, and no function is there to make a host of its name'
     throw refusal(name, { node: place.node, why }, true)
@@ -176,44 +132,6 @@ function first(hosts: SetValue, name: string): Draft {
   const element = list ? nixString(name) : `${attributeName(name)} = ${maker};`
   const reason = list ? 'the first name of the list' : 'by the one function that makes hosts'
   return { ...insert(sourceOf(place.node), intoEmpty(place.node, element)), reason, notes: [] }
-}
-
-/** The call of `mkHost` or the like, if one such function is in scope and wants but a host's name. */
-function hostMaker(place: Place, name: string): string | undefined {
-  const makers = new Map<string, string | undefined>()
-  for (let scope: Scope | undefined = place.scope; scope; scope = scope.outer) {
-    for (const [variable, value] of scope.names) {
-      if (
-        makers.has(variable) ||
-        !/^(mk|make|build)-?(nixos)?-?(host|system|machine)/i.test(variable)
-      )
-        continue
-      const made = value()
-      const wants =
-        made.is === 'function' && made.lambda ? nameArgument(made.lambda, name) : undefined
-      makers.set(variable, wants && `${variable} ${wants}`)
-    }
-  }
-  const [only, ...others] = makers.values()
-  return others.length === 0 ? only : undefined
-}
-
-/** What to call a function with that wants a host's name and nothing else. */
-function nameArgument(lambda: Node, name: string): string | undefined {
-  const isName = /^(host-?name|host|name)$/i
-  const formals = lambda.childForFieldName('formals')
-  if (!formals) {
-    const onlyName = lambda.childForFieldName('body')?.type !== 'function_expression'
-    const plain = isName.test(lambda.childForFieldName('universal')?.text ?? '')
-    return plain && onlyName ? nixString(name) : undefined
-  }
-  const [formal, ...others] = parts(formals).filter(
-    (one) => one.type === 'formal' && !one.childForFieldName('default'),
-  )
-  const wanted = formal?.childForFieldName('name')?.text ?? ''
-  return others.length === 0 && isName.test(wanted)
-    ? `{ ${wanted} = ${nixString(name)}; }`
-    : undefined
 }
 
 function insert(
@@ -250,21 +168,22 @@ async function verify(file: string, hosts: SetValue, draft: Draft, name: string)
   if (firstError(edited)) throw wrong('it would be a syntax error')
   const isNew = (node: Node): boolean =>
     node.startIndex >= offset && node.endIndex <= offset + inserted.length
-  // a comment's text may end in the first half of a CRLF
-  const tokens = (all: Node[]): string =>
-    all.map(({ type, text }) => `${type} ${text.trimEnd()}`).join('\n')
   const kept = leaves(edited).filter((leaf) => !isNew(leaf))
   const added = outermost(edited, isNew)
   if (added.length !== 1 || tokens(kept) !== tokens(leaves(old))) {
     throw wrong('it would change what surrounds it')
   }
-  const after = hostsOf(file, open)
+  const after = flakeHosts(file, open)
   const names = after.is === 'set' ? [...after.attrs.keys()] : []
   if (![...hosts.attrs.keys(), name].every((host) => names.includes(host))) {
     throw wrong(`the hosts would be ${names.join(', ') || 'unknown'}`)
   }
   return added[0]!
 }
+
+/** A comment's text may end in the first half of a CRLF. */
+const tokens = (all: Node[]): string =>
+  all.map(({ type, text }) => `${type} ${text.trimEnd()}`).join('\n')
 
 /** The nodes that fit, not looking into those that do. */
 const outermost = (node: Node, fits: (node: Node) => boolean): Node[] =>

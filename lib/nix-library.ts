@@ -7,21 +7,26 @@ import {
   concatenate,
   emptySet,
   gapsOf,
+  ifListed,
+  isListed,
 } from './nix-value.ts'
-import { lazy, merge, other, outside, unknown } from './nix-value.ts'
+import { lazy, merge, opaque, other, outside, unknown } from './nix-value.ts'
 import type { Attr, Call, ListValue, Place, SetValue, Thunk, Value } from './nix-value.ts'
 
 /** What a function gives for an argument. */
 export function call(value: Value, given: Thunk, at: Node): Value {
   if (value.is === 'function') return value.call(given)
+  // an unknown function was given a listing before
+  if (isListed(value)) return value
   if (value.is !== 'unknown') return unknown(at, `\`${abridged(at)}\` calls what is no function`)
   const known = value.name === undefined ? undefined : library[value.name]
   if (known) return curry(known, at)(given)
-  // whatever becomes of a directory's listing, it still follows the directory
-  const from = [value, given()].find((one) => one.is === 'unknown' && one.listing !== undefined)
-  if (from ?? value.name === undefined) return from ?? value
-  return unknown(at, `the hosts are computed by \`${abridged(at)}\``)
+  const passed = given()
+  if (isListed(passed)) return passed
+  return value.name === undefined ? value : computed(at)
 }
+
+const computed = (at: Node): Value => opaque(at, `the hosts are computed by \`${abridged(at)}\``)
 
 /** A function of Nix or nixpkgs: how many arguments it takes, and what comes of them. */
 export type LibraryFunction = [arity: number, run: (args: Thunk[], at: Node) => Value]
@@ -64,9 +69,8 @@ const onList = (
 const call2 = (f: Thunk, a: Thunk, b: Thunk, at: Node): Value => call(call(f(), a, at), b, at)
 
 const nameOf =
-  ([name, attr]: [string, Attr]): Thunk =>
-  () =>
-    asText(name, attr.literals[0])
+  ([name, { literals, listing }]: [string, Attr]): Thunk =>
+  () => ({ ...asText(name, literals[0]), listing })
 
 /** What a new entry of an empty set must look like is not to be seen once a function is mapped over it. */
 const mapped = (set: SetValue): Place[] => (set.attrs.size > 0 ? set.places : [])
@@ -98,7 +102,8 @@ function pairs(
   const result: SetValue = { ...emptySet(list.places), gaps: [...list.gaps] }
   for (const { name, value } of list.items.map(pair)) {
     if (name.is === 'text') {
-      result.attrs.set(name.text, { value, literals: name.literal ? [name.literal] : [] })
+      const { literal, listing } = name
+      result.attrs.set(name.text, { value, literals: literal ? [literal] : [], listing })
     } else result.gaps.push(name.is === 'unknown' ? name : unknown(at, 'a name is no string'))
   }
   return result
@@ -113,14 +118,6 @@ const listToAttrs = (list: ListValue, at: Node): SetValue =>
     }),
     at,
   )
-
-/** Which names pass a filter is not decided here, so nothing can be added before it. */
-const filtered: LibraryFunction[1] = (args, at) => {
-  const value = args[1]!()
-  return value.is === 'unknown'
-    ? value
-    : unknown(at, `the hosts are filtered by \`${abridged(at)}\``)
-}
 
 /**
  * The functions that make, keep or join names, by their last name alone: `lib.genAttrs` and
@@ -146,8 +143,8 @@ export const library: Record<string, LibraryFunction> = {
     ),
   ),
   concatMapAttrs: onSet(1, 2, (set, [f], at) => fold(entries(set, f!, at), at)),
-  filter: [2, filtered],
-  filterAttrs: [2, filtered],
+  filter: [2, ([, list], at) => ifListed(list!(), at)],
+  filterAttrs: [2, ([, set], at) => ifListed(set!(), at)],
   flip: [3, ([f, a, b], at) => call2(f!, b!, a!, at)],
   "foldl'": onList(2, 3, ({ items }, [f, start], at) =>
     items.reduce((sum, item) => call2(f!, () => sum, item, at), start!()),
@@ -171,7 +168,15 @@ export const library: Record<string, LibraryFunction> = {
   "mapAttrs'": onSet(1, 2, (set, [f], at) => listToAttrs(entries(set, f!, at), at)),
   mapAttrsToList: onSet(1, 2, (set, [f], at) => entries(set, f!, at)),
   mergeAttrsList: onList(0, 1, (list, _, at) => fold(list, at)),
-  mkFlake: [2, ([, module], at) => flakeParts([module!()], at)],
+  mkFlake: [
+    2,
+    ([of, module], at) => {
+      const given = of!()
+      // there are others of that name, which take no `{ inherit inputs; }`
+      const ours = given.is === 'set' && given.attrs.has('inputs')
+      return ours ? flakeParts(module!(), at) : computed(at)
+    },
+  ],
   mkMerge: onList(0, 1, (list, _, at) => fold(list, at)),
   nameValuePair: [
     2,
@@ -183,6 +188,7 @@ export const library: Record<string, LibraryFunction> = {
       return set
     },
   ],
+  optionalAttrs: [2, ([, set], at) => ifListed(set!(), at)],
   pipe: onList(1, 2, ({ items }, [start], at) =>
     items.reduce((value, step) => call(step(), () => value, at), start!()),
   ),
@@ -190,15 +196,18 @@ export const library: Record<string, LibraryFunction> = {
     1,
     ([path], at) => {
       const of = path!()
-      const listing = of.is === 'path' ? of.text : abridged(at)
-      return { ...unknown(at, 'the hosts are listed from a directory'), listing }
+      const directory = of.is === 'path' ? of.text : abridged(at)
+      const set = emptySet()
+      const value = (): Value => unknown(at, 'the hosts depend on what is in a directory')
+      set.attrs.set(`${directory}/*`, { value, literals: [], listing: { node: at, directory } })
+      return set
     },
   ],
   recursiveUpdate: [2, ([left, right], at) => merge(left!(), right!(), at)],
 }
 
 /** flake-parts: `flake` of a module, and of those that it imports by path. */
-function flakeParts(modules: Value[], at: Node): Value {
+function flakeParts(top: Value, at: Node): Value {
   const found = emptySet()
   const seen = new Set<string>()
   const add = (given: Value): void => {
@@ -224,6 +233,6 @@ function flakeParts(modules: Value[], at: Node): Value {
     found.gaps.push(...gapsOf(imports ? [imports] : []))
     for (const item of imports?.is === 'list' ? imports.items : []) add(item())
   }
-  modules.forEach(add)
+  add(top)
   return found
 }

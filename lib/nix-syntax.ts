@@ -70,13 +70,19 @@ export const lineOf = (node: Node): number => node.startPosition.row + 1
  * on all that encloses it, so of nested errors the innermost is taken, and in it the bracket.
  */
 export function firstError(root: Node): Node | undefined {
-  if (!root.hasError) return undefined
+  if (!root.hasError || isTrailingComma(root)) return undefined
   for (const child of root.children) {
     const found = firstError(child)
     if (found) return found
   }
   if (!root.isError) return root.isMissing ? root : undefined
   return root.children.findLast(({ type }) => ['{', '[', '('].includes(type)) ?? root
+}
+
+/** `{ a, b, }:` is right, and how nixfmt writes it; the grammar misses an argument there. */
+function isTrailingComma(node: Node): boolean {
+  const last = node.isMissing ? node.parent : node.isError && node.text === ',' ? node : undefined
+  return last?.parent?.type === 'formals' && last.nextSibling?.type === '}'
 }
 
 /**
@@ -132,4 +138,4 @@ export const leaves = (node: Node): Node[] =>
   node.childCount === 0 ? [node] : node.children.flatMap(leaves)
 
 /** Where a node ends. A comment takes the first half of a CRLF with it, which belongs to the line's end. */
-export const endOf = (node: Node): number => node.endIndex - (/\r$/.test(node.text) ? 1 : 0)
+export const endOf = (node: Node): number => node.endIndex - (node.text.endsWith('\r') ? 1 : 0)

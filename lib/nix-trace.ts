@@ -12,7 +12,7 @@ import {
   merge,
   other,
 } from './nix-value.ts'
-import { outside, unknown } from './nix-value.ts'
+import { ifListed, opaque, outside, unknown } from './nix-value.ts'
 import type { Place, Scope, SetValue, TextValue, Thunk, Unknown, Value } from './nix-value.ts'
 
 /** A recursive function over what is unknown has no end of its own. */
@@ -71,6 +71,10 @@ const expressions: Record<string, (node: Node, scope: Scope) => Value> = {
     call: (given) => evaluate(field(lambda, 'body'), bound(lambda, given, scope)),
   }),
   binary_expression: binary,
+  if_expression: (node, scope) => {
+    const [yes, no] = [field(node, 'consequence'), field(node, 'alternative')]
+    return ifListed(merge(evaluate(yes, scope), evaluate(no, scope), node), node)
+  },
   string_expression: text,
   path_expression: text,
 }
@@ -111,7 +115,7 @@ function bindings(node: Node, inner: Scope, outer: Scope): SetValue {
 
 function byName(all: Binding[], place: Place): SetValue {
   const result = emptySet([place])
-  const names = new Map<string, { literal: Node; binding: Binding }[]>()
+  const names = new Map<string, { key: TextValue; literal: Node; binding: Binding }[]>()
   for (const binding of all) {
     const key = attributeText(binding.path[0]!, place.scope)
     if (key.is === 'unknown') {
@@ -119,7 +123,7 @@ function byName(all: Binding[], place: Place): SetValue {
       continue
     }
     const same = names.get(key.text) ?? []
-    names.set(key.text, [...same, { literal: key.literal ?? binding.path[0]!, binding }])
+    names.set(key.text, [...same, { key, literal: key.literal ?? binding.path[0]!, binding }])
   }
   for (const [name, found] of names) {
     const value = lazy(found[0]!.literal, () => {
@@ -132,7 +136,8 @@ function byName(all: Binding[], place: Place): SetValue {
       }
       return values.reduce((left, right) => merge(left, right, found[0]!.literal))
     })
-    result.attrs.set(name, { value, literals: found.map(({ literal }) => literal) })
+    const { listing } = found[0]!.key
+    result.attrs.set(name, { value, literals: found.map(({ literal }) => literal), listing })
   }
   return result
 }
@@ -146,24 +151,26 @@ function attributeText(node: Node, scope: Scope): TextValue | Unknown {
   return unknown(node, 'an attribute has a computed name')
 }
 
+const isText = (value: Value): value is TextValue => value.is === 'text' || value.is === 'path'
+
 /** A string or a path: known when all that is interpolated in it is. */
 function text(node: Node, scope: Scope): TextValue | Unknown {
   const values = node.namedChildren.map((piece): Value => {
     const written = pieceText(piece)
     return written === undefined ? evaluate(field(piece, 'expression'), scope) : asText(written)
   })
-  const gap = values.find((value) => value.is === 'unknown')
-  if (gap) return gap
-  const joined = values
-    .map((value) => (value.is === 'text' || value.is === 'path' ? value.text : ''))
-    .join('')
+  const known = values.filter(isText)
+  if (known.length < values.length)
+    return values.find((value) => value.is === 'unknown') ?? other(node)
+  const joined = known.map((value) => value.text).join('')
+  const listing = known.find((value) => value.listing)?.listing
   if (node.type === 'path_expression') {
-    return { is: 'path', text: resolve(dirname(sourceOf(node).path), joined) }
+    return { is: 'path', text: resolve(dirname(sourceOf(node).path), joined), listing }
   }
   if (staticText(node) !== undefined) return asText(joined, node)
   // `"${name}"` is the name as it was written; `"${name}-vm"` nobody wrote
-  const [only, ...rest] = values
-  return only?.is === 'text' && rest.length === 0 ? only : asText(joined)
+  const [only, ...rest] = known
+  return only?.is === 'text' && rest.length === 0 ? only : { ...asText(joined), listing }
 }
 
 /** The scope of a lambda's body. */
@@ -205,7 +212,7 @@ function binary(node: Node, scope: Scope): Value {
   if (operator === '//') return merge(left, right, node)
   if (operator === '++') return concatenate([left, right], node)
   if (operator === '+' && left.is === 'path' && right.is === 'text') {
-    return { is: 'path', text: join(left.text, right.text) }
+    return { is: 'path', text: join(left.text, right.text), listing: right.listing ?? left.listing }
   }
   return other(node)
 }
@@ -226,7 +233,9 @@ function lookup(scope: Scope, name: string, at: Node): Value {
 
 /** `import ./hosts`: only a path that stands in the source is followed. */
 function imported(target: Value, at: Node): Value {
-  if (target.is !== 'path') return unknown(at, `the hosts come from \`${abridged(at)}\``)
+  if (target.is !== 'path') return opaque(at, `the hosts come from \`${abridged(at)}\``)
+  if (target.listing)
+    return unknown(at, `the hosts come from the files in \`${target.listing.directory}\``)
   let path = target.text
   if (existsSync(path) && statSync(path).isDirectory()) path = join(path, 'default.nix')
   if (!existsSync(path)) return unknown(at, `\`${path}\` does not exist`)

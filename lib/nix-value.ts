@@ -21,6 +21,13 @@ export interface Attr {
   value: Thunk
   /** More than one when several bindings define it, as `a.x = 1; a.y = 2;` do `a`. */
   literals: Node[]
+  listing?: Listing
+}
+
+/** Where a directory is listed; a name with this stands for each of the names in it. */
+export interface Listing {
+  node: Node
+  directory: string
 }
 
 export interface ListValue {
@@ -35,6 +42,7 @@ export interface TextValue {
   /** A path is absolute. */
   text: string
   literal?: Node
+  listing?: Listing
 }
 
 export interface FunctionValue {
@@ -52,8 +60,6 @@ export interface Unknown {
   why: string
   /** The last name that led to it, for what comes from outside: `genAttrs` for `lib.genAttrs`. */
   name?: string
-  /** The directory, when it is what became of a directory's listing. */
-  listing?: string
   /** When nothing is written there, or what is written cannot be parsed. */
   fault?: 'absent' | 'syntax'
 }
@@ -81,6 +87,9 @@ export const outside = (node: Node, name: string, written = name): Unknown => ({
 
 export const unknown = (node: Node, why: string): Unknown => ({ is: 'unknown', node, why })
 
+/** What an unknown function makes: any attribute may be in it. */
+export const opaque = (node: Node, why: string): Unknown => ({ ...unknown(node, why), name: '' })
+
 /** An argument that nothing is known of, such as the inputs of a flake. */
 export const argument = (node: Node): Unknown => outside(node, 'argument')
 
@@ -89,7 +98,7 @@ export const abridged = (node: Node): string => {
   return flat.length > 50 ? `${flat.slice(0, 49)}…` : flat
 }
 
-export const other = (node: Node): Value =>
+export const other = (node: Node): Unknown =>
   unknown(node, `the hosts depend on \`${abridged(node)}\``)
 
 /** What is at `value.name`. */
@@ -139,7 +148,7 @@ export const gapsOf = (all: Value[]): Unknown[] =>
 export function merge(left: Value, right: Value, at: Node): Value {
   const known = [left, right].filter((side) => side.is === 'set')
   const gaps = gapsOf([left, right])
-  if (known.length === 0) return gaps.find(({ listing }) => listing) ?? gaps[0] ?? other(at)
+  if (known.length === 0) return gaps[0] ?? other(at)
   return {
     is: 'set',
     attrs: new Map(known.flatMap(({ attrs }) => [...attrs])),
@@ -151,7 +160,7 @@ export function merge(left: Value, right: Value, at: Node): Value {
 export function concatenate(all: Value[], at: Node): Value {
   const known = all.filter((part) => part.is === 'list')
   const gaps = gapsOf(all)
-  if (known.length === 0) return gaps.find(({ listing }) => listing) ?? gaps[0] ?? other(at)
+  if (known.length === 0) return gaps[0] ?? other(at)
   return {
     is: 'list',
     items: known.flatMap(({ items }) => items),
@@ -159,3 +168,22 @@ export function concatenate(all: Value[], at: Node): Value {
     gaps,
   }
 }
+
+/** Whether all names in a value are those of a listed directory, whatever becomes of some of them. */
+export function isListed(value: Value): boolean {
+  if (value.is === 'text') return value.listing !== undefined
+  if (value.is === 'set') {
+    const all = [...value.attrs.values()]
+    return all.length > 0 && all.every(({ listing }) => listing)
+  }
+  if (value.is !== 'list' || value.items.length === 0) return false
+  return value.items.every((item) => {
+    const one = item()
+    const name = one.is === 'set' ? one.attrs.get('name')?.value() : one
+    return name?.is === 'text' && name.listing !== undefined
+  })
+}
+
+/** What a condition or a filter lets through is not known, but for names that nobody wrote. */
+export const ifListed = (value: Value, at: Node): Value =>
+  value.is === 'unknown' || isListed(value) ? value : other(at)

@@ -325,6 +325,18 @@ export const edits: ExpectedEdit[] = [
     inserted: ' "sorrow"',
   },
   {
+    flake: 'own-lib',
+    line: 7,
+    like: 'rue',
+    inserted: ' "sorrow"',
+  },
+  {
+    flake: 'own-self',
+    line: 5,
+    like: 'dill',
+    inserted: ' "sorrow"',
+  },
+  {
     flake: 'person',
     line: 10,
     like: 'rain',
@@ -376,6 +388,15 @@ export const edits: ExpectedEdit[] = [
     ],
   },
   {
+    flake: 'trailing-commas',
+    line: 22,
+    like: 'basil',
+    inserted: [
+      '',
+      '        sorrow = mkHost { hostname = "sorrow"; };',
+    ],
+  },
+  {
     flake: 'trailing-comments',
     line: 11,
     like: 'borea',
@@ -421,6 +442,7 @@ export const discoveries: [flake: string, line: number, directory: string][] = [
   ['read-dir', 7, 'hosts'],
   ['read-dir-filter', 6, 'machines'],
   ['read-dir-helper', 8, 'hosts'],
+  ['read-dir-names', 6, 'hosts'],
 ]
 
 /** Flakes under `refused`: the message, in which `@` stands for the flake's directory. */
@@ -436,7 +458,7 @@ export const refusals: Record<string, string> = {
   'empty-set':
     'Cannot add `sorrow` to `@/flake.nix` at line 5: the set is empty, and no function is there to make a host of its name',
   filtered:
-    'Cannot add `sorrow` to `@/flake.nix` at line 13: the hosts are filtered by `lib.filterAttrs (_: machine: machine.os == "nixos…`',
+    'Cannot add `sorrow` to `@/flake.nix` at line 13: the hosts depend on `lib.filterAttrs (_: machine: machine.os == "nixos…`',
   inherited:
     'Cannot add `sorrow` to `@/flake.nix` at line 10: `merlin` is made elsewhere, so a copy is no host',
   itself: 'Cannot add `sorrow` to `@/flake.nix` at line 5: the definition leads back to itself',
@@ -450,6 +472,15 @@ export const refusals: Record<string, string> = {
     'Cannot add `sorrow` to `@/flake.nix` at line 5: the hosts are computed by `fleet.lib.hosts { inherit inputs; tern = { }; }`',
   'own-variable':
     'Cannot add `sorrow` to `@/flake.nix` at line 9: `egret` is made elsewhere, so a copy is no host',
+  'listed-modules':
+    'Cannot add `sorrow` to `@/flake.nix` at line 4: the hosts come from the files in `@/modules`',
+  'module-of-input':
+    'Cannot add `sorrow` to `@/flake.nix` at line 5: the hosts depend on `inputs.fleet.flakeModules.default`',
+  'one-argument':
+    'Cannot add `sorrow` to `@/flake.nix` at line 2: the outputs come from a function that is not known here',
+  'own-mk-flake':
+    'Cannot add `sorrow` to `@/flake.nix` at line 7: the hosts are computed by `lib.mkFlake inputs`',
+  systems: 'Cannot add `sorrow` to `@/flake.nix` at line 6: `x86_64-linux` names a system, and no host',
   'two-places':
     'Cannot choose where to add `sorrow`: hosts are written at line 11 and at line 12',
 }

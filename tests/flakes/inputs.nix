@@ -23,6 +23,8 @@ let
     inherit (builtins) filter listToAttrs map mapAttrs;
     nixosSystem = arguments: arguments;
     attrsets = lib;
+    id = value: value;
+    extend = _: lib;
     concatMapAttrs = f: set: mergeAttrsList (mapAttrsToList f set);
     filterAttrs = keep: set: removeAttrs set (filter (name: !keep name set.${name}) (attrNames set));
     flip = f: a: b: f b a;
@@ -35,6 +37,7 @@ let
 
   nixpkgs = {
     inherit lib;
+    outPath = ./stand-in.nix;
     legacyPackages.x86_64-linux = { };
   };
 

@@ -1,0 +1,63 @@
+import { type Failure, usage } from './failure.ts'
+import { call } from './nix-library.ts'
+import { attributeName, firstError, lineOf, sourceOf } from './nix-syntax.ts'
+import type { Node, ReadNix } from './nix-syntax.ts'
+import { evaluate } from './nix-trace.ts'
+import { argument, attribute, unknown } from './nix-value.ts'
+import type { SetValue, Unknown, Value } from './nix-value.ts'
+
+/**
+ * What a flake's `nixosConfigurations` evaluates to, as far as its source shows it.
+ * @param file its `flake.nix`
+ * @throws Failure (usage) at a syntax error
+ */
+export function flakeHosts(file: string, open: ReadNix): SetValue | Unknown {
+  const { root } = open(file)
+  const broken = firstError(root)
+  if (broken) throw notParsed(broken)
+  const flake = evaluate(root)
+  const written = (flake.is === 'set' && flake.attrs.get('outputs')?.literals[0]) || root
+  const outputs = attribute(flake, 'outputs', written)
+  let made: Value = argument(written)
+  const self = { value: () => made, literals: [] }
+  const inputs: SetValue = { is: 'set', attrs: new Map([['self', self]]), places: [], gaps: [made] }
+  made = outputs.is === 'function' ? call(outputs, () => inputs, written) : outputs
+  if (made.is === 'function') {
+    return unknown(written, 'the outputs come from a function that is not known here')
+  }
+  if (made.is === 'unknown') return made
+  const [gap] = made.is === 'set' && !made.attrs.has('nixosConfigurations') ? made.gaps : []
+  const hosts = gap ?? attribute(made, 'nixosConfigurations', written)
+  if (hosts.is === 'set' || hosts.is === 'unknown') return hosts
+  return unknown(written, '`nixosConfigurations` is no attribute set')
+}
+
+/** Where a node is written: an absolute path, and a line that counts from 1. */
+export const placeOf = (node: Node): { file: string; line: number } => ({
+  file: sourceOf(node).path,
+  line: lineOf(node),
+})
+
+/**
+ * The failure for a flake of no form that can be edited: where, why, and what to write by hand.
+ * @param beside whether the host can be written at that very place
+ */
+export function refusal(
+  name: string,
+  { node, why, fault }: Omit<Unknown, 'is'>,
+  beside = false,
+): Failure {
+  if (fault === 'syntax') return notParsed(node)
+  const { file, line } = placeOf(node)
+  const entry = `${attributeName(name)} = nixpkgs.lib.nixosSystem { modules = [ ./hosts/${name} ]; };`
+  const absent = fault === 'absent' ? `nixosConfigurations.${entry}` : undefined
+  return usage(
+    `Cannot add \`${name}\` to \`${file}\` at line ${line}: ${why}`,
+    `Write it by hand, such as: ${beside ? entry : (absent ?? `nixosConfigurations = … // { ${entry} };`)}`,
+  )
+}
+
+function notParsed(node: Node): Failure {
+  const { file, line } = placeOf(node)
+  return usage(`Cannot parse \`${file}\`: syntax error at line ${line}`)
+}

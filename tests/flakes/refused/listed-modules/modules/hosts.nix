@@ -1,0 +1,1 @@
+{ inputs, ... }: { flake.nixosConfigurations.sage = inputs.nixpkgs.lib.nixosSystem { modules = [ ]; }; }

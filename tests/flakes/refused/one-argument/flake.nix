@@ -1,0 +1,8 @@
+{
+  outputs =
+    inputs:
+    inputs.unified.lib.mkFlake {
+      inherit inputs;
+      root = ./.;
+    };
+}

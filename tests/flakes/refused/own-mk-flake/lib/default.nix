@@ -1,0 +1,1 @@
+inputs: inputs.nixpkgs.lib.extend (final: prev: { })
