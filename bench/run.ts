@@ -18,6 +18,8 @@ import { table } from '../lib/table.ts'
 import { files, theVm } from '../lib/vm.ts'
 import { changeHost, copyFlake } from '../tests/lab.ts'
 
+/** Standard error goes into the exception of a command that fails. */
+const quiet = { encoding: 'utf8', stdio: 'pipe' } as const
 const only = process.argv.slice(2)
 const wants = (part: string): boolean => only.length === 0 || only.includes(part)
 const scratch = mkdtempSync(join(tmpdir(), 'lab-bench-'))
@@ -157,8 +159,6 @@ async function bareRebuild(flake: string): Promise<void> {
   execFileSync('ssh', ['-F', sshConfig(), 'sorrow-root', command], quiet)
 }
 
-const quiet = { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] } as const
-
 function note(
   what: string,
   took: number,
@@ -171,7 +171,9 @@ function note(
   process.stderr.write(`${what}: ${took.toFixed(2)} s${ratio && `, ${ratio} of ${against}`}\n`)
 }
 
-const lab = (task: string, ...args: string[]): void => node(join(project, `tasks/${task}.ts`), args)
+function lab(task: string, ...args: string[]): void {
+  node(join(project, `tasks/${task}.ts`), args)
+}
 
 function node(file: string, args: string[]): void {
   const argv = ['--import', import.meta.resolve('tsx'), file, ...args]

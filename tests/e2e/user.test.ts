@@ -1,0 +1,83 @@
+import { execFileSync, spawn, spawnSync, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { chmodSync, cpSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { project } from '../lab.ts'
+
+/**
+ * A user who was made for this test, with a clone of his own: all but the package install has to
+ * work for him, from the image on. Where the suite itself runs as such a user, every test shows it.
+ */
+const user = `lab${process.pid}`
+const isRoot = process.getuid?.() === 0
+let home: string
+let clone: string
+
+beforeAll(() => {
+  if (!isRoot) return
+  // not in TMPDIR, through which nobody else can read
+  home = mkdtempSync('/tmp/lab-user-')
+  chmodSync(home, 0o755)
+  clone = join(home, 'clone')
+  execFileSync('useradd', ['--home-dir', home, '--shell', '/bin/bash', user])
+  const list = execFileSync('git', ['ls-files'], { cwd: project, encoding: 'utf8' })
+  for (const file of list.trim().split('\n')) {
+    mkdirSync(dirname(join(clone, file)), { recursive: true })
+    cpSync(join(project, file), join(clone, file))
+  }
+  cpSync(join(project, 'node_modules'), join(clone, 'node_modules'), { recursive: true })
+  execFileSync('chown', ['--recursive', `${user}:`, home])
+  execFileSync('git', ['init', '--quiet'], { cwd: clone, uid: idOf(user) })
+})
+afterAll(() => {
+  if (!isRoot) return
+  spawnSync('pkill', ['-KILL', '-u', user])
+  spawnSync('userdel', [user])
+  rmSync(home, { recursive: true, force: true })
+})
+
+const idOf = (name: string): number =>
+  Number(execFileSync('id', ['-u', name], { encoding: 'utf8' }))
+
+/** Starts a shell line as that user, as a login of his would. */
+function as(line: string): ChildProcess {
+  return spawn('runuser', ['-l', user, '-c', `cd ${clone} && ${line}`], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+}
+
+async function ended(
+  child: ChildProcess,
+): Promise<{ code: number | null; stdout: string; stderr: string }> {
+  let [stdout, stderr] = ['', '']
+  child.stdout!.on('data', (data: Buffer) => (stdout += data.toString()))
+  child.stderr!.on('data', (data: Buffer) => (stderr += data.toString()))
+  const [code] = await once(child, 'close')
+  return { code, stdout, stderr }
+}
+
+const running = (pattern: string): string =>
+  spawnSync('pgrep', ['-u', user, '-af', pattern], { encoding: 'utf8' }).stdout
+
+test('an ordinary user: killed in the middle of the image, the same command carries on to a VM', async (context) => {
+  if (!isRoot) context.skip('only root can make another user; every other test ran as this one')
+  const command = 'CI=true npx just deploy-test-vm sorrow'
+  const first = as(command)
+  createInterface({ input: first.stderr! }).on('line', (line) => {
+    if (line.includes('Debian packages'))
+      setTimeout(() => spawnSync('pkill', ['-KILL', '-u', user, 'node']), 5000)
+  })
+  expect((await ended(first)).code).not.toBe(0)
+  // nothing goes on that nobody waits for
+  expect(running('mmdebstrap|apt-get')).toBe('')
+
+  const second = await ended(as(command))
+  expect(second).toMatchObject({ code: 0 })
+  expect(second.stderr).toMatch(/lab: (kvm: a probe guest ran on it|tcg: )/)
+  const verified = await ended(as('npx just verify-test-vms'))
+  expect({ code: verified.code, stdout: verified.stdout }).toMatchObject({ code: 0 })
+  expect(await ended(as('npx just down'))).toMatchObject({ code: 0 })
+  expect(running('qemu-system|keeper')).toBe('')
+})
