@@ -59,5 +59,8 @@ export function refusal(
 
 function notParsed(node: Node): Failure {
   const { file, line } = placeOf(node)
-  return usage(`Cannot parse \`${file}\`: syntax error at line ${line}`)
+  // the grammar is older than the pipe operators, which nix has behind a flag
+  const hint =
+    node.text === '|' ? 'Pipe operators are not known here: write the host by hand' : undefined
+  return usage(`Cannot parse \`${file}\`: syntax error at line ${line}`, hint)
 }

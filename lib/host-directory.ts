@@ -45,11 +45,11 @@ export function hostDirectory(flake: string, name: string, force: boolean): stri
 export function writeHost(flake: string, directory: string, files: Record<string, string>): void {
   // what a run left that was killed
   for (const entry of readdirSync(flake)) {
-    if (entry.startsWith('.scaffold-')) rmSync(join(flake, entry), { recursive: true })
+    if (entry.startsWith('.scaffold-host-')) rmSync(join(flake, entry), { recursive: true })
   }
   let draft: string | undefined
   try {
-    draft = mkdtempSync(join(flake, '.scaffold-'))
+    draft = mkdtempSync(join(flake, '.scaffold-host-'))
     for (const [name, text] of Object.entries(files)) writeFileSync(join(draft, name), text)
     if (existsSync(directory)) replaceAll(draft, directory, Object.keys(files))
     else {

@@ -19,7 +19,7 @@ export function call(value: Value, given: Thunk, at: Node): Value {
   // an unknown function was given a listing before
   if (isListed(value)) return value
   if (value.is !== 'unknown') return unknown(at, `\`${abridged(at)}\` calls what is no function`)
-  const known = value.name === undefined ? undefined : library[value.name]
+  const known = Object.hasOwn(library, value.name ?? '') ? library[value.name!] : undefined
   if (known) return curry(known, at)(given)
   const passed = given()
   if (isListed(passed)) return passed
@@ -87,6 +87,11 @@ const entries = (set: SetValue, f: Thunk, at: Node): ListValue => ({
   gaps: set.gaps,
 })
 
+const joined = ({ items, gaps }: ListValue, at: Node): Value => {
+  const empty: ListValue = { is: 'list', items: [], places: [], gaps }
+  return concatenate([empty, ...items.map((item) => item())], at)
+}
+
 const fold = (list: ListValue, at: Node): Value =>
   list.items.reduce<Value>((sum, item) => merge(sum, item(), at), {
     ...emptySet(),
@@ -136,12 +141,8 @@ export const library: Record<string, LibraryFunction> = {
     places: [],
     gaps: set.gaps,
   })),
-  concatLists: onList(0, 1, ({ items }, _, at) =>
-    concatenate(
-      items.map((item) => item()),
-      at,
-    ),
-  ),
+  concatLists: onList(0, 1, (list, _, at) => joined(list, at)),
+  concatMap: onList(1, 2, (list, [f], at) => joined(mapList(list, f!, at), at)),
   concatMapAttrs: onSet(1, 2, (set, [f], at) => fold(entries(set, f!, at), at)),
   filter: [2, ([, list], at) => ifListed(list!(), at)],
   filterAttrs: [2, ([, set], at) => ifListed(set!(), at)],

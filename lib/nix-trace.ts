@@ -1,5 +1,6 @@
 import { existsSync, statSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
+import { Failure } from './failure.ts'
 import { call, library } from './nix-library.ts'
 import { firstError, parts, pieceText, sourceOf, staticText, type Node } from './nix-syntax.ts'
 import {
@@ -12,7 +13,7 @@ import {
   merge,
   other,
 } from './nix-value.ts'
-import { ifListed, opaque, outside, unknown } from './nix-value.ts'
+import { hasNames, isListed, opaque, outside, unknown } from './nix-value.ts'
 import type { Place, Scope, SetValue, TextValue, Thunk, Unknown, Value } from './nix-value.ts'
 
 /** A recursive function over what is unknown has no end of its own. */
@@ -72,8 +73,12 @@ const expressions: Record<string, (node: Node, scope: Scope) => Value> = {
   }),
   binary_expression: binary,
   if_expression: (node, scope) => {
-    const [yes, no] = [field(node, 'consequence'), field(node, 'alternative')]
-    return ifListed(merge(evaluate(yes, scope), evaluate(no, scope), node), node)
+    const branches = ['consequence', 'alternative'].map((name) =>
+      evaluate(field(node, name), scope),
+    )
+    const listed = branches.find(isListed)
+    // which branch is taken is not known, so neither may have a name that somebody wrote
+    return listed && branches.every((one) => isListed(one) || !hasNames(one)) ? listed : other(node)
   },
   string_expression: text,
   path_expression: text,
@@ -239,7 +244,8 @@ function imported(target: Value, at: Node): Value {
   let path = target.text
   if (existsSync(path) && statSync(path).isDirectory()) path = join(path, 'default.nix')
   if (!existsSync(path)) return unknown(at, `\`${path}\` does not exist`)
-  const { root } = sourceOf(at).open(path)
+  const root = opened(path, at)
+  if (!root) return unknown(at, `\`${path}\` is no text`)
   const broken = firstError(root)
   return broken
     ? { ...unknown(broken, 'there is a syntax error'), fault: 'syntax' }
@@ -247,3 +253,13 @@ function imported(target: Value, at: Node): Value {
 }
 
 library['import'] = [1, ([path], at) => imported(path!(), at)]
+
+/** The tree of a file; none when it is not UTF-8 text, as secrets that were encrypted are not. */
+function opened(path: string, at: Node): Node | undefined {
+  try {
+    return sourceOf(at).open(path).root
+  } catch (error) {
+    if (error instanceof Failure) return undefined
+    throw error
+  }
+}

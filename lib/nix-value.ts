@@ -184,6 +184,9 @@ export function isListed(value: Value): boolean {
   })
 }
 
+export const hasNames = (value: Value): boolean =>
+  (value.is === 'set' && value.attrs.size > 0) || (value.is === 'list' && value.items.length > 0)
+
 /** What a condition or a filter lets through is not known, but for names that nobody wrote. */
 export const ifListed = (value: Value, at: Node): Value =>
   value.is === 'unknown' || isListed(value) ? value : other(at)

@@ -443,6 +443,7 @@ export const discoveries: [flake: string, line: number, directory: string][] = [
   ['read-dir-filter', 6, 'machines'],
   ['read-dir-helper', 8, 'hosts'],
   ['read-dir-names', 6, 'hosts'],
+  ['read-dir-null', 7, 'hosts'],
 ]
 
 /** Flakes under `refused`: the message, in which `@` stands for the flake's directory. */
@@ -457,6 +458,7 @@ export const refusals: Record<string, string> = {
   dynamic: 'Cannot add `sorrow` to `@/flake.nix` at line 5: the hosts depend on `domain.name`',
   'empty-set':
     'Cannot add `sorrow` to `@/flake.nix` at line 5: the set is empty, and no function is there to make a host of its name',
+  encrypted: 'Cannot add `sorrow` to `@/flake.nix` at line 5: `@/secrets.nix` is no text',
   filtered:
     'Cannot add `sorrow` to `@/flake.nix` at line 13: the hosts depend on `lib.filterAttrs (_: machine: machine.os == "nixos…`',
   inherited:
@@ -474,12 +476,15 @@ export const refusals: Record<string, string> = {
     'Cannot add `sorrow` to `@/flake.nix` at line 9: `egret` is made elsewhere, so a copy is no host',
   'listed-modules':
     'Cannot add `sorrow` to `@/flake.nix` at line 4: the hosts come from the files in `@/modules`',
+  'method-name':
+    'Cannot add `sorrow` to `@/flake.nix` at line 5: the hosts are computed by `builtins.toString inputs.hosts`',
   'module-of-input':
     'Cannot add `sorrow` to `@/flake.nix` at line 5: the hosts depend on `inputs.fleet.flakeModules.default`',
   'one-argument':
     'Cannot add `sorrow` to `@/flake.nix` at line 2: the outputs come from a function that is not known here',
   'own-mk-flake':
     'Cannot add `sorrow` to `@/flake.nix` at line 7: the hosts are computed by `lib.mkFlake inputs`',
+  pipe: 'Cannot parse `@/flake.nix`: syntax error at line 5',
   systems: 'Cannot add `sorrow` to `@/flake.nix` at line 6: `x86_64-linux` names a system, and no host',
   'two-places':
     'Cannot choose where to add `sorrow`: hosts are written at line 11 and at line 12',

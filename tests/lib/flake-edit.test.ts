@@ -40,11 +40,12 @@ const refusedBy = async (promise: Promise<unknown>): Promise<Failure> => {
   return thrown
 }
 
+const directories = (of: string): string[] =>
+  readdirSync(of, { withFileTypes: true })
+    .filter((entry) => entry.isDirectory())
+    .map(({ name }) => name)
+
 test('every flake of the corpus has an expectation', () => {
-  const directories = (of: string): string[] =>
-    readdirSync(of, { withFileTypes: true })
-      .filter((entry) => entry.isDirectory())
-      .map(({ name }) => name)
   const expected = [
     ...edits.map(({ flake }) => flake),
     ...discoveries.map(([flake]) => flake),
@@ -211,6 +212,10 @@ function evaluated(flakes: string[]): string[][] {
   return JSON.parse(stdout) as string[][]
 }
 
+// the one flake that makes a second host of each name
+const made = (flake: string): string[] =>
+  flake === 'map-attrs-prime' ? ['sorrow', 'sorrow-vm'] : ['sorrow']
+
 test('nix finds the new host in every edited flake, and the others as before', async ({ skip }) => {
   if (spawnSync('nix-instantiate', ['--version']).error) skip('nix-instantiate is not installed')
   const edited: string[] = []
@@ -222,9 +227,6 @@ test('nix finds the new host in every edited flake, and the others as before', a
   }
   const before = evaluated(edits.map(({ flake }) => join(corpus, flake)))
   const after = evaluated(edited)
-  // the one flake that makes a second host of each name
-  const made = (flake: string): string[] =>
-    flake === 'map-attrs-prime' ? ['sorrow', 'sorrow-vm'] : ['sorrow']
   for (const [index, { flake }] of edits.entries()) {
     const expected = [...before[index]!, ...made(flake)].toSorted()
     expect([flake, ...after[index]!.toSorted()]).toEqual([flake, ...expected])

@@ -168,13 +168,13 @@ describe('add-to-flake', () => {
   })
 })
 
-describe('in a git repository', () => {
-  const host = (): void => {
-    mkdirSync(join(flake, 'hosts/sorrow'), { recursive: true })
-    writeFileSync(join(flake, 'hosts/sorrow/default.nix'), '{ }\n')
-    writeFileSync(join(flake, 'hosts/other.nix'), '{ }\n')
-  }
+const host = (): void => {
+  mkdirSync(join(flake, 'hosts/sorrow'), { recursive: true })
+  writeFileSync(join(flake, 'hosts/sorrow/default.nix'), '{ }\n')
+  writeFileSync(join(flake, 'hosts/other.nix'), '{ }\n')
+}
 
+describe('in a git repository', () => {
   test('the files of the host, and no others, are made known to it', async () => {
     write(plain)
     git('init', '--quiet')
@@ -259,16 +259,16 @@ describe('nix', () => {
   })
 })
 
-describe('what cannot be done', () => {
-  const refused = async (args: string[], message: string | RegExp, code = 2): Promise<void> => {
-    const before = existsSync(join(flake, 'flake.nix')) ? read() : undefined
-    const done = await add(args)
-    expect(done).toMatchObject({ code, out: '' })
-    expect(done.err.split('\n')[0]).toMatch(message)
-    expect(done.err.trimEnd().split('\n').length).toBeLessThanOrEqual(2)
-    expect(existsSync(join(flake, 'flake.nix')) ? read() : undefined).toBe(before)
-  }
+const refused = async (args: string[], message: string | RegExp, code = 2): Promise<void> => {
+  const before = existsSync(join(flake, 'flake.nix')) ? read() : undefined
+  const done = await add(args)
+  expect(done).toMatchObject({ code, out: '' })
+  expect(done.err.split('\n')[0]).toMatch(message)
+  expect(done.err.trimEnd().split('\n').length).toBeLessThanOrEqual(2)
+  expect(existsSync(join(flake, 'flake.nix')) ? read() : undefined).toBe(before)
+}
 
+describe('what cannot be done', () => {
   test.each(['${x}', '../x', 'a\n"b', ''])('a host called %j', async (name) => {
     write(plain)
     await refused([name], /^add-to-flake: Cannot use `.*` as a host name$/)

@@ -164,8 +164,8 @@ describe('the files of a host', () => {
   })
 
   test('are written after a run that was killed, whose drafts go', () => {
-    mkdirSync(join(flake, '.scaffold-abc'))
-    writeFileSync(join(flake, '.scaffold-abc/default.nix'), 'half')
+    mkdirSync(join(flake, '.scaffold-host-abc'))
+    writeFileSync(join(flake, '.scaffold-host-abc/default.nix'), 'half')
     writeHost(flake, join(flake, 'hosts/web'), hostFiles(choices))
     expect(readdirSync(flake).toSorted()).toEqual(['flake.nix', 'hosts'])
     expect(statSync(join(flake, 'hosts/web')).mode & 0o777).toBe(0o777 & ~process.umask())

@@ -1,0 +1,10 @@
+{
+  outputs =
+    { nixpkgs, ... }:
+    let
+      secrets = import ./secrets.nix;
+    in
+    {
+      nixosConfigurations = secrets.hosts;
+    };
+}

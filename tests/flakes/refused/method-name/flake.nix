@@ -1,0 +1,7 @@
+{
+  outputs =
+    inputs:
+    {
+      nixosConfigurations = builtins.toString inputs.hosts;
+    };
+}
