@@ -1,4 +1,5 @@
 import type { ListrTask } from 'listr2'
+import { explain } from './failure.ts'
 
 /** One step of a task: its title is what the log calls it. */
 export interface Step<C> {
@@ -40,9 +41,10 @@ export async function runLanes<C>(lanes: Lane<C>[], quiet = false): Promise<Map<
     skip: () => step.skip?.(lane.context) || false,
     task: async (_, listrTask) => {
       const from = performance.now()
-      await step.run(lane.context, (line) => {
-        listrTask.output = live ? line : `${lane.title}: ${line}`
-      })
+      await step.run(
+        lane.context,
+        live ? (line) => (listrTask.output = line) : plainly(lane, listrTask),
+      )
       const seconds = (performance.now() - from) / 1000
       took.set(`${lane.title}: ${titleOf(step, lane.context)}`, seconds)
       listrTask.title = `${titleIn(lane, step)} (${seconds.toFixed(1)} s)`
@@ -79,8 +81,22 @@ export async function runLanes<C>(lanes: Lane<C>[], quiet = false): Promise<Map<
     } as never,
   )
   await list.run()
+  for (const other of failures.slice(1)) process.stderr.write(`${explain('also', other)}\n`)
   if (failures.length > 0) throw failures[0]
   return took
+}
+
+/** For plain lines: a wait that only counts up is said again every 10 s, and each line says whose it is. */
+function plainly(lane: { title: string }, listrTask: { output: string }): (line: string) => void {
+  let last = ''
+  let at = 0
+  return (line) => {
+    const kind = line.replaceAll(/\d+/g, '#')
+    if (kind === last && performance.now() - at < 10_000) return
+    last = kind
+    at = performance.now()
+    listrTask.output = `${lane.title}: ${line}`
+  }
 }
 
 /** Prints what the lanes would do; runs nothing. */

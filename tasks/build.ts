@@ -57,7 +57,10 @@ export async function run(args: Args): Promise<ExitCode> {
   await runLanes(buildings.map(lane), Boolean(args['json']))
   const wrong = buildings.filter((one) => one.differences.length > 0)
   if (args['json']) {
-    const data = buildings.map(({ ground: _, built, ...rest }) => ({ ...rest, ...built }))
+    const data = buildings.map(({ host, seconds, bytes, paths, differences: wrongs, built }) => ({
+      ...{ host, seconds, bytes, paths, differences: wrongs },
+      ...built,
+    }))
     console.log(JSON.stringify(data, null, 2))
   } else {
     const rows = buildings.map((one) => [

@@ -1,3 +1,4 @@
+import { deploy, deployment } from '../../lib/deployment.ts'
 import { Exit, type ExitCode } from '../../lib/failure.ts'
 import { chooseGuest } from '../../lib/guest.ts'
 import { chooseHosts } from '../../lib/hosts.ts'
@@ -11,7 +12,9 @@ import { printVerified, verifyHosts } from '../verify.ts'
 export const name = 'pipelines/up'
 export const describe = 'Install what is missing, then build, deploy and verify sorrow and torment'
 export const usage = '[host..]'
-export const positionals = { host: { describe: 'Hosts of the flake; all without any', array: true } }
+export const positionals = {
+  host: { describe: 'Hosts of the flake; all without any', array: true },
+}
 export const options = {
   ...deployVm.options,
   yes: { type: 'boolean', alias: 'y', describe: 'Install packages without asking' },
@@ -25,7 +28,8 @@ export const examples: [string, string][] = [
 export async function run(args: Args): Promise<ExitCode> {
   const missing = packages().filter((one) => !one.forTests && !present(one))
   if (args['dry-run']) {
-    if (missing.length > 0) console.log(`would install ${missing.map((one) => one.name).join(', ')}`)
+    if (missing.length > 0)
+      console.log(`would install ${missing.map((one) => one.name).join(', ')}`)
     await deployVm.run(args)
     return Exit.held
   }
@@ -33,9 +37,9 @@ export async function run(args: Args): Promise<ExitCode> {
   const json = Boolean(args['json'])
   const hosts = await chooseHosts(args['host'], chooseGuest().attribute)
   const deployments = hosts.map((host) =>
-    deployVm.deployment(host, deployVm.sizes(args), Boolean(args['fresh'])),
+    deployment(host, deployVm.sizes(args), Boolean(args['fresh'])),
   )
-  await deployVm.deploy(deployments, json)
+  await deploy(deployments, json)
   const code = printVerified(await verifyHosts(hosts.map(theVm)), json)
   if (!json) {
     if (deployments.every(({ changed }) => !changed)) console.log('\nEverything was there already')

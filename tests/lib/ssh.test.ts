@@ -407,7 +407,7 @@ describe.skipIf(noSshd)('waiting for SSH', () => {
     await wait({ port, silence: 0.2 })
     expect(count()).toBe(3)
     await waitFor('the silent ones to be dropped', 20, () => dropped.length === 2)
-    expect(dropped.toSorted()).toEqual([1, 2])
+    expect(dropped.toSorted((a, b) => a - b)).toEqual([1, 2])
   })
 
   test('a wake tries at once, and makes it less patient with silence', async () => {
