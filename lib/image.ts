@@ -75,7 +75,10 @@ const recipe = join(project, 'nix/lab/image')
 const needed = 1.5 * 1024 ** 3
 const mib = 1024 ** 2
 /** As nix/lab/image/build.sh lays the disk out; `readImage` checks it against the file. */
-const layout = { esp: { start: mib, size: 264 * mib }, root: { start: 265 * mib, size: 1536 * mib } }
+const layout = {
+  esp: { start: mib, size: 264 * mib },
+  root: { start: 265 * mib, size: 1536 * mib },
+}
 
 const suiteOf = (options: ImageOptions): string =>
   options.suite ?? (process.env['LAB_DEBIAN_SUITE'] || 'forky')
@@ -87,8 +90,11 @@ const suiteOf = (options: ImageOptions): string =>
  */
 export function imageKey(options: ImageOptions = {}): string {
   const hash = createHash('sha256').update(`1 ${suiteOf(options)}`)
-  for (const file of readdirSync(recipe, { recursive: true, withFileTypes: true }).toSorted(byPath)) {
-    if (file.isFile()) hash.update(`\0${file.name}\0`).update(readFileSync(join(file.parentPath, file.name)))
+  for (const file of readdirSync(recipe, { recursive: true, withFileTypes: true }).toSorted(
+    byPath,
+  )) {
+    if (file.isFile())
+      hash.update(`\0${file.name}\0`).update(readFileSync(join(file.parentPath, file.name)))
   }
   return hash.digest('hex').slice(0, 16)
 }
@@ -188,9 +194,12 @@ async function build(
   const free = statfsSync(images)
   if (free.bavail * free.bsize < needed) {
     const have = ((free.bavail * free.bsize) / 1024 ** 3).toFixed(1)
-    throw new Failure(`Cannot build the base image: \`${images}\` has ${have} GiB free, it takes 1.5`, {
-      hint: 'Make room, or set LAB_CACHE to another disk',
-    })
+    throw new Failure(
+      `Cannot build the base image: \`${images}\` has ${have} GiB free, it takes 1.5`,
+      {
+        hint: 'Make room, or set LAB_CACHE to another disk',
+      },
+    )
   }
   await requireNamespaces(signal)
   const suite = suiteOf(options)
@@ -208,7 +217,13 @@ async function build(
     from = performance.now()
   }
   try {
-    const args = [join(recipe, 'build.sh'), dir, suite, mirror, /^p='(.*)'$/m.exec(proxy)?.[1] ?? '']
+    const args = [
+      join(recipe, 'build.sh'),
+      dir,
+      suite,
+      mirror,
+      /^p='(.*)'$/m.exec(proxy)?.[1] ?? '',
+    ]
     await inNamespace(['sh', ...args], { timeout: 1800, onLine, signal })
     const raw = join(dir, 'base.raw')
     const { size, blocks } = statSync(raw)
@@ -216,7 +231,10 @@ async function build(
       suite,
       mirror,
       packages: Object.fromEntries(
-        readFileSync(join(dir, 'packages.tsv'), 'utf8').trim().split('\n').map((line) => line.split('\t')),
+        readFileSync(join(dir, 'packages.tsv'), 'utf8')
+          .trim()
+          .split('\n')
+          .map((line) => line.split('\t')),
       ),
       stages,
       size,
@@ -250,7 +268,9 @@ const stageNames: Record<string, string> = {
 
 const describe = ({ packages, stages, allocated, suite }: Manifest): string => {
   const kernel = Object.keys(packages).find((name) => name.startsWith('linux-binary-'))
-  const taken = ['systemd', 'nix-bin', 'jujutsu', 'chezmoi'].map((name) => `${name} ${packages[name]}`)
+  const taken = ['systemd', 'nix-bin', 'jujutsu', 'chezmoi'].map(
+    (name) => `${name} ${packages[name]}`,
+  )
   const seconds = stages.map(({ name, seconds: s }) => `${name} ${s.toFixed(1)} s`)
   return `base image: ${suite}, ${kernel}, ${taken.join(', ')}; ${(allocated / 1e6).toFixed(0)} MB; ${seconds.join(', ')}`
 }
@@ -275,7 +295,17 @@ async function removeTree(dir: string): Promise<void> {
 }
 
 async function requireNamespaces(signal?: AbortSignal): Promise<void> {
-  for (const tool of ['mmdebstrap', 'unshare', 'mkfs.vfat', 'mcopy', 'sfdisk', 'mke2fs', 'cpio', 'xz', 'modprobe']) {
+  for (const tool of [
+    'mmdebstrap',
+    'unshare',
+    'mkfs.vfat',
+    'mcopy',
+    'sfdisk',
+    'mke2fs',
+    'cpio',
+    'xz',
+    'modprobe',
+  ]) {
     const { code } = await run('sh', ['-c', `command -v ${tool}`], { allow: [1, 127], signal })
     if (code !== 0) {
       throw new Failure(`Cannot build the base image: \`${tool}\` is not installed`, {
@@ -287,11 +317,14 @@ async function requireNamespaces(signal?: AbortSignal): Promise<void> {
     await inNamespace(['true'], { signal })
   } catch (cause) {
     const user = process.env['USER'] ?? String(process.getuid?.())
-    throw new Failure('Cannot build the base image: this user gets no namespace with subordinate users', {
-      hint: `Install uidmap, and: sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 ${user}`,
-      evidence: (cause as Failure).detail?.evidence,
-      cause,
-    })
+    throw new Failure(
+      'Cannot build the base image: this user gets no namespace with subordinate users',
+      {
+        hint: `Install uidmap, and: sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 ${user}`,
+        evidence: (cause as Failure).detail?.evidence,
+        cause,
+      },
+    )
   }
 }
 
@@ -329,13 +362,23 @@ function buildFailure(error: unknown, dir: string, mirror: string, suite: string
   if (/does not have a Release file|404 {2}Not Found/.test(all)) {
     return cannot(`${mirror} has no suite \`${suite}\``, 'LAB_DEBIAN_MIRROR names another mirror')
   }
-  if (/Could not resolve|Unable to connect|Could not connect|Connection (failed|refused|timed out)|Failed to fetch|Temporary failure/.test(all)) {
+  if (
+    /Could not resolve|Unable to connect|Could not connect|Connection (failed|refused|timed out)|Failed to fetch|Temporary failure/.test(
+      all,
+    )
+  ) {
     return cannot(`the mirror ${mirror} does not answer`, 'LAB_DEBIAN_MIRROR names another mirror')
   }
   if (/signed-by|NO_PUBKEY|is not signed|keyring/i.test(all)) {
-    return cannot('the mirror is not signed by a key that is known here', 'Install debian-archive-keyring')
+    return cannot(
+      'the mirror is not signed by a key that is known here',
+      'Install debian-archive-keyring',
+    )
   }
-  return cannot(error.message.replace(/^Command `.*?` /, 'mmdebstrap or what follows it '), 'LAB_CACHE holds nothing of it; run it again')
+  return cannot(
+    error.message.replace(/^Command `.*?` /, 'mmdebstrap or what follows it '),
+    'LAB_CACHE holds nothing of it; run it again',
+  )
 }
 
 /**
@@ -351,7 +394,9 @@ export function storeOptions(base: BaseImage): string[] {
     })
   }
   const busybox = join(base.dir, 'bin/busybox')
-  const tools = ['sh', 'cp', 'mkdir', 'ln', 'chmod', 'cat', 'rm'].map((tool) => `/bin/${tool}=${busybox}`)
+  const tools = ['sh', 'cp', 'mkdir', 'ln', 'chmod', 'cat', 'rm'].map(
+    (tool) => `/bin/${tool}=${busybox}`,
+  )
   return [
     ...evaluationOptions(join(base.dir, 'store')),
     ...['--option', 'sandbox', 'true', '--option', 'sandbox-fallback', 'false'],

@@ -52,12 +52,17 @@ const block = 4096
  */
 export async function ensureHostLayer(base: BaseImage, options: LayerOptions): Promise<string> {
   const size = options.size ?? 20 * 1024 ** 3
-  const key = createHash('sha256').update(`1 ${options.toplevel} ${size}`).digest('hex').slice(0, 16)
+  const key = createHash('sha256')
+    .update(`1 ${options.toplevel} ${size}`)
+    .digest('hex')
+    .slice(0, 16)
   const layers = join(base.dir, 'layers')
   const path = join(layers, `${key}.qcow2`)
   mkdirSync(layers, { recursive: true })
   if (existsSync(path)) return path
-  const held = await lock(join(layers, `${key}.lock`), `make the disk of \`${options.host}\``, { wait: 120 })
+  const held = await lock(join(layers, `${key}.lock`), `make the disk of \`${options.host}\``, {
+    wait: 120,
+  })
   const work = join(layers, `.making-${key}`)
   try {
     if (existsSync(path)) return path
@@ -87,7 +92,9 @@ async function make(
       hint: `The least that works is ${Math.ceil((base.root.start + base.root.size) / mib) + 1} MiB`,
     })
   }
-  const closure = (await run('nix-store', [...store, '--query', '--requisites', toplevel])).stdout.trim().split('\n')
+  const closure = (await run('nix-store', [...store, '--query', '--requisites', toplevel])).stdout
+    .trim()
+    .split('\n')
   const kernel = readlinkSync(join(physical(toplevel), 'kernel'))
   const initrd = readlinkSync(join(physical(toplevel), 'initrd'))
 
@@ -101,7 +108,8 @@ async function make(
     [initrd, 'initrd', base.initrd],
   ] as const) {
     const target = `::/EFI/nixos/${basename(file)}.efi`
-    if (same(physical(file), original)) await run('mren', ['-i', esp, `::/EFI/nixos/${name}.efi`, target])
+    if (same(physical(file), original))
+      await run('mren', ['-i', esp, `::/EFI/nixos/${name}.efi`, target])
     else {
       await run('mdel', ['-i', esp, `::/EFI/nixos/${name}.efi`])
       await run('mcopy', ['-i', esp, physical(file), target])
@@ -118,7 +126,9 @@ async function make(
   const dump = await run('nix-store', [...store, '--dump-db', ...closure])
   const scratch = within('db')
   mkdirSync(scratch)
-  await run('nix-store', ['--store', scratch, '--option', 'build-users-group', '', '--load-db'], { input: dump.stdout })
+  await run('nix-store', ['--store', scratch, '--option', 'build-users-group', '', '--load-db'], {
+    input: dump.stdout,
+  })
   const commands = new Debugfs()
   for (const dir of nixDirectories) commands.directory(dir)
   for (const logical of closure) {
@@ -152,10 +162,21 @@ async function make(
 }
 
 const nixDirectories = [
-  '/nix/store', '/nix/var', '/nix/var/log', '/nix/var/log/nix', '/nix/var/log/nix/drvs', '/nix/var/nix',
-  '/nix/var/nix/db', '/nix/var/nix/gcroots', '/nix/var/nix/gcroots/auto', '/nix/var/nix/gcroots/per-user',
-  '/nix/var/nix/profiles', '/nix/var/nix/profiles/per-user', '/nix/var/nix/temproots',
-  '/nix/var/nix/userpool', '/nix/var/nix/daemon-socket',
+  '/nix/store',
+  '/nix/var',
+  '/nix/var/log',
+  '/nix/var/log/nix',
+  '/nix/var/log/nix/drvs',
+  '/nix/var/nix',
+  '/nix/var/nix/db',
+  '/nix/var/nix/gcroots',
+  '/nix/var/nix/gcroots/auto',
+  '/nix/var/nix/gcroots/per-user',
+  '/nix/var/nix/profiles',
+  '/nix/var/nix/profiles/per-user',
+  '/nix/var/nix/temproots',
+  '/nix/var/nix/userpool',
+  '/nix/var/nix/daemon-socket',
 ]
 
 /** As nix/lab/guest/install-boot-entries.sh writes it: the first switch finds nothing to change. */
@@ -249,12 +270,24 @@ async function overlayChanges(
   delta: string,
 ): Promise<void> {
   const { stdout } = await run('qemu-img', ['map', '-f', 'raw', '--output', 'json', after])
-  const extents = (JSON.parse(stdout) as { start: number; length: number; data: boolean }[]).filter(({ data }) => data)
+  const extents = (JSON.parse(stdout) as { start: number; length: number; data: boolean }[]).filter(
+    ({ data }) => data,
+  )
   const clusters = new Set<number>()
   for (const extent of extents) {
-    for (let at = Math.floor(extent.start / cluster); at * cluster < extent.start + extent.length; at++) clusters.add(at)
+    for (
+      let at = Math.floor(extent.start / cluster);
+      at * cluster < extent.start + extent.length;
+      at++
+    )
+      clusters.add(at)
   }
-  const files = { base: openSync(base, 'r'), before: openSync(before, 'r'), after: openSync(after, 'r'), delta: openSync(delta, 'r+') }
+  const files = {
+    base: openSync(base, 'r'),
+    before: openSync(before, 'r'),
+    after: openSync(after, 'r'),
+    delta: openSync(delta, 'r+'),
+  }
   const read = (fd: number, position: number): Buffer => {
     const buffer = Buffer.alloc(cluster)
     readSync(fd, buffer, 0, cluster, position)
@@ -285,7 +318,18 @@ async function overlayChanges(
  * @param size bytes, as the layer was made for
  */
 export async function createOverlay(layer: string, path: string, size: number): Promise<void> {
-  await run('qemu-img', ['create', '-q', '-f', 'qcow2', '-b', layer, '-F', 'qcow2', path, String(size)])
+  await run('qemu-img', [
+    'create',
+    '-q',
+    '-f',
+    'qcow2',
+    '-b',
+    layer,
+    '-F',
+    'qcow2',
+    path,
+    String(size),
+  ])
 }
 
 /**
@@ -298,15 +342,21 @@ export async function checkDisk(path: string): Promise<void> {
       hint: 'just deploy-test-vm <vm> --fresh makes a new one',
     })
   // 2: corrupt, 3: leaked clusters, which harm nobody
-  const { code, stderr, stdout } = await run('qemu-img', ['check', '-q', '-U', path], { allow: [1, 2, 3] })
-  if (code === 1 || code === 2) throw broken((stderr || stdout).trim().split('\n').at(-1) ?? 'it is corrupt')
-  const info = await run('qemu-img', ['info', '-U', '--backing-chain', '--output', 'json', path], { allow: [1] })
+  const { code, stderr, stdout } = await run('qemu-img', ['check', '-q', '-U', path], {
+    allow: [1, 2, 3],
+  })
+  if (code === 1 || code === 2)
+    throw broken((stderr || stdout).trim().split('\n').at(-1) ?? 'it is corrupt')
+  const info = await run('qemu-img', ['info', '-U', '--backing-chain', '--output', 'json', path], {
+    allow: [1],
+  })
   if (info.code !== 0) throw broken(info.stderr.trim().split('\n').at(-1)!)
   for (const image of JSON.parse(info.stdout) as ImageInfo[]) {
     if (image.format !== 'qcow2') continue
     const end = await lastCluster(image.filename)
     // the last cluster need not be written to its end
-    if (end - cluster >= statSync(image.filename).size) throw broken(`\`${image.filename}\` is cut short`)
+    if (end - cluster >= statSync(image.filename).size)
+      throw broken(`\`${image.filename}\` is cut short`)
   }
 }
 
@@ -317,6 +367,8 @@ interface ImageInfo {
 
 /** Where the last cluster that a qcow2 file refers to ends in it, in bytes. */
 async function lastCluster(path: string): Promise<number> {
-  const { stdout } = await run('qemu-img', ['check', '-U', '--output', 'json', path], { allow: [1, 2, 3] })
+  const { stdout } = await run('qemu-img', ['check', '-U', '--output', 'json', path], {
+    allow: [1, 2, 3],
+  })
   return (JSON.parse(stdout) as { 'image-end-offset'?: number })['image-end-offset'] ?? 0
 }

@@ -6,7 +6,7 @@ let
   inherit (lib)
     attrValues concatMap concatMapStringsSep concatStringsSep escapeShellArg filter filterAttrs mapAttrsToList
     optional optionalString unique;
-  inherit (builtins) dirOf readFile;
+  inherit (builtins) baseNameOf dirOf readFile;
 
   hashText = text: lib.substring 0 16
     (builtins.hashString "sha256" (builtins.unsafeDiscardStringContext text));
@@ -63,6 +63,9 @@ let
     ++ map (l: l // { name = "etc/systemd/user/${l.name}"; }) user.links
     ++ [ { name = "kernel"; value = "${kernel}"; } { name = "initrd"; value = "${initrd}"; } ];
 
+  # one process for all links in a directory that keep the name of what they point at
+  link = place: group: "ln -s ${lib.escapeShellArgs (map (l: l.value) group)} ${escapeShellArg place}";
+
   people = filter (u: u.enable && (u.isNormalUser || u.isSystemUser)) (attrValues config.users.users);
   orDash = v: if v == null || v == "" then "-" else toString v;
   shell = u:
@@ -110,7 +113,8 @@ let
     mkdir -p ${toString (map escapeShellArg directories)}
     ${concatMapStringsSep "\n" (f: "printf %s ${escapeShellArg f.value} > ${escapeShellArg f.name}") (texts ++ scripts)}
     chmod 755 ${toString (map (s: escapeShellArg s.name) scripts)}
-    ${concatMapStringsSep "\n" (l: "ln -s ${escapeShellArg l.value} ${escapeShellArg l.name}") links}
+    ${concatStringsSep "\n" (mapAttrsToList link (lib.groupBy (l:
+      if baseNameOf l.name == baseNameOf l.value then dirOf l.name else l.name) links))}
     for package in ${toString commands}; do
       for file in "$package"/bin/*; do
         # the first of a name wins, as on PATH

@@ -1,50 +1,76 @@
-#!/bin/sh
-# shellcheck disable=SC3013 # dash and busybox know -ef
+#!/bin/busybox sh
+# shellcheck shell=dash disable=SC3013 # busybox knows -ef
 # Puts this generation's etc files, groups and users in place. Idempotent, and quick when there is
 # nothing to do, as it runs at each boot and at each switch. Touches no file that it did not install.
 generation=${0%/activate}
+export PATH=/lab/bin:/usr/sbin:/usr/bin
 state=/var/lib/lab-generation
 status=0
 [ -d "$state" ] || mkdir -p "$state"
 
-# Users and groups, from built-ins alone when they all exist
+# Users and groups are added by hand: no program that could do it starts within the time that all of
+# this takes under emulation. Those that exist keep their ids and passwords, and groups only ever grow,
+# as with mutable users on NixOS.
+has() { # <file> <name>
+  while IFS=: read -r name _; do [ "$name" != "$2" ] || return 0; done <"/etc/$1"
+  return 1
+}
+free_id() { # <file> <from> <to>; sets id
+  id=$2
+  while :; do
+    while IFS=: read -r _ _ other _; do
+      if [ "$other" = "$id" ]; then
+        id=$((id + 1))
+        [ "$id" -le "$3" ] || return 1
+        continue 2
+      fi
+    done <"/etc/$1"
+    return 0
+  done
+}
 while read -r group gid; do
-  [ "$gid" != - ] && gid="--gid $gid" || gid=
-  found=
-  while IFS=: read -r name _; do [ "$name" != "$group" ] || found=1; done </etc/group
-  # shellcheck disable=SC2086 # an option and its value, or nothing
-  [ -n "$found" ] || groupadd --system $gid "$group" || status=1
+  ! has group "$group" || continue
+  [ "$gid" != - ] || { free_id group 400 899 && gid=$id; } || { status=1; continue; }
+  echo "$group:x:$gid:" >>/etc/group
+  echo "$group:!::" >>/etc/gshadow
 done <"$generation/table/groups"
 while read -r user uid kind group groups home create shell password; do
-  known=
-  while IFS=: read -r name _; do [ "$name" != "$user" ] || known=1; done </etc/passwd
-  if [ -z "$known" ]; then
-    set -- --no-create-home --home-dir "$home" --shell "$shell"
-    [ "$uid" = - ] || set -- "$@" --uid "$uid"
-    [ "$kind" = normal ] || set -- "$@" --system
-    [ "$group" = - ] || set -- "$@" --gid "$group"
-    [ "$groups" = - ] || set -- "$@" --groups "$groups"
+  gid=65534
+  while IFS=: read -r name _ number _; do [ "$name" != "$group" ] || gid=$number; done </etc/group
+  if ! has passwd "$user"; then
+    if [ "$uid" = - ]; then
+      if [ "$kind" = normal ]; then free_id passwd 1000 29999; else free_id passwd 400 899; fi || { status=1; continue; }
+      uid=$id
+    fi
     # a star lets no password in and, other than an exclamation mark, leaves the account open for keys
     [ "$password" != - ] || password='*'
-    useradd "$@" --password "$password" "$user" || status=1
+    echo "$user:x:$uid:$gid::$home:$shell" >>/etc/passwd
+    echo "$user:$password:1::::::" >>/etc/shadow
   else
-    # a user that exists keeps its password; groups only ever grow, as with mutable users on NixOS
-    while IFS=: read -r name _ _ members; do
-      case ,$groups, in
-        *,"$name",*)
-          case ,$members, in *,"$user",*) ;; *) usermod --append --groups "$name" "$user" || status=1 ;; esac
-          ;;
-      esac
-    done </etc/group
-    while IFS=: read -r name _ _ _ _ olddir oldshell; do
+    while IFS=: read -r name _ _ _ _ old_home old_shell; do
       [ "$name" = "$user" ] || continue
-      [ "$olddir" = "$home" ] && [ "$oldshell" = "$shell" ] ||
+      if [ "$old_home:$old_shell" != "$home:$shell" ]; then
         usermod --home "$home" --shell "$shell" "$user" || status=1
+      fi
     done </etc/passwd
   fi
+  missing=
+  while IFS=: read -r name _ _ members; do
+    case ,$groups, in
+      *,"$name",*) case ,$members, in *,"$user",*) ;; *) missing="$missing $name" ;; esac ;;
+    esac
+  done </etc/group
+  for name in $missing; do
+    for file in group gshadow; do
+      # the copy is for owner and mode
+      { cp -p "/etc/$file" "/etc/$file.new" &&
+        sed "/^$name:/{s/\$/,$user/;s/:,/:/}" "/etc/$file" >"/etc/$file.new" &&
+        mv "/etc/$file.new" "/etc/$file"; } || status=1
+    done
+  done
   if [ "$create" = home ] && [ ! -d "$home" ]; then
     mkdir -p "${home%/*}"
-    cp -r /etc/skel "$home" && chown -R "$user:" "$home" && chmod 700 "$home" || status=1
+    { cp -r /etc/skel "$home" && chown -R "$user:$gid" "$home" && chmod 700 "$home"; } || status=1
   fi
 done <"$generation/table/users"
 
@@ -76,12 +102,26 @@ put_aside() {
 parent() {
   case $1 in */*) [ -d "/etc/${1%/*}" ] || mkdir -p "/etc/${1%/*}" ;; esac
 }
+# one process for all links that a directory lacks
+link_all() {
+  [ $# -eq 0 ] || ln -s "$@" "/etc/$in" || status=1
+}
+set --
+in=
 while read -r path; do
   [ -L "/etc/$path" ] && [ "/etc/$path" -ef "$generation/etc/$path" ] && continue
   parent "$path"
   put_aside "/etc/$path"
-  ln -sfn "/etc/static/$path" "/etc/$path" || status=1
+  [ ! -L "/etc/$path" ] || rm "/etc/$path"
+  case $path in */*) dir=${path%/*} ;; *) dir= ;; esac
+  if [ "$dir" != "$in" ]; then
+    link_all "$@"
+    set --
+    in=$dir
+  fi
+  set -- "$@" "/etc/static/$path"
 done <"$generation/table/etc"
+link_all "$@"
 while read -r mode user group path; do
   cmp -s "/etc/$path" "$generation/etc/$path" && continue
   parent "$path"
@@ -99,7 +139,7 @@ if [ -n "${changed-}" ]; then
     done <"$state/installed.new"
     rm -rf "/etc/${path:?}" "$state/copied/$path" || status=1
     [ ! -e "/etc/$path.before-generation" ] || mv -T "/etc/$path.before-generation" "/etc/$path"
-    case $path in */*) rmdir --parents --ignore-fail-on-non-empty "/etc/${path%/*}" 2>/dev/null ;; esac
+    case $path in */*) rmdir -p --ignore-fail-on-non-empty "/etc/${path%/*}" 2>/dev/null ;; esac
   done <"$state/installed"
   mv -T "$state/installed.new" "$state/installed"
 fi

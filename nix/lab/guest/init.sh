@@ -1,13 +1,18 @@
-#!/bin/sh
+#!/bin/busybox sh
+# shellcheck shell=dash
 # The generation's first process, started by the first stage with the root file system mounted: puts
-# this generation's files in place and becomes systemd. Built-ins wherever possible; a process costs
-# tens of milliseconds in an emulated guest.
+# this generation's files in place and becomes systemd. In busybox, as under emulation a program that
+# is linked dynamically takes 50 ms to start, and busybox 5.
 generation=${0%/init}
-export PATH=/run/current-system/sw/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin LANG=C.UTF-8
+export PATH=/lab/bin:/usr/sbin:/usr/bin LANG=C.UTF-8
 
+mount -t sysfs sys /sys
 mount -t tmpfs -o mode=0755,nosuid,nodev,size=20% run /run
 ln -s "$generation" /run/booted-system
 mount -t vfat -o umask=0077,noatime LABEL=ESP /boot || echo 'init: /boot cannot be mounted' >&2
+
+# The kernel came up with one CPU (see system.nix): here are the others
+for cpu in /sys/devices/system/cpu/cpu[0-9]*/online; do echo 1 >"$cpu"; done
 
 # A hang from here on is the watchdog's, until systemd takes it over
 while read -r line; do
@@ -17,17 +22,25 @@ while read -r line; do
   esac
 done <"$generation/etc/systemd/system.conf"
 
-# lan: the address follows from the MAC, 52:54:00:03:xx:xx
+# The NICs, told apart by MAC. mgmt and lan get their addresses here, as they follow from the MAC and
+# SSH then waits for nobody; networkd takes them over and asks for uplink's.
 for nic in /sys/class/net/*; do
   read -r mac <"$nic/address"
   case $mac in
-    52:54:00:03:*)
-      mkdir -p /run/systemd/network
-      printf '[Match]\nName=lan\n[Network]\nAddress=10.0.4.%d/24\nLinkLocalAddressing=no\n' \
-        "0x${mac##*:}" >/run/systemd/network/10-lan.network
-      ;;
+    52:54:00:01:*) name=mgmt address=10.0.2.15/24 ;;
+    52:54:00:02:*) name=uplink address= ;;
+    52:54:00:03:*) name=lan address=10.0.4.$((0x${mac##*:}))/24 ;;
+    *) continue ;;
   esac
+  ip link set "${nic##*/}" name $name && ip link set $name up
+  [ -z "$address" ] || ip address add "$address" dev $name
+  [ "$name" != lan ] || lan=$address
 done
+mkdir -p /run/systemd/network /run/systemd/journal /run/sshd
+printf '[Match]\nName=lan\n[Network]\nAddress=%s\nLinkLocalAddressing=no\n' "$lan" >/run/systemd/network/10-lan.network
+# the journal may be written to the disk from its first line on
+: >/run/systemd/journal/flushed
 
 "$generation/activate" || echo 'init: activation was not complete' >&2
+unset PATH
 exec /usr/lib/systemd/systemd "$@"

@@ -1,4 +1,5 @@
-#!/bin/sh
+#!/bin/busybox sh
+# shellcheck shell=dash
 # Makes the ESP match the system profile: one boot entry, kernel and first stage for each generation
 # kept, the profile's current one as the default. What boots now boots at every moment in between: new
 # files are complete on the disk before an entry names them, and what nobody names goes last.
@@ -6,11 +7,14 @@
 #
 # Environment, for a disk that is not mounted: ESP (default /boot), PROFILES (default the system's).
 set -eu
+export PATH="/lab/bin:$PATH"
 esp=${ESP:-/boot}
 profiles=${PROFILES:-/nix/var/nix/profiles}
 generation=$(cd -P "${0%/*}/.." && pwd -P)
 fail() { echo "install-boot-entries: Cannot install boot entries: $1" >&2; exit 1; }
-mountpoint -q "$esp" || [ "${ESP+set}" ] || fail "nothing is mounted at $esp"
+mounted=${ESP+given}
+while read -r _ where _; do [ "$where" != "$esp" ] || mounted=1; done </proc/mounts
+[ -n "$mounted" ] || fail "nothing is mounted at $esp"
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -64,7 +68,7 @@ lacking() {
   while read -r source _; do
     need=$((need + $(size "$source")))
   done <"$work/missing"
-  free=$(df --output=avail -k "$esp" | tail -n 1)
+  free=$(df -Pk "$esp" | awk 'NR == 2 { print $4 }')
   [ "$need" -gt "$free" ]
 }
 
@@ -82,26 +86,29 @@ fi
 [ "${1-}" != --check ] || exit 0
 
 mkdir -p "$esp/EFI/nixos" "$esp/loader/entries"
-rm -f "$esp"/EFI/nixos/.new "$esp"/loader/.new "$esp"/loader/entries/.new
+# Renames every `.new` file of a directory into place once they all are on the disk
+publish() {
+  sync
+  for file in "$1"/*.new; do mv "$file" "${file%.new}"; done
+}
+rm -f "$esp"/EFI/nixos/*.new "$esp"/loader/*.new "$esp"/loader/entries/*.new
 [ -z "${crowded-}" ] || prune
-while read -r source name; do
-  cp "$source" "$esp/EFI/nixos/.new"
-  sync "$esp/EFI/nixos/.new"
-  mv -T "$esp/EFI/nixos/.new" "$esp/EFI/nixos/$name"
-done <"$work/missing"
+if [ -s "$work/missing" ]; then
+  while read -r source name; do cp "$source" "$esp/EFI/nixos/$name.new"; done <"$work/missing"
+  publish "$esp/EFI/nixos"
+fi
+changed=
 for entry in "$work"/nixos-generation-*.conf; do
   cmp -s "$entry" "$esp/loader/entries/${entry##*/}" && continue
-  cp "$entry" "$esp/loader/entries/.new"
-  sync "$esp/loader/entries/.new"
-  mv -T "$esp/loader/entries/.new" "$esp/loader/entries/${entry##*/}"
+  cp "$entry" "$esp/loader/entries/${entry##*/}.new"
+  changed=1
 done
-sync -f "$esp"
+[ -z "$changed" ] || publish "$esp/loader/entries"
 # nobody sits before the menu of a throwaway machine: no time is given to it
 printf 'timeout 0\ndefault nixos-generation-%s.conf\n' "$default" >"$work/loader.conf"
 if ! cmp -s "$work/loader.conf" "$esp/loader/loader.conf"; then
-  cp "$work/loader.conf" "$esp/loader/.new"
-  sync "$esp/loader/.new"
-  mv -T "$esp/loader/.new" "$esp/loader/loader.conf"
+  cp "$work/loader.conf" "$esp/loader/loader.conf.new"
+  publish "$esp/loader"
 fi
 prune
-sync -f "$esp"
+sync

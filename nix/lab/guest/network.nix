@@ -1,5 +1,4 @@
-# Three NICs, told apart by their MAC addresses: mgmt, uplink and lan. `init` gives lan its address,
-# which follows from the MAC as well.
+# Three NICs: mgmt, uplink and lan. `init` names them and gives mgmt and lan their addresses.
 { config, lib, ... }:
 let
   network = name: text: lib.nameValuePair "systemd/network/${name}.network" { inherit text; };
@@ -9,17 +8,13 @@ let
 in
 {
   environment.etc = lib.listToAttrs [
-    # the way in: never a route out
+    # the way in: the address that QEMU forwards to, and never a route out
     (network "10-mgmt" ''
       [Match]
       Name=mgmt
       [Network]
-      DHCP=ipv4
+      Address=10.0.2.15/24
       LinkLocalAddressing=no
-      [DHCPv4]
-      UseDNS=no
-      UseRoutes=no
-      UseGateway=no
     '')
     (network "10-uplink" ''
       [Match]
@@ -29,11 +24,6 @@ in
       LinkLocalAddressing=no
     '')
   ] // {
-    "udev/rules.d/70-lab-nics.rules".text = ''
-      SUBSYSTEM=="net", ACTION=="add", ATTR{address}=="52:54:00:01:*", NAME="mgmt"
-      SUBSYSTEM=="net", ACTION=="add", ATTR{address}=="52:54:00:02:*", NAME="uplink"
-      SUBSYSTEM=="net", ACTION=="add", ATTR{address}=="52:54:00:03:*", NAME="lan"
-    '';
     hostname.text = "${config.networking.hostName}\n";
     hosts.text = lib.concatLines (map toString hosts) + config.networking.extraHosts;
     "resolv.conf".text = ''
@@ -46,6 +36,8 @@ in
     systemd-networkd = {
       overrideStrategy = "asDropin";
       wantedBy = [ "multi-user.target" ];
+      # SSH needs neither it nor dbus, which it starts
+      after = [ "sshd.service" ];
       restartIfChanged = false;
     };
     # only for units that ask for network-online.target; a dead uplink must not hold them for long

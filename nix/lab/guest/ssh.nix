@@ -28,7 +28,12 @@ lib.mkIf cfg.enable {
   systemd.services.sshd = {
     description = "SSH Daemon";
     wantedBy = [ "multi-user.target" ];
-    after = [ "network.target" ];
+    # as soon as its keys are there: sockets, timers and udev are nothing to it
+    unitConfig.DefaultDependencies = false;
+    wants = [ "systemd-tmpfiles-setup.service" ];
+    after = [ "systemd-tmpfiles-setup.service" ];
+    conflicts = [ "shutdown.target" ];
+    before = [ "shutdown.target" ];
     stopIfChanged = false;
     startLimitIntervalSec = 0;
     restartTriggers = [ config.environment.etc."ssh/sshd_config".text ];
@@ -38,7 +43,6 @@ lib.mkIf cfg.enable {
       ExecReload = "/bin/kill -HUP $MAINPID";
       KillMode = "process";
       Restart = "always";
-      RuntimeDirectory = "sshd";
     };
   };
 }

@@ -1,7 +1,8 @@
 # The rest of what a host may ask of its system: sudo, sysctl, modules, tmpfiles, locale, systemd itself.
 { config, lib, ... }:
 let
-  inherit (lib) concatLines filterAttrs mapAttrsToList optionalString;
+  inherit (lib) concatLines filterAttrs mapAttrsToList optional optionalString;
+  sysctl = filterAttrs (_: v: v != null) config.boot.kernel.sysctl;
   showSysctl = v: if v == true then "1" else if v == false then "0" else toString v;
   path = "/run/current-system/sw/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin";
   manager = lib.mergeAttrs { RuntimeWatchdogSec = "30s"; RebootWatchdogSec = "2min"; } config.systemd.settings.Manager;
@@ -17,6 +18,15 @@ in
     "panic=5" "oops=panic"
     # the command line names no root=, or a garbage initrd would leave the kernel waiting for it
     "rw"
+    # an emulated CPU has nothing to be protected from, and pays for each measure
+    "mitigations=off" "init_on_alloc=0" "nokaslr" "audit=0" "lsm=capability" "cryptomgr.notests"
+    # its clock is the host's: nothing is won by measuring it, or by asking it again
+    "tsc=reliable" "no_timer_check" "lpj=4000000" "random.trust_cpu=on" "8250.nr_uarts=1"
+    # The kernel patches its own code while it boots. QEMU before 8.1 may let another emulated CPU run
+    # half of such a patch, a panic in one boot of twenty, so there is no other until `init`
+    "maxcpus=1" "noreplace-smp"
+    # systemd asks the console what it is and waits for an answer that does not come
+    "systemd.tty.term.console=vt220" "systemd.tty.rows.console=24" "systemd.tty.columns.console=80"
   ];
 
   environment.etc = {
@@ -29,9 +39,6 @@ in
         ${config.security.sudo.extraConfig}
       '';
     };
-    "sysctl.d/60-nixos.conf".text = concatLines (mapAttrsToList (key: v: "${key} = ${showSysctl v}")
-      (filterAttrs (_: v: v != null) config.boot.kernel.sysctl));
-    "modules-load.d/nixos.conf".text = concatLines config.boot.kernelModules;
     "modprobe.d/nixos.conf".text = concatLines (map (m: "blacklist ${m}") config.boot.blacklistedKernelModules);
     "tmpfiles.d/00-nixos.conf".text = concatLines config.systemd.tmpfiles.rules;
     "locale.conf".text = "LANG=C.UTF-8\n";
@@ -40,5 +47,20 @@ in
         (filterAttrs (_: v: v != null) config.environment.shellAliases));
     "systemd/system.conf".text = "[Manager]\n" + concatLines (mapAttrsToList (key: v: "${key}=${show v}") manager);
     "systemd/journald.conf".text = "[Journal]\nStorage=persistent\nSystemMaxUse=64M\n";
+  }
+  // lib.optionalAttrs (sysctl != { }) {
+    "sysctl.d/60-nixos.conf".text = concatLines (mapAttrsToList (key: v: "${key} = ${showSysctl v}") sysctl);
+  }
+  // lib.optionalAttrs (config.boot.kernelModules != [ ]) {
+    "modules-load.d/nixos.conf".text = concatLines config.boot.kernelModules;
+  };
+
+  # a process less at boot where there is nothing to set or load
+  systemd.services = {
+    systemd-sysctl = { overrideStrategy = "asDropin"; wantedBy = optional (sysctl != { }) "sysinit.target"; };
+    systemd-modules-load = {
+      overrideStrategy = "asDropin";
+      wantedBy = optional (config.boot.kernelModules != [ ]) "sysinit.target";
+    };
   };
 }

@@ -41,7 +41,6 @@ let
     bindsTo = "BindsTo"; partOf = "PartOf"; conflicts = "Conflicts"; requisite = "Requisite";
     onFailure = "OnFailure"; onSuccess = "OnSuccess";
   };
-  # What only people read never restarts a service.
   words = unit:
     optional (unit.description or "" != "") "Description=${unit.description}"
     ++ optional (unit.documentation or [ ] != [ ]) "Documentation=${toString unit.documentation}";
@@ -79,7 +78,10 @@ let
       name = "${id}.${kind}";
       dropin = isDropin kind name unit;
       config = if kind == "service" then serviceLines unit dropin else lines (unit."${kind}Config" or { });
-      body = section "Unit" (unitLines unit) + optionalString (config != [ ]) ("\n" + section (capital kind) config);
+      text = about: section "Unit" (about ++ unitLines unit)
+        + optionalString (config != [ ]) ("\n" + section (capital kind) config);
+      # what only people read never restarts a service
+      body = text [ ];
       triggers = concatMapStringsSep "\n" (t: "${if lib.isAttrs t || builtins.isPath t || builtins.isString t then "${t}" else builtins.toJSON t}");
       restart = hashText (body + triggers (unit.restartTriggers or [ ]));
       reload = hashText (triggers (unit.reloadTriggers or [ ]));
@@ -88,7 +90,7 @@ let
       masked = !(unit.enable or true);
     in
     {
-      files = optional (!masked) (nameValuePair file (section "Unit" (words unit) + body));
+      files = optional (!masked) (nameValuePair file (text (words unit)));
       links =
         if masked then [ (nameValuePair name "/dev/null") ]
         else asks "wants" (unit.wantedBy or [ ]) ++ asks "requires" (unit.requiredBy or [ ])
