@@ -98,7 +98,11 @@ function copied(hosts: SetValue, name: string, like?: string): Draft {
   const [host, { literals }] = [...hosts.attrs][0]!
   const [node] = literals
   if (node)
-    throw refusal(name, { node, why: `\`${host}\` is made elsewhere, so a copy is no host` }, true)
+    throw refusal(
+      name,
+      { node, why: `\`${host}\` is made elsewhere or in pieces, so no copy of it is a host` },
+      true,
+    )
   const why = 'the hosts have computed names'
   throw refusal(name, { node: (hosts.places[0] ?? hosts.gaps[0])!.node, why })
 }

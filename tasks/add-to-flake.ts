@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Edit } from '../lib/flake-edit.ts'
+import type { Marked } from '../lib/git-index.ts'
 import type { Asked } from '../lib/nix-check.ts'
 import { main, type Args } from '../lib/task.ts'
 
@@ -64,24 +65,18 @@ async function add(flake: string, host: string, args: Args): Promise<Report> {
   const addition = await addHost(flake, host, args['like'])
   const { outcome, file, line } = addition
   const own = join(flake, 'hosts', host)
-  if (outcome === 'present') {
-    return { host, outcome, file, line, marked: await mark(flake, [own], args), notes: [] }
-  }
+  const told = (paths: string[]) => mark(flake, [own, ...paths], Boolean(args['dry-run']))
+  if (outcome === 'present') return { host, outcome, file, line, ...(await told([])) }
   if (outcome === 'discovered') {
     const { directory } = addition
-    const found = join(directory, host)
-    const marked = await mark(flake, [own, found], args)
-    return { host, outcome, file, line, directory, marked, notes: absent([found]) }
+    return { host, outcome, file, line, directory, ...(await told([join(directory, host)])) }
   }
-  const { inserted, like, reason, paths, notes } = addition
+  const { inserted, like, reason, paths } = addition
   const asked = await write(flake, host, addition, args['dry-run'])
-  const marked = await mark(flake, [own, ...paths], args)
-  const made = { inserted, like, reason, ...asked, marked, notes: [...notes, ...absent(paths)] }
+  const { marked, notes } = await told(paths)
+  const made = { inserted, like, reason, ...asked, marked, notes: [...addition.notes, ...notes] }
   return { host, outcome: args['dry-run'] ? 'would be added' : 'added', file, line, ...made }
 }
-
-const absent = (paths: string[]): string[] =>
-  paths.filter((path) => !existsSync(path)).map((path) => `\`${path}\` is not there yet`)
 
 /** Has nix look at the edit, and writes it if nothing speaks against it. */
 async function write(flake: string, host: string, edit: Edit, dryRun: boolean) {
@@ -94,10 +89,17 @@ async function write(flake: string, host: string, edit: Edit, dryRun: boolean) {
   return { parsed, evaluated }
 }
 
-async function mark(flake: string, paths: string[], args: Args): Promise<string[]> {
+/** Tells git of those files that are there, and says which are not. */
+async function mark(flake: string, paths: string[], dryRun: boolean): Promise<Marked> {
   const { intendToAdd } = await import('../lib/git-index.ts')
-  const present = paths.filter((path) => existsSync(path))
-  return args['dry-run'] ? [] : intendToAdd(flake, present)
+  const { marked, notes } = await intendToAdd(
+    flake,
+    paths.filter((path) => existsSync(path)),
+    dryRun,
+  )
+  // the first is where scaffold-host writes, which the flake need not look at
+  const absent = paths.slice(1).filter((path) => !existsSync(path))
+  return { marked, notes: [...notes, ...absent.map((path) => `\`${path}\` is not there yet`)] }
 }
 
 function inWords(report: Report): string {
@@ -110,6 +112,7 @@ function inWords(report: Report): string {
     present: `Nothing to do: \`${host}\` is at ${where} already`,
     discovered: `Nothing to do: by ${where}, the hosts are what is in ${directory}`,
   }[outcome]
+  const verb = outcome === 'would be added' ? 'Would mark' : 'Marked'
   const details = [
     ...inserted
       .split(/\r?\n/)
@@ -118,7 +121,7 @@ function inWords(report: Report): string {
     ...nix('nix parses it', report.parsed),
     ...nix('nix evaluates the host names', report.evaluated),
     ...marked.map(
-      (path) => `Marked ${path} for git (--intent-to-add): a flake does not see untracked files`,
+      (path) => `${verb} ${path} for git (--intent-to-add): a flake does not see untracked files`,
     ),
     ...report.notes.map((note) => `Note: ${note}`),
   ]

@@ -48,6 +48,7 @@ interface Report {
   written: boolean
   /** Files that git was told of, from the flake on. */
   marked: string[]
+  notes: string[]
 }
 
 export async function run(args: Args): Promise<void> {
@@ -72,8 +73,7 @@ export async function run(args: Args): Promise<void> {
     const directory = hostDirectory(flake, choices.name, Boolean(args['force']))
     if (written) writeHost(flake, directory, files)
     const paths = Object.keys(files).map((file) => join(directory, file))
-    const marked = written ? await intendToAdd(flake, paths) : []
-    return { choices, files: paths, written, marked }
+    return { choices, files: paths, written, ...(await intendToAdd(flake, paths, !written)) }
   })
   const next = `just add-to-flake ${choices.name} --flake ${flake}`
   if (args['json'])
@@ -81,15 +81,15 @@ export async function run(args: Args): Promise<void> {
   else console.log([...inWords(report), `Next: ${next}`].join('\n'))
 }
 
-function inWords({ choices, files, written, marked }: Report): string[] {
+function inWords({ choices, files, written, marked, notes }: Report): string[] {
   const lines = files.map((file) => `${written ? 'Wrote' : 'Would write'} ${file}`)
-  lines.push(
-    ...marked.map(
-      (file) => `Marked ${file} for git (--intent-to-add): a flake does not see untracked files`,
-    ),
-  )
-  if (choices.networking.includes('openssh')) return lines
-  return [...lines, 'Note: without openssh neither you nor the lab get in']
+  for (const file of marked) {
+    lines.push(`Marked ${file} for git (--intent-to-add): a flake does not see untracked files`)
+  }
+  if (!choices.networking.includes('openssh')) {
+    lines.push('Note: without openssh neither you nor the lab get in')
+  }
+  return [...lines, ...notes.map((note) => `Note: ${note}`)]
 }
 
 await main(import.meta, { name, describe, usage, positionals, options, under, examples, run })

@@ -207,6 +207,12 @@ export const edits: ExpectedEdit[] = [
     ],
   },
   {
+    flake: 'lib-merged',
+    line: 8,
+    like: 'leek',
+    inserted: ' "sorrow"',
+  },
+  {
     flake: 'list-of-calls',
     line: 15,
     like: 'spit',
@@ -361,6 +367,15 @@ export const edits: ExpectedEdit[] = [
     ],
   },
   {
+    flake: 'profile',
+    line: 10,
+    like: 'laptop',
+    inserted: [
+      '',
+      '        sorrow = mkHost { hostname = "sorrow"; profile = "desktop"; };',
+    ],
+  },
+  {
     flake: 'quoted',
     line: 11,
     like: 'web-2',
@@ -462,7 +477,7 @@ export const refusals: Record<string, string> = {
   filtered:
     'Cannot add `sorrow` to `@/flake.nix` at line 13: the hosts depend on `lib.filterAttrs (_: machine: machine.os == "nixos…`',
   inherited:
-    'Cannot add `sorrow` to `@/flake.nix` at line 10: `merlin` is made elsewhere, so a copy is no host',
+    'Cannot add `sorrow` to `@/flake.nix` at line 10: `merlin` is made elsewhere or in pieces, so no copy of it is a host',
   itself: 'Cannot add `sorrow` to `@/flake.nix` at line 5: the definition leads back to itself',
   json: 'Cannot add `sorrow` to `@/flake.nix` at line 6: the hosts are computed by `builtins.fromJSON (builtins.readFile ./hosts.json)`',
   'missing-import': 'Cannot add `sorrow` to `@/flake.nix` at line 5: `@/machines` does not exist',
@@ -473,7 +488,7 @@ export const refusals: Record<string, string> = {
   'other-library':
     'Cannot add `sorrow` to `@/flake.nix` at line 5: the hosts are computed by `fleet.lib.hosts { inherit inputs; tern = { }; }`',
   'own-variable':
-    'Cannot add `sorrow` to `@/flake.nix` at line 9: `egret` is made elsewhere, so a copy is no host',
+    'Cannot add `sorrow` to `@/flake.nix` at line 9: `egret` is made elsewhere or in pieces, so no copy of it is a host',
   'listed-modules':
     'Cannot add `sorrow` to `@/flake.nix` at line 4: the hosts come from the files in `@/modules`',
   'method-name':
@@ -484,6 +499,8 @@ export const refusals: Record<string, string> = {
     'Cannot add `sorrow` to `@/flake.nix` at line 2: the outputs come from a function that is not known here',
   'own-mk-flake':
     'Cannot add `sorrow` to `@/flake.nix` at line 7: the hosts are computed by `lib.mkFlake inputs`',
+  pieces:
+    'Cannot add `sorrow` to `@/flake.nix` at line 5: `okra` is made elsewhere or in pieces, so no copy of it is a host',
   pipe: 'Cannot parse `@/flake.nix`: syntax error at line 5',
   systems: 'Cannot add `sorrow` to `@/flake.nix` at line 6: `x86_64-linux` names a system, and no host',
   'two-places':

@@ -187,6 +187,11 @@ test('paths that the new entry names are told', async () => {
   expect(paths).toEqual([])
   const root = join(corpus, 'flake-parts-import')
   expect((await edit(root, 'sorrow')).paths).toEqual([join(root, 'hosts/sorrow')])
+  // not ./common, which is there for every host
+  const spelled = join(corpus, 'nixos-system')
+  expect((await edit(spelled, 'sorrow')).paths).toEqual([
+    join(spelled, 'hosts/sorrow/configuration.nix'),
+  ])
 })
 
 /** Names of the hosts of flakes, by Nix, with stand-ins for their inputs. */

@@ -121,6 +121,7 @@ describe('add-to-flake', () => {
     const { code, out } = await add(['sorrow', '--dry-run'])
     expect(code).toBe(0)
     expect(out).toContain('Would add `sorrow` at line 11')
+    expect(out).toContain('Would mark hosts/sorrow/default.nix for git')
     expect(out).toContain('+         sorrow = mkHost "sorrow";')
     expect(read()).toBe(plain)
     expect(git('status', '--porcelain', '--untracked-files=all')).toBe(before)
@@ -192,6 +193,20 @@ describe('in a git repository', () => {
       '',
     ])
     expect((await add(['sorrow'])).out).not.toContain('Marked')
+  })
+
+  test('that does not let itself be told, the line is added and the rest is said', async () => {
+    write(plain)
+    git('init', '--quiet')
+    git('add', 'flake.nix')
+    host()
+    writeFileSync(join(flake, '.git/index.lock'), '')
+    const { code, out } = await add(['sorrow'])
+    expect(code).toBe(0)
+    expect(read()).toBe(withSorrow)
+    expect(out).toMatch(
+      /Note: git was not told of the files \(fatal: .*index\.lock.*\): git add --intent-to-add /,
+    )
   })
 
   test('whose root is above, the same is done', async () => {
