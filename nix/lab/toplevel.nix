@@ -46,6 +46,8 @@ let
       { name = "table/copies"; value = lib.concatLines (map (e: "${e.mode} ${e.user} ${e.group} ${e.target}") copied); }
       # <unit> <hash> <hash of reload triggers> <what a change asks for> <own|dropin>
       { name = "table/units"; value = lib.concatLines system.rows; }
+      # of all that systemd reads: when it is the same, systemd need not read anew
+      { name = "table/systemd"; value = hashText (builtins.toJSON [ system.files system.links config.environment.etc."systemd/system.conf".text ]) + "\n"; }
       { name = "table/users"; value = lib.concatLines (map userRow people); }
       { name = "table/groups"; value = lib.concatLines groupRows; }
     ];

@@ -32,8 +32,8 @@ for nic in /sys/class/net/*; do
     52:54:00:03:*) name=lan address=10.0.4.$((0x${mac##*:}))/24 ;;
     *) continue ;;
   esac
-  ip link set "${nic##*/}" name $name && ip link set $name up
-  [ -z "$address" ] || ip address add "$address" dev $name
+  ip link set "${nic##*/}" name "$name" && ip link set "$name" up
+  [ -z "$address" ] || ip address add "$address" dev "$name"
   [ "$name" != lan ] || lan=$address
 done
 mkdir -p /run/systemd/network /run/systemd/journal /run/sshd

@@ -1,13 +1,15 @@
-#!/bin/sh
+#!/bin/busybox sh
+# shellcheck shell=dash
 # switch-to-configuration <switch|boot|test|dry-activate>, as on NixOS:
 #   switch        make this generation the boot default, and run it now
 #   boot          make it the boot default only
 #   test          run it now, and leave the boot default alone
 #   dry-activate  say what a switch would do, and change nothing
 # Exits with 4 when units failed, which are named; with 1 when nothing was changed.
+# shellcheck disable=SC2086 # lists of units, whose names hold no blanks
 generation=$(cd -P "${0%/*}/.." && pwd -P)
 action=${1-}
-export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin LC_ALL=C.UTF-8
+export PATH=/lab/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin LC_ALL=C.UTF-8
 case $action in
   switch | boot | test | dry-activate) ;;
   *) echo "Usage: ${0##*/} switch|boot|test|dry-activate" >&2; exit 1 ;;
@@ -28,11 +30,13 @@ case $action in
 esac
 [ "$action" != boot ] || exit 0
 
-# The two tables of units and what runs now -> `<verb> <unit>` for all that is to be done
+# The two tables of units and what runs now -> `<verb> <unit>` for all that is to be done. systemctl
+# is called as seldom as can be: each call takes a third of a second under emulation.
 old=/etc/static/..
 [ -e "$old/table/units" ] || old=$generation
+running=$(systemctl list-units --all --plain --no-legend --no-pager)
 plan=$(
-  systemctl list-units --all --plain --no-legend --no-pager | awk -v old="$old/table/units" -v new="$generation/table/units" '
+  echo "$running" | awk -v old="$old/table/units" -v new="$generation/table/units" '
     function file(unit) {  # its own name, or for an instance that of its template
       if (unit in now || unit in before) return unit
       at = index(unit, "@"); dot = match(unit, /\.[a-z]+$/)
@@ -42,8 +46,9 @@ plan=$(
       while ((getline line < old) > 0) { split(line, f, " "); before[f[1]] = f[2]; trigger[f[1]] = f[3]; own[f[1]] = f[5] == "own" }
       while ((getline line < new) > 0) { split(line, f, " "); now[f[1]] = f[2]; reload[f[1]] = f[3]; policy[f[1]] = f[4] }
     }
-    { sub(/^[*●] /, ""); unit = $1; state = $3 }
-    state == "active" || state == "activating" || state == "reloading" {
+    $3 == "failed" { print "failed", $1 }
+    $3 == "active" || $3 == "activating" || $3 == "reloading" {
+      unit = $1
       name = file(unit)
       if (unit ~ /\.target$/ && own[name] && name in now) print "target", unit
       if (!(name in now)) {
@@ -53,6 +58,7 @@ plan=$(
       else if (now[name] == "masked") print "stop", unit
       else if (before[name] != now[name]) {
         verb = policy[name]
+        # a socket that was listening must not start the old service again in between
         if (verb == "stop-start" && sub(/\.service$/, ".socket", name) && name in now) { print "stop-start", unit; print "restart", name }
         else print verb, unit
       }
@@ -60,60 +66,76 @@ plan=$(
     }
   '
 )
-units() { echo "$plan" | awk -v verb="$1" '$1 == verb && !seen[$2]++ { print $2 }'; }
-announce() { [ -z "$2" ] || say "$1: $(echo "$2" | awk '{ printf "%s%s", sep, $1; sep = ", " }')"; }
-stop=$(units stop) swap=$(units stop-start) restart=$(units restart) reload=$(units reload)
-skip=$(units none)
+announce() { # <what is done> <unit...>
+  text=$1: sep=' '
+  shift
+  [ $# -gt 0 ] || return 0
+  for unit; do
+    text=$text$sep$unit
+    sep=', '
+  done
+  say "$text"
+}
+stop='' swap='' restart='' reload='' skip='' failed=''
 # starting a target that is up starts what it wants and has not got: all that is new or was stopped
-targets="multi-user.target sockets.target timers.target $(units target)"
+targets='multi-user.target sockets.target timers.target'
+while read -r verb unit; do
+  case $verb in
+    stop) stop="$stop $unit" ;;
+    stop-start) swap="$swap $unit" ;;
+    restart) restart="$restart $unit" ;;
+    reload) reload="$reload $unit" ;;
+    none) skip="$skip $unit" ;;
+    failed) failed="$failed $unit" ;;
+    target) targets="$targets $unit" ;;
+  esac
+done <<END
+$plan
+END
 
 if [ "$action" = dry-activate ]; then
-  announce 'would stop the following units' "$stop${swap:+${stop:+
-}$swap}"
-  announce 'would NOT restart the following changed units' "$skip"
+  announce 'would stop the following units' $stop $swap
+  announce 'would NOT restart the following changed units' $skip
   [ "$generation" = "$(readlink -f /run/current-system)" ] || say 'would activate the configuration'
-  announce 'would reload the following units' "$reload"
-  announce 'would restart the following units' "$restart"
-  announce 'would start the following units' "$swap"
+  announce 'would reload the following units' $reload
+  announce 'would restart the following units' $restart
+  announce 'would start the following units' $swap
   "$generation/bin/install-boot-entries" --check
   exit
 fi
 
-# A sudden end of the session that started it must not leave a switch half done
+# The end of the session that started it must not leave a switch half done
 trap '' HUP PIPE
 
+ctl() { systemctl "$1" --no-ask-password -- $2 || status=4; }
 status=0
-if [ -n "$stop$swap" ]; then
-  announce 'stopping the following units' "$stop${swap:+${stop:+
-}$swap}"
-  # shellcheck disable=SC2086 # unit names hold no blanks
-  systemctl stop --no-ask-password -- $stop $swap || status=4
-fi
-announce 'NOT restarting the following changed units' "$skip"
+announce 'stopping the following units' $stop $swap
+[ -z "$stop$swap" ] || ctl stop "$stop $swap"
+announce 'NOT restarting the following changed units' $skip
 say 'activating the configuration...'
 before=$(readlink -f /etc/static)
 "$generation/activate" || status=2
-systemctl daemon-reload || status=3
-[ -n "$(systemctl list-jobs --no-legend 2>/dev/null)" ] || systemctl reset-failed
-differs() { ! cmp -s "$before/$1" "$generation/etc/$1"; }
-! differs sysctl.d/60-nixos.conf || /usr/lib/systemd/systemd-sysctl || status=4
-! differs modules-load.d/nixos.conf || /usr/lib/systemd/systemd-modules-load || status=4
-! differs tmpfiles.d/00-nixos.conf || systemd-tmpfiles --create --remove /etc/tmpfiles.d/00-nixos.conf || status=4
-announce 'reloading the following units' "$reload"
-announce 'restarting the following units' "$restart"
-announce 'starting the following units' "$swap"
-# shellcheck disable=SC2086
-{
-  [ -z "$reload" ] || systemctl reload --no-ask-password -- $reload || status=4
-  [ -z "$restart" ] || systemctl restart --no-ask-password -- $restart || status=4
-  systemctl start --no-ask-password -- $swap $targets || status=4
+differs() {
+  [ -e "$before/../$1" ] || [ -e "$generation/$1" ] || return 1
+  ! cmp -s "$before/../$1" "$generation/$1"
 }
+! differs table/systemd || systemctl daemon-reload || status=3
+[ -z "$failed" ] || systemctl reset-failed -- $failed 2>/dev/null
+! differs etc/sysctl.d/60-nixos.conf || /usr/lib/systemd/systemd-sysctl || status=4
+! differs etc/modules-load.d/nixos.conf || /usr/lib/systemd/systemd-modules-load || status=4
+! differs etc/tmpfiles.d/00-nixos.conf || systemd-tmpfiles --create || status=4
+announce 'reloading the following units' $reload
+[ -z "$reload" ] || ctl reload "$reload"
+announce 'restarting the following units' $restart
+[ -z "$restart" ] || ctl restart "$restart"
+announce 'starting the following units' $swap
+ctl start "$swap $targets"
+
 # a service that systemd keeps restarting has failed too
 failed=$(systemctl list-units --all --plain --no-legend --no-pager |
-  awk '{ sub(/^[*●] /, "") } $3 == "failed" || $4 == "auto-restart" { print $1 }')
+  awk '$3 == "failed" || $4 == "auto-restart" { printf "%s%s", sep, $1; sep = " " }')
 if [ -n "$failed" ]; then
-  say "warning: the following units failed: $(echo "$failed" | awk '{ printf "%s%s", sep, $1; sep = ", " }')"
-  # shellcheck disable=SC2086
+  announce 'warning: the following units failed' $failed
   systemctl status --no-pager --lines 5 -- $failed >&2
   status=4
 fi

@@ -6,6 +6,8 @@ let
   showSysctl = v: if v == true then "1" else if v == false then "0" else toString v;
   path = "/run/current-system/sw/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin";
   manager = lib.mergeAttrs { RuntimeWatchdogSec = "30s"; RebootWatchdogSec = "2min"; } config.systemd.settings.Manager;
+  # Debian's cloud kernel has no display driver, and asking for one takes a second of the boot
+  modules = lib.subtractLists [ "virtio-gpu" "virtio_gpu" "bochs" "bochs_drm" "bochs-drm" "qxl" ] config.boot.kernelModules;
   show = v: if v == true then "yes" else if v == false then "no" else toString v;
   variables = config.environment.variables // config.environment.sessionVariables;
   variable = name: v: "export ${name}=${lib.escapeShellArg (if lib.isList v then lib.concatStringsSep ":" v else v)}";
@@ -51,8 +53,8 @@ in
   // lib.optionalAttrs (sysctl != { }) {
     "sysctl.d/60-nixos.conf".text = concatLines (mapAttrsToList (key: v: "${key} = ${showSysctl v}") sysctl);
   }
-  // lib.optionalAttrs (config.boot.kernelModules != [ ]) {
-    "modules-load.d/nixos.conf".text = concatLines config.boot.kernelModules;
+  // lib.optionalAttrs (modules != [ ]) {
+    "modules-load.d/nixos.conf".text = concatLines modules;
   };
 
   # a process less at boot where there is nothing to set or load
@@ -60,7 +62,7 @@ in
     systemd-sysctl = { overrideStrategy = "asDropin"; wantedBy = optional (sysctl != { }) "sysinit.target"; };
     systemd-modules-load = {
       overrideStrategy = "asDropin";
-      wantedBy = optional (config.boot.kernelModules != [ ]) "sysinit.target";
+      wantedBy = optional (modules != [ ]) "sysinit.target";
     };
   };
 }
