@@ -1,6 +1,8 @@
 import {
   constants,
   copyFileSync,
+  existsSync,
+  lstatSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
@@ -54,7 +56,8 @@ async function compared(
   edit: Edit,
   question: (copy: string) => Promise<Answer>,
 ): Promise<Asked> {
-  const scratch = mkdtempSync(join(tmpdir(), 'flake-copies-'))
+  removeCopies()
+  const scratch = mkdtempSync(join(tmpdir(), `flake-copies-${process.pid}-`))
   const about = (copy: string, text: string): Promise<Answer> => {
     mirror(flake, join(scratch, copy), edit.file, text)
     return question(join(scratch, copy))
@@ -69,6 +72,21 @@ async function compared(
     })
   } finally {
     rmSync(scratch, { recursive: true, force: true })
+  }
+}
+
+/** Removes the copies of a task that was killed: those whose process is no more. */
+function removeCopies(): void {
+  for (const entry of readdirSync(tmpdir())) {
+    const pid = /^flake-copies-(\d+)-/.exec(entry)?.[1]
+    const path = join(tmpdir(), entry)
+    if (
+      !pid ||
+      existsSync(`/proc/${pid}`) ||
+      lstatSync(path, { throwIfNoEntry: false })?.uid !== process.getuid?.()
+    )
+      continue
+    rmSync(path, { recursive: true, force: true })
   }
 }
 

@@ -30,9 +30,9 @@ beforeEach(() => {
 })
 afterEach(() => rmSync(dir, { recursive: true, force: true }))
 
-const add = (args: string[], path?: string): Promise<Ended> =>
+const add = (args: string[], env?: Record<string, string>): Promise<Ended> =>
   ended(
-    startTask('add-to-flake', args.includes('--flake') ? args : [...args, '--flake', flake], path),
+    startTask('add-to-flake', args.includes('--flake') ? args : [...args, '--flake', flake], env),
   )
 
 /** A flake without inputs, so that nix can evaluate it anywhere. */
@@ -224,7 +224,9 @@ describe('in a git repository', () => {
   test('that is not there, or with no git and no nix at all, the line is added', async () => {
     write(plain)
     host()
-    const { code, out, err } = await add(['sorrow'], only('sh', 'bash', 'setpriv', 'flock', 'ps'))
+    const { code, out, err } = await add(['sorrow'], {
+      PATH: only('sh', 'bash', 'setpriv', 'flock', 'ps'),
+    })
     expect({ code, err }).toEqual({ code: 0, err: '' })
     expect(read()).toBe(withSorrow)
     expect(out).toContain('nix parses it: not known (nix is not installed)')
@@ -333,7 +335,7 @@ describe('meanwhile', () => {
     const saved = `${plain}# saved by an editor\n`
     writeFileSync(join(dir, 'saved'), saved)
     const path = nixAfter(`cp ${join(dir, 'saved')} ${join(flake, 'flake.nix')}`)
-    const { code, err } = await add(['sorrow'], path)
+    const { code, err } = await add(['sorrow'], { PATH: path })
     expect(code).toBe(3)
     expect(err).toContain(`Cannot write \`${flake}/flake.nix\`: it changed meanwhile`)
     expect(read()).toBe(saved)
@@ -345,11 +347,10 @@ describe('meanwhile', () => {
     if (!hasNix) skip('nix-instantiate is not installed')
     write(plain)
     const mark = join(dir, 'asked')
-    const child = startTask(
-      'add-to-flake',
-      ['sorrow', '--flake', flake],
-      nixAfter(`touch ${mark}; exec sleep 30`),
-    )
+    const TMPDIR = join(dir, 'tmp')
+    mkdirSync(TMPDIR)
+    const PATH = nixAfter(`touch ${mark}; exec sleep 30`)
+    const child = startTask('add-to-flake', ['sorrow', '--flake', flake], { PATH, TMPDIR })
     const end = ended(child)
     for (let waited = 0; !existsSync(mark) && waited < 200; waited++) await sleep(50)
     expect(existsSync(mark)).toBe(true)
@@ -357,7 +358,11 @@ describe('meanwhile', () => {
     await end
     expect(read()).toBe(plain)
     expect(readdirSync(flake)).toEqual(['flake.nix'])
-    expect((await add(['sorrow'])).code).toBe(0)
+    const copies = (): string[] =>
+      readdirSync(TMPDIR).filter((entry) => entry.startsWith('flake-copies'))
+    expect(copies()).toHaveLength(1)
+    expect((await add(['sorrow'], { TMPDIR })).code).toBe(0)
     expect(read()).toBe(withSorrow)
+    expect(copies()).toEqual([])
   })
 })

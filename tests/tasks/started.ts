@@ -10,16 +10,16 @@ export interface Ended {
 
 /**
  * Starts a task as a person does.
- * @param path the PATH that it has, if not that of the tests
+ * @param env what differs from the environment of the tests
  */
 export const startTask = (
   name: string,
   args: string[],
-  path?: string,
+  env: Record<string, string> = {},
 ): ChildProcessWithoutNullStreams =>
   spawn(process.execPath, ['--import', 'tsx', `tasks/${name}.ts`, ...args], {
     cwd: project,
-    env: { ...process.env, ...(path === undefined ? {} : { PATH: path }) },
+    env: { ...process.env, ...env },
   })
 
 /** Waits for a process, however it ends. */
