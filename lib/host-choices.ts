@@ -1,7 +1,7 @@
 import { join } from 'node:path'
 import { oneLine, usage } from './failure.ts'
 import { hostName } from './host-name.ts'
-import type { HostChoices } from './host-template.ts'
+import type { HostChoices } from './host-shape.ts'
 import { nixReader, parts, staticText } from './nix-syntax.ts'
 import { run } from './run.ts'
 import { project } from './settings.ts'

@@ -1,27 +1,5 @@
+import { usual, type HostChoices } from './host-shape.ts'
 import { nixString } from './nix-syntax.ts'
-
-/** What a new host can differ in from `hosts/sorrow`. */
-export interface HostChoices {
-  name: string
-  user: string
-  /** Names in `modules.services.cli` and `modules.services.networking`. */
-  cli: string[]
-  networking: string[]
-  /** A systemd calendar expression. */
-  schedule: string
-  layout: string
-  device: string
-}
-
-/** What `hosts/sorrow` has. */
-export const usual = {
-  user: 'rain',
-  cli: ['atuin'],
-  networking: ['openssh', 'ssh', 'syncthing', 'tailscale'],
-  schedule: 'hourly',
-  layout: 'btrfs',
-  device: '/dev/vda',
-}
 
 /** Units without which nobody can reach the host: an upgrade that loses them must come back. */
 const waysIn: Record<string, string> = { openssh: 'sshd.service', tailscale: 'tailscaled.service' }

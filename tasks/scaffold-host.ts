@@ -1,5 +1,5 @@
 import { join } from 'node:path'
-import { usual, type HostChoices } from '../lib/host-template.ts'
+import { usual, type HostChoices } from '../lib/host-shape.ts'
 import { main, type Args } from '../lib/task.ts'
 
 export const name = 'scaffold-host'
