@@ -43,6 +43,8 @@ export interface Deployment {
   built?: Host
   /** Whether anything was made, started or switched. */
   changed: boolean
+  /** Whether QEMU was started just now. */
+  started: boolean
 }
 
 export const deployment = (
@@ -55,6 +57,7 @@ export const deployment = (
   fresh,
   ground: {} as Ground,
   changed: false,
+  started: false,
 })
 
 /**
@@ -170,6 +173,7 @@ const steps: Step<Deployment>[] = [
       c.changed = true
       const vm = await checkedVm(c)
       await start(vm, c.ground)
+      c.started = true
       ensureKeeper(vm)
       await writeSshConfigOfAll()
       say(`SSH on 127.0.0.1:${readVm(c.host)!.port}`)
@@ -180,7 +184,12 @@ const steps: Step<Deployment>[] = [
     would: ({ host }) => [`log in to ${host} with the lab's key and the pinned host key`],
     run: async (c, say) => {
       ensureKeeper(theVm(c.host))
-      const ssh = await waitForGuest(theVm(c.host), 60 * c.ground.accelerator.patience, say)
+      const ssh = await waitForGuest(
+        theVm(c.host),
+        c.started,
+        60 * c.ground.accelerator.patience,
+        say,
+      )
       const running = await runningToplevel(ssh)
       await ssh.close()
       if (running !== c.built!.toplevel) await catchUp(c, running, say)

@@ -144,11 +144,13 @@ export function ensureKeeper(vm: Vm): void {
 
 /**
  * Waits until the primary user can log in, woken by what the guest says on its serial console.
+ * @param started whether QEMU was started just now, so that there is something to wait for first
  * @param limit seconds
  * @throws Failure with the console's last lines when the limit passes or QEMU ends
  */
 export async function waitForGuest(
   vm: Vm,
+  started: boolean,
   limit: number,
   say: (line: string) => void,
 ): Promise<Ssh> {
@@ -156,9 +158,9 @@ export async function waitForGuest(
   const evidence = (): string => `${serial}\n${lastLines(readFileSync(serial, 'utf8'), 5)}`
   const over = new AbortController()
   let missed = 0
-  // what the embedded guest prints once it can be reached, else the banner of any getty
+  // systemd says so on the console of either guest
   const wake: Wake = (poke) =>
-    follow(serial, (line) => /^lab: reachable| ttyS0\b/.test(line) && poke(), { from: 'end' })
+    follow(serial, (line) => /Started.*(sshd|SSH Daemon)/.test(line) && poke(), { from: 'end' })
   const watch = setInterval(() => {
     // a reboot ends QEMU too, and the keeper starts it again within seconds
     missed = qemuOf(vm) ? 0 : missed + 1
@@ -174,7 +176,7 @@ export async function waitForGuest(
       ...sshTarget(vm),
       limit,
       signal: over.signal,
-      wake,
+      ...(started && { wake, hold: limit / 4 }),
       evidence,
       say: ({ elapsed }) =>
         say(`SSH on port ${port}: ${elapsed.toFixed(0)} s of at most ${limit} s`),

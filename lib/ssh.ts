@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { connect as dial, type Socket } from 'node:net'
 import type { NodeSSH } from 'node-ssh'
-import type { ServerHostKeyAlgorithm } from 'ssh2'
+import type { AuthenticationType, AuthHandlerMiddleware, ServerHostKeyAlgorithm } from 'ssh2'
 import { deferred } from './deferred.ts'
 import { Failure } from './failure.ts'
 import { pause, waitFor, type WaitOptions } from './retry.ts'
@@ -24,6 +24,8 @@ export interface SshTarget {
   connectTimeout?: number
   /** Seconds of silence after which the other side counts as dead. Default 30. */
   keepalive?: number
+  /** Told which methods sshd offers to this user before any key is shown; costs a round trip. */
+  onMethods?: (methods: string[]) => void
 }
 
 export interface Ssh {
@@ -60,6 +62,8 @@ export interface WaitForSshOptions
   until?: string
   /** Seconds a silent connection has before another is tried beside it. Default 2, 5 with `wake`. */
   silence?: number
+  /** Seconds that the first try is held back for the first wake, as after a start. Default 0. */
+  hold?: number
 }
 
 /**
@@ -70,7 +74,7 @@ export interface WaitForSshOptions
  * SYN into the guest even when we have hung up: each costs the guest an sshd once it is up
  * (measured: 30 tries during a boot came as 30 connections after it). So silent connections are
  * few and kept, and the first one on which a banner comes is used. A `wake`, such as a line of the
- * serial log, tries at once, and from then on silence is given no longer than `every`.
+ * serial log, tries at once; after a start the first try can be held back for it.
  * @throws Failure with the last reason when the limit passes; OtherHostKey at once
  */
 export async function waitForSsh(options: WaitForSshOptions): Promise<Ssh> {
@@ -78,11 +82,15 @@ export async function waitForSsh(options: WaitForSshOptions): Promise<Ssh> {
   const prepared = await prepare(options)
   const from = now()
   const silent = new Map<Socket, Promise<Socket>>()
-  let patience = options.silence ?? (wake ? 5 : 2)
-  let knocked = from
+  const patience = options.silence ?? (wake ? 5 : 2)
+  let knocked = 0
   let stopListening: (() => void) | undefined
+  let holding: (() => void) | undefined
+  let hold = options.hold ?? 0
 
   const probe = async (over: AbortSignal): Promise<Ssh> => {
+    if (hold > 0) await pause(hold, (stop) => (holding = stop))
+    hold = 0
     knocked = now()
     const socket = knock(options)
     const speaking = banner(socket, options).finally(() => silent.delete(socket))
@@ -104,8 +112,9 @@ export async function waitForSsh(options: WaitForSshOptions): Promise<Ssh> {
     return ssh
   }
   const onWake = (poke: () => void): void => {
-    patience = every
-    if (now() - knocked < every) return
+    holding?.()
+    // an emulated guest takes a second for an answer: another knock beside it would cost a second
+    if (now() - knocked < 2 || silent.size >= 3) return
     stopListening?.()
     poke()
   }
@@ -124,6 +133,23 @@ const isOtherHostKey = (failure: Failure): boolean => failure instanceof OtherHo
 function hangUp(sockets: Map<Socket, unknown>): void {
   for (const socket of sockets.keys()) socket.destroy()
   sockets.clear()
+}
+
+/** The key alone. Only one who asks for the methods tries `none` first, as sshd names them then. */
+function authentication(
+  target: SshTarget,
+  key: string,
+): AuthenticationType[] | AuthHandlerMiddleware {
+  const { onMethods, user: username } = target
+  if (!onMethods) return ['publickey']
+  let told = false
+  return (methods, _partial, next) => {
+    if (!methods) return next({ type: 'none', username })
+    if (told) return next(false as never)
+    told = true
+    onMethods(methods)
+    next({ type: 'publickey', username, key })
+  }
 }
 
 interface Prepared {
@@ -189,8 +215,7 @@ async function login(socket: Socket, target: SshTarget, prepared: Prepared): Pro
     sock: socket,
     username: target.user,
     privateKey: prepared.privateKey,
-    // without this, `none` is tried first and costs a round trip
-    authHandler: ['publickey'],
+    authHandler: authentication(target, prepared.privateKey),
     algorithms: { serverHostKey: algorithms },
     hostVerifier: (offered: Buffer) => !(otherKey = !offered.equals(key)),
     readyTimeout: connectTimeout * 1000,

@@ -1,11 +1,12 @@
-import { checksOf, judge, probesOf, type Result } from '../lib/checks.ts'
+import { checksOf, judge, judgeClosure, judgeLogin, probesOf, type Result } from '../lib/checks.ts'
 import { Exit, Failure, explain, type ExitCode } from '../lib/failure.ts'
 import { chooseGuest } from '../lib/guest.ts'
-import { askAgent } from '../lib/guest-agent.ts'
-import { readHost } from '../lib/host.ts'
+import { guestAgent } from '../lib/guest-agent.ts'
+import { readHost, type Host } from '../lib/host.ts'
 import { chooseVms } from '../lib/hosts.ts'
-import { sshTarget } from '../lib/identity.ts'
+import { labKey, publicKey, sshTarget } from '../lib/identity.ts'
 import { evaluationStore } from '../lib/image.ts'
+import { closure } from '../lib/nix.ts'
 import { probe } from '../lib/probes.ts'
 import { connect } from '../lib/ssh.ts'
 import { green, red, table, yellow } from '../lib/table.ts'
@@ -21,7 +22,8 @@ export const options = {
 } as const
 export const under = [
   'nix eval --json <flake>#labConfigurations.<host> --apply <nix/lab/facts.nix>',
-  'ssh <host> sudo sh -s   one connection with every probe in it',
+  'ssh <host> bash -s   one connection with every probe in it',
+  'QEMU guest agent: sshd -T   how root may log in',
 ]
 export const examples: [string, string][] = [
   ['just verify-test-vms', 'Every VM, side by side'],
@@ -46,39 +48,82 @@ export async function run(args: Args): Promise<ExitCode> {
 export const verifyHosts = (vms: Vm[]): Promise<Verified[]> => Promise.all(vms.map(verify))
 
 async function verify(vm: Vm): Promise<Verified> {
-  const { host } = vm
+  const { host, user } = vm
   if (!qemuOf(vm)) {
     return {
       host,
       results: [{ check: 'running', state: 'fail', found: 'stopped', expected: 'running' }],
     }
   }
-  // the evaluation does not need the guest, nor the login the evaluation
-  const [configured, connected, agent] = await Promise.allSettled([
-    readHost(host, chooseGuest().attribute, evaluationStore()),
-    connect({ ...sshTarget(vm), connectTimeout: limit }),
-    askAgent(files(host).agent),
-  ])
-  if (configured.status === 'rejected') throw configured.reason
-  const agentResult: Result = {
-    check: 'guest agent',
-    state: agent.status === 'fulfilled' ? 'pass' : 'fail',
-    found: agent.status === 'fulfilled' ? 'answers' : (agent.reason as Error).message,
-    expected: 'answers',
+  let methods: string[] = []
+  const target = {
+    ...sshTarget(vm),
+    connectTimeout: limit,
+    onMethods: (m: string[]) => (methods = m),
   }
+  // the evaluation does not need the guest, nor the login the evaluation
+  const [configured, connected, root] = await Promise.allSettled([
+    readHost(host, chooseGuest().attribute, evaluationStore()),
+    connect(target),
+    rootLogin(vm),
+  ])
+  if (configured.status === 'rejected') {
+    if (connected.status === 'fulfilled') await connected.value.close()
+    throw configured.reason
+  }
+  const outside = [
+    await headlessClosure(configured.value),
+    failable(root, 'guest agent', 'answers'),
+    ...(root.status === 'fulfilled' ? [root.value] : []),
+  ]
   if (connected.status === 'rejected') {
-    const found = explain('ssh', connected.reason).split('\n')[0]!
-    const login: Result = { check: 'SSH', state: 'fail', found, expected: `login as ${vm.user}` }
-    return { host, results: [login, agentResult] }
+    return { host, results: [failable(connected, 'SSH', `login as ${user}`), ...outside] }
   }
   const ssh = connected.value
   try {
     const checks = checksOf(configured.value)
     const results = judge(checks, await probe(ssh, probesOf(checks), limit))
-    return { host, results: [...results, agentResult] }
+    return { host, results: [...results, judgeLogin(user, methods, true), ...outside] }
   } finally {
     await ssh.close()
   }
+}
+
+/** How root may log in, asked of sshd itself through the guest agent, which SSH has no part in. */
+async function rootLogin(vm: Vm): Promise<Result> {
+  const agent = await guestAgent(files(vm.host).agent, { name: vm.host, timeout: limit })
+  const script = `PATH=$PATH:/usr/sbin:/run/current-system/sw/bin
+sshd -T -C user=root,host=localhost,addr=127.0.0.1 && cat /etc/ssh/authorized_keys.d/root`
+  try {
+    const { stdout } = await agent.exec('/bin/sh', ['-c', script], { timeout: limit })
+    // OpenSSH writes the names in small letters up to 9, in mixed case since
+    const says = (setting: string): boolean => stdout.toLowerCase().includes(`\n${setting}\n`)
+    const open = says('permitrootlogin yes')
+    const methods = [
+      ...(says('pubkeyauthentication yes') && !says('permitrootlogin no') ? ['publickey'] : []),
+      ...(open && says('passwordauthentication yes') ? ['password'] : []),
+      ...(open && says('kbdinteractiveauthentication yes') ? ['keyboard-interactive'] : []),
+    ]
+    return judgeLogin('root', methods, stdout.includes(publicKey(labKey())))
+  } finally {
+    agent.close()
+  }
+}
+
+/** The closure is looked at where it was built; running it is another check's concern. */
+async function headlessClosure({ toplevel }: Host): Promise<Result> {
+  try {
+    const paths = await closure(toplevel, evaluationStore())
+    return judgeClosure(paths.map(({ path }) => path))
+  } catch {
+    return { check: 'headless closure', state: 'n/a', found: 'it is not built on this machine' }
+  }
+}
+
+function failable(outcome: PromiseSettledResult<unknown>, check: string, expected: string): Result {
+  if (outcome.status === 'fulfilled') return { check, state: 'pass', found: expected, expected }
+  const found = explain(check, outcome.reason).split('\n')[0]!
+  return { check, state: 'fail', found, expected }
 }
 
 /** Prints the verdict and returns the exit code; `n/a` counts neither way. */
