@@ -1,0 +1,98 @@
+import { expect, test } from 'vitest'
+import { checksOf, judge, judgeClosure, judgeLogin, probesOf } from '../../lib/checks.ts'
+import type { Host } from '../../lib/host.ts'
+
+const host: Host = {
+  name: 'sorrow',
+  derivation: '/nix/store/x.drv',
+  toplevel: '/nix/store/abc-nixos-system-sorrow',
+  facts: {
+    ...{ hostName: 'sorrow', primaryUser: 'rain', desktop: [], cli: ['atuin'] },
+    ...{ networking: ['openssh', 'tailscale'], autoUpgradeEnable: true, goldenEnable: true },
+    ...{ schedule: 'hourly', declared: ['atuin', 'openssh', 'tailscale', 'ntpd'] },
+    units: { openssh: 'sshd.service', tailscale: 'tailscaled.service' },
+    unavailable: { tailscale: 'Debian carries no tailscale' },
+    syncthingAddress: '127.0.0.1:8384',
+  },
+}
+const checks = checksOf(host)
+
+/** The verdict on one check, given the text that the guest answers. */
+const verdict = (name: string, text: string, code = 0) => {
+  const index = checks.findIndex((check) => check.name === name)
+  return judge(checks, { [`p${index}`]: { code, text } })[index]!
+}
+
+test('what a guest cannot have is n/a with its reason and is not asked', () => {
+  const index = checks.findIndex(({ name }) => name === 'tailscale')
+  expect(verdict('tailscale', 'anything')).toEqual({
+    check: 'tailscale',
+    state: 'n/a',
+    found: 'Debian carries no tailscale',
+  })
+  expect(probesOf(checks)).not.toHaveProperty(`p${index}`)
+})
+
+test('a declared service that the lab has no probe for is n/a, never passed', () => {
+  expect(verdict('ntpd', '').state).toBe('n/a')
+})
+
+test('a guest that does not answer has failed every check that was asked', () => {
+  const states = judge(checks, {}).map(({ state }) => state)
+  expect(new Set(states)).toEqual(new Set(['fail', 'n/a']))
+})
+
+test.each([
+  ['host name', 'sorrow', 'mitosis'],
+  ['running generation', host.toplevel, '/nix/store/old-nixos-system-sorrow'],
+  ['system profile', host.toplevel, ''],
+  ['openssh', 'active\nSSH-2.0-OpenSSH_10.0', 'active\nbash: connect: Connection refused'],
+  ['openssh', 'active\nSSH-2.0-OpenSSH_10.0', 'inactive\nSSH-2.0-OpenSSH_10.0'],
+  ['openssh', 'active\nSSH-2.0-OpenSSH_10.0', 'active'],
+  ['atuin', 'atuin 18.0.0', 'bash: atuin: command not found'],
+  [
+    'auto-upgrade timer',
+    'TimersCalendar={ OnCalendar=hourly ; next }\nNextElapseUSecRealtime=Mon 2026-01-05 10:00:00 UTC\nActiveState=active',
+    'TimersCalendar={ OnCalendar=hourly ; next }\nNextElapseUSecRealtime=\nActiveState=active',
+  ],
+  [
+    'golden validation',
+    'Result=success\nLoadState=loaded\nActiveState=active',
+    'Result=exit-code\nLoadState=loaded\nActiveState=failed',
+  ],
+  [
+    'golden validation',
+    'LoadState=loaded\nActiveState=active\nResult=success',
+    'LoadState=not-found\nActiveState=inactive\nResult=success',
+  ],
+  ['headless userland', 'none', '/usr/lib/x86_64-linux-gnu/libgtk-3.so.0'],
+  ['failed units', '', 'syncthing.service loaded failed failed Syncthing'],
+  ['nix as rain', '42', 'error: experimental'],
+  ['jj as rain', 'works', ''],
+  ['chezmoi as rain', 'rain', 'root'],
+])('%s passes on %j and fails on %j', (name, good, bad) => {
+  expect(verdict(name, good).state).toBe('pass')
+  expect(verdict(name, bad).state).toBe('fail')
+})
+
+test('an answer with an exit code is no pass, whatever it printed', () => {
+  expect(verdict('nix as rain', '42', 124).state).toBe('fail')
+})
+
+test('a login is by key alone, and with the key of the lab', () => {
+  expect(judgeLogin('rain', ['publickey'], true).state).toBe('pass')
+  expect(judgeLogin('rain', ['publickey', 'password'], true).state).toBe('fail')
+  expect(judgeLogin('root', ['publickey'], false).state).toBe('fail')
+  expect(judgeLogin('root', [], true).state).toBe('fail')
+})
+
+test('a closure with a graphical package is named', () => {
+  const path = (name: string): string => `/nix/store/${'a'.repeat(32)}-${name}`
+  expect(judgeClosure([path('glibc-2.40'), path('nixos-system-sorrow')]).state).toBe('pass')
+  expect(
+    judgeClosure([path('glibc-2.40'), path('gtk+3-3.24'), path('webkitgtk-2.44')]),
+  ).toMatchObject({
+    state: 'fail',
+    found: 'gtk+3-3.24, webkitgtk-2.44',
+  })
+})
