@@ -40,6 +40,8 @@ export async function run(command: string, args: string[], options: RunOptions =
     // a shell that becomes the command: signals reach it and not a shell that waits for it
     prefix: 'exec setpriv --pdeathsig KILL ',
   })`${[command, ...args]}`
+  // a command may end without reading its input; its exit code says what that means
+  started.stdin.on('error', () => {})
   if (options.onLine) {
     const { onLine } = options
     const feed = async (stream: NodeJS.ReadableStream): Promise<void> => {

@@ -1,0 +1,51 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
+import { expect, test } from 'vitest'
+import { run } from '../../lib/run.ts'
+import { waitFor } from '../../lib/retry.ts'
+
+test('words reach the command as they are', async () => {
+  const words = ['a b', "it's", '$HOME', '`x`', '*', '', '-n', 'naïve']
+  const { stdout } = await run('printf', ['[%s]', ...words])
+  expect(stdout).toBe(words.map((word) => `[${word}]`).join(''))
+})
+
+test('input is read, and a command that does not read it is judged by its exit code alone', async () => {
+  expect((await run('cat', [], { input: 'hello' })).stdout).toBe('hello')
+  const large = 'x'.repeat(2 ** 22)
+  expect((await run('true', [], { input: large })).code).toBe(0)
+  await expect(run('nonesuch', [], { input: large })).rejects.toThrow('`nonesuch` is not installed')
+})
+
+test('an exit code is a failure with the last lines, unless it is allowed', async () => {
+  const failed = run('sh', ['-c', 'echo why >&2; exit 4'])
+  await expect(failed).rejects.toMatchObject({
+    message: expect.stringContaining('exited with 4'),
+    detail: { evidence: 'why' },
+  })
+  expect((await run('sh', ['-c', 'exit 4'], { allow: [4] })).code).toBe(4)
+})
+
+test('a limit ends the command and its children', async () => {
+  const marker = `600.${process.pid}`
+  await expect(run('sh', ['-c', `sleep ${marker} & wait`], { timeout: 0.5 })).rejects.toThrow(
+    'took longer than its limit of 0.5 s',
+  )
+  const left = await run('pgrep', ['-f', `^sleep ${marker}`], { allow: [1] })
+  expect(left.stdout).toBe('')
+})
+
+test('a command dies with the lab, even by kill -9', async () => {
+  const lib = join(import.meta.dirname, '../../lib/run.ts')
+  const code = `import { run } from ${JSON.stringify(lib)}
+await run('sh', ['-c', 'echo $$ >&2; exec sleep 600'], { onLine: (line) => console.log(line) })`
+  const argv = ['--import', 'tsx', '--input-type=module', '--eval', code]
+  const child = spawn(process.execPath, argv, { stdio: ['ignore', 'pipe', 'inherit'] })
+  const [data] = await once(child.stdout, 'data')
+  const pid = Number(String(data))
+  expect(existsSync(`/proc/${pid}`)).toBe(true)
+  child.kill('SIGKILL')
+  await waitFor('the command to die', 10, () => !existsSync(`/proc/${pid}`))
+})
