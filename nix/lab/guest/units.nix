@@ -78,8 +78,8 @@ let
       name = "${id}.${kind}";
       dropin = isDropin kind name unit;
       config = if kind == "service" then serviceLines unit dropin else lines (unit."${kind}Config" or { });
-      text = about: section "Unit" (about ++ unitLines unit)
-        + optionalString (config != [ ]) ("\n" + section (capital kind) config);
+      text = about: concatStringsSep "\n" (lib.remove ""
+        [ (section "Unit" (about ++ unitLines unit)) (section (capital kind) config) ]);
       # what only people read never restarts a service
       body = text [ ];
       triggers = concatMapStringsSep "\n" (t: "${if lib.isAttrs t || builtins.isPath t || builtins.isString t then "${t}" else builtins.toJSON t}");
