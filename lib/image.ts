@@ -20,6 +20,7 @@ import { basename, join } from 'node:path'
 import { privateDirectory } from './directory.ts'
 import { Failure } from './failure.ts'
 import { lock } from './lock.ts'
+import { findCommand } from './packages.ts'
 import { lastLines, run, type RunOptions } from './run.ts'
 import { labCache, project } from './settings.ts'
 
@@ -111,22 +112,20 @@ export async function ensureBaseImage(options: ImageOptions = {}): Promise<BaseI
   mkdirSync(images, { recursive: true })
   const current = join(images, imageKey(options))
   const say = options.onProgress ?? (() => {})
-  const cached = (): BaseImage | undefined => {
-    if (options.fresh || !existsSync(current)) return undefined
-    const found = readImage(realpathSync(current))
-    if (typeof found !== 'string') return found
-    say(`base image: ${found}; building it again`)
-    return undefined
-  }
+  const cached = (): BaseImage | string | undefined =>
+    options.fresh || !existsSync(current) ? undefined : readImage(realpathSync(current))
   const found = cached()
-  if (found) return found
+  if (typeof found === 'object') return found
   const held = await lock(join(images, 'lock'), 'build the base image', {
     wait: 900,
     onWait: (holder) => say(`base image: waiting for ${holder}, which builds it`),
   })
   try {
     // whoever held the lock may have built it
-    return cached() ?? (await build(images, current, options, say))
+    const now = cached()
+    if (typeof now === 'object') return now
+    if (now) say(`base image: ${now}; building it again`)
+    return await build(images, current, options, say)
   } finally {
     held.release()
   }
@@ -306,8 +305,7 @@ async function requireNamespaces(signal?: AbortSignal): Promise<void> {
     'xz',
     'modprobe',
   ]) {
-    const { code } = await run('sh', ['-c', `command -v ${tool}`], { allow: [1, 127], signal })
-    if (code !== 0) {
+    if (!findCommand(tool)) {
       throw new Failure(`Cannot build the base image: \`${tool}\` is not installed`, {
         hint: 'just doctor names the package',
       })
