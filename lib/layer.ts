@@ -22,7 +22,7 @@ import { basename, dirname, join } from 'node:path'
 import { Failure } from './failure.ts'
 import type { BaseImage } from './image.ts'
 import { lock } from './lock.ts'
-import { run } from './run.ts'
+import { lastLines, run } from './run.ts'
 
 export interface LayerOptions {
   /** Store path of a toplevel that is built in `store`. */
@@ -59,13 +59,13 @@ export async function ensureHostLayer(base: BaseImage, options: LayerOptions): P
   const layers = join(base.dir, 'layers')
   const path = join(layers, `${key}.qcow2`)
   mkdirSync(layers, { recursive: true })
-  if (existsSync(path)) return path
+  if (await whole(path)) return path
   const held = await lock(join(layers, `${key}.lock`), `make the disk of \`${options.host}\``, {
     wait: 120,
   })
   const work = join(layers, `.making-${key}`)
   try {
-    if (existsSync(path)) return path
+    if (await whole(path)) return path
     // the lock is ours: this is of a task that was killed
     rmSync(work, { recursive: true, force: true })
     mkdirSync(work)
@@ -76,6 +76,14 @@ export async function ensureHostLayer(base: BaseImage, options: LayerOptions): P
     held.release()
   }
 }
+
+/** False as well for a layer that was cut short: it is made again. */
+const whole = async (path: string): Promise<boolean> =>
+  existsSync(path) &&
+  (await checkDisk(path).then(
+    () => true,
+    () => false,
+  ))
 
 async function make(
   base: BaseImage,
@@ -341,34 +349,23 @@ export async function checkDisk(path: string): Promise<void> {
     new Failure(`Cannot use the disk \`${path}\`: ${why}`, {
       hint: 'just deploy-test-vm <vm> --fresh makes a new one',
     })
-  // 2: corrupt, 3: leaked clusters, which harm nobody
-  const { code, stderr, stdout } = await run('qemu-img', ['check', '-q', '-U', path], {
-    allow: [1, 2, 3],
-  })
-  if (code === 1 || code === 2)
-    throw broken((stderr || stdout).trim().split('\n').at(-1) ?? 'it is corrupt')
-  const info = await run('qemu-img', ['info', '-U', '--backing-chain', '--output', 'json', path], {
-    allow: [1],
-  })
-  if (info.code !== 0) throw broken(info.stderr.trim().split('\n').at(-1)!)
-  for (const image of JSON.parse(info.stdout) as ImageInfo[]) {
-    if (image.format !== 'qcow2') continue
-    const end = await lastCluster(image.filename)
-    // the last cluster need not be written to its end
-    if (end - cluster >= statSync(image.filename).size)
-      throw broken(`\`${image.filename}\` is cut short`)
+  const chain = ['info', '-U', '--backing-chain', '--output', 'json', '-f', 'qcow2', path]
+  const info = await run('qemu-img', chain, { allow: [1] })
+  if (info.code !== 0) throw broken(lastLines(info.stderr, 1))
+  for (const { filename, format } of JSON.parse(info.stdout) as ImageInfo[]) {
+    if (format !== 'qcow2') continue
+    const check = ['check', '-U', '--output', 'json', '-f', 'qcow2', filename]
+    // 2: corrupt, 3: leaked clusters, which harm nobody
+    const { code, stderr, stdout } = await run('qemu-img', check, { allow: [1, 2, 3] })
+    if (code === 1) throw broken(lastLines(stderr, 1))
+    if (code === 2) throw broken(`\`${filename}\` is corrupt`)
+    const { 'image-end-offset': end = 0 } = JSON.parse(stdout) as { 'image-end-offset'?: number }
+    // a read beyond the end gives zeros, so no check finds it; the last cluster may be a short one
+    if (end - cluster >= statSync(filename).size) throw broken(`\`${filename}\` is cut short`)
   }
 }
 
 interface ImageInfo {
   filename: string
   format: string
-}
-
-/** Where the last cluster that a qcow2 file refers to ends in it, in bytes. */
-async function lastCluster(path: string): Promise<number> {
-  const { stdout } = await run('qemu-img', ['check', '-U', '--output', 'json', path], {
-    allow: [1, 2, 3],
-  })
-  return (JSON.parse(stdout) as { 'image-end-offset'?: number })['image-end-offset'] ?? 0
 }

@@ -142,6 +142,11 @@ test('The store of a cache whose path Nix cannot take is refused', () => {
 
 test('To evaluate needs no image', async () => {
   const cache = scratch()
-  const { stdout } = await run('nix-instantiate', [...evaluationStore({ cache }), '--eval', '-E', '1 + 1'])
+  const { stdout } = await run('nix-instantiate', [
+    ...evaluationStore({ cache }),
+    '--eval',
+    '-E',
+    '1 + 1',
+  ])
   expect(stdout.trim()).toBe('2')
 })

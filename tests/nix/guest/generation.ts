@@ -23,7 +23,12 @@ export function files(dir: string, contents: Record<string, string>): void {
 
 /** A generation as toplevel.nix lays it out, with the guest's real scripts. */
 export function generation(dir: string, contents: Record<string, string>): string {
-  files(dir, { 'configuration-limit': '0\n', 'kernel-params': 'loglevel=4\n', init: '', ...contents })
+  files(dir, {
+    'configuration-limit': '0\n',
+    'kernel-params': 'loglevel=4\n',
+    init: '',
+    ...contents,
+  })
   for (const [script, path] of [
     ['activate', 'activate'],
     ['install-boot-entries', 'bin/install-boot-entries'],
@@ -42,8 +47,12 @@ export function asRoot(commands: string, options: RunOptions = {}): Promise<Ran>
   const users = process.getuid?.() === 0 ? [] : ['--user', '--map-auto', '--map-root-user']
   const fresh = ['/etc', '/var/lib', '/home', '/run']
   const mounts = fresh.map((dir) => `mount -t tmpfs -o mode=755 none ${dir}`).join(' && ')
-  return run('unshare', [...users, '--mount', '--uts', '--', 'sh', '-c', `${mounts} || exit 99\n${commands}`], {
-    allow: [1, 2, 3, 4],
-    ...options,
-  })
+  return run(
+    'unshare',
+    [...users, '--mount', '--uts', '--', 'sh', '-c', `${mounts} || exit 99\n${commands}`],
+    {
+      allow: [1, 2, 3, 4],
+      ...options,
+    },
+  )
 }

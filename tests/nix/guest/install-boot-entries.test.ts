@@ -21,7 +21,10 @@ class Guest {
 
   add(n: number, options: { limit?: number; kernelKiB?: number } = {}): void {
     const boot = join(this.dir, 'boot')
-    files(boot, { [`kernel-${n}`]: 'k'.repeat(1024 * (options.kernelKiB ?? 1)), 'initrd': 'the same' })
+    files(boot, {
+      [`kernel-${n}`]: 'k'.repeat(1024 * (options.kernelKiB ?? 1)),
+      initrd: 'the same',
+    })
     generation(this.path(n), { 'configuration-limit': `${options.limit ?? 0}\n` })
     symlinkSync(join(boot, `kernel-${n}`), join(this.path(n), 'kernel'))
     symlinkSync(join(boot, 'initrd'), join(this.path(n), 'initrd'))
@@ -57,7 +60,11 @@ class Guest {
 test('Each generation gets an entry with its own kernel, first stage and init', async () => {
   const guest = new Guest([1, 2, 10])
   await guest.install(10)
-  expect(guest.entries).toEqual(['nixos-generation-1.conf', 'nixos-generation-10.conf', 'nixos-generation-2.conf'])
+  expect(guest.entries).toEqual([
+    'nixos-generation-1.conf',
+    'nixos-generation-10.conf',
+    'nixos-generation-2.conf',
+  ])
   expect(guest.kernels).toEqual(['initrd.efi', 'kernel-1.efi', 'kernel-10.efi', 'kernel-2.efi'])
   expect(readFileSync(join(guest.esp, 'loader/entries/nixos-generation-2.conf'), 'utf8')).toBe(
     `title NixOS
@@ -77,7 +84,10 @@ test('What generations that are gone had is removed, and nothing else', async ()
   files(guest.esp, { 'loader/entries/golden.conf': 'kept', 'EFI/golden/kernel.efi': 'kept' })
   rmSync(join(guest.profiles, 'system-1-link'))
   // leftovers of a power cut
-  files(guest.esp, { 'EFI/nixos/kernel-7.efi.new': 'half', 'loader/entries/nixos-generation-7.conf.new': '' })
+  files(guest.esp, {
+    'EFI/nixos/kernel-7.efi.new': 'half',
+    'loader/entries/nixos-generation-7.conf.new': '',
+  })
   await guest.install(2)
   expect(guest.entries).toEqual(['golden.conf', 'nixos-generation-2.conf'])
   expect(guest.kernels).toEqual(['initrd.efi', 'kernel-2.efi'])
@@ -88,7 +98,11 @@ test('The limit keeps the last generations, and always the default', async () =>
   const guest = new Guest([1, 2, 3, 4], { limit: 2 })
   guest.point(1)
   await guest.install(4)
-  expect(guest.entries).toEqual(['nixos-generation-1.conf', 'nixos-generation-3.conf', 'nixos-generation-4.conf'])
+  expect(guest.entries).toEqual([
+    'nixos-generation-1.conf',
+    'nixos-generation-3.conf',
+    'nixos-generation-4.conf',
+  ])
   expect(guest.loader).toContain('default nixos-generation-1.conf')
 })
 
@@ -100,7 +114,9 @@ test('A generation whose store path was collected is left out, but never the def
   guest.point(1)
   const { code, stderr } = await guest.install(2)
   expect(code).toBe(1)
-  expect(stderr).toBe('install-boot-entries: Cannot install boot entries: generation 1 is not in the store\n')
+  expect(stderr).toBe(
+    'install-boot-entries: Cannot install boot entries: generation 1 is not in the store\n',
+  )
   expect(guest.loader).toContain('default nixos-generation-2.conf')
 })
 

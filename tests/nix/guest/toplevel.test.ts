@@ -51,21 +51,34 @@ test('The tree is shaped like the toplevel of NixOS', async () => {
   const physical = (path: string): string => join(dir, 'store', path)
   const read = (path: string): string => readFileSync(physical(`${toplevel}/${path}`), 'utf8')
   expect(toplevel).toMatch(/^\/nix\/store\/[a-z0-9]{32}-nixos-system-sorrow-lab$/)
-  expect(readFileSync(physical(readlinkSync(physical(`${toplevel}/kernel`))), 'utf8')).toBe('kernel')
-  expect(readFileSync(physical(readlinkSync(physical(`${toplevel}/initrd`))), 'utf8')).toBe('initrd')
+  expect(readFileSync(physical(readlinkSync(physical(`${toplevel}/kernel`))), 'utf8')).toBe(
+    'kernel',
+  )
+  expect(readFileSync(physical(readlinkSync(physical(`${toplevel}/initrd`))), 'utf8')).toBe(
+    'initrd',
+  )
   // a root= here would keep a garbage first stage from being a panic
   expect(read('kernel-params')).toMatch(/^(?!.*\broot=).*\bpanic=5\b.*\n$/)
   expect(read('kernel-params')).toContain('console=ttyS0')
   expect(read('etc/hostname')).toBe('sorrow\n')
   expect(read('etc/dir/quoted')).toBe("it's ${x} \\ %s\nno newline at the end")
   expect(readlinkSync(physical(`${toplevel}/etc/linked`))).toMatch(/^\/nix\/store\/.*-elsewhere$/)
-  expect(read('table/etc').split('\n')).toEqual(expect.arrayContaining(['dir/quoted', 'linked', 'systemd/system']))
+  expect(read('table/etc').split('\n')).toEqual(
+    expect.arrayContaining(['dir/quoted', 'linked', 'systemd/system']),
+  )
   expect(read('table/copies')).toContain('0400 rain +0 secret\n')
   expect(read('table/etc')).not.toContain('secret')
   expect(read('configuration-limit')).toBe('7\n')
   expect(readdirSync(physical(`${toplevel}/sw/bin`))).toContain('hello')
-  expect(readlinkSync(physical(`${toplevel}/etc/systemd/system/multi-user.target.wants/demo.service`))).toBe('../demo.service')
-  for (const script of ['init', 'activate', 'bin/switch-to-configuration', 'bin/install-boot-entries']) {
+  expect(
+    readlinkSync(physical(`${toplevel}/etc/systemd/system/multi-user.target.wants/demo.service`)),
+  ).toBe('../demo.service')
+  for (const script of [
+    'init',
+    'activate',
+    'bin/switch-to-configuration',
+    'bin/install-boot-entries',
+  ]) {
     expect(statSync(physical(`${toplevel}/${script}`)).mode & 0o111).toBe(0o111)
   }
 })
@@ -79,7 +92,10 @@ test('It has the same path in every store, whatever kernel the image has', async
 test('A change of a description or of a script is all that differs', async () => {
   const { dir, store } = image()
   const units = async (change: string): Promise<string[]> => {
-    const toplevel = await build(store, `{ systemd.services.demo = { script = "true"; } // { ${change} }; }`)
+    const toplevel = await build(
+      store,
+      `{ systemd.services.demo = { script = "true"; } // { ${change} }; }`,
+    )
     return readFileSync(join(dir, 'store', toplevel, 'table/units'), 'utf8').split('\n')
   }
   const before = await units('')

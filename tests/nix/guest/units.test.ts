@@ -33,7 +33,8 @@ async function rendered(module: string): Promise<Rendered> {
   )
 }
 
-const path = 'Environment="PATH=/run/current-system/sw/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"'
+const path =
+  'Environment="PATH=/run/current-system/sw/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"'
 
 test('A service is rendered as NixOS would', async () => {
   const { files, links, rows } = await rendered(`{
@@ -74,12 +75,14 @@ test('A script becomes a program in the store, and startAt a timer', async () =>
   const { files, links } = await rendered(
     '{ systemd.services.job = { script = "echo hi"; startAt = "hourly"; }; }',
   )
-  expect(files['job.service']).toMatch(/ExecStart=\/nix\/store\/[a-z0-9]{32}-unit-script-job-start \n/)
+  expect(files['job.service']).toMatch(
+    /ExecStart=\/nix\/store\/[a-z0-9]{32}-unit-script-job-start \n/,
+  )
   expect(files['job.timer']).toBe('[Timer]\nOnCalendar=hourly\n')
   expect(links).toEqual({ 'timers.target.wants/job.timer': '../job.timer' })
 })
 
-test("What Debian has keeps its unit and gets a drop-in; what is not there has one of its own", async () => {
+test('What Debian has keeps its unit and gets a drop-in; what is not there has one of its own', async () => {
   const { files, rows } = await rendered(`{
     systemd.services.systemd-logind.serviceConfig.KillUserProcesses = true;
     systemd.targets.multi-user.wants = [ "a.service" ];
@@ -93,7 +96,9 @@ test("What Debian has keeps its unit and gets a drop-in; what is not there has o
     'systemd-logind.service.d/overrides.conf',
   ])
   // nothing about PATH is said for a service that is not ours
-  expect(files['systemd-logind.service.d/overrides.conf']).toBe('[Service]\nKillUserProcesses=true\n')
+  expect(files['systemd-logind.service.d/overrides.conf']).toBe(
+    '[Service]\nKillUserProcesses=true\n',
+  )
   expect(rows['fstrim.timer']?.at(-1)).toBe('dropin')
   expect(rows['mine.target']?.slice(2)).toEqual(['none', 'own'])
 })
@@ -108,11 +113,16 @@ test('A unit that is not enabled is masked', async () => {
 
 test('A change that concerns nobody restarts nothing, and a trigger restarts or reloads', async () => {
   const hashes = async (more: string): Promise<string[]> => {
-    const { rows } = await rendered(`{ systemd.services.a = { serviceConfig.ExecStart = "/bin/a"; ${more} }; }`)
+    const { rows } = await rendered(
+      `{ systemd.services.a = { serviceConfig.ExecStart = "/bin/a"; ${more} }; }`,
+    )
     return rows['a.service']!.slice(0, 2)
   }
   const [restart, reload] = await hashes('')
-  expect(await hashes('description = "other"; wantedBy = [ "multi-user.target" ];')).toEqual([restart, reload])
+  expect(await hashes('description = "other"; wantedBy = [ "multi-user.target" ];')).toEqual([
+    restart,
+    reload,
+  ])
   const restarted = await hashes('restartTriggers = [ "new" ];')
   expect(restarted[0]).not.toBe(restart)
   expect(restarted[1]).toBe(reload)
@@ -123,7 +133,9 @@ test('A change that concerns nobody restarts nothing, and a trigger restarts or 
 
 test('What a change asks for follows the flags of NixOS', async () => {
   const policy = async (flags: string): Promise<string> => {
-    const { rows } = await rendered(`{ systemd.services.a = { serviceConfig.ExecStart = "/bin/a"; ${flags} }; }`)
+    const { rows } = await rendered(
+      `{ systemd.services.a = { serviceConfig.ExecStart = "/bin/a"; ${flags} }; }`,
+    )
     return rows['a.service']![2]!
   }
   expect(await policy('restartIfChanged = false;')).toBe('none')
@@ -136,7 +148,9 @@ test('A mount is named by its path', async () => {
   const { files } = await rendered(
     '{ systemd.mounts = [ { what = "tmpfs"; where = "/srv/my-data"; type = "tmpfs"; wantedBy = [ "local-fs.target" ]; } ]; }',
   )
-  expect(files['srv-my\\x2ddata.mount']).toBe('[Mount]\nType=tmpfs\nWhat=tmpfs\nWhere=/srv/my-data\n')
+  expect(files['srv-my\\x2ddata.mount']).toBe(
+    '[Mount]\nType=tmpfs\nWhat=tmpfs\nWhere=/srv/my-data\n',
+  )
 })
 
 test("The guest's shell programs pass shellcheck", async () => {
@@ -144,6 +158,9 @@ test("The guest's shell programs pass shellcheck", async () => {
     const at = join(project, 'nix/lab', dir)
     const scripts = readdirSync(at).filter((name) => name.endsWith('.sh') || name === 'init')
     expect(scripts.length).toBeGreaterThan(1)
-    await run('shellcheck', scripts.map((name) => join(at, name)))
+    await run(
+      'shellcheck',
+      scripts.map((name) => join(at, name)),
+    )
   }
 })

@@ -1,0 +1,138 @@
+import {
+  chmodSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  readlinkSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
+import { join } from 'node:path'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { ensureBaseImage, storeOptions, type BaseImage } from '../../lib/image.ts'
+import { checkDisk, createOverlay, ensureHostLayer } from '../../lib/layer.ts'
+import { nix } from '../../lib/nix.ts'
+import { run } from '../../lib/run.ts'
+import { makeLab, project, type Lab } from '../lab.ts'
+
+const gib = 1024 ** 3
+const size = 6 * gib
+let lab: Lab
+let base: BaseImage
+let store: string[]
+
+/** The toplevel of sorrow with a line of its own. */
+async function build(line: string): Promise<string> {
+  const expr = `((import ${project}/nix/lab).labSystem { hostname = "sorrow"; modules = [ { ${line} } ]; }).config.system.build.toplevel`
+  const { stdout } = await nix([
+    'build',
+    ...store,
+    '--impure',
+    '--no-link',
+    '--json',
+    '--expr',
+    expr,
+  ])
+  return (JSON.parse(stdout) as { outputs: { out: string } }[])[0]!.outputs.out
+}
+
+beforeAll(async () => {
+  lab = makeLab()
+  base = await ensureBaseImage({ cache: lab.env['LAB_CACHE']!, onProgress: console.log })
+  store = storeOptions(base)
+})
+afterAll(() => lab.remove())
+
+test('a host layer holds generation 1, on file systems without a fault', async () => {
+  const toplevel = await build('environment.etc.layer.text = "one";')
+  const layer = await ensureHostLayer(base, { toplevel, store, host: 'sorrow', size })
+  const disk = join(lab.dir, 'disk.raw')
+  const esp = join(lab.dir, 'esp.img')
+  await run('qemu-img', ['convert', '-O', 'raw', layer, disk])
+  expect(statSync(disk).size).toBe(size)
+  await run('sfdisk', ['--verify', disk])
+  await run('dd', [
+    `if=${disk}`,
+    `of=${esp}`,
+    'bs=1M',
+    'skip=1',
+    `count=${base.esp.size / 1024 ** 2}`,
+    'conv=sparse',
+  ])
+  await run('fsck.vfat', ['-n', esp])
+  const entry = await run('mcopy', ['-i', esp, '::/loader/entries/nixos-generation-1.conf', '-'])
+  expect(entry.stdout).toContain(`options init=${toplevel}/init `)
+  const loader = await run('mcopy', ['-i', esp, '::/loader/loader.conf', '-'])
+  expect(loader.stdout).toBe('timeout 0\ndefault nixos-generation-1.conf\n')
+
+  const root = `${disk}?offset=${base.root.start}`
+  await run('e2fsck', ['-fn', root])
+  const debugfs = async (command: string): Promise<string> =>
+    (await run('debugfs', ['-R', command, root])).stdout
+  await debugfs(`rdump /nix/var/nix/profiles ${lab.dir}`)
+  expect(readlinkSync(join(lab.dir, 'profiles/system'))).toBe('system-1-link')
+  expect(readlinkSync(join(lab.dir, 'profiles/system-1-link'))).toBe(toplevel)
+  expect(await debugfs(`cat ${toplevel}/etc/layer`)).toBe('one')
+  expect(await debugfs(`stat ${toplevel}/init`)).toMatch(/Mode: +0?555[\s\S]*User: +0 +Group: +0/)
+  expect(await debugfs(`stat ${toplevel}/init`)).toContain('mtime: 0x00000001')
+  // the kernel is the image's own file under a second name
+  expect(await debugfs('stat /lab/boot/kernel')).toContain('Links: 2')
+
+  // and Nix agrees, over the very files
+  const within = join(lab.dir, 'within')
+  mkdirSync(join(within, 'nix/var/nix/db'), { recursive: true })
+  await debugfs(`rdump /nix/store ${within}/nix`)
+  await debugfs(`dump /nix/var/nix/db/db.sqlite ${within}/nix/var/nix/db/db.sqlite`)
+  await debugfs(`dump /nix/var/nix/db/schema ${within}/nix/var/nix/db/schema`)
+  for (const name of ['db.sqlite', 'schema']) chmodSync(join(within, 'nix/var/nix/db', name), 0o644)
+  const args = ['--store', within, '--option', 'build-users-group', '']
+  await run('nix-store', [...args, '--verify', '--check-contents'])
+  const closure = await run('nix-store', [...args, '--query', '--requisites', toplevel])
+  const paths = readdirSync(join(within, 'nix/store')).filter((name) => name !== '.links')
+  expect(closure.stdout.trim().split('\n').length).toBe(paths.length)
+  await run('chmod', ['-R', 'u+w', within])
+})
+
+test('another host, or a change, costs a few MB and a moment; the same one nothing', async () => {
+  const toplevel = await build('environment.etc.layer.text = "two";')
+  const from = performance.now()
+  const layer = await ensureHostLayer(base, { toplevel, store, host: 'torment', size })
+  expect((performance.now() - from) / 1000).toBeLessThan(10)
+  expect(statSync(layer).blocks * 512).toBeLessThan(8e6)
+  const { mtimeMs } = statSync(layer)
+  expect(await ensureHostLayer(base, { toplevel, store, host: 'torment', size })).toBe(layer)
+  expect(statSync(layer).mtimeMs).toBe(mtimeMs)
+
+  // cut short by whatever, it is seen and made again
+  truncateSync(layer, statSync(layer).size / 2)
+  await expect(checkDisk(layer)).rejects.toThrow('Cannot use the disk')
+  await ensureHostLayer(base, { toplevel, store, host: 'torment', size })
+  await checkDisk(layer)
+})
+
+test('an overlay is empty, as large as was asked for, and damage to it is seen', async () => {
+  const toplevel = await build('environment.etc.layer.text = "two";')
+  const layer = await ensureHostLayer(base, { toplevel, store, host: 'torment', size })
+  const disk = join(lab.dir, 'overlay.qcow2')
+  await createOverlay(layer, disk, size)
+  expect(statSync(disk).blocks * 512).toBeLessThan(1e6)
+  await checkDisk(disk)
+  await run('qemu-io', ['-c', 'write -P 7 1G 1M', disk])
+  await checkDisk(disk)
+  const { size: full } = statSync(disk)
+  truncateSync(disk, full - 512 * 1024)
+  await expect(checkDisk(disk)).rejects.toThrow(`Cannot use the disk \`${disk}\``)
+  const broken = readFileSync(disk).fill(0, 0, 512)
+  writeFileSync(disk, broken)
+  await expect(checkDisk(disk)).rejects.toThrow(`Cannot use the disk \`${disk}\``)
+})
+
+test('a disk too small for the root file system is refused, and nothing half-made is left', async () => {
+  const toplevel = await build('environment.etc.layer.text = "two";')
+  await expect(
+    ensureHostLayer(base, { toplevel, store, host: 'torment', size: gib }),
+  ).rejects.toThrow('Cannot make a disk of 1024 MiB')
+  const names = readdirSync(join(base.dir, 'layers'))
+  expect(names.filter((name) => name.startsWith('.making'))).toEqual([])
+})
