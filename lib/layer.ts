@@ -1,12 +1,9 @@
 import { createHash } from 'node:crypto'
 import {
   closeSync,
-  copyFileSync,
   existsSync,
-  ftruncateSync,
   lstatSync,
   mkdirSync,
-  mkdtempSync,
   openSync,
   readFileSync,
   readSync,
@@ -18,7 +15,7 @@ import {
   writeFileSync,
   writeSync,
 } from 'node:fs'
-import { basename, dirname, join } from 'node:path'
+import { basename, join } from 'node:path'
 import { Failure } from './failure.ts'
 import type { BaseImage } from './image.ts'
 import { lock } from './lock.ts'
