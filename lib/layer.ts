@@ -56,13 +56,13 @@ export async function ensureHostLayer(base: BaseImage, options: LayerOptions): P
   const layers = join(base.dir, 'layers')
   const path = join(layers, `${key}.qcow2`)
   mkdirSync(layers, { recursive: true })
-  if (await whole(path)) return path
+  if (await isWhole(path)) return path
   const held = await lock(join(layers, `${key}.lock`), `make the disk of \`${options.host}\``, {
     wait: 120,
   })
   const work = join(layers, `.making-${key}`)
   try {
-    if (await whole(path)) return path
+    if (await isWhole(path)) return path
     // the lock is ours: this is of a task that was killed
     rmSync(work, { recursive: true, force: true })
     mkdirSync(work)
@@ -75,7 +75,7 @@ export async function ensureHostLayer(base: BaseImage, options: LayerOptions): P
 }
 
 /** False as well for a layer that was cut short: it is made again. */
-const whole = async (path: string): Promise<boolean> =>
+const isWhole = async (path: string): Promise<boolean> =>
   existsSync(path) &&
   (await checkDisk(path).then(
     () => true,
