@@ -30,7 +30,10 @@ const services: Record<string, { probe: (host: Host) => string; says: RegExp }> 
     probe: () => 'exec 3<>/dev/tcp/127.0.0.1/22 && read -r -t 10 banner <&3 && echo "$banner"',
     says: /^SSH-2\.0-/m,
   },
-  ssh: { probe: () => 'read -r line < <(ssh -G localhost) && echo "$line"', says: /^host localhost$/m },
+  ssh: {
+    probe: () => 'read -r line < <(ssh -G localhost) && echo "$line"',
+    says: /^host localhost$/m,
+  },
   syncthing: {
     probe: ({ facts }) => httpGet(facts.syncthingAddress, '/rest/noauth/health'),
     says: /"OK"/,
@@ -39,10 +42,19 @@ const services: Record<string, { probe: (host: Host) => string; says: RegExp }> 
   atuin: { probe: () => 'atuin --version', says: /^atuin \d/ },
 }
 
-/** HTTP without a program: the address is `host:port`. Silence of 10 s is an answer, too. */
+/**
+ * HTTP without a program: the address is `host:port`. A service that was started a moment ago may
+ * refuse for as long as 40 s; silence of 10 s is an answer, too.
+ */
 function httpGet(address: string, path: string): string {
   const [host = '', port = ''] = address.split(':')
-  return `exec 3<>/dev/tcp/${quote(host)}/${quote(port)} && printf 'GET ${path} HTTP/1.0\\r\\nHost: ${address}\\r\\n\\r\\n' >&3 && while IFS= read -r -t 10 line <&3; do echo "$line"; done`
+  const device = `/dev/tcp/${quote(host)}/${quote(port)}`
+  const request = `GET ${path} HTTP/1.0\\r\\nHost: ${address}\\r\\n\\r\\n`
+  return [
+    `until { exec 3<>${device}; } 2>/dev/null; do [ $SECONDS -lt 40 ] || exit 1; sleep 0.5; done`,
+    `printf '${request}' >&3`,
+    'while IFS= read -r -t 10 line <&3; do echo "$line"; done',
+  ].join('; ')
 }
 
 const is = (text: string) => (answer: Answer) => answer.code === 0 && answer.text === text

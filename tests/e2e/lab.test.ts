@@ -67,8 +67,8 @@ test('verify --json is data, and n/a is counted apart', async () => {
 })
 
 test('the VMs reach each other over lan, and the host over uplink alone', async () => {
-  expect(await ssh('sorrow', 'ping -c 1 -W 5 10.0.4.2')).toContain('1 received')
-  expect(await ssh('torment', 'ping -c 1 -W 5 10.0.4.1')).toContain('1 received')
+  expect(await ssh('sorrow', 'sudo ping -c 1 -W 5 10.0.4.2')).toContain('1 received')
+  expect(await ssh('torment', 'sudo ping -c 1 -W 5 10.0.4.1')).toContain('1 received')
   const repository = join(lab.env['LAB_HOME']!, 'srv', 'config.git')
   execFileSync('git', ['init', '--quiet', '--bare', repository])
   expect(await ssh('sorrow', 'git ls-remote git://10.0.3.100/config.git && echo reached')).toBe(
@@ -101,7 +101,7 @@ test('a rebuild brings a change in, and takes away what the next one no longer h
   )
   const first = await lab.just('rebuild-test-vm', 'sorrow')
   expect(first).toMatchObject({ code: 0, stdout: expect.stringContaining('0 failed') })
-  expect(await ssh('sorrow', 'cat /etc/lab-change; systemctl is-active lab-change')).toBe(
+  expect(await ssh('sorrow', 'cat /etc/lab-change; echo; systemctl is-active lab-change')).toBe(
     'first\nactive',
   )
   expect(await ssh('sorrow', 'readlink /nix/var/nix/profiles/system')).not.toBe(before)
