@@ -8,11 +8,18 @@ state=/var/lib/lab-generation
 status=0
 [ -d "$state" ] || mkdir -p "$state"
 
-# Users and groups are added by hand: no program that could do it starts within the time that all of
+# Users and groups are edited by hand: no program that could do it starts within the time that all of
 # this takes under emulation. Those that exist keep their ids and passwords, and groups only ever grow,
-# as with mutable users on NixOS.
+# as with mutable users on NixOS. All four files are made anew and renamed once they are on the disk:
+# what is appended to a file comes back from a power cut as zeros.
+edited=
+edit() {
+  [ -z "$edited" ] || return 0
+  for file in passwd shadow group gshadow; do cp -p /etc/$file /etc/$file.new || status=1; done
+  edited=.new
+}
 has() { # <file> <name>
-  while IFS=: read -r name _; do [ "$name" != "$2" ] || return 0; done <"/etc/$1"
+  while IFS=: read -r name _; do [ "$name" != "$2" ] || return 0; done <"/etc/$1$edited"
   return 1
 }
 free_id() { # <file> <from> <to>; sets id
@@ -24,55 +31,62 @@ free_id() { # <file> <from> <to>; sets id
         [ "$id" -le "$3" ] || return 1
         continue 2
       fi
-    done <"/etc/$1"
+    done <"/etc/$1$edited"
     return 0
   done
 }
 while read -r group gid; do
   ! has group "$group" || continue
   [ "$gid" != - ] || { free_id group 400 899 && gid=$id; } || { status=1; continue; }
-  echo "$group:x:$gid:" >>/etc/group
-  echo "$group:!::" >>/etc/gshadow
+  edit
+  echo "$group:x:$gid:" >>/etc/group.new
+  echo "$group:!::" >>/etc/gshadow.new
 done <"$generation/table/groups"
+homes=
 while read -r user uid kind group groups home create shell password; do
   gid=65534
-  while IFS=: read -r name _ number _; do [ "$name" != "$group" ] || gid=$number; done </etc/group
+  while IFS=: read -r name _ number _; do [ "$name" != "$group" ] || gid=$number; done <"/etc/group$edited"
   if ! has passwd "$user"; then
     if [ "$uid" = - ]; then
       if [ "$kind" = normal ]; then free_id passwd 1000 29999; else free_id passwd 400 899; fi || { status=1; continue; }
       uid=$id
     fi
+    edit
     # a star lets no password in and, other than an exclamation mark, leaves the account open for keys
     [ "$password" != - ] || password='*'
-    echo "$user:x:$uid:$gid::$home:$shell" >>/etc/passwd
-    echo "$user:$password:1::::::" >>/etc/shadow
-  else
-    while IFS=: read -r name _ _ _ _ old_home old_shell; do
-      [ "$name" = "$user" ] || continue
-      if [ "$old_home:$old_shell" != "$home:$shell" ]; then
-        usermod --home "$home" --shell "$shell" "$user" || status=1
-      fi
-    done </etc/passwd
+    echo "$user:x:$uid:$gid::$home:$shell" >>/etc/passwd.new
+    echo "$user:$password:1::::::" >>/etc/shadow.new
   fi
+  while IFS=: read -r name _ uid _ _ old_home old_shell; do
+    [ "$name" = "$user" ] || continue
+    if [ "$old_home:$old_shell" != "$home:$shell" ]; then
+      edit
+      sed -i "s|^\\($user:[^:]*:[^:]*:[^:]*:[^:]*\\):.*|\\1:$home:$shell|" /etc/passwd.new || status=1
+    fi
+    [ "$create" != home ] || [ -d "$home" ] || homes="$homes $uid:$gid:$home"
+  done <"/etc/passwd$edited"
   missing=
   while IFS=: read -r name _ _ members; do
     case ,$groups, in
       *,"$name",*) case ,$members, in *,"$user",*) ;; *) missing="$missing $name" ;; esac ;;
     esac
-  done </etc/group
+  done <"/etc/group$edited"
   for name in $missing; do
-    for file in group gshadow; do
-      # the copy is for owner and mode
-      { cp -p "/etc/$file" "/etc/$file.new" &&
-        sed "/^$name:/{s/\$/,$user/;s/:,/:/}" "/etc/$file" >"/etc/$file.new" &&
-        mv "/etc/$file.new" "/etc/$file"; } || status=1
-    done
+    edit
+    sed -i "/^$name:/{s/\$/,$user/;s/:,/:/}" /etc/group.new /etc/gshadow.new || status=1
   done
-  if [ "$create" = home ] && [ ! -d "$home" ]; then
-    mkdir -p "${home%/*}"
-    { cp -r /etc/skel "$home" && chown -R "$user:$gid" "$home" && chmod 700 "$home"; } || status=1
-  fi
 done <"$generation/table/users"
+if [ -n "$edited" ]; then
+  sync
+  for file in group gshadow shadow passwd; do mv /etc/$file.new /etc/$file || status=1; done
+fi
+for entry in $homes; do
+  home=${entry#*:*:}
+  [ -d "${home%/*}" ] || mkdir -p "${home%/*}"
+  rm -rf "$home.new"
+  { cp -r /etc/skel "$home.new" && chown -R "${entry%:"$home"}" "$home.new" && chmod 700 "$home.new" &&
+    sync && mv "$home.new" "$home"; } || status=1
+done
 
 # What is installed is written down before it is: a power cut leaves no file that nobody owns
 {
@@ -83,6 +97,7 @@ done <"$generation/table/users"
 cmp -s "$state/installed" "$state/installed.new" || changed=1
 if [ -n "${changed-}" ]; then
   cat "$state/installed" "$state/installed.new" | sort -u >"$state/installed.both"
+  sync
   mv -T "$state/installed.both" "$state/installed"
 fi
 
@@ -128,7 +143,7 @@ while read -r mode user group path; do
   [ -e "$state/copied/$path" ] || put_aside "/etc/$path"
   mkdir -p "$state/copied/$path"
   cp "$generation/etc/$path" /etc/.copy && chown "${user#+}:${group#+}" /etc/.copy &&
-    chmod "$mode" /etc/.copy && mv -T /etc/.copy "/etc/$path" || status=1
+    chmod "$mode" /etc/.copy && sync && mv -T /etc/.copy "/etc/$path" || status=1
 done <"$generation/table/copies"
 
 # What an earlier generation installed and this one does not have

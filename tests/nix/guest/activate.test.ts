@@ -66,8 +66,10 @@ test('Users and groups are made once, and keep what changed about them', async (
   const { stdout } = await asRoot(`${accounts}
 ${one}/activate
 sed -i 's/^rain:[*]/rain:secret/' /etc/shadow
+sed -i '/^rain:/s|bash|zsh|' /etc/passwd
 echo mine > /home/rain/.profile
 ${one}/activate
+ls -A /etc /home | grep -F .new
 cat /etc/passwd /etc/group; grep rain /etc/shadow /etc/gshadow; stat -c '%a %u %g' /home/rain /etc/group; cat /home/rain/.profile`)
   expect(stdout.split('\n')).toEqual([
     'root:x:0:0:root:/root:/bin/sh',
