@@ -21,6 +21,7 @@ export async function probe(
 ): Promise<Record<string, Answer>> {
   const answers: Record<string, Answer> = {}
   const onLine = (line: string): void => {
+    // oxlint-disable-next-line no-control-regex -- the record separator, which no text has
     const [, name, code, text = ''] = /^\u001e(\w+) (\d+) ([^]*)$/.exec(line) ?? []
     if (!name) return
     const lines = text.replaceAll(/\\(.)/g, (_, c: string) => (c === 'n' ? '\n' : c))
