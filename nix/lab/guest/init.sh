@@ -22,25 +22,24 @@ while read -r line; do
   esac
 done <"$generation/etc/systemd/system.conf"
 
-# The NICs, told apart by MAC. mgmt and lan get their addresses here, as they follow from the MAC and
-# SSH then waits for nobody; networkd takes them over and asks for uplink's.
+# The NICs, told apart by MAC. mgmt is the way in and never a route out.
 for nic in /sys/class/net/*; do
   read -r mac <"$nic/address"
   case $mac in
     52:54:00:01:*) name=mgmt address=10.0.2.15/24 ;;
-    52:54:00:02:*) name=uplink address= ;;
+    52:54:00:02:*) name=uplink address=10.0.3.15/24 ;;
     52:54:00:03:*) name=lan address=10.0.4.$((0x${mac##*:}))/24 ;;
     *) continue ;;
   esac
-  ip link set "${nic##*/}" name "$name" && ip link set "$name" up
-  [ -z "$address" ] || ip address add "$address" dev "$name"
-  [ "$name" != lan ] || lan=$address
+  ip link set "${nic##*/}" name "$name" && ip link set "$name" up && ip address add "$address" dev "$name"
+  [ "$name" != uplink ] || ip route add default via 10.0.3.2
 done
-mkdir -p /run/systemd/network /run/systemd/journal /run/sshd
-printf '[Match]\nName=lan\n[Network]\nAddress=%s\nLinkLocalAddressing=no\n' "$lan" >/run/systemd/network/10-lan.network
+mkdir -p /run/systemd/journal /run/sshd
 # the journal may be written to the disk from its first line on
 : >/run/systemd/journal/flushed
 
 "$generation/activate" || echo 'init: activation was not complete' >&2
 unset PATH
+# systemd finds no libbpf (see build.sh), and gives none of this to what it starts
+export LD_LIBRARY_PATH=/lab/no-bpf
 exec /usr/lib/systemd/systemd "$@"

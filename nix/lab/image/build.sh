@@ -47,30 +47,21 @@ trim() {
   : >etc/machine-id
   mkdir -p var/log/journal boot nix etc/ssh
   lines "$recipe/prune" | sed 's|^|usr/lib/systemd/system/|' | xargs rm
-  keep usr/lib/udev/rules.d 50-udev-default 60-block 60-persistent-storage 60-serial 64-ext4 99-systemd
-  keep usr/lib/tmpfiles.d dbus journal-nocow systemd systemd-network tmp var
-  # Seccomp filters, mount namespaces and BPF programs for three daemons take seconds of an emulated
-  # boot, and nothing here needs protection from them; nor need services wait for udev
-  sed -i '/systemd-sysctl/d' usr/lib/udev/rules.d/99-systemd.rules
-  cd usr/lib/systemd/system
-  sed -i -E -e '/^(SystemCall|Protect|Private|Restrict|IPAddress|LockPersonality|MemoryDeny|WatchdogSec)/d' \
-    -e 's/^Before=sysinit.target$//' \
-    systemd-udevd.service systemd-udev-trigger.service systemd-journald.service \
-    systemd-networkd.service systemd-networkd-persistent-storage.service
-  sed -i -e '/^Wants=systemd-networkd-persistent-storage/d' -e 's/ systemd-networkd-persistent-storage.service//' \
-    systemd-networkd.service
-  sed -i '/^Wants=systemd-udev-load-credentials/d' systemd-udevd.service
+  keep usr/lib/tmpfiles.d dbus journal-nocow systemd tmp var
+  # Filters of system calls and namespaces of its own take the journal's daemon a second to set up
+  # under emulation, and nothing here needs protection from it
+  sed -i -E '/^(SystemCall|Protect|Private|Restrict|IPAddress|LockPersonality|MemoryDeny|WatchdogSec)/d' \
+    usr/lib/systemd/system/systemd-journald.service
   # the host's keys come by tmpfiles, and SSH waits for them
-  sed -i 's/ systemd-journald.service//' systemd-tmpfiles-setup.service
-  # of all devices, only these have something to be done for them
-  sed -i 's/^ExecStart=.*/ExecStart=-udevadm trigger --action=add --subsystem-match=net --subsystem-match=block --subsystem-match=virtio-ports --subsystem-match=input/' \
-    systemd-udev-trigger.service
-  cd "$root"
+  sed -i 's/ systemd-journald.service//' usr/lib/systemd/system/systemd-tmpfiles-setup.service
+  # `init` shows systemd this in place of libbpf, which it would probe the kernel with for a second
+  mkdir -p lab/no-bpf
+  : >lab/no-bpf/libbpf.so.1
   cp -r "$recipe/etc/." etc/
   # programs that are linked statically start ten times as fast under emulation: the generations' own
   # scripts have these first on their PATH
   mkdir -p lab/bin
-  for applet in awk cat chmod chown cmp cp df grep ip ln mkdir mktemp mount mv readlink rm rmdir sed sort stat sync; do
+  for applet in awk cat chmod chown cmp cp dd df grep ip ln mkdir mktemp mount mv readlink rm rmdir sed sort stat sync; do
     ln -s /usr/bin/busybox "lab/bin/$applet"
   done
 }
