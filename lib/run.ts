@@ -1,3 +1,4 @@
+import { createInterface } from 'node:readline'
 import { Failure } from './failure.ts'
 
 export interface RunOptions {
@@ -43,13 +44,10 @@ export async function run(command: string, args: string[], options: RunOptions =
   // a command may end without reading its input; its exit code says what that means
   started.stdin.on('error', () => {})
   if (options.onLine) {
-    const { onLine } = options
-    const feed = async (stream: NodeJS.ReadableStream): Promise<void> => {
-      const { createInterface } = await import('node:readline')
-      for await (const line of createInterface({ input: stream })) onLine(line)
+    // at once: a line that comes before anybody listens is lost
+    for (const input of [started.stdout, started.stderr]) {
+      createInterface({ input }).on('line', options.onLine)
     }
-    void feed(started.stderr)
-    void feed(started.stdout)
   }
   const from = performance.now()
   const done = await started

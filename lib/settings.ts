@@ -41,8 +41,15 @@ export const labFlake = (): string => path(process.env['LAB_FLAKE'] || project)
 export const runtimeDir = (): string => {
   const id = createHash('sha256').update(labHome()).digest('hex').slice(0, 8)
   const base = process.env['XDG_RUNTIME_DIR']
-  const short = base && base.length <= 60 && existsSync(base) ? base : tmpdir()
-  return join(short.length <= 60 ? short : '/tmp', `vmlab-${process.getuid?.() ?? 0}-${id}`)
+  // 50 leave room for the rest: `/vmlab-<uid>-<id>/<host>/console`
+  const short = base && base.length <= 50 && existsSync(base) ? base : tmpdir()
+  return join(short.length <= 50 ? short : '/tmp', `vmlab-${process.getuid?.() ?? 0}-${id}`)
+}
+
+/** Where the sockets of one VM live; a name that is too long is cut and told apart by its hash. */
+export const socketDir = (host: string): string => {
+  const hash = createHash('sha256').update(host).digest('hex').slice(0, 8)
+  return join(runtimeDir(), host.length <= 20 ? host : `${host.slice(0, 11)}-${hash}`)
 }
 
 export type GuestKind = 'debian' | 'nixos'

@@ -13,7 +13,7 @@ import { privateDirectory } from './directory.ts'
 import { Failure } from './failure.ts'
 import { lock, type Lock } from './lock.ts'
 import { alive, processesOf, type Identity } from './process.ts'
-import { labHome, runtimeDir, type GuestKind } from './settings.ts'
+import { labHome, runtimeDir, socketDir, type GuestKind } from './settings.ts'
 
 /** What is recorded of a VM, in `vm.json`; written whole, by rename. */
 export interface Vm {
@@ -42,7 +42,7 @@ export interface Running extends Identity {
 /** Where a VM keeps its files. Sockets have a shorter directory of their own. */
 export function files(host: string) {
   const dir = join(labHome(), 'vms', host)
-  const run = join(runtimeDir(), host)
+  const run = socketDir(host)
   return {
     dir,
     record: join(dir, 'vm.json'),

@@ -23,8 +23,9 @@ for (const variable of Object.keys(process.env)) {
   }
 }
 
-const { startVitest } = await import('vitest/node')
-const vitest = await startVitest('test', process.argv.slice(2), { run: true, watch: false })
+const { parseCLI, startVitest } = await import('vitest/node')
+const { filter, options } = parseCLI(['vitest', 'run', ...process.argv.slice(2)])
+const vitest = await startVitest('test', filter, { ...options, run: true, watch: false })
 const counts = { passed: 0, failed: 0, skipped: 0 }
 for (const module of vitest.state.getTestModules()) {
   for (const test of module.children.allTests()) {

@@ -1,6 +1,6 @@
 import { homedir } from 'node:os'
 import { afterEach, expect, test, vi } from 'vitest'
-import { bytes, labCache, labHome, runtimeDir } from '../../lib/settings.ts'
+import { bytes, labCache, labHome, runtimeDir, socketDir } from '../../lib/settings.ts'
 
 afterEach(() => vi.unstubAllEnvs())
 
@@ -35,5 +35,6 @@ test('sockets stay short and differ by LAB_HOME, however long that is', () => {
   const one = runtimeDir()
   vi.stubEnv('LAB_HOME', `/tmp/${'h'.repeat(201)}`)
   expect(runtimeDir()).not.toBe(one)
-  expect(`${one}/${'n'.repeat(63)}/console`.length).toBeLessThan(104)
+  expect(`${socketDir('n'.repeat(63))}/console`.length).toBeLessThan(104)
+  expect(socketDir('n'.repeat(63))).not.toBe(socketDir('n'.repeat(62)))
 })

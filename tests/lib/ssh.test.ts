@@ -410,25 +410,38 @@ describe.skipIf(noSshd)('waiting for SSH', () => {
     expect(dropped.toSorted((a, b) => a - b)).toEqual([1, 2])
   })
 
-  test('a wake tries at once, and makes it less patient with silence', async () => {
+  test('a wake tries at once, beside a connection that stays silent', async () => {
     let up = false
     let poke!: () => void
     const { port, count } = await inFront((_n, _s, pass) => {
       if (up) pass()
     })
-    const waiting = wait({
-      port,
-      silence: 3600,
-      wake: (call) => {
-        poke = call
-        return () => {}
-      },
-    })
-    await pause(1)
-    poke()
-    await waitFor('tries every 0.4 s', 20, () => count() >= 3)
+    const wake = (call: () => void) => {
+      poke = call
+      return () => {}
+    }
+    const waiting = wait({ port, silence: 3600, wake })
+    await pause(2.5)
+    expect(count()).toBe(1)
     up = true
+    poke()
     await waiting
+    expect(count()).toBe(2)
+  })
+
+  test('the first try can be held back for the first wake', async () => {
+    let poke!: () => void
+    const { port, count } = await inFront((_n, _s, pass) => pass())
+    const wake = (call: () => void) => {
+      poke = call
+      return () => {}
+    }
+    const waiting = wait({ port, hold: 3600, wake })
+    await pause(1)
+    expect(count()).toBe(0)
+    poke()
+    await waiting
+    expect(count()).toBe(1)
   })
 
   test('a storm of wakes does not make it poll faster', async () => {
