@@ -22,6 +22,8 @@ while read -r line; do
   esac
 done <"$generation/etc/systemd/system.conf"
 
+# What QEMU's network says of IPv6 would be a route out through mgmt
+echo 0 >/proc/sys/net/ipv6/conf/default/accept_ra
 # The NICs, told apart by MAC. mgmt is the way in and never a route out.
 for nic in /sys/class/net/*; do
   read -r mac <"$nic/address"

@@ -41,7 +41,7 @@ trim() {
     usr/lib/udev/hwdb.d usr/lib/udev/hwdb.bin usr/lib/modules/*/System.map \
     var/lib/apt/lists/* var/cache/apt/*.bin var/cache/debconf/*-old var/log/* \
     etc/ssh/ssh_host_* etc/ssh/sshd_config etc/ssh/sshd_config.d etc/hostname etc/resolv.conf \
-    etc/systemd/system etc/systemd/network usr/lib/systemd/network etc/modules etc/modules-load.d \
+    etc/systemd usr/lib/systemd/network etc/modules etc/modules-load.d \
     usr/lib/systemd/system/tmp.mount etc/sudoers etc/sudoers.d etc/sysctl.d etc/motd etc/update-motd.d etc/nix \
     usr/lib/systemd/system-generators/* usr/lib/systemd/user-generators/* usr/lib/sysctl.d
   : >etc/machine-id
