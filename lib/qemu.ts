@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process'
-import { closeSync, existsSync, openSync, readFileSync, rmSync } from 'node:fs'
+import { closeSync, existsSync, openSync, readFileSync, rmSync, rmdirSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -208,6 +208,11 @@ export async function stopVm(
   }
   rmSync(files(vm.host).running, { force: true })
   rmSync(files(vm.host).run, { recursive: true, force: true })
+  try {
+    rmdirSync(runtimeDir())
+  } catch {
+    // other VMs have their sockets there
+  }
   return how
 }
 

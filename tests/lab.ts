@@ -34,6 +34,8 @@ export function makeLab(extra: Record<string, string> = {}): Lab {
     LAB_HOME: join(dir, 'home'),
     LAB_CACHE: process.env['LAB_TEST_CACHE'] ?? join(tmpdir(), 'cache'),
     LAB_ENV_FILE: join(dir, 'none'),
+    // the sockets go with it
+    XDG_RUNTIME_DIR: dir,
     CI: 'true',
     ...extra,
   }

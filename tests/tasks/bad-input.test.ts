@@ -117,7 +117,7 @@ test('a disk that is full is said before anything is made', async () => {
 })
 
 const makeLabWith = (env: Record<string, string>): Lab => {
-  const other = makeLab({ LAB_HOME: join(lab.dir, 'other'), ...env })
+  const other = makeLab({ LAB_HOME: join(lab.dir, 'other'), XDG_RUNTIME_DIR: lab.dir, ...env })
   rmSync(other.dir, { recursive: true })
   return other
 }
