@@ -44,14 +44,14 @@ const services: Record<string, { probe: (host: Host) => string; says: RegExp }> 
 
 /**
  * HTTP without a program: the address is `host:port`. A service that was started a moment ago may
- * refuse for as long as 40 s; silence of 10 s is an answer, too.
+ * refuse for as long as 60 s; silence of 10 s is an answer, too.
  */
 function httpGet(address: string, path: string): string {
   const [host = '', port = ''] = address.split(':')
   const device = `/dev/tcp/${quote(host)}/${quote(port)}`
   const request = `GET ${path} HTTP/1.0\\r\\nHost: ${address}\\r\\n\\r\\n`
   return [
-    `until { exec 3<>${device}; } 2>/dev/null; do [ $SECONDS -lt 40 ] || exit 1; sleep 0.5; done`,
+    `until { exec 3<>${device}; } 2>/dev/null; do [ $SECONDS -lt 60 ] || exit 1; sleep 0.5; done`,
     `printf '${request}' >&3`,
     'while IFS= read -r -t 10 line <&3; do echo "$line"; done',
   ].join('; ')

@@ -31,7 +31,7 @@ export const examples: [string, string][] = [
 ]
 
 /** Seconds that the probes of one VM may take; more means that the guest is ill. */
-const limit = 60
+const limit = 90
 
 export interface Verified {
   host: string

@@ -2,6 +2,7 @@ import { execFileSync } from 'node:child_process'
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { identify } from '../../lib/process.ts'
 import type { Verified } from '../../tasks/verify.ts'
 import { changeHost, copyFlake, makeLab, type Lab } from '../lab.ts'
 
@@ -21,8 +22,9 @@ const ssh = async (host: string, ...command: string[]): Promise<string> => {
   return stdout.trim()
 }
 
-const status = async (): Promise<{ host: string; state: string; pid?: number; port: number }[]> =>
-  JSON.parse((await lab.task('status', '--json')).stdout)
+const status = async (): Promise<
+  { host: string; state: string; pid?: number; uuid: string; port: number }[]
+> => JSON.parse((await lab.task('status', '--json')).stdout)
 
 /** Waits for a condition of a guest that nothing announces; at most `limit` seconds. */
 async function until<T>(limit: number, probe: () => Promise<T | undefined>): Promise<T> {
@@ -205,7 +207,8 @@ test('a lost keeper is seen and replaced', async () => {
 test('down ends both, their keepers too; destroy leaves nothing', async () => {
   const running = await status()
   expect(await lab.just('down')).toMatchObject({ code: 0 })
-  for (const { pid } of running) expect(existsSync(`/proc/${pid}`)).toBe(false)
+  // a zombie that nobody has reaped yet is gone, too
+  for (const { pid, uuid } of running) expect(identify(pid!, uuid)).toBeUndefined()
   expect((await status()).map(({ state }) => state)).toEqual(['stopped', 'stopped'])
   const ask = await lab.just('destroy-test-vm', 'torment')
   expect(ask).toMatchObject({ code: 2, stderr: expect.stringContaining('--yes') })
