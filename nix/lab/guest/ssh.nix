@@ -6,12 +6,13 @@ let
   declared = lib.filterAttrs (_: keys: keys != [ ])
     (lib.mapAttrs (_: u: u.openssh.authorizedKeys.keys) config.users.users);
   show = v: if v == true then "yes" else if v == false then "no" else if lib.isList v then toString v else "${toString v}";
+  path = import ./path.nix;
   settings = lib.filterAttrs (_: v: v != null) cfg.settings;
 in
 lib.mkIf cfg.enable {
   environment.etc = {
     "ssh/sshd_config".text = ''
-      UsePAM yes
+      ${lib.concatStringsSep "\n" (lib.mapAttrsToList (key: v: "${key} ${show v}") settings)}
       ${lib.concatMapStringsSep "\n" (port: "Port ${toString port}") cfg.ports}
       HostKey /etc/ssh/ssh_host_ed25519_key
       AuthorizedKeysFile ${toString (lib.unique (cfg.authorizedKeysFiles ++ [
@@ -20,7 +21,10 @@ lib.mkIf cfg.enable {
       PrintMotd no
       PrintLastLog no
       Subsystem sftp /usr/lib/openssh/sftp-server
-      ${lib.concatStringsSep "\n" (lib.mapAttrsToList (key: v: "${key} ${show v}") settings)}
+      # of a setting that is given twice sshd takes the first: these are the guest's own. PAM's modules
+      # double what a login costs under emulation, and all they do here is to set two variables
+      UsePAM no
+      SetEnv PATH=${path} LANG=C.UTF-8
       ${cfg.extraConfig}
     '';
   } // lib.mapAttrs' (user: keys: lib.nameValuePair "ssh/declared_keys.d/${user}" { text = lib.concatLines keys; }) declared;

@@ -4,7 +4,7 @@ let
   inherit (lib) concatLines filterAttrs mapAttrsToList optional optionalString;
   sysctl = filterAttrs (_: v: v != null) config.boot.kernel.sysctl;
   showSysctl = v: if v == true then "1" else if v == false then "0" else toString v;
-  path = "/run/current-system/sw/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin";
+  path = import ./path.nix;
   manager = lib.mergeAttrs { RuntimeWatchdogSec = "30s"; RebootWatchdogSec = "2min"; } config.systemd.settings.Manager;
   # Debian's cloud kernel has no display driver, and asking for one takes a second of the boot
   modules = lib.subtractLists [ "virtio-gpu" "virtio_gpu" "bochs" "bochs_drm" "bochs-drm" "qxl" ] config.boot.kernelModules;

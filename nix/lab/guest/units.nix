@@ -51,7 +51,7 @@ let
     ++ optional (unit.startLimitIntervalSec or null != null) "StartLimitIntervalSec=${toString unit.startLimitIntervalSec}"
     ++ lines (unit.unitConfig or { });
 
-  defaultPath = "/run/current-system/sw/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin";
+  defaultPath = import ./path.nix;
   quote = s: builtins.toJSON (builtins.replaceStrings [ "%" ] [ "%%" ] s);
   serviceLines = unit: dropin:
     let
