@@ -82,7 +82,7 @@ in
           RestartForceExitStatus = "3 4";
           User = syncthing.user;
           Group = syncthing.group;
-          ExecStartPre = "+/usr/bin/install -d -o ${syncthing.user} -g ${syncthing.group} -m 700 ${syncthing.dataDir} ${syncthing.configDir}";
+          ExecStartPre = "/lab/bin/mkdir -p ${syncthing.configDir} ${syncthing.databaseDir}";
           ExecStart = lib.concatStringsSep " " ([
             "/usr/bin/syncthing" "serve" "--no-browser" "--no-default-folder" "--gui-address=${syncthing.guiAddress}"
             "--config=${syncthing.configDir}" "--data=${syncthing.databaseDir}"
