@@ -29,7 +29,9 @@ beforeAll(() => {
   }
   cpSync(join(project, 'node_modules'), join(clone, 'node_modules'), { recursive: true })
   execFileSync('chown', ['--recursive', `${user}:`, home])
-  execFileSync('git', ['init', '--quiet'], { cwd: clone, uid: idOf(user) })
+  // a flake sees what git knows of
+  execFileSync('runuser', ['-u', user, '--', 'git', '-C', clone, 'init', '--quiet'])
+  execFileSync('runuser', ['-u', user, '--', 'git', '-C', clone, 'add', '--all'])
 })
 afterAll(() => {
   if (!isRoot) return
@@ -37,9 +39,6 @@ afterAll(() => {
   spawnSync('userdel', [user])
   rmSync(home, { recursive: true, force: true })
 })
-
-const idOf = (name: string): number =>
-  Number(execFileSync('id', ['-u', name], { encoding: 'utf8' }))
 
 /** Starts a shell line as that user, as a login of his would. */
 function as(line: string): ChildProcess {
