@@ -202,7 +202,7 @@ async function build(
   }
   await requireNamespaces(signal)
   const suite = suiteOf(options)
-  const mirror = options.mirror ?? (await debianMirror())
+  const { mirror = await debianMirror() } = options
   const proxy = (await run('apt-config', ['shell', 'p', 'Acquire::http::Proxy'], quiet)).stdout
   const dir = join(images, `.building-${basename(current)}-${process.pid}`)
   mkdirSync(dir)
