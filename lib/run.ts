@@ -37,6 +37,7 @@ export async function run(command: string, args: string[], options: RunOptions =
     quiet: true,
     nothrow: true,
     timeout: `${Math.ceil(seconds * 1000)}ms`,
+    timeoutSignal: 'SIGKILL',
     signal: options.signal,
     // a shell that becomes the command: signals reach it and not a shell that waits for it
     prefix: 'exec setpriv --pdeathsig KILL ',
@@ -53,12 +54,14 @@ export async function run(command: string, args: string[], options: RunOptions =
   const done = await started
   const took = (performance.now() - from) / 1000
   const code = done.exitCode ?? 128
-  if (done.exitCode === 0 || options.allow?.includes(code)) {
+  // a shell whose child was killed by the limit may still end with 0
+  const late = took >= seconds
+  if (!late && (done.exitCode === 0 || options.allow?.includes(code))) {
     return { stdout: done.stdout, stderr: done.stderr, code }
   }
   if (options.signal?.aborted) throw options.signal.reason
   const why =
-    took >= seconds
+    late
       ? `took longer than its limit of ${seconds} s`
       : done.signal
         ? `was killed by ${done.signal}`

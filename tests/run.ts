@@ -44,7 +44,8 @@ await vitest.close()
 
 const left = [
   ...readdirSync(scratch)
-    .filter((entry) => !/^(tsx-\d+|node-compile-cache|v8-compile-cache.*)$/.test(entry))
+    // `cache` holds the images that the whole suite shares
+    .filter((entry) => !/^(cache|tsx-\d+|node-compile-cache|v8-compile-cache.*)$/.test(entry))
     .map((entry) => `the file ${join(scratch, entry)}`),
   ...readdirSync('/proc')
     .filter(isOurs)
