@@ -17,8 +17,11 @@ import { waitForSsh, type Ssh } from './ssh.ts'
 import { labHome, project, runtimeDir } from './settings.ts'
 import { files, keepersOf, macs, qemuOf, writeJson, type Running, type Vm } from './vm.ts'
 
-/** Bare git repositories that the guests reach at git://10.0.3.100, over uplink only. */
-export const served = (): string => join(labHome(), 'srv')
+/**
+ * Bare git repositories that one guest reaches at git://10.0.3.100, over uplink only. Two guests
+ * share one where both directories hold a symlink to it.
+ */
+export const served = (host: string): string => join(labHome(), 'srv', host)
 
 /**
  * The whole QEMU command line of a VM: no monitor, no display, no default device, and a network
@@ -27,7 +30,7 @@ export const served = (): string => join(labHome(), 'srv')
 export function qemuArgs(vm: Vm, accelerator: Accelerator['kind'], firmware: Firmware): string[] {
   const f = files(vm.host)
   const mac = macs(vm.slot)
-  const remote = `git daemon --inetd --export-all --enable=receive-pack --base-path=${shell(served())} ${shell(served())}`
+  const remote = `git daemon --inetd --export-all --enable=receive-pack --base-path=${shell(served(vm.host))} ${shell(served(vm.host))}`
   const nic = (id: string, netdev: string): string[] => [
     ...['-netdev', netdev.replace(/^\w+/, `$&,id=${id}`)],
     ...[

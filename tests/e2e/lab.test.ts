@@ -71,7 +71,7 @@ test('verify --json is data, and n/a is counted apart', async () => {
 test('the VMs reach each other over lan, and the host over uplink alone', async () => {
   expect(await ssh('sorrow', 'sudo ping -c 1 -W 5 10.0.4.2')).toContain('1 received')
   expect(await ssh('torment', 'sudo ping -c 1 -W 5 10.0.4.1')).toContain('1 received')
-  const repository = join(lab.env['LAB_HOME']!, 'srv', 'config.git')
+  const repository = join(lab.env['LAB_HOME']!, 'srv', 'sorrow', 'config.git')
   execFileSync('git', ['init', '--quiet', '--bare', repository])
   expect(await ssh('sorrow', 'git ls-remote git://10.0.3.100/config.git && echo reached')).toBe(
     'reached',
