@@ -18,10 +18,13 @@ import { labHome, project, runtimeDir } from './settings.ts'
 import { files, keepersOf, macs, qemuOf, writeJson, type Running, type Vm } from './vm.ts'
 
 /**
- * Bare git repositories that one guest reaches at git://10.0.3.100, over uplink only. Two guests
- * share one where both directories hold a symlink to it.
+ * Bare git repositories that one guest reaches at git://git.lab (10.0.3.100), over uplink only. Two
+ * guests share one where both directories hold a symlink to it.
  */
 export const served = (host: string): string => join(labHome(), 'srv', host)
+
+/** What a guest finds on its uplink. */
+export const uplink = { git: '10.0.3.100', gitName: 'git.lab', dns: '10.0.3.53' } as const
 
 /**
  * The whole QEMU command line of a VM: no monitor, no display, no default device, and a network
@@ -31,6 +34,7 @@ export function qemuArgs(vm: Vm, accelerator: Accelerator['kind'], firmware: Fir
   const f = files(vm.host)
   const mac = macs(vm.slot)
   const remote = `git daemon --inetd --export-all --enable=receive-pack --base-path=${shell(served(vm.host))} ${shell(served(vm.host))}`
+  const names = [process.execPath, join(project, 'lib/dns.mjs'), `${uplink.gitName}=${uplink.git}`]
   const nic = (id: string, netdev: string): string[] => [
     ...['-netdev', netdev.replace(/^\w+/, `$&,id=${id}`)],
     ...[
@@ -61,7 +65,11 @@ export function qemuArgs(vm: Vm, accelerator: Accelerator['kind'], firmware: Fir
     ...nic('mgmt', `user,restrict=on,hostfwd=tcp:127.0.0.1:${vm.port}-:22`),
     ...nic(
       'uplink',
-      `user,net=10.0.3.0/24,restrict=on,guestfwd=tcp:10.0.3.100:9418-cmd:${optionValue(remote)}`,
+      [
+        'user,net=10.0.3.0/24,restrict=on',
+        `guestfwd=tcp:${uplink.git}:9418-cmd:${optionValue(remote)}`,
+        `guestfwd=tcp:${uplink.dns}:53-cmd:${optionValue(names.map(shell).join(' '))}`,
+      ].join(','),
     ),
     ...nic('lan', `socket,mcast=${lanGroup()},localaddr=127.0.0.1`),
     ...['-device', 'virtio-serial-pci', ...socket('qga', f.agent)],

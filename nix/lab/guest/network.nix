@@ -12,9 +12,10 @@ in
   environment.etc = {
     hostname.text = "${config.networking.hostName}\n";
     hosts.text = lib.concatLines (map toString hosts) + config.networking.extraHosts;
+    # the uplink's name server speaks TCP alone
     "resolv.conf".text = ''
-      nameserver 10.0.3.3
-      options timeout:2 attempts:1
+      nameserver 10.0.3.53
+      options use-vc timeout:5 attempts:1
     '';
   };
 }
