@@ -1,0 +1,149 @@
+/**
+ * A scratch root for tests of agents: the guest's own userland (jj, nix, git, chezmoi as the image has
+ * them) run natively, a hundred times as fast as in a VM. There is no systemd in it.
+ */
+import { existsSync, mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { basename, join } from 'node:path'
+import type { Failure } from '../../lib/failure.ts'
+import { ensureBaseImage, type BaseImage } from '../../lib/image.ts'
+import { lock } from '../../lib/lock.ts'
+import { run, type Ran, type RunOptions } from '../../lib/run.ts'
+
+export interface RootOptions extends RunOptions {
+  /** Who runs it: root, or rain (uid 1000, home /home/rain). Default root. */
+  user?: 'root' | 'rain'
+  /** Starts a nix-daemon beside it, through which rain reaches the store. */
+  daemon?: boolean
+}
+
+export interface ScratchRoot {
+  /** The root directory as seen from outside; /etc, /var, /run, /home, /nix, /boot are its own. */
+  dir: string
+  /** Runs a command in it; whatever the command leaves running ends with it. Throws as `run` does. */
+  run: (command: string[], options?: RootOptions) => Promise<Ran>
+  /** The same for a bash script; gives what it printed, without the last line's end. */
+  sh: (script: string, options?: RootOptions) => Promise<string>
+  remove: () => Promise<void>
+}
+
+/** Why no scratch root can be had here, for `context.skip`; undefined where one can. */
+export async function missingForRoot(): Promise<string | undefined> {
+  const probe = [
+    'sh',
+    '-euc',
+    'mount -t proc proc /proc && setpriv --reuid 1000 --regid 100 --clear-groups true',
+  ]
+  const { code, stderr } = await run('unshare', [...namespaces(), ...probe], {
+    allow: [1, 126, 127, 128],
+  })
+  return code === 0
+    ? undefined
+    : `no namespaces for a scratch root: ${stderr.trim().split('\n')[0]}`
+}
+
+/** A fresh scratch root, in a moment once the image and its file tree are in the cache. */
+export async function makeRoot(): Promise<ScratchRoot> {
+  const cache = process.env['LAB_TEST_CACHE'] ?? join(tmpdir(), 'cache')
+  const base = await ensureBaseImage({ cache, onProgress: console.log })
+  const tree = await userland(base, cache)
+  const dir = mkdtempSync(join(tmpdir(), 'root-'))
+  await inNamespace(['sh', '-euc', setUp, 'sh', dir, tree])
+  const enter = (command: string[], { user = 'root', daemon = false, ...options }: RootOptions) => {
+    const as = user === 'root' ? [] : ['setpriv', '--reuid=1000', '--regid=100', '--clear-groups']
+    const home = user === 'root' ? '/root' : '/home/rain'
+    const env = { HOME: home, USER: user, LC_ALL: 'C.UTF-8', PATH: path, ...options.env }
+    const variables = Object.entries(env).map(([name, value]) => `${name}=${value}`)
+    const clean = ['env', '-i', '-C', home, ...variables]
+    return inNamespace(
+      ['sh', '-euc', start, 'sh', dir, tree, daemon ? 'daemon' : '', ...as, ...clean, ...command],
+      { ...options, env: {} },
+    )
+  }
+  return {
+    dir,
+    run: (command, options = {}) => enter(command, options),
+    sh: async (script, options = {}) => {
+      const ended = enter(['bash', '-euo', 'pipefail', '-c', script], options)
+      // a test that fails shows what the script said
+      const { stdout } = await ended.catch((error: Failure) => {
+        throw new Error(`${error.message}\n${error.detail?.evidence}`, { cause: error })
+      })
+      return stdout.trimEnd()
+    },
+    remove: async () => {
+      await inNamespace(['rm', '-rf', dir])
+    },
+  }
+}
+
+const path = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin'
+
+/** The image's /usr, /etc and /lab as directories; 450 MB in 5 s, once for each image. */
+async function userland(base: BaseImage, cache: string): Promise<string> {
+  const tree = join(cache, 'trees', basename(base.dir))
+  mkdirSync(join(cache, 'trees'), { recursive: true })
+  const held = await lock(join(cache, 'trees/lock'), 'copy the userland', { wait: 300 })
+  try {
+    if (existsSync(tree)) return tree
+    const work = `${tree}.new`
+    rmSync(work, { recursive: true, force: true })
+    mkdirSync(work)
+    const dump = ['usr', 'etc', 'lab'].map((name) => `rdump /${name} ${work}\n`).join('')
+    writeFileSync(`${work}.commands`, dump)
+    // one owner: a suite that is an ordinary user's can remove it then
+    const script =
+      'debugfs -f "$1.commands" "$2" >/dev/null 2>&1; chown -hR 0:0 "$1"; rm "$1.commands"'
+    await inNamespace(['sh', '-euc', script, 'sh', work, `${base.raw}?offset=${base.root.start}`])
+    renameSync(work, tree)
+    return tree
+  } finally {
+    held.release()
+  }
+}
+
+const namespaces = (): string[] => [
+  ...(process.getuid?.() === 0 ? [] : ['--user', '--map-auto', '--map-root-user']),
+  ...['--mount', '--pid', '--fork', '--kill-child', '--'],
+]
+const inNamespace = (command: string[], options?: RunOptions): Promise<Ran> =>
+  run('unshare', [...namespaces(), ...command], options)
+
+/** $1 the new root, $2 the userland */
+const setUp = `
+umask 022
+cd "$1"
+chmod 755 .
+mkdir -p usr lab dev/pts proc sys tmp boot root home/rain run/nixos nix/store nix/var/nix/daemon-socket var/lib var/tmp
+cp -r "$2/etc" etc
+for name in bin lib lib64 sbin; do ln -s "usr/$name" "$name"; done
+for name in null zero full random urandom tty; do : >"dev/$name"; done
+ln -s /proc/self/fd dev/fd
+ln -s pts/ptmx dev/ptmx
+chmod 1777 tmp var/tmp
+chmod 700 root home/rain
+echo 'rain:x:1000:100::/home/rain:/bin/bash' >>etc/passwd
+mkdir -p etc/nix
+cat >etc/nix/nix.conf <<END
+experimental-features = nix-command flakes
+sandbox = false
+build-users-group =
+substituters =
+flake-registry =
+END
+chown 1000:100 home/rain`
+
+/** $1 the root, $2 the userland, $3 \`daemon\` or nothing, then the command. */
+const start = `
+root=$1 tree=$2 daemon=$3
+shift 3
+for name in usr lab; do mount --bind "$tree/$name" "$root/$name"; done
+for name in null zero full random urandom tty; do mount --bind "/dev/$name" "$root/dev/$name"; done
+mount -t proc proc "$root/proc"
+mount -t devpts -o newinstance,ptmxmode=0666 devpts "$root/dev/pts"
+if [ "$daemon" ]; then
+  rm -f "$root/nix/var/nix/daemon-socket/socket"
+  PATH=${path} chroot "$root" nix-daemon >/dev/null 2>&1 &
+  until [ -S "$root/nix/var/nix/daemon-socket/socket" ]; do sleep 0.05; done
+fi
+PATH=${path} chroot "$root" "$@"`
