@@ -36,10 +36,15 @@ export interface Host {
  * @param attribute `labConfigurations` or `nixosConfigurations`
  * @throws Failure with nix's own words
  */
-export async function readHost(name: string, attribute: string, store: string[]): Promise<Host> {
+export async function readHost(
+  name: string,
+  attribute: string,
+  store: string[],
+  flake = labFlake(),
+): Promise<Host> {
   const facts = readFileSync(join(project, 'nix/lab/facts.nix'), 'utf8')
   const apply = `host: { facts = (${facts}) host; toplevel = host.config.system.build.toplevel.outPath; derivation = host.config.system.build.toplevel.drvPath; }`
-  const read = await evaluate<Omit<Host, 'name'>>(labFlake(), `${attribute}.${name}`, apply, store)
+  const read = await evaluate<Omit<Host, 'name'>>(flake, `${attribute}.${name}`, apply, store)
   return { name, ...read }
 }
 

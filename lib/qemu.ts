@@ -100,14 +100,19 @@ const shell = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`
 
 /**
  * Starts QEMU, detached, and waits until its monitor answers.
+ * @param paused whether its CPUs wait for `cont`, as before a snapshot is loaded; the keeper, which
+ *   starts it again by its record, never has it wait
  * @throws Failure with QEMU's own words when it does not start
  */
-export async function startQemu(vm: Vm, argv: string[]): Promise<Running> {
+export async function startQemu(vm: Vm, argv: string[], paused = false): Promise<Running> {
   const f = files(vm.host)
   privateDirectory(runtimeDir())
   privateDirectory(f.run)
   const log = openSync(f.qemuLog, 'w', 0o600)
-  const child = spawn('qemu-system-x86_64', argv, { detached: true, stdio: ['ignore', log, log] })
+  const child = spawn('qemu-system-x86_64', paused ? [...argv, '-S'] : argv, {
+    detached: true,
+    stdio: ['ignore', log, log],
+  })
   closeSync(log)
   let ended: string | undefined
   child.on('error', (error) => (ended = error.message))

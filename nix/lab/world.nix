@@ -1,0 +1,13 @@
+# What the lab sets on a host while it breaks it: copied into the remote that the guests upgrade from.
+{ lib, ... }:
+{
+  myModules.services.autoUpgrade = {
+    # an upgrade comes when a case starts one
+    schedule = lib.mkForce "yearly";
+    randomizedDelay = lib.mkForce "1s";
+  };
+  myModules.services.chezmoiSync = {
+    enable = true;
+    repoUrl = "git://10.0.3.100/dotfiles.git";
+  };
+}
