@@ -10,7 +10,8 @@ export interface Answer {
 /**
  * Runs shell snippets in a guest side by side, as the user who is logged in, over one command of one
  * connection. They are bash, and best its builtins: under TCG each program that is started costs a
- * tenth of a second of a CPU that all of them share.
+ * tenth of a second of a CPU that all of them share. So systemd is asked once: `unit <name>` prints
+ * load, active and sub state of a unit and fails when it is not active, `failed` names failed units.
  * @param probes snippet by a name of letters and digits
  * @param limit seconds for all of them; a probe that hangs has no answer then, the others have theirs
  */
@@ -29,6 +30,12 @@ export async function probe(
   }
   // one line an answer, written at once, so that those of two probes never mix
   const script = [
+    'units=$(systemctl list-units --all --plain --no-legend --no-pager)',
+    'unit() { local name state; while read -r name state; do',
+    '[ "$name" != "$1" ] || { set -- $state; echo "$1 $2 $3"; [ "$2" = active ]; return; }',
+    'done <<<"$units"; echo not-found inactive dead; return 1; }',
+    'failed() { local name load active; while read -r name load active _; do',
+    '[ "$active" != failed ] || echo "$name"; done <<<"$units"; }',
     'p() { local c t; t=$(eval "$2" 2>&1 </dev/null); c=$?; t=${t//\\\\/\\\\\\\\}',
     `printf '\\036%s %s %s\\n' "$1" "$c" "\${t//$'\\n'/\\\\n}"; }`,
     ...Object.entries(probes).map(([name, snippet]) => `p ${name} ${quote(snippet)} &`),
