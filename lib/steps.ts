@@ -23,9 +23,14 @@ export interface Lane<C> {
  * Runs each lane's steps in order, and the lanes side by side. In a terminal this is a live tree;
  * under CI or in a pipe it is plain lines. Progress goes to standard error, so that standard output
  * is the task's answer alone. All lanes run to their end; then the first failure is thrown.
+ * @param carryOn a step's failure is shown and the lane's next step runs; nothing is thrown
  * @returns seconds that each step took, by lane and title
  */
-export async function runLanes<C>(lanes: Lane<C>[], quiet = false): Promise<Map<string, number>> {
+export async function runLanes<C>(
+  lanes: Lane<C>[],
+  quiet = false,
+  carryOn = false,
+): Promise<Map<string, number>> {
   const { Listr, ListrLogger, ProcessOutput } = await import('listr2')
   const took = new Map<string, number>()
   const failures: unknown[] = []
@@ -56,7 +61,7 @@ export async function runLanes<C>(lanes: Lane<C>[], quiet = false): Promise<Map<
       task: async (_, parent) => {
         const inner = parent.newListr(
           lane.steps.map((step) => asTask(lane, step)),
-          { concurrent: false, exitOnError: true },
+          { concurrent: false, exitOnError: !carryOn },
         )
         await inner.run().catch((error: unknown) => {
           failures.push(error)
