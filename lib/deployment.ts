@@ -175,7 +175,7 @@ const steps: Step<Deployment>[] = [
       await start(vm, c.ground)
       c.started = true
       ensureKeeper(vm)
-      await writeSshConfigOfAll()
+      writeSshConfigOfAll()
       say(`SSH on 127.0.0.1:${readVm(c.host)!.port}`)
     },
   },

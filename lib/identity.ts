@@ -1,4 +1,4 @@
-import { chmodSync, existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, readFileSync, renameSync } from 'node:fs'
 import { join } from 'node:path'
 import { privateDirectory } from './directory.ts'
 import { Failure } from './failure.ts'
@@ -7,6 +7,7 @@ import { run } from './run.ts'
 import { labHome } from './settings.ts'
 import { writeSshConfig, type SshTarget } from './ssh.ts'
 import { files, knownVms, readVm, type Vm } from './vm.ts'
+import { writeFile } from './write-file.ts'
 
 /** The lab's own key pair: what the primary user and root of every VM accept. */
 export const labKey = (): string => join(labHome(), 'keys', 'id_ed25519')
@@ -46,7 +47,7 @@ export async function ensureIdentity(vm: Vm): Promise<void> {
       put(`/etc/ssh/authorized_keys.d/${user}`, '0644', `${key}\n`),
     ),
   ]
-  writeFileSync(f.credential, `${lines.join('\n')}\n`, { mode: 0o600 })
+  writeFile(f.credential, `${lines.join('\n')}\n`, { mode: 0o600, over: 'any' })
 }
 
 const put = (path: string, mode: string, content: string): string =>
@@ -80,9 +81,9 @@ export const sshTarget = (vm: Vm, user = vm.user): SshTarget => ({
 })
 
 /** Writes the ssh_config anew for the VMs that there are. */
-export async function writeSshConfigOfAll(): Promise<void> {
+export function writeSshConfigOfAll(): void {
   const vms = knownVms().flatMap((host) => readVm(host) ?? [])
-  await writeSshConfig(
+  writeSshConfig(
     sshConfig(),
     vms.map((vm) => ({ ...sshTarget(vm), name: vm.host })),
   )

@@ -56,8 +56,11 @@ function openLock(path: string): number {
 
 const holder = (path: string): string => readFileSync(path, 'utf8') || 'another task'
 
-/** flock(1) locks the open file that it inherits, which is ours: the lock outlives that process. */
-async function flock(fd: number, flags: string[]): Promise<boolean> {
+/**
+ * flock(1) locks the open file that it inherits, which is ours: the lock outlives that process.
+ * @returns whether it was had, within what the flags say
+ */
+export async function flock(fd: number, flags: string[]): Promise<boolean> {
   const child = spawn('flock', ['--conflict-exit-code', '75', ...flags, '3'], {
     stdio: ['ignore', 'ignore', 'inherit', fd],
   })

@@ -1,6 +1,6 @@
-import { rename, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { Failure } from './failure.ts'
+import { writeFile } from './write-file.ts'
 
 export interface SshConfigHost {
   name: string
@@ -17,15 +17,15 @@ export interface SshConfigHost {
  * and nothing from the user's own configuration.
  * @throws Failure when a path cannot be written in an ssh_config
  */
-export async function writeSshConfig(path: string, hosts: SshConfigHost[]): Promise<void> {
+export function writeSshConfig(path: string, hosts: SshConfigHost[]): void {
   const knownHosts = join(dirname(path), 'known_hosts')
   const entries = hosts.flatMap((host) => [
     sshConfigEntry(host.name, host, knownHosts),
     sshConfigEntry(`${host.name}-root`, { ...host, user: 'root' }, knownHosts),
   ])
   const pins = hosts.map(({ name, hostKey }) => `${name} ${hostKey.trim()}\n`)
-  await replaceFile(knownHosts, pins.join(''))
-  await replaceFile(path, entries.join('\n'))
+  writeFile(knownHosts, pins.join(''), { mode: 0o600, over: 'any' })
+  writeFile(path, entries.join('\n'), { mode: 0o600, over: 'any' })
 }
 
 const sshConfigEntry = (alias: string, host: SshConfigHost, knownHosts: string): string =>
@@ -54,10 +54,4 @@ function configPath(path: string): string {
     })
   }
   return `"${path.replaceAll('%', '%%').replace(/["\\]/g, '\\$&')}"`
-}
-
-async function replaceFile(path: string, text: string): Promise<void> {
-  const fresh = `${path}.${process.pid}.new`
-  await writeFile(fresh, text, { mode: 0o600 })
-  await rename(fresh, path)
 }

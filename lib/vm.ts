@@ -1,19 +1,12 @@
 import { randomUUID } from 'node:crypto'
-import {
-  existsSync,
-  lstatSync,
-  readFileSync,
-  readdirSync,
-  renameSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs'
+import { existsSync, lstatSync, readFileSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { privateDirectory } from './directory.ts'
 import { Failure } from './failure.ts'
 import { lock, type Lock } from './lock.ts'
 import { alive, processesOf, type Identity } from './process.ts'
 import { labHome, runtimeDir, socketDir, type GuestKind } from './settings.ts'
+import { writeFile } from './write-file.ts'
 
 /** What is recorded of a VM, in `vm.json`; written whole, by rename. */
 export interface Vm {
@@ -161,17 +154,9 @@ export function readJson<T>(path: string): T | undefined {
   }
 }
 
-/** Written beside and renamed over, so that a reader never sees half a record. */
-export function writeJson(path: string, value: unknown): void {
-  const beside = `${path}.${process.pid}.tmp`
-  try {
-    writeFileSync(beside, `${JSON.stringify(value, null, 2)}\n`, { mode: 0o600, flag: 'wx' })
-    renameSync(beside, path)
-  } catch (cause) {
-    rmSync(beside, { force: true })
-    throw new Failure(`Cannot write \`${path}\`: ${(cause as Error).message}`, { cause })
-  }
-}
+/** Writes a record whole or not at all. */
+export const writeJson = (path: string, value: unknown): void =>
+  writeFile(path, `${JSON.stringify(value, null, 2)}\n`, { mode: 0o600, over: 'any' })
 
 const damaged = (path: string, host: string): Failure =>
   new Failure(`Cannot read \`${path}\`: it is not a record of the lab`, {

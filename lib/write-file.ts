@@ -1,4 +1,3 @@
-import { spawn } from 'node:child_process'
 import {
   closeSync,
   constants,
@@ -17,6 +16,7 @@ import {
 } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { Failure, usage } from './failure.ts'
+import { flock } from './lock.ts'
 
 /** A file as it was read: what a later write compares with. */
 export interface FileSeen {
@@ -54,8 +54,8 @@ export function readRegular(path: string): FileSeen {
 export interface WriteOptions {
   /** Permission bits; those of the file replaced, else 0644. */
   mode?: number
-  /** The file as it was read; without it the path must not exist. */
-  over?: FileSeen
+  /** The file as it was read, or `any` for a file of the lab's own; else the path must not exist. */
+  over?: FileSeen | 'any'
 }
 
 /**
@@ -68,7 +68,7 @@ export function writeFile(
   content: string | Buffer,
   options: WriteOptions = {},
 ): void {
-  const { over } = options
+  const over = options.over === 'any' ? undefined : options.over
   removeDrafts(path)
   const draft = draftOf(path, process.pid)
   const fd = open(draft, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 'write', 0o600)
@@ -82,7 +82,8 @@ export function writeFile(
     } finally {
       closeSync(fd)
     }
-    if (over ? !unchanged(over) : lstatSync(path, { throwIfNoEntry: false })) {
+    const exists = lstatSync(path, { throwIfNoEntry: false }) !== undefined
+    if (options.over !== 'any' && (over ? !unchanged(over) : exists)) {
       throw new Failure(
         `Cannot write \`${path}\`: ${over ? 'it changed meanwhile' : 'it exists'}`,
         {
@@ -106,7 +107,9 @@ function removeDrafts(path: string): void {
   for (const entry of readdirSync(dirname(path))) {
     const pid = Number(/\.(\d+)\.new$/.exec(entry)?.[1])
     const draft = draftOf(path, pid)
-    if (basename(draft) === entry && !existsSync(`/proc/${pid}`)) rmSync(draft, { force: true })
+    // this process has none open, so one with its number is of another that had it before
+    const over = pid === process.pid || !existsSync(`/proc/${pid}`)
+    if (basename(draft) === entry && over) rmSync(draft, { force: true })
   }
 }
 
@@ -151,7 +154,7 @@ export async function withDirectory<T>(
 ): Promise<T> {
   const fd = open(directory, constants.O_RDONLY | constants.O_DIRECTORY, 'open')
   try {
-    if (!(await flocked(fd, seconds))) {
+    if (!(await flock(fd, ['--timeout', String(seconds)]))) {
       throw new Failure(
         `Cannot write in \`${directory}\`: another task has been at it for ${seconds} s`,
       )
@@ -160,17 +163,4 @@ export async function withDirectory<T>(
   } finally {
     closeSync(fd)
   }
-}
-
-/** flock(1) locks the open file that it inherits, which stays open here when it has ended. */
-async function flocked(fd: number, seconds: number): Promise<boolean> {
-  const child = spawn('flock', ['--timeout', String(seconds), '3'], {
-    stdio: ['ignore', 'ignore', 'inherit', fd],
-  })
-  const code = await new Promise<number | null>((resolve, reject) => {
-    child.on('error', reject).on('exit', resolve)
-  }).catch((cause: unknown) => {
-    throw new Failure('Cannot lock: flock is not installed', { hint: 'just doctor', cause })
-  })
-  return code === 0
 }

@@ -1,8 +1,8 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
-import type { Edit } from '../lib/flake-edit.ts'
-import type { Marked } from '../lib/git-index.ts'
-import type { Asked } from '../lib/nix-check.ts'
+import type { Edit } from '../lib/flake/edit.ts'
+import type { Marked } from '../lib/flake/git-index.ts'
+import type { Asked } from '../lib/flake/check.ts'
 import { main, type Args } from '../lib/task.ts'
 
 export const name = 'add-to-flake'
@@ -60,7 +60,7 @@ export async function run(args: Args): Promise<void> {
 
 async function add(flake: string, host: string, args: Args): Promise<Report> {
   const { readRegular } = await import('../lib/write-file.ts')
-  const { addHost } = await import('../lib/flake-edit.ts')
+  const { addHost } = await import('../lib/flake/edit.ts')
   readRegular(join(flake, 'flake.nix'))
   const addition = await addHost(flake, host, args['like'])
   const { outcome, file, line } = addition
@@ -80,7 +80,7 @@ async function add(flake: string, host: string, args: Args): Promise<Report> {
 
 /** Has nix look at the edit, and writes it if nothing speaks against it. */
 async function write(flake: string, host: string, edit: Edit, dryRun: boolean) {
-  const { parses, evaluates } = await import('../lib/nix-check.ts')
+  const { parses, evaluates } = await import('../lib/flake/check.ts')
   const { readRegular, writeFile } = await import('../lib/write-file.ts')
   const parsed = await parses(flake, edit)
   const evaluated = parsed.asked ? await evaluates(flake, edit, host) : parsed
@@ -91,7 +91,7 @@ async function write(flake: string, host: string, edit: Edit, dryRun: boolean) {
 
 /** Tells git of those files that are there, and says which are not. */
 async function mark(flake: string, paths: string[], dryRun: boolean): Promise<Marked> {
-  const { intendToAdd } = await import('../lib/git-index.ts')
+  const { intendToAdd } = await import('../lib/flake/git-index.ts')
   const { marked, notes } = await intendToAdd(
     flake,
     paths.filter((path) => existsSync(path)),

@@ -33,7 +33,7 @@ export async function run(args: Args): Promise<void> {
     await stop()
     rmSync(dir, { recursive: true, force: true })
     held.release()
-    await writeSshConfigOfAll()
+    writeSshConfigOfAll()
     console.log(`Deleted ${host}`)
   }
 }

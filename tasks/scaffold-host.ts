@@ -1,5 +1,5 @@
 import { join } from 'node:path'
-import { usual, type HostChoices } from '../lib/host-shape.ts'
+import { usual, type HostChoices } from '../lib/scaffold/shape.ts'
 import { main, type Args } from '../lib/task.ts'
 
 export const name = 'scaffold-host'
@@ -53,10 +53,10 @@ interface Report {
 
 export async function run(args: Args): Promise<void> {
   const { flakeDirectory } = await import('../lib/flake-directory.ts')
-  const { hostChoices } = await import('../lib/host-choices.ts')
-  const { hostDirectory, writeHost } = await import('../lib/host-directory.ts')
-  const { hostFiles } = await import('../lib/host-template.ts')
-  const { intendToAdd } = await import('../lib/git-index.ts')
+  const { hostChoices } = await import('../lib/scaffold/choices.ts')
+  const { hostDirectory, writeHost } = await import('../lib/scaffold/directory.ts')
+  const { hostFiles } = await import('../lib/scaffold/template.ts')
+  const { intendToAdd } = await import('../lib/flake/git-index.ts')
   const { withDirectory } = await import('../lib/write-file.ts')
   const choices = await hostChoices({
     name: args['name'],

@@ -48,7 +48,7 @@ const effective = (path: string, alias: string): Map<string, string> => {
 test('names each host and its root, with the pinned key and nothing else', async () => {
   const dir = directory('plain')
   const path = join(dir, 'ssh_config')
-  await writeSshConfig(path, [host('sorrow', dir), { ...host('torment', dir), port: 2223 }])
+  writeSshConfig(path, [host('sorrow', dir), { ...host('torment', dir), port: 2223 }])
   const sorrow = effective(path, 'sorrow')
   expect(Object.fromEntries(sorrow)).toMatchObject({
     hostname: '127.0.0.1',
@@ -73,21 +73,21 @@ test('names each host and its root, with the pinned key and nothing else', async
 test('replaces what was there, and nobody else can read it', async () => {
   const dir = directory('again')
   const path = join(dir, 'ssh_config')
-  await writeSshConfig(path, [host('sorrow', dir), host('torment', dir)])
-  await writeSshConfig(path, [host('torment', dir)])
+  writeSshConfig(path, [host('sorrow', dir), host('torment', dir)])
+  writeSshConfig(path, [host('torment', dir)])
   expect(readFileSync(path, 'utf8')).not.toContain('sorrow')
   expect(readFileSync(join(dir, 'known_hosts'), 'utf8')).not.toContain('sorrow')
   expect(readdirSync(dir).toSorted()).toEqual(['known_hosts', 'ssh_config'])
   expect(statSync(path).mode & 0o777).toBe(0o600)
 })
 
-test('refuses a path that an ssh_config cannot hold, and leaves the files as they were', async () => {
+test('refuses a path that an ssh_config cannot hold, and leaves the files as they were', () => {
   const dir = directory('bad')
   const path = join(dir, 'ssh_config')
-  await writeSshConfig(path, [host('sorrow', dir)])
+  writeSshConfig(path, [host('sorrow', dir)])
   const before = readFileSync(path, 'utf8')
   for (const name of ['${HOME}', 'line\nbreak']) {
-    await expect(writeSshConfig(path, [host('torment', join(dir, name))])).rejects.toThrow(
+    expect(() => writeSshConfig(path, [host('torment', join(dir, name))])).toThrow(
       'Cannot write an ssh_config: it has no way to spell the path',
     )
   }
@@ -107,7 +107,7 @@ describe.skipIf(noSshd)('ssh itself', () => {
 
   test('logs in with it, from a directory with every odd character in its name', async () => {
     const path = join(dir, 'ssh_config')
-    await writeSshConfig(path, [{ ...server.target, name: 'sorrow', keyPath: join(dir, 'id') }])
+    writeSshConfig(path, [{ ...server.target, name: 'sorrow', keyPath: join(dir, 'id') }])
     expect(execFileSync('ssh', ['-F', path, 'sorrow', 'echo in'], { encoding: 'utf8' })).toBe(
       'in\n',
     )
@@ -117,7 +117,7 @@ describe.skipIf(noSshd)('ssh itself', () => {
     const path = join(dir, 'ssh_config')
     keygen(join(server.dir, 'other'))
     const hostKey = readFileSync(join(server.dir, 'other.pub'), 'utf8')
-    await writeSshConfig(path, [{ ...server.target, name: 'sorrow', hostKey }])
+    writeSshConfig(path, [{ ...server.target, name: 'sorrow', hostKey }])
     expect(() => execFileSync('ssh', ['-F', path, 'sorrow', 'echo in'], { stdio: 'pipe' })).toThrow(
       /Host key verification failed/,
     )

@@ -12,10 +12,10 @@ import {
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, relative, sep } from 'node:path'
-import { Failure } from './failure.ts'
-import type { Edit } from './flake-edit.ts'
-import { nixString } from './nix-syntax.ts'
-import { run } from './run.ts'
+import { Failure } from '../failure.ts'
+import type { Edit } from './edit.ts'
+import { nixString } from './syntax.ts'
+import { run } from '../run.ts'
 
 /** Whether nix looked at an edit and found nothing wrong; if it did not look, why. */
 export type Asked = { asked: true } | { asked: false; why: string }

@@ -1,5 +1,5 @@
-import { Failure } from './failure.ts'
-import { run } from './run.ts'
+import { Failure } from '../failure.ts'
+import { run } from '../run.ts'
 
 export interface Marked {
   /** Files that git was told of, from the directory on. */

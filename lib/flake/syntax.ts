@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import type { Node, Parser, Tree } from 'web-tree-sitter'
-import { usage } from './failure.ts'
+import { usage } from '../failure.ts'
 
 export type { Node } from 'web-tree-sitter'
 

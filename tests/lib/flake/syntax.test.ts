@@ -13,7 +13,7 @@ import {
   nixString,
   sourceOf,
   staticText,
-} from '../../lib/nix-syntax.ts'
+} from '../../../lib/flake/syntax.ts'
 
 let scratch: string
 beforeAll(() => (scratch = mkdtempSync(join(tmpdir(), 'nix-syntax-'))))

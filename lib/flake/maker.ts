@@ -1,5 +1,5 @@
-import { nixString, parts, type Node } from './nix-syntax.ts'
-import type { Scope } from './nix-value.ts'
+import { nixString, parts, type Node } from './syntax.ts'
+import type { Scope } from './value.ts'
 
 /** The call of `mkHost` or the like, if one such function is in scope and wants but a host's name. */
 export function hostMaker(scope: Scope, name: string): string | undefined {

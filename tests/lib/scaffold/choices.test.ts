@@ -1,8 +1,8 @@
 import { spawnSync } from 'node:child_process'
 import { describe, expect, test } from 'vitest'
-import { Failure } from '../../lib/failure.ts'
-import { hostChoices, namesIn } from '../../lib/host-choices.ts'
-import { usual } from '../../lib/host-shape.ts'
+import { Failure } from '../../../lib/failure.ts'
+import { hostChoices, namesIn } from '../../../lib/scaffold/choices.ts'
+import { usual } from '../../../lib/scaffold/shape.ts'
 
 const { user, layout, device, schedule } = usual
 const given = {

@@ -3,10 +3,10 @@ import { cpSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync }
 import { tmpdir } from 'node:os'
 import { join, relative } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { Failure } from '../../lib/failure.ts'
-import { addHost, type Edit } from '../../lib/flake-edit.ts'
-import { project } from '../../lib/settings.ts'
-import { discoveries, edits, refusals, type ExpectedEdit } from '../flakes/expected.ts'
+import { Failure } from '../../../lib/failure.ts'
+import { addHost, type Edit } from '../../../lib/flake/edit.ts'
+import { project } from '../../../lib/settings.ts'
+import { discoveries, edits, refusals, type ExpectedEdit } from '../../flakes/expected.ts'
 
 const corpus = join(project, 'tests/flakes')
 const fileOf = ({ file }: ExpectedEdit): string => file ?? 'flake.nix'

@@ -1,11 +1,11 @@
 import { dirname, join, relative, resolve } from 'node:path'
-import { Failure, usage } from './failure.ts'
-import { flakeHosts, placeOf, refusal } from './flake-hosts.ts'
-import { copyBehind, hostEntry, intoEmpty, model, type HostEntry } from './host-entry.ts'
-import { hostMaker } from './host-maker.ts'
-import { attributeName, firstError, leaves, lineOf, nixReader, nixString } from './nix-syntax.ts'
-import { sourceOf, type Node, type NixSource } from './nix-syntax.ts'
-import type { SetValue } from './nix-value.ts'
+import { Failure, usage } from '../failure.ts'
+import { flakeHosts, placeOf, refusal } from './hosts.ts'
+import { copyBehind, hostEntry, intoEmpty, model, type HostEntry } from './entry.ts'
+import { hostMaker } from './maker.ts'
+import { attributeName, firstError, leaves, lineOf, nixReader, nixString } from './syntax.ts'
+import { sourceOf, type Node, type NixSource } from './syntax.ts'
+import type { SetValue } from './value.ts'
 
 /** What adding a host to a flake comes to. Lines count from 1; `file` is absolute. */
 export type Addition =

@@ -1,8 +1,8 @@
 import { existsSync, statSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
-import { Failure } from './failure.ts'
-import { call, library } from './nix-library.ts'
-import { firstError, parts, pieceText, sourceOf, staticText, type Node } from './nix-syntax.ts'
+import { Failure } from '../failure.ts'
+import { call, library } from './library.ts'
+import { firstError, parts, pieceText, sourceOf, staticText, type Node } from './syntax.ts'
 import {
   abridged,
   asText,
@@ -12,9 +12,9 @@ import {
   lazy,
   merge,
   other,
-} from './nix-value.ts'
-import { hasNames, isListed, opaque, outside, unknown } from './nix-value.ts'
-import type { Place, Scope, SetValue, TextValue, Thunk, Unknown, Value } from './nix-value.ts'
+} from './value.ts'
+import { hasNames, isListed, opaque, outside, unknown } from './value.ts'
+import type { Place, Scope, SetValue, TextValue, Thunk, Unknown, Value } from './value.ts'
 
 /** A recursive function over what is unknown has no end of its own. */
 const deepest = 500

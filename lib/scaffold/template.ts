@@ -1,5 +1,5 @@
-import { usual, type HostChoices } from './host-shape.ts'
-import { nixString } from './nix-syntax.ts'
+import { usual, type HostChoices } from './shape.ts'
+import { nixString } from '../flake/syntax.ts'
 
 /** Units without which nobody can reach the host: an upgrade that loses them must come back. */
 const waysIn: Record<string, string> = { openssh: 'sshd.service', tailscale: 'tailscaled.service' }

@@ -1,4 +1,4 @@
-import type { Node } from './nix-syntax.ts'
+import type { Node } from './syntax.ts'
 
 /**
  * What Nix expressions evaluate to, as far as their source shows it. Flake inputs, and whatever

@@ -1,10 +1,10 @@
-import { type Failure, usage } from './failure.ts'
-import { call } from './nix-library.ts'
-import { attributeName, firstError, lineOf, sourceOf } from './nix-syntax.ts'
-import type { Node, ReadNix } from './nix-syntax.ts'
-import { evaluate } from './nix-trace.ts'
-import { argument, attribute, unknown } from './nix-value.ts'
-import type { SetValue, Unknown, Value } from './nix-value.ts'
+import { type Failure, usage } from '../failure.ts'
+import { call } from './library.ts'
+import { attributeName, firstError, lineOf, sourceOf } from './syntax.ts'
+import type { Node, ReadNix } from './syntax.ts'
+import { evaluate } from './trace.ts'
+import { argument, attribute, unknown } from './value.ts'
+import type { SetValue, Unknown, Value } from './value.ts'
 
 /**
  * What a flake's `nixosConfigurations` evaluates to, as far as its source shows it.

@@ -6,8 +6,8 @@ import {
   sourceOf,
   staticText,
   type Node,
-} from './nix-syntax.ts'
-import type { Attr } from './nix-value.ts'
+} from './syntax.ts'
+import type { Attr } from './value.ts'
 
 /** A host as the source writes it: a binding of a set, or an element of a list. */
 export interface HostEntry {

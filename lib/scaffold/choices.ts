@@ -1,10 +1,10 @@
 import { join } from 'node:path'
-import { oneLine, usage } from './failure.ts'
-import { hostName } from './host-name.ts'
-import type { HostChoices } from './host-shape.ts'
-import { nixReader, parts, staticText } from './nix-syntax.ts'
-import { run } from './run.ts'
-import { project } from './settings.ts'
+import { oneLine, usage } from '../failure.ts'
+import { hostName } from '../host-name.ts'
+import type { HostChoices } from './shape.ts'
+import { nixReader, parts, staticText } from '../flake/syntax.ts'
+import { run } from '../run.ts'
+import { project } from '../settings.ts'
 
 /** Choices as a person gave them; services are of one list, with commas or not. */
 export type GivenChoices = Omit<HostChoices, 'cli' | 'networking'> & { services: string[] }

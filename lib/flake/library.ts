@@ -1,4 +1,4 @@
-import type { Node } from './nix-syntax.ts'
+import type { Node } from './syntax.ts'
 import {
   abridged,
   argument,
@@ -9,9 +9,9 @@ import {
   gapsOf,
   ifListed,
   isListed,
-} from './nix-value.ts'
-import { lazy, merge, opaque, other, outside, unknown } from './nix-value.ts'
-import type { Attr, Call, ListValue, Place, SetValue, Thunk, Value } from './nix-value.ts'
+} from './value.ts'
+import { lazy, merge, opaque, other, outside, unknown } from './value.ts'
+import type { Attr, Call, ListValue, Place, SetValue, Thunk, Value } from './value.ts'
 
 /** What a function gives for an argument. */
 export function call(value: Value, given: Thunk, at: Node): Value {

@@ -10,7 +10,7 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { dirname, join } from 'node:path'
-import { Failure, usage } from './failure.ts'
+import { Failure, usage } from '../failure.ts'
 
 /**
  * The directory of a host, if files may be written there.
