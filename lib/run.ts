@@ -60,14 +60,13 @@ export async function run(command: string, args: string[], options: RunOptions =
     return { stdout: done.stdout, stderr: done.stderr, code }
   }
   if (options.signal?.aborted) throw options.signal.reason
-  const why =
-    late
-      ? `took longer than its limit of ${seconds} s`
-      : done.signal
-        ? `was killed by ${done.signal}`
-        : code === 127
-          ? 'is not installed'
-          : `exited with ${code}`
+  const why = late
+    ? `took longer than its limit of ${seconds} s`
+    : done.signal
+      ? `was killed by ${done.signal}`
+      : code === 127
+        ? 'is not installed'
+        : `exited with ${code}`
   throw new Failure(`Command \`${[command, ...args.slice(0, 2)].join(' ')}\` ${why}`, {
     hint: options.hint ?? (code === 127 ? 'just doctor names the package' : undefined),
     evidence: lastLines(done.stderr || done.stdout),

@@ -15,9 +15,9 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { writeHost } from '../../lib/host-directory.ts'
-import { usual } from '../../lib/host-shape.ts'
-import { hostFiles } from '../../lib/host-template.ts'
+import { writeHost } from '../../lib/scaffold/directory.ts'
+import { usual } from '../../lib/scaffold/shape.ts'
+import { hostFiles } from '../../lib/scaffold/template.ts'
 import { project } from '../../lib/settings.ts'
 import { ended, startTask, type Ended } from './started.ts'
 
