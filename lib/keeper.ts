@@ -1,9 +1,11 @@
 /**
  * The small process that outlives the tasks: one per VM, started by `ensureKeeper` as
  * `keeper.ts <host> <uuid>`. A guest's reboot ends QEMU (`-no-reboot`); this starts it again on the
- * same disk and variables. Any other end of QEMU ends the keeper. Every QMP event is kept.
+ * same disk and variables. Any other end of QEMU ends the keeper. Every QMP event is kept. It also
+ * pulls the cables that faults say, and puts them back when their lease is over.
  */
 import { appendFileSync } from 'node:fs'
+import { keepCables } from './fault-cable.ts'
 import { gone } from './process.ts'
 import { startQemu } from './qemu.ts'
 import { qmp } from './qmp.ts'
@@ -27,6 +29,7 @@ for (;;) {
 /** Follows QEMU until it ends; the reason that it gave for its last shutdown. */
 async function watch(): Promise<string> {
   const monitor = await qmp(f.keeperQmp, { timeout: 10 })
+  keepCables(host, monitor, note)
   let reason = 'unknown'
   for await (const event of monitor.events) {
     note(event)
