@@ -1,11 +1,573 @@
 # shellcheck shell=bash
-# Dotfiles of this user in step with other hosts. So far this agent only looks and reports: it neither
-# commits, fetches, pushes nor applies. Settings come as CHEZMOI_* from the unit's wrapper.
+# Dotfiles of this user in step with other hosts: captures edits, made in $HOME or in chezmoi's source
+# (a colocated jj repository), commits them, rebases them onto the trunk, pushes and applies.
+#
+# Three rules stand above the rest:
+# - Text that was edited here and is not in a commit is never written over. chezmoi itself compares each
+#   target with what it last wrote, right before it writes, and leaves a changed one alone when nobody
+#   answers its question.
+# - A conflict is neither pushed nor applied, nor left in the source: a rebase is first tried on copies of
+#   the commits, so the source keeps this host's text and `chezmoi apply` by hand does no harm.
+# - A conflict is seen on both hosts. Only the host that pushed second meets it, so it publishes its side
+#   as the bookmark `conflict/<host>`, which every other host reads as it fetches.
+#
+# Settings come as CHEZMOI_* from the wrapper. Prints its phases and writes status.json.
 
-source=$(chezmoi source-path)
+branch=${CHEZMOI_BRANCH:-main}
+host=${CHEZMOI_HOST:-$(uname -n)}
+network_limit=${CHEZMOI_NETWORK_LIMIT:-60} # seconds for a fetch or a push
+limit=${CHEZMOI_LIMIT:-180}                # seconds for a command on local files
+apply_limit=${CHEZMOI_APPLY_LIMIT:-900}    # seconds; the user's own scripts run in it
+tries=12                                   # pushes that others may win before this host gives up
 
-if [[ ! -d $source ]]; then
-  echo "chezmoi-sync: skipped: No dotfiles at $source (remote ${CHEZMOI_REPO_URL:-not set}, branch $CHEZMOI_BRANCH)"
-else
-  echo "chezmoi-sync: skipped: This agent only reports so far (dotfiles at $source)"
-fi
+trunk=refs/remotes/origin/$branch # as git names it
+trunk_rev="\"$branch\"@origin"    # as jj names it
+mine=conflict/$host
+# a commit is not dropped because its remote bookmark is gone, and no file is too large to be kept
+jj=(jj --no-pager --color=never --config=git.abandon-unreachable-commits=false
+  --config=snapshot.max-new-file-size=0)
+
+started=$(date --iso-8601=seconds)
+phase=lock from='' to='' repository='' root=''
+captured=() applied=() kept=() conflicts=() # objects of JSON in `kept` and `conflicts`
+home_sides=()                               # "<source file> <base commit> <target>" of edits that conflict
+pushed='' broken='' edited_meanwhile=''
+
+main() {
+  take_lock
+  export GIT_TERMINAL_PROMPT=0 LC_ALL=C.UTF-8
+  enter clone
+  open_repository
+  refuse_unresolved
+  # what is edited while a round runs is left alone by it and taken in by the next
+  for _ in 1 2 3; do
+    kept=() conflicts=() home_sides=()
+    enter capture
+    capture
+    enter commit
+    commit
+    enter fetch
+    fetch || end_offline
+    integrate_and_push
+    enter publish
+    publish
+    enter apply
+    apply
+    if [[ -z $edited_meanwhile ]]; then break; fi
+  done
+  phase='done'
+  summary
+}
+
+# -- what is reported
+
+array() { jq -cn '$ARGS.positional' --args -- "$@"; }
+objects() { if (($#)); then printf '%s\n' "$@" | jq -cs .; else echo '[]'; fi; }
+
+write_status() { # <outcome or nothing> <reason>
+  local finished=''
+  [[ -z $1 ]] || finished=$(date --iso-8601=seconds)
+  jq -n --arg phase "$phase" --arg outcome "$1" --arg reason "$2" --arg host "$host" \
+    --arg branch "$branch" --arg from "$from" --arg to "$to" --arg source "$repository" \
+    --arg started "$started" --arg finished "$finished" \
+    --argjson captured "$(array "${captured[@]}")" --argjson applied "$(array "${applied[@]}")" \
+    --argjson kept "$(objects "${kept[@]}")" --argjson conflicts "$(objects "${conflicts[@]}")" \
+    'def known: if . == "" then null else . end;
+     { phase: $phase, outcome: $outcome | known, reason: $reason | known, host: $host,
+       source: $source | known, branch: $branch, from: $from | known, to: $to | known,
+       captured: $captured, applied: $applied, kept: $kept, conflicts: $conflicts,
+       started: $started, finished: $finished | known }' >"$state/status.json.new"
+  mv "$state/status.json.new" "$state/status.json"
+}
+
+enter() { # <phase>
+  phase=$1
+  echo "chezmoi-sync: phase: $phase"
+  write_status '' ''
+  if [[ -n ${CHEZMOI_PHASE_HOOK:-} ]]; then $CHEZMOI_PHASE_HOOK "$phase" 9>&-; fi
+}
+
+finish() { # <outcome> <reason>
+  write_status "$1" "$2"
+  echo "chezmoi-sync: $1${2:+: $2}" >&2
+  # in a subshell, as of `$(must …)`, all has to end, too
+  if ((BASH_SUBSHELL)); then kill -s USR1 $$; fi
+  case $1 in
+    synced | up-to-date | offline | skipped) exit 0 ;;
+    *) exit 1 ;;
+  esac
+}
+
+keep() { # <target> <reason>
+  kept+=("$(jq -cn --arg file "$1" --arg reason "$2" '{ file: $file, reason: $reason }')")
+}
+add_conflict() { # <host> <file...>
+  local whose=$1
+  shift
+  conflicts+=("$(jq -cn --arg host "$whose" '{ host: $host, files: $ARGS.positional }' --args -- "$@")")
+}
+
+own_conflicts() {
+  objects "${conflicts[@]}" | jq -r --arg host "$host" \
+    'map(select(.host == $host).files[]) | unique | join(", ")'
+}
+
+summary() {
+  local own
+  own=$(own_conflicts)
+  if [[ -n $own ]]; then finish conflict "Edited here and elsewhere: $own (see chezmoi-show-conflicts)"; fi
+  if [[ -n $broken ]]; then finish failed "$broken"; fi
+  if [[ -n $pushed || $from != "$to" || ${#captured[@]} -gt 0 || ${#applied[@]} -gt 0 ]]; then
+    finish synced ''
+  fi
+  finish up-to-date ''
+}
+
+end_offline() {
+  list_conflicts
+  if [[ -z $(own_conflicts) ]]; then
+    enter apply
+    apply
+  fi
+  finish offline "$(because fetch)"
+}
+
+# -- commands with a time limit; the last error is kept by name of the step
+
+within() { # <seconds> <step> <command...>
+  local seconds=$1 step=$2 code=0
+  shift 2
+  timeout --kill-after=5 "$seconds" "$@" </dev/null 2>"$work/$step" 9>&- || code=$?
+  if ((code == 124 || code == 137)); then echo "No end within $seconds s" >>"$work/$step"; fi
+  return "$code"
+}
+because() { # <step>
+  grep -vE '^(Hint:|Warning:|  |Caused by:)|^$' "$work/$1" | tail -n 1 || true
+}
+must() { # <what> <command...>
+  local what=$1
+  shift
+  within "$limit" must "$@" || finish failed "Cannot $what: $(because must)"
+}
+commit_of() { git rev-parse --verify --quiet "$1^{commit}" || true; }
+ancestor() { git merge-base --is-ancestor "$1" "$2" 2>/dev/null; }
+revisions() { must 'read the history' "${jj[@]}" log --no-graph --revisions "$1" -T 'commit_id ++ "\n"'; }
+operation() { must 'read the history' "${jj[@]}" operation log --no-graph --limit 1 -T 'id'; }
+
+# -- the steps
+
+take_lock() {
+  state=${CHEZMOI_STATE:-}
+  if [[ -z $state || ! -w $state ]]; then
+    state=${XDG_STATE_HOME:-$HOME/.local/state}/chezmoi-sync
+    mkdir -p "$state"
+  fi
+  work=$(mktemp -d)
+  trap 'rm -rf "$work"' EXIT
+  trap 'exit 1' USR1
+  # the kernel holds it, so a crash cannot leave it behind; commands are started without it
+  exec 9>>"$state/lock"
+  if ! flock --nonblock 9; then
+    echo "chezmoi-sync: locked: Another run has not ended yet (process $(cat "$state/lock.pid" 2>&1))"
+    exit 0
+  fi
+  echo $$ >"$state/lock.pid"
+  echo "chezmoi-sync: phase: lock"
+}
+
+# Leaves the directory of the repository in `repository` and chezmoi's root within it in `root`.
+open_repository() {
+  root=$(chezmoi source-path)
+  if [[ ! -d $root ]]; then
+    if [[ -z ${CHEZMOI_REPO_URL:-} ]]; then finish skipped "No dotfiles at $root, and no \`repoUrl\` to clone"; fi
+    mkdir -p "$(dirname "$root")"
+    rm -rf "$root.new"
+    # beside it and renamed, so that a clone that was cut off is not taken for the dotfiles
+    if ! within "$network_limit" clone "${jj[@]}" git clone --colocate "$CHEZMOI_REPO_URL" "$root.new"; then
+      finish offline "Cannot clone $CHEZMOI_REPO_URL: $(because clone)"
+    fi
+    mv "$root.new" "$root"
+    root=$(chezmoi source-path) # .chezmoiroot may move it
+  fi
+  repository=$(git -C "$root" rev-parse --show-toplevel 2>"$work/open") ||
+    finish failed "Cannot use $root: it is not a repository"
+  cd "$repository" || return
+  if [[ ! -d .jj ]]; then must "make $repository a jj repository" jj git init --colocate >/dev/null; fi
+
+  local url
+  url=$(git remote get-url origin 2>/dev/null || true)
+  if [[ -n ${CHEZMOI_REPO_URL:-} && $url != "$CHEZMOI_REPO_URL" ]]; then
+    local verb=set-url
+    [[ -n $url ]] || verb=add
+    must 'set the remote' "${jj[@]}" git remote "$verb" origin "$CHEZMOI_REPO_URL"
+  fi
+  if [[ -z $("${jj[@]}" config get user.email 2>/dev/null || true) ]]; then
+    jj+=(--config="user.name=${USER:-$(id -un)}" --config="user.email=${USER:-$(id -un)}@$host")
+  fi
+  from=$(commit_of "$trunk")
+  to=$from
+}
+
+# Someone who resolves a conflict in the source is not disturbed. Also takes the source's present text
+# into jj's history, so that nothing below can lose it.
+refuse_unresolved() {
+  # a run that was killed may leave it so; what the source holds is taken in first
+  within "$limit" stale "${jj[@]}" workspace update-stale >/dev/null || true
+  local open files
+  open=$(revisions 'conflicts() & ::@ & ~::remote_bookmarks()')
+  [[ -n $open ]] || return 0
+  mapfile -t files < <("${jj[@]}" resolve --list 2>/dev/null | sed -E 's/ {2,}[0-9]+-sided.*//')
+  add_conflict "$host" "${files[@]}"
+  finish conflict "The source has conflicts to resolve: ${files[*]:-in $(head -c 12 <<<"$open")}"
+}
+
+# Takes edits of targets in $HOME into the source, each as what it is relative to what chezmoi last wrote.
+capture() {
+  local line
+  if ! within "$limit" status chezmoi status --no-tty --exclude=scripts,externals >"$work/targets"; then
+    # perhaps the trunk has the repair, so only what came from here is held back
+    broken="Cannot compare the targets with the source: $(because status)"
+    return
+  fi
+  while IFS= read -r line; do
+    case $line in
+      D*) keep "${line:3}" 'deleted here' ;;
+      [MA]*) capture_one "${line:3}" ;;
+    esac
+  done <"$work/targets"
+}
+
+capture_one() { # <target, relative to $HOME>
+  local target=$1 file=$HOME/$1 source last mode sum perm base
+  source=$(chezmoi source-path "$file" 2>/dev/null || true)
+  case ${source##*/} in
+    '') keep "$target" 'not a file of the source' && return ;;
+    *.tmpl) keep "$target" 'a template, edited here' && return ;;
+    create_* | modify_* | symlink_* | remove_*) keep "$target" 'not a plain file' && return ;;
+  esac
+  if [[ ! -f $file || -L $file || ! -f $source ]]; then keep "$target" 'not a plain file' && return; fi
+  must "read chezmoi's state" chezmoi state dump >"$work/state"
+  last=$(jq -r --arg key "$file" '.entryState[$key].contentsSHA256 // ""' "$work/state")
+  mode=$(jq -r --arg key "$file" '.entryState[$key].mode // 0' "$work/state")
+  if [[ -z $last ]]; then keep "$target" 'was here before the dotfiles' && return; fi
+
+  must "read $target" chezmoi dump --format=json "$file" >"$work/dump"
+  perm=$(jq -r '.[].perm // 0' "$work/dump")
+  if [[ $source == *.age || $source == *.asc ]]; then
+    must "read $target" chezmoi cat "$file" >"$work/theirs"
+  else
+    cp "$source" "$work/theirs"
+  fi
+  sum=$(sha256sum <"$work/theirs")
+  if [[ ${sum%% *} == "$last" && $perm == "$((mode & 0777))" ]]; then
+    # the source is as it was when this file was written
+    must "capture $target" chezmoi re-add --no-tty "$file"
+    captured+=("$target")
+    return
+  fi
+
+  # the source went on meanwhile, as the file was edited while a sync ran or the source by hand
+  cp "$file" "$work/ours"
+  base=$(commit_with "$(realpath --relative-to=. "$source")" "$last" "$work/base") || base=''
+  if [[ -n $base && $source != *.age && $source != *.asc && $(stat -c %a "$file") == "$(printf %o "$((mode & 0777))")" ]] &&
+    git merge-file --quiet -p "$work/ours" "$work/base" "$work/theirs" >"$work/merged"; then
+    cp "$work/merged" "$source.chezmoi-sync" && chmod --reference="$source" "$source.chezmoi-sync"
+    mv "$source.chezmoi-sync" "$source"
+    # now it is known, and chezmoi writes the merged text over exactly this one
+    must "capture $target" chezmoi state set --bucket=entryState --key="$file" \
+      --value="{\"type\":\"file\",\"mode\":$mode,\"contentsSHA256\":\"$(sha256sum <"$work/ours" | cut -d' ' -f1)\"}"
+    captured+=("$target")
+    return
+  fi
+  keep "$target" 'edited here and in the source'
+  add_conflict "$host" "$(realpath --relative-to=. "$source")"
+  if [[ -n $base ]]; then home_sides+=("$(realpath --relative-to=. "$source") $base $target"); fi
+}
+
+# Prints the newest commit in which <file> has the content with <sum>, which goes to <where>.
+commit_with() { # <file> <sum> <where>
+  local commit sum
+  while IFS= read -r commit; do
+    git show "$commit:$1" >"$3" 2>/dev/null || continue
+    sum=$(sha256sum <"$3")
+    if [[ ${sum%% *} == "$2" ]]; then echo "$commit" && return; fi
+  done < <(git log --max-count=200 --format=%H HEAD -- "$1")
+  return 1
+}
+
+working_copy() {
+  must 'read the source' "${jj[@]}" log --no-graph --revisions @ \
+    -T 'if(empty, "empty", if(description, "described", "bare"))'
+}
+
+commit() {
+  local now files
+  now=$(working_copy)
+  if [[ $now == empty || ${CHEZMOI_AUTO_COMMIT:-true} != true || -n $broken ]]; then return; fi
+  if [[ $now == described ]]; then
+    must 'commit' "${jj[@]}" new
+  else
+    files=$(must 'read the source' "${jj[@]}" diff --name-only --revisions @)
+    must 'commit' "${jj[@]}" commit --message "Dotfiles of $host: $(paste -sd ' ' <<<"$files")"
+  fi
+}
+
+fetch() {
+  if [[ -z $(git remote get-url origin 2>/dev/null || true) ]]; then
+    echo "The dotfiles have no remote: set \`repoUrl\`" >"$work/fetch"
+    return 1
+  fi
+  within "$network_limit" fetch "${jj[@]}" git fetch --remote origin || return 1
+  to=$(commit_of "$trunk")
+  if [[ -z $to ]]; then
+    local others
+    others=$(git for-each-ref --format='%(refname:lstrip=3)' refs/remotes/origin/ | paste -sd ' ')
+    if [[ -n $others ]]; then finish failed "The remote has no branch \`$branch\` (it has $others)"; fi
+  fi
+}
+
+integrate_and_push() {
+  local try before
+  for ((try = 1; try <= tries; try++)); do
+    enter rebase
+    refuse_rewritten
+    integrate
+    refuse_markers
+    if [[ ${CHEZMOI_AUTO_PUSH:-true} != true || -n $broken ]]; then return; fi
+    enter push
+    if push; then return; fi
+    sleep "0.$((RANDOM % 10))" # two that lost to a third do not meet again
+    before=$to
+    enter fetch
+    fetch || end_offline
+    if [[ $to == "$before" ]]; then finish failed "Cannot push: $(because push)"; fi
+  done
+  finish failed "Cannot push: others were first $tries times"
+}
+
+# A trunk that was rewritten dropped commits on purpose; a rebase onto it would bring them back.
+refuse_rewritten() {
+  local last
+  last=$(cat "$state/trunk" 2>/dev/null || true)
+  last=$(commit_of "${last:-${from:-none}}")
+  if [[ -n $last && -n $to ]] && ! ancestor "$last" "$to" && ancestor "$last" HEAD; then
+    finish diverged "The trunk was rewritten: ${last:0:12} is not in ${to:0:12}"
+  fi
+  if [[ -n $to ]]; then
+    echo "$to" >"$state/trunk.new"
+    mv "$state/trunk.new" "$state/trunk"
+  fi
+}
+
+# Puts this host's commits onto the trunk. When they conflict, all is as it was, and the run ends.
+integrate() {
+  local before
+  if [[ -z $to ]] || ancestor "$to" HEAD; then return; fi
+  if ancestor HEAD "$to" && [[ $(working_copy) == empty ]]; then
+    must 'take the trunk' "${jj[@]}" new "$trunk_rev"
+    return
+  fi
+  before=$(operation)
+  if try_rebase "$before"; then return; fi
+  restore "$before"
+  # One commit may conflict where all of them together do not, or be another host's, which stays as it is.
+  if try_merge "$before"; then return; fi
+  restore "$before"
+  list_conflicts
+  if [[ -z $(own_conflicts) ]]; then add_conflict "$host" "${unsound[@]}"; fi
+  enter publish
+  publish
+  phase='done'
+  summary
+}
+
+# Copies of the commits conflict as the commits would, and the source does not move meanwhile.
+try_rebase() { # <operation before>
+  within "$limit" rebase "${jj[@]}" duplicate "$trunk_rev..@" --onto "$trunk_rev" || return 1
+  sound "$1" || return 1
+  restore "$1"
+  within "$limit" rebase "${jj[@]}" rebase --branch @ --onto "$trunk_rev" || return 1
+  # the source may have been edited since
+  [[ -z $(revisions "conflicts() & $trunk_rev..@") ]]
+}
+
+try_merge() { # <operation before>
+  local merge
+  within "$limit" rebase "${jj[@]}" new --no-edit --message "Merge the trunk into dotfiles of $host" \
+    @- "$trunk_rev" || return 1
+  sound "$1" || return 1
+  merge=$(revisions "~at_operation($1, all())")
+  within "$limit" rebase "${jj[@]}" rebase --source @ --onto "$merge" || return 1
+  [[ -z $(revisions "conflicts() & $trunk_rev..@") ]]
+}
+
+restore() { must 'end a trial' "${jj[@]}" operation restore "$1"; }
+
+# Whether the commits made since an operation have no conflict and a source that chezmoi can read: it
+# refuses one where two hosts gave a file different attributes, which no line of text shows.
+sound() { # <operation>
+  local new="~at_operation($1, all())" head
+  unsound=()
+  head=$(revisions "conflicts() & $new")
+  if [[ -n $head ]]; then
+    mapfile -t unsound < <("${jj[@]}" resolve --list --revision "${head%%$'\n'*}" 2>/dev/null |
+      sed -E 's/ {2,}[0-9]+-sided.*//')
+    return 1
+  fi
+  head=$(revisions "heads($new)")
+  rm -rf "$work/tree"
+  mkdir "$work/tree"
+  git archive "${head%%$'\n'*}" | tar -x -C "$work/tree"
+  if ! within "$limit" managed chezmoi --source "$work/tree" managed >/dev/null; then
+    mapfile -t unsound < <(grep -oE "$work/tree/[^,)]+" "$work/managed" | sed "s|^$work/tree/||")
+    return 1
+  fi
+}
+
+# Markers that were left in a file read as text to jj, and would be pushed and applied.
+refuse_markers() {
+  local changed=() marked=() file
+  mapfile -t changed < <(git diff --name-only --no-renames --diff-filter=d "${to:-$(git hash-object -t tree /dev/null)}" HEAD)
+  for file in "${changed[@]}"; do
+    if has_markers "HEAD:$file" && ! has_markers "${to:-HEAD}:$file"; then marked+=("$file"); fi
+  done
+  ((${#marked[@]})) || return 0
+  add_conflict "$host" "${marked[@]}"
+  finish conflict "Conflict markers are left in ${marked[*]}"
+}
+has_markers() {
+  local text
+  text=$(git show "$1" 2>/dev/null | tr -d '\0') || return 1
+  grep -qE '^<{7,} ' <<<"$text" && grep -qE '^>{7,} ' <<<"$text"
+}
+
+push() {
+  local head
+  head=$(commit_of HEAD)
+  if [[ $head == "$to" || -z $head ]]; then return 0; fi
+  must 'move the bookmark' "${jj[@]}" bookmark set "$branch" --revision "$head" --allow-backwards
+  # a repository that git cloned does not follow its remote's branch yet
+  within "$limit" track "${jj[@]}" bookmark track "$branch@origin" || true
+  if within "$network_limit" push "${jj[@]}" git push --remote origin --bookmark "exact:$branch" \
+    --allow-empty-description; then
+    to=$(commit_of "$trunk")
+    pushed=$head
+    echo "$to" >"$state/trunk.new"
+    mv "$state/trunk.new" "$state/trunk"
+    return 0
+  fi
+  return 1
+}
+
+# -- conflicts, for people here and on other hosts
+
+# Names of files in which two commits conflict, a line each.
+conflicting() { # <commit> <commit>
+  git -c merge.renames=false merge-tree --write-tree --name-only --no-messages "$1" "$2" 2>/dev/null |
+    tail -n +2 || true
+}
+
+list_conflicts() {
+  local ref whose files
+  [[ -n $to ]] || return 0
+  if ! ancestor "$to" HEAD && ! ancestor HEAD "$to"; then
+    mapfile -t files < <(conflicting HEAD "$to")
+    ((!${#files[@]})) || add_conflict "$host" "${files[@]}"
+  fi
+  while IFS= read -r ref; do
+    whose=${ref#refs/remotes/origin/conflict/}
+    if [[ $whose == "$host" ]] || ancestor "$ref" "$to"; then continue; fi
+    mapfile -t files < <(conflicting "$ref" "$to")
+    if ((!${#files[@]})); then mapfile -t files < <(git diff --name-only "$to...$ref"); fi
+    add_conflict "$whose" "${files[@]}"
+  done < <(git for-each-ref --format='%(refname)' refs/remotes/origin/conflict/)
+}
+
+# Publishes this host's side of a conflict, or takes it back once there is none.
+publish() {
+  local own
+  if [[ -n $(own_conflicts) && ${#home_sides[@]} -eq 0 ]]; then
+    own=$(commit_of HEAD)
+  else
+    list_conflicts
+    own=''
+    if ((${#home_sides[@]})); then own=$(commit_of_home); fi
+  fi
+  if [[ ${CHEZMOI_AUTO_PUSH:-true} != true ]]; then return; fi
+  if [[ $own == "$(commit_of "refs/remotes/origin/$mine")" ]]; then return; fi
+  if [[ -n $own ]]; then
+    must 'name the conflict' "${jj[@]}" bookmark set "$mine" --revision "$own" --allow-backwards
+  else
+    within "$limit" bookmark "${jj[@]}" bookmark delete "exact:$mine" || true
+  fi
+  # the next run tries again
+  within "$network_limit" publish "${jj[@]}" git push --remote origin --bookmark "exact:$mine" \
+    --allow-empty-description || true
+}
+
+# A commit of the texts in $HOME that conflict with the source, on the commit that they were edited in.
+commit_of_home() {
+  local side file base target tree previous
+  export GIT_INDEX_FILE=$work/index
+  read -r _ base _ <<<"${home_sides[0]}"
+  git read-tree "$base"
+  for side in "${home_sides[@]}"; do
+    read -r file _ target <<<"$side"
+    git update-index --add --cacheinfo "100644,$(git hash-object -w "$HOME/$target"),$file"
+  done
+  tree=$(git write-tree)
+  unset GIT_INDEX_FILE
+  previous=$(commit_of "refs/remotes/origin/$mine")
+  if [[ -n $previous && $(git rev-parse "$previous^{tree}") == "$tree" ]]; then echo "$previous" && return; fi
+  local who=${USER:-$(id -un)} commit
+  commit=$(GIT_AUTHOR_NAME=$who GIT_AUTHOR_EMAIL=$who@$host GIT_COMMITTER_NAME=$who \
+    GIT_COMMITTER_EMAIL=$who@$host git commit-tree "$tree" -p "$base" -m "Home of $host, in conflict")
+  # jj learns of a commit by its branch
+  git update-ref "refs/heads/$mine" "$commit"
+  echo "$commit"
+}
+
+# -- the last step
+
+# Writes what the source holds to $HOME, but for what was edited there; that stays and is named in `kept`.
+apply() {
+  local line target
+  edited_meanwhile=''
+  if within "$limit" status chezmoi status --no-tty >"$work/before" && [[ ! -s $work/before ]]; then return; fi
+  keep_older_files
+  if ! within "$apply_limit" apply chezmoi apply --no-tty --keep-going >"$work/output"; then
+    # without an answer to its question whether to write over an edit, chezmoi ends with EOF
+    line=$(grep -vE ': EOF$' "$work/apply" | tail -n 1 || true)
+    if [[ -n $line ]]; then broken="Cannot apply: ${line#chezmoi: }"; fi
+  fi
+  sed -E 's/[^ ]+ has changed since chezmoi last wrote it \([^)]*\)\? ?//g' "$work/output"
+  within "$limit" status chezmoi status --no-tty --exclude=scripts >"$work/after" || true
+  while IFS= read -r line; do
+    target=${line:3}
+    if grep -qF -- "\"file\":$(jq -cn --arg file "$target" '$file')," <<<"${kept[*]}"; then continue; fi
+    keep "$target" 'edited here since'
+    edited_meanwhile=yes
+  done <"$work/after"
+  mapfile -t applied < <(
+    printf '%s\n' "${applied[@]}"
+    comm -23 <(cut -c 4- "$work/before" | sort) <(cut -c 4- "$work/after" | sort)
+  )
+  mapfile -t applied < <(printf '%s\n' "${applied[@]}" | sort -u | sed '/^$/d')
+}
+
+# chezmoi asks about files that changed since it wrote them, and writes over those that it never wrote.
+# So it is told that it saw nothing there.
+keep_older_files() {
+  local line file
+  grep -qE '^ [MD]' "$work/before" || return 0
+  must "read chezmoi's state" chezmoi state dump >"$work/state"
+  while IFS= read -r line; do
+    file=$HOME/${line:3}
+    if [[ $line != ' '[MD]* || ! -e $file || -d $file ]]; then continue; fi
+    if jq -e --arg key "$file" '.entryState | has($key)' "$work/state" >/dev/null; then continue; fi
+    must "keep $file" chezmoi state set --bucket=entryState --key="$file" --value='{"type":"remove"}'
+    keep "${line:3}" 'was here before the dotfiles'
+  done <"$work/before"
+}
+
+main

@@ -10,22 +10,36 @@ let
   inherit (lib) mkOption types;
   cfg = config.myModules.services.chezmoiSync;
 
-  agent = pkgs.writeShellApplication {
-    name = "chezmoi-sync";
-    runtimeInputs = [
-      pkgs.chezmoi
-      pkgs.coreutils
-      pkgs.git
-      pkgs.jujutsu
-    ];
-    runtimeEnv = {
-      CHEZMOI_REPO_URL = toString cfg.repoUrl;
-      CHEZMOI_BRANCH = cfg.branch;
-      CHEZMOI_AUTO_COMMIT = lib.boolToString cfg.autoCommit;
-      CHEZMOI_AUTO_PUSH = lib.boolToString cfg.autoPush;
+  # kept where the unit and the user's own runs find it alike
+  stateDirectory = "/var/lib/chezmoi-sync";
+
+  command =
+    name:
+    pkgs.writeShellApplication {
+      inherit name;
+      runtimeInputs = [
+        pkgs.chezmoi
+        pkgs.coreutils
+        pkgs.git
+        pkgs.gnugrep
+        pkgs.gnused
+        pkgs.gnutar
+        pkgs.jq
+        pkgs.jujutsu
+        pkgs.openssh
+        pkgs.util-linux
+      ];
+      runtimeEnv = {
+        CHEZMOI_REPO_URL = toString cfg.repoUrl;
+        CHEZMOI_BRANCH = cfg.branch;
+        CHEZMOI_HOST = config.networking.hostName;
+        CHEZMOI_AUTO_COMMIT = lib.boolToString cfg.autoCommit;
+        CHEZMOI_AUTO_PUSH = lib.boolToString cfg.autoPush;
+        CHEZMOI_STATE = stateDirectory;
+      };
+      text = builtins.readFile (../agents + "/${name}.sh");
     };
-    text = builtins.readFile ../agents/chezmoi-sync.sh;
-  };
+  agent = command "chezmoi-sync";
 in
 {
   options.myModules.services.chezmoiSync = {
@@ -65,8 +79,15 @@ in
   };
 
   config = lib.mkIf cfg.enable {
-    environment.systemPackages = [ agent ];
+    environment.systemPackages = [
+      agent
+      (command "chezmoi-status")
+      (command "chezmoi-show-conflicts")
+    ];
+    systemd.tmpfiles.rules = [ "d ${stateDirectory} 0755 ${cfg.user} - -" ];
 
+    # Neither an offline remote nor a conflict keeps a host from its upgrade: both are only ordered, and
+    # the failed unit of a conflict stays visible.
     systemd.services.chezmoi-pre-update = {
       description = "Synchronization of dotfiles before an upgrade";
       before = lib.optional cfg.syncBeforeUpdate "nix-local-upgrade.service";
@@ -76,6 +97,8 @@ in
         Type = "oneshot";
         User = cfg.user;
         ExecStart = lib.getExe agent;
+        # above the limits of its steps, for what they do not cover
+        TimeoutStartSec = "30min";
       };
     };
   };
