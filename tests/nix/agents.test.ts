@@ -29,7 +29,7 @@ const wrapped = `host: let
   c = (host.extendModules { modules = [ { myModules.services.chezmoiSync.enable = true; } ]; }).config;
   agents = builtins.filter (p: p ? text && p.meta.mainProgram or "" == p.name) c.environment.systemPackages;
 in builtins.listToAttrs (map (p: { inherit (p) name; value = builtins.unsafeDiscardStringContext p.text; }) agents)`
-const names = ['chezmoi-sync', 'golden-boot-validation', 'nix-local-upgrade', 'show-golden']
+const names = ['chezmoi-sync', 'chezmoi-status', 'chezmoi-show-conflicts', 'golden-boot-validation', 'nix-local-upgrade', 'show-golden']
 
 async function checkWrapped(scripts: Record<string, string>): Promise<void> {
   const directory = scratch()
