@@ -1,24 +1,193 @@
 # shellcheck shell=bash
-# Upgrade of this host from its repository. So far this agent only looks and reports: it changes nothing,
-# and its outcome is "skipped". Settings come as UPGRADE_* from the unit's wrapper.
+# shellcheck disable=SC2034,SC2154 # variables are shared by the parts of the program
+# Upgrade of this host: fetch, rebase, build, switch, validate; and back to how it was on failure.
+# Settings come as UPGRADE_* from the unit's wrapper. A step that takes too long is ended.
+#   nix-local-upgrade [--accept COMMIT]   takes this commit of the remote though its history was rewritten
 
-state=${STATE_DIRECTORY:-/var/lib/nix-local-upgrade}
-started=$(date --utc +%Y-%m-%dT%H:%M:%SZ)
+build_limit=14400
+switch_limit=900
+accepted=''
+deployed_commit='' deployed_remote='' deployed_toplevel=''
 
-# Written beside and renamed, so that a reader never sees half a status.
-report() { # report <outcome> <reason>
-  jq --null-input --arg outcome "$1" --arg reason "$2" --arg started "$started" \
-    --arg finished "$(date --utc +%Y-%m-%dT%H:%M:%SZ)" --arg mode "$UPGRADE_MODE" --arg host "$UPGRADE_HOST" \
-    --arg running "$(readlink /run/current-system || true)" \
-    '{phase: "start", outcome: $outcome, reason: $reason, host: $host, mode: $mode, running: $running,
-      started: $started, finished: $finished}' >"$state/status.json.new"
-  mv "$state/status.json.new" "$state/status.json"
-  echo "nix-local-upgrade: $1: $2"
+items() { jq --raw-output0 '.[]' <<<"$1"; } # items <JSON list of strings>: each with a NUL behind it
+
+take_lock() {
+  local who
+  exec 9>>/run/nix-local-upgrade.lock
+  if ! flock --nonblock 9; then
+    say "locked: $(cat /run/nix-local-upgrade.lock) is at work"
+    exit 0
+  fi
+  echo "nix-local-upgrade (pid $$, since $started)" >/run/nix-local-upgrade.lock
+  mkdir -p "$state" "$work"
+  # what a wrapper cannot foresee; the next run puts back what the transaction says
+  trap 'write_status failed "Ended unexpectedly in phase $phase"' EXIT
+  trap 'write_status failed "Ended by a signal in phase $phase"; trap - EXIT; exit 1' HUP INT TERM
+  look_around
+  if who=$(rebuild_at_work); then finish locked "Another switch is at work: $who"; fi
 }
 
-mkdir -p "$state"
-if [[ $UPGRADE_MODE == local && ! -d $UPGRADE_REPOSITORY ]]; then
-  report skipped "No repository at $UPGRADE_REPOSITORY"
-else
-  report skipped "This agent only reports so far"
-fi
+# How things are now, which a failure comes back to.
+look_around() {
+  from_profile=$(readlink "$profile" || true)
+  from_running=$(running)
+  if [[ -e $state/deployed ]]; then
+    read -r deployed_commit deployed_remote deployed_toplevel _ <"$state/deployed"
+  fi
+  from_commit=$deployed_commit
+}
+
+# An earlier run was killed, or the power went: puts back what it had changed.
+recover() {
+  [[ -s $state/transaction.json ]] || return 0
+  local name value
+  local -A was
+  while IFS='=' read -r name value; do was[$name]=$value; done < <(
+    jq --raw-output 'to_entries[] | "\(.key)=\(.value | gsub("\n"; " "))"' "$state/transaction.json"
+  )
+  say "recovering from a run that did not end, begun at ${was[started]:-unknown}"
+  if [[ -z ${was[stage]:-} ]]; then
+    notes+=("an earlier run did not end, and what it wrote down cannot be read")
+    rm -f "$state/transaction.json"
+    return
+  fi
+  # a program that was killed in the middle leaves git's lock behind
+  if [[ $UPGRADE_MODE == local ]]; then
+    find "$repository/.git/index.lock" -newer "$state/transaction.json" -delete 2>/dev/null || true
+  fi
+  stage=${was[stage]} before_op=${was[operation]} after_op=${was[operationAfter]}
+  candidate=${was[candidate]} remote_commit=${was[remote]} toplevel=${was[toplevel]} revision=${was[revision]}
+  failed_before=${was[failedUnits]// /$'\n'}
+  if [[ $candidate == "$deployed_commit" && $toplevel == "$deployed_toplevel" ]]; then
+    # it had held: only its end was cut off
+    stage=''
+  elif [[ ${was[bootId]} == "$(cat /proc/sys/kernel/random/boot_id)" ]]; then
+    from_profile=${was[profile]} from_running=${was[running]} boot_before=${was[boot]}
+    roll_back
+  elif [[ $stage == system ]] && runs "$toplevel"; then
+    # the new generation was booted, and came up: what is left of its upgrade is the validation
+    from_profile=${was[profile]} from_running=${was[running]} from_commit=${was[commit]} boot_before=${was[boot]}
+    say "the new generation was booted meanwhile"
+    conclude
+  else
+    recover_after_boot
+  fi
+  if [[ ${#not_restored[@]} -gt 0 ]]; then say "could not put back: ${not_restored[*]}"; fi
+  notes+=("an earlier run that did not end was put back")
+  rm -f "$state/transaction.json"
+  stage='' before_op='' after_op='' candidate='' remote_commit='' toplevel='' revision='' boot_before='' failed_before=''
+  look_around
+}
+
+# What boots is the boot loader's and the golden generation's to say: profile and entries follow it.
+recover_after_boot() {
+  local link now_running
+  now_running=$(running)
+  if [[ $stage == system && $(readlink --canonicalize "$profile") != "$now_running" ]]; then
+    for link in "$profile"-*-link; do
+      if [[ $(readlink --canonicalize "$link") == "$now_running" ]]; then
+        nix-env --profile "$profile" --switch-generation "$(number "$link")" || not_restored+=("profile")
+        timeout --kill-after=30 "$switch_limit" "$now_running/bin/switch-to-configuration" boot || not_restored+=("boot entries")
+      fi
+    done
+  fi
+  if [[ $UPGRADE_MODE == local ]]; then restore_repository; fi
+}
+
+run_hooks() {
+  local hook
+  while IFS= read -r -d '' hook; do
+    say "hook: $hook"
+    timeout --kill-after=10 600 bash -c "$hook" </dev/null 9>&- || stop failed "The hook \`$hook\` failed"
+  done < <(items "$UPGRADE_HOOKS")
+}
+
+# Dotfiles that do not come in step are no reason to keep an old system.
+sync_dotfiles() {
+  [[ -n $UPGRADE_DOTFILES ]] || return 0
+  timeout 300 systemctl start "$UPGRADE_DOTFILES" 9>&- || notes+=("$UPGRADE_DOTFILES failed")
+}
+
+# From a generation that runs to one that is kept, or back.
+conclude() {
+  local bad=() reason
+  enter validate
+  if ! validate; then
+    reason=$(printf '%s, ' "${bad[@]}" | sed 's/, $//')
+    case $UPGRADE_ON_FAILURE in
+      rollback)
+        remember_bad validation-failed "$reason"
+        stop validation-failed "$reason"
+        ;;
+      notify)
+        echo "<3>nix-local-upgrade: validation failed: $reason"
+        record_deployed
+        finish validation-failed "$reason; kept, as the host is set to notify"
+        ;;
+      ignore) notes+=("ignored: $reason") ;;
+    esac
+  fi
+  record_deployed
+  enter clean
+  clean
+  end upgraded "Runs ${candidate:0:12}"
+}
+
+record_deployed() {
+  echo "$candidate $remote_commit $toplevel $(now)" | keep "$state/deployed"
+  rm -f "$state/transaction.json"
+  stage=''
+}
+
+# Whether the revision that was fetched is the one that runs.
+is_deployed() {
+  [[ $candidate == "$deployed_commit" ]] && runs "$deployed_toplevel" &&
+    { [[ $UPGRADE_MODE == remote ]] || descends "$remote_commit" "$candidate"; }
+}
+
+end() { # end <outcome> <reason>
+  enter "done"
+  reboot_if_due
+  finish "$1" "$2"
+}
+
+main() {
+  while [[ $# -gt 0 ]]; do
+    case $1 in
+      --accept) accepted=${2:?--accept needs a commit}; shift 2 ;;
+      *) echo "nix-local-upgrade: Unknown argument \`$1\`" >&2; exit 2 ;;
+    esac
+  done
+  [[ $(id --user) == 0 ]] || { echo "nix-local-upgrade: Only root may upgrade this host" >&2; exit 1; }
+  enter lock
+  take_lock
+  enter recover
+  recover
+  enter hooks
+  run_hooks
+  enter dotfiles
+  sync_dotfiles
+  enter fetch
+  if [[ $UPGRADE_MODE == remote ]]; then fetch_remote; else fetch; fi
+  if is_deployed; then toplevel=$deployed_toplevel; end up-to-date "Runs ${candidate:0:12}"; fi
+  refuse_known_bad
+  enter rebase
+  if [[ $UPGRADE_MODE == local ]]; then
+    rebase
+    repo_git update-ref refs/nix-local-upgrade/candidate "$candidate"
+    flake="git+file://$repository?ref=refs/nix-local-upgrade/candidate&rev=$candidate"
+    builder=(as_user "$build_limit")
+  fi
+  if [[ $UPGRADE_BUILD_FIRST == true ]]; then
+    enter build
+    build
+    enter preflight
+    preflight
+  fi
+  enter switch
+  if [[ $UPGRADE_BUILD_FIRST != true ]]; then build; fi
+  switch
+  conclude
+}
+
+main "$@"

@@ -1,5 +1,5 @@
 # myModules.services.autoUpgrade: nix-local-upgrade.service and its timer, around the agent
-# ../agents/nix-local-upgrade.sh.
+# ../agents/nix-local-upgrade.sh, which has several parts.
 {
   config,
   lib,
@@ -10,20 +10,34 @@ let
   inherit (lib) mkOption types;
   cfg = config.myModules.services.autoUpgrade;
   sync = config.myModules.services.chezmoiSync or { };
+  loader = config.boot.loader;
   time = types.strMatching "([01][0-9]|2[0-3]):[0-5][0-9]";
 
   # A check that names a unit which this guest cannot have is not run and never counted as passed.
   unavailable = config.lab.unavailableUnits or { };
   reasons = check: lib.filter (unit: lib.hasInfix unit check) (lib.attrNames unavailable);
 
+  parts = [
+    "upgrade-status"
+    "upgrade-repository"
+    "upgrade-remote"
+    "upgrade-system"
+    "nix-local-upgrade"
+  ];
+
   agent = pkgs.writeShellApplication {
     name = "nix-local-upgrade";
     runtimeInputs = [
       pkgs.coreutils
+      pkgs.diffutils
+      pkgs.findutils
       pkgs.git
+      pkgs.gnugrep
+      pkgs.gnused
       pkgs.jq
       pkgs.jujutsu
       pkgs.nix
+      pkgs.openssh
       pkgs.systemd
       pkgs.util-linux
     ];
@@ -38,22 +52,37 @@ let
       UPGRADE_REPOSITORY = cfg.repository;
       UPGRADE_FLAKE_URL = toString cfg.flakeUrl;
       UPGRADE_BRANCH = cfg.branch;
+      UPGRADE_ATTRIBUTE = cfg.attribute;
+      UPGRADE_FETCH_TIMEOUT = toString cfg.fetchTimeout;
       UPGRADE_HOST = config.networking.hostName;
+      UPGRADE_DOTFILES = lib.optionalString (
+        sync.enable or false && sync.syncBeforeUpdate
+      ) "chezmoi-pre-update.service";
       UPGRADE_HOOKS = builtins.toJSON cfg.preUpdateHooks;
       UPGRADE_BUILD_FIRST = lib.boolToString cfg.buildBeforeSwitch;
       UPGRADE_CHECKS = builtins.toJSON (lib.filter (check: reasons check == [ ]) cfg.validationChecks);
       UPGRADE_CHECKS_NA = builtins.toJSON (
         lib.filter (check: reasons check != [ ]) cfg.validationChecks
       );
+      # seconds: for units that were started, and for checks to come true
+      UPGRADE_SETTLE = "3";
+      UPGRADE_PATIENCE = "20";
       UPGRADE_ON_FAILURE = cfg.onValidationFailure;
+      # where the boot loader keeps kernels
+      UPGRADE_BOOT =
+        if loader.systemd-boot.xbootldrMountPoint or null != null then
+          loader.systemd-boot.xbootldrMountPoint
+        else
+          loader.efi.efiSysMountPoint;
       UPGRADE_KEEP_GENERATIONS = toString cfg.keepGenerations;
       UPGRADE_KEEP_DAYS = toString cfg.keepDays;
       UPGRADE_ALLOW_REBOOT = lib.boolToString cfg.allowReboot;
       UPGRADE_REBOOT_WINDOW = lib.optionalString (
         cfg.rebootWindow != null
       ) "${cfg.rebootWindow.lower}-${cfg.rebootWindow.upper}";
-    };
-    text = builtins.readFile ../agents/nix-local-upgrade.sh;
+    }
+    // lib.optionalAttrs (cfg.phaseHook != null) { UPGRADE_PHASE_HOOK = cfg.phaseHook; };
+    text = lib.concatMapStrings (part: builtins.readFile (../agents + "/${part}.sh")) parts;
   };
 in
 {
@@ -90,6 +119,19 @@ in
       default = "main";
       description = "Branch (bookmark) that is deployed.";
     };
+    attribute = mkOption {
+      type = types.nonEmptyStr;
+      default = "${
+        if config ? lab then "labConfigurations" else "nixosConfigurations"
+      }.\"${config.networking.hostName}\".config.system.build.toplevel";
+      defaultText = lib.literalExpression ''"nixosConfigurations.''${hostName}.config.system.build.toplevel"'';
+      description = "Attribute of the flake that is this host's system.";
+    };
+    fetchTimeout = mkOption {
+      type = types.ints.positive;
+      default = 60;
+      description = "Seconds after which a remote that does not answer counts as unreachable.";
+    };
     schedule = mkOption {
       type = types.nonEmptyStr;
       default = "daily";
@@ -109,7 +151,13 @@ in
     buildBeforeSwitch = mkOption {
       type = types.bool;
       default = true;
-      description = "Whether to build the new system before anything is changed.";
+      description = "Whether to build, and to look for room on /boot, as steps of their own before the switch.";
+    };
+    phaseHook = mkOption {
+      type = types.nullOr types.nonEmptyStr;
+      default = null;
+      example = "notify-me";
+      description = "Shell command to run at each phase's start, with the phase's name as its last argument.";
     };
     validationChecks = mkOption {
       type = types.listOf types.nonEmptyStr;
@@ -173,12 +221,13 @@ in
 
     environment.systemPackages = [ agent ];
 
+    # a power cut after a build must not leave files that Nix takes for complete
+    nix.settings.fsync-store-paths = lib.mkDefault true;
+
     systemd.services.nix-local-upgrade = {
       description = "Upgrade of this host from its repository";
-      wants = [
-        "network-online.target"
-      ]
-      ++ lib.optional (sync.enable or false && sync.syncBeforeUpdate) "chezmoi-pre-update.service";
+      # the dotfiles are synchronized by the agent, once it has the lock and its hooks have run
+      wants = [ "network-online.target" ];
       after = [ "network-online.target" ];
       # the upgrade switches the system that it runs in, so a switch must leave it alone
       restartIfChanged = false;

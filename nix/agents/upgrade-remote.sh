@@ -1,0 +1,42 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2034,SC2154 # variables are shared by the parts of the program
+# Mode `remote`: the flake is somewhere else, and there is no repository of a user's.
+
+fetch_remote() {
+  local url=${UPGRADE_FLAKE_URL%%\?*} query='' mirror=$state/remote.git said code=0
+  if [[ $UPGRADE_FLAKE_URL == *\?* ]]; then query="&${UPGRADE_FLAKE_URL#*\?}"; fi
+  builder=(timeout --kill-after=10 "$build_limit")
+  if [[ $url != git+* ]]; then
+    fetch_flake
+    return
+  fi
+  # a mirror of its own, as only history tells whether a revision follows the last one
+  [[ -d $mirror ]] || git init --quiet --bare "$mirror"
+  said=$(GIT_TERMINAL_PROMPT=0 timeout --kill-after=10 "$UPGRADE_FETCH_TIMEOUT" git -C "$mirror" fetch --quiet --no-tags \
+    "${url#git+}" "+refs/heads/$UPGRADE_BRANCH:refs/heads/trunk" 2>&1) || code=$?
+  [[ $code == 0 ]] || fetch_failed "$code" "$said"
+  remote_commit=$(git -C "$mirror" rev-parse refs/heads/trunk)
+  if [[ -n $deployed_remote && $accepted != "$remote_commit" ]] &&
+    ! git -C "$mirror" merge-base --is-ancestor "$deployed_remote" "$remote_commit" 2>/dev/null; then
+    stop diverged "$UPGRADE_BRANCH was rewritten: ${remote_commit:0:12} does not descend from ${deployed_remote:0:12}, which this host had; \`nix-local-upgrade --accept $remote_commit\` takes it"
+  fi
+  candidate=$remote_commit revision=$remote_commit
+  flake="git+file://$mirror?ref=refs/heads/trunk&rev=$candidate$query"
+}
+
+# A flake without a history in reach: what is older than the last one is refused.
+fetch_flake() {
+  local metadata modified said code=0 url=$UPGRADE_FLAKE_URL
+  # a branch has a place of its own in such a URL
+  if [[ $url =~ ^(github|gitlab|sourcehut):[^/?]+/[^/?]+$ ]]; then url+=/$UPGRADE_BRANCH; fi
+  metadata=$(timeout --kill-after=10 "$UPGRADE_FETCH_TIMEOUT" nix --extra-experimental-features 'nix-command flakes' \
+    flake metadata --json --refresh "$url" 2>"$work/said") || code=$?
+  [[ $code == 0 ]] || fetch_failed "$code" "$(cat "$work/said")"
+  candidate=$(jq --raw-output '.revision // .locked.narHash' <<<"$metadata")
+  modified=$(jq --raw-output '.lastModified // 0' <<<"$metadata")
+  flake=$(jq --raw-output '.url' <<<"$metadata")
+  remote_commit=$modified revision=$candidate
+  if [[ $deployed_remote =~ ^[0-9]+$ && $modified -lt $deployed_remote && $accepted != "$candidate" ]]; then
+    stop diverged "${candidate:0:19} is older than what this host had; \`nix-local-upgrade --accept $candidate\` takes it"
+  fi
+}

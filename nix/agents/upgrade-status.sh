@@ -1,0 +1,112 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2034,SC2154 # variables are shared by the parts of the program
+# What the upgrade says and remembers. All of it lies in the state directory, where each file is complete
+# on the disk before it has its name:
+#   status.json       phase and outcome of the last run, or of the one at work
+#   transaction.json  how things were before a run's first change; gone when the run has ended
+#   deployed          `<commit> <commit of the remote> <toplevel> <time>` of the last upgrade that held
+#   known-bad         `<revision> <outcome> <time> <reason>` a line
+# Parts of one program, in the order of `parts` in ../modules/auto-upgrade.nix; nix-local-upgrade.sh is the last.
+
+state=${STATE_DIRECTORY:-/var/lib/nix-local-upgrade}
+work=/run/nix-local-upgrade
+started=$(date --utc +%Y-%m-%dT%H:%M:%SZ)
+phase=''
+# what has been changed so far and has to be put back on failure: nothing, `repository` or `system`
+stage=''
+candidate='' remote_commit='' toplevel='' revision=''
+from_commit='' from_profile='' from_running=''
+checks=''
+not_restored=()
+notes=()
+
+now() { date --utc +%Y-%m-%dT%H:%M:%SZ; }
+say() { echo "nix-local-upgrade: $1"; }
+
+quote() { # quote <text>: as a JSON string, in which other control characters are blanks
+  local text=$1
+  text=${text//\\/\\\\}
+  text=${text//\"/\\\"}
+  text=${text//$'\n'/\\n}
+  text=${text//[[:cntrl:]]/ }
+  printf '"%s"' "$text"
+}
+
+keep() { # keep <file>: standard input, on the disk before it has that name, so that no power cut halves it
+  cat >"$1.new"
+  sync "$1.new"
+  mv "$1.new" "$1"
+  sync "${1%/*}"
+}
+
+number() { # number <profile link>: 12 of /…/system-12-link, or null
+  local name=${1##*/system-}
+  if [[ $name =~ ^([0-9]+)-link$ ]]; then echo "${BASH_REMATCH[1]}"; else echo null; fi
+}
+
+end_state() { # end_state <commit> <toplevel> <profile link>
+  printf '{"commit":%s,"toplevel":%s,"generation":%s}' "$(quote "$1")" "$(quote "$2")" "$(number "$3")"
+}
+
+write_status() { # write_status [<outcome> <reason>]: without them the run is at work
+  local outcome=null reason='""' finished=null to=null restored='' part
+  if [[ $# -gt 0 ]]; then
+    outcome=$(quote "$1") reason=$(quote "$2") finished=$(quote "$(now)")
+  fi
+  if [[ -n $candidate ]]; then to=$(end_state "$candidate" "$toplevel" "$(readlink "$profile" || true)"); fi
+  for part in "${not_restored[@]}"; do restored+=${restored:+,}$(quote "$part"); done
+  # replacing a file by a rename brings its data to the disk; a new status is no reason to wait for it
+  printf '{"phase":"%s","outcome":%s,"reason":%s,"host":%s,"mode":"%s","from":%s,"to":%s,"notRestored":[%s],"checks":[%s],"started":"%s","finished":%s}\n' \
+    "$phase" "$outcome" "$reason" "$(quote "$UPGRADE_HOST")" "$UPGRADE_MODE" \
+    "$(end_state "$from_commit" "$from_running" "$from_profile")" "$to" "$restored" "$checks" "$started" "$finished" \
+    >"$state/status.json.new"
+  mv "$state/status.json.new" "$state/status.json"
+}
+
+enter() { # enter <phase>
+  phase=$1
+  say "phase: $phase"
+  # who does not hold the lock leaves the status to who does
+  if [[ $phase != lock ]]; then write_status; fi
+  if [[ -n ${UPGRADE_PHASE_HOOK:-} ]]; then
+    timeout 300 bash -c "$UPGRADE_PHASE_HOOK $phase" 9>&- || say "The phase hook failed in $phase"
+  fi
+}
+
+finish() { # finish <outcome> <reason>: the end of a run that holds the lock
+  local text=$2 note
+  for note in "${notes[@]}"; do text+="; $note"; done
+  if [[ ${#not_restored[@]} -gt 0 ]]; then
+    text+="; could not put back: $(printf '%s, ' "${not_restored[@]}" | sed 's/, $//')"
+  fi
+  # first the status, then the transaction: a run that is cut off in between is recovered once more
+  write_status "$1" "$text"
+  if [[ -n $stage ]]; then rm -f "$state/transaction.json"; fi
+  say "$1: $text"
+  trap - EXIT
+  case $1 in
+    upgraded | up-to-date | offline | locked | skipped-known-bad) exit 0 ;;
+    *) exit 1 ;;
+  esac
+}
+
+stop() { # stop <outcome> <reason>: puts back what was changed, and ends
+  local failed_in=$phase
+  if [[ -n $stage ]]; then
+    enter rollback
+    roll_back
+  fi
+  phase=$failed_in
+  finish "$1" "$2"
+}
+
+remember_bad() { # remember_bad <outcome> <reason>: not tried again until the remote moves
+  { tail -n 99 "$state/known-bad" 2>/dev/null || true; printf '%s %s %s %s\n' "$revision" "$1" "$(now)" "${2//$'\n'/ }"; } |
+    keep "$state/known-bad"
+}
+
+refuse_known_bad() {
+  local line
+  line=$(grep --max-count 1 "^$revision " "$state/known-bad" 2>/dev/null) || return 0
+  stop skipped-known-bad "Revision ${revision:0:12} is known to be bad (${line#* }); it is not tried again until the remote moves"
+}

@@ -1,0 +1,253 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2034,SC2154 # variables are shared by the parts of the program
+# Building a generation, running it, judging it, and going back.
+
+profile=/nix/var/nix/profiles/system
+switch_lock=/run/nixos/switch-to-configuration.lock
+golden=/nix/var/nix/gcroots/golden-generation
+# KiB that a build needs at the least, for what it writes and for Nix's database
+store_reserve=262144
+
+running() { readlink --canonicalize /run/current-system || true; }
+runs() { [[ -n $1 && $(running) == "$1" && $(readlink --canonicalize "$profile") == "$1" ]]; }
+free() { df --output=avail --block-size=1024 "$1" | tail -n 1; } # KiB
+efi_variable() {
+  tail --bytes +5 "/sys/firmware/efi/efivars/$1-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f" 2>/dev/null | tr --delete '\0'
+}
+failed_units() {
+  systemctl list-units --all --plain --no-legend --no-pager --state=failed,auto-restart 2>/dev/null |
+    cut -d ' ' -f 1 | sort
+}
+
+# Whoever switches without this agent: `nixos-rebuild` and its like.
+rebuild_at_work() { # prints who
+  local pid
+  [[ -e $switch_lock ]] || return 1
+  ! flock --nonblock "$switch_lock" true || return 1
+  pid=$(find /proc/[0-9]*/fd -maxdepth 1 -lname "$switch_lock" 2>/dev/null | cut -d / -f 3 | sort --numeric-sort | head -n 1)
+  if [[ -n $pid ]]; then echo "pid $pid, $(tr '\0' ' ' <"/proc/$pid/cmdline" | cut -c 1-120)"; else echo "unknown"; fi
+}
+
+# Writes down how things are before they are changed.
+begin() { # begin <stage>
+  stage=$1
+  local default oneshot
+  default=$(efi_variable LoaderEntryDefault || true) oneshot=$(efi_variable LoaderEntryOneShot || true)
+  boot_before=${boot_before:-"$default $oneshot"}
+  printf '{"stage":"%s","bootId":"%s","started":"%s","operation":"%s","operationAfter":"%s","commit":%s,"profile":"%s","running":"%s","boot":%s,"candidate":%s,"remote":"%s","toplevel":"%s","revision":"%s","failedUnits":%s}\n' \
+    "$stage" "$(cat /proc/sys/kernel/random/boot_id)" "$started" "$before_op" "$after_op" "$(quote "$from_commit")" \
+    "$from_profile" "$from_running" "$(quote "$boot_before")" "$(quote "$candidate")" "$remote_commit" "$toplevel" "$revision" \
+    "$(quote "${failed_before:-}")" |
+    keep "$state/transaction.json"
+}
+
+build() {
+  local reason missing code=0
+  [[ $(free /nix/store) -ge $store_reserve ]] ||
+    stop no-space "The store has $(($(free /nix/store) / 1024)) MiB free and $((store_reserve / 1024)) MiB are needed"
+  { "${builder[@]}" nix --extra-experimental-features 'nix-command flakes' build --no-link --print-out-paths "$flake#$UPGRADE_ATTRIBUTE" \
+    2>&1 >"$work/toplevel"; } | tee "$work/said" >&2 || code=$?
+  if [[ $code == 0 ]]; then
+    toplevel=$(tail -n 1 "$work/toplevel")
+    # from here on a garbage collection leaves it alone
+    nix-store --realise "$toplevel" --add-root "$state/candidate" >/dev/null || stop build-failed "The built system was taken away again"
+    write_status
+    judge_built
+    return
+  fi
+  reason=$(grep -E '^ *error:' "$work/said" | sed -n '$s/^ *error: *//p' || true)
+  reason=${reason:-$(tail -n 1 "$work/said")}
+  # what is no fault of the revision is tried again
+  if grep -q -i -E 'no space left on device|disk is full' "$work/said"; then stop no-space "The build ran out of space: $reason"; fi
+  if grep -q -i -E 'unable to download|could not resolve|cannot connect to|connection (timed out|refused|reset)|temporary failure' "$work/said"; then
+    stop offline "Cannot fetch what the build needs: $reason"
+  fi
+  if [[ $code -ge 124 ]]; then stop build-failed "The build was ended, or took longer than $build_limit s"; fi
+  missing=$(sed -n -E "s/.*path '[^']*(»|-source)\/([^']*)' does not exist.*/\2/p" "$work/said" | tail -n 1)
+  if [[ -n $missing ]]; then
+    reason="\`$missing\` is not in the commit"
+    if [[ -e ${repository:-}/$missing ]]; then reason+=": the file is there, but not tracked"; fi
+  fi
+  remember_bad build-failed "$reason"
+  stop build-failed "$reason"
+}
+
+# What was built may be what runs already, or what did not boot the last time.
+judge_built() {
+  if runs "$toplevel"; then
+    record_deployed
+    end up-to-date "${candidate:0:12} changes nothing of this host"
+  fi
+  if grep -q -s "^$toplevel " /var/lib/golden-generation/failed; then
+    remember_bad skipped-known-bad "It has failed its trial boot"
+    stop skipped-known-bad "$toplevel has failed its trial boot"
+  fi
+}
+
+# Whether the boot loader's partition takes kernel and initrd, before anything refers to them.
+preflight() {
+  local file real link need=1024 free
+  for file in kernel initrd; do
+    real=$(readlink --canonicalize-existing "$toplevel/$file") || continue
+    for link in "$profile"-*-link; do
+      if [[ $(readlink --canonicalize "$link/$file") == "$real" ]]; then continue 2; fi
+    done
+    need=$((need + $(stat --format %s "$real") / 1024 + 4))
+  done
+  free=$(free "$UPGRADE_BOOT")
+  [[ $free -ge $need ]] || stop no-space "$UPGRADE_BOOT has $((free / 1024)) MiB free and $(((need + 1023) / 1024)) MiB are needed"
+}
+
+switch() {
+  local code=0 who
+  if who=$(rebuild_at_work); then stop locked "Another switch is at work: $who"; fi
+  [[ $(readlink "$profile") == "$from_profile" && $(running) == "$from_running" ]] ||
+    stop locked "The system was switched by somebody else in the meantime"
+  failed_before=$(failed_units)
+  begin system
+  # all that was built lies on the disk before a boot can need it
+  sync --file-system /nix/store
+  nix-env --profile "$profile" --set "$toplevel" || stop switch-failed "Cannot set the system profile"
+  write_status
+  timeout --kill-after=30 "$switch_limit" "$toplevel/bin/switch-to-configuration" switch || code=$?
+  # 4: it runs, and units failed, which validation looks at
+  if [[ $code != 0 && $code != 4 ]]; then
+    remember_bad switch-failed "switch-to-configuration exited with $code"
+    stop switch-failed "switch-to-configuration exited with $code"
+  fi
+}
+
+# What was started gets a moment: to come up, or to fall over.
+settle() {
+  local end=$((SECONDS + 30))
+  while [[ $SECONDS -lt $end ]] && systemctl list-jobs --no-legend --no-pager 2>/dev/null | grep -v -q -E ' nix-local-upgrade\.service '; do
+    sleep 1
+  done
+  sleep "$UPGRADE_SETTLE"
+}
+
+add_check() { # add_check <command> <result>
+  checks+="${checks:+,}{\"command\":$(quote "$1"),\"result\":\"$2\"}"
+}
+
+# Units that have failed since the switch, and each check; prints nothing and leaves it in `bad`.
+validate() {
+  local unit check end
+  bad=()
+  settle
+  while read -r unit; do
+    [[ -z $unit ]] || bad+=("$unit has failed")
+  done <<<"$(comm -13 <(echo "$failed_before") <(failed_units))"
+  end=$((SECONDS + UPGRADE_PATIENCE))
+  while IFS= read -r -d '' check; do
+    until timeout 60 bash -c "$check" </dev/null 9>&-; do
+      if [[ $SECONDS -ge $end ]]; then
+        bad+=("\`$check\` failed")
+        add_check "$check" failed
+        continue 2
+      fi
+      sleep 1
+    done
+    add_check "$check" ok
+  done < <(items "$UPGRADE_CHECKS")
+  while IFS= read -r -d '' check; do add_check "$check" n/a; done < <(items "$UPGRADE_CHECKS_NA")
+  [[ ${#bad[@]} == 0 ]]
+}
+
+roll_back() {
+  if [[ $stage == system ]]; then
+    restore_profile
+    restore_running
+    restore_boot
+  fi
+  if [[ $UPGRADE_MODE == local ]]; then restore_repository; fi
+}
+
+restore_profile() {
+  local current
+  current=$(readlink "$profile")
+  if [[ $current == "$from_profile" ]]; then return; fi
+  if [[ $(readlink --canonicalize "$profile") != "$toplevel" ]]; then
+    not_restored+=("profile (set by somebody else since)")
+    return
+  fi
+  nix-env --profile "$profile" --switch-generation "$(number "$from_profile")" || { not_restored+=("profile"); return; }
+  # nothing boots into what was rejected
+  nix-env --profile "$profile" --delete-generations "$(number "$current")" || true
+}
+
+restore_running() {
+  local default code=0 unit
+  default=$(readlink --canonicalize "$profile")
+  if [[ $default == "$from_running" ]]; then
+    timeout --kill-after=30 "$switch_limit" "$default/bin/switch-to-configuration" switch || code=$?
+  else
+    timeout --kill-after=30 "$switch_limit" "$default/bin/switch-to-configuration" boot || not_restored+=("boot entries")
+    timeout --kill-after=30 "$switch_limit" "$from_running/bin/switch-to-configuration" test || code=$?
+  fi
+  if [[ $(running) != "$from_running" ]]; then
+    not_restored+=("running system (switch-to-configuration exited with $code)")
+  elif [[ $code != 0 ]]; then
+    while read -r unit; do
+      [[ -z $unit ]] || not_restored+=("$unit")
+    done <<<"$(comm -13 <(echo "$failed_before") <(failed_units))"
+  fi
+}
+
+# The boot loader's own variables, where switching back has not brought them back.
+restore_boot() {
+  local default=${boot_before%% *} oneshot=${boot_before#* }
+  if [[ $(efi_variable LoaderEntryDefault) != "$default" ]]; then
+    bootctl set-default "$default" || not_restored+=("boot default")
+  fi
+  if [[ $(efi_variable LoaderEntryOneShot) != "$oneshot" ]]; then
+    bootctl set-oneshot "$oneshot" || not_restored+=("trial boot")
+  fi
+}
+
+# Generations beyond the last ones and older than the days: never the golden, the running, the booted one
+# nor the profile's own.
+clean() {
+  local line id day keep_from protected link target removed=()
+  keep_from=$(date --date "-$UPGRADE_KEEP_DAYS days" +%s)
+  protected=" $(running) $(readlink --canonicalize /run/booted-system) $(readlink --canonicalize "$golden") $(readlink --canonicalize "$profile") "
+  while read -r id; do
+    link=$profile-$id-link
+    target=$(readlink --canonicalize "$link")
+    if [[ $protected != *" $target "* && $(stat --format %Y "$link") -lt $keep_from ]]; then removed+=("$id"); fi
+  done < <(find "${profile%/*}" -maxdepth 1 -name 'system-*-link' | sed 's/.*system-//; s/-link$//' | sort --numeric-sort |
+    head -n "-$UPGRADE_KEEP_GENERATIONS")
+  if [[ ${#removed[@]} == 0 ]]; then return; fi
+  say "removing generations ${removed[*]}"
+  { nix-env --profile "$profile" --delete-generations "${removed[@]}" &&
+    timeout 1800 nix-collect-garbage >/dev/null &&
+    # their boot entries and kernels go too
+    timeout 300 "$profile/bin/switch-to-configuration" boot; } || notes+=("the clean-up did not succeed")
+}
+
+# Kernel and first stage come into force by a reboot only.
+reboot_if_due() {
+  local file now lower upper due=''
+  for file in kernel initrd kernel-modules; do
+    if [[ $(readlink --canonicalize "/run/booted-system/$file") != $(readlink --canonicalize "$profile/$file") ]]; then due=yes; fi
+  done
+  if [[ -z $due ]]; then return; fi
+  if [[ $UPGRADE_ALLOW_REBOOT != true ]]; then
+    notes+=("a reboot is due, and not allowed")
+    return
+  fi
+  if [[ -n $UPGRADE_REBOOT_WINDOW ]]; then
+    now=$(date +%H:%M) lower=${UPGRADE_REBOOT_WINDOW%-*} upper=${UPGRADE_REBOOT_WINDOW#*-}
+    if ! in_window "$now" "$lower" "$upper"; then
+      notes+=("a reboot is due, and waits for $UPGRADE_REBOOT_WINDOW")
+      return
+    fi
+  fi
+  notes+=("rebooting")
+  # this unit ends before the others are stopped
+  systemctl --no-block reboot
+}
+
+in_window() { # in_window <HH:MM> <lower> <upper>; one that ends before it begins goes over midnight
+  if [[ $2 < $3 ]]; then [[ ! $1 < $2 && $1 < $3 ]]; else [[ ! $1 < $2 || $1 < $3 ]]; fi
+}
