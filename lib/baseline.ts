@@ -3,9 +3,10 @@ import { join } from 'node:path'
 import { deploy, deployment } from './deployment.ts'
 import { Failure } from './failure.ts'
 import type { Ground } from './ground.ts'
-import { buildHosts } from './host.ts'
+import { buildHosts, type Facts } from './host.ts'
 import { sshTarget } from './identity.ts'
 import { machine, type Machine } from './machine.ts'
+import { baselinePaths } from './oracle-facts.ts'
 import { quote } from './probes.ts'
 import { ensureKeeper, freePort, isFree, qemuArgs, startQemu, stopVm } from './qemu.ts'
 import type { Note } from './record.ts'
@@ -45,6 +46,8 @@ export interface Baseline {
 export interface Prepared extends Baseline {
   vm: Vm
   argv: string[]
+  /** What its configuration declares. */
+  facts: Facts
 }
 
 /** Raised when what a baseline consists of changes, so that older snapshots are made anew. */
@@ -77,7 +80,7 @@ export async function ensureBaseline(
       say('put it back to its snapshot')
       await restoreSnapshot(vm, known.tag, argv, 30 * patience)
       if (known.key === (await keyOf(vm, argv, wanted.toplevel, from)))
-        return { ...known, vm, argv }
+        return { ...known, vm, argv, facts: wanted.facts }
     } catch (thrown) {
       if (!(thrown instanceof CannotLoad)) throw thrown
     }
@@ -91,7 +94,8 @@ export async function ensureBaseline(
     ensureKeeper(vm)
   }
   const key = await keyOf(vm, argv, wanted.toplevel, from)
-  const made: Prepared = { vm, argv, tag: `lab-${key}`, key, toplevel: wanted.toplevel }
+  const { toplevel, facts } = wanted
+  const made: Prepared = { vm, argv, facts, tag: `lab-${key}`, key, toplevel }
   const inHand = machine(vm, { patience, argv, tag: made.tag, note, say })
   say('build')
   await buildHosts([wanted], ground.store)
@@ -180,6 +184,7 @@ async function validate(vm: Machine, toplevel: string): Promise<void> {
     command -v pin-golden >/dev/null && { [ "$(readlink -f /nix/var/nix/gcroots/golden-generation)" = ${toplevel} ] || pin-golden; } >&2
     systemctl --failed --plain --no-legend | cut -d' ' -f1
     systemctl stop nix-local-upgrade.timer
+    ls /nix/store >${baselinePaths}
     sync`,
     { timeout: 120 * vm.patience },
   )

@@ -14,6 +14,8 @@ export interface Facts {
   goldenEnable: boolean
   /** A systemd calendar expression. */
   schedule: string
+  /** Units that a boot must bring up to count as good. */
+  validateServices: string[]
   /** Services that the configuration declares, by the names of its lists. */
   declared: string[]
   /** The unit of each declared service that has one. */

@@ -107,6 +107,8 @@ export interface Machine {
   restore: () => Promise<Restored>
   /** Forgets the connections; they are made again when needed. */
   disconnect: () => void
+  /** Ends it: what a case left running cannot touch the VM any more. */
+  retire: () => void
 }
 
 export interface MachineOptions {
@@ -131,7 +133,9 @@ export function machine(vm: Vm, options: MachineOptions): Machine {
   const connections = new Map<string, Promise<Ssh>>()
   const seconds = (limit: number): number => limit * patience
 
+  let retired = false
   const connection = (user: string): Promise<Ssh> => {
+    if (retired) throw new Failure(`\`${host}\` belongs to another case by now`)
     const known = connections.get(user)
     if (known) return known
     const made = connect({ ...sshTarget(vm, user), connectTimeout: seconds(15) })
@@ -327,6 +331,10 @@ export function machine(vm: Vm, options: MachineOptions): Machine {
       return how
     },
     disconnect,
+    retire: () => {
+      retired = true
+      disconnect()
+    },
   }
 }
 

@@ -1,4 +1,4 @@
-import type { Machine } from './machine.ts'
+import { clones, type Facts, type Repository } from './oracle-facts.ts'
 
 export interface OracleRow {
   name: string
@@ -6,6 +6,141 @@ export interface OracleRow {
   expected: string
   /** What was found; for `n/a` the reason. */
   found: string
+}
+
+/** What a VM must be, as far as it depends on the case and its host. */
+export interface Expected {
+  /** Store path that must run; undefined where the case leaves it open. */
+  running: string | undefined
+  /** Whether the VM must have booted into it, and not only have switched. */
+  booted: boolean
+  /** Units that must be active, and those that the guest cannot have, with the reason. */
+  services: string[]
+  unavailable: Record<string, string>
+  /** Units that may be failed, as an upgrade that was refused. */
+  mayFail: string[]
+  /** Commits that a deployed one may be, those that were deployed before left out as too old. */
+  deployable: (commit: string) => boolean
+}
+
+/** Judges a VM after any case. Every row is there for every VM; one that cannot be judged has failed. */
+export function judgeFacts(facts: Facts, expected: Expected): OracleRow[] {
+  const { running, golden } = facts
+  return [
+    row('guest agent', facts.bootId, facts.agentBootId, 'boot '),
+    expected.running === undefined
+      ? row(
+          'running',
+          'a generation',
+          /^\/nix\/store\/\S+$/.test(running) ? 'a generation' : running,
+        )
+      : row('running', expected.running, running),
+    expected.booted
+      ? row('booted', expected.running ?? running, facts.booted)
+      : row('booted', 'a generation', facts.booted ? 'a generation' : ''),
+    row('profile', running, facts.profile),
+    row('boots next', running, target(facts, facts.oneShot ?? facts.defaultEntry)),
+    row('boot default', golden?.toplevel, target(facts, facts.defaultEntry)),
+    row('golden rooted', golden?.toplevel, facts.gcroot),
+    row('golden bootable', 'linux same, initrd same', goldenFiles(facts)),
+    row(
+      'golden is no failed trial',
+      'none',
+      facts.failedTrials.filter((line) => line.split(' ')[0] === golden?.toplevel).join('; ') ||
+        'none',
+    ),
+    row('store', 'verifies', facts.store || 'verifies'),
+    row(
+      'new paths',
+      'contents as registered',
+      facts.spoiltPaths.join('; ') || 'contents as registered',
+    ),
+    deployedRow(facts, expected),
+    row('no half-done upgrade', 'none', facts.transaction ?? 'none'),
+    ...expected.services.map((unit): OracleRow => {
+      const reason = expected.unavailable[unit]
+      if (reason === undefined) return row(unit, 'active', facts.units[unit])
+      return { name: unit, state: 'n/a', expected: 'active', found: reason }
+    }),
+    row(
+      'failed units',
+      'none',
+      facts.failedUnits.filter((unit) => !expected.mayFail.includes(unit)).join(', ') || 'none',
+    ),
+    ...clones.map((name) => lostRow(name, facts.repositories[name])),
+  ]
+}
+
+function row(
+  name: string,
+  expected: string | undefined,
+  found: string | undefined,
+  prefix = '',
+): OracleRow {
+  const held = Boolean(expected) && expected === found
+  const shown = (text: string | undefined): string => (text ? prefix + text : 'nothing')
+  return { name, state: held ? 'ok' : 'failed', expected: shown(expected), found: shown(found) }
+}
+
+/** The toplevel that an entry boots; the text says what is wrong with one that boots none. */
+function target({ entries }: Facts, id: string): string {
+  // a boot counter is no part of the name by which an entry is chosen
+  const plain = (name: string): string => name.replace(/\+\d+(-\d+)?(?=\.conf$)/, '')
+  const text = Object.entries(entries).find(([name]) => plain(name) === plain(id))?.[1]
+  if (text === undefined) return `\`${id}\`, which is no entry of the ESP`
+  return /^options .*\binit=(\S+)\/init\b/m.exec(text)?.[1] ?? `\`${id}\`, which names no init`
+}
+
+function goldenFiles({ golden, goldenFiles: files, ...facts }: Facts): string {
+  if (!golden) return 'no golden generation'
+  const boots = target({ ...facts, golden, goldenFiles: files }, golden.entry)
+  if (boots !== golden.toplevel) return `its entry boots ${boots}`
+  return `linux ${files['linux'] ?? 'missing'}, initrd ${files['initrd'] ?? 'missing'}`
+}
+
+/** What runs is from a commit that is not older than what ran before. */
+function deployedRow({ status }: Facts, { deployable }: Expected): OracleRow {
+  const name = 'deployed commit'
+  const want = 'not older than before'
+  if (!status) return { name, state: 'n/a', expected: want, found: 'no upgrade has run' }
+  const commit = (status.outcome === 'upgraded' ? status.to : status.from)?.commit
+  // an upgrade that was refused before it looked knows no commit, and has deployed none
+  if (!commit)
+    return { name, state: 'n/a', expected: want, found: `outcome ${status.outcome}, no commit` }
+  const held = deployable(commit)
+  return { name, state: held ? 'ok' : 'failed', expected: want, found: held ? want : commit }
+}
+
+/** A change that once had contents is visible still, or its commit is the remote's. */
+export function lostChanges({ commits, visible, heads }: Repository): string[] {
+  const kept = new Set<string>()
+  for (const stack = [...heads]; stack.length > 0;) {
+    const id = stack.pop()!
+    if (kept.has(id)) continue
+    kept.add(id)
+    stack.push(...(commits[id]?.parents ?? []))
+  }
+  // the remote has a commit's change, though rebased
+  const changes = new Set(visible)
+  for (const id of kept) if (commits[id]?.change) changes.add(commits[id].change)
+  const empty = (id: string): boolean => {
+    const { tree, parents } = commits[id]!
+    return parents.length === 1 && commits[parents[0]!]?.tree === tree
+  }
+  return Object.entries(commits).flatMap(([id, { change }]) =>
+    kept.has(id) || change === undefined || changes.has(change) || empty(id) ? [] : [id],
+  )
+}
+
+function lostRow(name: string, repository: Repository | undefined): OracleRow {
+  const expected = 'no commit lost'
+  if (!repository || repository.visible.length === 0) {
+    return { name, state: 'failed', expected, found: 'no repository' }
+  }
+  const lost = lostChanges(repository)
+  const found =
+    lost.length === 0 ? expected : `lost ${lost.map((id) => id.slice(0, 12)).join(', ')}`
+  return { name, state: lost.length === 0 ? 'ok' : 'failed', expected, found }
 }
 
 /** A fault on its way from announced to healed; each step carries the measurement that proves it. */
@@ -40,20 +175,14 @@ export function judgeFaults(faults: FaultState[]): OracleRow[] {
   )
 }
 
-export interface Expected {
-  /** Store path that must run; undefined where the case leaves it open. */
-  running: string | undefined
-}
-
-/** Asks a VM, from inside and outside, whether it is what it must be after any case. */
-export async function askOracle(vm: Machine, expected: Expected): Promise<OracleRow[]> {
-  const running = await vm.running()
-  return [
-    {
-      name: 'running',
-      state: expected.running === undefined || running === expected.running ? 'ok' : 'failed',
-      expected: expected.running ?? 'any',
-      found: running,
-    },
-  ]
+/** The remote still has every commit that was pushed to it, but those that a case took back. */
+export function judgeRemote(name: string, made: string[], reachable: string[]): OracleRow {
+  const has = new Set(reachable)
+  const lost = made.filter((commit) => !has.has(commit))
+  return {
+    name: `remote ${name}`,
+    state: lost.length === 0 ? 'ok' : 'failed',
+    expected: 'every commit that was pushed',
+    found: lost.length === 0 ? `${made.length} of ${made.length}` : `lost ${lost.join(', ')}`,
+  }
 }

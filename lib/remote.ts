@@ -25,6 +25,8 @@ export interface Remote {
   move: (branch: string, commit: string | null) => Promise<void>
   /** A file as a commit has it; undefined when there is none. */
   read: (path: string, commit?: string) => Promise<string | undefined>
+  /** What was committed here and not taken back by `move` or by another `parent`. */
+  made: () => Promise<string[]>
   /** Every commit that a branch reaches, the newest first. */
   commits: (branch?: string) => Promise<string[]>
   /** Writes a commit's files into a directory. */
@@ -54,6 +56,15 @@ export function remote(dir: string): Remote {
     return listed ? at(['cat-file', 'blob', `${commit}:${path}`]) : undefined
   }
 
+  const commits: Remote['commits'] = async (branch) =>
+    (await at(['rev-list', branch ?? '--all'])).split('\n').filter(Boolean)
+  // what a forced push of ours takes away is no loss
+  let made = new Set<string>()
+  const takenBack = async (): Promise<void> => {
+    const reached = new Set(await commits())
+    made = new Set([...made].filter((id) => reached.has(id)))
+  }
+
   const commit: Remote['commit'] = async (changes, message, options = {}) => {
     const { branch = 'main' } = options
     const parent = options.parent ?? (await head(branch))
@@ -77,6 +88,8 @@ export function remote(dir: string): Remote {
       const args = ['commit-tree', tree, ...on, '-m', message]
       const id = (await at(args, { env: author(count) })).trim()
       await at(['update-ref', `refs/heads/${branch}`, id])
+      made.add(id)
+      if (options.parent) await takenBack()
       return id
     } finally {
       rmSync(scratch, { recursive: true })
@@ -91,9 +104,10 @@ export function remote(dir: string): Remote {
     move: async (branch, to) => {
       const ref = `refs/heads/${branch}`
       await at(to === null ? ['update-ref', '-d', ref] : ['update-ref', ref, to])
+      await takenBack()
     },
-    commits: async (branch) =>
-      (await at(['rev-list', branch ?? '--all'])).split('\n').filter(Boolean),
+    made: async () => [...made],
+    commits,
     checkout: async (id, directory) => {
       const env = { GIT_INDEX_FILE: join(dir, `index.${process.pid}.${Math.random()}`) }
       await at(['--work-tree', directory, 'checkout', '--quiet', id, '--', '.'], { env })

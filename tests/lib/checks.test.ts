@@ -10,6 +10,7 @@ const host: Host = {
     ...{ hostName: 'sorrow', primaryUser: 'rain', desktop: [], cli: ['atuin'] },
     ...{ networking: ['openssh', 'tailscale'], autoUpgradeEnable: true, goldenEnable: true },
     ...{ schedule: 'hourly', declared: ['atuin', 'openssh', 'tailscale', 'ntpd'] },
+    validateServices: ['sshd.service'],
     units: { openssh: 'sshd.service', tailscale: 'tailscaled.service' },
     unavailable: { tailscale: 'Debian carries no tailscale' },
     syncthingAddress: '127.0.0.1:8384',

@@ -1,0 +1,109 @@
+import type { Recorded } from './record.ts'
+
+/** Something with a beginning and an end, in seconds since the run began. */
+export interface Span {
+  kind: Recorded['kind']
+  name: string
+  host: string
+  from: number
+  to: number
+  /** What the end said. */
+  state?: string
+}
+
+/** Begins and ends of a record joined; what never ended, as after a crash, lasts until the record's end. */
+export function spans(events: Recorded[]): Span[] {
+  const last = events.at(-1)?.t ?? 0
+  const ends = new Map(events.flatMap((one) => (one.of === undefined ? [] : [[one.of, one]])))
+  return events.flatMap((one) => {
+    if (one.phase !== 'begin') return []
+    const end = ends.get(one.id)
+    const hosts = one.host ? [one.host] : ((one['hosts'] as string[] | undefined) ?? [''])
+    const { kind, name } = one
+    const state = (end?.['state'] ?? end?.['outcome']) as string | undefined
+    return hosts.map((host) => ({ kind, name, host, from: one.t, to: end?.t ?? last, state }))
+  })
+}
+
+const lanes: [kind: Span['kind'], label: string][] = [
+  ['case', 'cases'],
+  ['upgrade', 'upgrades'],
+  ['boot', 'boots'],
+  ['fault', 'faults'],
+]
+const laneHeight = 22
+const left = 90
+
+/**
+ * The run as one SVG: per VM a lane each for cases, upgrades, boots and faults, and below them marks
+ * for what happened in a moment (power, reset), all on one axis of seconds.
+ */
+export function timeline(events: Recorded[], hosts: string[]): string {
+  const end = Math.max(1, events.at(-1)?.t ?? 1)
+  // so wide that a case of ten seconds can be read, and scrolled
+  const scale = Math.max(1000 / end, 4)
+  const x = (t: number): number => left + t * scale
+  const width = x(end) + 20
+  const blockHeight = (lanes.length + 1) * laneHeight + 24
+  const all = spans(events)
+  const parts = hosts.map((host, index) => block(host, 14 + index * blockHeight, all, events, x))
+  const height = 14 + hosts.length * blockHeight + 24
+  return `<svg role="img" aria-label="Timeline of the run" width="${width.toFixed(0)}" height="${height}" viewBox="0 0 ${width.toFixed(0)} ${height}">${axis(end, x, height)}${parts.join('')}</svg>`
+}
+
+function block(
+  host: string,
+  top: number,
+  all: Span[],
+  events: Recorded[],
+  x: (t: number) => number,
+): string {
+  const rows = lanes.map(([kind, label], row) => {
+    const y = top + 18 + row * laneHeight
+    const bars = all
+      // a fault between two VMs is on both
+      .filter((span) => span.kind === kind && (span.host === host || span.host === ''))
+      .map((span) => bar(span, y, x))
+    return `<text class="lane" x="4" y="${y + 14}">${label}</text>${bars.join('')}`
+  })
+  const y = top + 18 + lanes.length * laneHeight
+  const marks = events
+    .filter((one) => one.host === host && !one.phase && ['power', 'reset'].includes(one.kind))
+    .map((one) => {
+      const at = x(one.t).toFixed(1)
+      const what = `${one.name}${one['reason'] ? `: ${String(one['reason'])}` : ''} at ${one.t.toFixed(1)} s`
+      return `<path class="mark ${one.kind}" d="M${at} ${y + 3}l5 12h-10z"><title>${escape(what)}</title></path>`
+    })
+  return `<text class="host" x="4" y="${top + 10}">${escape(host)}</text>${rows.join('')}<text class="lane" x="4" y="${y + 14}">power</text>${marks.join('')}`
+}
+
+function bar(span: Span, y: number, x: (t: number) => number): string {
+  const from = x(span.from)
+  const width = Math.max(2, x(span.to) - from)
+  const label = span.kind === 'case' ? (span.name.split('/').at(-1) ?? '') : span.name
+  const fits = width > label.length * 6.2 + 6
+  const text = fits
+    ? `<text x="${(from + 4).toFixed(1)}" y="${y + 13}">${escape(label)}</text>`
+    : ''
+  const what = `${span.name}${span.state ? `: ${span.state}` : ''}, ${(span.to - span.from).toFixed(1)} s from ${span.from.toFixed(1)} s`
+  return `<g class="bar ${span.kind} ${span.kind === 'case' ? (span.state ?? 'open') : ''}"><title>${escape(what)}</title><rect x="${from.toFixed(1)}" y="${y}" width="${width.toFixed(1)}" height="${laneHeight - 4}" rx="3"/>${text}</g>`
+}
+
+function axis(end: number, x: (t: number) => number, height: number): string {
+  const step = [5, 10, 30, 60, 120, 300].find((one) => x(one) - x(0) >= 70) ?? 600
+  const ticks: string[] = []
+  for (let t = 0; t <= end; t += step) {
+    const at = x(t).toFixed(1)
+    ticks.push(
+      `<line x1="${at}" x2="${at}" y1="8" y2="${height - 20}"/><text x="${at}" y="${height - 6}">${t} s</text>`,
+    )
+  }
+  return `<g class="axis">${ticks.join('')}</g>`
+}
+
+export const escape = (text: string): string =>
+  text
+    .replaceAll('&', '&amp;')
+    .replaceAll('<', '&lt;')
+    .replaceAll('>', '&gt;')
+    .replaceAll('"', '&quot;')
