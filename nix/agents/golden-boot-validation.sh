@@ -1,43 +1,83 @@
 # shellcheck shell=bash
-# Is this boot good? Every unit of GOLDEN_SERVICES has to be active within GOLDEN_TIMEOUT seconds. A unit
-# of GOLDEN_UNAVAILABLE, which this guest cannot have, is n/a. So far nothing is pinned or rolled back.
+# shellcheck disable=SC2154 # golden-lib.sh and golden-services.sh come first
+# Is this boot good, and what follows from it?
+#
+#   on trial, good      it becomes golden (GOLDEN_AUTO_PIN), or is armed for one more boot
+#   on trial, bad       written down as failed; reboot, which is golden's
+#   golden, any         a trial that did not come up is written down, and golden is the profile again
+#   golden, bad         stays up and says so: there is nothing to go back to
+#   none golden, good   it becomes golden (GOLDEN_AUTO_PIN)
+need_root 'validate this boot'
 
-deadline=$((SECONDS + GOLDEN_TIMEOUT))
-failed=0
-
-reason_unavailable() { # reason_unavailable <unit>: prints the reason, fails where there is none
-  local unit reason
-  while read -r unit reason; do
-    if [[ $unit == "$1" ]]; then
-      echo "$reason"
-      return 0
-    fi
-  done <<<"$GOLDEN_UNAVAILABLE"
-  return 1
-}
-
-# A unit that has failed for good ends the wait; one that is being started is waited for.
-wait_active() { # wait_active <unit>: prints the last state
-  local state
-  while true; do
-    state=$(systemctl is-active "$1" || true)
-    if [[ $state == active || $state == failed || $SECONDS -ge $deadline ]]; then break; fi
-    sleep 1
-  done
-  echo "$state"
-  [[ $state == active ]]
-}
-
-for unit in $GOLDEN_SERVICES; do
-  if reason=$(reason_unavailable "$unit"); then
-    echo "n/a     $unit: $reason"
-  elif state=$(wait_active "$unit"); then
-    echo "active  $unit"
-  else
-    echo "FAILED  $unit is $state"
-    failed=1
+# From here on a reboot leads to a system that is known to work
+guard() {
+  echo "$GOLDEN_PANIC" >/proc/sys/kernel/panic
+  if [[ $GOLDEN_WATCHDOG != 0 && -c /dev/watchdog && " $(</proc/cmdline) " == *' systemd.watchdog_sec=0 '* ]]; then
+    busctl set-property org.freedesktop.systemd1 /org/freedesktop/systemd1 \
+      org.freedesktop.systemd1.Manager RuntimeWatchdogUSec t "$((GOLDEN_WATCHDOG * 1000000))" ||
+      complain 'the watchdog could not be turned on'
   fi
-done
+}
 
-"$GOLDEN_SHOW"
-exit "$failed"
+# What became of the trial, now that golden is booted
+judge_trial() {
+  local trial state
+  trial=$(field trial.json toplevel) state=$(field trial.json state)
+  [[ -n $trial && $(field trial.json boot) != "$(this_boot)" ]] || return 0
+  if [[ $state != armed ]]; then
+    echo "the trial of $trial was interrupted before it was armed"
+    rm -f "$state/trial.json"
+    [[ $(readlink -f "$profile") != "$trial" ]] || arm "$trial" || true
+    return 0
+  fi
+  if ! grep -q -F "$trial " "$state/failed" 2>/dev/null ||
+    [[ $(grep -F "$trial " "$state/failed" | tail -n 1 | cut -d ' ' -f 2) < $(field trial.json armedAt) ]]; then
+    record_failure "$trial" 'it did not come up: it panicked, hung or lost its power'
+  fi
+  echo "FAILED  the trial of $trial: $(grep -F "$trial " "$state/failed" | tail -n 1 | cut -d ' ' -f 3-)"
+  unlocked
+  profile_to_golden || complain 'golden could not be made the default in the boot loader'
+  locked
+  rm -f "$state/trial.json"
+}
+
+locked
+booted=$(booted_system)
+golden=$(field golden.json toplevel)
+if [[ -n $golden ]]; then
+  keep_golden || complain "golden's boot entry could not be made whole"
+  [[ $booted != "$golden" ]] || judge_trial
+fi
+
+unlocked
+good=1
+validate || good=
+locked
+
+if on_trial; then
+  if [[ -z $good ]]; then
+    fail_trial "$bad"
+    exit 1
+  fi
+  forgive "$booted"
+  if [[ $GOLDEN_AUTO_PIN == true ]] && pin "$booted"; then
+    rm -f "$state/trial.json"
+    echo "golden from now on: $booted"
+  else
+    # the profile's generation boots again, and can fall back again
+    arm "$booted" && echo "validated, and not golden: $booted"
+  fi
+elif [[ $booted == "$golden" ]]; then
+  if [[ -z $good ]]; then
+    complain 'the golden generation itself is not well; it keeps running, as there is nothing to go back to'
+    exit 1
+  fi
+  guard
+  echo "the golden generation is well: $golden"
+elif [[ -n $good && -z $golden && $GOLDEN_AUTO_PIN == true ]]; then
+  pin "$booted" || exit 1
+  echo "golden from now on: $booted"
+else
+  echo "booted: $booted, which is neither golden nor on trial"
+fi
+[[ -n $good ]]

@@ -161,6 +161,7 @@ in
         systemd-boot.enable = no;
         systemd-boot.configurationLimit = opt (types.nullOr types.int) null;
         systemd-boot.editor = yes;
+        systemd-boot.extraInstallCommands = text;
       };
     };
 

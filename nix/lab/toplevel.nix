@@ -51,6 +51,7 @@ let
       { name = "table/users"; value = lib.concatLines (map userRow people); }
       { name = "table/groups"; value = lib.concatLines groupRows; }
     ];
+  installed = config.boot.loader.systemd-boot.extraInstallCommands;
   limit = config.boot.loader.systemd-boot.configurationLimit;
   scripts = [
     { name = "init"; value = readFile ./guest/init.sh; }
@@ -59,6 +60,7 @@ let
     { name = "bin/install-boot-entries"; value = readFile ./guest/install-boot-entries.sh; }
   ]
   ++ optional (config.system.activationScripts != { }) { name = "activation-snippets"; value = snippets; }
+  ++ optional (installed != "") { name = "extra-install-commands"; value = "#!/usr/bin/bash\nset -euo pipefail\n${installed}"; }
   ++ optional (config.system.preSwitchChecks != { }) { name = "pre-switch-checks"; value = checks; };
   links = map (e: { name = "etc/${e.target}"; value = "${e.source}"; }) (filter (e: !inline e) etc)
     ++ map (l: l // { name = "etc/systemd/system/${l.name}"; }) system.links

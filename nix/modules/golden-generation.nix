@@ -1,5 +1,5 @@
-# myModules.system.boot.goldenGeneration: every boot is validated; what passes may become golden.
-# Around the agents ../agents/golden-boot-validation.sh and ../agents/show-golden.sh.
+# myModules.system.boot.goldenGeneration: the boot default is a generation that is known to boot; a new one
+# boots once, on trial, and becomes golden when that boot is good. Around the agents ../agents/golden-*.sh.
 {
   config,
   lib,
@@ -7,32 +7,63 @@
   ...
 }:
 let
-  inherit (lib) mkOption types;
+  inherit (lib) mkDefault mkIf mkOption types;
   cfg = config.myModules.system.boot.goldenGeneration;
   unit = types.strMatching "[A-Za-z0-9@:_.\\-]+\\.(service|socket|target|timer|mount|path)";
   unavailable = config.lab.unavailableUnits or { };
+  loader = config.boot.loader;
+  xbootldr = loader.systemd-boot.xbootldrMountPoint or null;
+  seconds = types.ints.positive;
 
+  # Each agent is one file: what they share, then its own.
   command =
-    name: env:
+    name: parts: env:
     pkgs.writeShellApplication {
       inherit name;
       runtimeInputs = [
         pkgs.coreutils
+        pkgs.diffutils
+        pkgs.gnugrep
+        pkgs.gnused
+        pkgs.jq
+        pkgs.nix
         pkgs.systemd
+        pkgs.util-linux
       ];
-      runtimeEnv = env;
-      text = builtins.readFile (../agents + "/${name}.sh");
+      # the parts are shared, so not each of them uses all that it sets
+      excludeShellChecks = [
+        "SC2034"
+        "SC2154"
+      ];
+      runtimeEnv = {
+        GOLDEN_ESP = loader.efi.efiSysMountPoint;
+        GOLDEN_BOOT = if xbootldr != null then xbootldr else loader.efi.efiSysMountPoint;
+      }
+      // env;
+      text = lib.concatMapStringsSep "\n" (part: builtins.readFile (../agents + "/${part}.sh")) (
+        [ "golden-lib" ] ++ parts ++ [ name ]
+      );
     };
-  show = command "show-golden" { };
-  validate = command "golden-boot-validation" {
+  services = {
     GOLDEN_SERVICES = lib.concatStringsSep " " cfg.validateServices;
     GOLDEN_TIMEOUT = toString cfg.validationTimeout;
-    GOLDEN_SHOW = lib.getExe show;
+    GOLDEN_SETTLE = toString cfg.settleTime;
     # one line a unit: its name, a blank, the reason
     GOLDEN_UNAVAILABLE = lib.concatStringsSep "\n" (
       lib.mapAttrsToList (name: reason: "${name} ${reason}") unavailable
     );
   };
+  validate = command "golden-boot-validation" [ "golden-services" ] (
+    services
+    // {
+      GOLDEN_AUTO_PIN = lib.boolToString cfg.autoPinAfterBoot;
+      GOLDEN_PANIC = toString cfg.panicTimeout;
+      GOLDEN_WATCHDOG = toString cfg.watchdogTimeout;
+    }
+  );
+  arm = command "golden-arm-trial" [ ] { };
+  deadline = command "golden-trial-deadline" [ ] { GOLDEN_DEADLINE = toString cfg.trialTimeout; };
+  unpin = command "unpin-golden" [ ] { };
 in
 {
   options.myModules.system.boot.goldenGeneration = {
@@ -44,9 +75,29 @@ in
       description = "Units that must be active for a boot to count as good.";
     };
     validationTimeout = mkOption {
-      type = types.ints.positive;
+      type = seconds;
       default = 60;
       description = "Seconds that these units have to become active.";
+    };
+    settleTime = mkOption {
+      type = types.ints.unsigned;
+      default = 5;
+      description = "Seconds after which they must still be active, and not have been restarted.";
+    };
+    trialTimeout = mkOption {
+      type = seconds;
+      default = 300;
+      description = "Seconds from its start after which a boot on trial that was not validated has failed.";
+    };
+    panicTimeout = mkOption {
+      type = seconds;
+      default = 10;
+      description = "Seconds from a kernel panic to the reboot.";
+    };
+    watchdogTimeout = mkOption {
+      type = types.ints.unsigned;
+      default = 30;
+      description = "Seconds that systemd may be silent before the hardware watchdog resets the machine; 0 leaves it off.";
     };
     autoPinAfterBoot = mkOption {
       type = types.bool;
@@ -55,28 +106,100 @@ in
     };
   };
 
-  config = lib.mkIf cfg.enable {
-    environment.systemPackages = [
-      show
-      validate
-    ];
+  config = lib.mkMerge [
+    (mkIf cfg.enable {
+      environment.systemPackages = [
+        arm
+        validate
+        (command "pin-golden" [ "golden-services" ] services)
+        (command "rollback-to-golden" [ ] { })
+        (command "show-boot-status" [ ] { })
+        (command "show-golden" [ ] { })
+        unpin
+      ];
 
-    # Before boot-complete.target, which a failure keeps from being reached. Not after multi-user.target:
-    # with that as well the two targets can close a cycle, and systemd then drops a unit.
-    systemd.services.golden-boot-validation = {
-      description = "Validation of this boot";
-      wantedBy = [ "multi-user.target" ];
-      requiredBy = [ "boot-complete.target" ];
-      before = [ "boot-complete.target" ];
-      after = cfg.validateServices;
-      # a switch is no boot
-      restartIfChanged = false;
-      serviceConfig = {
-        Type = "oneshot";
-        RemainAfterExit = true;
-        ExecStart = lib.getExe validate;
-        TimeoutStartSec = cfg.validationTimeout + 30;
+      # Whatever makes a generation the boot default puts it on trial: an upgrade, or a rebuild by hand.
+      # $1 is the generation that the installer was called for.
+      boot.loader.systemd-boot.extraInstallCommands = ''
+        ${lib.getExe arm} "$1"
+      '';
+
+      # A boot that goes nowhere must end: at a panic, in the first stage, and in a hang
+      boot.kernelParams = [
+        "panic=${toString cfg.panicTimeout}"
+        "boot.panic_on_fail"
+      ];
+      systemd.settings.Manager = mkIf (cfg.watchdogTimeout > 0) {
+        RuntimeWatchdogSec = mkDefault "${toString cfg.watchdogTimeout}s";
+        RebootWatchdogSec = mkDefault "2min";
       };
-    };
-  };
+      boot.initrd.systemd.settings.Manager = mkIf (cfg.watchdogTimeout > 0) {
+        RuntimeWatchdogSec = mkDefault "${toString cfg.watchdogTimeout}s";
+      };
+
+      # Before boot-complete.target, which a failure keeps from being reached. Not after multi-user.target:
+      # with that as well the two targets can close a cycle, and systemd then drops a unit.
+      systemd.services.golden-boot-validation = {
+        description = "Validation of this boot";
+        wantedBy = [ "multi-user.target" ];
+        requiredBy = [ "boot-complete.target" ];
+        # an upgrade would find the profile on its way back to golden
+        before = [
+          "boot-complete.target"
+          "nix-local-upgrade.service"
+        ];
+        after = cfg.validateServices;
+        # a switch is no boot
+        restartIfChanged = false;
+        serviceConfig = {
+          Type = "oneshot";
+          RemainAfterExit = true;
+          ExecStart = lib.getExe validate;
+          # with the time to write golden's files, or the boot entries anew
+          TimeoutStartSec = cfg.validationTimeout + cfg.settleTime + 120;
+        };
+      };
+
+      # Outside of all that may hang or fail: no dependency, and emergency mode leaves it alone
+      systemd.timers.golden-trial-deadline = {
+        description = "Deadline of a boot on trial";
+        wantedBy = [ "sysinit.target" ];
+        unitConfig = {
+          DefaultDependencies = false;
+          IgnoreOnIsolate = true;
+        };
+        timerConfig = {
+          OnBootSec = cfg.trialTimeout;
+          AccuracySec = 1;
+        };
+      };
+      systemd.services.golden-trial-deadline = {
+        description = "End of a boot on trial that got stuck";
+        wantedBy = [ "emergency.target" ];
+        restartIfChanged = false;
+        unitConfig = {
+          DefaultDependencies = false;
+          IgnoreOnIsolate = true;
+          # somebody asked for it
+          ConditionKernelCommandLine = [
+            "!emergency"
+            "!rescue"
+            "!systemd.unit=emergency.target"
+            "!systemd.unit=rescue.target"
+          ];
+        };
+        serviceConfig = {
+          Type = "oneshot";
+          ExecStart = lib.getExe deadline;
+        };
+      };
+    })
+
+    # Turned off, the boot default must not stay at what was golden once
+    (mkIf (!cfg.enable && loader.systemd-boot.enable) {
+      boot.loader.systemd-boot.extraInstallCommands = ''
+        [ ! -e /var/lib/golden-generation/golden.json ] || ${lib.getExe unpin}
+      '';
+    })
+  ];
 }

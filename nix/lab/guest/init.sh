@@ -14,11 +14,10 @@ mount -t vfat -o umask=0077,noatime LABEL=ESP /boot || echo 'init: /boot cannot 
 # The kernel came up with one CPU (see system.nix): here are the others
 for cpu in /sys/devices/system/cpu/cpu[0-9]*/online; do echo 1 >"$cpu"; done
 
-# A hang from here on is the watchdog's, until systemd takes it over
+# The first stage has started the watchdog: systemd takes it over, unless it is told to leave it off
 while read -r line; do
   case $line in
-    RuntimeWatchdogSec=0 | RuntimeWatchdogSec=off) break ;;
-    RuntimeWatchdogSec=*) [ ! -c /dev/watchdog ] || : >/dev/watchdog ;;
+    RuntimeWatchdogSec=0 | RuntimeWatchdogSec=off) [ ! -c /dev/watchdog ] || printf V >/dev/watchdog ;;
   esac
 done <"$generation/etc/systemd/system.conf"
 

@@ -107,11 +107,18 @@ for entry in "$work"/nixos-generation-*.conf; do
   changed=1
 done
 [ -z "$changed" ] || publish "$esp/loader/entries"
-# nobody sits before the menu of a throwaway machine: no time is given to it
-printf 'timeout 0\ndefault nixos-generation-%s.conf\n' "$default" >"$work/loader.conf"
+# Nobody sits before the menu of a throwaway machine: no time is given to it. What others said stays.
+{
+  printf 'timeout 0\ndefault nixos-generation-%s.conf\n' "$default"
+  grep -v -e '^timeout ' -e '^default ' "$esp/loader/loader.conf" 2>/dev/null || :
+} >"$work/loader.conf"
 if ! cmp -s "$work/loader.conf" "$esp/loader/loader.conf"; then
   cp "$work/loader.conf" "$esp/loader/loader.conf.new"
   publish "$esp/loader"
 fi
 prune
 sync
+# as NixOS's installer ends; nothing of it is for a disk that is not booted
+if [ -z "${ESP+given}" ] && [ -x "$generation/extra-install-commands" ]; then
+  "$generation/extra-install-commands" "$(readlink "$profiles/system-$default-link")"
+fi

@@ -1,0 +1,32 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2154 # golden-lib.sh comes first
+# golden-arm-trial [toplevel]: the next boot tries this generation once, by default that of the system
+# profile. Called by whatever installs boot entries, so that a manual rebuild is on trial as well.
+
+need_root 'put a generation on trial'
+toplevel=$(readlink -f "${1:-$profile}")
+[[ -e $toplevel/init ]] || fail "Cannot put $toplevel on trial: it is no system"
+golden=$(field golden.json toplevel)
+if [[ -z $golden ]]; then
+  echo 'no golden generation yet: nothing to fall back to, so nothing is on trial'
+  exit 0
+fi
+locked
+# a trial needs a way back
+keep_golden || fail "Cannot put $toplevel on trial: golden's files on $GOLDEN_BOOT are not whole"
+if [[ $toplevel == "$golden" ]]; then
+  disarm
+  echo "the golden generation boots: $golden"
+  exit 0
+fi
+reason=$(unloadable "$golden" "$entries/$(field golden.json entry)")
+if [[ -n $reason ]]; then
+  complain "$reason, and is written anew"
+  rm -f "$copies"/*
+  stage "$golden" || fail "Cannot put $toplevel on trial: golden could not be booted after it"
+fi
+arm "$toplevel" || exit 1
+echo "on trial at the next boot: $toplevel"
+if failure=$(grep -F "$toplevel " "$state/failed" 2>/dev/null | tail -n 1) && [[ -n $failure ]]; then
+  echo "it failed a trial before: ${failure#* }"
+fi

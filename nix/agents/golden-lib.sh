@@ -1,0 +1,307 @@
+# shellcheck shell=bash
+# What the commands of the golden generation share: each of them is this file followed by its own.
+#
+# Golden is the generation that is known to boot: the boot default, by the EFI variable
+# LoaderEntryDefault, which no installer of boot entries touches. Any other generation that is made the
+# system is on trial: the next boot starts it once, by LoaderEntryOneShot, which the boot loader takes
+# back as it reads it. Whatever becomes of that boot, the one after it is golden's.
+#
+# State, each file replaced as a whole:
+#   golden.json  toplevel, entry (its id) and time of what is golden
+#   trial.json   toplevel, entry and time of what is on trial, `state` arming or armed, and the boot in
+#                which it was armed: in a later boot it has been tried
+#   failed       generations that failed their trial, a line each: <toplevel> <time> <reason>
+# Golden has boot entry, kernel and first stage of its own on the ESP: an installer removes those of
+# generations that were collected, and a gcroot keeps a closure only.
+#
+# GOLDEN_BOOT is the partition with the boot entries, GOLDEN_ESP the EFI system partition: mostly one.
+
+state=/var/lib/golden-generation
+profile=/nix/var/nix/profiles/system
+gcroot=/nix/var/nix/gcroots/golden-generation
+entries=$GOLDEN_BOOT/loader/entries
+copies=$GOLDEN_BOOT/EFI/golden
+# A panic or a hang of golden halts the machine: there is nothing left to fall back to, and coming back
+# again and again would wipe the console that says why. Once its boot was validated both are turned on
+# (see `guard`), as from then on it is known that a reboot leads somewhere.
+quiet_options='panic=0 systemd.watchdog_sec=0'
+
+complain() { echo "${0##*/}: $1" >&2; }
+fail() {
+  complain "$1"
+  exit 1
+}
+need_root() { # need_root <what cannot be done>
+  [[ $EUID -eq 0 ]] || fail "Cannot $1: only root may (try sudo)"
+}
+# Never held while switch-to-configuration runs: that calls golden-arm-trial
+locked() {
+  exec 9>/run/golden-generation.lock
+  flock --wait 120 9 || fail 'Cannot change the golden generation: another command is at it for 2 minutes'
+}
+unlocked() { exec 9>&-; }
+
+field() { # field <file> <key>: the value, empty when there is none
+  local text
+  [[ -e $state/$1 ]] || return 0
+  text=$(<"$state/$1")
+  if [[ $text =~ \"$2\":\"([^\"]*)\" ]]; then echo "${BASH_REMATCH[1]}"; fi
+}
+write_state() { # write_state <file> <text>
+  mkdir -p "$state"
+  printf '%s\n' "$2" >"$state/$1.new"
+  sync "$state/$1.new"
+  mv -T "$state/$1.new" "$state/$1"
+  sync "$state"
+}
+now() { date --utc +%Y-%m-%dT%H:%M:%SZ; }
+this_boot() { echo "$(</proc/sys/kernel/random/boot_id)"; }
+booted_system() { readlink -f /run/booted-system || true; }
+
+efi_variable() { # efi_variable <name>: its text, empty when it is not set
+  local file=/sys/firmware/efi/efivars/$1-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f
+  [[ ! -e $file ]] || tail -c +5 "$file" | tr -d '\0'
+}
+
+# The boot entry of a generation by what is in it, as its name differs between installers
+entry_of() { # entry_of <toplevel>: the path; fails when there is none
+  grep -l -F -e "init=$1/init" "$entries"/*.conf 2>/dev/null | grep -v '/golden-[^/]*$' | head -n 1 | grep .
+}
+# What it loads, as `<key> <path on its partition>`; the last line of an entry may lack its end
+loads() { # loads <entry>
+  sed -nE 's/^(linux|initrd|devicetree)[[:blank:]]+/\1 /p' "$1"
+  echo
+}
+# How the boot loader calls it: by the file without what boot counting adds to the name
+entry_id() {
+  local id=${1##*/}
+  if [[ $id =~ ^(.+)\+[0-9]+(-[0-9]+)?\.conf$ ]]; then id=${BASH_REMATCH[1]}.conf; fi
+  echo "${id,,}"
+}
+
+# Why the boot loader could not start a generation from what lies on the ESP; nothing when it could. A
+# kernel that it cannot load would end in the firmware, and no panic or watchdog would bring that back.
+unloadable() { # unloadable <toplevel> <entry>
+  local key file kernel='' initrd=''
+  while read -r key file; do
+    [[ -n $key ]] || continue
+    file=$GOLDEN_BOOT$file
+    [[ -s $file ]] || { echo "$file is missing or empty" && return; }
+    # what the disk has is to be compared, and not what is left in memory of writing it
+    dd if="$file" iflag=nocache count=0 status=none
+    case $key in
+      linux) kernel=$file ;;
+      initrd) initrd=${initrd:-$file} ;;
+    esac
+  done < <(loads "$2")
+  [[ -n $kernel ]] || { echo "$2 names no kernel" && return; }
+  cmp -s "$kernel" "$1/kernel" || { echo "$kernel differs from the kernel in the store" && return; }
+  cmp -s -n 2 "$kernel" <(printf MZ) || { echo "$kernel is no program that firmware can start" && return; }
+  # an installer may append secrets to the first stage
+  [[ ! -e $1/initrd ]] || cmp -s -n "$(stat -L -c %s "$1/initrd")" "${initrd:-/dev/null}" "$1/initrd" ||
+    echo "${initrd:-The first stage} differs from the first stage in the store"
+}
+
+# Golden's entry for a generation: sets `text`, and `files` to what it loads, as `<source>=<name>`.
+# The generation's own entry where it has one: there a first stage with its secrets is found.
+plan_entry() { # plan_entry <toplevel>
+  local entry base lines key value name
+  if entry=$(entry_of "$1"); then
+    base=$GOLDEN_BOOT
+    lines=$(<"$entry")
+  elif [[ -e $1/append-initrd-secrets ]]; then
+    complain "Cannot make $1 golden: it has no boot entry, and its first stage needs secrets"
+    return 1
+  else
+    base=''
+    lines="title NixOS
+linux $(readlink -f "$1/kernel")
+initrd $(readlink -f "$1/initrd")
+options init=$1/init $(<"$1/kernel-params")"
+  fi
+  text='' files=()
+  while read -r key value; do
+    case $key in
+      '') continue ;;
+      title) value="$value (golden)" ;;
+      linux | initrd | devicetree)
+        name=${value#/nix/store/}
+        name=${name#/EFI/nixos/}
+        name=${name#/}
+        files+=("$base$value=${name//\//-}")
+        value=/EFI/golden/${name//\//-}
+        ;;
+      options) value="$value $quiet_options" ;;
+    esac
+    text+="$key $value"$'\n'
+  done <<<"$lines"
+}
+
+# Puts golden's entry for a generation on the ESP, beside a former one, which stays as it is when this
+# fails. Sets `id`, the new entry's.
+stage() { # stage <toplevel>
+  local text files file source target needed=64 free hash=${1#/nix/store/}
+  id=golden-${hash%%-*}.conf
+  plan_entry "$1" || return 1
+  mkdir -p "$copies"
+  rm -f "$copies"/*.new "$entries"/golden-*.new
+  for file in "${files[@]}"; do
+    source=${file%=*}
+    cmp -s "$source" "$copies/${file##*=}" || needed=$((needed + $(stat -L -c %s "$source") / 1024 + 4))
+  done
+  free=$(df --output=avail -k "$GOLDEN_BOOT" | tail -n 1)
+  if ((needed > free)); then
+    complain "Cannot make $1 golden: $GOLDEN_BOOT has $((free / 1024)) MiB free and $((needed / 1024 + 1)) MiB are needed"
+    return 1
+  fi
+  for file in "${files[@]}"; do
+    source=${file%=*} target=$copies/${file##*=}
+    cmp -s "$source" "$target" && continue
+    if ! { cp "$source" "$target.new" && sync "$target.new" &&
+      dd if="$target.new" iflag=nocache count=0 status=none && cmp -s "$source" "$target.new"; }; then
+      rm -f "$copies"/*.new
+      complain "Cannot make $1 golden: $target cannot be written"
+      return 1
+    fi
+    mv -T "$target.new" "$target"
+  done
+  printf '%s' "$text" >"$entries/$id.new"
+  # what an entry names is on the disk before the entry is
+  sync -f "$GOLDEN_BOOT"
+  mv -T "$entries/$id.new" "$entries/$id"
+  sync -f "$GOLDEN_BOOT"
+}
+
+# Makes a generation golden: the boot default, rooted, with an entry of its own. Interrupted at any
+# point, either the former one is golden still or `keep_golden` finishes it.
+pin() { # pin <toplevel>
+  local id
+  stage "$1" || return 1
+  ln -sfn "$1" "$gcroot-next"
+  if ! bootctl set-default "$id"; then
+    complain "Cannot make $1 golden: the boot loader's default cannot be set"
+    return 1
+  fi
+  write_state golden.json "{\"toplevel\":\"$1\",\"entry\":\"$id\",\"pinnedAt\":\"$(now)\"}"
+  keep_golden
+}
+
+# Makes what golden.json says true, and takes away what an earlier golden had.
+keep_golden() {
+  local golden entry file id
+  golden=$(field golden.json toplevel) entry=$(field golden.json entry)
+  if [[ $(readlink "$gcroot") != "$golden" ]]; then
+    ln -sfn "$golden" "$gcroot.new" && mv -T "$gcroot.new" "$gcroot"
+  fi
+  rm -f "$gcroot-next"
+  if [[ ! -s $entries/$entry || -n $(missing_copies "$entries/$entry") ]]; then
+    complain "golden's files on $GOLDEN_BOOT are not whole, and are made anew"
+    stage "$golden" || return 1
+  fi
+  [[ $(efi_variable LoaderEntryDefault) == "$entry" ]] || bootctl set-default "$entry" || return 1
+  come_back_from_firmware
+  for file in "$entries"/golden-*; do
+    [[ $file == "$entries/$entry" ]] || rm -f "$file"
+  done
+  for file in "$copies"/*; do
+    grep -q -F "/EFI/golden/${file##*/}" "$entries/$entry" || rm -f "$file"
+  done
+}
+missing_copies() { # missing_copies <entry>
+  local file
+  while read -r _ file; do
+    [[ -z $file || -s $GOLDEN_BOOT$file ]] || echo "$file"
+  done < <(loads "$1")
+}
+
+# A kernel that cannot be loaded ends in the firmware, which may wait there for ever. systemd-boot from
+# 258 on reboots instead when told so, and does not mind the line before; a firmware that ends in its
+# shell runs a script there.
+come_back_from_firmware() {
+  local conf=$GOLDEN_ESP/loader/loader.conf
+  if [[ -e $conf ]] && ! grep -q '^reboot-on-error' "$conf"; then
+    { cat "$conf" && echo 'reboot-on-error yes'; } >"$conf.new"
+    sync "$conf.new"
+    mv -T "$conf.new" "$conf"
+  fi
+  [[ -e $GOLDEN_ESP/startup.nsh ]] || printf 'reset -c\r\n' >"$GOLDEN_ESP/startup.nsh"
+}
+
+# Puts a generation on trial. Interrupted, it is either not on trial, or `arming` and taken up at the
+# next boot: the variable is set in between.
+arm() { # arm <toplevel>
+  local entry id reason trial
+  if ! entry=$(entry_of "$1"); then
+    disarm
+    complain "Cannot put $1 on trial: no boot entry names it"
+    return 1
+  fi
+  sync -f "$GOLDEN_BOOT"
+  reason=$(unloadable "$1" "$entry")
+  if [[ -n $reason ]]; then
+    disarm
+    complain "Cannot put $1 on trial: $reason"
+    return 1
+  fi
+  id=$(entry_id "$entry")
+  trial="{\"toplevel\":\"$1\",\"entry\":\"$id\",\"armedAt\":\"$(now)\",\"boot\":\"$(this_boot)\",\"state\":"
+  write_state trial.json "$trial\"arming\"}"
+  if ! bootctl set-oneshot "$id"; then
+    disarm
+    complain "Cannot put $1 on trial: the boot loader's one-shot entry cannot be set"
+    return 1
+  fi
+  write_state trial.json "$trial\"armed\"}"
+}
+disarm() {
+  [[ -z $(efi_variable LoaderEntryOneShot) ]] || bootctl set-oneshot '' || true
+  rm -f "$state/trial.json"
+}
+
+# This boot is the trial's when the booted system is on trial since an earlier one
+on_trial() {
+  [[ $(field trial.json toplevel) == "$(booted_system)" && $(field trial.json boot) != "$(this_boot)" ]]
+}
+record_failure() { # record_failure <toplevel> <reason>
+  local lines=''
+  [[ ! -e $state/failed ]] || lines=$(tail -n 100 "$state/failed")
+  write_state failed "${lines:+$lines$'\n'}$1 $(now) $2"
+}
+forgive() { # forgive <toplevel>: it has passed
+  if [[ -e $state/failed ]] && grep -q -F "$1 " "$state/failed"; then
+    write_state failed "$(grep -v -F "$1 " "$state/failed" || true)"
+  fi
+}
+# Ends the trial in its own boot. Without a golden generation that can be booted it stays up: a reboot
+# would lead back to here.
+fail_trial() { # fail_trial <reason>
+  record_failure "$(booted_system)" "$1"
+  if [[ -z $(field golden.json toplevel) ]] || ! keep_golden; then
+    complain 'no golden generation to go back to: this one keeps running'
+    return 0
+  fi
+  echo 'going back to the golden generation'
+  systemctl --no-block reboot
+}
+
+# Makes golden the system profile, and the default in the boot loader's own file, without touching what
+# runs.
+profile_to_golden() {
+  local golden link number latest=0
+  golden=$(field golden.json toplevel)
+  if [[ $(readlink -f "$profile") != "$golden" ]]; then
+    for link in "$profile"-*-link; do
+      number=${link#"$profile"-}
+      number=${number%-link}
+      if [[ $(readlink "$link") == "$golden" ]] && ((number > latest)); then latest=$number; fi
+    done
+    if ((latest > 0)); then
+      # as nix-env does it, which takes a second under emulation
+      ln -sfn "${profile##*/}-$latest-link" "$profile.golden"
+      mv -T "$profile.golden" "$profile"
+    else
+      nix-env --profile "$profile" --set "$golden"
+    fi
+  fi
+  "$golden/bin/switch-to-configuration" boot
+}

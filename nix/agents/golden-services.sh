@@ -1,0 +1,68 @@
+# shellcheck shell=bash
+# Whether what a good boot needs is up: every unit of GOLDEN_SERVICES has to become active within
+# GOLDEN_TIMEOUT seconds, and be so still, without a restart, GOLDEN_SETTLE seconds later. A unit of
+# GOLDEN_UNAVAILABLE, which this guest cannot have, is n/a: neither good nor bad.
+
+reason_unavailable() { # reason_unavailable <unit>: prints the reason, fails where there is none
+  local unit reason
+  while read -r unit reason; do
+    if [[ $unit == "$1" ]]; then
+      echo "$reason"
+      return 0
+    fi
+  done <<<"$GOLDEN_UNAVAILABLE"
+  return 1
+}
+
+# Sets `bad` and `waiting` to the units that have failed and that are not active yet, with their states,
+# and `restarts` to how often each was restarted. One call for all units, as each is slow under emulation.
+look() {
+  local key value
+  local -A of=()
+  waiting='' bad='' restarts=''
+  # an empty line ends the lines of a unit
+  while IFS='=' read -r key value; do
+    if [[ -n $key ]]; then
+      of[$key]=$value
+      continue
+    fi
+    restarts+=" ${of[Id]}:${of[NRestarts]-}"
+    if [[ ${of[LoadState]} == not-found ]]; then
+      bad+="${of[Id]} does not exist, "
+    elif [[ ${of[ActiveState]} == failed ]]; then
+      bad+="${of[Id]} is failed, "
+    elif [[ ${of[ActiveState]} != active ]]; then
+      waiting+="${of[Id]} is ${of[ActiveState]} (${of[SubState]}), "
+    fi
+    of=()
+  done < <(systemctl show --property=Id,LoadState,ActiveState,SubState,NRestarts -- "${units[@]}" && echo)
+}
+
+# Prints what it found; fails with `bad` set to what is wrong.
+validate() {
+  local deadline=$((SECONDS + GOLDEN_TIMEOUT)) unit reason before
+  units=() bad=''
+  for unit in $GOLDEN_SERVICES; do
+    if reason=$(reason_unavailable "$unit"); then echo "n/a     $unit: $reason"; else units+=("$unit"); fi
+  done
+  [[ ${#units[@]} -gt 0 ]] || return 0
+  look
+  # one that has failed for good ends the wait; one that is being started is waited for
+  while [[ -z $bad && -n $waiting && $SECONDS -lt $deadline ]]; do
+    sleep 1
+    look
+  done
+  if [[ -z $bad$waiting ]]; then
+    before=$restarts
+    sleep "$GOLDEN_SETTLE"
+    look
+    [[ $restarts == "$before" ]] || bad+='a unit was restarted, '
+  fi
+  bad=$bad$waiting
+  bad=${bad%, }
+  if [[ -n $bad ]]; then
+    echo "FAILED  $bad"
+    return 1
+  fi
+  printf 'active  %s\n' "${units[@]}"
+}

@@ -1,0 +1,11 @@
+# shellcheck shell=bash
+# A trial boot that got stuck before it could be validated, with a systemd that feeds the watchdog all the
+# while, has failed.
+need_root 'judge this boot'
+on_trial || exit 0
+locked
+if systemctl --quiet is-active emergency.target; then
+  fail_trial 'it ended in emergency mode'
+else
+  fail_trial "it was not validated within $GOLDEN_DEADLINE s"
+fi

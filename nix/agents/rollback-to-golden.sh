@@ -1,0 +1,26 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2154 # golden-lib.sh comes first
+# rollback-to-golden [--reboot]: makes golden the system profile and runs it, live or by a reboot.
+
+case ${1-} in
+  '' | --reboot) ;;
+  *) echo 'Usage: rollback-to-golden [--reboot]' >&2 && exit 2 ;;
+esac
+need_root 'go back to the golden generation'
+golden=$(field golden.json toplevel)
+[[ -n $golden ]] || fail 'Cannot go back: no generation is golden'
+[[ -e $golden/init ]] || fail "Cannot go back: $golden is not in the store"
+profile_to_golden || fail "Cannot go back: golden could not be made the boot loader's default"
+if [[ ${1-} == --reboot ]]; then
+  echo "rebooting into $golden"
+  systemctl --no-block reboot
+  exit 0
+fi
+"$golden/bin/switch-to-configuration" test || fail "Cannot go back: $golden runs, but not all of its units do"
+echo "running: $golden"
+for file in kernel initrd kernel-params; do
+  if [[ $(readlink -f "$golden/$file") != "$(readlink -f "/run/booted-system/$file")" ]] &&
+    ! cmp -s "$golden/$file" "/run/booted-system/$file"; then
+    echo "its $file takes a reboot"
+  fi
+done
