@@ -1,4 +1,5 @@
 import { Failure } from './failure.ts'
+import { progress } from './nix-progress.ts'
 import { run, type RunOptions } from './run.ts'
 
 const features = [
@@ -39,15 +40,31 @@ export async function evaluate<T>(
 /**
  * Builds derivations and returns their output paths, in order. `nix-store --realise` rather than
  * `nix build`, whose syntax for a derivation changed between versions.
+ * @param say told what is built and fetched, as nix counts it
+ * @throws Failure with the last lines of the builder that failed
  */
 export async function realise(
   derivations: string[],
   store: string[],
-  options: RunOptions = {},
+  options: RunOptions & { say?: (line: string) => void } = {},
 ): Promise<string[]> {
-  const args = ['--realise', ...store, ...derivations]
-  const { stdout } = await run('nix-store', args, { timeout: 1800, ...options })
-  return stdout.trim().split('\n')
+  const { say, ...rest } = options
+  const args = ['--realise', '--log-format', 'internal-json', ...store, ...derivations]
+  const seen = progress()
+  let last = ''
+  const onLine = (line: string): void => {
+    if (!seen.take(line) || !say) return
+    const now = seen.line()
+    if (now && now !== last) say((last = now))
+  }
+  try {
+    const { stdout } = await run('nix-store', args, { timeout: 1800, onLine, ...rest })
+    return stdout.trim().split('\n')
+  } catch (error) {
+    if (!(error instanceof Failure) || !seen.errors()) throw error
+    // what it printed was meant for a program
+    throw new Failure(error.message, { ...error.detail, evidence: seen.errors() })
+  }
 }
 
 export interface PathInfo {
