@@ -8,7 +8,7 @@ import { sshTarget } from './identity.ts'
 import { machine, type Machine } from './machine.ts'
 import { baselinePaths } from './oracle-facts.ts'
 import { quote } from './probes.ts'
-import { ensureKeeper, freePort, isFree, qemuArgs, startQemu, stopVm } from './qemu.ts'
+import { freePort, isFree, qemuArgs, stopVm } from './qemu.ts'
 import type { Note } from './record.ts'
 import { run } from './run.ts'
 import {
@@ -85,21 +85,25 @@ export async function ensureBaseline(
       if (!(thrown instanceof CannotLoad)) throw thrown
     }
   }
-  say('deploy')
-  await deploy([deployment(host)], true)
+  // one that runs is switched to the world's generation anyway
+  const there = readVm(host)
+  if (!there || !qemuOf(there)) {
+    say('deploy')
+    await deploy([deployment(host)], true)
+  }
   const vm = theVm(host)
   const argv = qemuArgs(vm, ground.accelerator.kind, ground.firmware)
-  if (await stopOther(vm, argv)) {
-    await startQemu(vm, argv)
-    ensureKeeper(vm)
-  }
+  const restarted = await stopOther(vm, argv)
   const key = await keyOf(vm, argv, wanted.toplevel, from)
   const { toplevel, facts } = wanted
   const made: Prepared = { vm, argv, facts, tag: `lab-${key}`, key, toplevel }
   const inHand = machine(vm, { patience, argv, tag: made.tag, note, say })
   say('build')
   await buildHosts([wanted], ground.store)
-  await inHand.until('SSH', 60, 'true')
+  if (restarted) {
+    await inHand.powerOn()
+    await inHand.awaitBoot('none', { limit: 90 })
+  } else await inHand.until('SSH', 60, 'true')
   const ssh = await connect({ ...sshTarget(vm, 'root'), connectTimeout: 30 * patience })
   await switchTo(ssh, wanted, ground.store, patience, say)
   await ssh.close()

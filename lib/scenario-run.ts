@@ -65,27 +65,11 @@ export function choose(families: Family[], names: string[] | undefined): Chosen[
 /** Prepares the VMs and runs the cases: those of one VM side by side, those of two alone. */
 export async function runCases(chosen: Chosen[], options: RunOptions): Promise<Ran> {
   const quiet = Boolean(options.json)
-  const offered = await chooseHosts(options.hosts, chooseGuest().attribute)
   const single = chosen.filter(({ one }) => (one.hosts ?? 1) === 1)
   const double = chosen.filter(({ one }) => one.hosts === 2)
   // a second VM for a single case would only cost a boot
-  const hosts = offered.slice(0, double.length > 0 || single.length > 1 ? 2 : 1)
-  if (double.length > 0 && hosts.length < 2) {
-    throw usage(`Cannot run \`${double[0]!.one.name}\` on one VM`, 'It needs two: name both')
-  }
-  const found = { ...(await preflight()), ...(await baseImage(() => undefined)) } as Ground
-  const record = openRecord(options.name)
-  const seed = options.seed ?? Math.floor(Math.random() * 2 ** 31)
-  record.note({ kind: 'run', name: options.name, phase: 'begin', hosts, seed })
-  const from = await template(hosts, options.extra)
-  const stage: Stage = { record, ground: found, from, seed, prepared: new Map(), results: [] }
-  const locks: Lock[] = []
-  try {
-    await runLanes(
-      hosts.map((host) => prepareLane(host, stage)),
-      quiet,
-    )
-    for (const host of hosts) locks.push(await lockVm(host, options.name))
+  const needed = double.length > 0 ? 2 : 1
+  return withStage(options, needed, single.length > 1 ? 2 : needed, async (stage, hosts) => {
     const lanes = spread(single, hosts).filter((lane) => lane.chosen.length > 0)
     await runLanes(
       lanes.map((lane) => caseLane(lane, stage)),
@@ -93,6 +77,40 @@ export async function runCases(chosen: Chosen[], options: RunOptions): Promise<R
       true,
     )
     if (double.length > 0) await runLanes([caseLane({ hosts, chosen: double }, stage)], quiet, true)
+  })
+}
+
+/**
+ * Prepares VMs for cases: their baselines, their locks, a record; puts them back after it and writes
+ * the report of what there is, whatever happened.
+ * @param needed VMs without which it cannot run
+ * @param most VMs that it has use for
+ */
+export async function withStage(
+  options: RunOptions,
+  needed: number,
+  most: number,
+  use: (stage: Stage, hosts: string[]) => Promise<void>,
+): Promise<Ran> {
+  const offered = await chooseHosts(options.hosts, chooseGuest().attribute)
+  const hosts = offered.slice(0, most)
+  if (hosts.length < needed) {
+    throw usage(`Cannot run it on \`${hosts.join(' ')}\` alone`, 'A case needs two VMs: name both')
+  }
+  const ground = { ...(await preflight()), ...(await baseImage(() => undefined)) } as Ground
+  const record = openRecord(options.name)
+  const seed = options.seed ?? Math.floor(Math.random() * 2 ** 31)
+  record.note({ kind: 'run', name: options.name, phase: 'begin', hosts, seed })
+  const from = await template(hosts, options.extra)
+  const stage: Stage = { record, ground, from, seed, prepared: new Map(), results: [] }
+  const locks: Lock[] = []
+  try {
+    await runLanes(
+      hosts.map((host) => prepareLane(host, stage)),
+      Boolean(options.json),
+    )
+    for (const host of hosts) locks.push(await lockVm(host, options.name))
+    await use(stage, hosts)
     if (!options.keep) {
       for (const vm of hosts.map((host) => inHand(host, stage))) {
         await vm.restore()

@@ -1,0 +1,57 @@
+import { cutFiles, judgeControl, type Control, type Proof } from './control.ts'
+import { Failure } from './failure.ts'
+import { inHand, runCase, type Chosen, type Stage } from './scenario-case.ts'
+import { deleteSnapshot, saveSnapshot } from './snapshot.ts'
+import { openWorld } from './world.ts'
+
+const tag = 'lab-cut'
+
+/**
+ * Runs a control: the VMs upgrade from their baseline to a generation with the net cut, by the whole
+ * agents, make it golden, and so become the baseline of the case that has to come out red.
+ */
+export async function runControl(
+  control: Control,
+  chosen: Chosen,
+  hosts: string[],
+  stage: Stage,
+  say: (line: string) => void,
+): Promise<Proof> {
+  const from = performance.now()
+  const { note } = stage.record
+  const began = note({ kind: 'step', name: 'cut', phase: 'begin', hosts, control: control.name })
+  const world = openWorld(`${stage.record.id}/cut-${control.name}`, stage.from, hosts)
+  const cut = await world.config.commit(
+    await cutFiles(control, (path) => world.config.read(path)),
+    `Cut: ${control.cut}`,
+  )
+  const prepared = new Map(stage.prepared)
+  await Promise.all(
+    hosts.map(async (host) => {
+      const vm = inHand(host, stage, say)
+      await vm.restore()
+      const { status, log } = await vm.upgrade({ limit: 120 })
+      if (status?.outcome !== 'upgraded') {
+        const why = `${status?.outcome ?? 'no status'}: ${status?.reason ?? ''}`
+        throw new Failure(`Cannot cut the net of \`${control.name}\` on \`${host}\`: ${why}`, {
+          evidence: log,
+        })
+      }
+      await vm.root('pin-golden && systemctl stop nix-local-upgrade.timer; sync')
+      const toplevel = await vm.running()
+      vm.retire()
+      await saveSnapshot(vm.vm, tag, 60 * vm.patience)
+      prepared.set(host, { ...stage.prepared.get(host)!, tag, toplevel })
+    }),
+  )
+  note({ kind: 'step', name: 'cut', phase: 'end', of: began, hosts })
+  const start = { dir: world.dir, config: cut, dotfiles: stage.from.dotfiles }
+  // its result is the control's, and not one of a case that ought to hold
+  const result = await runCase(chosen, hosts, { ...stage, prepared, from: start }, say)
+  for (const host of hosts) {
+    const { vm } = stage.prepared.get(host)!
+    await deleteSnapshot(vm, tag, 60).catch(() => {})
+  }
+  const seconds = (performance.now() - from) / 1000
+  return { ...judgeControl(control, result), seconds }
+}

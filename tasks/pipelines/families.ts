@@ -1,0 +1,30 @@
+import { existsSync } from 'node:fs'
+import { usage } from '../../lib/failure.ts'
+import type { Family } from '../../lib/scenario.ts'
+
+/** Every family of scenarios, by the name of its task. */
+export const familyNames = [
+  'auto-upgrade',
+  'break-boot',
+  'chaos-network',
+  'concurrent-edits',
+  'full-workflow',
+].filter((name) => existsSync(new URL(`../${name}.ts`, import.meta.url)))
+
+/**
+ * Families by name; all of them without any.
+ * @throws Failure (usage) for a name that none has
+ */
+export async function families(names: string[] = []): Promise<Family[]> {
+  const unknown = names.find((name) => !familyNames.includes(name))
+  if (unknown !== undefined) {
+    throw usage(`Cannot find a family \`${unknown}\``, `There are ${familyNames.join(', ')}`)
+  }
+  const wanted = names.length > 0 ? names : familyNames
+  return Promise.all(
+    wanted.map(async (name) => {
+      const { family } = (await import(`../${name}.ts`)) as { family: Family }
+      return family
+    }),
+  )
+}

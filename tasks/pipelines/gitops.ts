@@ -1,0 +1,44 @@
+import type { ExitCode } from '../../lib/failure.ts'
+import { runFamilies } from '../../lib/scenario-run.ts'
+import { main, type Args } from '../../lib/task.ts'
+import { families } from './families.ts'
+
+export const name = 'pipelines/gitops'
+export const describe = 'Break the GitOps setup in every way on both VMs, and report what held'
+export const usage = '[family..]'
+export const positionals = {
+  family: { describe: 'Families of scenarios; all without any', array: true },
+}
+export const options = {
+  host: { type: 'string', array: true, describe: 'VMs to use; all of the flake without any' },
+  case: { type: 'string', array: true, describe: 'Cases, as <case> or <family>/<case>' },
+  list: { type: 'boolean', describe: 'List the cases and run none' },
+  seed: { type: 'number', describe: 'Seed of what is random' },
+  keep: { type: 'boolean', describe: 'Leave the VMs as the last case left them' },
+  json: { type: 'boolean', describe: 'Print data on standard output' },
+} as const
+export const under = [
+  'tasks/auto-upgrade.ts, break-boot.ts, chaos-network.ts, concurrent-edits.ts, full-workflow.ts',
+  'cases of one VM run on both side by side; cases of two VMs after them',
+  'writes <LAB_HOME>/runs/<id>/{events.jsonl,junit.xml,report.html}',
+]
+export const examples: [string, string][] = [
+  ['just gitops-test', 'Everything'],
+  ['just gitops-test auto-upgrade', 'One family'],
+  ['tsx tasks/pipelines/gitops.ts --case break-boot/panic', 'One case'],
+]
+
+export async function run(args: Args): Promise<ExitCode> {
+  const wanted = await families(args['family'])
+  return runFamilies(wanted, {
+    name: wanted.length === 1 ? wanted[0]!.name : 'gitops',
+    hosts: args['host'],
+    cases: args['case'],
+    seed: args['seed'],
+    keep: Boolean(args['keep']),
+    list: Boolean(args['list']),
+    json: Boolean(args['json']),
+  })
+}
+
+await main(import.meta, { name, describe, usage, positionals, options, under, examples, run })

@@ -1,0 +1,127 @@
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { controls, type Control, type Proof } from '../lib/control.ts'
+import { runControl } from '../lib/control-run.ts'
+import { Exit, Failure, usage as usageFailure, type ExitCode } from '../lib/failure.ts'
+import type { Chosen, Stage } from '../lib/scenario-case.ts'
+import { choose, withStage } from '../lib/scenario-run.ts'
+import { runLanes, type Lane } from '../lib/steps.ts'
+import { green, red, table } from '../lib/table.ts'
+import { main, type Args } from '../lib/task.ts'
+import { families } from './pipelines/families.ts'
+
+export const name = 'prove'
+export const describe = 'Cut one safety net at a time and see the scenarios catch it'
+export const usage = '[control..]'
+export const positionals = {
+  control: { describe: 'Controls, by name; all without any', array: true },
+}
+export const options = {
+  host: { type: 'string', array: true, describe: 'VMs to use; all of the flake without any' },
+  list: { type: 'boolean', describe: 'List the controls and run none' },
+  seed: { type: 'number', describe: 'Seed of what is random' },
+  keep: { type: 'boolean', describe: 'Leave the VMs as the last control left them' },
+  json: { type: 'boolean', describe: 'Print data on standard output' },
+} as const
+export const under = [
+  'git apply tests/controls/<name>.patch   in a commit of the remote alone',
+  'nix-local-upgrade, pin-golden   on each VM, so that it runs the agents with the net cut',
+  'tasks/<family>.ts --case <case>   which must come out red, by the check that the patch names',
+]
+export const examples: [string, string][] = [
+  ['just prove', 'Every control; one that stays green fails the run'],
+  ['tsx tasks/prove.ts known-bad --host sorrow', 'One'],
+]
+
+interface Cut {
+  control: Control
+  chosen: Chosen
+}
+
+export async function run(args: Args): Promise<ExitCode> {
+  const all = controls()
+  const named = args['control'] as string[] | undefined
+  const unknown = named?.find((one) => !all.some((control) => control.name === one))
+  if (unknown !== undefined) {
+    const known = all.map((control) => control.name).join(', ')
+    throw usageFailure(`Cannot find a control \`${unknown}\``, `There are ${known}`)
+  }
+  const wanted = named?.length ? all.filter((one) => named.includes(one.name)) : all
+  const json = Boolean(args['json'])
+  if (args['list']) {
+    const rows = wanted.map((one) => [one.name, one.case, one.cut])
+    console.log(
+      json ? JSON.stringify(wanted, null, 2) : table([['control', 'case', 'cut'], ...rows]),
+    )
+    return Exit.held
+  }
+  const known = await families()
+  const cuts = wanted.map((control): Cut => ({
+    control,
+    chosen: choose(known, [control.case])[0]!,
+  }))
+  const single = cuts.filter(({ chosen }) => (chosen.one.hosts ?? 1) === 1)
+  const double = cuts.filter(({ chosen }) => chosen.one.hosts === 2)
+  const proofs: Proof[] = []
+  const needed = double.length > 0 ? 2 : 1
+  const most = single.length > 1 ? 2 : needed
+  const runOptions = { name, hosts: args['host'], seed: args['seed'], keep: args['keep'], json }
+  const { dir } = await withStage(runOptions, needed, most, async (stage, hosts) => {
+    const lanes = hosts.map((host, index) =>
+      lane(
+        single.filter((_, at) => at % hosts.length === index),
+        [host],
+        stage,
+        proofs,
+      ),
+    )
+    await runLanes(
+      lanes.filter(({ steps }) => steps.length > 0),
+      json,
+      true,
+    )
+    if (double.length > 0) await runLanes([lane(double, hosts, stage, proofs)], json, true)
+  })
+  return summarize(proofs, cuts.length, dir, json)
+}
+
+const lane = (cuts: Cut[], hosts: string[], stage: Stage, proofs: Proof[]): Lane<Stage> => ({
+  title: hosts.join(' and '),
+  context: stage,
+  steps: cuts.map(({ control, chosen }) => ({
+    title: `${control.name}: ${control.cut}`,
+    would: () => [],
+    run: async (_, say) => {
+      const proof = await runControl(control, chosen, hosts, stage, say)
+      proofs.push(proof)
+      if (proof.state !== 'caught') throw new Failure(`${proof.state}: ${proof.found}`)
+    },
+  })),
+})
+
+function summarize(proofs: Proof[], asked: number, dir: string, json: boolean): ExitCode {
+  writeFileSync(join(dir, 'proofs.json'), JSON.stringify(proofs, null, 2))
+  const caught = proofs.filter(({ state }) => state === 'caught').length
+  if (json) console.log(JSON.stringify({ run: dir, proofs }, null, 2))
+  else {
+    const rows = proofs.map((one) => [
+      one.control,
+      one.case,
+      one.state === 'caught' ? green(one.state) : red(one.state.toUpperCase()),
+      `${one.seconds.toFixed(0)} s`,
+      one.found.split('\n')[0]!.slice(0, 120),
+    ])
+    console.log(table([['control', 'case', '', 'took', 'red by'], ...rows]))
+    console.log(`${caught} of ${asked} caught`)
+    console.log(`record: ${dir}`)
+    for (const one of proofs) {
+      if (one.state !== 'caught') console.log(`replay: tsx tasks/prove.ts ${one.control}`)
+    }
+  }
+  if (proofs.length < asked || proofs.some(({ state }) => state === 'not run')) {
+    return Exit.labCouldNotRun
+  }
+  return caught === asked && asked > 0 ? Exit.held : Exit.checkFailed
+}
+
+await main(import.meta, { name, describe, usage, positionals, options, under, examples, run })
