@@ -21,10 +21,10 @@ guard() {
 
 # What became of the trial, now that golden is booted
 judge_trial() {
-  local trial state
-  trial=$(field trial.json toplevel) state=$(field trial.json state)
+  local trial phase
+  trial=$(field trial.json toplevel) phase=$(field trial.json state)
   [[ -n $trial && $(field trial.json boot) != "$(this_boot)" ]] || return 0
-  if [[ $state != armed ]]; then
+  if [[ $phase != armed ]]; then
     echo "the trial of $trial was interrupted before it was armed"
     rm -f "$state/trial.json"
     [[ $(readlink -f "$profile") != "$trial" ]] || arm "$trial" || true

@@ -12,6 +12,7 @@ let
   unit = types.strMatching "[A-Za-z0-9@:_.\\-]+\\.(service|socket|target|timer|mount|path)";
   unavailable = config.lab.unavailableUnits or { };
   loader = config.boot.loader;
+  esp = loader.efi.efiSysMountPoint or "/boot";
   xbootldr = loader.systemd-boot.xbootldrMountPoint or null;
   seconds = types.ints.positive;
 
@@ -36,8 +37,8 @@ let
         "SC2154"
       ];
       runtimeEnv = {
-        GOLDEN_ESP = loader.efi.efiSysMountPoint;
-        GOLDEN_BOOT = if xbootldr != null then xbootldr else loader.efi.efiSysMountPoint;
+        GOLDEN_ESP = esp;
+        GOLDEN_BOOT = if xbootldr != null then xbootldr else esp;
       }
       // env;
       text = lib.concatMapStringsSep "\n" (part: builtins.readFile (../agents + "/${part}.sh")) (
@@ -196,7 +197,7 @@ in
     })
 
     # Turned off, the boot default must not stay at what was golden once
-    (mkIf (!cfg.enable && loader.systemd-boot.enable) {
+    (mkIf (!cfg.enable && loader.systemd-boot.enable or false) {
       boot.loader.systemd-boot.extraInstallCommands = ''
         [ ! -e /var/lib/golden-generation/golden.json ] || ${lib.getExe unpin}
       '';

@@ -1,0 +1,283 @@
+import { readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { GoldenHost } from './golden.ts'
+import { missingForRoot } from './root.ts'
+
+const missing = await missingForRoot()
+let host: GoldenHost
+let one: string
+let two: string
+/** A host whose generation 1 is golden, with a generation 2 in the store. */
+beforeEach(async (context) => {
+  if (missing) return context.skip(missing)
+  host = await GoldenHost.make()
+  one = await host.generation(1)
+  await host.install(1)
+  await host.boot()
+  two = await host.generation(2)
+})
+afterEach(() => host?.root.remove())
+
+const failed = (): string => readFileSync(host.path('var/lib/golden-generation/failed'), 'utf8')
+const links = (): Promise<string> =>
+  host.root.sh('readlink -f /run/booted-system /nix/var/nix/profiles/system')
+
+describe('A trial', () => {
+  test('that is good makes the new generation golden, which takes the former one’s files', async () => {
+    const first = host.entries()
+    expect(await host.rebuild(2)).toContain(`on trial at the next boot: ${two}`)
+    expect(await host.status()).toMatchObject({
+      booted: one,
+      running: two,
+      golden: one,
+      trial: two,
+      oneshot: 'nixos-generation-2.conf',
+    })
+    const { tried, said } = await host.boot()
+    expect(tried).toEqual([two])
+    expect(said).toContain(`golden from now on: ${two}`)
+    const status = await host.status()
+    expect(status).toMatchObject({ golden: two, trial: null, oneshot: null, lastFailed: null })
+    expect(status.default).toBe(status.goldenEntry)
+    expect(host.entries()).not.toEqual(expect.arrayContaining(first))
+    expect(host.entries().filter((name) => name.startsWith('golden-'))).toHaveLength(1)
+    expect(host.copies()).toHaveLength(2)
+    const again = await host.boot()
+    expect(again.tried).toEqual([two])
+    expect(again.said).toContain(`the golden generation is well: ${two}`)
+  })
+
+  test('that does not come up is golden’s next boot, written down, and no longer the profile', async () => {
+    await host.rebuild(2)
+    const { tried, said } = await host.boot([two])
+    expect(tried).toEqual([two, one])
+    expect(said).toContain('it did not come up')
+    expect(failed()).toMatch(new RegExp(`^${two} \\d{4}-\\S+Z it did not come up: .*\\n$`))
+    expect(await links()).toBe(`${one}\n${one}`)
+    expect(await host.status()).toMatchObject({ trial: null, oneshot: null, golden: one })
+    // the boot loader's own default as well, for a machine that loses its variables
+    expect(readFileSync(host.path('boot/loader/loader.conf'), 'utf8')).toContain(
+      'default nixos-generation-1.conf',
+    )
+    expect((await host.boot()).tried).toEqual([one])
+    expect(failed().split('\n')).toHaveLength(2)
+  })
+
+  test('whose service is dead goes back by itself, with that reason', async () => {
+    await host.rebuild(2)
+    host.services({ 'sshd.service': 'failed' })
+    // golden has the same dead service: it stays up all the same
+    const { tried, said } = await host.boot()
+    expect(tried).toEqual([two, one])
+    expect(said).toContain('going back to the golden generation')
+    expect(said).toContain('the golden generation itself is not well')
+    expect(failed()).toMatch(new RegExp(`^${two} \\S+ sshd.service is failed\\n$`))
+    expect(await links()).toBe(`${one}\n${one}`)
+  })
+
+  test('that is stuck is ended by its deadline, and no other boot is', async () => {
+    expect(await host.sh('golden-trial-deadline')).toBe('')
+    await host.rebuild(2)
+    expect(await host.sh('golden-trial-deadline')).toBe('')
+    expect(host.rebooting).toBe(false)
+    await host.sh(`ln -sfn ${two} /run/booted-system
+      sed -i 's/"boot":"[^"]*"/"boot":"another"/' /var/lib/golden-generation/trial.json
+      golden-trial-deadline`)
+    expect(host.rebooting).toBe(true)
+    expect(failed()).toContain('it was not validated within 300 s')
+  })
+
+  test('that passes without being pinned is on trial again at the next boot', async () => {
+    await host.sh(`cd /usr-local/bin && sed -i '2a GOLDEN_AUTO_PIN=false' golden-boot-validation`)
+    await host.rebuild(2)
+    for (const _ of [1, 2]) {
+      const { tried, said } = await host.boot()
+      expect(tried).toEqual([two])
+      expect(said).toContain(`validated, and not golden: ${two}`)
+    }
+    const { tried } = await host.boot([two])
+    expect(tried).toEqual([two, one])
+    expect(await links()).toBe(`${one}\n${one}`)
+  })
+
+  test('is over when the profile goes back before it', async () => {
+    await host.rebuild(2)
+    expect(await host.rebuild(1)).toContain(`the golden generation boots: ${one}`)
+    expect(await host.status()).toMatchObject({ trial: null, oneshot: null })
+    expect((await host.boot()).tried).toEqual([one])
+  })
+
+  test('is refused when the ESP does not hold what the store does', async () => {
+    await host.rebuild(2, 'boot')
+    writeFileSync(host.path('boot/EFI/nixos/cut.efi'), '')
+    await host.sh(
+      'f=$(ls /boot/EFI/nixos/*kernel.efi | tail -n 1); for f in /boot/EFI/nixos/*kernel.efi; do printf X | dd of=$f bs=1 seek=40 conv=notrunc status=none; done',
+    )
+    expect(await host.sh('golden-arm-trial 2>&1 || echo "exit $?"')).toMatch(
+      /Cannot put \S+ on trial: \S+ differs from the kernel in the store\nexit 1$/,
+    )
+    expect(await host.status()).toMatchObject({ trial: null, oneshot: null })
+    expect((await host.boot()).tried).toEqual([one])
+  })
+
+  test('is refused to a kernel that no firmware can start, and to a generation without an entry', async () => {
+    const three = await host.generation(3, { magic: 'xx' })
+    await expect(host.rebuild(3)).rejects.toThrow(/is no program that firmware can start/)
+    expect((await host.boot()).tried).toEqual([one])
+    await host.sh('rm /boot/loader/entries/nixos-generation-3.conf')
+    expect(await host.sh(`golden-arm-trial ${three} 2>&1 || echo "exit $?"`)).toContain(
+      `Cannot put ${three} on trial: no boot entry names it`,
+    )
+  })
+
+  test('that was interrupted before it was armed is armed at the next boot', async () => {
+    await host.rebuild(2)
+    await host.sh('bootctl set-oneshot ""; sed -i s/armed/arming/2 /var/lib/golden-generation/trial.json')
+    expect(await host.sh('cat /var/lib/golden-generation/trial.json')).toContain('"arming"')
+    expect((await host.boot()).tried).toEqual([one])
+    expect(await host.status()).toMatchObject({ trial: two, oneshot: 'nixos-generation-2.conf' })
+    expect((await host.boot()).tried).toEqual([two])
+  })
+})
+
+describe('Golden', () => {
+  test('has an entry and files of its own that an installer and a collection leave', async () => {
+    await host.rebuild(2)
+    await host.boot()
+    await host.generation(3)
+    await host.rebuild(3)
+    await host.boot([await host.root.sh('readlink -f /nix/var/nix/profiles/system-3-link')])
+    // all that is left of it is what keeps golden
+    await host.sh(`ln -sfn system-3-link /nix/var/nix/profiles/system
+      rm /run/booted-system /run/current-system; nix-collect-garbage -d 2>&1
+      /nix/var/nix/profiles/system/bin/install-boot-entries`)
+    expect(readdirSync(host.path('nix/var/nix/profiles')).filter((name) => name.startsWith('system'))).toEqual(['system', 'system-3-link'])
+    expect(host.entries().filter((name) => name.startsWith('nixos-'))).toEqual([
+      'nixos-generation-3.conf',
+    ])
+    await host.sh('show-golden')
+    await host.sh('bootctl set-oneshot ""; rm /var/lib/golden-generation/trial.json')
+    expect((await host.boot()).tried).toEqual([two])
+    expect(await host.sh('rollback-to-golden')).toContain(`running: ${two}`)
+    expect(await links()).toBe(`${two}\n${two}`)
+  })
+
+  test('does not loop when it does not come up, and halts instead of rebooting', async () => {
+    const [entry] = host.entries().filter((name) => name.startsWith('golden-'))
+    const text = readFileSync(host.path(`boot/loader/entries/${entry}`), 'utf8')
+    expect(text).toMatch(/^options init=\S+\/init loglevel=4 panic=5 panic=0 systemd.watchdog_sec=0$/m)
+    // once it is up, a panic and a hang lead to a system that is known to work
+    expect(readFileSync(host.path('model/panic'), 'utf8')).toBe('0\n')
+    await host.boot()
+    expect(readFileSync(host.path('model/panic'), 'utf8')).toBe('10\n')
+    expect(readFileSync(host.path('model/busctl.log'), 'utf8')).toContain('RuntimeWatchdogUSec t 30000000')
+  })
+
+  test('stays what it was when /boot has no room for the next', async () => {
+    const big = await host.generation(3, { kernel: 3000 })
+    await host.rebuild(3, 'boot')
+    const before = [host.entries().filter((name) => name.startsWith('golden-')), host.copies()]
+    await host.sh(`ln -sfn ${big} /run/booted-system; ln -sfn ${big} /run/current-system`)
+    const said = await host.sh(`mkdir /tmp/small; mount -t tmpfs -o size=5m none /tmp/small
+      cp -a /boot/. /tmp/small/; mount --bind /tmp/small /boot
+      pin-golden 2>&1 || echo "exit $?"
+      ls /boot/EFI/golden; show-golden >/dev/null && echo whole`)
+    expect(said).toMatch(/Cannot make \S+ golden: \/boot has \d MiB free and \d MiB are needed\nexit 1/)
+    expect(said).toMatch(new RegExp(`\n${before[1]!.join('\n')}\nwhole$`))
+    expect((await host.status()).golden).toBe(one)
+  })
+
+  test('is whole again after its files were damaged, before anything is put on trial', async () => {
+    const kernel = host.path(`boot/EFI/golden/${host.copies().find((name) => name.includes('kernel'))}`)
+    writeFileSync(kernel, 'MZ but nothing else')
+    expect(await host.sh('show-golden || echo "exit $?"')).toMatch(
+      /PROBLEM \S+ differs from the kernel in the store\nexit 1$/,
+    )
+    expect(await host.rebuild(2)).toContain('on trial at the next boot')
+    await host.sh('show-golden')
+    rmSync(kernel)
+    await host.sh('golden-boot-validation; show-golden')
+  })
+
+  test('is given up by unpin-golden: the boot loader’s own default boots', async () => {
+    await host.rebuild(2)
+    expect(await host.sh('unpin-golden')).toBe(`no longer golden: ${one}`)
+    expect(host.entries().filter((name) => name.startsWith('golden-'))).toEqual([])
+    expect(await host.sh('show-golden 2>&1 || echo "exit $?"')).toMatch(/no generation is golden\nexit 1$/)
+    expect((await host.boot()).tried).toEqual([two])
+  })
+
+  test('is not changed where the boot loader’s variables cannot be set', async () => {
+    await host.rebuild(2)
+    await host.boot()
+    const three = await host.generation(3)
+    await host.sh(`touch /model/no-variables; ln -sfn ${three} /run/booted-system; ln -sfn ${three} /run/current-system
+      ln -sfn system-3-link /nix/var/nix/profiles/system; ESP=/boot /run/current-system/bin/install-boot-entries`)
+    expect(await host.sh('pin-golden 2>&1 || echo "exit $?"')).toMatch(/cannot be set\nexit 1$/)
+    expect((await host.status()).golden).toBe(two)
+    await host.sh('show-golden; rm /model/no-variables; golden-boot-validation; show-golden')
+    expect(host.entries().filter((name) => name.startsWith('golden-'))).toHaveLength(1)
+  })
+
+  test('is kept as it was by a kill at any of its steps', async () => {
+    // each program that changes something is a place to be killed at
+    const seen = new Set<string | null>()
+    for (let step = 1; step < 12; step++) {
+      await host.sh(`ln -sfn ${two} /run/booted-system; ln -sfn ${two} /run/current-system
+        ln -sfn system-2-link /nix/var/nix/profiles/system; ESP=/boot /run/current-system/bin/install-boot-entries
+        n=0
+        kill_at() { n=$((n + 1)); [[ $n -ne ${step} ]] || kill -9 $BASHPID; }
+        export -f kill_at
+        (
+          set -- ; enter() { :; }
+          trap 'case $BASH_COMMAND in "mv "*|"cp "*|"ln "*|"bootctl "*|"rm "*|"write_state "*) kill_at ;; esac' DEBUG
+          set -T
+          . /usr-local/bin/pin-golden
+        ) >/dev/null 2>&1 || true`)
+      const { golden } = await host.status()
+      expect([one, two]).toContain(golden)
+      seen.add(golden)
+      // what boots is what golden was or is, and after that boot all of it is whole
+      const { tried } = await host.boot()
+      expect([one, two]).toContain(tried[0])
+      await host.sh('show-golden')
+      expect(host.entries().filter((name) => name.startsWith('golden-'))).toHaveLength(1)
+      await host.sh(`ln -sfn ${one} /run/booted-system; ln -sfn ${one} /run/current-system; pin-golden`)
+    }
+    expect(seen.size).toBe(2)
+  })
+})
+
+test('Boot counting is left alone, and its entries are found by what is in them', async () => {
+  await host.rebuild(2, 'boot')
+  await host.sh(
+    'cd /boot/loader/entries && mv nixos-generation-2.conf nixos-0123abc+3.conf && golden-arm-trial',
+  )
+  expect(host.variable('LoaderEntryOneShot')).toBe('nixos-0123abc.conf')
+  await host.sh('cd /boot/loader/entries && mv nixos-0123abc+3.conf nixos-0123abc+2-1.conf')
+  await host.boot()
+  expect(host.entries()).toContain('nixos-0123abc+2-1.conf')
+  expect((await host.status()).golden).toBe(two)
+})
+
+test('What only root may do says so', async () => {
+  for (const command of ['pin-golden', 'unpin-golden', 'rollback-to-golden', 'golden-arm-trial']) {
+    expect(
+      await host.root.sh(`PATH=/usr-local/bin:$PATH GOLDEN_BOOT=/boot GOLDEN_ESP=/boot ${command} 2>&1 || echo "exit $?"`, { user: 'rain' }),
+    ).toMatch(new RegExp(`^${command}: Cannot .*: only root may \\(try sudo\\)\nexit 1$`))
+  }
+})
+
+test('A boot is n/a in what the guest cannot have, and bad in what does not exist', async () => {
+  expect(await host.sh('golden-boot-validation')).toContain(
+    'n/a     tailscaled.service: Debian carries no tailscale\nactive  sshd.service',
+  )
+  host.services({})
+  expect(await host.sh('golden-boot-validation || echo "exit $?"')).toMatch(
+    /FAILED {2}sshd.service does not exist\n[\s\S]*exit 1$/,
+  )
+  host.services({ 'sshd.service': 'activating' })
+  expect(await host.sh('golden-boot-validation || echo "exit $?"')).toContain(
+    'FAILED  sshd.service is activating (running)',
+  )
+})
