@@ -94,20 +94,20 @@ export function checksOf(host: Host): Check[] {
     {
       name: `nix as ${facts.primaryUser}`,
       // through the daemon, which a user's nix needs for all that it does
-      probe: 'timeout 30 nix-store --query --hash /run/current-system',
+      probe: 'timeout 60 nix-store --query --hash /run/current-system',
       expected: 'an answer from the store',
       holds: ({ code, text }) => code === 0 && /^sha256:\w{52}$/.test(text),
     },
     {
       name: `jj as ${facts.primaryUser}`,
       // a whole repository would take as long as all other probes together
-      probe: 'timeout 30 jj config path --user && [ -w "$HOME" ]',
+      probe: 'timeout 60 jj config path --user && [ -w "$HOME" ]',
       expected: 'its configuration in the home',
       holds: ({ code, text }) => code === 0 && text.startsWith('/home/'),
     },
     {
       name: `chezmoi as ${facts.primaryUser}`,
-      probe: "timeout 30 chezmoi execute-template '{{ .chezmoi.username }}'",
+      probe: "timeout 60 chezmoi execute-template '{{ .chezmoi.username }}'",
       expected: facts.primaryUser,
       holds: is(facts.primaryUser),
     },
@@ -121,7 +121,7 @@ function serviceCheck({ facts, ...host }: Host, service: string): Check {
   const unknown = unit || answer ? undefined : 'the lab knows no probe for it'
   return {
     name: service,
-    probe: `${active}${answer?.probe({ facts, ...host }) ?? 'true'}`,
+    probe: `${active}{ ${answer?.probe({ facts, ...host }) ?? 'true'}; }`,
     unavailable: facts.unavailable[service] ?? unknown,
     expected: `${unit ? `${unit} active` : 'there'}${answer ? ' and answering' : ''}`,
     holds: ({ text }) =>

@@ -141,7 +141,9 @@ test('verify goes red when a service breaks, and names it', async () => {
   const { code, stdout } = await lab.just('verify-test-vms')
   expect(code).toBe(1)
   expect(stdout).toMatch(/^syncthing +pass +FAIL/m)
-  expect(stdout).toContain('torment: syncthing: found inactive')
+  expect(stdout).toContain(
+    'torment: syncthing: found loaded inactive dead, expected syncthing.service active',
+  )
   await ssh('torment', 'sudo systemctl start syncthing')
 })
 
