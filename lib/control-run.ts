@@ -1,5 +1,6 @@
 import { cutFiles, judgeControl, type Control, type Proof } from './control.ts'
 import { Failure } from './failure.ts'
+import { baselinePaths } from './oracle-facts.ts'
 import { inHand, runCase, type Chosen, type Stage } from './scenario-case.ts'
 import { deleteSnapshot, saveSnapshot } from './snapshot.ts'
 import { openWorld } from './world.ts'
@@ -8,7 +9,8 @@ const tag = 'lab-cut'
 
 /**
  * Runs a control: the VMs upgrade from their baseline to a generation with the net cut, by the whole
- * agents, make it golden, and so become the baseline of the case that has to come out red.
+ * agents, boot into it, make it golden, and so become the baseline of the case that has to come out
+ * red.
  */
 export async function runControl(
   control: Control,
@@ -37,8 +39,27 @@ export async function runControl(
           evidence: log,
         })
       }
-      await vm.root('pin-golden && systemctl stop nix-local-upgrade.timer; sync')
       const toplevel = await vm.running()
+      // whatever is cut, this boot must come to it: so the lab itself chooses it once
+      await vm.root(
+        `entry=$(grep -l "init=${toplevel}/init" /boot/loader/entries/nixos-*.conf | head -n 1)
+        bootctl set-oneshot "\${entry##*/}"`,
+      )
+      await vm.reboot({ limit: 90 })
+      await vm.root(
+        `systemctl start golden-boot-validation.service boot-complete.target
+        [ "$(readlink -f /nix/var/nix/gcroots/golden-generation)" = ${toplevel} ] || pin-golden
+        systemctl stop nix-local-upgrade.timer; ls /nix/store >${baselinePaths}; sync`,
+        { timeout: 120 * vm.patience },
+      )
+      const golden = await vm.root(
+        'readlink -f /run/booted-system /nix/var/nix/gcroots/golden-generation',
+      )
+      if (golden.stdout !== `${toplevel}\n${toplevel}\n`) {
+        throw new Failure(`Cannot make the cut of \`${control.name}\` golden on \`${host}\``, {
+          evidence: golden.stdout,
+        })
+      }
       vm.retire()
       await saveSnapshot(vm.vm, tag, 60 * vm.patience)
       prepared.set(host, { ...stage.prepared.get(host)!, tag, toplevel })
