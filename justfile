@@ -76,6 +76,21 @@ scaffold-host name *flags:
 add-to-flake name *flags:
     @{{ task }}add-to-flake.ts "$@"
 
+# Break the GitOps setup in every way on both VMs, and report what held
+[group("scenarios")]
+gitops-test *families:
+    @{{ task }}pipelines/gitops.ts "$@"
+
+# Cut one safety net at a time and see the scenarios catch it
+[group("scenarios")]
+prove *controls:
+    @{{ task }}prove.ts "$@"
+
+# Fault a network for a while, or see upgrade and dotfile sync live through every fault
+[group("scenarios")]
+chaos-network *fault:
+    @{{ task }}chaos-network.ts "$@"
+
 # Format, lint, types and unit tests: the gate for every change
 [group("development")]
 ok: fmt-check lint types unit

@@ -1,4 +1,4 @@
-import { readdirSync } from 'node:fs'
+import { readFileSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import { run } from '../../lib/run.ts'
@@ -23,6 +23,8 @@ const byTask = new Map(
 )
 const tasks = readdirSync(join(project, 'tasks'), { recursive: true, encoding: 'utf8' })
   .filter((file) => file.endsWith('.ts'))
+  // one that cannot be started is a part of others
+  .filter((file) => readFileSync(join(project, 'tasks', file), 'utf8').includes('(import.meta,'))
   .toSorted()
 
 test('every recipe of a task runs a file that there is', () => {
@@ -31,7 +33,8 @@ test('every recipe of a task runs a file that there is', () => {
 })
 
 test.each(tasks)('%s has a recipe that says what the task says of itself', async (file) => {
-  const task = (await import(join(project, 'tasks', file))) as Task
+  const loaded = (await import(join(project, 'tasks', file))) as Task & { task?: Task }
+  const task = loaded.task ?? loaded
   const recipe = byTask.get(file)
   expect(recipe?.doc).toBe(task.describe)
   expect(task.under.length).toBeGreaterThan(0)
