@@ -61,8 +61,13 @@ main() {
 
 # -- what is reported
 
-array() { jq -cn '$ARGS.positional' --args -- "$@"; }
-objects() { if (($#)); then printf '%s\n' "$@" | jq -cs .; else echo '[]'; fi; }
+joined() { # <objects of JSON...>
+  local IFS=,
+  echo "[$*]"
+}
+array() { # <texts...>
+  if (($#)); then jq -cn '$ARGS.positional' --args -- "$@"; else echo '[]'; fi
+}
 
 write_status() { # <outcome or nothing> <reason>
   local finished=''
@@ -71,7 +76,7 @@ write_status() { # <outcome or nothing> <reason>
     --arg branch "$branch" --arg from "$from" --arg to "$to" --arg source "$repository" \
     --arg started "$started" --arg finished "$finished" \
     --argjson captured "$(array "${captured[@]}")" --argjson applied "$(array "${applied[@]}")" \
-    --argjson kept "$(objects "${kept[@]}")" --argjson conflicts "$(objects "${conflicts[@]}")" \
+    --argjson kept "$(joined "${kept[@]}")" --argjson conflicts "$(joined "${conflicts[@]}")" \
     'def known: if . == "" then null else . end;
      { phase: $phase, outcome: $outcome | known, reason: $reason | known, host: $host,
        source: $source | known, branch: $branch, from: $from | known, to: $to | known,
@@ -84,7 +89,7 @@ enter() { # <phase>
   phase=$1
   echo "chezmoi-sync: phase: $phase"
   write_status '' ''
-  if [[ -n ${CHEZMOI_PHASE_HOOK:-} ]]; then $CHEZMOI_PHASE_HOOK "$phase" 9>&-; fi
+  if [[ -n ${CHEZMOI_PHASE_HOOK:-} ]]; then $CHEZMOI_PHASE_HOOK "$phase" 9>&- || true; fi
 }
 
 finish() { # <outcome> <reason>
@@ -108,7 +113,7 @@ add_conflict() { # <host> <file...>
 }
 
 own_conflicts() {
-  objects "${conflicts[@]}" | jq -r --arg host "$host" \
+  ((!${#conflicts[@]})) || joined "${conflicts[@]}" | jq -r --arg host "$host" \
     'map(select(.host == $host).files[]) | unique | join(", ")'
 }
 
@@ -321,7 +326,7 @@ fetch() {
   to=$(commit_of "$trunk")
   if [[ -z $to ]]; then
     local others
-    others=$(git for-each-ref --format='%(refname:lstrip=3)' refs/remotes/origin/ | paste -sd ' ')
+    others=$(git for-each-ref --format='%(refname:lstrip=3)' refs/remotes/origin/ | grep -vx HEAD | paste -sd ' ' || true)
     if [[ -n $others ]]; then finish failed "The remote has no branch \`$branch\` (it has $others)"; fi
   fi
 }

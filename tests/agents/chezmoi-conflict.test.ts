@@ -1,0 +1,223 @@
+import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
+import { makeDotfiles, quote, type Dotfiles, type Host } from './dotfiles.ts'
+import { makeRoot, missingForRoot, type ScratchRoot } from './root.ts'
+
+const missing = await missingForRoot()
+let root: ScratchRoot
+beforeAll(async () => {
+  if (!missing) root = await makeRoot()
+}, 600_000)
+afterAll(() => root?.remove())
+beforeEach((context) => {
+  if (missing) context.skip(missing)
+})
+
+const ten = Array.from({ length: 10 }, (_, i) => `line ${i}\n`).join('')
+const markers = "grep -rlE '^(<{7}|>{7})' $HOME --exclude-dir=.jj --exclude-dir=.git || true"
+
+/** Both hosts synchronize, sorrow first; holds what must be true of any conflict, and gives torment's. */
+async function expectConflict({ sorrow, torment, atRemote }: Dotfiles, files: string[]) {
+  const state = 'cat .a .b 2>&1; ls -l .a .b | cut -c 1-10'
+  const edits = [await sorrow.sh(state), await torment.sh(state)]
+  expect(await sorrow.sync()).toMatchObject({ outcome: 'synced', conflicts: [] })
+  const trunk = await atRemote('git rev-parse main')
+  const met = await torment.sync()
+  expect(met).toMatchObject({ outcome: 'conflict', code: 1, applied: [] })
+  expect(met.conflicts).toEqual([{ host: 'torment', files }])
+  expect(met.reason).toContain(files[0])
+  // the other host sees it, too, and is not held up
+  const seen = await sorrow.sync()
+  expect(seen).toMatchObject({ outcome: 'up-to-date', code: 0, conflicts: met.conflicts })
+  // and nothing of it was applied, pushed to the trunk or left in the source
+  expect([await sorrow.sh(state), await torment.sh(state)]).toEqual(edits)
+  expect(await atRemote('git rev-parse main')).toBe(trunk)
+  expect(await sorrow.sh(markers)).toBe('')
+  expect(await torment.sh(markers)).toBe('')
+  expect(await torment.sh('chezmoi apply --no-tty; ' + state)).toBe(edits[1])
+  // a second run finds the same and adds nothing
+  const refs = await atRemote('git for-each-ref')
+  expect(await torment.sync()).toMatchObject({ outcome: 'conflict', conflicts: met.conflicts })
+  expect(await atRemote('git for-each-ref')).toBe(refs)
+  return met
+}
+
+/** The conflict is settled at one host by a working copy with both sides; both have the result then. */
+async function settle({ sorrow, torment, atRemote }: Dotfiles, at: Host, edit: string) {
+  const side = at === torment ? 'main@origin' : 'conflict/torment@origin'
+  await at.sh(`cd .local/share/chezmoi; jj new @- ${quote(side)} 2>&1; jj resolve --list`)
+  expect(await at.sync()).toMatchObject({
+    outcome: 'conflict',
+    reason: expect.stringContaining('The source has conflicts to resolve'),
+  })
+  await at.sh(`cd .local/share/chezmoi; ${edit}`)
+  expect(await at.sync()).toMatchObject({ outcome: 'synced' })
+  const other = at === torment ? sorrow : torment
+  expect(await other.sync()).toMatchObject({ outcome: 'synced', conflicts: [] })
+  expect(await at.sync()).toMatchObject({ outcome: 'up-to-date', conflicts: [] })
+  expect(await atRemote("git for-each-ref --format='%(refname)'")).toBe('refs/heads/main')
+  const texts = await Promise.all([sorrow, torment].map((host) => host.sh('cat .a')))
+  expect(texts[0]).toBe(texts[1])
+  expect(await at.conflicts()).toBe('No conflicts')
+  return texts[0]
+}
+
+test.each(['sorrow', 'torment'] as const)(
+  'The same line on both: seen on both, applied on neither, and settled at %s',
+  async (where) => {
+    const world = await makeDotfiles(root, { '.a': ten, '.b': ten })
+    const { sorrow, torment, atRemote } = world
+    await sorrow.sh('sed -i "s/line 5/of sorrow/" .a')
+    await torment.sh('sed -i "s/line 5/of torment/" .a')
+    await expectConflict(world, ['dot_a'])
+    for (const host of [sorrow, torment]) {
+      const shown = await host.conflicts()
+      expect(shown).toContain('conflict: dot_a')
+      expect(shown).toMatch(/on torment[^]*\+of torment[^]*in the trunk[^]*\+of sorrow/)
+    }
+    // what is edited meanwhile is not lost either
+    await torment.sh('echo meanwhile >>.b')
+    expect(await torment.sync()).toMatchObject({ outcome: 'conflict', captured: ['.b'] })
+    expect(await atRemote('git show conflict/torment:dot_b')).toContain('meanwhile')
+    const text = await settle(
+      world,
+      world[where],
+      'sed "s/line 5/of both/" <<<"$(jj file show -r "fork_point(parents(@))" dot_a)" >dot_a',
+    )
+    expect(text).toBe(ten.replace('line 5', 'of both').trimEnd())
+    expect((await world.both('.b'))[0]).toContain('meanwhile')
+    const log = await atRemote('git log --format=%s main')
+    expect(log).toContain('Dotfiles of sorrow: dot_a')
+    expect(log).toContain('Dotfiles of torment: dot_a')
+  },
+)
+
+test('Lines next to each other conflict as one line does', async () => {
+  const world = await makeDotfiles(root, { '.a': ten, '.b': ten })
+  await world.sorrow.sh('sed -i "s/line 5/of sorrow/" .a')
+  await world.torment.sh('sed -i "s/line 6/of torment/" .local/share/chezmoi/dot_a')
+  await expectConflict(world, ['dot_a'])
+})
+
+test('The same edit on both is none, and one that comes to agree with the trunk ends it', async () => {
+  const world = await makeDotfiles(root, { '.a': ten, '.b': ten })
+  const { sorrow, torment } = world
+  await sorrow.sh('sed -i "s/line 5/of sorrow/" .a; echo same >>.b')
+  await torment.sh('sed -i "s/line 5/of torment/" .a; echo same >>.b')
+  await expectConflict(world, ['dot_a'])
+  await torment.sh('sed -i "s/of torment/of sorrow/" .a')
+  expect(await torment.sync()).toMatchObject({ outcome: 'synced', conflicts: [] })
+  expect(await sorrow.sync()).toMatchObject({ conflicts: [] })
+  expect(await world.both('.a')).toEqual(Array(2).fill(ten.replace('line 5', 'of sorrow').trimEnd()))
+})
+
+test('Deleted from the source on one host, edited on the other', async () => {
+  const world = await makeDotfiles(root, { '.a': ten, '.b': ten })
+  await world.sorrow.sh('chezmoi forget --force .a')
+  await world.torment.sh('echo edit >>.a')
+  await expectConflict(world, ['dot_a'])
+  expect(await world.sorrow.conflicts()).toMatch(/on torment[^]*\+edit[^]*in the trunk[^]*-line 0/)
+})
+
+test('Made executable on one host, edited on the other', async () => {
+  const world = await makeDotfiles(root, { '.a': ten, '.b': ten })
+  await world.sorrow.sh('chmod +x .a')
+  await world.torment.sh('echo edit >>.a')
+  await expectConflict(world, ['dot_a'])
+})
+
+test('Other permissions on each: no line conflicts, yet chezmoi would refuse both together', async () => {
+  const world = await makeDotfiles(root, { '.a': ten, '.b': ten })
+  await world.sorrow.sh('chmod +x .a')
+  await world.torment.sh('chmod go-r .a')
+  await expectConflict(world, ['executable_dot_a', 'private_dot_a'])
+})
+
+test('A binary file, and a template', async () => {
+  const world = await makeDotfiles(root, { '.a': ten, '.b': ten })
+  const { sorrow, torment } = world
+  await sorrow.sh(`printf 'a\\0b' >.local/share/chezmoi/dot_bin
+    echo '{{ .chezmoi.username }}' >.local/share/chezmoi/dot_t.tmpl`)
+  await sorrow.sync()
+  await torment.sync()
+  for (const host of [sorrow, torment])
+    await host.sh(`printf 'a\\0${host.name}' >.bin
+      echo '{{ .chezmoi.username }} of ${host.name}' >.local/share/chezmoi/dot_t.tmpl`)
+  await expectConflict(world, ['dot_bin', 'dot_t.tmpl'])
+  expect(await torment.sh('cat .bin | tr "\\0" 0; cat .t')).toBe('a0tormentrain')
+})
+
+test('Markers that someone left in a file are not pushed', async () => {
+  const world = await makeDotfiles(root, { '.a': ten })
+  const { sorrow, atRemote } = world
+  await sorrow.sh("printf '<<<<<<< one\\nx\\n=======\\ny\\n>>>>>>> two\\n' >>.a")
+  expect(await sorrow.sync()).toMatchObject({
+    outcome: 'conflict',
+    reason: 'Conflict markers are left in dot_a',
+  })
+  expect(await atRemote('git show main:dot_a')).toBe(ten.trimEnd())
+  await sorrow.sh('sed -Ei "/^(<|>|=)/d" .a')
+  expect(await sorrow.sync()).toMatchObject({ outcome: 'synced' })
+  expect(await atRemote('git show main:dot_a')).toBe(`${ten}x\ny`)
+})
+
+test('A line that is edited while the trunk’s edit of it is being applied stays, and both hosts see it', async () => {
+  const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': ten, '.b': ten })
+  await sorrow.sh('sed -i "s/line 5/of sorrow/" .a')
+  await sorrow.sync()
+  await torment.sh(`printf '#!/bin/sh\\n[ $1 != apply ] || sed -i "s/line 5/of torment/" ~/.a\\n' >hook
+    chmod +x hook; echo other >>.b`)
+  expect(await torment.sync({ CHEZMOI_PHASE_HOOK: `${torment.home}/hook` })).toMatchObject({
+    outcome: 'conflict',
+    kept: [{ file: '.a', reason: 'edited here and in the source' }],
+    conflicts: [{ host: 'torment', files: ['dot_a'] }],
+  })
+  expect(await torment.sh('cat .a')).toContain('of torment')
+  expect(await atRemote('git show main:dot_a')).toContain('of sorrow')
+  expect(await atRemote('git show main:dot_b')).toContain('other')
+  expect(await sorrow.sync()).toMatchObject({ conflicts: [{ host: 'torment', files: ['dot_a'] }] })
+  for (const host of [sorrow, torment])
+    expect(await host.conflicts()).toMatch(/on torment[^]*\+of torment[^]*trunk[^]*\+of sorrow/)
+  // it ends as the user has decided
+  await torment.sh('chezmoi apply --force .a')
+  expect(await torment.sync()).toMatchObject({ outcome: 'up-to-date', conflicts: [] })
+  expect(await sorrow.sync()).toMatchObject({ conflicts: [] })
+})
+
+test('Twenty rounds in the same second: no edit and no commit is lost, and both come to the same', async () => {
+  const seed = Number(process.env['LAB_SEED'] ?? Math.floor(Math.random() * 1e6))
+  console.log(`LAB_SEED=${seed}`)
+  const random = randomOf(seed)
+  const fifty = Array.from({ length: 50 }, (_, i) => `line ${i}\n`).join('')
+  const world = await makeDotfiles(root, { '.a': fifty, '.sorrow': 's\n', '.torment': 't\n' })
+  const hosts = [world.sorrow, world.torment]
+  const edits: string[] = []
+  for (let round = 0; round < 20; round++) {
+    await Promise.all(
+      hosts.map(async (host, index) => {
+        const edit = `${host.name} ${round}`
+        edits.push(edit)
+        // own files, the shared file in distant places, at home or in the source
+        const line = index * 30 + Math.floor(random() * 12) + 1
+        const place = ['.a', '.local/share/chezmoi/dot_a'][Math.floor(random() * 2)]
+        await host.sh(`sed -i '${line}s/$/, ${edit};/' ${place}; echo '${edit};' >>.${host.name}`)
+        return host.sync()
+      }),
+    ).then((all) => expect(all.map(({ outcome }) => outcome)).toEqual(['synced', 'synced']))
+  }
+  for (const host of [...hosts, ...hosts]) await host.sync()
+  const [one, other] = await world.both('.a')
+  expect(one).toBe(other)
+  for (const edit of edits) expect(one).toContain(`${edit};`)
+  for (const { name } of hosts)
+    expect((await world.both(`.${name}`)).map((text) => text.split('\n').length)).toEqual([21, 21])
+  expect(await world.atRemote('git log --format=%s main | grep -c "^Dotfiles of"')).toBe('41')
+  expect(await world.atRemote("git for-each-ref --format='%(refname)'")).toBe('refs/heads/main')
+}, 900_000)
+
+function randomOf(seed: number): () => number {
+  let state = seed
+  return () => {
+    state = (state * 1_103_515_245 + 12_345) % 2 ** 31
+    return state / 2 ** 31
+  }
+}

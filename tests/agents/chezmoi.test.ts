@@ -1,0 +1,209 @@
+import { createServer, type AddressInfo } from 'node:net'
+import { afterAll, beforeAll, beforeEach, expect, onTestFinished, test } from 'vitest'
+import { lines, makeDotfiles, makeHost } from './dotfiles.ts'
+import { makeRoot, missingForRoot, type ScratchRoot } from './root.ts'
+
+const missing = await missingForRoot()
+let root: ScratchRoot
+beforeAll(async () => {
+  if (!missing) root = await makeRoot()
+}, 600_000)
+afterAll(() => root?.remove())
+beforeEach((context) => {
+  if (missing) context.skip(missing)
+})
+
+const ten = lines(...Array.from({ length: 10 }, (_, i) => `line ${i}`))
+
+test('Edits in $HOME and in the source reach the other host: other files, other lines, permissions', async () => {
+  const { sorrow, torment, both, atRemote } = await makeDotfiles(root, {
+    '.a': ten,
+    '.b': ten,
+    '.tool': '#!/bin/sh\n',
+  })
+  await sorrow.sh('sed -i s/line.1/sorrow/ .a; echo new >.local/share/chezmoi/dot_new; chmod +x .tool')
+  await torment.sh('sed -i s/line.8/torment/ .local/share/chezmoi/dot_a; echo more >>.b')
+  const first = await sorrow.sync()
+  expect(first).toMatchObject({ outcome: 'synced', code: 0, applied: ['.new'], kept: [] })
+  expect(first.captured.toSorted()).toEqual(['.a', '.tool'])
+  expect(await torment.sync()).toMatchObject({ outcome: 'synced', captured: ['.b'] })
+  expect(await sorrow.sync()).toMatchObject({ outcome: 'synced', captured: [], applied: ['.a', '.b'] })
+  for (const file of ['.a', '.b', '.new']) {
+    const [one, other] = await both(file)
+    expect(one).toBe(other)
+  }
+  expect((await both('.a'))[0]).toMatch(/sorrow[^]*torment/)
+  expect(await torment.sh('stat -c %A .tool')).toBe('-rwxr-xr-x')
+  expect(await atRemote('git log --format=%s main')).toContain('Dotfiles of torment: dot_a dot_b')
+  expect(await sorrow.sync()).toMatchObject({ outcome: 'up-to-date', reason: null })
+})
+
+test('Offline, a run ends well, applies what was edited in the source, and catches up later', async () => {
+  const { sorrow, torment, both, remote } = await makeDotfiles(root, { '.a': ten, '.b': ten })
+  await sorrow.sh('sed -i s/line.1/sorrow/ .a')
+  await sorrow.sync()
+  await torment.sh(`mv ${remote} ${remote}.away
+    sed -i s/line.8/torment/ .a; echo source >>.local/share/chezmoi/dot_b`)
+  const offline = await torment.sync()
+  expect(offline).toMatchObject({ outcome: 'offline', code: 0, captured: ['.a'], applied: ['.b'] })
+  expect(offline.reason).toMatch(/not (appear|exist)|repository/)
+  await torment.sh(`echo again >>.b; mv ${remote}.away ${remote}`)
+  expect(await torment.sync()).toMatchObject({ outcome: 'synced', captured: ['.b'] })
+  await sorrow.sync()
+  const [a, b] = [await both('.a'), await both('.b')]
+  expect(a[0]).toBe(a[1])
+  expect(a[0]).toMatch(/sorrow[^]*torment/)
+  expect(b[0]).toBe(`${ten}source\nagain`)
+  expect(b[1]).toBe(b[0])
+})
+
+test('A remote that takes the connection and never answers ends at the time limit', async () => {
+  const { sorrow } = await makeDotfiles(root, { '.a': ten })
+  const server = createServer(() => undefined).listen(0, '127.0.0.1')
+  onTestFinished(() => void server.close())
+  await new Promise((resolve) => server.once('listening', resolve))
+  const { port } = server.address() as AddressInfo
+  const before = Date.now()
+  const { outcome, reason } = await sorrow.sync({
+    CHEZMOI_NETWORK_LIMIT: '3',
+    CHEZMOI_REPO_URL: `git://127.0.0.1:${port}/x.git`,
+  })
+  expect(outcome).toBe('offline')
+  expect(reason).toBe('No end within 3 s')
+  expect(Date.now() - before).toBeLessThan(30_000)
+})
+
+test('A file of before the dotfiles, a template and a deleted file are left as they are, and named', async () => {
+  const { sorrow, torment } = await makeDotfiles(root, { '.a': ten, '.gone': 'x\n' })
+  await sorrow.sh(`echo '{{ .chezmoi.username }} ok' >.local/share/chezmoi/dot_t.tmpl
+    echo theirs >.local/share/chezmoi/dot_own`)
+  await sorrow.sync()
+  await torment.sh('echo mine >.own')
+  expect(await torment.sync()).toMatchObject({
+    outcome: 'synced',
+    applied: ['.t'],
+    kept: [{ file: '.own', reason: 'was here before the dotfiles' }],
+  })
+  await torment.sh('echo edit >>.t; rm .gone')
+  await sorrow.sh(`echo '{{ .chezmoi.username }} new' >.local/share/chezmoi/dot_t.tmpl; echo y >.gone`)
+  await sorrow.sync()
+  const { kept, outcome } = await torment.sync()
+  expect(outcome).toBe('synced')
+  expect(kept.toSorted((a, b) => a.file.localeCompare(b.file))).toEqual([
+    { file: '.gone', reason: 'deleted here' },
+    { file: '.own', reason: 'was here before the dotfiles' },
+    { file: '.t', reason: 'a template, edited here' },
+  ])
+  expect(await torment.sh('cat .own .t; ls .gone 2>&1 || true')).toMatch(/^mine\nrain ok\nedit\nls:/)
+})
+
+test('Binary files and files above a megabyte travel whole', async () => {
+  const { sorrow, torment } = await makeDotfiles(root, { '.a': ten })
+  await sorrow.sh('head -c 3000000 /dev/urandom >.big; chezmoi add .big')
+  expect(await sorrow.sync()).toMatchObject({ outcome: 'synced' })
+  await torment.sync()
+  const sum = 'sha256sum <.big'
+  expect(await torment.sh(sum)).toBe(await sorrow.sh(sum))
+})
+
+test('What is edited while a run is going on is not written over, and taken in by the same run', async () => {
+  const { sorrow, torment, both } = await makeDotfiles(root, { '.a': ten })
+  await sorrow.sh('sed -i s/line.1/sorrow/ .a')
+  await sorrow.sync()
+  await torment.sh(`cat >hook <<'END'
+#!/bin/sh
+if [ "$1" = apply ] && ! grep -q late ~/.a; then sed -i s/line.8/late/ ~/.a; fi
+END
+chmod +x hook`)
+  const { outcome, captured } = await torment.sync({ CHEZMOI_PHASE_HOOK: `${torment.home}/hook` })
+  expect({ outcome, captured }).toEqual({ outcome: 'synced', captured: ['.a'] })
+  await sorrow.sync()
+  const [one, other] = await both('.a')
+  expect(one).toBe(other)
+  expect(one).toMatch(/sorrow[^]*late/)
+})
+
+test('A second run says who holds the lock and changes nothing', async () => {
+  const { sorrow } = await makeDotfiles(root, { '.a': ten })
+  await sorrow.sh('echo edit >>.a')
+  const holder = sorrow.sh('flock .local/state/chezmoi-sync/lock sh -c "touch held; sleep 4"')
+  await sorrow.sh('until [ -e held ]; do sleep 0.1; done')
+  const before = await sorrow.sh('cat .local/state/chezmoi-sync/status.json')
+  const { code, output } = await sorrow.sync()
+  expect(code).toBe(0)
+  expect(output).toMatch(/locked: Another run has not ended yet \(process \d+\)/)
+  expect(await sorrow.sh('cat .local/state/chezmoi-sync/status.json')).toBe(before)
+  await holder
+  expect(await sorrow.sync()).toMatchObject({ outcome: 'synced', captured: ['.a'] })
+})
+
+test.each(['capture', 'commit', 'fetch', 'rebase', 'push', 'publish', 'apply'])(
+  'Killed as it enters %s, nothing is lost and the next run completes',
+  async (phase) => {
+    const { sorrow, torment, both } = await makeDotfiles(root, { '.a': ten, '.b': ten })
+    await sorrow.sh('sed -i s/line.1/sorrow/ .a')
+    await sorrow.sync()
+    await torment.sh(`sed -i s/line.8/torment/ .a; echo source >>.local/share/chezmoi/dot_b
+      printf '#!/bin/sh\\n[ $1 != ${phase} ] || kill -9 $PPID\\n' >hook; chmod +x hook`)
+    const killed = await torment.sync({ CHEZMOI_PHASE_HOOK: `${torment.home}/hook` })
+    expect(killed).toMatchObject({ code: 137, phase, outcome: null })
+    expect(await torment.sync()).toMatchObject({ outcome: expect.stringMatching('synced|up-to-date') })
+    await sorrow.sync()
+    const [one, other] = await both('.a')
+    expect(one).toBe(other)
+    expect(one).toMatch(/sorrow[^]*torment/)
+    expect(await both('.b')).toEqual([`${ten}source`, `${ten}source`])
+  },
+)
+
+test('Without commits or without a push, edits stay here', async () => {
+  const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': ten })
+  const tip = await atRemote('git rev-parse main')
+  await sorrow.sh('sed -i s/line.1/sorrow/ .a')
+  expect(await sorrow.sync({ CHEZMOI_AUTO_COMMIT: 'false' })).toMatchObject({ captured: ['.a'] })
+  expect(await sorrow.sync({ CHEZMOI_AUTO_PUSH: 'false' })).toMatchObject({ outcome: 'up-to-date' })
+  expect(await atRemote('git rev-parse main')).toBe(tip)
+  await torment.sh('sed -i s/line.8/torment/ .a')
+  await torment.sync()
+  expect(await sorrow.sync({ CHEZMOI_AUTO_PUSH: 'false' })).toMatchObject({ applied: ['.a'] })
+  expect(await sorrow.sh('cat .a')).toMatch(/sorrow[^]*torment/)
+  expect(await atRemote('git show main:dot_a')).not.toContain('sorrow')
+  expect(await sorrow.sync()).toMatchObject({ outcome: 'synced' })
+  expect(await atRemote('git show main:dot_a')).toMatch(/sorrow[^]*torment/)
+})
+
+test('Nothing to clone, no such branch, and a clone of git alone', async () => {
+  const { remote, sorrow } = await makeDotfiles(root, { '.a': ten })
+  const fresh = makeHost(root, 'fresh', `${sorrow.home}/../fresh`, remote)
+  await sorrow.sh('mkdir ../fresh')
+  expect(await fresh.sync({ CHEZMOI_REPO_URL: '' })).toMatchObject({ outcome: 'skipped', code: 0 })
+  expect(await fresh.sync({ CHEZMOI_REPO_URL: `${remote}.not` })).toMatchObject({ outcome: 'offline' })
+  await fresh.sh(`git clone -q ${remote} .local/share/chezmoi; cp .local/share/chezmoi/dot_a .a`)
+  expect(await fresh.sync({ CHEZMOI_BRANCH: 'simple' })).toMatchObject({
+    outcome: 'failed',
+    reason: 'The remote has no branch `simple` (it has main)',
+  })
+  await fresh.sh('chezmoi apply; echo edit >>.a')
+  expect(await fresh.sync()).toMatchObject({ outcome: 'synced', captured: ['.a'] })
+  await sorrow.sync()
+  expect(await sorrow.sh('tail -n 1 .a')).toBe('edit')
+})
+
+test('A trunk that was rewritten is refused until someone says what becomes of it', async () => {
+  const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': ten })
+  await sorrow.sh('echo secret >>.a')
+  await sorrow.sync()
+  await torment.sync()
+  await atRemote('git update-ref refs/heads/main main~1')
+  await torment.sh('sed -i s/line.1/torment/ .a')
+  for (const _ of [1, 2])
+    expect(await torment.sync()).toMatchObject({
+      outcome: 'diverged',
+      code: 1,
+      reason: expect.stringContaining('The trunk was rewritten'),
+    })
+  expect(await atRemote('git show main:dot_a')).not.toMatch(/secret|torment/)
+  await torment.sh(`cd .local/share/chezmoi; jj rebase --source @- --onto main@origin 2>&1`)
+  expect(await torment.sync()).toMatchObject({ outcome: 'synced' })
+  expect(await torment.sh('cat .a')).toBe(ten.replace('line 1', 'torment').trimEnd())
+})

@@ -1,0 +1,102 @@
+/** Two hosts of one user as two homes in a scratch root, with the dotfile agent and one bare remote. */
+import { cpSync, readdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { project } from '../../lib/settings.ts'
+import type { ScratchRoot } from './root.ts'
+
+/** What the agent writes as status.json. */
+export interface SyncStatus {
+  phase: string
+  outcome: string | null
+  reason: string | null
+  captured: string[]
+  applied: string[]
+  kept: Array<{ file: string; reason: string }>
+  conflicts: Array<{ host: string; files: string[] }>
+}
+
+export interface Synced extends SyncStatus {
+  code: number
+  output: string
+}
+
+export interface Host {
+  name: string
+  home: string
+  /** Runs a bash script as the user, in this home; gives what it printed. */
+  sh: (script: string) => Promise<string>
+  /** Runs the agent and gives its status file, exit code and output. */
+  sync: (env?: Record<string, string>) => Promise<Synced>
+  conflicts: () => Promise<string>
+}
+
+export interface Dotfiles {
+  sorrow: Host
+  torment: Host
+  remote: string
+  /** Runs a script at the bare remote. */
+  atRemote: (script: string) => Promise<string>
+  /** The texts of a file under each home. */
+  both: (file: string) => Promise<string[]>
+}
+
+let worlds = 0
+
+/** Two hosts in step, with these files under each home; `files` maps a path to its text. */
+export async function makeDotfiles(
+  root: ScratchRoot,
+  files: Record<string, string>,
+): Promise<Dotfiles> {
+  const agents = join(project, 'nix/agents')
+  for (const file of readdirSync(agents).filter((name) => name.startsWith('chezmoi-')))
+    cpSync(join(agents, file), join(root.dir, 'tmp', file))
+  const base = `/home/rain/w${++worlds}`
+  const remote = `${base}/dotfiles.git`
+  const asRain = (script: string, env = {}) => root.sh(script, { user: 'rain', env })
+  await asRain(`mkdir -p ${base}/sorrow ${base}/torment; git init -q --bare -b main ${remote}`)
+  const sorrow = makeHost(root, 'sorrow', `${base}/sorrow`, remote)
+  const torment = makeHost(root, 'torment', `${base}/torment`, remote)
+  const writes = Object.entries(files).map(
+    ([path, text]) => `printf %s ${quote(text)} >${quote(path)}; chezmoi add ${quote(path)}`,
+  )
+  await sorrow.sh(`mkdir -p .local/share/chezmoi; jj git init --colocate .local/share/chezmoi 2>&1; ${writes.join('\n')}`)
+  for (const host of [sorrow, torment]) {
+    const { outcome, output } = await host.sync()
+    if (outcome !== 'synced') throw new Error(`Cannot set the dotfiles up: ${output}`)
+  }
+  return {
+    sorrow,
+    torment,
+    remote,
+    atRemote: (script) => asRain(`cd ${remote}; ${script}`),
+    both: async (file) =>
+      Promise.all([sorrow, torment].map((host) => host.sh(`cat ${quote(file)}`))),
+  }
+}
+
+export function makeHost(root: ScratchRoot, name: string, home: string, remote: string): Host {
+  const env = {
+    HOME: home,
+    CHEZMOI_HOST: name,
+    CHEZMOI_REPO_URL: remote,
+    CHEZMOI_STATE: '',
+  }
+  const host: Host = {
+    name,
+    home,
+    sh: (script) => root.sh(`cd; ${script}`, { user: 'rain', env }),
+    sync: async (more = {}) => {
+      const { code, stdout, stderr } = await root.run(
+        ['bash', '-euo', 'pipefail', '/tmp/chezmoi-sync.sh'],
+        { user: 'rain', env: { ...env, ...more }, allow: [1, 137] },
+      )
+      const status = await host.sh('cat .local/state/chezmoi-sync/status.json 2>/dev/null || echo {}')
+      return { ...(JSON.parse(status) as SyncStatus), code, output: stdout + stderr }
+    },
+    conflicts: () => host.sh('bash -euo pipefail /tmp/chezmoi-show-conflicts.sh'),
+  }
+  return host
+}
+
+export const quote = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`
+export const lines = (...all: string[]): string => all.map((line) => `${line}\n`).join('')
