@@ -30,7 +30,8 @@ export interface Facts {
   /** ActiveState by unit. */
   units: Record<string, string>
   failedUnits: string[]
-  status: { outcome: string | null; from?: Commit | null; to?: Commit | null } | undefined
+  /** The last upgrade that held. */
+  deployed: { commit: string; toplevel: string } | undefined
   /** Text of the upgrade's transaction file, where there is one. */
   transaction: string | undefined
   repositories: Record<string, Repository>
@@ -41,18 +42,23 @@ export interface GoldenRecord {
   entry: string
 }
 
-interface Commit {
-  commit: string
-}
-
 /** A colocated jj repository. */
 export interface Repository {
   /** Every commit that jj ever made or fetched here, by its id. */
-  commits: Record<string, { change: string | undefined; tree: string; parents: string[] }>
+  commits: Record<string, CommitFacts>
   /** Changes that are visible now. */
   visible: string[]
   /** Commits that a branch of the remote had at the last fetch. */
   heads: string[]
+}
+
+export interface CommitFacts {
+  /** jj's id of the change; a commit that git made has none. */
+  change: string | undefined
+  tree: string
+  parents: string[]
+  /** Author, time of writing and message: what a copy of a commit has in common with it. */
+  origin: string
 }
 
 /** Where the primary user has the clones, below his home. */
@@ -78,7 +84,7 @@ s loaderConf; show /boot/loader/loader.conf
 for file in /boot/loader/entries/*.conf; do s "entry \${file##*/}"; show "$file"; done
 s golden; show /var/lib/golden-generation/golden.json
 s failedTrials; show /var/lib/golden-generation/failed
-s status; show /var/lib/nix-local-upgrade/status.json
+s deployed; show /var/lib/nix-local-upgrade/deployed
 s transaction; show /var/lib/nix-local-upgrade/transaction.json
 s goldenFiles
 record=$(show /var/lib/golden-generation/golden.json)
@@ -158,6 +164,7 @@ export function readFacts(root: string, user: string, agent: string | undefined)
       name.startsWith(prefix) ? [[name.slice(prefix.length), text]] : [],
     )
   const [count = '0', ...spoilt] = lines('newPaths')
+  const [deployed = '', , ofIt = ''] = (said['deployed'] ?? '').trim().split(' ')
   return {
     bootId: said['bootId']?.trim() ?? '',
     agentBootId: agent?.trim(),
@@ -183,7 +190,7 @@ export function readFacts(root: string, user: string, agent: string | undefined)
       }),
     ),
     failedUnits: lines('failedUnits').map((line) => line.split(' ')[0]!),
-    status: json(said['status']),
+    deployed: deployed ? { commit: deployed, toplevel: ofIt } : undefined,
     transaction: said['transaction']?.trim() || undefined,
     repositories: Object.fromEntries(
       named('commits ').map(([name, text]) => [
@@ -229,13 +236,22 @@ function json<T>(text = ''): T | undefined {
 /** The raw commits of `git cat-file --batch`; jj keeps its change id in a header of its own. */
 function readCommits(text: string): Repository['commits'] {
   const found: Repository['commits'] = {}
-  for (const [, id = '', header = ''] of text.matchAll(
-    /^([0-9a-f]{40}) commit \d+\n([^]*?)\n\n/gm,
-  )) {
+  const raw = Buffer.from(text)
+  for (let at = 0; at < raw.length;) {
+    const start = raw.indexOf('\n', at) + 1
+    const head = /^([0-9a-f]{40}) (\w+) (\d+)\n$/.exec(raw.subarray(at, start).toString())
+    if (!head) break
+    const [, id = '', kind, size] = head
+    const object = raw.subarray(start, start + Number(size)).toString()
+    at = start + Number(size) + 1
+    if (kind !== 'commit') continue
+    const [header = '', ...message] = object.split('\n\n')
+    const author = /^author (.+)$/m.exec(header)?.[1] ?? ''
     found[id] = {
       change: /^change-id (\w+)$/m.exec(header)?.[1],
       tree: /^tree (\w+)$/m.exec(header)?.[1] ?? '',
       parents: [...header.matchAll(/^parent (\w+)$/gm)].map(([, parent]) => parent!),
+      origin: `${author}\n${message.join('\n\n').trim()}`,
     }
   }
   return found

@@ -85,7 +85,7 @@ function row(
 /** The toplevel that an entry boots; the text says what is wrong with one that boots none. */
 function target({ entries }: Facts, id: string): string {
   // a boot counter is no part of the name by which an entry is chosen
-  const plain = (name: string): string => name.replace(/\+\d+(-\d+)?(?=\.conf$)/, '')
+  const plain = (name: string): string => name.toLowerCase().replace(/\+\d+(-\d+)?(?=\.conf$)/, '')
   const text = Object.entries(entries).find(([name]) => plain(name) === plain(id))?.[1]
   if (text === undefined) return `\`${id}\`, which is no entry of the ESP`
   return /^options .*\binit=(\S+)\/init\b/m.exec(text)?.[1] ?? `\`${id}\`, which names no init`
@@ -98,38 +98,43 @@ function goldenFiles({ golden, goldenFiles: files, ...facts }: Facts): string {
   return `linux ${files['linux'] ?? 'missing'}, initrd ${files['initrd'] ?? 'missing'}`
 }
 
-/** What runs is from a commit that is not older than what ran before. */
-function deployedRow({ status }: Facts, { deployable }: Expected): OracleRow {
+/** The commit that was deployed last is not older than what was before. */
+function deployedRow({ deployed }: Facts, { deployable }: Expected): OracleRow {
   const name = 'deployed commit'
   const want = 'not older than before'
-  if (!status) return { name, state: 'n/a', expected: want, found: 'no upgrade has run' }
-  const commit = (status.outcome === 'upgraded' ? status.to : status.from)?.commit
-  // an upgrade that was refused before it looked knows no commit, and has deployed none
-  if (!commit)
-    return { name, state: 'n/a', expected: want, found: `outcome ${status.outcome}, no commit` }
-  const held = deployable(commit)
-  return { name, state: held ? 'ok' : 'failed', expected: want, found: held ? want : commit }
+  if (!deployed) return { name, state: 'n/a', expected: want, found: 'no upgrade has held' }
+  const held = deployable(deployed.commit)
+  return {
+    name,
+    state: held ? 'ok' : 'failed',
+    expected: want,
+    found: held ? want : deployed.commit,
+  }
 }
 
-/** A change that once had contents is visible still, or its commit is the remote's. */
+/**
+ * Commits whose change is neither visible nor the remote's, and of which there is no copy either. An
+ * empty change holds nothing that could be lost, nor does a merge of two that are kept.
+ */
 export function lostChanges({ commits, visible, heads }: Repository): string[] {
-  const kept = new Set<string>()
+  const ofRemote = new Set<string>()
   for (const stack = [...heads]; stack.length > 0;) {
     const id = stack.pop()!
-    if (kept.has(id)) continue
-    kept.add(id)
+    if (ofRemote.has(id)) continue
+    ofRemote.add(id)
     stack.push(...(commits[id]?.parents ?? []))
   }
-  // the remote has a commit's change, though rebased
-  const changes = new Set(visible)
-  for (const id of kept) if (commits[id]?.change) changes.add(commits[id].change)
-  const empty = (id: string): boolean => {
-    const { tree, parents } = commits[id]!
-    return parents.length === 1 && commits[parents[0]!]?.tree === tree
-  }
-  return Object.entries(commits).flatMap(([id, { change }]) =>
-    kept.has(id) || change === undefined || changes.has(change) || empty(id) ? [] : [id],
-  )
+  const all = Object.entries(commits)
+  const seen = new Set(visible)
+  const kept = all.filter(([id, { change }]) => ofRemote.has(id) || (change && seen.has(change)))
+  const changes = new Set(kept.map(([, { change }]) => change))
+  const origins = new Set(kept.map(([, { origin }]) => origin))
+  return all.flatMap(([id, { change, origin, tree, parents }]) => {
+    const empty = parents.length !== 1 || commits[parents[0]!]?.tree === tree
+    // a commit that git made is the remote's, and judged there
+    const safe = change === undefined || changes.has(change) || origins.has(origin)
+    return safe || empty ? [] : [id]
+  })
 }
 
 function lostRow(name: string, repository: Repository | undefined): OracleRow {

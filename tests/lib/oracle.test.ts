@@ -17,8 +17,8 @@ const start = 'a'.repeat(40)
 const edit = 'b'.repeat(40)
 const repository: Repository = {
   commits: {
-    [start]: { change: undefined, tree: 't1', parents: [] },
-    [edit]: { change: 'kkkk', tree: 't2', parents: [start] },
+    [start]: { change: undefined, tree: 't1', parents: [], origin: 'A\nStart' },
+    [edit]: { change: 'kkkk', tree: 't2', parents: [start], origin: 'A 1\nEdit: tree x' },
   },
   visible: ['kkkk', 'zzzz'],
   heads: [start],
@@ -43,7 +43,7 @@ const well: Facts = {
   spoiltPaths: [],
   units: { 'sshd.service': 'active' },
   failedUnits: [],
-  status: { outcome: 'upgraded', from: { commit: start }, to: { commit: edit } },
+  deployed: { commit: edit, toplevel: newer },
   transaction: undefined,
   repositories: { 'nix-config': repository, '.local/share/chezmoi': repository },
 }
@@ -93,7 +93,7 @@ const ill: [row: string, facts: Partial<Facts>, wanted?: Partial<Expected>][] = 
   ['golden is no failed trial', { failedTrials: [`${golden} 2026-01-01 panic`] }],
   ['store', { store: 'path `x` disappeared, but it still has valid referrers' }],
   ['new paths', { spoiltPaths: ["path '/nix/store/x' was modified!"] }],
-  ['deployed commit', { status: { outcome: 'upgraded', to: { commit: 'c'.repeat(40) } } }],
+  ['deployed commit', { deployed: { commit: 'c'.repeat(40), toplevel: newer } }],
   ['no half-done upgrade', { transaction: '{}' }],
   ['sshd.service', { units: { 'sshd.service': 'failed' } }],
   ['sshd.service', { units: {} }],
@@ -148,12 +148,24 @@ test('a change that was rebased is not lost, an empty one is none, a dropped one
   const working = 'd'.repeat(40)
   const commits = {
     ...repository.commits,
-    [rebased]: { change: 'kkkk', tree: 't3', parents: [start] },
-    [working]: { change: 'wwww', tree: 't1', parents: [start] },
+    [rebased]: { change: 'kkkk', tree: 't3', parents: [start], origin: 'A 1\nEdit: tree x' },
+    [working]: { change: 'wwww', tree: 't1', parents: [start], origin: 'A 2\n' },
   }
   expect(lostChanges({ commits, visible: ['kkkk'], heads: [start] })).toEqual([])
   expect(lostChanges({ commits, visible: [], heads: [rebased] })).toEqual([])
   expect(lostChanges({ commits, visible: [], heads: [start] })).toEqual([edit, rebased])
+})
+
+test('a copy of a commit on trial, taken back, is no loss while the commit is there', () => {
+  const copy = 'c'.repeat(40)
+  const merge = 'd'.repeat(40)
+  const commits = {
+    ...repository.commits,
+    [copy]: { ...repository.commits[edit]!, change: 'cccc', tree: 't3' },
+    [merge]: { change: 'mmmm', tree: 't4', parents: [edit, start], origin: 'A 3\nMerge' },
+  }
+  expect(lostChanges({ commits, visible: ['kkkk'], heads: [start] })).toEqual([])
+  expect(lostChanges({ commits, visible: [], heads: [start] })).toEqual([edit, copy])
 })
 
 test.each([
@@ -186,6 +198,9 @@ const said = (parts: Record<string, string>): string =>
     .map(([name, text]) => `\u001e${name}\n${text}\n`)
     .join('')
 
+const object = (id: string, text: string): string =>
+  `${id} commit ${Buffer.byteLength(text)}\n${text}`
+
 test('what the guest prints is read into facts', () => {
   const root = said({
     bootId: 'one',
@@ -200,12 +215,12 @@ test('what the guest prints is read into facts', () => {
     failedUnits: 'syncthing.service loaded failed failed Syncthing',
     store: 'reading the Nix store...\nchecking path existence...\npath `x` disappeared',
     newPaths: "2\npath '/nix/store/x' was modified! expected hash `a`, got `b`",
-    status: '{"outcome":"offline"}',
+    deployed: `${edit} ${start} ${newer} 2026-01-01T00:00:00Z`,
   })
   const user = said({
     'visible nix-config': 'kkkk\nzzzz',
     'heads nix-config': start,
-    'commits nix-config': `${start} commit 9\ntree t1\nauthor A\n\nStart\n\n${edit} commit 9\ntree t2\nparent ${start}\nauthor A\nchange-id kkkk\n\nEdit: tree x\n`,
+    'commits nix-config': `${object(start, 'tree t1\nauthor A\n\nStart\n')}\n${object(edit, `tree t2\nparent ${start}\nauthor A 1\nchange-id kkkk\n\nEdit: tree x\n`)}\n`,
   })
   expect(readFacts(root, user, 'one\n')).toMatchObject({
     running: newer,
@@ -219,7 +234,7 @@ test('what the guest prints is read into facts', () => {
     spoiltPaths: [expect.stringContaining('was modified')],
     units: { 'sshd.service': 'active', 'syncthing.service': 'failed' },
     failedUnits: ['syncthing.service'],
-    status: { outcome: 'offline' },
+    deployed: { commit: edit, toplevel: newer },
     transaction: undefined,
     repositories: { 'nix-config': repository },
   })
