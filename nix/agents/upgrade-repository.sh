@@ -18,7 +18,7 @@ as_user() { # as_user <seconds> <command...>
     "$@" </dev/null 9>&-
 }
 repo_git() { as_user 120 git -C "$repository" "$@"; }
-repo_jj() { as_user 120 jj --repository "$repository" --no-pager --color never "$@"; }
+repo_jj() { as_user 120 env --chdir "$repository" jj --repository "$repository" --no-pager --color never "$@"; }
 
 # Also takes in what was edited by hand since jj last looked.
 operation() { repo_jj op log --no-graph --limit 1 --template id; }
@@ -109,11 +109,15 @@ rebase() {
 
 # Files in conflict: those that jj knows of, and those that were committed with the markers in them.
 conflicts() {
-  local commit
-  {
-    for commit in $(repo_jj log --no-graph --revisions "conflicts() & ::@ & ~::$remote_commit" --template 'commit_id ++ "\n"'); do
+  local commit commits
+  commits=$(repo_jj log --no-graph --revisions "conflicts() & ::@ & ~::$remote_commit" --template 'commit_id ++ "\n"')
+  if [[ -n $commits ]]; then
+    for commit in $commits; do
       repo_jj resolve --list --revision "$commit" | sed -E 's/ {2,}[0-9]+-sided conflict.*$//'
-    done
+    done | sort --unique
+    return
+  fi
+  {
     repo_git grep --files-with-matches -I --all-match -e '^<<<<<<< ' -e '^>>>>>>> ' "$candidate" | cut -d : -f 2- || true
     repo_git ls-tree --name-only "$candidate" | grep '^\.jjconflict-' || true
   } | sort --unique

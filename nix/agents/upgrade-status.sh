@@ -40,7 +40,7 @@ keep() { # keep <file>: standard input, on the disk before it has that name, so 
 }
 
 number() { # number <profile link>: 12 of /…/system-12-link, or null
-  local name=${1##*/system-}
+  local name=${1##*system-}
   if [[ $name =~ ^([0-9]+)-link$ ]]; then echo "${BASH_REMATCH[1]}"; else echo null; fi
 }
 

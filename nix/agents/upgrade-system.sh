@@ -57,6 +57,8 @@ build() {
   fi
   reason=$(grep -E '^ *error:' "$work/said" | sed -n '$s/^ *error: *//p' || true)
   reason=${reason:-$(tail -n 1 "$work/said")}
+  # the place in the repository, where the error has one
+  reason+=$(grep -E -A 1 '^ *error:' "$work/said" | tail -n 1 | sed -n -E 's/^ *at .*(»|-source)\/(.*):$/ at \2/p' || true)
   # what is no fault of the revision is tried again
   if grep -q -i -E 'no space left on device|disk is full' "$work/said"; then stop no-space "The build ran out of space: $reason"; fi
   if grep -q -i -E 'unable to download|could not resolve|cannot connect to|connection (timed out|refused|reset)|temporary failure' "$work/said"; then
@@ -229,7 +231,7 @@ clean() {
 reboot_if_due() {
   local file now lower upper due=''
   for file in kernel initrd kernel-modules; do
-    if [[ $(readlink --canonicalize "/run/booted-system/$file") != $(readlink --canonicalize "$profile/$file") ]]; then due=yes; fi
+    if [[ $(readlink --canonicalize-existing "/run/booted-system/$file") != $(readlink --canonicalize-existing "$profile/$file") ]]; then due=yes; fi
   done
   if [[ -z $due ]]; then return; fi
   if [[ $UPGRADE_ALLOW_REBOOT != true ]]; then

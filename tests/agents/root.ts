@@ -24,6 +24,8 @@ export interface ScratchRoot {
   run: (command: string[], options?: RootOptions) => Promise<Ran>
   /** The same for a bash script; gives what it printed, without the last line's end. */
   sh: (script: string, options?: RootOptions) => Promise<string>
+  /** Another one with the same files: cheaper than to fill one anew. */
+  copy: () => Promise<ScratchRoot>
   remove: () => Promise<void>
 }
 
@@ -49,6 +51,10 @@ export async function makeRoot(): Promise<ScratchRoot> {
   const tree = await userland(base, cache)
   const dir = mkdtempSync(join(tmpdir(), 'root-'))
   await inNamespace(['sh', '-euc', setUp, 'sh', dir, tree])
+  return scratchRoot(dir, tree)
+}
+
+function scratchRoot(dir: string, tree: string): ScratchRoot {
   const enter = (command: string[], { user = 'root', daemon = false, ...options }: RootOptions) => {
     const as = user === 'root' ? [] : ['setpriv', '--reuid=1000', '--regid=100', '--clear-groups']
     const home = user === 'root' ? '/root' : '/home/rain'
@@ -70,6 +76,11 @@ export async function makeRoot(): Promise<ScratchRoot> {
         throw new Error(`${error.message}\n${error.detail?.evidence}`, { cause: error })
       })
       return stdout.trimEnd()
+    },
+    copy: async () => {
+      const other = mkdtempSync(join(tmpdir(), 'root-'))
+      await inNamespace(['cp', '--archive', '--no-target-directory', dir, other])
+      return scratchRoot(other, tree)
     },
     remove: async () => {
       await inNamespace(['rm', '-rf', dir])

@@ -1,4 +1,4 @@
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, onTestFinished, test } from 'vitest'
@@ -13,10 +13,6 @@ function scratch(): string {
   onTestFinished(() => rmSync(directory, { recursive: true }))
   return directory
 }
-
-/** Runs an agent as its wrapper does: bash, strict, with its settings in the environment. */
-const agent = (name: string, env: Record<string, string>) =>
-  run('bash', ['-euo', 'pipefail', join(agents, `${name}.sh`)], { env, allow: [1] })
 
 test('Agents pass shellcheck', async () => {
   const files = readdirSync(agents).map((file) => join(agents, file))
@@ -61,23 +57,3 @@ test('They pass it as NixOS wraps them', async (context) => {
   if ('missing' in found) return context.skip(found.missing)
   await checkWrapped(await found.nixos('sorrow', wrapped))
 }, 300_000)
-
-test('The upgrade reports that it was skipped, and why, and changes nothing else', async () => {
-  const state = scratch()
-  const env = { STATE_DIRECTORY: state, UPGRADE_MODE: 'local', UPGRADE_HOST: 'sorrow' }
-  const status = (): unknown => JSON.parse(readFileSync(join(state, 'status.json'), 'utf8'))
-
-  const missing = join(state, 'no "such" repository')
-  const { code } = await agent('nix-local-upgrade', { ...env, UPGRADE_REPOSITORY: missing })
-  expect(code).toBe(0)
-  expect(status()).toMatchObject({
-    outcome: 'skipped',
-    reason: `No repository at ${missing}`,
-    host: 'sorrow',
-    mode: 'local',
-  })
-
-  await agent('nix-local-upgrade', { ...env, UPGRADE_REPOSITORY: state })
-  expect(status()).toMatchObject({ outcome: 'skipped', reason: 'This agent only reports so far' })
-  expect(readdirSync(state)).toEqual(['status.json'])
-})

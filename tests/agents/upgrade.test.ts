@@ -1,0 +1,383 @@
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
+import { missingForRoot } from './root.ts'
+import { agent, copyWorld, makeUpgradeWorld, type UpgradeWorld } from './upgrade.ts'
+
+const missing = await missingForRoot()
+let first: UpgradeWorld
+let world: UpgradeWorld
+beforeAll(async () => {
+  if (!missing) first = await makeUpgradeWorld()
+})
+beforeEach(async (context) => {
+  if (missing) context.skip(missing)
+  world = await copyWorld(first)
+})
+afterEach(() => world?.remove())
+afterAll(() => first?.remove())
+
+test('A good commit is deployed, and the next run finds nothing to do', async () => {
+  const commit = await world.push('two', { 'text.nix': '"two"' })
+  const done = await world.upgrade()
+  expect(done).toMatchObject({ code: 0, outcome: 'upgraded', phase: 'done', notRestored: [] })
+  expect(done.to).toMatchObject({ commit, generation: 2 })
+  expect(done.from.generation).toBe(1)
+  expect(await world.sh('cat /run/current-system/text')).toBe('two')
+  expect(await world.sh('readlink -f /nix/var/nix/profiles/system')).toBe(done.to!.toplevel)
+  expect(
+    await world.rain('cat text.nix; jj log --no-graph -r "main & main@origin" -T commit_id'),
+  ).toBe(`"two"${commit}`)
+  expect(world.read('var/lib/nix-local-upgrade/deployed').split(' ').slice(0, 3)).toEqual([
+    commit,
+    commit,
+    done.to!.toplevel,
+  ])
+  const phases = [...done.said.matchAll(/phase: (\w+)/g)].map(([, name]) => name)
+  expect(phases.join(' ')).toBe(
+    'lock recover hooks dotfiles fetch rebase build preflight switch validate clean done',
+  )
+  const before = await world.state()
+  expect(await world.upgrade()).toMatchObject({ code: 0, outcome: 'up-to-date' })
+  expect(await world.state()).toBe(before)
+})
+
+test('A build error changes nothing, is remembered, and the next good commit goes on', async () => {
+  const before = await world.state()
+  const bad = await world.push('bad', { 'text.nix': '"build fails"' })
+  const done = await world.upgrade()
+  expect(done).toMatchObject({ code: 1, outcome: 'build-failed', phase: 'build', notRestored: [] })
+  expect(done.reason).toContain('Cannot build')
+  expect(await world.state()).toBe(before)
+  expect(world.read('var/lib/nix-local-upgrade/known-bad')).toMatch(`${bad} build-failed 2`)
+
+  const again = await world.upgrade()
+  expect(again).toMatchObject({ code: 0, outcome: 'skipped-known-bad', phase: 'fetch' })
+  expect(again.said).not.toContain('phase: build')
+  expect(await world.state()).toBe(before)
+
+  await world.push('good', { 'text.nix': '"good"' })
+  expect(await world.upgrade()).toMatchObject({ code: 0, outcome: 'upgraded' })
+})
+
+test('A syntax error names its place', async () => {
+  const before = await world.state()
+  await world.push('bad', { 'text.nix': '"unclosed' })
+  const done = await world.upgrade()
+  expect(done).toMatchObject({ code: 1, outcome: 'build-failed' })
+  expect(done.reason).toContain('text.nix:1')
+  expect(await world.state()).toBe(before)
+})
+
+test('A file that was never added is named, and whether it lies there', async () => {
+  const before = await world.state()
+  await world.push('import', { 'text.nix': 'import ./hosts/new.nix' })
+  const done = await world.upgrade()
+  expect(done).toMatchObject({ code: 1, outcome: 'build-failed' })
+  expect(done.reason).toBe('`hosts/new.nix` is not in the commit')
+  expect(await world.state()).toBe(before)
+
+  // here it is, and git is told to ignore it
+  await world.push('again', { '.gitignore': 'new.nix\n' })
+  await world.rain(`mkdir hosts; echo '"new"' >hosts/new.nix; echo new.nix >>.git/info/exclude`)
+  const there = await world.upgrade()
+  expect(there.reason).toBe(
+    '`hosts/new.nix` is not in the commit: the file is there, but not tracked',
+  )
+  await world.push('add', { 'hosts/new.nix': '"new"' })
+  await world.rain('rm hosts/new.nix')
+  expect(await world.upgrade()).toMatchObject({ outcome: 'upgraded' })
+})
+
+test('Local commits are rebased and deployed, and work in progress goes along undeployed', async () => {
+  await world.rain(`echo mine >mine; jj commit -m mine; echo draft >draft`)
+  await world.push('two', { 'text.nix': '"two"' })
+  const done = await world.upgrade()
+  expect(done).toMatchObject({ code: 0, outcome: 'upgraded' })
+  expect(await world.rain('jj log --no-graph -r "main@origin..@" -T \'description ++ "|"\'')).toBe(
+    '|mine\n|',
+  )
+  expect(await world.rain('cat mine draft text.nix')).toBe('mine\ndraft\n"two"')
+  expect(done.to!.commit).toBe(await world.rain('jj log --no-graph -r @- -T commit_id'))
+  expect(await world.upgrade()).toMatchObject({ outcome: 'up-to-date' })
+})
+
+test('A local commit that the remote has no part in is deployed, too', async () => {
+  await world.rain(`printf '"mine"' >text.nix; jj describe -m mine`)
+  const done = await world.upgrade()
+  expect(done).toMatchObject({ code: 0, outcome: 'upgraded' })
+  expect(await world.sh('cat /run/current-system/text')).toBe('mine')
+  expect(done.to!.commit).toBe(await world.rain('jj log --no-graph -r @ -T commit_id'))
+})
+
+test('A local commit that conflicts is named and left as it was, and so is the rest', async () => {
+  await world.rain(`printf '"mine"' >text.nix; jj commit -m mine; echo draft >draft; jj status`)
+  const before = await world.state()
+  await world.push('theirs', { 'text.nix': '"theirs"' })
+  const done = await world.upgrade()
+  expect(done).toMatchObject({ code: 1, outcome: 'conflict', phase: 'rebase', notRestored: [] })
+  expect(done.reason).toBe('Conflict in text.nix')
+  expect(await world.state()).toBe(before)
+  expect(await world.upgrade()).toMatchObject({ code: 1, outcome: 'conflict' })
+  expect(await world.state()).toBe(before)
+})
+
+test('Conflict markers that somebody committed are not deployed', async () => {
+  const before = await world.state()
+  const marked = '<<<<<<< one\na\n=======\nb\n>>>>>>> two\n'
+  await world.push('merged', { 'text.nix': '"two"', 'a note.txt': marked.trim() })
+  const done = await world.upgrade()
+  expect(done).toMatchObject({ code: 1, outcome: 'conflict', reason: 'Conflict in a note.txt' })
+  expect(await world.state()).toBe(before)
+})
+
+test('A trunk that was rewritten is refused until it is accepted by name', async () => {
+  await world.push('two', { 'text.nix': '"two"' })
+  await world.upgrade()
+  const before = await world.state()
+  await world.sh(
+    `cd other; git reset -q --hard HEAD~1; printf '"other"' >text.nix; git commit -qam other; git push -qf`,
+    { user: 'rain' },
+  )
+  const trunk = await world.sh('git -C other rev-parse HEAD', { user: 'rain' })
+  const done = await world.upgrade()
+  expect(done).toMatchObject({ code: 1, outcome: 'diverged', phase: 'fetch' })
+  expect(done.reason).toContain(`does not descend`)
+  expect(await world.state()).toBe(before)
+  expect(await world.upgrade({}, '--accept', trunk)).toMatchObject({ outcome: 'upgraded' })
+  expect(await world.sh('cat /run/current-system/text')).toBe('other')
+  expect(await world.upgrade()).toMatchObject({ outcome: 'up-to-date' })
+})
+
+test('A trunk that is not there is a failure, and one that was rewound is refused', async () => {
+  const absent = await world.upgrade({ UPGRADE_BRANCH: 'simple' })
+  expect(absent).toMatchObject({ code: 1, outcome: 'failed' })
+  expect(absent.reason).toBe('The remote has no branch simple')
+  await world.push('two', { 'text.nix': '"two"' })
+  await world.upgrade()
+  await world.sh('cd other; git push -qf origin HEAD~1:main', { user: 'rain' })
+  expect(await world.upgrade()).toMatchObject({ code: 1, outcome: 'diverged' })
+})
+
+test('A remote that is gone, or does not answer, is no failure, and the next run catches up', async () => {
+  const before = await world.state()
+  await world.push('two', { 'text.nix': '"two"' })
+  const url = await world.rain('git remote get-url origin')
+  const to = (remote: string): Promise<string> => world.rain(`git remote set-url origin ${remote}`)
+  await to('git://127.0.0.1:9/config.git')
+  const refused = await world.upgrade()
+  expect(refused).toMatchObject({ code: 0, outcome: 'offline', phase: 'fetch' })
+  expect(refused.reason).toMatch(/Cannot reach the remote: fatal: .*127\.0\.0\.1/)
+  // somebody listens and never says a word
+  const silent = (await import('node:net')).createServer().listen(0, '127.0.0.1')
+  await new Promise((resolve) => silent.once('listening', resolve))
+  await to(`git://127.0.0.1:${(silent.address() as { port: number }).port}/config.git`)
+  const from = performance.now()
+  const late = await world.upgrade({ UPGRADE_FETCH_TIMEOUT: '2' })
+  expect(late).toMatchObject({ code: 0, outcome: 'offline' })
+  expect(late.reason).toBe('The remote did not answer within 2 s')
+  expect(performance.now() - from).toBeLessThan(10_000)
+  silent.close()
+  await to(`${url}-nowhere`)
+  expect(await world.upgrade()).toMatchObject({ code: 1, outcome: 'failed' })
+  await to(url)
+  expect(await world.state()).toBe(before)
+  expect(await world.upgrade()).toMatchObject({ outcome: 'upgraded' })
+})
+
+test('A failed check puts repository, profile and running system back', async () => {
+  const before = await world.state()
+  await world.push('two', { 'text.nix': '"two"' })
+  const checks = JSON.stringify(['true', 'echo "a b"\nfalse'])
+  const done = await world.upgrade({ UPGRADE_CHECKS: checks, UPGRADE_CHECKS_NA: '["tailscale"]' })
+  expect(done).toMatchObject({ code: 1, outcome: 'validation-failed', notRestored: [] })
+  expect(done.checks).toEqual([
+    { command: 'true', result: 'ok' },
+    { command: 'echo "a b"\nfalse', result: 'failed' },
+    { command: 'tailscale', result: 'n/a' },
+  ])
+  expect(await world.state()).toBe(before)
+  expect(world.read('root/switched').trim().split('\n').slice(-2)).toEqual([
+    'switch two',
+    'switch one',
+  ])
+  expect(await world.upgrade()).toMatchObject({ code: 0, outcome: 'skipped-known-bad' })
+  // as the host says
+  await world.push('three', { 'text.nix': '"three"' })
+  const kept = await world.upgrade({ UPGRADE_CHECKS: checks, UPGRADE_ON_FAILURE: 'notify' })
+  expect(kept).toMatchObject({ code: 1, outcome: 'validation-failed' })
+  expect(await world.sh('cat /run/current-system/text')).toBe('three')
+  await world.push('four', { 'text.nix': '"four"' })
+  const ignored = await world.upgrade({ UPGRADE_CHECKS: checks, UPGRADE_ON_FAILURE: 'ignore' })
+  expect(ignored).toMatchObject({ code: 0, outcome: 'upgraded' })
+})
+
+test('A switch that fails is put back', async () => {
+  const before = await world.state()
+  await world.push('two', { 'text.nix': '"switch fails"' })
+  const done = await world.upgrade()
+  expect(done).toMatchObject({
+    code: 1,
+    outcome: 'switch-failed',
+    phase: 'switch',
+    notRestored: [],
+  })
+  expect(await world.state()).toBe(before)
+})
+
+test('What somebody did in the repository meanwhile is not taken back', async () => {
+  await world.push('two', { 'text.nix': '"two"' })
+  const edit =
+    'cd /home/rain/nix-config; setpriv --reuid=1000 --regid=100 --clear-groups env HOME=/home/rain sh -c "echo new >new; jj commit -m new"; false'
+  const done = await world.upgrade({ UPGRADE_CHECKS: JSON.stringify([edit]) })
+  expect(done).toMatchObject({ code: 1, outcome: 'validation-failed' })
+  expect(done.notRestored).toEqual(['repository (changed by somebody else since)'])
+  expect(await world.rain('cat new; jj log --no-graph -r @- -T description')).toBe('new\nnew')
+  expect(await world.sh('cat /run/current-system/text')).toBe('one')
+})
+
+test('A failed hook ends it before anything is looked at', async () => {
+  const before = await world.state()
+  await world.push('two', { 'text.nix': '"two"' })
+  const hooks = JSON.stringify(['touch /root/ran', 'exit 3'])
+  const done = await world.upgrade({ UPGRADE_HOOKS: hooks })
+  expect(done).toMatchObject({ code: 1, outcome: 'failed', phase: 'hooks' })
+  expect(done.reason).toContain('`exit 3`')
+  expect(await world.sh('ls /root/ran')).toBe('/root/ran')
+  expect(await world.state()).toBe(before)
+})
+
+test('No room on /boot, or in the store, is seen before the switch', async () => {
+  const before = await world.state()
+  await world.push('two', { 'text.nix': '"two"' })
+  const small = async (path: string): Promise<Awaited<ReturnType<typeof world.upgrade>>> => {
+    // a file system of its own for the agent alone
+    world.write('root/agent', `mount -t tmpfs -o size=512k tmpfs ${path}\n${agent}`)
+    return world.upgrade()
+  }
+  const boot = await small('/boot')
+  expect(boot).toMatchObject({ code: 1, outcome: 'no-space', phase: 'preflight' })
+  expect(boot.reason).toBe('/boot has 0 MiB free and 1 MiB are needed')
+  expect(boot.said).not.toContain('phase: switch')
+  expect(await world.state()).toBe(before)
+  // neither is held against the revision
+  world.write('root/agent', agent)
+  expect(await world.upgrade()).toMatchObject({ outcome: 'upgraded' })
+})
+
+test('A second run finds the first at work, says who it is, and changes nothing', async () => {
+  await world.push('two', { 'text.nix': '"two"' })
+  const waits =
+    'f() { [ "$1" != build ] || { touch /root/at; until [ -e /root/go ]; do sleep 0.1; done; }; }; f'
+  const running = world.upgrade({ UPGRADE_PHASE_HOOK: waits })
+  await expect.poll(() => existsSync(join(world.dir, 'root/at')), { timeout: 60_000 }).toBe(true)
+  const second = await world.upgrade()
+  expect(second.code).toBe(0)
+  expect(second.said).toMatch(/locked: nix-local-upgrade \(pid \d+, since .*\) is at work/)
+  expect(second.said).not.toContain('phase: recover')
+  world.write('root/go', '')
+  expect(await running).toMatchObject({ outcome: 'upgraded' })
+})
+
+test('A rebuild at work is left alone', async () => {
+  await world.push('two', { 'text.nix': '"two"' })
+  const before = await world.state()
+  const rebuild = world.sh('flock /run/nixos/switch-to-configuration.lock sleep 4')
+  await new Promise((resolve) => setTimeout(resolve, 1000))
+  const done = await world.upgrade()
+  expect(done).toMatchObject({ code: 0, outcome: 'locked' })
+  await rebuild
+  expect(await world.state()).toBe(before)
+  expect(await world.upgrade()).toMatchObject({ outcome: 'upgraded' })
+})
+
+const phases = 'recover hooks dotfiles fetch rebase build preflight switch validate clean done'
+test.each(phases.split(' '))(
+  'Killed at the start of %s, it is whole after the next run',
+  async (phase) => {
+    await world.rain(`echo mine >mine; jj commit -m mine`)
+    await world.push('two', { 'text.nix': '"two"' })
+    // the hook's parent is timeout(1), whose parent is the upgrade
+    const hook = `kill_in() { [ "$1" != ${phase} ] || kill -9 "$(ps -o ppid= -p $PPID | tr -d ' ')"; }; kill_in`
+    const killed = await world.upgrade({ UPGRADE_PHASE_HOOK: hook })
+    expect(killed.code).toBe(137)
+    expect(killed.outcome).toBe(null)
+    const done = await world.upgrade()
+    expect(done.said).toContain('phase: done')
+    expect(done).toMatchObject({ code: 0, notRestored: [] })
+    expect(['upgraded', 'up-to-date']).toContain(done.outcome)
+    expect(await world.sh('cat /run/current-system/text')).toBe('two')
+    expect(await world.sh('readlink -f /nix/var/nix/profiles/system')).toBe(done.to!.toplevel)
+    expect(
+      await world.rain('cat mine; jj log --no-graph -r "main@origin..@-" -T description'),
+    ).toBe('mine\nmine')
+    expect(await world.sh('ls /var/lib/nix-local-upgrade')).not.toContain('transaction')
+  },
+)
+
+test('Killed after the switch, and the remote moved back: the next run puts all back first', async () => {
+  const before = await world.state()
+  await world.push('two', { 'text.nix': '"two"' })
+  const hook = `kill_in() { [ "$1" != validate ] || kill -9 "$(ps -o ppid= -p $PPID | tr -d ' ')"; }; kill_in`
+  await world.upgrade({ UPGRADE_PHASE_HOOK: hook })
+  expect(await world.sh('cat /run/current-system/text')).toBe('two')
+  // a hook that fails ends it right after the recovery
+  const done = await world.upgrade({ UPGRADE_HOOKS: '["false"]' })
+  expect(done).toMatchObject({ code: 1, outcome: 'failed', notRestored: [] })
+  expect(await world.state()).toBe(before)
+})
+
+test('Old generations go, and never the golden, the running or the booted one', async () => {
+  const deploy = async (text: string): Promise<void> => {
+    await world.push(text, { 'text.nix': `"${text}"` })
+    await world.upgrade({ UPGRADE_KEEP_GENERATIONS: '1', UPGRADE_KEEP_DAYS: '7' })
+  }
+  for (const text of ['two', 'three', 'four', 'five']) await deploy(text)
+  await world.sh(`
+    cd /nix/var/nix
+    mkdir -p gcroots; ln -sfn "$(readlink profiles/system-2-link)" gcroots/golden-generation
+    ln -sfn "$(readlink profiles/system-3-link)" /run/booted-system
+    touch -h -d '8 days ago' profiles/system-[1-5]-link`)
+  await deploy('six')
+  expect(await world.sh('ls /nix/var/nix/profiles | grep system')).toBe(
+    'system\nsystem-2-link\nsystem-3-link\nsystem-6-link',
+  )
+  // four's own link is gone, and so are its files; golden's are there
+  expect(await world.sh('cat /nix/store/*/text | sort | tr "\\n" " "')).toBe('six three two')
+})
+
+test('A remote flake is followed the same way', async () => {
+  const remote = {
+    UPGRADE_MODE: 'remote',
+    UPGRADE_REPOSITORY: '/nowhere',
+    UPGRADE_FLAKE_URL: 'git+file:///home/rain/config.git',
+  }
+  await world.sh('git config --global safe.directory "*"')
+  const commit = await world.push('two', { 'text.nix': '"two"' })
+  const done = await world.upgrade(remote)
+  expect(done).toMatchObject({ code: 0, outcome: 'upgraded' })
+  expect(done.to!.commit).toBe(commit)
+  expect(await world.sh('cat /run/current-system/text')).toBe('two')
+  expect(await world.upgrade(remote)).toMatchObject({ outcome: 'up-to-date' })
+  await world.push('bad', { 'text.nix': '"build fails"' })
+  expect(await world.upgrade(remote)).toMatchObject({ code: 1, outcome: 'build-failed' })
+  expect(await world.upgrade(remote)).toMatchObject({ code: 0, outcome: 'skipped-known-bad' })
+  await world.sh('cd other; git push -qf origin HEAD~2:main', { user: 'rain' })
+  expect(await world.upgrade(remote)).toMatchObject({ code: 1, outcome: 'diverged' })
+})
+
+test('No repository, or one that is not jj’s, is a failure that says so', async () => {
+  const nowhere = await world.upgrade({ UPGRADE_REPOSITORY: '/home/rain/no "such" place' })
+  expect(nowhere).toMatchObject({ code: 1, outcome: 'failed', phase: 'fetch' })
+  expect(nowhere.reason).toBe('No repository at /home/rain/no "such" place')
+  const plain = await world.upgrade({ UPGRADE_REPOSITORY: '/home/rain/other' })
+  expect(plain).toMatchObject({ code: 1, outcome: 'failed' })
+  expect(plain.reason).toBe('/home/rain/other is no colocated jj repository')
+  // a run by anyone but root touches nothing
+  const { code, stderr } = await world.run(['bash', '-c', 'bash -euo pipefail /home/agent'], {
+    user: 'rain',
+    env: { UPGRADE_MODE: 'local', UPGRADE_REPOSITORY: '/nowhere', UPGRADE_HOST: 'sorrow' },
+    allow: [1],
+  })
+  expect([code, stderr.trim()]).toEqual([1, 'nix-local-upgrade: Only root may upgrade this host'])
+})
