@@ -141,22 +141,24 @@ options init=$1/init $(<"$1/kernel-params")"
 # fails. Sets `id`, the new entry's.
 stage() { # stage <toplevel>
   local text files file source target needed=64 free hash=${1#/nix/store/}
+  local -a lacking=()
   id=golden-${hash%%-*}.conf
   plan_entry "$1" || return 1
   mkdir -p "$copies"
   rm -f "$copies"/*.new "$entries"/golden-*.new
   for file in "${files[@]}"; do
     source=${file%=*}
-    cmp -s "$source" "$copies/${file##*=}" || needed=$((needed + $(stat -L -c %s "$source") / 1024 + 4))
+    cmp -s "$source" "$copies/${file##*=}" && continue
+    lacking+=("$file")
+    needed=$((needed + $(stat -L -c %s "$source") / 1024 + 4))
   done
   free=$(df --output=avail -k "$GOLDEN_BOOT" | tail -n 1)
   if ((needed > free)); then
     complain "Cannot make $1 golden: $GOLDEN_BOOT has $((free / 1024)) MiB free and $((needed / 1024 + 1)) MiB are needed"
     return 1
   fi
-  for file in "${files[@]}"; do
+  for file in "${lacking[@]}"; do
     source=${file%=*} target=$copies/${file##*=}
-    cmp -s "$source" "$target" && continue
     if ! { cp "$source" "$target.new" && sync "$target.new" &&
       dd if="$target.new" iflag=nocache count=0 status=none && cmp -s "$source" "$target.new"; }; then
       rm -f "$copies"/*.new

@@ -132,7 +132,9 @@ describe('A trial', () => {
 
   test('that was interrupted before it was armed is armed at the next boot', async () => {
     await host.rebuild(2)
-    await host.sh('bootctl set-oneshot ""; sed -i s/armed/arming/2 /var/lib/golden-generation/trial.json')
+    await host.sh(
+      'bootctl set-oneshot ""; sed -i s/armed/arming/2 /var/lib/golden-generation/trial.json',
+    )
     expect(await host.sh('cat /var/lib/golden-generation/trial.json')).toContain('"arming"')
     expect((await host.boot()).tried).toEqual([one])
     expect(await host.status()).toMatchObject({ trial: two, oneshot: 'nixos-generation-2.conf' })
@@ -151,7 +153,9 @@ describe('Golden', () => {
     await host.sh(`ln -sfn system-3-link /nix/var/nix/profiles/system
       rm /run/booted-system /run/current-system; nix-collect-garbage -d 2>&1
       /nix/var/nix/profiles/system/bin/install-boot-entries`)
-    expect(readdirSync(host.path('nix/var/nix/profiles')).filter((name) => name.startsWith('system'))).toEqual(['system', 'system-3-link'])
+    expect(
+      readdirSync(host.path('nix/var/nix/profiles')).filter((name) => name.startsWith('system')),
+    ).toEqual(['system', 'system-3-link'])
     expect(host.entries().filter((name) => name.startsWith('nixos-'))).toEqual([
       'nixos-generation-3.conf',
     ])
@@ -165,12 +169,16 @@ describe('Golden', () => {
   test('does not loop when it does not come up, and halts instead of rebooting', async () => {
     const [entry] = host.entries().filter((name) => name.startsWith('golden-'))
     const text = readFileSync(host.path(`boot/loader/entries/${entry}`), 'utf8')
-    expect(text).toMatch(/^options init=\S+\/init loglevel=4 panic=5 panic=0 systemd.watchdog_sec=0$/m)
+    expect(text).toMatch(
+      /^options init=\S+\/init loglevel=4 panic=5 panic=0 systemd.watchdog_sec=0$/m,
+    )
     // once it is up, a panic and a hang lead to a system that is known to work
     expect(readFileSync(host.path('model/panic'), 'utf8')).toBe('0\n')
     await host.boot()
     expect(readFileSync(host.path('model/panic'), 'utf8')).toBe('10\n')
-    expect(readFileSync(host.path('model/busctl.log'), 'utf8')).toContain('RuntimeWatchdogUSec t 30000000')
+    expect(readFileSync(host.path('model/busctl.log'), 'utf8')).toContain(
+      'RuntimeWatchdogUSec t 30000000',
+    )
   })
 
   test('stays what it was when /boot has no room for the next', async () => {
@@ -182,13 +190,17 @@ describe('Golden', () => {
       cp -a /boot/. /tmp/small/; mount --bind /tmp/small /boot
       pin-golden 2>&1 || echo "exit $?"
       ls /boot/EFI/golden; show-golden >/dev/null && echo whole`)
-    expect(said).toMatch(/Cannot make \S+ golden: \/boot has \d MiB free and \d MiB are needed\nexit 1/)
+    expect(said).toMatch(
+      /Cannot make \S+ golden: \/boot has \d MiB free and \d MiB are needed\nexit 1/,
+    )
     expect(said).toMatch(new RegExp(`\n${before[1]!.join('\n')}\nwhole$`))
     expect((await host.status()).golden).toBe(one)
   })
 
   test('is whole again after its files were damaged, before anything is put on trial', async () => {
-    const kernel = host.path(`boot/EFI/golden/${host.copies().find((name) => name.includes('kernel'))}`)
+    const kernel = host.path(
+      `boot/EFI/golden/${host.copies().find((name) => name.includes('kernel'))}`,
+    )
     writeFileSync(kernel, 'MZ but nothing else')
     expect(await host.sh('show-golden || echo "exit $?"')).toMatch(
       /PROBLEM \S+ differs from the kernel in the store\nexit 1$/,
@@ -203,7 +215,9 @@ describe('Golden', () => {
     await host.rebuild(2)
     expect(await host.sh('unpin-golden')).toBe(`no longer golden: ${one}`)
     expect(host.entries().filter((name) => name.startsWith('golden-'))).toEqual([])
-    expect(await host.sh('show-golden 2>&1 || echo "exit $?"')).toMatch(/no generation is golden\nexit 1$/)
+    expect(await host.sh('show-golden 2>&1 || echo "exit $?"')).toMatch(
+      /no generation is golden\nexit 1$/,
+    )
     expect((await host.boot()).tried).toEqual([two])
   })
 
@@ -242,7 +256,9 @@ describe('Golden', () => {
       expect([one, two]).toContain(tried[0])
       await host.sh('show-golden')
       expect(host.entries().filter((name) => name.startsWith('golden-'))).toHaveLength(1)
-      await host.sh(`ln -sfn ${one} /run/booted-system; ln -sfn ${one} /run/current-system; pin-golden`)
+      await host.sh(
+        `ln -sfn ${one} /run/booted-system; ln -sfn ${one} /run/current-system; pin-golden`,
+      )
     }
     expect(seen.size).toBe(2)
   })
@@ -263,7 +279,10 @@ test('Boot counting is left alone, and its entries are found by what is in them'
 test('What only root may do says so', async () => {
   for (const command of ['pin-golden', 'unpin-golden', 'rollback-to-golden', 'golden-arm-trial']) {
     expect(
-      await host.root.sh(`PATH=/usr-local/bin:$PATH GOLDEN_BOOT=/boot GOLDEN_ESP=/boot ${command} 2>&1 || echo "exit $?"`, { user: 'rain' }),
+      await host.root.sh(
+        `PATH=/usr-local/bin:$PATH GOLDEN_BOOT=/boot GOLDEN_ESP=/boot ${command} 2>&1 || echo "exit $?"`,
+        { user: 'rain' },
+      ),
     ).toMatch(new RegExp(`^${command}: Cannot .*: only root may \\(try sudo\\)\nexit 1$`))
   }
 })

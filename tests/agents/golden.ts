@@ -216,7 +216,9 @@ export class GoldenHost {
     this.path(`sys/firmware/efi/efivars/${name}-${vendor}`)
   variable(name: string): string {
     const path = this.variablePath(name)
-    return existsSync(path) ? readFileSync(path).subarray(4).toString('utf16le').replace('\0', '') : ''
+    return existsSync(path)
+      ? readFileSync(path).subarray(4).toString('utf16le').replace('\0', '')
+      : ''
   }
 
   async status(): Promise<Status> {

@@ -1,0 +1,246 @@
+import { scenarioTask, type Case, type Family, type Scene } from '../lib/scenario.ts'
+import { armed, booted, comesBack, rebuild, staysDown, validated } from '../lib/trial.ts'
+
+/** Cases in which a trial ends in a reset of some kind, and golden boots after it. */
+const broken: { name: string; title: string; module: string; reason?: RegExp; limit?: number }[] = [
+  {
+    name: 'panic',
+    title: 'the kernel panics while systemd starts: golden is back by itself',
+    module: early('echo c >/proc/sysrq-trigger'),
+  },
+  {
+    name: 'bad-initrd',
+    title: 'the first stage is garbage: golden is back by itself',
+    module:
+      '{ lab.guest.initrd = derivation { name = "initrd"; system = "x86_64-linux"; builder = "/bin/sh"; args = [ "-c" "echo garbage > $out" ]; }; }',
+  },
+  {
+    name: 'unloadable-kernel',
+    title: 'the boot loader cannot load the kernel: it resets instead of waiting in the firmware',
+    // begins as firmware asks for, so that only the boot loader finds out
+    module:
+      '{ lab.guest.kernel = derivation { name = "kernel"; system = "x86_64-linux"; builder = "/bin/sh"; args = [ "-c" "echo MZ and no more > $out" ]; }; }',
+  },
+  {
+    name: 'missing-init',
+    title: 'the first process is not there: golden is back by itself',
+    module: '{ lab.guest.kernelParams = [ "init=/nonexistent" ]; }',
+  },
+  {
+    name: 'hang',
+    title: 'systemd dies and the machine stands still: the watchdog resets it',
+    module: early('kill -SEGV 1'),
+    limit: 300,
+  },
+  {
+    name: 'early-hang',
+    title: 'it hangs before systemd has started: the first stage has armed the watchdog',
+    module: '{ lab.guest.kernelParams = [ "init=/usr/bin/cat" ]; }',
+    limit: 300,
+  },
+  {
+    name: 'stuck',
+    title: 'a unit waits for ever while systemd feeds the watchdog: the deadline ends the trial',
+    module: `{ myModules.system.boot.goldenGeneration.trialTimeout = 60;
+      systemd.services.lab-stuck = { before = [ "golden-boot-validation.service" ]; wantedBy = [ "multi-user.target" ];
+        serviceConfig = { Type = "oneshot"; TimeoutStartSec = "infinity"; ExecStart = "/usr/bin/sleep infinity"; }; }; }`,
+    reason: /^it was not validated within 60 s$/,
+    limit: 300,
+  },
+  {
+    name: 'dead-service',
+    title: 'a service is dead after the boot: the validation sends it back to golden',
+    module: `{ lib, ... }: { systemd.services.sshd.serviceConfig = { ExecStart = lib.mkForce "/usr/bin/false"; Restart = lib.mkForce "no"; }; }`,
+    reason: /^sshd.service is failed$/,
+  },
+]
+
+/** A unit that runs while systemd starts, before anything that is waited for. */
+function early(script: string): string {
+  return `{ systemd.services.lab-break = { wantedBy = [ "sysinit.target" ]; unitConfig.DefaultDependencies = false;
+    serviceConfig = { Type = "oneshot"; ExecStart = "/bin/sh -c '${script}'"; }; }; }`
+}
+
+const resets: Case[] = broken.map(
+  ({ name, title, module, limit = 240, reason = /^it did not come up/ }) => ({
+    name,
+    title,
+    limit,
+    ends: 'golden',
+    run: async (scene) => {
+      const { vm } = scene
+      const trial = await armed(scene, vm, module)
+      const seconds = await vm.reboot({
+        name: 'to come back to golden',
+        limit: limit / 2,
+        until: booted(scene.start(vm)),
+      })
+      await comesBack(scene, vm, trial, reason, seconds)
+    },
+  }),
+)
+
+const harmless = '{ environment.etc."lab-trial".text = "a good one"; }'
+
+const others: Case[] = [
+  {
+    name: 'good-trial',
+    title: 'a good generation boots on trial, and becomes golden',
+    limit: 240,
+    ends: 'any',
+    run: async (scene) => {
+      const { vm } = scene
+      const trial = await armed(scene, vm, harmless)
+      scene.ends(vm, trial as `/${string}`)
+      const seconds = await vm.reboot({ limit: 120, until: booted(trial) })
+      scene.event(`${vm.host} booted on trial`, { host: vm.host, seconds })
+      const ask = `[ "$(readlink -f /nix/var/nix/gcroots/golden-generation)" = ${trial} ] && show-golden`
+      scene.check('it becomes golden', /^golden: /, await vm.until('the pin', 90, ask))
+      scene.check(
+        'its own entry is whole',
+        /^(?!.*PROBLEM)/s,
+        (await vm.root('show-golden')).stdout,
+      )
+    },
+  },
+  {
+    name: 'garbage-kernel',
+    title: 'a kernel that no firmware can start is refused before anything is on trial',
+    ends: 'golden',
+    run: async (scene) => {
+      const { vm } = scene
+      const module =
+        '{ lab.guest.kernel = derivation { name = "kernel"; system = "x86_64-linux"; builder = "/bin/sh"; args = [ "-c" "echo garbage > $out" ]; }; }'
+      const { code, said } = await rebuild(scene, vm, module)
+      scene.check('the rebuild is refused', 1, code)
+      scene.check('and says why', /is no program that firmware can start/, said)
+      await vm.root('rollback-to-golden', { timeout: 60 * vm.patience })
+      await vm.reboot({ limit: 120, until: booted(scene.start(vm)) })
+    },
+  },
+  {
+    name: 'power-cut',
+    title: 'the power fails while a good generation boots on trial: golden boots next',
+    limit: 240,
+    ends: 'golden',
+    run: async (scene) => {
+      const { vm } = scene
+      const trial = await armed(scene, vm, harmless)
+      const before = await vm.bootId()
+      const kernel = vm.serial(
+        /Linux version|systemd \d+.* running in system mode/,
+        'the kernel to start',
+        90,
+      )
+      await vm.root('systemctl reboot --no-block', { allow: 'any' })
+      await kernel
+      await vm.cutPower()
+      await vm.powerOn()
+      const seconds = await vm.awaitBoot(before, { limit: 120, until: booted(scene.start(vm)) })
+      await comesBack(scene, vm, trial, /lost its power/, seconds)
+    },
+  },
+  {
+    name: 'collected',
+    title:
+      'golden survives nix-collect-garbage -d and a new installer run, and a broken trial after them',
+    limit: 300,
+    ends: 'golden',
+    run: async (scene) => {
+      const { vm } = scene
+      const golden = scene.start(vm)
+      const trial = await armed(scene, vm, early('echo c >/proc/sysrq-trigger'))
+      await vm.root(
+        `rm -f /run/current-system.lab; nix-collect-garbage -d >/dev/null 2>&1
+        /nix/var/nix/profiles/system/bin/switch-to-configuration boot`,
+        { timeout: 120 * vm.patience },
+      )
+      const { stdout } = await vm.root(
+        'ls -d /nix/var/nix/profiles/system-*-link | wc -l; show-golden',
+        { timeout: 30 * vm.patience },
+      )
+      scene.check('only the new generation is left in the profile', '1', stdout.split('\n')[0])
+      scene.check('golden is whole', /^(?!.*PROBLEM)/s, stdout)
+      const seconds = await vm.reboot({ limit: 150, until: booted(golden) })
+      await comesBack(scene, vm, trial, /^it did not come up/, seconds)
+    },
+  },
+  {
+    name: 'golden-panics',
+    title:
+      'golden itself panics: it halts with its words on the console, and a power cycle tries again',
+    limit: 300,
+    ends: 'golden',
+    run: async (scene) => {
+      const { vm } = scene
+      const before = await vm.bootId()
+      await illOnce(vm, 'echo c >/proc/sysrq-trigger')
+      const panic = vm.serial(/end Kernel panic|Kernel panic - not syncing/, 'golden to panic', 120)
+      await vm.root('systemctl reboot --no-block', { allow: 'any' })
+      await panic
+      // its panic would have led to a reboot after 5 s, and its watchdog after 30
+      await staysDown(scene, vm, 15)
+      await vm.cutPower()
+      await vm.powerOn()
+      const seconds = await vm.awaitBoot(before, { limit: 120, until: booted(scene.start(vm)) })
+      scene.event(`${vm.host} recovered`, { host: vm.host, seconds })
+      await vm.until('golden to be validated', 90, validated)
+      scene.check(
+        'a panic leads to a reboot again',
+        '10',
+        (await vm.root('cat /proc/sys/kernel/panic')).stdout.trim(),
+      )
+    },
+  },
+  {
+    name: 'golden-unwell',
+    title: 'a service of golden is dead: it says so, stays up, and does not reboot',
+    limit: 300,
+    ends: 'golden',
+    run: async (scene) => {
+      const { vm } = scene
+      const before = await vm.bootId()
+      await vm.root(
+        'mkdir -p /usr/lib/systemd/system/sshd.service.d; printf "[Service]\\nExecStartPre=/usr/bin/false\\nRestart=no\\n" >/usr/lib/systemd/system/sshd.service.d/lab.conf; sync',
+      )
+      const failed = vm.serial(
+        /Failed.*golden-boot-validation|Failed to start.*Validation of this boot/,
+        'the validation to fail',
+        120,
+      )
+      await vm.root('systemctl reboot --no-block', { allow: 'any' })
+      await failed
+      await staysDown(scene, vm, 10)
+      const ask =
+        'cat /proc/sys/kernel/random/boot_id; systemctl is-failed golden-boot-validation.service; journalctl --no-pager -o cat -b -u golden-boot-validation.service'
+      const { stdout } = await vm.agent(ask, { limit: 30, allow: 'any' })
+      scene.check('it is another boot', false, stdout.startsWith(before))
+      scene.check(
+        'it says so',
+        /the golden generation itself is not well; it keeps running/,
+        stdout,
+      )
+      await vm.agent(
+        'rm -r /usr/lib/systemd/system/sshd.service.d; systemctl daemon-reload; systemctl reset-failed; systemctl start sshd golden-boot-validation',
+        { limit: 90 },
+      )
+      await vm.awaitBoot(before, { limit: 60, until: booted(scene.start(vm)) })
+    },
+  },
+]
+
+/** Makes the next boot of whatever boots run a script early on, once. */
+const illOnce = (vm: Scene['vm'], script: string) =>
+  vm.root(
+    `cd /usr/lib/systemd/system && mkdir -p sysinit.target.wants
+    printf '[Unit]\\nDefaultDependencies=no\\nConditionPathExists=/var/lib/lab-ill\\n[Service]\\nType=oneshot\\nExecStart=/bin/sh -c "rm /var/lib/lab-ill; sync; ${script}"\\n' >lab-ill.service
+    ln -sfn ../lab-ill.service sysinit.target.wants/; touch /var/lib/lab-ill; sync`,
+  )
+
+export const family: Family = {
+  name: 'break-boot',
+  describe: 'Break the boot of a new generation in every way, and see golden come back by itself',
+  cases: [...resets, ...others],
+}
+
+await scenarioTask(import.meta, family)
