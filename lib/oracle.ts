@@ -130,12 +130,16 @@ export function lostChanges({ commits, visible, heads }: Repository): string[] {
   const changes = new Set(kept.map(([, { change }]) => change))
   const origins = new Set(kept.map(([, { origin }]) => origin))
   return all.flatMap(([id, { change, origin, tree, parents }]) => {
-    const empty = parents.length !== 1 || commits[parents[0]!]?.tree === tree
+    // the first commit of all stands on nothing
+    const before = parents.length === 0 ? emptyTree : commits[parents[0]!]?.tree
+    const empty = parents.length > 1 || before === tree
     // a commit that git made is the remote's, and judged there
     const safe = change === undefined || changes.has(change) || origins.has(origin)
     return safe || empty ? [] : [id]
   })
 }
+
+const emptyTree = '4b825dc642cb6eb9a060e54bf8d69288fbee4904'
 
 function lostRow(name: string, repository: Repository | undefined): OracleRow {
   const expected = 'no commit lost'

@@ -150,6 +150,11 @@ test('a change that was rebased is not lost, an empty one is none, a dropped one
     ...repository.commits,
     [rebased]: { change: 'kkkk', tree: 't3', parents: [start], origin: 'A 1\nEdit: tree x' },
     [working]: { change: 'wwww', tree: 't1', parents: [start], origin: 'A 2\n' },
+    // what jj makes before it clones
+    ['e'.repeat(40)]: {
+      ...{ change: 'ssss', tree: '4b825dc642cb6eb9a060e54bf8d69288fbee4904' },
+      ...{ parents: [], origin: 'A 0\n' },
+    },
   }
   expect(lostChanges({ commits, visible: ['kkkk'], heads: [start] })).toEqual([])
   expect(lostChanges({ commits, visible: [], heads: [rebased] })).toEqual([])
