@@ -9,7 +9,7 @@ Red: ^outcome$
 diff --git a/nix/agents/x.sh b/nix/agents/x.sh
 --- a/nix/agents/x.sh
 +++ b/nix/agents/x.sh
-@@ -1,7 +1,6 @@
+@@ -5,7 +5,6 @@
  1
  2
  3
