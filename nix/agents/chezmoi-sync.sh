@@ -6,8 +6,8 @@
 # - Text that was edited here and is not in a commit is never written over. chezmoi itself compares each
 #   target with what it last wrote, right before it writes, and leaves a changed one alone when nobody
 #   answers its question.
-# - A conflict is neither pushed nor applied, nor left in the source: a rebase is first tried on copies of
-#   the commits, so the source keeps this host's text and `chezmoi apply` by hand does no harm.
+# - A conflict is neither pushed nor applied, nor left in the source: a rebase is tried first without
+#   touching it, so the source keeps this host's text and `chezmoi apply` by hand does no harm.
 # - A conflict is seen on both hosts. Only the host that pushed second meets it, so it publishes its side
 #   as the bookmark `conflict/<host>`, which every other host reads as it fetches.
 #
@@ -27,11 +27,12 @@ mine=conflict/$host
 jj=(jj --no-pager --color=never --config=git.abandon-unreachable-commits=false
   --config=snapshot.max-new-file-size=0)
 
-started=$(date --iso-8601=seconds)
+now() { TZ=UTC printf '%(%FT%TZ)T' -1; }
+started=$(now)
 phase=lock from='' to='' repository='' root=''
 captured=() applied=() kept=() conflicts=() # objects of JSON in `kept` and `conflicts`
 home_sides=()                               # "<source file> <base commit> <target>" of edits that conflict
-pushed='' broken='' edited_meanwhile=''
+pushed='' broken='' edited_meanwhile='' applied_from='' identified='' # what failed is in `broken`, and holds nothing else back
 
 main() {
   take_lock
@@ -44,6 +45,7 @@ main() {
     kept=() conflicts=() home_sides=()
     enter capture
     capture
+    applied_from=$(commit_of HEAD)
     enter commit
     commit
     enter fetch
@@ -71,7 +73,7 @@ array() { # <texts...>
 
 write_status() { # <outcome or nothing> <reason>
   local finished=''
-  [[ -z $1 ]] || finished=$(date --iso-8601=seconds)
+  [[ -z $1 ]] || finished=$(now)
   jq -n --arg phase "$phase" --arg outcome "$1" --arg reason "$2" --arg host "$host" \
     --arg branch "$branch" --arg from "$from" --arg to "$to" --arg source "$repository" \
     --arg started "$started" --arg finished "$finished" \
@@ -88,7 +90,10 @@ write_status() { # <outcome or nothing> <reason>
 enter() { # <phase>
   phase=$1
   echo "chezmoi-sync: phase: $phase"
-  write_status '' ''
+  # without jq, which an emulated CPU starts slowly; what is known otherwise comes at the end
+  printf '{"phase":"%s","outcome":null,"reason":null,"host":"%s","started":"%s","finished":null}\n' \
+    "$phase" "$host" "$started" >"$state/status.json.new"
+  mv "$state/status.json.new" "$state/status.json"
   if [[ -n ${CHEZMOI_PHASE_HOOK:-} ]]; then $CHEZMOI_PHASE_HOOK "$phase" 9>&- || true; fi
 }
 
@@ -157,7 +162,6 @@ must() { # <what> <command...>
 commit_of() { git rev-parse --verify --quiet "$1^{commit}" || true; }
 ancestor() { git merge-base --is-ancestor "$1" "$2" 2>/dev/null; }
 revisions() { must 'read the history' "${jj[@]}" log --no-graph --revisions "$1" -T 'commit_id ++ "\n"'; }
-operation() { must 'read the history' "${jj[@]}" operation log --no-graph --limit 1 -T 'id'; }
 
 # -- the steps
 
@@ -206,9 +210,6 @@ open_repository() {
     [[ -n $url ]] || verb=add
     must 'set the remote' "${jj[@]}" git remote "$verb" origin "$CHEZMOI_REPO_URL"
   fi
-  if [[ -z $("${jj[@]}" config get user.email 2>/dev/null || true) ]]; then
-    jj+=(--config="user.name=${USER:-$(id -un)}" --config="user.email=${USER:-$(id -un)}@$host")
-  fi
   from=$(commit_of "$trunk")
   to=$from
 }
@@ -216,20 +217,22 @@ open_repository() {
 # Someone who resolves a conflict in the source is not disturbed. Also takes the source's present text
 # into jj's history, so that nothing below can lose it.
 refuse_unresolved() {
-  # a run that was killed may leave it so; what the source holds is taken in first
-  within "$limit" stale "${jj[@]}" workspace update-stale >/dev/null || true
-  local open files
-  open=$(revisions 'conflicts() & ::@ & ~::remote_bookmarks()')
+  local open files conflict='conflicts() & ::@ & ~::remote_bookmarks()'
+  if ! open=$(within "$limit" stale "${jj[@]}" log --no-graph --revisions "$conflict" -T 'commit_id ++ "\n"'); then
+    # a run that was killed may leave it stale; what the source holds is taken in first
+    must 'read the source' "${jj[@]}" workspace update-stale >/dev/null
+    open=$(revisions "$conflict")
+  fi
   [[ -n $open ]] || return 0
   mapfile -t files < <("${jj[@]}" resolve --list 2>/dev/null | sed -E 's/ {2,}[0-9]+-sided.*//')
   add_conflict "$host" "${files[@]}"
-  finish conflict "The source has conflicts to resolve: ${files[*]:-in $(head -c 12 <<<"$open")}"
+  finish conflict "The source has conflicts to resolve: ${files[*]:-in ${open:0:12}}"
 }
 
 # Takes edits of targets in $HOME into the source, each as what it is relative to what chezmoi last wrote.
 capture() {
-  local line
-  if ! within "$limit" status chezmoi status --no-tty --exclude=scripts,externals >"$work/targets"; then
+  local line targets=()
+  if ! within "$limit" status chezmoi status --no-tty >"$work/targets"; then
     # perhaps the trunk has the repair, so only what came from here is held back
     broken="Cannot compare the targets with the source: $(because status)"
     return
@@ -237,56 +240,65 @@ capture() {
   while IFS= read -r line; do
     case $line in
       D*) keep "${line:3}" 'deleted here' ;;
-      [MA]*) capture_one "${line:3}" ;;
+      [MA]D*) keep "${line:3}" 'edited here, removed by the source' ;;
+      [MA]*) targets+=("$HOME/${line:3}") ;;
     esac
   done <"$work/targets"
+  ((${#targets[@]})) || return 0
+
+  # the same for all targets, as each start of chezmoi counts
+  local sources=() unchanged=() i
+  must "read chezmoi's state" chezmoi state dump >"$work/state"
+  must 'read the source' chezmoi dump --format=json "${targets[@]}" >"$work/dump"
+  mapfile -t sources < <(must 'read the source' chezmoi source-path "${targets[@]}")
+  for i in "${!targets[@]}"; do capture_one "${targets[i]}" "${sources[i]}"; done
+  ((${#unchanged[@]})) || return 0
+  must "capture ${unchanged[*]}" chezmoi re-add --no-tty "${unchanged[@]}"
 }
 
-capture_one() { # <target, relative to $HOME>
-  local target=$1 file=$HOME/$1 source last mode sum perm base
-  source=$(chezmoi source-path "$file" 2>/dev/null || true)
+# Adds a target to `unchanged` where the source is as it was when the target was written from it. Else
+# the source went on meanwhile, as the file was edited while a run was going on: both are merged.
+capture_one() { # <target> <source file>
+  local file=$1 source=$2 target=${1#"$HOME/"} path last mode perm sum base
   case ${source##*/} in
-    '') keep "$target" 'not a file of the source' && return ;;
     *.tmpl) keep "$target" 'a template, edited here' && return ;;
     create_* | modify_* | symlink_* | remove_*) keep "$target" 'not a plain file' && return ;;
   esac
   if [[ ! -f $file || -L $file || ! -f $source ]]; then keep "$target" 'not a plain file' && return; fi
-  must "read chezmoi's state" chezmoi state dump >"$work/state"
-  last=$(jq -r --arg key "$file" '.entryState[$key].contentsSHA256 // ""' "$work/state")
-  mode=$(jq -r --arg key "$file" '.entryState[$key].mode // 0' "$work/state")
+  { read -r last && read -r mode && read -r perm; } < <(jq -r --arg key "$file" --arg target "$target" \
+    --slurpfile dump "$work/dump" \
+    '.entryState[$key] | .contentsSHA256 // "", (.mode // 0) % 512, $dump[0][$target].perm' "$work/state")
   if [[ -z $last ]]; then keep "$target" 'was here before the dotfiles' && return; fi
-
-  must "read $target" chezmoi dump --format=json "$file" >"$work/dump"
-  perm=$(jq -r '.[].perm // 0' "$work/dump")
   if [[ $source == *.age || $source == *.asc ]]; then
     must "read $target" chezmoi cat "$file" >"$work/theirs"
   else
     cp "$source" "$work/theirs"
   fi
   sum=$(sha256sum <"$work/theirs")
-  if [[ ${sum%% *} == "$last" && $perm == "$((mode & 0777))" ]]; then
-    # the source is as it was when this file was written
-    must "capture $target" chezmoi re-add --no-tty "$file"
+  if [[ ${sum%% *} == "$last" && $perm == "$mode" ]]; then
+    unchanged+=("$file")
     captured+=("$target")
     return
   fi
 
-  # the source went on meanwhile, as the file was edited while a sync ran or the source by hand
+  path=$(realpath --relative-to=. "$source")
   cp "$file" "$work/ours"
-  base=$(commit_with "$(realpath --relative-to=. "$source")" "$last" "$work/base") || base=''
-  if [[ -n $base && $source != *.age && $source != *.asc && $(stat -c %a "$file") == "$(printf %o "$((mode & 0777))")" ]] &&
+  base=$(commit_with "$path" "$last" "$work/base") || base=''
+  if [[ -n $base && $((8#$(stat -c %a "$file"))) == "$mode" ]] &&
     git merge-file --quiet -p "$work/ours" "$work/base" "$work/theirs" >"$work/merged"; then
-    cp "$work/merged" "$source.chezmoi-sync" && chmod --reference="$source" "$source.chezmoi-sync"
-    mv "$source.chezmoi-sync" "$source"
-    # now it is known, and chezmoi writes the merged text over exactly this one
+    chmod --reference="$source" "$work/merged"
+    cp -p "$work/merged" "$source.new"
+    mv "$source.new" "$source"
+    # now chezmoi knows this very text, and writes the merged one over no other
+    sum=$(sha256sum <"$work/ours")
     must "capture $target" chezmoi state set --bucket=entryState --key="$file" \
-      --value="{\"type\":\"file\",\"mode\":$mode,\"contentsSHA256\":\"$(sha256sum <"$work/ours" | cut -d' ' -f1)\"}"
+      --value="{\"type\":\"file\",\"mode\":$mode,\"contentsSHA256\":\"${sum%% *}\"}"
     captured+=("$target")
     return
   fi
   keep "$target" 'edited here and in the source'
-  add_conflict "$host" "$(realpath --relative-to=. "$source")"
-  if [[ -n $base ]]; then home_sides+=("$(realpath --relative-to=. "$source") $base $target"); fi
+  add_conflict "$host" "$path"
+  if [[ -n $base ]]; then home_sides+=("$path $base $target"); fi
 }
 
 # Prints the newest commit in which <file> has the content with <sum>, which goes to <where>.
@@ -300,21 +312,32 @@ commit_with() { # <file> <sum> <where>
   return 1
 }
 
+# Prints whether the working copy is empty, described or bare, and the files that it changes.
 working_copy() {
-  must 'read the source' "${jj[@]}" log --no-graph --revisions @ \
-    -T 'if(empty, "empty", if(description, "described", "bare"))'
+  must 'read the source' "${jj[@]}" log --no-graph --revisions @ -T \
+    'if(empty, "empty", if(description, "described", "bare " ++ diff.files().map(|f| f.path()).join(" ")))'
+}
+
+# Where the user has not told jj a name, commits carry the user's on this host.
+identity() {
+  if [[ -n $identified ]]; then return; fi
+  identified=yes
+  if [[ -n $("${jj[@]}" config get user.email 2>/dev/null || true) ]]; then return; fi
+  jj+=(--config="user.name=${USER:-$(id -un)}" --config="user.email=${USER:-$(id -un)}@$host")
 }
 
 commit() {
-  local now files
-  now=$(working_copy)
-  if [[ $now == empty || ${CHEZMOI_AUTO_COMMIT:-true} != true || -n $broken ]]; then return; fi
-  if [[ $now == described ]]; then
-    must 'commit' "${jj[@]}" new
-  else
-    files=$(must 'read the source' "${jj[@]}" diff --name-only --revisions @)
-    must 'commit' "${jj[@]}" commit --message "Dotfiles of $host: $(paste -sd ' ' <<<"$files")"
-  fi
+  local found
+  if [[ ${CHEZMOI_AUTO_COMMIT:-true} != true || -n $broken ]]; then return; fi
+  found=$(working_copy)
+  case $found in
+    empty) return ;;
+    described) must 'commit' "${jj[@]}" new ;;
+    *)
+      identity
+      must 'commit' "${jj[@]}" commit --message "Dotfiles of $host: ${found#bare }"
+      ;;
+  esac
 }
 
 fetch() {
@@ -372,12 +395,17 @@ integrate() {
     must 'take the trunk' "${jj[@]}" new "$trunk_rev"
     return
   fi
-  before=$(operation)
-  if try_rebase "$before"; then return; fi
-  restore "$before"
-  # One commit may conflict where all of them together do not, or be another host's, which stays as it is.
-  if try_merge "$before"; then return; fi
-  restore "$before"
+  if compatible; then
+    identity
+    before=$(must 'read the history' "${jj[@]}" operation log --no-graph --limit 1 -T 'id')
+    if settled --branch @ --onto "$trunk_rev"; then return; fi
+    must 'end a rebase' "${jj[@]}" operation restore "$before"
+    # One commit may conflict where all together do not, or be another host's, which stays as it is.
+    within "$limit" rebase "${jj[@]}" new --no-edit @- "$trunk_rev" \
+      --message "Merge the trunk into dotfiles of $host" || true
+    if settled --source @ --onto "heads($trunk_rev+ & @-+)"; then return; fi
+    must 'end a rebase' "${jj[@]}" operation restore "$before"
+  fi
   list_conflicts
   if [[ -z $(own_conflicts) ]]; then add_conflict "$host" "${unsound[@]}"; fi
   enter publish
@@ -385,48 +413,24 @@ integrate() {
   phase='done'
   summary
 }
-
-# Copies of the commits conflict as the commits would, and the source does not move meanwhile.
-try_rebase() { # <operation before>
-  within "$limit" rebase "${jj[@]}" duplicate "$trunk_rev..@" --onto "$trunk_rev" || return 1
-  sound "$1" || return 1
-  restore "$1"
-  within "$limit" rebase "${jj[@]}" rebase --branch @ --onto "$trunk_rev" || return 1
-  # the source may have been edited since
-  [[ -z $(revisions "conflicts() & $trunk_rev..@") ]]
+settled() { # <options of rebase>
+  within "$limit" rebase "${jj[@]}" rebase "$@" && [[ -z $(revisions "conflicts() & $trunk_rev..@") ]]
 }
 
-try_merge() { # <operation before>
-  local merge
-  within "$limit" rebase "${jj[@]}" new --no-edit --message "Merge the trunk into dotfiles of $host" \
-    @- "$trunk_rev" || return 1
-  sound "$1" || return 1
-  merge=$(revisions "~at_operation($1, all())")
-  within "$limit" rebase "${jj[@]}" rebase --source @ --onto "$merge" || return 1
-  [[ -z $(revisions "conflicts() & $trunk_rev..@") ]]
-}
-
-restore() { must 'end a trial' "${jj[@]}" operation restore "$1"; }
-
-# Whether the commits made since an operation have no conflict and a source that chezmoi can read: it
-# refuses one where two hosts gave a file different attributes, which no line of text shows.
-sound() { # <operation>
-  local new="~at_operation($1, all())" head
+# Whether the commits here and the trunk go together, found without a change of the source. chezmoi, too,
+# has to read the result: two hosts may give a file different attributes, which no line of text shows.
+compatible() {
+  local tree
   unsound=()
-  head=$(revisions "conflicts() & $new")
-  if [[ -n $head ]]; then
-    mapfile -t unsound < <("${jj[@]}" resolve --list --revision "${head%%$'\n'*}" 2>/dev/null |
-      sed -E 's/ {2,}[0-9]+-sided.*//')
-    return 1
-  fi
-  head=$(revisions "heads($new)")
-  rm -rf "$work/tree"
+  tree=$(merged HEAD "$to") || return 1
   mkdir "$work/tree"
-  git archive "${head%%$'\n'*}" | tar -x -C "$work/tree"
+  git archive "$tree" | tar -x -C "$work/tree"
   if ! within "$limit" managed chezmoi --source "$work/tree" managed >/dev/null; then
     mapfile -t unsound < <(grep -oE "$work/tree/[^,)]+" "$work/managed" | sed "s|^$work/tree/||")
-    return 1
+    if ((!${#unsound[@]})); then finish failed "Cannot read the source with the trunk: $(because managed)"; fi
   fi
+  rm -rf "$work/tree"
+  ((!${#unsound[@]}))
 }
 
 # Markers that were left in a file read as text to jj, and would be pushed and applied.
@@ -451,10 +455,7 @@ push() {
   head=$(commit_of HEAD)
   if [[ $head == "$to" || -z $head ]]; then return 0; fi
   must 'move the bookmark' "${jj[@]}" bookmark set "$branch" --revision "$head" --allow-backwards
-  # a repository that git cloned does not follow its remote's branch yet
-  within "$limit" track "${jj[@]}" bookmark track "$branch@origin" || true
-  if within "$network_limit" push "${jj[@]}" git push --remote origin --bookmark "exact:$branch" \
-    --allow-empty-description; then
+  if push_branch; then
     to=$(commit_of "$trunk")
     pushed=$head
     echo "$to" >"$state/trunk.new"
@@ -464,13 +465,22 @@ push() {
   return 1
 }
 
+push_branch() {
+  local command=("${jj[@]}" git push --remote origin --bookmark "exact:$branch" --allow-empty-description)
+  within "$network_limit" push "${command[@]}" && return
+  # a repository that git cloned does not follow its remote's branch yet
+  grep -qi 'non-tracking' "$work/push" &&
+    within "$limit" push "${jj[@]}" bookmark track "$branch@origin" &&
+    within "$network_limit" push "${command[@]}"
+}
+
 # -- conflicts, for people here and on other hosts
 
-# Names of files in which two commits conflict, a line each.
-conflicting() { # <commit> <commit>
-  git -c merge.renames=false merge-tree --write-tree --name-only --no-messages "$1" "$2" 2>/dev/null |
-    tail -n +2 || true
+# Prints the tree of two commits together, and where they conflict the files in which they do, and fails.
+merged() { # <commit> <commit>
+  git -c merge.renames=false merge-tree --write-tree --name-only --no-messages "$1" "$2" 2>/dev/null
 }
+conflicting() { merged "$@" | tail -n +2 || true; }
 
 list_conflicts() {
   local ref whose files
@@ -538,6 +548,9 @@ commit_of_home() {
 apply() {
   local line target
   edited_meanwhile=''
+  # nothing has changed since capture has looked
+  if [[ -z $broken && $applied_from == "$(commit_of HEAD)" && ! -s $work/targets ]]; then return; fi
+  applied_from=''
   if within "$limit" status chezmoi status --no-tty >"$work/before" && [[ ! -s $work/before ]]; then return; fi
   keep_older_files
   if ! within "$apply_limit" apply chezmoi apply --no-tty --keep-going >"$work/output"; then
@@ -550,6 +563,7 @@ apply() {
   while IFS= read -r line; do
     target=${line:3}
     if grep -qF -- "\"file\":$(jq -cn --arg file "$target" '$file')," <<<"${kept[*]}"; then continue; fi
+    if [[ $line == ' '* ]]; then continue; fi # it could not be applied
     keep "$target" 'edited here since'
     edited_meanwhile=yes
   done <"$work/after"
