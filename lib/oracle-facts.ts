@@ -75,6 +75,8 @@ const asRoot = (units: string[]): string => `
 export PATH=/run/current-system/sw/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
 s() { printf '\\036%s\\n' "$1"; }
 show() { [ ! -e "$1" ] || echo "$(<"$1")"; }
+# what a boot has begun is part of it
+timeout 120 systemctl is-system-running --wait >/dev/null 2>&1
 s bootId; show /proc/sys/kernel/random/boot_id
 s links; readlink -f /run/current-system /run/booted-system /nix/var/nix/profiles/system /nix/var/nix/gcroots/golden-generation
 for name in Default OneShot; do
@@ -139,7 +141,7 @@ s end
  * @throws Failure when it does not answer on SSH
  */
 export async function askFacts(vm: Machine, units: string[]): Promise<Facts> {
-  const limit = 60 * vm.patience
+  const limit = 120 + 60 * vm.patience
   const [root, user, agent] = await Promise.all([
     vm.root('exec bash -s', { input: asRoot(units), timeout: limit, allow: 'any' }),
     vm.user('exec bash -s', { input: asUser, timeout: limit, allow: 'any' }),
