@@ -2,11 +2,13 @@ import { existsSync } from 'node:fs'
 import { createDisk } from './disk.ts'
 import { Failure } from './failure.ts'
 import { baseImage, preflight, type Ground } from './ground.ts'
-import { chooseGuest } from './guest.ts'
+import { chooseGuest, guestStore } from './guest.ts'
 import { buildHosts, readHost, type Host } from './host.ts'
 import { ensureIdentity, ensureLabKey, sshTarget, writeSshConfigOfAll } from './identity.ts'
-import { checkDisk, ensureHostLayer, evaluationStore } from './image.ts'
+import { checkDisk, ensureHostLayer } from './image.ts'
+import { labSettings } from './lab-settings.ts'
 import type { Lock } from './lock.ts'
+import { ensureNixosImage } from './nixos-image.ts'
 import { requireMemory, requireSpace } from './preflight.ts'
 import {
   ensureKeeper,
@@ -104,13 +106,12 @@ export const groundLane = (deployments: Deployment[]): Lane<Deployment> => ({
       ],
       run: async () => {
         const { attribute } = chooseGuest()
-        await Promise.all(
-          deployments.map(({ host }) => readHost(host, attribute, evaluationStore())),
-        )
+        await Promise.all(deployments.map(({ host }) => readHost(host, attribute, guestStore())))
       },
     },
     {
       title: 'base image',
+      skip: () => chooseGuest().kind === 'nixos' && 'NixOS has a disk of its own for each host',
       would: () => [`build it under ${labCache()}, unless it is cached`],
       run: async (_, say) => {
         const found = await baseImage(say)
@@ -130,9 +131,11 @@ const steps: Step<Deployment>[] = [
   {
     title: 'build',
     would: ({ host }) => [`build ${chooseGuest().attribute}.${host}.config.system.build.toplevel`],
-    run: async (c) => {
+    run: async (c, say) => {
+      sameGuest(c)
+      c.ground.store ??= guestStore(c.ground.guest)
       c.built = await readHost(c.host, c.ground.guest.attribute, c.ground.store)
-      await buildHosts([c.built], c.ground.store)
+      await buildHosts([c.built], c.ground.store, say)
     },
   },
   {
@@ -140,22 +143,19 @@ const steps: Step<Deployment>[] = [
     skip: ({ host, fresh }) => !fresh && hasDisk(host) && 'it has its disk',
     would: ({ host, fresh }) => [
       ...(fresh ? [`cut the power of ${host} and delete ${files(host).disk}`] : []),
+      ...(chooseGuest().kind === 'nixos'
+        ? [`run disko's image builder for ${host}, unless its image is cached`]
+        : []),
       `create ${files(host).disk}, an overlay on generation 1 of ${host}`,
       `create ${files(host).vars} and ${files(host).hostKey}`,
     ],
-    run: async (c) => {
+    run: async (c, say) => {
       c.changed = true
       const old = readVm(c.host)
       if (old) await stopVm(old, 0)
-      const { ground, built, host } = c
-      const size = c.size.disk ?? 20 * 1024 ** 3
-      const layer = await ensureHostLayer(ground.base, {
-        ...built!,
-        host,
-        size,
-        store: ground.store,
-      })
-      const vm = newVm(c, layer, old)
+      const layer = await firstGeneration(c, say)
+      const { ports } = await labSettings()
+      const vm = newVm(c, layer, old, ports.ssh)
       writeVm(vm)
       await ensureIdentity(vm)
       await createDisk(vm, c.ground.firmware)
@@ -187,7 +187,7 @@ const steps: Step<Deployment>[] = [
       const ssh = await waitForGuest(
         theVm(c.host),
         c.started,
-        60 * c.ground.accelerator.patience,
+        (c.ground.guest.kind === 'nixos' ? 180 : 60) * c.ground.accelerator.patience,
         say,
       )
       const running = await runningToplevel(ssh)
@@ -197,6 +197,28 @@ const steps: Step<Deployment>[] = [
     },
   },
 ]
+
+/** The image with the host's first generation, which the VM's own disk is an overlay on. */
+function firstGeneration(
+  { ground, built, host, size }: Deployment,
+  say: (line: string) => void,
+): Promise<string> {
+  const disk = size.disk ?? 20 * 1024 ** 3
+  const { base, store, accelerator } = ground
+  if (base) return ensureHostLayer(base, { ...built!, host, size: disk, store })
+  const wanted = { size: disk, emulated: accelerator.kind === 'tcg' }
+  return ensureNixosImage(host, wanted, 3600 * accelerator.patience, say)
+}
+
+/** @throws Failure when the VM that is there was made as the other guest */
+function sameGuest({ host, fresh, ground }: Deployment): void {
+  const made = hasDisk(host) && !fresh ? readVm(host)!.guest : ground.guest.kind
+  if (made === ground.guest.kind) return
+  throw new Failure(
+    `Cannot bring \`${host}\` up as a \`${ground.guest.kind}\` guest: it was made as \`${made}\``,
+    { hint: `LAB_GUEST=${made}, or --fresh, which makes a new disk` },
+  )
+}
 
 /** A VM that has a disk, but not the built generation: the disk is kept and the host rebuilt. */
 async function catchUp(c: Deployment, running: string, say: (line: string) => void): Promise<void> {
@@ -245,14 +267,14 @@ async function checkedVm(c: Deployment): Promise<Vm> {
   return vm
 }
 
-function newVm(c: Deployment, layer: string, old: Vm | undefined): Vm {
+function newVm(c: Deployment, layer: string, old: Vm | undefined, firstPort: number): Vm {
   const slot = old?.slot ?? freeSlot(c.host)
   return {
     host: c.host,
     uuid: old?.uuid ?? newUuid(),
     slot,
     guest: c.ground.guest.kind,
-    port: old?.port ?? 2221 + slot,
+    port: old?.port ?? firstPort - 1 + slot,
     memory: 2 * 1024 ** 3,
     cpus: 2,
     disk: 20 * 1024 ** 3,

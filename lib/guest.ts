@@ -1,6 +1,9 @@
-import { existsSync } from 'node:fs'
-import { Failure, usage } from './failure.ts'
-import type { GuestKind } from './settings.ts'
+import { existsSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { usage } from './failure.ts'
+import { evaluationStore } from './image.ts'
+import { labFlake, project, type GuestKind } from './settings.ts'
+import type { Vm } from './vm.ts'
 
 /** A way to get from `hosts/<name>` to a bootable disk; all that comes after is the same code. */
 export interface Guest {
@@ -12,27 +15,47 @@ export interface Guest {
 }
 
 /**
- * The guest that `LAB_GUEST` asks for; `auto` takes the embedded one.
+ * The guest that `LAB_GUEST` asks for. `auto` takes NixOS where the machine runs it, or where the
+ * flake offers nothing else, and the embedded guest everywhere else.
  * @throws Failure (usage) for another word
  */
 export function chooseGuest(): Guest {
   const wanted = process.env['LAB_GUEST'] || 'auto'
-  if (!['auto', 'debian', 'nixos'].includes(wanted)) {
+  if (wanted === 'nixos') return nixos('LAB_GUEST says so')
+  if (wanted === 'debian') return debian('LAB_GUEST says so')
+  if (wanted !== 'auto') {
     throw usage(`Cannot read LAB_GUEST=\`${wanted}\``, 'Use auto, debian or nixos')
   }
-  if (wanted === 'nixos') {
-    throw new Failure(
-      'Cannot deploy the `nixos` guest yet: its disk image is not built by the lab',
-      {
-        hint: 'LAB_GUEST=debian runs the same configuration on the embedded guest',
-      },
-    )
+  if (!offersLab(labFlake())) return nixos('the flake has no labConfigurations')
+  if (existsSync('/etc/NIXOS')) {
+    return nixos('this machine runs NixOS; LAB_GUEST=debian takes the embedded guest')
   }
-  const reason =
-    wanted === 'debian'
-      ? 'LAB_GUEST says so'
-      : existsSync('/etc/NIXOS')
-        ? 'the lab builds no NixOS disk yet'
-        : 'it needs no Nix cache'
-  return { kind: 'debian', attribute: 'labConfigurations', reason }
+  return debian('it needs no Nix cache')
 }
+
+const nixos = (reason: string): Guest => ({
+  kind: 'nixos',
+  attribute: 'nixosConfigurations',
+  reason,
+})
+const debian = (reason: string): Guest => ({
+  kind: 'debian',
+  attribute: 'labConfigurations',
+  reason,
+})
+
+/** By its text: an evaluation to find this out would cost every task a second. */
+function offersLab(flake: string): boolean {
+  if (flake === project) return true
+  const file = join(flake, 'flake.nix')
+  // without one, its absence is said by whoever needs it
+  return !existsSync(file) || readFileSync(file, 'utf8').includes('labConfigurations')
+}
+
+/** The guest that a VM was made as, whatever `LAB_GUEST` says now. */
+export const guestOf = ({ guest, host }: Vm): Guest =>
+  ({ nixos, debian })[guest](`\`${host}\` was made as one`)
+
+/** Options that name the store in which hosts are evaluated: the machine's own for NixOS. */
+export const guestStore = ({ kind } = chooseGuest()): string[] =>
+  kind === 'nixos' ? [] : evaluationStore()

@@ -1,6 +1,6 @@
 import { Failure, usage } from './failure.ts'
 import { hostName } from './host-name.ts'
-import { evaluationStore } from './image.ts'
+import { guestStore } from './guest.ts'
 import { evaluate } from './nix.ts'
 import { labFlake } from './settings.ts'
 import { theVm, type Vm, knownVms } from './vm.ts'
@@ -24,7 +24,7 @@ export async function chooseHosts(
     labFlake(),
     attribute,
     'builtins.attrNames',
-    evaluationStore(),
+    guestStore(),
   )
   const missing = wanted.find((host) => !offered.includes(host))
   if (missing !== undefined) {

@@ -39,13 +39,13 @@ export async function ensureIdentity(vm: Vm): Promise<void> {
   const f = files(vm.host)
   await ensureKey(f.hostKey, vm.host)
   const key = publicKey(labKey())
+  // NixOS writes authorized_keys.d anew at every switch; nix/lab/vm.nix has sshd read this one, too
+  const keys = vm.guest === 'nixos' ? '/etc/ssh/lab_keys.d' : '/etc/ssh/authorized_keys.d'
   const lines = [
     put('/etc/ssh/ssh_host_ed25519_key', '0600', readFileSync(f.hostKey, 'utf8')),
     put('/etc/ssh/ssh_host_ed25519_key.pub', '0644', `${publicKey(f.hostKey)}\n`),
-    'd /etc/ssh/authorized_keys.d 0755 root root - -',
-    ...[vm.user, 'root'].map((user) =>
-      put(`/etc/ssh/authorized_keys.d/${user}`, '0644', `${key}\n`),
-    ),
+    `d ${keys} 0755 root root - -`,
+    ...[...new Set([vm.user, 'root'])].map((user) => put(`${keys}/${user}`, '0644', `${key}\n`)),
   ]
   writeFile(f.credential, `${lines.join('\n')}\n`, { mode: 0o600, over: 'any' })
 }

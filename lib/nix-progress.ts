@@ -13,7 +13,7 @@ interface Event {
   fields?: (string | number)[]
 }
 
-const activity = { copyPaths: 103, builds: 104, build: 105 }
+const activity = { copyPath: 100, copyPaths: 103, builds: 104, build: 105 }
 const result = { buildLogLine: 101, progress: 105 }
 /** Levels of a message: what stops nix, and what it warns of. */
 const levels = { error: 0 }
@@ -24,6 +24,8 @@ export interface Progress {
   take: (line: string) => boolean
   /** One line: what is done, what runs, what is left. Empty before there is anything to count. */
   line: () => string
+  /** What was copied, in bytes. */
+  copied: () => number
   /** Error messages with the last lines of the builders that failed, without colours. */
   errors: () => string
 }
@@ -98,6 +100,7 @@ export function progress(): Progress {
         .filter(Boolean)
         .join(', ')
     },
+    copied: () => sum(activity.copyPath).done,
     errors: () => [...(errors.length > 0 ? lastLog : []), ...errors].join('\n'),
   }
 }

@@ -67,6 +67,39 @@ export async function realise(
   }
 }
 
+/**
+ * Copies a closure from this machine's store into a guest's, over SSH.
+ * @param host what ssh_config calls it
+ * @returns bytes that were copied
+ * @throws Failure
+ */
+export async function copyTo(
+  host: string,
+  sshConfig: string,
+  path: string,
+  options: RunOptions & { say?: (line: string) => void } = {},
+): Promise<number> {
+  const { say, ...rest } = options
+  if (/\s/.test(sshConfig)) {
+    throw new Failure(`Cannot give nix the file \`${sshConfig}\`: its path has a blank`, {
+      hint: 'Set LAB_HOME to another directory',
+    })
+  }
+  const seen = progress()
+  const onLine = (line: string): void => {
+    if (seen.take(line) && seen.line()) say?.(`copy: ${seen.line()}`)
+  }
+  // the guest trusts whoever may log in as its root
+  const args = ['copy', '--no-check-sigs', '--log-format', 'internal-json', '--to', `ssh://${host}`]
+  try {
+    await nix([...args, path], { env: { NIX_SSHOPTS: `-F ${sshConfig}` }, onLine, ...rest })
+    return seen.copied()
+  } catch (error) {
+    if (!(error instanceof Failure) || !seen.errors()) throw error
+    throw new Failure(error.message, { ...error.detail, evidence: seen.errors() })
+  }
+}
+
 export interface PathInfo {
   path: string
   narSize: number

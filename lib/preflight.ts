@@ -2,11 +2,23 @@ import { existsSync, readFileSync, statfsSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { Failure } from './failure.ts'
 import { packages, present } from './packages.ts'
+import type { GuestKind } from './settings.ts'
+
+/** What builds the image of the embedded guest and nothing else. */
+const forDebian = new Set(
+  'mmdebstrap newuidmap mke2fs mkfs.vfat mcopy sfdisk cpio depmod xz busybox'
+    .split(' ')
+    .concat('/etc/ssl/certs/ca-certificates.crt'),
+)
 
 /** The firmware is looked for by `findFirmware`. @throws Failure naming every command that is missing */
-export function requireTools(): void {
+export function requireTools(guest: GuestKind = 'debian'): void {
   const missing = packages().filter(
-    (one) => !one.forTests && one.brings !== '@firmware' && !present(one),
+    (one) =>
+      !one.forTests &&
+      one.brings !== '@firmware' &&
+      !(guest === 'nixos' && forDebian.has(one.brings)) &&
+      !present(one),
   )
   if (missing.length === 0) return
   const names = missing.map(({ name, brings }) => `\`${brings}\` (${name})`)

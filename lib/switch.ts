@@ -1,6 +1,7 @@
 import { Failure, Exit } from './failure.ts'
 import type { Host } from './host.ts'
-import { closure } from './nix.ts'
+import { sshConfig } from './identity.ts'
+import { closure, copyTo } from './nix.ts'
 import { run } from './run.ts'
 import type { Ssh } from './ssh.ts'
 
@@ -24,10 +25,20 @@ export async function switchTo(
   patience: number,
   say: (line: string) => void,
 ): Promise<number> {
-  const sent = await send(root, host.toplevel, store, patience, say)
-  const limit = 60 * patience
+  const nixos = host.guest === 'nixos'
+  const sent = nixos
+    ? await copyTo(`${host.name}-root`, sshConfig(), host.toplevel, {
+        timeout: 600 * patience,
+        say,
+      })
+    : await send(root, host.toplevel, store, patience, say)
+  const limit = (nixos ? 300 : 60) * patience
   say(`switch: at most ${limit} s`)
-  const command = `nix-env --profile ${profile} --set ${host.toplevel} && ${host.toplevel}/bin/switch-to-configuration switch`
+  // a unit of its own: on NixOS a switch may restart what this login hangs on
+  const apart = nixos
+    ? 'systemd-run --collect --pipe --quiet --wait --service-type=exec --unit=lab-switch '
+    : ''
+  const command = `nix-env --profile ${profile} --set ${host.toplevel} && ${apart}${host.toplevel}/bin/switch-to-configuration switch`
   const { code, stderr, stdout } = await root.exec(command, { timeout: limit, allow: 'any' })
   if (code === 0) return sent
   throw new Failure(`Cannot switch \`${host.name}\` to ${host.toplevel}: it exited with ${code}`, {

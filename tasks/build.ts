@@ -1,10 +1,9 @@
 import { differences, type Difference } from '../lib/expected.ts'
 import { Exit, type ExitCode } from '../lib/failure.ts'
 import { baseImage, type Ground } from '../lib/ground.ts'
-import { chooseGuest } from '../lib/guest.ts'
+import { chooseGuest, guestStore } from '../lib/guest.ts'
 import { buildHosts, readHost, type Host } from '../lib/host.ts'
 import { chooseHosts } from '../lib/hosts.ts'
-import { evaluationStore } from '../lib/image.ts'
 import { closure } from '../lib/nix.ts'
 import { requireTools } from '../lib/preflight.ts'
 import { runLanes, type Lane } from '../lib/steps.ts'
@@ -42,7 +41,7 @@ interface Building {
 }
 
 export async function run(args: Args): Promise<ExitCode> {
-  requireTools()
+  requireTools(chooseGuest().kind)
   const hosts = await chooseHosts(args['host'], chooseGuest().attribute)
   const ground = {} as Ground
   const buildings = hosts.map((host): Building => ({
@@ -89,7 +88,7 @@ const imageLane = (ground: Ground, hosts: string[]): Lane<Ground> => ({
       would: () => ['evaluate every host'],
       run: async () => {
         const { attribute } = chooseGuest()
-        await Promise.all(hosts.map((host) => readHost(host, attribute, evaluationStore())))
+        await Promise.all(hosts.map((host) => readHost(host, attribute, guestStore())))
       },
     },
     {
@@ -107,11 +106,11 @@ const lane = (context: Building): Lane<Building> => ({
     {
       title: 'build',
       would: ({ host }) => [`build ${host}`],
-      run: async (c) => {
+      run: async (c, say) => {
         const from = performance.now()
         const { store } = c.ground
         c.built = await readHost(c.host, chooseGuest().attribute, store)
-        await buildHosts([c.built], store)
+        await buildHosts([c.built], store, say)
         c.seconds = (performance.now() - from) / 1000
         const paths = await closure(c.built.toplevel, store)
         c.paths = paths.length

@@ -1,5 +1,6 @@
 import { Exit, Failure, type ExitCode } from '../lib/failure.ts'
 import { baseImage, preflight, type Ground } from '../lib/ground.ts'
+import { guestOf } from '../lib/guest.ts'
 import { buildHosts, readHost, type Host } from '../lib/host.ts'
 import { chooseVms } from '../lib/hosts.ts'
 import { sshTarget } from '../lib/identity.ts'
@@ -20,7 +21,8 @@ export const options = {
 } as const
 export const under = [
   'nix eval, nix-store --realise   the toplevel of the working tree',
-  'nix-store --export <missing paths> | ssh root@<vm> nix-store --import',
+  'nix-store --export <missing paths> | ssh root@<vm> nix-store --import   (debian)',
+  'nix copy --to ssh://<vm>-root <toplevel>   (nixos)',
   'nix-env --profile /nix/var/nix/profiles/system --set <toplevel>',
   '<toplevel>/bin/switch-to-configuration switch',
   'tasks/verify.ts <host>',
@@ -39,8 +41,8 @@ interface Rebuild {
 export async function run(args: Args): Promise<ExitCode> {
   const vms = chooseVms(args['host'])
   if (vms.length === 0) throw new Failure('Cannot find any VM', { hint: 'just lab makes two' })
-  const ground = {} as Ground
-  const lanes = vms.map((vm) => lane({ vm, ground }))
+  const grounds = { debian: {} as Ground, nixos: {} as Ground }
+  const lanes = vms.map((vm) => lane({ vm, ground: grounds[vm.guest] }))
   if (args['dry-run']) {
     await dryRun(lanes)
     return Exit.held
@@ -56,7 +58,13 @@ export async function run(args: Args): Promise<ExitCode> {
   const locks = []
   try {
     for (const { host } of vms) locks.push(await lockVm(host, 'rebuild'))
-    Object.assign(ground, await preflight(), await baseImage(() => undefined))
+    for (const vm of vms) {
+      const ground = grounds[vm.guest]
+      const guest = guestOf(vm)
+      if (!ground.store) {
+        Object.assign(ground, await preflight(guest), await baseImage(() => undefined, guest))
+      }
+    }
     await runLanes(lanes, quiet)
   } finally {
     for (const held of locks) held.release()
@@ -71,9 +79,9 @@ const lane = (context: Rebuild): Lane<Rebuild> => ({
     {
       title: 'evaluate and build',
       would: ({ vm }) => [`build the toplevel of ${vm.host} from the working tree`],
-      run: async (c) => {
+      run: async (c, say) => {
         c.built = await readHost(c.vm.host, c.ground.guest.attribute, c.ground.store)
-        await buildHosts([c.built], c.ground.store)
+        await buildHosts([c.built], c.ground.store, say)
       },
     },
     {

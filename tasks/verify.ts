@@ -1,11 +1,10 @@
 import { checksOf, judge, judgeClosure, judgeLogin, probesOf, type Result } from '../lib/checks.ts'
 import { Exit, Failure, explain, type ExitCode } from '../lib/failure.ts'
-import { chooseGuest } from '../lib/guest.ts'
+import { guestOf, guestStore } from '../lib/guest.ts'
 import { guestAgent } from '../lib/guest-agent.ts'
 import { readHost, type Host } from '../lib/host.ts'
 import { chooseVms } from '../lib/hosts.ts'
 import { labKey, publicKey, sshTarget } from '../lib/identity.ts'
-import { evaluationStore } from '../lib/image.ts'
 import { closure } from '../lib/nix.ts'
 import { probe } from '../lib/probes.ts'
 import { connect } from '../lib/ssh.ts'
@@ -63,7 +62,7 @@ async function verify(vm: Vm): Promise<Verified> {
   }
   // the evaluation does not need the guest, nor the login the evaluation
   const [configured, connected, root] = await Promise.allSettled([
-    readHost(host, chooseGuest().attribute, evaluationStore()),
+    readHost(host, guestOf(vm).attribute, guestStore(guestOf(vm))),
     connect(target),
     rootLogin(vm),
   ])
@@ -72,7 +71,7 @@ async function verify(vm: Vm): Promise<Verified> {
     throw configured.reason
   }
   const outside = [
-    await headlessClosure(configured.value),
+    await headlessClosure(configured.value, guestStore(guestOf(vm))),
     failable(root, 'guest agent', 'answers'),
     ...(root.status === 'fulfilled' ? [root.value] : []),
   ]
@@ -93,7 +92,7 @@ async function verify(vm: Vm): Promise<Verified> {
 async function rootLogin(vm: Vm): Promise<Result> {
   const agent = await guestAgent(files(vm.host).agent, { name: vm.host, timeout: limit })
   const script = `PATH=$PATH:/usr/sbin:/run/current-system/sw/bin
-sshd -T -C user=root,host=localhost,addr=127.0.0.1 && cat /etc/ssh/authorized_keys.d/root`
+sshd -T -C user=root,host=localhost,addr=127.0.0.1 && cat /etc/ssh/authorized_keys.d/root /etc/ssh/lab_keys.d/root 2>/dev/null || true`
   try {
     const { stdout } = await agent.exec('/bin/sh', ['-c', script], { timeout: limit })
     // OpenSSH writes the names in small letters up to 9, in mixed case since
@@ -111,9 +110,9 @@ sshd -T -C user=root,host=localhost,addr=127.0.0.1 && cat /etc/ssh/authorized_ke
 }
 
 /** The closure is looked at where it was built; running it is another check's concern. */
-async function headlessClosure({ toplevel }: Host): Promise<Result> {
+async function headlessClosure({ toplevel }: Host, store: string[]): Promise<Result> {
   try {
-    const paths = await closure(toplevel, evaluationStore())
+    const paths = await closure(toplevel, store)
     return judgeClosure(paths.map(({ path }) => path))
   } catch {
     return { check: 'headless closure', state: 'n/a', found: 'it is not built on this machine' }

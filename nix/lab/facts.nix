@@ -1,7 +1,9 @@
 # What the tasks ask of a host, read from its `.config` in one evaluation: `nix eval --apply` takes this
 # text as it stands, so it imports nothing. Works on labConfigurations and nixosConfigurations, of this
 # flake and of one that has never heard of the lab: every path has a fallback.
-host:
+#
+# names: { user; units; } of lab.toml, where `user` may be null
+names: host:
 let
   inherit (host) config;
   services = config.services or { };
@@ -19,7 +21,12 @@ in
 rec {
   hostName = config.networking.hostName;
   stateVersion = config.system.stateVersion or null;
-  primaryUser = config.hostSpec.primaryUsername or (if normal == [ ] then "root" else builtins.head normal);
+  primaryUser =
+    if names.user != null then names.user
+    else config.hostSpec.primaryUsername or (if normal == [ ] then "root" else builtins.head normal);
+  # what a host is upgraded and watched by: its own units, under whatever names they have
+  agents = builtins.mapAttrs (_: unit: { inherit unit; present = config.systemd.services ? ${unit}; }) names.units;
+  platform = config.nixpkgs.hostPlatform.system or host.pkgs.stdenv.hostPlatform.system or null;
   desktop = lists.desktop or [ ];
   cli = lists.cli or [ ];
   networking = lists.networking or [ ];

@@ -4,6 +4,7 @@ import type { Host } from '../../lib/host.ts'
 
 const host: Host = {
   name: 'sorrow',
+  guest: 'debian',
   derivation: '/nix/store/x.drv',
   toplevel: '/nix/store/abc-nixos-system-sorrow',
   facts: {
@@ -14,6 +15,12 @@ const host: Host = {
     units: { openssh: 'sshd.service', tailscale: 'tailscaled.service' },
     unavailable: { tailscale: 'Debian carries no tailscale' },
     syncthingAddress: '127.0.0.1:8384',
+    agents: {
+      upgrade: { unit: 'nix-local-upgrade', present: true },
+      sync: { unit: 'chezmoi-pre-update', present: false },
+      golden: { unit: 'golden-boot-validation', present: true },
+    },
+    platform: 'x86_64-linux',
   },
 }
 const checks = checksOf(host)

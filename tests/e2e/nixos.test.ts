@@ -1,0 +1,115 @@
+/**
+ * The way of a `nixos` guest, on the embedded guest's disk, as no NixOS can be built without its
+ * cache: all but disko's image builder. The flake's `nixosConfigurations` are the lab's own systems,
+ * which say that they are prepared (`lab.vm`), and the disk is given by LAB_NIXOS_IMAGE.
+ */
+import { execFileSync } from 'node:child_process'
+import { readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { buildHosts, readHost, type Host } from '../../lib/host.ts'
+import { ensureBaseImage, ensureHostLayer, storeOptions } from '../../lib/image.ts'
+import type { Verified } from '../../tasks/verify.ts'
+import { changeHost, copyFlake, makeLab, type Lab } from '../lab.ts'
+
+let lab: Lab
+let flake: string
+let first: Host
+
+const flakeText = `{
+  outputs = { self }: {
+    nixosConfigurations.sorrow = (import ./nix/lab).labSystem {
+      hostname = "sorrow";
+      modules = [ ({ lib, ... }: {
+        options.lab.vm = lib.mkOption { default = true; };
+        # as nix/lab/vm.nix has it
+        config.services.openssh.authorizedKeysFiles = [ "/etc/ssh/lab_keys.d/%u" ];
+      }) ];
+    };
+  };
+}
+`
+
+beforeAll(async () => {
+  lab = makeLab()
+  flake = copyFlake(lab.dir)
+  writeFileSync(join(flake, 'flake.nix'), flakeText)
+  rmSync(join(flake, 'flake.lock'))
+  execFileSync('git', ['-C', flake, 'add', '--all'])
+  const base = await ensureBaseImage({ cache: lab.env['LAB_CACHE']! })
+  const store = storeOptions(base)
+  // the nixos guest builds in the machine's store, whichever that is
+  const [, directory, ...options] = store
+  const settings = options.flatMap((word, at) =>
+    word === '--option' ? [`${options[at + 1]} = ${options[at + 2]}`] : [],
+  )
+  Object.assign(lab.env, {
+    LAB_GUEST: 'nixos',
+    LAB_FLAKE: flake,
+    NIX_REMOTE: directory,
+    NIX_CONFIG: settings.join('\n'),
+  })
+  first = await readHost('sorrow', 'nixosConfigurations', store, flake)
+  await buildHosts([first], store)
+  lab.env['LAB_NIXOS_IMAGE'] = await ensureHostLayer(base, { ...first, host: 'sorrow', store })
+})
+afterAll(() => lab.remove())
+
+const ssh = async (...command: string[]): Promise<string> => {
+  const { stdout, stderr, code } = await lab.just('ssh-test-vm', 'sorrow', ...command)
+  if (code !== 0) throw new Error(`${command.join(' ')}: exited with ${code}: ${stderr}`)
+  return stdout.trim()
+}
+
+test('a deploy says which guest it took, starts the image it was given and logs in', async () => {
+  const { code, stdout, stderr } = await lab.just('deploy-test-vm', 'sorrow')
+  expect({ code, stderr }).toMatchObject({ code: 0 })
+  expect(stdout + stderr).toContain('guest nixos: LAB_GUEST says so')
+  expect(await ssh('readlink -f /run/current-system')).toBe(first.toplevel)
+  const vm = JSON.parse(readFileSync(join(lab.env['LAB_HOME']!, 'vms/sorrow/vm.json'), 'utf8'))
+  expect(vm).toMatchObject({ guest: 'nixos', layer: lab.env['LAB_NIXOS_IMAGE'] })
+})
+
+test('the identity came with the boot, in the file that a switch leaves alone', async () => {
+  expect(await ssh('ls /etc/ssh/lab_keys.d /etc/ssh/authorized_keys.d 2>/dev/null || true')).toBe(
+    '/etc/ssh/lab_keys.d:\nrain\nroot',
+  )
+  const pinned = readFileSync(join(lab.env['LAB_HOME']!, 'known_hosts'), 'utf8').split(' ')[2]
+  expect((await ssh('cat /etc/ssh/ssh_host_ed25519_key.pub')).split(' ')[1]).toBe(pinned!.trim())
+})
+
+test('the embedded guest is not made of its disk by mistake', async () => {
+  const { code, stderr } = await lab.task('deploy-vm', 'sorrow')
+  expect(code).toBe(0)
+  lab.env['LAB_GUEST'] = 'debian'
+  // that flake offers none, but the VM's own guest is what matters to a task on a VM that is there
+  const verified = await lab.task('verify', '--json')
+  const [found] = JSON.parse(verified.stdout) as Verified[]
+  expect(found!.results.filter(({ state }) => state === 'fail')).toEqual([])
+  lab.env['LAB_GUEST'] = 'nixos'
+  expect(stderr).not.toContain('disko')
+})
+
+test('a rebuild copies by nix itself and switches', async () => {
+  changeHost(flake, 'sorrow', '{ environment.etc."lab-change".text = "copied"; }')
+  const { code, stdout, stderr } = await lab.just('rebuild-test-vm', 'sorrow')
+  expect({ code, stderr }).toMatchObject({ code: 0 })
+  expect(stdout).toContain('0 failed')
+  expect(await ssh('cat /etc/lab-change')).toBe('copied')
+  expect(await ssh('readlink /nix/var/nix/profiles/system')).toBe('system-2-link')
+  expect(stdout + stderr).toMatch(/[1-9]\d* kB sent/)
+})
+
+test('a change that breaks a unit makes the rebuild fail and names it', async () => {
+  changeHost(
+    flake,
+    'sorrow',
+    `{ systemd.services.lab-broken = {
+      wantedBy = [ "multi-user.target" ];
+      serviceConfig = { Type = "oneshot"; ExecStart = "/bin/false"; };
+    }; }`,
+  )
+  const { code, stderr } = await lab.just('rebuild-test-vm', 'sorrow')
+  expect(code).toBe(1)
+  expect(stderr).toContain('lab-broken.service')
+})
