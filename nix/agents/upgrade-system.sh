@@ -61,6 +61,7 @@ build() {
   reason+=$(grep -E -A 1 '^ *error:' "$work/said" | tail -n 1 | sed -n -E 's/^ *at .*(»|-source)\/(.*):$/ at \2/p' || true)
   # what is no fault of the revision is tried again
   if grep -q -i -E 'no space left on device|disk is full' "$work/said"; then stop no-space "The build ran out of space: $reason"; fi
+  if grep -q 'daemon-socket' "$work/said"; then stop failed "Cannot ask the Nix daemon: $reason"; fi
   if grep -q -i -E 'unable to download|could not resolve|cannot connect to|connection (timed out|refused|reset)|temporary failure' "$work/said"; then
     stop offline "Cannot fetch what the build needs: $reason"
   fi
@@ -196,8 +197,10 @@ restore_running() {
   fi
 }
 
-# The boot loader's own variables, where switching back has not brought them back.
+# The boot loader's own variables, where nothing else looks after them: with a golden generation they
+# follow from what the switch back has made the system.
 restore_boot() {
+  if [[ -e /var/lib/golden-generation/golden.json ]]; then return; fi
   local default=${boot_before%% *} oneshot=${boot_before#* }
   if [[ $(efi_variable LoaderEntryDefault) != "$default" ]]; then
     bootctl set-default "$default" || not_restored+=("boot default")

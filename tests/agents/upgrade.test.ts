@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
 import { missingForRoot } from './root.ts'
-import { agent, copyWorld, makeUpgradeWorld, type UpgradeWorld } from './upgrade.ts'
+import { agent, copyWorld, makeUpgradeWorld, settings, type UpgradeWorld } from './upgrade.ts'
 
 const missing = await missingForRoot()
 let first: UpgradeWorld
@@ -271,10 +271,11 @@ test('A second run finds the first at work, says who it is, and changes nothing'
     'f() { [ "$1" != build ] || { touch /root/at; until [ -e /root/go ]; do sleep 0.1; done; }; }; f'
   const running = world.upgrade({ UPGRADE_PHASE_HOOK: waits })
   await expect.poll(() => existsSync(join(world.dir, 'root/at')), { timeout: 60_000 }).toBe(true)
-  const second = await world.upgrade()
+  // a daemon of its own would take the first one's place
+  const second = await world.run(['bash', '-euo', 'pipefail', '/root/agent'], { env: settings })
   expect(second.code).toBe(0)
-  expect(second.said).toMatch(/locked: nix-local-upgrade \(pid \d+, since .*\) is at work/)
-  expect(second.said).not.toContain('phase: recover')
+  expect(second.stdout).toMatch(/locked: nix-local-upgrade \(pid \d+, since .*\) is at work/)
+  expect(second.stdout).not.toContain('phase: recover')
   world.write('root/go', '')
   expect(await running).toMatchObject({ outcome: 'upgraded' })
 })

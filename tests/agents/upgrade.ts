@@ -26,7 +26,7 @@ const module = readFileSync(join(project, 'nix/modules/auto-upgrade.nix'), 'utf8
 const parts = /parts = \[([^\]]*)\]/.exec(module)![1]!.match(/[\w-]+/g)!
 export const agent = parts.map((part) => readFileSync(join(agents, `${part}.sh`), 'utf8')).join('')
 
-const settings = {
+export const settings = {
   UPGRADE_MODE: 'local',
   UPGRADE_USER: 'rain',
   UPGRADE_REPOSITORY: '/home/rain/nix-config',

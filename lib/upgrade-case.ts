@@ -1,0 +1,77 @@
+import type { Changes } from './remote.ts'
+import type { UpgradeStatus } from './machine.ts'
+import type { Machine, Scene, Value } from './scenario.ts'
+import { hostModule } from './world.ts'
+
+/** Phases of an upgrade that succeeds, in order. */
+export const phases = [
+  ...['lock', 'recover', 'hooks', 'dotfiles', 'fetch', 'rebase'],
+  ...['build', 'preflight', 'switch', 'validate', 'clean', 'done'],
+] as const
+
+/** What a host gets beside its own files: the text of a NixOS module. */
+export const module = (vm: Machine, text: string): Changes => ({ [hostModule(vm.host)]: text })
+
+/** A change that is seen in /etc/lab-case and does no harm. */
+export const note = (vm: Machine, text: string): Changes =>
+  module(vm, `{ environment.etc."lab-case".text = ${JSON.stringify(text)}; }\n`)
+
+export const seen = async (vm: Machine, name = 'lab-case'): Promise<string> =>
+  (await vm.root(`cat /etc/${name} 2>/dev/null || echo none`)).stdout.trim()
+
+/** A unit that fails as it is started. */
+export const failingUnit = `{
+  systemd.services.lab-bad = {
+    wantedBy = [ "multi-user.target" ];
+    serviceConfig = { Type = "oneshot"; ExecStart = "/usr/bin/false"; };
+  };
+}
+`
+
+export interface Wanted {
+  outcome: string | RegExp
+  reason?: RegExp
+  phase?: string
+}
+
+/** Runs the upgrade to its end and checks what it says of itself. */
+export async function upgrades(scene: Scene, vm: Machine, wanted: Wanted): Promise<UpgradeStatus> {
+  const { status, result, log } = await vm.upgrade({ limit: 90 })
+  const name = (what: string): string => `${vm.host}'s upgrade: ${what}`
+  const found = (value: Value | undefined): Value | undefined => value ?? undefined
+  if (!scene.check(name('outcome'), wanted.outcome, found(status?.outcome))) scene.event(log)
+  if (wanted.reason) scene.check(name('reason'), wanted.reason, found(status?.reason))
+  if (wanted.phase) scene.check(name('phase'), wanted.phase, found(status?.phase))
+  const outcome = status?.outcome ?? ''
+  const well = ['upgraded', 'up-to-date', 'offline', 'locked', 'skipped-known-bad']
+  scene.check(name('the unit ends'), well.includes(outcome) ? 'success' : 'exit-code', result)
+  scene.check(name('not put back'), '', status?.notRestored.join(', '))
+  return status!
+}
+
+/** Kills the upgrade and all that it started where it enters a phase, as systemd would. */
+export async function killAt(vm: Machine, phase: string): Promise<void> {
+  await vm.holdUpgradeAt(phase, { limit: 90 })
+  await vm.root('systemctl kill --signal=KILL nix-local-upgrade.service')
+  await vm.until(
+    'the killed upgrade to be gone',
+    20,
+    '! systemctl is-active --quiet nix-local-upgrade.service && [ "$(systemctl show --value -p ActiveState nix-local-upgrade.service)" = failed ]',
+  )
+  await vm.releaseUpgrade()
+}
+
+/** Cuts the power where the upgrade enters a phase, and waits until the next boot was validated. */
+export async function powerCutAt(scene: Scene, vm: Machine, phase: string): Promise<void> {
+  const before = await vm.bootId()
+  await vm.holdUpgradeAt(phase, { limit: 90 })
+  await vm.cutPower()
+  await vm.powerOn()
+  const seconds = await vm.awaitBoot(before, { limit: 120 })
+  scene.event(`${vm.host} recovered`, { host: vm.host, seconds })
+  await vm.until(
+    'the boot to be validated',
+    90,
+    'systemctl is-active --quiet golden-boot-validation.service',
+  )
+}

@@ -1,0 +1,389 @@
+import { mkfifo } from '../lib/fifo.ts'
+import { scenarioTask, type Case, type Family } from '../lib/scenario.ts'
+import { rebuild } from '../lib/trial.ts'
+import {
+  failingUnit,
+  killAt,
+  module,
+  note,
+  phases,
+  powerCutAt,
+  seen,
+  upgrades,
+} from '../lib/upgrade-case.ts'
+import { hostModule } from '../lib/world.ts'
+
+/** Revisions that must be refused, with nothing of the host changed. */
+const refused: { name: string; title: string; module: string; outcome: string; reason: RegExp }[] =
+  [
+    {
+      name: 'syntax-error',
+      title: 'a commit that does not parse is not deployed, and its place is named',
+      module: '{ environment.etc."lab-case".text = "two" }\n',
+      outcome: 'build-failed',
+      reason: /^syntax error.* at world\/hosts\/\w+\.nix:1:/,
+    },
+    {
+      name: 'build-error',
+      title: 'a commit that does not build is not deployed',
+      module:
+        '{ environment.etc."lab-case".source = derivation { name = "lab-bad"; system = "x86_64-linux"; builder = "/bin/sh"; args = [ "-c" "exit 1" ]; }; }\n',
+      outcome: 'build-failed',
+      reason: /lab-bad|Cannot build/,
+    },
+    {
+      name: 'validation-fails',
+      title: 'a check fails after the switch: repository, profile, boot default and system go back',
+      module: '{ lib, ... }: { services.openssh.enable = lib.mkForce false; }\n',
+      outcome: 'validation-failed',
+      reason: /is-active sshd\.service/,
+    },
+    {
+      name: 'unit-fails',
+      title: 'a unit fails after the switch: all goes back',
+      module: failingUnit,
+      outcome: 'validation-failed',
+      reason: /^lab-bad\.service has failed/,
+    },
+  ]
+
+const cases: Case[] = [
+  {
+    name: 'good-commit',
+    title: 'a good commit is deployed, and the next run finds nothing to do',
+    ends: 'main',
+    run: async (scene) => {
+      const { vm, world } = scene
+      const commit = await world.config.commit(note(vm, 'two'), 'Two')
+      const { to } = await upgrades(scene, vm, { outcome: 'upgraded', phase: 'done' })
+      scene.check('it deployed the commit', commit, to?.commit)
+      scene.check('what the commit brings is there', 'two', await seen(vm))
+      await upgrades(scene, vm, { outcome: 'up-to-date' })
+    },
+  },
+  ...refused.map(({ name, title, module: text, outcome, reason }): Case => ({
+    name,
+    title,
+    run: async (scene) => {
+      const { vm, world } = scene
+      await world.config.commit(module(vm, text), 'Bad')
+      await upgrades(scene, vm, { outcome, reason })
+      const head = `git -C nix-config rev-parse main`
+      const { stdout } = await vm.user(head)
+      scene.check('the repository is as it was', world.start.config, stdout.trim())
+    },
+  })),
+  {
+    name: 'late-failure',
+    title: 'a service that falls over a second after its start is seen, and all goes back',
+    run: async (scene) => {
+      const { vm, world } = scene
+      const late = failingUnit
+        .replace('oneshot', 'simple')
+        .replace('/usr/bin/false', "/bin/sh -c 'sleep 1; exit 1'")
+      await world.config.commit(module(vm, late), 'Bad')
+      const reason = /^lab-bad\.service has failed/
+      await upgrades(scene, vm, { outcome: 'validation-failed', reason })
+    },
+  },
+  {
+    name: 'both-at-once',
+    title: 'both hosts upgrade in the same second',
+    hosts: 2,
+    ends: 'main',
+    run: async (scene) => {
+      const { vms, world } = scene
+      await world.config.commit(Object.assign({}, ...vms.map((vm) => note(vm, 'two'))), 'Two')
+      await Promise.all(vms.map((vm) => upgrades(scene, vm, { outcome: 'upgraded' })))
+    },
+  },
+  {
+    name: 'hooks',
+    title: 'pre-update hooks run before anything else, and one that fails ends the upgrade',
+    limit: 300,
+    run: async (scene) => {
+      const { vm, world } = scene
+      const hook = 'touch /run/lab-hook; test ! -e /run/lab-stop'
+      const hooks = `{ myModules.services.autoUpgrade.preUpdateHooks = [ "${hook}" ]; }\n`
+      const first = await world.config.commit(module(vm, hooks), 'Hook')
+      const { to } = await upgrades(scene, vm, { outcome: 'upgraded' })
+      scene.check('it deployed the hook', first, to?.commit)
+      scene.ends(vm, to!.toplevel as `/${string}`)
+      await world.config.commit({ 'world/note': 'two' }, 'Two')
+      await vm.root('touch /run/lab-stop')
+      await upgrades(scene, vm, { outcome: 'failed', phase: 'hooks', reason: /lab-hook/ })
+      const ran = await vm.root('test -e /run/lab-hook && echo yes || echo no')
+      scene.check('the hook ran', 'yes', ran.stdout.trim())
+    },
+  },
+  {
+    name: 'timer',
+    title: 'the timer fires by itself, at the time that it says',
+    limit: 240,
+    ends: 'main',
+    run: async (scene) => {
+      const { vm, world } = scene
+      await world.config.commit(note(vm, 'two'), 'Two')
+      const { stdout } = await vm.root(`systemctl start nix-local-upgrade.timer
+        next=$(systemctl show --value -p NextElapseUSecRealtime nix-local-upgrade.timer)
+        date -s "$(date -d "$next - 5 seconds")" >/dev/null
+        echo "$next"`)
+      scene.event(`the timer is set to ${stdout.trim()}`)
+      const ended = `jq -e .finished /var/lib/nix-local-upgrade/status.json && systemctl show -p TriggeredBy nix-local-upgrade.service`
+      await vm.until('the timer to have brought an upgrade', 120, ended)
+      scene.check('outcome', 'upgraded', (await vm.status())?.outcome ?? undefined)
+    },
+  },
+  {
+    name: 'rebuild-overlap',
+    title: 'a rebuild by hand is at work: the upgrade says who it is and changes nothing',
+    limit: 300,
+    run: async (scene) => {
+      const { vm, world } = scene
+      await world.config.commit(note(vm, 'two'), 'Two')
+      const slow =
+        '{ systemd.services.lab-slow = { wantedBy = [ "multi-user.target" ]; serviceConfig = { Type = "oneshot"; ExecStart = "/usr/bin/sleep 30"; }; }; }'
+      const { toplevel } = await rebuild(scene, vm, slow)
+      await vm.root(
+        `systemd-run --quiet --unit=lab-rebuild --remain-after-exit ${toplevel}/bin/switch-to-configuration switch
+        until systemctl is-active --quiet lab-slow.service || [ "$(systemctl show --value -p ActiveState lab-slow.service)" = activating ]; do sleep 0.5; done`,
+        { timeout: 60 * vm.patience },
+      )
+      const reason = /^Another switch is at work: pid \d+, .*switch-to-configuration/
+      await upgrades(scene, vm, { outcome: 'locked', reason })
+      await vm.until(
+        'the rebuild to end',
+        90,
+        '[ "$(systemctl show --value -p SubState lab-rebuild.service)" = exited ]',
+      )
+      scene.ends(vm, toplevel as `/${string}`)
+      await vm.root('systemctl stop lab-rebuild.service')
+    },
+  },
+  {
+    name: 'untracked-file',
+    title: 'a commit that imports a file nobody added is not deployed, and the file is named',
+    run: async (scene) => {
+      const { vm } = scene
+      await vm.user(`cd nix-config && echo new.nix >>.git/info/exclude
+        echo '{ }' >world/hosts/new.nix && echo '{ imports = [ ./new.nix ]; }' >${hostModule(vm.host)} && jj commit -m 'Import it'`)
+      const reason =
+        /^`world\/hosts\/new\.nix` is not in the commit: the file is there, but not tracked/
+      await upgrades(scene, vm, { outcome: 'build-failed', reason })
+    },
+  },
+  {
+    name: 'diverged',
+    title: 'a trunk that was rewritten is refused',
+    run: async (scene) => {
+      const { vm, world } = scene
+      await world.config.commit(note(vm, 'two'), 'Two')
+      const { to } = await upgrades(scene, vm, { outcome: 'upgraded' })
+      scene.ends(vm, to!.toplevel as `/${string}`)
+      await world.config.commit(note(vm, 'other'), 'Other', { parent: world.start.config })
+      const reason = /^main was rewritten: .* does not descend from/
+      await upgrades(scene, vm, { outcome: 'diverged', phase: 'fetch', reason })
+    },
+  },
+  {
+    name: 'local-merges',
+    title: 'a commit of this host is rebased onto the remote, and both are deployed',
+    ends: 'any',
+    run: async (scene) => {
+      const { vm, world } = scene
+      await vm.user(
+        `cd nix-config && sed -i 's/^{ lib, ... }:$/&\\n{ environment.etc."lab-local".text = "mine"; } \\/\\//' world/default.nix && jj commit -m Mine`,
+      )
+      await world.config.commit(note(vm, 'two'), 'Two')
+      const { to } = await upgrades(scene, vm, { outcome: 'upgraded' })
+      scene.ends(vm, to!.toplevel as `/${string}`)
+      scene.check('the remote’s change runs', 'two', await seen(vm))
+      scene.check('its own change runs', 'mine', await seen(vm, 'lab-local'))
+      const { stdout } = await vm.user(
+        `cd nix-config && jj log --no-graph -r 'main@origin..@-' -T description`,
+      )
+      scene.check('its own commit stands on the remote’s', 'Mine', stdout.trim())
+    },
+  },
+  {
+    name: 'local-conflicts',
+    title: 'a commit of this host that conflicts is left as it was, and the file is named',
+    run: async (scene) => {
+      const { vm, world } = scene
+      const path = hostModule(vm.host)
+      await vm.user(
+        `cd nix-config && echo '{ time.timeZone = "UTC"; }' >${path} && jj commit -m Mine`,
+      )
+      const before = await vm.user('cd nix-config && jj log --no-graph -r @- -T commit_id')
+      await world.config.commit(note(vm, 'two'), 'Two')
+      const reason = new RegExp(`^Conflict in ${path}`)
+      await upgrades(scene, vm, { outcome: 'conflict', phase: 'rebase', reason })
+      const after = await vm.user('cd nix-config && jj log --no-graph -r @- -T commit_id')
+      scene.check('its commit is as it was', before.stdout, after.stdout)
+    },
+  },
+  {
+    name: 'known-bad',
+    title: 'a bad revision is not tried again until the remote moves',
+    limit: 300,
+    ends: 'main',
+    run: async (scene) => {
+      const { vm, world } = scene
+      await world.config.commit(module(vm, 'nonsense\n'), 'Bad')
+      await upgrades(scene, vm, { outcome: 'build-failed' })
+      await upgrades(scene, vm, { outcome: 'skipped-known-bad', phase: 'fetch' })
+      await world.config.commit(note(vm, 'three'), 'Good')
+      await upgrades(scene, vm, { outcome: 'upgraded' })
+    },
+  },
+  {
+    name: 'remote-gone',
+    title: 'the remote cannot be reached: no failure, nothing changed, and the next run catches up',
+    limit: 300,
+    ends: 'main',
+    run: async (scene) => {
+      const { vm, world } = scene
+      await world.config.commit(note(vm, 'two'), 'Two')
+      const cable = (up: boolean): Promise<unknown> =>
+        vm.monitor((monitor) => monitor.execute('set_link', { name: 'uplink-nic', up }))
+      const reaches =
+        'timeout 5 git ls-remote -q git://10.0.3.100/config.git >/dev/null 2>&1; echo $?'
+      const asked = async (): Promise<string> => (await vm.root(reaches)).stdout.trim()
+      const fault = scene.fault('uplink cut', vm.host)
+      await cable(false)
+      const bitten = await asked()
+      fault.bit(bitten !== '0', `git ls-remote exits with ${bitten}`)
+      await upgrades(scene, vm, { outcome: 'offline', phase: 'fetch' })
+      scene.check('nothing was deployed', scene.start(vm), await vm.running())
+      await cable(true)
+      await vm.until('the remote to be back', 30, `[ "$(${reaches})" = 0 ]`)
+      fault.healed(true, 'git ls-remote exits with 0')
+      await upgrades(scene, vm, { outcome: 'upgraded' })
+    },
+  },
+  {
+    name: 'remote-silent',
+    title: 'the remote takes the connection and never answers: the fetch has a time limit',
+    limit: 300,
+    ends: 'main',
+    run: async (scene) => {
+      const { vm, world } = scene
+      await world.config.commit(note(vm, 'two'), 'Two')
+      const fault = scene.fault('silent remote', vm.host)
+      const speak = await mkfifo(`${world.config.dir}/HEAD`)
+      const reaches =
+        'timeout 5 git ls-remote -q git://10.0.3.100/config.git >/dev/null 2>&1; echo $?'
+      const bitten = (await vm.root(reaches)).stdout.trim()
+      fault.bit(bitten === '124', `git ls-remote exits with ${bitten} after 5 s`)
+      await upgrades(scene, vm, { outcome: 'offline', reason: /did not answer within 60 s/ })
+      await speak()
+      await vm.until('the remote to answer', 30, `[ "$(${reaches})" = 0 ]`)
+      fault.healed(true, 'git ls-remote exits with 0')
+      await upgrades(scene, vm, { outcome: 'upgraded' })
+    },
+  },
+  {
+    name: 'boot-full',
+    title: '/boot has no room for the new first stage: refused before the switch',
+    limit: 300,
+    ends: 'main',
+    run: async (scene) => {
+      const { vm, world } = scene
+      const larger =
+        '{ lab.guest.initrd = derivation { name = "initrd"; system = "x86_64-linux"; builder = "/bin/sh"; PATH = "/bin:/usr/bin"; args = [ "-c" "cat /lab/boot/initrd > $out; echo >> $out" ]; }; }\n'
+      await world.config.commit(module(vm, larger), 'Larger')
+      const fault = scene.fault('/boot full', vm.host)
+      const fill = `free=$(df --output=avail -B1M /boot | tail -n 1)
+        fallocate --keep-size --length "$((free - 2))M" /boot/lab-fill; df --output=avail -B1M /boot | tail -n 1`
+      const left = Number((await vm.root(fill)).stdout)
+      fault.bit(left < 4, `${left} MiB are left`)
+      const reason = /^\/boot has \d+ MiB free and \d+ MiB are needed/
+      await upgrades(scene, vm, { outcome: 'no-space', phase: 'preflight', reason })
+      scene.check('nothing was deployed', scene.start(vm), await vm.running())
+      const { stdout } = await vm.root(
+        'rm /boot/lab-fill; df --output=avail -B1M /boot | tail -n 1',
+      )
+      fault.healed(Number(stdout) > 20, `${stdout.trim()} MiB are free`)
+      await upgrades(scene, vm, { outcome: 'upgraded' })
+    },
+  },
+  {
+    name: 'store-full',
+    title: 'the store has no room: refused before the build',
+    limit: 300,
+    ends: 'main',
+    run: async (scene) => {
+      const { vm, world } = scene
+      await world.config.commit(note(vm, 'two'), 'Two')
+      const fault = scene.fault('store full', vm.host)
+      const fill = `free=$(df --output=avail -B1M /nix/store | tail -n 1)
+        fallocate --length "$((free - 150))M" /var/lib/lab-fill; df --output=avail -B1M /nix/store | tail -n 1`
+      const left = Number((await vm.root(fill, { timeout: 60 * vm.patience })).stdout)
+      fault.bit(left < 200, `${left} MiB are left`)
+      const reason = /^The store has \d+ MiB free and 256 MiB are needed/
+      await upgrades(scene, vm, { outcome: 'no-space', phase: 'build', reason })
+      const { stdout } = await vm.root(
+        'rm /var/lib/lab-fill; df --output=avail -B1M /nix/store | tail -n 1',
+        { timeout: 60 * vm.patience },
+      )
+      fault.healed(Number(stdout) > 1000, `${stdout.trim()} MiB are free`)
+      await upgrades(scene, vm, { outcome: 'upgraded' })
+    },
+  },
+  ...phases.flatMap((phase): Case[] => [
+    {
+      name: `killed-in-${phase}`,
+      title: `the upgrade is killed as it enters ${phase}: the next one is whole`,
+      limit: 300,
+      ends: 'main',
+      run: async (scene) => {
+        const { vm, world } = scene
+        await world.config.commit(note(vm, 'two'), 'Two')
+        await killAt(vm, phase)
+        await upgrades(scene, vm, { outcome: /^(upgraded|up-to-date)$/ })
+      },
+    },
+    {
+      name: `power-cut-in-${phase}`,
+      title: `the power fails as the upgrade enters ${phase}: it boots, and the next one is whole`,
+      limit: 400,
+      ends: 'main',
+      run: async (scene) => {
+        const { vm, world } = scene
+        await world.config.commit(note(vm, 'two'), 'Two')
+        await powerCutAt(scene, vm, phase)
+        await upgrades(scene, vm, { outcome: /^(upgraded|up-to-date)$/ })
+      },
+    },
+  ]),
+  {
+    name: 'killed-in-rollback',
+    title: 'the upgrade is killed as it begins to put things back: the next one does it',
+    limit: 300,
+    run: async (scene) => {
+      const { vm, world } = scene
+      await world.config.commit(module(vm, failingUnit), 'Bad')
+      await killAt(vm, 'rollback')
+      await upgrades(scene, vm, { outcome: 'skipped-known-bad' })
+    },
+  },
+  {
+    name: 'power-cut-in-rollback',
+    title: 'the power fails as the upgrade begins to put things back: the next one does it',
+    limit: 400,
+    run: async (scene) => {
+      const { vm, world } = scene
+      await world.config.commit(module(vm, failingUnit), 'Bad')
+      await powerCutAt(scene, vm, 'rollback')
+      await upgrades(scene, vm, { outcome: /^(validation-failed|skipped-known-bad)$/ })
+    },
+  },
+]
+
+export const family: Family = {
+  name: 'auto-upgrade',
+  describe: 'Push good and bad commits, cut what upgrades need, kill them in every phase',
+  cases,
+}
+
+await scenarioTask(import.meta, family)
