@@ -62,7 +62,7 @@ function block(
     const y = top + 18 + row * laneHeight
     const bars = all
       // a fault between two VMs is on both
-      .filter((span) => span.kind === kind && (span.host === host || span.host === ''))
+      .filter((span) => laneOf(span) === kind && (span.host === host || span.host === ''))
       .map((span) => bar(span, y, x))
     return `<text class="lane" x="4" y="${y + 14}">${label}</text>${bars.join('')}`
   })
@@ -77,10 +77,15 @@ function block(
   return `<text class="host" x="4" y="${top + 10}">${escape(host)}</text>${rows.join('')}<text class="lane" x="4" y="${y + 14}">power</text>${marks.join('')}`
 }
 
+/** What prepares a VM stands before its cases. */
+const laneOf = ({ kind, name }: Span): Span['kind'] =>
+  kind === 'step' && name !== 'oracle' ? 'case' : kind
+
 function bar(span: Span, y: number, x: (t: number) => number): string {
   const from = x(span.from)
   const width = Math.max(2, x(span.to) - from)
-  const label = span.kind === 'case' ? (span.name.split('/').at(-1) ?? '') : span.name
+  const label =
+    span.kind === 'case' ? (span.name.split('/').at(-1) ?? '') : span.name.replace(/^wait to /, '')
   const fits = width > label.length * 6.2 + 6
   const text = fits
     ? `<text x="${(from + 4).toFixed(1)}" y="${y + 13}">${escape(label)}</text>`
