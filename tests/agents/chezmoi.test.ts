@@ -21,13 +21,19 @@ test('Edits in $HOME and in the source reach the other host: other files, other 
     '.b': ten,
     '.tool': '#!/bin/sh\n',
   })
-  await sorrow.sh('sed -i s/line.1/sorrow/ .a; echo new >.local/share/chezmoi/dot_new; chmod +x .tool')
+  await sorrow.sh(
+    'sed -i s/line.1/sorrow/ .a; echo new >.local/share/chezmoi/dot_new; chmod +x .tool',
+  )
   await torment.sh('sed -i s/line.8/torment/ .local/share/chezmoi/dot_a; echo more >>.b')
   const first = await sorrow.sync()
   expect(first).toMatchObject({ outcome: 'synced', code: 0, applied: ['.new'], kept: [] })
   expect(first.captured.toSorted()).toEqual(['.a', '.tool'])
   expect(await torment.sync()).toMatchObject({ outcome: 'synced', captured: ['.b'] })
-  expect(await sorrow.sync()).toMatchObject({ outcome: 'synced', captured: [], applied: ['.a', '.b'] })
+  expect(await sorrow.sync()).toMatchObject({
+    outcome: 'synced',
+    captured: [],
+    applied: ['.a', '.b'],
+  })
   for (const file of ['.a', '.b', '.new']) {
     const [one, other] = await both(file)
     expect(one).toBe(other)
@@ -85,7 +91,9 @@ test('A file of before the dotfiles, a template and a deleted file are left as t
     kept: [{ file: '.own', reason: 'was here before the dotfiles' }],
   })
   await torment.sh('echo edit >>.t; rm .gone')
-  await sorrow.sh(`echo '{{ .chezmoi.username }} new' >.local/share/chezmoi/dot_t.tmpl; echo y >.gone`)
+  await sorrow.sh(
+    `echo '{{ .chezmoi.username }} new' >.local/share/chezmoi/dot_t.tmpl; echo y >.gone`,
+  )
   await sorrow.sync()
   const { kept, outcome } = await torment.sync()
   expect(outcome).toBe('synced')
@@ -94,7 +102,9 @@ test('A file of before the dotfiles, a template and a deleted file are left as t
     { file: '.own', reason: 'was here before the dotfiles' },
     { file: '.t', reason: 'a template, edited here' },
   ])
-  expect(await torment.sh('cat .own .t; ls .gone 2>&1 || true')).toMatch(/^mine\nrain ok\nedit\nls:/)
+  expect(await torment.sh('cat .own .t; ls .gone 2>&1 || true')).toMatch(
+    /^mine\nrain ok\nedit\nls:/,
+  )
 })
 
 test('Binary files and files above a megabyte travel whole', async () => {
@@ -147,7 +157,9 @@ test.each(['capture', 'commit', 'fetch', 'rebase', 'push', 'publish', 'apply'])(
       printf '#!/bin/sh\\n[ $1 != ${phase} ] || kill -9 $PPID\\n' >hook; chmod +x hook`)
     const killed = await torment.sync({ CHEZMOI_PHASE_HOOK: `${torment.home}/hook` })
     expect(killed).toMatchObject({ code: 137, phase, outcome: null })
-    expect(await torment.sync()).toMatchObject({ outcome: expect.stringMatching('synced|up-to-date') })
+    expect(await torment.sync()).toMatchObject({
+      outcome: expect.stringMatching('synced|up-to-date'),
+    })
     await sorrow.sync()
     const [one, other] = await both('.a')
     expect(one).toBe(other)
@@ -177,7 +189,9 @@ test('Nothing to clone, no such branch, and a clone of git alone', async () => {
   const fresh = makeHost(root, 'fresh', `${sorrow.home}/../fresh`, remote)
   await sorrow.sh('mkdir ../fresh')
   expect(await fresh.sync({ CHEZMOI_REPO_URL: '' })).toMatchObject({ outcome: 'skipped', code: 0 })
-  expect(await fresh.sync({ CHEZMOI_REPO_URL: `${remote}.not` })).toMatchObject({ outcome: 'offline' })
+  expect(await fresh.sync({ CHEZMOI_REPO_URL: `${remote}.not` })).toMatchObject({
+    outcome: 'offline',
+  })
   await fresh.sh(`git clone -q ${remote} .local/share/chezmoi; cp .local/share/chezmoi/dot_a .a`)
   expect(await fresh.sync({ CHEZMOI_BRANCH: 'simple' })).toMatchObject({
     outcome: 'failed',

@@ -59,7 +59,9 @@ export async function makeDotfiles(
   const writes = Object.entries(files).map(
     ([path, text]) => `printf %s ${quote(text)} >${quote(path)}; chezmoi add ${quote(path)}`,
   )
-  await sorrow.sh(`mkdir -p .local/share/chezmoi; jj git init --colocate .local/share/chezmoi 2>&1; ${writes.join('\n')}`)
+  await sorrow.sh(
+    `mkdir -p .local/share/chezmoi; jj git init --colocate .local/share/chezmoi 2>&1; ${writes.join('\n')}`,
+  )
   for (const host of [sorrow, torment]) {
     const { outcome, output } = await host.sync()
     if (outcome !== 'synced') throw new Error(`Cannot set the dotfiles up: ${output}`)
@@ -90,7 +92,9 @@ export function makeHost(root: ScratchRoot, name: string, home: string, remote: 
         ['bash', '-euo', 'pipefail', '/tmp/chezmoi-sync.sh'],
         { user: 'rain', env: { ...env, ...more }, allow: [1, 137] },
       )
-      const status = await host.sh('cat .local/state/chezmoi-sync/status.json 2>/dev/null || echo {}')
+      const status = await host.sh(
+        'cat .local/state/chezmoi-sync/status.json 2>/dev/null || echo {}',
+      )
       return { ...(JSON.parse(status) as SyncStatus), code, output: stdout + stderr }
     },
     conflicts: () => host.sh('bash -euo pipefail /tmp/chezmoi-show-conflicts.sh'),

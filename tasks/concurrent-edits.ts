@@ -1,0 +1,207 @@
+import { editAndSync, readHome, setLine, syncByUnit, type Synced } from '../lib/dotfile-sync.ts'
+import { heal, inject, prove } from '../lib/fault-lease.ts'
+import { scenarioTask, type Family, type Machine, type Scene } from '../lib/scenario.ts'
+
+export const family: Family = {
+  name: 'concurrent-edits',
+  describe: 'Edit dotfiles on both VMs at once, and see that no edit and no commit is lost',
+  cases: [
+    {
+      name: 'different-files',
+      title: 'Each host edits another file, one in $HOME and one in the source; both have both',
+      hosts: 2,
+      run: differentFiles,
+    },
+    {
+      name: 'different-lines',
+      title: 'Both edit one file in distant lines; the result has both edits on both',
+      hosts: 2,
+      run: differentLines,
+    },
+    {
+      name: 'same-line',
+      title: 'Both edit one line: seen on both, applied on neither, and gone once it is settled',
+      hosts: 2,
+      limit: 300,
+      run: sameLine,
+    },
+    {
+      name: 'offline',
+      title: 'One host has no network for a while and goes on editing; it catches up later',
+      hosts: 2,
+      limit: 300,
+      run: offline,
+    },
+    {
+      name: 'same-second',
+      title: 'Both push in the same second, 20 rounds; no edit and no commit is lost',
+      hosts: 2,
+      limit: 900,
+      run: sameSecond,
+    },
+  ],
+}
+
+const shared = '.labrc'
+const own = ['.config/lab/one.conf', '.config/lab/two.conf']
+const source = '.local/share/chezmoi'
+const rounds = 20
+
+async function differentFiles(scene: Scene): Promise<void> {
+  const { vm, other } = scene
+  await vm.user(setLine(own[0]!, 3, `of ${vm.host}`))
+  await other.user(setLine(`${source}/dot_config/lab/two.conf`, 3, `of ${other.host}`))
+  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  outcome(scene, other, 'synced', await syncByUnit(other))
+  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  await converged(scene, own[0]!, [`of ${vm.host}`])
+  await converged(scene, own[1]!, [`of ${other.host}`])
+}
+
+async function differentLines(scene: Scene): Promise<void> {
+  const { vm, other } = scene
+  for (const [index, host] of [vm, other].entries())
+    await host.user(setLine(shared, 3 + 15 * index, `of ${host.host}`))
+  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  outcome(scene, other, 'synced', await syncByUnit(other))
+  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  await converged(scene, shared, [`of ${vm.host}`, `of ${other.host}`])
+}
+
+async function sameLine(scene: Scene): Promise<void> {
+  const { vm, other, world, check } = scene
+  for (const host of [vm, other]) await host.user(setLine(shared, 7, `of ${host.host}`))
+  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  outcome(scene, other, 'conflict', await syncByUnit(other))
+  outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
+  for (const host of [vm, other]) {
+    const { stdout } = await host.user('chezmoi-show-conflicts; chezmoi-status --json')
+    check(`${host.host} names the file`, /^conflict: dot_labrc$/m, stdout)
+    for (const each of [vm, other])
+      check(
+        `${host.host} shows the edit of ${each.host}`,
+        new RegExp(`\\+of ${each.host}$`, 'm'),
+        stdout,
+      )
+    check(`${host.host} has it in its status`, /"host": "\w+",\s+"files": \[\s+"dot_labrc"/, stdout)
+    const line = (await readHome(host, shared)).split('\n')[6]
+    check(`${host.host} still has its own text`, `of ${host.host}`, line)
+    const dirty = await host.user(`grep -lE '^(<{7}|>{7})' ~/${shared} ~/${source}/dot_labrc`, {
+      allow: [1],
+    })
+    check(`${host.host} has no markers in $HOME and in the source`, '', dirty.stdout)
+  }
+  const trunk = await world.dotfiles.read('dot_labrc')
+  check('the trunk has the first edit alone', `of ${vm.host}`, trunk?.split('\n')[6])
+  const published = await world.dotfiles.read('dot_labrc', `conflict/${other.host}`)
+  check('the second edit is published beside it', `of ${other.host}`, published?.split('\n')[6])
+
+  await other.user(`cd ${source} && jj new @- main@origin && jj resolve --tool :ours dot_labrc
+    ${setLine('dot_labrc', 7, 'of both')}`)
+  outcome(scene, other, 'synced', await syncByUnit(other))
+  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  await converged(scene, shared, ['of both'])
+  const { stdout } = await vm.user('chezmoi-show-conflicts')
+  check('nothing conflicts any more', 'No conflicts', stdout.trim())
+  const left = await world.dotfiles.head(`conflict/${other.host}`)
+  check('its bookmark is gone', 'gone', left ?? 'gone')
+}
+
+async function offline(scene: Scene): Promise<void> {
+  const { vm, other } = scene
+  const fault = scene.fault('cut of the uplink', other.host)
+  const cut = await inject({
+    kind: 'cut',
+    link: 'uplink',
+    hosts: [other.host],
+    direction: 'both',
+    lease: 300 * scene.patience,
+  })
+  const bitten = await prove(cut)
+  fault.bit(bitten.holds, bitten.text)
+  await vm.user(setLine(shared, 3, `of ${vm.host}`))
+  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  for (const line of [15, 18]) {
+    await other.user(setLine(shared, line, `${other.host} in line ${line}`))
+    const { status } = outcome(scene, other, 'offline', await syncByUnit(other))
+    scene.check(`line ${line} was captured`, shared, status.captured.join())
+  }
+  await other.user(setLine(`${source}/dot_config/lab/two.conf`, 3, `of ${other.host}`))
+  outcome(scene, other, 'offline', await syncByUnit(other))
+  scene.check(
+    'an edit of the source is applied without a network',
+    `of ${other.host}`,
+    (await readHome(other, own[1]!)).split('\n')[2],
+  )
+  fault.healed(true, (await heal(other.vm, ['uplink'])).join('; '))
+  outcome(scene, other, 'synced', await syncByUnit(other))
+  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  await converged(scene, shared, [
+    `of ${vm.host}`,
+    `${other.host} in line 15`,
+    `${other.host} in line 18`,
+  ])
+  await converged(scene, own[1]!, [`of ${other.host}`])
+}
+
+async function sameSecond(scene: Scene): Promise<void> {
+  const { vms, world, random, check, must, say } = scene
+  const edits: string[] = []
+  let refused = 0
+  for (let round = 1; round <= rounds; round++) {
+    say(`round ${round} of ${rounds}, seed ${scene.seed}`)
+    const all = await Promise.all(
+      vms.map((vm, index) => {
+        const edit = `${vm.host} ${round}`
+        edits.push(edit)
+        // own half of the shared file, at home or in the source, and a file of its own
+        const line = index * 15 + Math.floor(random() * 9) + 1
+        const place = random() < 0.5 ? shared : `${source}/dot_labrc`
+        return editAndSync(
+          vm,
+          `sed -i '${line}s/$/, ${edit};/' ${place}; echo '${edit};' >>${own[index]!}`,
+        )
+      }),
+    )
+    for (const [index, { status }] of all.entries())
+      must(`round ${round} of ${vms[index]!.host}`, 'synced', said(status))
+    if (all.some(({ pushes }) => pushes > 1)) refused++
+  }
+  check('rounds in which one was refused and tried again, above 0', true, refused > 0)
+  scene.event(`${refused} of ${rounds} rounds had a refused push`)
+  for (const vm of [...vms, vms[0]!]) await syncByUnit(vm)
+  await converged(
+    scene,
+    shared,
+    edits.map((edit) => `${edit};`),
+  )
+  for (const [index, vm] of vms.entries())
+    await converged(
+      scene,
+      own[index]!,
+      edits.filter((edit) => edit.startsWith(vm.host)),
+    )
+  const commits = await world.dotfiles.commits('main')
+  check('commits on the trunk: the start, and one for each edit', 1 + 2 * rounds, commits.length)
+}
+
+const said = ({ outcome: found, reason }: Synced['status']): string =>
+  reason ? `${found}: ${reason}` : (found ?? 'nothing')
+
+/** Checks what a run came to; with anything else there is no sense in going on. */
+function outcome(scene: Scene, vm: Machine, expected: string, synced: Synced): Synced {
+  scene.must(`sync of ${vm.host}`, new RegExp(`^${expected}\\b`), said(synced.status))
+  return synced
+}
+
+/** Both homes and the trunk have the same text, with every one of these edits. */
+async function converged(scene: Scene, file: string, edits: string[]): Promise<void> {
+  const [one = '', another] = await Promise.all(scene.vms.map((vm) => readHome(vm, file)))
+  scene.check(`${file} is the same on both`, one, another)
+  const trunk = await scene.world.dotfiles.read(file.replace(/^\./, 'dot_'))
+  scene.check(`${file} is the trunk's`, one, trunk)
+  const missing = edits.filter((edit) => !one.includes(edit))
+  scene.check(`${file} has all ${edits.length} edits`, '', missing.join(' '))
+}
+
+await scenarioTask(import.meta, family)
