@@ -6,6 +6,7 @@ import { deleteSnapshot, saveSnapshot } from './snapshot.ts'
 import { openWorld } from './world.ts'
 
 const tag = 'lab-cut'
+const goldenRecord = '/var/lib/golden-generation/golden.json'
 
 /**
  * Runs a control: the VMs upgrade from their baseline to a generation with the net cut, by the whole
@@ -48,16 +49,15 @@ export async function runControl(
       await vm.reboot({ limit: 90 })
       await vm.root(
         `systemctl start golden-boot-validation.service boot-complete.target
-        [ "$(readlink -f /nix/var/nix/gcroots/golden-generation)" = ${toplevel} ] || pin-golden
+        grep -q -F ${toplevel} ${goldenRecord} || pin-golden
         systemctl stop nix-local-upgrade.timer; ls /nix/store >${baselinePaths}; sync`,
         { timeout: 120 * vm.patience },
       )
-      const golden = await vm.root(
-        'readlink -f /run/booted-system /nix/var/nix/gcroots/golden-generation',
-      )
-      if (golden.stdout !== `${toplevel}\n${toplevel}\n`) {
+      const said = `readlink -f /run/booted-system; grep -o -F ${toplevel} ${goldenRecord}`
+      const { stdout } = await vm.root(said)
+      if (stdout !== `${toplevel}\n${toplevel}\n`) {
         throw new Failure(`Cannot make the cut of \`${control.name}\` golden on \`${host}\``, {
-          evidence: golden.stdout,
+          evidence: stdout,
         })
       }
       vm.retire()

@@ -12,6 +12,8 @@ export interface OracleRow {
 export interface Expected {
   /** Store path that must run; undefined where the case leaves it open. */
   running: string | undefined
+  /** Store path that was golden before. */
+  golden: string
   /** Whether the VM must have booted into it, and not only have switched. */
   booted: boolean
   /** Units that must be active, and those that the guest cannot have, with the reason. */
@@ -43,6 +45,11 @@ export function judgeFacts(facts: Facts, expected: Expected): OracleRow[] {
     row('boot default', golden?.toplevel, target(facts, facts.defaultEntry)),
     row('golden rooted', golden?.toplevel, facts.gcroot),
     row('golden bootable', 'linux same, initrd same', goldenFiles(facts)),
+    row(
+      'golden was booted',
+      golden?.toplevel,
+      [expected.golden, facts.booted].find((known) => known === golden?.toplevel) ?? facts.booted,
+    ),
     row(
       'golden is no failed trial',
       'none',

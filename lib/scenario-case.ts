@@ -201,6 +201,7 @@ async function ask(
     commit === start || (known[commit]?.parents ?? []).some((parent) => descends(parent))
   const rows = judgeFacts(facts, {
     running,
+    golden: toplevel,
     booted: wanted === 'golden',
     services,
     unavailable,

@@ -1,6 +1,12 @@
+import { execFileSync } from 'node:child_process'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { expect, test } from 'vitest'
-import { cutFiles, judgeControl, readControl } from '../../lib/control.ts'
+import { controls, cutFiles, judgeControl, readControl } from '../../lib/control.ts'
 import type { CaseResult } from '../../lib/result.ts'
+import { choose } from '../../lib/scenario-run.ts'
+import { project } from '../../lib/settings.ts'
+import { families } from '../../tasks/pipelines/families.ts'
 
 const patch = `Cut: the lock of an upgrade
 Case: auto-upgrade/overlap
@@ -83,4 +89,21 @@ test('a row of the oracle or a wait that took too long can be the reason', () =>
   const byWait = { ...control, red: /took longer/ }
   const reason = 'Waiting for `sorrow` to come back took longer than its limit of 60 s'
   expect(judgeControl(byWait, { ...result, checks: [], reason }).state).toBe('caught')
+})
+
+const all = controls()
+test.each(all.map((one) => [one.name, one] as const))(
+  'the control %s fits the agents as they are, and leaves programs that can be read',
+  async (_, one) => {
+    const cut = await cutFiles(one, async (path) => readFileSync(join(project, path), 'utf8'))
+    for (const [path, text] of Object.entries(cut)) {
+      expect(text).not.toBe(readFileSync(join(project, path), 'utf8'))
+      if (path.endsWith('.sh')) execFileSync('bash', ['-n'], { input: String(text) })
+    }
+    expect(choose(await families(), [one.case])).toHaveLength(1)
+  },
+)
+
+test('the nets that must be cut are', () => {
+  expect(all.length).toBeGreaterThanOrEqual(12)
 })

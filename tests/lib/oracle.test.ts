@@ -49,6 +49,7 @@ const well: Facts = {
 }
 const expected: Expected = {
   running: newer,
+  golden,
   booted: false,
   services: ['sshd.service', 'tailscaled.service'],
   unavailable: { 'tailscaled.service': 'Debian carries no tailscale' },
@@ -90,6 +91,14 @@ const ill: [row: string, facts: Partial<Facts>, wanted?: Partial<Expected>][] = 
   ['golden rooted', { gcroot: '' }],
   ['golden bootable', { goldenFiles: { linux: 'same', initrd: 'differs' } }],
   ['golden bootable', { goldenFiles: { linux: 'same' } }],
+  [
+    'golden was booted',
+    {
+      ...{ gcroot: newer, golden: { toplevel: newer, entry: 'golden-bbb.conf' } },
+      ...{ defaultEntry: 'golden-bbb.conf' },
+      entries: { ...well.entries, 'golden-bbb.conf': entry(newer) },
+    },
+  ],
   ['golden is no failed trial', { failedTrials: [`${golden} 2026-01-01 panic`] }],
   ['store', { store: 'path `x` disappeared, but it still has valid referrers' }],
   ['new paths', { spoiltPaths: ["path '/nix/store/x' was modified!"] }],
@@ -132,6 +141,7 @@ test('a host without a golden generation fails all that needs one', () => {
     'boot default',
     'golden rooted',
     'golden bootable',
+    'golden was booted',
   ])
 })
 
