@@ -1,0 +1,58 @@
+/**
+ * One case of every family and three controls, on two VMs that are made for it: what `just gitops-test`
+ * and `just prove` run in full.
+ */
+import { existsSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { makeLab, type Lab } from '../lab.ts'
+import type { CaseResult } from '../../lib/result.ts'
+import type { Proof } from '../../lib/control.ts'
+
+let lab: Lab
+beforeAll(() => (lab = makeLab()))
+afterAll(() => lab.remove())
+
+const cases = [
+  'auto-upgrade/unit-fails',
+  'break-boot/panic',
+  'chaos-network/cut',
+  'concurrent-edits/same-line',
+  'full-workflow/workflow',
+]
+
+test('a case of every family holds, and so does the oracle after it', async () => {
+  const flags = cases.flatMap((name) => ['--case', name])
+  const { code, stdout, stderr } = await lab.task('pipelines/gitops', '--json', ...flags)
+  const { run, results } = JSON.parse(stdout) as { run: string; results: CaseResult[] }
+  const seen = results.map(({ family, case: name, state, reason }) => [
+    `${family}/${name}`,
+    state,
+    reason,
+  ])
+  expect(seen.toSorted(), stderr).toEqual(cases.map((name) => [name, 'passed', '']).toSorted())
+  expect(code).toBe(0)
+  // one that asserted nothing would pass as well
+  for (const { checks, oracle } of results) {
+    expect(checks.length).toBeGreaterThan(0)
+    expect(oracle.length).toBeGreaterThan(10)
+  }
+  for (const file of ['events.jsonl', 'junit.xml', 'report.html']) {
+    expect(existsSync(join(run, file))).toBe(true)
+  }
+  expect(readFileSync(join(run, 'junit.xml'), 'utf8')).toContain(`tests="${cases.length}"`)
+})
+
+const controls = ['rollback-system', 'lock', 'conflict-check']
+
+test('a safety net that is cut is seen, for the reason that it was cut', async () => {
+  const { code, stdout, stderr } = await lab.task('prove', '--json', ...controls)
+  const { proofs } = JSON.parse(stdout) as { proofs: Proof[] }
+  expect(
+    proofs
+      .map(({ control, state, found }) => [control, state, state === 'caught' ? '' : found])
+      .toSorted(),
+    stderr,
+  ).toEqual(controls.map((name) => [name, 'caught', '']).toSorted())
+  expect(code).toBe(0)
+})
