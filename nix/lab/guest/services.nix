@@ -82,7 +82,21 @@ in
           RestartForceExitStatus = "3 4";
           User = syncthing.user;
           Group = syncthing.group;
-          ExecStartPre = "/lab/bin/mkdir -p ${syncthing.configDir} ${syncthing.databaseDir}";
+          # There is no internet to find relays and devices in, and it would look for them each second
+          ExecStartPre = static "syncthing-config" ''
+            mkdir -p ${syncthing.configDir} ${syncthing.databaseDir}
+            cd ${syncthing.configDir} || exit
+            off="relaysEnabled globalAnnounceEnabled natEnabled crashReportingEnabled"
+            if [ -e config.xml ]; then
+              for option in $off; do sed -i "s|<$option>true|<$option>false|" config.xml; done
+            else
+              {
+                echo '<configuration version="37"><options>'
+                for option in $off; do echo "<$option>false</$option>"; done
+                echo '<urAccepted>-1</urAccepted></options></configuration>'
+              } >config.xml
+            fi
+          '';
           ExecStart = lib.concatStringsSep " " ([
             "/usr/bin/syncthing" "serve" "--no-browser" "--no-default-folder" "--gui-address=${syncthing.guiAddress}"
             "--config=${syncthing.configDir}" "--data=${syncthing.databaseDir}"
