@@ -87,8 +87,8 @@ export function injection(fault: Fault, commands: string[], lease: number): stri
 export const healing = (which: readonly Link[]): string =>
   [
     programPath,
-    `systemctl stop ${which.map(unit).join(' ')} 2>/dev/null`,
-    ...which.map(clear),
+    // one at a time: those that are not there would keep the others from being stopped
+    ...which.map((link) => `systemctl stop ${unit(link)} 2>/dev/null; ${clear(link)}`),
     'true',
   ].join('\n')
 
