@@ -73,7 +73,7 @@ let
         if loader.systemd-boot.xbootldrMountPoint or null != null then
           loader.systemd-boot.xbootldrMountPoint
         else
-          loader.efi.efiSysMountPoint;
+          loader.efi.efiSysMountPoint or "/boot";
       UPGRADE_KEEP_GENERATIONS = toString cfg.keepGenerations;
       UPGRADE_KEEP_DAYS = toString cfg.keepDays;
       UPGRADE_ALLOW_REBOOT = lib.boolToString cfg.allowReboot;
@@ -122,7 +122,7 @@ in
     attribute = mkOption {
       type = types.nonEmptyStr;
       default = "${
-        if config ? lab then "labConfigurations" else "nixosConfigurations"
+        if config ? lab.guest then "labConfigurations" else "nixosConfigurations"
       }.\"${config.networking.hostName}\".config.system.build.toplevel";
       defaultText = lib.literalExpression ''"nixosConfigurations.''${hostName}.config.system.build.toplevel"'';
       description = "Attribute of the flake that is this host's system.";
