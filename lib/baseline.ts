@@ -172,8 +172,8 @@ jj config set --user user.name "$USER" 2>/dev/null
 jj config set --user user.email "$USER@$name" 2>/dev/null
 git config --global user.name "$USER"
 git config --global user.email "$USER@$name"
-jj git clone --colocate git://10.0.3.100/config.git nix-config
-jj git clone --colocate git://10.0.3.100/dotfiles.git .local/share/chezmoi
+jj git clone --colocate git://git.lab/config.git nix-config
+jj git clone --colocate git://git.lab/dotfiles.git .local/share/chezmoi
 chezmoi apply --force
 `
 

@@ -98,6 +98,20 @@ const cases: Case[] = [
     },
   },
   {
+    name: 'dotfiles-first',
+    title:
+      'dotfiles come in step before anything else is fetched, and no bad commit holds them back',
+    run: async (scene) => {
+      const { vm, world } = scene
+      const edit = (text: string): string => text.replace('line 3\n', 'line three\n')
+      await world.dotfiles.commit({ dot_labrc: edit }, 'Edit')
+      await world.config.commit(module(vm, 'nonsense\n'), 'Bad')
+      await upgrades(scene, vm, { outcome: 'build-failed' })
+      const { stdout } = await vm.user('sed -n 3p .labrc')
+      scene.check('the dotfiles are applied', 'line three', stdout.trim())
+    },
+  },
+  {
     name: 'hooks',
     title: 'pre-update hooks run before anything else, and one that fails ends the upgrade',
     limit: 300,

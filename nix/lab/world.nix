@@ -8,6 +8,6 @@
   };
   myModules.services.chezmoiSync = {
     enable = true;
-    repoUrl = "git://10.0.3.100/dotfiles.git";
+    repoUrl = "git://git.lab/dotfiles.git";
   };
 }
