@@ -41,6 +41,11 @@ verify-test-vms *hosts:
 rebuild-test-vm vm *flags:
     @{{ task }}rebuild-test-vm.ts "$@"
 
+# Give each VM an age key and seal a harmless secret to all of them
+[group("test VMs")]
+seal-secrets *flags:
+    @{{ task }}seal-secrets.ts "$@"
+
 # Open a shell on a VM, or run a command there
 [group("test VMs")]
 ssh-test-vm vm *command:

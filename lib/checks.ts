@@ -78,6 +78,7 @@ export function checksOf(host: Host): Check[] {
     ...facts.declared.map((service) => serviceCheck(host, service)),
     ...(facts.autoUpgradeEnable ? [timerCheck(host)] : []),
     ...(facts.goldenEnable ? [goldenCheck] : []),
+    ...facts.secrets.map(secretCheck),
     {
       name: 'headless userland',
       probe: `shopt -s nullglob; set -- /usr/lib/*/lib{gtk-[34],webkit2gtk,Qt[56]Core,wayland-server}* /usr/bin/{Xorg,Xwayland,sway}*; echo "\${*:-none}"`,
@@ -147,6 +148,14 @@ const goldenCheck: Check = {
   expected: 'loaded active exited',
   holds: is('loaded active exited'),
 }
+
+/** A secret that could not be decrypted is a file that is not there. */
+const secretCheck = ({ path, owner, mode }: Host['facts']['secrets'][number]): Check => ({
+  name: `secret ${path.split('/').at(-1)}`,
+  probe: `[ -s ${quote(path)} ] && stat --dereference --format '%U %a' ${quote(path)}`,
+  expected: `${owner} ${mode.replace(/^0/, '')}`,
+  holds: is(`${owner} ${mode.replace(/^0/, '')}`),
+})
 
 const commas = ({ text }: Answer): string => text.replaceAll('\n', ', ')
 

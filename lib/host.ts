@@ -25,6 +25,8 @@ export interface Facts {
   /** What this guest cannot have, with the reason. */
   unavailable: Record<string, string>
   syncthingAddress: string
+  /** Files that sops-nix decrypts, with the owner and mode that they must have. */
+  secrets: { path: string; owner: string; mode: string }[]
   /** The units of `lab.toml`, and whether the host has them. */
   agents: Record<'upgrade' | 'sync' | 'golden', { unit: string; present: boolean }>
   /** Such as `x86_64-linux`; null where the host does not say. */

@@ -5,6 +5,7 @@ import { Failure } from './failure.ts'
 import { lock } from './lock.ts'
 import { run } from './run.ts'
 import { labHome } from './settings.ts'
+import { ageKeyText } from './secrets.ts'
 import { writeSshConfig, type SshTarget } from './ssh.ts'
 import { files, knownVms, readVm, type Vm } from './vm.ts'
 import { writeFile } from './write-file.ts'
@@ -31,8 +32,8 @@ export function publicKey(path: string): string {
 
 /**
  * Makes what tells this VM from another: its SSH host key, made here so that it can be pinned
- * before the first connection, and the systemd credential that brings it, and the lab's public key,
- * into the guest at every boot. No image holds any of it, and it works on any systemd (tmpfiles.d
+ * before the first connection, and the systemd credential that brings it, the lab's public key and,
+ * where secrets were sealed to this VM, its age key into the guest at every boot. No image holds any of it, and it works on any systemd (tmpfiles.d
  * reads the credential `tmpfiles.extra`: systemd-tmpfiles-setup.service(8)).
  */
 export async function ensureIdentity(vm: Vm): Promise<void> {
@@ -47,6 +48,11 @@ export async function ensureIdentity(vm: Vm): Promise<void> {
     `d ${keys} 0755 root root - -`,
     ...[...new Set([vm.user, 'root'])].map((user) => put(`${keys}/${user}`, '0644', `${key}\n`)),
   ]
+  const age = ageKeyText(vm.host)
+  if (age !== undefined) {
+    lines.push('d /var/lib/sops-nix 0700 root root - -')
+    lines.push(put('/var/lib/sops-nix/key.txt', '0400', age))
+  }
   writeFile(f.credential, `${lines.join('\n')}\n`, { mode: 0o600, over: 'any' })
 }
 

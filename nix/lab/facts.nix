@@ -43,5 +43,9 @@ rec {
     }) (builtins.filter (name: builtins.elem name [ "openssh" "syncthing" "tailscale" ]) declared)
   );
   unavailable = config.lab.unavailable or { };
+  # where sops-nix puts what, and for whom
+  secrets = map (secret: { inherit (secret) path owner mode; }) (
+    builtins.filter (secret: secret.owner or null != null) (builtins.attrValues (config.sops.secrets or { }))
+  );
   syncthingAddress = services.syncthing.guiAddress or "127.0.0.1:8384";
 }

@@ -24,6 +24,9 @@ const flakeText = `{
         options.lab.vm = lib.mkOption { default = true; };
         # as nix/lab/vm.nix has it
         config.services.openssh.authorizedKeysFiles = [ "/etc/ssh/lab_keys.d/%u" ];
+        # agents have tests of their own
+        config.myModules.services.autoUpgrade.enable = lib.mkForce false;
+        config.myModules.system.boot.goldenGeneration.enable = lib.mkForce false;
       }) ];
     };
   };
@@ -78,16 +81,13 @@ test('the identity came with the boot, in the file that a switch leaves alone', 
   expect((await ssh('cat /etc/ssh/ssh_host_ed25519_key.pub')).split(' ')[1]).toBe(pinned!.trim())
 })
 
-test('the embedded guest is not made of its disk by mistake', async () => {
-  const { code, stderr } = await lab.task('deploy-vm', 'sorrow')
-  expect(code).toBe(0)
+test('a VM stays the guest that it was made as, whatever LAB_GUEST says later', async () => {
   lab.env['LAB_GUEST'] = 'debian'
-  // that flake offers none, but the VM's own guest is what matters to a task on a VM that is there
   const verified = await lab.task('verify', '--json')
+  lab.env['LAB_GUEST'] = 'nixos'
   const [found] = JSON.parse(verified.stdout) as Verified[]
   expect(found!.results.filter(({ state }) => state === 'fail')).toEqual([])
-  lab.env['LAB_GUEST'] = 'nixos'
-  expect(stderr).not.toContain('disko')
+  expect(found!.results.map(({ check }) => check)).toContain('running generation')
 })
 
 test('a rebuild copies by nix itself and switches', async () => {

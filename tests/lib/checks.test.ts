@@ -21,6 +21,7 @@ const host: Host = {
       golden: { unit: 'golden-boot-validation', present: true },
     },
     platform: 'x86_64-linux',
+    secrets: [{ path: '/run/secrets/greeting', owner: 'rain', mode: '0400' }],
   },
 }
 const checks = checksOf(host)
@@ -95,4 +96,13 @@ test('a closure with a graphical package is named', () => {
     state: 'fail',
     found: 'gtk+3-3.24, webkitgtk-2.44',
   })
+})
+
+test('a secret is there, for its owner alone, or it has failed', () => {
+  expect(verdict('secret greeting', 'rain 400').state).toBe('pass')
+  expect(verdict('secret greeting', 'root 444')).toMatchObject({
+    state: 'fail',
+    expected: 'rain 400',
+  })
+  expect(verdict('secret greeting', '', 1).state).toBe('fail')
 })

@@ -1,0 +1,62 @@
+import { existsSync, mkdirSync, readFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { Failure } from '../lib/failure.ts'
+import { flakeDirectory } from '../lib/flake-directory.ts'
+import { chooseGuest } from '../lib/guest.ts'
+import { chooseHosts } from '../lib/hosts.ts'
+import { run as runCommand } from '../lib/run.ts'
+import { ensureAgeKey, isOurs, seal, sopsRules, type AgeKey } from '../lib/secrets.ts'
+import { main, type Args } from '../lib/task.ts'
+import { writeFile } from '../lib/write-file.ts'
+
+export const name = 'seal-secrets'
+export const describe = 'Give each VM an age key and seal a harmless secret to all of them'
+export const usage = '[host..]'
+export const positionals = {
+  host: { describe: 'Hosts that may read it; all of the flake without any', array: true },
+}
+export const options = {
+  'dry-run': { type: 'boolean', describe: 'Show every effect, have none' },
+} as const
+export const under = [
+  'writes <LAB_HOME>/keys/age/<host>.txt, which deploy-vm brings into the VM before its first boot',
+  'writes .sops.yaml and secrets/base.yaml in the flake, in the format of sops',
+  'git add --intent-to-add   a flake does not see what git does not know',
+]
+export const examples: [string, string][] = [
+  ['just seal-secrets', 'For every host of the flake'],
+  ['tsx tasks/seal-secrets.ts sorrow --dry-run', 'What would be written for one'],
+]
+
+export async function run(args: Args): Promise<void> {
+  const flake = flakeDirectory()
+  const rules = join(flake, '.sops.yaml')
+  const file = join(flake, 'secrets', 'base.yaml')
+  if (existsSync(rules) && !isOurs(readFileSync(rules, 'utf8'))) {
+    throw new Failure(`Cannot write \`${rules}\`: it is not the lab's`, {
+      hint: 'Your own secrets stay as they are; add the keys of the VMs with sops updatekeys',
+    })
+  }
+  const hosts = await chooseHosts(args['host'], chooseGuest().attribute)
+  if (args['dry-run']) {
+    console.log(`would make the age keys of lab, ${hosts.join(', ')} unless they are there`)
+    console.log(`would write ${rules} and ${file}`)
+    return
+  }
+  const owner = await ensureAgeKey('lab')
+  const keys: Record<string, AgeKey> = {}
+  for (const host of hosts) keys[host] = await ensureAgeKey(host)
+  const recipients = [owner, ...Object.values(keys)].map(({ recipient }) => recipient)
+  const text = await seal({ greeting: `Sealed to ${hosts.join(', ')}` }, recipients)
+  writeFile(rules, sopsRules(owner, keys), { over: 'any' })
+  mkdirSync(dirname(file), { recursive: true })
+  writeFile(file, text, { over: 'any' })
+  await runCommand('git', ['-C', flake, 'add', '--intent-to-add', '.sops.yaml', 'secrets'], {
+    allow: [128],
+  })
+  console.log(
+    `${file}: greeting, for ${hosts.join(', ')}; read it with SOPS_AGE_KEY_FILE=${owner.path}`,
+  )
+}
+
+await main(import.meta, { name, describe, usage, positionals, options, under, examples, run })
