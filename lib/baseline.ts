@@ -5,6 +5,7 @@ import { Failure } from './failure.ts'
 import type { Ground } from './ground.ts'
 import { buildHosts, type Facts } from './host.ts'
 import { sshTarget } from './identity.ts'
+import type { Lock } from './lock.ts'
 import { machine, type Machine } from './machine.ts'
 import { baselinePaths } from './oracle-facts.ts'
 import { quote } from './probes.ts'
@@ -23,6 +24,7 @@ import { switchTo } from './switch.ts'
 import {
   files,
   knownVms,
+  lockVm,
   qemuOf,
   readJson,
   readVm,
@@ -50,6 +52,26 @@ export interface Prepared extends Baseline {
   facts: Facts
 }
 
+/** A VM's lock, held for a whole run; `deploy` has to take it for itself meanwhile. */
+export interface Hold {
+  release: () => void
+  again: () => Promise<void>
+}
+
+/** @throws Failure naming who has the VM in hand */
+export async function holdVm(host: string, what: string): Promise<Hold> {
+  let held: Lock | undefined = await lockVm(host, what)
+  return {
+    release: () => {
+      held?.release()
+      held = undefined
+    },
+    again: async () => {
+      held = await lockVm(host, what)
+    },
+  }
+}
+
 /** Raised when what a baseline consists of changes, so that older snapshots are made anew. */
 const version = 1
 
@@ -58,13 +80,13 @@ const recordOf = (host: string): string => join(files(host).dir, 'baseline.json'
 /**
  * Brings a VM to its baseline: from its snapshot where that is of the very same toplevel, remotes
  * and QEMU, else made anew (deployed, switched, seeded, rebooted and validated) and then kept as one.
- * The caller holds no lock on the VM yet.
  */
 export async function ensureBaseline(
   host: string,
   world: World,
   from: Template,
   ground: Ground,
+  hold: Hold,
   note: Note,
   say: (line: string) => void,
 ): Promise<Prepared> {
@@ -89,7 +111,9 @@ export async function ensureBaseline(
   const there = readVm(host)
   if (!there || !qemuOf(there)) {
     say('deploy')
+    hold.release()
     await deploy([deployment(host)], true)
+    await hold.again()
   }
   const vm = theVm(host)
   const argv = qemuArgs(vm, ground.accelerator.kind, ground.firmware)

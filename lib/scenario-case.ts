@@ -37,6 +37,9 @@ export interface Chosen {
   one: Case
 }
 
+/** Seconds on KVM that a case has unless it says otherwise. */
+export const defaultLimit = 180
+
 /** A VM of the run, whose baseline is ready. */
 export function inHand(
   host: string,
@@ -84,7 +87,7 @@ export async function runCase(
     const ends = new Map<string, Ends | `/${string}`>()
     const scene = sceneOf({ name, vms, world, stage, result, faults, ends, note, say })
     const { patience } = stage.ground.accelerator
-    await within(one.run(scene), (one.limit ?? 180) * patience, `case \`${name}\``)
+    await within(one.run(scene), (one.limit ?? defaultLimit) * patience, `case \`${name}\``)
     const asked = note({ kind: 'step', name: 'oracle', phase: 'begin', hosts })
     result.oracle.push(...judgeFaults(faults).map((row) => ({ host: '', ...row })))
     for (const kind of ['config', 'dotfiles'] as const) {

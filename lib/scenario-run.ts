@@ -1,21 +1,19 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { ensureBaseline } from './baseline.ts'
+import { ensureBaseline, holdVm, type Hold } from './baseline.ts'
 import { Exit, Failure, usage, type ExitCode } from './failure.ts'
 import { baseImage, preflight, type Ground } from './ground.ts'
 import { chooseGuest } from './guest.ts'
 import { chooseHosts } from './hosts.ts'
 import { junit } from './junit.ts'
-import type { Lock } from './lock.ts'
 import { openRecord, pruneRuns, readEvents } from './record.ts'
 import type { Changes } from './remote.ts'
 import { report, whereTimeWent } from './report.ts'
 import { worst, type CaseResult } from './result.ts'
-import { inHand, runCase, type Chosen, type Stage } from './scenario-case.ts'
+import { defaultLimit, inHand, runCase, type Chosen, type Stage } from './scenario-case.ts'
 import type { Family } from './scenario.ts'
 import { runLanes, type Lane, type Step } from './steps.ts'
 import { green, red, table, yellow } from './table.ts'
-import { lockVm } from './vm.ts'
 import { openWorld, template } from './world.ts'
 
 export interface RunOptions {
@@ -103,13 +101,13 @@ export async function withStage(
   record.note({ kind: 'run', name: options.name, phase: 'begin', hosts, seed })
   const from = await template(hosts, options.extra)
   const stage: Stage = { record, ground, from, seed, prepared: new Map(), results: [] }
-  const locks: Lock[] = []
+  const holds: Hold[] = []
   try {
+    for (const host of hosts) holds.push(await holdVm(host, options.name))
     await runLanes(
-      hosts.map((host) => prepareLane(host, stage)),
+      hosts.map((host, index) => prepareLane(host, stage, holds[index]!)),
       Boolean(options.json),
     )
-    for (const host of hosts) locks.push(await lockVm(host, options.name))
     await use(stage, hosts)
     if (!options.keep) {
       for (const vm of hosts.map((host) => inHand(host, stage))) {
@@ -118,7 +116,7 @@ export async function withStage(
       }
     }
   } finally {
-    for (const held of locks) held.release()
+    for (const hold of holds) hold.release()
     record.note({ kind: 'run', name: options.name, phase: 'end', of: 1 })
     write(stage, hosts)
     pruneRuns()
@@ -137,19 +135,30 @@ function write({ record, ground, seed, results }: Stage, hosts: string[]): void 
   writeFileSync(join(record.dir, 'results.json'), JSON.stringify(results, null, 2), { mode: 0o600 })
 }
 
-interface LaneOfCases {
+export interface LaneOfCases {
   hosts: string[]
   chosen: Chosen[]
 }
 
-/** Cases of one VM, dealt out to the hosts in turn. */
-const spread = (single: Chosen[], hosts: string[]): LaneOfCases[] =>
-  hosts.map((host, index) => ({
-    hosts: [host],
-    chosen: single.filter((_, at) => at % hosts.length === index),
+/**
+ * Cases of one VM, dealt out so that the hosts are done at about the same time: the longest first,
+ * by the limits that they have, each to the host with the least to do. Their order stays the table's.
+ */
+export function spread(single: Chosen[], hosts: string[]): LaneOfCases[] {
+  const lanes = hosts.map((host) => ({ hosts: [host], chosen: [] as Chosen[], load: 0 }))
+  const long = ({ one }: Chosen): number => one.limit ?? defaultLimit
+  for (const each of single.toSorted((a, b) => long(b) - long(a))) {
+    const lane = lanes.reduce((least, other) => (other.load < least.load ? other : least))
+    lane.chosen.push(each)
+    lane.load += long(each)
+  }
+  return lanes.map((lane) => ({
+    hosts: lane.hosts,
+    chosen: single.filter((each) => lane.chosen.includes(each)),
   }))
+}
 
-const prepareLane = (host: string, stage: Stage): Lane<Stage> => ({
+const prepareLane = (host: string, stage: Stage, hold: Hold): Lane<Stage> => ({
   title: host,
   context: stage,
   steps: [
@@ -159,7 +168,7 @@ const prepareLane = (host: string, stage: Stage): Lane<Stage> => ({
       run: async ({ record, from, ground, prepared }, say) => {
         const began = record.note({ kind: 'step', name: 'baseline', host, phase: 'begin' })
         const world = openWorld(`${record.id}/baseline-${host}`, from, [host])
-        prepared.set(host, await ensureBaseline(host, world, from, ground, record.note, say))
+        prepared.set(host, await ensureBaseline(host, world, from, ground, hold, record.note, say))
         record.note({ kind: 'step', name: 'baseline', host, phase: 'end', of: began })
       },
     },
