@@ -123,7 +123,8 @@ switch() {
 # What was started gets a moment: to come up, or to fall over.
 settle() {
   local end=$((SECONDS + 30))
-  while [[ $SECONDS -lt $end ]] && systemctl list-jobs --no-legend --no-pager 2>/dev/null | grep -v -q -E ' nix-local-upgrade\.service '; do
+  while [[ $SECONDS -lt $end ]] && systemctl list-jobs --no-legend --no-pager 2>/dev/null |
+    grep -E ' (waiting|running) *$' | grep -v -q -F ' nix-local-upgrade.service '; do
     sleep 1
   done
   sleep "$UPGRADE_SETTLE"
