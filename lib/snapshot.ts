@@ -52,7 +52,7 @@ export async function restoreSnapshot(
   const how = await waitFor(
     `\`${vm.host}\` to be put back`,
     limit,
-    () => load(vm, tag, argv, limit),
+    () => loadSnapshot(vm, tag, argv, limit),
     {
       // a guest that is just rebooting ends QEMU in the middle, and its keeper starts it again
       every: 0.2,
@@ -67,7 +67,12 @@ export async function restoreSnapshot(
 /** The snapshot is not there, or does not fit this QEMU. */
 export class CannotLoad extends Failure {}
 
-async function load(
+/**
+ * One try of `restoreSnapshot`, the guest's clock left as it is.
+ * @returns undefined while neither a QEMU runs nor one may be started
+ * @throws CannotLoad when there is no use in another try
+ */
+export async function loadSnapshot(
   vm: Vm,
   tag: string,
   argv: string[],
