@@ -34,7 +34,7 @@ async function whole(scene: Scene): Promise<void> {
     const text = (await readHome(each, dotfile)).split('\n')[4]
     check(`${each.host} has the dotfile edit`, `of ${vm.host}`, text)
     check(`${each.host} has what the commit brings`, 'whole', await seen(each))
-    check(`${each.host} runs it`, toplevels.get(each), await each.running())
+    check(`${each.host} runs it`, toplevels.get(each)!, await each.running())
     const before = (await each.root(golden)).stdout.trim()
     check(`golden of ${each.host} has not moved before a boot`, scene.start(each), before)
   }
