@@ -2,7 +2,6 @@ import { Failure } from './failure.ts'
 import type { Machine, Scene } from './scenario.ts'
 import { qemuOf } from './vm.ts'
 
-const flake = 'git+file:///home'
 const failedTrials = '/var/lib/golden-generation/failed'
 
 /** A generation that was built in the guest and made the boot default, as a rebuild by hand does. */
@@ -20,14 +19,16 @@ export interface Rebuilt {
  * @param module text of a NixOS module
  */
 export async function rebuild(scene: Scene, vm: Machine, module: string): Promise<Rebuilt> {
-  const repository = `${flake}/${vm.vm.user}/nix-config`
+  const home = `/home/${vm.vm.user}`
   scene.say(`rebuild ${vm.host} by hand`)
-  await vm.write('/root/lab/module.nix', module)
+  await vm.write(`${home}/.lab/module.nix`, module, { user: true })
   await vm.write(
-    '/root/lab/default.nix',
-    `((builtins.getFlake "${repository}").labConfigurations.${vm.host}.extendModules { modules = [ ./module.nix ]; }).config.system.build.toplevel\n`,
+    `${home}/.lab/default.nix`,
+    `((builtins.getFlake "git+file://${home}/nix-config").labConfigurations.${vm.host}.extendModules { modules = [ ./module.nix ]; }).config.system.build.toplevel\n`,
+    { user: true },
   )
-  const built = await vm.root('nix build --impure --no-link --print-out-paths --file /root/lab', {
+  // as the owner of the repository: nix reads none that is another's
+  const built = await vm.user('nix build --impure --no-link --print-out-paths --file ~/.lab', {
     timeout: 90 * vm.patience,
   })
   const toplevel = built.stdout.trim()

@@ -27,6 +27,5 @@ if [[ -n $reason ]]; then
 fi
 arm "$toplevel" || exit 1
 echo "on trial at the next boot: $toplevel"
-if failure=$(grep -F "$toplevel " "$state/failed" 2>/dev/null | tail -n 1) && [[ -n $failure ]]; then
-  echo "it failed a trial before: ${failure#* }"
-fi
+failure=$(last_failure "$toplevel")
+[[ -z $failure ]] || echo "it failed a trial before: $failure"

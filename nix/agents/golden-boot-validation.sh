@@ -21,7 +21,7 @@ guard() {
 
 # What became of the trial, now that golden is booted
 judge_trial() {
-  local trial phase
+  local trial phase failure
   trial=$(field trial.json toplevel) phase=$(field trial.json state)
   [[ -n $trial && $(field trial.json boot) != "$(this_boot)" ]] || return 0
   if [[ $phase != armed ]]; then
@@ -30,11 +30,13 @@ judge_trial() {
     [[ $(readlink -f "$profile") != "$trial" ]] || arm "$trial" || true
     return 0
   fi
-  if ! grep -q -F "$trial " "$state/failed" 2>/dev/null ||
-    [[ $(grep -F "$trial " "$state/failed" | tail -n 1 | cut -d ' ' -f 2) < $(field trial.json armedAt) ]]; then
-    record_failure "$trial" 'it did not come up: it panicked, hung or lost its power'
+  failure=$(last_failure "$trial")
+  # its own boot has written down why, unless it did not get so far
+  if [[ ${failure%% *} < $(field trial.json armedAt) ]]; then
+    failure=' it did not come up: it panicked, hung or lost its power'
+    record_failure "$trial" "${failure# }"
   fi
-  echo "FAILED  the trial of $trial: $(grep -F "$trial " "$state/failed" | tail -n 1 | cut -d ' ' -f 3-)"
+  echo "FAILED  the trial of $trial: ${failure#* }"
   unlocked
   profile_to_golden || complain 'golden could not be made the default in the boot loader'
   locked

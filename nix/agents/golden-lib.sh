@@ -15,6 +15,7 @@
 # generations that were collected, and a gcroot keeps a closure only.
 #
 # GOLDEN_BOOT is the partition with the boot entries, GOLDEN_ESP the EFI system partition: mostly one.
+# What bash can do itself it does: in an emulated guest each program that is started is a tenth of a second.
 
 state=/var/lib/golden-generation
 profile=/nix/var/nix/profiles/system
@@ -54,23 +55,33 @@ write_state() { # write_state <file> <text>
   mv -T "$state/$1.new" "$state/$1"
   sync "$state"
 }
-now() { date --utc +%Y-%m-%dT%H:%M:%SZ; }
+now() { TZ=UTC printf '%(%Y-%m-%dT%H:%M:%SZ)T' -1; }
 this_boot() { echo "$(</proc/sys/kernel/random/boot_id)"; }
 booted_system() { readlink -f /run/booted-system || true; }
 
 efi_variable() { # efi_variable <name>: its text, empty when it is not set
   local file=/sys/firmware/efi/efivars/$1-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f
-  [[ ! -e $file ]] || tail -c +5 "$file" | tr -d '\0'
+  # 4 bytes of attributes, then UTF-16 of what is ASCII
+  [[ ! -e $file ]] || tr -d '\0-\7' <"$file"
 }
 
 # The boot entry of a generation by what is in it, as its name differs between installers
 entry_of() { # entry_of <toplevel>: the path; fails when there is none
-  grep -l -F -e "init=$1/init" "$entries"/*.conf 2>/dev/null | grep -v '/golden-[^/]*$' | head -n 1 | grep .
+  local entry
+  for entry in "$entries"/*.conf; do
+    if [[ ${entry##*/} != golden-* && -e $entry && $(<"$entry")' ' == *" init=$1/init"[[:space:]]* ]]; then
+      echo "$entry"
+      return 0
+    fi
+  done
+  return 1
 }
 # What it loads, as `<key> <path on its partition>`; the last line of an entry may lack its end
 loads() { # loads <entry>
-  sed -nE 's/^(linux|initrd|devicetree)[[:blank:]]+/\1 /p' "$1"
-  echo
+  local key file
+  while read -r key file || [[ -n $key ]]; do
+    case $key in linux | initrd | devicetree) echo "$key $file" ;; esac
+  done <"$1"
 }
 # How the boot loader calls it: by the file without what boot counting adds to the name
 entry_id() {
@@ -84,7 +95,6 @@ entry_id() {
 unloadable() { # unloadable <toplevel> <entry>
   local key file kernel='' initrd=''
   while read -r key file; do
-    [[ -n $key ]] || continue
     file=$GOLDEN_BOOT$file
     [[ -s $file ]] || { echo "$file is missing or empty" && return; }
     # what the disk has is to be compared, and not what is left in memory of writing it
@@ -190,12 +200,12 @@ pin() { # pin <toplevel>
 
 # Makes what golden.json says true, and takes away what an earlier golden had.
 keep_golden() {
-  local golden entry file id
+  local golden entry file id text
   golden=$(field golden.json toplevel) entry=$(field golden.json entry)
-  if [[ $(readlink "$gcroot") != "$golden" ]]; then
+  if [[ ! -L $gcroot || ! $gcroot -ef $golden ]]; then
     ln -sfn "$golden" "$gcroot.new" && mv -T "$gcroot.new" "$gcroot"
   fi
-  rm -f "$gcroot-next"
+  [[ ! -L $gcroot-next ]] || rm -f "$gcroot-next"
   if [[ ! -s $entries/$entry || -n $(missing_copies "$entries/$entry") ]]; then
     complain "golden's files on $GOLDEN_BOOT are not whole, and are made anew"
     stage "$golden" || return 1
@@ -205,14 +215,15 @@ keep_golden() {
   for file in "$entries"/golden-*; do
     [[ $file == "$entries/$entry" ]] || rm -f "$file"
   done
+  text=$(<"$entries/$entry")
   for file in "$copies"/*; do
-    grep -q -F "/EFI/golden/${file##*/}" "$entries/$entry" || rm -f "$file"
+    [[ $text == *"/EFI/golden/${file##*/}"* ]] || rm -f "$file"
   done
 }
 missing_copies() { # missing_copies <entry>
   local file
   while read -r _ file; do
-    [[ -z $file || -s $GOLDEN_BOOT$file ]] || echo "$file"
+    [[ -s $GOLDEN_BOOT$file ]] || echo "$file"
   done < <(loads "$1")
 }
 
@@ -221,7 +232,7 @@ missing_copies() { # missing_copies <entry>
 # shell runs a script there.
 come_back_from_firmware() {
   local conf=$GOLDEN_ESP/loader/loader.conf
-  if [[ -e $conf ]] && ! grep -q '^reboot-on-error' "$conf"; then
+  if [[ -e $conf && $(<"$conf") != *$'\n'reboot-on-error* ]]; then
     { cat "$conf" && echo 'reboot-on-error yes'; } >"$conf.new"
     sync "$conf.new"
     mv -T "$conf.new" "$conf"
@@ -264,13 +275,21 @@ disarm() {
 on_trial() {
   [[ $(field trial.json toplevel) == "$(booted_system)" && $(field trial.json boot) != "$(this_boot)" ]]
 }
+last_failure() { # last_failure <toplevel>: time and reason of its last failed trial, or nothing
+  local toplevel rest last=''
+  [[ -e $state/failed ]] || return 0
+  while read -r toplevel rest; do
+    if [[ $toplevel == "$1" ]]; then last=$rest; fi
+  done <"$state/failed"
+  echo "$last"
+}
 record_failure() { # record_failure <toplevel> <reason>
   local lines=''
   [[ ! -e $state/failed ]] || lines=$(tail -n 100 "$state/failed")
   write_state failed "${lines:+$lines$'\n'}$1 $(now) $2"
 }
 forgive() { # forgive <toplevel>: it has passed
-  if [[ -e $state/failed ]] && grep -q -F "$1 " "$state/failed"; then
+  if [[ -n $(last_failure "$1") ]]; then
     write_state failed "$(grep -v -F "$1 " "$state/failed" || true)"
   fi
 }
@@ -291,11 +310,11 @@ fail_trial() { # fail_trial <reason>
 profile_to_golden() {
   local golden link number latest=0
   golden=$(field golden.json toplevel)
-  if [[ $(readlink -f "$profile") != "$golden" ]]; then
+  if [[ ! $profile -ef $golden ]]; then
     for link in "$profile"-*-link; do
       number=${link#"$profile"-}
       number=${number%-link}
-      if [[ $(readlink "$link") == "$golden" ]] && ((number > latest)); then latest=$number; fi
+      if [[ $link -ef $golden ]] && ((number > latest)); then latest=$number; fi
     done
     if ((latest > 0)); then
       # as nix-env does it, which takes a second under emulation
