@@ -1,0 +1,102 @@
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, test } from 'vitest'
+import { project } from '../../lib/settings.ts'
+import { expression, findNixOS } from './evaluate.ts'
+
+const text = (name: string): string => readFileSync(join(project, `nix/lab/${name}.nix`), 'utf8')
+
+/** What the lab adds to a host, applied to a host that is only as deep as it is looked at. */
+const prepared = (host: string, read: string): Promise<unknown> =>
+  expression(`let
+    host = ${host};
+    made = (${text('foreign')}) {
+      vm = "vm";
+      disko = _: { nixosModules.disko = "disko"; };
+      imageSize = "20480M";
+      emulated = false;
+    } host;
+    names = map (module: if builtins.isString module then module else builtins.typeOf module) made.modules;
+  in ${read}`)
+
+/** A host with one disk of disko's, whose root holds `content`. */
+const withDisk = (content: string, options = 'disko = { };'): string => `{
+  options = { ${options} };
+  extendModules = { modules }: { inherit modules; };
+  config = {
+    boot.loader.systemd-boot.enable = true;
+    services.openssh = { ports = [ 22 ]; settings = { }; };
+    disko.devices.disk.main.content.partitions = {
+      ESP = { type = "EF00"; content.type = "filesystem"; };
+      root = { type = "8300"; content = ${content}; };
+    };
+  };
+}`
+
+describe('A host of another flake gets', () => {
+  test('what the lab needs, and keeps a disk that boots by itself', async () => {
+    expect(await prepared(withDisk('{ type = "btrfs"; }'), 'names')).toEqual([
+      'vm',
+      'lambda',
+      'lambda',
+    ])
+  })
+
+  test.each(['{ type = "luks"; }', '{ type = "zfs"; pool = "tank"; }'])(
+    "the lab's own disk in place of %s",
+    async (content) => {
+      expect(await prepared(withDisk(content), 'names')).toEqual([
+        'vm',
+        'lambda',
+        'lambda',
+        'lambda',
+      ])
+    },
+  )
+
+  test('disko, where it has none', async () => {
+    const host = `{ options = { }; config = { boot.loader.systemd-boot.enable = true; };
+      extendModules = { modules }: { inherit modules; }; }`
+    expect(await prepared(host, 'names')).toEqual(['vm', 'lambda', 'lambda', 'disko', 'lambda'])
+  })
+
+  test('nothing twice: one of this flake has it all by its role', async () => {
+    const host = withDisk('{ type = "btrfs"; }', 'disko = { }; lab.vm = { };')
+    expect(await prepared(host, 'names')).toEqual(['lambda'])
+  })
+})
+
+test('On NixOS the lab finds its three NICs, its key and its identity, and builds an image', async (context) => {
+  const found = await findNixOS()
+  if ('missing' in found) return context.skip(found.missing)
+  const read = await found.nixos<Record<string, unknown>>(
+    'sorrow',
+    `host: let inherit (host) config; in {
+      rules = config.services.udev.extraRules;
+      keys = config.services.openssh.authorizedKeysFiles;
+      hostKeys = map (key: key.path) config.services.openssh.hostKeys;
+      denied = config.networking.dhcpcd.denyInterfaces;
+      credential = builtins.elem "qemu_fw_cfg" config.boot.initrd.availableKernelModules;
+      layout = config.fileSystems."/".options;
+      size = config.disko.devices.disk.main.imageSize;
+      swap = config.swapDevices;
+      identity = config.system.activationScripts."00-lab-identity".text;
+      ordered = let
+        at = needle: builtins.stringLength (builtins.head (builtins.split needle config.system.activationScripts.script.text));
+      in at "00-lab-identity" < at "snippet users";
+    }`,
+  )
+  expect(read).toMatchObject({
+    hostKeys: ['/etc/ssh/ssh_host_ed25519_key'],
+    credential: true,
+    size: '20G',
+    swap: [],
+    ordered: true,
+  })
+  expect(read['rules']).toMatch(/ATTR\{address\}=="52:54:00:01:\*", NAME="mgmt"/)
+  expect(read['rules']).toMatch(/ATTR\{address\}=="52:54:00:03:\*", NAME="lan"/)
+  expect(read['keys']).toContain('/etc/ssh/lab_keys.d/%u')
+  expect(read['denied']).toEqual(expect.arrayContaining(['mgmt', 'uplink', 'lan']))
+  expect(read['layout']).toContain('subvol=@root')
+  expect(read['identity']).toContain('/run/credentials/@system/tmpfiles.extra')
+}, 300_000)
