@@ -177,14 +177,14 @@ export function readFacts(root: string, user: string, agent: string | undefined)
     defaultEntry: said['efiDefault']?.trim() || configured,
     oneShot: said['efiOneShot']?.trim() || undefined,
     entries: Object.fromEntries(named('entry ')),
-    golden: json<GoldenRecord>(said['golden']),
+    golden: readGolden(said['golden']),
     failedTrials: lines('failedTrials'),
     goldenFiles: pairs(lines('goldenFiles'), ' '),
     store: lines('store')
       .filter((line) => !/^(reading|checking|finding|\s*$)/.test(line))
       .join('\n'),
     newPaths: Number(count),
-    spoiltPaths: spoilt.filter((line) => !/^checking path/.test(line)),
+    spoiltPaths: spoilt.filter((line) => !line.startsWith('checking path')),
     units: Object.fromEntries(
       (said['units'] ?? '').split('\n\n').map((block) => {
         const values = pairs(block.trim().split('\n'), '=')
@@ -225,11 +225,10 @@ const pairs = (lines: string[], between: string): Record<string, string> =>
     }),
   )
 
-/** Half a file, as after a power cut, is told apart from none. */
-function json<T>(text = ''): T | undefined {
-  if (!text.trim()) return undefined
+/** Half a file, as after a power cut, is none. */
+function readGolden(text = ''): GoldenRecord | undefined {
   try {
-    return JSON.parse(text) as T
+    return JSON.parse(text) as GoldenRecord
   } catch {
     return undefined
   }

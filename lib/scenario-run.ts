@@ -95,7 +95,7 @@ export async function withStage(
   if (hosts.length < needed) {
     throw usage(`Cannot run it on \`${hosts.join(' ')}\` alone`, 'A case needs two VMs: name both')
   }
-  const ground = { ...(await preflight()), ...(await baseImage(() => undefined)) } as Ground
+  const ground: Ground = { ...(await preflight()), ...(await baseImage(() => undefined)) }
   const record = openRecord(options.name)
   const seed = options.seed ?? Math.floor(Math.random() * 2 ** 31)
   record.note({ kind: 'run', name: options.name, phase: 'begin', hosts, seed })

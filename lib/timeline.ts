@@ -71,7 +71,8 @@ function block(
     .filter((one) => one.host === host && !one.phase && ['power', 'reset'].includes(one.kind))
     .map((one) => {
       const at = x(one.t).toFixed(1)
-      const what = `${one.name}${one['reason'] ? `: ${String(one['reason'])}` : ''} at ${one.t.toFixed(1)} s`
+      const { reason } = one
+      const what = `${one.name}${typeof reason === 'string' ? `: ${reason}` : ''} at ${one.t.toFixed(1)} s`
       return `<path class="mark ${one.kind}" d="M${at} ${y + 3}l5 12h-10z"><title>${escape(what)}</title></path>`
     })
   return `<text class="host" x="4" y="${top + 10}">${escape(host)}</text>${rows.join('')}<text class="lane" x="4" y="${y + 14}">power</text>${marks.join('')}`
