@@ -74,5 +74,18 @@ export async function runControl(
     await deleteSnapshot(vm, tag, 60).catch(() => {})
   }
   const seconds = (performance.now() - from) / 1000
-  return { ...judgeControl(control, result), seconds }
+  const proof = { ...judgeControl(control, result), seconds }
+  const { name, cut: what, red } = control
+  const states = { caught: 'passed', 'not run': 'error' } as const
+  stage.results.push({
+    ...{ family: 'prove', case: name, title: `without ${what}, ${control.case} comes out red` },
+    ...{ hosts, seconds, seed: stage.seed, oracle: [], replay: `tsx tasks/prove.ts ${name}` },
+    state: proof.state in states ? states[proof.state as keyof typeof states] : 'failed',
+    reason: proof.state === 'caught' ? '' : `${proof.state}: ${proof.found}`,
+    checks: [
+      { name: 'red by', held: proof.state === 'caught', expected: String(red), found: proof.found },
+    ],
+    evidence: result.evidence,
+  })
+  return proof
 }
