@@ -225,7 +225,7 @@ export function machine(vm: Vm, options: MachineOptions): Machine {
     // one command: under emulation each costs a third of a second
     const script = `before=$(stat -c %i.%Y ${statusFile} 2>/dev/null)
       systemctl start nix-local-upgrade.service
-      systemctl show --value -p Result -p InvocationID nix-local-upgrade.service | { read -r result; read -r id
+      systemctl show -p Result -p InvocationID nix-local-upgrade.service | sort -r | { IFS='=' read -r _ result; IFS='=' read -r _ id
         echo "$result"; journalctl --no-pager --output=cat --lines=60 _SYSTEMD_INVOCATION_ID="$id"; }
       printf '\\036\\n'
       [ "$before" = "$(stat -c %i.%Y ${statusFile} 2>/dev/null)" ] || cat ${statusFile}`
