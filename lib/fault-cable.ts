@@ -44,11 +44,8 @@ export function keepCables(
       .catch(() => last.clear())
       .finally(() => (busy = false))
   }, 250)
-  const off = monitor.on(({ event }) => event === 'RESUME' && last.clear())
-  void monitor.closed.then(() => {
-    clearInterval(timer)
-    off()
-  })
+  monitor.on(({ event }) => event === 'RESUME' && last.clear())
+  void monitor.closed.finally(() => clearInterval(timer))
 }
 
 /** A record that nobody can read is no fault: `heal` says the same. */

@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto'
+import { existsSync } from 'node:fs'
 import { Failure } from './failure.ts'
 import { setCable } from './fault-cable.ts'
 import {
@@ -10,7 +11,13 @@ import {
   type Link,
   type Request,
 } from './fault.ts'
-import { activeFaults, lockFaults, recordFaults, recordedFaults } from './fault-record.ts'
+import {
+  activeFaults,
+  faultFile,
+  lockFaults,
+  recordFaults,
+  recordedFaults,
+} from './fault-record.ts'
 import { agrees, healing, injection, looking, rules, seen, type Seen } from './fault-rules.ts'
 import { before, measure, unfaulted } from './fault-measure.ts'
 import { shell, withGuest } from './fault-probe.ts'
@@ -31,10 +38,6 @@ export async function inject(request: Request): Promise<Fault[]> {
   const held = []
   try {
     for (const vm of vms.toSorted((a, b) => a.slot - b.slot)) held.push(await lockFaults(vm.host))
-    for (const vm of vms) {
-      const other = activeFaults(vm).find(({ link }) => link === request.link)
-      if (other) throw taken(request, vm, `${faultName(other)} is at work`)
-    }
     const id = `f${randomBytes(4).toString('hex')}`
     const faults = await Promise.all(vms.map((vm) => prepare(id, request, vm)))
     // a partition is measured on both sides before either has it
@@ -142,10 +145,16 @@ export async function heal(vm: Vm, which: readonly Link[] = links): Promise<stri
   }
 }
 
-/** For whoever loads a snapshot of a running VM: what its guest's kernel did is not in there. */
-export async function forgetGuestFaults(host: string): Promise<void> {
-  const gone = readable(host).filter(({ kind }) => !kindOf(kind).cable)
-  if (gone.length > 0) await forget(host, gone)
+/**
+ * For whoever puts a VM back to a snapshot: what its guest's kernel did is not in there, and what is
+ * recorded ends with it. Costs nothing where nothing is recorded.
+ */
+export async function endFaults(vm: Vm): Promise<void> {
+  if (!existsSync(faultFile(vm.host))) return
+  const lock = await lockFaults(vm.host)
+  recordFaults(vm.host, [])
+  if (qemuOf(vm)) await plugIn(vm, links)
+  lock.release()
 }
 
 async function prepare(id: string, request: Request, vm: Vm): Promise<Fault> {
@@ -157,6 +166,8 @@ async function prepare(id: string, request: Request, vm: Vm): Promise<Fault> {
     })
   }
   const there = (await look(vm))[request.link]
+  const other = activeFaults(vm).find(({ link }) => link === request.link)
+  if (other && agrees(other, there)) throw taken(request, vm, `${faultName(other)} is at work`)
   if (!whole(there)) {
     throw taken(request, vm, there.carrier ? 'it has rules of another fault' : 'it has no carrier')
   }
@@ -179,7 +190,10 @@ async function prepare(id: string, request: Request, vm: Vm): Promise<Fault> {
 async function put(fault: Fault, lease: number): Promise<void> {
   const vm = theVm(fault.host)
   const cable = kindOf(fault.kind).cable
-  const others = recordedFaults(vm.host).filter((one) => one.until > Date.now())
+  // what is over goes, and what a snapshot took away from this very link
+  const others = recordedFaults(vm.host).filter(
+    ({ link, until }) => link !== fault.link && until > Date.now(),
+  )
   fault.since = Date.now()
   fault.until = fault.since + lease * 1000
   if (cable) fault.state = 'active'

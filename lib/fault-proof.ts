@@ -14,13 +14,13 @@ type Asked = Pick<Fault, 'kind' | 'direction' | 'value'>
 const sigmas = 4
 
 /**
- * How many packets prove a share: so many that the tolerance is 80 % of it, and a fault that does
- * nothing, or does half, is told from one that does what was asked.
+ * How many packets prove a share: so many that the tolerance is at most 40 % of it, and a fault that
+ * does nothing, or does half, is told from one that does what was asked.
  * @param percent from 1 to 90
  */
 export function sampleOf(percent: number): number {
   const p = percent / 100
-  return Math.min(4000, Math.max(150, Math.ceil(((sigmas / 0.8) ** 2 * (1 - p)) / p)))
+  return Math.max(400, Math.ceil(((sigmas / 0.4) ** 2 * (1 - p)) / p))
 }
 
 /** Flags of ping(8) for the sample that a kind of fault is measured by. */

@@ -136,20 +136,33 @@ export function faultName(fault: Omit<Fault, 'id' | 'since' | 'until' | 'state' 
 export const secondsLeft = (fault: Pick<Fault, 'until'>, now: number): number =>
   Math.max(0, Math.ceil((fault.until - now) / 1000))
 
+/** A fault as a command line has it. */
+export interface Words {
+  link?: string
+  vm?: string | string[]
+  direction?: string
+  for?: string
+  ms?: number
+  percent?: number
+  kbit?: number
+  down?: number
+  up?: number
+}
+
 /**
  * Reads what was asked on a command line.
  * @throws Failure (usage) naming what is wrong, with what would be right
  */
-export function readRequest(kind: string, args: Record<string, unknown>): Request {
+export function readRequest(kind: string, args: Words): Request {
   if (!Object.hasOwn(kinds, kind)) {
     throw usage(`Cannot inject \`${kind}\`: there is no such fault`, Object.keys(kinds).join(', '))
   }
   const of = kindOf(kind as Kind)
-  const link = readLink(args['link'] ?? of.link, kind)
+  const link = readLink(args.link ?? of.link, kind)
   if (of.link && link !== of.link) {
     throw usage(`Cannot inject ${kind} on ${link}: it is a fault of ${of.link}`)
   }
-  const hosts = [...new Set([args['vm'] ?? []].flat().map((name) => hostName(String(name))))]
+  const hosts = [...new Set([args.vm ?? []].flat().map(hostName))]
   const wanted = kind === 'partition' ? 2 : 1
   if (hosts.length === 0 || (link === 'lan' && hosts.length !== wanted)) {
     throw usage(
@@ -163,24 +176,24 @@ export function readRequest(kind: string, args: Record<string, unknown>): Reques
     kind: kind as Kind,
     link,
     hosts,
-    direction: readDirection(of, kind, args['direction']),
+    direction: readDirection(of, kind, args.direction),
     ...readNumbers(of, kind, args),
-    lease: seconds(String(args['for'] ?? '60s')),
+    lease: seconds(args.for ?? '60s'),
   }
 }
 
-function readLink(link: unknown, kind: string): Link {
+function readLink(link: string | undefined, kind: string): Link {
   if (links.includes(link as Link)) return link as Link
   if (link === undefined) throw usage(`Cannot inject ${kind} without --link uplink or --link lan`)
-  if (link !== 'mgmt') throw usage(`Cannot inject ${kind} on \`${String(link)}\`: no such link`)
+  if (link !== 'mgmt') throw usage(`Cannot inject ${kind} on \`${link}\`: no such link`)
   throw usage('Cannot inject a fault on mgmt: the lab commands its VMs over it', '--link uplink')
 }
 
-function readDirection(of: KindOf, kind: string, asked: unknown): Direction {
+function readDirection(of: KindOf, kind: string, asked: string | undefined): Direction {
   const direction = (asked ?? of.directions?.[0] ?? 'both') as Direction
   if (asked === undefined || of.directions?.includes(direction)) return direction
   throw usage(
-    `Cannot inject ${kind} with the direction \`${String(asked)}\``,
+    `Cannot inject ${kind} with the direction \`${asked}\``,
     of.directions ? `It has ${of.directions.join(', ')}` : 'It has none to choose',
   )
 }
@@ -188,18 +201,23 @@ function readDirection(of: KindOf, kind: string, asked: unknown): Direction {
 function readNumbers(
   { unit }: KindOf,
   kind: string,
-  args: Record<string, unknown>,
+  args: Words,
 ): Pick<Request, 'value' | 'down' | 'up'> {
   const units = ['ms', 'percent', 'kbit', 'down', 'up'] as const
   const own: string[] = kind === 'flap' ? ['down', 'up'] : unit ? [unit.option] : []
   const extra = units.find((option) => args[option] !== undefined && !own.includes(option))
   if (extra) throw usage(`Cannot inject ${kind} with --${extra}: it has no such number`)
-  const within = (option: string, least: number, most: number, fallback?: number): number => {
-    const value = Number(args[option] ?? fallback ?? Number.NaN)
+  const within = (
+    option: (typeof units)[number],
+    least: number,
+    most: number,
+    fallback?: number,
+  ): number => {
+    const value = args[option] ?? fallback ?? Number.NaN
     if (value >= least && value <= most) return value
     const hint = `Write --${option} with a number from ${least} to ${most}`
     if (args[option] === undefined) throw usage(`Cannot inject ${kind} without --${option}`, hint)
-    throw usage(`Cannot inject ${kind} with --${option} ${String(args[option])}`, hint)
+    throw usage(`Cannot inject ${kind} with --${option} ${args[option]}`, hint)
   }
   if (kind === 'flap') return { down: within('down', 1, 60, 2), up: within('up', 1, 60, 3) }
   return unit ? { value: within(unit.option, unit.least, unit.most) } : {}
