@@ -1,3 +1,6 @@
+import { explain, Failure } from '../lib/failure.ts'
+import { faultName, secondsLeft } from '../lib/fault.ts'
+import { activeFaults } from '../lib/fault-record.ts'
 import { chooseVms } from '../lib/hosts.ts'
 import { sshLine } from '../lib/identity.ts'
 import { table } from '../lib/table.ts'
@@ -34,6 +37,8 @@ export async function run(args: Args): Promise<void> {
       if (state === 'unattended')
         console.log(`${host} has lost its keeper: just deploy-test-vm ${host}`)
     }
+    for (const { fault, left } of found.flatMap(({ faults }) => faults))
+      console.log(`fault: ${fault}, heals itself in ${left} s`)
   }
 }
 
@@ -55,6 +60,22 @@ function describeVm(vm: Vm) {
     toplevel,
     dir,
     serial,
+    faults: faultsOf(vm),
+  }
+}
+
+function faultsOf(vm: Vm): { fault: string; left: number }[] {
+  const now = Date.now()
+  try {
+    return activeFaults(vm, now).map((fault) => ({
+      fault: faultName(fault),
+      left: secondsLeft(fault, now),
+    }))
+  } catch (thrown) {
+    if (!(thrown instanceof Failure)) throw thrown
+    // the table is worth more than the faults
+    process.stderr.write(`${explain(name, thrown)}\n`)
+    return []
   }
 }
 
