@@ -1,4 +1,5 @@
 import { Failure } from './failure.ts'
+import { endFaults } from './fault-lease.ts'
 import { follow } from './follow.ts'
 import { guestAgent } from './guest-agent.ts'
 import { sshTarget } from './identity.ts'
@@ -326,6 +327,7 @@ export function machine(vm: Vm, options: MachineOptions): Machine {
       disconnect()
       say(`put ${host} back to its baseline`)
       const from = performance.now()
+      await endFaults(vm)
       const how = await restoreSnapshot(vm, tag, argv, seconds(30))
       note({ kind: 'reset', name: how, host, seconds: (performance.now() - from) / 1000 })
       return how
