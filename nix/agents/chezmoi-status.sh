@@ -18,8 +18,8 @@ jq -r '
   "outcome:  \(.outcome // "running, phase \(.phase)")\(if .reason then ": \(.reason)" else "" end)",
   "when:     \(.finished // .started)",
   "trunk:    \(.to // "none")",
-  (.kept[] | "kept:     \(.file) (\(.reason))"),
-  (.conflicts[] | "conflict: \(.files | join(", ")) of \(.host) (see chezmoi-show-conflicts)")
+  ((.kept // [])[] | "kept:     \(.file) (\(.reason))"),
+  ((.conflicts // [])[] | "conflict: \(.files | join(", ")) of \(.host) (see chezmoi-show-conflicts)")
 ' "$state/status.json"
 
 if [[ -d $(chezmoi source-path) ]]; then

@@ -391,7 +391,7 @@ refuse_rewritten() {
 integrate() {
   local before
   if [[ -z $to ]] || ancestor "$to" HEAD; then return; fi
-  if ancestor HEAD "$to" && [[ $(working_copy) == empty ]]; then
+  if { [[ -z $(commit_of HEAD) ]] || ancestor HEAD "$to"; } && [[ $(working_copy) == empty ]]; then
     must 'take the trunk' "${jj[@]}" new "$trunk_rev"
     return
   fi
@@ -407,7 +407,10 @@ integrate() {
     must 'end a rebase' "${jj[@]}" operation restore "$before"
   fi
   list_conflicts
-  if [[ -z $(own_conflicts) ]]; then add_conflict "$host" "${unsound[@]}"; fi
+  if [[ -z $(own_conflicts) ]]; then
+    if ((!${#unsound[@]})); then mapfile -t unsound < <(git diff --name-only "$to...HEAD"); fi
+    add_conflict "$host" "${unsound[@]:-all}"
+  fi
   enter publish
   publish
   phase='done'
