@@ -1,6 +1,6 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { usage } from './failure.ts'
+import { Failure, usage } from './failure.ts'
 import { evaluationStore } from './image.ts'
 import { labFlake, project, type GuestKind } from './settings.ts'
 import type { Vm } from './vm.ts'
@@ -50,6 +50,23 @@ function offersLab(flake: string): boolean {
   const file = join(flake, 'flake.nix')
   // without one, its absence is said by whoever needs it
   return !existsSync(file) || readFileSync(file, 'utf8').includes('labConfigurations')
+}
+
+/**
+ * The embedded guest, for scenarios: what they push is a flake without inputs, as a guest on its
+ * faulted uplink can fetch none. `auto` takes it wherever the flake offers it.
+ * @throws Failure for a flake, or a LAB_GUEST, that leaves only NixOS
+ */
+export function requireEmbedded(): Guest {
+  const guest = chooseGuest()
+  if (guest.kind === 'debian') return guest
+  if (process.env['LAB_GUEST'] !== 'nixos' && offersLab(labFlake())) {
+    process.env['LAB_GUEST'] = 'debian'
+    return chooseGuest()
+  }
+  throw new Failure(`Cannot run scenarios on the \`nixos\` guest: n/a, as ${guest.reason}`, {
+    hint: 'Import nixosModules.autoUpgrade, goldenGeneration and chezmoiSync of the lab, and offer labConfigurations',
+  })
 }
 
 /** The guest that a VM was made as, whatever `LAB_GUEST` says now. */

@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { ensureBaseline, holdVm, type Hold } from './baseline.ts'
 import { Exit, Failure, usage, type ExitCode } from './failure.ts'
 import { baseImage, preflight, type Ground } from './ground.ts'
-import { chooseGuest } from './guest.ts'
+import { requireEmbedded } from './guest.ts'
 import { chooseHosts } from './hosts.ts'
 import { junit } from './junit.ts'
 import { openRecord, pruneRuns, readEvents } from './record.ts'
@@ -90,7 +90,7 @@ export async function withStage(
   most: number,
   use: (stage: Stage, hosts: string[]) => Promise<void>,
 ): Promise<Ran> {
-  const offered = await chooseHosts(options.hosts, chooseGuest().attribute)
+  const offered = await chooseHosts(options.hosts, requireEmbedded().attribute)
   const hosts = offered.slice(0, most)
   if (hosts.length < needed) {
     throw usage(`Cannot run it on \`${hosts.join(' ')}\` alone`, 'A case needs two VMs: name both')
