@@ -9,6 +9,7 @@ pkgs.mkShell {
         enableStatic = true;
         enableAppletSymlinks = false;
       })
+      age
       cpio
       dosfstools
       e2fsprogs
@@ -23,6 +24,7 @@ pkgs.mkShell {
       procps
       qemu_kvm
       shellcheck
+      sops
       util-linux
       xz
       zstd
