@@ -13,7 +13,12 @@ interface Entry {
 
 /** sorrow with every agent on, so that all their units are ordered against each other. */
 const everything = '{ myModules.services.chezmoiSync.enable = true; }'
-const agents = ['golden-boot-validation', 'nix-local-upgrade', 'chezmoi-pre-update']
+const agents = [
+  'golden-boot-validation',
+  'golden-trial-deadline',
+  'nix-local-upgrade',
+  'chezmoi-pre-update',
+]
 
 /** What systemd says of the order of units, together with its own; empty when there is no cycle. */
 async function cycles(files: Entry[], links: Entry[]): Promise<string[]> {
@@ -30,7 +35,10 @@ async function cycles(files: Entry[], links: Entry[]): Promise<string[]> {
   }
   const { stdout, stderr } = await run(
     'systemd-analyze',
-    ['verify', '--man=no', 'multi-user.target', 'boot-complete.target', 'nix-local-upgrade.timer'],
+    [
+      ...['verify', '--man=no', 'multi-user.target', 'boot-complete.target', 'emergency.target'],
+      ...['nix-local-upgrade.timer', 'golden-trial-deadline.timer'],
+    ],
     // a program that the unit would run is not on this machine: only the order is asked for
     { env: { SYSTEMD_UNIT_PATH: `${directory}:/usr/lib/systemd/system` }, allow: [1] },
   )

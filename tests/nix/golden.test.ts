@@ -1,0 +1,75 @@
+import { describe, expect, test } from 'vitest'
+import { project } from '../../lib/settings.ts'
+import { expression, findNixOS, lab } from './evaluate.ts'
+
+interface Read {
+  kernelParams: string[]
+  manager: Record<string, string>
+  install: string
+  commands: string[]
+}
+
+const read = `host: {
+  inherit (host.config.boot) kernelParams;
+  manager = host.config.systemd.settings.Manager;
+  install = builtins.unsafeDiscardStringContext host.config.boot.loader.systemd-boot.extraInstallCommands;
+  commands = map (p: p.name or "") host.config.environment.systemPackages;
+}`
+const commands = [
+  'golden-arm-trial',
+  'pin-golden',
+  'rollback-to-golden',
+  'show-boot-status',
+  'show-golden',
+  'unpin-golden',
+]
+const expected = {
+  kernelParams: expect.arrayContaining(['panic=10', 'boot.panic_on_fail']),
+  manager: expect.objectContaining({ RuntimeWatchdogSec: '30s', RebootWatchdogSec: '2min' }),
+  install: expect.stringMatching(/\/bin\/golden-arm-trial "\$1"\n$/),
+  commands: expect.arrayContaining(commands),
+}
+const sorrow = (module: string): string =>
+  `(lab.labSystem { hostname = "sorrow"; modules = [ (${module}) ]; })`
+
+describe('A host with a golden generation', () => {
+  test('ends every boot that goes nowhere, and puts what it installs on trial', async () => {
+    expect(await lab<Read>('sorrow', read)).toEqual(expected)
+  })
+
+  test('does so on NixOS', async (context) => {
+    const found = await findNixOS()
+    if ('missing' in found) return context.skip(found.missing)
+    expect(await found.nixos<Read>('sorrow', read)).toEqual(expected)
+  }, 300_000)
+
+  test('leaves a watchdog of its own choice to the host, and none when told so', async () => {
+    const golden = (settings: string): string =>
+      sorrow(`{ myModules.system.boot.goldenGeneration = ${settings}; }`)
+    const none = await expression<Read>(`(${read}) ${golden('{ watchdogTimeout = 0; }')}`)
+    expect(none.manager).toEqual({})
+    const own = '{ systemd.settings.Manager.RuntimeWatchdogSec = "1min"; }'
+    const { manager } = await expression<Read>(`(${read}) ${sorrow(own)}`)
+    expect(manager['RuntimeWatchdogSec']).toBe('1min')
+  })
+
+  test('that gives it up gives the boot default back', async () => {
+    const off =
+      '{ lib, ... }: { myModules.system.boot.goldenGeneration.enable = lib.mkForce false; }'
+    const { install, kernelParams } = await expression<Read>(`(${read}) ${sorrow(off)}`)
+    expect(install).toMatch(/golden\.json \] \|\| \S+\/bin\/unpin-golden\n$/)
+    expect(kernelParams).not.toContain('panic=10')
+  })
+})
+
+test('The installer of boot entries ends with it, for the generation that it is called for', async () => {
+  const script = await expression<string>(
+    `builtins.readFile ${project}/nix/lab/guest/install-boot-entries.sh`,
+  )
+  expect(script.trimEnd().split('\n').slice(-3).join('\n')).toContain('extra-install-commands" "$(')
+  const build = await lab<string>(
+    'sorrow',
+    'host: builtins.unsafeDiscardStringContext host.config.system.build.toplevel.build',
+  )
+  expect(build).toMatch(/#!\/usr\/bin\/bash\nset -euo pipefail\n\S+\/bin\/golden-arm-trial "\$1"/)
+})
