@@ -9,6 +9,7 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { buildHosts, readHost, type Host } from '../../lib/host.ts'
 import { ensureBaseImage, ensureHostLayer, storeOptions } from '../../lib/image.ts'
+import { seal } from '../../lib/secrets.ts'
 import type { Verified } from '../../tasks/verify.ts'
 import { changeHost, copyFlake, makeLab, type Lab } from '../lab.ts'
 
@@ -65,6 +66,7 @@ const ssh = async (...command: string[]): Promise<string> => {
 }
 
 test('a deploy says which guest it took, starts the image it was given and logs in', async () => {
+  expect(await lab.just('seal-secrets')).toMatchObject({ code: 0 })
   const { code, stdout, stderr } = await lab.just('deploy-test-vm', 'sorrow')
   expect({ code, stderr }).toMatchObject({ code: 0 })
   expect(stdout + stderr).toContain('guest nixos: LAB_GUEST says so')
@@ -77,6 +79,7 @@ test('the identity came with the boot, in the file that a switch leaves alone', 
   expect(await ssh('ls /etc/ssh/lab_keys.d /etc/ssh/authorized_keys.d 2>/dev/null || true')).toBe(
     '/etc/ssh/lab_keys.d:\nrain\nroot',
   )
+  expect(await ssh('--root', 'stat -c "%U %a" /var/lib/sops-nix/key.txt')).toBe('root 400')
   const pinned = readFileSync(join(lab.env['LAB_HOME']!, 'known_hosts'), 'utf8').split(' ')[2]
   expect((await ssh('cat /etc/ssh/ssh_host_ed25519_key.pub')).split(' ')[1]).toBe(pinned!.trim())
 })
@@ -98,6 +101,22 @@ test('a rebuild copies by nix itself and switches', async () => {
   expect(await ssh('cat /etc/lab-change')).toBe('copied')
   expect(await ssh('readlink /nix/var/nix/profiles/system')).toBe('system-2-link')
   expect(stdout + stderr).toMatch(/[1-9]\d* kB sent/)
+})
+
+test('secrets that the VM has no key for are caught before the switch, and login survives', async () => {
+  const check =
+    'SECRETS_KEY=/var/lib/sops-nix/key.txt sh ${../../nix/agents/check-secrets.sh} ${../../secrets/base.yaml}'
+  changeHost(flake, 'sorrow', `{ system.preSwitchChecks.secrets = "${check}"; }`)
+  expect(await lab.just('rebuild-test-vm', 'sorrow')).toMatchObject({ code: 0 })
+  const running = await ssh('readlink -f /run/current-system')
+
+  const { generateX25519Identity, identityToRecipient } = await import('age-encryption')
+  const other = await identityToRecipient(await generateX25519Identity())
+  writeFileSync(join(flake, 'secrets/base.yaml'), await seal({ greeting: 'not for you' }, [other]))
+  const { code, stderr } = await lab.just('rebuild-test-vm', 'sorrow')
+  expect(code).toBe(1)
+  expect(stderr).toContain('Cannot open')
+  expect(await ssh('readlink -f /run/current-system')).toBe(running)
 })
 
 test('a change that breaks a unit makes the rebuild fail and names it', async () => {
