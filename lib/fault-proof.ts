@@ -15,7 +15,7 @@ const sigmas = 4
 
 /**
  * How many packets prove a share: so many that the tolerance is at most 40 % of it, and a fault that
- * does nothing, or does half, is told from one that does what was asked.
+ * does nothing, or a small part, is never taken for one that does what was asked.
  * @param percent from 1 to 90
  */
 export function sampleOf(percent: number): number {
