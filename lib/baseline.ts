@@ -4,7 +4,7 @@ import { deploy, deployment } from './deployment.ts'
 import { Failure } from './failure.ts'
 import type { Ground } from './ground.ts'
 import { buildHosts, type Facts } from './host.ts'
-import { sshTarget } from './identity.ts'
+import { sshTarget, writeSshConfigOfAll } from './identity.ts'
 import type { Lock } from './lock.ts'
 import { machine, type Machine } from './machine.ts'
 import { baselinePaths } from './oracle-facts.ts'
@@ -165,6 +165,7 @@ async function withFreePort(vm: Vm): Promise<Vm> {
     port: await freePort(vm.slot, new Set(others.map((host) => theVm(host).port))),
   }
   writeVm(moved)
+  await writeSshConfigOfAll()
   return moved
 }
 
