@@ -1,0 +1,122 @@
+import { existsSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import type { Listed } from '../../lib/fault-lease.ts'
+import { makeLab, type Lab } from '../lab.ts'
+
+let lab: Lab
+beforeAll(async () => {
+  lab = makeLab()
+  const { code, stderr } = await lab.task('deploy-vm', 'sorrow', 'torment')
+  if (code !== 0) throw new Error(stderr)
+})
+afterAll(() => lab.remove())
+
+const chaos = (...args: string[]) => lab.task('chaos-network', ...args)
+const record = (host = 'sorrow'): string => join(lab.env['LAB_HOME']!, 'vms', host, 'faults.json')
+const listed = async (): Promise<Listed[]> =>
+  JSON.parse((await chaos('list', '--json')).stdout) as Listed[]
+const guest = async (command: string): Promise<string> =>
+  (await lab.task('ssh', 'sorrow', '--root', '--', command)).stdout.trim()
+const rules = (): Promise<string> =>
+  guest('tc qdisc show | grep -cE "netem|clsact"; cat /sys/class/net/uplink/carrier')
+
+/** Waits for what a lease brings about by itself; at most `limit` seconds. */
+async function until(limit: number, holds: () => Promise<boolean>): Promise<void> {
+  for (const end = performance.now() + limit * 1000; !(await holds());) {
+    if (performance.now() > end) throw new Error(`It did not come within ${limit} s`)
+    await new Promise((resolve) => setTimeout(resolve, 1000))
+  }
+}
+
+test.each([
+  ['loss', '--link', 'uplink', '--vm', 'sorrow', '--percent', '30', '--direction', 'both'],
+  ['delay', '--link', 'lan', '--vm', 'torment', '--ms', '150'],
+  ['cut', '--link', 'uplink', '--vm', 'sorrow'],
+  ['one-way', '--link', 'lan', '--vm', 'sorrow', '--direction', 'in'],
+  ['partition', '--vm', 'sorrow', '--vm', 'torment'],
+  ['dns', '--vm', 'sorrow'],
+])('%s bites, is shown, and heals', async (...fault) => {
+  const injected = await chaos(...fault, '--for', '10m')
+  expect(injected).toMatchObject({ code: 0, stdout: expect.stringMatching(/^bites: /m) })
+  expect(await listed()).toMatchObject(
+    fault.filter((word) => word === '--vm').map(() => ({ state: 'active' })),
+  )
+  expect((await lab.task('status')).stdout).toMatch(
+    new RegExp(`^fault: ${fault[0]} .*, heals itself in \\d+ s$`, 'm'),
+  )
+  expect(await chaos('heal')).toMatchObject({
+    code: 0,
+    stdout: expect.stringMatching(/: healed, 20 of 20 packets came back$/m),
+  })
+  expect(await listed()).toEqual([])
+  expect(await rules()).toBe('0\n1')
+})
+
+test('a second fault on the link is refused, one on mgmt too', async () => {
+  await chaos('delay', '--link', 'uplink', '--vm', 'sorrow', '--ms', '50', '--for', '10m')
+  const second = await chaos('loss', '--link', 'uplink', '--vm', 'sorrow', '--percent', '20')
+  expect(second).toMatchObject({ code: 3, stderr: expect.stringContaining('is at work') })
+  const mgmt = await chaos('loss', '--link', 'mgmt', '--vm', 'sorrow', '--percent', '20')
+  expect(mgmt).toMatchObject({ code: 2 })
+  expect(await listed()).toHaveLength(1)
+})
+
+test('a fault whose record is lost or spoilt is still found, and healed', async () => {
+  rmSync(record())
+  expect(await listed()).toMatchObject([{ state: 'unrecorded', link: 'uplink' }])
+  writeFileSync(record(), '{')
+  expect(await chaos('list')).toMatchObject({ code: 3, stderr: expect.stringContaining('heal') })
+  expect(await chaos('heal')).toMatchObject({ code: 0 })
+  expect(await listed()).toEqual([])
+  expect(await rules()).toBe('0\n1')
+  expect(existsSync(record())).toBe(false)
+})
+
+test.each([['loss', '--percent', '30'], ['cut']])(
+  'a task that is killed while it injects leaves nothing after its lease: %s',
+  async (...fault) => {
+    const child = lab.start(
+      ...([
+        'chaos-network',
+        ...fault,
+        '--link',
+        'uplink',
+        '--vm',
+        'sorrow',
+        '--for',
+        '20s',
+      ] as const),
+    )
+    const ended = new Promise((resolve) => child.on('close', resolve))
+    // as soon as it is recorded, whether or not the guest has it yet
+    await until(60, async () => existsSync(record()))
+    child.kill('SIGKILL')
+    await ended
+    await new Promise((resolve) => setTimeout(resolve, 25_000))
+    expect(await listed()).toEqual([])
+    expect(await rules()).toBe('0\n1')
+  },
+)
+
+test('a rule without a lease, of a fault that nobody knows, is found and healed', async () => {
+  await guest('tc qdisc add dev uplink root netem loss 5%')
+  expect(await listed()).toMatchObject([{ state: 'unrecorded' }])
+  expect(await chaos('heal', '--vm', 'sorrow')).toMatchObject({ code: 0 })
+  expect(await rules()).toBe('0\n1')
+})
+
+test('a reboot ends what the kernel does, and leaves a pulled cable out', async () => {
+  await chaos('delay', '--link', 'lan', '--vm', 'sorrow', '--ms', '50', '--for', '10m')
+  await chaos('cut', '--link', 'uplink', '--vm', 'sorrow', '--for', '10m')
+  const before = await guest('cat /proc/sys/kernel/random/boot_id')
+  await guest('systemctl reboot')
+  await until(300, async () => {
+    const now = await guest('cat /proc/sys/kernel/random/boot_id')
+    return now !== '' && now !== before
+  })
+  expect(await listed()).toMatchObject([{ state: 'active', link: 'uplink' }])
+  expect(await rules()).toBe('0\n0')
+  expect(await chaos('heal')).toMatchObject({ code: 0 })
+  expect(await rules()).toBe('0\n1')
+})
