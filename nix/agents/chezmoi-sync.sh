@@ -35,6 +35,7 @@ home_sides=()                               # "<source file> <base commit> <targ
 pushed='' broken='' edited_meanwhile='' applied_from='' identified='' # what failed is in `broken`, and holds nothing else back
 
 main() {
+  HOME=$(cd && pwd) # as chezmoi writes it in its state
   take_lock
   export GIT_TERMINAL_PROMPT=0 LC_ALL=C.UTF-8
   enter clone

@@ -149,7 +149,7 @@ test('A binary file, and a template', async () => {
     await host.sh(`printf 'a\\0${host.name}' >.bin
       echo '{{ .chezmoi.username }} of ${host.name}' >.local/share/chezmoi/dot_t.tmpl`)
   await expectConflict(world, ['dot_bin', 'dot_t.tmpl'])
-  expect(await torment.sh('cat .bin | tr "\\0" 0; cat .t')).toBe('a0tormentrain')
+  expect(await torment.sh('cat .bin | tr "\\0" 0; cat .t')).toBe('a0tormentrain of torment')
 })
 
 test('Markers that someone left in a file are not pushed', async () => {

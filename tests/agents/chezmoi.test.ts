@@ -217,7 +217,9 @@ test('A trunk that was rewritten is refused until someone says what becomes of i
       reason: expect.stringContaining('The trunk was rewritten'),
     })
   expect(await atRemote('git show main:dot_a')).not.toMatch(/secret|torment/)
-  await torment.sh(`cd .local/share/chezmoi; jj rebase --source @- --onto main@origin 2>&1`)
+  await torment.sh(
+    `cd .local/share/chezmoi; JJ_USER=rain JJ_EMAIL=rain@torment jj rebase --source @- --onto main@origin 2>&1`,
+  )
   expect(await torment.sync()).toMatchObject({ outcome: 'synced' })
   expect(await torment.sh('cat .a')).toBe(ten.replace('line 1', 'torment').trimEnd())
 })
