@@ -76,18 +76,8 @@ test('a fault whose record is lost or spoilt is still found, and healed', async 
 test.each([['loss', '--percent', '30'], ['cut']])(
   'a task that is killed while it injects leaves nothing after its lease: %s',
   async (...fault) => {
-    const child = lab.start(
-      ...([
-        'chaos-network',
-        ...fault,
-        '--link',
-        'uplink',
-        '--vm',
-        'sorrow',
-        '--for',
-        '20s',
-      ] as const),
-    )
+    const where = ['--link', 'uplink', '--vm', 'sorrow', '--for', '20s']
+    const child = lab.start('chaos-network', ...fault, ...where)
     const ended = new Promise((resolve) => child.on('close', resolve))
     // as soon as it is recorded, whether or not the guest has it yet
     await until(60, async () => existsSync(record()))
