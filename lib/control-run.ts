@@ -1,17 +1,20 @@
 import { cutFiles, judgeControl, type Control, type Proof } from './control.ts'
 import { Failure } from './failure.ts'
+import { buildHosts } from './host.ts'
+import { sshTarget } from './identity.ts'
 import { baselinePaths } from './oracle-facts.ts'
 import { inHand, runCase, type Chosen, type Stage } from './scenario-case.ts'
 import { deleteSnapshot, saveSnapshot } from './snapshot.ts'
+import { connect } from './ssh.ts'
+import { switchTo } from './switch.ts'
 import { openWorld } from './world.ts'
 
 const tag = 'lab-cut'
 const goldenRecord = '/var/lib/golden-generation/golden.json'
 
 /**
- * Runs a control: the VMs upgrade from their baseline to a generation with the net cut, by the whole
- * agents, boot into it, make it golden, and so become the baseline of the case that has to come out
- * red.
+ * Runs a control: the VMs go from their baseline to a generation with the net cut, boot into it, make
+ * it golden, and so become the baseline of the case that has to come out red.
  */
 export async function runControl(
   control: Control,
@@ -33,14 +36,15 @@ export async function runControl(
     hosts.map(async (host) => {
       const vm = inHand(host, stage, say)
       await vm.restore()
-      const { status, log } = await vm.upgrade({ limit: 120 })
-      if (status?.outcome !== 'upgraded') {
-        const why = `${status?.outcome ?? 'no status'}: ${status?.reason ?? ''}`
-        throw new Failure(`Cannot cut the net of \`${control.name}\` on \`${host}\`: ${why}`, {
-          evidence: log,
-        })
-      }
-      const toplevel = await vm.running()
+      // built here and sent, which spares the guest the minutes of an upgrade of its own
+      const built = await world.host(host, cut, stage.ground.store)
+      await buildHosts([built], stage.ground.store)
+      const target = { ...sshTarget(vm.vm, 'root'), connectTimeout: 30 * vm.patience }
+      const ssh = await connect(target)
+      await switchTo(ssh, built, stage.ground.store, vm.patience, say)
+      await ssh.close()
+      await vm.user('cd nix-config && jj git fetch && jj new main', { timeout: 60 * vm.patience })
+      const { toplevel } = built
       // whatever is cut, this boot must come to it: so the lab itself chooses it once
       await vm.root(
         `entry=$(grep -l "init=${toplevel}/init" /boot/loader/entries/nixos-*.conf | head -n 1)

@@ -25,7 +25,7 @@ export const options = {
 } as const
 export const under = [
   'git apply tests/controls/<name>.patch   in a commit of the remote alone',
-  'nix-local-upgrade, pin-golden   on each VM, so that it runs the agents with the net cut',
+  'switch-to-configuration, reboot, pin-golden   so that each VM runs the agents with the net cut',
   'tasks/<family>.ts --case <case>   which must come out red, by the check that the patch names',
 ]
 export const examples: [string, string][] = [
