@@ -1,13 +1,6 @@
 import { Exit, explain, usage, type ExitCode } from './failure.ts'
-import {
-  directions,
-  faultName,
-  kinds,
-  links,
-  readRequest,
-  secondsLeft,
-  type Link,
-} from './fault.ts'
+import { directions, faultName, kinds, links, secondsLeft, type Link } from './fault.ts'
+import { readRequest } from './fault-request.ts'
 import { heal, inject, list, prove } from './fault-lease.ts'
 import { chooseVms } from './hosts.ts'
 import { table } from './table.ts'

@@ -16,6 +16,8 @@ export interface Task {
   usage?: string
   positionals?: Record<string, PositionalOptions>
   options?: Record<string, Option>
+  /** More lines for the end of --help, by their heading. */
+  parts?: Record<string, string[]>
   /** The commands that really do the work, printed at the end of --help. */
   under: string[]
   examples: [command: string, meaning: string][]
@@ -77,7 +79,7 @@ export async function parse(task: Task, argv: string[]): Promise<Args | undefine
     })
     .options(options)
     .example(task.examples)
-    .epilogue(`Under the hood:\n${task.under.map((line) => `  ${line}`).join('\n')}`)
+    .epilogue(epilogue(task))
     .strict()
     .version(false)
     .help()
@@ -100,6 +102,11 @@ export async function parse(task: Task, argv: string[]): Promise<Args | undefine
   }
   return parsed
 }
+
+const epilogue = ({ parts, under }: Task): string =>
+  Object.entries({ ...parts, 'Under the hood': under })
+    .map(([heading, lines]) => [`${heading}:`, ...lines.map((line) => `  ${line}`)].join('\n'))
+    .join('\n\n')
 
 function fromEnv(text: string, option: Options, variable: string): string | number | boolean {
   if (option.type === 'boolean') return !['0', 'false', 'no'].includes(text.toLowerCase())

@@ -1,15 +1,7 @@
 import { expect, test } from 'vitest'
 import { Failure } from '../../lib/failure.ts'
-import {
-  cableIn,
-  faultName,
-  holds,
-  kinds,
-  readRequest,
-  seconds,
-  secondsLeft,
-  type Fault,
-} from '../../lib/fault.ts'
+import { cableIn, faultName, holds, kinds, secondsLeft, type Fault } from '../../lib/fault.ts'
+import { readRequest, seconds } from '../../lib/fault-request.ts'
 
 const qemu = { pid: 7, start: 70 }
 const fault = (more: Partial<Fault> = {}): Fault => ({
