@@ -26,7 +26,7 @@ judge_trial() {
   [[ -n $trial && $(field trial.json boot) != "$(this_boot)" ]] || return 0
   if [[ $phase != armed ]]; then
     echo "the trial of $trial was interrupted before it was armed"
-    rm -f "$state/trial.json"
+    disarm
     [[ $(readlink -f "$profile") != "$trial" ]] || arm "$trial" || true
     return 0
   fi
@@ -38,9 +38,12 @@ judge_trial() {
   fi
   echo "FAILED  the trial of $trial: ${failure#* }"
   unlocked
-  profile_to_golden || complain 'golden could not be made the default in the boot loader'
+  if ! profile_to_golden; then
+    complain 'golden could not be made the system profile and the default in the boot loader'
+    return 0
+  fi
   locked
-  rm -f "$state/trial.json"
+  disarm
 }
 
 locked
@@ -63,7 +66,7 @@ if on_trial; then
   fi
   forgive "$booted"
   if [[ $GOLDEN_AUTO_PIN == true ]] && pin "$booted"; then
-    rm -f "$state/trial.json"
+    disarm
     echo "golden from now on: $booted"
   else
     # the profile's generation boots again, and can fall back again

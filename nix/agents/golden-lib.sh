@@ -211,7 +211,6 @@ keep_golden() {
     stage "$golden" || return 1
   fi
   [[ $(efi_variable LoaderEntryDefault) == "$entry" ]] || bootctl set-default "$entry" || return 1
-  come_back_from_firmware
   for file in "$entries"/golden-*; do
     [[ $file == "$entries/$entry" ]] || rm -f "$file"
   done
@@ -227,17 +226,26 @@ missing_copies() { # missing_copies <entry>
   done < <(loads "$1")
 }
 
-# A kernel that cannot be loaded ends in the firmware, which may wait there for ever. systemd-boot from
-# 258 on reboots instead when told so, and does not mind the line before; a firmware that ends in its
-# shell runs a script there.
-come_back_from_firmware() {
-  local conf=$GOLDEN_ESP/loader/loader.conf
-  if [[ -e $conf && $(<"$conf") != *$'\n'reboot-on-error* ]]; then
-    { cat "$conf" && echo 'reboot-on-error yes'; } >"$conf.new"
+# What follows when the boot loader cannot load a kernel: `reset` while a generation is on trial, and the
+# next boot is golden's; else `stay`, as for golden that would be a loop. systemd-boot reboots from 258 on
+# when told so, and does not mind the line before; a firmware that ends in its shell runs a script there.
+on_boot_error() { # on_boot_error <reset|stay>
+  local conf=$GOLDEN_ESP/loader/loader.conf script=$GOLDEN_ESP/startup.nsh line text=''
+  if [[ $1 == reset ]]; then
+    [[ -e $script ]] || printf 'reset -c\r\n' >"$script"
+  elif [[ -e $script && $(<"$script") == 'reset -c'$'\r' ]]; then
+    rm -f "$script"
+  fi
+  [[ -e $conf ]] || return 0
+  while IFS='' read -r line || [[ -n $line ]]; do
+    [[ $line == reboot-on-error* ]] || text+=$line$'\n'
+  done <"$conf"
+  [[ $1 != reset ]] || text+='reboot-on-error yes'$'\n'
+  if [[ $text != "$(<"$conf")"$'\n' ]]; then
+    printf '%s' "$text" >"$conf.new"
     sync "$conf.new"
     mv -T "$conf.new" "$conf"
   fi
-  [[ -e $GOLDEN_ESP/startup.nsh ]] || printf 'reset -c\r\n' >"$GOLDEN_ESP/startup.nsh"
 }
 
 # Puts a generation on trial. Interrupted, it is either not on trial, or `arming` and taken up at the
@@ -256,6 +264,7 @@ arm() { # arm <toplevel>
     complain "Cannot put $1 on trial: $reason"
     return 1
   fi
+  on_boot_error reset
   id=$(entry_id "$entry")
   trial="{\"toplevel\":\"$1\",\"entry\":\"$id\",\"armedAt\":\"$(now)\",\"boot\":\"$(this_boot)\",\"state\":"
   write_state trial.json "$trial\"arming\"}"
@@ -268,7 +277,8 @@ arm() { # arm <toplevel>
 }
 disarm() {
   [[ -z $(efi_variable LoaderEntryOneShot) ]] || bootctl set-oneshot '' || true
-  rm -f "$state/trial.json"
+  [[ ! -e $state/trial.json ]] || rm -f "$state/trial.json"
+  on_boot_error stay
 }
 
 # This boot is the trial's when the booted system is on trial since an earlier one

@@ -1,4 +1,4 @@
-import { readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { GoldenHost } from './golden.ts'
 import { missingForRoot } from './root.ts'
@@ -33,9 +33,15 @@ describe('A trial', () => {
       trial: two,
       oneshot: 'nixos-generation-2.conf',
     })
+    // a kernel that cannot be loaded is to end in a reset, and golden's is not to end in a loop of them
+    const onError = (): string => readFileSync(host.path('boot/loader/loader.conf'), 'utf8')
+    expect(onError()).toMatch(/^timeout 0\ndefault \S+\nreboot-on-error yes\n$/)
+    expect(readFileSync(host.path('boot/startup.nsh'), 'utf8')).toBe('reset -c\r\n')
     const { tried, said } = await host.boot()
     expect(tried).toEqual([two])
     expect(said).toContain(`golden from now on: ${two}`)
+    expect(onError()).toMatch(/^timeout 0\ndefault \S+\n$/)
+    expect(existsSync(host.path('boot/startup.nsh'))).toBe(false)
     const status = await host.status()
     expect(status).toMatchObject({ golden: two, trial: null, oneshot: null, lastFailed: null })
     expect(status.default).toBe(status.goldenEntry)
