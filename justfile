@@ -81,10 +81,35 @@ scaffold-host name *flags:
 add-to-flake name *flags:
     @{{ task }}add-to-flake.ts "$@"
 
+# Give each VM an age key and seal a harmless secret to all of them
+[group("hosts")]
+seal-secrets *hosts:
+    @{{ task }}seal-secrets.ts "$@"
+
 # Break the GitOps setup in every way on both VMs, and report what held
 [group("scenarios")]
 gitops-test *families:
     @{{ task }}pipelines/gitops.ts "$@"
+
+# Push good and bad commits, cut what upgrades need, kill them in every phase
+[group("scenarios")]
+auto-upgrade *flags:
+    @{{ task }}auto-upgrade.ts "$@"
+
+# Break the boot of a new generation in every way, and see golden come back by itself
+[group("scenarios")]
+break-boot *flags:
+    @{{ task }}break-boot.ts "$@"
+
+# Edit dotfiles on both VMs at once, and see that no edit and no commit is lost
+[group("scenarios")]
+concurrent-edits *flags:
+    @{{ task }}concurrent-edits.ts "$@"
+
+# Bring one dotfile edit and one commit all the way to a golden generation on both VMs
+[group("scenarios")]
+full-workflow *flags:
+    @{{ task }}full-workflow.ts "$@"
 
 # Cut one safety net at a time and see the scenarios catch it
 [group("scenarios")]

@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import { run } from '../../lib/run.ts'
 import { project } from '../../lib/settings.ts'
+import { scenario, type Family } from '../../lib/scenario.ts'
 import type { Task } from '../../lib/task.ts'
 
 interface Recipe {
@@ -33,8 +34,11 @@ test('every recipe of a task runs a file that there is', () => {
 })
 
 test.each(tasks)('%s has a recipe that says what the task says of itself', async (file) => {
-  const loaded = (await import(join(project, 'tasks', file))) as Task & { task?: Task }
-  const task = loaded.task ?? loaded
+  const loaded = (await import(join(project, 'tasks', file))) as Task & {
+    task?: Task
+    family?: Family
+  }
+  const task = loaded.task ?? (loaded.family ? scenario(loaded.family) : loaded)
   const recipe = byTask.get(file)
   expect(recipe?.doc).toBe(task.describe)
   expect(task.under.length).toBeGreaterThan(0)
