@@ -81,11 +81,6 @@ scaffold-host name *flags:
 add-to-flake name *flags:
     @{{ task }}add-to-flake.ts "$@"
 
-# Give each VM an age key and seal a harmless secret to all of them
-[group("hosts")]
-seal-secrets *hosts:
-    @{{ task }}seal-secrets.ts "$@"
-
 # Break the GitOps setup in every way on both VMs, and report what held
 [group("scenarios")]
 gitops-test *families:

@@ -109,11 +109,11 @@ rebase() {
 
 # Files in conflict: those that jj knows of, and those that were committed with the markers in them.
 conflicts() {
-  local commit commits
+  local each commits
   commits=$(repo_jj log --no-graph --revisions "conflicts() & ::@ & ~::$remote_commit" --template 'commit_id ++ "\n"')
   if [[ -n $commits ]]; then
-    for commit in $commits; do
-      repo_jj resolve --list --revision "$commit" | sed -E 's/ {2,}[0-9]+-sided conflict.*$//'
+    for each in $commits; do
+      repo_jj resolve --list --revision "$each" | sed -E 's/ {2,}[0-9]+-sided conflict.*$//'
     done | sort --unique
     return
   fi
