@@ -214,7 +214,7 @@ restore_boot() {
 # Generations beyond the last ones and older than the days: never the golden, the running, the booted one
 # nor the profile's own.
 clean() {
-  local line id day keep_from protected link target removed=()
+  local line id keep_from protected link target removed=()
   keep_from=$(date --date "-$UPGRADE_KEEP_DAYS days" +%s)
   protected=" $(running) $(readlink --canonicalize /run/booted-system) $(readlink --canonicalize "$golden") $(readlink --canonicalize "$profile") "
   while read -r id; do
