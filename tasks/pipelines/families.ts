@@ -1,4 +1,3 @@
-import { existsSync } from 'node:fs'
 import { usage } from '../../lib/failure.ts'
 import type { Family } from '../../lib/scenario.ts'
 
@@ -9,7 +8,7 @@ export const familyNames = [
   'chaos-network',
   'concurrent-edits',
   'full-workflow',
-].filter((name) => existsSync(new URL(`../${name}.ts`, import.meta.url)))
+]
 
 /**
  * Families by name; all of them without any.
