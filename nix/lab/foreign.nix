@@ -69,7 +69,8 @@ let
     lib.foldl lib.recursiveUpdate
       {
         disko.enableConfig = lib.mkForce true;
-        disko.devices = lib.mkForce {
+        # not by force: the image builder forces a copy of these
+        disko.devices = lib.mkOverride 60 {
           disk.main = {
             type = "disk";
             device = "/dev/vda";
