@@ -7,13 +7,13 @@ export const family: Family = {
   describe: 'Bring one dotfile edit and one commit all the way to a golden generation on both VMs',
   cases: [
     {
-      name: 'whole',
+      name: 'workflow',
       title:
         'dotfile edit, config change, pull, build, switch, validate, reboot; golden moves on both',
       hosts: 2,
       limit: 400,
       ends: 'main',
-      run: whole,
+      run: workflow,
     },
   ],
 }
@@ -21,7 +21,7 @@ export const family: Family = {
 const dotfile = '.labrc'
 const golden = 'readlink -f /nix/var/nix/gcroots/golden-generation'
 
-async function whole(scene: Scene): Promise<void> {
+async function workflow(scene: Scene): Promise<void> {
   const { vm, other, vms, world, check } = scene
   await vm.user(setLine(dotfile, 5, `of ${vm.host}`))
   const changes = Object.assign({}, ...vms.map((each) => note(each, 'whole')))

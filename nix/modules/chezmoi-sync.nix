@@ -86,8 +86,8 @@ in
     ];
     systemd.tmpfiles.rules = [ "d ${stateDirectory} 0755 ${cfg.user} - -" ];
 
-    # Neither an offline remote nor a conflict keeps a host from its upgrade: both are only ordered, and
-    # the failed unit of a conflict stays visible.
+    # The upgrade starts it first and then goes on, whatever it came to: dotfiles that wait for a person
+    # are no reason to keep an old system. The failed unit of a conflict stays visible.
     systemd.services.chezmoi-pre-update = {
       description = "Synchronization of dotfiles before an upgrade";
       before = lib.optional cfg.syncBeforeUpdate "nix-local-upgrade.service";
