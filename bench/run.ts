@@ -1,7 +1,7 @@
 /**
  * Measures what the README's table says. A figure is a ratio of two things timed in this one run, or
  * seconds with a limit: machines differ, and this one may be busy. It makes its VMs in a `LAB_HOME` of
- * its own and ends them. `just bench`, or `just bench help deploy rebuild image` for some parts.
+ * its own and ends them. `just bench`, or `just bench help deploy rebuild image recover` for some parts.
  */
 import { execFileSync, spawn, spawnSync } from 'node:child_process'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
@@ -12,6 +12,7 @@ import { findAccelerator } from '../lib/accelerator.ts'
 import { findFirmware } from '../lib/firmware.ts'
 import { ensureBaseImage, storeOptions } from '../lib/image.ts'
 import { sshConfig, sshLine } from '../lib/identity.ts'
+import { readEvents } from '../lib/record.ts'
 import { qemuArgs } from '../lib/qemu.ts'
 import { project } from '../lib/settings.ts'
 import { table } from '../lib/table.ts'
@@ -35,6 +36,7 @@ try {
   if (wants('deploy') || wants('rebuild')) lab('deploy-vm', 'sorrow', 'torment')
   if (wants('deploy')) await deploy()
   if (wants('rebuild')) await rebuild()
+  if (wants('recover')) recover()
 } finally {
   lab('down', '--now')
   rmSync(scratch, { recursive: true, force: true })
@@ -157,6 +159,21 @@ async function bareRebuild(flake: string): Promise<void> {
   const set = `nix-env --profile /nix/var/nix/profiles/system --set ${outputs.out}`
   const command = `${set} && ${outputs.out}/bin/switch-to-configuration switch`
   execFileSync('ssh', ['-F', sshConfig(), 'sorrow-root', command], quiet)
+}
+
+/** Each way to break a boot: seconds until golden answers, against one plain reboot of the same VM. */
+function recover(): void {
+  const argv = ['--import', import.meta.resolve('tsx'), join(project, 'tasks/break-boot.ts')]
+  const ran = spawnSync(process.execPath, [...argv, 'sorrow', '--json'], { encoding: 'utf8' })
+  const { run } = JSON.parse(ran.stdout) as { run: string }
+  const named = (wanted: string): [case: string, seconds: number][] =>
+    readEvents(run).flatMap(({ name, case: broken = '', seconds: took }) =>
+      name === wanted && typeof took === 'number' ? [[broken, took]] : [],
+    )
+  const [, plain] = named('sorrow rebooted')[0] ?? []
+  for (const [broken, took] of named('sorrow recovered')) {
+    note(`golden answers after ${broken}`, took, 'a plain reboot', plain, '')
+  }
 }
 
 function note(

@@ -85,8 +85,8 @@ const harmless = '{ environment.etc."lab-trial".text = "a good one"; }'
 const others: Case[] = [
   {
     name: 'good-trial',
-    title: 'a good generation boots on trial, and becomes golden',
-    limit: 240,
+    title: 'a good generation boots on trial, becomes golden, and boots from then on',
+    limit: 300,
     ends: 'any',
     run: async (scene) => {
       const { vm } = scene
@@ -101,6 +101,8 @@ const others: Case[] = [
         /^(?!.*PROBLEM)/s,
         (await vm.root('show-golden')).stdout,
       )
+      const again = await vm.reboot({ limit: 120, until: booted(trial) })
+      scene.event(`${vm.host} rebooted`, { host: vm.host, seconds: again })
     },
   },
   {
