@@ -166,7 +166,7 @@ function recover(): void {
   const argv = ['--import', import.meta.resolve('tsx'), join(project, 'tasks/break-boot.ts')]
   const ran = spawnSync(process.execPath, [...argv, 'sorrow', '--json'], { encoding: 'utf8' })
   const { run } = JSON.parse(ran.stdout) as { run: string }
-  const named = (wanted: string): [case: string, seconds: number][] =>
+  const named = (wanted: string): [string, number][] =>
     readEvents(run).flatMap(({ name, case: broken = '', seconds: took }) =>
       name === wanted && typeof took === 'number' ? [[broken, took]] : [],
     )
