@@ -131,7 +131,11 @@ const others: Case[] = [
       const trial = await armed(scene, vm, harmless)
       const before = await vm.bootId()
       // all of them after the boot loader has taken the one-shot back
-      const moments = [/Welcome to/, /local-fs\.target/, /Started.*(sshd|SSH Daemon)/]
+      const moments = [
+        /Welcome to/,
+        /Reached target.*local-fs\.target/,
+        /Started.*(sshd|SSH Daemon)/,
+      ]
       const moment = moments[Math.floor(scene.random() * moments.length)]!
       const reached = vm.serial(moment, `its boot to come to ${moment.source}`, 90)
       await vm.root('systemctl reboot --no-block', { allow: 'any' })
