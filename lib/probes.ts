@@ -32,7 +32,7 @@ export async function probe(
   const script = [
     'list() { units=$(systemctl list-units --all --plain --no-legend --no-pager); }',
     // a guest that still boots has answers that are not yet true
-    'list; case $units in *" activating "*) timeout 60 systemctl is-system-running --wait >/dev/null; list ;; esac',
+    'list; case $units in *" activating "*) timeout 120 systemctl is-system-running --wait >/dev/null; list ;; esac',
     'unit() { local name state; while read -r name state; do',
     '[ "$name" != "$1" ] || { set -- $state; echo "$1 $2 $3"; [ "$2" = active ]; return; }',
     'done <<<"$units"; echo not-found inactive dead; return 1; }',

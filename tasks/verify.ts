@@ -30,7 +30,7 @@ export const examples: [string, string][] = [
 ]
 
 /** Seconds that the probes of one VM may take; more means that the guest is ill. */
-const limit = 90
+const limit = 180
 
 export interface Verified {
   host: string
