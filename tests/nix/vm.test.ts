@@ -82,7 +82,7 @@ test('On NixOS the lab finds its three NICs, its key and its identity, and build
       swap = config.swapDevices;
       identity = config.system.activationScripts."00-lab-identity".text;
       ordered = let
-        at = needle: builtins.stringLength (builtins.head (builtins.split needle config.system.activationScripts.script.text));
+        at = needle: builtins.stringLength (builtins.head (builtins.split needle config.system.activationScripts.script));
       in at "00-lab-identity" < at "snippet users";
     }`,
   )
