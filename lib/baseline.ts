@@ -165,7 +165,7 @@ async function withFreePort(vm: Vm): Promise<Vm> {
     port: await freePort(vm.slot, new Set(others.map((host) => theVm(host).port))),
   }
   writeVm(moved)
-  await writeSshConfigOfAll()
+  writeSshConfigOfAll()
   return moved
 }
 

@@ -63,7 +63,7 @@ export async function labSettings(flake = labFlake()): Promise<LabSettings> {
     const set = process.env[variable]
     const value = set || at(written, path)
     if (value === undefined) continue
-    const from = set ? `${variable}` : `\`${path}\` of \`${file}\``
+    const from = set ? variable : `\`${path}\` of \`${file}\``
     const text = typeof value === 'number' ? String(value) : value
     if (typeof text !== 'string' || !form.test(text)) {
       throw usage(`Cannot read ${from} as ${what}: ${JSON.stringify(value)}`)

@@ -1,12 +1,4 @@
-import {
-  attributeName,
-  endOf,
-  leaves,
-  parts,
-  sourceOf,
-  staticText,
-  type Node,
-} from './syntax.ts'
+import { attributeName, endOf, leaves, parts, sourceOf, staticText, type Node } from './syntax.ts'
 import type { Attr } from './value.ts'
 
 /** A host as the source writes it: a binding of a set, or an element of a list. */

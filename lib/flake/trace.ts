@@ -3,16 +3,7 @@ import { dirname, join, resolve } from 'node:path'
 import { Failure } from '../failure.ts'
 import { call, library } from './library.ts'
 import { firstError, parts, pieceText, sourceOf, staticText, type Node } from './syntax.ts'
-import {
-  abridged,
-  asText,
-  attribute,
-  concatenate,
-  emptySet,
-  lazy,
-  merge,
-  other,
-} from './value.ts'
+import { abridged, asText, attribute, concatenate, emptySet, lazy, merge, other } from './value.ts'
 import { hasNames, isListed, opaque, outside, unknown } from './value.ts'
 import type { Place, Scope, SetValue, TextValue, Thunk, Unknown, Value } from './value.ts'
 
