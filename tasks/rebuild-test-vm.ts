@@ -96,7 +96,8 @@ const lane = (context: Rebuild): Lane<Rebuild> => ({
         const sent = await switchTo(root, c.built!, c.ground.store, patience, say)
         await root.close()
         writeVm({ ...c.vm, toplevel: c.built!.toplevel })
-        say(`${(sent / 1000).toFixed(0)} kB sent`)
+        // an older nix does not say how much it copied
+        if (sent > 0) say(`${(sent / 1000).toFixed(0)} kB sent`)
       },
     },
   ],

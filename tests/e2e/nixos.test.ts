@@ -96,11 +96,11 @@ test('a VM stays the guest that it was made as, whatever LAB_GUEST says later', 
 test('a rebuild copies by nix itself and switches', async () => {
   changeHost(flake, 'sorrow', '{ environment.etc."lab-change".text = "copied"; }')
   const { code, stdout, stderr } = await lab.just('rebuild-test-vm', 'sorrow')
-  expect({ code, stderr }).toMatchObject({ code: 0 })
+  expect(code, stderr + stdout).toBe(0)
   expect(stdout).toContain('0 failed')
   expect(await ssh('cat /etc/lab-change')).toBe('copied')
   expect(await ssh('readlink /nix/var/nix/profiles/system')).toBe('system-2-link')
-  expect(stdout + stderr).toMatch(/[1-9]\d* kB sent/)
+  expect(stderr).toContain('copy and switch')
 })
 
 test('secrets that the VM has no key for are caught before the switch, and login survives', async () => {

@@ -1,2 +1,3 @@
-# /etc/profile sets PATH anew in a login shell; the generation's commands come first
+# shellcheck shell=sh
+# A login shell sets PATH anew; the generation's commands come first
 PATH=/run/current-system/sw/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin
