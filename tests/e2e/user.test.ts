@@ -27,7 +27,9 @@ beforeAll(() => {
     mkdirSync(dirname(join(clone, file)), { recursive: true })
     cpSync(join(project, file), join(clone, file))
   }
-  cpSync(join(project, 'node_modules'), join(clone, 'node_modules'), { recursive: true })
+  // links as they are: npx would follow an absolute one to where this user may not go
+  const asIs = { recursive: true, verbatimSymlinks: true }
+  cpSync(join(project, 'node_modules'), join(clone, 'node_modules'), asIs)
   execFileSync('chown', ['--recursive', `${user}:`, home])
   // a flake sees what git knows of
   execFileSync('runuser', ['-u', user, '--', 'git', '-C', clone, 'init', '--quiet'])
