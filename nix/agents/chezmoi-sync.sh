@@ -418,7 +418,14 @@ integrate() {
   summary
 }
 settled() { # <options of rebase>
-  within "$limit" rebase "${jj[@]}" rebase "$@" && [[ -z $(revisions "conflicts() & $trunk_rev..@") ]]
+  rebase "$@" && [[ -z $(revisions "conflicts() & $trunk_rev..@") ]]
+}
+rebase() {
+  within "$limit" rebase "${jj[@]}" rebase "$@" && return
+  # A rebase that was put back, done again in the same second, gives the same commit, which jj refuses to make.
+  grep --quiet 'Newly-created commit .* already exists' "$work/rebase" || return
+  sleep 1.1
+  within "$limit" rebase "${jj[@]}" rebase "$@"
 }
 
 # Whether the commits here and the trunk go together, found without a change of the source. chezmoi, too,

@@ -84,6 +84,14 @@ fetch() {
   read_repository
 }
 
+rebase_onto_remote() {
+  repo_jj rebase --branch @ --onto "$remote_commit" >"$work/said" 2>&1 && return
+  # A rebase that was put back, done again in the same second, gives the same commit, which jj refuses to make.
+  grep --quiet 'Newly-created commit .* already exists' "$work/said" || return
+  sleep 1.1
+  repo_jj rebase --branch @ --onto "$remote_commit" >"$work/said" 2>&1
+}
+
 rebase() {
   local files
   # what was written lately may not be on the disk yet, and a power cut would take it
@@ -93,7 +101,7 @@ rebase() {
   if ! descends "$remote_commit" "$candidate"; then
     # jj takes in the moved ref as if it had fetched it
     repo_git update-ref "refs/remotes/origin/$UPGRADE_BRANCH" "$remote_commit" || stop failed "Cannot move the remote's branch"
-    repo_jj rebase --branch @ --onto "$remote_commit" >"$work/said" 2>&1 || stop failed "Cannot rebase: $(tail -n 1 "$work/said")"
+    rebase_onto_remote || stop failed "Cannot rebase: $(tail -n 1 "$work/said")"
     if [[ -n $(repo_jj bookmark list "$UPGRADE_BRANCH" --template 'if(conflict, "conflicted")' 2>/dev/null) ]]; then
       repo_jj bookmark set "$UPGRADE_BRANCH" --revision "$(finished_commit)" --allow-backwards >"$work/said" 2>&1 ||
         stop failed "Cannot move the bookmark $UPGRADE_BRANCH: $(tail -n 1 "$work/said")"

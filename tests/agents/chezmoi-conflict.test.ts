@@ -1,16 +1,9 @@
-import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
+import { expect, test } from 'vitest'
 import { makeDotfiles, quote, type Dotfiles, type Host } from './dotfiles.ts'
-import { makeRoot, missingForRoot, type ScratchRoot } from './root.ts'
+import { type ScratchRoot, useRoot } from './root.ts'
 
-const missing = await missingForRoot()
 let root: ScratchRoot
-beforeAll(async () => {
-  if (!missing) root = await makeRoot()
-}, 600_000)
-afterAll(() => root?.remove())
-beforeEach((context) => {
-  if (missing) context.skip(missing)
-})
+await useRoot((made) => (root = made))
 
 const ten = Array.from({ length: 10 }, (_, i) => `line ${i}\n`).join('')
 const markers = "grep -rlE '^(<{7}|>{7})' $HOME --exclude-dir=.jj --exclude-dir=.git || true"

@@ -1,17 +1,10 @@
 import { createServer, type AddressInfo } from 'node:net'
-import { afterAll, beforeAll, beforeEach, expect, onTestFinished, test } from 'vitest'
+import { expect, onTestFinished, test } from 'vitest'
 import { lines, makeDotfiles, makeHost } from './dotfiles.ts'
-import { makeRoot, missingForRoot, type ScratchRoot } from './root.ts'
+import { type ScratchRoot, useRoot } from './root.ts'
 
-const missing = await missingForRoot()
 let root: ScratchRoot
-beforeAll(async () => {
-  if (!missing) root = await makeRoot()
-}, 600_000)
-afterAll(() => root?.remove())
-beforeEach((context) => {
-  if (missing) context.skip(missing)
-})
+await useRoot((made) => (root = made))
 
 const ten = lines(...Array.from({ length: 10 }, (_, i) => `line ${i}`))
 

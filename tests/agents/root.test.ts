@@ -1,17 +1,10 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
-import { makeRoot, missingForRoot, type ScratchRoot } from './root.ts'
+import { expect, test } from 'vitest'
+import { makeRoot, type ScratchRoot, useRoot } from './root.ts'
 
-const missing = await missingForRoot()
 let root: ScratchRoot
-beforeAll(async () => {
-  if (!missing) root = await makeRoot()
-})
-afterAll(() => root?.remove())
-beforeEach((context) => {
-  if (missing) context.skip(missing)
-})
+await useRoot((made) => (root = made))
 
 test('A scratch root has the image’s programs, two users and a store', async () => {
   expect(await root.sh('jj --version; git --version; chezmoi --version')).toMatch(

@@ -2,6 +2,7 @@
  * A scratch root for tests of agents: the guest's own userland (jj, nix, git, chezmoi as the image has
  * them) run natively, a hundred times as fast as in a VM. There is no systemd in it.
  */
+import { afterAll, beforeAll, beforeEach } from 'vitest'
 import { existsSync, mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
@@ -158,3 +159,19 @@ if [ "$daemon" ]; then
   until [ -S "$root/nix/var/nix/daemon-socket/socket" ]; do sleep 0.05; done
 fi
 PATH=${path} chroot "$root" "$@"`
+
+/**
+ * Gives the tests of a file one root, made before the first and removed after the last; where this
+ * machine cannot have one, each test is skipped with the reason.
+ */
+export async function useRoot(take: (root: ScratchRoot) => void): Promise<void> {
+  const missing = await missingForRoot()
+  let root: ScratchRoot | undefined
+  beforeAll(async () => {
+    if (!missing) take((root = await makeRoot()))
+  }, 600_000)
+  afterAll(() => root?.remove())
+  beforeEach((context) => {
+    if (missing) context.skip(missing)
+  })
+}

@@ -38,11 +38,11 @@ async function until<T>(limit: number, probe: () => Promise<T | undefined>): Pro
 
 test('one command makes, deploys and verifies both VMs', async () => {
   const { code, stdout, stderr } = await lab.just('lab')
+  expect({ code, stdout, stderr }).toMatchObject({ code: 0 })
   expect(stderr + stdout).toMatch(/(KVM|a probe guest ran on it)/)
   expect(stdout).toMatch(/^check +sorrow +torment/m)
   expect(stdout).toMatch(/^tailscale +n\/a +n\/a +Debian carries no tailscale/m)
   expect(stdout).toMatch(/^ssh -F .*ssh_config sorrow\nssh -F .*ssh_config torment$/m)
-  expect({ code, stdout }).toMatchObject({ code: 0 })
 })
 
 test('a second run says that everything was there, and starts nothing', async () => {
