@@ -79,6 +79,10 @@ export function checksOf(host: Host): Check[] {
     ...(facts.autoUpgradeEnable ? [timerCheck(host)] : []),
     ...(facts.goldenEnable ? [goldenCheck] : []),
     ...facts.secrets.map(secretCheck),
+    // what else the host declares and this guest cannot have, such as its secrets
+    ...Object.keys(facts.unavailable)
+      .filter((name) => !facts.declared.includes(name))
+      .map((name) => serviceCheck(host, name)),
     {
       name: 'headless userland',
       probe: `shopt -s nullglob; set -- /usr/lib/*/lib{gtk-[34],webkit2gtk,Qt[56]Core,wayland-server}* /usr/bin/{Xorg,Xwayland,sway}*; echo "\${*:-none}"`,

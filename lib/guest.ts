@@ -1,6 +1,6 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { Failure, usage } from './failure.ts'
+import { usage } from './failure.ts'
 import { evaluationStore } from './image.ts'
 import { labFlake, project, type GuestKind } from './settings.ts'
 import type { Vm } from './vm.ts'
@@ -54,19 +54,18 @@ function offersLab(flake: string): boolean {
 
 /**
  * The embedded guest, for scenarios: what they push is a flake without inputs, as a guest on its
- * faulted uplink can fetch none. `auto` takes it wherever the flake offers it.
- * @throws Failure for a flake, or a LAB_GUEST, that leaves only NixOS
+ * faulted uplink can fetch none. `auto` takes it wherever the flake offers it. A flake, or a
+ * LAB_GUEST, that leaves only NixOS has none, and that is said.
+ * @throws Failure (usage) for a LAB_GUEST that there is none of
  */
-export function requireEmbedded(): Guest {
+export function embeddedGuest(): { guest: Guest } | { none: string } {
   const guest = chooseGuest()
-  if (guest.kind === 'debian') return guest
+  if (guest.kind === 'debian') return { guest }
   if (process.env['LAB_GUEST'] !== 'nixos' && offersLab(labFlake())) {
     process.env['LAB_GUEST'] = 'debian'
-    return chooseGuest()
+    return { guest: chooseGuest() }
   }
-  throw new Failure(`Cannot run scenarios on the \`nixos\` guest: n/a, as ${guest.reason}`, {
-    hint: 'Import nixosModules.autoUpgrade, goldenGeneration and chezmoiSync of the lab, and offer labConfigurations',
-  })
+  return { none: `n/a on the \`nixos\` guest, taken as ${guest.reason}` }
 }
 
 /** The guest that a VM was made as, whatever `LAB_GUEST` says now. */

@@ -37,6 +37,10 @@ export interface Chosen {
   one: Case
 }
 
+/** The command that runs a case again. */
+export const replayOf = ({ family, one }: Chosen, hosts: string[], seed: number): string =>
+  ['tsx', `tasks/${family.name}.ts`, ...hosts, '--case', one.name, '--seed', seed].join(' ')
+
 /** Seconds on KVM that a case has unless it says otherwise. */
 export const defaultLimit = 180
 
@@ -77,7 +81,7 @@ export async function runCase(
     seed: stage.seed,
     checks: [],
     oracle: [],
-    replay: `tsx tasks/${family.name}.ts ${hosts.join(' ')} --case ${one.name} --seed ${stage.seed}`,
+    replay: replayOf({ family, one }, hosts, stage.seed),
   }
   const stop = hosts.map((host) => followPower(host, note))
   try {

@@ -3,14 +3,21 @@ import { join } from 'node:path'
 import { ensureBaseline, holdVm, type Hold } from './baseline.ts'
 import { Exit, Failure, usage, type ExitCode } from './failure.ts'
 import { baseImage, preflight, type Ground } from './ground.ts'
-import { requireEmbedded } from './guest.ts'
+import { embeddedGuest } from './guest.ts'
 import { chooseHosts } from './hosts.ts'
 import { junit } from './junit.ts'
 import { openRecord, pruneRuns, readEvents } from './record.ts'
 import type { Changes } from './remote.ts'
 import { report, whereTimeWent } from './report.ts'
 import { worst, type CaseResult } from './result.ts'
-import { defaultLimit, inHand, runCase, type Chosen, type Stage } from './scenario-case.ts'
+import {
+  defaultLimit,
+  inHand,
+  replayOf,
+  runCase,
+  type Chosen,
+  type Stage,
+} from './scenario-case.ts'
 import type { Family } from './scenario.ts'
 import { runLanes, type Lane, type Step } from './steps.ts'
 import { green, red, table, yellow } from './table.ts'
@@ -44,7 +51,35 @@ export async function runFamilies(families: Family[], options: RunOptions): Prom
     print(chosen, json)
     return Exit.held
   }
-  return summarize(await runCases(chosen, options), json)
+  const embedded = embeddedGuest()
+  return summarize(
+    'none' in embedded ? skipAll(chosen, options, embedded.none) : await runCases(chosen, options),
+    json,
+  )
+}
+
+/** A record in which every case is skipped, with the reason. */
+function skipAll(chosen: Chosen[], { name, seed = 0, hosts = [] }: RunOptions, why: string): Ran {
+  const reason = `${why}; import nixosModules.{autoUpgrade,goldenGeneration,chezmoiSync} of the lab and offer labConfigurations`
+  const results = chosen.map(({ family, one }): CaseResult => ({
+    family: family.name,
+    case: one.name,
+    title: one.title,
+    hosts,
+    state: 'skipped',
+    reason,
+    seconds: 0,
+    seed,
+    checks: [],
+    oracle: [],
+    replay: replayOf({ family, one }, hosts, seed),
+  }))
+  const record = openRecord(name)
+  record.note({ kind: 'run', name, phase: 'end', hosts, seed })
+  const page = { id: record.id, hosts, seed, ground: why, results, events: [] }
+  writeReports(record, page)
+  pruneRuns()
+  return { dir: record.dir, hosts, results }
 }
 
 /** @throws Failure (usage) for a name that no case has */
@@ -90,7 +125,9 @@ export async function withStage(
   most: number,
   use: (stage: Stage, hosts: string[]) => Promise<void>,
 ): Promise<Ran> {
-  const offered = await chooseHosts(options.hosts, requireEmbedded().attribute)
+  const embedded = embeddedGuest()
+  if ('none' in embedded) throw new Failure(`Cannot run scenarios: ${embedded.none}`)
+  const offered = await chooseHosts(options.hosts, embedded.guest.attribute)
   const hosts = offered.slice(0, most)
   if (hosts.length < needed) {
     throw usage(`Cannot run it on \`${hosts.join(' ')}\` alone`, 'A case needs two VMs: name both')
@@ -127,12 +164,22 @@ export async function withStage(
 /** The report is written whatever happened, of what there is. */
 function write({ record, ground, seed, results }: Stage, hosts: string[]): void {
   const { kind, reason } = ground.accelerator
-  const events = readEvents(record.dir)
   const said = `${kind} (${reason.split('\n')[0]}), guest ${ground.guest.kind}`
-  const page = report({ id: record.id, hosts, seed, ground: said, results, events })
-  writeFileSync(join(record.dir, 'report.html'), page, { mode: 0o600 })
-  writeFileSync(join(record.dir, 'junit.xml'), junit(results, record.id), { mode: 0o600 })
-  writeFileSync(join(record.dir, 'results.json'), JSON.stringify(results, null, 2), { mode: 0o600 })
+  writeReports(record, {
+    id: record.id,
+    hosts,
+    seed,
+    ground: said,
+    results,
+    events: readEvents(record.dir),
+  })
+}
+
+function writeReports({ dir, id }: Stage['record'], page: Parameters<typeof report>[0]): void {
+  const { results } = page
+  writeFileSync(join(dir, 'report.html'), report(page), { mode: 0o600 })
+  writeFileSync(join(dir, 'junit.xml'), junit(results, id), { mode: 0o600 })
+  writeFileSync(join(dir, 'results.json'), JSON.stringify(results, null, 2), { mode: 0o600 })
 }
 
 export interface LaneOfCases {
@@ -226,7 +273,8 @@ export function summarize({ dir, results }: Ran, json: boolean): ExitCode {
       `${count('passed')} passed, ${count('failed', 'error')} failed, ${count('skipped')} skipped`,
     )
     const went = whereTimeWent(readEvents(dir)).filter(([, seconds]) => seconds >= 1)
-    console.log(`time: ${went.map(([what, s]) => `${what} ${s.toFixed(0)} s`).join(', ')}`)
+    if (went.length > 0)
+      console.log(`time: ${went.map(([what, s]) => `${what} ${s.toFixed(0)} s`).join(', ')}`)
     console.log(`report: ${join(dir, 'report.html')}`)
     for (const one of results) {
       if (one.state === 'failed' || one.state === 'error') {

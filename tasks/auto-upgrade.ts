@@ -308,7 +308,7 @@ const cases: Case[] = [
       await world.config.commit(module(vm, larger), 'Larger')
       const fault = scene.fault('/boot full', vm.host)
       const fill = `free=$(df --output=avail -B1M /boot | tail -n 1)
-        fallocate --keep-size --length "$((free - 2))M" /boot/lab-fill; df --output=avail -B1M /boot | tail -n 1`
+        fallocate --length "$((free - 2))M" /boot/lab-fill; df --output=avail -B1M /boot | tail -n 1`
       const left = Number((await vm.root(fill)).stdout)
       fault.bit(left < 4, `${left} MiB are left`)
       const reason = /^\/boot has \d+ MiB free and \d+ MiB are needed/

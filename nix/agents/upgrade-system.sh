@@ -97,6 +97,8 @@ preflight() {
     done
     need=$((need + $(stat --format %s "$real") / 1024 + 4))
   done
+  # once it has booted well, golden takes copies of its own of these, before it gives up those that it has
+  if [[ -e /var/lib/golden-generation/golden.json ]]; then need=$((need * 2)); fi
   free=$(free "$UPGRADE_BOOT")
   [[ $free -ge $need ]] || stop no-space "$UPGRADE_BOOT has $((free / 1024)) MiB free and $(((need + 1023) / 1024)) MiB are needed"
 }

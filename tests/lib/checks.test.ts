@@ -13,7 +13,7 @@ const host: Host = {
     ...{ schedule: 'hourly', declared: ['atuin', 'openssh', 'tailscale', 'ntpd'] },
     validateServices: ['sshd.service'],
     units: { openssh: 'sshd.service', tailscale: 'tailscaled.service' },
-    unavailable: { tailscale: 'Debian carries no tailscale' },
+    unavailable: { tailscale: 'Debian carries no tailscale', sops: 'Debian carries no sops' },
     syncthingAddress: '127.0.0.1:8384',
     agents: {
       upgrade: { unit: 'nix-local-upgrade', present: true },
@@ -34,6 +34,10 @@ const verdict = (name: string, text: string, code = 0) => {
 
 test('what a guest cannot have is n/a with its reason and is not asked', () => {
   const index = checks.findIndex(({ name }) => name === 'tailscale')
+  expect(verdict('sops', 'anything')).toMatchObject({
+    state: 'n/a',
+    found: 'Debian carries no sops',
+  })
   expect(verdict('tailscale', 'anything')).toEqual({
     check: 'tailscale',
     state: 'n/a',

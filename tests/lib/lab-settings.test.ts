@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import { chooseGuest, requireEmbedded } from '../../lib/guest.ts'
+import { chooseGuest, embeddedGuest } from '../../lib/guest.ts'
 import { labSettings } from '../../lib/lab-settings.ts'
 
 let flake: string
@@ -63,7 +63,9 @@ test('The guest of a flake that has never heard of the lab is NixOS, and says wh
     attribute: 'nixosConfigurations',
     reason: 'the flake has no labConfigurations',
   })
-  expect(() => requireEmbedded()).toThrow('n/a, as the flake has no labConfigurations')
+  expect(embeddedGuest()).toEqual({
+    none: 'n/a on the `nixos` guest, taken as the flake has no labConfigurations',
+  })
   process.env['LAB_GUEST'] = 'debian'
   expect(chooseGuest()).toMatchObject({ kind: 'debian', reason: 'LAB_GUEST says so' })
   process.env['LAB_GUEST'] = 'arch'
