@@ -69,11 +69,26 @@ export async function end(recorded: Identity, limit = 5): Promise<void> {
   }
 }
 
-/** Resolves with true once the process is gone, or with false after `limit` seconds. */
+/** Resolves with true once the process holds nothing any more, or with false after `limit` seconds. */
 export async function gone(recorded: Identity, limit: number): Promise<boolean> {
   for (const until = performance.now() + limit * 1000; performance.now() < until;) {
-    if (!alive(recorded)) return true
+    if (exited(recorded)) return true
     await sleep(20)
   }
-  return !alive(recorded)
+  return exited(recorded)
+}
+
+/**
+ * A killed QEMU loses its command line first and its first thread next; its disks stay locked until
+ * the last thread has ended.
+ */
+function exited({ pid, start }: Identity): boolean {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
+    const [state, ...rest] = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+    if (Number(rest[18]) !== start) return true
+    return (state === 'Z' || state === 'X') && readdirSync(`/proc/${pid}/task`).length === 1
+  } catch {
+    return true
+  }
 }
