@@ -139,6 +139,14 @@ export async function withStage(
   const from = await template(hosts, options.extra)
   const stage: Stage = { record, ground, from, seed, prepared: new Map(), results: [] }
   const holds: Hold[] = []
+  // Ctrl-C ends the process here and now, and what was found until then is to be read all the same
+  const cutShort = (): void => {
+    process.exitCode = 130
+    record.note({ kind: 'run', name: options.name, phase: 'end', of: 1, reason: 'cut short' })
+    write(stage, hosts)
+    console.error(`Cut short: ${join(record.dir, 'report.html')}`)
+  }
+  process.once('exit', cutShort)
   try {
     for (const host of hosts) holds.push(await holdVm(host, options.name))
     await runLanes(
@@ -153,6 +161,7 @@ export async function withStage(
       }
     }
   } finally {
+    process.off('exit', cutShort)
     for (const hold of holds) hold.release()
     record.note({ kind: 'run', name: options.name, phase: 'end', of: 1 })
     write(stage, hosts)
