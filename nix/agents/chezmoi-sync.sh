@@ -38,6 +38,8 @@ main() {
   HOME=$(cd && pwd) # as chezmoi writes it in its state
   take_lock
   export GIT_TERMINAL_PROMPT=0 LC_ALL=C.UTF-8
+  # git leaves objects and refs to the page cache, and a power cut leaves an empty ref of what was just written
+  export GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=core.fsync GIT_CONFIG_VALUE_0=all
   enter clone
   open_repository
   refuse_unresolved

@@ -12,7 +12,7 @@ fetch_remote() {
   fi
   # a mirror of its own, as only history tells whether a revision follows the last one
   [[ -d $mirror ]] || git init --quiet --bare "$mirror"
-  said=$(GIT_TERMINAL_PROMPT=0 timeout --kill-after=10 "$UPGRADE_FETCH_TIMEOUT" git -C "$mirror" fetch --quiet --no-tags \
+  said=$(GIT_TERMINAL_PROMPT=0 env "${durable[@]}" timeout --kill-after=10 "$UPGRADE_FETCH_TIMEOUT" git -C "$mirror" fetch --quiet --no-tags \
     "${url#git+}" "+refs/heads/$UPGRADE_BRANCH:refs/heads/trunk" 2>&1) || code=$?
   [[ $code == 0 ]] || fetch_failed "$code" "$said"
   remote_commit=$(git -C "$mirror" rev-parse refs/heads/trunk)

@@ -7,6 +7,8 @@
 repository=$UPGRADE_REPOSITORY
 trunk_ref=refs/nix-local-upgrade/trunk
 before_op='' after_op=''
+# git leaves objects and refs to the page cache, and a power cut leaves an empty ref of what was just written
+durable=(GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=core.fsync GIT_CONFIG_VALUE_0=all)
 
 as_user() { # as_user <seconds> <command...>
   local limit=$1 home
@@ -15,7 +17,7 @@ as_user() { # as_user <seconds> <command...>
   # the lock stays with the upgrade, whatever a command leaves running
   timeout --kill-after=10 "$limit" setpriv --reuid "$UPGRADE_USER" --regid "$(id --group "$UPGRADE_USER")" --init-groups \
     env -i "HOME=$home" "USER=$UPGRADE_USER" "LOGNAME=$UPGRADE_USER" "PATH=$PATH" LC_ALL=C.UTF-8 GIT_TERMINAL_PROMPT=0 \
-    "$@" </dev/null 9>&-
+    "${durable[@]}" "$@" </dev/null 9>&-
 }
 repo_git() { as_user 120 git -C "$repository" "$@"; }
 repo_jj() { as_user 120 env --chdir "$repository" jj --repository "$repository" --no-pager --color never "$@"; }
@@ -58,7 +60,7 @@ fetch_failed() { # fetch_failed <exit code> <what was said>
   case $2 in
     *"find remote ref"*) stop failed "The remote has no branch $UPGRADE_BRANCH" ;;
     # an answer that no waiting will change; all else is the network's
-    *"access denied"* | *"not exported"* | *"not appear to be a git repository"* | *"not found"* | *"Permission denied"* | \
+    *"bad object"* | *"bad ref"* | *"access denied"* | *"not exported"* | *"not appear to be a git repository"* | *"not found"* | *"Permission denied"* | \
       *"Authentication failed"* | *"Host key verification failed"* | *"No space left"* | *"dubious ownership"*)
       stop failed "Cannot fetch $UPGRADE_BRANCH: $line"
       ;;
@@ -67,9 +69,20 @@ fetch_failed() { # fetch_failed <exit code> <what was said>
   stop offline "Cannot reach the remote: $line"
 }
 
+# One ref that is not whole, and git refuses every fetch. Those of the upgrade's own are made anew.
+drop_broken_refs() {
+  local refs=$repository/.git/refs/nix-local-upgrade broken
+  [[ -d $refs ]] || return 0
+  while read -r broken; do
+    say "not whole, and made anew: $broken"
+    as_user 20 rm -f "$broken"
+  done < <(as_user 20 grep --recursive --files-without-match -E '^[0-9a-f]{40,64}$' "$refs" || true)
+}
+
 fetch() {
   local said code=0 base
   open_repository
+  drop_broken_refs
   # --refmap: the remote's branch is moved in the user's view only when its revision is accepted
   said=$(as_user "$UPGRADE_FETCH_TIMEOUT" git -C "$repository" fetch --quiet --refmap= --no-tags --no-write-fetch-head \
     origin "+refs/heads/$UPGRADE_BRANCH:$trunk_ref" 2>&1) || code=$?

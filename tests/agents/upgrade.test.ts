@@ -316,6 +316,26 @@ test.each(phases.split(' '))(
   },
 )
 
+test.each([
+  ['empty', ''],
+  ['zeros', '\\0'.repeat(41)],
+  ['cut short', '0123456'],
+])('A ref of its own that a power cut left %s is made anew', async (_, content) => {
+  await world.rain(`mkdir -p .git/refs/nix-local-upgrade
+      for ref in candidate trunk; do printf '${content}' >.git/refs/nix-local-upgrade/$ref; done`)
+  const commit = await world.push('two', { 'text.nix': '"two"' })
+  const done = await world.upgrade()
+  expect(done).toMatchObject({ code: 0, outcome: 'upgraded', to: { commit } })
+  expect(await world.rain('git rev-parse refs/nix-local-upgrade/candidate')).toBe(commit)
+})
+
+test('Another ref that is broken is a failure, not a remote out of reach', async () => {
+  await world.rain(`: >.git/refs/heads/broken`)
+  await world.push('two', { 'text.nix': '"two"' })
+  const done = await world.upgrade()
+  expect(done).toMatchObject({ code: 1, outcome: 'failed', notRestored: [] })
+})
+
 test('Killed after the switch, and the remote moved back: the next run puts all back first', async () => {
   const before = await world.state()
   await world.push('two', { 'text.nix': '"two"' })
