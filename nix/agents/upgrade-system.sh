@@ -41,12 +41,29 @@ begin() { # begin <stage>
     keep "$state/transaction.json"
 }
 
+ask_build() {
+  { "${builder[@]}" nix --extra-experimental-features 'nix-command flakes' build --no-link --print-out-paths "$flake#$UPGRADE_ATTRIBUTE" \
+    2>&1 >"$work/toplevel"; } | tee "$work/said" >&2
+}
+
+# Nix does not write its caches through, and one that a power cut spoilt fails every evaluation after it.
+drop_spoilt_cache() {
+  local spoilt
+  spoilt=$(sed -n -E "s/.*(is not a database|disk image is malformed).*\(in '([^']*\/(fetcher|eval|binary)-cache-[^']*\.sqlite)'\).*/\2/p" "$work/said" | tail -n 1)
+  [[ -n $spoilt ]] || return 1
+  say "spoilt, and made anew: $spoilt"
+  "${builder[@]}" rm -f "$spoilt" "$spoilt-journal" "$spoilt-wal" "$spoilt-shm"
+}
+
 build() {
   local reason missing code=0
   [[ $(free /nix/store) -ge $store_reserve ]] ||
     stop no-space "The store has $(($(free /nix/store) / 1024)) MiB free and $((store_reserve / 1024)) MiB are needed"
-  { "${builder[@]}" nix --extra-experimental-features 'nix-command flakes' build --no-link --print-out-paths "$flake#$UPGRADE_ATTRIBUTE" \
-    2>&1 >"$work/toplevel"; } | tee "$work/said" >&2 || code=$?
+  ask_build || code=$?
+  if [[ $code != 0 ]] && drop_spoilt_cache; then
+    code=0
+    ask_build || code=$?
+  fi
   if [[ $code == 0 ]]; then
     toplevel=$(tail -n 1 "$work/toplevel")
     # from here on a garbage collection leaves it alone

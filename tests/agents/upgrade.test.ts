@@ -336,6 +336,16 @@ test('Another ref that is broken is a failure, not a remote out of reach', async
   expect(done).toMatchObject({ code: 1, outcome: 'failed', notRestored: [] })
 })
 
+test('A cache of nix that a power cut spoilt is no fault of the commit', async () => {
+  await world.push('two', { 'text.nix': '"two"' })
+  const spoil = `for cache in ~/.cache/nix/fetcher-cache-*.sqlite; do
+    head -c 8192 /dev/urandom >"$cache"; rm -f "$cache"-*; echo "$cache"; done`
+  expect(await world.rain(spoil)).toMatch(/fetcher-cache-v\d+\.sqlite$/)
+  const done = await world.upgrade()
+  expect(done.said).toMatch(/spoilt, and made anew: \S*fetcher-cache/)
+  expect(done).toMatchObject({ code: 0, outcome: 'upgraded' })
+})
+
 test('Killed after the switch, and the remote moved back: the next run puts all back first', async () => {
   const before = await world.state()
   await world.push('two', { 'text.nix': '"two"' })
