@@ -14,15 +14,20 @@ export interface Identity {
 
 export const bootId = (): string => readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim()
 
+/** Whether a process's first thread has ended, and its start time. @throws when there is none of that pid */
+function statOf(pid: number): { ended: boolean; start: number } {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
+  // the second field is the command in parentheses and may hold blanks
+  const [state, ...rest] = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+  return { ended: state === 'Z' || state === 'X', start: Number(rest[18]) }
+}
+
 /** The identity of a live process whose command line carries the VM's UUID, else undefined. */
 export function identify(pid: number, uuid: string): Identity | undefined {
   try {
     if (!readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes(uuid)) return undefined
-    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
-    // the second field is the command in parentheses and may hold blanks
-    const [state, ...rest] = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
-    if (state === 'Z' || state === 'X') return undefined
-    return { pid, start: Number(rest[18]), bootId: bootId(), uuid }
+    const { ended, start } = statOf(pid)
+    return ended ? undefined : { pid, start, bootId: bootId(), uuid }
   } catch {
     return undefined
   }
@@ -84,10 +89,9 @@ export async function gone(recorded: Identity, limit: number): Promise<boolean> 
  */
 function exited({ pid, start }: Identity): boolean {
   try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
-    const [state, ...rest] = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
-    if (Number(rest[18]) !== start) return true
-    return (state === 'Z' || state === 'X') && readdirSync(`/proc/${pid}/task`).length === 1
+    const now = statOf(pid)
+    if (now.start !== start) return true
+    return now.ended && readdirSync(`/proc/${pid}/task`).length === 1
   } catch {
     return true
   }

@@ -58,9 +58,12 @@ export async function runFamilies(families: Family[], options: RunOptions): Prom
   )
 }
 
+const toHaveThem =
+  'import nixosModules.{autoUpgrade,goldenGeneration,chezmoiSync} of the lab and offer labConfigurations'
+
 /** A record in which every case is skipped, with the reason. */
 function skipAll(chosen: Chosen[], { name, seed = 0, hosts = [] }: RunOptions, why: string): Ran {
-  const reason = `${why}; import nixosModules.{autoUpgrade,goldenGeneration,chezmoiSync} of the lab and offer labConfigurations`
+  const reason = `${why}; ${toHaveThem}`
   const results = chosen.map(({ family, one }): CaseResult => ({
     family: family.name,
     case: one.name,
@@ -126,7 +129,9 @@ export async function withStage(
   use: (stage: Stage, hosts: string[]) => Promise<void>,
 ): Promise<Ran> {
   const embedded = embeddedGuest()
-  if ('none' in embedded) throw new Failure(`Cannot run scenarios: ${embedded.none}`)
+  if ('none' in embedded) {
+    throw new Failure(`Cannot run scenarios: ${embedded.none}`, { hint: toHaveThem })
+  }
   const offered = await chooseHosts(options.hosts, embedded.guest.attribute)
   const hosts = offered.slice(0, most)
   if (hosts.length < needed) {
