@@ -229,15 +229,21 @@ missing_copies() { # missing_copies <entry>
 # What follows when the boot loader cannot load a kernel: `reset` while a generation is on trial, and the
 # next boot is golden's; else `stay`, as for golden that would be a loop. systemd-boot reboots from 258 on
 # when told so, and does not mind the line before; a firmware that ends in its shell runs a script there.
+#
+# Where NixOS counts boots (from 26.11 on, with systemd-boot 260) its installer writes a `preferred` entry,
+# which beats the default in LoaderEntryDefault: a generation that failed would boot until its tries are
+# used up. So what is preferred is golden, whose own entry has no counter and is never taken for bad.
 on_boot_error() { # on_boot_error <reset|stay>
-  local conf=$GOLDEN_ESP/loader/loader.conf script=$GOLDEN_ESP/startup.nsh line text=''
+  local conf=$GOLDEN_ESP/loader/loader.conf script=$GOLDEN_ESP/startup.nsh line text='' golden
   if [[ $1 == reset ]]; then
     [[ -e $script ]] || printf 'reset -c\r\n' >"$script"
   elif [[ -e $script && $(<"$script") == 'reset -c'$'\r' ]]; then
     rm -f "$script"
   fi
   [[ -e $conf ]] || return 0
+  golden=$(field golden.json entry)
   while IFS='' read -r line || [[ -n $line ]]; do
+    if [[ $line == preferred[[:blank:]]* && -n $golden ]]; then line="preferred $golden"; fi
     [[ $line == reboot-on-error* ]] || text+=$line$'\n'
   done <"$conf"
   [[ $1 != reset ]] || text+='reboot-on-error yes'$'\n'

@@ -161,6 +161,13 @@ in
         };
       };
 
+      # The boot loader's counters, where NixOS has them (26.11) and the host wants them: this unit says that
+      # the boot was good, once. Run again by a switch to another systemd it fails, as the counter is gone
+      # (nixpkgs#561855), and an upgrade would take that for its own failure.
+      systemd.services.systemd-bless-boot = mkIf (loader.systemd-boot.bootCounting.enable or false) {
+        restartIfChanged = false;
+      };
+
       # Outside of all that may hang or fail: no dependency, and emergency mode leaves it alone
       systemd.timers.golden-trial-deadline = {
         description = "Deadline of a boot on trial";

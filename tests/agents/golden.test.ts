@@ -282,6 +282,25 @@ test('Boot counting is left alone, and its entries are found by what is in them'
   expect((await host.status()).golden).toBe(two)
 })
 
+test('What an installer that counts boots prefers does not beat golden', async () => {
+  const conf = '/boot/loader/loader.conf'
+  // as NixOS 26.11 writes it with boot.loader.systemd-boot.bootCounting
+  const counting = `sed -i 's/^default \\(.*\\)/preferred \\1\\ndefault nixos-*/' ${conf}`
+  const preferred = (): string | undefined =>
+    /^preferred (.*)$/m.exec(readFileSync(host.path(conf), 'utf8'))?.[1]
+  await host.rebuild(2, 'boot')
+  await host.sh(`${counting}\ngrep -q '^preferred nixos-generation-2' ${conf}\ngolden-arm-trial`)
+  expect(preferred()).toBe((await host.status()).goldenEntry)
+  // the trial comes by its one-shot, and what follows its failure is golden
+  expect((await host.boot([two])).tried).toEqual([two, one])
+
+  await host.rebuild(2, 'boot')
+  await host.sh(`${counting}\ngolden-arm-trial`)
+  expect((await host.boot()).tried).toEqual([two])
+  expect((await host.status()).golden).toBe(two)
+  expect(preferred()).toBe((await host.status()).goldenEntry)
+})
+
 test('What only root may do says so', async () => {
   for (const command of ['pin-golden', 'unpin-golden', 'rollback-to-golden', 'golden-arm-trial']) {
     expect(

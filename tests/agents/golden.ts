@@ -2,7 +2,7 @@
  * What tests of the golden generation share: a scratch root with generations in a real store, an ESP,
  * the real installer of boot entries and the agents as the host wraps them. There is no firmware in it,
  * so these are modelled here, and proved in a VM by `break-boot`: the boot loader's choice (one-shot, then
- * the default's variable, then loader.conf), systemctl, and bootctl, which writes variables nowhere but on
+ * what loader.conf prefers, then the default's variable, then loader.conf's default), systemctl, and bootctl, which writes variables nowhere but on
  * the machine itself.
  */
 import {
@@ -192,8 +192,11 @@ export class GoldenHost {
     const oneshot = this.variable('LoaderEntryOneShot')
     rmSync(this.variablePath('LoaderEntryOneShot'), { force: true })
     const conf = readFileSync(this.path('boot/loader/loader.conf'), 'utf8')
+    // `preferred` beats the variable, and skips what has no tries left (systemd-boot 260)
+    const preferred = /^preferred (.*)$/m.exec(conf)?.[1] ?? ''
     const ids = [
       oneshot,
+      preferred,
       this.variable('LoaderEntryDefault'),
       /^default (.*)$/m.exec(conf)?.[1] ?? '',
     ]
