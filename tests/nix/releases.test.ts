@@ -1,0 +1,100 @@
+import { describe, expect, test } from 'vitest'
+import { findNixOS } from './evaluate.ts'
+
+/**
+ * What a NixOS release does not have of what these modules set or read, by NixOS's own release notes:
+ * programs.atuin came with 26.05, boot counting with 26.11. All else that they set is in 25.11. The
+ * modules of those options are taken from the nixpkgs at hand with the option's declaration gone.
+ */
+const lacking: Record<string, string[]> = {
+  '25.11': ['programs.atuin', 'boot.loader.systemd-boot.bootCounting'],
+  '26.05': ['boot.loader.systemd-boot.bootCounting'],
+}
+
+const without: Record<string, string> = {
+  'programs.atuin': '{ disabledModules = [ "programs/atuin.nix" ]; }',
+  'boot.loader.systemd-boot.bootCounting': `({ lib, modulesPath, ... }: let
+    file = "system/boot/loader/systemd-boot/systemd-boot.nix";
+    # its own reading of the option, which is no more, is answered as a release without it would act
+    uncounted = config: config // {
+      boot = config.boot // {
+        loader = config.boot.loader // {
+          systemd-boot = config.boot.loader.systemd-boot // { bootCounting = { enable = false; tries = 3; }; };
+        };
+      };
+    };
+    module = args: let made = import (modulesPath + "/\${file}") (args // { config = uncounted args.config; }); in
+      made // {
+        options.boot = made.options.boot // {
+          loader = made.options.boot.loader // {
+            systemd-boot = removeAttrs made.options.boot.loader.systemd-boot [ "bootCounting" ];
+          };
+        };
+      };
+  in {
+    disabledModules = [ file ];
+    imports = [ (lib.setFunctionArgs module (builtins.functionArgs (import (modulesPath + "/\${file}")))) ];
+  })`,
+}
+
+interface Read {
+  declared: boolean[]
+  failed: string[]
+  warnings: string[]
+  toplevel: string
+  atuin: boolean
+}
+
+describe.each(Object.keys(lacking))('The options of %s', (release) => {
+  test('are enough for a host', async (context) => {
+    const found = await findNixOS()
+    if ('missing' in found) return context.skip(found.missing)
+    const paths = lacking[release]!
+    const read = await found.nixos<Read>(
+      'sorrow',
+      `host: let
+        older = host.extendModules { modules = [ ${paths.map((path) => without[path]).join(' ')} ]; };
+      in {
+        declared = map (path: older.lib.hasAttrByPath path older.options) [ ${paths
+          .map(
+            (path) =>
+              `[ ${path
+                .split('.')
+                .map((name) => `"${name}"`)
+                .join(' ')} ]`,
+          )
+          .join(' ')} ];
+        failed = map (a: a.message) (builtins.filter (a: !a.assertion) older.config.assertions);
+        inherit (older.config) warnings;
+        toplevel = older.config.system.build.toplevel.drvPath;
+        atuin = builtins.elem "atuin" (map (p: p.pname or "") older.config.environment.systemPackages);
+      }`,
+    )
+    expect(read).toEqual({
+      declared: paths.map(() => false),
+      failed: [],
+      warnings: [],
+      toplevel: expect.stringContaining('nixos-system-sorrow-'),
+      atuin: true,
+    })
+  }, 300_000)
+})
+
+test('A host that counts boots leaves the unit that blesses one alone at a switch', async (context) => {
+  const found = await findNixOS()
+  if ('missing' in found) return context.skip(found.missing)
+  const counted = await found.nixos<{ known: boolean; on: string; off: boolean }>(
+    'sorrow',
+    `host: let
+      known = host.options.boot.loader.systemd-boot ? bootCounting;
+      on = if known then host.extendModules { modules = [ { boot.loader.systemd-boot.bootCounting.enable = true; } ]; } else host;
+    in {
+      inherit known;
+      on = on.config.systemd.units."systemd-bless-boot.service".text or "";
+      off = host.config.systemd.services ? systemd-bless-boot;
+    }`,
+  )
+  if (!counted.known) return context.skip('the nixpkgs at hand has no boot counting')
+  expect(counted.on).toContain('X-RestartIfChanged=false')
+  expect(counted.off).toBe(false)
+}, 300_000)
