@@ -1,10 +1,11 @@
 import { createHash } from 'node:crypto'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { deploy, deployment } from './deployment.ts'
-import { Failure } from './failure.ts'
+import { Failure, usage } from './failure.ts'
 import type { Ground } from './ground.ts'
-import { buildHosts, type Facts } from './host.ts'
+import { buildHosts, disagreement, type Facts } from './host.ts'
 import { sshTarget, writeSshConfigOfAll } from './identity.ts'
+import { fromHome } from './lab-settings.ts'
 import type { Lock } from './lock.ts'
 import { machine, type Machine } from './machine.ts'
 import { baselinePaths } from './oracle-facts.ts'
@@ -34,7 +35,7 @@ import {
   type Running,
   type Vm,
 } from './vm.ts'
-import type { Template, World } from './world.ts'
+import type { Clones, Template, World } from './world.ts'
 
 /** A VM as every case finds it: it runs the world's generation, validated, golden, with its clones. */
 export interface Baseline {
@@ -91,7 +92,9 @@ export async function ensureBaseline(
   say: (line: string) => void,
 ): Promise<Prepared> {
   const { patience } = ground.accelerator
-  const wanted = await world.host(host, 'main', ground.store)
+  const wanted = await world.host(host, world.branch, ground.store)
+  const wrong = disagreement(wanted, from)
+  if (wrong) throw usage(`Cannot take \`${host}\` for a baseline: ${wrong}`, 'Set it in lab.toml')
   const known = readJson<Baseline>(recordOf(host))
   const before = readVm(host)
   if (known && before) {
@@ -132,7 +135,7 @@ export async function ensureBaseline(
   await switchTo(ssh, wanted, ground.store, patience, say)
   await ssh.close()
   say('seed')
-  await seed(inHand)
+  await seed(inHand, from)
   say('reboot')
   await inHand.reboot({ limit: 90 })
   say('validate')
@@ -182,28 +185,47 @@ async function keyOf(vm: Vm, argv: string[], toplevel: string, start: Template):
     toplevel,
     start.config,
     start.dotfiles,
-    seeding,
+    seeding(start),
   ]
   return createHash('sha256').update(JSON.stringify(all)).digest('hex').slice(0, 12)
 }
 
+const isOwn = (path: string): boolean => path.startsWith('~/')
+
 /** The clones that a user of the setup has, colocated, as `jj` makes them. */
-const seeding = `set -e
+export function seeding({ paths }: Clones): string {
+  const [flake, dotfiles] = [fromHome(paths.flake), fromHome(paths.dotfiles)]
+  const own = [paths.flake, paths.dotfiles].filter(isOwn).map(fromHome)
+  const parents = [...new Set(own.map((path) => dirname(path)))].filter((path) => path !== '.')
+  return `set -e
 cd ~
-rm -rf nix-config .local/share/chezmoi
-mkdir -p .local/share
+${own.length > 0 ? `rm -rf ${own.join(' ')}` : ':'}
+${parents.length > 0 ? `mkdir -p ${parents.join(' ')}` : ':'}
 name=$(hostname)
 jj config set --user user.name "$USER" 2>/dev/null
 jj config set --user user.email "$USER@$name" 2>/dev/null
 git config --global user.name "$USER"
 git config --global user.email "$USER@$name"
-jj git clone --colocate git://git.lab/config.git nix-config
-jj git clone --colocate git://git.lab/dotfiles.git .local/share/chezmoi
-chezmoi apply --force
+jj git clone --colocate git://git.lab/config.git ${flake}
+jj git clone --colocate git://git.lab/dotfiles.git ${dotfiles}
+${dotfiles === '.local/share/chezmoi' ? '' : tellChezmoi(dotfiles)}chezmoi apply --force
+`
+}
+
+/** Where chezmoi's source is not its default, it has to be told. */
+const tellChezmoi = (dotfiles: string): string => `mkdir -p .config/chezmoi
+printf 'sourceDir = "%s"\\n' "$(cd ${dotfiles} && pwd)" >.config/chezmoi/chezmoi.toml
 `
 
-async function seed(vm: Machine): Promise<void> {
-  await vm.user(`export USER=${quote(vm.vm.user)}; ${seeding}`, { timeout: 120 * vm.patience })
+async function seed(vm: Machine, from: Clones): Promise<void> {
+  // a directory such as /etc/nixos is root's to make
+  const others = [from.paths.flake, from.paths.dotfiles].filter((path) => !isOwn(path)).join(' ')
+  if (others) {
+    await vm.root(`rm -rf ${others} && install --directory --owner=${vm.vm.user} ${others}`)
+  }
+  await vm.user(`export USER=${quote(vm.vm.user)}; ${seeding(from)}`, {
+    timeout: 120 * vm.patience,
+  })
 }
 
 async function validate(vm: Machine, toplevel: string): Promise<void> {

@@ -1,4 +1,5 @@
 import type { Host } from './host.ts'
+import { ownUnits } from './lab-settings.ts'
 import { quote, type Answer } from './probes.ts'
 
 export type State = 'pass' | 'fail' | 'n/a'
@@ -78,6 +79,7 @@ export function checksOf(host: Host): Check[] {
     ...facts.declared.map((service) => serviceCheck(host, service)),
     ...(facts.autoUpgradeEnable ? [timerCheck(host)] : []),
     ...(facts.goldenEnable ? [goldenCheck] : []),
+    ...othersAgents(host),
     ...facts.secrets.map(secretCheck),
     // what else the host declares and this guest cannot have, such as its secrets
     ...Object.keys(facts.unavailable)
@@ -151,6 +153,39 @@ const goldenCheck: Check = {
   // one that failed would be `failed`, one that has not run yet `inactive`
   expected: 'loaded active exited',
   holds: is('loaded active exited'),
+}
+
+/**
+ * Agents of a flake's own, by the units that lab.toml names: what can be asked of a unit that the lab
+ * knows nothing else of. One that has not run yet is inactive, which is no fault of it.
+ */
+function othersAgents({ facts }: Host): Check[] {
+  const { upgrade, sync, golden } = facts.agents
+  const found = [
+    ...(facts.autoUpgradeEnable ? [] : [upgrade]),
+    ...(facts.goldenEnable ? [] : [golden]),
+    sync,
+  ]
+  return found
+    .filter(({ unit, present }) => present && !Object.values(ownUnits).includes(unit))
+    .map(({ unit, timer }): Check =>
+      timer
+        ? {
+            name: unit,
+            probe: `unit ${unit}.timer`,
+            expected: 'loaded active waiting',
+            // a timer's service may run just now
+            holds: ({ text }) => /^loaded active (waiting|running)$/.test(text),
+          }
+        : {
+            name: unit,
+            // nothing keeps a unit in memory that is only started now and then
+            probe: `systemctl show --value --property=LoadState --property=ActiveState ${unit}.service`,
+            expected: 'loaded, and not failed',
+            holds: ({ text }) => /\bloaded\b/.test(text) && !/\bfailed\b/.test(text),
+            show: commas,
+          },
+    )
 }
 
 /** A secret that could not be decrypted is a file that is not there. */

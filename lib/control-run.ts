@@ -2,6 +2,7 @@ import { cutFiles, judgeControl, type Control, type Proof } from './control.ts'
 import { Failure } from './failure.ts'
 import { buildHosts } from './host.ts'
 import { sshTarget } from './identity.ts'
+import { fromHome } from './lab-settings.ts'
 import { baselinePaths } from './oracle-facts.ts'
 import { inHand, runCase, type Chosen, type Stage } from './scenario-case.ts'
 import { deleteSnapshot, saveSnapshot } from './snapshot.ts'
@@ -43,7 +44,10 @@ export async function runControl(
       const ssh = await connect(target)
       await switchTo(ssh, built, stage.ground.store, vm.patience, say)
       await ssh.close()
-      await vm.user('cd nix-config && jj git fetch && jj new main', { timeout: 60 * vm.patience })
+      const at = fromHome(world.paths.flake)
+      await vm.user(`cd ${at} && jj git fetch && jj new ${world.branch}`, {
+        timeout: 60 * vm.patience,
+      })
       const { toplevel } = built
       // whatever is cut, this boot must come to it: so the lab itself chooses it once
       await vm.root(
@@ -70,7 +74,7 @@ export async function runControl(
     }),
   )
   note({ kind: 'step', name: 'cut', phase: 'end', of: began, hosts })
-  const start = { dir: world.dir, config: cut, dotfiles: stage.from.dotfiles }
+  const start = { ...stage.from, dir: world.dir, config: cut }
   // its result is the control's, and not one of a case that ought to hold
   const result = await runCase(chosen, hosts, { ...stage, prepared, from: start }, say)
   for (const host of hosts) {

@@ -9,9 +9,10 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { Failure } from './failure.ts'
+import { inHome } from './lab-settings.ts'
 import type { Machine } from './machine.ts'
-import { clones } from './oracle-facts.ts'
 import { files } from './vm.ts'
+import type { Clones } from './world.ts'
 
 /** What is collected inside the guest, each into a file of its own; as root unless it says otherwise. */
 const inside: Record<string, string> = {
@@ -27,11 +28,11 @@ const inside: Record<string, string> = {
 }
 
 /** Through the guest agent there is no user's login. */
-const repositories = (home: string, user: string): Record<string, string> =>
+const repositories = (home: string, user: string, { paths }: Clones): Record<string, string> =>
   Object.fromEntries(
-    clones.map((clone) => [
-      `jj-${clone.split('/').at(-1)}.txt`,
-      `cd ${home}/${clone} && for what in 'op log --no-graph --limit 60' 'log --revisions all()' status; do
+    [paths.flake, paths.dotfiles].map((path) => [
+      `jj-${path.split('/').at(-1)}.txt`,
+      `cd ${inHome(path, home)} && for what in 'op log --no-graph --limit 60' 'log --revisions all()' status; do
         runuser -u ${user} -- jj --no-pager --ignore-working-copy $what; done; git -c safe.directory=* show-ref`,
     ]),
   )
@@ -41,7 +42,12 @@ const repositories = (home: string, user: string): Record<string, string> =>
  * journals, boot entries, generations, state of the agents, operation logs of the repositories. What
  * cannot be had is said in its place: a guest that is gone is evidence, too.
  */
-export async function collectEvidence(vm: Machine, dir: string, replay: string): Promise<void> {
+export async function collectEvidence(
+  vm: Machine,
+  dir: string,
+  replay: string,
+  clones: Clones,
+): Promise<void> {
   mkdirSync(dir, { recursive: true, mode: 0o700 })
   const put = (name: string, text: string | Buffer): void => writeFileSync(join(dir, name), text)
   put('replay.txt', `${replay}\n`)
@@ -52,7 +58,7 @@ export async function collectEvidence(vm: Machine, dir: string, replay: string):
   await screenshot(vm, join(dir, 'screen.png')).catch((thrown: Error) =>
     put('screen.txt', `${thrown.message}\n`),
   )
-  const asked = { ...inside, ...repositories(`/home/${vm.vm.user}`, vm.vm.user) }
+  const asked = { ...inside, ...repositories(`/home/${vm.vm.user}`, vm.vm.user, clones) }
   const script = `exec 2>&1 </dev/null; export PATH=/run/current-system/sw/bin:/usr/sbin:/usr/bin:/sbin:/bin
 ${Object.entries(asked)
   .map(([name, command]) => `printf '\\036%s\\n' ${name}; ( ${command}\n)`)

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Failure } from './failure.ts'
-import { labSettings } from './lab-settings.ts'
+import { inHome, labSettings, type LabSettings } from './lab-settings.ts'
 import { evaluate, realise } from './nix.ts'
 import { labFlake, project, type GuestKind } from './settings.ts'
 
@@ -27,8 +27,12 @@ export interface Facts {
   syncthingAddress: string
   /** Files that sops-nix decrypts, with the owner and mode that they must have. */
   secrets: { path: string; owner: string; mode: string }[]
-  /** The units of `lab.toml`, and whether the host has them. */
-  agents: Record<'upgrade' | 'sync' | 'golden', { unit: string; present: boolean }>
+  /** The units of `lab.toml`, and whether the host has them, as a service and as a timer. */
+  agents: Record<'upgrade' | 'sync' | 'golden', { unit: string; present: boolean; timer: boolean }>
+  /** The primary user's. */
+  home: string
+  /** What the host's own configuration says of its clones; null where it has not our agents. */
+  clones: { branch: string | null; flake: string | null; dotfilesBranch: string | null }
   /** Such as `x86_64-linux`; null where the host does not say. */
   platform: string | null
 }
@@ -55,7 +59,8 @@ export async function readHost(
   store: string[],
   flake = labFlake(),
 ): Promise<Host> {
-  const { user, units } = await labSettings(flake)
+  // of the lab's flake always: a world's tree need not have its lab.toml
+  const { user, units } = await labSettings()
   const names = JSON.stringify(JSON.stringify({ user, units }))
   const read = await evaluate<Omit<Host, 'name' | 'guest'>>(
     flake,
@@ -74,6 +79,26 @@ export async function readHost(
     })
   }
   return { name, guest: attribute === 'nixosConfigurations' ? 'nixos' : 'debian', ...read }
+}
+
+/**
+ * What a host upgrades from against what `lab.toml` says: the lab's remotes and clones go by the latter.
+ * @returns what is different and how to say it, or undefined
+ */
+export function disagreement(
+  { facts, name }: Pick<Host, 'facts' | 'name'>,
+  { branch, paths }: Pick<LabSettings, 'branch' | 'paths'>,
+): string | undefined {
+  const { clones, home } = facts
+  const rows: [what: string, own: string | null, key: string, ours: string][] = [
+    ['upgrades from the branch', clones.branch, 'branch', branch],
+    ['syncs dotfiles by the branch', clones.dotfilesBranch, 'branch', branch],
+    ['has its flake in', clones.flake, 'paths.flake', inHome(paths.flake, home)],
+  ]
+  const [wrong] = rows.filter(([, own, , ours]) => own !== null && own !== ours)
+  if (!wrong) return undefined
+  const [what, own, key, ours] = wrong
+  return `\`${name}\` ${what} \`${own}\`, and \`${key}\` of lab.toml is \`${ours}\``
 }
 
 /** How the disk image of a NixOS host is wanted. */

@@ -7,7 +7,7 @@ import { labFlake } from './settings.ts'
 export interface LabSettings {
   /** Whose files and whose login; null means the host's own primary user. */
   user: string | null
-  /** Branch that is deployed. */
+  /** Branch that is deployed, and that hosts share their dotfiles by. */
   branch: string
   /** Services without `.service`, by what they are for. */
   units: { upgrade: string; sync: string; golden: string }
@@ -36,8 +36,13 @@ const known: [path: string, variable: string, form: RegExp, what: string][] = [
   ['units.upgrade', 'LAB_UPGRADE_UNIT', /^[\w@:.\\-]+$/, 'a unit'],
   ['units.sync', 'LAB_SYNC_UNIT', /^[\w@:.\\-]+$/, 'a unit'],
   ['units.golden', 'LAB_GOLDEN_UNIT', /^[\w@:.\\-]+$/, 'a unit'],
-  ['paths.flake', 'LAB_FLAKE_PATH', /^(~\/|\/)[^\n\0]*$/, 'an absolute path'],
-  ['paths.dotfiles', 'LAB_DOTFILES_PATH', /^(~\/|\/)[^\n\0]*$/, 'an absolute path'],
+  ['paths.flake', 'LAB_FLAKE_PATH', /^~?\/(?!.*(^|\/)\.\.?(\/|$))[\w./@+-]+$/, 'an absolute path'],
+  [
+    'paths.dotfiles',
+    'LAB_DOTFILES_PATH',
+    /^~?\/(?!.*(^|\/)\.\.?(\/|$))[\w./@+-]+$/,
+    'an absolute path',
+  ],
   [
     'ports.ssh',
     'LAB_SSH_PORT',
@@ -45,6 +50,15 @@ const known: [path: string, variable: string, form: RegExp, what: string][] = [
     'a port',
   ],
 ]
+
+/** The units of the lab's own agents, which the scenarios are about. */
+export const ownUnits: LabSettings['units'] = { ...defaults.units }
+
+/** A directory of the guest in a command that runs in the user's home. */
+export const fromHome = (path: string): string => path.replace(/^~\//, '')
+
+/** The same, absolute. */
+export const inHome = (path: string, home: string): string => path.replace(/^~(?=\/)/, home)
 
 let read: { key: string; settings: LabSettings } | undefined
 

@@ -1,4 +1,5 @@
 import { Failure } from './failure.ts'
+import { fromHome, type LabSettings } from './lab-settings.ts'
 import type { Machine } from './machine.ts'
 
 /** What a VM says of itself, over SSH as root and as its user, and through the guest agent. */
@@ -61,8 +62,9 @@ export interface CommitFacts {
   origin: string
 }
 
-/** Where the primary user has the clones, below his home. */
-export const clones = ['nix-config', '.local/share/chezmoi'] as const
+/** The clones of the primary user, by where they are: below the home, or absolute. */
+export const clonesOf = ({ flake, dotfiles }: LabSettings['paths']): string[] =>
+  [flake, dotfiles].map(fromHome)
 
 const efi = '/sys/firmware/efi/efivars'
 const loader = '4a67b082-0a4c-41cf-b6c7-440b29bb8c4f'
@@ -124,11 +126,11 @@ s end
 /** What a baseline's store held; written before its snapshot, so that each case finds it. */
 export const baselinePaths = '/var/lib/lab-baseline-paths'
 
-const asUser = `
+const asUser = (clones: string[]): string => `
 export LC_ALL=C
 s() { printf '\\036%s\\n' "$1"; }
 for repository in ${clones.join(' ')}; do
-  cd "$HOME/$repository" || continue
+  cd && cd "$repository" || continue
   s "visible $repository"; jj --ignore-working-copy log --no-graph --revisions 'all()' --template 'change_id ++ "\\n"' 2>&1
   s "heads $repository"; git for-each-ref --format='%(objectname)' refs/remotes
   s "commits $repository"; git rev-list --all | git cat-file --batch
@@ -140,11 +142,11 @@ s end
  * Asks a VM for all that the oracle judges.
  * @throws Failure when it does not answer on SSH
  */
-export async function askFacts(vm: Machine, units: string[]): Promise<Facts> {
+export async function askFacts(vm: Machine, units: string[], clones: string[]): Promise<Facts> {
   const limit = 120 + 60 * vm.patience
   const [root, user, agent] = await Promise.all([
     vm.root('exec bash -s', { input: asRoot(units), timeout: limit, allow: 'any' }),
-    vm.user('exec bash -s', { input: asUser, timeout: limit, allow: 'any' }),
+    vm.user('exec bash -s', { input: asUser(clones), timeout: limit, allow: 'any' }),
     vm.agent('cat /proc/sys/kernel/random/boot_id').catch(() => undefined),
   ])
   return readFacts(root.stdout, user.stdout, agent?.stdout)

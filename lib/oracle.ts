@@ -1,4 +1,4 @@
-import { clones, type Facts, type Repository } from './oracle-facts.ts'
+import { type Facts, type Repository } from './oracle-facts.ts'
 
 export interface OracleRow {
   name: string
@@ -21,6 +21,8 @@ export interface Expected {
   unavailable: Record<string, string>
   /** Units that may be failed, as an upgrade that was refused. */
   mayFail: string[]
+  /** The clones that no commit may be lost in; the first is the flake's. */
+  clones: string[]
   /** Commits that a deployed one may be, those that were deployed before left out as too old. */
   deployable: (commit: string) => boolean
 }
@@ -74,7 +76,7 @@ export function judgeFacts(facts: Facts, expected: Expected): OracleRow[] {
       'none',
       facts.failedUnits.filter((unit) => !expected.mayFail.includes(unit)).join(', ') || 'none',
     ),
-    ...clones.map((name) => lostRow(name, facts.repositories[name])),
+    ...expected.clones.map((name) => lostRow(name, facts.repositories[name])),
   ]
 }
 

@@ -8,7 +8,7 @@ import { run } from './run.ts'
 export type Changes = Record<string, string | null | ((text: string) => string)>
 
 export interface CommitOptions {
-  /** Default `main`. */
+  /** Default: the trunk. */
   branch?: string
   /** Commit that the new one stands on; default the branch's. */
   parent?: string
@@ -43,15 +43,15 @@ export async function git(
   return code === 0 ? stdout : ''
 }
 
-/** A bare repository that exists. */
-export function remote(dir: string): Remote {
+/** A bare repository that exists. @param trunk the branch that is meant where none is named */
+export function remote(dir: string, trunk = 'main'): Remote {
   const at = (args: string[], options: Parameters<typeof git>[1] = {}): Promise<string> =>
     git(['--git-dir', dir, ...args], options)
-  const head: Remote['head'] = async (branch = 'main') =>
+  const head: Remote['head'] = async (branch = trunk) =>
     (
       await at(['rev-parse', '--quiet', '--verify', `refs/heads/${branch}`], { allow: [1] })
     ).trim() || undefined
-  const read: Remote['read'] = async (path, commit = 'main') => {
+  const read: Remote['read'] = async (path, commit = trunk) => {
     const listed = await at(['ls-tree', '-z', commit, '--', path])
     return listed ? at(['cat-file', 'blob', `${commit}:${path}`]) : undefined
   }
@@ -66,7 +66,7 @@ export function remote(dir: string): Remote {
   }
 
   const commit: Remote['commit'] = async (changes, message, options = {}) => {
-    const { branch = 'main' } = options
+    const { branch = trunk } = options
     const parent = options.parent ?? (await head(branch))
     const scratch = mkdtempSync(join(tmpdir(), 'commit-'))
     const env = { GIT_INDEX_FILE: join(scratch, 'index') }

@@ -7,7 +7,7 @@ import { follow } from './follow.ts'
 import type { Ground } from './ground.ts'
 import { machine, type Machine } from './machine.ts'
 import { judgeFacts, judgeFaults, judgeRemote, type Fault, type FaultState } from './oracle.ts'
-import { askFacts } from './oracle-facts.ts'
+import { askFacts, clonesOf } from './oracle-facts.ts'
 import { seeded } from './random.ts'
 import type { Note, RunRecord } from './record.ts'
 import { judgeCase, type CaseResult } from './result.ts'
@@ -119,7 +119,7 @@ export async function runCase(
     result.evidence = join(stage.record.dir, 'evidence', `${family.name}-${one.name}`)
     mkdirSync(result.evidence, { recursive: true, mode: 0o700 })
     const dir = (vm: Machine): string => join(result.evidence!, vm.host)
-    await Promise.all(vms.map((vm) => collectEvidence(vm, dir(vm), result.replay)))
+    await Promise.all(vms.map((vm) => collectEvidence(vm, dir(vm), result.replay, stage.from)))
   }
   for (const vm of vms) vm.retire()
   result.seconds = (performance.now() - from) / 1000
@@ -187,7 +187,7 @@ async function ask(
     wanted === 'any'
       ? undefined
       : wanted === 'main'
-        ? (await world.host(vm.host, 'main', stage.ground.store)).toplevel
+        ? (await world.host(vm.host, world.branch, stage.ground.store)).toplevel
         : wanted.startsWith('/')
           ? wanted
           : toplevel
@@ -198,12 +198,14 @@ async function ask(
       return unit ? [[unit, reason]] : []
     }),
   )
+  const clones = clonesOf(world.paths)
   const facts = await askFacts(
     vm,
     services.filter((unit) => !(unit in unavailable)),
+    clones,
   )
   const start = world.start.config
-  const known = facts.repositories['nix-config']?.commits ?? {}
+  const known = facts.repositories[clones[0]!]?.commits ?? {}
   const descends = (commit: string): boolean =>
     commit === start || (known[commit]?.parents ?? []).some((parent) => descends(parent))
   const rows = judgeFacts(facts, {
@@ -213,6 +215,7 @@ async function ask(
     services,
     unavailable,
     mayFail: ['nix-local-upgrade.service', 'chezmoi-pre-update.service'],
+    clones,
     deployable: descends,
   })
   return rows.map((row) => ({ host: vm.host, ...row }))

@@ -6,6 +6,7 @@ import { baseImage, preflight, type Ground } from './ground.ts'
 import { embeddedGuest } from './guest.ts'
 import { chooseHosts } from './hosts.ts'
 import { junit } from './junit.ts'
+import { labSettings, ownUnits } from './lab-settings.ts'
 import { openRecord, pruneRuns, readEvents } from './record.ts'
 import type { Changes } from './remote.ts'
 import { report, whereTimeWent } from './report.ts'
@@ -52,10 +53,19 @@ export async function runFamilies(families: Family[], options: RunOptions): Prom
     return Exit.held
   }
   const embedded = embeddedGuest()
-  return summarize(
-    'none' in embedded ? skipAll(chosen, options, embedded.none) : await runCases(chosen, options),
-    json,
+  const none = 'none' in embedded ? embedded.none : await othersAgents()
+  return summarize(none ? skipAll(chosen, options, none) : await runCases(chosen, options), json)
+}
+
+/** Why there is nothing to break: what the scenarios ask, and how it ends, is of the lab's own agents. */
+async function othersAgents(): Promise<string | undefined> {
+  const { units } = await labSettings()
+  const other = (['upgrade', 'sync', 'golden'] as const).filter(
+    (agent) => units[agent] !== ownUnits[agent],
   )
+  if (other.length === 0) return undefined
+  const named = other.map((agent) => `\`${units[agent]}\` for \`${ownUnits[agent]}\``).join(', ')
+  return `n/a on agents that are not the lab's: lab.toml has ${named}`
 }
 
 const toHaveThem =

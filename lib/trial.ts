@@ -1,4 +1,5 @@
 import { Failure } from './failure.ts'
+import { inHome } from './lab-settings.ts'
 import type { Machine, Scene } from './scenario.ts'
 import { qemuOf } from './vm.ts'
 
@@ -21,10 +22,11 @@ export interface Rebuilt {
 export async function rebuild(scene: Scene, vm: Machine, module: string): Promise<Rebuilt> {
   const home = `/home/${vm.vm.user}`
   scene.say(`rebuild ${vm.host} by hand`)
+  const flake = inHome(scene.world.paths.flake, home)
   await vm.write(`${home}/.lab/module.nix`, module, { user: true })
   await vm.write(
     `${home}/.lab/default.nix`,
-    `((builtins.getFlake "git+file://${home}/nix-config").labConfigurations.${vm.host}.extendModules { modules = [ ./module.nix ]; }).config.system.build.toplevel\n`,
+    `((builtins.getFlake "git+file://${flake}").labConfigurations.${vm.host}.extendModules { modules = [ ./module.nix ]; }).config.system.build.toplevel\n`,
     { user: true },
   )
   // as the owner of the repository: nix reads none that is another's

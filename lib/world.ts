@@ -14,6 +14,7 @@ import { privateDirectory } from './directory.ts'
 import { Failure } from './failure.ts'
 import { flakeDirectory } from './flake-directory.ts'
 import { readHost, type Host } from './host.ts'
+import { labSettings, type LabSettings } from './lab-settings.ts'
 import { served } from './qemu.ts'
 import { remote, git, type Changes, type Remote } from './remote.ts'
 import { labHome, project } from './settings.ts'
@@ -22,7 +23,7 @@ import { labHome, project } from './settings.ts'
  * What one or two guests have for their remote: `config.git`, the flake with their hosts, and
  * `dotfiles.git`, a chezmoi source directory. Both begin with the same commit in every world.
  */
-export interface World {
+export interface World extends Clones {
   id: string
   dir: string
   config: Remote
@@ -33,13 +34,16 @@ export interface World {
   host: (name: string, commit?: string, store?: string[]) => Promise<Host>
 }
 
+/** What guests have of the remotes, and where: `lab.toml`'s. */
+export type Clones = Pick<LabSettings, 'branch' | 'paths'>
+
 export interface Start {
   config: string
   dotfiles: string
 }
 
 /** What every world begins as; made once for what the flake and the lab's settings are. */
-export interface Template extends Start {
+export interface Template extends Start, Clones {
   dir: string
 }
 
@@ -53,12 +57,13 @@ export const hostModule = (host: string): string => `world/hosts/${host}.nix`
  * @param extra files on top, by path: a control's cut
  */
 export async function template(hosts: string[], extra: Changes = {}): Promise<Template> {
+  const { branch, paths } = await labSettings()
   const worlds = join(privateDirectory(labHome()), 'srv', '.worlds')
   mkdirSync(worlds, { recursive: true, mode: 0o700 })
   const scratch = mkdtempSync(join(worlds, 'new-'))
   try {
-    const config = await bare(join(scratch, 'config.git'))
-    const dotfiles = await bare(join(scratch, 'dotfiles.git'))
+    const config = await bare(join(scratch, 'config.git'), branch)
+    const dotfiles = await bare(join(scratch, 'dotfiles.git'), branch)
     const start = {
       config: await config.commit(
         { ...(await flakeFiles()), ...(await settings(hosts)), ...extra },
@@ -66,9 +71,14 @@ export async function template(hosts: string[], extra: Changes = {}): Promise<Te
       ),
       dotfiles: await dotfiles.commit(dotfilesAtFirst, 'Start'),
     }
-    const dir = join(worlds, `start-${start.config.slice(0, 12)}-${start.dotfiles.slice(0, 12)}`)
+    const of = `${start.config.slice(0, 12)}-${start.dotfiles.slice(0, 12)}`
+    // the same commits on another branch are another template
+    const dir = join(
+      worlds,
+      `start-${of}${branch === 'main' ? '' : `-${branch.replaceAll('/', '-')}`}`,
+    )
     if (!existsSync(dir)) renameSync(scratch, dir)
-    return { dir, ...start }
+    return { dir, ...start, branch, paths }
   } finally {
     rmSync(scratch, { recursive: true, force: true })
   }
@@ -80,14 +90,17 @@ export function openWorld(id: string, from: Template, hosts: string[]): World {
   rmSync(dir, { recursive: true, force: true })
   cpSync(from.dir, dir, { recursive: true })
   for (const host of hosts) attach(dir, host)
-  const config = remote(join(dir, 'config.git'))
+  const { branch, paths } = from
+  const config = remote(join(dir, 'config.git'), branch)
   return {
     id,
     dir,
     config,
-    dotfiles: remote(join(dir, 'dotfiles.git')),
+    branch,
+    paths,
+    dotfiles: remote(join(dir, 'dotfiles.git'), branch),
     start: { config: from.config, dotfiles: from.dotfiles },
-    host: async (name, commit = 'main', store = []) => {
+    host: async (name, commit = branch, store = []) => {
       const tree = mkdtempSync(join(tmpdir(), 'world-'))
       try {
         await config.checkout(commit, tree)
@@ -118,9 +131,9 @@ function attach(world: string, host: string): void {
   }
 }
 
-async function bare(dir: string): Promise<Remote> {
-  await git(['init', '--quiet', '--bare', '--initial-branch=main', dir])
-  return remote(dir)
+async function bare(dir: string, branch: string): Promise<Remote> {
+  await git(['init', '--quiet', '--bare', `--initial-branch=${branch}`, dir])
+  return remote(dir, branch)
 }
 
 /** The flake as git knows it; of this project only what its flake is made of. */

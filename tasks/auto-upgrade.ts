@@ -1,4 +1,5 @@
 import { mkfifo } from '../lib/fifo.ts'
+import { fromHome } from '../lib/lab-settings.ts'
 import { scenarioTask, type Case, type Family } from '../lib/scenario.ts'
 import { rebuild } from '../lib/trial.ts'
 import {
@@ -68,7 +69,7 @@ const cases: Case[] = [
       const { vm, world } = scene
       await world.config.commit(module(vm, text), 'Bad')
       await upgrades(scene, vm, { outcome, reason })
-      const head = `git -C nix-config rev-parse main`
+      const head = `git -C ${fromHome(world.paths.flake)} rev-parse ${world.branch}`
       const { stdout } = await vm.user(head)
       scene.check('the repository is as it was', world.start.config, stdout.trim())
     },
@@ -178,8 +179,8 @@ const cases: Case[] = [
     name: 'untracked-file',
     title: 'a commit that imports a file nobody added is not deployed, and the file is named',
     run: async (scene) => {
-      const { vm } = scene
-      await vm.user(`cd nix-config && echo new.nix >>.git/info/exclude
+      const { vm, world } = scene
+      await vm.user(`cd ${fromHome(world.paths.flake)} && echo new.nix >>.git/info/exclude
         echo '{ }' >world/hosts/new.nix && echo '{ imports = [ ./new.nix ]; }' >${hostModule(vm.host)} && jj commit -m 'Import it'`)
       const reason =
         /^`world\/hosts\/new\.nix` is not in the commit: the file is there, but not tracked/
@@ -195,7 +196,7 @@ const cases: Case[] = [
       const { to } = await upgrades(scene, vm, { outcome: 'upgraded' })
       scene.ends(vm, to!.toplevel as `/${string}`)
       await world.config.commit(note(vm, 'other'), 'Other', { parent: world.start.config })
-      const reason = /^main was rewritten: .* does not descend from/
+      const reason = new RegExp(`^${world.branch} was rewritten: .* does not descend from`)
       await upgrades(scene, vm, { outcome: 'diverged', phase: 'fetch', reason })
     },
   },
@@ -206,7 +207,7 @@ const cases: Case[] = [
     run: async (scene) => {
       const { vm, world } = scene
       await vm.user(
-        `cd nix-config && sed -i 's/^{ lib, ... }:$/&\\n{ environment.etc."lab-local".text = "mine"; } \\/\\//' world/default.nix && jj commit -m Mine`,
+        `cd ${fromHome(world.paths.flake)} && sed -i 's/^{ lib, ... }:$/&\\n{ environment.etc."lab-local".text = "mine"; } \\/\\//' world/default.nix && jj commit -m Mine`,
       )
       await world.config.commit(note(vm, 'two'), 'Two')
       const { to } = await upgrades(scene, vm, { outcome: 'upgraded' })
@@ -214,7 +215,7 @@ const cases: Case[] = [
       scene.check('the remote’s change runs', 'two', await seen(vm))
       scene.check('its own change runs', 'mine', await seen(vm, 'lab-local'))
       const { stdout } = await vm.user(
-        `cd nix-config && jj log --no-graph -r 'main@origin..@-' -T description`,
+        `cd ${fromHome(world.paths.flake)} && jj log --no-graph -r '${world.branch}@origin..@-' -T description`,
       )
       scene.check('its own commit stands on the remote’s', 'Mine', stdout.trim())
     },
@@ -225,14 +226,15 @@ const cases: Case[] = [
     run: async (scene) => {
       const { vm, world } = scene
       const path = hostModule(vm.host)
+      const own = `cd ${fromHome(world.paths.flake)} && jj log --no-graph -r @- -T commit_id`
       await vm.user(
-        `cd nix-config && echo '{ time.timeZone = "UTC"; }' >${path} && jj commit -m Mine`,
+        `cd ${fromHome(world.paths.flake)} && echo '{ time.timeZone = "UTC"; }' >${path} && jj commit -m Mine`,
       )
-      const before = await vm.user('cd nix-config && jj log --no-graph -r @- -T commit_id')
+      const before = await vm.user(own)
       await world.config.commit(note(vm, 'two'), 'Two')
       const reason = new RegExp(`^Conflict in ${path}`)
       await upgrades(scene, vm, { outcome: 'conflict', phase: 'rebase', reason })
-      const after = await vm.user('cd nix-config && jj log --no-graph -r @- -T commit_id')
+      const after = await vm.user(own)
       scene.check('its commit is as it was', before.stdout, after.stdout)
     },
   },

@@ -1,5 +1,6 @@
 import { editAndSync, readHome, setLine, syncByUnit, type Synced } from '../lib/dotfile-sync.ts'
 import { heal, inject, prove } from '../lib/fault-lease.ts'
+import { fromHome } from '../lib/lab-settings.ts'
 import { scenarioTask, type Family, type Machine, type Scene } from '../lib/scenario.ts'
 
 export const family: Family = {
@@ -44,11 +45,11 @@ export const family: Family = {
 
 const shared = '.labrc'
 const own = ['.config/lab/one.conf', '.config/lab/two.conf']
-const source = '.local/share/chezmoi'
 const rounds = 20
 
 async function differentFiles(scene: Scene): Promise<void> {
   const { vm, other } = scene
+  const source = fromHome(scene.world.paths.dotfiles)
   await vm.user(setLine(own[0]!, 3, `of ${vm.host}`))
   await other.user(setLine(`${source}/dot_config/lab/two.conf`, 3, `of ${other.host}`))
   outcome(scene, vm, 'synced', await syncByUnit(vm))
@@ -70,6 +71,7 @@ async function differentLines(scene: Scene): Promise<void> {
 
 async function sameLine(scene: Scene): Promise<void> {
   const { vm, other, world, check } = scene
+  const source = fromHome(world.paths.dotfiles)
   for (const host of [vm, other]) await host.user(setLine(shared, 7, `of ${host.host}`))
   outcome(scene, vm, 'synced', await syncByUnit(vm))
   outcome(scene, other, 'conflict', await syncByUnit(other))
@@ -86,7 +88,7 @@ async function sameLine(scene: Scene): Promise<void> {
     check(`${host.host} has it in its status`, /"host": "\w+",\s+"files": \[\s+"dot_labrc"/, stdout)
     const line = (await readHome(host, shared)).split('\n')[6]
     check(`${host.host} still has its own text`, `of ${host.host}`, line)
-    const dirty = await host.user(`grep -lE '^(<{7}|>{7})' ~/${shared} ~/${source}/dot_labrc`, {
+    const dirty = await host.user(`grep -lE '^(<{7}|>{7})' ~/${shared} ${source}/dot_labrc`, {
       allow: [1],
     })
     check(`${host.host} has no markers in $HOME and in the source`, '', dirty.stdout)
@@ -96,7 +98,7 @@ async function sameLine(scene: Scene): Promise<void> {
   const published = await world.dotfiles.read('dot_labrc', `conflict/${other.host}`)
   check('the second edit is published beside it', `of ${other.host}`, published?.split('\n')[6])
 
-  await other.user(`cd ${source} && jj new @- main@origin && jj resolve --tool :ours dot_labrc
+  await other.user(`cd ${source} && jj new @- ${world.branch}@origin && jj resolve --tool :ours dot_labrc
     ${setLine('dot_labrc', 7, 'of both')}`)
   outcome(scene, other, 'synced', await syncByUnit(other))
   outcome(scene, vm, 'synced', await syncByUnit(vm))
@@ -109,6 +111,7 @@ async function sameLine(scene: Scene): Promise<void> {
 
 async function offline(scene: Scene): Promise<void> {
   const { vm, other } = scene
+  const source = fromHome(scene.world.paths.dotfiles)
   const fault = scene.fault('cut of the uplink', other.host)
   const cut = await inject({
     kind: 'cut',
@@ -146,6 +149,7 @@ async function offline(scene: Scene): Promise<void> {
 
 async function sameSecond(scene: Scene): Promise<void> {
   const { vms, world, random, check, must, say } = scene
+  const source = fromHome(world.paths.dotfiles)
   const edits: string[] = []
   let refused = 0
   for (let round = 1; round <= rounds; round++) {
@@ -181,7 +185,7 @@ async function sameSecond(scene: Scene): Promise<void> {
       own[index]!,
       edits.filter((edit) => edit.startsWith(vm.host)),
     )
-  const commits = await world.dotfiles.commits('main')
+  const commits = await world.dotfiles.commits(world.branch)
   check('commits on the trunk: the start, and one for each edit', 1 + 2 * rounds, commits.length)
 }
 

@@ -10,6 +10,7 @@ let
   lists = config.modules.services or { };
   upgrade = config.myModules.services.autoUpgrade or { };
   golden = config.myModules.system.boot.goldenGeneration or { };
+  sync = config.myModules.services.chezmoiSync or { };
   # normal users, as NixOS sorts them
   normal = builtins.filter (name: config.users.users.${name}.isNormalUser or false) (
     builtins.attrNames (config.users.users or { })
@@ -25,7 +26,18 @@ rec {
     if names.user != null then names.user
     else config.hostSpec.primaryUsername or (if normal == [ ] then "root" else builtins.head normal);
   # what a host is upgraded and watched by: its own units, under whatever names they have
-  agents = builtins.mapAttrs (_: unit: { inherit unit; present = config.systemd.services ? ${unit}; }) names.units;
+  agents = builtins.mapAttrs (_: unit: {
+    inherit unit;
+    present = config.systemd.services ? ${unit};
+    timer = config.systemd.timers ? ${unit};
+  }) names.units;
+  home = config.users.users.${primaryUser}.home or "/home/${primaryUser}";
+  # what the host itself says of where it is upgraded from; null where it has not our agents
+  clones = {
+    branch = if upgrade.enable or false then upgrade.branch or null else null;
+    flake = if upgrade.enable or false then upgrade.repository or null else null;
+    dotfilesBranch = if sync.enable or false then sync.branch or null else null;
+  };
   platform = config.nixpkgs.hostPlatform.system or host.pkgs.stdenv.hostPlatform.system or null;
   desktop = lists.desktop or [ ];
   cli = lists.cli or [ ];

@@ -16,10 +16,12 @@ const host: Host = {
     unavailable: { tailscale: 'Debian carries no tailscale', sops: 'Debian carries no sops' },
     syncthingAddress: '127.0.0.1:8384',
     agents: {
-      upgrade: { unit: 'nix-local-upgrade', present: true },
-      sync: { unit: 'chezmoi-pre-update', present: false },
-      golden: { unit: 'golden-boot-validation', present: true },
+      upgrade: { unit: 'nix-local-upgrade', present: true, timer: true },
+      sync: { unit: 'chezmoi-pre-update', present: false, timer: false },
+      golden: { unit: 'golden-boot-validation', present: true, timer: false },
     },
+    home: '/home/rain',
+    clones: { branch: 'main', flake: '/home/rain/nix-config', dotfilesBranch: null },
     platform: 'x86_64-linux',
     secrets: [{ path: '/run/secrets/greeting', owner: 'rain', mode: '0400' }],
   },
@@ -109,4 +111,26 @@ test('a secret is there, for its owner alone, or it has failed', () => {
     expected: 'rain 400',
   })
   expect(verdict('secret greeting', '', 1).state).toBe('fail')
+})
+
+test('agents of a flake of its own are asked for by the units that lab.toml names', () => {
+  const facts = {
+    ...host.facts,
+    ...{ autoUpgradeEnable: false, goldenEnable: false },
+    agents: {
+      upgrade: { unit: 'nixos-upgrade', present: true, timer: true },
+      sync: { unit: 'dotfiles', present: true, timer: false },
+      golden: { unit: 'boot-check', present: false, timer: false },
+    },
+  }
+  const found = checksOf({ ...host, facts })
+  const of = (name: string): (typeof found)[number] => found.find((each) => each.name === name)!
+  expect(found.map(({ name }) => name)).not.toContain('boot-check')
+  expect(of('nixos-upgrade').probe).toBe('unit nixos-upgrade.timer')
+  expect(of('nixos-upgrade').holds({ code: 0, text: 'loaded active waiting' })).toBe(true)
+  expect(of('nixos-upgrade').holds({ code: 1, text: 'not-found inactive dead' })).toBe(false)
+  expect(of('dotfiles').holds({ code: 0, text: 'loaded\ninactive' })).toBe(true)
+  for (const text of ['loaded\nfailed', 'not-found\ninactive']) {
+    expect(of('dotfiles').holds({ code: 0, text })).toBe(false)
+  }
 })

@@ -1,9 +1,15 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { execFileSync } from 'node:child_process'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterEach, beforeEach, expect, test } from 'vitest'
+import { afterEach, beforeEach, expect, test, vi } from 'vitest'
+import { seeding } from '../../lib/baseline.ts'
 import { chooseGuest, embeddedGuest } from '../../lib/guest.ts'
+import { disagreement, type Facts } from '../../lib/host.ts'
 import { labSettings } from '../../lib/lab-settings.ts'
+import { clonesOf } from '../../lib/oracle-facts.ts'
+import { runFamilies } from '../../lib/scenario-run.ts'
+import type { Family } from '../../lib/scenario.ts'
 
 let flake: string
 const variables = ['LAB_BRANCH', 'LAB_SSH_PORT', 'LAB_GUEST', 'LAB_FLAKE']
@@ -47,12 +53,82 @@ test.each([
   ['units.upgrad = "x"', /there is no setting `units\.upgrad`/],
   ['user = "Mia Muster"', /Cannot read `user` of `.*` as a user name/],
   ['[paths]\nflake = "nix-config"', /`paths\.flake` of `.*` as an absolute path/],
+  ['[paths]\nflake = "/etc/../nixos"', /`paths\.flake` of `.*` as an absolute path/],
   ['[ports]\nssh = 22', /`ports\.ssh` of `.*` as a port/],
 ])('%s is refused in one line', async (text, said) => {
   toml(text)
   const failed = await labSettings(flake).catch((error: Error) => error)
   expect((failed as Error).message).toMatch(said)
   expect((failed as Error).message).not.toContain('\n')
+})
+
+const clones = { branch: 'main', flake: '/home/rain/nix-config', dotfilesBranch: 'main' }
+const host = (more: Partial<typeof clones> = {}): Parameters<typeof disagreement>[0] => ({
+  name: 'sorrow',
+  facts: { home: '/home/rain', clones: { ...clones, ...more } } as unknown as Facts,
+})
+
+test.each([
+  [{}, undefined],
+  [{ branch: null, flake: null, dotfilesBranch: null }, undefined],
+  [
+    { branch: 'live' },
+    '`sorrow` upgrades from the branch `live`, and `branch` of lab.toml is `main`',
+  ],
+  [{ dotfilesBranch: 'dots' }, '`sorrow` syncs dotfiles by the branch `dots`, and `branch` of'],
+  [
+    { flake: '/etc/nixos' },
+    '`sorrow` has its flake in `/etc/nixos`, and `paths.flake` of lab.toml',
+  ],
+])('A host that says %j is held against lab.toml', async (says, said) => {
+  const found = disagreement(host(says as Partial<typeof clones>), await labSettings(flake))
+  if (said === undefined) expect(found).toBeUndefined()
+  else expect(found).toContain(said)
+})
+
+test('A guest is seeded where lab.toml says', async () => {
+  expect(seeding(await labSettings(flake))).toContain(
+    'rm -rf nix-config .local/share/chezmoi\nmkdir -p .local/share\n',
+  )
+  expect(seeding(await labSettings(flake))).not.toContain('chezmoi.toml')
+  vi.stubEnv('LAB_FLAKE_PATH', '/etc/nixos')
+  vi.stubEnv('LAB_DOTFILES_PATH', '~/src/dots')
+  const other = await labSettings(flake)
+  vi.unstubAllEnvs()
+  expect(clonesOf(other.paths)).toEqual(['/etc/nixos', 'src/dots'])
+  const script = seeding(other)
+  expect(script).toContain('rm -rf src/dots\nmkdir -p src\n')
+  expect(script).toContain('git://git.lab/config.git /etc/nixos\n')
+  expect(script).toContain('git://git.lab/dotfiles.git src/dots\n')
+  // as a shell runs it
+  const at = mkdtempSync(join(tmpdir(), 'home-'))
+  mkdirSync(join(at, 'src/dots'), { recursive: true })
+  const told = script.slice(script.indexOf('mkdir -p .config'), script.indexOf('chezmoi apply'))
+  execFileSync('sh', ['-euc', told], { cwd: at })
+  expect(readFileSync(join(at, '.config/chezmoi/chezmoi.toml'), 'utf8')).toBe(
+    `sourceDir = "${join(at, 'src/dots')}"\n`,
+  )
+  rmSync(at, { recursive: true })
+})
+
+test('Scenarios are skipped where lab.toml names agents that are not the lab’s', async () => {
+  const home = mkdtempSync(join(tmpdir(), 'home-'))
+  const said = vi.spyOn(console, 'log').mockImplementation(() => undefined)
+  vi.stubEnv('LAB_HOME', home)
+  vi.stubEnv('LAB_UPGRADE_UNIT', 'nixos-upgrade')
+  try {
+    const family: Family = {
+      name: 'family',
+      describe: '',
+      cases: [{ name: 'one', title: 'one', run: async () => undefined }],
+    }
+    expect(await runFamilies([family], { name: 'family', json: true })).toBe(3)
+    expect(said.mock.calls.join('')).toContain('`nixos-upgrade` for `nix-local-upgrade`')
+  } finally {
+    vi.unstubAllEnvs()
+    said.mockRestore()
+    rmSync(home, { recursive: true })
+  }
 })
 
 test('The guest of a flake that has never heard of the lab is NixOS, and says why', () => {

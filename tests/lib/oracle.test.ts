@@ -54,6 +54,7 @@ const expected: Expected = {
   services: ['sshd.service', 'tailscaled.service'],
   unavailable: { 'tailscaled.service': 'Debian carries no tailscale' },
   mayFail: ['nix-local-upgrade.service'],
+  clones: ['nix-config', '.local/share/chezmoi'],
   deployable: (commit) => [start, edit].includes(commit),
 }
 const failed = (facts: Partial<Facts>, wanted: Partial<Expected> = {}): string[] =>

@@ -72,6 +72,23 @@ test('a cut is in the first commit, so that a baseline is made with it', async (
   expect(await world.config.read('nix/agents/show-golden.sh')).toBe('#!/bin/sh\n')
 })
 
+test('lab.toml names the branch that both remotes have', async () => {
+  const plain = await template(['sorrow'])
+  vi.stubEnv('LAB_BRANCH', 'live')
+  const from = await template(['sorrow'])
+  expect(from).toMatchObject({ branch: 'live', config: plain.config })
+  // the same commits, and another repository
+  expect(from.dir).not.toBe(plain.dir)
+  const world = openWorld('run/one', from, ['sorrow'])
+  for (const remote of [world.config, world.dotfiles]) {
+    expect(await remote.head('main')).toBeUndefined()
+    expect(await remote.head('live')).toBe(await remote.head())
+  }
+  const id = await world.config.commit({ [hostModule('sorrow')]: '{ }\n# again\n' }, 'Change')
+  expect(await world.config.head('live')).toBe(id)
+  expect(await world.config.read(hostModule('sorrow'))).toContain('again')
+})
+
 test('a repository that somebody keeps in the place of a remote is left alone', async () => {
   const kept = join(served('sorrow'), 'config.git', 'objects')
   mkdirSync(kept, { recursive: true })
