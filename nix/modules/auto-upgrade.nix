@@ -13,6 +13,9 @@ let
   loader = config.boot.loader;
   time = types.strMatching "([01][0-9]|2[0-3]):[0-5][0-9]";
 
+  nix = config.nix.package or pkgs.nix;
+  fsync = !(lib.hasInfix "lix" (nix.pname or "nix")) && lib.versionAtLeast (nix.version or "2.25") "2.25";
+
   # A check that names a unit which this guest cannot have is not run and never counted as passed.
   unavailable = config.lab.unavailableUnits or { };
   reasons = check: lib.filter (unit: lib.hasInfix unit check) (lib.attrNames unavailable);
@@ -28,6 +31,8 @@ let
   agent = pkgs.writeShellApplication {
     name = "nix-local-upgrade";
     runtimeInputs = [
+      # hooks and checks are its commands
+      pkgs.bash
       pkgs.coreutils
       pkgs.diffutils
       pkgs.findutils
@@ -221,8 +226,9 @@ in
 
     environment.systemPackages = [ agent ];
 
-    # a power cut after a build must not leave files that Nix takes for complete
-    nix.settings.fsync-store-paths = lib.mkDefault true;
+    # a power cut after a build must not leave files that Nix takes for complete; nix.conf is refused where
+    # Nix does not know the setting, as Lix does not
+    nix.settings.fsync-store-paths = lib.mkIf fsync (lib.mkDefault true);
 
     systemd.services.nix-local-upgrade = {
       description = "Upgrade of this host from its repository";
@@ -232,6 +238,11 @@ in
       # the upgrade switches the system that it runs in, so a switch must leave it alone
       restartIfChanged = false;
       unitConfig.X-StopOnRemoval = false;
+      # a unit of NixOS finds next to nothing: hooks and checks are written as they work in a shell
+      path = [
+        "/run/wrappers"
+        "/run/current-system/sw"
+      ];
       serviceConfig = {
         Type = "oneshot";
         ExecStart = lib.getExe agent;

@@ -93,6 +93,12 @@ in
       before = lib.optional cfg.syncBeforeUpdate "nix-local-upgrade.service";
       wants = [ "network-online.target" ];
       after = [ "network-online.target" ];
+      # the user's own scripts and templates run in it, with what a login finds
+      path = [
+        "/run/wrappers"
+        "/etc/profiles/per-user/${cfg.user}"
+        "/run/current-system/sw"
+      ];
       serviceConfig = {
         Type = "oneshot";
         User = cfg.user;

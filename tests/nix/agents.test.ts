@@ -61,3 +61,42 @@ test('They pass it as NixOS wraps them', async (context) => {
   if ('missing' in found) return context.skip(found.missing)
   await checkWrapped(await found.nixos('sorrow', wrapped))
 }, 300_000)
+
+test('On NixOS hooks and checks run in a shell, with what a login finds', async (context) => {
+  const found = await findNixOS()
+  if ('missing' in found) return context.skip(found.missing)
+  const read = await found.nixos<Record<'agent' | 'upgrade' | 'sync', string>>(
+    'sorrow',
+    `host: let
+      c = (host.extendModules { modules = [ { myModules.services.chezmoiSync.enable = true; } ]; }).config;
+      agent = builtins.head (builtins.filter (p: p.name or "" == "nix-local-upgrade") c.environment.systemPackages);
+    in builtins.mapAttrs (_: builtins.unsafeDiscardStringContext) {
+      agent = agent.text;
+      upgrade = c.systemd.services.nix-local-upgrade.environment.PATH;
+      sync = c.systemd.services.chezmoi-pre-update.environment.PATH;
+    }`,
+  )
+  // a unit of NixOS has no shell on its path, and the agent calls one by its name
+  expect(read.agent).toMatch(/^export PATH="\S*-bash-[^/:]+\/bin:/m)
+  for (const path of [read.upgrade, read.sync].map((text) => text.split(':'))) {
+    expect(path).toContain('/run/current-system/sw/bin')
+    expect(path).toContain('/run/wrappers/bin')
+  }
+  expect(read.sync.split(':')).toContain('/etc/profiles/per-user/rain/bin')
+}, 300_000)
+
+test('A setting that a Nix does not know is not written for it', async (context) => {
+  const found = await findNixOS()
+  if ('missing' in found) return context.skip(found.missing)
+  const read = await found.nixos<Record<string, boolean>>(
+    'sorrow',
+    `host: let
+      known = module: (host.extendModules { modules = [ module ]; }).config.nix.settings ? fsync-store-paths;
+    in {
+      nix = known { };
+      lix = known ({ lib, pkgs, ... }: { nix.package = lib.mkForce pkgs.lix; });
+      old = known ({ lib, pkgs, ... }: { nix.package = lib.mkForce (pkgs.nix // { version = "2.24.9"; }); });
+    }`,
+  )
+  expect(read).toEqual({ nix: true, lix: false, old: false })
+}, 300_000)
