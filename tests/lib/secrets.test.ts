@@ -69,9 +69,14 @@ test('The rules name every key and are known for the lab’s', () => {
 
 describe('The check before a switch', () => {
   const script = join(import.meta.dirname, '../../nix/agents/check-secrets.sh')
-  const check = (key: AgeKey | undefined, ...files: string[]) => {
+  const check = (key: AgeKey | undefined, ...files: string[]) => checkWith({}, key, ...files)
+  const checkWith = (
+    more: Record<string, string>,
+    key: AgeKey | undefined,
+    ...files: string[]
+  ): { code: number; said: string } => {
     try {
-      const env = { ...process.env, SECRETS_KEY: key?.path ?? join(home, 'none') }
+      const env = { ...process.env, ...more, SECRETS_KEY: key?.path ?? join(home, 'none') }
       return {
         code: 0,
         said: execFileSync('sh', [script, ...files], { env, stdio: 'pipe' }).toString(),
@@ -109,5 +114,12 @@ describe('The check before a switch', () => {
   test('stops one that has no key', async () => {
     const file = await written('third.yaml', torment)
     expect(check(undefined, file)).toMatchObject({ code: 1 })
+  })
+
+  test('lets a disk be made, which has no key yet, and no wrong key', async () => {
+    const file = await written('fourth.yaml', torment)
+    const making = { NIXOS_INSTALL_BOOTLOADER: '1' }
+    expect(checkWith(making, undefined, file)).toMatchObject({ code: 0 })
+    expect(checkWith(making, sorrow, file)).toMatchObject({ code: 1 })
   })
 })
