@@ -51,13 +51,22 @@ let
   };
 
   # what a host of this flake sets by its role
+  said = name: (config.services.openssh.settings.${name} or null) != null;
   guest = { lib, ... }: {
     services.qemuGuest.enable = lib.mkForce true;
     boot.kernelParams = lib.mkAfter [ "console=ttyS0,115200" ];
     services.openssh.ports = lib.mkIf (!(elem 22 config.services.openssh.ports)) [ 22 ];
-    services.openssh.settings = lib.optionalAttrs ((config.services.openssh.settings.AllowUsers or null) != null) {
-      AllowUsers = [ "root" ];
-    };
+    # an address of theirs, as a VPN's, is none of this VM's
+    services.openssh.listenAddresses = lib.mkForce [ ];
+    # a unit that is there, and not one for each connection
+    services.openssh.startWhenNeeded = lib.mkForce false;
+    services.openssh.settings =
+      lib.optionalAttrs (said "AllowUsers") { AllowUsers = [ "root" ]; }
+      // lib.optionalAttrs (said "AllowGroups") { AllowGroups = [ "root" ]; };
+    # files that lie on their machine alone, such as the host key of an SSH in the first stage: without them
+    # the boot loader is not installed
+    boot.initrd.secrets = lib.mkForce { };
+    boot.initrd.network.ssh.enable = lib.mkForce false;
   };
 
   # their file systems are of disks that are not here; what would wait for one is left out with them
@@ -107,6 +116,12 @@ let
       }
       [
         (off [ "boot" "lanzaboote" "enable" ] false)
+        # each installs itself as the one boot loader
+        (off [ "boot" "loader" "generic-extlinux-compatible" "enable" ] false)
+        (off [ "boot" "loader" "limine" "enable" ] false)
+        (off [ "boot" "loader" "refind" "enable" ] false)
+        # it asks for the passphrases of disks that are not here
+        (off [ "boot" "initrd" "clevis" "enable" ] false)
         (off [ "environment" "persistence" ] { })
         (off [ "boot" "swraid" "enable" ] false)
       ];

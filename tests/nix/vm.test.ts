@@ -100,3 +100,70 @@ test('On NixOS the lab finds its three NICs, its key and its identity, and build
   expect(read['layout']).toContain('subvol=@root')
   expect(read['identity']).toContain('/run/credentials/@system/tmpfiles.extra')
 }, 300_000)
+
+test("On NixOS a host of another flake boots without its own machine's disks, files and addresses", async (context) => {
+  const found = await findNixOS()
+  if ('missing' in found) return context.skip(found.missing)
+  const read = await found.nixos<Record<string, unknown>>(
+    'sorrow',
+    `known: let
+      foreign = import (known.pkgs.path + "/nixos/lib/eval-config.nix") {
+        system = "x86_64-linux";
+        modules = [
+          ({ lib, ... }: {
+            system.stateVersion = "25.11";
+            networking.hostName = "other";
+            boot.loader.limine.enable = true;
+            boot.initrd.luks.devices.crypt.device = "/dev/disk/by-partlabel/crypt";
+            fileSystems."/" = { device = "/dev/mapper/crypt"; fsType = "ext4"; };
+            # what unlocks the disk of a machine from afar
+            boot.initrd.network = {
+              enable = true;
+              ssh = { enable = true; hostKeys = [ "/etc/secrets/initrd_key" ]; authorizedKeys = [ "ssh-ed25519 AAAA" ]; };
+            };
+            services.openssh = {
+              enable = true;
+              startWhenNeeded = true;
+              listenAddresses = [ { addr = "100.64.0.7"; } ];
+              settings = { AllowUsers = [ "mia" ]; AllowGroups = [ "wheel" ]; };
+            };
+          })
+        ];
+      };
+      # disko itself is another input's; the lab's layout is all that is asked of it here
+      disko = { lib, ... }: { options.disko = lib.mkOption { type = lib.types.submodule { freeformType = lib.types.anything; }; }; };
+      host = (${text('foreign')}) {
+        vm = (${text('vm')});
+        disko = _: { nixosModules = { inherit disko; }; };
+        imageSize = null;
+        emulated = false;
+      } foreign;
+      inherit (host) config;
+    in {
+      failed = map (a: a.message) (builtins.filter (a: !a.assertion) config.assertions);
+      toplevel = config.system.build.toplevel.drvPath;
+      loader = [ config.boot.loader.limine.enable config.boot.loader.systemd-boot.enable ];
+      secrets = builtins.attrNames config.boot.initrd.secrets;
+      root = config.fileSystems."/".device;
+      luks = config.boot.initrd.luks.devices;
+      sshd = {
+        inherit (config.services.openssh) listenAddresses startWhenNeeded;
+        inherit (config.services.openssh.settings) AllowUsers AllowGroups;
+      };
+    }`,
+  )
+  expect(read).toEqual({
+    failed: [],
+    toplevel: expect.stringContaining('nixos-system-other-'),
+    loader: [false, true],
+    secrets: [],
+    root: '/dev/disk/by-partlabel/disk-main-root',
+    luks: {},
+    sshd: {
+      listenAddresses: [],
+      startWhenNeeded: false,
+      AllowUsers: expect.arrayContaining(['mia', 'root']),
+      AllowGroups: expect.arrayContaining(['wheel', 'root']),
+    },
+  })
+}, 300_000)
