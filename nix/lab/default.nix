@@ -11,14 +11,18 @@ in
   # Gives { config; options; pkgs; lib; extendModules; }. Throws on an unknown host, on definitions that
   # conflict and, when the toplevel is read, on a failed assertion.
   labSystem =
-    { hostname
-    , host ? ../../hosts + "/${hostname}"
-    , base ? [ ../modules ../roles ]
-    , modules ? [ ]
-    , specialArgs ? { }
-    , openNames ? [ ]
-    , system ? "x86_64-linux"
-    , pkgs ? import ./pkgs.nix { inherit lib system; }
+    {
+      hostname,
+      host ? ../../hosts + "/${hostname}",
+      base ? [
+        ../modules
+        ../roles
+      ],
+      modules ? [ ],
+      specialArgs ? { },
+      openNames ? [ ],
+      system ? "x86_64-linux",
+      pkgs ? import ./pkgs.nix { inherit lib system; },
     }:
     let
       eval = lib.evalModules {
@@ -26,10 +30,20 @@ in
           inherit lib openNames;
           # folder of stand-ins for the files of NixOS that hosts import by path
           modulesPath = toString ./stand-ins;
-        } // specialArgs;
-        modules = [ host ] ++ base ++ modules
-          # nix/lab/guest turns options into the units and files of Debian
-          ++ [ ./nixos.nix ./lab.nix ./guest { _module.args.pkgs = lib.mkDefault pkgs; } ];
+        }
+        // specialArgs;
+        modules = [
+          host
+        ]
+        ++ base
+        ++ modules
+        # nix/lab/guest turns options into the units and files of Debian
+        ++ [
+          ./nixos.nix
+          ./lab.nix
+          ./guest
+          { _module.args.pkgs = lib.mkDefault pkgs; }
+        ];
       };
       result = eval: {
         inherit (eval) config options;

@@ -16,15 +16,23 @@ let
     builtins.attrNames (config.users.users or { })
   );
   enabled = name: services.${name}.enable or false;
-  byOption = builtins.filter enabled [ "openssh" "syncthing" "tailscale" ];
-  unique = builtins.foldl' (seen: name: if builtins.elem name seen then seen else seen ++ [ name ]) [ ];
+  byOption = builtins.filter enabled [
+    "openssh"
+    "syncthing"
+    "tailscale"
+  ];
+  unique = builtins.foldl' (
+    seen: name: if builtins.elem name seen then seen else seen ++ [ name ]
+  ) [ ];
 in
 rec {
   hostName = config.networking.hostName;
   stateVersion = config.system.stateVersion or null;
   primaryUser =
-    if names.user != null then names.user
-    else config.hostSpec.primaryUsername or (if normal == [ ] then "root" else builtins.head normal);
+    if names.user != null then
+      names.user
+    else
+      config.hostSpec.primaryUsername or (if normal == [ ] then "root" else builtins.head normal);
   # what a host is upgraded and watched by: its own units, under whatever names they have
   agents = builtins.mapAttrs (_: unit: {
     inherit unit;
@@ -49,15 +57,34 @@ rec {
   # what a list names and what an option turns on; the two differ in a host that lies about itself
   declared = unique (cli ++ networking ++ byOption);
   units = builtins.listToAttrs (
-    map (name: {
-      inherit name;
-      value = { openssh = "sshd.service"; syncthing = "syncthing.service"; tailscale = "tailscaled.service"; }.${name};
-    }) (builtins.filter (name: builtins.elem name [ "openssh" "syncthing" "tailscale" ]) declared)
+    map
+      (name: {
+        inherit name;
+        value =
+          {
+            openssh = "sshd.service";
+            syncthing = "syncthing.service";
+            tailscale = "tailscaled.service";
+          }
+          .${name};
+      })
+      (
+        builtins.filter (
+          name:
+          builtins.elem name [
+            "openssh"
+            "syncthing"
+            "tailscale"
+          ]
+        ) declared
+      )
   );
   unavailable = config.lab.unavailable or { };
   # where sops-nix puts what, and for whom
   secrets = map (secret: { inherit (secret) path owner mode; }) (
-    builtins.filter (secret: secret.owner or null != null) (builtins.attrValues (config.sops.secrets or { }))
+    builtins.filter (secret: secret.owner or null != null) (
+      builtins.attrValues (config.sops.secrets or { })
+    )
   );
   syncthingAddress = services.syncthing.guiAddress or "127.0.0.1:8384";
 }

@@ -4,73 +4,122 @@
 #   disko      function that gives the disko to take where the host has none: a locked flake, fetched only then
 #   imageSize  of the disk, as qemu-img reads it, or null where no image is wanted
 #   emulated   whether the image is built without KVM, which may be there and not work
-{ vm, disko, imageSize, emulated }:
+{
+  vm,
+  disko,
+  imageSize,
+  emulated,
+}:
 host:
 let
-  inherit (builtins) all any attrNames attrValues elem length;
+  inherit (builtins)
+    all
+    any
+    attrNames
+    attrValues
+    elem
+    length
+    ;
   inherit (host) config options;
   known = (options.lab or { }) ? vm;
 
   devices = config.disko.devices or { };
   disks = devices.disk or { };
-  partitions = builtins.concatMap (disk: attrValues (disk.content.partitions or { })) (attrValues disks);
+  partitions = builtins.concatMap (disk: attrValues (disk.content.partitions or { })) (
+    attrValues disks
+  );
   kind = partition: if partition.content == null then "none" else partition.content.type;
   # a disk of theirs is taken as it is when an image of it boots with nobody there to type a passphrase
   plain =
     length (attrNames disks) == 1
     && any (partition: partition.type == "EF00") partitions
-    && all (partition: elem (kind partition) [ "none" "filesystem" "btrfs" "swap" ]) partitions
-    && all (pool: devices.${pool} or { } == { }) [ "mdadm" "lvm_vg" "zpool" "bcachefs_filesystems" ]
+    && all (
+      partition:
+      elem (kind partition) [
+        "none"
+        "filesystem"
+        "btrfs"
+        "swap"
+      ]
+    ) partitions
+    && all (pool: devices.${pool} or { } == { }) [
+      "mdadm"
+      "lvm_vg"
+      "zpool"
+      "bcachefs_filesystems"
+    ]
     && config.boot.loader.systemd-boot.enable;
 
-  image = { config, lib, pkgs, ... }: {
-    disko = {
-      devices.disk = lib.mkIf (imageSize != null && plain) (
-        lib.genAttrs (attrNames disks) (_: { imageSize = lib.mkForce imageSize; })
-      );
-      imageBuilder = {
-        imageFormat = lib.mkForce "qcow2";
-        qemu = lib.mkIf emulated (lib.mkForce "${pkgs.qemu_kvm}/bin/qemu-system-x86_64 -machine accel=tcg -cpu max");
-        # disko (June 2026, its issue 1277) gives a tree of modules as the kernel, which nixpkgs has refused
-        # since the two are told apart
-        pkgs = lib.mkIf (lib.functionArgs pkgs.vmTools.override ? kernelModules) (
-          lib.mkForce (pkgs // {
-            vmTools = pkgs.vmTools // {
-              override = arguments: pkgs.vmTools.override (
-                if arguments ? kernelModules || arguments.kernel ? target then arguments
-                else arguments // {
-                  inherit (config.disko.imageBuilder.kernelPackages) kernel;
-                  kernelModules = arguments.kernel;
-                }
-              );
-            };
+  image =
+    {
+      config,
+      lib,
+      pkgs,
+      ...
+    }:
+    {
+      disko = {
+        devices.disk = lib.mkIf (imageSize != null && plain) (
+          lib.genAttrs (attrNames disks) (_: {
+            imageSize = lib.mkForce imageSize;
           })
         );
+        imageBuilder = {
+          imageFormat = lib.mkForce "qcow2";
+          qemu = lib.mkIf emulated (
+            lib.mkForce "${pkgs.qemu_kvm}/bin/qemu-system-x86_64 -machine accel=tcg -cpu max"
+          );
+          # disko (June 2026, its issue 1277) gives a tree of modules as the kernel, which nixpkgs has refused
+          # since the two are told apart
+          pkgs = lib.mkIf (lib.functionArgs pkgs.vmTools.override ? kernelModules) (
+            lib.mkForce (
+              pkgs
+              // {
+                vmTools = pkgs.vmTools // {
+                  override =
+                    arguments:
+                    pkgs.vmTools.override (
+                      if arguments ? kernelModules || arguments.kernel ? target then
+                        arguments
+                      else
+                        arguments
+                        // {
+                          inherit (config.disko.imageBuilder.kernelPackages) kernel;
+                          kernelModules = arguments.kernel;
+                        }
+                    );
+                };
+              }
+            )
+          );
+        };
       };
     };
-  };
 
   # what a host of this flake sets by its role
   said = name: (config.services.openssh.settings.${name} or null) != null;
-  guest = { lib, ... }: {
-    services.qemuGuest.enable = lib.mkForce true;
-    boot.kernelParams = lib.mkAfter [ "console=ttyS0,115200" ];
-    services.openssh.ports = lib.mkIf (!(elem 22 config.services.openssh.ports)) [ 22 ];
-    # an address of theirs, as a VPN's, is none of this VM's
-    services.openssh.listenAddresses = lib.mkForce [ ];
-    # a unit that is there, and not one for each connection
-    services.openssh.startWhenNeeded = lib.mkForce false;
-    services.openssh.settings =
-      lib.optionalAttrs (said "AllowUsers") { AllowUsers = [ "root" ]; }
-      // lib.optionalAttrs (said "AllowGroups") { AllowGroups = [ "root" ]; };
-    # files that lie on their machine alone, such as the host key of an SSH in the first stage: without them
-    # the boot loader is not installed
-    boot.initrd.secrets = lib.mkForce { };
-    boot.initrd.network.ssh.enable = lib.mkForce false;
-  };
+  guest =
+    { lib, ... }:
+    {
+      services.qemuGuest.enable = lib.mkForce true;
+      boot.kernelParams = lib.mkAfter [ "console=ttyS0,115200" ];
+      services.openssh.ports = lib.mkIf (!(elem 22 config.services.openssh.ports)) [ 22 ];
+      # an address of theirs, as a VPN's, is none of this VM's
+      services.openssh.listenAddresses = lib.mkForce [ ];
+      # a unit that is there, and not one for each connection
+      services.openssh.startWhenNeeded = lib.mkForce false;
+      services.openssh.settings =
+        lib.optionalAttrs (said "AllowUsers") { AllowUsers = [ "root" ]; }
+        // lib.optionalAttrs (said "AllowGroups") { AllowGroups = [ "root" ]; };
+      # files that lie on their machine alone, such as the host key of an SSH in the first stage: without them
+      # the boot loader is not installed
+      boot.initrd.secrets = lib.mkForce { };
+      boot.initrd.network.ssh.enable = lib.mkForce false;
+    };
 
   # their file systems are of disks that are not here; what would wait for one is left out with them
-  disk = { lib, ... }:
+  disk =
+    { lib, ... }:
     let
       has = path: lib.hasAttrByPath path options;
       off = path: value: lib.optionalAttrs (has path) (lib.setAttrByPath path (lib.mkForce value));
@@ -90,18 +139,34 @@ let
                 priority = 1;
                 size = "1G";
                 type = "EF00";
-                content = { type = "filesystem"; format = "vfat"; mountpoint = "/boot"; mountOptions = [ "umask=0077" ]; };
+                content = {
+                  type = "filesystem";
+                  format = "vfat";
+                  mountpoint = "/boot";
+                  mountOptions = [ "umask=0077" ];
+                };
               };
               partitions.root = {
                 size = "100%";
-                content = { type = "filesystem"; format = "ext4"; mountpoint = "/"; };
+                content = {
+                  type = "filesystem";
+                  format = "ext4";
+                  mountpoint = "/";
+                };
               };
             };
           };
         };
         fileSystems = lib.mkForce {
-          "/" = { device = "/dev/disk/by-partlabel/disk-main-root"; fsType = "ext4"; };
-          "/boot" = { device = "/dev/disk/by-partlabel/disk-main-ESP"; fsType = "vfat"; options = [ "umask=0077" ]; };
+          "/" = {
+            device = "/dev/disk/by-partlabel/disk-main-root";
+            fsType = "ext4";
+          };
+          "/boot" = {
+            device = "/dev/disk/by-partlabel/disk-main-ESP";
+            fsType = "vfat";
+            options = [ "umask=0077" ];
+          };
         };
         swapDevices = lib.mkForce [ ];
         boot.initrd.luks.devices = lib.mkForce { };
@@ -127,8 +192,24 @@ let
       ];
 
   modules =
-    (if known then [ ] else [ vm guest ])
-    ++ (if plain then [ ] else [ disk ] ++ (if options ? disko then [ ] else [ (disko { }).nixosModules.disko ]))
+    (
+      if known then
+        [ ]
+      else
+        [
+          vm
+          guest
+        ]
+    )
+    ++ (
+      if plain then
+        [ ]
+      else
+        [ disk ] ++ (if options ? disko then [ ] else [ (disko { }).nixosModules.disko ])
+    )
     ++ [ image ];
 in
-if known && (imageSize == null || !(options ? disko)) then host else host.extendModules { inherit modules; }
+if known && (imageSize == null || !(options ? disko)) then
+  host
+else
+  host.extendModules { inherit modules; }

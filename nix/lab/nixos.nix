@@ -1,9 +1,20 @@
 # Options of NixOS that the lab's guest renders or that modules here read, declared with NixOS's names,
 # types and defaults. A path that is not declared here is accepted too (see types.shape), but has no
 # default: declare it here as soon as something reads it.
-{ config, lib, pkgs, ... }:
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
 let
-  inherit (lib) mkEnableOption mkIf mkMerge mkOption types;
+  inherit (lib)
+    mkEnableOption
+    mkIf
+    mkMerge
+    mkOption
+    types
+    ;
 
   opt = type: default: mkOption { inherit type default; };
   optNoDefault = type: mkOption { inherit type; };
@@ -13,63 +24,114 @@ let
   text = opt types.lines "";
   # A list of names that may also be a set of booleans, so that a name can be taken off again; read as a
   # sorted list.
-  namesOrBools = types.coercedTo (types.listOf types.str) (names: lib.genAttrs names (_: true))
-    (types.attrsOf types.bool);
+  namesOrBools = types.coercedTo (types.listOf types.str) (names: lib.genAttrs names (_: true)) (
+    types.attrsOf types.bool
+  );
   nameSet = mkOption {
     type = namesOrBools;
     default = { };
     apply = set: lib.attrNames (lib.filterAttrs (_: on: on) set);
   };
-  open = options: opt (types.submodule { freeformType = types.shape; inherit options; }) { };
+  open =
+    options:
+    opt (types.submodule {
+      freeformType = types.shape;
+      inherit options;
+    }) { };
   many = module: opt (types.attrsOf (types.submodule module)) { };
-  openMany = options: many { freeformType = types.shape; inherit options; };
+  openMany =
+    options:
+    many {
+      freeformType = types.shape;
+      inherit options;
+    };
 
   # A setting of a unit: a list wherever one definition is a list, else all must agree
   # (nixos/lib/systemd-unit-options.nix).
   unitSetting = lib.mkOptionType {
     name = "systemd option";
-    merge = loc: defs:
-      if lib.any (d: lib.isList d.value) defs then lib.concatMap (d: lib.toList d.value) defs
-      else types.mergeEqual loc defs;
+    merge =
+      loc: defs:
+      if lib.any (d: lib.isList d.value) defs then
+        lib.concatMap (d: lib.toList d.value) defs
+      else
+        types.mergeEqual loc defs;
   };
   section = opt (types.attrsOf unitSetting) { };
 
   unit = {
     enable = yes;
     description = opt types.singleLineStr "";
-    overrideStrategy = opt (types.enum [ "asDropinIfExists" "asDropin" ]) "asDropinIfExists";
+    overrideStrategy = opt (types.enum [
+      "asDropinIfExists"
+      "asDropin"
+    ]) "asDropinIfExists";
     # without default on NixOS; null here, so that a unit can be walked over
     startLimitBurst = opt (types.nullOr types.int) null;
     startLimitIntervalSec = opt (types.nullOr types.int) null;
     unitConfig = section;
-  } // lib.genAttrs [
-    "documentation" "requires" "wants" "upholds" "after" "before" "bindsTo" "partOf" "conflicts" "requisite"
-    "onFailure" "onSuccess" "requiredBy" "upheldBy" "wantedBy" "aliases"
-  ] (_: list) // {
+  }
+  // lib.genAttrs [
+    "documentation"
+    "requires"
+    "wants"
+    "upholds"
+    "after"
+    "before"
+    "bindsTo"
+    "partOf"
+    "conflicts"
+    "requisite"
+    "onFailure"
+    "onSuccess"
+    "requiredBy"
+    "upheldBy"
+    "wantedBy"
+    "aliases"
+  ] (_: list)
+  // {
     restartTriggers = opt (types.listOf types.unspecified) [ ];
     reloadTriggers = opt (types.listOf unitSetting) [ ];
   };
   units = sections: many { options = unit // lib.genAttrs sections (_: section); };
 
   # `script` and its kin become Exec lines, as on NixOS, so that only serviceConfig is to be rendered.
-  service = { name, config, ... }:
+  service =
+    { name, config, ... }:
     let
       job = suffix: text: pkgs.writeShellScript "unit-script-${name}-${suffix}" "set -e\n\n${text}";
     in
     {
-      options = unit // {
-        environment = opt
-          (types.attrsOf (types.nullOr (types.oneOf [ types.str types.path types.package ]))) { };
-        path = opt (types.listOf (types.oneOf [ types.package types.str ])) [ ];
-        enableDefaultPath = yes;
-        serviceConfig = section;
-        scriptArgs = opt types.str "";
-        restartIfChanged = yes;
-        reloadIfChanged = no;
-        stopIfChanged = yes;
-        notSocketActivated = no;
-        startAt = opt (types.either types.str (types.listOf types.str)) [ ] // { apply = lib.toList; };
-      } // lib.genAttrs [ "script" "preStart" "postStart" "reload" "preStop" "postStop" ] (_: text);
+      options =
+        unit
+        // {
+          environment = opt (types.attrsOf (
+            types.nullOr (
+              types.oneOf [
+                types.str
+                types.path
+                types.package
+              ]
+            )
+          )) { };
+          path = opt (types.listOf (
+            types.oneOf [
+              types.package
+              types.str
+            ]
+          )) [ ];
+          enableDefaultPath = yes;
+          serviceConfig = section;
+          scriptArgs = opt types.str "";
+          restartIfChanged = yes;
+          reloadIfChanged = no;
+          stopIfChanged = yes;
+          notSocketActivated = no;
+          startAt = opt (types.either types.str (types.listOf types.str)) [ ] // {
+            apply = lib.toList;
+          };
+        }
+        // lib.genAttrs [ "script" "preStart" "postStart" "reload" "preStop" "postStop" ] (_: text);
 
       config.serviceConfig = mkMerge [
         (mkIf (config.preStart != "") { ExecStartPre = [ "${job "pre-start" config.preStart}" ]; })
@@ -84,55 +146,69 @@ let
     };
   services = many service;
 
-  user = { name, config, ... }: {
-    freeformType = types.shape;
-    options = {
-      name = opt types.str name;
-      enable = yes;
-      isNormalUser = no;
-      isSystemUser = no;
-      uid = opt (types.nullOr types.int) null;
-      group = opt types.str "";
-      extraGroups = list;
-      home = opt types.path "/var/empty";
-      createHome = no;
-      description = opt types.str "";
-      shell = opt (types.nullOr (types.either types.shellPackage types.path)) pkgs.bash;
-      linger = opt (types.nullOr types.bool) null;
-      password = opt (types.nullOr types.str) null;
-      hashedPassword = opt (types.nullOr types.str) null;
-      hashedPasswordFile = opt (types.nullOr types.str) null;
-      initialPassword = opt (types.nullOr types.str) null;
-      initialHashedPassword = opt (types.nullOr types.str) null;
-      packages = opt (types.listOf types.package) [ ];
-      openssh.authorizedKeys.keys = list;
-      openssh.authorizedKeys.keyFiles = opt (types.listOf types.path) [ ];
+  user =
+    { name, config, ... }:
+    {
+      freeformType = types.shape;
+      options = {
+        name = opt types.str name;
+        enable = yes;
+        isNormalUser = no;
+        isSystemUser = no;
+        uid = opt (types.nullOr types.int) null;
+        group = opt types.str "";
+        extraGroups = list;
+        home = opt types.path "/var/empty";
+        createHome = no;
+        description = opt types.str "";
+        shell = opt (types.nullOr (types.either types.shellPackage types.path)) pkgs.bash;
+        linger = opt (types.nullOr types.bool) null;
+        password = opt (types.nullOr types.str) null;
+        hashedPassword = opt (types.nullOr types.str) null;
+        hashedPasswordFile = opt (types.nullOr types.str) null;
+        initialPassword = opt (types.nullOr types.str) null;
+        initialHashedPassword = opt (types.nullOr types.str) null;
+        packages = opt (types.listOf types.package) [ ];
+        openssh.authorizedKeys.keys = list;
+        openssh.authorizedKeys.keyFiles = opt (types.listOf types.path) [ ];
+      };
+      config = mkIf config.isNormalUser {
+        group = lib.mkDefault "users";
+        home = lib.mkDefault "/home/${config.name}";
+        createHome = lib.mkDefault true;
+      };
     };
-    config = mkIf config.isNormalUser {
-      group = lib.mkDefault "users";
-      home = lib.mkDefault "/home/${config.name}";
-      createHome = lib.mkDefault true;
-    };
-  };
 
-  etc = { name, config, ... }: {
-    options = {
-      enable = yes;
-      target = opt types.str name;
-      text = opt (types.nullOr types.lines) null;
-      source = optNoDefault types.path;
-      mode = opt types.str "symlink";
-      user = opt types.str "+${toString config.uid}";
-      group = opt types.str "+${toString config.gid}";
-      uid = opt types.int 0;
-      gid = opt types.int 0;
+  etc =
+    { name, config, ... }:
+    {
+      options = {
+        enable = yes;
+        target = opt types.str name;
+        text = opt (types.nullOr types.lines) null;
+        source = optNoDefault types.path;
+        mode = opt types.str "symlink";
+        user = opt types.str "+${toString config.uid}";
+        group = opt types.str "+${toString config.gid}";
+        uid = opt types.int 0;
+        gid = opt types.int 0;
+      };
+      config.source = mkIf (config.text != null) (
+        lib.mkOverride 1500 (pkgs.writeText "etc-${baseNameOf name}" config.text)
+      );
     };
-    config.source = mkIf (config.text != null)
-      (lib.mkOverride 1500 (pkgs.writeText "etc-${baseNameOf name}" config.text));
-  };
 
-  activationScript = types.coercedTo types.str lib.id (types.either types.lines
-    (types.submodule { options = { deps = list; text = text; supportsDryActivation = no; }; }));
+  activationScript = types.coercedTo types.str lib.id (
+    types.either types.lines (
+      types.submodule {
+        options = {
+          deps = list;
+          text = text;
+          supportsDryActivation = no;
+        };
+      }
+    )
+  );
 in
 {
   options = {
@@ -147,8 +223,15 @@ in
         kernelModules = nameSet;
         systemd.enable = yes;
       };
-      kernel.sysctl = opt
-        (types.attrsOf (types.nullOr (types.oneOf [ types.bool types.int types.str ]))) { };
+      kernel.sysctl = opt (types.attrsOf (
+        types.nullOr (
+          types.oneOf [
+            types.bool
+            types.int
+            types.str
+          ]
+        )
+      )) { };
       kernelModules = nameSet;
       kernelParams = list;
       blacklistedKernelModules = nameSet;
@@ -246,10 +329,15 @@ in
         settings = open {
           PasswordAuthentication = yes;
           KbdInteractiveAuthentication = yes;
-          PermitRootLogin = opt
-            (types.nullOr (types.enum [
-              "yes" "without-password" "prohibit-password" "forced-commands-only" "no"
-            ])) "prohibit-password";
+          PermitRootLogin = opt (types.nullOr (
+            types.enum [
+              "yes"
+              "without-password"
+              "prohibit-password"
+              "forced-commands-only"
+              "no"
+            ]
+          )) "prohibit-password";
         };
       };
       qemuGuest.enable = mkEnableOption "the qemu guest agent";
@@ -271,7 +359,12 @@ in
       };
       tailscale.enable = mkEnableOption "Tailscale client daemon";
       tailscale.openFirewall = no;
-      tailscale.useRoutingFeatures = opt (types.enum [ "none" "client" "server" "both" ]) "none";
+      tailscale.useRoutingFeatures = opt (types.enum [
+        "none"
+        "client"
+        "server"
+        "both"
+      ]) "none";
       xserver.enable = no;
       displayManager.enable = no;
       timesyncd.enable = yes;
@@ -315,16 +408,24 @@ in
     users = {
       mutableUsers = yes;
       users = many user;
-      groups = openMany { gid = opt (types.nullOr types.int) null; members = list; };
+      groups = openMany {
+        gid = opt (types.nullOr types.int) null;
+        members = list;
+      };
       defaultUserShell = opt (types.either types.path types.shellPackage) pkgs.bash;
     };
   };
 
   config = {
     # NixOS turns `startAt` into a timer of the same name
-    systemd.timers = lib.mapAttrs
-      (_: s: { wantedBy = [ "timers.target" ]; timerConfig.OnCalendar = s.startAt; })
-      (lib.filterAttrs (_: s: s.enable && s.startAt != [ ]) config.systemd.services);
-    users.users.root = { uid = 0; home = lib.mkDefault "/root"; group = lib.mkDefault "root"; };
+    systemd.timers = lib.mapAttrs (_: s: {
+      wantedBy = [ "timers.target" ];
+      timerConfig.OnCalendar = s.startAt;
+    }) (lib.filterAttrs (_: s: s.enable && s.startAt != [ ]) config.systemd.services);
+    users.users.root = {
+      uid = 0;
+      home = lib.mkDefault "/root";
+      group = lib.mkDefault "root";
+    };
   };
 }

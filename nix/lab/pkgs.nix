@@ -6,30 +6,62 @@
 #
 # Builders run with nothing but a POSIX shell and cp, mkdir, ln, chmod, cat and rm, because the host's
 # sandbox holds only busybox; a derivation then has the same store path on the host and in the guest.
-{ lib, system ? "x86_64-linux" }:
+{
+  lib,
+  system ? "x86_64-linux",
+}:
 let
   inherit (lib)
-    concatMapStringsSep escapeShellArg filter genAttrs hasPrefix mapAttrs optionalString unique;
+    concatMapStringsSep
+    escapeShellArg
+    filter
+    genAttrs
+    hasPrefix
+    mapAttrs
+    optionalString
+    unique
+    ;
   inherit (lib) types;
 
   # What the image has: its list, and what is essential to any Debian.
-  carried = filter (line: lib.isString line && !lib.hasPrefix "#" line)
-    (builtins.split "\n" (builtins.readFile ./image/packages))
+  carried =
+    filter (line: lib.isString line && !lib.hasPrefix "#" line) (
+      builtins.split "\n" (builtins.readFile ./image/packages)
+    )
     ++ [
-      "bash" "coreutils" "dash" "diffutils" "findutils" "grep" "gzip" "hostname" "sed" "tar" "util-linux"
+      "bash"
+      "coreutils"
+      "dash"
+      "diffutils"
+      "findutils"
+      "grep"
+      "gzip"
+      "hostname"
+      "sed"
+      "tar"
+      "util-linux"
     ];
 
-  debianPackage = pname: { debian ? pname, mainProgram ? pname }:
+  debianPackage =
+    pname:
+    {
+      debian ? pname,
+      mainProgram ? pname,
+    }:
     if !lib.elem debian carried then
       unavailable pname "the image does not carry Debian's `${debian}`"
-    else {
-      type = "derivation";
-      name = pname;
-      inherit pname debian system;
-      outPath = "/usr";
-      outputName = "out";
-      meta = { inherit mainProgram; description = "Debian package ${debian}"; };
-    };
+    else
+      {
+        type = "derivation";
+        name = pname;
+        inherit pname debian system;
+        outPath = "/usr";
+        outputName = "out";
+        meta = {
+          inherit mainProgram;
+          description = "Debian package ${debian}";
+        };
+      };
 
   # Throws only when its path is used, so that a list of packages may name it and report it.
   unavailable = pname: reason: {
@@ -38,30 +70,66 @@ let
     inherit pname system;
     outPath = throw "Package `${pname}` cannot be used in the lab: ${reason}";
     outputName = "out";
-    meta = { mainProgram = pname; unavailable = reason; };
+    meta = {
+      mainProgram = pname;
+      unavailable = reason;
+    };
   };
 
   # Environment variables of a builder as nixpkgs gives them, for `build` in POSIX sh.
-  run = name: env: build: derivation (env // {
-    inherit name system;
-    builder = "/bin/sh";
-    args = [ "-euc" build ];
-    PATH = "/bin:/usr/bin";
-  }) // { meta = env.meta or { }; };
+  run =
+    name: env: build:
+    derivation (
+      env
+      // {
+        inherit name system;
+        builder = "/bin/sh";
+        args = [
+          "-euc"
+          build
+        ];
+        PATH = "/bin:/usr/bin";
+      }
+    )
+    // {
+      meta = env.meta or { };
+    };
 
   # One file; `text` goes by file because an environment variable may not hold more than 128 KiB.
-  writeTextFile = { name, text, executable ? false, destination ? "", meta ? { }, checkPhase ? "" }:
-    run name { inherit text; passAsFile = [ "text" ]; } ''
-      file=$out${escapeShellArg destination}
-      mkdir -p "''${file%/*}"
-      cat "$textPath" > "$file"
-      ${optionalString executable ''chmod 0755 "$file"''}
-    '' // { inherit meta; };
+  writeTextFile =
+    {
+      name,
+      text,
+      executable ? false,
+      destination ? "",
+      meta ? { },
+      checkPhase ? "",
+    }:
+    run name
+      {
+        inherit text;
+        passAsFile = [ "text" ];
+      }
+      ''
+        file=$out${escapeShellArg destination}
+        mkdir -p "''${file%/*}"
+        cat "$textPath" > "$file"
+        ${optionalString executable ''chmod 0755 "$file"''}
+      ''
+    // {
+      inherit meta;
+    };
   shebang = "#!${runtimeShell}";
   runtimeShell = "/usr/bin/bash";
 
   # Every file of `paths` as a symbolic link; Debian's packages are on PATH already and are left out.
-  symlinkJoin = args@{ name, paths, postBuild ? "", ... }:
+  symlinkJoin =
+    args@{
+      name,
+      paths,
+      postBuild ? "",
+      ...
+    }:
     run name { paths = filter (p: "${p}" != "/usr") paths; } ''
       join() {
         mkdir -p "$2"
@@ -74,42 +142,144 @@ let
       mkdir -p "$out"
       for p in $paths; do join "$p" "$out"; done
       ${postBuild}
-    '' // { meta = args.meta or { }; };
+    ''
+    // {
+      meta = args.meta or { };
+    };
 
   # nixpkgs name -> Debian package and main program, where either differs from the name
   renamed = {
-    coreutils = { mainProgram = "ls"; };
-    gnugrep = { debian = "grep"; mainProgram = "grep"; };
-    gnused = { debian = "sed"; mainProgram = "sed"; };
-    gnutar = { debian = "tar"; mainProgram = "tar"; };
-    gnumake = { debian = "make"; mainProgram = "make"; };
-    findutils = { mainProgram = "find"; };
-    diffutils = { mainProgram = "diff"; };
-    util-linux = { mainProgram = "mount"; };
-    procps = { mainProgram = "ps"; };
-    iproute2 = { mainProgram = "ip"; };
-    iputils = { debian = "iputils-ping"; mainProgram = "ping"; };
-    openssh = { debian = "openssh-server"; mainProgram = "ssh"; };
-    jujutsu = { mainProgram = "jj"; };
-    nix = { debian = "nix-bin"; };
-    systemd = { mainProgram = "systemctl"; };
-    dnsutils = { mainProgram = "dig"; };
-    e2fsprogs = { mainProgram = "mkfs.ext4"; };
-    dosfstools = { mainProgram = "mkfs.fat"; };
-    btrfs-progs = { mainProgram = "btrfs"; };
-    inetutils = { mainProgram = "telnet"; };
-    netcat = { debian = "netcat-openbsd"; mainProgram = "nc"; };
-    ripgrep = { mainProgram = "rg"; };
-    fd = { debian = "fd-find"; mainProgram = "fdfind"; };
-    gnupg = { mainProgram = "gpg"; };
-    xz = { debian = "xz-utils"; };
-    neovim = { mainProgram = "nvim"; };
+    coreutils = {
+      mainProgram = "ls";
+    };
+    gnugrep = {
+      debian = "grep";
+      mainProgram = "grep";
+    };
+    gnused = {
+      debian = "sed";
+      mainProgram = "sed";
+    };
+    gnutar = {
+      debian = "tar";
+      mainProgram = "tar";
+    };
+    gnumake = {
+      debian = "make";
+      mainProgram = "make";
+    };
+    findutils = {
+      mainProgram = "find";
+    };
+    diffutils = {
+      mainProgram = "diff";
+    };
+    util-linux = {
+      mainProgram = "mount";
+    };
+    procps = {
+      mainProgram = "ps";
+    };
+    iproute2 = {
+      mainProgram = "ip";
+    };
+    iputils = {
+      debian = "iputils-ping";
+      mainProgram = "ping";
+    };
+    openssh = {
+      debian = "openssh-server";
+      mainProgram = "ssh";
+    };
+    jujutsu = {
+      mainProgram = "jj";
+    };
+    nix = {
+      debian = "nix-bin";
+    };
+    systemd = {
+      mainProgram = "systemctl";
+    };
+    dnsutils = {
+      mainProgram = "dig";
+    };
+    e2fsprogs = {
+      mainProgram = "mkfs.ext4";
+    };
+    dosfstools = {
+      mainProgram = "mkfs.fat";
+    };
+    btrfs-progs = {
+      mainProgram = "btrfs";
+    };
+    inetutils = {
+      mainProgram = "telnet";
+    };
+    netcat = {
+      debian = "netcat-openbsd";
+      mainProgram = "nc";
+    };
+    ripgrep = {
+      mainProgram = "rg";
+    };
+    fd = {
+      debian = "fd-find";
+      mainProgram = "fdfind";
+    };
+    gnupg = {
+      mainProgram = "gpg";
+    };
+    xz = {
+      debian = "xz-utils";
+    };
+    neovim = {
+      mainProgram = "nvim";
+    };
   };
   plain = [
-    "age" "atuin" "bat" "chezmoi" "cpio" "curl" "dash" "direnv" "ethtool" "eza" "fish" "fzf" "gawk" "git"
-    "gzip" "hostname" "htop" "iptables" "jq" "kmod" "less" "lsof" "nano" "nftables" "python3"
-    "qemu-guest-agent" "rsync" "shellcheck" "socat" "strace" "sudo" "syncthing" "tcpdump" "tmux" "tree"
-    "unzip" "vim" "wget" "yq" "zip" "zoxide" "zsh" "zstd"
+    "age"
+    "atuin"
+    "bat"
+    "chezmoi"
+    "cpio"
+    "curl"
+    "dash"
+    "direnv"
+    "ethtool"
+    "eza"
+    "fish"
+    "fzf"
+    "gawk"
+    "git"
+    "gzip"
+    "hostname"
+    "htop"
+    "iptables"
+    "jq"
+    "kmod"
+    "less"
+    "lsof"
+    "nano"
+    "nftables"
+    "python3"
+    "qemu-guest-agent"
+    "rsync"
+    "shellcheck"
+    "socat"
+    "strace"
+    "sudo"
+    "syncthing"
+    "tcpdump"
+    "tmux"
+    "tree"
+    "unzip"
+    "vim"
+    "wget"
+    "yq"
+    "zip"
+    "zoxide"
+    "zsh"
+    "zstd"
   ];
   absent = {
     tailscale = "Debian carries no tailscale";
@@ -126,7 +296,13 @@ let
     // {
       _type = "pkgs";
       config = { };
-      inherit lib system symlinkJoin writeTextFile runtimeShell;
+      inherit
+        lib
+        system
+        symlinkJoin
+        writeTextFile
+        runtimeShell
+        ;
       stdenv.hostPlatform = {
         inherit system;
         isLinux = true;
@@ -135,31 +311,50 @@ let
       };
       hostPlatform = pkgs.stdenv.hostPlatform;
       bashInteractive = pkgs.bash;
-      bash = debianPackage "bash" { } // { shellPath = "/bin/bash"; };
+      bash = debianPackage "bash" { } // {
+        shellPath = "/bin/bash";
+      };
       buildEnv = symlinkJoin;
 
       runCommand = run;
       runCommandLocal = run;
       writeText = name: text: writeTextFile { inherit name text; };
-      writeTextDir = path: text: writeTextFile {
-        name = baseNameOf path;
-        destination = "/${path}";
-        inherit text;
-      };
-      writeScript = name: text: writeTextFile { inherit name text; executable = true; };
-      writeScriptBin = name: text: writeTextFile {
-        inherit name text; executable = true; destination = "/bin/${name}"; meta.mainProgram = name;
-      };
+      writeTextDir =
+        path: text:
+        writeTextFile {
+          name = baseNameOf path;
+          destination = "/${path}";
+          inherit text;
+        };
+      writeScript =
+        name: text:
+        writeTextFile {
+          inherit name text;
+          executable = true;
+        };
+      writeScriptBin =
+        name: text:
+        writeTextFile {
+          inherit name text;
+          executable = true;
+          destination = "/bin/${name}";
+          meta.mainProgram = name;
+        };
       writeShellScript = name: text: pkgs.writeScript name "${shebang}\n${text}\n";
       writeShellScriptBin = name: text: pkgs.writeScriptBin name "${shebang}\n${text}\n";
       writeShellApplication =
-        { name
-        , text
-        , runtimeInputs ? [ ]
-        , runtimeEnv ? { }
-        , bashOptions ? [ "errexit" "nounset" "pipefail" ]
-        , meta ? { }
-        , ...
+        {
+          name,
+          text,
+          runtimeInputs ? [ ],
+          runtimeEnv ? { },
+          bashOptions ? [
+            "errexit"
+            "nounset"
+            "pipefail"
+          ],
+          meta ? { },
+          ...
         }:
         let
           inputs = unique (map (p: "${lib.getBin p}/bin") runtimeInputs);
@@ -173,31 +368,59 @@ let
           ${optionalString (inputs != [ ]) ''export PATH="${lib.concatStringsSep ":" inputs}:$PATH"''}
 
           ${text}
-        '' // { meta = { mainProgram = name; } // meta; };
-      linkFarm = name: entries:
+        ''
+        // {
+          meta = {
+            mainProgram = name;
+          }
+          // meta;
+        };
+      linkFarm =
+        name: entries:
         let
-          list = if lib.isList entries then entries
-            else lib.mapAttrsToList (name: path: { inherit name path; }) entries;
+          list =
+            if lib.isList entries then
+              entries
+            else
+              lib.mapAttrsToList (name: path: { inherit name path; }) entries;
           link = e: ''mkdir -p "$out/${dirOf e.name}"; ln -s ${escapeShellArg "${e.path}"} "$out/${e.name}"'';
         in
         run name { } ''
           mkdir -p "$out"
           ${lib.concatLines (map link list)}
         '';
-      callPackage = f: args:
-        let fn = if lib.isFunction f then f else import f; in
+      callPackage =
+        f: args:
+        let
+          fn = if lib.isFunction f then f else import f;
+        in
         fn (builtins.intersectAttrs (lib.functionArgs fn) pkgs // args);
 
-      formats = mapAttrs (_: f: args: {
-        inherit (f) type;
-        generate = name: value: pkgs.writeText name (f.text args value);
-      }) {
-        json = { type = types.json; text = _: builtins.toJSON; };
-        # JSON is YAML
-        yaml = { type = types.json; text = _: builtins.toJSON; };
-        keyValue = { type = types.attrs; text = lib.generators.toKeyValue; };
-        ini = { type = types.attrsOf types.attrs; text = lib.generators.toINI; };
-      };
+      formats =
+        mapAttrs
+          (_: f: args: {
+            inherit (f) type;
+            generate = name: value: pkgs.writeText name (f.text args value);
+          })
+          {
+            json = {
+              type = types.json;
+              text = _: builtins.toJSON;
+            };
+            # JSON is YAML
+            yaml = {
+              type = types.json;
+              text = _: builtins.toJSON;
+            };
+            keyValue = {
+              type = types.attrs;
+              text = lib.generators.toKeyValue;
+            };
+            ini = {
+              type = types.attrsOf types.attrs;
+              text = lib.generators.toINI;
+            };
+          };
     };
 in
 pkgs

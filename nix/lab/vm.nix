@@ -9,7 +9,11 @@
 }:
 let
   inherit (lib) mkForce mkIf;
-  nics = [ "mgmt" "uplink" "lan" ];
+  nics = [
+    "mgmt"
+    "uplink"
+    "lan"
+  ];
 
   # QEMU's user networks give every guest the same addresses; lan's follows from the MAC
   address = pkgs.writeShellScript "lab-network" ''

@@ -14,7 +14,8 @@ let
   time = types.strMatching "([01][0-9]|2[0-3]):[0-5][0-9]";
 
   nix = config.nix.package or pkgs.nix;
-  fsync = !(lib.hasInfix "lix" (nix.pname or "nix")) && lib.versionAtLeast (nix.version or "2.25") "2.25";
+  fsync =
+    !(lib.hasInfix "lix" (nix.pname or "nix")) && lib.versionAtLeast (nix.version or "2.25") "2.25";
 
   # A check that names a unit which this guest cannot have is not run and never counted as passed.
   unavailable = config.lab.unavailableUnits or { };
@@ -66,9 +67,7 @@ let
       UPGRADE_HOOKS = builtins.toJSON cfg.preUpdateHooks;
       UPGRADE_BUILD_FIRST = lib.boolToString cfg.buildBeforeSwitch;
       UPGRADE_CHECKS = builtins.toJSON (lib.filter (check: reasons check == [ ]) cfg.validationChecks);
-      UPGRADE_CHECKS_NA = builtins.toJSON (
-        lib.filter (check: reasons check != [ ]) cfg.validationChecks
-      );
+      UPGRADE_CHECKS_NA = builtins.toJSON (lib.filter (check: reasons check != [ ]) cfg.validationChecks);
       # seconds: for units that were started, and for checks to come true
       UPGRADE_SETTLE = "3";
       UPGRADE_PATIENCE = "20";

@@ -20,9 +20,11 @@ let
   };
   # a definition whose mkIf is off has no value
   hasValue = v: (builtins.tryEval (builtins.seq v true)).success;
-  leaves = path: v:
+  leaves =
+    path: v:
     if lib.types.isTree v then
       lib.concatLists (lib.mapAttrsToList (n: v: lib.optionals (hasValue v) (leaves (path ++ [ n ]) v)) v)
-    else [ path ];
+    else
+      [ path ];
 in
 leaves [ ] own.config

@@ -2,5 +2,12 @@
 # read options and add units and files, and never define an option that a host compares with NixOS.
 { ... }:
 {
-  imports = [ ./options.nix ./network.nix ./nix.nix ./services.nix ./ssh.nix ./system.nix ];
+  imports = [
+    ./options.nix
+    ./network.nix
+    ./nix.nix
+    ./services.nix
+    ./ssh.nix
+    ./system.nix
+  ];
 }

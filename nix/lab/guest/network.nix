@@ -4,9 +4,21 @@
 # under emulation.
 { config, lib, ... }:
 let
-  hosts = [ [ "127.0.0.1" "localhost" ] [ "::1" "localhost" ] ]
-    ++ lib.optional (config.networking.hostName != "") [ "127.0.0.2" config.networking.hostName ]
-    ++ lib.mapAttrsToList (address: names: [ address ] ++ names) config.networking.hosts;
+  hosts = [
+    [
+      "127.0.0.1"
+      "localhost"
+    ]
+    [
+      "::1"
+      "localhost"
+    ]
+  ]
+  ++ lib.optional (config.networking.hostName != "") [
+    "127.0.0.2"
+    config.networking.hostName
+  ]
+  ++ lib.mapAttrsToList (address: names: [ address ] ++ names) config.networking.hosts;
 in
 {
   environment.etc = {

@@ -2,10 +2,22 @@
 # under emulation; nothing is ever fetched.
 { config, lib, ... }:
 let
-  show = v: if v == true then "true" else if v == false then "false" else toString v;
+  show =
+    v:
+    if v == true then
+      "true"
+    else if v == false then
+      "false"
+    else
+      toString v;
   settings = config.nix.settings // {
-    experimental-features = lib.unique
-      (lib.toList (config.nix.settings.experimental-features or [ ]) ++ [ "nix-command" "flakes" ]);
+    experimental-features = lib.unique (
+      lib.toList (config.nix.settings.experimental-features or [ ])
+      ++ [
+        "nix-command"
+        "flakes"
+      ]
+    );
     sandbox = false;
     build-users-group = "";
     substituters = "";
@@ -15,7 +27,8 @@ let
 in
 {
   environment.etc."nix/nix.conf".text =
-    lib.concatLines (lib.mapAttrsToList (key: v: "${key} = ${show v}") settings) + config.nix.extraOptions;
+    lib.concatLines (lib.mapAttrsToList (key: v: "${key} = ${show v}") settings)
+    + config.nix.extraOptions;
 
   # root uses the store as it is; everyone else asks this
   systemd.sockets.nix-daemon = {

@@ -1,14 +1,21 @@
 # Services by their NixOS options, run from Debian's packages under the names they have on NixOS.
-{ config, lib, pkgs, ... }:
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
 let
   inherit (lib) mkIf mkMerge;
   syncthing = config.services.syncthing;
   # busybox is linked statically, and starts ten times as fast as bash under emulation
-  static = name: text: "${pkgs.writeScript name ''
-    #!/bin/busybox sh
-    PATH=/lab/bin:$PATH
-    ${text}
-  ''}";
+  static =
+    name: text:
+    "${pkgs.writeScript name ''
+      #!/bin/busybox sh
+      PATH=/lab/bin:$PATH
+      ${text}
+    ''}";
 in
 {
   systemd.services = mkMerge [
@@ -70,7 +77,10 @@ in
     (mkIf syncthing.enable {
       syncthing = {
         description = "Syncthing service";
-        after = [ "network.target" "sshd.service" ];
+        after = [
+          "network.target"
+          "sshd.service"
+        ];
         wantedBy = [ "multi-user.target" ];
         environment = {
           STNORESTART = "yes";
@@ -97,10 +107,18 @@ in
               } >config.xml
             fi
           '';
-          ExecStart = lib.concatStringsSep " " ([
-            "/usr/bin/syncthing" "serve" "--no-browser" "--no-default-folder" "--gui-address=${syncthing.guiAddress}"
-            "--config=${syncthing.configDir}" "--data=${syncthing.databaseDir}"
-          ] ++ syncthing.extraFlags);
+          ExecStart = lib.concatStringsSep " " (
+            [
+              "/usr/bin/syncthing"
+              "serve"
+              "--no-browser"
+              "--no-default-folder"
+              "--gui-address=${syncthing.guiAddress}"
+              "--config=${syncthing.configDir}"
+              "--data=${syncthing.databaseDir}"
+            ]
+            ++ syncthing.extraFlags
+          );
           # a heavy start, made of keys the first time: not while somebody wants to log in
           Nice = 19;
         };
@@ -109,7 +127,12 @@ in
   ];
 
   users = mkIf (syncthing.enable && syncthing.user == "syncthing") {
-    users.syncthing = { isSystemUser = true; group = "syncthing"; home = syncthing.dataDir; createHome = true; };
+    users.syncthing = {
+      isSystemUser = true;
+      group = "syncthing";
+      home = syncthing.dataDir;
+      createHome = true;
+    };
     groups.syncthing = { };
   };
 }

@@ -3,9 +3,19 @@
 { config, lib, ... }:
 let
   cfg = config.services.openssh;
-  declared = lib.filterAttrs (_: keys: keys != [ ])
-    (lib.mapAttrs (_: u: u.openssh.authorizedKeys.keys) config.users.users);
-  show = v: if v == true then "yes" else if v == false then "no" else if lib.isList v then toString v else "${toString v}";
+  declared = lib.filterAttrs (_: keys: keys != [ ]) (
+    lib.mapAttrs (_: u: u.openssh.authorizedKeys.keys) config.users.users
+  );
+  show =
+    v:
+    if v == true then
+      "yes"
+    else if v == false then
+      "no"
+    else if lib.isList v then
+      toString v
+    else
+      "${toString v}";
   path = import ./path.nix;
   settings = lib.filterAttrs (_: v: v != null) cfg.settings;
 in
@@ -15,9 +25,18 @@ lib.mkIf cfg.enable {
       ${lib.concatStringsSep "\n" (lib.mapAttrsToList (key: v: "${key} ${show v}") settings)}
       ${lib.concatMapStringsSep "\n" (port: "Port ${toString port}") cfg.ports}
       HostKey /etc/ssh/ssh_host_ed25519_key
-      AuthorizedKeysFile ${toString (lib.unique (cfg.authorizedKeysFiles ++ [
-        ".ssh/authorized_keys" "/etc/ssh/authorized_keys.d/%u" "/etc/ssh/declared_keys.d/%u"
-      ]))}
+      AuthorizedKeysFile ${
+        toString (
+          lib.unique (
+            cfg.authorizedKeysFiles
+            ++ [
+              ".ssh/authorized_keys"
+              "/etc/ssh/authorized_keys.d/%u"
+              "/etc/ssh/declared_keys.d/%u"
+            ]
+          )
+        )
+      }
       PrintMotd no
       PrintLastLog no
       Subsystem sftp /usr/lib/openssh/sftp-server
@@ -27,7 +46,10 @@ lib.mkIf cfg.enable {
       SetEnv PATH=${path} LANG=C.UTF-8
       ${cfg.extraConfig}
     '';
-  } // lib.mapAttrs' (user: keys: lib.nameValuePair "ssh/declared_keys.d/${user}" { text = lib.concatLines keys; }) declared;
+  }
+  // lib.mapAttrs' (
+    user: keys: lib.nameValuePair "ssh/declared_keys.d/${user}" { text = lib.concatLines keys; }
+  ) declared;
 
   systemd.services.sshd = {
     description = "SSH Daemon";

@@ -1,7 +1,18 @@
 # Properties: what a definition may be wrapped in, and how they are taken off. The numbers are nixpkgs'.
 { lib }:
 let
-  inherit (lib) concatMap filter foldl' isAttrs isBool mapAttrs min showDefs showOption sort;
+  inherit (lib)
+    concatMap
+    filter
+    foldl'
+    isAttrs
+    isBool
+    mapAttrs
+    min
+    showDefs
+    showOption
+    sort
+    ;
   inherit (builtins) addErrorContext;
 
   defaultPriority = 100;
@@ -9,25 +20,49 @@ let
   propertyOf = v: if isAttrs v then v._type or "" else "";
 
   # `def` without one property, its number (or the default) in `field`
-  unwrap = property: field: default: def:
-    if propertyOf def.value == property
-    then def // { value = def.value.content; ${field} = def.value.${field}; }
-    else def // { ${field} = default; };
+  unwrap =
+    property: field: default: def:
+    if propertyOf def.value == property then
+      def
+      // {
+        value = def.value.content;
+        ${field} = def.value.${field};
+      }
+    else
+      def // { ${field} = default; };
 
   # One definition of an option -> its values once every mkIf and mkMerge is decided
-  discharge = v: {
-    merge = concatMap discharge v.contents;
-    "if" =
-      if !isBool v.condition then throw "‘mkIf’ called with a non-Boolean condition"
-      else if v.condition then discharge v.content
-      else [ ];
-  }.${propertyOf v} or [ v ];
+  discharge =
+    v:
+    {
+      merge = concatMap discharge v.contents;
+      "if" =
+        if !isBool v.condition then
+          throw "‘mkIf’ called with a non-Boolean condition"
+        else if v.condition then
+          discharge v.content
+        else
+          [ ];
+    }
+    .${propertyOf v} or [ v ];
 in
 rec {
-  mkIf = condition: content: { _type = "if"; inherit condition content; };
-  mkMerge = contents: { _type = "merge"; inherit contents; };
-  mkOverride = priority: content: { _type = "override"; inherit priority content; };
-  mkOrder = priority: content: { _type = "order"; inherit priority content; };
+  mkIf = condition: content: {
+    _type = "if";
+    inherit condition content;
+  };
+  mkMerge = contents: {
+    _type = "merge";
+    inherit contents;
+  };
+  mkOverride = priority: content: {
+    _type = "override";
+    inherit priority content;
+  };
+  mkOrder = priority: content: {
+    _type = "order";
+    inherit priority content;
+  };
 
   mkVMOverride = mkOverride 10;
   mkForce = mkOverride 50;
@@ -37,13 +72,13 @@ rec {
   mkBefore = mkOrder 500;
   mkAfter = mkOrder 1500;
 
-  mkAssert = ok: message:
-    mkIf (if ok then true else throw "\nFailed assertion: ${message}");
+  mkAssert = ok: message: mkIf (if ok then true else throw "\nFailed assertion: ${message}");
   mkAliasDefinitions = option: mkIf option.isDefined (mkMerge option.definitions);
 
   # One definition -> the definitions without property at the top that it stands for. Conditions go
   # down to the attributes unevaluated, so a mkIf may read the configuration that it is part of.
-  pushDown = v:
+  pushDown =
+    v:
     let
       inside = wrap: map (set: if isAttrs set then mapAttrs (_: wrap) set else set);
     in
@@ -51,23 +86,32 @@ rec {
       merge = concatMap pushDown v.contents;
       "if" = inside (mkIf v.condition) (pushDown v.content);
       override = inside (mkOverride v.priority) (pushDown v.content);
-    }.${propertyOf v} or [ v ];
+    }
+    .${propertyOf v} or [ v ];
 
   # [ { file; value; } ] of an option of `type` at `loc` -> { value; isDefined; files; highestPrio; … }.
   # Reading `value` throws on no definition, on one of another type, and on some that disagree.
-  mergeDefinitions = loc: type: raw:
+  mergeDefinitions =
+    loc: type: raw:
     let
-      decided = concatMap (def:
-        let context = "while evaluating definitions from `${def.file}':"; in
-        map (value: { inherit (def) file; inherit value; })
-          (addErrorContext context (discharge def.value))) raw;
+      decided = concatMap (
+        def:
+        let
+          context = "while evaluating definitions from `${def.file}':";
+        in
+        map (value: {
+          inherit (def) file;
+          inherit value;
+        }) (addErrorContext context (discharge def.value))
+      ) raw;
 
       prioritized = map (unwrap "override" "priority" defaultPriority) decided;
       highestPrio = foldl' (low: def: min low def.priority) 9999 prioritized;
       winning = filter (def: def.priority == highestPrio) prioritized;
 
-      ordered = sort (a: b: a.priority < b.priority)
-        (map (unwrap "order" "priority" defaultOrder) winning);
+      ordered = sort (a: b: a.priority < b.priority) (
+        map (unwrap "order" "priority" defaultOrder) winning
+      );
       final = map (def: { inherit (def) file value; }) ordered;
       wrong = filter (def: !type.check def.value) final;
     in
@@ -78,10 +122,14 @@ rec {
       files = map (def: def.file) final;
       value =
         if wrong != [ ] then
-          throw ("A definition for option `${showOption loc}' is not of type `${type.description}'."
-            + " Definition values:${showDefs wrong}")
-        else if isDefined then type.merge loc final
-        else type.emptyValue.value or (throw
-          "The option `${showOption loc}' was accessed but has no value defined. Try setting the option.");
+          throw (
+            "A definition for option `${showOption loc}' is not of type `${type.description}'."
+            + " Definition values:${showDefs wrong}"
+          )
+        else if isDefined then
+          type.merge loc final
+        else
+          type.emptyValue.value
+            or (throw "The option `${showOption loc}' was accessed but has no value defined. Try setting the option.");
     };
 }

@@ -16,7 +16,9 @@ let
     ];
     text = builtins.readFile ../../agents/check-secrets.sh;
   };
-  present = lib.filter (category: builtins.pathExists (file category)) config.hostSpec.secretCategories;
+  present = lib.filter (
+    category: builtins.pathExists (file category)
+  ) config.hostSpec.secretCategories;
 in
 {
   config = lib.mkIf (present != [ ]) {
@@ -24,10 +26,12 @@ in
     sops.age.keyFile = lib.mkDefault "/var/lib/sops-nix/key.txt";
 
     # the harmless one that `seal-secrets` writes
-    sops.secrets.greeting = lib.mkIf (lib.hasInfix "greeting: ENC[" (builtins.readFile (file (lib.head present)))) {
-      owner = config.hostSpec.primaryUsername;
-      mode = "0400";
-    };
+    sops.secrets.greeting =
+      lib.mkIf (lib.hasInfix "greeting: ENC[" (builtins.readFile (file (lib.head present))))
+        {
+          owner = config.hostSpec.primaryUsername;
+          mode = "0400";
+        };
 
     # a switch to secrets that this host cannot open would take what it has away
     system.preSwitchChecks.secrets = ''
