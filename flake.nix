@@ -58,7 +58,7 @@
       };
 
       devShells.${system}.default = import ./nix/shell.nix { inherit pkgs; };
-      formatter.${system} = pkgs.alejandra;
+      formatter.${system} = (import ./nix/format.nix { inherit pkgs self; }).formatter;
       checks.${system} = import ./nix/checks.nix { inherit pkgs self; };
     };
 }

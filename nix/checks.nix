@@ -6,6 +6,8 @@
     touch $out
   '';
 
+  format = (import ./format.nix { inherit pkgs self; }).check;
+
   # one host name that differs between the two guests would make every comparison of them void
   hosts = pkgs.writeText "hosts" (
     builtins.concatStringsSep "\n" (

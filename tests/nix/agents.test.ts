@@ -1,4 +1,4 @@
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, onTestFinished, test } from 'vitest'
@@ -99,4 +99,25 @@ test('A setting that a Nix does not know is not written for it', async (context)
     }`,
   )
   expect(read).toEqual({ nix: true, lix: false, old: false })
+}, 300_000)
+
+test('The flake checks its Nix with the program that lays it out', async (context) => {
+  const found = await findNixOS()
+  if ('missing' in found) return context.skip(found.missing)
+  const format = readFileSync(join(project, 'nix/format.nix'), 'utf8')
+  const read = await found.nixos<Record<'formatter' | 'check' | 'nixfmt' | 'drv', string>>(
+    'sorrow',
+    `{ pkgs, ... }: let made = (${format}) { inherit pkgs; self = "/source"; }; in
+    builtins.mapAttrs (_: builtins.unsafeDiscardStringContext) {
+      formatter = made.formatter.text;
+      check = made.check.buildCommand;
+      nixfmt = "\${builtins.head made.check.nativeBuildInputs}";
+      drv = made.check.drvPath;
+    }`,
+  )
+  expect(read.formatter).toContain(`${read.nixfmt}/bin:`)
+  expect(read.check).toContain('-exec nixfmt --check {} +')
+  // what is left alone must be the same in both
+  expect(read.formatter).toContain(':!tests/flakes')
+  expect(read.check).toContain("-not -path './tests/flakes/*'")
 }, 300_000)
