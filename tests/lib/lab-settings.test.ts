@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import { chooseGuest, embeddedGuest } from '../../lib/guest.ts'
+import { chooseGuest, embeddedGuest } from '../../lib/nix/guest.ts'
 import { labSettings } from '../../lib/lab-settings.ts'
 
 let flake: string
