@@ -56,7 +56,11 @@ export function qemuArgs(vm: Vm, accelerator: Accelerator['kind'], firmware: Fir
     // a reset ends QEMU and the keeper starts it again: under TCG that is twice as fast
     ...['-display', 'none', '-vga', 'std', '-rtc', 'base=utc', '-no-reboot'],
     ...['-drive', `if=pflash,format=raw,readonly=on,file=${optionValue(firmware.code)}`],
-    ...['-drive', `if=pflash,format=qcow2,node-name=efivars,file=${optionValue(f.vars)}`],
+    // written through, as flash is: a power cut must not take a boot entry that was chosen before it
+    ...[
+      '-drive',
+      `if=pflash,format=qcow2,node-name=efivars,cache.writeback=off,file.driver=file,file.cache.no-flush=on,file.filename=${optionValue(f.vars)}`,
+    ],
     '-blockdev',
     JSON.stringify({
       driver: 'qcow2',

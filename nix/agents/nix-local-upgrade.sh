@@ -58,6 +58,8 @@ recover() {
   stage=${was[stage]} before_op=${was[operation]} after_op=${was[operationAfter]}
   candidate=${was[candidate]} remote_commit=${was[remote]} toplevel=${was[toplevel]} revision=${was[revision]}
   failed_before=${was[failedUnits]// /$'\n'}
+  # the power went
+  if [[ ${was[bootId]} != "$(cat /proc/sys/kernel/random/boot_id)" ]]; then drop_spoilt_paths "${was[started]}"; fi
   if [[ $candidate == "$deployed_commit" && $toplevel == "$deployed_toplevel" ]]; then
     # it had held: only its end was cut off
     stage=''
@@ -177,6 +179,8 @@ main() {
     repo_git update-ref refs/nix-local-upgrade/candidate "$candidate"
     flake="git+file://$repository?ref=refs/nix-local-upgrade/candidate&rev=$candidate"
     builder=(as_user "$build_limit")
+  else
+    begin build
   fi
   if [[ $UPGRADE_BUILD_FIRST == true ]]; then
     enter build
