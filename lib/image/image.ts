@@ -378,38 +378,3 @@ function buildFailure(error: unknown, dir: string, mirror: string, suite: string
     'LAB_CACHE holds nothing of it; run it again',
   )
 }
-
-/**
- * Options for every nix command that evaluates or builds for the guest. The store is a directory
- * of its own, as the guest's kernel is an input that is not in the derivation (see toplevel.nix);
- * the sandbox gives builders what they may use: a POSIX shell, cp, mkdir, ln, chmod, cat, rm, and
- * the image's kernel and first stage. Works as root and, through user namespaces, as anyone.
- */
-export function storeOptions(base: BaseImage): string[] {
-  if (/[\s?=]/.test(base.dir)) {
-    throw new Failure(`Cannot keep a Nix store in \`${base.dir}\`: its path has a blank, ? or =`, {
-      hint: 'Set LAB_CACHE to another directory',
-    })
-  }
-  const busybox = join(base.dir, 'bin/busybox')
-  const tools = ['sh', 'cp', 'mkdir', 'ln', 'chmod', 'cat', 'rm'].map(
-    (tool) => `/bin/${tool}=${busybox}`,
-  )
-  return [
-    ...evaluationOptions(join(base.dir, 'store')),
-    ...['--option', 'sandbox', 'true', '--option', 'sandbox-fallback', 'false'],
-    ...['--option', 'sandbox-paths', [...tools, `/lab/boot=${join(base.dir, 'boot')}`].join(' ')],
-  ]
-}
-
-/** The same for a task that only evaluates, which an image need not exist for. */
-export function evaluationStore(options: ImageOptions = {}): string[] {
-  const cache = options.cache ?? labCache()
-  const current = join(cache, 'images', imageKey(options))
-  const dir = existsSync(current) ? realpathSync(current) : privateDirectory(cache)
-  return evaluationOptions(join(dir, 'store'))
-}
-
-const evaluationOptions = (store: string): string[] => [
-  ...['--store', store, '--option', 'build-users-group', '', '--option', 'substituters', ''],
-]

@@ -1,7 +1,7 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { usage } from '../failure.ts'
-import { evaluationStore } from '../image/image.ts'
+import { evaluationStore } from './store.ts'
 import { labFlake, project, type GuestKind } from '../settings.ts'
 import type { Vm } from '../vm/vm.ts'
 

@@ -1,7 +1,8 @@
 import { findAccelerator, type Accelerator } from './accelerator.ts'
 import { findFirmware, type Firmware } from './firmware.ts'
 import { chooseGuest, guestStore, type Guest } from '../nix/guest.ts'
-import { ensureBaseImage, storeOptions, type BaseImage } from '../image/image.ts'
+import { ensureBaseImage, type BaseImage } from '../image/image.ts'
+import { storeOptions } from '../nix/store.ts'
 import { requireTools } from './preflight.ts'
 import { labCache } from '../settings.ts'
 

@@ -17,12 +17,11 @@ import { Failure } from '../../../lib/failure.ts'
 import {
   debianMirror,
   ensureBaseImage,
-  evaluationStore,
   fingerprint,
   imageKey,
-  storeOptions,
   type BaseImage,
 } from '../../../lib/image/image.ts'
+import { storeOptions, evaluationStore } from '../../../lib/nix/store.ts'
 import { run } from '../../../lib/run.ts'
 
 function scratch(): string {

@@ -3,7 +3,7 @@ import { mkdirSync, mkdtempSync, realpathSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
-import { evaluationStore } from '../../../lib/image/image.ts'
+import { evaluationStore } from '../../../lib/nix/store.ts'
 import { served } from '../../../lib/vm/qemu.ts'
 import { hostModule, openWorld, template } from '../../../lib/scenario/world.ts'
 
