@@ -39,6 +39,9 @@ look_around() {
 
 # An earlier run was killed, or the power went: puts back what it had changed.
 recover() {
+  local left
+  left=$(if [[ $UPGRADE_MODE == local ]]; then drop_stale_locks "$repository/.git"; else drop_stale_locks "$state/remote.git"; fi)
+  if [[ -n $left ]]; then say "left by a run before this boot, and removed: ${left//$'\n'/, }"; fi
   [[ -s $state/transaction.json ]] || return 0
   local name value
   local -A was
