@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto'
+import { rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { deploy, deployment } from '../vm/deployment.ts'
 import { Failure } from '../failure.ts'
@@ -98,9 +99,11 @@ export async function ensureBaseline(
     const vm = await withFreePort(before)
     const argv = qemuArgs(vm, ground.accelerator.kind, ground.firmware)
     await stopOther(vm, argv)
+    await rememberBefore(vm, known, 60 * patience)
     try {
       say('put it back to its snapshot')
       await restoreSnapshot(vm, known.tag, argv, 30 * patience)
+      writeVm({ ...vm, toplevel: known.toplevel })
       if (known.key === (await keyOf(vm, argv, wanted.toplevel, from)))
         return { ...known, vm, argv, facts: wanted.facts }
     } catch (thrown) {
@@ -118,6 +121,7 @@ export async function ensureBaseline(
   const vm = theVm(host)
   const argv = qemuArgs(vm, ground.accelerator.kind, ground.firmware)
   const restarted = await stopOther(vm, argv)
+  await rememberBefore(vm, known, 60 * patience)
   const key = await keyOf(vm, argv, wanted.toplevel, from)
   const { toplevel, facts } = wanted
   const made: Prepared = { vm, argv, facts, tag: `lab-${key}`, key, toplevel }
@@ -146,6 +150,43 @@ export async function ensureBaseline(
   writeVm({ ...vm, toplevel: wanted.toplevel })
   writeJson(recordOf(host), { tag: made.tag, key, toplevel: made.toplevel } satisfies Baseline)
   return made
+}
+
+const beforeTag = 'before-scenarios'
+const beforeOf = (host: string): string => join(files(host).dir, 'before-scenarios.json')
+
+/**
+ * Keeps a VM that runs as it is now, for `leaveAsBefore`. One that a run left at its baseline, cut short or
+ * asked to, has what an earlier run kept.
+ * @param limit seconds
+ */
+async function rememberBefore(vm: Vm, known: Baseline | undefined, limit: number): Promise<void> {
+  if (!qemuOf(vm) || vm.toplevel === known?.toplevel) return
+  await saveSnapshot(vm, beforeTag, limit)
+  writeJson(beforeOf(vm.host), { toplevel: vm.toplevel })
+}
+
+/**
+ * Leaves a VM as it was before the scenarios, or at its baseline where it did not run then.
+ * @throws Failure when QEMU loads neither
+ */
+export async function leaveAsBefore(prepared: Prepared, patience: number): Promise<void> {
+  const { vm, argv, tag } = prepared
+  const record = beforeOf(vm.host)
+  const before = readJson<Pick<Vm, 'toplevel'>>(record)
+  try {
+    if (before) {
+      await restoreSnapshot(vm, beforeTag, argv, 30 * patience)
+      writeVm({ ...vm, ...before })
+      await deleteSnapshot(vm, beforeTag, 30 * patience)
+      rmSync(record)
+      return
+    }
+  } catch (thrown) {
+    if (!(thrown instanceof CannotLoad)) throw thrown
+    rmSync(record)
+  }
+  await restoreSnapshot(vm, tag, argv, 30 * patience)
 }
 
 /** Ends a QEMU that was started with other arguments: no snapshot of ours fits it. */

@@ -1,6 +1,7 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Failure, usage } from '../failure.ts'
+import { endFaults } from '../fault/lease.ts'
 import { embeddedGuest } from '../nix/guest.ts'
 import { chooseHosts } from '../nix/hosts.ts'
 import { junit } from '../report/junit.ts'
@@ -9,8 +10,8 @@ import { report } from '../report/report.ts'
 import type { CaseResult } from '../report/result.ts'
 import { runLanes, type Lane } from '../steps.ts'
 import { baseImage, preflight, type Ground } from '../vm/ground.ts'
-import { ensureBaseline, holdVm, type Hold } from './baseline.ts'
-import { inHand, type Stage } from './case.ts'
+import { ensureBaseline, holdVm, leaveAsBefore, type Hold } from './baseline.ts'
+import type { Stage } from './case.ts'
 import type { Changes } from './remote.ts'
 import { openWorld, template } from './world.ts'
 
@@ -39,8 +40,8 @@ export const toHaveThem =
   'import nixosModules.{autoUpgrade,goldenGeneration,chezmoiSync} of the lab and offer labConfigurations'
 
 /**
- * Prepares VMs for cases: their baselines, their locks, a record; puts them back after it and writes
- * the report of what there is, whatever happened.
+ * Prepares VMs for cases: their baselines, their locks, a record; leaves them as they were before and
+ * writes the report of what there is, whatever happened.
  * @param needed VMs without which it cannot run
  * @param most VMs that it has use for
  */
@@ -82,9 +83,10 @@ export async function withStage(
     )
     await use(stage, hosts)
     if (!options.keep) {
-      for (const vm of hosts.map((host) => inHand(host, stage))) {
-        await vm.restore()
-        vm.retire()
+      const { patience } = ground.accelerator
+      for (const each of stage.prepared.values()) {
+        await endFaults(each.vm)
+        await leaveAsBefore(each, patience)
       }
     }
   } finally {
