@@ -3,7 +3,7 @@ import { accessSync, constants, existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline/promises'
 import { Failure } from './failure.ts'
-import { findFirmware } from './firmware.ts'
+import { findFirmware } from './vm/firmware.ts'
 import { searchPath } from './run.ts'
 import { project } from './settings.ts'
 

@@ -49,7 +49,7 @@ interface Report {
 
 export async function run(args: Args): Promise<void> {
   const { hostName } = await import('../lib/host-name.ts')
-  const { flakeDirectory } = await import('../lib/flake-directory.ts')
+  const { flakeDirectory } = await import('../lib/flake/directory.ts')
   const { withDirectory } = await import('../lib/write-file.ts')
   const host = hostName(args['name'])
   const flake = flakeDirectory(args['flake'])

@@ -1,7 +1,7 @@
-import { mkfifo } from '../lib/fifo.ts'
 import { fromHome } from '../lib/lab-settings.ts'
-import { scenarioTask, type Case, type Family } from '../lib/scenario.ts'
-import { rebuild } from '../lib/trial.ts'
+import { mkfifo } from '../lib/scenario/fifo.ts'
+import { scenarioTask, type Case, type Family } from '../lib/scenario/scenario.ts'
+import { rebuild } from '../lib/scenario/trial.ts'
 import {
   failingUnit,
   killAt,
@@ -11,8 +11,8 @@ import {
   powerCutAt,
   seen,
   upgrades,
-} from '../lib/upgrade-case.ts'
-import { hostModule } from '../lib/world.ts'
+} from '../lib/scenario/upgrade.ts'
+import { hostModule } from '../lib/scenario/world.ts'
 
 /** Revisions that must be refused, with nothing of the host changed. */
 const refused: { name: string; title: string; module: string; outcome: string; reason: RegExp }[] =

@@ -1,5 +1,5 @@
-import { scenarioTask, type Case, type Family, type Scene } from '../lib/scenario.ts'
-import { armed, booted, comesBack, rebuild, staysDown, validated } from '../lib/trial.ts'
+import { scenarioTask, type Case, type Family, type Scene } from '../lib/scenario/scenario.ts'
+import { armed, booted, comesBack, rebuild, staysDown, validated } from '../lib/scenario/trial.ts'
 
 /** Cases in which a trial ends in a reset of some kind, and golden boots after it. */
 const broken: { name: string; title: string; module: string; reason?: RegExp; limit?: number }[] = [

@@ -1,10 +1,10 @@
 import { usage as usageFailure, type ExitCode } from '../lib/failure.ts'
-import { begin, underFault, type Under } from '../lib/fault-case.ts'
-import { faultHelp, faultOptions, runFault, verbs } from '../lib/fault-command.ts'
-import { inject, list, prove } from '../lib/fault-lease.ts'
-import { scenario, type Case, type Family, type Scene } from '../lib/scenario.ts'
+import { begin, underFault, type Under } from '../lib/fault/case.ts'
+import { faultHelp, faultOptions, runFault, verbs } from '../lib/fault/command.ts'
+import { inject, list, prove } from '../lib/fault/lease.ts'
+import { scenario, type Case, type Family, type Scene } from '../lib/scenario/scenario.ts'
 import { main, type Args, type Task } from '../lib/task.ts'
-import { note, seen, upgrades } from '../lib/upgrade-case.ts'
+import { note, seen, upgrades } from '../lib/scenario/upgrade.ts'
 
 const offline = { upgrade: /^offline$/, sync: /^offline$/ }
 const works = { upgrade: /^upgraded$/, sync: /^synced$/ }

@@ -1,7 +1,13 @@
-import { editAndSync, readHome, setLine, syncByUnit, type Synced } from '../lib/dotfile-sync.ts'
-import { heal, inject, prove } from '../lib/fault-lease.ts'
 import { fromHome } from '../lib/lab-settings.ts'
-import { scenarioTask, type Family, type Machine, type Scene } from '../lib/scenario.ts'
+import {
+  editAndSync,
+  readHome,
+  setLine,
+  syncByUnit,
+  type Synced,
+} from '../lib/scenario/dotfile-sync.ts'
+import { heal, inject, prove } from '../lib/fault/lease.ts'
+import { scenarioTask, type Family, type Machine, type Scene } from '../lib/scenario/scenario.ts'
 
 export const family: Family = {
   name: 'concurrent-edits',

@@ -5,7 +5,7 @@ import { Failure } from '../lib/failure.ts'
 import { hostName } from '../lib/host-name.ts'
 import { lastLines } from '../lib/run.ts'
 import { main, type Args } from '../lib/task.ts'
-import { files, qemuOf, theVm } from '../lib/vm.ts'
+import { files, qemuOf, theVm } from '../lib/vm/vm.ts'
 
 export const name = 'console'
 export const describe = "Follow a VM's serial console, and type into it"

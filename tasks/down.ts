@@ -1,8 +1,8 @@
-import { chooseVms } from '../lib/hosts.ts'
-import { stopVm } from '../lib/qemu.ts'
+import { chooseVms } from '../lib/nix/hosts.ts'
+import { stopVm } from '../lib/vm/qemu.ts'
 import { runLanes, dryRun, type Lane } from '../lib/steps.ts'
 import { main, type Args } from '../lib/task.ts'
-import { lockVm, qemuOf, type Vm } from '../lib/vm.ts'
+import { lockVm, qemuOf, type Vm } from '../lib/vm/vm.ts'
 
 export const name = 'down'
 export const describe = 'Power VMs off and end what keeps them running; their disks stay'

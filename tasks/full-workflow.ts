@@ -1,6 +1,6 @@
-import { readHome, setLine } from '../lib/dotfile-sync.ts'
-import { scenarioTask, type Family, type Machine, type Scene } from '../lib/scenario.ts'
-import { note, seen } from '../lib/upgrade-case.ts'
+import { readHome, setLine } from '../lib/scenario/dotfile-sync.ts'
+import { scenarioTask, type Family, type Machine, type Scene } from '../lib/scenario/scenario.ts'
+import { note, seen } from '../lib/scenario/upgrade.ts'
 
 export const family: Family = {
   name: 'full-workflow',

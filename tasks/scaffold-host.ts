@@ -52,7 +52,7 @@ interface Report {
 }
 
 export async function run(args: Args): Promise<void> {
-  const { flakeDirectory } = await import('../lib/flake-directory.ts')
+  const { flakeDirectory } = await import('../lib/flake/directory.ts')
   const { hostChoices } = await import('../lib/scaffold/choices.ts')
   const { hostDirectory, writeHost } = await import('../lib/scaffold/directory.ts')
   const { hostFiles } = await import('../lib/scaffold/template.ts')

@@ -1,9 +1,9 @@
 import { spawnSync } from 'node:child_process'
 import { Failure, type ExitCode } from '../lib/failure.ts'
 import { hostName } from '../lib/host-name.ts'
-import { sshConfig } from '../lib/identity.ts'
+import { sshConfig } from '../lib/vm/identity.ts'
 import { main, type Args } from '../lib/task.ts'
-import { qemuOf, theVm } from '../lib/vm.ts'
+import { qemuOf, theVm } from '../lib/vm/vm.ts'
 
 export const name = 'ssh'
 export const describe = 'Open a shell on a VM, or run a command there'

@@ -1,16 +1,23 @@
-import { checksOf, judge, judgeClosure, judgeLogin, probesOf, type Result } from '../lib/checks.ts'
+import {
+  checksOf,
+  judge,
+  judgeClosure,
+  judgeLogin,
+  probesOf,
+  type Result,
+} from '../lib/vm/checks.ts'
 import { Exit, Failure, explain, type ExitCode } from '../lib/failure.ts'
-import { guestOf, guestStore } from '../lib/guest.ts'
-import { guestAgent } from '../lib/guest-agent.ts'
-import { readHost, type Host } from '../lib/host.ts'
-import { chooseVms } from '../lib/hosts.ts'
-import { labKey, publicKey, sshTarget } from '../lib/identity.ts'
-import { closure } from '../lib/nix.ts'
-import { probe } from '../lib/probes.ts'
-import { connect } from '../lib/ssh.ts'
+import { guestOf, guestStore } from '../lib/nix/guest.ts'
+import { guestAgent } from '../lib/vm/guest-agent.ts'
+import { readHost, type Host } from '../lib/nix/host.ts'
+import { chooseVms } from '../lib/nix/hosts.ts'
+import { labKey, publicKey, sshTarget } from '../lib/vm/identity.ts'
+import { closure } from '../lib/nix/nix.ts'
+import { probe } from '../lib/ssh/probes.ts'
+import { connect } from '../lib/ssh/ssh.ts'
 import { green, red, table, yellow } from '../lib/table.ts'
 import { main, type Args } from '../lib/task.ts'
-import { files, qemuOf, type Vm } from '../lib/vm.ts'
+import { files, qemuOf, type Vm } from '../lib/vm/vm.ts'
 
 export const name = 'verify'
 export const describe = 'Compare what the configuration says with what runs'

@@ -1,4 +1,5 @@
 # shellcheck shell=bash
+# shellcheck disable=SC2154 # durable-git.sh comes first
 # Dotfiles of this user in step with other hosts: captures edits, made in $HOME or in chezmoi's source
 # (a colocated jj repository), commits them, rebases them onto the trunk, pushes and applies.
 #
@@ -38,8 +39,7 @@ main() {
   HOME=$(cd && pwd) # as chezmoi writes it in its state
   take_lock
   export GIT_TERMINAL_PROMPT=0 LC_ALL=C.UTF-8
-  # git leaves objects and refs to the page cache, and a power cut leaves an empty ref of what was just written
-  export GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=core.fsync GIT_CONFIG_VALUE_0=all
+  export "${durable[@]}"
   enter clone
   open_repository
   refuse_unresolved
@@ -204,6 +204,7 @@ open_repository() {
   repository=$(git -C "$root" rev-parse --show-toplevel 2>"$work/open") ||
     finish failed "Cannot use $root: it is not a repository"
   cd "$repository" || return
+  drop_stale_locks .git
   if [[ ! -d .jj ]]; then must "make $repository a jj repository" jj git init --colocate >/dev/null; fi
 
   local url

@@ -39,6 +39,9 @@ look_around() {
 
 # An earlier run was killed, or the power went: puts back what it had changed.
 recover() {
+  local left
+  left=$(if [[ $UPGRADE_MODE == local ]]; then drop_stale_locks "$repository/.git"; else drop_stale_locks "$state/remote.git"; fi)
+  if [[ -n $left ]]; then say "left by a run before this boot, and removed: ${left//$'\n'/, }"; fi
   [[ -s $state/transaction.json ]] || return 0
   local name value
   local -A was
@@ -58,6 +61,8 @@ recover() {
   stage=${was[stage]} before_op=${was[operation]} after_op=${was[operationAfter]}
   candidate=${was[candidate]} remote_commit=${was[remote]} toplevel=${was[toplevel]} revision=${was[revision]}
   failed_before=${was[failedUnits]// /$'\n'}
+  # the power went
+  if [[ ${was[bootId]} != "$(cat /proc/sys/kernel/random/boot_id)" ]]; then drop_spoilt_paths "${was[started]}"; fi
   if [[ $candidate == "$deployed_commit" && $toplevel == "$deployed_toplevel" ]]; then
     # it had held: only its end was cut off
     stage=''
@@ -177,6 +182,8 @@ main() {
     repo_git update-ref refs/nix-local-upgrade/candidate "$candidate"
     flake="git+file://$repository?ref=refs/nix-local-upgrade/candidate&rev=$candidate"
     builder=(as_user "$build_limit")
+  else
+    begin build
   fi
   if [[ $UPGRADE_BUILD_FIRST == true ]]; then
     enter build

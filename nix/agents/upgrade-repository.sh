@@ -7,8 +7,6 @@
 repository=$UPGRADE_REPOSITORY
 trunk_ref=refs/nix-local-upgrade/trunk
 before_op='' after_op=''
-# git leaves objects and refs to the page cache, and a power cut leaves an empty ref of what was just written
-durable=(GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=core.fsync GIT_CONFIG_VALUE_0=all)
 
 as_user() { # as_user <seconds> <command...>
   local limit=$1 home
@@ -71,12 +69,15 @@ fetch_failed() { # fetch_failed <exit code> <what was said>
 
 # One ref that is not whole, and git refuses every fetch. Those of the upgrade's own are made anew.
 drop_broken_refs() {
-  local refs=$repository/.git/refs/nix-local-upgrade broken
-  [[ -d $refs ]] || return 0
-  while read -r broken; do
-    say "not whole, and made anew: $broken"
-    as_user 20 rm -f "$broken"
-  done < <(as_user 20 grep --recursive --files-without-match -E '^[0-9a-f]{40,64}$' "$refs" || true)
+  local ref text
+  for ref in "$repository"/.git/refs/nix-local-upgrade/*; do
+    [[ -f $ref && ! -L $ref ]] || continue
+    text=$(tr --delete '\0' <"$ref")
+    # nobody else writes here, so a lock is one that was left
+    if [[ $ref != *.lock && $text =~ ^[0-9a-f]{40,64}$ ]]; then continue; fi
+    say "not whole, and made anew: $ref"
+    as_user 20 rm -f "$ref"
+  done
 }
 
 fetch() {

@@ -12,7 +12,8 @@ state=${STATE_DIRECTORY:-/var/lib/nix-local-upgrade}
 work=/run/nix-local-upgrade
 started=$(date --utc +%Y-%m-%dT%H:%M:%SZ)
 phase=''
-# what has been changed so far and has to be put back on failure: nothing, `repository` or `system`
+# what has been changed so far and has to be put back on failure: nothing (also while `build` is at work),
+# `repository` or `system`
 stage=''
 candidate='' remote_commit='' toplevel='' revision=''
 from_commit='' from_profile='' from_running=''

@@ -55,6 +55,31 @@ drop_spoilt_cache() {
   "${builder[@]}" rm -f "$spoilt" "$spoilt-journal" "$spoilt-wal" "$spoilt-shm"
 }
 
+# Nix brings to the disk what it fetches, and not what it builds (`fsync-store-paths` or not): with the power
+# goes the content of files in a path that is registered as complete. Such a path built again is the same.
+drop_spoilt_paths() { # drop_spoilt_paths <time since which paths were made>
+  local path
+  local -a made=() valid=() spoilt=()
+  local -A invalid=()
+  # what a garbage collection must not keep for the upgrade's sake
+  rm -f "$state/candidate"
+  mapfile -t made < <(find /nix/store -mindepth 1 -maxdepth 1 -newerct "$1" ! -name '.*' ! -name '*.lock' ! -name '*.chroot')
+  if [[ ${#made[@]} == 0 ]]; then return; fi
+  while read -r path; do invalid[$path]=1; done < <(nix-store --check-validity --print-invalid "${made[@]}")
+  for path in "${made[@]}"; do
+    if [[ -z ${invalid[$path]-} ]]; then valid+=("$path"); fi
+  done
+  # one by one only to tell which
+  if timeout 1800 nix-store --verify-path "${valid[@]}" 2>/dev/null; then return; fi
+  for path in "${valid[@]}"; do
+    timeout 600 nix-store --verify-path "$path" 2>/dev/null || spoilt+=("$path")
+  done
+  if [[ ${#spoilt[@]} == 0 ]]; then return; fi
+  say "spoilt by a power cut, and made anew: ${spoilt[*]}"
+  # with what refers to them; what runs, boots or is a profile's stays
+  nix-store --delete "${spoilt[@]}" >/dev/null || notes+=("paths that a power cut spoilt could not be removed: ${spoilt[*]}")
+}
+
 build() {
   local reason missing code=0
   [[ $(free /nix/store) -ge $store_reserve ]] ||
@@ -136,6 +161,10 @@ switch() {
   if [[ $code != 0 && $code != 4 ]]; then
     remember_bad switch-failed "switch-to-configuration exited with $code"
     stop switch-failed "switch-to-configuration exited with $code"
+  fi
+  if [[ $(running) != "$toplevel" ]]; then
+    remember_bad switch-failed "switch-to-configuration ended well, and $(running) still runs"
+    stop switch-failed "switch-to-configuration ended well, and $(running) still runs"
   fi
 }
 

@@ -22,6 +22,7 @@ let
   reasons = check: lib.filter (unit: lib.hasInfix unit check) (lib.attrNames unavailable);
 
   parts = [
+    "durable-git"
     "upgrade-status"
     "upgrade-repository"
     "upgrade-remote"

@@ -14,12 +14,13 @@ let
   stateDirectory = "/var/lib/chezmoi-sync";
 
   command =
-    name:
+    name: parts:
     pkgs.writeShellApplication {
       inherit name;
       runtimeInputs = [
         pkgs.chezmoi
         pkgs.coreutils
+        pkgs.findutils
         pkgs.git
         pkgs.gnugrep
         pkgs.gnused
@@ -37,9 +38,11 @@ let
         CHEZMOI_AUTO_PUSH = lib.boolToString cfg.autoPush;
         CHEZMOI_STATE = stateDirectory;
       };
-      text = builtins.readFile (../agents + "/${name}.sh");
+      text = lib.concatMapStrings (part: builtins.readFile (../agents + "/${part}.sh")) (
+        parts ++ [ name ]
+      );
     };
-  agent = command "chezmoi-sync";
+  agent = command "chezmoi-sync" [ "durable-git" ];
 in
 {
   options.myModules.services.chezmoiSync = {
@@ -81,8 +84,8 @@ in
   config = lib.mkIf cfg.enable {
     environment.systemPackages = [
       agent
-      (command "chezmoi-status")
-      (command "chezmoi-show-conflicts")
+      (command "chezmoi-status" [ ])
+      (command "chezmoi-show-conflicts" [ ])
     ];
     systemd.tmpfiles.rules = [ "d ${stateDirectory} 0755 ${cfg.user} - -" ];
 

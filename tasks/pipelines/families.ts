@@ -1,5 +1,5 @@
 import { usage } from '../../lib/failure.ts'
-import type { Family } from '../../lib/scenario.ts'
+import type { Family } from '../../lib/scenario/scenario.ts'
 
 /** Every family of scenarios, by the name of its task. */
 export const familyNames = [

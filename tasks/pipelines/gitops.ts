@@ -1,5 +1,5 @@
 import type { ExitCode } from '../../lib/failure.ts'
-import { runFamilies } from '../../lib/scenario-run.ts'
+import { runFamilies } from '../../lib/scenario/run.ts'
 import { main, type Args } from '../../lib/task.ts'
 import { families } from './families.ts'
 

@@ -161,6 +161,18 @@ test.each(['capture', 'commit', 'fetch', 'rebase', 'push', 'publish', 'apply'])(
   },
 )
 
+test('Locks that a power cut left in the source are no way to be locked out', async () => {
+  const { sorrow, torment } = await makeDotfiles(root, { '.a': ten })
+  // the boot that is now came after them
+  await root.sh('ln -sfn nowhere /run/booted-system')
+  await torment.sh(`cd .local/share/chezmoi
+    for name in index refs/remotes/origin/main; do touch -d '1 hour ago' .git/$name.lock; done`)
+  await sorrow.sh('echo late >>.a')
+  await sorrow.sync()
+  expect(await torment.sync()).toMatchObject({ code: 0, outcome: 'synced' })
+  expect(await torment.sh('tail -n 1 .a; find .local/share/chezmoi -name "*.lock"')).toBe('late')
+})
+
 test('Without commits or without a push, edits stay here', async () => {
   const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': ten })
   const tip = await atRemote('git rev-parse main')

@@ -1,5 +1,5 @@
 /** Two hosts of one user as two homes in a scratch root, with the dotfile agent and one bare remote. */
-import { cpSync, readdirSync } from 'node:fs'
+import { cpSync, readFileSync, readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { project } from '../../lib/settings.ts'
 import type { ScratchRoot } from './root.ts'
@@ -50,6 +50,9 @@ export async function makeDotfiles(
   const agents = join(project, 'nix/agents')
   for (const file of readdirSync(agents).filter((name) => name.startsWith('chezmoi-')))
     cpSync(join(agents, file), join(root.dir, 'tmp', file))
+  const parts = ['durable-git.sh', 'chezmoi-sync.sh']
+  const whole = parts.map((part) => readFileSync(join(agents, part), 'utf8')).join('')
+  writeFileSync(join(root.dir, 'tmp/chezmoi-sync.sh'), whole)
   const base = `/home/rain/w${++worlds}`
   const remote = `${base}/dotfiles.git`
   const asRain = (script: string, env = {}) => root.sh(script, { user: 'rain', env })

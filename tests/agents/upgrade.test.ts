@@ -329,6 +329,61 @@ test.each([
   expect(await world.rain('git rev-parse refs/nix-local-upgrade/candidate')).toBe(commit)
 })
 
+test('Locks that a power cut left are no way to be locked out', async () => {
+  // as old as the boot before this one
+  const left = ['index', 'refs/remotes/origin/main', 'refs/nix-local-upgrade/trunk']
+  await world.rain(
+    `for name in ${left.join(' ')}; do mkdir -p "$(dirname .git/$name)"; touch -d '1 hour ago' .git/$name.lock; done`,
+  )
+  await world.sh('ln -sfn nowhere /run/booted-system')
+  const commit = await world.push('two', { 'text.nix': '"two"' })
+  const done = await world.upgrade()
+  expect(done).toMatchObject({ code: 0, outcome: 'upgraded', to: { commit } })
+  expect(await world.rain('find .git -name "*.lock"')).toBe('')
+})
+
+test('A lock of somebody who is at work is not touched', async () => {
+  await world.rain('touch .git/index.lock')
+  await world.upgrade()
+  expect(await world.rain('find .git -name "*.lock"')).toBe('.git/index.lock')
+})
+
+test.each(['build', 'switch'])(
+  'What was built and did not get to the disk before a power cut is built again, after a cut in %s',
+  async (phase) => {
+    await world.push('two', { 'text.nix': '"two"' })
+    const next = { build: 'preflight', switch: 'validate' }[phase]!
+    const hook = `kill_in() { [ "$1" != ${next} ] || kill -9 "$(ps -o ppid= -p $PPID | tr -d ' ')"; }; kill_in`
+    const { to } = await world.upgrade({ UPGRADE_PHASE_HOOK: hook })
+    const spoil = `cd ${to!.toplevel}; chmod u+w bin/* text; : >bin/switch-to-configuration; : >text; chmod u-w bin/* text`
+    await world.sh(
+      `${spoil}; cd /var/lib/nix-local-upgrade; sed -i 's/"bootId":"[^"]*"/"bootId":"another"/' transaction.json`,
+    )
+    if (phase === 'switch') {
+      // what boots after it is golden, as the trial was not armed yet
+      await world.sh(`ln -sfn "$(readlink -f /nix/var/nix/profiles/system-1-link)" /run/current-system
+        nix-env --profile /nix/var/nix/profiles/system --switch-generation 1
+        rm /nix/var/nix/profiles/system-2-link`)
+    }
+    const done = await world.upgrade()
+    expect(done.said).toContain(`spoilt by a power cut, and made anew: ${to!.toplevel}`)
+    expect(done).toMatchObject({ code: 0, outcome: 'upgraded', notRestored: [] })
+    expect(done.to!.toplevel).toBe(to!.toplevel)
+    expect(await world.sh('cat /run/current-system/text')).toBe('two')
+    expect(await world.sh(`nix-store --verify-path ${to!.toplevel} && echo whole`)).toBe('whole')
+  },
+)
+
+test('A switch that ends well and changes nothing is a failure', async () => {
+  const before = await world.state()
+  await world.push('idle', { 'text.nix': '"switch idles"' })
+  const done = await world.upgrade()
+  expect(done).toMatchObject({ code: 1, outcome: 'switch-failed', notRestored: [] })
+  expect(done.reason).toMatch(/ended well, and \/nix\/store\/\S+ still runs$/)
+  expect(await world.state()).toBe(before)
+  expect(await world.upgrade()).toMatchObject({ outcome: 'skipped-known-bad' })
+})
+
 test('Another ref that is broken is a failure, not a remote out of reach', async () => {
   await world.rain(`: >.git/refs/heads/broken`)
   await world.push('two', { 'text.nix': '"two"' })

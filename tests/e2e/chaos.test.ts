@@ -1,7 +1,7 @@
 import { existsSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import type { Listed } from '../../lib/fault-lease.ts'
+import type { Listed } from '../../lib/fault/lease.ts'
 import { makeLab, type Lab } from '../lab.ts'
 
 let lab: Lab

@@ -10,9 +10,10 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { ensureBaseImage, storeOptions, type BaseImage } from '../../lib/image.ts'
-import { checkDisk, createOverlay, ensureHostLayer } from '../../lib/layer.ts'
-import { nix } from '../../lib/nix.ts'
+import { ensureBaseImage, type BaseImage } from '../../lib/image/image.ts'
+import { storeOptions } from '../../lib/nix/store.ts'
+import { checkDisk, createOverlay, ensureHostLayer } from '../../lib/image/layer.ts'
+import { nix } from '../../lib/nix/nix.ts'
 import { run } from '../../lib/run.ts'
 import { makeLab, project, type Lab } from '../lab.ts'
 

@@ -6,8 +6,8 @@ import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { makeLab, type Lab } from '../lab.ts'
-import type { CaseResult } from '../../lib/result.ts'
-import type { Proof } from '../../lib/control.ts'
+import type { CaseResult } from '../../lib/report/result.ts'
+import type { Proof } from '../../lib/scenario/control.ts'
 
 let lab: Lab
 beforeAll(() => (lab = makeLab()))

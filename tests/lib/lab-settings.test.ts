@@ -3,13 +3,13 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
-import { seeding } from '../../lib/baseline.ts'
-import { chooseGuest, embeddedGuest } from '../../lib/guest.ts'
-import { disagreement, type Facts } from '../../lib/host.ts'
+import { chooseGuest, embeddedGuest } from '../../lib/nix/guest.ts'
+import { seeding } from '../../lib/scenario/baseline.ts'
+import { disagreement, type Facts } from '../../lib/nix/host.ts'
 import { labSettings } from '../../lib/lab-settings.ts'
-import { clonesOf } from '../../lib/oracle-facts.ts'
-import { runFamilies } from '../../lib/scenario-run.ts'
-import type { Family } from '../../lib/scenario.ts'
+import { clonesOf } from '../../lib/scenario/oracle-facts.ts'
+import { runFamilies } from '../../lib/scenario/run.ts'
+import type { Family } from '../../lib/scenario/scenario.ts'
 
 let flake: string
 const variables = ['LAB_BRANCH', 'LAB_SSH_PORT', 'LAB_GUEST', 'LAB_FLAKE']

@@ -2,7 +2,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { onTestFinished } from 'vitest'
-import { evaluate, nix } from '../../lib/nix.ts'
+import { evaluate, nix } from '../../lib/nix/nix.ts'
 import { run } from '../../lib/run.ts'
 import { project } from '../../lib/settings.ts'
 

@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import { run } from '../../lib/run.ts'
 import { project } from '../../lib/settings.ts'
-import { scenario, type Family } from '../../lib/scenario.ts'
+import { scenario, type Family } from '../../lib/scenario/scenario.ts'
 import type { Task } from '../../lib/task.ts'
 
 interface Recipe {

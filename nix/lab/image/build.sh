@@ -1,6 +1,6 @@
 #!/bin/sh
 # Builds the guest's base image into the directory $1. Runs as root of a namespace of its own (see
-# lib/image.ts): no loop device, no mount that anyone else sees, and all of it dies with the lab.
+# lib/image/image.ts): no loop device, no mount that anyone else sees, and all of it dies with the lab.
 #   $2 suite, $3 mirror, $4 proxy of apt or empty
 # Leaves there: base.raw (GPT: ESP, ext4 root), esp.img and root.meta (what host layers are made
 # against), boot/{kernel,initrd}, bin/busybox, packages.tsv, build.log. Prints `stage <name>` and

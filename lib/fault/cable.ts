@@ -1,0 +1,59 @@
+import { Failure } from '../failure.ts'
+import { cableIn, links, type Fault, type Link } from './fault.ts'
+import { recordedFaults } from './record.ts'
+import type { Qmp, QmpEvent } from '../vm/qmp.ts'
+
+/** QEMU's id of a NIC: with its link down nothing passes, and the guest sees no carrier. */
+const nic = (link: Link): string => `${link}-nic`
+
+export const setCable = (
+  monitor: Pick<Qmp, 'execute'>,
+  link: Link,
+  up: boolean,
+): Promise<unknown> => monitor.execute('set_link', { name: nic(link), up })
+
+/**
+ * Keeps a VM's cables as its recorded faults have them until the monitor is gone: the keeper's part
+ * of a lease. What is recorded is looked at four times a second. A pulled cable is pulled again each
+ * second, as a snapshot that is loaded brings its own.
+ */
+export function keepCables(
+  host: string,
+  monitor: Pick<Qmp, 'execute' | 'on' | 'closed'>,
+  note: (event: QmpEvent) => void,
+): void {
+  const last = new Map<Link, { up: boolean; at: number }>()
+  const look = async (): Promise<void> => {
+    const now = Date.now()
+    const faults = readable(host)
+    for (const link of links) {
+      const up = cableIn(faults, link, now)
+      const before = last.get(link)
+      if (before?.up === up && (up || now - before.at < 1000)) continue
+      last.set(link, { up, at: now })
+      await setCable(monitor, link, up)
+      if ((before?.up ?? true) !== up) note({ event: 'KEEPER_CABLE', data: { link, up } })
+    }
+  }
+  let busy = false
+  const timer = setInterval(() => {
+    if (busy) return
+    busy = true
+    // QEMU may end at any moment; the next one is looked at anew
+    void look()
+      .catch(() => last.clear())
+      .finally(() => (busy = false))
+  }, 250)
+  monitor.on(({ event }) => event === 'RESUME' && last.clear())
+  void monitor.closed.finally(() => clearInterval(timer))
+}
+
+/** A record that nobody can read is no fault: `heal` says the same. */
+function readable(host: string): Fault[] {
+  try {
+    return recordedFaults(host)
+  } catch (thrown) {
+    if (thrown instanceof Failure) return []
+    throw thrown
+  }
+}

@@ -1,0 +1,96 @@
+import { readHome, setLine, syncByUnit, type SyncStatus } from '../scenario/dotfile-sync.ts'
+import { heal, inject, prove } from './lease.ts'
+import type { Request } from './fault.ts'
+import type { Machine, Scene } from '../scenario/scenario.ts'
+import { note, seen, upgrades } from '../scenario/upgrade.ts'
+
+/** A fault as a case has it: on its own VMs, for as long as it takes. */
+export type Weather = Omit<Request, 'hosts' | 'lease'>
+
+/** What is promised of an upgrade under a fault. */
+export interface Under {
+  name: string
+  title: string
+  fault: Weather
+  /** What the upgrade, and the dotfile sync in it, come to meanwhile. */
+  upgrade: RegExp
+  sync: RegExp
+  hosts?: 1 | 2
+}
+
+const own = '.config/lab/one.conf'
+const labrc = '.labrc'
+
+/** A commit and a dotfile from afar, an edit here; then the fault, the upgrade, and the catching up. */
+export async function underFault(scene: Scene, { fault, upgrade, sync }: Under): Promise<void> {
+  const { vm, vms, world, check } = scene
+  const mine = fault.kind === 'partition' ? vms : [vm]
+  const text = Object.assign({}, ...vms.map((each) => note(each, 'two'))) as ReturnType<typeof note>
+  const commit = await world.config.commit(text, 'Two')
+  const afar = (file: string): string => file.replace('one 12\n', 'one 12, from afar\n')
+  await world.dotfiles.commit({ 'dot_config/lab/one.conf': afar }, 'From afar')
+  for (const each of mine) await each.user(setLine(labrc, edited(each), `of ${each.host}`))
+
+  const end = await begin(scene, mine, fault)
+  for (const each of mine) {
+    const { outcome } = await upgrades(scene, each, { outcome: upgrade })
+    const status = await lastSync(each)
+    check(`dotfiles of ${each.host} meanwhile`, sync, said(status))
+    if (outcome === 'offline') {
+      check(`${each.host} is unchanged`, 'none', await seen(each))
+      check(`it runs what it ran`, scene.start(each), await each.running())
+    }
+  }
+  await end()
+
+  for (const each of vms) {
+    const { outcome } = (await each.status()) ?? {}
+    const behind = !mine.includes(each) || outcome !== 'upgraded'
+    if (behind) await upgrades(scene, each, { outcome: 'upgraded' })
+    const late = !/^(synced|up-to-date)$/.test(said(await lastSync(each)))
+    if (late)
+      check(`dotfiles of ${each.host} later`, 'synced', said((await syncByUnit(each)).status))
+    const { to } = (await each.status()) ?? {}
+    check(`${each.host} caught up`, commit, to?.commit)
+    check(`${each.host} has what the commit brings`, 'two', await seen(each))
+    check(`${each.host} has the edit from afar`, /^one 12, from afar$/m, await readHome(each, own))
+  }
+  const trunk = (await world.dotfiles.read('dot_labrc')) ?? ''
+  for (const each of mine)
+    check(
+      `the trunk has the edit of ${each.host}`,
+      `of ${each.host}`,
+      trunk.split('\n')[edited(each) - 1],
+    )
+}
+
+/** Injects and proves a fault; what it gives heals it and proves that. */
+export async function begin(
+  { fault: announce, patience }: Scene,
+  vms: Machine[],
+  weather: Weather,
+): Promise<() => Promise<void>> {
+  const hosts = vms.map(({ host }) => host)
+  const announced = announce(`${weather.kind} on ${weather.link}`, hosts[0])
+  const faults = await inject({ ...weather, hosts, lease: 240 * patience })
+  const { holds, text } = await prove(faults)
+  announced.bit(holds, text)
+  return async () => {
+    const lines = await Promise.all(vms.map(({ vm }) => heal(vm, [weather.link])))
+    // a line for each link that had one: none means that it was gone before
+    announced.healed(
+      lines.every((each) => each.length === 1),
+      lines.flat().join('; '),
+    )
+  }
+}
+
+const edited = ({ vm }: Machine): number => (vm.slot % 2 === 0 ? 6 : 18)
+
+async function lastSync(vm: Machine): Promise<SyncStatus> {
+  const { stdout } = await vm.root('cat /var/lib/chezmoi-sync/status.json')
+  return JSON.parse(stdout) as SyncStatus
+}
+
+const said = ({ outcome, reason }: SyncStatus): string =>
+  reason && outcome !== 'offline' ? `${outcome}: ${reason}` : (outcome ?? 'nothing')

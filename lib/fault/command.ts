@@ -1,0 +1,87 @@
+import { Exit, explain, usage, type ExitCode } from '../failure.ts'
+import { directions, faultName, kinds, links, secondsLeft, type Link } from './fault.ts'
+import { readRequest } from './request.ts'
+import { heal, inject, list, prove } from './lease.ts'
+import { chooseVms } from '../nix/hosts.ts'
+import { table } from '../table.ts'
+import type { Args, Option } from '../task.ts'
+import { qemuOf } from '../vm/vm.ts'
+
+/** What the command line of `chaos-network` can begin with; else it names hosts. */
+export const verbs = [...Object.keys(kinds), 'heal', 'list']
+
+export const faultOptions: Record<string, Option> = {
+  link: { type: 'string', describe: `${links.join(' or ')}; mgmt is never faulted` },
+  vm: {
+    type: 'string',
+    array: true,
+    describe: 'VM; for a partition two; for heal all without any',
+  },
+  for: { type: 'string', describe: 'Lease: it heals itself after that, 60s without' },
+  direction: {
+    type: 'string',
+    describe: `${directions.join(', ')}, as the VM sees it; out without`,
+  },
+  ms: { type: 'number', describe: 'delay, jitter' },
+  percent: { type: 'number', describe: 'loss, duplicate, corrupt' },
+  kbit: { type: 'number', describe: 'rate, a second' },
+  down: { type: 'number', describe: 'flap: seconds without the cable, 2 without' },
+  up: { type: 'number', describe: 'flap: seconds with it, 3 without' },
+}
+
+/** One line for each kind, for --help. */
+export const faultHelp: string[] = Object.entries(kinds).map(
+  ([kind, { describe }]) => `${kind.padEnd(10)} ${describe}`,
+)
+
+/** Runs a verb: injects and proves a fault, or heals, or lists. */
+export async function runFault(verb: string, args: Args): Promise<ExitCode> {
+  const foreign = ['case', 'seed', 'keep'].find((option) => args[option] !== undefined)
+  if (foreign) throw usage(`Cannot ${verb} with --${foreign}: that is for the scenarios`)
+  if (verb === 'list') return await printList(args)
+  if (verb === 'heal') return await healAll(args)
+  const request = readRequest(verb, args)
+  const faults = await inject(request)
+  const proof = await prove(faults)
+  const found = faults.map((fault) => ({
+    ...fault,
+    name: faultName(fault),
+    left: secondsLeft(fault, Date.now()),
+  }))
+  if (args['json']) console.log(JSON.stringify({ faults: found, ...proof }, null, 2))
+  else {
+    for (const { name, left } of found) console.log(`${name}, heals itself in ${left} s`)
+    console.log(`${proof.holds ? 'bites' : 'does NOT bite'}: ${proof.text}`)
+  }
+  return proof.holds ? Exit.held : Exit.checkFailed
+}
+
+async function printList(args: Args): Promise<ExitCode> {
+  const found = (await Promise.all(chooseVms(args['vm']).map(list))).flat()
+  if (args['json']) console.log(JSON.stringify(found, null, 2))
+  else if (found.length === 0) console.log('No VM has a fault')
+  else {
+    const rows = found.map(({ name, state, left }) => [name, state, left ? `${left} s` : 'none'])
+    console.log(table([['fault', 'state', 'lease left'], ...rows]))
+  }
+  return Exit.held
+}
+
+/** Every VM is tried, whatever becomes of the others. */
+async function healAll(args: Args): Promise<ExitCode> {
+  const which = args['link'] === undefined ? links : links.filter((link) => link === args['link'])
+  if (which.length === 0) throw usage(`Cannot heal \`${args['link']}\``, links.join(' or '))
+  const vms = chooseVms(args['vm'])
+  const done = await Promise.allSettled(vms.map((vm) => heal(vm, which as Link[])))
+  const healed = done.flatMap((one) => (one.status === 'fulfilled' ? one.value : []))
+  if (args['json']) console.log(JSON.stringify(healed, null, 2))
+  else {
+    for (const line of healed) console.log(line)
+    const running = vms.filter((vm) => qemuOf(vm)).length
+    if (healed.length === 0) console.log(`Nothing to heal on ${running} running VMs`)
+  }
+  const failed = done.flatMap((one) => (one.status === 'rejected' ? [one.reason as unknown] : []))
+  for (const reason of failed.slice(1)) process.stderr.write(`${explain('also', reason)}\n`)
+  if (failed.length > 0) throw failed[0]
+  return Exit.held
+}

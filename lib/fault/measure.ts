@@ -1,0 +1,212 @@
+import { Failure } from '../failure.ts'
+import { type Fault, type Link, type RoundTrip } from './fault.ts'
+import { activeFaults } from './record.ts'
+import {
+  counters,
+  gitAnswers,
+  nameIsFound,
+  ping,
+  watchCarrier,
+  withGuest,
+  type Pinged,
+} from './probe.ts'
+import { judgePing, payload, pingFlags, roundTrip, type Proof } from './proof.ts'
+import type { GuestAgent } from '../vm/guest-agent.ts'
+import { chooseVms } from '../nix/hosts.ts'
+import { waitFor } from '../retry.ts'
+import { macs, qemuOf, theVm, type Vm } from '../vm/vm.ts'
+
+type Place = Pick<Fault, 'host' | 'link' | 'peer'>
+
+/** What a link is measured against: QEMU's own router on uplink, another VM on lan. */
+interface Target {
+  address: string
+  mac: string
+  vm?: Vm
+}
+
+const few = '-i 0.02 -c 20'
+const lost = '-i 0.1 -c 8 -W 1'
+
+/**
+ * The round trip over a link that has no fault yet, with the payload that the fault is measured by.
+ * @throws Failure when the link loses packets as it is, or nobody is there to measure against
+ */
+export async function before(fault: Omit<Place, 'peer'> & Partial<Fault>): Promise<RoundTrip> {
+  const there = targetOf(fault)
+  if (there.vm && activeFaults(there.vm).some(({ link }) => link === fault.link)) {
+    throw new Failure(
+      `Cannot measure ${fault.link} of \`${fault.host}\`: \`${there.vm.host}\`, against which it is measured, has a fault of its own`,
+      { hint: 'tsx tasks/chaos-network.ts heal' },
+    )
+  }
+  return await withGuest(theVm(fault.host), async (guest) => {
+    const size = fault.kind === 'rate' ? ` -s ${payload(fault.value ?? 0)}` : ''
+    const seen = await ping(guest, there.address, `${few}${size}`)
+    if (seen.received < seen.sent || seen.sent === 0) {
+      throw new Failure(
+        `Cannot inject a fault on ${fault.link} of \`${fault.host}\`: ${seen.received} of ${seen.sent} packets come back without one`,
+      )
+    }
+    if (fault.kind === 'dns' && !(await nameIsFound(guest))) {
+      throw new Failure(`Cannot fail the names of \`${fault.host}\`: they are not found as it is`)
+    }
+    return roundTrip(seen.times)
+  })
+}
+
+/** Measures a fault on each of its VMs, and says whether it is as it was asked for. */
+export async function measure(faults: Fault[]): Promise<Proof> {
+  const proofs = await Promise.all(
+    faults.map((fault) =>
+      withGuest(theVm(fault.host), (guest) => measurements(fault, guest, targetOf(fault))),
+    ),
+  )
+  const name = (index: number): string => (faults.length > 1 ? `${faults[index]!.host}: ` : '')
+  return {
+    holds: proofs.every(({ holds }) => holds),
+    text: proofs.map(({ text }, index) => name(index) + text).join('; '),
+  }
+}
+
+function measurements(fault: Fault, guest: GuestAgent, there: Target): Promise<Proof> {
+  switch (fault.kind) {
+    case 'cut':
+      return cutOff(fault, guest, there)
+    case 'flap':
+      return flapping(fault, guest)
+    case 'one-way':
+      return there.vm ? oneWayOnLan(fault, guest, there, there.vm) : oneWay(fault, guest, there)
+    case 'partition':
+      return parted(guest, there)
+    case 'dns':
+      return nameless(guest)
+    default:
+      return ping(guest, there.address, pingFlags(fault), { limit: 120 }).then((seen) =>
+        judgePing(fault, seen, fault.before),
+      )
+  }
+}
+
+/**
+ * Whether a link works as it did before its fault. It has 20 s: a neighbour that was lost has to be
+ * found again.
+ */
+export async function unfaulted(vm: Vm, link: Link, fault?: Fault): Promise<Proof> {
+  let text = ''
+  const probe = async (guest: GuestAgent): Promise<boolean> => {
+    let there: Target
+    try {
+      there = targetOf({ host: vm.host, link, peer: fault?.peer })
+    } catch (thrown) {
+      if (!(thrown instanceof Failure)) throw thrown
+      text = 'it has its carrier and no rule; no other VM runs to measure it against'
+      return true
+    }
+    const seen = await ping(guest, there.address, `${few} -W 1`)
+    const slower = fault ? roundTrip(seen.times).median - fault.before.median : 0
+    const names = fault?.kind !== 'dns' || (await nameIsFound(guest))
+    text = `${came(seen)}${names ? '' : ', no name is found'}${slower > 25 ? `, ${slower.toFixed(0)} ms later than before` : ''}`
+    return seen.sent > 0 && seen.received === seen.sent && slower <= 25 && names
+  }
+  return await withGuest(vm, (guest) =>
+    waitFor(`${link} of \`${vm.host}\` to work again`, 20, () => probe(guest)).then(
+      () => ({ holds: true, text }),
+      (thrown: unknown) => {
+        if (thrown instanceof Failure) return { holds: false, text: text || thrown.message }
+        throw thrown
+      },
+    ),
+  )
+}
+
+async function cutOff(fault: Fault, guest: GuestAgent, there: Target): Promise<Proof> {
+  const { without } = await watchCarrier(guest, fault.link, 1)
+  const seen = await ping(guest, there.address, lost)
+  const git = fault.link === 'uplink' && (await gitAnswers(guest))
+  return {
+    holds: without === 1 && seen.received === 0 && !git,
+    text: [
+      without === 1 ? 'no carrier' : 'there is a carrier',
+      came(seen),
+      fault.link === 'uplink' && `git ${git ? 'connects' : 'does not connect'}`,
+    ]
+      .filter(Boolean)
+      .join(', '),
+  }
+}
+
+async function flapping({ link, down = 0, up = 0 }: Fault, guest: GuestAgent): Promise<Proof> {
+  const { without, changes } = await watchCarrier(guest, link, 2 * (down + up))
+  const asked = down / (down + up)
+  const percent = (share: number): string => `${(100 * share).toFixed(0)} %`
+  return {
+    holds: changes >= 3 && Math.abs(without - asked) <= 0.15,
+    text: `no carrier for ${percent(asked)} of the time asked, ${percent(without)} measured (± 15, ${changes} changes in ${2 * (down + up)} s)`,
+  }
+}
+
+/** On uplink nobody but the guest begins to talk, so the NIC's own counters tell the ways apart. */
+async function oneWay(fault: Fault, guest: GuestAgent, there: Target): Promise<Proof> {
+  const { link, direction } = fault
+  const first = await counters(guest, link)
+  const seen = await ping(guest, there.address, lost, { neighbour: { link, mac: there.mac } })
+  const last = await counters(guest, link)
+  const [sent, received] = [last.sent - first.sent, last.received - first.received]
+  const other = direction === 'out' ? sent === 0 : sent >= seen.sent && received >= seen.sent
+  return {
+    holds: seen.sent > 0 && seen.received === 0 && other,
+    text: `${came(seen)}; ${sent} left the NIC, ${received} reached it`,
+  }
+}
+
+/** On lan each way is asked for: the one that is shut, and the other by what its far end receives. */
+async function oneWayOnLan(fault: Fault, guest: GuestAgent, there: Target, vm: Vm): Promise<Proof> {
+  const { link, direction, host } = fault
+  const mine = theVm(host)
+  return await withGuest(vm, async (far) => {
+    const [from, to] = direction === 'in' ? [guest, far] : [far, guest]
+    const [address, mac] =
+      direction === 'in' ? [there.address, there.mac] : [lanAddress(mine), macs(mine.slot).lan]
+    const first = await counters(to, link)
+    const seen = await ping(from, address, lost, { neighbour: { link, mac } })
+    const asked = (await counters(to, link)).asked - first.asked
+    return {
+      holds: seen.sent > 0 && seen.received === 0 && asked >= seen.sent,
+      text: `${came(seen)}, though ${asked} of ${seen.sent} arrived ${direction === 'in' ? 'there' : 'here'}`,
+    }
+  })
+}
+
+async function parted(guest: GuestAgent, there: Target): Promise<Proof> {
+  const { without } = await watchCarrier(guest, 'lan', 0.3)
+  const seen = await ping(guest, there.address, lost)
+  return {
+    holds: without === 0 && seen.sent > 0 && seen.received === 0,
+    text: `${came(seen)} from ${there.vm?.host}${without === 0 ? '' : ', but it has no carrier'}`,
+  }
+}
+
+async function nameless(guest: GuestAgent): Promise<Proof> {
+  const [named, git] = [await nameIsFound(guest), await gitAnswers(guest)]
+  return {
+    holds: !named && git,
+    text: `the name is ${named ? '' : 'not '}found, the address ${git ? 'answers' : 'does not answer'}`,
+  }
+}
+
+function targetOf({ host, link, peer }: Place): Target {
+  if (link === 'uplink') return { address: '10.0.3.2', mac: '52:55:0a:00:03:02' }
+  const others = peer === undefined ? chooseVms(undefined) : [theVm(peer)]
+  const vm = others.find((other) => other.host !== host && qemuOf(other))
+  if (!vm) {
+    throw new Failure(`Cannot measure lan of \`${host}\`: no other VM runs`, {
+      hint: 'just deploy-test-vm torment',
+    })
+  }
+  return { address: lanAddress(vm), mac: macs(vm.slot).lan, vm }
+}
+
+const lanAddress = ({ slot }: Vm): string => `10.0.4.${slot}`
+
+const came = ({ sent, received }: Pinged): string => `${received} of ${sent} packets came back`

@@ -1,0 +1,110 @@
+import { usage } from '../failure.ts'
+import {
+  kindOf,
+  kinds,
+  links,
+  type Direction,
+  type Kind,
+  type KindOf,
+  type Link,
+  type Request,
+} from './fault.ts'
+import { hostName } from '../host-name.ts'
+
+/** A fault as a command line has it. */
+export interface Words {
+  link?: string
+  vm?: string | string[]
+  direction?: string
+  for?: string
+  ms?: number
+  percent?: number
+  kbit?: number
+  down?: number
+  up?: number
+}
+
+/**
+ * Reads what was asked on a command line.
+ * @throws Failure (usage) naming what is wrong, with what would be right
+ */
+export function readRequest(kind: string, args: Words): Request {
+  if (!Object.hasOwn(kinds, kind)) {
+    throw usage(`Cannot inject \`${kind}\`: there is no such fault`, Object.keys(kinds).join(', '))
+  }
+  const of = kindOf(kind as Kind)
+  const link = readLink(args.link ?? of.link, kind)
+  if (of.link && link !== of.link) {
+    throw usage(`Cannot inject ${kind} on ${link}: it is a fault of ${of.link}`)
+  }
+  const hosts = [...new Set([args.vm ?? []].flat().map(hostName))]
+  const wanted = kind === 'partition' ? 2 : 1
+  if (hosts.length === 0 || (link === 'lan' && hosts.length !== wanted)) {
+    throw usage(
+      `Cannot inject ${kind} on ${link} of ${hosts.length} VMs`,
+      wanted === 2
+        ? 'A partition lies between two: --vm sorrow --vm torment'
+        : 'Name one with --vm sorrow: on lan the others are what it is measured against',
+    )
+  }
+  return {
+    kind: kind as Kind,
+    link,
+    hosts,
+    direction: readDirection(of, kind, args.direction),
+    ...readNumbers(of, kind, args),
+    lease: seconds(args.for ?? '60s'),
+  }
+}
+
+function readLink(link: string | undefined, kind: string): Link {
+  if (links.includes(link as Link)) return link as Link
+  if (link === undefined) throw usage(`Cannot inject ${kind} without --link uplink or --link lan`)
+  if (link !== 'mgmt') throw usage(`Cannot inject ${kind} on \`${link}\`: no such link`)
+  throw usage('Cannot inject a fault on mgmt: the lab commands its VMs over it', '--link uplink')
+}
+
+function readDirection(of: KindOf, kind: string, asked: string | undefined): Direction {
+  const direction = (asked ?? of.directions?.[0] ?? 'both') as Direction
+  if (asked === undefined || of.directions?.includes(direction)) return direction
+  throw usage(
+    `Cannot inject ${kind} with the direction \`${asked}\``,
+    of.directions ? `It has ${of.directions.join(', ')}` : 'It has none to choose',
+  )
+}
+
+function readNumbers(
+  { unit }: KindOf,
+  kind: string,
+  args: Words,
+): Pick<Request, 'value' | 'down' | 'up'> {
+  const units = ['ms', 'percent', 'kbit', 'down', 'up'] as const
+  const own: string[] = kind === 'flap' ? ['down', 'up'] : unit ? [unit.option] : []
+  const extra = units.find((option) => args[option] !== undefined && !own.includes(option))
+  if (extra) throw usage(`Cannot inject ${kind} with --${extra}: it has no such number`)
+  const within = (
+    option: (typeof units)[number],
+    least: number,
+    most: number,
+    fallback?: number,
+  ): number => {
+    const value = args[option] ?? fallback ?? Number.NaN
+    if (value >= least && value <= most) return value
+    const hint = `Write --${option} with a number from ${least} to ${most}`
+    if (args[option] === undefined) throw usage(`Cannot inject ${kind} without --${option}`, hint)
+    throw usage(`Cannot inject ${kind} with --${option} ${args[option]}`, hint)
+  }
+  if (kind === 'flap') return { down: within('down', 1, 60, 2), up: within('up', 1, 60, 3) }
+  return unit ? { value: within(unit.option, unit.least, unit.most) } : {}
+}
+
+/**
+ * A lease as people write it (`60s`, `2m`, `1h`, `90`), in seconds.
+ * @throws Failure (usage) when it is none, or too short to be proved or long enough to be forgotten
+ */
+export function seconds(text: string): number {
+  const found = /^([0-9]+(?:\.[0-9]+)?)\s*(s|m|h)?$/.exec(text.trim())
+  const value = Number(found?.[1]) * { s: 1, m: 60, h: 3600 }[found?.[2] ?? 's']!
+  if (found && value >= 5 && value <= 6 * 3600) return value
+  throw usage(`Cannot read \`${text}\` as a lease`, 'Write a time from 5s to 6h, such as 60s or 2m')
+}

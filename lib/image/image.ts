@@ -1,0 +1,380 @@
+import { createHash } from 'node:crypto'
+import {
+  closeSync,
+  existsSync,
+  fstatSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  readSync,
+  readdirSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  statfsSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
+import { basename, join } from 'node:path'
+import { privateDirectory } from '../directory.ts'
+import { Failure } from '../failure.ts'
+import { lock } from '../lock.ts'
+import { findCommand } from '../packages.ts'
+import { lastLines, run, type RunOptions } from '../run.ts'
+import { labCache, project } from '../settings.ts'
+
+export { checkDisk, createOverlay, ensureHostLayer } from './layer.ts'
+
+/** What is fixed when an image is built, and what was found in the mirror then. */
+export interface Manifest {
+  suite: string
+  mirror: string
+  /** Versions by Debian package. */
+  packages: Record<string, string>
+  /** Stages of the build in order; `mb` is what lay in the building directory after it. */
+  stages: { name: string; seconds: number; mb: number }[]
+  /** Size of base.raw in bytes, as `ls` shows it and as it takes up on the disk. */
+  size: number
+  allocated: number
+  /** See `fingerprint`. */
+  fingerprint: string
+}
+
+/** A partition of base.raw, in bytes. */
+export interface Partition {
+  start: number
+  size: number
+}
+
+export interface BaseImage {
+  /** Never changes: another build gets another directory, as overlays stand on this one. */
+  dir: string
+  raw: string
+  esp: Partition
+  root: Partition
+  kernel: string
+  initrd: string
+  manifest: Manifest
+}
+
+export interface ImageOptions {
+  /** Default `labCache()`. */
+  cache?: string
+  /** Default `LAB_DEBIAN_MIRROR`, else the mirror that apt is set up with. */
+  mirror?: string
+  /** Default `LAB_DEBIAN_SUITE`, else forky. */
+  suite?: string
+  /** Builds anew, with the versions that the mirror has now, even if there is an image. */
+  fresh?: boolean
+  onProgress?: (line: string) => void
+  signal?: AbortSignal
+}
+
+const recipe = join(project, 'nix/lab/image')
+/** Bytes that a build takes at its height, 1.1 GB measured. */
+const needed = 1.5 * 1024 ** 3
+const mib = 1024 ** 2
+/** As nix/lab/image/build.sh lays the disk out; `readImage` checks it against the file. */
+const layout = {
+  esp: { start: mib, size: 264 * mib },
+  root: { start: 265 * mib, size: 1536 * mib },
+}
+
+const suiteOf = (options: ImageOptions): string =>
+  options.suite ?? (process.env['LAB_DEBIAN_SUITE'] || 'forky')
+
+/**
+ * The hash of all that goes into a base image and is known beforehand: the recipe's files and the
+ * suite. Versions of packages move with the mirror and are written into the manifest instead;
+ * `fresh` takes new ones.
+ */
+export function imageKey(options: ImageOptions = {}): string {
+  const hash = createHash('sha256').update(`1 ${suiteOf(options)}`)
+  for (const file of readdirSync(recipe, { recursive: true, withFileTypes: true }).toSorted(
+    byPath,
+  )) {
+    if (file.isFile())
+      hash.update(`\0${file.name}\0`).update(readFileSync(join(file.parentPath, file.name)))
+  }
+  return hash.digest('hex').slice(0, 16)
+}
+const byPath = (a: { parentPath: string; name: string }, b: typeof a): number =>
+  join(a.parentPath, a.name) < join(b.parentPath, b.name) ? -1 : 1
+
+/**
+ * The base image of the embedded guest: from the cache, else built, which takes a minute and the
+ * network. Two builders at once: the second waits for the first and uses what it made.
+ * @throws Failure when it cannot be built; nothing half-made is left then
+ */
+export async function ensureBaseImage(options: ImageOptions = {}): Promise<BaseImage> {
+  const images = join(privateDirectory(options.cache ?? labCache()), 'images')
+  mkdirSync(images, { recursive: true })
+  const current = join(images, imageKey(options))
+  const say = options.onProgress ?? (() => {})
+  const cached = (): BaseImage | string | undefined =>
+    options.fresh || !existsSync(current) ? undefined : readImage(realpathSync(current))
+  const found = cached()
+  if (typeof found === 'object') return found
+  const held = await lock(join(images, 'lock'), 'build the base image', {
+    wait: 900,
+    onWait: (holder) => say(`base image: waiting for ${holder}, which builds it`),
+  })
+  try {
+    // whoever held the lock may have built it
+    const now = cached()
+    if (typeof now === 'object') return now
+    if (now) say(`base image: ${now}; building it again`)
+    return await build(images, current, options, say)
+  } finally {
+    held.release()
+  }
+}
+
+/** The image in a directory, or what is wrong with it. */
+function readImage(dir: string): BaseImage | string {
+  const raw = join(dir, 'base.raw')
+  let manifest: Manifest
+  try {
+    manifest = JSON.parse(readFileSync(join(dir, 'manifest.json'), 'utf8')) as Manifest
+    const { size } = statSync(raw)
+    if (size !== manifest.size) return `it is cut short (${size} of ${manifest.size} bytes)`
+    if (fingerprint(raw) !== manifest.fingerprint) return 'it is not what was built'
+    for (const file of ['root.meta', 'esp.img', 'boot/kernel', 'boot/initrd', 'bin/busybox']) {
+      if (!existsSync(join(dir, file))) return `\`${file}\` is missing`
+    }
+  } catch (error) {
+    return `it cannot be read (${(error as Error).message.split('\n')[0]})`
+  }
+  return {
+    dir,
+    raw,
+    ...layout,
+    kernel: join(dir, 'boot/kernel'),
+    initrd: join(dir, 'boot/initrd'),
+    manifest,
+  }
+}
+
+/**
+ * A cheap checksum (3 MB are read, whatever the size): the first and the last MiB and 256 blocks of
+ * 4 KiB evenly spaced between. With the exact size it tells a file that was cut short, also one
+ * that was then filled up with zeros. A flipped bit elsewhere it does not see.
+ */
+export function fingerprint(path: string): string {
+  const fd = openSync(path, 'r')
+  try {
+    const hash = createHash('sha256')
+    const { size } = fstatSync(fd)
+    const add = (position: number, length: number): void => {
+      const buffer = Buffer.alloc(length)
+      hash.update(buffer.subarray(0, readSync(fd, buffer, 0, length, position)))
+    }
+    add(0, mib)
+    for (let i = 1; i <= 256; i++) add(Math.floor((size * i) / 257), 4096)
+    add(Math.max(0, size - mib), mib)
+    return hash.digest('hex')
+  } finally {
+    closeSync(fd)
+  }
+}
+
+async function build(
+  images: string,
+  current: string,
+  options: ImageOptions,
+  say: (line: string) => void,
+): Promise<BaseImage> {
+  const { signal } = options
+  // the lock is ours, so these are of builders that were killed
+  for (const name of readdirSync(images)) {
+    if (name.startsWith('.building-')) await removeTree(join(images, name))
+  }
+  const free = statfsSync(images)
+  if (free.bavail * free.bsize < needed) {
+    const have = ((free.bavail * free.bsize) / 1024 ** 3).toFixed(1)
+    throw new Failure(
+      `Cannot build the base image: \`${images}\` has ${have} GiB free, it takes 1.5`,
+      {
+        hint: 'Make room, or set LAB_CACHE to another disk',
+      },
+    )
+  }
+  await requireNamespaces(signal)
+  const suite = suiteOf(options)
+  const { mirror = await debianMirror() } = options
+  const proxy = (await run('apt-config', ['shell', 'p', 'Acquire::http::Proxy'], quiet)).stdout
+  const dir = join(images, `.building-${basename(current)}-${process.pid}`)
+  mkdirSync(dir)
+  const stages: Manifest['stages'] = []
+  let from = performance.now()
+  const onLine = (line: string): void => {
+    const [word, name, mb] = line.split(' ')
+    if (word === 'stage') say(`base image: ${stageNames[name!] ?? name}`)
+    if (word !== 'done') return
+    stages.push({ name: name!, seconds: (performance.now() - from) / 1000, mb: Number(mb) })
+    from = performance.now()
+  }
+  try {
+    const args = [
+      join(recipe, 'build.sh'),
+      dir,
+      suite,
+      mirror,
+      /^p='(.*)'$/m.exec(proxy)?.[1] ?? '',
+    ]
+    await inNamespace(['sh', ...args], { timeout: 1800, onLine, signal })
+    const raw = join(dir, 'base.raw')
+    const { size, blocks } = statSync(raw)
+    const manifest: Manifest = {
+      suite,
+      mirror,
+      packages: Object.fromEntries(
+        readFileSync(join(dir, 'packages.tsv'), 'utf8')
+          .trim()
+          .split('\n')
+          .map((line) => line.split('\t')),
+      ),
+      stages,
+      size,
+      allocated: blocks * 512,
+      fingerprint: fingerprint(raw),
+    }
+    writeFileSync(join(dir, 'manifest.json'), `${JSON.stringify(manifest, null, 2)}\n`)
+    const built = `${current}-${Date.now().toString(36)}`
+    renameSync(dir, built)
+    // a link, moved by rename: disks that stand on an older build keep it
+    const link = `${dir}.link`
+    symlinkSync(basename(built), link)
+    renameSync(link, current)
+    say(describe(manifest))
+    return readImage(built) as BaseImage
+  } catch (error) {
+    throw signal?.aborted ? error : buildFailure(error, dir, mirror, suite)
+  } finally {
+    if (existsSync(dir)) await removeTree(dir)
+  }
+}
+
+const quiet: RunOptions = { allow: [1, 100, 127, 128], timeout: 30 }
+const stageNames: Record<string, string> = {
+  debian: 'Debian packages',
+  trim: 'trim',
+  initrd: 'first stage',
+  esp: 'EFI system partition',
+  disk: 'disk',
+}
+
+const describe = ({ packages, stages, allocated, suite }: Manifest): string => {
+  const kernel = Object.keys(packages).find((name) => name.startsWith('linux-binary-'))
+  const taken = ['systemd', 'nix-bin', 'jujutsu', 'chezmoi'].map(
+    (name) => `${name} ${packages[name]}`,
+  )
+  const seconds = stages.map(({ name, seconds: s }) => `${name} ${s.toFixed(1)} s`)
+  return `base image: ${suite}, ${kernel}, ${taken.join(', ')}; ${(allocated / 1e6).toFixed(0)} MB; ${seconds.join(', ')}`
+}
+
+/**
+ * Runs a command as root of namespaces of its own: real root keeps its user, anyone else becomes
+ * root of a range of subordinate users, so that files in the image can have any owner. What it
+ * mounts nobody else sees, and nothing of it outlives the process that started it.
+ */
+const inNamespace = (command: string[], options: RunOptions) =>
+  run('unshare', [...namespaces(), ...command], options)
+
+const namespaces = (): string[] => [
+  ...(process.getuid?.() === 0 ? [] : ['--user', '--map-auto', '--map-root-user']),
+  ...['--mount', '--pid', '--fork', '--kill-child', '--'],
+]
+
+/** Removes what a build left: files in it may belong to subordinate users. */
+async function removeTree(dir: string): Promise<void> {
+  await inNamespace(['rm', '-rf', dir], { timeout: 120, allow: [1, 128] })
+  rmSync(dir, { recursive: true, force: true })
+}
+
+async function requireNamespaces(signal?: AbortSignal): Promise<void> {
+  for (const tool of [
+    'mmdebstrap',
+    'unshare',
+    'mkfs.vfat',
+    'mcopy',
+    'sfdisk',
+    'mke2fs',
+    'cpio',
+    'xz',
+    'modprobe',
+  ]) {
+    if (!findCommand(tool)) {
+      throw new Failure(`Cannot build the base image: \`${tool}\` is not installed`, {
+        hint: 'just doctor names the package',
+      })
+    }
+  }
+  try {
+    await inNamespace(['true'], { signal })
+  } catch (cause) {
+    const user = process.env['USER'] ?? String(process.getuid?.())
+    throw new Failure(
+      'Cannot build the base image: this user gets no namespace with subordinate users',
+      {
+        hint: `Install uidmap, and: sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 ${user}`,
+        evidence: (cause as Failure).detail?.evidence,
+        cause,
+      },
+    )
+  }
+}
+
+/**
+ * The Debian mirror that apt is set up with, unless `LAB_DEBIAN_MIRROR` names one.
+ * @throws Failure when apt knows of none
+ */
+export async function debianMirror(): Promise<string> {
+  const named = process.env['LAB_DEBIAN_MIRROR']
+  if (named) return named
+  const format = ['indextargets', '--format', '$(REPO_URI) $(RELEASE)', 'Created-By: Packages']
+  const { stdout } = await run('apt-get', format, quiet)
+  const found = stdout
+    .split('\n')
+    .map((line) => line.split(' '))
+    .find(([uri, suite]) => /\/debian\/?$/.test(uri ?? '') && !/-|\//.test(suite ?? '-'))
+  if (found) return found[0]!.replace(/\/$/, '')
+  throw new Failure('Cannot find a Debian mirror in the configuration of apt', {
+    hint: 'Set LAB_DEBIAN_MIRROR to the address of one',
+  })
+}
+
+/** One clear line out of a build that failed, from what its log says. */
+function buildFailure(error: unknown, dir: string, mirror: string, suite: string): unknown {
+  if (!(error instanceof Failure)) return error
+  const path = join(dir, 'build.log')
+  const log = existsSync(path) ? readFileSync(path, 'utf8') : ''
+  const evidence = log ? lastLines(log.replaceAll(dir, '…')) : error.detail.evidence
+  const all = `${log}\n${error.detail.evidence ?? ''}`
+  const cannot = (why: string, hint: string): Failure =>
+    new Failure(`Cannot build the base image: ${why}`, { hint, evidence, cause: error })
+  if (/No space left on device|not enough free space/i.test(all)) {
+    return cannot('the disk is full', 'Make room, or set LAB_CACHE to another disk')
+  }
+  if (/does not have a Release file|404 {2}Not Found/.test(all)) {
+    return cannot(`${mirror} has no suite \`${suite}\``, 'LAB_DEBIAN_MIRROR names another mirror')
+  }
+  if (
+    /Could not resolve|Unable to connect|Could not connect|Connection (failed|refused|timed out)|Failed to fetch|Temporary failure/.test(
+      all,
+    )
+  ) {
+    return cannot(`the mirror ${mirror} does not answer`, 'LAB_DEBIAN_MIRROR names another mirror')
+  }
+  if (/signed-by|NO_PUBKEY|is not signed|keyring/i.test(all)) {
+    return cannot(
+      'the mirror is not signed by a key that is known here',
+      'Install debian-archive-keyring',
+    )
+  }
+  return cannot(
+    error.message.replace(/^Command `.*?` /, 'mmdebstrap or what follows it '),
+    'LAB_CACHE holds nothing of it; run it again',
+  )
+}

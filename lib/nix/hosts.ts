@@ -1,0 +1,43 @@
+import { Failure, usage } from '../failure.ts'
+import { hostName } from '../host-name.ts'
+import { guestStore } from './guest.ts'
+import { evaluate } from './nix.ts'
+import { labFlake } from '../settings.ts'
+import { theVm, type Vm, knownVms } from '../vm/vm.ts'
+
+/**
+ * The hosts that a task works on: those named, else every host of the flake that the lab may touch
+ * (`LAB_HOSTS`, a list with blanks or commas; without it, all that the flake offers to the lab).
+ * @throws Failure (usage) for a name that is none, or that the flake does not have
+ */
+export async function chooseHosts(
+  named: string[] | undefined,
+  attribute: string,
+): Promise<string[]> {
+  const wanted = [...new Set((named ?? []).map(hostName))]
+  const listed = process.env['LAB_HOSTS']
+    ?.split(/[\s,]+/)
+    .filter(Boolean)
+    .map(hostName)
+  if (wanted.length === 0 && listed?.length) return listed
+  const offered = await evaluate<string[]>(
+    labFlake(),
+    attribute,
+    'builtins.attrNames',
+    guestStore(),
+  )
+  const missing = wanted.find((host) => !offered.includes(host))
+  if (missing !== undefined) {
+    throw usage(
+      `Cannot find host \`${missing}\` in ${attribute} of \`${labFlake()}\``,
+      `It has ${offered.join(', ') || 'none'}; just scaffold-host ${missing} && just add-to-flake ${missing}`,
+    )
+  }
+  if (offered.length === 0)
+    throw new Failure(`Cannot find any host in ${attribute} of \`${labFlake()}\``)
+  return wanted.length > 0 ? wanted : offered
+}
+
+/** The VMs that a task works on: those named, else every one there is. */
+export const chooseVms = (named: string[] | undefined): Vm[] =>
+  (named?.length ? [...new Set(named.map(hostName))] : knownVms()).map(theVm)

@@ -1,0 +1,129 @@
+import { Failure } from '../failure.ts'
+import { progress } from './progress.ts'
+import { run, type RunOptions } from '../run.ts'
+
+const features = [
+  '--extra-experimental-features',
+  'nix-command flakes',
+  '--option',
+  'warn-dirty',
+  'false',
+]
+
+/**
+ * Runs nix with flakes on. Flags that only some versions have are not used: Debian 12 carries 2.8.
+ * @throws Failure with nix's own last words
+ */
+export const nix = (args: string[], options: RunOptions = {}) =>
+  run('nix', [...features, ...args], { timeout: 300, ...options })
+
+/**
+ * One evaluation: a Nix function, given as text, applied to an attribute of a flake.
+ * @param store options that name the store to write derivations to
+ * @returns the JSON value
+ */
+export async function evaluate<T>(
+  flake: string,
+  attribute: string,
+  apply: string,
+  store: string[],
+  options: RunOptions = {},
+): Promise<T> {
+  const args = ['eval', ...store, '--json', `${flakeRef(flake)}#${attribute}`, '--apply', apply]
+  try {
+    return JSON.parse((await nix(args, options)).stdout) as T
+  } catch (error) {
+    throw error instanceof Failure ? evaluationFailure(flake, attribute, error) : error
+  }
+}
+
+/**
+ * Builds derivations and returns their output paths, in order. `nix-store --realise` rather than
+ * `nix build`, whose syntax for a derivation changed between versions.
+ * @param say told what is built and fetched, as nix counts it
+ * @throws Failure with the last lines of the builder that failed
+ */
+export async function realise(
+  derivations: string[],
+  store: string[],
+  options: RunOptions & { say?: (line: string) => void } = {},
+): Promise<string[]> {
+  const { say, ...rest } = options
+  const args = ['--realise', '--log-format', 'internal-json', ...store, ...derivations]
+  const seen = progress()
+  let last = ''
+  const onLine = (line: string): void => {
+    if (!seen.take(line) || !say) return
+    const now = seen.line()
+    if (now && now !== last) say((last = now))
+  }
+  try {
+    const { stdout } = await run('nix-store', args, { timeout: 1800, onLine, ...rest })
+    return stdout.trim().split('\n')
+  } catch (error) {
+    if (!(error instanceof Failure) || !seen.errors()) throw error
+    // what it printed was meant for a program
+    throw new Failure(error.message, { ...error.detail, evidence: seen.errors() })
+  }
+}
+
+/**
+ * Copies a closure from this machine's store into a guest's, over SSH.
+ * @param host what ssh_config calls it
+ * @returns bytes that were copied
+ * @throws Failure
+ */
+export async function copyTo(
+  host: string,
+  sshConfig: string,
+  path: string,
+  options: RunOptions & { say?: (line: string) => void } = {},
+): Promise<number> {
+  const { say, ...rest } = options
+  if (/\s/.test(sshConfig)) {
+    throw new Failure(`Cannot give nix the file \`${sshConfig}\`: its path has a blank`, {
+      hint: 'Set LAB_HOME to another directory',
+    })
+  }
+  const seen = progress()
+  const onLine = (line: string): void => {
+    if (seen.take(line) && seen.line()) say?.(`copy: ${seen.line()}`)
+  }
+  // the guest trusts whoever may log in as its root
+  const args = ['copy', '--no-check-sigs', '--log-format', 'internal-json', '--to', `ssh://${host}`]
+  try {
+    await nix([...args, path], { env: { NIX_SSHOPTS: `-F ${sshConfig}` }, onLine, ...rest })
+    return seen.copied()
+  } catch (error) {
+    if (!(error instanceof Failure) || !seen.errors()) throw error
+    throw new Failure(error.message, { ...error.detail, evidence: seen.errors() })
+  }
+}
+
+export interface PathInfo {
+  path: string
+  narSize: number
+}
+
+/** Every path of a closure with its size in bytes. */
+export async function closure(path: string, store: string[]): Promise<PathInfo[]> {
+  const { stdout } = await nix(['path-info', ...store, '--json', '--recursive', path])
+  const info = JSON.parse(stdout) as PathInfo[] | Record<string, PathInfo>
+  // a list up to 2.18, an attribute set by path since
+  return Array.isArray(info)
+    ? info
+    : Object.entries(info).map(([key, value]) => ({ ...value, path: key }))
+}
+
+/** A flake reference for a directory: git's view of it where it is a repository, else the path. */
+export const flakeRef = (directory: string): string => directory
+
+/** nix prints a trace with the cause at its end; the last `error:` says what to mend and where. */
+function evaluationFailure(flake: string, attribute: string, failure: Failure): Failure {
+  const words = failure.detail.evidence ?? ''
+  const error = /error:\s*(?:error:\s*)*(.+)/s.exec(words)?.[1]?.split('\n')[0] ?? failure.message
+  return new Failure(`Cannot evaluate \`${flake}#${attribute}\`: ${error}`, {
+    ...failure.detail,
+    hint: 'A file that git does not track is invisible to a flake: git add --intent-to-add it',
+  })
+}

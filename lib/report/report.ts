@@ -1,0 +1,129 @@
+import { existsSync, readFileSync, readdirSync } from 'node:fs'
+import { join } from 'node:path'
+import type { Recorded } from './record.ts'
+import type { CaseResult } from './result.ts'
+import { lastLines } from '../run.ts'
+import { escape, spans, timeline } from './timeline.ts'
+
+export interface Run {
+  id: string
+  hosts: string[]
+  seed: number
+  /** Accelerator and guest, as one line. */
+  ground: string
+  results: CaseResult[]
+  events: Recorded[]
+}
+
+/** Seconds by what they went to, the most first; VMs that work side by side count each for itself. */
+export function whereTimeWent(events: Recorded[]): [what: string, seconds: number][] {
+  const sums = new Map<string, number>()
+  const add = (what: string, seconds: number): void =>
+    void sums.set(what, (sums.get(what) ?? 0) + seconds)
+  let inCases = 0
+  for (const span of spans(events)) {
+    const seconds = span.to - span.from
+    if (span.kind === 'case') inCases += seconds
+    if (span.kind === 'boot') add('boots', seconds)
+    if (span.kind === 'upgrade') add('upgrades', seconds)
+    if (span.kind === 'step') add(span.name, seconds)
+  }
+  for (const one of events) if (one.kind === 'reset') add('resets', Number(one['seconds'] ?? 0))
+  const told = ['boots', 'upgrades', 'resets', 'oracle'].reduce(
+    (sum, what) => sum + (sums.get(what) ?? 0),
+    0,
+  )
+  add('the rest of the cases', Math.max(0, inCases - told))
+  return [...sums].toSorted((a, b) => b[1] - a[1])
+}
+
+/** A run as one HTML file that needs nothing else: table, timeline, and what explains each failure. */
+export function report(run: Run): string {
+  const { results, events } = run
+  const count = (...states: string[]): number =>
+    results.filter(({ state }) => states.includes(state)).length
+  const total = events.at(-1)?.t ?? 0
+  const bad = results.filter(({ state }) => state === 'failed' || state === 'error')
+  const time = whereTimeWent(events)
+    .map(([what, seconds]) => `<tr><td>${escape(what)}<td class="n">${seconds.toFixed(1)} s</tr>`)
+    .join('')
+  return `<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
+<title>${escape(run.id)}</title><style>${style}</style>
+<header><h1>${bad.length === 0 ? 'Held' : 'Failed'}: ${escape(run.id)}</h1>
+<p><b class="passed">${count('passed')} passed</b> <b class="failed">${count('failed', 'error')} failed</b> <b class="skipped">${count('skipped')} skipped</b>
+in ${total.toFixed(0)} s on ${escape(run.hosts.join(' and '))}; seed ${run.seed}; ${escape(run.ground)}</p></header>
+<main><section><h2>Cases</h2><table><thead><tr><th>case<th>VM<th>state<th class="n">took<th>what was done</tr></thead><tbody>${results.map((one) => row(one)).join('')}</tbody></table></section>
+<section><h2>Timeline</h2><div class="scroll">${timeline(events, run.hosts)}</div>
+<p class="key"><span class="bar upgrade">upgrade</span> <span class="bar boot">boot</span> <span class="bar fault">fault</span> <span class="bar case passed">case passed</span> <span class="bar case failed">failed</span>; triangles: power and resets. Hover for names and seconds.</p></section>
+${bad.length > 0 ? '<h2>Failures</h2>' : ''}${bad.map((one) => failure(one)).join('')}
+<section><h2>Where the time went</h2><table class="narrow"><tbody>${time}</tbody></table></section></main></html>
+`
+}
+
+function row(one: CaseResult): string {
+  const checks = one.checks.map(({ name, held, expected, found }) =>
+    line(held ? 'ok' : 'failed', name, expected, found),
+  )
+  const oracle = one.oracle.map(({ name, host, state, expected, found }) =>
+    line(state, `${host} ${name}`, expected, found),
+  )
+  const reason = one.reason ? `<p class="reason ${one.state}">${escape(one.reason)}</p>` : ''
+  const named = `<code>${escape(`${one.family} ${one.case}`)}</code>`
+  const linked = one.evidence ? `<a href="#${anchor(one)}">${named}</a>` : named
+  return `<tr><td>${linked}<td>${escape(one.hosts.join(', '))}<td><b class="${one.state}">${one.state}</b><td class="n">${one.seconds.toFixed(1)} s<td>${escape(one.title)}${reason}<details><summary>${one.checks.length} checks, ${one.oracle.length} rows of the oracle</summary><table class="rows"><tbody>${[...checks, ...oracle].join('')}</tbody></table></details></tr>`
+}
+
+const anchor = (one: CaseResult): string => escape(`${one.family}-${one.case}`)
+
+const line = (state: string, name: string, expected: string, found: string): string =>
+  `<tr class="${state === 'n/a' ? 'skipped' : state}"><td>${state}<td>${escape(name)}<td>${state === 'failed' ? `expected ${escape(expected)}, found ` : ''}${escape(found)}</tr>`
+
+function failure(one: CaseResult): string {
+  return `<section class="failure" id="${anchor(one)}"><h2><b class="failed">${one.state}</b> ${escape(`${one.family} ${one.case}`)}</h2>
+<p>${escape(one.title)}</p><p class="reason">${escape(one.reason)}</p><p>Again: <code>${escape(one.replay)}</code></p>${one.evidence ? evidence(one.evidence) : ''}</section>`
+}
+
+/** Evidence as it was collected, long files by their end; a screenshot goes in whole. */
+function evidence(dir: string): string {
+  if (!existsSync(dir)) return ''
+  const names = readdirSync(dir, { recursive: true, encoding: 'utf8' }).toSorted()
+  const shown = names
+    .filter((name) => /\.\w+$/.test(name))
+    .map((name) => {
+      const content = readFileSync(join(dir, name))
+      if (name.endsWith('.png')) {
+        return `<details><summary>${escape(name)}</summary><img alt="The VM's screen" src="data:image/png;base64,${content.toString('base64')}"></details>`
+      }
+      const text = lastLines(content.toString('utf8'), 300)
+      return `<details><summary>${escape(name)}</summary><pre>${escape(printable(text))}</pre></details>`
+    })
+    .join('')
+  return `<div class="files">${shown}</div>`
+}
+
+/** A console's colours and cursor moves are no text. */
+const printable = (text: string): string =>
+  // oxlint-disable-next-line no-control-regex -- exactly these are taken out
+  text.replaceAll(/\u001b\[[0-9;?=]*[A-Za-z]|[\u0000-\u0008\u000b-\u001f\u007f]/g, '')
+
+const style = `
+:root{color-scheme:light dark;--fg:#1c1e21;--bg:#fff;--dim:#5d6470;--line:#d9dde3;--card:#f5f6f8;--ok:#1a7f4b;--bad:#c62f2f;--skip:#8a6a00;--boot:#3f7bd1;--up:#8450c4;--fault:#d0661b;--caseok:#bfe3cf;--casebad:#f3b8b4;--caseskip:#ece0b4;--on:#fff}
+@media(prefers-color-scheme:dark){:root{--fg:#e6e8eb;--bg:#15171a;--dim:#9aa2ad;--line:#33383f;--card:#1f2226;--ok:#58c78b;--bad:#ff7b72;--skip:#d7b443;--boot:#6ea3f0;--up:#b48aec;--fault:#ef9450;--caseok:#20482f;--casebad:#6a2724;--caseskip:#4d431c;--on:#15171a}}
+*{box-sizing:border-box}body{margin:0;font:15px/1.5 system-ui,sans-serif;color:var(--fg);background:var(--bg)}
+header,main{max-width:1180px;margin:0 auto;padding:0 24px}header{padding-top:28px}h1{font-size:22px;margin:0;overflow-wrap:anywhere}h2{font-size:17px;margin:28px 0 8px}
+p{margin:6px 0}code,pre{font:13px/1.45 ui-monospace,monospace}code{background:var(--card);padding:1px 4px;border-radius:3px;overflow-wrap:anywhere}
+pre{background:var(--card);padding:10px;border-radius:6px;overflow:auto;max-height:420px;margin:6px 0}
+table{border-collapse:collapse;width:100%}table.narrow{width:auto}th{text-align:left;color:var(--dim);font-weight:500}td,th{padding:5px 12px 5px 0;border-bottom:1px solid var(--line);vertical-align:top}
+.n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
+.rows td{font-size:13px;border:0;padding:1px 10px 1px 0;overflow-wrap:anywhere}.rows td:first-child{white-space:nowrap}.rows td:nth-child(2){min-width:11em}
+b.passed,.ok td:first-child{color:var(--ok)}b.failed,b.error,.rows .failed td{color:var(--bad)}b.skipped,.rows .skipped td{color:var(--skip)}
+.reason{color:var(--bad);overflow-wrap:anywhere}.reason.skipped{color:var(--skip)}summary{cursor:pointer;color:var(--dim);font-size:13px}
+.failure{border:1px solid var(--line);border-left:4px solid var(--bad);border-radius:6px;padding:2px 16px 12px;margin:20px 0}.failure h2{margin-top:12px}
+img{max-width:100%}a{color:inherit}.files{display:flex;flex-wrap:wrap;gap:0 18px}.files details[open]{flex-basis:100%}.files>details{min-width:0;max-width:100%}.scroll{overflow-x:auto;border:1px solid var(--line);border-radius:6px;background:var(--bg)}
+svg{display:block}svg text{font:11px system-ui,sans-serif;fill:var(--fg)}.axis line{stroke:var(--line)}.axis text{fill:var(--dim);text-anchor:middle}.lane{fill:var(--dim)!important}.host{font-weight:600!important;font-size:13px!important}
+.bar.boot rect{fill:var(--boot)}.bar.upgrade rect{fill:var(--up)}.bar.fault rect{fill:var(--fault)}.bar.boot text,.bar.upgrade text,.bar.fault text{fill:var(--on)}
+.bar.case rect,.bar.step rect{fill:var(--line)}.bar.case.passed rect{fill:var(--caseok)}.bar.case.failed rect,.bar.case.error rect{fill:var(--casebad)}.bar.case.skipped rect{fill:var(--caseskip)}
+.mark.power{fill:var(--bad)}.mark.reset{fill:var(--dim)}
+.key{color:var(--dim);font-size:13px}.key .bar{padding:1px 7px;border-radius:3px;color:var(--on)}.key .boot{background:var(--boot)}.key .upgrade{background:var(--up)}.key .fault{background:var(--fault)}.key .case{color:var(--fg);background:var(--caseok)}.key .case.failed{background:var(--casebad)}
+`

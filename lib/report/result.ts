@@ -1,0 +1,50 @@
+import type { OracleRow } from '../scenario/oracle.ts'
+
+export interface CheckRow {
+  name: string
+  held: boolean
+  expected: string
+  found: string
+}
+
+/** What a case came to. `error`: the lab itself could not run it. */
+export type CaseState = 'passed' | 'failed' | 'skipped' | 'error'
+
+export interface CaseResult {
+  family: string
+  case: string
+  title: string
+  hosts: string[]
+  state: CaseState
+  /** Why it is not passed. */
+  reason: string
+  seconds: number
+  seed: number
+  checks: CheckRow[]
+  oracle: (OracleRow & { host: string })[]
+  /** The command that runs it again. */
+  replay: string
+  /** Directory of its evidence, where there is some. */
+  evidence?: string
+}
+
+/** A case that passes its own steps and fails the oracle has failed; one that checked nothing, too. */
+export function judgeCase(result: CaseResult): void {
+  const check = result.checks.find(({ held }) => !held)
+  const row = result.oracle.find(({ state }) => state === 'failed')
+  const nothing = result.checks.length === 0
+  if (!check && !row && !nothing) return
+  result.state = 'failed'
+  if (check) result.reason = `${check.name}: expected ${check.expected}, found ${check.found}`
+  else if (row) {
+    result.reason = `oracle: ${[row.host, row.name].filter(Boolean).join(' ')}: expected ${row.expected}, found ${row.found}`
+  } else result.reason = 'it checked nothing'
+}
+
+/** The run's last word: an error of the lab is worse than a failed case. */
+export const worst = (results: CaseResult[]): CaseState => {
+  const states = results.map(({ state }) => state)
+  for (const state of ['error', 'failed', 'passed'] as const)
+    if (states.includes(state)) return state
+  return 'skipped'
+}

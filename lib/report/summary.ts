@@ -1,0 +1,46 @@
+import { join } from 'node:path'
+import { Exit, type ExitCode } from '../failure.ts'
+import type { Ran } from '../scenario/stage.ts'
+import { green, red, table, yellow } from '../table.ts'
+import { readEvents } from './record.ts'
+import { whereTimeWent } from './report.ts'
+import { worst } from './result.ts'
+
+/** The last lines: the table, where the time went, the report, and how to run each failure again. */
+export function summarize({ dir, results }: Ran, json: boolean): ExitCode {
+  const state = worst(results)
+  if (json) console.log(JSON.stringify({ run: dir, state, results }, null, 2))
+  else {
+    const colour = { passed: green, failed: red, error: red, skipped: yellow }
+    const rows = results.map((one) => [
+      one.family,
+      one.case,
+      one.hosts.join(' '),
+      colour[one.state](one.state === 'passed' ? 'passed' : one.state.toUpperCase()),
+      `${one.seconds.toFixed(1)} s`,
+      one.reason.split('\n')[0]!,
+    ])
+    console.log(table([['family', 'case', 'VM', '', 'took', ''], ...rows]))
+    const count = (...states: string[]): number =>
+      results.filter((one) => states.includes(one.state)).length
+    console.log(
+      `${count('passed')} passed, ${count('failed', 'error')} failed, ${count('skipped')} skipped`,
+    )
+    const went = whereTimeWent(readEvents(dir)).filter(([, seconds]) => seconds >= 1)
+    if (went.length > 0)
+      console.log(`time: ${went.map(([what, s]) => `${what} ${s.toFixed(0)} s`).join(', ')}`)
+    console.log(`report: ${join(dir, 'report.html')}`)
+    for (const one of results) {
+      if (one.state === 'failed' || one.state === 'error') {
+        console.log(`${one.family} ${one.case}: evidence ${one.evidence}; replay: ${one.replay}`)
+      }
+    }
+  }
+  // a run in which nothing ran has proved nothing
+  return {
+    passed: Exit.held,
+    failed: Exit.checkFailed,
+    error: Exit.labCouldNotRun,
+    skipped: Exit.labCouldNotRun,
+  }[state]
+}

@@ -1,0 +1,265 @@
+import { mkdirSync } from 'node:fs'
+import { join } from 'node:path'
+import type { Prepared } from './baseline.ts'
+import { collectEvidence } from './evidence.ts'
+import { Failure, explain } from '../failure.ts'
+import { follow } from '../vm/follow.ts'
+import type { Ground } from '../vm/ground.ts'
+import { machine, type Machine } from './machine.ts'
+import { judgeFacts, judgeFaults, judgeRemote, type Fault, type FaultState } from './oracle.ts'
+import { askFacts, clonesOf } from './oracle-facts.ts'
+import { seeded } from './random.ts'
+import type { Note, RunRecord } from '../report/record.ts'
+import { judgeCase, type CaseResult } from '../report/result.ts'
+import {
+  NotApplicable,
+  type Case,
+  type Ends,
+  type Family,
+  type Scene,
+  type Value,
+} from './scenario.ts'
+import { files } from '../vm/vm.ts'
+import { openWorld, type Template, type World } from './world.ts'
+
+/** What the cases of a run share. */
+export interface Stage {
+  record: RunRecord
+  ground: Ground
+  from: Template
+  seed: number
+  prepared: Map<string, Prepared>
+  results: CaseResult[]
+}
+
+export interface Chosen {
+  family: Family
+  one: Case
+}
+
+/** The command that runs a case again. */
+export const replayOf = ({ family, one }: Chosen, hosts: string[], seed: number): string =>
+  ['tsx', `tasks/${family.name}.ts`, ...hosts, '--case', one.name, '--seed', seed].join(' ')
+
+/** Seconds on KVM that a case has unless it says otherwise. */
+export const defaultLimit = 180
+
+/** A VM of the run, whose baseline is ready. */
+export function inHand(
+  host: string,
+  stage: Stage,
+  say: (line: string) => void = () => {},
+  note: Note = stage.record.note,
+): Machine {
+  const { vm, argv, tag } = stage.prepared.get(host)!
+  return machine(vm, { patience: stage.ground.accelerator.patience, argv, tag, note, say })
+}
+
+/**
+ * Runs one case: the VMs put back to their baseline, a world of its own, the case's steps, then the
+ * oracle on every VM; evidence when it did not hold. Whatever happens is in the result.
+ */
+export async function runCase(
+  { family, one }: Chosen,
+  hosts: string[],
+  stage: Stage,
+  say: (line: string) => void,
+): Promise<CaseResult> {
+  const name = `${family.name}/${one.name}`
+  const note: Note = (event) => stage.record.note({ case: name, ...event })
+  const from = performance.now()
+  const began = note({ kind: 'case', name, phase: 'begin', hosts })
+  const vms = hosts.map((host) => inHand(host, stage, say, note))
+  const result: CaseResult = {
+    family: family.name,
+    case: one.name,
+    title: one.title,
+    hosts,
+    state: 'passed',
+    reason: '',
+    seconds: 0,
+    seed: stage.seed,
+    checks: [],
+    oracle: [],
+    replay: replayOf({ family, one }, hosts, stage.seed),
+  }
+  const stop = hosts.map((host) => followPower(host, note))
+  try {
+    const world = openWorld(`${stage.record.id}/${family.name}-${one.name}`, stage.from, hosts)
+    await Promise.all(vms.map((vm) => vm.restore()))
+    const faults: FaultState[] = []
+    const ends = new Map<string, Ends | `/${string}`>()
+    const scene = sceneOf({ name, vms, world, stage, result, faults, ends, note, say })
+    const { patience } = stage.ground.accelerator
+    await within(one.run(scene), (one.limit ?? defaultLimit) * patience, `case \`${name}\``)
+    const asked = note({ kind: 'step', name: 'oracle', phase: 'begin', hosts })
+    result.oracle.push(...judgeFaults(faults).map((row) => ({ host: '', ...row })))
+    for (const kind of ['config', 'dotfiles'] as const) {
+      const row = judgeRemote(kind, await world[kind].made(), await world[kind].commits())
+      result.oracle.push({ host: '', ...row })
+    }
+    await Promise.all(
+      vms.map(async (vm) => {
+        say(`oracle on ${vm.host}`)
+        const wanted = ends.get(vm.host) ?? one.ends ?? 'start'
+        result.oracle.push(...(await ask(vm, wanted, world, stage)))
+      }),
+    )
+    note({ kind: 'step', name: 'oracle', phase: 'end', of: asked })
+    judgeCase(result)
+  } catch (thrown) {
+    const known = thrown instanceof Failure
+    result.state = thrown instanceof NotApplicable ? 'skipped' : known ? 'failed' : 'error'
+    result.reason = known ? thrown.message : explain(name, thrown)
+    if (known && thrown.detail.evidence) note({ kind: 'say', name: thrown.detail.evidence })
+  }
+  for (const end of stop) end()
+  if (result.state === 'failed' || result.state === 'error') {
+    say('collect the evidence')
+    result.evidence = join(stage.record.dir, 'evidence', `${family.name}-${one.name}`)
+    mkdirSync(result.evidence, { recursive: true, mode: 0o700 })
+    const dir = (vm: Machine): string => join(result.evidence!, vm.host)
+    await Promise.all(vms.map((vm) => collectEvidence(vm, dir(vm), result.replay, stage.from)))
+  }
+  for (const vm of vms) vm.retire()
+  result.seconds = (performance.now() - from) / 1000
+  const { state, reason, checks, oracle } = result
+  note({ kind: 'case', name, phase: 'end', of: began, state, reason, checks, oracle })
+  return result
+}
+
+interface Parts {
+  name: string
+  vms: Machine[]
+  world: World
+  stage: Stage
+  result: CaseResult
+  faults: FaultState[]
+  ends: Map<string, Ends | `/${string}`>
+  note: Note
+  say: (line: string) => void
+}
+
+function sceneOf({ name, vms, world, stage, result, faults, ends, note, say }: Parts): Scene {
+  const check: Scene['check'] = (what, expected, found) => {
+    const held = expected instanceof RegExp ? expected.test(String(found)) : expected === found
+    const row = { name: what, held, expected: shown(expected), found: shown(found) }
+    result.checks.push(row)
+    note({ kind: 'check', ...row })
+    return held
+  }
+  return {
+    vm: vms[0]!,
+    get other() {
+      if (!vms[1]) throw new Error(`case ${name} has one VM only`)
+      return vms[1]
+    },
+    vms,
+    world,
+    patience: stage.ground.accelerator.patience,
+    seed: stage.seed,
+    random: seeded(stage.seed),
+    start: (vm) => stage.prepared.get(vm.host)!.toplevel,
+    check,
+    must: (what, expected, found) => {
+      if (check(what, expected, found)) return
+      throw new Failure(`${what}: expected ${shown(expected)}, found ${shown(found)}`)
+    },
+    ends: (vm, toplevel) => void ends.set(vm.host, toplevel),
+    fault: (what, host) => announce(faults, what, host, note),
+    say,
+    event: (what, more) => void note({ kind: 'event', ...more, name: what }),
+    skip: (reason) => {
+      throw new NotApplicable(reason)
+    },
+  }
+}
+
+/** The oracle's rows for one VM. */
+async function ask(
+  vm: Machine,
+  wanted: Ends | `/${string}`,
+  world: World,
+  stage: Stage,
+): Promise<CaseResult['oracle']> {
+  const { toplevel, facts: declared } = stage.prepared.get(vm.host)!
+  const running =
+    wanted === 'any'
+      ? undefined
+      : wanted === 'main'
+        ? (await world.host(vm.host, world.branch, stage.ground.store)).toplevel
+        : wanted.startsWith('/')
+          ? wanted
+          : toplevel
+  const services = [...new Set([...declared.validateServices, ...Object.values(declared.units)])]
+  const unavailable = Object.fromEntries(
+    Object.entries(declared.unavailable).flatMap(([service, reason]) => {
+      const unit = declared.units[service]
+      return unit ? [[unit, reason]] : []
+    }),
+  )
+  const clones = clonesOf(world.paths)
+  const facts = await askFacts(
+    vm,
+    services.filter((unit) => !(unit in unavailable)),
+    clones,
+  )
+  const start = world.start.config
+  const known = facts.repositories[clones[0]!]?.commits ?? {}
+  const descends = (commit: string): boolean =>
+    commit === start || (known[commit]?.parents ?? []).some((parent) => descends(parent))
+  const rows = judgeFacts(facts, {
+    running,
+    golden: toplevel,
+    booted: wanted === 'golden',
+    services,
+    unavailable,
+    mayFail: ['nix-local-upgrade.service', 'chezmoi-pre-update.service'],
+    clones,
+    deployable: descends,
+  })
+  return rows.map((row) => ({ host: vm.host, ...row }))
+}
+
+function announce(faults: FaultState[], name: string, host: string | undefined, note: Note): Fault {
+  const state: FaultState = { name, host }
+  faults.push(state)
+  const began = note({ kind: 'fault', name, host, phase: 'begin' })
+  return {
+    name,
+    host,
+    bit: (held, measured) => {
+      state.bit = { held, measured }
+      note({ kind: 'fault', name: `${name} bit`, host, held, measured })
+    },
+    healed: (held, measured) => {
+      state.healed = { held, measured }
+      note({ kind: 'fault', name, host, phase: 'end', of: began, held, measured })
+    },
+  }
+}
+
+/** What QEMU and the keeper say of a VM, onto the run's record: resets, panics, starts. */
+const followPower = (host: string, note: Note): (() => void) =>
+  follow(
+    files(host).events,
+    (line) => {
+      const { event, data } = JSON.parse(line) as { event: string; data?: object }
+      if (/^(SHUTDOWN|RESET|WATCHDOG|GUEST_PANICKED|KEEPER)$/.test(event)) {
+        note({ kind: 'power', name: event.toLowerCase(), host, ...data })
+      }
+    },
+    { from: 'end' },
+  )
+
+async function within<T>(work: Promise<T>, limit: number, name: string): Promise<T> {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<never>((_, reject) => {
+    const failure = new Failure(`The ${name} took longer than its limit of ${limit} s`)
+    timer = setTimeout(() => reject(failure), limit * 1000)
+  })
+  return Promise.race([work, late]).finally(() => clearTimeout(timer))
+}
+
+const shown = (value: Value | RegExp | undefined): string =>
+  value === undefined ? 'nothing' : String(value)

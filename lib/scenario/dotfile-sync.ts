@@ -1,0 +1,58 @@
+import type { Machine } from './machine.ts'
+import { quote } from '../ssh/probes.ts'
+
+/** What the dotfile agent writes to /var/lib/chezmoi-sync/status.json, as far as cases read it. */
+export interface SyncStatus {
+  phase: string
+  /** Null while it runs. */
+  outcome: string | null
+  reason: string | null
+  captured: string[]
+  applied: string[]
+  /** Targets that were left as they are, with the reason. */
+  kept: { file: string; reason: string }[]
+  /** Edits that conflict with the trunk, of this host and of others. */
+  conflicts: { host: string; files: string[] }[]
+}
+
+export interface Synced {
+  status: SyncStatus
+  /** Pushes that it tried: more than one when another host was first. */
+  pushes: number
+  seconds: number
+}
+
+const unit = 'chezmoi-pre-update.service'
+const statusFile = '/var/lib/chezmoi-sync/status.json'
+
+/** Starts the sync as the upgrade does, and waits until it has ended. */
+export const syncByUnit = (vm: Machine): Promise<Synced> =>
+  ran(vm, 'root', `systemctl start ${unit} 2>/dev/null`)
+
+/**
+ * Runs the sync as the user would, after some edits, in one command: an emulated guest takes a third
+ * of a second for each.
+ */
+export const editAndSync = (vm: Machine, edits: string): Promise<Synced> =>
+  ran(vm, 'user', `cd; ${edits}\nchezmoi-sync >/tmp/sync.log 2>&1`)
+
+async function ran(vm: Machine, as: 'root' | 'user', command: string): Promise<Synced> {
+  const from = performance.now()
+  const pushes =
+    as === 'user'
+      ? 'cat /tmp/sync.log'
+      : `journalctl --output=cat _SYSTEMD_INVOCATION_ID="$(systemctl show --value -p InvocationID ${unit})"`
+  const script = `${command}\n${pushes} | grep -c 'phase: push'; cat ${statusFile}`
+  const { stdout } = await vm[as](script, { timeout: 120 * vm.patience, allow: 'any' })
+  const [count = '', ...json] = stdout.split('\n')
+  const status = JSON.parse(json.join('\n')) as SyncStatus
+  return { status, pushes: Number(count), seconds: (performance.now() - from) / 1000 }
+}
+
+/** Text of a file in the user's home. */
+export const readHome = async (vm: Machine, file: string): Promise<string> =>
+  (await vm.user(`cat ${quote(file)}`)).stdout
+
+/** Shell command that replaces a line of a file in the user's home, counted from 1. */
+export const setLine = (file: string, line: number, text: string): string =>
+  `sed -i ${quote(`${line}s/.*/${text}/`)} ${quote(file)}`

@@ -1,0 +1,351 @@
+import { Failure } from '../failure.ts'
+import { endFaults } from '../fault/lease.ts'
+import { follow } from '../vm/follow.ts'
+import { guestAgent } from '../vm/guest-agent.ts'
+import { sshTarget } from '../vm/identity.ts'
+import { end, gone } from '../process.ts'
+import { quote } from '../ssh/probes.ts'
+import { ensureKeeper, startQemu } from '../vm/qemu.ts'
+import type { Qmp } from '../vm/qmp.ts'
+import type { Note } from '../report/record.ts'
+import { waitFor, type Wake } from '../retry.ts'
+import { lastLines, type Ran } from '../run.ts'
+import { restoreSnapshot, withMonitor, type Restored } from '../vm/snapshot.ts'
+import { connect, waitForSsh, type Ssh } from '../ssh/ssh.ts'
+import type { Exec } from '../ssh/commands.ts'
+import { readFileSync } from 'node:fs'
+import { files, keepersOf, qemuOf, type Vm } from '../vm/vm.ts'
+
+/** What the upgrade agent writes to /var/lib/nix-local-upgrade/status.json. */
+export interface UpgradeStatus {
+  phase: string
+  /** Null while it runs. */
+  outcome: string | null
+  reason: string
+  host: string
+  mode: string
+  from: Deployed | null
+  to: Deployed | null
+  notRestored: string[]
+  checks: { command: string; result: 'ok' | 'failed' | 'n/a' }[]
+  started: string
+  finished: string | null
+}
+
+export interface Deployed {
+  commit: string
+  toplevel: string
+  generation: number
+}
+
+export interface Upgraded {
+  /** Of this run; undefined when it ended before it wrote one. */
+  status: UpgradeStatus | undefined
+  /** systemd's Result of the unit: `success`, `exit-code`, `signal`, `timeout`. */
+  result: string
+  /** What the unit said, the last 60 lines. */
+  log: string
+  seconds: number
+}
+
+export interface BootOptions {
+  /** What is waited for, as a message names it. Default: to boot. */
+  name?: string
+  /** Seconds on a machine with KVM. Default 60. */
+  limit?: number
+  /** A shell condition, run as root, for the boot that is meant where several may come. */
+  until?: string
+}
+
+/** A VM in the hands of a case. Limits are seconds on KVM; an emulated CPU gets `patience` as many. */
+export interface Machine {
+  host: string
+  vm: Vm
+  patience: number
+  /** Runs a shell command over SSH as root; one connection, made again after a reboot or a restore. */
+  root: Exec
+  /** The same as the primary user. */
+  user: Exec
+  /** Runs a shell script as root through the guest agent, which needs no network. */
+  agent: (script: string, options?: { limit?: number; allow?: number[] | 'any' }) => Promise<Ran>
+  /** One errand on QEMU's monitor. */
+  monitor: <T>(use: (monitor: Qmp) => Promise<T>) => Promise<T>
+  /** Writes a file in the guest, whole. */
+  write: (path: string, text: string, options?: { mode?: string; user?: boolean }) => Promise<void>
+  bootId: () => Promise<string>
+  /** Store path that runs. */
+  running: () => Promise<string>
+  /** Reboots and waits until another boot answers on SSH. @returns seconds */
+  reboot: (options?: BootOptions) => Promise<number>
+  /**
+   * Waits for a boot that comes by itself: another QEMU process, SSH, another boot_id.
+   * @param before the boot_id that it follows on
+   * @returns seconds
+   */
+  awaitBoot: (before: string, options?: BootOptions) => Promise<number>
+  /** Cuts the power: QEMU is killed, and the VM stays off. */
+  cutPower: () => Promise<void>
+  /** Starts a VM that is off; `awaitBoot` waits for it. */
+  powerOn: () => Promise<void>
+  /**
+   * Waits for a line on the serial console that comes after this call, so call it before what brings
+   * the line about.
+   */
+  serial: (pattern: RegExp, name: string, limit: number) => Promise<string>
+  /** Waits until a shell command, run as root, succeeds; gives what it printed. */
+  until: (name: string, limit: number, command: string) => Promise<string>
+  /** Starts the upgrade unit and waits until it has ended. */
+  upgrade: (options?: { limit?: number }) => Promise<Upgraded>
+  /**
+   * Starts the upgrade unit and holds it where it enters a phase, by the agent's own hook: it says
+   * so on the console and then waits to be killed.
+   */
+  holdUpgradeAt: (phase: string, options?: { limit?: number }) => Promise<void>
+  /** The hook of `holdUpgradeAt` taken away. */
+  releaseUpgrade: () => Promise<void>
+  status: () => Promise<UpgradeStatus | undefined>
+  /** Puts the VM back to its baseline. */
+  restore: () => Promise<Restored>
+  /** Forgets the connections; they are made again when needed. */
+  disconnect: () => void
+  /** Ends it: what a case left running cannot touch the VM any more. */
+  retire: () => void
+}
+
+export interface MachineOptions {
+  patience: number
+  /** QEMU's arguments, for a new process. */
+  argv: string[]
+  /** Name of the baseline snapshot. */
+  tag: string
+  note: Note
+  /** Shows the wait that it is in. */
+  say: (line: string) => void
+}
+
+const statusFile = '/var/lib/nix-local-upgrade/status.json'
+const dropIn = '/run/systemd/system/nix-local-upgrade.service.d/lab.conf'
+const hook = '/run/lab-phase-hook'
+
+export function machine(vm: Vm, options: MachineOptions): Machine {
+  const { patience, argv, tag, note, say } = options
+  const { host } = vm
+  const f = files(host)
+  const connections = new Map<string, Promise<Ssh>>()
+  const seconds = (limit: number): number => limit * patience
+
+  let retired = false
+  const connection = (user: string): Promise<Ssh> => {
+    if (retired) throw new Failure(`\`${host}\` belongs to another case by now`)
+    const known = connections.get(user)
+    if (known) return known
+    const made = connect({ ...sshTarget(vm, user), connectTimeout: seconds(15) })
+    connections.set(user, made)
+    const forget = (): void => {
+      if (connections.get(user) === made) connections.delete(user)
+    }
+    made.then((ssh) => ssh.closed).then(forget, forget)
+    return made
+  }
+  const over =
+    (user: string): Exec =>
+    async (command, execOptions = {}) =>
+      (await connection(user)).exec(command, { timeout: seconds(30), ...execOptions })
+  const root = over('root')
+  const user = over(vm.user)
+  const disconnect = (): void => {
+    for (const made of connections.values()) made.then((ssh) => ssh.close()).catch(() => {})
+    connections.clear()
+  }
+
+  const agent: Machine['agent'] = async (script, { limit = 15, allow } = {}) => {
+    const path = 'PATH=/run/current-system/sw/bin:/usr/sbin:/usr/bin:/sbin:/bin'
+    const client = await guestAgent(f.agent, { name: host, timeout: seconds(5) })
+    try {
+      const argvOf = ['-c', `export ${path}; ${script}`]
+      return await client.exec('/bin/sh', argvOf, { timeout: seconds(limit), allow })
+    } finally {
+      client.close()
+    }
+  }
+
+  const bootId = async (): Promise<string> =>
+    (await root('read -r id </proc/sys/kernel/random/boot_id; echo "$id"')).stdout.trim()
+
+  const awaitBoot: Machine['awaitBoot'] = async (before, bootOptions = {}) => {
+    const { name = 'to boot', limit = 60, until = 'true' } = bootOptions
+    const from = performance.now()
+    const began = note({ kind: 'boot', name: `wait ${name}`, host, phase: 'begin' })
+    const wake: Wake = (poke) =>
+      follow(f.serial, (line) => /Started.*(sshd|SSH Daemon)/.test(line) && poke(), { from: 'end' })
+    const condition = `read -r id </proc/sys/kernel/random/boot_id && [ "$id" != ${before} ] && { ${until}; }`
+    const ssh = await waitForSsh({
+      ...sshTarget(vm, 'root'),
+      name: `\`${host}\` ${name}`,
+      limit: seconds(limit),
+      until: condition,
+      // each try costs an emulated guest a second of its boot
+      every: 1.5,
+      wake,
+      hold: seconds(limit) / 4,
+      evidence: () => `${f.serial}\n${lastLines(readFileSync(f.serial, 'utf8'), 8)}`,
+      say: ({ elapsed }) =>
+        say(`${host} ${name}: ${elapsed.toFixed(0)} s of at most ${seconds(limit)} s`),
+    })
+    connections.set('root', Promise.resolve(ssh))
+    void ssh.closed.then(() => connections.delete('root'))
+    const took = (performance.now() - from) / 1000
+    note({ kind: 'boot', name: `wait ${name}`, host, phase: 'end', of: began, seconds: took })
+    return took
+  }
+
+  const start = async (): Promise<void> => {
+    note({ kind: 'power', name: 'on', host })
+    await startQemu(vm, argv)
+    ensureKeeper(vm)
+  }
+  const cutPower = async (): Promise<void> => {
+    note({ kind: 'power', name: 'cut', host })
+    for (const keeper of keepersOf(vm)) await end(keeper)
+    const qemu = qemuOf(vm)
+    if (qemu) {
+      process.kill(qemu.pid, 'SIGKILL')
+      await gone(qemu, 10)
+    }
+    disconnect()
+  }
+
+  const status = async (): Promise<UpgradeStatus | undefined> => {
+    const { stdout } = await root(`cat ${statusFile} 2>/dev/null || true`)
+    return parseStatus(stdout)
+  }
+  const upgrade: Machine['upgrade'] = async ({ limit = 60 } = {}) => {
+    const from = performance.now()
+    const began = note({ kind: 'upgrade', name: 'upgrade', host, phase: 'begin' })
+    say(`upgrade of ${host}: at most ${seconds(limit)} s`)
+    // one command: under emulation each costs a third of a second
+    const script = `before=$(stat -c %i.%Y ${statusFile} 2>/dev/null)
+      systemctl start nix-local-upgrade.service
+      systemctl show -p Result -p InvocationID nix-local-upgrade.service | sort -r | { IFS='=' read -r _ result; IFS='=' read -r _ id
+        echo "$result"; journalctl --no-pager --output=cat --lines=60 _SYSTEMD_INVOCATION_ID="$id"; }
+      printf '\\036\\n'
+      [ "$before" = "$(stat -c %i.%Y ${statusFile} 2>/dev/null)" ] || cat ${statusFile}`
+    const { stdout } = await root(script, { timeout: seconds(limit), allow: 'any' })
+    const [said = '', json = ''] = stdout.split('\u001e\n')
+    const [result = '', ...log] = said.split('\n')
+    const found = parseStatus(json)
+    const took = (performance.now() - from) / 1000
+    const outcome = found?.outcome ?? result
+    note({
+      kind: 'upgrade',
+      name: 'upgrade',
+      host,
+      phase: 'end',
+      of: began,
+      seconds: took,
+      outcome,
+    })
+    return { status: found, result, log: log.join('\n').trimEnd(), seconds: took }
+  }
+
+  const write: Machine['write'] = async (path, text, { mode = '0644', user: asUser } = {}) => {
+    const at = quote(path)
+    const script = `mkdir -p "$(dirname ${at})" && cat >${at}.new && chmod ${mode} ${at}.new && mv ${at}.new ${at}`
+    await (asUser ? user : root)(script, { input: text || '\n' })
+  }
+  const serial: Machine['serial'] = (pattern, name, limit) => {
+    let found: string | undefined
+    const wake: Wake = (poke) =>
+      follow(
+        f.serial,
+        (line) => {
+          if (!pattern.test(line)) return
+          found ??= line
+          poke()
+        },
+        { from: 'end' },
+      )
+    const evidence = (): string => `${f.serial}\n${lastLines(readFileSync(f.serial, 'utf8'), 8)}`
+    say(`${name}: at most ${seconds(limit)} s`)
+    return waitFor(name, seconds(limit), () => found, { every: 5, wake, evidence })
+  }
+
+  return {
+    host,
+    vm,
+    patience,
+    root,
+    user,
+    agent,
+    monitor: (use) => withMonitor(vm, use),
+    write,
+    bootId,
+    running: async () => (await root('readlink -f /run/current-system')).stdout.trim(),
+    awaitBoot,
+    reboot: async (bootOptions) => {
+      const before = await bootId()
+      note({ kind: 'power', name: 'reboot', host })
+      await root('systemctl reboot --no-block', { allow: 'any' })
+      const old = qemuOf(vm)
+      // a reboot ends QEMU: until then the old system only answers to be asked again
+      if (old) await gone(old, seconds(30))
+      disconnect()
+      return awaitBoot(before, { name: 'to reboot', ...bootOptions })
+    },
+    cutPower,
+    powerOn: start,
+    serial,
+    until: async (name, limit, command) => {
+      const ask = async (): Promise<string> => (await root(command)).stdout
+      return waitFor(`${name} on \`${host}\``, seconds(limit), ask, {
+        say: ({ elapsed }) =>
+          say(`${name}: ${elapsed.toFixed(0)} s of at most ${seconds(limit)} s`),
+      })
+    },
+    upgrade,
+    holdUpgradeAt: async (phase, { limit = 60 } = {}) => {
+      await write(
+        hook,
+        `#!/bin/sh\n[ "$1" = ${phase} ] || exit 0\necho "lab: the upgrade is held at $1" >/dev/ttyS0\nexec sleep 3600\n`,
+        { mode: '0755' },
+      )
+      await write(dropIn, `[Service]\nEnvironment=UPGRADE_PHASE_HOOK=${hook}\n`)
+      const held = serial(
+        new RegExp(`lab: the upgrade is held at ${phase}`),
+        `phase ${phase}`,
+        limit,
+      )
+      await root('systemctl daemon-reload && systemctl start --no-block nix-local-upgrade.service')
+      note({ kind: 'upgrade', name: `held at ${phase}`, host })
+      await held
+    },
+    releaseUpgrade: async () => {
+      await root(`rm -f ${hook} ${dropIn} && systemctl daemon-reload`)
+    },
+    status,
+    restore: async () => {
+      disconnect()
+      say(`put ${host} back to its baseline`)
+      const from = performance.now()
+      await endFaults(vm)
+      const how = await restoreSnapshot(vm, tag, argv, seconds(30))
+      note({ kind: 'reset', name: how, host, seconds: (performance.now() - from) / 1000 })
+      return how
+    },
+    disconnect,
+    retire: () => {
+      retired = true
+      disconnect()
+    },
+  }
+}
+
+/** @throws Failure when the agent wrote something else than JSON */
+function parseStatus(text: string): UpgradeStatus | undefined {
+  if (!text.trim()) return undefined
+  try {
+    return JSON.parse(text) as UpgradeStatus
+  } catch (cause) {
+    throw new Failure(`Cannot read ${statusFile}: it holds no JSON`, { cause, evidence: text })
+  }
+}

@@ -1,0 +1,261 @@
+import { Failure } from '../failure.ts'
+import { fromHome, type LabSettings } from '../lab-settings.ts'
+import type { Machine } from './machine.ts'
+
+/** What a VM says of itself, over SSH as root and as its user, and through the guest agent. */
+export interface Facts {
+  bootId: string
+  /** As the guest agent has it; undefined when it does not answer. */
+  agentBootId: string | undefined
+  running: string
+  booted: string
+  profile: string
+  /** What golden's gcroot points at. */
+  gcroot: string
+  /** Entry that boots whenever none is set for once: EFI variable, else loader.conf. */
+  defaultEntry: string
+  /** Entry that boots next, once. */
+  oneShot: string | undefined
+  /** Text by file name, of every entry on the ESP. */
+  entries: Record<string, string>
+  golden: GoldenRecord | undefined
+  /** `<toplevel> <time> <reason>` lines. */
+  failedTrials: string[]
+  /** `linux` and `initrd` of golden's entry: `same` as the store's, or `differs`. */
+  goldenFiles: Record<string, string>
+  /** What `nix-store --verify` complained of; empty when nothing. */
+  store: string
+  /** Valid paths that came since the baseline, how many, and those whose contents are not theirs. */
+  newPaths: number
+  spoiltPaths: string[]
+  /** ActiveState by unit. */
+  units: Record<string, string>
+  failedUnits: string[]
+  /** The last upgrade that held. */
+  deployed: { commit: string; toplevel: string } | undefined
+  /** Text of the upgrade's transaction file, where there is one. */
+  transaction: string | undefined
+  repositories: Record<string, Repository>
+}
+
+export interface GoldenRecord {
+  toplevel: string
+  entry: string
+}
+
+/** A colocated jj repository. */
+export interface Repository {
+  /** Every commit that jj ever made or fetched here, by its id. */
+  commits: Record<string, CommitFacts>
+  /** Changes that are visible now. */
+  visible: string[]
+  /** Commits that a branch of the remote had at the last fetch. */
+  heads: string[]
+}
+
+export interface CommitFacts {
+  /** jj's id of the change; a commit that git made has none. */
+  change: string | undefined
+  tree: string
+  parents: string[]
+  /** Author, time of writing and message: what a copy of a commit has in common with it. */
+  origin: string
+}
+
+/** The clones of the primary user, by where they are: below the home, or absolute. */
+export const clonesOf = ({ flake, dotfiles }: LabSettings['paths']): string[] =>
+  [flake, dotfiles].map(fromHome)
+
+const efi = '/sys/firmware/efi/efivars'
+const loader = '4a67b082-0a4c-41cf-b6c7-440b29bb8c4f'
+
+/**
+ * One script over one command: an emulated guest pays a tenth of a second for each program that is
+ * started, so what bash can do itself it does.
+ */
+const asRoot = (units: string[]): string => `
+export PATH=/run/current-system/sw/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
+s() { printf '\\036%s\\n' "$1"; }
+show() { [ ! -e "$1" ] || echo "$(<"$1")"; }
+# what a boot has begun is part of it
+timeout 120 systemctl is-system-running --wait >/dev/null 2>&1
+s bootId; show /proc/sys/kernel/random/boot_id
+s links; readlink -f /run/current-system /run/booted-system /nix/var/nix/profiles/system /nix/var/nix/gcroots/golden-generation
+for name in Default OneShot; do
+  s "efi$name"; [ ! -e ${efi}/LoaderEntry$name-${loader} ] || tr -d '\\000-\\007' <${efi}/LoaderEntry$name-${loader}
+done
+s loaderConf; show /boot/loader/loader.conf
+for file in /boot/loader/entries/*.conf; do s "entry \${file##*/}"; show "$file"; done
+s golden; show /var/lib/golden-generation/golden.json
+s failedTrials; show /var/lib/golden-generation/failed
+s deployed; show /var/lib/nix-local-upgrade/deployed
+s transaction; show /var/lib/nix-local-upgrade/transaction.json
+s goldenFiles
+record=$(show /var/lib/golden-generation/golden.json)
+[[ $record =~ \\"toplevel\\":[[:space:]]*\\"([^\\"]*)\\" ]] && toplevel=\${BASH_REMATCH[1]}
+if [[ $record =~ \\"entry\\":[[:space:]]*\\"([^\\"]*)\\" ]] && [ -e "/boot/loader/entries/\${BASH_REMATCH[1]}" ]; then
+  while read -r key value _; do
+    case $key in linux) file=kernel ;; initrd) file=initrd ;; *) continue ;; esac
+    if cmp -s "/boot$value" "$toplevel/$file"; then echo "$key same"; else echo "$key differs"; fi
+  done <"/boot/loader/entries/\${BASH_REMATCH[1]}"
+fi
+s units; systemctl show -p Id -p ActiveState ${units.join(' ')}
+s failedUnits; systemctl --failed --plain --no-legend --no-pager
+s store; nix-store --verify 2>&1
+s newPaths
+shopt -s nullglob
+declare -A old
+while read -r name; do old[$name]=1; done <${baselinePaths}
+fresh=()
+for path in /nix/store/*; do
+  case $path in *.lock | *.chroot | *.tmp | /nix/store/.*) continue ;; esac
+  [ -n "\${old[\${path##*/}]-}" ] || fresh+=("$path")
+done
+if [ \${#fresh[@]} -gt 0 ]; then
+  declare -A invalid
+  while read -r path; do invalid[$path]=1; done < <(nix-store --check-validity --print-invalid "\${fresh[@]}")
+  valid=()
+  for path in "\${fresh[@]}"; do [ -n "\${invalid[$path]-}" ] || valid+=("$path"); done
+  echo "\${#valid[@]}"
+  [ \${#valid[@]} -eq 0 ] || nix-store --verify-path "\${valid[@]}" 2>&1
+else echo 0
+fi
+s end
+`
+
+/** What a baseline's store held; written before its snapshot, so that each case finds it. */
+export const baselinePaths = '/var/lib/lab-baseline-paths'
+
+const asUser = (clones: string[]): string => `
+export LC_ALL=C
+s() { printf '\\036%s\\n' "$1"; }
+for repository in ${clones.join(' ')}; do
+  cd && cd "$repository" || continue
+  s "visible $repository"; jj --ignore-working-copy log --no-graph --revisions 'all()' --template 'change_id ++ "\\n"' 2>&1
+  s "heads $repository"; git for-each-ref --format='%(objectname)' refs/remotes
+  s "commits $repository"; git rev-list --all | git cat-file --batch
+done
+s end
+`
+
+/**
+ * Asks a VM for all that the oracle judges.
+ * @throws Failure when it does not answer on SSH
+ */
+export async function askFacts(vm: Machine, units: string[], clones: string[]): Promise<Facts> {
+  const limit = 120 + 60 * vm.patience
+  const [root, user, agent] = await Promise.all([
+    vm.root('exec bash -s', { input: asRoot(units), timeout: limit, allow: 'any' }),
+    vm.user('exec bash -s', { input: asUser(clones), timeout: limit, allow: 'any' }),
+    vm.agent('cat /proc/sys/kernel/random/boot_id').catch(() => undefined),
+  ])
+  return readFacts(root.stdout, user.stdout, agent?.stdout)
+}
+
+/** @throws Failure when an answer was cut short, as by a reboot */
+export function readFacts(root: string, user: string, agent: string | undefined): Facts {
+  const said = { ...sections(root), ...sections(user) }
+  const lines = (name: string): string[] => (said[name] ?? '').split('\n').filter(Boolean)
+  if (!root.trimEnd().endsWith('\u001eend') || !user.trimEnd().endsWith('\u001eend')) {
+    throw new Failure('Cannot ask the VM for its state: its answer was cut short', {
+      evidence: (root + user).slice(-500),
+    })
+  }
+  const [running = '', booted = '', profile = '', gcroot = ''] = lines('links')
+  const configured = /^default\s+(\S+)/m.exec(said['loaderConf'] ?? '')?.[1] ?? ''
+  const named = (prefix: string): [string, string][] =>
+    Object.entries(said).flatMap(([name, text]) =>
+      name.startsWith(prefix) ? [[name.slice(prefix.length), text]] : [],
+    )
+  const [count = '0', ...spoilt] = lines('newPaths')
+  const [deployed = '', , ofIt = ''] = (said['deployed'] ?? '').trim().split(' ')
+  return {
+    bootId: said['bootId']?.trim() ?? '',
+    agentBootId: agent?.trim(),
+    running,
+    booted,
+    profile,
+    gcroot,
+    defaultEntry: said['efiDefault']?.trim() || configured,
+    oneShot: said['efiOneShot']?.trim() || undefined,
+    entries: Object.fromEntries(named('entry ')),
+    golden: readGolden(said['golden']),
+    failedTrials: lines('failedTrials'),
+    goldenFiles: pairs(lines('goldenFiles'), ' '),
+    store: lines('store')
+      .filter((line) => !/^(reading|checking|finding|\s*$)/.test(line))
+      .join('\n'),
+    newPaths: Number(count),
+    spoiltPaths: spoilt.filter((line) => !line.startsWith('checking path')),
+    units: Object.fromEntries(
+      (said['units'] ?? '').split('\n\n').map((block) => {
+        const values = pairs(block.trim().split('\n'), '=')
+        return [values['Id'] ?? '', values['ActiveState'] ?? '']
+      }),
+    ),
+    failedUnits: lines('failedUnits').map((line) => line.split(' ')[0]!),
+    deployed: deployed ? { commit: deployed, toplevel: ofIt } : undefined,
+    transaction: said['transaction']?.trim() || undefined,
+    repositories: Object.fromEntries(
+      named('commits ').map(([name, text]) => [
+        name,
+        {
+          commits: readCommits(text),
+          visible: lines(`visible ${name}`),
+          heads: lines(`heads ${name}`),
+        },
+      ]),
+    ),
+  }
+}
+
+function sections(text: string): Record<string, string> {
+  const parts = text.split('\u001e').slice(1)
+  return Object.fromEntries(
+    parts.map((part) => {
+      const end = part.indexOf('\n')
+      return [part.slice(0, end < 0 ? undefined : end), end < 0 ? '' : part.slice(end + 1)]
+    }),
+  )
+}
+
+const pairs = (lines: string[], between: string): Record<string, string> =>
+  Object.fromEntries(
+    lines.map((line) => {
+      const at = line.indexOf(between)
+      return at < 0 ? [line, ''] : [line.slice(0, at), line.slice(at + 1)]
+    }),
+  )
+
+/** Half a file, as after a power cut, is none. */
+function readGolden(text = ''): GoldenRecord | undefined {
+  try {
+    return JSON.parse(text) as GoldenRecord
+  } catch {
+    return undefined
+  }
+}
+
+/** The raw commits of `git cat-file --batch`; jj keeps its change id in a header of its own. */
+function readCommits(text: string): Repository['commits'] {
+  const found: Repository['commits'] = {}
+  const raw = Buffer.from(text)
+  for (let at = 0; at < raw.length;) {
+    const start = raw.indexOf('\n', at) + 1
+    const head = /^([0-9a-f]{40}) (\w+) (\d+)\n$/.exec(raw.subarray(at, start).toString())
+    if (!head) break
+    const [, id = '', kind, size] = head
+    const object = raw.subarray(start, start + Number(size)).toString()
+    at = start + Number(size) + 1
+    if (kind !== 'commit') continue
+    const [header = '', ...message] = object.split('\n\n')
+    const author = /^author (.+)$/m.exec(header)?.[1] ?? ''
+    found[id] = {
+      change: /^change-id (\w+)$/m.exec(header)?.[1],
+      tree: /^tree (\w+)$/m.exec(header)?.[1] ?? '',
+      parents: [...header.matchAll(/^parent (\w+)$/gm)].map(([, parent]) => parent!),
+      origin: `${author}\n${message.join('\n\n').trim()}`,
+    }
+  }
+  return found
+}

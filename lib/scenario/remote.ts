@@ -1,0 +1,167 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { Failure } from '../failure.ts'
+import { run } from '../run.ts'
+
+/** Text by path; null removes a file, a function edits what is there. */
+export type Changes = Record<string, string | null | ((text: string) => string)>
+
+export interface CommitOptions {
+  /** Default: the trunk. */
+  branch?: string
+  /** Commit that the new one stands on; default the branch's. */
+  parent?: string
+}
+
+/** A bare repository, committed to from the host's side: what a colleague's push looks like. */
+export interface Remote {
+  dir: string
+  /** Makes a commit and moves the branch to it, wherever it was. @returns its id */
+  commit: (changes: Changes, message: string, options?: CommitOptions) => Promise<string>
+  /** The commit of a branch, or undefined when there is no such branch. */
+  head: (branch?: string) => Promise<string | undefined>
+  /** Moves a branch to any commit, as a forced push does; null deletes it. */
+  move: (branch: string, commit: string | null) => Promise<void>
+  /** A file as a commit has it; undefined when there is none. */
+  read: (path: string, commit?: string) => Promise<string | undefined>
+  /** What was committed here and not taken back by `move` or by another `parent`. */
+  made: () => Promise<string[]>
+  /** Every commit that a branch reaches, the newest first. */
+  commits: (branch?: string) => Promise<string[]>
+  /** Writes a commit's files into a directory. */
+  checkout: (commit: string, directory: string) => Promise<void>
+}
+
+/** Runs git untouched by the user's own settings, such as signing. */
+export async function git(
+  args: string[],
+  options: { env?: Record<string, string>; input?: string; allow?: number[] } = {},
+): Promise<string> {
+  const env = { GIT_CONFIG_GLOBAL: '/dev/null', GIT_CONFIG_NOSYSTEM: '1', ...options.env }
+  const { stdout, code } = await run('git', args, { ...options, env })
+  return code === 0 ? stdout : ''
+}
+
+/** A bare repository that exists. @param trunk the branch that is meant where none is named */
+export function remote(dir: string, trunk = 'main'): Remote {
+  const at = (args: string[], options: Parameters<typeof git>[1] = {}): Promise<string> =>
+    git(['--git-dir', dir, ...args], options)
+  const head: Remote['head'] = async (branch = trunk) =>
+    (
+      await at(['rev-parse', '--quiet', '--verify', `refs/heads/${branch}`], { allow: [1] })
+    ).trim() || undefined
+  const read: Remote['read'] = async (path, commit = trunk) => {
+    const listed = await at(['ls-tree', '-z', commit, '--', path])
+    return listed ? at(['cat-file', 'blob', `${commit}:${path}`]) : undefined
+  }
+
+  const commits: Remote['commits'] = async (branch) =>
+    (await at(['rev-list', branch ?? '--all'])).split('\n').filter(Boolean)
+  // what a forced push of ours takes away is no loss
+  let made = new Set<string>()
+  const takenBack = async (): Promise<void> => {
+    const reached = new Set(await commits())
+    made = new Set([...made].filter((id) => reached.has(id)))
+  }
+
+  const commit: Remote['commit'] = async (changes, message, options = {}) => {
+    const { branch = trunk } = options
+    const parent = options.parent ?? (await head(branch))
+    const scratch = mkdtempSync(join(tmpdir(), 'commit-'))
+    const env = { GIT_INDEX_FILE: join(scratch, 'index') }
+    try {
+      if (parent) await at(['read-tree', parent], { env })
+      const changed = await Promise.all(
+        Object.entries(changes).map(async ([path, change]) => {
+          const before = typeof change === 'function' ? await read(path, parent) : undefined
+          if (typeof change === 'function' && before === undefined) {
+            throw new Failure(`Cannot edit \`${path}\` of \`${dir}\`: ${parent} has no such file`)
+          }
+          return [path, typeof change === 'function' ? change(before!) : change] as const
+        }),
+      )
+      await writeTree(at, env, changed)
+      const tree = (await at(['write-tree'], { env })).trim()
+      const count = parent ? Number(await at(['rev-list', '--count', parent])) : 0
+      const on = parent ? ['-p', parent] : []
+      const args = ['commit-tree', tree, ...on, '-m', message]
+      const id = (await at(args, { env: author(count) })).trim()
+      await at(['update-ref', `refs/heads/${branch}`, id])
+      made.add(id)
+      if (options.parent) await takenBack()
+      return id
+    } finally {
+      rmSync(scratch, { recursive: true })
+    }
+  }
+
+  return {
+    dir,
+    commit,
+    head,
+    read,
+    move: async (branch, to) => {
+      const ref = `refs/heads/${branch}`
+      await at(to === null ? ['update-ref', '-d', ref] : ['update-ref', ref, to])
+      await takenBack()
+    },
+    made: async () => [...made],
+    commits,
+    checkout: async (id, directory) => {
+      const env = { GIT_INDEX_FILE: join(dir, `index.${process.pid}.${Math.random()}`) }
+      await at(['--work-tree', directory, 'checkout', '--quiet', id, '--', '.'], { env })
+      rmSync(env.GIT_INDEX_FILE, { force: true })
+    },
+  }
+}
+
+type Git = (args: string[], options?: Parameters<typeof git>[1]) => Promise<string>
+
+/** All files in one process, as git's own stream: a hundred `hash-object`s take seconds. */
+async function writeTree(
+  at: Git,
+  env: Record<string, string>,
+  changed: (readonly [string, string | null])[],
+): Promise<void> {
+  const entries: string[] = []
+  const written = changed.filter((entry): entry is readonly [string, string] => entry[1] !== null)
+  const scratch = mkdtempSync(join(tmpdir(), 'blobs-'))
+  try {
+    const paths = written.map(([, text], index) => {
+      const path = join(scratch, String(index))
+      writeFileSync(path, text)
+      return path
+    })
+    const ids = (
+      await at(['hash-object', '-w', '--no-filters', '--stdin-paths'], {
+        input: paths.map((path) => `${path}\n`).join(''),
+      })
+    ).split('\n')
+    for (const [index, [path, text]] of written.entries()) {
+      entries.push(`${text.startsWith('#!') ? '100755' : '100644'} ${ids[index]}\t${path}`)
+    }
+    const gone = changed
+      .filter(([, text]) => text === null)
+      .map(([path]) => `0 ${'0'.repeat(40)}\t${path}`)
+    await at(['update-index', '--index-info'], {
+      env,
+      input: [...entries, ...gone].map((line) => `${line}\n`).join(''),
+    })
+  } finally {
+    rmSync(scratch, { recursive: true })
+  }
+}
+
+/** The same history has the same ids on every machine: a snapshot's clone fits any world. */
+const author = (count: number): Record<string, string> => {
+  const date = `${1_790_000_000 + count * 60} +0000`
+  return {
+    GIT_AUTHOR_NAME: 'Lab',
+    GIT_AUTHOR_EMAIL: 'lab@localhost',
+    GIT_AUTHOR_DATE: date,
+    GIT_COMMITTER_NAME: 'Lab',
+    GIT_COMMITTER_EMAIL: 'lab@localhost',
+    GIT_COMMITTER_DATE: date,
+  }
+}

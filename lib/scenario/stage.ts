@@ -1,0 +1,142 @@
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { Failure, usage } from '../failure.ts'
+import { endFaults } from '../fault/lease.ts'
+import { embeddedGuest } from '../nix/guest.ts'
+import { chooseHosts } from '../nix/hosts.ts'
+import { junit } from '../report/junit.ts'
+import { openRecord, pruneRuns, readEvents } from '../report/record.ts'
+import { report } from '../report/report.ts'
+import type { CaseResult } from '../report/result.ts'
+import { runLanes, type Lane } from '../steps.ts'
+import { baseImage, preflight, type Ground } from '../vm/ground.ts'
+import { ensureBaseline, holdVm, leaveAsBefore, type Hold } from './baseline.ts'
+import type { Stage } from './case.ts'
+import type { Changes } from './remote.ts'
+import { openWorld, template } from './world.ts'
+
+export interface RunOptions {
+  /** What the record is called. */
+  name: string
+  hosts?: string[]
+  cases?: string[]
+  seed?: number
+  keep?: boolean
+  list?: boolean
+  json?: boolean
+  /** Files on top of the flake, by path: a control's cut. */
+  extra?: Changes
+}
+
+export interface Ran {
+  /** The run's directory. */
+  dir: string
+  hosts: string[]
+  results: CaseResult[]
+}
+
+/** What a flake needs for the scenarios of our agents. */
+export const toHaveThem =
+  'import nixosModules.{autoUpgrade,goldenGeneration,chezmoiSync} of the lab and offer labConfigurations'
+
+/**
+ * Prepares VMs for cases: their baselines, their locks, a record; leaves them as they were before and
+ * writes the report of what there is, whatever happened.
+ * @param needed VMs without which it cannot run
+ * @param most VMs that it has use for
+ */
+export async function withStage(
+  options: RunOptions,
+  needed: number,
+  most: number,
+  use: (stage: Stage, hosts: string[]) => Promise<void>,
+): Promise<Ran> {
+  const embedded = embeddedGuest()
+  if ('none' in embedded) {
+    throw new Failure(`Cannot run scenarios: ${embedded.none}`, { hint: toHaveThem })
+  }
+  const offered = await chooseHosts(options.hosts, embedded.guest.attribute)
+  const hosts = offered.slice(0, most)
+  if (hosts.length < needed) {
+    throw usage(`Cannot run it on \`${hosts.join(' ')}\` alone`, 'A case needs two VMs: name both')
+  }
+  const ground: Ground = { ...(await preflight()), ...(await baseImage(() => undefined)) }
+  const record = openRecord(options.name)
+  const seed = options.seed ?? Math.floor(Math.random() * 2 ** 31)
+  record.note({ kind: 'run', name: options.name, phase: 'begin', hosts, seed })
+  const from = await template(hosts, options.extra)
+  const stage: Stage = { record, ground, from, seed, prepared: new Map(), results: [] }
+  const holds: Hold[] = []
+  // Ctrl-C ends the process here and now, and what was found until then is to be read all the same
+  const cutShort = (): void => {
+    process.exitCode = 130
+    record.note({ kind: 'run', name: options.name, phase: 'end', of: 1, reason: 'cut short' })
+    write(stage, hosts)
+    console.error(`Cut short: ${join(record.dir, 'report.html')}`)
+  }
+  process.once('exit', cutShort)
+  try {
+    for (const host of hosts) holds.push(await holdVm(host, options.name))
+    await runLanes(
+      hosts.map((host, index) => prepareLane(host, stage, holds[index]!)),
+      Boolean(options.json),
+    )
+    await use(stage, hosts)
+    if (!options.keep) {
+      const { patience } = ground.accelerator
+      for (const each of stage.prepared.values()) {
+        await endFaults(each.vm)
+        await leaveAsBefore(each, patience)
+      }
+    }
+  } finally {
+    process.off('exit', cutShort)
+    for (const hold of holds) hold.release()
+    record.note({ kind: 'run', name: options.name, phase: 'end', of: 1 })
+    write(stage, hosts)
+    pruneRuns()
+  }
+  return { dir: record.dir, hosts, results: stage.results }
+}
+
+/** The report is written whatever happened, of what there is. */
+function write({ record, ground, seed, results }: Stage, hosts: string[]): void {
+  const { kind, reason } = ground.accelerator
+  const said = `${kind} (${reason.split('\n')[0]}), guest ${ground.guest.kind}`
+  writeReports(record, {
+    id: record.id,
+    hosts,
+    seed,
+    ground: said,
+    results,
+    events: readEvents(record.dir),
+  })
+}
+
+/** The run's record for people and for machines. */
+export function writeReports(
+  { dir, id }: Stage['record'],
+  page: Parameters<typeof report>[0],
+): void {
+  const { results } = page
+  writeFileSync(join(dir, 'report.html'), report(page), { mode: 0o600 })
+  writeFileSync(join(dir, 'junit.xml'), junit(results, id), { mode: 0o600 })
+  writeFileSync(join(dir, 'results.json'), JSON.stringify(results, null, 2), { mode: 0o600 })
+}
+
+const prepareLane = (host: string, stage: Stage, hold: Hold): Lane<Stage> => ({
+  title: host,
+  context: stage,
+  steps: [
+    {
+      title: 'baseline',
+      would: () => [`bring ${host} to its baseline`],
+      run: async ({ record, from, ground, prepared }, say) => {
+        const began = record.note({ kind: 'step', name: 'baseline', host, phase: 'begin' })
+        const world = openWorld(`${record.id}/baseline-${host}`, from, [host])
+        prepared.set(host, await ensureBaseline(host, world, from, ground, hold, record.note, say))
+        record.note({ kind: 'step', name: 'baseline', host, phase: 'end', of: began })
+      },
+    },
+  ],
+})

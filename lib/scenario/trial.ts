@@ -1,0 +1,104 @@
+import { Failure } from '../failure.ts'
+import { inHome } from '../lab-settings.ts'
+import type { Machine, Scene } from './scenario.ts'
+import { qemuOf } from '../vm/vm.ts'
+
+const failedTrials = '/var/lib/golden-generation/failed'
+
+/** A generation that was built in the guest and made the boot default, as a rebuild by hand does. */
+export interface Rebuilt {
+  toplevel: string
+  /** Of switch-to-configuration: 0, or what it refused or left undone. */
+  code: number
+  /** What it printed. */
+  said: string
+}
+
+/**
+ * Builds the guest's own configuration with one more module and makes it the boot default; nothing of
+ * it runs before a reboot.
+ * @param module text of a NixOS module
+ */
+export async function rebuild(scene: Scene, vm: Machine, module: string): Promise<Rebuilt> {
+  const home = `/home/${vm.vm.user}`
+  scene.say(`rebuild ${vm.host} by hand`)
+  const flake = inHome(scene.world.paths.flake, home)
+  await vm.write(`${home}/.lab/module.nix`, module, { user: true })
+  await vm.write(
+    `${home}/.lab/default.nix`,
+    `((builtins.getFlake "git+file://${flake}").labConfigurations.${vm.host}.extendModules { modules = [ ./module.nix ]; }).config.system.build.toplevel\n`,
+    { user: true },
+  )
+  // as the owner of the repository: nix reads none that is another's
+  const built = await vm.user('nix build --impure --no-link --print-out-paths --file ~/.lab', {
+    timeout: 90 * vm.patience,
+  })
+  const toplevel = built.stdout.trim()
+  const made = await vm.root(
+    `nix-env --profile /nix/var/nix/profiles/system --set ${toplevel} && ${toplevel}/bin/switch-to-configuration boot 2>&1`,
+    { timeout: 60 * vm.patience, allow: 'any' },
+  )
+  return { toplevel, code: made.code, said: made.stdout.trim() }
+}
+
+/** As `rebuild`, for a module that the boot loader must take for a trial. */
+export async function armed(scene: Scene, vm: Machine, module: string): Promise<string> {
+  const { toplevel, code, said } = await rebuild(scene, vm, module)
+  scene.must(
+    'the rebuild is on trial',
+    `0 on trial at the next boot: ${toplevel}`,
+    `${code} ${said.split('\n').at(-1)}`,
+  )
+  return toplevel
+}
+
+/**
+ * Waits until golden has booted and judged the trial, and checks what a failed one leads to.
+ * @param reason what must be written down of the trial
+ * @param seconds that it took from the reboot to golden's SSH
+ */
+export async function comesBack(
+  scene: Scene,
+  vm: Machine,
+  trial: string,
+  reason: RegExp,
+  seconds: number,
+): Promise<void> {
+  const golden = scene.start(vm)
+  scene.event(`${vm.host} recovered`, { host: vm.host, seconds })
+  scene.say(`${vm.host} is back after ${seconds.toFixed(0)} s`)
+  await vm.until('golden to be validated', 90, validated)
+  const { stdout } = await vm.root(`cat ${failedTrials} 2>/dev/null; show-boot-status --json`, {
+    timeout: 30 * vm.patience,
+  })
+  const [status = '', ...lines] = stdout.trim().split('\n').toReversed()
+  const failed = lines.find((line) => line.startsWith(trial)) ?? ''
+  scene.check('the trial is written down as failed', reason, failed.split(' ').slice(2).join(' '))
+  const { trial: next, profile, oneshot } = JSON.parse(status) as Record<string, string | null>
+  scene.check('nothing is on trial any more', 'null null', `${next} ${oneshot}`)
+  scene.check('golden is the system profile', golden, profile ?? undefined)
+}
+
+/** Holds when the boot was validated, and what follows from it is done. */
+export const validated = 'systemctl is-active --quiet golden-boot-validation.service'
+
+/** Holds in the boot that is meant, where others come before it. */
+export const booted = (toplevel: string): string =>
+  `[ "$(readlink -f /run/booted-system)" = ${toplevel} ]`
+
+/**
+ * Watches a VM that must not restart: the QEMU that runs stays the one that runs.
+ * @param seconds on KVM
+ */
+export async function staysDown(scene: Scene, vm: Machine, seconds: number): Promise<void> {
+  const pid = qemuOf(vm.vm)?.pid
+  if (pid === undefined) throw new Failure(`\`${vm.host}\` is off`)
+  const until = performance.now() + seconds * vm.patience * 1000
+  while (performance.now() < until && qemuOf(vm.vm)?.pid === pid) {
+    scene.say(
+      `${vm.host} must not start again: ${((until - performance.now()) / 1000).toFixed(0)} s to go`,
+    )
+    await new Promise((resolve) => setTimeout(resolve, 1000))
+  }
+  scene.check('it does not start again and again', pid, qemuOf(vm.vm)?.pid)
+}

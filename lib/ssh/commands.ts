@@ -1,0 +1,182 @@
+import { Readable } from 'node:stream'
+import { StringDecoder } from 'node:string_decoder'
+import type { NodeSSH } from 'node-ssh'
+import type { ClientChannel } from 'ssh2'
+import { deferred } from '../deferred.ts'
+import { Failure } from '../failure.ts'
+import { pause } from '../retry.ts'
+import { lastLines, type Ran, type RunOptions } from '../run.ts'
+
+export interface ExecOptions extends Pick<RunOptions, 'timeout' | 'onLine' | 'signal' | 'hint'> {
+  input?: string | Buffer
+  /** Exit codes that are not a failure, besides 0. */
+  allow?: number[] | 'any'
+}
+
+export type Exec = (command: string, options?: ExecOptions) => Promise<Ran>
+
+/**
+ * Runs commands on a connection: see `Ssh.exec`.
+ * @param on what messages call the other side
+ * @returns `cutOff` fails every command, those to come as well; the connection's owner calls it
+ */
+export function commands(ssh: NodeSSH, on: string): { exec: Exec; cutOff: (why: string) => void } {
+  // sshd allows 10 sessions (MaxSessions); a command that was given up may still hold one
+  const { enter, leave } = gate(8)
+  const running = new Set<(why: string) => void>()
+  let gone: string | undefined
+
+  const exec: Exec = async (command, options = {}) => {
+    const { input, timeout = 120, allow = [], onLine, signal, hint } = options
+    const given = deferred<never>()
+    const stdout = collect(onLine, given.reject)
+    const stderr = collect(onLine, given.reject)
+    const cannot = (why: string): Failure => {
+      const evidence = lastLines(stderr.text() || stdout.text()) || undefined
+      return new Failure(`Command \`${shown(command)}\` on ${on} ${why}`, { hint, evidence })
+    }
+    const cut = (why: string): void => given.reject(cannot(`was cut off: ${why}`))
+    const late = (): void => given.reject(cannot(`took longer than its limit of ${timeout} s`))
+    const abort = (): void => given.reject(signal?.reason)
+    let timer: NodeJS.Timeout | undefined
+    let channel: ClientChannel | undefined
+    let over = false
+
+    running.add(cut)
+    signal?.addEventListener('abort', abort, { once: true })
+    if (signal?.aborted) abort()
+    if (gone !== undefined) cut(gone)
+    try {
+      await enter(given.promise)
+      timer = setTimeout(late, timeout * 1000)
+      const start = () =>
+        ssh.execCommand(command, {
+          noTrim: true,
+          stdin: input?.length ? Readable.from([input]) : undefined,
+          onStdout: stdout.feed,
+          onStderr: stderr.feed,
+          onChannel: (opened) => {
+            channel = opened
+            if (over) kill(opened)
+          },
+        })
+      const done = whenSessionFree(start, () => over)
+      // not when the command is given up: sshd counts a session until its channel is closed
+      done.then(leave, leave)
+      const ended = done.catch((error: Error) => {
+        throw cannot(`could not be started: ${error.message}`)
+      })
+      const { code, signal: killer } = await Promise.race([ended, given.promise])
+      stdout.end()
+      stderr.end()
+      if (code === null)
+        throw cannot(killer ? `was killed by ${killer}` : 'ended with no exit code')
+      if (code !== 0 && allow !== 'any' && !allow.includes(code))
+        throw cannot(`exited with ${code}`)
+      return { stdout: stdout.text(), stderr: stderr.text(), code }
+    } catch (thrown) {
+      if (channel) kill(channel)
+      throw thrown
+    } finally {
+      over = true
+      clearTimeout(timer)
+      running.delete(cut)
+      signal?.removeEventListener('abort', abort)
+    }
+  }
+  const cutOff = (why: string): void => {
+    gone ??= why
+    for (const cut of running) cut(gone)
+  }
+  return { exec, cutOff }
+}
+
+/**
+ * sshd frees a session a little after it has closed its channel: when several commands end
+ * together, those that take their place may be refused. Nothing has run then, so it is safe to
+ * start again.
+ */
+async function whenSessionFree<T>(start: () => Promise<T>, over: () => boolean): Promise<T> {
+  for (;;) {
+    try {
+      return await start()
+    } catch (error) {
+      if (over() || !(error as Error).message.includes('Channel open failure')) throw error
+      await pause(0.05)
+    }
+  }
+}
+
+function kill(channel: ClientChannel): void {
+  channel.signal('KILL')
+  channel.close()
+}
+
+function shown(command: string): string {
+  const [first = ''] = command.trimStart().split('\n', 1)
+  return first.length > 100 ? `${first.slice(0, 100)}…` : first
+}
+
+/** Lets `free` in at once; who gives up while waiting loses its place and takes no other's. */
+function gate(free: number): {
+  enter: (givenUp: Promise<never>) => Promise<void>
+  leave: () => void
+} {
+  const queue: (() => void)[] = []
+  const leave = (): void => {
+    const next = queue.shift()
+    if (next) next()
+    else free += 1
+  }
+  const enter = async (givenUp: Promise<never>): Promise<void> => {
+    let next!: () => void
+    const turn = new Promise<void>((resolve) => (next = resolve))
+    queue.push(next)
+    if (free > 0) {
+      free -= 1
+      queue.shift()?.()
+    }
+    try {
+      await Promise.race([givenUp, turn])
+    } catch (thrown) {
+      const place = queue.indexOf(next)
+      if (place < 0) leave()
+      else queue.splice(place, 1)
+      throw thrown
+    }
+  }
+  return { enter, leave }
+}
+
+interface Collected {
+  feed: (chunk: Buffer) => void
+  end: () => void
+  text: () => string
+}
+
+/** Gathers one stream: packets split characters as well as lines. */
+function collect(onLine: ExecOptions['onLine'], onThrow: (thrown: unknown) => void): Collected {
+  const decoder = new StringDecoder('utf8')
+  const parts: string[] = []
+  let rest = ''
+  const take = (text: string): void => {
+    parts.push(text)
+    if (!onLine) return
+    const lines = (rest + text).split('\n')
+    rest = lines.pop() ?? ''
+    for (const line of lines) onLine(line)
+  }
+  const feed = (chunk: Buffer): void => {
+    try {
+      take(decoder.write(chunk))
+    } catch (thrown) {
+      // thrown into ssh2's parser it would look like a broken connection
+      onThrow(thrown)
+    }
+  }
+  const end = (): void => {
+    take(decoder.end())
+    if (rest) onLine?.(rest)
+  }
+  return { feed, end, text: () => parts.join('') }
+}

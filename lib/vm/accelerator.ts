@@ -1,0 +1,100 @@
+import { constants, accessSync } from 'node:fs'
+import { join } from 'node:path'
+import { spawn } from 'node:child_process'
+import { createInterface } from 'node:readline'
+import { privateDirectory } from '../directory.ts'
+import { Failure, usage } from '../failure.ts'
+import type { Firmware } from './firmware.ts'
+import { bootId } from '../process.ts'
+import { run } from '../run.ts'
+import { labCache } from '../settings.ts'
+import { readJson, writeJson } from './vm.ts'
+
+export interface Accelerator {
+  kind: 'kvm' | 'tcg'
+  /** Why this one, for the line that says so. */
+  reason: string
+  /** What time limits are multiplied with: an emulated CPU is that much slower. */
+  patience: number
+}
+
+/** QEMU arguments; the probe guest and the VMs get the same ones, or it would prove nothing. */
+export const acceleratorArgs = (kind: 'kvm' | 'tcg'): string[] =>
+  kind === 'kvm'
+    ? ['-accel', 'kvm', '-cpu', 'host']
+    : ['-accel', 'tcg,thread=multi,tb-size=512', '-cpu', 'qemu64,+rdrand']
+
+/**
+ * The accelerator that a probe guest was seen to run on: KVM where this user may use it and it
+ * works, else TCG. Opening /dev/kvm proves nothing, so a guest boots the firmware under it. The
+ * answer is remembered until the host boots or QEMU changes. `LAB_ACCEL=kvm|tcg` decides by hand.
+ * @throws Failure when KVM is demanded and does not work
+ */
+export async function findAccelerator(firmware: Firmware): Promise<Accelerator> {
+  const demanded = process.env['LAB_ACCEL'] || 'auto'
+  if (!['auto', 'kvm', 'tcg'].includes(demanded)) {
+    throw usage(`Cannot read LAB_ACCEL=\`${demanded}\``, 'Use auto, kvm or tcg')
+  }
+  if (demanded === 'tcg') return { kind: 'tcg', reason: 'LAB_ACCEL says so', patience: 4 }
+  const qemu = (await run('qemu-system-x86_64', ['--version'])).stdout.split('\n')[0]
+  const key = [bootId(), process.getuid?.(), qemu, firmware.code].join(' ')
+  const memory = join(privateDirectory(labCache()), 'accelerator.json')
+  let known = readJson<{ key: string; problem: string | null }>(memory)
+  if (known?.key !== key) {
+    known = { key, problem: await probe(firmware) }
+    writeJson(memory, known)
+  }
+  if (known.problem === null) return { kind: 'kvm', reason: 'a probe guest ran on it', patience: 1 }
+  if (demanded === 'kvm') {
+    throw new Failure(`Cannot use KVM: ${known.problem}`, {
+      hint: 'LAB_ACCEL=tcg works everywhere',
+    })
+  }
+  return { kind: 'tcg', reason: `KVM does not work here: ${known.problem}`, patience: 4 }
+}
+
+/** Boots the firmware under KVM until its boot manager speaks. Null when it did, else why not. */
+async function probe(firmware: Firmware): Promise<string | null> {
+  try {
+    accessSync('/dev/kvm', constants.R_OK | constants.W_OK)
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    return code === 'ENOENT' ? 'there is no /dev/kvm' : 'this user may not open /dev/kvm'
+  }
+  const limit = 15
+  const drive = 'if=pflash,format=raw,readonly=on,file='
+  const guest = spawn(
+    'setpriv',
+    [
+      ...['--pdeathsig', 'KILL', 'qemu-system-x86_64', '-nodefaults', '-no-user-config'],
+      ...['-machine', 'q35', ...acceleratorArgs('kvm'), '-m', '256', '-display', 'none'],
+      ...['-drive', drive + optionValue(firmware.code)],
+      ...['-drive', `if=pflash,format=raw,snapshot=on,file=${optionValue(firmware.vars)}`],
+      ...['-serial', 'stdio'],
+    ],
+    { stdio: ['ignore', 'pipe', 'pipe'] },
+  )
+  let complaint = ''
+  guest.stderr.on('data', (data: Buffer) => (complaint += data.toString()))
+  const spoke = new Promise<null>((resolve) => {
+    createInterface({ input: guest.stdout }).on('line', (line) => {
+      if (line.includes('BdsDxe')) resolve(null)
+    })
+  })
+  const ended = new Promise<string>((resolve) => {
+    guest.on('error', () => resolve('qemu-system-x86_64 does not start'))
+    guest.on('close', () => resolve(complaint.trim().split('\n')[0] || 'the probe guest ended'))
+  })
+  let timer: NodeJS.Timeout | undefined
+  const silent = new Promise<string>((resolve) => {
+    timer = setTimeout(() => resolve(`a probe guest hung for ${limit} s`), limit * 1000)
+  })
+  const problem = await Promise.race([spoke, ended, silent])
+  clearTimeout(timer)
+  guest.kill('SIGKILL')
+  await ended
+  return problem
+}
+
+/** A value inside a QEMU option, where a comma is written twice. */
+export const optionValue = (text: string): string => text.replaceAll(',', ',,')

@@ -1,0 +1,242 @@
+import type { Host } from '../nix/host.ts'
+import { ownUnits } from '../lab-settings.ts'
+import { quote, type Answer } from '../ssh/probes.ts'
+
+export type State = 'pass' | 'fail' | 'n/a'
+
+export interface Result {
+  check: string
+  state: State
+  /** What was found; for `n/a` the reason. */
+  found: string
+  expected?: string
+}
+
+/** One thing to ask a guest, and how to judge its answer against the configuration. */
+export interface Check {
+  name: string
+  /** A bash snippet, run as the primary user. */
+  probe: string
+  /** Why the guest cannot have the thing; it is not asked then. */
+  unavailable?: string
+  expected: string
+  holds: (answer: Answer) => boolean
+  /** What to show of the answer. Default: its first line. */
+  show?: (answer: Answer) => string
+}
+
+/** How a declared service is asked whether it works: a unit that is active may still not answer. */
+const services: Record<string, { probe: (host: Host) => string; says: RegExp }> = {
+  // this very login came through it: asked over its own connection, it has answered
+  openssh: { probe: () => 'echo "$SSH_CONNECTION"', says: /^\S+ \d+ \S+ 22$/m },
+  ssh: {
+    probe: () => 'read -r line < <(ssh -G localhost) && echo "$line"',
+    says: /^host localhost$/m,
+  },
+  syncthing: {
+    probe: ({ facts }) => httpGet(facts.syncthingAddress, '/rest/noauth/health'),
+    says: /"OK"/,
+  },
+  tailscale: { probe: () => 'timeout 20 tailscale status --json', says: /"BackendState"/ },
+  atuin: { probe: () => 'atuin --version', says: /^atuin \d/ },
+}
+
+/**
+ * HTTP without a program: the address is `host:port`. A service that was started a moment ago may
+ * refuse for as long as 60 s; silence of 10 s is an answer, too.
+ */
+function httpGet(address: string, path: string): string {
+  const [host = '', port = ''] = address.split(':')
+  const device = `/dev/tcp/${quote(host)}/${quote(port)}`
+  const request = `GET ${path} HTTP/1.0\\r\\nHost: ${address}\\r\\n\\r\\n`
+  return [
+    `until { exec 3<>${device}; } 2>/dev/null; do [ $SECONDS -lt 60 ] || exit 1; sleep 0.5; done`,
+    `printf '${request}' >&3`,
+    'while IFS= read -r -t 10 line <&3; do echo "$line"; done',
+  ].join('; ')
+}
+
+const is = (text: string) => (answer: Answer) => answer.code === 0 && answer.text === text
+
+/** Everything that `verify` asks of a guest whose configuration is known. */
+export function checksOf(host: Host): Check[] {
+  const { facts, toplevel } = host
+  const link = (name: string, path: string): Check => ({
+    name,
+    probe: `readlink -f ${path}`,
+    expected: toplevel,
+    holds: is(toplevel),
+  })
+  return [
+    {
+      name: 'host name',
+      probe: 'echo "$(</proc/sys/kernel/hostname)"',
+      expected: facts.hostName,
+      holds: is(facts.hostName),
+    },
+    link('running generation', '/run/current-system'),
+    link('system profile', '/nix/var/nix/profiles/system'),
+    ...facts.declared.map((service) => serviceCheck(host, service)),
+    ...(facts.autoUpgradeEnable ? [timerCheck(host)] : []),
+    ...(facts.goldenEnable ? [goldenCheck] : []),
+    ...othersAgents(host),
+    ...facts.secrets.map(secretCheck),
+    // what else the host declares and this guest cannot have, such as its secrets
+    ...Object.keys(facts.unavailable)
+      .filter((name) => !facts.declared.includes(name))
+      .map((name) => serviceCheck(host, name)),
+    {
+      name: 'headless userland',
+      probe: `shopt -s nullglob; set -- /usr/lib/*/lib{gtk-[34],webkit2gtk,Qt[56]Core,wayland-server}* /usr/bin/{Xorg,Xwayland,sway}*; echo "\${*:-none}"`,
+      expected: 'none',
+      holds: is('none'),
+    },
+    {
+      name: 'failed units',
+      probe: 'failed',
+      expected: 'none',
+      holds: is(''),
+      show: ({ text }) => text.replaceAll('\n', ', ') || 'none',
+    },
+    {
+      name: `nix as ${facts.primaryUser}`,
+      // through the daemon, which a user's nix needs for all that it does
+      probe: 'timeout 60 nix-store --query --hash /run/current-system',
+      expected: 'an answer from the store',
+      holds: ({ code, text }) => code === 0 && /^sha256:\w{52}$/.test(text),
+    },
+    {
+      name: `jj as ${facts.primaryUser}`,
+      // a whole repository would take as long as all other probes together
+      probe: 'timeout 60 jj config path --user && [ -w "$HOME" ]',
+      expected: 'its configuration in the home',
+      holds: ({ code, text }) => code === 0 && text.startsWith('/home/'),
+    },
+    {
+      name: `chezmoi as ${facts.primaryUser}`,
+      probe: "timeout 60 chezmoi execute-template '{{ .chezmoi.username }}'",
+      expected: facts.primaryUser,
+      holds: is(facts.primaryUser),
+    },
+  ]
+}
+
+function serviceCheck({ facts, ...host }: Host, service: string): Check {
+  const answer = services[service]
+  const unit = facts.units[service]
+  const active = unit ? `unit ${quote(unit)} && ` : ''
+  const unknown = unit || answer ? undefined : 'the lab knows no probe for it'
+  return {
+    name: service,
+    probe: `${active}{ ${answer?.probe({ facts, ...host }) ?? 'true'}; }`,
+    unavailable: facts.unavailable[service] ?? unknown,
+    expected: `${unit ? `${unit} active` : 'there'}${answer ? ' and answering' : ''}`,
+    holds: ({ text }) =>
+      (!unit || text.startsWith('loaded active ')) && (!answer || answer.says.test(text)),
+    show: ({ text }) => text.replaceAll(/\s+/g, ' ').slice(0, 100),
+  }
+}
+
+const timerCheck = ({ facts }: Host): Check => ({
+  name: 'auto-upgrade timer',
+  // a timer that is active but not waiting has no next time
+  probe: `unit nix-local-upgrade.timer && while read -r line; do
+    case $line in OnCalendar=*) echo "\${line#*=}" ;; esac; done </etc/systemd/system/nix-local-upgrade.timer`,
+  expected: `waiting, ${facts.schedule}`,
+  holds: is(`loaded active waiting\n${facts.schedule}`),
+  show: commas,
+})
+
+const goldenCheck: Check = {
+  name: 'golden validation',
+  probe: 'unit golden-boot-validation.service',
+  // one that failed would be `failed`, one that has not run yet `inactive`
+  expected: 'loaded active exited',
+  holds: is('loaded active exited'),
+}
+
+/**
+ * Agents of a flake's own, by the units that lab.toml names: what can be asked of a unit that the lab
+ * knows nothing else of. One that has not run yet is inactive, which is no fault of it.
+ */
+function othersAgents({ facts }: Host): Check[] {
+  const { upgrade, sync, golden } = facts.agents
+  const found = [
+    ...(facts.autoUpgradeEnable ? [] : [upgrade]),
+    ...(facts.goldenEnable ? [] : [golden]),
+    sync,
+  ]
+  return found
+    .filter(({ unit, present }) => present && !Object.values(ownUnits).includes(unit))
+    .map(({ unit, timer }): Check =>
+      timer
+        ? {
+            name: unit,
+            probe: `unit ${unit}.timer`,
+            expected: 'loaded active waiting',
+            // a timer's service may run just now
+            holds: ({ text }) => /^loaded active (waiting|running)$/.test(text),
+          }
+        : {
+            name: unit,
+            // nothing keeps a unit in memory that is only started now and then
+            probe: `systemctl show --value --property=LoadState --property=ActiveState ${unit}.service`,
+            expected: 'loaded, and not failed',
+            holds: ({ text }) => /\bloaded\b/.test(text) && !/\bfailed\b/.test(text),
+            show: commas,
+          },
+    )
+}
+
+/** A secret that could not be decrypted is a file that is not there. */
+const secretCheck = ({ path, owner, mode }: Host['facts']['secrets'][number]): Check => ({
+  name: `secret ${path.split('/').at(-1)}`,
+  probe: `[ -s ${quote(path)} ] && stat --dereference --format '%U %a' ${quote(path)}`,
+  expected: `${owner} ${mode.replace(/^0/, '')}`,
+  holds: is(`${owner} ${mode.replace(/^0/, '')}`),
+})
+
+const commas = ({ text }: Answer): string => text.replaceAll('\n', ', ')
+
+/** Names of packages that no headless host needs (incident: 996 paths with GTK and WebKit). */
+const graphical = /-(gtk[+\d]|webkitgtk|qt(base|5|6)|wayland-\d|xorg-server|xwayland|mesa-\d)/i
+
+/** Looks for graphical packages among the store paths of a closure. */
+export function judgeClosure(paths: string[]): Result {
+  const found = paths.filter((path) => graphical.test(path)).map((path) => path.slice(44))
+  return {
+    check: 'headless closure',
+    state: found.length > 0 ? 'fail' : 'pass',
+    found: found.slice(0, 3).join(', ') || `none in ${paths.length} paths`,
+    expected: 'no graphical package',
+  }
+}
+
+/**
+ * Judges how a user may log in: by key alone, and with the lab's key.
+ * @param methods what sshd offers to that user
+ */
+export function judgeLogin(user: string, methods: string[], key: boolean): Result {
+  const found = `${methods.join(', ') || 'nothing'}${key ? '' : ', without the key of the lab'}`
+  const state = found === 'publickey' ? 'pass' : 'fail'
+  return { check: `SSH as ${user}`, state, found, expected: 'publickey' }
+}
+
+/** Judges the answers; a guest that gave none has failed. */
+export const judge = (checks: Check[], given: Record<string, Answer>): Result[] =>
+  checks.map((check, index) => {
+    const { name, expected, unavailable } = check
+    if (unavailable !== undefined) return { check: name, state: 'n/a', found: unavailable }
+    const answer = given[`p${index}`]
+    if (!answer) return { check: name, state: 'fail', found: 'no answer in time', expected }
+    const found = check.show?.(answer) ?? answer.text.split('\n')[0] ?? ''
+    return { check: name, state: check.holds(answer) ? 'pass' : 'fail', found, expected }
+  })
+
+/** The snippets to run, by the name under which `judge` looks for their answers. */
+export const probesOf = (checks: Check[]): Record<string, string> =>
+  Object.fromEntries(
+    checks.flatMap(({ probe, unavailable }, index) =>
+      unavailable === undefined ? [[`p${index}`, probe]] : [],
+    ),
+  )

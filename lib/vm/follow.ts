@@ -1,0 +1,102 @@
+import { closeSync, fstatSync, openSync, readSync, watch, type FSWatcher } from 'node:fs'
+import { basename, dirname } from 'node:path'
+import { StringDecoder } from 'node:string_decoder'
+import { queue } from '../queue.ts'
+
+/**
+ * Calls back with each complete line of a file that another process writes, until stopped. The
+ * file may not exist yet; one that is cut short or replaced is read again from its beginning, as
+ * QEMU does with a serial log at every start.
+ * @param options.from byte to start at, or `end` for what is written from now on. Default 0.
+ * @returns stops following; no line comes after it
+ */
+export function follow(
+  path: string,
+  onLine: (line: string) => void,
+  options: { from?: number | 'end' } = {},
+): () => void {
+  let offset = options.from === 'end' ? Infinity : (options.from ?? 0)
+  let inode: number | undefined
+  let decoder = new StringDecoder('utf8')
+  let rest = ''
+  let stopped = false
+  const chunk = Buffer.alloc(65536)
+
+  const read = (): void => {
+    let fd: number
+    try {
+      fd = openSync(path, 'r')
+    } catch {
+      if (offset === Infinity) offset = 0
+      return
+    }
+    try {
+      const { size, ino } = fstatSync(fd)
+      if (offset === Infinity) offset = size
+      if (size < offset || (inode !== undefined && ino !== inode)) {
+        offset = 0
+        decoder = new StringDecoder('utf8')
+        rest = ''
+      }
+      inode = ino
+      for (let got = 1; got > 0;) {
+        got = readSync(fd, chunk, 0, chunk.length, offset)
+        offset += got
+        const lines = (rest + decoder.write(chunk.subarray(0, got))).split('\n')
+        rest = lines.pop() ?? ''
+        for (const line of lines) {
+          if (stopped) return
+          onLine(line.replace(/\r+$/, ''))
+        }
+      }
+    } finally {
+      closeSync(fd)
+    }
+  }
+
+  // a serial console is written byte by byte: gather the events of a moment into one read
+  let soon: NodeJS.Timeout | undefined
+  const changed = (): void => {
+    soon ??= setTimeout(() => {
+      soon = undefined
+      read()
+    }, 20)
+  }
+  let watcher: FSWatcher | undefined
+  try {
+    // the directory, because the file may come later; no inotify left is no reason to fail
+    watcher = watch(dirname(path), (_, file) => {
+      if (file === null || file === basename(path)) changed()
+    }).on('error', () => watcher?.close())
+  } catch {}
+  const poll = setInterval(read, 250)
+  if (offset === Infinity) read()
+  else changed()
+  return () => {
+    stopped = true
+    clearInterval(poll)
+    clearTimeout(soon)
+    watcher?.close()
+  }
+}
+
+/**
+ * The lines of `follow` as an iterator for `for await`. It follows from the call on, not from the
+ * first `next`, so that nothing is missed in between; it ends when the signal is aborted.
+ */
+export function serialLines(
+  path: string,
+  options: { from?: number | 'end'; signal?: AbortSignal } = {},
+): AsyncGenerator<string, void, void> {
+  const { signal } = options
+  const stopAll = (): void => {
+    stop()
+    lines.end()
+    signal?.removeEventListener('abort', stopAll)
+  }
+  const lines = queue<string>(stopAll)
+  const stop = follow(path, lines.push, options)
+  signal?.addEventListener('abort', stopAll)
+  if (signal?.aborted) stopAll()
+  return lines.items
+}

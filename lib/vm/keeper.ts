@@ -1,0 +1,45 @@
+/**
+ * The small process that outlives the tasks: one per VM, started by `ensureKeeper` as
+ * `keeper.ts <host> <uuid>`. A guest's reboot ends QEMU (`-no-reboot`); this starts it again on the
+ * same disk and variables. Any other end of QEMU ends the keeper. Every QMP event is kept. It also
+ * pulls the cables that faults say, and puts them back when their lease is over.
+ */
+import { appendFileSync } from 'node:fs'
+import { keepCables } from '../fault/cable.ts'
+import { gone } from '../process.ts'
+import { startQemu } from './qemu.ts'
+import { qmp } from './qmp.ts'
+import { files, qemuOf, readJson, readVm, type Running } from './vm.ts'
+
+const [host = '', uuid] = process.argv.slice(2)
+const f = files(host)
+
+for (;;) {
+  const vm = readVm(host)
+  const qemu = vm && qemuOf(vm)
+  if (!vm || vm.uuid !== uuid || !qemu) break
+  const reason = await watch()
+  await gone(qemu, 30)
+  note({ event: 'KEEPER', data: { reason } })
+  const { argv } = readJson<Running>(f.running) ?? {}
+  if (reason !== 'guest-reset' || !argv) break
+  await startQemu(vm, argv)
+}
+
+/** Follows QEMU until it ends; the reason that it gave for its last shutdown. */
+async function watch(): Promise<string> {
+  const monitor = await qmp(f.keeperQmp, { timeout: 10 })
+  keepCables(host, monitor, note)
+  let reason = 'unknown'
+  for await (const event of monitor.events) {
+    note(event)
+    if (event.event === 'SHUTDOWN') reason = String(event.data?.['reason'])
+  }
+  return reason
+}
+
+function note(event: object): void {
+  appendFileSync(f.events, `${JSON.stringify({ at: new Date().toISOString(), ...event })}\n`, {
+    mode: 0o600,
+  })
+}

@@ -1,0 +1,53 @@
+import { existsSync, readFileSync, statfsSync } from 'node:fs'
+import { dirname } from 'node:path'
+import { Failure } from '../failure.ts'
+import { packages, present } from '../packages.ts'
+import type { GuestKind } from '../settings.ts'
+
+/** What builds the image of the embedded guest and nothing else. */
+const forDebian = new Set(
+  'mmdebstrap newuidmap mke2fs mkfs.vfat mcopy sfdisk cpio depmod xz busybox'
+    .split(' ')
+    .concat('/etc/ssl/certs/ca-certificates.crt'),
+)
+
+/** The firmware is looked for by `findFirmware`. @throws Failure naming every command that is missing */
+export function requireTools(guest: GuestKind = 'debian'): void {
+  const missing = packages().filter(
+    (one) =>
+      !one.forTests &&
+      one.brings !== '@firmware' &&
+      !(guest === 'nixos' && forDebian.has(one.brings)) &&
+      !present(one),
+  )
+  if (missing.length === 0) return
+  const names = missing.map(({ name, brings }) => `\`${brings}\` (${name})`)
+  throw new Failure(`Cannot find ${names.join(', ')}`, { hint: 'just doctor --install' })
+}
+
+/** @throws Failure when the VMs that are to be started want more memory than there is, in bytes */
+export function requireMemory(wanted: number): void {
+  const found = /^MemAvailable:\s+(\d+) kB/m.exec(readFileSync('/proc/meminfo', 'utf8'))
+  const available = Number(found?.[1] ?? 0) * 1024
+  if (available >= wanted) return
+  throw new Failure(
+    `Cannot start the VMs: they want ${gib(wanted)} of memory, ${gib(available)} are available`,
+    { hint: 'Pass --memory 1G, or stop others: just down' },
+  )
+}
+
+/** @throws Failure when the file system below `path` has less than `wanted` bytes free */
+export function requireSpace(path: string, wanted: number, what: string): void {
+  const { bavail, bsize } = statfsSync(existingParent(path))
+  if (bavail * bsize >= wanted) return
+  throw new Failure(
+    `Cannot make ${what}: it wants ${gib(wanted)} and \`${path}\` has ${gib(bavail * bsize)} left`,
+    { hint: 'Free some, or set LAB_HOME and LAB_CACHE to another file system' },
+  )
+}
+
+/** The nearest directory at or above `path` that exists. */
+export const existingParent = (path: string): string =>
+  existsSync(path) ? path : existingParent(dirname(path))
+
+export const gib = (bytes: number): string => `${(bytes / 1024 ** 3).toFixed(1)} GiB`

@@ -1,0 +1,275 @@
+import { spawn } from 'node:child_process'
+import { closeSync, existsSync, openSync, readFileSync, rmSync, rmdirSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { acceleratorArgs, optionValue, type Accelerator } from './accelerator.ts'
+import { privateDirectory } from '../directory.ts'
+import { Failure } from '../failure.ts'
+import type { Firmware } from './firmware.ts'
+import { identify, end, gone, type Identity } from '../process.ts'
+import { sshTarget } from './identity.ts'
+import { qmp } from './qmp.ts'
+import { follow } from './follow.ts'
+import type { Wake } from '../retry.ts'
+import { lastLines } from '../run.ts'
+import { waitForSsh, type Ssh } from '../ssh/ssh.ts'
+import { labHome, project, runtimeDir } from '../settings.ts'
+import { files, keepersOf, macs, qemuOf, writeJson, type Running, type Vm } from './vm.ts'
+
+/**
+ * Bare git repositories that one guest reaches at git://git.lab (10.0.3.100), over uplink only. Two
+ * guests share one where both directories hold a symlink to it.
+ */
+export const served = (host: string): string => join(labHome(), 'srv', host)
+
+/** What a guest finds on its uplink. */
+export const uplink = { git: '10.0.3.100', gitName: 'git.lab', dns: '10.0.3.53' } as const
+
+/**
+ * The whole QEMU command line of a VM: no monitor, no display, no default device, and a network
+ * that reaches nothing but the forwarded SSH port, the git remote and the other VMs.
+ */
+export function qemuArgs(vm: Vm, accelerator: Accelerator['kind'], firmware: Firmware): string[] {
+  const f = files(vm.host)
+  const mac = macs(vm.slot)
+  const remote = `git daemon --inetd --export-all --enable=receive-pack --base-path=${shell(served(vm.host))} ${shell(served(vm.host))}`
+  const names = [
+    process.execPath,
+    join(project, 'lib/vm/dns.mjs'),
+    `${uplink.gitName}=${uplink.git}`,
+  ]
+  const nic = (id: string, netdev: string): string[] => [
+    ...['-netdev', netdev.replace(/^\w+/, `$&,id=${id}`)],
+    ...[
+      '-device',
+      `virtio-net-pci,id=${id}-nic,netdev=${id},mac=${mac[id as keyof typeof mac]},romfile=`,
+    ],
+  ]
+  const socket = (id: string, path: string, more = ''): string[] => [
+    ...['-chardev', `socket,id=${id},path=${optionValue(path)},server=on,wait=off${more}`],
+  ]
+  return [
+    ...['-name', vm.host, '-uuid', vm.uuid, '-nodefaults', '-no-user-config'],
+    ...['-machine', 'q35', ...acceleratorArgs(accelerator)],
+    ...['-smp', String(vm.cpus), '-m', `${Math.round(vm.memory / 1024 ** 2)}M`],
+    // a reset ends QEMU and the keeper starts it again: under TCG that is twice as fast
+    ...['-display', 'none', '-vga', 'std', '-rtc', 'base=utc', '-no-reboot'],
+    ...['-drive', `if=pflash,format=raw,readonly=on,file=${optionValue(firmware.code)}`],
+    // written through, as flash is: a power cut must not take a boot entry that was chosen before it
+    ...[
+      '-drive',
+      `if=pflash,format=qcow2,node-name=efivars,cache.writeback=off,file.driver=file,file.cache.no-flush=on,file.filename=${optionValue(f.vars)}`,
+    ],
+    '-blockdev',
+    JSON.stringify({
+      driver: 'qcow2',
+      'node-name': 'disk0',
+      discard: 'unmap',
+      file: { driver: 'file', filename: f.disk, cache: { 'no-flush': true } },
+    }),
+    // virtio, as NVMe blocks snapshots
+    ...['-device', 'virtio-blk-pci,drive=disk0,bootindex=1'],
+    ...nic('mgmt', `user,restrict=on,hostfwd=tcp:127.0.0.1:${vm.port}-:22`),
+    ...nic(
+      'uplink',
+      [
+        'user,net=10.0.3.0/24,restrict=on',
+        `guestfwd=tcp:${uplink.git}:9418-cmd:${optionValue(remote)}`,
+        `guestfwd=tcp:${uplink.dns}:53-cmd:${optionValue(names.map(shell).join(' '))}`,
+      ].join(','),
+    ),
+    ...nic('lan', `socket,mcast=${lanGroup()},localaddr=127.0.0.1`),
+    ...['-device', 'virtio-serial-pci', ...socket('qga', f.agent)],
+    ...['-device', 'virtserialport,chardev=qga,name=org.qemu.guest_agent.0'],
+    ...['-device', 'virtio-rng-pci', '-device', 'i6300esb', '-action', 'watchdog=reset'],
+    ...socket('serial', f.console, `,logfile=${optionValue(f.serial)},logappend=on`),
+    ...['-serial', 'chardev:serial'],
+    ...[...socket('qmp', f.qmp), '-mon', 'chardev=qmp,mode=control'],
+    ...[...socket('keeper', f.keeperQmp), '-mon', 'chardev=keeper,mode=control'],
+    ...[
+      '-fw_cfg',
+      `name=opt/io.systemd.credentials/tmpfiles.extra,file=${optionValue(f.credential)}`,
+    ],
+  ]
+}
+
+/**
+ * The multicast group that is this lab's lan: on loopback, joined by every VM that runs, and with
+ * no process of its own to keep. Different for each `LAB_HOME`.
+ */
+function lanGroup(): string {
+  const id = Number.parseInt(runtimeDir().slice(-6), 16)
+  return `239.${(id >> 16) & 255}.${(id >> 8) & 255}.${id & 255}:4810`
+}
+
+/** How libslirp splits a command into words: as a shell does. */
+const shell = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`
+
+/**
+ * Starts QEMU, detached, and waits until its monitor answers.
+ * @param paused whether its CPUs wait for `cont`, as before a snapshot is loaded; the keeper, which
+ *   starts it again by its record, never has it wait
+ * @throws Failure with QEMU's own words when it does not start
+ */
+export async function startQemu(vm: Vm, argv: string[], paused = false): Promise<Running> {
+  const f = files(vm.host)
+  privateDirectory(runtimeDir())
+  privateDirectory(f.run)
+  const log = openSync(f.qemuLog, 'w', 0o600)
+  const child = spawn('qemu-system-x86_64', paused ? [...argv, '-S'] : argv, {
+    detached: true,
+    stdio: ['ignore', log, log],
+  })
+  closeSync(log)
+  let ended: string | undefined
+  child.on('error', (error) => (ended = error.message))
+  child.on('exit', (code, signal) => (ended = `it exited with ${code ?? signal}`))
+  child.unref()
+  for (const until = performance.now() + 30_000; performance.now() < until;) {
+    await sleep(20)
+    if (ended !== undefined) {
+      const words = lastLines(readFileSync(f.qemuLog, 'utf8'), 3)
+      throw new Failure(`Cannot start QEMU for \`${vm.host}\`: ${words.split('\n')[0] || ended}`, {
+        evidence: f.qemuLog,
+      })
+    }
+    const identity = child.pid === undefined ? undefined : identify(child.pid, vm.uuid)
+    if (!identity || !existsSync(f.qmp)) continue
+    const running = { ...identity, argv }
+    writeJson(f.running, running)
+    const monitor = await qmp(f.qmp, { timeout: 10 }).catch(() => undefined)
+    if (!monitor) continue
+    monitor.close()
+    return running
+  }
+  throw new Failure(
+    `Cannot start QEMU for \`${vm.host}\`: its monitor does not answer within 30 s`,
+    {
+      evidence: f.qemuLog,
+    },
+  )
+}
+
+/** Starts the small process that starts QEMU again after a guest's reboot, unless it runs. */
+export function ensureKeeper(vm: Vm): void {
+  if (keepersOf(vm).length > 0) return
+  const log = openSync(join(files(vm.host).dir, 'keeper.log'), 'a', 0o600)
+  const argv = [
+    '--import',
+    import.meta.resolve('tsx'),
+    join(project, 'lib/vm/keeper.ts'),
+    vm.host,
+    vm.uuid,
+  ]
+  spawn(process.execPath, argv, { detached: true, cwd: '/', stdio: ['ignore', log, log] }).unref()
+  closeSync(log)
+}
+
+/**
+ * Waits until the primary user can log in, woken by what the guest says on its serial console.
+ * @param started whether QEMU was started just now, so that there is something to wait for first
+ * @param limit seconds
+ * @throws Failure with the console's last lines when the limit passes or QEMU ends
+ */
+export async function waitForGuest(
+  vm: Vm,
+  started: boolean,
+  limit: number,
+  say: (line: string) => void,
+): Promise<Ssh> {
+  const { serial } = files(vm.host)
+  const evidence = (): string => `${serial}\n${lastLines(readFileSync(serial, 'utf8'), 5)}`
+  const over = new AbortController()
+  let missed = 0
+  // systemd says so on the console of either guest
+  const wake: Wake = (poke) =>
+    follow(serial, (line) => /Started.*(sshd|SSH Daemon)/.test(line) && poke(), { from: 'end' })
+  const watch = setInterval(() => {
+    // a reboot ends QEMU too, and the keeper starts it again within seconds
+    missed = qemuOf(vm) ? 0 : missed + 1
+    const ended = new Failure(`QEMU of \`${vm.host}\` ended while it was waited for`, {
+      evidence: evidence(),
+      replay: `just deploy-test-vm ${vm.host}`,
+    })
+    if (missed > 5) over.abort(ended)
+  }, 1000)
+  try {
+    const { port } = vm
+    return await waitForSsh({
+      ...sshTarget(vm),
+      limit,
+      signal: over.signal,
+      ...(started && { wake, hold: limit / 4 }),
+      evidence,
+      say: ({ elapsed }) =>
+        say(`SSH on port ${port}: ${elapsed.toFixed(0)} s of at most ${limit} s`),
+      hint: `just console-test-vm ${vm.host}`,
+    })
+  } finally {
+    clearInterval(watch)
+  }
+}
+
+/**
+ * Ends a VM's keeper and QEMU. The guest is asked to power off first, and cut off when it has not
+ * done so within `grace` seconds.
+ */
+export async function stopVm(
+  vm: Vm,
+  grace: number,
+): Promise<'stopped' | 'cut off' | 'not running'> {
+  const keepers = keepersOf(vm)
+  await Promise.all(keepers.map((keeper) => end(keeper)))
+  const qemu = qemuOf(vm)
+  let how: 'stopped' | 'cut off' | 'not running' = qemu ? 'stopped' : 'not running'
+  if (qemu) {
+    const asked = grace > 0 && (await powerDown(vm))
+    if (!asked || !(await gone(qemu, grace))) {
+      await end(qemu)
+      how = 'cut off'
+    }
+  }
+  rmSync(files(vm.host).running, { force: true })
+  rmSync(files(vm.host).run, { recursive: true, force: true })
+  try {
+    rmdirSync(runtimeDir())
+  } catch {
+    // other VMs have their sockets there
+  }
+  return how
+}
+
+async function powerDown(vm: Vm): Promise<boolean> {
+  try {
+    const monitor = await qmp(files(vm.host).qmp, { timeout: 2 })
+    await monitor.execute('system_powerdown')
+    monitor.close()
+    return true
+  } catch {
+    return false
+  }
+}
+
+/**
+ * The first free port on 127.0.0.1 from the preferred one on: 2222 for slot 1, 2223 for slot 2.
+ * Ports in `taken` belong to VMs that are stopped and will want them again.
+ */
+export async function freePort(slot: number, taken: Set<number>): Promise<number> {
+  const preferred = 2221 + slot
+  for (let port = preferred; port < preferred + 400; port++) {
+    if (!taken.has(port) && (await isFree(port))) return port
+  }
+  throw new Failure(`Cannot find a free port from ${preferred} on`)
+}
+
+export const isFree = (port: number): Promise<boolean> =>
+  new Promise((resolve) => {
+    const server = createServer()
+    server.once('error', () => resolve(false))
+    server.listen({ port, host: '127.0.0.1', exclusive: true }, () =>
+      server.close(() => resolve(true)),
+    )
+  })
+
+export type { Identity }

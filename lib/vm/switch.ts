@@ -1,0 +1,77 @@
+import { Failure, Exit } from '../failure.ts'
+import type { Host } from '../nix/host.ts'
+import { sshConfig } from './identity.ts'
+import { closure, copyTo } from '../nix/nix.ts'
+import { run } from '../run.ts'
+import type { Ssh } from '../ssh/ssh.ts'
+
+const profile = '/nix/var/nix/profiles/system'
+
+/** The store path that a guest runs. */
+export const runningToplevel = async (root: Ssh): Promise<string> =>
+  (await root.exec('readlink -f /run/current-system', { timeout: 30 })).stdout.trim()
+
+/**
+ * Brings a built toplevel into a guest that runs, as a new generation, and switches to it.
+ * @param root a connection as root
+ * @param store options that name the store in which it was built
+ * @returns bytes that were sent
+ * @throws Failure (a check failed) when the switch leaves failed units
+ */
+export async function switchTo(
+  root: Ssh,
+  host: Host,
+  store: string[],
+  patience: number,
+  say: (line: string) => void,
+): Promise<number> {
+  const nixos = host.guest === 'nixos'
+  const sent = nixos
+    ? await copyTo(`${host.name}-root`, sshConfig(), host.toplevel, {
+        timeout: 600 * patience,
+        say,
+      })
+    : await send(root, host.toplevel, store, patience, say)
+  const limit = (nixos ? 300 : 60) * patience
+  say(`switch: at most ${limit} s`)
+  // a unit of its own: on NixOS a switch may restart what this login hangs on
+  const apart = nixos
+    ? 'systemd-run --collect --pipe --quiet --wait --service-type=exec --unit=lab-switch '
+    : ''
+  const command = `nix-env --profile ${profile} --set ${host.toplevel} && ${apart}${host.toplevel}/bin/switch-to-configuration switch`
+  const { code, stderr, stdout } = await root.exec(command, { timeout: limit, allow: 'any' })
+  if (code === 0) return sent
+  throw new Failure(`Cannot switch \`${host.name}\` to ${host.toplevel}: it exited with ${code}`, {
+    exit: Exit.checkFailed,
+    evidence: (stderr || stdout).split('\n').slice(-12).join('\n'),
+    replay: `just ssh-test-vm ${host.name} --root -- ${host.toplevel}/bin/switch-to-configuration switch`,
+  })
+}
+
+/** Sends what the guest's store lacks of a closure: two commands, where `nix copy` takes a dozen. */
+async function send(
+  root: Ssh,
+  toplevel: string,
+  store: string[],
+  patience: number,
+  say: (line: string) => void,
+): Promise<number> {
+  const limit = 60 * patience
+  say(`copy the closure: at most ${limit} s`)
+  const paths = (await closure(toplevel, store)).map(({ path }) => path)
+  const ask = `nix-store --check-validity --print-invalid ${paths.join(' ')}`
+  const missing = (await root.exec(ask, { timeout: limit })).stdout.split('\n').filter(Boolean)
+  if (missing.length === 0) return 0
+  // base64, as a command's output is taken for text
+  const argv = [
+    '-c',
+    'nix-store "$@" | base64 --wrap=0',
+    'export',
+    ...store,
+    '--export',
+    ...missing,
+  ]
+  const archive = Buffer.from((await run('sh', argv)).stdout, 'base64')
+  await root.exec('nix-store --import', { input: archive, timeout: limit })
+  return archive.length
+}

@@ -1,0 +1,164 @@
+import { randomUUID } from 'node:crypto'
+import { existsSync, lstatSync, readFileSync, readdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { privateDirectory } from '../directory.ts'
+import { Failure } from '../failure.ts'
+import { lock, type Lock } from '../lock.ts'
+import { alive, processesOf, type Identity } from '../process.ts'
+import { labHome, runtimeDir, socketDir, type GuestKind } from '../settings.ts'
+import { writeFile } from '../write-file.ts'
+
+/** What is recorded of a VM, in `vm.json`; written whole, by rename. */
+export interface Vm {
+  host: string
+  uuid: string
+  /** See `freeSlot`. */
+  slot: number
+  guest: GuestKind
+  /** Port on 127.0.0.1 that QEMU forwards to the guest's sshd. */
+  port: number
+  memory: number
+  cpus: number
+  disk: number
+  user: string
+  /** Store path of the toplevel that the disk was made from, or that was last switched to. */
+  toplevel: string
+  /** Path of the image below the VM's own overlay. */
+  layer: string
+}
+
+/** What is recorded of a running QEMU, in `qemu.json`, for the keeper to start it again. */
+export interface Running extends Identity {
+  argv: string[]
+}
+
+/** Where a VM keeps its files. Sockets have a shorter directory of their own. */
+export function files(host: string) {
+  const dir = join(labHome(), 'vms', host)
+  const run = socketDir(host)
+  return {
+    dir,
+    record: join(dir, 'vm.json'),
+    running: join(dir, 'qemu.json'),
+    lock: join(dir, 'lock'),
+    disk: join(dir, 'disk.qcow2'),
+    vars: join(dir, 'vars.qcow2'),
+    hostKey: join(dir, 'ssh_host_ed25519_key'),
+    credential: join(dir, 'tmpfiles.extra'),
+    serial: join(dir, 'serial.log'),
+    qemuLog: join(dir, 'qemu.log'),
+    events: join(dir, 'events.jsonl'),
+    run,
+    qmp: join(run, 'qmp'),
+    keeperQmp: join(run, 'keeper'),
+    agent: join(run, 'qga'),
+    console: join(run, 'console'),
+  }
+}
+
+/** Hosts that have a VM directory, whatever its state. */
+export function knownVms(): string[] {
+  const dir = join(labHome(), 'vms')
+  if (!existsSync(dir)) return []
+  return readdirSync(dir, { withFileTypes: true })
+    .filter((entry) => entry.isDirectory() && existsSync(files(entry.name).record))
+    .map((entry) => entry.name)
+    .toSorted()
+}
+
+/**
+ * The record of a VM, or undefined when there is none.
+ * @throws Failure when the record is not one
+ */
+export function readVm(host: string): Vm | undefined {
+  const vm = readJson<Vm>(files(host).record)
+  if (vm && (vm.host !== host || !/^[0-9a-f-]{36}$/.test(vm.uuid) || !Number.isInteger(vm.port))) {
+    throw damaged(files(host).record, host)
+  }
+  return vm
+}
+
+/** @throws Failure (with the command that makes it) when the VM does not exist */
+export function theVm(host: string): Vm {
+  const vm = readVm(host)
+  if (vm) return vm
+  throw new Failure(`Cannot find a VM \`${host}\``, { hint: `just deploy-test-vm ${host}` })
+}
+
+export function writeVm(vm: Vm): void {
+  writeJson(files(vm.host).record, vm)
+}
+
+/** Makes the VM's directories and takes its lock. */
+export async function lockVm(host: string, what: string): Promise<Lock> {
+  privateDirectory(labHome())
+  privateDirectory(join(labHome(), 'vms'))
+  privateDirectory(files(host).dir)
+  privateDirectory(runtimeDir())
+  privateDirectory(files(host).run)
+  return await lock(files(host).lock, `${what} \`${host}\``)
+}
+
+/**
+ * The QEMU process of a VM: the recorded one when it is alive, else one found by the VM's UUID (a
+ * task may have been killed before it could write the record).
+ */
+export function qemuOf(vm: Vm): Identity | undefined {
+  const recorded = readJson<Running>(files(vm.host).running)
+  if (alive(recorded)) return recorded
+  return processesOf(vm.uuid).find((found) => found.program.startsWith('qemu-system'))
+}
+
+/** The keepers of a VM: one, or none, or for a moment two. */
+export const keepersOf = (vm: Vm): Identity[] =>
+  processesOf(vm.uuid).filter((found) => found.program === 'node')
+
+export const newUuid = (): string => randomUUID()
+
+/**
+ * MAC addresses of the three NICs: the fourth byte tells them apart in the guest, the last is the
+ * VM's slot, from which the guest takes its address on lan (10.0.4.<slot>).
+ */
+export function macs(slot: number): { mgmt: string; uplink: string; lan: string } {
+  const tail = slot.toString(16).padStart(2, '0')
+  const mac = (nic: number): string => `52:54:00:0${nic}:00:${tail}`
+  return { mgmt: mac(1), uplink: mac(2), lan: mac(3) }
+}
+
+/**
+ * A number from 1 to 254 that no other VM of this `LAB_HOME` has: 1 for sorrow and 2 for torment,
+ * as their ports 2222 and 2223 are promised.
+ */
+export function freeSlot(host: string): number {
+  const promised: Record<string, number> = { sorrow: 1, torment: 2 }
+  const taken = new Set(
+    knownVms()
+      .filter((other) => other !== host)
+      .map((other) => readVm(other)?.slot),
+  )
+  const wanted = promised[host] ?? 3
+  for (let slot = wanted; slot < 255; slot++) if (!taken.has(slot)) return slot
+  throw new Failure(`Cannot make a VM for \`${host}\`: there are ${taken.size} already`)
+}
+
+/** @throws Failure when the file holds no JSON, as after a disk ran full under another program */
+export function readJson<T>(path: string): T | undefined {
+  if (!existsSync(path)) return undefined
+  if (lstatSync(path).isSymbolicLink()) {
+    throw new Failure(`Cannot use \`${path}\`: it is a symlink`, { hint: 'Remove it' })
+  }
+  try {
+    return JSON.parse(readFileSync(path, 'utf8')) as T
+  } catch {
+    throw damaged(path, path.split('/').at(-2) ?? '')
+  }
+}
+
+/** Writes a record whole or not at all. */
+export const writeJson = (path: string, value: unknown): void =>
+  writeFile(path, `${JSON.stringify(value, null, 2)}\n`, { mode: 0o600, over: 'any' })
+
+const damaged = (path: string, host: string): Failure =>
+  new Failure(`Cannot read \`${path}\`: it is not a record of the lab`, {
+    hint: `just destroy-test-vm ${host} removes the VM`,
+  })

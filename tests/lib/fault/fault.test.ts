@@ -1,0 +1,139 @@
+import { expect, test } from 'vitest'
+import { Failure } from '../../../lib/failure.ts'
+import {
+  cableIn,
+  faultName,
+  holds,
+  kinds,
+  secondsLeft,
+  type Fault,
+} from '../../../lib/fault/fault.ts'
+import { readRequest, seconds } from '../../../lib/fault/request.ts'
+
+const qemu = { pid: 7, start: 70 }
+const fault = (more: Partial<Fault> = {}): Fault => ({
+  id: 'f1',
+  kind: 'loss',
+  link: 'uplink',
+  host: 'sorrow',
+  direction: 'out',
+  value: 20,
+  since: 1000,
+  until: 61_000,
+  state: 'active',
+  qemu,
+  before: { least: 0.1, median: 0.3 },
+  ...more,
+})
+
+test('a request is read whole, with what it does not say filled in', () => {
+  expect(readRequest('delay', { link: 'uplink', vm: ['sorrow'], ms: 100, for: '2m' })).toEqual({
+    kind: 'delay',
+    link: 'uplink',
+    hosts: ['sorrow'],
+    direction: 'out',
+    value: 100,
+    lease: 120,
+  })
+  expect(readRequest('partition', { vm: ['sorrow', 'torment'] })).toMatchObject({
+    link: 'lan',
+    hosts: ['sorrow', 'torment'],
+    lease: 60,
+  })
+  expect(readRequest('dns', { vm: ['sorrow'] })).toMatchObject({ link: 'uplink' })
+  expect(readRequest('flap', { link: 'lan', vm: ['sorrow'] })).toMatchObject({ down: 2, up: 3 })
+})
+
+test.each([
+  ['loss', { link: 'mgmt', vm: ['sorrow'], percent: 20 }, /mgmt: the lab commands its VMs over it/],
+  ['loss', { link: 'wan', vm: ['sorrow'], percent: 20 }, /no such link/],
+  ['loss', { vm: ['sorrow'], percent: 20 }, /without --link/],
+  ['loss', { link: 'uplink', percent: 20 }, /on uplink of 0 VMs/],
+  ['loss', { link: 'lan', vm: ['sorrow', 'torment'], percent: 20 }, /on lan of 2 VMs/],
+  ['loss', { link: 'uplink', vm: ['sorrow'] }, /without --percent/],
+  ['loss', { link: 'uplink', vm: ['sorrow'], percent: 0.5 }, /with --percent 0.5/],
+  ['loss', { link: 'uplink', vm: ['sorrow'], percent: 100 }, /with --percent 100/],
+  ['loss', { link: 'uplink', vm: ['sorrow'], percent: Number.NaN }, /with --percent NaN/],
+  ['loss', { link: 'uplink', vm: ['sorrow'], percent: 20, ms: 3 }, /it has no such number/],
+  ['loss', { link: 'uplink', vm: ['sorrow'], percent: 20, direction: 'up' }, /direction `up`/],
+  ['one-way', { link: 'uplink', vm: ['sorrow'], direction: 'both' }, /direction `both`/],
+  ['cut', { link: 'uplink', vm: ['sorrow'], direction: 'in' }, /direction `in`/],
+  ['partition', { vm: ['sorrow'] }, /on lan of 1 VMs/],
+  ['partition', { link: 'uplink', vm: ['sorrow', 'torment'] }, /it is a fault of lan/],
+  ['dns', { link: 'lan', vm: ['sorrow'] }, /it is a fault of uplink/],
+  ['loss', { link: 'uplink', vm: ['sorrow'], percent: 20, for: '1s' }, /`1s` as a lease/],
+  ['loss', { link: 'uplink', vm: ['../x'], percent: 20 }, /x/],
+  ['toString', { link: 'uplink', vm: ['sorrow'] }, /there is no such fault/],
+] as const)('%s with %o is refused as a wrong argument', (kind, words, message) => {
+  const read = (): unknown =>
+    readRequest(kind, { ...words, vm: 'vm' in words ? [...words.vm] : [] })
+  expect(read).toThrow(message)
+  try {
+    read()
+  } catch (thrown) {
+    expect((thrown as Failure).exit).toBe(2)
+  }
+})
+
+test.each([
+  ['5s', 5],
+  ['90', 90],
+  ['1.5m', 90],
+  ['6h', 21_600],
+])('a lease of %s is %d seconds', (text, value) => expect(seconds(text)).toBe(value))
+
+test.each(['', '4s', '7h', '1d', '-5s', '1e3', '10 minutes'])('`%s` is no lease', (text) =>
+  expect(() => seconds(text)).toThrow(/as a lease/),
+)
+
+test('a fault holds while its lease runs, in the QEMU that it was put in', () => {
+  expect(holds(fault(), qemu, 60_999)).toBe(true)
+  expect(holds(fault(), qemu, 61_000)).toBe(false)
+  expect(holds(fault({ state: 'wanted' }), qemu, 2000)).toBe(false)
+  // a reboot of the guest is another QEMU, or another process with the same pid
+  expect(holds(fault(), { pid: 8, start: 70 }, 2000)).toBe(false)
+  expect(holds(fault(), { pid: 7, start: 71 }, 2000)).toBe(false)
+  expect(holds(fault(), undefined, 2000)).toBe(false)
+})
+
+test('a pulled cable is still out when QEMU is started again', () => {
+  expect(holds(fault({ kind: 'cut' }), { pid: 8, start: 80 }, 2000)).toBe(true)
+  expect(holds(fault({ kind: 'cut' }), undefined, 2000)).toBe(false)
+})
+
+test('the cable is out for a cut from its beginning to its end, on its link alone', () => {
+  const cut = [fault({ kind: 'cut' })]
+  expect(cableIn(cut, 'uplink', 999)).toBe(true)
+  expect(cableIn(cut, 'uplink', 1000)).toBe(false)
+  expect(cableIn(cut, 'uplink', 60_999)).toBe(false)
+  expect(cableIn(cut, 'uplink', 61_000)).toBe(true)
+  expect(cableIn(cut, 'lan', 2000)).toBe(true)
+  expect(cableIn([fault()], 'uplink', 2000)).toBe(true)
+})
+
+test('a flapping cable is out and in by turns, and in at the end', () => {
+  const flap = [fault({ kind: 'flap', down: 2, up: 3 })]
+  const states = [0, 1.9, 2, 4.9, 5, 6.9, 7, 59.9, 60].map((after) =>
+    cableIn(flap, 'uplink', 1000 + after * 1000),
+  )
+  expect(states).toEqual([false, false, true, true, false, false, true, true, true])
+})
+
+test('what is left of a lease is never below 0', () => {
+  expect(secondsLeft(fault(), 60_100)).toBe(1)
+  expect(secondsLeft(fault(), 70_000)).toBe(0)
+})
+
+test('a fault is named by what was asked for', () => {
+  expect(faultName(fault())).toBe('loss 20 % out on uplink of sorrow')
+  expect(faultName(fault({ kind: 'partition', link: 'lan', peer: 'torment' }))).toBe(
+    'partition on lan of sorrow from torment',
+  )
+  expect(faultName(fault({ kind: 'flap', down: 2, up: 3 }))).toBe(
+    'flap 2 s out, 3 s in, on uplink of sorrow',
+  )
+})
+
+test('every kind says what it does', () => {
+  for (const { describe } of Object.values(kinds)) expect(describe).toMatch(/^\S.{10,}[^.]$/)
+})

@@ -1,0 +1,151 @@
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  realpathSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
+import { basename, join } from 'node:path'
+import { expect, onTestFinished, test, vi } from 'vitest'
+import { Failure } from '../../../lib/failure.ts'
+import {
+  debianMirror,
+  ensureBaseImage,
+  fingerprint,
+  imageKey,
+  type BaseImage,
+} from '../../../lib/image/image.ts'
+import { storeOptions, evaluationStore } from '../../../lib/nix/store.ts'
+import { run } from '../../../lib/run.ts'
+
+function scratch(): string {
+  const dir = mkdtempSync(join(tmpdir(), 'lab-image-'))
+  // the ids of a user namespace have to get through
+  chmodSync(dir, 0o711)
+  onTestFinished(() => rmSync(dir, { recursive: true, force: true }))
+  return dir
+}
+
+/** Nothing answers there. */
+const nowhere = 'http://127.0.0.1:9/debian'
+
+test('The key follows the recipe and the suite, not the machine', () => {
+  expect(imageKey({ suite: 'forky' })).toMatch(/^[0-9a-f]{16}$/)
+  expect(imageKey({ suite: 'forky', mirror: 'a', cache: 'b' })).toBe(imageKey({ suite: 'forky' }))
+  expect(imageKey({ suite: 'sid' })).not.toBe(imageKey({ suite: 'forky' }))
+})
+
+test('A file cut short, or cut short and filled up, has another fingerprint', () => {
+  const path = join(scratch(), 'disk')
+  writeFileSync(path, Buffer.alloc(8 * 1024 ** 2, 'content of a disk '))
+  const whole = fingerprint(path)
+  expect(fingerprint(path)).toBe(whole)
+  truncateSync(path, 8 * 1024 ** 2 - 4096)
+  expect(fingerprint(path)).not.toBe(whole)
+  truncateSync(path, 8 * 1024 ** 2)
+  expect(fingerprint(path)).not.toBe(whole)
+})
+
+test('The mirror is the one apt is set up with, unless one is named', async () => {
+  expect(await debianMirror()).toMatch(/^[a-z+]+:\/\/\S+\/debian$/)
+  vi.stubEnv('LAB_DEBIAN_MIRROR', nowhere)
+  onTestFinished(() => void vi.unstubAllEnvs())
+  expect(await debianMirror()).toBe(nowhere)
+})
+
+test('Without a mirror there is one clear line, and nothing is left', async () => {
+  const cache = scratch()
+  const lines: string[] = []
+  const failed = ensureBaseImage({ cache, mirror: nowhere, onProgress: (line) => lines.push(line) })
+  await expect(failed).rejects.toThrow(
+    `Cannot build the base image: the mirror ${nowhere} does not answer`,
+  )
+  await expect(failed).rejects.toBeInstanceOf(Failure)
+  expect(lines).toEqual(['base image: Debian packages'])
+  expect(readdirSync(join(cache, 'images'))).toEqual(['lock'])
+})
+
+test('What a builder that was killed left is removed, whoever owns the files in it', async () => {
+  const cache = scratch()
+  const left = join(cache, 'images/.building-x-1/root')
+  mkdirSync(left, { recursive: true })
+  const users = process.getuid?.() === 0 ? [] : ['--user', '--map-auto', '--map-root-user']
+  await run('unshare', [
+    ...users,
+    '--mount',
+    'sh',
+    '-c',
+    `mkdir ${left}/d && touch ${left}/d/f && chown -R 42:42 ${left}/d && chmod 500 ${left}/d`,
+  ])
+  await ensureBaseImage({ cache, mirror: nowhere }).catch(() => {})
+  expect(readdirSync(join(cache, 'images'))).toEqual(['lock'])
+})
+
+test('Of two builders at once the second waits for the first, by name', async () => {
+  const cache = scratch()
+  const waits: string[] = []
+  const build = () =>
+    ensureBaseImage({
+      cache,
+      mirror: nowhere,
+      onProgress: (line) => waits.push(...(line.includes('waiting') ? [line] : [])),
+    }).catch((error: Failure) => error.message)
+  const [one, two] = await Promise.all([build(), build()])
+  expect(one).toBe(two)
+  expect(waits).toHaveLength(1)
+  expect(waits[0]).toMatch(/^base image: waiting for .*\(pid \d+\), which builds it$/)
+})
+
+test('An image that is not what was built is built again, with a line that says so', async () => {
+  // all that is looked at of an image
+  const cache = scratch()
+  const dir = join(cache, 'images', `${imageKey()}-1`)
+  for (const sub of ['boot', 'bin']) mkdirSync(join(dir, sub), { recursive: true })
+  for (const file of ['root.meta', 'esp.img', 'boot/kernel', 'boot/initrd', 'bin/busybox']) {
+    writeFileSync(join(dir, file), '')
+  }
+  const raw = join(dir, 'base.raw')
+  writeFileSync(raw, Buffer.alloc(4 * 1024 ** 2, 'disk'))
+  const manifest = { size: 4 * 1024 ** 2, fingerprint: fingerprint(raw) }
+  writeFileSync(join(dir, 'manifest.json'), JSON.stringify(manifest))
+  symlinkSync(basename(dir), join(cache, 'images', imageKey()))
+  const lines: string[] = []
+  const ensure = () => ensureBaseImage({ cache, mirror: nowhere, onProgress: (l) => lines.push(l) })
+
+  const image = await ensure()
+  expect(image.dir).toBe(realpathSync(dir))
+  expect(lines).toEqual([])
+
+  truncateSync(raw, 3 * 1024 ** 2)
+  await expect(ensure()).rejects.toThrow('does not answer')
+  expect(lines[0]).toBe('base image: it is cut short (3145728 of 4194304 bytes); building it again')
+
+  lines.length = 0
+  truncateSync(raw, 4 * 1024 ** 2)
+  await expect(ensure()).rejects.toThrow('does not answer')
+  expect(lines[0]).toBe('base image: it is not what was built; building it again')
+
+  // the disks of VMs stand on it: it stays until another has been made
+  expect(existsSync(raw)).toBe(true)
+})
+
+test('The store of a cache whose path Nix cannot take is refused', () => {
+  expect(() => storeOptions({ dir: '/a b' } as BaseImage)).toThrow('Cannot keep a Nix store in')
+})
+
+test('To evaluate needs no image', async () => {
+  const cache = scratch()
+  const { stdout } = await run('nix-instantiate', [
+    ...evaluationStore({ cache }),
+    '--eval',
+    '-E',
+    '1 + 1',
+  ])
+  expect(stdout.trim()).toBe('2')
+})

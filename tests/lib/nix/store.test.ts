@@ -1,0 +1,25 @@
+import { mkdtempSync, readlinkSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { expect, test } from 'vitest'
+import { evaluationStore } from '../../../lib/nix/store.ts'
+import { run } from '../../../lib/run.ts'
+
+test('Two commands that come to a new store at once both find it whole', async () => {
+  const cache = mkdtempSync(join(tmpdir(), 'store-'))
+  try {
+    // a suite that no image was built of
+    const options = { cache, suite: 'none' }
+    const evaluate = async (): Promise<string> => {
+      const args = ['eval', ...evaluationStore(options), '--expr', '1 + 1']
+      const features = ['--extra-experimental-features', 'nix-command flakes']
+      return (await run('nix', [...features, ...args])).stdout.trim()
+    }
+    const found = await Promise.all(Array.from({ length: 6 }, evaluate))
+    expect(found).toEqual(Array(6).fill('2'))
+    const state = join(cache, 'store/nix/var/nix')
+    expect(readlinkSync(join(state, 'gcroots/profiles'))).toBe(join(state, 'profiles'))
+  } finally {
+    rmSync(cache, { recursive: true })
+  }
+})

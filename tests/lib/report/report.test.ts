@@ -1,0 +1,152 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { execFileSync } from 'node:child_process'
+import { afterEach, beforeEach, expect, test, vi } from 'vitest'
+import { junit } from '../../../lib/report/junit.ts'
+import { openRecord, pruneRuns, readEvents } from '../../../lib/report/record.ts'
+import { report, whereTimeWent } from '../../../lib/report/report.ts'
+import { judgeCase, worst, type CaseResult } from '../../../lib/report/result.ts'
+import { spans } from '../../../lib/report/timeline.ts'
+import { existsSync } from 'node:fs'
+
+let home: string
+beforeEach(() => {
+  home = mkdtempSync(join(tmpdir(), 'report-'))
+  vi.stubEnv('LAB_HOME', home)
+})
+afterEach(() => {
+  vi.unstubAllEnvs()
+  rmSync(home, { recursive: true })
+})
+
+const passed: CaseResult = {
+  ...{ family: 'auto-upgrade', case: 'good', title: 'a good commit', hosts: ['sorrow'] },
+  ...{ state: 'passed', reason: '', seconds: 12.5, seed: 7, oracle: [] },
+  checks: [{ name: 'outcome', held: true, expected: 'upgraded', found: 'upgraded' }],
+  replay: 'tsx tasks/auto-upgrade.ts sorrow --case good --seed 7',
+}
+const bad: CaseResult = {
+  ...passed,
+  case: 'bad',
+  state: 'failed',
+  reason: 'outcome: expected <b>"conflict"</b> & more\u0001, found nothing',
+}
+
+test('a case fails by a check, by the oracle, or by having checked nothing', () => {
+  const judged = (more: Partial<CaseResult>): CaseResult => {
+    const one = { ...passed, ...more }
+    judgeCase(one)
+    return one
+  }
+  expect(judged({}).state).toBe('passed')
+  expect(
+    judged({ checks: [{ ...passed.checks[0]!, held: false, found: 'offline' }] }),
+  ).toMatchObject({ state: 'failed', reason: 'outcome: expected upgraded, found offline' })
+  const row = {
+    host: 'sorrow',
+    name: 'profile',
+    state: 'failed' as const,
+    expected: 'a',
+    found: 'b',
+  }
+  expect(judged({ oracle: [row] })).toMatchObject({
+    state: 'failed',
+    reason: 'oracle: sorrow profile: expected a, found b',
+  })
+  expect(judged({ checks: [] })).toMatchObject({ state: 'failed', reason: 'it checked nothing' })
+})
+
+test('a run is as good as its worst case', () => {
+  const run = (...states: CaseResult['state'][]) =>
+    worst(states.map((state) => ({ ...passed, state })))
+  expect(run('passed', 'skipped')).toBe('passed')
+  expect(run('passed', 'failed', 'skipped')).toBe('failed')
+  expect(run('error', 'failed')).toBe('error')
+  expect(run('skipped')).toBe('skipped')
+  expect(run()).toBe('skipped')
+})
+
+test('the record is read back, without the line that a crash cut short', () => {
+  const record = openRecord('auto-upgrade')
+  const began = record.note({ kind: 'boot', name: 'boot', host: 'sorrow', phase: 'begin' })
+  record.note({ kind: 'boot', name: 'boot', host: 'sorrow', phase: 'end', of: began })
+  const whole = readEvents(record.dir)
+  expect(whole.map(({ id, of }) => [id, of])).toEqual([
+    [1, undefined],
+    [2, 1],
+  ])
+  writeFileSync(join(record.dir, 'events.jsonl'), '{"id": 3, "ki', { flag: 'a' })
+  expect(readEvents(record.dir)).toEqual(whole)
+})
+
+test('only the newest runs are kept', () => {
+  const runs = [1, 2, 3, 4].map((count) => {
+    vi.setSystemTime(new Date(2026, 0, count))
+    const record = openRecord('x')
+    record.note({ kind: 'run', name: 'x' })
+    return record
+  })
+  vi.useRealTimers()
+  pruneRuns(2)
+  expect(runs.map(({ dir }) => existsSync(dir))).toEqual([false, false, true, true])
+})
+
+const event = (id: number, t: number, more: object) => ({ id, t, at: '', ...more }) as never
+
+test('spans join both ends; what never ended lasts until the record does', () => {
+  const events = [
+    event(1, 1, { kind: 'case', name: 'f/a', phase: 'begin', hosts: ['sorrow', 'torment'] }),
+    event(2, 2, { kind: 'boot', name: 'boot', host: 'sorrow', phase: 'begin' }),
+    event(3, 5, { kind: 'case', name: 'f/a', phase: 'end', of: 1, state: 'failed' }),
+    event(4, 9, { kind: 'power', name: 'cut', host: 'sorrow' }),
+  ]
+  expect(spans(events)).toEqual([
+    { kind: 'case', name: 'f/a', host: 'sorrow', from: 1, to: 5, state: 'failed' },
+    { kind: 'case', name: 'f/a', host: 'torment', from: 1, to: 5, state: 'failed' },
+    { kind: 'boot', name: 'boot', host: 'sorrow', from: 2, to: 9, state: undefined },
+  ])
+  expect(whereTimeWent(events)[0]).toEqual(['boots', 7])
+})
+
+test('JUnit: counts, failures and skips, in XML that a parser takes', () => {
+  const skipped: CaseResult = { ...passed, case: 'none', state: 'skipped', reason: 'no KVM' }
+  const error: CaseResult = { ...passed, case: 'bug', state: 'error', reason: 'stack ]]>' }
+  const text = junit([passed, bad, skipped, error], 'run')
+  const path = join(home, 'junit.xml')
+  writeFileSync(path, text)
+  const read = `import sys, xml.etree.ElementTree as t
+root = t.parse(sys.argv[1]).getroot()
+suite = root[0]
+print(suite.get('tests'), suite.get('failures'), suite.get('errors'), suite.get('skipped'))
+print([[child.tag for child in case if child.tag != 'system-out'] for case in suite])
+print(suite[1][0].get('message'))`
+  const lines = execFileSync('python3', ['-c', read, path], { encoding: 'utf8' }).split('\n')
+  expect(lines.slice(0, 3)).toEqual([
+    '4 1 1 1',
+    "[[], ['failure'], ['skipped'], ['error']]",
+    'outcome: expected <b>"conflict"</b> & more\ufffd, found nothing',
+  ])
+})
+
+test('the report is one file that carries its evidence and lets no text become markup', () => {
+  const evidence = join(home, 'evidence')
+  execFileSync('mkdir', ['-p', join(evidence, 'sorrow')])
+  writeFileSync(
+    join(evidence, 'sorrow', 'journal.txt'),
+    'a line <script>alert(1)</script> \u001b[31mred',
+  )
+  writeFileSync(join(evidence, 'sorrow', 'screen.png'), 'png')
+  const page = report({
+    ...{ id: 'run', hosts: ['sorrow'], seed: 7, ground: 'tcg' },
+    results: [passed, { ...bad, evidence }],
+    events: [
+      event(1, 0, { kind: 'case', name: 'f/<i>', phase: 'begin', hosts: ['sorrow'] }),
+      event(2, 10, { kind: 'power', name: 'cut', host: 'sorrow' }),
+    ],
+  })
+  expect(page).toContain('a line &lt;script&gt;alert(1)&lt;/script&gt; red')
+  expect(page).toContain('data:image/png;base64,cG5n')
+  expect(page).toContain('tsx tasks/auto-upgrade.ts sorrow --case good --seed 7')
+  expect(page).not.toMatch(/<script|<i>|https?:|<b>"conflict/)
+})

@@ -1,0 +1,262 @@
+import { expect, test } from 'vitest'
+import {
+  judgeFacts,
+  judgeFaults,
+  judgeRemote,
+  lostChanges,
+  type Expected,
+} from '../../../lib/scenario/oracle.ts'
+import { readFacts, type Facts, type Repository } from '../../../lib/scenario/oracle-facts.ts'
+
+const golden = '/nix/store/aaa-nixos-system-sorrow-lab'
+const newer = '/nix/store/bbb-nixos-system-sorrow-lab'
+const entry = (toplevel: string): string =>
+  `title NixOS\noptions init=${toplevel}/init loglevel=4\n`
+
+const start = 'a'.repeat(40)
+const edit = 'b'.repeat(40)
+const repository: Repository = {
+  commits: {
+    [start]: { change: undefined, tree: 't1', parents: [], origin: 'A\nStart' },
+    [edit]: { change: 'kkkk', tree: 't2', parents: [start], origin: 'A 1\nEdit: tree x' },
+  },
+  visible: ['kkkk', 'zzzz'],
+  heads: [start],
+}
+
+/** A host that runs a new generation on trial. */
+const well: Facts = {
+  bootId: 'one',
+  agentBootId: 'one',
+  running: newer,
+  booted: golden,
+  profile: newer,
+  gcroot: golden,
+  defaultEntry: 'golden-aaa.conf',
+  oneShot: 'nixos-generation-2.conf',
+  entries: { 'golden-aaa.conf': entry(golden), 'nixos-generation-2.conf': entry(newer) },
+  golden: { toplevel: golden, entry: 'golden-aaa.conf' },
+  failedTrials: [],
+  goldenFiles: { linux: 'same', initrd: 'same' },
+  store: '',
+  newPaths: 3,
+  spoiltPaths: [],
+  units: { 'sshd.service': 'active' },
+  failedUnits: [],
+  deployed: { commit: edit, toplevel: newer },
+  transaction: undefined,
+  repositories: { 'nix-config': repository, '.local/share/chezmoi': repository },
+}
+const expected: Expected = {
+  running: newer,
+  golden,
+  booted: false,
+  services: ['sshd.service', 'tailscaled.service'],
+  unavailable: { 'tailscaled.service': 'Debian carries no tailscale' },
+  mayFail: ['nix-local-upgrade.service'],
+  clones: ['nix-config', '.local/share/chezmoi'],
+  deployable: (commit) => [start, edit].includes(commit),
+}
+const failed = (facts: Partial<Facts>, wanted: Partial<Expected> = {}): string[] =>
+  judgeFacts({ ...well, ...facts }, { ...expected, ...wanted })
+    .filter(({ state }) => state === 'failed')
+    .map(({ name }) => name)
+
+test('a host that is well fails no row, and what it cannot have is n/a with the reason', () => {
+  const rows = judgeFacts(well, expected)
+  expect(rows.filter(({ state }) => state === 'failed')).toEqual([])
+  expect(rows.filter(({ state }) => state === 'n/a')).toEqual([
+    expect.objectContaining({ name: 'tailscaled.service', found: 'Debian carries no tailscale' }),
+  ])
+})
+
+test('without a trial the boot default is what runs', () => {
+  const settled = { running: golden, profile: golden, oneShot: undefined }
+  expect(failed(settled, { running: golden })).toEqual([])
+  expect(failed(settled, { running: golden, booted: true })).toEqual([])
+})
+
+/** Every row has an input that it alone catches; a row that cannot fail would be a lie. */
+const ill: [row: string, facts: Partial<Facts>, wanted?: Partial<Expected>][] = [
+  ['guest agent', { agentBootId: undefined }],
+  ['guest agent', { agentBootId: 'another boot' }],
+  ['running', {}, { running: golden }],
+  ['booted', {}, { booted: true }],
+  ['booted', { booted: '' }],
+  ['profile', { profile: golden }],
+  ['boots next', { oneShot: undefined }],
+  ['boots next', { oneShot: 'gone.conf' }],
+  ['boot default', { defaultEntry: 'nixos-generation-2.conf' }],
+  ['boot default', { defaultEntry: '' }],
+  ['golden rooted', { gcroot: newer }],
+  ['golden rooted', { gcroot: '' }],
+  ['golden bootable', { goldenFiles: { linux: 'same', initrd: 'differs' } }],
+  ['golden bootable', { goldenFiles: { linux: 'same' } }],
+  [
+    'golden was booted',
+    {
+      ...{ gcroot: newer, golden: { toplevel: newer, entry: 'golden-bbb.conf' } },
+      ...{ defaultEntry: 'golden-bbb.conf' },
+      entries: { ...well.entries, 'golden-bbb.conf': entry(newer) },
+    },
+  ],
+  ['golden is no failed trial', { failedTrials: [`${golden} 2026-01-01 panic`] }],
+  ['store', { store: 'path `x` disappeared, but it still has valid referrers' }],
+  ['new paths', { spoiltPaths: ["path '/nix/store/x' was modified!"] }],
+  ['deployed commit', { deployed: { commit: 'c'.repeat(40), toplevel: newer } }],
+  ['no half-done upgrade', { transaction: '{}' }],
+  ['sshd.service', { units: { 'sshd.service': 'failed' } }],
+  ['sshd.service', { units: {} }],
+  ['failed units', { failedUnits: ['nix-local-upgrade.service', 'syncthing.service'] }],
+  ['nix-config', { repositories: { '.local/share/chezmoi': repository } }],
+  [
+    '.local/share/chezmoi',
+    {
+      repositories: {
+        'nix-config': repository,
+        '.local/share/chezmoi': { ...repository, visible: ['zzzz'] },
+      },
+    },
+  ],
+]
+test.each(ill)('%s fails, and it alone, for %j', (row, facts, wanted) => {
+  expect(failed(facts, wanted)).toEqual([row])
+})
+
+test('every row that there is has been seen to fail', () => {
+  const rows = judgeFacts(well, expected)
+    .filter(({ state }) => state !== 'n/a')
+    .map(({ name }) => name)
+  expect(new Set(rows)).toEqual(new Set(ill.map(([row]) => row)))
+})
+
+test('a golden entry that boots something else is not bootable', () => {
+  expect(failed({ entries: { ...well.entries, 'golden-aaa.conf': entry(newer) } })).toEqual([
+    'boot default',
+    'golden bootable',
+  ])
+})
+
+test('a host without a golden generation fails all that needs one', () => {
+  expect(failed({ golden: undefined, gcroot: '' })).toEqual([
+    'boot default',
+    'golden rooted',
+    'golden bootable',
+    'golden was booted',
+  ])
+})
+
+test('an entry is found with a boot counter in its name', () => {
+  const counted = {
+    'golden-aaa.conf': entry(golden),
+    'nixos-generation-2+2-1.conf': entry(newer),
+  }
+  expect(failed({ entries: counted })).toEqual([])
+})
+
+test('a change that was rebased is not lost, an empty one is none, a dropped one is', () => {
+  const rebased = 'c'.repeat(40)
+  const working = 'd'.repeat(40)
+  const commits = {
+    ...repository.commits,
+    [rebased]: { change: 'kkkk', tree: 't3', parents: [start], origin: 'A 1\nEdit: tree x' },
+    [working]: { change: 'wwww', tree: 't1', parents: [start], origin: 'A 2\n' },
+    // what jj makes before it clones
+    ['e'.repeat(40)]: {
+      ...{ change: 'ssss', tree: '4b825dc642cb6eb9a060e54bf8d69288fbee4904' },
+      ...{ parents: [], origin: 'A 0\n' },
+    },
+  }
+  expect(lostChanges({ commits, visible: ['kkkk'], heads: [start] })).toEqual([])
+  expect(lostChanges({ commits, visible: [], heads: [rebased] })).toEqual([])
+  expect(lostChanges({ commits, visible: [], heads: [start] })).toEqual([edit, rebased])
+})
+
+test('a copy of a commit on trial, taken back, is no loss while the commit is there', () => {
+  const copy = 'c'.repeat(40)
+  const merge = 'd'.repeat(40)
+  const commits = {
+    ...repository.commits,
+    [copy]: { ...repository.commits[edit]!, change: 'cccc', tree: 't3' },
+    [merge]: { change: 'mmmm', tree: 't4', parents: [edit, start], origin: 'A 3\nMerge' },
+  }
+  expect(lostChanges({ commits, visible: ['kkkk'], heads: [start] })).toEqual([])
+  expect(lostChanges({ commits, visible: [], heads: [start] })).toEqual([edit, copy])
+})
+
+test.each([
+  ['was never measured', {}, ['failed', 'failed']],
+  [
+    'bit and went',
+    { bit: { held: true, measured: '20 %' }, healed: { held: true, measured: '0 %' } },
+    ['ok', 'ok'],
+  ],
+  [
+    'did not bite',
+    { bit: { held: false, measured: '0 %' }, healed: { held: true, measured: '0 %' } },
+    ['failed', 'ok'],
+  ],
+  ['stayed', { bit: { held: true, measured: '20 %' } }, ['ok', 'failed']],
+])('a fault that %s', (_, fault, states) => {
+  expect(judgeFaults([{ name: 'loss', ...fault }]).map(({ state }) => state)).toEqual(states)
+})
+
+test('a remote that lost a commit fails and names it', () => {
+  expect(judgeRemote('config', ['a', 'b'], ['b', 'a', 'c']).state).toBe('ok')
+  expect(judgeRemote('config', ['a', 'b'], ['b'])).toMatchObject({
+    state: 'failed',
+    found: 'lost a',
+  })
+})
+
+const said = (parts: Record<string, string>): string =>
+  Object.entries({ ...parts, end: '' })
+    .map(([name, text]) => `\u001e${name}\n${text}\n`)
+    .join('')
+
+const object = (id: string, text: string): string =>
+  `${id} commit ${Buffer.byteLength(text)}\n${text}`
+
+test('what the guest prints is read into facts', () => {
+  const root = said({
+    bootId: 'one',
+    links: `${newer}\n${golden}\n${newer}\n${golden}`,
+    efiDefault: 'golden-aaa.conf',
+    efiOneShot: '',
+    loaderConf: 'timeout 0\ndefault nixos-generation-2.conf',
+    'entry golden-aaa.conf': entry(golden),
+    golden: JSON.stringify({ toplevel: golden, entry: 'golden-aaa.conf' }),
+    goldenFiles: 'linux same\ninitrd differs',
+    units: 'Id=sshd.service\nActiveState=active\n\nId=syncthing.service\nActiveState=failed',
+    failedUnits: 'syncthing.service loaded failed failed Syncthing',
+    store: 'reading the Nix store...\nchecking path existence...\npath `x` disappeared',
+    newPaths: "2\npath '/nix/store/x' was modified! expected hash `a`, got `b`",
+    deployed: `${edit} ${start} ${newer} 2026-01-01T00:00:00Z`,
+  })
+  const user = said({
+    'visible nix-config': 'kkkk\nzzzz',
+    'heads nix-config': start,
+    'commits nix-config': `${object(start, 'tree t1\nauthor A\n\nStart\n')}\n${object(edit, `tree t2\nparent ${start}\nauthor A 1\nchange-id kkkk\n\nEdit: tree x\n`)}\n`,
+  })
+  expect(readFacts(root, user, 'one\n')).toMatchObject({
+    running: newer,
+    booted: golden,
+    defaultEntry: 'golden-aaa.conf',
+    oneShot: undefined,
+    golden: { toplevel: golden },
+    goldenFiles: { linux: 'same', initrd: 'differs' },
+    store: 'path `x` disappeared',
+    newPaths: 2,
+    spoiltPaths: [expect.stringContaining('was modified')],
+    units: { 'sshd.service': 'active', 'syncthing.service': 'failed' },
+    failedUnits: ['syncthing.service'],
+    deployed: { commit: edit, toplevel: newer },
+    transaction: undefined,
+    repositories: { 'nix-config': repository },
+  })
+})
+
+test('an answer that was cut short is no answer', () => {
+  const whole = said({ bootId: 'one' })
+  expect(() => readFacts(whole.slice(0, -6), whole, undefined)).toThrow('cut short')
+})

@@ -1,0 +1,73 @@
+import { execFileSync } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, expect, test } from 'vitest'
+import { git, remote, type Remote } from '../../../lib/scenario/remote.ts'
+
+let dir: string
+let origin: Remote
+beforeEach(async () => {
+  dir = mkdtempSync(join(tmpdir(), 'remote-'))
+  await git(['init', '--quiet', '--bare', '--initial-branch=main', join(dir, 'origin.git')])
+  origin = remote(join(dir, 'origin.git'))
+})
+afterEach(() => rmSync(dir, { recursive: true }))
+
+test('commits add, edit and remove files, and a clone sees them', async () => {
+  await origin.commit({ 'a/one': '1\n', two: '2\n', 'run.sh': '#!/bin/sh\n' }, 'Start')
+  const second = await origin.commit({ 'a/one': (text) => `${text}more\n`, two: null }, 'Edit')
+  expect(await origin.head()).toBe(second)
+  expect(await origin.read('a/one')).toBe('1\nmore\n')
+  expect(await origin.read('two')).toBeUndefined()
+  const clone = join(dir, 'clone')
+  execFileSync('git', ['clone', '--quiet', origin.dir, clone])
+  expect(readFileSync(join(clone, 'a/one'), 'utf8')).toBe('1\nmore\n')
+  expect(
+    execFileSync('git', ['-C', clone, 'ls-files', '-s', 'run.sh'], { encoding: 'utf8' }),
+  ).toMatch(/^100755/)
+})
+
+test('the same history has the same ids', async () => {
+  const other = join(dir, 'other.git')
+  await git(['init', '--quiet', '--bare', '--initial-branch=main', other])
+  for (const each of [origin, remote(other)]) {
+    await each.commit({ one: '1' }, 'Start')
+    await each.commit({ one: '2' }, 'Next')
+  }
+  expect(await remote(other).commits()).toEqual(await origin.commits())
+})
+
+test('what a forced push of ours takes back is not ours any more', async () => {
+  const start = await origin.commit({ one: '1' }, 'Start')
+  const second = await origin.commit({ one: '2' }, 'Second')
+  const other = await origin.commit({ one: '3' }, 'Diverged', { parent: start })
+  expect(await origin.head()).toBe(other)
+  expect(await origin.made()).toEqual([start, other])
+  expect(await origin.commits()).not.toContain(second)
+  await origin.move('main', start)
+  expect(await origin.made()).toEqual([start])
+})
+
+test('a forced push of somebody else is a loss that can be seen', async () => {
+  const start = await origin.commit({ one: '1' }, 'Start')
+  const second = await origin.commit({ one: '2' }, 'Second')
+  execFileSync('git', ['--git-dir', origin.dir, 'update-ref', 'refs/heads/main', start])
+  expect(await origin.made()).toContain(second)
+  expect(await origin.commits()).not.toContain(second)
+})
+
+test('to edit a file that is not there fails and names it', async () => {
+  await origin.commit({ one: '1' }, 'Start')
+  await expect(origin.commit({ none: (text) => text }, 'Edit')).rejects.toThrow(
+    'Cannot edit `none`',
+  )
+})
+
+test('a checkout holds the files of its commit alone', async () => {
+  const start = await origin.commit({ one: '1\n' }, 'Start')
+  await origin.commit({ one: '2\n' }, 'Next')
+  const tree = mkdtempSync(join(dir, 'tree-'))
+  await origin.checkout(start, tree)
+  expect(readFileSync(join(tree, 'one'), 'utf8')).toBe('1\n')
+})

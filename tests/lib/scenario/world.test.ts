@@ -1,0 +1,98 @@
+import { execFileSync } from 'node:child_process'
+import { mkdirSync, mkdtempSync, realpathSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, expect, test, vi } from 'vitest'
+import { evaluationStore } from '../../../lib/nix/store.ts'
+import { served } from '../../../lib/vm/qemu.ts'
+import { hostModule, openWorld, template } from '../../../lib/scenario/world.ts'
+
+let home: string
+beforeEach(() => {
+  home = mkdtempSync(join(tmpdir(), 'world-'))
+  vi.stubEnv('LAB_HOME', home)
+})
+afterEach(() => {
+  vi.unstubAllEnvs()
+  rmSync(home, { recursive: true })
+})
+
+test('worlds begin alike and go apart; two guests of one share its remotes', async () => {
+  const from = await template(['sorrow', 'torment'])
+  expect(await template(['sorrow', 'torment'])).toEqual(from)
+  const one = openWorld('run/one', from, ['sorrow', 'torment'])
+  expect(await one.config.head()).toBe(from.config)
+  expect(await one.dotfiles.head()).toBe(from.dotfiles)
+  expect(realpathSync(join(served('sorrow'), 'config.git'))).toBe(one.config.dir)
+  expect(realpathSync(join(served('torment'), 'config.git'))).toBe(one.config.dir)
+
+  const other = openWorld('run/other', from, ['torment'])
+  await one.config.commit({ [hostModule('sorrow')]: '{ oops' }, 'Break')
+  expect(await other.config.head()).toBe(from.config)
+  expect(realpathSync(join(served('sorrow'), 'config.git'))).toBe(one.config.dir)
+  expect(realpathSync(join(served('torment'), 'dotfiles.git'))).toBe(other.dotfiles.dir)
+})
+
+test("git's daemon serves a guest its world, and no other's", async () => {
+  const from = await template(['sorrow'])
+  openWorld('run/one', from, ['sorrow'])
+  const daemon = `git daemon --inetd --export-all --base-path=${served('sorrow')} ${served('sorrow')}`
+  const list = (path: string): string =>
+    execFileSync(
+      'git',
+      ['-c', 'protocol.ext.allow=always', 'ls-remote', `ext::${daemon} %G${path}`],
+      {
+        encoding: 'utf8',
+        stdio: ['ignore', 'pipe', 'pipe'],
+      },
+    )
+  expect(list('/config.git')).toContain(`${from.config}\trefs/heads/main`)
+  expect(() => list('/../.worlds/run/one/config.git')).toThrow()
+})
+
+test('a host is evaluated as a commit has it, with the settings of the lab on top', async () => {
+  const store = evaluationStore()
+  const from = await template(['sorrow'])
+  const world = openWorld('run/one', from, ['sorrow'])
+  const start = await world.host('sorrow', 'main', store)
+  expect(start.facts).toMatchObject({ hostName: 'sorrow', schedule: 'yearly' })
+  const change = '{ environment.etc.changed.text = "yes"; }\n'
+  await world.config.commit({ [hostModule('sorrow')]: change }, 'Change')
+  expect((await world.host('sorrow', 'main', store)).toplevel).not.toBe(start.toplevel)
+  expect(await world.host('sorrow', from.config, store)).toEqual(start)
+  await world.config.commit({ [hostModule('sorrow')]: '{ oops' }, 'Break')
+  await expect(world.host('sorrow', 'main', store)).rejects.toThrow('syntax error')
+})
+
+test('a cut is in the first commit, so that a baseline is made with it', async () => {
+  const plain = await template(['sorrow'])
+  const cut = await template(['sorrow'], { 'nix/agents/show-golden.sh': '#!/bin/sh\n' })
+  expect(cut.config).not.toBe(plain.config)
+  const world = openWorld('run/cut', cut, ['sorrow'])
+  expect(await world.config.read('nix/agents/show-golden.sh')).toBe('#!/bin/sh\n')
+})
+
+test('lab.toml names the branch that both remotes have', async () => {
+  const plain = await template(['sorrow'])
+  vi.stubEnv('LAB_BRANCH', 'live')
+  const from = await template(['sorrow'])
+  expect(from).toMatchObject({ branch: 'live', config: plain.config })
+  // the same commits, and another repository
+  expect(from.dir).not.toBe(plain.dir)
+  const world = openWorld('run/one', from, ['sorrow'])
+  for (const remote of [world.config, world.dotfiles]) {
+    expect(await remote.head('main')).toBeUndefined()
+    expect(await remote.head('live')).toBe(await remote.head())
+  }
+  const id = await world.config.commit({ [hostModule('sorrow')]: '{ }\n# again\n' }, 'Change')
+  expect(await world.config.head('live')).toBe(id)
+  expect(await world.config.read(hostModule('sorrow'))).toContain('again')
+})
+
+test('a repository that somebody keeps in the place of a remote is left alone', async () => {
+  const kept = join(served('sorrow'), 'config.git', 'objects')
+  mkdirSync(kept, { recursive: true })
+  const from = await template(['sorrow'])
+  expect(() => openWorld('run/one', from, ['sorrow'])).toThrow("it is not the lab's")
+  expect(realpathSync(kept)).toBe(kept)
+})

@@ -1,0 +1,136 @@
+import { expect, test } from 'vitest'
+import { checksOf, judge, judgeClosure, judgeLogin, probesOf } from '../../../lib/vm/checks.ts'
+import type { Host } from '../../../lib/nix/host.ts'
+
+const host: Host = {
+  name: 'sorrow',
+  guest: 'debian',
+  derivation: '/nix/store/x.drv',
+  toplevel: '/nix/store/abc-nixos-system-sorrow',
+  facts: {
+    ...{ hostName: 'sorrow', primaryUser: 'rain', desktop: [], cli: ['atuin'] },
+    ...{ networking: ['openssh', 'tailscale'], autoUpgradeEnable: true, goldenEnable: true },
+    ...{ schedule: 'hourly', declared: ['atuin', 'openssh', 'tailscale', 'ntpd'] },
+    validateServices: ['sshd.service'],
+    units: { openssh: 'sshd.service', tailscale: 'tailscaled.service' },
+    unavailable: { tailscale: 'Debian carries no tailscale', sops: 'Debian carries no sops' },
+    syncthingAddress: '127.0.0.1:8384',
+    agents: {
+      upgrade: { unit: 'nix-local-upgrade', present: true, timer: true },
+      sync: { unit: 'chezmoi-pre-update', present: false, timer: false },
+      golden: { unit: 'golden-boot-validation', present: true, timer: false },
+    },
+    home: '/home/rain',
+    clones: { branch: 'main', flake: '/home/rain/nix-config', dotfilesBranch: null },
+    platform: 'x86_64-linux',
+    secrets: [{ path: '/run/secrets/greeting', owner: 'rain', mode: '0400' }],
+  },
+}
+const checks = checksOf(host)
+
+/** The verdict on one check, given the text that the guest answers. */
+const verdict = (name: string, text: string, code = 0) => {
+  const index = checks.findIndex((check) => check.name === name)
+  return judge(checks, { [`p${index}`]: { code, text } })[index]!
+}
+
+test('what a guest cannot have is n/a with its reason and is not asked', () => {
+  const index = checks.findIndex(({ name }) => name === 'tailscale')
+  expect(verdict('sops', 'anything')).toMatchObject({
+    state: 'n/a',
+    found: 'Debian carries no sops',
+  })
+  expect(verdict('tailscale', 'anything')).toEqual({
+    check: 'tailscale',
+    state: 'n/a',
+    found: 'Debian carries no tailscale',
+  })
+  expect(probesOf(checks)).not.toHaveProperty(`p${index}`)
+})
+
+test('a declared service that the lab has no probe for is n/a, never passed', () => {
+  expect(verdict('ntpd', '').state).toBe('n/a')
+})
+
+test('a guest that does not answer has failed every check that was asked', () => {
+  const states = judge(checks, {}).map(({ state }) => state)
+  expect(new Set(states)).toEqual(new Set(['fail', 'n/a']))
+})
+
+test.each([
+  ['host name', 'sorrow', 'mitosis'],
+  ['running generation', host.toplevel, '/nix/store/old-nixos-system-sorrow'],
+  ['system profile', host.toplevel, ''],
+  [
+    'openssh',
+    'loaded active running\n10.0.2.2 40000 10.0.2.15 22',
+    'loaded failed failed\n10.0.2.2 40000 10.0.2.15 22',
+  ],
+  ['openssh', 'loaded active running\n10.0.2.2 40000 10.0.2.15 22', 'loaded active running'],
+  ['atuin', 'atuin 18.0.0', 'bash: atuin: command not found'],
+  ['auto-upgrade timer', 'loaded active waiting\nhourly', 'loaded active elapsed\nhourly'],
+  ['auto-upgrade timer', 'loaded active waiting\nhourly', 'loaded active waiting\ndaily'],
+  ['golden validation', 'loaded active exited', 'loaded failed failed'],
+  ['golden validation', 'loaded active exited', 'not-found inactive dead'],
+  ['headless userland', 'none', '/usr/lib/x86_64-linux-gnu/libgtk-3.so.0'],
+  ['failed units', '', 'syncthing.service'],
+  ['nix as rain', `sha256:${'0'.repeat(52)}`, 'error: cannot connect to socket'],
+  ['jj as rain', '/home/rain/.config/jj/config.toml', 'jj: command not found'],
+  ['chezmoi as rain', 'rain', 'root'],
+])('%s passes on %j and fails on %j', (name, good, bad) => {
+  expect(verdict(name, good).state).toBe('pass')
+  expect(verdict(name, bad).state).toBe('fail')
+})
+
+test('an answer with an exit code is no pass, whatever it printed', () => {
+  expect(verdict('nix as rain', `sha256:${'0'.repeat(52)}`, 124).state).toBe('fail')
+})
+
+test('a login is by key alone, and with the key of the lab', () => {
+  expect(judgeLogin('rain', ['publickey'], true).state).toBe('pass')
+  expect(judgeLogin('rain', ['publickey', 'password'], true).state).toBe('fail')
+  expect(judgeLogin('root', ['publickey'], false).state).toBe('fail')
+  expect(judgeLogin('root', [], true).state).toBe('fail')
+})
+
+test('a closure with a graphical package is named', () => {
+  const path = (name: string): string => `/nix/store/${'a'.repeat(32)}-${name}`
+  expect(judgeClosure([path('glibc-2.40'), path('nixos-system-sorrow')]).state).toBe('pass')
+  expect(
+    judgeClosure([path('glibc-2.40'), path('gtk+3-3.24'), path('webkitgtk-2.44')]),
+  ).toMatchObject({
+    state: 'fail',
+    found: 'gtk+3-3.24, webkitgtk-2.44',
+  })
+})
+
+test('a secret is there, for its owner alone, or it has failed', () => {
+  expect(verdict('secret greeting', 'rain 400').state).toBe('pass')
+  expect(verdict('secret greeting', 'root 444')).toMatchObject({
+    state: 'fail',
+    expected: 'rain 400',
+  })
+  expect(verdict('secret greeting', '', 1).state).toBe('fail')
+})
+
+test('agents of a flake of its own are asked for by the units that lab.toml names', () => {
+  const facts = {
+    ...host.facts,
+    ...{ autoUpgradeEnable: false, goldenEnable: false },
+    agents: {
+      upgrade: { unit: 'nixos-upgrade', present: true, timer: true },
+      sync: { unit: 'dotfiles', present: true, timer: false },
+      golden: { unit: 'boot-check', present: false, timer: false },
+    },
+  }
+  const found = checksOf({ ...host, facts })
+  const of = (name: string): (typeof found)[number] => found.find((each) => each.name === name)!
+  expect(found.map(({ name }) => name)).not.toContain('boot-check')
+  expect(of('nixos-upgrade').probe).toBe('unit nixos-upgrade.timer')
+  expect(of('nixos-upgrade').holds({ code: 0, text: 'loaded active waiting' })).toBe(true)
+  expect(of('nixos-upgrade').holds({ code: 1, text: 'not-found inactive dead' })).toBe(false)
+  expect(of('dotfiles').holds({ code: 0, text: 'loaded\ninactive' })).toBe(true)
+  for (const text of ['loaded\nfailed', 'not-found\ninactive']) {
+    expect(of('dotfiles').holds({ code: 0, text })).toBe(false)
+  }
+})

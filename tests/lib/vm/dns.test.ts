@@ -1,0 +1,60 @@
+import { spawn } from 'node:child_process'
+import { join } from 'node:path'
+import packet, { type DecodedPacket } from 'dns-packet'
+import { expect, test } from 'vitest'
+import { project } from '../../../lib/settings.ts'
+
+/** Sends bytes to the name server as one connection would, and decodes what comes back. */
+async function ask(...chunks: Buffer[]): Promise<{ answers: DecodedPacket[]; code: number }> {
+  const child = spawn(process.execPath, [join(project, 'lib/vm/dns.mjs'), 'git.lab=10.0.3.100'], {
+    stdio: ['pipe', 'pipe', 'ignore'],
+  })
+  const out: Buffer[] = []
+  child.stdout.on('data', (data: Buffer) => out.push(data))
+  const ended = new Promise<number>((resolve) => child.on('close', (code) => resolve(code ?? -1)))
+  for (const chunk of chunks) {
+    child.stdin.write(chunk)
+    await new Promise((resolve) => setTimeout(resolve, 20))
+  }
+  child.stdin.end()
+  const code = await ended
+  const answers: DecodedPacket[] = []
+  for (let rest = Buffer.concat(out); rest.length > 0;) {
+    const length = rest.readUInt16BE(0) + 2
+    answers.push(packet.decode(rest.subarray(2, length)))
+    rest = rest.subarray(length)
+  }
+  return { answers, code }
+}
+
+const query = (id: number, name: string, type: 'A' | 'AAAA' = 'A'): Buffer =>
+  packet.streamEncode({
+    type: 'query',
+    id,
+    flags: packet.RECURSION_DESIRED,
+    questions: [{ name, type }],
+  })
+
+const rcode = (answer: DecodedPacket | undefined): string | undefined =>
+  (answer as { rcode?: string } | undefined)?.rcode
+
+test('it knows its name, whatever its case, and says that no other exists', async () => {
+  const { answers, code } = await ask(query(1, 'Git.Lab'), query(2, 'github.com'))
+  expect(answers[0]).toMatchObject({ id: 1, type: 'response', answers: [{ data: '10.0.3.100' }] })
+  expect(rcode(answers[0])).toBe('NOERROR')
+  expect(answers[1]).toMatchObject({ id: 2, answers: [] })
+  expect(rcode(answers[1])).toBe('NXDOMAIN')
+  expect(code).toBe(0)
+})
+
+test('its name has no IPv6 address, which is not the same as not to exist', async () => {
+  const { answers } = await ask(query(3, 'git.lab', 'AAAA'))
+  expect(answers[0]).toMatchObject({ id: 3, answers: [] })
+  expect(rcode(answers[0])).toBe('NOERROR')
+})
+
+test('two questions in one segment and one question in two are all answered', async () => {
+  const both = Buffer.concat([query(4, 'git.lab'), query(5, 'git.lab', 'AAAA')])
+  const { answers } = await ask(both.subarray(0, 7), both.subarray(7, 40), both.subarray(40))
+  expect(answers.map(({ id }) => id)).toEqual([4, 5])
+})

@@ -1,0 +1,205 @@
+import { execFileSync, spawn, spawnSync, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { Failure } from '../../../lib/failure.ts'
+import { qmp, QmpRefused, runJob, type Qmp } from '../../../lib/vm/qmp.ts'
+import { waitFor } from '../../../lib/retry.ts'
+
+const noQemu = spawnSync('qemu-system-x86_64', ['--version']).error && 'QEMU is not installed'
+if (noQemu) console.warn(`SKIPPED: QMP against a real QEMU: ${noQemu}`)
+
+async function failure(promise: Promise<unknown>): Promise<Failure> {
+  const thrown = await promise.then(
+    (value) => new Error(`resolved with ${JSON.stringify(value)}`),
+    (reason: unknown) => reason,
+  )
+  if (!(thrown instanceof Failure)) throw thrown
+  return thrown
+}
+
+let dir: string
+let path: string
+beforeEach(() => {
+  dir = mkdtempSync(join(tmpdir(), 'qmp-'))
+  path = join(dir, 'qmp.sock')
+})
+afterEach(() => {
+  rmSync(dir, { recursive: true })
+})
+
+describe.skipIf(noQemu)('a monitor', () => {
+  let qemu: ChildProcess
+  let client: Qmp
+  const start = async (...args: string[]): Promise<void> => {
+    const bare = ['-nodefaults', '-display', 'none', '-S', '-machine']
+    const argv = [...bare, ...(args.length > 0 ? args : ['none'])]
+    qemu = spawn('qemu-system-x86_64', [...argv, '-qmp', `unix:${path},server=on,wait=off`], {
+      stdio: ['ignore', 'ignore', 'inherit'],
+    })
+    // the socket is there a moment before QEMU listens on it
+    client = await waitFor('QEMU to answer', 20, () => qmp(path), { every: 0.02 })
+  }
+  afterEach(async () => {
+    client.close()
+    if (qemu.exitCode === null && qemu.signalCode === null) {
+      qemu.kill('SIGKILL')
+      await once(qemu, 'exit')
+    }
+  })
+
+  test('answers commands, each its own, in any number at once', async () => {
+    await start()
+    const [status, name, ...versions] = await Promise.all([
+      client.execute<{ status: string }>('query-status'),
+      client.execute<object>('query-name'),
+      ...Array.from({ length: 50 }, () => client.execute<{ package: string }>('query-version')),
+    ])
+    expect(status.status).toBe('prelaunch')
+    expect(name).toEqual({})
+    expect(versions.every((version) => typeof version.package === 'string')).toBe(true)
+  })
+
+  test('a refusal carries class and description', async () => {
+    await start()
+    const thrown = await failure(client.execute('set_link', { name: 'wan', up: false }))
+    expect(thrown).toBeInstanceOf(QmpRefused)
+    expect((thrown as QmpRefused).class).toBe('DeviceNotFound')
+    expect(thrown.message).toBe("QEMU refused `set_link`: Device 'wan' not found")
+    const unknown = await failure(client.execute('brew-coffee'))
+    expect((unknown as QmpRefused).class).toBe('CommandNotFound')
+  })
+
+  test('gives events to listeners, to a wait and to the iterator', async () => {
+    await start()
+    const seen: string[] = []
+    const off = client.on(({ event }) => seen.push(event))
+    const resumed = client.waitEvent('RESUME', 20)
+    await client.execute('cont')
+    expect((await resumed).event).toBe('RESUME')
+    off()
+    const stopped = client.waitEvent('STOP', 20, () => true)
+    await client.execute('stop')
+    await stopped
+    expect(seen).toEqual(['RESUME'])
+    await client.execute('quit')
+    const all: string[] = []
+    for await (const { event } of client.events) all.push(event)
+    expect(all.slice(0, 2)).toEqual(['RESUME', 'STOP'])
+  })
+
+  test('an event that does not come is named with the limit', async () => {
+    await start()
+    const thrown = await failure(client.waitEvent('SHUTDOWN', 0.1))
+    expect(thrown.message).toBe("QEMU's event SHUTDOWN did not come within 0.1 s")
+    const other = failure(client.waitEvent('STOP', 0.3, () => false))
+    await client.execute('cont')
+    await client.execute('stop')
+    expect((await other).message).toContain('STOP did not come')
+  })
+
+  test('quit succeeds, and says goodbye with its event', async () => {
+    await start()
+    const shutdown = client.waitEvent('SHUTDOWN', 20)
+    await client.execute('quit')
+    expect((await shutdown).data?.['reason']).toBe('host-qmp-quit')
+    await client.closed
+  })
+
+  test('killed in mid-command, it fails what waits and what comes later', async () => {
+    await start()
+    // one that is stopped does not answer
+    qemu.kill('SIGSTOP')
+    const asked = failure(client.execute('query-status'))
+    const awaited = failure(client.waitEvent('STOP', 3600))
+    qemu.kill('SIGKILL')
+    expect((await asked).message).toBe('QEMU ended before it answered `query-status`')
+    expect((await awaited).message).toBe('QEMU ended before its event STOP came')
+    await client.closed
+    expect((await failure(client.execute('query-status'))).message).toContain('it has ended')
+    expect((await failure(client.waitEvent('STOP', 3600))).message).toContain('QEMU ended')
+  })
+
+  test('one that does not answer is named with the limit', async () => {
+    await start()
+    qemu.kill('SIGSTOP')
+    const thrown = await failure(client.execute('query-status', {}, 0.2))
+    expect(thrown.message).toBe('QEMU did not answer `query-status` within 0.2 s')
+    qemu.kill('SIGCONT')
+    // the late answer is not taken for another command's
+    expect(await client.execute('query-name')).toEqual({})
+  })
+
+  test('serves one client: the next one is told so, or has its turn when the first leaves', async () => {
+    await start()
+    const thrown = await failure(qmp(path, { timeout: 0.3 }))
+    expect(thrown.message).toBe(`The QMP monitor at \`${path}\` did not greet within 0.3 s`)
+    expect(thrown.detail.hint).toContain('one client at a time')
+    const next = qmp(path, { timeout: 20 })
+    client.close()
+    client = await next
+    expect(await client.execute('query-name')).toEqual({})
+  })
+
+  test('runs snapshot jobs, and gives their errors', async () => {
+    const disk = join(dir, 'disk.qcow2')
+    execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', disk, '64M'])
+    const file = { driver: 'file', filename: disk }
+    const blockdev = JSON.stringify({ driver: 'qcow2', 'node-name': 'disk0', file })
+    await start('pc', '-m', '16M', '-accel', 'tcg', '-blockdev', blockdev)
+    const snapshot = { tag: 'booted', devices: ['disk0'] }
+    await runJob(client, 'snapshot-save', { ...snapshot, vmstate: 'disk0' }, 60)
+    const images =
+      await client.execute<{ image?: { snapshots?: { name: string }[] } }[]>(
+        'query-named-block-nodes',
+      )
+    expect(images.flatMap(({ image }) => image?.snapshots ?? []).map(({ name }) => name)).toEqual([
+      'booted',
+    ])
+    const again = await failure(
+      runJob(client, 'snapshot-save', { ...snapshot, vmstate: 'disk0' }, 60),
+    )
+    expect(again.message).toContain('QEMU could not finish `snapshot-save`: ')
+    expect(again.message).toContain('booted')
+    await runJob(client, 'snapshot-load', { ...snapshot, vmstate: 'disk0' }, 60)
+    await runJob(client, 'snapshot-delete', snapshot, 60)
+    const gone = await failure(
+      runJob(client, 'snapshot-load', { ...snapshot, vmstate: 'disk0' }, 60),
+    )
+    expect(gone.message).toContain('QEMU could not finish `snapshot-load`')
+    const none = failure(runJob(client, 'snapshot-delete', { tag: 'x', devices: ['disk9'] }, 60))
+    expect((await none).message).toContain('disk9')
+    expect(await client.execute('query-jobs')).toEqual([])
+  })
+
+  test('a job fails at once when QEMU ends', async () => {
+    await start()
+    qemu.kill('SIGSTOP')
+    const job = failure(runJob(client, 'snapshot-delete', { tag: 'x', devices: [] }, 3600))
+    qemu.kill('SIGKILL')
+    expect((await job).message).toBe('QEMU ended before it answered `snapshot-delete`')
+  })
+})
+
+describe('no monitor', () => {
+  test('is named with its reason: no socket, nobody there, not QMP, too long a path', async () => {
+    expect((await failure(qmp(path))).message).toBe(
+      `Cannot connect to the QMP monitor at \`${path}\`: ` +
+        'there is no such socket, so its QEMU does not run',
+    )
+    const long = join(dir, 'x'.repeat(104 - dir.length))
+    const refused = await failure(qmp(long))
+    expect(refused.message).toContain('the path has 105 bytes')
+    expect(refused.detail.hint).toContain('XDG_RUNTIME_DIR')
+    // 103 bytes are taken: the reason is another one
+    expect((await failure(qmp(long.slice(0, 103)))).message).toContain('no such socket')
+
+    const server = createServer((socket) => socket.on('error', () => {}).write('hello\n'))
+    await new Promise<void>((resolve) => server.listen(path, resolve))
+    expect((await failure(qmp(path))).message).toContain('it speaks no JSON')
+    await new Promise((resolve) => server.close(resolve))
+  })
+})

@@ -1,0 +1,118 @@
+import {
+  chmodSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, expect, test, vi } from 'vitest'
+import { privateDirectory } from '../../../lib/directory.ts'
+import {
+  files,
+  freeSlot,
+  knownVms,
+  lockVm,
+  macs,
+  newUuid,
+  qemuOf,
+  readVm,
+  theVm,
+  writeJson,
+  writeVm,
+  type Vm,
+} from '../../../lib/vm/vm.ts'
+import { bootId } from '../../../lib/process.ts'
+
+let home: string
+beforeEach(() => {
+  home = mkdtempSync(join(tmpdir(), 'vm-'))
+  vi.stubEnv('LAB_HOME', join(home, 'state'))
+  vi.stubEnv('XDG_RUNTIME_DIR', home)
+})
+afterEach(() => {
+  vi.unstubAllEnvs()
+  rmSync(home, { recursive: true })
+})
+
+async function make(host: string, more: Partial<Vm> = {}): Promise<Vm> {
+  const held = await lockVm(host, 'make')
+  const vm: Vm = {
+    ...{ host, uuid: newUuid(), slot: freeSlot(host), guest: 'debian', port: 2222, memory: 1 },
+    ...{ cpus: 2, disk: 1, user: 'rain', toplevel: '/nix/store/x', layer: '/x', ...more },
+  }
+  writeVm(vm)
+  held.release()
+  return vm
+}
+
+test('a record is read back as it was written, in directories that only its user enters', async () => {
+  const vm = await make('sorrow')
+  expect(readVm('sorrow')).toEqual(vm)
+  expect(knownVms()).toEqual(['sorrow'])
+  for (const path of [join(home, 'state'), files('sorrow').dir, files('sorrow').run]) {
+    expect(lstatSync(path).mode & 0o777).toBe(0o700)
+  }
+  expect(lstatSync(files('sorrow').record).mode & 0o777).toBe(0o600)
+  expect(readdirSync(files('sorrow').dir).filter((file) => file.includes('tmp'))).toEqual([])
+})
+
+test.each(['', 'no json', '{}', '{"host":"torment"}', '{"host":"sorrow","uuid":"x","port":1}'])(
+  'a record that holds %j is refused and left as it is',
+  async (text) => {
+    await make('sorrow')
+    writeFileSync(files('sorrow').record, text)
+    expect(() => theVm('sorrow')).toThrow('is not a record of the lab')
+  },
+)
+
+test('a VM that does not exist is named with the command that makes it', () => {
+  expect(() => theVm('gloom')).toThrow('Cannot find a VM `gloom`')
+})
+
+test('symlinks in place of the directory or of a record are refused', async () => {
+  mkdirSync(join(home, 'elsewhere'))
+  symlinkSync(join(home, 'elsewhere'), join(home, 'state'))
+  await expect(lockVm('sorrow', 'make')).rejects.toThrow('it is a symlink')
+  rmSync(join(home, 'state'))
+  await make('sorrow')
+  rmSync(files('sorrow').record)
+  symlinkSync('/etc/hostname', files('sorrow').record)
+  expect(() => readVm('sorrow')).toThrow('it is a symlink')
+  rmSync(files('sorrow').lock)
+  symlinkSync(join(home, 'target'), files('sorrow').lock)
+  await expect(lockVm('sorrow', 'make')).rejects.toThrow('it is a symlink')
+  expect(existsSync(join(home, 'target'))).toBe(false)
+})
+
+test('a directory that others may enter is closed to them', () => {
+  const dir = join(home, 'open')
+  mkdirSync(dir)
+  chmodSync(dir, 0o755)
+  privateDirectory(dir)
+  expect(lstatSync(dir).mode & 0o777).toBe(0o700)
+})
+
+test('a recorded pid that another process has now is not the VM', async () => {
+  const vm = await make('sorrow')
+  writeJson(files('sorrow').running, {
+    pid: process.pid,
+    start: 1,
+    bootId: bootId(),
+    uuid: vm.uuid,
+  })
+  expect(qemuOf(vm)).toBeUndefined()
+})
+
+test('slots are promised to the two hosts of the plan and never given twice', async () => {
+  expect((await make('gloom')).slot).toBe(3)
+  expect((await make('torment')).slot).toBe(2)
+  expect((await make('sorrow')).slot).toBe(1)
+  expect((await make('dread')).slot).toBe(4)
+  expect(macs(255).lan).toBe('52:54:00:03:00:ff')
+})
