@@ -1,5 +1,5 @@
 import type { Changes } from './remote.ts'
-import type { UpgradeStatus } from './machine.ts'
+import type { UpgradeStatus } from './upgrade-unit.ts'
 import type { Machine, Scene, Value } from './scenario.ts'
 import { hostModule } from './world.ts'
 

@@ -1,0 +1,133 @@
+import { Failure } from '../failure.ts'
+import type { Note } from '../report/record.ts'
+import type { Exec } from '../ssh/commands.ts'
+import type { Machine } from './machine.ts'
+
+/** What the upgrade agent writes to /var/lib/nix-local-upgrade/status.json. */
+export interface UpgradeStatus {
+  phase: string
+  /** Null while it runs. */
+  outcome: string | null
+  reason: string
+  host: string
+  mode: string
+  from: Deployed | null
+  to: Deployed | null
+  notRestored: string[]
+  checks: { command: string; result: 'ok' | 'failed' | 'n/a' }[]
+  started: string
+  finished: string | null
+}
+
+export interface Deployed {
+  commit: string
+  toplevel: string
+  generation: number
+}
+
+export interface Upgraded {
+  /** Of this run; undefined when it ended before it wrote one. */
+  status: UpgradeStatus | undefined
+  /** systemd's Result of the unit: `success`, `exit-code`, `signal`, `timeout`. */
+  result: string
+  /** What the unit said, the last 60 lines. */
+  log: string
+  seconds: number
+}
+
+/** The upgrade of a VM, in the hands of a case. */
+export interface UpgradeUnit {
+  /** Starts the upgrade unit and waits until it has ended. */
+  upgrade: (options?: { limit?: number }) => Promise<Upgraded>
+  /**
+   * Starts the upgrade unit and holds it where it enters a phase, by the agent's own hook: it says
+   * so on the console and then waits to be killed.
+   */
+  holdUpgradeAt: (phase: string, options?: { limit?: number }) => Promise<void>
+  /** The hook of `holdUpgradeAt` taken away. */
+  releaseUpgrade: () => Promise<void>
+  status: () => Promise<UpgradeStatus | undefined>
+}
+
+const statusFile = '/var/lib/nix-local-upgrade/status.json'
+const dropIn = '/run/systemd/system/nix-local-upgrade.service.d/lab.conf'
+const hook = '/run/lab-phase-hook'
+
+/**
+ * @param needs of the VM: how it is reached, and how limits become seconds on it
+ */
+export function upgradeUnit({ host, root, write, serial, note, say, seconds }: Needs): UpgradeUnit {
+  const status = async (): Promise<UpgradeStatus | undefined> => {
+    const { stdout } = await root(`cat ${statusFile} 2>/dev/null || true`)
+    return parseStatus(stdout)
+  }
+  const upgrade: UpgradeUnit['upgrade'] = async ({ limit = 60 } = {}) => {
+    const from = performance.now()
+    const began = note({ kind: 'upgrade', name: 'upgrade', host, phase: 'begin' })
+    say(`upgrade of ${host}: at most ${seconds(limit)} s`)
+    // one command: under emulation each costs a third of a second
+    const script = `before=$(stat -c %i.%Y ${statusFile} 2>/dev/null)
+      systemctl start nix-local-upgrade.service
+      systemctl show -p Result -p InvocationID nix-local-upgrade.service | sort -r | { IFS='=' read -r _ result; IFS='=' read -r _ id
+        echo "$result"; journalctl --no-pager --output=cat --lines=60 _SYSTEMD_INVOCATION_ID="$id"; }
+      printf '\\036\\n'
+      [ "$before" = "$(stat -c %i.%Y ${statusFile} 2>/dev/null)" ] || cat ${statusFile}`
+    const { stdout } = await root(script, { timeout: seconds(limit), allow: 'any' })
+    const [said = '', json = ''] = stdout.split('\u001e\n')
+    const [result = '', ...log] = said.split('\n')
+    const found = parseStatus(json)
+    const took = (performance.now() - from) / 1000
+    const outcome = found?.outcome ?? result
+    note({
+      kind: 'upgrade',
+      name: 'upgrade',
+      host,
+      phase: 'end',
+      of: began,
+      seconds: took,
+      outcome,
+    })
+    return { status: found, result, log: log.join('\n').trimEnd(), seconds: took }
+  }
+
+  return {
+    upgrade,
+    holdUpgradeAt: async (phase, { limit = 60 } = {}) => {
+      await write(
+        hook,
+        `#!/bin/sh\n[ "$1" = ${phase} ] || exit 0\necho "lab: the upgrade is held at $1" >/dev/ttyS0\nexec sleep 3600\n`,
+        { mode: '0755' },
+      )
+      await write(dropIn, `[Service]\nEnvironment=UPGRADE_PHASE_HOOK=${hook}\n`)
+      const held = serial(
+        new RegExp(`lab: the upgrade is held at ${phase}`),
+        `phase ${phase}`,
+        limit,
+      )
+      await root('systemctl daemon-reload && systemctl start --no-block nix-local-upgrade.service')
+      note({ kind: 'upgrade', name: `held at ${phase}`, host })
+      await held
+    },
+    releaseUpgrade: async () => {
+      await root(`rm -f ${hook} ${dropIn} && systemctl daemon-reload`)
+    },
+    status,
+  }
+}
+
+interface Needs extends Pick<Machine, 'host' | 'write' | 'serial'> {
+  root: Exec
+  note: Note
+  say: (line: string) => void
+  seconds: (limit: number) => number
+}
+
+/** @throws Failure when the agent wrote something else than JSON */
+function parseStatus(text: string): UpgradeStatus | undefined {
+  if (!text.trim()) return undefined
+  try {
+    return JSON.parse(text) as UpgradeStatus
+  } catch (cause) {
+    throw new Failure(`Cannot read ${statusFile}: it holds no JSON`, { cause, evidence: text })
+  }
+}
