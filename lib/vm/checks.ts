@@ -139,11 +139,13 @@ function serviceCheck({ facts, ...host }: Host, service: string): Check {
 
 const timerCheck = ({ facts }: Host): Check => ({
   name: 'auto-upgrade timer',
-  // a timer that is active but not waiting has no next time
+  // a timer that has elapsed is active, and has no next time; one whose upgrade is at work is running
   probe: `unit nix-local-upgrade.timer && while read -r line; do
     case $line in OnCalendar=*) echo "\${line#*=}" ;; esac; done </etc/systemd/system/nix-local-upgrade.timer`,
   expected: `waiting, ${facts.schedule}`,
-  holds: is(`loaded active waiting\n${facts.schedule}`),
+  holds: ({ code, text }) =>
+    code === 0 &&
+    ['waiting', 'running'].some((state) => text === `loaded active ${state}\n${facts.schedule}`),
   show: commas,
 })
 

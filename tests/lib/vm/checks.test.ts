@@ -68,6 +68,7 @@ test.each([
   ],
   ['openssh', 'loaded active running\n10.0.2.2 40000 10.0.2.15 22', 'loaded active running'],
   ['atuin', 'atuin 18.0.0', 'bash: atuin: command not found'],
+  ['auto-upgrade timer', 'loaded active running\nhourly', 'loaded active elapsed\nhourly'],
   ['auto-upgrade timer', 'loaded active waiting\nhourly', 'loaded active elapsed\nhourly'],
   ['auto-upgrade timer', 'loaded active waiting\nhourly', 'loaded active waiting\ndaily'],
   ['golden validation', 'loaded active exited', 'loaded failed failed'],
