@@ -13,7 +13,7 @@ import { baseImage, preflight, type Ground } from '../vm/ground.ts'
 import { ensureBaseline, holdVm, leaveAsBefore, type Hold } from './baseline.ts'
 import type { Stage } from './case.ts'
 import type { Changes } from './remote.ts'
-import { openWorld, template } from './world.ts'
+import { closeWorlds, openWorld, template } from './world.ts'
 
 export interface RunOptions {
   /** What the record is called. */
@@ -84,6 +84,8 @@ export async function withStage(
     await use(stage, hosts)
     if (!options.keep) {
       const { patience } = ground.accelerator
+      // what a VM was before does not follow the remotes of cases
+      closeWorlds(hosts)
       for (const each of stage.prepared.values()) {
         await endFaults(each.vm)
         await leaveAsBefore(each, patience)

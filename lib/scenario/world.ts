@@ -1,6 +1,7 @@
 import {
   cpSync,
   existsSync,
+  lstatSync,
   mkdirSync,
   mkdtempSync,
   readFileSync,
@@ -112,10 +113,21 @@ export function openWorld(id: string, from: Template, hosts: string[]): World {
   }
 }
 
+const repositories = ['config.git', 'dotfiles.git']
+
+/** Takes their remotes from guests; an upgrade of what they have cloned is offline then. */
+export function closeWorlds(hosts: string[]): void {
+  for (const path of hosts.flatMap((host) =>
+    repositories.map((name) => join(served(host), name)),
+  )) {
+    if (lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink()) rmSync(path)
+  }
+}
+
 function attach(world: string, host: string): void {
   const dir = served(host)
   mkdirSync(dir, { recursive: true, mode: 0o700 })
-  for (const repository of ['config.git', 'dotfiles.git']) {
+  for (const repository of repositories) {
     const beside = join(dir, `.${repository}.new`)
     rmSync(beside, { force: true })
     symlinkSync(relative(dir, join(world, repository)), beside)

@@ -1,11 +1,11 @@
 import { execFileSync } from 'node:child_process'
-import { mkdirSync, mkdtempSync, realpathSync, rmSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readdirSync, realpathSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { evaluationStore } from '../../../lib/nix/store.ts'
 import { served } from '../../../lib/vm/qemu.ts'
-import { hostModule, openWorld, template } from '../../../lib/scenario/world.ts'
+import { closeWorlds, hostModule, openWorld, template } from '../../../lib/scenario/world.ts'
 
 let home: string
 beforeEach(() => {
@@ -31,6 +31,11 @@ test('worlds begin alike and go apart; two guests of one share its remotes', asy
   expect(await other.config.head()).toBe(from.config)
   expect(realpathSync(join(served('sorrow'), 'config.git'))).toBe(one.config.dir)
   expect(realpathSync(join(served('torment'), 'dotfiles.git'))).toBe(other.dotfiles.dir)
+
+  closeWorlds(['sorrow', 'torment'])
+  expect(readdirSync(served('sorrow'))).toEqual([])
+  expect(readdirSync(served('torment'))).toEqual([])
+  expect(await other.config.head()).toBe(from.config)
 })
 
 test("git's daemon serves a guest its world, and no other's", async () => {
@@ -94,5 +99,6 @@ test('a repository that somebody keeps in the place of a remote is left alone', 
   mkdirSync(kept, { recursive: true })
   const from = await template(['sorrow'])
   expect(() => openWorld('run/one', from, ['sorrow'])).toThrow("it is not the lab's")
+  closeWorlds(['sorrow'])
   expect(realpathSync(kept)).toBe(kept)
 })
