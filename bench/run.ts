@@ -206,4 +206,6 @@ function timed(run: () => void): number {
   return seconds(from)
 }
 
-const seconds = (from: number): number => (performance.now() - from) / 1000
+function seconds(from: number): number {
+  return (performance.now() - from) / 1000
+}
