@@ -164,6 +164,7 @@ main() {
     esac
   done
   [[ $(id --user) == 0 ]] || { echo "nix-local-upgrade: Only root may upgrade this host" >&2; exit 1; }
+  if [[ $UPGRADE_MODE == local ]]; then know_user; fi
   enter lock
   take_lock
   enter recover
