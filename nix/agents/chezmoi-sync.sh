@@ -13,6 +13,9 @@
 #   as the bookmark `conflict/<host>`, which every other host reads as it fetches.
 #
 # Settings come as CHEZMOI_* from the wrapper. Prints its phases and writes status.json.
+#
+# A start of a program or a fork takes long on an emulated CPU. So git and jj are asked several things at
+# once, what they said is kept as long as it holds, and small answers come in REPLY.
 
 branch=${CHEZMOI_BRANCH:-main}
 host=${CHEZMOI_HOST:-$(uname -n)}
@@ -28,27 +31,32 @@ mine=conflict/$host
 jj=(jj --no-pager --color=never --config=git.abandon-unreachable-commits=false
   --config=snapshot.max-new-file-size=0)
 
-now() { TZ=UTC printf '%(%FT%TZ)T' -1; }
-started=$(now)
-phase=lock from='' to='' repository='' root=''
+TZ=UTC printf -v started '%(%FT%TZ)T' -1
+phase=lock from='' to='' repository='' root='' remote=''
+head='' published=()                        # as `look` found them, and `refs`
+declare -A refs=()
+copy=''                                     # the working copy as `refuse_unresolved` found it, until it is changed
 captured=() applied=() kept=() conflicts=() # objects of JSON in `kept` and `conflicts`
+own_files=()                                # of `conflicts`, this host's
 home_sides=()                               # "<source file> <base commit> <target>" of edits that conflict
 pushed='' broken='' edited_meanwhile='' applied_from='' identified='' # what failed is in `broken`, and holds nothing else back
 
 main() {
-  HOME=$(cd && pwd) # as chezmoi writes it in its state
+  cd || exit
+  HOME=$PWD # as chezmoi writes it in its state
   take_lock
-  export GIT_TERMINAL_PROMPT=0 LC_ALL=C.UTF-8
+  # COLUMNS: without a terminal, jj starts a program twice to ask for its width
+  export GIT_TERMINAL_PROMPT=0 LC_ALL=C.UTF-8 COLUMNS=80
   export "${durable[@]}"
   enter clone
   open_repository
   refuse_unresolved
   # what is edited while a round runs is left alone by it and taken in by the next
   for _ in 1 2 3; do
-    kept=() conflicts=() home_sides=()
+    kept=() conflicts=() own_files=() home_sides=()
     enter capture
     capture
-    applied_from=$(commit_of HEAD)
+    applied_from=$head
     enter commit
     commit
     enter fetch
@@ -66,34 +74,49 @@ main() {
 
 # -- what is reported
 
-joined() { # <objects of JSON...>
-  local IFS=,
-  echo "[$*]"
+quote() { # <text>: as a string of JSON, in REPLY
+  local text=$1 code
+  text=${text//\\/\\\\}
+  text=${text//\"/\\\"}
+  while [[ $text =~ [[:cntrl:]] ]]; do
+    printf -v code '\\u%04x' "'${BASH_REMATCH[0]}"
+    text=${text//"${BASH_REMATCH[0]}"/"$code"}
+  done
+  REPLY="\"$text\""
 }
-array() { # <texts...>
-  if (($#)); then jq -cn '$ARGS.positional' --args -- "$@"; else echo '[]'; fi
+quote_known() { # <text>: the same, and null where it is empty
+  if [[ -n $1 ]]; then quote "$1"; else REPLY=null; fi
+}
+array() { # <texts...>: as a list of JSON, in REPLY
+  local each all=''
+  for each; do
+    quote "$each"
+    all+=${all:+,}$REPLY
+  done
+  REPLY="[$all]"
 }
 
-write_status() { # <outcome or nothing> <reason>
-  local finished=''
-  [[ -z $1 ]] || finished=$(now)
-  jq -n --arg phase "$phase" --arg outcome "$1" --arg reason "$2" --arg host "$host" \
-    --arg branch "$branch" --arg from "$from" --arg to "$to" --arg source "$repository" \
-    --arg started "$started" --arg finished "$finished" \
-    --argjson captured "$(array "${captured[@]}")" --argjson applied "$(array "${applied[@]}")" \
-    --argjson kept "$(joined "${kept[@]}")" --argjson conflicts "$(joined "${conflicts[@]}")" \
-    'def known: if . == "" then null else . end;
-     { phase: $phase, outcome: $outcome | known, reason: $reason | known, host: $host,
-       source: $source | known, branch: $branch, from: $from | known, to: $to | known,
-       captured: $captured, applied: $applied, kept: $kept, conflicts: $conflicts,
-       started: $started, finished: $finished | known }' >"$state/status.json.new"
+write_status() { # <outcome> <reason>
+  local finished fields='' name IFS=,
+  TZ=UTC printf -v finished '%(%FT%TZ)T' -1
+  local -A texts=([phase]=$phase [outcome]=$1 [reason]=$2 [host]=$host [source]=$repository [branch]=$branch
+    [from]=$from [to]=$to [started]=$started [finished]=$finished)
+  for name in phase outcome reason host source branch from to started finished; do
+    quote_known "${texts[$name]}"
+    fields+="\"$name\":$REPLY,"
+  done
+  array "${captured[@]}"
+  fields+="\"captured\":$REPLY,"
+  array "${applied[@]}"
+  fields+="\"applied\":$REPLY,"
+  printf '{%s"kept":[%s],"conflicts":[%s]}\n' "$fields" "${kept[*]}" "${conflicts[*]}" >"$state/status.json.new"
   mv "$state/status.json.new" "$state/status.json"
 }
 
 enter() { # <phase>
   phase=$1
   echo "chezmoi-sync: phase: $phase"
-  # without jq, which an emulated CPU starts slowly; what is known otherwise comes at the end
+  # what is known otherwise comes at the end
   printf '{"phase":"%s","outcome":null,"reason":null,"host":"%s","started":"%s","finished":null}\n' \
     "$phase" "$host" "$started" >"$state/status.json.new"
   mv "$state/status.json.new" "$state/status.json"
@@ -112,23 +135,28 @@ finish() { # <outcome> <reason>
 }
 
 keep() { # <target> <reason>
-  kept+=("$(jq -cn --arg file "$1" --arg reason "$2" '{ file: $file, reason: $reason }')")
+  local file
+  quote "$1"
+  file=$REPLY
+  quote "$2"
+  kept+=("{\"file\":$file,\"reason\":$REPLY}")
 }
 add_conflict() { # <host> <file...>
-  local whose=$1
-  shift
-  conflicts+=("$(jq -cn --arg host "$whose" '{ host: $host, files: $ARGS.positional }' --args -- "$@")")
-}
-
-own_conflicts() {
-  ((!${#conflicts[@]})) || joined "${conflicts[@]}" | jq -r --arg host "$host" \
-    'map(select(.host == $host).files[]) | unique | join(", ")'
+  local whose
+  if [[ $1 == "$host" ]]; then own_files+=("${@:2}"); fi
+  quote "$1"
+  whose=$REPLY
+  array "${@:2}"
+  conflicts+=("{\"host\":$whose,\"files\":$REPLY}")
 }
 
 summary() {
-  local own
-  own=$(own_conflicts)
-  if [[ -n $own ]]; then finish conflict "Edited here and elsewhere: $own (see chezmoi-show-conflicts)"; fi
+  local files names
+  if ((${#own_files[@]})); then
+    mapfile -t files < <(printf '%s\n' "${own_files[@]}" | sort -u)
+    printf -v names '%s, ' "${files[@]}"
+    finish conflict "Edited here and elsewhere: ${names%, } (see chezmoi-show-conflicts)"
+  fi
   if [[ -n $broken ]]; then finish failed "$broken"; fi
   if [[ -n $pushed || $from != "$to" || ${#captured[@]} -gt 0 || ${#applied[@]} -gt 0 ]]; then
     finish synced ''
@@ -138,7 +166,7 @@ summary() {
 
 end_offline() {
   list_conflicts
-  if [[ -z $(own_conflicts) ]]; then
+  if ((!${#own_files[@]})); then
     enter apply
     apply
   fi
@@ -163,7 +191,19 @@ must() { # <what> <command...>
   within "$limit" must "$@" || finish failed "Cannot $what: $(because must)"
 }
 commit_of() { git rev-parse --verify --quiet "$1^{commit}" || true; }
-ancestor() { git merge-base --is-ancestor "$1" "$2" 2>/dev/null; }
+ancestor() { [[ $1 == "$2" ]] || git merge-base --is-ancestor "$1" "$2" 2>/dev/null; } # <commit> <commit>
+
+# Where the source and the remote's branches stand: the commits of HEAD in `head`, of branches by name in
+# `refs`, and the names of those that hosts publish conflicts by in `published`. To be done after a change.
+look() {
+  local name commit
+  refs=() published=()
+  while read -r name commit; do
+    refs[$name]=$commit
+    if [[ $name == refs/remotes/origin/conflict/* ]]; then published+=("$name"); fi
+  done < <(git for-each-ref --include-root-refs --format='%(refname) %(objectname)' HEAD refs/remotes/origin/ 2>/dev/null)
+  head=${refs[HEAD]-}
+}
 revisions() { must 'read the history' "${jj[@]}" log --no-graph --revisions "$1" -T 'commit_id ++ "\n"'; }
 
 # -- the steps
@@ -172,7 +212,7 @@ take_lock() {
   state=${CHEZMOI_STATE:-}
   if [[ -z $state || ! -w $state ]]; then
     state=${XDG_STATE_HOME:-$HOME/.local/state}/chezmoi-sync
-    mkdir -p "$state"
+    [[ -d $state ]] || mkdir -p "$state"
   fi
   work=$(mktemp -d)
   trap 'rm -rf "$work"' EXIT
@@ -180,7 +220,7 @@ take_lock() {
   # the kernel holds it, so a crash cannot leave it behind; commands are started without it
   exec 9>>"$state/lock"
   if ! flock --nonblock 9; then
-    echo "chezmoi-sync: locked: Another run has not ended yet (process $(cat "$state/lock.pid" 2>&1))"
+    echo "chezmoi-sync: locked: Another run has not ended yet (process $(<"$state/lock.pid"))"
     exit 0
   fi
   echo $$ >"$state/lock.pid"
@@ -207,27 +247,36 @@ open_repository() {
   drop_stale_locks .git
   if [[ ! -d .jj ]]; then must "make $repository a jj repository" jj git init --colocate >/dev/null; fi
 
-  local url
-  url=$(git remote get-url origin 2>/dev/null || true)
-  if [[ -n ${CHEZMOI_REPO_URL:-} && $url != "$CHEZMOI_REPO_URL" ]]; then
+  remote=$(git remote get-url origin 2>/dev/null || true)
+  if [[ -n ${CHEZMOI_REPO_URL:-} && $remote != "$CHEZMOI_REPO_URL" ]]; then
     local verb=set-url
-    [[ -n $url ]] || verb=add
+    [[ -n $remote ]] || verb=add
     must 'set the remote' "${jj[@]}" git remote "$verb" origin "$CHEZMOI_REPO_URL"
+    remote=$CHEZMOI_REPO_URL
   fi
-  from=$(commit_of "$trunk")
+  look
+  from=${refs[$trunk]-}
   to=$from
 }
 
 # Someone who resolves a conflict in the source is not disturbed. Also takes the source's present text
 # into jj's history, so that nothing below can lose it.
 refuse_unresolved() {
-  local open files conflict='conflicts() & ::@ & ~::remote_bookmarks()'
-  if ! open=$(within "$limit" stale "${jj[@]}" log --no-graph --revisions "$conflict" -T 'commit_id ++ "\n"'); then
+  local said open files conflict='conflicts() & ::@ & ~::remote_bookmarks()' question
+  # the working copy comes last, as it has files with names of any kind
+  question=("${jj[@]}" log --no-graph --reversed --revisions "@ | $conflict" -T "
+    if(self.contained_in('$conflict'), 'conflict ' ++ commit_id ++ ' ')
+    ++ if(current_working_copy, 'copy ' ++ $working_copy)")
+  if ! said=$(within "$limit" stale "${question[@]}"); then
     # a run that was killed may leave it stale; what the source holds is taken in first
     must 'read the source' "${jj[@]}" workspace update-stale >/dev/null
-    open=$(revisions "$conflict")
+    said=$(must 'read the history' "${question[@]}")
+    look
   fi
+  copy=${said#*copy }
+  open=${said%"copy $copy"}
   [[ -n $open ]] || return 0
+  open=${open##*conflict }
   mapfile -t files < <("${jj[@]}" resolve --list 2>/dev/null | sed -E 's/ {2,}[0-9]+-sided.*//')
   add_conflict "$host" "${files[@]}"
   finish conflict "The source has conflicts to resolve: ${files[*]:-in ${open:0:12}}"
@@ -255,6 +304,7 @@ capture() {
   must "read chezmoi's state" chezmoi state dump >"$work/state"
   must 'read the source' chezmoi dump --format=json "${targets[@]}" >"$work/dump"
   mapfile -t sources < <(must 'read the source' chezmoi source-path "${targets[@]}")
+  copy='' # as the source is about to change
   for i in "${!targets[@]}"; do capture_one "${targets[i]}" "${sources[i]}"; done
   ((${#unchanged[@]})) || return 0
   must "capture ${unchanged[*]}" chezmoi re-add --no-tty "${unchanged[@]}"
@@ -316,11 +366,9 @@ commit_with() { # <file> <sum> <where>
   return 1
 }
 
-# Prints whether the working copy is empty, described or bare, and the files that it changes.
-working_copy() {
-  must 'read the source' "${jj[@]}" log --no-graph --revisions @ -T \
-    'if(empty, "empty", if(description, "described", "bare " ++ diff.files().map(|f| f.path()).join(" ")))'
-}
+# For jj: whether the working copy is empty, described or bare, and the files that it changes.
+working_copy='if(empty, "empty", if(description, "described", "bare " ++ diff.files().map(|f| f.path()).join(" ")))'
+read_working_copy() { must 'read the source' "${jj[@]}" log --no-graph --revisions @ -T "$working_copy"; }
 
 # Where the user has not told jj a name, commits carry the user's on this host.
 identity() {
@@ -331,9 +379,10 @@ identity() {
 }
 
 commit() {
-  local found
+  local found=$copy
+  copy=''
   if [[ ${CHEZMOI_AUTO_COMMIT:-true} != true || -n $broken ]]; then return; fi
-  found=$(working_copy)
+  if [[ -z $found ]]; then found=$(read_working_copy); fi
   case $found in
     empty) return ;;
     described) must 'commit' "${jj[@]}" new ;;
@@ -342,15 +391,17 @@ commit() {
       must 'commit' "${jj[@]}" commit --message "Dotfiles of $host: ${found#bare }"
       ;;
   esac
+  look
 }
 
 fetch() {
-  if [[ -z $(git remote get-url origin 2>/dev/null || true) ]]; then
+  if [[ -z $remote ]]; then
     echo "The dotfiles have no remote: set \`repoUrl\`" >"$work/fetch"
     return 1
   fi
   within "$network_limit" fetch "${jj[@]}" git fetch --remote origin || return 1
-  to=$(commit_of "$trunk")
+  look
+  to=${refs[$trunk]-}
   if [[ -z $to ]]; then
     local others
     others=$(git for-each-ref --format='%(refname:lstrip=3)' refs/remotes/origin/ | grep -vx HEAD | paste -sd ' ' || true)
@@ -379,24 +430,27 @@ integrate_and_push() {
 
 # A trunk that was rewritten dropped commits on purpose; a rebase onto it would bring them back.
 refuse_rewritten() {
-  local last
-  last=$(cat "$state/trunk" 2>/dev/null || true)
+  local last=''
+  if [[ -s $state/trunk ]]; then read -r last <"$state/trunk" || true; fi
+  if [[ -z $to || $last == "$to" ]]; then return; fi
   last=$(commit_of "${last:-${from:-none}}")
-  if [[ -n $last && -n $to ]] && ! ancestor "$last" "$to" && ancestor "$last" HEAD; then
+  if [[ -n $last ]] && ! ancestor "$last" "$to" && ancestor "$last" "$head"; then
     finish diverged "The trunk was rewritten: ${last:0:12} is not in ${to:0:12}"
   fi
-  if [[ -n $to ]]; then
-    echo "$to" >"$state/trunk.new"
-    mv "$state/trunk.new" "$state/trunk"
-  fi
+  remember_trunk
+}
+remember_trunk() {
+  echo "$to" >"$state/trunk.new"
+  mv "$state/trunk.new" "$state/trunk"
 }
 
 # Puts this host's commits onto the trunk. When they conflict, all is as it was, and the run ends.
 integrate() {
   local before
-  if [[ -z $to ]] || ancestor "$to" HEAD; then return; fi
-  if { [[ -z $(commit_of HEAD) ]] || ancestor HEAD "$to"; } && [[ $(working_copy) == empty ]]; then
+  if [[ -z $to ]] || ancestor "$to" "$head"; then return; fi
+  if { [[ -z $head ]] || ancestor "$head" "$to"; } && [[ $(read_working_copy) == empty ]]; then
     must 'take the trunk' "${jj[@]}" new "$trunk_rev"
+    look
     return
   fi
   if compatible; then
@@ -411,7 +465,7 @@ integrate() {
     must 'end a rebase' "${jj[@]}" operation restore "$before"
   fi
   list_conflicts
-  if [[ -z $(own_conflicts) ]]; then
+  if ((!${#own_files[@]})); then
     if ((!${#unsound[@]})); then mapfile -t unsound < <(git diff --name-only "$to...HEAD"); fi
     add_conflict "$host" "${unsound[@]:-all}"
   fi
@@ -420,8 +474,9 @@ integrate() {
   phase='done'
   summary
 }
+# Where it fails, the caller puts back what there was, and `head` stays right.
 settled() { # <options of rebase>
-  rebase "$@" && [[ -z $(revisions "conflicts() & $trunk_rev..@") ]]
+  rebase "$@" && [[ -z $(revisions "conflicts() & $trunk_rev..@") ]] && look
 }
 rebase() {
   within "$limit" rebase "${jj[@]}" rebase "$@" && return
@@ -450,6 +505,7 @@ compatible() {
 # Markers that were left in a file read as text to jj, and would be pushed and applied.
 refuse_markers() {
   local changed=() marked=() file
+  if [[ $to == "$head" ]]; then return; fi
   mapfile -t changed < <(git diff --name-only --no-renames --diff-filter=d "${to:-$(git hash-object -t tree /dev/null)}" HEAD)
   for file in "${changed[@]}"; do
     if has_markers "HEAD:$file" && ! has_markers "${to:-HEAD}:$file"; then marked+=("$file"); fi
@@ -460,20 +516,19 @@ refuse_markers() {
 }
 has_markers() {
   local text
-  text=$(git show "$1" 2>/dev/null | tr -d '\0') || return 1
+  # bash leaves out zeros, and warns
+  { text=$(git show "$1"); } 2>/dev/null || return 1
   grep -qE '^<{7,} ' <<<"$text" && grep -qE '^>{7,} ' <<<"$text"
 }
 
 push() {
-  local head
-  head=$(commit_of HEAD)
   if [[ $head == "$to" || -z $head ]]; then return 0; fi
   must 'move the bookmark' "${jj[@]}" bookmark set "$branch" --revision "$head" --allow-backwards
   if push_branch; then
-    to=$(commit_of "$trunk")
     pushed=$head
-    echo "$to" >"$state/trunk.new"
-    mv "$state/trunk.new" "$state/trunk"
+    look
+    to=${refs[$trunk]-}
+    remember_trunk
     return 0
   fi
   return 1
@@ -499,31 +554,31 @@ conflicting() { merged "$@" | tail -n +2 || true; }
 list_conflicts() {
   local ref whose files
   [[ -n $to ]] || return 0
-  if ! ancestor "$to" HEAD && ! ancestor HEAD "$to"; then
+  if ! ancestor "$to" "$head" && ! ancestor "$head" "$to"; then
     mapfile -t files < <(conflicting HEAD "$to")
     ((!${#files[@]})) || add_conflict "$host" "${files[@]}"
   fi
-  while IFS= read -r ref; do
+  for ref in "${published[@]}"; do
     whose=${ref#refs/remotes/origin/conflict/}
-    if [[ $whose == "$host" ]] || ancestor "$ref" "$to"; then continue; fi
+    if [[ $whose == "$host" ]] || ancestor "${refs[$ref]}" "$to"; then continue; fi
     mapfile -t files < <(conflicting "$ref" "$to")
     if ((!${#files[@]})); then mapfile -t files < <(git diff --name-only "$to...$ref"); fi
     add_conflict "$whose" "${files[@]}"
-  done < <(git for-each-ref --format='%(refname)' refs/remotes/origin/conflict/)
+  done
 }
 
 # Publishes this host's side of a conflict, or takes it back once there is none.
 publish() {
   local own
-  if [[ -n $(own_conflicts) && ${#home_sides[@]} -eq 0 ]]; then
-    own=$(commit_of HEAD)
+  if ((${#own_files[@]} && !${#home_sides[@]})); then
+    own=$head
   else
     list_conflicts
     own=''
     if ((${#home_sides[@]})); then own=$(commit_of_home); fi
   fi
   if [[ ${CHEZMOI_AUTO_PUSH:-true} != true ]]; then return; fi
-  if [[ $own == "$(commit_of "refs/remotes/origin/$mine")" ]]; then return; fi
+  if [[ $own == "${refs[refs/remotes/origin/$mine]-}" ]]; then return; fi
   if [[ -n $own ]]; then
     must 'name the conflict' "${jj[@]}" bookmark set "$mine" --revision "$own" --allow-backwards
   else
@@ -546,7 +601,7 @@ commit_of_home() {
   done
   tree=$(git write-tree)
   unset GIT_INDEX_FILE
-  previous=$(commit_of "refs/remotes/origin/$mine")
+  previous=${refs[refs/remotes/origin/$mine]-}
   if [[ -n $previous && $(git rev-parse "$previous^{tree}") == "$tree" ]]; then echo "$previous" && return; fi
   local who=${USER:-$(id -un)} commit
   commit=$(GIT_AUTHOR_NAME=$who GIT_AUTHOR_EMAIL=$who@$host GIT_COMMITTER_NAME=$who \
@@ -563,7 +618,7 @@ apply() {
   local line target
   edited_meanwhile=''
   # nothing has changed since capture has looked
-  if [[ -z $broken && $applied_from == "$(commit_of HEAD)" && ! -s $work/targets ]]; then return; fi
+  if [[ -z $broken && $applied_from == "$head" && ! -s $work/targets ]]; then return; fi
   applied_from=''
   if within "$limit" status chezmoi status --no-tty >"$work/before" && [[ ! -s $work/before ]]; then return; fi
   keep_older_files
@@ -576,7 +631,8 @@ apply() {
   within "$limit" status chezmoi status --no-tty --exclude=scripts >"$work/after" || true
   while IFS= read -r line; do
     target=${line:3}
-    if grep -qF -- "\"file\":$(jq -cn --arg file "$target" '$file')," <<<"${kept[*]}"; then continue; fi
+    quote "$target"
+    if [[ ${kept[*]} == *"\"file\":$REPLY,"* ]]; then continue; fi
     if [[ $line == ' '* ]]; then continue; fi # it could not be applied
     keep "$target" 'edited here since'
     edited_meanwhile=yes

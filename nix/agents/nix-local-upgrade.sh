@@ -9,13 +9,14 @@ switch_limit=900
 accepted=''
 deployed_commit='' deployed_remote='' deployed_toplevel=''
 
-items() { jq --raw-output0 '.[]' <<<"$1"; } # items <JSON list of strings>: each with a NUL behind it
+# items <JSON list of strings>: each with a NUL behind it
+items() { [[ $1 == '[]' ]] || jq --raw-output0 '.[]' <<<"$1"; }
 
 take_lock() {
   local who
   exec 9>>/run/nix-local-upgrade.lock
   if ! flock --nonblock 9; then
-    say "locked: $(cat /run/nix-local-upgrade.lock) is at work"
+    say "locked: $(</run/nix-local-upgrade.lock) is at work"
     exit 0
   fi
   echo "nix-local-upgrade (pid $$, since $started)" >/run/nix-local-upgrade.lock
@@ -29,7 +30,8 @@ take_lock() {
 
 # How things are now, which a failure comes back to.
 look_around() {
-  from_profile=$(readlink "$profile" || true)
+  look_at_profile
+  from_profile=$profile_now
   from_running=$(running)
   if [[ -e $state/deployed ]]; then
     read -r deployed_commit deployed_remote deployed_toplevel _ <"$state/deployed"
@@ -62,11 +64,11 @@ recover() {
   candidate=${was[candidate]} remote_commit=${was[remote]} toplevel=${was[toplevel]} revision=${was[revision]}
   failed_before=${was[failedUnits]// /$'\n'}
   # the power went
-  if [[ ${was[bootId]} != "$(cat /proc/sys/kernel/random/boot_id)" ]]; then drop_spoilt_paths "${was[started]}"; fi
+  if [[ ${was[bootId]} != "$this_boot" ]]; then drop_spoilt_paths "${was[started]}"; fi
   if [[ $candidate == "$deployed_commit" && $toplevel == "$deployed_toplevel" ]]; then
     # it had held: only its end was cut off
     stage=''
-  elif [[ ${was[bootId]} == "$(cat /proc/sys/kernel/random/boot_id)" ]]; then
+  elif [[ ${was[bootId]} == "$this_boot" ]]; then
     from_profile=${was[profile]} from_running=${was[running]} boot_before=${was[boot]}
     roll_back
   elif [[ $stage == system ]] && runs "$toplevel"; then
@@ -91,7 +93,8 @@ recover_after_boot() {
   if [[ $stage == system && $(readlink --canonicalize "$profile") != "$now_running" ]]; then
     for link in "$profile"-*-link; do
       if [[ $(readlink --canonicalize "$link") == "$now_running" ]]; then
-        nix-env --profile "$profile" --switch-generation "$(number "$link")" || not_restored+=("profile")
+        number "$link"
+        nix-env --profile "$profile" --switch-generation "$REPLY" || not_restored+=("profile")
         timeout --kill-after=30 "$switch_limit" "$now_running/bin/switch-to-configuration" boot || not_restored+=("boot entries")
       fi
     done
@@ -118,7 +121,8 @@ conclude() {
   local bad=() reason
   enter validate
   if ! validate; then
-    reason=$(printf '%s, ' "${bad[@]}" | sed 's/, $//')
+    listed "${bad[@]}"
+    reason=$REPLY
     case $UPGRADE_ON_FAILURE in
       rollback)
         remember_bad validation-failed "$reason"
@@ -139,7 +143,8 @@ conclude() {
 }
 
 record_deployed() {
-  echo "$candidate $remote_commit $toplevel $(now)" | keep "$state/deployed"
+  now
+  keep "$state/deployed" "$candidate $remote_commit $toplevel $REPLY"
   rm -f "$state/transaction.json"
   stage=''
 }
@@ -163,7 +168,8 @@ main() {
       *) echo "nix-local-upgrade: Unknown argument \`$1\`" >&2; exit 2 ;;
     esac
   done
-  [[ $(id --user) == 0 ]] || { echo "nix-local-upgrade: Only root may upgrade this host" >&2; exit 1; }
+  [[ $EUID == 0 ]] || { echo "nix-local-upgrade: Only root may upgrade this host" >&2; exit 1; }
+  if [[ $UPGRADE_MODE == local ]]; then know_user; fi
   enter lock
   take_lock
   enter recover

@@ -31,7 +31,7 @@ fetch_flake() {
   if [[ $url =~ ^(github|gitlab|sourcehut):[^/?]+/[^/?]+$ ]]; then url+=/$UPGRADE_BRANCH; fi
   metadata=$(timeout --kill-after=10 "$UPGRADE_FETCH_TIMEOUT" nix --extra-experimental-features 'nix-command flakes' \
     flake metadata --json --refresh "$url" 2>"$work/said") || code=$?
-  [[ $code == 0 ]] || fetch_failed "$code" "$(cat "$work/said")"
+  [[ $code == 0 ]] || fetch_failed "$code" "$(<"$work/said")"
   candidate=$(jq --raw-output '.revision // .locked.narHash' <<<"$metadata")
   modified=$(jq --raw-output '.lastModified // 0' <<<"$metadata")
   flake=$(jq --raw-output '.url' <<<"$metadata")

@@ -7,31 +7,66 @@
 repository=$UPGRADE_REPOSITORY
 trunk_ref=refs/nix-local-upgrade/trunk
 before_op='' after_op=''
+user_group='' user_environment=() own_environment=()
+declare -A descent=()
 
-as_user() { # as_user <seconds> <command...>
-  local limit=$1 home
-  shift
+# What `as_user` needs to know of the user, once for all commands.
+know_user() {
+  local home
   eval "home=~$UPGRADE_USER"
-  # the lock stays with the upgrade, whatever a command leaves running
-  timeout --kill-after=10 "$limit" setpriv --reuid "$UPGRADE_USER" --regid "$(id --group "$UPGRADE_USER")" --init-groups \
-    env -i "HOME=$home" "USER=$UPGRADE_USER" "LOGNAME=$UPGRADE_USER" "PATH=$PATH" LC_ALL=C.UTF-8 GIT_TERMINAL_PROMPT=0 \
-    "${durable[@]}" "$@" </dev/null 9>&-
+  user_group=$(id --group "$UPGRADE_USER" || true)
+  # COLUMNS: without a terminal, jj starts a program twice to ask for its width
+  user_environment=("HOME=$home" "USER=$UPGRADE_USER" "LOGNAME=$UPGRADE_USER" "PATH=$PATH" LC_ALL=C.UTF-8
+    GIT_TERMINAL_PROMPT=0 COLUMNS=80 "${durable[@]}")
+  mapfile -t own_environment < <(compgen -e)
 }
-repo_git() { as_user 120 git -C "$repository" "$@"; }
-repo_jj() { as_user 120 env --chdir "$repository" jj --repository "$repository" --no-pager --color never "$@"; }
 
-# Also takes in what was edited by hand since jj last looked.
-operation() { repo_jj op log --no-graph --limit 1 --template id; }
+# Runs a command in the repository as its user, with nothing of this program's environment.
+as_user() { # as_user <seconds> <command...>
+  local limit=$1
+  shift
+  # the lock stays with the upgrade, whatever a command leaves running
+  (
+    cd "$repository" || exit
+    export -n "${own_environment[@]}"
+    export "${user_environment[@]}"
+    exec timeout --kill-after=10 "$limit" setpriv --reuid "$UPGRADE_USER" --regid "$user_group" --init-groups "$@"
+  ) </dev/null 9>&-
+}
+repo_git() { as_user 120 git "$@"; }
+repo_jj() { as_user 120 jj --repository "$repository" --no-pager --color never "$@"; }
 
-descends() { repo_git merge-base --is-ancestor "$1" "$2" 2>/dev/null; } # descends <from> <commit>
+# Also takes in what was edited by hand since jj last looked, unless told not to.
+operation() { repo_jj op log --no-graph --limit 1 --template id "$@"; } # operation [<options of jj>]
+
+# Whether one commit is the other or comes from it. Commits never change, so no question is put to git
+# twice; and where one comes from the other, the other cannot come from it.
+descends() { # descends <from> <commit>
+  if [[ $1 == "$2" ]]; then return; fi
+  if [[ -z ${descent["$1 $2"]-} ]]; then
+    if repo_git merge-base --is-ancestor "$1" "$2" 2>/dev/null; then
+      descent["$1 $2"]=yes descent["$2 $1"]=no
+    else
+      descent["$1 $2"]=no
+    fi
+  fi
+  [[ ${descent["$1 $2"]} == yes ]]
+}
+
+# What `finished` wants to know of the working copy, for jj.
+finished_template='commit_id ++ " " ++ if(description, "yes", "no") ++ " " ++ parents.map(|c| c.commit_id()).join(",")'
 
 # The commit to deploy: the last one that is finished. jj's working copy counts once it has a description.
-finished_commit() {
-  local line at described parents
-  line=$(repo_jj log --no-graph --revisions @ --template \
-    'commit_id ++ " " ++ if(description, "yes", "no") ++ " " ++ parents.map(|c| c.commit_id()).join(",") ++ "\n"') || return
-  read -r at described parents <<<"$line"
-  if [[ $described == yes || $parents == *,* ]]; then echo "$at"; else echo "$parents"; fi
+finished() { # finished <commit of the working copy> <whether it is described> <its parents>: in REPLY
+  if [[ $2 == yes || $3 == *,* ]]; then REPLY=$1; else REPLY=$3; fi
+}
+
+find_finished() {
+  local at
+  at=$(repo_jj log --no-graph --revisions @ --template "$finished_template" 2>"$work/said") || return
+  # shellcheck disable=SC2086 # three words
+  finished $at
+  candidate=$REPLY
 }
 
 open_repository() {
@@ -41,10 +76,10 @@ open_repository() {
 
 # The commit that is deployed if the remote brings nothing, and what both together are known by.
 read_repository() {
-  if ! candidate=$(finished_commit 2>"$work/said"); then
+  if ! find_finished; then
     # left by whatever was killed between an operation and the files of the working copy
     repo_jj workspace update-stale >/dev/null 2>&1 || true
-    candidate=$(finished_commit 2>"$work/said") || stop failed "Cannot read the repository: $(tail -n 1 "$work/said")"
+    find_finished || stop failed "Cannot read the repository: $(tail -n 1 "$work/said")"
   fi
   if [[ $candidate =~ ^0*$ ]]; then stop failed "The repository has no commit"; fi
   revision=$remote_commit
@@ -72,7 +107,8 @@ drop_broken_refs() {
   local ref text
   for ref in "$repository"/.git/refs/nix-local-upgrade/*; do
     [[ -f $ref && ! -L $ref ]] || continue
-    text=$(tr --delete '\0' <"$ref")
+    # zeros are left out by `read`, and it fails where the end of the line is missing
+    read -r text <"$ref" || true
     # nobody else writes here, so a lock is one that was left
     if [[ $ref != *.lock && $text =~ ^[0-9a-f]{40,64}$ ]]; then continue; fi
     say "not whole, and made anew: $ref"
@@ -85,7 +121,7 @@ fetch() {
   open_repository
   drop_broken_refs
   # --refmap: the remote's branch is moved in the user's view only when its revision is accepted
-  said=$(as_user "$UPGRADE_FETCH_TIMEOUT" git -C "$repository" fetch --quiet --refmap= --no-tags --no-write-fetch-head \
+  said=$(as_user "$UPGRADE_FETCH_TIMEOUT" git fetch --quiet --refmap= --no-tags --no-write-fetch-head \
     origin "+refs/heads/$UPGRADE_BRANCH:$trunk_ref" 2>&1) || code=$?
   [[ $code == 0 ]] || fetch_failed "$code" "$said"
   remote_commit=$(repo_git rev-parse "$trunk_ref")
@@ -107,7 +143,7 @@ rebase_onto_remote() {
 }
 
 rebase() {
-  local files
+  local files conflicted split
   # what was written lately may not be on the disk yet, and a power cut would take it
   sync --file-system "$repository"
   before_op=$(operation)
@@ -116,33 +152,60 @@ rebase() {
     # jj takes in the moved ref as if it had fetched it
     repo_git update-ref "refs/remotes/origin/$UPGRADE_BRANCH" "$remote_commit" || stop failed "Cannot move the remote's branch"
     rebase_onto_remote || stop failed "Cannot rebase: $(tail -n 1 "$work/said")"
-    if [[ -n $(repo_jj bookmark list "$UPGRADE_BRANCH" --template 'if(conflict, "conflicted")' 2>/dev/null) ]]; then
-      repo_jj bookmark set "$UPGRADE_BRANCH" --revision "$(finished_commit)" --allow-backwards >"$work/said" 2>&1 ||
+    read_rebased
+    candidate=$REPLY
+    if [[ -n $split ]]; then
+      repo_jj bookmark set "$UPGRADE_BRANCH" --revision "$candidate" --allow-backwards >"$work/said" 2>&1 ||
         stop failed "Cannot move the bookmark $UPGRADE_BRANCH: $(tail -n 1 "$work/said")"
     fi
-    candidate=$(finished_commit)
+    after_op=$(operation --ignore-working-copy)
+  else
+    read_rebased
+    after_op=$before_op
   fi
-  after_op=$(operation)
   sync --file-system "$repository"
   begin repository
   files=$(conflicts)
   [[ -z $files ]] || stop conflict "Conflict in ${files//$'\n'/, }"
 }
 
+# Finds with one start of jj what is on the remote's commit: the finished commit in REPLY, commits in conflict
+# in `conflicted`, and in `split` whether the bookmark of the trunk is in two places. Edits since are not
+# taken in: they would pass for the upgrade's own.
+read_rebased() {
+  local ours="conflicts() & ::@ & ~::$remote_commit" bookmark="bookmarks(exact:\"$UPGRADE_BRANCH\")" lines line what at=''
+  lines=$(repo_jj log --no-graph --ignore-working-copy --revisions "@ | $bookmark | $ours" --template "
+    if(current_working_copy, \"at \" ++ $finished_template ++ \"\\n\")
+    ++ if(self.contained_in('$ours'), \"conflicted \" ++ commit_id ++ \"\\n\")
+    ++ if(local_bookmarks.any(|b| b.name() == \"$UPGRADE_BRANCH\" && b.conflict()), \"split\\n\")" 2>"$work/said") ||
+    stop failed "Cannot read the repository: $(tail -n 1 "$work/said")"
+  conflicted='' split=''
+  while read -r what line; do
+    case $what in
+      at) at=$line ;;
+      conflicted) conflicted+="$line " ;;
+      split) split=yes ;;
+    esac
+  done <<<"$lines"
+  # shellcheck disable=SC2086 # three words
+  finished $at
+}
+
 # Files in conflict: those that jj knows of, and those that were committed with the markers in them.
 conflicts() {
-  local each commits
-  commits=$(repo_jj log --no-graph --revisions "conflicts() & ::@ & ~::$remote_commit" --template 'commit_id ++ "\n"')
-  if [[ -n $commits ]]; then
-    for each in $commits; do
+  local each file
+  if [[ -n $conflicted ]]; then
+    for each in $conflicted; do
       repo_jj resolve --list --revision "$each" | sed -E 's/ {2,}[0-9]+-sided conflict.*$//'
     done | sort --unique
     return
   fi
-  {
-    repo_git grep --files-with-matches -I --all-match -e '^<<<<<<< ' -e '^>>>>>>> ' "$candidate" | cut -d : -f 2- || true
-    repo_git ls-tree --name-only "$candidate" | grep '^\.jjconflict-' || true
-  } | sort --unique
+  while IFS= read -r file; do
+    if [[ $file == .jjconflict-* ]]; then echo "$file"; fi
+  done < <(repo_git ls-tree --name-only "$candidate")
+  while IFS= read -r file; do echo "${file#*:}"; done < <(
+    repo_git grep --files-with-matches -I --all-match -e '^<<<<<<< ' -e '^>>>>>>> ' "$candidate"
+  )
 }
 
 # Whether all operations since the first are of a rebase: one that was killed has not written down its last.

@@ -6,60 +6,89 @@
 #   transaction.json  how things were before a run's first change; gone when the run has ended
 #   deployed          `<commit> <commit of the remote> <toplevel> <time>` of the last upgrade that held
 #   known-bad         `<revision> <outcome> <time> <reason>` a line
+#
+# A start of a program or a fork takes long on an emulated CPU, so what is asked often answers in REPLY
+# instead of on standard output.
 # Parts of one program, in the order of `parts` in ../modules/auto-upgrade.nix; nix-local-upgrade.sh is the last.
 
 state=${STATE_DIRECTORY:-/var/lib/nix-local-upgrade}
 work=/run/nix-local-upgrade
-started=$(date --utc +%Y-%m-%dT%H:%M:%SZ)
+TZ=UTC printf -v started '%(%FT%TZ)T' -1
+read -r this_boot </proc/sys/kernel/random/boot_id
 phase=''
 # what has been changed so far and has to be put back on failure: nothing (also while `build` is at work),
 # `repository` or `system`
 stage=''
 candidate='' remote_commit='' toplevel='' revision=''
 from_commit='' from_profile='' from_running=''
+profile_now='' # the link of the system profile as this run last saw it
 checks=''
 not_restored=()
 notes=()
 
-now() { date --utc +%Y-%m-%dT%H:%M:%SZ; }
+now() { TZ=UTC printf -v REPLY '%(%FT%TZ)T' -1; } # in REPLY
 say() { echo "nix-local-upgrade: $1"; }
 
-quote() { # quote <text>: as a JSON string, in which other control characters are blanks
+quote() { # quote <text>: as a JSON string in REPLY, in which other control characters are blanks
   local text=$1
   text=${text//\\/\\\\}
   text=${text//\"/\\\"}
   text=${text//$'\n'/\\n}
   text=${text//[[:cntrl:]]/ }
-  printf '"%s"' "$text"
+  REPLY="\"$text\""
 }
 
-keep() { # keep <file>: standard input, on the disk before it has that name, so that no power cut halves it
-  cat >"$1.new"
+listed() { # listed <texts...>: with commas between them, in REPLY
+  printf -v REPLY '%s, ' "$@"
+  REPLY=${REPLY%, }
+}
+
+keep() { # keep <file> <text>: on the disk before it has that name, so that no power cut halves it
+  printf '%s\n' "$2" >"$1.new"
   sync "$1.new"
   mv "$1.new" "$1"
   sync "${1%/*}"
 }
 
-number() { # number <profile link>: 12 of /…/system-12-link, or null
+number() { # number <profile link>: 12 of /…/system-12-link, or null, in REPLY
   local name=${1##*system-}
-  if [[ $name =~ ^([0-9]+)-link$ ]]; then echo "${BASH_REMATCH[1]}"; else echo null; fi
+  if [[ $name =~ ^([0-9]+)-link$ ]]; then REPLY=${BASH_REMATCH[1]}; else REPLY=null; fi
 }
 
-end_state() { # end_state <commit> <toplevel> <profile link>
-  printf '{"commit":%s,"toplevel":%s,"generation":%s}' "$(quote "$1")" "$(quote "$2")" "$(number "$3")"
+end_state() { # end_state <commit> <toplevel> <profile link>: as JSON in REPLY
+  local commit toplevel
+  quote "$1"
+  commit=$REPLY
+  quote "$2"
+  toplevel=$REPLY
+  number "$3"
+  REPLY="{\"commit\":$commit,\"toplevel\":$toplevel,\"generation\":$REPLY}"
 }
 
 write_status() { # write_status [<outcome> <reason>]: without them the run is at work
-  local outcome=null reason='""' finished=null to=null restored='' part
+  local outcome=null reason='""' finished=null host from to=null restored='' part
   if [[ $# -gt 0 ]]; then
-    outcome=$(quote "$1") reason=$(quote "$2") finished=$(quote "$(now)")
+    outcome="\"$1\""
+    quote "$2"
+    reason=$REPLY
+    now
+    finished="\"$REPLY\""
   fi
-  if [[ -n $candidate ]]; then to=$(end_state "$candidate" "$toplevel" "$(readlink "$profile" || true)"); fi
-  for part in "${not_restored[@]}"; do restored+=${restored:+,}$(quote "$part"); done
+  quote "$UPGRADE_HOST"
+  host=$REPLY
+  end_state "$from_commit" "$from_running" "$from_profile"
+  from=$REPLY
+  if [[ -n $candidate ]]; then
+    end_state "$candidate" "$toplevel" "$profile_now"
+    to=$REPLY
+  fi
+  for part in "${not_restored[@]}"; do
+    quote "$part"
+    restored+=${restored:+,}$REPLY
+  done
   # replacing a file by a rename brings its data to the disk; a new status is no reason to wait for it
   printf '{"phase":"%s","outcome":%s,"reason":%s,"host":%s,"mode":"%s","from":%s,"to":%s,"notRestored":[%s],"checks":[%s],"started":"%s","finished":%s}\n' \
-    "$phase" "$outcome" "$reason" "$(quote "$UPGRADE_HOST")" "$UPGRADE_MODE" \
-    "$(end_state "$from_commit" "$from_running" "$from_profile")" "$to" "$restored" "$checks" "$started" "$finished" \
+    "$phase" "$outcome" "$reason" "$host" "$UPGRADE_MODE" "$from" "$to" "$restored" "$checks" "$started" "$finished" \
     >"$state/status.json.new"
   mv "$state/status.json.new" "$state/status.json"
 }
@@ -78,8 +107,10 @@ finish() { # finish <outcome> <reason>: the end of a run that holds the lock
   local text=$2 note
   for note in "${notes[@]}"; do text+="; $note"; done
   if [[ ${#not_restored[@]} -gt 0 ]]; then
-    text+="; could not put back: $(printf '%s, ' "${not_restored[@]}" | sed 's/, $//')"
+    listed "${not_restored[@]}"
+    text+="; could not put back: $REPLY"
   fi
+  look_at_profile
   # first the status, then the transaction: a run that is cut off in between is recovered once more
   write_status "$1" "$text"
   if [[ -n $stage ]]; then rm -f "$state/transaction.json"; fi
@@ -102,12 +133,18 @@ stop() { # stop <outcome> <reason>: puts back what was changed, and ends
 }
 
 remember_bad() { # remember_bad <outcome> <reason>: not tried again until the remote moves
-  { tail -n 99 "$state/known-bad" 2>/dev/null || true; printf '%s %s %s %s\n' "$revision" "$1" "$(now)" "${2//$'\n'/ }"; } |
-    keep "$state/known-bad"
+  local before
+  before=$(tail -n 99 "$state/known-bad" 2>/dev/null || true)
+  now
+  keep "$state/known-bad" "${before:+$before$'\n'}$revision $1 $REPLY ${2//$'\n'/ }"
 }
 
 refuse_known_bad() {
-  local line
-  line=$(grep --max-count 1 "^$revision " "$state/known-bad" 2>/dev/null) || return 0
-  stop skipped-known-bad "Revision ${revision:0:12} is known to be bad (${line#* }); it is not tried again until the remote moves"
+  local bad why
+  [[ -s $state/known-bad ]] || return 0
+  while read -r bad why; do
+    if [[ $bad == "$revision" ]]; then
+      stop skipped-known-bad "Revision ${revision:0:12} is known to be bad ($why); it is not tried again until the remote moves"
+    fi
+  done <"$state/known-bad"
 }

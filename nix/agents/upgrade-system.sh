@@ -9,21 +9,30 @@ golden=/nix/var/nix/gcroots/golden-generation
 store_reserve=262144
 
 running() { readlink --canonicalize /run/current-system || true; }
-runs() { [[ -n $1 && $(running) == "$1" && $(readlink --canonicalize "$profile") == "$1" ]]; }
-free() { df --output=avail --block-size=1024 "$1" | tail -n 1; } # KiB
-efi_variable() {
-  tail --bytes +5 "/sys/firmware/efi/efivars/$1-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f" 2>/dev/null | tr --delete '\0'
+# Whether this toplevel runs and is the system profile's.
+runs() { [[ -n $1 && /run/current-system -ef $1 && $profile -ef $1 ]]; }
+look_at_profile() { profile_now=$(readlink "$profile" || true); }
+free() { { read -r _ && read -r REPLY; } < <(df --output=avail --block-size=1024 "$1"); } # KiB, in REPLY
+efi_variable() { # efi_variable <name>: of the boot loader, in REPLY; nothing where there is none
+  # four bytes of attributes, of which the first alone is not zero, and UTF-16. Bash leaves zeros out, and warns
+  { REPLY=$(<"/sys/firmware/efi/efivars/$1-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"); } 2>/dev/null || REPLY=''
+  REPLY=${REPLY:1}
 }
+# failed_units [<units>]: those that have failed and are not among these, one a line, in REPLY
 failed_units() {
-  systemctl list-units --all --plain --no-legend --no-pager --state=failed,auto-restart 2>/dev/null |
-    cut -d ' ' -f 1 | sort
+  local unit units=()
+  while read -r unit _; do
+    if [[ $'\n'${1:-}$'\n' != *$'\n'"$unit"$'\n'* ]]; then units+=("$unit"); fi
+  done < <(systemctl list-units --all --plain --no-legend --no-pager --state=failed,auto-restart 2>/dev/null)
+  local IFS=$'\n'
+  REPLY="${units[*]}"
 }
 
 # Whoever switches without this agent: `nixos-rebuild` and its like.
 rebuild_at_work() { # prints who
   local pid
   [[ -e $switch_lock ]] || return 1
-  ! flock --nonblock "$switch_lock" true || return 1
+  ! flock --nonblock 8 8<"$switch_lock" || return 1
   pid=$(find /proc/[0-9]*/fd -maxdepth 1 -lname "$switch_lock" 2>/dev/null | cut -d / -f 3 | sort --numeric-sort | head -n 1)
   if [[ -n $pid ]]; then echo "pid $pid, $(tr '\0' ' ' <"/proc/$pid/cmdline" | cut -c 1-120)"; else echo "unknown"; fi
 }
@@ -31,14 +40,21 @@ rebuild_at_work() { # prints who
 # Writes down how things are before they are changed.
 begin() { # begin <stage>
   stage=$1
-  local default oneshot
-  default=$(efi_variable LoaderEntryDefault || true) oneshot=$(efi_variable LoaderEntryOneShot || true)
-  boot_before=${boot_before:-"$default $oneshot"}
-  printf '{"stage":"%s","bootId":"%s","started":"%s","operation":"%s","operationAfter":"%s","commit":%s,"profile":"%s","running":"%s","boot":%s,"candidate":%s,"remote":"%s","toplevel":"%s","revision":"%s","failedUnits":%s}\n' \
-    "$stage" "$(cat /proc/sys/kernel/random/boot_id)" "$started" "$before_op" "$after_op" "$(quote "$from_commit")" \
-    "$from_profile" "$from_running" "$(quote "$boot_before")" "$(quote "$candidate")" "$remote_commit" "$toplevel" "$revision" \
-    "$(quote "${failed_before:-}")" |
-    keep "$state/transaction.json"
+  local text quoted=()
+  if [[ -z ${boot_before:-} ]]; then
+    efi_variable LoaderEntryDefault
+    boot_before="$REPLY "
+    efi_variable LoaderEntryOneShot
+    boot_before+=$REPLY
+  fi
+  for text in "$from_commit" "$boot_before" "$candidate" "${failed_before:-}"; do
+    quote "$text"
+    quoted+=("$REPLY")
+  done
+  printf -v text '{"stage":"%s","bootId":"%s","started":"%s","operation":"%s","operationAfter":"%s","commit":%s,"profile":"%s","running":"%s","boot":%s,"candidate":%s,"remote":"%s","toplevel":"%s","revision":"%s","failedUnits":%s}' \
+    "$stage" "$this_boot" "$started" "$before_op" "$after_op" "${quoted[0]}" "$from_profile" "$from_running" \
+    "${quoted[1]}" "${quoted[2]}" "$remote_commit" "$toplevel" "$revision" "${quoted[3]}"
+  keep "$state/transaction.json" "$text"
 }
 
 ask_build() {
@@ -82,15 +98,17 @@ drop_spoilt_paths() { # drop_spoilt_paths <time since which paths were made>
 
 build() {
   local reason missing code=0
-  [[ $(free /nix/store) -ge $store_reserve ]] ||
-    stop no-space "The store has $(($(free /nix/store) / 1024)) MiB free and $((store_reserve / 1024)) MiB are needed"
+  free /nix/store
+  [[ $REPLY -ge $store_reserve ]] ||
+    stop no-space "The store has $((REPLY / 1024)) MiB free and $((store_reserve / 1024)) MiB are needed"
   ask_build || code=$?
   if [[ $code != 0 ]] && drop_spoilt_cache; then
     code=0
     ask_build || code=$?
   fi
   if [[ $code == 0 ]]; then
-    toplevel=$(tail -n 1 "$work/toplevel")
+    toplevel=$(<"$work/toplevel")
+    toplevel=${toplevel##*$'\n'}
     # from here on a garbage collection leaves it alone
     nix-store --realise "$toplevel" --add-root "$state/candidate" >/dev/null || stop build-failed "The built system was taken away again"
     write_status
@@ -123,7 +141,7 @@ judge_built() {
     record_deployed
     end up-to-date "${candidate:0:12} changes nothing of this host"
   fi
-  if grep -q -s "^$toplevel " /var/lib/golden-generation/failed; then
+  if [[ -s /var/lib/golden-generation/failed ]] && grep -q "^$toplevel " /var/lib/golden-generation/failed; then
     remember_bad skipped-known-bad "It has failed its trial boot"
     stop skipped-known-bad "$toplevel has failed its trial boot"
   fi
@@ -131,30 +149,32 @@ judge_built() {
 
 # Whether the boot loader's partition takes kernel and initrd, before anything refers to them.
 preflight() {
-  local file real link need=1024 free
-  for file in kernel initrd; do
-    real=$(readlink --canonicalize-existing "$toplevel/$file") || continue
-    for link in "$profile"-*-link; do
-      if [[ $(readlink --canonicalize "$link/$file") == "$real" ]]; then continue 2; fi
-    done
-    need=$((need + $(stat --format %s "$real") / 1024 + 4))
+  local wanted=() there=() file need=1024
+  mapfile -t wanted < <(readlink --canonicalize-existing "$toplevel"/{kernel,initrd})
+  mapfile -t there < <(readlink --canonicalize "$profile"-*-link/{kernel,initrd})
+  for file in "${wanted[@]}"; do
+    if [[ " ${there[*]} " == *" $file "* ]]; then continue; fi
+    need=$((need + $(stat --format %s "$file") / 1024 + 4))
   done
   # once it has booted well, golden takes copies of its own of these, before it gives up those that it has
   if [[ -e /var/lib/golden-generation/golden.json ]]; then need=$((need * 2)); fi
-  free=$(free "$UPGRADE_BOOT")
-  [[ $free -ge $need ]] || stop no-space "$UPGRADE_BOOT has $((free / 1024)) MiB free and $(((need + 1023) / 1024)) MiB are needed"
+  free "$UPGRADE_BOOT"
+  [[ $REPLY -ge $need ]] || stop no-space "$UPGRADE_BOOT has $((REPLY / 1024)) MiB free and $(((need + 1023) / 1024)) MiB are needed"
 }
 
 switch() {
   local code=0 who
   if who=$(rebuild_at_work); then stop locked "Another switch is at work: $who"; fi
-  [[ $(readlink "$profile") == "$from_profile" && $(running) == "$from_running" ]] ||
+  look_at_profile
+  [[ $profile_now == "$from_profile" && $(running) == "$from_running" ]] ||
     stop locked "The system was switched by somebody else in the meantime"
-  failed_before=$(failed_units)
+  failed_units
+  failed_before=$REPLY
   begin system
   # all that was built lies on the disk before a boot can need it
   sync --file-system /nix/store
   nix-env --profile "$profile" --set "$toplevel" || stop switch-failed "Cannot set the system profile"
+  look_at_profile
   write_status
   timeout --kill-after=30 "$switch_limit" "$toplevel/bin/switch-to-configuration" switch || code=$?
   # 4: it runs, and units failed, which validation looks at
@@ -162,24 +182,31 @@ switch() {
     remember_bad switch-failed "switch-to-configuration exited with $code"
     stop switch-failed "switch-to-configuration exited with $code"
   fi
-  if [[ $(running) != "$toplevel" ]]; then
+  if [[ ! /run/current-system -ef $toplevel ]]; then
     remember_bad switch-failed "switch-to-configuration ended well, and $(running) still runs"
     stop switch-failed "switch-to-configuration ended well, and $(running) still runs"
   fi
 }
 
+# Whether systemd has jobs to do, but for this upgrade itself.
+jobs_left() {
+  local job
+  while read -r job; do
+    if [[ $job =~ \ (waiting|running)$ && $job != *' nix-local-upgrade.service '* ]]; then return 0; fi
+  done < <(systemctl list-jobs --no-legend --no-pager 2>/dev/null)
+  return 1
+}
+
 # What was started gets a moment: to come up, or to fall over.
 settle() {
   local end=$((SECONDS + 30))
-  while [[ $SECONDS -lt $end ]] && systemctl list-jobs --no-legend --no-pager 2>/dev/null |
-    grep -E ' (waiting|running) *$' | grep -v -q -F ' nix-local-upgrade.service '; do
-    sleep 1
-  done
+  while [[ $SECONDS -lt $end ]] && jobs_left; do sleep 1; done
   sleep "$UPGRADE_SETTLE"
 }
 
 add_check() { # add_check <command> <result>
-  checks+="${checks:+,}{\"command\":$(quote "$1"),\"result\":\"$2\"}"
+  quote "$1"
+  checks+="${checks:+,}{\"command\":$REPLY,\"result\":\"$2\"}"
 }
 
 # Units that have failed since the switch, and each check; prints nothing and leaves it in `bad`.
@@ -187,9 +214,10 @@ validate() {
   local unit check end
   bad=()
   settle
+  failed_units "$failed_before"
   while read -r unit; do
     [[ -z $unit ]] || bad+=("$unit has failed")
-  done <<<"$(comm -13 <(echo "$failed_before") <(failed_units))"
+  done <<<"$REPLY"
   end=$((SECONDS + UPGRADE_PATIENCE))
   while IFS= read -r -d '' check; do
     until timeout 60 bash -c "$check" </dev/null 9>&-; do
@@ -223,9 +251,11 @@ restore_profile() {
     not_restored+=("profile (set by somebody else since)")
     return
   fi
-  nix-env --profile "$profile" --switch-generation "$(number "$from_profile")" || { not_restored+=("profile"); return; }
+  number "$from_profile"
+  nix-env --profile "$profile" --switch-generation "$REPLY" || { not_restored+=("profile"); return; }
   # nothing boots into what was rejected
-  nix-env --profile "$profile" --delete-generations "$(number "$current")" || true
+  number "$current"
+  nix-env --profile "$profile" --delete-generations "$REPLY" || true
 }
 
 restore_running() {
@@ -240,9 +270,10 @@ restore_running() {
   if [[ $(running) != "$from_running" ]]; then
     not_restored+=("running system (switch-to-configuration exited with $code)")
   elif [[ $code != 0 ]]; then
+    failed_units "$failed_before"
     while read -r unit; do
       [[ -z $unit ]] || not_restored+=("$unit")
-    done <<<"$(comm -13 <(echo "$failed_before") <(failed_units))"
+    done <<<"$REPLY"
   fi
 }
 
@@ -251,10 +282,12 @@ restore_running() {
 restore_boot() {
   if [[ -e /var/lib/golden-generation/golden.json ]]; then return; fi
   local default=${boot_before%% *} oneshot=${boot_before#* }
-  if [[ $(efi_variable LoaderEntryDefault) != "$default" ]]; then
+  efi_variable LoaderEntryDefault
+  if [[ $REPLY != "$default" ]]; then
     bootctl set-default "$default" || not_restored+=("boot default")
   fi
-  if [[ $(efi_variable LoaderEntryOneShot) != "$oneshot" ]]; then
+  efi_variable LoaderEntryOneShot
+  if [[ $REPLY != "$oneshot" ]]; then
     bootctl set-oneshot "$oneshot" || not_restored+=("trial boot")
   fi
 }
@@ -262,7 +295,9 @@ restore_boot() {
 # Generations beyond the last ones and older than the days: never the golden, the running, the booted one
 # nor the profile's own.
 clean() {
-  local line id keep_from protected link target removed=()
+  local line id keep_from protected link target removed=() links=("$profile"-*-link)
+  # mostly so, and there is nothing to look at
+  if [[ ${#links[@]} -le $UPGRADE_KEEP_GENERATIONS ]]; then return; fi
   keep_from=$(date --date "-$UPGRADE_KEEP_DAYS days" +%s)
   protected=" $(running) $(readlink --canonicalize /run/booted-system) $(readlink --canonicalize "$golden") $(readlink --canonicalize "$profile") "
   while read -r id; do
@@ -281,11 +316,10 @@ clean() {
 
 # Kernel and first stage come into force by a reboot only.
 reboot_if_due() {
-  local file now lower upper due=''
-  for file in kernel initrd kernel-modules; do
-    if [[ $(readlink --canonicalize-existing "/run/booted-system/$file") != $(readlink --canonicalize-existing "$profile/$file") ]]; then due=yes; fi
-  done
-  if [[ -z $due ]]; then return; fi
+  local now lower upper
+  if [[ /run/booted-system -ef $profile ]]; then return; fi
+  if [[ $(readlink --canonicalize-existing /run/booted-system/{kernel,initrd,kernel-modules}) == \
+    $(readlink --canonicalize-existing "$profile"/{kernel,initrd,kernel-modules}) ]]; then return; fi
   if [[ $UPGRADE_ALLOW_REBOOT != true ]]; then
     notes+=("a reboot is due, and not allowed")
     return
