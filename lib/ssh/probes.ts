@@ -31,8 +31,12 @@ export async function probe(
   // one line an answer, written at once, so that those of two probes never mix
   const script = [
     'list() { units=$(systemctl list-units --all --plain --no-legend --no-pager); }',
-    // a guest that still boots has answers that are not yet true
-    'list; case $units in *" activating "*) timeout 120 systemctl is-system-running --wait >/dev/null; list ;; esac',
+    // A guest that still boots has answers that are not yet true. It is asked again and again, as
+    // `is-system-running --wait` misses the end of a boot that comes before the bus is there.
+    'booting() { local name load active; while read -r name load active _; do',
+    '[[ $name != *.service || $active != activating ]] || return 0; done <<<"$units"; return 1; }',
+    'list; if booting; then until [ $SECONDS -ge 120 ] ||',
+    '[[ $(systemctl is-system-running) != @(initializing|starting) ]]; do sleep 1; done; list; fi',
     'unit() { local name state; while read -r name state; do',
     '[ "$name" != "$1" ] || { set -- $state; echo "$1 $2 $3"; [ "$2" = active ]; return; }',
     'done <<<"$units"; echo not-found inactive dead; return 1; }',
