@@ -163,7 +163,8 @@ const others: Case[] = [
       )
       const { stdout } = await vm.root(
         'ls -d /nix/var/nix/profiles/system-*-link | wc -l; show-golden',
-        { timeout: 30 * vm.patience },
+        // show-golden fails where it has a problem to name
+        { timeout: 30 * vm.patience, allow: 'any' },
       )
       scene.check('only the new generation is left in the profile', '1', stdout.split('\n')[0])
       scene.check('golden is whole', /^(?!.*PROBLEM)/s, stdout)
