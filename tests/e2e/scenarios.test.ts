@@ -8,6 +8,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { makeLab, type Lab } from '../lab.ts'
 import type { CaseResult } from '../../lib/report/result.ts'
 import type { Proof } from '../../lib/scenario/control.ts'
+import type { Verified } from '../../tasks/verify.ts'
 
 let lab: Lab
 beforeAll(() => (lab = makeLab()))
@@ -39,6 +40,18 @@ test('a case of every family holds, and so does the oracle after it', async () =
     expect(existsSync(join(run, file))).toBe(true)
   }
   expect(readFileSync(join(run, 'junit.xml'), 'utf8')).toContain(`tests="${cases.length}"`)
+
+  // the VMs are left as they were before, with the flake's own generation
+  const verified = JSON.parse((await lab.task('verify', '--json')).stdout) as Verified[]
+  expect(verified).toHaveLength(2)
+  for (const { host, results: rows } of verified) {
+    const state = (name: string) => rows.find(({ check }) => check === name)?.state
+    expect([host, state('running generation'), state('system profile')]).toEqual([
+      host,
+      'pass',
+      'pass',
+    ])
+  }
 })
 
 const controls = ['rollback-system', 'lock', 'conflict-check']
