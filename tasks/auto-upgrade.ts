@@ -166,11 +166,9 @@ const cases: Case[] = [
       )
       const reason = /^Another switch is at work: pid \d+, .*switch-to-configuration/
       await upgrades(scene, vm, { outcome: 'locked', reason })
-      await vm.until(
-        'the rebuild to end',
-        90,
-        '[ "$(systemctl show --value -p SubState lab-rebuild.service)" = exited ]',
-      )
+      const state = 'systemctl show --value -p SubState lab-rebuild.service'
+      await vm.until('the rebuild to end', 90, `[ "$(${state})" != running ]`)
+      scene.check('the rebuild ends well', 'exited', (await vm.root(state)).stdout.trim())
       scene.ends(vm, toplevel as `/${string}`)
       await vm.root('systemctl stop lab-rebuild.service')
     },
