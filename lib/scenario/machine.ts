@@ -136,7 +136,7 @@ export function machine(vm: Vm, options: MachineOptions): Machine {
     const condition = `read -r id </proc/sys/kernel/random/boot_id && [ "$id" != ${before} ] && { ${until}; }`
     const ssh = await waitForSsh({
       ...sshTarget(vm, 'root'),
-      name: `\`${host}\` ${name}`,
+      name: `${host} ${name}`,
       limit: seconds(limit),
       until: condition,
       // each try costs an emulated guest a second of its boot
