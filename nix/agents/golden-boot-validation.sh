@@ -82,6 +82,9 @@ elif [[ $booted == "$golden" ]]; then
 elif [[ -n $good && -z $golden && $GOLDEN_AUTO_PIN == true ]]; then
   pin "$booted" || exit 1
   echo "golden from now on: $booted"
+  # made the system while this boot was looked at, when there was nothing yet that a trial could come back to
+  next=$(readlink -f "$profile")
+  if [[ $next != "$booted" ]] && arm "$next"; then echo "on trial at the next boot: $next"; fi
 else
   echo "booted: $booted, which is neither golden nor on trial"
 fi

@@ -270,6 +270,21 @@ describe('Golden', () => {
   })
 })
 
+test('A rebuild while the very first boot is validated is on trial after it', async () => {
+  const fresh = await GoldenHost.make()
+  try {
+    const first = await fresh.generation(1)
+    await fresh.install(1)
+    const next = await fresh.generation(2)
+    const { said } = await fresh.boot([], GoldenHost.rebuilding(2))
+    expect(said).toContain('no golden generation yet')
+    expect(said).toContain(`golden from now on: ${first}\non trial at the next boot: ${next}`)
+    expect((await fresh.boot()).said).toContain(`golden from now on: ${next}`)
+  } finally {
+    await fresh.root.remove()
+  }
+})
+
 test('Boot counting is left alone, and its entries are found by what is in them', async () => {
   await host.rebuild(2, 'boot')
   await host.sh(

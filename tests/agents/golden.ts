@@ -144,10 +144,13 @@ export class GoldenHost {
 
   /** `nixos-rebuild switch` or `boot` to a generation of the profile. */
   async rebuild(number: number, action: 'switch' | 'boot' = 'switch'): Promise<string> {
-    return await this.sh(
-      `ln -sfn system-${number}-link /nix/var/nix/profiles/system
-      /nix/var/nix/profiles/system/bin/switch-to-configuration ${action}`,
-    )
+    return await this.sh(GoldenHost.rebuilding(number, action))
+  }
+
+  /** The same as bash. */
+  static rebuilding(number: number, action: 'switch' | 'boot' = 'switch'): string {
+    return `ln -sfn system-${number}-link /nix/var/nix/profiles/system
+      /nix/var/nix/profiles/system/bin/switch-to-configuration ${action}`
   }
 
   /** The first boot of a disk, before any agent ran. */
@@ -161,9 +164,10 @@ export class GoldenHost {
   /**
    * A reboot by the boot loader's rules. A generation of `breaks` does not come up, and the machine is
    * reset, up to three times; what does come up is validated.
+   * @param meanwhile bash that runs before the validation comes to an end
    * @returns each toplevel that was tried, and what the validation printed, with its exit code last
    */
-  async boot(breaks: string[] = []): Promise<{ tried: string[]; said: string }> {
+  async boot(breaks: string[] = [], meanwhile = ':'): Promise<{ tried: string[]; said: string }> {
     const tried: string[] = []
     for (;;) {
       const toplevel = this.choose()
@@ -177,7 +181,7 @@ export class GoldenHost {
       `ln -sfn ${booted} /run/booted-system; ln -sfn ${booted} /run/current-system; rm -f /run/golden*`,
     )
     rmSync(this.path('model/rebooting'), { force: true })
-    const said = await this.sh('golden-boot-validation 2>&1 || echo "exit $?"')
+    const said = await this.sh(`${meanwhile}\ngolden-boot-validation 2>&1 || echo "exit $?"`)
     if (!this.rebooting) return { tried, said }
     const next = await this.boot(breaks)
     return { tried: [...tried, ...next.tried], said: `${said}\n${next.said}` }
