@@ -91,7 +91,11 @@ async function sameLine(scene: Scene): Promise<void> {
         new RegExp(`\\+of ${each.host}$`, 'm'),
         stdout,
       )
-    check(`${host.host} has it in its status`, /"host": "\w+",\s+"files": \[\s+"dot_labrc"/, stdout)
+    check(
+      `${host.host} has it in its status`,
+      /"host":\s*"\w+",\s*"files":\s*\[\s*"dot_labrc"/,
+      stdout,
+    )
     const line = (await readHome(host, shared)).split('\n')[6]
     check(`${host.host} still has its own text`, `of ${host.host}`, line)
     const dirty = await host.user(`grep -lE '^(<{7}|>{7})' ~/${shared} ${source}/dot_labrc`, {
