@@ -1,5 +1,4 @@
 import { createHash } from 'node:crypto'
-import { rmSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { deploy, deployment } from '../vm/deployment.ts'
 import { Failure, usage } from '../failure.ts'
@@ -8,6 +7,7 @@ import { buildHosts, disagreement, type Facts } from '../nix/host.ts'
 import { sshTarget, writeSshConfigOfAll } from '../vm/identity.ts'
 import { fromHome } from '../lab-settings.ts'
 import type { Lock } from '../lock.ts'
+import { rememberBefore } from './before.ts'
 import { machine, type Machine } from './machine.ts'
 import { baselinePaths } from './oracle-facts.ts'
 import { quote } from '../ssh/probes.ts'
@@ -153,43 +153,6 @@ export async function ensureBaseline(
   writeVm({ ...vm, toplevel: wanted.toplevel })
   writeJson(recordOf(host), { tag: made.tag, key, toplevel: made.toplevel } satisfies Baseline)
   return made
-}
-
-const beforeTag = 'before-scenarios'
-const beforeOf = (host: string): string => join(files(host).dir, 'before-scenarios.json')
-
-/**
- * Keeps a VM that runs as it is now, for `leaveAsBefore`. One that a run left at its baseline, cut short or
- * asked to, has what an earlier run kept.
- * @param limit seconds
- */
-async function rememberBefore(vm: Vm, known: Baseline | undefined, limit: number): Promise<void> {
-  if (!qemuOf(vm) || vm.toplevel === known?.toplevel) return
-  await saveSnapshot(vm, beforeTag, limit)
-  writeJson(beforeOf(vm.host), { toplevel: vm.toplevel })
-}
-
-/**
- * Leaves a VM as it was before the scenarios, or at its baseline where it did not run then.
- * @throws Failure when QEMU loads neither
- */
-export async function leaveAsBefore(prepared: Prepared, patience: number): Promise<void> {
-  const { vm, argv, tag } = prepared
-  const record = beforeOf(vm.host)
-  const before = readJson<Pick<Vm, 'toplevel'>>(record)
-  try {
-    if (before) {
-      await restoreSnapshot(vm, beforeTag, argv, 30 * patience)
-      writeVm({ ...vm, ...before })
-      await deleteSnapshot(vm, beforeTag, 30 * patience)
-      rmSync(record)
-      return
-    }
-  } catch (thrown) {
-    if (!(thrown instanceof CannotLoad)) throw thrown
-    rmSync(record)
-  }
-  await restoreSnapshot(vm, tag, argv, 30 * patience)
 }
 
 /** Ends a QEMU that was started with other arguments: no snapshot of ours fits it. */
