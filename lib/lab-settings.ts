@@ -94,7 +94,7 @@ async function parse(file: string): Promise<Toml> {
   const { parse: parseToml } = await import('smol-toml')
   let found: Toml
   try {
-    found = parseToml(readFileSync(file, 'utf8')) as Toml
+    found = parseToml(readFileSync(file, 'utf8'))
   } catch (cause) {
     const [line] = (cause as Error).message.split('\n')
     const { line: number } = cause as { line?: number }
