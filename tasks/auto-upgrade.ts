@@ -289,7 +289,8 @@ const cases: Case[] = [
         'timeout 5 git ls-remote -q git://10.0.3.100/config.git >/dev/null 2>&1; echo $?'
       const bitten = (await vm.root(reaches)).stdout.trim()
       fault.bit(bitten === '124', `git ls-remote exits with ${bitten} after 5 s`)
-      await upgrades(scene, vm, { outcome: 'offline', reason: /did not answer within 60 s/ })
+      const reason = /did not answer within 60 s/
+      await upgrades(scene, vm, { outcome: 'offline', reason, limit: 20, waits: 60 })
       await speak()
       await vm.until('the remote to answer', 30, `[ "$(${reaches})" = 0 ]`)
       fault.healed(true, 'git ls-remote exits with 0')

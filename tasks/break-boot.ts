@@ -52,6 +52,7 @@ const broken: { name: string; title: string; module: string; reason?: RegExp; li
     title: 'a service is dead after the boot: the validation sends it back to golden',
     module: `{ lib, ... }: { systemd.services.sshd.serviceConfig = { ExecStart = lib.mkForce "/usr/bin/false"; Restart = lib.mkForce "no"; }; }`,
     reason: /^sshd.service is failed$/,
+    limit: 120,
   },
 ]
 

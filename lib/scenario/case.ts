@@ -30,6 +30,8 @@ export interface Stage {
   seed: number
   prepared: Map<string, Prepared>
   results: CaseResult[]
+  /** The check with which a case ends as soon as it is red: nothing after it would say more. */
+  enough?: RegExp
 }
 
 export interface Chosen {
@@ -146,6 +148,7 @@ function sceneOf({ name, vms, world, stage, result, faults, ends, note, say }: P
     const row = { name: what, held, expected: shown(expected), found: shown(found) }
     result.checks.push(row)
     note({ kind: 'check', ...row })
+    if (!held && stage.enough?.test(what)) throw new Failure(`${what} is red, as it had to be`)
     return held
   }
   return {

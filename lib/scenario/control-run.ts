@@ -76,7 +76,12 @@ export async function runControl(
   note({ kind: 'step', name: 'cut', phase: 'end', of: began, hosts })
   const start = { ...stage.from, dir: world.dir, config: cut }
   // its result is the control's, and not one of a case that ought to hold
-  const result = await runCase(chosen, hosts, { ...stage, prepared, from: start }, say)
+  const result = await runCase(
+    chosen,
+    hosts,
+    { ...stage, prepared, from: start, enough: control.red },
+    say,
+  )
   for (const host of hosts) {
     const { vm } = stage.prepared.get(host)!
     await deleteSnapshot(vm, tag, 60).catch(() => {})

@@ -37,8 +37,11 @@ export interface Upgraded {
 
 /** The upgrade of a VM, in the hands of a case. */
 export interface UpgradeUnit {
-  /** Starts the upgrade unit and waits until it has ended. */
-  upgrade: (options?: { limit?: number }) => Promise<Upgraded>
+  /**
+   * Starts the upgrade unit and waits until it has ended.
+   * @throws Failure when that takes longer than `limit` (seconds on KVM) and `waits` (seconds anywhere)
+   */
+  upgrade: (options?: { limit?: number; waits?: number }) => Promise<Upgraded>
   /**
    * Starts the upgrade unit and holds it where it enters a phase, by the agent's own hook: it says
    * so on the console and then waits to be killed.
@@ -61,10 +64,11 @@ export function upgradeUnit({ host, root, write, serial, note, say, seconds }: N
     const { stdout } = await root(`cat ${statusFile} 2>/dev/null || true`)
     return parseStatus(stdout)
   }
-  const upgrade: UpgradeUnit['upgrade'] = async ({ limit = 60 } = {}) => {
+  const upgrade: UpgradeUnit['upgrade'] = async ({ limit = 60, waits = 0 } = {}) => {
+    const most = seconds(limit) + waits
     const from = performance.now()
     const began = note({ kind: 'upgrade', name: 'upgrade', host, phase: 'begin' })
-    say(`upgrade of ${host}: at most ${seconds(limit)} s`)
+    say(`upgrade of ${host}: at most ${most} s`)
     // one command: under emulation each costs a third of a second
     const script = `before=$(stat -c %i.%Y ${statusFile} 2>/dev/null)
       systemctl start nix-local-upgrade.service
@@ -72,7 +76,7 @@ export function upgradeUnit({ host, root, write, serial, note, say, seconds }: N
         echo "$result"; journalctl --no-pager --output=cat --lines=60 _SYSTEMD_INVOCATION_ID="$id"; }
       printf '\\036\\n'
       [ "$before" = "$(stat -c %i.%Y ${statusFile} 2>/dev/null)" ] || cat ${statusFile}`
-    const { stdout } = await root(script, { timeout: seconds(limit), allow: 'any' })
+    const { stdout } = await root(script, { timeout: most, allow: 'any' })
     const [said = '', json = ''] = stdout.split('\u001e\n')
     const [result = '', ...log] = said.split('\n')
     const found = parseStatus(json)

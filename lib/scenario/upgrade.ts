@@ -32,11 +32,16 @@ export interface Wanted {
   outcome: string | RegExp
   reason?: RegExp
   phase?: string
+  /** Seconds in which it has to be done, on KVM; default 90. */
+  limit?: number
+  /** Seconds on top of it that no machine makes shorter, such as a time limit of the agent. */
+  waits?: number
 }
 
 /** Runs the upgrade to its end and checks what it says of itself. */
 export async function upgrades(scene: Scene, vm: Machine, wanted: Wanted): Promise<UpgradeStatus> {
-  const { status, result, log } = await vm.upgrade({ limit: 90 })
+  const { limit = 90, waits = 0 } = wanted
+  const { status, result, log } = await vm.upgrade({ limit, waits })
   const name = (what: string): string => `${vm.host}'s upgrade: ${what}`
   const found = (value: Value | undefined): Value | undefined => value ?? undefined
   if (!scene.check(name('outcome'), wanted.outcome, found(status?.outcome))) scene.event(log)
