@@ -4,6 +4,7 @@ import { scenarioTask, type Case, type Family } from '../lib/scenario/scenario.t
 import { rebuild } from '../lib/scenario/trial.ts'
 import {
   failingUnit,
+  hostModule,
   killAt,
   module,
   note,
@@ -12,7 +13,6 @@ import {
   seen,
   upgrades,
 } from '../lib/scenario/upgrade.ts'
-import { hostModule } from '../lib/scenario/world.ts'
 
 /** Revisions that must be refused, with nothing of the host changed. */
 const refused: { name: string; title: string; module: string; outcome: string; reason: RegExp }[] =

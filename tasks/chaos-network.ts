@@ -1,7 +1,6 @@
 import { usage as usageFailure, type ExitCode } from '../lib/failure.ts'
-import { begin, underFault, type Under } from '../lib/fault/case.ts'
-import { faultHelp, faultOptions, runFault, verbs } from '../lib/fault/command.ts'
-import { inject, list, prove } from '../lib/fault/lease.ts'
+import type { Under } from '../lib/fault/case.ts'
+import { faultHelp, faultOptions, verbs } from '../lib/fault/request.ts'
 import { scenario, type Case, type Family, type Scene } from '../lib/scenario/scenario.ts'
 import { main, type Args, type Task } from '../lib/task.ts'
 import { note, seen, upgrades } from '../lib/scenario/upgrade.ts'
@@ -40,6 +39,7 @@ function promise(
 
 /** A lease that nobody ends: the upgrade is refused by the network, and the next one is not. */
 async function lease(scene: Scene): Promise<void> {
+  const { inject, list, prove } = await import('../lib/fault/lease.ts')
   const { vm, world, check } = scene
   await world.config.commit(note(vm, 'two'), 'Two')
   const said = scene.fault('one-way out on uplink', vm.host)
@@ -69,6 +69,8 @@ async function lease(scene: Scene): Promise<void> {
 
 /** A pulled cable stays out over a reboot, and a boot with no network is as good as any. */
 async function reboot(scene: Scene): Promise<void> {
+  const { begin } = await import('../lib/fault/case.ts')
+  const { list } = await import('../lib/fault/lease.ts')
   const { vm, check } = scene
   const end = await begin(scene, [vm], { ...on, kind: 'cut' })
   const seconds = await vm.reboot()
@@ -97,7 +99,7 @@ export const family: Family = {
       hosts: under.hosts,
       limit: under.hosts === 2 ? 360 : 240,
       ends: 'main',
-      run: (scene) => underFault(scene, under),
+      run: async (scene) => (await import('../lib/fault/case.ts')).underFault(scene, under),
     })),
     {
       name: 'lease',
@@ -143,6 +145,7 @@ export const task: Task = {
     }
     if (rest.length > 0)
       throw usageFailure(`Cannot read \`${rest.join(' ')}\` after ${verb}`, '--vm')
+    const { runFault } = await import('../lib/fault/command.ts')
     return await runFault(verb, args)
   },
 }

@@ -6,7 +6,6 @@ import {
   syncByUnit,
   type Synced,
 } from '../lib/scenario/dotfile-sync.ts'
-import { heal, inject, prove } from '../lib/fault/lease.ts'
 import { scenarioTask, type Family, type Machine, type Scene } from '../lib/scenario/scenario.ts'
 
 export const family: Family = {
@@ -120,6 +119,7 @@ async function sameLine(scene: Scene): Promise<void> {
 }
 
 async function offline(scene: Scene): Promise<void> {
+  const { heal, inject, prove } = await import('../lib/fault/lease.ts')
   const { vm, other } = scene
   const source = fromHome(scene.world.paths.dotfiles)
   const fault = scene.fault('cut of the uplink', other.host)

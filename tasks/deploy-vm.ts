@@ -1,4 +1,4 @@
-import { deploy, deployment, groundLane, lane, type Deployment } from '../lib/vm/deployment.ts'
+import type { Deployment } from '../lib/vm/deployment.ts'
 import { usage as usageFailure } from '../lib/failure.ts'
 import { chooseGuest } from '../lib/nix/guest.ts'
 import { chooseHosts } from '../lib/nix/hosts.ts'
@@ -40,6 +40,7 @@ export const examples: [string, string][] = [
 ]
 
 export async function run(args: Args): Promise<void> {
+  const { deploy, deployment, groundLane, lane } = await import('../lib/vm/deployment.ts')
   const { attribute } = chooseGuest()
   const size = sizes(args)
   const hosts = await chooseHosts(args['host'], attribute)

@@ -1,12 +1,7 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { controls, type Control, type Proof } from '../lib/scenario/control.ts'
-import { runControl } from '../lib/scenario/control-run.ts'
-import { Exit, Failure, usage as usageFailure, type ExitCode } from '../lib/failure.ts'
-import type { Chosen, Stage } from '../lib/scenario/case.ts'
-import { choose } from '../lib/scenario/run.ts'
-import { withStage } from '../lib/scenario/stage.ts'
-import { runLanes, type Lane } from '../lib/steps.ts'
+import { Exit, usage as usageFailure, type ExitCode } from '../lib/failure.ts'
+import { controls, type Proof } from '../lib/scenario/control.ts'
 import { green, red, table } from '../lib/table.ts'
 import { main, type Args } from '../lib/task.ts'
 import { families } from './pipelines/families.ts'
@@ -34,11 +29,6 @@ export const examples: [string, string][] = [
   ['tsx tasks/prove.ts known-bad --host sorrow', 'One'],
 ]
 
-interface Cut {
-  control: Control
-  chosen: Chosen
-}
-
 export async function run(args: Args): Promise<ExitCode> {
   const all = controls()
   const named = args['control'] as string[] | undefined
@@ -56,49 +46,16 @@ export async function run(args: Args): Promise<ExitCode> {
     )
     return Exit.held
   }
-  const known = await families()
-  const cuts = wanted.map((control): Cut => ({
-    control,
-    chosen: choose(known, [control.case])[0]!,
-  }))
-  const single = cuts.filter(({ chosen }) => (chosen.one.hosts ?? 1) === 1)
-  const double = cuts.filter(({ chosen }) => chosen.one.hosts === 2)
-  const proofs: Proof[] = []
-  const needed = double.length > 0 ? 2 : 1
-  const most = single.length > 1 ? 2 : needed
-  const runOptions = { name, hosts: args['host'], seed: args['seed'], keep: args['keep'], json }
-  const { dir } = await withStage(runOptions, needed, most, async (stage, hosts) => {
-    const lanes = hosts.map((host, index) =>
-      lane(
-        single.filter((_, at) => at % hosts.length === index),
-        [host],
-        stage,
-        proofs,
-      ),
-    )
-    await runLanes(
-      lanes.filter(({ steps }) => steps.length > 0),
-      json,
-      true,
-    )
-    if (double.length > 0) await runLanes([lane(double, hosts, stage, proofs)], json, true)
+  const { runControls } = await import('../lib/scenario/control-run.ts')
+  const { dir, proofs } = await runControls(wanted, await families(), {
+    name,
+    hosts: args['host'],
+    seed: args['seed'],
+    keep: args['keep'],
+    json,
   })
-  return summarize(proofs, cuts.length, dir, json)
+  return summarize(proofs, wanted.length, dir, json)
 }
-
-const lane = (cuts: Cut[], hosts: string[], stage: Stage, proofs: Proof[]): Lane<Stage> => ({
-  title: hosts.join(' and '),
-  context: stage,
-  steps: cuts.map(({ control, chosen }) => ({
-    title: `${control.name}: ${control.cut}`,
-    would: () => [],
-    run: async (_, say) => {
-      const proof = await runControl(control, chosen, hosts, stage, say)
-      proofs.push(proof)
-      if (proof.state !== 'caught') throw new Failure(`${proof.state}: ${proof.found}`)
-    },
-  })),
-})
 
 function summarize(proofs: Proof[], asked: number, dir: string, json: boolean): ExitCode {
   writeFileSync(join(dir, 'proofs.json'), JSON.stringify(proofs, null, 2))

@@ -1,5 +1,5 @@
 import { Exit, Failure, type ExitCode } from '../lib/failure.ts'
-import { baseImage, preflight, type Ground } from '../lib/vm/ground.ts'
+import type { Ground } from '../lib/vm/ground.ts'
 import { guestOf } from '../lib/nix/guest.ts'
 import { buildHosts, readHost, type Host } from '../lib/nix/host.ts'
 import { chooseVms } from '../lib/nix/hosts.ts'
@@ -54,6 +54,7 @@ export async function run(args: Args): Promise<ExitCode> {
       })
     }
   }
+  const { baseImage, preflight } = await import('../lib/vm/ground.ts')
   const quiet = Boolean(args['json'])
   const locks = []
   try {

@@ -1,38 +1,11 @@
 import { Exit, explain, usage, type ExitCode } from '../failure.ts'
-import { directions, faultName, kinds, links, secondsLeft, type Link } from './fault.ts'
+import { faultName, links, secondsLeft, type Link } from './fault.ts'
 import { readRequest } from './request.ts'
 import { heal, inject, list, prove } from './lease.ts'
 import { chooseVms } from '../nix/hosts.ts'
 import { table } from '../table.ts'
-import type { Args, Option } from '../task.ts'
+import type { Args } from '../task.ts'
 import { qemuOf } from '../vm/vm.ts'
-
-/** What the command line of `chaos-network` can begin with; else it names hosts. */
-export const verbs = [...Object.keys(kinds), 'heal', 'list']
-
-export const faultOptions: Record<string, Option> = {
-  link: { type: 'string', describe: `${links.join(' or ')}; mgmt is never faulted` },
-  vm: {
-    type: 'string',
-    array: true,
-    describe: 'VM; for a partition two; for heal all without any',
-  },
-  for: { type: 'string', describe: 'Lease: it heals itself after that, 60s without' },
-  direction: {
-    type: 'string',
-    describe: `${directions.join(', ')}, as the VM sees it; out without`,
-  },
-  ms: { type: 'number', describe: 'delay, jitter' },
-  percent: { type: 'number', describe: 'loss, duplicate, corrupt' },
-  kbit: { type: 'number', describe: 'rate, a second' },
-  down: { type: 'number', describe: 'flap: seconds without the cable, 2 without' },
-  up: { type: 'number', describe: 'flap: seconds with it, 3 without' },
-}
-
-/** One line for each kind, for --help. */
-export const faultHelp: string[] = Object.entries(kinds).map(
-  ([kind, { describe }]) => `${kind.padEnd(10)} ${describe}`,
-)
 
 /** Runs a verb: injects and proves a fault, or heals, or lists. */
 export async function runFault(verb: string, args: Args): Promise<ExitCode> {

@@ -12,9 +12,8 @@ import {
 } from './probe.ts'
 import { judgePing, payload, pingFlags, roundTrip, type Proof } from './proof.ts'
 import type { GuestAgent } from '../vm/guest-agent.ts'
-import { chooseVms } from '../nix/hosts.ts'
 import { waitFor } from '../retry.ts'
-import { macs, qemuOf, theVm, type Vm } from '../vm/vm.ts'
+import { knownVms, macs, qemuOf, theVm, type Vm } from '../vm/vm.ts'
 
 type Place = Pick<Fault, 'host' | 'link' | 'peer'>
 
@@ -197,7 +196,7 @@ async function nameless(guest: GuestAgent): Promise<Proof> {
 
 function targetOf({ host, link, peer }: Place): Target {
   if (link === 'uplink') return { address: '10.0.3.2', mac: '52:55:0a:00:03:02' }
-  const others = peer === undefined ? chooseVms(undefined) : [theVm(peer)]
+  const others = peer === undefined ? knownVms().map(theVm) : [theVm(peer)]
   const vm = others.find((other) => other.host !== host && qemuOf(other))
   if (!vm) {
     throw new Failure(`Cannot measure lan of \`${host}\`: no other VM runs`, {

@@ -1,5 +1,6 @@
 import { usage } from '../failure.ts'
 import {
+  directions,
   kindOf,
   kinds,
   links,
@@ -10,6 +11,34 @@ import {
   type Request,
 } from './fault.ts'
 import { hostName } from '../host-name.ts'
+import type { Option } from '../task.ts'
+
+/** What the command line of `chaos-network` can begin with; else it names hosts. */
+export const verbs = [...Object.keys(kinds), 'heal', 'list']
+
+export const faultOptions: Record<string, Option> = {
+  link: { type: 'string', describe: `${links.join(' or ')}; mgmt is never faulted` },
+  vm: {
+    type: 'string',
+    array: true,
+    describe: 'VM; for a partition two; for heal all without any',
+  },
+  for: { type: 'string', describe: 'Lease: it heals itself after that, 60s without' },
+  direction: {
+    type: 'string',
+    describe: `${directions.join(', ')}, as the VM sees it; out without`,
+  },
+  ms: { type: 'number', describe: 'delay, jitter' },
+  percent: { type: 'number', describe: 'loss, duplicate, corrupt' },
+  kbit: { type: 'number', describe: 'rate, a second' },
+  down: { type: 'number', describe: 'flap: seconds without the cable, 2 without' },
+  up: { type: 'number', describe: 'flap: seconds with it, 3 without' },
+}
+
+/** One line for each kind, for --help. */
+export const faultHelp: string[] = Object.entries(kinds).map(
+  ([kind, { describe }]) => `${kind.padEnd(10)} ${describe}`,
+)
 
 /** A fault as a command line has it. */
 export interface Words {

@@ -1,12 +1,7 @@
-import { createHash } from 'node:crypto'
 import {
-  closeSync,
   existsSync,
-  fstatSync,
   mkdirSync,
-  openSync,
   readFileSync,
-  readSync,
   readdirSync,
   realpathSync,
   renameSync,
@@ -17,90 +12,17 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { basename, join } from 'node:path'
+import { fingerprint, imageKey, readImage, recipe, suiteOf } from './base.ts'
+import type { BaseImage, ImageOptions, Manifest } from './base.ts'
 import { privateDirectory } from '../directory.ts'
 import { Failure } from '../failure.ts'
 import { lock } from '../lock.ts'
 import { findCommand } from '../packages.ts'
 import { lastLines, run, type RunOptions } from '../run.ts'
-import { labCache, project } from '../settings.ts'
+import { labCache } from '../settings.ts'
 
-export { checkDisk, createOverlay, ensureHostLayer } from './layer.ts'
-
-/** What is fixed when an image is built, and what was found in the mirror then. */
-export interface Manifest {
-  suite: string
-  mirror: string
-  /** Versions by Debian package. */
-  packages: Record<string, string>
-  /** Stages of the build in order; `mb` is what lay in the building directory after it. */
-  stages: { name: string; seconds: number; mb: number }[]
-  /** Size of base.raw in bytes, as `ls` shows it and as it takes up on the disk. */
-  size: number
-  allocated: number
-  /** See `fingerprint`. */
-  fingerprint: string
-}
-
-/** A partition of base.raw, in bytes. */
-export interface Partition {
-  start: number
-  size: number
-}
-
-export interface BaseImage {
-  /** Never changes: another build gets another directory, as overlays stand on this one. */
-  dir: string
-  raw: string
-  esp: Partition
-  root: Partition
-  kernel: string
-  initrd: string
-  manifest: Manifest
-}
-
-export interface ImageOptions {
-  /** Default `labCache()`. */
-  cache?: string
-  /** Default `LAB_DEBIAN_MIRROR`, else the mirror that apt is set up with. */
-  mirror?: string
-  /** Default `LAB_DEBIAN_SUITE`, else forky. */
-  suite?: string
-  /** Builds anew, with the versions that the mirror has now, even if there is an image. */
-  fresh?: boolean
-  onProgress?: (line: string) => void
-  signal?: AbortSignal
-}
-
-const recipe = join(project, 'nix/lab/image')
 /** Bytes that a build takes at its height, 1.1 GB measured. */
 const needed = 1.5 * 1024 ** 3
-const mib = 1024 ** 2
-/** As nix/lab/image/build.sh lays the disk out; `readImage` checks it against the file. */
-const layout = {
-  esp: { start: mib, size: 264 * mib },
-  root: { start: 265 * mib, size: 1536 * mib },
-}
-
-const suiteOf = (options: ImageOptions): string =>
-  options.suite ?? (process.env['LAB_DEBIAN_SUITE'] || 'forky')
-
-/**
- * The hash of all that goes into a base image and is known beforehand: the recipe's files and the
- * suite. Versions of packages move with the mirror and are written into the manifest instead;
- * `fresh` takes new ones.
- */
-export function imageKey(options: ImageOptions = {}): string {
-  const hash = createHash('sha256').update(`1 ${suiteOf(options)}`)
-  for (const file of readdirSync(recipe, { recursive: true, withFileTypes: true }).toSorted(
-    byPath,
-  )) {
-    if (file.isFile())
-      hash.update(`\0${file.name}\0`).update(readFileSync(join(file.parentPath, file.name)))
-  }
-  return hash.digest('hex').slice(0, 16)
-}
-const byPath = (a: { parentPath: string; name: string }, b: typeof a): number =>
-  join(a.parentPath, a.name) < join(b.parentPath, b.name) ? -1 : 1
 
 /**
  * The base image of the embedded guest: from the cache, else built, which takes a minute and the
@@ -128,54 +50,6 @@ export async function ensureBaseImage(options: ImageOptions = {}): Promise<BaseI
     return await build(images, current, options, say)
   } finally {
     held.release()
-  }
-}
-
-/** The image in a directory, or what is wrong with it. */
-function readImage(dir: string): BaseImage | string {
-  const raw = join(dir, 'base.raw')
-  let manifest: Manifest
-  try {
-    manifest = JSON.parse(readFileSync(join(dir, 'manifest.json'), 'utf8')) as Manifest
-    const { size } = statSync(raw)
-    if (size !== manifest.size) return `it is cut short (${size} of ${manifest.size} bytes)`
-    if (fingerprint(raw) !== manifest.fingerprint) return 'it is not what was built'
-    for (const file of ['root.meta', 'esp.img', 'boot/kernel', 'boot/initrd', 'bin/busybox']) {
-      if (!existsSync(join(dir, file))) return `\`${file}\` is missing`
-    }
-  } catch (error) {
-    return `it cannot be read (${(error as Error).message.split('\n')[0]})`
-  }
-  return {
-    dir,
-    raw,
-    ...layout,
-    kernel: join(dir, 'boot/kernel'),
-    initrd: join(dir, 'boot/initrd'),
-    manifest,
-  }
-}
-
-/**
- * A cheap checksum (3 MB are read, whatever the size): the first and the last MiB and 256 blocks of
- * 4 KiB evenly spaced between. With the exact size it tells a file that was cut short, also one
- * that was then filled up with zeros. A flipped bit elsewhere it does not see.
- */
-export function fingerprint(path: string): string {
-  const fd = openSync(path, 'r')
-  try {
-    const hash = createHash('sha256')
-    const { size } = fstatSync(fd)
-    const add = (position: number, length: number): void => {
-      const buffer = Buffer.alloc(length)
-      hash.update(buffer.subarray(0, readSync(fd, buffer, 0, length, position)))
-    }
-    add(0, mib)
-    for (let i = 1; i <= 256; i++) add(Math.floor((size * i) / 257), 4096)
-    add(Math.max(0, size - mib), mib)
-    return hash.digest('hex')
-  } finally {
-    closeSync(fd)
   }
 }
 

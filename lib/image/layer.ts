@@ -17,9 +17,10 @@ import {
 } from 'node:fs'
 import { basename, join } from 'node:path'
 import { Failure } from '../failure.ts'
-import type { BaseImage } from './image.ts'
+import type { BaseImage } from './base.ts'
+import { checkDisk, cluster } from './qcow2.ts'
 import { lock } from '../lock.ts'
-import { lastLines, run } from '../run.ts'
+import { run } from '../run.ts'
 
 export interface LayerOptions {
   /** Store path of a toplevel that is built in `store`. */
@@ -33,8 +34,7 @@ export interface LayerOptions {
 }
 
 const mib = 1024 ** 2
-/** qcow2's unit of allocation, and ext4's. */
-const cluster = 65536
+/** ext4's unit of allocation. */
 const block = 4096
 
 /**
@@ -316,53 +316,4 @@ async function overlayChanges(
   } finally {
     for (const fd of Object.values(files)) closeSync(fd)
   }
-}
-
-/**
- * The VM's own disk: an empty overlay on its host's layer.
- * @param size bytes, as the layer was made for
- */
-export async function createOverlay(layer: string, path: string, size: number): Promise<void> {
-  await run('qemu-img', [
-    'create',
-    '-q',
-    '-f',
-    'qcow2',
-    '-b',
-    layer,
-    '-F',
-    'qcow2',
-    path,
-    String(size),
-  ])
-}
-
-/**
- * Looks whether a disk and all below it can be opened and are consistent.
- * @throws Failure when one is damaged, cut short or gone
- */
-export async function checkDisk(path: string): Promise<void> {
-  const broken = (why: string): Failure =>
-    new Failure(`Cannot use the disk \`${path}\`: ${why}`, {
-      hint: 'just deploy-test-vm <vm> --fresh makes a new one',
-    })
-  const chain = ['info', '-U', '--backing-chain', '--output', 'json', '-f', 'qcow2', path]
-  const info = await run('qemu-img', chain, { allow: [1] })
-  if (info.code !== 0) throw broken(lastLines(info.stderr, 1))
-  for (const { filename, format } of JSON.parse(info.stdout) as ImageInfo[]) {
-    if (format !== 'qcow2') continue
-    const check = ['check', '-U', '--output', 'json', '-f', 'qcow2', filename]
-    // 2: corrupt, 3: leaked clusters, which harm nobody
-    const { code, stderr, stdout } = await run('qemu-img', check, { allow: [1, 2, 3] })
-    if (code === 1) throw broken(lastLines(stderr, 1))
-    if (code === 2) throw broken(`\`${filename}\` is corrupt`)
-    const { 'image-end-offset': end = 0 } = JSON.parse(stdout) as { 'image-end-offset'?: number }
-    // a read beyond the end gives zeros, so no check finds it; the last cluster may be a short one
-    if (end - cluster >= statSync(filename).size) throw broken(`\`${filename}\` is cut short`)
-  }
-}
-
-interface ImageInfo {
-  filename: string
-  format: string
 }

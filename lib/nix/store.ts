@@ -11,7 +11,7 @@ import {
 import { join } from 'node:path'
 import { privateDirectory } from '../directory.ts'
 import { Failure } from '../failure.ts'
-import { imageKey, type BaseImage, type ImageOptions } from '../image/image.ts'
+import { imageKey, type BaseImage, type ImageOptions } from '../image/base.ts'
 import { labCache } from '../settings.ts'
 
 /**

@@ -5,6 +5,10 @@ import { sshTarget } from '../vm/identity.ts'
 import { fromHome } from '../lab-settings.ts'
 import { baselinePaths } from './oracle-facts.ts'
 import { inHand, runCase, type Chosen, type Stage } from './case.ts'
+import { choose } from './run.ts'
+import type { Family } from './scenario.ts'
+import { withStage, type RunOptions } from './stage.ts'
+import { runLanes, type Lane } from '../steps.ts'
 import { deleteSnapshot, saveSnapshot } from '../vm/snapshot.ts'
 import { connect } from '../ssh/ssh.ts'
 import { switchTo } from '../vm/switch.ts'
@@ -13,11 +17,64 @@ import { openWorld } from './world.ts'
 const tag = 'lab-cut'
 const goldenRecord = '/var/lib/golden-generation/golden.json'
 
+interface Cut {
+  control: Control
+  chosen: Chosen
+}
+
+/**
+ * Runs controls, those whose case wants one VM side by side and the others after them.
+ * @param known where their cases are
+ * @returns a proof for each that was run, and the run's directory
+ * @throws Failure (usage) for a control of a case that there is none of
+ */
+export async function runControls(
+  controls: Control[],
+  known: Family[],
+  options: RunOptions,
+): Promise<{ dir: string; proofs: Proof[] }> {
+  const cuts = controls.map((control): Cut => ({
+    control,
+    chosen: choose(known, [control.case])[0]!,
+  }))
+  const single = cuts.filter(({ chosen }) => (chosen.one.hosts ?? 1) === 1)
+  const double = cuts.filter(({ chosen }) => chosen.one.hosts === 2)
+  const proofs: Proof[] = []
+  const quiet = Boolean(options.json)
+  const needed = double.length > 0 ? 2 : 1
+  const most = single.length > 1 ? 2 : needed
+  const { dir } = await withStage(options, needed, most, async (stage, hosts) => {
+    const dealt = hosts.map((_, lane) => single.filter((_cut, at) => at % hosts.length === lane))
+    const lanes = hosts.map((host, index) => laneOf(dealt[index]!, [host], stage, proofs))
+    await runLanes(
+      lanes.filter(({ steps }) => steps.length > 0),
+      quiet,
+      true,
+    )
+    if (double.length > 0) await runLanes([laneOf(double, hosts, stage, proofs)], quiet, true)
+  })
+  return { dir, proofs }
+}
+
+const laneOf = (cuts: Cut[], hosts: string[], stage: Stage, proofs: Proof[]): Lane<Stage> => ({
+  title: hosts.join(' and '),
+  context: stage,
+  steps: cuts.map(({ control, chosen }) => ({
+    title: `${control.name}: ${control.cut}`,
+    would: () => [],
+    run: async (_, say) => {
+      const proof = await runControl(control, chosen, hosts, stage, say)
+      proofs.push(proof)
+      if (proof.state !== 'caught') throw new Failure(`${proof.state}: ${proof.found}`)
+    },
+  })),
+})
+
 /**
  * Runs a control: the VMs go from their baseline to a generation with the net cut, boot into it, make
  * it golden, and so become the baseline of the case that has to come out red.
  */
-export async function runControl(
+async function runControl(
   control: Control,
   chosen: Chosen,
   hosts: string[],

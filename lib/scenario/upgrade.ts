@@ -1,13 +1,15 @@
 import type { Changes } from './remote.ts'
 import type { UpgradeStatus } from './upgrade-unit.ts'
 import type { Machine, Scene, Value } from './scenario.ts'
-import { hostModule } from './world.ts'
 
 /** Phases of an upgrade that succeeds, in order. */
 export const phases = [
   ...['lock', 'recover', 'hooks', 'dotfiles', 'fetch', 'rebase'],
   ...['build', 'preflight', 'switch', 'validate', 'clean', 'done'],
 ] as const
+
+/** Where a case puts what it changes of a host: a module of its own, empty at first. */
+export const hostModule = (host: string): string => `world/hosts/${host}.nix`
 
 /** What a host gets beside its own files: the text of a NixOS module. */
 export const module = (vm: Machine, text: string): Changes => ({ [hostModule(vm.host)]: text })

@@ -19,6 +19,7 @@ import { labSettings, type LabSettings } from '../lab-settings.ts'
 import { served } from '../vm/qemu.ts'
 import { remote, git, type Changes, type Remote } from './remote.ts'
 import { labHome, project } from '../settings.ts'
+import { hostModule } from './upgrade.ts'
 
 /**
  * What one or two guests have for their remote: `config.git`, the flake with their hosts, and
@@ -47,9 +48,6 @@ export interface Start {
 export interface Template extends Start, Clones {
   dir: string
 }
-
-/** Where a case puts what it changes of a host: a module of its own, empty at first. */
-export const hostModule = (host: string): string => `world/hosts/${host}.nix`
 
 /**
  * The template of the flake as it is on the disk now, tracked files only. The flake is left as it

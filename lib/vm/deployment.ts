@@ -5,10 +5,9 @@ import { baseImage, preflight, type Ground } from './ground.ts'
 import { chooseGuest, guestStore } from '../nix/guest.ts'
 import { buildHosts, readHost, type Host } from '../nix/host.ts'
 import { ensureIdentity, ensureLabKey, sshTarget, writeSshConfigOfAll } from './identity.ts'
-import { checkDisk, ensureHostLayer } from '../image/image.ts'
+import { checkDisk } from '../image/qcow2.ts'
 import { labSettings } from '../lab-settings.ts'
 import type { Lock } from '../lock.ts'
-import { ensureNixosImage } from '../image/nixos.ts'
 import { requireMemory, requireSpace } from './preflight.ts'
 import {
   ensureKeeper,
@@ -199,13 +198,17 @@ const steps: Step<Deployment>[] = [
 ]
 
 /** The image with the host's first generation, which the VM's own disk is an overlay on. */
-function firstGeneration(
+async function firstGeneration(
   { ground, built, host, size }: Deployment,
   say: (line: string) => void,
 ): Promise<string> {
   const disk = size.disk ?? 20 * 1024 ** 3
   const { base, store, accelerator } = ground
-  if (base) return ensureHostLayer(base, { ...built!, host, size: disk, store })
+  if (base) {
+    const { ensureHostLayer } = await import('../image/layer.ts')
+    return ensureHostLayer(base, { ...built!, host, size: disk, store })
+  }
+  const { ensureNixosImage } = await import('../image/nixos.ts')
   const wanted = { size: disk, emulated: accelerator.kind === 'tcg' }
   return ensureNixosImage(host, wanted, 3600 * accelerator.patience, say)
 }

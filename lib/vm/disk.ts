@@ -1,6 +1,6 @@
 import { renameSync } from 'node:fs'
 import type { Firmware } from './firmware.ts'
-import { createOverlay } from '../image/image.ts'
+import { createOverlay } from '../image/qcow2.ts'
 import { run } from '../run.ts'
 import { files, type Vm } from './vm.ts'
 

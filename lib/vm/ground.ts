@@ -1,7 +1,7 @@
 import { findAccelerator, type Accelerator } from './accelerator.ts'
 import { findFirmware, type Firmware } from './firmware.ts'
 import { chooseGuest, guestStore, type Guest } from '../nix/guest.ts'
-import { ensureBaseImage, type BaseImage } from '../image/image.ts'
+import type { BaseImage } from '../image/base.ts'
 import { storeOptions } from '../nix/store.ts'
 import { requireTools } from './preflight.ts'
 import { labCache } from '../settings.ts'
@@ -32,6 +32,7 @@ export async function baseImage(
   guest = chooseGuest(),
 ): Promise<Pick<Ground, 'base' | 'store'>> {
   if (guest.kind === 'nixos') return { store: guestStore(guest) }
+  const { ensureBaseImage } = await import('../image/image.ts')
   const base = await ensureBaseImage({ cache: labCache(), onProgress: say })
   return { base, store: storeOptions(base) }
 }

@@ -1,5 +1,4 @@
 import type { ExitCode } from '../../lib/failure.ts'
-import { runFamilies } from '../../lib/scenario/run.ts'
 import { main, type Args } from '../../lib/task.ts'
 import { families } from './families.ts'
 
@@ -29,6 +28,7 @@ export const examples: [string, string][] = [
 ]
 
 export async function run(args: Args): Promise<ExitCode> {
+  const { runFamilies } = await import('../../lib/scenario/run.ts')
   const wanted = await families(args['family'])
   return runFamilies(wanted, {
     name: wanted.length === 1 ? wanted[0]!.name : 'gitops',

@@ -1,4 +1,3 @@
-import { deploy, deployment } from '../../lib/vm/deployment.ts'
 import { Exit, type ExitCode } from '../../lib/failure.ts'
 import { chooseGuest } from '../../lib/nix/guest.ts'
 import { chooseHosts } from '../../lib/nix/hosts.ts'
@@ -7,7 +6,6 @@ import { install, packages, present } from '../../lib/packages.ts'
 import { main, type Args } from '../../lib/task.ts'
 import { theVm } from '../../lib/vm/vm.ts'
 import * as deployVm from '../deploy-vm.ts'
-import { printVerified, verifyHosts } from '../verify.ts'
 
 export const name = 'pipelines/up'
 export const describe = 'Install what is missing, then build, deploy and verify sorrow and torment'
@@ -26,6 +24,7 @@ export const examples: [string, string][] = [
 ]
 
 export async function run(args: Args): Promise<ExitCode> {
+  const { deploy, deployment } = await import('../../lib/vm/deployment.ts')
   const missing = packages().filter((one) => !one.forTests && !present(one))
   if (args['dry-run']) {
     if (missing.length > 0)
@@ -40,6 +39,7 @@ export async function run(args: Args): Promise<ExitCode> {
     deployment(host, deployVm.sizes(args), Boolean(args['fresh'])),
   )
   await deploy(deployments, json)
+  const { printVerified, verifyHosts } = await import('../verify.ts')
   const code = printVerified(await verifyHosts(hosts.map(theVm)), json)
   if (!json) {
     if (deployments.every(({ changed }) => !changed)) console.log('\nEverything was there already')

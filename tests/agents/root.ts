@@ -7,7 +7,8 @@ import { existsSync, mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync }
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import type { Failure } from '../../lib/failure.ts'
-import { ensureBaseImage, type BaseImage } from '../../lib/image/image.ts'
+import type { BaseImage } from '../../lib/image/base.ts'
+import { ensureBaseImage } from '../../lib/image/image.ts'
 import { lock } from '../../lib/lock.ts'
 import { run, type Ran, type RunOptions } from '../../lib/run.ts'
 

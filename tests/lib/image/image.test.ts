@@ -14,13 +14,8 @@ import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { expect, onTestFinished, test, vi } from 'vitest'
 import { Failure } from '../../../lib/failure.ts'
-import {
-  debianMirror,
-  ensureBaseImage,
-  fingerprint,
-  imageKey,
-  type BaseImage,
-} from '../../../lib/image/image.ts'
+import { fingerprint, imageKey, type BaseImage } from '../../../lib/image/base.ts'
+import { debianMirror, ensureBaseImage } from '../../../lib/image/image.ts'
 import { storeOptions, evaluationStore } from '../../../lib/nix/store.ts'
 import { run } from '../../../lib/run.ts'
 
@@ -34,23 +29,6 @@ function scratch(): string {
 
 /** Nothing answers there. */
 const nowhere = 'http://127.0.0.1:9/debian'
-
-test('The key follows the recipe and the suite, not the machine', () => {
-  expect(imageKey({ suite: 'forky' })).toMatch(/^[0-9a-f]{16}$/)
-  expect(imageKey({ suite: 'forky', mirror: 'a', cache: 'b' })).toBe(imageKey({ suite: 'forky' }))
-  expect(imageKey({ suite: 'sid' })).not.toBe(imageKey({ suite: 'forky' }))
-})
-
-test('A file cut short, or cut short and filled up, has another fingerprint', () => {
-  const path = join(scratch(), 'disk')
-  writeFileSync(path, Buffer.alloc(8 * 1024 ** 2, 'content of a disk '))
-  const whole = fingerprint(path)
-  expect(fingerprint(path)).toBe(whole)
-  truncateSync(path, 8 * 1024 ** 2 - 4096)
-  expect(fingerprint(path)).not.toBe(whole)
-  truncateSync(path, 8 * 1024 ** 2)
-  expect(fingerprint(path)).not.toBe(whole)
-})
 
 test('The mirror is the one apt is set up with, unless one is named', async () => {
   expect(await debianMirror()).toMatch(/^[a-z+]+:\/\/\S+\/debian$/)

@@ -10,7 +10,7 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { expect, onTestFinished, test } from 'vitest'
-import { type BaseImage } from '../../../lib/image/image.ts'
+import { type BaseImage } from '../../../lib/image/base.ts'
 import { storeOptions } from '../../../lib/nix/store.ts'
 import { nix } from '../../../lib/nix/nix.ts'
 import { findCommand } from '../../../lib/packages.ts'
