@@ -1,18 +1,10 @@
 import { fromHome } from '../lib/lab-settings.ts'
 import { mkfifo } from '../lib/scenario/fifo.ts'
 import { scenarioTask, type Case, type Family } from '../lib/scenario/scenario.ts'
+import { interrupted } from '../lib/scenario/interrupted.ts'
 import { rebuild } from '../lib/scenario/trial.ts'
-import {
-  failingUnit,
-  hostModule,
-  killAt,
-  module,
-  note,
-  phases,
-  powerCutAt,
-  seen,
-  upgrades,
-} from '../lib/scenario/upgrade.ts'
+import { largerInitrd, unattended } from '../lib/scenario/unattended.ts'
+import { failingUnit, hostModule, module, note, seen, upgrades } from '../lib/scenario/upgrade.ts'
 
 /** Revisions that must be refused, with nothing of the host changed. */
 const refused: { name: string; title: string; module: string; outcome: string; reason: RegExp }[] =
@@ -304,9 +296,7 @@ const cases: Case[] = [
     ends: 'main',
     run: async (scene) => {
       const { vm, world } = scene
-      const larger =
-        '{ lab.guest.initrd = derivation { name = "initrd"; system = "x86_64-linux"; builder = "/bin/sh"; PATH = "/bin:/usr/bin"; args = [ "-c" "cat /lab/boot/initrd > $out; echo >> $out" ]; }; }\n'
-      await world.config.commit(module(vm, larger), 'Larger')
+      await world.config.commit(module(vm, `{ ${largerInitrd} }\n`), 'Larger')
       const fault = scene.fault('/boot full', vm.host)
       const fill = `free=$(df --output=avail -B1M /boot | tail -n 1)
         fallocate --length "$((free - 2))M" /boot/lab-fill; df --output=avail -B1M /boot | tail -n 1`
@@ -345,54 +335,8 @@ const cases: Case[] = [
       await upgrades(scene, vm, { outcome: 'upgraded' })
     },
   },
-  ...phases.flatMap((phase): Case[] => [
-    {
-      name: `killed-in-${phase}`,
-      title: `the upgrade is killed as it enters ${phase}: the next one is whole`,
-      limit: 300,
-      ends: 'main',
-      run: async (scene) => {
-        const { vm, world } = scene
-        await world.config.commit(note(vm, 'two'), 'Two')
-        await killAt(vm, phase)
-        await upgrades(scene, vm, { outcome: /^(upgraded|up-to-date)$/ })
-      },
-    },
-    {
-      name: `power-cut-in-${phase}`,
-      title: `the power fails as the upgrade enters ${phase}: it boots, and the next one is whole`,
-      limit: 400,
-      ends: 'main',
-      run: async (scene) => {
-        const { vm, world } = scene
-        await world.config.commit(note(vm, 'two'), 'Two')
-        await powerCutAt(scene, vm, phase)
-        await upgrades(scene, vm, { outcome: /^(upgraded|up-to-date)$/ })
-      },
-    },
-  ]),
-  {
-    name: 'killed-in-rollback',
-    title: 'the upgrade is killed as it begins to put things back: the next one does it',
-    limit: 300,
-    run: async (scene) => {
-      const { vm, world } = scene
-      await world.config.commit(module(vm, failingUnit), 'Bad')
-      await killAt(vm, 'rollback')
-      await upgrades(scene, vm, { outcome: 'skipped-known-bad' })
-    },
-  },
-  {
-    name: 'power-cut-in-rollback',
-    title: 'the power fails as the upgrade begins to put things back: the next one does it',
-    limit: 400,
-    run: async (scene) => {
-      const { vm, world } = scene
-      await world.config.commit(module(vm, failingUnit), 'Bad')
-      await powerCutAt(scene, vm, 'rollback')
-      await upgrades(scene, vm, { outcome: /^(validation-failed|skipped-known-bad)$/ })
-    },
-  },
+  ...unattended,
+  ...interrupted,
 ]
 
 export const family: Family = {

@@ -2,12 +2,6 @@ import type { Changes } from './remote.ts'
 import type { UpgradeStatus } from './upgrade-unit.ts'
 import type { Machine, Scene, Value } from './scenario.ts'
 
-/** Phases of an upgrade that succeeds, in order. */
-export const phases = [
-  ...['lock', 'recover', 'hooks', 'dotfiles', 'fetch', 'rebase'],
-  ...['build', 'preflight', 'switch', 'validate', 'clean', 'done'],
-] as const
-
 /** Where a case puts what it changes of a host: a module of its own, empty at first. */
 export const hostModule = (host: string): string => `world/hosts/${host}.nix`
 
@@ -54,31 +48,4 @@ export async function upgrades(scene: Scene, vm: Machine, wanted: Wanted): Promi
   scene.check(name('the unit ends'), well.includes(outcome) ? 'success' : 'exit-code', result)
   scene.check(name('not put back'), '', status?.notRestored.join(', '))
   return status!
-}
-
-/** Kills the upgrade and all that it started where it enters a phase, as systemd would. */
-export async function killAt(vm: Machine, phase: string): Promise<void> {
-  await vm.holdUpgradeAt(phase, { limit: 90 })
-  await vm.root('systemctl kill --signal=KILL nix-local-upgrade.service')
-  await vm.until(
-    'the killed upgrade to be gone',
-    20,
-    '! systemctl is-active --quiet nix-local-upgrade.service && [ "$(systemctl show --value -p ActiveState nix-local-upgrade.service)" = failed ]',
-  )
-  await vm.releaseUpgrade()
-}
-
-/** Cuts the power where the upgrade enters a phase, and waits until the next boot was validated. */
-export async function powerCutAt(scene: Scene, vm: Machine, phase: string): Promise<void> {
-  const before = await vm.bootId()
-  await vm.holdUpgradeAt(phase, { limit: 90 })
-  await vm.cutPower()
-  await vm.powerOn()
-  const seconds = await vm.awaitBoot(before, { limit: 120 })
-  scene.event(`${vm.host} recovered`, { host: vm.host, seconds })
-  await vm.until(
-    'the boot to be validated',
-    90,
-    'systemctl is-active --quiet golden-boot-validation.service',
-  )
 }

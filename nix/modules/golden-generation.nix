@@ -3,6 +3,7 @@
 {
   config,
   lib,
+  options,
   pkgs,
   ...
 }:
@@ -126,9 +127,16 @@ in
 
       # Whatever makes a generation the boot default puts it on trial: an upgrade, or a rebuild by hand.
       # $1 is the generation that the installer was called for.
-      boot.loader.systemd-boot.extraInstallCommands = ''
-        ${lib.getExe arm} "$1"
-      '';
+      boot.loader.systemd-boot = {
+        extraInstallCommands = ''
+          ${lib.getExe arm} "$1"
+        '';
+      }
+      # A second net, where NixOS has it (26.11): an entry whose tries are used up is passed over. It is what
+      # there is before the first golden; with one, a trial that failed comes back to it at once.
+      // lib.optionalAttrs (options.boot.loader.systemd-boot or { } ? bootCounting) {
+        bootCounting.enable = mkDefault true;
+      };
 
       # A boot that goes nowhere must end: at a panic, in the first stage, and in a hang
       boot.kernelParams = [
@@ -166,9 +174,9 @@ in
         };
       };
 
-      # The boot loader's counters, where NixOS has them (26.11) and the host wants them: this unit says that
-      # the boot was good, once. Run again by a switch to another systemd it fails, as the counter is gone
-      # (nixpkgs#561855), and an upgrade would take that for its own failure.
+      # The unit that tells the boot loader's counters that this boot was good, once. Run again by a switch to
+      # another systemd it fails, as the counter is gone (nixpkgs#561855), and an upgrade would take that for
+      # its own failure.
       systemd.services.systemd-bless-boot = mkIf (loader.systemd-boot.bootCounting.enable or false) {
         restartIfChanged = false;
       };

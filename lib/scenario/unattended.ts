@@ -1,0 +1,127 @@
+import type { Case, Scene } from './scenario.ts'
+import { booted, comesBack } from './trial.ts'
+import { module, upgrades } from './upgrade.ts'
+
+/** Settings of a host with another first stage that boots as well: the kernel takes the newline for padding. */
+export const largerInitrd = initrd('cat /lab/boot/initrd > $out; echo >> $out')
+const badInitrd = initrd('echo garbage > $out')
+
+function initrd(script: string): string {
+  return `lab.guest.initrd = derivation { name = "initrd"; system = "x86_64-linux"; builder = "/bin/sh"; PATH = "/bin:/usr/bin"; args = [ "-c" "${script}" ]; };`
+}
+
+const settings = (text: string): string => `myModules.services.autoUpgrade = { ${text} };`
+
+/** What a host does in the night, with nobody there: it reboots, it waits, it tidies up. */
+export const unattended: Case[] = [
+  {
+    name: 'reboots',
+    title: 'reboots are allowed: it boots a new first stage by itself, which becomes golden',
+    limit: 400,
+    ends: 'main',
+    run: async (scene) => {
+      const { vm } = scene
+      const { toplevel } = await rebootsInto(scene, largerInitrd, deployed)
+      const pinned = `[ "$(readlink -f /nix/var/nix/gcroots/golden-generation)" = ${toplevel} ] && show-golden`
+      scene.check(
+        'it becomes golden',
+        /^golden: (?!.*PROBLEM)/s,
+        await vm.until('the pin', 90, pinned),
+      )
+      await upgrades(scene, vm, { outcome: 'up-to-date' })
+    },
+  },
+  {
+    name: 'reboots-back',
+    title: 'a commit that does not boot: golden is back, and it is not tried again',
+    limit: 400,
+    ends: 'golden',
+    run: async (scene) => {
+      const { vm } = scene
+      const { toplevel, seconds } = await rebootsInto(scene, badInitrd, booted(scene.start(vm)))
+      await comesBack(scene, vm, toplevel, /^it did not come up/, seconds)
+      await upgrades(scene, vm, { outcome: 'skipped-known-bad' })
+    },
+  },
+  {
+    name: 'reboot-waits',
+    title: 'outside of the hours for it no reboot comes, and the upgrade says so',
+    limit: 300,
+    ends: 'main',
+    run: async (scene) => {
+      const { vm, world } = scene
+      const hours = "for at in '+2 hours' '+3 hours'; do date -d \"$at\" +%H:%M; done"
+      const [lower, upper] = (await vm.root(hours)).stdout.trim().split('\n')
+      const later = settings(
+        `allowReboot = true; rebootWindow = { lower = "${lower}"; upper = "${upper}"; };`,
+      )
+      await world.config.commit(module(vm, `{ ${later} }\n`), 'Reboot later')
+      await upgrades(scene, vm, { outcome: 'upgraded' })
+      await world.config.commit(module(vm, `{ ${later} ${largerInitrd} }\n`), 'Another first stage')
+      const before = await vm.bootId()
+      const reason = new RegExp(`a reboot is due, and waits for ${lower}-${upper}`)
+      await upgrades(scene, vm, { outcome: 'upgraded', reason })
+      scene.check('it has not rebooted', before, await vm.bootId())
+      const job = 'systemctl list-jobs --no-legend reboot.target'
+      scene.check('nor is it about to', '', (await vm.root(job)).stdout.trim())
+    },
+  },
+  {
+    name: 'tidies-up',
+    title: 'generations that are too old go with their boot entries; golden and the last ones stay',
+    limit: 400,
+    ends: 'main',
+    run: async (scene) => {
+      const { vm, world } = scene
+      const few = settings('keepGenerations = 1; keepDays = 0;')
+      await world.config.commit(module(vm, `{ ${few} }\n`), 'Keep one')
+      const first = await upgrades(scene, vm, { outcome: 'upgraded' })
+      await world.config.commit(
+        module(vm, `{ ${few} environment.etc."lab-case".text = "two"; }\n`),
+        'Two',
+      )
+      const second = await upgrades(scene, vm, { outcome: 'upgraded', limit: 150 })
+      const { stdout } =
+        await vm.root(`cd /nix/var/nix/profiles && readlink -f system-*-link | sort -u
+        echo; grep -h -o 'init=[^ ]*/init' /boot/loader/entries/nixos-*.conf | sed 's/^init=//; s,/init$,,' | sort -u
+        echo; [ -e ${first.to!.toplevel} ] && echo there || echo gone`)
+      const [kept, entries, old] = stdout.trim().split('\n\n')
+      const wanted = [scene.start(vm), second.to!.toplevel].toSorted().join('\n')
+      scene.check('golden and the last one are kept', wanted, kept)
+      scene.check('and have entries', wanted, entries)
+      scene.check('what was between is collected', 'gone', old)
+    },
+  },
+]
+
+/** Holds in the boot of what the upgrade says it deployed. */
+const deployed =
+  '[ "$(readlink -f /run/booted-system)" = "$(jq -r .to.toplevel /var/lib/nix-local-upgrade/status.json)" ]'
+
+/**
+ * Lets a host reboot by itself, then brings it a first stage for which it does.
+ * @param into a shell condition that holds in the boot that is to come of it
+ * @returns the toplevel that was deployed, and the seconds to that boot
+ */
+async function rebootsInto(
+  scene: Scene,
+  stage: string,
+  into: string,
+): Promise<{ toplevel: string; seconds: number }> {
+  const { vm, world } = scene
+  const allowed = settings('allowReboot = true;')
+  await world.config.commit(module(vm, `{ ${allowed} }\n`), 'Allow reboots')
+  await upgrades(scene, vm, { outcome: 'upgraded' })
+  await world.config.commit(module(vm, `{ ${allowed} ${stage} }\n`), 'Another first stage')
+  const before = await vm.bootId()
+  await vm.root('systemctl start --no-block nix-local-upgrade.service')
+  const seconds = await vm.awaitBoot(before, {
+    name: 'to reboot by itself',
+    limit: 120,
+    until: into,
+  })
+  const status = await vm.status()
+  scene.check('the upgrade before it', 'upgraded', status?.outcome ?? undefined)
+  scene.check('it said that it reboots', /\brebooting\b/, status?.reason)
+  return { toplevel: status!.to!.toplevel, seconds }
+}
