@@ -1,10 +1,14 @@
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { fromHome } from '../lib/lab-settings.ts'
 import { mkfifo } from '../lib/scenario/fifo.ts'
+import type { Changes } from '../lib/scenario/remote.ts'
 import { scenarioTask, type Case, type Family } from '../lib/scenario/scenario.ts'
 import { interrupted } from '../lib/scenario/interrupted.ts'
 import { rebuild } from '../lib/scenario/trial.ts'
 import { largerInitrd, unattended } from '../lib/scenario/unattended.ts'
 import { failingUnit, hostModule, module, note, seen, upgrades } from '../lib/scenario/upgrade.ts'
+import { project } from '../lib/settings.ts'
 
 /** Revisions that must be refused, with nothing of the host changed. */
 const refused: { name: string; title: string; module: string; outcome: string; reason: RegExp }[] =
@@ -163,6 +167,37 @@ const cases: Case[] = [
       scene.check('the rebuild ends well', 'exited', (await vm.root(state)).stdout.trim())
       scene.ends(vm, toplevel as `/${string}`)
       await vm.root('systemctl stop lab-rebuild.service')
+    },
+  },
+  {
+    name: 'wrong-key',
+    title:
+      'secrets that the key of this host does not open: refused before the switch, login survives',
+    limit: 300,
+    run: async (scene) => {
+      const { vm, world } = scene
+      const { seal } = await import('../lib/nix/secrets.ts')
+      const key = '/var/lib/lab-key.txt'
+      const made = `age-keygen -o ${key} 2>/dev/null && age-keygen -y ${key}; age-keygen | age-keygen -y`
+      const [own, other] = (await vm.root(made)).stdout.trim().split('\n')
+      // as nix/modules/nixos/secrets.nix does, in words that any guest has
+      const check = `{ system.preSwitchChecks.secrets = "SECRETS_KEY=${key} sh \${../check-secrets.sh} \${../secrets.yaml}"; }\n`
+      const sealedTo = async (recipient: string): Promise<Changes> => ({
+        ...module(vm, check),
+        'world/check-secrets.sh': readFileSync(
+          join(project, 'nix/agents/check-secrets.sh'),
+          'utf8',
+        ),
+        'world/secrets.yaml': await seal({ greeting: 'hello' }, [recipient]),
+      })
+      await world.config.commit(await sealedTo(own!), 'Secrets')
+      const { to } = await upgrades(scene, vm, { outcome: 'upgraded' })
+      scene.ends(vm, to!.toplevel as `/${string}`)
+      await world.config.commit(await sealedTo(other!), 'Secrets of another')
+      await upgrades(scene, vm, { outcome: 'switch-failed' })
+      vm.disconnect()
+      const login = await vm.user('readlink -f /run/current-system')
+      scene.check('a login finds the system that ran', to!.toplevel, login.stdout.trim())
     },
   },
   {
