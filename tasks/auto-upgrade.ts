@@ -246,6 +246,22 @@ const cases: Case[] = [
     },
   },
   {
+    name: 'half-written',
+    title: 'an edit that somebody is at is not deployed, and still there when the upgrade is done',
+    ends: 'main',
+    run: async (scene) => {
+      const { vm, world } = scene
+      const file = `${fromHome(world.paths.flake)}/flake.nix`
+      // with it the flake would not even parse
+      await vm.user(`echo '{ half of a thought' >>${file}`)
+      await world.config.commit(note(vm, 'two'), 'Two')
+      await upgrades(scene, vm, { outcome: 'upgraded' })
+      scene.check('what the commit brings is there', 'two', await seen(vm))
+      const { stdout } = await vm.user(`tail -n 1 ${file}`)
+      scene.check('and the edit', '{ half of a thought', stdout.trim())
+    },
+  },
+  {
     name: 'local-conflicts',
     title: 'a commit of this host that conflicts is left as it was, and the file is named',
     run: async (scene) => {
