@@ -25,6 +25,7 @@ profile_now='' # the link of the system profile as this run last saw it
 checks=''
 not_restored=()
 notes=()
+reboots='' # whether this run ends in a reboot
 
 now() { TZ=UTC printf -v REPLY '%(%FT%TZ)T' -1; } # in REPLY
 say() { echo "nix-local-upgrade: $1"; }
@@ -116,6 +117,11 @@ finish() { # finish <outcome> <reason>: the end of a run that holds the lock
   if [[ -n $stage ]]; then rm -f "$state/transaction.json"; fi
   say "$1: $text"
   trap - EXIT
+  # the last thing of all, as it stops this unit with the others; what it does with a signal is inherited
+  if [[ -n $reboots ]]; then
+    trap '' HUP INT TERM
+    systemctl --no-block reboot
+  fi
   case $1 in
     upgraded | up-to-date | offline | locked | skipped-known-bad) exit 0 ;;
     *) exit 1 ;;

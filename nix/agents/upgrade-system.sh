@@ -335,8 +335,7 @@ reboot_if_due() {
     fi
   fi
   notes+=("rebooting")
-  # this unit ends before the others are stopped
-  systemctl --no-block reboot
+  reboots=1
 }
 
 in_window() { # in_window <HH:MM> <lower> <upper>; one that ends before it begins goes over midnight
