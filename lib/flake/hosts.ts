@@ -19,8 +19,12 @@ export function flakeHosts(file: string, open: ReadNix): SetValue | Unknown {
   const written = (flake.is === 'set' && flake.attrs.get('outputs')?.literals[0]) || root
   const outputs = attribute(flake, 'outputs', written)
   let made: Value = argument(written)
-  const self = { value: () => made, literals: [] }
+  const self = { value: () => (made.is === 'set' ? withInputs(made) : made), literals: [] }
   const inputs: SetValue = { is: 'set', attrs: new Map([['self', self]]), places: [], gaps: [made] }
+  const withInputs = (of: SetValue): SetValue => ({
+    ...of,
+    attrs: new Map([...of.attrs, ['inputs', { value: () => inputs, literals: [] }]]),
+  })
   made = outputs.is === 'function' ? call(outputs, () => inputs, written) : outputs
   if (made.is === 'function') {
     return unknown(written, 'the outputs come from a function that is not known here')

@@ -170,12 +170,17 @@ export const library: Record<string, LibraryFunction> = {
   mapAttrsToList: onSet(1, 2, (set, [f], at) => entries(set, f!, at)),
   mergeAttrsList: onList(0, 1, (list, _, at) => fold(list, at)),
   mkFlake: [
-    2,
-    ([of, module], at) => {
+    1,
+    ([of], at) => {
       const given = of!()
+      // adios-flake takes one set, in which `flake` is what it is in a module
+      if (given.is === 'set' && given.attrs.has('flake')) return flakeParts(given, at)
       // there are others of that name, which take no `{ inherit inputs; }`
       const ours = given.is === 'set' && given.attrs.has('inputs')
-      return ours ? flakeParts(module!(), at) : computed(at)
+      return {
+        is: 'function',
+        call: (module) => (ours ? flakeParts(module(), at) : computed(at)),
+      }
     },
   ],
   mkMerge: onList(0, 1, (list, _, at) => fold(list, at)),
@@ -207,7 +212,7 @@ export const library: Record<string, LibraryFunction> = {
   recursiveUpdate: [2, ([left, right], at) => merge(left!(), right!(), at)],
 }
 
-/** flake-parts: `flake` of a module, and of those that it imports by path. */
+/** flake-parts and its like: `flake` of a module, and of those that it imports by path. */
 function flakeParts(top: Value, at: Node): Value {
   const found = emptySet()
   const seen = new Set<string>()
@@ -221,7 +226,8 @@ function flakeParts(top: Value, at: Node): Value {
       return
     }
     const config = module.attrs.get('config')?.value() ?? module
-    const flake = config.is === 'set' ? config.attrs.get('flake')?.value() : config
+    const own = config.is === 'set' ? config.attrs.get('flake')?.value() : config
+    const flake = own?.is === 'function' ? own.call(() => argument(at)) : own
     found.gaps.push(...gapsOf(flake ? [flake] : []))
     for (const [name, attr] of flake?.is === 'set' ? flake.attrs : []) {
       const before = found.attrs.get(name)

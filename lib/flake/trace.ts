@@ -101,7 +101,9 @@ function bindings(node: Node, inner: Scope, outer: Scope): SetValue {
     for (const literal of parts(field(clause, 'attrs'))) {
       const name = staticText(literal) ?? ''
       const value = lazy(literal, () =>
-        source ? attribute(source(), name, literal) : lookup(outer, name, literal),
+        source
+          ? attribute(source(), name, literal, `${abridged(from)}.${name}`)
+          : lookup(outer, name, literal),
       )
       result.attrs.set(name, { value, literals: [literal] })
     }

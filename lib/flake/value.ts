@@ -101,16 +101,19 @@ export const abridged = (node: Node): string => {
 export const other = (node: Node): Unknown =>
   unknown(node, `the hosts depend on \`${abridged(node)}\``)
 
-/** What is at `value.name`. */
-export function attribute(value: Value, name: string, at: Node): Value {
+/**
+ * What is at `value.name`.
+ * @param written how the source says it, where that is not in one place
+ */
+export function attribute(value: Value, name: string, at: Node, written?: string): Value {
   if (value.is === 'set') {
     const attr = value.attrs.get(name)
     if (attr) return attr.value()
-    if (value.gaps[0]) return attribute(value.gaps[0], name, at)
+    if (value.gaps[0]) return attribute(value.gaps[0], name, at, written)
     return { ...unknown(at, `there is no \`${name}\``), fault: 'absent' }
   }
   if (value.is !== 'unknown') return unknown(at, `\`${name}\` is asked of what is no attribute set`)
-  return value.name === undefined ? value : outside(at, name, abridged(at))
+  return value.name === undefined ? value : outside(at, name, written ?? abridged(at))
 }
 
 /** A value computed at most once; one that needs itself is unknown. */

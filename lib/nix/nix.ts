@@ -1,6 +1,6 @@
 import { Failure } from '../failure.ts'
 import { progress } from './progress.ts'
-import { run, type RunOptions } from '../run.ts'
+import { lastLines, run, type RunOptions } from '../run.ts'
 
 const features = [
   '--extra-experimental-features',
@@ -31,7 +31,10 @@ export async function evaluate<T>(
 ): Promise<T> {
   const args = ['eval', ...store, '--json', `${flakeRef(flake)}#${attribute}`, '--apply', apply]
   try {
-    return JSON.parse((await nix(args, options)).stdout) as T
+    // what nix says of a wrong definition may be longer than what a failure keeps of a command's words
+    const { stdout, stderr, code } = await nix(args, { ...options, allow: [1] })
+    if (code === 0) return JSON.parse(stdout) as T
+    throw new Failure('nix gives no reason', { evidence: stderr })
   } catch (error) {
     throw error instanceof Failure ? evaluationFailure(flake, attribute, error) : error
   }
@@ -120,10 +123,19 @@ export const flakeRef = (directory: string): string => directory
 
 /** nix prints a trace with the cause at its end; the last `error:` says what to mend and where. */
 function evaluationFailure(flake: string, attribute: string, failure: Failure): Failure {
-  const words = failure.detail.evidence ?? ''
-  const error = /error:\s*(?:error:\s*)*(.+)/s.exec(words)?.[1]?.split('\n')[0] ?? failure.message
-  return new Failure(`Cannot evaluate \`${flake}#${attribute}\`: ${error}`, {
-    ...failure.detail,
-    hint: 'A file that git does not track is invisible to a flake: git add --intent-to-add it',
-  })
+  const words = (failure.detail.evidence ?? '').trimEnd()
+  const cause = [...words.matchAll(/^\s*error:\s*(?:error:\s*)*(\S.*)/gm)].at(-1)
+  const end = lastLines(words)
+  return new Failure(
+    `Cannot evaluate \`${flake}#${attribute}\`: ${cause?.[1] ?? failure.message}`,
+    {
+      ...failure.detail,
+      // of words that are many the first, as the values in them come last
+      evidence:
+        cause && words.length - end.length > cause.index
+          ? words.slice(cause.index).trimStart().split('\n').slice(0, 8).join('\n')
+          : end,
+      hint: 'A file that git does not track is invisible to a flake: git add --intent-to-add it',
+    },
+  )
 }

@@ -46,7 +46,8 @@ rec {
     flake = if upgrade.enable or false then upgrade.repository or null else null;
     dotfilesBranch = if sync.enable or false then sync.branch or null else null;
   };
-  platform = config.nixpkgs.hostPlatform.system or host.pkgs.stdenv.hostPlatform.system or null;
+  # what `nixosSystem { system = …; }` says stands in its packages alone; to ask the option then is an error
+  platform = host.pkgs.stdenv.hostPlatform.system or (config.nixpkgs.hostPlatform.system or null);
   desktop = lists.desktop or [ ];
   cli = lists.cli or [ ];
   networking = lists.networking or [ ];

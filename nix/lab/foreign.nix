@@ -25,9 +25,10 @@ let
 
   devices = config.disko.devices or { };
   disks = devices.disk or { };
-  partitions = builtins.concatMap (disk: attrValues (disk.content.partitions or { })) (
-    attrValues disks
-  );
+  # an MBR's are a list, and have no ESP to boot from
+  partitions = builtins.concatMap (
+    disk: if disk.content.type or null == "gpt" then attrValues disk.content.partitions else [ ]
+  ) (attrValues disks);
   kind = partition: if partition.content == null then "none" else partition.content.type;
   # a disk of theirs is taken as it is when an image of it boots with nobody there to type a passphrase
   plain =
@@ -117,6 +118,18 @@ let
       boot.initrd.network.ssh.enable = lib.mkForce false;
     };
 
+  # services of the first stage that begin with such a disk, as those do that wipe the root
+  early = config.boot.initrd.systemd.services or { };
+  begins =
+    name:
+    let
+      service = early.${name};
+    in
+    any (unit: builtins.match "dev-.*[.]device|systemd-cryptsetup@.*" unit != null) (
+      (service.requires or [ ]) ++ (service.bindsTo or [ ]) ++ (service.after or [ ])
+    );
+  stalled = builtins.filter begins (attrNames early);
+
   # their file systems are of disks that are not here; what would wait for one is left out with them
   disk =
     { lib, ... }:
@@ -189,6 +202,11 @@ let
         (off [ "boot" "initrd" "clevis" "enable" ] false)
         (off [ "environment" "persistence" ] { })
         (off [ "boot" "swraid" "enable" ] false)
+        (lib.optionalAttrs (stalled != [ ]) {
+          boot.initrd.systemd.services = lib.genAttrs stalled (_: {
+            enable = lib.mkForce false;
+          });
+        })
       ];
 
   modules =

@@ -11,6 +11,15 @@ export interface ExpectedEdit {
 
 export const edits: ExpectedEdit[] = [
   {
+    flake: 'adios-flake',
+    line: 10,
+    like: 'moth',
+    inserted: [
+      '',
+      '        nixosConfigurations.sorrow = inputs.nixpkgs.lib.nixosSystem { modules = [ ./hosts/sorrow ]; };',
+    ],
+  },
+  {
     flake: 'assert-parens',
     line: 12,
     like: 'umber',
@@ -394,6 +403,12 @@ export const edits: ExpectedEdit[] = [
     ],
   },
   {
+    flake: 'self-inputs',
+    line: 8,
+    inserted: ['', '        "sorrow"'],
+    like: 'elm',
+  },
+  {
     flake: 'simplest',
     line: 13,
     like: 'small',
@@ -465,6 +480,8 @@ export const discoveries: [flake: string, line: number, directory: string][] = [
 export const refusals: Record<string, string> = {
   'any-module':
     'Cannot add `sorrow` to `@/flake.nix` at line 4: the hosts are computed by `import-tree ./modules`',
+  'clan-module':
+    'Cannot add `sorrow` to `@/flake.nix` at line 10: the hosts depend on `crew.config.nixosConfigurations`',
   broken: 'Cannot parse `@/flake.nix`: syntax error at line 6',
   'broken-import': 'Cannot parse `@/hosts.nix`: syntax error at line 3',
   'computed-names': 'Cannot add `sorrow` to `@/flake.nix` at line 9: the hosts have computed names',
@@ -484,7 +501,7 @@ export const refusals: Record<string, string> = {
   'no-outputs': 'Cannot add `sorrow` to `@/flake.nix` at line 1: there is no `outputs`',
   none: 'Cannot add `sorrow` to `@/flake.nix` at line 2: there is no `nixosConfigurations`',
   'other-flake':
-    'Cannot add `sorrow` to `@/flake.nix` at line 5: the hosts depend on `nixosConfigurations`',
+    'Cannot add `sorrow` to `@/flake.nix` at line 5: the hosts depend on `inputs.fleet.nixosConfigurations`',
   'other-library':
     'Cannot add `sorrow` to `@/flake.nix` at line 5: the hosts are computed by `fleet.lib.hosts { inherit inputs; tern = { }; }`',
   'own-variable':

@@ -59,6 +59,8 @@ let
 in
 {
   inherit nixpkgs;
+  # takes all in one set, and flake's outputs as they are
+  adios-flake.lib.mkFlake = { flake, ... }: if isFunction flake then flake { withSystem = null; } else flake;
   flake-parts.lib = { inherit mkFlake; };
   flake-utils.lib.eachDefaultSystem = f: mapAttrs (_: value: { x86_64-linux = value; }) (f "x86_64-linux");
   home-manager.nixosModules.home-manager = { };

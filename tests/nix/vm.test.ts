@@ -20,16 +20,25 @@ const prepared = (host: string, read: string): Promise<unknown> =>
   in ${read}`)
 
 /** A host with one disk of disko's, whose root holds `content`. */
-const withDisk = (content: string, options = 'disko = { };'): string => `{
+const withDisk = (content: string, options = 'disko = { };'): string =>
+  withTable(
+    `{
+      type = "gpt";
+      partitions = {
+        ESP = { type = "EF00"; content.type = "filesystem"; };
+        root = { type = "8300"; content = ${content}; };
+      };
+    }`,
+    options,
+  )
+
+const withTable = (content: string, options = 'disko = { };'): string => `{
   options = { ${options} };
   extendModules = { modules }: { inherit modules; };
   config = {
     boot.loader.systemd-boot.enable = true;
     services.openssh = { ports = [ 22 ]; settings = { }; };
-    disko.devices.disk.main.content.partitions = {
-      ESP = { type = "EF00"; content.type = "filesystem"; };
-      root = { type = "8300"; content = ${content}; };
-    };
+    disko.devices.disk.main.content = ${content};
   };
 }`
 
@@ -53,6 +62,20 @@ describe('A host of another flake gets', () => {
       ])
     },
   )
+
+  test.each([
+    // an MBR, whose partitions disko has as a list
+    '{ type = "table"; format = "msdos"; partitions = [ { content = { type = "btrfs"; }; } ]; }',
+    '{ type = "btrfs"; }',
+    'null',
+  ])("the lab's own disk where theirs holds %s", async (content) => {
+    expect(await prepared(withTable(content), 'names')).toEqual([
+      'vm',
+      'lambda',
+      'lambda',
+      'lambda',
+    ])
+  })
 
   test('disko, where it has none', async () => {
     const host = `{ options = { }; config = { boot.loader.systemd-boot.enable = true; };
@@ -116,6 +139,14 @@ test("On NixOS a host of another flake boots without its own machine's disks, fi
             boot.loader.limine.enable = true;
             boot.initrd.luks.devices.crypt.device = "/dev/disk/by-partlabel/crypt";
             fileSystems."/" = { device = "/dev/mapper/crypt"; fsType = "ext4"; };
+            # what empties a root at each boot, by its disk
+            boot.initrd.systemd.enable = true;
+            boot.initrd.systemd.services.fresh-root = {
+              wantedBy = [ "initrd.target" ];
+              requires = [ "dev-mapper-crypt.device" ];
+              before = [ "sysroot.mount" ];
+              script = "false";
+            };
             # what unlocks the disk of a machine from afar
             boot.initrd.network = {
               enable = true;
@@ -144,8 +175,11 @@ test("On NixOS a host of another flake boots without its own machine's disks, fi
       toplevel = config.system.build.toplevel.drvPath;
       loader = [ config.boot.loader.limine.enable config.boot.loader.systemd-boot.enable ];
       secrets = builtins.attrNames config.boot.initrd.secrets;
+      # 'system' above is all that says it
+      platform = ((${text('facts')}) { user = null; units = { }; } host).platform;
       root = config.fileSystems."/".device;
       luks = config.boot.initrd.luks.devices;
+      early = config.boot.initrd.systemd.services.fresh-root.enable;
       sshd = {
         inherit (config.services.openssh) listenAddresses startWhenNeeded;
         inherit (config.services.openssh.settings) AllowUsers AllowGroups;
@@ -157,8 +191,10 @@ test("On NixOS a host of another flake boots without its own machine's disks, fi
     toplevel: expect.stringContaining('nixos-system-other-'),
     loader: [false, true],
     secrets: [],
+    platform: 'x86_64-linux',
     root: '/dev/disk/by-partlabel/disk-main-root',
     luks: {},
+    early: false,
     sshd: {
       listenAddresses: [],
       startWhenNeeded: false,

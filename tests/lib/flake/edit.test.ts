@@ -205,7 +205,8 @@ function evaluated(flakes: string[]): string[][] {
           inherit (import (flake + "/flake.nix")) outputs;
           given = inputs // { inherit self; };
           open = builtins.match ".*([.]{3}|inputs:).*" (builtins.readFile (flake + "/flake.nix")) != null;
-          self = outputs (if open then given else builtins.intersectAttrs (builtins.functionArgs outputs) given);
+          wanted = if open then given else builtins.intersectAttrs (builtins.functionArgs outputs) given;
+          self = outputs wanted // { inherit inputs; };
         in builtins.attrNames self.nixosConfigurations;
     in map names [ ${list} ]`
   const { stdout, stderr, status } = spawnSync(

@@ -1,0 +1,5 @@
+self:
+self.inputs.crew.lib.clan {
+  inherit self;
+  machines.moth = { };
+}
