@@ -1,7 +1,7 @@
+import { execFileSync } from 'node:child_process'
 import {
   chmodSync,
   existsSync,
-  mkdirSync,
   mkdtempSync,
   realpathSync,
   renameSync,
@@ -46,27 +46,37 @@ export function evaluationStore(options: ImageOptions = {}): string[] {
 }
 
 function evaluationOptions(store: string): string[] {
-  layOut(join(store, 'nix/var/nix'))
-  return ['--store', store, '--option', 'build-users-group', '', '--option', 'substituters', '']
+  layOut(store)
+  return ['--store', store, ...ownStore]
 }
+/** For a store of the user's own, which has no build users and no cache. */
+const ownStore = ['--option', 'build-users-group', '', '--option', 'substituters', '']
 
 /**
- * Makes a store's directory of gcroots, whole at once. Of two nix commands that find a store without one,
- * both make it, and the second fails as the link in it is there (nix up to 2.34: `LocalStore` looks
- * first and makes then).
+ * Makes a new store, whole at once. Two nix commands that find none both make it in place, and one of
+ * them fails: by the link in its gcroots that is there already, or by a `db/schema` that it reads while
+ * the other writes it (both seen with 2.8, the first with 2.34 too).
+ * @throws Failure when nix cannot be run or makes none
  */
-function layOut(state: string): void {
-  const roots = join(state, 'gcroots')
-  if (existsSync(roots)) return
-  mkdirSync(state, { recursive: true, mode: 0o755 })
-  const made = mkdtempSync(join(state, 'gcroots-'))
-  chmodSync(made, 0o755)
-  symlinkSync(join(state, 'profiles'), join(made, 'profiles'))
+function layOut(store: string): void {
+  // one that is not whole nix itself completes
+  if (existsSync(join(store, 'nix'))) return
+  const made = mkdtempSync(`${store}-`)
   try {
-    renameSync(made, roots)
+    chmodSync(made, 0o755)
+    execFileSync('nix-store', ['--store', made, ...ownStore, '--init'], { stdio: 'pipe' })
+    const profiles = join(made, 'nix/var/nix/gcroots/profiles')
+    rmSync(profiles)
+    symlinkSync(join(store, 'nix/var/nix/profiles'), profiles)
+    renameSync(made, store)
   } catch (error) {
-    rmSync(made, { recursive: true })
+    rmSync(made, { recursive: true, force: true })
     // somebody else was first
-    if (!existsSync(roots)) throw error
+    if (existsSync(join(store, 'nix'))) return
+    const { code, stderr } = error as NodeJS.ErrnoException & { stderr?: Buffer }
+    throw new Failure(`Cannot make a Nix store in \`${store}\``, {
+      hint: code === 'ENOENT' ? 'just doctor names the package that nix comes with' : undefined,
+      evidence: stderr?.toString().trim() || String(error),
+    })
   }
 }

@@ -1,7 +1,7 @@
-import { mkdtempSync, readlinkSync, rmSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readlinkSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { expect, test } from 'vitest'
+import { expect, test, vi } from 'vitest'
 import { evaluationStore } from '../../../lib/nix/store.ts'
 import { run } from '../../../lib/run.ts'
 
@@ -20,6 +20,18 @@ test('Two commands that come to a new store at once both find it whole', async (
     const state = join(cache, 'store/nix/var/nix')
     expect(readlinkSync(join(state, 'gcroots/profiles'))).toBe(join(state, 'profiles'))
   } finally {
+    rmSync(cache, { recursive: true })
+  }
+})
+
+test('A store that cannot be made is said in one line, and nothing is left', () => {
+  const cache = mkdtempSync(join(tmpdir(), 'store-'))
+  vi.stubEnv('PATH', cache)
+  try {
+    expect(() => evaluationStore({ cache, suite: 'none' })).toThrow('Cannot make a Nix store in')
+    expect(readdirSync(cache)).toEqual([])
+  } finally {
+    vi.unstubAllEnvs()
     rmSync(cache, { recursive: true })
   }
 })
