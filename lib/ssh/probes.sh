@@ -1,0 +1,58 @@
+# shellcheck shell=bash
+# What probes are written in: bash, and best its builtins. Under emulation a program that is started costs a
+# twentieth of a second and more, so systemd is asked once. `ask` and `tell` lines follow, a pair a probe.
+
+units='' end=0
+list() { units=$(systemctl list-units --all --plain --no-legend --no-pager); }
+
+# A guest that still boots has answers that are not yet true. It is asked again and again, as
+# `is-system-running --wait` misses the end of a boot that comes before the bus is there.
+booting() {
+  local name _ active
+  while read -r name _ active _; do
+    [[ $name != *.service || $active != activating ]] || return 0
+  done <<<"$units"
+  return 1
+}
+list
+if booting; then
+  until [[ $SECONDS -ge 120 || $(systemctl is-system-running) != @(initializing|starting) ]]; do sleep 1; done
+  list
+fi
+
+unit() { # unit <name>: its load, active and sub state; fails when it is not active
+  local name load active sub _
+  while read -r name load active sub _; do
+    [[ $name == "$1" ]] || continue
+    echo "$load $active $sub"
+    [[ $active == active ]]
+    return
+  done <<<"$units"
+  echo 'not-found inactive dead'
+  return 1
+}
+failed() { # the units that have failed
+  local name _ active
+  while read -r name _ active _; do
+    [[ $active != failed ]] || echo "$name"
+  done <<<"$units"
+}
+
+ask() { # ask <snippet>: what it says, a record separator, how it ended
+  trap 'printf "\036%s" "$?"' EXIT
+  eval "$1" 2>&1 </dev/null
+}
+
+# One line for the other side; none for a probe that has not ended at second `end`, which is killed with
+# what it has started.
+tell() { # tell <name> <descriptor> <pid>
+  local text='' code left=$((end - SECONDS))
+  IFS= read -rd '' -t $((left > 0 ? left : 1)) -u "$2" text
+  if [[ $text != *$'\036'* ]]; then
+    kill -KILL $(pgrep --parent "$3") "$3"
+    return
+  fi
+  code=${text##*$'\036'} text=${text%$'\036'*}
+  text=${text//\\/\\\\}
+  printf '\036%s %s %s\n' "$1" "$code" "${text//$'\n'/\\n}"
+}
