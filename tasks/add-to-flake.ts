@@ -69,7 +69,10 @@ async function add(flake: string, host: string, args: Args): Promise<Report> {
   if (outcome === 'present') return { host, outcome, file, line, ...(await told([])) }
   if (outcome === 'discovered') {
     const { directory } = addition
-    return { host, outcome, file, line, directory, ...(await told([join(directory, host)])) }
+    const { takes } = await import('../lib/flake/check.ts')
+    const evaluated = await takes(flake, directory, host)
+    const marked = await told([join(directory, host)])
+    return { host, outcome, file, line, directory, evaluated, ...marked }
   }
   const { inserted, like, reason, paths } = addition
   const asked = await write(flake, host, addition, args['dry-run'])

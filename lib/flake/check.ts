@@ -12,7 +12,7 @@ import {
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, relative, sep } from 'node:path'
-import { Failure } from '../failure.ts'
+import { Failure, usage } from '../failure.ts'
 import type { Edit } from './edit.ts'
 import { nixString } from './syntax.ts'
 import { run } from '../run.ts'
@@ -45,6 +45,42 @@ export const evaluates = (flake: string, edit: Edit, name: string): Promise<Aske
     return { held: false, silent: false, why: `nix evaluates the hosts to ${names.join(', ')}` }
   })
 
+/**
+ * Has nix evaluate whether a flake that takes its hosts from a directory takes this one, as it may leave
+ * out names or kinds of files. One that is not there yet is put into a copy, with another for comparison.
+ * @param flake absolute path of its directory
+ * @param directory whose listing makes the hosts
+ * @throws Failure (usage) when the host is left out
+ */
+export async function takes(flake: string, directory: string, name: string): Promise<Asked> {
+  const forms = [join(directory, name), join(directory, `${name}.nix`)]
+  const there = forms.find((path) => existsSync(path))
+  const other = 'another-host'
+  const scratch = copies()
+  try {
+    const copy = join(scratch, 'after')
+    if (!there) {
+      // names alone are asked for, so what the hosts are does not matter
+      mirror(flake, copy, `${forms[0]}/default.nix`, '{ }\n')
+      const beside = join(copy, relative(flake, directory))
+      for (const one of [`${name}.nix`, `${other}.nix`]) writeFileSync(join(beside, one), '{ }\n')
+      mkdirSync(join(beside, other))
+      writeFileSync(join(beside, other, 'default.nix'), '{ }\n')
+    }
+    const answer = await ask([...evaluation, '-E', hostNames(flake, there ? flake : copy)], 60)
+    if (!answer.held) return { asked: false, why: answer.why }
+    const names = JSON.parse(answer.stdout) as string[]
+    if (names.includes(name)) return { asked: true }
+    if (!there && !names.includes(other)) return { asked: false, why: 'it is not there yet' }
+    throw usage(
+      `Cannot add \`${name}\`: the flake leaves \`${there ?? forms[0]}\` out`,
+      'Something between the listing and the hosts filters it: mend that, or take another name',
+    )
+  } finally {
+    rmSync(scratch, { recursive: true, force: true })
+  }
+}
+
 const before = 'before'
 
 /**
@@ -56,8 +92,7 @@ async function compared(
   edit: Edit,
   question: (copy: string) => Promise<Answer>,
 ): Promise<Asked> {
-  removeCopies()
-  const scratch = mkdtempSync(join(tmpdir(), `flake-copies-${process.pid}-`))
+  const scratch = copies()
   const about = (copy: string, text: string): Promise<Answer> => {
     mirror(flake, join(scratch, copy), edit.file, text)
     return question(join(scratch, copy))
@@ -75,8 +110,8 @@ async function compared(
   }
 }
 
-/** Removes the copies of a task that was killed: those whose process is no more. */
-function removeCopies(): void {
+/** A directory for copies of a flake; those of a task that was killed, whose process is no more, are removed. */
+function copies(): string {
   for (const entry of readdirSync(tmpdir())) {
     const pid = /^flake-copies-(\d+)-/.exec(entry)?.[1]
     const path = join(tmpdir(), entry)
@@ -88,17 +123,18 @@ function removeCopies(): void {
       continue
     rmSync(path, { recursive: true, force: true })
   }
+  return mkdtempSync(join(tmpdir(), `flake-copies-${process.pid}-`))
 }
 
 /**
- * Makes `copy` look like the flake but for one file, which has another text. Directories without it
+ * Makes `copy` look like the flake but for one file, which has another text, or is new. Directories without it
  * are symlinks; files are not, as nix takes a file's relative paths from where its symlink leads.
  */
 function mirror(flake: string, copy: string, file: string, text: string): void {
   let [from, to] = [flake, copy]
   mkdirSync(copy)
   for (const step of relative(flake, file).split(sep)) {
-    for (const entry of readdirSync(from, { withFileTypes: true })) {
+    for (const entry of existsSync(from) ? readdirSync(from, { withFileTypes: true }) : []) {
       const [source, target] = [join(from, entry.name), join(to, entry.name)]
       if (entry.name === step) continue
       if (entry.isFile()) copyFileSync(source, target, constants.COPYFILE_FICLONE)

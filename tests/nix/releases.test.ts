@@ -49,12 +49,12 @@ describe.each(Object.keys(lacking))('The options of %s', (release) => {
   test.for(['sorrow', 'torment'])(
     'are enough for %s',
     { timeout: 300_000 },
-    async (name, context) => {
+    async (hostname, context) => {
       const found = await findNixOS()
       if ('missing' in found) return context.skip(found.missing)
       const paths = lacking[release]!
       const read = await found.nixos<Read>(
-        name,
+        hostname,
         `host: let
         older = host.extendModules { modules = [ ${paths.map((path) => without[path]).join(' ')} ]; };
       in {
@@ -77,7 +77,7 @@ describe.each(Object.keys(lacking))('The options of %s', (release) => {
         declared: paths.map(() => false),
         failed: [],
         warnings: [],
-        toplevel: expect.stringContaining(`nixos-system-${name}-`),
+        toplevel: expect.stringContaining(`nixos-system-${hostname}-`),
         atuin: true,
       })
     },

@@ -167,6 +167,34 @@ describe('add-to-flake', () => {
     )
     expect(out).toContain(`Note: \`${flake}/hosts/sorrow\` is not there yet`)
   })
+
+  test('refuses a name that the listing leaves out, there or not', async ({ skip }) => {
+    if (!hasNix) skip('nix-instantiate is not installed')
+    const listing = (filter: string): string => `{
+  outputs = { self }: let
+    all = builtins.attrNames (builtins.readDir ./hosts);
+  in {
+    nixosConfigurations = builtins.listToAttrs (
+      map (name: { inherit name; value = import (./hosts + "/\${name}"); }) (builtins.filter (${filter}) all)
+    );
+  };
+}
+`
+    mkdirSync(join(flake, 'hosts/web'), { recursive: true })
+    writeFileSync(join(flake, 'hosts/web/default.nix'), '{ }\n')
+    write(listing('name: name != "template"'))
+    const left = 'add-to-flake: Cannot add `template`: the flake leaves `'
+    await refused(['template'], left)
+    expect(existsSync(join(flake, 'hosts/template'))).toBe(false)
+    const { code, out } = await add(['sorrow'])
+    expect(code).toBe(0)
+    expect(out).toContain('nix evaluates the host names: yes')
+
+    mkdirSync(join(flake, 'hosts/template'))
+    writeFileSync(join(flake, 'hosts/template/default.nix'), '{ }\n')
+    await refused(['template'], left)
+    expect((await add(['web'])).out).toContain('Nothing to do')
+  })
 })
 
 const host = (): void => {
