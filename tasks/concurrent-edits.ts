@@ -14,33 +14,33 @@ export const family: Family = {
   cases: [
     {
       name: 'different-files',
-      title: 'Each host edits another file, one in $HOME and one in the source; both have both',
+      title: 'each host edits another file, one in $HOME and one in the source; both have both',
       hosts: 2,
       run: differentFiles,
     },
     {
       name: 'different-lines',
-      title: 'Both edit one file in distant lines; the result has both edits on both',
+      title: 'both edit one file in distant lines; the result has both edits on both',
       hosts: 2,
       run: differentLines,
     },
     {
       name: 'same-line',
-      title: 'Both edit one line: seen on both, applied on neither, and gone once it is settled',
+      title: 'both edit one line: seen on both, applied on neither, and gone once it is settled',
       hosts: 2,
       limit: 300,
       run: sameLine,
     },
     {
       name: 'offline',
-      title: 'One host has no network for a while and goes on editing; it catches up later',
+      title: 'one host has no network for a while and goes on editing; it catches up later',
       hosts: 2,
       limit: 300,
       run: offline,
     },
     {
       name: 'same-second',
-      title: 'Both push in the same second, 20 rounds; no edit and no commit is lost',
+      title: 'both push in the same second, 20 rounds; no edit and no commit is lost',
       hosts: 2,
       limit: 900,
       run: sameSecond,
