@@ -76,7 +76,16 @@ export function upgradeUnit({ host, root, write, serial, note, say, seconds }: N
         echo "$result"; journalctl --no-pager --output=cat --lines=60 _SYSTEMD_INVOCATION_ID="$id"; }
       printf '\\036\\n'
       [ "$before" = "$(stat -c %i.%Y ${statusFile} 2>/dev/null)" ] || cat ${statusFile}`
-    const { stdout } = await root(script, { timeout: most, allow: 'any' })
+    const { stdout } = await root(script, { timeout: most, allow: 'any' }).catch(
+      (cause: Failure) => {
+        if (!/took longer than its limit/.test(cause.message)) throw cause
+        const { evidence } = cause.detail
+        throw new Failure(`The upgrade of \`${host}\` took longer than its limit of ${most} s`, {
+          cause,
+          evidence,
+        })
+      },
+    )
     const [said = '', json = ''] = stdout.split('\u001e\n')
     const [result = '', ...log] = said.split('\n')
     const found = parseStatus(json)

@@ -31,10 +31,10 @@ unit() { # unit <name>: its load, active and sub state; fails when it is not act
   echo 'not-found inactive dead'
   return 1
 }
-failed() { # the units that have failed
+failed() { # failed [unit]: the units that have failed, but for that one
   local name _ active
   while read -r name _ active _; do
-    [[ $active != failed ]] || echo "$name"
+    [[ $active != failed || $name == "${1-}" ]] || echo "$name"
   done <<<"$units"
 }
 
@@ -43,16 +43,23 @@ ask() { # ask <snippet>: what it says, a record separator, how it ended
   eval "$1" 2>&1 </dev/null
 }
 
-# One line for the other side; none for a probe that has not ended at second `end`, which is killed with
-# what it has started.
+# For the other side: its name, its text, and how it ended. For a snippet that starts no program, and so can
+# neither hang nor be worth a process of its own.
+tell_now() { # tell_now <name> <snippet>
+  local name=$1
+  printf '\036%s\n' "$name"
+  eval "$2" 2>&1 </dev/null
+  printf '\n\036%s %s\n' "$name" "$?"
+}
+
+# The same of one that was asked; nothing when it has not ended at second `end`: it is killed then, with what
+# it has started.
 tell() { # tell <name> <descriptor> <pid>
-  local text='' code left=$((end - SECONDS))
+  local text='' left=$((end - SECONDS))
   IFS= read -rd '' -t $((left > 0 ? left : 1)) -u "$2" text
   if [[ $text != *$'\036'* ]]; then
-    kill -KILL $(pgrep --parent "$3") "$3"
+    kill -KILL $(pgrep --parent "$3") "$3" 2>/dev/null
     return
   fi
-  code=${text##*$'\036'} text=${text%$'\036'*}
-  text=${text//\\/\\\\}
-  printf '\036%s %s %s\n' "$1" "$code" "${text//$'\n'/\\n}"
+  printf '\036%s\n%s\n\036%s %s\n' "$1" "${text%$'\036'*}" "$1" "${text##*$'\036'}"
 }

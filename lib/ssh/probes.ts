@@ -10,34 +10,47 @@ export interface Answer {
   text: string
 }
 
+export interface Probe {
+  /** bash, which may call what `probes.sh` declares: `unit <name>` and `failed`. */
+  snippet: string
+  /** Whether it starts a program. What does not is run at once, in the shell that asks. */
+  programs: boolean
+}
+
 /**
- * Runs bash snippets in a guest side by side, as the user who is logged in, over one command of one
- * connection. They may call what `probes.sh` declares: `unit <name>` and `failed`.
- * @param probes snippet by a name of letters and digits
+ * Runs snippets in a guest, those with programs side by side, as the user who is logged in, over one
+ * command of one connection.
+ * @param probes by a name of letters and digits
  * @param limit seconds for all of it, with the 120 that a guest gets which still boots
  * @param each seconds that a probe may take; one that hangs is killed and has no answer, the others have theirs
  */
 export async function probe(
   ssh: Ssh,
-  probes: Record<string, string>,
+  probes: Record<string, Probe>,
   limit: number,
   each = 55,
 ): Promise<Record<string, Answer>> {
   const answers: Record<string, Answer> = {}
+  let lines: string[] = []
   const onLine = (line: string): void => {
     // oxlint-disable-next-line no-control-regex -- the record separator, which no text has
-    const [, name, code, text = ''] = /^\u001e(\w+) (\d+) ([^]*)$/.exec(line) ?? []
-    if (!name) return
-    const lines = text.replaceAll(/\\(.)/g, (_, c: string) => (c === 'n' ? '\n' : c))
-    answers[name] = { code: Number(code), text: lines.trim() }
+    const [, name, code] = /^\u001e(\w+)(?: (\d+))?$/.exec(line) ?? []
+    if (code !== undefined) answers[name!] = { code: Number(code), text: lines.join('\n').trim() }
+    if (name === undefined) lines.push(line)
+    else lines = []
   }
-  const names = Object.keys(probes)
+  const all = Object.entries(probes)
+  const asked = all.filter(([, { programs }]) => programs)
   const script = [
     readFileSync(join(project, 'lib/ssh/probes.sh'), 'utf8'),
-    // all are asked before one is waited for
-    ...names.map((name) => `exec {fd_${name}}< <(ask ${quote(probes[name]!)}); pid_${name}=$!`),
+    ...asked.map(
+      ([name, { snippet }]) => `exec {fd_${name}}< <(ask ${quote(snippet)}); pid_${name}=$!`,
+    ),
     `end=$((SECONDS + ${each}))`,
-    ...names.map((name) => `tell ${name} "$fd_${name}" "$pid_${name}"`),
+    ...all
+      .filter(([, { programs }]) => !programs)
+      .map(([name, { snippet }]) => `tell_now ${name} ${quote(snippet)}`),
+    ...asked.map(([name]) => `tell ${name} "$fd_${name}" "$pid_${name}"`),
     'exit 0',
   ]
   try {

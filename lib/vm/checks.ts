@@ -1,6 +1,6 @@
 import type { Host } from '../nix/host.ts'
 import { ownUnits } from '../lab-settings.ts'
-import { quote, type Answer } from '../ssh/probes.ts'
+import { quote, type Answer, type Probe } from '../ssh/probes.ts'
 
 export type State = 'pass' | 'fail' | 'n/a'
 
@@ -17,18 +17,22 @@ export interface Check {
   name: string
   /** A bash snippet, run as the primary user. */
   probe: string
+  /** It starts no program while all is well, and waits for nothing. */
+  quick?: true
   /** Why the guest cannot have the thing; it is not asked then. */
   unavailable?: string
   expected: string
   holds: (answer: Answer) => boolean
+  /** Why there is nothing to judge, by the answer; undefined where there is. */
+  without?: (answer: Answer) => string | undefined
   /** What to show of the answer. Default: its first line. */
   show?: (answer: Answer) => string
 }
 
 /** How a declared service is asked whether it works: a unit that is active may still not answer. */
-const services: Record<string, { probe: (host: Host) => string; says: RegExp }> = {
+const services: Record<string, { probe: (host: Host) => string; says: RegExp; quick?: true }> = {
   // this very login came through it: asked over its own connection, it has answered
-  openssh: { probe: () => 'echo "$SSH_CONNECTION"', says: /^\S+ \d+ \S+ 22$/m },
+  openssh: { probe: () => 'echo "$SSH_CONNECTION"', says: /^\S+ \d+ \S+ 22$/m, quick: true },
   ssh: {
     probe: () => 'read -r line < <(ssh -G localhost) && echo "$line"',
     says: /^host localhost$/m,
@@ -63,6 +67,7 @@ export function checksOf(host: Host): Check[] {
   const { facts, toplevel } = host
   const link = (name: string, path: string): Check => ({
     name,
+    quick: true,
     // a program only to say what it is instead
     probe: `[[ ${path} -ef ${toplevel} ]] && echo ${toplevel} || readlink -f ${path}`,
     expected: toplevel,
@@ -71,7 +76,8 @@ export function checksOf(host: Host): Check[] {
   return [
     {
       name: 'host name',
-      probe: 'echo "$(</proc/sys/kernel/hostname)"',
+      quick: true,
+      probe: 'read -r name </proc/sys/kernel/hostname && echo "$name"',
       expected: facts.hostName,
       holds: is(facts.hostName),
     },
@@ -79,6 +85,7 @@ export function checksOf(host: Host): Check[] {
     link('system profile', '/nix/var/nix/profiles/system'),
     ...facts.declared.map((service) => serviceCheck(host, service)),
     ...(facts.autoUpgradeEnable ? [timerCheck(host)] : []),
+    ...(facts.clones.flake === null ? [] : [cloneCheck(facts.clones.flake)]),
     ...(facts.goldenEnable ? [goldenCheck] : []),
     ...othersAgents(host),
     ...facts.secrets.map(secretCheck),
@@ -88,16 +95,20 @@ export function checksOf(host: Host): Check[] {
       .map((name) => serviceCheck(host, name)),
     {
       name: 'headless userland',
-      probe: `shopt -s nullglob; set -- /usr/lib/*/lib{gtk-[34],webkit2gtk,Qt[56]Core,wayland-server}* /usr/bin/{Xorg,Xwayland,sway}*; echo "\${*:-none}"`,
+      quick: true,
+      probe: `for file in /usr/lib/*/lib{gtk-[34],webkit2gtk,Qt[56]Core,wayland-server}* /usr/bin/{Xorg,Xwayland,sway}*; do
+        [ ! -e "$file" ] || echo "$file"; done`,
       expected: 'none',
-      holds: is('none'),
+      holds: is(''),
+      show: none,
     },
     {
       name: 'failed units',
-      probe: 'failed',
+      quick: true,
+      probe: failedUnits(facts),
       expected: 'none',
       holds: is(''),
-      show: ({ text }) => text.replaceAll('\n', ', ') || 'none',
+      show: none,
     },
     {
       name: `nix as ${facts.primaryUser}`,
@@ -129,6 +140,7 @@ function serviceCheck({ facts, ...host }: Host, service: string): Check {
   const unknown = unit || answer ? undefined : 'the lab knows no probe for it'
   return {
     name: service,
+    ...(!answer || answer.quick ? { quick: true } : {}),
     probe: `${active}{ ${answer?.probe({ facts, ...host }) ?? 'true'}; }`,
     unavailable: facts.unavailable[service] ?? unknown,
     expected: `${unit ? `${unit} active` : 'there'}${answer ? ' and answering' : ''}`,
@@ -140,6 +152,7 @@ function serviceCheck({ facts, ...host }: Host, service: string): Check {
 
 const timerCheck = ({ facts }: Host): Check => ({
   name: 'auto-upgrade timer',
+  quick: true,
   // a timer that has elapsed is active, and has no next time; one whose upgrade is at work is running
   probe: `unit nix-local-upgrade.timer && while read -r line; do
     case $line in OnCalendar=*) echo "\${line#*=}" ;; esac; done </etc/systemd/system/nix-local-upgrade.timer`,
@@ -150,8 +163,28 @@ const timerCheck = ({ facts }: Host): Check => ({
   show: commas,
 })
 
+/**
+ * What the host is upgraded from is its owner's to clone, so a VM that was just made has none; until then
+ * its upgrade fails each time that the timer fires, and there is nothing to judge.
+ */
+const cloneCheck = (clone: string): Check => ({
+  name: 'clone to upgrade from',
+  quick: true,
+  probe: `[[ -e ${quote(clone)} ]] && echo there || echo none`,
+  expected: 'there',
+  holds: is('there'),
+  without: ({ text }) =>
+    text === 'none' ? `no \`${clone}\` yet: jj git clone --colocate <url> ${clone}` : undefined,
+})
+
+function failedUnits({ clones }: Host['facts']): string {
+  if (clones.flake === null) return 'failed'
+  return `[[ -e ${quote(clones.flake)} ]] && failed || failed ${ownUnits.upgrade}.service`
+}
+
 const goldenCheck: Check = {
   name: 'golden validation',
+  quick: true,
   probe: 'unit golden-boot-validation.service',
   // one that failed would be `failed`, one that has not run yet `inactive`
   expected: 'loaded active exited',
@@ -175,6 +208,7 @@ function othersAgents({ facts }: Host): Check[] {
       timer
         ? {
             name: unit,
+            quick: true,
             probe: `unit ${unit}.timer`,
             expected: 'loaded active waiting',
             // a timer's service may run just now
@@ -200,6 +234,7 @@ const secretCheck = ({ path, owner, mode }: Host['facts']['secrets'][number]): C
 })
 
 const commas = ({ text }: Answer): string => text.replaceAll('\n', ', ')
+const none = (answer: Answer): string => commas(answer) || 'none'
 
 /** Names of packages that no headless host needs (incident: 996 paths with GTK and WebKit). */
 const graphical = /-(gtk[+\d]|webkitgtk|qt(base|5|6)|wayland-\d|xorg-server|xwayland|mesa-\d)/i
@@ -232,14 +267,18 @@ export const judge = (checks: Check[], given: Record<string, Answer>): Result[] 
     if (unavailable !== undefined) return { check: name, state: 'n/a', found: unavailable }
     const answer = given[`p${index}`]
     if (!answer) return { check: name, state: 'fail', found: 'no answer in time', expected }
+    const reason = check.without?.(answer)
+    if (reason !== undefined) return { check: name, state: 'n/a', found: reason }
     const found = check.show?.(answer) ?? answer.text.split('\n')[0] ?? ''
     return { check: name, state: check.holds(answer) ? 'pass' : 'fail', found, expected }
   })
 
-/** The snippets to run, by the name under which `judge` looks for their answers. */
-export const probesOf = (checks: Check[]): Record<string, string> =>
+/** What to ask, by the name under which `judge` looks for the answers. */
+export const probesOf = (checks: Check[]): Record<string, Probe> =>
   Object.fromEntries(
-    checks.flatMap(({ probe, unavailable }, index) =>
-      unavailable === undefined ? [[`p${index}`, probe]] : [],
+    checks.flatMap(({ probe, quick, unavailable }, index) =>
+      unavailable === undefined
+        ? [[`p${index}`, { snippet: probe, programs: quick !== true }]]
+        : [],
     ),
   )

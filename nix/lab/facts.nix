@@ -43,7 +43,12 @@ rec {
   # what the host itself says of where it is upgraded from; null where it has not our agents
   clones = {
     branch = if upgrade.enable or false then upgrade.branch or null else null;
-    flake = if upgrade.enable or false then upgrade.repository or null else null;
+    # in mode `remote` there is none
+    flake =
+      if upgrade.enable or false && upgrade.mode or "local" == "local" then
+        upgrade.repository or null
+      else
+        null;
     dotfilesBranch = if sync.enable or false then sync.branch or null else null;
   };
   # what `nixosSystem { system = …; }` says stands in its packages alone; to ask the option then is an error

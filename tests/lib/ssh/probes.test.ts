@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { probe } from '../../../lib/ssh/probes.ts'
+import { probe, type Probe } from '../../../lib/ssh/probes.ts'
 import { connect, type Ssh } from '../../../lib/ssh/ssh.ts'
 import { project } from '../../../lib/settings.ts'
 import { makeSshd, noSshd, type Sshd } from './sshd.ts'
@@ -19,50 +19,66 @@ afterAll(async () => {
   await sshd?.stop()
 })
 
-test('Each probe has its own answer, whatever is in it and however it ends', async () => {
-  const answers = await probe(
-    ssh,
-    {
-      plain: 'echo yes',
-      lines: String.raw`printf 'a\\b\n\n"c" \n'; false`,
-      leaves: 'echo before; exit 3; echo after',
-      errors: 'echo wrong >&2',
-      silent: ':',
-      reads: 'read -r line; echo "$? <$line>"',
-      long: 'for i in {1..20000}; do echo "line $i"; done',
-    },
-    60,
+const probes = (snippets: Record<string, string>, programs = true): Record<string, Probe> =>
+  Object.fromEntries(
+    Object.entries(snippets).map(([name, snippet]) => [name, { snippet, programs }]),
   )
-  expect(answers).toMatchObject({
-    plain: { code: 0, text: 'yes' },
-    lines: { code: 1, text: 'a\\b\n\n"c"' },
-    leaves: { code: 3, text: 'before' },
-    errors: { code: 0, text: 'wrong' },
-    silent: { code: 0, text: '' },
-    reads: { code: 0, text: '1 <>' },
-  })
+
+const any = {
+  plain: 'echo yes',
+  lines: String.raw`printf 'a\\b\n\n"c" \n'; false`,
+  open: 'printf unfinished',
+  errors: 'echo wrong >&2',
+  silent: ':',
+  moves: 'set -- other words; echo "$1"',
+  reads: 'read -r line; echo "$? <$line>"',
+}
+const answersOfAny = {
+  plain: { code: 0, text: 'yes' },
+  lines: { code: 1, text: 'a\\b\n\n"c"' },
+  open: { code: 0, text: 'unfinished' },
+  errors: { code: 0, text: 'wrong' },
+  silent: { code: 0, text: '' },
+  moves: { code: 0, text: 'other' },
+  reads: { code: 0, text: '1 <>' },
+}
+
+test.each([true, false])(
+  'Each has its own answer, whatever is in it (programs: %s)',
+  async (programs) => {
+    expect(await probe(ssh, probes(any, programs), 60)).toEqual(answersOfAny)
+  },
+)
+
+test('One may leave, and may say more than a pipe holds', async () => {
+  const more = {
+    leaves: 'echo before; exit 3; echo after',
+    long: 'for i in {1..20000}; do echo "line $i"; done',
+  }
+  const answers = await probe(ssh, { ...probes(any, false), ...probes(more) }, 60)
+  expect(answers).toMatchObject({ ...answersOfAny, leaves: { code: 3, text: 'before' } })
   expect(answers['long']!.text.split('\n')).toHaveLength(20_000)
 })
 
 test('One that hangs is killed and has no answer, the others have theirs', async () => {
   const mark = 'sleep 4321'
-  const answers = await probe(ssh, { hangs: `${mark}; echo woke`, well: 'echo yes' }, 60, 1)
+  const answers = await probe(ssh, probes({ hangs: `${mark}; echo woke`, well: 'echo yes' }), 60, 1)
   expect(answers).toEqual({ well: { code: 0, text: 'yes' } })
   const left = execFileSync('sh', ['-c', `pgrep -f '^${mark}' || true`], { encoding: 'utf8' })
   expect(left).toBe('')
 })
 
-test('They run side by side', async () => {
+test('Those with programs run side by side', async () => {
   // each waits for the other: one after the other would never end
   const dir = join(sshd.dir, 'meet')
   const meet = (own: string, other: string): string =>
     `mkdir -p ${dir}; : >${dir}/${own}; until [ -e ${dir}/${other} ]; do sleep 0.05; done; echo met`
-  const answers = await probe(ssh, { one: meet('a', 'b'), two: meet('b', 'a') }, 60, 20)
+  const answers = await probe(ssh, probes({ one: meet('a', 'b'), two: meet('b', 'a') }), 60, 20)
   expect(answers).toMatchObject({ one: { text: 'met' }, two: { text: 'met' } })
 })
 
 test('A unit that there is none of is said to be none', async () => {
-  const answers = await probe(ssh, { none: 'unit lab-no-such.service' }, 60)
+  const answers = await probe(ssh, probes({ none: 'unit lab-no-such.service' }, false), 60)
   expect(answers).toEqual({ none: { code: 1, text: 'not-found inactive dead' } })
 })
 

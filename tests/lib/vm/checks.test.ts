@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process'
 import { expect, test } from 'vitest'
 import { checksOf, judge, judgeClosure, judgeLogin, probesOf } from '../../../lib/vm/checks.ts'
 import type { Host } from '../../../lib/nix/host.ts'
@@ -73,7 +74,8 @@ test.each([
   ['auto-upgrade timer', 'loaded active waiting\nhourly', 'loaded active waiting\ndaily'],
   ['golden validation', 'loaded active exited', 'loaded failed failed'],
   ['golden validation', 'loaded active exited', 'not-found inactive dead'],
-  ['headless userland', 'none', '/usr/lib/x86_64-linux-gnu/libgtk-3.so.0'],
+  ['clone to upgrade from', 'there', ''],
+  ['headless userland', '', '/usr/lib/x86_64-linux-gnu/libgtk-3.so.0'],
   ['failed units', '', 'syncthing.service'],
   ['nix as rain', `sha256:${'0'.repeat(52)}`, 'error: cannot connect to socket'],
   ['jj as rain', '/home/rain/.config/jj/config.toml', 'jj: command not found'],
@@ -134,4 +136,22 @@ test('agents of a flake of its own are asked for by the units that lab.toml name
   for (const text of ['loaded\nfailed', 'not-found\ninactive']) {
     expect(of('dotfiles').holds({ code: 0, text })).toBe(false)
   }
+})
+
+test('a VM that nobody made a clone in has nothing to upgrade from, and its upgrade may fail', () => {
+  expect(verdict('clone to upgrade from', 'none')).toEqual({
+    check: 'clone to upgrade from',
+    state: 'n/a',
+    found: expect.stringMatching(/^no `\/home\/rain\/nix-config` yet: /),
+  })
+  const asked = (clone: string): string => {
+    const clones = { ...host.facts.clones, flake: clone }
+    const found = checksOf({ ...host, facts: { ...host.facts, clones } })
+    const { probe } = found.find(({ name }) => name === 'failed units')!
+    const failed = `failed() { for unit in nix-local-upgrade.service other.service; do
+      [ "$unit" = "\${1-}" ] || echo "$unit"; done; }`
+    return execFileSync('bash', ['-c', `${failed}; ${probe}`], { encoding: 'utf8' }).trim()
+  }
+  expect(asked('/nonexistent/clone')).toBe('other.service')
+  expect(asked('/usr')).toBe('nix-local-upgrade.service\nother.service')
 })
