@@ -1,15 +1,29 @@
 import { rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { CannotLoad, deleteSnapshot, restoreSnapshot, saveSnapshot } from '../vm/snapshot.ts'
-import { files, qemuOf, readJson, writeJson, writeVm, type Vm } from '../vm/vm.ts'
+import { stopVm } from '../vm/qemu.ts'
+import {
+  CannotLoad,
+  deleteSnapshot,
+  restoreSnapshot,
+  saveSnapshot,
+  snapshotOff,
+} from '../vm/snapshot.ts'
+import { files, keepersOf, qemuOf, readJson, writeJson, writeVm, type Vm } from '../vm/vm.ts'
 import type { Baseline, Prepared } from './baseline.ts'
+
+/** What `leaveAsBefore` goes by; the state itself is a snapshot in the VM's own disks. */
+interface Before {
+  toplevel: string
+  /** False for a VM that was off, of which its disks are all that there is. */
+  runs: boolean
+}
 
 const beforeTag = 'before-scenarios'
 const beforeOf = (host: string): string => join(files(host).dir, 'before-scenarios.json')
 
 /**
- * Keeps a VM that runs as it is now, for `leaveAsBefore`. One that a run left at its baseline, cut short or
- * asked to, has what an earlier run kept.
+ * Keeps a VM as it is now, for `leaveAsBefore`. One that a run left at its baseline, cut short or asked
+ * to, has what an earlier run kept.
  * @param limit seconds
  */
 export async function rememberBefore(
@@ -17,24 +31,33 @@ export async function rememberBefore(
   known: Baseline | undefined,
   limit: number,
 ): Promise<void> {
-  if (!qemuOf(vm) || vm.toplevel === known?.toplevel) return
-  await saveSnapshot(vm, beforeTag, limit)
-  writeJson(beforeOf(vm.host), { toplevel: vm.toplevel })
+  if (vm.toplevel === known?.toplevel) return
+  const runs = qemuOf(vm) !== undefined
+  // one that is just rebooting is neither on nor off
+  if (!runs && keepersOf(vm).length > 0) return
+  if (runs) await saveSnapshot(vm, beforeTag, limit)
+  else await snapshotOff(vm, 'save', beforeTag)
+  writeJson(beforeOf(vm.host), { toplevel: vm.toplevel, runs } satisfies Before)
 }
 
 /**
- * Leaves a VM as it was before the scenarios, or at its baseline where it did not run then.
+ * Leaves a VM as it was before the scenarios, on or off; at its baseline where nothing was kept.
  * @throws Failure when QEMU loads neither
  */
 export async function leaveAsBefore(prepared: Prepared, patience: number): Promise<void> {
   const { vm, argv, tag } = prepared
   const record = beforeOf(vm.host)
-  const before = readJson<Pick<Vm, 'toplevel'>>(record)
+  const before = readJson<Before>(record)
   try {
     if (before) {
-      await restoreSnapshot(vm, beforeTag, argv, 30 * patience)
-      writeVm({ ...vm, ...before })
-      await deleteSnapshot(vm, beforeTag, 30 * patience)
+      if (before.runs) {
+        await restoreSnapshot(vm, beforeTag, argv, 30 * patience)
+        await deleteSnapshot(vm, beforeTag, 30 * patience)
+      } else {
+        await stopVm(vm, 0)
+        await snapshotOff(vm, 'load', beforeTag)
+      }
+      writeVm({ ...vm, toplevel: before.toplevel })
       rmSync(record)
       return
     }

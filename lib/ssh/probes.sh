@@ -46,10 +46,11 @@ ask() { # ask <snippet>: what it says, a record separator, how it ended
 # For the other side: its name, its text, and how it ended. For a snippet that starts no program, and so can
 # neither hang nor be worth a process of its own.
 tell_now() { # tell_now <name> <snippet>
-  local name=$1
-  printf '\036%s\n' "$name"
+  # a snippet may set $1, and variables of any likely name
+  local probe_of_mine=$1
+  printf '\036%s\n' "$1"
   eval "$2" 2>&1 </dev/null
-  printf '\n\036%s %s\n' "$name" "$?"
+  printf '\n\036%s %s\n' "$probe_of_mine" "$?"
 }
 
 # The same of one that was asked; nothing when it has not ended at second `end`: it is killed then, with what

@@ -138,6 +138,27 @@ export async function deleteSnapshot(vm: Vm, tag: string, limit: number): Promis
   await withMonitor(vm, (monitor) => dropTag(monitor, tag, limit))
 }
 
+/**
+ * The same for a VM that is off, of its disks alone: keeps them under a name, in place of what had it, or
+ * puts them back and drops the name.
+ * @throws CannotLoad when there is none of that name, Failure when a disk cannot be written
+ */
+export async function snapshotOff(vm: Vm, what: 'save' | 'load', tag: string): Promise<void> {
+  const { disk, vars } = files(vm.host)
+  const images = [disk, vars]
+  const on = (flag: string, allow: number[] = []) =>
+    Promise.all(images.map((image) => run('qemu-img', ['snapshot', flag, tag, image], { allow })))
+  if (what === 'save') {
+    await on('-d', [1])
+    await on('-c')
+    return
+  }
+  for (const { code, stderr } of await on('-a', [1])) {
+    if (code !== 0) throw new CannotLoad(`Cannot put \`${vm.host}\` back`, { evidence: stderr })
+  }
+  await on('-d')
+}
+
 /** One connection for one errand: the monitor serves a single client, and others wait for it. */
 export async function withMonitor<T>(vm: Vm, use: (monitor: Qmp) => Promise<T>): Promise<T> {
   const monitor = await qmp(files(vm.host).qmp, { timeout: 10 })

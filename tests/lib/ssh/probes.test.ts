@@ -31,6 +31,7 @@ const any = {
   errors: 'echo wrong >&2',
   silent: ':',
   moves: 'set -- other words; echo "$1"',
+  names: 'name=x text=y left=z end=0 units=; echo "$name$text$left"',
   reads: 'read -r line; echo "$? <$line>"',
 }
 const answersOfAny = {
@@ -40,6 +41,7 @@ const answersOfAny = {
   errors: { code: 0, text: 'wrong' },
   silent: { code: 0, text: '' },
   moves: { code: 0, text: 'other' },
+  names: { code: 0, text: 'xyz' },
   reads: { code: 0, text: '1 <>' },
 }
 
