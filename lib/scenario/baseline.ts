@@ -98,17 +98,19 @@ export async function ensureBaseline(
   if (wrong) throw usage(`Cannot take \`${host}\` for a baseline: ${wrong}`, 'Set it in lab.toml')
   const known = readJson<Baseline>(recordOf(host))
   const before = readVm(host)
-  if (known && before) {
+  if (before) {
     const vm = await withFreePort(before)
     const argv = qemuArgs(vm, ground.accelerator.kind, ground.firmware)
     await stopOther(vm, argv)
     await rememberBefore(vm, known, 60 * patience)
     try {
-      say('put it back to its snapshot')
-      await restoreSnapshot(vm, known.tag, argv, 30 * patience)
-      writeVm({ ...vm, toplevel: known.toplevel })
-      if (known.key === (await keyOf(vm, argv, wanted.toplevel, from)))
-        return { ...known, vm, argv, facts: wanted.facts }
+      if (known) {
+        say('put it back to its snapshot')
+        await restoreSnapshot(vm, known.tag, argv, 30 * patience)
+        writeVm({ ...vm, toplevel: known.toplevel })
+        if (known.key === (await keyOf(vm, argv, wanted.toplevel, from)))
+          return { ...known, vm, argv, facts: wanted.facts }
+      }
     } catch (thrown) {
       if (!(thrown instanceof CannotLoad)) throw thrown
     }
@@ -124,7 +126,8 @@ export async function ensureBaseline(
   const vm = theVm(host)
   const argv = qemuArgs(vm, ground.accelerator.kind, ground.firmware)
   const restarted = await stopOther(vm, argv)
-  await rememberBefore(vm, known, 60 * patience)
+  // a VM that there was not is left as it was deployed
+  if (!before) await rememberBefore(vm, known, 60 * patience)
   const key = await keyOf(vm, argv, wanted.toplevel, from)
   const { toplevel, facts } = wanted
   const made: Prepared = { vm, argv, facts, tag: `lab-${key}`, key, toplevel }
