@@ -61,7 +61,7 @@ test('verify --json is data, and n/a is counted apart', async () => {
   for (const { results } of found) {
     expect(results.filter(({ state }) => state === 'fail')).toEqual([])
     const lacking = results.filter(({ state }) => state === 'n/a').map(({ check }) => check)
-    expect(lacking).toEqual(['tailscale', 'comma', 'sops'])
+    expect(lacking).toEqual(['tailscale', 'clone to upgrade from', 'comma', 'sops'])
     expect(results.filter(({ state }) => state === 'pass').length).toBeGreaterThan(12)
   }
   expect(code).toBe(0)
