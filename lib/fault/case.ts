@@ -72,11 +72,14 @@ export async function begin(
 ): Promise<() => Promise<void>> {
   const hosts = vms.map(({ host }) => host)
   const announced = announce(`${weather.kind} on ${weather.link}`, hosts[0])
-  const faults = await inject({ ...weather, hosts, lease: 240 * patience })
-  const { holds, text } = await prove(faults)
+  const spend = <T>(work: () => Promise<T>): Promise<T> =>
+    vms[0]!.spend('faults injected, measured, healed', work)
+  const { holds, text } = await spend(async () =>
+    prove(await inject({ ...weather, hosts, lease: 240 * patience })),
+  )
   announced.bit(holds, text)
   return async () => {
-    const lines = await Promise.all(vms.map(({ vm }) => heal(vm, [weather.link])))
+    const lines = await spend(() => Promise.all(vms.map(({ vm }) => heal(vm, [weather.link]))))
     // a line for each link that had one: none means that it was gone before
     announced.healed(
       lines.every((each) => each.length === 1),

@@ -14,6 +14,7 @@ export interface RunEvent {
     | 'reset'
     | 'fault'
     | 'upgrade'
+    | 'work'
     | 'check'
     | 'oracle'
     | 'say'

@@ -21,17 +21,19 @@ export function whereTimeWent(events: Recorded[]): [what: string, seconds: numbe
   const add = (what: string, seconds: number): void =>
     void sums.set(what, (sums.get(what) ?? 0) + seconds)
   let inCases = 0
+  let inWork = 0
   for (const span of spans(events)) {
     const seconds = span.to - span.from
     if (span.kind === 'case') inCases += seconds
     if (span.kind === 'boot') add('boots', seconds)
     if (span.kind === 'upgrade') add('upgrades', seconds)
-    if (span.kind === 'step') add(span.name, seconds)
+    if (span.kind === 'step' || span.kind === 'work') add(span.name, seconds)
+    if (span.kind === 'work') inWork += seconds
   }
   for (const one of events) if (one.kind === 'reset') add('resets', Number(one['seconds'] ?? 0))
   const told = ['boots', 'upgrades', 'resets', 'oracle'].reduce(
     (sum, what) => sum + (sums.get(what) ?? 0),
-    0,
+    inWork,
   )
   add('the rest of the cases', Math.max(0, inCases - told))
   return [...sums].toSorted((a, b) => b[1] - a[1])

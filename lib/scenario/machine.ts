@@ -61,6 +61,8 @@ export interface Machine extends UpgradeUnit {
    * the line about.
    */
   serial: (pattern: RegExp, name: string, limit: number) => Promise<string>
+  /** Does something of a case, and has its time told under that name where the run's time is told. */
+  spend: <T>(what: string, work: () => Promise<T>) => Promise<T>
   /** Waits until a shell command, run as root, succeeds; gives what it printed. */
   until: (name: string, limit: number, command: string) => Promise<string>
   /** Puts the VM back to its baseline. */
@@ -88,6 +90,15 @@ export function machine(vm: Vm, options: MachineOptions): Machine {
   const f = files(host)
   const connections = new Map<string, Promise<Ssh>>()
   const seconds = (limit: number): number => limit * patience
+
+  const spend: Machine['spend'] = async (what, work) => {
+    const of = note({ kind: 'work', name: what, host, phase: 'begin' })
+    try {
+      return await work()
+    } finally {
+      note({ kind: 'work', name: what, host, phase: 'end', of })
+    }
+  }
 
   let retired = false
   const connection = (user: string): Promise<Ssh> => {
@@ -189,7 +200,8 @@ export function machine(vm: Vm, options: MachineOptions): Machine {
       )
     const evidence = (): string => `${f.serial}\n${lastLines(readFileSync(f.serial, 'utf8'), 8)}`
     say(`${name}: at most ${seconds(limit)} s`)
-    return waitFor(name, seconds(limit), () => found, { every: 5, wake, evidence })
+    const heard = () => waitFor(name, seconds(limit), () => found, { every: 5, wake, evidence })
+    return spend('waits for a moment', heard)
   }
 
   return {
@@ -217,12 +229,15 @@ export function machine(vm: Vm, options: MachineOptions): Machine {
     cutPower,
     powerOn: start,
     serial,
+    spend,
     until: async (name, limit, command) => {
       const ask = async (): Promise<string> => (await root(command)).stdout
-      return waitFor(`${name} on \`${host}\``, seconds(limit), ask, {
-        say: ({ elapsed }) =>
-          say(`${name}: ${elapsed.toFixed(0)} s of at most ${seconds(limit)} s`),
-      })
+      const holds = () =>
+        waitFor(`${name} on \`${host}\``, seconds(limit), ask, {
+          say: ({ elapsed }) =>
+            say(`${name}: ${elapsed.toFixed(0)} s of at most ${seconds(limit)} s`),
+        })
+      return spend('waits for a moment', holds)
     },
     ...upgradeUnit({ host, root, write, serial, note, say, seconds }),
     restore: async () => {

@@ -19,7 +19,10 @@ export interface Rebuilt {
  * it runs before a reboot.
  * @param module text of a NixOS module
  */
-export async function rebuild(scene: Scene, vm: Machine, module: string): Promise<Rebuilt> {
+export const rebuild = (scene: Scene, vm: Machine, module: string): Promise<Rebuilt> =>
+  vm.spend('rebuilds by hand', () => rebuilt(scene, vm, module))
+
+async function rebuilt(scene: Scene, vm: Machine, module: string): Promise<Rebuilt> {
   const home = `/home/${vm.vm.user}`
   scene.say(`rebuild ${vm.host} by hand`)
   const flake = inHome(scene.world.paths.flake, home)

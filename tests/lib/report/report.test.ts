@@ -109,6 +109,19 @@ test('spans join both ends; what never ended lasts until the record does', () =>
   expect(whereTimeWent(events)[0]).toEqual(['boots', 7])
 })
 
+test('what a case spends on something named is told apart from its rest', () => {
+  const events = [
+    event(1, 0, { kind: 'case', name: 'f/a', phase: 'begin', hosts: ['sorrow'] }),
+    event(2, 2, { kind: 'work', name: 'dotfile syncs', host: 'sorrow', phase: 'begin' }),
+    event(3, 5, { kind: 'work', name: 'dotfile syncs', host: 'sorrow', phase: 'end', of: 2 }),
+    event(4, 10, { kind: 'case', name: 'f/a', phase: 'end', of: 1 }),
+  ]
+  expect(whereTimeWent(events)).toEqual([
+    ['the rest of the cases', 7],
+    ['dotfile syncs', 3],
+  ])
+})
+
 test('JUnit: counts, failures and skips, in XML that a parser takes', () => {
   const skipped: CaseResult = { ...passed, case: 'none', state: 'skipped', reason: 'no KVM' }
   const error: CaseResult = { ...passed, case: 'bug', state: 'error', reason: 'stack ]]>' }
