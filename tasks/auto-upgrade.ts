@@ -195,6 +195,9 @@ const cases: Case[] = [
       scene.ends(vm, to!.toplevel as `/${string}`)
       await world.config.commit(await sealedTo(other!), 'Secrets of another')
       await upgrades(scene, vm, { outcome: 'switch-failed' })
+      const said = `journalctl --output=cat _SYSTEMD_INVOCATION_ID="$(systemctl show --value -p InvocationID nix-local-upgrade.service)"`
+      const refusal = /check-secrets: Cannot open .*secrets\.yaml.* with the key in/
+      scene.check('it was the key', refusal, (await vm.root(said)).stdout)
       vm.disconnect()
       const login = await vm.user('readlink -f /run/current-system')
       scene.check('a login finds the system that ran', to!.toplevel, login.stdout.trim())

@@ -54,8 +54,12 @@ export const evaluates = (flake: string, edit: Edit, name: string): Promise<Aske
  */
 export async function takes(flake: string, directory: string, name: string): Promise<Asked> {
   const forms = [join(directory, name), join(directory, `${name}.nix`)]
-  const there = forms.find((path) => existsSync(path))
-  const other = 'another-host'
+  if (relative(flake, directory).startsWith('..')) {
+    return { asked: false, why: `\`${directory}\` is outside the flake` }
+  }
+  // a symlink that leads nowhere is there, too: nothing may be written through its copy
+  const there = forms.find((path) => lstatSync(path, { throwIfNoEntry: false }))
+  const other = `another-host-${process.pid}`
   const scratch = copies()
   try {
     const copy = join(scratch, 'after')

@@ -195,6 +195,15 @@ describe('add-to-flake', () => {
     await refused(['template'], left)
     expect((await add(['web'])).out).toContain('Nothing to do')
   })
+
+  test('writes nothing through a symlink of the host that leads nowhere', async ({ skip }) => {
+    if (!hasNix) skip('nix-instantiate is not installed')
+    cpSync(join(project, 'tests/flakes/read-dir'), flake, { recursive: true })
+    mkdirSync(join(flake, 'hosts'), { recursive: true })
+    symlinkSync(join(dir, 'elsewhere.nix'), join(flake, 'hosts/sorrow.nix'))
+    await add(['sorrow'])
+    expect(existsSync(join(dir, 'elsewhere.nix'))).toBe(false)
+  })
 })
 
 const host = (): void => {
