@@ -1,43 +1,169 @@
 import { execFileSync, spawnSync } from 'node:child_process'
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
+import { randomBytes } from 'node:crypto'
+import { mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
-import { CannotLoad, snapshotOff } from '../../../lib/vm/snapshot.ts'
-import { files, type Vm } from '../../../lib/vm/vm.ts'
+import { end, gone } from '../../../lib/process.ts'
+import { startQemu } from '../../../lib/vm/qemu.ts'
+import { waitFor } from '../../../lib/retry.ts'
+import {
+  CannotLoad,
+  deleteSnapshot,
+  loadSnapshot,
+  saveSnapshot,
+  snapshotsOf,
+  withMonitor,
+} from '../../../lib/vm/snapshot.ts'
+import { files, lockVm, newUuid, qemuOf, writeVm, type Vm } from '../../../lib/vm/vm.ts'
 
-const vm = { host: 'sorrow' } as Vm
+/** A real QEMU with both disks and no guest: what a snapshot takes and brings back is seen on the disk. */
 let home: string
-beforeEach(() => {
+let vm: Vm
+let argv: string[]
+
+beforeEach(async () => {
   home = mkdtempSync(join(tmpdir(), 'snapshot-'))
   vi.stubEnv('LAB_HOME', home)
-  const { dir, disk, vars } = files(vm.host)
-  mkdirSync(dir, { recursive: true })
-  for (const image of [disk, vars]) {
-    execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', image, '1M'])
+  vi.stubEnv('XDG_RUNTIME_DIR', home)
+  const held = await lockVm('box', 'test')
+  held.release()
+  vm = {
+    ...{ host: 'box', uuid: newUuid(), slot: 9, guest: 'debian', port: 2999, memory: 2 ** 26 },
+    ...{ cpus: 1, disk: 2 ** 26, user: 'rain', toplevel: '/nix/store/x', layer: '/x' },
   }
+  writeVm(vm)
+  const f = files('box')
+  for (const image of [f.disk, f.vars]) {
+    execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', image, '64M'])
+  }
+  const drive = (node: string, path: string): string[] => [
+    '-blockdev',
+    `qcow2,node-name=${node},file.driver=file,file.filename=${path}`,
+    ...['-device', `virtio-blk-pci,id=${node}-device,drive=${node}`],
+  ]
+  argv = [
+    ...['-name', 'box', '-uuid', vm.uuid, '-nodefaults', '-no-user-config', '-machine', 'q35'],
+    ...['-accel', 'tcg', '-m', '64', '-display', 'none'],
+    ...drive('disk0', f.disk),
+    ...drive('efivars', f.vars),
+    ...['-qmp', `unix:${f.qmp},server=on,wait=off`],
+  ]
 })
-afterEach(() => {
+afterEach(async () => {
+  const qemu = qemuOf(vm)
+  if (qemu) await end(qemu)
   vi.unstubAllEnvs()
   rmSync(home, { recursive: true })
 })
 
-/** Runs a command of qemu-io on both disks of the VM: whether it succeeds on both. */
-const io = (command: string): boolean =>
-  [files(vm.host).disk, files(vm.host).vars].every(
-    (image) => spawnSync('qemu-io', ['-f', 'qcow2', '-c', command, image]).status === 0,
-  )
-const fill = (byte: number): void => expect(io(`write -P ${byte} 0 64k`)).toBe(true)
-const holds = (byte: number): boolean => io(`read -P ${byte} 0 64k`)
+const write = (byte: string): Promise<unknown> =>
+  withMonitor(vm, async (monitor) => {
+    for (const node of ['disk0', 'efivars']) {
+      const line = `qemu-io -d /machine/peripheral/${node}-device/virtio-backend "write -P ${byte} 0 64k"`
+      await monitor.execute('human-monitor-command', { 'command-line': line })
+    }
+  })
 
-test('The disks of a VM that is off are put back, the name is free after it, and a newer one replaces it', async () => {
-  fill(1)
-  await snapshotOff(vm, 'save', 'x')
-  fill(2)
-  await snapshotOff(vm, 'save', 'x')
-  fill(3)
-  expect([holds(2), holds(3)]).toEqual([false, true])
-  await snapshotOff(vm, 'load', 'x')
-  expect([holds(2), holds(3)]).toEqual([true, false])
-  await expect(snapshotOff(vm, 'load', 'x')).rejects.toBeInstanceOf(CannotLoad)
+/** Ends QEMU and looks: while it runs, what the images hold is its own affair. */
+async function holds(byte: string): Promise<boolean> {
+  await off()
+  const read = ['-r', '-f', 'qcow2', '-c', `read -P ${byte} 0 64k`]
+  const ran = [files('box').disk, files('box').vars].map((image) =>
+    spawnSync('qemu-io', [...read, image], { encoding: 'utf8' }),
+  )
+  return ran.every(({ stdout }) => stdout.includes('read 65536') && !stdout.includes('failed'))
+}
+async function off(): Promise<void> {
+  const qemu = qemuOf(vm)
+  if (qemu) await end(qemu)
+}
+
+test('a snapshot brings both disks back, in the running process and in a new one', async () => {
+  await startQemu(vm, argv)
+  await write('0x11')
+  await saveSnapshot(vm, 'lab-one', 30)
+  await write('0x22')
+  expect(await holds('0x22')).toBe(true)
+  await startQemu(vm, argv)
+  expect(await loadSnapshot(vm, 'lab-one', argv, 30)).toBe('in the running process')
+  expect(await holds('0x11')).toBe(true)
+
+  await startQemu(vm, argv)
+  await write('0x33')
+  const qemu = qemuOf(vm)!
+  process.kill(qemu.pid, 'SIGKILL')
+  await gone(qemu, 5)
+  expect(await snapshotsOf(vm)).toEqual(['lab-one'])
+  expect(await loadSnapshot(vm, 'lab-one', argv, 30)).toBe('in a new process')
+  const { running } = await withMonitor(vm, (monitor) =>
+    monitor.execute<{ running: boolean }>('query-status'),
+  )
+  expect(running).toBe(true)
+  expect(await holds('0x11')).toBe(true)
+})
+
+test('a second save of that name takes the place of the first, and one can be deleted', async () => {
+  await startQemu(vm, argv)
+  for (const byte of ['0x11', '0x22']) {
+    await write(byte)
+    await saveSnapshot(vm, 'lab-one', 30)
+  }
+  await write('0x33')
+  await loadSnapshot(vm, 'lab-one', argv, 30)
+  expect(await holds('0x22')).toBe(true)
+  await startQemu(vm, argv)
+  await deleteSnapshot(vm, 'lab-one', 30)
+  expect(await snapshotsOf(vm)).toEqual([])
+})
+
+test('a snapshot that is not there ends the VM rather than leave it in no known state', async () => {
+  await startQemu(vm, argv)
+  await expect(loadSnapshot(vm, 'lab-none', argv, 30)).rejects.toBeInstanceOf(CannotLoad)
+  expect(qemuOf(vm)).toBeUndefined()
+  await expect(loadSnapshot(vm, 'lab-none', argv, 30)).rejects.toThrow('has no snapshot')
+})
+
+test('a QEMU of another shape does not load it', async () => {
+  await startQemu(vm, argv)
+  await saveSnapshot(vm, 'lab-one', 30)
+  await end(qemuOf(vm)!)
+  const larger = argv.map((arg) => (arg === '64' ? '128' : arg))
+  await expect(loadSnapshot(vm, 'lab-one', larger, 30)).rejects.toBeInstanceOf(CannotLoad)
+  expect(qemuOf(vm)).toBeUndefined()
+})
+
+test('kill -9 in the middle of a save leaves whole disks, no snapshot of that name, and the next save works', async () => {
+  const { disk, vars } = files('box')
+  const memory = join(home, 'memory')
+  writeFileSync(memory, randomBytes(40 * 2 ** 20))
+  // memory that is not empty, on a disk so slow that the save takes ten seconds
+  const slow = [
+    ...['-object', 'throttle-group,id=slow,x-bps-write=4194304', '-device'],
+    `loader,file=${memory},addr=0x1000000,force-raw=on`,
+    ...argv.map((arg) =>
+      arg.includes('node-name=disk0')
+        ? `qcow2,node-name=disk0,file.driver=throttle,file.throttle-group=slow,file.file.driver=file,file.file.filename=${disk}`
+        : arg,
+    ),
+  ]
+  await startQemu(vm, slow)
+  const qemu = qemuOf(vm)!
+  const saving = saveSnapshot(vm, 'lab-one', 60)
+  const before = statSync(disk).blocks
+  await waitFor('the save to be at it', 30, () => statSync(disk).blocks > before + 4096, {
+    every: 0.05,
+  })
+  process.kill(qemu.pid, 'SIGKILL')
+  await expect(saving).rejects.toThrow('QEMU ended')
+  await gone(qemu, 5)
+  expect(await snapshotsOf(vm)).toEqual([])
+  for (const image of [disk, vars]) {
+    // 3 says that clusters are leaked, which harms nothing
+    expect([0, 3]).toContain(spawnSync('qemu-img', ['check', '-q', image]).status)
+  }
+  await startQemu(vm, argv)
+  await write('0x11')
+  await saveSnapshot(vm, 'lab-one', 30)
+  expect(await snapshotsOf(vm)).toEqual(['lab-one'])
 })
