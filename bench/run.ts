@@ -18,7 +18,7 @@ import { qemuArgs } from '../lib/vm/qemu.ts'
 import { project } from '../lib/settings.ts'
 import { table } from '../lib/table.ts'
 import { files, theVm } from '../lib/vm/vm.ts'
-import { changeHost, copyFlake } from '../tests/lab.ts'
+import { changeHost, copyFlake } from '../tests/flake-copy.ts'
 
 /** Standard error goes into the exception of a command that fails. */
 const quiet = { encoding: 'utf8', stdio: 'pipe' } as const

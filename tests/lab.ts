@@ -1,11 +1,11 @@
 /** What the tests share: running a task or a recipe as a user would, in a lab of the test's own. */
-import { execFileSync, spawn, type ChildProcess } from 'node:child_process'
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { spawn, type ChildProcess } from 'node:child_process'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { dirname, join } from 'node:path'
+import { join } from 'node:path'
 import { createInterface } from 'node:readline'
-
-export const project = join(import.meta.dirname, '..')
+import { afterEach, beforeEach } from 'vitest'
+import { project } from '../lib/settings.ts'
 
 export interface Ended {
   code: number | null
@@ -26,6 +26,17 @@ export interface Lab {
   /** Stops every VM and removes all that the lab wrote. */
   remove: () => Promise<void>
 }
+
+/** What the test's commands said: an exit code that was not expected is no evidence by itself. */
+let said: Ended[] = []
+beforeEach(() => void (said = []))
+afterEach(({ task }) => {
+  if (task.result?.state !== 'fail') return
+  for (const { code, stdout, stderr } of said.slice(-3)) {
+    const words = `${stderr}\n${stdout}`.trim().split('\n').slice(-60).join('\n')
+    console.error(`a command of this test exited with ${code}:\n${words}`)
+  }
+})
 
 /** A lab with a `LAB_HOME` of its own; the image cache is shared by the whole suite. */
 export function makeLab(extra: Record<string, string> = {}): Lab {
@@ -81,33 +92,6 @@ export function makeLab(extra: Record<string, string> = {}): Lab {
   return lab
 }
 
-/** A copy of the project's flake as a git repository of its own, for tests that change it. */
-export function copyFlake(dir: string): string {
-  const flake = join(dir, 'flake')
-  const git = (...args: string[]): string =>
-    execFileSync('git', args, { cwd: project, encoding: 'utf8', maxBuffer: 2 ** 26 })
-  for (const file of git('ls-files', 'flake.nix', 'flake.lock', 'hosts', 'nix')
-    .trim()
-    .split('\n')) {
-    mkdirSync(dirname(join(flake, file)), { recursive: true })
-    cpSync(join(project, file), join(flake, file))
-  }
-  const own = ['-C', flake, '-c', 'user.name=lab', '-c', 'user.email=lab@localhost']
-  git('init', '--quiet', '--initial-branch=main', flake)
-  git(...own, 'add', '--all')
-  git(...own, 'commit', '--quiet', '--message=Start')
-  return flake
-}
-
-/** Adds a module to a host of a copied flake: what a user's change looks like. */
-export function changeHost(flake: string, host: string, module: string): void {
-  writeFileSync(join(flake, 'hosts', host, 'change.nix'), module)
-  const path = join(flake, 'hosts', host, 'default.nix')
-  const text = readFileSync(path, 'utf8').replace(' ./change.nix', '')
-  writeFileSync(path, text.replace('./hardware-configuration.nix', '$& ./change.nix'))
-  execFileSync('git', ['-C', flake, 'add', '--all'])
-}
-
 function ended(child: ChildProcess): Promise<Ended> {
   let stdout = ''
   let stderr = ''
@@ -115,6 +99,9 @@ function ended(child: ChildProcess): Promise<Ended> {
   child.stderr!.on('data', (data: Buffer) => (stderr += data.toString()))
   return new Promise((resolve, reject) => {
     child.on('error', reject)
-    child.on('close', (code) => resolve({ code, stdout, stderr }))
+    child.on('close', (code) => {
+      said.push({ code, stdout, stderr })
+      resolve({ code, stdout, stderr })
+    })
   })
 }

@@ -87,9 +87,14 @@ export const sshTarget = (vm: Vm, user = vm.user): SshTarget => ({
   hostKey: publicKey(files(vm.host).hostKey),
 })
 
-/** Writes the ssh_config anew for the VMs that there are. */
+/**
+ * Writes the ssh_config anew for the VMs that there are. One without a host key is being made, or its
+ * deploy was killed before it had one: it comes in when it starts.
+ */
 export function writeSshConfigOfAll(): void {
-  const vms = knownVms().flatMap((host) => readVm(host) ?? [])
+  const vms = knownVms()
+    .filter((host) => existsSync(`${files(host).hostKey}.pub`))
+    .flatMap((host) => readVm(host) ?? [])
   writeSshConfig(
     sshConfig(),
     vms.map((vm) => ({ ...sshTarget(vm), name: vm.host })),

@@ -4,7 +4,8 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { identify } from '../../lib/process.ts'
 import type { Verified } from '../../tasks/verify.ts'
-import { changeHost, copyFlake, makeLab, type Lab } from '../lab.ts'
+import { changeHost, copyFlake } from '../flake-copy.ts'
+import { makeLab, type Lab } from '../lab.ts'
 
 let lab: Lab
 let flake: string

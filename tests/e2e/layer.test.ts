@@ -17,7 +17,8 @@ import { ensureHostLayer } from '../../lib/image/layer.ts'
 import { checkDisk, createOverlay } from '../../lib/image/qcow2.ts'
 import { nix } from '../../lib/nix/nix.ts'
 import { run } from '../../lib/run.ts'
-import { makeLab, project, type Lab } from '../lab.ts'
+import { project } from '../../lib/settings.ts'
+import { makeLab, type Lab } from '../lab.ts'
 
 const gib = 1024 ** 3
 const size = 6 * gib

@@ -13,7 +13,8 @@ import { ensureHostLayer } from '../../lib/image/layer.ts'
 import { storeOptions } from '../../lib/nix/store.ts'
 import { seal } from '../../lib/nix/secrets.ts'
 import type { Verified } from '../../tasks/verify.ts'
-import { changeHost, copyFlake, makeLab, type Lab } from '../lab.ts'
+import { changeHost, copyFlake } from '../flake-copy.ts'
+import { makeLab, type Lab } from '../lab.ts'
 
 let lab: Lab
 let flake: string

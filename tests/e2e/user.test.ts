@@ -4,7 +4,7 @@ import { chmodSync, cpSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { project } from '../lab.ts'
+import { project } from '../../lib/settings.ts'
 
 /**
  * A user who was made for this test, with a clone of his own: all but the package install has to

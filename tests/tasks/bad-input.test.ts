@@ -3,7 +3,8 @@ import { execFileSync } from 'node:child_process'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { copyFlake, makeLab, type Lab } from '../lab.ts'
+import { copyFlake } from '../flake-copy.ts'
+import { makeLab, type Lab } from '../lab.ts'
 
 let lab: Lab
 beforeAll(() => {
