@@ -62,8 +62,8 @@ function help(): void {
     'rebuild-test-vm',
     'prove',
   ]) {
-    const seconds = median(join(project, `tasks/${task}.ts`), '--help')
-    note(`tsx tasks/${task}.ts --help`, seconds, 'tsx on an empty file', floor, '<= 1.5')
+    const took = median(join(project, `tasks/${task}.ts`), '--help')
+    note(`tsx tasks/${task}.ts --help`, took, 'tsx on an empty file', floor, '<= 1.5')
   }
 }
 

@@ -4,7 +4,7 @@ import type { Facts } from './host.ts'
  * What the source plan (its Task 5) expects of a host's configuration: every lab host is headless,
  * upgrades itself and keeps a golden generation; the two that the plan names have its services.
  */
-export function expectedOf(host: string): Partial<Facts> {
+function expectedOf(host: string): Partial<Facts> {
   const every = { desktop: [], autoUpgradeEnable: true, goldenEnable: true }
   if (!['sorrow', 'torment'].includes(host)) return every
   return { ...every, cli: ['atuin'], networking: ['openssh', 'ssh', 'syncthing', 'tailscale'] }

@@ -19,6 +19,7 @@ export const nix = (args: string[], options: RunOptions = {}) =>
 
 /**
  * One evaluation: a Nix function, given as text, applied to an attribute of a flake.
+ * @param flake its directory, of which nix takes git's view where it is a repository
  * @param store options that name the store to write derivations to
  * @returns the JSON value
  */
@@ -29,7 +30,7 @@ export async function evaluate<T>(
   store: string[],
   options: RunOptions = {},
 ): Promise<T> {
-  const args = ['eval', ...store, '--json', `${flakeRef(flake)}#${attribute}`, '--apply', apply]
+  const args = ['eval', ...store, '--json', `${flake}#${attribute}`, '--apply', apply]
   try {
     // what nix says of a wrong definition may be longer than what a failure keeps of a command's words
     const { stdout, stderr, code } = await nix(args, { ...options, allow: [1] })
@@ -117,9 +118,6 @@ export async function closure(path: string, store: string[]): Promise<PathInfo[]
     ? info
     : Object.entries(info).map(([key, value]) => ({ ...value, path: key }))
 }
-
-/** A flake reference for a directory: git's view of it where it is a repository, else the path. */
-export const flakeRef = (directory: string): string => directory
 
 /** nix prints a trace with the cause at its end; the last `error:` says what to mend and where. */
 function evaluationFailure(flake: string, attribute: string, failure: Failure): Failure {

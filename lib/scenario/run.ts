@@ -72,7 +72,7 @@ export function choose(families: Family[], names: string[] | undefined): Chosen[
 }
 
 /** Prepares the VMs and runs the cases: those of one VM side by side, those of two alone. */
-export async function runCases(chosen: Chosen[], options: RunOptions): Promise<Ran> {
+async function runCases(chosen: Chosen[], options: RunOptions): Promise<Ran> {
   const quiet = Boolean(options.json)
   const single = chosen.filter(({ one }) => (one.hosts ?? 1) === 1)
   const double = chosen.filter(({ one }) => one.hosts === 2)

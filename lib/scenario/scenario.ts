@@ -1,4 +1,3 @@
-import type { Exec } from '../ssh/commands.ts'
 import type { Fault } from './oracle.ts'
 import type { Machine } from './machine.ts'
 import { Failure, type ExitCode } from '../failure.ts'
@@ -124,4 +123,4 @@ export const scenario = (family: Family): Task => ({
 export const scenarioTask = (meta: ImportMeta, family: Family): Promise<void> =>
   main(meta, scenario(family))
 
-export type { Exec, Machine, World }
+export type { Machine, World }

@@ -7,8 +7,6 @@ import { Failure } from '../failure.ts'
 import { pause, waitFor, type WaitOptions } from '../retry.ts'
 import { commands, type Exec } from './commands.ts'
 
-export { writeSshConfig } from './config.ts'
-
 export interface SshTarget {
   /** What messages call it; `user@host:port` unless given. */
   name?: string

@@ -142,7 +142,7 @@ export async function guestAgent(
  * @param limit seconds, default 5
  * @throws Failure saying why it does not
  */
-export async function askAgent(path: string, limit = 5): Promise<void> {
+async function askAgent(path: string, limit = 5): Promise<void> {
   const agent = await guestAgent(path, { timeout: limit })
   agent.close()
 }

@@ -7,7 +7,7 @@ import { acceleratorArgs, optionValue, type Accelerator } from './accelerator.ts
 import { privateDirectory } from '../directory.ts'
 import { Failure } from '../failure.ts'
 import type { Firmware } from './firmware.ts'
-import { identify, end, gone, type Identity } from '../process.ts'
+import { identify, end, gone } from '../process.ts'
 import { sshTarget } from './identity.ts'
 import { qmp } from './qmp.ts'
 import { follow } from './follow.ts'
@@ -271,5 +271,3 @@ export const isFree = (port: number): Promise<boolean> =>
       server.close(() => resolve(true)),
     )
   })
-
-export type { Identity }

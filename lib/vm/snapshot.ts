@@ -109,7 +109,7 @@ export async function loadSnapshot(
  * Sets the guest's clock to the host's, through the agent: `guest-set-time` would need hwclock.
  * @param limit seconds
  */
-export async function setClock(vm: Vm, limit: number): Promise<void> {
+async function setClock(vm: Vm, limit: number): Promise<void> {
   const agent = await guestAgent(files(vm.host).agent, { name: vm.host, timeout: limit })
   try {
     // the answer comes a tenth of a second later: nothing here needs it better
