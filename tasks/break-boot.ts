@@ -1,5 +1,6 @@
 import { scenarioTask, type Case, type Family, type Scene } from '../lib/scenario/scenario.ts'
 import { armed, booted, comesBack, rebuild, staysDown, validated } from '../lib/scenario/trial.ts'
+import { bootFile } from '../lib/scenario/upgrade.ts'
 
 /** Cases in which a trial ends in a reset of some kind, and golden boots after it. */
 const broken: { name: string; title: string; module: string; reason?: RegExp; limit?: number }[] = [
@@ -11,15 +12,13 @@ const broken: { name: string; title: string; module: string; reason?: RegExp; li
   {
     name: 'bad-initrd',
     title: 'the first stage is garbage: golden is back by itself',
-    module:
-      '{ lab.guest.initrd = derivation { name = "initrd"; system = "x86_64-linux"; builder = "/bin/sh"; args = [ "-c" "echo garbage > $out" ]; }; }',
+    module: `{ ${bootFile('initrd', 'echo garbage > $out')} }`,
   },
   {
     name: 'unloadable-kernel',
     title: 'the boot loader cannot load the kernel: it resets instead of waiting in the firmware',
     // begins as firmware asks for, so that only the boot loader finds out
-    module:
-      '{ lab.guest.kernel = derivation { name = "kernel"; system = "x86_64-linux"; builder = "/bin/sh"; args = [ "-c" "echo MZ and no more > $out" ]; }; }',
+    module: `{ ${bootFile('kernel', 'echo MZ and no more > $out')} }`,
   },
   {
     name: 'missing-init',
@@ -112,8 +111,7 @@ const others: Case[] = [
     ends: 'golden',
     run: async (scene) => {
       const { vm } = scene
-      const module =
-        '{ lab.guest.kernel = derivation { name = "kernel"; system = "x86_64-linux"; builder = "/bin/sh"; args = [ "-c" "echo garbage > $out" ]; }; }'
+      const module = `{ ${bootFile('kernel', 'echo garbage > $out')} }`
       const { code, said } = await rebuild(scene, vm, module)
       scene.check('the rebuild is refused', 1, code)
       scene.check('and says why', /is no program that firmware can start/, said)

@@ -1,14 +1,10 @@
 import type { Case, Scene } from './scenario.ts'
 import { booted, comesBack } from './trial.ts'
-import { module, upgrades } from './upgrade.ts'
+import { bootFile, module, upgrades } from './upgrade.ts'
 
 /** Settings of a host with another first stage that boots as well: the kernel takes the newline for padding. */
-export const largerInitrd = initrd('cat /lab/boot/initrd > $out; echo >> $out')
-const badInitrd = initrd('echo garbage > $out')
-
-function initrd(script: string): string {
-  return `lab.guest.initrd = derivation { name = "initrd"; system = "x86_64-linux"; builder = "/bin/sh"; PATH = "/bin:/usr/bin"; args = [ "-c" "${script}" ]; };`
-}
+export const largerInitrd = bootFile('initrd', 'cat /lab/boot/initrd > $out; echo >> $out')
+const badInitrd = bootFile('initrd', 'echo garbage > $out')
 
 const settings = (text: string): string => `myModules.services.autoUpgrade = { ${text} };`
 

@@ -24,6 +24,13 @@ export const failingUnit = `{
 }
 `
 
+/**
+ * Setting of a host that boots another file of its own.
+ * @param script what writes it to `$out`; `/lab/boot` has the image's kernel and initrd
+ */
+export const bootFile = (what: 'kernel' | 'initrd', script: string): string =>
+  `lab.guest.${what} = derivation { name = "${what}"; system = "x86_64-linux"; builder = "/bin/sh"; PATH = "/bin:/usr/bin"; args = [ "-c" "${script}" ]; };`
+
 export interface Wanted {
   outcome: string | RegExp
   reason?: RegExp
