@@ -8,6 +8,10 @@ const phases = [
   ...['build', 'preflight', 'switch', 'validate', 'clean', 'done'],
 ] as const
 
+/** What the next upgrade comes to: what was validated has held, and all before that is done anew. */
+const afterwards = (phase: (typeof phases)[number]): string =>
+  phases.indexOf(phase) > phases.indexOf('validate') ? 'up-to-date' : 'upgraded'
+
 /** Upgrades that something ends in the middle: whatever it was, the next one is whole. */
 export const interrupted: Case[] = [
   ...phases.flatMap((phase): Case[] => [
@@ -20,7 +24,7 @@ export const interrupted: Case[] = [
         const { vm, world } = scene
         await world.config.commit(note(vm, 'two'), 'Two')
         await killAt(vm, phase)
-        await upgrades(scene, vm, { outcome: /^(upgraded|up-to-date)$/ })
+        await upgrades(scene, vm, { outcome: afterwards(phase) })
       },
     },
     {
@@ -32,7 +36,7 @@ export const interrupted: Case[] = [
         const { vm, world } = scene
         await world.config.commit(note(vm, 'two'), 'Two')
         await powerCutAt(scene, vm, phase)
-        await upgrades(scene, vm, { outcome: /^(upgraded|up-to-date)$/ })
+        await upgrades(scene, vm, { outcome: afterwards(phase) })
       },
     },
   ]),
