@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import type { Edit } from '../lib/flake/edit.ts'
 import type { Marked } from '../lib/flake/git-index.ts'
 import type { Asked } from '../lib/flake/check.ts'
+import { Failure } from '../lib/failure.ts'
 import { main, type Args } from '../lib/task.ts'
 
 export const name = 'add-to-flake'
@@ -30,8 +31,8 @@ interface Report {
   host: string
   outcome: 'added' | 'would be added' | 'present' | 'discovered'
   file: string
-  /** Of the host's entry, or of what finds the hosts; counts from 1. */
-  line: number
+  /** Of the host's entry, or of what finds the hosts; counts from 1. None where nix alone knows of it. */
+  line?: number
   inserted?: string
   /** The host that was copied, and why that one. */
   like?: string
@@ -62,7 +63,23 @@ async function add(flake: string, host: string, args: Args): Promise<Report> {
   const { readRegular } = await import('../lib/write-file.ts')
   const { addHost } = await import('../lib/flake/edit.ts')
   readRegular(join(flake, 'flake.nix'))
-  const addition = await addHost(flake, host, args['like'])
+  const addition = await addHost(flake, host, args['like']).catch(async (refused: unknown) => {
+    const { has } = await import('../lib/flake/check.ts')
+    // what the source does not show, nix may know
+    if (refused instanceof Failure && (await has(flake, host))) return undefined
+    throw refused
+  })
+  if (!addition) {
+    const evaluated = { asked: true } as const
+    return {
+      host,
+      outcome: 'present',
+      file: join(flake, 'flake.nix'),
+      evaluated,
+      marked: [],
+      notes: [],
+    }
+  }
   const { outcome, file, line } = addition
   const own = join(flake, 'hosts', host)
   const told = (paths: string[]) => mark(flake, [own, ...paths], Boolean(args['dry-run']))
@@ -112,7 +129,10 @@ function inWords(report: Report): string {
   const headline = {
     added: `Added \`${host}\` at ${where} (${why})`,
     'would be added': `Would add \`${host}\` at ${where} (${why})`,
-    present: `Nothing to do: \`${host}\` is at ${where} already`,
+    present:
+      report.line === undefined
+        ? `Nothing to do: \`${host}\` is a host of ${report.file} already`
+        : `Nothing to do: \`${host}\` is at ${where} already`,
     discovered: `Nothing to do: by ${where}, the hosts are what is in ${directory}`,
   }[outcome]
   const verb = outcome === 'would be added' ? 'Would mark' : 'Marked'

@@ -85,6 +85,12 @@ export async function takes(flake: string, directory: string, name: string): Pro
   }
 }
 
+/** Whether nix evaluates a host of that name, where the source does not show the names. */
+export async function has(flake: string, name: string): Promise<boolean> {
+  const answer = await ask([...evaluation, '-E', hostNames(flake, flake)], 60)
+  return answer.held && (JSON.parse(answer.stdout) as string[]).includes(name)
+}
+
 const before = 'before'
 
 /**

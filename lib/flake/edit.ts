@@ -94,7 +94,13 @@ function copied(hosts: SetValue, name: string, like?: string): Draft {
     const edit = insert(sourceOf(chosen.entry.element), insertion)
     return { ...edit, like: chosen.entry.name, reason: chosen.reason, notes }
   }
-  if (like !== undefined) throw usage(`Cannot copy \`${like}\`: it is no host that can be copied`)
+  if (like !== undefined) {
+    const others = places.flat().map((entry) => entry.name)
+    throw usage(
+      `Cannot copy \`${like}\`: it is no host that can be copied`,
+      others.length > 0 ? `There are ${others.join(', ')}` : undefined,
+    )
+  }
   const [host, { literals }] = [...hosts.attrs][0]!
   const [node] = literals
   if (node)

@@ -1,3 +1,4 @@
+import { readdirSync } from 'node:fs'
 import { type Failure, usage } from '../failure.ts'
 import { call } from './library.ts'
 import { attributeName, firstError, lineOf, sourceOf } from './syntax.ts'
@@ -48,17 +49,31 @@ export const placeOf = (node: Node): { file: string; line: number } => ({
  */
 export function refusal(
   name: string,
-  { node, why, fault }: Omit<Unknown, 'is'>,
+  { node, why, fault, directory }: Omit<Unknown, 'is'>,
   beside = false,
 ): Failure {
   if (fault === 'syntax') return notParsed(node)
   const { file, line } = placeOf(node)
   const entry = `${attributeName(name)} = nixpkgs.lib.nixosSystem { modules = [ ./hosts/${name} ]; };`
   const absent = fault === 'absent' ? `nixosConfigurations.${entry}` : undefined
+  const like = directory === undefined ? undefined : anEntryOf(directory)
   return usage(
     `Cannot add \`${name}\` to \`${file}\` at line ${line}: ${why}`,
-    `Write it by hand, such as: ${beside ? entry : (absent ?? `nixosConfigurations = … // { ${entry} };`)}`,
+    like
+      ? `Its hosts are most likely what is in \`${directory}\`: write \`${name}${like.suffix}\` there, like \`${like.name}\``
+      : `Write it by hand, such as: ${beside ? entry : (absent ?? `nixosConfigurations = … // { ${entry} };`)}`,
   )
+}
+
+/** An entry of a directory to look at: another directory, else another file, whose name has a suffix. */
+function anEntryOf(directory: string): { name: string; suffix: string } | undefined {
+  const all = readdirSync(directory, { withFileTypes: true })
+  const first = (entries: typeof all): string | undefined =>
+    entries.map(({ name }) => name).toSorted()[0]
+  const inside = first(all.filter((entry) => entry.isDirectory()))
+  if (inside !== undefined) return { name: inside, suffix: '' }
+  const file = first(all.filter(({ name }) => name.endsWith('.nix') && name !== 'default.nix'))
+  return file === undefined ? undefined : { name: file, suffix: '.nix' }
 }
 
 function notParsed(node: Node): Failure {

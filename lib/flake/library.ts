@@ -1,4 +1,6 @@
-import type { Node } from './syntax.ts'
+import { existsSync, statSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { sourceOf, type Node } from './syntax.ts'
 import {
   abridged,
   argument,
@@ -23,10 +25,35 @@ export function call(value: Value, given: Thunk, at: Node): Value {
   if (known) return curry(known, at)(given)
   const passed = given()
   if (isListed(passed)) return passed
-  return value.name === undefined ? value : computed(at)
+  if (value.name === undefined) return value
+  return computed(at, value.directory ?? read(value.name, passed, at))
 }
 
-const computed = (at: Node): Value => opaque(at, `the hosts are computed by \`${abridged(at)}\``)
+/** The directory that a function is given as what to load; clan-core's is `machines` beside the flake. */
+function read(name: string | undefined, given: Value, at: Node): string | undefined {
+  if (given.is !== 'set') return undefined
+  const of = (attr: string): string | undefined => {
+    const value = given.attrs.get(attr)?.value()
+    return value?.is === 'path' ? value.text : undefined
+  }
+  const clan = /^(clan|buildClan)$/.test(name ?? '')
+  const directory = clan
+    ? join(of('directory') ?? flakeOf(sourceOf(at).path), 'machines')
+    : (of('src') ?? of('dir') ?? of('directory'))
+  return directory && statSync(directory, { throwIfNoEntry: false })?.isDirectory()
+    ? directory
+    : undefined
+}
+
+function flakeOf(file: string): string {
+  const above = dirname(file)
+  return above === file || existsSync(join(above, 'flake.nix')) ? above : flakeOf(above)
+}
+
+const computed = (at: Node, directory?: string): Value => ({
+  ...opaque(at, `the hosts are computed by \`${abridged(at)}\``),
+  directory,
+})
 
 /** A function of Nix or nixpkgs: how many arguments it takes, and what comes of them. */
 export type LibraryFunction = [arity: number, run: (args: Thunk[], at: Node) => Value]

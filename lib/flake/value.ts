@@ -62,6 +62,8 @@ export interface Unknown {
   name?: string
   /** When nothing is written there, or what is written cannot be parsed. */
   fault?: 'absent' | 'syntax'
+  /** What a function that is not known here most likely reads the hosts from. */
+  directory?: string
 }
 
 /** A set or a list in the source, the attributes written before each name in it, and its scope. */
@@ -113,7 +115,10 @@ export function attribute(value: Value, name: string, at: Node, written?: string
     return { ...unknown(at, `there is no \`${name}\``), fault: 'absent' }
   }
   if (value.is !== 'unknown') return unknown(at, `\`${name}\` is asked of what is no attribute set`)
-  return value.name === undefined ? value : outside(at, name, written ?? abridged(at))
+  const { directory } = value
+  return value.name === undefined
+    ? value
+    : { ...outside(at, name, written ?? abridged(at)), directory }
 }
 
 /** A value computed at most once; one that needs itself is unknown. */

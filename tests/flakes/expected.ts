@@ -485,6 +485,7 @@ export const refusals: Record<string, string> = {
   broken: 'Cannot parse `@/flake.nix`: syntax error at line 6',
   'broken-import': 'Cannot parse `@/hosts.nix`: syntax error at line 3',
   'computed-names': 'Cannot add `sorrow` to `@/flake.nix` at line 9: the hosts have computed names',
+  clan: 'Cannot add `sorrow` to `@/flake.nix` at line 12: the hosts depend on `clan.config.nixosConfigurations`',
   condition:
     'Cannot add `sorrow` to `@/flake.nix` at line 9: the hosts depend on `if builtins.pathExists ./secrets then { crane = m…`',
   dynamic: 'Cannot add `sorrow` to `@/flake.nix` at line 5: the hosts depend on `domain.name`',
@@ -506,6 +507,8 @@ export const refusals: Record<string, string> = {
     'Cannot add `sorrow` to `@/flake.nix` at line 5: the hosts are computed by `fleet.lib.hosts { inherit inputs; tern = { }; }`',
   'own-variable':
     'Cannot add `sorrow` to `@/flake.nix` at line 9: `egret` is made elsewhere or in pieces, so no copy of it is a host',
+  loaded:
+    'Cannot add `sorrow` to `@/flake.nix` at line 5: the hosts are computed by `haumea.lib.load { src = ./hosts; inputs = { inher…`',
   'listed-modules':
     'Cannot add `sorrow` to `@/flake.nix` at line 4: the hosts come from the files in `@/modules`',
   'method-name':
@@ -522,4 +525,11 @@ export const refusals: Record<string, string> = {
   systems: 'Cannot add `sorrow` to `@/flake.nix` at line 6: `x86_64-linux` names a system, and no host',
   'two-places':
     'Cannot choose where to add `sorrow`: hosts are written at line 11 and at line 12',
+}
+
+/** What to do about a refusal, where it is not an entry that is to be written by hand. */
+export const hints: Record<string, RegExp> = {
+  clan: /^Its hosts are most likely what is in `@\/machines`: write `sorrow` there, like `heron`$/,
+  loaded:
+    /^Its hosts are most likely what is in `@\/hosts`: write `sorrow\.nix` there, like `dunlin\.nix`$/,
 }

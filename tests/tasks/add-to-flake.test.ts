@@ -52,6 +52,18 @@ const plain = `{
 `
 const withSorrow = plain.replace('# second\n', '# second\n        sorrow = mkHost "sorrow";\n')
 
+/** One whose source does not show the names of its hosts, and nix does. */
+const opaque = `{
+  outputs =
+    { self }:
+    {
+      nixosConfigurations = builtins.listToAttrs (
+        map (name: { inherit name; value = { }; }) (builtins.fromJSON (builtins.readFile ./hosts.json))
+      );
+    };
+}
+`
+
 const write = (text: string): void => writeFileSync(join(flake, 'flake.nix'), text)
 const read = (): string => readFileSync(join(flake, 'flake.nix'), 'utf8')
 const git = (...args: string[]): string => {
@@ -402,4 +414,19 @@ describe('meanwhile', () => {
     expect(read()).toBe(withSorrow)
     expect(copies()).toEqual([])
   })
+})
+
+test('a host that only nix can find is there; another is refused', async () => {
+  write(opaque)
+  writeFileSync(join(flake, 'hosts.json'), '[ "alpha", "beta" ]')
+  const found = await add(['alpha', '--json'])
+  expect(found).toMatchObject({ code: 0, err: '' })
+  expect(JSON.parse(found.out)).toMatchObject({ host: 'alpha', outcome: 'present' })
+  expect((await add(['alpha'])).out).toContain(
+    `Nothing to do: \`alpha\` is a host of ${join(flake, 'flake.nix')} already`,
+  )
+  const missing = await add(['sorrow'])
+  expect(missing).toMatchObject({ code: 2, out: '' })
+  expect(missing.err).toContain('Cannot add `sorrow`')
+  expect(read()).toBe(opaque)
 })

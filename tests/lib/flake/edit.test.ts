@@ -6,7 +6,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { Failure } from '../../../lib/failure.ts'
 import { addHost, type Edit } from '../../../lib/flake/edit.ts'
 import { project } from '../../../lib/settings.ts'
-import { discoveries, edits, refusals, type ExpectedEdit } from '../../flakes/expected.ts'
+import { discoveries, edits, hints, refusals, type ExpectedEdit } from '../../flakes/expected.ts'
 
 const corpus = join(project, 'tests/flakes')
 const fileOf = ({ file }: ExpectedEdit): string => file ?? 'flake.nix'
@@ -133,7 +133,9 @@ describe('a refusal', () => {
     expect(failure.message.replaceAll(root, '@')).toBe(message)
     expect(failure.exit).toBe(2)
     if (!message.startsWith('Cannot parse'))
-      expect(failure.detail.hint).toMatch(/sorrow = .+;|--like/)
+      expect(failure.detail.hint?.replaceAll(root, '@')).toMatch(
+        hints[flake] ?? /sorrow = .+;|--like/,
+      )
   })
 
   test('of two places is settled by naming the host to copy', async () => {
@@ -143,6 +145,7 @@ describe('a refusal', () => {
     expect((await edit(root, 'sorrow', 'swift')).line).toBe(11)
     const failure = await refusedBy(addHost(root, 'sorrow', 'eagle'))
     expect(failure.message).toBe('Cannot copy `eagle`: it is no host that can be copied')
+    expect(failure.detail.hint).toMatch(/^There are .*\bdove\b/)
   })
 
   test('of text that is not UTF-8 leaves no doubt', async () => {
