@@ -42,6 +42,9 @@ export const examples: [string, string][] = [
   ],
 ]
 
+const otherShape =
+  'no file of this flake speaks of `hostSpec`, an option that the host sets: import `nixosModules.default` of gitops-vm-lab, or copy one of its own hosts'
+
 interface Report {
   choices: HostChoices
   files: string[]
@@ -54,7 +57,7 @@ interface Report {
 export async function run(args: Args): Promise<void> {
   const { flakeDirectory } = await import('../lib/flake/directory.ts')
   const { hostChoices } = await import('../lib/scaffold/choices.ts')
-  const { hostDirectory, writeHost } = await import('../lib/scaffold/directory.ts')
+  const { hostDirectory, mentions, writeHost } = await import('../lib/scaffold/directory.ts')
   const { hostFiles } = await import('../lib/scaffold/template.ts')
   const { intendToAdd } = await import('../lib/flake/git-index.ts')
   const { withDirectory } = await import('../lib/write-file.ts')
@@ -71,9 +74,12 @@ export async function run(args: Args): Promise<void> {
   const written = !args['dry-run']
   const report = await withDirectory(flake, 60, async () => {
     const directory = hostDirectory(flake, choices.name, Boolean(args['force']))
+    const stranger = !mentions(flake, 'hostSpec')
     if (written) writeHost(flake, directory, files)
     const paths = Object.keys(files).map((file) => join(directory, file))
-    return { choices, files: paths, written, ...(await intendToAdd(flake, paths, !written)) }
+    const { marked, notes } = await intendToAdd(flake, paths, !written)
+    if (stranger) notes.push(otherShape)
+    return { choices, files: paths, written, marked, notes }
   })
   const next = `just add-to-flake ${choices.name} --flake ${flake}`
   if (args['json'])

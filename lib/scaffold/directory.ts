@@ -4,10 +4,12 @@ import {
   lstatSync,
   mkdirSync,
   mkdtempSync,
+  readFileSync,
   readdirSync,
   renameSync,
   rmSync,
   writeFileSync,
+  type Dirent,
 } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { Failure, usage } from '../failure.ts'
@@ -82,5 +84,24 @@ function replaceAll(from: string, directory: string, names: string[]): void {
   } catch (error) {
     for (const back of undo.toReversed()) back()
     throw error
+  }
+}
+
+/**
+ * Whether any Nix file below a directory speaks of an option: a host in the plan's shape sets some that a
+ * flake of another shape has never heard of. Hidden directories and symlinks are not looked into, and what
+ * cannot be read says nothing.
+ */
+export function mentions(directory: string, option: string): boolean {
+  const inside = (entry: Dirent): boolean => {
+    const path = join(directory, entry.name)
+    if (entry.isFile())
+      return entry.name.endsWith('.nix') && readFileSync(path, 'utf8').includes(option)
+    return entry.isDirectory() && !/^\.|^node_modules$/.test(entry.name) && mentions(path, option)
+  }
+  try {
+    return readdirSync(directory, { withFileTypes: true }).some(inside)
+  } catch {
+    return false
   }
 }

@@ -48,6 +48,9 @@ const everything = (): string[] => readdirSync(flake, { recursive: true }).map(S
 
 describe('scaffold-host', () => {
   test.each(['sorrow', 'torment'])('writes %s as it is in this project', async (host) => {
+    // as a flake does that declares what the host sets
+    mkdirSync(join(flake, 'modules'))
+    writeFileSync(join(flake, 'modules/spec.nix'), '{ options.hostSpec = { }; }\n')
     const { code, out, err } = await scaffold([host])
     expect({ code, err }).toEqual({ code: 0, err: '' })
     expect(written(host)).toEqual(ours(host))
@@ -56,7 +59,13 @@ describe('scaffold-host', () => {
       `Wrote ${flake}/hosts/${host}/hardware-configuration.nix`,
       `Next: just add-to-flake ${host} --flake ${flake}`,
     ])
-    expect(everything()).toHaveLength(5)
+    expect(everything()).toHaveLength(7)
+  })
+
+  test('says of a flake that has never heard of the plan what its host will lack', async () => {
+    const { code, out } = await scaffold(['web'])
+    expect(code).toBe(0)
+    expect(out).toMatch(/^Note: no file of this flake speaks of `hostSpec`, .*nixosModules/m)
   })
 
   test('writes what it was told, as data too, and marks it for git', async () => {
