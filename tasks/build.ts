@@ -52,7 +52,7 @@ export async function run(args: Args): Promise<ExitCode> {
     paths: 0,
     differences: [],
   }))
-  await runLanes([imageLane(ground, hosts)], Boolean(args['json']))
+  await runLanes([imageLane(ground, buildings)], Boolean(args['json']))
   await runLanes(buildings.map(lane), Boolean(args['json']))
   const wrong = buildings.filter((one) => one.differences.length > 0)
   if (args['json']) {
@@ -79,7 +79,7 @@ export async function run(args: Args): Promise<ExitCode> {
   return wrong.length > 0 ? Exit.checkFailed : Exit.held
 }
 
-const imageLane = (ground: Ground, hosts: string[]): Lane<Ground> => ({
+const imageLane = (ground: Ground, buildings: Building[]): Lane<Ground> => ({
   title: 'lab',
   context: ground,
   steps: [
@@ -88,7 +88,8 @@ const imageLane = (ground: Ground, hosts: string[]): Lane<Ground> => ({
       would: () => ['evaluate every host'],
       run: async () => {
         const { attribute } = chooseGuest()
-        await Promise.all(hosts.map((host) => readHost(host, attribute, guestStore())))
+        const read = ({ host }: Building): Promise<Host> => readHost(host, attribute, guestStore())
+        await Promise.all(buildings.map(async (each) => void (each.built = await read(each))))
       },
     },
     {
@@ -109,7 +110,10 @@ const lane = (context: Building): Lane<Building> => ({
       run: async (c, say) => {
         const from = performance.now()
         const { store } = c.ground
-        c.built = await readHost(c.host, chooseGuest().attribute, store)
+        // the embedded guest's derivations belong into its image's store, which was perhaps not there before
+        if (!c.built || chooseGuest().kind === 'debian') {
+          c.built = await readHost(c.host, chooseGuest().attribute, store)
+        }
         await buildHosts([c.built], store, say)
         c.seconds = (performance.now() - from) / 1000
         const paths = await closure(c.built.toplevel, store)

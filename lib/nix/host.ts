@@ -60,8 +60,8 @@ export async function readHost(
   flake = labFlake(),
 ): Promise<Host> {
   // of the lab's flake always: a world's tree need not have its lab.toml
-  const { user, units } = await labSettings()
-  const names = JSON.stringify(JSON.stringify({ user, units }))
+  const { user, units, paths } = await labSettings()
+  const names = JSON.stringify(JSON.stringify({ user, units, flake: paths.flake }))
   const read = await evaluate<Omit<Host, 'name' | 'guest'>>(
     flake,
     `${attribute}.${name}`,
@@ -75,7 +75,7 @@ export async function readHost(
   const { platform } = read.facts
   if (platform !== null && platform !== 'x86_64-linux') {
     throw new Failure(`Cannot make a VM of \`${name}\`: it is a host for ${platform}`, {
-      hint: 'The lab emulates x86_64-linux',
+      hint: 'The lab emulates x86_64-linux: name the others, or set LAB_HOSTS',
     })
   }
   return { name, guest: attribute === 'nixosConfigurations' ? 'nixos' : 'debian', ...read }

@@ -1,4 +1,6 @@
+import { availableParallelism, freemem } from 'node:os'
 import { Failure } from '../failure.ts'
+import { gate } from '../gate.ts'
 import { progress } from './progress.ts'
 import { lastLines, run, type RunOptions } from '../run.ts'
 
@@ -17,6 +19,11 @@ const features = [
 export const nix = (args: string[], options: RunOptions = {}) =>
   run('nix', [...features, ...args], { timeout: 300, ...options })
 
+/** Of a NixOS host, 1.1 GB was seen: a flake of 18 hosts would take a laptop's memory at once. */
+const evaluations = gate(
+  Math.max(1, Math.min(availableParallelism(), Math.floor(freemem() / 1.5e9))),
+)
+
 /**
  * One evaluation: a Nix function, given as text, applied to an attribute of a flake.
  * @param flake its directory, of which nix takes git's view where it is a repository
@@ -30,6 +37,7 @@ export async function evaluate<T>(
   store: string[],
   options: RunOptions = {},
 ): Promise<T> {
+  await evaluations.enter()
   const args = ['eval', ...store, '--json', `${flake}#${attribute}`, '--apply', apply]
   try {
     // what nix says of a wrong definition may be longer than what a failure keeps of a command's words
@@ -38,6 +46,8 @@ export async function evaluate<T>(
     throw new Failure('nix gives no reason', { evidence: stderr })
   } catch (error) {
     throw error instanceof Failure ? evaluationFailure(flake, attribute, error) : error
+  } finally {
+    evaluations.leave()
   }
 }
 
@@ -119,6 +129,9 @@ export async function closure(path: string, store: string[]): Promise<PathInfo[]
     : Object.entries(info).map(([key, value]) => ({ ...value, path: key }))
 }
 
+const unreached =
+  /unable to download|could(?:n't| not) resolve host|failed to open archive|failed to connect|unable to access/i
+
 /** nix prints a trace with the cause at its end; the last `error:` says what to mend and where. */
 function evaluationFailure(flake: string, attribute: string, failure: Failure): Failure {
   const words = (failure.detail.evidence ?? '').trimEnd()
@@ -133,7 +146,9 @@ function evaluationFailure(flake: string, attribute: string, failure: Failure): 
         cause && words.length - end.length > cause.index
           ? words.slice(cause.index).trimStart().split('\n').slice(0, 8).join('\n')
           : end,
-      hint: 'A file that git does not track is invisible to a flake: git add --intent-to-add it',
+      hint: unreached.test(cause?.[1] ?? '')
+        ? 'An input of the flake could not be fetched: see that this machine reaches where it is'
+        : 'A file that git does not track is invisible to a flake: git add --intent-to-add it',
     },
   )
 }

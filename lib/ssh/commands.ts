@@ -4,6 +4,7 @@ import type { NodeSSH } from 'node-ssh'
 import type { ClientChannel } from 'ssh2'
 import { deferred } from '../deferred.ts'
 import { Failure } from '../failure.ts'
+import { gate } from '../gate.ts'
 import { pause } from '../retry.ts'
 import { lastLines, type Ran, type RunOptions } from '../run.ts'
 
@@ -115,37 +116,6 @@ function kill(channel: ClientChannel): void {
 function shown(command: string): string {
   const [first = ''] = command.trimStart().split('\n', 1)
   return first.length > 100 ? `${first.slice(0, 100)}…` : first
-}
-
-/** Lets `free` in at once; who gives up while waiting loses its place and takes no other's. */
-function gate(free: number): {
-  enter: (givenUp: Promise<never>) => Promise<void>
-  leave: () => void
-} {
-  const queue: (() => void)[] = []
-  const leave = (): void => {
-    const next = queue.shift()
-    if (next) next()
-    else free += 1
-  }
-  const enter = async (givenUp: Promise<never>): Promise<void> => {
-    let next!: () => void
-    const turn = new Promise<void>((resolve) => (next = resolve))
-    queue.push(next)
-    if (free > 0) {
-      free -= 1
-      queue.shift()?.()
-    }
-    try {
-      await Promise.race([givenUp, turn])
-    } catch (thrown) {
-      const place = queue.indexOf(next)
-      if (place < 0) leave()
-      else queue.splice(place, 1)
-      throw thrown
-    }
-  }
-  return { enter, leave }
 }
 
 interface Collected {

@@ -1,5 +1,4 @@
 import type { Host } from '../nix/host.ts'
-import { ownUnits } from '../lab-settings.ts'
 import { quote, type Answer, type Probe } from '../ssh/probes.ts'
 
 export type State = 'pass' | 'fail' | 'n/a'
@@ -177,9 +176,9 @@ const cloneCheck = (clone: string): Check => ({
     text === 'none' ? `no \`${clone}\` yet: jj git clone --colocate <url> ${clone}` : undefined,
 })
 
-function failedUnits({ clones }: Host['facts']): string {
+function failedUnits({ agents, clones }: Host['facts']): string {
   if (clones.flake === null) return 'failed'
-  return `[[ -e ${quote(clones.flake)} ]] && failed || failed ${ownUnits.upgrade}.service`
+  return `[[ -e ${quote(clones.flake)} ]] && failed || failed ${quote(agents.upgrade.unit)}.service`
 }
 
 const goldenCheck: Check = {
@@ -200,10 +199,10 @@ function othersAgents({ facts }: Host): Check[] {
   const found = [
     ...(facts.autoUpgradeEnable ? [] : [upgrade]),
     ...(facts.goldenEnable ? [] : [golden]),
-    sync,
+    ...(facts.clones.dotfilesBranch === null ? [sync] : []),
   ]
   return found
-    .filter(({ unit, present }) => present && !Object.values(ownUnits).includes(unit))
+    .filter(({ present }) => present)
     .map(({ unit, timer }): Check =>
       timer
         ? {

@@ -105,7 +105,9 @@ export const groundLane = (deployments: Deployment[]): Lane<Deployment> => ({
       ],
       run: async () => {
         const { attribute } = chooseGuest()
-        await Promise.all(deployments.map(({ host }) => readHost(host, attribute, guestStore())))
+        const read = ({ host }: Deployment): Promise<Host> =>
+          readHost(host, attribute, guestStore())
+        await Promise.all(deployments.map(async (each) => void (each.built = await read(each))))
       },
     },
     {
@@ -133,7 +135,10 @@ const steps: Step<Deployment>[] = [
     run: async (c, say) => {
       sameGuest(c)
       c.ground.store ??= guestStore(c.ground.guest)
-      c.built = await readHost(c.host, c.ground.guest.attribute, c.ground.store)
+      // the embedded guest's derivations belong into its image's store, which may be newer than the first look
+      if (!c.built || c.ground.guest.kind === 'debian') {
+        c.built = await readHost(c.host, c.ground.guest.attribute, c.ground.store)
+      }
       await buildHosts([c.built], c.ground.store, say)
     },
   },

@@ -2,7 +2,7 @@
 # text as it stands, so it imports nothing. Works on labConfigurations and nixosConfigurations, of this
 # flake and of one that has never heard of the lab: every path has a fallback.
 #
-# names: { user; units; } of lab.toml, where `user` may be null
+# names: { user; units; flake; } of lab.toml, where `user` may be null and `flake` begin with ~/
 names: host:
 let
   inherit (host) config;
@@ -46,7 +46,8 @@ rec {
     # in mode `remote` there is none
     flake =
       if upgrade.enable or false && upgrade.mode or "local" == "local" then
-        upgrade.repository or null
+        # an agent of the same options that is not ours may have it fixed in its script
+        upgrade.repository or (builtins.replaceStrings [ "~/" ] [ "${home}/" ] names.flake)
       else
         null;
     dotfilesBranch = if sync.enable or false then sync.branch or null else null;

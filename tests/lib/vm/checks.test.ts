@@ -138,6 +138,19 @@ test('agents of a flake of its own are asked for by the units that lab.toml name
   }
 })
 
+test('agents that have the names of ours and are not are asked for all the same', () => {
+  const agents = {
+    ...host.facts.agents,
+    sync: { unit: 'chezmoi-pre-update', present: true, timer: false },
+  }
+  const asked = (facts: Partial<Host['facts']>): string[] =>
+    checksOf({ ...host, facts: { ...host.facts, agents, ...facts } }).map(({ name }) => name)
+  const clones = { ...host.facts.clones, dotfilesBranch: 'main' }
+  const own = ['chezmoi-pre-update', 'golden-boot-validation']
+  expect(asked({ goldenEnable: false })).toEqual(expect.arrayContaining(own))
+  for (const name of own) expect(asked({ clones })).not.toContain(name)
+})
+
 test('a VM that nobody made a clone in has nothing to upgrade from, and its upgrade may fail', () => {
   expect(verdict('clone to upgrade from', 'none')).toEqual({
     check: 'clone to upgrade from',
