@@ -67,7 +67,9 @@ export function refusal(
 
 /** An entry of a directory to look at: another directory, else another file, whose name has a suffix. */
 function anEntryOf(directory: string): { name: string; suffix: string } | undefined {
-  const all = readdirSync(directory, { withFileTypes: true })
+  const all = readdirSync(directory, { withFileTypes: true }).filter(
+    ({ name }) => !name.startsWith('.'),
+  )
   const first = (entries: typeof all): string | undefined =>
     entries.map(({ name }) => name).toSorted()[0]
   const inside = first(all.filter((entry) => entry.isDirectory()))
