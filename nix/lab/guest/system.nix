@@ -57,6 +57,9 @@ in
     "mitigations=off"
     "init_on_alloc=0"
     "nokaslr"
+    # QEMU 7.2 finds what it translated by virtual address, too: with its libraries elsewhere each time,
+    # a program would be translated again at each start, which was two fifths of all that QEMU did
+    "norandmaps"
     "audit=0"
     "lsm=capability"
     "cryptomgr.notests"
