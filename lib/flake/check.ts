@@ -27,7 +27,10 @@ export type Asked = { asked: true } | { asked: false; why: string }
  */
 export const parses = (flake: string, edit: Edit): Promise<Asked> =>
   compared(flake, edit, (copy) =>
-    ask(['--store', 'dummy://', '--parse', join(copy, relative(flake, edit.file))], 20),
+    ask(
+      ['--store', 'dummy://', ...features, '--parse', join(copy, relative(flake, edit.file))],
+      20,
+    ),
   )
 
 /**
@@ -166,8 +169,11 @@ in
 builtins.attrNames outputs.nixosConfigurations
 `
 
+/** What a flake may need; the pipe operators as Nix and as Lix call them. One that is not known gives a warning. */
+const features = ['--option', 'extra-experimental-features', 'flakes pipe-operators pipe-operator']
+
 const evaluation = [
-  ['--eval', '--strict', '--json', '--option', 'extra-experimental-features', 'flakes'],
+  ['--eval', '--strict', '--json', ...features],
   // do not wait for a network that is not there
   ['--option', 'connect-timeout', '5', '--option', 'download-attempts', '1'],
 ].flat()

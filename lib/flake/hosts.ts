@@ -57,11 +57,14 @@ export function refusal(
   const entry = `${attributeName(name)} = nixpkgs.lib.nixosSystem { modules = [ ./hosts/${name} ]; };`
   const absent = fault === 'absent' ? `nixosConfigurations.${entry}` : undefined
   const like = directory === undefined ? undefined : anEntryOf(directory)
+  const option = /`config\.([\w.'-]+)`$/.exec(why)?.[1]
   return usage(
     `Cannot add \`${name}\` to \`${file}\` at line ${line}: ${why}`,
     like
       ? `Its hosts are most likely what is in \`${directory}\`: write \`${name}${like.suffix}\` there, like \`${like.name}\``
-      : `Write it by hand, such as: ${beside ? entry : (absent ?? `nixosConfigurations = … // { ${entry} };`)}`,
+      : option
+        ? `Write it by hand where the others are in \`${option}\`: ${option}.${attributeName(name)} = …`
+        : `Write it by hand, such as: ${beside ? entry : (absent ?? `nixosConfigurations = … // { ${entry} };`)}`,
   )
 }
 
@@ -80,8 +83,5 @@ function anEntryOf(directory: string): { name: string; suffix: string } | undefi
 
 function notParsed(node: Node): Failure {
   const { file, line } = placeOf(node)
-  // the grammar is older than the pipe operators, which nix has behind a flag
-  const hint =
-    node.text === '|' ? 'Pipe operators are not known here: write the host by hand' : undefined
-  return usage(`Cannot parse \`${file}\`: syntax error at line ${line}`, hint)
+  return usage(`Cannot parse \`${file}\`: syntax error at line ${line}`)
 }

@@ -1,4 +1,4 @@
-import { existsSync, statSync } from 'node:fs'
+import { existsSync, readdirSync, statSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { sourceOf, type Node } from './syntax.ts'
 import {
@@ -13,7 +13,7 @@ import {
   isListed,
 } from './value.ts'
 import { lazy, merge, opaque, other, outside, unknown } from './value.ts'
-import type { Attr, Call, ListValue, Place, SetValue, Thunk, Value } from './value.ts'
+import type { Attr, Call, ListValue, Place, SetValue, TextValue, Thunk, Value } from './value.ts'
 
 /** What a function gives for an argument. */
 export function call(value: Value, given: Thunk, at: Node): Value {
@@ -26,23 +26,38 @@ export function call(value: Value, given: Thunk, at: Node): Value {
   const passed = given()
   if (isListed(passed)) return passed
   if (value.name === undefined) return value
-  return computed(at, value.directory ?? read(value.name, passed, at))
+  return computed(at, value.directory ?? read(passed, at))
 }
 
-/** The directory that a function is given as what to load; clan-core's is `machines` beside the flake. */
-function read(name: string | undefined, given: Value, at: Node): string | undefined {
+/** Where frameworks that load what is in a directory keep their hosts. */
+const customary = [
+  'machines',
+  'hosts',
+  'configurations/nixos',
+  'nixos-configurations',
+  'systems/x86_64-linux',
+]
+
+/** The directory that an unknown function most likely reads the hosts from, by what it is given. */
+function read(given: Value, at: Node): string | undefined {
   if (given.is !== 'set') return undefined
   const of = (attr: string): string | undefined => {
     const value = given.attrs.get(attr)?.value()
     return value?.is === 'path' ? value.text : undefined
   }
-  const clan = /^(clan|buildClan)$/.test(name ?? '')
-  const directory = clan
-    ? join(of('directory') ?? flakeOf(sourceOf(at).path), 'machines')
-    : (of('src') ?? of('dir') ?? of('directory'))
-  return directory && statSync(directory, { throwIfNoEntry: false })?.isDirectory()
-    ? directory
-    : undefined
+  const named = ['src', 'dir', 'directory', 'root', 'prefix'].map(of).find(Boolean)
+  if (named === undefined && !given.attrs.has('inputs') && !given.attrs.has('self'))
+    return undefined
+  return hostsBelow(named ?? flakeOf(sourceOf(at).path))
+}
+
+function hostsBelow(directory: string): string | undefined {
+  const is = (path: string): boolean =>
+    statSync(path, { throwIfNoEntry: false })?.isDirectory() === true
+  const found = customary.map((name) => join(directory, name)).find(is)
+  return (
+    found ?? (is(directory) && !existsSync(join(directory, 'flake.nix')) ? directory : undefined)
+  )
 }
 
 function flakeOf(file: string): string {
@@ -181,6 +196,20 @@ export const library: Record<string, LibraryFunction> = {
   genAttrs: onList(0, 2, (list, [, f], at) =>
     pairs(list, (item) => ({ name: item(), value: lazy(at, () => call(f!(), item, at)) }), at),
   ),
+  // every file of a directory but those below a name that begins with `_`, as a module that imports them
+  'import-tree': [
+    1,
+    ([path], at) => {
+      const of = path!()
+      if (of.is !== 'path' || !existsSync(of.text)) return of.is === 'unknown' ? of : other(at)
+      const files = readdirSync(of.text, { recursive: true, encoding: 'utf8' })
+        .filter((name) => name.endsWith('.nix') && !`/${name}`.includes('/_'))
+        .toSorted()
+        .map((name): Thunk => () => ({ is: 'path', text: join(of.text, name) }))
+      const imports = (): Value => ({ is: 'list', items: files, places: [], gaps: [] })
+      return { ...emptySet(), attrs: new Map([['imports', { value: imports, literals: [] }]]) }
+    },
+  ],
   listToAttrs: onList(0, 1, (list, _, at) => listToAttrs(list, at)),
   map: onList(1, 2, (list, [f], at) => mapList(list, f!, at)),
   mapAttrs: onSet(1, 2, (set, [f], at) => ({
@@ -202,7 +231,9 @@ export const library: Record<string, LibraryFunction> = {
       const given = of!()
       // adios-flake takes one set, in which `flake` is what it is in a module
       if (given.is === 'set' && given.attrs.has('flake')) return flakeParts(given, at)
-      // there are others of that name, which take no `{ inherit inputs; }`
+      // there are others of that name, which take no `{ inherit inputs; }`, or a directory as well
+      const loaded = given.is === 'set' && ['root', 'src'].some((name) => given.attrs.has(name))
+      if (loaded) return computed(at, read(given, at))
       const ours = given.is === 'set' && given.attrs.has('inputs')
       return {
         is: 'function',
@@ -239,17 +270,31 @@ export const library: Record<string, LibraryFunction> = {
   recursiveUpdate: [2, ([left, right], at) => merge(left!(), right!(), at)],
 }
 
+/** The paths that one with the names of a directory in it stands for. */
+function listed({ text, listing }: TextValue): TextValue[] {
+  const { directory } = listing!
+  // in `./${name}` the directory has lost its slash
+  const names = `${directory.slice(1)}/*`
+  return readdirSync(directory)
+    .toSorted()
+    .map((name): TextValue => ({ is: 'path', text: text.replace(names, name) }))
+    .filter((path) => existsSync(path.text))
+}
+
 /** flake-parts and its like: `flake` of a module, and of those that it imports by path. */
 function flakeParts(top: Value, at: Node): Value {
   const found = emptySet()
   const seen = new Set<string>()
   const add = (given: Value): void => {
+    if (given.is === 'path' && given.listing) return listed(given).forEach(add)
     if (given.is === 'path' && seen.has(given.text)) return
     if (given.is === 'path') seen.add(given.text)
     const file = given.is === 'path' ? call(outside(at, 'import'), () => given, at) : given
     const module = file.is === 'function' ? file.call(() => argument(at)) : file
     if (module.is !== 'set') {
-      found.gaps.push(...gapsOf([module]))
+      // a framework's module makes the hosts of what is where it is the custom
+      const [gap] = gapsOf([module])
+      if (gap) found.gaps.push({ ...gap, directory: hostsBelow(flakeOf(sourceOf(at).path)) })
       return
     }
     const config = module.attrs.get('config')?.value() ?? module

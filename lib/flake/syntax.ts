@@ -45,7 +45,11 @@ export async function nixReader(instead: Record<string, string> = {}): Promise<R
     const before = opened.get(path)
     if (before) return before
     const text = instead[path] ?? decode(readFileSync(path), path)
-    const tree = nix.parse(text)
+    // The grammar is older than the pipe operators, and takes them for the operator that binds like them.
+    // What a node says of itself is asked for later, and is what stands in the file.
+    let shown = text.replaceAll(/\|>|<\|/g, '->')
+    const tree = nix.parse((index) => shown.slice(index))
+    shown = text
     if (!tree) throw new Error(`No tree for ${path}`)
     const source = { path, text, root: tree.rootNode, open }
     sources.set(tree, source)

@@ -204,15 +204,31 @@ function select(node: Node, scope: Scope): Value {
 }
 
 function binary(node: Node, scope: Scope): Value {
+  const operator = operatorOf(node)
+  if (operator === '|>') return piped(node, scope)
   const left = evaluate(field(node, 'left'), scope)
+  if (operator === '<|') return call(left, later(field(node, 'right'), scope), node)
   const right = evaluate(field(node, 'right'), scope)
-  const operator = field(node, 'operator').type
   if (operator === '//') return merge(left, right, node)
   if (operator === '++') return concatenate([left, right], node)
   if (operator === '+' && left.is === 'path' && right.is === 'text') {
     return { is: 'path', text: join(left.text, right.text), listing: right.listing ?? left.listing }
   }
   return other(node)
+}
+
+const operatorOf = (node: Node): string => field(node, 'operator').text
+
+/** `a |> f |> g`, which the grammar nests to the right. */
+function piped(node: Node, scope: Scope): Value {
+  let given = later(field(node, 'left'), scope)
+  let rest = field(node, 'right')
+  while (rest.type === 'binary_expression' && operatorOf(rest) === '|>') {
+    const [before, step] = [given, field(rest, 'left')]
+    given = lazy(step, () => call(evaluate(step, scope), before, step))
+    rest = field(rest, 'right')
+  }
+  return call(evaluate(rest, scope), given, node)
 }
 
 function lookup(scope: Scope, name: string, at: Node): Value {

@@ -68,6 +68,13 @@ test('verify --json is data, and n/a is counted apart', async () => {
   expect(code).toBe(0)
 })
 
+test('programs lie at the same addresses each time, by which QEMU finds what it has translated', async () => {
+  const libc = (): Promise<string> => ssh('sorrow', 'grep -F libc.so /proc/self/maps')
+  const first = await libc()
+  expect(first).toMatch(/^[0-9a-f]+-[0-9a-f]+ r-xp .*libc\.so/m)
+  expect(await libc()).toBe(first)
+})
+
 test('the VMs reach each other over lan, and the host over uplink alone', async () => {
   expect(await ssh('sorrow', 'sudo ping -c 1 -W 5 10.0.4.2')).toContain('1 received')
   expect(await ssh('torment', 'sudo ping -c 1 -W 5 10.0.4.1')).toContain('1 received')

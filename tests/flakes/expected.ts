@@ -11,6 +11,31 @@ export interface ExpectedEdit {
 
 export const edits: ExpectedEdit[] = [
   {
+    flake: 'any-module',
+    file: 'modules/hosts/fennel/default.nix',
+    line: 6,
+    like: 'fennel',
+    inserted: [
+      '',
+      '  flake.nixosConfigurations.sorrow = inputs.nixpkgs.lib.nixosSystem {',
+      '    modules = [ ./_hardware.nix ];',
+      '  };',
+    ],
+  },
+  {
+    flake: 'listed-modules',
+    file: 'modules/hosts.nix',
+    line: 1,
+    like: 'sage',
+    inserted: ' flake.nixosConfigurations.sorrow = inputs.nixpkgs.lib.nixosSystem { modules = [ ]; };',
+  },
+  {
+    flake: 'pipes',
+    line: 12,
+    like: 'sorrel',
+    inserted: ['', '          "sorrow"'],
+  },
+  {
     flake: 'adios-flake',
     line: 10,
     like: 'moth',
@@ -478,8 +503,6 @@ export const discoveries: [flake: string, line: number, directory: string][] = [
 
 /** Flakes under `refused`: the message, in which `@` stands for the flake's directory. */
 export const refusals: Record<string, string> = {
-  'any-module':
-    'Cannot add `sorrow` to `@/flake.nix` at line 4: the hosts are computed by `import-tree ./modules`',
   'clan-module':
     'Cannot add `sorrow` to `@/flake.nix` at line 10: the hosts depend on `crew.config.nixosConfigurations`',
   broken: 'Cannot parse `@/flake.nix`: syntax error at line 6',
@@ -494,6 +517,8 @@ export const refusals: Record<string, string> = {
   encrypted: 'Cannot add `sorrow` to `@/flake.nix` at line 5: `@/secrets.nix` is no text',
   filtered:
     'Cannot add `sorrow` to `@/flake.nix` at line 13: the hosts depend on `lib.filterAttrs (_: machine: machine.os == "nixos…`',
+  framework:
+    'Cannot add `sorrow` to `@/flake.nix` at line 4: the hosts are computed by `inputs.blueprint { inherit inputs; systems = [ "x…`',
   inherited:
     'Cannot add `sorrow` to `@/flake.nix` at line 10: `merlin` is made elsewhere or in pieces, so no copy of it is a host',
   itself: 'Cannot add `sorrow` to `@/flake.nix` at line 5: the definition leads back to itself',
@@ -501,6 +526,8 @@ export const refusals: Record<string, string> = {
   'missing-import': 'Cannot add `sorrow` to `@/flake.nix` at line 5: `@/machines` does not exist',
   'no-outputs': 'Cannot add `sorrow` to `@/flake.nix` at line 1: there is no `outputs`',
   none: 'Cannot add `sorrow` to `@/flake.nix` at line 2: there is no `nixosConfigurations`',
+  options:
+    'Cannot add `sorrow` to `@/modules/hosts.nix` at line 4: the hosts depend on `config.fleet.hosts`',
   'other-flake':
     'Cannot add `sorrow` to `@/flake.nix` at line 5: the hosts depend on `inputs.fleet.nixosConfigurations`',
   'other-library':
@@ -509,19 +536,16 @@ export const refusals: Record<string, string> = {
     'Cannot add `sorrow` to `@/flake.nix` at line 9: `egret` is made elsewhere or in pieces, so no copy of it is a host',
   loaded:
     'Cannot add `sorrow` to `@/flake.nix` at line 5: the hosts are computed by `haumea.lib.load { src = ./hosts; inputs = { inher…`',
-  'listed-modules':
-    'Cannot add `sorrow` to `@/flake.nix` at line 4: the hosts come from the files in `@/modules`',
   'method-name':
     'Cannot add `sorrow` to `@/flake.nix` at line 5: the hosts are computed by `builtins.toString inputs.hosts`',
   'module-of-input':
     'Cannot add `sorrow` to `@/flake.nix` at line 5: the hosts depend on `inputs.fleet.flakeModules.default`',
   'one-argument':
-    'Cannot add `sorrow` to `@/flake.nix` at line 2: the outputs come from a function that is not known here',
+    'Cannot add `sorrow` to `@/flake.nix` at line 4: the hosts are computed by `inputs.unified.lib.mkFlake { inherit inputs; root…`',
   'own-mk-flake':
     'Cannot add `sorrow` to `@/flake.nix` at line 7: the hosts are computed by `lib.mkFlake inputs`',
   pieces:
     'Cannot add `sorrow` to `@/flake.nix` at line 5: `okra` is made elsewhere or in pieces, so no copy of it is a host',
-  pipe: 'Cannot parse `@/flake.nix`: syntax error at line 5',
   systems: 'Cannot add `sorrow` to `@/flake.nix` at line 6: `x86_64-linux` names a system, and no host',
   'two-places':
     'Cannot choose where to add `sorrow`: hosts are written at line 11 and at line 12',
@@ -530,6 +554,12 @@ export const refusals: Record<string, string> = {
 /** What to do about a refusal, where it is not an entry that is to be written by hand. */
 export const hints: Record<string, RegExp> = {
   clan: /^Its hosts are most likely what is in `@\/machines`: write `sorrow` there, like `heron`$/,
+  framework:
+    /^Its hosts are most likely what is in `@\/hosts`: write `sorrow` there, like `yarrow`$/,
+  'one-argument':
+    /^Its hosts are most likely what is in `@\/configurations\/nixos`: write `sorrow` there, like `ruff`$/,
+  options:
+    /^Write it by hand where the others are in `fleet\.hosts`: fleet\.hosts\.sorrow = …$/,
   loaded:
     /^Its hosts are most likely what is in `@\/hosts`: write `sorrow\.nix` there, like `dunlin\.nix`$/,
 }

@@ -12,6 +12,9 @@ let
     listToAttrs
     map
     mapAttrs
+    match
+    readDir
+    substring
     ;
 
   nameValuePair = name: value: { inherit name value; };
@@ -56,6 +59,22 @@ let
       deeper = a: b: a // mapAttrs (name: value: (a.${name} or { }) // value) b;
     in
     foldl' deeper { } (flatten module);
+
+  filesBelow =
+    directory:
+    concatLists (
+      mapAttrsToList (
+        name: kind:
+        if substring 0 1 name == "_" then
+          [ ]
+        else if kind == "directory" then
+          filesBelow (directory + "/${name}")
+        else if match ".*[.]nix" name != null then
+          [ (directory + "/${name}") ]
+        else
+          [ ]
+      ) (readDir directory)
+    );
 in
 {
   inherit nixpkgs;
@@ -63,6 +82,7 @@ in
   adios-flake.lib.mkFlake = { flake, ... }: if isFunction flake then flake { withSystem = null; } else flake;
   flake-parts.lib = { inherit mkFlake; };
   flake-utils.lib.eachDefaultSystem = f: mapAttrs (_: value: { x86_64-linux = value; }) (f "x86_64-linux");
+  import-tree = directory: { imports = filesBelow directory; };
   home-manager.nixosModules.home-manager = { };
   treefmt.flakeModule = { };
 }

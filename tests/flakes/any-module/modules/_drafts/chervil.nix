@@ -1,0 +1,4 @@
+{ inputs, ... }:
+{
+  flake.nixosConfigurations.chervil = inputs.nixpkgs.lib.nixosSystem { modules = [ ]; };
+}

@@ -1,0 +1,6 @@
+{ inputs, ... }:
+{
+  flake.nixosConfigurations.fennel = inputs.nixpkgs.lib.nixosSystem {
+    modules = [ ./_hardware.nix ];
+  };
+}

@@ -1,0 +1,1 @@
+{ perSystem = { pkgs, ... }: { devShells.default = pkgs.mkShell { }; }; }

@@ -1,0 +1,8 @@
+{
+  outputs =
+    inputs:
+    inputs.blueprint {
+      inherit inputs;
+      systems = [ "x86_64-linux" ];
+    };
+}

@@ -1,7 +1,0 @@
-{
-  outputs =
-    { nixpkgs, ... }:
-    {
-      nixosConfigurations = [ "lovage" ] |> map (name: { inherit name; value = { }; }) |> builtins.listToAttrs;
-    };
-}
