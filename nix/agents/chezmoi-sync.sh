@@ -60,7 +60,7 @@ main() {
     enter commit
     commit
     enter fetch
-    fetch || end_offline
+    fetch || end_offline fetch
     integrate_and_push
     enter publish
     publish
@@ -164,13 +164,13 @@ summary() {
   finish up-to-date ''
 }
 
-end_offline() {
+end_offline() { # <step that the network ended>
   list_conflicts
   if ((!${#own_files[@]})); then
     enter apply
     apply
   fi
-  finish offline "$(because fetch)"
+  finish offline "$(because "$1")"
 }
 
 # -- commands with a time limit; the last error is kept by name of the step
@@ -184,6 +184,10 @@ within() { # <seconds> <step> <command...>
 }
 because() { # <step>
   grep -vE '^(Hint:|Warning:|  |Caused by:)|^$' "$work/$1" | tail -n 1 || true
+}
+# Whether a step ended because of the network, which may be so bad that one step gets through and the next does not.
+cut_off() { # <step>
+  grep -qiE '^No end within|early EOF|unexpected disconnect|connection (timed out|reset|refused)|could not resolve' "$work/$1"
 }
 must() { # <what> <command...>
   local what=$1
@@ -422,8 +426,10 @@ integrate_and_push() {
     sleep "0.$((RANDOM % 10))" # two that lost to a third do not meet again
     before=$to
     enter fetch
-    fetch || end_offline
-    if [[ $to == "$before" ]]; then finish failed "Cannot push: $(because push)"; fi
+    fetch || end_offline fetch
+    if [[ $to != "$before" ]]; then continue; fi
+    if cut_off push; then end_offline push; fi
+    finish failed "Cannot push: $(because push)"
   done
   finish failed "Cannot push: others were first $tries times"
 }

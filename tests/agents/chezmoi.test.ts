@@ -72,6 +72,30 @@ test('A remote that takes the connection and never answers ends at the time limi
   expect(Date.now() - before).toBeLessThan(30_000)
 })
 
+test('A push that the network does not let through is no failure, and made up for by the next run', async () => {
+  const { sorrow, remote, atRemote } = await makeDotfiles(root, { '.a': ten, '.b': ten })
+  const hook = `${remote}/hooks/pre-receive`
+  await sorrow.sh(`printf '#!/bin/sh\nsleep 60\n' >${hook}; chmod +x ${hook}
+    sed -i s/line.1/sorrow/ .a; echo source >>.local/share/chezmoi/dot_b`)
+  const slow = await sorrow.sync({ CHEZMOI_NETWORK_LIMIT: '5' })
+  expect(slow).toMatchObject({
+    outcome: 'offline',
+    code: 0,
+    reason: 'No end within 5 s',
+    captured: ['.a'],
+    applied: ['.b'],
+  })
+  expect(await atRemote('git show main:dot_a')).not.toContain('sorrow')
+  await sorrow.sh(`printf '#!/bin/sh\necho not today; exit 1\n' >${hook}`)
+  expect(await sorrow.sync()).toMatchObject({
+    outcome: 'failed',
+    reason: expect.stringMatching(/^Cannot push: /),
+  })
+  await sorrow.sh(`rm ${hook}`)
+  expect(await sorrow.sync()).toMatchObject({ outcome: 'synced', code: 0 })
+  expect(await atRemote('git show main:dot_a')).toContain('sorrow')
+})
+
 test('A file of before the dotfiles, a template and a deleted file are left as they are, and named', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': ten, '.gone': 'x\n' })
   await sorrow.sh(`echo '{{ .chezmoi.username }} ok' >.local/share/chezmoi/dot_t.tmpl
