@@ -185,9 +185,11 @@ within() { # <seconds> <step> <command...>
 because() { # <step>
   grep -vE '^(Hint:|Warning:|  |Caused by:)|^$' "$work/$1" | tail -n 1 || true
 }
-# Whether a step ended because of the network, which may be so bad that one step gets through and the next does not.
+# Whether git came to no end with the remote, or only to one that tells of no answer: a network may be so bad
+# that one step gets through and the next does not, or is damaged.
 cut_off() { # <step>
-  grep -qiE '^No end within|early EOF|unexpected disconnect|connection (timed out|reset|refused)|could not resolve' "$work/$1"
+  grep -qE '^No end within |^fatal: |git program failed' "$work/$1" &&
+    ! grep -qiE 'rejected|declined|remote error|denied|not exported|not found|authentication failed|no space left' "$work/$1"
 }
 must() { # <what> <command...>
   local what=$1
