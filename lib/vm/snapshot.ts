@@ -41,7 +41,8 @@ export type Restored = 'in the running process' | 'in a new process'
  * else goes on from when the snapshot was taken.
  * @param argv QEMU's arguments as when the snapshot was taken
  * @param limit seconds
- * @throws Failure when QEMU cannot load it; the VM is off then, as it could be in no known state
+ * @throws Failure when QEMU cannot load it; the VM is off then, as it could be in no known state. One that
+ *   runs and has no such snapshot runs on
  */
 export async function restoreSnapshot(
   vm: Vm,
@@ -82,16 +83,18 @@ export async function loadSnapshot(
   // between the end of one QEMU and the start of the next
   if (!running && keepersOf(vm).length > 0) return undefined
   const started = running ?? (await startQemu(vm, argv, true))
+  let untouched = running !== undefined
   try {
     await withMonitor(vm, async (monitor) => {
       await otherJobsEnd(monitor, limit)
       if (!(await tagsOf(monitor)).includes(tag))
         throw new CannotLoad(`\`${vm.host}\` has no snapshot \`${tag}\``)
+      untouched = false
       await runJob(monitor, 'snapshot-load', { tag, ...parts }, limit)
       await monitor.execute('cont')
     })
   } catch (thrown) {
-    if (qemuOf(vm)?.pid !== started.pid) throw thrown
+    if (untouched || qemuOf(vm)?.pid !== started.pid) throw thrown
     // half of a state is none
     for (const keeper of keepersOf(vm)) await end(keeper)
     await end(started)
