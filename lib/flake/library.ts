@@ -275,10 +275,15 @@ function listed({ text, listing }: TextValue): TextValue[] {
   const { directory } = listing!
   // in `./${name}` the directory has lost its slash
   const names = `${directory.slice(1)}/*`
-  return readdirSync(directory)
-    .toSorted()
-    .map((name): TextValue => ({ is: 'path', text: text.replace(names, name) }))
-    .filter((path) => existsSync(path.text))
+  return (
+    readdirSync(directory)
+      .toSorted()
+      .map((name): TextValue => ({ is: 'path', text: text.replace(names, name) }))
+      // what else lies there is filtered out in words that are not known here
+      .filter(({ text: path }) =>
+        existsSync(path.endsWith('.nix') ? path : join(path, 'default.nix')),
+      )
+  )
 }
 
 /** flake-parts and its like: `flake` of a module, and of those that it imports by path. */
