@@ -1,6 +1,7 @@
-import { existsSync, readdirSync, statSync } from 'node:fs'
-import { dirname, join } from 'node:path'
-import { sourceOf, type Node } from './syntax.ts'
+import { existsSync, readdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { flakeHostsAt, givenHosts } from './frameworks.ts'
+import type { Node } from './syntax.ts'
 import {
   abridged,
   argument,
@@ -26,43 +27,7 @@ export function call(value: Value, given: Thunk, at: Node): Value {
   const passed = given()
   if (isListed(passed)) return passed
   if (value.name === undefined) return value
-  return computed(at, value.directory ?? read(passed, at))
-}
-
-/** Where frameworks that load what is in a directory keep their hosts. */
-const customary = [
-  'machines',
-  'hosts',
-  'configurations/nixos',
-  'nixos-configurations',
-  'systems/x86_64-linux',
-]
-
-/** The directory that an unknown function most likely reads the hosts from, by what it is given. */
-function read(given: Value, at: Node): string | undefined {
-  if (given.is !== 'set') return undefined
-  const of = (attr: string): string | undefined => {
-    const value = given.attrs.get(attr)?.value()
-    return value?.is === 'path' ? value.text : undefined
-  }
-  const named = ['src', 'dir', 'directory', 'root', 'prefix'].map(of).find(Boolean)
-  if (named === undefined && !given.attrs.has('inputs') && !given.attrs.has('self'))
-    return undefined
-  return hostsBelow(named ?? flakeOf(sourceOf(at).path))
-}
-
-function hostsBelow(directory: string): string | undefined {
-  const is = (path: string): boolean =>
-    statSync(path, { throwIfNoEntry: false })?.isDirectory() === true
-  const found = customary.map((name) => join(directory, name)).find(is)
-  return (
-    found ?? (is(directory) && !existsSync(join(directory, 'flake.nix')) ? directory : undefined)
-  )
-}
-
-function flakeOf(file: string): string {
-  const above = dirname(file)
-  return above === file || existsSync(join(above, 'flake.nix')) ? above : flakeOf(above)
+  return computed(at, value.directory ?? givenHosts(passed, at))
 }
 
 const computed = (at: Node, directory?: string): Value => ({
@@ -233,7 +198,7 @@ export const library: Record<string, LibraryFunction> = {
       if (given.is === 'set' && given.attrs.has('flake')) return flakeParts(given, at)
       // there are others of that name, which take no `{ inherit inputs; }`, or a directory as well
       const loaded = given.is === 'set' && ['root', 'src'].some((name) => given.attrs.has(name))
-      if (loaded) return computed(at, read(given, at))
+      if (loaded) return computed(at, givenHosts(given, at))
       const ours = given.is === 'set' && given.attrs.has('inputs')
       return {
         is: 'function',
@@ -299,7 +264,7 @@ function flakeParts(top: Value, at: Node): Value {
     if (module.is !== 'set') {
       // a framework's module makes the hosts of what is where it is the custom
       const [gap] = gapsOf([module])
-      if (gap) found.gaps.push({ ...gap, directory: hostsBelow(flakeOf(sourceOf(at).path)) })
+      if (gap) found.gaps.push({ ...gap, directory: flakeHostsAt(at) })
       return
     }
     const config = module.attrs.get('config')?.value() ?? module
