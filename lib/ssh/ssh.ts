@@ -254,6 +254,8 @@ const isOther = (target: SshTarget): Failure =>
     { hint: `Something else answers there: see what listens on port ${target.port}` },
   )
 
+const hangUps = ['ECONNRESET', 'EPIPE']
+
 function whyNot(error: SshError | undefined, target: SshTarget): string {
   const { connectTimeout = 30 } = target
   if (error?.code === 'ECONNREFUSED') return `nothing listens on ${address(target)}`
@@ -261,7 +263,7 @@ function whyNot(error: SshError | undefined, target: SshTarget): string {
   if (error?.level === 'client-authentication') {
     return `key \`${target.keyPath}\` is refused for user \`${target.user}\``
   }
-  const closings = ['ECONNRESET', 'EPIPE', 'ETIMEDOUT', 'Connection lost before handshake']
+  const closings = [...hangUps, 'ETIMEDOUT', 'Connection lost before handshake']
   if (!error || closings.includes(String(error.code ?? error.message))) {
     return `${address(target)} closed the connection before the login`
   }
@@ -270,5 +272,7 @@ function whyNot(error: SshError | undefined, target: SshTarget): string {
 
 function whyLost(error: SshError | undefined, keepalive: number): string {
   if (error?.level === 'client-timeout') return `no sign of life for ${keepalive} s`
-  return error ? `the connection broke (${error.message})` : 'the other side closed the connection'
+  // a server that is killed with something unread resets the connection
+  if (!error || hangUps.includes(String(error.code))) return 'the other side closed the connection'
+  return `the connection broke (${error.message})`
 }
