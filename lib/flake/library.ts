@@ -264,7 +264,8 @@ function flakeParts(top: Value, at: Node): Value {
     if (module.is !== 'set') {
       // a framework's module makes the hosts of what is where it is the custom
       const [gap] = gapsOf([module])
-      if (gap) found.gaps.push({ ...gap, directory: flakeHostsAt(at) })
+      if (gap)
+        found.gaps.push(gap.name === undefined ? gap : { ...gap, directory: flakeHostsAt(at) })
       return
     }
     const config = module.attrs.get('config')?.value() ?? module
