@@ -7,7 +7,8 @@ import { scenarioTask, type Case, type Family } from '../lib/scenario/scenario.t
 import { interrupted } from '../lib/scenario/interrupted.ts'
 import { rebuild } from '../lib/scenario/trial.ts'
 import { largerInitrd, unattended } from '../lib/scenario/unattended.ts'
-import { failingUnit, hostModule, module, note, seen, upgrades } from '../lib/scenario/upgrade.ts'
+import { failingUnit, module, note, seen, upgrades } from '../lib/scenario/upgrade.ts'
+import { hostModule } from '../lib/scenario/host-module.ts'
 import { project } from '../lib/settings.ts'
 
 /** Revisions that must be refused, with nothing of the host changed. */

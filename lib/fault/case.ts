@@ -1,7 +1,8 @@
 import { readHome, setLine, syncByUnit, type SyncStatus } from '../scenario/dotfile-sync.ts'
 import { heal, inject, prove } from './lease.ts'
 import type { Request } from './fault.ts'
-import type { Machine, Scene } from '../scenario/scenario.ts'
+import type { Scene } from '../scenario/family.ts'
+import type { Machine } from '../scenario/machine.ts'
 import { note, seen, upgrades } from '../scenario/upgrade.ts'
 
 /** A fault as a case has it: on its own VMs, for as long as it takes. */

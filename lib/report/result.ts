@@ -1,9 +1,15 @@
-import type { OracleRow } from '../scenario/oracle.ts'
-
 export interface CheckRow {
   name: string
   held: boolean
   expected: string
+  found: string
+}
+
+export interface OracleRow {
+  name: string
+  state: 'ok' | 'failed' | 'n/a'
+  expected: string
+  /** What was found; for `n/a` the reason. */
   found: string
 }
 
@@ -26,6 +32,14 @@ export interface CaseResult {
   replay: string
   /** Directory of its evidence, where there is some. */
   evidence?: string
+}
+
+/** What a run came to. */
+export interface Ran {
+  /** The run's directory. */
+  dir: string
+  hosts: string[]
+  results: CaseResult[]
 }
 
 /** A case that passes its own steps and fails the oracle has failed; one that checked nothing, too. */

@@ -1,10 +1,9 @@
 import { join } from 'node:path'
 import { Exit, type ExitCode } from '../failure.ts'
-import type { Ran } from '../scenario/stage.ts'
 import { green, red, table, yellow } from '../table.ts'
 import { readEvents } from './record.ts'
 import { whereTimeWent } from './report.ts'
-import { worst } from './result.ts'
+import { worst, type Ran } from './result.ts'
 
 /** The last lines: the table, where the time went, the report, and how to run each failure again. */
 export function summarize({ dir, results }: Ran, json: boolean): ExitCode {

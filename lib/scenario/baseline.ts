@@ -3,13 +3,14 @@ import { dirname, join } from 'node:path'
 import { deploy, deployment } from '../vm/deployment.ts'
 import { Failure, usage } from '../failure.ts'
 import type { Ground } from '../vm/ground.ts'
-import { buildHosts, disagreement, type Facts } from '../nix/host.ts'
+import { buildHosts, disagreement } from '../nix/host.ts'
 import { sshTarget, writeSshConfigOfAll } from '../vm/identity.ts'
 import { fromHome } from '../lab-settings.ts'
 import type { Lock } from '../lock.ts'
 import { rememberBefore } from './before.ts'
 import { machine, type Machine } from './machine.ts'
 import { baselinePaths } from './oracle-facts.ts'
+import type { Baseline, Prepared } from './prepared.ts'
 import { quote } from '../ssh/probes.ts'
 import { freePort, isFree, qemuArgs, stopVm } from '../vm/qemu.ts'
 import type { Note } from '../report/record.ts'
@@ -37,22 +38,6 @@ import {
   type Vm,
 } from '../vm/vm.ts'
 import type { Clones, Template, World } from './world.ts'
-
-/** A VM as every case finds it: it runs the world's generation, validated, golden, with its clones. */
-export interface Baseline {
-  tag: string
-  /** Hash of all that it was made of. */
-  key: string
-  /** Store path that it runs, and that is golden. */
-  toplevel: string
-}
-
-export interface Prepared extends Baseline {
-  vm: Vm
-  argv: string[]
-  /** What its configuration declares. */
-  facts: Facts
-}
 
 /** A VM's lock, held for a whole run; `deploy` has to take it for itself meanwhile. */
 export interface Hold {

@@ -9,7 +9,7 @@ import {
   snapshotOff,
 } from '../vm/snapshot.ts'
 import { files, keepersOf, qemuOf, readJson, writeJson, writeVm, type Vm } from '../vm/vm.ts'
-import type { Baseline, Prepared } from './baseline.ts'
+import type { Baseline, Prepared } from './prepared.ts'
 
 /** What `leaveAsBefore` goes by; the state itself is a snapshot in the VM's own disks. */
 interface Before {

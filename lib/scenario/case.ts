@@ -1,43 +1,24 @@
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
-import type { Prepared } from './baseline.ts'
 import { collectEvidence } from './evidence.ts'
 import { Failure, explain } from '../failure.ts'
 import { follow } from '../vm/follow.ts'
-import type { Ground } from '../vm/ground.ts'
 import { machine, type Machine } from './machine.ts'
 import { judgeFacts, judgeFaults, judgeRemote, type Fault, type FaultState } from './oracle.ts'
 import { askFacts, clonesOf } from './oracle-facts.ts'
 import { seeded } from './random.ts'
-import type { Note, RunRecord } from '../report/record.ts'
+import type { Note } from '../report/record.ts'
 import { judgeCase, type CaseResult } from '../report/result.ts'
 import {
   NotApplicable,
-  type Case,
+  type Chosen,
   type Ends,
-  type Family,
   type Scene,
+  type Stage,
   type Value,
-} from './scenario.ts'
+} from './family.ts'
 import { files } from '../vm/vm.ts'
-import { openWorld, type Template, type World } from './world.ts'
-
-/** What the cases of a run share. */
-export interface Stage {
-  record: RunRecord
-  ground: Ground
-  from: Template
-  seed: number
-  prepared: Map<string, Prepared>
-  results: CaseResult[]
-  /** The check with which a case ends as soon as it is red: nothing after it would say more. */
-  enough?: RegExp
-}
-
-export interface Chosen {
-  family: Family
-  one: Case
-}
+import { openWorld, type World } from './world.ts'
 
 /** The command that runs a case again. */
 export const replayOf = ({ family, one }: Chosen, hosts: string[], seed: number): string =>

@@ -1,4 +1,5 @@
-import type { Case, Machine, Scene } from './scenario.ts'
+import type { Case, Scene } from './family.ts'
+import type { Machine } from './machine.ts'
 import { validated } from './trial.ts'
 import { failingUnit, module, note, upgrades } from './upgrade.ts'
 
@@ -8,61 +9,69 @@ const phases = [
   ...['build', 'preflight', 'switch', 'validate', 'clean', 'done'],
 ] as const
 
-/** What the next upgrade comes to: what was validated has held, and all before that is done anew. */
-const afterwards = (phase: (typeof phases)[number]): string =>
-  phases.indexOf(phase) > phases.indexOf('validate') ? 'up-to-date' : 'upgraded'
+interface Interruption {
+  name: string
+  /** What happens; the phase follows. */
+  title: string
+  limit: number
+  at: (scene: Scene, vm: Machine, phase: string) => Promise<void>
+  /** What the next upgrade comes to when it had begun to put a bad commit back. */
+  afterRollback: string | RegExp
+}
 
-/** Upgrades that something ends in the middle: whatever it was, the next one is whole. */
-export const interrupted: Case[] = [
-  ...phases.flatMap((phase): Case[] => [
-    {
-      name: `killed-in-${phase}`,
-      title: `the upgrade is killed as it enters ${phase}: the next one is whole`,
-      limit: 300,
-      ends: 'main',
-      run: async (scene) => {
-        const { vm, world } = scene
-        await world.config.commit(note(vm, 'two'), 'Two')
-        await killAt(vm, phase)
-        await upgrades(scene, vm, { outcome: afterwards(phase) })
-      },
-    },
-    {
-      name: `power-cut-in-${phase}`,
-      title: `the power fails as the upgrade enters ${phase}: it boots, and the next one is whole`,
-      limit: 400,
-      ends: 'main',
-      run: async (scene) => {
-        const { vm, world } = scene
-        await world.config.commit(note(vm, 'two'), 'Two')
-        await powerCutAt(scene, vm, phase)
-        await upgrades(scene, vm, { outcome: afterwards(phase) })
-      },
-    },
-  ]),
+const interruptions: Interruption[] = [
   {
-    name: 'killed-in-rollback',
-    title: 'the upgrade is killed as it begins to put things back: the next one does it',
+    name: 'killed',
+    title: 'the upgrade is killed as it',
     limit: 300,
-    run: async (scene) => {
-      const { vm, world } = scene
-      await world.config.commit(module(vm, failingUnit), 'Bad')
-      await killAt(vm, 'rollback')
-      await upgrades(scene, vm, { outcome: 'skipped-known-bad' })
-    },
+    at: (_, vm, phase) => killAt(vm, phase),
+    afterRollback: 'skipped-known-bad',
   },
   {
-    name: 'power-cut-in-rollback',
-    title: 'the power fails as the upgrade begins to put things back: the next one does it',
+    name: 'power-cut',
+    title: 'the power fails as the upgrade',
     limit: 400,
-    run: async (scene) => {
-      const { vm, world } = scene
-      await world.config.commit(module(vm, failingUnit), 'Bad')
-      await powerCutAt(scene, vm, 'rollback')
-      await upgrades(scene, vm, { outcome: /^(validation-failed|skipped-known-bad)$/ })
-    },
+    at: powerCutAt,
+    afterRollback: /^(validation-failed|skipped-known-bad)$/,
   },
 ]
+
+/** Upgrades that something ends in the middle: whatever it was, the next one is whole. */
+export const interrupted: Case[] = interruptions.flatMap((one): Case[] => [
+  ...phases.map((phase) => inPhase(one, phase)),
+  inRollback(one),
+])
+
+function inPhase({ name, title, limit, at }: Interruption, phase: (typeof phases)[number]): Case {
+  return {
+    name: `${name}-in-${phase}`,
+    title: `${title} enters ${phase}: the next one is whole`,
+    limit,
+    ends: 'main',
+    run: async (scene) => {
+      const { vm, world } = scene
+      await world.config.commit(note(vm, 'two'), 'Two')
+      await at(scene, vm, phase)
+      // what was validated has held, and all before that is done anew
+      const held = phases.indexOf(phase) > phases.indexOf('validate')
+      await upgrades(scene, vm, { outcome: held ? 'up-to-date' : 'upgraded' })
+    },
+  }
+}
+
+function inRollback({ name, title, limit, at, afterRollback }: Interruption): Case {
+  return {
+    name: `${name}-in-rollback`,
+    title: `${title} begins to put things back: the next one does it`,
+    limit,
+    run: async (scene) => {
+      const { vm, world } = scene
+      await world.config.commit(module(vm, failingUnit), 'Bad')
+      await at(scene, vm, 'rollback')
+      await upgrades(scene, vm, { outcome: afterRollback })
+    },
+  }
+}
 
 /** Kills the upgrade and all that it started where it enters a phase, as systemd would. */
 async function killAt(vm: Machine, phase: string): Promise<void> {

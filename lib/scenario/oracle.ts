@@ -1,12 +1,5 @@
-import { type Facts, type Repository } from './oracle-facts.ts'
-
-export interface OracleRow {
-  name: string
-  state: 'ok' | 'failed' | 'n/a'
-  expected: string
-  /** What was found; for `n/a` the reason. */
-  found: string
-}
+import type { OracleRow } from '../report/result.ts'
+import type { Facts, Repository } from './oracle-facts.ts'
 
 /** What a VM must be, as far as it depends on the case and its host. */
 export interface Expected {

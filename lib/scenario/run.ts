@@ -2,13 +2,13 @@ import { Exit, Failure, usage, type ExitCode } from '../failure.ts'
 import { labSettings, ownUnits } from '../lab-settings.ts'
 import { embeddedGuest } from '../nix/guest.ts'
 import { openRecord, pruneRuns } from '../report/record.ts'
-import type { CaseResult } from '../report/result.ts'
+import type { CaseResult, Ran } from '../report/result.ts'
 import { summarize } from '../report/summary.ts'
 import { runLanes, type Lane, type Step } from '../steps.ts'
 import { table } from '../table.ts'
-import { defaultLimit, replayOf, runCase, type Chosen, type Stage } from './case.ts'
-import type { Family } from './scenario.ts'
-import { toHaveThem, withStage, writeReports, type Ran, type RunOptions } from './stage.ts'
+import { defaultLimit, replayOf, runCase } from './case.ts'
+import type { Chosen, Family, Stage } from './family.ts'
+import { toHaveThem, withStage, writeReports, type RunOptions } from './stage.ts'
 
 /** Runs the cases of families, prints their table, and gives the exit code by the worst. */
 export async function runFamilies(families: Family[], options: RunOptions): Promise<ExitCode> {

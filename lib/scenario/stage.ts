@@ -7,12 +7,12 @@ import { chooseHosts } from '../nix/hosts.ts'
 import { junit } from '../report/junit.ts'
 import { openRecord, pruneRuns, readEvents } from '../report/record.ts'
 import { report } from '../report/report.ts'
-import type { CaseResult } from '../report/result.ts'
+import type { Ran } from '../report/result.ts'
 import { runLanes, type Lane } from '../steps.ts'
 import { baseImage, preflight, type Ground } from '../vm/ground.ts'
 import { ensureBaseline, holdVm, type Hold } from './baseline.ts'
 import { leaveAsBefore } from './before.ts'
-import type { Stage } from './case.ts'
+import type { Stage } from './family.ts'
 import type { Changes } from './remote.ts'
 import { closeWorlds, openWorld, template } from './world.ts'
 
@@ -27,13 +27,6 @@ export interface RunOptions {
   json?: boolean
   /** Files on top of the flake, by path: a control's cut. */
   extra?: Changes
-}
-
-export interface Ran {
-  /** The run's directory. */
-  dir: string
-  hosts: string[]
-  results: CaseResult[]
 }
 
 /** What a flake needs for the scenarios of our agents. */

@@ -1,6 +1,7 @@
 import { Failure } from '../failure.ts'
 import { inHome } from '../lab-settings.ts'
-import type { Machine, Scene } from './scenario.ts'
+import type { Scene } from './family.ts'
+import type { Machine } from './machine.ts'
 import { qemuOf } from '../vm/vm.ts'
 
 const failedTrials = '/var/lib/golden-generation/failed'

@@ -1,4 +1,4 @@
-import type { Case, Scene } from './scenario.ts'
+import type { Case, Scene } from './family.ts'
 import { booted, comesBack } from './trial.ts'
 import { bootFile, module, upgrades } from './upgrade.ts'
 

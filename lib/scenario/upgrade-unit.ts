@@ -1,7 +1,6 @@
 import { Failure } from '../failure.ts'
 import type { Note } from '../report/record.ts'
 import type { Exec } from '../ssh/commands.ts'
-import type { Machine } from './machine.ts'
 
 /** What the upgrade agent writes to /var/lib/nix-local-upgrade/status.json. */
 export interface UpgradeStatus {
@@ -128,8 +127,12 @@ export function upgradeUnit({ host, root, write, serial, note, say, seconds }: N
   }
 }
 
-interface Needs extends Pick<Machine, 'host' | 'write' | 'serial'> {
+interface Needs {
+  host: string
   root: Exec
+  write: (path: string, text: string, options?: { mode?: string }) => Promise<void>
+  /** Waits for a line on the console that comes after this call. */
+  serial: (pattern: RegExp, name: string, limit: number) => Promise<string>
   note: Note
   say: (line: string) => void
   seconds: (limit: number) => number

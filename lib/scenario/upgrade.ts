@@ -1,9 +1,8 @@
 import type { Changes } from './remote.ts'
 import type { UpgradeStatus } from './upgrade-unit.ts'
-import type { Machine, Scene, Value } from './scenario.ts'
-
-/** Where a case puts what it changes of a host: a module of its own, empty at first. */
-export const hostModule = (host: string): string => `world/hosts/${host}.nix`
+import type { Scene, Value } from './family.ts'
+import type { Machine } from './machine.ts'
+import { hostModule } from './host-module.ts'
 
 /** What a host gets beside its own files: the text of a NixOS module. */
 export const module = (vm: Machine, text: string): Changes => ({ [hostModule(vm.host)]: text })

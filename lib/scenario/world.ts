@@ -17,9 +17,9 @@ import { flakeDirectory } from '../flake/directory.ts'
 import { readHost, type Host } from '../nix/host.ts'
 import { labSettings, type LabSettings } from '../lab-settings.ts'
 import { served } from '../vm/qemu.ts'
+import { hostModule } from './host-module.ts'
 import { remote, git, type Changes, type Remote } from './remote.ts'
 import { labHome, project } from '../settings.ts'
-import { hostModule } from './upgrade.ts'
 
 /**
  * What one or two guests have for their remote: `config.git`, the flake with their hosts, and

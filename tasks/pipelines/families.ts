@@ -1,5 +1,5 @@
 import { usage } from '../../lib/failure.ts'
-import type { Family } from '../../lib/scenario/scenario.ts'
+import type { Family } from '../../lib/scenario/family.ts'
 
 /** Every family of scenarios, by the name of its task. */
 export const familyNames = [

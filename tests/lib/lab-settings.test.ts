@@ -9,7 +9,7 @@ import { disagreement, type Facts } from '../../lib/nix/host.ts'
 import { labSettings } from '../../lib/lab-settings.ts'
 import { clonesOf } from '../../lib/scenario/oracle-facts.ts'
 import { runFamilies } from '../../lib/scenario/run.ts'
-import type { Family } from '../../lib/scenario/scenario.ts'
+import type { Family } from '../../lib/scenario/family.ts'
 
 let flake: string
 const variables = ['LAB_BRANCH', 'LAB_SSH_PORT', 'LAB_GUEST', 'LAB_FLAKE']

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, expect, onTestFinished, test, vi } from 'vitest'
 import { choose, runFamilies, spread } from '../../../lib/scenario/run.ts'
-import type { Case, Family } from '../../../lib/scenario/scenario.ts'
+import type { Case, Family } from '../../../lib/scenario/family.ts'
 
 const make = (name: string, limit?: number): Case => ({
   ...{ name, title: name, limit },

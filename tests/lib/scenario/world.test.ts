@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { evaluationStore } from '../../../lib/nix/store.ts'
 import { served } from '../../../lib/vm/qemu.ts'
-import { hostModule } from '../../../lib/scenario/upgrade.ts'
+import { hostModule } from '../../../lib/scenario/host-module.ts'
 import { closeWorlds, openWorld, template } from '../../../lib/scenario/world.ts'
 
 let home: string
