@@ -3,12 +3,23 @@ import { Failure } from './failure.ts'
 /** Subscribes to something that ends a pause early; returns how to unsubscribe. */
 export type Wake = (poke: () => void) => () => void
 
+/** Something did not end in its time. */
+export class TookTooLong extends Failure {}
+
+/**
+ * Finds out why something failed, where something else knows better: the guest's kernel is dead, say.
+ * @param during what was done, at the beginning of the message
+ */
+export type Blame = (during: string) => Failure | undefined
+
 export interface WaitOptions {
   /** Seconds from the start of one probe to the start of the next. Default 0.5. */
   every?: number
   /** Looked up once, when the wait has failed: the last lines of a log, a unit's status. */
   evidence?: () => string | Promise<string>
   hint?: string
+  /** Asked once, when the wait has failed: its answer is thrown instead. */
+  blame?: Blame
   /** Ends the wait at once; its reason is what the wait throws. */
   signal?: AbortSignal
   /** Starts the next probe without waiting for its turn. */
@@ -24,7 +35,7 @@ export interface WaitOptions {
  * by the probe means "not yet" and is kept as the reason; anything else is a bug and ends the wait.
  * @param name what is waited for, as it stands in the message: "`sorrow` to answer on SSH"
  * @param limit seconds; it also ends a probe that hangs (the probe's signal says so)
- * @throws Failure naming the wait, its limit, the last reason and the evidence
+ * @throws TookTooLong naming the wait, its limit, the last reason and the evidence; what `blame` found
  */
 export async function waitFor<T>(
   name: string,
@@ -77,7 +88,9 @@ export async function waitFor<T>(
   }
   if (signal?.aborted) throw signal.reason
   const reason = last ? `: ${last.message}` : ''
-  throw new Failure(`Waiting for ${name} took longer than its limit of ${limit} s${reason}`, {
+  const blamed = options.blame?.(`Waiting for ${name}`)
+  if (blamed) throw blamed
+  throw new TookTooLong(`Waiting for ${name} took longer than its limit of ${limit} s${reason}`, {
     hint: options.hint ?? last?.detail.hint,
     evidence: (await options.evidence?.()) ?? last?.detail.evidence,
     cause: last,

@@ -10,6 +10,7 @@ import { Exit, Failure, explain, type ExitCode } from '../lib/failure.ts'
 import { guestOf, guestStore } from '../lib/nix/guest.ts'
 import { guestAgent } from '../lib/vm/guest-agent.ts'
 import { readHost, type Host } from '../lib/nix/host.ts'
+import { kernelOf } from '../lib/vm/kernel.ts'
 import { chooseVms } from '../lib/nix/hosts.ts'
 import { labKey, publicKey, sshTarget } from '../lib/vm/identity.ts'
 import { closure } from '../lib/nix/nix.ts'
@@ -97,7 +98,11 @@ async function verify(vm: Vm): Promise<Verified> {
 
 /** How root may log in, asked of sshd itself through the guest agent, which SSH has no part in. */
 async function rootLogin(vm: Vm): Promise<Result> {
-  const agent = await guestAgent(files(vm.host).agent, { name: vm.host, timeout: limit })
+  const agent = await guestAgent(files(vm.host).agent, {
+    name: vm.host,
+    timeout: limit,
+    blame: kernelOf(vm.host),
+  })
   const script = `PATH=$PATH:/usr/sbin:/run/current-system/sw/bin
 sshd -T -C user=root,host=localhost,addr=127.0.0.1 || exit 0
 for file in /etc/ssh/authorized_keys.d/root /etc/ssh/lab_keys.d/root; do

@@ -1,12 +1,17 @@
 import { Failure } from '../failure.ts'
 import { programPath, type Link } from './fault.ts'
+import { kernelOf } from '../vm/kernel.ts'
 import { guestAgent, type GuestAgent } from '../vm/guest-agent.ts'
 import { uplink } from '../vm/qemu.ts'
 import { files, type Vm } from '../vm/vm.ts'
 
 /** Opens the guest agent of a VM for as long as the work takes. */
 export async function withGuest<T>(vm: Vm, work: (guest: GuestAgent) => Promise<T>): Promise<T> {
-  const guest = await guestAgent(files(vm.host).agent, { name: vm.host, timeout: 30 })
+  const guest = await guestAgent(files(vm.host).agent, {
+    name: vm.host,
+    timeout: 30,
+    blame: kernelOf(vm.host),
+  })
   try {
     return await work(guest)
   } finally {

@@ -1,6 +1,7 @@
 import { Failure } from '../failure.ts'
 import { endFaults } from '../fault/lease.ts'
 import { follow } from '../vm/follow.ts'
+import { kernelOf } from '../vm/kernel.ts'
 import { guestAgent } from '../vm/guest-agent.ts'
 import { sshTarget } from '../vm/identity.ts'
 import { end, gone } from '../process.ts'
@@ -126,7 +127,11 @@ export function machine(vm: Vm, options: MachineOptions): Machine {
 
   const agent: Machine['agent'] = async (script, { limit = 15, allow } = {}) => {
     const path = 'PATH=/run/current-system/sw/bin:/usr/sbin:/usr/bin:/sbin:/bin'
-    const client = await guestAgent(f.agent, { name: host, timeout: seconds(5) })
+    const client = await guestAgent(f.agent, {
+      name: host,
+      timeout: seconds(5),
+      blame: kernelOf(host),
+    })
     try {
       const argvOf = ['-c', `export ${path}; ${script}`]
       return await client.exec('/bin/sh', argvOf, { timeout: seconds(limit), allow })
@@ -200,7 +205,9 @@ export function machine(vm: Vm, options: MachineOptions): Machine {
       )
     const evidence = (): string => `${f.serial}\n${lastLines(readFileSync(f.serial, 'utf8'), 8)}`
     say(`${name}: at most ${seconds(limit)} s`)
-    const heard = () => waitFor(name, seconds(limit), () => found, { every: 5, wake, evidence })
+    const blame = kernelOf(host)
+    const heard = () =>
+      waitFor(name, seconds(limit), () => found, { every: 5, wake, evidence, blame })
     return spend('waits for a moment', heard)
   }
 
@@ -232,8 +239,10 @@ export function machine(vm: Vm, options: MachineOptions): Machine {
     spend,
     until: async (name, limit, command) => {
       const ask = async (): Promise<string> => (await root(command)).stdout
+      const blame = kernelOf(host)
       const holds = () =>
         waitFor(`${name} on \`${host}\``, seconds(limit), ask, {
+          blame,
           say: ({ elapsed }) =>
             say(`${name}: ${elapsed.toFixed(0)} s of at most ${seconds(limit)} s`),
         })

@@ -5,7 +5,7 @@ import type { ClientChannel } from 'ssh2'
 import { deferred } from '../deferred.ts'
 import { Failure } from '../failure.ts'
 import { gate } from '../gate.ts'
-import { pause } from '../retry.ts'
+import { pause, TookTooLong, type Blame } from '../retry.ts'
 import { lastLines, type Ran, type RunOptions } from '../run.ts'
 
 export interface ExecOptions extends Pick<RunOptions, 'timeout' | 'onLine' | 'signal' | 'hint'> {
@@ -19,9 +19,14 @@ export type Exec = (command: string, options?: ExecOptions) => Promise<Ran>
 /**
  * Runs commands on a connection: see `Ssh.exec`.
  * @param on what messages call the other side
+ * @param blame asked when a command had no end, or the connection none
  * @returns `cutOff` fails every command, those to come as well; the connection's owner calls it
  */
-export function commands(ssh: NodeSSH, on: string): { exec: Exec; cutOff: (why: string) => void } {
+export function commands(
+  ssh: NodeSSH,
+  on: string,
+  blame?: Blame,
+): { exec: Exec; cutOff: (why: string) => void } {
   // sshd allows 10 sessions (MaxSessions); a command that was given up may still hold one
   const { enter, leave } = gate(8)
   const running = new Set<(why: string) => void>()
@@ -32,12 +37,16 @@ export function commands(ssh: NodeSSH, on: string): { exec: Exec; cutOff: (why: 
     const given = deferred<never>()
     const stdout = collect(onLine, given.reject)
     const stderr = collect(onLine, given.reject)
-    const cannot = (why: string): Failure => {
+    const named = `Command \`${shown(command)}\` on ${on}`
+    const cannot = (why: string, kind = Failure): Failure => {
       const evidence = lastLines(stderr.text() || stdout.text()) || undefined
-      return new Failure(`Command \`${shown(command)}\` on ${on} ${why}`, { hint, evidence })
+      return new kind(`${named} ${why}`, { hint, evidence })
     }
-    const cut = (why: string): void => given.reject(cannot(`was cut off: ${why}`))
-    const late = (): void => given.reject(cannot(`took longer than its limit of ${timeout} s`))
+    const cut = (why: string): void => given.reject(blame?.(named) ?? cannot(`was cut off: ${why}`))
+    const late = (): void =>
+      given.reject(
+        blame?.(named) ?? cannot(`took longer than its limit of ${timeout} s`, TookTooLong),
+      )
     const abort = (): void => given.reject(signal?.reason)
     let timer: NodeJS.Timeout | undefined
     let channel: ClientChannel | undefined

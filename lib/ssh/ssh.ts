@@ -4,7 +4,7 @@ import type { NodeSSH } from 'node-ssh'
 import type { AuthenticationType, AuthHandlerMiddleware, ServerHostKeyAlgorithm } from 'ssh2'
 import { deferred } from '../deferred.ts'
 import { Failure } from '../failure.ts'
-import { pause, waitFor, type WaitOptions } from '../retry.ts'
+import { pause, waitFor, type Blame, type WaitOptions } from '../retry.ts'
 import { commands, type Exec } from './commands.ts'
 
 export interface SshTarget {
@@ -24,6 +24,8 @@ export interface SshTarget {
   keepalive?: number
   /** Told which methods sshd offers to this user before any key is shown; costs a round trip. */
   onMethods?: (methods: string[]) => void
+  /** Asked why when there is no answer. */
+  blame?: Blame
 }
 
 export interface Ssh {
@@ -49,7 +51,9 @@ export class OtherHostKey extends Failure {}
  */
 export async function connect(target: SshTarget): Promise<Ssh> {
   const prepared = await prepare(target)
-  return login(knock(target), target, prepared)
+  return login(knock(target), target, prepared).catch((thrown: unknown) => {
+    throw (!isOtherHostKey(thrown) && target.blame?.(`Connecting to ${label(target)}`)) || thrown
+  })
 }
 
 export interface WaitForSshOptions
@@ -126,7 +130,7 @@ export async function waitForSsh(options: WaitForSshOptions): Promise<Ssh> {
 
 const now = (): number => performance.now() / 1000
 
-const isOtherHostKey = (failure: Failure): boolean => failure instanceof OtherHostKey
+const isOtherHostKey = (thrown: unknown): boolean => thrown instanceof OtherHostKey
 
 function hangUp(sockets: Map<Socket, unknown>): void {
   for (const socket of sockets.keys()) socket.destroy()
@@ -192,7 +196,7 @@ async function login(socket: Socket, target: SshTarget, prepared: Prepared): Pro
   const { connectTimeout = 30, keepalive = 30 } = target
   const { key, algorithms } = prepared.pinned
   const ssh = new prepared.ssh()
-  const { exec, cutOff } = commands(ssh, label(target))
+  const { exec, cutOff } = commands(ssh, label(target), target.blame)
   const refused = deferred<never>()
   const closed = new Promise<void>((resolve) => socket.once('close', () => resolve()))
   let phase: 'login' | 'open' | 'closing' = 'login'

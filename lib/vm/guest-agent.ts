@@ -2,7 +2,7 @@ import { randomInt } from 'node:crypto'
 import { constants } from 'node:os'
 import { deferred, type Deferred } from '../deferred.ts'
 import { Failure } from '../failure.ts'
-import { pause, waitFor } from '../retry.ts'
+import { pause, TookTooLong, waitFor, type Blame } from '../retry.ts'
 import { lastLines, type Ran } from '../run.ts'
 import { openSocket } from './socket.ts'
 
@@ -36,11 +36,12 @@ export interface GuestAgent {
  * the connection whether or not an agent runs in the guest, and serves one client at a time.
  * @param options.timeout seconds until the agent answers, default 10
  * @param options.name what messages call the guest
+ * @param options.blame asked why when there is no answer
  * @throws Failure when QEMU does not run or the agent does not answer
  */
 export async function guestAgent(
   path: string,
-  options: { timeout?: number; name?: string } = {},
+  options: { timeout?: number; name?: string; blame?: Blame } = {},
 ): Promise<GuestAgent> {
   const agent = `guest agent${options.name ? ` of \`${options.name}\`` : ''}`
   const socket = await openSocket(path, 'guest agent')
@@ -78,8 +79,10 @@ export async function guestAgent(
     if (socket.destroyed) throw new Failure(`The ${agent} is gone, so it cannot \`${command}\``)
     const answer = deferred<unknown>()
     const id = (lastId += 1)
-    const late = new Failure(`The ${agent} did not answer \`${command}\` within ${limit} s`)
-    const timer = setTimeout(() => answer.reject(late), limit * 1000)
+    const late = (): Failure =>
+      options.blame?.(`The ${agent} did not answer \`${command}\``) ??
+      new TookTooLong(`The ${agent} did not answer \`${command}\` within ${limit} s`)
+    const timer = setTimeout(() => answer.reject(late()), limit * 1000)
     pending.set(id, { ...answer, command })
     // the byte makes the agent drop half a command that an earlier client left behind
     if (command === 'guest-sync-delimited') socket.write(Buffer.of(0xff))
@@ -105,7 +108,9 @@ export async function guestAgent(
     for (let every = 0.02; !status.exited; every = Math.min(0.5, every * 1.5)) {
       if (performance.now() - from > timeout * 1000) {
         await execute('guest-exec', { path: 'kill', arg: ['-KILL', String(pid)] }).catch(() => {})
-        throw new Failure(`\`${program}\` took longer than its limit of ${timeout} s (${agent})`)
+        throw new TookTooLong(
+          `\`${program}\` took longer than its limit of ${timeout} s (${agent})`,
+        )
       }
       await pause(every)
       status = await execute<Status>('guest-exec-status', { pid })
@@ -126,7 +131,7 @@ export async function guestAgent(
   }
   const final = (): boolean => socket.destroyed
   try {
-    await waitFor(`the ${agent}`, options.timeout ?? 10, sync, { final })
+    await waitFor(`the ${agent}`, options.timeout ?? 10, sync, { final, blame: options.blame })
   } catch (thrown) {
     socket.destroy()
     throw thrown

@@ -8,6 +8,7 @@ import { labHome } from '../settings.ts'
 import { ageKeyText } from '../nix/secrets.ts'
 import { writeSshConfig } from '../ssh/config.ts'
 import type { SshTarget } from '../ssh/ssh.ts'
+import { kernelOf } from './kernel.ts'
 import { files, knownVms, readVm, type Vm } from './vm.ts'
 import { writeFile } from '../write-file.ts'
 
@@ -85,6 +86,7 @@ export const sshTarget = (vm: Vm, user = vm.user): SshTarget => ({
   user,
   keyPath: labKey(),
   hostKey: publicKey(files(vm.host).hostKey),
+  blame: kernelOf(vm.host),
 })
 
 /**

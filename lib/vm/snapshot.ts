@@ -3,6 +3,7 @@ import { Failure } from '../failure.ts'
 import { guestAgent } from './guest-agent.ts'
 import { gone, end } from '../process.ts'
 import { ensureKeeper, startQemu } from './qemu.ts'
+import { kernelOf } from './kernel.ts'
 import { qmp, runJob, type Qmp } from './qmp.ts'
 import { waitFor } from '../retry.ts'
 import { run } from '../run.ts'
@@ -113,7 +114,11 @@ export async function loadSnapshot(
  * @param limit seconds
  */
 async function setClock(vm: Vm, limit: number): Promise<void> {
-  const agent = await guestAgent(files(vm.host).agent, { name: vm.host, timeout: limit })
+  const agent = await guestAgent(files(vm.host).agent, {
+    name: vm.host,
+    timeout: limit,
+    blame: kernelOf(vm.host),
+  })
   try {
     // the answer comes a tenth of a second later: nothing here needs it better
     const now = (Date.now() / 1000).toFixed(1)
