@@ -7,7 +7,7 @@ import { scenarioTask, type Case, type Family } from '../lib/scenario/scenario.t
 import { interrupted } from '../lib/scenario/interrupted.ts'
 import { rebuild } from '../lib/scenario/trial.ts'
 import { largerInitrd, unattended } from '../lib/scenario/unattended.ts'
-import { failingUnit, module, note, seen, upgrades } from '../lib/scenario/upgrade.ts'
+import { deploys, failingUnit, module, note, seen, upgrades } from '../lib/scenario/upgrade.ts'
 import { hostModule } from '../lib/scenario/host-module.ts'
 import { project } from '../lib/settings.ts'
 
@@ -118,9 +118,9 @@ const cases: Case[] = [
       const hook = 'touch /run/lab-hook; test ! -e /run/lab-stop'
       const hooks = `{ myModules.services.autoUpgrade.preUpdateHooks = [ "${hook}" ]; }\n`
       const first = await world.config.commit(module(vm, hooks), 'Hook')
-      const { to } = await upgrades(scene, vm, { outcome: 'upgraded' })
-      scene.check('it deployed the hook', first, to?.commit)
-      scene.ends(vm, to!.toplevel as `/${string}`)
+      const to = await deploys(scene, vm)
+      scene.check('it deployed the hook', first, to.commit)
+      scene.ends(vm, to.toplevel)
       await world.config.commit({ 'world/note': 'two' }, 'Two')
       await vm.root('touch /run/lab-stop')
       await upgrades(scene, vm, { outcome: 'failed', phase: 'hooks', reason: /lab-hook/ })
@@ -192,8 +192,8 @@ const cases: Case[] = [
         'world/secrets.yaml': await seal({ greeting: 'hello' }, [recipient]),
       })
       await world.config.commit(await sealedTo(own!), 'Secrets')
-      const { to } = await upgrades(scene, vm, { outcome: 'upgraded' })
-      scene.ends(vm, to!.toplevel as `/${string}`)
+      const to = await deploys(scene, vm)
+      scene.ends(vm, to.toplevel)
       await world.config.commit(await sealedTo(other!), 'Secrets of another')
       await upgrades(scene, vm, { outcome: 'switch-failed' })
       const said = `journalctl --output=cat _SYSTEMD_INVOCATION_ID="$(systemctl show --value -p InvocationID nix-local-upgrade.service)"`
@@ -201,7 +201,7 @@ const cases: Case[] = [
       scene.check('it was the key', refusal, (await vm.root(said)).stdout)
       vm.disconnect()
       const login = await vm.user('readlink -f /run/current-system')
-      scene.check('a login finds the system that ran', to!.toplevel, login.stdout.trim())
+      scene.check('a login finds the system that ran', to.toplevel, login.stdout.trim())
     },
   },
   {
@@ -222,8 +222,8 @@ const cases: Case[] = [
     run: async (scene) => {
       const { vm, world } = scene
       await world.config.commit(note(vm, 'two'), 'Two')
-      const { to } = await upgrades(scene, vm, { outcome: 'upgraded' })
-      scene.ends(vm, to!.toplevel as `/${string}`)
+      const to = await deploys(scene, vm)
+      scene.ends(vm, to.toplevel)
       await world.config.commit(note(vm, 'other'), 'Other', { parent: world.start.config })
       const reason = new RegExp(`^${world.branch} was rewritten: .* does not descend from`)
       await upgrades(scene, vm, { outcome: 'diverged', phase: 'fetch', reason })
@@ -239,8 +239,8 @@ const cases: Case[] = [
         `cd ${fromHome(world.paths.flake)} && sed -i 's/^{ lib, ... }:$/&\\n{ environment.etc."lab-local".text = "mine"; } \\/\\//' world/default.nix && jj commit -m Mine`,
       )
       await world.config.commit(note(vm, 'two'), 'Two')
-      const { to } = await upgrades(scene, vm, { outcome: 'upgraded' })
-      scene.ends(vm, to!.toplevel as `/${string}`)
+      const to = await deploys(scene, vm)
+      scene.ends(vm, to.toplevel)
       scene.check('the remote’s change runs', 'two', await seen(vm))
       scene.check('its own change runs', 'mine', await seen(vm, 'lab-local'))
       const { stdout } = await vm.user(

@@ -1,5 +1,14 @@
 import { scenarioTask, type Case, type Family, type Scene } from '../lib/scenario/scenario.ts'
-import { armed, booted, comesBack, rebuild, staysDown, validated } from '../lib/scenario/trial.ts'
+import {
+  armed,
+  booted,
+  comes,
+  comesBack,
+  rebooted,
+  rebuild,
+  staysDown,
+  validated,
+} from '../lib/scenario/trial.ts'
 import { bootFile } from '../lib/scenario/upgrade.ts'
 
 /** Cases in which a trial ends in a reset of some kind, and golden boots after it. */
@@ -70,11 +79,12 @@ const resets: Case[] = broken.map(
     run: async (scene) => {
       const { vm } = scene
       const trial = await armed(scene, vm, module)
-      const seconds = await vm.reboot({
+      const wait = {
         name: 'to come back to golden',
         limit: limit / 2,
         until: booted(scene.start(vm)),
-      })
+      }
+      const seconds = await rebooted(scene, vm, 'golden boots again', () => vm.reboot(wait))
       await comesBack(scene, vm, trial, reason, seconds)
     },
   }),
@@ -92,16 +102,18 @@ const others: Case[] = [
       const { vm } = scene
       const trial = await armed(scene, vm, harmless)
       scene.ends(vm, trial as `/${string}`)
-      const seconds = await vm.reboot({ limit: 120, until: booted(trial) })
+      const wait = { limit: 120, until: booted(trial) }
+      const seconds = await rebooted(scene, vm, 'the trial boots', () => vm.reboot(wait))
       scene.event(`${vm.host} booted on trial`, { host: vm.host, seconds })
       const ask = `[ "$(readlink -f /nix/var/nix/gcroots/golden-generation)" = ${trial} ] && show-golden`
-      scene.check('it becomes golden', /^golden: /, await vm.until('the pin', 90, ask))
+      const pinned = await comes(scene, vm, 'the trial is pinned', 90, ask)
+      scene.check('it becomes golden', /^golden: /, pinned)
       scene.check(
         'its own entry is whole',
         /^(?!.*PROBLEM)/s,
         (await vm.root('show-golden')).stdout,
       )
-      const again = await vm.reboot({ limit: 120, until: booted(trial) })
+      const again = await rebooted(scene, vm, 'it boots from then on', () => vm.reboot(wait))
       scene.event(`${vm.host} rebooted`, { host: vm.host, seconds: again })
     },
   },
@@ -141,7 +153,10 @@ const others: Case[] = [
       await reached
       await vm.cutPower()
       await vm.powerOn()
-      const seconds = await vm.awaitBoot(before, { limit: 120, until: booted(scene.start(vm)) })
+      const wait = { limit: 120, until: booted(scene.start(vm)) }
+      const seconds = await rebooted(scene, vm, 'golden boots again', () =>
+        vm.awaitBoot(before, wait),
+      )
       await comesBack(scene, vm, trial, /lost its power/, seconds)
     },
   },
@@ -167,7 +182,8 @@ const others: Case[] = [
       )
       scene.check('only the new generation is left in the profile', '1', stdout.split('\n')[0])
       scene.check('golden is whole', /^(?!.*PROBLEM)/s, stdout)
-      const seconds = await vm.reboot({ limit: 150, until: booted(golden) })
+      const wait = { limit: 150, until: booted(golden) }
+      const seconds = await rebooted(scene, vm, 'golden boots again', () => vm.reboot(wait))
       await comesBack(scene, vm, trial, /^it did not come up/, seconds)
     },
   },
@@ -227,7 +243,7 @@ const others: Case[] = [
         stdout,
       )
       await vm.agent(
-        'rm -r /usr/lib/systemd/system/sshd.service.d; systemctl daemon-reload; systemctl reset-failed; systemctl start sshd golden-boot-validation',
+        'rm -r /usr/lib/systemd/system/sshd.service.d; systemctl daemon-reload; systemctl reset-failed; systemctl start sshd golden-boot-validation boot-complete.target',
         { limit: 90 },
       )
       await vm.awaitBoot(before, { limit: 60, until: booted(scene.start(vm)) })

@@ -1,6 +1,6 @@
 import { readHome, setLine } from '../lib/scenario/dotfile-sync.ts'
 import { scenarioTask, type Family, type Machine, type Scene } from '../lib/scenario/scenario.ts'
-import { note, seen } from '../lib/scenario/upgrade.ts'
+import { deployedBy, note, seen } from '../lib/scenario/upgrade.ts'
 
 export const family: Family = {
   name: 'full-workflow',
@@ -68,7 +68,7 @@ async function upgraded(scene: Scene, vm: Machine, commit: string): Promise<stri
   )
   const failed = status?.checks.filter(({ result }) => result === 'failed') ?? []
   scene.check(`no check of ${vm.host} failed`, '', failed.map((one) => one.command).join('; '))
-  return status!.to!.toplevel
+  return deployedBy(scene, status).toplevel
 }
 
 await scenarioTask(import.meta, family)

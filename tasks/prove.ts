@@ -1,7 +1,11 @@
-import { writeFileSync } from 'node:fs'
-import { join } from 'node:path'
 import { Exit, usage as usageFailure, type ExitCode } from '../lib/failure.ts'
-import { controls, type Proof } from '../lib/scenario/control.ts'
+import {
+  controlFrom,
+  controls,
+  isPatchFile,
+  type Control,
+  type Proof,
+} from '../lib/scenario/control.ts'
 import { green, red, table } from '../lib/table.ts'
 import { main, type Args } from '../lib/task.ts'
 import { families } from './pipelines/families.ts'
@@ -10,10 +14,11 @@ export const name = 'prove'
 export const describe = 'Cut one safety net at a time and see the scenarios catch it'
 export const usage = '[control..]'
 export const positionals = {
-  control: { describe: 'Controls, by name; all without any', array: true },
+  control: { describe: 'Controls by name, or patch files; all controls without any', array: true },
 }
 export const options = {
   host: { type: 'string', array: true, describe: 'VMs to use; all of the flake without any' },
+  case: { type: 'string', describe: 'Case that a patch file must turn red, as <family>/<case>' },
   list: { type: 'boolean', describe: 'List the controls and run none' },
   seed: { type: 'number', describe: 'Seed of what is random' },
   keep: { type: 'boolean', describe: 'Leave the VMs as the last control left them' },
@@ -27,17 +32,11 @@ export const under = [
 export const examples: [string, string][] = [
   ['just prove', 'Every control; one that stays green fails the run'],
   ['tsx tasks/prove.ts known-bad --host sorrow', 'One'],
+  ['tsx tasks/prove.ts my.patch --case auto-upgrade/good-commit', 'A cut of your own'],
 ]
 
 export async function run(args: Args): Promise<ExitCode> {
-  const all = controls()
-  const named = args['control'] as string[] | undefined
-  const unknown = named?.find((one) => !all.some((control) => control.name === one))
-  if (unknown !== undefined) {
-    const known = all.map((control) => control.name).join(', ')
-    throw usageFailure(`Cannot find a control \`${unknown}\``, `There are ${known}`)
-  }
-  const wanted = named?.length ? all.filter((one) => named.includes(one.name)) : all
+  const wanted = choose(args['control'], args['case'])
   const json = Boolean(args['json'])
   if (args['list']) {
     const rows = wanted.map((one) => [one.name, one.case, one.cut])
@@ -57,23 +56,49 @@ export async function run(args: Args): Promise<ExitCode> {
   return summarize(proofs, wanted.length, dir, json)
 }
 
+/**
+ * Controls by name and patches by path, each once and under a name of its own.
+ * @throws Failure (usage) for what is neither
+ */
+function choose(named: string[] | undefined, ofCase: string | undefined): Control[] {
+  const all = controls()
+  const files = named?.filter(isPatchFile) ?? []
+  if (ofCase !== undefined && files.length === 0) {
+    throw usageFailure('Cannot use --case without a patch file', 'A control names its own case')
+  }
+  if (!named?.length) return all
+  const chosen = [...new Set(named)].map((one) => {
+    if (isPatchFile(one)) return controlFrom(one, ofCase)
+    const found = all.find(({ name: known }) => known === one)
+    if (found) return found
+    const known = all.map((control) => control.name).join(', ')
+    throw usageFailure(`Cannot find a control \`${one}\``, `There are ${known}`)
+  })
+  return chosen.map((one, index) => {
+    const before = chosen.slice(0, index).filter((other) => other.name === one.name).length
+    return before === 0 ? one : { ...one, name: `${one.name}-${before + 1}` }
+  })
+}
+
 function summarize(proofs: Proof[], asked: number, dir: string, json: boolean): ExitCode {
-  writeFileSync(join(dir, 'proofs.json'), JSON.stringify(proofs, null, 2))
   const caught = proofs.filter(({ state }) => state === 'caught').length
   if (json) console.log(JSON.stringify({ run: dir, proofs }, null, 2))
   else {
     const rows = proofs.map((one) => [
       one.control,
       one.case,
+      one.hosts.join(' '),
       one.state === 'caught' ? green(one.state) : red(one.state.toUpperCase()),
       `${one.seconds.toFixed(0)} s`,
       one.found.split('\n')[0]!.slice(0, 120),
     ])
-    console.log(table([['control', 'case', '', 'took', 'red by'], ...rows]))
+    console.log(table([['control', 'case', 'VM', '', 'took', 'red by'], ...rows]))
     console.log(`${caught} of ${asked} caught`)
     console.log(`record: ${dir}`)
     for (const one of proofs) {
-      if (one.state !== 'caught') console.log(`replay: tsx tasks/prove.ts ${one.control}`)
+      if (one.state === 'caught') continue
+      const evidence = one.evidence ? `evidence ${one.evidence}; ` : ''
+      console.log(`${one.control}: ${evidence}replay: ${one.replay}`)
     }
   }
   if (proofs.length < asked || proofs.some(({ state }) => state === 'not run')) {

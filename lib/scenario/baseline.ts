@@ -3,15 +3,17 @@ import { dirname, join } from 'node:path'
 import { deploy, deployment } from '../vm/deployment.ts'
 import { Failure, usage } from '../failure.ts'
 import type { Ground } from '../vm/ground.ts'
-import { buildHosts, disagreement } from '../nix/host.ts'
+import { buildHosts, disagreement, type Host } from '../nix/host.ts'
 import { sshTarget, writeSshConfigOfAll } from '../vm/identity.ts'
 import { fromHome } from '../lab-settings.ts'
 import type { Lock } from '../lock.ts'
 import { rememberBefore } from './before.ts'
 import { machine, type Machine } from './machine.ts'
 import { baselinePaths } from './oracle-facts.ts'
+import { installWatcher } from './status-log.ts'
+import { checksOf, judge, probesOf } from '../vm/checks.ts'
 import type { Baseline, Prepared } from './prepared.ts'
-import { quote } from '../ssh/probes.ts'
+import { probe, quote } from '../ssh/probes.ts'
 import { freePort, isFree, qemuArgs, stopVm } from '../vm/qemu.ts'
 import type { Note } from '../report/record.ts'
 import { run } from '../run.ts'
@@ -60,7 +62,7 @@ export async function holdVm(host: string, what: string): Promise<Hold> {
 }
 
 /** Raised when what a baseline consists of changes, so that older snapshots are made anew. */
-const version = 1
+const version = 2
 
 const recordOf = (host: string): string => join(files(host).dir, 'baseline.json')
 
@@ -131,7 +133,7 @@ export async function ensureBaseline(
   say('reboot')
   await inHand.reboot({ limit: 90 })
   say('validate')
-  await validate(inHand, wanted.toplevel)
+  await validate(inHand, wanted)
   inHand.disconnect()
   say('save')
   for (const tag of await snapshotsOf(vm)) {
@@ -220,23 +222,40 @@ async function seed(vm: Machine, from: Clones): Promise<void> {
   })
 }
 
-async function validate(vm: Machine, toplevel: string): Promise<void> {
+/**
+ * Takes a VM for a baseline only when it is in order: what `verify` asks, no unit that is restarted again
+ * and again, and the wanted generation booted, validated and golden.
+ */
+async function validate(vm: Machine, wanted: Host): Promise<void> {
+  const { toplevel } = wanted
+  const refuse = (why: string): Failure =>
+    new Failure(`Cannot take \`${vm.host}\` for a baseline: ${why}`, {
+      hint: `just deploy-test-vm ${vm.host} --fresh`,
+    })
   const { stdout } = await vm.root(
     `systemctl start golden-boot-validation.service boot-complete.target
     readlink -f /run/booted-system
     command -v pin-golden >/dev/null && { [ "$(readlink -f /nix/var/nix/gcroots/golden-generation)" = ${toplevel} ] || pin-golden; } >&2
-    systemctl --failed --plain --no-legend | cut -d' ' -f1
-    systemctl stop nix-local-upgrade.timer
-    ls /nix/store >${baselinePaths}
-    sync`,
+    systemctl list-units --all --plain --no-legend --state=failed,auto-restart | cut -d' ' -f1
+    journalctl --boot --no-pager --output=cat _PID=1 | sed -n 's/^\\(.*\\): Scheduled restart job, restart counter is at [3-9].*/\\1/p' | sort -u`,
     { timeout: 120 * vm.patience },
   )
   const [booted, ...failed] = stdout.trim().split('\n')
-  if (booted === toplevel && failed.length === 0) return
-  throw new Failure(
-    `Cannot take \`${vm.host}\` for a baseline: ${booted === toplevel ? `units failed: ${failed.join(', ')}` : `it booted ${booted}`}`,
-    {
-      hint: `just deploy-test-vm ${vm.host} --fresh`,
-    },
+  if (booted !== toplevel) throw refuse(`it booted ${booted}`)
+  if (failed.length > 0) throw refuse(`units failed, or restart: ${failed.join(', ')}`)
+  const checks = checksOf(wanted)
+  const ssh = await connect({ ...sshTarget(vm.vm), connectTimeout: 30 * vm.patience })
+  const answers = await probe(ssh, probesOf(checks), 180 * vm.patience)
+  await ssh.close()
+  const red = judge(checks, answers).filter(({ state }) => state === 'fail')
+  if (red.length > 0) {
+    throw refuse(red.map(({ check, found }) => `${check}: found ${found || 'nothing'}`).join('; '))
+  }
+  await vm.root(
+    `systemctl stop nix-local-upgrade.timer
+    ${installWatcher}
+    ls /nix/store >${baselinePaths}
+    sync`,
+    { timeout: 60 * vm.patience },
   )
 }

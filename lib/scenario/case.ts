@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { collectEvidence } from './evidence.ts'
 import { Failure, explain } from '../failure.ts'
 import { follow } from '../vm/follow.ts'
+import { KernelFailed } from '../vm/kernel.ts'
 import { machine, type Machine } from './machine.ts'
 import { judgeFacts, judgeFaults, judgeRemote, type Fault, type FaultState } from './oracle.ts'
 import { askFacts, clonesOf } from './oracle-facts.ts'
@@ -24,6 +25,10 @@ import { openWorld, type World } from './world.ts'
 export const replayOf = ({ family, one }: Chosen, hosts: string[], seed: number): string =>
   ['tsx', `tasks/${family.name}.ts`, ...hosts, '--case', one.name, '--seed', seed].join(' ')
 
+/** Names a case's world and its evidence; controls of one case, which may run side by side, have their own. */
+export const placeOf = ({ family, one }: Chosen, { control }: Pick<Stage, 'control'>): string =>
+  [`${family.name}-${one.name}`, ...(control ? [control.name] : [])].join('.')
+
 /** Seconds on KVM that a case has unless it says otherwise. */
 export const defaultLimit = 180
 
@@ -43,11 +48,13 @@ export function inHand(
  * oracle on every VM; evidence when it did not hold. Whatever happens is in the result.
  */
 export async function runCase(
-  { family, one }: Chosen,
+  chosen: Chosen,
   hosts: string[],
   stage: Stage,
   say: (line: string) => void,
 ): Promise<CaseResult> {
+  const { family, one } = chosen
+  const place = placeOf(chosen, stage)
   const name = `${family.name}/${one.name}`
   const note: Note = (event) => stage.record.note({ case: name, ...event })
   const from = performance.now()
@@ -64,11 +71,11 @@ export async function runCase(
     seed: stage.seed,
     checks: [],
     oracle: [],
-    replay: replayOf({ family, one }, hosts, stage.seed),
+    replay: stage.control?.replay ?? replayOf(chosen, hosts, stage.seed),
   }
   const stop = hosts.map((host) => followPower(host, note))
   try {
-    const world = openWorld(`${stage.record.id}/${family.name}-${one.name}`, stage.from, hosts)
+    const world = openWorld(`${stage.record.id}/${place}`, stage.from, hosts)
     await Promise.all(vms.map((vm) => vm.restore()))
     const faults: FaultState[] = []
     const ends = new Map<string, Ends | `/${string}`>()
@@ -91,15 +98,13 @@ export async function runCase(
     note({ kind: 'step', name: 'oracle', phase: 'end', of: asked })
     judgeCase(result)
   } catch (thrown) {
-    const known = thrown instanceof Failure
-    result.state = thrown instanceof NotApplicable ? 'skipped' : known ? 'failed' : 'error'
-    result.reason = known ? thrown.message : explain(name, thrown)
-    if (known && thrown.detail.evidence) note({ kind: 'say', name: thrown.detail.evidence })
+    const said = judgeThrown(result, thrown, name)
+    if (said) note({ kind: 'say', name: said })
   }
   for (const end of stop) end()
   if (result.state === 'failed' || result.state === 'error') {
     say('collect the evidence')
-    result.evidence = join(stage.record.dir, 'evidence', `${family.name}-${one.name}`)
+    result.evidence = join(stage.record.dir, 'evidence', place)
     mkdirSync(result.evidence, { recursive: true, mode: 0o700 })
     const dir = (vm: Machine): string => join(result.evidence!, vm.host)
     await Promise.all(vms.map((vm) => collectEvidence(vm, dir(vm), result.replay, stage.from)))
@@ -109,6 +114,26 @@ export async function runCase(
   const { state, reason, checks, oracle } = result
   note({ kind: 'case', name, phase: 'end', of: began, state, reason, checks, oracle })
   return result
+}
+
+/**
+ * What ended a case before its end. A check that was red by then is the reason, as what comes after it may
+ * only follow from it; a guest whose kernel is dead has judged nothing.
+ * @returns what else there is to know
+ */
+export function judgeThrown(result: CaseResult, thrown: unknown, name: string): string | undefined {
+  const known = thrown instanceof Failure
+  const message = known ? thrown.message : explain(name, thrown)
+  const dead = thrown instanceof KernelFailed && thrown.how === 'oopsed'
+  const more = known ? thrown.detail.evidence : undefined
+  const red = result.checks.some(({ held }) => !held)
+  if (red && !dead) {
+    judgeCase(result)
+    return [message, more].filter(Boolean).join('\n')
+  }
+  result.state = thrown instanceof NotApplicable ? 'skipped' : known && !dead ? 'failed' : 'error'
+  result.reason = message
+  return more
 }
 
 interface Parts {
@@ -129,7 +154,7 @@ function sceneOf({ name, vms, world, stage, result, faults, ends, note, say }: P
     const row = { name: what, held, expected: shown(expected), found: shown(found) }
     result.checks.push(row)
     note({ kind: 'check', ...row })
-    if (!held && stage.enough?.test(what)) throw new Failure(`${what} is red, as it had to be`)
+    if (!held && stage.control?.red.test(what)) throw new Failure(`${what} is red, as it had to be`)
     return held
   }
   return {
@@ -185,7 +210,11 @@ async function ask(
   const clones = clonesOf(world.paths)
   const facts = await askFacts(
     vm,
-    services.filter((unit) => !(unit in unavailable)),
+    [
+      ...services.filter((unit) => !(unit in unavailable)),
+      'golden-boot-validation.service',
+      'boot-complete.target',
+    ],
     clones,
   )
   const start = world.start.config

@@ -1,5 +1,15 @@
-import { cutFiles, judgeControl, type Control, type Proof } from './control.ts'
-import { Failure } from '../failure.ts'
+import { join } from 'node:path'
+import { canBeRed } from './check-names.ts'
+import {
+  cutFiles,
+  judgeControl,
+  replayOfControl,
+  settle,
+  undecided,
+  type Control,
+  type Proof,
+} from './control.ts'
+import { Failure, usage } from '../failure.ts'
 import { buildHosts } from '../nix/host.ts'
 import { sshTarget } from '../vm/identity.ts'
 import { fromHome } from '../lab-settings.ts'
@@ -7,11 +17,13 @@ import { baselinePaths } from './oracle-facts.ts'
 import { inHand, runCase } from './case.ts'
 import type { Chosen, Family, Stage } from './family.ts'
 import { choose } from './run.ts'
+import { statusLog } from './status-log.ts'
 import { withStage, type RunOptions } from './stage.ts'
 import { runLanes, type Lane } from '../steps.ts'
 import { deleteSnapshot, saveSnapshot } from '../vm/snapshot.ts'
 import { connect } from '../ssh/ssh.ts'
 import { switchTo } from '../vm/switch.ts'
+import { writeJson } from '../vm/vm.ts'
 import { openWorld } from './world.ts'
 
 const tag = 'lab-cut'
@@ -23,20 +35,26 @@ interface Cut {
 }
 
 /**
- * Runs controls, those whose case wants one VM side by side and the others after them.
+ * Runs controls, those whose case wants one VM side by side and the others after them. Each verdict is
+ * written to the run's `proofs.json` as it comes.
  * @param known where their cases are
  * @returns a proof for each that was run, and the run's directory
- * @throws Failure (usage) for a control of a case that there is none of
+ * @throws Failure (usage) for a control of a case that there is none of, or whose pattern no check can have
  */
 export async function runControls(
   controls: Control[],
   known: Family[],
   options: RunOptions,
 ): Promise<{ dir: string; proofs: Proof[] }> {
-  const cuts = controls.map((control): Cut => ({
-    control,
-    chosen: choose(known, [control.case])[0]!,
-  }))
+  const cuts = controls.map((control): Cut => {
+    const chosen = choose(known, [control.case])[0]!
+    if (canBeRed(control)) return { control, chosen }
+    const hint = `Its pattern is ${control.red}; tsx tasks/${chosen.family.name}.ts prints the names of checks in its report`
+    throw usage(
+      `Cannot prove \`${control.name}\`: no check of \`${control.case}\` is named so`,
+      hint,
+    )
+  })
   const single = cuts.filter(({ chosen }) => (chosen.one.hosts ?? 1) === 1)
   const double = cuts.filter(({ chosen }) => chosen.one.hosts === 2)
   const proofs: Proof[] = []
@@ -44,31 +62,53 @@ export async function runControls(
   const needed = double.length > 0 ? 2 : 1
   const most = single.length > 1 ? 2 : needed
   const { dir } = await withStage(options, needed, most, async (stage, hosts) => {
+    const keep = (proof: Proof): void => {
+      proofs.push(proof)
+      writeJson(join(stage.record.dir, 'proofs.json'), proofs)
+    }
     const dealt = hosts.map((_, lane) => single.filter((_cut, at) => at % hosts.length === lane))
-    const lanes = hosts.map((host, index) => laneOf(dealt[index]!, [host], stage, proofs))
+    const lanes = hosts.map((host, index) => laneOf(dealt[index]!, [host], stage, keep))
     await runLanes(
       lanes.filter(({ steps }) => steps.length > 0),
       quiet,
       true,
     )
-    if (double.length > 0) await runLanes([laneOf(double, hosts, stage, proofs)], quiet, true)
+    if (double.length > 0) await runLanes([laneOf(double, hosts, stage, keep)], quiet, true)
   })
   return { dir, proofs }
 }
 
-const laneOf = (cuts: Cut[], hosts: string[], stage: Stage, proofs: Proof[]): Lane<Stage> => ({
+const laneOf = (
+  cuts: Cut[],
+  hosts: string[],
+  stage: Stage,
+  keep: (proof: Proof) => void,
+): Lane<Stage> => ({
   title: hosts.join(' and '),
   context: stage,
   steps: cuts.map(({ control, chosen }) => ({
     title: `${control.name}: ${control.cut}`,
     would: () => [],
     run: async (_, say) => {
-      const proof = await runControl(control, chosen, hosts, stage, say)
-      proofs.push(proof)
+      const proof = await runControl(control, chosen, hosts, stage, say).catch((thrown: unknown) =>
+        notRun(control, hosts, stage.seed, thrown),
+      )
+      keep(proof)
       if (proof.state !== 'caught') throw new Failure(`${proof.state}: ${proof.found}`)
     },
   })),
 })
+
+/** A control that could not even be cut has a verdict, too. */
+function notRun(control: Control, hosts: string[], seed: number, thrown: unknown): Proof {
+  if (!(thrown instanceof Failure)) throw thrown
+  const { name, cut, case: named } = control
+  return {
+    ...{ control: name, cut, case: named, hosts, seed, state: 'not run', seconds: 0 },
+    found: [thrown.message, thrown.detail.evidence].filter(Boolean).join('\n'),
+    replay: replayOfControl(control, hosts, seed),
+  }
+}
 
 /**
  * Runs a control: the VMs go from their baseline to a generation with the net cut, boot into it, make
@@ -115,7 +155,7 @@ async function runControl(
       await vm.root(
         `systemctl start golden-boot-validation.service boot-complete.target
         grep -q -F ${toplevel} ${goldenRecord} || pin-golden
-        systemctl stop nix-local-upgrade.timer; ls /nix/store >${baselinePaths}; sync`,
+        systemctl stop nix-local-upgrade.timer; : >${statusLog}; ls /nix/store >${baselinePaths}; sync`,
         { timeout: 120 * vm.patience },
       )
       const said = `readlink -f /run/booted-system; grep -o -F ${toplevel} ${goldenRecord}`
@@ -131,31 +171,34 @@ async function runControl(
     }),
   )
   note({ kind: 'step', name: 'cut', phase: 'end', of: began, hosts })
-  const start = { ...stage.from, dir: world.dir, config: cut }
-  // its result is the control's, and not one of a case that ought to hold
-  const result = await runCase(
-    chosen,
-    hosts,
-    { ...stage, prepared, from: start, enough: control.red },
-    say,
-  )
+  const { name, cut: what, red } = control
+  const replay = replayOfControl(control, hosts, stage.seed)
+  const cutStage = {
+    ...stage,
+    prepared,
+    from: { ...stage.from, dir: world.dir, config: cut },
+    control: { name, red, replay },
+  }
+  const tries: Proof[] = []
+  do {
+    // its result is the control's, and not one of a case that ought to hold
+    tries.push(judgeControl(control, await runCase(chosen, hosts, cutStage, say)))
+  } while (undecided(tries))
   for (const host of hosts) {
     const { vm } = stage.prepared.get(host)!
     await deleteSnapshot(vm, tag, 60).catch(() => {})
   }
-  const seconds = (performance.now() - from) / 1000
-  const proof = { ...judgeControl(control, result), seconds }
-  const { name, cut: what, red } = control
+  const proof = { ...settle(tries), seconds: (performance.now() - from) / 1000 }
   const states = { caught: 'passed', 'not run': 'error' } as const
   stage.results.push({
     ...{ family: 'prove', case: name, title: `without ${what}, ${control.case} comes out red` },
-    ...{ hosts, seconds, seed: stage.seed, oracle: [], replay: `tsx tasks/prove.ts ${name}` },
+    ...{ hosts, seconds: proof.seconds, seed: stage.seed, oracle: [], replay },
     state: proof.state in states ? states[proof.state as keyof typeof states] : 'failed',
     reason: proof.state === 'caught' ? '' : `${proof.state}: ${proof.found}`,
     checks: [
       { name: 'red by', held: proof.state === 'caught', expected: String(red), found: proof.found },
     ],
-    evidence: result.evidence,
+    evidence: proof.evidence,
   })
   return proof
 }

@@ -1,7 +1,7 @@
 import { mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { dirname, join } from 'node:path'
-import { Failure } from '../failure.ts'
+import { basename, dirname, join, resolve } from 'node:path'
+import { Failure, usage } from '../failure.ts'
 import { git, type Changes } from './remote.ts'
 import type { CaseResult } from '../report/result.ts'
 import { project } from '../settings.ts'
@@ -19,6 +19,8 @@ export interface Control {
   /** Matches the name of a check or of a row of the oracle that must fail. */
   red: RegExp
   patch: string
+  /** The argument that names it. */
+  argument: string
 }
 
 const dir = join(project, 'tests/controls')
@@ -32,13 +34,58 @@ export const controls = (): Control[] =>
       readControl(file.slice(0, -'.patch'.length), readFileSync(join(dir, file), 'utf8')),
     )
 
+export const isPatchFile = (argument: string): boolean =>
+  argument.includes('/') || argument.endsWith('.patch')
+
+/**
+ * A patch from anywhere, with or without a head. Without `Red:`, any check that fails will do.
+ * @param named the case, in place of the head's
+ * @throws Failure (usage) when it cannot be read or has no case
+ */
+export function controlFrom(path: string, named: string | undefined): Control {
+  let patch: string
+  try {
+    patch = readFileSync(path, 'utf8')
+  } catch (cause) {
+    throw usage(`Cannot read the patch \`${path}\`: ${(cause as Error).message}`)
+  }
+  // it names directories
+  const name = basename(path)
+    .replace(/\.patch$/, '')
+    .replaceAll(/[^\w.-]/g, '-')
+  const own = { Cut: `what ${basename(path)} cuts`, Case: named ?? '', Red: '' }
+  const head = (key: keyof typeof own): string => headOf(patch, key) ?? own[key]
+  const chosen = named ?? head('Case')
+  if (!chosen) {
+    throw usage(
+      `Cannot use \`${path}\`: it names no case`,
+      'Give it --case <family>/<case>, or a line `Case: <family>/<case>` above the diff',
+    )
+  }
+  const control = { name, cut: head('Cut'), case: chosen, patch, argument: resolve(path) }
+  return { ...control, red: pattern(path, head('Red')) }
+}
+
 export function readControl(name: string, patch: string): Control {
   const head = (key: string): string => {
-    const value = new RegExp(`^${key}: (.+)$`, 'm').exec(patch.split('\ndiff ')[0] ?? '')?.[1]
-    if (value) return value.trim()
+    const value = headOf(patch, key)
+    if (value) return value
     throw new Failure(`Cannot use the control \`${name}\`: its head has no \`${key}:\``)
   }
-  return { name, cut: head('Cut'), case: head('Case'), red: new RegExp(head('Red')), patch }
+  const control = { name, cut: head('Cut'), case: head('Case'), patch, argument: name }
+  return { ...control, red: pattern(name, head('Red')) }
+}
+
+const headOf = (patch: string, key: string): string | undefined =>
+  new RegExp(`^${key}: (.+)$`, 'm').exec(patch.split(/^(?:diff |--- )/m)[0] ?? '')?.[1]?.trim()
+
+/** @throws Failure (usage) for what is no pattern */
+function pattern(name: string, text: string): RegExp {
+  try {
+    return new RegExp(text)
+  } catch (cause) {
+    throw usage(`Cannot use \`${name}\`: its \`Red:\` is no pattern: ${(cause as Error).message}`)
+  }
 }
 
 /**
@@ -50,74 +97,125 @@ export async function cutFiles(
   control: Control,
   read: (path: string) => Promise<string | undefined>,
 ): Promise<Changes> {
-  const paths = [...control.patch.matchAll(/^\+\+\+ b\/(\S+)$/gm)].map(([, path]) => path!)
-  if (paths.length === 0)
+  const files = [...control.patch.matchAll(/^--- (\S+).*\n\+\+\+ (\S+)/gm)].map(([, from, to]) => ({
+    path: (to === '/dev/null' ? from! : to!).replace(/^[ab]\//, ''),
+    isNew: from === '/dev/null',
+    isGone: to === '/dev/null',
+  }))
+  if (files.length === 0)
     throw new Failure(`Cannot use the control \`${control.name}\`: it cuts nothing`)
   const scratch = mkdtempSync(join(tmpdir(), 'control-'))
   try {
-    for (const path of paths) {
+    for (const { path, isNew } of files) {
       const text = await read(path)
-      if (text === undefined) throw stale(control, `there is no \`${path}\``)
+      if (text === undefined && !isNew) throw stale(control, `there is no \`${path}\``)
       mkdirSync(dirname(join(scratch, path)), { recursive: true })
-      writeFileSync(join(scratch, path), text)
+      if (text !== undefined) writeFileSync(join(scratch, path), text)
     }
-    writeFileSync(join(scratch, 'cut.patch'), control.patch)
-    await git(['-C', scratch, 'apply', '--recount', 'cut.patch'], {
-      // a repository around the scratch directory would make git leave its files alone
-      env: { GIT_CEILING_DIRECTORIES: dirname(scratch) },
-    }).catch((cause: Failure) => {
-      throw stale(control, cause.detail.evidence ?? cause.message)
-    })
+    writeFileSync(join(scratch, '.cut.patch'), control.patch)
+    // a repository around the scratch directory would make git leave its files alone
+    const env = { GIT_CEILING_DIRECTORIES: dirname(scratch) }
+    const apply = (...flags: string[]): Promise<string> =>
+      git(['-C', scratch, 'apply', ...flags, '.cut.patch'], { env })
+    // one that was edited by hand may have other counts than it says
+    await apply()
+      .catch(() => apply('--recount'))
+      .catch((cause: Failure) => {
+        throw stale(control, cause.detail.evidence ?? cause.message)
+      })
     return Object.fromEntries(
-      paths.map((path) => [path, readFileSync(join(scratch, path), 'utf8')]),
+      files.map(({ path, isGone }) => [
+        path,
+        isGone ? null : readFileSync(join(scratch, path), 'utf8'),
+      ]),
     )
   } finally {
     rmSync(scratch, { recursive: true })
   }
 }
 
-const stale = ({ name }: Control, why: string): Failure =>
+const stale = ({ name, argument }: Control, why: string): Failure =>
   new Failure(`Cannot cut the net of \`${name}\`: its patch does not fit`, {
     evidence: why,
-    hint: `Make tests/controls/${name}.patch anew`,
+    hint: `Make ${name === argument ? `tests/controls/${name}.patch` : argument} anew`,
   })
 
 export interface Proof {
   control: string
   cut: string
   case: string
+  hosts: string[]
+  seed: number
   /** Whether the case came out red, and for the reason it was cut. */
   state: 'caught' | 'stayed green' | 'red for another reason' | 'not run'
   /** What was red. */
   found: string
   seconds: number
+  /** The command that runs it again. */
+  replay: string
+  /** Directory of its evidence, where there is some. */
+  evidence?: string
 }
 
-/** A control is caught when a check that it names failed; a green one means that the lab proves nothing. */
+/** The command that runs a control again. */
+export const replayOfControl = (control: Control, hosts: string[], seed: number): string =>
+  [
+    `tsx tasks/prove.ts ${control.argument}`,
+    ...(control.argument === control.name ? [] : [`--case ${control.case}`]),
+    ...hosts.map((host) => `--host ${host}`),
+    `--seed ${seed}`,
+  ].join(' ')
+
+/**
+ * A control is caught when a check that it names failed; a green one means that the lab proves nothing.
+ * Only a check makes a case red: a wait that had no end may have any reason, and has judged nothing.
+ */
 export function judgeControl(control: Control, result: CaseResult): Proof {
   const red = [
     ...result.checks.filter(({ held }) => !held).map(({ name, found }) => ({ name, found })),
     ...result.oracle
       .filter(({ state }) => state === 'failed')
-      .map(({ name, host, found }) => ({ name: `oracle ${host} ${name}`, found })),
-    // a wait that took too long ends the case before its checks
-    ...(result.state === 'failed' ? [{ name: result.reason, found: '' }] : []),
+      .map(({ name, host, found }) => ({ name: oracleName(host, name), found })),
   ]
   const hit = red.find(({ name }) => control.red.test(name))
-  const ran = result.state === 'passed' || result.state === 'failed'
-  const { name, cut } = control
+  const { hosts, seed, seconds, evidence } = result
+  const state = (): Proof['state'] => {
+    if (result.state === 'passed') return 'stayed green'
+    if (result.state !== 'failed' || red.length === 0) return 'not run'
+    return hit ? 'caught' : 'red for another reason'
+  }
   return {
-    control: name,
-    cut,
-    case: control.case,
-    seconds: result.seconds,
-    state: !ran
-      ? 'not run'
-      : hit
-        ? 'caught'
-        : result.state === 'passed'
-          ? 'stayed green'
-          : 'red for another reason',
+    ...{ control: control.name, cut: control.cut, case: control.case, hosts, seed, seconds },
+    state: state(),
     found: hit ? [hit.name, hit.found].filter(Boolean).join(': ') : result.reason,
+    replay: replayOfControl(control, hosts, seed),
+    evidence,
+  }
+}
+
+export const oracleName = (host: string, row: string): string => `oracle ${host} ${row}`
+
+/**
+ * Whether another run is needed: what is neither caught nor green has to come twice in a row, as it may be
+ * of the lab's own making.
+ * @param tries what the runs came to so far, at least one
+ */
+export function undecided(tries: Proof[]): boolean {
+  const [last, before] = tries.toReversed()
+  if (tries.length === 1) return last!.state !== 'caught' && last!.state !== 'stayed green'
+  return last!.state !== before!.state && tries.length < 3
+}
+
+/** The verdict of several runs: the last two agree, or it has none. */
+export function settle(tries: Proof[]): Proof {
+  const [last, before] = tries.toReversed()
+  const seconds = tries.reduce((sum, one) => sum + one.seconds, 0)
+  if (!before || before.state === last!.state) return { ...last!, seconds }
+  const states = tries.map(({ state, found }) => `${state} (${found.split('\n')[0]})`)
+  return {
+    ...last!,
+    seconds,
+    state: 'not run',
+    found: `it differs from run to run: ${states.join(', ')}`,
   }
 }

@@ -90,8 +90,14 @@ export interface Stage {
   seed: number
   prepared: Map<string, Prepared>
   results: CaseResult[]
-  /** The check with which a case ends as soon as it is red: nothing after it would say more. */
-  enough?: RegExp
+  /** Set while cases run with a safety net cut. */
+  control?: {
+    name: string
+    /** The check with which the case ends as soon as it is red: nothing after it would say more. */
+    red: RegExp
+    /** The command that runs it again. */
+    replay: string
+  }
 }
 
 export interface Chosen {

@@ -1,6 +1,6 @@
 import type { Case, Scene } from './family.ts'
 import type { Machine } from './machine.ts'
-import { validated } from './trial.ts'
+import { comes, validated } from './trial.ts'
 import { failingUnit, module, note, upgrades } from './upgrade.ts'
 
 /** Phases of an upgrade that succeeds, in order. */
@@ -93,5 +93,5 @@ async function powerCutAt(scene: Scene, vm: Machine, phase: string): Promise<voi
   await vm.powerOn()
   const seconds = await vm.awaitBoot(before, { limit: 120 })
   scene.event(`${vm.host} recovered`, { host: vm.host, seconds })
-  await vm.until('the boot to be validated', 90, validated)
+  await comes(scene, vm, 'the boot is validated', 90, validated)
 }

@@ -1,6 +1,7 @@
 import { Failure } from '../failure.ts'
 import { fromHome, type LabSettings } from '../lab-settings.ts'
 import type { Machine } from './machine.ts'
+import { readStatusLog, statusLog, type Seen } from './status-log.ts'
 
 /** What a VM says of itself, over SSH as root and as its user, and through the guest agent. */
 export interface Facts {
@@ -35,6 +36,22 @@ export interface Facts {
   deployed: { commit: string; toplevel: string } | undefined
   /** Text of the upgrade's transaction file, where there is one. */
   transaction: string | undefined
+  /** Toplevel by number, of each generation of the system profile. */
+  generations: Record<number, string>
+  /** The generation that the profile points at. */
+  current: number
+  /** How many generations the boot menu has at most, 0 for all; undefined where the guest does not say. */
+  menuLimit: number | undefined
+  loaderConf: string
+  /** Every file of the ESP that an agent or an installer writes, by its path below /boot. */
+  bootFiles: string[]
+  trial: TrialRecord | undefined
+  /** What this boot's journal has of ordering cycles, oopses and units that are started again and again. */
+  journal: string[]
+  /** What the watcher saw of the agents' status files. */
+  seen: Seen[]
+  /** Files of the primary user's that are not the user's own. */
+  foreign: string[]
   repositories: Record<string, Repository>
 }
 
@@ -43,12 +60,24 @@ export interface GoldenRecord {
   entry: string
 }
 
+export interface TrialRecord {
+  toplevel: string
+  entry: string
+  state: string
+  /** In which it was put on trial. */
+  boot: string
+}
+
 /** A colocated jj repository. */
 export interface Repository {
   /** Every commit that jj ever made or fetched here, by its id. */
   commits: Record<string, CommitFacts>
   /** Changes that are visible now. */
   visible: string[]
+  /** The commits that these changes are now. */
+  shown: string[]
+  /** What a commit that no branch of the remote has adds and takes away, by its id. */
+  patches: Record<string, string>
   /** Commits that a branch of the remote had at the last fetch. */
   heads: string[]
 }
@@ -73,7 +102,7 @@ const loader = '4a67b082-0a4c-41cf-b6c7-440b29bb8c4f'
  * One script over one command: an emulated guest pays a tenth of a second for each program that is
  * started, so what bash can do itself it does.
  */
-const asRoot = (units: string[]): string => `
+const asRoot = (units: string[], user: string, clones: string[]): string => `
 export PATH=/run/current-system/sw/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
 s() { printf '\\036%s\\n' "$1"; }
 show() { [ ! -e "$1" ] || echo "$(<"$1")"; }
@@ -99,11 +128,22 @@ if [[ $record =~ \\"entry\\":[[:space:]]*\\"([^\\"]*)\\" ]] && [ -e "/boot/loade
     if cmp -s "/boot$value" "$toplevel/$file"; then echo "$key same"; else echo "$key differs"; fi
   done <"/boot/loader/entries/\${BASH_REMATCH[1]}"
 fi
+s trial; show /var/lib/golden-generation/trial.json
+s status; show ${statusLog}
+shopt -s nullglob
+generations=(/nix/var/nix/profiles/system-*-link)
+s generations; printf '%s\n' "\${generations[@]##*/}"; readlink "\${generations[@]}"
+s current; readlink /nix/var/nix/profiles/system
+s menuLimit; show /nix/var/nix/profiles/system/configuration-limit
+s bootFiles; files=(/boot/* /boot/EFI/{nixos,golden}/* /boot/loader/* /boot/loader/entries/*); printf '%s\n' "\${files[@]#/boot/}"
+s foreign; find /home/${user} ${clones.filter((path) => path.startsWith('/')).join(' ')} ! -user ${user} 2>/dev/null | head -n 5
+# whoever counts boots asks for this target; where nobody does, it must be there to be had
+! systemctl is-active --quiet golden-boot-validation.service || timeout 60 systemctl start boot-complete.target
+s journal; journalctl --boot --no-pager --output=cat _PID=1 + _TRANSPORT=kernel | grep -E '${telling}'
 s units; systemctl show -p Id -p ActiveState ${units.join(' ')}
 s failedUnits; systemctl --failed --plain --no-legend --no-pager
 s store; nix-store --verify 2>&1
 s newPaths
-shopt -s nullglob
 declare -A old
 while read -r name; do old[$name]=1; done <${baselinePaths}
 fresh=()
@@ -123,6 +163,17 @@ fi
 s end
 `
 
+/** What the journal says of a boot that is not in order. */
+const telling = [
+  'ordering cycle',
+  'deleted to break',
+  'restart counter is at',
+  '\\[#[0-9]+\\]',
+  'kernel BUG at',
+  'BUG: unable to handle',
+  'soft lockup',
+].join('|')
+
 /** What a baseline's store held; written before its snapshot, so that each case finds it. */
 export const baselinePaths = '/var/lib/lab-baseline-paths'
 
@@ -131,8 +182,9 @@ export LC_ALL=C
 s() { printf '\\036%s\\n' "$1"; }
 for repository in ${clones.join(' ')}; do
   cd && cd "$repository" || continue
-  s "visible $repository"; jj --ignore-working-copy log --no-graph --revisions 'all()' --template 'change_id ++ "\\n"' 2>&1
+  s "visible $repository"; jj --ignore-working-copy log --no-graph --revisions 'all()' --template 'change_id ++ " " ++ commit_id ++ "\\n"' 2>&1
   s "heads $repository"; git for-each-ref --format='%(objectname)' refs/remotes
+  s "patches $repository"; git log --patch --unified=0 --no-color --no-ext-diff --format='%x1d%H' --all --not --remotes
   s "commits $repository"; git rev-list --all | git cat-file --batch
 done
 s end
@@ -145,7 +197,11 @@ s end
 export async function askFacts(vm: Machine, units: string[], clones: string[]): Promise<Facts> {
   const limit = 120 + 60 * vm.patience
   const [root, user, agent] = await Promise.all([
-    vm.root('exec bash -s', { input: asRoot(units), timeout: limit, allow: 'any' }),
+    vm.root('exec bash -s', {
+      input: asRoot(units, vm.vm.user, clones),
+      timeout: limit,
+      allow: 'any',
+    }),
     vm.user('exec bash -s', { input: asUser(clones), timeout: limit, allow: 'any' }),
     vm.agent('cat /proc/sys/kernel/random/boot_id').catch(() => undefined),
   ])
@@ -179,7 +235,7 @@ export function readFacts(root: string, user: string, agent: string | undefined)
     defaultEntry: said['efiDefault']?.trim() || configured,
     oneShot: said['efiOneShot']?.trim() || undefined,
     entries: Object.fromEntries(named('entry ')),
-    golden: readGolden(said['golden']),
+    golden: readRecord(said['golden']) as GoldenRecord | undefined,
     failedTrials: lines('failedTrials'),
     goldenFiles: pairs(lines('goldenFiles'), ' '),
     store: lines('store')
@@ -196,12 +252,23 @@ export function readFacts(root: string, user: string, agent: string | undefined)
     failedUnits: lines('failedUnits').map((line) => line.split(' ')[0]!),
     deployed: deployed ? { commit: deployed, toplevel: ofIt } : undefined,
     transaction: said['transaction']?.trim() || undefined,
+    generations: readGenerations(lines('generations')),
+    current: Number(/^system-(\d+)-link$/.exec(said['current']?.trim() ?? '')?.[1]),
+    menuLimit: said['menuLimit']?.trim() ? Number(said['menuLimit']) : undefined,
+    loaderConf: said['loaderConf'] ?? '',
+    bootFiles: lines('bootFiles'),
+    trial: readRecord(said['trial']) as TrialRecord | undefined,
+    journal: lines('journal'),
+    seen: readStatusLog(said['status'] ?? ''),
+    foreign: lines('foreign'),
     repositories: Object.fromEntries(
       named('commits ').map(([name, text]) => [
         name,
         {
           commits: readCommits(text),
-          visible: lines(`visible ${name}`),
+          visible: lines(`visible ${name}`).map((line) => line.split(' ')[0]!),
+          shown: lines(`visible ${name}`).map((line) => line.split(' ')[1] ?? ''),
+          patches: readPatches(said[`patches ${name}`] ?? ''),
           heads: lines(`heads ${name}`),
         },
       ]),
@@ -228,12 +295,35 @@ const pairs = (lines: string[], between: string): Record<string, string> =>
   )
 
 /** Half a file, as after a power cut, is none. */
-function readGolden(text = ''): GoldenRecord | undefined {
+function readRecord(text = ''): unknown {
   try {
-    return JSON.parse(text) as GoldenRecord
+    return JSON.parse(text)
   } catch {
     return undefined
   }
+}
+
+/** Names and then targets, of as many links. */
+const readGenerations = (lines: string[]): Facts['generations'] =>
+  Object.fromEntries(
+    lines
+      .slice(0, lines.length / 2)
+      .map((name, index) => [
+        Number(/^system-(\d+)-link$/.exec(name)?.[1]),
+        lines[lines.length / 2 + index]!,
+      ]),
+  )
+
+/** The lines that each commit adds and takes away, with the files that they are of, wherever they stand. */
+function readPatches(text: string): Repository['patches'] {
+  const parts = text.split('\u001d').slice(1)
+  return Object.fromEntries(
+    parts.map((part) => {
+      const [id = '', ...lines] = part.split('\n')
+      const changed = lines.filter((line) => /^([+-]|Binary files)/.test(line))
+      return [id, changed.join('\n')]
+    }),
+  )
 }
 
 /** The raw commits of `git cat-file --batch`; jj keeps its change id in a header of its own. */

@@ -1,5 +1,8 @@
 import type { OracleRow } from '../report/result.ts'
+import { initOf, judgeBoot } from './oracle-boot.ts'
+import { judgeClones } from './oracle-clones.ts'
 import type { Facts, Repository } from './oracle-facts.ts'
+import { judgeStatus } from './status-log.ts'
 
 /** What a VM must be, as far as it depends on the case and its host. */
 export interface Expected {
@@ -69,7 +72,12 @@ export function judgeFacts(facts: Facts, expected: Expected): OracleRow[] {
       'none',
       facts.failedUnits.filter((unit) => !expected.mayFail.includes(unit)).join(', ') || 'none',
     ),
+    row('boot validated', 'active', facts.units['golden-boot-validation.service']),
+    row('boot complete', 'active', facts.units['boot-complete.target']),
+    ...judgeBoot(facts),
+    judgeStatus(facts.seen),
     ...expected.clones.map((name) => lostRow(name, facts.repositories[name])),
+    ...judgeClones(facts, expected.clones),
   ]
 }
 
@@ -90,7 +98,7 @@ function target({ entries }: Facts, id: string): string {
   const plain = (name: string): string => name.toLowerCase().replace(/\+\d+(-\d+)?(?=\.conf$)/, '')
   const text = Object.entries(entries).find(([name]) => plain(name) === plain(id))?.[1]
   if (text === undefined) return `\`${id}\`, which is no entry of the ESP`
-  return /^options .*\binit=(\S+)\/init\b/m.exec(text)?.[1] ?? `\`${id}\`, which names no init`
+  return initOf(text) ?? `\`${id}\`, which names no init`
 }
 
 function goldenFiles({ golden, goldenFiles: files, ...facts }: Facts): string {

@@ -58,7 +58,9 @@ export async function withStage(
   const record = openRecord(options.name)
   const seed = options.seed ?? Math.floor(Math.random() * 2 ** 31)
   record.note({ kind: 'run', name: options.name, phase: 'begin', hosts, seed })
-  const from = await template(hosts, options.extra)
+  // of every host, so that a baseline does not depend on which of them are in hand
+  const all = await chooseHosts(undefined, embedded.guest.attribute)
+  const from = await template([...new Set([...all, ...hosts])].toSorted(), options.extra)
   const stage: Stage = { record, ground, from, seed, prepared: new Map(), results: [] }
   const holds: Hold[] = []
   // Ctrl-C ends the process here and now, and what was found until then is to be read all the same

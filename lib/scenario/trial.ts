@@ -2,6 +2,7 @@ import { Failure } from '../failure.ts'
 import { inHome } from '../lab-settings.ts'
 import type { Scene } from './family.ts'
 import type { Machine } from './machine.ts'
+import { TookTooLong } from '../retry.ts'
 import { qemuOf } from '../vm/vm.ts'
 
 const failedTrials = '/var/lib/golden-generation/failed'
@@ -71,7 +72,7 @@ export async function comesBack(
   const golden = scene.start(vm)
   scene.event(`${vm.host} recovered`, { host: vm.host, seconds })
   scene.say(`${vm.host} is back after ${seconds.toFixed(0)} s`)
-  await vm.until('golden to be validated', 90, validated)
+  await comes(scene, vm, 'golden is validated', 90, validated)
   const { stdout } = await vm.root(`cat ${failedTrials} 2>/dev/null; show-boot-status --json`, {
     timeout: 30 * vm.patience,
   })
@@ -81,6 +82,46 @@ export async function comesBack(
   const { trial: next, profile, oneshot } = JSON.parse(status) as Record<string, string | null>
   scene.check('nothing is on trial any more', 'null null', `${next} ${oneshot}`)
   scene.check('golden is the system profile', golden, profile ?? undefined)
+}
+
+/**
+ * Waits for a boot. One that does not come is a red check where the guest is well and says that it runs
+ * something else; of a guest that does not answer nothing can be judged.
+ * @param name of the check, such as `golden boots again`
+ * @returns seconds that the wait took
+ */
+export async function rebooted(
+  { check, must }: Scene,
+  vm: Machine,
+  name: string,
+  wait: () => Promise<number>,
+): Promise<number> {
+  const seconds = await wait().catch(async (thrown) => {
+    if (!(thrown instanceof TookTooLong)) throw thrown
+    const { stdout } = await vm.agent('readlink -f /run/booted-system')
+    must(name, 'booted', `${stdout.trim()} was booted instead`)
+    throw thrown
+  })
+  check(name, 'booted', 'booted')
+  return seconds
+}
+
+/** As `Machine.until`, as a check: red where the guest is well and the condition does not come to hold. */
+export async function comes(
+  { check, must }: Scene,
+  vm: Machine,
+  name: string,
+  limit: number,
+  condition: string,
+): Promise<string> {
+  const said = await vm.until(name, limit, condition).catch(async (thrown) => {
+    if (!(thrown instanceof TookTooLong)) throw thrown
+    await vm.agent('true')
+    must(name, 'held', `not within ${limit * vm.patience} s`)
+    throw thrown
+  })
+  check(name, 'held', 'held')
+  return said
 }
 
 /** Holds when the boot was validated, and what follows from it is done. */

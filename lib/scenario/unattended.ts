@@ -1,6 +1,6 @@
 import type { Case, Scene } from './family.ts'
-import { booted, comesBack } from './trial.ts'
-import { bootFile, module, upgrades } from './upgrade.ts'
+import { booted, comes, comesBack, rebooted } from './trial.ts'
+import { bootFile, deployedBy, deploys, module, upgrades } from './upgrade.ts'
 
 /** Settings of a host with another first stage that boots as well: the kernel takes the newline for padding. */
 export const largerInitrd = bootFile('initrd', 'cat /lab/boot/initrd > $out; echo >> $out')
@@ -22,7 +22,7 @@ export const unattended: Case[] = [
       scene.check(
         'it becomes golden',
         /^golden: (?!.*PROBLEM)/s,
-        await vm.until('the pin', 90, pinned),
+        await comes(scene, vm, 'the new one is pinned', 90, pinned),
       )
       await upgrades(scene, vm, { outcome: 'up-to-date' })
     },
@@ -34,7 +34,10 @@ export const unattended: Case[] = [
     ends: 'golden',
     run: async (scene) => {
       const { vm } = scene
-      const { toplevel, seconds } = await rebootsInto(scene, badInitrd, booted(scene.start(vm)))
+      const { toplevel, seconds } = await rebootsInto(scene, badInitrd, {
+        name: 'golden boots again',
+        condition: booted(scene.start(vm)),
+      })
       await comesBack(scene, vm, toplevel, /^it did not come up/, seconds)
       await upgrades(scene, vm, { outcome: 'skipped-known-bad' })
     },
@@ -71,18 +74,18 @@ export const unattended: Case[] = [
       const { vm, world } = scene
       const few = settings('keepGenerations = 1; keepDays = 0;')
       await world.config.commit(module(vm, `{ ${few} }\n`), 'Keep one')
-      const first = await upgrades(scene, vm, { outcome: 'upgraded' })
+      const first = await deploys(scene, vm)
       await world.config.commit(
         module(vm, `{ ${few} environment.etc."lab-case".text = "two"; }\n`),
         'Two',
       )
-      const second = await upgrades(scene, vm, { outcome: 'upgraded', limit: 150 })
+      const second = await deploys(scene, vm, { limit: 150 })
       const { stdout } =
         await vm.root(`cd /nix/var/nix/profiles && readlink -f system-*-link | sort -u
         echo; grep -h -o 'init=[^ ]*/init' /boot/loader/entries/nixos-*.conf | sed 's/^init=//; s,/init$,,' | sort -u
-        echo; [ -e ${first.to!.toplevel} ] && echo there || echo gone`)
+        echo; [ -e ${first.toplevel} ] && echo there || echo gone`)
       const [kept, entries, old] = stdout.trim().split('\n\n')
-      const wanted = [scene.start(vm), second.to!.toplevel].toSorted().join('\n')
+      const wanted = [scene.start(vm), second.toplevel].toSorted().join('\n')
       scene.check('golden and the last one are kept', wanted, kept)
       scene.check('and have entries', wanted, entries)
       scene.check('what was between is collected', 'gone', old)
@@ -90,19 +93,22 @@ export const unattended: Case[] = [
   },
 ]
 
-/** Holds in the boot of what the upgrade says it deployed. */
-const deployed =
-  '[ "$(readlink -f /run/booted-system)" = "$(jq -r .to.toplevel /var/lib/nix-local-upgrade/status.json)" ]'
+/** The boot of what the upgrade says it deployed. */
+const deployed = {
+  name: 'the new generation boots',
+  condition:
+    '[ "$(readlink -f /run/booted-system)" = "$(jq -r .to.toplevel /var/lib/nix-local-upgrade/status.json)" ]',
+}
 
 /**
  * Lets a host reboot by itself, then brings it a first stage for which it does.
- * @param into a shell condition that holds in the boot that is to come of it
+ * @param into the boot that is to come of it, and a shell condition that holds in it
  * @returns the toplevel that was deployed, and the seconds to that boot
  */
 async function rebootsInto(
   scene: Scene,
   stage: string,
-  into: string,
+  into: { name: string; condition: string },
 ): Promise<{ toplevel: string; seconds: number }> {
   const { vm, world } = scene
   const allowed = settings('allowReboot = true;')
@@ -111,13 +117,10 @@ async function rebootsInto(
   await world.config.commit(module(vm, `{ ${allowed} ${stage} }\n`), 'Another first stage')
   const before = await vm.bootId()
   await vm.root('systemctl start --no-block nix-local-upgrade.service')
-  const seconds = await vm.awaitBoot(before, {
-    name: 'to reboot by itself',
-    limit: 120,
-    until: into,
-  })
+  const wait = { name: 'to reboot by itself', limit: 120, until: into.condition }
+  const seconds = await rebooted(scene, vm, into.name, () => vm.awaitBoot(before, wait))
   const status = await vm.status()
   scene.check('the upgrade before it', 'upgraded', status?.outcome ?? undefined)
   scene.check('it said that it reboots', /\brebooting\b/, status?.reason)
-  return { toplevel: status!.to!.toplevel, seconds }
+  return { toplevel: deployedBy(scene, status).toplevel, seconds }
 }

@@ -1,4 +1,5 @@
 import { Failure } from '../failure.ts'
+import { TookTooLong } from '../retry.ts'
 import type { Note } from '../report/record.ts'
 import type { Exec } from '../ssh/commands.ts'
 
@@ -20,7 +21,7 @@ export interface UpgradeStatus {
 
 export interface Deployed {
   commit: string
-  toplevel: string
+  toplevel: `/${string}`
   generation: number
 }
 
@@ -38,7 +39,7 @@ export interface Upgraded {
 export interface UpgradeUnit {
   /**
    * Starts the upgrade unit and waits until it has ended.
-   * @throws Failure when that takes longer than `limit` (seconds on KVM) and `waits` (seconds anywhere)
+   * @throws TookTooLong when that takes longer than `limit` (seconds on KVM) and `waits` (seconds anywhere)
    */
   upgrade: (options?: { limit?: number; waits?: number }) => Promise<Upgraded>
   /**
@@ -77,12 +78,15 @@ export function upgradeUnit({ host, root, write, serial, note, say, seconds }: N
       [ "$before" = "$(stat -c %i.%Y ${statusFile} 2>/dev/null)" ] || cat ${statusFile}`
     const { stdout } = await root(script, { timeout: most, allow: 'any' }).catch(
       (cause: Failure) => {
-        if (!/took longer than its limit/.test(cause.message)) throw cause
+        if (!(cause instanceof TookTooLong)) throw cause
         const { evidence } = cause.detail
-        throw new Failure(`The upgrade of \`${host}\` took longer than its limit of ${most} s`, {
-          cause,
-          evidence,
-        })
+        throw new TookTooLong(
+          `The upgrade of \`${host}\` took longer than its limit of ${most} s`,
+          {
+            cause,
+            evidence,
+          },
+        )
       },
     )
     const [said = '', json = ''] = stdout.split('\u001e\n')

@@ -1,5 +1,7 @@
+import { Failure } from '../failure.ts'
+import { TookTooLong } from '../retry.ts'
 import type { Changes } from './remote.ts'
-import type { UpgradeStatus } from './upgrade-unit.ts'
+import type { Deployed, UpgradeStatus } from './upgrade-unit.ts'
 import type { Scene, Value } from './family.ts'
 import type { Machine } from './machine.ts'
 import { hostModule } from './host-module.ts'
@@ -43,8 +45,15 @@ export interface Wanted {
 /** Runs the upgrade to its end and checks what it says of itself. */
 export async function upgrades(scene: Scene, vm: Machine, wanted: Wanted): Promise<UpgradeStatus> {
   const { limit = 90, waits = 0 } = wanted
-  const { status, result, log } = await vm.upgrade({ limit, waits })
   const name = (what: string): string => `${vm.host}'s upgrade: ${what}`
+  const { status, result, log } = await vm.upgrade({ limit, waits }).catch(async (thrown) => {
+    if (!(thrown instanceof TookTooLong)) throw thrown
+    // the agent of a guest that is well says where its upgrade is; of another guest nothing can be judged
+    const { stdout } = await vm.agent(stillAt)
+    scene.must(name('ends in its time'), 'ended', `${stdout.trim()} after ${limit} s`)
+    throw thrown
+  })
+  scene.check(name('ends in its time'), 'ended', 'ended')
   const found = (value: Value | undefined): Value | undefined => value ?? undefined
   if (!scene.check(name('outcome'), wanted.outcome, found(status?.outcome))) scene.event(log)
   if (wanted.reason) scene.check(name('reason'), wanted.reason, found(status?.reason))
@@ -53,5 +62,24 @@ export async function upgrades(scene: Scene, vm: Machine, wanted: Wanted): Promi
   const well = ['upgraded', 'up-to-date', 'offline', 'locked', 'skipped-known-bad']
   scene.check(name('the unit ends'), well.includes(outcome) ? 'success' : 'exit-code', result)
   scene.check(name('not put back'), '', status?.notRestored.join(', '))
-  return status!
+  if (!status) throw new Failure(`${name('status')}: it has written none`)
+  return status
 }
+
+/** As `upgrades`, for one that must succeed. @returns what it deployed */
+export async function deploys(
+  scene: Scene,
+  vm: Machine,
+  wanted: Partial<Wanted> = {},
+): Promise<Deployed> {
+  return deployedBy(scene, await upgrades(scene, vm, { outcome: 'upgraded', ...wanted }))
+}
+
+/** What an upgrade says that it deployed; one that names nothing ends the case. */
+export function deployedBy({ must }: Scene, status: UpgradeStatus | undefined): Deployed {
+  must('the upgrade names what it deployed', /^\/nix\/store\//, status?.to?.toplevel)
+  return status!.to!
+}
+
+const stillAt = `systemctl show --value -p ActiveState nix-local-upgrade.service
+grep -o '"phase":"[a-z]*"' /var/lib/nix-local-upgrade/status.json`

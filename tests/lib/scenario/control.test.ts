@@ -1,8 +1,23 @@
 import { execFileSync } from 'node:child_process'
-import { readFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { expect, test } from 'vitest'
-import { controls, cutFiles, judgeControl, readControl } from '../../../lib/scenario/control.ts'
+import { afterAll, describe, expect, test } from 'vitest'
+import { Failure } from '../../../lib/failure.ts'
+import { judgeThrown, placeOf } from '../../../lib/scenario/case.ts'
+import { canBeRed } from '../../../lib/scenario/check-names.ts'
+import {
+  controlFrom,
+  controls,
+  cutFiles,
+  judgeControl,
+  readControl,
+  replayOfControl,
+  settle,
+  undecided,
+  type Proof,
+} from '../../../lib/scenario/control.ts'
+import { KernelFailed } from '../../../lib/vm/kernel.ts'
 import type { CaseResult } from '../../../lib/report/result.ts'
 import { choose } from '../../../lib/scenario/run.ts'
 import { project } from '../../../lib/settings.ts'
@@ -76,7 +91,7 @@ test('caught is only what is red for the reason that was cut', () => {
   expect(state({ state: 'skipped' })).toBe('not run')
 })
 
-test('a row of the oracle or a wait that took too long can be the reason', () => {
+test('a row of the oracle can be the reason, and a wait that had no end never is', () => {
   const row = {
     host: 'sorrow',
     name: 'running',
@@ -88,7 +103,139 @@ test('a row of the oracle or a wait that took too long can be the reason', () =>
   expect(judgeControl(byRow, { ...result, checks: [], oracle: [row] }).state).toBe('caught')
   const byWait = { ...control, red: /took longer/ }
   const reason = 'Waiting for `sorrow` to come back took longer than its limit of 60 s'
-  expect(judgeControl(byWait, { ...result, checks: [], reason }).state).toBe('caught')
+  expect(judgeControl(byWait, { ...result, checks: [], reason })).toMatchObject({
+    state: 'not run',
+    found: reason,
+  })
+})
+
+test('what is neither caught nor green has to come twice in a row', () => {
+  const proof = (state: Proof['state']): Proof => ({
+    ...{ control: 'lock', cut: '', case: '', hosts: [], seed: 1, seconds: 10, replay: '' },
+    ...{ state, found: state },
+  })
+  const tries = (...states: Proof['state'][]): Proof[] => states.map((state) => proof(state))
+  const other = 'red for another reason'
+  expect(undecided(tries('caught'))).toBe(false)
+  expect(undecided(tries('stayed green'))).toBe(false)
+  expect(undecided(tries('not run'))).toBe(true)
+  expect(undecided(tries(other))).toBe(true)
+  expect(undecided(tries(other, other))).toBe(false)
+  expect(undecided(tries(other, 'caught'))).toBe(true)
+  expect(undecided(tries(other, 'caught', 'caught'))).toBe(false)
+  expect(settle(tries(other, 'caught', 'caught'))).toMatchObject({ state: 'caught', seconds: 30 })
+  expect(settle(tries(other, other))).toMatchObject({ state: other })
+  expect(settle(tries(other, 'caught', 'stayed green'))).toMatchObject({
+    state: 'not run',
+    found: expect.stringMatching(/^it differs from run to run: red for.*caught.*stayed green/),
+  })
+})
+
+test('two controls of one case have a world and an evidence directory each', async () => {
+  const both = controls().filter((one) => one.case === 'auto-upgrade/local-conflicts')
+  expect(both.length).toBeGreaterThan(1)
+  const [chosen] = choose(await families(), [both[0]!.case])
+  const places = both.map(({ name, red }) =>
+    placeOf(chosen!, { control: { name, red, replay: '' } }),
+  )
+  expect(new Set([...places, placeOf(chosen!, {})]).size).toBe(both.length + 1)
+})
+
+test('a control is run again as it was: the VM, the seed, and a patch by its path', () => {
+  expect(replayOfControl(control, ['sorrow'], 7)).toBe(
+    'tsx tasks/prove.ts lock --host sorrow --seed 7',
+  )
+  const own = { ...control, argument: '/tmp/x.patch' }
+  expect(replayOfControl(own, ['sorrow', 'torment'], 7)).toBe(
+    'tsx tasks/prove.ts /tmp/x.patch --case auto-upgrade/overlap --host sorrow --host torment --seed 7',
+  )
+})
+
+test('a check that was red counts, whatever the case then fell over', () => {
+  const red = (): CaseResult => ({ ...structuredClone(result), state: 'passed' })
+  const thrown = new TypeError("Cannot read properties of null (reading 'toplevel')")
+  const one = red()
+  expect(judgeThrown(one, thrown, 'x')).toContain('This is a bug in the lab')
+  expect(one).toMatchObject({ state: 'failed', reason: 'outcome: expected locked, found upgraded' })
+  expect(judgeControl(control, one).state).toBe('caught')
+
+  const bug = { ...red(), checks: [] }
+  judgeThrown(bug, thrown, 'x')
+  expect(bug).toMatchObject({ state: 'error', reason: expect.stringContaining('bug in the lab') })
+  const late = { ...red(), checks: [] }
+  judgeThrown(late, new Failure('Waiting took too long'), 'x')
+  expect(late).toMatchObject({ state: 'failed', reason: 'Waiting took too long' })
+  const dead = red()
+  judgeThrown(dead, new KernelFailed('the kernel of `sorrow` oopsed', 'oopsed', ''), 'x')
+  expect(judgeControl(control, dead).state).toBe('not run')
+})
+
+describe('a patch from anywhere', () => {
+  const dir = mkdtempSync(join(tmpdir(), 'patches-'))
+  afterAll(() => rmSync(dir, { recursive: true }))
+  const diff = `diff --git${patch.split('diff --git')[1]}`
+  const put = (name: string, text: string): string => {
+    writeFileSync(join(dir, name), text)
+    return join(dir, name)
+  }
+
+  test('needs no head when its case is named; any check that fails will do then', async () => {
+    const own = controlFrom(put('my cut.patch', diff), 'auto-upgrade/good-commit')
+    expect(own).toMatchObject({ name: 'my-cut', case: 'auto-upgrade/good-commit' })
+    expect(judgeControl(own, result).state).toBe('caught')
+    expect(await cutFiles(own, agent('1\n2\n3\nflock 9\n5\n6\n7\n'))).toHaveProperty([
+      'nix/agents/x.sh',
+    ])
+  })
+
+  test('has its own head, but for the case that is named', () => {
+    const path = put('headed.patch', patch)
+    expect(controlFrom(path, undefined)).toMatchObject({ case: 'auto-upgrade/overlap' })
+    expect(controlFrom(path, 'auto-upgrade/timer')).toMatchObject({ case: 'auto-upgrade/timer' })
+  })
+
+  test('is refused without a case, with a pattern that is none, and when it is not there', () => {
+    const exit = (path: string): unknown => {
+      try {
+        return controlFrom(path, undefined)
+      } catch (thrown) {
+        return (thrown as Failure).exit
+      }
+    }
+    expect(exit(put('bare.patch', diff))).toBe(2)
+    expect(exit(put('odd.patch', patch.replace('^outcome$', '(')))).toBe(2)
+    expect(exit(join(dir, 'none.patch'))).toBe(2)
+  })
+
+  test('may add and remove files', async () => {
+    const text = `Case: a/b
+--- /dev/null
++++ b/new.txt
+@@ -0,0 +1 @@
++here
+--- a/nix/agents/x.sh
++++ /dev/null
+@@ -1 +0,0 @@
+-1
+`
+    const both = controlFrom(put('files.patch', text), undefined)
+    expect(await cutFiles(both, agent('1\n'))).toEqual({
+      'new.txt': 'here\n',
+      'nix/agents/x.sh': null,
+    })
+  })
+})
+
+test('a pattern that no check can have is known before a run', () => {
+  const can = (red: RegExp, named = 'auto-upgrade/good-commit'): boolean =>
+    canBeRed({ ...control, red, case: named })
+  expect(can(/^it deployed the commit$/)).toBe(true)
+  expect(can(/upgrade: outcome$/)).toBe(true)
+  expect(can(/^oracle \S+ running$/)).toBe(true)
+  expect(can(/^oracle sorrow journal of this boot$/)).toBe(true)
+  expect(can(/^round \d+ of \S+$/, 'concurrent-edits/same-second')).toBe(true)
+  expect(can(/^it deployed the comit$/)).toBe(false)
+  expect(can(/took longer than its limit/)).toBe(false)
 })
 
 const all = controls()
@@ -101,6 +248,7 @@ test.each(all.map((one) => [one.name, one] as const))(
       if (path.endsWith('.sh')) execFileSync('bash', ['-n'], { input: String(text) })
     }
     expect(choose(await families(), [one.case])).toHaveLength(1)
+    expect(canBeRed(one)).toBe(true)
   },
 )
 

@@ -6,12 +6,22 @@ import {
   lostChanges,
   type Expected,
 } from '../../../lib/scenario/oracle.ts'
+import type { Seen } from '../../../lib/scenario/status-log.ts'
 import { readFacts, type Facts, type Repository } from '../../../lib/scenario/oracle-facts.ts'
 
 const golden = '/nix/store/aaa-nixos-system-sorrow-lab'
 const newer = '/nix/store/bbb-nixos-system-sorrow-lab'
 const entry = (toplevel: string): string =>
   `title NixOS\noptions init=${toplevel}/init loglevel=4\n`
+
+/** A state of the upgrade's status, as the watcher writes it down. */
+const status = (outcome: string, toplevel: string, more: Partial<Seen> = {}): Seen => ({
+  ...{ boot: 'one', of: 'upgrade', profile: true, runs: true },
+  text: JSON.stringify({
+    ...{ phase: 'done', outcome, finished: 'now', started: 'then', to: { toplevel } },
+  }),
+  ...more,
+})
 
 const start = 'a'.repeat(40)
 const edit = 'b'.repeat(40)
@@ -21,6 +31,8 @@ const repository: Repository = {
     [edit]: { change: 'kkkk', tree: 't2', parents: [start], origin: 'A 1\nEdit: tree x' },
   },
   visible: ['kkkk', 'zzzz'],
+  shown: [edit, 'f'.repeat(40)],
+  patches: { [edit]: '+++ b/x\n+one' },
   heads: [start],
 }
 
@@ -34,17 +46,41 @@ const well: Facts = {
   gcroot: golden,
   defaultEntry: 'golden-aaa.conf',
   oneShot: 'nixos-generation-2.conf',
-  entries: { 'golden-aaa.conf': entry(golden), 'nixos-generation-2.conf': entry(newer) },
+  entries: {
+    'golden-aaa.conf': `${entry(golden)}linux /EFI/golden/k.efi\n`,
+    'nixos-generation-1.conf': `${entry(golden)}linux /EFI/nixos/k.efi\n`,
+    'nixos-generation-2.conf': `${entry(newer)}linux /EFI/nixos/k.efi\n`,
+  },
   golden: { toplevel: golden, entry: 'golden-aaa.conf' },
   failedTrials: [],
   goldenFiles: { linux: 'same', initrd: 'same' },
   store: '',
   newPaths: 3,
   spoiltPaths: [],
-  units: { 'sshd.service': 'active' },
+  units: {
+    'sshd.service': 'active',
+    'golden-boot-validation.service': 'active',
+    'boot-complete.target': 'active',
+  },
   failedUnits: [],
   deployed: { commit: edit, toplevel: newer },
   transaction: undefined,
+  generations: { 1: golden, 2: newer },
+  current: 2,
+  menuLimit: 0,
+  loaderConf: 'timeout 0\ndefault nixos-generation-2.conf\nreboot-on-error yes\n',
+  bootFiles: [
+    'EFI',
+    'EFI/golden/k.efi',
+    'EFI/nixos/k.efi',
+    'loader',
+    'loader/entries',
+    'loader/entries/golden-aaa.conf',
+  ],
+  trial: { toplevel: newer, entry: 'nixos-generation-2.conf', state: 'armed', boot: 'one' },
+  journal: [],
+  seen: [status('upgraded', newer)],
+  foreign: [],
   repositories: { 'nix-config': repository, '.local/share/chezmoi': repository },
 }
 const expected: Expected = {
@@ -71,10 +107,20 @@ test('a host that is well fails no row, and what it cannot have is n/a with the 
 })
 
 test('without a trial the boot default is what runs', () => {
-  const settled = { running: golden, profile: golden, oneShot: undefined }
+  const settled = {
+    ...{ running: golden, profile: golden, oneShot: undefined, trial: undefined, current: 1 },
+    loaderConf: 'timeout 0\n',
+  }
   expect(failed(settled, { running: golden })).toEqual([])
   expect(failed(settled, { running: golden, booted: true })).toEqual([])
 })
+
+/** On trial by an entry, as far as the boot loader and the record go. */
+const tried = (name: string): Partial<Facts> => ({
+  oneShot: name,
+  trial: { ...well.trial!, entry: name },
+})
+const twin = 'c'.repeat(40)
 
 /** Every row has an input that it alone catches; a row that cannot fail would be a lie. */
 const ill: [row: string, facts: Partial<Facts>, wanted?: Partial<Expected>][] = [
@@ -83,9 +129,15 @@ const ill: [row: string, facts: Partial<Facts>, wanted?: Partial<Expected>][] = 
   ['running', {}, { running: golden }],
   ['booted', {}, { booted: true }],
   ['booted', { booted: '' }],
-  ['profile', { profile: golden }],
-  ['boots next', { oneShot: undefined }],
-  ['boots next', { oneShot: 'gone.conf' }],
+  ['profile', { profile: golden, trial: { ...well.trial!, toplevel: golden } }],
+  [
+    'boots next',
+    {
+      entries: { ...well.entries, 'nixos-generation-2.conf': entry(golden) },
+      generations: { 1: golden, 2: golden },
+    },
+  ],
+  ['boots next', { ...tried('gone.conf') }],
   ['boot default', { defaultEntry: 'nixos-generation-2.conf' }],
   ['boot default', { defaultEntry: '' }],
   ['golden rooted', { gcroot: newer }],
@@ -97,7 +149,11 @@ const ill: [row: string, facts: Partial<Facts>, wanted?: Partial<Expected>][] = 
     {
       ...{ gcroot: newer, golden: { toplevel: newer, entry: 'golden-bbb.conf' } },
       ...{ defaultEntry: 'golden-bbb.conf' },
-      entries: { ...well.entries, 'golden-bbb.conf': entry(newer) },
+      entries: {
+        'nixos-generation-1.conf': well.entries['nixos-generation-1.conf']!,
+        'nixos-generation-2.conf': well.entries['nixos-generation-2.conf']!,
+        'golden-bbb.conf': `${entry(newer)}linux /EFI/golden/k.efi\n`,
+      },
     },
   ],
   ['golden is no failed trial', { failedTrials: [`${golden} 2026-01-01 panic`] }],
@@ -105,10 +161,66 @@ const ill: [row: string, facts: Partial<Facts>, wanted?: Partial<Expected>][] = 
   ['new paths', { spoiltPaths: ["path '/nix/store/x' was modified!"] }],
   ['deployed commit', { deployed: { commit: 'c'.repeat(40), toplevel: newer } }],
   ['no half-done upgrade', { transaction: '{}' }],
-  ['sshd.service', { units: { 'sshd.service': 'failed' } }],
-  ['sshd.service', { units: {} }],
+  ['sshd.service', { units: { ...well.units, 'sshd.service': 'failed' } }],
+  ['sshd.service', { units: { ...well.units, 'sshd.service': 'activating' } }],
+  ['boot validated', { units: { ...well.units, 'golden-boot-validation.service': 'inactive' } }],
+  ['boot complete', { units: { ...well.units, 'boot-complete.target': 'inactive' } }],
+  ['generations', { generations: { 1: golden, 2: newer, 3: golden } }],
+  ['generations', { generations: { 2: newer } }],
+  ['generations', { current: 3 }],
+  ['generations', { generations: { 1: newer, 2: newer } }],
+  ['rejected generations', { seen: [status('validation-failed', newer)] }],
+  ['rejected generations', { seen: [status('switch-failed', golden)] }],
+  ['trial', { trial: { ...well.trial!, state: 'arming' } }],
+  ['trial', { trial: { ...well.trial!, boot: 'another' } }],
+  ['trial', { trial: { ...well.trial!, toplevel: golden } }],
+  ['trial', { trial: { ...well.trial!, entry: 'nixos-generation-1.conf' } }],
+  ['trial', { trial: undefined, loaderConf: '' }],
+  ['ESP', { bootFiles: ['EFI/golden/k.efi.new'] }],
+  ['ESP', { bootFiles: ['EFI/golden/of-another.efi'] }],
+  ['ESP', { bootFiles: ['EFI/nixos/of-none.efi'] }],
+  ['ESP', { entries: { ...well.entries, 'golden-bbb.conf': entry(newer) } }],
+  ['journal of this boot', { journal: ['sysinit.target: Found ordering cycle: a, b'] }],
+  ['journal of this boot', { journal: ['int3: 0000 [#1] PREEMPT SMP'] }],
+  [
+    'journal of this boot',
+    { journal: ['syncthing.service: Scheduled restart job, restart counter is at 3.'] },
+  ],
+  ['status', { seen: [status('upgraded', newer, { runs: false })] }],
+  ['files of the user', { foreign: ['/home/rain/.labrc'] }],
   ['failed units', { failedUnits: ['nix-local-upgrade.service', 'syncthing.service'] }],
-  ['nix-config', { repositories: { '.local/share/chezmoi': repository } }],
+  [
+    'commits of nix-config',
+    {
+      repositories: {
+        ...well.repositories,
+        'nix-config': {
+          ...repository,
+          commits: { ...repository.commits, [twin]: repository.commits[edit]! },
+          shown: [edit, twin],
+        },
+      },
+    },
+  ],
+  [
+    'commits of .local/share/chezmoi',
+    {
+      repositories: {
+        ...well.repositories,
+        '.local/share/chezmoi': {
+          ...repository,
+          commits: {
+            ...repository.commits,
+            [twin]: { ...repository.commits[edit]!, origin: 'B 1 +0000\nEdit' },
+          },
+        },
+      },
+    },
+  ],
+  [
+    'nix-config',
+    { repositories: { ...well.repositories, 'nix-config': { ...repository, visible: ['zzzz'] } } },
+  ],
   [
     '.local/share/chezmoi',
     {
@@ -131,10 +243,11 @@ test('every row that there is has been seen to fail', () => {
 })
 
 test('a golden entry that boots something else is not bootable', () => {
-  expect(failed({ entries: { ...well.entries, 'golden-aaa.conf': entry(newer) } })).toEqual([
-    'boot default',
-    'golden bootable',
-  ])
+  expect(
+    failed({
+      entries: { ...well.entries, 'golden-aaa.conf': `${entry(newer)}linux /EFI/golden/k.efi\n` },
+    }),
+  ).toEqual(['boot default', 'golden bootable'])
 })
 
 test('a host without a golden generation fails all that needs one', () => {
@@ -143,14 +256,13 @@ test('a host without a golden generation fails all that needs one', () => {
     'golden rooted',
     'golden bootable',
     'golden was booted',
+    'ESP',
   ])
 })
 
 test('an entry is found with a boot counter in its name', () => {
-  const counted = {
-    'golden-aaa.conf': entry(golden),
-    'nixos-generation-2+2-1.conf': entry(newer),
-  }
+  const { 'nixos-generation-2.conf': second, ...others } = well.entries
+  const counted = { ...others, 'nixos-generation-2+2-1.conf': second! }
   expect(failed({ entries: counted })).toEqual([])
 })
 
@@ -167,9 +279,12 @@ test('a change that was rebased is not lost, an empty one is none, a dropped one
       ...{ parents: [], origin: 'A 0\n' },
     },
   }
-  expect(lostChanges({ commits, visible: ['kkkk'], heads: [start] })).toEqual([])
-  expect(lostChanges({ commits, visible: [], heads: [rebased] })).toEqual([])
-  expect(lostChanges({ commits, visible: [], heads: [start] })).toEqual([edit, rebased])
+  expect(lostChanges({ ...repository, commits, visible: ['kkkk'], heads: [start] })).toEqual([])
+  expect(lostChanges({ ...repository, commits, visible: [], heads: [rebased] })).toEqual([])
+  expect(lostChanges({ ...repository, commits, visible: [], heads: [start] })).toEqual([
+    edit,
+    rebased,
+  ])
 })
 
 test('a copy of a commit on trial, taken back, is no loss while the commit is there', () => {
@@ -180,8 +295,8 @@ test('a copy of a commit on trial, taken back, is no loss while the commit is th
     [copy]: { ...repository.commits[edit]!, change: 'cccc', tree: 't3' },
     [merge]: { change: 'mmmm', tree: 't4', parents: [edit, start], origin: 'A 3\nMerge' },
   }
-  expect(lostChanges({ commits, visible: ['kkkk'], heads: [start] })).toEqual([])
-  expect(lostChanges({ commits, visible: [], heads: [start] })).toEqual([edit, copy])
+  expect(lostChanges({ ...repository, commits, visible: ['kkkk'], heads: [start] })).toEqual([])
+  expect(lostChanges({ ...repository, commits, visible: [], heads: [start] })).toEqual([edit, copy])
 })
 
 test.each([
@@ -234,7 +349,8 @@ test('what the guest prints is read into facts', () => {
     deployed: `${edit} ${start} ${newer} 2026-01-01T00:00:00Z`,
   })
   const user = said({
-    'visible nix-config': 'kkkk\nzzzz',
+    'visible nix-config': `kkkk ${edit}\nzzzz ${'f'.repeat(40)}`,
+    'patches nix-config': `\u001d${edit}\n\ndiff --git a/x b/x\nindex 0..1\n+++ b/x\n@@ -0,0 +1 @@\n+one\n`,
     'heads nix-config': start,
     'commits nix-config': `${object(start, 'tree t1\nauthor A\n\nStart\n')}\n${object(edit, `tree t2\nparent ${start}\nauthor A 1\nchange-id kkkk\n\nEdit: tree x\n`)}\n`,
   })
@@ -254,6 +370,13 @@ test('what the guest prints is read into facts', () => {
     transaction: undefined,
     repositories: { 'nix-config': repository },
   })
+})
+
+test('a repository that is not there fails whatever is asked of it', () => {
+  expect(failed({ repositories: { '.local/share/chezmoi': repository } })).toEqual([
+    'nix-config',
+    'commits of nix-config',
+  ])
 })
 
 test('an answer that was cut short is no answer', () => {

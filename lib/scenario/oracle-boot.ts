@@ -1,0 +1,117 @@
+import type { OracleRow } from '../report/result.ts'
+import type { Facts } from './oracle-facts.ts'
+import { rejected } from './status-log.ts'
+
+/** A row that holds when nothing is wrong. */
+export const nothingWrong = (name: string, expected: string, wrong: string[]): OracleRow => ({
+  name,
+  state: wrong.length === 0 ? 'ok' : 'failed',
+  expected,
+  found: wrong.length === 0 ? expected : wrong.join('; '),
+})
+
+/** What must hold of generations, boot menu, trial and ESP, whatever a case did. */
+export const judgeBoot = (facts: Facts): OracleRow[] => [
+  nothingWrong('generations', 'as the boot menu has them', generations(facts)),
+  nothingWrong('rejected generations', 'in neither profile nor menu', rejectedOnes(facts)),
+  nothingWrong('trial', 'record, boot loader and profile agree', trial(facts)),
+  nothingWrong('ESP', 'nothing left over', leftOver(facts)),
+  nothingWrong('journal of this boot', 'no cycle, oops or restart loop', journal(facts)),
+]
+
+/** The toplevel that an entry boots. */
+export const initOf = (text: string): string | undefined =>
+  /^options .*\binit=(\S+)\/init\b/m.exec(text)?.[1]
+
+/** Entries that an installer made for a generation, with its number. A boot counter is no part of the name. */
+const installed = ({ entries }: Facts): { number: number; name: string; toplevel?: string }[] =>
+  Object.entries(entries).flatMap(([name, text]) => {
+    const number = /^nixos-generation-(\d+)(?:\+\d+(?:-\d+)?)?\.conf$/i.exec(name)?.[1]
+    return number === undefined ? [] : [{ number: Number(number), name, toplevel: initOf(text) }]
+  })
+
+function generations(facts: Facts): string[] {
+  const { current, menuLimit } = facts
+  const all = new Map(Object.entries(facts.generations).map(([key, value]) => [Number(key), value]))
+  const menu = installed(facts)
+  const wrong = menu.flatMap(({ number, name, toplevel }) => {
+    const there = all.get(number)
+    if (there === undefined) return [`${name} is of no generation`]
+    return there === toplevel
+      ? []
+      : [`${name} boots ${toplevel}, and generation ${number} is ${there}`]
+  })
+  if (!all.has(current)) wrong.push('the profile points at no generation')
+  // a menu that is limited has the last ones, and the profile's own
+  const sorted = [...all.keys()].toSorted((a, b) => b - a)
+  const shown = menuLimit === undefined ? [] : sorted.slice(0, menuLimit || sorted.length)
+  for (const number of new Set([current, ...shown])) {
+    if (all.has(number) && !menu.some((entry) => entry.number === number)) {
+      wrong.push(`generation ${number} has no entry`)
+    }
+  }
+  return wrong
+}
+
+function rejectedOnes(facts: Facts): string[] {
+  const bad = new Set(rejected(facts.seen))
+  const links = Object.entries(facts.generations).filter(([, toplevel]) => bad.has(toplevel))
+  const entries = installed(facts).filter(({ toplevel }) => toplevel && bad.has(toplevel))
+  return [
+    ...links.map(([number, toplevel]) => `generation ${number} is ${toplevel}`),
+    ...entries.map(({ name, toplevel }) => `${name} boots ${toplevel}`),
+  ]
+}
+
+function trial({ trial: record, bootId, oneShot, profile, golden }: Facts): string[] {
+  if (!record) {
+    return [
+      ...(oneShot ? [`the boot loader tries ${oneShot} once, and nothing is on trial`] : []),
+      ...(golden && profile !== golden.toplevel
+        ? [`${profile} is the profile, neither golden nor on trial`]
+        : []),
+    ]
+  }
+  const { toplevel, entry, state, boot } = record
+  return [
+    ...(state === 'armed' ? [] : [`it is ${state}`]),
+    ...(boot === bootId ? [] : ['it is of an earlier boot, and was not judged']),
+    ...(toplevel === profile ? [] : [`${toplevel} is on trial, and ${profile} the profile`]),
+    ...(entry === oneShot ? [] : [`${entry} is on trial, and ${oneShot ?? 'nothing'} boots once`]),
+  ]
+}
+
+function leftOver(facts: Facts): string[] {
+  const { bootFiles, entries, golden, loaderConf } = facts
+  const ofGolden = Object.keys(entries).filter((name) => name.startsWith('golden-'))
+  const loads = (names: string[]): string => names.map((name) => entries[name]).join('\n')
+  const named = {
+    'EFI/golden/': loads(golden ? [golden.entry] : []),
+    'EFI/nixos/': loads(Object.keys(entries).filter((name) => !ofGolden.includes(name))),
+  }
+  const orphans = bootFiles.filter((file) =>
+    Object.entries(named).some(([dir, text]) => file.startsWith(dir) && !text.includes(`/${file}`)),
+  )
+  return [
+    ...bootFiles.filter((file) => file.endsWith('.new')),
+    ...orphans
+      .filter((file) => !file.endsWith('.new'))
+      .map((file) => `${file}, which no entry names`),
+    ...ofGolden.filter((name) => name !== golden?.entry).map((name) => `${name}, golden no more`),
+    ...(!facts.trial && /^reboot-on-error/m.test(loaderConf)
+      ? ['loader.conf has reboot-on-error, and nothing is on trial']
+      : []),
+  ]
+}
+
+function journal({ journal: lines }: Facts): string[] {
+  return lines.flatMap((line) => {
+    const restart = /^(\S+): Scheduled restart job, restart counter is at (\d+)/.exec(line)
+    if (!restart) return [line]
+    const [, unit = '', count] = restart
+    // what a case brings to fail is named so; and a unit may be early once
+    return unit.startsWith('lab-') || Number(count) !== 3
+      ? []
+      : [`${unit} restarts again and again`]
+  })
+}

@@ -1,0 +1,118 @@
+import type { OracleRow } from '../report/result.ts'
+import type { Facts, Repository } from './oracle-facts.ts'
+import { nothingWrong } from './oracle-boot.ts'
+
+/**
+ * The clones as a whole: each change is there once and has the author that it had; in the flake's clone,
+ * where an agent only ever rebases, also its message, its content and its place among the others.
+ */
+export const judgeClones = ({ repositories, foreign }: Facts, clones: string[]): OracleRow[] => [
+  ...clones.map((name, index) => {
+    const repository = repositories[name]
+    const wrong = repository ? changed(repository, index === 0) : ['no repository']
+    return nothingWrong(`commits of ${name}`, 'each once, and as it was made', wrong)
+  }),
+  nothingWrong('files of the user', 'owned by the user', foreign),
+]
+
+interface Version {
+  id: string
+  author: string
+  message: string
+  parents: string[]
+}
+
+/** What became of the commits of a clone that it should not have. */
+export function changed({ commits, shown, patches }: Repository, rebasedOnly: boolean): string[] {
+  const versions = new Map<string, Version[]>()
+  for (const [id, { change, origin, parents }] of Object.entries(commits)) {
+    if (!change) continue
+    const [author = '', ...message] = origin.split('\n')
+    const version = { id, author: withoutTime(author), message: message.join('\n'), parents }
+    versions.set(change, [...(versions.get(change) ?? []), version])
+  }
+  const now = new Set(shown)
+  const wrong: string[] = []
+  for (const [change, all] of versions) {
+    const left = all.filter(({ id }) => now.has(id))
+    const name = all.find(({ message }) => message)?.message.split('\n')[0] || change.slice(0, 8)
+    const differ = (what: string, values: string[]): void => {
+      const different = [...new Set(values)]
+      if (different.length > 1)
+        wrong.push(`${what} of \`${name}\` changed: ${different.join(' / ')}`)
+    }
+    if (left.length > 1) wrong.push(`\`${name}\` is there ${left.length} times`)
+    differ(
+      'the author',
+      all.map(({ author }) => author),
+    )
+    if (!rebasedOnly || left.length === 0) continue
+    const finished = all.filter(({ message }) => message)
+    differ(
+      'the message',
+      finished.map(({ message }) => message),
+    )
+    // one in conflict is written down with both sides
+    const texts = finished.flatMap(({ id, parents }) =>
+      parents.length === 1 && patches[id] !== undefined && !patches[id].includes('.jjconflict-')
+        ? [patches[id]]
+        : [],
+    )
+    if (new Set(texts).size > 1) wrong.push(`the content of \`${name}\` changed`)
+  }
+  return [
+    ...wrong,
+    ...(rebasedOnly ? [...copied(commits, shown), ...disordered(commits, now, versions)] : []),
+  ]
+}
+
+/** Two changes that say the same of themselves are one that was copied. */
+function copied(commits: Repository['commits'], shown: string[]): string[] {
+  const said = shown.flatMap((id) => {
+    const { change, origin = '' } = commits[id] ?? {}
+    const [, ...message] = origin.split('\n')
+    return change && message.join('').trim() ? [{ change, origin, title: message[0]! }] : []
+  })
+  const again = said.filter(({ change, origin }, index) =>
+    said.slice(0, index).some((other) => other.origin === origin && other.change !== change),
+  )
+  return again.map(({ title }) => `\`${title}\` was copied`)
+}
+
+/** Changes that stood on another one and do not stand on it any more. */
+function disordered(
+  commits: Repository['commits'],
+  now: Set<string>,
+  versions: Map<string, Version[]>,
+): string[] {
+  const below = (id: string): Set<string> => {
+    const found = new Set<string>()
+    for (const stack = [id]; stack.length > 0;) {
+      for (const parent of commits[stack.pop()!]?.parents ?? []) {
+        if (!found.has(parent)) stack.push(parent)
+        found.add(parent)
+      }
+    }
+    return found
+  }
+  const here = (change: string): Version | undefined =>
+    versions.get(change)?.find(({ id }) => now.has(id))
+  return [...versions].flatMap(([change, all]) => {
+    const one = here(change)
+    const described = all.filter(({ message }) => message)
+    if (!one || described.length === 0) return []
+    const stoodOn = new Set(
+      described.flatMap(({ parents }) => parents.flatMap((id) => commits[id]?.change ?? [])),
+    )
+    const under = below(one.id)
+    return [...stoodOn].flatMap((other) => {
+      const base = here(other)
+      if (!base?.message || base.id === one.id || under.has(base.id)) return []
+      return [
+        `\`${one.message.split('\n')[0]}\` does not stand on \`${base.message.split('\n')[0]}\``,
+      ]
+    })
+  })
+}
+
+const withoutTime = (author: string): string => author.replace(/ \d+ [+-]\d{4}$/, '')

@@ -1,0 +1,166 @@
+import type { OracleRow } from '../report/result.ts'
+
+/** Where a guest keeps what its watcher saw; emptied as a baseline is made. */
+export const statusLog = '/var/lib/lab-status.log'
+
+const statusFile = '/var/lib/nix-local-upgrade/status.json'
+const syncFile = '/var/lib/chezmoi-sync/status.json'
+
+/**
+ * The watcher: from the start of a guest on it writes down each state of the agents' status files, and
+ * whether what an upgrade names as deployed is the system profile and runs in that moment. It looks twenty
+ * times a second, with nothing but bash's builtins, so that an emulated guest does not notice.
+ */
+export const watcher = `#!/bin/bash
+# a pipe that never says anything, to wait on
+exec 3<> <(:)
+read -r boot </proc/sys/kernel/random/boot_id
+upgrade=none sync=none
+named='"to":\\{[^}]*"toplevel":"(/[^"]+)"'
+look() { # look <file>: its text in \`now\`; fails where there is no file
+  local opened=
+  { opened=1; IFS= read -r -d '' now; } 2>/dev/null <"$1"
+  [[ -n $opened ]]
+}
+while :; do
+  if look ${statusFile} && [[ $now != "$upgrade" ]]; then
+    upgrade=$now profile=no runs=no
+    if [[ $now =~ $named ]]; then
+      [[ ! /nix/var/nix/profiles/system -ef \${BASH_REMATCH[1]} ]] || profile=yes
+      [[ ! /run/current-system -ef \${BASH_REMATCH[1]} ]] || runs=yes
+    fi
+    printf '%s upgrade %s %s %s\\n' "$boot" "$profile" "$runs" "\${now//$'\\n'/ }" >>${statusLog}
+  fi
+  if look ${syncFile} && [[ $now != "$sync" ]]; then
+    sync=$now
+    printf '%s sync - - %s\\n' "$boot" "\${now//$'\\n'/ }" >>${statusLog}
+  fi
+  read -r -t 0.05 -u 3 _
+done
+`
+
+const unit = `[Unit]
+Description=Watcher of the agents' status, for the lab
+DefaultDependencies=no
+After=local-fs.target
+[Service]
+ExecStart=/usr/lib/lab-status-watcher
+Restart=on-failure
+`
+
+/** Shell commands that put the watcher into a guest, where no switch takes it for its own, and start it. */
+export const installWatcher = `cat >/usr/lib/lab-status-watcher <<'LAB'
+${watcher}LAB
+chmod +x /usr/lib/lab-status-watcher
+cd /usr/lib/systemd/system && mkdir -p sysinit.target.wants
+cat >lab-status-watcher.service <<'LAB'
+${unit}LAB
+ln -sfn ../lab-status-watcher.service sysinit.target.wants/
+systemctl daemon-reload
+: >${statusLog}
+systemctl restart lab-status-watcher.service`
+
+/** One state of a status file, as the watcher saw it. */
+export interface Seen {
+  boot: string
+  of: 'upgrade' | 'sync'
+  /** Whether `to.toplevel` was the system profile, and ran. */
+  profile: boolean
+  runs: boolean
+  text: string
+}
+
+export function readStatusLog(text: string): Seen[] {
+  return text.split('\n').flatMap((line): Seen[] => {
+    const [, boot, of, profile, runs, rest] =
+      /^(\S+) (upgrade|sync) (\S+) (\S+) (.*)$/.exec(line) ?? []
+    if (boot === undefined) return []
+    return [
+      { boot, of: of as Seen['of'], profile: profile === 'yes', runs: runs === 'yes', text: rest! },
+    ]
+  })
+}
+
+/** Phases of an upgrade in their order; `rollback` comes after any of them, and is the last. */
+const order = [
+  ...['lock', 'recover', 'hooks', 'dotfiles', 'fetch', 'rebase', 'build', 'preflight'],
+  ...['switch', 'validate', 'clean', 'done', 'rollback'],
+]
+
+interface Status {
+  phase?: string
+  outcome?: string | null
+  reason?: string
+  started?: string
+  finished?: string | null
+  to?: { toplevel?: string } | null
+}
+
+/**
+ * Generations that an upgrade refused after it had built them, and that none has deployed since: outcomes
+ * that put things back, but for a host that is set to keep what failed.
+ */
+export function rejected(seen: Seen[]): string[] {
+  const found = new Set<string>()
+  for (const { of, text } of seen) {
+    const status = of === 'upgrade' ? parse(text) : undefined
+    const toplevel = status?.to?.toplevel
+    if (!status || !toplevel) continue
+    if (/^(upgraded|up-to-date)$/.test(status.outcome ?? '')) found.delete(toplevel)
+    const kept = /; kept, as/.test(status.reason ?? '')
+    if (/^(validation|switch)-failed$/.test(status.outcome ?? '') && !kept) found.add(toplevel)
+  }
+  return [...found]
+}
+
+/** The status was whole and true at each moment, and what it said one after the other can have happened. */
+export function judgeStatus(seen: Seen[]): OracleRow {
+  const expected = 'whole, true and in order at each moment'
+  const found = seen.flatMap((one, index) => wrong(one, seen.slice(0, index))).join('; ')
+  if (seen.length === 0) {
+    return { name: 'status', state: 'n/a', expected, found: 'no agent has written one' }
+  }
+  return {
+    name: 'status',
+    state: found ? 'failed' : 'ok',
+    expected,
+    found: found || `${expected}: ${seen.length} states`,
+  }
+}
+
+function wrong(one: Seen, before: Seen[]): string[] {
+  const status = parse(one.text)
+  if (!status) return [`the status of ${one.of} was not whole: \`${one.text.slice(0, 60)}\``]
+  if (one.of === 'sync') return []
+  const { phase = '', outcome, started, finished } = status
+  const said: string[] = []
+  const place = order.indexOf(phase)
+  if (place < 0) said.push(`\`${phase}\` is no phase`)
+  if ((outcome === null) !== (finished === null)) {
+    said.push(`in ${phase} it had ${outcome ? 'an outcome and no end' : 'an end and no outcome'}`)
+  }
+  const earlier = before.filter(({ of, boot }) => of === 'upgrade' && boot === one.boot)
+  // the first that is seen in a boot is what was left of the boot before
+  const isNew = earlier.length > 0 || !before.some(({ of }) => of === 'upgrade')
+  if (isNew && (outcome === 'upgraded' || outcome === 'up-to-date') && !(one.profile && one.runs)) {
+    const what = one.profile ? 'did not run' : 'was not the profile'
+    said.push(`it said \`${outcome}\` of a generation that ${what}`)
+  }
+  const last = earlier.at(-1)
+  const former = last && parse(last.text)
+  if (!former || former.started !== started) return said
+  if (former.outcome !== null) said.push(`it went on to ${phase} after \`${former.outcome}\``)
+  // an end names the phase that it failed in
+  else if (outcome === null && place < order.indexOf(former.phase ?? '')) {
+    said.push(`${phase} came after ${former.phase}`)
+  }
+  return said
+}
+
+function parse(text: string): Status | undefined {
+  try {
+    return JSON.parse(text) as Status
+  } catch {
+    return undefined
+  }
+}

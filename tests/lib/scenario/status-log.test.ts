@@ -1,0 +1,141 @@
+import { spawn } from 'node:child_process'
+import {
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { expect, test } from 'vitest'
+import { waitFor } from '../../../lib/retry.ts'
+import {
+  judgeStatus,
+  readStatusLog,
+  rejected,
+  watcher,
+  type Seen,
+} from '../../../lib/scenario/status-log.ts'
+
+const status = (phase: string, outcome: string | null = null, more: object = {}): string =>
+  JSON.stringify({
+    ...{ phase, outcome, reason: '', to: null, started: '10:00', ...more },
+    finished: outcome === null ? null : '10:01',
+  })
+const seen = (text: string, more: Partial<Seen> = {}): Seen => ({
+  ...{ boot: 'one', of: 'upgrade', profile: false, runs: false, text },
+  ...more,
+})
+const there = { profile: true, runs: true }
+const to = { to: { toplevel: '/nix/store/new' } }
+const begun = ['recover', 'hooks', 'fetch', 'rebase', 'build', 'switch'].map((phase) =>
+  seen(status(phase)),
+)
+
+test('an upgrade from its beginning to its end is in order, and so is one that was put back', () => {
+  const well = [...begun, seen(status('validate', null, to), there)]
+  const upgraded = seen(status('done', 'upgraded', to), there)
+  expect(judgeStatus([...well, upgraded])).toMatchObject({ state: 'ok' })
+  // a look now and then misses phases
+  expect(judgeStatus([begun[0]!, begun[5]!, upgraded])).toMatchObject({ state: 'ok' })
+  const back = [
+    seen(status('rollback', null, to)),
+    seen(status('validate', 'validation-failed', to)),
+  ]
+  expect(judgeStatus([...well, ...back])).toMatchObject({ state: 'ok' })
+  const again = seen(status('recover', null, { started: '10:05' }))
+  expect(judgeStatus([...well, ...back, again])).toMatchObject({ state: 'ok' })
+})
+
+test('what a boot finds is of the boot before, and may be true no more', () => {
+  const left = seen(status('done', 'upgraded', to), { boot: 'two' })
+  expect(judgeStatus([...begun, seen(status('validate')), left])).toMatchObject({ state: 'ok' })
+})
+
+test.each([
+  ['upgraded before the profile has moved', [...begun, seen(status('switch', 'upgraded', to))]],
+  ['upgraded of what does not run', [seen(status('done', 'upgraded', to), { profile: true })]],
+  [
+    'up-to-date of what is not the profile',
+    [seen(status('done', 'up-to-date', to), { runs: true })],
+  ],
+  ['half a file', [seen('{"phase":"fet')]],
+  ['an empty file, as after a power cut', [...begun, seen('', { boot: 'two' })]],
+  ['a phase that there is none of', [seen(status('dance'))]],
+  ['a phase that was over', [...begun, seen(status('fetch'))]],
+  ['work after a rollback', [...begun, seen(status('rollback')), seen(status('switch'))]],
+  ['work after the end', [seen(status('fetch', 'offline')), seen(status('rebase'))]],
+  [
+    'an end without an outcome',
+    [seen(status('fetch').replace('"finished":null', '"finished":"x"'))],
+  ],
+  ['half a status of the dotfiles', [seen('{', { of: 'sync' })]],
+])('%s is red', (_, states) => {
+  expect(judgeStatus(states)).toMatchObject({ state: 'failed' })
+})
+
+test('a host on which nothing has run yet has nothing to judge', () => {
+  expect(judgeStatus([])).toMatchObject({ state: 'n/a' })
+})
+
+test('a rejected generation is one that was put back, until it is deployed after all', () => {
+  const bad = seen(status('validate', 'validation-failed', to))
+  const kept = seen(status('validate', 'validation-failed', { ...to, reason: 'x; kept, as the' }))
+  expect(rejected([bad])).toEqual(['/nix/store/new'])
+  expect(rejected([seen(status('switch', 'switch-failed', to))])).toEqual(['/nix/store/new'])
+  expect(rejected([kept])).toEqual([])
+  expect(rejected([seen(status('build', 'build-failed'))])).toEqual([])
+  expect(rejected([bad, seen(status('done', 'upgraded', to))])).toEqual([])
+})
+
+test('the watcher writes down each state, and whether it was true in that moment', async () => {
+  const dir = mkdtempSync(join(tmpdir(), 'watcher-'))
+  const state = join(dir, 'lib/nix-local-upgrade')
+  for (const path of [state, join(dir, 'old'), join(dir, 'new')])
+    mkdirSync(path, { recursive: true })
+  const point = (name: string): void => {
+    symlinkSync(join(dir, name), join(dir, 'link'))
+    renameSync(join(dir, 'link'), join(dir, 'system'))
+  }
+  const write = (text: string): void => {
+    writeFileSync(join(state, 'new'), text)
+    renameSync(join(state, 'new'), join(state, 'status.json'))
+  }
+  point('old')
+  const script = watcher
+    .replaceAll('/var/lib/', `${dir}/lib/`)
+    .replaceAll(/\/nix\/var\/nix\/profiles\/system|\/run\/current-system/g, join(dir, 'system'))
+  const process = spawn('bash', ['-c', script], { stdio: ['ignore', 'ignore', 'inherit'] })
+  const log = (): Seen[] => {
+    try {
+      return readStatusLog(readFileSync(join(dir, 'lib/lab-status.log'), 'utf8'))
+    } catch {
+      return []
+    }
+  }
+  const next = async (count: number): Promise<Seen> =>
+    waitFor(`state ${count}`, 20, () => log()[count - 1])
+  try {
+    const named = { to: { commit: 'c', toplevel: join(dir, 'new'), generation: 2 } }
+    write(`${status('fetch')}\n`)
+    expect(await next(1)).toMatchObject({ of: 'upgrade', profile: false, runs: false })
+    write(`${status('switch', null, named)}\n`)
+    expect(await next(2)).toMatchObject({ profile: false, runs: false })
+    point('new')
+    write(`${status('done', 'upgraded', named)}\n`)
+    expect(await next(3)).toMatchObject({ profile: true, runs: true })
+    // half of a line, as after a power cut
+    write('{"phase":')
+    expect((await next(4)).text).toBe('{"phase":')
+    write('')
+    expect((await next(5)).text).toBe('')
+    expect(judgeStatus(log().slice(0, 3))).toMatchObject({ state: 'ok' })
+    expect(judgeStatus(log())).toMatchObject({ state: 'failed' })
+  } finally {
+    process.kill('SIGKILL')
+    rmSync(dir, { recursive: true })
+  }
+})
