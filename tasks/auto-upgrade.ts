@@ -5,9 +5,18 @@ import { mkfifo } from '../lib/scenario/fifo.ts'
 import type { Changes } from '../lib/scenario/remote.ts'
 import { scenarioTask, type Case, type Family } from '../lib/scenario/scenario.ts'
 import { interrupted } from '../lib/scenario/interrupted.ts'
+import { cutUplink, several } from '../lib/scenario/several.ts'
 import { rebuild } from '../lib/scenario/trial.ts'
 import { largerInitrd, unattended } from '../lib/scenario/unattended.ts'
-import { deploys, failingUnit, module, note, seen, upgrades } from '../lib/scenario/upgrade.ts'
+import {
+  deploys,
+  failingUnit,
+  module,
+  note,
+  restartingUnit,
+  seen,
+  upgrades,
+} from '../lib/scenario/upgrade.ts'
 import { hostModule } from '../lib/scenario/host-module.ts'
 import { project } from '../lib/settings.ts'
 
@@ -42,6 +51,13 @@ const refused: { name: string; title: string; module: string; outcome: string; r
       module: failingUnit,
       outcome: 'validation-failed',
       reason: /^lab-bad\.service has failed/,
+    },
+    {
+      name: 'unit-restarts',
+      title: 'a unit that is restarted for ever is never quite failed, and all goes back',
+      module: restartingUnit('lab-bad', '/usr/bin/false', 5),
+      outcome: 'validation-failed',
+      reason: /^lab-bad\.service/,
     },
   ]
 
@@ -293,6 +309,8 @@ const cases: Case[] = [
       await world.config.commit(module(vm, 'nonsense\n'), 'Bad')
       await upgrades(scene, vm, { outcome: 'build-failed' })
       await upgrades(scene, vm, { outcome: 'skipped-known-bad', phase: 'fetch' })
+      // it is remembered for good, and not used up
+      await upgrades(scene, vm, { outcome: 'skipped-known-bad', phase: 'fetch' })
       await world.config.commit(note(vm, 'three'), 'Good')
       await upgrades(scene, vm, { outcome: 'upgraded' })
     },
@@ -305,20 +323,10 @@ const cases: Case[] = [
     run: async (scene) => {
       const { vm, world } = scene
       await world.config.commit(note(vm, 'two'), 'Two')
-      const cable = (up: boolean): Promise<unknown> =>
-        vm.monitor((monitor) => monitor.execute('set_link', { name: 'uplink-nic', up }))
-      const reaches =
-        'timeout 5 git ls-remote -q git://10.0.3.100/config.git >/dev/null 2>&1; echo $?'
-      const asked = async (): Promise<string> => (await vm.root(reaches)).stdout.trim()
-      const fault = scene.fault('uplink cut', vm.host)
-      await cable(false)
-      const bitten = await asked()
-      fault.bit(bitten !== '0', `git ls-remote exits with ${bitten}`)
+      const heal = await cutUplink(scene, vm)
       await upgrades(scene, vm, { outcome: 'offline', phase: 'fetch' })
       scene.check('nothing was deployed', scene.start(vm), await vm.running())
-      await cable(true)
-      await vm.until('the remote to be back', 30, `[ "$(${reaches})" = 0 ]`)
-      fault.healed(true, 'git ls-remote exits with 0')
+      await heal()
       await upgrades(scene, vm, { outcome: 'upgraded' })
     },
   },
@@ -390,6 +398,7 @@ const cases: Case[] = [
       await upgrades(scene, vm, { outcome: 'upgraded' })
     },
   },
+  ...several,
   ...unattended,
   ...interrupted,
 ]

@@ -7,9 +7,9 @@ import {
   rebooted,
   rebuild,
   staysDown,
-  validated,
+  validated as bootValidated,
 } from '../lib/scenario/trial.ts'
-import { bootFile } from '../lib/scenario/upgrade.ts'
+import { bootFile, restarting } from '../lib/scenario/upgrade.ts'
 
 /** Cases in which a trial ends in a reset of some kind, and golden boots after it. */
 const broken: { name: string; title: string; module: string; reason?: RegExp; limit?: number }[] = [
@@ -62,7 +62,26 @@ const broken: { name: string; title: string; module: string; reason?: RegExp; li
     reason: /^sshd.service is failed$/,
     limit: 120,
   },
+  {
+    name: 'restarting-service',
+    title: 'a service is up and falls over, again and again: the validation waits, and sees it',
+    module: `{ ${validated('lab-flaky')} ${restarting('lab-flaky', '/usr/bin/sleep 2', 1)} }`,
+    reason: /^(a unit was restarted|lab-flaky\.service is activating)/,
+    limit: 160,
+  },
+  {
+    name: 'activating-service',
+    title: 'a service is still to come up when its time is over: that is not active',
+    module: `{ ${validated('lab-slow')} ${restarting('lab-slow', '/usr/bin/false', 100)} }`,
+    reason: /^lab-slow\.service is activating/,
+    limit: 160,
+  },
 ]
+
+/** Settings of a host whose boots are good when this service is active, soon. */
+function validated(service: string): string {
+  return `myModules.system.boot.goldenGeneration = { validateServices = [ "${service}.service" ]; validationTimeout = 15; };`
+}
 
 /** A unit that runs while systemd starts, before anything that is waited for. */
 function early(script: string): string {
@@ -206,7 +225,7 @@ const others: Case[] = [
       await vm.powerOn()
       const seconds = await vm.awaitBoot(before, { limit: 120, until: booted(scene.start(vm)) })
       scene.event(`${vm.host} recovered`, { host: vm.host, seconds })
-      await vm.until('golden to be validated', 90, validated)
+      await vm.until('golden to be validated', 90, bootValidated)
       scene.check(
         'a panic leads to a reboot again',
         '10',

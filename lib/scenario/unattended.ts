@@ -44,13 +44,16 @@ export const unattended: Case[] = [
   },
   {
     name: 'reboot-waits',
-    title: 'outside of the hours for it no reboot comes, and the upgrade says so',
+    title: 'outside of the hours for it, by the clock of the host, no reboot comes, and it says so',
     limit: 300,
     ends: 'main',
     run: async (scene) => {
       const { vm, world } = scene
-      const hours = "for at in '+2 hours' '+3 hours'; do date -d \"$at\" +%H:%M; done"
-      const [lower, upper] = (await vm.root(hours)).stdout.trim().split('\n')
+      // nine hours east, where it is another hour than in these, which have come in Greenwich
+      await vm.root('base64 -d >/etc/localtime', { input: zone(9).toString('base64') })
+      const hours = "date +%z; for at in '-1 hour' '+1 hour'; do date --utc -d \"$at\" +%H:%M; done"
+      const [offset, lower, upper] = (await vm.root(hours)).stdout.trim().split('\n')
+      scene.must('the host has a time zone', '+0900', offset)
       const later = settings(
         `allowReboot = true; rebootWindow = { lower = "${lower}"; upper = "${upper}"; };`,
       )
@@ -67,12 +70,21 @@ export const unattended: Case[] = [
   },
   {
     name: 'tidies-up',
-    title: 'generations that are too old go with their boot entries; golden and the last ones stay',
+    title:
+      'generations that are too old go with their boot entries, where numbers get longer, too; golden and the last ones stay',
     limit: 400,
     ends: 'main',
     run: async (scene) => {
       const { vm, world } = scene
       const few = settings('keepGenerations = 1; keepDays = 0;')
+      // the next ones are 9 and 10, of which 10 is the later
+      await vm.root(
+        `cd /nix/var/nix/profiles && now=$(readlink system) && at=8
+        [ -z "$(find . -name 'system-[89]-link' -o -name 'system-??-link')" ] || at=98
+        ln -sfn "$(readlink "$now")" system-$at-link && ln -sfn system-$at-link system
+        system/bin/switch-to-configuration boot`,
+        { timeout: 60 * vm.patience },
+      )
       await world.config.commit(module(vm, `{ ${few} }\n`), 'Keep one')
       const first = await deploys(scene, vm)
       await world.config.commit(
@@ -92,6 +104,17 @@ export const unattended: Case[] = [
     },
   },
 ]
+
+/** A time zone as a file (RFC 8536): so many hours east of Greenwich, all year round. */
+function zone(hours: number): Buffer {
+  const counts = Buffer.alloc(39)
+  counts.writeInt32BE(1, 31)
+  counts.writeInt32BE(4, 35)
+  const type = Buffer.alloc(6)
+  type.writeInt32BE(hours * 3600)
+  const block = Buffer.concat([Buffer.from('TZif2'), counts, type, Buffer.from('LAB\0')])
+  return Buffer.concat([block, block, Buffer.from(`\nLAB-${hours}\n`)])
+}
 
 /** The boot of what the upgrade says it deployed. */
 const deployed = {

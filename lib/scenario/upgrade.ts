@@ -25,6 +25,13 @@ export const failingUnit = `{
 }
 `
 
+/** A unit that is started again whenever it ends, without end. @param pause seconds in between */
+export const restartingUnit = (name: string, command: string, pause: number): string =>
+  `{ ${restarting(name, command, pause)} }\n`
+
+export const restarting = (name: string, command: string, pause: number): string =>
+  `systemd.services.${name} = { wantedBy = [ "multi-user.target" ]; unitConfig.StartLimitIntervalSec = 0; serviceConfig = { ExecStart = "${command}"; Restart = "always"; RestartSec = ${pause}; }; };`
+
 /**
  * Setting of a host that boots another file of its own.
  * @param script what writes it to `$out`; `/lab/boot` has the image's kernel and initrd

@@ -1,0 +1,151 @@
+import { fromHome } from '../lab-settings.ts'
+import type { Case, Scene } from './family.ts'
+import type { Machine } from './machine.ts'
+import { comes } from './trial.ts'
+import { deploys, module, note, seen, upgrades } from './upgrade.ts'
+
+const statusFile = '/var/lib/nix-local-upgrade/status.json'
+
+/** More than one of what there mostly is one of: runs, fetches, local commits, checks. */
+export const several: Case[] = [
+  {
+    name: 'remote-gone-later',
+    title: 'the remote goes away after a fetch that held: what was fetched then is no news of it',
+    limit: 300,
+    ends: 'main',
+    run: async (scene) => {
+      const { vm, world } = scene
+      await world.config.commit(note(vm, 'two'), 'Two')
+      const { toplevel } = await deploys(scene, vm)
+      await world.config.commit(note(vm, 'three'), 'Three')
+      const afar = (text: string): string => text.replace('line 3\n', 'line three\n')
+      await world.dotfiles.commit({ dot_labrc: afar }, 'From afar')
+      const heal = await cutUplink(scene, vm)
+      await upgrades(scene, vm, { outcome: 'offline', phase: 'fetch' })
+      scene.check('it runs what it ran', toplevel, await vm.running())
+      const { stdout } = await vm.root('jq -r .outcome /var/lib/chezmoi-sync/status.json')
+      scene.check('the dotfiles are offline as well', 'offline', stdout.trim())
+      await heal()
+      await deploys(scene, vm)
+      scene.check('it has caught up', 'three', await seen(vm))
+      const line = await vm.user('sed -n 3p .labrc')
+      scene.check('so have its dotfiles', 'line three', line.stdout.trim())
+    },
+  },
+  {
+    name: 'local-commits',
+    title: 'several commits of this host, by two authors: each is rebased once, whole and in order',
+    run: async (scene) => {
+      const { vm, world } = scene
+      const clone = fromHome(world.paths.flake)
+      // the author of a commit is who began it, which is as the one before is finished
+      const guest = '--config user.name=Guest --config user.email=guest@example.org'
+      await vm.user(`cd ${clone}
+        echo one >world/one.txt && jj ${guest} commit -m 'Own one'
+        echo two >world/two.txt && jj commit -m 'Own two'
+        echo three >world/three.txt && jj commit -m 'Own three'`)
+      const template = `author.name() ++ " " ++ author.email() ++ " " ++ author.timestamp() ++ " " ++ description.first_line() ++ " " ++ diff.summary() ++ "\\n"`
+      const own = async (): Promise<string> =>
+        (
+          await vm.user(
+            `cd ${clone} && jj log --no-graph --reversed -r '${world.branch}@origin..@-' -T '${template}'`,
+          )
+        ).stdout.trim()
+      const before = await own()
+      scene.must(
+        'there are three, by two authors',
+        /Own one[^]*Guest[^]*Own two[^]*Own three/,
+        before,
+      )
+      await world.config.commit(note(vm, 'two'), 'Two')
+      const { toplevel } = await deploys(scene, vm)
+      scene.ends(vm, toplevel)
+      scene.check('its own commits are as they were', before, await own())
+      const { stdout } = await vm.user(`cd ${clone}/world && cat one.txt two.txt three.txt`)
+      scene.check('so is what is in them', 'one two three', stdout.trim().replaceAll('\n', ' '))
+      scene.check('the remote’s change runs', 'two', await seen(vm))
+    },
+  },
+  {
+    name: 'twice-at-once',
+    title: 'a second run in the middle of the switch: it names the first, which goes on',
+    limit: 300,
+    ends: 'main',
+    run: async (scene) => {
+      const { vm, world } = scene
+      const slow =
+        '{ systemd.services.lab-slow = { wantedBy = [ "multi-user.target" ]; serviceConfig = { Type = "oneshot"; RemainAfterExit = true; ExecStart = "/usr/bin/sleep 15"; }; }; }\n'
+      await world.config.commit(module(vm, slow), 'Slow')
+      await vm.root('systemctl start --no-block nix-local-upgrade.service')
+      const switching =
+        '[ "$(systemctl show --value -p ActiveState lab-slow.service)" = activating ]'
+      await comes(scene, vm, 'the first run switches', 90, switching)
+      const second = await vm.root(`nix-local-upgrade 2>&1; echo "exit $?"; cat ${statusFile}`, {
+        timeout: 60 * vm.patience,
+      })
+      const locked = /locked: nix-local-upgrade \(pid \d+, since .*\nexit 0\n/
+      scene.check('the second run names the first', locked, second.stdout)
+      scene.check('and leaves the status alone', /"phase":"switch","outcome":null/, second.stdout)
+      const ended = `jq -e .finished ${statusFile} && ! systemctl is-active --quiet nix-local-upgrade.service && [ "$(systemctl show --value -p ActiveState nix-local-upgrade.service)" != activating ]`
+      await comes(scene, vm, 'the first run ends', 90, ended)
+      scene.check('as if nothing had been', 'upgraded', (await vm.status())?.outcome ?? undefined)
+    },
+  },
+  {
+    name: 'each-check-fails',
+    title: 'several checks, of which a later one fails: it is named, and all goes back',
+    limit: 400,
+    run: async (scene) => {
+      const { vm, world } = scene
+      const checks = ['/run/lab-one', '/run/lab-two']
+      const declared = checks.map((file) => `"test ! -e ${file}"`).join(' ')
+      const host = (more: string): ReturnType<typeof module> =>
+        module(
+          vm,
+          `{ myModules.services.autoUpgrade.validationChecks = [ ${declared} ]; ${more} }\n`,
+        )
+      await world.config.commit(host(''), 'Checks')
+      const { toplevel } = await deploys(scene, vm)
+      scene.ends(vm, toplevel)
+      for (const file of checks) {
+        await world.config.commit(host(`environment.etc."lab-case".text = "${file}";`), file)
+        await vm.root(`touch ${file}`)
+        const reason = new RegExp(`^\`test ! -e ${file}\` failed$`)
+        // the agent gives a check 20 s to come to hold
+        await upgrades(scene, vm, { outcome: 'validation-failed', reason, waits: 20 })
+        await vm.root(`rm ${file}`)
+      }
+    },
+  },
+  {
+    name: 'check-hangs',
+    title: 'a check that never ends has a time limit, and counts as failed',
+    limit: 300,
+    run: async (scene) => {
+      const { vm, world } = scene
+      const text = '{ myModules.services.autoUpgrade.validationChecks = [ "sleep infinity" ]; }\n'
+      await world.config.commit(module(vm, text), 'Hangs')
+      const reason = /^`sleep infinity` failed/
+      await upgrades(scene, vm, { outcome: 'validation-failed', reason, waits: 60 })
+    },
+  },
+]
+
+/**
+ * Pulls the cable of the uplink, and sees that the remote is out of reach.
+ * @returns puts it back, and sees that the remote is there again
+ */
+export async function cutUplink(scene: Scene, vm: Machine): Promise<() => Promise<void>> {
+  const cable = (up: boolean): Promise<unknown> =>
+    vm.monitor((monitor) => monitor.execute('set_link', { name: 'uplink-nic', up }))
+  const reaches = 'timeout 5 git ls-remote -q git://10.0.3.100/config.git >/dev/null 2>&1; echo $?'
+  const fault = scene.fault('uplink cut', vm.host)
+  await cable(false)
+  const bitten = (await vm.root(reaches)).stdout.trim()
+  fault.bit(bitten !== '0', `git ls-remote exits with ${bitten}`)
+  return async () => {
+    await cable(true)
+    await vm.until('the remote to be back', 30, `[ "$(${reaches})" = 0 ]`)
+    fault.healed(true, 'git ls-remote exits with 0')
+  }
+}
