@@ -54,7 +54,9 @@ export function changed({ commits, shown, patches }: Repository, rebasedOnly: bo
     )
     // one in conflict is written down with both sides
     const texts = finished.flatMap(({ id, parents }) =>
-      parents.length === 1 && patches[id] !== undefined && !patches[id].includes('.jjconflict-')
+      parents.length === 1 &&
+      patches[id] !== undefined &&
+      !patches[id].includes('JJ-CONFLICT-README')
         ? [patches[id]]
         : [],
     )
@@ -95,24 +97,24 @@ function disordered(
     }
     return found
   }
-  const here = (change: string): Version | undefined =>
-    versions.get(change)?.find(({ id }) => now.has(id))
+  const here = (change: string): Version[] =>
+    (versions.get(change) ?? []).filter(({ id, message }) => now.has(id) && message)
   return [...versions].flatMap(([change, all]) => {
-    const one = here(change)
+    const [one] = here(change)
+    if (!one) return []
     const described = all.filter(({ message }) => message)
-    if (!one || described.length === 0) return []
     const stoodOn = new Set(
       described.flatMap(({ parents }) => parents.flatMap((id) => commits[id]?.change ?? [])),
     )
     const under = below(one.id)
     return [...stoodOn].flatMap((other) => {
-      const base = here(other)
-      if (!base?.message || base.id === one.id || under.has(base.id)) return []
-      return [
-        `\`${one.message.split('\n')[0]}\` does not stand on \`${base.message.split('\n')[0]}\``,
-      ]
+      const [base, ...more] = here(other)
+      if (!base || other === change || [base, ...more].some(({ id }) => under.has(id))) return []
+      return [`\`${titleOf(one)}\` does not stand on \`${titleOf(base)}\``]
     })
   })
 }
+
+const titleOf = ({ message }: Version): string => message.split('\n')[0]!
 
 const withoutTime = (author: string): string => author.replace(/ \d+ [+-]\d{4}$/, '')

@@ -184,7 +184,7 @@ for repository in ${clones.join(' ')}; do
   cd && cd "$repository" || continue
   s "visible $repository"; jj --ignore-working-copy log --no-graph --revisions 'all()' --template 'change_id ++ " " ++ commit_id ++ "\\n"' 2>&1
   s "heads $repository"; git for-each-ref --format='%(objectname)' refs/remotes
-  s "patches $repository"; git log --patch --unified=0 --no-color --no-ext-diff --format='%x1d%H' --all --not --remotes
+  s "patches $repository"; git log --patch --unified=0 --no-color --no-ext-diff --format='%x1d%H' --all --not --remotes -- ':(exclude).jjconflict-*'
   s "commits $repository"; git rev-list --all | git cat-file --batch
 done
 s end

@@ -16,6 +16,8 @@ export const watcher = `#!/bin/bash
 exec 3<> <(:)
 read -r boot </proc/sys/kernel/random/boot_id
 upgrade=none sync=none
+# a power cut may have halved the last line
+echo >>${statusLog}
 named='"to":\\{[^}]*"toplevel":"(/[^"]+)"'
 look() { # look <file>: its text in \`now\`; fails where there is no file
   local opened=
@@ -29,11 +31,11 @@ while :; do
       [[ ! /nix/var/nix/profiles/system -ef \${BASH_REMATCH[1]} ]] || profile=yes
       [[ ! /run/current-system -ef \${BASH_REMATCH[1]} ]] || runs=yes
     fi
-    printf '%s upgrade %s %s %s\\n' "$boot" "$profile" "$runs" "\${now//$'\\n'/ }" >>${statusLog}
+    printf '%s upgrade %s %s %s end\\n' "$boot" "$profile" "$runs" "\${now//$'\\n'/ }" >>${statusLog}
   fi
   if look ${syncFile} && [[ $now != "$sync" ]]; then
     sync=$now
-    printf '%s sync - - %s\\n' "$boot" "\${now//$'\\n'/ }" >>${statusLog}
+    printf '%s sync - - %s end\\n' "$boot" "\${now//$'\\n'/ }" >>${statusLog}
   fi
   read -r -t 0.05 -u 3 _
 done
@@ -73,7 +75,7 @@ export interface Seen {
 export function readStatusLog(text: string): Seen[] {
   return text.split('\n').flatMap((line): Seen[] => {
     const [, boot, of, profile, runs, rest] =
-      /^(\S+) (upgrade|sync) (\S+) (\S+) (.*)$/.exec(line) ?? []
+      /^(\S+) (upgrade|sync) (\S+) (\S+) (.*) end$/.exec(line) ?? []
     if (boot === undefined) return []
     return [
       { boot, of: of as Seen['of'], profile: profile === 'yes', runs: runs === 'yes', text: rest! },

@@ -1,5 +1,5 @@
 /**
- * One case of every family and three controls, on two VMs that are made for it: what `just gitops-test`
+ * One case of every family and four controls, on two VMs that are made for it: what `just gitops-test`
  * and `just prove` run in full.
  */
 import { existsSync, readFileSync } from 'node:fs'
@@ -54,13 +54,31 @@ test('a case of every family holds, and so does the oracle after it', async () =
   }
 })
 
-const controls = ['rollback-system', 'lock', 'conflict-check']
+// the first two are of one case, and run side by side
+const controls = ['conflict-check', 'rollback-repository', 'rejected-generation', 'lock']
 
 test('a safety net that is cut is seen, for the reason that it was cut', async () => {
   const { code, stdout, stderr } = await lab.task('prove', '--json', ...controls)
-  const { proofs } = JSON.parse(stdout) as { proofs: Proof[] }
+  const { run, proofs } = JSON.parse(stdout) as { run: string; proofs: Proof[] }
   const seen = Object.fromEntries(proofs.map(({ control, state }) => [control, state]))
   const found = JSON.stringify(proofs, null, 2)
   expect(seen, found + stderr).toEqual(Object.fromEntries(controls.map((name) => [name, 'caught'])))
   expect(code).toBe(0)
+  expect(JSON.parse(readFileSync(join(run, 'proofs.json'), 'utf8'))).toEqual(proofs)
+  const of = (name: string) => proofs.find(({ control }) => control === name)!
+  expect(of('conflict-check').case).toBe(of('rollback-repository').case)
+  expect(of('conflict-check').evidence).not.toBe(of('rollback-repository').evidence)
+  for (const { hosts, evidence, replay } of proofs) {
+    expect(replay).toContain(`--host ${hosts[0]} --seed `)
+    expect(existsSync(join(evidence!, hosts[0]!, 'journal.txt'))).toBe(true)
+  }
+})
+
+test('a baseline is the same whatever VMs are in hand', async () => {
+  const baseline = join(lab.dir, 'home/vms/sorrow/baseline.json')
+  const before = readFileSync(baseline, 'utf8')
+  const flags = ['sorrow', '--case', 'syntax-error', '--json']
+  const { code, stdout } = await lab.task('auto-upgrade', ...flags)
+  expect(code, stdout).toBe(0)
+  expect(readFileSync(baseline, 'utf8')).toBe(before)
 })
