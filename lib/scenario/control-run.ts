@@ -1,3 +1,4 @@
+import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { canBeRed } from './check-names.ts'
 import {
@@ -10,6 +11,7 @@ import {
   type Proof,
 } from './control.ts'
 import { Failure, usage } from '../failure.ts'
+import { flakeDirectory } from '../flake/directory.ts'
 import { buildHosts } from '../nix/host.ts'
 import { sshTarget } from '../vm/identity.ts'
 import { fromHome } from '../lab-settings.ts'
@@ -55,6 +57,8 @@ export async function runControls(
       hint,
     )
   })
+  // before a VM is touched
+  for (const { control } of cuts) await cutFiles(control, ofTheFlake)
   const single = cuts.filter(({ chosen }) => (chosen.one.hosts ?? 1) === 1)
   const double = cuts.filter(({ chosen }) => chosen.one.hosts === 2)
   const proofs: Proof[] = []
@@ -76,6 +80,12 @@ export async function runControls(
     if (double.length > 0) await runLanes([laneOf(double, hosts, stage, keep)], quiet, true)
   })
   return { dir, proofs }
+}
+
+/** A file of the flake as it is on the disk, which the remotes of cases are made of. */
+const ofTheFlake = async (path: string): Promise<string | undefined> => {
+  const file = join(flakeDirectory(), path)
+  return existsSync(file) ? readFileSync(file, 'utf8') : undefined
 }
 
 const laneOf = (

@@ -1,7 +1,7 @@
 import { mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { basename, dirname, join, resolve } from 'node:path'
-import { Failure, usage } from '../failure.ts'
+import { Exit, Failure, usage } from '../failure.ts'
 import { git, type Changes } from './remote.ts'
 import type { CaseResult } from '../report/result.ts'
 import { project } from '../settings.ts'
@@ -91,7 +91,7 @@ function pattern(name: string, text: string): RegExp {
 /**
  * The files that a control changes, as they are with its cut.
  * @param read a file of the tree that is cut, undefined when there is none
- * @throws Failure when the patch does not fit any more
+ * @throws Failure (usage) when the patch does not fit, or is none
  */
 export async function cutFiles(
   control: Control,
@@ -103,7 +103,10 @@ export async function cutFiles(
     isGone: to === '/dev/null',
   }))
   if (files.length === 0)
-    throw new Failure(`Cannot use the control \`${control.name}\`: it cuts nothing`)
+    throw usage(
+      `Cannot use the control \`${control.name}\`: it cuts nothing`,
+      'It is to be a patch, as `git diff` makes it',
+    )
   const scratch = mkdtempSync(join(tmpdir(), 'control-'))
   try {
     for (const { path, isNew } of files) {
@@ -137,6 +140,7 @@ export async function cutFiles(
 const stale = ({ name, argument }: Control, why: string): Failure =>
   new Failure(`Cannot cut the net of \`${name}\`: its patch does not fit`, {
     evidence: why,
+    exit: Exit.usage,
     hint: `Make ${name === argument ? `tests/controls/${name}.patch` : argument} anew`,
   })
 
