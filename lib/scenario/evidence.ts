@@ -11,6 +11,7 @@ import { join } from 'node:path'
 import { Failure } from '../failure.ts'
 import { inHome } from '../lab-settings.ts'
 import type { Machine } from './machine.ts'
+import { statusLog } from './status-log.ts'
 import { files } from '../vm/vm.ts'
 import type { Clones } from './world.ts'
 
@@ -24,6 +25,7 @@ const inside: Record<string, string> = {
   'units.txt':
     'systemctl --no-pager --failed; systemctl --no-pager list-units --all; systemctl --no-pager list-timers --all',
   'state.txt': `head -c 20000 /var/lib/nix-local-upgrade/* /var/lib/golden-generation/* 2>&1`,
+  'status-log.txt': `cat ${statusLog}`,
   'disk.txt': 'df; df -i; dmesg | tail -n 100',
 }
 

@@ -1,0 +1,70 @@
+import { expect, test } from 'vitest'
+import { Failure } from '../../../lib/failure.ts'
+import { TookTooLong } from '../../../lib/retry.ts'
+import type { Scene } from '../../../lib/scenario/family.ts'
+import type { Machine } from '../../../lib/scenario/machine.ts'
+import { comes, rebooted } from '../../../lib/scenario/trial.ts'
+import { deployedBy, upgrades } from '../../../lib/scenario/upgrade.ts'
+
+/** What a case has recorded, as `held: name: found`. */
+function recording(): { scene: Scene; rows: string[] } {
+  const rows: string[] = []
+  const check: Scene['check'] = (name, expected, found) => {
+    const held = expected instanceof RegExp ? expected.test(String(found)) : expected === found
+    rows.push(`${held ? 'ok' : 'RED'}: ${name}: ${found}`)
+    return held
+  }
+  const must: Scene['must'] = (name, expected, found) => {
+    if (!check(name, expected, found)) throw new Failure(`${name} is red`)
+  }
+  return { scene: { check, must, event: () => {} } as unknown as Scene, rows }
+}
+const late = new TookTooLong('Waiting for `sorrow` took longer than its limit of 60 s')
+const dead = new Failure('The guest agent of `sorrow` does not answer')
+const silent = async (): Promise<never> => {
+  throw dead
+}
+const machine = (more: object): Machine => ({ host: 'sorrow', patience: 1, ...more }) as Machine
+
+test('a boot that does not come is a red check where the guest says what it runs', async () => {
+  const { scene, rows } = recording()
+  const vm = machine({ agent: async () => ({ stdout: '/nix/store/trial\n' }) })
+  const wait = rebooted(scene, vm, 'golden boots again', () => Promise.reject(late))
+  await expect(wait).rejects.toThrow('golden boots again is red')
+  expect(rows).toEqual(['RED: golden boots again: /nix/store/trial was booted instead'])
+})
+
+test.each([
+  ['does not answer', late, dead],
+  ['is refused', new Failure('another host key'), new Failure('another host key')],
+])('a guest that %s has judged nothing', async (_, thrown, seen) => {
+  const { scene, rows } = recording()
+  const vm = machine({
+    agent: silent,
+    until: () => Promise.reject(thrown),
+    upgrade: () => Promise.reject(thrown),
+  })
+  const waits = [
+    rebooted(scene, vm, 'golden boots again', () => Promise.reject(thrown)),
+    comes(scene, vm, 'golden is validated', 90, 'true'),
+    upgrades(scene, vm, { outcome: 'upgraded' }),
+  ]
+  for (const wait of waits) await expect(wait).rejects.toThrow(seen.message)
+  expect(rows).toEqual([])
+})
+
+test('an upgrade that has no end is a red check that says where it is', async () => {
+  const { scene, rows } = recording()
+  const agent = async () => ({ stdout: 'activating\n"phase":"fetch"\n' })
+  const vm = machine({ agent, upgrade: () => Promise.reject(late) })
+  await expect(upgrades(scene, vm, { outcome: 'offline' })).rejects.toThrow('is red')
+  expect(rows).toEqual([
+    expect.stringMatching(/^RED: sorrow's upgrade: ends in its time: activating[^]*fetch/),
+  ])
+})
+
+test('an upgrade that names nothing as deployed is a red check, and no bug of the lab', () => {
+  const { scene, rows } = recording()
+  expect(() => deployedBy(scene, undefined)).toThrow(Failure)
+  expect(rows).toEqual(['RED: the upgrade names what it deployed: undefined'])
+})
