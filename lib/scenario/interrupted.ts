@@ -14,8 +14,9 @@ interface Interruption {
   /** What happens; the phase follows. */
   title: string
   limit: number
-  at: (scene: Scene, vm: Machine, phase: string) => Promise<void>
-  /** What the next upgrade comes to when it had begun to put a bad commit back. */
+  /** @param reached waits until the upgrade is there */
+  at: (scene: Scene, vm: Machine, reached: () => Promise<void>) => Promise<void>
+  /** What the next upgrade comes to where it had begun to put a bad commit back. */
   afterRollback: string | RegExp
 }
 
@@ -24,7 +25,7 @@ const interruptions: Interruption[] = [
     name: 'killed',
     title: 'the upgrade is killed as it',
     limit: 300,
-    at: (_, vm, phase) => killAt(vm, phase),
+    at: (_, vm, reached) => killAt(vm, reached),
     afterRollback: 'skipped-known-bad',
   },
   {
@@ -36,9 +37,26 @@ const interruptions: Interruption[] = [
   },
 ]
 
+/** Work that takes so long that something can come in the middle of it. */
+const middles = [
+  {
+    phase: 'build',
+    module:
+      '{ environment.etc."lab-case".source = derivation { name = "lab-slow"; system = "x86_64-linux"; builder = "/bin/sh"; PATH = "/bin:/usr/bin"; args = [ "-c" "sleep 10; echo two > $out" ]; }; }\n',
+    atWork: 'ls /nix/store/*-lab-slow.lock',
+  },
+  {
+    phase: 'switch',
+    module:
+      '{ systemd.services.lab-slow = { wantedBy = [ "multi-user.target" ]; serviceConfig = { Type = "oneshot"; RemainAfterExit = true; ExecStart = "/usr/bin/sleep 10"; }; }; }\n',
+    atWork: '[ "$(systemctl show --value -p ActiveState lab-slow.service)" = activating ]',
+  },
+]
+
 /** Upgrades that something ends in the middle: whatever it was, the next one is whole. */
 export const interrupted: Case[] = interruptions.flatMap((one): Case[] => [
   ...phases.map((phase) => inPhase(one, phase)),
+  ...middles.map((middle) => inMiddle(one, middle)),
   inRollback(one),
 ])
 
@@ -51,7 +69,7 @@ function inPhase({ name, title, limit, at }: Interruption, phase: (typeof phases
     run: async (scene) => {
       const { vm, world } = scene
       await world.config.commit(note(vm, 'two'), 'Two')
-      await at(scene, vm, phase)
+      await at(scene, vm, () => vm.holdUpgradeAt(phase, { limit: 90 }))
       // what was validated has held, and all before that is done anew
       const held = phases.indexOf(phase) > phases.indexOf('validate')
       await upgrades(scene, vm, { outcome: held ? 'up-to-date' : 'upgraded' })
@@ -67,15 +85,37 @@ function inRollback({ name, title, limit, at, afterRollback }: Interruption): Ca
     run: async (scene) => {
       const { vm, world } = scene
       await world.config.commit(module(vm, failingUnit), 'Bad')
-      await at(scene, vm, 'rollback')
+      await at(scene, vm, () => vm.holdUpgradeAt('rollback', { limit: 90 }))
       await upgrades(scene, vm, { outcome: afterRollback })
     },
   }
 }
 
-/** Kills the upgrade and all that it started where it enters a phase, as systemd would. */
-async function killAt(vm: Machine, phase: string): Promise<void> {
-  await vm.holdUpgradeAt(phase, { limit: 90 })
+function inMiddle(
+  { name, title, limit, at }: Interruption,
+  { phase, module: text, atWork }: (typeof middles)[number],
+): Case {
+  return {
+    name: `${name}-amid-${phase}`,
+    title: `${title} is in the middle of its ${phase}: the next one is whole`,
+    limit,
+    ends: 'main',
+    run: async (scene) => {
+      const { vm, world } = scene
+      await world.config.commit(module(vm, text), 'Slow')
+      await at(scene, vm, async () => {
+        await vm.root('systemctl start --no-block nix-local-upgrade.service')
+        await comes(scene, vm, `the ${phase} is at work`, 90, atWork)
+      })
+      // one that was booted meanwhile may have been taken up
+      await upgrades(scene, vm, { outcome: /^(upgraded|up-to-date)$/ })
+    },
+  }
+}
+
+/** Kills the upgrade and all that it started, as systemd would. */
+async function killAt(vm: Machine, reached: () => Promise<void>): Promise<void> {
+  await reached()
   await vm.root('systemctl kill --signal=KILL nix-local-upgrade.service')
   await vm.until(
     'the killed upgrade to be gone',
@@ -85,10 +125,10 @@ async function killAt(vm: Machine, phase: string): Promise<void> {
   await vm.releaseUpgrade()
 }
 
-/** Cuts the power where the upgrade enters a phase, and waits until the next boot was validated. */
-async function powerCutAt(scene: Scene, vm: Machine, phase: string): Promise<void> {
+/** Cuts the power, and waits until the next boot was validated. */
+async function powerCutAt(scene: Scene, vm: Machine, reached: () => Promise<void>): Promise<void> {
   const before = await vm.bootId()
-  await vm.holdUpgradeAt(phase, { limit: 90 })
+  await reached()
   await vm.cutPower()
   await vm.powerOn()
   const seconds = await vm.awaitBoot(before, { limit: 120 })
