@@ -177,7 +177,8 @@ const telling = [
 /** What a baseline's store held; written before its snapshot, so that each case finds it. */
 export const baselinePaths = '/var/lib/lab-baseline-paths'
 
-const asUser = (clones: string[]): string => `
+/** What is asked as the primary user, of each clone. */
+export const asUser = (clones: string[]): string => `
 export LC_ALL=C
 s() { printf '\\036%s\\n' "$1"; }
 for repository in ${clones.join(' ')}; do

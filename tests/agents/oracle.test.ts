@@ -1,0 +1,84 @@
+/** What the oracle makes of the histories that the upgrade and jj really leave, with no VM around them. */
+import { afterEach, beforeEach, expect, test } from 'vitest'
+import { lostChanges } from '../../lib/scenario/oracle.ts'
+import { changed } from '../../lib/scenario/oracle-clones.ts'
+import { asUser, readFacts, type Repository } from '../../lib/scenario/oracle-facts.ts'
+import { readStatusLog } from '../../lib/scenario/status-log.ts'
+import { agent, makeUpgradeWorld, type UpgradeWorld } from './upgrade.ts'
+
+let world: UpgradeWorld
+beforeEach(async () => {
+  world = await makeUpgradeWorld()
+})
+afterEach(async () => {
+  await world.remove()
+})
+
+/** The clone as the oracle asks for it. */
+async function clone(): Promise<Repository> {
+  const said = await world.sh(asUser(['nix-config']), { user: 'rain' })
+  return readFacts('\u001eend\n', `${said}\n`, undefined).repositories['nix-config']!
+}
+
+/** Three commits of the host's own, the second by a guest. */
+const own = `
+  echo one >one.txt && jj --config user.name=Guest --config user.email=guest@localhost commit -m 'Own one'
+  echo two >two.txt && jj commit -m 'Own two'
+  echo three >three.txt && jj commit -m 'Own three'`
+
+test('commits that were rebased, refused or left alone are whole', async () => {
+  await world.rain(own)
+  await world.push('two', { 'text.nix': '"two"' })
+  expect((await world.upgrade()).outcome).toBe('upgraded')
+  const after = await clone()
+  // it has seen them at all, before and after
+  expect(after.shown.length).toBeGreaterThan(5)
+  const authors = Object.values(after.commits).map(({ origin }) => origin.split(' ')[0])
+  expect(authors).toEqual(expect.arrayContaining(['rain', 'Guest']))
+  expect(Object.values(after.patches).join('\n')).toContain('+three')
+  expect([changed(after, true), lostChanges(after)]).toEqual([[], []])
+
+  await world.rain(`echo '"mine"' >text.nix && jj commit -m Mine`)
+  await world.push('three', { 'text.nix': '"three"' })
+  expect((await world.upgrade()).outcome).toBe('conflict')
+  const refused = await clone()
+  expect([changed(refused, true), lostChanges(refused)]).toEqual([[], []])
+})
+
+const rebase = 'repo_jj rebase --branch @ --onto "$remote_commit"'
+
+test.each([
+  [
+    'leaves all but the last',
+    'repo_jj rebase --revisions @- --onto "$remote_commit"',
+    /does not stand on|lost/,
+  ],
+  [
+    'squashes them',
+    `{ ${rebase} && repo_jj squash --from @-- --into @- -m squashed; }`,
+    /message|lost/,
+  ],
+  [
+    'makes itself their author',
+    `{ ${rebase} && repo_jj metaedit --update-author -r 'main@origin..@-' --config user.name=root; }`,
+    /^the author of/,
+  ],
+])('an agent that %s is seen', async (_, careless, wrong) => {
+  await world.rain(own)
+  await world.push('two', { 'text.nix': '"two"' })
+  const cut = agent.replaceAll(rebase, careless)
+  expect(cut).not.toBe(agent)
+  world.write('root/agent', cut)
+  const { outcome, said } = await world.upgrade()
+  const found = await clone()
+  const lost = lostChanges(found).map(() => 'lost')
+  expect([...changed(found, true), ...lost].join('\n'), `${outcome}\n${said}`).toMatch(wrong)
+})
+
+test('the status that the agent writes reads as the watcher expects it', async () => {
+  const text = world.read('var/lib/nix-local-upgrade/status.json').trimEnd()
+  // the watcher finds the toplevel by this
+  const toplevel = /"to":\{[^}]*"toplevel":"(\/[^"]+)"/.exec(text)?.[1]
+  expect(toplevel).toBe(JSON.parse(text).to.toplevel)
+  expect(readStatusLog(`boot upgrade yes yes ${text} end\n`)).toMatchObject([{ text }])
+})
