@@ -150,7 +150,8 @@ function wrong(one: Seen, before: Seen[]): string[] {
   }
   const last = earlier.at(-1)
   const former = last && parse(last.text)
-  if (!former || former.started !== started) return said
+  // a watcher that was started anew finds what was there
+  if (!former || former.started !== started || last.text === one.text) return said
   if (former.outcome !== null) said.push(`it went on to ${phase} after \`${former.outcome}\``)
   // an end names the phase that it failed in
   else if (outcome === null && place < order.indexOf(former.phase ?? '')) {

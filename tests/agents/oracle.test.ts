@@ -3,8 +3,14 @@ import { afterEach, beforeEach, expect, test } from 'vitest'
 import { lostChanges } from '../../lib/scenario/oracle.ts'
 import { changed } from '../../lib/scenario/oracle-clones.ts'
 import { asUser, readFacts, type Repository } from '../../lib/scenario/oracle-facts.ts'
-import { readStatusLog } from '../../lib/scenario/status-log.ts'
-import { agent, makeUpgradeWorld, type UpgradeWorld } from './upgrade.ts'
+import {
+  judgeStatus,
+  readStatusLog,
+  rejected,
+  watcher,
+  type Seen,
+} from '../../lib/scenario/status-log.ts'
+import { agent, makeUpgradeWorld, settings, type UpgradeWorld } from './upgrade.ts'
 
 let world: UpgradeWorld
 beforeEach(async () => {
@@ -81,4 +87,51 @@ test('the status that the agent writes reads as the watcher expects it', async (
   const toplevel = /"to":\{[^}]*"toplevel":"(\/[^"]+)"/.exec(text)?.[1]
   expect(toplevel).toBe(JSON.parse(text).to.toplevel)
   expect(readStatusLog(`boot upgrade yes yes ${text} end\n`)).toMatchObject([{ text }])
+})
+
+/** Runs the agent as `world.upgrade`, under the eyes of the watcher. */
+async function watched(env: Record<string, string> = {}): Promise<void> {
+  world.write('root/watcher', watcher)
+  const script = `bash /root/watcher & watcher=$!
+    bash -euo pipefail /root/agent; sleep 0.5; kill $watcher`
+  const options = { env: { ...settings, ...env }, daemon: true, allow: [1, 128, 137, 143] }
+  await world.run(['bash', '-c', script], options)
+}
+const states = (): Seen[] => readStatusLog(world.read('var/lib/lab-status.log'))
+
+test('an upgrade that holds, one that is put back, one that is killed: the status was true', async () => {
+  await watched()
+  await world.push('two', { 'text.nix': '"two"' })
+  await watched()
+  expect(states().some(({ text }) => text.includes('"upgraded"'))).toBe(true)
+  await world.push('three', { 'text.nix': '"three"' })
+  await watched({ UPGRADE_CHECKS: '["false"]' })
+  expect(rejected(states())).toHaveLength(1)
+  await watched({ UPGRADE_CHECKS: '["false"]' })
+  expect(states().at(-1)?.text).toContain('skipped-known-bad')
+  await world.push('four', { 'text.nix': '"four"' })
+  await watched({
+    UPGRADE_PHASE_HOOK:
+      'kill_in() { [[ $1 != validate ]] || kill -KILL $(pgrep -f /root/agent); }; kill_in',
+  })
+  expect(states().at(-1)?.text).toContain('"outcome":null')
+  await watched()
+  expect(states().at(-1)?.text).toContain('"upgraded"')
+  expect(states().length).toBeGreaterThan(20)
+  const row = judgeStatus(states())
+  expect(row.state, row.found).toBe('ok')
+  expect(rejected(states())).toHaveLength(1)
+})
+
+test('an agent that says that it has upgraded before it has is seen', async () => {
+  const early = 'write_status upgraded "Runs it"; sleep 0.2; nix-env --profile "$profile" --set'
+  const cut = agent.replace('nix-env --profile "$profile" --set', early)
+  expect(cut).not.toBe(agent)
+  world.write('root/agent', cut)
+  await world.push('two', { 'text.nix': '"two"' })
+  await watched()
+  expect(judgeStatus(states())).toMatchObject({
+    state: 'failed',
+    found: expect.stringMatching(/it said `upgraded` of a generation that was not the profile/),
+  })
 })
