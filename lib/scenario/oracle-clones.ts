@@ -44,7 +44,8 @@ export function changed({ commits, shown, patches }: Repository, rebasedOnly: bo
     if (left.length > 1) wrong.push(`\`${name}\` is there ${left.length} times`)
     differ(
       'the author',
-      all.map(({ author }) => author),
+      // jj's word for somebody who has not said who
+      all.map(({ author }) => author).filter((author) => !author.includes('JJ_EMPTY_STRING')),
     )
     if (!rebasedOnly || left.length === 0) continue
     const finished = all.filter(({ message }) => message)
