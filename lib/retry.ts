@@ -84,6 +84,31 @@ export async function waitFor<T>(
   })
 }
 
+/** How a wait speaks: its name, how long it has lasted, and its limit; all in seconds. */
+export const counted = (name: string, elapsed: number, limit: number): string =>
+  `${name}: ${elapsed.toFixed(0)} s of at most ${limit} s`
+
+/**
+ * Does something that has a limit of its own, and says each second how much of it is over.
+ * @param limit seconds; whoever does the work keeps to it
+ */
+export async function counting<T>(
+  name: string,
+  limit: number,
+  say: (line: string) => void,
+  work: () => Promise<T>,
+): Promise<T> {
+  const from = performance.now()
+  const tell = (): void => say(counted(name, (performance.now() - from) / 1000, limit))
+  tell()
+  const timer = setInterval(tell, 1000)
+  try {
+    return await work()
+  } finally {
+    clearInterval(timer)
+  }
+}
+
 /** Waits for `seconds`, or until the function that it hands out is called. */
 export function pause(seconds: number, handOut?: (end: () => void) => void): Promise<void> {
   return new Promise((resolve) => {

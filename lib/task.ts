@@ -2,6 +2,7 @@ import { realpathSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import type { Options, PositionalOptions } from 'yargs'
 import { Exit, Failure, explain, usage, type ExitCode } from './failure.ts'
+import { endOnSignals } from './interrupt.ts'
 import { loadEnv } from './settings.ts'
 
 /** A yargs option that can also be set by an environment variable (and so by `.env`). */
@@ -40,6 +41,7 @@ export async function main(meta: ImportMeta, task: Task): Promise<void> {
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
     if (error.code === 'EPIPE') process.exit(0)
   })
+  endOnSignals(task.name)
   try {
     await loadEnv()
     const args = await parse(task, process.argv.slice(2))

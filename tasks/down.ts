@@ -45,8 +45,9 @@ const lane = (vm: Vm, grace: number): Lane<Vm> => ({
       run: async (_, say) => {
         const held = await lockVm(vm.host, 'stop')
         say(`power off: at most ${grace} s`)
-        say(await stopVm(vm, grace))
+        const how = await stopVm(vm, grace)
         held.release()
+        return how
       },
     },
   ],

@@ -46,12 +46,11 @@ export async function runControls(
   const { dir } = await withStage(options, needed, most, async (stage, hosts) => {
     const dealt = hosts.map((_, lane) => single.filter((_cut, at) => at % hosts.length === lane))
     const lanes = hosts.map((host, index) => laneOf(dealt[index]!, [host], stage, proofs))
+    const both = { ...laneOf(double, hosts, stage, proofs), after: true }
     await runLanes(
-      lanes.filter(({ steps }) => steps.length > 0),
-      quiet,
-      true,
+      [...lanes, both].filter(({ steps }) => steps.length > 0),
+      { quiet, cases: true },
     )
-    if (double.length > 0) await runLanes([laneOf(double, hosts, stage, proofs)], quiet, true)
   })
   return { dir, proofs }
 }

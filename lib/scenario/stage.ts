@@ -2,6 +2,7 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Failure, usage } from '../failure.ts'
 import { endFaults } from '../fault/lease.ts'
+import { whenCutShort } from '../interrupt.ts'
 import { embeddedGuest } from '../nix/guest.ts'
 import { chooseHosts } from '../nix/hosts.ts'
 import { junit } from '../report/junit.ts'
@@ -70,17 +71,18 @@ export async function withStage(
   const holds: Hold[] = []
   // Ctrl-C ends the process here and now, and what was found until then is to be read all the same
   const cutShort = (): void => {
-    process.exitCode = 130
     record.note({ kind: 'run', name: options.name, phase: 'end', of: 1, reason: 'cut short' })
     write(stage, hosts)
-    console.error(`Cut short: ${join(record.dir, 'report.html')}`)
   }
   process.once('exit', cutShort)
+  const forget = whenCutShort(
+    () => `${stage.results.length} cases were run, report: ${join(record.dir, 'report.html')}`,
+  )
   try {
     for (const host of hosts) holds.push(await holdVm(host, options.name))
     await runLanes(
       hosts.map((host, index) => prepareLane(host, stage, holds[index]!)),
-      Boolean(options.json),
+      { quiet: Boolean(options.json) },
     )
     await use(stage, hosts)
     if (!options.keep) {
@@ -94,6 +96,7 @@ export async function withStage(
     }
   } finally {
     process.off('exit', cutShort)
+    forget()
     for (const hold of holds) hold.release()
     record.note({ kind: 'run', name: options.name, phase: 'end', of: 1 })
     write(stage, hosts)
