@@ -19,6 +19,14 @@ export function whenCutShort(close: () => string | void): () => void {
   }
 }
 
+let ending = false
+
+/** Whether a signal is ending the task: what fails because of it is not told. */
+export const isCutShort = (): boolean => ending
+
+/** Loaded while there is time: Ctrl-C ends the process that compiles for tsx, too. */
+let vms: typeof import('./vm/vm.ts') | undefined
+
 /**
  * From now on a signal ends the task like this: what is on the screen stays, one line says what still runs
  * and how to go on, and the exit code is the one that shells give. Commands that were started by `run` end
@@ -27,31 +35,37 @@ export function whenCutShort(close: () => string | void): () => void {
 export function endOnSignals(task: string): void {
   // nobody may be there any more to read it
   process.stderr.on('error', () => {})
-  let ending = false
-  const end = async (signal: Signal): Promise<void> => {
-    const code = 128 + constants.signals[signal]
-    if (ending) process.exit(code)
+  const end = (signal: Signal): void => {
+    // who started us hands on what it got itself
+    if (ending) return
     ending = true
     const said = closing.toReversed().flatMap((close) => close() || [])
-    const line = await whatStillRuns().catch(() => [])
     // `^C` stands where the line begins
     const from = process.stderr.isTTY && process.env['TERM'] !== 'dumb' ? '\r\u001b[K' : ''
-    const words = [...said, ...line, 'the same command again goes on from here'].join('; ')
-    process.stderr.write(`${from}${task}: Cut short: ${words}\n`)
-    process.exit(code)
+    const words = [...said, whatStillRuns(), 'the same command again goes on from here']
+    process.stderr.write(`${from}${task}: Cut short: ${words.join('; ')}\n`)
+    process.exit(128 + constants.signals[signal])
   }
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-    process.on(signal, () => void end(signal))
-  }
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, end)
 }
 
-async function whatStillRuns(): Promise<string[]> {
-  const { knownVms, qemuOf, readVm } = await import('./vm/vm.ts')
-  const running = knownVms().filter((host) => {
-    const vm = readVm(host)
-    return vm && qemuOf(vm)
+/** To be called once it is clear that there is work to do. */
+export async function loadForSignals(): Promise<void> {
+  vms = await import('./vm/vm.ts')
+}
+
+function whatStillRuns(): string {
+  const { knownVms, qemuOf, readVm } = vms ?? {}
+  const running = (knownVms?.() ?? []).filter((host) => {
+    try {
+      const vm = readVm?.(host)
+      return vm && qemuOf?.(vm)
+    } catch {
+      // a record that cannot be read is another command's to tell
+      return false
+    }
   })
-  if (running.length === 0) return ['no VM runs']
+  if (running.length === 0) return 'no VM runs'
   const names = running.join(' and ')
-  return [`${names} still ${running.length > 1 ? 'run' : 'runs'} (just down ends that)`]
+  return `${names} still ${running.length > 1 ? 'run' : 'runs'} (just down ends that)`
 }

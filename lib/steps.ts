@@ -30,6 +30,8 @@ export interface Lane<C> {
 export interface LanesOptions {
   /** Shows nothing. */
   quiet?: boolean
+  /** Told the waits that a quiet run is in. */
+  say?: (line: string) => void
   /**
    * The steps are cases: where one fails its reason stays to be seen, the lane's next one runs, and nothing
    * is thrown. They are counted, and those that passed fold away.
@@ -45,7 +47,7 @@ export interface LanesOptions {
  */
 export async function runLanes<C>(
   lanes: Lane<C>[],
-  { quiet = false, cases = false }: LanesOptions = {},
+  { quiet = false, say, cases = false }: LanesOptions = {},
 ): Promise<void> {
   const { Listr } = await import('listr2')
   const seen = lanes.map(({ title, after, steps, context }): SeenLane => ({
@@ -57,7 +59,7 @@ export async function runLanes<C>(
       usually: step.usually,
     })),
   }))
-  const view = quiet ? hidden : isLive() ? await live(seen, cases) : await plain(seen, cases)
+  const view = quiet ? hidden(say) : isLive() ? await live(seen, cases) : await plain(seen, cases)
   const failures: unknown[] = []
 
   const asTask = (lane: Lane<C>, step: Step<C>, of: SeenLane, one: SeenStep): ListrTask => ({
@@ -133,14 +135,14 @@ interface View {
   end: () => void
 }
 
-const hidden: View = {
+const hidden = (say?: (line: string) => void): View => ({
   renderer: { renderer: 'silent' },
   begin: () => {},
-  say: () => {},
+  say: (_lane, step, line) => say?.(line && `${step.title}: ${line}`),
   changed: () => {},
   ended: (_, { title }) => title,
   end: () => {},
-}
+})
 
 /** Whether somebody watches on a terminal that can be drawn on. */
 const isLive = (): boolean =>
@@ -151,7 +153,7 @@ async function live(seen: SeenLane[], cases: boolean): Promise<View> {
   // the reason of a case that failed is told here, that of a step below it by the task
   const view = liveView(process.stderr, seen, { folded: cases, reasonsFollow: !cases })
   return {
-    ...hidden,
+    ...hidden(),
     ...view,
     say: (_lane, step, line) => {
       step.says = line
@@ -173,7 +175,7 @@ async function plain(seen: SeenLane[], cases: boolean): Promise<View> {
   const write = (line: string): void => logger.log(ListrLogLevels.OUTPUT, line)
   const lines = plainLines(seen, cases, write)
   return {
-    ...hidden,
+    ...hidden(),
     ...lines,
     renderer: { renderer: 'simple', rendererOptions: { logger }, fallbackRendererCondition: false },
     say: (lane, _step, line) => lines.say(lane, line),

@@ -11,6 +11,7 @@ import { withStage, type RunOptions } from './stage.ts'
 import { runLanes, type Lane } from '../steps.ts'
 import { deleteSnapshot, saveSnapshot } from '../vm/snapshot.ts'
 import { connect } from '../ssh/ssh.ts'
+import { counting } from '../retry.ts'
 import { switchTo } from '../vm/switch.ts'
 import { openWorld } from './world.ts'
 
@@ -95,15 +96,17 @@ async function runControl(
       await vm.restore()
       // built here and sent, which spares the guest the minutes of an upgrade of its own
       const built = await world.host(host, cut, stage.ground.store)
-      await buildHosts([built], stage.ground.store)
+      await buildHosts([built], stage.ground.store, say)
       const target = { ...sshTarget(vm.vm, 'root'), connectTimeout: 30 * vm.patience }
       const ssh = await connect(target)
       await switchTo(ssh, built, stage.ground.store, vm.patience, say)
       await ssh.close()
       const at = fromHome(world.paths.flake)
-      await vm.user(`cd ${at} && jj git fetch && jj new ${world.branch}`, {
-        timeout: 60 * vm.patience,
-      })
+      await counting('fetch the cut', 60 * vm.patience, say, () =>
+        vm.user(`cd ${at} && jj git fetch && jj new ${world.branch}`, {
+          timeout: 60 * vm.patience,
+        }),
+      )
       const { toplevel } = built
       // whatever is cut, this boot must come to it: so the lab itself chooses it once
       await vm.root(
@@ -111,12 +114,14 @@ async function runControl(
         bootctl set-oneshot "\${entry##*/}"`,
       )
       await vm.reboot({ limit: 90 })
-      await vm.root(
-        `systemctl start golden-boot-validation.service boot-complete.target
+      const pinned = (): Promise<unknown> =>
+        vm.root(
+          `systemctl start golden-boot-validation.service boot-complete.target
         grep -q -F ${toplevel} ${goldenRecord} || pin-golden
         systemctl stop nix-local-upgrade.timer; ls /nix/store >${baselinePaths}; sync`,
-        { timeout: 120 * vm.patience },
-      )
+          { timeout: 120 * vm.patience },
+        )
+      await counting('make the cut golden', 120 * vm.patience, say, pinned)
       const said = `readlink -f /run/booted-system; grep -o -F ${toplevel} ${goldenRecord}`
       const { stdout } = await vm.root(said)
       if (stdout !== `${toplevel}\n${toplevel}\n`) {
@@ -125,7 +130,9 @@ async function runControl(
         })
       }
       vm.retire()
-      await saveSnapshot(vm.vm, tag, 60 * vm.patience)
+      await counting('save', 60 * vm.patience, say, () =>
+        saveSnapshot(vm.vm, tag, 60 * vm.patience),
+      )
       prepared.set(host, { ...stage.prepared.get(host)!, tag, toplevel })
     }),
   )

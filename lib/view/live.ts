@@ -35,9 +35,12 @@ export function liveView(
   let last = 0
   let next: NodeJS.Timeout | undefined
   let soon = false
+  let over = false
   let forget = (): void => {}
 
   const draw = (ended: boolean): void => {
+    if (over) return
+    over = ended
     clearTimeout(next)
     next = ended ? undefined : setTimeout(again, pace.most)
     soon = false
@@ -65,7 +68,7 @@ export function liveView(
       again()
     },
     changed: () => {
-      if (soon) return
+      if (soon || over) return
       soon = true
       clearTimeout(next)
       next = setTimeout(again, Math.max(0, last + pace.least - performance.now()))

@@ -7,7 +7,7 @@ const again = { wait: 30, silence: 60 }
 
 /** Progress as lines that nobody draws over: in a pipe, in CI's log, on a dumb terminal. */
 export interface PlainLines {
-  /** What a step says; the same wait that only counts further is not said each second. */
+  /** What a step says; a wait that has just begun is not said, nor each second one that counts further. */
   say: (lane: SeenLane, line: string) => void
   /** A step as it is called when it has ended: with its time, and its number where steps are counted. */
   ended: (lane: SeenLane, step: SeenStep) => string
@@ -39,6 +39,7 @@ export function plainLines(
   }
   return {
     say: (lane, line) => {
+      if (!line || / 0 s of at most /.test(line)) return
       const kind = line.replaceAll(/\d+/g, '#')
       const before = last.get(lane)
       const now = performance.now()

@@ -64,13 +64,18 @@ export const deployment = (
 /**
  * Deploys VMs side by side. Each one's lock is taken first, so that a second deploy of the same VM
  * fails at once and names this one.
+ * @param say told what a quiet deploy waits for
  */
-export async function deploy(deployments: Deployment[], quiet = false): Promise<void> {
+export async function deploy(
+  deployments: Deployment[],
+  quiet = false,
+  say?: (line: string) => void,
+): Promise<void> {
   const locks: Lock[] = []
   try {
     for (const { host } of deployments) locks.push(await lockVm(host, 'deploy'))
-    await runLanes([groundLane(deployments)], { quiet })
-    await runLanes(deployments.map(lane), { quiet })
+    await runLanes([groundLane(deployments)], { quiet, say })
+    await runLanes(deployments.map(lane), { quiet, say })
   } finally {
     for (const held of locks) held.release()
   }

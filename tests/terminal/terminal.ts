@@ -2,7 +2,7 @@
  * A person's terminal: a shell in a pseudo terminal, and an emulator that makes a screen of what comes
  * out of it. What a test reads is what a person would see.
  */
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { spawn } from '@lydell/node-pty'
@@ -127,14 +127,15 @@ export async function openTerminal(
     return line.trimEnd() === prompt.trimEnd() && active.cursorX === prompt.length
   }
 
+  let runCount = 0
   const enter = (command: string): void => shell.write(`${command}\r`)
   const prompted: Terminal['prompted'] = (seconds = 30) => until('prompt', seconds, atPrompt)
   const runs: Terminal['runs'] = async (command, seconds = 60) => {
-    const before = all()
-    enter(`${command}; echo "=$?="`)
-    await until('exit code', seconds, () => /^=\d+=$/m.test(all().slice(before.length)))
+    const ended = new RegExp(`^exit ${(runCount += 1)}: (\\d+)$`, 'm')
+    enter(`${command}; echo "exit ${runCount}: $?"`)
+    await until('exit code', seconds, () => ended.test(all()))
     await prompted()
-    return Number(/^=(\d+)=$/m.exec(all().slice(before.length))![1])
+    return Number(ended.exec(all())![1])
   }
 
   onTestFailed(() => console.error(framed(all().split('\n').slice(-rows).join('\n'))))
@@ -163,8 +164,8 @@ export async function openTerminal(
     runs,
     cursorVisible: () => cursor,
     stty: async () => {
-      await runs('clear; stty -a')
-      return screen()
+      await runs(`stty -a >${join(home, 'stty')}`)
+      return readFileSync(join(home, 'stty'), 'utf8')
     },
   }
 }

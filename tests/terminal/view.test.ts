@@ -14,7 +14,7 @@ test.each(sizes)('each step and what it left is seen, at $columns x $rows', asyn
   }
   expect(count(screen, '✔')).toBe(6)
   expect(screen).not.toMatch(/at most|❯/)
-  expect(screen).toMatch(/^All steps were run\n=0=\nperson\$$/m)
+  expect(screen).toMatch(/^All steps were run\nexit 1: 0\nperson\$$/m)
 })
 
 test.each(sizes)(
@@ -28,7 +28,7 @@ test.each(sizes)(
     expect(count(screen, '✖')).toBe(1)
     expect(count(screen, 'Cannot do step 2 of `torment`')).toBe(1)
     expect(screen).toMatch(
-      /steps: Cannot do step 2 of `torment`\n {2}hint: do step 2 of torment by hand\n=1=\nperson\$$/,
+      /steps: Cannot do step 2 of `torment`\n {2}hint: do step 2 of torment by hand\nexit 1: 1\nperson\$$/,
     )
   },
 )

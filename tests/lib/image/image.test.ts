@@ -76,8 +76,10 @@ test('Of two builders at once the second waits for the first, by name', async ()
     }).catch((error: Failure) => error.message)
   const [one, two] = await Promise.all([build(), build()])
   expect(one).toBe(two)
-  expect(waits).toHaveLength(1)
-  expect(waits[0]).toMatch(/^base image: waiting for .*\(pid \d+\), which builds it$/)
+  expect(waits.length).toBeGreaterThan(0)
+  for (const wait of waits) {
+    expect(wait).toMatch(/^base image: waiting for .*\(pid \d+\): \d+ s of at most 900 s$/)
+  }
 })
 
 test('An image that is not what was built is built again, with a line that says so', async () => {
