@@ -12,10 +12,13 @@ import { runLanes, type Lane } from '../steps.ts'
 import { deleteSnapshot, saveSnapshot } from '../vm/snapshot.ts'
 import { connect } from '../ssh/ssh.ts'
 import { counting } from '../retry.ts'
+import { durations, remember } from './durations.ts'
 import { switchTo } from '../vm/switch.ts'
 import { openWorld } from './world.ts'
 
 const tag = 'lab-cut'
+/** What a control takes besides its case, by the first guess: a switch, a boot and a snapshot. */
+const secondsOfACut = 40
 const goldenRecord = '/var/lib/golden-generation/golden.json'
 
 interface Cut {
@@ -56,16 +59,24 @@ export async function runControls(
   return { dir, proofs }
 }
 
-const laneOf = (cuts: Cut[], hosts: string[], stage: Stage, proofs: Proof[]): Lane<Stage> => ({
+const laneOf = (
+  cuts: Cut[],
+  hosts: string[],
+  stage: Stage,
+  proofs: Proof[],
+  took = durations(),
+): Lane<Stage> => ({
   title: hosts.join(' and '),
   context: stage,
   steps: cuts.map(({ control, chosen }) => ({
     title: `${control.name}: ${control.cut}`,
     would: () => [],
+    usually: took[`prove/${control.name}`] ?? (took[control.case] ?? 0) + secondsOfACut,
     run: async (_, say) => {
       const proof = await runControl(control, chosen, hosts, stage, say)
       proofs.push(proof)
       if (proof.state !== 'caught') throw new Failure(`${proof.state}: ${proof.found}`)
+      remember(`prove/${control.name}`, proof.seconds)
     },
   })),
 })

@@ -51,9 +51,21 @@ export function frame(lanes: SeenLane[], options: FrameOptions): string[] {
       .slice(0, room)
       .map(({ at }) => at),
   )
-  return lines
-    .filter((_, at) => kept.has(at))
-    .map(({ text }) => cliTruncate(text, Math.max(2, columns - 1)))
+  return lines.filter((_, at) => kept.has(at)).map(({ text }) => shortened(text, columns - 1))
+}
+
+/** A text that is at most so wide; the last word of it is lost, not the first. */
+function shortened(text: string, width: number): string {
+  const most = Math.max(2, width)
+  const cut = cliTruncate(text, most)
+  // half of a wide character is none
+  return stringWidth(cut) > most ? cliTruncate(text, most - 1) : cut
+}
+
+/** A step's line: where it is too long its title is shortened, and its time stays. */
+function titled(mark: string, title: string, time: string, columns: number): string {
+  const room = columns - 6 - stringWidth(time)
+  return `  ${mark} ${shortened(oneLine(title), room)}${time}`
 }
 
 /** Such as `37 of 87, 1 failed, 14 min, about 19 min left`. */
@@ -113,13 +125,12 @@ function linesOf(lane: SeenLane, options: FrameOptions): Line[] {
   ]
 }
 
-function linesAtWork(step: SeenStep, { marks, now }: FrameOptions): Line[] {
+function linesAtWork(step: SeenStep, { marks, now, columns }: FrameOptions): Line[] {
   const seconds = (now - (step.from ?? now)) / 1000
   const usually = step.usually === undefined ? '' : ` of about ${lasting(step.usually)}`
-  // its time comes first, so that a narrow screen has it
-  const time = marks.dim(`${lasting(seconds)}${usually}`)
+  const time = marks.dim(` ${lasting(seconds)}${usually}`)
   return [
-    { text: `  ${marks.atWork} ${oneLine(step.title)} ${time}`, rank: ranks.atWork },
+    { text: titled(marks.atWork, step.title, time, columns), rank: ranks.atWork },
     ...(step.says ? [{ text: `    ${oneLine(step.says)}`, rank: ranks.says }] : []),
   ]
 }
@@ -141,7 +152,7 @@ function linesOfEnded(
   // what stays is said in full, as nobody says it again
   const whole = ended ? wrap(words, columns - 5) : [words]
   return [
-    { text: `  ${mark} ${oneLine(step.title)}${took}`, rank },
+    { text: titled(mark, step.title, took, columns), rank },
     ...(words ? whole.map((line) => ({ text: `    ${line}`, rank: outcomeRank })) : []),
   ]
 }
