@@ -90,14 +90,15 @@ export async function install(missing: Package[], yes: boolean): Promise<void> {
 
 async function mayInstall(names: string[], line: string): Promise<boolean> {
   if (!canAsk()) return false
-  process.stderr.write(`The lab needs ${names.length} Debian packages:\n  ${line}\n`)
+  const what = names.length === 1 ? 'a Debian package' : `${names.length} Debian packages`
+  process.stderr.write(`The lab needs ${what} more. This installs what is missing:\n  ${line}\n`)
   return agreed('Run this now?')
 }
 
 /** Not through `run`: sudo asks for its password on the terminal, and dpkg is not to be killed half-way. */
 async function succeeds([command, ...args]: string[]): Promise<boolean> {
   const child = spawn(command!, args, { stdio: ['inherit', 2, 2] })
-  const forget = whenCutShort(() => `\`${args.at(1)}\` may still run: it ends what it has begun`)
+  const forget = whenCutShort(() => 'apt-get may still run and ends what it has begun')
   try {
     const [status] = (await once(child, 'exit')) as [number | null]
     return status === 0

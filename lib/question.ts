@@ -5,19 +5,20 @@ export const canAsk = (): boolean => Boolean(process.stdin.isTTY && process.stde
 
 /**
  * Asks a person for a yes. Enter alone means no, as the question says; so does Ctrl-D. Ctrl-C ends the task.
- * @param question one line, without its question mark's answers: `Delete sorrow?`
+ * @param question one line, such as `Delete sorrow?`
  */
 export async function agreed(question: string): Promise<boolean> {
   const terminal = createInterface({ input: process.stdin, output: process.stderr })
-  // the terminal is in raw mode, so nobody else has seen this Ctrl-C
-  terminal.on('SIGINT', () => {
-    terminal.close()
-    process.stderr.write('\n')
-    process.kill(process.pid, 'SIGINT')
-  })
   const answer = await new Promise<string | undefined>((resolve) => {
+    // the terminal is in raw mode, so nobody has had a signal
+    terminal.on('SIGINT', () => {
+      terminal.off('close', ended).close()
+      process.stderr.write('\n')
+      process.emit('SIGINT', 'SIGINT')
+    })
+    const ended = (): void => resolve(undefined)
+    terminal.on('close', ended)
     terminal.question(`${question} [y/N] (Enter means no) `, resolve)
-    terminal.on('close', () => resolve(undefined))
   })
   // Ctrl-D leaves the cursor behind the question
   if (answer === undefined) process.stderr.write('\n')

@@ -70,7 +70,7 @@ export async function run(args: Args): Promise<ExitCode> {
   } finally {
     for (const held of locks) held.release()
   }
-  return printVerified(await verifyHosts(vms), quiet)
+  return printVerified(await verifyHosts(vms, quiet), quiet)
 }
 
 const lane = (context: Rebuild): Lane<Rebuild> => ({

@@ -41,9 +41,13 @@ const ranks = { whole: 0, lane: 1, atWork: 2, says: 3, failed: 4, done: 6, outco
  */
 export function frame(lanes: SeenLane[], options: FrameOptions): string[] {
   const { columns, rows, now, folded } = options
-  const lines = lanes.flatMap((lane) => linesOf(lane, options))
-  if (folded) lines.push({ text: wholeOf(lanes, now), rank: ranks.whole })
   const room = Math.max(1, rows - 1)
+  const linesWith = (short: boolean): Line[] => [
+    ...lanes.flatMap((lane) => linesOf(lane, { ...options, short })),
+    ...(folded ? [{ text: wholeOf(lanes, now), rank: ranks.whole }] : []),
+  ]
+  const whole = linesWith(false)
+  const lines = folded && whole.length > room ? linesWith(true) : whole
   const kept = new Set(
     lines
       .map((line, at) => ({ ...line, at }))
@@ -97,7 +101,8 @@ function countOf(steps: SeenStep[]): string {
     .join(', ')
 }
 
-function linesOf(lane: SeenLane, options: FrameOptions): Line[] {
+/** @param options.short has a failure on one line: its reason, which names it */
+function linesOf(lane: SeenLane, options: FrameOptions & { short: boolean }): Line[] {
   const { folded } = options
   const waits = lane.after && lane.steps.every(({ state }) => state === 'pending')
   const head = folded
@@ -112,6 +117,10 @@ function linesOf(lane: SeenLane, options: FrameOptions): Line[] {
       // the newest failure is the last to go, and its reason just before it
       if (step.state === 'failed') {
         const age = byRecency.indexOf(step) / 1000
+        if (options.short && step.outcome) {
+          const reason = oneLine(step.outcome.split('\n')[0]!)
+          return [{ text: `  ${options.marks.failed} ${reason}`, rank: ranks.failed + age }]
+        }
         return linesOfEnded(step, ranks.failed + age, ranks.failed + age, options)
       }
       if (step.state === 'at work') return linesAtWork(step, options)

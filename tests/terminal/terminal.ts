@@ -2,12 +2,13 @@
  * A person's terminal: a shell in a pseudo terminal, and an emulator that makes a screen of what comes
  * out of it. What a test reads is what a person would see.
  */
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { spawn } from '@lydell/node-pty'
 import xterm from '@xterm/headless'
 import { onTestFailed, onTestFinished } from 'vitest'
+import { pause } from '../../lib/retry.ts'
 import { project } from '../../lib/settings.ts'
 
 export interface Size {
@@ -42,6 +43,8 @@ export interface Terminal {
   runs: (command: string, seconds?: number) => Promise<number>
   /** Whether the cursor can be seen, by what the emulator was told last. */
   cursorVisible: () => boolean
+  /** The escape codes that commands have sent, without those of the shell's own prompt. */
+  escapes: () => string[]
   /** What `stty -a` says of the terminal now, asked at the prompt. */
   stty: () => Promise<string>
 }
@@ -58,7 +61,7 @@ export async function openTerminal(
   const home = mkdtempSync(join(tmpdir(), 'terminal-'))
   const { CI: _ci, NO_COLOR: _noColor, FORCE_COLOR: _force, VITEST: _vitest, ...rest } = process.env
   const shell = spawn('bash', ['--norc', '--noprofile', '-i'], {
-    name: 'xterm-256color',
+    name: env['TERM'] ?? 'xterm-256color',
     cols: columns,
     rows,
     cwd: project,
@@ -89,7 +92,11 @@ export async function openTerminal(
   emulator.parser.registerCsiHandler({ prefix: '?', final: 'h' }, cursorIs(true))
   emulator.parser.registerCsiHandler({ prefix: '?', final: 'l' }, cursorIs(false))
   let changed = (): void => {}
-  shell.onData((data) => emulator.write(data, () => changed()))
+  let sent = ''
+  shell.onData((data) => {
+    sent += data
+    emulator.write(data, () => changed())
+  })
   // answers of the terminal, such as where its cursor is
   emulator.onData((data) => shell.write(data))
 
@@ -140,9 +147,11 @@ export async function openTerminal(
 
   onTestFailed(() => console.error(framed(all().split('\n').slice(-rows).join('\n'))))
   onTestFinished(async () => {
-    const ended = new Promise<void>((resolve) => shell.onExit(() => resolve()))
+    // as when somebody closes the window
     shell.kill('SIGHUP')
-    await ended
+    const gone = (): boolean => !existsSync(`/proc/${shell.pid}`)
+    for (let tries = 0; tries < 40 && !gone(); tries++) await pause(0.05)
+    if (!gone()) shell.kill('SIGKILL')
     rmSync(home, { recursive: true, force: true })
   })
   await prompted()
@@ -163,6 +172,9 @@ export async function openTerminal(
     prompted,
     runs,
     cursorVisible: () => cursor,
+    // oxlint-disable-next-line no-control-regex -- exactly these are looked for
+    escapes: () =>
+      (sent.match(/\u001b\[[0-9;?]*[A-Za-z]/g) ?? []).filter((code) => !/\?2004[hl]$/.test(code)),
     stty: async () => {
       await runs(`stty -a >${join(home, 'stty')}`)
       return readFileSync(join(home, 'stty'), 'utf8')
