@@ -59,7 +59,11 @@ export async function openTerminal(
   env: Record<string, string> = {},
 ): Promise<Terminal> {
   const home = mkdtempSync(join(tmpdir(), 'terminal-'))
-  const { CI: _ci, NO_COLOR: _noColor, FORCE_COLOR: _force, VITEST: _vitest, ...rest } = process.env
+  const rest = Object.fromEntries(
+    Object.entries(process.env).filter(
+      ([name]) => !/^(CI|NO_COLOR|FORCE_COLOR|VITEST.*)$/.test(name),
+    ),
+  ) as Record<string, string>
   const shell = spawn('bash', ['--norc', '--noprofile', '-i'], {
     name: env['TERM'] ?? 'xterm-256color',
     cols: columns,
