@@ -9,7 +9,7 @@ import { junit } from '../report/junit.ts'
 import { openRecord, pruneRuns, readEvents } from '../report/record.ts'
 import { report } from '../report/report.ts'
 import type { CaseResult } from '../report/result.ts'
-import { runLanes, type Lane } from '../steps.ts'
+import { runLanes, type Lane, type Step } from '../steps.ts'
 import { baseImage, preflight, type Ground } from '../vm/ground.ts'
 import { ensureBaseline, holdVm, type Hold } from './baseline.ts'
 import { leaveAsBefore } from './before.ts'
@@ -62,7 +62,7 @@ export async function withStage(
   if (hosts.length < needed) {
     throw usage(`Cannot run it on \`${hosts.join(' ')}\` alone`, 'A case needs two VMs: name both')
   }
-  const ground: Ground = { ...(await preflight()), ...(await baseImage(() => undefined)) }
+  const ground = await standOn(Boolean(options.json))
   const record = openRecord(options.name)
   const seed = options.seed ?? Math.floor(Math.random() * 2 ** 31)
   record.note({ kind: 'run', name: options.name, phase: 'begin', hosts, seed })
@@ -86,6 +86,7 @@ export async function withStage(
     )
     await use(stage, hosts)
     if (!options.keep) {
+      if (!options.json) console.error(`Putting ${hosts.join(' and ')} back as before the cases`)
       const { patience } = ground.accelerator
       // what a VM was before does not follow the remotes of cases
       closeWorlds(hosts)
@@ -128,6 +129,28 @@ export function writeReports(
   writeFileSync(join(dir, 'report.html'), report(page), { mode: 0o600 })
   writeFileSync(join(dir, 'junit.xml'), junit(results, id), { mode: 0o600 })
   writeFileSync(join(dir, 'results.json'), JSON.stringify(results, null, 2), { mode: 0o600 })
+}
+
+/** What the VMs stand on; a base image that is not cached takes a minute, which is shown. */
+async function standOn(quiet: boolean): Promise<Ground> {
+  const ground = {} as Ground
+  const steps: Step<Ground>[] = [
+    {
+      title: 'preflight',
+      would: () => ['look for tools, firmware and accelerator'],
+      run: async () => {
+        Object.assign(ground, await preflight())
+        return `${ground.accelerator.kind}: ${ground.accelerator.reason}`
+      },
+    },
+    {
+      title: 'base image',
+      would: () => ['build it, unless it is cached'],
+      run: async (_, say) => void Object.assign(ground, await baseImage(say)),
+    },
+  ]
+  await runLanes([{ title: 'lab', context: ground, steps }], { quiet })
+  return ground
 }
 
 const prepareLane = (host: string, stage: Stage, hold: Hold): Lane<Stage> => ({
