@@ -83,7 +83,7 @@ async function build(
   mkdirSync(dir)
   const stages: Manifest['stages'] = []
   let from = performance.now()
-  let stage = 'begin'
+  let stage = stageNames['debian']!
   const onLine = (line: string): void => {
     const [word, name, mb] = line.split(' ')
     if (word === 'stage') stage = stageNames[name!] ?? name!
