@@ -2,16 +2,23 @@ import { constants } from 'node:os'
 
 type Signal = 'SIGINT' | 'SIGTERM' | 'SIGHUP'
 
-/** What is to be done before a signal ends the task, the last one first. May say one thing about it. */
-const closing: (() => string | void)[] = []
+/** What a person has to know of work that was cut short, as parts of one sentence. */
+interface Said {
+  /** What is left of it. */
+  left: string
+  /** How to go on, where the same command does not go on from there. */
+  goOn?: string
+}
+
+/** What is to be done before a signal ends the task, the last one first. */
+const closing: (() => Said | void)[] = []
 
 /**
  * Has something done when a signal ends the task (Ctrl-C, the terminal closed): at once and without
  * waiting, as the prompt is waited for.
- * @param close may return what a person has to know of it, as half a sentence
  * @returns what takes it back
  */
-export function whenCutShort(close: () => string | void): () => void {
+export function whenCutShort(close: () => Said | void): () => void {
   closing.push(close)
   return () => {
     const at = closing.lastIndexOf(close)
@@ -42,7 +49,9 @@ export function endOnSignals(task: string): void {
     const said = closing.toReversed().flatMap((close) => close() || [])
     // `^C` stands where the line begins
     const from = process.stderr.isTTY && process.env['TERM'] !== 'dumb' ? '\r\u001b[K' : ''
-    const words = [...said, whatStillRuns(), 'the same command again goes on from here']
+    const left = said.map((one) => one.left)
+    const goOn = said.map((one) => one.goOn).find(Boolean)
+    const words = [...left, whatStillRuns(), goOn ?? 'the same command again goes on from here']
     process.stderr.write(`${from}${task}: Cut short: ${words.join('; ')}\n`)
     process.exit(128 + constants.signals[signal])
   }

@@ -98,7 +98,7 @@ async function mayInstall(names: string[], line: string): Promise<boolean> {
 /** Not through `run`: sudo asks for its password on the terminal, and dpkg is not to be killed half-way. */
 async function succeeds([command, ...args]: string[]): Promise<boolean> {
   const child = spawn(command!, args, { stdio: ['inherit', 2, 2] })
-  const forget = whenCutShort(() => 'apt-get may still run and ends what it has begun')
+  const forget = whenCutShort(() => ({ left: 'apt-get may still run and ends what it has begun' }))
   try {
     const [status] = (await once(child, 'exit')) as [number | null]
     return status === 0

@@ -75,9 +75,10 @@ export async function withStage(
     write(stage, hosts)
   }
   process.once('exit', cutShort)
-  const forget = whenCutShort(
-    () => `${stage.results.length} cases were run, report: ${join(record.dir, 'report.html')}`,
-  )
+  const forget = whenCutShort(() => ({
+    left: `${stage.results.length} cases were run, report: ${join(record.dir, 'report.html')}`,
+    goOn: 'the same command again begins anew',
+  }))
   try {
     for (const host of hosts) holds.push(await holdVm(host, options.name))
     await runLanes(

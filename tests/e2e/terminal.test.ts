@@ -92,7 +92,7 @@ test('cases on both VMs: what is at work, the waits and the whole, and Ctrl-C in
   terminal.type('\u0003')
   expect(await terminal.prompted(10)).toBeLessThan(2)
   expect(terminal.screen().replaceAll('\n', '')).toMatch(
-    /Cut short: \d cases were run, report: .*report\.html; sorrow and torment still run/,
+    /Cut short: \d cases were run, report: .*report\.html; sorrow and torment still run \(just down ends that\); the same command again begins anew/,
   )
 })
 
