@@ -9,7 +9,7 @@ export default defineConfig({
         test: {
           ...shared,
           name: 'unit',
-          include: ['tests/{lib,tasks,nix}/**/*.test.ts', 'tests/*.test.ts'],
+          include: ['tests/{lib,tasks,nix,terminal}/**/*.test.ts', 'tests/*.test.ts'],
           sequence: { groupOrder: 0 },
         },
       },

@@ -37,8 +37,21 @@ export class Failure extends Error {
 export const usage = (message: string, hint?: string): Failure =>
   new Failure(message, { hint, exit: Exit.usage })
 
+const beside = new WeakMap<object, unknown[]>()
+
+/** The first of several failures; `explain` tells the others after it. */
+export function together([first, ...others]: unknown[]): unknown {
+  if (typeof first === 'object' && first !== null) beside.set(first, others)
+  return first
+}
+
 /** The text that a task prints for whatever was thrown, prefixed with the task's name. */
 export function explain(task: string, thrown: unknown): string {
+  const others = (typeof thrown === 'object' && thrown !== null && beside.get(thrown)) || []
+  return [explainOne(task, thrown), ...others.map((other) => explainOne('also', other))].join('\n')
+}
+
+function explainOne(task: string, thrown: unknown): string {
   if (!(thrown instanceof Failure)) {
     const stack = thrown instanceof Error ? (thrown.stack ?? thrown.message) : String(thrown)
     return `${task}: This is a bug in the lab\n${stack}`

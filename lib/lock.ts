@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process'
 import { closeSync, constants, ftruncateSync, openSync, readFileSync, writeSync } from 'node:fs'
 import { Failure, oneLine } from './failure.ts'
+import { counting } from './retry.ts'
 
 export interface Lock {
   release: () => void
@@ -10,19 +11,20 @@ export interface Lock {
  * Takes a lock that the kernel holds for this process (flock(2) on an open file), so that no crash
  * can leave it behind. The file's text only names the holder for whoever is refused.
  * @param options.wait seconds to wait for it; 0 refuses at once
+ * @param options.say told each second for whom it waits
  * @throws Failure naming the holder when the lock is not had in time
  */
 export async function lock(
   path: string,
   what: string,
-  options: { wait?: number; onWait?: (holder: string) => void } = {},
+  options: { wait?: number; say?: (line: string) => void } = {},
 ): Promise<Lock> {
   const fd = openLock(path)
   const seconds = options.wait ?? 0
   let taken = await flock(fd, ['--nonblock'])
   if (!taken && seconds > 0) {
-    options.onWait?.(holder(path))
-    taken = await flock(fd, ['--timeout', String(seconds)])
+    const freed = () => flock(fd, ['--timeout', String(seconds)])
+    taken = await counting(`waiting for ${holder(path)}`, seconds, options.say ?? (() => {}), freed)
   }
   if (!taken) {
     closeSync(fd)

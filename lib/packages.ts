@@ -1,8 +1,10 @@
-import { spawnSync } from 'node:child_process'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { accessSync, constants, existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { createInterface } from 'node:readline/promises'
 import { Failure } from './failure.ts'
+import { whenCutShort } from './interrupt.ts'
+import { agreed, canAsk } from './question.ts'
 import { findFirmware } from './vm/firmware.ts'
 import { searchPath } from './run.ts'
 import { project } from './settings.ts'
@@ -70,24 +72,39 @@ export async function install(missing: Package[], yes: boolean): Promise<void> {
       hint: 'nix develop gives every tool; elsewhere install them by hand',
     })
   }
-  if (!yes && !(await agreed(line))) {
-    throw new Failure(`Cannot go on without ${names.join(', ')}`, { hint: line })
+  if (!yes && !(await mayInstall(names, line))) {
+    throw new Failure(`Cannot go on without ${names.join(', ')}: nothing was installed`, {
+      hint: line,
+    })
   }
-  // not through `run`: sudo asks for its password on the terminal
   for (const args of [['apt-get', 'update'], apt]) {
     const words = [...(asRoot ? [] : ['sudo']), 'env', 'DEBIAN_FRONTEND=noninteractive', ...args]
-    const { status } = spawnSync(words[0]!, words.slice(1), { stdio: ['inherit', 2, 2] })
-    if (status !== 0) throw new Failure(`Cannot install ${names.join(', ')}`, { hint: line })
+    if (!(await succeeds(words))) {
+      throw new Failure(`Cannot install ${names.join(', ')}`, { hint: line })
+    }
   }
   const still = missing.filter((wanted) => !present(wanted))
   if (still.length === 0) return
   throw new Failure(`Cannot find \`${still[0]!.brings}\` after installing \`${still[0]!.name}\``)
 }
 
-async function agreed(line: string): Promise<boolean> {
-  if (!process.stdin.isTTY) return false
-  const terminal = createInterface({ input: process.stdin, output: process.stderr })
-  const answer = await terminal.question(`The lab needs packages. Run \`${line}\`? [y/N] `)
-  terminal.close()
-  return /^y(es)?$/i.test(answer.trim())
+async function mayInstall(names: string[], line: string): Promise<boolean> {
+  if (!canAsk()) return false
+  const what = names.length === 1 ? 'a Debian package' : `${names.length} Debian packages`
+  process.stderr.write(`The lab needs ${what} more. This installs what is missing:\n  ${line}\n`)
+  return agreed('Run this now?')
+}
+
+/** Not through `run`: sudo asks for its password on the terminal, and dpkg is not to be killed half-way. */
+async function succeeds([command, ...args]: string[]): Promise<boolean> {
+  const child = spawn(command!, args, { stdio: ['inherit', 2, 2] })
+  const forget = whenCutShort(() => ({ left: 'apt-get may still run and ends what it has begun' }))
+  try {
+    const [status] = (await once(child, 'exit')) as [number | null]
+    return status === 0
+  } catch {
+    return false
+  } finally {
+    forget()
+  }
 }

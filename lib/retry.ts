@@ -26,8 +26,10 @@ export interface WaitOptions {
   wake?: Wake
   /** Says that trying again is of no use: the failure is thrown as it is. */
   final?: (failure: Failure) => boolean
-  /** Called after each probe that found nothing, for a progress line. */
-  say?: (wait: { name: string; elapsed: number; limit: number; last?: string }) => void
+  /** Told each second how long it has waited, of at most how long; an empty line when it is over. */
+  say?: (line: string) => void
+  /** What that line calls it, where it is not the name. */
+  as?: string
 }
 
 /**
@@ -63,6 +65,9 @@ export async function waitFor<T>(
     wakeUp?.()
   })
   let last: Failure | undefined
+  const tell = (): void => options.say?.(counted(options.as ?? name, elapsed(), limit))
+  const telling = options.say && setInterval(tell, 1000)
+  tell()
   try {
     for (let due = 0; !over.signal.aborted;) {
       try {
@@ -73,7 +78,6 @@ export async function waitFor<T>(
         if (!over.signal.aborted) last = thrown
       }
       if (over.signal.aborted) break
-      options.say?.({ name, elapsed: elapsed(), limit, last: last?.message })
       due = Math.max(due + every, elapsed())
       if (!poked) await Promise.race([ended, pause(due - elapsed(), (end) => (wakeUp = end))])
       if (poked) due = elapsed()
@@ -81,6 +85,8 @@ export async function waitFor<T>(
     }
   } finally {
     clearTimeout(timer)
+    clearInterval(telling)
+    options.say?.('')
     wakeUp?.()
     unsubscribe?.()
     signal?.removeEventListener('abort', stop)
@@ -95,6 +101,37 @@ export async function waitFor<T>(
     evidence: (await options.evidence?.()) ?? last?.detail.evidence,
     cause: last,
   })
+}
+
+/** How a wait speaks: its name, how long it has lasted, and its limit; all in seconds. */
+export const counted = (name: string, elapsed: number, limit: number): string =>
+  `${name}: ${elapsed.toFixed(0)} s of at most ${limit} s`
+
+/**
+ * Does something that has a limit of its own, and says each second how much of it is over; says an empty
+ * line when it is done.
+ * @param name what it waits for; asked anew each time where it changes on the way
+ * @param limit seconds; whoever does the work keeps to it
+ */
+export async function counting<T>(
+  name: string | (() => string),
+  limit: number,
+  say: (line: string) => void,
+  work: () => Promise<T>,
+): Promise<T> {
+  const from = performance.now()
+  const tell = (): void => {
+    const called = typeof name === 'string' ? name : name()
+    say(counted(called, (performance.now() - from) / 1000, limit))
+  }
+  tell()
+  const timer = setInterval(tell, 1000)
+  try {
+    return await work()
+  } finally {
+    clearInterval(timer)
+    say('')
+  }
 }
 
 /** Waits for `seconds`, or until the function that it hands out is called. */

@@ -1,5 +1,9 @@
 import type { ListrTask } from 'listr2'
-import { explain } from './failure.ts'
+import { Failure, together } from './failure.ts'
+import type { SeenLane, SeenStep } from './view/seen.ts'
+
+/** What a step leaves to be known, one line; or why there was nothing to do after all. */
+export type Outcome = string | { skipped: string } | void
 
 /** One step of a task: its title is what the log calls it. */
 export interface Step<C> {
@@ -8,8 +12,10 @@ export interface Step<C> {
   would: (context: C) => string[] | Promise<string[]>
   /** Why the step has nothing to do, or false. */
   skip?: (context: C) => string | false
+  /** Seconds that it took before, for the time that is left. */
+  usually?: number
   /** `say` replaces the line under the step: the wait that it is in, and its limit. */
-  run: (context: C, say: (line: string) => void) => Promise<void>
+  run: (context: C, say: (line: string) => void) => Promise<Outcome>
 }
 
 /** A chain of steps for one thing, such as a VM; several lanes run side by side. */
@@ -17,90 +23,162 @@ export interface Lane<C> {
   title: string
   context: C
   steps: Step<C>[]
+  /** Begins when the lanes that are not so have ended, as what needs both VMs does. */
+  after?: boolean
+}
+
+export interface LanesOptions {
+  /** Shows nothing. */
+  quiet?: boolean
+  /** Told the waits that a quiet run is in. */
+  say?: (line: string) => void
+  /**
+   * The steps are cases: where one fails its reason stays to be seen, the lane's next one runs, and nothing
+   * is thrown. They are counted, and those that passed fold away.
+   */
+  cases?: boolean
 }
 
 /**
- * Runs each lane's steps in order, and the lanes side by side. In a terminal this is a live tree;
+ * Runs each lane's steps in order, and the lanes side by side. In a terminal this is a live view;
  * under CI or in a pipe it is plain lines. Progress goes to standard error, so that standard output
- * is the task's answer alone. All lanes run to their end; then the first failure is thrown.
- * @param carryOn a step's failure is shown and the lane's next step runs; nothing is thrown
- * @returns seconds that each step took, by lane and title
+ * is the task's answer alone. All lanes run to their end; then the first failure is thrown, with the
+ * others in it.
  */
 export async function runLanes<C>(
   lanes: Lane<C>[],
-  quiet = false,
-  carryOn = false,
-): Promise<Map<string, number>> {
-  const { Listr, ListrLogger, ProcessOutput } = await import('listr2')
-  const took = new Map<string, number>()
+  { quiet = false, say, cases = false }: LanesOptions = {},
+): Promise<void> {
+  const { Listr } = await import('listr2')
+  const seen = lanes.map(({ title, after, steps, context }): SeenLane => ({
+    title,
+    after,
+    steps: steps.map((step) => ({
+      title: titleOf(step, context),
+      state: 'pending',
+      usually: step.usually,
+    })),
+  }))
+  const view = quiet ? hidden(say) : isLive() ? await live(seen, cases) : await plain(seen, cases)
   const failures: unknown[] = []
-  const live = process.stderr.isTTY && !process.env['CI'] && !quiet
+
+  const asTask = (lane: Lane<C>, step: Step<C>, of: SeenLane, one: SeenStep): ListrTask => ({
+    title: `${lane.title}: ${one.title}`,
+    task: async (_, listrTask) => {
+      const ends = (state: SeenStep['state'], outcome?: string): void => {
+        Object.assign(one, { state, outcome, to: performance.now() })
+        listrTask.title = view.ended(of, one)
+      }
+      const skipped = (why: string): void => {
+        ends('skipped', why)
+        listrTask.skip(why)
+      }
+      Object.assign(one, { state: 'at work', from: performance.now() })
+      view.changed()
+      try {
+        const nothing = step.skip?.(lane.context)
+        if (nothing) return skipped(nothing)
+        const outcome = await step.run(lane.context, (line) => view.say(of, one, line))
+        if (typeof outcome === 'object') return skipped(outcome.skipped)
+        if (outcome) view.say(of, one, outcome)
+        ends('done', outcome ?? undefined)
+      } catch (thrown) {
+        ends('failed', thrown instanceof Failure ? thrown.message : String(thrown))
+        if (!cases) failures.push(thrown)
+        throw thrown
+      }
+    },
+  })
+  // what is inside is returned and not run here: a second renderer cannot have the terminal
+  const inside = (some: SeenLane[]): ListrTask => ({
+    task: (_, all) =>
+      all.newListr(
+        some.map((of) => {
+          const lane = lanes[seen.indexOf(of)]!
+          const steps = lane.steps.map((step, at) => asTask(lane, step, of, of.steps[at]!))
+          return {
+            title: lane.title,
+            task: (_own, one) => one.newListr(steps, { concurrent: false, exitOnError: !cases }),
+          } satisfies ListrTask
+        }),
+        { concurrent: true, exitOnError: false },
+      ),
+  })
+  const list = new Listr(
+    [inside(seen.filter(({ after }) => !after)), inside(seen.filter(({ after }) => after))],
+    {
+      concurrent: false,
+      exitOnError: false,
+      // Ctrl-C is the task's, which says what still runs
+      registerSignalListeners: false,
+      ...view.renderer,
+    } as never,
+  )
+  view.begin()
+  try {
+    await list.run()
+  } finally {
+    view.end()
+  }
+  if (failures.length > 0) throw together(failures)
+}
+
+/** What shows how far the lanes are. */
+interface View {
+  /** For listr2. */
+  renderer: object
+  begin: () => void
+  say: (lane: SeenLane, step: SeenStep, line: string) => void
+  changed: () => void
+  /** @returns how the step is called now that it has ended */
+  ended: (lane: SeenLane, step: SeenStep) => string
+  end: () => void
+}
+
+const hidden = (say?: (line: string) => void): View => ({
+  renderer: { renderer: 'silent' },
+  begin: () => {},
+  say: (_lane, step, line) => say?.(line && `${step.title}: ${line}`),
+  changed: () => {},
+  ended: (_, { title }) => title,
+  end: () => {},
+})
+
+/** Whether somebody watches on a terminal that can be drawn on. */
+const isLive = (): boolean =>
+  process.stderr.isTTY && !process.env['CI'] && process.env['TERM'] !== 'dumb'
+
+async function live(seen: SeenLane[], cases: boolean): Promise<View> {
+  const { liveView } = await import('./view/live.ts')
+  // the reason of a case that failed is told here, that of a step below it by the task
+  const view = liveView(process.stderr, seen, { folded: cases, reasonsFollow: !cases })
+  return {
+    ...hidden(),
+    ...view,
+    say: (_lane, step, line) => {
+      step.says = line
+      view.changed()
+    },
+    ended: (_lane, { title }) => {
+      view.changed()
+      return title
+    },
+  }
+}
+
+async function plain(seen: SeenLane[], cases: boolean): Promise<View> {
+  const { ListrLogger, ListrLogLevels, ProcessOutput } = await import('listr2')
+  const { plainLines } = await import('./view/plain.ts')
   const logger = new ListrLogger({
     processOutput: new ProcessOutput(process.stderr, process.stderr),
   })
-  // plain lines of several lanes are mixed, so each says whose it is
-  const titleIn = (lane: Lane<C>, step: Step<C>): string =>
-    live ? titleOf(step, lane.context) : `${lane.title}: ${titleOf(step, lane.context)}`
-  const asTask = (lane: Lane<C>, step: Step<C>): ListrTask => ({
-    title: titleIn(lane, step),
-    skip: () => step.skip?.(lane.context) || false,
-    task: async (_, listrTask) => {
-      const from = performance.now()
-      await step.run(
-        lane.context,
-        live ? (line) => (listrTask.output = line) : plainly(lane, listrTask),
-      )
-      const seconds = (performance.now() - from) / 1000
-      took.set(`${lane.title}: ${titleOf(step, lane.context)}`, seconds)
-      listrTask.title = `${titleIn(lane, step)} (${seconds.toFixed(1)} s)`
-    },
-  })
-  const list = new Listr(
-    lanes.map((lane) => ({
-      title: lane.title,
-      task: async (_, parent) => {
-        const inner = parent.newListr(
-          lane.steps.map((step) => asTask(lane, step)),
-          { concurrent: false, exitOnError: !carryOn },
-        )
-        await inner.run().catch((error: unknown) => {
-          failures.push(error)
-          throw error
-        })
-      },
-    })),
-    {
-      concurrent: true,
-      exitOnError: false,
-      renderer: quiet ? 'silent' : live ? 'default' : 'simple',
-      rendererOptions: live
-        ? {
-            logger,
-            collapseSubtasks: false,
-            collapseErrors: false,
-            showErrorMessage: false,
-            formatOutput: 'truncate',
-          }
-        : { logger },
-      fallbackRendererCondition: false,
-    } as never,
-  )
-  await list.run()
-  for (const other of failures.slice(1)) process.stderr.write(`${explain('also', other)}\n`)
-  if (failures.length > 0) throw failures[0]
-  return took
-}
-
-/** For plain lines: a wait that only counts up is said again every 10 s, and each line says whose it is. */
-function plainly(lane: { title: string }, listrTask: { output: string }): (line: string) => void {
-  let last = ''
-  let at = 0
-  return (line) => {
-    const kind = line.replaceAll(/\d+/g, '#')
-    if (kind === last && performance.now() - at < 10_000) return
-    last = kind
-    at = performance.now()
-    listrTask.output = `${lane.title}: ${line}`
+  const write = (line: string): void => logger.log(ListrLogLevels.OUTPUT, line)
+  const lines = plainLines(seen, cases, write)
+  return {
+    ...hidden(),
+    ...lines,
+    renderer: { renderer: 'simple', rendererOptions: { logger }, fallbackRendererCondition: false },
+    say: (lane, _step, line) => lines.say(lane, line),
   }
 }
 

@@ -15,8 +15,13 @@ export function table(rows: string[][]): string {
     .join('\n')
 }
 
-const colour = (code: number) => (text: string) =>
-  process.stdout.isTTY && !process.env['NO_COLOR'] ? `\u001b[${code}m${text}\u001b[0m` : text
+/** Colours by their code, for a stream that shows them. */
+export const colourOn = (stream: { isTTY?: boolean }) => (code: number) => (text: string) =>
+  stream.isTTY && !process.env['NO_COLOR'] && process.env['TERM'] !== 'dumb'
+    ? `\u001b[${code}m${text}\u001b[0m`
+    : text
+
+const colour = colourOn(process.stdout)
 
 export const green = colour(32)
 export const red = colour(31)

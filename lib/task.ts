@@ -2,6 +2,7 @@ import { realpathSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import type { Options, PositionalOptions } from 'yargs'
 import { Exit, Failure, explain, usage, type ExitCode } from './failure.ts'
+import { endOnSignals, isCutShort, loadForSignals } from './interrupt.ts'
 import { loadEnv } from './settings.ts'
 
 /** A yargs option that can also be set by an environment variable (and so by `.env`). */
@@ -21,6 +22,8 @@ export interface Task {
   /** The commands that really do the work, printed at the end of --help. */
   under: string[]
   examples: [command: string, meaning: string][]
+  /** Ctrl-C belongs to the program that it starts, such as ssh. */
+  ownSignals?: boolean
   /**
    * Resolves with an exit code, or with nothing when all held. Large machinery that only the work needs
    * is imported in here: each file costs a start 3 ms, and --help is asked for most often.
@@ -40,11 +43,14 @@ export async function main(meta: ImportMeta, task: Task): Promise<void> {
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
     if (error.code === 'EPIPE') process.exit(0)
   })
+  if (!task.ownSignals) endOnSignals(task.name)
   try {
     await loadEnv()
     const args = await parse(task, process.argv.slice(2))
+    if (args) await loadForSignals()
     process.exitCode = args ? ((await task.run(args)) ?? Exit.held) : Exit.held
   } catch (thrown) {
+    if (isCutShort()) return
     process.stderr.write(`${explain(task.name, thrown)}\n`)
     process.exitCode = thrown instanceof Failure ? thrown.exit : Exit.labCouldNotRun
   }

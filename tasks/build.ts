@@ -52,8 +52,9 @@ export async function run(args: Args): Promise<ExitCode> {
     paths: 0,
     differences: [],
   }))
-  await runLanes([imageLane(ground, buildings)], Boolean(args['json']))
-  await runLanes(buildings.map(lane), Boolean(args['json']))
+  const quiet = Boolean(args['json'])
+  await runLanes([imageLane(ground, buildings)], { quiet })
+  await runLanes(buildings.map(lane), { quiet })
   const wrong = buildings.filter((one) => one.differences.length > 0)
   if (args['json']) {
     const data = buildings.map(({ host, seconds, bytes, paths, differences: wrongs, built }) => ({

@@ -53,4 +53,7 @@ export async function run(args: Args): Promise<void> {
   stdin.destroy()
 }
 
-await main(import.meta, { name, describe, usage, positionals, options, under, examples, run })
+await main(import.meta, {
+  ...{ name, describe, usage, positionals, options, under, examples, run },
+  ownSignals: true,
+})

@@ -1,7 +1,7 @@
 import { rmSync } from 'node:fs'
-import { createInterface } from 'node:readline/promises'
 import { usage as usageFailure } from '../lib/failure.ts'
 import { hostName } from '../lib/host-name.ts'
+import { agreed, canAsk } from '../lib/question.ts'
 import { writeSshConfigOfAll } from '../lib/vm/identity.ts'
 import { stopVm } from '../lib/vm/qemu.ts'
 import { main, type Args } from '../lib/task.ts'
@@ -28,7 +28,10 @@ export async function run(args: Args): Promise<void> {
       console.log(`would end QEMU and the keeper of ${host}\nwould delete ${dir}`)
       continue
     }
-    if (!args['yes'] && !(await agreed(host, dir))) continue
+    if (!args['yes'] && !(await mayDelete(host, dir))) {
+      console.log(`${host} is kept. To delete it: just destroy-test-vm ${host} --yes`)
+      continue
+    }
     const held = await lockVm(host, 'destroy')
     await stop()
     rmSync(dir, { recursive: true, force: true })
@@ -50,14 +53,9 @@ function theVmOrItsRemains(host: string) {
   }
 }
 
-async function agreed(host: string, dir: string): Promise<boolean> {
-  if (!process.stdin.isTTY) {
-    throw usageFailure(`Cannot ask whether to delete \`${host}\``, 'Pass --yes')
-  }
-  const terminal = createInterface({ input: process.stdin, output: process.stderr })
-  const answer = await terminal.question(`Delete ${host} with all in ${dir}? [y/N] `)
-  terminal.close()
-  return /^y(es)?$/i.test(answer.trim())
+async function mayDelete(host: string, dir: string): Promise<boolean> {
+  if (!canAsk()) throw usageFailure(`Cannot ask whether to delete \`${host}\``, 'Pass --yes')
+  return agreed(`Delete ${host} with all in ${dir}?`)
 }
 
 await main(import.meta, { name, describe, usage, positionals, options, under, examples, run })

@@ -1,5 +1,6 @@
 import { chooseVms } from '../lib/nix/hosts.ts'
 import { stopVm } from '../lib/vm/qemu.ts'
+import { counting } from '../lib/retry.ts'
 import { runLanes, dryRun, type Lane } from '../lib/steps.ts'
 import { main, type Args } from '../lib/task.ts'
 import { lockVm, qemuOf, type Vm } from '../lib/vm/vm.ts'
@@ -44,9 +45,9 @@ const lane = (vm: Vm, grace: number): Lane<Vm> => ({
       ],
       run: async (_, say) => {
         const held = await lockVm(vm.host, 'stop')
-        say(`power off: at most ${grace} s`)
-        say(await stopVm(vm, grace))
+        const how = await counting('power off', grace, say, () => stopVm(vm, grace))
         held.release()
+        return how
       },
     },
   ],

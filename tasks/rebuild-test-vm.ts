@@ -66,11 +66,11 @@ export async function run(args: Args): Promise<ExitCode> {
         Object.assign(ground, await preflight(guest), await baseImage(() => undefined, guest))
       }
     }
-    await runLanes(lanes, quiet)
+    await runLanes(lanes, { quiet })
   } finally {
     for (const held of locks) held.release()
   }
-  return printVerified(await verifyHosts(vms), quiet)
+  return printVerified(await verifyHosts(vms, quiet), quiet)
 }
 
 const lane = (context: Rebuild): Lane<Rebuild> => ({
@@ -98,7 +98,7 @@ const lane = (context: Rebuild): Lane<Rebuild> => ({
         await root.close()
         writeVm({ ...c.vm, toplevel: c.built!.toplevel })
         // an older nix does not say how much it copied
-        if (sent > 0) say(`${(sent / 1000).toFixed(0)} kB sent`)
+        return sent > 0 ? `${(sent / 1000).toFixed(0)} kB sent` : undefined
       },
     },
   ],

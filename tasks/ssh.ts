@@ -37,4 +37,7 @@ export async function run(args: Args): Promise<ExitCode> {
   return (status ?? (signal === 'SIGINT' ? 130 : 255)) as ExitCode
 }
 
-await main(import.meta, { name, describe, usage, positionals, options, under, examples, run })
+await main(import.meta, {
+  ...{ name, describe, usage, positionals, options, under, examples, run },
+  ownSignals: true,
+})

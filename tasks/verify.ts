@@ -15,7 +15,9 @@ import { chooseVms } from '../lib/nix/hosts.ts'
 import { labKey, publicKey, sshTarget } from '../lib/vm/identity.ts'
 import { closure } from '../lib/nix/nix.ts'
 import { probe } from '../lib/ssh/probes.ts'
+import { counting } from '../lib/retry.ts'
 import { connect } from '../lib/ssh/ssh.ts'
+import { runLanes, type Lane } from '../lib/steps.ts'
 import { green, red, table, yellow } from '../lib/table.ts'
 import { main, type Args } from '../lib/task.ts'
 import { files, qemuOf, type Vm } from '../lib/vm/vm.ts'
@@ -48,11 +50,28 @@ export interface Verified {
 export async function run(args: Args): Promise<ExitCode> {
   const vms = chooseVms(args['host'])
   if (vms.length === 0) throw new Failure('Cannot find any VM', { hint: 'just lab makes two' })
-  return printVerified(await verifyHosts(vms), Boolean(args['json']))
+  const json = Boolean(args['json'])
+  return printVerified(await verifyHosts(vms, json), json)
 }
 
 /** Verifies VMs side by side; one that cannot be asked is a failed check of its own. */
-export const verifyHosts = (vms: Vm[]): Promise<Verified[]> => Promise.all(vms.map(verify))
+export async function verifyHosts(vms: Vm[], quiet = false): Promise<Verified[]> {
+  const found = new Map<Vm, Verified>()
+  const verifyLane = (vm: Vm): Lane<Vm> => ({
+    title: vm.host,
+    context: vm,
+    steps: [
+      {
+        title: 'verify',
+        would: () => [`ask ${vm.host} for what runs`],
+        run: async (_, say) =>
+          void found.set(vm, await counting('answers', limit, say, () => verify(vm))),
+      },
+    ],
+  })
+  await runLanes(vms.map(verifyLane), { quiet })
+  return vms.map((vm) => found.get(vm)!)
+}
 
 async function verify(vm: Vm): Promise<Verified> {
   const { host, user } = vm

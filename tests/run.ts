@@ -23,6 +23,8 @@ for (const variable of Object.keys(process.env)) {
   }
 }
 
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, cutShort)
+
 const { parseCLI, startVitest } = await import('vitest/node')
 const { filter, options } = parseCLI(['vitest', 'run', ...process.argv.slice(2)])
 const vitest = await startVitest('test', filter, { ...options, run: true, watch: false })
@@ -56,6 +58,31 @@ if (left.length === 0) rmSync(scratch, { recursive: true })
 counts.failed += left.length
 console.log(`${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped`)
 process.exit(counts.failed > 0 || counts.passed === 0 ? 1 : 0)
+
+/** Ctrl-C: the prompt is to be back at once, and nothing of the tests may go on behind it. */
+function cutShort(): void {
+  // a child may begin while its parent is being ended
+  for (let round = 0; round < 3; round++) {
+    for (const pid of readdirSync('/proc').filter(isOurs)) {
+      try {
+        process.kill(Number(pid), 'SIGKILL')
+      } catch {
+        // it has ended by itself
+      }
+    }
+  }
+  let files = 'no file is left'
+  try {
+    rmSync(scratch, { recursive: true, maxRetries: 3 })
+  } catch {
+    files = `files are left in ${scratch}`
+  }
+  // vitest hides the cursor and draws below it
+  const from = process.stderr.isTTY && process.env['TERM'] !== 'dumb' ? '\u001b[?25h\r\u001b[J' : ''
+  const words = `every process of the tests was ended, ${files}; npm test begins anew`
+  process.stderr.write(`${from}tests: Cut short: ${words}\n`)
+  process.exit(130)
+}
 
 function isOurs(pid: string): boolean {
   if (!/^\d+$/.test(pid) || Number(pid) === process.pid) return false

@@ -18,6 +18,7 @@ import { privateDirectory } from '../directory.ts'
 import { Failure } from '../failure.ts'
 import { lock } from '../lock.ts'
 import { findCommand } from '../packages.ts'
+import { counting } from '../retry.ts'
 import { lastLines, run, type RunOptions } from '../run.ts'
 import { labCache } from '../settings.ts'
 
@@ -40,7 +41,7 @@ export async function ensureBaseImage(options: ImageOptions = {}): Promise<BaseI
   if (typeof found === 'object') return found
   const held = await lock(join(images, 'lock'), 'build the base image', {
     wait: 900,
-    onWait: (holder) => say(`base image: waiting for ${holder}, which builds it`),
+    say: (line) => say(`base image: ${line}`),
   })
   try {
     // whoever held the lock may have built it
@@ -82,9 +83,10 @@ async function build(
   mkdirSync(dir)
   const stages: Manifest['stages'] = []
   let from = performance.now()
+  let stage = stageNames['debian']!
   const onLine = (line: string): void => {
     const [word, name, mb] = line.split(' ')
-    if (word === 'stage') say(`base image: ${stageNames[name!] ?? name}`)
+    if (word === 'stage') stage = stageNames[name!] ?? name!
     if (word !== 'done') return
     stages.push({ name: name!, seconds: (performance.now() - from) / 1000, mb: Number(mb) })
     from = performance.now()
@@ -97,7 +99,13 @@ async function build(
       mirror,
       /^p='(.*)'$/m.exec(proxy)?.[1] ?? '',
     ]
-    await inNamespace(['sh', ...args], { timeout: 1800, onLine, signal })
+    const limit = 1800
+    await counting(
+      () => `base image: ${stage}`,
+      limit,
+      say,
+      () => inNamespace(['sh', ...args], { timeout: limit, onLine, signal }),
+    )
     const raw = join(dir, 'base.raw')
     const { size, blocks } = statSync(raw)
     const manifest: Manifest = {

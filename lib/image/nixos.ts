@@ -8,6 +8,7 @@ import { checkDisk } from './qcow2.ts'
 import { lock } from '../lock.ts'
 import { realise } from '../nix/nix.ts'
 import { requireSpace } from '../vm/preflight.ts'
+import { counting } from '../retry.ts'
 import { run } from '../run.ts'
 import { labCache } from '../settings.ts'
 
@@ -41,7 +42,7 @@ export async function ensureNixosImage(
   if (existsSync(path)) return path
   const held = await lock(join(images, `${key}.lock`), `make the disk of \`${host}\``, {
     wait: limit,
-    onWait: (holder) => say(`waiting for ${holder}, which makes it`),
+    say,
   })
   const work = join(images, `.making-${key}`)
   try {
@@ -50,8 +51,14 @@ export async function ensureNixosImage(
     rmSync(work, { recursive: true, force: true })
     mkdirSync(work)
     requireSpace(images, needed, `the disk of \`${host}\``)
-    say(`disko installs ${host} into an image: at most ${limit} s`)
-    await run(program!, [], { cwd: work, timeout: limit, onLine: (line) => say(stage(line)) })
+    let at = `disko installs ${host} into an image`
+    const onLine = (line: string): void => void (at = stage(line))
+    await counting(
+      () => at,
+      limit,
+      say,
+      () => run(program!, [], { cwd: work, timeout: limit, onLine }),
+    )
     const made = join(work, file)
     if (!existsSync(made)) {
       throw new Failure(`Cannot find the image that disko made of \`${host}\`: \`${file}\``, {

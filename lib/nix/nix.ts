@@ -2,6 +2,7 @@ import { availableParallelism, freemem } from 'node:os'
 import { Failure } from '../failure.ts'
 import { gate } from '../gate.ts'
 import { progress } from './progress.ts'
+import { counting } from '../retry.ts'
 import { lastLines, run, type RunOptions } from '../run.ts'
 
 const features = [
@@ -65,14 +66,13 @@ export async function realise(
   const { say, ...rest } = options
   const args = ['--realise', '--log-format', 'internal-json', ...store, ...derivations]
   const seen = progress()
-  let last = ''
-  const onLine = (line: string): void => {
-    if (!seen.take(line) || !say) return
-    const now = seen.line()
-    if (now && now !== last) say((last = now))
-  }
+  const { timeout = 1800 } = rest
+  const onLine = (line: string): void => void seen.take(line)
+  const realised = () => run('nix-store', args, { onLine, ...rest, timeout })
   try {
-    const { stdout } = await run('nix-store', args, { timeout: 1800, onLine, ...rest })
+    const { stdout } = await (say
+      ? counting(() => seen.line() || 'nix', timeout, say, realised)
+      : realised())
     return stdout.trim().split('\n')
   } catch (error) {
     if (!(error instanceof Failure) || !seen.errors()) throw error
@@ -93,20 +93,20 @@ export async function copyTo(
   path: string,
   options: RunOptions & { say?: (line: string) => void } = {},
 ): Promise<number> {
-  const { say, ...rest } = options
+  const { say, timeout = 1800, ...rest } = options
   if (/\s/.test(sshConfig)) {
     throw new Failure(`Cannot give nix the file \`${sshConfig}\`: its path has a blank`, {
       hint: 'Set LAB_HOME to another directory',
     })
   }
   const seen = progress()
-  const onLine = (line: string): void => {
-    if (seen.take(line) && seen.line()) say?.(`copy: ${seen.line()}`)
-  }
+  const onLine = (line: string): void => void seen.take(line)
   // the guest trusts whoever may log in as its root
   const args = ['copy', '--no-check-sigs', '--log-format', 'internal-json', '--to', `ssh://${host}`]
   try {
-    await nix([...args, path], { env: { NIX_SSHOPTS: `-F ${sshConfig}` }, onLine, ...rest })
+    const env = { NIX_SSHOPTS: `-F ${sshConfig}` }
+    const copied = () => nix([...args, path], { env, onLine, ...rest, timeout })
+    await (say ? counting(() => `copy: ${seen.line()}`, timeout, say, copied) : copied())
     return seen.copied()
   } catch (error) {
     if (!(error instanceof Failure) || !seen.errors()) throw error

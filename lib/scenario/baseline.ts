@@ -16,6 +16,7 @@ import type { Baseline, Prepared } from './prepared.ts'
 import { probe, quote } from '../ssh/probes.ts'
 import { freePort, isFree, qemuArgs, stopVm } from '../vm/qemu.ts'
 import type { Note } from '../report/record.ts'
+import { counting } from '../retry.ts'
 import { run } from '../run.ts'
 import {
   CannotLoad,
@@ -92,8 +93,9 @@ export async function ensureBaseline(
     await rememberBefore(vm, known, 60 * patience)
     try {
       if (known) {
-        say('put it back to its snapshot')
-        await restoreSnapshot(vm, known.tag, argv, 30 * patience)
+        await counting('put back to its snapshot', 30 * patience, say, () =>
+          restoreSnapshot(vm, known.tag, argv, 30 * patience),
+        )
         writeVm({ ...vm, toplevel: known.toplevel })
         if (known.key === (await keyOf(vm, argv, wanted.toplevel, from)))
           return { ...known, vm, argv, facts: wanted.facts }
@@ -105,9 +107,8 @@ export async function ensureBaseline(
   // one that runs is switched to the world's generation anyway
   const there = readVm(host)
   if (!there || !qemuOf(there)) {
-    say('deploy')
     hold.release()
-    await deploy([deployment(host)], true)
+    await deploy([deployment(host)], true, say)
     await hold.again()
   }
   const vm = theVm(host)
@@ -119,8 +120,7 @@ export async function ensureBaseline(
   const { toplevel, facts } = wanted
   const made: Prepared = { vm, argv, facts, tag: `lab-${key}`, key, toplevel }
   const inHand = machine(vm, { patience, argv, tag: made.tag, note, say })
-  say('build')
-  await buildHosts([wanted], ground.store)
+  await buildHosts([wanted], ground.store, say)
   if (restarted) {
     await inHand.powerOn()
     await inHand.awaitBoot('none', { limit: 90 })
@@ -128,18 +128,14 @@ export async function ensureBaseline(
   const ssh = await connect({ ...sshTarget(vm, 'root'), connectTimeout: 30 * patience })
   await switchTo(ssh, wanted, ground.store, patience, say)
   await ssh.close()
-  say('seed')
-  await seed(inHand, from)
-  say('reboot')
+  await counting('seed', 120 * patience, say, () => seed(inHand, from))
   await inHand.reboot({ limit: 90 })
-  say('validate')
-  await validate(inHand, wanted)
+  await counting('validate', 120 * patience, say, () => validate(inHand, wanted))
   inHand.disconnect()
-  say('save')
   for (const tag of await snapshotsOf(vm)) {
     if (tag.startsWith('lab-')) await deleteSnapshot(vm, tag, 30 * patience)
   }
-  await saveSnapshot(vm, made.tag, 60 * patience)
+  await counting('save', 60 * patience, say, () => saveSnapshot(vm, made.tag, 60 * patience))
   writeVm({ ...vm, toplevel: wanted.toplevel })
   writeJson(recordOf(host), { tag: made.tag, key, toplevel: made.toplevel } satisfies Baseline)
   return made

@@ -6,10 +6,11 @@ import { follow } from '../vm/follow.ts'
 import { KernelFailed } from '../vm/kernel.ts'
 import { machine, type Machine } from './machine.ts'
 import { judgeFacts, judgeFaults, judgeRemote, type Fault, type FaultState } from './oracle.ts'
-import { askFacts, clonesOf } from './oracle-facts.ts'
+import { askFacts, clonesOf, factsWithin } from './oracle-facts.ts'
 import { seeded } from './random.ts'
 import type { Note } from '../report/record.ts'
 import { judgeCase, type CaseResult } from '../report/result.ts'
+import { counting } from '../retry.ts'
 import {
   NotApplicable,
   type Chosen,
@@ -90,9 +91,9 @@ export async function runCase(
     }
     await Promise.all(
       vms.map(async (vm) => {
-        say(`oracle on ${vm.host}`)
         const wanted = ends.get(vm.host) ?? one.ends ?? 'start'
-        result.oracle.push(...(await ask(vm, wanted, world, stage)))
+        const facts = () => ask(vm, wanted, world, stage)
+        result.oracle.push(...(await counting(`oracle on ${vm.host}`, factsWithin(vm), say, facts)))
       }),
     )
     note({ kind: 'step', name: 'oracle', phase: 'end', of: asked })

@@ -24,11 +24,15 @@ import { withStage, type RunOptions } from './stage.ts'
 import { runLanes, type Lane } from '../steps.ts'
 import { deleteSnapshot, saveSnapshot } from '../vm/snapshot.ts'
 import { connect } from '../ssh/ssh.ts'
+import { counting } from '../retry.ts'
+import { durations, remember } from './durations.ts'
 import { switchTo } from '../vm/switch.ts'
 import { writeJson } from '../vm/vm.ts'
 import { openWorld } from './world.ts'
 
 const tag = 'lab-cut'
+/** What a control takes besides its case, by the first guess: a switch, a boot and a snapshot. */
+const secondsOfACut = 40
 const goldenRecord = '/var/lib/golden-generation/golden.json'
 
 interface Cut {
@@ -72,12 +76,11 @@ export async function runControls(
     }
     const dealt = hosts.map((_, lane) => single.filter((_cut, at) => at % hosts.length === lane))
     const lanes = hosts.map((host, index) => laneOf(dealt[index]!, [host], stage, keep))
+    const both = { ...laneOf(double, hosts, stage, keep), after: true }
     await runLanes(
-      lanes.filter(({ steps }) => steps.length > 0),
-      quiet,
-      true,
+      [...lanes, both].filter(({ steps }) => steps.length > 0),
+      { quiet, cases: true },
     )
-    if (double.length > 0) await runLanes([laneOf(double, hosts, stage, keep)], quiet, true)
   })
   return { dir, proofs }
 }
@@ -93,18 +96,21 @@ const laneOf = (
   hosts: string[],
   stage: Stage,
   keep: (proof: Proof) => void,
+  took = durations(),
 ): Lane<Stage> => ({
   title: hosts.join(' and '),
   context: stage,
   steps: cuts.map(({ control, chosen }) => ({
     title: `${control.name}: ${control.cut}`,
     would: () => [],
+    usually: took[`prove/${control.name}`] ?? (took[control.case] ?? 0) + secondsOfACut,
     run: async (_, say) => {
       const proof = await runControl(control, chosen, hosts, stage, say).catch((thrown: unknown) =>
         notRun(control, hosts, stage.seed, thrown),
       )
       keep(proof)
       if (proof.state !== 'caught') throw new Failure(`${proof.state}: ${proof.found}`)
+      remember(`prove/${control.name}`, proof.seconds)
     },
   })),
 })
@@ -146,15 +152,17 @@ async function runControl(
       await vm.restore()
       // built here and sent, which spares the guest the minutes of an upgrade of its own
       const built = await world.host(host, cut, stage.ground.store)
-      await buildHosts([built], stage.ground.store)
+      await buildHosts([built], stage.ground.store, say)
       const target = { ...sshTarget(vm.vm, 'root'), connectTimeout: 30 * vm.patience }
       const ssh = await connect(target)
       await switchTo(ssh, built, stage.ground.store, vm.patience, say)
       await ssh.close()
       const at = fromHome(world.paths.flake)
-      await vm.user(`cd ${at} && jj git fetch && jj new ${world.branch}`, {
-        timeout: 60 * vm.patience,
-      })
+      await counting('fetch the cut', 60 * vm.patience, say, () =>
+        vm.user(`cd ${at} && jj git fetch && jj new ${world.branch}`, {
+          timeout: 60 * vm.patience,
+        }),
+      )
       const { toplevel } = built
       // whatever is cut, this boot must come to it: so the lab itself chooses it once
       await vm.root(
@@ -162,12 +170,14 @@ async function runControl(
         bootctl set-oneshot "\${entry##*/}"`,
       )
       await vm.reboot({ limit: 90 })
-      await vm.root(
-        `systemctl start golden-boot-validation.service boot-complete.target
+      const pinned = (): Promise<unknown> =>
+        vm.root(
+          `systemctl start golden-boot-validation.service boot-complete.target
         grep -q -F ${toplevel} ${goldenRecord} || pin-golden
         systemctl stop nix-local-upgrade.timer; : >${statusLog}; ls /nix/store >${baselinePaths}; sync`,
-        { timeout: 120 * vm.patience },
-      )
+          { timeout: 120 * vm.patience },
+        )
+      await counting('make the cut golden', 120 * vm.patience, say, pinned)
       const said = `readlink -f /run/booted-system; grep -o -F ${toplevel} ${goldenRecord}`
       const { stdout } = await vm.root(said)
       if (stdout !== `${toplevel}\n${toplevel}\n`) {
@@ -176,7 +186,9 @@ async function runControl(
         })
       }
       vm.retire()
-      await saveSnapshot(vm.vm, tag, 60 * vm.patience)
+      await counting('save', 60 * vm.patience, say, () =>
+        saveSnapshot(vm.vm, tag, 60 * vm.patience),
+      )
       prepared.set(host, { ...stage.prepared.get(host)!, tag, toplevel })
     }),
   )

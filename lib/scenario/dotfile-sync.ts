@@ -43,8 +43,9 @@ async function ran(vm: Machine, as: 'root' | 'user', command: string): Promise<S
       ? 'cat /tmp/sync.log'
       : `journalctl --output=cat _SYSTEMD_INVOCATION_ID="$(systemctl show --value -p InvocationID ${unit})"`
   const script = `${command}\n${pushes} | grep -c 'phase: push'; cat ${statusFile}`
-  const sync = () => vm[as](script, { timeout: 120 * vm.patience, allow: 'any' })
-  const { stdout } = await vm.spend('dotfile syncs', sync)
+  const limit = 120 * vm.patience
+  const sync = () => vm[as](script, { timeout: limit, allow: 'any' })
+  const { stdout } = await vm.spend('dotfile syncs', sync, limit)
   const [count = '', ...json] = stdout.split('\n')
   const status = JSON.parse(json.join('\n')) as SyncStatus
   return { status, pushes: Number(count), seconds: (performance.now() - from) / 1000 }

@@ -9,7 +9,7 @@ import { quote } from '../ssh/probes.ts'
 import { ensureKeeper, startQemu } from '../vm/qemu.ts'
 import type { Qmp } from '../vm/qmp.ts'
 import type { Note } from '../report/record.ts'
-import { waitFor, type Wake } from '../retry.ts'
+import { counting, waitFor, type Wake } from '../retry.ts'
 import { lastLines, type Ran } from '../run.ts'
 import { restoreSnapshot, withMonitor, type Restored } from '../vm/snapshot.ts'
 import { connect, waitForSsh, type Ssh } from '../ssh/ssh.ts'
@@ -62,8 +62,11 @@ export interface Machine extends UpgradeUnit {
    * the line about.
    */
   serial: (pattern: RegExp, name: string, limit: number) => Promise<string>
-  /** Does something of a case, and has its time told under that name where the run's time is told. */
-  spend: <T>(what: string, work: () => Promise<T>) => Promise<T>
+  /**
+   * Does something of a case, and has its time told under that name where the run's time is told.
+   * @param limit seconds that the work keeps to, where it does not say itself how long it waits
+   */
+  spend: <T>(what: string, work: () => Promise<T>, limit?: number) => Promise<T>
   /** Waits until a shell command, run as root, succeeds; gives what it printed. */
   until: (name: string, limit: number, command: string) => Promise<string>
   /** Puts the VM back to its baseline. */
@@ -92,10 +95,10 @@ export function machine(vm: Vm, options: MachineOptions): Machine {
   const connections = new Map<string, Promise<Ssh>>()
   const seconds = (limit: number): number => limit * patience
 
-  const spend: Machine['spend'] = async (what, work) => {
+  const spend: Machine['spend'] = async (what, work, limit) => {
     const of = note({ kind: 'work', name: what, host, phase: 'begin' })
     try {
-      return await work()
+      return await (limit === undefined ? work() : counting(`${what} of ${host}`, limit, say, work))
     } finally {
       note({ kind: 'work', name: what, host, phase: 'end', of })
     }
@@ -160,8 +163,8 @@ export function machine(vm: Vm, options: MachineOptions): Machine {
       wake,
       hold: seconds(limit) / 4,
       evidence: () => `${f.serial}\n${lastLines(readFileSync(f.serial, 'utf8'), 8)}`,
-      say: ({ elapsed }) =>
-        say(`${host} ${name}: ${elapsed.toFixed(0)} s of at most ${seconds(limit)} s`),
+      say,
+      as: `${host} ${name}`,
     })
     connections.set('root', Promise.resolve(ssh))
     void ssh.closed.then(() => connections.delete('root'))
@@ -204,10 +207,9 @@ export function machine(vm: Vm, options: MachineOptions): Machine {
         { from: 'end' },
       )
     const evidence = (): string => `${f.serial}\n${lastLines(readFileSync(f.serial, 'utf8'), 8)}`
-    say(`${name}: at most ${seconds(limit)} s`)
     const blame = kernelOf(host)
     const heard = () =>
-      waitFor(name, seconds(limit), () => found, { every: 5, wake, evidence, blame })
+      waitFor(name, seconds(limit), () => found, { every: 5, wake, evidence, say, blame })
     return spend('waits for a moment', heard)
   }
 
@@ -229,7 +231,9 @@ export function machine(vm: Vm, options: MachineOptions): Machine {
       await root('systemctl reboot --no-block', { allow: 'any' })
       const old = qemuOf(vm)
       // a reboot ends QEMU: until then the old system only answers to be asked again
-      if (old) await gone(old, seconds(30))
+      if (old) {
+        await counting(`${host} to shut down`, seconds(30), say, () => gone(old, seconds(30)))
+      }
       disconnect()
       return awaitBoot(before, { name: 'to reboot', ...bootOptions })
     },
@@ -243,18 +247,19 @@ export function machine(vm: Vm, options: MachineOptions): Machine {
       const holds = () =>
         waitFor(`${name} on \`${host}\``, seconds(limit), ask, {
           blame,
-          say: ({ elapsed }) =>
-            say(`${name}: ${elapsed.toFixed(0)} s of at most ${seconds(limit)} s`),
+          say,
+          as: `${host}: ${name}`,
         })
       return spend('waits for a moment', holds)
     },
     ...upgradeUnit({ host, root, write, serial, note, say, seconds }),
     restore: async () => {
       disconnect()
-      say(`put ${host} back to its baseline`)
       const from = performance.now()
       await endFaults(vm)
-      const how = await restoreSnapshot(vm, tag, argv, seconds(30))
+      const how = await counting(`put ${host} back to its baseline`, seconds(30), say, () =>
+        restoreSnapshot(vm, tag, argv, seconds(30)),
+      )
       note({ kind: 'reset', name: how, host, seconds: (performance.now() - from) / 1000 })
       return how
     },

@@ -191,12 +191,15 @@ done
 s end
 `
 
+/** Seconds that a VM has to answer all of it. */
+export const factsWithin = ({ patience }: Machine): number => 120 + 60 * patience
+
 /**
  * Asks a VM for all that the oracle judges.
  * @throws Failure when it does not answer on SSH
  */
 export async function askFacts(vm: Machine, units: string[], clones: string[]): Promise<Facts> {
-  const limit = 120 + 60 * vm.patience
+  const limit = factsWithin(vm)
   const [root, user, agent] = await Promise.all([
     vm.root('exec bash -s', {
       input: asRoot(units, vm.vm.user, clones),

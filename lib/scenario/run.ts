@@ -7,6 +7,7 @@ import { summarize } from '../report/summary.ts'
 import { runLanes, type Lane, type Step } from '../steps.ts'
 import { table } from '../table.ts'
 import { defaultLimit, replayOf, runCase } from './case.ts'
+import { durations, remember } from './durations.ts'
 import type { Chosen, Family, Stage } from './family.ts'
 import { toHaveThem, withStage, writeReports, type RunOptions } from './stage.ts'
 
@@ -80,18 +81,20 @@ async function runCases(chosen: Chosen[], options: RunOptions): Promise<Ran> {
   const needed = double.length > 0 ? 2 : 1
   return withStage(options, needed, single.length > 1 ? 2 : needed, async (stage, hosts) => {
     const lanes = spread(single, hosts).filter((lane) => lane.chosen.length > 0)
+    const took = durations()
+    const both = double.length > 0 ? [{ hosts, chosen: double, after: true }] : []
     await runLanes(
-      lanes.map((lane) => caseLane(lane, stage)),
-      quiet,
-      true,
+      [...lanes, ...both].map((lane) => caseLane(lane, stage, took)),
+      { quiet, cases: true },
     )
-    if (double.length > 0) await runLanes([caseLane({ hosts, chosen: double }, stage)], quiet, true)
   })
 }
 
 export interface LaneOfCases {
   hosts: string[]
   chosen: Chosen[]
+  /** Begins when the others have ended. */
+  after?: boolean
 }
 
 /**
@@ -112,18 +115,24 @@ export function spread(single: Chosen[], hosts: string[]): LaneOfCases[] {
   }))
 }
 
-const caseLane = ({ hosts, chosen }: LaneOfCases, stage: Stage): Lane<Stage> => ({
+const caseLane = (
+  { hosts, chosen, after }: LaneOfCases,
+  stage: Stage,
+  took: Record<string, number>,
+): Lane<Stage> => ({
   title: hosts.join(' and '),
+  after,
   context: stage,
   steps: chosen.map((each): Step<Stage> => ({
     title: `${each.family.name} ${each.one.name}: ${each.one.title}`,
     would: () => [],
+    usually: took[`${each.family.name}/${each.one.name}`],
     run: async (_, say) => {
       const result = await runCase(each, hosts, stage, say)
       stage.results.push(result)
-      if (result.state === 'passed') return
-      if (result.state === 'skipped') say(`skipped: ${result.reason}`)
-      else throw new Failure(`${result.case}: ${result.reason}`)
+      if (result.state === 'skipped') return { skipped: result.reason }
+      if (result.state !== 'passed') throw new Failure(`${result.case}: ${result.reason}`)
+      remember(`${result.family}/${result.case}`, result.seconds)
     },
   })),
 })

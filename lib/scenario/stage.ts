@@ -2,13 +2,14 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Failure, usage } from '../failure.ts'
 import { endFaults } from '../fault/lease.ts'
+import { whenCutShort } from '../interrupt.ts'
 import { embeddedGuest } from '../nix/guest.ts'
 import { chooseHosts } from '../nix/hosts.ts'
 import { junit } from '../report/junit.ts'
 import { openRecord, pruneRuns, readEvents } from '../report/record.ts'
 import { report } from '../report/report.ts'
 import type { Ran } from '../report/result.ts'
-import { runLanes, type Lane } from '../steps.ts'
+import { runLanes, type Lane, type Step } from '../steps.ts'
 import { baseImage, preflight, type Ground } from '../vm/ground.ts'
 import { ensureBaseline, holdVm, type Hold } from './baseline.ts'
 import { leaveAsBefore } from './before.ts'
@@ -54,7 +55,7 @@ export async function withStage(
   if (hosts.length < needed) {
     throw usage(`Cannot run it on \`${hosts.join(' ')}\` alone`, 'A case needs two VMs: name both')
   }
-  const ground: Ground = { ...(await preflight()), ...(await baseImage(() => undefined)) }
+  const ground = await standOn(Boolean(options.json))
   const record = openRecord(options.name)
   const seed = options.seed ?? Math.floor(Math.random() * 2 ** 31)
   record.note({ kind: 'run', name: options.name, phase: 'begin', hosts, seed })
@@ -65,20 +66,23 @@ export async function withStage(
   const holds: Hold[] = []
   // Ctrl-C ends the process here and now, and what was found until then is to be read all the same
   const cutShort = (): void => {
-    process.exitCode = 130
     record.note({ kind: 'run', name: options.name, phase: 'end', of: 1, reason: 'cut short' })
     write(stage, hosts)
-    console.error(`Cut short: ${join(record.dir, 'report.html')}`)
   }
   process.once('exit', cutShort)
+  const forget = whenCutShort(() => ({
+    left: `${stage.results.length} cases were run, report: ${join(record.dir, 'report.html')}`,
+    goOn: 'the same command again begins anew',
+  }))
   try {
     for (const host of hosts) holds.push(await holdVm(host, options.name))
     await runLanes(
       hosts.map((host, index) => prepareLane(host, stage, holds[index]!)),
-      Boolean(options.json),
+      { quiet: Boolean(options.json) },
     )
     await use(stage, hosts)
     if (!options.keep) {
+      if (!options.json) console.error(`Putting ${hosts.join(' and ')} back as before the cases`)
       const { patience } = ground.accelerator
       // what a VM was before does not follow the remotes of cases
       closeWorlds(hosts)
@@ -89,6 +93,7 @@ export async function withStage(
     }
   } finally {
     process.off('exit', cutShort)
+    forget()
     for (const hold of holds) hold.release()
     record.note({ kind: 'run', name: options.name, phase: 'end', of: 1 })
     write(stage, hosts)
@@ -120,6 +125,28 @@ export function writeReports(
   writeFileSync(join(dir, 'report.html'), report(page), { mode: 0o600 })
   writeFileSync(join(dir, 'junit.xml'), junit(results, id), { mode: 0o600 })
   writeFileSync(join(dir, 'results.json'), JSON.stringify(results, null, 2), { mode: 0o600 })
+}
+
+/** What the VMs stand on; a base image that is not cached takes a minute, which is shown. */
+async function standOn(quiet: boolean): Promise<Ground> {
+  const ground = {} as Ground
+  const steps: Step<Ground>[] = [
+    {
+      title: 'preflight',
+      would: () => ['look for tools, firmware and accelerator'],
+      run: async () => {
+        Object.assign(ground, await preflight())
+        return `${ground.accelerator.kind}: ${ground.accelerator.reason}`
+      },
+    },
+    {
+      title: 'base image',
+      would: () => ['build it, unless it is cached'],
+      run: async (_, say) => void Object.assign(ground, await baseImage(say)),
+    },
+  ]
+  await runLanes([{ title: 'lab', context: ground, steps }], { quiet })
+  return ground
 }
 
 const prepareLane = (host: string, stage: Stage, hold: Hold): Lane<Stage> => ({

@@ -2,7 +2,7 @@ import { Failure } from '../failure.ts'
 import { inHome } from '../lab-settings.ts'
 import type { Scene } from './family.ts'
 import type { Machine } from './machine.ts'
-import { TookTooLong } from '../retry.ts'
+import { counting, pause, TookTooLong } from '../retry.ts'
 import { qemuOf } from '../vm/vm.ts'
 
 const failedTrials = '/var/lib/golden-generation/failed'
@@ -26,7 +26,6 @@ export const rebuild = (scene: Scene, vm: Machine, module: string): Promise<Rebu
 
 async function rebuilt(scene: Scene, vm: Machine, module: string): Promise<Rebuilt> {
   const home = `/home/${vm.vm.user}`
-  scene.say(`rebuild ${vm.host} by hand`)
   const flake = inHome(scene.world.paths.flake, home)
   await vm.write(`${home}/.lab/module.nix`, module, { user: true })
   await vm.write(
@@ -35,9 +34,10 @@ async function rebuilt(scene: Scene, vm: Machine, module: string): Promise<Rebui
     { user: true },
   )
   // as the owner of the repository: nix reads none that is another's
-  const built = await vm.user('nix build --impure --no-link --print-out-paths --file ~/.lab', {
-    timeout: 90 * vm.patience,
-  })
+  const limit = 90 * vm.patience
+  const built = await counting(`rebuild ${vm.host} by hand`, limit, scene.say, () =>
+    vm.user('nix build --impure --no-link --print-out-paths --file ~/.lab', { timeout: limit }),
+  )
   const toplevel = built.stdout.trim()
   const made = await vm.root(
     `nix-env --profile /nix/var/nix/profiles/system --set ${toplevel} && ${toplevel}/bin/switch-to-configuration boot 2>&1`,
@@ -139,11 +139,8 @@ export async function staysDown(scene: Scene, vm: Machine, seconds: number): Pro
   const pid = qemuOf(vm.vm)?.pid
   if (pid === undefined) throw new Failure(`\`${vm.host}\` is off`)
   const until = performance.now() + seconds * vm.patience * 1000
-  while (performance.now() < until && qemuOf(vm.vm)?.pid === pid) {
-    scene.say(
-      `${vm.host} must not start again: ${((until - performance.now()) / 1000).toFixed(0)} s to go`,
-    )
-    await new Promise((resolve) => setTimeout(resolve, 1000))
-  }
+  await counting(`${vm.host} must not start again`, seconds * vm.patience, scene.say, async () => {
+    while (performance.now() < until && qemuOf(vm.vm)?.pid === pid) await pause(1)
+  })
   scene.check('it does not start again and again', pid, qemuOf(vm.vm)?.pid)
 }

@@ -1,6 +1,7 @@
 import { Failure } from '../failure.ts'
 import { TookTooLong } from '../retry.ts'
 import type { Note } from '../report/record.ts'
+import { counting } from '../retry.ts'
 import type { Exec } from '../ssh/commands.ts'
 
 /** What the upgrade agent writes to /var/lib/nix-local-upgrade/status.json. */
@@ -68,7 +69,6 @@ export function upgradeUnit({ host, root, write, serial, note, say, seconds }: N
     const most = seconds(limit) + waits
     const from = performance.now()
     const began = note({ kind: 'upgrade', name: 'upgrade', host, phase: 'begin' })
-    say(`upgrade of ${host}: at most ${most} s`)
     // one command: under emulation each costs a third of a second
     const script = `before=$(stat -c %i.%Y ${statusFile} 2>/dev/null)
       systemctl start nix-local-upgrade.service
@@ -76,7 +76,8 @@ export function upgradeUnit({ host, root, write, serial, note, say, seconds }: N
         echo "$result"; journalctl --no-pager --output=cat --lines=60 _SYSTEMD_INVOCATION_ID="$id"; }
       printf '\\036\\n'
       [ "$before" = "$(stat -c %i.%Y ${statusFile} 2>/dev/null)" ] || cat ${statusFile}`
-    const { stdout } = await root(script, { timeout: most, allow: 'any' }).catch(
+    const upgraded = () => root(script, { timeout: most, allow: 'any' })
+    const { stdout } = await counting(`upgrade of ${host}`, most, say, upgraded).catch(
       (cause: Failure) => {
         if (!(cause instanceof TookTooLong)) throw cause
         const { evidence } = cause.detail

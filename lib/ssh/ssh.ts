@@ -57,7 +57,9 @@ export async function connect(target: SshTarget): Promise<Ssh> {
 }
 
 export interface WaitForSshOptions
-  extends SshTarget, Pick<WaitOptions, 'every' | 'signal' | 'wake' | 'evidence' | 'say' | 'hint'> {
+  extends
+    SshTarget,
+    Pick<WaitOptions, 'every' | 'signal' | 'wake' | 'evidence' | 'say' | 'as' | 'hint'> {
   /** Seconds for the whole wait. */
   limit: number
   /** The command that has to succeed. Default `true`. */

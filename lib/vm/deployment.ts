@@ -64,13 +64,18 @@ export const deployment = (
 /**
  * Deploys VMs side by side. Each one's lock is taken first, so that a second deploy of the same VM
  * fails at once and names this one.
+ * @param say told what a quiet deploy waits for
  */
-export async function deploy(deployments: Deployment[], quiet = false): Promise<void> {
+export async function deploy(
+  deployments: Deployment[],
+  quiet = false,
+  say?: (line: string) => void,
+): Promise<void> {
   const locks: Lock[] = []
   try {
     for (const { host } of deployments) locks.push(await lockVm(host, 'deploy'))
-    await runLanes([groundLane(deployments)], quiet)
-    await runLanes(deployments.map(lane), quiet)
+    await runLanes([groundLane(deployments)], { quiet, say })
+    await runLanes(deployments.map(lane), { quiet, say })
   } finally {
     for (const held of locks) held.release()
   }
@@ -86,16 +91,15 @@ export const groundLane = (deployments: Deployment[]): Lane<Deployment> => ({
         'look for tools, firmware, memory and disk space',
         'boot a probe guest under KVM, once per boot of this machine',
       ],
-      run: async (_, say) => {
+      run: async () => {
         const found = await preflight()
         const asleep = deployments.filter(({ host }) => !isRunning(host))
         requireMemory(asleep.reduce((sum, each) => sum + memoryOf(each), 0))
         requireSpace(labHome(), 1024 ** 3, 'the disks of the VMs')
         await ensureLabKey()
-        say(
-          `${found.accelerator.kind}: ${found.accelerator.reason}; guest ${found.guest.kind}: ${found.guest.reason}`,
-        )
         for (const each of deployments) Object.assign(each.ground, found)
+        const { accelerator, guest } = found
+        return `${accelerator.kind}: ${accelerator.reason}; guest ${guest.kind}: ${guest.reason}`
       },
     },
     {
@@ -173,14 +177,14 @@ const steps: Step<Deployment>[] = [
       'start the keeper that starts it again after a reboot',
       'write the ssh_config of the lab',
     ],
-    run: async (c, say) => {
+    run: async (c) => {
       c.changed = true
       const vm = await checkedVm(c)
       await start(vm, c.ground)
       c.started = true
       ensureKeeper(vm)
       writeSshConfigOfAll()
-      say(`SSH on 127.0.0.1:${readVm(c.host)!.port}`)
+      return `SSH on 127.0.0.1:${readVm(c.host)!.port}`
     },
   },
   {

@@ -202,8 +202,8 @@ export async function waitForGuest(
       signal: over.signal,
       ...(started && { wake, hold: limit / 4 }),
       evidence,
-      say: ({ elapsed }) =>
-        say(`SSH on port ${port}: ${elapsed.toFixed(0)} s of at most ${limit} s`),
+      say,
+      as: `SSH on port ${port}`,
       hint: `just console-test-vm ${vm.host}`,
     })
   } finally {

@@ -2,6 +2,7 @@ import { Failure, Exit } from '../failure.ts'
 import type { Host } from '../nix/host.ts'
 import { sshConfig } from './identity.ts'
 import { closure, copyTo } from '../nix/nix.ts'
+import { counting } from '../retry.ts'
 import { run } from '../run.ts'
 import type { Ssh } from '../ssh/ssh.ts'
 
@@ -31,15 +32,18 @@ export async function switchTo(
         timeout: 600 * patience,
         say,
       })
-    : await send(root, host.toplevel, store, patience, say)
+    : await counting('copy the closure', 120 * patience, say, () =>
+        send(root, host.toplevel, store, patience),
+      )
   const limit = (nixos ? 300 : 60) * patience
-  say(`switch: at most ${limit} s`)
   // a unit of its own: on NixOS a switch may restart what this login hangs on
   const apart = nixos
     ? 'systemd-run --collect --pipe --quiet --wait --service-type=exec --unit=lab-switch '
     : ''
   const command = `nix-env --profile ${profile} --set ${host.toplevel} && ${apart}${host.toplevel}/bin/switch-to-configuration switch`
-  const { code, stderr, stdout } = await root.exec(command, { timeout: limit, allow: 'any' })
+  const { code, stderr, stdout } = await counting('switch', limit, say, () =>
+    root.exec(command, { timeout: limit, allow: 'any' }),
+  )
   if (code === 0) return sent
   throw new Failure(`Cannot switch \`${host.name}\` to ${host.toplevel}: it exited with ${code}`, {
     exit: Exit.checkFailed,
@@ -54,10 +58,8 @@ async function send(
   toplevel: string,
   store: string[],
   patience: number,
-  say: (line: string) => void,
 ): Promise<number> {
   const limit = 60 * patience
-  say(`copy the closure: at most ${limit} s`)
   const paths = (await closure(toplevel, store)).map(({ path }) => path)
   const ask = `nix-store --check-validity --print-invalid ${paths.join(' ')}`
   const missing = (await root.exec(ask, { timeout: limit })).stdout.split('\n').filter(Boolean)

@@ -40,7 +40,7 @@ export async function run(args: Args): Promise<ExitCode> {
   )
   await deploy(deployments, json)
   const { printVerified, verifyHosts } = await import('../verify.ts')
-  const code = printVerified(await verifyHosts(hosts.map(theVm)), json)
+  const code = printVerified(await verifyHosts(hosts.map(theVm), json), json)
   if (!json) {
     if (deployments.every(({ changed }) => !changed)) console.log('\nEverything was there already')
     console.log(`\n${hosts.map(sshLine).join('\n')}`)

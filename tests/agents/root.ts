@@ -49,7 +49,12 @@ export async function missingForRoot(): Promise<string | undefined> {
 /** A fresh scratch root, in a moment once the image and its file tree are in the cache. */
 export async function makeRoot(): Promise<ScratchRoot> {
   const cache = process.env['LAB_TEST_CACHE'] ?? join(tmpdir(), 'cache')
-  const base = await ensureBaseImage({ cache, onProgress: console.log })
+  const base = await ensureBaseImage({
+    cache,
+    onProgress: (line) => {
+      if (!line.includes(' s of at most ')) console.log(line)
+    },
+  })
   const tree = await userland(base, cache)
   const dir = mkdtempSync(join(tmpdir(), 'root-'))
   await inNamespace(['sh', '-euc', setUp, 'sh', dir, tree])

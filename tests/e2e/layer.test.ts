@@ -43,7 +43,12 @@ async function build(line: string): Promise<string> {
 
 beforeAll(async () => {
   lab = makeLab()
-  base = await ensureBaseImage({ cache: lab.env['LAB_CACHE']!, onProgress: console.log })
+  base = await ensureBaseImage({
+    cache: lab.env['LAB_CACHE']!,
+    onProgress: (line) => {
+      if (!line.includes(' s of at most ')) console.log(line)
+    },
+  })
   store = storeOptions(base)
 })
 afterAll(() => lab.remove())

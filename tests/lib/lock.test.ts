@@ -51,12 +51,14 @@ test('a lock that was released is free', async () => {
 
 test('one who waits gets the lock when its holder dies', async () => {
   const child = await otherHolder()
-  let waitedFor = ''
-  const waiting = lock(path, 'build', { wait: 30, onWait: (holder) => (waitedFor = holder) })
+  const said: string[] = []
+  const waiting = lock(path, 'build', { wait: 30, say: (line) => said.push(line) })
   setTimeout(() => child.kill('SIGKILL'), 300)
   const held = await waiting
   held.release()
-  expect(waitedFor).toContain(`pid ${child.pid}`)
+  expect(said[0]).toMatch(new RegExp(`^waiting for .*pid ${child.pid}.*: 0 s of at most 30 s$`))
+  // it is over
+  expect(said.at(-1)).toBe('')
 })
 
 test('a wait has a limit', async () => {

@@ -1,6 +1,6 @@
 import { describe, expect, test, vi } from 'vitest'
 import { Failure } from '../../lib/failure.ts'
-import { pause, waitFor } from '../../lib/retry.ts'
+import { counting, pause, waitFor } from '../../lib/retry.ts'
 
 const failure = async (promise: Promise<unknown>): Promise<Failure> => {
   const thrown = await promise.then(
@@ -151,18 +151,53 @@ describe('waitFor', () => {
     }
   })
 
-  test('says how long it has waited, and for what reason', async () => {
-    const said: string[] = []
-    let probes = 0
-    await waitFor(
-      'me',
-      9,
-      () => {
-        if (++probes === 2) return true
-        throw new Failure('not yet')
-      },
-      { every: 0.01, say: ({ name, limit, last }) => said.push(`${name} ${limit} ${last}`) },
-    )
-    expect(said).toEqual(['me 9 not yet'])
+  test('says each second how long it has waited of at most how long, and when it is over', async () => {
+    vi.useFakeTimers()
+    try {
+      const said: string[] = []
+      let there = false
+      const waiting = waitFor('me', 9, () => there, { every: 0.5, say: (line) => said.push(line) })
+      await vi.advanceTimersByTimeAsync(2000)
+      there = true
+      await vi.advanceTimersByTimeAsync(600)
+      expect(await waiting).toBe(true)
+      const counts = [0, 1, 2].map((second) => `me: ${second} s of at most 9 s`)
+      expect(said).toEqual([...counts, ''])
+    } finally {
+      vi.useRealTimers()
+    }
+  })
+
+  test('what keeps a limit of its own is counted as well, under the name that it has by then', async () => {
+    vi.useFakeTimers()
+    try {
+      const said: string[] = []
+      let name = 'first'
+      const work = async (): Promise<string> => {
+        await pause(1.5)
+        name = 'second'
+        await pause(1)
+        throw new Failure('broke')
+      }
+      const counted = counting(
+        () => name,
+        9,
+        (line) => said.push(line),
+        work,
+      )
+      const broke = expect(counted).rejects.toThrow('broke')
+      await vi.advanceTimersByTimeAsync(2500)
+      await broke
+      expect(said).toEqual([
+        'first: 0 s of at most 9 s',
+        'first: 1 s of at most 9 s',
+        'second: 2 s of at most 9 s',
+        '',
+      ])
+      await vi.advanceTimersByTimeAsync(5000)
+      expect(said).toHaveLength(4)
+    } finally {
+      vi.useRealTimers()
+    }
   })
 })

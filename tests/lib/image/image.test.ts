@@ -45,7 +45,10 @@ test('Without a mirror there is one clear line, and nothing is left', async () =
     `Cannot build the base image: the mirror ${nowhere} does not answer`,
   )
   await expect(failed).rejects.toBeInstanceOf(Failure)
-  expect(lines).toEqual(['base image: Debian packages'])
+  expect(lines.at(-1)).toBe('')
+  for (const line of lines.slice(0, -1)) {
+    expect(line).toMatch(/^base image: Debian packages: \d+ s of at most 1800 s$/)
+  }
   expect(readdirSync(join(cache, 'images'))).toEqual(['lock'])
 })
 
@@ -76,8 +79,10 @@ test('Of two builders at once the second waits for the first, by name', async ()
     }).catch((error: Failure) => error.message)
   const [one, two] = await Promise.all([build(), build()])
   expect(one).toBe(two)
-  expect(waits).toHaveLength(1)
-  expect(waits[0]).toMatch(/^base image: waiting for .*\(pid \d+\), which builds it$/)
+  expect(waits.length).toBeGreaterThan(0)
+  for (const wait of waits) {
+    expect(wait).toMatch(/^base image: waiting for .*\(pid \d+\): \d+ s of at most 900 s$/)
+  }
 })
 
 test('An image that is not what was built is built again, with a line that says so', async () => {

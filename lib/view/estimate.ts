@@ -1,0 +1,39 @@
+import type { SeenLane, SeenStep } from './seen.ts'
+
+/** Seconds of done steps that count as much as what this machine has shown of its speed. */
+const trust = 180
+
+/**
+ * Seconds until all lanes have ended, from what each step took before: lanes run side by side, those
+ * that come after the others when these have ended. A machine that turns out to be faster or slower than
+ * the one of before is reckoned with. Undefined where nothing is known of any step that is left.
+ */
+export function estimate(lanes: SeenLane[], now: number): number | undefined {
+  const steps = lanes.flatMap((lane) => lane.steps)
+  const left = steps.filter(({ state }) => state === 'pending' || state === 'at work')
+  if (left.every(({ usually }) => usually === undefined)) return undefined
+  const done = steps.filter(({ state, usually }) => state === 'done' && usually !== undefined)
+  const took = done.reduce((sum, step) => sum + secondsOf(step, now), 0)
+  const before = done.reduce((sum, step) => sum + step.usually!, 0)
+  const pace = (took + trust) / (before + trust)
+  const known = steps.flatMap(({ usually }) => usually ?? [])
+  const mean = known.reduce((sum, seconds) => sum + seconds, 0) / known.length
+  const leftOf = ({ steps: own }: SeenLane): number =>
+    own.reduce((sum, step) => {
+      const whole = (step.usually ?? mean) * pace
+      if (step.state === 'pending') return sum + whole
+      return step.state === 'at work' ? sum + Math.max(0, whole - secondsOf(step, now)) : sum
+    }, 0)
+  const longest = (some: SeenLane[]): number => Math.max(0, ...some.map(leftOf))
+  return longest(lanes.filter(({ after }) => !after)) + longest(lanes.filter(({ after }) => after))
+}
+
+const secondsOf = ({ from, to }: SeenStep, now: number): number =>
+  from === undefined ? 0 : ((to ?? now) - from) / 1000
+
+/** A time as a person says it: `42 s`, `14 min`, `1 h 5 min`. */
+export function lasting(seconds: number): string {
+  if (seconds < 90) return `${Math.floor(seconds)} s`
+  const minutes = Math.round(seconds / 60)
+  return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`
+}
