@@ -14,7 +14,7 @@ import { follow } from './follow.ts'
 import type { Wake } from '../retry.ts'
 import { lastLines } from '../run.ts'
 import { waitForSsh, type Ssh } from '../ssh/ssh.ts'
-import { labHome, project, runtimeDir } from '../settings.ts'
+import { project, runtimeDir } from '../settings.ts'
 import { served } from './served.ts'
 import { files, keepersOf, macs, qemuOf, writeJson, type Running, type Vm } from './vm.ts'
 

@@ -19,6 +19,8 @@ export interface Booted {
   toplevel: string
   /** What the golden generation makes of it; empty on a host without one. */
   golden: string
+  /** Of the last generation that failed its trial boot: what it was and why. */
+  lastFailed: string
 }
 
 const statusFile = '/var/lib/nix-local-upgrade/status.json'
@@ -51,7 +53,9 @@ export async function upgradeNow(
   let over = false
   const onLine = (line: string): void => {
     over ||= line.includes(separator)
-    if (!over && line.trim()) told(line.trim())
+    // systemd says of its own when it starts and ends a unit
+    if (!over && line.trim() && !/^(Starting|Finished|Started) |\.service: /.test(line))
+      told(line.trim())
   }
   const { stdout } = await root.exec(script, {
     timeout: limit,
@@ -78,16 +82,23 @@ export const bootOf = async (exec: Exec): Promise<Booted> =>
 
 function readBoot([link = '', toplevel = '', boot = '']: string[]): Booted {
   const generation = /\d+/.exec(link)?.[0] ?? ''
-  return { generation, toplevel, golden: goldenOf(parse(boot), toplevel) }
+  const said = parse<{ golden: string; trial: string; lastFailed: string }>(boot)
+  return {
+    generation,
+    toplevel,
+    golden: goldenOf(said, toplevel),
+    lastFailed: said?.lastFailed ?? '',
+  }
 }
 
 /** What a generation is to the boot loader, by `show-boot-status --json`. */
-function goldenOf(boot: { golden?: string; trial?: string } | undefined, toplevel: string): string {
+function goldenOf(boot: { golden: string; trial: string } | undefined, toplevel: string): string {
   if (!boot) return ''
   if (boot.golden === toplevel) return 'golden'
   return boot.trial === toplevel ? 'on trial at the next boot' : 'not golden'
 }
 
+// oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- as JSON.parse, it is told what to expect
 function parse<T>(text: string): T | undefined {
   try {
     return text.trim() ? (JSON.parse(text) as T) : undefined
