@@ -45,6 +45,21 @@ verify-test-vms *hosts:
 rebuild-test-vm vm *flags:
     @{{ task }}rebuild-test-vm.ts "$@"
 
+# Bring the flake's current commit to the lab's remote, which the VMs follow
+[group("GitOps by hand")]
+publish *flags:
+    @{{ task }}publish.ts "$@"
+
+# Start a VM's upgrade now, follow it, and say what came of it
+[group("GitOps by hand")]
+upgrade-test-vm *hosts:
+    @{{ task }}upgrade-test-vm.ts "$@"
+
+# Upgrade every VM on each push to the lab's remote, until Ctrl-C
+[group("GitOps by hand")]
+watch *hosts:
+    @{{ task }}watch.ts "$@"
+
 # Give each VM an age key and seal a harmless secret to all of them
 [group("test VMs")]
 seal-secrets *flags:

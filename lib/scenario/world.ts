@@ -1,22 +1,21 @@
 import {
   cpSync,
   existsSync,
-  lstatSync,
   mkdirSync,
   mkdtempSync,
   readFileSync,
   renameSync,
   rmSync,
-  symlinkSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { dirname, join, relative } from 'node:path'
+import { dirname, join } from 'node:path'
 import { privateDirectory } from '../directory.ts'
 import { Failure } from '../failure.ts'
 import { flakeDirectory } from '../flake/directory.ts'
 import { readHost, type Host } from '../nix/host.ts'
 import { labSettings, type LabSettings } from '../lab-settings.ts'
-import { served } from '../vm/qemu.ts'
+import { serveLab } from '../vm/remotes.ts'
+import { serve, serveNothing } from '../vm/served.ts'
 import { hostModule } from './host-module.ts'
 import { remote, git, type Changes, type Remote } from './remote.ts'
 import { labHome, project } from '../settings.ts'
@@ -88,7 +87,7 @@ export function openWorld(id: string, from: Template, hosts: string[]): World {
   const dir = join(dirname(from.dir), id)
   rmSync(dir, { recursive: true, force: true })
   cpSync(from.dir, dir, { recursive: true })
-  for (const host of hosts) attach(dir, host)
+  for (const host of hosts) serve(dir, host)
   const { branch, paths } = from
   const config = remote(join(dir, 'config.git'), branch)
   return {
@@ -111,34 +110,9 @@ export function openWorld(id: string, from: Template, hosts: string[]): World {
   }
 }
 
-const repositories = ['config.git', 'dotfiles.git']
-
-/** Takes their remotes from guests; an upgrade of what they have cloned is offline then. */
+/** Ends what cases served these guests; they have the lab's own remotes again, where there are any. */
 export function closeWorlds(hosts: string[]): void {
-  for (const path of hosts.flatMap((host) =>
-    repositories.map((name) => join(served(host), name)),
-  )) {
-    if (lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink()) rmSync(path)
-  }
-}
-
-function attach(world: string, host: string): void {
-  const dir = served(host)
-  mkdirSync(dir, { recursive: true, mode: 0o700 })
-  for (const repository of repositories) {
-    const beside = join(dir, `.${repository}.new`)
-    rmSync(beside, { force: true })
-    symlinkSync(relative(dir, join(world, repository)), beside)
-    // a directory that somebody made there by hand is theirs
-    try {
-      renameSync(beside, join(dir, repository))
-    } catch (cause) {
-      throw new Failure(`Cannot serve \`${join(dir, repository)}\`: it is not the lab's`, {
-        hint: 'Move it away',
-        cause,
-      })
-    }
-  }
+  for (const host of hosts) if (!serveLab(host)) serveNothing(host)
 }
 
 async function bare(dir: string, branch: string): Promise<Remote> {

@@ -21,6 +21,8 @@ import {
 import { labCache, labHome } from '../settings.ts'
 import { connect } from '../ssh/ssh.ts'
 import { runLanes, type Lane, type Step } from '../steps.ts'
+import { labRemotes, serveLab } from './remotes.ts'
+import { ensureRemotes, subscribe } from './subscribe.ts'
 import { runningToplevel, switchTo } from './switch.ts'
 import {
   files,
@@ -204,7 +206,35 @@ const steps: Step<Deployment>[] = [
       writeVm({ ...theVm(c.host), toplevel: c.built!.toplevel })
     },
   },
+  {
+    title: 'subscribe',
+    skip: ({ host, fresh }) => {
+      if (fresh || !readVm(host)?.subscribed) return false
+      // a run of scenarios that was killed may have left its own
+      serveLab(host)
+      return 'it has its clones'
+    },
+    would: ({ host }) => [
+      `make ${labRemotes()}, the lab's own remotes, unless they are there`,
+      `clone them in ${host}, where it upgrades from and where chezmoi looks`,
+    ],
+    run: async (c, say) => {
+      const why = await ensureRemotes().catch(reasonOnly)
+      if (why) return say(`not subscribed: ${why}`)
+      c.changed = true
+      const limit = 60 * c.ground.accelerator.patience
+      say(`clone the flake and the dotfiles: at most ${limit} s`)
+      await subscribe(theVm(c.host), c.built!, limit)
+      writeVm({ ...theVm(c.host), subscribed: true })
+    },
+  },
 ]
+
+/** A flake that cannot be published is no reason not to have its VM. */
+function reasonOnly(thrown: unknown): string {
+  if (!(thrown instanceof Failure)) throw thrown
+  return thrown.message
+}
 
 /** The image with the host's first generation, which the VM's own disk is an overlay on. */
 async function firstGeneration(

@@ -14,14 +14,9 @@ import { follow } from './follow.ts'
 import type { Wake } from '../retry.ts'
 import { lastLines } from '../run.ts'
 import { waitForSsh, type Ssh } from '../ssh/ssh.ts'
-import { labHome, project, runtimeDir } from '../settings.ts'
+import { project, runtimeDir } from '../settings.ts'
+import { served } from './served.ts'
 import { files, keepersOf, macs, qemuOf, writeJson, type Running, type Vm } from './vm.ts'
-
-/**
- * Bare git repositories that one guest reaches at git://git.lab (10.0.3.100), over uplink only. Two
- * guests share one where both directories hold a symlink to it.
- */
-export const served = (host: string): string => join(labHome(), 'srv', host)
 
 /** What a guest finds on its uplink. */
 export const uplink = { git: '10.0.3.100', gitName: 'git.lab', dns: '10.0.3.53' } as const

@@ -25,6 +25,8 @@ export interface Vm {
   toplevel: string
   /** Path of the image below the VM's own overlay. */
   layer: string
+  /** Whether its user has the clones that `subscribe` makes; a new disk has none. */
+  subscribed?: boolean
 }
 
 /** What is recorded of a running QEMU, in `qemu.json`, for the keeper to start it again. */

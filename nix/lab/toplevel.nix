@@ -132,6 +132,10 @@ let
       name = "bin/install-boot-entries";
       value = readFile ./guest/install-boot-entries.sh;
     }
+    {
+      name = "sw/bin/nixos-rebuild";
+      value = readFile ./guest/nixos-rebuild.sh;
+    }
   ]
   ++ optional (config.system.activationScripts != { }) {
     name = "activation-snippets";

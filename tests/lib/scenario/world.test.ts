@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { evaluationStore } from '../../../lib/nix/store.ts'
-import { served } from '../../../lib/vm/qemu.ts'
+import { served } from '../../../lib/vm/served.ts'
 import { hostModule } from '../../../lib/scenario/host-module.ts'
 import { closeWorlds, openWorld, template } from '../../../lib/scenario/world.ts'
 

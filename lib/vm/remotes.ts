@@ -1,0 +1,222 @@
+import { existsSync, mkdirSync, mkdtempSync, rmSync, statSync } from 'node:fs'
+import { homedir, tmpdir } from 'node:os'
+import { join, resolve } from 'node:path'
+import { privateDirectory } from '../directory.ts'
+import { Failure, usage } from '../failure.ts'
+import { flakeDirectory } from '../flake/directory.ts'
+import { labSettings } from '../lab-settings.ts'
+import { lock } from '../lock.ts'
+import { run } from '../run.ts'
+import { labHome, project } from '../settings.ts'
+import { repositories, serve } from './served.ts'
+
+/** The lab's own remotes, for people: what every VM is subscribed to, and what `just publish` moves. */
+export const labRemotes = (): string => join(labHome(), 'srv', '.lab')
+
+export const configRemote = (): string => join(labRemotes(), 'config.git')
+export const dotfilesRemote = (): string => join(labRemotes(), 'dotfiles.git')
+
+/**
+ * Publishes the lab's flake. @throws Failure (usage) where its flake.nix is not at the top of a repository,
+ * as a guest clones whole repositories
+ */
+export async function publishFlake(options: PublishOptions = {}): Promise<Published> {
+  const flake = flakeDirectory()
+  if ((await workTree(flake)) === 'part') {
+    throw usage(
+      `Cannot publish \`${flake}\`: its flake.nix is not at the top of the repository`,
+      'A guest clones whole repositories: give the flake one of its own',
+    )
+  }
+  return publish(configRemote(), flake, (await labSettings()).branch, options)
+}
+
+/** Publishes the dotfiles of LAB_DOTFILES, a chezmoi source directory; without it a small example. */
+export async function publishDotfiles(options: PublishOptions = {}): Promise<Published> {
+  const source = dotfiles()
+  return publish(dotfilesRemote(), source, (await labSettings()).branch, options)
+}
+
+function dotfiles(): string {
+  const given = process.env['LAB_DOTFILES']
+  if (!given) return join(project, 'nix/lab/dotfiles')
+  const directory = given.startsWith('~/') ? join(homedir(), given.slice(2)) : resolve(given)
+  if (statSync(directory, { throwIfNoEntry: false })?.isDirectory()) return directory
+  throw usage(`Cannot find the directory \`${directory}\` of LAB_DOTFILES`)
+}
+
+/** Serves a guest the lab's own remotes. @returns false where there are none yet */
+export function serveLab(host: string): boolean {
+  if (!repositories.every((name) => existsSync(join(labRemotes(), name)))) return false
+  serve(labRemotes(), host)
+  return true
+}
+
+/** The commit of a remote's branch; undefined where nothing was published yet. */
+export async function publishedCommit(bare: string, branch: string): Promise<string | undefined> {
+  const ask = ['--git-dir', bare, 'rev-parse', '--quiet', '--verify', `refs/heads/${branch}`]
+  return (await run('git', ask, { allow: [1, 128] })).stdout.trim() || undefined
+}
+
+export interface Published {
+  commit: string
+  /** False when the remote had all of it already. */
+  moved: boolean
+  /** What the commit is, for people. */
+  what: string
+}
+
+export interface PublishOptions {
+  /** Takes the files as they are on the disk, committed or not; a directory outside git always is. */
+  dirty?: boolean
+  /** Moves the branch to a commit that does not descend from it, as a forced push does. */
+  force?: boolean
+}
+
+/**
+ * Brings a branch of a bare repository to what a directory holds. The directory is only read. What is
+ * not in its history gets a commit of the lab's own, which later commits are merged onto, so that a
+ * guest that has upgraded to it does not take what follows for a rewritten history.
+ * @param source a git work tree, or any directory
+ * @throws Failure when the branch holds commits that the source does not have, or git cannot read it
+ */
+export async function publish(
+  bare: string,
+  source: string,
+  branch: string,
+  options: PublishOptions = {},
+): Promise<Published> {
+  privateDirectory(labHome())
+  mkdirSync(labRemotes(), { recursive: true, mode: 0o700 })
+  const held = await lock(join(labRemotes(), 'lock'), `publish \`${source}\``, { wait: 60 })
+  try {
+    return await publishTo(await bareRepository(bare, branch), source, branch, options)
+  } finally {
+    held.release()
+  }
+}
+
+async function publishTo(
+  at: Git,
+  source: string,
+  branch: string,
+  { dirty = false, force = false }: PublishOptions,
+): Promise<Published> {
+  const rev = async (name: string): Promise<string | undefined> =>
+    (await at(['rev-parse', '--quiet', '--verify', name], { allow: [1, 128] })) || undefined
+  const descends = async (from: string, to: string): Promise<boolean> =>
+    from === to || (await at(['merge-base', '--is-ancestor', from, to], { allow: [1] }, true)) === 0
+
+  const known = await workTree(source)
+  const head = known === 'top' ? await takeHead(at, source) : undefined
+  const files =
+    dirty || !head ? await takeFiles(at, source, known !== 'none') : await rev(`${head}^{tree}`)
+  const tip = await rev(`refs/heads/${branch}`)
+  const [lastHead, lastTip] = [await rev('refs/lab/head'), await rev('refs/lab/tip')]
+
+  const move = async (to: string, what: string): Promise<Published> => {
+    await at(['update-ref', `refs/heads/${branch}`, to, tip ?? ''])
+    await at(['update-ref', 'refs/lab/tip', to])
+    if (head) await at(['update-ref', 'refs/lab/head', head])
+    return { commit: to, moved: to !== tip, what }
+  }
+  const commit = (parents: (string | undefined)[], what: string): Promise<string> =>
+    at([
+      'commit-tree',
+      files!,
+      ...[...new Set(parents)].flatMap((parent) => (parent ? ['-p', parent] : [])),
+      ...['-m', what],
+    ])
+
+  const asIs = head !== undefined && files === (await rev(`${head}^{tree}`))
+  const what = asIs ? `commit ${head.slice(0, 12)}` : 'the files as they are on the disk'
+  if (head && (!tip || force || (await descends(tip, head)))) {
+    return move(asIs ? head : await commit([head], 'Files as they are on the disk'), what)
+  }
+  // what the remote has beyond the last published commit are commits that the lab made of files
+  const ours = tip !== undefined && tip === lastTip
+  if (head ? !(ours && lastHead && (await descends(lastHead, head))) : tip && !ours && !force) {
+    throw new Failure(`Cannot publish \`${source}\`: its history does not contain ${tip}`, {
+      hint: `The lab's remote has commits that are not here, or history was rewritten; --force replaces them, and the VMs will refuse it as \`diverged\``,
+    })
+  }
+  if (tip && files === (await rev(`${tip}^{tree}`)) && (!head || (await descends(head, tip)))) {
+    return move(tip, what)
+  }
+  return move(
+    await commit([tip, head], asIs ? 'Merge what was committed' : 'Files as they are on the disk'),
+    what,
+  )
+}
+
+/** Whether git knows the directory, and as the top of a work tree. @throws Failure with git's own words */
+async function workTree(source: string): Promise<'top' | 'part' | 'none'> {
+  const { stdout, stderr, code } = await run('git', ['-C', source, 'rev-parse', '--show-prefix'], {
+    allow: [128],
+    env: { LC_ALL: 'C' },
+  })
+  if (code === 0) return stdout.trim() === '' ? 'top' : 'part'
+  if (stderr.includes('not a git repository')) return 'none'
+  throw new Failure(`Cannot read \`${source}\`: ${stderr.trim().split('\n')[0]}`)
+}
+
+/** Fetches the source's HEAD; undefined before its first commit, and where its history is cut off. */
+async function takeHead(at: Git, source: string): Promise<string | undefined> {
+  const ask = async (...args: string[]): Promise<string> =>
+    (await run('git', ['-C', source, 'rev-parse', ...args], { allow: [1, 128] })).stdout.trim()
+  const head = await ask('--quiet', '--verify', 'HEAD')
+  // what a shallow clone does not have cannot be cloned from it
+  if (!head || (await ask('--is-shallow-repository')) === 'true') return undefined
+  await at(['fetch', '--quiet', '--no-tags', '--no-write-fetch-head', source, '+HEAD:refs/lab/new'])
+  return head
+}
+
+/** Writes a directory's files into the repository as a tree: those that git knows or would add. */
+async function takeFiles(at: Git, source: string, known: boolean): Promise<string> {
+  const scratch = mkdtempSync(join(tmpdir(), 'publish-'))
+  const env = { GIT_INDEX_FILE: join(scratch, 'index') }
+  const work = ['--work-tree', source]
+  try {
+    if (known) {
+      const list = ['ls-files', '-z', '--cached', '--others', '--exclude-standard']
+      const { stdout: input } = await run('git', ['-C', source, ...list])
+      await at([...work, 'update-index', '--add', '--remove', '-z', '--stdin'], { env, input })
+    } else await at([...work, 'add', '--all', '.'], { env })
+    return await at([...work, 'write-tree'], { env })
+  } finally {
+    rmSync(scratch, { recursive: true })
+  }
+}
+
+interface Git {
+  (args: string[], options?: GitOptions): Promise<string>
+  (args: string[], options: GitOptions, code: true): Promise<number>
+}
+interface GitOptions {
+  env?: Record<string, string>
+  input?: string
+  allow?: number[]
+}
+
+/** Makes a bare repository where there is none. @returns git in it */
+async function bareRepository(dir: string, branch: string): Promise<Git> {
+  const author = { NAME: 'Lab', EMAIL: 'lab@localhost' }
+  const identity = Object.entries(author).flatMap(([key, value]) => [
+    [`GIT_AUTHOR_${key}`, value],
+    [`GIT_COMMITTER_${key}`, value],
+  ])
+  const at = async (args: string[], options: GitOptions = {}, wantsCode = false) => {
+    const env = { ...Object.fromEntries(identity), LC_ALL: 'C', ...options.env }
+    const { stdout, code } = await run('git', ['--git-dir', dir, ...args], { ...options, env })
+    return wantsCode ? code : stdout.trim()
+  }
+  if (!existsSync(join(dir, 'HEAD'))) {
+    const beside = `${dir}.new`
+    rmSync(beside, { recursive: true, force: true })
+    await run('git', ['init', '--quiet', '--bare', beside])
+    await run('mv', ['-T', beside, dir])
+  }
+  // the branch is lab.toml's to say, and may be another by now
+  await at(['symbolic-ref', 'HEAD', `refs/heads/${branch}`])
+  return at as Git
+}

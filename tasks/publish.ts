@@ -1,0 +1,36 @@
+import { labFlake } from '../lib/settings.ts'
+import { main, type Args } from '../lib/task.ts'
+import { configRemote, publishDotfiles, publishFlake, type Published } from '../lib/vm/remotes.ts'
+
+export const name = 'publish'
+export const describe = "Bring the flake's current commit to the lab's remote, which the VMs follow"
+export const options = {
+  dirty: { type: 'boolean', describe: 'The files as they are on the disk, committed or not' },
+  dotfiles: { type: 'boolean', describe: 'The dotfiles of LAB_DOTFILES, instead of the flake' },
+  force: { type: 'boolean', describe: 'Replace what the remote has, as a forced push does' },
+  json: { type: 'boolean', describe: 'Print data on standard output' },
+} as const
+export const under = [
+  'git fetch <flake> HEAD      in <LAB_HOME>/srv/.lab/config.git; the flake is only read',
+  'git write-tree, commit-tree what is not committed, with --dirty',
+  'git update-ref refs/heads/<branch>',
+]
+export const examples: [string, string][] = [
+  ['just publish && just upgrade-test-vm', 'A commit, on every VM'],
+  ['just publish --dirty', 'What is not committed yet'],
+]
+
+export async function run(args: Args): Promise<void> {
+  const { dirty, force } = args
+  const published = await (args['dotfiles'] ? publishDotfiles : publishFlake)({ dirty, force })
+  if (args['json']) console.log(JSON.stringify(published, null, 2))
+  else for (const line of told(published)) console.log(line)
+}
+
+const told = ({ commit, moved, what }: Published): string[] => [
+  `${moved ? 'Published' : 'There already:'} ${what}${what.includes(commit.slice(0, 12)) ? '' : `, as ${commit.slice(0, 12)}`}`,
+  ...(moved ? ['The VMs take it at their next upgrade: just upgrade-test-vm'] : []),
+  `To push there yourself: git -C ${labFlake()} remote add lab ${configRemote()}`,
+]
+
+await main(import.meta, { name, describe, options, under, examples, run })

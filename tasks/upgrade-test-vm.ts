@@ -1,0 +1,154 @@
+import { Exit, Failure, type ExitCode } from '../lib/failure.ts'
+import { guestOf } from '../lib/nix/guest.ts'
+import { chooseVms } from '../lib/nix/hosts.ts'
+import { machine } from '../lib/scenario/machine.ts'
+import { connect } from '../lib/ssh/ssh.ts'
+import { runLanes, type Lane, type Step } from '../lib/steps.ts'
+import { green, red, table } from '../lib/table.ts'
+import { main, type Args } from '../lib/task.ts'
+import { sshTarget } from '../lib/vm/identity.ts'
+import { serveLab } from '../lib/vm/remotes.ts'
+import { bootOf, upgradeNow, type Ended } from '../lib/vm/upgrade.ts'
+import { lockVm, qemuOf, type Vm } from '../lib/vm/vm.ts'
+
+export const name = 'upgrade-test-vm'
+export const describe = "Start a VM's upgrade now, follow it, and say what came of it"
+export const usage = '[host..]'
+export const positionals = { host: { describe: 'VMs; every one without any', array: true } }
+export const options = {
+  reboot: {
+    type: 'boolean',
+    describe: 'Reboot afterwards, so that a generation on trial is tried',
+  },
+  json: { type: 'boolean', describe: 'Print data instead of a table' },
+} as const
+export const under = [
+  'systemctl start nix-local-upgrade.service   in the guest; lab.toml may name another unit',
+  'journalctl --follow --unit …                what it says meanwhile',
+  '/var/lib/nix-local-upgrade/status.json, show-boot-status --json',
+]
+export const examples: [string, string][] = [
+  ['just publish && just upgrade-test-vm', 'Bring the current commit to every VM'],
+  ['just upgrade-test-vm sorrow --reboot', 'And see whether it boots, and becomes golden'],
+]
+
+/** Seconds that an upgrade may take on a machine with KVM. */
+const limit = 900
+
+export interface Upgraded extends Ended {
+  host: string
+  seconds: number
+}
+
+export async function run(args: Args): Promise<ExitCode> {
+  const vms = chooseVms(args['host'])
+  if (vms.length === 0) throw new Failure('Cannot find any VM', { hint: 'just lab makes two' })
+  const off = vms.find((vm) => !qemuOf(vm))
+  if (off) {
+    throw new Failure(`Cannot upgrade \`${off.host}\`: it is not running`, {
+      hint: `just deploy-test-vm ${off.host}`,
+    })
+  }
+  return printUpgraded(await upgradeVms(vms, args), Boolean(args['json']))
+}
+
+/** Upgrades VMs side by side, each under its lock. @throws Failure naming one that did not come to an end */
+export async function upgradeVms(vms: Vm[], { reboot, json }: Args): Promise<Upgraded[]> {
+  const { preflight } = await import('../lib/vm/ground.ts')
+  const { patience } = (await preflight(guestOf(vms[0]!))).accelerator
+  const upgraded: Upgraded[] = []
+  const locks = []
+  try {
+    for (const { host } of vms) locks.push(await lockVm(host, 'upgrade'))
+    const lanes = vms.map((vm) => lane(vm, patience, Boolean(reboot), upgraded))
+    await runLanes(lanes, Boolean(json))
+  } finally {
+    for (const held of locks) held.release()
+  }
+  return vms.flatMap(({ host }) => upgraded.find((one) => one.host === host) ?? [])
+}
+
+const lane = (vm: Vm, patience: number, reboot: boolean, into: Upgraded[]): Lane<Vm> => ({
+  title: vm.host,
+  context: vm,
+  steps: [
+    {
+      title: 'upgrade',
+      would: () => [],
+      run: async (_, say) => {
+        serveLab(vm.host)
+        const from = performance.now()
+        const seconds = (): number => (performance.now() - from) / 1000
+        let phase = 'start'
+        let last = ''
+        const show = (): void =>
+          say(`${phase}: ${seconds().toFixed(0)} s of at most ${limit * patience} s${last}`)
+        const ticking = setInterval(show, 1000)
+        const root = await connect(sshTarget(vm, 'root'))
+        try {
+          const ended = await upgradeNow(root, limit * patience, (line) => {
+            const [, entered] = /: phase: ([\w-]+)$/.exec(line) ?? []
+            phase = entered ?? phase
+            last = entered ? '' : `: ${line}`
+            show()
+          })
+          into.push({ ...ended, host: vm.host, seconds: seconds() })
+        } finally {
+          clearInterval(ticking)
+          await root.close()
+        }
+      },
+    },
+    ...(reboot ? [rebootStep(vm, patience, into)] : []),
+  ],
+})
+
+const rebootStep = (vm: Vm, patience: number, into: Upgraded[]): Step<Vm> => ({
+  title: 'reboot',
+  would: () => [],
+  skip: () => of(vm, into).golden === 'golden' && 'what it runs has booted, and is golden',
+  run: async (_, say) => {
+    const tried = of(vm, into)
+    const inHand = machine(vm, { patience, argv: [], tag: '', note: () => 0, say })
+    await inHand.reboot({ limit: 120 })
+    // one that fails its trial reboots by itself, into golden
+    await inHand.until('the boot to be judged', 240, judged)
+    const booted = await bootOf(inHand.root)
+    inHand.retire()
+    const fellBack = booted.toplevel !== tried.toplevel
+    const outcome = { outcome: 'trial-failed', held: false, reason: booted.lastFailed }
+    Object.assign(tried, booted, fellBack && outcome)
+  },
+})
+
+const of = (vm: Vm, upgraded: Upgraded[]): Upgraded =>
+  upgraded.find(({ host }) => host === vm.host)!
+
+/** True once this boot is validated, or is golden's; on a host without golden generation at once. */
+const judged = `command -v show-boot-status >/dev/null || exit 0
+case $(systemctl show --property=ActiveState --value golden-boot-validation.service) in
+  active) ;;
+  failed) [ "$(readlink -f /run/booted-system)" = "$(readlink -f /nix/var/nix/gcroots/golden-generation)" ] ;;
+  *) false ;;
+esac`
+
+/** Prints what came of the upgrades. @returns 1 when one was not upgraded, nor up to date */
+export function printUpgraded(upgraded: Upgraded[], json: boolean): ExitCode {
+  if (json) console.log(JSON.stringify(upgraded, null, 2))
+  else {
+    const rows = upgraded.map((one) => [
+      one.host,
+      one.held ? green(one.outcome) : red(one.outcome),
+      one.generation,
+      one.golden,
+      one.seconds.toFixed(0),
+      one.reason,
+    ])
+    console.log(table([['host', 'outcome', 'generation', 'golden', 'seconds', 'reason'], ...rows]))
+    for (const { host } of upgraded.filter(({ held }) => !held))
+      console.log(`what it said: just ssh-test-vm ${host} sudo journalctl -u nix-local-upgrade`)
+  }
+  return upgraded.every(({ held }) => held) ? Exit.held : Exit.checkFailed
+}
+
+await main(import.meta, { name, describe, usage, positionals, options, under, examples, run })

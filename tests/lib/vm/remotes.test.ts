@@ -1,0 +1,161 @@
+import { execFileSync } from 'node:child_process'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, expect, test } from 'vitest'
+import {
+  configRemote,
+  publish,
+  publishedCommit,
+  type PublishOptions,
+} from '../../../lib/vm/remotes.ts'
+
+let dir: string
+let flake: string
+const env = { ...process.env, GIT_CONFIG_GLOBAL: '/dev/null', LC_ALL: 'C' }
+const git = (at: string, ...args: string[]): string =>
+  execFileSync('git', ['-C', at, ...args], { env, encoding: 'utf8' }).trim()
+const commit = (name: string, text: string): string => {
+  writeFileSync(join(flake, name), text)
+  git(flake, 'add', '--all')
+  git(flake, '-c', 'user.name=a', '-c', 'user.email=a@b', 'commit', '-qm', `${name} ${text}`)
+  return git(flake, 'rev-parse', 'HEAD')
+}
+const send = (options?: PublishOptions) => publish(configRemote(), flake, 'main', options)
+const clone = (): string => {
+  const to = mkdtempSync(join(dir, 'clone-'))
+  git(dir, 'clone', '-q', configRemote(), to)
+  return to
+}
+/** Whether what a guest had is part of what it would fetch now. */
+const follows = (before: string): boolean => {
+  try {
+    git(configRemote(), 'merge-base', '--is-ancestor', before, 'main')
+    return true
+  } catch {
+    return false
+  }
+}
+
+beforeEach(() => {
+  dir = mkdtempSync(join(tmpdir(), 'remotes-'))
+  process.env['LAB_HOME'] = join(dir, 'home')
+  flake = join(dir, "my flake's")
+  mkdirSync(flake)
+  git(flake, 'init', '-q', '-b', 'work')
+})
+afterEach(() => {
+  delete process.env['LAB_HOME']
+  rmSync(dir, { recursive: true })
+})
+
+test('the commit that is checked out is published as it is, with its history', async () => {
+  const first = commit('flake.nix', '{ }')
+  const second = commit('flake.nix', '{ a = 1; }')
+  expect(await send()).toMatchObject({ commit: second, moved: true })
+  expect(git(clone(), 'log', '--format=%H')).toBe(`${second}\n${first}`)
+  expect(await send()).toMatchObject({ commit: second, moved: false })
+  // nothing was written into the source
+  expect(git(flake, 'status', '--porcelain')).toBe('')
+  expect(git(flake, 'for-each-ref', '--format=%(refname)')).toBe('refs/heads/work')
+})
+
+test('files as they are on the disk: changed, new and deleted ones, and none that git ignores', async () => {
+  commit('flake.nix', '{ }')
+  commit('gone.nix', '')
+  writeFileSync(join(flake, '.gitignore'), 'result\n')
+  writeFileSync(join(flake, 'result'), '')
+  writeFileSync(join(flake, 'new é\n.nix'), 'new', { mode: 0o755 })
+  writeFileSync(join(flake, 'flake.nix'), '{ b = 2; }')
+  rmSync(join(flake, 'gone.nix'))
+  const index = statSync(join(flake, '.git/index')).mtimeMs
+  await send({ dirty: true })
+  const there = clone()
+  expect(git(there, 'ls-files', '-z').split('\0').filter(Boolean)).toEqual([
+    '.gitignore',
+    'flake.nix',
+    'new é\n.nix',
+  ])
+  expect(readFileSync(join(there, 'flake.nix'), 'utf8')).toBe('{ b = 2; }')
+  expect(statSync(join(there, 'new é\n.nix')).mode & 0o100).toBe(0o100)
+  expect(statSync(join(flake, '.git/index')).mtimeMs).toBe(index)
+})
+
+test('files and commits in turn are one history, which no guest takes for a rewritten one', async () => {
+  commit('flake.nix', '1')
+  let before = (await send()).commit
+  for (const step of [
+    'dirty 2',
+    'dirty 3',
+    'commit 4',
+    'commit 5',
+    'dirty 6',
+    'commit 6',
+    'commit 7',
+  ]) {
+    const [how, text] = step.split(' ') as [string, string]
+    if (how === 'commit') commit('flake.nix', text)
+    else writeFileSync(join(flake, 'flake.nix'), text)
+    const { commit: now, moved } = await send({ dirty: how === 'dirty' })
+    expect([step, follows(before)]).toEqual([step, true])
+    expect(git(configRemote(), 'show', 'main:flake.nix')).toBe(text)
+    // what is committed as it was published needs nothing new in the files
+    if (step !== 'commit 6') expect([step, moved]).toEqual([step, true])
+    before = now
+  }
+  expect(git(configRemote(), 'log', '--format=%s', 'main')).toContain('flake.nix 7')
+})
+
+test('a rewritten history is refused unless it is forced, and leaves the remote as it was', async () => {
+  commit('flake.nix', '1')
+  const { commit: before } = await send()
+  git(flake, '-c', 'user.name=a', '-c', 'user.email=a@b', 'commit', '--amend', '-qm', 'other')
+  await expect(send()).rejects.toMatchObject({
+    message: expect.stringContaining('its history does not contain'),
+  })
+  await expect(send({ dirty: true })).rejects.toMatchObject({
+    message: expect.stringContaining('Cannot publish'),
+  })
+  expect(await publishedCommit(configRemote(), 'main')).toBe(before)
+  expect((await send({ force: true })).commit).toBe(git(flake, 'rev-parse', 'HEAD'))
+})
+
+test('what somebody pushed to the remote is not lost', async () => {
+  commit('flake.nix', '1')
+  await send()
+  const there = clone()
+  writeFileSync(join(there, 'theirs'), 'x')
+  git(there, 'add', '--all')
+  git(there, '-c', 'user.name=t', '-c', 'user.email=t@t', 'commit', '-qm', 'theirs')
+  git(there, 'push', '-q', 'origin', 'HEAD:main')
+  commit('flake.nix', '2')
+  await expect(send()).rejects.toMatchObject({ message: expect.stringContaining('Cannot publish') })
+  expect(git(configRemote(), 'show', 'main:theirs')).toBe('x')
+  // once it is merged here, it goes on
+  const own = ['-c', 'user.name=a', '-c', 'user.email=a@b']
+  git(flake, ...own, 'pull', '-q', '--no-rebase', '--no-edit', there, 'main')
+  expect(await send()).toMatchObject({ moved: true })
+  expect(git(configRemote(), 'show', 'main:flake.nix')).toBe('2')
+})
+
+test('a shallow clone is published whole, without a history that nobody could clone', async () => {
+  commit('flake.nix', '1')
+  commit('flake.nix', '2')
+  const shallow = join(dir, 'shallow')
+  git(dir, 'clone', '-q', '--depth=1', `file://${flake}`, shallow)
+  flake = shallow
+  await send()
+  expect(readFileSync(join(clone(), 'flake.nix'), 'utf8')).toBe('2')
+  expect(git(configRemote(), 'rev-parse', '--is-shallow-repository')).toBe('false')
+})
+
+test('a directory that git does not know is published as it is', async () => {
+  rmSync(join(flake, '.git'), { recursive: true })
+  writeFileSync(join(flake, 'dot_a'), '1')
+  await send()
+  writeFileSync(join(flake, 'dot_a'), '2')
+  const { commit: second } = await send()
+  expect(readFileSync(join(clone(), 'dot_a'), 'utf8')).toBe('2')
+  expect(git(configRemote(), 'rev-list', '--count', second)).toBe('2')
+  expect((await send()).moved).toBe(false)
+})
