@@ -25,6 +25,8 @@ export interface Vm {
   toplevel: string
   /** Path of the image below the VM's own overlay. */
   layer: string
+  /** Whether all that its first boot and its last switch wrote is known to be on its disk. */
+  settled?: boolean
 }
 
 /** What is recorded of a running QEMU, in `qemu.json`, for the keeper to start it again. */
