@@ -18,13 +18,12 @@ export interface ByHand {
 /**
  * The entry that makes a host of the files that scaffold-host writes, and the place where it does.
  * @param own absolute path of the host's files
- * @returns undefined where the source does not show such a place
  */
 export function byHand(
-  { hosts, bound, outputs }: Outline,
+  { hosts, bound, outputs, body }: Outline,
   name: string,
   own: string,
-): ByHand | undefined {
+): ByHand {
   const entry = (at: Node): string => {
     const path = relativePath(sourceOf(at).path, own)
     return `${attributeName(name)} = ${systemFunction(at)} { modules = [ ${path} ]; };`
@@ -39,16 +38,20 @@ export function byHand(
     }
   }
   const [place] = hosts.is === 'set' ? hosts.places : []
-  if (place && isDirect(place, bound))
+  if (place && isDirect(place, bound)) {
     return into(place, place.prefix.map((one) => `${attributeName(one)}.`).join(''))
-  if (!bound) return outputs && into(outputs, 'nixosConfigurations.')
-  const binding = bound.parent?.type === 'attrpath' ? bound.parent.parent : undefined
-  const value = binding?.childForFieldName('expression')
-  if (
-    binding &&
-    value &&
-    binding.childForFieldName('attrpath')!.namedChildren.at(-1)!.id === bound.id
-  ) {
+  }
+  if (!bound && outputs) return into(outputs, 'nixosConfigurations.')
+  return (bound && besides(bound, entry)) ?? aroundOutputs(body, entry)
+}
+
+/** What `nixosConfigurations` is bound to, and the host with it. */
+function besides(bound: Node, entry: (at: Node) => string): ByHand | undefined {
+  const path = bound.parent!
+  const owner = path.parent!
+  const value = owner.childForFieldName('expression')
+  if (!value || parts(path).at(-1)!.id !== bound.id) return undefined
+  if (path.type === 'attrpath') {
     const after = `// { ${entry(value)} }`
     return {
       ...placeOf(bound),
@@ -56,14 +59,33 @@ export function byHand(
       words: `: nixosConfigurations = … ${after};`,
     }
   }
-  const clause = bound.parent?.parent
-  const from = clause?.childForFieldName('expression')
-  if (!clause || !from || parts(bound.parent!).length > 1) return undefined
-  const text = `nixosConfigurations = ${bare(from)}.nixosConfigurations // { ${entry(clause)} };`
+  if (parts(path).length > 1) return undefined
+  const from = /^(variable|select)_expression$/.test(value.type) ? value.text : `(${value.text})`
+  const text = `nixosConfigurations = ${from}.nixosConfigurations // { ${entry(owner)} };`
   return {
     ...placeOf(bound),
-    ...{ offset: clause.startIndex, length: clause.text.length, text },
+    ...{ offset: owner.startIndex, length: owner.text.length, text },
     words: ` in place of what is inherited there: ${text}`,
+  }
+}
+
+/** Where the outputs come from elsewhere as a whole, the host is added to what comes. */
+function aroundOutputs(body: Node, entry: (at: Node) => string): ByHand {
+  if (body.type === 'source_code') {
+    const [open] = body.descendantsOfType('{')
+    const text = `outputs = { nixpkgs, ... }: { nixosConfigurations.${entry(body)} };`
+    return {
+      ...placeOf(open ?? body),
+      ...{ offset: open?.endIndex ?? body.endIndex, length: 0, text: ` ${text}` },
+      words: ` in the set that begins there: ${text}`,
+    }
+  }
+  const after = `in made // { nixosConfigurations = made.nixosConfigurations or { } // { ${entry(body)} }; }`
+  return {
+    ...placeOf(body),
+    ...{ offset: body.startIndex, length: body.text.length },
+    text: `let made = (${body.text}); ${after}`,
+    words: ` around what the outputs are: let made = …; ${after}`,
   }
 }
 
@@ -72,11 +94,6 @@ export const placeOf = (node: Node): { file: string; line: number } => ({
   file: sourceOf(node).path,
   line: lineOf(node),
 })
-
-const bare = (from: Node): string =>
-  from.type === 'variable_expression' || from.type === 'select_expression'
-    ? from.text
-    : `(${from.text})`
 
 /** Whether the set is what `nixosConfigurations` is bound to, so that an attribute of it is a host. */
 function isDirect({ node, prefix }: Place, bound: Node | undefined): boolean {

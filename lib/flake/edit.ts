@@ -95,7 +95,16 @@ export async function addHost(directory: string, name: string, like?: string): P
   if (relative(directory, draft.file).startsWith('..')) {
     throw usage(`Cannot add \`${name}\`: the hosts are in \`${draft.file}\`, outside the flake`)
   }
-  return await complete(flake, draft, name, own)
+  try {
+    return await complete(flake, draft, name, own)
+  } catch (error) {
+    const [place] = hosts.places
+    if (hosts.attrs.size > 0 || !place || !(error instanceof Failure)) throw error
+    throw refuse({
+      node: place.node,
+      why: 'it is empty, and what a host looks like there is not to be seen',
+    })
+  }
 }
 
 /**
@@ -124,11 +133,8 @@ export async function readingPlace(
   }
 }
 
-/**
- * What a person can write by hand to have a host, as a refusal says it.
- * @returns undefined where the source does not show where
- */
-export async function handWritten(directory: string, name: string): Promise<ByHand | undefined> {
+/** What a person can write by hand to have a host, as a refusal says it. */
+export async function handWritten(directory: string, name: string): Promise<ByHand> {
   const { of } = await read(directory)
   const own = filesLikeOthers(directory, of.hosts, name) ?? usualFiles(directory, name)
   return byHand(of, name, own.path)
@@ -315,18 +321,18 @@ async function complete(
 /** What the new entry asks for by its name that is not there, or is not to be seen. */
 function missing(entry: Node, { unknowns }: Seen, name: string): string[] {
   const notes = unknowns
-    .filter(
-      ({ node }) =>
-        node.type === 'select_expression' &&
-        sourceOf(node).text === sourceOf(entry).text &&
-        within(node, entry) &&
-        mentions(node.text, name),
-    )
-    .map(({ node, fault }) =>
-      fault === 'absent'
-        ? `\`${node.text}\` is not there yet`
-        : `The new entry asks for \`${node.text}\`: see that it is there`,
-    )
+    .filter(({ node }) => node.type === 'select_expression')
+    .flatMap(({ node, why, fault }) => {
+      const own = sourceOf(node).path === sourceOf(entry).path && within(node, entry)
+      const named = own && mentions(node.text, name)
+      if (named && fault !== 'absent')
+        return [`The new entry asks for \`${node.text}\`: see that it is there`]
+      if (fault !== 'absent' || why !== `there is no \`${name}\``) return []
+      const { file, line } = placeOf(node)
+      return named
+        ? [`\`${node.text}\` is not there yet`]
+        : [`There is no \`${name}\` in \`${node.text}\` yet, at line ${line} of \`${file}\``]
+    })
   return [...new Set(notes)]
 }
 

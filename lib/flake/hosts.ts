@@ -1,4 +1,4 @@
-import { readdirSync } from 'node:fs'
+import { existsSync, readdirSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { type Failure, usage } from '../failure.ts'
 import { byHand, placeOf } from './by-hand.ts'
@@ -17,6 +17,8 @@ export interface Outline {
   bound?: Node
   /** The set that the outputs are. */
   outputs?: Place
+  /** What the function gives that the outputs are, or the whole file without one. */
+  body: Node
 }
 
 /**
@@ -25,10 +27,14 @@ export interface Outline {
  */
 export function outline(file: string, open: ReadNix): Outline {
   const { root, broken } = open(file)
-  if (broken) return { hosts: { ...unknown(broken, 'there is a syntax error'), fault: 'syntax' } }
+  if (broken) {
+    const fault = { ...unknown(broken, 'there is a syntax error'), fault: 'syntax' } as const
+    return { hosts: fault, body: root }
+  }
   const flake = evaluate(root)
   const written = (flake.is === 'set' && flake.attrs.get('outputs')?.literals[0]) || root
   const outputs = attribute(flake, 'outputs', written)
+  const body = (outputs.is === 'function' && outputs.lambda?.childForFieldName('body')) || root
   let made: Value = argument(written)
   const outPath = { value: (): Value => ({ is: 'path', text: dirname(file) }), literals: [] }
   // what it is made of is not known while it is made
@@ -44,20 +50,22 @@ export function outline(file: string, open: ReadNix): Outline {
   }
   made = outputs.is === 'function' ? call(outputs, () => inputs, written) : outputs
   if (made.is === 'function') {
-    return { hosts: unknown(written, 'the outputs come from a function that is not known here') }
+    const why = 'the outputs come from a function that is not known here'
+    return { hosts: unknown(written, why), body }
   }
-  if (made.is !== 'set') return { hosts: made.is === 'unknown' ? made : argument(written) }
+  if (made.is !== 'set') return { hosts: made.is === 'unknown' ? made : argument(written), body }
   const attr = made.attrs.get('nixosConfigurations')
   const [gap] = attr ? [] : made.gaps
   const place = made.places.find(({ node }) => node.type.endsWith('attrset_expression'))
-  const where = { bound: attr?.literals[0], outputs: place }
+  const where = { bound: attr?.literals[0], outputs: place, body }
   if (!attr && !gap) {
     const absent = attribute(made, 'nixosConfigurations', place?.node ?? written) as Unknown
     return { hosts: absent, ...where }
   }
   const hosts = gap ?? attr!.value()
   if (hosts.is === 'set' || hosts.is === 'unknown') return { hosts, ...where }
-  return { hosts: unknown(written, '`nixosConfigurations` is no attribute set'), ...where }
+  const node = where.bound ?? written
+  return { hosts: unknown(node, '`nixosConfigurations` is no attribute set'), ...where }
 }
 
 /** Why a flake is of no form that can be edited, and at which node. */
@@ -117,11 +125,7 @@ function written(
   own: string,
   said: { file: string; line: number },
 ): string {
-  const entry = byHand(of, name, own)
-  if (!entry) {
-    return `Write it by hand in what the outputs are: nixosConfigurations = … // { ${attributeName(name)} = …; };`
-  }
-  const { file, line, words } = entry
+  const { file, line, words } = byHand(of, name, own)
   const at =
     file !== said.file
       ? ` at line ${line} of \`${file}\``
@@ -139,6 +143,7 @@ export function anEntryOf(
   directory: string,
   but: string,
 ): { name: string; suffix: string } | undefined {
+  if (!existsSync(directory)) return undefined
   const all = readdirSync(directory, { withFileTypes: true }).filter(
     ({ name }) => !name.startsWith('.') && name !== but && name !== `${but}.nix`,
   )

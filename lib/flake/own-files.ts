@@ -84,7 +84,7 @@ function filesOfListing(directory: string, paths: string[], name: string): OwnFi
   const listed = `${directory.slice(1)}/*`
   const [path] = paths
     .filter((one) => one.includes(listed))
-    .map((one) => one.replace(listed, name))
+    .map((one) => resolve(one.replace(listed, name)))
     .filter((one) => one.startsWith(`${directory}/`))
     .toSorted((a, b) => a.length - b.length)
   if (path?.endsWith('.nix')) return asFiles(path, name)

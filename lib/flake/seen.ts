@@ -64,7 +64,10 @@ const system = /^(x86_64|aarch64|riscv64|i686|armv[5-7]l|powerpc64le|s390x|loong
  * arguments, or in the files that are its own.
  */
 export function otherPlatform(seen: Seen, own: string[]): string | undefined {
-  const said = seen.texts.filter((text) => system.test(text))
+  const asked = seen.unknowns.flatMap(({ node }) =>
+    node.type === 'select_expression' ? node.text.split('.') : [],
+  )
+  const said = [...seen.texts, ...asked].filter((text) => system.test(text))
   const all = said.length > 0 ? said : own.flatMap(platformsIn)
   return all.includes('x86_64-linux') ? undefined : all[0]
 }
