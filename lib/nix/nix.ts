@@ -1,7 +1,7 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { availableParallelism, freemem } from 'node:os'
 import { join } from 'node:path'
-import { Failure } from '../failure.ts'
+import { Failure, oneLine } from '../failure.ts'
 import { gate } from '../gate.ts'
 import { progress } from './progress.ts'
 import { lastLines, run, type RunOptions } from '../run.ts'
@@ -149,11 +149,19 @@ function evaluationFailure(flake: string, attribute: string, failure: Failure): 
         cause && words.length - end.length > cause.index
           ? words.slice(cause.index).trimStart().split('\n').slice(0, 8).join('\n')
           : end,
-      hint: unreached.test(cause?.[1] ?? '')
-        ? `${unfetched(flake, words)} could not be fetched: see that this machine reaches where it is`
-        : 'A file that git does not track is invisible to a flake: git add --intent-to-add it',
+      hint: hintFor(flake, words, cause?.[1] ?? ''),
     },
   )
+}
+
+function hintFor(flake: string, words: string, cause: string): string {
+  const [odd] = /[^\w/.@+=:,~!&'"()*;-]/u.exec(flake) ?? []
+  if (odd !== undefined && /not a valid URL|unexpected fragment|getting status of/.test(cause)) {
+    return `nix cannot spell the path of this flake, for the ${oneLine(`\`${odd}\``)} in it: move it, or mount it elsewhere`
+  }
+  return unreached.test(cause)
+    ? `${unfetched(flake, words)} could not be fetched: see that this machine reaches where it is`
+    : 'A file that git does not track is invisible to a flake: git add --intent-to-add it'
 }
 
 /** What nix could not fetch: an input of the flake, or one that the lab brings along, by its revision. */
