@@ -28,6 +28,8 @@ export function seenIn(value: Thunk, node: Node): Seen {
       seen.unknowns.push(one)
       waiting.push(...(one.given ?? []))
     } else if (one.is === 'set') {
+      // a flake, or all of them, which a host is often handed: what is in them is not its own
+      if (one.attrs.has('outPath') || one.attrs.has('self')) return
       waiting.push(...[...one.attrs.values()].map((attr) => attr.value))
       waiting.push(...one.gaps.map((gap) => () => gap))
     } else if (one.is === 'list') {
