@@ -100,11 +100,11 @@ async function add(flake: string, host: string, args: Args): Promise<Report> {
 async function orNix(
   flake: string,
   host: string,
-  add: () => Promise<Addition>,
+  work: () => Promise<Addition>,
 ): Promise<Addition | undefined> {
   const { has } = await import('../lib/flake/check.ts')
   try {
-    const addition = await add()
+    const addition = await work()
     return addition.outcome === 'likely' && (await has(flake, host)) ? undefined : addition
   } catch (refused) {
     if (refused instanceof Failure && (await has(flake, host))) return undefined

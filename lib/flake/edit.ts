@@ -293,17 +293,17 @@ async function complete(
     .descendantsOfType('path_expression')
     .filter(({ text }) => text.includes(name) && !text.includes('${'))
     .map(({ text }) => resolve(dirname(draft.file), text))
-  const read = pathsOf(seen, name, directory)
+  const reads = pathsOf(seen, name, directory)
   // a function may name files that a host can be without: only those count that the copied one has
   const like = draft.like
-  const asLike = read.filter(
+  const asLike = reads.filter(
     (path) => like !== undefined && existsSync(renamedPath(directory, path, name, like)),
   )
-  const main = mainOf(read, name)
+  const main = mainOf(reads, name)
   const usual = usualFiles(directory, name).path
   const unread =
     existsSync(usual) &&
-    ![...read, ...written].some(
+    ![...reads, ...written].some(
       (path) => path === usual || path.startsWith(`${usual}/`) || usual.startsWith(`${path}/`),
     )
   return {

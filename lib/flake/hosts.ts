@@ -87,7 +87,7 @@ export function refusal(
   const { file, line } = placeOf(why.node)
   return usage(
     `Cannot add \`${name}\` to \`${file}\` at line ${line}: ${why.why}`,
-    elsewhere(name, why, flake) ?? written(name, of, own.path, { file, line }),
+    elsewhere(name, why, flake) ?? handHint(name, of, own.path, { file, line }),
   )
 }
 
@@ -119,7 +119,7 @@ function elsewhere(
     : `Write it by hand where the others are in \`${option}\`: ${option}.${attributeName(name)} = …`
 }
 
-function written(
+function handHint(
   name: string,
   of: Outline,
   own: string,

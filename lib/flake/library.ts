@@ -309,11 +309,11 @@ function flakeParts(top: Value, at: Node, given: Value): Value {
     const self: Attr = { value: () => attribute(inputs.value(), 'self', at), literals: [] }
     handed.attrs.set('inputs', inputs).set('self', self)
   }
-  const add = (given: Value): void => {
-    if (given.is === 'path' && given.listing) return listed(given).forEach(add)
-    if (given.is === 'path' && seen.has(given.text)) return
-    if (given.is === 'path') seen.add(given.text)
-    const file = given.is === 'path' ? call(outside(at, 'import'), () => given, at) : given
+  const add = (one: Value): void => {
+    if (one.is === 'path' && one.listing) return listed(one).forEach(add)
+    if (one.is === 'path' && seen.has(one.text)) return
+    if (one.is === 'path') seen.add(one.text)
+    const file = one.is === 'path' ? call(outside(at, 'import'), () => one, at) : one
     const module = file.is === 'function' ? file.call(() => handed) : file
     if (module.is !== 'set') {
       found.gaps.push(...gapsOf([module]))
@@ -343,8 +343,8 @@ function flakeParts(top: Value, at: Node, given: Value): Value {
           }
     found.gaps.push(...gapsOf(imports ? [imports] : []).map(foreign))
     for (const item of imports?.is === 'list' ? imports.items : []) {
-      const one = item()
-      add(one.is === 'unknown' ? foreign(one) : one)
+      const next = item()
+      add(next.is === 'unknown' ? foreign(next) : next)
     }
   }
   add(top)
