@@ -71,7 +71,8 @@ export function writeFile(
   const over = options.over === 'any' ? undefined : options.over
   removeDrafts(path)
   const draft = draftOf(path, process.pid)
-  const fd = open(draft, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 'write', 0o600)
+  const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL
+  const fd = open(draft, flags, 'write', 0o600, path)
   try {
     try {
       writeFileSync(fd, content)
@@ -128,11 +129,12 @@ function own(fd: number, { uid, gid }: FileSeen): void {
   }
 }
 
-function open(path: string, flags: number, verb: string, mode?: number): number {
+/** @param named what a failure names, where that is not the path itself */
+function open(path: string, flags: number, verb: string, mode?: number, named = path): number {
   try {
     return openSync(path, flags, mode)
   } catch (error) {
-    throw cannot(verb, path, error)
+    throw cannot(verb, named, error)
   }
 }
 

@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
-import type { Edit } from '../lib/flake/edit.ts'
+import type { Addition, Edit } from '../lib/flake/edit.ts'
 import type { Marked } from '../lib/flake/git-index.ts'
 import type { Asked } from '../lib/flake/check.ts'
 import { Failure } from '../lib/failure.ts'
@@ -63,12 +63,7 @@ async function add(flake: string, host: string, args: Args): Promise<Report> {
   const { readRegular } = await import('../lib/write-file.ts')
   const { addHost } = await import('../lib/flake/edit.ts')
   readRegular(join(flake, 'flake.nix'))
-  const addition = await addHost(flake, host, args['like']).catch(async (refused: unknown) => {
-    const { has } = await import('../lib/flake/check.ts')
-    // what the source does not show, nix may know
-    if (refused instanceof Failure && (await has(flake, host))) return undefined
-    throw refused
-  })
+  const addition = await orNix(flake, host, () => addHost(flake, host, args['like']))
   if (!addition) {
     const evaluated = { asked: true } as const
     return {
@@ -80,22 +75,41 @@ async function add(flake: string, host: string, args: Args): Promise<Report> {
       notes: [],
     }
   }
-  const { outcome, file, line } = addition
-  const own = join(flake, 'hosts', host)
-  const told = (paths: string[]) => mark(flake, [own, ...paths], Boolean(args['dry-run']))
+  const { outcome, file, line, own } = addition
+  const told = (paths: string[]) =>
+    mark(flake, [join(flake, 'hosts', host), own.path], paths, Boolean(args['dry-run']))
   if (outcome === 'present') return { host, outcome, file, line, ...(await told([])) }
-  if (outcome === 'discovered') {
+  if (outcome === 'discovered' || outcome === 'likely') {
     const { directory } = addition
     const { takes } = await import('../lib/flake/check.ts')
-    const evaluated = await takes(flake, directory, host)
-    const marked = await told([join(directory, host)])
-    return { host, outcome, file, line, directory, evaluated, ...marked }
+    const evaluated = await takes(flake, directory, host, own.main).catch((left: unknown) => {
+      throw outcome === 'likely' && left instanceof Failure ? addition.refused : left
+    })
+    if (outcome === 'likely' && !evaluated.asked) throw addition.refused
+    const marked = await told([own.path])
+    return { host, outcome: 'discovered', file, line, directory, evaluated, ...marked }
   }
   const { inserted, like, reason, paths } = addition
   const asked = await write(flake, host, addition, args['dry-run'])
   const { marked, notes } = await told(paths)
   const made = { inserted, like, reason, ...asked, marked, notes: [...addition.notes, ...notes] }
   return { host, outcome: args['dry-run'] ? 'would be added' : 'added', file, line, ...made }
+}
+
+/** The addition; nothing to add where the source does not show it and nix knows of the host. */
+async function orNix(
+  flake: string,
+  host: string,
+  work: () => Promise<Addition>,
+): Promise<Addition | undefined> {
+  const { has } = await import('../lib/flake/check.ts')
+  try {
+    const addition = await work()
+    return addition.outcome === 'likely' && (await has(flake, host)) ? undefined : addition
+  } catch (refused) {
+    if (refused instanceof Failure && (await has(flake, host))) return undefined
+    throw refused
+  }
 }
 
 /** Has nix look at the edit, and writes it if nothing speaks against it. */
@@ -109,16 +123,24 @@ async function write(flake: string, host: string, edit: Edit, dryRun: boolean) {
   return { parsed, evaluated }
 }
 
-/** Tells git of those files that are there, and says which are not. */
-async function mark(flake: string, paths: string[], dryRun: boolean): Promise<Marked> {
+/**
+ * Tells git of those files that are there, and says which are not.
+ * @param own where the host's files may be
+ * @param wanted what the flake is to read
+ */
+async function mark(
+  flake: string,
+  own: string[],
+  wanted: string[],
+  dryRun: boolean,
+): Promise<Marked> {
   const { intendToAdd } = await import('../lib/flake/git-index.ts')
   const { marked, notes } = await intendToAdd(
     flake,
-    paths.filter((path) => existsSync(path)),
+    [...new Set([...own, ...wanted])].filter((path) => existsSync(path)),
     dryRun,
   )
-  // the first is where scaffold-host writes, which the flake need not look at
-  const absent = paths.slice(1).filter((path) => !existsSync(path))
+  const absent = wanted.filter((path) => !existsSync(path))
   return { marked, notes: [...notes, ...absent.map((path) => `\`${path}\` is not there yet`)] }
 }
 

@@ -32,6 +32,7 @@ export const under = [
   'nix eval, nix-store --realise   the toplevel',
   'qemu-img create -b <layer> disk.qcow2; ssh-keygen',
   'qemu-system-x86_64 … ; ssh until it answers',
+  'sync   in the guest, once its first boot is over',
 ]
 export const examples: [string, string][] = [
   ['just deploy-test-vm torment', 'One VM'],
@@ -47,12 +48,19 @@ export async function run(args: Args): Promise<void> {
   const deployments = hosts.map((host) => deployment(host, size, Boolean(args['fresh'])))
   if (args['dry-run']) {
     await dryRun([groundLane(deployments), ...deployments.map(lane)])
+    printNotes(deployments)
     return
   }
   await deploy(deployments, Boolean(args['json']))
+  printNotes(deployments)
   const vms = hosts.map(theVm)
   if (args['json']) console.log(JSON.stringify(vms, null, 2))
   else for (const { host } of vms) console.log(sshLine(host))
+}
+
+/** Says which sizes were not had; not on standard output, where there may be data. */
+export function printNotes(deployments: Deployment[]): void {
+  for (const note of deployments.flatMap(({ notes }) => notes)) console.error(`Note: ${note}`)
 }
 
 /** @throws Failure (usage) for a size that no VM could have */

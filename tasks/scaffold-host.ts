@@ -1,4 +1,4 @@
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { usual, type HostChoices } from '../lib/scaffold/shape.ts'
 import { main, type Args } from '../lib/task.ts'
 
@@ -52,13 +52,18 @@ interface Report {
   /** Files that git was told of, from the flake on. */
   marked: string[]
   notes: string[]
+  /** Where the flake finds its hosts by itself. */
+  directory?: string
 }
 
 export async function run(args: Args): Promise<void> {
   const { flakeDirectory } = await import('../lib/flake/directory.ts')
   const { hostChoices } = await import('../lib/scaffold/choices.ts')
-  const { hostDirectory, mentions, writeHost } = await import('../lib/scaffold/directory.ts')
-  const { hostFiles } = await import('../lib/scaffold/template.ts')
+  const { mentions, requireRoom, writeHost, writeHostFile } =
+    await import('../lib/scaffold/directory.ts')
+  const { hostFile, hostFiles } = await import('../lib/scaffold/template.ts')
+  const { readingPlace } = await import('../lib/flake/edit.ts')
+  const { pasted } = await import('../lib/pasted.ts')
   const { intendToAdd } = await import('../lib/flake/git-index.ts')
   const { withDirectory } = await import('../lib/write-file.ts')
   const choices = await hostChoices({
@@ -70,18 +75,26 @@ export async function run(args: Args): Promise<void> {
     device: args['disk-device'],
   })
   const flake = flakeDirectory(args['flake'])
-  const files = hostFiles(choices)
   const written = !args['dry-run']
   const report = await withDirectory(flake, 60, async () => {
-    const directory = hostDirectory(flake, choices.name, Boolean(args['force']))
+    // where add-to-flake has the flake read it
+    const { own, found } = await readingPlace(flake, choices.name)
+    const single = own.main === own.path
+    const texts = single ? {} : hostFiles(choices, basename(own.main))
+    const paths = single ? [own.path] : Object.keys(texts).map((file) => join(own.path, file))
+    requireRoom(flake, choices.name, own.path, paths, Boolean(args['force']))
     const stranger = !mentions(flake, 'hostSpec')
-    if (written) writeHost(flake, directory, files)
-    const paths = Object.keys(files).map((file) => join(directory, file))
+    if (written && single) writeHostFile(own.path, hostFile(choices))
+    else if (written) writeHost(flake, own.path, texts)
     const { marked, notes } = await intendToAdd(flake, paths, !written)
     if (stranger) notes.push(otherShape)
-    return { choices, files: paths, written, marked, notes }
+    return { choices, files: paths, written, marked, notes, directory: found }
   })
-  const next = `just add-to-flake ${choices.name} --flake ${flake}`
+  const add = pasted('just', 'add-to-flake', choices.name, '--flake', flake)
+  const next =
+    report.directory === undefined
+      ? add
+      : `nothing to add, the hosts are ${report.directory}; ${add} looks whether nix finds it`
   if (args['json'])
     console.log(JSON.stringify({ host: choices.name, ...report, next }, undefined, 2))
   else console.log([...inWords(report), `Next: ${next}`].join('\n'))

@@ -2,6 +2,7 @@ import { Exit, Failure, type ExitCode } from '../lib/failure.ts'
 import { guestOf } from '../lib/nix/guest.ts'
 import { chooseVms } from '../lib/nix/hosts.ts'
 import { machine } from '../lib/scenario/machine.ts'
+import { counting } from '../lib/retry.ts'
 import { connect } from '../lib/ssh/ssh.ts'
 import { runLanes, type Lane, type Step } from '../lib/steps.ts'
 import { green, red, table } from '../lib/table.ts'
@@ -61,7 +62,7 @@ export async function upgradeVms(vms: Vm[], { reboot, json }: Args): Promise<Upg
   try {
     for (const { host } of vms) locks.push(await lockVm(host, 'upgrade'))
     const lanes = vms.map((vm) => lane(vm, patience, Boolean(reboot), upgraded))
-    await runLanes(lanes, Boolean(json))
+    await runLanes(lanes, { quiet: Boolean(json) })
   } finally {
     for (const held of locks) held.release()
   }
@@ -78,23 +79,17 @@ const lane = (vm: Vm, patience: number, reboot: boolean, into: Upgraded[]): Lane
       run: async (_, say) => {
         serveLab(vm.host)
         const from = performance.now()
-        const seconds = (): number => (performance.now() - from) / 1000
-        let phase = 'start'
-        let last = ''
-        const show = (): void =>
-          say(`${phase}: ${seconds().toFixed(0)} s of at most ${limit * patience} s${last}`)
-        const ticking = setInterval(show, 1000)
+        let at = 'start'
         const root = await connect(sshTarget(vm, 'root'))
+        const told = (line: string): void => {
+          const [, phase] = /: phase: ([\w-]+)$/.exec(line) ?? []
+          at = phase ?? `${at.split(':')[0]}: ${line}`
+        }
         try {
-          const ended = await upgradeNow(root, limit * patience, (line) => {
-            const [, entered] = /: phase: ([\w-]+)$/.exec(line) ?? []
-            phase = entered ?? phase
-            last = entered ? '' : `: ${line}`
-            show()
-          })
-          into.push({ ...ended, host: vm.host, seconds: seconds() })
+          const most = limit * patience
+          const ended = await counting(() => at, most, say, () => upgradeNow(root, most, told))
+          into.push({ ...ended, host: vm.host, seconds: (performance.now() - from) / 1000 })
         } finally {
-          clearInterval(ticking)
           await root.close()
         }
       },

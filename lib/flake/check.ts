@@ -33,6 +33,11 @@ export const parses = (flake: string, edit: Edit): Promise<Asked> =>
     ),
   )
 
+/** Whether nix parses a file as it is; no where there is no nix to ask. */
+export async function isParsed(file: string): Promise<boolean> {
+  return (await ask(['--store', 'dummy://', ...features, '--parse', file], 20)).held
+}
+
 /**
  * Has nix evaluate the names of the flake's hosts. Inputs are those that the flake is locked to;
  * where they cannot be had, the flake does not evaluate without the edit either.
@@ -53,9 +58,15 @@ export const evaluates = (flake: string, edit: Edit, name: string): Promise<Aske
  * out names or kinds of files. One that is not there yet is put into a copy, with another for comparison.
  * @param flake absolute path of its directory
  * @param directory whose listing makes the hosts
+ * @param main the host's own file in it
  * @throws Failure (usage) when the host is left out
  */
-export async function takes(flake: string, directory: string, name: string): Promise<Asked> {
+export async function takes(
+  flake: string,
+  directory: string,
+  name: string,
+  main = join(directory, name, 'default.nix'),
+): Promise<Asked> {
   const forms = [join(directory, name), join(directory, `${name}.nix`)]
   if (relative(flake, directory).startsWith('..')) {
     return { asked: false, why: `\`${directory}\` is outside the flake` }
@@ -68,11 +79,15 @@ export async function takes(flake: string, directory: string, name: string): Pro
     const copy = join(scratch, 'after')
     if (!there) {
       // names alone are asked for, so what the hosts are does not matter
-      mirror(flake, copy, `${forms[0]}/default.nix`, '{ }\n')
+      mirror(flake, copy, main, '{ }\n')
       const beside = join(copy, relative(flake, directory))
-      for (const one of [`${name}.nix`, `${other}.nix`]) writeFileSync(join(beside, one), '{ }\n')
-      mkdirSync(join(beside, other))
-      writeFileSync(join(beside, other, 'default.nix'), '{ }\n')
+      for (const one of [name, other]) {
+        writeFileSync(join(beside, `${one}.nix`), '{ }\n')
+        mkdirSync(join(beside, one), { recursive: true })
+        for (const file of ['default.nix', 'configuration.nix']) {
+          writeFileSync(join(beside, one, file), '{ }\n')
+        }
+      }
     }
     const answer = await ask([...evaluation, '-E', hostNames(flake, there ? flake : copy)], 60)
     if (!answer.held) return { asked: false, why: answer.why }
@@ -163,7 +178,8 @@ function mirror(flake: string, copy: string, file: string, text: string): void {
 const hostNames = (flake: string, copy: string): string => `
 let
   flake = builtins.getFlake ${nixString(flake)};
-  self = flake // outputs;
+  # as frameworks read directories of it
+  self = flake // outputs // { outPath = ${nixString(copy)}; };
   outputs = (import ${nixString(`${copy}/flake.nix`)}).outputs (flake.inputs // { inherit self; });
 in
 builtins.attrNames outputs.nixosConfigurations

@@ -1,18 +1,37 @@
+import { existsSync } from 'node:fs'
 import { dirname, join, relative, resolve } from 'node:path'
 import { Failure, usage } from '../failure.ts'
-import { flakeHosts, placeOf, refusal } from './hosts.ts'
+import { byHand, placeOf, type ByHand } from './by-hand.ts'
+import { isParsed } from './check.ts'
+import { outline, refusal, type Outline, type Why } from './hosts.ts'
 import { copyBehind, hostEntry, intoEmpty, model, type HostEntry } from './entry.ts'
 import { hostMaker } from './maker.ts'
-import { attributeName, firstError, leaves, lineOf, nixReader, nixString } from './syntax.ts'
+import {
+  asFiles,
+  filesLikeOthers,
+  listingFile,
+  mainOf,
+  renamedPath,
+  usualFiles,
+  type OwnFiles,
+} from './own-files.ts'
+import { mentions, otherPlatform, pathsOf, seenIn, type Seen } from './seen.ts'
+import { attributeName, faults, leaves, lineOf, nixReader, nixString } from './syntax.ts'
 import { sourceOf, type Node, type NixSource } from './syntax.ts'
 import type { SetValue } from './value.ts'
 
 /** What adding a host to a flake comes to. Lines count from 1; `file` is absolute. */
-export type Addition =
+export type Addition = (
   | { outcome: 'present'; file: string; line: number }
   /** The flake lists `directory`, so there is nothing to edit. */
   | { outcome: 'discovered'; file: string; line: number; directory: string }
+  /** A function that is not known here most likely lists `directory`; nix may know. */
+  | { outcome: 'likely'; file: string; line: number; directory: string; refused: Failure }
   | Edit
+) & {
+  /** Where the flake reads the files of the host, or would if it had a word for them. */
+  own: OwnFiles
+}
 
 export interface Edit {
   outcome: 'edit'
@@ -34,43 +53,134 @@ export interface Edit {
   paths: string[]
 }
 
+/** A flake as it was read. */
+interface Flake {
+  directory: string
+  /** Its `flake.nix`. */
+  file: string
+  of: Outline
+  /** Files that nix can parse, whatever the grammar makes of them. */
+  whole: Set<string>
+}
+
 /**
  * Works out how to add a host to `flake.nix`, and writes nothing: follows what
  * `outputs.nixosConfigurations` evaluates to down to where its names are written, and copies one of
  * the hosts there.
- * @param flake absolute path of the flake's directory
+ * @param directory absolute path of the flake's directory
  * @param like host to copy, rather than one of the most common form
  * @throws Failure (usage) with file and line when the flake is of no form that can be edited
  */
-export async function addHost(flake: string, name: string, like?: string): Promise<Addition> {
-  const file = join(flake, 'flake.nix')
-  const hosts = flakeHosts(file, await nixReader())
+export async function addHost(directory: string, name: string, like?: string): Promise<Addition> {
+  const flake = await read(directory)
+  const { hosts } = flake.of
+  const own = filesLikeOthers(directory, hosts, name) ?? usualFiles(directory, name)
   if (hosts.is === 'set' && hosts.attrs.has(name)) {
     const literal = hosts.attrs.get(name)!.literals[0]
-    return { outcome: 'present', ...(literal ? placeOf(literal) : { file, line: 1 }) }
+    const place = literal ? placeOf(literal) : { file: flake.file, line: 1 }
+    return { outcome: 'present', ...place, own: ownFiles(flake, name) ?? own }
   }
-  if (hosts.is === 'unknown') throw refusal(name, hosts)
+  const refuse = (why: Why): Failure => refusal(name, why, flake.of, own, directory)
+  if (hosts.is === 'unknown') {
+    const refused = refuse(hosts)
+    if (hosts.directory === undefined || hosts.fault === 'syntax') throw refused
+    return { outcome: 'likely', ...placeOf(hosts.node), directory: hosts.directory, refused, own }
+  }
   const listing = [...hosts.attrs.values()].find((attr) => attr.listing)?.listing
   if (listing) {
-    return { outcome: 'discovered', ...placeOf(listing.node), directory: listing.directory }
+    return { outcome: 'discovered', ...placeOf(listing.node), directory: listing.directory, own }
   }
-  const draft = hosts.attrs.size > 0 ? copied(hosts, name, like) : first(hosts, name)
-  if (relative(flake, draft.file).startsWith('..')) {
+  const draft =
+    hosts.attrs.size > 0 ? copied(flake, name, refuse, like) : first(flake, name, refuse)
+  if (relative(directory, draft.file).startsWith('..')) {
     throw usage(`Cannot add \`${name}\`: the hosts are in \`${draft.file}\`, outside the flake`)
   }
-  const entry = await verify(file, hosts, draft, name)
-  const paths = entry
-    .descendantsOfType('path_expression')
-    .filter(({ text }) => text.includes(name) && !text.includes('${'))
-    .map(({ text }) => resolve(dirname(draft.file), text))
-  return { ...draft, paths }
+  try {
+    return await complete(flake, draft, name, own)
+  } catch (error) {
+    const [place] = hosts.places
+    if (hosts.attrs.size > 0 || !place || !(error instanceof Failure)) throw error
+    throw refuse({
+      node: place.node,
+      why: 'it is empty, and what a host looks like there is not to be seen',
+    })
+  }
+}
+
+/**
+ * Where a flake reads the files of a host, or will once it is added.
+ * @returns `found`: what to say where no entry is wanted, as the flake lists a directory
+ */
+export async function readingPlace(
+  directory: string,
+  name: string,
+): Promise<{ own: OwnFiles; found?: string }> {
+  try {
+    const addition = await addHost(directory, name)
+    if (addition.outcome === 'discovered') {
+      return { own: addition.own, found: `what is in ${addition.directory}` }
+    }
+    const likely =
+      addition.outcome === 'likely' && !listingFile(directory, addition.directory, name)
+    return likely
+      ? { own: addition.own, found: `most likely what is in ${addition.directory}` }
+      : { own: addition.own }
+  } catch (error) {
+    if (!(error instanceof Failure)) throw error
+    // add-to-flake will say what is wrong
+    const { of } = await read(directory)
+    return { own: filesLikeOthers(directory, of.hosts, name) ?? usualFiles(directory, name) }
+  }
+}
+
+/** What a person can write by hand to have a host, as a refusal says it. */
+export async function handWritten(directory: string, name: string): Promise<ByHand> {
+  const { of } = await read(directory)
+  const own = filesLikeOthers(directory, of.hosts, name) ?? usualFiles(directory, name)
+  return byHand(of, name, own.path)
+}
+
+/** Reads a flake; of a file that the grammar finds wrong, nix is asked before that is believed. */
+async function read(directory: string): Promise<Flake> {
+  const file = join(directory, 'flake.nix')
+  const whole = new Set<string>()
+  for (;;) {
+    const of = outline(file, await nixReader({}, whole))
+    const all = of.hosts.is === 'set' ? of.hosts.gaps : [of.hosts]
+    const wrong = all.find(({ fault }) => fault === 'syntax')
+    const path = wrong && sourceOf(wrong.node).path
+    if (path === undefined || whole.has(path) || !(await isParsed(path))) {
+      return { directory, file, of, whole }
+    }
+    whole.add(path)
+  }
+}
+
+/** Where a host that the flake has reads its files, if that is to be seen. */
+function ownFiles({ directory, of: { hosts } }: Flake, name: string): OwnFiles | undefined {
+  const host = hosts.is === 'set' ? hosts.attrs.get(name) : undefined
+  const [node] = host?.literals ?? []
+  const main = host && node && mainOf(pathsOf(seenIn(host.value, node), name, directory), name)
+  return main === undefined ? undefined : asFiles(main, name)
 }
 
 type Draft = Omit<Edit, 'paths'>
+type Refuse = (why: Why) => Failure
 
 /** A copy of one of the hosts, behind it. */
-function copied(hosts: SetValue, name: string, like?: string): Draft {
-  const places = byPlace([...hosts.attrs].flatMap(([host, attr]) => hostEntry(host, attr) ?? []))
+function copied({ directory, of }: Flake, name: string, refuse: Refuse, like?: string): Draft {
+  const { attrs, places: sets, gaps } = of.hosts as SetValue
+  const all = [...attrs].flatMap(([host, attr]) => {
+    const entry = hostEntry(host, attr)
+    if (!entry) return []
+    const seen = seenIn(attr.value, entry.element)
+    const own = pathsOf(seen, host, directory)
+    const word = seen.texts.some((text) => mentions(text, host))
+    const names = own.length > 0 ? 'files' : word ? 'word' : 'nothing'
+    return [{ ...entry, names, platform: otherPlatform(seen, own) } satisfies HostEntry]
+  })
+  const fitting = all.filter(({ platform, name: host }) => !platform || host === like)
+  const places = byPlace(fitting.length > 0 ? fitting : all)
   const [fullest, second] = places
   if (like === undefined && fullest && second?.length === fullest.length) {
     const [a, b] = [fullest[0]!, second[0]!]
@@ -83,16 +193,22 @@ function copied(hosts: SetValue, name: string, like?: string): Draft {
     /^(x86_64|aarch64|riscv64|i686|armv[67]l)-/.test(entry.name),
   )
   if (system) {
-    const why = `\`${system.name}\` names a system, and no host`
-    throw refusal(name, { node: system.element, why })
+    throw refuse({ node: system.element, why: `\`${system.name}\` names a system, and no host` })
   }
   const place =
-    like === undefined ? fullest : places.find((of) => of.some((entry) => entry.name === like))
+    like === undefined ? fullest : places.find((at) => at.some((entry) => entry.name === like))
   const chosen = place && model(place, like)
   if (chosen) {
     const { notes, ...insertion } = copyBehind(chosen, name)
     const edit = insert(sourceOf(chosen.entry.element), insertion)
-    return { ...edit, like: chosen.entry.name, reason: chosen.reason, notes }
+    const { platform, name: other } = chosen.entry
+    if (platform) {
+      notes.push(
+        `\`${other}\` is a host for ${platform}, and the lab runs x86_64-linux alone: change it in the new entry`,
+      )
+    }
+    const among = fitting.length < all.length ? ' for x86_64-linux' : ''
+    return { ...edit, like: other, reason: `${chosen.reason}${among}`, notes }
   }
   if (like !== undefined) {
     const others = places.flat().map((entry) => entry.name)
@@ -101,17 +217,32 @@ function copied(hosts: SetValue, name: string, like?: string): Draft {
       others.length > 0 ? `There are ${others.join(', ')}` : undefined,
     )
   }
-  const [host, { literals }] = [...hosts.attrs][0]!
-  const [node] = literals
-  if (node)
-    throw refusal(
-      name,
-      { node, why: `\`${host}\` is made elsewhere or in pieces, so no copy of it is a host` },
-      true,
-    )
-  const why = 'the hosts have computed names'
-  throw refusal(name, { node: (hosts.places[0] ?? hosts.gaps[0])!.node, why })
+  const [host, { literals }] = [...attrs][0]!
+  const [literal] = literals
+  const [at] = sets
+  if (literal) {
+    // what is written behind the name, in a `let`, would make no host there
+    const there = at && sourceOf(literal) === sourceOf(at.node) && within(literal, at.node)
+    throw refuse({
+      node: there ? literal : whereWritten(of, at?.node ?? literal),
+      why: `\`${host}\` is made elsewhere or in pieces, so no copy of it is a host`,
+    })
+  }
+  const node = at?.node ?? gaps[0]?.node ?? of.bound
+  throw node
+    ? refuse({ node, why: 'the hosts have computed names' })
+    : usage(`Cannot add \`${name}\`: the hosts have computed names`)
 }
+
+/** The set that hosts can be written into by hand, or what `nixosConfigurations` is written as. */
+function whereWritten({ bound, outputs }: Outline, place: Node): Node {
+  if (bound && (sourceOf(bound) !== sourceOf(place) || !outputs || !within(place, outputs.node)))
+    return bound
+  return place
+}
+
+const within = (inner: Node, outer: Node): boolean =>
+  inner.startIndex >= outer.startIndex && inner.endIndex <= outer.endIndex
 
 /** Entries by the set or list that they are written in, the fullest first; each entry once. */
 function byPlace(entries: HostEntry[]): HostEntry[][] {
@@ -128,20 +259,81 @@ function byPlace(entries: HostEntry[]): HostEntry[][] {
 }
 
 /** The first host of an empty list, or of an empty set where one function makes hosts. */
-function first(hosts: SetValue, name: string): Draft {
-  const [gap] = hosts.gaps
-  const [place, another] = hosts.places
-  if (gap) throw refusal(name, gap)
-  if (!place || another) throw refusal(name, { node: place!.node, why: 'there is no host to copy' })
+function first({ file, of }: Flake, name: string, refuse: Refuse): Draft {
+  const { gaps, places } = of.hosts as SetValue
+  const [gap] = gaps
+  const [place, another] = places
+  if (gap) throw refuse(gap)
+  if (!place || another) {
+    const node = place?.node ?? of.bound ?? of.outputs?.node
+    const why = 'there is no host to copy'
+    throw node ? refuse({ node, why }) : usage(`Cannot add \`${name}\` to \`${file}\`: ${why}`)
+  }
   const list = place.node.type === 'list_expression'
   const maker = list ? undefined : hostMaker(place.scope, name)
   if (!list && !maker) {
     const why = 'the set is empty, and no function is there to make a host of its name'
-    throw refusal(name, { node: place.node, why }, true)
+    throw refuse({ node: place.node, why })
   }
   const element = list ? nixString(name) : `${attributeName(name)} = ${maker};`
   const reason = list ? 'the first name of the list' : 'by the one function that makes hosts'
   return { ...insert(sourceOf(place.node), intoEmpty(place.node, element)), reason, notes: [] }
+}
+
+/** The draft, verified, with what the new entry leads to. */
+async function complete(
+  flake: Flake,
+  draft: Draft,
+  name: string,
+  own: OwnFiles,
+): Promise<Addition> {
+  const { directory } = flake
+  const { node: entry, seen } = await verify(flake, draft, name)
+  const written = entry
+    .descendantsOfType('path_expression')
+    .filter(({ text }) => text.includes(name) && !text.includes('${'))
+    .map(({ text }) => resolve(dirname(draft.file), text))
+  const reads = pathsOf(seen, name, directory)
+  // a function may name files that a host can be without: only those count that the copied one has
+  const like = draft.like
+  const asLike = reads.filter(
+    (path) => like !== undefined && existsSync(renamedPath(directory, path, name, like)),
+  )
+  const main = mainOf(reads, name)
+  const usual = usualFiles(directory, name).path
+  const unread =
+    existsSync(usual) &&
+    ![...reads, ...written].some(
+      (path) => path === usual || path.startsWith(`${usual}/`) || usual.startsWith(`${path}/`),
+    )
+  return {
+    ...draft,
+    notes: [
+      ...draft.notes,
+      ...missing(entry, seen, name),
+      ...(unread ? [`\`${usual}\` is there, and nothing in the new entry is seen to read it`] : []),
+    ],
+    paths: [...new Set([...written, ...asLike])],
+    own: main === undefined ? own : asFiles(main, name),
+  }
+}
+
+/** What the new entry asks for by its name that is not there, or is not to be seen. */
+function missing(entry: Node, { unknowns }: Seen, name: string): string[] {
+  const notes = unknowns
+    .filter(({ node }) => node.type === 'select_expression')
+    .flatMap(({ node, why, fault }) => {
+      const own = sourceOf(node).path === sourceOf(entry).path && within(node, entry)
+      const named = own && mentions(node.text, name)
+      if (named && fault !== 'absent')
+        return [`The new entry asks for \`${node.text}\`: see that it is there`]
+      if (fault !== 'absent' || why !== `there is no \`${name}\``) return []
+      const { file, line } = placeOf(node)
+      return named
+        ? [`\`${node.text}\` is not there yet`]
+        : [`There is no \`${name}\` in \`${node.text}\` yet, at line ${line} of \`${file}\``]
+    })
+  return [...new Set(notes)]
 }
 
 function insert(
@@ -164,18 +356,23 @@ function insert(
 /**
  * Parses the edited text: it must have one new node, every other token where it was, and for hosts
  * those that there were and the new one.
- * @returns the new node
+ * @returns the new node, and what is seen of the host
  */
-async function verify(file: string, hosts: SetValue, draft: Draft, name: string): Promise<Node> {
+async function verify(
+  { file, of, whole }: Flake,
+  draft: Draft,
+  name: string,
+): Promise<{ node: Node; seen: Seen }> {
   const { before, inserted, offset } = draft
+  const hosts = of.hosts as SetValue
   const wrong = (why: string): Failure =>
     new Failure(`Cannot add \`${name}\` to \`${draft.file}\` at line ${draft.line}: ${why}`, {
       hint: `Write it by hand; this was tried: ${inserted.trim().replace(/\s+/g, ' ')}`,
     })
-  const open = await nixReader({ [draft.file]: draft.after })
+  const open = await nixReader({ [draft.file]: draft.after }, whole)
   const edited = open(draft.file).root
   const old = (await nixReader({ [draft.file]: before }))(draft.file).root
-  if (firstError(edited)) throw wrong('it would be a syntax error')
+  if (faults(edited) > faults(old)) throw wrong('it would be a syntax error')
   const isNew = (node: Node): boolean =>
     node.startIndex >= offset && node.endIndex <= offset + inserted.length
   const kept = leaves(edited).filter((leaf) => !isNew(leaf))
@@ -183,12 +380,13 @@ async function verify(file: string, hosts: SetValue, draft: Draft, name: string)
   if (added.length !== 1 || tokens(kept) !== tokens(leaves(old))) {
     throw wrong('it would change what surrounds it')
   }
-  const after = flakeHosts(file, open)
+  const { hosts: after } = outline(file, open)
   const names = after.is === 'set' ? [...after.attrs.keys()] : []
   if (![...hosts.attrs.keys(), name].every((host) => names.includes(host))) {
     throw wrong(`the hosts would be ${names.join(', ') || 'unknown'}`)
   }
-  return added[0]!
+  const host = (after as SetValue).attrs.get(name)!
+  return { node: added[0]!, seen: seenIn(host.value, added[0]!) }
 }
 
 /** A comment's text may end in the first half of a CRLF. */

@@ -10,6 +10,10 @@ export interface HostEntry {
   container: Node
   /** The attributes before the name, of `nixosConfigurations.a = …`. */
   prefix: string
+  /** The platform that it is for, when that is not the lab's. */
+  platform?: string
+  /** What is seen of its name in what it is made of: files of its own, a word, or nothing. */
+  names: 'files' | 'word' | 'nothing'
 }
 
 /** The entry that a name was written in; undefined when copying that one alone makes no host. */
@@ -30,6 +34,7 @@ export function hostEntry(name: string, { literals }: Attr): HostEntry | undefin
       element,
       container: element.parent!,
       prefix: prefix.map(({ text }) => text).join('.'),
+      names: 'nothing',
     }
   }
   let element = literal
@@ -39,7 +44,7 @@ export function hostEntry(name: string, { literals }: Attr): HostEntry | undefin
       return undefined
   }
   return element.parent
-    ? { name, literal, element, container: element.parent, prefix: '' }
+    ? { name, literal, element, container: element.parent, prefix: '', names: 'nothing' }
     : undefined
 }
 
@@ -52,21 +57,25 @@ export interface Model {
 }
 
 /**
- * Of hosts that are written in one place, the one to copy: of the most common form, then of the
- * simplest, then the last. Two entries have the same form when they differ in nothing but their
+ * Of hosts that are written in one place, the one to copy: one that its own name leads to something, as a copy
+ * of another would be the same host twice, then of the most common form, then one with files of its own, then
+ * the simplest, then the last. Two entries have the same form when they differ in nothing but their
  * names. That also tells what a name means: `guppy-disk` follows the host when the other hosts'
  * entries have their own name there.
  */
 export function model(entries: HostEntry[], like?: string): Model | undefined {
   const usable = entries.filter((entry) => !hangsOnItsName(entry))
-  const strict = byForm(usable, false)
-  const loosely = byForm(usable, true)
+  const named = usable.filter(({ names }) => names !== 'nothing')
+  const candidates = like === undefined && named.length > 0 ? named : usable
+  const strict = byForm(candidates, false)
+  const loosely = byForm(candidates, true)
   const loose = loosely[0] !== undefined && loosely[0].length > strict[0]!.length
   const forms = loose ? loosely : strict
   const form =
     like === undefined ? forms[0] : forms.find((of) => of.some(({ name }) => name === like))
   const entry = like === undefined ? form?.at(-1) : form?.find(({ name }) => name === like)
   if (!form || !entry) return undefined
+  const apart = usable.some(({ names }) => names !== entry.names)
   const reason =
     like !== undefined
       ? 'as asked'
@@ -74,7 +83,9 @@ export function model(entries: HostEntry[], like?: string): Model | undefined {
         ? 'the only host there'
         : form.length > 1
           ? `the form of ${form.length} of the ${entries.length} hosts there`
-          : `the simplest of the ${entries.length} hosts there`
+          : apart && entry.names === 'files'
+            ? `the simplest with files of its own of the ${entries.length} hosts there`
+            : `the simplest of the ${entries.length} hosts there`
   return { entry, loose, reason }
 }
 
@@ -88,7 +99,7 @@ const hangsOnItsName = ({ name, element }: HostEntry): boolean =>
   )
 
 /**
- * Entries grouped by form, the largest group first. Ties go to fewer tokens, then to the name in
+ * Entries grouped by form, the largest group first. Ties go to files of their own, to fewer tokens, then to the name in
  * fewer of them, then to the later entry.
  */
 function byForm(entries: HostEntry[], loose: boolean): HostEntry[][] {
@@ -101,7 +112,11 @@ function byForm(entries: HostEntry[], loose: boolean): HostEntry[][] {
   return [...forms]
     .toReversed()
     .toSorted(
-      ([a, of], [b, to]) => to.length - of.length || size(a) - size(b) || names(a) - names(b),
+      ([a, of], [b, to]) =>
+        to.length - of.length ||
+        Number(to[0]!.names === 'files') - Number(of[0]!.names === 'files') ||
+        size(a) - size(b) ||
+        names(a) - names(b),
     )
     .map(([, of]) => of)
 }

@@ -1,4 +1,5 @@
 import { Failure } from '../failure.ts'
+import { pasted } from '../pasted.ts'
 import { run } from '../run.ts'
 
 export interface Marked {
@@ -37,7 +38,7 @@ export async function intendToAdd(
     throw new Failure(added.stderr.trim().split('\n')[0] ?? '')
   } catch (error) {
     if (!(error instanceof Failure)) throw error
-    const todo = `git add --intent-to-add ${paths.join(' ')}`
+    const todo = pasted('git', '-C', directory, 'add', '--intent-to-add', ...paths)
     return { marked: [], notes: [`git was not told of the files (${error.message}): ${todo}`] }
   }
 }

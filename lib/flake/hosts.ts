@@ -1,77 +1,151 @@
-import { readdirSync } from 'node:fs'
+import { existsSync, readdirSync } from 'node:fs'
+import { dirname } from 'node:path'
 import { type Failure, usage } from '../failure.ts'
+import { byHand, placeOf } from './by-hand.ts'
 import { call } from './library.ts'
-import { attributeName, firstError, lineOf, sourceOf } from './syntax.ts'
+import { listingFile, type OwnFiles } from './own-files.ts'
+import { attributeName } from './syntax.ts'
 import type { Node, ReadNix } from './syntax.ts'
 import { evaluate } from './trace.ts'
-import { argument, attribute, unknown } from './value.ts'
-import type { SetValue, Unknown, Value } from './value.ts'
+import { argument, attribute, emptySet, unknown } from './value.ts'
+import type { Place, SetValue, Unknown, Value } from './value.ts'
+
+/** What a flake's `nixosConfigurations` evaluates to, as far as its source shows it, and where that is written. */
+export interface Outline {
+  hosts: SetValue | Unknown
+  /** The attribute name `nixosConfigurations`; none where the source does not show it. */
+  bound?: Node
+  /** The set that the outputs are. */
+  outputs?: Place
+  /** What the function gives that the outputs are, or the whole file without one. */
+  body: Node
+}
 
 /**
- * What a flake's `nixosConfigurations` evaluates to, as far as its source shows it.
+ * Follows what a flake's `nixosConfigurations` evaluates to.
  * @param file its `flake.nix`
- * @throws Failure (usage) at a syntax error
  */
-export function flakeHosts(file: string, open: ReadNix): SetValue | Unknown {
-  const { root } = open(file)
-  const broken = firstError(root)
-  if (broken) throw notParsed(broken)
+export function outline(file: string, open: ReadNix): Outline {
+  const { root, broken } = open(file)
+  if (broken) {
+    const fault = { ...unknown(broken, 'there is a syntax error'), fault: 'syntax' } as const
+    return { hosts: fault, body: root }
+  }
   const flake = evaluate(root)
   const written = (flake.is === 'set' && flake.attrs.get('outputs')?.literals[0]) || root
   const outputs = attribute(flake, 'outputs', written)
+  const body = (outputs.is === 'function' && outputs.lambda?.childForFieldName('body')) || root
   let made: Value = argument(written)
-  const self = { value: () => (made.is === 'set' ? withInputs(made) : made), literals: [] }
-  const inputs: SetValue = { is: 'set', attrs: new Map([['self', self]]), places: [], gaps: [made] }
-  const withInputs = (of: SetValue): SetValue => ({
-    ...of,
-    attrs: new Map([...of.attrs, ['inputs', { value: () => inputs, literals: [] }]]),
-  })
+  const outPath = { value: (): Value => ({ is: 'path', text: dirname(file) }), literals: [] }
+  // what it is made of is not known while it is made
+  const self = (): Value => {
+    const of = made.is === 'set' ? made : { ...emptySet(), gaps: [argument(written)] }
+    const attrs = new Map([...of.attrs, ['inputs', { value: () => inputs, literals: [] }] as const])
+    return { ...of, attrs: attrs.set('outPath', outPath) }
+  }
+  const inputs: SetValue = {
+    ...emptySet(),
+    attrs: new Map([['self', { value: self, literals: [] }]]),
+    gaps: [made],
+  }
   made = outputs.is === 'function' ? call(outputs, () => inputs, written) : outputs
   if (made.is === 'function') {
-    return unknown(written, 'the outputs come from a function that is not known here')
+    const why = 'the outputs come from a function that is not known here'
+    return { hosts: unknown(written, why), body }
   }
-  if (made.is === 'unknown') return made
-  const [gap] = made.is === 'set' && !made.attrs.has('nixosConfigurations') ? made.gaps : []
-  const hosts = gap ?? attribute(made, 'nixosConfigurations', written)
-  if (hosts.is === 'set' || hosts.is === 'unknown') return hosts
-  return unknown(written, '`nixosConfigurations` is no attribute set')
+  if (made.is !== 'set') return { hosts: made.is === 'unknown' ? made : argument(written), body }
+  const attr = made.attrs.get('nixosConfigurations')
+  const [gap] = attr ? [] : made.gaps
+  const place = made.places.find(({ node }) => node.type.endsWith('attrset_expression'))
+  const where = { bound: attr?.literals[0], outputs: place, body }
+  if (!attr && !gap) {
+    const absent = attribute(made, 'nixosConfigurations', place?.node ?? written) as Unknown
+    return { hosts: absent, ...where }
+  }
+  const hosts = gap ?? attr!.value()
+  if (hosts.is === 'set' || hosts.is === 'unknown') return { hosts, ...where }
+  const node = where.bound ?? written
+  return { hosts: unknown(node, '`nixosConfigurations` is no attribute set'), ...where }
 }
 
-/** Where a node is written: an absolute path, and a line that counts from 1. */
-export const placeOf = (node: Node): { file: string; line: number } => ({
-  file: sourceOf(node).path,
-  line: lineOf(node),
-})
+/** Why a flake is of no form that can be edited, and at which node. */
+export type Why = Omit<Unknown, 'is'>
 
 /**
  * The failure for a flake of no form that can be edited: where, why, and what to write by hand.
- * @param beside whether the host can be written at that very place
+ * @param own where scaffold-host writes the host
+ * @param flake absolute path of its directory
  */
 export function refusal(
   name: string,
-  { node, why, fault, directory }: Omit<Unknown, 'is'>,
-  beside = false,
+  why: Why,
+  of: Outline,
+  own: OwnFiles,
+  flake: string,
 ): Failure {
-  if (fault === 'syntax') return notParsed(node)
-  const { file, line } = placeOf(node)
-  const entry = `${attributeName(name)} = nixpkgs.lib.nixosSystem { modules = [ ./hosts/${name} ]; };`
-  const absent = fault === 'absent' ? `nixosConfigurations.${entry}` : undefined
-  const like = directory === undefined ? undefined : anEntryOf(directory)
-  const option = /`config\.([\w.'-]+)`$/.exec(why)?.[1]
+  if (why.fault === 'syntax') return notParsed(why.node)
+  const { file, line } = placeOf(why.node)
   return usage(
-    `Cannot add \`${name}\` to \`${file}\` at line ${line}: ${why}`,
-    like
-      ? `Its hosts are most likely what is in \`${directory}\`: write \`${name}${like.suffix}\` there, like \`${like.name}\``
-      : option
-        ? `Write it by hand where the others are in \`${option}\`: ${option}.${attributeName(name)} = …`
-        : `Write it by hand, such as: ${beside ? entry : (absent ?? `nixosConfigurations = … // { ${entry} };`)}`,
+    `Cannot add \`${name}\` to \`${file}\` at line ${line}: ${why.why}`,
+    elsewhere(name, why, flake) ?? handHint(name, of, own.path, { file, line }),
   )
 }
 
-/** An entry of a directory to look at: another directory, else another file, whose name has a suffix. */
-function anEntryOf(directory: string): { name: string; suffix: string } | undefined {
+/** Where the hosts are most likely read from, when that is no place that can be followed. */
+function elsewhere(
+  name: string,
+  { why, listed, directory, file }: Why,
+  flake: string,
+): string | undefined {
+  if (file !== undefined)
+    return `Its hosts are in \`${file}\`: write \`${name}\` there, like the others`
+  const place = listed?.places[0]
+  if (listed && place) {
+    const [other] = listed.attrs.keys()
+    const at = placeOf(place.node)
+    return `Its hosts are most likely those in \`${listed.path}\` at line ${at.line} of \`${at.file}\`: write \`${attributeName(name)} = …;\` there${other === undefined ? '' : `, like \`${other}\``}`
+  }
+  const list = directory === undefined ? undefined : listingFile(flake, directory, name)
+  if (list) {
+    return `Its hosts are listed in \`${list.file}\`: write \`${name}\` there as well, like \`${list.like}\` at line ${list.line}`
+  }
+  const like = directory === undefined ? undefined : anEntryOf(directory, name)
+  if (like) {
+    return `Its hosts are most likely what is in \`${directory}\`: write \`${name}${like.suffix}\` there, like \`${like.name}\``
+  }
+  const option = /`config\.([\w.'-]+)`$/.exec(why)?.[1]
+  return option === undefined
+    ? undefined
+    : `Write it by hand where the others are in \`${option}\`: ${option}.${attributeName(name)} = …`
+}
+
+function handHint(
+  name: string,
+  of: Outline,
+  own: string,
+  said: { file: string; line: number },
+): string {
+  const { file, line, words } = byHand(of, name, own)
+  const at =
+    file !== said.file
+      ? ` at line ${line} of \`${file}\``
+      : line !== said.line
+        ? ` at line ${line}`
+        : ''
+  return `Write it by hand${at}${words}`
+}
+
+/**
+ * An entry of a directory to look at, other than the host itself: another directory, else another file, whose
+ * name has a suffix.
+ */
+export function anEntryOf(
+  directory: string,
+  but: string,
+): { name: string; suffix: string } | undefined {
+  if (!existsSync(directory)) return undefined
   const all = readdirSync(directory, { withFileTypes: true }).filter(
-    ({ name }) => !name.startsWith('.'),
+    ({ name }) => !name.startsWith('.') && name !== but && name !== `${but}.nix`,
   )
   const first = (entries: typeof all): string | undefined =>
     entries.map(({ name }) => name).toSorted()[0]

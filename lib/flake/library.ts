@@ -1,10 +1,11 @@
 import { existsSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
-import { flakeHostsAt, givenHosts } from './frameworks.ts'
+import { flakeHostsAt, givenHosts, givenSet, toldDirectory } from './frameworks.ts'
 import type { Node } from './syntax.ts'
 import {
   abridged,
   argument,
+  asPath,
   asText,
   attribute,
   concatenate,
@@ -13,8 +14,18 @@ import {
   ifListed,
   isListed,
 } from './value.ts'
-import { lazy, merge, opaque, other, outside, unknown } from './value.ts'
-import type { Attr, Call, ListValue, Place, SetValue, TextValue, Thunk, Value } from './value.ts'
+import { lazy, merge, mergeDeep, opaque, other, outside, unknown } from './value.ts'
+import type {
+  Attr,
+  Call,
+  ListValue,
+  Place,
+  SetValue,
+  TextValue,
+  Thunk,
+  Unknown,
+  Value,
+} from './value.ts'
 
 /** What a function gives for an argument. */
 export function call(value: Value, given: Thunk, at: Node): Value {
@@ -26,11 +37,18 @@ export function call(value: Value, given: Thunk, at: Node): Value {
   if (known) return curry(known, at)(given)
   const passed = given()
   if (isListed(passed)) return passed
-  if (value.name === undefined) return value
-  return computed(at, value.directory ?? givenHosts(passed, at))
+  const all = [...(value.given ?? []), given]
+  if (value.name === undefined) return { ...value, given: all }
+  const data = /^(readFile|importJSON|importTOML)$/.test(value.name) ? asPath(passed) : undefined
+  return {
+    ...computed(at, value.directory ?? givenHosts(passed, at)),
+    listed: value.listed ?? givenSet(passed),
+    file: data ?? (passed.is === 'unknown' ? passed.file : undefined),
+    given: all,
+  }
 }
 
-const computed = (at: Node, directory?: string): Value => ({
+const computed = (at: Node, directory?: string): Unknown => ({
   ...opaque(at, `the hosts are computed by \`${abridged(at)}\``),
   directory,
 })
@@ -151,6 +169,13 @@ export const library: Record<string, LibraryFunction> = {
   concatLists: onList(0, 1, (list, _, at) => joined(list, at)),
   concatMap: onList(1, 2, (list, [f], at) => joined(mapList(list, f!, at), at)),
   concatMapAttrs: onSet(1, 2, (set, [f], at) => fold(entries(set, f!, at), at)),
+  evalFlakeModule: [
+    2,
+    ([given, module], at) => {
+      const flake: Attr = { value: () => flakeParts(module!(), at, given!()), literals: [] }
+      return setOf({ config: { value: () => setOf({ flake }), literals: [] } })
+    },
+  ],
   filter: [2, ([, list], at) => ifListed(list!(), at)],
   filterAttrs: [2, ([, set], at) => ifListed(set!(), at)],
   flip: [3, ([f, a, b], at) => call2(f!, b!, a!, at)],
@@ -166,16 +191,23 @@ export const library: Record<string, LibraryFunction> = {
     1,
     ([path], at) => {
       const of = path!()
-      if (of.is !== 'path' || !existsSync(of.text)) return of.is === 'unknown' ? of : other(at)
-      const files = readdirSync(of.text, { recursive: true, encoding: 'utf8' })
+      const tree = asPath(of)
+      if (tree === undefined || !existsSync(tree)) return of.is === 'unknown' ? of : other(at)
+      const files = readdirSync(tree, { recursive: true, encoding: 'utf8' })
         .filter((name) => name.endsWith('.nix') && !`/${name}`.includes('/_'))
         .toSorted()
-        .map((name): Thunk => () => ({ is: 'path', text: join(of.text, name) }))
+        .map((name): Thunk => () => ({ is: 'path', text: join(tree, name) }))
       const imports = (): Value => ({ is: 'list', items: files, places: [], gaps: [] })
       return { ...emptySet(), attrs: new Map([['imports', { value: imports, literals: [] }]]) }
     },
   ],
+  listFilesRecursive: [1, ([path], at) => computed(at, asPath(path!()))],
   listToAttrs: onList(0, 1, (list, _, at) => listToAttrs(list, at)),
+  // colmena
+  makeHive: onSet(0, 1, (set) => {
+    const attrs = new Map([...set.attrs].filter(([name]) => !/^(meta|defaults)$/.test(name)))
+    return setOf({ nodes: { value: () => ({ ...set, attrs }), literals: [] } })
+  }),
   map: onList(1, 2, (list, [f], at) => mapList(list, f!, at)),
   mapAttrs: onSet(1, 2, (set, [f], at) => ({
     ...set,
@@ -195,14 +227,17 @@ export const library: Record<string, LibraryFunction> = {
     ([of], at) => {
       const given = of!()
       // adios-flake takes one set, in which `flake` is what it is in a module
-      if (given.is === 'set' && given.attrs.has('flake')) return flakeParts(given, at)
+      if (given.is === 'set' && given.attrs.has('flake')) return flakeParts(given, at, given)
+      // flake-utils-plus
+      const hosts = given.is === 'set' ? given.attrs.get('hosts') : undefined
+      if (hosts) return setOf({ nixosConfigurations: hosts })
       // there are others of that name, which take no `{ inherit inputs; }`, or a directory as well
       const loaded = given.is === 'set' && ['root', 'src'].some((name) => given.attrs.has(name))
       if (loaded) return computed(at, givenHosts(given, at))
       const ours = given.is === 'set' && given.attrs.has('inputs')
       return {
         is: 'function',
-        call: (module) => (ours ? flakeParts(module(), at) : computed(at)),
+        call: (module) => (ours ? flakeParts(module(), at, given) : computed(at)),
       }
     },
   ],
@@ -224,16 +259,20 @@ export const library: Record<string, LibraryFunction> = {
   readDir: [
     1,
     ([path], at) => {
-      const of = path!()
-      const directory = of.is === 'path' ? of.text : abridged(at)
+      const directory = asPath(path!()) ?? abridged(at)
       const set = emptySet()
       const value = (): Value => unknown(at, 'the hosts depend on what is in a directory')
       set.attrs.set(`${directory}/*`, { value, literals: [], listing: { node: at, directory } })
       return set
     },
   ],
-  recursiveUpdate: [2, ([left, right], at) => merge(left!(), right!(), at)],
+  recursiveUpdate: [2, ([left, right], at) => mergeDeep(left!(), right!(), at)],
 }
+
+const setOf = (attrs: Record<string, Attr>): SetValue => ({
+  ...emptySet(),
+  attrs: new Map(Object.entries(attrs)),
+})
 
 /** The paths that one with the names of a directory in it stands for. */
 function listed({ text, listing }: TextValue): TextValue[] {
@@ -251,37 +290,62 @@ function listed({ text, listing }: TextValue): TextValue[] {
   )
 }
 
-/** flake-parts and its like: `flake` of a module, and of those that it imports by path. */
-function flakeParts(top: Value, at: Node): Value {
+/**
+ * flake-parts and its like: `flake` of a module, and of those that it imports by path.
+ * @param given what the modules get `inputs` and `self` from
+ */
+function flakeParts(top: Value, at: Node, given: Value): Value {
   const found = emptySet()
   const seen = new Set<string>()
-  const add = (given: Value): void => {
-    if (given.is === 'path' && given.listing) return listed(given).forEach(add)
-    if (given.is === 'path' && seen.has(given.text)) return
-    if (given.is === 'path') seen.add(given.text)
-    const file = given.is === 'path' ? call(outside(at, 'import'), () => given, at) : given
-    const module = file.is === 'function' ? file.call(() => argument(at)) : file
+  const whole: Attr = { value: () => found, literals: [] }
+  const handed: SetValue = {
+    ...setOf({
+      config: { value: () => ({ ...setOf({ flake: whole }), gaps: [argument(at)] }), literals: [] },
+    }),
+    gaps: [argument(at)],
+  }
+  const inputs = given.is === 'set' ? given.attrs.get('inputs') : undefined
+  if (inputs) {
+    const self: Attr = { value: () => attribute(inputs.value(), 'self', at), literals: [] }
+    handed.attrs.set('inputs', inputs).set('self', self)
+  }
+  const add = (one: Value): void => {
+    if (one.is === 'path' && one.listing) return listed(one).forEach(add)
+    if (one.is === 'path' && seen.has(one.text)) return
+    if (one.is === 'path') seen.add(one.text)
+    const file = one.is === 'path' ? call(outside(at, 'import'), () => one, at) : one
+    const module = file.is === 'function' ? file.call(() => handed) : file
     if (module.is !== 'set') {
-      // a framework's module makes the hosts of what is where it is the custom
-      const [gap] = gapsOf([module])
-      if (gap)
-        found.gaps.push(gap.name === undefined ? gap : { ...gap, directory: flakeHostsAt(at) })
+      found.gaps.push(...gapsOf([module]))
       return
     }
+    found.places.push(...module.places.map((place) => ({ ...place, under: 'flake' })))
     const config = module.attrs.get('config')?.value() ?? module
     const own = config.is === 'set' ? config.attrs.get('flake')?.value() : config
-    const flake = own?.is === 'function' ? own.call(() => argument(at)) : own
+    const flake = own?.is === 'function' ? own.call(() => handed) : own
     found.gaps.push(...gapsOf(flake ? [flake] : []))
     for (const [name, attr] of flake?.is === 'set' ? flake.attrs : []) {
       const before = found.attrs.get(name)
       const value = lazy(at, () =>
-        before ? merge(before.value(), attr.value(), at) : attr.value(),
+        before ? mergeDeep(before.value(), attr.value(), at) : attr.value(),
       )
       found.attrs.set(name, { value, literals: [...(before?.literals ?? []), ...attr.literals] })
     }
     const imports = module.attrs.get('imports')?.value()
-    found.gaps.push(...gapsOf(imports ? [imports] : []))
-    for (const item of imports?.is === 'list' ? imports.items : []) add(item())
+    const foreign = (gap: Unknown): Unknown =>
+      // a framework's module makes the hosts of what it is told of, or of what is where it is the custom
+      gap.name === undefined
+        ? gap
+        : {
+            ...gap,
+            directory: toldDirectory(config) ?? flakeHostsAt(at),
+            listed: givenSet(config),
+          }
+    found.gaps.push(...gapsOf(imports ? [imports] : []).map(foreign))
+    for (const item of imports?.is === 'list' ? imports.items : []) {
+      const next = item()
+      add(next.is === 'unknown' ? foreign(next) : next)
+    }
   }
   add(top)
   return found

@@ -10,6 +10,8 @@ export interface NixSource {
   path: string
   text: string
   root: Node
+  /** The first syntax error, unless nix itself was asked and found none. */
+  broken?: Node
   /** Parses another file in the same way. */
   open: ReadNix
 }
@@ -33,11 +35,18 @@ async function loaded(): Promise<Parser> {
   return new treeSitter.Parser().setLanguage(await treeSitter.Language.load(grammar))
 }
 
+/** `inherit (x) ;` of nothing, which the grammar does not know. */
+const emptyInherit = /\binherit\s*(?:\((?:[^()]|\([^()]*\))*\)\s*)?;/g
+
 /**
  * A reader of Nix files.
  * @param instead texts that stand for what is in a file, by path
+ * @param whole files that nix can parse, whatever this grammar makes of them
  */
-export async function nixReader(instead: Record<string, string> = {}): Promise<ReadNix> {
+export async function nixReader(
+  instead: Record<string, string> = {},
+  whole: ReadonlySet<string> = new Set(),
+): Promise<ReadNix> {
   parser ??= loaded()
   const nix = await parser
   const opened = new Map<string, NixSource>()
@@ -47,11 +56,20 @@ export async function nixReader(instead: Record<string, string> = {}): Promise<R
     const text = instead[path] ?? decode(readFileSync(path), path)
     // The grammar is older than the pipe operators, and takes them for the operator that binds like them.
     // What a node says of itself is asked for later, and is what stands in the file.
-    let shown = text.replaceAll(/\|>|<\|/g, '->')
+    let shown = text
+      .replaceAll(/\|>|<\|/g, '->')
+      .replaceAll(emptyInherit, (nothing) => nothing.replaceAll(/[^\r\n]/g, ' '))
     const tree = nix.parse((index) => shown.slice(index))
     shown = text
     if (!tree) throw new Error(`No tree for ${path}`)
-    const source = { path, text, root: tree.rootNode, open }
+    const root = tree.rootNode
+    const source = {
+      path,
+      text,
+      root,
+      open,
+      broken: whole.has(path) ? undefined : firstError(root),
+    }
     sources.set(tree, source)
     opened.set(path, source)
     return source
@@ -82,6 +100,11 @@ export function firstError(root: Node): Node | undefined {
   if (!root.isError) return root.isMissing ? root : undefined
   return root.children.findLast(({ type }) => ['{', '[', '('].includes(type)) ?? root
 }
+
+/** How many syntax errors there are below a node. */
+export const faults = (node: Node): number =>
+  (firstError(node) && (node.isError || node.isMissing) ? 1 : 0) +
+  (node.hasError ? node.children.reduce((sum, child) => sum + faults(child), 0) : 0)
 
 /** `{ a, b, }:` is right, and how nixfmt writes it; the grammar misses an argument there. */
 function isTrailingComma(node: Node): boolean {

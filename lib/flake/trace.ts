@@ -2,8 +2,18 @@ import { existsSync, statSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
 import { Failure } from '../failure.ts'
 import { call, library } from './library.ts'
-import { firstError, parts, pieceText, sourceOf, staticText, type Node } from './syntax.ts'
-import { abridged, asText, attribute, concatenate, emptySet, lazy, merge, other } from './value.ts'
+import { parts, pieceText, sourceOf, staticText, type Node } from './syntax.ts'
+import {
+  abridged,
+  asPath,
+  asText,
+  attribute,
+  concatenate,
+  emptySet,
+  lazy,
+  merge,
+  other,
+} from './value.ts'
 import { hasNames, isListed, opaque, outside, unknown } from './value.ts'
 import type { Place, Scope, SetValue, TextValue, Thunk, Unknown, Value } from './value.ts'
 
@@ -20,16 +30,47 @@ export function evaluate(node: Node, scope: Scope = { names: new Map() }): Value
   depth++
   try {
     return (expressions[node.type] ?? other)(node, scope)
+  } catch (error) {
+    // in a file that nix can parse and this grammar cannot
+    if (error instanceof Unreadable) return unknown(node, `\`${abridged(node)}\` cannot be read`)
+    throw error
   } finally {
     depth--
   }
+}
+
+class Unreadable extends Error {}
+
+/** Runs `work` as one evaluation, with one limit for all of it. */
+export function inOneEvaluation<T>(work: () => T): T {
+  if (depth === 0) steps = 0
+  depth++
+  try {
+    return work()
+  } finally {
+    depth--
+  }
+}
+
+let imports: Set<string> | undefined
+
+/** The files and directories that are imported while `work` runs. */
+export function recordingImports(work: () => void): string[] {
+  const [outer, own] = [imports, new Set<string>()]
+  imports = own
+  try {
+    work()
+  } finally {
+    imports = outer
+  }
+  return [...own]
 }
 
 const later = (node: Node, scope: Scope): Thunk => lazy(node, () => evaluate(node, scope))
 
 const field = (node: Node, name: string): Node => {
   const child = node.childForFieldName(name)
-  if (!child) throw new Error(`A ${node.type} has no ${name}`)
+  if (!child) throw new Unreadable(`A ${node.type} has no ${name}`)
   return child
 }
 
@@ -69,7 +110,9 @@ const expressions: Record<string, (node: Node, scope: Scope) => Value> = {
     )
     const listed = branches.find(isListed)
     // which branch is taken is not known, so neither may have a name that somebody wrote
-    return listed && branches.every((one) => isListed(one) || !hasNames(one)) ? listed : other(node)
+    return listed && branches.every((one) => isListed(one) || !hasNames(one))
+      ? listed
+      : { ...other(node), given: branches.map((one) => () => one) }
   },
   string_expression: text,
   path_expression: text,
@@ -151,11 +194,19 @@ function attributeText(node: Node, scope: Scope): TextValue | Unknown {
 
 const isText = (value: Value): value is TextValue => value.is === 'text' || value.is === 'path'
 
+/** What an interpolated value stands for: a flake for its directory. */
+const interpolated = (value: Value): Value => {
+  const path = value.is === 'set' ? asPath(value) : undefined
+  return path === undefined ? value : { is: 'path', text: path }
+}
+
 /** A string or a path: known when all that is interpolated in it is. */
 function text(node: Node, scope: Scope): TextValue | Unknown {
   const values = node.namedChildren.map((piece): Value => {
     const written = pieceText(piece)
-    return written === undefined ? evaluate(field(piece, 'expression'), scope) : asText(written)
+    return written === undefined
+      ? interpolated(evaluate(field(piece, 'expression'), scope))
+      : asText(written)
   })
   const known = values.filter(isText)
   if (known.length < values.length)
@@ -211,10 +262,13 @@ function binary(node: Node, scope: Scope): Value {
   const right = evaluate(field(node, 'right'), scope)
   if (operator === '//') return merge(left, right, node)
   if (operator === '++') return concatenate([left, right], node)
-  if (operator === '+' && left.is === 'path' && right.is === 'text') {
-    return { is: 'path', text: join(left.text, right.text), listing: right.listing ?? left.listing }
+  if (operator === '+' && right.is === 'text') {
+    const directory = asPath(left)
+    const listing = right.listing ?? (left.is === 'path' ? left.listing : undefined)
+    if (directory !== undefined) return { is: 'path', text: join(directory, right.text), listing }
+    if (left.is === 'text') return { ...asText(left.text + right.text), listing }
   }
-  return other(node)
+  return { ...other(node), given: [() => left, () => right] }
 }
 
 const operatorOf = (node: Node): string => field(node, 'operator').text
@@ -247,15 +301,19 @@ function lookup(scope: Scope, name: string, at: Node): Value {
 
 /** `import ./hosts`: only a path that stands in the source is followed. */
 function imported(target: Value, at: Node): Value {
-  if (target.is !== 'path') return opaque(at, `the hosts come from \`${abridged(at)}\``)
+  const named = asPath(target)
+  if (named === undefined || (target.is !== 'path' && target.is !== 'text')) {
+    return { ...opaque(at, `the hosts come from \`${abridged(at)}\``), given: [() => target] }
+  }
+  imports?.add(named)
   if (target.listing)
     return unknown(at, `the hosts come from the files in \`${target.listing.directory}\``)
-  let path = target.text
+  let path = named
   if (existsSync(path) && statSync(path).isDirectory()) path = join(path, 'default.nix')
   if (!existsSync(path)) return unknown(at, `\`${path}\` does not exist`)
   const root = opened(path, at)
   if (!root) return unknown(at, `\`${path}\` is no text`)
-  const broken = firstError(root)
+  const broken = sourceOf(root).broken
   return broken
     ? { ...unknown(broken, 'there is a syntax error'), fault: 'syntax' }
     : evaluate(root)

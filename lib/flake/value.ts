@@ -64,6 +64,12 @@ export interface Unknown {
   fault?: 'absent' | 'syntax'
   /** What a function that is not known here most likely reads the hosts from. */
   directory?: string
+  /** The set of hosts that a function which is not known here was most likely given. */
+  listed?: SetValue & { path: string }
+  /** A file of data that it was read from. */
+  file?: string
+  /** What a function that is not known here was called with, or what it may have been instead. */
+  given?: Thunk[]
 }
 
 /** A set or a list in the source, the attributes written before each name in it, and its scope. */
@@ -71,6 +77,8 @@ export interface Place {
   node: Node
   prefix: string[]
   scope: Scope
+  /** Attributes that are to be written before a name, as `flake` in a module of flake-parts. */
+  under?: string
 }
 
 export interface Scope {
@@ -95,9 +103,14 @@ export const opaque = (node: Node, why: string): Unknown => ({ ...unknown(node, 
 /** An argument that nothing is known of, such as the inputs of a flake. */
 export const argument = (node: Node): Unknown => outside(node, 'argument')
 
+/** An expression on one line. A long one is cut, but never in the name of a file. */
 export const abridged = (node: Node): string => {
   const flat = node.text.replace(/\s+/g, ' ')
-  return flat.length > 50 ? `${flat.slice(0, 49)}…` : flat
+  if (flat.length <= 50) return flat
+  const start = flat.lastIndexOf(' ', 48) + 1
+  const [word] = /^\S*/.exec(flat.slice(start))!
+  const end = /[/]|[.]\w+[;)]*$/.test(word) ? start + word.length : 49
+  return end < flat.length ? `${flat.slice(0, end)}…` : flat
 }
 
 export const other = (node: Node): Unknown =>
@@ -115,10 +128,17 @@ export function attribute(value: Value, name: string, at: Node, written?: string
     return { ...unknown(at, `there is no \`${name}\``), fault: 'absent' }
   }
   if (value.is !== 'unknown') return unknown(at, `\`${name}\` is asked of what is no attribute set`)
-  const { directory } = value
+  const { directory, listed, file, given } = value
   return value.name === undefined
     ? value
-    : { ...outside(at, name, written ?? abridged(at)), directory }
+    : { ...outside(at, name, written ?? abridged(at)), directory, listed, file, given }
+}
+
+/** The text of a string, a path, or of a flake, which stands for its directory. */
+export function asPath(value: Value): string | undefined {
+  const of = value.is === 'set' ? value.attrs.get('outPath')?.value() : value
+  if (of?.is === 'path') return of.text
+  return of?.is === 'text' && of.text.startsWith('/') ? of.text : undefined
 }
 
 /** A value computed at most once; one that needs itself is unknown. */
@@ -162,6 +182,26 @@ export function merge(left: Value, right: Value, at: Node): Value {
     attrs: new Map(known.flatMap(({ attrs }) => [...attrs])),
     places: known.flatMap(({ places }) => places),
     gaps,
+  }
+}
+
+/** What modules come to together: sets of the same name become one. */
+export function mergeDeep(left: Value, right: Value, at: Node): Value {
+  if (left.is !== 'set' || right.is !== 'set')
+    return right.is === 'set' ? right : merge(left, right, at)
+  const attrs = new Map(left.attrs)
+  for (const [name, attr] of right.attrs) {
+    const before = left.attrs.get(name)
+    const value = lazy(at, () =>
+      before ? mergeDeep(before.value(), attr.value(), at) : attr.value(),
+    )
+    attrs.set(name, { ...attr, value })
+  }
+  return {
+    is: 'set',
+    attrs,
+    places: [...left.places, ...right.places],
+    gaps: [...left.gaps, ...right.gaps],
   }
 }
 

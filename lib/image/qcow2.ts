@@ -24,6 +24,12 @@ export async function createOverlay(layer: string, path: string, size: number): 
   ])
 }
 
+/** Bytes that a guest sees of an image. @throws Failure */
+export async function diskSize(path: string): Promise<number> {
+  const { stdout } = await run('qemu-img', ['info', '-U', '--output', 'json', '-f', 'qcow2', path])
+  return (JSON.parse(stdout) as { 'virtual-size': number })['virtual-size']
+}
+
 /**
  * Looks whether a disk and all below it can be opened and are consistent.
  * @throws Failure when one is damaged, cut short or gone

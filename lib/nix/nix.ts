@@ -1,9 +1,12 @@
+import { existsSync, readFileSync } from 'node:fs'
 import { availableParallelism, freemem } from 'node:os'
-import { Failure } from '../failure.ts'
+import { join } from 'node:path'
+import { Failure, oneLine } from '../failure.ts'
 import { gate } from '../gate.ts'
 import { progress } from './progress.ts'
 import { counting } from '../retry.ts'
 import { lastLines, run, type RunOptions } from '../run.ts'
+import { project } from '../settings.ts'
 
 const features = [
   '--extra-experimental-features',
@@ -146,9 +149,37 @@ function evaluationFailure(flake: string, attribute: string, failure: Failure): 
         cause && words.length - end.length > cause.index
           ? words.slice(cause.index).trimStart().split('\n').slice(0, 8).join('\n')
           : end,
-      hint: unreached.test(cause?.[1] ?? '')
-        ? 'An input of the flake could not be fetched: see that this machine reaches where it is'
-        : 'A file that git does not track is invisible to a flake: git add --intent-to-add it',
+      hint: hintFor(flake, words, cause?.[1] ?? ''),
     },
   )
+}
+
+function hintFor(flake: string, words: string, cause: string): string {
+  const [odd] = /[^\w/.@+=:,~!&'"()*;-]/u.exec(flake) ?? []
+  if (odd !== undefined && /not a valid URL|unexpected fragment|getting status of/.test(cause)) {
+    return `nix cannot spell the path of this flake, for the ${oneLine(`\`${odd}\``)} in it: move it, or mount it elsewhere`
+  }
+  return unreached.test(cause)
+    ? `${unfetched(flake, words)} could not be fetched: see that this machine reaches where it is`
+    : 'A file that git does not track is invisible to a flake: git add --intent-to-add it'
+}
+
+/** What nix could not fetch: an input of the flake, or one that the lab brings along, by its revision. */
+export function unfetched(flake: string, words: string): string {
+  const own = (directory: string): [name: string, revision: string][] => {
+    const path = join(directory, 'flake.lock')
+    if (!existsSync(path)) return []
+    const { nodes } = JSON.parse(readFileSync(path, 'utf8')) as {
+      nodes: Record<string, { locked?: { rev?: string } }>
+    }
+    return Object.entries(nodes).flatMap(([name, { locked }]) =>
+      locked?.rev !== undefined && words.includes(locked.rev) ? [[name, locked.rev]] : [],
+    )
+  }
+  const [theirs] = own(flake)
+  if (theirs) return `The input \`${theirs[0]}\` of the flake`
+  const [ours] = own(project)
+  return ours
+    ? `The lab's own ${ours[0]}, which makes the disk of a host that has none of disko's,`
+    : 'An input of the flake'
 }

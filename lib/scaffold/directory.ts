@@ -11,31 +11,59 @@ import {
   writeFileSync,
   type Dirent,
 } from 'node:fs'
-import { dirname, join } from 'node:path'
+import { dirname, join, relative, sep } from 'node:path'
 import { Failure, usage } from '../failure.ts'
+import { readRegular, writeFile } from '../write-file.ts'
 
 /**
- * The directory of a host, if files may be written there.
- * @throws Failure (usage) when it exists and `force` is not given, or is a symlink or a file
+ * Looks whether a host's files may be written where the flake reads them.
+ * @param files absolute paths
+ * @param own where the host is: a directory, or the one file
+ * @throws Failure (usage) when it exists and `force` is not given, or lies behind a symlink or a file
  */
-export function hostDirectory(flake: string, name: string, force: boolean): string {
-  const hosts = join(flake, 'hosts')
-  const directory = join(hosts, name)
-  for (const path of [hosts, directory]) {
-    const stat = lstatSync(path, { throwIfNoEntry: false })
-    if (stat && !stat.isDirectory()) {
-      throw usage(
-        `Cannot write in \`${path}\`: it is ${stat.isSymbolicLink() ? 'a symlink' : 'a file'}`,
-      )
+export function requireRoom(
+  flake: string,
+  name: string,
+  own: string,
+  files: string[],
+  force: boolean,
+): void {
+  for (const file of files) {
+    const steps = relative(flake, file).split(sep)
+    for (const [index] of steps.entries()) {
+      const path = join(flake, ...steps.slice(0, index + 1))
+      const stat = lstatSync(path, { throwIfNoEntry: false })
+      const right = path === file ? stat?.isFile() : stat?.isDirectory()
+      if (!stat || right) continue
+      const what = stat.isSymbolicLink()
+        ? 'a symlink'
+        : stat.isDirectory()
+          ? 'a directory'
+          : 'a file'
+      throw usage(`Cannot write in \`${path}\`: it is ${what}`)
     }
   }
-  if (existsSync(directory) && !force) {
+  if (force) return
+  // the same host in the other form would be there twice
+  const other = own.endsWith('.nix') ? own.slice(0, -4) : `${own}.nix`
+  for (const path of [own, other]) {
+    if (!lstatSync(path, { throwIfNoEntry: false })) continue
     throw usage(
-      `Cannot make host \`${name}\`: \`${directory}\` exists`,
-      'Overwrite its two files: --force',
+      `Cannot make host \`${name}\`: \`${path}\` exists`,
+      path === own ? `Overwrite ${files.length > 1 ? 'its two files' : 'it'}: --force` : undefined,
     )
   }
-  return directory
+}
+
+/** Writes a host that is one file, over one that is there. @throws Failure */
+export function writeHostFile(path: string, text: string): void {
+  try {
+    mkdirSync(dirname(path), { recursive: true })
+  } catch (error) {
+    throw new Failure(`Cannot write \`${path}\`: ${whyOf(error)}`, { cause: error })
+  }
+  const over = lstatSync(path, { throwIfNoEntry: false }) ? readRegular(path) : undefined
+  writeFile(path, text, { over })
 }
 
 /**
@@ -61,12 +89,13 @@ export function writeHost(flake: string, directory: string, files: Record<string
       renameSync(draft, directory)
     }
   } catch (error) {
-    const why = (error as Error).message.split(/: |, /)[1]
-    throw new Failure(`Cannot write \`${directory}\`: ${why}`, { cause: error })
+    throw new Failure(`Cannot write \`${directory}\`: ${whyOf(error)}`, { cause: error })
   } finally {
     if (draft) rmSync(draft, { recursive: true, force: true })
   }
 }
+
+const whyOf = (error: unknown): string | undefined => (error as Error).message.split(/: |, /)[1]
 
 /** Moves files over those in a directory, and all of them back when one cannot be moved. */
 function replaceAll(from: string, directory: string, names: string[]): void {

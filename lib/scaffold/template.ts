@@ -4,27 +4,33 @@ import { nixString } from '../flake/syntax.ts'
 /** Units without which nobody can reach the host: an upgrade that loses them must come back. */
 const waysIn: Record<string, string> = { openssh: 'sshd.service', tailscale: 'tailscaled.service' }
 
-/** The two files of a host, as texts by file name. */
-export const hostFiles = (choices: HostChoices): Record<string, string> => ({
-  'default.nix': defaultNix(choices),
+/**
+ * The two files of a host, as texts by file name.
+ * @param main what the flake calls the first
+ */
+export const hostFiles = (choices: HostChoices, main = 'default.nix'): Record<string, string> => ({
+  [main]: defaultNix(choices, './hardware-configuration.nix'),
   'hardware-configuration.nix': hardwareNix(choices),
 })
 
-function defaultNix({
-  name,
-  user,
-  cli,
-  networking,
-  schedule,
-  layout,
-  device,
-}: HostChoices): string {
+/** The same in one file, as flakes want it in which a host is a file. */
+export const hostFile = (choices: HostChoices): string => {
+  const hardware = hardwareNix(choices)
+    .trimEnd()
+    .replaceAll(/^(?=.)/gm, '    ')
+  return defaultNix(choices, `\n    (\n${hardware.replaceAll(/^/gm, '  ')}\n    )\n `)
+}
+
+function defaultNix(
+  { name, user, cli, networking, schedule, layout, device }: HostChoices,
+  hardware: string,
+): string {
   const units = networking.flatMap((service) => waysIn[service] ?? [])
   return `# ${name[0]!.toUpperCase()}${name.slice(1)} - Minimal headless VM for GitOps testing
 # Purpose: Test multi-host jj sync, auto-upgrade, and infrastructure features
 { lib, ... }:
 {
-  imports = [ ./hardware-configuration.nix ];
+  imports = [ ${hardware} ];
 
   # Disk configuration via nix/modules/disks.nix
   disks = {

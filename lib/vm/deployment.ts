@@ -5,10 +5,10 @@ import { baseImage, preflight, type Ground } from './ground.ts'
 import { chooseGuest, guestStore } from '../nix/guest.ts'
 import { buildHosts, readHost, type Host } from '../nix/host.ts'
 import { ensureIdentity, ensureLabKey, sshTarget, writeSshConfigOfAll } from './identity.ts'
-import { checkDisk } from '../image/qcow2.ts'
+import { checkDisk, diskSize } from '../image/qcow2.ts'
 import { labSettings } from '../lab-settings.ts'
 import type { Lock } from '../lock.ts'
-import { requireMemory, requireSpace } from './preflight.ts'
+import { gib, requireMemory, requireSpace } from './preflight.ts'
 import {
   ensureKeeper,
   freePort,
@@ -19,7 +19,9 @@ import {
   waitForGuest,
 } from './qemu.ts'
 import { labCache, labHome } from '../settings.ts'
+import { counting } from '../retry.ts'
 import { connect } from '../ssh/ssh.ts'
+import { settle } from './settle.ts'
 import { runLanes, type Lane, type Step } from '../steps.ts'
 import { labRemotes, serveLab } from './remotes.ts'
 import { ensureRemotes, subscribe } from './subscribe.ts'
@@ -48,6 +50,8 @@ export interface Deployment {
   changed: boolean
   /** Whether QEMU was started just now. */
   started: boolean
+  /** What a person should know of sizes that were asked for and are not had. */
+  notes: string[]
 }
 
 export const deployment = (
@@ -61,7 +65,32 @@ export const deployment = (
   ground: {} as Ground,
   changed: false,
   started: false,
+  notes: fresh ? [] : keptSizes(host, size),
 })
+
+/** The sizes that a VM keeps although others are asked for, and what to do about each. */
+function keptSizes(host: string, size: Deployment['size']): string[] {
+  const vm = readVm(host)
+  const differs = (key: keyof Deployment['size']): boolean =>
+    vm !== undefined && size[key] !== undefined && size[key] !== vm[key]
+  const notes: string[] = []
+  if (vm && differs('disk') && hasDisk(host)) {
+    notes.push(
+      `\`${host}\` keeps its disk of ${gib(vm.disk)}: one of ${gib(size.disk!)} is made with --fresh, which throws away what is on it`,
+    )
+  }
+  if (!vm || !isRunning(host)) return notes
+  const restart = `just down ${host}, and deploy it again`
+  if (differs('memory')) {
+    notes.push(
+      `\`${host}\` runs with ${gib(vm.memory)} of memory: for ${gib(size.memory!)}, ${restart}`,
+    )
+  }
+  if (differs('cpus')) {
+    notes.push(`\`${host}\` runs with ${vm.cpus} CPUs: for ${size.cpus}, ${restart}`)
+  }
+  return notes
+}
 
 /**
  * Deploys VMs side by side. Each one's lock is taken first, so that a second deploy of the same VM
@@ -165,7 +194,13 @@ const steps: Step<Deployment>[] = [
       if (old) await stopVm(old, 0)
       const layer = await firstGeneration(c, say)
       const { ports } = await labSettings()
-      const vm = newVm(c, layer, old, ports.ssh)
+      // an image that was made elsewhere has a size of its own
+      const vm = { ...newVm(c, layer, old, ports.ssh), disk: await diskSize(layer) }
+      if (c.size.disk !== undefined && vm.disk !== c.size.disk) {
+        c.notes.push(
+          `the disk of \`${c.host}\` has ${gib(vm.disk)}, as the image has that it is made from: \`--disk\` and LAB_DISK have no effect on an image that LAB_NIXOS_IMAGE names`,
+        )
+      }
       writeVm(vm)
       await ensureIdentity(vm)
       await createDisk(vm, c.ground.firmware)
@@ -220,12 +255,25 @@ const steps: Step<Deployment>[] = [
     ],
     run: async (c, say) => {
       const why = await ensureRemotes().catch(reasonOnly)
-      if (why) return say(`not subscribed: ${why}`)
+      if (why) return { skipped: why }
       c.changed = true
       const limit = 60 * c.ground.accelerator.patience
-      say(`clone the flake and the dotfiles: at most ${limit} s`)
-      await subscribe(theVm(c.host), c.built!, limit)
+      const cloned = (): Promise<void> => subscribe(theVm(c.host), c.built!, limit)
+      await counting('clone the flake and the dotfiles', limit, say, cloned)
       writeVm({ ...theVm(c.host), subscribed: true })
+    },
+  },
+  {
+    title: 'settle',
+    skip: ({ host, fresh }) =>
+      !fresh && readVm(host)?.settled === true && 'its disk holds all that was written',
+    would: ({ host }) => [
+      `wait until the first boot of ${host} is over and its services answer`,
+      'sync',
+    ],
+    run: async (c, say) => {
+      await settle(theVm(c.host), c.built!, c.ground.accelerator.patience, say)
+      writeVm({ ...theVm(c.host), settled: true })
     },
   },
 ]
@@ -265,6 +313,7 @@ function sameGuest({ host, fresh, ground }: Deployment): void {
 /** A VM that has a disk, but not the built generation: the disk is kept and the host rebuilt. */
 async function catchUp(c: Deployment, running: string, say: (line: string) => void): Promise<void> {
   c.changed = true
+  writeVm({ ...theVm(c.host), settled: false })
   say(`it runs ${running}: switch`)
   const root = await connect(sshTarget(theVm(c.host), 'root'))
   await switchTo(root, c.built!, c.ground.store, c.ground.accelerator.patience, say)
@@ -295,7 +344,8 @@ async function start(vm: Vm, ground: Ground): Promise<void> {
 
 /** The VM with the size that was asked for, if its disk and what it stands on are whole. */
 async function checkedVm(c: Deployment): Promise<Vm> {
-  const vm = { ...theVm(c.host), ...c.size }
+  const there = theVm(c.host)
+  const vm = { ...there, ...c.size, disk: there.disk }
   if (!existsSync(vm.layer)) {
     throw new Failure(
       `Cannot start \`${c.host}\`: the image below its disk is gone: \`${vm.layer}\``,

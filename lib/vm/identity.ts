@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { privateDirectory } from '../directory.ts'
 import { Failure } from '../failure.ts'
 import { lock } from '../lock.ts'
+import { pasted } from '../pasted.ts'
 import { run } from '../run.ts'
 import { labHome } from '../settings.ts'
 import { ageKeyText } from '../nix/secrets.ts'
@@ -77,7 +78,7 @@ async function ensureKey(path: string, comment: string): Promise<void> {
 export const sshConfig = (): string => join(labHome(), 'ssh_config')
 
 /** The line that a person pastes. */
-export const sshLine = (host: string): string => `ssh -F ${sshConfig()} ${host}`
+export const sshLine = (host: string): string => pasted('ssh', '-F', sshConfig(), host)
 
 /** Where and as whom a VM is reached, with its pinned host key. */
 export const sshTarget = (vm: Vm, user = vm.user): SshTarget => ({

@@ -31,5 +31,3 @@ while [ $# -gt 0 ]; do
   fi
   shift 2
 done
-# what a deploy has said to be there survives a power cut
-sync

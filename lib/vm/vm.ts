@@ -27,6 +27,8 @@ export interface Vm {
   layer: string
   /** Whether its user has the clones that `subscribe` makes; a new disk has none. */
   subscribed?: boolean
+  /** Whether all that its first boot and its last switch wrote is known to be on its disk. */
+  settled?: boolean
 }
 
 /** What is recorded of a running QEMU, in `qemu.json`, for the keeper to start it again. */

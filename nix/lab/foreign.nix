@@ -1,7 +1,8 @@
 # A host of any flake as the lab builds it: { vm, disko, imageSize, qemu } -> nixosConfigurations.<host> -> host.
 # Text for `nix eval --apply`, so it imports nothing and nothing of theirs is written.
 #   vm         the module ./vm.nix
-#   disko      function that gives the disko to take where the host has none: a locked flake, fetched only then
+#   disko      function that gives the disko to take where the host has none and an image is wanted: a locked
+#              flake, fetched only then
 #   imageSize  of the disk, as qemu-img reads it, or null where no image is wanted
 #   emulated   whether the image is built without KVM, which may be there and not work
 {
@@ -50,6 +51,9 @@ let
       "bcachefs_filesystems"
     ]
     && config.boot.loader.systemd-boot.enable;
+
+  # disko makes the image alone: what the host mounts is said beside it, so its toplevel is the same without
+  partitioned = options ? disko || imageSize != null;
 
   image =
     {
@@ -139,37 +143,6 @@ let
     in
     lib.foldl lib.recursiveUpdate
       {
-        disko.enableConfig = lib.mkForce true;
-        # not by force: the image builder forces a copy of these
-        disko.devices = lib.mkOverride 60 {
-          disk.main = {
-            type = "disk";
-            device = "/dev/vda";
-            imageSize = if imageSize != null then imageSize else "20G";
-            content = {
-              type = "gpt";
-              partitions.ESP = {
-                priority = 1;
-                size = "1G";
-                type = "EF00";
-                content = {
-                  type = "filesystem";
-                  format = "vfat";
-                  mountpoint = "/boot";
-                  mountOptions = [ "umask=0077" ];
-                };
-              };
-              partitions.root = {
-                size = "100%";
-                content = {
-                  type = "filesystem";
-                  format = "ext4";
-                  mountpoint = "/";
-                };
-              };
-            };
-          };
-        };
         fileSystems = lib.mkForce {
           "/" = {
             device = "/dev/disk/by-partlabel/disk-main-root";
@@ -193,6 +166,39 @@ let
         boot.loader.efi.efiSysMountPoint = lib.mkForce "/boot";
       }
       [
+        (lib.optionalAttrs partitioned {
+          disko.enableConfig = lib.mkForce true;
+          # not by force: the image builder forces a copy of these
+          disko.devices = lib.mkOverride 60 {
+            disk.main = {
+              type = "disk";
+              device = "/dev/vda";
+              imageSize = if imageSize != null then imageSize else "20G";
+              content = {
+                type = "gpt";
+                partitions.ESP = {
+                  priority = 1;
+                  size = "1G";
+                  type = "EF00";
+                  content = {
+                    type = "filesystem";
+                    format = "vfat";
+                    mountpoint = "/boot";
+                    mountOptions = [ "umask=0077" ];
+                  };
+                };
+                partitions.root = {
+                  size = "100%";
+                  content = {
+                    type = "filesystem";
+                    format = "ext4";
+                    mountpoint = "/";
+                  };
+                };
+              };
+            };
+          };
+        })
         (off [ "boot" "lanzaboote" "enable" ] false)
         # each installs itself as the one boot loader
         (off [ "boot" "loader" "generic-extlinux-compatible" "enable" ] false)
@@ -223,9 +229,10 @@ let
       if plain then
         [ ]
       else
-        [ disk ] ++ (if options ? disko then [ ] else [ (disko { }).nixosModules.disko ])
+        [ disk ]
+        ++ (if partitioned && !(options ? disko) then [ (disko { }).nixosModules.disko ] else [ ])
     )
-    ++ [ image ];
+    ++ (if partitioned then [ image ] else [ ]);
 in
 if known && (imageSize == null || !(options ? disko)) then
   host

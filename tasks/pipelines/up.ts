@@ -39,6 +39,7 @@ export async function run(args: Args): Promise<ExitCode> {
     deployment(host, deployVm.sizes(args), Boolean(args['fresh'])),
   )
   await deploy(deployments, json)
+  deployVm.printNotes(deployments)
   const { printVerified, verifyHosts } = await import('../verify.ts')
   const code = printVerified(await verifyHosts(hosts.map(theVm), json), json)
   if (!json) {

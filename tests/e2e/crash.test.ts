@@ -38,6 +38,26 @@ test('the same command then carries on to a VM that holds', async () => {
   expect(await lab.task('verify', 'sorrow')).toMatchObject({ code: 0 })
 })
 
+test('a size that the VM does not get is said, with what to do', async () => {
+  const { code, stderr } = await lab.task(
+    ...(['deploy-vm', 'sorrow', '--disk', '5G', '--memory', '1G', '--cpus', '1'] as const),
+  )
+  expect(code).toBe(0)
+  expect(stderr).toMatch(/^Note: `sorrow` keeps its disk of 20\.0 GiB: one of 5\.0 GiB .*--fresh/m)
+  expect(stderr).toMatch(/^Note: `sorrow` runs with 2\.0 GiB of memory: for 1\.0 GiB, just down /m)
+  expect(stderr).toMatch(/^Note: `sorrow` runs with 2 CPUs: for 1, just down /m)
+  expect(record()).toMatchObject({ disk: 20 * 1024 ** 3, memory: 2 * 1024 ** 3, cpus: 2 })
+})
+
+test('a power cut at the moment that the first deploy is done loses nothing of it', async () => {
+  expect(await lab.task('deploy-vm', 'sorrow', '--fresh')).toMatchObject({ code: 0 })
+  expect(await lab.task('down', 'sorrow', '--now')).toMatchObject({ code: 0 })
+  // off, it starts with the size that is asked for
+  expect(await lab.task('deploy-vm', 'sorrow', '--memory', '1536M')).toMatchObject({ code: 0 })
+  expect(record()).toMatchObject({ memory: 1536 * 1024 ** 2 })
+  expect(await lab.task('verify', 'sorrow')).toMatchObject({ code: 0 })
+})
+
 test('a second deploy of the VM fails at once and names the first', async () => {
   const first = lab.start('deploy-vm', 'sorrow')
   const firstLine = once(first.stderr!, 'data')

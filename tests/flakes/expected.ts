@@ -7,9 +7,82 @@ export interface ExpectedEdit {
   /** The host that is copied. */
   like?: string
   inserted: string | string[]
+  /** What a person is told to look at; not looked at where it is not said. */
+  notes?: string[]
 }
 
 export const edits: ExpectedEdit[] = [
+  {
+    flake: 'empty-inherit',
+    line: 11,
+    like: 'ouzel',
+    inserted: ['', '      nixosConfigurations.sorrow = system { modules = [ ./sorrow.nix ]; };'],
+  },
+  {
+    flake: 'evaluated-module',
+    file: 'fleet.nix',
+    line: 6,
+    like: 'scaup',
+    inserted: [
+      '',
+      '    sorrow = inputs.nixpkgs.lib.nixosSystem { modules = [ ./hosts/sorrow.nix ]; };',
+    ],
+  },
+  {
+    flake: 'other-platforms',
+    line: 15,
+    like: 'avocet',
+    inserted: [
+      '',
+      '        sorrow = nixpkgs.lib.nixosSystem {',
+      '          modules = [ ./hosts/sorrow ./common.nix ];',
+      '        };',
+    ],
+  },
+  {
+    flake: 'own-files',
+    line: 9,
+    like: 'plover',
+    inserted: [
+      '',
+      '        sorrow = nixpkgs.lib.nixosSystem {',
+      '          modules = [ "${self}/machines/sorrow/configuration.nix" ./base.nix ];',
+      '        };',
+    ],
+  },
+  {
+    flake: 'modules-by-name',
+    line: 12,
+    like: 'eider',
+    inserted: ['', '        sorrow = mkHost "sorrow" [ self.disks.sorrow ];'],
+    notes: [
+      'There is no `sorrow` in `self.nixosModules.${name}` yet, at line 6 of `@/flake.nix`',
+      '`self.disks.sorrow` is not there yet',
+    ],
+  },
+  {
+    flake: 'modules-of-all',
+    file: 'modules/hosts.nix',
+    line: 6,
+    like: 'clover',
+    inserted: [
+      '',
+      '    sorrow = inputs.nixpkgs.lib.nixosSystem { modules = [ config.flake.modules.nixos.sorrow ]; };',
+    ],
+    notes: ['`config.flake.modules.nixos.sorrow` is not there yet'],
+  },
+  {
+    flake: 'own-hosts-option',
+    line: 8,
+    like: 'tern',
+    inserted: ['', '      hosts.sorrow.modules = [ ./hosts/sorrow.nix ];'],
+  },
+  {
+    flake: 'hive',
+    line: 10,
+    like: 'queen',
+    inserted: ['', '        sorrow = { imports = [ ./nodes/sorrow ]; };'],
+  },
   {
     flake: 'any-module',
     file: 'modules/hosts/fennel/default.nix',
@@ -499,6 +572,7 @@ export const discoveries: [flake: string, line: number, directory: string][] = [
   ['read-dir-helper', 8, 'hosts'],
   ['read-dir-names', 6, 'hosts'],
   ['read-dir-null', 7, 'hosts'],
+  ['read-dir-self', 6, 'systems'],
 ]
 
 /** Flakes under `refused`: the message, in which `@` stands for the flake's directory. */
@@ -525,7 +599,7 @@ export const refusals: Record<string, string> = {
   json: 'Cannot add `sorrow` to `@/flake.nix` at line 6: the hosts are computed by `builtins.fromJSON (builtins.readFile ./hosts.json)`',
   'missing-import': 'Cannot add `sorrow` to `@/flake.nix` at line 5: `@/machines` does not exist',
   'no-outputs': 'Cannot add `sorrow` to `@/flake.nix` at line 1: there is no `outputs`',
-  none: 'Cannot add `sorrow` to `@/flake.nix` at line 2: there is no `nixosConfigurations`',
+  none: 'Cannot add `sorrow` to `@/flake.nix` at line 4: there is no `nixosConfigurations`',
   options:
     'Cannot add `sorrow` to `@/modules/hosts.nix` at line 4: the hosts depend on `config.fleet.hosts`',
   'other-flake':
@@ -547,12 +621,40 @@ export const refusals: Record<string, string> = {
   pieces:
     'Cannot add `sorrow` to `@/flake.nix` at line 5: `okra` is made elsewhere or in pieces, so no copy of it is a host',
   systems: 'Cannot add `sorrow` to `@/flake.nix` at line 6: `x86_64-linux` names a system, and no host',
+  'variable-name':
+    'Cannot add `sorrow` to `@/flake.nix` at line 9: `grebe` is made elsewhere or in pieces, so no copy of it is a host',
+  'mapped-empty':
+    'Cannot add `sorrow` to `@/flake.nix` at line 9: there is no host to copy',
+  'empty-records':
+    'Cannot add `sorrow` to `@/flake.nix` at line 9: it is empty, and what a host looks like there is not to be seen',
+  'named-in-a-file':
+    'Cannot add `sorrow` to `@/flake.nix` at line 2: the hosts are computed by `inputs.fleet.lib.compose { inherit inputs; module…`',
+  'auto-wired':
+    'Cannot add `sorrow` to `@/flake.nix` at line 6: the hosts depend on `inputs.autowire.flakeModules.default`',
+  'told-directory':
+    'Cannot add `sorrow` to `@/flake.nix` at line 5: the hosts depend on `inputs.wired.flakeModule`',
   'two-places':
     'Cannot choose where to add `sorrow`: hosts are written at line 11 and at line 12',
 }
 
 /** What to do about a refusal, where it is not an entry that is to be written by hand. */
 export const hints: Record<string, RegExp> = {
+  'auto-wired':
+    /^Its hosts are most likely what is in `@\/configurations\/nixos`: write `sorrow` there, like `dotterel`$/,
+  'told-directory':
+    /^Its hosts are most likely what is in `@\/nix\/boxes`: write `sorrow\.nix` there, like `whimbrel\.nix`$/,
+  'named-in-a-file':
+    /^Its hosts are listed in `@\/fleet\/all\.nix`: write `sorrow` there as well, like `merganser` at line 3$/,
+  json: /^Its hosts are in `@\/hosts\.json`: write `sorrow` there, like the others$/,
+  'module-of-input':
+    /^Its hosts are most likely those in `fleet\.hosts` at line 4 of `@\/flake\.nix`: write `sorrow = …;` there, like `thyme`$/,
+  'clan-module':
+    /^Its hosts are most likely those in `machines` at line 2 of `@\/crew\.nix`: write `sorrow = …;` there, like `moth`$/,
+  'variable-name':
+    /^Write it by hand in the set that begins there: sorrow = nixpkgs\.lib\.nixosSystem \{ modules = \[ \.\/machine\/sorrow\.nix \]; \};$/,
+  pieces: /^Write it by hand at line 9: nixosConfigurations = … \/\/ \{ sorrow = /,
+  'other-flake':
+    /^Write it by hand in place of what is inherited there: nixosConfigurations = inputs\.fleet\.nixosConfigurations \/\/ /,
   clan: /^Its hosts are most likely what is in `@\/machines`: write `sorrow` there, like `heron`$/,
   framework:
     /^Its hosts are most likely what is in `@\/hosts`: write `sorrow` there, like `yarrow`$/,
@@ -562,4 +664,33 @@ export const hints: Record<string, RegExp> = {
     /^Write it by hand where the others are in `fleet\.hosts`: fleet\.hosts\.sorrow = …$/,
   loaded:
     /^Its hosts are most likely what is in `@\/hosts`: write `sorrow\.nix` there, like `dunlin\.nix`$/,
+}
+
+/** Refused flakes whose inputs have stand-ins: what a person is told to write makes a host, as nix sees it. */
+export const writtenByHand = [
+  ...['computed-names', 'condition', 'empty-records', 'empty-set', 'filtered', 'inherited'],
+  ...['mapped-empty', 'named-in-a-file', 'no-outputs', 'none', 'other-flake', 'other-library'],
+  ...['own-variable', 'pieces', 'systems', 'two-places', 'variable-name'],
+]
+
+/** Where scaffold-host writes `sorrow`, for flakes that read it elsewhere than in `hosts/sorrow`. */
+export const ownFiles: Record<string, string> = {
+  'dotted': 'sorrow.nix',
+  'evaluated-module': 'hosts/sorrow.nix',
+  'hive': 'nodes/sorrow/default.nix',
+  'import-hosts': 'hosts/sorrow/default.nix',
+  'list-of-records': 'machines/sorrow/default.nix',
+  'nixos-system': 'hosts/sorrow/configuration.nix',
+  'own-files': 'machines/sorrow/configuration.nix',
+  'plan': 'hosts/sorrow/default.nix',
+  'read-dir': 'hosts/sorrow/default.nix',
+  'read-dir-filter': 'machines/sorrow/default.nix',
+  'read-dir-helper': 'hosts/sorrow.nix',
+  'read-dir-self': 'systems/sorrow/configuration.nix',
+  'refused/auto-wired': 'configurations/nixos/sorrow/default.nix',
+  'refused/clan': 'machines/sorrow/configuration.nix',
+  'refused/framework': 'hosts/sorrow/configuration.nix',
+  'refused/loaded': 'hosts/sorrow.nix',
+  'refused/told-directory': 'nix/boxes/sorrow.nix',
+  'refused/variable-name': 'machine/sorrow.nix',
 }

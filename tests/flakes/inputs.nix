@@ -53,12 +53,15 @@ let
         given:
         let
           read = if isPath given then import given else given;
-          value = if isFunction read then read { inherit inputs; withSystem = null; } else read;
+          value = if isFunction read then read { inherit inputs; withSystem = null; config.flake = result; } else read;
         in
         [ (value.flake or { }) ] ++ concatMap flatten (value.imports or [ ]);
       deeper = a: b: a // mapAttrs (name: value: (a.${name} or { }) // value) b;
+      result = foldl' deeper { } (flatten module);
     in
-    foldl' deeper { } (flatten module);
+    result;
+
+  removeAttrs' = names: set: removeAttrs set names;
 
   filesBelow =
     directory:
@@ -80,7 +83,18 @@ in
   inherit nixpkgs;
   # takes all in one set, and flake's outputs as they are
   adios-flake.lib.mkFlake = { flake, ... }: if isFunction flake then flake { withSystem = null; } else flake;
-  flake-parts.lib = { inherit mkFlake; };
+  flake-parts.lib = {
+    inherit mkFlake;
+    evalFlakeModule = given: module: { config.flake = mkFlake given module; };
+  };
+  flake-utils-plus.lib.mkFlake = { hosts, ... }: { nixosConfigurations = hosts; };
+  colmena.lib.makeHive = hive: { nodes = removeAttrs hive [ "meta" "defaults" ]; };
+  # a flake of somebody else's, whose library is not known
+  fleet = {
+    nixosConfigurations.tern = { };
+    lib.hosts = removeAttrs' [ "inputs" ];
+    lib.compose = _: { nixosConfigurations.merganser = { }; };
+  };
   flake-utils.lib.eachDefaultSystem = f: mapAttrs (_: value: { x86_64-linux = value; }) (f "x86_64-linux");
   import-tree = directory: { imports = filesBelow directory; };
   home-manager.nixosModules.home-manager = { };

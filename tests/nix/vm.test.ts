@@ -7,13 +7,13 @@ import { expression, findNixOS } from './evaluate.ts'
 const text = (name: string): string => readFileSync(join(project, `nix/lab/${name}.nix`), 'utf8')
 
 /** What the lab adds to a host, applied to a host that is only as deep as it is looked at. */
-const prepared = (host: string, read: string): Promise<unknown> =>
+const prepared = (host: string, read: string, imageSize = '"20480M"'): Promise<unknown> =>
   expression(`let
     host = ${host};
     made = (${text('foreign')}) {
       vm = "vm";
       disko = _: { nixosModules.disko = "disko"; };
-      imageSize = "20480M";
+      imageSize = ${imageSize};
       emulated = false;
     } host;
     names = map (module: if builtins.isString module then module else builtins.typeOf module) made.modules;
@@ -81,6 +81,12 @@ describe('A host of another flake gets', () => {
     const host = `{ options = { }; config = { boot.loader.systemd-boot.enable = true; };
       extendModules = { modules }: { inherit modules; }; }`
     expect(await prepared(host, 'names')).toEqual(['vm', 'lambda', 'lambda', 'disko', 'lambda'])
+  })
+
+  test('no disko where no image is wanted, as nothing is to be fetched for that', async () => {
+    const host = `{ options = { }; config = { boot.loader.systemd-boot.enable = true; };
+      extendModules = { modules }: { inherit modules; }; }`
+    expect(await prepared(host, 'names', 'null')).toEqual(['vm', 'lambda', 'lambda'])
   })
 
   test('nothing twice: one of this flake has it all by its role', async () => {
@@ -161,16 +167,18 @@ test("On NixOS a host of another flake boots without its own machine's disks, fi
           })
         ];
       };
-      # disko itself is another input's; the lab's layout is all that is asked of it here
-      disko = { lib, ... }: { options.disko = lib.mkOption { type = lib.types.submodule { freeformType = lib.types.anything; }; }; };
-      host = (${text('foreign')}) {
+      with_ = disko: imageSize: (${text('foreign')}) {
         vm = (${text('vm')});
         disko = _: { nixosModules = { inherit disko; }; };
-        imageSize = null;
+        inherit imageSize;
         emulated = false;
       } foreign;
+      host = with_ (throw "disko is not wanted here") null;
+      # that of the lab's own flake
+      disko = builtins.head known.options.disko.devices.declarations;
       inherit (host) config;
     in {
+      installed = (with_ disko "20480M").config.system.build.toplevel.drvPath == config.system.build.toplevel.drvPath;
       failed = map (a: a.message) (builtins.filter (a: !a.assertion) config.assertions);
       toplevel = config.system.build.toplevel.drvPath;
       loader = [ config.boot.loader.limine.enable config.boot.loader.systemd-boot.enable ];
@@ -188,6 +196,8 @@ test("On NixOS a host of another flake boots without its own machine's disks, fi
   )
   expect(read).toEqual({
     failed: [],
+    // what disko installs into an image is what runs
+    installed: true,
     toplevel: expect.stringContaining('nixos-system-other-'),
     loader: [false, true],
     secrets: [],

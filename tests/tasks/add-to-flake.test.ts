@@ -254,7 +254,7 @@ describe('in a git repository', () => {
     expect(code).toBe(0)
     expect(read()).toBe(withSorrow)
     expect(out).toMatch(
-      /Note: git was not told of the files \(fatal: .*index\.lock.*\): git add --intent-to-add /,
+      /Note: git was not told of the files \(fatal: .*index\.lock.*\): git -C \S+ add --intent-to-add /,
     )
   })
 
@@ -429,4 +429,65 @@ test('a host that only nix can find is there; another is refused', async () => {
   expect(missing).toMatchObject({ code: 2, out: '' })
   expect(missing.err).toContain('Cannot add `sorrow`')
   expect(read()).toBe(opaque)
+})
+
+describe('a framework that makes hosts of a directory', () => {
+  /** A flake whose hosts a library of another flake makes, of what is in `configurations/nixos`. */
+  function framework(library = 'outputs'): void {
+    mkdirSync(join(dir, 'framework'))
+    writeFileSync(
+      join(dir, 'framework/flake.nix'),
+      `{ outputs = { self }: { lib.outputs = { inputs }: {
+        nixosConfigurations = builtins.mapAttrs (name: _: { }) (builtins.readDir (inputs.self + "/configurations/nixos"));
+      }; }; }`,
+    )
+    write(
+      `{\n  inputs.framework.url = "path:${join(dir, 'framework')}";\n  outputs =\n    inputs:\n    inputs.framework.lib.${library} { inherit inputs; };\n}\n`,
+    )
+    mkdirSync(join(flake, 'configurations/nixos/web'), { recursive: true })
+    writeFileSync(join(flake, 'configurations/nixos/web/default.nix'), '{ }\n')
+  }
+  const files = (): string[] =>
+    readdirSync(flake, { recursive: true })
+      .map(String)
+      .filter((path) => path.includes('sorrow'))
+      .toSorted()
+
+  test('has nothing to add, as nix says; scaffold-host writes where it reads', async ({ skip }) => {
+    if (!hasNix) skip('nix-instantiate is not installed')
+    framework()
+    const features = ['--extra-experimental-features', 'nix-command flakes']
+    const lock = spawnSync('nix', [...features, 'flake', 'lock', flake], { encoding: 'utf8' })
+    expect([lock.status, lock.status === 0 || lock.stderr]).toEqual([0, true])
+    const before = read()
+    const first = await add(['sorrow'])
+    expect(first).toMatchObject({ code: 0, err: '' })
+    expect(first.out).toContain(
+      `Nothing to do: by line 5 of ${flake}/flake.nix, the hosts are what is in ${flake}/configurations/nixos\n  nix evaluates the host names: yes`,
+    )
+    const made = await ended(startTask('scaffold-host', ['sorrow', '--flake', flake]))
+    expect(made.out).toContain(
+      `Next: nothing to add, the hosts are most likely what is in ${flake}/configurations/nixos;`,
+    )
+    expect(files()).toEqual([
+      'configurations/nixos/sorrow',
+      'configurations/nixos/sorrow/default.nix',
+      'configurations/nixos/sorrow/hardware-configuration.nix',
+    ])
+    const second = await add(['sorrow', '--json'])
+    expect(JSON.parse(second.out)).toMatchObject({ outcome: 'present' })
+    expect(read()).toBe(before)
+  })
+
+  test('that nix cannot evaluate is told where, with and without the host', async () => {
+    framework('none')
+    const hint = (err: string): string => err.split('\n')[1]!
+    const first = await add(['sorrow'])
+    expect(first).toMatchObject({ code: 2, out: '' })
+    expect(hint(first.err)).toBe(
+      `  hint: Its hosts are most likely what is in \`${flake}/configurations/nixos\`: write \`sorrow\` there, like \`web\``,
+    )
+    expect((await ended(startTask('scaffold-host', ['sorrow', '--flake', flake]))).code).toBe(0)
+    expect(hint((await add(['sorrow'])).err)).toBe(hint(first.err))
+  })
 })

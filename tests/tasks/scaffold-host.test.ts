@@ -157,6 +157,60 @@ describe('scaffold-host', () => {
   })
 })
 
+describe('where the flake reads its hosts', () => {
+  const of = (name: string): void =>
+    cpSync(join(project, 'tests/flakes', name), flake, { recursive: true })
+
+  test('is a file of its own: the host is written into one, as nix parses it', async () => {
+    of('evaluated-module')
+    const { code, out } = await scaffold(['web'])
+    expect(code).toBe(0)
+    const path = join(flake, 'hosts/web.nix')
+    expect(out).toContain(`Wrote ${path}\n`)
+    expect(existsSync(join(flake, 'hosts/web'))).toBe(false)
+    const text = readFileSync(path, 'utf8')
+    expect(text).toContain('hostName = "web";')
+    expect(text).toContain('nixpkgs.hostPlatform = lib.mkDefault "x86_64-linux";')
+    expect(text).not.toContain('./hardware-configuration.nix')
+    const parsed = spawnSync('nix-instantiate', ['--store', 'dummy://', '--parse', path])
+    if (!parsed.error) expect(parsed.status).toBe(0)
+    // once more is refused, as is the same host in the other form
+    expect((await scaffold(['web'])).err).toContain(`Cannot make host \`web\`: \`${path}\` exists`)
+    expect((await scaffold(['web', '--force'])).code).toBe(0)
+    mkdirSync(join(flake, 'hosts/db'), { recursive: true })
+    const other = await scaffold(['db'])
+    expect(other).toMatchObject({ code: 2, out: '' })
+    expect(other.err).toContain(`\`${flake}/hosts/db\` exists`)
+    expect(existsSync(join(flake, 'hosts/db.nix'))).toBe(false)
+  })
+
+  test('is a directory with a file of another name', async () => {
+    of('own-files')
+    expect((await scaffold(['web'])).code).toBe(0)
+    expect(readdirSync(join(flake, 'machines/web')).toSorted()).toEqual([
+      'configuration.nix',
+      'hardware-configuration.nix',
+    ])
+  })
+
+  test('is a directory that is listed: nothing is left to add', async () => {
+    of('read-dir-self')
+    const { out } = await scaffold(['web'])
+    expect(out).toContain(`Wrote ${flake}/systems/web/configuration.nix`)
+    expect(out).toContain(`Next: nothing to add, the hosts are what is in ${flake}/systems;`)
+  })
+
+  test('is not followed through a symlink', async () => {
+    of('own-files')
+    mkdirSync(join(dir, 'elsewhere'))
+    symlinkSync(join(dir, 'elsewhere'), join(flake, 'machines'))
+    const { code, err } = await scaffold(['web'])
+    expect(code).toBe(2)
+    expect(err).toContain(`Cannot write in \`${flake}/machines\`: it is a symlink`)
+    expect(readdirSync(join(dir, 'elsewhere'))).toEqual([])
+  })
+})
+
 describe('the files of a host', () => {
   const choices = { name: 'web', ...usual }
 

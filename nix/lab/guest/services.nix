@@ -96,6 +96,8 @@ in
           ExecStartPre = static "syncthing-config" ''
             mkdir -p ${syncthing.configDir} ${syncthing.databaseDir}
             cd ${syncthing.configDir} || exit
+            # a power cut leaves empty what was not yet on the disk, and syncthing would make none of it anew
+            for file in *.xml *.pem; do [ -s "$file" ] || rm -f "$file"; done
             off="relaysEnabled globalAnnounceEnabled natEnabled crashReportingEnabled"
             if [ -e config.xml ]; then
               for option in $off; do sed -i "s|<$option>true|<$option>false|" config.xml; done

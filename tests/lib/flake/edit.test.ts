@@ -1,12 +1,34 @@
 import { spawnSync } from 'node:child_process'
-import { cpSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join, relative } from 'node:path'
+import { dirname, join, relative } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { Failure } from '../../../lib/failure.ts'
-import { addHost, type Edit } from '../../../lib/flake/edit.ts'
+import {
+  addHost,
+  handWritten,
+  readingPlace,
+  type Addition,
+  type Edit,
+} from '../../../lib/flake/edit.ts'
 import { project } from '../../../lib/settings.ts'
-import { discoveries, edits, hints, refusals, type ExpectedEdit } from '../../flakes/expected.ts'
+import {
+  discoveries,
+  edits,
+  hints,
+  ownFiles,
+  refusals,
+  writtenByHand,
+  type ExpectedEdit,
+} from '../../flakes/expected.ts'
 
 const corpus = join(project, 'tests/flakes')
 const fileOf = ({ file }: ExpectedEdit): string => file ?? 'flake.nix'
@@ -31,9 +53,10 @@ async function edit(flake: string, name: string, like?: string): Promise<Edit> {
   return addition
 }
 
-const refusedBy = async (promise: Promise<unknown>): Promise<Failure> => {
+const refusedBy = async (promise: Promise<Addition>): Promise<Failure> => {
   const thrown = await promise.then(
-    (value) => new Error(`resolved with ${JSON.stringify(value)}`),
+    (value) =>
+      value.outcome === 'likely' ? value.refused : new Error(`resolved with ${value.outcome}`),
     (reason: unknown) => reason,
   )
   if (!(thrown instanceof Failure)) throw thrown
@@ -59,7 +82,9 @@ test('every flake of the corpus has an expectation', () => {
 describe('an edit', () => {
   test.each(edits)('of $flake is the expected one, and nothing else changes', async (expected) => {
     const root = join(corpus, expected.flake)
-    const { file, line, like, before, after, inserted } = await edit(root, 'sorrow')
+    const { file, line, like, before, after, inserted, notes } = await edit(root, 'sorrow')
+    if (expected.notes)
+      expect(notes.map((note) => note.replaceAll(root, '@'))).toEqual(expected.notes)
     expect(relative(root, file)).toBe(fileOf(expected))
     expect({ line, like, inserted }).toEqual({
       line: expected.line,
@@ -80,7 +105,7 @@ describe('an edit', () => {
     const copy = copyOf(expected.flake)
     const done = await edit(copy, 'sorrow')
     writeFileSync(done.file, done.after)
-    expect(await addHost(copy, 'sorrow')).toEqual({
+    expect(await addHost(copy, 'sorrow')).toMatchObject({
       outcome: 'present',
       file: done.file,
       line: expect.any(Number),
@@ -118,7 +143,7 @@ describe('an edit', () => {
 
 test.each(discoveries)('%s finds its hosts by itself', async (flake, line, directory) => {
   const root = join(corpus, flake)
-  expect(await addHost(root, 'sorrow')).toEqual({
+  expect(await addHost(root, 'sorrow')).toMatchObject({
     outcome: 'discovered',
     file: join(root, 'flake.nix'),
     line,
@@ -166,6 +191,37 @@ describe('a refusal', () => {
   })
 })
 
+test.each(Object.entries(ownFiles))('%s reads a new host at %s', async (flake, main) => {
+  const root = join(corpus, flake)
+  const { own } = await readingPlace(root, 'sorrow')
+  expect(relative(root, own.main)).toBe(main)
+  // the same where the host is there
+  const copy = join(scratch, String(++copies))
+  cpSync(root, copy, { recursive: true })
+  mkdirSync(dirname(join(copy, main)), { recursive: true })
+  writeFileSync(join(copy, main), '{ }')
+  expect(relative(copy, (await readingPlace(copy, 'sorrow')).own.main)).toBe(main)
+  if (flake.startsWith('refused/')) {
+    const hint = async (of: string): Promise<string | undefined> =>
+      (await refusedBy(addHost(of, 'sorrow'))).detail.hint?.replaceAll(of, '@')
+    expect(await hint(copy)).toBe(await hint(root))
+  }
+})
+
+describe('a file that the grammar finds wrong', () => {
+  test('is believed to be right where nix parses it', async ({ skip }) => {
+    if (spawnSync('nix-instantiate', ['--version']).error) skip('nix-instantiate is not installed')
+    // the grammar takes the comment for a name that is missing
+    const form = 'inherit # nothing\n ;'
+    const copy = copyOf('plan', 'flake.nix', (text) => text.replace(/\blet\b/, `let ${form}`))
+    const text = readFileSync(join(copy, 'flake.nix'), 'utf8')
+    expect(text).toContain(form)
+    const { after } = await edit(copy, 'sorrow')
+    expect(after).toContain('sorrow = mkHost { hostname = "sorrow"; };')
+    expect(after).toContain(form)
+  })
+})
+
 describe('notes', () => {
   test('name what still says the name of the copied host', async () => {
     const { notes } = await edit(join(corpus, 'web'), 'sorrow')
@@ -175,7 +231,30 @@ describe('notes', () => {
   })
 
   test('are not made where every host has that text', async () => {
-    expect((await edit(join(corpus, 'joined-words'), 'sorrow')).notes).toEqual([])
+    const { notes } = await edit(join(corpus, 'joined-words'), 'sorrow')
+    expect(notes).toEqual(['`self.disks.sorrow` is not there yet'])
+  })
+
+  test('say of a host for another platform, copied as asked, that the lab runs no such', async () => {
+    const root = join(corpus, 'other-platforms')
+    for (const [like, platform] of [
+      ['wader', 'aarch64-linux'],
+      ['stilt', 'riscv64-linux'],
+    ] as const) {
+      const { notes } = await edit(root, 'sorrow', like)
+      expect(notes).toEqual([
+        `\`${like}\` is a host for ${platform}, and the lab runs x86_64-linux alone: change it in the new entry`,
+      ])
+    }
+  })
+
+  test('name what scaffold-host wrote and the copied host has no word for', async () => {
+    const copy = copyOf('own-files')
+    mkdirSync(join(copy, 'hosts/sorrow'), { recursive: true })
+    const { notes } = await edit(copy, 'sorrow', 'rail')
+    expect(notes).toEqual([
+      `\`${copy}/hosts/sorrow\` is there, and nothing in the new entry is seen to read it`,
+    ])
   })
 })
 
@@ -244,6 +323,28 @@ async function comparedByNix(expectations: ExpectedEdit[]): Promise<void> {
   }
 }
 const hasPipes = ({ flake }: ExpectedEdit): boolean => flake === 'pipes'
+
+test('what a refusal says to write by hand makes a host', async ({ skip }) => {
+  if (spawnSync('nix-instantiate', ['--version']).error) skip('nix-instantiate is not installed')
+  const copies_ = await Promise.all(
+    writtenByHand.map(async (flake) => {
+      const copy = copyOf(`refused/${flake}`)
+      const { file, offset, length, text, words } = await handWritten(copy, 'sorrow')
+      const before = readFileSync(file, 'utf8')
+      writeFileSync(file, before.slice(0, offset) + text + before.slice(offset + length))
+      const failure = await refusedBy(addHost(join(corpus, 'refused', flake), 'sorrow'))
+      // but for those that are told another place, or which host to copy
+      if (!['named-in-a-file', 'two-places'].includes(flake))
+        expect(failure.detail.hint?.endsWith(words)).toBe(true)
+      return copy
+    }),
+  )
+  for (const [index, names] of evaluated(copies_).entries())
+    expect([writtenByHand[index], names]).toEqual([
+      writtenByHand[index],
+      expect.arrayContaining(['sorrow']),
+    ])
+})
 
 test('nix finds the new host in every edited flake, and the others as before', async ({ skip }) => {
   if (spawnSync('nix-instantiate', ['--version']).error) skip('nix-instantiate is not installed')

@@ -1,9 +1,11 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { evaluate } from '../../../lib/nix/nix.ts'
+import type { Failure } from '../../../lib/failure.ts'
+import { evaluate, unfetched } from '../../../lib/nix/nix.ts'
 import { run } from '../../../lib/run.ts'
+import { project } from '../../../lib/settings.ts'
 
 let scratch: string
 beforeAll(() => (scratch = mkdtempSync(join(tmpdir(), 'evaluate-'))))
@@ -24,6 +26,32 @@ test('an input that cannot be fetched is no file that git does not know', async 
     message: expect.stringContaining('http://127.0.0.1:9/x.tar.gz'),
     detail: { hint: expect.stringMatching(/^An input of the flake could not be fetched/) },
   })
+})
+
+test('what could not be fetched is named: an input of the flake, or what the lab brings along', async () => {
+  const { nodes } = JSON.parse(readFileSync(join(project, 'flake.lock'), 'utf8'))
+  const { rev } = nodes.disko.locked
+  const flake = join(scratch, 'with-lock')
+  mkdirSync(flake)
+  writeFileSync(
+    join(flake, 'flake.nix'),
+    `{ outputs = _: { host = import (fetchTarball { url = "http://127.0.0.1:9/${rev}.tar.gz"; sha256 = "sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="; }); }; }`,
+  )
+  const store = ['--store', join(scratch, 'store'), '--option', 'download-attempts', '1']
+  const hint = async (): Promise<string | undefined> =>
+    await evaluate(flake, 'host', 'host: host', store).then(
+      () => undefined,
+      (failure: Failure) => failure.detail.hint,
+    )
+  expect(await hint()).toMatch(/^The lab's own disko, .* could not be fetched/)
+  const lock = {
+    version: 7,
+    root: 'root',
+    nodes: { root: {}, theirs: { locked: { rev } } },
+  }
+  expect(unfetched(flake, `unable to download ${rev}`)).toMatch(/^The lab's own disko/)
+  writeFileSync(join(flake, 'flake.lock'), JSON.stringify(lock))
+  expect(unfetched(flake, `unable to download ${rev}`)).toBe('The input `theirs` of the flake')
 })
 
 test('a failure says what nix found wrong, however many lines the wrong value has', async () => {

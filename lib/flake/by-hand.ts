@@ -1,0 +1,165 @@
+import { dirname, relative } from 'node:path'
+import { attributeName, lineOf, nixString, parts, sourceOf, type Node } from './syntax.ts'
+import type { Outline } from './hosts.ts'
+import type { Place } from './value.ts'
+
+/** What a person can write to have a host, where no edit is made. Lines count from 1. */
+export interface ByHand {
+  file: string
+  line: number
+  /** What is replaced, in UTF-16 units of the file. */
+  offset: number
+  length: number
+  text: string
+  /** The same in words, to go on with behind where. */
+  words: string
+}
+
+/**
+ * The entry that makes a host of the files that scaffold-host writes, and the place where it does.
+ * @param own absolute path of the host's files
+ */
+export function byHand(
+  { hosts, bound, outputs, body }: Outline,
+  name: string,
+  own: string,
+): ByHand {
+  const entry = (at: Node): string => {
+    const path = relativePath(sourceOf(at).path, own)
+    return `${attributeName(name)} = ${systemFunction(at)} { modules = [ ${path} ]; };`
+  }
+  const into = ({ node, under }: Place, before = ''): ByHand => {
+    const open = node.children.find(({ type }) => type === '{')!
+    const text = `${under ? `${under}.` : ''}${before}${entry(node)}`
+    return {
+      ...placeOf(node),
+      ...{ offset: open.endIndex, length: 0, text: ` ${text}` },
+      words: ` in the set that begins there: ${text}`,
+    }
+  }
+  const [place] = hosts.is === 'set' ? hosts.places : []
+  if (place && isDirect(place, bound)) {
+    return into(place, place.prefix.map((one) => `${attributeName(one)}.`).join(''))
+  }
+  if (!bound && outputs) return into(outputs, 'nixosConfigurations.')
+  return (bound && besides(bound, entry)) ?? aroundOutputs(body, entry)
+}
+
+/** What `nixosConfigurations` is bound to, and the host with it. */
+function besides(bound: Node, entry: (at: Node) => string): ByHand | undefined {
+  const path = bound.parent!
+  const owner = path.parent!
+  const value = owner.childForFieldName('expression')
+  if (!value || parts(path).at(-1)!.id !== bound.id) return undefined
+  if (path.type === 'attrpath') {
+    const after = `// { ${entry(value)} }`
+    return {
+      ...placeOf(bound),
+      ...{ offset: value.startIndex, length: value.text.length, text: `(${value.text}) ${after}` },
+      words: `: nixosConfigurations = … ${after};`,
+    }
+  }
+  if (parts(path).length > 1) return undefined
+  const from = /^(variable|select)_expression$/.test(value.type) ? value.text : `(${value.text})`
+  const text = `nixosConfigurations = ${from}.nixosConfigurations // { ${entry(owner)} };`
+  return {
+    ...placeOf(bound),
+    ...{ offset: owner.startIndex, length: owner.text.length, text },
+    words: ` in place of what is inherited there: ${text}`,
+  }
+}
+
+/** Where the outputs come from elsewhere as a whole, the host is added to what comes. */
+function aroundOutputs(body: Node, entry: (at: Node) => string): ByHand {
+  if (body.type === 'source_code') {
+    const [open] = body.descendantsOfType('{')
+    const text = `outputs = { nixpkgs, ... }: { nixosConfigurations.${entry(body)} };`
+    return {
+      ...placeOf(open ?? body),
+      ...{ offset: open?.endIndex ?? body.endIndex, length: 0, text: ` ${text}` },
+      words: ` in the set that begins there: ${text}`,
+    }
+  }
+  const after = `in made // { nixosConfigurations = made.nixosConfigurations or { } // { ${entry(body)} }; }`
+  return {
+    ...placeOf(body),
+    ...{ offset: body.startIndex, length: body.text.length },
+    text: `let made = (${body.text}); ${after}`,
+    words: ` around what the outputs are: let made = …; ${after}`,
+  }
+}
+
+/** Where a node is written: an absolute path, and a line that counts from 1. */
+export const placeOf = (node: Node): { file: string; line: number } => ({
+  file: sourceOf(node).path,
+  line: lineOf(node),
+})
+
+/** Whether the set is what `nixosConfigurations` is bound to, so that an attribute of it is a host. */
+function isDirect({ node, prefix }: Place, bound: Node | undefined): boolean {
+  if (!node.type.endsWith('attrset_expression')) return false
+  if (prefix.at(-1) === 'nixosConfigurations') return true
+  const binding = bound?.parent?.type === 'attrpath' ? bound.parent.parent : undefined
+  let value = binding?.childForFieldName('expression')
+  while (value && value.id !== node.id) {
+    value =
+      value.type === 'with_expression' ||
+      value.type === 'let_expression' ||
+      value.type === 'assert_expression'
+        ? value.childForFieldName('body')
+        : value.type === 'parenthesized_expression'
+          ? value.childForFieldName('expression')
+          : undefined
+  }
+  return value !== undefined && value !== null
+}
+
+/** The path as Nix code in a file. */
+export function relativePath(file: string, to: string): string {
+  const path = relative(dirname(file), to)
+  const written = path.startsWith('.') ? path : `./${path}`
+  return /^[\w.+/-]+$/.test(written) ? written : `(./. + ${nixString(`/${path}`)})`
+}
+
+/** How `nixosSystem` is called there: as for other hosts of the file, else by what is in scope. */
+function systemFunction(at: Node): string {
+  const { root, path } = sourceOf(at)
+  const scope = visible(at)
+  const others = root
+    .descendantsOfType('apply_expression')
+    .map((one) => one.childForFieldName('function')!.text)
+    .filter((text) => /^[\w.'-]*\bnixosSystem$/.test(text))
+  const known = others.find((text) => scope.has(text.split('.')[0]!))
+  if (known) return known
+  if (scope.has('nixpkgs')) return 'nixpkgs.lib.nixosSystem'
+  const all = [...scope].find(([, kind]) => kind === 'inputs')?.[0]
+  if (scope.has('inputs')) return 'inputs.nixpkgs.lib.nixosSystem'
+  if (all) return `${all}${path.endsWith('/flake.nix') ? '' : '.inputs'}.nixpkgs.lib.nixosSystem`
+  if (scope.has('self')) return 'self.inputs.nixpkgs.lib.nixosSystem'
+  return 'nixpkgs.lib.nixosSystem'
+}
+
+/** The names that are in scope at a node, and which of them stands for all arguments of the file's function. */
+function visible(at: Node): Map<string, 'name' | 'inputs'> {
+  const names = new Map<string, 'name' | 'inputs'>()
+  for (let node = at; node.parent; node = node.parent) {
+    const { parent } = node
+    if (parent.type === 'function_expression') {
+      const whole = parent.childForFieldName('universal')
+      if (whole) names.set(whole.text, 'inputs')
+      for (const formal of parent.childForFieldName('formals')?.namedChildren ?? []) {
+        const name = formal.childForFieldName('name')
+        if (name) names.set(name.text, 'name')
+      }
+    } else if (parent.type === 'let_expression' || parent.type === 'rec_attrset_expression') {
+      const bindings = parent.namedChildren.find(({ type }) => type === 'binding_set')
+      for (const one of bindings?.namedChildren ?? []) {
+        const attrs = one.childForFieldName('attrpath') ?? one.childForFieldName('attrs')
+        const all = attrs ? parts(attrs) : []
+        for (const { text } of one.type === 'binding' ? all.slice(0, 1) : all)
+          names.set(text, 'name')
+      }
+    }
+  }
+  return names
+}

@@ -1,0 +1,159 @@
+import { existsSync, readFileSync, readdirSync, statSync } from 'node:fs'
+import { basename, dirname, join, relative, resolve } from 'node:path'
+import { customaryFile } from './frameworks.ts'
+import { pathsOf, seenIn } from './seen.ts'
+import type { Node } from './syntax.ts'
+import type { SetValue, Unknown } from './value.ts'
+
+/** Where a flake reads the files of one host. */
+export interface OwnFiles {
+  /** Absolute path as the flake names it: a directory or a file. */
+  path: string
+  /** The file in it that is the host's configuration; the same when that is all it has. */
+  main: string
+}
+
+/** The files of a host of its own directory, by the custom of this project. */
+export const usualFiles = (flake: string, name: string): OwnFiles =>
+  asFiles(join(flake, 'hosts', name), name)
+
+/**
+ * Where a new host's files go, by where the flake reads those of the others.
+ * @returns undefined where the source does not show it
+ */
+export function filesLikeOthers(
+  flake: string,
+  hosts: SetValue | Unknown,
+  name: string,
+): OwnFiles | undefined {
+  if (hosts.is === 'unknown') {
+    return hosts.directory === undefined || !inside(flake, hosts.directory)
+      ? undefined
+      : filesIn(hosts.directory, name)
+  }
+  const votes = new Map<string, number>()
+  for (const [other, { value, literals, listing }] of hosts.attrs) {
+    const node = (literals[0] ?? listing?.node) as Node
+    const seen = node && seenIn(value, node)
+    if (listing) return filesOfListing(listing.directory, seen?.paths ?? [], name)
+    const main = seen && mainOf(pathsOf(seen, other, flake), other)
+    if (main === undefined) continue
+    const path = renamedPath(flake, main, other, name)
+    votes.set(path, (votes.get(path) ?? 0) + (existsSync(main) ? 1.5 : 1))
+  }
+  const [best] = [...votes].toSorted(([, a], [, b]) => b - a)
+  return best && asFiles(best[0], name)
+}
+
+/** Of the paths that are a host's own, the one that its configuration is at. */
+export function mainOf(paths: string[], name: string): string | undefined {
+  const rank = (path: string): number => {
+    const file = basename(path)
+    if (/hardware|disk|disko|secret|home|users?\b/.test(path.replaceAll(name, ''))) return 2
+    return file === name || file === `${name}.nix` || /^(default|configuration)\.nix$/.test(file)
+      ? 0
+      : 1
+  }
+  const [first] = paths.toSorted((a, b) => rank(a) - rank(b) || a.length - b.length)
+  return first === undefined || rank(first) === 2 ? undefined : first
+}
+
+/** A host's files at a path that the flake names: below it, unless it names a file. */
+export function asFiles(path: string, name: string): OwnFiles {
+  if (!path.endsWith('.nix')) return { path, main: join(path, 'default.nix') }
+  return basename(path) === `${name}.nix`
+    ? { path, main: path }
+    : { path: dirname(path), main: path }
+}
+
+const inside = (flake: string, path: string): boolean => !relative(flake, path).startsWith('..')
+
+/** The same path for another host: the name is replaced where it is a word of its own. */
+export const renamedPath = (flake: string, path: string, from: string, to: string): string =>
+  join(
+    flake,
+    relative(flake, path).replaceAll(
+      new RegExp(`(?<![\\w-])${from.replace(/[^\w-]/g, '\\$&')}(?![\\w-])`, 'g'),
+      () => to,
+    ),
+  )
+
+/** In a directory that is listed: by the paths that are made of the names in it, else by what lies there. */
+function filesOfListing(directory: string, paths: string[], name: string): OwnFiles {
+  // a name of a listing stands in a path without its first slash
+  const listed = `${directory.slice(1)}/*`
+  const [path] = paths
+    .filter((one) => one.includes(listed))
+    .map((one) => resolve(one.replace(listed, name)))
+    .filter((one) => one.startsWith(`${directory}/`))
+    .toSorted((a, b) => a.length - b.length)
+  if (path?.endsWith('.nix')) return asFiles(path, name)
+  return filesIn(directory, name)
+}
+
+/** In a directory whose entries are hosts: in the form of the others. */
+function filesIn(directory: string, name: string): OwnFiles {
+  const others = entriesOf(directory, name)
+  const inner = others.filter((one) => statSync(join(directory, one)).isDirectory())
+  if (inner.length === 0 && others.some((one) => one.endsWith('.nix'))) {
+    return asFiles(join(directory, `${name}.nix`), name)
+  }
+  const has = (file: string): boolean => inner.some((one) => existsSync(join(directory, one, file)))
+  const custom = customaryFile(directory)
+  const [file] = [custom, 'default.nix', 'configuration.nix'].filter(has)
+  const path = join(directory, name)
+  return { path, main: join(path, file ?? custom) }
+}
+
+const entriesOf = (directory: string, but: string): string[] =>
+  existsSync(directory)
+    ? readdirSync(directory).filter(
+        (one) =>
+          !one.startsWith('.') &&
+          one !== 'default.nix' &&
+          one !== but &&
+          one !== `${but}.nix` &&
+          existsSync(join(directory, one)),
+      )
+    : []
+
+/**
+ * The file that lists the hosts of a directory, if there is one: it names at least half of what lies there, so
+ * that a new file does nothing until it is named as well.
+ */
+export function listingFile(
+  flake: string,
+  directory: string,
+  but: string,
+): { file: string; line: number; like: string } | undefined {
+  const entries = entriesOf(directory, but)
+  for (const file of nixFiles(flake, 500)) {
+    const above = relative(directory, file)
+    if (!above.startsWith('..') && above !== 'default.nix') continue
+    const text = readFileSync(file, 'utf8')
+    const found = [...text.matchAll(/(?<![\w"'./])\.{1,2}\/[\w.+/-]*\w/g)].flatMap((path) => {
+      const [entry] = relative(directory, resolve(dirname(file), path[0])).split('/')
+      return entries.includes(entry!) ? [{ entry: entry!, index: path.index }] : []
+    })
+    if (new Set(found.map(({ entry }) => entry)).size * 2 < Math.max(entries.length, 1)) continue
+    const [first] = found
+    const line = text.slice(0, first!.index).split('\n').length
+    return { file, line, like: first!.entry.replace(/\.nix$/, '') }
+  }
+  return undefined
+}
+
+/** The Nix files of a flake, those at its top first, without hidden directories and symlinks. */
+function nixFiles(directory: string, limit: number): string[] {
+  const found: string[] = []
+  const waiting = [directory]
+  while (waiting.length > 0 && found.length < limit) {
+    const at = waiting.shift()!
+    for (const entry of readdirSync(at, { withFileTypes: true })) {
+      if (entry.name.startsWith('.') || entry.name === 'node_modules') continue
+      if (entry.isDirectory()) waiting.push(join(at, entry.name))
+      else if (entry.isFile() && entry.name.endsWith('.nix')) found.push(join(at, entry.name))
+    }
+  }
+  return found
+}

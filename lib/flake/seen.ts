@@ -1,0 +1,94 @@
+import { readFileSync, readdirSync, statSync } from 'node:fs'
+import { dirname, join, relative } from 'node:path'
+import { inOneEvaluation, recordingImports } from './trace.ts'
+import type { Node } from './syntax.ts'
+import { argument, type Thunk, type Unknown, type Value } from './value.ts'
+
+/** What the source shows of a host: of what is given to functions that are not known here, too. */
+export interface Seen {
+  /** Absolute paths that it names or imports. */
+  paths: string[]
+  texts: string[]
+  /** What it asks for, and what is not known; those with the fault `absent` are not there. */
+  unknowns: Unknown[]
+}
+
+/** A host is a small thing; what is larger has led into a library. */
+const largest = 4000
+
+/** Looks at all that a host's value comes from, as far as it can be seen. */
+export function seenIn(value: Thunk, node: Node): Seen {
+  const seen: Seen = { paths: [], texts: [], unknowns: [] }
+  const before = new Set<Value>()
+  const waiting: Thunk[] = [value]
+  const look = (one: Value): void => {
+    if (before.has(one)) return
+    before.add(one)
+    if (one.is === 'unknown') {
+      seen.unknowns.push(one)
+      waiting.push(...(one.given ?? []))
+    } else if (one.is === 'set') {
+      // a flake, or all of them, which a host is often handed: what is in them is not its own
+      if (one.attrs.has('outPath') || one.attrs.has('self')) return
+      waiting.push(...[...one.attrs.values()].map((attr) => attr.value))
+      waiting.push(...one.gaps.map((gap) => () => gap))
+    } else if (one.is === 'list') {
+      waiting.push(...one.items, ...one.gaps.map((gap) => () => gap))
+    } else if (one.is === 'function') {
+      if (one.lambda) waiting.push(() => one.call(() => argument(node)))
+    } else if (one.is === 'path' || one.text.startsWith('/')) seen.paths.push(one.text)
+    else seen.texts.push(one.text)
+  }
+  const imported = recordingImports(() =>
+    inOneEvaluation(() => {
+      for (let count = 0; waiting.length > 0 && count < largest; count++) look(waiting.shift()!())
+    }),
+  )
+  seen.paths.push(...imported)
+  return seen
+}
+
+/** A name as a word of its own, in a path or a text; a hyphen is no end of it. */
+export const mentions = (text: string, name: string): boolean =>
+  text.split(/[^A-Za-z0-9_-]+/).some((word) => word === name)
+
+/** Those of the paths below a directory that have a name in them. */
+export const pathsOf = ({ paths }: Seen, name: string, below: string): string[] =>
+  [...new Set(paths)].filter((path) => {
+    const inside = relative(below, path)
+    return !inside.startsWith('..') && mentions(inside, name)
+  })
+
+const system = /^(x86_64|aarch64|riscv64|i686|armv[5-7]l|powerpc64le|s390x|loongarch64)-[a-z]+$/
+
+/**
+ * The platform that a host is for when it is another one than the lab's, as its source says: among its
+ * arguments, or in the files that are its own.
+ */
+export function otherPlatform(seen: Seen, own: string[]): string | undefined {
+  const asked = seen.unknowns.flatMap(({ node }) =>
+    node.type === 'select_expression' ? node.text.split('.') : [],
+  )
+  const said = [...seen.texts, ...asked].filter((text) => system.test(text))
+  const all = said.length > 0 ? said : own.flatMap(platformsIn)
+  return all.includes('x86_64-linux') ? undefined : all[0]
+}
+
+function platformsIn(path: string): string[] {
+  const stat = statSync(path, { throwIfNoEntry: false })
+  const files = stat?.isDirectory()
+    ? readdirSync(path).map((name) => join(path, name))
+    : stat?.isFile() && !/^(default|configuration)\.nix$/.test(path.split('/').at(-1)!)
+      ? [path]
+      : stat?.isFile()
+        ? readdirSync(dirname(path)).map((name) => join(dirname(path), name))
+        : []
+  return files
+    .filter((file) => file.endsWith('.nix') && statSync(file, { throwIfNoEntry: false })?.isFile())
+    .flatMap((file) => {
+      const text = readFileSync(file, 'utf8')
+      const set = /\b(?:hostPlatform|localSystem)(?:\.system)?\s*=\s*[^;"]*"([^"]+)"/g
+      return [...text.matchAll(set)].map((found) => found[1]!)
+    })
+    .filter((found) => system.test(found))
+}

@@ -1,0 +1,35 @@
+import type { Host } from '../nix/host.ts'
+import { counting } from '../retry.ts'
+import { probe } from '../ssh/probes.ts'
+import { connect } from '../ssh/ssh.ts'
+import { checksOf, probesOf } from './checks.ts'
+import { sshTarget } from './identity.ts'
+import type { Vm } from './vm.ts'
+
+/**
+ * Waits until a guest's boot is over and its declared services have answered, as they write their
+ * configuration when they are first started, and then until all of it is on its disk: a power cut
+ * leaves a file that was not synced empty, and it stays so.
+ *
+ * A service that does not answer in time is for `verify` to say.
+ * @param patience factor of the time limits, for an emulated CPU
+ * @throws Failure when the guest cannot be asked, or does not sync in time
+ */
+export async function settle(
+  vm: Vm,
+  host: Host,
+  patience: number,
+  say: (line: string) => void,
+): Promise<void> {
+  const ssh = await connect(sshTarget(vm))
+  try {
+    const services = checksOf(host).filter(({ name }) => host.facts.declared.includes(name))
+    // a guest that still boots gets 120 s of its own
+    const limit = 120 + 60 * patience
+    const what = `first boot and ${services.map(({ name }) => name).join(', ')}`
+    await counting(what, limit, say, () => probe(ssh, probesOf(services), limit))
+    await counting('sync', limit, say, () => ssh.exec('sync', { timeout: limit }))
+  } finally {
+    await ssh.close()
+  }
+}

@@ -1,0 +1,1 @@
+{ lib, ... }: { nixpkgs.hostPlatform = lib.mkDefault "x86_64-linux"; }

@@ -1,0 +1,1 @@
+{ lib, ... }: { nixpkgs.hostPlatform = lib.mkDefault "riscv64-linux"; }

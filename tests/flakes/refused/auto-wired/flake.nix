@@ -1,0 +1,8 @@
+{
+  outputs =
+    inputs@{ flake-parts, ... }:
+    flake-parts.lib.mkFlake { inherit inputs; } {
+      systems = [ "x86_64-linux" ];
+      imports = [ inputs.autowire.flakeModules.default ];
+    };
+}

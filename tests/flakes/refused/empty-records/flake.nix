@@ -1,0 +1,12 @@
+{
+  outputs =
+    { nixpkgs, ... }:
+    {
+      nixosConfigurations = builtins.listToAttrs (
+        map (host: {
+          inherit (host) name;
+          value = nixpkgs.lib.nixosSystem { modules = [ host.path ]; };
+        }) [ ]
+      );
+    };
+}

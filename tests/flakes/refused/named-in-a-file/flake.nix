@@ -1,0 +1,3 @@
+{
+  outputs = inputs: inputs.fleet.lib.compose { inherit inputs; modules = [ ./fleet/all.nix ]; };
+}

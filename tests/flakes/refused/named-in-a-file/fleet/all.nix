@@ -1,0 +1,5 @@
+{ system, ... }:
+{
+  merganser = system [ ../hosts/merganser ];
+  garganey = system [ ../hosts/garganey ];
+}
