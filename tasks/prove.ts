@@ -1,6 +1,7 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { Exit, usage as usageFailure, type ExitCode } from '../lib/failure.ts'
+import { Exit, type ExitCode } from '../lib/failure.ts'
+import { unknown as unknownName } from '../lib/nearest.ts'
 import { controls, type Proof } from '../lib/scenario/control.ts'
 import { green, red, table } from '../lib/table.ts'
 import { main, type Args } from '../lib/task.ts'
@@ -34,8 +35,8 @@ export async function run(args: Args): Promise<ExitCode> {
   const named = args['control'] as string[] | undefined
   const unknown = named?.find((one) => !all.some((control) => control.name === one))
   if (unknown !== undefined) {
-    const known = all.map((control) => control.name).join(', ')
-    throw usageFailure(`Cannot find a control \`${unknown}\``, `There are ${known}`)
+    const known = all.map((control) => control.name)
+    throw unknownName('a control', unknown, known, `just prove --list lists all ${all.length}`)
   }
   const wanted = named?.length ? all.filter((one) => named.includes(one.name)) : all
   const json = Boolean(args['json'])

@@ -1,5 +1,6 @@
-import { Exit, Failure, usage, type ExitCode } from '../failure.ts'
+import { Exit, Failure, type ExitCode } from '../failure.ts'
 import { labSettings, ownUnits } from '../lab-settings.ts'
+import { unknown as unknownName } from '../nearest.ts'
 import { embeddedGuest } from '../nix/guest.ts'
 import { openRecord, pruneRuns } from '../report/record.ts'
 import type { CaseResult } from '../report/result.ts'
@@ -65,8 +66,12 @@ export function choose(families: Family[], names: string[] | undefined): Chosen[
     one.name === name || `${family.name}/${one.name}` === name
   const unknown = names?.find((name) => !all.some((each) => called(each, name)))
   if (unknown !== undefined) {
-    const known = all.map(({ one }) => one.name).join(', ')
-    throw usage(`Cannot find a case \`${unknown}\``, `There are ${known || 'none'}`)
+    const whole = all.map(({ family, one }) => `${family.name}/${one.name}`)
+    const known = unknown.includes('/') ? whole : all.map(({ one }) => one.name)
+    const [only, ...others] = families
+    const lists =
+      only && others.length === 0 ? `just ${only.name} --list` : 'just gitops-test --list'
+    throw unknownName('a case', unknown, known, `${lists} lists all ${all.length}`)
   }
   return names?.length ? all.filter((each) => names.some((name) => called(each, name))) : all
 }
