@@ -72,7 +72,7 @@ logs host *unit:
 
 # Copy files to a VM or from it, as scp does
 [group("test VMs")]
-copy from to *flags:
+copy *paths:
     @{{ task }}copy.ts "$@"
 
 # Save what a VM's screen shows as a PNG, also of one that hangs in its boot

@@ -147,12 +147,17 @@ function misread(message: string, { name, options }: Task, words: string[]): Fai
   // an unknown flag with a hyphen is named a second time, without it
   const [, word] = /^Unknown arguments?: ([^,]+)/.exec(message) ?? []
   if (word === undefined) return usage(message, help)
-  const isFlag = words.some(
-    (one) => one.startsWith('-') && one.replace(/^-+/, '').split('=')[0] === word,
-  )
-  if (!isFlag) return usage(`Unknown argument: ${word}`, help)
+  const typed = words
+    .filter((one) => one.startsWith('-'))
+    .map((one) => one.replace(/^-+/, '').split('=')[0]!)
+    // yargs takes `--no-x` as x set to false
+    .find((one) => one === word || one === `no-${word}`)
+  if (typed === undefined) return usage(`Unknown argument: ${word}`, help)
   const flags = Object.keys(options ?? {}).map((key) => `--${key}`)
-  return usage(`Unknown argument: ${word}`, `${suggest(`--${word}`, flags)}${help} lists all flags`)
+  return usage(
+    `Unknown argument: ${typed}`,
+    `${suggest(`--${typed}`, flags)}${help} lists all flags`,
+  )
 }
 
 const epilogue = ({ parts, under }: Task): string =>

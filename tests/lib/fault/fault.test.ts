@@ -45,7 +45,11 @@ test('a request is read whole, with what it does not say filled in', () => {
 })
 
 test.each([
-  ['loss', { link: 'mgmt', host: ['sorrow'], percent: 20 }, /mgmt: the lab commands its VMs over it/],
+  [
+    'loss',
+    { link: 'mgmt', host: ['sorrow'], percent: 20 },
+    /mgmt: the lab commands its VMs over it/,
+  ],
   ['loss', { link: 'wan', host: ['sorrow'], percent: 20 }, /no such link/],
   ['loss', { host: ['sorrow'], percent: 20 }, /without --link/],
   ['loss', { link: 'uplink', percent: 20 }, /on uplink of 0 VMs/],
