@@ -1,7 +1,7 @@
 import { realpathSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import type { Options, PositionalOptions } from 'yargs'
-import { Exit, Failure, explain, usage, type ExitCode } from './failure.ts'
+import { Exit, Failure, explain, orUnwritable, usage, type ExitCode } from './failure.ts'
 import { suggest } from './nearest.ts'
 import { loadEnv } from './settings.ts'
 
@@ -45,7 +45,8 @@ export async function main(meta: ImportMeta, task: Task): Promise<void> {
     await loadEnv()
     const args = await parse(task, process.argv.slice(2))
     process.exitCode = args ? ((await task.run(args)) ?? Exit.held) : Exit.held
-  } catch (thrown) {
+  } catch (error) {
+    const thrown = orUnwritable(error)
     process.stderr.write(`${explain(task.name, thrown)}\n`)
     process.exitCode = thrown instanceof Failure ? thrown.exit : Exit.labCouldNotRun
   }

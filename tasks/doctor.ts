@@ -1,4 +1,4 @@
-import { existsSync, readFileSync, statfsSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { freemem, userInfo } from 'node:os'
 import { findAccelerator } from '../lib/vm/accelerator.ts'
 import { Exit, Failure, type ExitCode } from '../lib/failure.ts'
@@ -11,7 +11,7 @@ import {
   present,
   type Package,
 } from '../lib/packages.ts'
-import { existingParent, gib } from '../lib/vm/preflight.ts'
+import { freeBelow, gib } from '../lib/vm/preflight.ts'
 import { labCache, labHome } from '../lib/settings.ts'
 import { green, red, table, yellow } from '../lib/table.ts'
 import { main, type Args } from '../lib/task.ts'
@@ -60,8 +60,8 @@ export async function run(args: Args): Promise<ExitCode> {
     await accelerator(),
     namespaces(),
     room('memory', freemem(), 5),
-    room('disk for VMs', free(labHome()), 5),
-    room('disk for images', free(labCache()), 5),
+    room('disk for VMs', freeBelow(labHome()), 5),
+    room('disk for images', freeBelow(labCache()), 5),
   ]
   if (args['json']) console.log(JSON.stringify(findings, null, 2))
   else {
@@ -116,10 +116,5 @@ const room = (what: string, bytes: number, wanted: number): Finding => ({
   state: bytes >= wanted * 1024 ** 3 ? 'ok' : 'note',
   detail: `${gib(bytes)} free, two VMs and an image want ${wanted}.0 GiB`,
 })
-
-const free = (path: string): number => {
-  const { bavail, bsize } = statfsSync(existingParent(path))
-  return bavail * bsize
-}
 
 await main(import.meta, { name, describe, options, under, examples, run })

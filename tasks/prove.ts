@@ -1,10 +1,10 @@
-import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Exit, type ExitCode } from '../lib/failure.ts'
 import { unknown as unknownName } from '../lib/nearest.ts'
 import { controls, type Proof } from '../lib/scenario/control.ts'
 import { green, red, table } from '../lib/table.ts'
 import { main, type Args } from '../lib/task.ts'
+import { writeFile } from '../lib/write-file.ts'
 import { families } from './pipelines/families.ts'
 
 export const name = 'prove'
@@ -48,18 +48,19 @@ export async function run(args: Args): Promise<ExitCode> {
     return Exit.held
   }
   const { runControls } = await import('../lib/scenario/control-run.ts')
-  const { dir, proofs } = await runControls(wanted, await families(), {
+  const { dir, proofs, troubles } = await runControls(wanted, await families(), {
     name,
     hosts: args['host'],
     seed: args['seed'],
     keep: args['keep'],
     json,
   })
-  return summarize(proofs, wanted.length, dir, json)
+  const code = summarize(proofs, wanted.length, dir, json)
+  writeFile(join(dir, 'proofs.json'), JSON.stringify(proofs, null, 2), { mode: 0o600, over: 'any' })
+  return troubles.length > 0 ? Exit.labCouldNotRun : code
 }
 
 function summarize(proofs: Proof[], asked: number, dir: string, json: boolean): ExitCode {
-  writeFileSync(join(dir, 'proofs.json'), JSON.stringify(proofs, null, 2))
   const caught = proofs.filter(({ state }) => state === 'caught').length
   if (json) console.log(JSON.stringify({ run: dir, proofs }, null, 2))
   else {

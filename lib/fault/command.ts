@@ -9,7 +9,7 @@ import { qemuOf } from '../vm/vm.ts'
 
 /** Runs a verb: injects and proves a fault, or heals, or lists. */
 export async function runFault(verb: string, args: Args): Promise<ExitCode> {
-  const foreign = ['case', 'seed', 'keep'].find((option) => args[option] !== undefined)
+  const foreign = ['case', 'seed', 'keep', 'pause'].find((option) => args[option] !== undefined)
   if (foreign) throw usage(`Cannot ${verb} with --${foreign}: that is for the scenarios`)
   if (verb === 'list') return await printList(args)
   if (verb === 'heal') return await healAll(args)

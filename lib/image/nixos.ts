@@ -49,7 +49,7 @@ export async function ensureNixosImage(
     // the lock is ours: this is of a task that was killed
     rmSync(work, { recursive: true, force: true })
     mkdirSync(work)
-    requireSpace(images, needed, `the disk of \`${host}\``)
+    requireSpace(images, needed, `make the disk of \`${host}\``)
     say(`disko installs ${host} into an image: at most ${limit} s`)
     await run(program!, [], { cwd: work, timeout: limit, onLine: (line) => say(stage(line)) })
     const made = join(work, file)

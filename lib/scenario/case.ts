@@ -2,12 +2,14 @@ import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Prepared } from './baseline.ts'
 import { collectEvidence } from './evidence.ts'
-import { Failure, explain } from '../failure.ts'
+import { deferred } from '../deferred.ts'
+import { Failure, Unwritable, explain, orUnwritable } from '../failure.ts'
 import { follow } from '../vm/follow.ts'
 import type { Ground } from '../vm/ground.ts'
 import { machine, type Machine } from './machine.ts'
 import { judgeFacts, judgeFaults, judgeRemote, type Fault, type FaultState } from './oracle.ts'
 import { askFacts, clonesOf } from './oracle-facts.ts'
+import type { Pause } from './pause.ts'
 import { seeded } from './random.ts'
 import type { Note, RunRecord } from '../report/record.ts'
 import { judgeCase, type CaseResult } from '../report/result.ts'
@@ -19,6 +21,8 @@ import {
   type Scene,
   type Value,
 } from './scenario.ts'
+import { labHome } from '../settings.ts'
+import { freeBelow, requireSpace } from '../vm/preflight.ts'
 import { files } from '../vm/vm.ts'
 import { openWorld, type Template, type World } from './world.ts'
 
@@ -32,6 +36,8 @@ export interface Stage {
   results: CaseResult[]
   /** The check with which a case ends as soon as it is red: nothing after it would say more. */
   enough?: RegExp
+  /** Somebody looks at what fails. */
+  pause?: Pause
 }
 
 export interface Chosen {
@@ -42,6 +48,10 @@ export interface Chosen {
 /** The command that runs a case again. */
 export const replayOf = ({ family, one }: Chosen, hosts: string[], seed: number): string =>
   ['tsx', `tasks/${family.name}.ts`, ...hosts, '--case', one.name, '--seed', seed].join(' ')
+
+/** Bytes that a case takes at most on the machine's disk, measured; and what is left of one that is full. */
+const room = 256 * 1024 ** 2
+const dregs = 16 * 1024 ** 2
 
 /** Seconds on KVM that a case has unless it says otherwise. */
 export const defaultLimit = 180
@@ -67,6 +77,7 @@ export async function runCase(
   stage: Stage,
   say: (line: string) => void,
 ): Promise<CaseResult> {
+  await stage.pause?.over()
   const name = `${family.name}/${one.name}`
   const note: Note = (event) => stage.record.note({ case: name, ...event })
   const from = performance.now()
@@ -85,48 +96,72 @@ export async function runCase(
     oracle: [],
     replay: replayOf({ family, one }, hosts, stage.seed),
   }
+  let unwritable = false
+  const full = deferred<never>()
   const stop = hosts.map((host) => followPower(host, note))
+  // QEMU stops a guest whose write finds no room, and every wait for it would last to its limit
+  const watch = setInterval(() => {
+    if (freeBelow(labHome()) < dregs) full.reject(new Unwritable('The disk of LAB_HOME is full'))
+  }, 1000)
+  stop.push(() => clearInterval(watch))
   try {
+    requireSpace(labHome(), room, `run \`${name}\``)
     const world = openWorld(`${stage.record.id}/${family.name}-${one.name}`, stage.from, hosts)
     await Promise.all(vms.map((vm) => vm.restore()))
     const faults: FaultState[] = []
     const ends = new Map<string, Ends | `/${string}`>()
     const scene = sceneOf({ name, vms, world, stage, result, faults, ends, note, say })
     const { patience } = stage.ground.accelerator
-    await within(one.run(scene), (one.limit ?? defaultLimit) * patience, `case \`${name}\``)
+    const over = Promise.race([one.run(scene), full.promise])
+    await within(over, (one.limit ?? defaultLimit) * patience, `case \`${name}\``)
     const asked = note({ kind: 'step', name: 'oracle', phase: 'begin', hosts })
     result.oracle.push(...judgeFaults(faults).map((row) => ({ host: '', ...row })))
     for (const kind of ['config', 'dotfiles'] as const) {
       const row = judgeRemote(kind, await world[kind].made(), await world[kind].commits())
       result.oracle.push({ host: '', ...row })
     }
-    await Promise.all(
-      vms.map(async (vm) => {
-        say(`oracle on ${vm.host}`)
-        const wanted = ends.get(vm.host) ?? one.ends ?? 'start'
-        result.oracle.push(...(await ask(vm, wanted, world, stage)))
-      }),
-    )
+    const asking = vms.map(async (vm) => {
+      say(`oracle on ${vm.host}`)
+      const wanted = ends.get(vm.host) ?? one.ends ?? 'start'
+      result.oracle.push(...(await ask(vm, wanted, world, stage)))
+    })
+    await Promise.race([Promise.all(asking), full.promise])
     note({ kind: 'step', name: 'oracle', phase: 'end', of: asked })
     judgeCase(result)
-  } catch (thrown) {
+  } catch (error) {
+    const thrown = orUnwritable(error)
     const known = thrown instanceof Failure
-    result.state = thrown instanceof NotApplicable ? 'skipped' : known ? 'failed' : 'error'
+    // whatever failed on a full disk says nothing of the guests
+    unwritable = thrown instanceof Unwritable || freeBelow(labHome()) < dregs
+    result.state =
+      thrown instanceof NotApplicable ? 'skipped' : known && !unwritable ? 'failed' : 'error'
     result.reason = known ? thrown.message : explain(name, thrown)
+    if (known && unwritable && !(thrown instanceof Unwritable))
+      result.reason = `The disk of LAB_HOME is full; ${result.reason}`
     if (known && thrown.detail.evidence) note({ kind: 'say', name: thrown.detail.evidence })
   }
   for (const end of stop) end()
-  if (result.state === 'failed' || result.state === 'error') {
+  // a guest that QEMU has stopped would only be waited for
+  if ((result.state === 'failed' || result.state === 'error') && !unwritable) {
     say('collect the evidence')
     result.evidence = join(stage.record.dir, 'evidence', `${family.name}-${one.name}`)
-    mkdirSync(result.evidence, { recursive: true, mode: 0o700 })
     const dir = (vm: Machine): string => join(result.evidence!, vm.host)
-    await Promise.all(vms.map((vm) => collectEvidence(vm, dir(vm), result.replay, stage.from)))
+    try {
+      mkdirSync(result.evidence, { recursive: true, mode: 0o700 })
+      await Promise.all(vms.map((vm) => collectEvidence(vm, dir(vm), result.replay, stage.from)))
+    } catch (thrown) {
+      const why = orUnwritable(thrown)
+      if (!(why instanceof Unwritable)) throw thrown
+      result.reason += `; its evidence is not whole: ${why.message}`
+    }
   }
   for (const vm of vms) vm.retire()
   result.seconds = (performance.now() - from) / 1000
   const { state, reason, checks, oracle } = result
   note({ kind: 'case', name, phase: 'end', of: began, state, reason, checks, oracle })
+  if (state === 'failed' || state === 'error') {
+    await stage.pause?.at(result, [...stage.prepared.keys()])
+  }
   return result
 }
 
@@ -248,7 +283,7 @@ const followPower = (host: string, note: Note): (() => void) =>
     files(host).events,
     (line) => {
       const { event, data } = JSON.parse(line) as { event: string; data?: object }
-      if (/^(SHUTDOWN|RESET|WATCHDOG|GUEST_PANICKED|KEEPER)$/.test(event)) {
+      if (/^(SHUTDOWN|RESET|WATCHDOG|GUEST_PANICKED|KEEPER|BLOCK_IO_ERROR)$/.test(event)) {
         note({ kind: 'power', name: event.toLowerCase(), host, ...data })
       }
     },

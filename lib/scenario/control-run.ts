@@ -32,7 +32,7 @@ export async function runControls(
   controls: Control[],
   known: Family[],
   options: RunOptions,
-): Promise<{ dir: string; proofs: Proof[] }> {
+): Promise<{ dir: string; proofs: Proof[]; troubles: Failure[] }> {
   const cuts = controls.map((control): Cut => ({
     control,
     chosen: choose(known, [control.case])[0]!,
@@ -43,7 +43,7 @@ export async function runControls(
   const quiet = Boolean(options.json)
   const needed = double.length > 0 ? 2 : 1
   const most = single.length > 1 ? 2 : needed
-  const { dir } = await withStage(options, needed, most, async (stage, hosts) => {
+  const { dir, troubles } = await withStage(options, needed, most, async (stage, hosts) => {
     const dealt = hosts.map((_, lane) => single.filter((_cut, at) => at % hosts.length === lane))
     const lanes = hosts.map((host, index) => laneOf(dealt[index]!, [host], stage, proofs))
     await runLanes(
@@ -53,7 +53,7 @@ export async function runControls(
     )
     if (double.length > 0) await runLanes([laneOf(double, hosts, stage, proofs)], quiet, true)
   })
-  return { dir, proofs }
+  return { dir, proofs, troubles }
 }
 
 const laneOf = (cuts: Cut[], hosts: string[], stage: Stage, proofs: Proof[]): Lane<Stage> => ({

@@ -9,7 +9,7 @@ import { runLanes, type Lane, type Step } from '../steps.ts'
 import { table } from '../table.ts'
 import { defaultLimit, replayOf, runCase, type Chosen, type Stage } from './case.ts'
 import type { Family } from './scenario.ts'
-import { toHaveThem, withStage, writeReports, type Ran, type RunOptions } from './stage.ts'
+import { toHaveThem, withStage, writeReports, type Ended, type RunOptions } from './stage.ts'
 
 /** Runs the cases of families, prints their table, and gives the exit code by the worst. */
 export async function runFamilies(families: Family[], options: RunOptions): Promise<ExitCode> {
@@ -36,7 +36,7 @@ async function othersAgents(): Promise<string | undefined> {
 }
 
 /** A record in which every case is skipped, with the reason. */
-function skipAll(chosen: Chosen[], { name, seed = 0, hosts = [] }: RunOptions, why: string): Ran {
+function skipAll(chosen: Chosen[], { name, seed = 0, hosts = [] }: RunOptions, why: string): Ended {
   const reason = `${why}; ${toHaveThem}`
   const results = chosen.map(({ family, one }): CaseResult => ({
     family: family.name,
@@ -54,9 +54,9 @@ function skipAll(chosen: Chosen[], { name, seed = 0, hosts = [] }: RunOptions, w
   const record = openRecord(name)
   record.note({ kind: 'run', name, phase: 'end', hosts, seed })
   const page = { id: record.id, hosts, seed, ground: why, results, events: [] }
-  writeReports(record, page)
+  const troubles = writeReports(record, page)
   pruneRuns()
-  return { dir: record.dir, hosts, results }
+  return { dir: record.dir, hosts, results, troubles }
 }
 
 /** @throws Failure (usage) for a name that no case has */
@@ -77,7 +77,7 @@ export function choose(families: Family[], names: string[] | undefined): Chosen[
 }
 
 /** Prepares the VMs and runs the cases: those of one VM side by side, those of two alone. */
-async function runCases(chosen: Chosen[], options: RunOptions): Promise<Ran> {
+async function runCases(chosen: Chosen[], options: RunOptions): Promise<Ended> {
   const quiet = Boolean(options.json)
   const single = chosen.filter(({ one }) => (one.hosts ?? 1) === 1)
   const double = chosen.filter(({ one }) => one.hosts === 2)
