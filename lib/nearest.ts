@@ -29,7 +29,7 @@ export function nearest(name: string, known: string[]): string[] {
   ) as typeof import('fastest-levenshtein')
   const wanted = name.toLowerCase()
   const slips = Math.max(1, Math.ceil(wanted.length / 3))
-  return [...new Set(known)]
+  const near = [...new Set(known)]
     .map((one) => ({ one, off: distance(wanted, one.toLowerCase()) }))
     .filter(
       ({ one, off }) =>
@@ -38,6 +38,10 @@ export function nearest(name: string, known: string[]): string[] {
         (one.length >= 3 && wanted.includes(one.toLowerCase())),
     )
     .toSorted((a, b) => a.off - b.off)
+  // beside one that is a slip away, nobody means one that is four away
+  const most = near[0] && near[0].off <= 2 ? near[0].off + 1 : Infinity
+  return near
+    .filter(({ off }) => off <= most)
     .slice(0, 4)
     .map(({ one }) => one)
 }

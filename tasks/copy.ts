@@ -1,7 +1,6 @@
 import { spawnSync } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { Failure, usage as usageFailure } from '../lib/failure.ts'
-import { lastLines } from '../lib/run.ts'
 import { main, type Args } from '../lib/task.ts'
 import { runningVm, sshArgs } from '../lib/vm/running.ts'
 
@@ -50,8 +49,9 @@ export async function run(args: Args): Promise<void> {
   })
   const said = scp.stderr?.toString().trim() ?? ''
   if (scp.status !== 0) {
+    // what comes after it only says that this did not work
     const why =
-      lastLines(said, 1) || scp.error?.message || `scp exited with ${scp.status ?? scp.signal}`
+      said.split('\n')[0] || scp.error?.message || `it exited with ${scp.status ?? scp.signal}`
     throw new Failure(`Cannot copy ${from.join(', ')} to \`${to}\`: ${why.replace(/^scp: /, '')}`)
   }
   process.stderr.write(`Copied ${from.join(', ')} to ${to}\n`)

@@ -15,6 +15,7 @@ test.each([
   ['panik', ['panic']],
   ['pnaic', ['panic']],
   ['Panic', ['panic']],
+  ['powr-cut-in-build', ['power-cut-in-build']],
   ['power-cut', ['power-cut-in-build', 'power-cut-in-fetch']],
   ['good-commits-here', ['good-commit']],
   ['gloom', []],
