@@ -36,7 +36,7 @@ export interface Saved extends Pick<Vm, 'toplevel' | 'memory' | 'cpus'> {
 const prefix = 'saved-'
 
 /** Seconds for a job of QEMU's, which writes or reads a guest's whole memory. */
-export const limit = 300
+const limit = 300
 
 const recordOf = (host: string): string => join(files(host).dir, 'saved.json')
 
