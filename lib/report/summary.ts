@@ -1,14 +1,20 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
-import { Exit, type ExitCode } from '../failure.ts'
-import type { Ended } from '../scenario/stage.ts'
+import { Exit, type ExitCode, type Failure } from '../failure.ts'
+import type { Ran } from '../scenario/stage.ts'
 import { green, red, table, yellow } from '../table.ts'
 import { readEvents } from './record.ts'
 import { whereTimeWent } from './report.ts'
 import { worst } from './result.ts'
 
-/** The last lines: the table, where the time went, the report, and how to run each failure again. */
-export function summarize({ dir, results, troubles }: Ended, json: boolean): ExitCode {
+/**
+ * The last lines: the table, where the time went, the report, and how to run each failure again.
+ * @param ran what the run came to; `troubles` are what the lab could not do after the cases
+ */
+export function summarize(
+  { dir, results, troubles }: Ran & { troubles: Failure[] },
+  json: boolean,
+): ExitCode {
   const state = worst(results)
   if (json) console.log(JSON.stringify({ run: dir, state, results }, null, 2))
   else {

@@ -41,11 +41,6 @@ export interface Ran {
   results: CaseResult[]
 }
 
-/** What a run came to, and what the lab could not do after its cases. */
-export interface Ended extends Ran {
-  troubles: Failure[]
-}
-
 /** What a flake needs for the scenarios of our agents. */
 export const toHaveThem =
   'import nixosModules.{autoUpgrade,goldenGeneration,chezmoiSync} of the lab and offer labConfigurations'
@@ -119,6 +114,11 @@ export async function withStage(
     for (const one of troubles) console.error(explain(options.name, one))
   }
   return { dir: record.dir, hosts, results: stage.results, troubles }
+}
+
+/** What a run came to, and what the lab could not do after its cases. */
+export interface Ended extends Ran {
+  troubles: Failure[]
 }
 
 /** The report is written whatever happened, of what there is. @returns why a file of it could not be */

@@ -1,4 +1,4 @@
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { execFileSync } from 'node:child_process'
@@ -9,7 +9,7 @@ import { report, whereTimeWent } from '../../../lib/report/report.ts'
 import { judgeCase, worst, type CaseResult } from '../../../lib/report/result.ts'
 import { spans } from '../../../lib/report/timeline.ts'
 import { existsSync } from 'node:fs'
-import { project } from '../../../lib/settings.ts'
+import { onSmallDisk } from '../../small-disk.ts'
 
 let home: string
 beforeEach(() => {
@@ -165,21 +165,6 @@ test('the report is one file that carries its evidence and lets no text become m
   expect(page).not.toMatch(/<script|<i>|https?:|<b>"conflict/)
 })
 
-/** Runs a piece of the lab with a LAB_HOME on a file system of its own, of so many MiB. */
-function onSmallDisk(size: number, code: string): string {
-  const disk = join(home, 'disk')
-  mkdirSync(disk)
-  const piece = join(home, 'piece.mts')
-  writeFileSync(piece, code.replaceAll('#', project))
-  const script = `mount -t tmpfs -o size=${size}M none ${disk} && exec "$0" --import tsx ${piece}`
-  const namespace = ['--map-root-user', '--user', '--mount', 'sh', '-c', script, process.execPath]
-  return execFileSync('unshare', namespace, {
-    cwd: project,
-    env: { ...process.env, LAB_HOME: disk },
-    encoding: 'utf8',
-  })
-}
-
 const filled = (afterwards: string): string => `
 import { appendFileSync, readFileSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
@@ -202,6 +187,7 @@ ${afterwards}
 
 test('a run that fills the disk has its report all the same, with all that happened', () => {
   const out = onSmallDisk(
+    home,
     24,
     filled(`const troubles = writeReports(record, page)
     const sizes = Object.fromEntries(readdirSync(record.dir).map((f) => [f, readFileSync(join(record.dir, f)).length]))
@@ -222,6 +208,7 @@ test('a run that fills the disk has its report all the same, with all that happe
 
 test('a report that finds no room is said, and leaves no empty file in its place', () => {
   const out = onSmallDisk(
+    home,
     24,
     filled(`record.settle()
     fill()
