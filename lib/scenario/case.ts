@@ -120,12 +120,13 @@ export async function runCase(
       const row = judgeRemote(kind, await world[kind].made(), await world[kind].commits())
       result.oracle.push({ host: '', ...row })
     }
-    const asking = vms.map(async (vm) => {
-      say(`oracle on ${vm.host}`)
-      const wanted = ends.get(vm.host) ?? one.ends ?? 'start'
-      result.oracle.push(...(await ask(vm, wanted, world, stage)))
-    })
-    await Promise.race([Promise.all(asking), full.promise])
+    await Promise.all(
+      vms.map(async (vm) => {
+        say(`oracle on ${vm.host}`)
+        const wanted = ends.get(vm.host) ?? one.ends ?? 'start'
+        result.oracle.push(...(await ask(vm, wanted, world, stage)))
+      }),
+    )
     note({ kind: 'step', name: 'oracle', phase: 'end', of: asked })
     judgeCase(result)
   } catch (error) {
