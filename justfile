@@ -102,12 +102,12 @@ destroy-test-vm host *flags:
 
 # Write the configuration of a new host from the plan's shape
 [group("hosts")]
-scaffold-host name *flags:
+scaffold-host host *flags:
     @{{ task }}scaffold-host.ts "$@"
 
 # Add a host to a flake.nix, leaving every other byte as it is
 [group("hosts")]
-add-to-flake name *flags:
+add-to-flake host *flags:
     @{{ task }}add-to-flake.ts "$@"
 
 # Break the GitOps setup in every way on both VMs, and report what held
