@@ -32,7 +32,7 @@ build-test-vms *hosts:
 
 # Bring a VM up to its configuration: image, disk, identity, start, SSH
 [group("test VMs")]
-deploy-test-vm vm *flags:
+deploy-test-vm host *flags:
     @{{ task }}deploy-vm.ts "$@"
 
 # Compare what the configuration says with what runs
@@ -42,7 +42,7 @@ verify-test-vms *hosts:
 
 # Build the working tree, copy it to a running VM, switch and verify
 [group("test VMs")]
-rebuild-test-vm vm *flags:
+rebuild-test-vm host *flags:
     @{{ task }}rebuild-test-vm.ts "$@"
 
 # Bring the flake's current commit to the lab's remote, which the VMs follow
@@ -67,18 +67,43 @@ seal-secrets *flags:
 
 # Open a shell on a VM, or run a command there
 [group("test VMs")]
-ssh-test-vm vm *command:
+ssh-test-vm host *command:
     @{{ task }}ssh.ts "$@"
 
 # Follow a VM's serial console, and type into it
 [group("test VMs")]
-console-test-vm vm *flags:
+console-test-vm host *flags:
     @{{ task }}console.ts "$@"
 
-# Show each VM: whether it runs, its port, its generation, how to reach it
+# Show each VM: whether it runs, its generation, its faults, its disk, how to reach it
 [group("test VMs")]
 status *hosts:
     @{{ task }}status.ts "$@"
+
+# Read a VM's journal, of one unit or of all
+[group("test VMs")]
+logs host *unit:
+    @{{ task }}logs.ts "$@"
+
+# Copy files to a VM or from it, as scp does
+[group("test VMs")]
+copy *paths:
+    @{{ task }}copy.ts "$@"
+
+# Save what a VM's screen shows as a PNG, also of one that hangs in its boot
+[group("test VMs")]
+screenshot host *file:
+    @{{ task }}screenshot.ts "$@"
+
+# Keep a VM as it is now under a name: memory, disk and EFI variables
+[group("test VMs")]
+save host *name:
+    @{{ task }}save.ts "$@"
+
+# Put a VM back to what was saved of it
+[group("test VMs")]
+restore host *name:
+    @{{ task }}restore.ts "$@"
 
 # Power VMs off and end what keeps them running; their disks stay
 [group("test VMs")]
@@ -87,17 +112,17 @@ down *hosts:
 
 # Delete a VM: its disk, keys and logs
 [group("test VMs")]
-destroy-test-vm vm *flags:
+destroy-test-vm host *flags:
     @{{ task }}destroy.ts "$@"
 
 # Write the configuration of a new host from the plan's shape
 [group("hosts")]
-scaffold-host name *flags:
+scaffold-host host *flags:
     @{{ task }}scaffold-host.ts "$@"
 
 # Add a host to a flake.nix, leaving every other byte as it is
 [group("hosts")]
-add-to-flake name *flags:
+add-to-flake host *flags:
     @{{ task }}add-to-flake.ts "$@"
 
 # Break the GitOps setup in every way on both VMs, and report what held
@@ -137,35 +162,45 @@ chaos-network *fault:
 
 # Format, lint, types and unit tests: the gate for every change
 [group("development")]
-ok: fmt-check lint types unit
+ok: test-packages fmt-check lint types unit
 
+[private]
+test-packages:
+    @{{ task }}doctor.ts --packages --tests
+
+[exit-message]
 [group("development")]
 [private]
 fmt-check:
     oxfmt --check
     just --fmt --check --unstable
 
+[exit-message]
 [group("development")]
 [private]
-lint:
+lint: test-packages
     oxlint --type-aware
     shellcheck .ci/run $(git ls-files '*.sh')
 
+[exit-message]
 [private]
 types:
     tsc
 
+[exit-message]
 [private]
-unit:
+unit: test-packages
     vitest run --project unit
 
 # Format the sources
+[exit-message]
 [group("development")]
 fmt:
     oxfmt
     just --fmt --unstable
 
 # Everything, with the tests that boot VMs
+[exit-message]
 [group("development")]
 test:
     npm test

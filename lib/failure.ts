@@ -71,3 +71,23 @@ function explainOne(task: string, thrown: unknown): string {
 export const oneLine = (text: string): string =>
   // oxlint-disable-next-line no-control-regex -- exactly these are what must not reach a terminal
   text.replace(/[\u0000-\u001f\u007f-\u009f]/g, (c) => JSON.stringify(c).slice(1, -1))
+
+const unwritable: Record<string, string> = {
+  ENOSPC: 'the disk is full',
+  EDQUOT: 'the quota of this user is used up',
+  EROFS: 'the file system is read-only',
+}
+
+/** The machine's own disk takes nothing more: whatever was tried says nothing of what is tested. */
+export class Unwritable extends Failure {}
+
+/** What comes of a full disk, as a failure; anything else that was thrown as it is. */
+export function orUnwritable(thrown: unknown): unknown {
+  const { code, path } = (thrown ?? {}) as NodeJS.ErrnoException
+  const why = unwritable[code ?? '']
+  if (!why || thrown instanceof Failure) return thrown
+  return new Unwritable(`Cannot write${path ? ` \`${path}\`` : ''}: ${why}`, {
+    hint: 'just status says what each VM takes; LAB_HOME and LAB_CACHE can be on another file system',
+    cause: thrown,
+  })
+}

@@ -58,6 +58,15 @@ export function findCommand(name: string): string | undefined {
     })
 }
 
+const apt = (missing: Package[]): string[] => [
+  ...['apt-get', 'install', '--yes', '--no-install-recommends'],
+  ...missing.map(({ name }) => name),
+]
+
+/** The command that installs packages, as this user has to type it. */
+export const installLine = (missing: Package[]): string =>
+  [...(process.getuid?.() === 0 ? [] : ['sudo']), ...apt(missing)].join(' ')
+
 /**
  * Installs Debian packages: as root directly, else through sudo. Asks first, unless `yes`.
  * @throws Failure with the command to type when it may not or cannot
@@ -65,8 +74,7 @@ export function findCommand(name: string): string | undefined {
 export async function install(missing: Package[], yes: boolean): Promise<void> {
   const names = missing.map(({ name }) => name)
   const asRoot = process.getuid?.() === 0
-  const apt = ['apt-get', 'install', '--yes', '--no-install-recommends', ...names]
-  const line = `${asRoot ? '' : 'sudo '}${apt.join(' ')}`
+  const line = installLine(missing)
   if (!findCommand('apt-get')) {
     throw new Failure(`Cannot install ${names.join(', ')}: this is no Debian`, {
       hint: 'nix develop gives every tool; elsewhere install them by hand',
@@ -77,7 +85,7 @@ export async function install(missing: Package[], yes: boolean): Promise<void> {
       hint: line,
     })
   }
-  for (const args of [['apt-get', 'update'], apt]) {
+  for (const args of [['apt-get', 'update'], apt(missing)]) {
     const words = [...(asRoot ? [] : ['sudo']), 'env', 'DEBIAN_FRONTEND=noninteractive', ...args]
     if (!(await succeeds(words))) {
       throw new Failure(`Cannot install ${names.join(', ')}`, { hint: line })

@@ -1,8 +1,9 @@
 import { realpathSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import type { Options, PositionalOptions } from 'yargs'
-import { Exit, Failure, explain, usage, type ExitCode } from './failure.ts'
+import { Exit, Failure, explain, orUnwritable, usage, type ExitCode } from './failure.ts'
 import { endOnSignals, isCutShort, loadForSignals } from './interrupt.ts'
+import { suggest } from './nearest.ts'
 import { loadEnv } from './settings.ts'
 
 /** A yargs option that can also be set by an environment variable (and so by `.env`). */
@@ -49,8 +50,9 @@ export async function main(meta: ImportMeta, task: Task): Promise<void> {
     const args = await parse(task, process.argv.slice(2))
     if (args) await loadForSignals()
     process.exitCode = args ? ((await task.run(args)) ?? Exit.held) : Exit.held
-  } catch (thrown) {
+  } catch (error) {
     if (isCutShort()) return
+    const thrown = orUnwritable(error)
     process.stderr.write(`${explain(task.name, thrown)}\n`)
     process.exitCode = thrown instanceof Failure ? thrown.exit : Exit.labCouldNotRun
   }
@@ -77,7 +79,8 @@ export async function parse(task: Task, argv: string[]): Promise<Args | undefine
     }
   }
   // only a task that takes a command line has use for what yargs sets aside after `--`
-  const words = task.usage?.includes('[command..]') ? argv : argv.filter((word) => word !== '--')
+  const given = hostsAsDeclared(task, argv)
+  const words = task.usage?.includes('[command..]') ? given : given.filter((word) => word !== '--')
   // yargs would drop it, and a task without a name means every host
   if (words.includes('-')) throw usage('Cannot read `-` as an argument')
   let help = ''
@@ -93,12 +96,14 @@ export async function parse(task: Task, argv: string[]): Promise<Args | undefine
     .example(task.examples)
     .epilogue(epilogue(task))
     .strict()
+    // a message is read by its words below, and by tests
+    .locale('en')
     .version(false)
     .help()
     .wrap(100)
     .parserConfiguration({ 'populate--': true })
     .fail((message: string, error: Error | undefined) => {
-      throw error ?? usage(message, `tsx tasks/${task.name}.ts --help`)
+      throw error ?? misread(message, task, words)
     })
     .exitProcess(false)
     .parseAsync(words, {}, (_error, _args, output) => {
@@ -113,6 +118,53 @@ export async function parse(task: Task, argv: string[]): Promise<Args | undefine
       throw usage(`Flag --${key} is given twice`)
   }
   return parsed
+}
+
+/**
+ * A task that is about hosts alone has them by position, any other by --host. Both are taken everywhere,
+ * and so is --vm, as the flag was once called.
+ * @throws Failure (usage) for a flag without a name
+ */
+function hostsAsDeclared({ options, positionals }: Task, argv: string[]): string[] {
+  const end = argv.includes('--') ? argv.indexOf('--') : argv.length
+  const [words, rest] = [argv.slice(0, end), argv.slice(end)]
+  const flag = /^--(?:host|vm)(?:=|$)/
+  if (options?.['host'])
+    return [...words.map((word) => word.replace(/^--vm(?=$|=)/, '--host')), ...rest]
+  if (!positionals?.['host']) return argv
+  const hosts: string[] = []
+  const others: string[] = []
+  for (let at = 0; at < words.length; at++) {
+    const word = words[at]!
+    if (!flag.test(word)) others.push(word)
+    else {
+      const name = word.includes('=') ? word.slice(word.indexOf('=') + 1) : words[++at]
+      if (!name || name.startsWith('-'))
+        throw usage(`Cannot read ${word} without the name of a host`)
+      hosts.push(name)
+    }
+  }
+  // before all others: a flag that takes several words would take them, too
+  return [...hosts, ...others, ...rest]
+}
+
+/** What yargs could not read, with the flags that may have been meant. */
+function misread(message: string, { name, options }: Task, words: string[]): Failure {
+  const help = `tsx tasks/${name}.ts --help`
+  // an unknown flag with a hyphen is named a second time, without it
+  const [, word] = /^Unknown arguments?: ([^,]+)/.exec(message) ?? []
+  if (word === undefined) return usage(message, help)
+  const typed = words
+    .filter((one) => one.startsWith('-'))
+    .map((one) => one.replace(/^-+/, '').split('=')[0]!)
+    // yargs takes `--no-x` as x set to false
+    .find((one) => one === word || one === `no-${word}`)
+  if (typed === undefined) return usage(`Unknown argument: ${word}`, help)
+  const flags = Object.keys(options ?? {}).map((key) => `--${key}`)
+  return usage(
+    `Unknown argument: ${typed}`,
+    `${suggest(`--${typed}`, flags)}${help} lists all flags`,
+  )
 }
 
 const epilogue = ({ parts, under }: Task): string =>

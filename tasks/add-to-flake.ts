@@ -8,8 +8,8 @@ import { main, type Args } from '../lib/task.ts'
 
 export const name = 'add-to-flake'
 export const describe = 'Add a host to a flake.nix, leaving every other byte as it is'
-export const usage = '<name>'
-export const positionals = { name: { describe: 'Host to add' } }
+export const usage = '<host>'
+export const positionals = { host: { describe: 'Host to add' } }
 export const options = {
   flake: { type: 'string', describe: 'Directory of the flake; LAB_FLAKE or this one without' },
   like: { type: 'string', describe: 'Host to copy, rather than one of the most common form' },
@@ -52,7 +52,7 @@ export async function run(args: Args): Promise<void> {
   const { hostName } = await import('../lib/host-name.ts')
   const { flakeDirectory } = await import('../lib/flake/directory.ts')
   const { withDirectory } = await import('../lib/write-file.ts')
-  const host = hostName(args['name'])
+  const host = hostName(args['host'])
   const flake = flakeDirectory(args['flake'])
   // whoever comes second waits, and then edits what the first one left
   const report = await withDirectory(flake, 180, () => add(flake, host, args))

@@ -1,6 +1,7 @@
-import { usage as usageFailure, type ExitCode } from '../lib/failure.ts'
+import { Failure, usage as usageFailure, type ExitCode } from '../lib/failure.ts'
 import type { Under } from '../lib/fault/case.ts'
 import { faultHelp, faultOptions, verbs } from '../lib/fault/request.ts'
+import { nearest, unknown } from '../lib/nearest.ts'
 import { scenario, type Case, type Family, type Scene } from '../lib/scenario/scenario.ts'
 import { main, type Args, type Task } from '../lib/task.ts'
 import { note, seen, upgrades } from '../lib/scenario/upgrade.ts'
@@ -120,7 +121,8 @@ export const task: Task = {
   usage: '[what..]',
   positionals: {
     what: {
-      describe: 'A fault to inject, `heal` or `list`; else VMs to run the scenarios on',
+      describe:
+        'A fault to inject, `heal` or `list`, then VMs; VMs alone: run the scenarios on them',
       array: true,
     },
   },
@@ -133,22 +135,38 @@ export const task: Task = {
     ...scenarios.under,
   ],
   examples: [
-    ['tsx tasks/chaos-network.ts delay --link uplink --vm sorrow --ms 100', 'A fault for 60 s'],
+    ['tsx tasks/chaos-network.ts delay sorrow --link uplink --ms 100', 'A fault for 60 s'],
     ['tsx tasks/chaos-network.ts heal', 'Heal every link, recorded or not'],
     ...scenarios.examples,
   ],
   run: async (args: Args): Promise<ExitCode | void> => {
     const [verb, ...rest] = (args['what'] ?? []) as string[]
-    if (verb === undefined || !verbs.includes(verb)) {
-      const foreign = Object.keys(faultOptions).find((option) => args[option] !== undefined)
-      if (foreign) throw usageFailure(`Cannot use --${foreign} without a fault`, verbs.join(', '))
-      return await scenarios.run({ ...args, host: args['what'] })
+    const named = (args['host'] ?? []) as string[]
+    if (verb !== undefined && verbs.includes(verb)) {
+      const { runFault } = await import('../lib/fault/command.ts')
+      return await runFault(verb, { ...args, host: [...rest, ...named] })
     }
-    if (rest.length > 0)
-      throw usageFailure(`Cannot read \`${rest.join(' ')}\` after ${verb}`, '--vm')
-    const { runFault } = await import('../lib/fault/command.ts')
-    return await runFault(verb, args)
+    const foreign = Object.keys(faultOptions).find(
+      (option) => option !== 'host' && args[option] !== undefined,
+    )
+    if (foreign) {
+      const help = `tsx tasks/chaos-network.ts --help lists them`
+      if (verb !== undefined) throw unknown('a fault', verb, verbs, help)
+      throw usageFailure(`Cannot use --${foreign} without a fault`, help)
+    }
+    const host = [...(args['what'] ?? []), ...named]
+    return await scenarios.run({ ...args, host }).catch((thrown: unknown) => {
+      throw orFault(thrown, verb)
+    })
   },
+}
+
+/** A word that no host has may be a fault with a slip in it. */
+function orFault(thrown: unknown, word = ''): unknown {
+  const [near] = nearest(word, verbs)
+  if (!near || !(thrown instanceof Failure) || !thrown.message.includes(`host \`${word}\``))
+    return thrown
+  return usageFailure(thrown.message, `The nearest fault is ${near}; ${thrown.detail.hint}`)
 }
 
 await main(import.meta, task)

@@ -5,6 +5,7 @@ import { Failure } from '../lib/failure.ts'
 import { hostName } from '../lib/host-name.ts'
 import { lastLines } from '../lib/run.ts'
 import { main, type Args } from '../lib/task.ts'
+import { queriesRemoved, withoutQueries } from '../lib/vm/queries.ts'
 import { files, qemuOf, theVm } from '../lib/vm/vm.ts'
 
 export const name = 'console'
@@ -29,7 +30,7 @@ const detach = 0x1d // Ctrl-], as telnet has it
 export async function run(args: Args): Promise<void> {
   const vm = theVm(hostName(args['host']))
   const f = files(vm.host)
-  console.log(lastLines(readFileSync(f.serial, 'utf8'), Number(args['lines'])))
+  console.log(withoutQueries(lastLines(readFileSync(f.serial, 'utf8'), Number(args['lines']))))
   if (args['log']) return
   if (!qemuOf(vm)) {
     throw new Failure(`Cannot attach to \`${vm.host}\`: it is not running`, {
@@ -40,10 +41,15 @@ export async function run(args: Args): Promise<void> {
   await once(socket, 'connect').catch((cause: Error) => {
     throw new Failure(`Cannot attach to \`${vm.host}\`: ${cause.message}`, { cause })
   })
-  const { stdin } = process
+  const { stdin, stdout } = process
   process.stderr.write(`Attached to ${vm.host}; Ctrl-] ends\n`)
+  // a serial line tells no size, and the guest is not let ask for it
+  if (stdout.isTTY && (stdout.rows !== 24 || stdout.columns !== 80)) {
+    const size = `stty rows ${stdout.rows} cols ${stdout.columns}`
+    process.stderr.write(`In the guest, \`${size}\` says how large this terminal is\n`)
+  }
   if (stdin.isTTY) stdin.setRawMode(true)
-  socket.pipe(process.stdout, { end: false })
+  socket.pipe(queriesRemoved()).pipe(stdout, { end: false })
   // not a pipe: an input that is at its end must not close the console that is being watched
   stdin.on('data', (keys: Buffer) =>
     keys.includes(detach) ? socket.destroy() : socket.write(keys),

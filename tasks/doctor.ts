@@ -1,10 +1,17 @@
-import { existsSync, readFileSync, statfsSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { freemem, userInfo } from 'node:os'
 import { findAccelerator } from '../lib/vm/accelerator.ts'
-import { Exit, type ExitCode } from '../lib/failure.ts'
+import { Exit, Failure, type ExitCode } from '../lib/failure.ts'
 import { findFirmware } from '../lib/vm/firmware.ts'
-import { install, packages, present } from '../lib/packages.ts'
-import { existingParent, gib } from '../lib/vm/preflight.ts'
+import {
+  findCommand,
+  install,
+  installLine,
+  packages,
+  present,
+  type Package,
+} from '../lib/packages.ts'
+import { freeBelow, gib } from '../lib/vm/preflight.ts'
 import { labCache, labHome } from '../lib/settings.ts'
 import { green, red, table, yellow } from '../lib/table.ts'
 import { main, type Args } from '../lib/task.ts'
@@ -14,6 +21,10 @@ export const describe = 'Check that this machine has what the lab needs'
 export const options = {
   install: { type: 'boolean', describe: 'Install the Debian packages that are missing' },
   tests: { type: 'boolean', describe: 'Look for what the tests need, too' },
+  packages: {
+    type: 'boolean',
+    describe: 'Look for packages alone, and print only what is missing',
+  },
   yes: { type: 'boolean', alias: 'y', describe: 'Install without asking' },
   json: { type: 'boolean', describe: 'Print data instead of a table' },
 } as const
@@ -21,6 +32,7 @@ export const under = ['apt-get install --no-install-recommends <what packages.de
 export const examples: [string, string][] = [
   ['just doctor', 'What is here and what is missing'],
   ['just doctor --install --yes', 'Install it, unasked'],
+  ['just doctor --packages --tests', 'What `just ok` lacks, and the command that installs it'],
 ]
 
 interface Finding {
@@ -35,6 +47,10 @@ export async function run(args: Args): Promise<ExitCode> {
   if (args['install'] && missing.length > 0) {
     await install(missing, Boolean(args['yes'] || process.env['CI']))
   }
+  if (args['packages']) {
+    requireAll(wanted.filter((one) => !present(one)))
+    return Exit.held
+  }
   const findings: Finding[] = [
     ...wanted.map((one) => ({
       what: one.name,
@@ -44,8 +60,8 @@ export async function run(args: Args): Promise<ExitCode> {
     await accelerator(),
     namespaces(),
     room('memory', freemem(), 5),
-    room('disk for VMs', free(labHome()), 5),
-    room('disk for images', free(labCache()), 5),
+    room('disk for VMs', freeBelow(labHome()), 5),
+    room('disk for images', freeBelow(labCache()), 5),
   ]
   if (args['json']) console.log(JSON.stringify(findings, null, 2))
   else {
@@ -57,6 +73,17 @@ export async function run(args: Args): Promise<ExitCode> {
     }
   }
   return findings.some(({ state }) => state === 'missing') ? Exit.checkFailed : Exit.held
+}
+
+/** @throws Failure with the command that installs what is missing */
+function requireAll(missing: Package[]): void {
+  if (missing.length === 0) return
+  const what = missing.map(({ name: of, why }) => `\`${of}\` (${why})`)
+  throw new Failure(`Cannot go on without ${what.join(', ')}`, {
+    hint: findCommand('apt-get')
+      ? `${installLine(missing)}, or just doctor --tests --install`
+      : 'nix develop gives every tool',
+  })
 }
 
 async function accelerator(): Promise<Finding> {
@@ -89,10 +116,5 @@ const room = (what: string, bytes: number, wanted: number): Finding => ({
   state: bytes >= wanted * 1024 ** 3 ? 'ok' : 'note',
   detail: `${gib(bytes)} free, two VMs and an image want ${wanted}.0 GiB`,
 })
-
-const free = (path: string): number => {
-  const { bavail, bsize } = statfsSync(existingParent(path))
-  return bavail * bsize
-}
 
 await main(import.meta, { name, describe, options, under, examples, run })

@@ -1,4 +1,6 @@
+import { join } from 'node:path'
 import { Exit, usage as usageFailure, type ExitCode } from '../lib/failure.ts'
+import { unknown as unknownName } from '../lib/nearest.ts'
 import {
   controlFrom,
   controls,
@@ -8,6 +10,7 @@ import {
 } from '../lib/scenario/control.ts'
 import { green, red, table } from '../lib/table.ts'
 import { main, type Args } from '../lib/task.ts'
+import { writeFile } from '../lib/write-file.ts'
 import { families } from './pipelines/families.ts'
 
 export const name = 'prove'
@@ -46,14 +49,15 @@ export async function run(args: Args): Promise<ExitCode> {
     return Exit.held
   }
   const { runControls } = await import('../lib/scenario/control-run.ts')
-  const { dir, proofs } = await runControls(wanted, await families(), {
+  const { dir, proofs, troubles } = await runControls(wanted, await families(), {
     name,
     hosts: args['host'],
     seed: args['seed'],
     keep: args['keep'],
     json,
   })
-  return summarize(proofs, wanted.length, dir, json)
+  const code = summarize(proofs, wanted.length, dir, json)
+  return troubles.length > 0 ? Exit.labCouldNotRun : code
 }
 
 /**
@@ -71,8 +75,8 @@ function choose(named: string[] | undefined, ofCase: string | undefined): Contro
     if (isPatchFile(one)) return controlFrom(one, ofCase)
     const found = all.find(({ name: known }) => known === one)
     if (found) return found
-    const known = all.map((control) => control.name).join(', ')
-    throw usageFailure(`Cannot find a control \`${one}\``, `There are ${known}`)
+    const known = all.map((control) => control.name)
+    throw unknownName('a control', one, known, `just prove --list lists all ${all.length}`)
   })
   return chosen.map((one, index) => {
     const before = chosen.slice(0, index).filter((other) => other.name === one.name).length

@@ -4,8 +4,8 @@ import { main, type Args } from '../lib/task.ts'
 
 export const name = 'scaffold-host'
 export const describe = "Write the configuration of a new host from the plan's shape"
-export const usage = '<name>'
-export const positionals = { name: { describe: 'Name of the new host' } }
+export const usage = '<host>'
+export const positionals = { host: { describe: 'Name of the new host' } }
 export const options = {
   user: { type: 'string', describe: 'Primary user', default: usual.user },
   service: {
@@ -67,7 +67,7 @@ export async function run(args: Args): Promise<void> {
   const { intendToAdd } = await import('../lib/flake/git-index.ts')
   const { withDirectory } = await import('../lib/write-file.ts')
   const choices = await hostChoices({
-    name: args['name'],
+    name: args['host'],
     user: args['user'],
     services: args['service'],
     schedule: args['schedule'],

@@ -1,51 +1,73 @@
+import { lstatSync, readdirSync } from 'node:fs'
+import { join } from 'node:path'
 import { explain, Failure } from '../lib/failure.ts'
 import { faultName, secondsLeft } from '../lib/fault/fault.ts'
 import { activeFaults } from '../lib/fault/record.ts'
 import { chooseVms } from '../lib/nix/hosts.ts'
+import { generationOf, type Generation } from '../lib/vm/generation.ts'
 import { sshLine } from '../lib/vm/identity.ts'
 import { table } from '../lib/table.ts'
 import { main, type Args } from '../lib/task.ts'
 import { files, keepersOf, qemuOf, type Vm } from '../lib/vm/vm.ts'
 
 export const name = 'status'
-export const describe = 'Show each VM: whether it runs, its port, its generation, how to reach it'
+export const describe =
+  'Show each VM: whether it runs, its generation, its faults, its disk, how to reach it'
 export const usage = '[host..]'
 export const positionals = { host: { describe: 'VMs; every one without any', array: true } }
 export const options = {
   json: { type: 'boolean', describe: 'Print data instead of a table' },
 } as const
-export const under = ['reads <LAB_HOME>/vms/<host>/{vm,qemu}.json and /proc']
+export const under = [
+  'reads <LAB_HOME>/vms/<host>/{vm,qemu,faults}.json and /proc',
+  'QEMU guest agent   which generation runs, for 5 s at most',
+]
 export const examples: [string, string][] = [
   ['just status', 'All VMs'],
   ['tsx tasks/status.ts sorrow --json', 'One VM, as data'],
 ]
 
+/** Seconds that a guest has to answer, all of them side by side. */
+const limit = 5
+
+type State = 'stopped' | 'running' | 'unattended'
+
 export async function run(args: Args): Promise<void> {
-  const found = chooseVms(args['host']).map(describeVm)
+  const found = await Promise.all(chooseVms(args['host']).map(describeVm))
   if (args['json']) console.log(JSON.stringify(found, null, 2))
   else if (found.length === 0) console.log('There is no VM. just lab makes and verifies two')
   else {
     const rows = found.map((vm) => [
-      vm.host,
-      vm.state,
-      String(vm.pid ?? ''),
-      String(vm.port),
-      vm.ssh,
+      ...[vm.host, vm.state, vm.guest, ...generationCells(vm), faultCell(vm.faults)],
+      ...[size(vm.diskTaken), String(vm.pid ?? '')],
     ])
-    console.log(table([['host', 'state', 'pid', 'port', 'ssh'], ...rows]))
-    for (const { host, state } of found) {
+    const head = [
+      'host',
+      'state',
+      'guest',
+      'generation',
+      'golden',
+      'trial',
+      'faults',
+      'disk',
+      'pid',
+    ]
+    console.log(table([head, ...rows]))
+    for (const { host, state, silent } of found) {
       if (state === 'unattended')
         console.log(`${host} has lost its keeper: just deploy-test-vm ${host}`)
+      if (silent) console.log(`${silent}: just screenshot ${host} shows its screen`)
     }
     for (const { fault, left } of found.flatMap(({ faults }) => faults))
       console.log(`fault: ${fault}, heals itself in ${left} s`)
+    for (const { state, ssh } of found) if (state !== 'stopped') console.log(ssh)
   }
 }
 
 /** `unattended` is a VM that runs but that nothing would start again after a reboot. */
-function describeVm(vm: Vm) {
+async function describeVm(vm: Vm) {
   const qemu = qemuOf(vm)
-  const state = !qemu ? 'stopped' : keepersOf(vm).length > 0 ? 'running' : 'unattended'
+  const state: State = !qemu ? 'stopped' : keepersOf(vm).length > 0 ? 'running' : 'unattended'
   const { host, uuid, guest, port, user, toplevel } = vm
   const { dir, serial } = files(host)
   return {
@@ -58,11 +80,46 @@ function describeVm(vm: Vm) {
     guest,
     uuid,
     toplevel,
+    ...(qemu ? await asked(vm) : {}),
     dir,
     serial,
+    diskTaken: taken(dir),
     faults: faultsOf(vm),
   }
 }
+
+/** What the guest says of itself, or why it says nothing. */
+async function asked(vm: Vm): Promise<{ generation?: Generation; silent?: string }> {
+  try {
+    return { generation: await generationOf(vm, limit) }
+  } catch (thrown) {
+    if (!(thrown instanceof Failure)) throw thrown
+    return { silent: thrown.message }
+  }
+}
+
+function generationCells({ state, generation }: Awaited<ReturnType<typeof describeVm>>): string[] {
+  if (!generation) return [state === 'stopped' ? '' : 'no answer', '', '']
+  const { number, commit, golden, trial } = generation
+  const cell = `${number ?? 'not in the profile'} ${commit?.slice(0, 12) ?? '(no commit)'}`
+  return [cell, golden ? 'yes' : 'no', { running: 'yes', next: 'next boot' }[trial!] ?? 'no']
+}
+
+const faultCell = (faults: object[]): string => (faults.length > 0 ? String(faults.length) : 'none')
+
+/** Bytes that the files of a VM take, holes not counted; what VMs share is not among them. */
+function taken(dir: string): number {
+  const entries = readdirSync(dir, { recursive: true, encoding: 'utf8' })
+  const blocks = entries.map(
+    (entry) => lstatSync(join(dir, entry), { throwIfNoEntry: false })?.blocks ?? 0,
+  )
+  return blocks.reduce((sum, each) => sum + each, 0) * 512
+}
+
+const size = (bytes: number): string =>
+  bytes < 1024 ** 3
+    ? `${Math.ceil(bytes / 1024 ** 2)} MiB`
+    : `${(bytes / 1024 ** 3).toFixed(1)} GiB`
 
 function faultsOf(vm: Vm): { fault: string; left: number }[] {
   const now = Date.now()

@@ -87,7 +87,12 @@ const lane = (vm: Vm, patience: number, reboot: boolean, into: Upgraded[]): Lane
         }
         try {
           const most = limit * patience
-          const ended = await counting(() => at, most, say, () => upgradeNow(root, most, told))
+          const ended = await counting(
+            () => at,
+            most,
+            say,
+            () => upgradeNow(root, most, told),
+          )
           into.push({ ...ended, host: vm.host, seconds: (performance.now() - from) / 1000 })
         } finally {
           await root.close()

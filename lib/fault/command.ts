@@ -9,7 +9,7 @@ import { qemuOf } from '../vm/vm.ts'
 
 /** Runs a verb: injects and proves a fault, or heals, or lists. */
 export async function runFault(verb: string, args: Args): Promise<ExitCode> {
-  const foreign = ['case', 'seed', 'keep'].find((option) => args[option] !== undefined)
+  const foreign = ['case', 'seed', 'keep', 'pause'].find((option) => args[option] !== undefined)
   if (foreign) throw usage(`Cannot ${verb} with --${foreign}: that is for the scenarios`)
   if (verb === 'list') return await printList(args)
   if (verb === 'heal') return await healAll(args)
@@ -30,7 +30,7 @@ export async function runFault(verb: string, args: Args): Promise<ExitCode> {
 }
 
 async function printList(args: Args): Promise<ExitCode> {
-  const found = (await Promise.all(chooseVms(args['vm']).map(list))).flat()
+  const found = (await Promise.all(chooseVms(args['host']).map(list))).flat()
   if (args['json']) console.log(JSON.stringify(found, null, 2))
   else if (found.length === 0) console.log('No VM has a fault')
   else {
@@ -44,7 +44,7 @@ async function printList(args: Args): Promise<ExitCode> {
 async function healAll(args: Args): Promise<ExitCode> {
   const which = args['link'] === undefined ? links : links.filter((link) => link === args['link'])
   if (which.length === 0) throw usage(`Cannot heal \`${args['link']}\``, links.join(' or '))
-  const vms = chooseVms(args['vm'])
+  const vms = chooseVms(args['host'])
   const done = await Promise.allSettled(vms.map((vm) => heal(vm, which as Link[])))
   const healed = done.flatMap((one) => (one.status === 'fulfilled' ? one.value : []))
   if (args['json']) console.log(JSON.stringify(healed, null, 2))

@@ -20,7 +20,7 @@ export function recordedFaults(host: string): Fault[] {
     if (!(thrown instanceof Failure)) throw thrown
   }
   throw new Failure(`Cannot read \`${faultFile(host)}\`: it is not a record of faults`, {
-    hint: `tsx tasks/chaos-network.ts heal --vm ${host} heals whatever there is`,
+    hint: `tsx tasks/chaos-network.ts heal --host ${host} heals whatever there is`,
   })
 }
 

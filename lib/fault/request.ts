@@ -18,10 +18,10 @@ export const verbs = [...Object.keys(kinds), 'heal', 'list']
 
 export const faultOptions: Record<string, Option> = {
   link: { type: 'string', describe: `${links.join(' or ')}; mgmt is never faulted` },
-  vm: {
+  host: {
     type: 'string',
     array: true,
-    describe: 'VM; for a partition two; for heal all without any',
+    describe: 'VM; for a partition two; for heal and list all without any',
   },
   for: { type: 'string', describe: 'Lease: it heals itself after that, 60s without' },
   direction: {
@@ -43,7 +43,7 @@ export const faultHelp: string[] = Object.entries(kinds).map(
 /** A fault as a command line has it. */
 export interface Words {
   link?: string
-  vm?: string | string[]
+  host?: string | string[]
   direction?: string
   for?: string
   ms?: number
@@ -66,14 +66,14 @@ export function readRequest(kind: string, args: Words): Request {
   if (of.link && link !== of.link) {
     throw usage(`Cannot inject ${kind} on ${link}: it is a fault of ${of.link}`)
   }
-  const hosts = [...new Set([args.vm ?? []].flat().map(hostName))]
+  const hosts = [...new Set([args.host ?? []].flat().map(hostName))]
   const wanted = kind === 'partition' ? 2 : 1
   if (hosts.length === 0 || (link === 'lan' && hosts.length !== wanted)) {
     throw usage(
       `Cannot inject ${kind} on ${link} of ${hosts.length} VMs`,
       wanted === 2
-        ? 'A partition lies between two: --vm sorrow --vm torment'
-        : 'Name one with --vm sorrow: on lan the others are what it is measured against',
+        ? 'A partition lies between two: --host sorrow --host torment'
+        : 'Name one with --host sorrow: on lan the others are what it is measured against',
     )
   }
   return {

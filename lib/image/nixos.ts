@@ -50,7 +50,7 @@ export async function ensureNixosImage(
     // the lock is ours: this is of a task that was killed
     rmSync(work, { recursive: true, force: true })
     mkdirSync(work)
-    requireSpace(images, needed, `the disk of \`${host}\``)
+    requireSpace(images, needed, `make the disk of \`${host}\``)
     let at = `disko installs ${host} into an image`
     const onLine = (line: string): void => void (at = stage(line))
     await counting(

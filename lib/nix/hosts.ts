@@ -1,5 +1,6 @@
 import { Failure, usage } from '../failure.ts'
 import { hostName } from '../host-name.ts'
+import { suggest } from '../nearest.ts'
 import { guestStore } from './guest.ts'
 import { evaluate } from './nix.ts'
 import { labFlake } from '../settings.ts'
@@ -30,7 +31,7 @@ export async function chooseHosts(
   if (missing !== undefined) {
     throw usage(
       `Cannot find host \`${missing}\` in ${attribute} of \`${labFlake()}\``,
-      `It has ${offered.join(', ') || 'none'}; just scaffold-host ${missing} && just add-to-flake ${missing}`,
+      `${suggest(missing, offered)}a new one: just scaffold-host ${missing} && just add-to-flake ${missing}`,
     )
   }
   if (offered.length === 0)

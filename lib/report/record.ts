@@ -1,4 +1,13 @@
-import { appendFileSync, existsSync, mkdirSync, readFileSync, readdirSync, rmSync } from 'node:fs'
+import {
+  appendFileSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { privateDirectory } from '../directory.ts'
 import { labHome } from '../settings.ts'
@@ -43,8 +52,19 @@ export interface Recorded extends RunEvent {
 export interface RunRecord {
   id: string
   dir: string
+  /** Never fails: what a full disk does not take is kept in memory, and written once it does. */
   note: Note
+  /** Everything that was noted. */
+  events: Recorded[]
+  /**
+   * Gives back the room that the record holds for its reports, so that these can be written when a run has
+   * filled the disk, and writes what could not be written before.
+   */
+  settle: () => void
 }
+
+/** Bytes: the report of all cases, with evidence and a screenshot of several that failed. */
+const spareBytes = 8 * 1024 ** 2
 
 const runsDir = (): string => join(labHome(), 'runs')
 
@@ -60,21 +80,41 @@ export function openRecord(name: string): RunRecord {
   for (let count = 2; existsSync(join(runsDir(), id)); count++) id = `${stamp}-${name}-${count}`
   const dir = join(runsDir(), id)
   mkdirSync(dir, { recursive: true, mode: 0o700 })
+  const file = join(dir, 'events.jsonl')
+  const spare = join(dir, '.spare')
+  writeFileSync(spare, Buffer.alloc(spareBytes), { mode: 0o600 })
   const from = performance.now()
-  let last = 0
-  const note: Note = (event) => {
-    last += 1
-    const t = Math.round(performance.now() - from) / 1000
-    const line = { id: last, at: new Date().toISOString(), t, ...event }
-    appendFileSync(join(dir, 'events.jsonl'), `${JSON.stringify(line)}\n`, { mode: 0o600 })
-    return last
+  const events: Recorded[] = []
+  let waiting = ''
+  let written = 0
+  const write = (): void => {
+    try {
+      appendFileSync(file, waiting, { mode: 0o600 })
+      written += Buffer.byteLength(waiting)
+      waiting = ''
+    } catch {
+      // half a line would spoil the next one
+      if (existsSync(file)) truncateSync(file, written)
+    }
   }
-  return { id, dir, note }
+  const note: Note = (event) => {
+    const t = Math.round(performance.now() - from) / 1000
+    events.push({ id: events.length + 1, at: new Date().toISOString(), t, ...event })
+    waiting += `${JSON.stringify(events.at(-1))}\n`
+    write()
+    return events.length
+  }
+  const settle = (): void => {
+    rmSync(spare, { force: true })
+    write()
+  }
+  return { id, dir, note, events, settle }
 }
 
 /** The events of a run; a last line that a crash cut short is left out. */
 export function readEvents(dir: string): Recorded[] {
-  const text = readFileSync(join(dir, 'events.jsonl'), 'utf8')
+  const path = join(dir, 'events.jsonl')
+  const text = existsSync(path) ? readFileSync(path, 'utf8') : ''
   const whole = text.slice(0, text.lastIndexOf('\n') + 1)
   return whole
     .split('\n')

@@ -1,12 +1,19 @@
+import { existsSync } from 'node:fs'
 import { join } from 'node:path'
-import { Exit, type ExitCode } from '../failure.ts'
+import { Exit, type ExitCode, type Failure } from '../failure.ts'
 import { green, red, table, yellow } from '../table.ts'
 import { readEvents } from './record.ts'
 import { whereTimeWent } from './report.ts'
 import { worst, type Ran } from './result.ts'
 
-/** The last lines: the table, where the time went, the report, and how to run each failure again. */
-export function summarize({ dir, results }: Ran, json: boolean): ExitCode {
+/**
+ * The last lines: the table, where the time went, the report, and how to run each failure again.
+ * @param ran what the run came to; `troubles` are what the lab could not do after the cases
+ */
+export function summarize(
+  { dir, results, troubles }: Ran & { troubles: Failure[] },
+  json: boolean,
+): ExitCode {
   const state = worst(results)
   if (json) console.log(JSON.stringify({ run: dir, state, results }, null, 2))
   else {
@@ -28,13 +35,16 @@ export function summarize({ dir, results }: Ran, json: boolean): ExitCode {
     const went = whereTimeWent(readEvents(dir)).filter(([, seconds]) => seconds >= 1)
     if (went.length > 0)
       console.log(`time: ${went.map(([what, s]) => `${what} ${s.toFixed(0)} s`).join(', ')}`)
-    console.log(`report: ${join(dir, 'report.html')}`)
+    const page = join(dir, 'report.html')
+    console.log(`report: ${existsSync(page) ? page : `none; what could be written is in ${dir}`}`)
     for (const one of results) {
       if (one.state === 'failed' || one.state === 'error') {
-        console.log(`${one.family} ${one.case}: evidence ${one.evidence}; replay: ${one.replay}`)
+        const evidence = one.evidence ? `evidence ${one.evidence}; ` : ''
+        console.log(`${one.family} ${one.case}: ${evidence}replay: ${one.replay}`)
       }
     }
   }
+  if (troubles.length > 0) return Exit.labCouldNotRun
   // a run in which nothing ran has proved nothing
   return {
     passed: Exit.held,

@@ -141,6 +141,9 @@ export async function ensureBaseline(
   return made
 }
 
+/** Whether a VM has a baseline from an earlier run, of whatever it was made of. */
+export const hasBaseline = (host: string): boolean => readJson(recordOf(host)) !== undefined
+
 /** Ends a QEMU that was started with other arguments: no snapshot of ours fits it. */
 async function stopOther(vm: Vm, argv: string[]): Promise<boolean> {
   const running = readJson<Running>(files(vm.host).running)

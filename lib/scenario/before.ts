@@ -56,6 +56,7 @@ export async function leaveAsBefore(prepared: Prepared, patience: number): Promi
       } else {
         await stopVm(vm, 0)
         await snapshotOff(vm, 'load', beforeTag)
+        await snapshotOff(vm, 'drop', beforeTag)
       }
       writeVm({ ...vm, toplevel: before.toplevel })
       rmSync(record)

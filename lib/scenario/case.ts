@@ -1,7 +1,8 @@
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { collectEvidence } from './evidence.ts'
-import { Failure, explain } from '../failure.ts'
+import { deferred } from '../deferred.ts'
+import { Failure, Unwritable, explain, orUnwritable } from '../failure.ts'
 import { follow } from '../vm/follow.ts'
 import { KernelFailed } from '../vm/kernel.ts'
 import { machine, type Machine } from './machine.ts'
@@ -19,6 +20,8 @@ import {
   type Stage,
   type Value,
 } from './family.ts'
+import { labHome } from '../settings.ts'
+import { freeBelow, requireSpace } from '../vm/preflight.ts'
 import { files } from '../vm/vm.ts'
 import { openWorld, type World } from './world.ts'
 
@@ -29,6 +32,10 @@ export const replayOf = ({ family, one }: Chosen, hosts: string[], seed: number)
 /** Names a case's world and its evidence; controls of one case, which may run side by side, have their own. */
 export const placeOf = ({ family, one }: Chosen, { control }: Pick<Stage, 'control'>): string =>
   [`${family.name}-${one.name}`, ...(control ? [control.name] : [])].join('.')
+
+/** Bytes that a case takes at most on the machine's disk, measured; and what is left of one that is full. */
+const room = 256 * 1024 ** 2
+const dregs = 16 * 1024 ** 2
 
 /** Seconds on KVM that a case has unless it says otherwise. */
 export const defaultLimit = 180
@@ -54,6 +61,7 @@ export async function runCase(
   stage: Stage,
   say: (line: string) => void,
 ): Promise<CaseResult> {
+  await stage.pause?.over()
   const { family, one } = chosen
   const place = placeOf(chosen, stage)
   const name = `${family.name}/${one.name}`
@@ -74,15 +82,24 @@ export async function runCase(
     oracle: [],
     replay: stage.control?.replay ?? replayOf(chosen, hosts, stage.seed),
   }
+  let unwritable = false
+  const full = deferred<never>()
   const stop = hosts.map((host) => followPower(host, note))
+  // QEMU stops a guest whose write finds no room, and every wait for it would last to its limit
+  const watch = setInterval(() => {
+    if (freeBelow(labHome()) < dregs) full.reject(new Unwritable('The disk of LAB_HOME is full'))
+  }, 1000)
+  stop.push(() => clearInterval(watch))
   try {
+    requireSpace(labHome(), room, `run \`${name}\``)
     const world = openWorld(`${stage.record.id}/${place}`, stage.from, hosts)
     await Promise.all(vms.map((vm) => vm.restore()))
     const faults: FaultState[] = []
     const ends = new Map<string, Ends | `/${string}`>()
     const scene = sceneOf({ name, vms, world, stage, result, faults, ends, note, say })
     const { patience } = stage.ground.accelerator
-    await within(one.run(scene), (one.limit ?? defaultLimit) * patience, `case \`${name}\``)
+    const over = Promise.race([one.run(scene), full.promise])
+    await within(over, (one.limit ?? defaultLimit) * patience, `case \`${name}\``)
     const asked = note({ kind: 'step', name: 'oracle', phase: 'begin', hosts })
     result.oracle.push(...judgeFaults(faults).map((row) => ({ host: '', ...row })))
     for (const kind of ['config', 'dotfiles'] as const) {
@@ -98,22 +115,42 @@ export async function runCase(
     )
     note({ kind: 'step', name: 'oracle', phase: 'end', of: asked })
     judgeCase(result)
-  } catch (thrown) {
+  } catch (error) {
+    const thrown = orUnwritable(error)
+    // whatever failed on a full disk says nothing of the guests
+    unwritable = thrown instanceof Unwritable || freeBelow(labHome()) < dregs
     const said = judgeThrown(result, thrown, name)
+    if (unwritable) {
+      result.state = 'error'
+      result.reason =
+        thrown instanceof Unwritable
+          ? thrown.message
+          : `The disk of LAB_HOME is full; ${result.reason}`
+    }
     if (said) note({ kind: 'say', name: said })
   }
   for (const end of stop) end()
-  if (result.state === 'failed' || result.state === 'error') {
+  // a guest that QEMU has stopped would only be waited for
+  if ((result.state === 'failed' || result.state === 'error') && !unwritable) {
     say('collect the evidence')
     result.evidence = join(stage.record.dir, 'evidence', place)
-    mkdirSync(result.evidence, { recursive: true, mode: 0o700 })
     const dir = (vm: Machine): string => join(result.evidence!, vm.host)
-    await Promise.all(vms.map((vm) => collectEvidence(vm, dir(vm), result.replay, stage.from)))
+    try {
+      mkdirSync(result.evidence, { recursive: true, mode: 0o700 })
+      await Promise.all(vms.map((vm) => collectEvidence(vm, dir(vm), result.replay, stage.from)))
+    } catch (thrown) {
+      const why = orUnwritable(thrown)
+      if (!(why instanceof Unwritable)) throw thrown
+      result.reason += `; its evidence is not whole: ${why.message}`
+    }
   }
   for (const vm of vms) vm.retire()
   result.seconds = (performance.now() - from) / 1000
   const { state, reason, checks, oracle } = result
   note({ kind: 'case', name, phase: 'end', of: began, state, reason, checks, oracle })
+  if (state === 'failed' || state === 'error') {
+    await stage.pause?.at(result, [...stage.prepared.keys()])
+  }
   return result
 }
 
@@ -259,7 +296,7 @@ const followPower = (host: string, note: Note): (() => void) =>
     files(host).events,
     (line) => {
       const { event, data } = JSON.parse(line) as { event: string; data?: object }
-      if (/^(SHUTDOWN|RESET|WATCHDOG|GUEST_PANICKED|KEEPER)$/.test(event)) {
+      if (/^(SHUTDOWN|RESET|WATCHDOG|GUEST_PANICKED|KEEPER|BLOCK_IO_ERROR)$/.test(event)) {
         note({ kind: 'power', name: event.toLowerCase(), host, ...data })
       }
     },

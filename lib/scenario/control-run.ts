@@ -51,7 +51,7 @@ export async function runControls(
   controls: Control[],
   known: Family[],
   options: RunOptions,
-): Promise<{ dir: string; proofs: Proof[] }> {
+): Promise<{ dir: string; proofs: Proof[]; troubles: Failure[] }> {
   const cuts = controls.map((control): Cut => {
     const chosen = choose(known, [control.case])[0]!
     if (canBeRed(control)) return { control, chosen }
@@ -69,7 +69,7 @@ export async function runControls(
   const quiet = Boolean(options.json)
   const needed = double.length > 0 ? 2 : 1
   const most = single.length > 1 ? 2 : needed
-  const { dir } = await withStage(options, needed, most, async (stage, hosts) => {
+  const { dir, troubles } = await withStage(options, needed, most, async (stage, hosts) => {
     const keep = (proof: Proof): void => {
       proofs.push(proof)
       writeJson(join(stage.record.dir, 'proofs.json'), proofs)
@@ -82,7 +82,7 @@ export async function runControls(
       { quiet, cases: true },
     )
   })
-  return { dir, proofs }
+  return { dir, proofs, troubles }
 }
 
 /** A file of the flake as it is on the disk, which the remotes of cases are made of. */

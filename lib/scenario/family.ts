@@ -3,6 +3,7 @@ import type { RunEvent, RunRecord } from '../report/record.ts'
 import type { CaseResult } from '../report/result.ts'
 import type { Ground } from '../vm/ground.ts'
 import type { Machine } from './machine.ts'
+import type { Pause } from './pause.ts'
 import type { Fault } from './oracle.ts'
 import type { Prepared } from './prepared.ts'
 import type { Template, World } from './world.ts'
@@ -90,6 +91,8 @@ export interface Stage {
   seed: number
   prepared: Map<string, Prepared>
   results: CaseResult[]
+  /** Somebody looks at what fails. */
+  pause?: Pause
   /** Set while cases run with a safety net cut. */
   control?: {
     name: string

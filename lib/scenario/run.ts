@@ -1,5 +1,6 @@
-import { Exit, Failure, usage, type ExitCode } from '../failure.ts'
+import { Exit, Failure, type ExitCode } from '../failure.ts'
 import { labSettings, ownUnits } from '../lab-settings.ts'
+import { unknown as unknownName } from '../nearest.ts'
 import { embeddedGuest } from '../nix/guest.ts'
 import { openRecord, pruneRuns } from '../report/record.ts'
 import type { CaseResult, Ran } from '../report/result.ts'
@@ -9,7 +10,7 @@ import { table } from '../table.ts'
 import { defaultLimit, replayOf, runCase } from './case.ts'
 import { durations, remember } from './durations.ts'
 import type { Chosen, Family, Stage } from './family.ts'
-import { toHaveThem, withStage, writeReports, type RunOptions } from './stage.ts'
+import { toHaveThem, withStage, writeReports, type Ended, type RunOptions } from './stage.ts'
 
 /** Runs the cases of families, prints their table, and gives the exit code by the worst. */
 export async function runFamilies(families: Family[], options: RunOptions): Promise<ExitCode> {
@@ -36,7 +37,7 @@ async function othersAgents(): Promise<string | undefined> {
 }
 
 /** A record in which every case is skipped, with the reason. */
-function skipAll(chosen: Chosen[], { name, seed = 0, hosts = [] }: RunOptions, why: string): Ran {
+function skipAll(chosen: Chosen[], { name, seed = 0, hosts = [] }: RunOptions, why: string): Ended {
   const reason = `${why}; ${toHaveThem}`
   const results = chosen.map(({ family, one }): CaseResult => ({
     family: family.name,
@@ -54,9 +55,9 @@ function skipAll(chosen: Chosen[], { name, seed = 0, hosts = [] }: RunOptions, w
   const record = openRecord(name)
   record.note({ kind: 'run', name, phase: 'end', hosts, seed })
   const page = { id: record.id, hosts, seed, ground: why, results, events: [] }
-  writeReports(record, page)
+  const troubles = writeReports(record, page)
   pruneRuns()
-  return { dir: record.dir, hosts, results }
+  return { dir: record.dir, hosts, results, troubles }
 }
 
 /** @throws Failure (usage) for a name that no case has */
@@ -66,14 +67,18 @@ export function choose(families: Family[], names: string[] | undefined): Chosen[
     one.name === name || `${family.name}/${one.name}` === name
   const unknown = names?.find((name) => !all.some((each) => called(each, name)))
   if (unknown !== undefined) {
-    const known = all.map(({ one }) => one.name).join(', ')
-    throw usage(`Cannot find a case \`${unknown}\``, `There are ${known || 'none'}`)
+    const whole = all.map(({ family, one }) => `${family.name}/${one.name}`)
+    const known = unknown.includes('/') ? whole : all.map(({ one }) => one.name)
+    const [only, ...others] = families
+    const lists =
+      only && others.length === 0 ? `just ${only.name} --list` : 'just gitops-test --list'
+    throw unknownName('a case', unknown, known, `${lists} lists all ${all.length}`)
   }
   return names?.length ? all.filter((each) => names.some((name) => called(each, name))) : all
 }
 
 /** Prepares the VMs and runs the cases: those of one VM side by side, those of two alone. */
-async function runCases(chosen: Chosen[], options: RunOptions): Promise<Ran> {
+async function runCases(chosen: Chosen[], options: RunOptions): Promise<Ended> {
   const quiet = Boolean(options.json)
   const single = chosen.filter(({ one }) => (one.hosts ?? 1) === 1)
   const double = chosen.filter(({ one }) => one.hosts === 2)

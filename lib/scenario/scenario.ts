@@ -6,6 +6,7 @@ const options = {
   case: { type: 'string', array: true, describe: 'Cases to run, by name; all without any' },
   seed: { type: 'number', describe: 'Seed of what is random; a failure prints the one it had' },
   keep: { type: 'boolean', describe: 'Leave the VMs as the last case left them' },
+  pause: { type: 'boolean', describe: 'Stop at each case that fails, until Enter' },
   list: { type: 'boolean', describe: 'List the cases and run none' },
   json: { type: 'boolean', describe: 'Print data on standard output' },
 } as const
@@ -35,6 +36,7 @@ export const scenario = (family: Family): Task => ({
       cases: args['case'],
       seed: args['seed'],
       keep: Boolean(args['keep']),
+      pause: Boolean(args['pause']),
       list: Boolean(args['list']),
       json: Boolean(args['json']),
     })

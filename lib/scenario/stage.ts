@@ -1,17 +1,20 @@
-import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { Failure, usage } from '../failure.ts'
+import { Failure, explain, orUnwritable, usage } from '../failure.ts'
 import { endFaults } from '../fault/lease.ts'
 import { whenCutShort } from '../interrupt.ts'
 import { embeddedGuest } from '../nix/guest.ts'
 import { chooseHosts } from '../nix/hosts.ts'
 import { junit } from '../report/junit.ts'
-import { openRecord, pruneRuns, readEvents } from '../report/record.ts'
+import { openRecord, pruneRuns } from '../report/record.ts'
 import { report } from '../report/report.ts'
 import type { Ran } from '../report/result.ts'
+import { labHome } from '../settings.ts'
 import { runLanes, type Lane, type Step } from '../steps.ts'
 import { baseImage, preflight, type Ground } from '../vm/ground.ts'
-import { ensureBaseline, holdVm, type Hold } from './baseline.ts'
+import { requireSpace } from '../vm/preflight.ts'
+import { writeFile } from '../write-file.ts'
+import { ensureBaseline, hasBaseline, holdVm, type Hold } from './baseline.ts'
+import { pauses } from './pause.ts'
 import { leaveAsBefore } from './before.ts'
 import type { Stage } from './family.ts'
 import type { Changes } from './remote.ts'
@@ -24,6 +27,8 @@ export interface RunOptions {
   cases?: string[]
   seed?: number
   keep?: boolean
+  /** Stops at each case that fails. */
+  pause?: boolean
   list?: boolean
   json?: boolean
   /** Files on top of the flake, by path: a control's cut. */
@@ -45,7 +50,8 @@ export async function withStage(
   needed: number,
   most: number,
   use: (stage: Stage, hosts: string[]) => Promise<void>,
-): Promise<Ran> {
+): Promise<Ended> {
+  const pause = options.pause ? pauses() : undefined
   const embedded = embeddedGuest()
   if ('none' in embedded) {
     throw new Failure(`Cannot run scenarios: ${embedded.none}`, { hint: toHaveThem })
@@ -55,15 +61,18 @@ export async function withStage(
   if (hosts.length < needed) {
     throw usage(`Cannot run it on \`${hosts.join(' ')}\` alone`, 'A case needs two VMs: name both')
   }
+  const room = hosts.reduce((sum, host) => sum + roomOf(host), 0)
+  requireSpace(labHome(), room, `run cases on ${hosts.join(' and ')}`)
   const ground = await standOn(Boolean(options.json))
-  const record = openRecord(options.name)
-  const seed = options.seed ?? Math.floor(Math.random() * 2 ** 31)
-  record.note({ kind: 'run', name: options.name, phase: 'begin', hosts, seed })
   // of every host, so that a baseline does not depend on which of them are in hand
   const all = await chooseHosts(undefined, embedded.guest.attribute)
   const from = await template([...new Set([...all, ...hosts])].toSorted(), options.extra)
-  const stage: Stage = { record, ground, from, seed, prepared: new Map(), results: [] }
+  const record = openRecord(options.name)
+  const seed = options.seed ?? Math.floor(Math.random() * 2 ** 31)
+  record.note({ kind: 'run', name: options.name, phase: 'begin', hosts, seed })
+  const stage: Stage = { record, ground, from, seed, prepared: new Map(), results: [], pause }
   const holds: Hold[] = []
+  const troubles: Failure[] = []
   // Ctrl-C ends the process here and now, and what was found until then is to be read all the same
   const cutShort = (): void => {
     record.note({ kind: 'run', name: options.name, phase: 'end', of: 1, reason: 'cut short' })
@@ -88,7 +97,11 @@ export async function withStage(
       closeWorlds(hosts)
       for (const each of stage.prepared.values()) {
         await endFaults(each.vm)
-        await leaveAsBefore(each, patience)
+        // what the cases came to is worth more than how they leave a VM
+        await leaveAsBefore(each, patience).catch((thrown: unknown) => {
+          if (!(thrown instanceof Failure)) throw thrown
+          troubles.push(thrown)
+        })
       }
     }
   } finally {
@@ -96,36 +109,58 @@ export async function withStage(
     forget()
     for (const hold of holds) hold.release()
     record.note({ kind: 'run', name: options.name, phase: 'end', of: 1 })
-    write(stage, hosts)
+    troubles.push(...write(stage, hosts))
     pruneRuns()
+    for (const one of troubles) console.error(explain(options.name, one))
   }
-  return { dir: record.dir, hosts, results: stage.results }
+  return { dir: record.dir, hosts, results: stage.results, troubles }
 }
 
-/** The report is written whatever happened, of what there is. */
-function write({ record, ground, seed, results }: Stage, hosts: string[]): void {
+/** What a run came to, and what the lab could not do after its cases. */
+export interface Ended extends Ran {
+  troubles: Failure[]
+}
+
+/** The report is written whatever happened, of what there is. @returns why a file of it could not be */
+function write({ record, ground, seed, results }: Stage, hosts: string[]): Failure[] {
   const { kind, reason } = ground.accelerator
   const said = `${kind} (${reason.split('\n')[0]}), guest ${ground.guest.kind}`
-  writeReports(record, {
-    id: record.id,
-    hosts,
-    seed,
-    ground: said,
-    results,
-    events: readEvents(record.dir),
+  const { id, events } = record
+  return writeReports(record, { id, hosts, seed, ground: said, results, events })
+}
+
+/**
+ * The run's record for people and for machines, each file whole or not at all, the smallest first.
+ * @returns why a file could not be written
+ */
+export function writeReports(
+  { dir, id, settle }: Stage['record'],
+  page: Parameters<typeof report>[0],
+): Failure[] {
+  const { results } = page
+  settle()
+  const files: [name: string, make: () => string][] = [
+    ['results.json', () => JSON.stringify(results, null, 2)],
+    ['junit.xml', () => junit(results, id)],
+    ['report.html', () => report(page)],
+  ]
+  return files.flatMap(([name, make]) => {
+    try {
+      writeFile(join(dir, name), make(), { mode: 0o600, over: 'any' })
+      return []
+    } catch (thrown) {
+      const known = orUnwritable(thrown)
+      if (known instanceof Failure) return [known]
+      throw thrown
+    }
   })
 }
 
-/** The run's record for people and for machines. */
-export function writeReports(
-  { dir, id }: Stage['record'],
-  page: Parameters<typeof report>[0],
-): void {
-  const { results } = page
-  writeFileSync(join(dir, 'report.html'), report(page), { mode: 0o600 })
-  writeFileSync(join(dir, 'junit.xml'), junit(results, id), { mode: 0o600 })
-  writeFileSync(join(dir, 'results.json'), JSON.stringify(results, null, 2), { mode: 0o600 })
-}
+/**
+ * Bytes that a run takes for a VM, measured: its memory as the baseline has it and as it was before, and
+ * what its disks grow by under the cases. A VM that had a baseline has most of it already.
+ */
+const roomOf = (host: string): number => (hasBaseline(host) ? 0.5 : 1) * 1024 ** 3
 
 /** What the VMs stand on; a base image that is not cached takes a minute, which is shown. */
 async function standOn(quiet: boolean): Promise<Ground> {

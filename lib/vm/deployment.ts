@@ -126,7 +126,7 @@ export const groundLane = (deployments: Deployment[]): Lane<Deployment> => ({
         const found = await preflight()
         const asleep = deployments.filter(({ host }) => !isRunning(host))
         requireMemory(asleep.reduce((sum, each) => sum + memoryOf(each), 0))
-        requireSpace(labHome(), 1024 ** 3, 'the disks of the VMs')
+        requireSpace(labHome(), 1024 ** 3, 'make the disks of the VMs')
         await ensureLabKey()
         for (const each of deployments) Object.assign(each.ground, found)
         const { accelerator, guest } = found

@@ -6,6 +6,7 @@
  */
 import { appendFileSync } from 'node:fs'
 import { keepCables } from '../fault/cable.ts'
+import { Failure, orUnwritable } from '../failure.ts'
 import { gone } from '../process.ts'
 import { startQemu } from './qemu.ts'
 import { qmp } from './qmp.ts'
@@ -39,7 +40,12 @@ async function watch(): Promise<string> {
 }
 
 function note(event: object): void {
-  appendFileSync(f.events, `${JSON.stringify({ at: new Date().toISOString(), ...event })}\n`, {
-    mode: 0o600,
-  })
+  try {
+    appendFileSync(f.events, `${JSON.stringify({ at: new Date().toISOString(), ...event })}\n`, {
+      mode: 0o600,
+    })
+  } catch (thrown) {
+    // a VM is kept on a disk that is full, too
+    if (!(orUnwritable(thrown) instanceof Failure)) throw thrown
+  }
 }

@@ -1,6 +1,6 @@
 import { existsSync, readFileSync, statfsSync } from 'node:fs'
 import { dirname } from 'node:path'
-import { Failure } from '../failure.ts'
+import { Failure, Unwritable } from '../failure.ts'
 import { packages, present } from '../packages.ts'
 import type { GuestKind } from '../settings.ts'
 
@@ -36,14 +36,23 @@ export function requireMemory(wanted: number): void {
   )
 }
 
-/** @throws Failure when the file system below `path` has less than `wanted` bytes free */
+/**
+ * @param what is to be done, as a message says it: `make the disks of the VMs`
+ * @throws Unwritable when the file system below `path` has less than `wanted` bytes free
+ */
 export function requireSpace(path: string, wanted: number, what: string): void {
-  const { bavail, bsize } = statfsSync(existingParent(path))
-  if (bavail * bsize >= wanted) return
-  throw new Failure(
-    `Cannot make ${what}: it wants ${gib(wanted)} and \`${path}\` has ${gib(bavail * bsize)} left`,
+  const free = freeBelow(path)
+  if (free >= wanted) return
+  throw new Unwritable(
+    `Cannot ${what}: it wants ${gib(wanted)} and \`${path}\` has ${gib(free)} left`,
     { hint: 'Free some, or set LAB_HOME and LAB_CACHE to another file system' },
   )
+}
+
+/** Bytes that the file system of `path`, or of the nearest parent that there is, has for this user. */
+export function freeBelow(path: string): number {
+  const { bavail, bsize } = statfsSync(existingParent(path))
+  return bavail * bsize
 }
 
 /** The nearest directory at or above `path` that exists. */

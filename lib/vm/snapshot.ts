@@ -51,6 +51,18 @@ export async function restoreSnapshot(
   argv: string[],
   limit: number,
 ): Promise<Restored> {
+  const how = await putBack(vm, tag, argv, limit)
+  await setClock(vm, limit)
+  return how
+}
+
+/** The same with the guest's clock left as it is: it goes on from when the snapshot was taken. */
+export async function putBack(
+  vm: Vm,
+  tag: string,
+  argv: string[],
+  limit: number,
+): Promise<Restored> {
   const how = await waitFor(
     `\`${vm.host}\` to be put back`,
     limit,
@@ -62,7 +74,6 @@ export async function restoreSnapshot(
     },
   )
   ensureKeeper(vm)
-  await setClock(vm, limit)
   return how
 }
 
@@ -112,8 +123,9 @@ export async function loadSnapshot(
 /**
  * Sets the guest's clock to the host's, through the agent: `guest-set-time` would need hwclock.
  * @param limit seconds
+ * @throws Failure when no agent answers
  */
-async function setClock(vm: Vm, limit: number): Promise<void> {
+export async function setClock(vm: Vm, limit: number): Promise<void> {
   const agent = await guestAgent(files(vm.host).agent, {
     name: vm.host,
     timeout: limit,
@@ -147,24 +159,28 @@ export async function deleteSnapshot(vm: Vm, tag: string, limit: number): Promis
 }
 
 /**
- * The same for a VM that is off, of its disks alone: keeps them under a name, in place of what had it, or
- * puts them back and drops the name.
+ * The same for a VM that is off, of its disks alone: keeps them under a name, in place of what had it, puts
+ * them back, or drops the name.
  * @throws CannotLoad when there is none of that name, Failure when a disk cannot be written
  */
-export async function snapshotOff(vm: Vm, what: 'save' | 'load', tag: string): Promise<void> {
+export async function snapshotOff(
+  vm: Vm,
+  what: 'save' | 'load' | 'drop',
+  tag: string,
+): Promise<void> {
   const { disk, vars } = files(vm.host)
   const images = [disk, vars]
   const on = (flag: string, allow: number[] = []) =>
     Promise.all(images.map((image) => run('qemu-img', ['snapshot', flag, tag, image], { allow })))
+  if (what === 'drop') await on('-d', [1])
   if (what === 'save') {
     await on('-d', [1])
     await on('-c')
-    return
   }
+  if (what !== 'load') return
   for (const { code, stderr } of await on('-a', [1])) {
     if (code !== 0) throw new CannotLoad(`Cannot put \`${vm.host}\` back`, { evidence: stderr })
   }
-  await on('-d')
 }
 
 /** One connection for one errand: the monitor serves a single client, and others wait for it. */

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { privateDirectory } from '../directory.ts'
 import { Failure } from '../failure.ts'
 import { lock, type Lock } from '../lock.ts'
+import { suggest } from '../nearest.ts'
 import { alive, processesOf, type Identity } from '../process.ts'
 import { labHome, runtimeDir, socketDir, type GuestKind } from '../settings.ts'
 import { writeFile } from '../write-file.ts'
@@ -86,7 +87,10 @@ export function readVm(host: string): Vm | undefined {
 export function theVm(host: string): Vm {
   const vm = readVm(host)
   if (vm) return vm
-  throw new Failure(`Cannot find a VM \`${host}\``, { hint: `just deploy-test-vm ${host}` })
+  const near = suggest(host, knownVms())
+  throw new Failure(`Cannot find a VM \`${host}\``, {
+    hint: `${near}just status lists them, just deploy-test-vm ${host} makes it`,
+  })
 }
 
 export function writeVm(vm: Vm): void {

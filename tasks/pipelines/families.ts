@@ -1,4 +1,4 @@
-import { usage } from '../../lib/failure.ts'
+import { unknown as unknownName } from '../../lib/nearest.ts'
 import type { Family } from '../../lib/scenario/family.ts'
 
 /** Every family of scenarios, by the name of its task. */
@@ -17,7 +17,7 @@ export const familyNames = [
 export async function families(names: string[] = []): Promise<Family[]> {
   const unknown = names.find((name) => !familyNames.includes(name))
   if (unknown !== undefined) {
-    throw usage(`Cannot find a family \`${unknown}\``, `There are ${familyNames.join(', ')}`)
+    throw unknownName('a family', unknown, familyNames, 'just gitops-test --list lists their cases')
   }
   const wanted = names.length > 0 ? names : familyNames
   return Promise.all(

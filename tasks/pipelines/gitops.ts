@@ -14,6 +14,7 @@ export const options = {
   list: { type: 'boolean', describe: 'List the cases and run none' },
   seed: { type: 'number', describe: 'Seed of what is random' },
   keep: { type: 'boolean', describe: 'Leave the VMs as the last case left them' },
+  pause: { type: 'boolean', describe: 'Stop at each case that fails, until Enter' },
   json: { type: 'boolean', describe: 'Print data on standard output' },
 } as const
 export const under = [
@@ -36,6 +37,7 @@ export async function run(args: Args): Promise<ExitCode> {
     cases: args['case'],
     seed: args['seed'],
     keep: Boolean(args['keep']),
+    pause: Boolean(args['pause']),
     list: Boolean(args['list']),
     json: Boolean(args['json']),
   })

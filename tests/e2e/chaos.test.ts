@@ -30,17 +30,17 @@ async function until(limit: number, holds: () => Promise<boolean>): Promise<void
 }
 
 test.each([
-  ['loss', '--link', 'uplink', '--vm', 'sorrow', '--percent', '30', '--direction', 'both'],
-  ['delay', '--link', 'lan', '--vm', 'torment', '--ms', '150'],
-  ['cut', '--link', 'uplink', '--vm', 'sorrow'],
-  ['one-way', '--link', 'lan', '--vm', 'sorrow', '--direction', 'in'],
-  ['partition', '--vm', 'sorrow', '--vm', 'torment'],
-  ['dns', '--vm', 'sorrow'],
+  ['loss', '--link', 'uplink', '--host', 'sorrow', '--percent', '30', '--direction', 'both'],
+  ['delay', '--link', 'lan', '--host', 'torment', '--ms', '150'],
+  ['cut', '--link', 'uplink', '--host', 'sorrow'],
+  ['one-way', '--link', 'lan', '--host', 'sorrow', '--direction', 'in'],
+  ['partition', '--host', 'sorrow', '--host', 'torment'],
+  ['dns', '--host', 'sorrow'],
 ])('%s bites, is shown, and heals', async (...fault) => {
   const injected = await chaos(...fault, '--for', '10m')
   expect(injected).toMatchObject({ code: 0, stdout: expect.stringMatching(/^bites: /m) })
   expect(await listed()).toMatchObject(
-    fault.filter((word) => word === '--vm').map(() => ({ state: 'active' })),
+    fault.filter((word) => word === '--host').map(() => ({ state: 'active' })),
   )
   expect((await lab.task('status')).stdout).toMatch(
     new RegExp(`^fault: ${fault[0]} .*, heals itself in \\d+ s$`, 'm'),
@@ -54,10 +54,10 @@ test.each([
 })
 
 test('a second fault on the link is refused, one on mgmt too', async () => {
-  await chaos('delay', '--link', 'uplink', '--vm', 'sorrow', '--ms', '50', '--for', '10m')
-  const second = await chaos('loss', '--link', 'uplink', '--vm', 'sorrow', '--percent', '20')
+  await chaos('delay', '--link', 'uplink', '--host', 'sorrow', '--ms', '50', '--for', '10m')
+  const second = await chaos('loss', '--link', 'uplink', '--host', 'sorrow', '--percent', '20')
   expect(second).toMatchObject({ code: 3, stderr: expect.stringContaining('is at work') })
-  const mgmt = await chaos('loss', '--link', 'mgmt', '--vm', 'sorrow', '--percent', '20')
+  const mgmt = await chaos('loss', '--link', 'mgmt', '--host', 'sorrow', '--percent', '20')
   expect(mgmt).toMatchObject({ code: 2 })
   expect(await listed()).toHaveLength(1)
 })
@@ -76,7 +76,7 @@ test('a fault whose record is lost or spoilt is still found, and healed', async 
 test.each([['loss', '--percent', '30'], ['cut']])(
   'a task that is killed while it injects leaves nothing after its lease: %s',
   async (...fault) => {
-    const where = ['--link', 'uplink', '--vm', 'sorrow', '--for', '20s']
+    const where = ['--link', 'uplink', '--host', 'sorrow', '--for', '20s']
     const child = lab.start('chaos-network', ...fault, ...where)
     const ended = new Promise((resolve) => child.on('close', resolve))
     // as soon as it is recorded, whether or not the guest has it yet
@@ -92,13 +92,13 @@ test.each([['loss', '--percent', '30'], ['cut']])(
 test('a rule without a lease, of a fault that nobody knows, is found and healed', async () => {
   await guest('tc qdisc add dev uplink root netem loss 5%')
   expect(await listed()).toMatchObject([{ state: 'unrecorded' }])
-  expect(await chaos('heal', '--vm', 'sorrow')).toMatchObject({ code: 0 })
+  expect(await chaos('heal', '--host', 'sorrow')).toMatchObject({ code: 0 })
   expect(await rules()).toBe('0\n1')
 })
 
 test('a reboot ends what the kernel does, and leaves a pulled cable out', async () => {
-  await chaos('delay', '--link', 'lan', '--vm', 'sorrow', '--ms', '50', '--for', '10m')
-  await chaos('cut', '--link', 'uplink', '--vm', 'sorrow', '--for', '10m')
+  await chaos('delay', '--link', 'lan', '--host', 'sorrow', '--ms', '50', '--for', '10m')
+  await chaos('cut', '--link', 'uplink', '--host', 'sorrow', '--for', '10m')
   const before = await guest('cat /proc/sys/kernel/random/boot_id')
   await guest('systemctl reboot')
   await until(300, async () => {

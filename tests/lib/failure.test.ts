@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { Failure, explain, usage } from '../../lib/failure.ts'
+import { Failure, Unwritable, explain, orUnwritable, usage } from '../../lib/failure.ts'
 
 test('an expected failure is one line, a hint, the evidence and the replay', () => {
   const failure = new Failure('Cannot start `sorrow`', {
@@ -24,4 +24,19 @@ test('a bug keeps its stack', () => {
 test('the lab itself could not run, unless said otherwise', () => {
   expect(new Failure('Cannot').exit).toBe(3)
   expect(usage('Cannot').exit).toBe(2)
+})
+
+test.each([
+  ['ENOSPC', 'Cannot write `/x/y`: the disk is full'],
+  ['EROFS', 'Cannot write `/x/y`: the file system is read-only'],
+])('a disk that takes nothing more (%s) is no bug of the lab', (code, message) => {
+  const thrown = orUnwritable(Object.assign(new Error('x'), { code, path: '/x/y' }))
+  expect(thrown).toBeInstanceOf(Unwritable)
+  expect(explain('status', thrown)).toMatch(`status: ${message}\n  hint: just status`)
+})
+
+test('any other error, and a failure, stay what they are', () => {
+  for (const one of [new Failure('x'), new Error('y'), undefined, 'z']) {
+    expect(orUnwritable(one)).toBe(one)
+  }
 })

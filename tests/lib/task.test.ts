@@ -33,11 +33,71 @@ test('a variable sets a default and a flag beats it', async () => {
 
 test.each([
   ['an unknown flag', ['--nope'], 'Unknown argument: nope'],
+  ['an unknown flag with a no', ['--no-such'], 'Unknown argument: no-such'],
+  ['an unknown flag with a hyphen', ['--dry-rnu'], 'Unknown argument: dry-rnu'],
+  ['an unknown short flag', ['--json', '--cpus', '2', '-x=1'], 'Unknown argument: x'],
+  ['a flag for hosts without one', ['--host'], 'Cannot read --host without the name of a host'],
+  ['the same before another flag', ['--vm', '--json'], 'Cannot read --vm without the name'],
+  ['the same with nothing in it', ['--host='], 'Cannot read --host= without the name'],
   ['a flag given twice', ['--memory', '1G', '--memory', '2G'], '--memory is given twice'],
 ])('%s is a usage failure', async (_, argv, message) => {
   const thrown = await parse(task, argv).catch((error: unknown) => error)
   expect(thrown).toBeInstanceOf(Failure)
   expect(thrown).toMatchObject({ exit: 2, message: expect.stringContaining(message) })
+})
+
+test.each([
+  ['--memry', 'The nearest is --memory; tsx tasks/demo.ts --help lists all flags'],
+  ['--cpu=4', 'The nearest is --cpus; tsx tasks/demo.ts --help lists all flags'],
+  ['--nope', 'There are --memory, --cpus, --json; tsx tasks/demo.ts --help lists all flags'],
+])('%s is answered with the nearest flag', async (flag, hint) => {
+  const thrown = await parse(task, [flag]).catch((error: unknown) => error)
+  expect(thrown).toMatchObject({ detail: { hint } })
+})
+
+test('a message does not depend on the language of the machine', async () => {
+  vi.stubEnv('LC_ALL', 'de_DE.UTF-8')
+  await expect(parse(task, ['--nope'])).rejects.toThrow('Unknown argument: nope')
+})
+
+test.each([
+  [['sorrow', 'torment', '--json']],
+  [['--host', 'sorrow', '--json', '--host', 'torment']],
+  [['--host=sorrow', '--host=torment', '--json']],
+  [['--vm', 'sorrow', 'torment', '--json']],
+  [['--json', '--vm=sorrow', '--', 'torment']],
+])('hosts are named by position, by --host, or by --vm: %j', async (argv) => {
+  expect(await parse(task, argv)).toMatchObject({ host: ['sorrow', 'torment'], json: true })
+})
+
+test('a task whose position is taken has its hosts by --host, or by --vm', async () => {
+  const { positionals: _, ...rest } = task
+  const other: Task = {
+    ...rest,
+    usage: '[family..]',
+    positionals: { family: { describe: 'Families', array: true } },
+    options: { ...task.options, host: { type: 'string', array: true, describe: 'VMs' } },
+  }
+  for (const flag of ['--host', '--vm']) {
+    const argv = ['break-boot', flag, 'sorrow', `${flag}=torment`]
+    expect(await parse(other, argv)).toMatchObject({
+      family: ['break-boot'],
+      host: ['sorrow', 'torment'],
+    })
+  }
+})
+
+test('what comes after -- is the command line of somebody else', async () => {
+  const ssh: Task = {
+    ...task,
+    usage: '<host> [command..]',
+    positionals: { host: { describe: 'VM' }, command: { describe: 'Command', array: true } },
+  }
+  expect(await parse(ssh, ['uptime', '--host', 'sorrow', '--', '--vm', 'x'])).toMatchObject({
+    host: 'sorrow',
+    command: ['uptime'],
+    '--': ['--vm', 'x'],
+  })
 })
 
 test('a variable that is no number is a usage failure that names it', async () => {

@@ -58,6 +58,39 @@ test('a host that the flake does not have is named with the ones that it has', a
   expect(stderr).toContain('sorrow, torment')
 })
 
+test.each([
+  [
+    'pipelines/gitops',
+    ['--case', 'break-boot/panik'],
+    'The nearest is break-boot/panic; just gitops-test --list',
+  ],
+  ['break-boot', ['--case', 'panik'], 'The nearest is panic; just break-boot --list'],
+  ['pipelines/gitops', ['brake-boot'], 'The nearest is break-boot; just gitops-test --list'],
+  ['prove', ['known-bat'], 'The nearest is known-bad; just prove --list'],
+  ['deploy-vm', ['--dry-run', 'sorow'], 'The nearest is sorrow; '],
+  ['chaos-network', ['dealy', 'sorrow', '--ms', '9'], 'The nearest are delay, heal; '],
+  ['status', ['--jsn'], 'The nearest is --json; tsx tasks/status.ts --help'],
+  ['verify', ['--host', 'sorow'], 'just status lists them, just deploy-test-vm sorow makes it'],
+  ['copy', ['a', 'b'], 'Write one as sorrow:/tmp/file'],
+  ['copy', ['a'], 'just copy file sorrow:'],
+  ['copy', ['a', 'sorow:'], 'just status lists them'],
+])('%s %j is answered in two short lines, with what is nearest', async (task, args, hint) => {
+  const { code, stdout, stderr } = await lab.task(task, ...args)
+  // a VM that there is not may only not be made yet
+  const wanted = /Cannot find a VM/.test(stderr) ? 3 : 2
+  expect({ code, stdout }).toEqual({ code: wanted, stdout: '' })
+  expect(stderr).toContain(`\n  hint: ${hint}`)
+  for (const line of stderr.split('\n')) expect(line.length).toBeLessThan(200)
+})
+
+test('a word that is neither a host nor a fault names the nearest fault', async () => {
+  const { code, stderr } = await lab.task('chaos-network', 'dealy')
+  expect(code).toBe(2)
+  expect(stderr).toMatch(
+    /^chaos-network: Cannot find host `dealy`.*\n {2}hint: The nearest fault is delay; /,
+  )
+})
+
 test('a flake with a syntax error is one line with the place', async () => {
   const flake = copyFlake(mkdtempSync(join(tmpdir(), 'bad-')))
   writeFileSync(join(flake, 'hosts/sorrow/default.nix'), '{ lib, ... }: { roles = [ "vm" ; }')

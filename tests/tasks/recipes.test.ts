@@ -1,23 +1,33 @@
-import { readFileSync, readdirSync } from 'node:fs'
-import { join } from 'node:path'
+import { spawnSync } from 'node:child_process'
+import { mkdtempSync, readFileSync, readdirSync, rmSync, symlinkSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { basename, join } from 'node:path'
 import { expect, test } from 'vitest'
+import { findCommand, packages } from '../../lib/packages.ts'
 import { run } from '../../lib/run.ts'
 import { project } from '../../lib/settings.ts'
 import { scenario, type Family } from '../../lib/scenario/scenario.ts'
-import type { Task } from '../../lib/task.ts'
+import { parse, type Task } from '../../lib/task.ts'
 
 interface Recipe {
   doc: string | null
   body: unknown[][]
+  private: boolean
+  attributes: (string | object)[]
 }
 
 const just = join(project, 'node_modules/.bin/just')
 const dump = await run(just, ['--dump', '--dump-format', 'json'], { cwd: project })
-const { recipes } = JSON.parse(dump.stdout) as { recipes: Record<string, Recipe> }
+const { recipes, settings } = JSON.parse(dump.stdout) as {
+  recipes: Record<string, Recipe>
+  settings: { no_exit_message: boolean }
+}
 
 /** The recipe that runs a task file, by the file's place below `tasks/`. */
 const byTask = new Map(
   Object.entries(recipes).flatMap(([name, recipe]) => {
+    // a part of another recipe may run a task with flags of its own
+    if (recipe.private) return []
     const [, file] = /(?:,"|tasks\/)([\w/-]+\.ts) /.exec(JSON.stringify(recipe.body)) ?? []
     return file && !file.startsWith('bench/') ? [[file, { name, ...recipe }] as const] : []
   }),
@@ -33,14 +43,91 @@ test('every recipe of a task runs a file that there is', () => {
   expect(tasks).toEqual(expect.arrayContaining([...byTask.keys()]))
 })
 
-test.each(tasks)('%s has a recipe that says what the task says of itself', async (file) => {
+/** A task as its file declares it. */
+async function load(file: string): Promise<Task> {
   const loaded = (await import(join(project, 'tasks', file))) as Task & {
     task?: Task
     family?: Family
   }
-  const task = loaded.task ?? (loaded.family ? scenario(loaded.family) : loaded)
+  return loaded.task ?? (loaded.family ? scenario(loaded.family) : loaded)
+}
+
+test.each(tasks)('%s has a recipe that says what the task says of itself', async (file) => {
+  const task = await load(file)
   const recipe = byTask.get(file)
   expect(recipe?.doc).toBe(task.describe)
   expect(task.under.length).toBeGreaterThan(0)
   expect(task.examples.length).toBeGreaterThan(1)
+})
+
+test.each(tasks)('%s is called in its help and its examples as it is called here', async (file) => {
+  const { name, examples } = await load(file)
+  expect(`${name}.ts`).toBe(file)
+  for (const [command] of examples) {
+    const words = command.split(' ').filter((word) => word !== 'npx')
+    const [program, what] = words
+    if (program === 'just') expect(Object.keys(recipes), command).toContain(what)
+    else
+      expect([program, tasks.map((one) => `tasks/${one}`)]).toEqual([
+        'tsx',
+        expect.arrayContaining([what]),
+      ])
+  }
+})
+
+test.each(tasks)('%s can read each example of its own', async (file) => {
+  const task = await load(file)
+  const own = byTask.get(file)?.name
+  for (const [command] of task.examples) {
+    const [program, what, ...words] = command.split(' ').filter((word) => word !== 'npx')
+    const mine = program === 'just' ? what === own : what === `tasks/${file}`
+    if (mine) expect(await parse(task, words), command).toBeDefined()
+  }
+})
+
+test.each(tasks)('%s has one word for hosts, and takes the others', async (file) => {
+  const task = await load(file)
+  const keys = [...Object.keys(task.options ?? {}), ...Object.keys(task.positionals ?? {})]
+  expect(keys).not.toContain('vm')
+  if (!keys.includes('host')) return
+  const [named] = /^<host>|^\[host\.\.\]|^<host\.\.>/.exec(task.usage ?? '') ?? []
+  const ways = [['--host', 'sorrow'], ['--host=sorrow'], ['--vm', 'sorrow'], ['--vm=sorrow']]
+  for (const words of named ? [['sorrow'], ...ways] : ways) {
+    const { host } = (await parse(task, words))!
+    expect([host].flat(), words.join(' ')).toEqual(['sorrow'])
+  }
+})
+
+test('just adds nothing to what a task said, and keeps its exit code', async () => {
+  const { code, stderr } = await run(just, ['verify-test-vms', '../etc'], {
+    cwd: project,
+    allow: [2],
+  })
+  expect({ code, lines: stderr.trim().split('\n').length }).toEqual({ code: 2, lines: 2 })
+  expect(stderr).not.toContain('recipe')
+  // a tool that fails without a word is named
+  expect(settings.no_exit_message).toBe(true)
+  const tools = Object.entries(recipes).filter(([, { body }]) =>
+    /^\[\["\w/.test(JSON.stringify(body)),
+  )
+  expect(tools.map(([name]) => name)).toEqual(expect.arrayContaining(['lint', 'types', 'unit']))
+  for (const [name, { attributes }] of tools) expect(attributes, name).toContain('exit-message')
+})
+
+test('just ok names the packages that it lacks and what installs them', () => {
+  const bin = mkdtempSync(join(tmpdir(), 'bin-'))
+  const have = packages().flatMap(({ brings }) => findCommand(brings) ?? [])
+  for (const path of [process.execPath, findCommand('sh')!, findCommand('apt-get')!, ...have]) {
+    if (basename(path) !== 'shellcheck') symlinkSync(path, join(bin, basename(path)))
+  }
+  try {
+    const env = { ...process.env, PATH: bin }
+    const { status, stderr } = spawnSync(just, ['ok'], { cwd: project, env, encoding: 'utf8' })
+    expect(status).toBe(3)
+    expect(stderr).toMatch(/^doctor: Cannot go on without `shellcheck` \(.*\)$/m)
+    expect(stderr).toMatch(/^ {2}hint: (sudo )?apt-get install .* shellcheck, or just doctor/m)
+    expect(stderr).not.toContain('recipe')
+  } finally {
+    rmSync(bin, { recursive: true })
+  }
 })

@@ -27,7 +27,7 @@ const fault = (more: Partial<Fault> = {}): Fault => ({
 })
 
 test('a request is read whole, with what it does not say filled in', () => {
-  expect(readRequest('delay', { link: 'uplink', vm: ['sorrow'], ms: 100, for: '2m' })).toEqual({
+  expect(readRequest('delay', { link: 'uplink', host: ['sorrow'], ms: 100, for: '2m' })).toEqual({
     kind: 'delay',
     link: 'uplink',
     hosts: ['sorrow'],
@@ -35,38 +35,42 @@ test('a request is read whole, with what it does not say filled in', () => {
     value: 100,
     lease: 120,
   })
-  expect(readRequest('partition', { vm: ['sorrow', 'torment'] })).toMatchObject({
+  expect(readRequest('partition', { host: ['sorrow', 'torment'] })).toMatchObject({
     link: 'lan',
     hosts: ['sorrow', 'torment'],
     lease: 60,
   })
-  expect(readRequest('dns', { vm: ['sorrow'] })).toMatchObject({ link: 'uplink' })
-  expect(readRequest('flap', { link: 'lan', vm: ['sorrow'] })).toMatchObject({ down: 2, up: 3 })
+  expect(readRequest('dns', { host: ['sorrow'] })).toMatchObject({ link: 'uplink' })
+  expect(readRequest('flap', { link: 'lan', host: ['sorrow'] })).toMatchObject({ down: 2, up: 3 })
 })
 
 test.each([
-  ['loss', { link: 'mgmt', vm: ['sorrow'], percent: 20 }, /mgmt: the lab commands its VMs over it/],
-  ['loss', { link: 'wan', vm: ['sorrow'], percent: 20 }, /no such link/],
-  ['loss', { vm: ['sorrow'], percent: 20 }, /without --link/],
+  [
+    'loss',
+    { link: 'mgmt', host: ['sorrow'], percent: 20 },
+    /mgmt: the lab commands its VMs over it/,
+  ],
+  ['loss', { link: 'wan', host: ['sorrow'], percent: 20 }, /no such link/],
+  ['loss', { host: ['sorrow'], percent: 20 }, /without --link/],
   ['loss', { link: 'uplink', percent: 20 }, /on uplink of 0 VMs/],
-  ['loss', { link: 'lan', vm: ['sorrow', 'torment'], percent: 20 }, /on lan of 2 VMs/],
-  ['loss', { link: 'uplink', vm: ['sorrow'] }, /without --percent/],
-  ['loss', { link: 'uplink', vm: ['sorrow'], percent: 0.5 }, /with --percent 0.5/],
-  ['loss', { link: 'uplink', vm: ['sorrow'], percent: 100 }, /with --percent 100/],
-  ['loss', { link: 'uplink', vm: ['sorrow'], percent: Number.NaN }, /with --percent NaN/],
-  ['loss', { link: 'uplink', vm: ['sorrow'], percent: 20, ms: 3 }, /it has no such number/],
-  ['loss', { link: 'uplink', vm: ['sorrow'], percent: 20, direction: 'up' }, /direction `up`/],
-  ['one-way', { link: 'uplink', vm: ['sorrow'], direction: 'both' }, /direction `both`/],
-  ['cut', { link: 'uplink', vm: ['sorrow'], direction: 'in' }, /direction `in`/],
-  ['partition', { vm: ['sorrow'] }, /on lan of 1 VMs/],
-  ['partition', { link: 'uplink', vm: ['sorrow', 'torment'] }, /it is a fault of lan/],
-  ['dns', { link: 'lan', vm: ['sorrow'] }, /it is a fault of uplink/],
-  ['loss', { link: 'uplink', vm: ['sorrow'], percent: 20, for: '1s' }, /`1s` as a lease/],
-  ['loss', { link: 'uplink', vm: ['../x'], percent: 20 }, /x/],
-  ['toString', { link: 'uplink', vm: ['sorrow'] }, /there is no such fault/],
+  ['loss', { link: 'lan', host: ['sorrow', 'torment'], percent: 20 }, /on lan of 2 VMs/],
+  ['loss', { link: 'uplink', host: ['sorrow'] }, /without --percent/],
+  ['loss', { link: 'uplink', host: ['sorrow'], percent: 0.5 }, /with --percent 0.5/],
+  ['loss', { link: 'uplink', host: ['sorrow'], percent: 100 }, /with --percent 100/],
+  ['loss', { link: 'uplink', host: ['sorrow'], percent: Number.NaN }, /with --percent NaN/],
+  ['loss', { link: 'uplink', host: ['sorrow'], percent: 20, ms: 3 }, /it has no such number/],
+  ['loss', { link: 'uplink', host: ['sorrow'], percent: 20, direction: 'up' }, /direction `up`/],
+  ['one-way', { link: 'uplink', host: ['sorrow'], direction: 'both' }, /direction `both`/],
+  ['cut', { link: 'uplink', host: ['sorrow'], direction: 'in' }, /direction `in`/],
+  ['partition', { host: ['sorrow'] }, /on lan of 1 VMs/],
+  ['partition', { link: 'uplink', host: ['sorrow', 'torment'] }, /it is a fault of lan/],
+  ['dns', { link: 'lan', host: ['sorrow'] }, /it is a fault of uplink/],
+  ['loss', { link: 'uplink', host: ['sorrow'], percent: 20, for: '1s' }, /`1s` as a lease/],
+  ['loss', { link: 'uplink', host: ['../x'], percent: 20 }, /x/],
+  ['toString', { link: 'uplink', host: ['sorrow'] }, /there is no such fault/],
 ] as const)('%s with %o is refused as a wrong argument', (kind, words, message) => {
   const read = (): unknown =>
-    readRequest(kind, { ...words, vm: 'vm' in words ? [...words.vm] : [] })
+    readRequest(kind, { ...words, host: 'host' in words ? [...words.host] : [] })
   expect(read).toThrow(message)
   try {
     read()

@@ -9,6 +9,7 @@ import { report, whereTimeWent } from '../../../lib/report/report.ts'
 import { judgeCase, worst, type CaseResult } from '../../../lib/report/result.ts'
 import { spans } from '../../../lib/report/timeline.ts'
 import { existsSync } from 'node:fs'
+import { onSmallDisk } from '../../small-disk.ts'
 
 let home: string
 beforeEach(() => {
@@ -162,4 +163,60 @@ test('the report is one file that carries its evidence and lets no text become m
   expect(page).toContain('data:image/png;base64,cG5n')
   expect(page).toContain('tsx tasks/auto-upgrade.ts sorrow --case good --seed 7')
   expect(page).not.toMatch(/<script|<i>|https?:|<b>"conflict/)
+})
+
+const filled = (afterwards: string): string => `
+import { appendFileSync, readFileSync, readdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { openRecord, readEvents } from '#/lib/report/record.ts'
+import { writeReports } from '#/lib/scenario/stage.ts'
+const record = openRecord('x')
+const fill = () => {
+  for (const size of [65536, 4096, 1]) try {
+    for (;;) appendFileSync(join(process.env.LAB_HOME, 'fill'), Buffer.alloc(size))
+  } catch {}
+}
+record.note({ kind: 'event', name: 'before' })
+fill()
+for (let n = 0; n < 500; n++) record.note({ kind: 'event', name: 'full ' + n })
+const onDisk = readEvents(record.dir).length
+const result = ${JSON.stringify(passed)}
+const page = { id: record.id, hosts: ['sorrow'], seed: 1, ground: 'tcg', results: [result], events: record.events }
+${afterwards}
+`
+
+test('a run that fills the disk has its report all the same, with all that happened', () => {
+  const out = onSmallDisk(
+    home,
+    24,
+    filled(`const troubles = writeReports(record, page)
+    const sizes = Object.fromEntries(readdirSync(record.dir).map((f) => [f, readFileSync(join(record.dir, f)).length]))
+    console.log(JSON.stringify({ onDisk, troubles, sizes, kept: readEvents(record.dir).length }))`),
+  )
+  const { onDisk, troubles, sizes, kept } = JSON.parse(out)
+  expect(troubles).toEqual([])
+  expect(onDisk).toBeLessThan(501)
+  expect(kept).toBe(501)
+  expect(Object.keys(sizes).toSorted()).toEqual([
+    'events.jsonl',
+    'junit.xml',
+    'report.html',
+    'results.json',
+  ])
+  expect(sizes['report.html']).toBeGreaterThan(4000)
+})
+
+test('a report that finds no room is said, and leaves no empty file in its place', () => {
+  const out = onSmallDisk(
+    home,
+    24,
+    filled(`record.settle()
+    fill()
+    const troubles = writeReports(record, page).map(({ message }) => message)
+    console.log(JSON.stringify({ troubles, files: readdirSync(record.dir) }))`),
+  )
+  const { troubles, files } = JSON.parse(out)
+  expect(files).toEqual(['events.jsonl'])
+  expect(troubles).toHaveLength(3)
+  expect(troubles[2]).toMatch(/^Cannot write `.*report\.html`: no space left on device$/)
 })

@@ -30,7 +30,7 @@ const io = (command: string): boolean =>
 const fill = (byte: number): void => expect(io(`write -P ${byte} 0 64k`)).toBe(true)
 const holds = (byte: number): boolean => io(`read -P ${byte} 0 64k`)
 
-test('The disks of a VM that is off are put back, the name is free after it, and a newer one replaces it', async () => {
+test('The disks of a VM that is off are put back as often as asked, until the name is dropped, and a newer one replaces it', async () => {
   fill(1)
   await snapshotOff(vm, 'save', 'x')
   fill(2)
@@ -39,5 +39,9 @@ test('The disks of a VM that is off are put back, the name is free after it, and
   expect([holds(2), holds(3)]).toEqual([false, true])
   await snapshotOff(vm, 'load', 'x')
   expect([holds(2), holds(3)]).toEqual([true, false])
+  fill(4)
+  await snapshotOff(vm, 'load', 'x')
+  expect([holds(2), holds(4)]).toEqual([true, false])
+  await snapshotOff(vm, 'drop', 'x')
   await expect(snapshotOff(vm, 'load', 'x')).rejects.toBeInstanceOf(CannotLoad)
 })

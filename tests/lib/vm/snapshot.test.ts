@@ -1,4 +1,4 @@
-import { execFileSync, spawnSync } from 'node:child_process'
+import { spawnSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -15,7 +15,8 @@ import {
   snapshotsOf,
   withMonitor,
 } from '../../../lib/vm/snapshot.ts'
-import { files, lockVm, newUuid, qemuOf, writeVm, type Vm } from '../../../lib/vm/vm.ts'
+import { files, qemuOf, type Vm } from '../../../lib/vm/vm.ts'
+import { makeBox } from '../../box.ts'
 
 /** A real QEMU with both disks and no guest: what a snapshot takes and brings back is seen on the disk. */
 let home: string
@@ -26,29 +27,7 @@ beforeEach(async () => {
   home = mkdtempSync(join(tmpdir(), 'snapshot-'))
   vi.stubEnv('LAB_HOME', home)
   vi.stubEnv('XDG_RUNTIME_DIR', home)
-  const held = await lockVm('box', 'test')
-  held.release()
-  vm = {
-    ...{ host: 'box', uuid: newUuid(), slot: 9, guest: 'debian', port: 2999, memory: 2 ** 26 },
-    ...{ cpus: 1, disk: 2 ** 26, user: 'rain', toplevel: '/nix/store/x', layer: '/x' },
-  }
-  writeVm(vm)
-  const f = files('box')
-  for (const image of [f.disk, f.vars]) {
-    execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', image, '64M'])
-  }
-  const drive = (node: string, path: string): string[] => [
-    '-blockdev',
-    `qcow2,node-name=${node},file.driver=file,file.filename=${path}`,
-    ...['-device', `virtio-blk-pci,id=${node}-device,drive=${node}`],
-  ]
-  argv = [
-    ...['-name', 'box', '-uuid', vm.uuid, '-nodefaults', '-no-user-config', '-machine', 'q35'],
-    ...['-accel', 'tcg', '-m', '64', '-display', 'none'],
-    ...drive('disk0', f.disk),
-    ...drive('efivars', f.vars),
-    ...['-qmp', `unix:${f.qmp},server=on,wait=off`],
-  ]
+  ;({ vm, argv } = await makeBox())
 })
 afterEach(async () => {
   const qemu = qemuOf(vm)

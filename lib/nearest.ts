@@ -1,0 +1,47 @@
+import { createRequire } from 'node:module'
+import { usage, type Failure } from './failure.ts'
+
+/** So many names are read at a glance; more are left to the command that lists them. */
+const few = 6
+
+/**
+ * The failure for a name that nothing has: it names the nearest ones there are, and how to see all.
+ * @param what with its article: `a case`
+ * @param lists the command that lists them, and what else helps
+ */
+export function unknown(what: string, name: string, known: string[], lists: string): Failure {
+  return usage(`Cannot find ${what} \`${name}\``, `${suggest(name, known)}${lists}`)
+}
+
+/** `The nearest is x; `, or all of a few names, or nothing where no name is near. */
+export function suggest(name: string, known: string[]): string {
+  const near = nearest(name, known)
+  if (near.length === 1) return `The nearest is ${near[0]}; `
+  if (near.length > 1) return `The nearest are ${near.join(', ')}; `
+  return known.length > 0 && known.length <= few ? `There are ${known.join(', ')}; ` : ''
+}
+
+/** At most 4 names that may be meant: a slip or two away, or with the word in them; the nearest first. */
+export function nearest(name: string, known: string[]): string[] {
+  // only who mistypes waits for it
+  const { distance } = createRequire(import.meta.url)(
+    'fastest-levenshtein',
+  ) as typeof import('fastest-levenshtein')
+  const wanted = name.toLowerCase()
+  const slips = Math.max(1, Math.ceil(wanted.length / 3))
+  const near = [...new Set(known)]
+    .map((one) => ({ one, off: distance(wanted, one.toLowerCase()) }))
+    .filter(
+      ({ one, off }) =>
+        off <= slips ||
+        (wanted.length >= 3 && one.toLowerCase().includes(wanted)) ||
+        (one.length >= 3 && wanted.includes(one.toLowerCase())),
+    )
+    .toSorted((a, b) => a.off - b.off)
+  // beside one that is a slip away, nobody means one that is four away
+  const most = near[0] && near[0].off <= 2 ? near[0].off + 1 : Infinity
+  return near
+    .filter(({ off }) => off <= most)
+    .slice(0, 4)
+    .map(({ one }) => one)
+}

@@ -1,0 +1,84 @@
+import { Failure } from '../failure.ts'
+import { guestAgent } from './guest-agent.ts'
+import { files, type Vm } from './vm.ts'
+
+/** The generation that a guest runs. */
+export interface Generation {
+  toplevel: string
+  /** Its number among those of the system profile, the latest where it has several. */
+  number?: number
+  /** The commit that it was deployed from; none where it came from a working tree. */
+  commit?: string
+  golden: boolean
+  /** `running`: this boot is its trial. `next`: another generation is on trial at the next boot. */
+  trial?: 'running' | 'next'
+}
+
+/**
+ * Bash does all but two reads of a link itself: in an emulated guest each program is a tenth of a second.
+ * A line each: what runs, golden, what is on trial and in which boot that was armed, this boot, the commit
+ * and toplevel of the last upgrade, the revision of NixOS, then the links of the profile that lead to what runs.
+ */
+const script = `export PATH=/run/current-system/sw/bin:/usr/sbin:/usr/bin:/sbin:/bin
+exec 2>/dev/null
+toplevel=$(readlink -f /run/current-system)
+state=/var/lib/golden-generation
+field() { text=; [[ ! -r $1 ]] || text=$(<"$1"); if [[ $text =~ \\"$2\\":\\"([^\\"]*)\\" ]]; then echo "\${BASH_REMATCH[1]}"; else echo; fi; }
+echo "$toplevel"
+field $state/golden.json toplevel
+field $state/trial.json toplevel
+field $state/trial.json boot
+read -r boot </proc/sys/kernel/random/boot_id && echo "$boot"
+line=; [[ ! -r /var/lib/nix-local-upgrade/deployed ]] || read -r line </var/lib/nix-local-upgrade/deployed
+echo "$line"
+if [[ -x /run/current-system/sw/bin/nixos-version ]]; then echo "$(nixos-version --configuration-revision)"; else echo; fi
+for link in /nix/var/nix/profiles/system-*-link; do [[ ! $link -ef $toplevel ]] || echo "$link"; done`
+
+/**
+ * What a guest runs, asked through its agent, which needs no network.
+ * @param limit seconds for the whole of it; a guest that is frozen or still boots costs no more
+ * @throws Failure when it does not answer in time
+ */
+export async function generationOf(vm: Vm, limit: number): Promise<Generation> {
+  let client: Awaited<ReturnType<typeof guestAgent>> | undefined
+  let late = false
+  const ask = async (): Promise<Generation> => {
+    const agent = await guestAgent(files(vm.host).agent, { name: vm.host, timeout: limit })
+    client = agent
+    if (late) agent.close()
+    const { stdout } = await agent.exec('/bin/sh', ['-c', 'exec bash -s'], {
+      input: script,
+      timeout: limit,
+    })
+    return readGeneration(stdout)
+  }
+  let timer: NodeJS.Timeout | undefined
+  const over = new Promise<never>((_, reject) => {
+    const failure = new Failure(`\`${vm.host}\` does not answer within ${limit} s`)
+    timer = setTimeout(() => reject(failure), limit * 1000)
+  })
+  try {
+    return await Promise.race([ask(), over])
+  } finally {
+    late = true
+    clearTimeout(timer)
+    client?.close()
+  }
+}
+
+/** Reads what the script printed. */
+export function readGeneration(printed: string): Generation {
+  const [toplevel = '', golden, trial, armedIn, boot, deployed = '', revision, ...links] =
+    printed.split('\n')
+  const [commit, , of] = deployed.split(' ')
+  const numbers = links.flatMap((link) => /system-(\d+)-link$/.exec(link)?.[1] ?? []).map(Number)
+  const tried = trial !== '' && armedIn !== boot
+  return {
+    toplevel,
+    ...(numbers.length > 0 && { number: Math.max(...numbers) }),
+    ...(of === toplevel && commit ? { commit } : revision ? { commit: revision } : {}),
+    golden: toplevel !== '' && toplevel === golden,
+    ...(trial && trial === toplevel && tried && { trial: 'running' as const }),
+    ...(trial && !tried && { trial: 'next' as const }),
+  }
+}

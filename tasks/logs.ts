@@ -1,0 +1,81 @@
+import { spawnSync } from 'node:child_process'
+import { Exit, Failure, usage as usageFailure, type ExitCode } from '../lib/failure.ts'
+import { unknown } from '../lib/nearest.ts'
+import { lastLines } from '../lib/run.ts'
+import { quote } from '../lib/ssh/probes.ts'
+import { main, type Args } from '../lib/task.ts'
+import { runningVm, sshArgs } from '../lib/vm/running.ts'
+
+export const name = 'logs'
+export const describe = "Read a VM's journal, of one unit or of all"
+export const usage = '<host> [unit]'
+export const positionals = {
+  host: { describe: 'VM, by name' },
+  unit: { describe: 'Unit, with or without .service; all without' },
+}
+export const options = {
+  lines: { type: 'number', default: 200, describe: 'So many of the last lines' },
+  boot: { type: 'number', default: 0, describe: 'Which boot: 0 is this one, -1 the one before' },
+  follow: { type: 'boolean', alias: 'f', describe: 'Show what comes, until Ctrl-C' },
+  json: { type: 'boolean', describe: 'Print data: a JSON object a line' },
+} as const
+export const under = ['ssh -F <LAB_HOME>/ssh_config <host>-root journalctl --boot 0 --unit <unit>']
+export const examples: [string, string][] = [
+  ['just logs sorrow', 'The end of the journal'],
+  ['just logs sorrow nix-local-upgrade --follow', 'An upgrade, as it goes'],
+  ['just logs sorrow --boot -1', 'What the boot before this one said last'],
+]
+
+export async function run(args: Args): Promise<ExitCode> {
+  const { lines, boot, unit } = args
+  for (const [flag, number] of Object.entries({ lines, boot })) {
+    if (!Number.isInteger(number) || (flag === 'lines' && number < 1))
+      throw usageFailure(`Cannot read --${flag} ${number} as a number of ${flag}`)
+  }
+  const { host } = runningVm(args['host'], 'read the journal of')
+  if (unit !== undefined) requireUnit(host, unit)
+  const words = [
+    ...['journalctl', '--no-pager', '--boot', String(boot), '--lines', String(lines)],
+    ...(unit === undefined ? [] : ['--unit', quote(unit)]),
+    ...(args['follow'] ? ['--follow'] : []),
+    ...(args['json'] ? ['--output', 'json'] : []),
+  ]
+  // Ctrl-C is how `--follow` ends, and no failure
+  process.on('SIGINT', () => {})
+  const { status, signal } = onHost(host, words, 'inherit')
+  if (status === 0 || signal === 'SIGINT' || signal === 'SIGPIPE') return Exit.held
+  throw noAnswer(host, `it exited with ${status ?? signal}`)
+}
+
+/** @throws Failure (usage) naming the nearest units when neither systemd nor the journal knows it */
+function requireUnit(host: string, unit: string): void {
+  const of = quote(unit)
+  const ask = `[ "$(systemctl show --value --property LoadState -- ${of})" != not-found ] ||
+    [ -n "$(journalctl --quiet --lines 1 --unit ${of})" ] ||
+    { systemctl list-units --all --plain --no-legend; systemctl list-unit-files --plain --no-legend; }`
+  const { status, stdout, stderr } = onHost(host, [ask], 'pipe')
+  if (status !== 0)
+    throw noAnswer(host, lastLines(stderr.toString(), 1) || `ssh exited with ${status}`)
+  const units = stdout
+    .toString()
+    .split('\n')
+    .flatMap((line) => line.split(' ', 1))
+    .filter(Boolean)
+  if (units.length === 0) return
+  const known = units.map((one) => one.replace(/\.service$/, ''))
+  const lists = `just ssh-test-vm ${host} systemctl list-units lists all`
+  throw unknown(`a unit of \`${host}\`:`, unit.replace(/\.service$/, ''), known, lists)
+}
+
+const onHost = (host: string, words: string[], output: 'inherit' | 'pipe') =>
+  spawnSync('ssh', [...sshArgs(), `${host}-root`, ...words], {
+    stdio: ['ignore', output, output === 'pipe' ? 'pipe' : 'inherit'],
+    maxBuffer: 2 ** 24,
+  })
+
+const noAnswer = (host: string, why: string): Failure =>
+  new Failure(`Cannot read the journal of \`${host}\`: ${why}`, {
+    hint: `just console-test-vm ${host} --log shows what it said on its console, just screenshot ${host} its screen`,
+  })
+
+await main(import.meta, { name, describe, usage, positionals, options, under, examples, run })

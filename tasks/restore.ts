@@ -1,0 +1,75 @@
+import { hostName } from '../lib/host-name.ts'
+import { table } from '../lib/table.ts'
+import { main, type Args } from '../lib/task.ts'
+import { restore, savedOf } from '../lib/vm/saved.ts'
+import { lockVm, theVm } from '../lib/vm/vm.ts'
+
+export const name = 'restore'
+export const describe = 'Put a VM back to what was saved of it'
+export const usage = '<host> [name]'
+export const positionals = {
+  host: { describe: 'VM, by name' },
+  name: { describe: 'Name that it was saved under', default: 'default' },
+}
+export const options = {
+  list: { type: 'boolean', describe: 'List what is saved, and put nothing back' },
+  json: { type: 'boolean', describe: 'Print data instead of sentences' },
+} as const
+export const under = [
+  'QMP snapshot-load   in the QEMU that runs, or in a new one',
+  'QEMU guest agent: date -s   as the clock goes on from when it was saved',
+  'qemu-img snapshot -a   for what was saved of a VM that was off; it is off after it',
+]
+export const examples: [string, string][] = [
+  ['just restore sorrow', 'Everything since `just save sorrow` is undone'],
+  ['just restore sorrow --list', 'What there is to go back to'],
+]
+
+export async function run(args: Args): Promise<void> {
+  const vm = theVm(hostName(args['host']))
+  if (args['list']) {
+    const all = await savedOf(vm)
+    const found = [...all].map(([saved, { at, toplevel, argv }]) => ({
+      ...{ name: saved, at, toplevel, running: argv !== undefined },
+    }))
+    const rows = found.map((one) => [
+      one.name,
+      one.at,
+      one.running ? 'running' : 'off',
+      one.toplevel,
+    ])
+    if (args['json']) console.log(JSON.stringify(found, null, 2))
+    else if (found.length === 0) console.log(`Nothing is saved of ${vm.host}`)
+    else console.log(table([['name', 'saved', 'was', 'toplevel'], ...rows]))
+    return
+  }
+  const held = await lockVm(vm.host, 'restore')
+  try {
+    const wanted = String(args['name'])
+    const { saved, how, clock } = await restore(vm, wanted)
+    if (args['json']) console.log(JSON.stringify({ host: vm.host, ...saved, how, clock }, null, 2))
+    else console.log(inWords(vm.host, wanted, saved.at, how, clock))
+  } finally {
+    held.release()
+  }
+}
+
+function inWords(
+  host: string,
+  wanted: string,
+  at: string,
+  how: string | undefined,
+  clock: boolean,
+) {
+  const back = `Put ${host} back to \`${wanted}\`, saved at ${at}`
+  if (how === undefined)
+    return `${back}; it is off, as it was then: just deploy-test-vm ${host} starts it`
+  return `${back}, ${how}
+${
+  clock
+    ? 'Its clock was set to now, so timers that came due since then fire'
+    : 'Its clock goes on from then: no guest agent answers that could set it'
+}; SSH sessions into it are gone`
+}
+
+await main(import.meta, { name, describe, usage, positionals, options, under, examples, run })

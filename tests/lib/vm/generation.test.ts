@@ -1,0 +1,62 @@
+import { expect, test } from 'vitest'
+import { readGeneration } from '../../../lib/vm/generation.ts'
+
+const [here, other] = ['/nix/store/a-nixos-system', '/nix/store/b-nixos-system']
+
+/** What a guest prints, a line each. */
+const printed = (
+  more: Partial<Record<'golden' | 'trial' | 'armedIn' | 'deployed' | 'revision', string>>,
+  ...numbers: number[]
+) =>
+  [
+    ...[here, more.golden ?? '', more.trial ?? '', more.armedIn ?? '', 'this-boot'],
+    ...[more.deployed ?? '', more.revision ?? ''],
+    ...numbers.map((number) => `/nix/var/nix/profiles/system-${number}-link`),
+    '',
+  ].join('\n')
+
+test.each([
+  [
+    'a generation of the working tree, golden',
+    printed({ golden: here }, 1),
+    { number: 1, golden: true },
+  ],
+  ['several numbers of one generation', printed({}, 10, 9, 2), { number: 10, golden: false }],
+  ['one that is not in the profile', printed({}), { golden: false }],
+  [
+    'one that an upgrade deployed',
+    printed({ golden: other, deployed: `c0ffee beef ${here} 2026-01-01T00:00:00Z` }, 3),
+    { number: 3, commit: 'c0ffee', golden: false },
+  ],
+  [
+    'one that came after the last upgrade',
+    printed({ deployed: `c0ffee beef ${other} 2026-01-01T00:00:00Z` }, 4),
+    { number: 4, golden: false },
+  ],
+  [
+    'a revision of NixOS',
+    printed({ revision: 'abc' }, 4),
+    { number: 4, commit: 'abc', golden: false },
+  ],
+  [
+    'a boot that is the trial',
+    printed({ golden: other, trial: here, armedIn: 'boot-before' }, 5),
+    { number: 5, golden: false, trial: 'running' },
+  ],
+  [
+    'a switch to what the next boot tries',
+    printed({ golden: other, trial: here, armedIn: 'this-boot' }, 5),
+    { number: 5, golden: false, trial: 'next' },
+  ],
+  [
+    'golden again, after a trial that came to nothing and is not judged yet',
+    printed({ golden: here, trial: other, armedIn: 'boot-before' }, 1),
+    { number: 1, golden: true },
+  ],
+])('%s is told', (_, text, generation) => {
+  expect(readGeneration(text)).toEqual({ toplevel: here, ...generation })
+})
+
+test('a guest that printed nothing runs nothing that is golden', () => {
+  expect(readGeneration('')).toEqual({ toplevel: '', golden: false })
+})
