@@ -1,4 +1,3 @@
-import { join } from 'node:path'
 import { Exit, usage as usageFailure, type ExitCode } from '../lib/failure.ts'
 import { unknown as unknownName } from '../lib/nearest.ts'
 import {
@@ -10,7 +9,6 @@ import {
 } from '../lib/scenario/control.ts'
 import { green, red, table } from '../lib/table.ts'
 import { main, type Args } from '../lib/task.ts'
-import { writeFile } from '../lib/write-file.ts'
 import { families } from './pipelines/families.ts'
 
 export const name = 'prove'

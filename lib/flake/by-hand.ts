@@ -1,7 +1,6 @@
 import { dirname, relative } from 'node:path'
 import { attributeName, lineOf, nixString, parts, sourceOf, type Node } from './syntax.ts'
-import type { Outline } from './hosts.ts'
-import type { Place } from './value.ts'
+import type { Outline, Place } from './value.ts'
 
 /** What a person can write to have a host, where no edit is made. Lines count from 1. */
 export interface ByHand {

@@ -13,9 +13,19 @@ import {
 import { tmpdir } from 'node:os'
 import { join, relative, sep } from 'node:path'
 import { Failure, usage } from '../failure.ts'
-import type { Edit } from './edit.ts'
 import { nixString } from './syntax.ts'
 import { run } from '../run.ts'
+
+/** A file of a flake with the text that it is to have. */
+interface Edited {
+  /** Absolute path. */
+  file: string
+  before: string
+  after: string
+  /** What was written into it, and at which line. */
+  inserted: string
+  line: number
+}
 
 /** Whether nix looked at an edit and found nothing wrong; if it did not look, why. */
 export type Asked = { asked: true } | { asked: false; why: string }
@@ -25,7 +35,7 @@ export type Asked = { asked: true } | { asked: false; why: string }
  * @param flake absolute path of its directory
  * @throws Failure when nix parses the file as it is, and does not with the edit
  */
-export const parses = (flake: string, edit: Edit): Promise<Asked> =>
+export const parses = (flake: string, edit: Edited): Promise<Asked> =>
   compared(flake, edit, (copy) =>
     ask(
       ['--store', 'dummy://', ...features, '--parse', join(copy, relative(flake, edit.file))],
@@ -44,7 +54,7 @@ export async function isParsed(file: string): Promise<boolean> {
  * @param flake absolute path of its directory
  * @throws Failure when the flake evaluates as it is, and with the edit does not or lacks the host
  */
-export const evaluates = (flake: string, edit: Edit, name: string): Promise<Asked> =>
+export const evaluates = (flake: string, edit: Edited, name: string): Promise<Asked> =>
   compared(flake, edit, async (copy) => {
     const answer = await ask([...evaluation, '-E', hostNames(flake, copy)], 60)
     if (!answer.held || copy.endsWith(before)) return answer
@@ -117,7 +127,7 @@ const before = 'before'
  */
 async function compared(
   flake: string,
-  edit: Edit,
+  edit: Edited,
   question: (copy: string) => Promise<Answer>,
 ): Promise<Asked> {
   const scratch = copies()

@@ -3,7 +3,7 @@ import { dirname, join, relative, resolve } from 'node:path'
 import { Failure, usage } from '../failure.ts'
 import { byHand, placeOf, type ByHand } from './by-hand.ts'
 import { isParsed } from './check.ts'
-import { outline, refusal, type Outline, type Why } from './hosts.ts'
+import { outline, refusal, type Why } from './hosts.ts'
 import { copyBehind, hostEntry, intoEmpty, model, type HostEntry } from './entry.ts'
 import { hostMaker } from './maker.ts'
 import {
@@ -18,7 +18,7 @@ import {
 import { mentions, otherPlatform, pathsOf, seenIn, type Seen } from './seen.ts'
 import { attributeName, faults, leaves, lineOf, nixReader, nixString } from './syntax.ts'
 import { sourceOf, type Node, type NixSource } from './syntax.ts'
-import type { SetValue } from './value.ts'
+import type { Outline, SetValue } from './value.ts'
 
 /** What adding a host to a flake comes to. Lines count from 1; `file` is absolute. */
 export type Addition = (

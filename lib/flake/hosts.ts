@@ -8,18 +8,7 @@ import { attributeName } from './syntax.ts'
 import type { Node, ReadNix } from './syntax.ts'
 import { evaluate } from './trace.ts'
 import { argument, attribute, emptySet, unknown } from './value.ts'
-import type { Place, SetValue, Unknown, Value } from './value.ts'
-
-/** What a flake's `nixosConfigurations` evaluates to, as far as its source shows it, and where that is written. */
-export interface Outline {
-  hosts: SetValue | Unknown
-  /** The attribute name `nixosConfigurations`; none where the source does not show it. */
-  bound?: Node
-  /** The set that the outputs are. */
-  outputs?: Place
-  /** What the function gives that the outputs are, or the whole file without one. */
-  body: Node
-}
+import type { Outline, SetValue, Unknown, Value } from './value.ts'
 
 /**
  * Follows what a flake's `nixosConfigurations` evaluates to.

@@ -238,3 +238,14 @@ export const hasNames = (value: Value): boolean =>
 /** What a condition or a filter lets through is not known, but for names that nobody wrote. */
 export const ifListed = (value: Value, at: Node): Value =>
   value.is === 'unknown' || isListed(value) ? value : other(at)
+
+/** What a flake's `nixosConfigurations` evaluates to, as far as its source shows it, and where that is written. */
+export interface Outline {
+  hosts: SetValue | Unknown
+  /** The attribute name `nixosConfigurations`; none where the source does not show it. */
+  bound?: Node
+  /** The set that the outputs are. */
+  outputs?: Place
+  /** What the function gives that the outputs are, or the whole file without one. */
+  body: Node
+}

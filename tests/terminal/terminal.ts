@@ -176,8 +176,8 @@ export async function openTerminal(
     prompted,
     runs,
     cursorVisible: () => cursor,
-    // oxlint-disable-next-line no-control-regex -- exactly these are looked for
     escapes: () =>
+      // oxlint-disable-next-line no-control-regex -- exactly these are looked for
       (sent.match(/\u001b\[[0-9;?]*[A-Za-z]/g) ?? []).filter((code) => !/\?2004[hl]$/.test(code)),
     stty: async () => {
       await runs(`stty -a >${join(home, 'stty')}`)
