@@ -1,13 +1,22 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154 # golden-lib.sh and golden-services.sh come first
-# Is this boot good, and what follows from it?
+# golden-boot-validation [--upgraded]: is this boot good, and what follows from it?
 #
 #   on trial, good      it becomes golden (GOLDEN_AUTO_PIN), or is armed for one more boot
 #   on trial, bad       written down as failed; reboot, which is golden's
 #   golden, any         a trial that did not come up is written down, and golden is the profile again
 #   golden, bad         stays up and says so: there is nothing to go back to
 #   none golden, good   it becomes golden (GOLDEN_AUTO_PIN)
+#
+# A good boot of what an upgrade was cut off at is not pinned yet, and boots again like one on trial. That
+# upgrade's next run ends it with checks of its own, or takes it back; after it, --upgraded does the rest.
+case ${1-} in
+  '' | --upgraded) ;;
+  *) echo 'Usage: golden-boot-validation [--upgraded]' >&2 && exit 2 ;;
+esac
 need_root 'validate this boot'
+left=/run/golden-generation.left
+[[ -z ${1-} || -e $left ]] || exit 0
 
 # From here on a reboot leads to a system that is known to work
 guard() {
@@ -21,21 +30,27 @@ guard() {
 
 # What became of the trial, now that golden is booted
 judge_trial() {
-  local trial phase failure
-  trial=$(field trial.json toplevel) phase=$(field trial.json state)
+  local trial why tries failure
+  trial=$(field trial.json toplevel)
   [[ -n $trial && $(field trial.json boot) != "$(this_boot)" ]] || return 0
-  if [[ $phase != armed ]]; then
-    echo "the trial of $trial was interrupted before it was armed"
-    disarm
-    [[ $(readlink -f "$profile") != "$trial" ]] || arm "$trial" || true
-    return 0
+  why=$(not_started)
+  if [[ -n $why ]]; then
+    echo "the trial of $trial was not started: $why"
+    if [[ $(readlink -f "$profile") != "$trial" ]]; then
+      disarm
+      return 0
+    fi
+    tries=$(field trial.json tries)
+    if ((tries < 2)); then
+      if arm "$trial" $((tries + 1)); then echo "on trial at the next boot: $trial"; fi
+      return 0
+    fi
+    record_failure "$trial" "it was armed $((tries + 1)) times and never started: $why"
+  elif [[ $(field trial.json state) != failed ]]; then
+    # its own boot did not get so far as to say why
+    record_failure "$trial" 'it did not come up: it panicked, hung or lost its power'
   fi
   failure=$(last_failure "$trial")
-  # its own boot has written down why, unless it did not get so far
-  if [[ ${failure%% *} < $(field trial.json armedAt) ]]; then
-    failure=' it did not come up: it panicked, hung or lost its power'
-    record_failure "$trial" "${failure# }"
-  fi
   echo "FAILED  the trial of $trial: ${failure#* }"
   unlocked
   if ! profile_to_golden; then
@@ -59,7 +74,17 @@ good=1
 validate || good=
 locked
 
-if on_trial; then
+tried=
+if on_trial || [[ -e $left && $(field trial.json toplevel) == "$booted" ]]; then tried=1; fi
+if [[ -n $good && $booted != "$golden" ]] && upgrade_pending; then
+  : >"$left"
+  if [[ -n $tried ]]; then arm "$booted"; fi
+  echo "validated: $booted, and golden once the upgrade to it has run its own checks"
+  exit 0
+fi
+rm -f "$left"
+
+if [[ -n $tried ]]; then
   if [[ -z $good ]]; then
     fail_trial "$bad"
     exit 1

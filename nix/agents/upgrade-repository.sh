@@ -165,7 +165,7 @@ rebase() {
   fi
   sync --file-system "$repository"
   begin repository
-  files=$(conflicts)
+  files=$(conflicts) || stop failed "Cannot look for conflicts in ${candidate:0:12}"
   [[ -z $files ]] || stop conflict "Conflict in ${files//$'\n'/, }"
 }
 
@@ -196,16 +196,19 @@ conflicts() {
   local each file
   if [[ -n $conflicted ]]; then
     for each in $conflicted; do
-      repo_jj resolve --list --revision "$each" | sed -E 's/ {2,}[0-9]+-sided conflict.*$//'
+      repo_jj resolve --list --revision "$each" | sed -E 's/ {2,}[0-9]+-sided conflict.*$//' || exit
     done | sort --unique
     return
   fi
   while IFS= read -r file; do
     if [[ $file == .jjconflict-* ]]; then echo "$file"; fi
   done < <(repo_git ls-tree --name-only "$candidate")
+  wait "$!" || return
   while IFS= read -r file; do echo "${file#*:}"; done < <(
     repo_git grep --files-with-matches -I --all-match -e '^<<<<<<< ' -e '^>>>>>>> ' "$candidate"
   )
+  # 1: in none
+  wait "$!" || [[ $? == 1 ]]
 }
 
 # Whether all operations since the first are of a rebase: one that was killed has not written down its last.
