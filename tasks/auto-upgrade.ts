@@ -5,6 +5,7 @@ import { mkfifo } from '../lib/scenario/fifo.ts'
 import type { Changes } from '../lib/scenario/remote.ts'
 import { scenarioTask, type Case, type Family } from '../lib/scenario/scenario.ts'
 import { interrupted } from '../lib/scenario/interrupted.ts'
+import { lockedOutCases } from '../lib/scenario/locked-out.ts'
 import { rebuild } from '../lib/scenario/trial.ts'
 import { largerInitrd, unattended } from '../lib/scenario/unattended.ts'
 import { failingUnit, hostModule, module, note, seen, upgrades } from '../lib/scenario/upgrade.ts'
@@ -391,6 +392,7 @@ const cases: Case[] = [
   },
   ...unattended,
   ...interrupted,
+  ...lockedOutCases,
 ]
 
 export const family: Family = {
