@@ -101,8 +101,8 @@ reach_ask() { # reach_ask <interface> <address>/<length>
   # One path in 256 is the interface's, as the kernel's strict filter of return paths asks for no more
   route="$neighbour table 22022 nexthop dev reach-in weight 255 nexthop dev $1 weight 1"
   [[ $family == -4 ]] || route="$neighbour table 22022 dev reach-in"
-  # of this one connection alone
-  rule=(priority 22 ipproto tcp sport "$REACH_PORT" dport "$port" to "$neighbour" table 22022)
+  # of this one connection alone; by number, as a host may have no names of protocols
+  rule=(priority 22 ipproto 6 sport "$REACH_PORT" dport "$port" to "$neighbour" table 22022)
   if IFS= read -r -t 20 said <&"$from" && [[ $said == there ]] && said=$(
     {
       ip "$family" -batch - <<END &&
