@@ -87,6 +87,13 @@ reach_next_to() { # reach_next_to <address> <length>
   return 1
 }
 
+# Whether the kernel drops what comes in where no answer would go out (IPv4 alone has such a filter)
+reach_strict() { # reach_strict <interface>
+  local all own
+  read -r all </proc/sys/net/ipv4/conf/all/rp_filter && read -r own <"/proc/sys/net/ipv4/conf/$1/rp_filter" &&
+    (((all > own ? all : own) == 1))
+}
+
 # The banner over one address, on standard output; fails with what went wrong on standard output.
 reach_ask() { # reach_ask <interface> <address>/<length>
   local address=${2%/*} family=-4 neighbour port=$((RANDOM % 20000 + 40000)) said='' rule route from to pid
@@ -98,9 +105,13 @@ reach_ask() { # reach_ask <interface> <address>/<length>
   coproc REACH { exec unshare --net bash -c "$reach_neighbour" reach "$address" "$REACH_PORT" "$neighbour" "$port" 2>&1; }
   # bash forgets them as soon as it has ended
   from=${REACH[0]} to=${REACH[1]} pid=$REACH_PID
-  # One path in 256 is the interface's, as the kernel's strict filter of return paths asks for no more
-  route="$neighbour table 22022 nexthop dev reach-in weight 255 nexthop dev $1 weight 1"
-  [[ $family == -4 ]] || route="$neighbour table 22022 dev reach-in"
+  route="route add $neighbour table 22022 dev reach-in"
+  if [[ $family == -4 ]] && reach_strict "$1"; then
+    # One path in 256 is the interface's, and that filter asks for no more. Newer kernels prefer a path by the
+    # address that its interface has, so both have the same
+    route="address add $address/32 dev reach-in
+route add $neighbour table 22022 nexthop dev reach-in weight 255 nexthop dev $1 weight 1"
+  fi
   # of this one connection alone; by number, as a host may have no names of protocols
   rule=(priority 22 ipproto 6 sport "$REACH_PORT" dport "$port" to "$neighbour" table 22022)
   if IFS= read -r -t 20 said <&"$from" && [[ $said == there ]] && said=$(
@@ -108,7 +119,7 @@ reach_ask() { # reach_ask <interface> <address>/<length>
       ip "$family" -batch - <<END &&
 link add reach-in address 02:00:00:00:22:01 type veth peer name reach-out address 02:00:00:00:22:02 netns $pid
 link set reach-in up
-route add $route
+$route
 neighbour replace $neighbour lladdr 02:00:00:00:22:02 dev reach-in nud permanent
 rule add ${rule[*]}
 END
