@@ -22,10 +22,10 @@ efi_variable() { # efi_variable <name>: of the boot loader, in REPLY; nothing wh
 # systemd does not say
 failed_units() {
   local unit units=() said
-  said=$(systemctl list-units --all --plain --no-legend --no-pager --state=failed,auto-restart 2>/dev/null) || {
-    REPLY=''
-    return 1
-  }
+  REPLY=''
+  # there is none to ask
+  [[ -d /run/systemd/system ]] || return 0
+  said=$(systemctl list-units --all --plain --no-legend --no-pager --state=failed,auto-restart 2>/dev/null) || return 1
   while read -r unit _; do
     if [[ -n $unit && $'\n'${1:-}$'\n' != *$'\n'"$unit"$'\n'* ]]; then units+=("$unit"); fi
   done <<<"$said"
