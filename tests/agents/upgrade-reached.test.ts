@@ -1,4 +1,4 @@
-/** What an upgrade asks of a host besides its own checks, and what follows when it cannot be asked. */
+/** What an upgrade asks of a host besides its own checks, and what it leaves to the golden generation. */
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
 import { missingForRoot } from './root.ts'
 import { copyWorld, makeUpgradeWorld, type UpgradeWorld } from './upgrade.ts'
@@ -37,19 +37,6 @@ test('Checks and hooks that cannot be read have not been passed', async () => {
   expect(done).toMatchObject({ code: 1, outcome: 'validation-failed' })
   expect(done.reason).toContain('the checks cannot be read')
   expect(await world.state()).toBe(before)
-})
-
-test('Where systemd cannot be asked nothing is switched, and no commit is to blame', async () => {
-  const before = await world.state()
-  await world.push('two', { 'text.nix': '"two"' })
-  // by this directory programs know that systemd runs; nobody answers here, and in a chroot it is not asked
-  await world.sh('mkdir -p /run/systemd/system')
-  const done = await world.upgrade({ SYSTEMD_IGNORE_CHROOT: '1' })
-  expect(done).toMatchObject({ code: 1, outcome: 'failed', phase: 'switch' })
-  expect(done.reason).toContain('Cannot ask systemd which units have failed')
-  expect(await world.state()).toBe(before)
-  await world.sh('rmdir /run/systemd/system')
-  expect(await world.upgrade()).toMatchObject({ outcome: 'upgraded' })
 })
 
 test('A boot that was left to the upgrade goes on to the golden generation once it has ended', async () => {
