@@ -15,7 +15,6 @@ case ${1-} in
   *) echo 'Usage: golden-boot-validation [--upgraded]' >&2 && exit 2 ;;
 esac
 need_root 'validate this boot'
-left=/run/golden-generation.left
 [[ -z ${1-} || -e $left ]] || exit 0
 
 # From here on a reboot leads to a system that is known to work
@@ -61,6 +60,12 @@ judge_trial() {
   disarm
 }
 
+leave() {
+  : >"$left"
+  echo "validated: $booted, and golden once the upgrade to it has run its own checks"
+  exit 0
+}
+
 locked
 booted=$(booted_system)
 golden=$(field golden.json toplevel)
@@ -74,21 +79,16 @@ good=1
 validate || good=
 locked
 
-tried=
-if on_trial || [[ -e $left && $(field trial.json toplevel) == "$booted" ]]; then tried=1; fi
-if [[ -n $good && $booted != "$golden" ]] && upgrade_pending; then
-  : >"$left"
-  if [[ -n $tried ]]; then arm "$booted"; fi
-  echo "validated: $booted, and golden once the upgrade to it has run its own checks"
-  exit 0
-fi
-rm -f "$left"
-
-if [[ -n $tried ]]; then
+if on_trial; then
   if [[ -z $good ]]; then
     fail_trial "$bad"
     exit 1
   fi
+  if upgrade_pending; then
+    arm "$booted" || true
+    leave
+  fi
+  rm -f "$left"
   forgive "$booted"
   if [[ $GOLDEN_AUTO_PIN == true ]] && pin "$booted"; then
     disarm
@@ -105,6 +105,8 @@ elif [[ $booted == "$golden" ]]; then
   guard
   echo "the golden generation is well: $golden"
 elif [[ -n $good && -z $golden && $GOLDEN_AUTO_PIN == true ]]; then
+  if upgrade_pending; then leave; fi
+  rm -f "$left"
   pin "$booted" || exit 1
   echo "golden from now on: $booted"
   # made the system while this boot was looked at, when there was nothing yet that a trial could come back to

@@ -26,6 +26,8 @@ profile=/nix/var/nix/profiles/system
 gcroot=/nix/var/nix/gcroots/golden-generation
 entries=$GOLDEN_BOOT/loader/entries
 copies=$GOLDEN_BOOT/EFI/golden
+# a good boot of what an upgrade was cut off at, which is not golden before that has run its own checks
+left=/run/golden-generation.left
 # A panic or a hang of golden halts the machine: there is nothing left to fall back to, and coming back
 # again and again would wipe the console that says why. Once its boot was validated both are turned on
 # (see `guard`), as from then on it is known that a reboot leads somewhere.
@@ -285,16 +287,15 @@ arm() { # arm <toplevel> [<how often before>]
   fi
   on_boot_error reset
   id=$(entry_id "$entry")
-  if [[ $entry == *+* ]]; then counted=${entry##*/}; fi
-  trial="{\"toplevel\":\"$1\",\"entry\":\"$id\",\"counted\":\"$counted\",\"tries\":\"${2:-0}\""
-  trial+=",\"armedAt\":\"$(now)\",\"boot\":\"$(this_boot)\",\"state\":"
+  trial="{\"toplevel\":\"$1\",\"entry\":\"$id\",\"armedAt\":\"$(now)\",\"boot\":\"$(this_boot)\",\"state\":"
   write_state trial.json "$trial\"arming\"}"
   if ! bootctl set-oneshot "$id"; then
     disarm
     complain "Cannot put $1 on trial: the boot loader's one-shot entry cannot be set"
     return 1
   fi
-  write_state trial.json "$trial\"armed\"}"
+  if [[ $entry == *+* ]]; then counted=${entry##*/}; fi
+  write_state trial.json "$trial\"armed\",\"counted\":\"$counted\",\"tries\":\"${2:-0}\"}"
 }
 disarm() {
   [[ -z $(efi_variable LoaderEntryOneShot) ]] || bootctl set-oneshot '' || true
@@ -305,13 +306,14 @@ disarm() {
 set_trial_state() { # set_trial_state <state>
   local trial
   trial=$(<"$state/trial.json")
-  write_state trial.json "${trial%\"state\":*}\"state\":\"$1\"}"
+  if [[ $trial =~ ^(.*\"state\":\")[a-z]*(.*)$ ]]; then write_state trial.json "${BASH_REMATCH[1]}$1${BASH_REMATCH[2]}"; fi
 }
 
-# This boot is the trial's when the booted system is on trial since an earlier one
+# This boot is the trial's when the booted system is on trial since an earlier one, or was and is left to the
+# upgrade that was cut off at it
 on_trial() {
-  [[ $(field trial.json toplevel) == "$(booted_system)" && $(field trial.json boot) != "$(this_boot)" &&
-    $(field trial.json state) != failed ]]
+  [[ $(field trial.json toplevel) == "$(booted_system)" && $(field trial.json state) != failed ]] &&
+    [[ $(field trial.json boot) != "$(this_boot)" || -e $left ]]
 }
 # By what it is known, in the boot after it, that the trial was not started; nothing when it was, or when that
 # cannot be known

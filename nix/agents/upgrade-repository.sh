@@ -165,7 +165,7 @@ rebase() {
   fi
   sync --file-system "$repository"
   begin repository
-  files=$(conflicts) || stop failed "Cannot look for conflicts in ${candidate:0:12}"
+  files=$(conflicts)
   [[ -z $files ]] || stop conflict "Conflict in ${files//$'\n'/, }"
 }
 
@@ -191,7 +191,8 @@ read_rebased() {
   finished $at
 }
 
-# Files in conflict: those that jj knows of, and those that were committed with the markers in them.
+# Files in conflict: those that jj knows of, and those that were committed with the markers in them. Fails where
+# they cannot be looked for, which ends the upgrade.
 conflicts() {
   local each file
   if [[ -n $conflicted ]]; then
