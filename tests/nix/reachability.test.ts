@@ -81,7 +81,7 @@ test('A guest has the inputs of its inputs, each once', async () => {
     parts = { outPath = "/parts"; inputs = { inherit nixpkgs; lib = { outPath = "/lib"; inputs = { }; }; }; };
     home = { outPath = "/home"; inputs = { inherit nixpkgs parts; }; };
   }`
-  const paths = await expression<unknown[]>(`let
+  const paths = await expression<string[]>(`let
     module = import ${project}/nix/modules/nixos/lab.nix {
       inherit (lab) lib; pkgs = { }; inputs = ${inputs}; config = { roles = [ "vm" ]; lab.vm = true; };
     };
