@@ -62,10 +62,19 @@ in
     };
   };
 
-  config.myModules.system.reachability.environment = {
-    REACH_PORT = lib.optionalString cfg.enable (toString cfg.port);
-    REACH_INTERFACES = toString cfg.interfaces;
-    REACH_TIMEOUT = toString cfg.timeout;
-    REACH_COMMAND = lib.optionalString (cfg.enable && cfg.command != null) cfg.command;
+  config = {
+    myModules.system.reachability.environment = {
+      REACH_PORT = lib.optionalString cfg.enable (toString cfg.port);
+      REACH_INTERFACES = toString cfg.interfaces;
+      REACH_TIMEOUT = toString cfg.timeout;
+      REACH_COMMAND = lib.optionalString (cfg.enable && cfg.command != null) cfg.command;
+    };
+    # what it asks by is loaded as it is needed, which such a host refuses after its boot
+    boot.kernelModules = lib.mkIf (cfg.enable && config.security.lockKernelModules or false) [
+      "veth"
+      "sch_ingress"
+      "cls_u32"
+      "act_mirred"
+    ];
   };
 }
