@@ -15,7 +15,14 @@ case ${1-} in
   *) echo 'Usage: golden-boot-validation [--upgraded]' >&2 && exit 2 ;;
 esac
 need_root 'validate this boot'
-[[ -z ${1-} || -e $left ]] || exit 0
+if [[ -n ${1-} ]]; then
+  [[ -e $left ]] || exit 0
+  # the upgrade has taken it back
+  if [[ ! /run/current-system -ef /run/booted-system ]]; then
+    rm -f "$left"
+    exit 0
+  fi
+fi
 
 # From here on a reboot leads to a system that is known to work
 guard() {

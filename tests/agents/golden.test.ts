@@ -256,6 +256,15 @@ describe('What an upgrade was cut off at', () => {
     )
   })
 
+  test('is not golden when that upgrade has taken it back', async () => {
+    await host.sh('unpin-golden')
+    await cutOff(one)
+    await host.boot()
+    await host.sh(`rm ${transaction}; ln -sfn ${two} /run/current-system; golden-boot-validation --upgraded
+      ln -sfn ${one} /run/current-system; golden-boot-validation --upgraded`)
+    expect((await host.status()).golden).toBe(null)
+  })
+
   test('is nothing to any other generation', async () => {
     await host.rebuild(2)
     await cutOff(one)
