@@ -38,6 +38,20 @@ const broken: { name: string; title: string; module: string; reason?: RegExp; li
     limit: 300,
   },
   {
+    name: 'unreachable',
+    title: 'the network is down while sshd runs: nobody could log in, so it goes back to golden',
+    module: early('for nic in mgmt uplink lan; do ip link set $nic down; done'),
+    reason: /^this host cannot be reached: no address on mgmt/,
+  },
+  {
+    name: 'mute-systemd',
+    title: 'systemd can be asked nothing: that is no good boot, and it is reset without systemd',
+    module: `{ myModules.system.boot.goldenGeneration.validationTimeout = 10;
+      systemd.services.lab-mute = { before = [ "golden-boot-validation.service" ]; wantedBy = [ "multi-user.target" ];
+        serviceConfig = { Type = "oneshot"; ExecStart = "/bin/sh -c 'rm -f /run/systemd/private /run/dbus/system_bus_socket'"; }; }; }`,
+    reason: /^systemd says nothing of \d+ of \d+ units$/,
+  },
+  {
     name: 'stuck',
     title: 'a unit waits for ever while systemd feeds the watchdog: the deadline ends the trial',
     module: `{ myModules.system.boot.goldenGeneration.trialTimeout = 60;
@@ -52,20 +66,6 @@ const broken: { name: string; title: string; module: string; reason?: RegExp; li
     module: `{ lib, ... }: { systemd.services.sshd.serviceConfig = { ExecStart = lib.mkForce "/usr/bin/false"; Restart = lib.mkForce "no"; }; }`,
     reason: /^sshd.service is failed$/,
     limit: 120,
-  },
-  {
-    name: 'unreachable',
-    title: 'the network is down while sshd runs: nobody could log in, so it goes back to golden',
-    module: early('for nic in mgmt uplink lan; do ip link set $nic down; done'),
-    reason: /^this host cannot be reached: no address on mgmt/,
-  },
-  {
-    name: 'mute-systemd',
-    title: 'systemd can be asked nothing: that is no good boot, and it is reset without systemd',
-    module: `{ myModules.system.boot.goldenGeneration.validationTimeout = 10;
-      systemd.services.lab-mute = { before = [ "golden-boot-validation.service" ]; wantedBy = [ "multi-user.target" ];
-        serviceConfig = { Type = "oneshot"; ExecStart = "/bin/sh -c 'rm -f /run/systemd/private /run/dbus/system_bus_socket'"; }; }; }`,
-    reason: /^systemd says nothing of \d+ of \d+ units$/,
   },
 ]
 

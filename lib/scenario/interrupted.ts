@@ -36,14 +36,7 @@ export const interrupted: Case[] = [
         const { vm, world } = scene
         await world.config.commit(note(vm, 'two'), 'Two')
         await powerCutAt(scene, vm, phase)
-        const golden = async (): Promise<string> =>
-          (await vm.root('readlink -f /nix/var/nix/gcroots/golden-generation')).stdout.trim()
-        if (phase === 'validate') {
-          const was = 'it is not golden before the checks of its upgrade'
-          scene.check(was, scene.start(vm), await golden())
-        }
-        const { to } = await upgrades(scene, vm, { outcome: afterwards(phase) })
-        if (phase === 'validate') scene.check('and is after them', to!.toplevel, await golden())
+        await upgrades(scene, vm, { outcome: afterwards(phase) })
       },
     },
   ]),

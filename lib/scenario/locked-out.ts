@@ -1,6 +1,6 @@
 import type { Case, Machine } from './scenario.ts'
-import { booted, comesBack } from './trial.ts'
-import { module, upgrades } from './upgrade.ts'
+import { booted, comesBack, validated } from './trial.ts'
+import { module, note, upgrades } from './upgrade.ts'
 import type { UpgradeStatus } from './upgrade-unit.ts'
 
 /** A host that nobody can log in to any more: sshd runs, and what comes to its port on the way in is dropped. */
@@ -22,7 +22,10 @@ const lockedOut = `{
 `
 const reason = /^this host cannot be reached: sshd does not answer at \S+, port 22, over mgmt/
 
-/** A commit that closes the way in, found by the upgrade itself or, with the power cut before that, by the boot. */
+/**
+ * A commit that closes the way in, found by the upgrade itself or, with the power cut before that, by the boot; and
+ * a boot that is good, which becomes golden after the checks that the cut left out.
+ */
 export const lockedOutCases: Case[] = [
   {
     name: 'locks-out',
@@ -56,6 +59,28 @@ export const lockedOutCases: Case[] = [
       await comesBack(scene, vm, stdout.trim(), reason, seconds)
       await vm.releaseUpgrade()
       await upgrades(scene, vm, { outcome: 'skipped-known-bad' })
+    },
+  },
+  {
+    name: 'power-cut-before-checks',
+    title:
+      'the power fails before the checks of an upgrade: its boot is golden after them, not before',
+    limit: 400,
+    ends: 'main',
+    run: async (scene) => {
+      const { vm, world } = scene
+      await world.config.commit(note(vm, 'two'), 'Two')
+      const before = await vm.bootId()
+      await vm.holdUpgradeAt('validate', { limit: 90 })
+      await vm.cutPower()
+      await vm.powerOn()
+      await vm.awaitBoot(before, { limit: 120 })
+      await vm.until('the boot to be validated', 90, validated)
+      const golden = async (): Promise<string> =>
+        (await vm.root('readlink -f /nix/var/nix/gcroots/golden-generation')).stdout.trim()
+      scene.check('it is not golden before its checks', scene.start(vm), await golden())
+      const { to } = await upgrades(scene, vm, { outcome: 'upgraded' })
+      scene.check('and is after them', to!.toplevel, await golden())
     },
   },
 ]

@@ -191,25 +191,21 @@ read_rebased() {
   finished $at
 }
 
-# Files in conflict: those that jj knows of, and those that were committed with the markers in them. Fails where
-# they cannot be looked for, which ends the upgrade.
+# Files in conflict: those that jj knows of, and those that were committed with the markers in them.
 conflicts() {
   local each file
   if [[ -n $conflicted ]]; then
     for each in $conflicted; do
-      repo_jj resolve --list --revision "$each" | sed -E 's/ {2,}[0-9]+-sided conflict.*$//' || exit
+      repo_jj resolve --list --revision "$each" | sed -E 's/ {2,}[0-9]+-sided conflict.*$//'
     done | sort --unique
     return
   fi
   while IFS= read -r file; do
     if [[ $file == .jjconflict-* ]]; then echo "$file"; fi
   done < <(repo_git ls-tree --name-only "$candidate")
-  wait "$!" || return
   while IFS= read -r file; do echo "${file#*:}"; done < <(
     repo_git grep --files-with-matches -I --all-match -e '^<<<<<<< ' -e '^>>>>>>> ' "$candidate"
   )
-  # 1: in none
-  wait "$!" || [[ $? == 1 ]]
 }
 
 # Whether all operations since the first are of a rebase: one that was killed has not written down its last.

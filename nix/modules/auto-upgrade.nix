@@ -23,10 +23,10 @@ let
 
   parts = [
     "durable-git"
-    "reachability"
     "upgrade-status"
     "upgrade-repository"
     "upgrade-remote"
+    "reachability"
     "upgrade-system"
     "nix-local-upgrade"
   ];
