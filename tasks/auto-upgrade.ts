@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fromHome } from '../lib/lab-settings.ts'
+import { lockedOutCases } from '../lib/scenario/locked-out.ts'
 import { mkfifo } from '../lib/scenario/fifo.ts'
 import type { Changes } from '../lib/scenario/remote.ts'
 import { scenarioTask, type Case, type Family } from '../lib/scenario/scenario.ts'
@@ -401,6 +402,7 @@ const cases: Case[] = [
   ...several,
   ...unattended,
   ...interrupted,
+  ...lockedOutCases,
 ]
 
 export const family: Family = {

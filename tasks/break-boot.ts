@@ -47,6 +47,20 @@ const broken: { name: string; title: string; module: string; reason?: RegExp; li
     limit: 300,
   },
   {
+    name: 'unreachable',
+    title: 'the network is down while sshd runs: nobody could log in, so it goes back to golden',
+    module: early('for nic in mgmt uplink lan; do ip link set $nic down; done'),
+    reason: /^this host cannot be reached: no address on mgmt/,
+  },
+  {
+    name: 'mute-systemd',
+    title: 'systemd can be asked nothing: that is no good boot, and it is reset without systemd',
+    module: `{ myModules.system.boot.goldenGeneration.validationTimeout = 10;
+      systemd.services.lab-mute = { before = [ "golden-boot-validation.service" ]; wantedBy = [ "multi-user.target" ];
+        serviceConfig = { Type = "oneshot"; ExecStart = "/bin/sh -c 'rm -f /run/systemd/private /run/dbus/system_bus_socket'"; }; }; }`,
+    reason: /^systemd says nothing of \d+ of \d+ units$/,
+  },
+  {
     name: 'stuck',
     title: 'a unit waits for ever while systemd feeds the watchdog: the deadline ends the trial',
     module: `{ myModules.system.boot.goldenGeneration.trialTimeout = 60;
@@ -134,6 +148,28 @@ const others: Case[] = [
       )
       const again = await rebooted(scene, vm, 'it boots from then on', () => vm.reboot(wait))
       scene.event(`${vm.host} rebooted`, { host: vm.host, seconds: again })
+    },
+  },
+  {
+    name: 'not-started',
+    title:
+      'the one-shot entry of a trial is taken back: it has not failed, and is tried after that',
+    limit: 400,
+    ends: 'any',
+    run: async (scene) => {
+      const { vm } = scene
+      const trial = await armed(scene, vm, harmless)
+      await vm.root("bootctl set-oneshot ''")
+      await vm.reboot({ limit: 120, until: booted(scene.start(vm)) })
+      await vm.until('golden to be validated', 90, validated)
+      const { stdout } = await vm.root('show-boot-status --json', { timeout: 30 * vm.patience })
+      const { trial: next, lastFailed } = JSON.parse(stdout) as Record<string, string | null>
+      scene.check('it is on trial again', trial, next ?? undefined)
+      scene.check('nothing is written down as failed', null, lastFailed)
+      scene.ends(vm, trial as `/${string}`)
+      await vm.reboot({ limit: 120, until: booted(trial) })
+      const pinned = `[ "$(readlink -f /nix/var/nix/gcroots/golden-generation)" = ${trial} ] && show-golden`
+      scene.check('it becomes golden', /^golden: /, await vm.until('the pin', 90, pinned))
     },
   },
   {

@@ -92,15 +92,7 @@ export function checksOf(host: Host): Check[] {
     ...Object.keys(facts.unavailable)
       .filter((name) => !facts.declared.includes(name))
       .map((name) => serviceCheck(host, name)),
-    {
-      name: 'headless userland',
-      quick: true,
-      probe: `for file in /usr/lib/*/lib{gtk-[34],webkit2gtk,Qt[56]Core,wayland-server}* /usr/bin/{Xorg,Xwayland,sway}*; do
-        [ ! -e "$file" ] || echo "$file"; done`,
-      expected: 'none',
-      holds: is(''),
-      show: none,
-    },
+    headlessCheck(host),
     {
       name: 'failed units',
       quick: true,
@@ -131,6 +123,29 @@ export function checksOf(host: Host): Check[] {
     },
   ]
 }
+
+/** Programs of a display, among what the guest itself has. */
+const headlessCheck = ({ guest }: Host): Check =>
+  guest === 'nixos'
+    ? {
+        name: 'headless userland',
+        // there is next to nothing in /usr: all that NixOS has is in the closure of what runs
+        probe: 'nix-store --query --requisites /run/current-system',
+        expected: 'no graphical package',
+        holds: ({ code, text }) =>
+          code === 0 && text !== '' && judgeClosure(text.split('\n')).state === 'pass',
+        show: ({ code, text }) =>
+          code === 0 ? judgeClosure(text.split('\n')).found : (text.split('\n')[0] ?? ''),
+      }
+    : {
+        name: 'headless userland',
+        quick: true,
+        probe: `for file in /usr/lib/*/lib{gtk-[34],webkit2gtk,Qt[56]Core,wayland-server}* /usr/bin/{Xorg,Xwayland,sway}*; do
+        [ ! -e "$file" ] || echo "$file"; done`,
+        expected: 'none',
+        holds: is(''),
+        show: none,
+      }
 
 function serviceCheck({ facts, ...host }: Host, service: string): Check {
   const answer = services[service]

@@ -1,13 +1,28 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154 # golden-lib.sh and golden-services.sh come first
-# Is this boot good, and what follows from it?
+# golden-boot-validation [--upgraded]: is this boot good, and what follows from it?
 #
 #   on trial, good      it becomes golden (GOLDEN_AUTO_PIN), or is armed for one more boot
 #   on trial, bad       written down as failed; reboot, which is golden's
 #   golden, any         a trial that did not come up is written down, and golden is the profile again
 #   golden, bad         stays up and says so: there is nothing to go back to
 #   none golden, good   it becomes golden (GOLDEN_AUTO_PIN)
+#
+# A good boot of what an upgrade was cut off at is not pinned yet, and boots again like one on trial. That
+# upgrade's next run ends it with checks of its own, or takes it back; after it, --upgraded does the rest.
+case ${1-} in
+  '' | --upgraded) ;;
+  *) echo 'Usage: golden-boot-validation [--upgraded]' >&2 && exit 2 ;;
+esac
 need_root 'validate this boot'
+if [[ -n ${1-} ]]; then
+  [[ -e $left ]] || exit 0
+  # the upgrade has taken it back
+  if [[ ! /run/current-system -ef /run/booted-system ]]; then
+    rm -f "$left"
+    exit 0
+  fi
+fi
 
 # From here on a reboot leads to a system that is known to work
 guard() {
@@ -21,21 +36,27 @@ guard() {
 
 # What became of the trial, now that golden is booted
 judge_trial() {
-  local trial phase failure
-  trial=$(field trial.json toplevel) phase=$(field trial.json state)
+  local trial why tries failure
+  trial=$(field trial.json toplevel)
   [[ -n $trial && $(field trial.json boot) != "$(this_boot)" ]] || return 0
-  if [[ $phase != armed ]]; then
-    echo "the trial of $trial was interrupted before it was armed"
-    disarm
-    [[ $(readlink -f "$profile") != "$trial" ]] || arm "$trial" || true
-    return 0
+  why=$(not_started)
+  if [[ -n $why ]]; then
+    echo "the trial of $trial was not started: $why"
+    if [[ $(readlink -f "$profile") != "$trial" ]]; then
+      disarm
+      return 0
+    fi
+    tries=$(field trial.json tries)
+    if ((tries < 2)); then
+      if arm "$trial" $((tries + 1)); then echo "on trial at the next boot: $trial"; fi
+      return 0
+    fi
+    record_failure "$trial" "it was armed $((tries + 1)) times and never started: $why"
+  elif [[ $(field trial.json state) != failed ]]; then
+    # its own boot did not get so far as to say why
+    record_failure "$trial" 'it did not come up: it panicked, hung or lost its power'
   fi
   failure=$(last_failure "$trial")
-  # its own boot has written down why, unless it did not get so far
-  if [[ ${failure%% *} < $(field trial.json armedAt) ]]; then
-    failure=' it did not come up: it panicked, hung or lost its power'
-    record_failure "$trial" "${failure# }"
-  fi
   echo "FAILED  the trial of $trial: ${failure#* }"
   unlocked
   if ! profile_to_golden; then
@@ -44,6 +65,12 @@ judge_trial() {
   fi
   locked
   disarm
+}
+
+leave() {
+  : >"$left"
+  echo "validated: $booted, and golden once the upgrade to it has run its own checks"
+  exit 0
 }
 
 locked
@@ -64,6 +91,11 @@ if on_trial; then
     fail_trial "$bad"
     exit 1
   fi
+  if upgrade_pending; then
+    arm "$booted" || true
+    leave
+  fi
+  rm -f "$left"
   forgive "$booted"
   if [[ $GOLDEN_AUTO_PIN == true ]] && pin "$booted"; then
     disarm
@@ -80,6 +112,8 @@ elif [[ $booted == "$golden" ]]; then
   guard
   echo "the golden generation is well: $golden"
 elif [[ -n $good && -z $golden && $GOLDEN_AUTO_PIN == true ]]; then
+  if upgrade_pending; then leave; fi
+  rm -f "$left"
   pin "$booted" || exit 1
   echo "golden from now on: $booted"
   # made the system while this boot was looked at, when there was nothing yet that a trial could come back to

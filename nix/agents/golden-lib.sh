@@ -8,8 +8,12 @@
 #
 # State, each file replaced as a whole:
 #   golden.json  toplevel, entry (its id) and time of what is golden
-#   trial.json   toplevel, entry and time of what is on trial, `state` arming or armed, and the boot in
-#                which it was armed: in a later boot it has been tried
+#   trial.json   what is on trial: toplevel, entry, time, the boot in which it was armed and `tries` before that;
+#                `counted`, its file where the boot loader counts boots in the name; and `state`:
+#                  arming   its one-shot may not be set yet
+#                  armed    in a later boot it has been tried, unless `not_started` knows better
+#                  cleared  its one-shot was gone when the machine went down
+#                  failed   its own boot has written down why
 #   failed       generations that failed their trial, a line each: <toplevel> <time> <reason>
 # Golden has boot entry, kernel and first stage of its own on the ESP: an installer removes those of
 # generations that were collected, and a gcroot keeps a closure only.
@@ -22,6 +26,8 @@ profile=/nix/var/nix/profiles/system
 gcroot=/nix/var/nix/gcroots/golden-generation
 entries=$GOLDEN_BOOT/loader/entries
 copies=$GOLDEN_BOOT/EFI/golden
+# a good boot of what an upgrade was cut off at, which is not golden before that has run its own checks
+left=/run/golden-generation.left
 # A panic or a hang of golden halts the machine: there is nothing left to fall back to, and coming back
 # again and again would wipe the console that says why. Once its boot was validated both are turned on
 # (see `guard`), as from then on it is known that a reboot leads somewhere.
@@ -220,10 +226,13 @@ keep_golden() {
   done
 }
 missing_copies() { # missing_copies <entry>
-  local file
-  while read -r _ file; do
+  local key file kernel=''
+  while read -r key file; do
+    if [[ $key == linux ]]; then kernel=$file; fi
     [[ -s $GOLDEN_BOOT$file ]] || echo "$file"
   done < <(loads "$1")
+  # an entry that cannot be read names nothing at all
+  [[ -n $kernel ]] || echo 'kernel'
 }
 
 # What follows when the boot loader cannot load a kernel: `reset` while a generation is on trial, and the
@@ -232,9 +241,10 @@ missing_copies() { # missing_copies <entry>
 #
 # Where NixOS counts boots (from 26.11 on, with systemd-boot 260) its installer writes a `preferred` entry,
 # which beats the default in LoaderEntryDefault: a generation that failed would boot until its tries are
-# used up. So what is preferred is golden, whose own entry has no counter and is never taken for bad.
+# used up. So what is preferred is golden, whose own entry has no counter and is never taken for bad; and
+# the profile's again when there is no golden any more.
 on_boot_error() { # on_boot_error <reset|stay>
-  local conf=$GOLDEN_ESP/loader/loader.conf script=$GOLDEN_ESP/startup.nsh line text='' golden
+  local conf=$GOLDEN_ESP/loader/loader.conf script=$GOLDEN_ESP/startup.nsh line text='' golden entry
   if [[ $1 == reset ]]; then
     [[ -e $script ]] || printf 'reset -c\r\n' >"$script"
   elif [[ -e $script && $(<"$script") == 'reset -c'$'\r' ]]; then
@@ -243,7 +253,12 @@ on_boot_error() { # on_boot_error <reset|stay>
   [[ -e $conf ]] || return 0
   golden=$(field golden.json entry)
   while IFS='' read -r line || [[ -n $line ]]; do
-    if [[ $line == preferred[[:blank:]]* && -n $golden ]]; then line="preferred $golden"; fi
+    if [[ $line == preferred[[:blank:]]* && -n $golden ]]; then
+      line="preferred $golden"
+    elif [[ $line == preferred[[:blank:]]*golden-* ]]; then
+      entry=$(entry_of "$(readlink -f "$profile")") || continue
+      line="preferred $(entry_id "$entry")"
+    fi
     [[ $line == reboot-on-error* ]] || text+=$line$'\n'
   done <"$conf"
   [[ $1 != reset ]] || text+='reboot-on-error yes'$'\n'
@@ -256,8 +271,8 @@ on_boot_error() { # on_boot_error <reset|stay>
 
 # Puts a generation on trial. Interrupted, it is either not on trial, or `arming` and taken up at the
 # next boot: the variable is set in between.
-arm() { # arm <toplevel>
-  local entry id reason trial
+arm() { # arm <toplevel> [<how often before>]
+  local entry id reason trial counted=''
   if ! entry=$(entry_of "$1"); then
     disarm
     complain "Cannot put $1 on trial: no boot entry names it"
@@ -279,7 +294,8 @@ arm() { # arm <toplevel>
     complain "Cannot put $1 on trial: the boot loader's one-shot entry cannot be set"
     return 1
   fi
-  write_state trial.json "$trial\"armed\"}"
+  if [[ $entry == *+* ]]; then counted=${entry##*/}; fi
+  write_state trial.json "$trial\"armed\",\"counted\":\"$counted\",\"tries\":\"${2:-0}\"}"
 }
 disarm() {
   [[ -z $(efi_variable LoaderEntryOneShot) ]] || bootctl set-oneshot '' || true
@@ -287,9 +303,47 @@ disarm() {
   on_boot_error stay
 }
 
-# This boot is the trial's when the booted system is on trial since an earlier one
+set_trial_state() { # set_trial_state <state>
+  local trial
+  trial=$(<"$state/trial.json")
+  if [[ $trial =~ ^(.*\"state\":\")[a-z]*(.*)$ ]]; then write_state trial.json "${BASH_REMATCH[1]}$1${BASH_REMATCH[2]}"; fi
+}
+
+# This boot is the trial's when the booted system is on trial since an earlier one, or was and is left to the
+# upgrade that was cut off at it
 on_trial() {
-  [[ $(field trial.json toplevel) == "$(booted_system)" && $(field trial.json boot) != "$(this_boot)" ]]
+  [[ $(field trial.json toplevel) == "$(booted_system)" && $(field trial.json state) != failed ]] &&
+    [[ $(field trial.json boot) != "$(this_boot)" || -e $left ]]
+}
+# By what it is known, in the boot after it, that the trial was not started; nothing when it was, or when that
+# cannot be known
+not_started() {
+  local entry counted
+  case $(field trial.json state) in
+    arming) echo 'it was interrupted before it was armed' && return ;;
+    cleared) echo 'its one-shot entry was taken back before the reboot' && return ;;
+    failed) return ;;
+  esac
+  # the boot loader takes it back as it reads it
+  if [[ $(efi_variable LoaderEntryOneShot) == "$(field trial.json entry)" ]]; then
+    echo 'the boot loader has not read its one-shot entry'
+    return
+  fi
+  counted=$(field trial.json counted)
+  # each start is counted, in the name of the entry
+  if [[ -n $counted ]] && entry=$(entry_of "$(field trial.json toplevel)") && [[ ${entry##*/} == "$counted" ]]; then
+    echo "the boot loader has counted no start of $counted"
+  fi
+}
+
+# Whether an upgrade to what is booted was cut off, and has still to run its own checks
+upgrade_pending() {
+  local file=/var/lib/nix-local-upgrade/transaction.json text
+  [[ -s $file ]] || return 1
+  # a system that does not upgrade itself any more will never end it
+  [[ ! -d /run/booted-system/sw/bin || -e /run/booted-system/sw/bin/nix-local-upgrade ]] || return 1
+  text=$(<"$file")
+  [[ $text =~ \"stage\":\ *\"system\" && $text =~ \"toplevel\":\ *\"([^\"]*)\" && ${BASH_REMATCH[1]} == "$(booted_system)" ]]
 }
 last_failure() { # last_failure <toplevel>: time and reason of its last failed trial, or nothing
   local toplevel rest last=''
@@ -313,12 +367,16 @@ forgive() { # forgive <toplevel>: it has passed
 # would lead back to here.
 fail_trial() { # fail_trial <reason>
   record_failure "$(booted_system)" "$1"
+  set_trial_state failed
   if [[ -z $(field golden.json toplevel) ]] || ! keep_golden; then
     complain 'no golden generation to go back to: this one keeps running'
     return 0
   fi
   echo 'going back to the golden generation'
-  systemctl --no-block reboot
+  systemctl --no-block reboot && return
+  complain 'systemd does not take the reboot, so it comes without it'
+  sync
+  systemctl --force --force reboot
 }
 
 # Makes golden the system profile, and the default in the boot loader's own file, without touching what
@@ -334,10 +392,9 @@ profile_to_golden() {
     done
     if ((latest > 0)); then
       # as nix-env does it, which takes a second under emulation
-      ln -sfn "${profile##*/}-$latest-link" "$profile.golden"
-      mv -T "$profile.golden" "$profile"
+      ln -sfn "${profile##*/}-$latest-link" "$profile.golden" && mv -T "$profile.golden" "$profile" || return 1
     else
-      nix-env --profile "$profile" --set "$golden"
+      nix-env --profile "$profile" --set "$golden" || return 1
     fi
   fi
   "$golden/bin/switch-to-configuration" boot

@@ -1,7 +1,9 @@
 # shellcheck shell=bash
+# shellcheck disable=SC2154 # reachability.sh comes first
 # Whether what a good boot needs is up: every unit of GOLDEN_SERVICES has to become active within
-# GOLDEN_TIMEOUT seconds, and be so still, without a restart, GOLDEN_SETTLE seconds later. A unit of
-# GOLDEN_UNAVAILABLE, which this guest cannot have, is n/a: neither good nor bad.
+# GOLDEN_TIMEOUT seconds, and be so still, without a restart, GOLDEN_SETTLE seconds later; and the host can be
+# reached (reachability.sh). A unit of GOLDEN_UNAVAILABLE, which this guest cannot have, is n/a: neither good
+# nor bad.
 
 reason_unavailable() { # reason_unavailable <unit>: prints the reason, fails where there is none
   local unit reason
@@ -17,7 +19,7 @@ reason_unavailable() { # reason_unavailable <unit>: prints the reason, fails whe
 # Sets `bad` and `waiting` to the units that have failed and that are not active yet, with their states,
 # and `restarts` to how often each was restarted. One call for all units, as each is slow under emulation.
 look() {
-  local key value
+  local key value answered=0
   local -A of=()
   waiting='' bad='' restarts=''
   # an empty line ends the lines of a unit
@@ -26,6 +28,7 @@ look() {
       of[$key]=$value
       continue
     fi
+    answered=$((answered + 1))
     restarts+=" ${of[Id]}:${of[NRestarts]-}"
     if [[ ${of[LoadState]} == not-found ]]; then
       bad+="${of[Id]} does not exist, "
@@ -36,6 +39,9 @@ look() {
     fi
     of=()
   done < <(systemctl show --property=Id,LoadState,ActiveState,SubState,NRestarts -- "${units[@]}" && echo)
+  if ((answered < ${#units[@]})); then
+    waiting+="systemd says nothing of $((${#units[@]} - answered)) of ${#units[@]} units, "
+  fi
 }
 
 # Prints what it found; fails with `bad` set to what is wrong.
@@ -45,13 +51,19 @@ validate() {
   for unit in $GOLDEN_SERVICES; do
     if reason=$(reason_unavailable "$unit"); then echo "n/a     $unit: $reason"; else units+=("$unit"); fi
   done
-  [[ ${#units[@]} -gt 0 ]] || return 0
+  if [[ ${#units[@]} -eq 0 ]]; then
+    reachable && return
+    bad=$unreachable
+    echo "FAILED  $bad"
+    return 1
+  fi
   look
   # one that has failed for good ends the wait; one that is being started is waited for
   while [[ -z $bad && -n $waiting && $SECONDS -lt $deadline ]]; do
     sleep 1
     look
   done
+  if [[ -z $bad$waiting ]] && ! reachable; then bad="$unreachable, "; fi
   if [[ -z $bad$waiting ]]; then
     before=$restarts
     sleep "$GOLDEN_SETTLE"

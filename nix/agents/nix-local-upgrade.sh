@@ -108,12 +108,19 @@ run_hooks() {
     say "hook: $hook"
     timeout --kill-after=10 600 bash -c "$hook" </dev/null 9>&- || stop failed "The hook \`$hook\` failed"
   done < <(items "$UPGRADE_HOOKS")
+  wait "$!" || stop failed "The hooks cannot be read"
 }
 
 # Dotfiles that do not come in step are no reason to keep an old system.
 sync_dotfiles() {
   [[ -n $UPGRADE_DOTFILES ]] || return 0
   timeout 300 systemctl start "$UPGRADE_DOTFILES" 9>&- || notes+=("$UPGRADE_DOTFILES failed")
+}
+
+# A boot of what an upgrade was cut off at is the golden generation's to judge once that upgrade has ended.
+golden_goes_on() {
+  [[ -e /run/golden-generation.left ]] || return 0
+  golden-boot-validation --upgraded 9>&- || notes+=("its boot has failed the validation of the golden generation")
 }
 
 # From a generation that runs to one that is kept, or back.
@@ -137,6 +144,7 @@ conclude() {
     esac
   fi
   record_deployed
+  golden_goes_on
   enter clean
   clean
   end upgraded "Runs ${candidate:0:12}"
@@ -174,6 +182,7 @@ main() {
   take_lock
   enter recover
   recover
+  golden_goes_on
   enter hooks
   run_hooks
   enter dotfiles

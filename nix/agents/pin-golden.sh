@@ -13,9 +13,19 @@ if [[ $running != "$booted" ]]; then
   complain "$running runs since a switch and has not been booted"
   fail "Cannot pin it: reboot first"
 fi
+if upgrade_pending; then
+  complain "an upgrade to $booted was cut off before its own checks have run"
+  fail 'Cannot pin it: let the upgrade end first (systemctl start nix-local-upgrade)'
+fi
 validate || fail "Cannot pin $booted: $bad"
 locked
 pin "$booted" || exit 1
-disarm
 forgive "$booted"
 echo "golden from now on: $booted"
+trial=$(field trial.json toplevel)
+if [[ -z $trial || $trial == "$booted" ]]; then
+  disarm
+elif arm "$trial" "$(field trial.json tries)"; then
+  # with what is golden now to come back to
+  echo "still on trial at the next boot: $trial"
+fi

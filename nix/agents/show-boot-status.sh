@@ -13,7 +13,8 @@ golden=$(field golden.json toplevel)
 trial=$(field trial.json toplevel)
 default=$(efi_variable LoaderEntryDefault)
 oneshot=$(efi_variable LoaderEntryOneShot)
-validation=$(systemctl show --property=Result,ActiveState --value golden-boot-validation.service | paste -s -d ' ')
+validation=$(systemctl show --property=Result,ActiveState --value golden-boot-validation.service | paste -s -d ' ') ||
+  validation='systemd cannot be asked'
 if [[ ${1-} == --json ]]; then
   failed=$(tail -n 1 "$state/failed" 2>/dev/null || true)
   jq --null-input --compact-output '$ARGS.named | map_values(if . == "" then null else . end)' \

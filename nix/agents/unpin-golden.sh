@@ -14,4 +14,6 @@ bootctl set-default '' || fail "Cannot unpin $golden: the boot loader's default 
 disarm
 rm -f "$state/golden.json" "$gcroot" "$gcroot-next" "$entries"/golden-*
 rm -rf "$copies"
+# what loader.conf preferred was golden's entry
+on_boot_error stay
 echo "no longer golden: $golden"

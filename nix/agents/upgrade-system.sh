@@ -233,6 +233,8 @@ validate() {
     done
     add_check "$check" ok
   done < <(items "$UPGRADE_CHECKS")
+  wait "$!" || bad+=("the checks cannot be read")
+  reachable 9>&- || bad+=("$unreachable")
   while IFS= read -r -d '' check; do add_check "$check" n/a; done < <(items "$UPGRADE_CHECKS_NA")
   [[ ${#bad[@]} == 0 ]]
 }

@@ -4,6 +4,7 @@
 {
   config,
   lib,
+  options,
   pkgs,
   ...
 }:
@@ -37,79 +38,90 @@ in
     description = "Whether this host runs as a VM of the lab; on any other machine it changes nothing.";
   };
 
-  config = mkIf config.lab.vm {
-    boot.initrd.availableKernelModules = [
-      "virtio_pci"
-      "virtio_blk"
-      # by which systemd reads the VM's identity
-      "qemu_fw_cfg"
-    ];
-
-    # systemd does the same later in the boot; secrets are decrypted before that, with the key in here
-    system.activationScripts."00-lab-identity" = {
-      deps = [ "specialfs" ];
-      text = ''
-        for credential in /run/credentials/@system/tmpfiles.extra \
-          /sys/firmware/qemu_fw_cfg/by_name/opt/io.systemd.credentials/tmpfiles.extra/raw; do
-          [ -e "$credential" ] || continue
-          ${config.systemd.package}/bin/systemd-tmpfiles --create "$credential" || true
-          break
-        done
-      '';
-    };
-
-    services.openssh = {
-      enable = mkForce true;
-      # the lab's key in a file of its own: NixOS writes authorized_keys.d anew at every switch
-      authorizedKeysFiles = [ "/etc/ssh/lab_keys.d/%u" ];
-      hostKeys = mkForce [
-        {
-          type = "ed25519";
-          path = "/etc/ssh/ssh_host_ed25519_key";
-        }
+  config = mkIf config.lab.vm (
+    {
+      boot.initrd.availableKernelModules = [
+        "virtio_pci"
+        "virtio_blk"
+        # by which systemd reads the VM's identity
+        "qemu_fw_cfg"
       ];
-      settings.PermitRootLogin = mkForce "prohibit-password";
-    };
-    networking.firewall.interfaces.mgmt.allowedTCPPorts = [ 22 ];
 
-    # by rules and not by .link files, which know no patterns of a MAC
-    services.udev.extraRules = lib.concatStrings (
-      lib.imap1 (number: nic: ''
-        ACTION=="add", SUBSYSTEM=="net", ATTR{address}=="52:54:00:0${toString number}:*", NAME="${nic}", ENV{SYSTEMD_WANTS}+="lab-network@${nic}.service"
-      '') nics
-    );
-    systemd.services."lab-network@" = {
-      description = "Address of the lab's NIC %i";
-      bindsTo = [ "sys-subsystem-net-devices-%i.device" ];
-      after = [ "sys-subsystem-net-devices-%i.device" ];
-      before = [ "network-online.target" ];
-      restartIfChanged = false;
-      serviceConfig = {
-        Type = "oneshot";
-        RemainAfterExit = true;
-        ExecStart = "${address} %i";
+      # systemd does the same later in the boot; secrets are decrypted before that, with the key in here
+      system.activationScripts."00-lab-identity" = {
+        deps = [ "specialfs" ];
+        text = ''
+          for credential in /run/credentials/@system/tmpfiles.extra \
+            /sys/firmware/qemu_fw_cfg/by_name/opt/io.systemd.credentials/tmpfiles.extra/raw; do
+            [ -e "$credential" ] || continue
+            ${config.systemd.package}/bin/systemd-tmpfiles --create "$credential" || true
+            break
+          done
+        '';
       };
-    };
-    systemd.targets.network-online.wants = [ "lab-network@uplink.service" ];
 
-    # whatever else gives addresses on this host leaves these three alone
-    networking.dhcpcd.denyInterfaces = nics;
-    networking.networkmanager.unmanaged = map (nic: "interface-name:${nic}") nics;
-    systemd.network.networks."00-lab" = {
-      matchConfig.Name = toString nics;
-      linkConfig.Unmanaged = true;
-    };
-    # there is no other link that could come online
-    systemd.network.wait-online.enable = mkForce false;
-    systemd.services.NetworkManager-wait-online.enable = mkForce false;
+      services.openssh = {
+        enable = mkForce true;
+        # the lab's key in a file of its own: NixOS writes authorized_keys.d anew at every switch
+        authorizedKeysFiles = [ "/etc/ssh/lab_keys.d/%u" ];
+        hostKeys = mkForce [
+          {
+            type = "ed25519";
+            path = "/etc/ssh/ssh_host_ed25519_key";
+          }
+        ];
+        settings.PermitRootLogin = mkForce "prohibit-password";
+      };
+      networking.firewall.interfaces.mgmt.allowedTCPPorts = [ 22 ];
 
-    # the uplink's name server speaks TCP alone, which systemd-resolved asks for in no setting
-    networking.nameservers = mkIf (!config.services.resolved.enable) [ "10.0.3.53" ];
-    networking.resolvconf.extraOptions = [
-      "use-vc"
-      "timeout:5"
-      "attempts:1"
-    ];
-    networking.hosts = mkIf config.services.resolved.enable { "10.0.3.100" = [ "git.lab" ]; };
-  };
+      # By rules and not by .link files, which know no patterns of a MAC. While the NIC is renamed systemd does not
+      # see it, and what the `move` event after that does not say again is lost: so each event but the last says
+      # what is wanted. NixOS's own rule for IPv6's temporary addresses comes before this one and finds the old
+      # name gone; it complains of that once, and these NICs have no such addresses.
+      services.udev.extraRules = lib.concatStrings (
+        lib.imap1 (number: nic: ''
+          ACTION!="remove", SUBSYSTEM=="net", ATTR{address}=="52:54:00:0${toString number}:*", NAME="${nic}", ENV{SYSTEMD_WANTS}+="lab-network@${nic}.service"
+        '') nics
+      );
+      systemd.services."lab-network@" = {
+        description = "Address of the lab's NIC %i";
+        bindsTo = [ "sys-subsystem-net-devices-%i.device" ];
+        after = [ "sys-subsystem-net-devices-%i.device" ];
+        before = [ "network-online.target" ];
+        restartIfChanged = false;
+        serviceConfig = {
+          Type = "oneshot";
+          RemainAfterExit = true;
+          ExecStart = "${address} %i";
+        };
+      };
+      systemd.targets.network-online.wants = [ "lab-network@uplink.service" ];
+
+      # whatever else gives addresses on this host leaves these three alone
+      networking.dhcpcd.denyInterfaces = nics;
+      # which leaves it none to wait for, half a minute at each boot
+      networking.dhcpcd.wait = mkForce "background";
+      networking.networkmanager.unmanaged = map (nic: "interface-name:${nic}") nics;
+      systemd.network.networks."00-lab" = {
+        matchConfig.Name = toString nics;
+        linkConfig.Unmanaged = true;
+      };
+      # there is no other link that could come online
+      systemd.network.wait-online.enable = mkForce false;
+      systemd.services.NetworkManager-wait-online.enable = mkForce false;
+
+      # the uplink's name server speaks TCP alone, which systemd-resolved asks for in no setting
+      networking.nameservers = mkIf (!config.services.resolved.enable) [ "10.0.3.53" ];
+      networking.resolvconf.extraOptions = [
+        "use-vc"
+        "timeout:5"
+        "attempts:1"
+      ];
+      networking.hosts = mkIf config.services.resolved.enable { "10.0.3.100" = [ "git.lab" ]; };
+    }
+    # the way in, for a host that has our agents
+    // lib.optionalAttrs (options ? myModules.system.reachability) {
+      myModules.system.reachability.interfaces = mkForce [ "mgmt" ];
+    }
+  );
 }

@@ -6,6 +6,8 @@
     schedule = lib.mkForce "yearly";
     randomizedDelay = lib.mkForce "1s";
   };
+  # addresses are there from the first moment on
+  myModules.system.reachability.timeout = lib.mkForce 20;
   myModules.services.chezmoiSync = {
     enable = true;
     repoUrl = "git://git.lab/dotfiles.git";

@@ -26,6 +26,7 @@ let
     "upgrade-status"
     "upgrade-repository"
     "upgrade-remote"
+    "reachability"
     "upgrade-system"
     "nix-local-upgrade"
   ];
@@ -41,6 +42,7 @@ let
       pkgs.git
       pkgs.gnugrep
       pkgs.gnused
+      pkgs.iproute2
       pkgs.jq
       pkgs.jujutsu
       pkgs.nix
@@ -86,11 +88,14 @@ let
         cfg.rebootWindow != null
       ) "${cfg.rebootWindow.lower}-${cfg.rebootWindow.upper}";
     }
+    // config.myModules.system.reachability.environment
     // lib.optionalAttrs (cfg.phaseHook != null) { UPGRADE_PHASE_HOOK = cfg.phaseHook; };
     text = lib.concatMapStrings (part: builtins.readFile (../agents + "/${part}.sh")) parts;
   };
 in
 {
+  imports = [ ./reachability.nix ];
+
   options.myModules.services.autoUpgrade = {
     enable = lib.mkEnableOption "upgrades of this host from its own repository";
     mode = mkOption {

@@ -16,6 +16,7 @@ let
     ;
   cfg = config.myModules.system.boot.goldenGeneration;
   unit = types.strMatching "[A-Za-z0-9@:_.\\-]+\\.(service|socket|target|timer|mount|path)";
+  reachability = config.myModules.system.reachability;
   unavailable = config.lab.unavailableUnits or { };
   loader = config.boot.loader;
   esp = loader.efi.efiSysMountPoint or "/boot";
@@ -32,6 +33,9 @@ let
         pkgs.diffutils
         pkgs.gnugrep
         pkgs.gnused
+        # reachability.sh: a shell, and ip and tc
+        pkgs.bash
+        pkgs.iproute2
         pkgs.jq
         pkgs.nix
         pkgs.systemd
@@ -51,7 +55,7 @@ let
         [ "golden-lib" ] ++ parts ++ [ name ]
       );
     };
-  services = {
+  services = reachability.environment // {
     GOLDEN_SERVICES = lib.concatStringsSep " " cfg.validateServices;
     GOLDEN_TIMEOUT = toString cfg.validationTimeout;
     GOLDEN_SETTLE = toString cfg.settleTime;
@@ -60,7 +64,7 @@ let
       lib.mapAttrsToList (name: reason: "${name} ${reason}") unavailable
     );
   };
-  validate = command "golden-boot-validation" [ "golden-services" ] (
+  validate = command "golden-boot-validation" [ "reachability" "golden-services" ] (
     services
     // {
       GOLDEN_AUTO_PIN = lib.boolToString cfg.autoPinAfterBoot;
@@ -70,9 +74,12 @@ let
   );
   arm = command "golden-arm-trial" [ ] { };
   deadline = command "golden-trial-deadline" [ ] { GOLDEN_DEADLINE = toString cfg.trialTimeout; };
+  cleared = command "golden-trial-cleared" [ ] { };
   unpin = command "unpin-golden" [ ] { };
 in
 {
+  imports = [ ./reachability.nix ];
+
   options.myModules.system.boot.goldenGeneration = {
     enable = lib.mkEnableOption "a golden generation that a failed boot comes back to";
     validateServices = mkOption {
@@ -118,7 +125,7 @@ in
       environment.systemPackages = [
         arm
         validate
-        (command "pin-golden" [ "golden-services" ] services)
+        (command "pin-golden" [ "reachability" "golden-services" ] services)
         (command "rollback-to-golden" [ ] { })
         (command "show-boot-status" [ ] { })
         (command "show-golden" [ ] { })
@@ -162,15 +169,20 @@ in
           "boot-complete.target"
           "nix-local-upgrade.service"
         ];
-        after = cfg.validateServices;
+        # the host is not reached through a firewall that is not there yet
+        after = cfg.validateServices ++ [
+          "firewall.service"
+          "nftables.service"
+        ];
         # a switch is no boot
         restartIfChanged = false;
         serviceConfig = {
           Type = "oneshot";
           RemainAfterExit = true;
           ExecStart = lib.getExe validate;
+          ExecStop = lib.getExe cleared;
           # with the time to write golden's files, or the boot entries anew
-          TimeoutStartSec = cfg.validationTimeout + cfg.settleTime + 120;
+          TimeoutStartSec = cfg.validationTimeout + cfg.settleTime + reachability.timeout + 150;
         };
       };
 

@@ -148,6 +148,130 @@ describe('A trial', () => {
   })
 })
 
+describe('A trial that was not started is armed again', () => {
+  const again = (): Promise<string> => host.sh('cat /var/lib/golden-generation/trial.json')
+
+  test('when its one-shot was gone as the machine went down', async () => {
+    await host.rebuild(2)
+    expect(await host.sh('golden-trial-cleared')).toBe('')
+    expect(await host.sh('bootctl set-oneshot ""; golden-trial-cleared')).toContain('taken back')
+    const { tried, said } = await host.boot()
+    expect(tried).toEqual([one])
+    expect(said).toContain(`the trial of ${two} was not started: its one-shot entry was taken back`)
+    expect(said).toContain(`on trial at the next boot: ${two}`)
+    expect(existsSync(host.path('var/lib/golden-generation/failed'))).toBe(false)
+    expect((await host.boot()).tried).toEqual([two])
+    expect((await host.status()).golden).toBe(two)
+  })
+
+  test('when the boot loader has counted no start of its entry', async () => {
+    await host.rebuild(2, 'boot')
+    await host.sh(`cd /boot/loader/entries && mv nixos-generation-2.conf nixos-0123abc+3.conf && golden-arm-trial
+      # another entry was chosen in the menu, which takes the one-shot back as well
+      bootctl set-oneshot ""`)
+    expect((await host.boot()).said).toContain('has counted no start of nixos-0123abc+3.conf')
+    // this time it is started, and does not come up
+    await host.sh('cd /boot/loader/entries && mv nixos-0123abc+3.conf nixos-0123abc+2-1.conf')
+    expect((await host.boot([two])).said).toContain('it did not come up')
+    expect(failed().split('\n')).toHaveLength(2)
+  })
+
+  test('not for ever', async () => {
+    await host.rebuild(2)
+    for (const _ of [1, 2]) {
+      await host.sh('bootctl set-oneshot ""; golden-trial-cleared')
+      expect((await host.boot()).said).toContain('on trial at the next boot')
+      expect(await again()).toContain('"armed"')
+    }
+    await host.sh('bootctl set-oneshot ""; golden-trial-cleared')
+    expect((await host.boot()).said).toContain('FAILED')
+    expect(failed()).toMatch(/ it was armed 3 times and never started: its one-shot/)
+    expect(await links()).toBe(`${one}\n${one}`)
+  })
+
+  test('and is over when the profile has left it', async () => {
+    await host.rebuild(2)
+    await host.sh(`bootctl set-oneshot ""; golden-trial-cleared
+      ln -sfn system-1-link /nix/var/nix/profiles/system`)
+    await host.boot()
+    expect(await host.status()).toMatchObject({ trial: null, oneshot: null, lastFailed: null })
+  })
+
+  test('by what a boot did, whatever its clock says', async () => {
+    await host.rebuild(2)
+    host.services({ 'sshd.service': 'failed' })
+    // armed a century after the failure that its own boot writes down
+    await host.sh(`sed -i 's/"armedAt":"20/"armedAt":"21/' /var/lib/golden-generation/trial.json`)
+    await host.boot()
+    expect(failed()).toMatch(/^\S+ \S+ sshd.service is failed\n$/)
+  })
+})
+
+describe('What an upgrade was cut off at', () => {
+  const transaction = '/var/lib/nix-local-upgrade/transaction.json'
+  const cutOff = (toplevel: string): Promise<string> =>
+    host.sh(`mkdir -p /var/lib/nix-local-upgrade
+      echo '{"stage":"system","bootId":"another","toplevel":"${toplevel}","revision":"1"}' >${transaction}`)
+
+  test('is not golden before that upgrade has run its checks, and is then', async () => {
+    await host.rebuild(2)
+    await cutOff(two)
+    for (const _ of [1, 2]) {
+      const { tried, said } = await host.boot()
+      expect(tried).toEqual([two])
+      expect(said).toContain(`validated: ${two}, and golden once the upgrade to it has run`)
+      expect((await host.status()).golden).toBe(one)
+    }
+    expect(await host.sh('pin-golden 2>&1 || echo "exit $?"')).toMatch(
+      /was cut off before its own checks have run[\s\S]*exit 1$/,
+    )
+    // as long as it has not ended, the upgrade that asks changes nothing either
+    await host.sh('golden-boot-validation --upgraded')
+    expect((await host.status()).golden).toBe(one)
+    // a stuck boot is one that was not validated
+    await host.sh('golden-trial-deadline')
+    expect(host.rebooting).toBe(false)
+    expect(await host.sh(`rm ${transaction}; golden-boot-validation --upgraded`)).toContain(
+      `golden from now on: ${two}`,
+    )
+    expect(await host.status()).toMatchObject({ golden: two, trial: null, oneshot: null })
+    expect(await host.sh('golden-boot-validation --upgraded')).toBe('')
+  })
+
+  test('goes back to golden when it does not come up the next time', async () => {
+    await host.rebuild(2)
+    await cutOff(two)
+    await host.boot()
+    expect((await host.boot([two])).tried).toEqual([two, one])
+    expect(failed()).toContain('it did not come up')
+  })
+
+  test('is the first golden generation, too', async () => {
+    await host.sh('unpin-golden')
+    await cutOff(one)
+    expect((await host.boot()).said).toContain('golden once the upgrade to it')
+    expect((await host.status()).golden).toBe(null)
+    expect(await host.sh(`rm ${transaction}; golden-boot-validation --upgraded`)).toContain(
+      `golden from now on: ${one}`,
+    )
+  })
+
+  test('is not golden when that upgrade has taken it back', async () => {
+    await host.sh('unpin-golden')
+    await cutOff(one)
+    await host.boot()
+    await host.sh(`rm ${transaction}; ln -sfn ${two} /run/current-system; golden-boot-validation --upgraded
+      ln -sfn ${one} /run/current-system; golden-boot-validation --upgraded`)
+    expect((await host.status()).golden).toBe(null)
+  })
+
+  test('is nothing to any other generation', async () => {
+    await host.rebuild(2)
+    await cutOff(one)
+    expect((await host.boot()).said).toContain(`golden from now on: ${two}`)
+  })
+})
+
 describe('Golden', () => {
   test('has an entry and files of its own that an installer and a collection leave', async () => {
     await host.rebuild(2)
@@ -224,6 +348,15 @@ describe('Golden', () => {
     expect(await host.sh('show-golden 2>&1 || echo "exit $?"')).toMatch(
       /no generation is golden\nexit 1$/,
     )
+    expect((await host.boot()).tried).toEqual([two])
+  })
+
+  test('keeps what is on trial when it is pinned by hand', async () => {
+    await host.rebuild(2, 'boot')
+    expect(await host.sh('pin-golden')).toMatch(
+      new RegExp(`golden from now on: ${one}\nstill on trial at the next boot: ${two}$`),
+    )
+    expect(await host.status()).toMatchObject({ golden: one, trial: two })
     expect((await host.boot()).tried).toEqual([two])
   })
 
@@ -314,6 +447,9 @@ test('What an installer that counts boots prefers does not beat golden', async (
   expect((await host.boot()).tried).toEqual([two])
   expect((await host.status()).golden).toBe(two)
   expect(preferred()).toBe((await host.status()).goldenEntry)
+  // and not an entry that is gone, once there is no golden any more
+  await host.sh('unpin-golden')
+  expect(preferred()).toBe('nixos-generation-2.conf')
 })
 
 test('What only root may do says so', async () => {
@@ -325,6 +461,37 @@ test('What only root may do says so', async () => {
       ),
     ).toMatch(new RegExp(`^${command}: Cannot .*: only root may \\(try sudo\\)\nexit 1$`))
   }
+})
+
+test('A boot is not good when systemd does not answer, or not for all units', async () => {
+  const env = { GOLDEN_SERVICES: 'sshd.service syncthing.service' }
+  host.services({ 'sshd.service': 'active', 'syncthing.service': 'active' })
+  await host.sh('golden-boot-validation', env)
+  const said = await host.sh(
+    `printf '#!/bin/sh\necho "Failed to connect to bus" >&2; exit 1\n' >/model/silent; chmod +x /model/silent
+    mount --bind /model/silent /usr/bin/systemctl
+    golden-boot-validation || echo "exit $?"; pin-golden 2>&1 || echo "exit $?"`,
+    env,
+  )
+  expect(said).toMatch(/FAILED {2}systemd says nothing of 2 of 2 units\n[\s\S]*exit 1\n/)
+  expect(said).toMatch(/Cannot pin \S+: systemd says nothing of 2 of 2 units\nexit 1$/)
+  expect(said).not.toContain('active  sshd.service')
+  const half = await host.sh(
+    `sed 's/^shift$/shift; set -- "$1"/' /model/systemctl >/model/half; chmod +x /model/half
+    mount --bind /model/half /usr/bin/systemctl; golden-boot-validation || echo "exit $?"`,
+    env,
+  )
+  expect(half).toContain('FAILED  systemd says nothing of 1 of 2 units')
+})
+
+test('A trial goes back even where systemd does not take a reboot', async () => {
+  await host.rebuild(2)
+  await host.sh(`printf '#!/bin/sh\ncase $* in *--force*) touch /model/rebooting; exit ;; esac; exit 1\n' >/model/mute
+    chmod +x /model/mute; mount --bind /model/mute /usr/bin/systemctl
+    ln -sfn ${two} /run/booted-system; sed -i 's/"boot":"[^"]*"/"boot":"another"/' /var/lib/golden-generation/trial.json
+    golden-boot-validation || true`)
+  expect(host.rebooting).toBe(true)
+  expect(failed()).toContain('systemd says nothing of 1 of 1 units')
 })
 
 test('A boot is n/a in what the guest cannot have, and bad in what does not exist', async () => {

@@ -2,7 +2,12 @@
 # beforehand: QEMU's user network gives every guest the same ones, and lan's follows from the MAC. So
 # there is no DHCP client, and no udev that one would wait for: together they take a third of a boot
 # under emulation.
-{ config, lib, ... }:
+{
+  config,
+  lib,
+  options,
+  ...
+}:
 let
   hosts = [
     [
@@ -21,13 +26,19 @@ let
   ++ lib.mapAttrsToList (address: names: [ address ] ++ names) config.networking.hosts;
 in
 {
-  environment.etc = {
-    hostname.text = "${config.networking.hostName}\n";
-    hosts.text = lib.concatLines (map toString hosts) + config.networking.extraHosts;
-    # the uplink's name server speaks TCP alone
-    "resolv.conf".text = ''
-      nameserver 10.0.3.53
-      options use-vc timeout:5 attempts:1
-    '';
+  config = {
+    environment.etc = {
+      hostname.text = "${config.networking.hostName}\n";
+      hosts.text = lib.concatLines (map toString hosts) + config.networking.extraHosts;
+      # the uplink's name server speaks TCP alone
+      "resolv.conf".text = ''
+        nameserver 10.0.3.53
+        options use-vc timeout:5 attempts:1
+      '';
+    };
+  }
+  # the way in, for a host that has our agents
+  // lib.optionalAttrs (options ? myModules.system.reachability) {
+    myModules.system.reachability.interfaces = lib.mkForce [ "mgmt" ];
   };
 }

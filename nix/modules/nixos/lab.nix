@@ -7,6 +7,18 @@
   pkgs,
   ...
 }:
+let
+  direct = removeAttrs inputs [ "self" ];
+  # an input that is no flake has none of its own
+  all = builtins.genericClosure {
+    startSet = map entry (lib.attrValues direct);
+    operator = { input, ... }: map entry (lib.attrValues (input.inputs or { }));
+  };
+  entry = input: {
+    key = builtins.unsafeDiscardStringContext input.outPath;
+    inherit input;
+  };
+in
 {
   imports = [ ../../lab/vm.nix ];
 
@@ -18,8 +30,8 @@
   };
 
   system.extraDependencies = lib.mkIf config.lab.vm (
-    # the flake's inputs, which a locked flake finds in the store
-    map (input: input.outPath) (lib.attrValues (removeAttrs inputs [ "self" ]))
+    # the flake's inputs and theirs, which a locked flake finds in the store
+    map ({ input, ... }: input.outPath) all
     ++ [
       # what units, /etc and the toplevel are put together with
       pkgs.stdenv

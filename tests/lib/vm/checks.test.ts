@@ -85,6 +85,22 @@ test.each([
   expect(verdict(name, bad).state).toBe('fail')
 })
 
+test('on NixOS what is headless is the closure of what runs', () => {
+  const list = checksOf({ ...host, guest: 'nixos' })
+  const index = list.findIndex(({ name }) => name === 'headless userland')
+  expect(list[index]!.probe).toContain('/run/current-system')
+  const found = (text: string, code = 0) => judge(list, { [`p${index}`]: { code, text } })[index]!
+  const path = (name: string): string => `/nix/store/${'a'.repeat(32)}-${name}`
+  const plain = [path('bash-5.3'), path('systemd-258')]
+  expect(found(plain.join('\n')).state).toBe('pass')
+  expect(found([...plain, path('gtk+3-3.24.49')].join('\n'))).toMatchObject({
+    state: 'fail',
+    found: 'gtk+3-3.24.49',
+  })
+  expect(found('').state).toBe('fail')
+  expect(found('error: cannot connect to the daemon', 1).state).toBe('fail')
+})
+
 test('an answer with an exit code is no pass, whatever it printed', () => {
   expect(verdict('nix as rain', `sha256:${'0'.repeat(52)}`, 124).state).toBe('fail')
 })

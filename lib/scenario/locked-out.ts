@@ -1,0 +1,96 @@
+import type { Case, Machine } from './scenario.ts'
+import { booted, comesBack, validated } from './trial.ts'
+import { module, note, upgrades } from './upgrade.ts'
+import type { UpgradeStatus } from './upgrade-unit.ts'
+
+/** A host that nobody can log in to any more: sshd runs, and what comes to its port on the way in is dropped. */
+const lockedOut = `{
+  systemd.services.lab-firewall = {
+    wantedBy = [ "multi-user.target" ];
+    before = [ "golden-boot-validation.service" ];
+    serviceConfig = {
+      Type = "oneshot";
+      RemainAfterExit = true;
+      ExecStart = [
+        "/usr/sbin/tc qdisc add dev mgmt clsact"
+        "/usr/sbin/tc filter add dev mgmt ingress protocol ip u32 match ip protocol 6 0xff match ip dport 22 0xffff action drop"
+      ];
+      ExecStop = "/usr/sbin/tc qdisc del dev mgmt clsact";
+    };
+  };
+}
+`
+const reason = /^this host cannot be reached: sshd does not answer at \S+, port 22, over mgmt/
+
+/**
+ * A commit that closes the way in, found by the upgrade itself or, with the power cut before that, by the boot; and
+ * a boot that is good, which becomes golden after the checks that the cut left out.
+ */
+export const lockedOutCases: Case[] = [
+  {
+    name: 'locks-out',
+    title:
+      'a commit drops SSH while sshd runs: all goes back before anybody is locked out for good',
+    limit: 300,
+    run: async (scene) => {
+      const { vm, world } = scene
+      await world.config.commit(module(vm, lockedOut), 'Drop SSH')
+      const { outcome, reason: why } = await unreachedUpgrade(vm)
+      scene.check('outcome', 'validation-failed', outcome ?? undefined)
+      scene.check('and why', reason, why)
+      const { stdout } = await vm.user('readlink -f /run/current-system')
+      scene.check('a login finds the system that ran', scene.start(vm), stdout.trim())
+    },
+  },
+  {
+    name: 'locks-out-with-power-cut',
+    title: 'the same with the power cut before its checks: its boot does not become golden',
+    limit: 400,
+    ends: 'golden',
+    run: async (scene) => {
+      const { vm, world } = scene
+      await world.config.commit(module(vm, lockedOut), 'Drop SSH')
+      const before = await vm.bootId()
+      await vm.holdUpgradeAt('validate', { limit: 90 })
+      const { stdout } = await vm.agent('readlink -f /run/current-system')
+      await vm.cutPower()
+      await vm.powerOn()
+      const seconds = await vm.awaitBoot(before, { limit: 200, until: booted(scene.start(vm)) })
+      await comesBack(scene, vm, stdout.trim(), reason, seconds)
+      await vm.releaseUpgrade()
+      await upgrades(scene, vm, { outcome: 'skipped-known-bad' })
+    },
+  },
+  {
+    name: 'power-cut-before-checks',
+    title:
+      'the power fails before the checks of an upgrade: its boot is golden after them, not before',
+    limit: 400,
+    ends: 'main',
+    run: async (scene) => {
+      const { vm, world } = scene
+      await world.config.commit(note(vm, 'two'), 'Two')
+      const before = await vm.bootId()
+      await vm.holdUpgradeAt('validate', { limit: 90 })
+      await vm.cutPower()
+      await vm.powerOn()
+      await vm.awaitBoot(before, { limit: 120 })
+      await vm.until('the boot to be validated', 90, validated)
+      const golden = async (): Promise<string> =>
+        (await vm.root('readlink -f /nix/var/nix/gcroots/golden-generation')).stdout.trim()
+      scene.check('it is not golden before its checks', scene.start(vm), await golden())
+      const { to } = await upgrades(scene, vm, { outcome: 'upgraded' })
+      scene.check('and is after them', to!.toplevel, await golden())
+    },
+  },
+]
+
+/** An upgrade of a VM that SSH loses meanwhile, followed through the guest agent. */
+async function unreachedUpgrade(vm: Machine): Promise<Pick<UpgradeStatus, 'outcome' | 'reason'>> {
+  await vm.root('systemctl start --no-block nix-local-upgrade.service')
+  vm.disconnect()
+  const state = 'systemctl show --value -p ActiveState nix-local-upgrade.service'
+  const script = `while [ "$(${state})" = activating ]; do sleep 1; done; cat /var/lib/nix-local-upgrade/status.json`
+  const { stdout } = await vm.agent(script, { limit: 200 })
+  return JSON.parse(stdout) as UpgradeStatus
+}

@@ -1,0 +1,188 @@
+# shellcheck shell=bash
+# Whether somebody can log in to this host: sshd's banner, over an address that the host has on its own network.
+# It is asked for as a neighbour would, by packets that come in on the interface with that address. A connection
+# of the host to itself goes over `lo`, which every firewall lets through.
+#
+#   another network namespace        the host
+#   reach-out  ------ veth ------  reach-in  -- tc: redirect --> <interface> --> firewall --> sshd
+#                                      ^------------- ip rule: answers ------------------------'
+#
+# Nothing of this leaves the host, and the interface and its routes stay as they are. Settings:
+#   REACH_PORT        port of sshd; empty: the host need not be reached
+#   REACH_INTERFACES  names, one of which it must be reached over; empty: any that is a network card's, or has
+#                     the default route
+#   REACH_TIMEOUT     seconds for an address to come, and for sshd to answer on it
+#   REACH_COMMAND     shell command that is asked instead; it succeeds when the host can be reached
+
+# In the namespace, as $1 the address, $2 its port, $3 the neighbour's address and $4 the neighbour's port: says
+# that it is there, waits for its end of the cable, and prints the banner. The line that it sends has sshd
+# hang up, and is what sshd's log has of it.
+# shellcheck disable=SC2016 # a script of its own
+reach_neighbour='
+echo there
+read -r _ || exit
+whole=/32
+[[ $1 != *:* ]] || whole="/128 nodad"
+ip -batch - <<END || exit
+link set lo up
+link set reach-out up
+address add $3$whole dev reach-out
+route add $1 dev reach-out
+neighbour replace $1 lladdr 02:00:00:00:22:01 dev reach-out nud permanent
+END
+echo "$4 $4" >/proc/sys/net/ipv4/ip_local_port_range
+exec 3<>"/dev/tcp/$1/$2" || exit
+IFS= read -r -t 10 banner <&3
+echo "$banner"
+printf "a check whether this host can be reached\r\n" >&3
+cat <&3 >/dev/null
+'
+
+# Interfaces and their addresses, as `<interface> <address>/<length>` lines: those that are up, with a link, and
+# that count.
+reach_addresses() {
+  local lines routes nic address carrier
+  lines=$(ip -oneline address show up scope global) && routes=$(ip route show default; ip -6 route show default) || return
+  while read -r _ nic _ address _; do
+    nic=${nic%%@*}
+    if [[ -n $REACH_INTERFACES ]]; then
+      [[ " $REACH_INTERFACES " == *" $nic "* ]] || continue
+    else
+      reach_is_card "/sys/class/net/$nic" || [[ "$routes " == *" dev $nic "* ]] || continue
+    fi
+    # one that is down has no such file to be read
+    { read -r carrier <"/sys/class/net/$nic/carrier"; } 2>/dev/null || continue
+    if [[ $carrier == 1 ]]; then echo "$nic $address"; fi
+  done < <(grep -v -E ' (tentative|dadfailed|deprecated)' <<<"$lines")
+}
+# Itself, or as a bridge or a VLAN by what is below it
+reach_is_card() { # reach_is_card <directory in /sys>
+  local below
+  [[ ! -e $1/device ]] || return 0
+  for below in "$1"/lower_*; do
+    if [[ -e $below ]] && reach_is_card "$below"; then return 0; fi
+  done
+  return 1
+}
+
+# An address that a neighbour of this one could have: of the same network, nobody's here, and not the router's.
+reach_next_to() { # reach_next_to <address> <length>
+  local a b c d number mask other
+  if [[ $1 == *:* ]]; then
+    a=${1##*:}
+    printf '%s:%x\n' "${1%:*}" $((0x${a:-0} ^ 2))
+    return
+  fi
+  IFS=. read -r a b c d <<<"$1"
+  number=$(((a << 24) + (b << 16) + (c << 8) + d)) mask=$((2 ** (32 - $2) - 1))
+  for _ in 1 2 3 4 5 6 7 8 9; do
+    other=$((number ^ 1 + RANDOM % (mask < 2 ? 1 : mask < 127 ? mask : 127)))
+    # the network's own address, and its broadcast
+    if ((mask > 1 && ((other & mask) == 0 || (other & mask) == mask))); then continue; fi
+    printf -v other '%d.%d.%d.%d' $((other >> 24)) $((other >> 16 & 255)) $((other >> 8 & 255)) $((other & 255))
+    if [[ "$(ip -oneline address; ip route show default) " == *[\ ]"$other"[/\ ]* ]]; then continue; fi
+    echo "$other"
+    return
+  done
+  return 1
+}
+
+# Whether the kernel drops what comes in where no answer would go out (IPv4 alone has such a filter)
+reach_strict() { # reach_strict <interface>
+  local all own
+  read -r all </proc/sys/net/ipv4/conf/all/rp_filter && read -r own <"/proc/sys/net/ipv4/conf/$1/rp_filter" &&
+    (((all > own ? all : own) == 1))
+}
+
+# The banner over one address, on standard output; fails with what went wrong on standard output.
+reach_ask() { # reach_ask <interface> <address>/<length>
+  local address=${2%/*} family=-4 neighbour port=$((RANDOM % 20000 + 40000)) said='' rule route from to pid
+  if [[ $address == *:* ]]; then family=-6; fi
+  if ! neighbour=$(reach_next_to "$address" "${2#*/}"); then
+    echo "there is no room for a neighbour in $2"
+    return 1
+  fi
+  coproc REACH { exec unshare --net bash -c "$reach_neighbour" reach "$address" "$REACH_PORT" "$neighbour" "$port" 2>&1; }
+  # bash forgets them as soon as it has ended
+  from=${REACH[0]} to=${REACH[1]} pid=$REACH_PID
+  route="route add $neighbour table 22022 dev reach-in"
+  if [[ $family == -4 ]] && reach_strict "$1"; then
+    # One path in 256 is the interface's, and that filter asks for no more. Newer kernels prefer a path by the
+    # address that its interface has, so both have the same
+    route="address add $address/32 dev reach-in
+route add $neighbour table 22022 nexthop dev reach-in weight 255 nexthop dev $1 weight 1"
+  fi
+  # of this one connection alone; by number, as a host may have no names of protocols
+  rule=(priority 22 ipproto 6 sport "$REACH_PORT" dport "$port" to "$neighbour" table 22022)
+  if IFS= read -r -t 20 said <&"$from" && [[ $said == there ]] && said=$(
+    {
+      ip "$family" -batch - <<END &&
+link add reach-in address 02:00:00:00:22:01 type veth peer name reach-out address 02:00:00:00:22:02 netns $pid
+link set reach-in up
+$route
+neighbour replace $neighbour lladdr 02:00:00:00:22:02 dev reach-in nud permanent
+rule add ${rule[*]}
+END
+        tc -batch - <<END
+qdisc add dev reach-in ingress
+filter add dev reach-in parent ffff: protocol all u32 match u32 0 0 action mirred ingress redirect dev $1
+END
+    } 2>&1
+  ); then
+    echo >&"$to"
+    IFS= read -r -t 10 said <&"$from" || said='no banner within 10 s'
+    # time for it to hang up
+    if [[ $said == SSH-* ]]; then IFS= read -r -t 5 -d '' <&"$from" || true; fi
+    [[ $said == SSH-* ]] || said="sshd does not answer at $address, port $REACH_PORT, over $1 (${said##*: })"
+  else
+    said="it cannot be asked over $1: ${said%%$'\n'*}"
+  fi
+  said=${said%$'\r'}
+  {
+    ip "$family" rule del "${rule[@]}"
+    # the namespace ends with its process, and the cable with the namespace
+    kill -KILL "$pid"
+    ip link del reach-in
+    wait "$pid"
+  } 2>/dev/null || true
+  if [[ $said != SSH-* ]]; then
+    echo "$said"
+    return 1
+  fi
+  echo "$said over $1 at $address"
+}
+
+# Prints what it found; fails with `unreachable` set to the reason.
+reachable() {
+  local deadline lines nic address said code
+  unreachable=''
+  [[ -n ${REACH_PORT-}${REACH_COMMAND-} ]] || return 0
+  deadline=$((SECONDS + REACH_TIMEOUT))
+  while :; do
+    if [[ -n $REACH_COMMAND ]]; then
+      code=0
+      timeout --kill-after=5 "$REACH_TIMEOUT" bash -c "$REACH_COMMAND" </dev/null || code=$?
+      if [[ $code == 0 ]]; then return 0; fi
+      unreachable="\`$REACH_COMMAND\` exited with $code"
+    elif ! lines=$(reach_addresses); then
+      unreachable='its addresses cannot be asked for'
+    elif [[ -z $lines ]]; then
+      unreachable="no address on ${REACH_INTERFACES:-any network card} that is up and has a link"
+    else
+      unreachable=''
+      while read -r nic address; do
+        # one at a time: names and the table are the same for all
+        if said=$(exec 8>/run/reachability.lock && flock --wait 60 8 && reach_ask "$nic" "$address"); then
+          echo "reached $said"
+          unreachable=''
+          return 0
+        fi
+        unreachable+="${unreachable:+, }${said:-another check holds /run/reachability.lock}"
+      done <<<"$lines"
+    fi
+    if [[ $SECONDS -ge $deadline ]]; then break; fi
+    sleep 1
+  done
+  unreachable="this host cannot be reached: $unreachable"
+  return 1
+}
