@@ -7,6 +7,9 @@ switch_lock=/run/nixos/switch-to-configuration.lock
 golden=/nix/var/nix/gcroots/golden-generation
 # KiB that a build needs at the least, for what it writes and for Nix's database
 store_reserve=262144
+# seconds after which whoever holds a lock counts as hung
+lock_limit=${UPGRADE_LOCK_LIMIT:-21600}
+switch_limit=${UPGRADE_SWITCH_LIMIT:-900}
 
 running() { readlink --canonicalize /run/current-system || true; }
 # Whether this toplevel runs and is the system profile's.
@@ -18,14 +21,40 @@ efi_variable() { # efi_variable <name>: of the boot loader, in REPLY; nothing wh
   { REPLY=$(<"/sys/firmware/efi/efivars/$1-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"); } 2>/dev/null || REPLY=''
   REPLY=${REPLY:1}
 }
-# failed_units [<units>]: those that have failed and are not among these, one a line, in REPLY
+# failed_units [<units>]: those that have failed and are not among these, one a line, in REPLY; fails where
+# systemd is not to be asked
 failed_units() {
-  local unit units=()
+  local unit units=() listed
+  REPLY=''
+  listed=$(ask_systemd list-units --all --plain --no-legend --no-pager --state=failed,auto-restart,auto-restart-queued) || return
   while read -r unit _; do
-    if [[ $'\n'${1:-}$'\n' != *$'\n'"$unit"$'\n'* ]]; then units+=("$unit"); fi
-  done < <(systemctl list-units --all --plain --no-legend --no-pager --state=failed,auto-restart 2>/dev/null)
+    if [[ -n $unit && $'\n'${1:-}$'\n' != *$'\n'"$unit"$'\n'* ]]; then units+=("$unit"); fi
+  done <<<"$listed"
   local IFS=$'\n'
   REPLY="${units[*]}"
+}
+
+ask_systemd() { # ask_systemd <command of systemctl...>; says nothing where systemd is not what runs
+  [[ -d /run/systemd/system ]] || return 0
+  timeout 60 systemctl "$@" 2>/dev/null 9>&-
+}
+
+# Every service that systemd knows: `<restarts> <when it became active, in us since the boot> <state>/<sub state>
+# <type>` by its name, in `services`
+declare -A services=() services_before=()
+look_at_services() {
+  local text line
+  local -A of=()
+  services=()
+  text=$(ask_systemd show --property=Id,Type,NRestarts,ActiveState,SubState,ActiveEnterTimestampMonotonic '*.service') || return
+  while IFS= read -r line; do
+    if [[ -n $line ]]; then
+      of[${line%%=*}]=${line#*=}
+    elif [[ -n ${of[Id]-} ]]; then
+      services[${of[Id]}]="${of[NRestarts]:-0} ${of[ActiveEnterTimestampMonotonic]:-0} ${of[ActiveState]}/${of[SubState]} ${of[Type]-}"
+      of=()
+    fi
+  done <<<"$text"$'\n'
 }
 
 # Whoever switches without this agent: `nixos-rebuild` and its like.
@@ -35,6 +64,30 @@ rebuild_at_work() { # prints who
   ! flock --nonblock 8 8<"$switch_lock" || return 1
   pid=$(find /proc/[0-9]*/fd -maxdepth 1 -lname "$switch_lock" 2>/dev/null | cut -d / -f 3 | sort --numeric-sort | head -n 1)
   if [[ -n $pid ]]; then echo "pid $pid, $(tr '\0' ' ' <"/proc/$pid/cmdline" | cut -c 1-120)"; else echo "unknown"; fi
+}
+
+# Ends the run for the sake of another one; as a failure once that one has been at it for so long that it must be
+# hung, as nobody would ever hear of it otherwise.
+give_way() { # give_way <what is said of it> <pid, where it is known>
+  local left=''
+  if [[ -n $2 ]] && age_of "$2" && [[ $REPLY -ge $lock_limit ]]; then
+    left="; it has been at it for $((REPLY / 60)) minutes, and counts as hung after $((lock_limit / 60)): look at it, and end it"
+    stop failed "$1$left"
+  fi
+  stop locked "$1"
+}
+age_of() { # age_of <pid>: seconds since it was started, in REPLY
+  local fields up
+  { fields=$(<"/proc/$1/stat"); } 2>/dev/null || return
+  read -r -a fields <<<"${fields##*) }"
+  IFS=. read -r up _ </proc/uptime
+  # the 22nd field of all, in hundredths of a second
+  REPLY=$((up - fields[19] / 100))
+}
+another_switch() { # another_switch <who>
+  local pid=''
+  if [[ $1 =~ ^pid\ ([0-9]+) ]]; then pid=${BASH_REMATCH[1]}; fi
+  give_way "Another switch is at work: $1" "$pid"
 }
 
 # Writes down how things are before they are changed.
@@ -100,10 +153,13 @@ drop_spoilt_paths() { # drop_spoilt_paths <time since which paths were made>
 }
 
 build() {
-  local reason missing code=0
+  local code=0 from=$SECONDS killed
+  killed_for_memory
+  killed=$REPLY
   free /nix/store
   [[ $REPLY -ge $store_reserve ]] ||
     stop no-space "The store has $((REPLY / 1024)) MiB free and $((store_reserve / 1024)) MiB are needed"
+  note_unfetched
   ask_build || code=$?
   if [[ $code != 0 ]] && drop_spoilt_cache; then
     code=0
@@ -118,24 +174,45 @@ build() {
     judge_built
     return
   fi
-  reason=$(grep -E '^ *error:' "$work/said" | sed -n '$s/^ *error: *//p' || true)
-  reason=${reason:-$(tail -n 1 "$work/said")}
-  # the place in the repository, where the error has one
-  reason+=$(grep -E -A 1 '^ *error:' "$work/said" | tail -n 1 | sed -n -E 's/^ *at .*(»|-source)\/(.*):$/ at \2/p' || true)
-  # what is no fault of the revision is tried again
-  if grep -q -i -E 'no space left on device|disk is full' "$work/said"; then stop no-space "The build ran out of space: $reason"; fi
-  if grep -q 'daemon-socket' "$work/said"; then stop failed "Cannot ask the Nix daemon: $reason"; fi
-  if grep -q -i -E 'unable to download|could not resolve|cannot connect to|connection (timed out|refused|reset)|temporary failure' "$work/said"; then
-    stop offline "Cannot fetch what the build needs: $reason"
+  build_failed "$code" "$((SECONDS - from))" "$killed"
+}
+
+# What is the machine's fault or the network's is no word about the revision, which is tried again.
+build_failed() { # build_failed <exit code> <seconds that it took> <programs killed for want of memory, before it>
+  local killed
+  read_build_reason
+  if grep -q -i -E 'no space left on device|disk is full|disk quota exceeded' "$work/said"; then
+    stop no-space "The build ran out of space: $build_reason"
   fi
-  if [[ $code -ge 124 ]]; then stop build-failed "The build was ended, or took longer than $build_limit s"; fi
-  missing=$(sed -n -E "s/.*path '[^']*(»|-source)\/([^']*)' does not exist.*/\2/p" "$work/said" | tail -n 1)
-  if [[ -n $missing ]]; then
-    reason="\`$missing\` is not in the commit"
-    if [[ -e ${repository:-}/$missing ]]; then reason+=": the file is there, but not tracked"; fi
+  killed_for_memory
+  killed=$((REPLY - $3))
+  if ((killed)) && { [[ $1 -ge 124 ]] || grep -q -i -E 'killed|disconnected|end-of-file' "$work/said"; }; then
+    stop failed "The build ran out of memory, and the kernel killed a program of it${build_reason:+: $build_reason}"
   fi
-  remember_bad build-failed "$reason"
-  stop build-failed "$reason"
+  if [[ $1 -ge 124 && $2 -ge $build_limit ]]; then stop build-failed "The build took longer than $build_limit s"; fi
+  if [[ $1 -ge 124 ]]; then stop failed "The build was ended by signal $(($1 - 128))"; fi
+  if [[ -n $missing_file ]]; then
+    build_reason="\`$missing_file\` is not in the commit"
+    if submodule_of "$missing_file"; then
+      build_reason+=": \`$REPLY\` is a submodule, which is not fetched"
+    elif [[ -e ${repository:-}/$missing_file ]]; then
+      build_reason+=": the file is there, but not tracked"
+    fi
+  elif fetch_fault; then
+    why "$(grep -v '^From \|^ \* ' <<<"$said_by_nix")"
+    if [[ $build_reason != *"$REPLY"* ]]; then build_reason+=" ($REPLY)"; fi
+    stop "$verdict" "Cannot fetch what the build needs: $build_reason${remedy:+; $remedy}"
+  elif machine_fault; then
+    stop failed "$REPLY: $build_reason"
+  fi
+  remember_bad build-failed "$build_reason"
+  stop build-failed "$build_reason"
+}
+
+# Programs that the kernel has killed for want of memory since it booted, in REPLY
+killed_for_memory() {
+  REPLY=$(sed -n 's/^oom_kill //p' /proc/vmstat)
+  REPLY=${REPLY:-0}
 }
 
 # What was built may be what runs already, or what did not boot the last time.
@@ -166,29 +243,74 @@ preflight() {
 }
 
 switch() {
-  local code=0 who
-  if who=$(rebuild_at_work); then stop locked "Another switch is at work: $who"; fi
+  local code=0 who unit
+  if who=$(rebuild_at_work); then another_switch "$who"; fi
   look_at_profile
   [[ $profile_now == "$from_profile" && $(running) == "$from_running" ]] ||
     stop locked "The system was switched by somebody else in the meantime"
-  failed_units
+  [[ ! -d $UPGRADE_BOOT || -w $UPGRADE_BOOT ]] ||
+    stop failed "$UPGRADE_BOOT is mounted read-only, so nothing new can be made to boot: \`mount -o remount,rw $UPGRADE_BOOT\`, and look why"
+  failed_units || true
   failed_before=$REPLY
+  look_at_services || true
+  for unit in "${!services[@]}"; do services_before[$unit]=${services[$unit]}; done
   begin system
   # all that was built lies on the disk before a boot can need it
   sync --file-system /nix/store
   nix-env --profile "$profile" --set "$toplevel" || stop switch-failed "Cannot set the system profile"
   look_at_profile
   write_status
-  timeout --kill-after=30 "$switch_limit" "$toplevel/bin/switch-to-configuration" switch || code=$?
+  switch_to "$toplevel" switch || code=$?
   # 4: it runs, and units failed, which validation looks at
-  if [[ $code != 0 && $code != 4 ]]; then
-    remember_bad switch-failed "switch-to-configuration exited with $code"
-    stop switch-failed "switch-to-configuration exited with $code"
-  fi
+  if [[ $code != 0 && $code != 4 ]]; then switch_failed "$code"; fi
   if [[ ! /run/current-system -ef $toplevel ]]; then
     remember_bad switch-failed "switch-to-configuration ended well, and $(running) still runs"
     stop switch-failed "switch-to-configuration ended well, and $(running) still runs"
   fi
+}
+
+switch_to() { # switch_to <toplevel> <action>: what it says is kept in `said`, too
+  local code=0 out printer
+  exec {out}> >(exec tee "$work/said" >&2 9>&-)
+  printer=$!
+  timeout --kill-after=30 "$switch_limit" "$1/bin/switch-to-configuration" "$2" >&"$out" 2>&1 {out}>&- || code=$?
+  exec {out}>&-
+  # what a switch has started may hold it open
+  timeout 3 tail --pid="$printer" --sleep-interval=0.1 --follow /dev/null || true
+  return "$code"
+}
+
+switch_failed() { # switch_failed <exit code>
+  local reason="switch-to-configuration exited with $1" said who
+  said=$(last_words "$work/said")
+  reason+=${said:+: $said}
+  # another one was quicker by a moment, and nothing but the profile has been changed
+  if [[ $1 == 11 || $said == *'Could not acquire lock'* ]]; then
+    restore_profile
+    stage=repository
+    if who=$(rebuild_at_work); then another_switch "$who"; fi
+    stop locked "Another switch was at work"
+  fi
+  if [[ $1 == 124 || $1 == 137 ]]; then
+    reason="switch-to-configuration did not end within $switch_limit s${said:+: $said}"
+  elif grep -q -i -E 'no space left on device|disk quota exceeded' "$work/said"; then
+    stop no-space "$reason"
+  elif grep -q -i -E 'input/output error|structure needs cleaning|cannot allocate memory|failed to connect to (system )?(bus|scope)' "$work/said" ||
+    { [[ $1 == 1 ]] && grep -q -i 'read-only file system' "$work/said"; }; then
+    # the machine's own fault; with 1, nothing was changed either
+    stop failed "$reason"
+  fi
+  remember_bad switch-failed "$reason"
+  stop switch-failed "$reason"
+}
+
+# last_words <file>: prints the last lines of what a program said that tell of a failure, or else the last one
+last_words() {
+  local lines
+  lines=$(sed -E 's/\x1b\[[0-9;]*[A-Za-z]//g; s/^[[:space:]]+//; s/[[:space:]]+$//' "$1" |
+    grep -v -E '^$|^(stopping|restarting|reloading|starting|NOT restarting|the following new) .*units|^activating the configuration|^setting up /etc' || true)
+  { grep -i -E "error|fail|cannot|could not|can't|unable|denied|refus|no such|not found|invalid|read-only|no space" <<<"$lines" || tail -n 1 <<<"$lines"; } |
+    tail -n 2 | paste -s -d '|' | sed 's/|/; /g'
 }
 
 # Whether systemd has jobs to do, but for this upgrade itself.
@@ -200,11 +322,52 @@ jobs_left() {
   return 1
 }
 
-# What was started gets a moment: to come up, or to fall over.
+# What was started gets time: to come up, or to fall over. Where nothing was, a moment will do.
 settle() {
-  local end=$((SECONDS + 30))
+  local end=$((SECONDS + 30)) pause=$UPGRADE_SETTLE unit
   while [[ $SECONDS -lt $end ]] && jobs_left; do sleep 1; done
-  sleep "$UPGRADE_SETTLE"
+  look_at_services || bad+=("systemd does not say how the services are")
+  failed_units "$failed_before" || bad+=("systemd does not say which units have failed")
+  if [[ -z $REPLY && ${#bad[@]} == 0 ]]; then
+    if [[ $pause -gt 3 ]]; then
+      pause=3
+      for unit in "${!services[@]}"; do
+        if started_since "$unit"; then pause=$UPGRADE_SETTLE; fi
+      done
+    fi
+    sleep "$pause"
+  fi
+}
+started_since() { # started_since <service>: whether it came up after the switch began, and stays up
+  local before after
+  read -r -a before <<<"${services_before[$1]-}"
+  read -r -a after <<<"${services[$1]}"
+  [[ ${after[2]} == @(active/running|activating/*) && ${after[1]} != "${before[1]-}" ]]
+}
+
+# Services that do not stay up, though they run at this moment or will again, one a line in REPLY. Those that
+# were the same before the switch are no reason to take it back.
+restless() {
+  local unit now first before units=() up
+  local -A at_first=()
+  for unit in "${!services[@]}"; do at_first[$unit]=${services[$unit]}; done
+  REPLY=''
+  look_at_services || return
+  IFS=. read -r up _ </proc/uptime
+  for unit in "${!services[@]}"; do
+    read -r -a now <<<"${services[$unit]}"
+    read -r -a first <<<"${at_first[$unit]-}"
+    read -r -a before <<<"${services_before[$unit]-}"
+    if [[ ${before[0]:-0} -gt 0 && (${before[2]} == */auto-restart* || $((up - before[1] / 1000000)) -lt 600) ]]; then continue; fi
+    if [[ ${now[0]} -gt ${first[0]:-0} ]]; then
+      units+=("$unit does not stay up: it was restarted $((now[0] - ${first[0]:-0})) times within $UPGRADE_SETTLE s")
+    elif [[ ${now[2]} == activating/* && ${now[2]} != */auto-restart* && ${now[3]-} != oneshot &&
+      ${first[2]-} == activating/* && ${before[2]-} != activating/* ]]; then
+      units+=("$unit has not come up")
+    fi
+  done
+  local IFS=$'\n'
+  REPLY="${units[*]}"
 }
 
 add_check() { # add_check <command> <result>
@@ -217,9 +380,13 @@ validate() {
   local unit check end
   bad=()
   settle
-  failed_units "$failed_before"
+  failed_units "$failed_before" || true
   while read -r unit; do
     [[ -z $unit ]] || bad+=("$unit has failed")
+  done <<<"$REPLY"
+  restless || true
+  while IFS= read -r unit; do
+    [[ -z $unit ]] || bad+=("$unit")
   done <<<"$REPLY"
   end=$((SECONDS + UPGRADE_PATIENCE))
   while IFS= read -r -d '' check; do
@@ -265,15 +432,15 @@ restore_running() {
   local default code=0 unit
   default=$(readlink --canonicalize "$profile")
   if [[ $default == "$from_running" ]]; then
-    timeout --kill-after=30 "$switch_limit" "$default/bin/switch-to-configuration" switch || code=$?
+    switch_to "$default" switch || code=$?
   else
-    timeout --kill-after=30 "$switch_limit" "$default/bin/switch-to-configuration" boot || not_restored+=("boot entries")
-    timeout --kill-after=30 "$switch_limit" "$from_running/bin/switch-to-configuration" test || code=$?
+    switch_to "$default" boot || not_restored+=("boot entries")
+    switch_to "$from_running" test || code=$?
   fi
   if [[ $(running) != "$from_running" ]]; then
-    not_restored+=("running system (switch-to-configuration exited with $code)")
+    not_restored+=("running system (switch-to-configuration exited with $code: $(last_words "$work/said"))")
   elif [[ $code != 0 ]]; then
-    failed_units "$failed_before"
+    failed_units "$failed_before" || true
     while read -r unit; do
       [[ -z $unit ]] || not_restored+=("$unit")
     done <<<"$REPLY"
@@ -330,7 +497,7 @@ reboot_if_due() {
   if [[ -n $UPGRADE_REBOOT_WINDOW ]]; then
     now=$(date +%H:%M) lower=${UPGRADE_REBOOT_WINDOW%-*} upper=${UPGRADE_REBOOT_WINDOW#*-}
     if ! in_window "$now" "$lower" "$upper"; then
-      notes+=("a reboot is due, and waits for $UPGRADE_REBOOT_WINDOW")
+      notes+=("a reboot is due, and waits for $UPGRADE_REBOOT_WINDOW (nix-local-upgrade-reboot.timer)")
       return
     fi
   fi

@@ -34,6 +34,8 @@ export const settings = {
   UPGRADE_BRANCH: 'main',
   UPGRADE_ATTRIBUTE: 'toplevel',
   UPGRADE_FETCH_TIMEOUT: '20',
+  UPGRADE_SWITCH_LIMIT: '900',
+  UPGRADE_LOCK_LIMIT: '21600',
   UPGRADE_HOST: 'sorrow',
   UPGRADE_DOTFILES: '',
   UPGRADE_HOOKS: '[]',
