@@ -68,7 +68,7 @@ message_of() {
   fi
   # names of files as they are in the repository
   # shellcheck disable=SC2001 # bash has no such pattern
-  REPLY=$(sed -E "s#(«[^»]*»|/[^ '\`\"]*/[0-9a-z]{32}-source)/##g; s/  +/ /g" <<<"$REPLY")
+  REPLY=$(sed -E "s#(«[^»]*»|/[^ '\`\"]*/[0-9a-z]{32}(-[0-9a-z]{32})?-source)/##g; s/  +/ /g" <<<"$REPLY")
 }
 
 # place_of <number of an error> <errors...>: where in the commit it is, in REPLY: its own place, or else the
@@ -90,8 +90,8 @@ place_of() {
 # path_in_commit <place as Nix names it>: what it is in the repository, in `path`; fails when it is an input's
 path=''
 path_in_commit() {
-  if [[ $1 =~ ^«git\+file://[^»]*rev=${candidate}[^»]*»/(.*)$ || $1 =~ ^/.*/[0-9a-z]{32}-source/(.*)$ ]]; then
-    path=${BASH_REMATCH[1]}
+  if [[ $1 =~ ^«git\+file://[^»]*rev=${candidate}[^»]*»/(.*)$ || $1 =~ ^/.*/[0-9a-z]{32}(-[0-9a-z]{32})?-source/(.*)$ ]]; then
+    path=${BASH_REMATCH[1]}${BASH_REMATCH[3]-}
   else
     return 1
   fi

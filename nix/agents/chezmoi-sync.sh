@@ -182,7 +182,7 @@ unreached() { # <step> <reason> [<reason when offline>]
   if [[ $url == /* && ! -e $url ]]; then verdict=offline; fi
   if [[ $verdict == offline ]]; then finish offline "${3:-$2}"; fi
   if [[ $2 == *chown* ]]; then remedy=''; fi
-  if [[ $remedy == *certificate* ]]; then judge_certificate "$url"; fi
+  if [[ $remedy == *certificate* ]]; then judge_certificate "$url" timeout 30; fi
   finish failed "$2${remedy:+; $remedy}"
 }
 

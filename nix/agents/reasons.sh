@@ -91,7 +91,7 @@ network='resolve (host|proxy)|name or service not known|temporary failure|unable
 network+='|connection (was )?(refused|reset|closed|aborted|timed out)|(failed|unable|could not|couldn.t) to? ?connect|timed out|timeout'
 network+='|no route to host|(network|host) is (unreachable|down)|broken pipe|early eof|hung up|disconnect|unexpected (eof|end)'
 network+='|empty reply|server returned nothing|(recv|send) failure|receiving data|recv error|ssl_error_syscall|non-properly terminated'
-network+='|partial file|kex_exchange|banner exchange|stream .*(not closed|reset)|bytes of (body|length)|no end within'
+network+='|partial file|kex_exchange|banner exchange|stream .*(not closed|reset)|bytes (missing|of (body|length))|outstanding read data|no end within'
 
 judge_http() { # judge_http <status>
   case $1 in
@@ -103,13 +103,13 @@ judge_http() { # judge_http <status>
   esac
 }
 
-# judge_certificate <url> [<command to run git by>]: whose fault a certificate is that was not taken, in `remedy`.
+# judge_certificate <url> <command to run git by, with a time limit...>: whose fault a certificate is that was not taken, in `remedy`.
 # Asks the server once more without that check, and without credentials, for its dates and its clock.
 judge_certificate() {
   local url=$1 said expires begins theirs ours
   shift
   url=$(sed -E 's#//[^/@]*@#//#' <<<"$url")
-  said=$(GIT_TRACE_CURL=1 GIT_TERMINAL_PROMPT=0 timeout 20 "$@" git -c http.sslVerify=false -c credential.helper= \
+  said=$("$@" env GIT_TRACE_CURL=1 GIT_TERMINAL_PROMPT=0 git -c http.sslVerify=false -c credential.helper= \
     ls-remote "$url" 2>&1 || true)
   said=${said//$'\r'/}
   begins=$(date_in "$said" 'start date: ') expires=$(date_in "$said" 'expire date: ')

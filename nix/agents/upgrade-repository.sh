@@ -104,7 +104,7 @@ fetch_failed() { # fetch_failed <exit code> <what was said>
     if [[ $UPGRADE_MODE == local ]]; then
       judge_certificate "$(repo_git remote get-url origin || true)" as_user 30
     else
-      judge_certificate "${UPGRADE_FLAKE_URL#git+}"
+      judge_certificate "${UPGRADE_FLAKE_URL#git+}" timeout 30
     fi
   fi
   stop failed "Cannot fetch $UPGRADE_BRANCH: $line${remedy:+; $remedy}"

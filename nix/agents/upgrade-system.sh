@@ -111,7 +111,8 @@ begin() { # begin <stage>
 }
 
 ask_build() {
-  { "${builder[@]}" nix --extra-experimental-features 'nix-command flakes' build --no-link --print-out-paths "$flake#$UPGRADE_ATTRIBUTE" \
+  # the place of an error in the commit may be deep in the trace
+  { "${builder[@]}" nix --extra-experimental-features 'nix-command flakes' build --show-trace --no-link --print-out-paths "$flake#$UPGRADE_ATTRIBUTE" \
     2>&1 >"$work/toplevel"; } | tee "$work/said" >&2
 }
 
