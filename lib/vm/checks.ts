@@ -103,7 +103,6 @@ export function checksOf(host: Host): Check[] {
     },
     {
       name: 'failed units',
-      quick: true,
       probe: failedUnits(facts),
       expected: 'none',
       holds: is(''),

@@ -237,7 +237,7 @@ conflicts() {
   done < <(repo_git grep -z --files-with-matches -I --all-match -e '^<<<<<<< ' -e '^[=%+]\{7\}' -e '^>>>>>>> ' "$candidate")
 }
 
-# Whether a file has regions between markers that are not deployed already, under whatever name. Text that shows
+# Whether a file has regions between markers that are not deployed already, under this name or one that is gone. Text that shows
 # how a conflict looks is none: what stands in a block of code of a document.
 has_new_markers() { # has_new_markers <file>
   local text shown old
@@ -245,6 +245,7 @@ has_new_markers() { # has_new_markers <file>
   [[ -n $text ]] || return 1
   [[ -n $deployed_commit ]] || return 0
   while IFS= read -r -d '' old; do
+    if [[ ${old#*:} != "$1" ]] && repo_git cat-file -e "$candidate:${old#*:}" 2>/dev/null; then continue; fi
     shown=$(repo_git show "$old" | marked_regions '')
     if [[ $shown == *"$text"* ]]; then return 1; fi
   done < <(repo_git grep -z --files-with-matches -I -e '^<<<<<<< ' "$deployed_commit" 2>/dev/null)

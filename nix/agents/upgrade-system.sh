@@ -55,6 +55,8 @@ look_at_services() {
       of=()
     fi
   done <<<"$text"$'\n'
+  # no answer at all is none, however systemctl ended
+  [[ ${#services[@]} -gt 0 || ! -d /run/systemd/system ]]
 }
 
 # Whoever switches without this agent: `nixos-rebuild` and its like.
@@ -190,6 +192,7 @@ build_failed() { # build_failed <exit code> <seconds that it took> <programs kil
   if ((killed)) && { [[ $1 -ge 124 ]] || grep -q -i -E 'killed|disconnected|end-of-file' "$work/said"; }; then
     stop failed "The build ran out of memory, and the kernel killed a program of it${build_reason:+: $build_reason}"
   fi
+  if grep -q 'GC Warning: Out of Memory' "$work/said"; then stop failed 'The evaluation ran out of memory'; fi
   if [[ $1 -ge 124 && $2 -ge $build_limit ]]; then stop build-failed "The build took longer than $build_limit s"; fi
   if [[ $1 -ge 124 ]]; then stop failed "The build was ended by signal $(($1 - 128))"; fi
   if [[ -n $missing_file ]]; then
