@@ -26,8 +26,8 @@ let commits = 0
 const change = (text = ''): Promise<string> =>
   world.push('a change', { 'text.nix': `"${++commits} of the tests\n${text}"` })
 const cache = 'mount -t tmpfs -o size=64k,uid=1000,gid=100 tmpfs /home/rain/.cache'
-const slowly =
-  '${derivation { name = "slow"; system = "x86_64-linux"; builder = "/bin/sh"; PATH = "/usr/bin"; args = [ "-c" "sleep 20; echo slow >$out" ]; }}'
+const slowly = (name: string): string =>
+  `\${derivation { name = "${name}"; system = "x86_64-linux"; builder = "/bin/sh"; PATH = "/usr/bin"; args = [ "-c" "sleep 20; echo slow >$out" ]; }}`
 const nix = "pgrep --full '^nix .*build --show-trace'"
 
 test.each<[string, string, Record<string, string>, string, RegExp, string]>([
@@ -71,8 +71,8 @@ test.each<[string, string, Record<string, string>, string, RegExp, string]>([
       `until pid=$(pgrep --full '^sleep 20'); do sleep 0.05; done; kill -9 $(ps -o ppid= -p $pid) $pid`,
     ),
     'failed',
-    /^A builder was killed: .*-slow\.drv/,
-    slowly,
+    /^A builder was killed: .*-killed\.drv/,
+    slowly('killed'),
   ],
   [
     'a daemon that goes away',
@@ -80,7 +80,7 @@ test.each<[string, string, Record<string, string>, string, RegExp, string]>([
     during('build', `until pgrep --full '^sleep 20'; do sleep 0.05; done; pkill -9 nix-daemon`),
     'failed',
     /^Cannot ask the Nix daemon: /,
-    slowly,
+    slowly('left'),
   ],
   [
     'no memory for an evaluation',
