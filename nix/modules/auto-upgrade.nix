@@ -296,7 +296,7 @@ in
       description = "Start of the hours for reboots";
       wantedBy = [ "timers.target" ];
       timerConfig = {
-        OnCalendar = "*-*-* ${cfg.rebootWindow.lower}";
+        OnCalendar = "*-*-* ${cfg.rebootWindow.lower or ""}";
         # one that was off at that time looks once it is up; outside of the hours it does nothing
         Persistent = true;
       };
