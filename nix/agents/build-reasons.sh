@@ -142,3 +142,42 @@ fetch_fault() {
   [[ -n $said ]] || return 1
   judge_remote "$said"
 }
+
+# What is the machine's fault or the network's is no word about the revision, which is tried again.
+build_failed() { # build_failed <exit code> <seconds that it took> <programs killed for want of memory, before it>
+  local killed
+  read_build_reason
+  if grep -q -i -E 'no space left on device|disk is full|disk quota exceeded' "$work/said"; then
+    stop no-space "The build ran out of space: $build_reason"
+  fi
+  killed_for_memory
+  killed=$((REPLY - $3))
+  if ((killed)) && { [[ $1 -ge 124 ]] || grep -q -i -E 'killed|disconnected|end-of-file' "$work/said"; }; then
+    stop failed "The build ran out of memory, and the kernel killed a program of it${build_reason:+: $build_reason}"
+  fi
+  if grep -q 'GC Warning: Out of Memory' "$work/said"; then stop failed 'The evaluation ran out of memory'; fi
+  if [[ $1 -ge 124 && $2 -ge $build_limit ]]; then stop build-failed "The build took longer than $build_limit s"; fi
+  if [[ $1 -ge 124 ]]; then stop failed "The build was ended by signal $(($1 - 128))"; fi
+  if [[ -n $missing_file ]]; then
+    build_reason="\`$missing_file\` is not in the commit"
+    if submodule_of "$missing_file"; then
+      build_reason+=": \`$REPLY\` is a submodule, which is not fetched"
+    elif [[ -e ${repository:-}/$missing_file ]]; then
+      build_reason+=": the file is there, but not tracked"
+    fi
+  elif fetch_fault; then
+    why "$(grep -v '^From \|^ \* ' <<<"$said_by_nix")"
+    if [[ $build_reason != *"$REPLY"* ]]; then build_reason+=" ($REPLY)"; fi
+    stop "$verdict" "Cannot fetch what the build needs: $build_reason${remedy:+; $remedy}"
+  elif machine_fault; then
+    stop failed "$REPLY: $build_reason"
+  fi
+  remember_bad build-failed "$build_reason"
+  stop build-failed "$build_reason"
+}
+
+# Programs that the kernel has killed for want of memory since it booted, in REPLY
+killed_for_memory() {
+  REPLY=$(sed -n 's/^oom_kill //p' /proc/vmstat)
+  REPLY=${REPLY:-0}
+}

@@ -34,31 +34,6 @@ failed_units() {
   REPLY="${units[*]}"
 }
 
-ask_systemd() { # ask_systemd <command of systemctl...>; says nothing where systemd is not what runs
-  [[ -d /run/systemd/system ]] || return 0
-  timeout 60 systemctl "$@" 2>/dev/null 9>&-
-}
-
-# Every service that systemd knows: `<restarts> <when it became active, in us since the boot> <state>/<sub state>
-# <type>` by its name, in `services`
-declare -A services=() services_before=()
-look_at_services() {
-  local text line
-  local -A of=()
-  services=()
-  text=$(ask_systemd show --property=Id,Type,NRestarts,ActiveState,SubState,ActiveEnterTimestampMonotonic '*.service') || return
-  while IFS= read -r line; do
-    if [[ -n $line ]]; then
-      of[${line%%=*}]=${line#*=}
-    elif [[ -n ${of[Id]-} ]]; then
-      services[${of[Id]}]="${of[NRestarts]:-0} ${of[ActiveEnterTimestampMonotonic]:-0} ${of[ActiveState]}/${of[SubState]} ${of[Type]-}"
-      of=()
-    fi
-  done <<<"$text"$'\n'
-  # no answer at all is none, however systemctl ended
-  [[ ${#services[@]} -gt 0 || ! -d /run/systemd/system ]]
-}
-
 # Whoever switches without this agent: `nixos-rebuild` and its like.
 rebuild_at_work() { # prints who
   local pid
@@ -180,45 +155,6 @@ build() {
   build_failed "$code" "$((SECONDS - from))" "$killed"
 }
 
-# What is the machine's fault or the network's is no word about the revision, which is tried again.
-build_failed() { # build_failed <exit code> <seconds that it took> <programs killed for want of memory, before it>
-  local killed
-  read_build_reason
-  if grep -q -i -E 'no space left on device|disk is full|disk quota exceeded' "$work/said"; then
-    stop no-space "The build ran out of space: $build_reason"
-  fi
-  killed_for_memory
-  killed=$((REPLY - $3))
-  if ((killed)) && { [[ $1 -ge 124 ]] || grep -q -i -E 'killed|disconnected|end-of-file' "$work/said"; }; then
-    stop failed "The build ran out of memory, and the kernel killed a program of it${build_reason:+: $build_reason}"
-  fi
-  if grep -q 'GC Warning: Out of Memory' "$work/said"; then stop failed 'The evaluation ran out of memory'; fi
-  if [[ $1 -ge 124 && $2 -ge $build_limit ]]; then stop build-failed "The build took longer than $build_limit s"; fi
-  if [[ $1 -ge 124 ]]; then stop failed "The build was ended by signal $(($1 - 128))"; fi
-  if [[ -n $missing_file ]]; then
-    build_reason="\`$missing_file\` is not in the commit"
-    if submodule_of "$missing_file"; then
-      build_reason+=": \`$REPLY\` is a submodule, which is not fetched"
-    elif [[ -e ${repository:-}/$missing_file ]]; then
-      build_reason+=": the file is there, but not tracked"
-    fi
-  elif fetch_fault; then
-    why "$(grep -v '^From \|^ \* ' <<<"$said_by_nix")"
-    if [[ $build_reason != *"$REPLY"* ]]; then build_reason+=" ($REPLY)"; fi
-    stop "$verdict" "Cannot fetch what the build needs: $build_reason${remedy:+; $remedy}"
-  elif machine_fault; then
-    stop failed "$REPLY: $build_reason"
-  fi
-  remember_bad build-failed "$build_reason"
-  stop build-failed "$build_reason"
-}
-
-# Programs that the kernel has killed for want of memory since it booted, in REPLY
-killed_for_memory() {
-  REPLY=$(sed -n 's/^oom_kill //p' /proc/vmstat)
-  REPLY=${REPLY:-0}
-}
-
 # What was built may be what runs already, or what did not boot the last time.
 judge_built() {
   if runs "$toplevel"; then
@@ -247,7 +183,7 @@ preflight() {
 }
 
 switch() {
-  local code=0 who unit
+  local code=0 who
   if who=$(rebuild_at_work); then another_switch "$who"; fi
   look_at_profile
   [[ $profile_now == "$from_profile" && $(running) == "$from_running" ]] ||
@@ -256,8 +192,7 @@ switch() {
     stop failed "$UPGRADE_BOOT is mounted read-only, so nothing new can be made to boot: \`mount -o remount,rw $UPGRADE_BOOT\`, and look why"
   failed_units || true
   failed_before=$REPLY
-  look_at_services || true
-  for unit in "${!services[@]}"; do services_before[$unit]=${services[$unit]}; done
+  remember_services
   begin system
   # all that was built lies on the disk before a boot can need it
   sync --file-system /nix/store
@@ -342,38 +277,6 @@ settle() {
     sleep "$pause"
   fi
 }
-started_since() { # started_since <service>: whether it came up after the switch began, and stays up
-  local before after
-  read -r -a before <<<"${services_before[$1]-}"
-  read -r -a after <<<"${services[$1]}"
-  [[ ${after[2]} == @(active/running|activating/*) && ${after[1]} != "${before[1]-}" ]]
-}
-
-# Services that do not stay up, though they run at this moment or will again, one a line in REPLY. Those that
-# were the same before the switch are no reason to take it back.
-restless() {
-  local unit now first before units=() up
-  local -A at_first=()
-  for unit in "${!services[@]}"; do at_first[$unit]=${services[$unit]}; done
-  REPLY=''
-  look_at_services || return
-  IFS=. read -r up _ </proc/uptime
-  for unit in "${!services[@]}"; do
-    read -r -a now <<<"${services[$unit]}"
-    read -r -a first <<<"${at_first[$unit]-}"
-    read -r -a before <<<"${services_before[$unit]-}"
-    if [[ ${before[0]:-0} -gt 0 && (${before[2]} == */auto-restart* || $((up - before[1] / 1000000)) -lt 600) ]]; then continue; fi
-    if [[ ${now[0]} -gt ${first[0]:-0} ]]; then
-      units+=("$unit does not stay up: it was restarted $((now[0] - ${first[0]:-0})) times within $UPGRADE_SETTLE s")
-    elif [[ ${now[2]} == activating/* && ${now[2]} != */auto-restart* && ${now[3]-} != oneshot &&
-      ${first[2]-} == activating/* && ${before[2]-} != activating/* ]]; then
-      units+=("$unit has not come up")
-    fi
-  done
-  local IFS=$'\n'
-  REPLY="${units[*]}"
-}
-
 add_check() { # add_check <command> <result>
   quote "$1"
   checks+="${checks:+,}{\"command\":$REPLY,\"result\":\"$2\"}"

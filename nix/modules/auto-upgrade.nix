@@ -30,6 +30,7 @@ let
     "upgrade-status"
     "upgrade-repository"
     "upgrade-remote"
+    "upgrade-services"
     "upgrade-system"
     "nix-local-upgrade"
   ];
