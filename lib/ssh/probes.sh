@@ -31,11 +31,38 @@ unit() { # unit <name>: its load, active and sub state; fails when it is not act
   echo 'not-found inactive dead'
   return 1
 }
-failed() { # failed [unit]: the units that have failed, but for that one
-  local name _ active
-  while read -r name _ active _; do
-    [[ $active != failed || $name == "${1-}" ]] || echo "$name"
+# failed [unit]: the units that have failed, but for that one, with those that are started again and again:
+# such a one is up most of the time, and systemd never calls it failed.
+failed() {
+  local name _ active sub
+  while read -r name _ active sub _; do
+    if [[ $active == failed || $sub == auto-restart* ]] && [[ $name != "${1-}" ]]; then echo "$name"; fi
   done <<<"$units"
+  restarting "${1-}"
+}
+
+# A service that has fallen over at least twice, and is not up for twice as long as it used to be. On average it
+# was up for the time since the boot, divided by the restarts.
+restarting() { # restarting <unit to leave out>
+  local line up since often lasted asked=''
+  local -A of=()
+  IFS=. read -r up _ </proc/uptime
+  while IFS= read -r line; do
+    if [[ -n $line ]]; then
+      of[${line%%=*}]=${line#*=}
+      continue
+    fi
+    often=${of[NRestarts]:-0} asked+=${of[Id]-}
+    if [[ $often -ge 2 && ${of[Id]} != "$1" && ${of[SubState]} != auto-restart* && ${of[ActiveState]} != failed ]]; then
+      since=$((up - ${of[ActiveEnterTimestampMonotonic]:-0} / 1000000))
+      lasted=$(((up - since) / often))
+      if [[ ${of[ActiveState]} != active || ($since -lt $((2 * lasted)) && $since -lt 300) ]]; then
+        echo "${of[Id]} (restarted $often times)"
+      fi
+    fi
+    of=()
+  done < <(systemctl show --property=Id,NRestarts,ActiveState,SubState,ActiveEnterTimestampMonotonic '*.service' && echo)
+  [[ -n $asked ]] || echo 'systemd does not answer'
 }
 
 ask() { # ask <snippet>: what it says, a record separator, how it ended

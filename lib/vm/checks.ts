@@ -95,7 +95,6 @@ export function checksOf(host: Host): Check[] {
     headlessCheck(host),
     {
       name: 'failed units',
-      quick: true,
       probe: failedUnits(facts),
       expected: 'none',
       holds: is(''),

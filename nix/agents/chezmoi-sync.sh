@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# shellcheck disable=SC2154 # durable-git.sh comes first
+# shellcheck disable=SC2154 # durable-git.sh and reasons.sh come first
 # Dotfiles of this user in step with other hosts: captures edits, made in $HOME or in chezmoi's source
 # (a colocated jj repository), commits them, rebases them onto the trunk, pushes and applies.
 #
@@ -164,13 +164,26 @@ summary() {
   finish up-to-date ''
 }
 
-end_offline() { # <step that the network ended>
+end_offline() { # <step that the network ended, or the remote refused>
+  local said
+  said=$(because "$1")
   list_conflicts
   if ((!${#own_files[@]})); then
     enter apply
     apply
   fi
-  finish offline "$(because "$1")"
+  unreached "$1" "Cannot $1: $said" "$said"
+}
+# Ends for a remote that gave nothing: as offline where that may pass by itself, as it may for a directory on
+# a disk that is not mounted now.
+unreached() { # <step> <reason> [<reason when offline>]
+  local url=${remote:-${CHEZMOI_REPO_URL:-}}
+  judge_remote "$(<"$work/$1")"
+  if [[ $url == /* && ! -e $url ]]; then verdict=offline; fi
+  if [[ $verdict == offline ]]; then finish offline "${3:-$2}"; fi
+  if [[ $2 == *chown* ]]; then remedy=''; fi
+  if [[ $remedy == *certificate* ]]; then judge_certificate "$url" timeout 30; fi
+  finish failed "$2${remedy:+; $remedy}"
 }
 
 # -- commands with a time limit; the last error is kept by name of the step
@@ -183,13 +196,17 @@ within() { # <seconds> <step> <command...>
   return "$code"
 }
 because() { # <step>
-  grep -vE '^(Hint:|Warning:|  |Caused by:)|^$' "$work/$1" | tail -n 1 || true
+  local said line
+  said=$(<"$work/$1")
+  why "$said"
+  line=$REPLY REPLY=''
+  if [[ -n $repository && ${said,,} == *@(permission|ownership|not permitted)* ]]; then not_of "$(id -un)" "$repository"; fi
+  echo "$line$REPLY"
 }
-# Whether git came to no end with the remote, or only to one that tells of no answer: a network may be so bad
-# that one step gets through and the next does not, or is damaged.
+# Whether a step did not get through to the remote: a network may be so bad that one does and the next does not.
 cut_off() { # <step>
-  grep -qE '^No end within |^fatal: |git program failed' "$work/$1" &&
-    ! grep -qiE 'rejected|declined|remote error|denied|not exported|not found|authentication failed|no space left' "$work/$1"
+  judge_remote "$(<"$work/$1")"
+  [[ $verdict == offline ]]
 }
 must() { # <what> <command...>
   local what=$1
@@ -242,13 +259,13 @@ open_repository() {
     rm -rf "$root.new"
     # beside it and renamed, so that a clone that was cut off is not taken for the dotfiles
     if ! within "$network_limit" clone "${jj[@]}" git clone --colocate "$CHEZMOI_REPO_URL" "$root.new"; then
-      finish offline "Cannot clone $CHEZMOI_REPO_URL: $(because clone)"
+      unreached clone "Cannot clone $CHEZMOI_REPO_URL: $(because clone)"
     fi
     mv "$root.new" "$root"
     root=$(chezmoi source-path) # .chezmoiroot may move it
   fi
   repository=$(git -C "$root" rev-parse --show-toplevel 2>"$work/open") ||
-    finish failed "Cannot use $root: it is not a repository"
+    finish failed "Cannot use $root: $(because open)"
   cd "$repository" || return
   drop_stale_locks .git
   if [[ ! -d .jj ]]; then must "make $repository a jj repository" jj git init --colocate >/dev/null; fi
@@ -431,7 +448,7 @@ integrate_and_push() {
     fetch || end_offline fetch
     if [[ $to != "$before" ]]; then continue; fi
     if cut_off push; then end_offline push; fi
-    finish failed "Cannot push: $(because push)"
+    unreached push "Cannot push: $(because push)"
   done
   finish failed "Cannot push: others were first $tries times"
 }

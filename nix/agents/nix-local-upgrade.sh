@@ -2,10 +2,11 @@
 # shellcheck disable=SC2034,SC2154 # variables are shared by the parts of the program
 # Upgrade of this host: fetch, rebase, build, switch, validate; and back to how it was on failure.
 # Settings come as UPGRADE_* from the unit's wrapper. A step that takes too long is ended.
-#   nix-local-upgrade [--accept COMMIT]   takes this commit of the remote though its history was rewritten
+#   nix-local-upgrade [--accept COMMIT]   takes this commit of the remote though its history was rewritten, or
+#                                         though files of it have conflict markers in them
+#   nix-local-upgrade --reboot            reboots now if a reboot is due and these are the hours for it
 
 build_limit=14400
-switch_limit=900
 accepted=''
 deployed_commit='' deployed_remote='' deployed_toplevel=''
 
@@ -13,11 +14,15 @@ deployed_commit='' deployed_remote='' deployed_toplevel=''
 items() { [[ $1 == '[]' ]] || jq --raw-output0 '.[]' <<<"$1"; }
 
 take_lock() {
-  local who
+  local who age
   exec 9>>/run/nix-local-upgrade.lock
   if ! flock --nonblock 9; then
-    say "locked: $(</run/nix-local-upgrade.lock) is at work"
-    exit 0
+    who=$(</run/nix-local-upgrade.lock)
+    say "locked: $who is at work"
+    if [[ $who =~ \(pid\ ([0-9]+) ]] && age_of "${BASH_REMATCH[1]}"; then age=$REPLY; else age=$(($(date +%s) - $(stat --format %Y /run/nix-local-upgrade.lock))); fi
+    if [[ $age -lt $lock_limit ]]; then exit 0; fi
+    echo "<3>nix-local-upgrade: it has been at it for $((age / 60)) minutes, and counts as hung after $((lock_limit / 60)): look at it, and end it" >&2
+    exit 1
   fi
   echo "nix-local-upgrade (pid $$, since $started)" >/run/nix-local-upgrade.lock
   mkdir -p "$state" "$work"
@@ -25,7 +30,7 @@ take_lock() {
   trap 'write_status failed "Ended unexpectedly in phase $phase"' EXIT
   trap 'write_status failed "Ended by a signal in phase $phase"; trap - EXIT; exit 1' HUP INT TERM
   look_around
-  if who=$(rebuild_at_work); then finish locked "Another switch is at work: $who"; fi
+  if who=$(rebuild_at_work); then another_switch "$who"; fi
 }
 
 # How things are now, which a failure comes back to.
@@ -58,7 +63,7 @@ recover() {
   fi
   # a program that was killed in the middle leaves git's lock behind
   if [[ $UPGRADE_MODE == local ]]; then
-    find "$repository/.git/index.lock" -newer "$state/transaction.json" -delete 2>/dev/null || true
+    drop_locks "$repository/.git" -name index.lock -newer "$state/transaction.json"
   fi
   stage=${was[stage]} before_op=${was[operation]} after_op=${was[operationAfter]}
   candidate=${was[candidate]} remote_commit=${was[remote]} toplevel=${was[toplevel]} revision=${was[revision]}
@@ -169,14 +174,30 @@ end() { # end <outcome> <reason>
   finish "$1" "$2"
 }
 
+# What nix-local-upgrade-reboot.timer comes for. The status stays that of the last upgrade.
+reboot_only() {
+  exec 9>>/run/nix-local-upgrade.lock
+  if ! flock --nonblock 9 || [[ -s $state/transaction.json ]]; then
+    say "an upgrade is at work, or was cut off: it will see to the reboot"
+    exit 0
+  fi
+  reboot_if_due
+  say "${notes[*]:-no reboot is due}"
+  if [[ -n $reboots ]]; then systemctl --no-block reboot; fi
+  exit 0
+}
+
 main() {
+  local only_reboot=''
   while [[ $# -gt 0 ]]; do
     case $1 in
       --accept) accepted=${2:?--accept needs a commit}; shift 2 ;;
+      --reboot) only_reboot=yes; shift ;;
       *) echo "nix-local-upgrade: Unknown argument \`$1\`" >&2; exit 2 ;;
     esac
   done
   [[ $EUID == 0 ]] || { echo "nix-local-upgrade: Only root may upgrade this host" >&2; exit 1; }
+  if [[ -n $only_reboot ]]; then reboot_only; fi
   if [[ $UPGRADE_MODE == local ]]; then know_user; fi
   enter lock
   take_lock

@@ -31,7 +31,10 @@ fetch_flake() {
   if [[ $url =~ ^(github|gitlab|sourcehut):[^/?]+/[^/?]+$ ]]; then url+=/$UPGRADE_BRANCH; fi
   metadata=$(timeout --kill-after=10 "$UPGRADE_FETCH_TIMEOUT" nix --extra-experimental-features 'nix-command flakes' \
     flake metadata --json --refresh "$url" 2>"$work/said") || code=$?
-  [[ $code == 0 ]] || fetch_failed "$code" "$(<"$work/said")"
+  if [[ $code != 0 ]]; then
+    read_build_reason
+    fetch_failed "$code" "$(grep -E '^(fatal|ssh|curl): ' "$work/said" || true)"$'\n'"error: $build_reason"
+  fi
   candidate=$(jq --raw-output '.revision // .locked.narHash' <<<"$metadata")
   modified=$(jq --raw-output '.lastModified // 0' <<<"$metadata")
   flake=$(jq --raw-output '.url' <<<"$metadata")

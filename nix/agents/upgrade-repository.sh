@@ -72,6 +72,8 @@ find_finished() {
 open_repository() {
   [[ -d $repository ]] || stop failed "No repository at $repository"
   [[ -d $repository/.jj && -e $repository/.git ]] || stop failed "$repository is no colocated jj repository"
+  [[ ! -s $repository/.git/shallow ]] ||
+    stop failed "$repository is a shallow clone, which Nix does not read: \`git -C $repository fetch --unshallow\` makes it whole"
 }
 
 # The commit that is deployed if the remote brings nothing, and what both together are known by.
@@ -79,7 +81,7 @@ read_repository() {
   if ! find_finished; then
     # left by whatever was killed between an operation and the files of the working copy
     repo_jj workspace update-stale >/dev/null 2>&1 || true
-    find_finished || stop failed "Cannot read the repository: $(tail -n 1 "$work/said")"
+    find_finished || stop_because 'read the repository'
   fi
   if [[ $candidate =~ ^0*$ ]]; then stop failed "The repository has no commit"; fi
   revision=$remote_commit
@@ -88,18 +90,41 @@ read_repository() {
 }
 
 fetch_failed() { # fetch_failed <exit code> <what was said>
+  local code=$1 said=$2 line
+  if [[ $said == *"find remote ref"* ]]; then stop failed "The remote has no branch $UPGRADE_BRANCH"; fi
+  because "$said"
+  line=${REPLY:-git ended with $code}
+  judge_remote "$said"
+  if [[ $verdict == failed && -z $remedy && ($code == 124 || $code == 137) ]]; then
+    stop offline "The remote did not answer within $UPGRADE_FETCH_TIMEOUT s"
+  fi
+  if [[ $verdict == offline ]]; then stop offline "Cannot reach the remote: $line"; fi
+  if [[ $line == *chown* ]]; then remedy=''; fi
+  if [[ $remedy == *certificate* ]]; then
+    if [[ $UPGRADE_MODE == local ]]; then
+      judge_certificate "$(repo_git remote get-url origin || true)" as_user 30
+    else
+      judge_certificate "${UPGRADE_FLAKE_URL#git+}" timeout 30
+    fi
+  fi
+  stop failed "Cannot fetch $UPGRADE_BRANCH: $line${remedy:+; $remedy}"
+}
+
+# because <what was said>: why a step in the repository failed, in REPLY; and where files there are not its
+# user's, as after `sudo git pull`, the first of them and how to get them back
+because() {
   local line
-  line=$(grep --max-count 1 -E '^(fatal|error|ssh|Error):' <<<"$2" || tail -n 1 <<<"$2")
-  case $2 in
-    *"find remote ref"*) stop failed "The remote has no branch $UPGRADE_BRANCH" ;;
-    # an answer that no waiting will change; all else is the network's
-    *"bad object"* | *"bad ref"* | *"access denied"* | *"not exported"* | *"not appear to be a git repository"* | *"not found"* | *"Permission denied"* | \
-      *"Authentication failed"* | *"Host key verification failed"* | *"No space left"* | *"dubious ownership"*)
-      stop failed "Cannot fetch $UPGRADE_BRANCH: $line"
-      ;;
-  esac
-  if [[ $1 == 124 || $1 == 137 ]]; then stop offline "The remote did not answer within $UPGRADE_FETCH_TIMEOUT s"; fi
-  stop offline "Cannot reach the remote: $line"
+  why "$1"
+  line=$REPLY
+  if [[ $UPGRADE_MODE == local && ${1,,} == *@(permission|ownership|not permitted)* ]]; then
+    not_of "$UPGRADE_USER" "$repository"
+    line+=$REPLY
+  fi
+  REPLY=$line
+}
+stop_because() { # stop_because <what cannot be done>: by what was said last
+  because "$(<"$work/said")"
+  stop failed "Cannot $1: $REPLY"
 }
 
 # One ref that is not whole, and git refuses every fetch. Those of the upgrade's own are made anew.
@@ -146,17 +171,18 @@ rebase() {
   local files conflicted split
   # what was written lately may not be on the disk yet, and a power cut would take it
   sync --file-system "$repository"
-  before_op=$(operation)
+  before_op=$(operation 2>"$work/said") || stop_because 'read the repository'
   begin repository
   if ! descends "$remote_commit" "$candidate"; then
     # jj takes in the moved ref as if it had fetched it
-    repo_git update-ref "refs/remotes/origin/$UPGRADE_BRANCH" "$remote_commit" || stop failed "Cannot move the remote's branch"
-    rebase_onto_remote || stop failed "Cannot rebase: $(tail -n 1 "$work/said")"
+    repo_git update-ref "refs/remotes/origin/$UPGRADE_BRANCH" "$remote_commit" 2>"$work/said" ||
+      stop_because "move the remote's branch"
+    rebase_onto_remote || stop_because rebase
     read_rebased
     candidate=$REPLY
     if [[ -n $split ]]; then
       repo_jj bookmark set "$UPGRADE_BRANCH" --revision "$candidate" --allow-backwards >"$work/said" 2>&1 ||
-        stop failed "Cannot move the bookmark $UPGRADE_BRANCH: $(tail -n 1 "$work/said")"
+        stop_because "move the bookmark $UPGRADE_BRANCH"
     fi
     after_op=$(operation --ignore-working-copy)
   else
@@ -178,7 +204,7 @@ read_rebased() {
     if(current_working_copy, \"at \" ++ $finished_template ++ \"\\n\")
     ++ if(self.contained_in('$ours'), \"conflicted \" ++ commit_id ++ \"\\n\")
     ++ if(local_bookmarks.any(|b| b.name() == \"$UPGRADE_BRANCH\" && b.conflict()), \"split\\n\")" 2>"$work/said") ||
-    stop failed "Cannot read the repository: $(tail -n 1 "$work/said")"
+    stop_because 'read the repository'
   conflicted='' split=''
   while read -r what line; do
     case $what in
@@ -203,9 +229,76 @@ conflicts() {
   while IFS= read -r file; do
     if [[ $file == .jjconflict-* ]]; then echo "$file"; fi
   done < <(repo_git ls-tree --name-only "$candidate")
-  while IFS= read -r file; do echo "${file#*:}"; done < <(
-    repo_git grep --files-with-matches -I --all-match -e '^<<<<<<< ' -e '^>>>>>>> ' "$candidate"
-  )
+  # whoever accepts a commit by its name has seen it
+  if [[ $accepted == "$remote_commit" ]]; then return; fi
+  while IFS= read -r -d '' file; do
+    each=${file#*:}
+    if has_new_markers "$each"; then echo "$each"; fi
+  done < <(repo_git grep -z --files-with-matches -I --all-match -e '^<<<<<<< ' -e '^[=%+]\{7\}' -e '^>>>>>>> ' "$candidate")
+}
+
+# Whether a file has regions between markers that are not deployed already, under this name or one that is gone. Text that shows
+# how a conflict looks is none: what stands in a block of code of a document.
+has_new_markers() { # has_new_markers <file>
+  local text shown old
+  text=$(repo_git show "$candidate:$1" | marked_regions "$1")
+  [[ -n $text ]] || return 1
+  [[ -n $deployed_commit ]] || return 0
+  while IFS= read -r -d '' old; do
+    if [[ ${old#*:} != "$1" ]] && repo_git cat-file -e "$candidate:${old#*:}" 2>/dev/null; then continue; fi
+    shown=$(repo_git show "$old" | marked_regions '')
+    if [[ $shown == *"$text"* ]]; then return 1; fi
+  done < <(repo_git grep -z --files-with-matches -I -e '^<<<<<<< ' "$deployed_commit" 2>/dev/null)
+}
+# shellcheck disable=SC2016 # these are no commands
+marked_regions() { # marked_regions <file's name>: the regions in standard input
+  local blocks=''
+  case ${1,,} in
+    *.md | *.markdown | *.mdx | *.qmd | *.rmd) blocks='/^ *(```|~~~)/,/^ *(```|~~~) *$/d;' ;;
+    *.org) blocks='/^ *#\+begin_/I,/^ *#\+end_/Id;' ;;
+    *.adoc | *.asciidoc) blocks='/^(----|\.\.\.\.|```) *$/,/^(----|\.\.\.\.|```) *$/d;' ;;
+  esac
+  sed -n -E "${blocks}/^<<<<<<< /,/^>>>>>>> /p"
+}
+
+# git in the repository that the commit is in; fails where the flake came without one
+commit_git() {
+  if [[ $UPGRADE_MODE == local ]]; then
+    repo_git "$@"
+  else
+    [[ $flake == "git+file://$state/"* ]] && git -C "$state/remote.git" "$@"
+  fi
+}
+submodules() { commit_git ls-tree -r "$candidate" 2>/dev/null | sed -n -E 's/^160000 commit [0-9a-f]+\t//p'; }
+submodule_of() { # submodule_of <file>: the one that it is in, in REPLY
+  while IFS= read -r REPLY; do
+    if [[ $1/ == "$REPLY"/* ]]; then return; fi
+  done < <(submodules)
+  return 1
+}
+
+# What the repository has beside the commit, and Nix leaves out unless the flake asks for it.
+note_unfetched() {
+  local asked each names=()
+  asked="$flake $(commit_git show "$candidate:flake.nix" 2>/dev/null || true)"
+  if [[ ! $asked =~ submodules[\ ]*=[\ ]*(1|true) ]]; then
+    mapfile -t names < <(submodules)
+    if ((${#names[@]})); then
+      listed "${names[@]}"
+      notes+=("submodules are not fetched, and empty in what is built: $REPLY")
+    fi
+  fi
+  names=()
+  if [[ ! $asked =~ lfs[\ ]*=[\ ]*(1|true) ]]; then
+    while IFS= read -r -d '' each; do names+=("${each#*:}"); done < <(
+      commit_git grep -z --files-with-matches -I --all-match -e '^version https://git-lfs\.github\.com/spec/' \
+        -e '^oid sha256:[0-9a-f]\{64\}$' "$candidate" 2>/dev/null
+    )
+    if ((${#names[@]})); then
+      listed "${names[@]}"
+      notes+=("files of Git LFS are not fetched, and pointers in what is built: $REPLY")
+    fi
+  fi
 }
 
 # Whether all operations since the first are of a rebase: one that was killed has not written down its last.

@@ -7,6 +7,9 @@ switch_lock=/run/nixos/switch-to-configuration.lock
 golden=/nix/var/nix/gcroots/golden-generation
 # KiB that a build needs at the least, for what it writes and for Nix's database
 store_reserve=262144
+# seconds after which whoever holds a lock counts as hung
+lock_limit=${UPGRADE_LOCK_LIMIT:-21600}
+switch_limit=${UPGRADE_SWITCH_LIMIT:-900}
 
 running() { readlink --canonicalize /run/current-system || true; }
 # Whether this toplevel runs and is the system profile's.
@@ -18,12 +21,15 @@ efi_variable() { # efi_variable <name>: of the boot loader, in REPLY; nothing wh
   { REPLY=$(<"/sys/firmware/efi/efivars/$1-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"); } 2>/dev/null || REPLY=''
   REPLY=${REPLY:1}
 }
-# failed_units [<units>]: those that have failed and are not among these, one a line, in REPLY
+# failed_units [<units>]: those that have failed and are not among these, one a line, in REPLY; fails where
+# systemd is not to be asked
 failed_units() {
-  local unit units=()
+  local unit units=() listed
+  REPLY=''
+  listed=$(ask_systemd list-units --all --plain --no-legend --no-pager --state=failed,auto-restart,auto-restart-queued) || return
   while read -r unit _; do
-    if [[ $'\n'${1:-}$'\n' != *$'\n'"$unit"$'\n'* ]]; then units+=("$unit"); fi
-  done < <(systemctl list-units --all --plain --no-legend --no-pager --state=failed,auto-restart 2>/dev/null)
+    if [[ -n $unit && $'\n'${1:-}$'\n' != *$'\n'"$unit"$'\n'* ]]; then units+=("$unit"); fi
+  done <<<"$listed"
   local IFS=$'\n'
   REPLY="${units[*]}"
 }
@@ -35,6 +41,30 @@ rebuild_at_work() { # prints who
   ! flock --nonblock 8 8<"$switch_lock" || return 1
   pid=$(find /proc/[0-9]*/fd -maxdepth 1 -lname "$switch_lock" 2>/dev/null | cut -d / -f 3 | sort --numeric-sort | head -n 1)
   if [[ -n $pid ]]; then echo "pid $pid, $(tr '\0' ' ' <"/proc/$pid/cmdline" | cut -c 1-120)"; else echo "unknown"; fi
+}
+
+# Ends the run for the sake of another one; as a failure once that one has been at it for so long that it must be
+# hung, as nobody would ever hear of it otherwise.
+give_way() { # give_way <what is said of it> <pid, where it is known>
+  local left=''
+  if [[ -n $2 ]] && age_of "$2" && [[ $REPLY -ge $lock_limit ]]; then
+    left="; it has been at it for $((REPLY / 60)) minutes, and counts as hung after $((lock_limit / 60)): look at it, and end it"
+    stop failed "$1$left"
+  fi
+  stop locked "$1"
+}
+age_of() { # age_of <pid>: seconds since it was started, in REPLY
+  local fields up
+  { fields=$(<"/proc/$1/stat"); } 2>/dev/null || return
+  read -r -a fields <<<"${fields##*) }"
+  IFS=. read -r up _ </proc/uptime
+  # the 22nd field of all, in hundredths of a second
+  REPLY=$((up - fields[19] / 100))
+}
+another_switch() { # another_switch <who>
+  local pid=''
+  if [[ $1 =~ ^pid\ ([0-9]+) ]]; then pid=${BASH_REMATCH[1]}; fi
+  give_way "Another switch is at work: $1" "$pid"
 }
 
 # Writes down how things are before they are changed.
@@ -58,7 +88,8 @@ begin() { # begin <stage>
 }
 
 ask_build() {
-  { "${builder[@]}" nix --extra-experimental-features 'nix-command flakes' build --no-link --print-out-paths "$flake#$UPGRADE_ATTRIBUTE" \
+  # the place of an error in the commit may be deep in the trace
+  { "${builder[@]}" nix --extra-experimental-features 'nix-command flakes' build --show-trace --no-link --print-out-paths "$flake#$UPGRADE_ATTRIBUTE" \
     2>&1 >"$work/toplevel"; } | tee "$work/said" >&2
 }
 
@@ -100,10 +131,13 @@ drop_spoilt_paths() { # drop_spoilt_paths <time since which paths were made>
 }
 
 build() {
-  local reason missing code=0
+  local code=0 from=$SECONDS killed
+  killed_for_memory
+  killed=$REPLY
   free /nix/store
   [[ $REPLY -ge $store_reserve ]] ||
     stop no-space "The store has $((REPLY / 1024)) MiB free and $((store_reserve / 1024)) MiB are needed"
+  note_unfetched
   ask_build || code=$?
   if [[ $code != 0 ]] && drop_spoilt_cache; then
     code=0
@@ -118,24 +152,7 @@ build() {
     judge_built
     return
   fi
-  reason=$(grep -E '^ *error:' "$work/said" | sed -n '$s/^ *error: *//p' || true)
-  reason=${reason:-$(tail -n 1 "$work/said")}
-  # the place in the repository, where the error has one
-  reason+=$(grep -E -A 1 '^ *error:' "$work/said" | tail -n 1 | sed -n -E 's/^ *at .*(»|-source)\/(.*):$/ at \2/p' || true)
-  # what is no fault of the revision is tried again
-  if grep -q -i -E 'no space left on device|disk is full' "$work/said"; then stop no-space "The build ran out of space: $reason"; fi
-  if grep -q 'daemon-socket' "$work/said"; then stop failed "Cannot ask the Nix daemon: $reason"; fi
-  if grep -q -i -E 'unable to download|could not resolve|cannot connect to|connection (timed out|refused|reset)|temporary failure' "$work/said"; then
-    stop offline "Cannot fetch what the build needs: $reason"
-  fi
-  if [[ $code -ge 124 ]]; then stop build-failed "The build was ended, or took longer than $build_limit s"; fi
-  missing=$(sed -n -E "s/.*path '[^']*(»|-source)\/([^']*)' does not exist.*/\2/p" "$work/said" | tail -n 1)
-  if [[ -n $missing ]]; then
-    reason="\`$missing\` is not in the commit"
-    if [[ -e ${repository:-}/$missing ]]; then reason+=": the file is there, but not tracked"; fi
-  fi
-  remember_bad build-failed "$reason"
-  stop build-failed "$reason"
+  build_failed "$code" "$((SECONDS - from))" "$killed"
 }
 
 # What was built may be what runs already, or what did not boot the last time.
@@ -167,28 +184,72 @@ preflight() {
 
 switch() {
   local code=0 who
-  if who=$(rebuild_at_work); then stop locked "Another switch is at work: $who"; fi
+  if who=$(rebuild_at_work); then another_switch "$who"; fi
   look_at_profile
   [[ $profile_now == "$from_profile" && $(running) == "$from_running" ]] ||
     stop locked "The system was switched by somebody else in the meantime"
-  failed_units
+  [[ ! -d $UPGRADE_BOOT || -w $UPGRADE_BOOT ]] ||
+    stop failed "$UPGRADE_BOOT is mounted read-only, so nothing new can be made to boot: \`mount -o remount,rw $UPGRADE_BOOT\`, and look why"
+  failed_units || true
   failed_before=$REPLY
+  remember_services
   begin system
   # all that was built lies on the disk before a boot can need it
   sync --file-system /nix/store
   nix-env --profile "$profile" --set "$toplevel" || stop switch-failed "Cannot set the system profile"
   look_at_profile
   write_status
-  timeout --kill-after=30 "$switch_limit" "$toplevel/bin/switch-to-configuration" switch || code=$?
+  switch_to "$toplevel" switch || code=$?
   # 4: it runs, and units failed, which validation looks at
-  if [[ $code != 0 && $code != 4 ]]; then
-    remember_bad switch-failed "switch-to-configuration exited with $code"
-    stop switch-failed "switch-to-configuration exited with $code"
-  fi
+  if [[ $code != 0 && $code != 4 ]]; then switch_failed "$code"; fi
   if [[ ! /run/current-system -ef $toplevel ]]; then
     remember_bad switch-failed "switch-to-configuration ended well, and $(running) still runs"
     stop switch-failed "switch-to-configuration ended well, and $(running) still runs"
   fi
+}
+
+switch_to() { # switch_to <toplevel> <action>: what it says is kept in `said`, too
+  local code=0 out printer
+  exec {out}> >(exec tee "$work/said" >&2 9>&-)
+  printer=$!
+  timeout --kill-after=30 "$switch_limit" "$1/bin/switch-to-configuration" "$2" >&"$out" 2>&1 {out}>&- || code=$?
+  exec {out}>&-
+  # what a switch has started may hold it open
+  timeout 3 tail --pid="$printer" --sleep-interval=0.1 --follow /dev/null || true
+  return "$code"
+}
+
+switch_failed() { # switch_failed <exit code>
+  local reason="switch-to-configuration exited with $1" said who
+  said=$(last_words "$work/said")
+  reason+=${said:+: $said}
+  # another one was quicker by a moment, and nothing but the profile has been changed
+  if [[ $1 == 11 || $said == *'Could not acquire lock'* ]]; then
+    restore_profile
+    stage=repository
+    if who=$(rebuild_at_work); then another_switch "$who"; fi
+    stop locked "Another switch was at work"
+  fi
+  if [[ $1 == 124 || $1 == 137 ]]; then
+    reason="switch-to-configuration did not end within $switch_limit s${said:+: $said}"
+  elif grep -q -i -E 'no space left on device|disk quota exceeded' "$work/said"; then
+    stop no-space "$reason"
+  elif grep -q -i -E 'input/output error|structure needs cleaning|cannot allocate memory|failed to connect to (system )?(bus|scope)' "$work/said" ||
+    { [[ $1 == 1 ]] && grep -q -i 'read-only file system' "$work/said"; }; then
+    # the machine's own fault; with 1, nothing was changed either
+    stop failed "$reason"
+  fi
+  remember_bad switch-failed "$reason"
+  stop switch-failed "$reason"
+}
+
+# last_words <file>: prints the last lines of what a program said that tell of a failure, or else the last one
+last_words() {
+  local lines
+  lines=$(sed -E 's/\x1b\[[0-9;]*[A-Za-z]//g; s/^[[:space:]]+//; s/[[:space:]]+$//' "$1" |
+    grep -v -E '^$|^(stopping|restarting|reloading|starting|NOT restarting|the following new) .*units|^activating the configuration|^setting up /etc' || true)
+  { grep -i -E "error|fail|cannot|could not|can't|unable|denied|refus|no such|not found|invalid|read-only|no space" <<<"$lines" || tail -n 1 <<<"$lines"; } |
+    tail -n 2 | paste -s -d '|' | sed 's/|/; /g'
 }
 
 # Whether systemd has jobs to do, but for this upgrade itself.
@@ -200,13 +261,22 @@ jobs_left() {
   return 1
 }
 
-# What was started gets a moment: to come up, or to fall over.
+# What was started gets time: to come up, or to fall over. Where nothing was, a moment will do.
 settle() {
-  local end=$((SECONDS + 30))
+  local end=$((SECONDS + 30)) pause=$UPGRADE_SETTLE unit
   while [[ $SECONDS -lt $end ]] && jobs_left; do sleep 1; done
-  sleep "$UPGRADE_SETTLE"
+  look_at_services || bad+=("systemd does not say how the services are")
+  failed_units "$failed_before" || bad+=("systemd does not say which units have failed")
+  if [[ -z $REPLY && ${#bad[@]} == 0 ]]; then
+    if [[ $pause -gt 3 ]]; then
+      pause=3
+      for unit in "${!services[@]}"; do
+        if started_since "$unit"; then pause=$UPGRADE_SETTLE; fi
+      done
+    fi
+    sleep "$pause"
+  fi
 }
-
 add_check() { # add_check <command> <result>
   quote "$1"
   checks+="${checks:+,}{\"command\":$REPLY,\"result\":\"$2\"}"
@@ -217,9 +287,13 @@ validate() {
   local unit check end
   bad=()
   settle
-  failed_units "$failed_before"
+  failed_units "$failed_before" || true
   while read -r unit; do
     [[ -z $unit ]] || bad+=("$unit has failed")
+  done <<<"$REPLY"
+  restless || true
+  while IFS= read -r unit; do
+    [[ -z $unit ]] || bad+=("$unit")
   done <<<"$REPLY"
   end=$((SECONDS + UPGRADE_PATIENCE))
   while IFS= read -r -d '' check; do
@@ -267,15 +341,15 @@ restore_running() {
   local default code=0 unit
   default=$(readlink --canonicalize "$profile")
   if [[ $default == "$from_running" ]]; then
-    timeout --kill-after=30 "$switch_limit" "$default/bin/switch-to-configuration" switch || code=$?
+    switch_to "$default" switch || code=$?
   else
-    timeout --kill-after=30 "$switch_limit" "$default/bin/switch-to-configuration" boot || not_restored+=("boot entries")
-    timeout --kill-after=30 "$switch_limit" "$from_running/bin/switch-to-configuration" test || code=$?
+    switch_to "$default" boot || not_restored+=("boot entries")
+    switch_to "$from_running" test || code=$?
   fi
   if [[ $(running) != "$from_running" ]]; then
-    not_restored+=("running system (switch-to-configuration exited with $code)")
+    not_restored+=("running system (switch-to-configuration exited with $code: $(last_words "$work/said"))")
   elif [[ $code != 0 ]]; then
-    failed_units "$failed_before"
+    failed_units "$failed_before" || true
     while read -r unit; do
       [[ -z $unit ]] || not_restored+=("$unit")
     done <<<"$REPLY"
@@ -332,7 +406,7 @@ reboot_if_due() {
   if [[ -n $UPGRADE_REBOOT_WINDOW ]]; then
     now=$(date +%H:%M) lower=${UPGRADE_REBOOT_WINDOW%-*} upper=${UPGRADE_REBOOT_WINDOW#*-}
     if ! in_window "$now" "$lower" "$upper"; then
-      notes+=("a reboot is due, and waits for $UPGRADE_REBOOT_WINDOW")
+      notes+=("a reboot is due, and waits for $UPGRADE_REBOOT_WINDOW (nix-local-upgrade-reboot.timer)")
       return
     fi
   fi

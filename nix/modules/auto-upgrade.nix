@@ -13,6 +13,8 @@ let
   loader = config.boot.loader;
   time = types.strMatching "([01][0-9]|2[0-3]):[0-5][0-9]";
 
+  rebootsLater = cfg.allowReboot && cfg.rebootWindow != null;
+
   nix = config.nix.package or pkgs.nix;
   fsync =
     !(lib.hasInfix "lix" (nix.pname or "nix")) && lib.versionAtLeast (nix.version or "2.25") "2.25";
@@ -23,10 +25,13 @@ let
 
   parts = [
     "durable-git"
+    "reasons"
+    "build-reasons"
     "upgrade-status"
     "upgrade-repository"
     "upgrade-remote"
     "reachability"
+    "upgrade-services"
     "upgrade-system"
     "nix-local-upgrade"
   ];
@@ -63,6 +68,8 @@ let
       UPGRADE_BRANCH = cfg.branch;
       UPGRADE_ATTRIBUTE = cfg.attribute;
       UPGRADE_FETCH_TIMEOUT = toString cfg.fetchTimeout;
+      UPGRADE_SWITCH_LIMIT = toString cfg.switchTimeout;
+      UPGRADE_LOCK_LIMIT = toString cfg.lockTimeout;
       UPGRADE_HOST = config.networking.hostName;
       UPGRADE_DOTFILES = lib.optionalString (
         sync.enable or false && sync.syncBeforeUpdate
@@ -71,8 +78,8 @@ let
       UPGRADE_BUILD_FIRST = lib.boolToString cfg.buildBeforeSwitch;
       UPGRADE_CHECKS = builtins.toJSON (lib.filter (check: reasons check == [ ]) cfg.validationChecks);
       UPGRADE_CHECKS_NA = builtins.toJSON (lib.filter (check: reasons check != [ ]) cfg.validationChecks);
-      # seconds: for units that were started, and for checks to come true
-      UPGRADE_SETTLE = "3";
+      # seconds for checks to come true
+      UPGRADE_SETTLE = toString cfg.settleTime;
       UPGRADE_PATIENCE = "20";
       UPGRADE_ON_FAILURE = cfg.onValidationFailure;
       # where the boot loader keeps kernels
@@ -141,6 +148,27 @@ in
       type = types.ints.positive;
       default = 60;
       description = "Seconds after which a remote that does not answer counts as unreachable.";
+    };
+    switchTimeout = mkOption {
+      type = types.ints.positive;
+      default = 900;
+      description = "Seconds after which a switch that has not ended is ended, and counts as failed.";
+    };
+    lockTimeout = mkOption {
+      type = types.ints.positive;
+      default = 6 * 60 * 60;
+      description = ''
+        Seconds after which whoever holds the lock of the upgrade, or of a switch, counts as hung: from then on
+        the upgrade fails, where it ended well as `locked` before. A run of the upgrade itself is ended then.
+      '';
+    };
+    settleTime = mkOption {
+      type = types.ints.unsigned;
+      default = 20;
+      description = ''
+        Seconds for which services that a switch has started must stay up before they are taken for good. A
+        switch that starts none is judged after 3 seconds at most.
+      '';
     };
     schedule = mkOption {
       type = types.nonEmptyStr;
@@ -217,7 +245,10 @@ in
         }
       );
       default = null;
-      description = "When reboots are allowed; null means at any time.";
+      description = ''
+        When reboots are allowed; null means at any time. A reboot that is due outside of these hours is made
+        at their start, by nix-local-upgrade-reboot.timer.
+      '';
     };
   };
 
@@ -252,6 +283,28 @@ in
         Type = "oneshot";
         ExecStart = lib.getExe agent;
         StateDirectory = "nix-local-upgrade";
+        # whatever it waits for; the next run puts back what this one had begun
+        TimeoutStartSec = cfg.lockTimeout;
+      };
+    };
+
+    systemd.services.nix-local-upgrade-reboot = lib.mkIf rebootsLater {
+      description = "Reboot that an upgrade has left for these hours";
+      restartIfChanged = false;
+      serviceConfig = {
+        Type = "oneshot";
+        ExecStart = "${lib.getExe agent} --reboot";
+        StateDirectory = "nix-local-upgrade";
+      };
+    };
+
+    systemd.timers.nix-local-upgrade-reboot = lib.mkIf rebootsLater {
+      description = "Start of the hours for reboots";
+      wantedBy = [ "timers.target" ];
+      timerConfig = {
+        OnCalendar = "*-*-* ${cfg.rebootWindow.lower or ""}";
+        # one that was off at that time looks once it is up; outside of the hours it does nothing
+        Persistent = true;
       };
     };
 

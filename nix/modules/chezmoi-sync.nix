@@ -42,7 +42,10 @@ let
         parts ++ [ name ]
       );
     };
-  agent = command "chezmoi-sync" [ "durable-git" ];
+  agent = command "chezmoi-sync" [
+    "durable-git"
+    "reasons"
+  ];
 in
 {
   options.myModules.services.chezmoiSync = {

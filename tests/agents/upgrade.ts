@@ -34,6 +34,8 @@ export const settings = {
   UPGRADE_BRANCH: 'main',
   UPGRADE_ATTRIBUTE: 'toplevel',
   UPGRADE_FETCH_TIMEOUT: '20',
+  UPGRADE_SWITCH_LIMIT: '900',
+  UPGRADE_LOCK_LIMIT: '21600',
   UPGRADE_HOST: 'sorrow',
   UPGRADE_DOTFILES: '',
   UPGRADE_HOOKS: '[]',
@@ -53,7 +55,8 @@ export const settings = {
 /**
  * A system of a few lines whose `switch-to-configuration` does what the contract says of the links,
  * and nothing else: there is no systemd here. `etc` is a file of the repository; one that says
- * `switch fails` makes a generation whose switch does, and `switch idles` one that ends well and does nothing.
+ * `switch fails` makes a generation whose switch does, and `switch idles` one that ends well and does nothing;
+ * a line `switch does: …` has commands that a switch to it runs first.
  */
 const flake = `{
   outputs = { self }: {
@@ -70,6 +73,7 @@ const flake = `{
         cat >$out/bin/switch-to-configuration <<END
       #!/bin/sh
       echo "\\$1 $text" >>/root/switched
+      [ \\$1 != switch ] || eval "\\$(sed -n 's/^switch does: //p' $out/text)"
       case "\\$1 $text" in *"switch fails") exit 2 ;; *"switch idles") exit 0 ;; esac
       case \\$1 in switch | test) ln -sfn $out /run/current-system ;; esac
       END

@@ -5,7 +5,8 @@
 #   boot          make it the boot default only
 #   test          run it now, and leave the boot default alone
 #   dry-activate  say what a switch would do, and change nothing
-# Exits with 4 when units failed, which are named; with 1 when nothing was changed.
+# Exits with 4 when units failed, which are named; with 1 when nothing was changed, and with 11 when that is so
+# because another has the lock.
 # shellcheck disable=SC2086 # lists of units, whose names hold no blanks
 generation=$(cd -P "${0%/*}/.." && pwd -P)
 action=${1-}
@@ -19,7 +20,7 @@ say() { echo "$1" >&2; }
 
 mkdir -p /run/nixos
 exec 9>/run/nixos/switch-to-configuration.lock
-flock --nonblock 9 || { say 'Cannot switch: another switch-to-configuration is at work'; exit 1; }
+flock --nonblock 9 || { say 'Cannot switch: another switch-to-configuration is at work'; exit 11; }
 
 if [ "$action" != dry-activate ]; then
   [ ! -x "$generation/pre-switch-checks" ] || "$generation/pre-switch-checks" "$generation" "$action" || exit 1

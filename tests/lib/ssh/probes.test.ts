@@ -88,3 +88,35 @@ test('What they are written in is clean', () => {
   const file = join(project, 'lib/ssh/probes.sh')
   expect(execFileSync('shellcheck', [file], { encoding: 'utf8' })).toBe('')
 })
+
+test('A unit that falls over again and again counts as failed, whatever it is doing just now', () => {
+  const script = `
+    systemctl() {
+      case $1 in
+        list-units) printf '%s\\n' 'good.service loaded active running Good' 'bad.service loaded failed failed Bad' \
+          'again.service loaded activating auto-restart Again' 'loop.service loaded active running Loop' ;;
+        show)
+          [[ -z \${mute-} ]] || return 1
+          unit() { printf '%s\\n' "Id=$1.service" "NRestarts=$2" "ActiveState=$3" "SubState=$4" "ActiveEnterTimestampMonotonic=$5" ''; }
+          read -r up _ </proc/uptime; now=\${up%.*}
+          unit good 0 active running 1000000
+          unit bad 4 failed failed 0
+          unit again 3 activating auto-restart 0
+          unit loop $((now / 12)) active running $(((now - 7) * 1000000))
+          unit settled 4 active running 5000000
+          unit starting 3 activating start 0 ;;
+      esac
+    }
+    . ${join(project, 'lib/ssh/probes.sh')}
+    failed again.service; echo --; mute=yes; failed`
+  const said = execFileSync('bash', ['-c', script], { encoding: 'utf8' }).trim().split('\n')
+  expect(said).toEqual([
+    'bad.service',
+    expect.stringMatching(/^loop\.service \(restarted \d+ times\)$/),
+    'starting.service (restarted 3 times)',
+    '--',
+    'bad.service',
+    'again.service',
+    'systemd does not answer',
+  ])
+})

@@ -92,7 +92,7 @@ export const freePort = (): Promise<number> =>
     })
   })
 
-const listens = (port: number): Promise<boolean> =>
+export const listens = (port: number): Promise<boolean> =>
   new Promise((resolve) => {
     const socket = connect({ port, host: '127.0.0.1' })
     socket.on('connect', () => resolve(true)).on('error', () => resolve(false))

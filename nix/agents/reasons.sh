@@ -1,0 +1,140 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2034 # the program that this is a part of uses it
+# What git, jj and ssh say, for every agent that talks to a remote: the one line that tells why, and whether
+# waiting may change it. Answers come in REPLY, `verdict` and `remedy`.
+
+verdict='' remedy=''
+
+# why <text>: the reason in all that was said, as one line in REPLY. What stands in several lines, as jj's causes
+# do, comes together; hints and what git says after every failure are left out.
+why() {
+  local line first='' last='' causes=''
+  REPLY=''
+  while IFS= read -r line; do
+    case $line in
+      '' | [Hh]int:* | [Ww]arning:* | '  '* | remote:* | 'Fetching into new repo'* | 'See http'*) ;;
+      'fatal: Could not read from remote'* | 'Please make sure you have'* | 'and the repository exists.'*) ;;
+      *'git program failed:' | 'Caused by:') causes=yes ;;
+      'No end within '*) REPLY=$line && return ;;
+      *)
+        last=$line
+        if [[ $line =~ ^(Error|Internal\ error|Config\ error):\ (.*)$ ]]; then
+          first=${BASH_REMATCH[2]}
+        elif [[ $line =~ ^Caused\ by:\ (.*)$ || (-n $causes && $line =~ ^[0-9]+:\ (.*)$) ]]; then
+          first+=": ${BASH_REMATCH[1]}"
+        elif [[ -z $first && $line =~ ^(fatal|error|ERROR|ssh): ]]; then
+          first=$line
+        fi
+        ;;
+    esac
+  done < <(one_line_each <<<"$1")
+  REPLY=${first:-$last}
+  # what the remote itself has to say is often the better half
+  line=$(sed -n -E 's/^remote: *([^ ].*[^ ]) *$/\1/p' <<<"$1" | grep -v -E '^(error|fatal): |^[=*-]+$' | head -n 1 || true)
+  if [[ -n $line && $REPLY != *"$line"* && $REPLY == *': '* ]]; then REPLY+=" (the remote says: $line)"; fi
+}
+# A colon at the end of an error is not its end. jj shows what git says as it comes, over one line.
+one_line_each() {
+  sed -e 's/\r/\n/g' | sed -E -e 's/^git: //; s/[[:space:]]+(git:)?[[:space:]]*$//; /^(git:)?$/d' |
+    sed -E -e ':next' -e '/^(fatal|error): .*:$/{N;s/\n */ /;b next' -e '}'
+}
+
+# judge_remote <text>: whether what git or jj said of a remote may be another in an hour (`offline`) or waits for
+# somebody to mend it (`failed`), in `verdict`; how, in `remedy`. Only what speaks of the network is `offline`:
+# a fault that nobody thought of is better seen than waited for.
+judge_remote() {
+  local said
+  # names of files, branches and hosts could be any of the words below
+  said=$(sed -E "s/(^|[ (])'[^']*'/\1/g; s/\"[^\"]*\"//g; s#[a-z+]+://[^ ]*##g" <<<"$1")
+  said=${said,,}
+  verdict=failed remedy=''
+  case $said in
+    # this machine's own
+    *'dubious ownership'* | *'insufficient permission for adding'*)
+      remedy="files of the repository belong to somebody else, as after \`sudo git pull\`" ;;
+    *'no space left'* | *'disk quota exceeded'*) remedy='make room' ;;
+    *'read-only file system'*) remedy='its file system is mounted read-only' ;;
+    *'input/output error'*) remedy='its disk does not read or write' ;;
+    *"unable to create "*'file exists'* | *'another git process'*)
+      remedy='a program that was ended left its lock: remove it, unless one is at work' ;;
+    *'bad object'* | *'bad ref'* | *'is corrupt'* | *'object file'*'is empty'* | *'missing blob'* | *'missing tree'*)
+      remedy="the repository is damaged: \`git fsck\` tells where" ;;
+    *'permission denied (publickey'* | *'permission denied (password'* | *'permission denied (keyboard'* | \
+      *'permission denied (gssapi'* | *'permission denied (hostbased'* | *'too many authentication failures'*)
+      remedy='the remote takes none of the keys that this user has here' ;;
+    *'host key verification failed'* | *'remote host identification has changed'*)
+      remedy="the remote's host key is not the one in known_hosts, or in none: compare it, and add it" ;;
+    *'permission denied'* | *'operation not permitted'*) remedy='look at who owns it' ;;
+    # the remote's answers
+    *'find remote ref'* | *'could not find remote branch'*) remedy='the branch is not there' ;;
+    *'rate limit'* | *'too many requests'* | *'try again later'* | *'temporarily unavailable'*) verdict=offline ;;
+    *certificate* | *'ssl ca cert'*) remedy='its TLS certificate is not taken' ;;
+    *'could not read username'* | *'could not read password'* | *'authentication failed'* | *'invalid credentials'*)
+      remedy='the remote wants a name and a password, or a token, and has no valid one from here' ;;
+    *'base from redirection'* | *'is this a git repository'* | *'invalid server response'* | *'redirects followed'*)
+      remedy='the URL leads to a web page, as that of a login, or has moved' ;;
+    *'not found'* | *'not exported'* | *'not appear to be a git'* | *'could not find repository'* | *'does not exist'* | \
+      *'no git remotes'* | *'could not be found'*)
+      remedy='look at the URL of the remote, and whether this host may read it' ;;
+    *)
+      if [[ $said =~ (returned error|http code|http error|http|status code|server error):?\ ([345][0-9][0-9]) ]]; then
+        judge_http "${BASH_REMATCH[2]}"
+      elif [[ $said != *'remote error'* && $said =~ $network ]]; then
+        verdict=offline
+      fi
+      ;;
+  esac
+}
+
+# what git, curl, ssh and jj say of a network, or of a remote that is not up
+network='resolve (host|proxy)|name or service not known|temporary failure|unable to look up|no address associated'
+network+='|connection (was )?(refused|reset|closed|aborted|timed out)|(failed|unable|could not|couldn.t) to? ?connect|timed out|timeout'
+network+='|no route to host|(network|host) is (unreachable|down)|broken pipe|early eof|hung up|disconnect|unexpected (eof|end)'
+network+='|empty reply|server returned nothing|(recv|send) failure|receiving data|recv error|ssl_error_syscall|non-properly terminated'
+network+='|partial file|kex_exchange|banner exchange|stream .*(not closed|reset)|bytes (missing|of (body|length))|outstanding read data|no end within'
+
+judge_http() { # judge_http <status>
+  case $1 in
+    5?? | 408 | 425 | 429) verdict=offline ;;
+    401 | 407) remedy='the remote wants a name and a password, or a token, and has no valid one from here' ;;
+    403) remedy='the remote knows who asks, and refuses: a token may have expired, or lack the right' ;;
+    404 | 410) remedy='look at the URL of the remote, and whether this host may read it' ;;
+    3??) remedy='the remote has moved: set its new URL' ;;
+  esac
+}
+
+# judge_certificate <url> <command to run git by, with a time limit...>: whose fault a certificate is that was not taken, in `remedy`.
+# Asks the server once more without that check, and without credentials, for its dates and its clock.
+judge_certificate() {
+  local url=$1 said expires begins theirs ours
+  shift
+  url=$(sed -E 's#//[^/@]*@#//#' <<<"$url")
+  said=$("$@" env GIT_TRACE_CURL=1 GIT_TERMINAL_PROMPT=0 git -c http.sslVerify=false -c credential.helper= \
+    ls-remote "$url" 2>&1 || true)
+  said=${said//$'\r'/}
+  begins=$(date_in "$said" 'start date: ') expires=$(date_in "$said" 'expire date: ')
+  theirs=$(date_in "$said" 'Recv header: [Dd]ate: ')
+  ours=$(date +%s)
+  if [[ -n $theirs && (theirs -gt $((ours + 86400)) || theirs -lt $((ours - 86400))) ]]; then
+    remedy="the clock of this machine is wrong: it is $(day "$ours") here and $(day "$theirs") on the remote"
+  elif [[ -n $expires && $ours -gt $expires ]]; then
+    remedy="the certificate of the remote expired on $(day "$expires"), and it is $(day "$ours") here: the remote has to renew it, unless the clock of this machine is wrong"
+  elif [[ -n $begins && $ours -lt $begins ]]; then
+    remedy="the certificate of the remote begins on $(day "$begins"), and it is $(day "$ours") here: the clock of this machine is behind"
+  else
+    remedy='its TLS certificate is valid by its dates, and made by nobody that this machine trusts, or for another name'
+  fi
+}
+day() { date --utc --date "@$1" +%F; }
+date_in() { # date_in <text> <before it>: in seconds since 1970
+  local text
+  text=$(sed -n -E "s/.*$2(.*)/\1/p" <<<"$1" | head -n 1)
+  if [[ -n $text ]]; then date --date "$text" +%s || true; fi
+}
+
+# not_of <user> <repository>: the first file of the repository that is somebody else's, as a remedy behind a
+# semicolon, in REPLY; nothing where all is this user's
+not_of() {
+  REPLY=$(find "$2/.git" "$2/.jj" ! -user "$1" -printf '%p belongs to %u' -quit 2>/dev/null || true)
+  REPLY=${REPLY:+"; $REPLY: \`sudo chown -R $1: $2\` gives it back"}
+}

@@ -1,0 +1,138 @@
+/** Remotes that give no repository, each in a way of its own, on ports of this machine. */
+import { execFileSync, spawn } from 'node:child_process'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer, type RequestListener } from 'node:http'
+import { createServer as createTlsServer } from 'node:https'
+import type { AddressInfo, Server } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { waitFor } from '../../lib/retry.ts'
+import { freePort, listens } from '../lib/ssh/sshd.ts'
+
+export interface Remotes {
+  /**
+   * Answers by its path: `/<status>/…` with that status, `/login/…` with a redirect to a web page, `/page/…`
+   * with one, `/reset/…` by closing the connection, `/cut/…` in the middle of an answer.
+   */
+  http: string
+  /** Servers with a certificate of these dates; the clock of `skewed` is years behind. */
+  expired: string
+  future: string
+  stranger: string
+  skewed: string
+  /** A certificate to trust, which made those of all but `stranger`. */
+  ca: string
+  /** `git daemon`, which exports none of its repositories. */
+  daemon: string
+  stop: () => void
+}
+
+export async function startRemotes(): Promise<Remotes> {
+  const dir = mkdtempSync(join(tmpdir(), 'remotes-'))
+  const stops: (() => void)[] = [() => rmSync(dir, { recursive: true })]
+  const listen = async (server: Server): Promise<number> => {
+    server.listen(0, '127.0.0.1')
+    await new Promise((resolve) => server.once('listening', resolve))
+    stops.push(() => server.close())
+    return (server.address() as AddressInfo).port
+  }
+  const certify = makeAuthority(dir)
+  const tls = async (name: string, from: string, to: string, date?: string): Promise<string> => {
+    const answer: RequestListener = (request, response) => {
+      if (date) response.setHeader('Date', date)
+      respond(request, response)
+    }
+    return `https://127.0.0.1:${await listen(createTlsServer(certify(name, from, to), answer))}`
+  }
+  const daemonPort = await freePort()
+  mkdirSync(join(dir, 'srv'))
+  execFileSync('git', ['init', '-q', '--bare', join(dir, 'srv/config.git')])
+  const daemon = spawn(
+    'git',
+    ['daemon', '--listen=127.0.0.1', `--port=${daemonPort}`, `--base-path=${dir}/srv`],
+    { stdio: 'ignore' },
+  )
+  stops.push(() => daemon.kill())
+  await waitFor('git daemon', 20, () => listens(daemonPort))
+  return {
+    http: `http://127.0.0.1:${await listen(createServer(respond))}`,
+    expired: await tls('expired', '20200101000000Z', '20200201000000Z'),
+    future: await tls('future', '20400101000000Z', '20410101000000Z'),
+    stranger: await tls('stranger', '20200101000000Z', '20400101000000Z'),
+    skewed: await tls(
+      'skewed',
+      '20200101000000Z',
+      '20200201000000Z',
+      'Wed, 15 Jan 2020 00:00:00 GMT',
+    ),
+    ca: readFileSync(join(dir, 'ca.pem'), 'utf8'),
+    daemon: `git://127.0.0.1:${daemonPort}`,
+    stop: () => stops.toReversed().forEach((stop) => stop()),
+  }
+}
+
+const respond: RequestListener = (request, response) => {
+  const [, kind = ''] = request.url!.split('/')
+  if (kind === 'reset') return void request.socket.destroy()
+  if (kind === 'cut') {
+    response.writeHead(200, {
+      'Content-Type': 'application/x-git-upload-pack-advertisement',
+      'Content-Length': 1000,
+    })
+    return void response.write('001e# service=git-upload-pack\n0000', () =>
+      request.socket.destroy(),
+    )
+  }
+  if (kind === 'login') return void response.writeHead(302, { Location: '/page/sign-in' }).end()
+  if (kind === 'page')
+    return void response.writeHead(200, { 'Content-Type': 'text/html' }).end(loginPage)
+  if (kind === '401') response.setHeader('WWW-Authenticate', 'Basic realm="git"')
+  response.writeHead(Number(kind) || 404).end('no')
+}
+
+/** Makes certificates for 127.0.0.1, signed by an authority in `ca.pem`, but for that of a stranger. */
+function makeAuthority(dir: string) {
+  const file = (name: string): string => join(dir, name)
+  const openssl = (...args: string[]): void => {
+    execFileSync('openssl', args, { cwd: dir, stdio: 'ignore' })
+  }
+  const config = `[ca]
+default_ca = own
+[own]
+database = ${file('index')}
+new_certs_dir = ${dir}
+serial = ${file('serial')}
+default_md = sha256
+policy = any
+unique_subject = no
+x509_extensions = host
+[any]
+commonName = supplied
+[host]
+subjectAltName = IP:127.0.0.1
+`
+  writeFileSync(file('ca.cnf'), config)
+  writeFileSync(file('index'), '')
+  writeFileSync(file('serial'), '01')
+  const authority = ['req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days', '9000']
+  for (const name of ['ca', 'stranger-ca'])
+    openssl(...authority, '-subj', `/CN=${name}`, '-keyout', `${name}.key`, '-out', `${name}.pem`)
+  return (name: string, from: string, to: string): { key: Buffer; cert: Buffer } => {
+    const by = name === 'stranger' ? 'stranger-ca' : 'ca'
+    openssl(
+      ...['req', '-newkey', 'rsa:2048', '-nodes', '-subj', '/CN=127.0.0.1'],
+      ...['-keyout', `${name}.key`, '-out', `${name}.csr`],
+    )
+    openssl(
+      ...['ca', '-batch', '-config', 'ca.cnf', '-cert', `${by}.pem`, '-keyfile', `${by}.key`],
+      ...['-in', `${name}.csr`, '-out', `${name}.pem`, '-startdate', from, '-enddate', to],
+    )
+    return { key: readFileSync(file(`${name}.key`)), cert: readFileSync(file(`${name}.pem`)) }
+  }
+}
+
+const loginPage = `<!DOCTYPE html>
+<html>
+<form action="/sign-in"><input name="user"></form>
+</html>
+`

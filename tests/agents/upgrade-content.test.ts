@@ -1,0 +1,130 @@
+import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
+import { missingForRoot } from './root.ts'
+import { agent, makeUpgradeWorld, type UpgradeWorld } from './upgrade.ts'
+
+const missing = await missingForRoot()
+let world: UpgradeWorld
+beforeAll(async () => {
+  if (!missing) world = await makeUpgradeWorld()
+})
+beforeEach((context) => {
+  if (missing) context.skip(missing)
+  world.write('root/agent', agent)
+})
+afterAll(() => world?.remove())
+
+const upgradeAfter = (prelude: string) => {
+  world.write('root/agent', `${prelude}\n${agent}`)
+  return world.upgrade()
+}
+const marked = '<<<<<<< one\na\n=======\nb\n>>>>>>> two'
+
+test('A document that shows how a conflict looks is none; a file with one is, until somebody accepts it', async () => {
+  await world.push('docs', {
+    'README.md': `# Conflicts\n\n\`\`\`\n${marked}\n\`\`\`\n`,
+    'text.nix': '"docs"',
+  })
+  expect(await world.upgrade()).toMatchObject({ code: 0, outcome: 'upgraded' })
+
+  const commit = await world.push('left over', {
+    'notes/a b.txt': `first\n${marked}\nlast\n`,
+    'text.nix': '"left"',
+  })
+  const done = await world.upgrade()
+  expect(done).toMatchObject({ code: 1, outcome: 'conflict', reason: 'Conflict in notes/a b.txt' })
+  expect(await world.upgrade({}, '--accept', commit)).toMatchObject({ outcome: 'upgraded' })
+
+  // what is deployed stands in nobody's way, nor does it under another name or with more around it
+  await world.push('moved', {
+    'notes/a b.txt': null,
+    'doc.txt': `more\n${marked}\nlast\n`,
+    'text.nix': '"moved"',
+  })
+  expect(await world.upgrade()).toMatchObject({ code: 0, outcome: 'upgraded' })
+  await world.push('another', { 'doc.txt': `more\n${marked}\n${marked.replace('a\n', 'c\n')}\n` })
+  expect(await world.upgrade()).toMatchObject({ code: 1, outcome: 'conflict' })
+  await world.push('resolved', { 'doc.txt': 'resolved\n', 'text.nix': '"resolved"' })
+  expect(await world.upgrade()).toMatchObject({ code: 0, outcome: 'upgraded' })
+})
+
+test('A lock from before the boot by a clock that was ahead stays as long as somebody has it', async () => {
+  const lock = '/home/rain/nix-config/.git/index.lock'
+  const asRain = `as_rain() { setpriv --reuid=1000 --regid=100 --clear-groups env HOME=/home/rain "$@"; }`
+  const boot = `touch ${lock}; chown 1000:100 ${lock}; ln -sfn nowhere /run/booted-system
+    touch -h -d '+1 hour' /run/booted-system`
+  const there = (): Promise<string> => world.sh(`ls ${lock} 2>/dev/null || true`)
+  // an editor that has the file open
+  await upgradeAfter(`${asRain}; ${boot}; as_rain sh -c 'exec 3>>${lock}; exec sleep 20' & sleep 1`)
+  expect(await there()).toBe(lock)
+  // git that waits for an editor, and has closed it
+  const commit = `as_rain env GIT_EDITOR='sleep 20; false' git -C /home/rain/nix-config commit --allow-empty`
+  await upgradeAfter(`${asRain}; rm -f ${lock}; ${commit} >/dev/null 2>&1 & sleep 2; ${boot}`)
+  expect(await there()).toBe(lock)
+  // and nobody
+  const done = await upgradeAfter(boot)
+  expect(done.said).toContain(`left by a run before this boot, and removed: ${lock}`)
+  expect(await there()).toBe('')
+  await world.sh('ln -sfn nowhere /run/booted-system; touch -h -d 2020-01-01 /run/booted-system')
+})
+
+test('Submodules and files of Git LFS are said to be there and not fetched', async () => {
+  const pointer = `version https://git-lfs.github.com/spec/v1\noid sha256:${'a'.repeat(64)}\nsize 12\n`
+  await world.sh(
+    `git init -q sub; cd sub; echo '"sub"' >x.nix; git add .; git commit -qm sub; cd ../other; git pull -q
+    git -c protocol.file.allow=always submodule --quiet add /home/rain/sub modules/sub
+    printf %s '${pointer}' >logo.png; printf %s '"with"' >text.nix; git add .; git commit -qm with; git push -q`,
+    { user: 'rain' },
+  )
+  const done = await world.upgrade()
+  expect(done).toMatchObject({ code: 0, outcome: 'upgraded' })
+  expect(done.reason).toContain(
+    '; submodules are not fetched, and empty in what is built: modules/sub; files of Git LFS are not fetched, and pointers in what is built: logo.png',
+  )
+
+  await world.push('used', { 'text.nix': 'import ./modules/sub/x.nix' })
+  const used = await world.upgrade()
+  expect(used).toMatchObject({ code: 1, outcome: 'build-failed' })
+  expect(used.reason).toMatch(
+    /^`modules\/sub\/x\.nix` is not in the commit: `modules\/sub` is a submodule, which is not fetched/,
+  )
+  await world.push('unused', { 'text.nix': '"unused"' })
+  expect(await world.upgrade()).toMatchObject({ outcome: 'upgraded' })
+})
+
+test('jj’s error is told with its causes and the file, and not its hint', async () => {
+  await world.rain('echo draft >draft; chmod 0 draft')
+  await world.push('more', { 'text.nix': '"more"' })
+  const done = await world.upgrade()
+  await world.rain('chmod 644 draft; rm draft')
+  expect(done).toMatchObject({ code: 1, outcome: 'failed' })
+  expect(done.reason).toMatch(
+    /^Cannot read the repository: .*: Failed to open file \/home\/rain\/nix-config\/draft: Permission denied/,
+  )
+  expect(await world.upgrade()).toMatchObject({ outcome: 'upgraded' })
+})
+
+test('A reboot that is due waits for its timer, which reboots within the hours alone', async () => {
+  await world.sh(
+    'mkdir -p /old /new; touch /old/kernel /new/kernel; ln -sfn /old /run/booted-system',
+  )
+  const at = (minutes: number): string =>
+    new Date(Date.now() + minutes * 60_000).toISOString().slice(11, 16)
+  const run = async (window: string) => {
+    const model = `printf '#!/bin/sh\\necho "$*" >>/root/asked\\n' >/root/systemctl; chmod +x /root/systemctl; mount --bind /root/systemctl /usr/bin/systemctl`
+    world.write('root/agent', `${model}\n${agent}`)
+    const env = { UPGRADE_ALLOW_REBOOT: 'true', UPGRADE_REBOOT_WINDOW: window }
+    const { said, ...status } = await world.upgrade(env, '--reboot')
+    const asked = await world.sh('cat asked 2>/dev/null || true; rm -f asked')
+    return { said, status, asked }
+  }
+  const before = world.status()
+  const early = await run(`${at(60)}-${at(120)}`)
+  expect(early.said).toMatch(
+    /a reboot is due, and waits for \S+ \(nix-local-upgrade-reboot\.timer\)/,
+  )
+  expect(early.asked).toBe('')
+  const due = await run(`${at(-60)}-${at(60)}`)
+  expect(due.asked).toBe('--no-block reboot')
+  // what the last upgrade came to is what is still to be read
+  expect(world.status()).toEqual(before)
+})

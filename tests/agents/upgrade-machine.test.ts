@@ -1,0 +1,185 @@
+import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
+import { missingForRoot } from './root.ts'
+import { agent, makeUpgradeWorld, settings, type UpgradeWorld } from './upgrade.ts'
+
+const missing = await missingForRoot()
+let world: UpgradeWorld
+beforeAll(async () => {
+  if (!missing) world = await makeUpgradeWorld()
+})
+beforeEach((context) => {
+  if (missing) context.skip(missing)
+  world.write('root/agent', agent)
+})
+afterAll(() => world?.remove())
+
+/** Runs the agent after these commands, which see no more of the world than it does. */
+const upgradeAfter = (prelude: string, env: Record<string, string> = {}) => {
+  world.write('root/agent', `${prelude}\n${agent}`)
+  return world.upgrade(env)
+}
+/** A phase hook: runs commands in the background as a phase begins. */
+const during = (phase: string, commands: string): Record<string, string> => ({
+  UPGRADE_PHASE_HOOK: `f() { [ "$1" != ${phase} ] || { ${commands}; } >/dev/null 2>&1 & }; f`,
+})
+let commits = 0
+const change = (text = ''): Promise<string> =>
+  world.push('a change', { 'text.nix': `"${++commits} of the tests\n${text}"` })
+const cache = 'mount -t tmpfs -o size=64k,uid=1000,gid=100 tmpfs /home/rain/.cache'
+const slowly = (name: string): string =>
+  `\${derivation { name = "${name}"; system = "x86_64-linux"; builder = "/bin/sh"; PATH = "/usr/bin"; args = [ "-c" "sleep 20; echo slow >$out" ]; }}`
+const nix = "pgrep --full '^nix .*build --show-trace'"
+
+test.each<[string, string, Record<string, string>, string, RegExp, string]>([
+  [
+    '/boot that is read-only',
+    'mount -t tmpfs -o ro tmpfs /boot',
+    {},
+    'failed',
+    /^\/boot is mounted read-only/,
+    '',
+  ],
+  [
+    'a cache of nix with no room',
+    `mkdir -p /home/rain/.cache; ${cache}; dd if=/dev/zero of=/home/rain/.cache/fill 2>/dev/null || true`,
+    {},
+    'no-space',
+    /^The build ran out of space: /,
+    '',
+  ],
+  [
+    'a cache of nix that is read-only',
+    'mount -t tmpfs -o ro tmpfs /home/rain/.cache',
+    {},
+    'failed',
+    /read-only/i,
+    '',
+  ],
+  [
+    'an evaluation that is killed',
+    '',
+    during('build', `until pid=$(${nix}); do sleep 0.05; done; kill -9 $pid`),
+    'failed',
+    /^The build was ended by signal 9$/,
+    '',
+  ],
+  [
+    'a builder that is killed',
+    '',
+    during(
+      'build',
+      `until pid=$(pgrep --full '^sleep 20'); do sleep 0.05; done; kill -9 $(ps -o ppid= -p $pid) $pid`,
+    ),
+    'failed',
+    /^A builder was killed: .*-killed\.drv/,
+    slowly('killed'),
+  ],
+  [
+    'a daemon that goes away',
+    '',
+    during('build', `until pgrep --full '^sleep 20'; do sleep 0.05; done; pkill -9 nix-daemon`),
+    'failed',
+    /^Cannot ask the Nix daemon: /,
+    slowly('left'),
+  ],
+  [
+    'no memory for an evaluation',
+    'ulimit -v 1500000',
+    {},
+    'failed',
+    /^The evaluation ran out of memory$/,
+    '${toString (builtins.length (builtins.genList (x: x) 100000000))}',
+  ],
+])(
+  'For %s the commit is not blamed, and deployed once that is mended',
+  async (_, prelude, env, outcome, reason, text) => {
+    await world.sh('mkdir -p .cache', { user: 'rain' })
+    const before = await world.state()
+    const commit = await change(text)
+    const done = await upgradeAfter(prelude, env)
+    expect(done).toMatchObject({ code: 1, outcome, notRestored: [] })
+    expect(done.reason).toMatch(reason)
+    expect(await world.state()).toBe(before)
+    expect(await world.sh('ls /var/lib/nix-local-upgrade')).not.toContain('known-bad')
+    world.write('root/agent', agent)
+    expect(await world.upgrade()).toMatchObject({ outcome: 'upgraded', to: { commit } })
+  },
+)
+
+test.each<[string, string, string, RegExp, boolean]>([
+  [
+    'by what it says',
+    'echo "stopping the following units: a.service"; echo "Traceback"; echo "OSError: [Errno 5] Bad thing: /boot/x" >&2; echo "Failed to install bootloader" >&2; exit 1',
+    'switch-failed',
+    /^switch-to-configuration exited with 1: OSError: \[Errno 5\] Bad thing: \/boot\/x; Failed to install bootloader$/,
+    true,
+  ],
+  [
+    'by a disk that gives up',
+    'echo "cp: error writing /boot/x: Input/output error" >&2; exit 1',
+    'failed',
+    /exited with 1: cp: error writing .*: Input\/output error$/,
+    false,
+  ],
+  [
+    'by another that has its lock',
+    'echo "Could not acquire lock" >&2; exit 11',
+    'locked',
+    /^Another switch was at work$/,
+    false,
+  ],
+  [
+    'by never ending',
+    'echo "starting the following units: a.service"; exec sleep 100',
+    'switch-failed',
+    /^switch-to-configuration did not end within 2 s/,
+    true,
+  ],
+])('A switch that fails %s is told by it', async (_, script, outcome, reason, remembered) => {
+  const before = await world.state()
+  const commit = await change(`switch does: ${script.replaceAll('"', '\\"')}`)
+  const done = await world.upgrade({ UPGRADE_SWITCH_LIMIT: '2' })
+  expect(done).toMatchObject({ code: outcome === 'locked' ? 0 : 1, outcome, notRestored: [] })
+  expect(done.reason).toMatch(reason)
+  expect(await world.state()).toBe(before)
+  const known = await world.sh('cat /var/lib/nix-local-upgrade/known-bad 2>/dev/null || true')
+  expect(known.includes(commit)).toBe(remembered)
+  await world.sh('rm -f /var/lib/nix-local-upgrade/known-bad')
+})
+
+test('A lock that is held for too long is a failure, whoever has it', async () => {
+  await change()
+  const hold = 'flock /run/nixos/switch-to-configuration.lock sleep 30 & sleep 2'
+  expect(await upgradeAfter(hold)).toMatchObject({ code: 0, outcome: 'locked' })
+  const hung = await upgradeAfter(hold, { UPGRADE_LOCK_LIMIT: '1' })
+  expect(hung).toMatchObject({ code: 1, outcome: 'failed' })
+  expect(hung.reason).toMatch(
+    /^Another switch is at work: pid \d+, flock .*; it has been at it for/,
+  )
+
+  const first = `bash -c 'exec 9>>/run/nix-local-upgrade.lock; flock 9; echo "nix-local-upgrade (pid $$, since then)" >/run/nix-local-upgrade.lock; sleep 30' & sleep 2`
+  const run = async (limit: string) => {
+    const script = `${first}; bash -euo pipefail /root/agent`
+    const env = { ...settings, UPGRADE_LOCK_LIMIT: limit }
+    return world.run(['bash', '-c', script], { env, allow: [1] })
+  }
+  world.write('root/agent', agent)
+  expect(await run('60')).toMatchObject({
+    code: 0,
+    stdout: expect.stringMatching(/locked: .* is at work/),
+  })
+  expect(await run('1')).toMatchObject({ code: 1, stderr: expect.stringMatching(/counts as hung/) })
+  expect(await world.upgrade()).toMatchObject({ outcome: 'upgraded' })
+})
+
+test('Where systemd runs and cannot be asked, nothing is taken for good', async () => {
+  const before = await world.state()
+  await change()
+  const done = await upgradeAfter(
+    'mkdir -p /run/systemd/system; trap "rmdir /run/systemd/system" EXIT',
+  )
+  await world.sh('rmdir /run/systemd/system')
+  expect(done).toMatchObject({ code: 1, outcome: 'validation-failed' })
+  expect(done.reason).toMatch(/^systemd does not say how the services are/)
+  expect(await world.state()).toBe(before)
+})

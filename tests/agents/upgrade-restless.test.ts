@@ -1,0 +1,70 @@
+import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
+import { missingForRoot } from './root.ts'
+import { agent, makeUpgradeWorld, type UpgradeWorld } from './upgrade.ts'
+
+const missing = await missingForRoot()
+let world: UpgradeWorld
+beforeAll(async () => {
+  if (!missing) world = await makeUpgradeWorld()
+})
+beforeEach((context) => {
+  if (missing) context.skip(missing)
+})
+afterAll(() => world?.remove())
+
+/**
+ * What systemd would say, as there is none in a scratch root: of a service that was started at the switch and
+ * lives for 4 s each time, or has done so ever since.
+ */
+const systemctl = `#!/bin/bash
+case $1 in
+  show) ;;
+  *) exit ;;
+esac
+read -r up _ </proc/uptime
+now=\${up%.*}
+unit() { printf '%s\\n' "Type=simple" "NRestarts=$2" "Id=$1.service" "ActiveState=active" "SubState=running" "ActiveEnterTimestampMonotonic=$3"; echo; }
+unit calm 1 5000000
+if [[ -e /root/loops-since ]]; then
+  lives=$(((now - $(</root/loops-since)) / 4))
+  unit loops $lives $(((now - 1) * 1000000 + lives))
+else
+  unit loops 0 7000000
+fi
+`
+const upgrade = (settle: string) => {
+  world.write('root/systemctl', systemctl)
+  const model =
+    'chmod +x /root/systemctl; mount --bind /root/systemctl /usr/bin/systemctl; mkdir -p /run/systemd/system'
+  world.write('root/agent', `${model}\n${agent}`)
+  return world.upgrade({ UPGRADE_SETTLE: settle })
+}
+const looping = 'read -r up _ </proc/uptime; echo ${up%.*} >/root/loops-since'
+const push = (text: string, commands = 'true'): Promise<string> =>
+  world.push(text, {
+    'text.nix': JSON.stringify(`${text}\nswitch does: ${commands}`).replaceAll('${', '\\${'),
+  })
+
+test('A service that dies a while after each start is found out, and taken back', async () => {
+  const before = await world.state()
+  await push('two', looping)
+  const done = await upgrade('10')
+  await world.sh('rm -f loops-since')
+  expect(done).toMatchObject({ code: 1, outcome: 'validation-failed', notRestored: [] })
+  expect(done.reason).toMatch(
+    /^loops\.service does not stay up: it was restarted [23] times within 10 s$/,
+  )
+  expect(await world.state()).toBe(before)
+})
+
+test('One that was like that before is no reason to take anything back, and nothing waits for what was not started', async () => {
+  await world.sh(looping)
+  await world.sh('sleep 5')
+  await push('three')
+  expect(await upgrade('6')).toMatchObject({ code: 0, outcome: 'upgraded' })
+  await world.sh('rm -f loops-since')
+  await push('four')
+  const from = performance.now()
+  expect(await upgrade('60')).toMatchObject({ code: 0, outcome: 'upgraded' })
+  expect(performance.now() - from).toBeLessThan(50_000)
+})
