@@ -65,6 +65,7 @@ recover() {
     if [[ $UPGRADE_MODE == local ]]; then
       finish_checkout '' || finish failed "Cannot read the repository: $REPLY"
     fi
+    unjudged=yes
     notes+=("an earlier run did not end, and what it wrote down cannot be read")
     rm -f "$state/transaction.json"
     return

@@ -295,14 +295,16 @@ is_as_before() { # is_as_before <current operation>
 # jj moves git's HEAD before it writes down the operation that does so. Cut off in between, its next start
 # takes HEAD for moved by the user, and the files for edits of what is there.
 restore_head() {
-  local head current
+  local head id what unmoved=''
   [[ -n $head_op && -n $head_commit ]] || return 0
-  if ! current=$(operation --ignore-working-copy 2>"$work/said"); then
-    REPLY=$(tail -n 1 "$work/said")
-    return 1
-  fi
   head=$(repo_git rev-parse --verify --quiet HEAD || true)
-  if [[ $current != "$head_op" || $head == "$head_commit" ]] || ! is_our_head "$head"; then return 0; fi
+  if [[ $head == "$head_commit" ]]; then return; fi
+  while read -r id what; do
+    if [[ $id == "$head_op" ]]; then unmoved=yes; fi
+    # these alone leave HEAD where it is
+    if [[ $what != *'import git refs'* && $what != *'point bookmark'* ]]; then break; fi
+  done < <(repo_jj op log --no-graph --ignore-working-copy --limit 100 --template 'id ++ " " ++ description.first_line() ++ "\n"')
+  if [[ -z $unmoved ]] || ! is_our_head "$head"; then return 0; fi
   if ! repo_git update-ref --no-deref HEAD "$head_commit"; then
     REPLY="git's HEAD cannot be moved"
     return 1

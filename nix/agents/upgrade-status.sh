@@ -27,6 +27,7 @@ from_commit='' from_profile='' from_running=''
 profile_now='' # the link of the system profile as this run last saw it
 checks=''
 not_restored=()
+unjudged='' # whether what runs may be of a run that did not come to judge it
 unfinished='' # whether the next run may put back what this one could not
 notes=()
 reboots='' # whether this run ends in a reboot

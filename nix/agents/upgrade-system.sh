@@ -168,7 +168,7 @@ build() {
 
 # What was built may be what runs already, or what did not boot the last time.
 judge_built() {
-  if runs "$toplevel"; then
+  if [[ -z $unjudged ]] && runs "$toplevel"; then
     record_deployed
     end up-to-date "${candidate:0:12} changes nothing of this host"
   fi

@@ -40,7 +40,9 @@ beforeAll(async () => {
   if (missingPython) return
   if (!matrix) return
   const count = (env = {}): Promise<Write[]> =>
-    inCopy(async (world) => (await upgradeWithFailingCalls(world, { first: 1, times: 0 }, env)).writes)
+    inCopy(
+      async (world) => (await upgradeWithFailingCalls(world, { first: 1, times: 0 }, env)).writes,
+    )
   writes = await count()
   backWrites = await count({ UPGRADE_CHECKS: '["false"]' })
 })
@@ -69,11 +71,15 @@ function judge(fault: string, left: Left[], wrong: string[]): string[] {
   if (at!.code !== 0 && (at!.outcome === null || good.includes(at!.outcome))) {
     bad.push(`its status does not tell of the failure: ${says(at!)}`)
   }
-  if (at!.code !== 0 && !/cannot|could not|no space|free and/i.test(at!.said)) bad.push('says nothing')
+  if (at!.code !== 0 && !/cannot|could not|no space|free and/i.test(at!.said))
+    bad.push('says nothing')
   if (!good.includes(next.at(-1)?.outcome ?? '')) bad.push(`last run: ${says(next.at(-1)!)}`)
   if (matrix) {
     const ends = next.map(says).join(', ')
-    appendFileSync(matrix, `${[fault, at!.phase, says(at!), ends, bad.join('; ')].join('\t').replaceAll('\n', ' ')}\n`)
+    appendFileSync(
+      matrix,
+      `${[fault, at!.phase, says(at!), ends, bad.join('; ')].join('\t').replaceAll('\n', ' ')}\n`,
+    )
   }
   return bad
 }
@@ -89,7 +95,7 @@ async function withRoom(filesystem: (typeof filesystems)[number], room: Room): P
 async function withFailing(failing: Failing, rolledBack = false): Promise<string[]> {
   return inCopy(async (world) => {
     const before = await world.state()
-    const env = rolledBack ? { UPGRADE_CHECKS: '["false"]' } : {}
+    const env: Record<string, string> = rolledBack ? { UPGRADE_CHECKS: '["false"]' } : {}
     const { left, writes: seen } = await upgradeWithFailingCalls(world, failing, env)
     const wrong: string[] = []
     if (rolledBack) {
@@ -114,26 +120,31 @@ async function withFailing(failing: Failing, rolledBack = false): Promise<string
   })
 }
 
-const levels: [(typeof filesystems)[number], Room][] = process.env['LEVELS'] ? JSON.parse(process.env['LEVELS']) : matrix
+type Level = [(typeof filesystems)[number], Room]
+const levels: Level[] = matrix
   ? filesystems.flatMap((filesystem) => {
-      const inodes = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30, 35, 40]
-      const few = [50, 60, 70, 80, 90, 100, 120, 150, 200, 300, 600, 1200, 5000]
-      const kib = [0, 4, 8, 12, 16, 20, 24, 28, 32, 40, 50, 60, 80, 100, 120, 140, 160, 200, 240, 300]
-      const more = [350, 400, 450, 500, 600, 700, 800, 1000, 1500, 2000, 4000, 8000, 20_000, 80_000]
-      return [
-        ...[...inodes, ...few].map((each) => [filesystem, { inodes: each }] as const),
-        ...[...kib, ...more].map((each) => [filesystem, { kib: each }] as const),
-      ].map(([name, room]): [typeof filesystem, Room] => [name, room])
+      const inodes = [
+        0, 1, 2, 3, 5, 8, 12, 16, 18, 20, 22, 24, 28, 35, 50, 70, 90, 120, 200, 600, 1200, 5000,
+      ]
+      const kib = [
+        0, 4, 8, 16, 24, 40, 60, 80, 120, 160, 240, 350, 500, 800, 1500, 4000, 20_000, 80_000,
+      ]
+      // before the run, and by somebody else while it is at work
+      return [undefined, 'rebase', 'switch', 'rollback'].flatMap((from) => [
+        ...inodes.map((each): Level => [filesystem, { inodes: each, from }]),
+        ...kib.map((each): Level => [filesystem, { kib: each, from }]),
+      ])
     })
   : [
       ['home', { inodes: 0 }],
       ['home', { inodes: 24 }],
-      ['home', { kib: 60 }],
+      ['home', { inodes: 24, from: 'rebase' }],
+      ['home', { kib: 60, from: 'rebase' }],
       ['var', { inodes: 0 }],
       ['var', { kib: 0 }],
       ['nix', { kib: 0 }],
       ['nix', { inodes: 10 }],
-      ['boot', { kib: 0 }],
+      ['boot', { kib: 0, from: 'switch' }],
       ['run', { kib: 0 }],
     ]
 test.each(levels)('/%s with %o left: the next run upgrades', async (filesystem, room) => {
@@ -142,6 +153,7 @@ test.each(levels)('/%s with %o left: the next run upgrades', async (filesystem, 
 
 const places = {
   'HEAD of the repository': 'rebase jj renameat .*/.git/HEAD$',
+  'the index of the repository': 'rebase jj openat .*/.git/index.lock$',
   'operations of jj': 'rebase jj openat .*/op_heads/',
   'files of the working copy': 'rebase jj write .*/hosts/h20/default.nix$',
   'jj’s word of the working copy': 'rebase jj renameat .*/working_copy/checkout$',
@@ -151,9 +163,12 @@ const places = {
   'what was deployed': 'openat .*/deployed.new$',
   'the last status': 'done bash write .*/status.json.new$',
 }
-test.each(Object.entries(places))('Writing fails at %s: the next run upgrades', async (_, first) => {
-  expect(await withFailing({ first, times: 1e9 })).toEqual([])
-})
+test.each(Object.entries(places))(
+  'Writing fails at %s: the next run upgrades',
+  async (_, first) => {
+    expect(await withFailing({ first, times: 1e9 })).toEqual([])
+  },
+)
 
 test('A single failure that jj only warns of is seen', async () => {
   expect(await withFailing({ first: places['HEAD of the repository'], times: 1 })).toEqual([])
@@ -161,6 +176,7 @@ test('A single failure that jj only warns of is seen', async () => {
 
 const backPlaces = {
   'HEAD of the repository': 'rollback jj renameat .*/.git/HEAD$',
+  'the index of the repository': 'rollback jj openat .*/.git/index.lock$',
   'operations of jj': 'rollback jj openat .*/op_heads/',
   'files of the working copy': 'rollback jj write .*/hosts/h20/default.nix$',
   'jj’s word of the working copy': 'rollback jj renameat .*/working_copy/checkout$',
@@ -171,6 +187,37 @@ test.each(Object.entries(backPlaces))(
   'Writing fails at %s on the way back: the next run puts the rest back',
   async (_, first) => {
     expect(await withFailing({ first, times: 1e9 }, true)).toEqual([])
+  },
+)
+
+/** Where a run ends, and a program of bash that spoils its transaction. */
+const spoilt = {
+  'is empty': [places['what was deployed'], ': >$file'],
+  'is cut short': [
+    places['files of the working copy'],
+    'text=$(head -c 150 $file); echo "$text" >$file',
+  ],
+  'is zeros': [places['files of the working copy'], 'head -c 700 /dev/zero >$file'],
+  'is a list': [places['what was deployed'], 'echo "[]" >$file'],
+  'has no name for a value': [places['files of the working copy'], `echo '{"":"x"}' >$file`],
+  'was written by an older agent': [
+    places['files of the working copy'],
+    'text=$(jq "del(.headOperation, .head, .failedUnits, .revision)" $file); echo "$text" >$file',
+  ],
+} as const
+test.each(Object.entries(spoilt))(
+  'A transaction that %s locks no host out',
+  async (_, [first, spoil]) => {
+    const wrong = await inCopy(async (world) => {
+      await upgradeWithFailingCalls(world, { first, times: 1e9 })
+      await world.sh(`file=/var/lib/nix-local-upgrade/transaction.json; [[ -s $file ]]; ${spoil}`)
+      const { outcome, reason } = await world.upgrade()
+      return [
+        ...(outcome === 'upgraded' ? [] : [`${outcome}: ${reason}`]),
+        ...(await notWhole(world)),
+      ]
+    })
+    expect(wrong).toEqual([])
   },
 )
 

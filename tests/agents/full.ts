@@ -54,7 +54,9 @@ export async function makeFullWorld(): Promise<UpgradeWorld> {
   await commit(`seq 30000 >big.txt; echo kept >kept
     for i in {1..30}; do mkdir -p hosts/h$i; seq 200 >hosts/h$i/default.nix; done`)
   await world.upgrade()
-  await world.rain(`echo mine >mine; jj commit -m mine; echo draft >draft; echo edited >>kept; jj status`)
+  await world.rain(
+    `echo mine >mine; jj commit -m mine; echo draft >draft; echo edited >>kept; jj status`,
+  )
   await commit(`seq 1000 33000 >big.txt; printf '"two"' >text.nix
     for i in {1..30}; do mkdir -p modules/m$i; seq 300 >modules/m$i/default.nix; cp modules/m$i/* hosts/h$i; done`)
   return world
@@ -101,7 +103,16 @@ export async function upgradeWithFailingCalls(
   env: Record<string, string> = {},
 ): Promise<{ left: Left; writes: Write[] }> {
   const log = `${world.dir}.writes`
-  const around = [python, calls, log, world.dir, error, `${first}`, `${times}`, filesystems.join(',')]
+  const around = [
+    python,
+    calls,
+    log,
+    world.dir,
+    error,
+    `${first}`,
+    `${times}`,
+    filesystems.join(','),
+  ]
   const { code, stdout, stderr } = await world.run(['bash', '-euo', 'pipefail', '/root/agent'], {
     env: { ...settings, ...env },
     daemon: true,
