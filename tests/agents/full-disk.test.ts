@@ -9,7 +9,6 @@
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 import { appendFileSync, writeFileSync } from 'node:fs'
 import {
-  copyWorld,
   type Failing,
   filesystems,
   type Left,
@@ -22,7 +21,7 @@ import {
   type Write,
 } from './full.ts'
 import { missingForRoot } from './root.ts'
-import type { UpgradeWorld } from './upgrade.ts'
+import { copyWorld, type UpgradeWorld } from './upgrade.ts'
 
 const matrix = process.env['LAB_FULL_DISK']
 const stride = Number(process.env['LAB_FULL_DISK_STRIDE'] ?? 1)

@@ -2,11 +2,12 @@
  * Full disks, for tests of the upgrade: a world with an upgrade to come, a file system that is filled up to
  * a level, system calls that fail as on a full disk, and what has to hold once there is room again.
  */
-import { mkdirSync, readFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { run } from '../../lib/run.ts'
+import { run, type Ran } from '../../lib/run.ts'
 import { project } from '../../lib/settings.ts'
-import { copyWorld, makeUpgradeWorld, settings, type UpgradeWorld } from './upgrade.ts'
+import type { RootOptions, ScratchRoot } from './root.ts'
+import { makeUpgradeWorld, settings, type UpgradeWorld } from './upgrade.ts'
 
 /** One system call that needs room, as tests/agents/fail-writes.py logs it. */
 export interface Write {
@@ -97,38 +98,47 @@ export interface Failing {
   error?: string
 }
 
+/** Runs a command in a root while calls fail that it or what it starts makes. */
+export async function runWithFailingCalls(
+  root: ScratchRoot,
+  command: string[],
+  failing: Failing,
+  options: RootOptions = {},
+): Promise<{ ran: Ran; writes: Write[] }> {
+  const allow = Array.from({ length: 255 }, (_, index) => index + 1)
+  const around = failingCalls(root, failing)
+  const ran = await root.run(command, { ...options, allow, around })
+  return { ran, writes: takeLog(root) }
+}
+
+/** What `RootOptions.around` takes to make calls fail; `takeLog` gives the calls afterwards. */
+export function failingCalls(root: ScratchRoot, failing: Failing): string[] {
+  const { first, times, error = 'ENOSPC' } = failing
+  const log = `${root.dir}.writes`
+  return [python, calls, log, root.dir, error, `${first}`, `${times}`, filesystems.join(',')]
+}
+export function takeLog(root: ScratchRoot): Write[] {
+  const log = `${root.dir}.writes`
+  const text = readFileSync(log, 'utf8').trim()
+  rmSync(log)
+  return text.split('\n').filter(Boolean).map(parseWrite)
+}
+
 export async function upgradeWithFailingCalls(
   world: UpgradeWorld,
-  { first, times, error = 'ENOSPC' }: Failing,
+  failing: Failing,
   env: Record<string, string> = {},
 ): Promise<{ left: Left; writes: Write[] }> {
-  const log = `${world.dir}.writes`
-  const around = [
-    python,
-    calls,
-    log,
-    world.dir,
-    error,
-    `${first}`,
-    `${times}`,
-    filesystems.join(','),
-  ]
-  const { code, stdout, stderr } = await world.run(['bash', '-euo', 'pipefail', '/root/agent'], {
-    env: { ...settings, ...env },
-    daemon: true,
-    allow: Array.from({ length: 255 }, (_, index) => index + 1),
-    around,
-    timeout: 120,
-  })
-  const writes = readFileSync(log, 'utf8').trim().split('\n').filter(Boolean).map(parseWrite)
-  await run('rm', ['-f', log])
+  const command = ['bash', '-euo', 'pipefail', '/root/agent']
+  const options = { env: { ...settings, ...env }, daemon: true }
+  const { ran, writes } = await runWithFailingCalls(world, command, failing, options)
   let text = ''
   try {
     text = world.read('var/lib/nix-local-upgrade/status.json')
   } catch {
     // none is what a run leaves that could write nothing
   }
-  return { left: whatIsLeft(code, text, `${stdout}\n${stderr}`), writes }
+  return { left: whatIsLeft(ran.code, text, `${ran.stdout}\n${ran.stderr}`), writes }
 }
 
 function parseWrite(line: string): Write {
@@ -213,5 +223,3 @@ done
   })
   return { left, wrong: wrongs(stdout) }
 }
-
-export { copyWorld }
