@@ -3,8 +3,9 @@
  *
  *     LAB_FULL_DISK=matrix.tsv npx vitest run tests/agents/full-disk.test.ts
  *
- * which takes an hour, and writes a line a case: what failed, where, how the run ended, how the next ones
- * did, and what was wrong after them.
+ * which takes hours, and writes a line a case: what failed, in which phase, how the run ended, how the next
+ * ones did, and what was wrong after them. LAB_FULL_DISK_STRIDE=20 takes each 20th call only, from the one
+ * that LAB_FULL_DISK_START names on.
  */
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 import { appendFileSync, writeFileSync } from 'node:fs'
@@ -28,14 +29,14 @@ const stride = Number(process.env['LAB_FULL_DISK_STRIDE'] ?? 1)
 const start = Number(process.env['LAB_FULL_DISK_START'] ?? 1)
 const missing = await missingForRoot()
 const missingPython = await missingForWrites()
-let first: UpgradeWorld
+let full: UpgradeWorld
 /** The calls of a run in which none fails, and of one that is rolled back. */
 let writes: Write[] = []
 let backWrites: Write[] = []
 beforeAll(async () => {
   if (matrix) writeFileSync(matrix, 'fault\tphase\tfirst run\tnext runs\twrong\n')
   if (missing) return
-  first = await makeFullWorld()
+  full = await makeFullWorld()
   if (missingPython) return
   if (!matrix) return
   const count = (env = {}): Promise<Write[]> =>
@@ -49,10 +50,10 @@ beforeEach((context) => {
   const why = missing ?? missingPython
   if (why) context.skip(why)
 })
-afterAll(() => first?.remove())
+afterAll(() => full?.remove())
 
 async function inCopy<T>(body: (world: UpgradeWorld) => Promise<T>): Promise<T> {
-  const world = await copyWorld(first)
+  const world = await copyWorld(full)
   try {
     return await body(world)
   } finally {
