@@ -39,6 +39,7 @@ copy=''                                     # the working copy as `refuse_unreso
 captured=() applied=() kept=() conflicts=() # objects of JSON in `kept` and `conflicts`
 own_files=()                                # of `conflicts`, this host's
 home_sides=()                               # "<source file> <base commit> <target>" of edits that conflict
+ended='' work=''
 pushed='' broken='' edited_meanwhile='' applied_from='' identified='' # what failed is in `broken`, and holds nothing else back
 
 main() {
@@ -109,29 +110,52 @@ write_status() { # <outcome> <reason>
   fields+="\"captured\":$REPLY,"
   array "${applied[@]}"
   fields+="\"applied\":$REPLY,"
-  printf '{%s"kept":[%s],"conflicts":[%s]}\n' "$fields" "${kept[*]}" "${conflicts[*]}" >"$state/status.json.new"
-  mv "$state/status.json.new" "$state/status.json"
+  printf -v fields '{%s"kept":[%s],"conflicts":[%s]}' "$fields" "${kept[*]}" "${conflicts[*]}"
+  put_status "$fields"
+}
+
+# Without room for a new file, the old one is written over: that needs none. A status that is not true is
+# worse than none, so one that cannot be replaced goes.
+put_status() { # <text>
+  local file=$state/status.json size
+  if printf '%s\n' "$1" >"$file.new" && mv "$file.new" "$file"; then return; fi
+  rm -f "$file.new"
+  size=$(stat -c %s "$file" || true)
+  if printf "%-${size:-0}s\n" "$1" 1<>"$file" && [[ $(<"$file") == "$1"* ]]; then return; fi
+  echo "<3>chezmoi-sync: cannot write $file, and removes it" >&2
+  rm -f "$file"
+  return 1
 }
 
 enter() { # <phase>
   phase=$1
   echo "chezmoi-sync: phase: $phase"
   # what is known otherwise comes at the end
-  printf '{"phase":"%s","outcome":null,"reason":null,"host":"%s","started":"%s","finished":null}\n' \
-    "$phase" "$host" "$started" >"$state/status.json.new"
-  mv "$state/status.json.new" "$state/status.json"
+  printf -v REPLY '{"phase":"%s","outcome":null,"reason":null,"host":"%s","started":"%s","finished":null}' \
+    "$phase" "$host" "$started"
+  put_status "$REPLY" || true
   if [[ -n ${CHEZMOI_PHASE_HOOK:-} ]]; then $CHEZMOI_PHASE_HOOK "$phase" 9>&- || true; fi
 }
 
 finish() { # <outcome> <reason>
-  write_status "$1" "$2"
+  local code=1
+  case $1 in
+    synced | up-to-date | offline | skipped) code=0 ;;
+  esac
+  ended=yes
+  write_status "$1" "$2" || code=1
   echo "chezmoi-sync: $1${2:+: $2}" >&2
   # in a subshell, as of `$(must …)`, all has to end, too
   if ((BASH_SUBSHELL)); then kill -s USR1 $$; fi
-  case $1 in
-    synced | up-to-date | offline | skipped) exit 0 ;;
-    *) exit 1 ;;
-  esac
+  exit "$code"
+}
+
+# What nothing above foresees, as a full /tmp: the last run's outcome must not pass for this one's.
+# shellcheck disable=SC2317 # a trap calls it
+end() {
+  trap - EXIT
+  rm -rf "$work"
+  if [[ -z $ended ]]; then write_status failed "Ended unexpectedly in phase $phase" || true; fi
 }
 
 keep() { # <target> <reason>
@@ -237,16 +261,17 @@ take_lock() {
     state=${XDG_STATE_HOME:-$HOME/.local/state}/chezmoi-sync
     [[ -d $state ]] || mkdir -p "$state"
   fi
-  work=$(mktemp -d)
-  trap 'rm -rf "$work"' EXIT
-  trap 'exit 1' USR1
-  # the kernel holds it, so a crash cannot leave it behind; commands are started without it
-  exec 9>>"$state/lock"
+  trap 'ended=yes; exit 1' USR1
+  # the kernel holds it, so a crash cannot leave it behind; commands are started without it. Where there is no
+  # room to make it, nobody has it.
+  command exec 9>>"$state/lock" || finish failed "Cannot make $state/lock"
   if ! flock --nonblock 9; then
     echo "chezmoi-sync: locked: Another run has not ended yet (process $(<"$state/lock.pid"))"
     exit 0
   fi
-  echo $$ >"$state/lock.pid"
+  trap end EXIT
+  echo $$ >"$state/lock.pid" || true
+  work=$(mktemp -d) || finish failed 'Cannot make a directory for what is at work'
   echo "chezmoi-sync: phase: lock"
 }
 

@@ -15,7 +15,8 @@ items() { [[ $1 == '[]' ]] || jq --raw-output0 '.[]' <<<"$1"; }
 
 take_lock() {
   local who age
-  exec 9>>/run/nix-local-upgrade.lock
+  # where it cannot be made, nobody has it
+  command exec 9>>/run/nix-local-upgrade.lock || finish failed 'Cannot make /run/nix-local-upgrade.lock'
   if ! flock --nonblock 9; then
     who=$(</run/nix-local-upgrade.lock)
     say "locked: $who is at work"
@@ -24,13 +25,21 @@ take_lock() {
     echo "<3>nix-local-upgrade: it has been at it for $((age / 60)) minutes, and counts as hung after $((lock_limit / 60)): look at it, and end it" >&2
     exit 1
   fi
-  echo "nix-local-upgrade (pid $$, since $started)" >/run/nix-local-upgrade.lock
-  mkdir -p "$state" "$work"
-  # what a wrapper cannot foresee; the next run puts back what the transaction says
-  trap 'write_status failed "Ended unexpectedly in phase $phase"' EXIT
-  trap 'write_status failed "Ended by a signal in phase $phase"; trap - EXIT; exit 1' HUP INT TERM
+  echo "nix-local-upgrade (pid $$, since $started)" >/run/nix-local-upgrade.lock || true
+  # what a wrapper cannot foresee
+  trap ended_unexpectedly EXIT
+  # the next run puts back what the transaction says
+  trap 'trap - EXIT; write_status failed "Ended by a signal in phase $phase" || true; exit 1' HUP INT TERM
+  mkdir -p "$state" "$work" || finish failed "Cannot make $state and $work"
+  rm -f "$state"/*.new
   look_around
   if who=$(rebuild_at_work); then another_switch "$who"; fi
+}
+
+ended_unexpectedly() {
+  trap - EXIT
+  set +e
+  stop failed "Ended unexpectedly in phase $phase"
 }
 
 # How things are now, which a failure comes back to.
@@ -49,14 +58,19 @@ recover() {
   local left
   left=$(if [[ $UPGRADE_MODE == local ]]; then drop_stale_locks "$repository/.git"; else drop_stale_locks "$state/remote.git"; fi)
   if [[ -n $left ]]; then say "left by a run before this boot, and removed: ${left//$'\n'/, }"; fi
-  [[ -s $state/transaction.json ]] || return 0
+  [[ -e $state/transaction.json ]] || return 0
   local name value
-  local -A was
-  while IFS='=' read -r name value; do was[$name]=$value; done < <(
-    jq --raw-output 'to_entries[] | "\(.key)=\(.value | gsub("\n"; " "))"' "$state/transaction.json"
+  local -A was=()
+  while IFS='=' read -r name value; do was[${name:-unnamed}]=$value; done < <(
+    jq --raw-output 'to_entries[] | "\(.key)=\(.value | tostring | gsub("\n"; " "))"' "$state/transaction.json"
   )
   say "recovering from a run that did not end, begun at ${was[started]:-unknown}"
   if [[ -z ${was[stage]:-} ]]; then
+    # this run builds and switches all the same; what it must not take for edits is seen to here
+    if [[ $UPGRADE_MODE == local ]]; then
+      finish_checkout '' || finish failed "Cannot read the repository: $REPLY"
+    fi
+    unjudged=yes
     notes+=("an earlier run did not end, and what it wrote down cannot be read")
     rm -f "$state/transaction.json"
     return
@@ -65,29 +79,35 @@ recover() {
   if [[ $UPGRADE_MODE == local ]]; then
     drop_locks "$repository/.git" -name index.lock -newer "$state/transaction.json"
   fi
-  stage=${was[stage]} before_op=${was[operation]} after_op=${was[operationAfter]}
-  candidate=${was[candidate]} remote_commit=${was[remote]} toplevel=${was[toplevel]} revision=${was[revision]}
-  failed_before=${was[failedUnits]// /$'\n'}
+  stage=${was[stage]} before_op=${was[operation]-} after_op=${was[operationAfter]-}
+  candidate=${was[candidate]-} remote_commit=${was[remote]-} toplevel=${was[toplevel]-} revision=${was[revision]-}
+  head_op=${was[headOperation]-} head_commit=${was[head]-} begun_at=${was[started]-} begun_in=${was[bootId]-}
+  from_commit=${was[commit]-} from_profile=${was[profile]-} from_running=${was[running]-} boot_before=${was[boot]-}
+  failed_before=${was[failedUnits]-}
+  failed_before=${failed_before// /$'\n'}
+  # written by another version of this program: what it does not say stays as it is
+  if [[ $stage == system && (-z $from_profile || -z $from_running) ]]; then stage=repository; fi
   # the power went
-  if [[ ${was[bootId]} != "$this_boot" ]]; then drop_spoilt_paths "${was[started]}"; fi
-  if [[ $candidate == "$deployed_commit" && $toplevel == "$deployed_toplevel" ]]; then
+  if [[ $begun_in != "$this_boot" && -n $begun_at ]]; then drop_spoilt_paths "$begun_at"; fi
+  if [[ -n $candidate && $candidate == "$deployed_commit" && $toplevel == "$deployed_toplevel" ]]; then
     # it had held: only its end was cut off
     stage=''
-  elif [[ ${was[bootId]} == "$this_boot" ]]; then
-    from_profile=${was[profile]} from_running=${was[running]} boot_before=${was[boot]}
+  elif [[ $begun_in == "$this_boot" ]]; then
     roll_back
   elif [[ $stage == system ]] && runs "$toplevel"; then
     # the new generation was booted, and came up: what is left of its upgrade is the validation
-    from_profile=${was[profile]} from_running=${was[running]} from_commit=${was[commit]} boot_before=${was[boot]}
     say "the new generation was booted meanwhile"
     conclude
   else
     recover_after_boot
   fi
+  # nothing is built upon what is neither the one state nor the other
+  if [[ -n $unfinished ]]; then finish failed "Cannot put back yet what an earlier run changed"; fi
   if [[ ${#not_restored[@]} -gt 0 ]]; then say "could not put back: ${not_restored[*]}"; fi
   notes+=("an earlier run that did not end was put back")
   rm -f "$state/transaction.json"
   stage='' before_op='' after_op='' candidate='' remote_commit='' toplevel='' revision='' boot_before='' failed_before=''
+  head_op='' head_commit='' begun_at=$started begun_in=$this_boot
   look_around
 }
 
@@ -99,8 +119,8 @@ recover_after_boot() {
     for link in "$profile"-*-link; do
       if [[ $(readlink --canonicalize "$link") == "$now_running" ]]; then
         number "$link"
-        nix-env --profile "$profile" --switch-generation "$REPLY" || not_restored+=("profile")
-        timeout --kill-after=30 "$switch_limit" "$now_running/bin/switch-to-configuration" boot || not_restored+=("boot entries")
+        nix-env --profile "$profile" --switch-generation "$REPLY" || later profile
+        timeout --kill-after=30 "$switch_limit" "$now_running/bin/switch-to-configuration" boot || later 'boot entries'
       fi
     done
   fi
@@ -157,7 +177,8 @@ conclude() {
 
 record_deployed() {
   now
-  keep "$state/deployed" "$candidate $remote_commit $toplevel $REPLY"
+  # a run that has left no word of it has not held
+  keep "$state/deployed" "$candidate $remote_commit $toplevel $REPLY" || stop failed "Cannot write $state/deployed"
   rm -f "$state/transaction.json"
   stage=''
 }
@@ -212,10 +233,12 @@ main() {
   if [[ $UPGRADE_MODE == remote ]]; then fetch_remote; else fetch; fi
   if is_deployed; then toplevel=$deployed_toplevel; end up-to-date "Runs ${candidate:0:12}"; fi
   refuse_known_bad
+  if [[ $UPGRADE_MODE == local ]]; then measure_checkout; fi
+  look_for_room || stop no-space "$REPLY"
   enter rebase
   if [[ $UPGRADE_MODE == local ]]; then
     rebase
-    repo_git update-ref refs/nix-local-upgrade/candidate "$candidate"
+    repo_git update-ref refs/nix-local-upgrade/candidate "$candidate" || stop failed "Cannot write to the repository"
     flake="git+file://$repository?ref=refs/nix-local-upgrade/candidate&rev=$candidate"
     builder=(as_user "$build_limit")
   else

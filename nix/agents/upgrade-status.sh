@@ -3,7 +3,8 @@
 # What the upgrade says and remembers. All of it lies in the state directory, where each file is complete
 # on the disk before it has its name:
 #   status.json       phase and outcome of the last run, or of the one at work
-#   transaction.json  how things were before a run's first change; gone when the run has ended
+#   transaction.json  how things were before a run's first change; gone once the run has held, or all of it
+#                     is seen to be back
 #   deployed          `<commit> <commit of the remote> <toplevel> <time>` of the last upgrade that held
 #   known-bad         `<revision> <outcome> <time> <reason>` a line
 #
@@ -15,6 +16,8 @@ state=${STATE_DIRECTORY:-/var/lib/nix-local-upgrade}
 work=/run/nix-local-upgrade
 TZ=UTC printf -v started '%(%FT%TZ)T' -1
 read -r this_boot </proc/sys/kernel/random/boot_id
+# when, and in which boot, the transaction was begun: another run may end it
+begun_at=$started begun_in=$this_boot
 phase=''
 # what has been changed so far and has to be put back on failure: nothing (also while `build` is at work),
 # `repository` or `system`
@@ -24,6 +27,8 @@ from_commit='' from_profile='' from_running=''
 profile_now='' # the link of the system profile as this run last saw it
 checks=''
 not_restored=()
+unjudged='' # whether what runs may be of a run that did not come to judge it
+unfinished='' # whether the next run may put back what this one could not
 notes=()
 reboots='' # whether this run ends in a reboot
 
@@ -44,11 +49,17 @@ listed() { # listed <texts...>: with commas between them, in REPLY
   REPLY=${REPLY%, }
 }
 
-keep() { # keep <file> <text>: on the disk before it has that name, so that no power cut halves it
-  printf '%s\n' "$2" >"$1.new"
-  sync "$1.new"
-  mv "$1.new" "$1"
-  sync "${1%/*}"
+# keep <file> <text>: on the disk before it has that name, so that no power cut halves it. Where it cannot be
+# written, it fails and says why.
+keep() {
+  if printf '%s\n' "$2" >"$1.new" && sync "$1.new" && mv "$1.new" "$1" && sync "${1%/*}"; then return; fi
+  rm -f "$1.new"
+  return 1
+}
+
+later() { # later <what>: it could not be put back, and the next run tries again
+  not_restored+=("$1")
+  unfinished=yes
 }
 
 number() { # number <profile link>: 12 of /…/system-12-link, or null, in REPLY
@@ -87,34 +98,53 @@ write_status() { # write_status [<outcome> <reason>]: without them the run is at
     quote "$part"
     restored+=${restored:+,}$REPLY
   done
+  printf -v REPLY '{"phase":"%s","outcome":%s,"reason":%s,"host":%s,"mode":"%s","from":%s,"to":%s,"notRestored":[%s],"checks":[%s],"started":"%s","finished":%s}' \
+    "$phase" "$outcome" "$reason" "$host" "$UPGRADE_MODE" "$from" "$to" "$restored" "$checks" "$started" "$finished"
+  put_status "$REPLY"
+}
+
+# Without room for a new file, the old one is written over: that needs none. A status that is not true is
+# worse than none, so one that cannot be replaced goes.
+put_status() { # put_status <text>
+  local file=$state/status.json size
   # replacing a file by a rename brings its data to the disk; a new status is no reason to wait for it
-  printf '{"phase":"%s","outcome":%s,"reason":%s,"host":%s,"mode":"%s","from":%s,"to":%s,"notRestored":[%s],"checks":[%s],"started":"%s","finished":%s}\n' \
-    "$phase" "$outcome" "$reason" "$host" "$UPGRADE_MODE" "$from" "$to" "$restored" "$checks" "$started" "$finished" \
-    >"$state/status.json.new"
-  mv "$state/status.json.new" "$state/status.json"
+  if printf '%s\n' "$1" >"$file.new" && mv "$file.new" "$file"; then return; fi
+  rm -f "$file.new"
+  size=$(stat --format %s "$file" || true)
+  if printf "%-${size:-0}s\n" "$1" 1<>"$file" && [[ $(<"$file") == "$1"* ]]; then return; fi
+  echo "<3>nix-local-upgrade: cannot write $file, and removes it"
+  rm -f "$file"
+  return 1
 }
 
 enter() { # enter <phase>
   phase=$1
   say "phase: $phase"
   # who does not hold the lock leaves the status to who does
-  if [[ $phase != lock ]]; then write_status; fi
+  if [[ $phase != lock ]]; then write_status || true; fi
   if [[ -n ${UPGRADE_PHASE_HOOK:-} ]]; then
     timeout 300 bash -c "$UPGRADE_PHASE_HOOK $phase" 9>&- || say "The phase hook failed in $phase"
   fi
 }
 
 finish() { # finish <outcome> <reason>: the end of a run that holds the lock
-  local text=$2 note
+  local text=$2 note code=1
   for note in "${notes[@]}"; do text+="; $note"; done
   if [[ ${#not_restored[@]} -gt 0 ]]; then
     listed "${not_restored[@]}"
     text+="; could not put back: $REPLY"
   fi
   look_at_profile
+  case $1 in
+    upgraded | up-to-date | offline | locked | skipped-known-bad) code=0 ;;
+  esac
   # first the status, then the transaction: a run that is cut off in between is recovered once more
-  write_status "$1" "$text"
-  if [[ -n $stage ]]; then rm -f "$state/transaction.json"; fi
+  write_status "$1" "$text" || code=1
+  if [[ -n $unfinished ]]; then
+    code=1
+  elif [[ -n $stage ]]; then
+    rm -f "$state/transaction.json"
+  fi
   say "$1: $text"
   trap - EXIT
   # the last thing of all, as it stops this unit with the others; what it does with a signal is inherited
@@ -122,10 +152,7 @@ finish() { # finish <outcome> <reason>: the end of a run that holds the lock
     trap '' HUP INT TERM
     systemctl --no-block reboot
   fi
-  case $1 in
-    upgraded | up-to-date | offline | locked | skipped-known-bad) exit 0 ;;
-    *) exit 1 ;;
-  esac
+  exit "$code"
 }
 
 stop() { # stop <outcome> <reason>: puts back what was changed, and ends
@@ -138,11 +165,17 @@ stop() { # stop <outcome> <reason>: puts back what was changed, and ends
   finish "$1" "$2"
 }
 
-remember_bad() { # remember_bad <outcome> <reason>: not tried again until the remote moves
+# Not tried again until the remote moves, unless it may be for want of room that it failed.
+remember_bad() { # remember_bad <outcome> <reason>
   local before
+  if ! look_for_room || ! room 'The store' /nix/store "${store_reserve[@]}" || ! room "$UPGRADE_BOOT" "$UPGRADE_BOOT" 1024 8; then
+    notes+=("not held against the revision, as $REPLY")
+    return
+  fi
   before=$(tail -n 99 "$state/known-bad" 2>/dev/null || true)
   now
-  keep "$state/known-bad" "${before:+$before$'\n'}$revision $1 $REPLY ${2//$'\n'/ }"
+  keep "$state/known-bad" "${before:+$before$'\n'}$revision $1 $REPLY ${2//$'\n'/ }" ||
+    notes+=("cannot be remembered, and is tried again")
 }
 
 refuse_known_bad() {

@@ -5,8 +5,8 @@
 profile=/nix/var/nix/profiles/system
 switch_lock=/run/nixos/switch-to-configuration.lock
 golden=/nix/var/nix/gcroots/golden-generation
-# KiB that a build needs at the least, for what it writes and for Nix's database
-store_reserve=262144
+# KiB and inodes that a build needs at the least, for what it writes and for Nix's database
+store_reserve=(262144 4096)
 # seconds after which whoever holds a lock counts as hung
 lock_limit=${UPGRADE_LOCK_LIMIT:-21600}
 switch_limit=${UPGRADE_SWITCH_LIMIT:-900}
@@ -15,7 +15,29 @@ running() { readlink --canonicalize /run/current-system || true; }
 # Whether this toplevel runs and is the system profile's.
 runs() { [[ -n $1 && /run/current-system -ef $1 && $profile -ef $1 ]]; }
 look_at_profile() { profile_now=$(readlink "$profile" || true); }
-free() { { read -r _ && read -r REPLY; } < <(df --output=avail --block-size=1024 "$1"); } # KiB, in REPLY
+
+# Whether a file system has so much free; what it lacks is in REPLY.
+room() { # room <name> <path> <KiB> <inodes>
+  local free inodes all
+  if ! { read -r _ && read -r free inodes all; } < <(df --output=avail,iavail,itotal --block-size=1024 "$2"); then
+    REPLY="cannot tell how much $1 has free"
+    return 1
+  fi
+  REPLY=''
+  if [[ $free -lt $3 ]]; then
+    REPLY="$1 has $((free / 1024)) MiB free and $((($3 + 1023) / 1024)) MiB are needed"
+  # vfat and btrfs have no number of inodes that could run out
+  elif [[ $all =~ ^[1-9] && $inodes -lt $4 ]]; then
+    REPLY="$1 has $inodes inodes free and $4 are needed"
+  fi
+  [[ -z $REPLY ]]
+}
+
+# Whether there is room for what any upgrade writes; what lacks is in REPLY.
+look_for_room() {
+  room "$state" "$state" 1024 16 && room "$work" "$work" 1024 16 && room "${profile%/*}" "${profile%/*}" 1024 32 &&
+    { [[ $UPGRADE_MODE != local ]] || room "$repository" "$repository" "$((16384 + checkout_kib))" "$((512 + checkout_files))"; }
+}
 efi_variable() { # efi_variable <name>: of the boot loader, in REPLY; nothing where there is none
   # four bytes of attributes, of which the first alone is not zero, and UTF-16. Bash leaves zeros out, and warns
   { REPLY=$(<"/sys/firmware/efi/efivars/$1-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"); } 2>/dev/null || REPLY=''
@@ -69,20 +91,28 @@ another_switch() { # another_switch <who>
 
 # Writes down how things are before they are changed.
 begin() { # begin <stage>
+  local before=$stage said
   stage=$1
-  local text quoted=()
   if [[ -z ${boot_before:-} ]]; then
     efi_variable LoaderEntryDefault
     boot_before="$REPLY "
     efi_variable LoaderEntryOneShot
     boot_before+=$REPLY
   fi
+  if ! said=$(write_transaction 2>&1); then
+    stage=$before
+    stop failed "Cannot write down how things are: ${said##*: }"
+  fi
+}
+
+write_transaction() {
+  local text quoted=()
   for text in "$from_commit" "$boot_before" "$candidate" "${failed_before:-}"; do
     quote "$text"
     quoted+=("$REPLY")
   done
-  printf -v text '{"stage":"%s","bootId":"%s","started":"%s","operation":"%s","operationAfter":"%s","commit":%s,"profile":"%s","running":"%s","boot":%s,"candidate":%s,"remote":"%s","toplevel":"%s","revision":"%s","failedUnits":%s}' \
-    "$stage" "$this_boot" "$started" "$before_op" "$after_op" "${quoted[0]}" "$from_profile" "$from_running" \
+  printf -v text '{"stage":"%s","bootId":"%s","started":"%s","operation":"%s","operationAfter":"%s","headOperation":"%s","head":"%s","commit":%s,"profile":"%s","running":"%s","boot":%s,"candidate":%s,"remote":"%s","toplevel":"%s","revision":"%s","failedUnits":%s}' \
+    "$stage" "$begun_in" "$begun_at" "$before_op" "$after_op" "$head_op" "$head_commit" "${quoted[0]}" "$from_profile" "$from_running" \
     "${quoted[1]}" "${quoted[2]}" "$remote_commit" "$toplevel" "$revision" "${quoted[3]}"
   keep "$state/transaction.json" "$text"
 }
@@ -134,9 +164,7 @@ build() {
   local code=0 from=$SECONDS killed
   killed_for_memory
   killed=$REPLY
-  free /nix/store
-  [[ $REPLY -ge $store_reserve ]] ||
-    stop no-space "The store has $((REPLY / 1024)) MiB free and $((store_reserve / 1024)) MiB are needed"
+  room 'The store' /nix/store "${store_reserve[@]}" || stop no-space "$REPLY"
   note_unfetched
   ask_build || code=$?
   if [[ $code != 0 ]] && drop_spoilt_cache; then
@@ -148,7 +176,7 @@ build() {
     toplevel=${toplevel##*$'\n'}
     # from here on a garbage collection leaves it alone
     nix-store --realise "$toplevel" --add-root "$state/candidate" >/dev/null || stop build-failed "The built system was taken away again"
-    write_status
+    write_status || true
     judge_built
     return
   fi
@@ -157,7 +185,7 @@ build() {
 
 # What was built may be what runs already, or what did not boot the last time.
 judge_built() {
-  if runs "$toplevel"; then
+  if [[ -z $unjudged ]] && runs "$toplevel"; then
     record_deployed
     end up-to-date "${candidate:0:12} changes nothing of this host"
   fi
@@ -167,7 +195,8 @@ judge_built() {
   fi
 }
 
-# Whether the boot loader's partition takes kernel and initrd, before anything refers to them.
+# Whether the boot loader's partition takes kernel and initrd, before anything refers to them, and all else
+# has room for the switch, and for the way back.
 preflight() {
   local wanted=() there=() file need=1024
   mapfile -t wanted < <(readlink --canonicalize-existing "$toplevel"/{kernel,initrd})
@@ -178,8 +207,8 @@ preflight() {
   done
   # once it has booted well, golden takes copies of its own of these, before it gives up those that it has
   if [[ -e /var/lib/golden-generation/golden.json ]]; then need=$((need * 2)); fi
-  free "$UPGRADE_BOOT"
-  [[ $REPLY -ge $need ]] || stop no-space "$UPGRADE_BOOT has $((REPLY / 1024)) MiB free and $(((need + 1023) / 1024)) MiB are needed"
+  room "$UPGRADE_BOOT" "$UPGRADE_BOOT" "$need" 8 || stop no-space "$REPLY"
+  look_for_room || stop no-space "$REPLY"
 }
 
 switch() {
@@ -198,7 +227,7 @@ switch() {
   sync --file-system /nix/store
   nix-env --profile "$profile" --set "$toplevel" || stop switch-failed "Cannot set the system profile"
   look_at_profile
-  write_status
+  write_status || true
   switch_to "$toplevel" switch || code=$?
   # 4: it runs, and units failed, which validation looks at
   if [[ $code != 0 && $code != 4 ]]; then switch_failed "$code"; fi
@@ -331,7 +360,7 @@ restore_profile() {
     return
   fi
   number "$from_profile"
-  nix-env --profile "$profile" --switch-generation "$REPLY" || { not_restored+=("profile"); return; }
+  nix-env --profile "$profile" --switch-generation "$REPLY" || { later profile; return; }
   # nothing boots into what was rejected
   number "$current"
   nix-env --profile "$profile" --delete-generations "$REPLY" || true
@@ -343,11 +372,14 @@ restore_running() {
   if [[ $default == "$from_running" ]]; then
     switch_to "$default" switch || code=$?
   else
-    switch_to "$default" boot || not_restored+=("boot entries")
+    switch_to "$default" boot || later 'boot entries'
     switch_to "$from_running" test || code=$?
   fi
   if [[ $(running) != "$from_running" ]]; then
-    not_restored+=("running system (switch-to-configuration exited with $code: $(last_words "$work/said"))")
+    later "running system (switch-to-configuration exited with $code: $(last_words "$work/said"))"
+  elif [[ $code == 1 ]]; then
+    # before it came to the units
+    later 'boot entries'
   elif [[ $code != 0 ]]; then
     failed_units "$failed_before" || true
     while read -r unit; do

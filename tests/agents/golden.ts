@@ -55,6 +55,8 @@ export interface Made {
 
 export class GoldenHost {
   readonly root: ScratchRoot
+  /** What is to start the commands in it, as `RootOptions` has it. */
+  around: string[] = []
   private boots = 0
 
   private constructor(root: ScratchRoot) {
@@ -241,6 +243,7 @@ export class GoldenHost {
     writeFileSync(this.path('model/boot_id'), `${id}\n`)
     return await this.root.sh(`${prelude}\n${script}`, {
       env: { ...settings, PATH: '/usr-local/bin:/usr/sbin:/usr/bin', ...env },
+      around: this.around,
     })
   }
 }

@@ -17,6 +17,8 @@ export interface RootOptions extends RunOptions {
   user?: 'root' | 'rain'
   /** Starts a nix-daemon beside it, through which rain reaches the store. */
   daemon?: boolean
+  /** A command of this machine that is to start the one in the root, as one that makes its writes fail. */
+  around?: string[]
 }
 
 export interface ScratchRoot {
@@ -62,16 +64,20 @@ export async function makeRoot(): Promise<ScratchRoot> {
 }
 
 function scratchRoot(dir: string, tree: string): ScratchRoot {
-  const enter = (command: string[], { user = 'root', daemon = false, ...options }: RootOptions) => {
+  const enter = (
+    command: string[],
+    { user = 'root', daemon = false, around = [], ...options }: RootOptions,
+  ) => {
     const as = user === 'root' ? [] : ['setpriv', '--reuid=1000', '--regid=100', '--clear-groups']
     const home = user === 'root' ? '/root' : '/home/rain'
     const env = { HOME: home, USER: user, LC_ALL: 'C.UTF-8', PATH: path, ...options.env }
     const variables = Object.entries(env).map(([name, value]) => `${name}=${value}`)
     const clean = ['env', '-i', '-C', home, ...variables]
-    return inNamespace(
-      ['sh', '-euc', start, 'sh', dir, tree, daemon ? 'daemon' : '', ...as, ...clean, ...command],
-      { ...options, env: {} },
-    )
+    const chroot = [...around, 'chroot', dir, ...as, ...clean, ...command]
+    return inNamespace(['sh', '-euc', start, 'sh', dir, tree, daemon ? 'daemon' : '', ...chroot], {
+      ...options,
+      env: {},
+    })
   }
   return {
     dir,
@@ -151,7 +157,7 @@ flake-registry =
 END
 chown 1000:100 home/rain`
 
-/** $1 the root, $2 the userland, $3 \`daemon\` or nothing, then the command. */
+/** $1 the root, $2 the userland, $3 \`daemon\` or nothing, then the command that enters the root. */
 const start = `
 root=$1 tree=$2 daemon=$3
 shift 3
@@ -164,7 +170,7 @@ if [ "$daemon" ]; then
   PATH=${path} chroot "$root" nix-daemon >/dev/null 2>&1 &
   until [ -S "$root/nix/var/nix/daemon-socket/socket" ]; do sleep 0.05; done
 fi
-PATH=${path} chroot "$root" "$@"`
+PATH=${path} "$@"`
 
 /**
  * Gives the tests of a file one root, made before the first and removed after the last; where this

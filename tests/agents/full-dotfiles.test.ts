@@ -1,0 +1,119 @@
+/**
+ * No edit of a dotfile is lost to calls that fail as on a full disk. All of them with
+ *
+ *     LAB_FULL_DISK=matrix.tsv npx vitest run tests/agents/full-dotfiles.test.ts
+ */
+import { appendFileSync, writeFileSync } from 'node:fs'
+import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
+import { type Dotfiles, makeDotfiles, type SyncStatus } from './dotfiles.ts'
+import { type Failing, missingForWrites, runWithFailingCalls, type Write } from './full.ts'
+import { makeRoot, missingForRoot, type ScratchRoot } from './root.ts'
+
+const matrix = process.env['LAB_FULL_DISK']
+const stride = Number(process.env['LAB_FULL_DISK_STRIDE'] ?? 1)
+const missing = (await missingForRoot()) ?? (await missingForWrites())
+let root: ScratchRoot
+let remote: string
+let base: string
+let writes: Write[] = []
+beforeAll(async () => {
+  if (missing) return
+  if (matrix) writeFileSync(matrix, 'fault\tphase\tfirst run\tnext run\twrong\n')
+  root = await makeRoot()
+  const both: Dotfiles = await makeDotfiles(root, { '.profile': 'one\n', '.vimrc': 'set one\n' })
+  remote = both.remote
+  base = both.sorrow.home.replace(/\/sorrow$/, '')
+  await both.torment.sh('echo two >>.vimrc; echo new >.new; chezmoi add .new')
+  await both.torment.sync()
+  await both.sorrow.sh('echo mine >>.profile')
+  writes = await inCopy(async (copy) => (await sync(copy, 'sorrow', { first: 1, times: 0 })).writes)
+})
+beforeEach((context) => {
+  if (missing) context.skip(missing)
+})
+afterAll(() => root?.remove())
+
+async function inCopy<T>(body: (copy: ScratchRoot) => Promise<T>): Promise<T> {
+  const copy = await root.copy()
+  try {
+    return await body(copy)
+  } finally {
+    await copy.remove()
+  }
+}
+
+async function sync(
+  copy: ScratchRoot,
+  host: string,
+  failing: Failing = { first: 1, times: 0 },
+): Promise<{ code: number; status: Partial<SyncStatus>; said: string; writes: Write[] }> {
+  const home = `${base}/${host}`
+  const env = { HOME: home, CHEZMOI_HOST: host, CHEZMOI_REPO_URL: remote, CHEZMOI_STATE: '' }
+  const command = ['bash', '-euo', 'pipefail', '/tmp/chezmoi-sync.sh']
+  const { ran, writes: seen } = await runWithFailingCalls(copy, command, failing, {
+    user: 'rain',
+    env,
+  })
+  const text = await copy.sh(
+    `cat ${home}/.local/state/chezmoi-sync/status.json 2>/dev/null || echo '{}'`,
+  )
+  const status = JSON.parse(text) as Partial<SyncStatus>
+  return { code: ran.code, status, said: ran.stdout + ran.stderr, writes: seen }
+}
+
+/** @returns what is wrong after a run with such calls and the next ones */
+async function withFailing(failing: Failing): Promise<string[]> {
+  return inCopy(async (copy) => {
+    const wrong: string[] = []
+    const good = ['synced', 'up-to-date']
+    const at = await sync(copy, 'sorrow', failing)
+    const failed = at.writes.find((write) => write.failed)
+    if (!failed) return ['no such call']
+    const { outcome, reason, phase } = at.status
+    if (at.code !== 0 && (outcome === null || good.includes(outcome ?? ''))) {
+      wrong.push(`its status does not tell of the failure: ${at.code} ${outcome}`)
+    }
+    const edit = await copy.sh(`cat ${base}/sorrow/.profile`)
+    if (edit !== 'one\nmine') wrong.push(`the edit is gone at once: ${edit}`)
+    let next = await sync(copy, 'sorrow')
+    if (!good.includes(next.status.outcome ?? '')) next = await sync(copy, 'sorrow')
+    if (!good.includes(next.status.outcome ?? '')) wrong.push(`the next runs end in ${next.said}`)
+    await sync(copy, 'torment')
+    const files = await copy.sh(
+      `cd ${base}; cat {sorrow,torment}/{.profile,.vimrc,.new} 2>&1 | tr '\\n' ' ' || true`,
+    )
+    const each = 'one mine set one two new '
+    if (`${files} ` !== each + each && files !== each + each) wrong.push(`the files are: ${files}`)
+    if (matrix) {
+      const { number, program, call, path } = failed
+      const fault = `${failing.times === 1 ? 'at' : 'from'} ${number}, ${failed.phase}: ${program} ${call} ${path}`
+      const ends = [at.code, outcome, reason].join(' ')
+      const then = [next.code, next.status.outcome, next.status.reason].join(' ')
+      appendFileSync(
+        matrix,
+        `${[fault, phase, ends, then, wrong.join('; ')].join('\t').replaceAll('\n', ' ')}\n`,
+      )
+    }
+    return wrong
+  })
+}
+
+const places = {
+  'the status': 'commit bash openat .*/status.json.new$',
+  'the target': 'apply chezmoi .*/sorrow/',
+}
+test.each(Object.entries(places))('Writing fails at %s: the next run syncs', async (_, first) => {
+  expect(await withFailing({ first, times: 1e9 })).toEqual([])
+})
+
+test.runIf(matrix)(
+  'Each call fails, and all from there on',
+  async () => {
+    let wrong = 0
+    for (let first = 1; first <= writes.length; first += stride) {
+      for (const times of [1, 1e9]) if ((await withFailing({ first, times })).length > 0) wrong++
+    }
+    expect(wrong, `see ${matrix}`).toBe(0)
+  },
+  14_400_000,
+)
