@@ -40,6 +40,14 @@ export interface Dotfiles {
   both: (file: string) => Promise<string[]>
 }
 
+const agents = join(project, 'nix/agents')
+const module = readFileSync(join(project, 'nix/modules/chezmoi-sync.nix'), 'utf8')
+const parts = /agent = command "chezmoi-sync" \[([^\]]*)\]/.exec(module)![1]!.match(/[\w-]+/g)!
+/** The agent as its wrapper has it, without the settings. */
+export const agent = [...parts, 'chezmoi-sync']
+  .map((part) => readFileSync(join(agents, `${part}.sh`), 'utf8'))
+  .join('')
+
 let worlds = 0
 
 /** Two hosts in step, with these files under each home; `files` maps a path to its text. */
@@ -47,12 +55,9 @@ export async function makeDotfiles(
   root: ScratchRoot,
   files: Record<string, string>,
 ): Promise<Dotfiles> {
-  const agents = join(project, 'nix/agents')
   for (const file of readdirSync(agents).filter((name) => name.startsWith('chezmoi-')))
     cpSync(join(agents, file), join(root.dir, 'tmp', file))
-  const parts = ['durable-git.sh', 'chezmoi-sync.sh']
-  const whole = parts.map((part) => readFileSync(join(agents, part), 'utf8')).join('')
-  writeFileSync(join(root.dir, 'tmp/chezmoi-sync.sh'), whole)
+  writeFileSync(join(root.dir, 'tmp/chezmoi-sync.sh'), agent)
   const base = `/home/rain/w${++worlds}`
   const remote = `${base}/dotfiles.git`
   const asRain = (script: string, env = {}) => root.sh(script, { user: 'rain', env })
