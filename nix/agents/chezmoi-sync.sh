@@ -4,8 +4,8 @@
 # (a colocated jj repository), commits them, rebases them onto the trunk, pushes and applies.
 #
 # Three rules stand above the rest:
-# - Text that was edited here and is not in a commit is never written over. chezmoi itself compares each
-#   target with what it last wrote, right before it writes, and leaves a changed one alone when nobody
+# - What is here and in no commit is never written over or removed (chezmoi-keep.sh). chezmoi itself compares
+#   each target with what it last wrote, right before it writes, and leaves a changed one alone when nobody
 #   answers its question.
 # - A conflict is neither pushed nor applied, nor left in the source: a rebase is tried first without
 #   touching it, so the source keeps this host's text and `chezmoi apply` by hand does no harm.
@@ -709,12 +709,12 @@ commit_of_home() {
 
 # Writes what the source holds to $HOME, but for what is in no commit; that stays and is named in `kept`.
 apply() {
-  local row target line said before=() still='/' pass
+  local row target line said before=() still='/'
   edited_meanwhile=''
   # nothing has changed since capture has looked
   if [[ -z $broken && $applied_from == "$head" ]] && ((!${#rows[@]} && !${#unreadable[@]})); then return; fi
   applied_from=''
-  for pass in 1 2 3; do
+  for _ in 1 2 3; do
     unapplied=()
     if ! compare; then
       broken="Cannot tell what an apply would do: $(because status)"
