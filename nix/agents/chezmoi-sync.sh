@@ -41,7 +41,7 @@ kept=()                                     # targets that stay as they are,
 declare -A why=() copies=()                 # for what reason, and where a former text is, by "/<target>"
 unapplied=() untracked=()                   # what is wrong with one target, and holds nothing else back
 own_files=()                                # of `conflicts`, this host's
-home_sides=()                               # "<source file> <base commit> <target>" of edits that conflict
+home_sides=()                               # source file, base commit and target of each edit that conflicts
 pushed='' broken='' edited_meanwhile='' applied_from='' identified='' # what failed is in `broken`, and holds nothing else back
 
 main() {
@@ -404,7 +404,7 @@ capture_one() { # <target> <source file>
   fi
   keep "$target" 'edited here and in the source'
   add_conflict "$host" "$path"
-  if [[ -n $base ]]; then home_sides+=("$path $base $target"); fi
+  if [[ -n $base ]]; then home_sides+=("$path" "$base" "$target"); fi
 }
 
 # Prints the newest commit in which <file> has the content with <sum>, which goes to <where>.
@@ -687,10 +687,10 @@ publish() {
 commit_of_home() {
   local side file base target tree previous
   export GIT_INDEX_FILE=$work/index
-  read -r _ base _ <<<"${home_sides[0]}"
+  base=${home_sides[1]}
   git read-tree "$base"
-  for side in "${home_sides[@]}"; do
-    read -r file _ target <<<"$side"
+  for ((side = 0; side < ${#home_sides[@]}; side += 3)); do
+    file=${home_sides[side]} target=${home_sides[side + 2]}
     git update-index --add --cacheinfo "100644,$(git hash-object -w "$HOME/$target"),$file"
   done
   tree=$(git write-tree)
@@ -735,7 +735,7 @@ apply() {
       if [[ -n $line ]]; then broken="Cannot apply: ${line#chezmoi: }"; fi
     fi
     if [[ -z $again ]]; then
-      compare || true
+      compare || rows=("${before[@]}")
       break
     fi
   done
