@@ -24,23 +24,55 @@ fi
 
 # <host> <commit> <commits to bring together, for jj>
 show() {
-  local base file files=()
+  local base file files=() encrypted=()
   base=$(git merge-base "$2" "$trunk") || return 0
-  mapfile -t files < <(git -c merge.renames=false merge-tree --write-tree --name-only --no-messages \
-    "$2" "$trunk" 2>/dev/null | tail -n +2)
+  conflicting "$(git rev-parse "$2")" "$(git rev-parse "$trunk")"
   # no line conflicts, but together chezmoi refuses them, as with two kinds of permissions
-  if ((!${#files[@]})); then mapfile -t files < <(git diff --name-only "$base" "$2"); fi
+  if ((!${#files[@]})); then mapfile -d '' -t files < <(git diff --name-only -z "$base" "$2"); fi
   for file in "${files[@]}"; do
     echo "conflict: $file"
     echo "  on $1, not in the trunk ($(git log -1 --format=%h "$2")):"
     side "$base" "$2" "$file"
     echo "  in the trunk ($(git log -1 --format='%h, %s' "$trunk" -- "$file")):"
     side "$base" "$trunk" "$file"
+    if is_encrypted "$file"; then encrypted+=("$file"); fi
   done
-  echo "  To settle it: cd $PWD && jj new $3, edit the files until jj status lists no conflict, then chezmoi-sync"
+  if ((!${#encrypted[@]})); then
+    echo "  To settle it: cd $PWD && jj new $3, edit the files until jj status lists no conflict, then chezmoi-sync"
+  else
+    echo "  To settle it: cd $PWD && jj new $3, then"
+    for file in "${encrypted[@]}"; do settle_encrypted "$2" "$file"; done
+    echo "    edit other files until jj status lists no conflict, then chezmoi-sync"
+  fi
   found=yes
 }
-side() { git diff --no-renames "$1" "$2" -- "$3" | sed -E '/^(diff|index|--- |\+\+\+ |@@)/d; s/^/    /'; }
+# Leaves the files in which two commits conflict in `files`. Where one has a directory in the place of a file,
+# git calls the file `<file>~<commit>`.
+conflicting() { # <commit> <commit>
+  local file
+  while IFS= read -rd '' file; do
+    file=${file%"~$1"}
+    files+=("${file%"~$2"}")
+  done < <(git -c merge.renames=false merge-tree --write-tree --name-only --no-messages -z "$1" "$2" 2>/dev/null | tail -zn +2)
+}
+side() {
+  if is_encrypted "$3"; then
+    echo '    (encrypted)'
+    return
+  fi
+  git diff --no-renames "$1" "$2" -- "$3" | sed -E '/^(diff|index|--- |\+\+\+ |@@)/d; s/^/    /'
+}
+is_encrypted() { [[ ${1##*/} == *.age || ${1##*/} == *.asc || ${1##*/} == encrypted_* || ${1##*/} == *_encrypted_* ]]; }
+# Lines of two ciphertexts cannot be brought together, so both texts are, and are encrypted again.
+settle_encrypted() { # <commit> <file>
+  local commit trunk_commit name
+  commit=$(git rev-parse --short "$1") trunk_commit=$(git rev-parse --short "$trunk")
+  printf -v name %q "$2"
+  echo "    compare both texts of $2, where its key is:"
+  echo "      diff <(git show $commit:$name | chezmoi decrypt) <(git show $trunk_commit:$name | chezmoi decrypt)"
+  echo "    and take one side:   git show $commit:$name >$name   (or $trunk_commit:$name)"
+  echo "    or write both into a file and encrypt it:   chezmoi encrypt <file> >$name"
+}
 
 found=''
 if git rev-parse --verify --quiet "$trunk" >/dev/null; then

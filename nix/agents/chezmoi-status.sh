@@ -18,10 +18,14 @@ jq -r '
   "outcome:  \(.outcome // "running, phase \(.phase)")\(if .reason then ": \(.reason)" else "" end)",
   "when:     \(.finished // .started)",
   "trunk:    \(.to // "none")",
-  ((.kept // [])[] | "kept:     \(.file) (\(.reason))"),
+  ((.kept // [])[] | "kept:     \(.file | gsub("\n"; "\\n")) (\(.reason))"),
   ((.conflicts // [])[] | "conflict: \(.files | join(", ")) of \(.host) (see chezmoi-show-conflicts)")
 ' "$state/status.json"
 
+if [[ -d $state/kept ]]; then
+  count=$(find "$state/kept" -mindepth 2 ! -type d -printf . | wc -c)
+  if ((count)); then echo "aside:    $count files of before (chezmoi-restore-kept lists them and puts them back)"; fi
+fi
 if [[ -d $(chezmoi source-path) ]]; then
   edited=$(chezmoi status --no-tty </dev/null 2>&1 || true)
   if [[ -n $edited ]]; then printf 'edited:   %s\n' "${edited//$'\n'/$'\n'edited:   }"; fi

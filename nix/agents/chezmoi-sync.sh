@@ -1,11 +1,11 @@
 # shellcheck shell=bash
-# shellcheck disable=SC2154 # durable-git.sh and reasons.sh come first
+# shellcheck disable=SC2034,SC2154 # durable-git.sh, reasons.sh and chezmoi-keep.sh come first
 # Dotfiles of this user in step with other hosts: captures edits, made in $HOME or in chezmoi's source
 # (a colocated jj repository), commits them, rebases them onto the trunk, pushes and applies.
 #
 # Three rules stand above the rest:
-# - Text that was edited here and is not in a commit is never written over. chezmoi itself compares each
-#   target with what it last wrote, right before it writes, and leaves a changed one alone when nobody
+# - What is here and in no commit is never written over or removed (chezmoi-keep.sh). chezmoi itself compares
+#   each target with what it last wrote, right before it writes, and leaves a changed one alone when nobody
 #   answers its question.
 # - A conflict is neither pushed nor applied, nor left in the source: a rebase is tried first without
 #   touching it, so the source keeps this host's text and `chezmoi apply` by hand does no harm.
@@ -36,9 +36,12 @@ phase=lock from='' to='' repository='' root='' remote=''
 head='' published=()                        # as `look` found them, and `refs`
 declare -A refs=()
 copy=''                                     # the working copy as `refuse_unresolved` found it, until it is changed
-captured=() applied=() kept=() conflicts=() # objects of JSON in `kept` and `conflicts`
+captured=() applied=() conflicts=()         # objects of JSON in `conflicts`
+kept=()                                     # targets that stay as they are,
+declare -A why=() copies=()                 # for what reason, and where a former text is, by "/<target>"
+unapplied=() untracked=()                   # what is wrong with one target, and holds nothing else back
 own_files=()                                # of `conflicts`, this host's
-home_sides=()                               # "<source file> <base commit> <target>" of edits that conflict
+home_sides=()                               # source file, base commit and target of each edit that conflicts
 ended='' work=''
 pushed='' broken='' edited_meanwhile='' applied_from='' identified='' # what failed is in `broken`, and holds nothing else back
 
@@ -54,7 +57,8 @@ main() {
   refuse_unresolved
   # what is edited while a round runs is left alone by it and taken in by the next
   for _ in 1 2 3; do
-    kept=() conflicts=() own_files=() home_sides=()
+    forget_kept
+    conflicts=() own_files=() home_sides=() unapplied=()
     enter capture
     capture
     applied_from=$head
@@ -110,7 +114,8 @@ write_status() { # <outcome> <reason>
   fields+="\"captured\":$REPLY,"
   array "${applied[@]}"
   fields+="\"applied\":$REPLY,"
-  printf -v fields '{%s"kept":[%s],"conflicts":[%s]}' "$fields" "${kept[*]}" "${conflicts[*]}"
+  list_kept
+  printf -v fields '{%s"kept":[%s],"conflicts":[%s]}' "$fields" "$REPLY" "${conflicts[*]}"
   put_status "$fields"
 }
 
@@ -158,12 +163,33 @@ end() {
   if [[ -z $ended ]]; then write_status failed "Ended unexpectedly in phase $phase" || true; fi
 }
 
-keep() { # <target> <reason>
-  local file
-  quote "$1"
-  file=$REPLY
-  quote "$2"
-  kept+=("{\"file\":$file,\"reason\":$REPLY}")
+keep() { # <target> <reason> [<copy>]
+  if [[ -z ${why["/$1"]-} ]]; then kept+=("$1"); fi
+  why["/$1"]=$2
+  if [[ -n ${3-} ]]; then copies["/$1"]=$3; fi
+}
+# Begins anew, but for what was put aside.
+forget_kept() {
+  local target
+  local -A reasons=()
+  for target in "${!copies[@]}"; do reasons["$target"]=${why["$target"]}; done
+  kept=() why=()
+  for target in "${!reasons[@]}"; do keep "${target#/}" "${reasons["$target"]}"; done
+}
+list_kept() { # as objects of JSON, in REPLY
+  local target all='' each
+  for target in "${kept[@]}"; do
+    quote "$target"
+    each="{\"file\":$REPLY"
+    quote "${why["/$target"]}"
+    each+=",\"reason\":$REPLY"
+    if [[ -n ${copies["/$target"]-} ]]; then
+      quote "${copies["/$target"]}"
+      each+=",\"copy\":$REPLY"
+    fi
+    all+="${all:+,}$each}"
+  done
+  REPLY=$all
 }
 add_conflict() { # <host> <file...>
   local whose
@@ -177,11 +203,19 @@ add_conflict() { # <host> <file...>
 summary() {
   local files names
   if ((${#own_files[@]})); then
-    mapfile -t files < <(printf '%s\n' "${own_files[@]}" | sort -u)
+    mapfile -d '' -t files < <(printf '%s\0' "${own_files[@]}" | sort -zu)
     printf -v names '%s, ' "${files[@]}"
     finish conflict "Edited here and elsewhere: ${names%, } (see chezmoi-show-conflicts)"
   fi
   if [[ -n $broken ]]; then finish failed "$broken"; fi
+  if ((${#unapplied[@]})); then
+    printf -v names '%s; ' "${unapplied[@]}"
+    finish failed "Cannot apply ${names%; }"
+  fi
+  if ((${#untracked[@]})); then
+    printf -v names '%s, ' "${untracked[@]}"
+    finish failed "jj does not track ${names%, }, so it stays on this host (\`jj file track\` in $root)"
+  fi
   if [[ -n $pushed || $from != "$to" || ${#captured[@]} -gt 0 || ${#applied[@]} -gt 0 ]]; then
     finish synced ''
   fi
@@ -281,16 +315,21 @@ open_repository() {
   if [[ ! -d $root ]]; then
     if [[ -z ${CHEZMOI_REPO_URL:-} ]]; then finish skipped "No dotfiles at $root, and no \`repoUrl\` to clone"; fi
     mkdir -p "$(dirname "$root")"
-    rm -rf "$root.new"
+    if exists "$root"; then finish failed "Cannot clone to $root: something else is there"; fi
     # beside it and renamed, so that a clone that was cut off is not taken for the dotfiles
-    if ! within "$network_limit" clone "${jj[@]}" git clone --colocate "$CHEZMOI_REPO_URL" "$root.new"; then
+    local clone
+    clone=$(dirname "$root")/.chezmoi-sync.clone
+    rm -rf "$clone"
+    if ! within "$network_limit" clone "${jj[@]}" git clone --colocate "$CHEZMOI_REPO_URL" "$clone"; then
       unreached clone "Cannot clone $CHEZMOI_REPO_URL: $(because clone)"
     fi
-    mv "$root.new" "$root"
+    mv -T "$clone" "$root"
     root=$(chezmoi source-path) # .chezmoiroot may move it
   fi
   repository=$(git -C "$root" rev-parse --show-toplevel 2>"$work/open") ||
     finish failed "Cannot use $root: $(because open)"
+  # a source without a repository of its own may lie in one of the whole home
+  if [[ $HOME/ == "$repository"/* ]]; then finish failed "Cannot use $root: it is not a repository, but in $repository"; fi
   cd "$repository" || return
   drop_stale_locks .git
   if [[ ! -d .jj ]]; then must "make $repository a jj repository" jj git init --colocate >/dev/null; fi
@@ -332,30 +371,36 @@ refuse_unresolved() {
 
 # Takes edits of targets in $HOME into the source, each as what it is relative to what chezmoi last wrote.
 capture() {
-  local line targets=()
-  if ! within "$limit" status chezmoi status --no-tty >"$work/targets"; then
+  local row targets=()
+  if ! compare; then
     # perhaps the trunk has the repair, so only what came from here is held back
     broken="Cannot compare the targets with the source: $(because status)"
     return
   fi
-  while IFS= read -r line; do
-    case $line in
-      D*) keep "${line:3}" 'deleted here' ;;
-      [MA]D*) keep "${line:3}" 'edited here, removed by the source' ;;
-      [MA]*) targets+=("$HOME/${line:3}") ;;
+  for row in "${rows[@]}"; do
+    case $row in
+      D*) keep "${row:3}" 'deleted here' ;;
+      [MA]D*) keep "${row:3}" 'edited here, removed by the source' ;;
+      A*) is_directory "$HOME/${row:3}" || targets+=("$HOME/${row:3}") ;;
+      M*) targets+=("$HOME/${row:3}") ;;
     esac
-  done <"$work/targets"
+  done
   ((${#targets[@]})) || return 0
 
   # the same for all targets, as each start of chezmoi counts
   local sources=() unchanged=() i
-  must "read chezmoi's state" chezmoi state dump >"$work/state"
-  must 'read the source' chezmoi dump --format=json "${targets[@]}" >"$work/dump"
-  mapfile -t sources < <(must 'read the source' chezmoi source-path "${targets[@]}")
+  must "read chezmoi's state" chezmoi state dump --format=json >"$work/state"
+  must 'read the source' chezmoi dump --format=json --recursive=false -- "${targets[@]}" >"$work/dump"
+  mapfile -t sources < <(must 'read the source' chezmoi source-path -- "${targets[@]}")
+  if ((${#sources[@]} != ${#targets[@]})); then
+    # a name with line ends in it
+    sources=()
+    for i in "${!targets[@]}"; do sources+=("$(must 'read the source' chezmoi source-path -- "${targets[i]}")"); done
+  fi
   copy='' # as the source is about to change
   for i in "${!targets[@]}"; do capture_one "${targets[i]}" "${sources[i]}"; done
   ((${#unchanged[@]})) || return 0
-  must "capture ${unchanged[*]}" chezmoi re-add --no-tty "${unchanged[@]}"
+  must "capture ${unchanged[*]}" chezmoi re-add --no-tty -- "${unchanged[@]}"
 }
 
 # Adds a target to `unchanged` where the source is as it was when the target was written from it. Else
@@ -391,7 +436,8 @@ capture_one() { # <target> <source file>
     chmod --reference="$source" "$work/merged"
     cp -p "$work/merged" "$source.new"
     mv "$source.new" "$source"
-    # now chezmoi knows this very text, and writes the merged one over no other
+    # now chezmoi and git know this very text, and the merged one is written over no other
+    must "capture $target" git hash-object -w --no-filters "$work/ours" >/dev/null
     sum=$(sha256sum <"$work/ours")
     must "capture $target" chezmoi state set --bucket=entryState --key="$file" \
       --value="{\"type\":\"file\",\"mode\":$mode,\"contentsSHA256\":\"${sum%% *}\"}"
@@ -400,7 +446,7 @@ capture_one() { # <target> <source file>
   fi
   keep "$target" 'edited here and in the source'
   add_conflict "$host" "$path"
-  if [[ -n $base ]]; then home_sides+=("$path $base $target"); fi
+  if [[ -n $base ]]; then home_sides+=("$path" "$base" "$target"); fi
 }
 
 # Prints the newest commit in which <file> has the content with <sum>, which goes to <where>.
@@ -432,14 +478,45 @@ commit() {
   if [[ ${CHEZMOI_AUTO_COMMIT:-true} != true || -n $broken ]]; then return; fi
   if [[ -z $found ]]; then found=$(read_working_copy); fi
   case $found in
-    empty) return ;;
+    empty) ;;
     described) must 'commit' "${jj[@]}" new ;;
-    *)
-      identity
-      must 'commit' "${jj[@]}" commit --message "Dotfiles of $host: ${found#bare }"
-      ;;
+    *) commit_sound "${found#bare }" ;;
   esac
-  look
+  if [[ $found != empty ]]; then look; fi
+  find_untracked
+}
+
+# A template that cannot be read stays in the working copy, as it was broken here; all else is committed.
+commit_sound() { # <files>
+  local names=$1 sound='all()' target path
+  for target in "${unreadable[@]}"; do
+    [[ ${unreadable_because["/$target"]} == template:* ]] || continue
+    path=$(must 'read the source' chezmoi source-path -- "$HOME/$target")
+    quote "$(realpath --relative-to=. "$path")"
+    sound+=" ~ root-file:$REPLY"
+  done
+  if [[ $sound != 'all()' ]]; then
+    names=$(must 'read the source' "${jj[@]}" diff --name-only "$sound" | paste -sd ' ')
+    [[ -n $names ]] || return 0
+  fi
+  identity
+  must 'commit' "${jj[@]}" commit --message "Dotfiles of $host: $names" "$sound"
+}
+
+# A file of the source that jj was told not to track is in no commit, though chezmoi applies it here.
+find_untracked() {
+  local target
+  untracked=()
+  git -C "$root" ls-files --others -z --exclude=.jj >"$work/others" 2>/dev/null || return 0
+  [[ -s $work/others ]] || return 0
+  within "$limit" managed chezmoi managed --exclude=none --path-style=all --format=json >"$work/managed" || return 0
+  while IFS= read -rd '' target; do
+    keep "$target" 'in the source, but jj does not track it'
+    untracked+=("$target")
+  done < <(jq -j --rawfile others "$work/others" '
+    ($others | split("\u0000") | map({key: ., value: true}) | from_entries) as $untracked
+    | (to_entries[] | select($untracked[.value.sourceRelative]) | .key),
+      ($untracked | keys[] | select(test("(^|/)[.]chezmoi"))) | . + "\u0000"' "$work/managed")
 }
 
 fetch() {
@@ -516,7 +593,7 @@ integrate() {
   fi
   list_conflicts
   if ((!${#own_files[@]})); then
-    if ((!${#unsound[@]})); then mapfile -t unsound < <(git diff --name-only "$to...HEAD"); fi
+    if ((!${#unsound[@]})); then mapfile -d '' -t unsound < <(git diff --name-only -z "$to...HEAD"); fi
     add_conflict "$host" "${unsound[@]:-all}"
   fi
   enter publish
@@ -556,7 +633,7 @@ compatible() {
 refuse_markers() {
   local changed=() marked=() file
   if [[ $to == "$head" ]]; then return; fi
-  mapfile -t changed < <(git diff --name-only --no-renames --diff-filter=d "${to:-$(git hash-object -t tree /dev/null)}" HEAD)
+  mapfile -d '' -t changed < <(git diff --name-only -z --no-renames --diff-filter=d "${to:-$(git hash-object -t tree /dev/null)}" HEAD)
   for file in "${changed[@]}"; do
     if has_markers "HEAD:$file" && ! has_markers "${to:-HEAD}:$file"; then marked+=("$file"); fi
   done
@@ -595,24 +672,33 @@ push_branch() {
 
 # -- conflicts, for people here and on other hosts
 
-# Prints the tree of two commits together, and where they conflict the files in which they do, and fails.
+# Prints the tree of two commits together, and fails where they conflict.
 merged() { # <commit> <commit>
-  git -c merge.renames=false merge-tree --write-tree --name-only --no-messages "$1" "$2" 2>/dev/null
+  git -c merge.renames=false merge-tree --write-tree --no-messages "$1" "$2" 2>/dev/null
 }
-conflicting() { merged "$@" | tail -n +2 || true; }
+# Leaves the files in which two commits conflict in `files`. Where one has a directory in the place of a file,
+# git calls the file `<file>~<commit>`.
+conflicting() { # <commit> <commit>
+  local file
+  files=()
+  while IFS= read -rd '' file; do
+    file=${file%"~$1"}
+    files+=("${file%"~$2"}")
+  done < <(git -c merge.renames=false merge-tree --write-tree --name-only --no-messages -z "$1" "$2" 2>/dev/null | tail -zn +2)
+}
 
 list_conflicts() {
   local ref whose files
   [[ -n $to ]] || return 0
   if ! ancestor "$to" "$head" && ! ancestor "$head" "$to"; then
-    mapfile -t files < <(conflicting HEAD "$to")
+    conflicting "$head" "$to"
     ((!${#files[@]})) || add_conflict "$host" "${files[@]}"
   fi
   for ref in "${published[@]}"; do
     whose=${ref#refs/remotes/origin/conflict/}
     if [[ $whose == "$host" ]] || ancestor "${refs[$ref]}" "$to"; then continue; fi
-    mapfile -t files < <(conflicting "$ref" "$to")
-    if ((!${#files[@]})); then mapfile -t files < <(git diff --name-only "$to...$ref"); fi
+    conflicting "${refs[$ref]}" "$to"
+    if ((!${#files[@]})); then mapfile -d '' -t files < <(git diff --name-only -z "$to...$ref"); fi
     add_conflict "$whose" "${files[@]}"
   done
 }
@@ -643,10 +729,10 @@ publish() {
 commit_of_home() {
   local side file base target tree previous
   export GIT_INDEX_FILE=$work/index
-  read -r _ base _ <<<"${home_sides[0]}"
+  base=${home_sides[1]}
   git read-tree "$base"
-  for side in "${home_sides[@]}"; do
-    read -r file _ target <<<"$side"
+  for ((side = 0; side < ${#home_sides[@]}; side += 3)); do
+    file=${home_sides[side]} target=${home_sides[side + 2]}
     git update-index --add --cacheinfo "100644,$(git hash-object -w "$HOME/$target"),$file"
   done
   tree=$(git write-tree)
@@ -663,50 +749,53 @@ commit_of_home() {
 
 # -- the last step
 
-# Writes what the source holds to $HOME, but for what was edited there; that stays and is named in `kept`.
+# Writes what the source holds to $HOME, but for what is in no commit; that stays and is named in `kept`.
 apply() {
-  local line target
+  local row target line said before=() still='/'
   edited_meanwhile=''
   # nothing has changed since capture has looked
-  if [[ -z $broken && $applied_from == "$head" && ! -s $work/targets ]]; then return; fi
+  if [[ -z $broken && $applied_from == "$head" ]] && ((!${#rows[@]} && !${#unreadable[@]})); then return; fi
   applied_from=''
-  if within "$limit" status chezmoi status --no-tty >"$work/before" && [[ ! -s $work/before ]]; then return; fi
-  keep_older_files
-  if ! within "$apply_limit" apply chezmoi apply --no-tty --keep-going >"$work/output"; then
-    # without an answer to its question whether to write over an edit, chezmoi ends with EOF
-    line=$(grep -vE ': EOF$' "$work/apply" | tail -n 1 || true)
-    if [[ -n $line ]]; then broken="Cannot apply: ${line#chezmoi: }"; fi
-  fi
-  sed -E 's/[^ ]+ has changed since chezmoi last wrote it \([^)]*\)\? ?//g' "$work/output"
-  within "$limit" status chezmoi status --no-tty --exclude=scripts >"$work/after" || true
-  while IFS= read -r line; do
-    target=${line:3}
-    quote "$target"
-    if [[ ${kept[*]} == *"\"file\":$REPLY,"* ]]; then continue; fi
-    if [[ $line == ' '* ]]; then continue; fi # it could not be applied
+  for _ in 1 2 3; do
+    unapplied=()
+    if ! compare; then
+      broken="Cannot tell what an apply would do: $(because status)"
+      return
+    fi
+    if ((!${#rows[@]} && !${#unreadable[@]})); then break; fi
+    shield
+    for target in "${unreadable[@]}"; do
+      keep "$target" "cannot be applied: ${unreadable_because["/$target"]}"
+      unapplied+=("$target: ${unreadable_because["/$target"]}")
+    done
+    before+=("${rows[@]}")
+    if ! apply_rows; then
+      # without an answer to its question whether to write over an edit, chezmoi ends with EOF
+      said=$(<"$work/applied")
+      for row in "${rows[@]}"; do said=${said//"chezmoi: ${row:3}: EOF"/}; done
+      line=$(grep -a '^chezmoi: ' <<<"$said" | grep -avE '^chezmoi: warning:|: EOF$' | tail -n 1 || true)
+      if [[ -n $line ]]; then broken="Cannot apply: ${line#chezmoi: }"; fi
+    fi
+    if [[ -z $again ]]; then
+      compare || rows=("${before[@]}")
+      break
+    fi
+  done
+  for row in "${rows[@]}"; do
+    target=${row:3}
+    if [[ $row == ?R* ]]; then continue; fi
+    still+="$target//"
+    if [[ -n ${why["/$target"]-} ]]; then continue; fi
+    if [[ $row == ' '* ]]; then continue; fi # it could not be applied
     keep "$target" 'edited here since'
     edited_meanwhile=yes
-  done <"$work/after"
-  mapfile -t applied < <(
-    printf '%s\n' "${applied[@]}"
-    comm -23 <(cut -c 4- "$work/before" | sort) <(cut -c 4- "$work/after" | sort)
-  )
-  mapfile -t applied < <(printf '%s\n' "${applied[@]}" | sort -u | sed '/^$/d')
-}
-
-# chezmoi asks about files that changed since it wrote them, and writes over those that it never wrote.
-# So it is told that it saw nothing there.
-keep_older_files() {
-  local line file
-  grep -qE '^ [MD]' "$work/before" || return 0
-  must "read chezmoi's state" chezmoi state dump >"$work/state"
-  while IFS= read -r line; do
-    file=$HOME/${line:3}
-    if [[ $line != ' '[MD]* || ! -e $file || -d $file ]]; then continue; fi
-    if jq -e --arg key "$file" '.entryState | has($key)' "$work/state" >/dev/null; then continue; fi
-    must "keep $file" chezmoi state set --bucket=entryState --key="$file" --value='{"type":"remove"}'
-    keep "${line:3}" 'was here before the dotfiles'
-  done <"$work/before"
+  done
+  for row in "${before[@]}"; do
+    if [[ $still != *"/${row:3}//"* ]]; then applied+=("${row:3}"); fi
+  done
+  if ((${#applied[@]})); then
+    mapfile -d '' -t applied < <(printf '%s\0' "${applied[@]}" | sort -zu)
+  fi
 }
 
 main

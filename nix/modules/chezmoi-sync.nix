@@ -37,6 +37,7 @@ let
         CHEZMOI_AUTO_COMMIT = lib.boolToString cfg.autoCommit;
         CHEZMOI_AUTO_PUSH = lib.boolToString cfg.autoPush;
         CHEZMOI_STATE = stateDirectory;
+        CHEZMOI_KEEP_LIMIT = toString cfg.keepLimit;
       };
       text = lib.concatMapStrings (part: builtins.readFile (../agents + "/${part}.sh")) (
         parts ++ [ name ]
@@ -45,6 +46,7 @@ let
   agent = command "chezmoi-sync" [
     "durable-git"
     "reasons"
+    "chezmoi-keep"
   ];
 in
 {
@@ -82,6 +84,14 @@ in
       default = true;
       description = "Whether captured edits are pushed.";
     };
+    keepLimit = mkOption {
+      type = types.ints.positive;
+      default = 256 * 1024 * 1024;
+      description = ''
+        Bytes of files that are put aside before the dotfiles change them. What would go beyond stays as it
+        is, and is named in the status.
+      '';
+    };
   };
 
   config = lib.mkIf cfg.enable {
@@ -89,6 +99,7 @@ in
       agent
       (command "chezmoi-status" [ ])
       (command "chezmoi-show-conflicts" [ ])
+      (command "chezmoi-restore-kept" [ ])
     ];
     systemd.tmpfiles.rules = [ "d ${stateDirectory} 0755 ${cfg.user} - -" ];
 

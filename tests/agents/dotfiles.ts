@@ -11,7 +11,7 @@ export interface SyncStatus {
   reason: string | null
   captured: string[]
   applied: string[]
-  kept: Array<{ file: string; reason: string }>
+  kept: Array<{ file: string; reason: string; copy?: string }>
   conflicts: Array<{ host: string; files: string[] }>
 }
 

@@ -26,6 +26,7 @@ const wrapped = `host: let
   agents = builtins.filter (p: p ? text && p.meta.mainProgram or "" == p.name) c.environment.systemPackages;
 in builtins.listToAttrs (map (p: { inherit (p) name; value = builtins.unsafeDiscardStringContext p.text; }) agents)`
 const names = [
+  'chezmoi-restore-kept',
   'chezmoi-show-conflicts',
   'chezmoi-status',
   'chezmoi-sync',

@@ -1,0 +1,443 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2034,SC2154 # a part of chezmoi-sync, which comes after it
+# What an apply would write over or remove, and what of that is in no commit of the dotfiles.
+#
+# - chezmoi is asked; nothing is guessed. Targets of which it cannot say what would become of them are not applied.
+# - It applies with `--less-interactive` and nobody to answer: a target that it did not write, or that is not
+#   as it wrote it, stays as it is. It looks right before it writes, so this holds for late edits as well.
+# - What it did write may still be the host's own: all below a directory that goes, and texts that came from
+#   the host (`create_`, `modify_`, an `add` that was taken back). Such a target is recorded as never
+#   written, and stays as well.
+# - A `modify_` script is there to change files of the host: the former text is put aside first.
+
+rows=()                          # "<XY of `chezmoi status`> <target>", as `compare` found them
+unreadable=()                    # targets of which chezmoi could not say anything
+declare -A unreadable_because=() # by "/<target>"
+history_read='' history=()       # names in commits, once they were asked for
+narrow=''                        # whether an apply has to name its targets,
+planned=()                       # which are these rows then
+again=''                         # whether more can be known once a file has made room for its directory
+keep_limit=${CHEZMOI_KEEP_LIMIT:-268435456} # bytes of all that is put aside
+
+# -- what chezmoi would do
+
+# Leaves it in `rows` and `unreadable`. Fails where nothing can be known; `because status` says why.
+compare() {
+  local ask=(chezmoi status --no-tty --keep-going --exclude=none --path-style=absolute) line name known=()
+  rows=() unreadable=() unreadable_because=()
+  until within "$limit" status "${ask[@]}" >"$work/rows"; do
+    if unblock; then continue; fi
+    if grep -q '^No end within' "$work/status"; then return 1; fi
+    # it prints nothing when one target fails; its log has the names of the others
+    within "$limit" account "${ask[@]}" --debug >/dev/null || true
+    read_account
+    ((${#known[@]})) || return 1
+    if within "$limit" status "${ask[@]}" --recursive=false -- "${known[@]}" >"$work/rows"; then break; fi
+    return 1
+  done
+  read_rows
+}
+
+# Reads chezmoi's log: targets that it could compare come in `known`, others in `unreadable`.
+read_account() {
+  local i line failed='' previous='' reason logged='^time=.* msg=statusPreApplyFunc targetRelPath=("([^"\\]|\\.)*"|[^ ]+) target'
+  while IFS= read -r line; do
+    if [[ $line =~ $logged ]]; then
+      name=${BASH_REMATCH[1]}
+      if [[ $name == \"* ]]; then printf -v name '%b' "${name:1:-1}"; fi
+      known+=("$HOME/$name")
+    elif [[ $line == 'chezmoi: '* ]]; then
+      failed=${line#chezmoi: }
+    elif [[ -n $failed ]]; then
+      # a name with a line end in it
+      failed+=$'\n'$line
+    else
+      previous=${previous:-$line}
+    fi
+    [[ $failed == *': '* ]] || continue
+    name=${failed%%: *}
+    if [[ $name != warning ]]; then
+      # as it names a directory with `remove_` that is none
+      if [[ $name == *stat\ "$HOME"/* || $name == "$HOME"/* ]]; then name=${name#*"$HOME/"}; fi
+      reason=${failed#"${failed%%: *}: "}
+      # what a program that chezmoi started has said comes before
+      if [[ $reason == 'exit status '* && -n $previous ]]; then reason=$previous; fi
+      unreadable+=("$name")
+      unreadable_because["/$name"]=$reason
+    fi
+    failed='' previous=''
+  done < <(sed -E '/^time=/{/ msg=statusPreApplyFunc /!d}' "$work/account")
+  for i in "${!known[@]}"; do
+    if [[ -n ${unreadable_because["/${known[i]#"$HOME/"}"]-} ]]; then unset "known[i]"; fi
+  done
+}
+
+# chezmoi reads nothing at all where `.chezmoiremove` has something below what is a file here. Such a file is put
+# aside, unless it is a target itself.
+unblock() {
+  local said source target
+  said=$(<"$work/status")
+  if [[ ! $said =~ ^chezmoi:\ [a-z]+\ "$HOME/"(.*):\ not\ a\ directory$ || $said == *$'\nchezmoi: '* ]]; then return 1; fi
+  target=${BASH_REMATCH[1]}
+  while [[ $target == */* ]] && ! exists "$HOME/$target"; do target=${target%/*}; done
+  if ! exists "$HOME/$target" || [[ -d $HOME/$target ]]; then return 1; fi
+  shopt -s globstar nullglob
+  for source in "$root"/**/*; do
+    if [[ -f $source ]] && bare_name "$source" && [[ $REPLY == "${target##*/}" ]]; then
+      shopt -u globstar nullglob
+      return 1
+    fi
+  done
+  shopt -u globstar nullglob
+  move_aside "$target"
+}
+
+# A name may have line ends in it, but a row begins with two letters and the home.
+read_rows() {
+  local line
+  while IFS= read -r line || [[ -n $line ]]; do
+    if [[ $line == [\ ADMR][\ ADMR]' '"$HOME/"* ]]; then
+      rows+=("${line:0:3}${line:${#HOME}+4}")
+    elif ((${#rows[@]})); then
+      rows[-1]+=$'\n'$line
+    else
+      echo "chezmoi's targets are not in $HOME" >"$work/status"
+      return 1
+    fi
+  done <"$work/rows"
+}
+
+exists() { [[ -e $1 || -L $1 ]]; }
+is_directory() { [[ -d $1 && ! -L $1 ]]; }
+
+# -- before an apply
+
+# Sees to it that the apply of `rows` takes nothing away that is in no commit, and names what stays for that.
+shield() {
+  local row target i here=() marks=() last=() # targets that are here, their rows, what chezmoi last wrote there
+  local below=() kinds=() of=()              # what is below directories that go
+  local -A is_modified=() stays_directory=() own=() uncommitted=()
+  narrow='' planned=() again=''
+  for row in "${rows[@]}"; do
+    if [[ $row == ?[MD]* ]] && exists "$HOME/${row:3}"; then here+=("${row:3}") marks+=("${row:0:2}"); fi
+  done
+  if ((${#here[@]})); then
+    must "read chezmoi's state" chezmoi state dump --format=json >"$work/state"
+    mapfile -t last < <(last_written '.type // "none"' "${here[@]}")
+    ((${#last[@]} == ${#here[@]})) || finish failed "Cannot read chezmoi's state"
+    find_kinds
+    find_own
+    for i in "${!here[@]}"; do shield_one "${here[i]}" "${marks[i]}" "${last[i]}"; done
+  fi
+  plan
+}
+
+# Prints what chezmoi last wrote, a line for each target.
+last_written() { # <what, for jq> <target...>
+  printf '%s\0' "${@:2}" >"$work/names"
+  jq -r --arg home "$HOME/" --rawfile names "$work/names" \
+    '.entryState as $all | $names | rtrimstr("\u0000") | split("\u0000")[] | $all[$home + .] // {} | '"$1" "$work/state"
+}
+
+# Leaves which directories stay directories, and which files a `modify_` script changes.
+find_kinds() {
+  local i target source directories=() names='' answers=()
+  for i in "${!here[@]}"; do
+    target=$HOME/${here[i]}
+    [[ ${marks[i]} == ?M ]] || continue
+    if is_directory "$target"; then directories+=("$target"); elif [[ -f $target && ! -L $target ]]; then names+="/${target##*/}/"; fi
+  done
+  if ((${#directories[@]})) && within "$limit" dump chezmoi dump --format=json --recursive=false -- \
+    "${directories[@]}" >"$work/kinds"; then
+    mapfile -d '' -t answers < <(jq -j 'to_entries[] | select(.value.type == "dir") | .key + "\u0000"' "$work/kinds")
+    for target in "${answers[@]}"; do stays_directory["/$target"]=yes; done
+  fi
+  [[ -n $names ]] || return 0
+  shopt -s globstar nullglob
+  answers=("$root"/**/modify_*)
+  shopt -u globstar nullglob
+  for source in "${answers[@]}"; do
+    bare_name "$source"
+    [[ $names == *"/$REPLY/"* ]] || continue
+    target=$(within "$limit" modify chezmoi target-path "$source" && echo .) || continue
+    target=${target%$'\n.'}
+    is_modified["/${target#"$HOME/"}"]=yes
+  done
+}
+
+# Leaves in `own` what is in no commit, by target; of a directory that goes, the names below it.
+find_own() {
+  local i target file kind singles=() singles_of=()
+  for i in "${!here[@]}"; do
+    target=${here[i]} file=$HOME/${here[i]}
+    if [[ -f $file && ! -L $file ]]; then
+      if [[ ${last[i]} == file || -n ${is_modified["/$target"]-} ]]; then singles+=("$file") singles_of+=("$target"); fi
+    elif is_directory "$file" && [[ ${last[i]} != none && -z ${stays_directory["/$target"]-} ]]; then
+      if ! find "$file" -mindepth 1 -printf '%y\0%p\0' >"$work/below" 2>/dev/null; then
+        own["/$target"]+=' what cannot be read,'
+        continue
+      fi
+      while IFS= read -rd '' kind && IFS= read -rd '' file; do
+        kinds+=("$kind") below+=("$file") of+=("$target")
+      done <"$work/below"
+    fi
+  done
+  find_uncommitted "${singles[@]}"
+  for i in "${!singles[@]}"; do
+    target=${singles_of[i]} file=${singles[i]}
+    if [[ -z ${uncommitted["/$file"]-} ]]; then continue; fi
+    if [[ -n ${is_modified["/$target"]-} ]] || ! rendered "$target"; then own["/$target"]=yes; fi
+  done
+  if ((${#below[@]})); then find_own_below; fi
+}
+
+# As chezmoi looks at the directory alone when it removes one: what it wrote there, and nobody has changed.
+find_own_below() {
+  local i wrote=() files=() sums=() sum
+  local -A sum_of=()
+  mapfile -t wrote < <(last_written '"\(.type // "") \(.contentsSHA256 // "")"' "${below[@]#"$HOME/"}")
+  for i in "${!below[@]}"; do
+    if [[ ${kinds[i]} == f ]]; then files+=("${below[i]}"); fi
+  done
+  if ((${#files[@]})); then
+    mapfile -d '' -t sums < <(printf '%s\0' "${files[@]}" | xargs -0 sha256sum -z -- 2>/dev/null)
+    for sum in "${sums[@]}"; do sum_of["/${sum:66}"]=${sum:0:64}; done
+    find_uncommitted "${files[@]}"
+  fi
+  for i in "${!below[@]}"; do
+    case ${kinds[i]} in
+      d) if [[ ${wrote[i]-} == 'dir '* ]]; then continue; fi ;;
+      f)
+        sum=${sum_of["/${below[i]}"]-}
+        if [[ -n $sum && ${wrote[i]-} == "file $sum" ]] &&
+          { [[ -z ${uncommitted["/${below[i]}"]-} ]] || rendered "${below[i]}"; }; then continue; fi
+        ;;
+      l)
+        sum=$(readlink -n -- "${below[i]}" | sha256sum)
+        if [[ ${wrote[i]-} == "symlink ${sum%% *}" ]]; then continue; fi
+        ;;
+    esac
+    own["/${of[i]}"]+=" ${below[i]#"$HOME/${of[i]}/"},"
+  done
+}
+
+# Leaves in `uncommitted` which of these files have a text that no commit has.
+find_uncommitted() { # <file...>
+  local ids=() answers=() file i=0
+  (($#)) || return 0
+  mapfile -t ids < <(printf '%s\0' "$@" | xargs -0 git hash-object --no-filters -- 2>/dev/null)
+  if ((${#ids[@]} == $#)); then
+    mapfile -t answers < <(printf '%s\n' "${ids[@]}" | git cat-file --batch-check='%(objecttype)')
+  fi
+  for file; do
+    if [[ ${answers[i]-} != blob ]]; then uncommitted["/$file"]=yes; fi
+    i=$((i + 1))
+  done
+}
+
+# Whether a file that chezmoi wrote may be made from a commit that does not have its text as it is. What
+# `create_` and `modify_` make has text of the host in it.
+rendered() { # <file>
+  local path made=''
+  if [[ -z $history_read ]]; then
+    history_read=yes
+    mapfile -d '' -t history < <(git log --all --format= --name-only -z -- '*create_*' '*modify_*' '*.tmpl' \
+      '*encrypted_*' '*.age' '*.asc' '*.chezmoiexternal*' 2>/dev/null)
+  fi
+  for path in "${history[@]}"; do
+    if [[ $path == *.chezmoiexternal* ]]; then made=yes; fi
+    bare_name "$path"
+    [[ $REPLY == "${1##*/}" ]] || continue
+    if [[ ${path##*/} == create_* || ${path##*/} == modify_* ]]; then return 1; fi
+    made=yes
+  done
+  [[ -n $made ]]
+}
+
+# The name of the target of a source file, in REPLY.
+bare_name() { # <source file>
+  REPLY=${1##*/}
+  while [[ $REPLY =~ ^(run|once|onchange|before|after|create|modify|encrypted|private|readonly|empty|executable|symlink|remove)_(.*)$ ]]; do
+    REPLY=${BASH_REMATCH[2]}
+  done
+  REPLY=${REPLY/#dot_/.}
+  REPLY=${REPLY#literal_}
+  while [[ $REPLY =~ ^(.*)\.(literal|tmpl|age|asc)$ ]]; do REPLY=${BASH_REMATCH[1]}; done
+}
+
+# Names a target that stays as it is, and sees to it that chezmoi lets it be.
+shield_one() { # <target> <its row> <what chezmoi last wrote there>
+  local target=$1 file=$HOME/$1 owned=${own["/$1"]-}
+  if [[ -n ${stays_directory["/$target"]-} ]]; then
+    # only its permissions change
+    if [[ $3 != dir ]]; then record "$target" "{\"type\":\"dir\",\"mode\":$((0x80000000 + 8#$(stat -c %a "$file")))}"; fi
+  elif [[ -n ${is_modified["/$target"]-} ]]; then
+    put_aside "$target" "$2" "$3"
+  elif is_directory "$file"; then
+    if [[ $3 == none ]]; then
+      keep "$target" 'a directory of this host'
+    elif [[ -z $owned ]]; then
+      remove_directory "$target"
+    else
+      keep "$target" "a directory of this host, with what is in no commit:${owned%,}"
+    fi
+    if [[ $3 != remove ]]; then record "$target" '{"type":"remove"}'; fi
+  elif [[ $3 == none && $2 == ?D ]]; then
+    keep "$target" 'in no commit, and the source would remove it'
+  elif [[ $3 == none ]]; then
+    keep "$target" 'was here before the dotfiles'
+  elif [[ -n $owned && $2 == ' '* ]]; then
+    keep "$target" 'its text is in no commit'
+    record "$target" '{"type":"remove"}'
+  fi
+}
+
+record() { # <target> <state, as JSON>
+  must "keep $1" chezmoi state set --bucket=entryState --key="$HOME/$1" --value="$2"
+}
+
+# Removes a directory that goes, but for what came into it since all below it was found in commits.
+remove_directory() { # <target>
+  local i files=() directories=("$HOME/$1")
+  for i in "${!below[@]}"; do
+    if [[ ${of[i]} != "$1" ]]; then continue; fi
+    # a directory comes before what is in it
+    if [[ ${kinds[i]} == d ]]; then directories=("${below[i]}" "${directories[@]}"); else files+=("${below[i]}"); fi
+  done
+  ((!${#files[@]})) || printf '%s\0' "${files[@]}" | xargs -0 rm -f -- 2>/dev/null || true
+  printf '%s\0' "${directories[@]}" | xargs -0 rmdir -- 2>/dev/null || true
+  if exists "$HOME/$1"; then keep "$1" 'a directory of this host'; fi
+}
+
+# Copies a file that a script is about to change, so that chezmoi may write over this very text.
+put_aside() { # <target> <its row> <what chezmoi last wrote there>
+  local file=$HOME/$1 copy='' each sum
+  if [[ -n ${own["/$1"]-} ]]; then
+    for each in "$state/kept/"*/"$1"; do
+      if [[ -f $each ]] && cmp -s "$each" "$file"; then copy=$each; fi
+    done
+    if [[ -z $copy ]]; then
+      copy=$state/kept/$started/$1
+      if ! has_room "$1" || ! copy_aside "$file" "$copy"; then
+        record "$1" '{"type":"remove"}'
+        return
+      fi
+    fi
+    keep "$1" "changed by the source; what was there is put aside (see chezmoi-restore-kept)" "$copy"
+  fi
+  if [[ $2 == ' '* && $3 == file ]]; then return; fi
+  sum=$(sha256sum <"${copy:-$file}")
+  record "$1" "{\"type\":\"file\",\"mode\":$((8#$(stat -c %a "$file"))),\"contentsSHA256\":\"${sum%% *}\"}"
+}
+
+# Whether a file may be put aside; says so where not.
+has_room() { # <target>
+  local size held
+  mkdir -p "$state/kept"
+  chmod 700 "$state/kept"
+  size=$(stat -c %s "$HOME/$1")
+  held=$(du --summarize --block-size=1 "$state/kept")
+  if ((${held%%[!0-9]*} + size <= keep_limit)); then return; fi
+  keep "$1" "cannot be put aside: there may be $keep_limit bytes in $state/kept"
+  return 1
+}
+copy_aside() { # <file> <copy>
+  if mkdir -p "${2%/*}" && cp -dp "$1" "$state/kept/.part" && sync "$state/kept/.part" && mv -T "$state/kept/.part" "$2"; then return; fi 2>"$work/aside"
+  rm -f "$state/kept/.part"
+  keep "${1#"$HOME/"}" "cannot be put aside: $(tail -n 1 "$work/aside")"
+  return 1
+}
+
+# Moves a file out of the way, for chezmoi as if nothing had ever been there.
+move_aside() { # <target>
+  local copy=$state/kept/$started/$1
+  local -A uncommitted=()
+  if ! has_room "$1" || ! mkdir -p "${copy%/*}" || ! mv -T "$HOME/$1" "$copy" 2>"$work/aside"; then return 1; fi
+  record "$1" '{"type":"remove"}'
+  if [[ -f $copy && ! -L $copy ]]; then
+    find_uncommitted "$copy"
+    if [[ -z ${uncommitted["/$copy"]-} ]]; then rm -f "$copy" && return; fi
+  fi
+  keep "$1" "in the place of a directory; it is put aside (see chezmoi-restore-kept)" "$copy"
+}
+
+# Leaves in `planned` the rows to be applied where that is not all: nothing that could not be looked at, and
+# nothing by way of what stands in the place of a directory. Of `unreadable` remain those with a fault of their own.
+plan() {
+  local row target stand_ins=() left=()
+  for target in "${here[@]}"; do
+    if [[ -n ${why["/$target"]-} ]] && ! is_directory "$HOME/$target"; then stand_ins+=("$target"); fi
+  done
+  if ((${#unreadable[@]})); then narrow=yes; fi
+  for row in "${rows[@]}"; do
+    target=${row:3}
+    # a link to a directory with `remove_` is removed unasked
+    if below_stand_in "$target" || [[ -L $HOME/$target && -n ${why["/$target"]-} ]]; then
+      narrow=yes
+    elif [[ -z ${why["/$target"]-} || -n ${copies["/$target"]-} ]] && { [[ $row != ?D* ]] || exists "$HOME/$target"; }; then
+      planned+=("$row")
+    fi
+  done
+  for row in "${rows[@]}"; do
+    if exists "$HOME/${row:3}" && [[ ! -d $HOME/${row:3} ]]; then stand_ins+=("${row:3}"); fi
+  done
+  for target in "${unreadable[@]}"; do
+    if [[ ${unreadable_because["/$target"]} == *'unsupported file type'* ]]; then
+      keep "$target" 'neither a file nor a directory nor a link'
+    elif [[ ${unreadable_because["/$target"]} == *'is a directory' ]] && is_directory "$HOME/$target"; then
+      keep "$target" 'a directory of this host'
+    fi
+    if [[ -n ${why["/$target"]-} ]]; then continue; fi
+    if ! below_stand_in "$target"; then left+=("$target"); elif [[ -z ${why["/$REPLY"]-} ]]; then again=yes; fi
+  done
+  unreadable=("${left[@]}")
+}
+below_stand_in() { # <target>
+  local each
+  for each in "${stand_ins[@]}"; do
+    if [[ $1 == "$each"/* ]]; then REPLY=$each && return; fi
+  done
+  return 1
+}
+
+# Does what `rows` say. chezmoi loses the order of scripts where targets are named, so that is seen to here.
+apply_rows() {
+  local row before='' after='' first=() second=() third=() source code=0
+  : >"$work/output"
+  : >"$work/applied"
+  if [[ -z $narrow ]]; then
+    apply_some || code=1
+  else
+    shopt -s globstar nullglob
+    for source in "$root"/{,.chezmoiscripts/}**/run_*; do
+      bare_name "$source"
+      case ${source##*/} in
+        run_before_* | run_once_before_* | run_onchange_before_*) before+="/$REPLY/" ;;
+        run_after_* | run_once_after_* | run_onchange_after_*) after+="/$REPLY/" ;;
+      esac
+    done
+    shopt -u globstar nullglob
+    for row in "${planned[@]}"; do
+      bare_name "${row:3}"
+      if [[ $row == ?R* && $before == *"/$REPLY/"* ]]; then
+        first+=("$HOME/${row:3}")
+      elif [[ $row == ?R* && $after == *"/$REPLY/"* ]]; then
+        third+=("$HOME/${row:3}")
+      else
+        second+=("$HOME/${row:3}")
+      fi
+    done
+    ((!${#first[@]})) || apply_some --recursive=false -- "${first[@]}" || code=1
+    ((!${#second[@]})) || apply_some --recursive=false -- "${second[@]}" || code=1
+    ((!${#third[@]})) || apply_some --recursive=false -- "${third[@]}" || code=1
+  fi
+  # whoever is asked whether to write over an edit, and does not answer, has kept it
+  sed -E 's/.* (has changed since chezmoi last wrote it|already exists) \([^)]*\)\? ?//g' "$work/output"
+  return "$code"
+}
+apply_some() { # <options and targets...>
+  local code=0
+  within "$apply_limit" apply chezmoi apply --no-tty --keep-going --less-interactive "$@" >>"$work/output" || code=$?
+  cat "$work/apply" >>"$work/applied"
+  return "$code"
+}

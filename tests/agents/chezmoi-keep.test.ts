@@ -1,0 +1,299 @@
+/** What an apply of the dotfile agent would take away and is in no commit. */
+import { expect, test } from 'vitest'
+import { type Host, makeDotfiles, makeHost, type Synced } from './dotfiles.ts'
+import { type ScratchRoot, useRoot } from './root.ts'
+
+let root: ScratchRoot
+await useRoot((made) => (root = made))
+
+/** Runs a script in a host's source, and synchronizes the host. */
+async function publish(host: Host, script: string): Promise<Synced> {
+  await host.sh(`cd .local/share/chezmoi; ${script}`)
+  const ran = await host.sync()
+  expect(ran.outcome, ran.output).toBe('synced')
+  return ran
+}
+const kept = (ran: Synced): Record<string, string> =>
+  Object.fromEntries(ran.kept.map(({ file, reason }) => [file, reason]))
+
+test('In an exact directory a host keeps what it has of its own, whatever it is, and all else is applied', async () => {
+  const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
+  await publish(
+    sorrow,
+    'mkdir -p exact_dot_app/exact_in; echo x | tee exact_dot_app/x exact_dot_app/exact_in/x',
+  )
+  await torment.sync()
+  await torment.sh(`mkdir -p .app/notes/deep; echo todo >.app/notes/deep/todo; echo own >.app/in/own
+    ln -s nowhere .app/link; mkfifo .app/pipe; mkdir .app/closed; chmod 000 .app/closed
+    : >'.app/line
+end'`)
+  await publish(
+    sorrow,
+    'echo y >exact_dot_app/y; rm exact_dot_app/exact_in/x; touch exact_dot_app/exact_in/.keep',
+  )
+  const ran = await torment.sync()
+  expect(ran).toMatchObject({ outcome: 'synced', applied: ['.app/in/x', '.app/y'] })
+  expect(Object.keys(kept(ran)).toSorted()).toEqual([
+    '.app/closed',
+    '.app/in/own',
+    '.app/line\nend',
+    '.app/link',
+    '.app/notes',
+    '.app/pipe',
+  ])
+  expect(
+    await torment.sh(`chmod 700 .app/closed; cat .app/notes/deep/todo .app/in/own; readlink .app/link
+      stat -c %F .app/pipe; ls .app | wc -l; ls .app/in`),
+  ).toBe('todo\nown\nnowhere\nfifo\n9\nown')
+})
+
+test('A directory of the host stays where the trunk has a file, a link, or nothing', async () => {
+  const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
+  const own = ['.file', '.link', '.gone', '.swept']
+  await torment.sh(
+    own.map((name) => `mkdir -p ${name}/in; echo ${name} >${name}/in/own`).join('\n'),
+  )
+  await publish(
+    sorrow,
+    'echo x >dot_file; echo .a >symlink_dot_link; : >remove_dot_gone; echo .swept >.chezmoiremove; echo more >>dot_a',
+  )
+  for (const applied of [['.a'], []]) {
+    const ran = await torment.sync()
+    expect(ran).toMatchObject({ outcome: applied.length ? 'synced' : 'up-to-date', applied })
+    for (const name of own) expect(kept(ran)[name]).toContain('a directory of this host')
+  }
+  expect(await torment.sh(own.map((name) => `cat ${name}/in/own`).join('\n'))).toBe(own.join('\n'))
+})
+
+test('A file or a link of the host stays where the trunk has a directory, and nothing goes by way of the link', async () => {
+  const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
+  await torment.sh('echo own >.dir; mkdir mine; ln -s mine .way; ln -s mine .empty')
+  await publish(
+    sorrow,
+    `mkdir -p dot_dir/sub dot_way remove_dot_empty; echo x | tee dot_dir/x dot_dir/sub/x dot_way/x
+    echo more >>dot_a; touch remove_dot_empty/.keep
+    for when in before_1 2 after_3; do printf '#!/bin/sh\\necho %s >>~/ran\\n' $when >run_once_$when.sh; done`,
+  )
+  const ran = await torment.sync()
+  expect(ran).toMatchObject({ outcome: 'synced', applied: ['.a', '1.sh', '2.sh', '3.sh'] })
+  expect(Object.keys(kept(ran)).toSorted()).toEqual(['.dir', '.empty', '.way'])
+  expect(await torment.sh('cat .dir .a ran; readlink .way .empty; ls mine')).toBe(
+    'own\na\nmore\nbefore_1\n2\nafter_3\nmine\nmine',
+  )
+})
+
+test('A file below which something is to be removed, so that chezmoi reads nothing at all, is put aside and comes back on demand', async () => {
+  const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
+  await torment.sh('echo own >.app; chmod 600 .app')
+  await publish(
+    sorrow,
+    "mkdir dot_app; echo x >dot_app/x; echo '.app/old/*' >.chezmoiremove; echo more >>dot_a",
+  )
+  const small = await torment.sync({ CHEZMOI_KEEP_LIMIT: '3' })
+  expect(small).toMatchObject({ outcome: 'failed', reason: expect.stringContaining('.app') })
+  expect(kept(small)['.app']).toContain('cannot be put aside: there may be 3 bytes in')
+  expect(await torment.sh('cat .app')).toBe('own')
+  const ran = await torment.sync()
+  expect(ran).toMatchObject({ outcome: 'synced', applied: ['.a', '.app', '.app/x'] })
+  expect(kept(ran)['.app']).toContain('chezmoi-restore-kept')
+  const restore = 'bash -euo pipefail /tmp/chezmoi-restore-kept.sh'
+  expect(await torment.sh(restore)).toMatch(/Z {2}\.app$/)
+  expect(await torment.sh(`${restore} .app; cat .app; stat -c %a .app; ${restore}`)).toMatch(
+    /^Put back: \.app .*\nown\n600\n[^]*\.app\/x$/,
+  )
+})
+
+test('A directory that becomes a link goes only where the host has nothing of its own in it', async () => {
+  const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
+  await publish(sorrow, 'mkdir -p dot_one/sub dot_other; echo x | tee dot_one/sub/x dot_other/x')
+  await torment.sync()
+  await torment.sh('echo own >.other/own')
+  await publish(sorrow, 'rm -r dot_one dot_other; echo .a | tee symlink_dot_one symlink_dot_other')
+  const ran = await torment.sync()
+  expect(kept(ran)).toEqual({
+    '.other': 'a directory of this host, with what is in no commit: own',
+  })
+  expect(await torment.sh('readlink .one; cat .other/x .other/own')).toBe('.a\nx\nown')
+})
+
+test('What appears in a directory while it is being replaced stays', async () => {
+  const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
+  await publish(sorrow, 'mkdir -p dot_one; echo x >dot_one/x')
+  await torment.sync()
+  await publish(
+    sorrow,
+    `rm -r dot_one; echo .a >symlink_dot_one
+    printf '#!/bin/sh\\nmkdir -p ~/.one; echo late >~/.one/late\\n' >run_once_before_late.sh`,
+  )
+  await torment.sync()
+  expect(await torment.sh('cat .one/late')).toBe('late')
+})
+
+test('A template that somebody broke, and a file without its key: named, and no hindrance to others', async () => {
+  const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': 'a\n', '.t': 't\n' })
+  const remote = await atRemote('pwd')
+  // by hand, as no host would push it
+  await sorrow.sh(`git clone -q ${remote} hand; cd hand; git config user.name x; git config user.email x
+    echo '{{ fail "no" }}' >dot_t.tmpl; git rm -q dot_t; echo sealed >encrypted_dot_key.age; echo more >>dot_a
+    mkdir exact_dot_app; echo x >exact_dot_app/x; git add .; git commit -qm broken; git push -q origin HEAD:main`)
+  await torment.sh(`mkdir -p .config/chezmoi .app/own; echo own >.app/own/own; echo new >.new
+    printf 'encryption = "age"\\n[age]\\nidentity = "none"\\nrecipient = "none"\\n' >.config/chezmoi/chezmoi.toml
+    chezmoi add .new`)
+  const ran = await torment.sync()
+  expect(ran.reason).toMatch(/Cannot apply .*\.key: /)
+  expect(ran.reason).toMatch(/\.t: template: /)
+  expect(Object.keys(kept(ran))).toEqual(expect.arrayContaining(['.app/own', '.key', '.t']))
+  expect(await torment.sh('cat .a .t .app/own/own .app/x')).toBe('a\nmore\nt\nown\nx')
+  expect(await atRemote('git show main:dot_new')).toBe('new')
+  // what is edited from now on gets through as well
+  await torment.sh('echo again >>.a; echo \'{{ fail "here" }}\' >.local/share/chezmoi/dot_u.tmpl')
+  const second = await torment.sync()
+  expect(second).toMatchObject({ outcome: 'failed', code: 1, captured: ['.a'] })
+  expect(second.reason).toContain('.u: template:')
+  expect(await atRemote('git show main:dot_a')).toBe('a\nmore\nagain')
+  // a template that is broken here is not passed on
+  expect(await atRemote('git ls-tree --name-only main')).not.toContain('dot_u.tmpl')
+  await torment.sh('echo fine >.local/share/chezmoi/dot_u.tmpl')
+  await torment.sync()
+  expect(await atRemote('git show main:dot_u.tmpl')).toBe('fine')
+})
+
+test('With a source that nobody can read nothing is applied', async () => {
+  const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': 'a\n' })
+  await sorrow.sh(`git clone -q ${await atRemote('pwd')} hand; cd hand; git config user.name x; git config user.email x
+    echo '{{ fail "no" }}' >.chezmoiignore; mkdir exact_dot_app; touch exact_dot_app/.keep; echo more >>dot_a
+    git add .; git commit -qm broken; git push -q origin HEAD:main`)
+  await torment.sh('mkdir .app; echo own >.app/own')
+  expect(await torment.sync()).toMatchObject({ outcome: 'failed', applied: [] })
+  expect(await torment.sh('cat .app/own .a')).toBe('own\na')
+})
+
+test('Texts that came from the host are not taken for chezmoi’s, and those that a script changes are put aside', async () => {
+  const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
+  await torment.sh('echo mine | tee .made .mod .was .other')
+  await publish(
+    sorrow,
+    `echo theirs | tee create_dot_made create_dot_other; for name in mod was; do
+    printf '#!/bin/sh\\necho managed\\n' >modify_dot_$name; done`,
+  )
+  const ran = await torment.sync()
+  expect(ran).toMatchObject({ outcome: 'synced', applied: ['.mod', '.was'] })
+  const copy = ran.kept.find(({ file }) => file === '.mod')
+  expect(await torment.sh(`cat .made .mod ${copy!.copy}`)).toBe('mine\nmanaged\nmine')
+  await torment.sh('echo app >>.mod; echo app >>.was; chezmoi apply --force .made')
+  await publish(
+    sorrow,
+    'mv create_dot_made dot_made; rm modify_dot_was create_dot_other; echo plain >dot_was; : >remove_dot_other',
+  )
+  await torment.sync()
+  expect(await torment.sh('cat .made .mod .other; tail -n 1 .was')).toBe('mine\nmanaged\nmine\napp')
+  const status = await torment.sh('bash -euo pipefail /tmp/chezmoi-status.sh')
+  expect(status).toMatch(/^aside: {4}3 files/m)
+  expect(status).toMatch(/^kept: {5}\.made \(/m)
+  expect(
+    await torment.sh('bash -euo pipefail /tmp/chezmoi-restore-kept.sh --all >/dev/null; cat .mod'),
+  ).toBe('managed\napp')
+})
+
+test('A text for which there is no room aside stays where it is', async () => {
+  const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
+  await torment.sh('truncate -s 10M .mod')
+  await publish(sorrow, "printf '#!/bin/sh\\necho managed\\n' >modify_dot_mod; echo more >>dot_a")
+  const ran = await torment.sync({ CHEZMOI_KEEP_LIMIT: '1000000' })
+  expect(ran).toMatchObject({ outcome: 'synced', applied: ['.a'] })
+  expect(kept(ran)['.mod']).toContain('cannot be put aside: there may be 1000000 bytes in')
+  expect(await torment.sh('stat -c %s .mod')).toBe(String(10 * 1024 * 1024))
+})
+
+test('On a first clone to a host that has its own files nothing of them is changed', async () => {
+  const { sorrow, torment, remote } = await makeDotfiles(root, { '.a': 'a\n', '.b': 'b\n' })
+  await publish(
+    sorrow,
+    'mkdir -p exact_dot_app/sub; echo x | tee exact_dot_app/x exact_dot_app/sub/x',
+  )
+  const fresh = makeHost(root, 'fresh', `${torment.home}/../fresh`, remote)
+  await torment.sh('mkdir ../fresh')
+  await fresh.sh('mkdir -p .app .b; echo own | tee .a .app/own .app/sub .b/own')
+  const ran = await fresh.sync()
+  expect(ran).toMatchObject({ outcome: 'synced', applied: ['.app/x'] })
+  expect(Object.keys(kept(ran)).toSorted()).toEqual(['.a', '.app/own', '.app/sub', '.b'])
+  expect(await fresh.sh('cat .a .app/own .app/sub .b/own')).toBe('own\nown\nown\nown')
+})
+
+test('A dotfile that jj was told not to track is named, and no run says that all is well', async () => {
+  const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
+  await sorrow.sh(
+    "jj config set --user snapshot.auto-track 'none()'; echo new >.new; chezmoi add .new; mkdir .local/share/chezmoi/.junk; touch .local/share/chezmoi/.junk/x",
+  )
+  const ran = await sorrow.sync()
+  expect(ran).toMatchObject({
+    outcome: 'failed',
+    reason: expect.stringContaining('jj does not track .new, so it stays on this host'),
+    kept: [{ file: '.new', reason: 'in the source, but jj does not track it' }],
+  })
+  await sorrow.sh('cd .local/share/chezmoi; jj file track dot_new')
+  expect(await sorrow.sync()).toMatchObject({ outcome: 'synced', kept: [] })
+  // ignored by this host alone
+  await torment.sh(
+    'git config --global core.excludesFile ~/ignored; echo "dot_lost" >ignored; echo x >.lost; chezmoi add .lost',
+  )
+  expect(await torment.sync()).toMatchObject({
+    outcome: 'failed',
+    reason: expect.stringContaining('.lost'),
+    applied: ['.new'],
+  })
+})
+
+test('A name with a line end in it is a name like others', async () => {
+  const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n', '.line\nend': 'x\n' })
+  await sorrow.sh("echo edit >>'.line\nend'; echo edit >>.a")
+  const ran = await sorrow.sync()
+  expect(ran.outcome, ran.output).toBe('synced')
+  expect(ran.captured.toSorted()).toEqual(['.a', '.line\nend'])
+  expect(await torment.sync()).toMatchObject({ outcome: 'synced', applied: ['.a', '.line\nend'] })
+  expect(await torment.sh("cat '.line\nend'")).toBe('x\nedit')
+})
+
+test('A conflict bears the name of its file, also where a directory is in its place', async () => {
+  const { sorrow, torment } = await makeDotfiles(root, { '.cfg': 'x\n' })
+  await sorrow.sh(
+    'rm -r .cfg .local/share/chezmoi/dot_cfg; mkdir .cfg; echo y >.cfg/y; chezmoi add .cfg',
+  )
+  await sorrow.sync()
+  await torment.sh('echo edit >>.cfg')
+  expect(await torment.sync()).toMatchObject({
+    outcome: 'conflict',
+    conflicts: [{ host: 'torment', files: ['dot_cfg'] }],
+  })
+  expect(await torment.conflicts()).toMatch(/^conflict: dot_cfg$/m)
+  expect(await torment.sh('cat .cfg')).toBe('x\nedit')
+})
+
+test('For a conflict in an encrypted file there are commands instead of ciphertext', async () => {
+  const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
+  const key = `${sorrow.home}/../key`
+  await sorrow.sh(`age-keygen -o ${key} 2>/dev/null`)
+  for (const host of [sorrow, torment])
+    await host.sh(`mkdir -p .config/chezmoi; printf 'encryption = "age"\\n[age]\\nidentity = "%s"\\nrecipient = "%s"\\n' \
+      ${key} "$(age-keygen -y ${key})" >.config/chezmoi/chezmoi.toml`)
+  await sorrow.sh('echo secret >.key; chezmoi add --encrypt .key')
+  await sorrow.sync()
+  await torment.sync()
+  for (const host of [sorrow, torment]) await host.sh(`echo ${host.name} >>.key`)
+  await sorrow.sync()
+  expect(await torment.sync()).toMatchObject({
+    outcome: 'conflict',
+    conflicts: [{ files: ['encrypted_dot_key.age'] }],
+  })
+  const shown = await torment.conflicts()
+  expect(shown).not.toMatch(/BEGIN AGE|age-encryption/)
+  // what it says, done
+  const compare = /^ *diff <\(.*$/m.exec(shown)![0]
+  const side = /take one side: +(git show .*?) {3}/.exec(shown)![1]!
+  const begin = /cd (\S+) && (jj new .*), then/.exec(shown)!
+  expect(await torment.sh(`cd ${begin[1]}; ${compare} || true`)).toMatch(/< torment\n---\n> sorrow/)
+  await torment.sh(`cd ${begin[1]}; ${begin[2]} 2>&1; ${side}`)
+  expect((await torment.sync()).outcome).toBe('synced')
+  await sorrow.sync()
+  expect(await sorrow.sh('cat .key')).toBe('secret\ntorment')
+})

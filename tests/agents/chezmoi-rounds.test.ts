@@ -1,0 +1,43 @@
+/**
+ * By hand, thousands of rounds: `LAB_ROUNDS=5000 LAB_SEED=1 npx vitest run tests/agents/chezmoi-rounds.test.ts`.
+ * A round that failed says its own seed: the same with LAB_ROUNDS=1.
+ */
+import { writeFileSync } from 'node:fs'
+import { cpus } from 'node:os'
+import { join } from 'node:path'
+import { expect, test } from 'vitest'
+import { prelude, round } from './chezmoi-rounds.ts'
+import { agent } from './dotfiles.ts'
+import { type ScratchRoot, useRoot } from './root.ts'
+
+let root: ScratchRoot
+await useRoot((made) => (root = made))
+
+const rounds = Number(process.env['LAB_ROUNDS'] ?? 100)
+const first = Number(process.env['LAB_SEED'] ?? Math.floor(Math.random() * 1e6))
+
+test('Whatever a home has that is in no commit, it has after any synchronization', async () => {
+  console.log(`LAB_SEED=${first} LAB_ROUNDS=${rounds}`)
+  writeFileSync(join(root.dir, 'tmp/agent.sh'), agent)
+  const seeds = Array.from({ length: rounds }, (_, index) => first + index)
+  const count = Math.min(cpus().length + 1, rounds)
+  const ran = await Promise.all(
+    Array.from({ length: count }, async (_, player) => {
+      const script = seeds.filter((seed) => (seed - first) % count === player).map(round)
+      writeFileSync(
+        join(root.dir, `tmp/rounds-${player}.sh`),
+        `${prelude}\nagent=/tmp/agent.sh\n${script.join('\n')}\ndeclare -p counts\n`,
+      )
+      const { stdout, stderr } = await root.run(['bash', `/tmp/rounds-${player}.sh`], {
+        user: 'rain',
+      })
+      return `${stdout}${stderr}`
+    }),
+  )
+  const said = ran.join('\n').split('\n')
+  console.log(said.filter((line) => line.includes('counts')).join('\n'))
+  const bad = said.filter((line) => line.startsWith('BAD'))
+  const replay = 'LAB_ROUNDS=1 LAB_SEED=<seed> npx vitest run tests/agents/chezmoi-rounds.test.ts'
+  expect(bad, `to play one again: ${replay}`).toEqual([])
+  expect(said.filter((line) => line.startsWith('DONE'))).toHaveLength(rounds)
+}, 86_400_000)
