@@ -146,6 +146,11 @@ fmt:
     oxfmt
     just --fmt --unstable
 
+# Write docs/scenarios.md anew, from the tables of cases
+[group("development")]
+docs:
+    vitest run --project unit tests/docs.test.ts --update
+
 # Everything, with the tests that boot VMs
 [group("development")]
 test:
