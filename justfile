@@ -151,6 +151,11 @@ fmt:
 docs:
     vitest run --project unit tests/docs.test.ts --update
 
+# Make the README's pictures from real runs
+[group("development")]
+pictures:
+    node --import tsx docs/pictures.ts
+
 # Everything, with the tests that boot VMs
 [group("development")]
 test:
