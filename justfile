@@ -199,6 +199,16 @@ fmt:
     oxfmt
     just --fmt --unstable
 
+# Write docs/scenarios.md anew, from the tables of cases
+[group("development")]
+docs:
+    vitest run --project unit tests/docs.test.ts --update
+
+# Make the README's pictures from real runs
+[group("development")]
+pictures:
+    node --import tsx docs/pictures.ts
+
 # Everything, with the tests that boot VMs
 [exit-message]
 [group("development")]

@@ -1,0 +1,61 @@
+import { existsSync, readFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { expect, test } from 'vitest'
+import { project } from '../lib/settings.ts'
+import { families } from '../tasks/pipelines/families.ts'
+
+const read = (path: string): string => readFileSync(join(project, path), 'utf8')
+const pages = [
+  'README.md',
+  ...['how-it-works', 'nixos', 'scenarios', 'figures', 'limits'].map((name) => `docs/${name}.md`),
+]
+
+/** Every case, as its table says; `just docs` writes it anew. */
+async function scenarios(): Promise<string> {
+  const all = await families()
+  const parts = all.map(({ name, describe, cases }) =>
+    [
+      `## ${name}`,
+      `${describe}. ${cases.length} cases.`,
+      ...cases.map(
+        (one) => `- \`${one.name}\`${one.hosts === 2 ? ' (both VMs)' : ''}: ${one.title}`,
+      ),
+    ]
+      .join('\n')
+      .replace(/\n(?=[^-])/, '\n\n')
+      .replace(/\n(?=- )/, '\n\n'),
+  )
+  const count = all.reduce((sum, { cases }) => sum + cases.length, 0)
+  return `# Scenarios
+
+All ${count} cases, by family. \`just gitops-test <family>\` runs a family, \`--case <name>\` one case. This page is
+written from the tables in \`tasks/\` by \`just docs\`.
+
+${parts.join('\n\n')}
+`
+}
+
+test('docs/scenarios.md lists every case as its table says', async () => {
+  await expect(await scenarios()).toMatchFileSnapshot('../docs/scenarios.md')
+})
+
+test.each(pages)('%s links to nothing that is not there', (page) => {
+  const links = [...read(page).matchAll(/\]\(([^)#\s]+)(#[^)]*)?\)/g)].map(([, link]) => link!)
+  const missing = links
+    .filter((link) => !/^https?:/.test(link))
+    .filter((link) => !existsSync(join(project, dirname(page), link)))
+  expect(missing).toEqual([])
+})
+
+test('the README stays a front page, and names no recipe that there is not', () => {
+  const text = read('README.md')
+  expect(text.split('\n').length).toBeLessThanOrEqual(151)
+  const recipes = new Set(
+    [...read('justfile').matchAll(/^([a-z][\w-]*)[^:=\n]*:(?!=)/gm)].map(([, name]) => name),
+  )
+  const named = pages.flatMap((page) =>
+    [...read(page).matchAll(/(?<![\w-])just ([a-z][\w-]*)/g)].map(([, name]) => name!),
+  )
+  expect(named.length).toBeGreaterThan(15)
+  expect(named.filter((name) => !recipes.has(name))).toEqual([])
+})
