@@ -1,7 +1,7 @@
 import { createInterface } from 'node:readline'
 
 /** Whether somebody sits at a terminal who sees a question and can answer it. */
-export const canAsk = (): boolean => Boolean(process.stdin.isTTY && process.stderr.isTTY)
+export const canAsk = (): boolean => process.stdin.isTTY && process.stderr.isTTY
 
 /**
  * Asks a person for a yes. Enter alone means no, as the question says; so does Ctrl-D. Ctrl-C ends the task.

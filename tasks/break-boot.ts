@@ -161,7 +161,7 @@ const others: Case[] = [
       const trial = await armed(scene, vm, harmless)
       await vm.root("bootctl set-oneshot ''")
       await vm.reboot({ limit: 120, until: booted(scene.start(vm)) })
-      await vm.until('golden to be validated', 90, validated)
+      await vm.until('golden to be validated', 90, bootValidated)
       const { stdout } = await vm.root('show-boot-status --json', { timeout: 30 * vm.patience })
       const { trial: next, lastFailed } = JSON.parse(stdout) as Record<string, string | null>
       scene.check('it is on trial again', trial, next ?? undefined)

@@ -176,14 +176,15 @@ export async function openTerminal(
     prompted,
     runs,
     cursorVisible: () => cursor,
-    escapes: () =>
-      // oxlint-disable-next-line no-control-regex -- exactly these are looked for
-      (sent.match(/\u001b\[[0-9;?]*[A-Za-z]/g) ?? []).filter((code) => !/\?2004[hl]$/.test(code)),
+    escapes: () => (sent.match(escape) ?? []).filter((code) => !/\?2004[hl]$/.test(code)),
     stty: async () => {
       await runs(`stty -a >${join(home, 'stty')}`)
       return readFileSync(join(home, 'stty'), 'utf8')
     },
   }
 }
+
+// oxlint-disable-next-line no-control-regex -- exactly these are looked for
+const escape = /\u001b\[[0-9;?]*[A-Za-z]/g
 
 const framed = (text: string): string => `${'-'.repeat(60)}\n${text}\n${'-'.repeat(60)}`

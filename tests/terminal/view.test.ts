@@ -93,7 +93,7 @@ test('a window that is made smaller and larger again has one picture on it', asy
     { columns: 60, rows: 24 },
     { columns: 60, rows: 10 },
     { columns: 150, rows: 50 },
-    { columns: 40, rows: 30 },
+    { columns: 50, rows: 30 },
   ]) {
     terminal.resize(size)
     const then = Number(/step 20 of torment: (\d+) s/.exec(terminal.screen())?.[1] ?? 0)
