@@ -49,7 +49,7 @@ export interface Chosen {
 export const replayOf = ({ family, one }: Chosen, hosts: string[], seed: number): string =>
   ['tsx', `tasks/${family.name}.ts`, ...hosts, '--case', one.name, '--seed', seed].join(' ')
 
-/** Bytes that a case takes at most on the machine's disk, measured; and what is left of one that is full. */
+/** Bytes that must be free for a case to begin, and below which a disk counts as full. */
 const room = 256 * 1024 ** 2
 const dregs = 16 * 1024 ** 2
 
