@@ -33,7 +33,7 @@ export const replayOf = ({ family, one }: Chosen, hosts: string[], seed: number)
 export const placeOf = ({ family, one }: Chosen, { control }: Pick<Stage, 'control'>): string =>
   [`${family.name}-${one.name}`, ...(control ? [control.name] : [])].join('.')
 
-/** Bytes that a case takes at most on the machine's disk, measured; and what is left of one that is full. */
+/** Bytes that must be free for a case to begin, and below which a disk counts as full. */
 const room = 256 * 1024 ** 2
 const dregs = 16 * 1024 ** 2
 
