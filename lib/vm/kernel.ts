@@ -21,17 +21,23 @@ export class KernelFailed extends Failure {
 export function kernelOf(host: string): Blame {
   const { serial } = files(host)
   const before = lastPart(serial, 0)
-  // a boot begins where the firmware hands over
-  const booted = before.text.lastIndexOf('BdsDxe: starting')
-  const from = before.from + Math.max(0, booted)
+  const booted = Math.max(0, before.text.lastIndexOf(bootBegins))
+  const from = before.from + booted
+  const length = before.text.length - booted
   return (during) => {
-    const found = kernelFailure(lastPart(serial, from).text)
+    const { text } = lastPart(serial, from)
+    // what was there before a boot that has begun since is over
+    const over = text.indexOf(bootBegins, length) >= 0
+    const found = kernelFailure(over ? text.slice(length) : text)
     if (!found) return undefined
     const { how, what, lines } = found
     const said = `${during}: the kernel of \`${host}\` ${how}: ${what}`
     return new KernelFailed(said, how, `${serial}\n${lines.join('\n')}`)
   }
 }
+
+/** Where the firmware hands over. */
+const bootBegins = 'BdsDxe: starting'
 
 /** An oops has its number in brackets on x86; what follows on it, such as a panic, says less. */
 const oops = /(?:kernel BUG at|BUG: unable to handle|BUG: kernel NULL|: [0-9a-f]{4} \[#\d+\]).*/

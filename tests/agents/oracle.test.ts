@@ -1,5 +1,5 @@
 /** What the oracle makes of the histories that the upgrade and jj really leave, with no VM around them. */
-import { afterEach, beforeEach, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
 import { lostChanges } from '../../lib/scenario/oracle.ts'
 import { changed } from '../../lib/scenario/oracle-clones.ts'
 import { asUser, readFacts, type Repository } from '../../lib/scenario/oracle-facts.ts'
@@ -10,15 +10,21 @@ import {
   watcher,
   type Seen,
 } from '../../lib/scenario/status-log.ts'
-import { agent, makeUpgradeWorld, settings, type UpgradeWorld } from './upgrade.ts'
+import { missingForRoot } from './root.ts'
+import { agent, copyWorld, makeUpgradeWorld, settings, type UpgradeWorld } from './upgrade.ts'
 
+const missing = await missingForRoot()
+let first: UpgradeWorld
 let world: UpgradeWorld
-beforeEach(async () => {
-  world = await makeUpgradeWorld()
+beforeAll(async () => {
+  if (!missing) first = await makeUpgradeWorld()
 })
-afterEach(async () => {
-  await world.remove()
+beforeEach(async (context) => {
+  if (missing) context.skip(missing)
+  world = await copyWorld(first)
 })
+afterEach(() => world?.remove())
+afterAll(() => first?.remove())
 
 /** The clone as the oracle asks for it. */
 async function clone(): Promise<Repository> {

@@ -77,3 +77,13 @@ test('an oops of an earlier boot, or of a log that was begun anew, is no news', 
   expect(blame('Connecting')).toBeDefined()
   expect(kernelOf('torment')('Connecting')).toBeUndefined()
 })
+
+test('an oops from before the boot that is waited for is over; one that led to it is not', () => {
+  serial(boot + oops)
+  const blame = kernelOf('sorrow')
+  expect(blame('Waiting')).toBeDefined()
+  says(boot)
+  expect(blame('Waiting')).toBeUndefined()
+  says(oops + boot)
+  expect(blame('Waiting')).toBeDefined()
+})
