@@ -32,8 +32,9 @@ ip link set lo up
 card eth0 10.9.0.15/24
 mkdir -p /run/sshd
 [ -e /root/key ] || ssh-keygen -q -t ed25519 -N '' -f /root/key
-sshd() { /usr/sbin/sshd -f /dev/null -o PidFile=/run/sshd.pid -h /root/key "$@"; }
-sshd
+rm -f /run/sshd.pid
+/usr/sbin/sshd -f /dev/null -o PidFile=/run/sshd.pid -h /root/key
+until [ -s /run/sshd.pid ]; do sleep 0.05; done
 . /root/reachability.sh
 `
 
