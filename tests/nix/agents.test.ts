@@ -55,7 +55,7 @@ async function checkWrapped(scripts: Record<string, string>): Promise<void> {
 
 test('They pass it as the lab wraps them', async () => {
   await checkWrapped(await lab('sorrow', wrapped))
-})
+}, 300_000)
 
 test('They pass it as NixOS wraps them', async (context) => {
   const found = await findNixOS()
