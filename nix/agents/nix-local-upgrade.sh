@@ -198,7 +198,7 @@ end() { # end <outcome> <reason>
 # What nix-local-upgrade-reboot.timer comes for. The status stays that of the last upgrade.
 reboot_only() {
   exec 9>>/run/nix-local-upgrade.lock
-  if ! flock --nonblock 9 || [[ -s $state/transaction.json ]]; then
+  if ! flock --nonblock 9 || [[ -e $state/transaction.json ]]; then
     say "an upgrade is at work, or was cut off: it will see to the reboot"
     exit 0
   fi

@@ -209,7 +209,7 @@ rebase() {
   fi
   sync --file-system "$repository"
   begin repository
-  files=$(conflicts)
+  files=$(conflicts 2>"$work/said") || stop_because 'look for conflicts'
   [[ -z $files ]] || stop conflict "Conflict in ${files//$'\n'/, }"
 }
 
@@ -237,7 +237,7 @@ read_rebased() {
 
 # Files in conflict: those that jj knows of, and those that were committed with the markers in them.
 conflicts() {
-  local each file
+  local each file marked
   if [[ -n $conflicted ]]; then
     for each in $conflicted; do
       repo_jj resolve --list --revision "$each" | sed -E 's/ {2,}[0-9]+-sided conflict.*$//'
@@ -247,12 +247,17 @@ conflicts() {
   while IFS= read -r file; do
     if [[ $file == .jjconflict-* ]]; then echo "$file"; fi
   done < <(repo_git ls-tree --name-only "$candidate")
+  # what cannot be looked at is not free of conflicts
+  wait "$!" || return
   # whoever accepts a commit by its name has seen it
   if [[ $accepted == "$remote_commit" ]]; then return; fi
-  while IFS= read -r -d '' file; do
+  mapfile -d '' -t marked < <(repo_git grep -z --files-with-matches -I --all-match -e '^<<<<<<< ' -e '^[=%+]\{7\}' -e '^>>>>>>> ' "$candidate")
+  # 1: there is no such file
+  wait "$!" || [[ $? == 1 ]] || return
+  for file in "${marked[@]}"; do
     each=${file#*:}
     if has_new_markers "$each"; then echo "$each"; fi
-  done < <(repo_git grep -z --files-with-matches -I --all-match -e '^<<<<<<< ' -e '^[=%+]\{7\}' -e '^>>>>>>> ' "$candidate")
+  done
 }
 
 # Whether a file has regions between markers that are not deployed already, under this name or one that is gone. Text that shows
