@@ -14,15 +14,27 @@ export default defineConfig({
         },
       },
       {
+        // each file has a scratch root of its own, and waits a lot
+        test: {
+          ...shared,
+          name: 'agents',
+          include: ['tests/agents/**/*.test.ts'],
+          maxWorkers: 2,
+          testTimeout: 900_000,
+          hookTimeout: 900_000,
+          sequence: { groupOrder: 1 },
+        },
+      },
+      {
         // one lab for all of them: two VMs fill a machine of two cores
         test: {
           ...shared,
           name: 'e2e',
-          include: ['tests/{agents,e2e}/**/*.test.ts'],
+          include: ['tests/e2e/**/*.test.ts'],
           fileParallelism: false,
           testTimeout: 900_000,
           hookTimeout: 900_000,
-          sequence: { groupOrder: 1 },
+          sequence: { groupOrder: 2 },
         },
       },
     ],
