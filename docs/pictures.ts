@@ -148,9 +148,15 @@ function runsOf(row: Cell[]): { at: number; text: string; color: string; bold: b
     if (last && last.color === color && last.bold === bold) last.text += text
     else runs.push({ at, text, color, bold })
   }
-  return runs
-    .map((run) => ({ ...run, text: run.text.trimEnd() }))
-    .filter(({ text }) => text.length > 0)
+  return (
+    runs
+      // as it is on a machine where nobody set LAB_HOME
+      .map((run) => ({
+        ...run,
+        text: run.text.replaceAll(home, '~/.local/state/gitops-vm-lab').trimEnd(),
+      }))
+      .filter(({ text }) => text.length > 0)
+  )
 }
 
 const escaped = (text: string): string =>

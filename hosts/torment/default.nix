@@ -60,12 +60,6 @@
   };
 
   # ========================================
-  # DOTFILES (chezmoi over jj)
-  # ========================================
-  # The remote is the one that the source directory was cloned from
-  myModules.services.chezmoiSync.enable = true;
-
-  # ========================================
   # GOLDEN GENERATION (boot safety)
   # ========================================
   myModules.system.boot.goldenGeneration = {

@@ -64,6 +64,9 @@ in
     # the primary user has a key and no password, so sudo could not ask for one
     security.sudo.wheelNeedsPassword = mkDefault false;
 
+    # dotfiles come in step before each upgrade, from the remote that they were cloned from
+    myModules.services.chezmoiSync.enable = mkDefault true;
+
     hostSpec.secretCategories = mkDefault [ "base" ];
   };
 }
