@@ -56,8 +56,9 @@ test('Ctrl-C while a VM boots: it runs on, the line says so, and the same comman
   await terminal.shows(/wait for SSH.*\n {4}SSH on port \d+: [1-9]\d* s of at most \d+ s/, 120)
   terminal.type('\u0003')
   expect(await terminal.prompted(10)).toBeLessThan(2)
-  expect(terminal.screen()).toMatch(
-    /^deploy-vm: Cut short: sorrow and torment still run \(just down ends that\); the same\n? ?command again goes on from here$/m,
+  // the terminal breaks a line wherever it ends
+  expect(terminal.screen().replaceAll('\n', '')).toContain(
+    'deploy-vm: Cut short: sorrow and torment still run (just down ends that); the same command again goes on from here',
   )
   expect(terminal.cursorVisible()).toBe(true)
   expect(await terminal.stty()).toMatch(/ icanon .* echo /)
