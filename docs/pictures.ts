@@ -23,6 +23,26 @@ const cases = [
   'concurrent-edits/same-line',
 ]
 
+/** The eight colours of a terminal, as on a dark background. */
+const colors = [
+  '#484f58',
+  '#ff7b72',
+  '#3fb950',
+  '#d29922',
+  '#58a6ff',
+  '#bc8cff',
+  '#39c5cf',
+  '#b1bac4',
+  '#6e7681',
+  '#ffa198',
+  '#56d364',
+  '#e3b341',
+  '#79c0ff',
+  '#d2a8ff',
+  '#56d4dd',
+  '#ffffff',
+]
+
 try {
   const lab = await record('npx just lab')
   writeFileSync(join(pictures, 'lab.svg'), svg('npx just lab', lab.last()))
@@ -96,26 +116,6 @@ function screenOf(emulator: InstanceType<typeof xterm.Terminal>): Screen {
     })
   })
 }
-
-/** The eight colours of a terminal, as on a dark background. */
-const colors = [
-  '#484f58',
-  '#ff7b72',
-  '#3fb950',
-  '#d29922',
-  '#58a6ff',
-  '#bc8cff',
-  '#39c5cf',
-  '#b1bac4',
-  '#6e7681',
-  '#ffa198',
-  '#56d364',
-  '#e3b341',
-  '#79c0ff',
-  '#d2a8ff',
-  '#56d4dd',
-  '#ffffff',
-]
 
 const textOf = (screen: Screen): string =>
   screen.map((row) => row.map(({ text }) => text).join('')).join('\n')
