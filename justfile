@@ -200,11 +200,13 @@ fmt:
     just --fmt --unstable
 
 # Write docs/scenarios.md anew, from the tables of cases
+[exit-message]
 [group("development")]
 docs:
     vitest run --project unit tests/docs.test.ts --update
 
 # Make the README's pictures from real runs
+[exit-message]
 [group("development")]
 pictures:
     node --import tsx docs/pictures.ts

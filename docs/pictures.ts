@@ -43,16 +43,18 @@ const colors = [
   '#ffffff',
 ]
 
-try {
-  const lab = await record('npx just lab')
-  writeFileSync(join(pictures, 'lab.svg'), svg('npx just lab', lab.last()))
-  const flags = cases.flatMap((name) => ['--case', name]).join(' ')
-  const gitops = await record(`npx just gitops-test ${flags}`, /^ *[4-9] of \d+/m)
-  writeFileSync(join(pictures, 'gitops-test.svg'), svg('npx just gitops-test', gitops.seen()))
-  report()
-} finally {
-  await record('npx just down --now').catch(console.error)
-  rmSync(home, { recursive: true, force: true })
+async function pictured(): Promise<void> {
+  try {
+    const lab = await record('npx just lab')
+    writeFileSync(join(pictures, 'lab.svg'), svg('npx just lab', lab.last()))
+    const flags = cases.flatMap((name) => ['--case', name]).join(' ')
+    const gitops = await record(`npx just gitops-test ${flags}`, /^ *[4-9] of \d+/m)
+    writeFileSync(join(pictures, 'gitops-test.svg'), svg('npx just gitops-test', gitops.seen()))
+    report()
+  } finally {
+    await record('npx just down --now').catch(console.error)
+    rmSync(home, { recursive: true, force: true })
+  }
 }
 
 /** The newest run's report, as a browser shows its top. */
@@ -161,3 +163,5 @@ function runsOf(row: Cell[]): { at: number; text: string; color: string; bold: b
 
 const escaped = (text: string): string =>
   text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('"', '&quot;')
+
+await pictured()

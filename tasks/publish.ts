@@ -16,7 +16,7 @@ export const under = [
   'git update-ref refs/heads/<branch>',
 ]
 export const examples: [string, string][] = [
-  ['just publish && just upgrade-test-vm', 'A commit, on every VM'],
+  ['just publish', 'The commit that is checked out; then just upgrade-test-vm'],
   ['just publish --dirty', 'What is not committed yet'],
 ]
 

@@ -29,7 +29,7 @@ export const under = [
   '/var/lib/nix-local-upgrade/status.json, show-boot-status --json',
 ]
 export const examples: [string, string][] = [
-  ['just publish && just upgrade-test-vm', 'Bring the current commit to every VM'],
+  ['just upgrade-test-vm', 'Every VM, after just publish'],
   ['just upgrade-test-vm sorrow --reboot', 'And see whether it boots, and becomes golden'],
 ]
 

@@ -91,7 +91,7 @@ another_switch() { # another_switch <who>
 
 # Writes down how things are before they are changed.
 begin() { # begin <stage>
-  local before=$stage said
+  local before=$stage trouble
   stage=$1
   if [[ -z ${boot_before:-} ]]; then
     efi_variable LoaderEntryDefault
@@ -99,9 +99,9 @@ begin() { # begin <stage>
     efi_variable LoaderEntryOneShot
     boot_before+=$REPLY
   fi
-  if ! said=$(write_transaction 2>&1); then
+  if ! trouble=$(write_transaction 2>&1); then
     stage=$before
-    stop failed "Cannot write down how things are: ${said##*: }"
+    stop failed "Cannot write down how things are: ${trouble##*: }"
   fi
 }
 
