@@ -91,7 +91,7 @@ another_switch() { # another_switch <who>
 
 # Writes down how things are before they are changed.
 begin() { # begin <stage>
-  local before=$stage trouble
+  local stage_before=$stage trouble
   stage=$1
   if [[ -z ${boot_before:-} ]]; then
     efi_variable LoaderEntryDefault
@@ -100,7 +100,7 @@ begin() { # begin <stage>
     boot_before+=$REPLY
   fi
   if ! trouble=$(write_transaction 2>&1); then
-    stage=$before
+    stage=$stage_before
     stop failed "Cannot write down how things are: ${trouble##*: }"
   fi
 }
