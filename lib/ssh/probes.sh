@@ -73,8 +73,8 @@ ask() { # ask <snippet>: what it says, a record separator, how it ended
 # For the other side: its name, its text, and how it ended. For a snippet that starts no program, and so can
 # neither hang nor be worth a process of its own.
 tell_now() { # tell_now <name> <snippet>
-  # a snippet may set $1, and variables of any likely name
-  local probe_of_mine=$1
+  # a snippet may set $1, and variables of any likely name: what others go by stays as it is
+  local probe_of_mine=$1 units=$units end=$end
   printf '\036%s\n' "$1"
   eval "$2" 2>&1 </dev/null
   printf '\n\036%s %s\n' "$probe_of_mine" "$?"
