@@ -70,7 +70,11 @@ export async function realise(
   const args = ['--realise', '--log-format', 'internal-json', ...store, ...derivations]
   const seen = progress()
   const { timeout = 1800 } = rest
-  const onLine = (line: string): void => void seen.take(line)
+  let last = ''
+  const onLine = (line: string): void => {
+    // at once, as most builds take less than the second in which time is told
+    if (seen.take(line) && say && seen.line() !== last) say((last = seen.line()))
+  }
   const realised = () => run('nix-store', args, { onLine, ...rest, timeout })
   try {
     const { stdout } = await (say

@@ -31,7 +31,7 @@ describe('Nix builds, and says so', () => {
     const paths = await realise(derivations, options, { say: (line) => said.push(line) })
     expect(paths.map((path) => path.slice(44))).toEqual(['one', 'two'])
     expect(said).toContainEqual(expect.stringMatching(/^[01]\/2 built, building (one|two)/))
-    expect(said.at(-1)).toBe('2/2 built')
+    expect(said.findLast((line) => line)).toBe('2/2 built')
   })
 
   test('with the last lines of a builder that fails, and no JSON', async () => {
