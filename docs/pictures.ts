@@ -12,15 +12,13 @@ import { project } from '../lib/settings.ts'
 
 const home = mkdtempSync(join(tmpdir(), 'lab-pictures-'))
 const pictures = join(project, 'docs/pictures')
-const size = { cols: 100, rows: 30 }
+const size = { cols: 100, rows: 40 }
 const cases = [
   'auto-upgrade/good-commit',
   'auto-upgrade/validation-fails',
-  'auto-upgrade/known-bad',
-  'break-boot/panic',
   'break-boot/missing-init',
   'chaos-network/delay',
-  'concurrent-edits/same-line',
+  'concurrent-edits/different-files',
 ]
 
 /** The eight colours of a terminal, as on a dark background. */
@@ -48,7 +46,7 @@ async function pictured(): Promise<void> {
     const lab = await record('npx just lab')
     writeFileSync(join(pictures, 'lab.svg'), svg('npx just lab', lab.last()))
     const flags = cases.flatMap((name) => ['--case', name]).join(' ')
-    const gitops = await record(`npx just gitops-test ${flags}`, /^ *[4-9] of \d+/m)
+    const gitops = await record(`npx just gitops-test ${flags}`, /^2 of \d+, \d+ \w+, about/m)
     writeFileSync(join(pictures, 'gitops-test.svg'), svg('npx just gitops-test', gitops.seen()))
     report()
   } finally {
@@ -129,7 +127,7 @@ function svg(title: string, screen: Screen): string {
   const text = rows.flatMap((row, y) =>
     runsOf(row).map(
       ({ at, text: words, color, bold }) =>
-        `<text x="${(16 + at * wide).toFixed(1)}" y="${top + y * high}" fill="${color}"${bold ? ' font-weight="bold"' : ''} textLength="${(words.length * wide).toFixed(1)}">${escaped(words)}</text>`,
+        `<text x="${(16 + at * wide).toFixed(1)}" y="${top + y * high}" fill="${color}"${bold ? ' font-weight="bold"' : ''} textLength="${(words.length * wide).toFixed(1)}">${escaped(words.replaceAll(' ', '\u00a0'))}</text>`,
     ),
   )
   const [width, height] = [Math.round(size.cols * wide + 32), top + rows.length * high + 6]
