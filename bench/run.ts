@@ -91,7 +91,7 @@ async function deploy(): Promise<void> {
   }
   const [one, hand] = [middle(deploys!), middle(hands!)]
   note('deploy of a cached host to SSH', one, 'QEMU and ssh by hand', hand, '<= 1.15')
-  note('the same, subscribed and settled', middle(wholes!), 'to SSH', one)
+  note('the same, subscribed and settled', middle(wholes!), 'to SSH', one, '')
   const both = await freshly('sorrow', 'torment')
   note('deploy of both to SSH', both.toSsh, 'deploy of one', one, '<= 1.5')
   // the first waits for their boot to end, and starts every program for the first time
@@ -233,7 +233,7 @@ async function freshly(...hosts: string[]): Promise<{ toSsh: number; whole: numb
     said.push(line)
     if (/: wait for SSH \(/.test(line)) toSsh = seconds(from)
   })
-  const code = await new Promise((resolve) => child.on('close', resolve))
+  const code = await new Promise<number | null>((resolve) => child.on('close', resolve))
   if (code !== 0) throw new Error(`The deploy exited with ${code}: ${said.join('\n')}`)
   return { toSsh, whole: seconds(from) }
 }
