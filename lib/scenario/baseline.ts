@@ -63,7 +63,7 @@ export async function holdVm(host: string, what: string): Promise<Hold> {
 }
 
 /** Raised when what a baseline consists of changes, so that older snapshots are made anew. */
-const version = 2
+const version = 3
 
 const recordOf = (host: string): string => join(files(host).dir, 'baseline.json')
 
@@ -211,6 +211,12 @@ printf 'sourceDir = "%s"\\n' "$(cd ${dotfiles} && pwd)" >.config/chezmoi/chezmoi
 `
 
 async function seed(vm: Machine, from: Clones): Promise<void> {
+  // what it remembers of the lab's own remotes is of other histories than those that come now
+  await vm.root(
+    `systemctl stop nix-local-upgrade.timer nix-local-upgrade.service 2>/dev/null
+    rm -rf /var/lib/nix-local-upgrade/* /var/lib/chezmoi-sync/*`,
+    { timeout: 60 * vm.patience },
+  )
   // a directory such as /etc/nixos is root's to make
   const others = [from.paths.flake, from.paths.dotfiles].filter((path) => !isOwn(path)).join(' ')
   if (others) {
