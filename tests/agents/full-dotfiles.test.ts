@@ -1,7 +1,9 @@
 /**
- * No edit of a dotfile is lost to calls that fail as on a full disk. All of them with
+ * No edit of a dotfile is lost to calls that fail as on a full disk, nor to a kill at one. All of them with
  *
  *     LAB_FULL_DISK=matrix.tsv npx vitest run tests/agents/full-dotfiles.test.ts
+ *
+ * which takes hours; LAB_FULL_DISK_STRIDE=37 takes each 37th call only.
  */
 import { appendFileSync, writeFileSync } from 'node:fs'
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
@@ -23,9 +25,10 @@ beforeAll(async () => {
   const both: Dotfiles = await makeDotfiles(root, { '.profile': 'one\n', '.vimrc': 'set one\n' })
   remote = both.remote
   base = both.sorrow.home.replace(/\/sorrow$/, '')
-  await both.torment.sh('echo two >>.vimrc; echo new >.new; chezmoi add .new')
+  await both.torment.sh(`echo two >>.vimrc; echo new >.new; chezmoi add .new
+    printf '#!/bin/sh\ngrep -v added; echo added\n' >.local/share/chezmoi/modify_dot_cfg`)
   await both.torment.sync()
-  await both.sorrow.sh('echo mine >>.profile')
+  await both.sorrow.sh('echo mine >>.profile; echo own >.cfg')
   writes = await inCopy(async (copy) => (await sync(copy, 'sorrow', { first: 1, times: 0 })).writes)
 })
 beforeEach((context) => {
@@ -61,6 +64,10 @@ async function sync(
   return { code: ran.code, status, said: ran.stdout + ran.stderr, writes: seen }
 }
 
+const allThere = `sorrow one mine set one two new own added
+torment one mine set one two new added
+kept own`
+
 /** @returns what is wrong after a run with such calls and the next ones */
 async function withFailing(failing: Failing): Promise<string[]> {
   return inCopy(async (copy) => {
@@ -70,23 +77,25 @@ async function withFailing(failing: Failing): Promise<string[]> {
     const failed = at.writes.find((write) => write.failed)
     if (!failed) return ['no such call']
     const { outcome, reason, phase } = at.status
-    if (at.code !== 0 && (outcome === null || good.includes(outcome ?? ''))) {
+    // whoever is killed leaves the status of a run that is at work
+    const silent = outcome === null && failing.error !== 'SIGKILL'
+    if (at.code !== 0 && (silent || good.includes(outcome ?? ''))) {
       wrong.push(`its status does not tell of the failure: ${at.code} ${outcome}`)
     }
     const edit = await copy.sh(`cat ${base}/sorrow/.profile`)
     if (edit !== 'one\nmine') wrong.push(`the edit is gone at once: ${edit}`)
+    if (outcome === 'conflict') wrong.push(`takes it for a conflict: ${reason}`)
     let next = await sync(copy, 'sorrow')
     if (!good.includes(next.status.outcome ?? '')) next = await sync(copy, 'sorrow')
     if (!good.includes(next.status.outcome ?? '')) wrong.push(`the next runs end in ${next.said}`)
     await sync(copy, 'torment')
-    const files = await copy.sh(
-      `cd ${base}; cat {sorrow,torment}/{.profile,.vimrc,.new} 2>&1 | tr '\\n' ' ' || true`,
-    )
-    const each = 'one mine set one two new '
-    if (`${files} ` !== each + each && files !== each + each) wrong.push(`the files are: ${files}`)
+    const files = await copy.sh(`cd ${base}
+      for host in sorrow torment; do echo $host $(cat $host/{.profile,.vimrc,.new,.cfg} 2>&1); done
+      echo kept $(cat sorrow/.local/state/chezmoi-sync/kept/2*/.cfg 2>&1)`)
+    if (files !== allThere) wrong.push(`the files are: ${files}`)
     if (matrix) {
       const { number, program, call, path } = failed
-      const fault = `${failing.times === 1 ? 'at' : 'from'} ${number}, ${failed.phase}: ${program} ${call} ${path}`
+      const fault = `${failing.error ?? 'ENOSPC'} ${failing.times === 1 ? 'at' : 'from'} ${number}, ${failed.phase}: ${program} ${call} ${path}`
       const ends = [at.code, outcome, reason].join(' ')
       const then = [next.code, next.status.outcome, next.status.reason].join(' ')
       appendFileSync(
@@ -100,10 +109,31 @@ async function withFailing(failing: Failing): Promise<string[]> {
 
 const places = {
   'the status': 'commit bash openat .*/status.json.new$',
+  'the operations of jj': 'rebase jj openat .*/op_heads/',
+  'a file of the source': 'rebase jj write .*/dot_vimrc$',
+  'the next file of the source': 'rebase jj openat .*/dot_new$',
+  'jj’s word of the source': 'rebase jj renameat .*/working_copy/checkout$',
+  'HEAD of the source': 'rebase jj renameat .*/.git/HEAD$',
+  'the index of the source': 'rebase jj openat .*/.git/index.lock$',
+  'the commit': 'commit jj openat .*/op_heads/',
+  'the bookmark': 'push jj .*/refs/heads/main',
+  'the remote': 'push git.* .*/dotfiles.git/',
   'the target': 'apply chezmoi .*/sorrow/',
+  'chezmoi’s state': 'apply chezmoi .*/chezmoistate.boltdb',
+  'what is put aside': 'apply cp .*/kept/',
 }
 test.each(Object.entries(places))('Writing fails at %s: the next run syncs', async (_, first) => {
   expect(await withFailing({ first, times: 1e9 })).toEqual([])
+})
+
+const killedAt = {
+  'before jj’s operation is written': places['the operations of jj'],
+  'in the middle of the checkout': places['a file of the source'],
+  'after the checkout': places['jj’s word of the source'],
+  'in the middle of a commit': places['the commit'],
+}
+test.each(Object.entries(killedAt))('Killed %s: the next run syncs', async (_, first) => {
+  expect(await withFailing({ first, times: 1, error: 'SIGKILL' })).toEqual([])
 })
 
 test.runIf(matrix)(
@@ -112,6 +142,7 @@ test.runIf(matrix)(
     let wrong = 0
     for (let first = 1; first <= writes.length; first += stride) {
       for (const times of [1, 1e9]) if ((await withFailing({ first, times })).length > 0) wrong++
+      if ((await withFailing({ first, times: 1, error: 'SIGKILL' })).length > 0) wrong++
     }
     expect(wrong, `see ${matrix}`).toBe(0)
   },
