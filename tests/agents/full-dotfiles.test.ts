@@ -68,8 +68,11 @@ const allThere = `sorrow one mine set one two new own added
 torment one mine set one two new added
 kept own`
 
-/** @returns what is wrong after a run with such calls and the next ones */
-async function withFailing(failing: Failing): Promise<string[]> {
+/** @returns what is wrong after a run with such calls, what somebody does meanwhile, and the next runs */
+async function withFailing(
+  failing: Failing,
+  meanwhile: (copy: ScratchRoot) => Promise<unknown> = async () => {},
+): Promise<string[]> {
   return inCopy(async (copy) => {
     const wrong: string[] = []
     const good = ['synced', 'up-to-date']
@@ -77,14 +80,15 @@ async function withFailing(failing: Failing): Promise<string[]> {
     const failed = at.writes.find((write) => write.failed)
     if (!failed) return ['no such call']
     const { outcome, reason, phase } = at.status
-    // whoever is killed leaves the status of a run that is at work
-    const silent = outcome === null && failing.error !== 'SIGKILL'
-    if (at.code !== 0 && (silent || good.includes(outcome ?? ''))) {
+    // whoever is killed leaves the status as it was
+    const judged = at.code !== 0 && failing.error !== 'SIGKILL'
+    if (judged && (outcome === null || good.includes(outcome ?? ''))) {
       wrong.push(`its status does not tell of the failure: ${at.code} ${outcome}`)
     }
     const edit = await copy.sh(`cat ${base}/sorrow/.profile`)
     if (edit !== 'one\nmine') wrong.push(`the edit is gone at once: ${edit}`)
     if (outcome === 'conflict') wrong.push(`takes it for a conflict: ${reason}`)
+    await meanwhile(copy)
     let next = await sync(copy, 'sorrow')
     if (!good.includes(next.status.outcome ?? '')) next = await sync(copy, 'sorrow')
     if (!good.includes(next.status.outcome ?? '')) wrong.push(`the next runs end in ${next.said}`)
@@ -134,6 +138,37 @@ const killedAt = {
 }
 test.each(Object.entries(killedAt))('Killed %s: the next run syncs', async (_, first) => {
   expect(await withFailing({ first, times: 1, error: 'SIGKILL' })).toEqual([])
+})
+
+test('Killed as it takes the trunk into an empty source: nothing is removed elsewhere', async () => {
+  await inCopy(async (copy) => {
+    const home = `${base}/rapture`
+    const source = `${home}/.local/share/chezmoi`
+    await copy.sh(`mkdir -p ${source}; cd ${source}; HOME=${home} jj git init --colocate .`, {
+      user: 'rain',
+    })
+    const trunk = `git -C ${remote} rev-parse main`
+    const before = await copy.sh(trunk, { user: 'rain' })
+    const first = places['the operations of jj']
+    const { code } = await sync(copy, 'rapture', { first, times: 1, error: 'SIGKILL' })
+    expect(code).toBe(137)
+    const { status } = await sync(copy, 'rapture')
+    expect(status).toMatchObject({ outcome: 'synced' })
+    expect(await copy.sh(trunk, { user: 'rain' })).toBe(before)
+    expect(await copy.sh(`cat ${home}/.vimrc`)).toBe('set one\ntwo')
+  })
+})
+
+test('Whoever looks for conflicts after a kill does not spoil what the next run puts back', async () => {
+  const wrong = await withFailing(
+    { first: places['the operations of jj'], times: 1, error: 'SIGKILL' },
+    (copy) =>
+      copy.sh('bash -euo pipefail /tmp/chezmoi-show-conflicts.sh', {
+        user: 'rain',
+        env: { HOME: `${base}/sorrow`, CHEZMOI_HOST: 'sorrow' },
+      }),
+  )
+  expect(wrong).toEqual([])
 })
 
 test.runIf(matrix)(
