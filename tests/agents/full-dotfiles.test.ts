@@ -3,7 +3,8 @@
  *
  *     LAB_FULL_DISK=matrix.tsv npx vitest run tests/agents/full-dotfiles.test.ts
  *
- * which takes hours; LAB_FULL_DISK_STRIDE=37 takes each 37th call only.
+ * which takes hours; LAB_FULL_DISK_STRIDE=37 takes each 37th call only, from the one that
+ * LAB_FULL_DISK_START names on.
  */
 import { appendFileSync, writeFileSync } from 'node:fs'
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
@@ -13,6 +14,7 @@ import { makeRoot, missingForRoot, type ScratchRoot } from './root.ts'
 
 const matrix = process.env['LAB_FULL_DISK']
 const stride = Number(process.env['LAB_FULL_DISK_STRIDE'] ?? 1)
+const start = Number(process.env['LAB_FULL_DISK_START'] ?? 1)
 const missing = (await missingForRoot()) ?? (await missingForWrites())
 let root: ScratchRoot
 let remote: string
@@ -175,7 +177,7 @@ test.runIf(matrix)(
   'Each call fails, and all from there on',
   async () => {
     let wrong = 0
-    for (let first = 1; first <= writes.length; first += stride) {
+    for (let first = start; first <= writes.length; first += stride) {
       for (const times of [1, 1e9]) if ((await withFailing({ first, times })).length > 0) wrong++
       if ((await withFailing({ first, times: 1, error: 'SIGKILL' })).length > 0) wrong++
     }
