@@ -374,8 +374,13 @@ recover() {
   drop_locks .git -newer "$state/step"
   mapfile -t fields <"$state/step"
   before_op=${fields[0]-} head_op=${fields[1]-} head_commit=${fields[2]-} remote_commit=${fields[3]-}
-  say 'an earlier run did not end; what it began is put back'
-  back_from "put back what an earlier run began"
+  if [[ ! $before_op =~ ^[0-9a-f]+$ ]]; then
+    say "cannot be read, and removed: $state/step"
+    rm -f "$state/step"
+    return
+  fi
+  say 'an earlier run did not end, and what it began is put back'
+  back_from 'put back what an earlier run began'
 }
 
 # Someone who resolves a conflict in the source is not disturbed. Also takes the source's present text
@@ -702,7 +707,8 @@ compatible() {
   local tree code=0
   unsound=()
   tree=$(merged HEAD "$to") || code=$?
-  if ((code == 1)) && [[ -n $tree ]]; then return 1; fi
+  # two histories without a common commit are not merged
+  if ((code)) && { [[ -n $tree ]] || ! git merge-base HEAD "$to" >/dev/null 2>&1; }; then return 1; fi
   if ((code)) || ! { mkdir "$work/tree" && git archive "$tree" | tar -x -C "$work/tree"; }; then
     finish failed 'Cannot try a merge with the trunk'
   fi

@@ -173,6 +173,18 @@ test('Whoever looks for conflicts after a kill does not spoil what the next run 
   expect(wrong).toEqual([])
 })
 
+test.each(['', '\\0\\0\\0', 'nothing\\nof\\nuse\\n', 'abcdef\\nabcdef\\nabcdef\\n'])(
+  'A note of a step that holds `%s` locks no host out',
+  async (text) => {
+    await inCopy(async (copy) => {
+      const note = `${base}/sorrow/.local/state/chezmoi-sync/step`
+      await copy.sh(`printf '${text}' >${note}`, { user: 'rain' })
+      expect((await sync(copy, 'sorrow')).status).toMatchObject({ outcome: 'synced' })
+      expect(await copy.sh(`ls ${note} 2>&1 || true`)).toMatch('No such file')
+    })
+  },
+)
+
 test.runIf(matrix)(
   'Each call fails, and all from there on',
   async () => {
