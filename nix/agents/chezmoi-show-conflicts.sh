@@ -17,7 +17,12 @@ root=$(chezmoi source-path)
 cd "$root" 2>/dev/null || { echo "No dotfiles at $root" && exit 0; }
 cd "$(git rev-parse --show-toplevel)" || exit
 
-if [[ -z $offline ]] && ! timeout --kill-after=5 "${CHEZMOI_NETWORK_LIMIT:-60}" jj --no-pager --quiet \
+# jj must not look at what a synchronization was cut off in, or is at: that is the next one's to put back
+state=${CHEZMOI_STATE:-}
+if [[ -z $state || ! -w $state ]]; then state=${XDG_STATE_HOME:-$HOME/.local/state}/chezmoi-sync; fi
+if [[ -z $offline && -e $state/step ]]; then
+  echo '(a synchronization has not ended: this is as of its fetch)'
+elif [[ -z $offline ]] && ! timeout --kill-after=5 "${CHEZMOI_NETWORK_LIMIT:-60}" jj --no-pager --quiet \
   --config=git.abandon-unreachable-commits=false git fetch --remote origin </dev/null 2>/dev/null; then
   echo '(the remote cannot be reached: this is as of the last fetch)'
 fi

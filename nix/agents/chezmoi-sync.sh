@@ -43,6 +43,7 @@ unapplied=() untracked=()                   # what is wrong with one target, and
 own_files=()                                # of `conflicts`, this host's
 home_sides=()                               # source file, base commit and target of each edit that conflicts
 ended='' work=''
+remote_commit='' # where a step of jj is to lead
 pushed='' broken='' edited_meanwhile='' applied_from='' identified='' # what failed is in `broken`, and holds nothing else back
 
 main() {
@@ -266,6 +267,24 @@ cut_off() { # <step>
   judge_remote "$(<"$work/$1")"
   [[ $verdict == offline ]]
 }
+# What durable-git.sh asks for. All runs as the user here.
+# shellcheck disable=SC2317 # durable-git.sh calls it
+as_user() { # <seconds> <command...>
+  timeout --kill-after=5 "$@" </dev/null 9>&-
+}
+# shellcheck disable=SC2317
+repo_git() { as_user "$limit" git "$@"; }
+# shellcheck disable=SC2317
+repo_jj() { as_user "$limit" "${jj[@]}" "$@"; }
+say() { echo "chezmoi-sync: $1"; }
+note_head() {
+  local file=$state/step
+  if printf '%s\n' "$before_op" "$head_op" "$head_commit" "$remote_commit" >"$file.new" && sync "$file.new" &&
+    mv "$file.new" "$file" && sync "$state"; then return; fi
+  rm -f "$file.new"
+  REPLY="cannot write $file"
+  return 1
+}
 must() { # <what> <command...>
   local what=$1
   shift
@@ -332,6 +351,7 @@ open_repository() {
   if [[ $HOME/ == "$repository"/* ]]; then finish failed "Cannot use $root: it is not a repository, but in $repository"; fi
   cd "$repository" || return
   drop_stale_locks .git
+  recover
   if [[ ! -d .jj ]]; then must "make $repository a jj repository" jj git init --colocate >/dev/null; fi
 
   remote=$(git remote get-url origin 2>/dev/null || true)
@@ -346,6 +366,23 @@ open_repository() {
   to=$from
 }
 
+# A run that was cut off in a step of jj: its text must not pass for the user's.
+recover() {
+  local fields=()
+  [[ -e $state/step && -d .jj ]] || return 0
+  # a program that was killed leaves git's lock behind
+  drop_locks .git -newer "$state/step"
+  mapfile -t fields <"$state/step"
+  before_op=${fields[0]-} head_op=${fields[1]-} head_commit=${fields[2]-} remote_commit=${fields[3]-}
+  if [[ ! $before_op =~ ^[0-9a-f]+$ ]]; then
+    say "cannot be read, and removed: $state/step"
+    rm -f "$state/step"
+    return
+  fi
+  say 'an earlier run did not end, and what it began is put back'
+  back_from 'put back what an earlier run began'
+}
+
 # Someone who resolves a conflict in the source is not disturbed. Also takes the source's present text
 # into jj's history, so that nothing below can lose it.
 refuse_unresolved() {
@@ -355,9 +392,11 @@ refuse_unresolved() {
     if(self.contained_in('$conflict'), 'conflict ' ++ commit_id ++ ' ')
     ++ if(current_working_copy, 'copy ' ++ $working_copy)")
   if ! said=$(within "$limit" stale "${question[@]}"); then
-    # a run that was killed may leave it stale; what the source holds is taken in first
-    must 'read the source' "${jj[@]}" workspace update-stale >/dev/null
-    said=$(must 'read the history' "${question[@]}")
+    # a run of jj that was killed may leave it stale
+    if [[ $(<"$work/stale") == *'not updated since operation'* ]]; then
+      finish_checkout '' || finish failed "Cannot finish a checkout of the source: $REPLY"
+    fi
+    said=$(must 'read the source' "${question[@]}")
     look
   fi
   copy=${said#*copy }
@@ -479,7 +518,7 @@ commit() {
   if [[ -z $found ]]; then found=$(read_working_copy); fi
   case $found in
     empty) ;;
-    described) must 'commit' "${jj[@]}" new ;;
+    described) step 'commit' '' new ;;
     *) commit_sound "${found#bare }" ;;
   esac
   if [[ $found != empty ]]; then look; fi
@@ -500,7 +539,7 @@ commit_sound() { # <files>
     [[ -n $names ]] || return 0
   fi
   identity
-  must 'commit' "${jj[@]}" commit --message "Dotfiles of $host: $names" "$sound"
+  step 'commit' '' commit --message "Dotfiles of $host: $names" "$sound"
 }
 
 # A file of the source that jj was told not to track is in no commit, though chezmoi applies it here.
@@ -573,23 +612,20 @@ remember_trunk() {
 
 # Puts this host's commits onto the trunk. When they conflict, all is as it was, and the run ends.
 integrate() {
-  local before
+  local merge
   if [[ -z $to ]] || ancestor "$to" "$head"; then return; fi
   if { [[ -z $head ]] || ancestor "$head" "$to"; } && [[ $(read_working_copy) == empty ]]; then
-    must 'take the trunk' "${jj[@]}" new "$trunk_rev"
+    step 'take the trunk' "$to" new "$trunk_rev"
     look
     return
   fi
   if compatible; then
     identity
-    before=$(must 'read the history' "${jj[@]}" operation log --no-graph --limit 1 -T 'id')
-    if settled --branch @ --onto "$trunk_rev"; then return; fi
-    must 'end a rebase' "${jj[@]}" operation restore "$before"
+    if rebase "$to" --branch @ --onto "$trunk_rev"; then return; fi
     # One commit may conflict where all together do not, or be another host's, which stays as it is.
-    within "$limit" rebase "${jj[@]}" new --no-edit @- "$trunk_rev" \
-      --message "Merge the trunk into dotfiles of $host" || true
-    if settled --source @ --onto "heads($trunk_rev+ & @-+)"; then return; fi
-    must 'end a rebase' "${jj[@]}" operation restore "$before"
+    must 'merge the trunk' "${jj[@]}" new --no-edit @- "$trunk_rev" --message "Merge the trunk into dotfiles of $host"
+    merge=$(revisions "heads($trunk_rev+ & @-+)")
+    if rebase "$merge" --source @ --onto "$merge"; then return; fi
   fi
   list_conflicts
   if ((!${#own_files[@]})); then
@@ -601,26 +637,81 @@ integrate() {
   phase='done'
   summary
 }
-# Where it fails, the caller puts back what there was, and `head` stays right.
-settled() { # <options of rebase>
-  rebase "$@" && [[ -z $(revisions "conflicts() & $trunk_rev..@") ]] && look
+
+# Fails where it leads to a conflict, or changes commits of others: then all is as it was.
+rebase() { # <where it leads> <options>
+  begin 'rebase' "$1"
+  shift
+  if ! rebase_once "$@"; then
+    # A rebase that was put back, done again in the same second, gives the same commit, which jj refuses to make.
+    if grep --quiet 'Newly-created commit .* already exists' "$work/step"; then
+      sleep 1.1
+      rebase_once "$@" || give_up 'rebase'
+    elif grep --quiet 'is immutable' "$work/step"; then
+      rm -f "$state/step"
+      return 1
+    else
+      give_up 'rebase'
+    fi
+  fi
+  if [[ -z $(revisions "conflicts() & $trunk_rev..@") ]]; then
+    rm -f "$state/step"
+    look
+    return
+  fi
+  back_from 'end a rebase'
+  look
+  return 1
 }
-rebase() {
-  within "$limit" rebase "${jj[@]}" rebase "$@" && return
-  # A rebase that was put back, done again in the same second, gives the same commit, which jj refuses to make.
-  grep --quiet 'Newly-created commit .* already exists' "$work/rebase" || return
-  sleep 1.1
-  within "$limit" rebase "${jj[@]}" rebase "$@"
+rebase_once() {
+  within "$limit" step "${jj[@]}" rebase "$@" && head_is_right
+}
+
+# -- steps that move git's HEAD
+
+# Does what jj does in one, or puts all back and ends.
+step() { # <what> <commit that it leads to, if it is known> <arguments of jj...>
+  begin "$1" "$2"
+  if within "$limit" step "${jj[@]}" "${@:3}" && head_is_right; then
+    rm -f "$state/step"
+    return
+  fi
+  give_up "$1"
+}
+# A step that cannot be written down is not begun: the next run would not know how to go on from the middle of it.
+begin() { # <what> <commit that it leads to>
+  # what was written lately may not be on the disk yet, and a power cut would take it
+  must "$1" sync --file-system .
+  before_op=$(must 'read the history' "${jj[@]}" operation log --no-graph --limit 1 -T 'id')
+  after_op='' head_op=$before_op head_commit=$(git_head) remote_commit=$2
+  note_head || finish failed "Cannot $1: $REPLY"
+}
+give_up() { # <what>
+  local said
+  # jj ends well where it could not move HEAD
+  if git_follows "$work/step"; then said=$(because step); else said=$REPLY; fi
+  if go_back; then rm -f "$state/step"; fi
+  finish failed "Cannot $1: $said"
+}
+# Goes back to how it was before a step, unless somebody was at work since: then things stay as they are.
+back_from() { # <what>
+  local code=0
+  go_back || code=$?
+  if [[ $code == 1 ]]; then finish failed "Cannot $1: $REPLY"; fi
+  rm -f "$state/step"
 }
 
 # Whether the commits here and the trunk go together, found without a change of the source. chezmoi, too,
 # has to read the result: two hosts may give a file different attributes, which no line of text shows.
 compatible() {
-  local tree
+  local tree code=0
   unsound=()
-  tree=$(merged HEAD "$to") || return 1
-  mkdir "$work/tree"
-  git archive "$tree" | tar -x -C "$work/tree"
+  tree=$(merged HEAD "$to") || code=$?
+  # two histories without a common commit are not merged
+  if ((code)) && { [[ -n $tree ]] || ! git merge-base HEAD "$to" >/dev/null 2>&1; }; then return 1; fi
+  if ((code)) || ! { mkdir "$work/tree" && git archive "$tree" | tar -x -C "$work/tree"; }; then
+    finish failed 'Cannot try a merge with the trunk'
+  fi
   if ! within "$limit" managed chezmoi --source "$work/tree" managed >/dev/null; then
     mapfile -t unsound < <(grep -oE "$work/tree/[^,)]+" "$work/managed" | sed "s|^$work/tree/||")
     if ((!${#unsound[@]})); then finish failed "Cannot read the source with the trunk: $(because managed)"; fi
@@ -672,7 +763,7 @@ push_branch() {
 
 # -- conflicts, for people here and on other hosts
 
-# Prints the tree of two commits together, and fails where they conflict.
+# Prints the tree of two commits together; ends with 1 where they conflict.
 merged() { # <commit> <commit>
   git -c merge.renames=false merge-tree --write-tree --no-messages "$1" "$2" 2>/dev/null
 }

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# shellcheck disable=SC2034 # the program that this is a part of uses it
-# What a power cut does to a repository, for every agent that keeps one.
+# shellcheck disable=SC2034,SC2154 # variables are shared by the parts of the program
+# What a power cut, a kill or a full disk does to a repository, for every agent that keeps one.
 
 # git leaves objects and refs to the page cache, and a power cut leaves an empty ref of what was just written
 durable=(GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=core.fsync GIT_CONFIG_VALUE_0=all)
@@ -37,4 +37,210 @@ held() { # held <lock> <.git directory>
     if tr '\0' '\n' <"$process/environ" 2>/dev/null | grep --quiet "^GIT_\(DIR\|WORK_TREE\)=$top"; then return 0; fi
   done
   return 1
+}
+
+# -- a step of jj that was cut off
+#
+# An agent notes where things are before it has jj do what moves git's HEAD, and can go back there, in this run
+# or the next. It defines
+#   repo_jj, repo_git  jj and git in the repository
+#   as_user            the same for any command, after its limit in seconds
+#   note_head          which writes down `head_op` and `head_commit` beside the rest of its note, on the disk;
+#                      fails with the reason in REPLY
+#   say                which prints a line
+# and sets `remote_commit`, where the step is to lead.
+
+before_op='' after_op=''  # operations of jj: what to go back to, and the last one of the step, if it is known
+head_op='' head_commit='' # git's HEAD (`none` before the first commit), and the operation of jj it belongs to
+
+# Also takes in what was edited by hand since jj last looked, unless told not to.
+operation() { repo_jj op log --no-graph --limit 1 --template id "$@"; } # operation [<options of jj>]
+git_head() {
+  local code=0
+  repo_git rev-parse --verify --quiet HEAD || code=$?
+  if [[ $code == 1 ]]; then echo none; fi
+}
+
+# jj ends well where git's own refs could not be moved, and only warns.
+git_follows() { # git_follows <file with what jj said>: fails with the warning in REPLY
+  REPLY=$(grep --max-count 1 --after-context 9 '^Warning: Failed to' "$1" | grep -E '^(Warning|[0-9]+):' | paste --serial --delimiters ' ') && return 1 || return 0
+}
+
+# Whether all operations since the first are of a rebase or its way back: one that was cut off has not written
+# down its last.
+only_rebased_since() { # only_rebased_since <operation>
+  local id what
+  while read -r id what; do
+    case "$id $what" in
+      "$1 "*) return 0 ;;
+      *" import git"* | *" rebase "* | *" point bookmark"* | *" export git"* | *" new empty commit" | *" restore to operation $1"*) ;;
+      *) return 1 ;;
+    esac
+  done < <(repo_jj op log --no-graph --ignore-working-copy --limit 100 --template 'id ++ " " ++ description.first_line() ++ "\n"')
+  return 1
+}
+nobody_else_since() { # nobody_else_since <operation> <current operation>
+  [[ $2 == "$1" || $2 == "$after_op" ]] || only_rebased_since "$1"
+}
+
+# What an operation has of commits and names, but for what is hidden.
+view_of() { # view_of <operation>
+  repo_jj log --no-graph --at-operation "$1" --revisions 'visible_heads() | @ | bookmarks() | remote_bookmarks() | tags()' \
+    --template 'commit_id ++ if(current_working_copy, " @ ") ++ local_bookmarks ++ " " ++ remote_bookmarks ++ " " ++ tags ++ "\n"'
+}
+
+# As it was at `before_op`, unless somebody has been at work in it since: what they did is not to be lost.
+# Fails with the reason in REPLY: 1 where it may work the next time, 2 where it never will.
+go_back() {
+  local current said
+  if ! said=$(repo_jj operation show --no-op-diff --ignore-working-copy "$before_op" 2>&1 >/dev/null); then
+    # jj's log of operations was shortened meanwhile
+    if [[ $said == *'No operation ID matching'* ]]; then REPLY='jj has forgotten how it was' && return 2; fi
+    REPLY=${said##*$'\n'}
+    return 1
+  fi
+  restore_head || return 1
+  if ! current=$(operation 2>"$work/said"); then
+    finish_checkout "$before_op" || return 1
+    current=$(operation 2>"$work/said") || { REPLY=$(tail -n 1 "$work/said") && return 1; }
+  fi
+  if [[ $current == "$before_op" ]]; then return; fi
+  if ! nobody_else_since "$before_op" "$current"; then
+    REPLY='changed by somebody else since'
+    return 2
+  fi
+  # an earlier run may have come back already
+  if [[ $current != "$after_op" ]]; then
+    if is_as_before "$current"; then return; fi
+    # where all but HEAD is back already, jj has nothing to restore
+    if [[ $(view_of "$current") == "$(view_of "$before_op")" ]]; then repo_jj new >"$work/said" 2>&1 || true; fi
+  fi
+  head_op=$current head_commit=$(git_head)
+  note_head || return 1
+  if repo_jj op restore "$before_op" >"$work/said" 2>&1 && git_follows "$work/said" && sync --file-system "$repository" &&
+    current=$(operation 2>"$work/said") && is_as_before "$current"; then return; fi
+  REPLY=$(tail -n 1 "$work/said")
+  return 1
+}
+
+is_as_before() { # is_as_before <current operation>
+  [[ $(view_of "$1") == "$(view_of "$before_op")" ]] && head_is_right
+}
+# Whether git's HEAD is where jj has it.
+head_is_right() {
+  local parent
+  parent=$(repo_jj log --no-graph --ignore-working-copy --revisions 'first_parent(@)' --template 'if(root, "none", commit_id)') &&
+    [[ $(git_head) == "$parent" ]]
+}
+
+# jj moves git's HEAD before it writes down the operation that does so. Cut off in between, its next start
+# takes HEAD for moved by the user, and the files for edits of what is there.
+restore_head() {
+  local head id what unmoved=''
+  [[ -n $head_op && -n $head_commit ]] || return 0
+  head=$(git_head)
+  if [[ $head == "$head_commit" ]]; then return; fi
+  while read -r id what; do
+    if [[ $id == "$head_op" ]]; then unmoved=yes; fi
+    # these alone leave HEAD where it is
+    if [[ $what != *'import git refs'* && $what != *'point bookmark'* ]]; then break; fi
+  done < <(repo_jj op log --no-graph --ignore-working-copy --limit 100 --template 'id ++ " " ++ description.first_line() ++ "\n"')
+  if [[ -z $unmoved ]] || ! is_our_head "$head"; then return 0; fi
+  say "git's HEAD was left at ${head:0:12}, and is put back"
+  if ! move_head_to "$head_commit"; then
+    REPLY="git's HEAD cannot be moved"
+    return 1
+  fi
+}
+move_head_to() { # move_head_to <commit, or `none`>
+  if [[ $1 == none ]]; then
+    # as jj names it
+    repo_git symbolic-ref HEAD refs/jj/root || return
+    repo_git read-tree --empty || true
+  else
+    repo_git update-ref --no-deref HEAD "$1" || return
+    repo_git read-tree HEAD || true
+  fi
+}
+# Whether the step has put HEAD there: onto what it moves things to, to what was there before, or to another
+# version of that or of the working copy.
+is_our_head() { # is_our_head <commit>
+  local before change
+  if [[ $1 == "$remote_commit" ]]; then return; fi
+  before=$(repo_jj log --no-graph --at-operation "$before_op" --revisions 'first_parent(@)' --template commit_id)
+  if [[ $1 == "$before" || $(authored "$1") == "$(authored "$before")" ]]; then return; fi
+  change=$(repo_git cat-file commit "$1" | sed -n -E '/^$/q; s/^change-id ([k-z]+)$/\1/p')
+  [[ -n $change ]] &&
+    repo_jj log --no-graph --at-operation "$before_op" --revisions '@ | first_parent(@)' --template 'change_id ++ "\n"' |
+    grep --quiet --line-regexp "$change"
+}
+authored() { repo_git log --max-count 1 --format='%an %ae %at %B' "$1" 2>/dev/null; } # authored <commit>
+
+# A checkout that was cut off leaves some files as they are to be and some as they were, and jj would take
+# that for edits. So they are put back to what jj knows first, and then taken to where they are to be.
+finish_checkout() { # finish_checkout <operation to go back to, or nothing>: fails with the reason in REPLY
+  local said from to current
+  if said=$(operation 2>&1 >/dev/null); then return; fi
+  if [[ ! $said =~ 'not updated since operation '([0-9a-f]+) ]]; then
+    REPLY=${said##*$'\n'}
+    return 1
+  fi
+  if ! from=$(repo_jj log --no-graph --at-operation "${BASH_REMATCH[1]}" --revisions @ --template commit_id) ||
+    ! to=$(repo_jj log --no-graph --ignore-working-copy --revisions @ --template commit_id) ||
+    ! current=$(operation --ignore-working-copy); then
+    REPLY='jj cannot read it'
+    return 1
+  fi
+  say "the working copy was left between ${from:0:12} and ${to:0:12}"
+  said=$(as_user 600 bash -euo pipefail -c "$(declare -f put_files_back begun); put_files_back $from $to" 2>&1) ||
+    { REPLY="files of the working copy: ${said##*$'\n'}"; return 1; }
+  if [[ -n $1 ]] && nobody_else_since "$1" "$current"; then
+    said=$(repo_jj op restore --ignore-working-copy "$1" 2>&1) || { REPLY=${said##*$'\n'}; return 1; }
+  fi
+  said=$(repo_jj workspace update-stale 2>&1) || { REPLY=${said##*$'\n'}; return 1; }
+}
+
+# Runs as the user. A file is put back where it holds the beginning of what it was or was to be, or is gone:
+# all else is an edit of somebody's.
+put_files_back() { # put_files_back <commit of the files> <commit that they were on the way to>
+  local row file mode from to pass
+  # first what is new: its room may be needed, and a directory be where a file was
+  for pass in new old; do
+    while IFS='' read -r -d '' row && IFS='' read -r -d '' file; do
+      read -r mode _ from to _ <<<"${row#:}"
+      case $pass$mode in new000000 | old1[02]*) ;; *) continue ;; esac
+      # text of a conflict, which git does not have
+      if [[ $file == .jjconflict-* ]]; then continue; fi
+      if [[ $pass == old && -d $file && ! -L $file ]]; then rmdir "$file" 2>/dev/null || continue; fi
+      if [[ -e $file || -L $file ]]; then
+        # not touched since jj looked at it last
+        if [[ .jj/working_copy/checkout -nt $file ]]; then continue; fi
+        begun "$file" "$from" || begun "$file" "$to" || continue
+      fi
+      if [[ $pass == new ]]; then
+        if [[ -e $file || -L $file ]]; then rm -f "$file"; fi
+        if [[ $file == */* && -d ${file%/*} ]]; then rmdir --parents --ignore-fail-on-non-empty "${file%/*}"; fi
+        continue
+      fi
+      if [[ $file == */* ]]; then mkdir -p "${file%/*}"; fi
+      if [[ -L $file || $mode == 120000 ]]; then rm -f "$file"; fi
+      case $mode in
+        120000) ln -s "$(git cat-file blob "$from")" "$file" ;;
+        *)
+          git cat-file blob "$from" >"$file"
+          if [[ $mode == 100755 ]]; then chmod +x "$file"; else chmod -x "$file"; fi
+          ;;
+      esac
+    done < <(git diff-tree -r -z --no-renames "$1" "$2")
+  done
+}
+begun() { # begun <file> <blob>: whether it holds the blob, or its beginning
+  if [[ $2 =~ ^0*$ || -d $1 && ! -L $1 ]]; then return 1; fi
+  if [[ -L $1 ]]; then
+    [[ $(readlink "$1") == "$(git cat-file blob "$2")" ]]
+  elif [[ -f $1 ]]; then
+    [[ ! -s $1 ]] || cmp --silent --bytes "$(stat --format %s "$1")" "$1" <(git cat-file blob "$2")
+  else
+    return 1
+  fi
 }

@@ -6,8 +6,6 @@
 
 repository=$UPGRADE_REPOSITORY
 trunk_ref=refs/nix-local-upgrade/trunk
-before_op='' after_op=''
-head_op='' head_commit='' # git's HEAD, and the operation of jj which it belongs to
 # what moving to the remote's commit writes to the working copy, there and back: KiB and files
 checkout_kib=0 checkout_files=0
 user_group='' user_environment=() own_environment=()
@@ -38,9 +36,6 @@ as_user() { # as_user <seconds> <command...>
 }
 repo_git() { as_user 120 git "$@"; }
 repo_jj() { as_user 120 jj --repository "$repository" --no-pager --color never "$@"; }
-
-# Also takes in what was edited by hand since jj last looked, unless told not to.
-operation() { repo_jj op log --no-graph --limit 1 --template id "$@"; } # operation [<options of jj>]
 
 # Whether one commit is the other or comes from it. Commits never change, so no question is put to git
 # twice; and where one comes from the other, the other cannot come from it.
@@ -179,28 +174,25 @@ rebase_onto_remote() {
   repo_jj rebase --branch @ --onto "$remote_commit" >"$work/said" 2>&1
 }
 
-# jj ends well where git's own refs could not be moved, and only warns.
-git_follows() { REPLY=$(grep --max-count 1 --after-context 9 '^Warning: Failed to' "$work/said" | grep -E '^(Warning|[0-9]+):' | paste --serial --delimiters ' ') && return 1 || return 0; }
-
 rebase() {
   local files conflicted split
   # what was written lately may not be on the disk yet, and a power cut would take it
   sync --file-system "$repository"
   before_op=$(operation 2>"$work/said") || stop_because 'read the repository'
-  head_op=$before_op head_commit=$(repo_git rev-parse --verify --quiet HEAD || true)
+  head_op=$before_op head_commit=$(git_head)
   begin repository
   if ! descends "$remote_commit" "$candidate"; then
     # jj takes in the moved ref as if it had fetched it
     repo_git update-ref "refs/remotes/origin/$UPGRADE_BRANCH" "$remote_commit" 2>"$work/said" ||
       stop_because "move the remote's branch"
     rebase_onto_remote || stop_because rebase
-    git_follows || stop failed "Cannot rebase: $REPLY"
+    git_follows "$work/said" || stop failed "Cannot rebase: $REPLY"
     read_rebased
     candidate=$REPLY
     if [[ -n $split ]]; then
       repo_jj bookmark set "$UPGRADE_BRANCH" --revision "$candidate" --allow-backwards >"$work/said" 2>&1 ||
         stop_because "move the bookmark $UPGRADE_BRANCH"
-      git_follows || stop failed "Cannot move the bookmark $UPGRADE_BRANCH: $REPLY"
+      git_follows "$work/said" || stop failed "Cannot move the bookmark $UPGRADE_BRANCH: $REPLY"
     fi
     after_op=$(operation --ignore-working-copy)
   else
@@ -324,166 +316,15 @@ note_unfetched() {
   fi
 }
 
-# Whether all operations since the first are of a rebase or its way back: one that was cut off has not written
-# down its last.
-only_rebased_since() { # only_rebased_since <operation>
-  local id what
-  while read -r id what; do
-    case "$id $what" in
-      "$1 "*) return 0 ;;
-      *" import git"* | *" rebase "* | *" point bookmark"* | *" export git"* | *" new empty commit" | *" restore to operation $1"*) ;;
-      *) return 1 ;;
-    esac
-  done < <(repo_jj op log --no-graph --ignore-working-copy --limit 100 --template 'id ++ " " ++ description.first_line() ++ "\n"')
-  return 1
-}
-nobody_else_since() { # nobody_else_since <operation> <current operation>
-  [[ $2 == "$1" || $2 == "$after_op" ]] || only_rebased_since "$1"
-}
-
-# What an operation has of commits and names, but for what is hidden.
-view_of() { # view_of <operation>
-  repo_jj log --no-graph --at-operation "$1" --revisions 'visible_heads() | @ | bookmarks() | remote_bookmarks() | tags()' \
-    --template 'commit_id ++ if(current_working_copy, " @ ") ++ local_bookmarks ++ " " ++ remote_bookmarks ++ " " ++ tags ++ "\n"'
-}
-
-# As it was, unless somebody has been at work in it since: what they did is not to be lost. A full disk may cut
-# off any of it; the next run goes on from there.
+# A full disk may cut off any of it; the next run goes on from there.
 restore_repository() {
-  local current said
+  local code=0
   [[ -n $before_op ]] || return 0
-  if ! said=$(repo_jj operation show --no-op-diff --ignore-working-copy "$before_op" 2>&1 >/dev/null); then
-    # jj's log of operations was shortened meanwhile
-    case $said in
-      *'No operation ID matching'*) not_restored+=("repository (jj has forgotten how it was)") ;;
-      *) later "repository (${said##*$'\n'})" ;;
-    esac
-    return
-  fi
-  restore_head || { later "repository ($REPLY)"; return; }
-  if ! current=$(operation 2>"$work/said"); then
-    finish_checkout "$before_op" || { later "repository ($REPLY)"; return; }
-    current=$(operation 2>"$work/said") || { later "repository ($(tail -n 1 "$work/said"))"; return; }
-  fi
-  if [[ $current == "$before_op" ]]; then return; fi
-  if ! nobody_else_since "$before_op" "$current"; then
-    not_restored+=("repository (changed by somebody else since)")
-    return
-  fi
-  if [[ $phase == recover ]]; then
-    if is_as_before "$current"; then return; fi
-    # where all but HEAD is back already, jj has nothing to restore
-    if [[ $(view_of "$current") == "$(view_of "$before_op")" ]]; then repo_jj new >"$work/said" 2>&1 || true; fi
-  fi
-  head_op=$current head_commit=$(repo_git rev-parse --verify --quiet HEAD || true)
-  if ! write_transaction; then
-    later "repository (cannot write $state/transaction.json)"
-    return
-  fi
-  if repo_jj op restore "$before_op" >"$work/said" 2>&1 && git_follows && sync --file-system "$repository" &&
-    current=$(operation 2>"$work/said") && is_as_before "$current"; then return; fi
-  later "repository ($(tail -n 1 "$work/said"))"
+  go_back || code=$?
+  case $code in
+    0) ;;
+    1) later "repository ($REPLY)" ;;
+    *) not_restored+=("repository ($REPLY)") ;;
+  esac
 }
-
-is_as_before() { # is_as_before <current operation>
-  [[ $(view_of "$1") == "$(view_of "$before_op")" ]] &&
-    [[ $(repo_git rev-parse HEAD) == "$(repo_jj log --no-graph --ignore-working-copy --revisions 'first_parent(@)' --template commit_id)" ]]
-}
-
-# jj moves git's HEAD before it writes down the operation that does so. Cut off in between, its next start
-# takes HEAD for moved by the user, and the files for edits of what is there.
-restore_head() {
-  local head id what unmoved=''
-  [[ -n $head_op && -n $head_commit ]] || return 0
-  head=$(repo_git rev-parse --verify --quiet HEAD || true)
-  if [[ $head == "$head_commit" ]]; then return; fi
-  while read -r id what; do
-    if [[ $id == "$head_op" ]]; then unmoved=yes; fi
-    # these alone leave HEAD where it is
-    if [[ $what != *'import git refs'* && $what != *'point bookmark'* ]]; then break; fi
-  done < <(repo_jj op log --no-graph --ignore-working-copy --limit 100 --template 'id ++ " " ++ description.first_line() ++ "\n"')
-  if [[ -z $unmoved ]] || ! is_our_head "$head"; then return 0; fi
-  if ! repo_git update-ref --no-deref HEAD "$head_commit"; then
-    REPLY="git's HEAD cannot be moved"
-    return 1
-  fi
-  repo_git read-tree HEAD || true
-}
-# Whether a rebase or its way back has put HEAD there: at the remote's commit, at what was there before, or
-# at its like.
-is_our_head() { # is_our_head <commit>
-  local before
-  if [[ $1 == "$remote_commit" ]]; then return; fi
-  before=$(repo_jj log --no-graph --at-operation "$before_op" --revisions 'first_parent(@)' --template commit_id)
-  [[ $1 == "$before" || $(authored "$1") == "$(authored "$before")" ]]
-}
-authored() { repo_git log --max-count 1 --format='%an %ae %at %B' "$1"; } # authored <commit>
-
-# A checkout that was cut off leaves some files as they are to be and some as they were, and jj would take
-# that for edits. So they are put back to what jj knows first, and then taken to where they are to be.
-finish_checkout() { # finish_checkout <operation to go back to, or nothing>: fails with the reason in REPLY
-  local said from to current
-  if said=$(operation 2>&1 >/dev/null); then return; fi
-  if [[ ! $said =~ 'not updated since operation '([0-9a-f]+) ]]; then
-    REPLY=${said##*$'\n'}
-    return 1
-  fi
-  if ! from=$(repo_jj log --no-graph --at-operation "${BASH_REMATCH[1]}" --revisions @ --template commit_id) ||
-    ! to=$(repo_jj log --no-graph --ignore-working-copy --revisions @ --template commit_id) ||
-    ! current=$(operation --ignore-working-copy); then
-    REPLY='jj cannot read it'
-    return 1
-  fi
-  say "the working copy was left between ${from:0:12} and ${to:0:12}"
-  said=$(as_user 600 bash -euo pipefail -c "$(declare -f put_files_back begun); put_files_back $from $to" 2>&1) ||
-    { REPLY="files of the working copy: ${said##*$'\n'}"; return 1; }
-  if [[ -n $1 ]] && nobody_else_since "$1" "$current"; then
-    said=$(repo_jj op restore --ignore-working-copy "$1" 2>&1) || { REPLY=${said##*$'\n'}; return 1; }
-  fi
-  said=$(repo_jj workspace update-stale 2>&1) || { REPLY=${said##*$'\n'}; return 1; }
-}
-
-# Runs as the user. A file is put back where it holds the beginning of what it was or was to be, or is gone:
-# all else is an edit of somebody's.
-put_files_back() { # put_files_back <commit of the files> <commit that they were on the way to>
-  local row file mode from to pass
-  # first what is new: its room may be needed, and a directory be where a file was
-  for pass in new old; do
-    while IFS='' read -r -d '' row && IFS='' read -r -d '' file; do
-      read -r mode _ from to _ <<<"${row#:}"
-      case $pass$mode in new000000 | old1[02]*) ;; *) continue ;; esac
-      # text of a conflict, which git does not have
-      if [[ $file == .jjconflict-* ]]; then continue; fi
-      if [[ $pass == old && -d $file && ! -L $file ]]; then rmdir "$file" 2>/dev/null || continue; fi
-      if [[ -e $file || -L $file ]]; then
-        # not touched since jj looked at it last
-        if [[ .jj/working_copy/checkout -nt $file ]]; then continue; fi
-        begun "$file" "$from" || begun "$file" "$to" || continue
-      fi
-      if [[ $pass == new ]]; then
-        if [[ -e $file || -L $file ]]; then rm -f "$file"; fi
-        if [[ $file == */* && -d ${file%/*} ]]; then rmdir --parents --ignore-fail-on-non-empty "${file%/*}"; fi
-        continue
-      fi
-      if [[ $file == */* ]]; then mkdir -p "${file%/*}"; fi
-      if [[ -L $file || $mode == 120000 ]]; then rm -f "$file"; fi
-      case $mode in
-        120000) ln -s "$(git cat-file blob "$from")" "$file" ;;
-        *)
-          git cat-file blob "$from" >"$file"
-          if [[ $mode == 100755 ]]; then chmod +x "$file"; else chmod -x "$file"; fi
-          ;;
-      esac
-    done < <(git diff-tree -r -z --no-renames "$1" "$2")
-  done
-}
-begun() { # begun <file> <blob>: whether it holds the blob, or its beginning
-  if [[ $2 =~ ^0*$ || -d $1 && ! -L $1 ]]; then return 1; fi
-  if [[ -L $1 ]]; then
-    [[ $(readlink "$1") == "$(git cat-file blob "$2")" ]]
-  elif [[ -f $1 ]]; then
-    [[ ! -s $1 ]] || cmp --silent --bytes "$(stat --format %s "$1")" "$1" <(git cat-file blob "$2")
-  else
-    return 1
-  fi
-}
+note_head() { write_transaction || { REPLY="cannot write $state/transaction.json" && return 1; }; }

@@ -20,6 +20,7 @@ let
       runtimeInputs = [
         pkgs.chezmoi
         pkgs.coreutils
+        pkgs.diffutils
         pkgs.findutils
         pkgs.git
         pkgs.gnugrep

@@ -4,8 +4,9 @@
 
 Counts each system call of the command, and of all that it starts, that may need room on a disk and whose file
 lies in one of the directories (with commas between them, as seen from inside of the root). From <first> on, so
-many of them fail with <errno>; 0 times lets all pass. <first> is a number, or a regular expression for the rest
-of the line that the log has for each:
+many of them fail with <errno>; 0 times lets all pass. With SIGKILL for <errno>, the command and all that it has
+started are killed before that call. <first> is a number, or a regular expression for the rest of the line that
+the log has for each:
 
     <number> <phase> <program> <system call> <path> [failed]
 
@@ -17,6 +18,7 @@ import errno
 import os
 import re
 import select
+import signal
 import sys
 import threading
 
@@ -76,7 +78,7 @@ def path_of(notice, name):
 
 
 def main():
-    failure, left = -getattr(errno, error), int(times)
+    kills, failure, left = error == "SIGKILL", -getattr(errno, error, 0), int(times)
     inside = tuple(f"{root}/{each.strip('/')}/" for each in directories.split(","))
     table = seccomp.SyscallFilter(seccomp.ALLOW)
     # without it, root could not become the agent's user
@@ -124,6 +126,10 @@ def main():
                 failed = bool(reached and left > 0)
                 left -= failed
                 log.write(f"{count} {line}{' failed' if failed else ''}\n")
+                if failed and kills:
+                    # all of this PID namespace but its first process and this one
+                    os.kill(-1, signal.SIGKILL)
+                    sys.exit(128 + signal.SIGKILL)
             elif name == "write" and path.startswith(("pipe:", "socket:")):
                 said = memory(notice.pid, notice.syscall_args[1], min(notice.syscall_args[2], 80))
                 found = re.match(rb"[\w-]+: phase: (\w+)", said)

@@ -1,7 +1,10 @@
 /**
- * No edit of a dotfile is lost to calls that fail as on a full disk. All of them with
+ * No edit of a dotfile is lost to calls that fail as on a full disk, nor to a kill at one. All of them with
  *
  *     LAB_FULL_DISK=matrix.tsv npx vitest run tests/agents/full-dotfiles.test.ts
+ *
+ * which takes hours; LAB_FULL_DISK_STRIDE=37 takes each 37th call only, from the one that
+ * LAB_FULL_DISK_START names on.
  */
 import { appendFileSync, writeFileSync } from 'node:fs'
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
@@ -11,6 +14,7 @@ import { makeRoot, missingForRoot, type ScratchRoot } from './root.ts'
 
 const matrix = process.env['LAB_FULL_DISK']
 const stride = Number(process.env['LAB_FULL_DISK_STRIDE'] ?? 1)
+const start = Number(process.env['LAB_FULL_DISK_START'] ?? 1)
 const missing = (await missingForRoot()) ?? (await missingForWrites())
 let root: ScratchRoot
 let remote: string
@@ -23,9 +27,10 @@ beforeAll(async () => {
   const both: Dotfiles = await makeDotfiles(root, { '.profile': 'one\n', '.vimrc': 'set one\n' })
   remote = both.remote
   base = both.sorrow.home.replace(/\/sorrow$/, '')
-  await both.torment.sh('echo two >>.vimrc; echo new >.new; chezmoi add .new')
+  await both.torment.sh(`echo two >>.vimrc; echo new >.new; chezmoi add .new
+    printf '#!/bin/sh\ngrep -v added; echo added\n' >.local/share/chezmoi/modify_dot_cfg`)
   await both.torment.sync()
-  await both.sorrow.sh('echo mine >>.profile')
+  await both.sorrow.sh('echo mine >>.profile; echo own >.cfg')
   writes = await inCopy(async (copy) => (await sync(copy, 'sorrow', { first: 1, times: 0 })).writes)
 })
 beforeEach((context) => {
@@ -61,8 +66,15 @@ async function sync(
   return { code: ran.code, status, said: ran.stdout + ran.stderr, writes: seen }
 }
 
-/** @returns what is wrong after a run with such calls and the next ones */
-async function withFailing(failing: Failing): Promise<string[]> {
+const allThere = `sorrow one mine set one two new own added
+torment one mine set one two new added
+kept own`
+
+/** @returns what is wrong after a run with such calls, what somebody does meanwhile, and the next runs */
+async function withFailing(
+  failing: Failing,
+  meanwhile: (copy: ScratchRoot) => Promise<unknown> = async () => {},
+): Promise<string[]> {
   return inCopy(async (copy) => {
     const wrong: string[] = []
     const good = ['synced', 'up-to-date']
@@ -70,23 +82,26 @@ async function withFailing(failing: Failing): Promise<string[]> {
     const failed = at.writes.find((write) => write.failed)
     if (!failed) return ['no such call']
     const { outcome, reason, phase } = at.status
-    if (at.code !== 0 && (outcome === null || good.includes(outcome ?? ''))) {
+    // whoever is killed leaves the status as it was
+    const judged = at.code !== 0 && failing.error !== 'SIGKILL'
+    if (judged && (outcome === null || good.includes(outcome ?? ''))) {
       wrong.push(`its status does not tell of the failure: ${at.code} ${outcome}`)
     }
     const edit = await copy.sh(`cat ${base}/sorrow/.profile`)
     if (edit !== 'one\nmine') wrong.push(`the edit is gone at once: ${edit}`)
+    if (outcome === 'conflict') wrong.push(`takes it for a conflict: ${reason}`)
+    await meanwhile(copy)
     let next = await sync(copy, 'sorrow')
     if (!good.includes(next.status.outcome ?? '')) next = await sync(copy, 'sorrow')
     if (!good.includes(next.status.outcome ?? '')) wrong.push(`the next runs end in ${next.said}`)
     await sync(copy, 'torment')
-    const files = await copy.sh(
-      `cd ${base}; cat {sorrow,torment}/{.profile,.vimrc,.new} 2>&1 | tr '\\n' ' ' || true`,
-    )
-    const each = 'one mine set one two new '
-    if (`${files} ` !== each + each && files !== each + each) wrong.push(`the files are: ${files}`)
+    const files = await copy.sh(`cd ${base}
+      for host in sorrow torment; do echo $host $(cat $host/{.profile,.vimrc,.new,.cfg} 2>&1); done
+      echo kept $(cat sorrow/.local/state/chezmoi-sync/kept/2*/.cfg 2>&1)`)
+    if (files !== allThere) wrong.push(`the files are: ${files}`)
     if (matrix) {
       const { number, program, call, path } = failed
-      const fault = `${failing.times === 1 ? 'at' : 'from'} ${number}, ${failed.phase}: ${program} ${call} ${path}`
+      const fault = `${failing.error ?? 'ENOSPC'} ${failing.times === 1 ? 'at' : 'from'} ${number}, ${failed.phase}: ${program} ${call} ${path}`
       const ends = [at.code, outcome, reason].join(' ')
       const then = [next.code, next.status.outcome, next.status.reason].join(' ')
       appendFileSync(
@@ -100,18 +115,83 @@ async function withFailing(failing: Failing): Promise<string[]> {
 
 const places = {
   'the status': 'commit bash openat .*/status.json.new$',
+  'the operations of jj': 'rebase jj openat .*/op_heads/',
+  'a file of the source': 'rebase jj write .*/dot_vimrc$',
+  'the next file of the source': 'rebase jj openat .*/dot_new$',
+  'jj’s word of the source': 'rebase jj renameat .*/working_copy/checkout$',
+  'HEAD of the source': 'rebase jj renameat .*/.git/HEAD$',
+  'the index of the source': 'rebase jj openat .*/.git/index.lock$',
+  'the commit': 'commit jj openat .*/op_heads/',
+  'the bookmark': 'push jj .*/refs/heads/main',
+  'the remote': 'push git.* .*/dotfiles.git/',
   'the target': 'apply chezmoi .*/sorrow/',
+  'chezmoi’s state': 'apply chezmoi .*/chezmoistate.boltdb',
+  'what is put aside': 'apply cp .*/kept/',
 }
 test.each(Object.entries(places))('Writing fails at %s: the next run syncs', async (_, first) => {
   expect(await withFailing({ first, times: 1e9 })).toEqual([])
 })
 
+const killedAt = {
+  'before jj’s operation is written': places['the operations of jj'],
+  'in the middle of the checkout': places['a file of the source'],
+  'after the checkout': places['jj’s word of the source'],
+  'in the middle of a commit': places['the commit'],
+}
+test.each(Object.entries(killedAt))('Killed %s: the next run syncs', async (_, first) => {
+  expect(await withFailing({ first, times: 1, error: 'SIGKILL' })).toEqual([])
+})
+
+test('Killed as it takes the trunk into an empty source: nothing is removed elsewhere', async () => {
+  await inCopy(async (copy) => {
+    const home = `${base}/rapture`
+    const source = `${home}/.local/share/chezmoi`
+    await copy.sh(`mkdir -p ${source}; cd ${source}; HOME=${home} jj git init --colocate .`, {
+      user: 'rain',
+    })
+    const trunk = `git -C ${remote} rev-parse main`
+    const before = await copy.sh(trunk, { user: 'rain' })
+    const first = places['the operations of jj']
+    const { code } = await sync(copy, 'rapture', { first, times: 1, error: 'SIGKILL' })
+    expect(code).toBe(137)
+    const { status } = await sync(copy, 'rapture')
+    expect(status).toMatchObject({ outcome: 'synced' })
+    expect(await copy.sh(trunk, { user: 'rain' })).toBe(before)
+    expect(await copy.sh(`cat ${home}/.vimrc`)).toBe('set one\ntwo')
+  })
+})
+
+test('Whoever looks for conflicts after a kill does not spoil what the next run puts back', async () => {
+  const wrong = await withFailing(
+    { first: places['the operations of jj'], times: 1, error: 'SIGKILL' },
+    (copy) =>
+      copy.sh('bash -euo pipefail /tmp/chezmoi-show-conflicts.sh', {
+        user: 'rain',
+        env: { HOME: `${base}/sorrow`, CHEZMOI_HOST: 'sorrow' },
+      }),
+  )
+  expect(wrong).toEqual([])
+})
+
+test.each(['', '\\0\\0\\0', 'nothing\\nof\\nuse\\n', 'abcdef\\nabcdef\\nabcdef\\n'])(
+  'A note of a step that holds `%s` locks no host out',
+  async (text) => {
+    await inCopy(async (copy) => {
+      const note = `${base}/sorrow/.local/state/chezmoi-sync/step`
+      await copy.sh(`printf '${text}' >${note}`, { user: 'rain' })
+      expect((await sync(copy, 'sorrow')).status).toMatchObject({ outcome: 'synced' })
+      expect(await copy.sh(`ls ${note} 2>&1 || true`)).toMatch('No such file')
+    })
+  },
+)
+
 test.runIf(matrix)(
   'Each call fails, and all from there on',
   async () => {
     let wrong = 0
-    for (let first = 1; first <= writes.length; first += stride) {
+    for (let first = start; first <= writes.length; first += stride) {
       for (const times of [1, 1e9]) if ((await withFailing({ first, times })).length > 0) wrong++
+      if ((await withFailing({ first, times: 1, error: 'SIGKILL' })).length > 0) wrong++
     }
     expect(wrong, `see ${matrix}`).toBe(0)
   },

@@ -94,7 +94,7 @@ export interface Failing {
   first: number | string
   /** How many fail; 0 only counts them all. */
   times: number
-  /** Default ENOSPC. */
+  /** An errno, or SIGKILL to kill all at the first one. Default ENOSPC. */
   error?: string
 }
 
