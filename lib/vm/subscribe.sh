@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # subscribe <user> <home> <branch> [<place> <repository>]...: clones repositories of the lab where they are
 # not there yet, as the user's own. Run as root, since a place such as /etc/nixos is root's to make.
 set -eu
