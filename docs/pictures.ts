@@ -59,8 +59,8 @@ async function pictured(): Promise<void> {
 function report(): void {
   const runs = join(home, 'runs')
   const newest = readdirSync(runs).toSorted().at(-1)!
-  const size = '--window-size=1100,900'
-  const quiet = ['--headless', '--no-sandbox', '--disable-gpu', '--hide-scrollbars', size]
+  const window = '--window-size=1100,900'
+  const quiet = ['--headless', '--no-sandbox', '--disable-gpu', '--hide-scrollbars', window]
   const to = `--screenshot=${join(pictures, 'report.png')}`
   const profile = `--user-data-dir=${join(home, 'chromium')}`
   const page = `file://${join(runs, newest, 'report.html')}`
