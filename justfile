@@ -208,8 +208,8 @@ docs:
 # Make the README's pictures from real runs
 [exit-message]
 [group("development")]
-pictures:
-    node --import tsx docs/pictures.ts
+pictures *part:
+    node --import tsx docs/pictures.ts "$@"
 
 # Everything, with the tests that boot VMs
 [exit-message]

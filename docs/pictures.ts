@@ -1,5 +1,5 @@
 /**
- * Makes the pictures of the README from real runs: `just pictures`. It deploys both VMs in a LAB_HOME of
+ * Makes the pictures of the README from real runs: `just pictures`, or `just pictures lab`. It deploys both VMs in a LAB_HOME of
  * its own, runs some cases and ends both. Needs chromium for the picture of the report.
  */
 import { execFileSync } from 'node:child_process'
@@ -45,6 +45,7 @@ async function pictured(): Promise<void> {
   try {
     const lab = await record('npx just lab')
     writeFileSync(join(pictures, 'lab.svg'), svg('npx just lab', lab.last()))
+    if (process.argv[2] === 'lab') return
     const flags = cases.flatMap((name) => ['--case', name]).join(' ')
     const gitops = await record(`npx just gitops-test ${flags}`, /^2 of \d+, \d+ \w+, about/m)
     writeFileSync(join(pictures, 'gitops-test.svg'), svg('npx just gitops-test', gitops.seen()))
