@@ -15,6 +15,7 @@ import { checksOf, judge, probesOf } from '../vm/checks.ts'
 import type { Baseline, Prepared } from './prepared.ts'
 import { probe, quote } from '../ssh/probes.ts'
 import { freePort, isFree, qemuArgs, stopVm } from '../vm/qemu.ts'
+import { serve } from '../vm/served.ts'
 import type { Note } from '../report/record.ts'
 import { counting } from '../retry.ts'
 import { run } from '../run.ts'
@@ -110,6 +111,8 @@ export async function ensureBaseline(
     hold.release()
     await deploy([deployment(host)], true, say)
     await hold.again()
+    // the deploy has subscribed it to the lab's own remotes
+    serve(world.dir, host)
   }
   const vm = theVm(host)
   const argv = qemuArgs(vm, ground.accelerator.kind, ground.firmware)
