@@ -123,9 +123,18 @@ export const several: Case[] = [
     limit: 300,
     run: async (scene) => {
       const { vm, world } = scene
-      const text = '{ myModules.services.autoUpgrade.validationChecks = [ "sleep infinity" ]; }\n'
-      await world.config.commit(module(vm, text), 'Hangs')
-      const reason = /^`sleep infinity` failed/
+      const host = (more: string): ReturnType<typeof module> =>
+        module(
+          vm,
+          `{ myModules.services.autoUpgrade.validationChecks = [ "test ! -e /run/lab-hang || sleep infinity" ]; ${more} }\n`,
+        )
+      // the agent that runs asks the checks of the generation that it belongs to
+      await world.config.commit(host(''), 'May hang')
+      const { toplevel } = await deploys(scene, vm)
+      scene.ends(vm, toplevel)
+      await world.config.commit(host('environment.etc."lab-case".text = "hangs";'), 'Hangs')
+      await vm.root('touch /run/lab-hang')
+      const reason = /^`test ! -e \/run\/lab-hang .*` failed/
       await upgrades(scene, vm, { outcome: 'validation-failed', reason, waits: 60 })
     },
   },
