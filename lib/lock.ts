@@ -24,7 +24,9 @@ export async function lock(
   let taken = await flock(fd, ['--nonblock'])
   if (!taken && seconds > 0) {
     const freed = () => flock(fd, ['--timeout', String(seconds)])
-    taken = await counting(`waiting for ${holder(path)}`, seconds, options.say ?? (() => {}), freed)
+    // asked anew each time: who has just got it writes its name a moment later
+    const called = () => `waiting for ${holder(path)}`
+    taken = await counting(called, seconds, options.say ?? (() => {}), freed)
   }
   if (!taken) {
     closeSync(fd)

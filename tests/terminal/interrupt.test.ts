@@ -56,7 +56,8 @@ test('Ctrl-C while the base image is built: nothing of it goes on', async () => 
   })
   terminal.enter('clear; npx just lab')
   await terminal.shows(/base image.*\n.*Debian packages: \d+ s of at most \d+ s/)
-  expect(processesWith(cache)).not.toEqual([])
+  // it is said before it is started
+  await expect.poll(() => processesWith(cache), { timeout: 10_000 }).not.toEqual([])
   await cutShort(terminal)
   expect(processesWith(cache)).toEqual([])
 })

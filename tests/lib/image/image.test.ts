@@ -79,8 +79,9 @@ test('Of two builders at once the second waits for the first, by name', async ()
     }).catch((error: Failure) => error.message)
   const [one, two] = await Promise.all([build(), build()])
   expect(one).toBe(two)
-  expect(waits.length).toBeGreaterThan(0)
-  for (const wait of waits) {
+  expect(waits.length).toBeGreaterThan(1)
+  // the first may be said before the other has written its name
+  for (const wait of waits.slice(1)) {
     expect(wait).toMatch(/^base image: waiting for .*\(pid \d+\): \d+ s of at most 900 s$/)
   }
 })
