@@ -96,7 +96,7 @@ go_back() {
   if ! said=$(repo_jj operation show --no-op-diff --ignore-working-copy "$before_op" 2>&1 >/dev/null); then
     # jj's log of operations was shortened meanwhile
     if [[ $said == *'No operation ID matching'* ]]; then REPLY='jj has forgotten how it was' && return 2; fi
-    REPLY=${said##*$'\n'}
+    why "$said"
     return 1
   fi
   restore_head || return 1
@@ -182,7 +182,7 @@ finish_checkout() { # finish_checkout <operation to go back to, or nothing>: fai
   local said from to current
   if said=$(operation 2>&1 >/dev/null); then return; fi
   if [[ ! $said =~ 'not updated since operation '([0-9a-f]+) ]]; then
-    REPLY=${said##*$'\n'}
+    why "$said"
     return 1
   fi
   if ! from=$(repo_jj log --no-graph --at-operation "${BASH_REMATCH[1]}" --revisions @ --template commit_id) ||
@@ -195,9 +195,9 @@ finish_checkout() { # finish_checkout <operation to go back to, or nothing>: fai
   said=$(as_user 600 bash -euo pipefail -c "$(declare -f put_files_back begun); put_files_back $from $to" 2>&1) ||
     { REPLY="files of the working copy: ${said##*$'\n'}"; return 1; }
   if [[ -n $1 ]] && nobody_else_since "$1" "$current"; then
-    said=$(repo_jj op restore --ignore-working-copy "$1" 2>&1) || { REPLY=${said##*$'\n'}; return 1; }
+    said=$(repo_jj op restore --ignore-working-copy "$1" 2>&1) || { why "$said"; return 1; }
   fi
-  said=$(repo_jj workspace update-stale 2>&1) || { REPLY=${said##*$'\n'}; return 1; }
+  said=$(repo_jj workspace update-stale 2>&1) || { why "$said"; return 1; }
 }
 
 # Runs as the user. A file is put back where it holds the beginning of what it was or was to be, or is gone:
