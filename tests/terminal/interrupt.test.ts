@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import { createServer, type AddressInfo } from 'node:net'
-import { mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs'
+import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, onTestFinished, test } from 'vitest'
@@ -37,6 +37,29 @@ test('the exit code of Ctrl-C is 130', async () => {
   await terminal.shows(/step 2 of sorrow: 1 s of/)
   terminal.type(ctrlC)
   await terminal.shows(/^ended with 130$/m)
+})
+
+test('the prompt comes after what a slow task says at its end', async () => {
+  const dir = mkdtempSync(join(tmpdir(), 'slow-'))
+  onTestFinished(() => rmSync(dir, { recursive: true }))
+  writeFileSync(join(dir, 'justfile'), 'slow:\n    @exec node slow.mjs\n')
+  // on a busy machine a task may well take as long
+  writeFileSync(
+    join(dir, 'slow.mjs'),
+    `process.on('SIGINT', () => {
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 500)
+      console.log('ended')
+      process.exit(130)
+    })
+    setInterval(() => {}, 1000)
+    console.log('at work')`,
+  )
+  const terminal = await openTerminal(sizes[0]!)
+  terminal.enter(`clear; npx just --justfile ${dir}/justfile slow`)
+  await terminal.shows(/^at work$/m)
+  terminal.type(ctrlC)
+  await terminal.shows(/ended\n(.*\n)*person\$$/)
+  await terminal.prompted(10)
 })
 
 /** A mirror that takes every connection and never answers. */
