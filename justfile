@@ -155,6 +155,11 @@ full-workflow *flags:
 prove *controls:
     @{{ task }}prove.ts "$@"
 
+# Join the records of several runs: one report, one junit.xml, one exit code
+[group("scenarios")]
+merge-runs *dirs:
+    @{{ task }}merge-runs.ts "$@"
+
 # Fault a network for a while, or see upgrade and dotfile sync live through every fault
 [group("scenarios")]
 chaos-network *fault:
