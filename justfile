@@ -25,6 +25,11 @@ lab *flags:
 doctor *flags:
     @{{ task }}doctor.ts "$@"
 
+# Let this user open /dev/kvm, as runners of a CI need it
+[group("start here")]
+open-kvm *flags:
+    @{{ task }}open-kvm.ts "$@"
+
 # Evaluate and build the hosts' configurations, and check them against the plan
 [group("test VMs")]
 build-test-vms *hosts:

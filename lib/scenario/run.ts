@@ -13,7 +13,14 @@ import { table } from '../table.ts'
 import { defaultLimit, replayOf, runCase } from './case.ts'
 import { durations, guessed, remember, sharedDurations, type Seconds } from './durations.ts'
 import type { Chosen, Family, Stage } from './family.ts'
-import { toHaveThem, withStage, type Asked, type Ended, type RunOptions } from './stage.ts'
+import {
+  recordName,
+  toHaveThem,
+  withStage,
+  type Asked,
+  type Ended,
+  type RunOptions,
+} from './stage.ts'
 
 /** Runs the cases of families, prints their table, and gives the exit code by the worst. */
 export async function runFamilies(families: Family[], options: RunOptions): Promise<ExitCode> {
@@ -67,7 +74,7 @@ function skipAll(
     oracle: [],
     replay: replayOf({ family, one }, hosts, seed),
   }))
-  const record = openRecord(name)
+  const record = openRecord(recordName({ name, shard }))
   record.note({ kind: 'run', name, phase: 'end', hosts, seed })
   const page = { id: record.id, hosts, seed, ground: why, results, events: [] }
   const troubles = writeReports(record, page)

@@ -43,6 +43,10 @@ export interface RunOptions {
 export const toHaveThem =
   'import nixosModules.{autoUpgrade,goldenGeneration,chezmoiSync} of the lab and offer labConfigurations'
 
+/** Parts may begin in the same second, and their records be brought to one directory. */
+export const recordName = ({ name, shard }: Pick<RunOptions, 'name' | 'shard'>): string =>
+  shard ? `${name}-${shard.index}of${shard.count}` : name
+
 /** What a run is asked for, and what of it is its own part, by name. */
 export type Asked = Pick<Plan, 'asked' | 'cases'>
 
@@ -75,7 +79,7 @@ export async function withStage(
   // of every host, so that a baseline does not depend on which of them are in hand
   const all = await chooseHosts(undefined, embedded.guest.attribute)
   const from = await template([...new Set([...all, ...hosts])].toSorted(), options.extra)
-  const record = openRecord(options.name)
+  const record = openRecord(recordName(options))
   const seed = options.seed ?? Math.floor(Math.random() * 2 ** 31)
   record.note({ kind: 'run', name: options.name, phase: 'begin', hosts, seed })
   const plan: Plan = {
