@@ -32,13 +32,12 @@ export const examples: [string, string][] = [
 ]
 
 export async function run(args: Args): Promise<ExitCode> {
-  const { lanesOf, merge, newDirectory, readParts } = await import('../lib/report/merge.ts')
+  const { merge, newDirectory, readParts } = await import('../lib/report/merge.ts')
   const { openRecord } = await import('../lib/report/record.ts')
   const { writePlan } = await import('../lib/report/plan.ts')
   const { writeReports } = await import('../lib/report/reports.ts')
   const { summarize } = await import('../lib/report/summary.ts')
-  const runs = readParts(args['dir'])
-  const { plan, results, events, notes, troubles, durations } = merge(runs)
+  const { plan, results, events, notes, troubles, durations } = merge(readParts(args['dir']))
 
   const record =
     args['to'] === undefined ? openRecord('merged') : at(newDirectory(resolve(args['to'])))
@@ -46,8 +45,8 @@ export async function run(args: Args): Promise<ExitCode> {
   const lines = events.map((one) => `${JSON.stringify(one)}\n`).join('')
   writeFileSync(join(dir, 'events.jsonl'), lines, { mode: 0o600 })
   writeFileSync(join(dir, 'durations.json'), `${JSON.stringify(durations, null, 2)}\n`)
-  const { hosts, seed, ground } = plan
-  const page = { id, hosts, seed, ground, notes, lanes: lanesOf(runs), results, events }
+  const { hosts, lanes, seed, ground } = plan
+  const page = { id, hosts, seed, ground, notes, lanes, results, events }
   const unwritten = writeReports(record, page)
   writePlan(dir, plan)
 

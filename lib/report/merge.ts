@@ -120,6 +120,7 @@ export function merge(parts: Part[]): Merged {
       ...plan,
       ...{ name: distinct((part) => part.plan.name).join('+'), hosts, asked, cases: asked },
       ...{ ground: grounds.join('; '), shard: undefined, ended: { troubles: [] } },
+      lanes: parts.flatMap((part) => vmsOf(part).map((vm) => calledIn(part, vm))),
     },
     results,
     events: eventsOf(parts),
@@ -145,6 +146,12 @@ function refuseOther(first: Part, other: Part): void {
     )
   }
 }
+
+/** VMs as a part's events call them. */
+const vmsOf = ({ plan }: Part): string[] => plan.lanes ?? plan.hosts
+
+/** A VM as the merged events call it. */
+const calledIn = (part: Part, vm: string): string => `${titleOf(part)} ${vm}`
 
 /** How lines call a part. */
 const titleOf = ({ dir, plan: { shard } }: Part): string =>
@@ -197,21 +204,20 @@ function eventsOf(parts: Part[]): Recorded[] {
   const all = parts.flatMap((part) => {
     const from = before
     before += part.events.length
-    const called = (host: string): string => `${titleOf(part)} ${host}`
-    return part.events.map((one): Recorded => ({
-      ...one,
-      id: one.id + from,
-      ...(one.of === undefined ? {} : { of: one.of + from }),
-      ...(one.host === undefined ? {} : { host: called(one.host) }),
-      ...(Array.isArray(one['hosts']) ? { hosts: (one['hosts'] as string[]).map(called) } : {}),
-    }))
+    const called = (vm: string): string => calledIn(part, vm)
+    return part.events.map((one): Recorded => {
+      // what names no VM, as a fault between two does, is of all VMs of its part
+      const hosts = (one['hosts'] as string[] | undefined) ?? vmsOf(part)
+      return {
+        ...one,
+        id: one.id + from,
+        ...(one.of === undefined ? {} : { of: one.of + from }),
+        ...(one.host === undefined ? { hosts: hosts.map(called) } : { host: called(one.host) }),
+      }
+    })
   })
   return all.toSorted((a, b) => a.t - b.t)
 }
-
-/** VMs as the merged events call them, for the timeline. */
-export const lanesOf = (parts: Part[]): string[] =>
-  parts.flatMap((part) => part.plan.hosts.map((host) => `${titleOf(part)} ${host}`))
 
 /**
  * Makes the directory for what a merge writes.

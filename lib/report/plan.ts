@@ -14,6 +14,8 @@ export interface Plan {
   /** What was called, such as `gitops`. */
   name: string
   hosts: string[]
+  /** How the events of merged runs call the VMs, which have their hosts' names in each of them. */
+  lanes?: string[]
   seed: number
   /** What the guests deploy: commits that depend on nothing but the files in them. */
   flake: string

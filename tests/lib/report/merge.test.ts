@@ -77,7 +77,9 @@ test('the parts of a run become one record, in the order of the tables', async (
   // what is merged can be merged again, and its times deal out the next run
   const times = JSON.parse(readFileSync(join(to, 'durations.json'), 'utf8')) as object
   expect(times).toEqual(Object.fromEntries(asked.map((name) => [name, 10])))
-  expect((await mergeRuns(to)).code).toBe(0)
+  const again = join(lab.dir, 'again')
+  expect((await mergeRuns(to, '--to', again)).code).toBe(0)
+  expect(readFileSync(join(again, 'report.html'), 'utf8')).toContain('merged part 1/2 sorrow')
 })
 
 test('spans of several parts stay apart, however they count their events', () => {
@@ -85,8 +87,8 @@ test('spans of several parts stay apart, however they count their events', () =>
   expect(events.map(({ id, of, hosts }) => [id, of, hosts])).toEqual([
     [1, undefined, ['part 1/2 sorrow']],
     [3, undefined, ['part 2/2 sorrow']],
-    [2, 1, undefined],
-    [4, 3, undefined],
+    [2, 1, ['part 1/2 sorrow', 'part 1/2 torment']],
+    [4, 3, ['part 2/2 sorrow', 'part 2/2 torment']],
   ])
 })
 
