@@ -45,17 +45,23 @@ test('both CIs do the same', () => {
   }
 })
 
-test('what docs/ci.md has its readers write is a workflow that calls ours with inputs that it has', () => {
-  const [, written = ''] = /```yaml\n([^]*?)```/.exec(textOf('docs/ci.md')) ?? []
+test('what docs/ci.md has its readers write are workflows that call ours with inputs that it has', () => {
+  const [written = '', fleet = ''] = [...textOf('docs/ci.md').matchAll(/```yaml\n([^]*?)```/g)].map(
+    ([, text]) => text!,
+  )
   expect(found(written)).toEqual([])
   expect(written.trim().split('\n').length).toBeLessThanOrEqual(10)
-  const { jobs: own } = parse(written) as { jobs: { gitops: { uses: string; with: object } } }
+  expect(found(`on: push\n${fleet}`)).toEqual([])
+  const called = parse(written) as { jobs: { gitops: { uses: string; with: object } } }
+  const own = called.jobs
   expect(own.gitops.uses).toContain(`/${github}@`)
   const ours = parse(textOf(github)) as {
     on: { workflow_call: { inputs: Record<string, { required?: true }> } }
   }
   const { inputs } = ours.on.workflow_call
-  expect(Object.keys(inputs)).toEqual(expect.arrayContaining(Object.keys(own.gitops.with)))
+  const { jobs: ofFleet } = parse(fleet) as typeof called
+  const given = [own, ofFleet].flatMap(({ gitops }) => Object.keys(gitops.with))
+  expect(Object.keys(inputs)).toEqual(expect.arrayContaining(given))
   const required = Object.keys(inputs).filter((name) => inputs[name]!.required)
   expect(Object.keys(own.gitops.with)).toEqual(expect.arrayContaining(required))
   const optional = Object.keys(inputs).filter((name) => !inputs[name]!.required)
