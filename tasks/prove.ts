@@ -8,7 +8,7 @@ import {
   type Proof,
 } from '../lib/scenario/control.ts'
 import { green, red, table } from '../lib/table.ts'
-import { readShard, type Shard } from '../lib/report/shard.ts'
+import { partEnded, readShard, type Shard } from '../lib/report/shard.ts'
 import { main, type Args } from '../lib/task.ts'
 import { families } from './pipelines/families.ts'
 
@@ -65,6 +65,7 @@ export async function run(args: Args): Promise<ExitCode> {
     json,
   })
   const code = summarize(ran.proofs, ran.wanted, ran.dir, json)
+  if (part.shard && !json) console.log(partEnded(part.shard, ran.dir))
   return ran.troubles.length > 0 ? Exit.labCouldNotRun : code
 }
 

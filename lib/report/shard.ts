@@ -8,6 +8,10 @@ export interface Shard {
 
 export const shardName = ({ index, count }: Shard): string => `${index}/${count}`
 
+/** The last line of a part's run: what to do with its record. */
+export const partEnded = (shard: Shard, dir: string): string =>
+  `part ${shardName(shard)}: just merge-runs ${dir} and those of the other parts`
+
 /** @param text such as `2/4` @throws Failure (usage) */
 export function readShard(text: string | undefined): Shard | undefined {
   if (text === undefined) return undefined

@@ -6,7 +6,7 @@ import { openRecord, pruneRuns } from '../report/record.ts'
 import { labSources, writePlan } from '../report/plan.ts'
 import { writeReports } from '../report/reports.ts'
 import type { CaseResult } from '../report/result.ts'
-import { deal, partOf } from '../report/shard.ts'
+import { deal, partEnded, partOf } from '../report/shard.ts'
 import { summarize } from '../report/summary.ts'
 import { runLanes, type Lane, type Step } from '../steps.ts'
 import { table } from '../table.ts'
@@ -39,7 +39,9 @@ export async function runFamilies(families: Family[], options: RunOptions): Prom
   const ended = none
     ? skipAll(chosen, asked, options, none)
     : await runCases(chosen, asked, options)
-  return summarize(ended, json)
+  const code = summarize(ended, json)
+  if (options.shard && !json) console.log(partEnded(options.shard, ended.dir))
+  return code
 }
 
 /** Why there is nothing to break: what the scenarios ask, and how it ends, is of the lab's own agents. */
