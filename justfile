@@ -25,6 +25,11 @@ lab *flags:
 doctor *flags:
     @{{ task }}doctor.ts "$@"
 
+# Let this user open /dev/kvm, as runners of a CI need it
+[group("start here")]
+open-kvm *flags:
+    @{{ task }}open-kvm.ts "$@"
+
 # Evaluate and build the hosts' configurations, and check them against the plan
 [group("test VMs")]
 build-test-vms *hosts:
@@ -154,6 +159,11 @@ full-workflow *flags:
 [group("scenarios")]
 prove *controls:
     @{{ task }}prove.ts "$@"
+
+# Join the records of several runs: one report, one junit.xml, one exit code
+[group("scenarios")]
+merge-runs *dirs:
+    @{{ task }}merge-runs.ts "$@"
 
 # Fault a network for a while, or see upgrade and dotfile sync live through every fault
 [group("scenarios")]

@@ -8,6 +8,7 @@ import {
   type Proof,
 } from '../lib/scenario/control.ts'
 import { green, red, table } from '../lib/table.ts'
+import { partEnded, readShard, type Shard } from '../lib/report/shard.ts'
 import { main, type Args } from '../lib/task.ts'
 import { families } from './pipelines/families.ts'
 
@@ -20,6 +21,11 @@ export const positionals = {
 export const options = {
   host: { type: 'string', array: true, describe: 'VMs to use; all of the flake without any' },
   case: { type: 'string', describe: 'Case that a patch file must turn red, as <family>/<case>' },
+  shard: {
+    type: 'string',
+    describe: 'Part to run, as 2/4; by recorded times, so that parts end together',
+  },
+  durations: { type: 'string', describe: 'Seconds by case for --shard, as merge-runs writes them' },
   list: { type: 'boolean', describe: 'List the controls and run none' },
   seed: { type: 'number', describe: 'Seed of what is random' },
   keep: { type: 'boolean', describe: 'Leave the VMs as the last control left them' },
@@ -33,29 +39,42 @@ export const under = [
 export const examples: [string, string][] = [
   ['just prove', 'Every control; one that stays green fails the run'],
   ['tsx tasks/prove.ts known-bad --host sorrow', 'One'],
+  ['just prove --shard 1/2', 'The first of two parts; just merge-runs joins them'],
   ['tsx tasks/prove.ts my.patch --case auto-upgrade/good-commit', 'A cut of your own'],
 ]
 
 export async function run(args: Args): Promise<ExitCode> {
   const wanted = choose(args['control'], args['case'])
   const json = Boolean(args['json'])
+  const part = { shard: readShard(args['shard']), durations: args['durations'] }
   if (args['list']) {
-    const rows = wanted.map((one) => [one.name, one.case, one.cut])
+    const listed = part.shard ? await ofPart(wanted, part) : wanted
+    const rows = listed.map((one) => [one.name, one.case, one.cut])
     console.log(
-      json ? JSON.stringify(wanted, null, 2) : table([['control', 'case', 'cut'], ...rows]),
+      json ? JSON.stringify(listed, null, 2) : table([['control', 'case', 'cut'], ...rows]),
     )
     return Exit.held
   }
   const { runControls } = await import('../lib/scenario/control-run.ts')
-  const { dir, proofs, troubles } = await runControls(wanted, await families(), {
+  const ran = await runControls(wanted, await families(), {
     name,
+    ...part,
     hosts: args['host'],
     seed: args['seed'],
     keep: args['keep'],
     json,
   })
-  const code = summarize(proofs, wanted.length, dir, json)
-  return troubles.length > 0 ? Exit.labCouldNotRun : code
+  const code = summarize(ran.proofs, ran.wanted, ran.dir, json)
+  if (part.shard && !json) console.log(partEnded(part.shard, ran.dir))
+  return ran.troubles.length > 0 ? Exit.labCouldNotRun : code
+}
+
+async function ofPart(
+  wanted: Control[],
+  part: { shard?: Shard; durations?: string },
+): Promise<Control[]> {
+  const { controlsOf } = await import('../lib/scenario/control-run.ts')
+  return controlsOf(wanted, await families(), part)
 }
 
 /**

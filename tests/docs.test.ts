@@ -7,7 +7,9 @@ import { families } from '../tasks/pipelines/families.ts'
 const read = (path: string): string => readFileSync(join(project, path), 'utf8')
 const pages = [
   'README.md',
-  ...['how-it-works', 'nixos', 'scenarios', 'figures', 'limits'].map((name) => `docs/${name}.md`),
+  ...['how-it-works', 'nixos', 'ci', 'scenarios', 'figures', 'limits'].map(
+    (name) => `docs/${name}.md`,
+  ),
 ]
 
 /** Every case, as its table says; `just docs` writes it anew. */

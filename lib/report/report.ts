@@ -11,6 +11,10 @@ export interface Run {
   seed: number
   /** Accelerator and guest, as one line. */
   ground: string
+  /** What else a reader has to know, one line each. */
+  notes?: string[]
+  /** Names of the timeline's VMs, where they are not the hosts'. */
+  lanes?: string[]
   results: CaseResult[]
   events: Recorded[]
 }
@@ -54,9 +58,9 @@ export function report(run: Run): string {
 <title>${escape(run.id)}</title><style>${style}</style>
 <header><h1>${bad.length === 0 ? 'Held' : 'Failed'}: ${escape(run.id)}</h1>
 <p><b class="passed">${count('passed')} passed</b> <b class="failed">${count('failed', 'error')} failed</b> <b class="skipped">${count('skipped')} skipped</b>
-in ${total.toFixed(0)} s on ${escape(run.hosts.join(' and '))}; seed ${run.seed}; ${escape(run.ground)}</p></header>
+in ${total.toFixed(0)} s on ${escape(run.hosts.join(' and '))}; seed ${run.seed}; ${escape(run.ground)}</p>${(run.notes ?? []).map((note) => `<p class="reason">${escape(note)}</p>`).join('')}</header>
 <main><section><h2>Cases</h2><table><thead><tr><th>case<th>VM<th>state<th class="n">took<th>what was done</tr></thead><tbody>${results.map((one) => row(one)).join('')}</tbody></table></section>
-<section><h2>Timeline</h2><div class="scroll">${timeline(events, run.hosts)}</div>
+<section><h2>Timeline</h2><div class="scroll">${timeline(events, run.lanes ?? run.hosts)}</div>
 <p class="key"><span class="bar upgrade">upgrade</span> <span class="bar boot">boot</span> <span class="bar fault">fault</span> <span class="bar case passed">case passed</span> <span class="bar case failed">failed</span>; triangles: power and resets. Hover for names and seconds.</p></section>
 ${bad.length > 0 ? '<h2>Failures</h2>' : ''}${bad.map((one) => failure(one)).join('')}
 <section><h2>Where the time went</h2><table class="narrow"><tbody>${time}</tbody></table></section></main></html>

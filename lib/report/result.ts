@@ -42,6 +42,14 @@ export interface Ran {
   results: CaseResult[]
 }
 
+/** How plans and durations call a case. */
+export const nameOf = (one: Pick<CaseResult, 'family' | 'case'>): string =>
+  `${one.family}/${one.case}`
+
+/** Results in the order of a plan, which does not depend on what ended when. */
+export const inOrder = (results: CaseResult[], names: string[]): CaseResult[] =>
+  results.toSorted((a, b) => names.indexOf(nameOf(a)) - names.indexOf(nameOf(b)))
+
 /** A case that passes its own steps and fails the oracle has failed; one that checked nothing, too. */
 export function judgeCase(result: CaseResult): void {
   const check = result.checks.find(({ held }) => !held)

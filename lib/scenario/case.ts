@@ -230,14 +230,6 @@ async function ask(
   stage: Stage,
 ): Promise<CaseResult['oracle']> {
   const { toplevel, facts: declared } = stage.prepared.get(vm.host)!
-  const running =
-    wanted === 'any'
-      ? undefined
-      : wanted === 'main'
-        ? (await world.host(vm.host, world.branch, stage.ground.store)).toplevel
-        : wanted.startsWith('/')
-          ? wanted
-          : toplevel
   const services = [...new Set([...declared.validateServices, ...Object.values(declared.units)])]
   const unavailable = Object.fromEntries(
     Object.entries(declared.unavailable).flatMap(([service, reason]) => {
@@ -246,15 +238,18 @@ async function ask(
     }),
   )
   const clones = clonesOf(world.paths)
-  const facts = await askFacts(
-    vm,
-    [
-      ...services.filter((unit) => !(unit in unavailable)),
-      'golden-boot-validation.service',
-      'boot-complete.target',
-    ],
-    clones,
-  )
+  const units = [
+    ...services.filter((unit) => !(unit in unavailable)),
+    'golden-boot-validation.service',
+    'boot-complete.target',
+  ]
+  // evaluated here while the guest answers
+  const [facts, main] = await Promise.all([
+    askFacts(vm, units, clones),
+    wanted === 'main' ? world.host(vm.host, world.branch, stage.ground.store) : undefined,
+  ])
+  const named = { any: undefined, main: main?.toplevel, start: toplevel, golden: toplevel }
+  const running = wanted in named ? named[wanted as Ends] : wanted
   const start = world.start.config
   const known = facts.repositories[clones[0]!]?.commits ?? {}
   const descends = (commit: string): boolean =>

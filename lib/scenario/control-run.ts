@@ -18,14 +18,15 @@ import { fromHome } from '../lab-settings.ts'
 import { baselinePaths } from './oracle-facts.ts'
 import { inHand, runCase } from './case.ts'
 import type { Chosen, Family, Stage } from './family.ts'
-import { choose } from './run.ts'
+import { choose, vmSeconds } from './run.ts'
 import { statusLog } from './status-log.ts'
 import { withStage, type RunOptions } from './stage.ts'
+import { deal, partOf } from '../report/shard.ts'
 import { runLanes, type Lane } from '../steps.ts'
 import { deleteSnapshot, saveSnapshot } from '../vm/snapshot.ts'
 import { connect } from '../ssh/ssh.ts'
 import { counting } from '../retry.ts'
-import { durations, remember } from './durations.ts'
+import { durations, remember, sharedDurations, type Seconds } from './durations.ts'
 import { switchTo } from '../vm/switch.ts'
 import { writeJson } from '../vm/vm.ts'
 import { openWorld } from './world.ts'
@@ -40,19 +41,45 @@ interface Cut {
   chosen: Chosen
 }
 
+const named = ({ control }: Cut): string => `prove/${control.name}`
+
+/** Seconds that a control takes, times the VMs that it has. */
+const vmSecondsOf = (cut: Cut, took: Seconds): number => {
+  const vms = cut.chosen.one.hosts ?? 1
+  const known = took[named(cut)]
+  return known === undefined ? vmSeconds(cut.chosen, took) + secondsOfACut * vms : known * vms
+}
+
+/**
+ * The controls of a part, by recorded times; all of them without a part.
+ * @throws Failure (usage) for a control of a case that there is none of
+ */
+export function controlsOf(
+  controls: Control[],
+  known: Family[],
+  { shard, durations: path }: Pick<RunOptions, 'shard' | 'durations'>,
+): Control[] {
+  const shared = sharedDurations(path)
+  const cuts = controls.map((control): Cut => ({
+    control,
+    chosen: choose(known, [control.case])[0]!,
+  }))
+  return partOf(cuts, shard, (cut) => vmSecondsOf(cut, shared)).map(({ control }) => control)
+}
+
 /**
  * Runs controls, those whose case wants one VM side by side and the others after them. Each verdict is
  * written to the run's `proofs.json` as it comes.
  * @param known where their cases are
- * @returns a proof for each that was run, and the run's directory
+ * @returns a proof for each that was run, how many there were to be, and the run's directory
  * @throws Failure (usage) for a control of a case that there is none of, or whose pattern no check can have
  */
 export async function runControls(
   controls: Control[],
   known: Family[],
   options: RunOptions,
-): Promise<{ dir: string; proofs: Proof[]; troubles: Failure[] }> {
-  const cuts = controls.map((control): Cut => {
+): Promise<{ dir: string; proofs: Proof[]; wanted: number; troubles: Failure[] }> {
+  const cuts = controlsOf(controls, known, options).map((control): Cut => {
     const chosen = choose(known, [control.case])[0]!
     if (canBeRed(control)) return { control, chosen }
     const hint = `Its pattern is ${control.red}; tsx tasks/${chosen.family.name}.ts prints the names of checks in its report`
@@ -69,20 +96,22 @@ export async function runControls(
   const quiet = Boolean(options.json)
   const needed = double.length > 0 ? 2 : 1
   const most = single.length > 1 ? 2 : needed
-  const { dir, troubles } = await withStage(options, needed, most, async (stage, hosts) => {
+  const asked = { asked: controls.map(({ name }) => `prove/${name}`), cases: cuts.map(named) }
+  const took = durations()
+  const { dir, troubles } = await withStage(options, asked, needed, most, async (stage, hosts) => {
     const keep = (proof: Proof): void => {
       proofs.push(proof)
       writeJson(join(stage.record.dir, 'proofs.json'), proofs)
     }
-    const dealt = hosts.map((_, lane) => single.filter((_cut, at) => at % hosts.length === lane))
-    const lanes = hosts.map((host, index) => laneOf(dealt[index]!, [host], stage, keep))
-    const both = { ...laneOf(double, hosts, stage, keep), after: true }
+    const dealt = deal(single, hosts.length, (cut) => vmSecondsOf(cut, took))
+    const lanes = dealt.map((some, index) => laneOf(some, [hosts[index]!], stage, keep, took))
+    const both = { ...laneOf(double, hosts, stage, keep, took), after: true }
     await runLanes(
       [...lanes, both].filter(({ steps }) => steps.length > 0),
       { quiet, cases: true },
     )
   })
-  return { dir, proofs, troubles }
+  return { dir, proofs, wanted: cuts.length, troubles }
 }
 
 /** A file of the flake as it is on the disk, which the remotes of cases are made of. */
@@ -96,7 +125,7 @@ const laneOf = (
   hosts: string[],
   stage: Stage,
   keep: (proof: Proof) => void,
-  took = durations(),
+  took: Seconds,
 ): Lane<Stage> => ({
   title: hosts.join(' and '),
   context: stage,
@@ -118,9 +147,9 @@ const laneOf = (
 /** A control that could not even be cut has a verdict, too. */
 function notRun(control: Control, hosts: string[], seed: number, thrown: unknown): Proof {
   if (!(thrown instanceof Failure)) throw thrown
-  const { name, cut, case: named } = control
+  const { name, cut, case: ofCase } = control
   return {
-    ...{ control: name, cut, case: named, hosts, seed, state: 'not run', seconds: 0 },
+    ...{ control: name, cut, case: ofCase, hosts, seed, state: 'not run', seconds: 0 },
     found: [thrown.message, thrown.detail.evidence].filter(Boolean).join('\n'),
     replay: replayOfControl(control, hosts, seed),
   }

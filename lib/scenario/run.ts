@@ -3,18 +3,32 @@ import { labSettings, ownUnits } from '../lab-settings.ts'
 import { unknown as unknownName } from '../nearest.ts'
 import { embeddedGuest } from '../nix/guest.ts'
 import { openRecord, pruneRuns } from '../report/record.ts'
+import { labSources, writePlan } from '../report/plan.ts'
+import { writeReports } from '../report/reports.ts'
 import type { CaseResult } from '../report/result.ts'
+import { deal, partEnded, partOf } from '../report/shard.ts'
 import { summarize } from '../report/summary.ts'
 import { runLanes, type Lane, type Step } from '../steps.ts'
 import { table } from '../table.ts'
 import { defaultLimit, replayOf, runCase } from './case.ts'
-import { durations, remember } from './durations.ts'
+import { durations, guessed, remember, sharedDurations, type Seconds } from './durations.ts'
 import type { Chosen, Family, Stage } from './family.ts'
-import { toHaveThem, withStage, writeReports, type Ended, type RunOptions } from './stage.ts'
+import {
+  recordName,
+  toHaveThem,
+  withStage,
+  type Asked,
+  type Ended,
+  type RunOptions,
+} from './stage.ts'
 
 /** Runs the cases of families, prints their table, and gives the exit code by the worst. */
 export async function runFamilies(families: Family[], options: RunOptions): Promise<ExitCode> {
-  const chosen = choose(families, options.cases)
+  const all = choose(families, options.cases)
+  const shared = sharedDurations(options.durations)
+  // a case of two VMs takes the time of both
+  const chosen = partOf(all, options.shard, (each) => vmSeconds(each, shared))
+  const asked: Asked = { asked: all.map(named), cases: chosen.map(named) }
   const json = Boolean(options.json)
   if (options.list) {
     print(chosen, json)
@@ -22,7 +36,12 @@ export async function runFamilies(families: Family[], options: RunOptions): Prom
   }
   const embedded = embeddedGuest()
   const none = 'none' in embedded ? embedded.none : await othersAgents()
-  return summarize(none ? skipAll(chosen, options, none) : await runCases(chosen, options), json)
+  const ended = none
+    ? skipAll(chosen, asked, options, none)
+    : await runCases(chosen, asked, options)
+  const code = summarize(ended, json)
+  if (options.shard && !json) console.log(partEnded(options.shard, ended.dir))
+  return code
 }
 
 /** Why there is nothing to break: what the scenarios ask, and how it ends, is of the lab's own agents. */
@@ -37,7 +56,12 @@ async function othersAgents(): Promise<string | undefined> {
 }
 
 /** A record in which every case is skipped, with the reason. */
-function skipAll(chosen: Chosen[], { name, seed = 0, hosts = [] }: RunOptions, why: string): Ended {
+function skipAll(
+  chosen: Chosen[],
+  asked: Asked,
+  { name, seed = 0, hosts = [], shard }: RunOptions,
+  why: string,
+): Ended {
   const reason = `${why}; ${toHaveThem}`
   const results = chosen.map(({ family, one }): CaseResult => ({
     family: family.name,
@@ -52,10 +76,13 @@ function skipAll(chosen: Chosen[], { name, seed = 0, hosts = [] }: RunOptions, w
     oracle: [],
     replay: replayOf({ family, one }, hosts, seed),
   }))
-  const record = openRecord(name)
+  const record = openRecord(recordName({ name, shard }))
   record.note({ kind: 'run', name, phase: 'end', hosts, seed })
   const page = { id: record.id, hosts, seed, ground: why, results, events: [] }
   const troubles = writeReports(record, page)
+  const nothing = { flake: 'none', dotfiles: 'none', ground: why, lab: labSources() }
+  const ended = { troubles: troubles.map(({ message }) => message) }
+  writePlan(record.dir, { name, hosts, seed, shard, ...nothing, ...asked, ended })
   pruneRuns()
   return { dir: record.dir, hosts, results, troubles }
 }
@@ -78,15 +105,16 @@ export function choose(families: Family[], names: string[] | undefined): Chosen[
 }
 
 /** Prepares the VMs and runs the cases: those of one VM side by side, those of two alone. */
-async function runCases(chosen: Chosen[], options: RunOptions): Promise<Ended> {
+async function runCases(chosen: Chosen[], asked: Asked, options: RunOptions): Promise<Ended> {
   const quiet = Boolean(options.json)
   const single = chosen.filter(({ one }) => (one.hosts ?? 1) === 1)
   const double = chosen.filter(({ one }) => one.hosts === 2)
   // a second VM for a single case would only cost a boot
   const needed = double.length > 0 ? 2 : 1
-  return withStage(options, needed, single.length > 1 ? 2 : needed, async (stage, hosts) => {
-    const lanes = spread(single, hosts).filter((lane) => lane.chosen.length > 0)
+  const most = single.length > 1 ? 2 : needed
+  return withStage(options, asked, needed, most, async (stage, hosts) => {
     const took = durations()
+    const lanes = spread(single, hosts, took).filter((lane) => lane.chosen.length > 0)
     const both = double.length > 0 ? [{ hosts, chosen: double, after: true }] : []
     await runLanes(
       [...lanes, ...both].map((lane) => caseLane(lane, stage, took)),
@@ -102,28 +130,23 @@ export interface LaneOfCases {
   after?: boolean
 }
 
-/**
- * Cases of one VM, dealt out so that the hosts are done at about the same time: the longest first,
- * by the limits that they have, each to the host with the least to do. Their order stays the table's.
- */
-export function spread(single: Chosen[], hosts: string[]): LaneOfCases[] {
-  const lanes = hosts.map((host) => ({ hosts: [host], chosen: [] as Chosen[], load: 0 }))
-  const long = ({ one }: Chosen): number => one.limit ?? defaultLimit
-  for (const each of single.toSorted((a, b) => long(b) - long(a))) {
-    const lane = lanes.reduce((least, other) => (other.load < least.load ? other : least))
-    lane.chosen.push(each)
-    lane.load += long(each)
-  }
-  return lanes.map((lane) => ({
-    hosts: lane.hosts,
-    chosen: single.filter((each) => lane.chosen.includes(each)),
+/** Cases of one VM, dealt out so that the hosts are done at about the same time, by what each took before. */
+export const spread = (single: Chosen[], hosts: string[], took: Seconds): LaneOfCases[] =>
+  deal(single, hosts.length, (each) => vmSeconds(each, took)).map((chosen, index) => ({
+    hosts: [hosts[index]!],
+    chosen,
   }))
-}
+
+const named = ({ family, one }: Chosen): string => `${family.name}/${one.name}`
+
+/** Seconds that a case takes, times the VMs that it has. */
+export const vmSeconds = (each: Chosen, took: Seconds): number =>
+  (took[named(each)] ?? guessed(each.one.limit ?? defaultLimit)) * (each.one.hosts ?? 1)
 
 const caseLane = (
   { hosts, chosen, after }: LaneOfCases,
   stage: Stage,
-  took: Record<string, number>,
+  took: Seconds,
 ): Lane<Stage> => ({
   title: hosts.join(' and '),
   after,
@@ -131,7 +154,7 @@ const caseLane = (
   steps: chosen.map((each): Step<Stage> => ({
     title: `${each.family.name} ${each.one.name}: ${each.one.title}`,
     would: () => [],
-    usually: took[`${each.family.name}/${each.one.name}`],
+    usually: took[named(each)],
     run: async (_, say) => {
       const result = await runCase(each, hosts, stage, say)
       stage.results.push(result)

@@ -1,18 +1,18 @@
 import { join } from 'node:path'
-import { Failure, explain, orUnwritable, usage } from '../failure.ts'
+import { Failure, explain, usage } from '../failure.ts'
 import { endFaults } from '../fault/lease.ts'
 import { whenCutShort } from '../interrupt.ts'
 import { embeddedGuest } from '../nix/guest.ts'
 import { chooseHosts } from '../nix/hosts.ts'
-import { junit } from '../report/junit.ts'
+import { labSources, writePlan, type Plan } from '../report/plan.ts'
 import { openRecord, pruneRuns } from '../report/record.ts'
-import { report } from '../report/report.ts'
-import type { Ran } from '../report/result.ts'
+import { writeReports } from '../report/reports.ts'
+import { inOrder, type Ran } from '../report/result.ts'
+import { shardName, type Shard } from '../report/shard.ts'
 import { labHome } from '../settings.ts'
 import { runLanes, type Lane, type Step } from '../steps.ts'
 import { baseImage, preflight, type Ground } from '../vm/ground.ts'
 import { requireSpace } from '../vm/preflight.ts'
-import { writeFile } from '../write-file.ts'
 import { ensureBaseline, hasBaseline, holdVm, type Hold } from './baseline.ts'
 import { pauses } from './pause.ts'
 import { leaveAsBefore } from './before.ts'
@@ -31,6 +31,10 @@ export interface RunOptions {
   pause?: boolean
   list?: boolean
   json?: boolean
+  /** Does one part of what is asked for. */
+  shard?: Shard
+  /** File of seconds by case, for parts that end together. */
+  durations?: string
   /** Files on top of the flake, by path: a control's cut. */
   extra?: Changes
 }
@@ -38,6 +42,13 @@ export interface RunOptions {
 /** What a flake needs for the scenarios of our agents. */
 export const toHaveThem =
   'import nixosModules.{autoUpgrade,goldenGeneration,chezmoiSync} of the lab and offer labConfigurations'
+
+/** Parts may begin in the same second, and their records be brought to one directory. */
+export const recordName = ({ name, shard }: Pick<RunOptions, 'name' | 'shard'>): string =>
+  shard ? `${name}-${shard.index}of${shard.count}` : name
+
+/** What a run is asked for, and what of it is its own part, by name. */
+export type Asked = Pick<Plan, 'asked' | 'cases'>
 
 /**
  * Prepares VMs for cases: their baselines, their locks, a record; leaves them as they were before and
@@ -47,6 +58,7 @@ export const toHaveThem =
  */
 export async function withStage(
   options: RunOptions,
+  { asked, cases }: Asked,
   needed: number,
   most: number,
   use: (stage: Stage, hosts: string[]) => Promise<void>,
@@ -67,16 +79,21 @@ export async function withStage(
   // of every host, so that a baseline does not depend on which of them are in hand
   const all = await chooseHosts(undefined, embedded.guest.attribute)
   const from = await template([...new Set([...all, ...hosts])].toSorted(), options.extra)
-  const record = openRecord(options.name)
+  const record = openRecord(recordName(options))
   const seed = options.seed ?? Math.floor(Math.random() * 2 ** 31)
   record.note({ kind: 'run', name: options.name, phase: 'begin', hosts, seed })
+  const plan: Plan = {
+    ...{ name: options.name, hosts, seed, flake: from.config, dotfiles: from.dotfiles },
+    ...{ lab: labSources(), ground: inWords(ground), shard: options.shard, asked, cases },
+  }
+  writePlan(record.dir, plan)
   const stage: Stage = { record, ground, from, seed, prepared: new Map(), results: [], pause }
   const holds: Hold[] = []
   const troubles: Failure[] = []
   // Ctrl-C ends the process here and now, and what was found until then is to be read all the same
   const cutShort = (): void => {
     record.note({ kind: 'run', name: options.name, phase: 'end', of: 1, reason: 'cut short' })
-    write(stage, hosts)
+    write(stage, plan)
   }
   process.once('exit', cutShort)
   const forget = whenCutShort(() => ({
@@ -109,11 +126,12 @@ export async function withStage(
     forget()
     for (const hold of holds) hold.release()
     record.note({ kind: 'run', name: options.name, phase: 'end', of: 1 })
-    troubles.push(...write(stage, hosts))
+    troubles.push(...write(stage, plan))
+    writePlan(record.dir, { ...plan, ended: { troubles: troubles.map(({ message }) => message) } })
     pruneRuns()
     for (const one of troubles) console.error(explain(options.name, one))
   }
-  return { dir: record.dir, hosts, results: stage.results, troubles }
+  return { dir: record.dir, hosts, results: inOrder(stage.results, cases), troubles }
 }
 
 /** What a run came to, and what the lab could not do after its cases. */
@@ -122,39 +140,16 @@ export interface Ended extends Ran {
 }
 
 /** The report is written whatever happened, of what there is. @returns why a file of it could not be */
-function write({ record, ground, seed, results }: Stage, hosts: string[]): Failure[] {
-  const { kind, reason } = ground.accelerator
-  const said = `${kind} (${reason.split('\n')[0]}), guest ${ground.guest.kind}`
+function write({ record, results }: Stage, plan: Plan): Failure[] {
+  const { hosts, seed, shard } = plan
+  const ground = shard ? `${plan.ground}; part ${shardName(shard)}` : plan.ground
   const { id, events } = record
-  return writeReports(record, { id, hosts, seed, ground: said, results, events })
+  const ordered = inOrder(results, plan.cases)
+  return writeReports(record, { id, hosts, seed, ground, results: ordered, events })
 }
 
-/**
- * The run's record for people and for machines, each file whole or not at all, the smallest first.
- * @returns why a file could not be written
- */
-export function writeReports(
-  { dir, id, settle }: Stage['record'],
-  page: Parameters<typeof report>[0],
-): Failure[] {
-  const { results } = page
-  settle()
-  const files: [name: string, make: () => string][] = [
-    ['results.json', () => JSON.stringify(results, null, 2)],
-    ['junit.xml', () => junit(results, id)],
-    ['report.html', () => report(page)],
-  ]
-  return files.flatMap(([name, make]) => {
-    try {
-      writeFile(join(dir, name), make(), { mode: 0o600, over: 'any' })
-      return []
-    } catch (thrown) {
-      const known = orUnwritable(thrown)
-      if (known instanceof Failure) return [known]
-      throw thrown
-    }
-  })
-}
+const inWords = ({ accelerator: { kind, reason }, guest }: Ground): string =>
+  `${kind} (${reason.split('\n')[0]}), guest ${guest.kind}`
 
 /**
  * Bytes that a run wants free for a VM: what `saveSnapshot` asks for before it keeps the VM as it was, and

@@ -46,6 +46,8 @@ export interface Deployment {
   fresh: boolean
   ground: Ground
   built?: Host
+  /** The store that its derivation was written to. */
+  builtIn?: string
   /** Whether anything was made, started or switched. */
   changed: boolean
   /** Whether QEMU was started just now. */
@@ -140,9 +142,12 @@ export const groundLane = (deployments: Deployment[]): Lane<Deployment> => ({
       ],
       run: async () => {
         const { attribute } = chooseGuest()
-        const read = ({ host }: Deployment): Promise<Host> =>
-          readHost(host, attribute, guestStore())
-        await Promise.all(deployments.map(async (each) => void (each.built = await read(each))))
+        const store = guestStore()
+        const read = async (each: Deployment): Promise<void> => {
+          each.built = await readHost(each.host, attribute, store)
+          each.builtIn = storeIn(store)
+        }
+        await Promise.all(deployments.map(read))
       },
     },
     {
@@ -156,6 +161,9 @@ export const groundLane = (deployments: Deployment[]): Lane<Deployment> => ({
     },
   ],
 })
+
+/** The directory that options of nix name as its store; none is the machine's own. */
+const storeIn = (options: string[]): string | undefined => options[options.indexOf('--store') + 1]
 
 export const lane = (context: Deployment): Lane<Deployment> => ({
   title: context.host,
@@ -171,7 +179,7 @@ const steps: Step<Deployment>[] = [
       sameGuest(c)
       c.ground.store ??= guestStore(c.ground.guest)
       // the embedded guest's derivations belong into its image's store, which may be newer than the first look
-      if (!c.built || c.ground.guest.kind === 'debian') {
+      if (!c.built || c.builtIn !== storeIn(c.ground.store)) {
         c.built = await readHost(c.host, c.ground.guest.attribute, c.ground.store)
       }
       await buildHosts([c.built], c.ground.store, say)

@@ -1,4 +1,5 @@
 import type { ExitCode } from '../../lib/failure.ts'
+import { readShard } from '../../lib/report/shard.ts'
 import { main, type Args } from '../../lib/task.ts'
 import { families } from './families.ts'
 
@@ -11,6 +12,11 @@ export const positionals = {
 export const options = {
   host: { type: 'string', array: true, describe: 'VMs to use; all of the flake without any' },
   case: { type: 'string', array: true, describe: 'Cases, as <case> or <family>/<case>' },
+  shard: {
+    type: 'string',
+    describe: 'Part to run, as 2/4; by recorded times, so that parts end together',
+  },
+  durations: { type: 'string', describe: 'Seconds by case for --shard, as merge-runs writes them' },
   list: { type: 'boolean', describe: 'List the cases and run none' },
   seed: { type: 'number', describe: 'Seed of what is random' },
   keep: { type: 'boolean', describe: 'Leave the VMs as the last case left them' },
@@ -20,12 +26,13 @@ export const options = {
 export const under = [
   'tasks/auto-upgrade.ts, break-boot.ts, chaos-network.ts, concurrent-edits.ts, full-workflow.ts',
   'cases of one VM run on both side by side; cases of two VMs after them',
-  'writes <LAB_HOME>/runs/<id>/{events.jsonl,junit.xml,report.html}',
+  'writes <LAB_HOME>/runs/<id>/{run.json,events.jsonl,results.json,junit.xml,report.html}',
 ]
 export const examples: [string, string][] = [
   ['just gitops-test', 'Everything'],
   ['just gitops-test auto-upgrade', 'One family'],
   ['tsx tasks/pipelines/gitops.ts --case break-boot/panic', 'One case'],
+  ['just gitops-test --shard 2/4 --seed 7', 'The second of four parts; just merge-runs joins them'],
 ]
 
 export async function run(args: Args): Promise<ExitCode> {
@@ -38,6 +45,8 @@ export async function run(args: Args): Promise<ExitCode> {
     seed: args['seed'],
     keep: Boolean(args['keep']),
     pause: Boolean(args['pause']),
+    shard: readShard(args['shard']),
+    durations: args['durations'],
     list: Boolean(args['list']),
     json: Boolean(args['json']),
   })

@@ -2,10 +2,13 @@
  * One case of every family and four controls, on two VMs that are made for it: what `just gitops-test`
  * and `just prove` run in full.
  */
-import { existsSync, readFileSync } from 'node:fs'
+import { cpSync, existsSync, readFileSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { run as runCommand } from '../../lib/run.ts'
+import { project } from '../../lib/settings.ts'
 import { makeLab, type Lab } from '../lab.ts'
+import { github, linesOf } from '../workflows.ts'
 import type { CaseResult } from '../../lib/report/result.ts'
 import type { Proof } from '../../lib/scenario/control.ts'
 import type { Verified } from '../../tasks/verify.ts'
@@ -74,11 +77,38 @@ test('a safety net that is cut is seen, for the reason that it was cut', async (
   }
 })
 
-test('a baseline is the same whatever VMs are in hand', async () => {
+// what a part of a CI runs, in the lines of the workflow; npm ci has been run before any test
+test('the lines of the workflows run a part and merge it; a baseline is the same whatever VMs are in hand', async () => {
   const baseline = join(lab.dir, 'home/vms/sorrow/baseline.json')
   const before = readFileSync(baseline, 'utf8')
-  const flags = ['sorrow', '--case', 'syntax-error', '--json']
-  const { code, stdout } = await lab.task('auto-upgrade', ...flags)
-  expect(code, stdout).toBe(0)
+  const [PARTS, MERGED] = [join(lab.dir, 'parts'), join(lab.dir, 'merged')]
+  const two = ['auto-upgrade/syntax-error', 'auto-upgrade/untracked-file']
+  const WHAT = ['--host sorrow', ...two.map((name) => `--case ${name}`)].join(' ')
+  const env = { ...process.env, ...lab.env, WHAT, SHARD: '1/1', SEED: '7', PARTS, MERGED }
+  const runLines = async (job: string): Promise<void> => {
+    for (const line of linesOf(github, job).filter((each) => each !== 'npm ci')) {
+      const bash = ['--noprofile', '--norc', '-eo', 'pipefail', '-c', line]
+      const { code, stdout, stderr } = await runCommand('bash', bash, {
+        ...{ cwd: project, env, timeout: 600, allow: [1, 2, 3] },
+      })
+      expect(code, `${line}\n${stdout}\n${stderr}`).toBe(0)
+    }
+  }
+  await runLines('cases')
   expect(readFileSync(baseline, 'utf8')).toBe(before)
+
+  // what the artifact carries over to the other job
+  const runs = join(lab.dir, 'home/runs')
+  const [record] = readdirSync(runs).filter((id) => id.endsWith('-gitops-1of1'))
+  cpSync(join(runs, record!), join(PARTS, 'run-0', record!), { recursive: true })
+  await runLines('report')
+  const results = JSON.parse(readFileSync(join(MERGED, 'results.json'), 'utf8')) as CaseResult[]
+  const seen = results.map(({ family, case: name, state, seed }) => [
+    `${family}/${name}`,
+    state,
+    seed,
+  ])
+  expect(seen).toEqual(two.map((name) => [name, 'passed', 7]))
+  expect(readFileSync(join(MERGED, 'junit.xml'), 'utf8')).toContain('tests="2" failures="0"')
+  expect(readFileSync(join(MERGED, 'report.html'), 'utf8')).toContain('part 1/1 sorrow')
 })

@@ -169,7 +169,7 @@ const filled = (afterwards: string): string => `
 import { appendFileSync, readFileSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { openRecord, readEvents } from '#/lib/report/record.ts'
-import { writeReports } from '#/lib/scenario/stage.ts'
+import { writeReports } from '#/lib/report/reports.ts'
 const record = openRecord('x')
 const fill = () => {
   for (const size of [65536, 4096, 1]) try {

@@ -47,7 +47,7 @@ test('a case that fills the disk is ended at once as an error of the lab, and th
 import { join } from 'node:path'
 import { openRecord } from '#/lib/report/record.ts'
 import { runCase } from '#/lib/scenario/case.ts'
-import { writeReports } from '#/lib/scenario/stage.ts'
+import { writeReports } from '#/lib/report/reports.ts'
 const home = process.env.LAB_HOME
 const from = { dir: join(home, 'srv/.worlds/start'), branch: 'main', paths: {}, config: '', dotfiles: '' }
 mkdirSync(from.dir, { recursive: true })

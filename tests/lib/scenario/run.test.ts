@@ -50,7 +50,7 @@ test('cases are chosen by their name, or by their family and name', () => {
 })
 
 test('hosts get as much to do, each case runs once and in the order of the table', () => {
-  const lanes = spread(choose([family], undefined), ['sorrow', 'torment'])
+  const lanes = spread(choose([family], undefined), ['sorrow', 'torment'], {})
   expect(lanes.map(({ chosen }) => chosen.map(({ one }) => one.name))).toEqual([
     ['a', 'b', 'e'],
     ['c', 'd'],

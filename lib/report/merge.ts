@@ -1,0 +1,235 @@
+import { existsSync, mkdirSync, readFileSync, readdirSync, realpathSync } from 'node:fs'
+import { basename, join } from 'node:path'
+import { Failure, usage } from '../failure.ts'
+import type { Plan } from './plan.ts'
+import { readEvents, type Recorded } from './record.ts'
+import { inOrder, nameOf, worst, type CaseResult } from './result.ts'
+import { shardName } from './shard.ts'
+
+/** The record of a run, as it lies on the disk; it may come from another machine. */
+export interface Part {
+  dir: string
+  plan: Plan
+  /** What its cases came to: fewer than planned when the run was cut short. */
+  results: CaseResult[]
+  events: Recorded[]
+}
+
+/** Several runs as one. */
+export interface Merged {
+  plan: Plan
+  results: CaseResult[]
+  events: Recorded[]
+  /** What a reader has to know of how the parts fit together, one line each. */
+  notes: string[]
+  /** What the lab could not do after the cases of a part. */
+  troubles: Failure[]
+  /** Seconds by case, of those that passed. */
+  durations: Record<string, number>
+}
+
+/**
+ * The records in directories: each is a record itself, or holds some at any depth.
+ * @throws Failure (usage) for a directory without a record, or with one that cannot be read
+ */
+export function readParts(dirs: string[]): Part[] {
+  const found = dirs.flatMap((dir) => {
+    const records = recordsIn(dir)
+    if (records.length > 0) return records
+    throw usage(
+      `Cannot find a run in \`${dir}\``,
+      'Name the directory that a run prints at its end: the one with run.json',
+    )
+  })
+  // the same record may be named twice, as a directory and as one in it
+  return [...new Set(found)].map(readPart)
+}
+
+function recordsIn(dir: string): string[] {
+  if (existsSync(join(dir, 'run.json'))) return [realpathSync(dir)]
+  if (!existsSync(dir)) return []
+  const below = readdirSync(dir, { withFileTypes: true }).filter((one) => one.isDirectory())
+  return below.flatMap(({ name }) => recordsIn(join(dir, name))).toSorted()
+}
+
+function readPart(dir: string): Part {
+  const json = <T>(name: string): T => {
+    try {
+      return JSON.parse(readFileSync(join(dir, name), 'utf8')) as T
+    } catch (cause) {
+      throw usage(`Cannot read \`${join(dir, name)}\`: ${(cause as Error).message}`)
+    }
+  }
+  const plan = json<Plan>('run.json')
+  if (!Array.isArray(plan.asked) || !Array.isArray(plan.cases)) {
+    throw usage(`Cannot read \`${join(dir, 'run.json')}\`: it does not say what was asked for`)
+  }
+  // a run that was killed leaves its events alone
+  const there = existsSync(join(dir, 'results.json'))
+  const results = there ? json<CaseResult[]>('results.json') : []
+  return {
+    dir,
+    plan,
+    // of an earlier merge: what was lacking then may be there now
+    results: results.filter(({ reason }) => reason !== nobody).map((one) => withEvidence(one, dir)),
+    events: readEvents(dir),
+  }
+}
+
+/** Evidence lies in its record, wherever that has been brought. */
+function withEvidence(one: CaseResult, dir: string): CaseResult {
+  if (one.evidence === undefined) return one
+  const here = join(dir, 'evidence', basename(one.evidence))
+  return existsSync(here) ? { ...one, evidence: here } : one
+}
+
+/**
+ * Puts parts together. A case that was asked for and that no part did is an error of the lab, as it proves
+ * nothing; of a case that several parts did the worst result counts.
+ * @throws Failure (usage) when the parts are of different flakes, or of different versions of the lab
+ */
+export function merge(parts: Part[]): Merged {
+  const [first, ...others] = parts as [Part, ...Part[]]
+  for (const other of others) refuseOther(first, other)
+  const { plan } = first
+  const distinct = <T>(of: (part: Part) => T): T[] => [...new Set(parts.map(of))]
+  const hosts = [...new Set(parts.flatMap((part) => part.plan.hosts))].toSorted()
+  const asked = [...new Set(parts.flatMap((part) => part.plan.asked))]
+  const done = parts.flatMap((part) => part.results)
+  const missing = asked.filter((name) => !done.some((one) => nameOf(one) === name))
+  const results = inOrder(
+    [...worstOfEach(done), ...missing.map((name) => notDone(name, plan.seed))],
+    asked,
+  )
+  const passed = results.filter(({ state }) => state === 'passed')
+  const seeds = distinct((part) => part.plan.seed)
+  const grounds = distinct((part) => part.plan.ground)
+  const twice = asked.filter((name) => done.filter((one) => nameOf(one) === name).length > 1)
+  const notes = [
+    ...(seeds.length > 1 ? [`the parts have different seeds: ${seeds.join(', ')}`] : []),
+    ...(grounds.length > 1 ? [`the parts ran on different ground: ${grounds.join('; ')}`] : []),
+    ...parts.filter((one) => !one.plan.ended).map((one) => `${titleOf(one)} was cut short`),
+    ...missingParts(parts),
+    ...(twice.length > 0
+      ? [`several parts ran the same cases, of which the worst result counts: ${twice.join(', ')}`]
+      : []),
+    ...(missing.length > 0 ? [`no part ran ${missing.join(', ')}`] : []),
+  ]
+  return {
+    plan: {
+      ...plan,
+      ...{ name: distinct((part) => part.plan.name).join('+'), hosts, asked, cases: asked },
+      ...{ ground: grounds.join('; '), shard: undefined, ended: { troubles: [] } },
+      lanes: parts.flatMap((part) => vmsOf(part).map((vm) => calledIn(part, vm))),
+    },
+    results,
+    events: eventsOf(parts),
+    notes,
+    troubles: parts.flatMap((part) =>
+      (part.plan.ended?.troubles ?? []).map((why) => new Failure(`${titleOf(part)}: ${why}`)),
+    ),
+    durations: Object.fromEntries(passed.map((one) => [nameOf(one), one.seconds])),
+  }
+}
+
+function refuseOther(first: Part, other: Part): void {
+  const same = {
+    flake: 'flakes, or of different commits of one',
+    dotfiles: 'dotfiles',
+    lab: 'versions of the lab',
+  } as const
+  for (const [key, what] of Object.entries(same) as [keyof typeof same, string][]) {
+    if (first.plan[key] === other.plan[key]) continue
+    throw usage(
+      `Cannot merge \`${first.dir}\` and \`${other.dir}\`: they are of different ${what} (${first.plan[key]} and ${other.plan[key]})`,
+      'What holds for one says nothing of the other: merge runs of the same',
+    )
+  }
+}
+
+/** VMs as a part's events call them. */
+const vmsOf = ({ plan }: Part): string[] => plan.lanes ?? plan.hosts
+
+/** A VM as the merged events call it. */
+const calledIn = (part: Part, vm: string): string => `${titleOf(part)} ${vm}`
+
+/** How lines call a part. */
+const titleOf = ({ dir, plan: { shard } }: Part): string =>
+  shard ? `part ${shardName(shard)}` : basename(dir)
+
+/** Parts of the same number of which the record is not there. */
+function missingParts(parts: Part[]): string[] {
+  const counts = new Set(parts.flatMap(({ plan }) => plan.shard?.count ?? []))
+  return [...counts].flatMap((count) => {
+    const there = parts.flatMap(({ plan: { shard } }) =>
+      shard?.count === count ? shard.index : [],
+    )
+    const all = Array.from({ length: count }, (_, at) => at + 1)
+    const gone = all.filter((index) => !there.includes(index))
+    return gone.map((index) => `part ${index}/${count} is not there`)
+  })
+}
+
+/** One result of each case. */
+function worstOfEach(results: CaseResult[]): CaseResult[] {
+  const names = [...new Set(results.map(nameOf))]
+  return names.map((name) => {
+    const some = results.filter((one) => nameOf(one) === name)
+    return some.find(({ state }) => state === worst(some))!
+  })
+}
+
+const nobody = 'no part ran it'
+
+function notDone(name: string, seed: number): CaseResult {
+  const [family, one] = name.split('/') as [string, string]
+  return {
+    ...{
+      family,
+      case: one,
+      title: 'nobody has run it',
+      hosts: [],
+      state: 'error',
+      seconds: 0,
+      seed,
+    },
+    ...{ reason: nobody, checks: [], oracle: [] },
+    replay: family === 'prove' ? `just prove ${one}` : `just gitops-test --case ${name}`,
+  }
+}
+
+/** All that happened, as if the parts had begun at the same moment; a VM is called after its part as well. */
+function eventsOf(parts: Part[]): Recorded[] {
+  let before = 0
+  const all = parts.flatMap((part) => {
+    const from = before
+    before += part.events.length
+    const called = (vm: string): string => calledIn(part, vm)
+    return part.events.map((one): Recorded => {
+      // what names no VM, as a fault between two does, is of all VMs of its part
+      const hosts = (one['hosts'] as string[] | undefined) ?? vmsOf(part)
+      return {
+        ...one,
+        id: one.id + from,
+        ...(one.of === undefined ? {} : { of: one.of + from }),
+        ...(one.host === undefined ? { hosts: hosts.map(called) } : { host: called(one.host) }),
+      }
+    })
+  })
+  return all.toSorted((a, b) => a.t - b.t)
+}
+
+/**
+ * Makes the directory for what a merge writes.
+ * @throws Failure (usage) when there is something in it already
+ */
+export function newDirectory(dir: string): string {
+  if (existsSync(dir) && readdirSync(dir).length > 0) {
+    throw usage(
+      `Cannot write into \`${dir}\`: it is not empty`,
+      'Name a directory that is not there yet',
+    )
+  }
+  mkdirSync(dir, { recursive: true, mode: 0o700 })
+  return dir
+}

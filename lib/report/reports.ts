@@ -1,0 +1,33 @@
+import { join } from 'node:path'
+import { Failure, orUnwritable } from '../failure.ts'
+import { writeFile } from '../write-file.ts'
+import { junit } from './junit.ts'
+import type { RunRecord } from './record.ts'
+import { report, type Run } from './report.ts'
+
+/**
+ * The run's record for people and for machines, each file whole or not at all, the smallest first.
+ * @returns why a file could not be written
+ */
+export function writeReports(
+  { dir, id, settle }: Pick<RunRecord, 'dir' | 'id' | 'settle'>,
+  page: Run,
+): Failure[] {
+  const { results } = page
+  settle()
+  const files: [name: string, make: () => string][] = [
+    ['results.json', () => JSON.stringify(results, null, 2)],
+    ['junit.xml', () => junit(results, id)],
+    ['report.html', () => report(page)],
+  ]
+  return files.flatMap(([name, make]) => {
+    try {
+      writeFile(join(dir, name), make(), { mode: 0o600, over: 'any' })
+      return []
+    } catch (thrown) {
+      const known = orUnwritable(thrown)
+      if (known instanceof Failure) return [known]
+      throw thrown
+    }
+  })
+}

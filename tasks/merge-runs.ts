@@ -1,0 +1,75 @@
+import { writeFileSync } from 'node:fs'
+import { basename, join, resolve } from 'node:path'
+import type { ExitCode } from '../lib/failure.ts'
+import type { RunRecord } from '../lib/report/record.ts'
+import { main, type Args } from '../lib/task.ts'
+
+export const name = 'merge-runs'
+export const describe = 'Join the records of several runs: one report, one junit.xml, one exit code'
+export const usage = '<dir..>'
+export const positionals = {
+  dir: { describe: 'Records of runs, or directories with such in them', array: true },
+}
+export const options = {
+  to: { type: 'string', describe: 'Directory to write to; a new one beside the runs without it' },
+  json: { type: 'boolean', describe: 'Print data on standard output' },
+} as const
+export const under = [
+  'reads <dir>/{run.json,results.json,events.jsonl,evidence/}',
+  'writes {run.json,events.jsonl,results.json,junit.xml,report.html,durations.json}',
+]
+export const parts = {
+  'Exit code, by the worst': [
+    '0  every case that the parts were asked for has passed in one of them, or was skipped',
+    '1  a case failed',
+    '2  the records are of different flakes, dotfiles or versions of the lab',
+    '3  a case was run by no part, or could not be run; or no case was run at all',
+  ],
+}
+export const examples: [string, string][] = [
+  ['just merge-runs part-1 part-2', 'The records of two parts'],
+  ['tsx tasks/merge-runs.ts parts --to merged', 'All records in a directory, as CI has them'],
+]
+
+export async function run(args: Args): Promise<ExitCode> {
+  const { merge, newDirectory, readParts } = await import('../lib/report/merge.ts')
+  const { openRecord } = await import('../lib/report/record.ts')
+  const { writePlan } = await import('../lib/report/plan.ts')
+  const { writeReports } = await import('../lib/report/reports.ts')
+  const { summarize } = await import('../lib/report/summary.ts')
+  const { plan, results, events, notes, troubles, durations } = merge(readParts(args['dir']))
+
+  const record =
+    args['to'] === undefined ? openRecord('merged') : at(newDirectory(resolve(args['to'])))
+  const { id, dir } = record
+  const lines = events.map((one) => `${JSON.stringify(one)}\n`).join('')
+  writeFileSync(join(dir, 'events.jsonl'), lines, { mode: 0o600 })
+  writeFileSync(join(dir, 'durations.json'), `${JSON.stringify(durations, null, 2)}\n`)
+  const { hosts, lanes, seed, ground } = plan
+  const page = { id, hosts, seed, ground, notes, lanes, results, events }
+  const unwritten = writeReports(record, page)
+  writePlan(dir, plan)
+
+  for (const note of notes) console.error(`${name}: ${note}`)
+  for (const trouble of troubles) console.error(`${name}: ${trouble.message}`)
+  const ended = { dir, hosts, results, troubles: [...troubles, ...unwritten] }
+  return summarize(ended, Boolean(args['json']))
+}
+
+const at = (dir: string): Pick<RunRecord, 'dir' | 'id' | 'settle'> => ({
+  dir,
+  id: basename(dir),
+  settle: () => {},
+})
+
+await main(import.meta, {
+  name,
+  describe,
+  usage,
+  positionals,
+  options,
+  parts,
+  under,
+  examples,
+  run,
+})

