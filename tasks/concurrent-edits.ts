@@ -92,7 +92,7 @@ async function sameLine(scene: Scene): Promise<void> {
       )
     check(
       `${host.host} has it in its status`,
-      /"host":\s*"\w+",\s*"files":\s*\[\s*"dot_labrc"/,
+      /"host":\s*"[\w-]+",\s*"files":\s*\[\s*"dot_labrc"/,
       stdout,
     )
     const line = (await readHome(host, shared)).split('\n')[6]
