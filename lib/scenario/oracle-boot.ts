@@ -14,6 +14,7 @@ export const nothingWrong = (name: string, expected: string, wrong: string[]): O
 export const judgeBoot = (facts: Facts): OracleRow[] => [
   nothingWrong('generations', 'as the boot menu has them', generations(facts)),
   nothingWrong('rejected generations', 'in neither profile nor menu', rejectedOnes(facts)),
+  nothingWrong('boot counters', 'tries are left of what is good', counters(facts)),
   nothingWrong('trial', 'record, boot loader and profile agree', trial(facts)),
   nothingWrong('ESP', 'nothing left over', leftOver(facts)),
   nothingWrong('journal of this boot', 'no cycle, oops or restart loop', journal(facts)),
@@ -23,18 +24,65 @@ export const judgeBoot = (facts: Facts): OracleRow[] => [
 export const initOf = (text: string): string | undefined =>
   /^options .*\binit=(\S+)\/init\b/m.exec(text)?.[1]
 
-/** Entries that an installer made for a generation, with its number. A boot counter is no part of the name. */
-const installed = ({ entries }: Facts): { number: number; name: string; toplevel?: string }[] =>
-  Object.entries(entries).flatMap(([name, text]) => {
-    const number = /^nixos-generation-(\d+)(?:\+\d+(?:-\d+)?)?\.conf$/i.exec(name)?.[1]
-    return number === undefined ? [] : [{ number: Number(number), name, toplevel: initOf(text) }]
-  })
+/** What counts boots in an entry's name: the tries that are left, and those that were made. */
+const counter = /\+(\d+)(?:-\d+)?(?=\.conf$)/i
+
+/** By what an entry is chosen: its name without a counter. */
+export const idOf = (name: string): string => name.toLowerCase().replace(counter, '')
+
+/** Whether the boot loader takes an entry for bad: its tries are used up. */
+const isBad = (name: string): boolean => counter.exec(name)?.[1] === '0'
+
+/** The generation that an entry says it is of: in its text, or by its name, as each release of NixOS has it. */
+const numberOf = (name: string, text: string): number | undefined => {
+  const found =
+    /^version Generation (\d+)/m.exec(text) ?? /^nixos-generation-(\d+)/i.exec(name) ?? undefined
+  return found && Number(found[1])
+}
+
+/**
+ * The entry that the boot loader takes for an id or a pattern, as loader.conf has them: of several the newest one,
+ * and a bad one only where there is no other.
+ */
+export function chosen(entries: Facts['entries'], pattern: string): string | undefined {
+  const parts = idOf(pattern).split('*')
+  const matches = new RegExp(`^${parts.map((part) => part.replace(/[^\w-]/g, '\\$&')).join('.*')}$`)
+  const age = (name: string): number => numberOf(name, entries[name]!) ?? 0
+  return Object.keys(entries)
+    .filter((name) => matches.test(idOf(name)))
+    .toSorted((a, b) => Number(isBad(a)) - Number(isBad(b)) || age(b) - age(a))[0]
+}
+
+/**
+ * The entry that boots where none is set for once. What loader.conf prefers (systemd 260) comes before the default
+ * of an EFI variable, unless it is bad.
+ */
+export function defaultOf(entries: Facts['entries'], conf: string, variable: string): string {
+  const said = (key: string): string => new RegExp(`^${key}\\s+(\\S+)`, 'm').exec(conf)?.[1] ?? ''
+  const preferred = said('preferred') && chosen(entries, said('preferred'))
+  return preferred && !isBad(preferred) ? preferred : variable || said('default')
+}
+
+interface Installed {
+  name: string
+  number?: number
+  toplevel?: string
+}
+
+/** Entries that an installer made for a generation. */
+const installed = ({ entries }: Facts): Installed[] =>
+  Object.entries(entries)
+    .filter(([name]) => /^nixos-/i.test(name))
+    .map(([name, text]) => ({ name, number: numberOf(name, text), toplevel: initOf(text) }))
 
 function generations(facts: Facts): string[] {
   const { current, menuLimit } = facts
   const all = new Map(Object.entries(facts.generations).map(([key, value]) => [Number(key), value]))
   const menu = installed(facts)
-  const wrong = menu.flatMap(({ number, name, toplevel }) => {
+  const known = [...all.values(), ...facts.specialisations]
+  const wrong = menu.flatMap(({ number, name, toplevel = '' }) => {
+    if (facts.specialisations.includes(toplevel)) return []
+    if (number === undefined) return known.includes(toplevel) ? [] : [`${name} is of no generation`]
     const there = all.get(number)
     if (there === undefined) return [`${name} is of no generation`]
     return there === toplevel
@@ -46,7 +94,9 @@ function generations(facts: Facts): string[] {
   const sorted = [...all.keys()].toSorted((a, b) => b - a)
   const shown = menuLimit === undefined ? [] : sorted.slice(0, menuLimit || sorted.length)
   for (const number of new Set([current, ...shown])) {
-    if (all.has(number) && !menu.some((entry) => entry.number === number)) {
+    const has = (entry: Installed): boolean =>
+      entry.number === number || (entry.number === undefined && entry.toplevel === all.get(number))
+    if (all.has(number) && !menu.some(has)) {
       wrong.push(`generation ${number} has no entry`)
     }
   }
@@ -63,6 +113,14 @@ function rejectedOnes(facts: Facts): string[] {
   ]
 }
 
+/** What runs, what is golden and what is on trial has tries left, where the boot loader counts them. */
+function counters(facts: Facts): string[] {
+  const good = [facts.running, facts.golden?.toplevel, facts.trial?.toplevel]
+  return installed(facts)
+    .filter(({ name, toplevel }) => isBad(name) && good.includes(toplevel))
+    .map(({ name, toplevel }) => `${name} boots ${toplevel}`)
+}
+
 function trial({ trial: record, bootId, oneShot, profile, golden }: Facts): string[] {
   if (!record) {
     return [
@@ -77,7 +135,9 @@ function trial({ trial: record, bootId, oneShot, profile, golden }: Facts): stri
     ...(state === 'armed' ? [] : [`it is ${state}`]),
     ...(boot === bootId ? [] : ['it is of an earlier boot, and was not judged']),
     ...(toplevel === profile ? [] : [`${toplevel} is on trial, and ${profile} the profile`]),
-    ...(entry === oneShot ? [] : [`${entry} is on trial, and ${oneShot ?? 'nothing'} boots once`]),
+    ...(idOf(entry) === idOf(oneShot ?? '')
+      ? []
+      : [`${entry} is on trial, and ${oneShot ?? 'nothing'} boots once`]),
   ]
 }
 
@@ -98,6 +158,9 @@ function leftOver(facts: Facts): string[] {
       .filter((file) => !file.endsWith('.new'))
       .map((file) => `${file}, which no entry names`),
     ...ofGolden.filter((name) => name !== golden?.entry).map((name) => `${name}, golden no more`),
+    ...[/^preferred\s+(\S+)/m.exec(loaderConf)?.[1] ?? '']
+      .filter((id) => id && chosen(entries, id) === undefined)
+      .map((id) => `loader.conf prefers ${id}, which is no entry`),
     ...(!facts.trial && /^reboot-on-error/m.test(loaderConf)
       ? ['loader.conf has reboot-on-error, and nothing is on trial']
       : []),
