@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fromHome } from '../lib/lab-settings.ts'
+import { cached } from '../lib/scenario/cached.ts'
 import { lockedOutCases } from '../lib/scenario/locked-out.ts'
 import { mkfifo } from '../lib/scenario/fifo.ts'
 import type { Changes } from '../lib/scenario/remote.ts'
@@ -402,6 +403,7 @@ const cases: Case[] = [
     },
   },
   ...several,
+  ...cached,
   ...unattended,
   ...interrupted,
   ...lockedOutCases,

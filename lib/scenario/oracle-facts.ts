@@ -1,7 +1,7 @@
 import { Failure } from '../failure.ts'
 import { fromHome, type LabSettings } from '../lab-settings.ts'
 import type { Machine } from './machine.ts'
-import { defaultOf } from './oracle-boot.ts'
+import { defaultOf } from './boot-entries.ts'
 import { readStatusLog, statusLog, type Seen } from './status-log.ts'
 
 /** What a VM says of itself, over SSH as root and as its user, and through the guest agent. */

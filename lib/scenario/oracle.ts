@@ -1,5 +1,6 @@
 import type { OracleRow } from '../report/result.ts'
-import { chosen, initOf, judgeBoot } from './oracle-boot.ts'
+import { chosen, initOf } from './boot-entries.ts'
+import { judgeBoot } from './oracle-boot.ts'
 import { judgeClones } from './oracle-clones.ts'
 import type { Facts, Repository } from './oracle-facts.ts'
 import { judgeStatus } from './status-log.ts'

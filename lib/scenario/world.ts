@@ -16,7 +16,7 @@ import type { Guest } from '../nix/guest.ts'
 import { readHost, type Host } from '../nix/host.ts'
 import { labSettings, type LabSettings } from '../lab-settings.ts'
 import { serveLab } from '../vm/remotes.ts'
-import { serve, serveNothing } from '../vm/served.ts'
+import { serve, serveNothing, serveStore } from '../vm/served.ts'
 import { hostModule, ownFiles } from './host-module.ts'
 import { remote, git, type Changes, type Remote } from './remote.ts'
 import { labHome, project } from '../settings.ts'
@@ -95,7 +95,10 @@ export function openWorld(id: string, from: Template, hosts: string[]): World {
   const dir = join(dirname(from.dir), id)
   rmSync(dir, { recursive: true, force: true })
   cpSync(from.dir, dir, { recursive: true })
-  for (const host of hosts) serve(dir, host)
+  for (const host of hosts) {
+    serve(dir, host)
+    serveStore(host, from.guest.kind)
+  }
   const { branch, guest, paths } = from
   const config = remote(join(dir, 'config.git'), branch)
   // as the guest's agent asks for it: what a flake says of its own revision is the same on both sides

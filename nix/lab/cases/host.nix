@@ -16,6 +16,7 @@
     environment.systemPackages = [
       pkgs.age
       pkgs.chezmoi
+      pkgs.curl
       pkgs.git
       pkgs.iproute2
       pkgs.jq

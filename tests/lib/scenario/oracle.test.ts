@@ -6,7 +6,7 @@ import {
   lostChanges,
   type Expected,
 } from '../../../lib/scenario/oracle.ts'
-import { chosen, defaultOf } from '../../../lib/scenario/oracle-boot.ts'
+import { chosen, defaultOf } from '../../../lib/scenario/boot-entries.ts'
 import type { Seen } from '../../../lib/scenario/status-log.ts'
 import { readFacts, type Facts, type Repository } from '../../../lib/scenario/oracle-facts.ts'
 
