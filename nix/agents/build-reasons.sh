@@ -25,7 +25,7 @@ read_build_reason() {
     fi
   done < <(tr -d '\000\r' <"$work/said")
   for i in "${!errors[@]}"; do
-    if [[ ${errors[i]} =~ (Reason:\ [0-9]+\ dependenc|[0-9]+\ dependencies\ of\ derivation|some\ substitutes\ for\ the\ outputs) ]]; then continue; fi
+    if [[ ${errors[i]} =~ (Reason:\ [0-9]+\ dependenc|[0-9]+\ dependencies\ of\ derivation|some\ substitutes\ for\ the\ outputs|no\ substituter\ that\ can\ build) ]]; then continue; fi
     message_of "${errors[i]}"
     if [[ -z $REPLY ]]; then continue; fi
     cause=$i build_reason=$REPLY

@@ -326,9 +326,9 @@ test.each([
   ['what is preferred is counted', 'preferred new.conf', 'two.conf', 'new+2-1.conf'],
   ['what is preferred and bad', 'preferred bad.conf', 'two.conf', 'two.conf'],
   ['what is preferred and gone', 'preferred gone.conf\ndefault one.conf', '', 'one.conf'],
-])('what boots is %s', (_, conf, variable, entry) => {
+])('what boots is %s', (_, conf, variable, boots) => {
   const entries = { 'good.conf': '', 'new+2-1.conf': '', 'bad+0-3.conf': '' }
-  expect(defaultOf(entries, conf, variable)).toBe(entry)
+  expect(defaultOf(entries, conf, variable)).toBe(boots)
 })
 
 test('a pattern means the newest entry that is not bad', () => {
