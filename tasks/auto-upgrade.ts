@@ -202,7 +202,7 @@ const cases: Case[] = [
       const [own, other] = (await vm.root(made)).stdout.trim().split('\n')
       // as nix/modules/nixos/secrets.nix does, in words that any guest has
       const check = `{ lib, pkgs, ... }: { system.preSwitchChecks.labSecrets =
-        "PATH=\${lib.makeBinPath [ pkgs.age pkgs.gawk pkgs.gnugrep ]}:$PATH SECRETS_KEY=${key} sh \${../check-secrets.sh} \${../secrets.yaml}"; }\n`
+        "PATH=\${lib.makeBinPath [ pkgs.age pkgs.gnugrep ]}:/run/current-system/sw/bin:$PATH SECRETS_KEY=${key} sh \${../check-secrets.sh} \${../secrets.yaml}"; }\n`
       const agent = 'nix/agents/check-secrets.sh'
       // the remote's, as a control cuts that one; a flake that imports our modules has none
       const checker = (await world.config.read(agent)) ?? readFileSync(join(project, agent), 'utf8')
