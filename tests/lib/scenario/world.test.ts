@@ -3,6 +3,7 @@ import {
   mkdirSync,
   mkdtempSync,
   readdirSync,
+  readlinkSync,
   realpathSync,
   rmSync,
   symlinkSync,
@@ -13,7 +14,7 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import type { Guest } from '../../../lib/nix/guest.ts'
 import { evaluationStore } from '../../../lib/nix/store.ts'
-import { served } from '../../../lib/vm/served.ts'
+import { breakCache, cacheOf, served } from '../../../lib/vm/served.ts'
 import { hostModule } from '../../../lib/scenario/host-module.ts'
 import { closeWorlds, openWorld, template } from '../../../lib/scenario/world.ts'
 
@@ -48,6 +49,26 @@ test('worlds begin alike and go apart; two guests of one share its remotes', asy
   expect(readdirSync(served('sorrow'))).toEqual([])
   expect(readdirSync(served('torment'))).toEqual([])
   expect(await other.config.head()).toBe(from.config)
+})
+
+test('a guest has the store of its toplevels for a binary cache, whole again in each world', async () => {
+  const from = await template(debian, ['sorrow'])
+  openWorld('run/one', from, ['sorrow'])
+  const store = evaluationStore()[1]!
+  expect(realpathSync(join(cacheOf('sorrow'), 'store'))).toBe(realpathSync(store))
+  breakCache('sorrow', 'wrong')
+  expect(readdirSync(cacheOf('sorrow'))).toEqual(['fault', 'store'])
+  breakCache('sorrow', 'gone')
+  expect(readdirSync(cacheOf('sorrow'))).toEqual(['fault'])
+  openWorld('run/other', from, ['sorrow'])
+  expect(readdirSync(cacheOf('sorrow'))).toEqual(['store'])
+  // what any NixOS machine has, or another that it is told to take
+  vi.stubEnv('NIX_REMOTE', home)
+  openWorld('run/nixos', { ...from, guest: { ...debian, kind: 'nixos' } }, ['sorrow'])
+  expect(readlinkSync(join(cacheOf('sorrow'), 'store'))).toBe(home)
+  vi.stubEnv('NIX_REMOTE', 'daemon')
+  openWorld('run/nixos', { ...from, guest: { ...debian, kind: 'nixos' } }, ['sorrow'])
+  expect(readlinkSync(join(cacheOf('sorrow'), 'store'))).toBe('/')
 })
 
 test("git's daemon serves a guest its world, and no other's", async () => {
