@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fromHome } from '../lib/lab-settings.ts'
+import { cached } from '../lib/scenario/cached.ts'
 import { lockedOutCases } from '../lib/scenario/locked-out.ts'
 import { mkfifo } from '../lib/scenario/fifo.ts'
 import type { Changes } from '../lib/scenario/remote.ts'
@@ -8,17 +9,18 @@ import { scenarioTask, type Case, type Family } from '../lib/scenario/scenario.t
 import { interrupted } from '../lib/scenario/interrupted.ts'
 import { cutUplink, several } from '../lib/scenario/several.ts'
 import { rebuild } from '../lib/scenario/trial.ts'
-import { largerInitrd, unattended } from '../lib/scenario/unattended.ts'
+import { unattended } from '../lib/scenario/unattended.ts'
 import {
   deploys,
   failingUnit,
   module,
   note,
+  program,
   restartingUnit,
   seen,
   upgrades,
 } from '../lib/scenario/upgrade.ts'
-import { hostModule } from '../lib/scenario/host-module.ts'
+import { hostModule, ofGuest, ownFiles } from '../lib/scenario/host-module.ts'
 import { project } from '../lib/settings.ts'
 
 /** Revisions that must be refused, with nothing of the host changed. */
@@ -35,14 +37,15 @@ const refused: { name: string; title: string; module: string; outcome: string; r
       name: 'build-error',
       title: 'a commit that does not build is not deployed',
       module:
-        '{ environment.etc."lab-case".source = derivation { name = "lab-bad"; system = "x86_64-linux"; builder = "/bin/sh"; args = [ "-c" "exit 1" ]; }; }\n',
+        '{ pkgs, ... }: { environment.etc."lab-case".source = pkgs.runCommand "lab-bad" { } "exit 1"; }\n',
       outcome: 'build-failed',
       reason: /lab-bad|Cannot build/,
     },
     {
       name: 'validation-fails',
       title: 'a check fails after the switch: repository, profile, boot default and system go back',
-      module: '{ lib, ... }: { services.openssh.enable = lib.mkForce false; }\n',
+      // stronger than what the lab itself says of it
+      module: '{ lib, ... }: { services.openssh.enable = lib.mkOverride 10 false; }\n',
       outcome: 'validation-failed',
       reason: /is-active sshd\.service/,
     },
@@ -56,7 +59,7 @@ const refused: { name: string; title: string; module: string; outcome: string; r
     {
       name: 'unit-restarts',
       title: 'a unit that is restarted for ever is never quite failed, and all goes back',
-      module: restartingUnit('lab-bad', '/usr/bin/false', 5),
+      module: restartingUnit('lab-bad', 'false', 5),
       outcome: 'validation-failed',
       reason: /^lab-bad\.service/,
     },
@@ -95,7 +98,7 @@ const cases: Case[] = [
       const { vm, world } = scene
       const late = failingUnit
         .replace('oneshot', 'simple')
-        .replace('/usr/bin/false', "/bin/sh -c 'sleep 1; exit 1'")
+        .replace(program('false'), "/bin/sh -c 'sleep 1; exit 1'")
       await world.config.commit(module(vm, late), 'Bad')
       const reason = /^lab-bad\.service has failed/
       await upgrades(scene, vm, { outcome: 'validation-failed', reason })
@@ -170,8 +173,7 @@ const cases: Case[] = [
     run: async (scene) => {
       const { vm, world } = scene
       await world.config.commit(note(vm, 'two'), 'Two')
-      const slow =
-        '{ systemd.services.lab-slow = { wantedBy = [ "multi-user.target" ]; serviceConfig = { Type = "oneshot"; ExecStart = "/usr/bin/sleep 30"; }; }; }'
+      const slow = `{ pkgs, ... }: { systemd.services.lab-slow = { wantedBy = [ "multi-user.target" ]; serviceConfig = { Type = "oneshot"; ExecStart = "${program('sleep 30')}"; }; }; }`
       const { toplevel } = await rebuild(scene, vm, slow)
       await vm.root(
         `systemd-run --quiet --unit=lab-rebuild --remain-after-exit ${toplevel}/bin/switch-to-configuration switch
@@ -199,7 +201,8 @@ const cases: Case[] = [
       const made = `age-keygen -o ${key} 2>/dev/null && age-keygen -y ${key}; age-keygen | age-keygen -y`
       const [own, other] = (await vm.root(made)).stdout.trim().split('\n')
       // as nix/modules/nixos/secrets.nix does, in words that any guest has
-      const check = `{ system.preSwitchChecks.secrets = "SECRETS_KEY=${key} sh \${../check-secrets.sh} \${../secrets.yaml}"; }\n`
+      const check = `{ lib, pkgs, ... }: { system.preSwitchChecks.labSecrets =
+        "PATH=\${lib.makeBinPath [ pkgs.age pkgs.gnugrep ]}:/run/current-system/sw/bin:$PATH SECRETS_KEY=${key} sh \${../check-secrets.sh} \${../secrets.yaml}"; }\n`
       const agent = 'nix/agents/check-secrets.sh'
       // the remote's, as a control cuts that one; a flake that imports our modules has none
       const checker = (await world.config.read(agent)) ?? readFileSync(join(project, agent), 'utf8')
@@ -253,7 +256,7 @@ const cases: Case[] = [
     run: async (scene) => {
       const { vm, world } = scene
       await vm.user(
-        `cd ${fromHome(world.paths.flake)} && sed -i 's/^{ lib, ... }:$/&\\n{ environment.etc."lab-local".text = "mine"; } \\/\\//' world/default.nix && jj commit -m Mine`,
+        `cd ${fromHome(world.paths.flake)} && echo '{ environment.etc."lab-local".text = "mine"; }' >${ownFiles}/all.nix && jj commit -m Mine`,
       )
       await world.config.commit(note(vm, 'two'), 'Two')
       const to = await deploys(scene, vm)
@@ -360,7 +363,7 @@ const cases: Case[] = [
     ends: 'main',
     run: async (scene) => {
       const { vm, world } = scene
-      await world.config.commit(module(vm, `{ ${largerInitrd} }\n`), 'Larger')
+      await world.config.commit(module(vm, `{ ${ofGuest('anotherFirstStage')} }\n`), 'Larger')
       const fault = scene.fault('/boot full', vm.host)
       const fill = `free=$(df --output=avail -B1M /boot | tail -n 1)
         fallocate --length "$((free - 2))M" /boot/lab-fill; df --output=avail -B1M /boot | tail -n 1`
@@ -400,6 +403,7 @@ const cases: Case[] = [
     },
   },
   ...several,
+  ...cached,
   ...unattended,
   ...interrupted,
   ...lockedOutCases,

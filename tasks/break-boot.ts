@@ -9,7 +9,8 @@ import {
   staysDown,
   validated as bootValidated,
 } from '../lib/scenario/trial.ts'
-import { bootFile, restarting } from '../lib/scenario/upgrade.ts'
+import { ofGuest, unitsByHand } from '../lib/scenario/host-module.ts'
+import { program, restarting } from '../lib/scenario/upgrade.ts'
 
 /** Cases in which a trial ends in a reset of some kind, and golden boots after it. */
 const broken: { name: string; title: string; module: string; reason?: RegExp; limit?: number }[] = [
@@ -21,18 +22,17 @@ const broken: { name: string; title: string; module: string; reason?: RegExp; li
   {
     name: 'bad-initrd',
     title: 'the first stage is garbage: golden is back by itself',
-    module: `{ ${bootFile('initrd', 'echo garbage > $out')} }`,
+    module: `{ ${ofGuest('brokenFirstStage')} }`,
   },
   {
     name: 'unloadable-kernel',
     title: 'the boot loader cannot load the kernel: it resets instead of waiting in the firmware',
-    // begins as firmware asks for, so that only the boot loader finds out
-    module: `{ ${bootFile('kernel', 'echo MZ and no more > $out')} }`,
+    module: `{ ${ofGuest('unloadableKernel')} }`,
   },
   {
     name: 'missing-init',
     title: 'the first process is not there: golden is back by itself',
-    module: '{ lab.guest.kernelParams = [ "init=/nonexistent" ]; }',
+    module: '{ lib, ... }: { boot.kernelParams = lib.mkAfter [ "init=/nonexistent" ]; }',
   },
   {
     name: 'hang',
@@ -42,14 +42,14 @@ const broken: { name: string; title: string; module: string; reason?: RegExp; li
   },
   {
     name: 'early-hang',
-    title: 'it hangs before systemd has started: the first stage has armed the watchdog',
-    module: '{ lab.guest.kernelParams = [ "init=/usr/bin/cat" ]; }',
+    title: 'it hangs before the system has started: the first stage has armed the watchdog',
+    module: `{ ${ofGuest('hangsEarly')} }`,
     limit: 300,
   },
   {
     name: 'unreachable',
     title: 'the network is down while sshd runs: nobody could log in, so it goes back to golden',
-    module: early('for nic in mgmt uplink lan; do ip link set $nic down; done'),
+    module: `{ ${ofGuest('networkDown')} }`,
     reason: /^this host cannot be reached: no address on mgmt/,
   },
   {
@@ -63,30 +63,30 @@ const broken: { name: string; title: string; module: string; reason?: RegExp; li
   {
     name: 'stuck',
     title: 'a unit waits for ever while systemd feeds the watchdog: the deadline ends the trial',
-    module: `{ myModules.system.boot.goldenGeneration.trialTimeout = 60;
+    module: `{ pkgs, ... }: { myModules.system.boot.goldenGeneration.trialTimeout = 60;
       systemd.services.lab-stuck = { before = [ "golden-boot-validation.service" ]; wantedBy = [ "multi-user.target" ];
-        serviceConfig = { Type = "oneshot"; TimeoutStartSec = "infinity"; ExecStart = "/usr/bin/sleep infinity"; }; }; }`,
+        serviceConfig = { Type = "oneshot"; TimeoutStartSec = "infinity"; ExecStart = "${program('sleep infinity')}"; }; }; }`,
     reason: /^it was not validated within 60 s$/,
     limit: 300,
   },
   {
     name: 'dead-service',
     title: 'a service is dead after the boot: the validation sends it back to golden',
-    module: `{ lib, ... }: { systemd.services.sshd.serviceConfig = { ExecStart = lib.mkForce "/usr/bin/false"; Restart = lib.mkForce "no"; }; }`,
+    module: `{ lib, pkgs, ... }: { systemd.services.sshd.serviceConfig = { ExecStart = lib.mkForce "${program('false')}"; Restart = lib.mkForce "no"; }; }`,
     reason: /^sshd.service is failed$/,
     limit: 120,
   },
   {
     name: 'restarting-service',
     title: 'a service is up and falls over, again and again: the validation waits, and sees it',
-    module: `{ ${validated('lab-flaky')} ${restarting('lab-flaky', '/usr/bin/sleep 2', 1)} }`,
+    module: `{ pkgs, ... }: { ${validated('lab-flaky')} ${restarting('lab-flaky', 'sleep 2', 1)} }`,
     reason: /^(a unit was restarted|lab-flaky\.service is activating)/,
     limit: 160,
   },
   {
     name: 'activating-service',
     title: 'a service is still to come up when its time is over: that is not active',
-    module: `{ ${validated('lab-slow')} ${restarting('lab-slow', '/usr/bin/false', 100)} }`,
+    module: `{ pkgs, ... }: { ${validated('lab-slow')} ${restarting('lab-slow', 'false', 100)} }`,
     reason: /^lab-slow\.service is activating/,
     limit: 160,
   },
@@ -178,8 +178,7 @@ const others: Case[] = [
     ends: 'golden',
     run: async (scene) => {
       const { vm } = scene
-      const module = `{ ${bootFile('kernel', 'echo garbage > $out')} }`
-      const { code, said } = await rebuild(scene, vm, module)
+      const { code, said } = await rebuild(scene, vm, `{ ${ofGuest('noKernel')} }`)
       scene.check('the rebuild is refused', 1, code)
       scene.check('and says why', /is no program that firmware can start/, said)
       await vm.root('rollback-to-golden', { timeout: 60 * vm.patience })
@@ -199,7 +198,7 @@ const others: Case[] = [
       // all of them after the boot loader has taken the one-shot back
       const moments = [
         /Welcome to/,
-        /Reached target.*local-fs\.target/,
+        /Reached target.*(local-fs\.target|Local File Systems)/,
         /Started.*(sshd|SSH Daemon)/,
       ]
       const moment = moments[Math.floor(scene.random() * moments.length)]!
@@ -278,7 +277,7 @@ const others: Case[] = [
       const { vm } = scene
       const before = await vm.bootId()
       await vm.root(
-        'mkdir -p /usr/lib/systemd/system/sshd.service.d; printf "[Service]\\nExecStartPre=/usr/bin/false\\nRestart=no\\n" >/usr/lib/systemd/system/sshd.service.d/lab.conf; sync',
+        `mkdir -p ${unitsByHand}/sshd.service.d; printf '[Service]\\nExecStartPre=/bin/sh -c "exit 1"\\nRestart=no\\n' >${unitsByHand}/sshd.service.d/lab.conf; sync`,
       )
       const failed = vm.serial(
         /Failed.*golden-boot-validation|Failed to start.*Validation of this boot/,
@@ -298,7 +297,7 @@ const others: Case[] = [
         stdout,
       )
       await vm.agent(
-        'rm -r /usr/lib/systemd/system/sshd.service.d; systemctl daemon-reload; systemctl reset-failed; systemctl start sshd golden-boot-validation boot-complete.target',
+        `rm -r ${unitsByHand}/sshd.service.d; systemctl daemon-reload; systemctl reset-failed; systemctl start sshd golden-boot-validation boot-complete.target`,
         { limit: 90 },
       )
       await vm.awaitBoot(before, { limit: 60, until: booted(scene.start(vm)) })
@@ -309,8 +308,8 @@ const others: Case[] = [
 /** Makes the next boot of whatever boots run a script early on, once. */
 const illOnce = (vm: Scene['vm'], script: string) =>
   vm.root(
-    `cd /usr/lib/systemd/system && mkdir -p sysinit.target.wants
-    printf '[Unit]\\nDefaultDependencies=no\\nConditionPathExists=/var/lib/lab-ill\\n[Service]\\nType=oneshot\\nExecStart=/bin/sh -c "rm /var/lib/lab-ill; sync; ${script}"\\n' >lab-ill.service
+    `mkdir -p ${unitsByHand}/sysinit.target.wants && cd ${unitsByHand}
+    printf '[Unit]\\nDefaultDependencies=no\\nConditionPathExists=/var/lib/lab-ill\\n[Service]\\nType=oneshot\\nEnvironment=PATH=/run/current-system/sw/bin:/usr/bin\\nExecStart=/bin/sh -c "rm /var/lib/lab-ill; sync; ${script}"\\n' >lab-ill.service
     ln -sfn ../lab-ill.service sysinit.target.wants/; touch /var/lib/lab-ill; sync`,
   )
 

@@ -52,22 +52,6 @@ function offersLab(flake: string): boolean {
   return !existsSync(file) || readFileSync(file, 'utf8').includes('labConfigurations')
 }
 
-/**
- * The embedded guest, for scenarios: what they push is a flake without inputs, as a guest on its
- * faulted uplink can fetch none. `auto` takes it wherever the flake offers it. A flake, or a
- * LAB_GUEST, that leaves only NixOS has none, and that is said.
- * @throws Failure (usage) for a LAB_GUEST that there is none of
- */
-export function embeddedGuest(): { guest: Guest } | { none: string } {
-  const guest = chooseGuest()
-  if (guest.kind === 'debian') return { guest }
-  if (process.env['LAB_GUEST'] !== 'nixos' && offersLab(labFlake())) {
-    process.env['LAB_GUEST'] = 'debian'
-    return { guest: chooseGuest() }
-  }
-  return { none: `n/a on the \`nixos\` guest, taken as ${guest.reason}` }
-}
-
 /** The guest that a VM was made as, whatever `LAB_GUEST` says now. */
 export const guestOf = ({ guest, host }: Vm): Guest =>
   ({ nixos, debian })[guest](`\`${host}\` was made as one`)

@@ -10,6 +10,9 @@ import type { Lock } from '../lock.ts'
 import { rememberBefore } from './before.ts'
 import { machine, type Machine } from './machine.ts'
 import { baselinePaths } from './oracle-facts.ts'
+import { ofGuest } from './host-module.ts'
+import { gib } from '../vm/preflight.ts'
+import { buildInGuest } from './trial.ts'
 import { installWatcher } from './status-log.ts'
 import { checksOf, judge, probesOf } from '../vm/checks.ts'
 import type { Baseline, Prepared } from './prepared.ts'
@@ -27,7 +30,9 @@ import {
   snapshotsOf,
 } from '../vm/snapshot.ts'
 import { connect } from '../ssh/ssh.ts'
-import { switchTo } from '../vm/switch.ts'
+import { bring, switchTo } from '../vm/switch.ts'
+import { fetchInputs, lockedInputs } from '../nix/inputs.ts'
+import type { Ssh } from '../ssh/ssh.ts'
 import {
   files,
   knownVms,
@@ -64,7 +69,7 @@ export async function holdVm(host: string, what: string): Promise<Hold> {
 }
 
 /** Raised when what a baseline consists of changes, so that older snapshots are made anew. */
-const version = 3
+const version = 4
 
 const recordOf = (host: string): string => join(files(host).dir, 'baseline.json')
 
@@ -82,6 +87,13 @@ export async function ensureBaseline(
   say: (line: string) => void,
 ): Promise<Prepared> {
   const { patience } = ground.accelerator
+  const other = readVm(host)
+  if (other && other.guest !== ground.guest.kind) {
+    throw usage(
+      `Cannot take \`${host}\` for a baseline: it was made as a \`${other.guest}\` guest, and the cases are for \`${ground.guest.kind}\``,
+      `LAB_GUEST=${other.guest} runs them on it, just destroy-test-vm ${host} makes room for another`,
+    )
+  }
   const wanted = await world.host(host, world.branch, ground.store)
   const wrong = disagreement(wanted, from)
   if (wrong) throw usage(`Cannot take \`${host}\` for a baseline: ${wrong}`, 'Set it in lab.toml')
@@ -130,8 +142,10 @@ export async function ensureBaseline(
   } else await inHand.until('SSH', 60, 'true')
   const ssh = await connect({ ...sshTarget(vm, 'root'), connectTimeout: 30 * patience })
   await switchTo(ssh, wanted, ground.store, patience, say)
+  await giveInputs(ssh, wanted, world, ground, note, say)
   await ssh.close()
   await counting('seed', 120 * patience, say, () => seed(inHand, from))
+  await buildsSmall(inHand, from, say)
   await inHand.reboot({ limit: 90 })
   await counting('validate', 120 * patience, say, () => validate(inHand, wanted))
   inHand.disconnect()
@@ -197,7 +211,7 @@ export function seeding({ paths }: Clones): string {
 cd ~
 ${own.length > 0 ? `rm -rf ${own.join(' ')}` : ':'}
 ${parents.length > 0 ? `mkdir -p ${parents.join(' ')}` : ':'}
-name=$(hostname)
+name=$(uname -n)
 jj config set --user user.name "$USER" 2>/dev/null
 jj config set --user user.email "$USER@$name" 2>/dev/null
 git config --global user.name "$USER"
@@ -212,6 +226,57 @@ ${dotfiles === '.local/share/chezmoi' ? '' : tellChezmoi(dotfiles)}chezmoi apply
 const tellChezmoi = (dotfiles: string): string => `mkdir -p .config/chezmoi
 printf 'sourceDir = "%s"\\n' "$(cd ${dotfiles} && pwd)" >.config/chezmoi/chezmoi.toml
 `
+
+/**
+ * Brings a guest the inputs of its flake, and theirs, which a locked flake finds in the store by their hashes.
+ * The embedded guest gets those that its evaluation has reached on this side.
+ */
+async function giveInputs(
+  root: Ssh,
+  wanted: Host,
+  world: World,
+  { guest, store, accelerator }: Ground,
+  note: Note,
+  say: (line: string) => void,
+): Promise<void> {
+  const lock = await world.config.read('flake.lock')
+  if (lock === undefined) return
+  if (guest.kind === 'nixos') {
+    await fetchInputs(world.flake(), lock, store, say).catch((thrown: unknown) => {
+      if (!(thrown instanceof Failure)) throw thrown
+      // one that no evaluation touches is not missed; what is missed is found out by a build in the guest
+      note({ kind: 'say', name: `not every input could be fetched: ${thrown.message}` })
+    })
+  }
+  const roots = '/nix/var/nix/gcroots/lab'
+  await root.exec(`mkdir -p ${roots}`)
+  for (const { name, path } of await lockedInputs(lock, store)) {
+    await bring(root, { ...wanted, toplevel: path }, store, accelerator.patience, say)
+    await root.exec(`ln -sfn ${path} ${roots}/${quote(name)}`)
+  }
+}
+
+/** A change as small as those of cases: what a build of it lacks in the guest is found out here, and named. */
+async function buildsSmall(vm: Machine, from: Clones, say: (line: string) => void): Promise<void> {
+  const small = `{ ${ofGuest('anotherFirstStage')} environment.etc."lab-small".text = "small";
+    systemd.services.lab-small = { wantedBy = [ "multi-user.target" ]; script = "true"; serviceConfig.Type = "oneshot"; }; }\n`
+  await buildInGuest(vm, from.paths.flake, small, say).catch((thrown: unknown) => {
+    if (!(thrown instanceof Failure)) throw thrown
+    const { evidence = '' } = thrown.detail
+    const memory = /out of memory|bad_alloc|cannot allocate|\bKilled\b/i.test(evidence)
+    const why = memory
+      ? `${gib(vm.vm.memory)} of memory are too little to evaluate it`
+      : `it cannot build a small change: ${/^error: (.+)/m.exec(evidence)?.[1] ?? thrown.message}`
+    throw new Failure(`Cannot take \`${vm.host}\` for a baseline: ${why}`, {
+      evidence,
+      cause: thrown,
+      hint: memory
+        ? `just destroy-test-vm ${vm.host} && just deploy-test-vm ${vm.host} --memory ${Math.ceil((2 * vm.vm.memory) / 1024 ** 3)}G`
+        : 'What a build in the guest takes, and the cache of this machine does not have, belongs into its system.extraDependencies',
+    })
+  })
+  await vm.user('rm -rf ~/.lab')
+}
 
 async function seed(vm: Machine, from: Clones): Promise<void> {
   // what it remembers of the lab's own remotes is of other histories than those that come now

@@ -203,6 +203,7 @@ function sceneOf({ name, vms, world, stage, result, faults, ends, note, say }: P
     },
     vms,
     world,
+    store: stage.ground.store,
     patience: stage.ground.accelerator.patience,
     seed: stage.seed,
     random: seeded(stage.seed),

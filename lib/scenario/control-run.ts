@@ -196,7 +196,7 @@ async function runControl(
       // whatever is cut, this boot must come to it: so the lab itself chooses it once
       await vm.root(
         `entry=$(grep -l "init=${toplevel}/init" /boot/loader/entries/nixos-*.conf | head -n 1)
-        bootctl set-oneshot "\${entry##*/}"`,
+        bootctl set-oneshot "$(basename "$entry" | sed 's/+[0-9-]*\\.conf$/.conf/')"`,
       )
       await vm.reboot({ limit: 90 })
       const pinned = (): Promise<unknown> =>

@@ -48,6 +48,8 @@ export interface Scene {
   vms: Machine[]
   /** The remotes of these VMs: commits are made here, with real git. */
   world: World
+  /** nix options that name the store in which this side builds, which guests have for their binary cache. */
+  store: string[]
   /** What multiplies every limit: 1 under KVM. */
   patience: number
   seed: number

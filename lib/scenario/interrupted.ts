@@ -1,7 +1,7 @@
 import type { Case, Scene } from './family.ts'
 import type { Machine } from './machine.ts'
 import { comes, validated } from './trial.ts'
-import { failingUnit, module, note, upgrades } from './upgrade.ts'
+import { failingUnit, module, note, program, upgrades } from './upgrade.ts'
 
 /** Phases of an upgrade that succeeds, in order. */
 const phases = [
@@ -42,13 +42,12 @@ const middles = [
   {
     phase: 'build',
     module:
-      '{ environment.etc."lab-case".source = derivation { name = "lab-slow"; system = "x86_64-linux"; builder = "/bin/sh"; PATH = "/bin:/usr/bin"; args = [ "-c" "sleep 10; echo two > $out" ]; }; }\n',
+      '{ pkgs, ... }: { environment.etc."lab-case".source = pkgs.runCommand "lab-slow" { } "sleep 10; echo two > $out"; }\n',
     atWork: 'ls /nix/store/*-lab-slow.lock',
   },
   {
     phase: 'switch',
-    module:
-      '{ systemd.services.lab-slow = { wantedBy = [ "multi-user.target" ]; serviceConfig = { Type = "oneshot"; RemainAfterExit = true; ExecStart = "/usr/bin/sleep 10"; }; }; }\n',
+    module: `{ pkgs, ... }: { systemd.services.lab-slow = { wantedBy = [ "multi-user.target" ]; serviceConfig = { Type = "oneshot"; RemainAfterExit = true; ExecStart = "${program('sleep 10')}"; }; }; }\n`,
     atWork: '[ "$(systemctl show --value -p ActiveState lab-slow.service)" = activating ]',
   },
 ]

@@ -4,18 +4,20 @@ import { module, note, upgrades } from './upgrade.ts'
 import type { UpgradeStatus } from './upgrade-unit.ts'
 
 /** A host that nobody can log in to any more: sshd runs, and what comes to its port on the way in is dropped. */
-const lockedOut = `{
+const lockedOut = `{ pkgs, ... }: {
   systemd.services.lab-firewall = {
     wantedBy = [ "multi-user.target" ];
+    after = [ "sshd.service" "lab-network@mgmt.service" ];
     before = [ "golden-boot-validation.service" ];
+    path = [ pkgs.iproute2 ];
+    script = ''
+      tc qdisc add dev mgmt clsact
+      tc filter add dev mgmt ingress protocol ip u32 match ip protocol 6 0xff match ip dport 22 0xffff action drop
+    '';
+    preStop = "tc qdisc del dev mgmt clsact";
     serviceConfig = {
       Type = "oneshot";
       RemainAfterExit = true;
-      ExecStart = [
-        "/usr/sbin/tc qdisc add dev mgmt clsact"
-        "/usr/sbin/tc filter add dev mgmt ingress protocol ip u32 match ip protocol 6 0xff match ip dport 22 0xffff action drop"
-      ];
-      ExecStop = "/usr/sbin/tc qdisc del dev mgmt clsact";
     };
   };
 }

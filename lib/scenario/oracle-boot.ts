@@ -1,5 +1,6 @@
 import type { OracleRow } from '../report/result.ts'
 import type { Facts } from './oracle-facts.ts'
+import { chosen, idOf, initOf, isBad, numberOf } from './boot-entries.ts'
 import { rejected } from './status-log.ts'
 
 /** A row that holds when nothing is wrong. */
@@ -14,27 +15,32 @@ export const nothingWrong = (name: string, expected: string, wrong: string[]): O
 export const judgeBoot = (facts: Facts): OracleRow[] => [
   nothingWrong('generations', 'as the boot menu has them', generations(facts)),
   nothingWrong('rejected generations', 'in neither profile nor menu', rejectedOnes(facts)),
+  nothingWrong('boot counters', 'tries are left of what is good', counters(facts)),
   nothingWrong('trial', 'record, boot loader and profile agree', trial(facts)),
   nothingWrong('ESP', 'nothing left over', leftOver(facts)),
   nothingWrong('journal of this boot', 'no cycle, oops or restart loop', journal(facts)),
 ]
 
-/** The toplevel that an entry boots. */
-export const initOf = (text: string): string | undefined =>
-  /^options .*\binit=(\S+)\/init\b/m.exec(text)?.[1]
+interface Installed {
+  name: string
+  number?: number
+  toplevel?: string
+}
 
-/** Entries that an installer made for a generation, with its number. A boot counter is no part of the name. */
-const installed = ({ entries }: Facts): { number: number; name: string; toplevel?: string }[] =>
-  Object.entries(entries).flatMap(([name, text]) => {
-    const number = /^nixos-generation-(\d+)(?:\+\d+(?:-\d+)?)?\.conf$/i.exec(name)?.[1]
-    return number === undefined ? [] : [{ number: Number(number), name, toplevel: initOf(text) }]
-  })
+/** Entries that an installer made for a generation. */
+const installed = ({ entries }: Facts): Installed[] =>
+  Object.entries(entries)
+    .filter(([name]) => /^nixos-/i.test(name))
+    .map(([name, text]) => ({ name, number: numberOf(name, text), toplevel: initOf(text) }))
 
 function generations(facts: Facts): string[] {
   const { current, menuLimit } = facts
   const all = new Map(Object.entries(facts.generations).map(([key, value]) => [Number(key), value]))
   const menu = installed(facts)
-  const wrong = menu.flatMap(({ number, name, toplevel }) => {
+  const known = [...all.values(), ...facts.specialisations]
+  const wrong = menu.flatMap(({ number, name, toplevel = '' }) => {
+    if (facts.specialisations.includes(toplevel)) return []
+    if (number === undefined) return known.includes(toplevel) ? [] : [`${name} is of no generation`]
     const there = all.get(number)
     if (there === undefined) return [`${name} is of no generation`]
     return there === toplevel
@@ -46,7 +52,9 @@ function generations(facts: Facts): string[] {
   const sorted = [...all.keys()].toSorted((a, b) => b - a)
   const shown = menuLimit === undefined ? [] : sorted.slice(0, menuLimit || sorted.length)
   for (const number of new Set([current, ...shown])) {
-    if (all.has(number) && !menu.some((entry) => entry.number === number)) {
+    const has = (entry: Installed): boolean =>
+      entry.number === number || (entry.number === undefined && entry.toplevel === all.get(number))
+    if (all.has(number) && !menu.some(has)) {
       wrong.push(`generation ${number} has no entry`)
     }
   }
@@ -63,6 +71,14 @@ function rejectedOnes(facts: Facts): string[] {
   ]
 }
 
+/** What runs, what is golden and what is on trial has tries left, where the boot loader counts them. */
+function counters(facts: Facts): string[] {
+  const good = [facts.running, facts.golden?.toplevel, facts.trial?.toplevel]
+  return installed(facts)
+    .filter(({ name, toplevel }) => isBad(name) && good.includes(toplevel))
+    .map(({ name, toplevel }) => `${name} boots ${toplevel}`)
+}
+
 function trial({ trial: record, bootId, oneShot, profile, golden }: Facts): string[] {
   if (!record) {
     return [
@@ -77,7 +93,9 @@ function trial({ trial: record, bootId, oneShot, profile, golden }: Facts): stri
     ...(state === 'armed' ? [] : [`it is ${state}`]),
     ...(boot === bootId ? [] : ['it is of an earlier boot, and was not judged']),
     ...(toplevel === profile ? [] : [`${toplevel} is on trial, and ${profile} the profile`]),
-    ...(entry === oneShot ? [] : [`${entry} is on trial, and ${oneShot ?? 'nothing'} boots once`]),
+    ...(idOf(entry) === idOf(oneShot ?? '')
+      ? []
+      : [`${entry} is on trial, and ${oneShot ?? 'nothing'} boots once`]),
   ]
 }
 
@@ -98,6 +116,9 @@ function leftOver(facts: Facts): string[] {
       .filter((file) => !file.endsWith('.new'))
       .map((file) => `${file}, which no entry names`),
     ...ofGolden.filter((name) => name !== golden?.entry).map((name) => `${name}, golden no more`),
+    ...[/^preferred\s+(\S+)/m.exec(loaderConf)?.[1] ?? '']
+      .filter((id) => id && chosen(entries, id) === undefined)
+      .map((id) => `loader.conf prefers ${id}, which is no entry`),
     ...(!facts.trial && /^reboot-on-error/m.test(loaderConf)
       ? ['loader.conf has reboot-on-error, and nothing is on trial']
       : []),

@@ -1,6 +1,7 @@
 import { Failure } from '../failure.ts'
 import { fromHome, type LabSettings } from '../lab-settings.ts'
 import type { Machine } from './machine.ts'
+import { defaultOf } from './boot-entries.ts'
 import { readStatusLog, statusLog, type Seen } from './status-log.ts'
 
 /** What a VM says of itself, over SSH as root and as its user, and through the guest agent. */
@@ -13,7 +14,7 @@ export interface Facts {
   profile: string
   /** What golden's gcroot points at. */
   gcroot: string
-  /** Entry that boots whenever none is set for once: EFI variable, else loader.conf. */
+  /** Entry that boots whenever none is set for once, or a pattern for it: loader.conf's, or an EFI variable's. */
   defaultEntry: string
   /** Entry that boots next, once. */
   oneShot: string | undefined
@@ -38,6 +39,8 @@ export interface Facts {
   transaction: string | undefined
   /** Toplevel by number, of each generation of the system profile. */
   generations: Record<number, string>
+  /** Toplevels of their specialisations, which have entries of their own. */
+  specialisations: string[]
   /** The generation that the profile points at. */
   current: number
   /** How many generations the boot menu has at most, 0 for all; undefined where the guest does not say. */
@@ -133,6 +136,7 @@ s status; show ${statusLog}
 shopt -s nullglob
 generations=(/nix/var/nix/profiles/system-*-link)
 s generations; printf '%s\n' "\${generations[@]##*/}"; readlink "\${generations[@]}"
+s specialisations; ! compgen -G '/nix/var/nix/profiles/system-*-link/specialisation/*' >/dev/null || readlink -f /nix/var/nix/profiles/system-*-link/specialisation/*
 s current; readlink /nix/var/nix/profiles/system
 s menuLimit; show /nix/var/nix/profiles/system/configuration-limit
 s bootFiles; files=(/boot/* /boot/EFI/{nixos,golden}/* /boot/loader/* /boot/loader/entries/*); printf '%s\n' "\${files[@]#/boot/}"
@@ -224,11 +228,11 @@ export function readFacts(root: string, user: string, agent: string | undefined)
     })
   }
   const [running = '', booted = '', profile = '', gcroot = ''] = lines('links')
-  const configured = /^default\s+(\S+)/m.exec(said['loaderConf'] ?? '')?.[1] ?? ''
   const named = (prefix: string): [string, string][] =>
     Object.entries(said).flatMap(([name, text]) =>
       name.startsWith(prefix) ? [[name.slice(prefix.length), text]] : [],
     )
+  const entries = Object.fromEntries(named('entry '))
   const [count = '0', ...spoilt] = lines('newPaths')
   const [deployed = '', , ofIt = ''] = (said['deployed'] ?? '').trim().split(' ')
   return {
@@ -238,9 +242,9 @@ export function readFacts(root: string, user: string, agent: string | undefined)
     booted,
     profile,
     gcroot,
-    defaultEntry: said['efiDefault']?.trim() || configured,
+    defaultEntry: defaultOf(entries, said['loaderConf'] ?? '', said['efiDefault']?.trim() ?? ''),
     oneShot: said['efiOneShot']?.trim() || undefined,
-    entries: Object.fromEntries(named('entry ')),
+    entries,
     golden: readRecord(said['golden']) as GoldenRecord | undefined,
     failedTrials: lines('failedTrials'),
     goldenFiles: pairs(lines('goldenFiles'), ' '),
@@ -259,6 +263,7 @@ export function readFacts(root: string, user: string, agent: string | undefined)
     deployed: deployed ? { commit: deployed, toplevel: ofIt } : undefined,
     transaction: said['transaction']?.trim() || undefined,
     generations: readGenerations(lines('generations')),
+    specialisations: lines('specialisations'),
     current: Number(/^system-(\d+)-link$/.exec(said['current']?.trim() ?? '')?.[1]),
     menuLimit: said['menuLimit']?.trim() ? Number(said['menuLimit']) : undefined,
     loaderConf: said['loaderConf'] ?? '',

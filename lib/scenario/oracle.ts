@@ -1,5 +1,6 @@
 import type { OracleRow } from '../report/result.ts'
-import { initOf, judgeBoot } from './oracle-boot.ts'
+import { chosen, initOf } from './boot-entries.ts'
+import { judgeBoot } from './oracle-boot.ts'
 import { judgeClones } from './oracle-clones.ts'
 import type { Facts, Repository } from './oracle-facts.ts'
 import { judgeStatus } from './status-log.ts'
@@ -94,9 +95,7 @@ function row(
 
 /** The toplevel that an entry boots; the text says what is wrong with one that boots none. */
 function target({ entries }: Facts, id: string): string {
-  // a boot counter is no part of the name by which an entry is chosen
-  const plain = (name: string): string => name.toLowerCase().replace(/\+\d+(-\d+)?(?=\.conf$)/, '')
-  const text = Object.entries(entries).find(([name]) => plain(name) === plain(id))?.[1]
+  const text = entries[chosen(entries, id) ?? '']
   if (text === undefined) return `\`${id}\`, which is no entry of the ESP`
   return initOf(text) ?? `\`${id}\`, which names no init`
 }

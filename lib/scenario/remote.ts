@@ -12,6 +12,8 @@ export interface CommitOptions {
   branch?: string
   /** Commit that the new one stands on; default the branch's. */
   parent?: string
+  /** Tree that the changes are made in; default the parent's. */
+  tree?: string
 }
 
 /** A bare repository, committed to from the host's side: what a colleague's push looks like. */
@@ -29,8 +31,12 @@ export interface Remote {
   made: () => Promise<string[]>
   /** Every commit that a branch reaches, the newest first. */
   commits: (branch?: string) => Promise<string[]>
-  /** Writes a commit's files into a directory. */
-  checkout: (commit: string, directory: string) => Promise<void>
+  /**
+   * Writes files of a work tree into the repository, as they are on the disk: symlinks, modes and all.
+   * @param paths below `directory`; those that are gone are left out
+   * @returns the id of their tree
+   */
+  take: (directory: string, paths: string[]) => Promise<string>
 }
 
 /** Runs git untouched by the user's own settings, such as signing. */
@@ -71,7 +77,8 @@ export function remote(dir: string, trunk = 'main'): Remote {
     const scratch = mkdtempSync(join(tmpdir(), 'commit-'))
     const env = { GIT_INDEX_FILE: join(scratch, 'index') }
     try {
-      if (parent) await at(['read-tree', parent], { env })
+      const from = options.tree ?? parent
+      if (from) await at(['read-tree', from], { env })
       const changed = await Promise.all(
         Object.entries(changes).map(async ([path, change]) => {
           const before = typeof change === 'function' ? await read(path, parent) : undefined
@@ -81,7 +88,8 @@ export function remote(dir: string, trunk = 'main'): Remote {
           return [path, typeof change === 'function' ? change(before!) : change] as const
         }),
       )
-      await writeTree(at, env, changed)
+      // git waits for an input that is empty
+      if (changed.length > 0) await writeTree(at, env, changed)
       const tree = (await at(['write-tree'], { env })).trim()
       const count = parent ? Number(await at(['rev-list', '--count', parent])) : 0
       const on = parent ? ['-p', parent] : []
@@ -108,10 +116,16 @@ export function remote(dir: string, trunk = 'main'): Remote {
     },
     made: async () => [...made],
     commits,
-    checkout: async (id, directory) => {
-      const env = { GIT_INDEX_FILE: join(dir, `index.${process.pid}.${Math.random()}`) }
-      await at(['--work-tree', directory, 'checkout', '--quiet', id, '--', '.'], { env })
-      rmSync(env.GIT_INDEX_FILE, { force: true })
+    take: async (directory, paths) => {
+      const scratch = mkdtempSync(join(tmpdir(), 'take-'))
+      const env = { GIT_INDEX_FILE: join(scratch, 'index') }
+      const update = ['update-index', '--add', '--remove', '-z', '--stdin']
+      try {
+        await at(['--work-tree', directory, ...update], { env, input: paths.join('\0') })
+        return (await at(['write-tree'], { env })).trim()
+      } finally {
+        rmSync(scratch, { recursive: true })
+      }
     },
   }
 }

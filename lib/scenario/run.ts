@@ -1,13 +1,15 @@
 import { Exit, Failure, type ExitCode } from '../failure.ts'
 import { labSettings, ownUnits } from '../lab-settings.ts'
 import { unknown as unknownName } from '../nearest.ts'
-import { embeddedGuest } from '../nix/guest.ts'
+import { chooseGuest, guestStore } from '../nix/guest.ts'
+import { evaluate } from '../nix/nix.ts'
 import { openRecord, pruneRuns } from '../report/record.ts'
 import { labSources, writePlan } from '../report/plan.ts'
 import { writeReports } from '../report/reports.ts'
 import type { CaseResult } from '../report/result.ts'
 import { deal, partEnded, partOf } from '../report/shard.ts'
 import { summarize } from '../report/summary.ts'
+import { labFlake } from '../settings.ts'
 import { runLanes, type Lane, type Step } from '../steps.ts'
 import { table } from '../table.ts'
 import { defaultLimit, replayOf, runCase } from './case.ts'
@@ -34,14 +36,23 @@ export async function runFamilies(families: Family[], options: RunOptions): Prom
     print(chosen, json)
     return Exit.held
   }
-  const embedded = embeddedGuest()
-  const none = 'none' in embedded ? embedded.none : await othersAgents()
+  const none = (await noAgents()) ?? (await othersAgents())
   const ended = none
     ? skipAll(chosen, asked, options, none)
     : await runCases(chosen, asked, options)
   const code = summarize(ended, json)
   if (options.shard && !json) console.log(partEnded(options.shard, ended.dir))
   return code
+}
+
+/** Why there is nothing to break on the hosts of a flake that has never heard of the lab's agents. */
+async function noAgents(): Promise<string | undefined> {
+  const guest = chooseGuest()
+  if (guest.kind === 'debian') return undefined
+  const any =
+    'hosts: builtins.any (host: host.options ? myModules.services.autoUpgrade) (builtins.attrValues hosts)'
+  if (await evaluate<boolean>(labFlake(), guest.attribute, any, guestStore(guest))) return undefined
+  return `n/a on the \`nixos\` guest, taken as ${guest.reason}: no host of the flake has the lab's agents`
 }
 
 /** Why there is nothing to break: what the scenarios ask, and how it ends, is of the lab's own agents. */

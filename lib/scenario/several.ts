@@ -2,7 +2,7 @@ import { fromHome } from '../lab-settings.ts'
 import type { Case, Scene } from './family.ts'
 import type { Machine } from './machine.ts'
 import { comes } from './trial.ts'
-import { deploys, module, note, seen, upgrades } from './upgrade.ts'
+import { deploys, module, note, program, seen, upgrades } from './upgrade.ts'
 
 const statusFile = '/var/lib/nix-local-upgrade/status.json'
 
@@ -73,8 +73,7 @@ export const several: Case[] = [
     ends: 'main',
     run: async (scene) => {
       const { vm, world } = scene
-      const slow =
-        '{ systemd.services.lab-slow = { wantedBy = [ "multi-user.target" ]; serviceConfig = { Type = "oneshot"; RemainAfterExit = true; ExecStart = "/usr/bin/sleep 15"; }; }; }\n'
+      const slow = `{ pkgs, ... }: { systemd.services.lab-slow = { wantedBy = [ "multi-user.target" ]; serviceConfig = { Type = "oneshot"; RemainAfterExit = true; ExecStart = "${program('sleep 15')}"; }; }; }\n`
       await world.config.commit(module(vm, slow), 'Slow')
       await vm.root('systemctl start --no-block nix-local-upgrade.service')
       const switching =

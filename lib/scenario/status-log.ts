@@ -1,4 +1,5 @@
 import type { OracleRow } from '../report/result.ts'
+import { unitsByHand } from './host-module.ts'
 
 /** Where a guest keeps what its watcher saw; emptied as a baseline is made. */
 export const statusLog = '/var/lib/lab-status.log'
@@ -41,20 +42,21 @@ while :; do
 done
 `
 
+const watcherFile = '/var/lib/lab-status-watcher'
 const unit = `[Unit]
 Description=Watcher of the agents' status, for the lab
 DefaultDependencies=no
 After=local-fs.target
 [Service]
-ExecStart=/usr/lib/lab-status-watcher
+Environment=PATH=/run/current-system/sw/bin:/usr/bin
+ExecStart=/bin/sh -c 'exec bash ${watcherFile}'
 Restart=on-failure
 `
 
 /** Shell commands that put the watcher into a guest, where no switch takes it for its own, and start it. */
-export const installWatcher = `cat >/usr/lib/lab-status-watcher <<'LAB'
+export const installWatcher = `cat >${watcherFile} <<'LAB'
 ${watcher}LAB
-chmod +x /usr/lib/lab-status-watcher
-cd /usr/lib/systemd/system && mkdir -p sysinit.target.wants
+mkdir -p ${unitsByHand}/sysinit.target.wants && cd ${unitsByHand}
 cat >lab-status-watcher.service <<'LAB'
 ${unit}LAB
 ln -sfn ../lab-status-watcher.service sysinit.target.wants/

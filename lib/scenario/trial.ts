@@ -1,5 +1,8 @@
 import { Failure } from '../failure.ts'
 import { inHome } from '../lab-settings.ts'
+import { guestOf } from '../nix/guest.ts'
+import { quote } from '../ssh/probes.ts'
+import { ownFiles } from './host-module.ts'
 import type { Scene } from './family.ts'
 import type { Machine } from './machine.ts'
 import { counting, pause, TookTooLong } from '../retry.ts'
@@ -24,21 +27,36 @@ export interface Rebuilt {
 export const rebuild = (scene: Scene, vm: Machine, module: string): Promise<Rebuilt> =>
   vm.spend('rebuilds by hand', () => rebuilt(scene, vm, module))
 
-async function rebuilt(scene: Scene, vm: Machine, module: string): Promise<Rebuilt> {
+/**
+ * Builds the guest's own configuration with one more module, as its user.
+ * @param path of its flake: lab.toml's
+ * @returns the toplevel
+ */
+export async function buildInGuest(
+  vm: Machine,
+  path: string,
+  module: string,
+  say: (line: string) => void,
+): Promise<string> {
   const home = `/home/${vm.vm.user}`
-  const flake = inHome(scene.world.paths.flake, home)
-  await vm.write(`${home}/.lab/module.nix`, module, { user: true })
+  const flake = inHome(path, home)
+  await vm.write(`${home}/.lab/hosts/module.nix`, module, { user: true })
   await vm.write(
     `${home}/.lab/default.nix`,
-    `((builtins.getFlake "git+file://${flake}").labConfigurations.${vm.host}.extendModules { modules = [ ./module.nix ]; }).config.system.build.toplevel\n`,
+    `((builtins.getFlake "git+file://${flake}").${guestOf(vm.vm).attribute}.${vm.host}.extendModules { modules = [ ./hosts/module.nix ]; }).config.system.build.toplevel\n`,
     { user: true },
   )
   // as the owner of the repository: nix reads none that is another's
   const limit = 90 * vm.patience
-  const built = await counting(`rebuild ${vm.host} by hand`, limit, scene.say, () =>
-    vm.user('nix build --impure --no-link --print-out-paths --file ~/.lab', { timeout: limit }),
+  const command = `cp ${quote(`${flake}/${ownFiles}/guest.nix`)} ~/.lab/ && nix build --impure --no-link --print-out-paths --file ~/.lab`
+  const built = await counting(`build in ${vm.host}`, limit, say, () =>
+    vm.user(command, { timeout: limit }),
   )
-  const toplevel = built.stdout.trim()
+  return built.stdout.trim()
+}
+
+async function rebuilt(scene: Scene, vm: Machine, module: string): Promise<Rebuilt> {
+  const toplevel = await buildInGuest(vm, scene.world.paths.flake, module, scene.say)
   const made = await vm.root(
     `nix-env --profile /nix/var/nix/profiles/system --set ${toplevel} && ${toplevel}/bin/switch-to-configuration boot 2>&1`,
     { timeout: 60 * vm.patience, allow: 'any' },
@@ -49,10 +67,11 @@ async function rebuilt(scene: Scene, vm: Machine, module: string): Promise<Rebui
 /** As `rebuild`, for a module that the boot loader must take for a trial. */
 export async function armed(scene: Scene, vm: Machine, module: string): Promise<string> {
   const { toplevel, code, said } = await rebuild(scene, vm, module)
+  const lines = said.split('\n')
   scene.must(
     'the rebuild is on trial',
     `0 on trial at the next boot: ${toplevel}`,
-    `${code} ${said.split('\n').at(-1)}`,
+    `${code} ${lines.findLast((line) => line.startsWith('on trial')) ?? lines.at(-1)}`,
   )
   return toplevel
 }

@@ -1,10 +1,7 @@
 import type { Case, Scene } from './family.ts'
+import { ofGuest } from './host-module.ts'
 import { booted, comes, comesBack, rebooted } from './trial.ts'
-import { bootFile, deployedBy, deploys, module, upgrades } from './upgrade.ts'
-
-/** Settings of a host with another first stage that boots as well: the kernel takes the newline for padding. */
-export const largerInitrd = bootFile('initrd', 'cat /lab/boot/initrd > $out; echo >> $out')
-const badInitrd = bootFile('initrd', 'echo garbage > $out')
+import { deployedBy, deploys, module, upgrades } from './upgrade.ts'
 
 const settings = (text: string): string => `myModules.services.autoUpgrade = { ${text} };`
 
@@ -17,7 +14,7 @@ export const unattended: Case[] = [
     ends: 'main',
     run: async (scene) => {
       const { vm } = scene
-      const { toplevel } = await rebootsInto(scene, largerInitrd, deployed)
+      const { toplevel } = await rebootsInto(scene, ofGuest('anotherFirstStage'), deployed)
       const pinned = `[ "$(readlink -f /nix/var/nix/gcroots/golden-generation)" = ${toplevel} ] && show-golden`
       scene.check(
         'it becomes golden',
@@ -34,7 +31,7 @@ export const unattended: Case[] = [
     ends: 'golden',
     run: async (scene) => {
       const { vm } = scene
-      const { toplevel, seconds } = await rebootsInto(scene, badInitrd, {
+      const { toplevel, seconds } = await rebootsInto(scene, ofGuest('brokenFirstStage'), {
         name: 'golden boots again',
         condition: booted(scene.start(vm)),
       })
@@ -50,16 +47,21 @@ export const unattended: Case[] = [
     run: async (scene) => {
       const { vm, world } = scene
       // nine hours east, where it is another hour than in these, which have come in Greenwich
-      await vm.root('base64 -d >/etc/localtime', { input: zone(9).toString('base64') })
+      await vm.root('rm -f /etc/localtime && base64 -d >/etc/localtime', {
+        input: zone(9).toString('base64'),
+      })
       const hours = "date +%z; for at in '-1 hour' '+1 hour'; do date --utc -d \"$at\" +%H:%M; done"
       const [offset, lower, upper] = (await vm.root(hours)).stdout.trim().split('\n')
       scene.must('the host has a time zone', '+0900', offset)
       const later = settings(
         `allowReboot = true; rebootWindow = { lower = "${lower}"; upper = "${upper}"; };`,
       )
-      await world.config.commit(module(vm, `{ ${later} }\n`), 'Reboot later')
+      // the zone that was set by hand stays
+      const host = (more: string): ReturnType<typeof module> =>
+        module(vm, `{ lib, ... }: { time.timeZone = lib.mkForce null; ${later} ${more} }\n`)
+      await world.config.commit(host(''), 'Reboot later')
       await upgrades(scene, vm, { outcome: 'upgraded' })
-      await world.config.commit(module(vm, `{ ${later} ${largerInitrd} }\n`), 'Another first stage')
+      await world.config.commit(host(ofGuest('anotherFirstStage')), 'Another first stage')
       const before = await vm.bootId()
       const reason = new RegExp(`a reboot is due, and waits for ${lower}-${upper}`)
       await upgrades(scene, vm, { outcome: 'upgraded', reason })

@@ -16,28 +16,29 @@ export const note = (vm: Machine, text: string): Changes =>
 export const seen = async (vm: Machine, name = 'lab-case'): Promise<string> =>
   (await vm.root(`cat /etc/${name} 2>/dev/null || echo none`)).stdout.trim()
 
+/** A program of coreutils, in a module that has `pkgs`: no two kinds of guest have it in the same place. */
+export const program = (command: string): string => `\${pkgs.coreutils}/bin/${command}`
+
 /** A unit that fails as it is started. */
-export const failingUnit = `{
+export const failingUnit = `{ pkgs, ... }: {
   systemd.services.lab-bad = {
     wantedBy = [ "multi-user.target" ];
-    serviceConfig = { Type = "oneshot"; ExecStart = "/usr/bin/false"; };
+    serviceConfig = { Type = "oneshot"; ExecStart = "${program('false')}"; };
   };
 }
 `
 
-/** A unit that is started again whenever it ends, without end. @param pause seconds in between */
-export const restartingUnit = (name: string, command: string, pause: number): string =>
-  `{ ${restarting(name, command, pause)} }\n`
-
-export const restarting = (name: string, command: string, pause: number): string =>
-  `systemd.services.${name} = { wantedBy = [ "multi-user.target" ]; unitConfig.StartLimitIntervalSec = 0; serviceConfig = { ExecStart = "${command}"; Restart = "always"; RestartSec = ${pause}; }; };`
-
 /**
- * Setting of a host that boots another file of its own.
- * @param script what writes it to `$out`; `/lab/boot` has the image's kernel and initrd
+ * A unit that is started again whenever it ends, without end.
+ * @param command of coreutils
+ * @param pause seconds in between
  */
-export const bootFile = (what: 'kernel' | 'initrd', script: string): string =>
-  `lab.guest.${what} = derivation { name = "${what}"; system = "x86_64-linux"; builder = "/bin/sh"; PATH = "/bin:/usr/bin"; args = [ "-c" "${script}" ]; };`
+export const restartingUnit = (name: string, command: string, pause: number): string =>
+  `{ pkgs, ... }: { ${restarting(name, command, pause)} }\n`
+
+/** The same for a module that has `pkgs`. */
+export const restarting = (name: string, command: string, pause: number): string =>
+  `systemd.services.${name} = { wantedBy = [ "multi-user.target" ]; unitConfig.StartLimitIntervalSec = 0; serviceConfig = { ExecStart = "${program(command)}"; Restart = "always"; RestartSec = ${pause}; }; };`
 
 export interface Wanted {
   outcome: string | RegExp

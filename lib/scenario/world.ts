@@ -7,16 +7,17 @@ import {
   renameSync,
   rmSync,
 } from 'node:fs'
-import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { privateDirectory } from '../directory.ts'
 import { Failure } from '../failure.ts'
 import { flakeDirectory } from '../flake/directory.ts'
+import { throughOutputs } from '../flake/outputs.ts'
+import type { Guest } from '../nix/guest.ts'
 import { readHost, type Host } from '../nix/host.ts'
 import { labSettings, type LabSettings } from '../lab-settings.ts'
 import { serveLab } from '../vm/remotes.ts'
-import { serve, serveNothing } from '../vm/served.ts'
-import { hostModule } from './host-module.ts'
+import { serve, serveNothing, serveStore } from '../vm/served.ts'
+import { hostModule, ownFiles } from './host-module.ts'
 import { remote, git, type Changes, type Remote } from './remote.ts'
 import { labHome, project } from '../settings.ts'
 
@@ -31,6 +32,8 @@ export interface World extends Clones {
   dotfiles: Remote
   /** The commits that a baseline has cloned. */
   start: Start
+  /** A commit of `config`, by default the first, as nix calls a flake. */
+  flake: (commit?: string) => string
   /** Evaluates a host as a commit of `config` has it. @throws Failure with nix's own words */
   host: (name: string, commit?: string, store?: string[]) => Promise<Host>
 }
@@ -43,18 +46,22 @@ export interface Start {
   dotfiles: string
 }
 
-/** What every world begins as; made once for what the flake and the lab's settings are. */
+/** What every world begins as; made once for what the flake, the guest and the lab's settings are. */
 export interface Template extends Start, Clones {
   dir: string
+  guest: Guest
 }
 
 /**
- * The template of the flake as it is on the disk now, tracked files only. The flake is left as it
- * is, under another name: what the lab adds for its agents lies on top of its `labConfigurations`.
- * Inputs are left out, as a guest reaches nothing but this very repository.
+ * The template of the flake as it is on the disk now, tracked files only, with its inputs and its lock; on top of
+ * it one commit that a person could have made, by which cases change hosts.
  * @param extra files on top, by path: a control's cut
  */
-export async function template(hosts: string[], extra: Changes = {}): Promise<Template> {
+export async function template(
+  guest: Guest,
+  hosts: string[],
+  extra: Changes = {},
+): Promise<Template> {
   const { branch, paths } = await labSettings()
   const worlds = join(privateDirectory(labHome()), 'srv', '.worlds')
   mkdirSync(worlds, { recursive: true, mode: 0o700 })
@@ -62,10 +69,11 @@ export async function template(hosts: string[], extra: Changes = {}): Promise<Te
   try {
     const config = await bare(join(scratch, 'config.git'), branch)
     const dotfiles = await bare(join(scratch, 'dotfiles.git'), branch)
+    await config.commit({}, 'The flake', { tree: await takeFlake(config) })
     const start = {
       config: await config.commit(
-        { ...(await flakeFiles()), ...(await settings(hosts)), ...extra },
-        'Start',
+        { ...(await openForCases(config, guest, hosts)), ...extra },
+        'What cases change',
       ),
       dotfiles: await dotfiles.commit(dotfilesAtFirst, 'Start'),
     }
@@ -76,7 +84,7 @@ export async function template(hosts: string[], extra: Changes = {}): Promise<Te
       `start-${of}${branch === 'main' ? '' : `-${branch.replaceAll('/', '-')}`}`,
     )
     if (!existsSync(dir)) renameSync(scratch, dir)
-    return { dir, ...start, branch, paths }
+    return { dir, guest, ...start, branch, paths }
   } finally {
     rmSync(scratch, { recursive: true, force: true })
   }
@@ -87,9 +95,15 @@ export function openWorld(id: string, from: Template, hosts: string[]): World {
   const dir = join(dirname(from.dir), id)
   rmSync(dir, { recursive: true, force: true })
   cpSync(from.dir, dir, { recursive: true })
-  for (const host of hosts) serve(dir, host)
-  const { branch, paths } = from
+  for (const host of hosts) {
+    serve(dir, host)
+    serveStore(host, from.guest.kind)
+  }
+  const { branch, guest, paths } = from
   const config = remote(join(dir, 'config.git'), branch)
+  // as the guest's agent asks for it: what a flake says of its own revision is the same on both sides
+  const flake = (commit = from.config): string =>
+    `git+file://${config.dir}?ref=refs/heads/${branch}&rev=${commit}`
   return {
     id,
     dir,
@@ -98,15 +112,9 @@ export function openWorld(id: string, from: Template, hosts: string[]): World {
     paths,
     dotfiles: remote(join(dir, 'dotfiles.git'), branch),
     start: { config: from.config, dotfiles: from.dotfiles },
-    host: async (name, commit = branch, store = []) => {
-      const tree = mkdtempSync(join(tmpdir(), 'world-'))
-      try {
-        await config.checkout(commit, tree)
-        return await readHost(name, 'labConfigurations', store, `path:${tree}`)
-      } finally {
-        rmSync(tree, { recursive: true })
-      }
-    },
+    flake,
+    host: async (name, commit = branch, store = []) =>
+      readHost(name, guest.attribute, store, flake((await config.commits(commit))[0])),
   }
 }
 
@@ -120,47 +128,45 @@ async function bare(dir: string, branch: string): Promise<Remote> {
   return remote(dir, branch)
 }
 
-/** The flake as git knows it; of this project only what its flake is made of. */
-async function flakeFiles(): Promise<Changes> {
+/** The flake as git knows it; of this project only what its flake is made of. @returns the tree's id */
+async function takeFlake(config: Remote): Promise<string> {
   const flake = flakeDirectory()
-  const own = flake === project ? ['flake.nix', 'hosts', 'nix'] : []
+  const own = flake === project ? ['flake.nix', 'flake.lock', 'hosts', 'nix'] : []
   const listed = await git(['-C', flake, 'ls-files', '-z', '--', ...own]).catch(
     (cause: unknown) => {
       throw new Failure(`Cannot make a remote from \`${flake}\`: git does not track it`, { cause })
     },
   )
-  const paths = listed.split('\0').filter((path) => path && existsSync(join(flake, path)))
-  const files: Changes = {}
-  for (const path of paths) files[path] = readFileSync(join(flake, path), 'utf8')
-  const { 'flake.nix': origin, 'flake.lock': _, ...rest } = files
-  return { ...rest, 'origin.nix': origin ?? '' }
+  const files = listed.split('\0').filter(Boolean)
+  if (files.some((file) => file.startsWith(`${ownFiles}/`))) {
+    throw new Failure(`Cannot make a remote from \`${flake}\`: it has \`${ownFiles}\` itself`, {
+      hint: 'Cases keep there what they change: give it another name',
+    })
+  }
+  return config.take(flake, files)
 }
 
-async function settings(hosts: string[]): Promise<Changes> {
+/** The changes by which each of these hosts has a module of its own for cases, with nothing in it yet. */
+async function openForCases(config: Remote, { kind }: Guest, hosts: string[]): Promise<Changes> {
+  const path = join(flakeDirectory(), 'flake.nix')
+  const text = (name: string): string => readFileSync(join(project, 'nix/lab', name), 'utf8')
   return {
-    'flake.nix': wrapper,
-    'world/default.nix': readFileSync(join(project, 'nix/lab/world.nix'), 'utf8'),
+    'flake.nix': await throughOutputs(
+      path,
+      (await config.read('flake.nix')) ?? '',
+      `import ./${ownFiles}`,
+    ),
+    [`${ownFiles}/default.nix`]: text('cases/default.nix'),
+    [`${ownFiles}/host.nix`]: text('cases/host.nix'),
+    [`${ownFiles}/guest.nix`]: text(`cases/${kind}.nix`),
+    [`${ownFiles}/all.nix`]: '{ }\n',
+    ...(kind === 'nixos' && {
+      [`${ownFiles}/foreign.nix`]: text('foreign.nix'),
+      [`${ownFiles}/vm.nix`]: text('vm.nix'),
+    }),
     ...Object.fromEntries(hosts.map((host) => [hostModule(host), '{ }\n'])),
   }
 }
-
-const wrapper = `# The hosts of origin.nix, as the lab upgrades them.
-{
-  outputs =
-    { self, ... }:
-    let
-      origin = import ./origin.nix;
-      absent = name: _: throw "The guests of the lab reach no input of a flake, such as \\\`\${name}\\\`";
-      given = origin.outputs (builtins.mapAttrs absent (origin.inputs or { }) // { self = self // outputs; });
-      outputs = given // {
-        labConfigurations = builtins.mapAttrs (
-          host: system: system.extendModules { modules = [ ./world (./world/hosts + "/\${host}.nix") ]; }
-        ) given.labConfigurations;
-      };
-    in
-    outputs;
-}
-`
 
 /** Lines far enough apart to be edited on two hosts without a conflict. */
 const lines = (name: string): string =>

@@ -15,7 +15,7 @@ import type { Wake } from '../retry.ts'
 import { lastLines } from '../run.ts'
 import { waitForSsh, type Ssh } from '../ssh/ssh.ts'
 import { project, runtimeDir } from '../settings.ts'
-import { served } from './served.ts'
+import { cacheOf, served, serveStore } from './served.ts'
 import { files, keepersOf, macs, qemuOf, writeJson, type Running, type Vm } from './vm.ts'
 
 /** What a guest finds on its uplink. */
@@ -23,12 +23,13 @@ export const uplink = { git: '10.0.3.100', gitName: 'git.lab', dns: '10.0.3.53' 
 
 /**
  * The whole QEMU command line of a VM: no monitor, no display, no default device, and a network
- * that reaches nothing but the forwarded SSH port, the git remote and the other VMs.
+ * that reaches nothing but the forwarded SSH port, the git remote, this machine's binary cache and the other VMs.
  */
 export function qemuArgs(vm: Vm, accelerator: Accelerator['kind'], firmware: Firmware): string[] {
   const f = files(vm.host)
   const mac = macs(vm.slot)
   const remote = `git daemon --inetd --export-all --enable=receive-pack --base-path=${shell(served(vm.host))} ${shell(served(vm.host))}`
+  const cache = [process.execPath, join(project, 'lib/vm/cache.mjs'), cacheOf(vm.host)]
   const names = [
     process.execPath,
     join(project, 'lib/vm/dns.mjs'),
@@ -71,6 +72,7 @@ export function qemuArgs(vm: Vm, accelerator: Accelerator['kind'], firmware: Fir
       [
         'user,net=10.0.3.0/24,restrict=on',
         `guestfwd=tcp:${uplink.git}:9418-cmd:${optionValue(remote)}`,
+        `guestfwd=tcp:${uplink.git}:80-cmd:${optionValue(cache.map(shell).join(' '))}`,
         `guestfwd=tcp:${uplink.dns}:53-cmd:${optionValue(names.map(shell).join(' '))}`,
       ].join(','),
     ),
@@ -111,6 +113,7 @@ export async function startQemu(vm: Vm, argv: string[], paused = false): Promise
   const f = files(vm.host)
   privateDirectory(runtimeDir())
   privateDirectory(f.run)
+  serveStore(vm.host, vm.guest)
   const log = openSync(f.qemuLog, 'w', 0o600)
   const child = spawn('qemu-system-x86_64', paused ? [...argv, '-S'] : argv, {
     detached: true,

@@ -1,7 +1,8 @@
-import { lstatSync, mkdirSync, renameSync, rmSync, symlinkSync } from 'node:fs'
-import { join, relative } from 'node:path'
+import { lstatSync, mkdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { isAbsolute, join, relative } from 'node:path'
 import { Failure } from '../failure.ts'
-import { labHome } from '../settings.ts'
+import { evaluationStore } from '../nix/store.ts'
+import { labHome, type GuestKind } from '../settings.ts'
 
 /**
  * Bare git repositories that one guest reaches at git://git.lab (10.0.3.100), over uplink only. Guests
@@ -20,17 +21,47 @@ export function serve(from: string, host: string): void {
   const dir = served(host)
   mkdirSync(dir, { recursive: true, mode: 0o700 })
   for (const repository of repositories) {
-    const beside = join(dir, `.${repository}.new`)
-    rmSync(beside, { force: true })
-    symlinkSync(relative(dir, join(from, repository)), beside)
-    try {
-      renameSync(beside, join(dir, repository))
-    } catch (cause) {
-      throw new Failure(`Cannot serve \`${join(dir, repository)}\`: it is not the lab's`, {
-        hint: 'Move it away',
-        cause,
-      })
-    }
+    link(relative(dir, join(from, repository)), dir, repository)
+  }
+}
+
+/** What QEMU hands to cache.mjs for a guest. */
+export const cacheOf = (host: string): string => join(labHome(), 'srv', '.cache', host)
+
+/**
+ * Serves a guest, as its binary cache on uplink, the store in which its toplevels are built: for NixOS the machine's
+ * own. What was broken of the cache is whole again.
+ */
+export function serveStore(host: string, guest: GuestKind): void {
+  const dir = cacheOf(host)
+  mkdirSync(dir, { recursive: true, mode: 0o700 })
+  const remote = process.env['NIX_REMOTE'] ?? ''
+  const own = isAbsolute(remote) ? remote : '/'
+  link(guest === 'nixos' ? own : evaluationStore()[1]!, dir, 'store')
+  rmSync(join(dir, 'fault'), { force: true })
+}
+
+/** How a guest's cache misbehaves: it is not there, it ends in the middle of a path, or gives another byte. */
+export type CacheFault = 'gone' | 'cut' | 'wrong'
+
+/** Breaks a guest's cache until `serveStore`. */
+export function breakCache(host: string, fault: CacheFault): void {
+  if (fault === 'gone') rmSync(join(cacheOf(host), 'store'))
+  else writeFileSync(join(cacheOf(host), 'fault'), fault)
+}
+
+/** @throws Failure when somebody made a directory of that name by hand */
+function link(to: string, dir: string, name: string): void {
+  const beside = join(dir, `.${name}.new`)
+  rmSync(beside, { force: true })
+  symlinkSync(to, beside)
+  try {
+    renameSync(beside, join(dir, name))
+  } catch (cause) {
+    throw new Failure(`Cannot serve \`${join(dir, name)}\`: it is not the lab's`, {
+      hint: 'Move it away',
+      cause,
+    })
   }
 }
 

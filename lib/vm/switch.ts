@@ -13,6 +13,23 @@ export const runningToplevel = async (root: Ssh): Promise<string> =>
   (await root.exec('readlink -f /run/current-system', { timeout: 30 })).stdout.trim()
 
 /**
+ * Brings a guest what its store lacks of a host's toplevel.
+ * @param root a connection as root
+ * @param store options that name the store in which it is
+ * @returns bytes that were sent
+ */
+export const bring = (
+  root: Ssh,
+  { guest, name, toplevel }: Host,
+  store: string[],
+  patience: number,
+  say: (line: string) => void,
+): Promise<number> =>
+  guest === 'nixos'
+    ? copyTo(`${name}-root`, sshConfig(), toplevel, { timeout: 600 * patience, say })
+    : counting('copy the closure', 120 * patience, say, () => send(root, toplevel, store, patience))
+
+/**
  * Brings a built toplevel into a guest that runs, as a new generation, and switches to it.
  * @param root a connection as root
  * @param store options that name the store in which it was built
@@ -27,14 +44,7 @@ export async function switchTo(
   say: (line: string) => void,
 ): Promise<number> {
   const nixos = host.guest === 'nixos'
-  const sent = nixos
-    ? await copyTo(`${host.name}-root`, sshConfig(), host.toplevel, {
-        timeout: 600 * patience,
-        say,
-      })
-    : await counting('copy the closure', 120 * patience, say, () =>
-        send(root, host.toplevel, store, patience),
-      )
+  const sent = await bring(root, host, store, patience, say)
   const limit = (nixos ? 300 : 60) * patience
   // a unit of its own: on NixOS a switch may restart what this login hangs on
   const apart = nixos

@@ -25,7 +25,7 @@ read_build_reason() {
     fi
   done < <(tr -d '\000\r' <"$work/said")
   for i in "${!errors[@]}"; do
-    if [[ ${errors[i]} =~ (Reason:\ [0-9]+\ dependenc|[0-9]+\ dependencies\ of\ derivation) ]]; then continue; fi
+    if [[ ${errors[i]} =~ (Reason:\ [0-9]+\ dependenc|[0-9]+\ dependencies\ of\ derivation|some\ substitutes\ for\ the\ outputs|no\ substituter\ that\ can\ build) ]]; then continue; fi
     message_of "${errors[i]}"
     if [[ -z $REPLY ]]; then continue; fi
     cause=$i build_reason=$REPLY
@@ -118,6 +118,8 @@ machine_fault() {
         REPLY='Nix cannot write what it has to'
       elif grep -q -E 'permission denied|operation not permitted|not owned by|dubious ownership|too many open files' <<<"$own"; then
         REPLY='Nix was refused what it needs'
+      elif grep -q 'hash mismatch importing path' <<<"$own"; then
+        REPLY='The binary cache gave something else than what it names'
       elif grep -q -E "object not found|is corrupt|bad object|path '/nix/store/[^']*' is not valid|lacks a (valid )?signature" <<<"$own"; then
         REPLY='The repository or the store is not whole'
       else

@@ -84,6 +84,8 @@ let
       // {
         inherit name system;
         builder = "/bin/sh";
+        # it is sooner made than asked for
+        allowSubstitutes = false;
         args = [
           "-euc"
           build

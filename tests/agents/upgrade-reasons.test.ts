@@ -116,3 +116,26 @@ test('What a build cannot fetch is the network’s fault, or that of whoever has
   expect(await world.upgrade()).toMatchObject({ outcome: 'up-to-date' })
   expect(await knownBad()).toBe(before)
 })
+
+test('What a binary cache gives that is not what it names is no word about the commit', async () => {
+  const before = await knownBad()
+  const package_ = built('cached', 'echo from the cache >$out')
+  await world.sh(`cat >/root/cached.nix <<'NIX'
+${package_}
+NIX
+    path=$(nix-store --realise "$(nix-instantiate /root/cached.nix)") && mkdir -p /root/cache
+    nix copy --extra-experimental-features nix-command --to 'file:///root/cache?compression=none' "$path"
+    nix-store --delete "$path"; cp /etc/nix/nix.conf /root/nix.conf
+    echo 'substituters = file:///root/cache?trusted=true' >>/etc/nix/nix.conf
+    sed -i 's/from the cache/from THE cache/' /root/cache/nar/*.nar`)
+  const wrong = await deploy(deep(package_))
+  expect(wrong).toMatchObject({ code: 1, outcome: 'failed', notRestored: [] })
+  expect(wrong.reason).toMatch(
+    /^The binary cache gave something else than what it names: hash mismatch importing path '\/nix\/store\/\w+-cached'/,
+  )
+  expect(await knownBad()).toBe(before)
+  // healed, the same commit is deployed
+  await world.sh("sed -i 's/from THE cache/from the cache/' /root/cache/nar/*.nar")
+  expect(await world.upgrade()).toMatchObject({ outcome: 'upgraded' })
+  await world.sh('mv /root/nix.conf /etc/nix/nix.conf')
+})

@@ -1,5 +1,5 @@
 /**
- * One case of every family and four controls, on two VMs that are made for it: what `just gitops-test`
+ * One case or more of every family and four controls, on two VMs that are made for it: what `just gitops-test`
  * and `just prove` run in full.
  */
 import { cpSync, existsSync, readFileSync, readdirSync } from 'node:fs'
@@ -19,6 +19,8 @@ afterAll(() => lab.remove())
 
 const cases = [
   'auto-upgrade/unit-fails',
+  'auto-upgrade/cache-cut',
+  'auto-upgrade/cache-wrong',
   'break-boot/panic',
   'chaos-network/cut',
   'concurrent-edits/same-line',

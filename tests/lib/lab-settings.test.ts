@@ -3,7 +3,7 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
-import { chooseGuest, embeddedGuest } from '../../lib/nix/guest.ts'
+import { chooseGuest } from '../../lib/nix/guest.ts'
 import { seeding } from '../../lib/scenario/baseline.ts'
 import { disagreement, type Facts } from '../../lib/nix/host.ts'
 import { labSettings } from '../../lib/lab-settings.ts'
@@ -138,9 +138,6 @@ test('The guest of a flake that has never heard of the lab is NixOS, and says wh
     kind: 'nixos',
     attribute: 'nixosConfigurations',
     reason: 'the flake has no labConfigurations',
-  })
-  expect(embeddedGuest()).toEqual({
-    none: 'n/a on the `nixos` guest, taken as the flake has no labConfigurations',
   })
   process.env['LAB_GUEST'] = 'debian'
   expect(chooseGuest()).toMatchObject({ kind: 'debian', reason: 'LAB_GUEST says so' })

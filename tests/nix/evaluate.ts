@@ -46,7 +46,8 @@ export async function refusal(body: string): Promise<string> {
   return code === 0 ? 'evaluated' : stderr
 }
 
-type NixOS = <T>(path: string, apply?: string) => Promise<T>
+/** @param installable in place of the path of a host of this flake */
+type NixOS = <T>(path: string, apply?: string, installable?: string) => Promise<T>
 
 let found: Promise<{ nixos: NixOS } | { missing: string }> | undefined
 
@@ -69,9 +70,13 @@ async function probe(): Promise<{ nixos: NixOS } | { missing: string }> {
     'connect-timeout',
     '3',
   ]
-  const nixos: NixOS = async <T>(path: string, apply = 'x: x'): Promise<T> => {
-    const args = ['eval', '--json', `.#nixosConfigurations.${path}`, '--apply', apply]
-    const done = await run(command!, [...first, ...args], { cwd: project, timeout: 300 })
+  const nixos: NixOS = async <T>(
+    path: string,
+    apply = 'x: x',
+    installable = `.#nixosConfigurations.${path}`,
+  ): Promise<T> => {
+    const args = ['eval', '--json', installable, '--apply', apply]
+    const done = await run(command!, [...first, ...args], { cwd: project, timeout: 900 })
     return JSON.parse(done.stdout) as T
   }
   try {

@@ -1,5 +1,5 @@
 # Nix in the guest: no sandbox and no build users, as builders are trusted and namespaces cost seconds
-# under emulation; nothing is ever fetched.
+# under emulation; what is fetched comes from the machine that the VM runs on.
 { config, lib, ... }:
 let
   show =
@@ -20,7 +20,10 @@ let
     );
     sandbox = false;
     build-users-group = "";
-    substituters = "";
+    # the lab's binary cache on uplink, a process for each connection
+    substituters = "http://10.0.3.100?trusted=true";
+    http-connections = 4;
+    connect-timeout = 5;
     flake-registry = "";
     fsync-metadata = true;
   };

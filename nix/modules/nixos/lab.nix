@@ -1,5 +1,5 @@
 # What the lab needs of a NixOS guest, for hosts with the role vm, and an upgrade within such a guest: its
-# uplink reaches a git remote and no cache, so what an evaluation and a small build ask for is there.
+# uplink reaches a git remote and the cache of one machine, so what an evaluation and a small build ask for is there.
 {
   config,
   inputs,
@@ -24,10 +24,7 @@ in
 
   lab.vm = lib.mkDefault (lib.elem "vm" config.roles);
 
-  nix.settings = lib.mkIf config.lab.vm {
-    substituters = lib.mkForce [ ];
-    flake-registry = "";
-  };
+  nix.settings = lib.mkIf config.lab.vm { flake-registry = ""; };
 
   system.extraDependencies = lib.mkIf config.lab.vm (
     # the flake's inputs and theirs, which a locked flake finds in the store

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { deployment, groundLane } from '../../../lib/vm/deployment.ts'
+import { chooseGuest } from '../../../lib/nix/guest.ts'
 import { chooseHosts } from '../../../lib/nix/hosts.ts'
 import { evaluationStore } from '../../../lib/nix/store.ts'
 import { openWorld, template } from '../../../lib/scenario/world.ts'
@@ -39,7 +40,7 @@ test('of a fleet of twenty only the hosts in hand are evaluated, each once', asy
   expect(evaluated().toSorted()).toEqual(each)
 
   // what cases begin with: the same hosts with the lab's settings on top, in a remote that knows all twenty
-  const world = openWorld('run/fleet', await template(all.toSorted()), wanted)
+  const world = openWorld('run/fleet', await template(chooseGuest(), all.toSorted()), wanted)
   for (const host of wanted) {
     const { facts } = await world.host(host, world.branch, evaluationStore())
     expect(facts.hostName).toBe(host)

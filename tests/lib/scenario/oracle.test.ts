@@ -6,6 +6,7 @@ import {
   lostChanges,
   type Expected,
 } from '../../../lib/scenario/oracle.ts'
+import { chosen, defaultOf } from '../../../lib/scenario/boot-entries.ts'
 import type { Seen } from '../../../lib/scenario/status-log.ts'
 import { readFacts, type Facts, type Repository } from '../../../lib/scenario/oracle-facts.ts'
 
@@ -66,6 +67,7 @@ const well: Facts = {
   deployed: { commit: edit, toplevel: newer },
   transaction: undefined,
   generations: { 1: golden, 2: newer },
+  specialisations: [],
   current: 2,
   menuLimit: 0,
   loaderConf: 'timeout 0\ndefault nixos-generation-2.conf\nreboot-on-error yes\n',
@@ -169,8 +171,27 @@ const ill: [row: string, facts: Partial<Facts>, wanted?: Partial<Expected>][] = 
   ['generations', { generations: { 2: newer } }],
   ['generations', { current: 3 }],
   ['generations', { generations: { 1: newer, 2: newer } }],
+  [
+    'generations',
+    {
+      entries: {
+        ...well.entries,
+        'nixos-generation-9.conf': `${entry(golden)}linux /EFI/nixos/k.efi`,
+      },
+    },
+  ],
   ['rejected generations', { seen: [status('validation-failed', newer)] }],
   ['rejected generations', { seen: [status('switch-failed', golden)] }],
+  [
+    'boot counters',
+    {
+      entries: {
+        'golden-aaa.conf': well.entries['golden-aaa.conf']!,
+        'nixos-generation-1.conf': well.entries['nixos-generation-1.conf']!,
+        'nixos-generation-2+0-3.conf': well.entries['nixos-generation-2.conf']!,
+      },
+    },
+  ],
   ['trial', { trial: { ...well.trial!, state: 'arming' } }],
   ['trial', { trial: { ...well.trial!, boot: 'another' } }],
   ['trial', { trial: { ...well.trial!, toplevel: golden } }],
@@ -180,6 +201,7 @@ const ill: [row: string, facts: Partial<Facts>, wanted?: Partial<Expected>][] = 
   ['ESP', { bootFiles: ['EFI/golden/of-another.efi'] }],
   ['ESP', { bootFiles: ['EFI/nixos/of-none.efi'] }],
   ['ESP', { entries: { ...well.entries, 'golden-bbb.conf': entry(newer) } }],
+  ['ESP', { loaderConf: `${well.loaderConf}preferred golden-gone.conf\n` }],
   ['journal of this boot', { journal: ['sysinit.target: Found ordering cycle: a, b'] }],
   ['journal of this boot', { journal: ['int3: 0000 [#1] PREEMPT SMP'] }],
   [
@@ -264,6 +286,62 @@ test('an entry is found with a boot counter in its name', () => {
   const { 'nixos-generation-2.conf': second, ...others } = well.entries
   const counted = { ...others, 'nixos-generation-2+2-1.conf': second! }
   expect(failed({ entries: counted })).toEqual([])
+})
+
+/** As NixOS 26.11 writes them: named by a hash of what is in them, with a counter until they are blessed. */
+const hashed = (number: number, toplevel: string): string =>
+  `title NixOS\nsort-key nixos\nversion Generation ${number} NixOS 26.11\nlinux /EFI/nixos/k.efi\noptions init=${toplevel}/init\n`
+const nixos: Partial<Facts> = {
+  entries: {
+    'golden-aaa.conf': well.entries['golden-aaa.conf']!,
+    'nixos-1f0a.conf': hashed(1, golden),
+    'nixos-2e9b+3.conf': hashed(2, newer),
+  },
+  loaderConf: 'preferred golden-aaa.conf\ndefault nixos-*\nreboot-on-error yes\n',
+  menuLimit: undefined,
+  ...tried('nixos-2e9b.conf'),
+}
+
+test('entries are found by what is in them, whatever they are called', () => {
+  expect(failed(nixos)).toEqual([])
+  const entries = { ...nixos.entries, 'nixos-3d8c.conf': hashed(3, golden) }
+  expect(failed({ ...nixos, entries })).toEqual(['generations'])
+  const swapped = { ...nixos.entries, 'nixos-2e9b+3.conf': hashed(2, golden) }
+  expect(failed({ ...nixos, entries: swapped })).toEqual(['boots next', 'generations'])
+  const special = '/nix/store/ccc-nixos-system-sorrow-lab'
+  const more = { ...nixos.entries, 'nixos-4c7d.conf': hashed(2, special) }
+  expect(failed({ ...nixos, entries: more })).toEqual(['generations'])
+  expect(failed({ ...nixos, entries: more, specialisations: [special] })).toEqual([])
+})
+
+test.each([
+  ['the variable before loader.conf', 'default one.conf', 'two.conf', 'two.conf'],
+  ['loader.conf without a variable', 'timeout 0\ndefault one.conf', '', 'one.conf'],
+  [
+    'what is preferred before both',
+    'preferred good.conf\ndefault one.conf',
+    'two.conf',
+    'good.conf',
+  ],
+  ['what is preferred is counted', 'preferred new.conf', 'two.conf', 'new+2-1.conf'],
+  ['what is preferred and bad', 'preferred bad.conf', 'two.conf', 'two.conf'],
+  ['what is preferred and gone', 'preferred gone.conf\ndefault one.conf', '', 'one.conf'],
+])('what boots is %s', (_, conf, variable, boots) => {
+  const entries = { 'good.conf': '', 'new+2-1.conf': '', 'bad+0-3.conf': '' }
+  expect(defaultOf(entries, conf, variable)).toBe(boots)
+})
+
+test('a pattern means the newest entry that is not bad', () => {
+  const entries = {
+    'nixos-a.conf': hashed(9, golden),
+    'nixos-b+3.conf': hashed(10, newer),
+    'nixos-c+0-3.conf': hashed(11, newer),
+    'golden-d.conf': hashed(12, golden),
+  }
+  expect(chosen(entries, 'nixos-*')).toBe('nixos-b+3.conf')
+  expect(chosen({ 'nixos-c+0-3.conf': hashed(11, newer) }, 'nixos-*')).toBe('nixos-c+0-3.conf')
+  expect(chosen(entries, 'NIXOS-B.conf')).toBe('nixos-b+3.conf')
+  expect(chosen(entries, 'nixos.*')).toBeUndefined()
 })
 
 test('a change that was rebased is not lost, an empty one is none, a dropped one is', () => {

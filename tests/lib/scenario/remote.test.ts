@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
@@ -64,10 +64,12 @@ test('to edit a file that is not there fails and names it', async () => {
   )
 })
 
-test('a checkout holds the files of its commit alone', async () => {
-  const start = await origin.commit({ one: '1\n' }, 'Start')
-  await origin.commit({ one: '2\n' }, 'Next')
+test('files of a work tree are taken as they are, and those that are gone are left out', async () => {
   const tree = mkdtempSync(join(dir, 'tree-'))
-  await origin.checkout(start, tree)
-  expect(readFileSync(join(tree, 'one'), 'utf8')).toBe('1\n')
+  writeFileSync(join(tree, 'one'), Buffer.from([0, 255]))
+  chmodSync(join(tree, 'one'), 0o755)
+  const taken = await origin.take(tree, ['one', 'gone'])
+  await origin.commit({ two: '2\n' }, 'Start', { tree: taken })
+  const list = execFileSync('git', ['--git-dir', origin.dir, 'ls-tree', '-r', 'main'])
+  expect(list.toString()).toMatch(/^100755 blob \w+\tone\n100644 blob \w+\ttwo\n$/)
 })

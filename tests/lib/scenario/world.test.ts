@@ -1,12 +1,24 @@
 import { execFileSync } from 'node:child_process'
-import { mkdirSync, mkdtempSync, readdirSync, realpathSync, rmSync } from 'node:fs'
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readlinkSync,
+  realpathSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
+import type { Guest } from '../../../lib/nix/guest.ts'
 import { evaluationStore } from '../../../lib/nix/store.ts'
-import { served } from '../../../lib/vm/served.ts'
+import { breakCache, cacheOf, served } from '../../../lib/vm/served.ts'
 import { hostModule } from '../../../lib/scenario/host-module.ts'
 import { closeWorlds, openWorld, template } from '../../../lib/scenario/world.ts'
+
+const debian: Guest = { kind: 'debian', attribute: 'labConfigurations', reason: '' }
 
 let home: string
 beforeEach(() => {
@@ -19,8 +31,8 @@ afterEach(() => {
 })
 
 test('worlds begin alike and go apart; two guests of one share its remotes', async () => {
-  const from = await template(['sorrow', 'torment'])
-  expect(await template(['sorrow', 'torment'])).toEqual(from)
+  const from = await template(debian, ['sorrow', 'torment'])
+  expect(await template(debian, ['sorrow', 'torment'])).toEqual(from)
   const one = openWorld('run/one', from, ['sorrow', 'torment'])
   expect(await one.config.head()).toBe(from.config)
   expect(await one.dotfiles.head()).toBe(from.dotfiles)
@@ -39,8 +51,28 @@ test('worlds begin alike and go apart; two guests of one share its remotes', asy
   expect(await other.config.head()).toBe(from.config)
 })
 
+test('a guest has the store of its toplevels for a binary cache, whole again in each world', async () => {
+  const from = await template(debian, ['sorrow'])
+  openWorld('run/one', from, ['sorrow'])
+  const store = evaluationStore()[1]!
+  expect(realpathSync(join(cacheOf('sorrow'), 'store'))).toBe(realpathSync(store))
+  breakCache('sorrow', 'wrong')
+  expect(readdirSync(cacheOf('sorrow'))).toEqual(['fault', 'store'])
+  breakCache('sorrow', 'gone')
+  expect(readdirSync(cacheOf('sorrow'))).toEqual(['fault'])
+  openWorld('run/other', from, ['sorrow'])
+  expect(readdirSync(cacheOf('sorrow'))).toEqual(['store'])
+  // what any NixOS machine has, or another that it is told to take
+  vi.stubEnv('NIX_REMOTE', home)
+  openWorld('run/nixos', { ...from, guest: { ...debian, kind: 'nixos' } }, ['sorrow'])
+  expect(readlinkSync(join(cacheOf('sorrow'), 'store'))).toBe(home)
+  vi.stubEnv('NIX_REMOTE', 'daemon')
+  openWorld('run/nixos', { ...from, guest: { ...debian, kind: 'nixos' } }, ['sorrow'])
+  expect(readlinkSync(join(cacheOf('sorrow'), 'store'))).toBe('/')
+})
+
 test("git's daemon serves a guest its world, and no other's", async () => {
-  const from = await template(['sorrow'])
+  const from = await template(debian, ['sorrow'])
   openWorld('run/one', from, ['sorrow'])
   const daemon = `git daemon --inetd --export-all --base-path=${served('sorrow')} ${served('sorrow')}`
   const list = (path: string): string =>
@@ -58,7 +90,7 @@ test("git's daemon serves a guest its world, and no other's", async () => {
 
 test('a host is evaluated as a commit has it, with the settings of the lab on top', async () => {
   const store = evaluationStore()
-  const from = await template(['sorrow'])
+  const from = await template(debian, ['sorrow'])
   const world = openWorld('run/one', from, ['sorrow'])
   const start = await world.host('sorrow', 'main', store)
   expect(start.facts).toMatchObject({ hostName: 'sorrow', schedule: 'yearly' })
@@ -71,17 +103,17 @@ test('a host is evaluated as a commit has it, with the settings of the lab on to
 })
 
 test('a cut is in the first commit, so that a baseline is made with it', async () => {
-  const plain = await template(['sorrow'])
-  const cut = await template(['sorrow'], { 'nix/agents/show-golden.sh': '#!/bin/sh\n' })
+  const plain = await template(debian, ['sorrow'])
+  const cut = await template(debian, ['sorrow'], { 'nix/agents/show-golden.sh': '#!/bin/sh\n' })
   expect(cut.config).not.toBe(plain.config)
   const world = openWorld('run/cut', cut, ['sorrow'])
   expect(await world.config.read('nix/agents/show-golden.sh')).toBe('#!/bin/sh\n')
 })
 
 test('lab.toml names the branch that both remotes have', async () => {
-  const plain = await template(['sorrow'])
+  const plain = await template(debian, ['sorrow'])
   vi.stubEnv('LAB_BRANCH', 'live')
-  const from = await template(['sorrow'])
+  const from = await template(debian, ['sorrow'])
   expect(from).toMatchObject({ branch: 'live', config: plain.config })
   // the same commits, and another repository
   expect(from.dir).not.toBe(plain.dir)
@@ -98,8 +130,63 @@ test('lab.toml names the branch that both remotes have', async () => {
 test('a repository that somebody keeps in the place of a remote is left alone', async () => {
   const kept = join(served('sorrow'), 'config.git', 'objects')
   mkdirSync(kept, { recursive: true })
-  const from = await template(['sorrow'])
+  const from = await template(debian, ['sorrow'])
   expect(() => openWorld('run/one', from, ['sorrow'])).toThrow("it is not the lab's")
   closeWorlds(['sorrow'])
   expect(realpathSync(kept)).toBe(kept)
+})
+
+test('remotes carry the flake as it is, and what cases change is one commit on top of it', async () => {
+  const flake = join(home, 'flake')
+  mkdirSync(flake)
+  const git = (...args: string[]): string =>
+    execFileSync('git', ['-C', flake, ...args], { encoding: 'utf8' })
+  const text = `{
+  # an input that only the arguments name
+  inputs.other = { url = "path:./other"; flake = false; };
+  outputs = { self, other, ... }@inputs: { # as somebody writes it
+    labConfigurations.one = "one"; packages = { };
+  };
+}
+`
+  writeFileSync(join(flake, 'flake.nix'), text)
+  writeFileSync(
+    join(flake, 'flake.lock'),
+    '{ "nodes": { "root": { } }, "root": "root", "version": 7 }',
+  )
+  const picture = Buffer.from([0, 255, 13, 10, 128])
+  writeFileSync(join(flake, 'picture'), picture)
+  symlinkSync('picture', join(flake, 'link'))
+  writeFileSync(join(flake, 'untracked'), '')
+  git('init', '--quiet')
+  git('add', 'flake.nix', 'flake.lock', 'picture', 'link')
+  vi.stubEnv('LAB_FLAKE', flake)
+  const from = await template(debian, ['one'])
+  const remote = (...args: string[]): Buffer =>
+    execFileSync('git', ['--git-dir', join(from.dir, 'config.git'), ...args])
+  const list = (commit: string): string => remote('ls-tree', '-r', commit).toString()
+  // as git itself would commit it
+  expect(list('main^')).toBe(git('ls-tree', '-r', git('write-tree').trim()))
+  expect(remote('show', 'main:picture')).toEqual(picture)
+  const changed = remote('diff', '--name-only', '--no-renames', 'main^', 'main').toString()
+  expect(
+    changed
+      .trim()
+      .split('\n')
+      .filter((path) => !path.startsWith('world/')),
+  ).toEqual(['flake.nix'])
+  expect(remote('show', 'main:flake.nix').toString()).toBe(
+    text.replace(': { # as', ': import ./world ({ # as').replace('  };\n}\n', '  });\n}\n'),
+  )
+})
+
+test('a flake that has a directory of that name already is refused', async () => {
+  const flake = join(home, 'flake')
+  mkdirSync(join(flake, 'world'), { recursive: true })
+  writeFileSync(join(flake, 'flake.nix'), '{ outputs = _: { }; }')
+  writeFileSync(join(flake, 'world/default.nix'), '{ }')
+  execFileSync('git', ['-C', flake, 'init', '--quiet'])
+  execFileSync('git', ['-C', flake, 'add', '.'])
+  vi.stubEnv('LAB_FLAKE', flake)
+  await expect(template(debian, [])).rejects.toThrow('it has `world` itself')
 })

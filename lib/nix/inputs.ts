@@ -1,0 +1,57 @@
+import { nix } from './nix.ts'
+import { run } from '../run.ts'
+import { counting } from '../retry.ts'
+
+export interface Input {
+  /** As flake.lock calls it. */
+  name: string
+  /** Store path. */
+  path: string
+}
+
+/** The inputs of a flake and theirs, as far as they are in a store. @param lock the text of flake.lock */
+export async function lockedInputs(lock: string, store: string[]): Promise<Input[]> {
+  const all = await inputs(lock)
+  const missing = await invalid(all, store)
+  return all.filter(({ path }) => !missing.includes(path))
+}
+
+/**
+ * Fetches all inputs of a flake into this machine's store, where one is not there.
+ * @param flake a reference to it
+ * @throws Failure with nix's own words
+ */
+export async function fetchInputs(
+  flake: string,
+  lock: string,
+  store: string[],
+  say: (line: string) => void,
+): Promise<void> {
+  const missing = (await invalid(await inputs(lock), store)).length
+  if (missing === 0) return
+  const timeout = 1800
+  await counting(`fetch ${missing} inputs`, timeout, say, () =>
+    nix(['flake', 'archive', ...store, flake], { timeout }),
+  )
+}
+
+/** Where the store has them: by the hash that they are locked to, and the name that all of them have. */
+async function inputs(lock: string): Promise<Input[]> {
+  const { nodes } = JSON.parse(lock) as { nodes: Record<string, { locked?: { narHash?: string } }> }
+  const locked = Object.entries(nodes).flatMap(([name, node]) => {
+    const hash = node.locked?.narHash
+    return hash === undefined ? [] : [{ name, hash }]
+  })
+  return Promise.all(
+    locked.map(async ({ name, hash }) => {
+      const print = ['--print-fixed-path', '--recursive', 'sha256', hash, 'source']
+      return { name, path: (await run('nix-store', print)).stdout.trim() }
+    }),
+  )
+}
+
+async function invalid(all: Input[], store: string[]): Promise<string[]> {
+  if (all.length === 0) return []
+  const check = ['--check-validity', '--print-invalid', ...store, ...all.map(({ path }) => path)]
+  return (await run('nix-store', check)).stdout.split('\n').filter(Boolean)
+}

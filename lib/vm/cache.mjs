@@ -1,0 +1,94 @@
+/**
+ * The binary cache of the guests' uplink: what lies in a Nix store of this machine, over HTTP on standard input and
+ * output, one process per connection, so that nothing listens on the host. Plain JavaScript, as QEMU starts it for
+ * each connection, and node is up in a quarter of the time that tsx takes.
+ *
+ * Its argument is a directory with a link `store` to the root of the store (without it there is no cache), and maybe
+ * a file `fault` that says how the cache misbehaves: `cut` or `wrong`.
+ */
+import { execFile, spawn } from 'node:child_process'
+import { readFileSync, readdirSync, realpathSync } from 'node:fs'
+import { createServer } from 'node:http'
+import { basename, join } from 'node:path'
+import { Duplex, Transform } from 'node:stream'
+import { pipeline } from 'node:stream/promises'
+import { promisify } from 'node:util'
+
+const directory = process.argv[2]
+const given = (read) => {
+  try {
+    return read()
+  } catch {
+    return undefined
+  }
+}
+const root = given(() => realpathSync(join(directory, 'store')))
+if (root === undefined) process.exit(1)
+const fault = given(() => readFileSync(join(directory, 'fault'), 'utf8').trim())
+// the machine's own store is asked as it is, through its daemon where it has one
+const options = [
+  ...['--extra-experimental-features', 'nix-command'],
+  ...(root === '/' ? [] : ['--store', root]),
+]
+const paths = join(root, 'nix/store')
+
+/** The text that describes a path, as nix reads it; undefined where the store does not have it. */
+async function narinfo(hash) {
+  const name = readdirSync(paths).find((entry) => entry.startsWith(`${hash}-`))
+  if (name === undefined) return undefined
+  const ask = ['path-info', ...options, '--json', `/nix/store/${name}`]
+  const said = await promisify(execFile)('nix', ask).catch(() => undefined)
+  // a list up to 2.18, an attribute set by path since
+  const [info] = said ? Object.values(JSON.parse(said.stdout)) : []
+  // of a path that is not valid there is none
+  if (!info?.narHash) return undefined
+  const fields = {
+    StorePath: `/nix/store/${name}`,
+    URL: `nar/${name}.nar`,
+    Compression: 'none',
+    NarHash: info.narHash,
+    NarSize: info.narSize,
+    References: info.references.map((path) => basename(path)).join(' '),
+    CA: typeof info.ca === 'string' ? info.ca : undefined,
+  }
+  const known = Object.entries(fields).filter(([, value]) => value !== undefined)
+  return known.map(([key, value]) => `${key}: ${value}\n`).join('')
+}
+
+/** What a faulty cache makes of a path: it ends after 64 KiB, or has another byte. */
+function spoiled() {
+  let seen = 0
+  return new Transform({
+    transform(chunk, _, done) {
+      const at = 65_536 - seen
+      seen += chunk.length
+      if (at < 0 || at >= chunk.length) return done(null, chunk)
+      if (fault === 'cut') return done(new Error('cut'), undefined)
+      chunk[at] ^= 1
+      return done(null, chunk)
+    },
+  })
+}
+
+async function answer({ url = '', method }, response) {
+  const [, hash] = /^\/([a-z0-9]{32})\.narinfo$/.exec(url) ?? []
+  const [, name] = /^\/nar\/([a-z0-9]{32}-[\w.+?=-]+)\.nar$/.exec(url) ?? []
+  const text =
+    url === '/nix-cache-info'
+      ? 'StoreDir: /nix/store\nWantMassQuery: 1\nPriority: 40\n'
+      : hash && (await narinfo(hash))
+  if (text) return response.end(text)
+  if (!name || !(await narinfo(name.slice(0, 32)))) return response.writeHead(404).end()
+  if (method === 'HEAD') return response.end()
+  const dump = spawn('nix-store', ['--dump', join(paths, name)], {
+    stdio: ['ignore', 'pipe', 'ignore'],
+  })
+  await pipeline(dump.stdout, ...(fault ? [spoiled()] : []), response)
+}
+
+const connection = Duplex.from({ readable: process.stdin, writable: process.stdout })
+const server = createServer((request, response) => {
+  answer(request, response).catch(() => connection.destroy())
+})
+connection.on('error', () => process.exit(1)).on('close', () => process.exit())
+server.emit('connection', connection)

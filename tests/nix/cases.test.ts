@@ -1,0 +1,235 @@
+/**
+ * Every commit that a case makes, and every module that it builds in a guest, evaluates on top of the project's
+ * flake: on the embedded guest, and on NixOS where that can be evaluated. The cases run with nobody in their hands
+ * but a stand-in that says yes to all, so what is collected is what they would push.
+ */
+import { execFileSync } from 'node:child_process'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { generateX25519Identity, identityToRecipient } from 'age-encryption'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import { throughOutputs } from '../../lib/flake/outputs.ts'
+import type { Guest } from '../../lib/nix/guest.ts'
+import { evaluate } from '../../lib/nix/nix.ts'
+import type { Identity } from '../../lib/process.ts'
+import type { Case, Family, Scene } from '../../lib/scenario/family.ts'
+import { hostModule, ownFiles } from '../../lib/scenario/host-module.ts'
+import type { Machine } from '../../lib/scenario/machine.ts'
+import type { Changes } from '../../lib/scenario/remote.ts'
+import { template } from '../../lib/scenario/world.ts'
+import { families } from '../../tasks/pipelines/families.ts'
+import { findNixOS, store } from './evaluate.ts'
+
+vi.mock('../../lib/fault/lease.ts', () => ({
+  inject: async () => [{}],
+  prove: async () => ({ holds: true, text: '' }),
+  heal: async () => [''],
+  list: async () => [],
+  endFaults: async () => {},
+}))
+vi.mock(import('../../lib/vm/vm.ts'), async (original) => ({
+  ...(await original()),
+  qemuOf: () => ({ pid: 1 }) as Identity,
+}))
+vi.mock(import('../../lib/vm/served.ts'), async (original) => ({
+  ...(await original()),
+  breakCache: () => {},
+  serveStore: () => {},
+}))
+vi.mock(import('../../lib/nix/nix.ts'), async (original) => ({
+  ...(await original()),
+  realise: async () => [toplevel],
+}))
+
+const toplevel = `/nix/store/${'a'.repeat(32)}-nixos-system-sorrow`
+const debian: Guest = { kind: 'debian', attribute: 'labConfigurations', reason: '' }
+const nixos: Guest = { kind: 'nixos', attribute: 'nixosConfigurations', reason: '' }
+
+let home: string
+let recipients: string[]
+beforeAll(async () => {
+  home = mkdtempSync(join(tmpdir(), 'cases-'))
+  vi.stubEnv('LAB_HOME', join(home, 'lab'))
+  vi.stubEnv('LAB_CACHE', join(home, 'cache'))
+  const make = async (): Promise<string> => identityToRecipient(await generateX25519Identity())
+  recipients = [await make(), await make()]
+})
+afterAll(() => {
+  vi.unstubAllEnvs()
+  execFileSync('chmod', ['-R', 'u+w', home])
+  rmSync(home, { recursive: true })
+})
+
+/** What a guest would answer that is well, in what goes on in any case. */
+function answer(command: string): string {
+  const status = JSON.stringify({ outcome: 'synced', reason: '', captured: [], to: { toplevel } })
+  if (/age-keygen/.test(command)) return recipients.join('\n')
+  if (/date --utc/.test(command)) return '+0900\n08:00\n10:00'
+  if (/^cat \S+status\.json|^show-boot-status/.test(command)) return status
+  return `0\n${status}`
+}
+
+function standIn(host: string, slot: number, guest: Guest, wrote: (text: string) => void): Machine {
+  const status = {
+    outcome: 'upgraded',
+    reason: '',
+    to: { toplevel, commit: '' },
+    checks: [],
+    notRestored: [],
+  }
+  const ran = async (command: string) => ({ stdout: answer(command), stderr: '', code: 0 })
+  const made: Partial<Machine> = {
+    host,
+    vm: { host, slot, guest: guest.kind, user: 'rain' } as Machine['vm'],
+    patience: 0,
+    root: ran as Machine['root'],
+    user: ran as Machine['user'],
+    agent: (async () => ({ stdout: JSON.stringify(status) })) as unknown as Machine['agent'],
+    write: async (path, text) => void (path.endsWith('module.nix') && wrote(text)),
+    spend: async (_, work) => work(),
+    upgrade: (async () => ({ status, log: '' })) as unknown as Machine['upgrade'],
+    status: (async () => status) as unknown as Machine['status'],
+    until: async () => '',
+    reboot: async () => 1,
+    awaitBoot: async () => 1,
+    running: async () => toplevel,
+    bootId: async () => 'a boot',
+  }
+  const idle = async (): Promise<undefined> => undefined
+  return new Proxy(made, {
+    get: (known, name) => known[name as keyof Machine] ?? idle,
+  }) as Machine
+}
+
+/** Runs a case against stand-ins. @returns the files in `world` of each commit, and each module built in a guest */
+async function pushed(one: Case, guest: Guest): Promise<Record<string, string>[]> {
+  const found: Record<string, string>[] = []
+  const wrote = (text: string): void => void found.push({ [hostModule('sorrow')]: text })
+  const vms = ['sorrow', 'torment'].map((host, at) => standIn(host, at + 1, guest, wrote))
+  const dir = mkdtempSync(join(home, 'remote-'))
+  // which a case takes away for a while
+  writeFileSync(join(dir, 'HEAD'), '')
+  const remote = { dir, read: async () => undefined, commits: async () => [], move: async () => {} }
+  const commit = async (changes: Changes): Promise<string> => {
+    found.push(files(changes))
+    return 'a commit'
+  }
+  const fault = { name: '', bit: () => {}, healed: () => {} }
+  const scene = {
+    ...{ vm: vms[0], other: vms[1], vms: one.hosts === 2 ? vms : vms.slice(0, 1) },
+    world: {
+      config: { ...remote, commit },
+      dotfiles: { ...remote, commit: async () => '' },
+      ...{ branch: 'main', paths: { flake: '~/nix-config', dotfiles: '~/dotfiles' }, start: {} },
+    },
+    ...{ patience: 0, seed: 1, random: () => 0.3, start: () => toplevel, store: store() },
+    ...{ check: () => true, must: () => {}, ends: () => {}, fault: () => fault },
+    ...{ say: () => {}, event: () => {} },
+  } as unknown as Scene
+  await one.run(scene)
+  return found
+}
+
+const files = (changes: Changes): Record<string, string> =>
+  Object.fromEntries(
+    Object.entries(changes).flatMap(([path, text]) =>
+      typeof text === 'string' && path.startsWith(`${ownFiles}/`) ? [[path, text]] : [],
+    ),
+  )
+
+/** The families that change more than dotfiles. */
+const withChanges = async (): Promise<Family[]> =>
+  (await families()).filter(({ name }) => name !== 'concurrent-edits')
+
+/** What no evaluation takes, and is to be refused. */
+const nonsense = ['nonsense\n', '{ environment.etc."lab-case".text = "two" }\n']
+
+/**
+ * A tree of the flake in which each change of a case to sorrow is an output of its own.
+ * @returns their names, and the cases that change nothing
+ */
+async function gather(guest: Guest, tree: string): Promise<{ names: string[]; idle: string[] }> {
+  const from = await template(guest, ['sorrow', 'torment'])
+  const all = (await withChanges()).flatMap(({ name, cases }) =>
+    cases.map((one) => ({ name, one })),
+  )
+  const known = new Map<string, string>()
+  const idle: string[] = []
+  for (const { name, one } of all) {
+    const changes = await pushed(one, guest)
+    if (changes.length === 0) idle.push(`${name}/${one.name}`)
+    for (const [at, change] of changes.entries()) {
+      const module = change[hostModule('sorrow')]
+      if (module === undefined || nonsense.includes(module) || known.has(module)) continue
+      const output = `${name}-${one.name}-${at}`
+      known.set(module, output)
+      for (const [path, text] of Object.entries(change)) {
+        put(join(tree, 'cases', output, path.slice(ownFiles.length + 1)), text)
+      }
+    }
+  }
+  const archive = execFileSync('git', [
+    '--git-dir',
+    join(from.dir, 'config.git'),
+    'archive',
+    'main',
+  ])
+  execFileSync('tar', ['--extract', '--directory', tree], { input: archive })
+  const flake = join(tree, 'flake.nix')
+  writeFileSync(
+    flake,
+    await throughOutputs(flake, readFileSync(flake, 'utf8'), 'import ./cases.nix'),
+  )
+  for (const output of known.values()) {
+    put(join(tree, 'cases', output, 'guest.nix'), readFileSync(join(tree, ownFiles, 'guest.nix')))
+  }
+  put(
+    join(tree, 'cases.nix'),
+    `outputs: outputs // { cases = builtins.mapAttrs (name: _:
+      (outputs.${guest.attribute}.sorrow.extendModules {
+        modules = [ (./cases + "/\${name}/hosts/sorrow.nix") ];
+      }).config.system.build.toplevel.drvPath) (builtins.readDir ./cases); }\n`,
+  )
+  execFileSync('git', ['-C', tree, 'init', '--quiet'])
+  execFileSync('git', ['-C', tree, 'add', '.'])
+  return { names: [...known.values()], idle }
+}
+
+function put(path: string, text: string | Buffer): void {
+  mkdirSync(dirname(path), { recursive: true })
+  writeFileSync(path, text)
+}
+
+const apply = (names: string[]): string =>
+  `cases: { ${names.map((name) => `"${name}" = cases."${name}";`).join(' ')} }`
+
+describe('what cases push', () => {
+  test('evaluates on the embedded guest, and each change makes another system', async () => {
+    const tree = mkdtempSync(join(home, 'debian-'))
+    const { names, idle } = await gather(debian, tree)
+    // what these change is in the guest, by hand
+    expect(idle).toEqual([
+      'auto-upgrade/untracked-file',
+      'break-boot/golden-panics',
+      'break-boot/golden-unwell',
+      'chaos-network/reboot',
+    ])
+    const made = await evaluate<Record<string, string>>(tree, 'cases', apply(names), store())
+    expect(new Set(Object.values(made)).size).toBe(names.length)
+  }, 600_000)
+
+  test('evaluates on NixOS', async (context) => {
+    const found = await findNixOS()
+    if ('missing' in found) return context.skip(found.missing)
+    const tree = mkdtempSync(join(home, 'nixos-'))
+    const { names } = await gather(nixos, tree)
+    const made: Record<string, string> = {}
+    // a process for some of them, as each keeps what it has evaluated
+    for (let at = 0; at < names.length; at += 8) {
+      const some = apply(names.slice(at, at + 8))
+      Object.assign(made, await found.nixos<Record<string, string>>('', some, `${tree}#cases`))
+    }
+    expect(new Set(Object.values(made)).size).toBe(names.length)
+  }, 3_600_000)
+})
