@@ -96,11 +96,11 @@ async function ranByTests(given: string[] | undefined, say: (line: string) => vo
 
 async function summarize(all: Covered[], cases: number, json: boolean): Promise<void> {
   const { coveragePage, rows, totals } = await import('../lib/mutation/coverage-page.ts')
-  const { join } = await import('node:path')
+  const path = await import('node:path')
   const { privateDirectory } = await import('../lib/directory.ts')
   const { labHome } = await import('../lib/settings.ts')
   const { writeFile } = await import('../lib/write-file.ts')
-  const report = join(privateDirectory(labHome()), 'coverage.html')
+  const report = path.join(privateDirectory(labHome()), 'coverage.html')
   writeFile(report, coveragePage(all, cases), { over: 'any', mode: 0o600 })
   if (json) console.log(JSON.stringify({ report, cases, ...totals(all) }, null, 2))
   else {

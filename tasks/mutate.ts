@@ -157,11 +157,11 @@ async function judge(
 
 async function summarize(judged: Judged[], { seed }: Asked, json: boolean): Promise<ExitCode> {
   const { head, page, row, survivors, tallies } = await import('../lib/mutation/tally.ts')
-  const { join } = await import('node:path')
+  const path = await import('node:path')
   const { labHome } = await import('../lib/settings.ts')
   const { writeFile } = await import('../lib/write-file.ts')
   const counted = tallies(judged)
-  const report = join(labHome(), 'mutants.html')
+  const report = path.join(labHome(), 'mutants.html')
   writeFile(report, page(judged, `${judged.length} mutants, seed ${seed}`), {
     over: 'any',
     mode: 0o600,

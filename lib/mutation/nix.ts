@@ -42,4 +42,4 @@ export async function editsOfModule(path: string): Promise<Edit[]> {
 const entries = (node: Node): Node[] =>
   node
     .descendantsOfType('list_expression')
-    .flatMap((list) => list!.namedChildren.filter(({ type }) => type !== 'comment'))
+    .flatMap((list) => list.namedChildren.filter(({ type }) => type !== 'comment'))
