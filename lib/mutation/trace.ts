@@ -13,10 +13,10 @@ export const traceDirectories = ['/trace', '/var/lib/agent-trace']
  * several files, and each of them says at which line of the whole it begins. A program of another shell than
  * bash is left as it is.
  */
-export function traced(file: string, text: string): string {
+export function traced(file: string, text: string, directories = traceDirectories): string {
   if (text.startsWith('#!')) return text
   const start = [
-    `for lab_dir in ${traceDirectories.join(' ')}; do [ -d "$lab_dir" ] || continue`,
+    `for lab_dir in ${directories.join(' ')}; do [ -d "$lab_dir" ] || continue`,
     'exec 98>>"$lab_dir/$$.$RANDOM"; BASH_XTRACEFD=98 lab_traced=yes',
     `PS4='+@\${BASH_SOURCE[0]-}:\${LINENO}: '; set -x; break; done`,
   ].join('; ')
@@ -40,7 +40,8 @@ export function readTrace(text: string, hits: Hits): void {
   }
   for (const { source, line, word } of steps) {
     const part = begins.get(source)?.findLast((one) => one.line <= line)
-    if (!part) continue
+    // its first line is what traces
+    if (!part || line === part.line) continue
     const words = ((hits[part.file] ??= {})[line - part.line + 1] ??= {})
     words[word] = (words[word] ?? 0) + 1
   }
