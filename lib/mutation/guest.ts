@@ -65,7 +65,7 @@ export async function traceCases(
     const after = `cat ${directory}/* | grep '^+*@' | cut -c 1-200 || true`
     const again = `coverage.ts --case ${named}`
     return {
-      ...{ name, cut: 'nothing: the agents trace themselves', case: named, red: /./, patch },
+      ...{ name, cut: 'the agents trace themselves', case: named, red: /./, patch },
       ...{ argument: name, again, watch: { before, after, take } },
     }
   })

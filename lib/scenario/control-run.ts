@@ -250,13 +250,16 @@ async function runControl(
   const proof = { ...settle(tries), seconds: (performance.now() - from) / 1000 }
   const well = proof.state === 'caught' || holdsAsWatched(control, proof)
   stage.results.push({
-    ...{ family: 'prove', case: name, title: `without ${what}, ${control.case} comes out red` },
+    ...{ family: 'prove', case: name },
+    title: control.watch
+      ? `while ${what}, ${control.case} holds`
+      : `without ${what}, ${control.case} comes out red`,
     ...{ hosts, seconds: proof.seconds, seed: stage.seed, oracle: [], replay },
     state: well ? 'passed' : proof.state === 'not run' ? 'error' : 'failed',
     reason: well ? '' : `${proof.state}: ${proof.found}`,
-    checks: [
-      { name: 'red by', held: proof.state === 'caught', expected: String(red), found: proof.found },
-    ],
+    checks: control.watch
+      ? []
+      : [{ name: 'red by', held: well, expected: String(red), found: proof.found }],
     evidence: proof.evidence,
   })
   return proof
