@@ -1,5 +1,5 @@
 import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { Failure } from '../failure.ts'
 import { unknown } from '../nearest.ts'
 import { labCache, project } from '../settings.ts'
@@ -48,13 +48,15 @@ export function judging(mutants: Mutant[], given?: string[]): string[] {
 const isOfModules = (file: string): boolean => ofModules.includes(file)
 const textOf = (file: string): string => readFileSync(join(project, file), 'utf8')
 
-/** What a test file depends on besides the agents: itself, and what stands beside it. */
-export function testText(file: string): string {
-  const directory = file.slice(0, file.lastIndexOf('/'))
-  const beside = readdirSync(join(project, directory))
-    .filter((name) => /\.(ts|py|nix)$/.test(name) && !name.endsWith('.test.ts'))
-    .toSorted()
-  return [textOf(file), ...beside.map((name) => textOf(`${directory}/${name}`))].join('\0')
+/** What a test file depends on besides the agents: itself, and what it imports of the tests. */
+export function testText(file: string, seen = new Set<string>()): string {
+  if (seen.has(file)) return ''
+  seen.add(file)
+  const text = textOf(file)
+  const imported = [...text.matchAll(/\bfrom '(\.[^']+)'/g)]
+    .map(([, path]) => join(dirname(file), path!))
+    .filter((path) => path.startsWith('tests/'))
+  return [text, ...imported.map((path) => testText(path, seen))].join('\0')
 }
 
 /**

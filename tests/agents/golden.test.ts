@@ -1,5 +1,6 @@
 import { existsSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { readSteps, spoilable, watchInPlace } from './durable.ts'
 import { GoldenHost } from './golden.ts'
 import { missingForRoot } from './root.ts'
 
@@ -506,4 +507,41 @@ test('A boot is n/a in what the guest cannot have, and bad in what does not exis
   expect(await host.sh('golden-boot-validation || echo "exit $?"')).toContain(
     'FAILED  sshd.service is activating (running)',
   )
+})
+
+test('A power cut at any moment spoils nothing that the boot relies on', async () => {
+  // the root is a link, which the next boot makes again
+  const steps = async (): Promise<string[]> =>
+    (await host.sh(readSteps)).split('\n').filter((step) => !step.includes('/gcroots/'))
+  // both texts of it are whole, and golden boots by either
+  const either = /loader\.conf$/
+  await host.sh(`${watchInPlace}\n${GoldenHost.rebuilding(2)}`)
+  const armed = await steps()
+  expect(spoilable(armed, /^bootctl set-\w+ ./, either)).toEqual([])
+  // what the installer wrote as well
+  const oneshot = armed.indexOf('bootctl set-oneshot nixos-generation-2.conf')
+  const state = '/var/lib/golden-generation'
+  const trial = `mv -T ${state}/trial.json.new ${state}/trial.json`
+  expect(armed.indexOf('sync -f /boot')).toBeLessThan(oneshot)
+  expect(armed.indexOf('sync -f /boot')).toBeGreaterThan(-1)
+  // `arming` before the variable, `armed` after it
+  expect(armed.indexOf(trial)).toBeLessThan(oneshot)
+  expect(armed.lastIndexOf(trial)).toBeGreaterThan(oneshot)
+
+  await host.boot([], watchInPlace)
+  const pinned = await steps()
+  expect(spoilable(pinned, /^bootctl set-\w+ ./, either)).toEqual([])
+  const { goldenEntry } = await host.status()
+  const named = pinned.indexOf(
+    `mv -T /boot/loader/entries/${goldenEntry}.new /boot/loader/entries/${goldenEntry}`,
+  )
+  const copied = pinned.findLastIndex((step) => /^mv .*\/EFI\/golden\//.test(step))
+  // an entry follows what it names, and golden is what the boot loader starts already
+  expect(copied).toBeGreaterThan(-1)
+  expect(pinned.slice(copied, named)).toContain('sync -f /boot')
+  const golden = pinned.indexOf(`mv -T ${state}/golden.json.new ${state}/golden.json`)
+  const chosen = pinned.indexOf(`bootctl set-default ${goldenEntry}`)
+  expect(named).toBeLessThan(chosen)
+  expect(chosen).toBeGreaterThan(-1)
+  expect(chosen).toBeLessThan(golden)
 })
