@@ -518,6 +518,7 @@ test('A power cut at any moment spoils nothing that the boot relies on', async (
   await host.sh(`${watchInPlace}\n${GoldenHost.rebuilding(2)}`)
   const armed = await steps()
   expect(spoilable(armed, /^bootctl set-\w+ ./, either)).toEqual([])
+  expect(armed).toContain('sync /boot/loader/loader.conf.new')
   // what the installer wrote as well
   const oneshot = armed.indexOf('bootctl set-oneshot nixos-generation-2.conf')
   const state = '/var/lib/golden-generation'
