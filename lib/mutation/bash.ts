@@ -32,7 +32,7 @@ export async function parseShell(text: string): Promise<Node> {
     .replaceAll(/(?<=0x)\$\{[^}]*\}/g, hidden)
     .replaceAll(/\bcoproc \w+(?= \{)/g, blank)
     .replaceAll(
-      /^([ \t]*\w+\+?=[^\n#]*?[\w'"})\]])( *(?: #[^\n]*)?)\n(?=(?:[ \t]*#[^\n]*\n)*[ \t]*(?:for|if|elif|else|while|until|case|\w+=))/gm,
+      /^([ \t]*\w+\+?=(?:[^\n#]|(?<! )#)*?[\w'"})\]])( *(?: #[^\n]*)?)\n(?=(?:[ \t]*#[^\n]*\n)*[ \t]*(?:for|if|elif|else|while|until|case|\w+=))/gm,
       (_, assignments: string, comment: string) => `${assignments}${blank(comment)};`,
     )
   const tree = (await parser).parse(shown)

@@ -14,7 +14,10 @@ export interface Unit {
 }
 
 /** What bash prints in a trace; functions, blocks and redirections alone leave nothing. */
-const shown = ['command', 'test_command', 'variable_assignment', 'declaration_command']
+const shown = [
+  ...['command', 'test_command', 'variable_assignment', 'declaration_command'],
+  ...['case_statement', 'for_statement'],
+]
 
 /**
  * All that a trace can tell of a program: its steps, and of each if, case, loop, `&&` and `||` the ways that it
@@ -30,7 +33,7 @@ export async function unitsOf(text: string): Promise<Unit[]> {
   ]
   const times = (node: Node, hits: Hits[string] | undefined): number => {
     const word = wordOf(node, of)
-    const [first, last] = linesOf(node)
+    const [first, last] = linesOf(shownAs(node))
     let sum = 0
     for (let line = first; line <= last; line++)
       for (const [ran, count] of Object.entries(hits?.[line] ?? {}))
@@ -82,6 +85,20 @@ export async function unitsOf(text: string): Promise<Unit[]> {
   return units
 }
 
+/** What is substituted is shown with the line of the statement that it is a part of. */
+function shownAs(node: Node): Node {
+  let at: Node | null = node
+  while (at && !/^(command|process)_substitution$/.test(at.type)) at = at.parent
+  while (
+    at &&
+    !/^(command|redirected_statement|declaration_command|.*_assignments?|test_command)$/.test(
+      at.type,
+    )
+  )
+    at = at.parent
+  return at ? shownAs(at) : node
+}
+
 /** An assignment in front of a command is none of its own, nor is one in a `local`. */
 const isStep = (node: Node): boolean =>
   node.type !== 'variable_assignment' ||
@@ -102,6 +119,7 @@ function wordOf(node: Node, of: (node: Node) => string): string | undefined {
   if (node.type === 'test_command')
     return of(node).startsWith('((') ? undefined : of(node).slice(0, 2).trim()
   if (node.type === 'variable_assignment') return firstWord(of(node))
+  if (/^(case|for)_statement$/.test(node.type)) return node.type.split('_')[0]
   if (node.type === 'declaration_command') return of(node).split(/\s/)[0]
   const name = node.namedChildren.find(({ type }) => type === 'command_name')
   return name && /^[\w./:[-]+$/.test(of(name)) ? of(name) : undefined
