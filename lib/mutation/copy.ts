@@ -61,6 +61,7 @@ export async function makeCopy(): Promise<Copy> {
   const filter = (path: string): boolean => !left.has(relative(project, path))
   cpSync(project, tree, { recursive: true, filter, verbatimSymlinks: true })
   symlinkSync(join(project, 'node_modules'), join(tree, 'node_modules'))
+  let ended = false
   return {
     lay: (path, text) => {
       writeFileSync(join(tree, path), text)
@@ -72,6 +73,8 @@ export async function makeCopy(): Promise<Copy> {
       return { ...ran, seconds: (performance.now() - before) / 1000 }
     },
     end: async () => {
+      if (ended) return
+      ended = true
       await remove(tree, scratch)
       held.release()
     },

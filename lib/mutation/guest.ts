@@ -48,29 +48,31 @@ export async function traceCases(
   options: { hosts?: string[]; seed?: number; json?: boolean },
 ): Promise<void> {
   const cases = choose(families, wanted).map(({ family, one }) => `${family.name}/${one.name}`)
-  const patch = await patchOfAll()
-  const [, directory] = traceDirectories
-  const controls = cases.map((named): Control => {
-    const hits: Hits = {}
-    const name = named.replace('/', '-')
-    const take = (_: string, said: string): void => {
-      const seen: Hits = {}
-      readTrace(said, seen)
-      merge(hits, seen)
-      privateDirectory(place())
-      const text = JSON.stringify({ case: named, agents: known(), hits })
-      writeFile(join(place(), `${name}.json`), text, { over: 'any' })
-    }
-    const before = `mkdir -p ${directory}; chmod 1777 ${directory}; rm -f ${directory}/*`
-    const after = `cat ${directory}/* | grep '^+*@' | cut -c 1-200 || true`
-    const again = `coverage.ts --case ${named}`
-    return {
-      ...{ name, cut: 'the agents trace themselves', case: named, red: /./, patch },
-      ...{ argument: name, again, watch: { before, after, take } },
-    }
-  })
+  const controls = await Promise.all(cases.map((named) => watching(named)))
   const { troubles } = await runControls(controls, families, { name: 'coverage', ...options })
   if (troubles.length > 0) throw troubles[0]!
+}
+
+/** The agents of a case that trace themselves; what they have run is kept once the case is over. */
+export async function watching(named: string): Promise<Control> {
+  const [, directory] = traceDirectories
+  const hits: Hits = {}
+  const take = (_: string, said: string): void => {
+    const seen: Hits = {}
+    readTrace(said, seen)
+    merge(hits, seen)
+    privateDirectory(place())
+    const text = JSON.stringify({ case: named, agents: known(), hits })
+    writeFile(join(place(), `${named.replace('/', '-')}.json`), text, { over: 'any' })
+  }
+  const before = `mkdir -p ${directory}; chmod 1777 ${directory}; rm -f ${directory}/*`
+  const after = `cat ${directory}/* | grep '^+*@' | cut -c 1-200 || true`
+  const name = named.replace('/', '-')
+  return {
+    ...{ name, cut: 'the agents trace themselves', case: named, red: /./, argument: name },
+    ...{ patch: await patchOfAll(), again: `coverage.ts --case ${named}` },
+    watch: { before, after, take },
+  }
 }
 
 async function patchOfAll(): Promise<string> {

@@ -78,7 +78,7 @@ export async function meetScenarios(
 }
 
 /** A mutant as `just prove` takes what it cuts: any check that fails is one that noticed. */
-async function controlOf(mutant: Mutant, named: string): Promise<Control> {
+export async function controlOf(mutant: Mutant, named: string): Promise<Control> {
   const text = readFileSync(join(project, mutant.file), 'utf8')
   const scratch = mkdtempSync(join(tmpdir(), 'mutant-'))
   try {

@@ -648,3 +648,21 @@ test('rollback-to-golden runs golden at once, or boots it, and says what takes a
     'rollback-to-golden: Cannot go back: /nix/store/none is not in the store\nexit 1',
   )
 })
+
+test('What is pinned by hand is on trial no more, and forgiven', async () => {
+  await host.rebuild(2)
+  await host.boot([two])
+  expect(await host.status()).toMatchObject({ lastFailed: expect.stringContaining(two) })
+  // chosen by somebody in the boot menu
+  await host.sh(`ln -sfn ${two} /run/booted-system; ln -sfn ${two} /run/current-system`)
+  expect(await host.sh('pin-golden')).toContain(`golden from now on: ${two}`)
+  expect(await host.status()).toMatchObject({ golden: two, trial: null, lastFailed: null })
+
+  const three = await host.generation(3)
+  await host.sh(`cd /usr-local/bin && sed -i '2a GOLDEN_AUTO_PIN=false' golden-boot-validation`)
+  await host.rebuild(3)
+  expect((await host.boot()).tried).toEqual([three])
+  expect(await host.status()).toMatchObject({ golden: two, trial: three })
+  expect(await host.sh('pin-golden')).not.toContain('on trial')
+  expect(await host.status()).toMatchObject({ golden: three, trial: null, oneshot: null })
+})

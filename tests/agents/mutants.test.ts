@@ -55,7 +55,7 @@ test.each<[Kind, RegExp, string]>([
   ['guard', /^IFS=.*reach_next_to|^\[\[ " \$REACH_INTERFACES " .*\|\| continue$/, 'continue'],
   ['statement', /^echo "\$other"$/, ':'],
   ['condition', /^! neighbour=/, 'true'],
-])('A test notices: %s %j => %s', async (kind, was, instead) => {
+])('A test notices: %s %s => %s', async (kind, was, instead) => {
   const text = readFileSync(join(project, file), 'utf8')
   const { state, found } = await judged(kind, was, instead)
   expect(state).toBe('killed by tests')
