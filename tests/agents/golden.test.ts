@@ -666,3 +666,25 @@ test('What is pinned by hand is on trial no more, and forgiven', async () => {
   expect(await host.sh('pin-golden')).not.toContain('on trial')
   expect(await host.status()).toMatchObject({ golden: three, trial: null, oneshot: null })
 })
+
+test('Whoever changes golden or a trial waits until nobody else does', async () => {
+  const armed = `${GoldenHost.rebuilding(2)} >/dev/null`
+  const inTrial = `${armed}; ln -sfn ${two} /run/booted-system
+    sed -i 's/"boot":"[^"]*"/"boot":"another"/' /var/lib/golden-generation/trial.json`
+  for (const [command, before] of [
+    ['golden-arm-trial', `ln -sfn system-2-link /nix/var/nix/profiles/system`],
+    ['golden-trial-cleared', `${armed}; bootctl set-oneshot ''`],
+    ['golden-trial-deadline', inTrial],
+    ['golden-boot-validation', `ln -sfn ${one} /run/booted-system`],
+    ['pin-golden', `ln -sfn ${one} /run/current-system`],
+    ['unpin-golden', ':'],
+  ] as const) {
+    // the lock stays with the one in the background, who says when it ends
+    const held = `exec 8>/run/golden-generation.lock; flock 8
+      { sleep 2; echo 'the other'; } & exec 8>&-`
+    const said = await host.sh(
+      `${before}\n${held}\n${command} >/dev/null 2>&1 || true; echo ${command}; wait`,
+    )
+    expect(said).toBe(`the other\n${command}`)
+  }
+})
