@@ -165,6 +165,16 @@ prove *controls:
 merge-runs *dirs:
     @{{ task }}merge-runs.ts "$@"
 
+# Show which lines and branches of the agents tests and scenarios run
+[group("development")]
+coverage *agents:
+    @{{ task }}coverage.ts "$@"
+
+# Change the agents in small ways, and see the tests and scenarios notice
+[group("development")]
+mutate *agents:
+    @{{ task }}mutate.ts "$@"
+
 # Fault a network for a while, or see upgrade and dotfile sync live through every fault
 [group("scenarios")]
 chaos-network *fault:

@@ -113,7 +113,7 @@ const printable = (text: string): string =>
   // oxlint-disable-next-line no-control-regex -- exactly these are taken out
   text.replaceAll(/\u001b\[[0-9;?=]*[A-Za-z]|[\u0000-\u0008\u000b-\u001f\u007f]/g, '')
 
-const style = `
+export const style = `
 :root{color-scheme:light dark;--fg:#1c1e21;--bg:#fff;--dim:#5d6470;--line:#d9dde3;--card:#f5f6f8;--ok:#1a7f4b;--bad:#c62f2f;--skip:#8a6a00;--boot:#3f7bd1;--up:#8450c4;--fault:#d0661b;--caseok:#bfe3cf;--casebad:#f3b8b4;--caseskip:#ece0b4;--on:#fff}
 @media(prefers-color-scheme:dark){:root{--fg:#e6e8eb;--bg:#15171a;--dim:#9aa2ad;--line:#33383f;--card:#1f2226;--ok:#58c78b;--bad:#ff7b72;--skip:#d7b443;--boot:#6ea3f0;--up:#b48aec;--fault:#ef9450;--caseok:#20482f;--casebad:#6a2724;--caseskip:#4d431c;--on:#15171a}}
 *{box-sizing:border-box}body{margin:0;font:15px/1.5 system-ui,sans-serif;color:var(--fg);background:var(--bg)}

@@ -9,6 +9,7 @@ import {
   undecided,
   type Control,
   type Proof,
+  type Watch,
 } from './control.ts'
 import { Failure, usage } from '../failure.ts'
 import { flakeDirectory } from '../flake/directory.ts'
@@ -138,11 +139,16 @@ const laneOf = (
         notRun(control, hosts, stage.seed, thrown),
       )
       keep(proof)
-      if (proof.state !== 'caught') throw new Failure(`${proof.state}: ${proof.found}`)
+      if (proof.state !== 'caught' && !holdsAsWatched(control, proof))
+        throw new Failure(`${proof.state}: ${proof.found}`)
       remember(`prove/${control.name}`, proof.seconds)
     },
   })),
 })
+
+/** What only watches has cut nothing, so its case is to hold. */
+const holdsAsWatched = (control: Control, { state }: Proof): boolean =>
+  control.watch !== undefined && state === 'stayed green'
 
 /** A control that could not even be cut has a verdict, too. */
 function notRun(control: Control, hosts: string[], seed: number, thrown: unknown): Proof {
@@ -214,6 +220,7 @@ async function runControl(
           evidence: stdout,
         })
       }
+      if (control.watch) await vm.root(control.watch.before)
       vm.retire()
       await counting('save', 60 * vm.patience, say, () =>
         saveSnapshot(vm.vm, tag, 60 * vm.patience),
@@ -234,22 +241,43 @@ async function runControl(
   do {
     // its result is the control's, and not one of a case that ought to hold
     tries.push(judgeControl(control, await runCase(chosen, hosts, cutStage, say)))
+    if (control.watch) await takeFrom(hosts, control.watch, cutStage, say)
   } while (undecided(tries))
   for (const host of hosts) {
     const { vm } = stage.prepared.get(host)!
     await deleteSnapshot(vm, tag, 60).catch(() => {})
   }
   const proof = { ...settle(tries), seconds: (performance.now() - from) / 1000 }
-  const states = { caught: 'passed', 'not run': 'error' } as const
+  const well = proof.state === 'caught' || holdsAsWatched(control, proof)
   stage.results.push({
-    ...{ family: 'prove', case: name, title: `without ${what}, ${control.case} comes out red` },
+    ...{ family: 'prove', case: name },
+    title: control.watch
+      ? `while ${what}, ${control.case} holds`
+      : `without ${what}, ${control.case} comes out red`,
     ...{ hosts, seconds: proof.seconds, seed: stage.seed, oracle: [], replay },
-    state: proof.state in states ? states[proof.state as keyof typeof states] : 'failed',
-    reason: proof.state === 'caught' ? '' : `${proof.state}: ${proof.found}`,
-    checks: [
-      { name: 'red by', held: proof.state === 'caught', expected: String(red), found: proof.found },
-    ],
+    state: well ? 'passed' : proof.state === 'not run' ? 'error' : 'failed',
+    reason: well ? '' : `${proof.state}: ${proof.found}`,
+    checks: control.watch
+      ? []
+      : [{ name: 'red by', held: well, expected: String(red), found: proof.found }],
     evidence: proof.evidence,
   })
   return proof
+}
+
+/** What there is to see in each VM after its case; one that does not answer by then has nothing to show. */
+async function takeFrom(
+  hosts: string[],
+  { after, take }: Watch,
+  stage: Stage,
+  say: (line: string) => void,
+): Promise<void> {
+  for (const host of hosts) {
+    try {
+      take(host, (await inHand(host, stage, say).root(after, { timeout: 120 })).stdout)
+    } catch (thrown) {
+      if (!(thrown instanceof Failure)) throw thrown
+      say(`nothing to see on ${host}: ${thrown.message}`)
+    }
+  }
 }

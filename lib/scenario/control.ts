@@ -21,6 +21,18 @@ export interface Control {
   patch: string
   /** The argument that names it. */
   argument: string
+  /** The task and the arguments that run it again, where that is not `just prove`. */
+  again?: string
+  /** For a change that only watches, and with which the case has to hold. */
+  watch?: Watch
+}
+
+export interface Watch {
+  /** Bash that root runs in each VM before its case begins. */
+  before: string
+  /** Bash that root runs in each VM once the case is over, where the VM still answers. */
+  after: string
+  take: (host: string, said: string) => void
 }
 
 const dir = join(project, 'tests/controls')
@@ -164,8 +176,12 @@ export interface Proof {
 /** The command that runs a control again. */
 export const replayOfControl = (control: Control, hosts: string[], seed: number): string =>
   [
-    `tsx tasks/prove.ts ${control.argument}`,
-    ...(control.argument === control.name ? [] : [`--case ${control.case}`]),
+    ...(control.again
+      ? [`tsx tasks/${control.again}`]
+      : [
+          `tsx tasks/prove.ts ${control.argument}`,
+          ...(control.argument === control.name ? [] : [`--case ${control.case}`]),
+        ]),
     ...hosts.map((host) => `--host ${host}`),
     `--seed ${seed}`,
   ].join(' ')

@@ -1,5 +1,6 @@
 import { existsSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { readSteps, spoilable, watchInPlace } from './durable.ts'
 import { GoldenHost } from './golden.ts'
 import { missingForRoot } from './root.ts'
 
@@ -506,4 +507,184 @@ test('A boot is n/a in what the guest cannot have, and bad in what does not exis
   expect(await host.sh('golden-boot-validation || echo "exit $?"')).toContain(
     'FAILED  sshd.service is activating (running)',
   )
+})
+
+test('A power cut at any moment spoils nothing that the boot relies on', async () => {
+  // the root is a link, which the next boot makes again
+  const steps = async (): Promise<string[]> =>
+    (await host.sh(readSteps)).split('\n').filter((step) => !step.includes('/gcroots/'))
+  // both texts of it are whole, and golden boots by either
+  const either = /loader\.conf$/
+  await host.sh(`${watchInPlace}\n${GoldenHost.rebuilding(2)}`)
+  const armed = await steps()
+  expect(spoilable(armed, /^bootctl set-\w+ ./, either)).toEqual([])
+  expect(armed).toContain('sync /boot/loader/loader.conf.new')
+  // what the installer wrote as well
+  const oneshot = armed.indexOf('bootctl set-oneshot nixos-generation-2.conf')
+  const state = '/var/lib/golden-generation'
+  const trial = `mv -T ${state}/trial.json.new ${state}/trial.json`
+  expect(armed.indexOf('sync -f /boot')).toBeLessThan(oneshot)
+  expect(armed.indexOf('sync -f /boot')).toBeGreaterThan(-1)
+  // `arming` before the variable, `armed` after it
+  expect(armed.indexOf(trial)).toBeLessThan(oneshot)
+  expect(armed.lastIndexOf(trial)).toBeGreaterThan(oneshot)
+
+  await host.boot([], watchInPlace)
+  const pinned = await steps()
+  expect(spoilable(pinned, /^bootctl set-\w+ ./, either)).toEqual([])
+  const { goldenEntry } = await host.status()
+  const named = pinned.indexOf(
+    `mv -T /boot/loader/entries/${goldenEntry}.new /boot/loader/entries/${goldenEntry}`,
+  )
+  const copied = pinned.findLastIndex((step) => /^mv .*\/EFI\/golden\//.test(step))
+  // an entry follows what it names, and golden is what the boot loader starts already
+  expect(copied).toBeGreaterThan(-1)
+  expect(pinned.slice(copied, named)).toContain('sync -f /boot')
+  const golden = pinned.indexOf(`mv -T ${state}/golden.json.new ${state}/golden.json`)
+  const chosen = pinned.indexOf(`bootctl set-default ${goldenEntry}`)
+  expect(named).toBeLessThan(chosen)
+  expect(chosen).toBeGreaterThan(-1)
+  expect(chosen).toBeLessThan(golden)
+})
+
+test('A command that is not called right says how, and changes nothing', async () => {
+  const before = await host.status()
+  for (const [command, argument] of [
+    ['golden-boot-validation', '--again'],
+    ['pin-golden', two],
+    ['rollback-to-golden', '--now'],
+    ['show-boot-status', '--text'],
+    ['show-golden', two],
+    ['unpin-golden', two],
+  ] as const) {
+    const said = await host.sh(`${command} ${argument} 2>&1 || echo "exit $?"`)
+    expect(said).toMatch(new RegExp(`^Usage: ${command}.*\nexit 2$`))
+  }
+  expect(await host.sh('golden-arm-trial /etc 2>&1 || echo "exit $?"')).toBe(
+    'golden-arm-trial: Cannot put /etc on trial: it is no system\nexit 1',
+  )
+  expect(await host.status()).toEqual(before)
+})
+
+test('show-golden names each thing that keeps golden from booting, and fails', async () => {
+  const show = (): Promise<string> => host.sh('show-golden 2>&1 || echo "exit $?"')
+  const { goldenEntry } = await host.status()
+  const well = await show()
+  expect(well).toMatch(new RegExp(`^golden: ${one}\npinned: \\d{4}-\\S+Z\nentry:  ${goldenEntry}$`))
+  const entry = `/boot/loader/entries/${goldenEntry}`
+  for (const [damage, problem] of [
+    ['rm /nix/var/nix/gcroots/golden-generation', /golden-generation does not keep it/],
+    ["bootctl set-default ''", /it is not the boot default/],
+    [`: >${entry}`, /golden-\S+\.conf is missing/],
+    [`sed -i /^linux/d ${entry}`, /golden-\S+\.conf names no kernel/],
+    [': >/boot$(sed -n "s/^linux //p" ENTRY)', /is missing or empty/],
+    ['echo >/boot$(sed -n "s/^initrd //p" ENTRY)', /differs from the first stage in the store/],
+  ] as const) {
+    await host.sh(`cp -a /boot /root/kept; ${damage.replace('ENTRY', entry)}`)
+    expect(await show()).toMatch(new RegExp(`\nPROBLEM .*${problem.source}\nexit 1$`))
+    await host.sh('rm -rf /boot/*; cp -a /root/kept/. /boot; rm -rf /root/kept')
+    expect(await host.sh('golden-boot-validation')).toContain('the golden generation is well')
+    expect(await show()).toBe(well)
+  }
+  await host.sh('unpin-golden')
+  expect(await show()).toBe('show-golden: no generation is golden\nexit 1')
+  expect(await host.sh('unpin-golden')).toBe('no generation is golden')
+  expect(await host.sh('rollback-to-golden 2>&1 || echo "exit $?"')).toBe(
+    'rollback-to-golden: Cannot go back: no generation is golden\nexit 1',
+  )
+})
+
+test('show-boot-status says what runs, what boots next and what became of trials', async () => {
+  const { goldenEntry } = await host.status()
+  const status = (booted: string, profile: string, next: string, running = profile): string =>
+    `booted:       ${booted}
+running:      ${running}
+profile:      ${profile}
+golden:       ${one}
+boot default: ${goldenEntry}
+next boot:    ${next}
+validation:   success active`
+  const golden = `${one} (golden)`
+  const onTrial = `${two} (on trial)`
+  expect(await host.sh('show-boot-status')).toBe(status(golden, golden, 'the default'))
+  await host.rebuild(2)
+  expect(await host.sh('show-boot-status')).toBe(status(golden, onTrial, 'nixos-generation-2.conf'))
+  await host.boot([two])
+  const said = await host.sh('show-boot-status')
+  expect(said).toContain(status(golden, golden, 'the default'))
+  expect(said).toMatch(new RegExp(`\nfailed trials:\n  ${two} \\S+ it did not come up: .*$`))
+})
+
+test('rollback-to-golden runs golden at once, or boots it, and says what takes a boot', async () => {
+  await host.rebuild(2)
+  expect(await host.sh('pin-golden 2>&1 || echo "exit $?"')).toBe(
+    `pin-golden: ${two} runs since a switch and has not been booted\npin-golden: Cannot pin it: reboot first\nexit 1`,
+  )
+  expect(await host.sh('rollback-to-golden --reboot')).toContain(`rebooting into ${one}`)
+  expect(host.rebooting).toBe(true)
+  expect(await host.status()).toMatchObject({ running: two, profile: one, trial: null })
+  const { said } = await host.boot()
+  expect(said).toContain(`the golden generation is well: ${one}`)
+  await host.rebuild(2)
+  const back = await host.sh('rollback-to-golden')
+  expect(back).toContain(`running: ${one}`)
+  expect(back).not.toContain('takes a reboot')
+  expect(await host.status()).toMatchObject({
+    running: one,
+    profile: one,
+    trial: null,
+    oneshot: null,
+  })
+  // another kernel runs than golden's
+  await host.sh(`ln -sfn ${two} /run/booted-system`)
+  expect((await host.sh('rollback-to-golden')).split('\n').slice(-2)).toEqual([
+    `running: ${one}`,
+    'its kernel takes a reboot',
+  ])
+  await host.sh(
+    `sed -i 's/"toplevel":"[^"]*"/"toplevel":"\\/nix\\/store\\/none"/' /var/lib/golden-generation/golden.json`,
+  )
+  expect(await host.sh('rollback-to-golden 2>&1 || echo "exit $?"')).toBe(
+    'rollback-to-golden: Cannot go back: /nix/store/none is not in the store\nexit 1',
+  )
+})
+
+test('What is pinned by hand is on trial no more, and forgiven', async () => {
+  await host.rebuild(2)
+  await host.boot([two])
+  expect(await host.status()).toMatchObject({ lastFailed: expect.stringContaining(two) })
+  // chosen by somebody in the boot menu
+  await host.sh(`ln -sfn ${two} /run/booted-system; ln -sfn ${two} /run/current-system`)
+  expect(await host.sh('pin-golden')).toContain(`golden from now on: ${two}`)
+  expect(await host.status()).toMatchObject({ golden: two, trial: null, lastFailed: null })
+
+  const three = await host.generation(3)
+  await host.sh(`cd /usr-local/bin && sed -i '2a GOLDEN_AUTO_PIN=false' golden-boot-validation`)
+  await host.rebuild(3)
+  expect((await host.boot()).tried).toEqual([three])
+  expect(await host.status()).toMatchObject({ golden: two, trial: three })
+  expect(await host.sh('pin-golden')).not.toContain('on trial')
+  expect(await host.status()).toMatchObject({ golden: three, trial: null, oneshot: null })
+})
+
+test('Whoever changes golden or a trial waits until nobody else does', async () => {
+  const armed = `${GoldenHost.rebuilding(2)} >/dev/null`
+  const inTrial = `${armed}; ln -sfn ${two} /run/booted-system
+    sed -i 's/"boot":"[^"]*"/"boot":"another"/' /var/lib/golden-generation/trial.json`
+  for (const [command, before] of [
+    ['golden-arm-trial', `ln -sfn system-2-link /nix/var/nix/profiles/system`],
+    ['golden-trial-cleared', `${armed}; bootctl set-oneshot ''`],
+    ['golden-trial-deadline', inTrial],
+    ['golden-boot-validation', `ln -sfn ${one} /run/booted-system`],
+    ['pin-golden', `ln -sfn ${one} /run/current-system`],
+    ['unpin-golden', ':'],
+  ] as const) {
+    // the lock stays with the one in the background, who says when it ends
+    const held = `exec 8>/run/golden-generation.lock; flock 8
+      { sleep 2; echo 'the other'; } & exec 8>&-`
+    const said = await host.sh(
+      `${before}\n${held}\n${command} >/dev/null 2>&1 || true; echo ${command}; wait`,
+    )
+    expect(said).toBe(`the other\n${command}`)
+  }
 })

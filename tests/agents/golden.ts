@@ -258,6 +258,7 @@ mount --bind /model/cmdline /proc/cmdline
 mount --bind /dev/null /dev/watchdog`
 
 const bootctl = `#!/bin/bash
+[ ! -e /watch/steps ] || echo "bootctl $*" >>/watch/steps
 case $1 in
   set-default) name=LoaderEntryDefault ;;
   set-oneshot) name=LoaderEntryOneShot ;;

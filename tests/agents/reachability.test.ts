@@ -115,6 +115,49 @@ test('One interface that lets SSH in is enough, among those that count', async (
   expect(await asked(router, { REACH_INTERFACES: '' })).toMatch(banner('eth0 at 10.9.0.15'))
 })
 
+test.each([
+  ['10.9.0.13', 30, '10.9.0.14'],
+  ['10.9.0.14', 31, '10.9.0.15'],
+  ['10.9.0.14', 32, '10.9.0.15'],
+  ['fd00:9::15', 64, 'fd00:9::17'],
+  ['fd00:9::', 64, 'fd00:9::2'],
+])('The neighbour of %s/%i can only be %s', async (address, length, neighbour) => {
+  const ask = `. /root/reachability.sh
+    for _ in {1..30}; do reach_next_to ${address} ${length} || true; done | sort -u`
+  expect(await root.sh(`unshare --net bash -euo pipefail -c '${ask}'`)).toBe(neighbour)
+})
+
+test('A neighbour is never the host itself, the router, the network or its broadcast', async () => {
+  const ask = `. /root/reachability.sh
+    ip link set lo up; ip address add 10.9.0.9/29 dev lo; ip address add 10.9.0.10/29 dev lo
+    ip route add default via 10.9.0.11
+    for _ in {1..99}; do reach_next_to 10.9.0.9 29 || true; done | sort -u`
+  const found = await root.sh(`unshare --net bash -euo pipefail -c '${ask}'`)
+  expect(found.split('\n')).toEqual(['10.9.0.12', '10.9.0.13', '10.9.0.14'])
+})
+
+test('Checks that come at once take turns', async () => {
+  const others = `for _ in 1 2 3; do { reachable >/dev/null || echo "$unreachable"; } & done; wait`
+  expect(await asked(others)).toMatch(banner('eth0 at 10.9.0.15'))
+})
+
+test('A host whose addresses cannot be asked for is not reached', async () => {
+  const broken = (options: string) =>
+    `ip() { [[ "$*" != "${options}" ]] || return 1; command ip "$@"; }`
+  for (const options of ['-oneline address show up scope global', '-6 route show default']) {
+    expect(await asked(broken(options))).toBe(
+      'this host cannot be reached: its addresses cannot be asked for',
+    )
+  }
+})
+
+test('A command that does not come to an end is ended, and has not reached anything', async () => {
+  const from = performance.now()
+  const settings = { REACH_COMMAND: 'sleep 100', REACH_TIMEOUT: '1' }
+  expect(await asked('', settings)).toBe('this host cannot be reached: `sleep 100` exited with 124')
+  expect(performance.now() - from).toBeLessThan(60_000)
+})
+
 test('A command is asked in its place, and nothing where it is off', async () => {
   const command = (text: string) => ({ REACH_COMMAND: text })
   expect(await asked('ip link del eth0', command('true'))).toBe('well')

@@ -2,8 +2,17 @@
  * A scratch root for tests of agents: the guest's own userland (jj, nix, git, chezmoi as the image has
  * them) run natively, a hundred times as fast as in a VM. There is no systemd in it.
  */
-import { afterAll, beforeAll, beforeEach } from 'vitest'
-import { existsSync, mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { afterAll, beforeAll, beforeEach, expect } from 'vitest'
+import { createHash } from 'node:crypto'
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import type { Failure } from '../../lib/failure.ts'
@@ -74,10 +83,8 @@ function scratchRoot(dir: string, tree: string): ScratchRoot {
     const variables = Object.entries(env).map(([name, value]) => `${name}=${value}`)
     const clean = ['env', '-i', '-C', home, ...variables]
     const chroot = [...around, 'chroot', dir, ...as, ...clean, ...command]
-    return inNamespace(['sh', '-euc', start, 'sh', dir, tree, daemon ? 'daemon' : '', ...chroot], {
-      ...options,
-      env: {},
-    })
+    const given = [dir, tree, daemon ? 'daemon' : '', traceOfTest(), ...chroot]
+    return inNamespace(['sh', '-euc', start, 'sh', ...given], { ...options, env: {} })
   }
   return {
     dir,
@@ -157,10 +164,26 @@ flake-registry =
 END
 chown 1000:100 home/rain`
 
-/** $1 the root, $2 the userland, $3 \`daemon\` or nothing, then the command that enters the root. */
+/**
+ * Where agents of this test that are made to trace themselves (lib/mutation/trace.ts) write, below the
+ * directory LAB_TRACE; nothing without that.
+ */
+function traceOfTest(): string {
+  const traces = process.env['LAB_TRACE']
+  if (!traces) return ''
+  const { currentTestName: test = '' } = expect.getState()
+  const dir = join(traces, createHash('sha256').update(test).digest('hex').slice(0, 16))
+  mkdirSync(dir, { recursive: true })
+  chmodSync(dir, 0o777)
+  writeFileSync(join(dir, 'test.json'), JSON.stringify(test))
+  return dir
+}
+
+/** $1 the root, $2 the userland, $3 `daemon` or nothing, $4 a directory for traces or nothing, then the command that enters the root. */
 const start = `
-root=$1 tree=$2 daemon=$3
-shift 3
+root=$1 tree=$2 daemon=$3 trace=$4
+shift 4
+if [ "$trace" ]; then mkdir -p "$root/trace"; mount --bind "$trace" "$root/trace"; fi
 for name in usr lab; do mount --bind "$tree/$name" "$root/$name"; done
 for name in null zero full random urandom tty; do mount --bind "/dev/$name" "$root/dev/$name"; done
 mount -t proc proc "$root/proc"

@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
+import { readSteps, spoilable, watch, watchers } from './durable.ts'
 import { missingForRoot } from './root.ts'
 import { agent, makeUpgradeWorld, settings, type UpgradeWorld } from './upgrade.ts'
 
@@ -182,4 +183,32 @@ test('Where systemd runs and cannot be asked, nothing is taken for good', async 
   expect(done).toMatchObject({ code: 1, outcome: 'validation-failed' })
   expect(done.reason).toMatch(/^systemd does not say how the services are/)
   expect(await world.state()).toBe(before)
+})
+
+test('A power cut at any moment spoils nothing that the next run relies on', async () => {
+  await world.sh(watch)
+  await change()
+  const path = `${watchers}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin`
+  expect(await world.upgrade({ PATH: path })).toMatchObject({ outcome: 'upgraded' })
+  // the status is for people, and no run relies on it
+  const steps = (await world.sh(readSteps)).split('\n').filter((step) => !step.includes('/status.'))
+  const state = '/var/lib/nix-local-upgrade'
+  expect(spoilable(steps, /^sync --file-system/)).toEqual([])
+  const written = (name: string): string => `mv ${state}/${name}.new ${state}/${name}`
+  const large = steps.filter(
+    (step) =>
+      step.startsWith('sync --file-system') ||
+      [written('transaction.json'), written('deployed')].includes(step),
+  )
+  // the repository before and after the rebase, each time before a transaction that counts on it; what was
+  // built before it can boot, and after the transaction that takes it back
+  expect(large).toEqual([
+    'sync --file-system /home/rain/nix-config',
+    written('transaction.json'),
+    'sync --file-system /home/rain/nix-config',
+    written('transaction.json'),
+    written('transaction.json'),
+    'sync --file-system /nix/store',
+    written('deployed'),
+  ])
 })

@@ -1,0 +1,156 @@
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
+import { join, relative } from 'node:path'
+import { Failure } from '../failure.ts'
+import { lock } from '../lock.ts'
+import { run } from '../run.ts'
+import { labCache, project } from '../settings.ts'
+
+/** What a run of one test file came to. */
+export interface TestRun {
+  state: 'green' | 'red' | 'hung'
+  /** The first test that failed, and by what; where it was stopped. */
+  found: string
+  /** Seconds and outcome by the test's full name. */
+  tests: { name: string; seconds: number; passed: boolean }[]
+  seconds: number
+}
+
+/** A copy of the project, for programs that must never be in the working tree. */
+export interface Copy {
+  /** Writes a file of the project as it is to be in the copy; gives what puts the file back. */
+  lay: (path: string, text: string) => () => void
+  /**
+   * Runs one test file of the copy.
+   * @param only full names of the tests; all of the file without
+   * @param limit seconds
+   * @throws Failure when nothing was run
+   */
+  test: (file: string, limit: number, options?: TestOptions) => Promise<TestRun>
+  end: () => Promise<void>
+}
+
+export interface TestOptions {
+  only?: string[]
+  /** Stops at the first test that fails. */
+  bail?: boolean
+  env?: Record<string, string>
+}
+
+const place = (): string => join(labCache(), 'mutation')
+
+/**
+ * Makes the copy, in the cache: what a killed run left there is taken away by the next one. Only one run has it
+ * at a time.
+ * @throws Failure when another one has it
+ */
+export async function makeCopy(): Promise<Copy> {
+  mkdirSync(place(), { recursive: true })
+  const held = await lock(join(place(), 'lock'), 'copy the project for mutants')
+  const [tree, scratch] = [join(place(), 'copy'), join(place(), 'tmp')]
+  await remove(tree, scratch)
+  mkdirSync(scratch, { recursive: true, mode: 0o711 })
+  const left = new Set(['.git', '.jj', 'node_modules'])
+  const filter = (path: string): boolean => !left.has(relative(project, path))
+  cpSync(project, tree, { recursive: true, filter, verbatimSymlinks: true })
+  symlinkSync(join(project, 'node_modules'), join(tree, 'node_modules'))
+  let ended = false
+  return {
+    lay: (path, text) => {
+      writeFileSync(join(tree, path), text)
+      return () => writeFileSync(join(tree, path), readFileSync(join(project, path)))
+    },
+    test: async (file, limit, options) => {
+      const before = performance.now()
+      const ran = await runTests(tree, scratch, file, limit, options)
+      return { ...ran, seconds: (performance.now() - before) / 1000 }
+    },
+    end: async () => {
+      if (ended) return
+      ended = true
+      await remove(tree, scratch)
+      held.release()
+    },
+  }
+}
+
+async function runTests(
+  tree: string,
+  scratch: string,
+  file: string,
+  limit: number,
+  { only, bail = false, env = {} }: TestOptions = {},
+): Promise<Omit<TestRun, 'seconds'>> {
+  const results = join(scratch, 'results.json')
+  rmSync(results, { force: true })
+  const vitest = join(project, 'node_modules/vitest/vitest.mjs')
+  const named = only && ['-t', `^(${only.map(escaped).join('|')})$`]
+  const flags = ['--reporter=json', `--outputFile=${results}`, ...(bail ? ['--bail=1'] : [])]
+  const args = [vitest, 'run', '--root', tree, ...flags, ...(named ?? []), file]
+  // the image is made once for all labs
+  const cache = process.env['LAB_TEST_CACHE'] ?? labCache()
+  try {
+    await run('nice', ['-n', '5', process.execPath, ...args], {
+      cwd: tree,
+      env: { LAB_TEST_CACHE: cache, TMPDIR: scratch, ...env },
+      timeout: limit,
+      allow: [1],
+    })
+  } catch (error) {
+    if (!(error instanceof Failure) || !/took longer/.test(error.message)) throw error
+    await remove(scratch)
+    mkdirSync(scratch, { mode: 0o711 })
+    return { state: 'hung', found: `${file} had no end within ${limit.toFixed(0)} s`, tests: [] }
+  }
+  if (!existsSync(results)) throw new Failure(`Cannot run \`${file}\`: no result was written`)
+  return read(JSON.parse(readFileSync(results, 'utf8')) as Results, file)
+}
+
+interface Results {
+  success: boolean
+  testResults: {
+    status: string
+    message: string
+    assertionResults: {
+      fullName: string
+      status: string
+      duration?: number
+      failureMessages?: string[]
+    }[]
+  }[]
+}
+
+function read({ success, testResults }: Results, file: string): Omit<TestRun, 'seconds'> {
+  const all = testResults.flatMap(({ assertionResults }) => assertionResults)
+  const tests = all
+    .filter(({ status }) => status === 'passed' || status === 'failed')
+    .map((one) => ({
+      name: one.fullName,
+      seconds: (one.duration ?? 0) / 1000,
+      passed: one.status === 'passed',
+    }))
+  const failed = all.find(({ status }) => status === 'failed')
+  // a file whose world could not be set up has no test that failed
+  const whole = testResults.find(({ status, message }) => status === 'failed' && message)
+  if (success && tests.length === 0)
+    throw new Failure(`Cannot judge by \`${file}\`: no test of it was run`)
+  const why = failed?.failureMessages?.[0] ?? whole?.message ?? ''
+  const found = [failed?.fullName ?? file, why.split('\n')[0]].join(': ')
+  return success ? { state: 'green', found: '', tests } : { state: 'red', found, tests }
+}
+
+const escaped = (text: string): string => text.replaceAll(/[.*+?^${}()|[\]\\/]/g, '\\$&')
+
+/** Files of scratch roots belong to the ids of a user namespace, where root is not who runs this. */
+async function remove(...paths: string[]): Promise<void> {
+  const own = process.getuid?.() === 0 ? [] : ['unshare', '--user', '--map-auto', '--map-root-user']
+  const [command, ...args] = [...own, 'rm', '-rf', '--', ...paths]
+  await run(command!, args)
+}

@@ -1,0 +1,45 @@
+import { nixReader, lineOf, type Node } from '../flake/syntax.ts'
+import type { Edit } from './edit.ts'
+
+/** Lists that a unit or a wrapper gets something by, of which each entry counts. */
+const lists =
+  /(^|\.)(after|before|wants|wantedBy|requiredBy|path|runtimeInputs|assertions|kernelParams)$/
+/** Sets of a unit, each setting of which counts. */
+const sets = /(^|\.)(serviceConfig|timerConfig|unitConfig)$/
+const single = /(^|\.)(restartIfChanged|X-StopOnRemoval|RemainAfterExit)$/
+
+/** A module without one entry of what orders, equips or keeps its units. */
+export async function editsOfModule(path: string): Promise<Edit[]> {
+  const { root, text } = (await nixReader())(path)
+  const edits: Edit[] = []
+  const put = (node: Node, within: string): void => {
+    const lines: [number, number] = [lineOf(node), node.endPosition.row + 1]
+    edits.push({
+      kind: 'module',
+      from: node.startIndex,
+      to: node.endIndex,
+      instead: '',
+      within,
+      lines,
+    })
+  }
+  const visit = (node: Node, within: string): void => {
+    let inside = within
+    if (node.type === 'binding') {
+      const name = text.slice(node.firstNamedChild!.startIndex, node.firstNamedChild!.endIndex)
+      inside = within ? `${within}.${name}` : name
+      if (single.test(name) || (sets.test(within) && name !== 'ExecStart')) put(node, within)
+      if (lists.test(name)) for (const entry of entries(node)) put(entry, inside)
+    }
+    for (const child of node.namedChildren) visit(child, inside)
+  }
+  visit(root, '')
+  const whole = edits.filter((one, at) => edits.findIndex(({ from }) => from === one.from) === at)
+  return whole.toSorted((a, b) => a.from - b.from)
+}
+
+/** The elements of every list in a binding's value. */
+const entries = (node: Node): Node[] =>
+  node
+    .descendantsOfType('list_expression')
+    .flatMap((list) => list.namedChildren.filter(({ type }) => type !== 'comment'))

@@ -1,0 +1,46 @@
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { project } from '../settings.ts'
+import type { Copy } from './copy.ts'
+import { judgesOf, type Traced } from './map.ts'
+import { mutated, type Mutant } from './mutant.ts'
+import { keyOf, type Verdict } from './verdicts.ts'
+
+/** How many times as long as without a mutant a test file may take, and seconds more for its start. */
+const patience = { times: 6, more: 120 }
+
+/** Whether a mutant has to be judged at all, and by what. */
+export function prepare(mutant: Mutant, traces: Traced[]) {
+  const judges = judgesOf(mutant, traces)
+  const text = readFileSync(join(project, mutant.file), 'utf8')
+  return { mutant, judges, text, key: keyOf(mutant, text, judges) }
+}
+export type Prepared = ReturnType<typeof prepare>
+
+/** Lays a mutant in the copy and runs the tests that reach its lines, what takes least first, until one fails. */
+export async function meetTests(
+  { mutant, judges, text, key }: Prepared,
+  traces: Traced[],
+  copy: Copy,
+): Promise<Verdict> {
+  const from = performance.now()
+  const verdict = (state: Verdict['state'], found: string): Verdict => ({
+    ...{ id: mutant.id, state, found, key, seconds: (performance.now() - from) / 1000 },
+  })
+  if (judges.length === 0) return verdict('not run', '')
+  const undo = copy.lay(mutant.file, mutated(text, mutant))
+  try {
+    for (const { file, tests } of judges) {
+      const usual = traces.find((one) => one.file === file)!.seconds
+      const limit = usual * patience.times + patience.more
+      const judge = () => copy.test(file, limit, { only: tests, bail: true })
+      let ran = await judge()
+      // a machine that was busy for a moment has judged nothing
+      if (ran.state === 'hung') ran = await judge()
+      if (ran.state !== 'green') return verdict('killed by tests', ran.found)
+    }
+    return verdict('alive', '')
+  } finally {
+    undo()
+  }
+}

@@ -1,0 +1,87 @@
+import { existsSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { parse } from 'smol-toml'
+import { Failure } from '../failure.ts'
+import { privateDirectory } from '../directory.ts'
+import { labHome, project } from '../settings.ts'
+import { writeFile } from '../write-file.ts'
+import { hash, type Mutant } from './mutant.ts'
+import { testText, type Judges } from './map.ts'
+
+export const states = [
+  'killed by tests',
+  'killed by scenarios',
+  'alive',
+  'not run',
+  'equivalent',
+] as const
+export type State = (typeof states)[number]
+
+export interface Verdict {
+  id: string
+  /** `not run`: no test reaches its line, so none could have seen it. */
+  state: State
+  /** The test or the check that failed; for an equivalent one, the reviewer's reason. */
+  found: string
+  seconds: number
+  /** What it depends on: the program, and the tests that run the line. */
+  key: string
+}
+
+export const keyOf = (mutant: Mutant, text: string, judges: Judges[]): string =>
+  hash(mutant.id, text, ...judges.map(({ file }) => file + testText(file)))
+
+const file = (): string => join(labHome(), 'mutants.json')
+
+/** How a run began, for `--resume`. */
+export interface Asked {
+  agents: string[]
+  seed: number
+  sample?: number
+}
+interface Kept {
+  asked?: Asked
+  verdicts: Record<string, Verdict>
+}
+
+export function kept(): Kept {
+  try {
+    return JSON.parse(readFileSync(file(), 'utf8')) as Kept
+  } catch {
+    // none yet, or damaged: each mutant is judged anew
+    return { verdicts: {} }
+  }
+}
+
+/** Keeps verdicts as they come. */
+export function keep(all: Kept): void {
+  privateDirectory(labHome())
+  writeFile(file(), `${JSON.stringify(all)}\n`, { over: 'any', mode: 0o600 })
+}
+
+export const reviewed = 'tests/mutants/equivalent.toml'
+
+interface Reviewed {
+  /** The mutant's id, as `just mutate --json` prints it. */
+  id: string
+  /** For whoever reads the file: what the mutant does. */
+  what: string
+  reason: string
+}
+
+/**
+ * The mutants that somebody has found to make no difference, by their ids.
+ * @throws Failure for an entry without an id or a reason
+ */
+export function equivalents(path = join(project, reviewed)): Map<string, string> {
+  if (!existsSync(path)) return new Map()
+  const { mutant = [] } = parse(readFileSync(path, 'utf8')) as { mutant?: Partial<Reviewed>[] }
+  return new Map(
+    mutant.map(({ id, reason }) => {
+      if (id && reason) return [id, reason]
+      throw new Failure(
+        `Cannot use \`${reviewed}\`: the entry ${id ?? 'without an id'} has no reason`,
+      )
+    }),
+  )
+}

@@ -1,0 +1,112 @@
+import { Exit, type ExitCode } from '../lib/failure.ts'
+import type { Copy } from '../lib/mutation/copy.ts'
+import type { Covered } from '../lib/mutation/coverage.ts'
+import type { Hits } from '../lib/mutation/trace.ts'
+import { project } from '../lib/settings.ts'
+import { table } from '../lib/table.ts'
+import { main, type Args } from '../lib/task.ts'
+
+export const name = 'coverage'
+export const describe = 'Show which lines and branches of the agents tests and scenarios run'
+export const usage = '[agent..]'
+export const positionals = {
+  agent: { describe: 'Agents by their file in nix/agents; all without any', array: true },
+}
+export const options = {
+  tests: {
+    type: 'string',
+    array: true,
+    describe: 'Run these test files alone, as tests/agents/golden.test.ts',
+  },
+  case: {
+    type: 'string',
+    array: true,
+    describe: 'Run these cases in VMs first, as <family>/<case>',
+  },
+  host: { type: 'string', array: true, describe: 'VMs for --case; all of the flake without any' },
+  seed: { type: 'number', describe: 'Seed of what is random in the cases' },
+  json: { type: 'boolean', describe: 'Print data on standard output' },
+} as const
+export const under = [
+  'vitest run tests/agents   in a copy of the project, with agents that trace themselves (bash -x)',
+  'tsx tasks/<family>.ts --case <case>   with such agents in the VMs, as tsx tasks/prove.ts cuts its nets',
+]
+export const examples: [string, string][] = [
+  ['just coverage', 'All tests; what cases have run before counts as well'],
+  ['just coverage golden-lib --case break-boot/panic', 'One agent, after one case'],
+]
+
+export async function run(args: Args): Promise<ExitCode> {
+  const say = (line: string): void => void process.stderr.write(`${line}\n`)
+  const { keptTraces, traceCases } = await import('../lib/mutation/guest.ts')
+  const { merge } = await import('../lib/mutation/trace.ts')
+  const files = await choose(args['agent'])
+  if (args['case']) {
+    const { families } = await import('./pipelines/families.ts')
+    const given = { hosts: args['host'], seed: args['seed'], json: args['json'] }
+    await traceCases(args['case'], await families(), given)
+  }
+  const byTests = await ranByTests(args['tests'], say)
+  const byScenarios: Hits = {}
+  const cases = keptTraces()
+  for (const hits of cases.values()) merge(byScenarios, hits)
+  const { covered } = await import('../lib/mutation/coverage.ts')
+  const { readFileSync } = await import('node:fs')
+  const all = await Promise.all(
+    files.map((file) =>
+      covered(file, readFileSync(`${project}/nix/agents/${file}`, 'utf8'), byTests, byScenarios),
+    ),
+  )
+  await summarize(all, cases.size, Boolean(args['json']))
+  return Exit.held
+}
+
+/** @throws Failure (usage) for an agent that there is none of */
+async function choose(agents: string[] | undefined): Promise<string[]> {
+  const { programs } = await import('../lib/mutation/mutant.ts')
+  const { unknown } = await import('../lib/nearest.ts')
+  // what another shell runs is not traced
+  const known = [...programs(project)]
+    .filter(([agent, file]) => file.endsWith('.sh') && agent !== 'check-secrets')
+    .map(([agent]) => agent)
+  for (const agent of agents ?? [])
+    if (!known.includes(agent))
+      throw unknown('an agent', agent, known, `The agents: ${known.join(' ')}`)
+  return (agents?.length ? agents : known).map((agent) => `${agent}.sh`)
+}
+
+async function ranByTests(given: string[] | undefined, say: (line: string) => void): Promise<Hits> {
+  const { makeCopy } = await import('../lib/mutation/copy.ts')
+  const { agentTests, traceTests } = await import('../lib/mutation/map.ts')
+  const { merge } = await import('../lib/mutation/trace.ts')
+  const { unknown } = await import('../lib/nearest.ts')
+  const known = agentTests()
+  for (const file of given ?? [])
+    if (!known.includes(file)) throw unknown('a test file of agents', file, known, known.join(' '))
+  let copy: Copy | undefined
+  const all: Hits = {}
+  try {
+    const traces = await traceTests(given ?? known, async () => (copy ??= await makeCopy()), say)
+    for (const { hits } of traces) for (const one of Object.values(hits)) merge(all, one)
+  } finally {
+    await copy?.end()
+  }
+  return all
+}
+
+async function summarize(all: Covered[], cases: number, json: boolean): Promise<void> {
+  const { coveragePage, rows, totals } = await import('../lib/mutation/coverage-page.ts')
+  const path = await import('node:path')
+  const { privateDirectory } = await import('../lib/directory.ts')
+  const { labHome } = await import('../lib/settings.ts')
+  const { writeFile } = await import('../lib/write-file.ts')
+  const report = path.join(privateDirectory(labHome()), 'coverage.html')
+  writeFile(report, coveragePage(all, cases), { over: 'any', mode: 0o600 })
+  if (json) console.log(JSON.stringify({ report, cases, ...totals(all) }, null, 2))
+  else {
+    console.log(table(rows(all)))
+    console.log(`traced cases: ${cases}\nreport: ${report}`)
+  }
+}
+
+await main(import.meta, { name, describe, usage, positionals, options, under, examples, run })

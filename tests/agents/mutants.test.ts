@@ -1,0 +1,83 @@
+/**
+ * A few mutants, end to end: the tests that run their lines notice those that make a difference, and one that
+ * makes none lives. `just mutate` judges all of them.
+ */
+import { existsSync, mkdtempSync, readFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
+import { makeCopy, type Copy } from '../../lib/mutation/copy.ts'
+import type { Kind } from '../../lib/mutation/edit.ts'
+import { traceTests, type Traced } from '../../lib/mutation/map.ts'
+import { mutantsOf, type Mutant } from '../../lib/mutation/mutant.ts'
+import { meetTests, prepare } from '../../lib/mutation/trial.ts'
+import { equivalents, type Verdict } from '../../lib/mutation/verdicts.ts'
+import { project } from '../../lib/settings.ts'
+import { missingForRoot } from './root.ts'
+
+const file = 'nix/agents/reachability.sh'
+const missing = await missingForRoot()
+let mutants: Mutant[]
+let copy: Copy | undefined
+let traces: Traced[]
+
+beforeAll(async () => {
+  if (missing) return
+  // one lab's run of `just mutate` is not to wait for this
+  process.env['LAB_TEST_CACHE'] ??= join(tmpdir(), 'cache')
+  process.env['LAB_CACHE'] = mkdtempSync(join(tmpdir(), 'mutants-'))
+  copy = await makeCopy()
+  mutants = await mutantsOf(project, 'reachability', file)
+  traces = await traceTests(
+    ['tests/agents/reachability.test.ts'],
+    async () => copy!,
+    () => {},
+  )
+})
+afterAll(async () => {
+  await copy?.end()
+})
+beforeEach((context) => {
+  if (missing) context.skip(missing)
+})
+
+const judged = async (kind: Kind, was: RegExp, instead: string): Promise<Verdict> => {
+  const found = mutants.filter(
+    (one) => one.kind === kind && was.test(one.was) && one.instead.trim() === instead,
+  )
+  expect(found).toHaveLength(1)
+  return await meetTests(prepare(found[0]!, traces), traces, copy!)
+}
+
+test.each<[Kind, RegExp, string]>([
+  ['statement', /^while :; do/, ':'],
+  ['condition', /^\[\[ -n \$REACH_COMMAND \]\]$/, 'true'],
+  ['guard', /^IFS=.*reach_next_to|^\[\[ " \$REACH_INTERFACES " .*\|\| continue$/, 'continue'],
+  ['statement', /^echo "\$other"$/, ':'],
+  ['condition', /^! neighbour=/, 'true'],
+])('A test notices: %s %s => %s', async (kind, was, instead) => {
+  const text = readFileSync(join(project, file), 'utf8')
+  const { state, found } = await judged(kind, was, instead)
+  expect(state).toBe('killed by tests')
+  expect(found).toContain('A host that answers is reached')
+  // it was never in the working tree
+  expect(readFileSync(join(project, file), 'utf8')).toBe(text)
+})
+
+test('What makes no difference lives, and is in the reviewed file', async () => {
+  const idle = mutants.filter(
+    (one) => one.kind === 'constant' && one.within === 'reachable' && one.was === '1',
+  )
+  const named = idle.filter(({ id }) => equivalents().has(id))
+  expect(named).toHaveLength(1)
+  const verdict = await meetTests(prepare(named[0]!, traces), traces, copy!)
+  expect(verdict).toMatchObject({ state: 'alive', found: '' })
+})
+
+test('A copy that is done with leaves nothing but what it has learned', async () => {
+  await copy!.end()
+  const place = join(process.env['LAB_CACHE']!, 'mutation')
+  expect(existsSync(join(place, 'copy'))).toBe(false)
+  expect(existsSync(join(place, 'tmp'))).toBe(false)
+  expect(existsSync(join(place, 'traces'))).toBe(true)
+})

@@ -1,0 +1,77 @@
+import { mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { expect, onTestFinished, test } from 'vitest'
+import { counts, covered } from '../../../lib/mutation/coverage.ts'
+import { coveragePage } from '../../../lib/mutation/coverage-page.ts'
+import { readTrace, traced, type Hits } from '../../../lib/mutation/trace.ts'
+import { run } from '../../../lib/run.ts'
+
+const part = `# what both share
+helper() {
+  if [[ $1 == yes ]]; then echo "is yes"; fi
+  [[ -n $2 ]] || echo "no second"
+}
+`
+const program = `# the program
+case \${1:-} in
+  a) helper yes "$1" ;;
+  *) helper no "" ;;
+esac
+if [[ \${1:-} == c ]]; then
+  echo c
+else
+  echo other
+fi
+`
+
+/** Runs the two parts as one program, as agents are, with these arguments one after the other. */
+async function trace(...runs: string[]): Promise<{ hits: Hits; said: string }> {
+  const scratch = mkdtempSync(join(tmpdir(), 'traced-'))
+  onTestFinished(() => rmSync(scratch, { recursive: true }))
+  const directory = join(scratch, 'traces')
+  mkdirSync(directory)
+  const own = (name: string, text: string): string =>
+    traced(name, text, ['/nonexistent', directory])
+  writeFileSync(join(scratch, 'agent'), own('part.sh', part) + own('program.sh', program))
+  let said = ''
+  for (const argument of runs) {
+    const ran = await run('bash', ['-euo', 'pipefail', join(scratch, 'agent'), argument])
+    said += ran.stdout + ran.stderr
+  }
+  const hits: Hits = {}
+  for (const file of readdirSync(directory))
+    readTrace(readFileSync(join(directory, file), 'utf8'), hits)
+  return { hits, said }
+}
+
+test('A traced program says what it said before, and its trace has the lines of its parts', async () => {
+  const { hits, said } = await trace('a')
+  expect(said).toBe('is yes\nother\n')
+  expect(Object.keys(hits['part.sh']!)).toEqual(['3', '4'])
+  expect(hits['part.sh']![3]).toEqual({ '[[': 1, echo: 1 })
+  expect(hits['program.sh']![3]).toEqual({ helper: 1 })
+  expect(hits['program.sh']![9]).toEqual({ echo: 1 })
+  expect(hits['program.sh']![4]).toBeUndefined()
+})
+
+test('A program of another shell is left as it is', () => {
+  expect(traced('x.sh', '#!/bin/sh\necho\n')).toBe('#!/bin/sh\necho\n')
+})
+
+test('Lines and branches are told by who has run them', async () => {
+  const tests = (await trace('a')).hits
+  const scenarios = (await trace('b')).hits
+  const one = await covered('part.sh', part, tests, scenarios)
+  // what stands after `||` was run by the second alone
+  expect(counts(one, 'lines')).toMatchObject({ all: 2, tests: 1, scenarios: 1, neither: 0 })
+  const missed = (who: 'tests' | 'scenarios') =>
+    one.units.filter((unit) => unit.kind === 'branch' && !unit[who]).map(({ what }) => what)
+  expect(missed('tests')).toEqual(['past it', 'after ||'])
+  expect(missed('scenarios')).toEqual(['then'])
+  const two = await covered('program.sh', program, tests, {})
+  expect(counts(two, 'branches')).toMatchObject({ all: 4, tests: 2, scenarios: 0, neither: 2 })
+  const page = coveragePage([one, two], 1)
+  expect(page).toContain('title="never case; helper no &quot;&quot;"')
+  expect(page).toMatch(/class="neither"[^>]*> +7 {4}echo c/)
+})

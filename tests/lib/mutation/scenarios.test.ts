@@ -1,0 +1,54 @@
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, expect, test, vi } from 'vitest'
+import { keptTraces, watching } from '../../../lib/mutation/guest.ts'
+import { mutantsOf, mutated } from '../../../lib/mutation/mutant.ts'
+import { casesFor, controlOf } from '../../../lib/mutation/scenarios.ts'
+import { traced } from '../../../lib/mutation/trace.ts'
+import { cutFiles, replayOfControl } from '../../../lib/scenario/control.ts'
+import { project } from '../../../lib/settings.ts'
+import { families } from '../../../tasks/pipelines/families.ts'
+
+let home: string
+beforeEach(() => {
+  home = mkdtempSync(join(tmpdir(), 'home-'))
+  vi.stubEnv('LAB_HOME', home)
+})
+afterEach(() => {
+  vi.unstubAllEnvs()
+  rmSync(home, { recursive: true })
+})
+
+const file = 'nix/agents/pin-golden.sh'
+const read = async (path: string): Promise<string> => readFileSync(join(project, path), 'utf8')
+const [mutant] = await mutantsOf(project, 'pin-golden', file)
+
+test('VMs meet a mutant as a control whose patch is that mutant', async () => {
+  const control = await controlOf(mutant!, 'break-boot/panic')
+  expect(await cutFiles(control, read)).toEqual({ [file]: mutated(await read(file), mutant!) })
+  expect(replayOfControl(control, ['sorrow'], 7)).toBe(
+    `tsx tasks/mutate.ts --mutant ${mutant!.id} --scenarios --case break-boot/panic --host sorrow --seed 7`,
+  )
+})
+
+test('It meets the cases of the families that run its agent, or the ones that are given', async () => {
+  const known = await families()
+  const all = casesFor(mutant!, known)
+  expect(all).toContain('break-boot/panic')
+  expect(all.some((named) => named.startsWith('concurrent-edits/'))).toBe(false)
+  expect(casesFor(mutant!, known, ['break-boot/panic'])).toEqual(['break-boot/panic'])
+})
+
+test('What the agents of a VM have traced is kept for their texts, of all VMs together', async () => {
+  const control = await watching('break-boot/panic')
+  expect((await cutFiles(control, read))[file]).toBe(traced('pin-golden.sh', await read(file)))
+  const agent = '/nix/store/x-pin-golden/bin/pin-golden'
+  const of = (line: number): string =>
+    `+@${agent}:5: : '@file pin-golden.sh 5'\n++@${agent}:${line}: locked\n`
+  control.watch!.take('sorrow', of(24))
+  control.watch!.take('torment', of(25))
+  expect(keptTraces()).toEqual(
+    new Map([['break-boot/panic', { 'pin-golden.sh': { 20: { locked: 1 }, 21: { locked: 1 } } }]]),
+  )
+})
