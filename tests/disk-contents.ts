@@ -19,11 +19,6 @@ export async function expectStore(root: string, toplevel: string, dir: string): 
     await ask(`dump /nix/var/nix/db/${name} ${dir}/nix/var/nix/db/${name}`)
     chmodSync(join(dir, 'nix/var/nix/db', name), 0o644)
   }
-  await expectClosure(dir, toplevel)
-}
-
-/** The same of a tree that was taken out of a disk; it may be removed afterwards. */
-export async function expectClosure(dir: string, toplevel: string): Promise<void> {
   const args = ['--store', dir, '--option', 'build-users-group', '']
   await run('nix-store', [...args, '--verify', '--check-contents'])
   const closure = await run('nix-store', [...args, '--query', '--requisites', toplevel])
