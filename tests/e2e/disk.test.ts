@@ -154,6 +154,7 @@ test('a disk is as the host names its parts, and its store as Nix has it', async
 })
 
 test('another system of the same layout costs what differs, and boots as well', async () => {
+  await ensureNixosDisk(await wanted('one', {}), () => {})
   const before = images()
   const layer = await ensureNixosDisk(await wanted('two', {}), () => {})
   expect(images()).toEqual(before)
