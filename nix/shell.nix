@@ -10,6 +10,8 @@ pkgs.mkShell {
         enableAppletSymlinks = false;
       })
       age
+      # for a root of btrfs; the one of Debian 12 is too old to make subvolumes
+      btrfs-progs
       cpio
       dosfstools
       e2fsprogs

@@ -2,13 +2,15 @@ import { differences, type Difference } from '../lib/nix/expected.ts'
 import { Exit, type ExitCode } from '../lib/failure.ts'
 import { baseImage, type Ground } from '../lib/vm/ground.ts'
 import { chooseGuest, guestStore } from '../lib/nix/guest.ts'
-import { buildHosts, readHost, type Host } from '../lib/nix/host.ts'
+import { buildHosts, readHost, readImageBuilder, type Host } from '../lib/nix/host.ts'
 import { chooseHosts } from '../lib/nix/hosts.ts'
-import { closure } from '../lib/nix/nix.ts'
+import { closure, realise } from '../lib/nix/nix.ts'
 import { requireTools } from '../lib/vm/preflight.ts'
 import { runLanes, type Lane } from '../lib/steps.ts'
 import { red, table } from '../lib/table.ts'
+import { labFlake } from '../lib/settings.ts'
 import { main, type Args } from '../lib/task.ts'
+import { waysOf } from './deploy-vm.ts'
 
 export const name = 'build'
 export const describe =
@@ -18,6 +20,11 @@ export const positionals = {
   host: { describe: 'Hosts of the flake; all without any', array: true },
 }
 export const options = {
+  disko: {
+    type: 'boolean',
+    describe:
+      'NixOS: with the disk of its own disko, and the program that makes it; not run by our tests',
+  },
   json: { type: 'boolean', describe: 'Print data instead of a table' },
 } as const
 export const under = [
@@ -30,9 +37,12 @@ export const examples: [string, string][] = [
   ['tsx tasks/build.ts sorrow --json', 'One, as data'],
 ]
 
+const gib = 1024 ** 3
+
 interface Building {
   host: string
   ground: Pick<Ground, 'store'>
+  disko: boolean
   built?: Host
   seconds: number
   bytes: number
@@ -42,18 +52,20 @@ interface Building {
 
 export async function run(args: Args): Promise<ExitCode> {
   requireTools(chooseGuest().kind)
+  const disko = waysOf(args).disko ?? false
   const hosts = await chooseHosts(args['host'], chooseGuest().attribute)
   const ground = {} as Ground
   const buildings = hosts.map((host): Building => ({
     host,
     ground,
+    disko,
     seconds: 0,
     bytes: 0,
     paths: 0,
     differences: [],
   }))
   const quiet = Boolean(args['json'])
-  await runLanes([imageLane(ground, buildings)], { quiet })
+  await runLanes([imageLane(ground, buildings, disko)], { quiet })
   await runLanes(buildings.map(lane), { quiet })
   const wrong = buildings.filter((one) => one.differences.length > 0)
   if (args['json']) {
@@ -80,7 +92,7 @@ export async function run(args: Args): Promise<ExitCode> {
   return wrong.length > 0 ? Exit.checkFailed : Exit.held
 }
 
-const imageLane = (ground: Ground, buildings: Building[]): Lane<Ground> => ({
+const imageLane = (ground: Ground, buildings: Building[], disko: boolean): Lane<Ground> => ({
   title: 'lab',
   context: ground,
   steps: [
@@ -89,7 +101,8 @@ const imageLane = (ground: Ground, buildings: Building[]): Lane<Ground> => ({
       would: () => ['evaluate every host'],
       run: async () => {
         const { attribute } = chooseGuest()
-        const read = ({ host }: Building): Promise<Host> => readHost(host, attribute, guestStore())
+        const read = ({ host }: Building): Promise<Host> =>
+          readHost(host, attribute, guestStore(), labFlake(), disko)
         await Promise.all(buildings.map(async (each) => void (each.built = await read(each))))
       },
     },
@@ -113,9 +126,13 @@ const lane = (context: Building): Lane<Building> => ({
         const { store } = c.ground
         // the embedded guest's derivations belong into its image's store, which was perhaps not there before
         if (!c.built || chooseGuest().kind === 'debian') {
-          c.built = await readHost(c.host, chooseGuest().attribute, store)
+          c.built = await readHost(c.host, chooseGuest().attribute, store, labFlake(), c.disko)
         }
         await buildHosts([c.built], store, say)
+        if (c.disko) {
+          const { derivation } = await readImageBuilder(c.host, { size: 20 * gib, emulated: false })
+          await realise([derivation], store, { say, timeout: 4 * 3600 })
+        }
         c.seconds = (performance.now() - from) / 1000
         const paths = await closure(c.built.toplevel, store)
         c.paths = paths.length

@@ -24,13 +24,22 @@ export const options = {
   memory: { type: 'string', env: 'LAB_MEMORY', describe: 'Memory, 2G unless the VM has it' },
   cpus: { type: 'number', env: 'LAB_CPUS', describe: 'Virtual CPUs, 2 unless the VM has them' },
   fresh: { type: 'boolean', describe: 'Throw the VM away first: a new disk, the same keys' },
+  disko: {
+    type: 'boolean',
+    describe: 'NixOS: the disk as its own disko lays it out, made in a VM; not run by our tests',
+  },
+  'open-uplink': {
+    type: 'boolean',
+    describe:
+      'Let its uplink reach the world, as tailscale needs; closed again by the next start without',
+  },
   'dry-run': { type: 'boolean', describe: 'Show every effect, have none' },
   json: { type: 'boolean', describe: 'Print data on standard output' },
 } as const
 export const under = [
-  'mmdebstrap, mke2fs, mcopy   once: the base image',
+  'mmdebstrap, mke2fs, mcopy   once: the base image; for NixOS: mke2fs or mkfs.btrfs, a base for each layout',
   'nix eval, nix-store --realise   the toplevel',
-  'qemu-img create -b <layer> disk.qcow2; ssh-keygen',
+  'debugfs, mcopy, qemu-img create -b <layer> disk.qcow2; ssh-keygen',
   'qemu-system-x86_64 … ; ssh until it answers',
   'sync   in the guest, once its first boot is over',
 ]
@@ -45,7 +54,8 @@ export async function run(args: Args): Promise<void> {
   const { attribute } = chooseGuest()
   const size = sizes(args)
   const hosts = await chooseHosts(args['host'], attribute)
-  const deployments = hosts.map((host) => deployment(host, size, Boolean(args['fresh'])))
+  const ways = waysOf(args)
+  const deployments = hosts.map((host) => deployment(host, size, Boolean(args['fresh']), ways))
   if (args['dry-run']) {
     await dryRun([groundLane(deployments), ...deployments.map(lane)])
     printNotes(deployments)
@@ -56,6 +66,18 @@ export async function run(args: Args): Promise<void> {
   const vms = hosts.map(theVm)
   if (args['json']) console.log(JSON.stringify(vms, null, 2))
   else for (const { host } of vms) console.log(sshLine(host))
+}
+
+/** @throws Failure (usage) for a disk of disko's on a guest that has none */
+export function waysOf(args: Args): Partial<Pick<Deployment, 'disko' | 'openUplink'>> {
+  const { kind, reason } = chooseGuest()
+  if (args['disko'] && kind !== 'nixos') {
+    throw usageFailure(
+      `Cannot use --disko: the guest is \`${kind}\`, as ${reason}`,
+      'LAB_GUEST=nixos',
+    )
+  }
+  return { openUplink: Boolean(args['open-uplink']), ...(args['disko'] ? { disko: true } : {}) }
 }
 
 /** Says which sizes were not had; not on standard output, where there may be data. */

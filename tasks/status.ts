@@ -38,7 +38,7 @@ export async function run(args: Args): Promise<void> {
   else if (found.length === 0) console.log('There is no VM. just lab makes and verifies two')
   else {
     const rows = found.map((vm) => [
-      ...[vm.host, vm.state, vm.guest, ...generationCells(vm), faultCell(vm.faults)],
+      ...[vm.host, stateCell(vm), vm.guest, ...generationCells(vm), faultCell(vm.faults)],
       ...[size(vm.diskTaken), String(vm.pid ?? '')],
     ])
     const head = [
@@ -68,7 +68,7 @@ export async function run(args: Args): Promise<void> {
 async function describeVm(vm: Vm) {
   const qemu = qemuOf(vm)
   const state: State = !qemu ? 'stopped' : keepersOf(vm).length > 0 ? 'running' : 'unattended'
-  const { host, uuid, guest, port, user, toplevel } = vm
+  const { host, uuid, guest, port, user, toplevel, openUplink = false } = vm
   const { dir, serial } = files(host)
   return {
     host,
@@ -77,6 +77,7 @@ async function describeVm(vm: Vm) {
     port,
     ssh: sshLine(host),
     user,
+    openUplink,
     guest,
     uuid,
     toplevel,
@@ -104,6 +105,9 @@ function generationCells({ state, generation }: Awaited<ReturnType<typeof descri
   const cell = `${number ?? 'not in the profile'} ${commit?.slice(0, 12) ?? '(no commit)'}`
   return [cell, golden ? 'yes' : 'no', { running: 'yes', next: 'next boot' }[trial!] ?? 'no']
 }
+
+const stateCell = ({ state, openUplink }: { state: State; openUplink: boolean }): string =>
+  openUplink && state !== 'stopped' ? `${state}, uplink open` : state
 
 const faultCell = (faults: object[]): string => (faults.length > 0 ? String(faults.length) : 'none')
 

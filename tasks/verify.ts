@@ -4,6 +4,7 @@ import {
   judgeClosure,
   judgeLogin,
   probesOf,
+  tailscaleLogin,
   type Result,
 } from '../lib/vm/checks.ts'
 import { Exit, Failure, explain, type ExitCode } from '../lib/failure.ts'
@@ -107,7 +108,9 @@ async function verify(vm: Vm): Promise<Verified> {
   }
   const ssh = connected.value
   try {
-    const checks = checksOf(configured.value)
+    const key = Boolean(process.env['LAB_TAILSCALE_AUTHKEY'])
+    const login = tailscaleLogin(configured.value, vm.openUplink === true, key)
+    const checks = [...checksOf(configured.value), ...login]
     const results = judge(checks, await probe(ssh, probesOf(checks), limit))
     return { host, results: [...results, judgeLogin(user, methods, true), ...outside] }
   } finally {

@@ -10,6 +10,9 @@ import {
   statSync,
 } from 'node:fs'
 import { join } from 'node:path'
+import { makeEsp, type EspFiles } from './esp.ts'
+import { mib, putInto, writeTable, type NamedPartition, type Partition } from './partitions.ts'
+import { run } from '../run.ts'
 import { project } from '../settings.ts'
 
 /** What is fixed when an image is built, and what was found in the mirror then. */
@@ -27,20 +30,26 @@ export interface Manifest {
   fingerprint: string
 }
 
-/** A partition of base.raw, in bytes. */
-export interface Partition {
-  start: number
-  size: number
-}
-
-export interface BaseImage {
+/** What layers are made over, with `esp.img` and `root.meta` in its directory (see `finishBase`). */
+export interface Base {
   /** Never changes: another build gets another directory, as overlays stand on this one. */
   dir: string
   raw: string
+  /** First the ESP; the root is the last one, which a layer makes as large as its disk. */
+  partitions: NamedPartition[]
   esp: Partition
   root: Partition
+  /** What its ESP holds, as files of this machine. */
   kernel: string
   initrd: string
+  /** Store paths that its root holds. */
+  holds: ReadonlySet<string>
+  /** Where its root has kernel and first stage besides, for a second name of them. */
+  bootFiles?: string
+}
+
+/** The embedded guest's. */
+export interface BaseImage extends Base {
   manifest: Manifest
 }
 
@@ -59,12 +68,10 @@ export interface ImageOptions {
 
 /** The files that a base image is made by. */
 export const recipe = join(project, 'nix/lab/image')
-const mib = 1024 ** 2
-/** As nix/lab/image/build.sh lays the disk out; `readImage` checks it against the file. */
-const layout = {
-  esp: { start: mib, size: 264 * mib },
-  root: { start: 265 * mib, size: 1536 * mib },
-}
+const esp: NamedPartition = { start: mib, size: 264 * mib, type: 'uefi', name: 'ESP' }
+const root: NamedPartition = { start: 265 * mib, size: 1536 * mib, type: 'linux', name: 'nixos' }
+/** How the embedded guest's disk is laid out. */
+export const layout = { esp, root, partitions: [esp, root] }
 
 /** The Debian suite that an image is made of. */
 export const suiteOf = (options: ImageOptions): string =>
@@ -76,7 +83,7 @@ export const suiteOf = (options: ImageOptions): string =>
  * `fresh` takes new ones.
  */
 export function imageKey(options: ImageOptions = {}): string {
-  const hash = createHash('sha256').update(`1 ${suiteOf(options)}`)
+  const hash = createHash('sha256').update(`2 ${suiteOf(options)}`)
   for (const file of readdirSync(recipe, { recursive: true, withFileTypes: true }).toSorted(
     byPath,
   )) {
@@ -109,8 +116,31 @@ export function readImage(dir: string): BaseImage | string {
     ...layout,
     kernel: join(dir, 'boot/kernel'),
     initrd: join(dir, 'boot/initrd'),
+    holds: new Set(),
+    bootFiles: '/lab/boot',
     manifest,
   }
+}
+
+/**
+ * Makes a disk of a root file system: its ESP and its partition table around it, and beside it what layers
+ * are made against, `esp.img` and `root.meta` (the file system's metadata alone).
+ * @param raw the disk, which has the root at its place and else nothing
+ */
+export async function finishBase(
+  dir: string,
+  raw: string,
+  partitions: NamedPartition[],
+  files: EspFiles,
+  espArgs?: string[],
+): Promise<void> {
+  const image = join(dir, 'esp.img')
+  await makeEsp(image, partitions[0]!.size, files, espArgs)
+  await putInto(raw, partitions[0]!, image)
+  await writeTable(raw, partitions)
+  const { start } = partitions.at(-1)!
+  const meta = join(dir, 'root.meta')
+  await run('e2image', ['-r', '-o', String(start), raw, meta], { timeout: 600 })
 }
 
 /**

@@ -12,11 +12,12 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { basename, join } from 'node:path'
-import { fingerprint, imageKey, readImage, recipe, suiteOf } from './base.ts'
+import { fingerprint, finishBase, imageKey, layout, readImage, recipe, suiteOf } from './base.ts'
 import type { BaseImage, ImageOptions, Manifest } from './base.ts'
 import { privateDirectory } from '../directory.ts'
 import { Failure } from '../failure.ts'
 import { lock } from '../lock.ts'
+import { mib } from './partitions.ts'
 import { findCommand } from '../packages.ts'
 import { counting } from '../retry.ts'
 import { lastLines, run, type RunOptions } from '../run.ts'
@@ -97,6 +98,8 @@ async function build(
       dir,
       suite,
       mirror,
+      String(layout.root.start / mib),
+      String(layout.root.size / mib),
       /^p='(.*)'$/m.exec(proxy)?.[1] ?? '',
     ]
     const limit = 1800
@@ -107,7 +110,16 @@ async function build(
       () => inNamespace(['sh', ...args], { timeout: limit, onLine, signal }),
     )
     const raw = join(dir, 'base.raw')
+    const boot = (name: string): string => join(dir, 'boot', name)
+    const files = { loader: boot('loader.efi'), kernel: boot('kernel'), initrd: boot('initrd') }
+    from = performance.now()
+    await finishBase(dir, raw, layout.partitions, files)
     const { size, blocks } = statSync(raw)
+    stages.push({
+      name: 'disk',
+      seconds: (performance.now() - from) / 1000,
+      mb: Math.round((blocks * 512) / 1e6),
+    })
     const manifest: Manifest = {
       suite,
       mirror,
@@ -143,8 +155,7 @@ const stageNames: Record<string, string> = {
   debian: 'Debian packages',
   trim: 'trim',
   initrd: 'first stage',
-  esp: 'EFI system partition',
-  disk: 'disk',
+  root: 'root file system',
 }
 
 const describe = ({ packages, stages, allocated, suite }: Manifest): string => {

@@ -2,24 +2,22 @@ import { createHash } from 'node:crypto'
 import {
   closeSync,
   existsSync,
-  lstatSync,
   mkdirSync,
   openSync,
-  readFileSync,
   readSync,
-  readdirSync,
-  readlinkSync,
   renameSync,
   rmSync,
-  statSync,
-  writeFileSync,
   writeSync,
 } from 'node:fs'
 import { basename, join } from 'node:path'
+import type { Base } from './base.ts'
+import { block, Debugfs } from './debugfs.ts'
+import { installGeneration, same } from './esp.ts'
 import { Failure } from '../failure.ts'
-import type { BaseImage } from './base.ts'
-import { checkDisk, cluster } from './qcow2.ts'
+import { readGeneration, writeState } from './generation.ts'
 import { lock } from '../lock.ts'
+import { mib, writeTable } from './partitions.ts'
+import { checkDisk, cluster } from './qcow2.ts'
 import { run } from '../run.ts'
 
 export interface LayerOptions {
@@ -33,12 +31,8 @@ export interface LayerOptions {
   size?: number
 }
 
-const mib = 1024 ** 2
-/** ext4's unit of allocation. */
-const block = 4096
-
 /**
- * A qcow2 image over the base image that holds generation 1 of a host: its closure in the store and
+ * A qcow2 image over a base that holds generation 1 of a host: its closure in the store and
  * in Nix's database, the system profile, /boot's entry. Made in a second or so without mounting
  * anything, and cached by toplevel and size.
  *
@@ -47,7 +41,7 @@ const block = 4096
  * @returns path of the layer
  * @throws Failure
  */
-export async function ensureHostLayer(base: BaseImage, options: LayerOptions): Promise<string> {
+export async function ensureHostLayer(base: Base, options: LayerOptions): Promise<string> {
   const size = options.size ?? 20 * 1024 ** 3
   const key = createHash('sha256')
     .update(`1 ${options.toplevel} ${size}`)
@@ -83,183 +77,55 @@ const isWhole = async (path: string): Promise<boolean> =>
   ))
 
 async function make(
-  base: BaseImage,
+  base: Base,
   { toplevel, store, size }: Required<LayerOptions>,
   work: string,
   path: string,
 ): Promise<void> {
   const within = (name: string): string => join(work, name)
-  const storeRoot = store[store.indexOf('--store') + 1]!
-  const physical = (logical: string): string => join(storeRoot, logical)
   const rootEnd = size - mib
   if (rootEnd < base.root.start + base.root.size) {
     throw new Failure(`Cannot make a disk of ${Math.floor(size / mib)} MiB`, {
       hint: `The least that works is ${Math.ceil((base.root.start + base.root.size) / mib) + 1} MiB`,
     })
   }
-  const closure = (await run('nix-store', [...store, '--query', '--requisites', toplevel])).stdout
-    .trim()
-    .split('\n')
-  const kernel = readlinkSync(join(physical(toplevel), 'kernel'))
-  const initrd = readlinkSync(join(physical(toplevel), 'initrd'))
+  const generation = await readGeneration(toplevel, store)
 
   // the ESP: kernel and first stage lie there already, under names of no generation
   const esp = within('esp.img')
   await run('cp', ['--sparse=always', join(base.dir, 'esp.img'), esp])
-  writeFileSync(within('entry'), bootEntry(toplevel, physical(toplevel), kernel, initrd))
-  writeFileSync(within('loader'), 'timeout 0\ndefault nixos-generation-1.conf\n')
-  for (const [file, name, original] of [
-    [kernel, 'kernel', base.kernel],
-    [initrd, 'initrd', base.initrd],
-  ] as const) {
-    const target = `::/EFI/nixos/${basename(file)}.efi`
-    if (same(physical(file), original))
-      await run('mren', ['-i', esp, `::/EFI/nixos/${name}.efi`, target])
-    else {
-      await run('mdel', ['-i', esp, `::/EFI/nixos/${name}.efi`])
-      await run('mcopy', ['-i', esp, physical(file), target])
-    }
-  }
-  await run('mcopy', ['-i', esp, within('entry'), '::/loader/entries/nixos-generation-1.conf'])
-  await run('mcopy', ['-i', esp, within('loader'), '::/loader/loader.conf'])
+  await installGeneration(esp, generation, base)
 
   // the root file system
   const root = within('root.img')
   await run('cp', ['--sparse=always', join(base.dir, 'root.meta'), root])
   await run('truncate', ['--size', String(rootEnd - base.root.start), root])
   await run('resize2fs', [root])
-  const dump = await run('nix-store', [...store, '--dump-db', ...closure])
-  const scratch = within('db')
-  mkdirSync(scratch)
-  await run('nix-store', ['--store', scratch, '--option', 'build-users-group', '', '--load-db'], {
-    input: dump.stdout,
-  })
-  const commands = new Debugfs()
-  for (const dir of nixDirectories) commands.directory(dir)
-  for (const logical of closure) {
-    const original = logical === kernel ? base.kernel : logical === initrd ? base.initrd : undefined
-    if (original && same(physical(logical), original)) {
-      // the image's own file has a store path's mode and time, and one more name costs nothing
-      commands.hardLink(`/lab/boot/${basename(original)}`, logical)
-    } else commands.tree(physical(logical), logical)
+  const files = new Debugfs()
+  for (const logical of generation.closure) {
+    if (base.holds.has(logical)) continue
+    const twin = ([generation.kernel, generation.initrd] as string[]).includes(logical)
+      ? [base.kernel, base.initrd].find((file) => same(generation.physical(logical), file))
+      : undefined
+    // the image's own file has a store path's mode and time, and one more name costs nothing
+    if (base.bootFiles && twin) files.hardLink(join(base.bootFiles, basename(twin)), logical)
+    else files.tree(generation.physical(logical), logical)
   }
-  commands.file(join(scratch, 'nix/var/nix/db/db.sqlite'), '/nix/var/nix/db/db.sqlite', 0o644)
-  commands.file(join(scratch, 'nix/var/nix/db/schema'), '/nix/var/nix/db/schema', 0o644)
-  commands.symlink('/nix/var/nix/profiles', '/nix/var/nix/gcroots/profiles')
-  commands.symlink('/run/current-system', '/nix/var/nix/gcroots/current-system')
-  commands.symlink('/run/booted-system', '/nix/var/nix/gcroots/booted-system')
-  commands.symlink(toplevel, '/nix/var/nix/profiles/system-1-link')
-  commands.symlink('system-1-link', '/nix/var/nix/profiles/system')
-  await commands.run(root, within('commands'))
+  await writeState(files, generation, work)
+  await files.run(root, within('commands'))
 
   // the disk: a partition table of its own size, and what has changed
   const delta = within('delta.raw')
   await run('truncate', ['--size', String(size), delta])
-  await run('sfdisk', ['--quiet', '--no-reread', '--no-tell-kernel', delta], {
-    input: partitionTable(base, rootEnd),
-  })
+  const { partitions } = base
+  const last = { ...partitions.at(-1)!, size: rootEnd - base.root.start }
+  await writeTable(delta, [...partitions.slice(0, -1), last])
   await overlayChanges(base.raw, base.esp.start, join(base.dir, 'esp.img'), esp, delta)
   await overlayChanges(base.raw, base.root.start, join(base.dir, 'root.meta'), root, delta)
   const made = within('layer.qcow2')
-  await run('qemu-img', ['convert', '-f', 'raw', '-O', 'qcow2', delta, made])
+  await run('qemu-img', ['convert', '-f', 'raw', '-O', 'qcow2', delta, made], { timeout: 1800 })
   await run('qemu-img', ['rebase', '-u', '-f', 'qcow2', '-b', base.raw, '-F', 'raw', made])
   renameSync(made, path)
-}
-
-const nixDirectories = [
-  '/nix/store',
-  '/nix/var',
-  '/nix/var/log',
-  '/nix/var/log/nix',
-  '/nix/var/log/nix/drvs',
-  '/nix/var/nix',
-  '/nix/var/nix/db',
-  '/nix/var/nix/gcroots',
-  '/nix/var/nix/gcroots/auto',
-  '/nix/var/nix/gcroots/per-user',
-  '/nix/var/nix/profiles',
-  '/nix/var/nix/profiles/per-user',
-  '/nix/var/nix/temproots',
-  '/nix/var/nix/userpool',
-  '/nix/var/nix/daemon-socket',
-]
-
-/** As nix/lab/guest/install-boot-entries.sh writes it: the first switch finds nothing to change. */
-const bootEntry = (toplevel: string, physical: string, kernel: string, initrd: string): string =>
-  [
-    'title NixOS',
-    'sort-key nixos',
-    'version Generation 1',
-    `linux /EFI/nixos/${basename(kernel)}.efi`,
-    `initrd /EFI/nixos/${basename(initrd)}.efi`,
-    `options init=${toplevel}/init ${readFileSync(join(physical, 'kernel-params'), 'utf8').trim()}`,
-    '',
-  ].join('\n')
-
-const partitionTable = ({ esp, root }: BaseImage, end: number): string =>
-  [
-    'label: gpt',
-    `start=${esp.start / 512}, size=${esp.size / 512}, type=uefi, name=ESP`,
-    `start=${root.start / 512}, size=${(end - root.start) / 512}, type=linux, name=nixos`,
-    '',
-  ].join('\n')
-
-const same = (a: string, b: string): boolean =>
-  statSync(a).size === statSync(b).size && readFileSync(a).equals(readFileSync(b))
-
-/** A script for debugfs(8): what is written gets the owner, mode and time of a store path. */
-class Debugfs {
-  private readonly lines: string[] = []
-
-  directory(path: string): void {
-    this.lines.push(`mkdir ${quote(path)}`)
-  }
-
-  symlink(target: string, path: string): void {
-    this.lines.push(`symlink ${quote(path)} ${quote(target)}`)
-  }
-
-  file(source: string, path: string, mode: number): void {
-    this.lines.push(`write ${quote(source)} ${quote(path)}`, ...this.meta(path, 0o100000 | mode))
-  }
-
-  hardLink(existing: string, path: string): void {
-    this.lines.push(`ln ${existing} ${quote(path)}`, `sif ${existing} links_count 2`)
-  }
-
-  /** A store path with all below it. Its modes on this side are canonical already. */
-  tree(source: string, path: string): void {
-    const found = lstatSync(source)
-    if (found.isSymbolicLink()) {
-      this.symlink(readlinkSync(source), path)
-      this.lines.push(`sif ${quote(path)} mtime @1`)
-    } else if (found.isDirectory()) {
-      this.directory(path)
-      for (const name of readdirSync(source)) this.tree(join(source, name), join(path, name))
-      this.lines.push(...this.meta(path, 0o040555))
-    } else this.file(source, path, found.mode & 0o777)
-  }
-
-  private meta(path: string, mode: number): string[] {
-    return [
-      `sif ${quote(path)} mode 0${mode.toString(8)}`,
-      ...['uid 0', 'gid 0', 'mtime @1'].map((field) => `sif ${quote(path)} ${field}`),
-    ]
-  }
-
-  async run(image: string, script: string): Promise<void> {
-    writeFileSync(script, this.lines.join('\n'))
-    const { stderr } = await run('debugfs', ['-w', '-f', script, image])
-    // its exit code is 0 whatever happened
-    const complaint = stderr.split('\n').find((line) => line && !/^debugfs \d/.test(line))
-    if (complaint) throw new Failure(`Cannot write generation 1 into the disk: ${complaint}`)
-  }
-}
-
-/** debugfs splits its lines at blanks; inside quotes only a quote, written twice, is special. */
-function quote(path: string): string {
-  if (/[\n\r]/.test(path)) throw new Failure(`Cannot write a file name with a newline: \`${path}\``)
-  return `"${path.replaceAll('"', '""')}"`
 }
 
 /**

@@ -1,80 +1,85 @@
 import { createHash } from 'node:crypto'
-import { existsSync, mkdirSync, renameSync, rmSync } from 'node:fs'
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { join, resolve } from 'node:path'
+import { fingerprint, finishBase, type Base } from './base.ts'
+import { makeBtrfs } from './btrfs.ts'
+import { Debugfs } from './debugfs.ts'
+import { makeEsp, installGeneration } from './esp.ts'
 import { privateDirectory } from '../directory.ts'
 import { Failure } from '../failure.ts'
-import { readImageBuilder, type ImageWanted } from '../nix/host.ts'
-import { checkDisk } from './qcow2.ts'
+import { readGeneration, writeSkeleton, type Generation } from './generation.ts'
+import { ensureHostLayer, type LayerOptions } from './layer.ts'
 import { lock } from '../lock.ts'
-import { realise } from '../nix/nix.ts'
-import { requireSpace } from '../vm/preflight.ts'
+import { closure, type PathInfo } from '../nix/nix.ts'
+import { mib, putInto, writeTable, type NamedPartition } from './partitions.ts'
+import { checkDisk } from './qcow2.ts'
 import { counting } from '../retry.ts'
 import { run } from '../run.ts'
 import { labCache } from '../settings.ts'
+import { requireSpace } from '../vm/preflight.ts'
 
-/** What an installed system takes while it is built: the image, and no copy of it. */
-const needed = 8 * 1024 ** 3
+/** The disk that a NixOS host's own configuration mounts; `nix/lab/disk.nix` reads it there. */
+export interface DiskLayout {
+  esp: NamedDevice
+  root: NamedDevice & {
+    fsType: 'ext4' | 'btrfs'
+    /** By mount point, the subvolume of btrfs; an empty one is the whole of it. */
+    subvolumes: Record<string, string>
+  }
+  swap: NamedDevice[]
+  /** systemd-boot of the host's own systemd. */
+  loader: string
+}
+
+/** How /dev/disk/by-<by>/<name> finds a file system or its partition. */
+export interface NamedDevice {
+  by: 'partlabel' | 'partuuid' | 'label' | 'uuid'
+  name: string
+}
+
+export type NixosDisk = Required<LayerOptions> & { layout: DiskLayout }
 
 /**
- * The disk of a NixOS host, made by disko's own image builder: a program that formats a sparse file
- * and installs the host into it inside QEMU, so it needs neither root nor Nix's `kvm` feature. It
- * holds nothing of one VM, and is cached by the program's store path.
- *
- * `LAB_NIXOS_IMAGE` names an image that was made elsewhere, and nothing is built then.
- * @param limit seconds that the installation may take
+ * The disk of a NixOS host as its configuration mounts it, made as the embedded guest's is: without root,
+ * mount or VM, and cached. On ext4, systems of one layout share a base that holds the closure of the first
+ * of them, and each costs what differs. A btrfs is made whole for each.
  * @returns path of a qcow2 image
  * @throws Failure
  */
-export async function ensureNixosImage(
-  host: string,
-  wanted: ImageWanted,
-  limit: number,
+export async function ensureNixosDisk(
+  wanted: NixosDisk,
   say: (line: string) => void,
 ): Promise<string> {
-  const given = process.env['LAB_NIXOS_IMAGE']
-  if (given) return await givenImage(resolve(given))
-  const { derivation, file } = await readImageBuilder(host, wanted)
-  const [program] = await realise([derivation], [], { say, timeout: 4 * 3600 })
-  const key = createHash('sha256').update(`1 ${program}`).digest('hex').slice(0, 16)
   const images = join(privateDirectory(labCache()), 'nixos')
-  const path = join(images, `${key}.qcow2`)
   mkdirSync(images, { recursive: true })
-  if (existsSync(path)) return path
-  const held = await lock(join(images, `${key}.lock`), `make the disk of \`${host}\``, {
-    wait: limit,
-    say,
-  })
-  const work = join(images, `.making-${key}`)
-  try {
-    if (existsSync(path)) return path
-    // the lock is ours: this is of a task that was killed
-    rmSync(work, { recursive: true, force: true })
-    mkdirSync(work)
-    requireSpace(images, needed, `make the disk of \`${host}\``)
-    let at = `disko installs ${host} into an image`
-    const onLine = (line: string): void => void (at = stage(line))
-    await counting(
-      () => at,
-      limit,
-      say,
-      () => run(program!, [], { cwd: work, timeout: limit, onLine }),
-    )
-    const made = join(work, file)
-    if (!existsSync(made)) {
-      throw new Failure(`Cannot find the image that disko made of \`${host}\`: \`${file}\``, {
-        replay: program,
-      })
-    }
-    await checkDisk(made)
-    renameSync(made, path)
-    return path
-  } finally {
-    rmSync(work, { recursive: true, force: true })
-    held.release()
+  if (wanted.layout.root.fsType === 'ext4') {
+    return ensureHostLayer(await ensureBase(images, wanted, say), wanted)
   }
+  const key = hash([wanted.toplevel, wanted.size, wanted.layout])
+  const path = join(images, `${key}.qcow2`)
+  if (existsSync(path)) return path
+  return await alone(images, key, wanted, say, async (work) => {
+    if (existsSync(path)) return path
+    await makeWhole(wanted, work, path)
+    return path
+  })
 }
 
-async function givenImage(path: string): Promise<string> {
+/** `LAB_NIXOS_IMAGE`, an image that was made elsewhere. @throws Failure when it cannot be used */
+export async function givenImage(): Promise<string | undefined> {
+  const given = process.env['LAB_NIXOS_IMAGE']
+  if (!given) return undefined
+  const path = resolve(given)
   if (!existsSync(path)) {
     throw new Failure(`Cannot find the image \`${path}\``, { hint: 'LAB_NIXOS_IMAGE names it' })
   }
@@ -82,5 +87,224 @@ async function givenImage(path: string): Promise<string> {
   return path
 }
 
-/** The builder echoes each command of a shell; its own words are enough to see that it goes on. */
-const stage = (line: string): string => `disko: ${line.replace(/^\++ /, '').slice(0, 100)}`
+/** The base of this layout that holds most of a closure, at least three quarters; else a new one. */
+async function ensureBase(
+  images: string,
+  wanted: NixosDisk,
+  say: (line: string) => void,
+): Promise<Base> {
+  const paths = await closure(wanted.toplevel, wanted.store)
+  const layout = hash(wanted.layout)
+  const find = (): Base | undefined =>
+    readdirSync(images)
+      .filter((name) => name.startsWith(`${layout}-`))
+      .map((name) => readBase(join(images, name), wanted.layout))
+      .filter((base) => base !== undefined)
+      .map((base) => ({ base, lacks: size(paths.filter(({ path }) => !base.holds.has(path))) }))
+      .filter(({ lacks }) => lacks <= size(paths) / 4)
+      .toSorted((a, b) => a.lacks - b.lacks)[0]?.base
+  return (
+    find() ??
+    (await alone(images, layout, wanted, say, async (work) => {
+      const found = find()
+      if (found) return found
+      // one of the same closure that is damaged keeps its name, as a disk may stand on it
+      const dir = join(images, `${layout}-${hash([wanted.toplevel, Date.now()])}`)
+      requireSpace(images, size(paths) * 1.5, `make the disk of \`${wanted.host}\``)
+      await makeBase(wanted, work)
+      renameSync(work, dir)
+      return readBase(dir, wanted.layout)!
+    }))
+  )
+}
+
+const size = (paths: PathInfo[]): number => paths.reduce((sum, { narSize }) => sum + narSize, 0)
+
+/** A base that is whole, or undefined. */
+function readBase(dir: string, layout: DiskLayout): Base | undefined {
+  const raw = join(dir, 'base.raw')
+  try {
+    const read = readFileSync(join(dir, 'manifest.json'), 'utf8')
+    const manifest = JSON.parse(read) as {
+      closure: string[]
+      size: number
+      rootSize: number
+      fingerprint: string
+    }
+    if (statSync(raw).size !== manifest.size || fingerprint(raw) !== manifest.fingerprint) {
+      return undefined
+    }
+    const partitions = partitionsOf(layout, manifest.rootSize)
+    return {
+      ...{ dir, raw, partitions },
+      ...{ esp: partitions[0]!, root: partitions.at(-1)! },
+      ...{ kernel: join(dir, 'kernel'), initrd: join(dir, 'initrd') },
+      holds: new Set(manifest.closure),
+    }
+  } catch {
+    return undefined
+  }
+}
+
+/** Makes an ext4 that holds a closure and nothing of a generation, and the disk around it. */
+async function makeBase({ toplevel, store, layout }: NixosDisk, work: string): Promise<void> {
+  const generation = await readGeneration(toplevel, store)
+  const files = new Debugfs()
+  writeSkeleton(files, work)
+  for (const path of generation.closure) files.tree(generation.physical(path), path)
+  // ext4 has an inode for each 16 KiB
+  const { bytes, inodes } = files.taken
+  const least = Math.max(bytes * 1.1, inodes * 1.1 * 16384) + 512 * mib
+  const rootSize = Math.ceil(least / mib) * mib
+  const partitions = partitionsOf(layout, rootSize)
+  const { start } = partitions.at(-1)!
+  const raw = join(work, 'base.raw')
+  await run('truncate', ['--size', String(start + rootSize + mib), raw])
+  await run('mke2fs', [
+    ...['-q', '-t', 'ext4', '-m', '0', ...identity(layout.root, { label: '-L', uuid: '-U' })],
+    ...['-E', `offset=${start},lazy_itable_init=1,lazy_journal_init=1,root_owner=0:0`],
+    ...[raw, `${rootSize / 1024}k`],
+  ])
+  await files.run(`${raw}?offset=${start}`, join(work, 'commands'))
+  const boot = bootFiles(generation, layout)
+  await finishBase(work, raw, partitions, boot, espArgs(layout))
+  await putSwap(raw, layout, partitions, work)
+  copyFileSync(boot.kernel, join(work, 'kernel'))
+  copyFileSync(boot.initrd, join(work, 'initrd'))
+  for (const name of ['commands', 'empty']) rmSync(join(work, name))
+  const manifest = {
+    closure: generation.closure,
+    size: statSync(raw).size,
+    rootSize,
+    fingerprint: fingerprint(raw),
+  }
+  writeFileSync(join(work, 'manifest.json'), `${JSON.stringify(manifest)}\n`)
+}
+
+/** Makes a disk whose root is btrfs, with a host's generation 1. */
+async function makeWhole(wanted: NixosDisk, work: string, path: string): Promise<void> {
+  const { layout, toplevel, store, size: bytes, host } = wanted
+  const generation = await readGeneration(toplevel, store)
+  const partitions = partitionsOf(layout, 0)
+  const { start } = partitions.at(-1)!
+  const rootSize = bytes - mib - start
+  const last = { ...partitions.at(-1)!, size: rootSize }
+  const all = [...partitions.slice(0, -1), last]
+  const within = (name: string): string => join(work, name)
+  const total = size(await closure(toplevel, store))
+  // a copy of the closure, the file system, and the image
+  requireSpace(work, total * 3.5, `make the disk of \`${host}\``)
+  if (rootSize < total * 1.2 + 512 * mib) {
+    const least = Math.ceil((start + total * 1.2) / mib + 513)
+    throw new Failure(`Cannot make a disk of ${Math.floor(bytes / mib)} MiB`, {
+      hint: `The least that works is ${least} MiB`,
+    })
+  }
+  const args = identity(layout.root, { label: '--label', uuid: '--uuid' })
+  await makeBtrfs(within('root.img'), rootSize, generation, layout.root.subvolumes, args, work)
+  const boot = bootFiles(generation, layout)
+  await makeEsp(within('esp.img'), all[0]!.size, boot, espArgs(layout))
+  await installGeneration(within('esp.img'), generation, boot)
+  const disk = within('disk.raw')
+  await run('truncate', ['--size', String(bytes), disk])
+  await putSwap(disk, layout, all, work)
+  await writeTable(disk, all)
+  const made = within('disk.qcow2')
+  await run('qemu-img', ['convert', '-f', 'raw', '-O', 'qcow2', disk, made])
+  await putInto(made, all[0]!, within('esp.img'), 'qcow2')
+  await putInto(made, last, within('root.img'), 'qcow2')
+  renameSync(made, path)
+}
+
+/** The ESP of 1 GiB as disko's example has it, swap of 2 GiB, and the root. */
+function partitionsOf({ esp, swap, root }: DiskLayout, rootSize: number): NamedPartition[] {
+  let start = mib
+  const next = (
+    device: NamedDevice,
+    type: NamedPartition['type'],
+    bytes: number,
+    plain: string,
+  ): NamedPartition => {
+    const { by, name } = device
+    const partition = { start, size: bytes, type, name: by === 'partlabel' ? name : plain }
+    start += bytes
+    return by === 'partuuid' ? { ...partition, uuid: name } : partition
+  }
+  return [
+    next(esp, 'uefi', 1024 * mib, 'ESP'),
+    ...swap.map((device) => next(device, 'swap', 2048 * mib, 'swap')),
+    next(root, 'linux', rootSize, 'nixos'),
+  ]
+}
+
+/** Arguments of a mkfs that give a file system its label or UUID, where it is found by one. */
+function identity({ by, name }: NamedDevice, flags: Record<'label' | 'uuid', string>): string[] {
+  return by === 'label' || by === 'uuid' ? [flags[by], name] : []
+}
+
+const espArgs = ({ esp }: DiskLayout): string[] =>
+  identity(esp.by === 'uuid' ? { ...esp, name: esp.name.replace('-', '') } : esp, {
+    label: '-n',
+    uuid: '-i',
+  })
+
+async function putSwap(
+  disk: string,
+  { swap }: DiskLayout,
+  partitions: NamedPartition[],
+  work: string,
+): Promise<void> {
+  for (const [at, device] of swap.entries()) {
+    const partition = partitions[at + 1]!
+    const image = join(work, 'swap.img')
+    await run('truncate', ['--size', String(partition.size), image])
+    await run('mkswap', [...identity(device, { label: '-L', uuid: '-U' }), image])
+    await putInto(disk, partition, image)
+    rmSync(image)
+  }
+}
+
+const bootFiles = (
+  { kernel, initrd, physical }: Generation,
+  { loader }: DiskLayout,
+): { loader: string; kernel: string; initrd: string } => ({
+  loader: physical(loader),
+  kernel: physical(kernel),
+  initrd: physical(initrd),
+})
+
+const hash = (of: unknown): string =>
+  createHash('sha256')
+    .update(`1 ${JSON.stringify(of)}`)
+    .digest('hex')
+    .slice(0, 16)
+
+/** Does work that is cached under a key, one task at a time, with a directory for it. */
+async function alone<T>(
+  images: string,
+  key: string,
+  { host }: NixosDisk,
+  say: (line: string) => void,
+  make: (work: string) => Promise<T>,
+): Promise<T> {
+  const limit = 3600
+  const what = `make the disk of \`${host}\``
+  const held = await lock(join(images, `${key}.lock`), what, { wait: limit, say })
+  const work = join(images, `.making-${key}`)
+  try {
+    // the lock is ours: this is of a task that was killed
+    await removeTree(work)
+    mkdirSync(work)
+    return await counting(`make the disk of ${host}`, limit, say, () => make(work))
+  } finally {
+    await removeTree(work)
+    held.release()
+  }
+}
+
+/** A copy of a store has directories that may not be written to. */
+async function removeTree(dir: string): Promise<void> {
+  if (!existsSync(dir)) return
+  await run('chmod', ['-R', 'u+w', dir], { timeout: 600 })
+  rmSync(dir, { recursive: true, force: true })
+}

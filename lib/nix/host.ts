@@ -2,8 +2,10 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Failure } from '../failure.ts'
 import { inHome, labSettings, type LabSettings } from '../lab-settings.ts'
+import type { DiskLayout } from '../image/nixos.ts'
 import { evaluate, realise } from './nix.ts'
 import { labFlake, project, type GuestKind } from '../settings.ts'
+import { readVm } from '../vm/vm.ts'
 
 /** What the lab needs to know of a host's configuration: `nix/lab/facts.nix` says where it stands. */
 export interface Facts {
@@ -45,12 +47,15 @@ export interface Host {
   derivation: string
   /** The guest that it was read for. */
   guest: GuestKind
+  /** The disk that a NixOS host mounts; null where the lab cannot make one like it. */
+  layout?: DiskLayout | null
 }
 
 /**
  * Reads a host's configuration in one evaluation. A NixOS host of another flake is read with what
  * the lab adds to it, which no file of that flake holds.
  * @param attribute `labConfigurations` or `nixosConfigurations`
+ * @param disko whether it keeps the disk of its own disko, whatever that is; default: as its VM was made
  * @throws Failure with nix's own words
  */
 export async function readHost(
@@ -58,17 +63,20 @@ export async function readHost(
   attribute: string,
   store: string[],
   flake = labFlake(),
+  disko = readVm(name)?.disko ?? false,
 ): Promise<Host> {
   // of the lab's flake always: a world's tree need not have its lab.toml
   const { user, units, paths } = await labSettings()
+  const nixos = attribute === 'nixosConfigurations'
   const names = JSON.stringify(JSON.stringify({ user, units, flake: paths.flake }))
   const read = await evaluate<Omit<Host, 'name' | 'guest'>>(
     flake,
     `${attribute}.${name}`,
-    `found: let host = ${attribute === 'nixosConfigurations' ? `${prepared()} found` : 'found'}; in {
+    `found: let host = ${nixos ? `${prepared(disko ? {} : undefined)} found` : 'found'}; in {
       facts = (${text('facts')}) (builtins.fromJSON ${names}) host;
       toplevel = host.config.system.build.toplevel.outPath;
       derivation = host.config.system.build.toplevel.drvPath;
+      layout = ${nixos ? `(${text('disk')}) host.config` : 'null'};
     }`,
     store,
   )
@@ -78,7 +86,7 @@ export async function readHost(
       hint: 'The lab emulates x86_64-linux: name the others, or set LAB_HOSTS',
     })
   }
-  return { name, guest: attribute === 'nixosConfigurations' ? 'nixos' : 'debian', ...read }
+  return { name, guest: nixos ? 'nixos' : 'debian', ...read }
 }
 
 /**
@@ -101,7 +109,7 @@ export function disagreement(
   return `\`${name}\` ${what} \`${own}\`, and \`${key}\` of lab.toml is \`${ours}\``
 }
 
-/** How the disk image of a NixOS host is wanted. */
+/** How the disk image of a NixOS host is wanted of disko. */
 export interface ImageWanted {
   /** Bytes. */
   size: number
@@ -128,27 +136,18 @@ export const readImageBuilder = (
     [],
   )
 
-/** The Nix function of nix/lab/foreign.nix with its arguments, all but the host. */
-function prepared(wanted?: ImageWanted): string {
-  const size = wanted ? `"${Math.round(wanted.size / 1024 ** 2)}M"` : 'null'
+/** The Nix function of nix/lab/foreign.nix with its arguments, all but the host. @param image by disko */
+function prepared(image?: Partial<ImageWanted>): string {
+  const size = image?.size === undefined ? 'null' : `"${Math.round(image.size / 1024 ** 2)}M"`
+  const disko = `(${text('disko')}) { imageSize = ${size}; emulated = ${image?.emulated ?? false}; }`
   return `(${text('foreign')}) {
     vm = (${text('vm')});
-    disko = _: builtins.getFlake "${lockedDisko()}";
-    imageSize = ${size};
-    emulated = ${wanted?.emulated ?? false};
+    disk = (${text('disk')});
+    disko = ${image ? disko : 'null'};
   }`
 }
 
 const text = (name: string): string => readFileSync(join(project, `nix/lab/${name}.nix`), 'utf8')
-
-/** This project's disko, as a flake reference that a pure evaluation may fetch. */
-function lockedDisko(): string {
-  const lock = JSON.parse(readFileSync(join(project, 'flake.lock'), 'utf8')) as {
-    nodes: Record<string, { locked: { owner: string; repo: string; rev: string; narHash: string } }>
-  }
-  const { owner, repo, rev, narHash } = lock.nodes['disko']!.locked
-  return `github:${owner}/${repo}/${rev}?narHash=${encodeURIComponent(narHash)}`
-}
 
 /** Builds the toplevels of hosts; what is built already costs nothing. @param say told the counts */
 export const buildHosts = (

@@ -6,7 +6,6 @@ import { gate } from '../gate.ts'
 import { progress } from './progress.ts'
 import { counting } from '../retry.ts'
 import { lastLines, run, type RunOptions } from '../run.ts'
-import { project } from '../settings.ts'
 
 const features = [
   '--extra-experimental-features',
@@ -168,22 +167,15 @@ function hintFor(flake: string, words: string, cause: string): string {
     : 'A file that git does not track is invisible to a flake: git add --intent-to-add it'
 }
 
-/** What nix could not fetch: an input of the flake, or one that the lab brings along, by its revision. */
+/** What nix could not fetch: an input of the flake, by its revision. */
 export function unfetched(flake: string, words: string): string {
-  const own = (directory: string): [name: string, revision: string][] => {
-    const path = join(directory, 'flake.lock')
-    if (!existsSync(path)) return []
-    const { nodes } = JSON.parse(readFileSync(path, 'utf8')) as {
-      nodes: Record<string, { locked?: { rev?: string } }>
-    }
-    return Object.entries(nodes).flatMap(([name, { locked }]) =>
-      locked?.rev !== undefined && words.includes(locked.rev) ? [[name, locked.rev]] : [],
-    )
+  const path = join(flake, 'flake.lock')
+  if (!existsSync(path)) return 'An input of the flake'
+  const { nodes } = JSON.parse(readFileSync(path, 'utf8')) as {
+    nodes: Record<string, { locked?: { rev?: string } }>
   }
-  const [theirs] = own(flake)
-  if (theirs) return `The input \`${theirs[0]}\` of the flake`
-  const [ours] = own(project)
-  return ours
-    ? `The lab's own ${ours[0]}, which makes the disk of a host that has none of disko's,`
-    : 'An input of the flake'
+  const found = Object.entries(nodes).find(
+    ([, { locked }]) => locked?.rev !== undefined && words.includes(locked.rev),
+  )
+  return found ? `The input \`${found[0]}\` of the flake` : 'An input of the flake'
 }

@@ -163,6 +163,30 @@ function serviceCheck({ facts, ...host }: Host, service: string): Check {
   }
 }
 
+/**
+ * Whether a VM has logged in to tailscale. To be asked it must have been given a key, and a way to tailscale's
+ * coordination server.
+ * @param key whether there is a LAB_TAILSCALE_AUTHKEY
+ */
+export function tailscaleLogin({ facts, name }: Host, openUplink: boolean, key: boolean): Check[] {
+  if (!facts.declared.includes('tailscale') || facts.unavailable['tailscale']) return []
+  const closed = `its uplink is closed: just down ${name}, and just deploy-test-vm ${name} --open-uplink`
+  const state = ({ text }: Answer): string => /"BackendState":\s*"(\w+)"/.exec(text)?.[1] ?? ''
+  const reason = key ? (openUplink ? undefined : closed) : 'LAB_TAILSCALE_AUTHKEY is not set'
+  return [
+    {
+      name: 'tailscale login',
+      // the login may still be on its way
+      probe: `ask() { tailscale status --json --peers=false; }
+        until [[ $(ask) == *'"Running"'* ]] || [ $SECONDS -ge 60 ]; do sleep 1; done; ask`,
+      ...(reason === undefined ? {} : { unavailable: reason }),
+      expected: 'Running',
+      holds: (answer) => state(answer) === 'Running',
+      show: (answer) => state(answer) || (answer.text.split('\n')[0] ?? ''),
+    },
+  ]
+}
+
 const timerCheck = ({ facts }: Host): Check => ({
   name: 'auto-upgrade timer',
   quick: true,

@@ -1,11 +1,12 @@
 import { existsSync } from 'node:fs'
-import { createDisk } from './disk.ts'
+import { createDisk, firstGeneration } from './disk.ts'
 import { Failure } from '../failure.ts'
 import { baseImage, preflight, type Ground } from './ground.ts'
 import { chooseGuest, guestStore } from '../nix/guest.ts'
-import { buildHosts, readHost, type Host } from '../nix/host.ts'
+import { buildHosts, readHost } from '../nix/host.ts'
 import { ensureIdentity, ensureLabKey, sshTarget, writeSshConfigOfAll } from './identity.ts'
 import { checkDisk, diskSize } from '../image/qcow2.ts'
+import { deployment, sameGuest, type Deployment } from './wanted.ts'
 import { labSettings } from '../lab-settings.ts'
 import type { Lock } from '../lock.ts'
 import { gib, requireMemory, requireSpace } from './preflight.ts'
@@ -18,7 +19,7 @@ import {
   stopVm,
   waitForGuest,
 } from './qemu.ts'
-import { labCache, labHome } from '../settings.ts'
+import { labCache, labFlake, labHome } from '../settings.ts'
 import { counting } from '../retry.ts'
 import { connect } from '../ssh/ssh.ts'
 import { settle } from './settle.ts'
@@ -29,70 +30,18 @@ import { runningToplevel, switchTo } from './switch.ts'
 import {
   files,
   freeSlot,
+  hasDisk,
+  isRunning,
   knownVms,
   lockVm,
   newUuid,
-  qemuOf,
   readVm,
   theVm,
   writeVm,
   type Vm,
 } from './vm.ts'
 
-/** What becomes known of one VM on its way. */
-export interface Deployment {
-  host: string
-  size: Partial<Pick<Vm, 'disk' | 'memory' | 'cpus'>>
-  fresh: boolean
-  ground: Ground
-  built?: Host
-  /** The store that its derivation was written to. */
-  builtIn?: string
-  /** Whether anything was made, started or switched. */
-  changed: boolean
-  /** Whether QEMU was started just now. */
-  started: boolean
-  /** What a person should know of sizes that were asked for and are not had. */
-  notes: string[]
-}
-
-export const deployment = (
-  host: string,
-  size: Deployment['size'] = {},
-  fresh = false,
-): Deployment => ({
-  host,
-  size,
-  fresh,
-  ground: {} as Ground,
-  changed: false,
-  started: false,
-  notes: fresh ? [] : keptSizes(host, size),
-})
-
-/** The sizes that a VM keeps although others are asked for, and what to do about each. */
-function keptSizes(host: string, size: Deployment['size']): string[] {
-  const vm = readVm(host)
-  const differs = (key: keyof Deployment['size']): boolean =>
-    vm !== undefined && size[key] !== undefined && size[key] !== vm[key]
-  const notes: string[] = []
-  if (vm && differs('disk') && hasDisk(host)) {
-    notes.push(
-      `\`${host}\` keeps its disk of ${gib(vm.disk)}: one of ${gib(size.disk!)} is made with --fresh, which throws away what is on it`,
-    )
-  }
-  if (!vm || !isRunning(host)) return notes
-  const restart = `just down ${host}, and deploy it again`
-  if (differs('memory')) {
-    notes.push(
-      `\`${host}\` runs with ${gib(vm.memory)} of memory: for ${gib(size.memory!)}, ${restart}`,
-    )
-  }
-  if (differs('cpus')) {
-    notes.push(`\`${host}\` runs with ${vm.cpus} CPUs: for ${size.cpus}, ${restart}`)
-  }
-  return notes
-}
+export { deployment, type Deployment }
 
 /**
  * Deploys VMs side by side. Each one's lock is taken first, so that a second deploy of the same VM
@@ -144,7 +93,7 @@ export const groundLane = (deployments: Deployment[]): Lane<Deployment> => ({
         const { attribute } = chooseGuest()
         const store = guestStore()
         const read = async (each: Deployment): Promise<void> => {
-          each.built = await readHost(each.host, attribute, store)
+          each.built = await readHost(each.host, attribute, store, labFlake(), each.disko)
           each.builtIn = storeIn(store)
         }
         await Promise.all(deployments.map(read))
@@ -180,7 +129,8 @@ const steps: Step<Deployment>[] = [
       c.ground.store ??= guestStore(c.ground.guest)
       // the embedded guest's derivations belong into its image's store, which may be newer than the first look
       if (!c.built || c.builtIn !== storeIn(c.ground.store)) {
-        c.built = await readHost(c.host, c.ground.guest.attribute, c.ground.store)
+        const { attribute } = c.ground.guest
+        c.built = await readHost(c.host, attribute, c.ground.store, labFlake(), c.disko)
       }
       await buildHosts([c.built], c.ground.store, say)
     },
@@ -188,11 +138,9 @@ const steps: Step<Deployment>[] = [
   {
     title: 'disk and identity',
     skip: ({ host, fresh }) => !fresh && hasDisk(host) && 'it has its disk',
-    would: ({ host, fresh }) => [
+    would: ({ host, fresh, disko }) => [
       ...(fresh ? [`cut the power of ${host} and delete ${files(host).disk}`] : []),
-      ...(chooseGuest().kind === 'nixos'
-        ? [`run disko's image builder for ${host}, unless its image is cached`]
-        : []),
+      ...(disko ? [`run disko's image builder for ${host}, unless its image is cached`] : []),
       `create ${files(host).disk}, an overlay on generation 1 of ${host}`,
       `create ${files(host).vars} and ${files(host).hostKey}`,
     ],
@@ -292,32 +240,6 @@ function reasonOnly(thrown: unknown): string {
   return thrown.message
 }
 
-/** The image with the host's first generation, which the VM's own disk is an overlay on. */
-async function firstGeneration(
-  { ground, built, host, size }: Deployment,
-  say: (line: string) => void,
-): Promise<string> {
-  const disk = size.disk ?? 20 * 1024 ** 3
-  const { base, store, accelerator } = ground
-  if (base) {
-    const { ensureHostLayer } = await import('../image/layer.ts')
-    return ensureHostLayer(base, { ...built!, host, size: disk, store })
-  }
-  const { ensureNixosImage } = await import('../image/nixos.ts')
-  const wanted = { size: disk, emulated: accelerator.kind === 'tcg' }
-  return ensureNixosImage(host, wanted, 3600 * accelerator.patience, say)
-}
-
-/** @throws Failure when the VM that is there was made as the other guest */
-function sameGuest({ host, fresh, ground }: Deployment): void {
-  const made = hasDisk(host) && !fresh ? readVm(host)!.guest : ground.guest.kind
-  if (made === ground.guest.kind) return
-  throw new Failure(
-    `Cannot bring \`${host}\` up as a \`${ground.guest.kind}\` guest: it was made as \`${made}\``,
-    { hint: `LAB_GUEST=${made}, or --fresh, which makes a new disk` },
-  )
-}
-
 /** A VM that has a disk, but not the built generation: the disk is kept and the host rebuilt. */
 async function catchUp(c: Deployment, running: string, say: (line: string) => void): Promise<void> {
   c.changed = true
@@ -353,7 +275,7 @@ async function start(vm: Vm, ground: Ground): Promise<void> {
 /** The VM with the size that was asked for, if its disk and what it stands on are whole. */
 async function checkedVm(c: Deployment): Promise<Vm> {
   const there = theVm(c.host)
-  const vm = { ...there, ...c.size, disk: there.disk }
+  const vm = { ...there, ...c.size, disk: there.disk, openUplink: c.openUplink }
   if (!existsSync(vm.layer)) {
     throw new Failure(
       `Cannot start \`${c.host}\`: the image below its disk is gone: \`${vm.layer}\``,
@@ -379,6 +301,8 @@ function newVm(c: Deployment, layer: string, old: Vm | undefined, firstPort: num
     cpus: 2,
     disk: 20 * 1024 ** 3,
     ...c.size,
+    disko: c.disko,
+    openUplink: c.openUplink,
     user: c.built!.facts.primaryUser,
     toplevel: c.built!.toplevel,
     layer,
@@ -387,11 +311,3 @@ function newVm(c: Deployment, layer: string, old: Vm | undefined, firstPort: num
 
 const memoryOf = ({ host, size }: Deployment): number =>
   size.memory ?? readVm(host)?.memory ?? 2 * 1024 ** 3
-
-const isRunning = (host: string): boolean => {
-  const vm = readVm(host)
-  return vm !== undefined && qemuOf(vm) !== undefined
-}
-
-const hasDisk = (host: string): boolean =>
-  readVm(host) !== undefined && existsSync(files(host).disk) && existsSync(files(host).vars)

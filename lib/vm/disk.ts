@@ -3,6 +3,7 @@ import type { Firmware } from './firmware.ts'
 import { createOverlay } from '../image/qcow2.ts'
 import { run } from '../run.ts'
 import { files, type Vm } from './vm.ts'
+import type { Deployment } from './wanted.ts'
 
 /** Makes a VM's overlay and its own EFI variables, in whose place nothing half-made is ever seen. */
 export async function createDisk(vm: Vm, firmware: Firmware): Promise<void> {
@@ -13,4 +14,28 @@ export async function createDisk(vm: Vm, firmware: Firmware): Promise<void> {
   await run('qemu-img', ['convert', '-O', 'qcow2', firmware.vars, beside(vars)])
   renameSync(beside(vars), vars)
   renameSync(beside(disk), disk)
+}
+
+/** The image with the host's first generation, which the VM's own disk is an overlay on. */
+export async function firstGeneration(
+  { ground, built, host, size, disko }: Deployment,
+  say: (line: string) => void,
+): Promise<string> {
+  const disk = size.disk ?? 20 * 1024 ** 3
+  const { base, store, accelerator } = ground
+  if (base) {
+    const { ensureHostLayer } = await import('../image/layer.ts')
+    return ensureHostLayer(base, { ...built!, host, size: disk, store })
+  }
+  const { ensureNixosDisk, givenImage } = await import('../image/nixos.ts')
+  const given = await givenImage()
+  if (given) return given
+  if (disko) {
+    const { ensureDiskoImage } = await import('../image/disko.ts')
+    const wanted = { size: disk, emulated: accelerator.kind === 'tcg' }
+    return ensureDiskoImage(host, wanted, 3600 * accelerator.patience, say)
+  }
+  const { layout, toplevel } = built!
+  if (!layout) throw new Error(`\`${host}\` has no disk that the lab can make`)
+  return ensureNixosDisk({ host, toplevel, layout, store, size: disk }, say)
 }

@@ -36,8 +36,9 @@ export function publicKey(path: string): string {
 /**
  * Makes what tells this VM from another: its SSH host key, made here so that it can be pinned
  * before the first connection, and the systemd credential that brings it, the lab's public key and,
- * where secrets were sealed to this VM, its age key into the guest at every boot. No image holds any of it, and it works on any systemd (tmpfiles.d
- * reads the credential `tmpfiles.extra`: systemd-tmpfiles-setup.service(8)).
+ * where there are such, its age key and a key for tailscale into the guest at every boot. No image holds
+ * any of it, and it works on any systemd (tmpfiles.d reads the credential `tmpfiles.extra`:
+ * systemd-tmpfiles-setup.service(8)).
  */
 export async function ensureIdentity(vm: Vm): Promise<void> {
   const f = files(vm.host)
@@ -55,6 +56,12 @@ export async function ensureIdentity(vm: Vm): Promise<void> {
   if (age !== undefined) {
     lines.push('d /var/lib/sops-nix 0700 root root - -')
     lines.push(put('/var/lib/sops-nix/key.txt', '0400', age))
+  }
+  const tailscale = process.env['LAB_TAILSCALE_AUTHKEY']
+  // of no use without a way to its coordination server
+  if (tailscale && vm.openUplink) {
+    lines.push('d /run/lab 0700 root root - -')
+    lines.push(put('/run/lab/tailscale-authkey', '0400', `${tailscale}\n`))
   }
   writeFile(f.credential, `${lines.join('\n')}\n`, { mode: 0o600, over: 'any' })
 }

@@ -6,7 +6,7 @@ import type { GuestKind } from '../settings.ts'
 
 /** What builds the image of the embedded guest and nothing else. */
 const forDebian = new Set(
-  'mmdebstrap newuidmap mke2fs mkfs.vfat mcopy sfdisk cpio depmod xz busybox'
+  'mmdebstrap newuidmap cpio depmod xz busybox'
     .split(' ')
     .concat('/etc/ssl/certs/ca-certificates.crt'),
 )

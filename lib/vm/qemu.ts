@@ -21,9 +21,13 @@ import { files, keepersOf, macs, qemuOf, writeJson, type Running, type Vm } from
 /** What a guest finds on its uplink. */
 export const uplink = { git: '10.0.3.100', gitName: 'git.lab', dns: '10.0.3.53' } as const
 
+/** The file of fw_cfg by which a guest knows that its uplink is open (nix/lab/vm.nix). */
+const openFile = 'opt/lab/open-uplink'
+
 /**
  * The whole QEMU command line of a VM: no monitor, no display, no default device, and a network
- * that reaches nothing but the forwarded SSH port, the git remote, this machine's binary cache and the other VMs.
+ * that reaches nothing but the forwarded SSH port, the git remote, this machine's binary cache and the
+ * other VMs, unless its uplink is open.
  */
 export function qemuArgs(vm: Vm, accelerator: Accelerator['kind'], firmware: Firmware): string[] {
   const f = files(vm.host)
@@ -34,6 +38,7 @@ export function qemuArgs(vm: Vm, accelerator: Accelerator['kind'], firmware: Fir
     process.execPath,
     join(project, 'lib/vm/dns.mjs'),
     `${uplink.gitName}=${uplink.git}`,
+    ...(vm.openUplink ? ['--others'] : []),
   ]
   const nic = (id: string, netdev: string): string[] => [
     ...['-netdev', netdev.replace(/^\w+/, `$&,id=${id}`)],
@@ -70,7 +75,7 @@ export function qemuArgs(vm: Vm, accelerator: Accelerator['kind'], firmware: Fir
     ...nic(
       'uplink',
       [
-        'user,net=10.0.3.0/24,restrict=on',
+        `user,net=10.0.3.0/24,restrict=${vm.openUplink ? 'off' : 'on'}`,
         `guestfwd=tcp:${uplink.git}:9418-cmd:${optionValue(remote)}`,
         `guestfwd=tcp:${uplink.git}:80-cmd:${optionValue(cache.map(shell).join(' '))}`,
         `guestfwd=tcp:${uplink.dns}:53-cmd:${optionValue(names.map(shell).join(' '))}`,
@@ -88,6 +93,7 @@ export function qemuArgs(vm: Vm, accelerator: Accelerator['kind'], firmware: Fir
       '-fw_cfg',
       `name=opt/io.systemd.credentials/tmpfiles.extra,file=${optionValue(f.credential)}`,
     ],
+    ...(vm.openUplink ? ['-fw_cfg', `name=${openFile},string=1`] : []),
   ]
 }
 

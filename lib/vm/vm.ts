@@ -26,6 +26,10 @@ export interface Vm {
   toplevel: string
   /** Path of the image below the VM's own overlay. */
   layer: string
+  /** Whether its disk is disko's own. */
+  disko?: boolean
+  /** Whether its uplink reaches the world. */
+  openUplink?: boolean
   /** Whether its user has the clones that `subscribe` makes; a new disk has none. */
   subscribed?: boolean
   /** Whether all that its first boot and its last switch wrote is known to be on its disk. */
@@ -116,6 +120,15 @@ export function qemuOf(vm: Vm): Identity | undefined {
   if (alive(recorded)) return recorded
   return processesOf(vm.uuid).find((found) => found.program.startsWith('qemu-system'))
 }
+
+export function isRunning(host: string): boolean {
+  const vm = readVm(host)
+  return vm !== undefined && qemuOf(vm) !== undefined
+}
+
+/** Whether a VM has a disk of its own, and its EFI variables. */
+export const hasDisk = (host: string): boolean =>
+  readVm(host) !== undefined && existsSync(files(host).disk) && existsSync(files(host).vars)
 
 /** The keepers of a VM: one, or none, or for a moment two. */
 export const keepersOf = (vm: Vm): Identity[] =>

@@ -1,105 +1,22 @@
-# A host of any flake as the lab builds it: { vm, disko, imageSize, qemu } -> nixosConfigurations.<host> -> host.
+# A host of any flake as the lab builds it: { vm, disk, disko } -> nixosConfigurations.<host> -> host.
 # Text for `nix eval --apply`, so it imports nothing and nothing of theirs is written.
-#   vm         the module ./vm.nix
-#   disko      function that gives the disko to take where the host has none and an image is wanted: a locked
-#              flake, fetched only then
-#   imageSize  of the disk, as qemu-img reads it, or null where no image is wanted
-#   emulated   whether the image is built without KVM, which may be there and not work
+#   vm     the module ./vm.nix
+#   disk   the function ./disk.nix
+#   disko  null, or how disko makes the disk, as the host has it there: the function ./disko.nix with its arguments
 {
   vm,
+  disk,
   disko,
-  imageSize,
-  emulated,
 }:
 host:
 let
   inherit (builtins)
-    all
     any
     attrNames
-    attrValues
     elem
-    length
     ;
   inherit (host) config options;
   known = (options.lab or { }) ? vm;
-
-  devices = config.disko.devices or { };
-  disks = devices.disk or { };
-  # an MBR's are a list, and have no ESP to boot from
-  partitions = builtins.concatMap (
-    disk: if disk.content.type or null == "gpt" then attrValues disk.content.partitions else [ ]
-  ) (attrValues disks);
-  kind = partition: if partition.content == null then "none" else partition.content.type;
-  # a disk of theirs is taken as it is when an image of it boots with nobody there to type a passphrase
-  plain =
-    length (attrNames disks) == 1
-    && any (partition: partition.type == "EF00") partitions
-    && all (
-      partition:
-      elem (kind partition) [
-        "none"
-        "filesystem"
-        "btrfs"
-        "swap"
-      ]
-    ) partitions
-    && all (pool: devices.${pool} or { } == { }) [
-      "mdadm"
-      "lvm_vg"
-      "zpool"
-      "bcachefs_filesystems"
-    ]
-    && config.boot.loader.systemd-boot.enable;
-
-  # disko makes the image alone: what the host mounts is said beside it, so its toplevel is the same without
-  partitioned = options ? disko || imageSize != null;
-
-  image =
-    {
-      config,
-      lib,
-      pkgs,
-      ...
-    }:
-    {
-      disko = {
-        devices.disk = lib.mkIf (imageSize != null && plain) (
-          lib.genAttrs (attrNames disks) (_: {
-            imageSize = lib.mkForce imageSize;
-          })
-        );
-        imageBuilder = {
-          imageFormat = lib.mkForce "qcow2";
-          qemu = lib.mkIf emulated (
-            lib.mkForce "${pkgs.qemu_kvm}/bin/qemu-system-x86_64 -machine accel=tcg -cpu max"
-          );
-          # disko (June 2026, its issue 1277) gives a tree of modules as the kernel, which nixpkgs has refused
-          # since the two are told apart
-          pkgs = lib.mkIf (lib.functionArgs pkgs.vmTools.override ? kernelModules) (
-            lib.mkForce (
-              pkgs
-              // {
-                vmTools = pkgs.vmTools // {
-                  override =
-                    arguments:
-                    pkgs.vmTools.override (
-                      if arguments ? kernelModules || arguments.kernel ? target then
-                        arguments
-                      else
-                        arguments
-                        // {
-                          inherit (config.disko.imageBuilder.kernelPackages) kernel;
-                          kernelModules = arguments.kernel;
-                        }
-                    );
-                };
-              }
-            )
-          );
-        };
-      };
-    };
 
   # what a host of this flake sets by its role
   said = name: (config.services.openssh.settings.${name} or null) != null;
@@ -135,7 +52,7 @@ let
   stalled = builtins.filter begins (attrNames early);
 
   # their file systems are of disks that are not here; what would wait for one is left out with them
-  disk =
+  ownDisk =
     { lib, ... }:
     let
       has = path: lib.hasAttrByPath path options;
@@ -166,39 +83,8 @@ let
         boot.loader.efi.efiSysMountPoint = lib.mkForce "/boot";
       }
       [
-        (lib.optionalAttrs partitioned {
-          disko.enableConfig = lib.mkForce true;
-          # not by force: the image builder forces a copy of these
-          disko.devices = lib.mkOverride 60 {
-            disk.main = {
-              type = "disk";
-              device = "/dev/vda";
-              imageSize = if imageSize != null then imageSize else "20G";
-              content = {
-                type = "gpt";
-                partitions.ESP = {
-                  priority = 1;
-                  size = "1G";
-                  type = "EF00";
-                  content = {
-                    type = "filesystem";
-                    format = "vfat";
-                    mountpoint = "/boot";
-                    mountOptions = [ "umask=0077" ];
-                  };
-                };
-                partitions.root = {
-                  size = "100%";
-                  content = {
-                    type = "filesystem";
-                    format = "ext4";
-                    mountpoint = "/";
-                  };
-                };
-              };
-            };
-          };
-        })
+        (off [ "disko" "enableConfig" ] false)
+        (off [ "boot" "loader" "systemd-boot" "xbootldrMountPoint" ] null)
         (off [ "boot" "lanzaboote" "enable" ] false)
         # each installs itself as the one boot loader
         (off [ "boot" "loader" "generic-extlinux-compatible" "enable" ] false)
@@ -226,15 +112,12 @@ let
         ]
     )
     ++ (
-      if plain then
-        [ ]
+      if disko != null then
+        [ (disko host) ]
+      else if disk config == null then
+        [ ownDisk ]
       else
-        [ disk ]
-        ++ (if partitioned && !(options ? disko) then [ (disko { }).nixosModules.disko ] else [ ])
-    )
-    ++ (if partitioned then [ image ] else [ ]);
+        [ ]
+    );
 in
-if known && (imageSize == null || !(options ? disko)) then
-  host
-else
-  host.extendModules { inherit modules; }
+if modules == [ ] then host else host.extendModules { inherit modules; }

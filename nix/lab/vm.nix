@@ -28,6 +28,10 @@ let
     esac
     ${pkgs.iproute2}/bin/ip address replace "$address/24" dev "$1"
     ${pkgs.iproute2}/bin/ip link set "$1" up
+    # an uplink that --open-uplink opened is the way to the world
+    if [ "$1" = uplink ] && [ -e /sys/firmware/qemu_fw_cfg/by_name/opt/lab/open-uplink ]; then
+      ${pkgs.iproute2}/bin/ip route replace default via 10.0.3.2 dev uplink
+    fi
   '';
 in
 {
@@ -76,13 +80,17 @@ in
 
       # By rules and not by .link files, which know no patterns of a MAC. While the NIC is renamed systemd does not
       # see it, and what the `move` event after that does not say again is lost: so each event but the last says
-      # what is wanted. NixOS's own rule for IPv6's temporary addresses comes before this one and finds the old
-      # name gone; it complains of that once, and these NICs have no such addresses.
-      services.udev.extraRules = lib.concatStrings (
-        lib.imap1 (number: nic: ''
-          ACTION!="remove", SUBSYSTEM=="net", ATTR{address}=="52:54:00:0${toString number}:*", NAME="${nic}", ENV{SYSTEMD_WANTS}+="lab-network@${nic}.service"
-        '') nics
-      );
+      # what is wanted. They come before NixOS's own rule for IPv6's temporary addresses (98-), which writes to
+      # the name that it finds; extraRules come after it (99-).
+      services.udev.packages = [
+        (pkgs.writeTextDir "lib/udev/rules.d/70-lab-network.rules" (
+          lib.concatStrings (
+            lib.imap1 (number: nic: ''
+              ACTION!="remove", SUBSYSTEM=="net", ATTR{address}=="52:54:00:0${toString number}:*", NAME="${nic}", ENV{SYSTEMD_WANTS}+="lab-network@${nic}.service"
+            '') nics
+          )
+        ))
+      ];
       systemd.services."lab-network@" = {
         description = "Address of the lab's NIC %i";
         bindsTo = [ "sys-subsystem-net-devices-%i.device" ];
@@ -93,6 +101,20 @@ in
           Type = "oneshot";
           RemainAfterExit = true;
           ExecStart = "${address} %i";
+        };
+      };
+      # with the key of LAB_TAILSCALE_AUTHKEY, which the VM's identity brings where its uplink is open
+      systemd.services.lab-tailscale-login = mkIf config.services.tailscale.enable {
+        description = "Login to tailscale with the lab's key";
+        after = [ "tailscaled.service" ];
+        wants = [ "tailscaled.service" ];
+        wantedBy = [ "multi-user.target" ];
+        unitConfig.ConditionPathExists = "/run/lab/tailscale-authkey";
+        serviceConfig = {
+          Type = "oneshot";
+          RemainAfterExit = true;
+          # by the name of its file, as a command line is there for all to read
+          ExecStart = "${config.services.tailscale.package}/bin/tailscale up --auth-key=file:/run/lab/tailscale-authkey --timeout=60s";
         };
       };
       systemd.targets.network-online.wants = [ "lab-network@uplink.service" ];

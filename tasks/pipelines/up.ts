@@ -36,7 +36,7 @@ export async function run(args: Args): Promise<ExitCode> {
   const json = Boolean(args['json'])
   const hosts = await chooseHosts(args['host'], chooseGuest().attribute)
   const deployments = hosts.map((host) =>
-    deployment(host, deployVm.sizes(args), Boolean(args['fresh'])),
+    deployment(host, deployVm.sizes(args), Boolean(args['fresh']), deployVm.waysOf(args)),
   )
   await deploy(deployments, json)
   deployVm.printNotes(deployments)

@@ -11,15 +11,29 @@ await useRoot((made) => (root = made))
 
 test.each(['add', 'move', 'change', 'remove'])('A NIC after its `%s` event', async (action) => {
   // an option that is not set is not looked at either
-  const rules = await expression<string>(`(import ${project}/nix/lab/vm.nix {
-    inherit (lab) lib; options = { }; config.lab.vm = true; pkgs.writeShellScript = _: text: text;
-  }).config.content.services.udev.extraRules`)
+  const rules = await expression<
+    { name: string; text: string }[]
+  >(`(import ${project}/nix/lab/vm.nix {
+    inherit (lab) lib; options = { }; config.lab.vm = true;
+    pkgs = { writeShellScript = _: text: text; writeTextDir = name: text: { inherit name text; }; };
+  }).config.content.services.udev.packages`)
   mkdirSync(join(root.dir, 'etc/udev/rules.d'), { recursive: true })
-  writeFileSync(join(root.dir, 'etc/udev/rules.d/99-local.rules'), rules)
+  for (const { name, text } of rules) {
+    writeFileSync(join(root.dir, 'etc/udev', name.replace('lib/udev/', '')), text)
+  }
+  // as NixOS has it for IPv6's temporary addresses
+  const privacy = `ACTION=="add", SUBSYSTEM=="net", RUN+="/bin/sh -c 'echo 0 > /conf/$name/use_tempaddr'"\n`
+  writeFileSync(join(root.dir, 'etc/udev/rules.d/98-ipv6-privacy-extensions.rules'), privacy)
   const ask = `mount -t sysfs sys /sys
     ip link add nic address 52:54:00:01:00:07 type veth peer name other
-    udevadm test --action=${action} /sys/class/net/nic 2>&1 | sed -n 's/^ *SYSTEMD_WANTS=//p'`
+    udevadm test --action=${action} /sys/class/net/nic 2>&1 |
+      sed -n -e 's/^ *SYSTEMD_WANTS=//p' -e 's|.*/conf/\\([^/]*\\)/use_tempaddr.*|\\1|p' | sort -u`
   writeFileSync(join(root.dir, 'root/ask'), ask)
   const said = await root.sh('unshare --net bash -euo pipefail /root/ask')
-  expect(said).toBe(action === 'remove' ? '' : 'lab-network@mgmt.service')
+  // the rule that follows writes to the name that the NIC has by then
+  const wanted = action === 'remove' ? [] : ['lab-network@mgmt.service']
+  expect(said.split('\n').filter(Boolean)).toEqual([
+    ...wanted,
+    ...(action === 'add' ? ['mgmt'] : []),
+  ])
 })

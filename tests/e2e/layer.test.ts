@@ -1,6 +1,4 @@
 import {
-  chmodSync,
-  mkdirSync,
   readFileSync,
   readdirSync,
   readlinkSync,
@@ -18,6 +16,7 @@ import { checkDisk, createOverlay } from '../../lib/image/qcow2.ts'
 import { nix } from '../../lib/nix/nix.ts'
 import { run } from '../../lib/run.ts'
 import { project } from '../../lib/settings.ts'
+import { debugfs, espOf, expectStore, onEsp, partitionsOf } from '../disk-contents.ts'
 import { makeLab, type Lab } from '../lab.ts'
 
 const gib = 1024 ** 3
@@ -60,47 +59,28 @@ test('a host layer holds generation 1, on file systems without a fault', async (
   const esp = join(lab.dir, 'esp.img')
   await run('qemu-img', ['convert', '-O', 'raw', layer, disk])
   expect(statSync(disk).size).toBe(size)
-  await run('sfdisk', ['--verify', disk])
-  await run('dd', [
-    `if=${disk}`,
-    `of=${esp}`,
-    'bs=1M',
-    'skip=1',
-    `count=${base.esp.size / 1024 ** 2}`,
-    'conv=sparse',
-  ])
-  await run('fsck.vfat', ['-n', esp])
-  const entry = await run('mcopy', ['-i', esp, '::/loader/entries/nixos-generation-1.conf', '-'])
-  expect(entry.stdout).toContain(`options init=${toplevel}/init `)
-  const loader = await run('mcopy', ['-i', esp, '::/loader/loader.conf', '-'])
-  expect(loader.stdout).toBe('timeout 0\ndefault nixos-generation-1.conf\n')
+  const root = (await partitionsOf(disk)).at(-1)!
+  await espOf(disk, esp, base.esp.size / 1024 ** 2)
+  const entry = await onEsp(esp, 'loader/entries/nixos-generation-1.conf')
+  expect(entry).toContain(`options init=${toplevel}/init `)
+  expect(await onEsp(esp, 'loader/loader.conf')).toBe(
+    'timeout 0\ndefault nixos-generation-1.conf\n',
+  )
 
-  const root = `${disk}?offset=${base.root.start}`
-  await run('e2fsck', ['-fn', root])
-  const debugfs = async (command: string): Promise<string> =>
-    (await run('debugfs', ['-R', command, root])).stdout
-  await debugfs(`rdump /nix/var/nix/profiles ${lab.dir}`)
+  const image = `${disk}?offset=${root.start * 512}`
+  await run('e2fsck', ['-fn', image])
+  const ask = debugfs(image)
+  await ask(`rdump /nix/var/nix/profiles ${lab.dir}`)
   expect(readlinkSync(join(lab.dir, 'profiles/system'))).toBe('system-1-link')
   expect(readlinkSync(join(lab.dir, 'profiles/system-1-link'))).toBe(toplevel)
-  expect(await debugfs(`cat ${toplevel}/etc/layer`)).toBe('one')
-  expect(await debugfs(`stat ${toplevel}/init`)).toMatch(/Mode: +0?555[\s\S]*User: +0 +Group: +0/)
-  expect(await debugfs(`stat ${toplevel}/init`)).toContain('mtime: 0x00000001')
+  expect(await ask(`cat ${toplevel}/etc/layer`)).toBe('one')
+  expect(await ask(`stat ${toplevel}/init`)).toMatch(/Mode: +0?555[\s\S]*User: +0 +Group: +0/)
+  expect(await ask(`stat ${toplevel}/init`)).toContain('mtime: 0x00000001')
   // the kernel is the image's own file under a second name
-  expect(await debugfs('stat /lab/boot/kernel')).toContain('Links: 2')
+  expect(await ask('stat /lab/boot/kernel')).toContain('Links: 2')
 
   // and Nix agrees, over the very files
-  const within = join(lab.dir, 'within')
-  mkdirSync(join(within, 'nix/var/nix/db'), { recursive: true })
-  await debugfs(`rdump /nix/store ${within}/nix`)
-  await debugfs(`dump /nix/var/nix/db/db.sqlite ${within}/nix/var/nix/db/db.sqlite`)
-  await debugfs(`dump /nix/var/nix/db/schema ${within}/nix/var/nix/db/schema`)
-  for (const name of ['db.sqlite', 'schema']) chmodSync(join(within, 'nix/var/nix/db', name), 0o644)
-  const args = ['--store', within, '--option', 'build-users-group', '']
-  await run('nix-store', [...args, '--verify', '--check-contents'])
-  const closure = await run('nix-store', [...args, '--query', '--requisites', toplevel])
-  const paths = readdirSync(join(within, 'nix/store')).filter((name) => name !== '.links')
-  expect(closure.stdout.trim().split('\n').length).toBe(paths.length)
-  await run('chmod', ['-R', 'u+w', within])
+  await expectStore(image, toplevel, join(lab.dir, 'within'))
 })
 
 test('another host, or a change, costs a few MB and a moment; the same one nothing', async () => {

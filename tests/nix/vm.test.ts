@@ -7,106 +7,164 @@ import { expression, findNixOS } from './evaluate.ts'
 const text = (name: string): string => readFileSync(join(project, `nix/lab/${name}.nix`), 'utf8')
 
 /** What the lab adds to a host, applied to a host that is only as deep as it is looked at. */
-const prepared = (host: string, read: string, imageSize = '"20480M"'): Promise<unknown> =>
+const prepared = (host: string, disko = 'null'): Promise<unknown> =>
   expression(`let
     host = ${host};
     made = (${text('foreign')}) {
       vm = "vm";
-      disko = _: { nixosModules.disko = "disko"; };
-      imageSize = ${imageSize};
-      emulated = false;
+      disk = (${text('disk')});
+      disko = ${disko};
     } host;
-    names = map (module: if builtins.isString module then module else builtins.typeOf module) made.modules;
-  in ${read}`)
+    name = module: if builtins.isString module then module else builtins.typeOf module;
+  in if made ? modules then map name made.modules else "as it is"`)
 
-/** A host with one disk of disko's, whose root holds `content`. */
-const withDisk = (content: string, options = 'disko = { };'): string =>
-  withTable(
-    `{
-      type = "gpt";
-      partitions = {
-        ESP = { type = "EF00"; content.type = "filesystem"; };
-        root = { type = "8300"; content = ${content}; };
-      };
-    }`,
-    options,
-  )
+const disko = `(${text('disko')}) { imageSize = null; emulated = false; }`
 
-const withTable = (content: string, options = 'disko = { };'): string => `{
+/** A host that mounts these, in Nix, of one that has systemd-boot; `more` is of its `config`. */
+const mounting = (fileSystems: string, more = '', options = ''): string => `{
   options = { ${options} };
   extendModules = { modules }: { inherit modules; };
   config = {
     boot.loader.systemd-boot.enable = true;
     services.openssh = { ports = [ 22 ]; settings = { }; };
-    disko.devices.disk.main.content = ${content};
+    systemd.package = "/systemd";
+    fileSystems = ${fileSystems};
+    ${more}
   };
 }`
 
+const esp =
+  '"/boot" = { device = "/dev/disk/by-partlabel/disk-main-ESP"; fsType = "vfat"; options = [ "umask=0077" ]; };'
+const data = (fsType: string, option = 'noatime', device = 'by-uuid/0e1a4d8c'): string =>
+  `{ device = "/dev/disk/${device}"; fsType = "${fsType}"; options = [ "${option}" ]; }`
+const ext4 = `{ ${esp} "/" = ${data('ext4')}; }`
+
+const layout = (host: string): Promise<unknown> => expression(`(${text('disk')}) (${host}).config`)
+
 describe('A host of another flake gets', () => {
-  test('what the lab needs, and keeps a disk that boots by itself', async () => {
-    expect(await prepared(withDisk('{ type = "btrfs"; }'), 'names')).toEqual([
-      'vm',
-      'lambda',
-      'lambda',
-    ])
+  test('what the lab needs, and keeps a disk that the lab can make', async () => {
+    expect(await prepared(mounting(ext4))).toEqual(['vm', 'lambda'])
   })
 
-  test.each(['{ type = "luks"; }', '{ type = "zfs"; pool = "tank"; }'])(
-    "the lab's own disk in place of %s",
-    async (content) => {
-      expect(await prepared(withDisk(content), 'names')).toEqual([
-        'vm',
-        'lambda',
-        'lambda',
-        'lambda',
-      ])
-    },
-  )
-
-  test.each([
-    // an MBR, whose partitions disko has as a list
-    '{ type = "table"; format = "msdos"; partitions = [ { content = { type = "btrfs"; }; } ]; }',
-    '{ type = "btrfs"; }',
-    'null',
-  ])("the lab's own disk where theirs holds %s", async (content) => {
-    expect(await prepared(withTable(content), 'names')).toEqual([
-      'vm',
-      'lambda',
-      'lambda',
-      'lambda',
-    ])
-  })
-
-  test('disko, where it has none', async () => {
-    const host = `{ options = { }; config = { boot.loader.systemd-boot.enable = true; };
-      extendModules = { modules }: { inherit modules; }; }`
-    expect(await prepared(host, 'names')).toEqual(['vm', 'lambda', 'lambda', 'disko', 'lambda'])
-  })
-
-  test('no disko where no image is wanted, as nothing is to be fetched for that', async () => {
-    const host = `{ options = { }; config = { boot.loader.systemd-boot.enable = true; };
-      extendModules = { modules }: { inherit modules; }; }`
-    expect(await prepared(host, 'names', 'null')).toEqual(['vm', 'lambda', 'lambda'])
+  test("the lab's own disk, where it cannot", async () => {
+    const luks = mounting(ext4, 'boot.initrd.luks.devices.crypt = { };')
+    expect(await prepared(luks)).toEqual(['vm', 'lambda', 'lambda'])
   })
 
   test('nothing twice: one of this flake has it all by its role', async () => {
-    const host = withDisk('{ type = "btrfs"; }', 'disko = { }; lab.vm = { };')
-    expect(await prepared(host, 'names')).toEqual(['lambda'])
+    expect(await prepared(mounting(ext4, '', 'lab.vm = { };'))).toBe('as it is')
+  })
+
+  const withDisk = (content: string): string =>
+    mounting(
+      '{ }',
+      `disko.devices.disk.main.content = {
+        type = "gpt";
+        partitions = {
+          ESP = { type = "EF00"; content.type = "filesystem"; };
+          root = { type = "8300"; content = ${content}; };
+        };
+      };`,
+      'disko = { };',
+    )
+
+  test('the disk of its own disko, where that is asked for', async () => {
+    expect(await prepared(withDisk('{ type = "btrfs"; }'), disko)).toEqual([
+      'vm',
+      'lambda',
+      'lambda',
+    ])
+    const passphrase = prepared(withDisk('{ type = "luks"; }'), disko)
+    await expect(passphrase).rejects.toMatchObject({
+      detail: { evidence: expect.stringContaining('no image of this host') },
+    })
+    await expect(prepared(mounting(ext4), disko)).rejects.toMatchObject({
+      detail: { evidence: expect.stringContaining("this host has no disk of disko's") },
+    })
   })
 })
 
-test('On NixOS the lab finds its three NICs, its key and its identity, and builds an image', async (context) => {
+describe('The disk that a host mounts', () => {
+  test('is found by the names that its file systems have', async () => {
+    const swap =
+      'swapDevices = [ { device = "/dev/disk/by-label/swap"; } { device = "/swapfile"; } ];'
+    expect(await layout(mounting(ext4, swap))).toEqual({
+      esp: { by: 'partlabel', name: 'disk-main-ESP' },
+      root: { by: 'uuid', name: '0e1a4d8c', fsType: 'ext4', subvolumes: {} },
+      swap: [{ by: 'label', name: 'swap' }],
+      loader: '/systemd/lib/systemd/boot/efi/systemd-bootx64.efi',
+    })
+  })
+
+  test('has a subvolume for each mount point of its btrfs, and no disk for what is in memory', async () => {
+    const found = await layout(
+      mounting(`{
+        ${esp}
+        "/" = ${data('btrfs', 'subvol=@root')};
+        "/nix" = ${data('btrfs', 'subvol=/@nix')};
+        "/tmp" = { device = "tmpfs"; fsType = "tmpfs"; options = [ ]; };
+        "/srv" = { device = "/nix/srv"; fsType = "none"; options = [ "bind" ]; };
+        "/old" = ${data('xfs', 'noatime', 'by-label/old')} // { enable = false; };
+      }`),
+    )
+    expect(found).toMatchObject({ root: { subvolumes: { '/': '@root', '/nix': '@nix' } } })
+  })
+
+  test.each([
+    [
+      'a second disk',
+      `{ ${esp} "/" = ${data('ext4')}; "/home" = ${data('ext4', 'noatime', 'by-label/home')}; }`,
+    ],
+    ['two of one ext4', `{ ${esp} "/" = ${data('ext4')}; "/home" = ${data('ext4')}; }`],
+    [
+      'one subvolume twice',
+      `{ ${esp} "/" = ${data('btrfs', 'subvol=a')}; "/b" = ${data('btrfs', 'subvol=a')}; }`,
+    ],
+    ['a subvolume by number', `{ ${esp} "/" = ${data('btrfs', 'subvolid=256')}; }`],
+    ['another file system', `{ ${esp} "/" = ${data('xfs')}; }`],
+    ['a mapped device', `{ ${esp} "/" = ${data('ext4', 'noatime', '../mapper/crypt')}; }`],
+    [
+      'a number of a partition',
+      `{ ${esp} "/" = { device = "/dev/vda2"; fsType = "ext4"; options = [ ]; }; }`,
+    ],
+    [
+      'a partition of an MBR',
+      `{ ${esp} "/" = ${data('ext4', 'noatime', 'by-partuuid/0e1a4d8c-02')}; }`,
+    ],
+    ['a root in memory', `{ ${esp} "/" = ${data('tmpfs')}; "/nix" = ${data('ext4')}; }`],
+    ['no ESP', `{ "/" = ${data('ext4')}; }`],
+  ])('is not made with %s', async (_, fileSystems) => {
+    expect(await layout(mounting(fileSystems))).toBeNull()
+  })
+
+  test.each([
+    'boot.initrd.luks.devices.crypt = { };',
+    'boot.zfs.extraPools = [ "tank" ];',
+    'boot.loader.systemd-boot.xbootldrMountPoint = "/boot2";',
+    'boot.resumeDevice = "/dev/disk/by-label/swap";',
+    'swapDevices = [ { device = "/dev/disk/by-label/swap"; randomEncryption.enable = true; } ];',
+    'swapDevices = [ { device = "/dev/vdb"; } ];',
+  ])('is not made where the host waits for more: %s', async (more) => {
+    expect(await layout(mounting(ext4, more))).toBeNull()
+  })
+})
+
+test('On NixOS the lab finds its three NICs, its key and its identity, and a disk that is made like its own', async (context) => {
   const found = await findNixOS()
   if ('missing' in found) return context.skip(found.missing)
   const read = await found.nixos<Record<string, unknown>>(
     'sorrow',
     `host: let inherit (host) config; in {
-      rules = config.services.udev.extraRules;
+      # a package is one of lib/udev/rules.d; the text is in its derivation
+      rules = builtins.concatStringsSep "" (map (package: package.text or "") (
+        builtins.filter (package: package.name or "" == "70-lab-network.rules") config.services.udev.packages));
       keys = config.services.openssh.authorizedKeysFiles;
       hostKeys = map (key: key.path) config.services.openssh.hostKeys;
       denied = config.networking.dhcpcd.denyInterfaces;
       credential = builtins.elem "qemu_fw_cfg" config.boot.initrd.availableKernelModules;
-      layout = config.fileSystems."/".options;
+      layout = (${text('disk')}) config;
+      login = config.systemd.services.lab-tailscale-login.unitConfig.ConditionPathExists;
+      onCommandLine = config.systemd.services.lab-tailscale-login.serviceConfig.ExecStart;
       size = config.disko.devices.disk.main.imageSize;
       swap = config.swapDevices;
       identity = config.system.activationScripts."00-lab-identity".text;
@@ -126,7 +184,17 @@ test('On NixOS the lab finds its three NICs, its key and its identity, and build
   expect(read['rules']).toMatch(/ATTR\{address\}=="52:54:00:03:\*", NAME="lan"/)
   expect(read['keys']).toContain('/etc/ssh/lab_keys.d/%u')
   expect(read['denied']).toEqual(expect.arrayContaining(['mgmt', 'uplink', 'lan']))
-  expect(read['layout']).toContain('subvol=@root')
+  expect(read['layout']).toEqual({
+    esp: { by: 'partlabel', name: 'disk-main-ESP' },
+    root: {
+      ...{ by: 'partlabel', name: 'disk-main-root', fsType: 'btrfs' },
+      subvolumes: { '/': '@root', '/home': '@home', '/nix': '@nix' },
+    },
+    swap: [],
+    loader: expect.stringMatching(/^\/nix\/store\/\w{32}-systemd-.*systemd-bootx64\.efi$/),
+  })
+  expect(read['login']).toBe('/run/lab/tailscale-authkey')
+  expect(read['onCommandLine']).toContain(' --auth-key=file:/run/lab/tailscale-authkey ')
   expect(read['identity']).toContain('/run/credentials/@system/tmpfiles.extra')
 }, 300_000)
 
@@ -167,18 +235,14 @@ test("On NixOS a host of another flake boots without its own machine's disks, fi
           })
         ];
       };
-      with_ = disko: imageSize: (${text('foreign')}) {
+      host = (${text('foreign')}) {
         vm = (${text('vm')});
-        disko = _: { nixosModules = { inherit disko; }; };
-        inherit imageSize;
-        emulated = false;
+        disk = (${text('disk')});
+        disko = null;
       } foreign;
-      host = with_ (throw "disko is not wanted here") null;
-      # that of the lab's own flake
-      disko = builtins.head known.options.disko.devices.declarations;
       inherit (host) config;
     in {
-      installed = (with_ disko "20480M").config.system.build.toplevel.drvPath == config.system.build.toplevel.drvPath;
+      layout = (${text('disk')}) config;
       failed = map (a: a.message) (builtins.filter (a: !a.assertion) config.assertions);
       toplevel = config.system.build.toplevel.drvPath;
       loader = [ config.boot.loader.limine.enable config.boot.loader.systemd-boot.enable ];
@@ -196,8 +260,12 @@ test("On NixOS a host of another flake boots without its own machine's disks, fi
   )
   expect(read).toEqual({
     failed: [],
-    // what disko installs into an image is what runs
-    installed: true,
+    layout: {
+      esp: { by: 'partlabel', name: 'disk-main-ESP' },
+      root: { by: 'partlabel', name: 'disk-main-root', fsType: 'ext4', subvolumes: {} },
+      swap: [],
+      loader: expect.stringContaining('systemd-bootx64.efi'),
+    },
     toplevel: expect.stringContaining('nixos-system-other-'),
     loader: [false, true],
     secrets: [],
@@ -211,5 +279,50 @@ test("On NixOS a host of another flake boots without its own machine's disks, fi
       AllowUsers: expect.arrayContaining(['mia', 'root']),
       AllowGroups: expect.arrayContaining(['wheel', 'root']),
     },
+  })
+}, 300_000)
+
+test("On NixOS a disk of disko's that waits for a passphrase gives way to the lab's", async (context) => {
+  const found = await findNixOS()
+  if ('missing' in found) return context.skip(found.missing)
+  const read = await found.nixos<Record<string, unknown>>(
+    'sorrow',
+    `known: let
+      theirs = known.extendModules { modules = [ ({ lib, ... }: {
+        disks.enable = lib.mkForce false;
+        disko.devices.disk.main = {
+          type = "disk";
+          device = "/dev/vda";
+          content.type = "gpt";
+          content.partitions = {
+            ESP = { type = "EF00"; size = "1G"; content = { type = "filesystem"; format = "vfat"; mountpoint = "/boot"; }; };
+            root.size = "100%";
+            root.content = {
+              type = "luks";
+              name = "crypt";
+              content = { type = "filesystem"; format = "ext4"; mountpoint = "/"; };
+            };
+          };
+        };
+      }) ]; };
+      made = (${text('foreign')}) { vm = (${text('vm')}); disk = (${text('disk')}); disko = null; } theirs;
+      layout = (${text('disk')}) made.config;
+    in {
+      theirs = [ theirs.config.fileSystems."/".device (builtins.attrNames theirs.config.boot.initrd.luks.devices) ];
+      made = (${text('disk')}) theirs.config == null;
+      inherit (layout) esp root;
+      mounted = builtins.attrNames made.config.fileSystems;
+      luks = made.config.boot.initrd.luks.devices;
+      toplevel = made.config.system.build.toplevel.drvPath;
+    }`,
+  )
+  expect(read).toEqual({
+    theirs: ['/dev/mapper/crypt', ['crypt']],
+    made: true,
+    esp: { by: 'partlabel', name: 'disk-main-ESP' },
+    root: { by: 'partlabel', name: 'disk-main-root', fsType: 'ext4', subvolumes: {} },
+    mounted: ['/', '/boot'],
+    luks: {},
+    toplevel: expect.stringContaining('nixos-system-sorrow-'),
   })
 }, 300_000)

@@ -1,12 +1,12 @@
 #!/bin/sh
 # Builds the guest's base image into the directory $1. Runs as root of a namespace of its own (see
 # lib/image/image.ts): no loop device, no mount that anyone else sees, and all of it dies with the lab.
-#   $2 suite, $3 mirror, $4 proxy of apt or empty
-# Leaves there: base.raw (GPT: ESP, ext4 root), esp.img and root.meta (what host layers are made
-# against), boot/{kernel,initrd}, bin/busybox, packages.tsv, build.log. Prints `stage <name>` and
+#   $2 suite, $3 mirror, $4 where the root begins in base.raw, in MiB, $5 its size in MiB, $6 proxy of apt or empty
+# Leaves there: base.raw (an ext4 root at its place, and no more), boot/{loader.efi,kernel,initrd},
+# bin/busybox, packages.tsv, build.log. Prints `stage <name>` and
 # `done <name> <MB that lie there>` as it goes.
 set -eu
-out=$1 suite=$2 mirror=$3 proxy=$4
+out=$1 suite=$2 mirror=$3 root_start=$4 root_mib=$5 proxy=$6
 recipe=$(cd "$(dirname "$0")" && pwd)
 root=$out/root
 umask 022
@@ -45,7 +45,7 @@ trim() {
     usr/lib/systemd/system/tmp.mount etc/sudoers etc/sudoers.d etc/sysctl.d etc/motd etc/update-motd.d etc/nix \
     usr/lib/systemd/system-generators/* usr/lib/systemd/user-generators/* usr/lib/sysctl.d
   : >etc/machine-id
-  mkdir -p var/log/journal boot nix etc/ssh
+  mkdir -p var/log/journal boot nix/store etc/ssh
   lines "$recipe/prune" | sed 's|^|usr/lib/systemd/system/|' | xargs rm
   keep usr/lib/tmpfiles.d dbus journal-nocow systemd tmp var
   # Filters of system calls and namespaces of its own take the journal's daemon a second to set up
@@ -99,6 +99,7 @@ initrd() {
   chmod 444 lab/boot/*
   touch -d @1 lab/boot/*
   cp lab/boot/* "$out/boot/"
+  cp usr/lib/systemd/boot/efi/systemd-bootx64.efi "$out/boot/loader.efi"
   mkdir -p "$out/bin"
   cp usr/bin/busybox "$out/bin/"
 }
@@ -115,43 +116,18 @@ modules() {
   chroot . depmod "$version"
 }
 
-# The EFI system partition has 4 KiB clusters, the largest that FAT32 allows at this size: the
-# firmware reads a kernel the faster for it.
-esp() {
-  mib=264
-  truncate -s ${mib}M "$out/esp.img"
-  mkfs.vfat -F 32 -s 8 -n ESP "$out/esp.img" >>"$out/build.log"
-  mkdir -p "$out/esp/EFI/systemd" "$out/esp/EFI/BOOT" "$out/esp/loader/entries"
-  # host layers rename these to what their generation 1 calls them
-  mkdir "$out/esp/EFI/nixos"
-  for file in kernel initrd; do cp "$out/boot/$file" "$out/esp/EFI/nixos/$file.efi"; done
-  cp "$root/usr/lib/systemd/boot/efi/systemd-bootx64.efi" "$out/esp/EFI/systemd/"
-  cp "$root/usr/lib/systemd/boot/efi/systemd-bootx64.efi" "$out/esp/EFI/BOOT/BOOTX64.EFI"
-  # where the firmware ends when the boot loader cannot load a kernel: begin again, with the default
-  printf 'reset -c\r\n' >"$out/esp/startup.nsh"
-  mcopy -s -i "$out/esp.img" "$out"/esp/* ::
-}
-
-disk() {
-  esp_start=1 root_start=$((1 + mib)) root_mib=1536
+# No reserved blocks; inode tables and journal stay unwritten, which keeps image and overlay thin
+root() {
   truncate -s $((root_start + root_mib + 1))M "$out/base.raw"
-  sfdisk --quiet "$out/base.raw" <<END
-label: gpt
-start=${esp_start}MiB, size=${mib}MiB, type=uefi, name=ESP
-start=${root_start}MiB, size=${root_mib}MiB, type=linux, name=nixos
-END
-  dd if="$out/esp.img" of="$out/base.raw" bs=1M seek=$esp_start conv=sparse,notrunc status=none
-  # no reserved blocks; inode tables and journal stay unwritten, which keeps image and overlay thin
   mke2fs -q -t ext4 -L nixos -m 0 -i 32768 -d "$root" \
     -E "offset=$((root_start * 1048576)),lazy_itable_init=1,lazy_journal_init=1,root_owner=0:0" \
-    "$out/base.raw" ${root_mib}M >>"$out/build.log" 2>&1
-  e2image -r -o $((root_start * 1048576)) "$out/base.raw" "$out/root.meta" >>"$out/build.log" 2>&1
+    "$out/base.raw" "${root_mib}M" >>"$out/build.log" 2>&1
 }
 
-for stage in debian trim initrd esp disk; do
+for stage in debian trim initrd root; do
   echo "stage $stage"
   $stage
   echo "done $stage $(du -sm "$out" | cut -f 1)"
 done
 cd "$out"
-rm -rf root initrd esp tmp
+rm -rf root initrd tmp

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import { ensureNixosImage } from '../../../lib/image/nixos.ts'
+import { givenImage } from '../../../lib/image/nixos.ts'
 
 let dir: string
 beforeEach(() => {
@@ -14,9 +14,9 @@ afterEach(() => {
   rmSync(dir, { recursive: true })
 })
 
-const given = (path: string): Promise<string> => {
+const given = (path: string): Promise<string | undefined> => {
   process.env['LAB_NIXOS_IMAGE'] = path
-  return ensureNixosImage('sorrow', { size: 2 ** 30, emulated: true }, 10, () => {})
+  return givenImage()
 }
 
 test('An image that was made elsewhere is taken as it is', async () => {

@@ -1,6 +1,13 @@
 import { execFileSync } from 'node:child_process'
 import { expect, test } from 'vitest'
-import { checksOf, judge, judgeClosure, judgeLogin, probesOf } from '../../../lib/vm/checks.ts'
+import {
+  checksOf,
+  judge,
+  judgeClosure,
+  judgeLogin,
+  probesOf,
+  tailscaleLogin,
+} from '../../../lib/vm/checks.ts'
 import type { Host } from '../../../lib/nix/host.ts'
 
 const host: Host = {
@@ -183,4 +190,24 @@ test('a VM that nobody made a clone in has nothing to upgrade from, and its upgr
   }
   expect(asked('/nonexistent/clone')).toBe('other.service')
   expect(asked('/usr')).toBe('nix-local-upgrade.service\nother.service')
+})
+
+test('a login to tailscale is asked for where it can be, and its state is told', () => {
+  const nixos = { ...host, guest: 'nixos' as const, facts: { ...host.facts, unavailable: {} } }
+  expect(tailscaleLogin(host, true, true)).toEqual([])
+  const [row] = judge(tailscaleLogin(nixos, true, false), {})
+  expect(row).toMatchObject({ state: 'n/a', found: 'LAB_TAILSCALE_AUTHKEY is not set' })
+  expect(judge(tailscaleLogin(nixos, false, true), {})[0]).toMatchObject({
+    state: 'n/a',
+    found: expect.stringContaining('its uplink is closed: '),
+  })
+  const login = (text: string) =>
+    judge(tailscaleLogin(nixos, true, true), { p0: { code: 0, text } })[0]
+  expect(login('{\n  "Version": "1.9",\n  "BackendState": "Running",\n}')).toMatchObject({
+    ...{ check: 'tailscale login', state: 'pass', found: 'Running' },
+  })
+  expect(login('{ "BackendState": "NeedsLogin" }')).toMatchObject({
+    ...{ state: 'fail', found: 'NeedsLogin', expected: 'Running' },
+  })
+  expect(login('failed to connect to local tailscaled')).toMatchObject({ state: 'fail' })
 })

@@ -5,10 +5,14 @@ import { expect, test } from 'vitest'
 import { project } from '../../../lib/settings.ts'
 
 /** Sends bytes to the name server as one connection would, and decodes what comes back. */
-async function ask(...chunks: Buffer[]): Promise<{ answers: DecodedPacket[]; code: number }> {
-  const child = spawn(process.execPath, [join(project, 'lib/vm/dns.mjs'), 'git.lab=10.0.3.100'], {
-    stdio: ['pipe', 'pipe', 'ignore'],
-  })
+const ask = (...chunks: Buffer[]) => askOf([], chunks)
+
+async function askOf(
+  more: string[],
+  chunks: Buffer[],
+): Promise<{ answers: DecodedPacket[]; code: number }> {
+  const args = [join(project, 'lib/vm/dns.mjs'), 'git.lab=10.0.3.100', ...more]
+  const child = spawn(process.execPath, args, { stdio: ['pipe', 'pipe', 'ignore'] })
   const out: Buffer[] = []
   child.stdout.on('data', (data: Buffer) => out.push(data))
   const ended = new Promise<number>((resolve) => child.on('close', (code) => resolve(code ?? -1)))
@@ -57,4 +61,15 @@ test('two questions in one segment and one question in two are all answered', as
   const both = Buffer.concat([query(4, 'git.lab'), query(5, 'git.lab', 'AAAA')])
   const { answers } = await ask(both.subarray(0, 7), both.subarray(7, 40), both.subarray(40))
   expect(answers.map(({ id }) => id)).toEqual([4, 5])
+})
+
+test('on an open uplink it knows what this machine knows', async () => {
+  const chunks = [query(1, 'localhost'), query(2, 'git.lab'), query(3, 'nowhere.invalid')]
+  const { answers } = await askOf(['--others'], chunks)
+  const address = (id: number): unknown => {
+    const found = answers.find((answer) => answer.id === id)
+    return (found?.answers?.[0] as { data?: string } | undefined)?.data ?? rcode(found)
+  }
+  expect([1, 2, 3].map(address)).toEqual(['127.0.0.1', '10.0.3.100', 'NXDOMAIN'])
+  expect(rcode((await ask(query(1, 'localhost'))).answers[0])).toBe('NXDOMAIN')
 })
