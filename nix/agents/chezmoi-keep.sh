@@ -44,7 +44,8 @@ read_account() {
   while IFS= read -r line; do
     if [[ $line =~ $logged ]]; then
       name=${BASH_REMATCH[1]}
-      if [[ $name == \"* ]]; then printf -v name '%b' "${name:1:-1}"; fi
+      # bash reads what Go has quoted, but for the quotation marks in it
+      if [[ $name == \"* ]]; then name=${name:1:-1} && printf -v name '%b' "${name//\\\"/\"}"; fi
       known+=("$HOME/$name")
     elif [[ $line == 'chezmoi: '* ]]; then
       failed=${line#chezmoi: }

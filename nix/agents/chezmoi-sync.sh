@@ -709,14 +709,15 @@ compatible() {
   tree=$(merged HEAD "$to") || code=$?
   # two histories without a common commit are not merged
   if ((code)) && { [[ -n $tree ]] || ! git merge-base HEAD "$to" >/dev/null 2>&1; }; then return 1; fi
-  if ((code)) || ! { mkdir "$work/tree" && git archive "$tree" | tar -x -C "$work/tree"; }; then
+  if ((code)) || ! { mkdir "$work/tree" "$work/empty" && git archive "$tree" | tar -x -C "$work/tree"; }; then
     finish failed 'Cannot try a merge with the trunk'
   fi
-  if ! within "$limit" managed chezmoi --source "$work/tree" managed >/dev/null; then
+  # what is in the home is no fault of the source
+  if ! within "$limit" managed chezmoi --source "$work/tree" --destination "$work/empty" managed >/dev/null; then
     mapfile -t unsound < <(grep -oE "$work/tree/[^,)]+" "$work/managed" | sed "s|^$work/tree/||")
     if ((!${#unsound[@]})); then finish failed "Cannot read the source with the trunk: $(because managed)"; fi
   fi
-  rm -rf "$work/tree"
+  rm -rf "$work/tree" "$work/empty"
   ((!${#unsound[@]}))
 }
 

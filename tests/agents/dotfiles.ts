@@ -51,6 +51,7 @@ const programs = Object.fromEntries(
   ]),
 )
 export const agent = programs['chezmoi-sync']!
+export const restorer = programs['chezmoi-restore-kept']!
 
 let worlds = 0
 
