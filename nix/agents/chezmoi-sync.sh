@@ -844,6 +844,7 @@ commit_of_home() {
 # Writes what the source holds to $HOME, but for what is in no commit; that stays and is named in `kept`.
 apply() {
   local row target line said before=() still='/'
+  local -A asked=()
   edited_meanwhile=''
   # nothing has changed since capture has looked
   if [[ -z $broken && $applied_from == "$head" ]] && ((!${#rows[@]} && !${#unreadable[@]})); then return; fi
@@ -861,6 +862,7 @@ apply() {
       unapplied+=("$target: ${unreadable_because["/$target"]}")
     done
     before+=("${rows[@]}")
+    for row in "${rows[@]}"; do asked["/$row"]=yes; done
     if ! apply_rows; then
       # without an answer to its question whether to write over an edit, chezmoi ends with EOF
       said=$(<"$work/applied")
@@ -878,7 +880,11 @@ apply() {
     if [[ $row == ?R* ]]; then continue; fi
     still+="$target//"
     if [[ -n ${why["/$target"]-} ]]; then continue; fi
-    if [[ $row == ' '* ]]; then continue; fi # it could not be applied
+    if [[ $row == ' '* ]]; then
+      # it could not be applied, or a script has made it meanwhile
+      [[ -n ${asked["/$row"]-} ]] || edited_meanwhile=yes
+      continue
+    fi
     keep "$target" 'edited here since'
     edited_meanwhile=yes
   done

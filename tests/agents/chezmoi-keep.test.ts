@@ -131,9 +131,9 @@ test('Two texts of one file that a script changes in one run are both put aside'
   // a text that comes in the middle of an apply makes another round of the same run
   await torment.sync()
   await torment.sync()
-  expect(
-    await torment.sh('cat .mod; grep -rh . .local/state/chezmoi-sync/kept | sort'),
-  ).toBe('managed\nfirst\nsecond')
+  expect(await torment.sh('cat .mod; grep -rh . .local/state/chezmoi-sync/kept | sort')).toBe(
+    'managed\nfirst\nsecond',
+  )
 })
 
 test('A directory that becomes a link goes only where the host has nothing of its own in it', async () => {

@@ -241,7 +241,11 @@ function source({ chance, names, top, made }: State, version: number): string {
       () => put('private_empty_', ''),
       () => put('create_private_', text()),
       () => put('create_', `{{ .chezmoi.os }} ${text()}`, '.tmpl'),
-      () => put('modify_', '{{- /* chezmoi:modify-template */ -}}\n{{ .chezmoi.stdin | replace "more\\n" "" }}more\n'),
+      () =>
+        put(
+          'modify_',
+          '{{- /* chezmoi:modify-template */ -}}\n{{ .chezmoi.stdin | replace "more\\n" "" }}more\n',
+        ),
       () => put('modify_private_', `#!/bin/sh\n${chance(4) ? 'cat; echo more' : 'exit 1'}\n`),
       () => put('symlink_', '{{ .chezmoi.homeDir }}/elsewhere\n', '.tmpl'),
       // one that nobody can read, and one that this host can
@@ -307,10 +311,10 @@ END`,
   const patterns = (free: boolean): string => {
     const from = [...places.filter(plain), '.d/k*', '.d/**'].filter(
       (place) =>
-        (free ||
-          !targets.some(
-            (target) => `${place}/`.startsWith(`${target}/`) || target.startsWith(`${place}/`),
-          )),
+        free ||
+        !targets.some(
+          (target) => `${place}/`.startsWith(`${target}/`) || target.startsWith(`${place}/`),
+        ),
     )
     return Array.from({ length: 1 + chance(2) }, () => `${one(from)}\n`).join('')
   }
