@@ -56,6 +56,13 @@ export function failings(writes: readonly Write[]): Failing[] {
   )
 }
 
+/** Whether a run could not even remove its last status, so that none but its exit code tells of its end. */
+export const cannotRemoveStatus = (writes: readonly Write[]): boolean =>
+  writes.some(
+    ({ failed, call, path }) =>
+      failed && call.startsWith('unlink') && path.endsWith('/status.json'),
+  )
+
 /** How a case is called in the matrix. */
 export const called = ({ error = 'ENOSPC', times }: Failing, write: Write): string =>
   `${error} ${times === 1 ? 'at' : 'from'} ${write.number}, ${write.phase}: ${write.program} ${write.call} ${write.path}`
