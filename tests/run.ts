@@ -31,12 +31,14 @@ const vitest = await startVitest('test', filter, { ...options, run: true, watch:
 const counts = { passed: 0, failed: 0, skipped: 0 }
 for (const module of vitest.state.getTestModules()) {
   for (const test of module.children.allTests()) {
-    const { state, note } = { note: '', ...test.result() }
+    const result = test.result()
+    const { state } = result
     if (state === 'passed') counts.passed += 1
     else if (state === 'failed') counts.failed += 1
     else {
       counts.skipped += 1
-      console.log(`skipped: ${module.relativeModuleId}: ${test.fullName}${note && `: ${note}`}`)
+      const why = (result.state === 'skipped' && result.note) || 'without a reason'
+      console.log(`skipped: ${module.relativeModuleId}: ${test.fullName}: ${why}`)
     }
   }
   // a file that could not even be read has no tests to count

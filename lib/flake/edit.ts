@@ -22,16 +22,21 @@ import type { Outline, SetValue } from './value.ts'
 
 /** What adding a host to a flake comes to. Lines count from 1; `file` is absolute. */
 export type Addition = (
-  | { outcome: 'present'; file: string; line: number }
+  | (Place & { outcome: 'present' })
   /** The flake lists `directory`, so there is nothing to edit. */
-  | { outcome: 'discovered'; file: string; line: number; directory: string }
-  /** A function that is not known here most likely lists `directory`; nix may know. */
-  | { outcome: 'likely'; file: string; line: number; directory: string; refused: Failure }
+  | (Place & { outcome: 'discovered'; directory: string })
+  /**
+   * A function that is not known here most likely lists `directory`, unless its hosts are `named` elsewhere; nix
+   * may know.
+   */
+  | (Place & { outcome: 'likely'; directory: string; named: boolean; refused: Failure })
   | Edit
 ) & {
   /** Where the flake reads the files of the host, or would if it had a word for them. */
   own: OwnFiles
 }
+
+type Place = ReturnType<typeof placeOf>
 
 export interface Edit {
   outcome: 'edit'
@@ -84,7 +89,9 @@ export async function addHost(directory: string, name: string, like?: string): P
   if (hosts.is === 'unknown') {
     const refused = refuse(hosts)
     if (hosts.directory === undefined || hosts.fault === 'syntax') throw refused
-    return { outcome: 'likely', ...placeOf(hosts.node), directory: hosts.directory, refused, own }
+    const named = Boolean(hosts.listed ?? listingFile(directory, hosts.directory, name))
+    const { node, directory: likely } = hosts
+    return { outcome: 'likely', ...placeOf(node), directory: likely, named, refused, own }
   }
   const listing = [...hosts.attrs.values()].find((attr) => attr.listing)?.listing
   if (listing) {
@@ -120,9 +127,7 @@ export async function readingPlace(
     if (addition.outcome === 'discovered') {
       return { own: addition.own, found: `what is in ${addition.directory}` }
     }
-    const likely =
-      addition.outcome === 'likely' && !listingFile(directory, addition.directory, name)
-    return likely
+    return addition.outcome === 'likely' && !addition.named
       ? { own: addition.own, found: `most likely what is in ${addition.directory}` }
       : { own: addition.own }
   } catch (error) {

@@ -5,7 +5,7 @@ import { asPath, type Place, type SetValue, type Unknown, type Value } from './v
 
 /**
  * Where frameworks that make hosts of what is in a directory look for them, and the file of a host there: clan,
- * blueprint, nixos-unified, ez-configs and snowfall.
+ * blueprint, nixos-unified, ez-configs, snowfall and easy-hosts.
  */
 const customary: [directory: string, file: string][] = [
   ['machines', 'configuration.nix'],
@@ -13,6 +13,7 @@ const customary: [directory: string, file: string][] = [
   ['configurations/nixos', 'default.nix'],
   ['nixos-configurations', 'default.nix'],
   ['systems/x86_64-linux', 'default.nix'],
+  ['x86_64-nixos', 'default.nix'],
 ]
 
 /** The file that a host has in a directory of hosts, by the custom. */
@@ -63,7 +64,7 @@ export function givenSet(given: Value, before: string[] = []): Unknown['listed']
 const isAttrset = ({ node }: Place): boolean => node.type.endsWith('attrset_expression')
 
 /** A directory that a framework's module is told of by its options, such as `ezConfigs.root`. */
-export function toldDirectory(options: Value, depth = 0): string | undefined {
+function toldDirectory(options: Value, depth = 0): string | undefined {
   if (options.is !== 'set' || depth > 2) return undefined
   for (const [name, attr] of options.attrs) {
     if (['inputs', 'self', 'imports', 'flake'].includes(name)) continue
@@ -75,6 +76,28 @@ export function toldDirectory(options: Value, depth = 0): string | undefined {
     if (found) return found
   }
   return undefined
+}
+
+/**
+ * What a framework's module is told of the hosts: the directory in which they are, or the set of them. ez-configs
+ * and easy-hosts with `autoConstruct` have a directory, and in the set no more than what is special about a host.
+ */
+export function toldHosts(options: Value): Pick<Unknown, 'directory' | 'listed'> {
+  const directory = toldDirectory(options)
+  const isRead =
+    directory !== undefined && (has(options, 'ezConfigs') || has(options, 'autoConstruct'))
+  return { directory, listed: isRead ? undefined : givenSet(options) }
+}
+
+/** Whether there is such an option, and it is not false. */
+function has(options: Value, option: string, depth = 0): boolean {
+  if (options.is !== 'set' || depth > 2) return false
+  return [...options.attrs].some(([name, attr]) =>
+    name === option
+      ? attr.literals[0]?.parent?.parent?.childForFieldName('expression')?.text !== 'false'
+      : !['inputs', 'self', 'imports', 'flake'].includes(name) &&
+        has(attr.value(), option, depth + 1),
+  )
 }
 
 const isDirectory = (path: string): boolean =>

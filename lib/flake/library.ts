@@ -1,6 +1,6 @@
 import { existsSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
-import { flakeHostsAt, givenHosts, givenSet, toldDirectory } from './frameworks.ts'
+import { flakeHostsAt, givenHosts, givenSet, toldHosts } from './frameworks.ts'
 import type { Node } from './syntax.ts'
 import {
   abridged,
@@ -332,15 +332,12 @@ function flakeParts(top: Value, at: Node, given: Value): Value {
       found.attrs.set(name, { value, literals: [...(before?.literals ?? []), ...attr.literals] })
     }
     const imports = module.attrs.get('imports')?.value()
-    const foreign = (gap: Unknown): Unknown =>
+    const foreign = (gap: Unknown): Unknown => {
+      if (gap.name === undefined) return gap
       // a framework's module makes the hosts of what it is told of, or of what is where it is the custom
-      gap.name === undefined
-        ? gap
-        : {
-            ...gap,
-            directory: toldDirectory(config) ?? flakeHostsAt(at),
-            listed: givenSet(config),
-          }
+      const { directory = flakeHostsAt(at), listed: set } = toldHosts(config)
+      return { ...gap, directory, listed: set }
+    }
     found.gaps.push(...gapsOf(imports ? [imports] : []).map(foreign))
     for (const item of imports?.is === 'list' ? imports.items : []) {
       const next = item()

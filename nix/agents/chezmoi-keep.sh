@@ -44,7 +44,8 @@ read_account() {
   while IFS= read -r line; do
     if [[ $line =~ $logged ]]; then
       name=${BASH_REMATCH[1]}
-      if [[ $name == \"* ]]; then printf -v name '%b' "${name:1:-1}"; fi
+      # bash reads what Go has quoted, but for the quotation marks in it
+      if [[ $name == \"* ]]; then name=${name:1:-1} && printf -v name '%b' "${name//\\\"/\"}"; fi
       known+=("$HOME/$name")
     elif [[ $line == 'chezmoi: '* ]]; then
       failed=${line#chezmoi: }
@@ -317,11 +318,11 @@ put_aside() { # <target> <its row> <what chezmoi last wrote there>
       if [[ -f $each ]] && cmp -s "$each" "$file"; then copy=$each; fi
     done
     if [[ -z $copy ]]; then
-      copy=$state/kept/$started/$1
-      if ! has_room "$1" || ! copy_aside "$file" "$copy"; then
+      if ! has_room "$1" || ! copy_aside "$1"; then
         record "$1" '{"type":"remove"}'
         return
       fi
+      copy=$REPLY
     fi
     keep "$1" "changed by the source; what was there is put aside (see chezmoi-restore-kept)" "$copy"
   fi
@@ -330,7 +331,7 @@ put_aside() { # <target> <its row> <what chezmoi last wrote there>
   record "$1" "{\"type\":\"file\",\"mode\":$((8#$(stat -c %a "$file"))),\"contentsSHA256\":\"${sum%% *}\"}"
 }
 
-# Whether a file may be put aside; says so where not.
+# Whether a file may be put aside; says so where not. Its size counts in full, as a copy may lose its holes.
 has_room() { # <target>
   local size held
   mkdir -p "$state/kept"
@@ -341,18 +342,25 @@ has_room() { # <target>
   keep "$1" "cannot be put aside: there may be $keep_limit bytes in $state/kept"
   return 1
 }
-copy_aside() { # <file> <copy>
-  if mkdir -p "${2%/*}" && cp -dp "$1" "$state/kept/.part" && sync "$state/kept/.part" && mv -T "$state/kept/.part" "$2"; then return; fi 2>"$work/aside"
-  rm -f "$state/kept/.part"
-  keep "${1#"$HOME/"}" "cannot be put aside: $(tail -n 1 "$work/aside")"
+copy_aside() { # <target>; where its copy is comes in REPLY
+  local place='' copy part=$state/kept/.part
+  if new_place "$state/kept" && place=$REPLY copy=$REPLY/$1 && mkdir -p "${copy%/*}" &&
+    cp -dp "$HOME/$1" "$part" && sync "$part" && mv -T "$part" "$copy"; then
+    REPLY=$copy
+    return
+  fi 2>"$work/aside"
+  rm -f "$part"
+  [[ -z $place ]] || find "$place" -depth -type d -empty -delete
+  keep "$1" "cannot be put aside: $(tail -n 1 "$work/aside")"
   return 1
 }
 
 # Moves a file out of the way, for chezmoi as if nothing had ever been there.
 move_aside() { # <target>
-  local copy=$state/kept/$started/$1
+  local copy
   local -A uncommitted=()
-  if ! has_room "$1" || ! mkdir -p "${copy%/*}" || ! mv -T "$HOME/$1" "$copy" 2>"$work/aside"; then return 1; fi
+  has_room "$1" && new_place "$state/kept" && copy=$REPLY/$1 && mkdir -p "${copy%/*}" &&
+    mv -T "$HOME/$1" "$copy" || return 1
   record "$1" '{"type":"remove"}'
   if [[ -f $copy && ! -L $copy ]]; then
     find_uncommitted "$copy"

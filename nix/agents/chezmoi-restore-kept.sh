@@ -1,4 +1,5 @@
 # shellcheck shell=bash
+# shellcheck disable=SC2154 # chezmoi-kept.sh comes first
 # What synchronizations of dotfiles put aside before the source wrote over it. Without an argument it is
 # listed; with files, or `--all`, the newest copy of each is put back. What is there by then is put aside in turn.
 
@@ -10,11 +11,16 @@ while IFS= read -rd '' copy; do
   copy=${copy#"$kept/"}
   newest["/${copy#*/}"]=$kept/$copy
   times["/${copy#*/}"]=${copy%%/*}
-done < <(find "$kept" -mindepth 2 ! -type d -print0 2>/dev/null | sort -z)
+done < <(find "$kept" -mindepth 2 ! -type d -print0 2>/dev/null | LC_ALL=C sort -z)
 
 case ${1:-} in
   --help) echo 'Usage: chezmoi-restore-kept [--all | <file>...]' && exit 0 ;;
-  --all) set -- "${!newest[@]}" ;;
+  --all)
+    # in the order of time, as one may be in the place of another's directory
+    mapfile -d '' -t copies < <(((!${#newest[@]})) || printf '%s\0' "${newest[@]}" | LC_ALL=C sort -z)
+    set --
+    for copy in "${copies[@]}"; do copy=${copy#"$kept/"} && set -- "$@" "/${copy#*/}"; done
+    ;;
   -*) echo 'Usage: chezmoi-restore-kept [--all | <file>...]' >&2 && exit 2 ;;
   '')
     if ((!${#newest[@]})); then echo 'Nothing was put aside'; fi
@@ -38,16 +44,29 @@ for target; do
     exit 1
   fi
 done
-TZ=UTC printf -v now '%(%FT%TZ)T' -1
+
+# Moves what is in the way to a place of its own.
+put_aside() { # <path below the home, with a slash before it>
+  new_place "$kept"
+  mkdir -p "$REPLY${1%/*}"
+  mv -T "$HOME$1" "$REPLY$1"
+}
+is_in_the_way() { [[ (-e $HOME$1 || -L $HOME$1) && ! -d $HOME$1 ]]; }
+
 for target; do
   copy=${newest["$target"]} file=$HOME$target
-  if [[ -e $file || -L $file ]]; then
-    if [[ -f $file && ! -L $file ]] && cmp -s "$copy" "$file"; then continue; fi
-    mkdir -p "$(dirname "$kept/$now$target")"
-    mv -T "$file" "$kept/$now$target"
-  fi
-  mkdir -p "$(dirname "$file")"
-  cp -dp "$copy" "$file.restored"
-  mv -T "$file.restored" "$file"
+  if [[ -f $file && ! -L $file && -f $copy && ! -L $copy ]] && cmp -s "$copy" "$file"; then continue; fi
+  above='' below=${target#/}
+  while [[ $below == */* ]]; do
+    above+=/${below%%/*} below=${below#*/}
+    if is_in_the_way "$above"; then put_aside "$above"; fi
+  done
+  mkdir -p "${file%/*}"
+  # whole before anything else moves, and beside what may have any name
+  part=$(mktemp -d "${file%/*}/.restored.XXXXXX")
+  cp --archive --no-target-directory "$copy" "$part/file"
+  if [[ -e $file || -L $file ]]; then put_aside "$target"; fi
+  mv --no-target-directory --no-clobber "$part/file" "$file"
+  rmdir "$part"
   echo "Put back: ${target#/} (of ${times["$target"]})"
 done

@@ -709,14 +709,15 @@ compatible() {
   tree=$(merged HEAD "$to") || code=$?
   # two histories without a common commit are not merged
   if ((code)) && { [[ -n $tree ]] || ! git merge-base HEAD "$to" >/dev/null 2>&1; }; then return 1; fi
-  if ((code)) || ! { mkdir "$work/tree" && git archive "$tree" | tar -x -C "$work/tree"; }; then
+  if ((code)) || ! { mkdir "$work/tree" "$work/empty" && git archive "$tree" | tar -x -C "$work/tree"; }; then
     finish failed 'Cannot try a merge with the trunk'
   fi
-  if ! within "$limit" managed chezmoi --source "$work/tree" managed >/dev/null; then
+  # what is in the home is no fault of the source
+  if ! within "$limit" managed chezmoi --source "$work/tree" --destination "$work/empty" managed >/dev/null; then
     mapfile -t unsound < <(grep -oE "$work/tree/[^,)]+" "$work/managed" | sed "s|^$work/tree/||")
     if ((!${#unsound[@]})); then finish failed "Cannot read the source with the trunk: $(because managed)"; fi
   fi
-  rm -rf "$work/tree"
+  rm -rf "$work/tree" "$work/empty"
   ((!${#unsound[@]}))
 }
 
@@ -843,6 +844,7 @@ commit_of_home() {
 # Writes what the source holds to $HOME, but for what is in no commit; that stays and is named in `kept`.
 apply() {
   local row target line said before=() still='/'
+  local -A asked=()
   edited_meanwhile=''
   # nothing has changed since capture has looked
   if [[ -z $broken && $applied_from == "$head" ]] && ((!${#rows[@]} && !${#unreadable[@]})); then return; fi
@@ -860,6 +862,7 @@ apply() {
       unapplied+=("$target: ${unreadable_because["/$target"]}")
     done
     before+=("${rows[@]}")
+    for row in "${rows[@]}"; do asked["/$row"]=yes; done
     if ! apply_rows; then
       # without an answer to its question whether to write over an edit, chezmoi ends with EOF
       said=$(<"$work/applied")
@@ -877,7 +880,11 @@ apply() {
     if [[ $row == ?R* ]]; then continue; fi
     still+="$target//"
     if [[ -n ${why["/$target"]-} ]]; then continue; fi
-    if [[ $row == ' '* ]]; then continue; fi # it could not be applied
+    if [[ $row == ' '* ]]; then
+      # it could not be applied, or a script has made it meanwhile
+      [[ -n ${asked["/$row"]-} ]] || edited_meanwhile=yes
+      continue
+    fi
     keep "$target" 'edited here since'
     edited_meanwhile=yes
   done

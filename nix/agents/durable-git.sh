@@ -61,9 +61,10 @@ git_head() {
   if [[ $code == 1 ]]; then echo none; fi
 }
 
-# jj ends well where git's own refs could not be moved, and only warns.
+# jj ends well where git's own refs could not be moved, and only warns, perhaps twice.
 git_follows() { # git_follows <file with what jj said>: fails with the warning in REPLY
-  REPLY=$(grep --max-count 1 --after-context 9 '^Warning: Failed to' "$1" | grep -E '^(Warning|[0-9]+):' | paste --serial --delimiters ' ') && return 1 || return 0
+  REPLY=$(grep --max-count 1 --after-context 9 '^Warning: Failed to' "$1" | grep -E '^(Warning|[0-9]+):|^ +[^ ]+@git: ' |
+    sed -E '1!{/^Warning:/,$d}; s/^ +//; s/ at path "[^"]*"//g; s/(: [^:]+)\1+$/\1/' | paste --serial --delimiters ' ') && return 1 || return 0
 }
 
 # Whether all operations since the first are of a rebase or its way back: one that was cut off has not written

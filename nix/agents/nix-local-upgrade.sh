@@ -78,7 +78,7 @@ recover() {
   fi
   # a program that was killed in the middle leaves git's lock behind
   if [[ $UPGRADE_MODE == local ]]; then
-    drop_locks "$repository/.git" -name index.lock -newer "$state/transaction.json"
+    drop_locks "$repository/.git" -newermt "${was[started]:-now}"
   fi
   stage=${was[stage]} before_op=${was[operation]-} after_op=${was[operationAfter]-}
   candidate=${was[candidate]-} remote_commit=${was[remote]-} toplevel=${was[toplevel]-} revision=${was[revision]-}

@@ -47,6 +47,7 @@ let
   agent = command "chezmoi-sync" [
     "durable-git"
     "reasons"
+    "chezmoi-kept"
     "chezmoi-keep"
   ];
 in
@@ -100,7 +101,7 @@ in
       agent
       (command "chezmoi-status" [ ])
       (command "chezmoi-show-conflicts" [ ])
-      (command "chezmoi-restore-kept" [ ])
+      (command "chezmoi-restore-kept" [ "chezmoi-kept" ])
     ];
     systemd.tmpfiles.rules = [ "d ${stateDirectory} 0755 ${cfg.user} - -" ];
 

@@ -103,6 +103,39 @@ test('A file below which something is to be removed, so that chezmoi reads nothi
   )
 })
 
+test('What is put aside is never written over, also in the same second and after the clock was put back', async () => {
+  const { torment } = await makeDotfiles(root, { '.a': 'a\n' })
+  const restore = 'bash -euo pipefail /tmp/chezmoi-restore-kept.sh'
+  const all = 'grep -rh . .local/state/chezmoi-sync/kept | sort | paste -sd " "'
+  // a file, a directory and two files in turn, each in the place of the one before
+  await torment.sh(`kept=.local/state/chezmoi-sync/kept/2099-01-01T00:00:00Z; mkdir -p $kept; echo 1 >$kept/.app
+    mkdir .app; echo 2 >.app/x; ${restore} .app
+    echo 3 >.app; ${restore} .app/x
+    rm -r .app; echo 4 >.app; ${restore} .app; echo 5 >.app; echo own >.app.restored; ${restore} .app`)
+  expect(await torment.sh(all)).toBe('1 2 3 4 5')
+  // the newest, by the order in which they came
+  expect(await torment.sh('cat .app .app.restored')).toBe('4\nown')
+  // the older one first, so that the newer one has its place
+  await torment.sh(`${restore} --all`)
+  expect(await torment.sh(`cat .app; ${all}`)).toBe('5\n1 2 2 3 4 4 5')
+})
+
+test('Two texts of one file that a script changes in one run are both put aside', async () => {
+  const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
+  await torment.sh('echo first >.mod')
+  await publish(
+    sorrow,
+    `printf '#!/bin/sh\\necho managed\\n' >modify_dot_mod
+    printf '#!/bin/sh\\necho second >~/.mod\\n' >run_once_before_late.sh`,
+  )
+  // a text that comes in the middle of an apply makes another round of the same run
+  await torment.sync()
+  await torment.sync()
+  expect(await torment.sh('cat .mod; grep -rh . .local/state/chezmoi-sync/kept | sort')).toBe(
+    'managed\nfirst\nsecond',
+  )
+})
+
 test('A directory that becomes a link goes only where the host has nothing of its own in it', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
   await publish(sorrow, 'mkdir -p dot_one/sub dot_other; echo x | tee dot_one/sub/x dot_other/x')

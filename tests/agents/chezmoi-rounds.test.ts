@@ -7,7 +7,7 @@ import { cpus } from 'node:os'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import { prelude, round } from './chezmoi-rounds.ts'
-import { agent } from './dotfiles.ts'
+import { agent, restorer } from './dotfiles.ts'
 import { type ScratchRoot, useRoot } from './root.ts'
 
 let root: ScratchRoot
@@ -23,6 +23,7 @@ test(
   async () => {
     console.log(`LAB_SEED=${first} LAB_ROUNDS=${rounds}`)
     writeFileSync(join(root.dir, 'tmp/agent.sh'), agent)
+    writeFileSync(join(root.dir, 'tmp/restorer.sh'), restorer)
     const seeds = Array.from({ length: rounds }, (_, index) => first + index)
     const count = Math.min(cpus().length + 1, rounds)
     const ran = await Promise.all(
@@ -30,7 +31,7 @@ test(
         const script = seeds.filter((seed) => (seed - first) % count === player).map(round)
         writeFileSync(
           join(root.dir, `tmp/rounds-${player}.sh`),
-          `${prelude}\nagent=/tmp/agent.sh\n${script.join('\n')}\ndeclare -p counts\n`,
+          `${prelude}\nagent=/tmp/agent.sh restorer=/tmp/restorer.sh\n${script.join('\n')}\ndeclare -p counts\n`,
         )
         const { stdout, stderr } = await root.run(['bash', `/tmp/rounds-${player}.sh`], {
           user: 'rain',

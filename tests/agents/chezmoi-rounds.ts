@@ -20,20 +20,26 @@ export function chanceOf(seed: number): Chance {
 }
 
 /** Names that sources and homes have in common: as they are in a home, with what they are called in a source. */
-const names = [
+const allNames = [
   ['.a', 'dot_a'],
   ['.b c', 'dot_b c'],
   ['.d', 'dot_d'],
   ['.e', 'dot_e'],
   ['f', 'f'],
   ['.n\nl', 'dot_n\nl'],
+  ['-h', '-h'],
+  ['.g*', 'dot_g*'],
+  ['.q"\'$\\', 'dot_q"\'$\\'],
+  ['run_r', 'literal_run_r'],
+  ['.t.tmpl', 'dot_t.tmpl.literal'],
+  ['.é', 'dot_é'],
 ] as const
+type Names = ReadonlyArray<readonly [string, string]>
 const below = ['x', 'y', 'sub'] as const
-const places = names.flatMap(([name]) => [
-  name,
-  ...below.map((child) => `${name}/${child}`),
-  `${name}/sub/z`,
-])
+const placesOf = (names: Names): string[] =>
+  names.flatMap(([name]) => [name, ...below.map((child) => `${name}/${child}`), `${name}/sub/z`])
+/** What a file of toml or a list of patterns takes as it is. */
+const plain = (name: string): boolean => !/[\n*"$]/.test(name)
 
 /** Prints the functions that rounds are made of. $base is a directory of the round's own. */
 export const prelude = String.raw`
@@ -42,16 +48,18 @@ export LC_ALL=C.UTF-8 GIT_CONFIG_COUNT=2 GIT_CONFIG_KEY_0=user.name GIT_CONFIG_V
 [ -e ~/age.key ] || age-keygen -o ~/age.key 2>/dev/null
 recipient=$(age-keygen -y ~/age.key)
 encrypted=$(echo encrypted | age -r "$recipient" -a)
-begin() { # <seed>
+begin() { # <seed> <directory that is the home>
   base=$(mktemp -d ~/round.XXXXXX) seed=$1 bad=
   home=$base/home theirs=$base/theirs
-  mkdir -p "$home/.config/chezmoi" "$theirs"
+  mkdir -p "$base/$2/.config/chezmoi" "$theirs"
+  [ -e "$home" ] || ln -s "$2" "$home"
+  : >"$base/made"
   printf '%s\n' 'encryption = "age"' '[age]' "identity = \"$HOME/age.key\"" "recipient = \"$recipient\"" >"$home/.config/chezmoi/chezmoi.toml"
   git init -q --bare -b main "$base/r.git"
   git -C "$theirs" init -q -b main
 }
 # source <file> <text>, own <kind> <path> <number>: what cannot be made is not made
-source_file() { mkdir -p "$theirs/$(dirname "$1")" && printf %s "$2" >"$theirs/$1"; }
+source_file() { mkdir -p "$theirs/$(dirname -- "$1")" && printf %s "$2" >"$theirs/$1"; }
 push() {
   find "$theirs" -type d -empty -not -path '*/.git/*' -exec touch {}/.keep \;
   git -C "$theirs" add -A && git -C "$theirs" commit -q --allow-empty -m "$1" && git -C "$theirs" push -q "$base/r.git" HEAD:main
@@ -60,11 +68,11 @@ own() {
   local path=$home/$2 mark=U$3_
   case $1 in
     edit) if [ -f "$path" ]; then echo "$mark" >>"$path"; fi ;;
-    text) [ -e "$path" ] || { mkdir -p "$(dirname "$path")" && echo "$mark" >"$path"; } ;;
+    text) [ -e "$path" ] || { mkdir -p "$(dirname -- "$path")" && echo "$mark" >"$path"; } ;;
     instead) rm -rf "$path"; echo "$mark" >"$path" ;;
     directory) [ -f "$path" ] && rm -f "$path"; mkdir -p "$path/k$mark" && echo "$mark" >"$path/x" ;;
     deep) mkdir -p "$path/sub" && echo "$mark" >"$path/sub/$mark" ;;
-    link) [ -e "$path" ] || { mkdir -p "$home/elsewhere" && echo "$mark" >"$home/elsewhere/x" && ln -s "$home/elsewhere" "$path"; } ;;
+    link) [ -e "$path" ] || { mkdir -p "$home/elsewhere" && echo "$mark" >>"$home/elsewhere/x" && ln -s "$home/elsewhere" "$path"; } ;;
     moved) [ -d "$path" ] && [ ! -L "$path" ] && mv "$path" "$home/moved$mark" && ln -s "moved$mark" "$path" ;;
     dangling) ln -s "to-$mark" "$path" ;;
     fifo) mkdir -p "$path" && mkfifo "$path/$mark" ;;
@@ -84,20 +92,29 @@ marks() { (
   { find . -printf '%p %l\n'; grep -raohE --exclude-dir=.git --exclude-dir=.jj -D skip 'U[0-9]+_' .; } | grep -oaE 'U[0-9]+_' | sort -u
   xargs -0r chmod 000 <"$base/closed"
 ) }
+# at <phase> <commands>: what somebody does while the next synchronization is in this phase
+at() {
+  { declare -f own marks; declare -p home base; echo "if [ \$1 = $1 ]; then $2"; echo 'marks >>"$base/made"; fi'; } >"$base/hook"
+}
 in_home() { (cd "$home" && HOME=$home "$@"); }
+# All that the home had, and what scripts and others made there meanwhile, is there.
+whole() {
+  complain "$1" lost "$(comm -23 <(sort -u "$base/made") <(marks))"
+  : >"$base/made" >"$base/hook"
+}
 synchronize() { # <which>
-  local before after
-  before=$(marks)
+  marks >>"$base/made"
   in_home env CHEZMOI_HOST=h CHEZMOI_REPO_URL="$base/r.git" CHEZMOI_LIMIT=20 CHEZMOI_STATE= \
-    bash -euo pipefail "$agent" >"$base/said" 2>&1 </dev/null
-  after=$(marks)
-  complain "$1" lost "$(comm -23 <(echo "$before") <(echo "$after"))"
+    CHEZMOI_PHASE_HOOK="bash $base/hook" bash -euo pipefail "$agent" >"$base/said" 2>&1 </dev/null
+  whole "$1"
   local status=$home/.local/state/chezmoi-sync/status.json outcome
   outcome=$(jq -r .outcome "$status")
   case $outcome in
+    null) [ "$killed" ] || complain "$1" ended "$(tail -n 3 "$base/said")" ;;
     synced | up-to-date | failed | conflict) ;;
     *) complain "$1" ended "$outcome: $(tail -n 3 "$base/said")" ;;
   esac
+  killed=
   counts[$outcome]=$((${'$'}{counts[$outcome]-0} + 1))
   # whatever is not as the source says is named
   if [[ $outcome == synced || $outcome == up-to-date ]] &&
@@ -111,6 +128,11 @@ synchronize() { # <which>
 complain() { # <which> <what> <evidence>
   if [ -n "$3" ]; then bad=yes; echo "BAD seed $seed, $1: $2: $3" | tr '\n' ' '; echo; fi
 }
+restore() {
+  marks >>"$base/made"
+  in_home bash -euo pipefail "$restorer" --all >"$base/said" 2>&1 </dev/null
+  whole restored
+}
 finish() {
   if [ -z "$bad" ]; then
     chmod -R u+rwx "$base" 2>/dev/null
@@ -121,49 +143,82 @@ finish() {
   echo "DONE $seed"
 }
 declare -A counts=()
+killed=
 `
 
 /** One round, as a script that follows the prelude. */
 export function round(seed: number): string {
   const chance = chanceOf(seed)
   const one = <T>(of: readonly T[]): T => of[chance(of.length)]!
+  const names = allNames.toSorted(() => chance(3) - 1).slice(0, 6)
+  const places = placesOf(names)
   let mark = 0
-  const own = (kinds: readonly string[], count: number): string =>
+  const own = (kinds: readonly string[], count: number, of: readonly string[] = places): string =>
     Array.from(
       { length: count },
-      () => `own ${one(kinds)} ${quote(one(places))} ${seed % 1000}${++mark}`,
+      () => `own ${one(kinds)} ${quote(one(of))} ${seed % 1000}${++mark}`,
     ).join('\n')
   const first = ['text', 'text', 'directory', 'deep', 'link', 'dangling', 'fifo', 'unreadable']
+  // nothing that takes something of the user's away
+  const meanwhile = ['edit', 'edit', 'text', 'deep', 'link', 'moved', 'fifo', 'hard', 'dangling']
   const later = [
     ...['edit', 'edit', 'edit', 'text', 'instead', 'directory', 'deep', 'link', 'moved', 'fifo'],
     ...['hard', 'mode', 'gone', 'closed', 'readonly', 'unreadable', 'dangling'],
     ...(chance(40) ? [] : ['pipe']),
   ]
+  const top = chance(10) ? '' : 'top/'
+  const inSource = names.map(([, name]) => `.local/share/chezmoi/${top}${name}`)
+  const newInSource = `own text .local/share/chezmoi/${top}dot_own ${seed % 1000}${++mark}`
+  const phases = ['capture', 'commit', 'fetch', 'rebase', 'push', 'publish', 'apply']
+  const disturb = (): string => {
+    if (!chance(12)) return `killed=yes; at ${one(phases)} 'kill -9 $PPID'`
+    return chance(3) ? '' : `at ${one(phases)} ${quote(own(meanwhile, 1 + chance(3)))}`
+  }
+  const state: State = { chance, names, top, made: () => `U${seed % 1000}${++mark}_` }
   return [
-    `begin ${seed}`,
+    `begin ${seed} ${chance(8) ? 'home' : 'real'}`,
     own(first, chance(5)),
-    source(chance, 1),
-    'push one; synchronize first',
+    source(state, 1),
+    'push one',
+    disturb(),
+    'synchronize first',
     own(later, 2 + chance(7)),
-    'rm -rf "$theirs"/* "$theirs"/.chezmoi*',
-    source(chance, 2),
-    'push two; synchronize second',
+    own(['edit'], chance(4) ? 0 : 1 + chance(2), inSource),
+    chance(6) ? '' : newInSource,
+    'rm -rf "$theirs"/* "$theirs"/.chezmoi* "$theirs/.gitignore"',
+    source(state, 2),
+    'push two',
+    disturb(),
+    'synchronize second',
     own(later, chance(3)),
+    disturb(),
     'synchronize third',
+    'restore',
     'finish',
     '',
   ].join('\n')
 }
 
+interface State {
+  chance: Chance
+  names: Names
+  /** The directory of the repository that is chezmoi's source. */
+  top: string
+  /** A mark for what a script makes in the home. */
+  made: () => string
+}
+
 /** Commands that write a source: chezmoi's attributes over the names, and its special files. */
-function source(chance: Chance, version: number): string {
+function source({ chance, names, top, made }: State, version: number): string {
+  const places = placesOf(names)
   const one = <T>(of: readonly T[]): T => of[chance(of.length)]!
   const all: string[] = []
   const externals: string[] = []
   let count = 0
   const write = (path: string, text: string) =>
-    all.push(`source_file ${quote(path)} ${text.startsWith('"$') ? text : quote(text)}`)
-  const text = (): string => lines(`s${version} ${++count}`)
+    all.push(`source_file ${quote(top + path)} ${text.startsWith('"$') ? text : quote(text)}`)
+  // often the same, so that nothing but an attribute changes
+  const text = (): string => (chance(3) ? lines(`s${version} ${++count}`) : 'same\n')
   const file = (into: string, name: string): void => {
     const put = (prefix: string, content: string, suffix = '') =>
       write(`${into}${prefix}${name}${suffix}`, content)
@@ -176,22 +231,37 @@ function source(chance: Chance, version: number): string {
       () => put('empty_', ''),
       () => put('', ''),
       () => put('', `{{ .chezmoi.os }} ${text()}`, '.tmpl'),
-      () => put('', chance(3) ? `{{ .chezmoi.os }}${text()}` : '{{ fail "no" }}', '.tmpl'),
+      () => put('', chance(4) ? `{{ .chezmoi.os }}${text()}` : '{{ fail "no" }}', '.tmpl'),
       () => put('create_', text()),
       () =>
         put('modify_', one(['#!/bin/sh\ngrep -vx more; echo more\n', '#!/bin/sh\necho other\n'])),
       () => put('symlink_', one(['elsewhere\n', '.a\n', 'nowhere\n'])),
       () => put('remove_', ''),
+      () => put('private_executable_', text()),
+      () => put('private_empty_', ''),
+      () => put('create_private_', text()),
+      () => put('create_', `{{ .chezmoi.os }} ${text()}`, '.tmpl'),
+      () =>
+        put(
+          'modify_',
+          '{{- /* chezmoi:modify-template */ -}}\n{{ .chezmoi.stdin | replace "more\\n" "" }}more\n',
+        ),
+      () => put('modify_private_', `#!/bin/sh\n${chance(4) ? 'cat; echo more' : 'exit 1'}\n`),
+      () => put('symlink_', '{{ .chezmoi.homeDir }}/elsewhere\n', '.tmpl'),
       // one that nobody can read, and one that this host can
       () =>
         chance(3)
-          ? write(`${into}encrypted_${name}.age`, '"$encrypted"')
+          ? write(`${into}encrypted_${one(['', 'private_'])}${name}.age`, '"$encrypted"')
           : put('encrypted_', 'no\n', '.age'),
     ]
     one(kinds)()
   }
   const directory = (into: string, name: string, depth: number): void => {
-    const kind = one(['', '', 'exact_', 'exact_', 'private_', 'remove_', 'external_'])
+    const kind = one([
+      ...['', '', 'exact_', 'exact_', 'exact_private_', 'private_', 'remove_', 'external_'],
+      // chezmoi cannot write into it
+      chance(6) ? '' : 'readonly_',
+    ])
     const inside = `${into}${kind}${name}/`
     for (const child of below)
       if (chance(2))
@@ -199,6 +269,7 @@ function source(chance: Chance, version: number): string {
         else if (kind === 'external_') write(`${inside}${child}`, text())
         else file(inside, child)
     write(`${inside}.keep`, '')
+    if (!chance(8)) write(`${inside}.chezmoi${one(['ignore', 'remove'])}`, `${one(['k*', 'z'])}\n`)
   }
   const targets: string[] = []
   for (const [target, name] of names) {
@@ -212,7 +283,7 @@ function source(chance: Chance, version: number): string {
         directory('', name, 0)
         break
       case 3:
-        if (target.includes('\n') || chance(3)) file('', name)
+        if (!plain(target) || chance(3)) file('', name)
         else externals.push(target)
         break
       default:
@@ -221,36 +292,52 @@ function source(chance: Chance, version: number): string {
   }
   for (const target of externals) {
     const made = `$base/${version}${++count}`
-    const archive = chance(2) === 0
+    const type = one(['file', 'archive', 'archive', 'archive-file', 'git-repo'])
+    const url = { file: `${made}/x`, 'git-repo': `${made}/.git` }[type] ?? `${made}.tar`
     all.push(
-      `mkdir ${made}; echo external ${count} >${made}/x; tar -cf ${made}.tar -C ${made} .`,
-      `cat >>"$theirs/.chezmoiexternal.toml" <<END
+      `mkdir -p ${made} "$theirs/${top}"; echo external ${count} >${made}/x; tar -cf ${made}.tar -C ${made} .`,
+      type === 'git-repo'
+        ? `git -C ${made} init -q -b main; git -C ${made} add x; git -C ${made} commit -qm x`
+        : '',
+      `cat >>"$theirs/${top}.chezmoiexternal.toml" <<END
 ["${target}"]
-type = "${archive ? 'archive' : 'file'}"
-url = "file://${archive ? `${made}.tar` : `${made}/x`}"
-exact = ${archive && chance(2) === 0}
+type = "${type}"
+url = "file://${url}"
+${type === 'archive-file' ? 'path = "x"' : `exact = ${chance(2) === 0}`}
 END`,
     )
   }
   // a pattern for what the source has, or for what is below a file of it, is an error to chezmoi
   const patterns = (free: boolean): string => {
-    const from = [...places, '.d/k*'].filter(
+    const from = [...places.filter(plain), '.d/k*', '.d/**'].filter(
       (place) =>
-        !place.includes('\n') &&
-        (free ||
-          !targets.some(
-            (target) => `${place}/`.startsWith(`${target}/`) || target.startsWith(`${place}/`),
-          )),
+        free ||
+        !targets.some(
+          (target) => `${place}/`.startsWith(`${target}/`) || target.startsWith(`${place}/`),
+        ),
     )
     return Array.from({ length: 1 + chance(2) }, () => `${one(from)}\n`).join('')
   }
   if (!chance(2)) write('.chezmoiremove', patterns(!chance(8)))
   if (!chance(4)) write('.chezmoiignore', patterns(true))
-  if (!chance(12)) write('.chezmoiignore.tmpl', '{{ fail "no" }}')
-  if (!chance(4))
-    write(
-      `run_${one(['', 'once_', 'onchange_'])}${one(['', 'before_', 'after_'])}s.sh`,
-      '#!/bin/sh\n',
-    )
+  if (!chance(8))
+    write('.chezmoiignore', `{{ if eq .chezmoi.os "linux" }}\n${patterns(true)}{{ end }}\n`)
+  if (!chance(40)) write('.chezmoiignore.tmpl', '{{ fail "no" }}')
+  if (!chance(30)) write('.chezmoi.toml.tmpl', '[data]\nx = 1\n')
+  if (!chance(150)) write('.chezmoiversion', '99.0.0\n')
+  for (let left = chance(3); left > 0; left--) {
+    const script = `run_${one(['', 'once_', 'onchange_'])}${one(['', 'before_', 'after_'])}s${left}.sh`
+    // not as it is in the source
+    const mark = made().replace('_', '"_"')
+    const file = `"$HOME/"${quote(one(places))}`
+    const does = one([
+      chance(8) ? '' : 'exit 1',
+      `[ -d ${file} ] || { echo ${mark} >>${file} && echo ${mark} >>"$HOME/../made"; } 2>/dev/null; true`,
+      `mkdir -p ${file}/${mark} 2>/dev/null && echo ${mark} >>"$HOME/../made"; true`,
+    ])
+    write(`${one(['', '.chezmoiscripts/'])}${script}`, `#!/bin/sh\n${does}\n`)
+  }
+  if (!chance(15)) all.push('echo dot_e >"$theirs/.gitignore"')
+  if (top) all.push('echo top >"$theirs/.chezmoiroot"')
   return all.join('\n')
 }

@@ -1,5 +1,5 @@
 /** Two hosts of one user as two homes in a scratch root, with the dotfile agent and one bare remote. */
-import { cpSync, readFileSync, readdirSync, writeFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { project } from '../../lib/settings.ts'
 import type { ScratchRoot } from './root.ts'
@@ -40,13 +40,18 @@ export interface Dotfiles {
   both: (file: string) => Promise<string[]>
 }
 
-const agents = join(project, 'nix/agents')
 const module = readFileSync(join(project, 'nix/modules/chezmoi-sync.nix'), 'utf8')
-const parts = /agent = command "chezmoi-sync" \[([^\]]*)\]/.exec(module)![1]!.match(/[\w-]+/g)!
-/** The agent as its wrapper has it, without the settings. */
-export const agent = [...parts, 'chezmoi-sync']
-  .map((part) => readFileSync(join(agents, `${part}.sh`), 'utf8'))
-  .join('')
+const part = (name: string): string =>
+  readFileSync(join(project, 'nix/agents', `${name}.sh`), 'utf8')
+/** Each program as its wrapper has it, without the settings, by name. */
+const programs = Object.fromEntries(
+  [...module.matchAll(/command "([\w-]+)" \[([^\]]*)\]/g)].map(([, name, parts]) => [
+    name!,
+    [...(parts!.match(/[\w-]+/g) ?? []), name!].map(part).join(''),
+  ]),
+)
+export const agent = programs['chezmoi-sync']!
+export const restorer = programs['chezmoi-restore-kept']!
 
 let worlds = 0
 
@@ -55,9 +60,8 @@ export async function makeDotfiles(
   root: ScratchRoot,
   files: Record<string, string>,
 ): Promise<Dotfiles> {
-  for (const file of readdirSync(agents).filter((name) => name.startsWith('chezmoi-')))
-    cpSync(join(agents, file), join(root.dir, 'tmp', file))
-  writeFileSync(join(root.dir, 'tmp/chezmoi-sync.sh'), agent)
+  for (const [name, text] of Object.entries(programs))
+    writeFileSync(join(root.dir, 'tmp', `${name}.sh`), text)
   const base = `/home/rain/w${++worlds}`
   const remote = `${base}/dotfiles.git`
   const asRain = (script: string, env = {}) => root.sh(script, { user: 'rain', env })

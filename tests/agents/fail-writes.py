@@ -1,12 +1,12 @@
-"""Runs a command and makes its writes fail, as a full disk does.
+"""Runs a command and makes its writes fail, as a full or broken disk does.
 
     fail-writes.py <log> <root> <errno> <first> <times> <directories> <command...>
 
-Counts each system call of the command, and of all that it starts, that may need room on a disk and whose file
-lies in one of the directories (with commas between them, as seen from inside of the root). From <first> on, so
-many of them fail with <errno>; 0 times lets all pass. With SIGKILL for <errno>, the command and all that it has
-started are killed before that call. <first> is a number, or a regular expression for the rest of the line that
-the log has for each:
+Counts each system call of the command, and of all that it starts, that may need room on a disk (or, for other
+errors than ENOSPC and EDQUOT, removes a file) and whose file lies in one of the directories (with commas between
+them, as seen from inside of the root). From <first> on, so many of them fail with <errno>; 0 times lets all pass.
+With SIGKILL for <errno>, the command and all that it has started are killed before that call. <first> is a
+number, or a regular expression for the rest of the line that the log has for each:
 
     <number> <phase> <program> <system call> <path> [failed]
 
@@ -40,8 +40,11 @@ BY_PATH = {
     "open": (None, 0),
     "openat": (0, 1),
 }
+REMOVALS = {"unlink": (None, 0), "unlinkat": (0, 1), "rmdir": (None, 0)}  # these need no room
 FLAGS = {"open": 1, "openat": 2}
 log_path, root, error, first, times, directories, *command = sys.argv[1:]
+if error not in ("ENOSPC", "EDQUOT"):
+    BY_PATH |= REMOVALS
 proc = f"{root}/proc"  # a PID namespace has its own
 CONTINUE = 1  # SECCOMP_USER_NOTIF_FLAG_CONTINUE
 

@@ -1,28 +1,16 @@
-/**
- * No edit of a dotfile is lost to calls that fail as on a full disk, nor to a kill at one. All of them with
- *
- *     LAB_FULL_DISK=matrix.tsv npx vitest run tests/agents/full-dotfiles.test.ts
- *
- * which takes hours; LAB_FULL_DISK_STRIDE=37 takes each 37th call only, from the one that
- * LAB_FULL_DISK_START names on.
- */
-import { appendFileSync, writeFileSync } from 'node:fs'
+/** No edit of a dotfile is lost to calls that fail as on a full disk, nor to a kill at one; all of them by sweep.ts. */
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 import { type Dotfiles, makeDotfiles, type SyncStatus } from './dotfiles.ts'
 import { type Failing, missingForWrites, runWithFailingCalls, type Write } from './full.ts'
 import { makeRoot, missingForRoot, type ScratchRoot } from './root.ts'
+import { called, cannotRemoveStatus, failings, noSweep, note, swept } from './sweep.ts'
 
-const matrix = process.env['LAB_FULL_DISK']
-const stride = Number(process.env['LAB_FULL_DISK_STRIDE'] ?? 1)
-const start = Number(process.env['LAB_FULL_DISK_START'] ?? 1)
 const missing = (await missingForRoot()) ?? (await missingForWrites())
 let root: ScratchRoot
 let remote: string
 let base: string
-let writes: Write[] = []
 beforeAll(async () => {
   if (missing) return
-  if (matrix) writeFileSync(matrix, 'fault\tphase\tfirst run\tnext run\twrong\n')
   root = await makeRoot()
   const both: Dotfiles = await makeDotfiles(root, { '.profile': 'one\n', '.vimrc': 'set one\n' })
   remote = both.remote
@@ -31,7 +19,6 @@ beforeAll(async () => {
     printf '#!/bin/sh\ngrep -v added; echo added\n' >.local/share/chezmoi/modify_dot_cfg`)
   await both.torment.sync()
   await both.sorrow.sh('echo mine >>.profile; echo own >.cfg')
-  writes = await inCopy(async (copy) => (await sync(copy, 'sorrow', { first: 1, times: 0 })).writes)
 })
 beforeEach((context) => {
   if (missing) context.skip(missing)
@@ -83,7 +70,7 @@ async function withFailing(
     if (!failed) return ['no such call']
     const { outcome, reason, phase } = at.status
     // whoever is killed leaves the status as it was
-    const judged = at.code !== 0 && failing.error !== 'SIGKILL'
+    const judged = at.code !== 0 && failing.error !== 'SIGKILL' && !cannotRemoveStatus(at.writes)
     if (judged && (outcome === null || good.includes(outcome ?? ''))) {
       wrong.push(`its status does not tell of the failure: ${at.code} ${outcome}`)
     }
@@ -99,16 +86,9 @@ async function withFailing(
       for host in sorrow torment; do echo $host $(cat $host/{.profile,.vimrc,.new,.cfg} 2>&1); done
       echo kept $(cat sorrow/.local/state/chezmoi-sync/kept/2*/.cfg 2>&1)`)
     if (files !== allThere) wrong.push(`the files are: ${files}`)
-    if (matrix) {
-      const { number, program, call, path } = failed
-      const fault = `${failing.error ?? 'ENOSPC'} ${failing.times === 1 ? 'at' : 'from'} ${number}, ${failed.phase}: ${program} ${call} ${path}`
-      const ends = [at.code, outcome, reason].join(' ')
-      const then = [next.code, next.status.outcome, next.status.reason].join(' ')
-      appendFileSync(
-        matrix,
-        `${[fault, phase, ends, then, wrong.join('; ')].join('\t').replaceAll('\n', ' ')}\n`,
-      )
-    }
+    const ends = [at.code, outcome, reason].join(' ')
+    const then = [next.code, next.status.outcome, next.status.reason].join(' ')
+    note(called(failing, failed), phase ?? '', ends, then, wrong.join('; '))
     return wrong
   })
 }
@@ -185,15 +165,13 @@ test.each(['', '\\0\\0\\0', 'nothing\\nof\\nuse\\n', 'abcdef\\nabcdef\\nabcdef\\
   },
 )
 
-test.runIf(matrix)(
-  'Each call fails, and all from there on',
-  async () => {
-    let wrong = 0
-    for (let first = start; first <= writes.length; first += stride) {
-      for (const times of [1, 1e9]) if ((await withFailing({ first, times })).length > 0) wrong++
-      if ((await withFailing({ first, times: 1, error: 'SIGKILL' })).length > 0) wrong++
-    }
-    expect(wrong, `see ${matrix}`).toBe(0)
-  },
-  14_400_000,
-)
+test('Each call fails, and all from there on', { timeout: 14_400_000 }, async (context) => {
+  const none = noSweep('tests/agents/full-dotfiles.test.ts')
+  context.skip(none !== undefined, none)
+  const { writes } = await inCopy((copy) => sync(copy, 'sorrow', { first: 1, times: 0 }))
+  let wrong = 0
+  for (const failing of swept(failings(writes))) {
+    if ((await withFailing(failing)).length > 0) wrong++
+  }
+  expect(wrong).toBe(0)
+})

@@ -160,27 +160,36 @@ function whatIsLeft(code: number, text: string, said: string): Left {
   return { code, outcome, phase, reason, said }
 }
 
+/** All is back, and a commit comes that can be deployed. */
+const good = `
+[[ $(cat /run/current-system/text) == one ]] || echo 'WRONG: a bad system runs after the second run' >&3
+export UPGRADE_CHECKS='[]'
+setpriv --reuid=1000 --regid=100 --clear-groups env HOME=/home/rain bash -euc '
+  cd ~/other; git pull -q; printf %s "\\"three\\"" >text.nix; git commit -qam good; git push -q'`
+
 /** How much is left free of a file system; what is not named is plenty. */
 export interface Room {
   kib?: number
   inodes?: number
+  /** It cannot be written to, as after an error. */
+  readonly?: boolean
   /** The phase in which the rest is used up by somebody; before the run, where it is not named. */
   from?: string
 }
 
 /**
  * Runs the agent on a file system with so much room, then as often with plenty: until it is up to date, at
- * most `more` times.
+ * most twice. Where the room is gone as of the rollback, a check fails, and a good commit comes after the second run.
  */
 export async function upgradeWithRoom(
   world: UpgradeWorld,
   filesystem: (typeof filesystems)[number],
-  { kib, inodes, from }: Room,
-  env: Record<string, string> = {},
+  { kib, inodes, readonly, from }: Room,
 ): Promise<{ left: Left[]; wrong: string[] }> {
   mkdirSync(join(world.dir, 'results'), { recursive: true })
   const hook = from && { UPGRADE_PHASE_HOOK: `f() { [ "$1" != ${from} ] || bash /root/fill; }; f` }
-  const set = Object.entries({ ...settings, ...hook, ...env })
+  const back = from === 'rollback'
+  const set = Object.entries({ ...settings, ...hook, ...(back && { UPGRADE_CHECKS: '["false"]' }) })
   const exports = set.map(([name, value]) => `export ${name}='${value.replaceAll("'", "'\\''")}'`)
   const script = `
 ${exports.join('\n')}
@@ -196,18 +205,21 @@ upgrade() {
   cat /var/lib/nix-local-upgrade/status.json >"/results/status-$1" 2>/dev/null || true
 }
 cat >/root/fill <<'END'
+${readonly ? `mount -o remount,bind,ro /${filesystem}; exit` : ''}
 read -r used iused < <(df --output=used,iused -B 1024 /${filesystem} | tail -n 1)
 mount -o remount,size=${kib === undefined ? '2G' : `$((used + ${kib}))k`},nr_inodes=${inodes === undefined ? 200000 : `$((iused + ${inodes}))`} /${filesystem}
 END
 ${from ? '' : 'bash /root/fill'}
 upgrade 1
 unset UPGRADE_PHASE_HOOK
+mount -o remount,bind,rw /${filesystem}
 mount -o remount,size=2G,nr_inodes=200000 /${filesystem}
 for run in 2 3; do
   upgrade $run
   grep -q -e '"outcome":"upgraded"' -e '"outcome":"up-to-date"' /results/status-$run && break
+  ${back ? good : ''}
 done
-{ ${wholeness('two')} } >&3 2>&1
+{ ${wholeness(back ? 'three' : 'two')} } >&3 2>&1
 `
   world.write('root/sweep', script)
   await world.sh('rm -f /results/*')

@@ -633,6 +633,12 @@ export const refusals: Record<string, string> = {
     'Cannot add `sorrow` to `@/flake.nix` at line 6: the hosts depend on `inputs.autowire.flakeModules.default`',
   'told-directory':
     'Cannot add `sorrow` to `@/flake.nix` at line 5: the hosts depend on `inputs.wired.flakeModule`',
+  'told-and-listed':
+    'Cannot add `sorrow` to `@/flake.nix` at line 5: the hosts depend on `inputs.simple.flakeModule`',
+  'told-and-special':
+    'Cannot add `sorrow` to `@/flake.nix` at line 5: the hosts depend on `inputs.ez-configs.flakeModule`',
+  'told-by-platform':
+    'Cannot add `sorrow` to `@/flake.nix` at line 5: the hosts depend on `inputs.simple.flakeModule`',
   'two-places':
     'Cannot choose where to add `sorrow`: hosts are written at line 11 and at line 12',
 }
@@ -643,6 +649,12 @@ export const hints: Record<string, RegExp> = {
     /^Its hosts are most likely what is in `@\/configurations\/nixos`: write `sorrow` there, like `dotterel`$/,
   'told-directory':
     /^Its hosts are most likely what is in `@\/nix\/boxes`: write `sorrow\.nix` there, like `whimbrel\.nix`$/,
+  'told-and-listed':
+    /^Its hosts are most likely those in `simple\.hosts` at line 6 of `@\/flake\.nix`: write `sorrow = …;` there, like `sanderling`$/,
+  'told-and-special':
+    /^Its hosts are most likely what is in `@\/nixos-configurations`: write `sorrow` there, like `turnstone`$/,
+  'told-by-platform':
+    /^Its hosts are most likely what is in `@\/hosts\/x86_64-nixos`: write `sorrow` there, like `avocet`$/,
   'named-in-a-file':
     /^Its hosts are listed in `@\/fleet\/all\.nix`: write `sorrow` there as well, like `merganser` at line 3$/,
   json: /^Its hosts are in `@\/hosts\.json`: write `sorrow` there, like the others$/,
@@ -688,6 +700,7 @@ export const ownFiles: Record<string, string> = {
   'read-dir-helper': 'hosts/sorrow.nix',
   'read-dir-self': 'systems/sorrow/configuration.nix',
   'refused/auto-wired': 'configurations/nixos/sorrow/default.nix',
+  'refused/told-by-platform': 'hosts/x86_64-nixos/sorrow/default.nix',
   'refused/clan': 'machines/sorrow/configuration.nix',
   'refused/framework': 'hosts/sorrow/configuration.nix',
   'refused/loaded': 'hosts/sorrow.nix',

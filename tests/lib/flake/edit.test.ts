@@ -157,6 +157,11 @@ describe('a refusal', () => {
     const failure = await refusedBy(addHost(root, 'sorrow'))
     expect(failure.message.replaceAll(root, '@')).toBe(message)
     expect(failure.exit).toBe(2)
+    // scaffold-host says the same of where the hosts are
+    const likely = /^Its hosts are (most likely what is in) `(.*?)`: /.exec(
+      failure.detail.hint ?? '',
+    )
+    expect((await readingPlace(root, 'sorrow')).found).toBe(likely?.slice(1).join(' '))
     if (!message.startsWith('Cannot parse'))
       expect(failure.detail.hint?.replaceAll(root, '@')).toMatch(
         hints[flake] ?? /sorrow = .+;|--like/,
