@@ -157,7 +157,7 @@ finish() { # <outcome> <reason>
 }
 
 # What nothing above foresees, as a full /tmp: the last run's outcome must not pass for this one's.
-# shellcheck disable=SC2317 # a trap calls it
+# shellcheck disable=SC2317,SC2329 # a trap calls it
 end() {
   trap - EXIT
   rm -rf "$work"
@@ -268,13 +268,13 @@ cut_off() { # <step>
   [[ $verdict == offline ]]
 }
 # What durable-git.sh asks for. All runs as the user here.
-# shellcheck disable=SC2317 # durable-git.sh calls it
+# shellcheck disable=SC2317,SC2329 # durable-git.sh calls it
 as_user() { # <seconds> <command...>
   timeout --kill-after=5 "$@" </dev/null 9>&-
 }
-# shellcheck disable=SC2317
+# shellcheck disable=SC2317,SC2329
 repo_git() { as_user "$limit" git "$@"; }
-# shellcheck disable=SC2317
+# shellcheck disable=SC2317,SC2329
 repo_jj() { as_user "$limit" "${jj[@]}" "$@"; }
 say() { echo "chezmoi-sync: $1"; }
 note_head() {

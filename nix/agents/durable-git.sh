@@ -203,7 +203,7 @@ finish_checkout() { # finish_checkout <operation to go back to, or nothing>: fai
 
 # Runs as the user. A file is put back where it holds the beginning of what it was or was to be, or is gone:
 # all else is an edit of somebody's.
-# shellcheck disable=SC2317 # bash gets its text
+# shellcheck disable=SC2317,SC2329 # bash gets its text
 put_files_back() { # put_files_back <commit of the files> <commit that they were on the way to>
   local row file mode from to pass
   # first what is new: its room may be needed, and a directory be where a file was
@@ -236,7 +236,7 @@ put_files_back() { # put_files_back <commit of the files> <commit that they were
     done < <(git diff-tree -r -z --no-renames "$1" "$2")
   done
 }
-# shellcheck disable=SC2317 # put_files_back calls it
+# shellcheck disable=SC2317,SC2329 # put_files_back calls it
 begun() { # begun <file> <blob>: whether it holds the blob, or its beginning
   if [[ $2 =~ ^0*$ || -d $1 && ! -L $1 ]]; then return 1; fi
   if [[ -L $1 ]]; then

@@ -36,7 +36,7 @@ take_lock() {
   if who=$(rebuild_at_work); then another_switch "$who"; fi
 }
 
-# shellcheck disable=SC2317 # a trap calls it
+# shellcheck disable=SC2317,SC2329 # a trap calls it
 ended_unexpectedly() {
   trap - EXIT
   set +e
