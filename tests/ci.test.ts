@@ -26,7 +26,7 @@ test.each(jobs)(
     const recipes = execFileSync(just, ['--summary'], { cwd: project, encoding: 'utf8' }).split(
       /\s/,
     )
-    const [install, ...lines] = linesOf(file!, job!)
+    const [install, ...lines] = linesOf(file, job)
     expect(install).toBe('npm ci')
     expect(lines.length).toBeGreaterThan(0)
     for (const line of lines) {

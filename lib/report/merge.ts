@@ -53,26 +53,32 @@ function recordsIn(dir: string): string[] {
 }
 
 function readPart(dir: string): Part {
-  const json = <T>(name: string): T => {
+  const read = <T>(name: string, how: (path: string) => T): T => {
     try {
-      return JSON.parse(readFileSync(join(dir, name), 'utf8')) as T
+      return how(join(dir, name))
     } catch (cause) {
       throw usage(`Cannot read \`${join(dir, name)}\`: ${(cause as Error).message}`)
     }
   }
-  const plan = json<Plan>('run.json')
-  if (!Array.isArray(plan.asked) || !Array.isArray(plan.cases)) {
+  const json = (path: string): unknown => JSON.parse(readFileSync(path, 'utf8'))
+  const plan = read('run.json', json) as Plan | null
+  if (!plan || !Array.isArray(plan.asked) || !Array.isArray(plan.cases)) {
     throw usage(`Cannot read \`${join(dir, 'run.json')}\`: it does not say what was asked for`)
   }
   // a run that was killed leaves its events alone
   const there = existsSync(join(dir, 'results.json'))
-  const results = there ? json<CaseResult[]>('results.json') : []
+  const results = there ? read('results.json', json) : []
+  if (!Array.isArray(results)) {
+    throw usage(`Cannot read \`${join(dir, 'results.json')}\`: it is no list of results`)
+  }
   return {
     dir,
     plan,
     // of an earlier merge: what was lacking then may be there now
-    results: results.filter(({ reason }) => reason !== nobody).map((one) => withEvidence(one, dir)),
-    events: readEvents(dir),
+    results: (results as CaseResult[])
+      .filter(({ reason }) => reason !== nobody)
+      .map((one) => withEvidence(one, dir)),
+    events: read('events.jsonl', () => readEvents(dir)),
   }
 }
 
@@ -128,7 +134,9 @@ export function merge(parts: Part[]): Merged {
     troubles: parts.flatMap((part) =>
       (part.plan.ended?.troubles ?? []).map((why) => new Failure(`${titleOf(part)}: ${why}`)),
     ),
-    durations: Object.fromEntries(passed.map((one) => [nameOf(one), one.seconds])),
+    durations: Object.fromEntries(
+      passed.map((one) => [nameOf(one), Math.round(one.seconds * 10) / 10]),
+    ),
   }
 }
 

@@ -176,6 +176,7 @@ test('records are found below a directory, and evidence where they were brought'
 test.each<[string, string, RegExp]>([
   ['nothing', '', /^merge-runs: Cannot find a run in `.*there`\n {2}hint: /],
   ['half a file', '{"asked": [', /^merge-runs: Cannot read `.*run\.json`: .*JSON.*\n$/],
+  ['nothing in a file', 'null', /^merge-runs: Cannot read `.*run\.json`: it does not say what was/],
   ['another file', '{}', /^merge-runs: Cannot read `.*run\.json`: it does not say what was asked/],
 ])('%s in place of a record is refused in one line', async (_, text, words) => {
   const dir = mkdtempSync(join(tmpdir(), 'merge-'))
@@ -185,6 +186,18 @@ test.each<[string, string, RegExp]>([
   rmSync(dir, { recursive: true })
   expect(code).toBe(2)
   expect(stderr).toMatch(words)
+})
+
+test.each([
+  ['results.json', '{}'],
+  ['results.json', '[{'],
+  ['events.jsonl', 'no JSON\n'],
+])('a damaged %s is refused in one line', async (name, text) => {
+  const dir = one()
+  writeFileSync(join(dir, name), text)
+  const { code, stderr } = await mergeRuns(dir, two())
+  expect(code).toBe(2)
+  expect(stderr).toMatch(new RegExp(`^merge-runs: Cannot read \`.*${name}\`: .*\\n$`))
 })
 
 test('a directory that holds something is not written into', async () => {
