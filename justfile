@@ -155,6 +155,16 @@ concurrent-edits *flags:
 full-workflow *flags:
     @{{ task }}full-workflow.ts "$@"
 
+# Run the same cases on several ways to upgrade, and show what each one holds
+[group("scenarios")]
+compare *subjects:
+    @{{ task }}compare.ts "$@"
+
+# Break what lab.toml says of your own, and see your promises hold
+[group("scenarios")]
+promises *flags:
+    @{{ task }}promises.ts "$@"
+
 # Cut one safety net at a time and see the scenarios catch it
 [group("scenarios")]
 prove *controls:

@@ -1,7 +1,11 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Failure, usage } from './failure.ts'
+import { allPromises, type Promised } from './scenario/promise.ts'
 import { labFlake } from './settings.ts'
+
+/** What upgrades a host, as far as the lab knows kinds of it; `unit` is any other. */
+export type UpgradeKind = 'lab' | 'nixos-upgrade' | 'unit'
 
 /** The names by which a flake calls what the lab works with. */
 export interface LabSettings {
@@ -15,6 +19,16 @@ export interface LabSettings {
   paths: { flake: string; dotfiles: string }
   /** The first port that a VM's SSH is forwarded to, on 127.0.0.1. */
   ports: { ssh: number }
+  /** What the scenarios judge; null means what the hosts are seen to have. */
+  upgrade: {
+    kind: UpgradeKind | null
+    /** Service without `.service`. */
+    unit: string | null
+    /** Address that the unit fetches from; null means that it has its flake at `paths.flake`. */
+    remote: string | null
+    /** What it promises, where that is not what its kind does. */
+    promises: Promised[] | null
+  }
 }
 
 const defaults: LabSettings = {
@@ -27,6 +41,7 @@ const defaults: LabSettings = {
   },
   paths: { flake: '~/nix-config', dotfiles: '~/.local/share/chezmoi' },
   ports: { ssh: 2222 },
+  upgrade: { kind: null, unit: null, remote: null, promises: null },
 }
 
 /** Each setting: where it is in lab.toml, its variable, and what it may be. */
@@ -48,6 +63,15 @@ const known: [path: string, variable: string, form: RegExp, what: string][] = [
     'LAB_SSH_PORT',
     /^(102[4-9]|10[3-9]\d|1[1-9]\d\d|[2-9]\d{3}|[1-5]\d{4})$/,
     'a port',
+  ],
+  ['upgrade.kind', 'LAB_UPGRADE_KIND', /^(lab|nixos-upgrade|unit)$/, 'lab, nixos-upgrade or unit'],
+  ['upgrade.unit', 'LAB_UPGRADE_BY', /^[\w@:.\\-]+$/, 'a unit'],
+  ['upgrade.remote', 'LAB_UPGRADE_REMOTE', /^[\w.+@:/~-]+$/, 'the address of a git repository'],
+  [
+    'upgrade.promises',
+    'LAB_UPGRADE_PROMISES',
+    new RegExp(`^(${allPromises.join('|')})(,(${allPromises.join('|')}))*$`),
+    `a list of ${allPromises.join(', ')}`,
   ],
 ]
 
@@ -77,37 +101,64 @@ export async function labSettings(flake = labFlake()): Promise<LabSettings> {
     const set = process.env[variable]
     const value = set || at(written, path)
     if (value === undefined) continue
-    const from = set ? variable : `\`${path}\` of \`${file}\``
-    const text = typeof value === 'number' ? String(value) : value
-    if (typeof text !== 'string' || !form.test(text)) {
+    const from = set ? variable : `\`${path}\` of ${placeOf(file, path)}`
+    // of what is a list, the names
+    const isList = path === 'upgrade.promises'
+    const text = isList && Array.isArray(value) ? value.join() : numberless(value)
+    if (typeof text !== 'string' || !form.test(text) || Array.isArray(value) !== (isList && !set)) {
       throw usage(`Cannot read ${from} as ${what}: ${JSON.stringify(value)}`)
     }
-    put(settings, path, path === 'ports.ssh' ? Number(text) : text.replace(/\.service$/, ''))
+    const plain = text.replace(/\.service$/, '')
+    put(settings, path, path === 'ports.ssh' ? Number(text) : isList ? text.split(',') : plain)
   }
+  const { kind, unit } = settings.upgrade
+  // the other tasks go by this name
+  const upgrades = unit ?? (kind === 'nixos-upgrade' ? kind : null)
+  if (upgrades !== null && settings.units.upgrade === ownUnits.upgrade)
+    settings.units.upgrade = upgrades
   read = { key, settings }
   return settings
 }
 
-type Toml = { [key: string]: unknown }
+export type Toml = { [key: string]: unknown }
 
-async function parse(file: string): Promise<Toml> {
+/** A file of TOML. @throws Failure (usage) with the line that cannot be read */
+export async function readToml(file: string): Promise<Toml> {
   const { parse: parseToml } = await import('smol-toml')
-  let found: Toml
   try {
-    found = parseToml(readFileSync(file, 'utf8'))
+    return parseToml(readFileSync(file, 'utf8'))
   } catch (cause) {
     const [line] = (cause as Error).message.split('\n')
     const { line: number } = cause as { line?: number }
     throw usage(`Cannot read \`${file}\`${number ? `, line ${number}` : ''}: ${line}`)
   }
+}
+
+async function parse(file: string): Promise<Toml> {
+  // promises of the user's own are read where they are run
+  const { promise: _, ...found } = await readToml(file)
   for (const path of leaves(found)) {
     if (known.some(([one]) => one === path)) continue
     throw usage(
-      `Cannot read \`${file}\`: there is no setting \`${path}\``,
+      `Cannot read ${placeOf(file, path)}: there is no setting \`${path}\``,
       `There are ${known.map(([one]) => one).join(', ')}`,
     )
   }
   return found
+}
+
+const numberless = (value: unknown): unknown => (typeof value === 'number' ? String(value) : value)
+
+/** A file, with the line on which a setting stands in it, where that is plain to see. */
+function placeOf(file: string, path: string): string {
+  let table = ''
+  const lines = readFileSync(file, 'utf8').split('\n')
+  const at = lines.findIndex((line) => {
+    table = /^\s*\[+\s*([\w.-]+)\s*\]/.exec(line)?.[1] ?? table
+    const key = /^\s*([\w."-]+)\s*=/.exec(line)?.[1]?.replaceAll('"', '')
+    return key !== undefined && [table, key].filter(Boolean).join('.') === path
+  })
+  return `\`${file}\`${at < 0 ? '' : ` (line ${at + 1})`}`
 }
 
 const leaves = (of: Toml, prefix = ''): string[] =>

@@ -8,7 +8,7 @@ import type { Changes } from '../lib/scenario/remote.ts'
 import { scenarioTask, type Case, type Family } from '../lib/scenario/scenario.ts'
 import { interrupted } from '../lib/scenario/interrupted.ts'
 import { cutUplink, several } from '../lib/scenario/several.ts'
-import { rebuild } from '../lib/scenario/trial.ts'
+import { comes, rebuild } from '../lib/scenario/trial.ts'
 import { unattended } from '../lib/scenario/unattended.ts'
 import {
   deploys,
@@ -24,68 +24,78 @@ import { hostModule, ofGuest, ownFiles } from '../lib/scenario/host-module.ts'
 import { project } from '../lib/settings.ts'
 
 /** Revisions that must be refused, with nothing of the host changed. */
-const refused: { name: string; title: string; module: string; outcome: string; reason: RegExp }[] =
-  [
-    {
-      name: 'syntax-error',
-      title: 'a commit that does not parse is not deployed, and its place is named',
-      module: '{ environment.etc."lab-case".text = "two" }\n',
-      outcome: 'build-failed',
-      reason: /^syntax error.* at world\/hosts\/[\w-]+\.nix:1:/,
-    },
-    {
-      name: 'build-error',
-      title: 'a commit that does not build is not deployed',
-      module:
-        '{ pkgs, ... }: { environment.etc."lab-case".source = pkgs.runCommand "lab-bad" { } "exit 1"; }\n',
-      outcome: 'build-failed',
-      reason: /lab-bad|Cannot build/,
-    },
-    {
-      name: 'validation-fails',
-      title: 'a check fails after the switch: repository, profile, boot default and system go back',
-      // stronger than what the lab itself says of it
-      module: '{ lib, ... }: { services.openssh.enable = lib.mkOverride 10 false; }\n',
-      outcome: 'validation-failed',
-      reason: /is-active sshd\.service/,
-    },
-    {
-      name: 'unit-fails',
-      title: 'a unit fails after the switch: all goes back',
-      module: failingUnit,
-      outcome: 'validation-failed',
-      reason: /^lab-bad\.service has failed/,
-    },
-    {
-      name: 'unit-restarts',
-      title: 'a unit that is restarted for ever is never quite failed, and all goes back',
-      module: restartingUnit('lab-bad', 'false', 5),
-      outcome: 'validation-failed',
-      reason: /^lab-bad\.service/,
-    },
-  ]
+const refused: (Pick<Case, 'name' | 'title' | 'promise' | 'own'> & {
+  module: string
+  outcome: string
+  reason: RegExp
+})[] = [
+  {
+    name: 'syntax-error',
+    title: 'a commit that does not parse is not deployed, and its place is named',
+    promise: 'refuse',
+    module: '{ environment.etc."lab-case".text = "two" }\n',
+    outcome: 'build-failed',
+    reason: /^syntax error.* at world\/hosts\/[\w-]+\.nix:1:/,
+  },
+  {
+    name: 'build-error',
+    title: 'a commit that does not build is not deployed',
+    promise: 'refuse',
+    module:
+      '{ pkgs, ... }: { environment.etc."lab-case".source = pkgs.runCommand "lab-bad" { } "exit 1"; }\n',
+    outcome: 'build-failed',
+    reason: /lab-bad|Cannot build/,
+  },
+  {
+    name: 'validation-fails',
+    title: 'a check fails after the switch: repository, profile, boot default and system go back',
+    promise: 'checks',
+    own: true,
+    // stronger than what the lab itself says of it
+    module: '{ lib, ... }: { services.openssh.enable = lib.mkOverride 10 false; }\n',
+    outcome: 'validation-failed',
+    reason: /is-active sshd\.service/,
+  },
+  {
+    name: 'unit-fails',
+    title: 'a unit fails after the switch: all goes back',
+    promise: 'rollback',
+    module: failingUnit,
+    outcome: 'validation-failed',
+    reason: /^lab-bad\.service has failed/,
+  },
+  {
+    name: 'unit-restarts',
+    title: 'a unit that is restarted for ever is never quite failed, and all goes back',
+    promise: 'rollback',
+    module: restartingUnit('lab-bad', 'false', 5),
+    outcome: 'validation-failed',
+    reason: /^lab-bad\.service/,
+  },
+]
 
 const cases: Case[] = [
   {
     name: 'good-commit',
     title: 'a good commit is deployed, and the next run finds nothing to do',
+    promise: 'deploy',
     ends: 'main',
     run: async (scene) => {
       const { vm, world } = scene
       const commit = await world.config.commit(note(vm, 'two'), 'Two')
       const { to } = await upgrades(scene, vm, { outcome: 'upgraded', phase: 'done' })
-      scene.check('it deployed the commit', commit, to?.commit)
+      if (vm.subject.status) scene.check('it deployed the commit', commit, to?.commit)
       scene.check('what the commit brings is there', 'two', await seen(vm))
       await upgrades(scene, vm, { outcome: 'up-to-date' })
     },
   },
-  ...refused.map(({ name, title, module: text, outcome, reason }): Case => ({
-    name,
-    title,
+  ...refused.map(({ module: text, outcome, reason, ...named }): Case => ({
+    ...named,
     run: async (scene) => {
       const { vm, world } = scene
       await world.config.commit(module(vm, text), 'Bad')
       await upgrades(scene, vm, { outcome, reason })
+      if (vm.subject.kind !== 'lab') return
       const head = `git -C ${fromHome(world.paths.flake)} rev-parse ${world.branch}`
       const { stdout } = await vm.user(head)
       scene.check('the repository is as it was', world.start.config, stdout.trim())
@@ -94,6 +104,7 @@ const cases: Case[] = [
   {
     name: 'late-failure',
     title: 'a service that falls over a second after its start is seen, and all goes back',
+    promise: 'rollback',
     run: async (scene) => {
       const { vm, world } = scene
       const late = failingUnit
@@ -107,6 +118,7 @@ const cases: Case[] = [
   {
     name: 'both-at-once',
     title: 'both hosts upgrade in the same second',
+    promise: 'deploy',
     hosts: 2,
     ends: 'main',
     run: async (scene) => {
@@ -119,6 +131,7 @@ const cases: Case[] = [
     name: 'dotfiles-first',
     title:
       'dotfiles come in step before anything else is fetched, and no bad commit holds them back',
+    promise: 'dotfiles',
     run: async (scene) => {
       const { vm, world } = scene
       const edit = (text: string): string => text.replace('line 3\n', 'line three\n')
@@ -132,6 +145,8 @@ const cases: Case[] = [
   {
     name: 'hooks',
     title: 'pre-update hooks run before anything else, and one that fails ends the upgrade',
+    promise: 'checks',
+    own: true,
     limit: 300,
     run: async (scene) => {
       const { vm, world } = scene
@@ -151,24 +166,28 @@ const cases: Case[] = [
   {
     name: 'timer',
     title: 'the timer fires by itself, at the time that it says',
+    promise: 'deploy',
     limit: 240,
     ends: 'main',
     run: async (scene) => {
       const { vm, world } = scene
       await world.config.commit(note(vm, 'two'), 'Two')
-      const { stdout } = await vm.root(`systemctl start nix-local-upgrade.timer
-        next=$(systemctl show --value -p NextElapseUSecRealtime nix-local-upgrade.timer)
+      const { unit, status } = vm.subject
+      const { stdout } = await vm.root(`systemctl start ${unit}.timer
+        next=$(systemctl show --value -p NextElapseUSecRealtime ${unit}.timer)
         date -s "$(date -d "$next - 5 seconds")" >/dev/null
         echo "$next"`)
       scene.event(`the timer is set to ${stdout.trim()}`)
-      const ended = `jq -e .finished /var/lib/nix-local-upgrade/status.json && systemctl show -p TriggeredBy nix-local-upgrade.service`
-      await vm.until('the timer to have brought an upgrade', 120, ended)
-      scene.check('outcome', 'upgraded', (await vm.status())?.outcome ?? undefined)
+      const wanted = await scene.wanted(vm)
+      const ended = `[ "$(readlink -f /run/current-system)" = ${wanted} ] && [ "$(systemctl show --value -p ActiveState ${unit}.service)" != activating ]`
+      await comes(scene, vm, 'the timer has brought an upgrade', 120, ended)
+      if (status) scene.check('outcome', 'upgraded', (await vm.status())?.outcome ?? undefined)
     },
   },
   {
     name: 'rebuild-overlap',
     title: 'a rebuild by hand is at work: the upgrade says who it is and changes nothing',
+    promise: 'lock',
     limit: 300,
     run: async (scene) => {
       const { vm, world } = scene
@@ -193,6 +212,8 @@ const cases: Case[] = [
     name: 'wrong-key',
     title:
       'secrets that the key of this host does not open: refused before the switch, login survives',
+    promise: 'checks',
+    own: true,
     limit: 300,
     run: async (scene) => {
       const { vm, world } = scene
@@ -227,6 +248,8 @@ const cases: Case[] = [
   {
     name: 'untracked-file',
     title: 'a commit that imports a file nobody added is not deployed, and the file is named',
+    promise: 'local',
+    own: true,
     run: async (scene) => {
       const { vm, world } = scene
       await vm.user(`cd ${fromHome(world.paths.flake)} && echo new.nix >>.git/info/exclude
@@ -239,6 +262,7 @@ const cases: Case[] = [
   {
     name: 'diverged',
     title: 'a trunk that was rewritten is refused',
+    promise: 'history',
     run: async (scene) => {
       const { vm, world } = scene
       await world.config.commit(note(vm, 'two'), 'Two')
@@ -252,6 +276,8 @@ const cases: Case[] = [
   {
     name: 'local-merges',
     title: 'a commit of this host is rebased onto the remote, and both are deployed',
+    promise: 'local',
+    own: true,
     ends: 'any',
     run: async (scene) => {
       const { vm, world } = scene
@@ -272,6 +298,8 @@ const cases: Case[] = [
   {
     name: 'half-written',
     title: 'an edit that somebody is at is not deployed, and still there when the upgrade is done',
+    promise: 'local',
+    own: true,
     ends: 'main',
     run: async (scene) => {
       const { vm, world } = scene
@@ -288,6 +316,8 @@ const cases: Case[] = [
   {
     name: 'local-conflicts',
     title: 'a commit of this host that conflicts is left as it was, and the file is named',
+    promise: 'local',
+    own: true,
     run: async (scene) => {
       const { vm, world } = scene
       const path = hostModule(vm.host)
@@ -306,6 +336,8 @@ const cases: Case[] = [
   {
     name: 'known-bad',
     title: 'a bad revision is not tried again until the remote moves',
+    promise: 'memory',
+    own: true,
     limit: 300,
     ends: 'main',
     run: async (scene) => {
@@ -322,6 +354,7 @@ const cases: Case[] = [
   {
     name: 'remote-gone',
     title: 'the remote cannot be reached: no failure, nothing changed, and the next run catches up',
+    promise: 'offline',
     limit: 300,
     ends: 'main',
     run: async (scene) => {
@@ -337,6 +370,7 @@ const cases: Case[] = [
   {
     name: 'remote-silent',
     title: 'the remote takes the connection and never answers: the fetch has a time limit',
+    promise: 'patience',
     limit: 300,
     ends: 'main',
     run: async (scene) => {
@@ -359,6 +393,7 @@ const cases: Case[] = [
   {
     name: 'boot-full',
     title: '/boot has no room for the new first stage: refused before the switch',
+    promise: 'space',
     limit: 300,
     ends: 'main',
     run: async (scene) => {
@@ -382,6 +417,8 @@ const cases: Case[] = [
   {
     name: 'store-full',
     title: 'the store has no room: refused before the build',
+    promise: 'space',
+    own: true,
     limit: 300,
     ends: 'main',
     run: async (scene) => {

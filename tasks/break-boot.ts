@@ -107,6 +107,9 @@ const resets: Case[] = broken.map(
   ({ name, title, module, limit = 240, reason = /^it did not come up/ }) => ({
     name,
     title,
+    promise: 'fallback',
+    // it is set by the options of the golden generation itself
+    ...(module.includes('goldenGeneration') ? { own: true } : {}),
     limit,
     ends: 'golden',
     run: async (scene) => {
@@ -129,6 +132,8 @@ const others: Case[] = [
   {
     name: 'good-trial',
     title: 'a good generation boots on trial, becomes golden, and boots from then on',
+    promise: 'fallback',
+    own: true,
     limit: 300,
     ends: 'any',
     run: async (scene) => {
@@ -154,6 +159,8 @@ const others: Case[] = [
     name: 'not-started',
     title:
       'the one-shot entry of a trial is taken back: it has not failed, and is tried after that',
+    promise: 'fallback',
+    own: true,
     limit: 400,
     ends: 'any',
     run: async (scene) => {
@@ -175,6 +182,8 @@ const others: Case[] = [
   {
     name: 'garbage-kernel',
     title: 'a kernel that no firmware can start is refused before anything is on trial',
+    promise: 'fallback',
+    own: true,
     ends: 'golden',
     run: async (scene) => {
       const { vm } = scene
@@ -189,6 +198,7 @@ const others: Case[] = [
     name: 'power-cut',
     title:
       'the power fails at a random moment while a good generation boots on trial: golden boots next',
+    promise: 'fallback',
     limit: 240,
     ends: 'golden',
     run: async (scene) => {
@@ -218,6 +228,8 @@ const others: Case[] = [
     name: 'collected',
     title:
       'golden survives nix-collect-garbage -d and a new installer run, and a broken trial after them',
+    promise: 'fallback',
+    own: true,
     limit: 300,
     ends: 'golden',
     run: async (scene) => {
@@ -245,6 +257,8 @@ const others: Case[] = [
     name: 'golden-panics',
     title:
       'golden itself panics: it halts with its words on the console, and a power cycle tries again',
+    promise: 'fallback',
+    own: true,
     limit: 300,
     ends: 'golden',
     run: async (scene) => {
@@ -271,6 +285,8 @@ const others: Case[] = [
   {
     name: 'golden-unwell',
     title: 'a service of golden is dead: it says so, stays up, and does not reboot',
+    promise: 'fallback',
+    own: true,
     limit: 300,
     ends: 'golden',
     run: async (scene) => {

@@ -98,6 +98,7 @@ export const family: Family = {
     ...table.map((under): Case => ({
       name: under.name,
       title: under.title,
+      promise: 'offline',
       hosts: under.hosts,
       limit: under.hosts === 2 ? 360 : 240,
       ends: 'main',
@@ -106,11 +107,18 @@ export const family: Family = {
     {
       name: 'lease',
       title: 'nobody heals the fault: it heals itself',
+      promise: 'offline',
       limit: 240,
       ends: 'main',
       run: lease,
     },
-    { name: 'reboot', title: 'a reboot with the cable out is validated', limit: 240, run: reboot },
+    {
+      name: 'reboot',
+      title: 'a reboot with the cable out is validated',
+      promise: 'offline',
+      limit: 240,
+      run: reboot,
+    },
   ],
 }
 

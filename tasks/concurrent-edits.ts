@@ -15,18 +15,24 @@ export const family: Family = {
     {
       name: 'different-files',
       title: 'each host edits another file, one in $HOME and one in the source; both have both',
+      promise: 'edits',
+      own: true,
       hosts: 2,
       run: differentFiles,
     },
     {
       name: 'different-lines',
       title: 'both edit one file in distant lines; the result has both edits on both',
+      promise: 'edits',
+      own: true,
       hosts: 2,
       run: differentLines,
     },
     {
       name: 'same-line',
       title: 'both edit one line: seen on both, applied on neither, and gone once it is settled',
+      promise: 'edits',
+      own: true,
       hosts: 2,
       limit: 300,
       run: sameLine,
@@ -34,6 +40,8 @@ export const family: Family = {
     {
       name: 'offline',
       title: 'one host has no network for a while and goes on editing; it catches up later',
+      promise: 'edits',
+      own: true,
       hosts: 2,
       limit: 300,
       run: offline,
@@ -41,6 +49,8 @@ export const family: Family = {
     {
       name: 'same-second',
       title: 'both push in the same second, 20 rounds; no edit and no commit is lost',
+      promise: 'edits',
+      own: true,
       hosts: 2,
       limit: 900,
       run: sameSecond,

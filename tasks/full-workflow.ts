@@ -10,6 +10,8 @@ export const family: Family = {
       name: 'workflow',
       title:
         'dotfile edit, config change, pull, build, switch, validate, reboot; golden moves on both',
+      promise: 'deploy',
+      own: true,
       hosts: 2,
       limit: 400,
       ends: 'main',

@@ -58,6 +58,8 @@ export async function run(args: Args): Promise<ExitCode> {
   const { runControls } = await import('../lib/scenario/control-run.ts')
   const ran = await runControls(wanted, await families(), {
     name,
+    // whose nets they are
+    subject: 'lab',
     ...part,
     hosts: args['host'],
     seed: args['seed'],

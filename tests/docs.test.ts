@@ -1,13 +1,17 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { expect, test } from 'vitest'
+import { allPromises, promises } from '../lib/scenario/promise.ts'
+import { labSubject } from '../lib/scenario/subject-lab.ts'
+import { nixosUpgrade } from '../lib/scenario/subject-nixos-upgrade.ts'
+import { anyUnit } from '../lib/scenario/subject-unit.ts'
 import { project } from '../lib/settings.ts'
 import { families } from '../tasks/pipelines/families.ts'
 
 const read = (path: string): string => readFileSync(join(project, path), 'utf8')
 const pages = [
   'README.md',
-  ...['how-it-works', 'nixos', 'ci', 'scenarios', 'figures', 'limits'].map(
+  ...['how-it-works', 'nixos', 'ci', 'scenarios', 'subjects', 'promises', 'figures', 'limits'].map(
     (name) => `docs/${name}.md`,
   ),
 ]
@@ -39,6 +43,37 @@ ${parts.join('\n\n')}
 
 test('docs/scenarios.md lists every case as its table says', async () => {
   await expect(await scenarios()).toMatchFileSnapshot('../docs/scenarios.md')
+})
+
+test('docs/promises.md shows its examples as they are run', () => {
+  const shown = [...read('docs/promises.md').matchAll(/```toml\n([^]*?)```/g)].map(
+    ([, text]) => text!,
+  )
+  const run = read('docs/promises/lab.toml')
+  expect(shown.length).toBe(3)
+  expect(run.slice(run.indexOf('[[promise]]'))).toBe(shown.join('\n'))
+})
+
+test('docs/subjects.md says of each promise who makes it', async () => {
+  const text = read('docs/subjects.md')
+  const facts = { branch: 'main', here: false, declared: { unit: 'x', present: true, timer: true } }
+  const upgrade = { kind: null, unit: 'x', remote: null, promises: null }
+  const other = nixosUpgrade({ ...facts, upgrade })
+  const rows = [...text.matchAll(/^\| `(\w+)` +\| (.+?) +\| (yes)? +\| (yes)? +\|$/gm)]
+  expect(rows.map(([, name, what, ours, theirs]) => [name, what, ours, theirs])).toEqual(
+    allPromises.map((name) => {
+      const yes = (has: boolean): string | undefined => (has ? 'yes' : undefined)
+      return [
+        name,
+        promises[name],
+        yes(labSubject.promises.has(name)),
+        yes(other.promises.has(name)),
+      ]
+    }),
+  )
+  const own = anyUnit({ ...facts, upgrade })
+  expect(text).toContain('A `unit` promises `deploy`, `refuse`, `offline` and `whole` unless')
+  expect([...own.promises]).toEqual(['deploy', 'refuse', 'offline', 'whole'])
 })
 
 test.each(pages)('%s links to nothing that is not there', (page) => {

@@ -15,6 +15,8 @@ export interface Facts {
   cli: string[]
   networking: string[]
   autoUpgradeEnable: boolean
+  /** NixOS's own upgrades. */
+  systemAutoUpgrade: boolean
   goldenEnable: boolean
   /** A systemd calendar expression. */
   schedule: string

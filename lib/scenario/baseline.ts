@@ -7,13 +7,14 @@ import { buildHosts, disagreement, type Host } from '../nix/host.ts'
 import { sshTarget, writeSshConfigOfAll } from '../vm/identity.ts'
 import { fromHome } from '../lab-settings.ts'
 import type { Lock } from '../lock.ts'
-import { rememberBefore } from './before.ts'
+import { leaveAsBefore, rememberBefore } from './before.ts'
 import { machine, type Machine } from './machine.ts'
 import { baselinePaths } from './oracle-facts.ts'
 import { ofGuest } from './host-module.ts'
 import { gib } from '../vm/preflight.ts'
 import { buildInGuest } from './trial.ts'
 import { installWatcher } from './status-log.ts'
+import type { Subject } from './subject.ts'
 import { checksOf, judge, probesOf } from '../vm/checks.ts'
 import type { Baseline, Prepared } from './prepared.ts'
 import { probe, quote } from '../ssh/probes.ts'
@@ -82,6 +83,7 @@ export async function ensureBaseline(
   world: World,
   from: Template,
   ground: Ground,
+  subject: Subject,
   hold: Hold,
   note: Note,
   say: (line: string) => void,
@@ -100,17 +102,23 @@ export async function ensureBaseline(
   const known = readJson<Baseline>(recordOf(host))
   const before = readVm(host)
   if (before) {
-    const vm = await withFreePort(before)
+    let vm = await withFreePort(before)
     const argv = qemuArgs(vm, ground.accelerator.kind, ground.firmware)
     await stopOther(vm, argv)
+    // a baseline that differs in this is no ground to make another on: golden would be on trial against it
+    const fits = known !== undefined && (known.golden ?? true) === wanted.facts.goldenEnable
+    if (known && !fits && vm.toplevel === known.toplevel) {
+      await leaveAsBefore({ ...known, vm, argv, facts: wanted.facts }, patience)
+      vm = theVm(host)
+    }
     await rememberBefore(vm, known, 60 * patience)
     try {
-      if (known) {
+      if (known && fits) {
         await counting('put back to its snapshot', 30 * patience, say, () =>
           restoreSnapshot(vm, known.tag, argv, 30 * patience),
         )
         writeVm({ ...vm, toplevel: known.toplevel })
-        if (known.key === (await keyOf(vm, argv, wanted.toplevel, from)))
+        if (known.key === (await keyOf(vm, argv, wanted.toplevel, from, subject)))
           return { ...known, vm, argv, facts: wanted.facts }
       }
     } catch (thrown) {
@@ -131,16 +139,19 @@ export async function ensureBaseline(
   const restarted = await stopOther(vm, argv)
   // a VM that there was not is left as it was deployed
   if (!before) await rememberBefore(vm, known, 60 * patience)
-  const key = await keyOf(vm, argv, wanted.toplevel, from)
+  const key = await keyOf(vm, argv, wanted.toplevel, from, subject)
   const { toplevel, facts } = wanted
   const made: Prepared = { vm, argv, facts, tag: `lab-${key}`, key, toplevel }
-  const inHand = machine(vm, { patience, argv, tag: made.tag, note, say })
+  const inHand = machine(vm, { patience, argv, tag: made.tag, note, say, subject })
   await buildHosts([wanted], ground.store, say)
   if (restarted) {
     await inHand.powerOn()
     await inHand.awaitBoot('none', { limit: 90 })
   } else await inHand.until('SSH', 60, 'true')
   const ssh = await connect({ ...sshTarget(vm, 'root'), connectTimeout: 30 * patience })
+  // what would boot golden for ever has no place on a host without one
+  const unpin = '! command -v unpin-golden >/dev/null || unpin-golden'
+  if (!facts.goldenEnable) await ssh.exec(unpin, { timeout: 60 * patience })
   await switchTo(ssh, wanted, ground.store, patience, say)
   await giveInputs(ssh, wanted, world, ground, note, say)
   await ssh.close()
@@ -154,7 +165,8 @@ export async function ensureBaseline(
   }
   await counting('save', 60 * patience, say, () => saveSnapshot(vm, made.tag, 60 * patience))
   writeVm({ ...vm, toplevel: wanted.toplevel })
-  writeJson(recordOf(host), { tag: made.tag, key, toplevel: made.toplevel } satisfies Baseline)
+  const golden = facts.goldenEnable
+  writeJson(recordOf(host), { tag: made.tag, key, toplevel, golden } satisfies Baseline)
   return made
 }
 
@@ -182,7 +194,13 @@ async function withFreePort(vm: Vm): Promise<Vm> {
   return moved
 }
 
-async function keyOf(vm: Vm, argv: string[], toplevel: string, start: Template): Promise<string> {
+async function keyOf(
+  vm: Vm,
+  argv: string[],
+  toplevel: string,
+  start: Template,
+  subject: Subject,
+): Promise<string> {
   const qemu = (await run('qemu-system-x86_64', ['--version'])).stdout.split('\n')[0]
   // a port is the host's affair, which no snapshot holds
   const shape = argv.map((arg) => arg.replace(/hostfwd=tcp:[\d.]+:\d+/, ''))
@@ -196,6 +214,7 @@ async function keyOf(vm: Vm, argv: string[], toplevel: string, start: Template):
     start.config,
     start.dotfiles,
     seeding(start),
+    leadsHere(subject),
   ]
   return createHash('sha256').update(JSON.stringify(all)).digest('hex').slice(0, 12)
 }
@@ -226,6 +245,10 @@ ${dotfiles === '.local/share/chezmoi' ? '' : tellChezmoi(dotfiles)}chezmoi apply
 const tellChezmoi = (dotfiles: string): string => `mkdir -p .config/chezmoi
 printf 'sourceDir = "%s"\\n' "$(cd ${dotfiles} && pwd)" >.config/chezmoi/chezmoi.toml
 `
+
+/** What the subject fetches from is the lab's remote here, for root and for the user alike. */
+const leadsHere = ({ fetches }: Subject): string =>
+  fetches ? `git config --global 'url.git://git.lab/config.git.insteadOf' ${quote(fetches)}` : ':'
 
 /**
  * Brings a guest the inputs of its flake, and theirs, which a locked flake finds in the store by their hashes.
@@ -281,7 +304,8 @@ async function buildsSmall(vm: Machine, from: Clones, say: (line: string) => voi
 async function seed(vm: Machine, from: Clones): Promise<void> {
   // what it remembers of the lab's own remotes is of other histories than those that come now
   await vm.root(
-    `systemctl stop nix-local-upgrade.timer nix-local-upgrade.service 2>/dev/null
+    `systemctl stop ${vm.subject.unit}.timer ${vm.subject.unit}.service 2>/dev/null
+    ${leadsHere(vm.subject)}
     rm -rf /var/lib/nix-local-upgrade/* /var/lib/chezmoi-sync/*`,
     { timeout: 60 * vm.patience },
   )
@@ -290,7 +314,7 @@ async function seed(vm: Machine, from: Clones): Promise<void> {
   if (others) {
     await vm.root(`rm -rf ${others} && install --directory --owner=${vm.vm.user} ${others}`)
   }
-  await vm.user(`export USER=${quote(vm.vm.user)}; ${seeding(from)}`, {
+  await vm.user(`export USER=${quote(vm.vm.user)}; ${leadsHere(vm.subject)}; ${seeding(from)}`, {
     timeout: 120 * vm.patience,
   })
 }
@@ -325,7 +349,7 @@ async function validate(vm: Machine, wanted: Host): Promise<void> {
     throw refuse(red.map(({ check, found }) => `${check}: found ${found || 'nothing'}`).join('; '))
   }
   await vm.root(
-    `systemctl stop nix-local-upgrade.timer
+    `systemctl stop ${vm.subject.unit}.timer 2>/dev/null
     ${installWatcher}
     ls /nix/store >${baselinePaths}
     sync`,

@@ -60,6 +60,8 @@ export const cached: Case[] = [
   {
     name: 'cache-slow',
     title: 'a package comes from the binary cache over a slow line: it takes longer, and holds',
+    promise: 'offline',
+    own: true,
     limit: 300,
     ends: 'main',
     run: async (scene) => {
@@ -77,6 +79,8 @@ export const cached: Case[] = [
   ...faults.map(({ fault, title, outcome, reason }): Case => ({
     name: `cache-${fault}`,
     title: `${title}: nothing of it is taken, and the next run deploys the same commit`,
+    promise: 'offline',
+    own: true,
     limit: 300,
     ends: 'main',
     run: async (scene) => {

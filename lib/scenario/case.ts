@@ -21,6 +21,7 @@ import {
   type Value,
 } from './family.ts'
 import { labHome } from '../settings.ts'
+import { notAsked } from './subject.ts'
 import { freeBelow, requireSpace } from '../vm/preflight.ts'
 import { files } from '../vm/vm.ts'
 import { openWorld, type World } from './world.ts'
@@ -48,7 +49,8 @@ export function inHand(
   note: Note = stage.record.note,
 ): Machine {
   const { vm, argv, tag } = stage.prepared.get(host)!
-  return machine(vm, { patience: stage.ground.accelerator.patience, argv, tag, note, say })
+  const { patience } = stage.ground.accelerator
+  return machine(vm, { patience, argv, tag, note, say, subject: stage.subject })
 }
 
 /**
@@ -68,7 +70,6 @@ export async function runCase(
   const note: Note = (event) => stage.record.note({ case: name, ...event })
   const from = performance.now()
   const began = note({ kind: 'case', name, phase: 'begin', hosts })
-  const vms = hosts.map((host) => inHand(host, stage, say, note))
   const result: CaseResult = {
     family: family.name,
     case: one.name,
@@ -80,8 +81,15 @@ export async function runCase(
     seed: stage.seed,
     checks: [],
     oracle: [],
-    replay: stage.control?.replay ?? replayOf(chosen, hosts, stage.seed),
+    replay: stage.control?.replay ?? replayOf(chosen, hosts, stage.seed) + stage.flags,
   }
+  const without = notAsked(stage.subject, one)
+  if (without !== undefined) {
+    Object.assign(result, { state: 'skipped', reason: without })
+    note({ kind: 'case', name, phase: 'end', of: began, state: result.state, reason: without })
+    return result
+  }
+  const vms = hosts.map((host) => inHand(host, stage, say, note))
   let unwritable = false
   const full = deferred<never>()
   const stop = hosts.map((host) => followPower(host, note))
@@ -202,12 +210,15 @@ function sceneOf({ name, vms, world, stage, result, faults, ends, note, say }: P
       return vms[1]
     },
     vms,
+    subject: stage.subject,
     world,
     store: stage.ground.store,
     patience: stage.ground.accelerator.patience,
     seed: stage.seed,
     random: seeded(stage.seed),
     start: (vm) => stage.prepared.get(vm.host)!.toplevel,
+    golden: (vm) => stage.prepared.get(vm.host)!.facts.goldenEnable,
+    wanted: async (vm) => (await world.host(vm.host, world.branch, stage.ground.store)).toplevel,
     check,
     must: (what, expected, found) => {
       if (check(what, expected, found)) return
@@ -241,7 +252,7 @@ async function ask(
   const clones = clonesOf(world.paths)
   const units = [
     ...services.filter((unit) => !(unit in unavailable)),
-    'golden-boot-validation.service',
+    ...(declared.goldenEnable ? ['golden-boot-validation.service'] : []),
     'boot-complete.target',
   ]
   // evaluated here while the guest answers
@@ -261,9 +272,13 @@ async function ask(
     booted: wanted === 'golden',
     services,
     unavailable,
-    mayFail: ['nix-local-upgrade.service', 'chezmoi-pre-update.service'],
+    mayFail: [`${stage.subject.unit}.service`, 'chezmoi-pre-update.service'],
     clones,
     deployable: descends,
+    lacks: {
+      golden: declared.goldenEnable ? undefined : 'the host has no golden generation',
+      words: stage.subject.status ? undefined : `${stage.subject.title} says nothing of itself`,
+    },
   })
   return rows.map((row) => ({ host: vm.host, ...row }))
 }

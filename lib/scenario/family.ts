@@ -6,6 +6,8 @@ import type { Machine } from './machine.ts'
 import type { Pause } from './pause.ts'
 import type { Fault } from './oracle.ts'
 import type { Prepared } from './prepared.ts'
+import type { Promised } from './promise.ts'
+import type { Subject } from './subject.ts'
 import type { Template, World } from './world.ts'
 
 /** One promise of the setup and the ways in which the lab breaks it. */
@@ -22,6 +24,10 @@ export interface Case {
   name: string
   /** What is done and what must come of it, one line. */
   title: string
+  /** What it puts to the test; it is not run on a subject that does not promise it. */
+  promise: Promised
+  /** Its steps are in terms that only the lab's own agents have: their options, phases and records. */
+  own?: true
   /** VMs that it needs. Default 1; those that need one run side by side. */
   hosts?: 1 | 2
   /** Seconds on KVM for the whole case. Default 180. */
@@ -46,6 +52,8 @@ export interface Scene {
   /** The second of two. */
   other: Machine
   vms: Machine[]
+  /** What is judged. */
+  subject: Subject
   /** The remotes of these VMs: commits are made here, with real git. */
   world: World
   /** nix options that name the store in which this side builds, which guests have for their binary cache. */
@@ -57,6 +65,10 @@ export interface Scene {
   random: () => number
   /** Store path that the VMs ran at their baseline. */
   start: (vm: Machine) => string
+  /** Whether the VMs have the lab's golden generation, with its trials and its records. */
+  golden: (vm: Machine) => boolean
+  /** Store path that the remote's branch makes of a VM now, evaluated on the host's side. */
+  wanted: (vm: Machine) => Promise<string>
   /**
    * Compares and records; goes on either way, and the case fails at its end.
    * @param expected a value, or a pattern for text
@@ -89,6 +101,9 @@ export class NotApplicable extends Failure {}
 export interface Stage {
   record: RunRecord
   ground: Ground
+  subject: Subject
+  /** Flags that a replay needs to judge the same subject. */
+  flags: string
   from: Template
   seed: number
   prepared: Map<string, Prepared>

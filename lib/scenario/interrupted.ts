@@ -52,10 +52,37 @@ const middles = [
   },
 ]
 
+/** Holds while somebody has the lock of a switch; to try it would be to take it from whoever comes. */
+const switchAtWork =
+  'grep -q ":$(stat -c %i /run/nixos/switch-to-configuration.lock 2>/dev/null || echo none) " /proc/locks'
+
+/** Moments that are seen from outside, whatever upgrades the host. */
+const moments = [
+  {
+    name: 'at-profile',
+    title: 'has moved the profile',
+    // without a pause: what comes next comes within a second
+    reached: () =>
+      'at=$(readlink /nix/var/nix/profiles/system); until [ "$(readlink /nix/var/nix/profiles/system)" != "$at" ]; do :; done',
+  },
+  {
+    name: 'at-lock',
+    title: 'takes the lock of a switch',
+    reached: () => `until ${switchAtWork}; do sleep 0.05; done`,
+  },
+  {
+    name: 'at-some-time',
+    title: 'is wherever chance has it',
+    // by what an upgrade takes there: mostly before its switch, at times after its end
+    reached: ({ random, patience }: Scene) => `sleep ${(random() * 8 * patience).toFixed(2)}`,
+  },
+]
+
 /** Upgrades that something ends in the middle: whatever it was, the next one is whole. */
 export const interrupted: Case[] = interruptions.flatMap((one): Case[] => [
   ...phases.map((phase) => inPhase(one, phase)),
   ...middles.map((middle) => inMiddle(one, middle)),
+  ...moments.map((moment) => atMoment(one, moment)),
   inRollback(one),
 ])
 
@@ -63,6 +90,8 @@ function inPhase({ name, title, limit, at }: Interruption, phase: (typeof phases
   return {
     name: `${name}-in-${phase}`,
     title: `${title} enters ${phase}: the next one is whole`,
+    promise: 'whole',
+    own: true,
     limit,
     ends: 'main',
     run: async (scene) => {
@@ -80,6 +109,8 @@ function inRollback({ name, title, limit, at, afterRollback }: Interruption): Ca
   return {
     name: `${name}-in-rollback`,
     title: `${title} begins to put things back: the next one does it`,
+    promise: 'whole',
+    own: true,
     limit,
     run: async (scene) => {
       const { vm, world } = scene
@@ -97,13 +128,14 @@ function inMiddle(
   return {
     name: `${name}-amid-${phase}`,
     title: `${title} is in the middle of its ${phase}: the next one is whole`,
+    promise: 'whole',
     limit,
     ends: 'main',
     run: async (scene) => {
       const { vm, world } = scene
       await world.config.commit(module(vm, text), 'Slow')
       await at(scene, vm, async () => {
-        await vm.root('systemctl start --no-block nix-local-upgrade.service')
+        await vm.root(`systemctl start --no-block ${vm.subject.unit}.service`)
         await comes(scene, vm, `the ${phase} is at work`, 90, atWork)
       })
       // one that was booted meanwhile may have been taken up
@@ -112,15 +144,46 @@ function inMiddle(
   }
 }
 
+function atMoment(
+  { name, title, limit, at }: Interruption,
+  moment: (typeof moments)[number],
+): Case {
+  return {
+    name: `${name}-${moment.name}`,
+    title: `${title} ${moment.title}: the next one is whole`,
+    promise: 'whole',
+    limit,
+    ends: 'main',
+    run: async (scene) => {
+      const { vm, world } = scene
+      await world.config.commit(note(vm, 'two'), 'Two')
+      await at(scene, vm, async () => {
+        await vm.root(
+          `systemctl start --no-block ${vm.subject.unit}.service; ${moment.reached(scene)}`,
+          { timeout: 90 * vm.patience },
+        )
+        const state = `systemctl show --value -p ActiveState ${vm.subject.unit}.service`
+        scene.event(`it is ${(await vm.agent(state)).stdout.trim()} when it is met`)
+      })
+      await upgrades(scene, vm, { outcome: /^(upgraded|up-to-date)$/ })
+    },
+  }
+}
+
 /** Kills the upgrade and all that it started, as systemd would. */
 async function killAt(vm: Machine, reached: () => Promise<void>): Promise<void> {
   await reached()
-  await vm.root('systemctl kill --signal=KILL nix-local-upgrade.service')
+  const unit = `${vm.subject.unit}.service`
+  // what is over by then has nothing left to kill, and ended well
+  await vm.root(`systemctl kill --signal=KILL ${unit} 2>/dev/null`, { allow: 'any' })
+  const state = `$(systemctl show --value -p ActiveState ${unit})`
   await vm.until(
     'the killed upgrade to be gone',
     20,
-    '! systemctl is-active --quiet nix-local-upgrade.service && [ "$(systemctl show --value -p ActiveState nix-local-upgrade.service)" = failed ]',
+    `case "${state}" in failed | inactive) ;; *) false ;; esac`,
   )
+  // a switch that runs in a unit of its own goes on, and whoever comes next finds it at work
+  await vm.until('no switch to be at work', 90, `! ${switchAtWork}`)
   await vm.releaseUpgrade()
 }
 
@@ -132,5 +195,5 @@ async function powerCutAt(scene: Scene, vm: Machine, reached: () => Promise<void
   await vm.powerOn()
   const seconds = await vm.awaitBoot(before, { limit: 120 })
   scene.event(`${vm.host} recovered`, { host: vm.host, seconds })
-  await comes(scene, vm, 'the boot is validated', 90, validated)
+  if (scene.golden(vm)) await comes(scene, vm, 'the boot is validated', 90, validated)
 }

@@ -15,6 +15,7 @@ import { restoreSnapshot, withMonitor, type Restored } from '../vm/snapshot.ts'
 import { connect, waitForSsh, type Ssh } from '../ssh/ssh.ts'
 import type { Exec } from '../ssh/commands.ts'
 import { readFileSync } from 'node:fs'
+import type { Subject } from './subject.ts'
 import { upgradeUnit, type UpgradeUnit } from './upgrade-unit.ts'
 import { files, keepersOf, qemuOf, type Vm } from '../vm/vm.ts'
 
@@ -86,10 +87,12 @@ export interface MachineOptions {
   note: Note
   /** Shows the wait that it is in. */
   say: (line: string) => void
+  /** What upgrades it. Default: the lab's agents. */
+  subject?: Subject
 }
 
 export function machine(vm: Vm, options: MachineOptions): Machine {
-  const { patience, argv, tag, note, say } = options
+  const { patience, argv, tag, note, say, subject } = options
   const { host } = vm
   const f = files(host)
   const connections = new Map<string, Promise<Ssh>>()
@@ -252,7 +255,7 @@ export function machine(vm: Vm, options: MachineOptions): Machine {
         })
       return spend('waits for a moment', holds)
     },
-    ...upgradeUnit({ host, root, write, serial, note, say, seconds }),
+    ...upgradeUnit({ host, subject, root, write, serial, note, say, seconds }),
     restore: async () => {
       disconnect()
       const from = performance.now()

@@ -142,7 +142,8 @@ s menuLimit; show /nix/var/nix/profiles/system/configuration-limit
 s bootFiles; files=(/boot/* /boot/EFI/{nixos,golden}/* /boot/loader/* /boot/loader/entries/*); printf '%s\n' "\${files[@]#/boot/}"
 s foreign; find /home/${user} ${clones.filter((path) => path.startsWith('/')).join(' ')} ! -user ${user} 2>/dev/null | head -n 5
 # whoever counts boots asks for this target; where nobody does, it must be there to be had
-! systemctl is-active --quiet golden-boot-validation.service || timeout 60 systemctl start boot-complete.target
+{ systemctl --quiet is-active golden-boot-validation.service || ! systemctl cat golden-boot-validation.service >/dev/null 2>&1; } &&
+  timeout 60 systemctl start boot-complete.target
 s journal; journalctl --boot --no-pager --output=cat _PID=1 + _TRANSPORT=kernel | grep -E '${telling}'
 s units; systemctl show -p Id -p ActiveState ${units.join(' ')}
 s failedUnits; systemctl --failed --plain --no-legend --no-pager

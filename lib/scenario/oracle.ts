@@ -20,6 +20,8 @@ export interface Expected {
   mayFail: string[]
   /** The clones that no commit may be lost in; the first is the flake's. */
   clones: string[]
+  /** Why there is no golden generation to ask for, and no words of the upgrade's own. Default: there are. */
+  lacks?: { golden?: string; words?: string }
   /** Commits that a deployed one may be, those that were deployed before left out as too old. */
   deployable: (commit: string) => boolean
 }
@@ -27,6 +29,7 @@ export interface Expected {
 /** Judges a VM after any case. Every row is there for every VM; one that cannot be judged has failed. */
 export function judgeFacts(facts: Facts, expected: Expected): OracleRow[] {
   const { running, golden } = facts
+  const { lacks = {} } = expected
   return [
     row('guest agent', facts.bootId, facts.agentBootId, 'boot '),
     expected.running === undefined
@@ -41,28 +44,36 @@ export function judgeFacts(facts: Facts, expected: Expected): OracleRow[] {
       : row('booted', 'a generation', facts.booted ? 'a generation' : ''),
     row('profile', running, facts.profile),
     row('boots next', running, target(facts, facts.oneShot ?? facts.defaultEntry)),
-    row('boot default', golden?.toplevel, target(facts, facts.defaultEntry)),
-    row('golden rooted', golden?.toplevel, facts.gcroot),
-    row('golden bootable', 'linux same, initrd same', goldenFiles(facts)),
     row(
-      'golden was booted',
-      golden?.toplevel,
-      [expected.golden, facts.booted].find((known) => known === golden?.toplevel) ?? facts.booted,
+      'boot default',
+      lacks.golden ? running : golden?.toplevel,
+      target(facts, facts.defaultEntry),
     ),
-    row(
-      'golden is no failed trial',
-      'none',
-      facts.failedTrials.filter((line) => line.split(' ')[0] === golden?.toplevel).join('; ') ||
+    ...unless(lacks.golden, [
+      row('golden rooted', golden?.toplevel, facts.gcroot),
+      row('golden bootable', 'linux same, initrd same', goldenFiles(facts)),
+      row(
+        'golden was booted',
+        golden?.toplevel,
+        [expected.golden, facts.booted].find((known) => known === golden?.toplevel) ?? facts.booted,
+      ),
+      row(
+        'golden is no failed trial',
         'none',
-    ),
+        facts.failedTrials.filter((line) => line.split(' ')[0] === golden?.toplevel).join('; ') ||
+          'none',
+      ),
+    ]),
     row('store', 'verifies', facts.store || 'verifies'),
     row(
       'new paths',
       'contents as registered',
       facts.spoiltPaths.join('; ') || 'contents as registered',
     ),
-    deployedRow(facts, expected),
-    row('no half-done upgrade', 'none', facts.transaction ?? 'none'),
+    ...unless(lacks.words, [
+      deployedRow(facts, expected),
+      row('no half-done upgrade', 'none', facts.transaction ?? 'none'),
+    ]),
     ...expected.services.map((unit): OracleRow => {
       const reason = expected.unavailable[unit]
       if (reason === undefined) return row(unit, 'active', facts.units[unit])
@@ -73,14 +84,20 @@ export function judgeFacts(facts: Facts, expected: Expected): OracleRow[] {
       'none',
       facts.failedUnits.filter((unit) => !expected.mayFail.includes(unit)).join(', ') || 'none',
     ),
-    row('boot validated', 'active', facts.units['golden-boot-validation.service']),
+    ...unless(lacks.golden, [
+      row('boot validated', 'active', facts.units['golden-boot-validation.service']),
+    ]),
     row('boot complete', 'active', facts.units['boot-complete.target']),
     ...judgeBoot(facts),
-    judgeStatus(facts.seen),
+    ...unless(lacks.words, [judgeStatus(facts.seen)]),
     ...expected.clones.map((name) => lostRow(name, facts.repositories[name])),
     ...judgeClones(facts, expected.clones),
   ]
 }
+
+/** Rows of which there is nothing to judge, where there is a reason for it. */
+const unless = (reason: string | undefined, rows: OracleRow[]): OracleRow[] =>
+  reason === undefined ? rows : rows.map((one) => ({ ...one, state: 'n/a', found: reason }))
 
 function row(
   name: string,

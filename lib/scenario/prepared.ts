@@ -6,8 +6,9 @@ export interface Baseline {
   tag: string
   /** Hash of all that it was made of. */
   key: string
-  /** Store path that it runs, and that is golden. */
+  /** Store path that it runs, and that is golden, where the host has such a generation. */
   toplevel: string
+  golden?: boolean
 }
 
 export interface Prepared extends Baseline {

@@ -36,7 +36,7 @@ export async function runFamilies(families: Family[], options: RunOptions): Prom
     print(chosen, json)
     return Exit.held
   }
-  const none = (await noAgents()) ?? (await othersAgents())
+  const none = (await noAgents(options)) ?? (await othersAgents(options))
   const ended = none
     ? skipAll(chosen, asked, options, none)
     : await runCases(chosen, asked, options)
@@ -46,24 +46,27 @@ export async function runFamilies(families: Family[], options: RunOptions): Prom
 }
 
 /** Why there is nothing to break on the hosts of a flake that has never heard of the lab's agents. */
-async function noAgents(): Promise<string | undefined> {
+async function noAgents({ subject }: RunOptions): Promise<string | undefined> {
   const guest = chooseGuest()
-  if (guest.kind === 'debian') return undefined
+  const { upgrade } = await labSettings()
+  if (guest.kind === 'debian' || subject !== undefined || upgrade.kind !== null) return undefined
   const any =
-    'hosts: builtins.any (host: host.options ? myModules.services.autoUpgrade) (builtins.attrValues hosts)'
+    'hosts: builtins.any (host: host.options ? myModules.services.autoUpgrade || host.config.system.autoUpgrade.enable or false) (builtins.attrValues hosts)'
   if (await evaluate<boolean>(labFlake(), guest.attribute, any, guestStore(guest))) return undefined
   return `n/a on the \`nixos\` guest, taken as ${guest.reason}: no host of the flake has the lab's agents`
 }
 
 /** Why there is nothing to break: what the scenarios ask, and how it ends, is of the lab's own agents. */
-async function othersAgents(): Promise<string | undefined> {
-  const { units } = await labSettings()
+async function othersAgents({ subject }: RunOptions): Promise<string | undefined> {
+  const { units, upgrade } = await labSettings()
+  if (subject !== undefined || upgrade.kind !== null || units.upgrade === 'nixos-upgrade')
+    return undefined
   const other = (['upgrade', 'sync', 'golden'] as const).filter(
     (agent) => units[agent] !== ownUnits[agent],
   )
   if (other.length === 0) return undefined
   const named = other.map((agent) => `\`${units[agent]}\` for \`${ownUnits[agent]}\``).join(', ')
-  return `n/a on agents that are not the lab's: lab.toml has ${named}`
+  return `n/a on agents that are not the lab's: lab.toml has ${named}, and no [upgrade] that says what to judge`
 }
 
 /** A record in which every case is skipped, with the reason. */
@@ -95,7 +98,7 @@ function skipAll(
   const ended = { troubles: troubles.map(({ message }) => message) }
   writePlan(record.dir, { name, hosts, seed, shard, ...nothing, ...asked, ended })
   pruneRuns()
-  return { dir: record.dir, hosts, results, troubles }
+  return { dir: record.dir, hosts, results, troubles, ground: why }
 }
 
 /** @throws Failure (usage) for a name that no case has */
@@ -114,6 +117,10 @@ export function choose(families: Family[], names: string[] | undefined): Chosen[
   }
   return names?.length ? all.filter((each) => names.some((name) => called(each, name))) : all
 }
+
+/** Runs cases, for who judges them by themselves. */
+export const judgeCases = (chosen: Chosen[], options: RunOptions): Promise<Ended> =>
+  runCases(chosen, { asked: chosen.map(named), cases: chosen.map(named) }, options)
 
 /** Prepares the VMs and runs the cases: those of one VM side by side, those of two alone. */
 async function runCases(chosen: Chosen[], asked: Asked, options: RunOptions): Promise<Ended> {

@@ -5,6 +5,7 @@ import type { Family } from './family.ts'
 const options = {
   case: { type: 'string', array: true, describe: 'Cases to run, by name; all without any' },
   seed: { type: 'number', describe: 'Seed of what is random; a failure prints the one it had' },
+  subject: { type: 'string', describe: 'What to judge: lab, nixos-upgrade or unit' },
   keep: { type: 'boolean', describe: 'Leave the VMs as the last case left them' },
   pause: { type: 'boolean', describe: 'Stop at each case that fails, until Enter' },
   list: { type: 'boolean', describe: 'List the cases and run none' },
@@ -35,6 +36,7 @@ export const scenario = (family: Family): Task => ({
       hosts: args['host'],
       cases: args['case'],
       seed: args['seed'],
+      subject: args['subject'],
       keep: Boolean(args['keep']),
       pause: Boolean(args['pause']),
       list: Boolean(args['list']),

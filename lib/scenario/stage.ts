@@ -17,7 +17,11 @@ import { ensureBaseline, hasBaseline, holdVm, type Hold } from './baseline.ts'
 import { pauses } from './pause.ts'
 import { leaveAsBefore } from './before.ts'
 import type { Stage } from './family.ts'
+import { ownFiles } from './host-module.ts'
 import type { Changes } from './remote.ts'
+import { allPromises } from './promise.ts'
+import type { Subject } from './subject.ts'
+import { theSubject } from './subjects.ts'
 import { closeWorlds, openWorld, template } from './world.ts'
 
 export interface RunOptions {
@@ -35,9 +39,17 @@ export interface RunOptions {
   shard?: Shard
   /** File of seconds by case, for parts that end together. */
   durations?: string
+  /** What is judged, in place of what `lab.toml` or the hosts say. */
+  subject?: string
+  /** Asks it for every promise, also for what it does not promise. */
+  every?: boolean
   /** Files on top of the flake, by path: a control's cut. */
   extra?: Changes
 }
+
+/** What a subject brings to each host. */
+const broughtBy = ({ module }: Subject): Changes =>
+  module === undefined ? {} : { [`${ownFiles}/subject.nix`]: module }
 
 /** What a flake needs for the scenarios of our agents. */
 export const toHaveThem =
@@ -75,16 +87,23 @@ export async function withStage(
   const ground = await standOn(Boolean(options.json))
   // of every host, so that a baseline does not depend on which of them are in hand
   const all = await chooseHosts(undefined, guest.attribute)
-  const from = await template(guest, [...new Set([...all, ...hosts])].toSorted(), options.extra)
+  const found = await theSubject(options.subject, hosts[0]!)
+  const subject = options.every ? { ...found, promises: new Set(allPromises) } : found
+  const extra = { ...broughtBy(subject), ...options.extra }
+  const from = await template(guest, [...new Set([...all, ...hosts])].toSorted(), extra)
   const record = openRecord(recordName(options))
   const seed = options.seed ?? Math.floor(Math.random() * 2 ** 31)
   record.note({ kind: 'run', name: options.name, phase: 'begin', hosts, seed })
   const plan: Plan = {
     ...{ name: options.name, hosts, seed, flake: from.config, dotfiles: from.dotfiles },
-    ...{ lab: labSources(), ground: inWords(ground), shard: options.shard, asked, cases },
+    ...{ lab: labSources(), ground: inWords(ground, subject), shard: options.shard, asked, cases },
   }
   writePlan(record.dir, plan)
-  const stage: Stage = { record, ground, from, seed, prepared: new Map(), results: [], pause }
+  const flags = options.subject === undefined ? '' : ` --subject ${options.subject}`
+  const stage: Stage = {
+    ...{ record, ground, subject, flags, from, seed, pause },
+    ...{ prepared: new Map(), results: [] },
+  }
   const holds: Hold[] = []
   const troubles: Failure[] = []
   // Ctrl-C ends the process here and now, and what was found until then is to be read all the same
@@ -128,12 +147,15 @@ export async function withStage(
     pruneRuns()
     for (const one of troubles) console.error(explain(options.name, one))
   }
-  return { dir: record.dir, hosts, results: inOrder(stage.results, cases), troubles }
+  const results = inOrder(stage.results, cases)
+  return { dir: record.dir, hosts, results, troubles, ground: plan.ground }
 }
 
 /** What a run came to, and what the lab could not do after its cases. */
 export interface Ended extends Ran {
   troubles: Failure[]
+  /** Accelerator and guest, as one line. */
+  ground: string
 }
 
 /** The report is written whatever happened, of what there is. @returns why a file of it could not be */
@@ -145,8 +167,8 @@ function write({ record, results }: Stage, plan: Plan): Failure[] {
   return writeReports(record, { id, hosts, seed, ground, results: ordered, events })
 }
 
-const inWords = ({ accelerator: { kind, reason }, guest }: Ground): string =>
-  `${kind} (${reason.split('\n')[0]}), guest ${guest.kind}`
+const inWords = ({ accelerator: { kind, reason }, guest }: Ground, { title }: Subject): string =>
+  `${kind} (${reason.split('\n')[0]}), guest ${guest.kind}, judged: ${title}`
 
 /**
  * Bytes that a run wants free for a VM: what `saveSnapshot` asks for before it keeps the VM as it was, and
@@ -192,10 +214,13 @@ const prepareLane = (host: string, stage: Stage, hold: Hold): Lane<Stage> => ({
     {
       title: 'baseline',
       would: () => [`bring ${host} to its baseline`],
-      run: async ({ record, from, ground, prepared }, say) => {
+      run: async ({ record, from, ground, subject, prepared }, say) => {
         const began = record.note({ kind: 'step', name: 'baseline', host, phase: 'begin' })
         const world = openWorld(`${record.id}/baseline-${host}`, from, [host])
-        prepared.set(host, await ensureBaseline(host, world, from, ground, hold, record.note, say))
+        prepared.set(
+          host,
+          await ensureBaseline(host, world, from, ground, subject, hold, record.note, say),
+        )
         record.note({ kind: 'step', name: 'baseline', host, phase: 'end', of: began })
       },
     },

@@ -67,6 +67,10 @@ async function rebuilt(scene: Scene, vm: Machine, module: string): Promise<Rebui
 /** As `rebuild`, for a module that the boot loader must take for a trial. */
 export async function armed(scene: Scene, vm: Machine, module: string): Promise<string> {
   const { toplevel, code, said } = await rebuild(scene, vm, module)
+  if (!scene.golden(vm)) {
+    scene.must('the rebuild boots next', 0, code)
+    return toplevel
+  }
   const lines = said.split('\n')
   scene.must(
     'the rebuild is on trial',
@@ -91,6 +95,8 @@ export async function comesBack(
   const golden = scene.start(vm)
   scene.event(`${vm.host} recovered`, { host: vm.host, seconds })
   scene.say(`${vm.host} is back after ${seconds.toFixed(0)} s`)
+  // what another keeps of a boot that failed nobody knows; the oracle asks what boots next
+  if (!scene.golden(vm)) return
   await comes(scene, vm, 'golden is validated', 90, validated)
   const { stdout } = await vm.root(`cat ${failedTrials} 2>/dev/null; show-boot-status --json`, {
     timeout: 30 * vm.patience,

@@ -1,20 +1,26 @@
-import type { Case, Scene } from './family.ts'
+import { NotApplicable, type Case, type Scene } from './family.ts'
+import type { Subject } from './subject.ts'
 import { ofGuest } from './host-module.ts'
 import { booted, comes, comesBack, rebooted } from './trial.ts'
 import { deployedBy, deploys, module, upgrades } from './upgrade.ts'
 
-const settings = (text: string): string => `myModules.services.autoUpgrade = { ${text} };`
+const settings = ({ options }: Subject, text: string): string => {
+  if (options === undefined) throw new NotApplicable('n/a: it has no options that a host could set')
+  return `${options} = { ${text} };`
+}
 
 /** What a host does in the night, with nobody there: it reboots, it waits, it tidies up. */
 export const unattended: Case[] = [
   {
     name: 'reboots',
     title: 'reboots are allowed: it boots a new first stage by itself, which becomes golden',
+    promise: 'reboot',
     limit: 400,
     ends: 'main',
     run: async (scene) => {
       const { vm } = scene
       const { toplevel } = await rebootsInto(scene, ofGuest('anotherFirstStage'), deployed)
+      if (!scene.golden(vm)) return
       const pinned = `[ "$(readlink -f /nix/var/nix/gcroots/golden-generation)" = ${toplevel} ] && show-golden`
       scene.check(
         'it becomes golden',
@@ -27,6 +33,8 @@ export const unattended: Case[] = [
   {
     name: 'reboots-back',
     title: 'a commit that does not boot: golden is back, and it is not tried again',
+    promise: 'fallback',
+    own: true,
     limit: 400,
     ends: 'golden',
     run: async (scene) => {
@@ -42,6 +50,8 @@ export const unattended: Case[] = [
   {
     name: 'reboot-waits',
     title: 'outside of the hours for it, by the clock of the host, no reboot comes, and it says so',
+    promise: 'reboot',
+    own: true,
     limit: 300,
     ends: 'main',
     run: async (scene) => {
@@ -54,6 +64,7 @@ export const unattended: Case[] = [
       const [offset, lower, upper] = (await vm.root(hours)).stdout.trim().split('\n')
       scene.must('the host has a time zone', '+0900', offset)
       const later = settings(
+        scene.subject,
         `allowReboot = true; rebootWindow = { lower = "${lower}"; upper = "${upper}"; };`,
       )
       // the zone that was set by hand stays
@@ -74,11 +85,13 @@ export const unattended: Case[] = [
     name: 'tidies-up',
     title:
       'generations that are too old go with their boot entries, where numbers get longer, too; golden and the last ones stay',
+    promise: 'tidy',
+    own: true,
     limit: 400,
     ends: 'main',
     run: async (scene) => {
       const { vm, world } = scene
-      const few = settings('keepGenerations = 1; keepDays = 0;')
+      const few = settings(scene.subject, 'keepGenerations = 1; keepDays = 0;')
       // the next ones are 9 and 10, of which 10 is the later
       await vm.root(
         `cd /nix/var/nix/profiles && now=$(readlink system) && at=8
@@ -122,7 +135,7 @@ function zone(hours: number): Buffer {
 const deployed = {
   name: 'the new generation boots',
   condition:
-    '[ "$(readlink -f /run/booted-system)" = "$(jq -r .to.toplevel /var/lib/nix-local-upgrade/status.json)" ]',
+    '[ "$(readlink -f /run/booted-system)" = "$(readlink -f /nix/var/nix/profiles/system)" ]',
 }
 
 /**
@@ -136,14 +149,15 @@ async function rebootsInto(
   into: { name: string; condition: string },
 ): Promise<{ toplevel: string; seconds: number }> {
   const { vm, world } = scene
-  const allowed = settings('allowReboot = true;')
+  const allowed = settings(scene.subject, 'allowReboot = true;')
   await world.config.commit(module(vm, `{ ${allowed} }\n`), 'Allow reboots')
   await upgrades(scene, vm, { outcome: 'upgraded' })
   await world.config.commit(module(vm, `{ ${allowed} ${stage} }\n`), 'Another first stage')
   const before = await vm.bootId()
-  await vm.root('systemctl start --no-block nix-local-upgrade.service')
+  await vm.root(`systemctl start --no-block ${vm.subject.unit}.service`)
   const wait = { name: 'to reboot by itself', limit: 120, until: into.condition }
   const seconds = await rebooted(scene, vm, into.name, () => vm.awaitBoot(before, wait))
+  if (vm.subject.status === undefined) return { toplevel: await vm.running(), seconds }
   const status = await vm.status()
   scene.check('the upgrade before it', 'upgraded', status?.outcome ?? undefined)
   scene.check('it said that it reboots', /\brebooting\b/, status?.reason)

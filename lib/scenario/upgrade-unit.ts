@@ -3,6 +3,8 @@ import { TookTooLong } from '../retry.ts'
 import type { Note } from '../report/record.ts'
 import { counting } from '../retry.ts'
 import type { Exec } from '../ssh/commands.ts'
+import { labSubject } from './subject-lab.ts'
+import type { Subject } from './subject.ts'
 
 /** What the upgrade agent writes to /var/lib/nix-local-upgrade/status.json. */
 export interface UpgradeStatus {
@@ -27,7 +29,7 @@ export interface Deployed {
 }
 
 export interface Upgraded {
-  /** Of this run; undefined when it ended before it wrote one. */
+  /** Of this run; undefined when it ended before it wrote one, or never writes any. */
   status: UpgradeStatus | undefined
   /** systemd's Result of the unit: `success`, `exit-code`, `signal`, `timeout`. */
   result: string
@@ -38,6 +40,8 @@ export interface Upgraded {
 
 /** The upgrade of a VM, in the hands of a case. */
 export interface UpgradeUnit {
+  /** What upgrades it. */
+  subject: Subject
   /**
    * Starts the upgrade unit and waits until it has ended.
    * @throws TookTooLong when that takes longer than `limit` (seconds on KVM) and `waits` (seconds anywhere)
@@ -45,7 +49,7 @@ export interface UpgradeUnit {
   upgrade: (options?: { limit?: number; waits?: number }) => Promise<Upgraded>
   /**
    * Starts the upgrade unit and holds it where it enters a phase, by the agent's own hook: it says
-   * so on the console and then waits to be killed.
+   * so on the console and then waits to be killed. Only the lab's agent has such a hook.
    */
   holdUpgradeAt: (phase: string, options?: { limit?: number }) => Promise<void>
   /** The hook of `holdUpgradeAt` taken away. */
@@ -53,17 +57,19 @@ export interface UpgradeUnit {
   status: () => Promise<UpgradeStatus | undefined>
 }
 
-const statusFile = '/var/lib/nix-local-upgrade/status.json'
 const dropIn = '/run/systemd/system/nix-local-upgrade.service.d/lab.conf'
 const hook = '/run/lab-phase-hook'
 
 /**
  * @param needs of the VM: how it is reached, and how limits become seconds on it
  */
-export function upgradeUnit({ host, root, write, serial, note, say, seconds }: Needs): UpgradeUnit {
+export function upgradeUnit(needs: Needs): UpgradeUnit {
+  const { host, subject = labSubject, root, write, serial, note, say, seconds } = needs
+  // a file that nobody writes stays the same, and is not read
+  const statusFile = subject.status ?? '/run/lab-no-status'
   const status = async (): Promise<UpgradeStatus | undefined> => {
     const { stdout } = await root(`cat ${statusFile} 2>/dev/null || true`)
-    return parseStatus(stdout)
+    return parseStatus(stdout, statusFile)
   }
   const upgrade: UpgradeUnit['upgrade'] = async ({ limit = 60, waits = 0 } = {}) => {
     const most = seconds(limit) + waits
@@ -71,8 +77,8 @@ export function upgradeUnit({ host, root, write, serial, note, say, seconds }: N
     const began = note({ kind: 'upgrade', name: 'upgrade', host, phase: 'begin' })
     // one command: under emulation each costs a third of a second
     const script = `before=$(stat -c %i.%Y ${statusFile} 2>/dev/null)
-      systemctl start nix-local-upgrade.service
-      systemctl show -p Result -p InvocationID nix-local-upgrade.service | sort -r | { IFS='=' read -r _ result; IFS='=' read -r _ id
+      systemctl start ${subject.unit}.service
+      systemctl show -p Result -p InvocationID ${subject.unit}.service | sort -r | { IFS='=' read -r _ result; IFS='=' read -r _ id
         echo "$result"; journalctl --no-pager --output=cat --lines=60 _SYSTEMD_INVOCATION_ID="$id"; }
       printf '\\036\\n'
       [ "$before" = "$(stat -c %i.%Y ${statusFile} 2>/dev/null)" ] || cat ${statusFile}`
@@ -92,7 +98,7 @@ export function upgradeUnit({ host, root, write, serial, note, say, seconds }: N
     )
     const [said = '', json = ''] = stdout.split('\u001e\n')
     const [result = '', ...log] = said.split('\n')
-    const found = parseStatus(json)
+    const found = parseStatus(json, statusFile)
     const took = (performance.now() - from) / 1000
     const outcome = found?.outcome ?? result
     note({
@@ -108,6 +114,7 @@ export function upgradeUnit({ host, root, write, serial, note, say, seconds }: N
   }
 
   return {
+    subject,
     upgrade,
     holdUpgradeAt: async (phase, { limit = 60 } = {}) => {
       await write(
@@ -134,6 +141,8 @@ export function upgradeUnit({ host, root, write, serial, note, say, seconds }: N
 
 interface Needs {
   host: string
+  /** Default: the lab's agents. */
+  subject?: Subject
   root: Exec
   write: (path: string, text: string, options?: { mode?: string }) => Promise<void>
   /** Waits for a line on the console that comes after this call. */
@@ -144,7 +153,7 @@ interface Needs {
 }
 
 /** @throws Failure when the agent wrote something else than JSON */
-function parseStatus(text: string): UpgradeStatus | undefined {
+function parseStatus(text: string, statusFile: string): UpgradeStatus | undefined {
   if (!text.trim()) return undefined
   try {
     return JSON.parse(text) as UpgradeStatus

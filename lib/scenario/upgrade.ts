@@ -57,21 +57,36 @@ export async function upgrades(scene: Scene, vm: Machine, wanted: Wanted): Promi
   const { status, result, log } = await vm.upgrade({ limit, waits }).catch(async (thrown) => {
     if (!(thrown instanceof TookTooLong)) throw thrown
     // the agent of a guest that is well says where its upgrade is; of another guest nothing can be judged
-    const { stdout } = await vm.agent(stillAt)
+    const { stdout } = await vm.agent(stillAt(vm), { allow: 'any' })
     scene.must(name('ends in its time'), 'ended', `${stdout.trim()} after ${limit} s`)
     throw thrown
   })
   scene.check(name('ends in its time'), 'ended', 'ended')
+  if (vm.subject.status === undefined) return seenOf(scene, vm, wanted, { result, log })
   const found = (value: Value | undefined): Value | undefined => value ?? undefined
   if (!scene.check(name('outcome'), wanted.outcome, found(status?.outcome))) scene.event(log)
   if (wanted.reason) scene.check(name('reason'), wanted.reason, found(status?.reason))
   if (wanted.phase) scene.check(name('phase'), wanted.phase, found(status?.phase))
   const outcome = status?.outcome ?? ''
-  const well = ['upgraded', 'up-to-date', 'offline', 'locked', 'skipped-known-bad']
+  const well = [...deployed, ...waiting]
   scene.check(name('the unit ends'), well.includes(outcome) ? 'success' : 'exit-code', result)
   scene.check(name('not put back'), '', status?.notRestored.join(', '))
   if (!status) throw new Failure(`${name('status')}: it has written none`)
   return status
+}
+
+/**
+ * An upgrade that may shut out SSH, followed through the guest agent.
+ * @returns what it says of itself, where it has words
+ */
+export async function unreachedUpgrade(vm: Machine): Promise<UpgradeStatus | undefined> {
+  const { unit, status } = vm.subject
+  await vm.root(`systemctl start --no-block ${unit}.service`)
+  vm.disconnect()
+  const state = `systemctl show --value -p ActiveState ${unit}.service`
+  const wait = `while [ "$(${state})" = activating ]; do sleep 1; done`
+  const { stdout } = await vm.agent(`${wait}; ${status ? `cat ${status}` : ':'}`, { limit: 200 })
+  return stdout.trim() ? (JSON.parse(stdout) as UpgradeStatus) : undefined
 }
 
 /** As `upgrades`, for one that must succeed. @returns what it deployed */
@@ -89,5 +104,49 @@ export function deployedBy({ must }: Scene, status: UpgradeStatus | undefined): 
   return status!.to!
 }
 
-const stillAt = `systemctl show --value -p ActiveState nix-local-upgrade.service
-grep -o '"phase":"[a-z]*"' /var/lib/nix-local-upgrade/status.json`
+/** Outcomes that leave the host on the newest commit, and those that leave it as it was without a failure. */
+const deployed = ['upgraded', 'up-to-date']
+const waiting = ['offline', 'locked', 'skipped-known-bad']
+
+/**
+ * What an upgrade without words of its own came to, by what is seen: the result of its unit, what runs, and
+ * what the profile is. One that was to deploy must have; one that was to fail must not end as if all were well.
+ */
+async function seenOf(
+  scene: Scene,
+  vm: Machine,
+  { outcome }: Wanted,
+  { result, log }: { result: string; log: string },
+): Promise<UpgradeStatus> {
+  const name = (what: string): string => `${vm.host}'s upgrade: ${what}`
+  const links =
+    'readlink -f /run/current-system /nix/var/nix/profiles/system; readlink /nix/var/nix/profiles/system'
+  const [running = '', profile = '', link = ''] = (await vm.root(links)).stdout.split('\n')
+  const main = await scene.wanted(vm).catch(() => undefined)
+  const may = (words: string[]): boolean =>
+    words.some((one) => (outcome instanceof RegExp ? outcome.test(one) : outcome === one))
+  let held = true
+  if (may(deployed) && !may(waiting)) {
+    held = scene.check(name('runs what the branch has'), main ?? 'a system', running)
+    held = scene.check(name('the unit ends'), 'success', result) && held
+  } else if (!may(deployed) && !may(waiting)) {
+    held = scene.check(name('the unit ends'), /^(?!success$)./, result)
+  }
+  if (!held) scene.event(log)
+  const to: Deployed = {
+    commit: '',
+    toplevel: profile as `/${string}`,
+    generation: Number(/\d+/.exec(link)?.[0]),
+  }
+  // the word of those that have words, for what was seen
+  const word = running === main ? 'upgraded' : may(waiting) ? 'offline' : 'failed'
+  return {
+    ...{ phase: '', outcome: word, reason: '', host: vm.host, mode: '', from: null, to },
+    ...{ notRestored: [], checks: [], started: '', finished: null },
+  }
+}
+
+const stillAt = ({
+  subject,
+}: Machine): string => `systemctl show --value -p ActiveState ${subject.unit}.service
+${subject.status ? `grep -o '"phase":"[a-z]*"' ${subject.status}` : ''}`

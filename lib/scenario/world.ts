@@ -137,7 +137,8 @@ async function takeFlake(config: Remote): Promise<string> {
       throw new Failure(`Cannot make a remote from \`${flake}\`: git does not track it`, { cause })
     },
   )
-  const files = listed.split('\0').filter(Boolean)
+  // lab.toml is the lab's, and a promise that is edited in it makes no other hosts
+  const files = listed.split('\0').filter((file) => file && file !== 'lab.toml')
   if (files.some((file) => file.startsWith(`${ownFiles}/`))) {
     throw new Failure(`Cannot make a remote from \`${flake}\`: it has \`${ownFiles}\` itself`, {
       hint: 'Cases keep there what they change: give it another name',

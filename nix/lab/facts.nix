@@ -58,6 +58,7 @@ rec {
   cli = lists.cli or [ ];
   networking = lists.networking or [ ];
   autoUpgradeEnable = upgrade.enable or false;
+  systemAutoUpgrade = config.system.autoUpgrade.enable or false;
   goldenEnable = golden.enable or false;
   schedule = upgrade.schedule or "";
   validateServices = golden.validateServices or [ ];

@@ -151,6 +151,9 @@ let
 
   # nixpkgs name -> Debian package and main program, where either differs from the name
   renamed = {
+    busybox = {
+      debian = "busybox-static";
+    };
     coreutils = {
       mainProgram = "ls";
     };

@@ -33,6 +33,26 @@ test('A flake that says nothing has every default', async () => {
     },
     paths: { flake: '~/nix-config', dotfiles: '~/.local/share/chezmoi' },
     ports: { ssh: 2222 },
+    upgrade: { kind: null, unit: null, remote: null, promises: null },
+  })
+})
+
+test('[upgrade] says what is judged, and the other tasks follow its unit', async () => {
+  toml('[upgrade]\nkind = "nixos-upgrade"\n')
+  expect(await labSettings(flake)).toMatchObject({
+    upgrade: { kind: 'nixos-upgrade', unit: null },
+    units: { upgrade: 'nixos-upgrade' },
+  })
+  toml(
+    '[upgrade]\nkind = "unit"\nunit = "pull.service"\nremote = "https://example.org/me/config.git"\npromises = ["deploy", "rollback"]\n',
+  )
+  process.env['LAB_BRANCH'] = 'other'
+  expect(await labSettings(flake)).toMatchObject({
+    upgrade: {
+      ...{ kind: 'unit', unit: 'pull', remote: 'https://example.org/me/config.git' },
+      promises: ['deploy', 'rollback'],
+    },
+    units: { upgrade: 'pull' },
   })
 })
 
@@ -51,10 +71,24 @@ test('lab.toml names what is different, and a variable beats it', async () => {
 test.each([
   ['user = mia', /Cannot read `.*lab\.toml`, line 1/],
   ['units.upgrad = "x"', /there is no setting `units\.upgrad`/],
-  ['user = "Mia Muster"', /Cannot read `user` of `.*` as a user name/],
-  ['[paths]\nflake = "nix-config"', /`paths\.flake` of `.*` as an absolute path/],
-  ['[paths]\nflake = "/etc/../nixos"', /`paths\.flake` of `.*` as an absolute path/],
-  ['[ports]\nssh = 22', /`ports\.ssh` of `.*` as a port/],
+  ['user = "Mia Muster"', /Cannot read `user` of `.*` \(line \d\) as a user name/],
+  ['[paths]\nflake = "nix-config"', /`paths\.flake` of `.*` \(line \d\) as an absolute path/],
+  ['[paths]\nflake = "/etc/../nixos"', /`paths\.flake` of `.*` \(line \d\) as an absolute path/],
+  [
+    'user = "mia"\n[upgrade]\nkind = "cron"',
+    /`upgrade\.kind` of `.*lab\.toml` \(line 3\) as lab, nixos/,
+  ],
+  [
+    '[upgrade]\npromises = ["deploy", "luck"]',
+    /`upgrade\.promises` of `.*` \(line 2\) as a list of dep/,
+  ],
+  ['[upgrade]\npromises = "deploy"', /`upgrade\.promises` of `.*` \(line 2\) as a list of deploy/],
+  [
+    '[upgrade]\nkind = ["unit"]',
+    /`upgrade\.kind` of `.*` \(line 2\) as lab, nixos-upgrade or unit/,
+  ],
+  ['[upgrade]\nunti = "x"', /Cannot read `.*` \(line 2\): there is no setting `upgrade\.unti`/],
+  ['[ports]\nssh = 22', /`ports\.ssh` of `.*` \(line \d\) as a port/],
 ])('%s is refused in one line', async (text, said) => {
   toml(text)
   const failed = await labSettings(flake).catch((error: Error) => error)
@@ -115,15 +149,15 @@ test('Scenarios are skipped where lab.toml names agents that are not the lab’s
   const home = mkdtempSync(join(tmpdir(), 'home-'))
   const said = vi.spyOn(console, 'log').mockImplementation(() => undefined)
   vi.stubEnv('LAB_HOME', home)
-  vi.stubEnv('LAB_UPGRADE_UNIT', 'nixos-upgrade')
+  vi.stubEnv('LAB_UPGRADE_UNIT', 'my-upgrade')
   try {
     const family: Family = {
       name: 'family',
       describe: '',
-      cases: [{ name: 'one', title: 'one', run: async () => undefined }],
+      cases: [{ name: 'one', title: 'one', promise: 'deploy', run: async () => undefined }],
     }
     expect(await runFamilies([family], { name: 'family', json: true })).toBe(3)
-    expect(said.mock.calls.join('')).toContain('`nixos-upgrade` for `nix-local-upgrade`')
+    expect(said.mock.calls.join('')).toContain('`my-upgrade` for `nix-local-upgrade`')
   } finally {
     vi.unstubAllEnvs()
     said.mockRestore()

@@ -9,7 +9,9 @@
   imports = [
     ./all.nix
     (import ./guest.nix).base
-  ];
+  ]
+  # what upgrades a host in place of the agents of its flake, where the lab was told to judge something else
+  ++ lib.optional (builtins.pathExists ./subject.nix) ./subject.nix;
 
   config = {
     # what cases call by name

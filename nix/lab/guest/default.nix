@@ -3,6 +3,7 @@
 { ... }:
 {
   imports = [
+    ./auto-upgrade.nix
     ./options.nix
     ./network.nix
     ./nix.nix

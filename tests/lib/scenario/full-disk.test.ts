@@ -14,13 +14,14 @@ test('a case for which there is no room is an error of the lab, and touches no V
     `import { existsSync } from 'node:fs'
 import { openRecord } from '#/lib/report/record.ts'
 import { runCase } from '#/lib/scenario/case.ts'
+import { labSubject as subject } from '#/lib/scenario/subject-lab.ts'
 const vm = { host: 'sorrow', user: 'rain' }
 const stage = {
-  ...{ record: openRecord('x'), ground: { accelerator: { patience: 1 } }, seed: 1, results: [] },
+  ...{ record: openRecord('x'), ground: { accelerator: { patience: 1 } }, seed: 1, results: [], subject, flags: '' },
   prepared: new Map([['sorrow', { vm, argv: [], tag: 'lab-x', toplevel: '/x' }]]),
 }
 let ran = false
-const one = { name: 'a', title: 'A', run: async () => { ran = true } }
+const one = { name: 'a', title: 'A', promise: 'deploy', run: async () => { ran = true } }
 const result = await runCase({ family: { name: 'f', cases: [one] }, one }, ['sorrow'], stage as never, () => {})
 console.log(JSON.stringify({ ran, result, evidence: existsSync(stage.record.dir + '/evidence') }))`,
   )
@@ -47,12 +48,13 @@ test('a case that fills the disk is ended at once as an error of the lab, and th
 import { join } from 'node:path'
 import { openRecord } from '#/lib/report/record.ts'
 import { runCase } from '#/lib/scenario/case.ts'
+import { labSubject as subject } from '#/lib/scenario/subject-lab.ts'
 import { writeReports } from '#/lib/report/reports.ts'
 const home = process.env.LAB_HOME
 const from = { dir: join(home, 'srv/.worlds/start'), branch: 'main', paths: {}, config: '', dotfiles: '' }
 mkdirSync(from.dir, { recursive: true })
 const stage = {
-  ...{ record: openRecord('x'), ground: { accelerator: { patience: 4 } }, seed: 1, results: [], from },
+  ...{ record: openRecord('x'), ground: { accelerator: { patience: 4 } }, seed: 1, results: [], subject, flags: '', from },
   prepared: new Map(),
 }
 const fill = async () => {
@@ -62,7 +64,7 @@ const fill = async () => {
   // as a guest waits whose disk takes nothing more
   await new Promise(() => {})
 }
-const one = { name: 'a', title: 'A', run: fill }
+const one = { name: 'a', title: 'A', promise: 'deploy', run: fill }
 const began = performance.now()
 const result = await runCase({ family: { name: 'f', cases: [one] }, one }, [], stage as never, () => {})
 const took = (performance.now() - began) / 1000

@@ -108,6 +108,38 @@ test('a host that is well fails no row, and what it cannot have is n/a with the 
   ])
 })
 
+test('a host without golden, upgraded by what has no words, is asked the rest as any other', () => {
+  const plain: Partial<Facts> = {
+    ...{ running: newer, booted: newer, profile: newer, gcroot: '', golden: undefined },
+    ...{ trial: undefined, oneShot: undefined, goldenFiles: {}, deployed: undefined, seen: [] },
+    defaultEntry: 'nixos-generation-2.conf',
+    loaderConf: 'timeout 0\ndefault nixos-generation-2.conf\n',
+    entries: Object.fromEntries(Object.entries(well.entries).slice(1)),
+    bootFiles: ['EFI/nixos/k.efi'],
+    units: { 'sshd.service': 'active', 'boot-complete.target': 'active' },
+  }
+  const lacks = { golden: 'the host has no golden generation', words: 'it says nothing of itself' }
+  expect(failed(plain, { lacks })).toEqual([])
+  const rows = judgeFacts({ ...well, ...plain }, { ...expected, lacks })
+  const unasked = rows.filter(({ state }) => state === 'n/a').map(({ name }) => name)
+  expect(unasked).toEqual([
+    ...['golden rooted', 'golden bootable', 'golden was booted', 'golden is no failed trial'],
+    ...[
+      'deployed commit',
+      'no half-done upgrade',
+      'tailscaled.service',
+      'boot validated',
+      'status',
+    ],
+  ])
+  // the same rows, whoever is judged
+  expect(rows.map(({ name }) => name)).toEqual(judgeFacts(well, expected).map(({ name }) => name))
+  // a profile that was moved by a switch that did not happen
+  expect(failed({ ...plain, running: golden }, { lacks, running: golden })).toEqual([
+    ...['profile', 'boots next', 'boot default'],
+  ])
+})
+
 test('without a trial the boot default is what runs', () => {
   const settled = {
     ...{ running: golden, profile: golden, oneShot: undefined, trial: undefined, current: 1 },

@@ -6,7 +6,7 @@ import { choose, runFamilies, spread } from '../../../lib/scenario/run.ts'
 import type { Case, Family } from '../../../lib/scenario/family.ts'
 
 const make = (name: string, limit?: number): Case => ({
-  ...{ name, title: name, limit },
+  ...{ name, title: name, limit, promise: 'deploy' as const },
   run: async () => {},
 })
 const family: Family = {

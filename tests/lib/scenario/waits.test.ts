@@ -3,6 +3,7 @@ import { Failure } from '../../../lib/failure.ts'
 import { TookTooLong } from '../../../lib/retry.ts'
 import type { Scene } from '../../../lib/scenario/family.ts'
 import type { Machine } from '../../../lib/scenario/machine.ts'
+import { labSubject } from '../../../lib/scenario/subject-lab.ts'
 import { comes, rebooted } from '../../../lib/scenario/trial.ts'
 import { deployedBy, upgrades } from '../../../lib/scenario/upgrade.ts'
 
@@ -24,7 +25,8 @@ const dead = new Failure('The guest agent of `sorrow` does not answer')
 const silent = async (): Promise<never> => {
   throw dead
 }
-const machine = (more: object): Machine => ({ host: 'sorrow', patience: 1, ...more }) as Machine
+const machine = (more: object): Machine =>
+  ({ host: 'sorrow', patience: 1, subject: labSubject, ...more }) as Machine
 
 test('a boot that does not come is a red check where the guest says what it runs', async () => {
   const { scene, rows } = recording()

@@ -18,6 +18,7 @@ const host: Host = {
   facts: {
     ...{ hostName: 'sorrow', primaryUser: 'rain', desktop: [], cli: ['atuin'] },
     ...{ networking: ['openssh', 'tailscale'], autoUpgradeEnable: true, goldenEnable: true },
+    systemAutoUpgrade: false,
     ...{ schedule: 'hourly', declared: ['atuin', 'openssh', 'tailscale', 'ntpd'] },
     validateServices: ['sshd.service'],
     units: { openssh: 'sshd.service', tailscale: 'tailscaled.service' },

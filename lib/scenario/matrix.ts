@@ -1,0 +1,120 @@
+import { Exit, type ExitCode } from '../failure.ts'
+import { escape } from '../report/timeline.ts'
+import type { CaseResult } from '../report/result.ts'
+import { green, red, table, yellow } from '../table.ts'
+import type { Family } from './family.ts'
+import { allPromises, promises, type Promised } from './promise.ts'
+import type { Subject } from './subject.ts'
+
+/** What the cases of one subject came to. */
+export interface Judged {
+  subject: Pick<Subject, 'kind' | 'title' | 'promises'>
+  results: CaseResult[]
+  /** The run's directory. */
+  dir: string
+}
+
+/** `unknown`: the lab could not run a case of it. */
+export type Verdict = 'held' | 'broken' | 'n/a' | 'unknown'
+
+export interface Cell {
+  state: Verdict
+  /** Whether the subject says that it promises it. */
+  promised: boolean
+  /** Of all its cases; 0 where none was run. */
+  seconds: number
+  cases: { case: string; state: CaseResult['state']; reason: string; replay: string }[]
+}
+
+export interface Row {
+  promise: Promised
+  what: string
+  /** By the title of the subject. */
+  by: Record<string, Cell>
+}
+
+/** Promise by subject, for every promise that a case was about. */
+export function matrix(judged: Judged[], families: Family[]): Row[] {
+  const promiseOf = new Map(
+    families.flatMap(({ name, cases }) =>
+      cases.map((one) => [`${name}/${one.name}`, one.promise] as const),
+    ),
+  )
+  const rows = allPromises.map((promise): Row => {
+    const by = judged.map(({ subject, results }): [string, Cell] => {
+      const mine = results.filter((one) => promiseOf.get(`${one.family}/${one.case}`) === promise)
+      return [subject.title, cellOf(mine, subject.promises.has(promise))]
+    })
+    return { promise, what: promises[promise], by: Object.fromEntries(by) }
+  })
+  return rows.filter(({ by }) => Object.values(by).some(({ cases }) => cases.length > 0))
+}
+
+function cellOf(results: CaseResult[], promised: boolean): Cell {
+  const some = (state: CaseResult['state']): boolean => results.some((one) => one.state === state)
+  return {
+    // one broken promise is broken, whatever else held
+    state: some('failed') ? 'broken' : some('error') ? 'unknown' : some('passed') ? 'held' : 'n/a',
+    promised,
+    seconds: results.reduce((sum, { seconds }) => sum + seconds, 0),
+    cases: results.map(({ family, case: name, state, reason, replay }) => ({
+      case: `${family}/${name}`,
+      ...{ state, reason, replay },
+    })),
+  }
+}
+
+/** In words: how many of its cases held, and how long they took. */
+export function cellText({ state, promised, seconds, cases }: Cell): string {
+  const ran = cases.filter((one) => one.state !== 'skipped')
+  if (state === 'n/a') return promised ? 'n/a' : 'n/a, not promised'
+  const held = ran.filter((one) => one.state === 'passed').length
+  const count = `${held} of ${ran.length}, ${seconds.toFixed(0)} s`
+  return `${state} (${count}${promised ? '' : ', not promised'})`
+}
+
+const colours = { held: green, broken: red, unknown: red, 'n/a': yellow }
+
+/** The matrix for a terminal, and below it why each promise that was broken is. */
+export function matrixText(rows: Row[], titles: string[]): string {
+  const cells = rows.map(({ what, by }) => [
+    what,
+    ...titles.map((title) => colours[by[title]!.state](cellText(by[title]!))),
+  ])
+  const why = titles.flatMap((title) =>
+    rows.flatMap(({ by }) =>
+      by[title]!.cases.filter(({ state }) => state === 'failed' || state === 'error').map(
+        (one) => `${title}: ${one.case}: ${one.reason.split('\n')[0]}; replay: ${one.replay}`,
+      ),
+    ),
+  )
+  return [table([['promise', ...titles], ...cells]), ...why].join('\n')
+}
+
+/** The same as one HTML page. @param said accelerator, guest, date and seed, as one line */
+export function matrixPage(rows: Row[], titles: string[], said: string): string {
+  const cell = (one: Cell): string => {
+    const told = one.cases.map(
+      ({ case: name, state, reason }) => `${name}: ${state}${reason ? `, ${reason}` : ''}`,
+    )
+    return `<td class="${one.state.replace('/', '')}">${escape(cellText(one))}<ul>${told.map((line) => `<li>${escape(line)}`).join('')}</ul>`
+  }
+  return `<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>What held, by subject</title><style>
+body{font:15px/1.5 system-ui,sans-serif;margin:2rem;color:#222;background:#fff}table{border-collapse:collapse}
+th,td{border:1px solid #ccc;padding:.4rem .7rem;text-align:left;vertical-align:top}ul{font-size:.8em;color:#555;margin:.3rem 0 0;padding-left:1.1em}
+.held{background:#e3f4e3}.broken,.unknown{background:#f9dcdc}.na{background:#f4f1e0}
+</style><h1>What held, by subject</h1><p>${escape(said)}</p>
+<table><thead><tr><th>promise${titles.map((title) => `<th>${escape(title)}`).join('')}</thead><tbody>
+${rows.map(({ what, by }) => `<tr><th>${escape(what)}${titles.map((title) => cell(by[title]!)).join('')}`).join('\n')}
+</tbody></table></html>
+`
+}
+
+/** 1 when a subject broke what it promises, 3 when the lab could not judge something, or judged nothing. */
+export function matrixExit(rows: Row[]): ExitCode {
+  const cells = rows.flatMap(({ by }) => Object.values(by))
+  if (cells.some(({ state }) => state === 'unknown')) return Exit.labCouldNotRun
+  if (cells.some(({ state, promised }) => state === 'broken' && promised)) return Exit.checkFailed
+  return cells.some(({ state }) => state === 'held') ? Exit.held : Exit.labCouldNotRun
+}

@@ -1,0 +1,128 @@
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join, resolve } from 'node:path'
+import { Failure } from '../failure.ts'
+import { run } from '../run.ts'
+import { quote } from '../ssh/probes.ts'
+import type { Weather } from '../fault/case.ts'
+import type { Ends, Scene } from './family.ts'
+import type { Machine } from './machine.ts'
+import type { Promised } from './promise.ts'
+import { git, type Changes } from './remote.ts'
+import { unreachedUpgrade } from './upgrade.ts'
+import type { World } from './world.ts'
+
+/** A promise of the user's own, as `[[promise]]` of `lab.toml` says it. */
+export interface OwnPromise {
+  name: string
+  title: string
+  about: Promised
+  /** A shell command in a clone of the flake, or a patch beside `lab.toml`: what is committed. */
+  shell?: string
+  patch?: string
+  /** On uplink while it upgrades; healed then, and upgraded again. */
+  fault?: Weather
+  reboot: boolean
+  /** Commands in the guest, as root, that must succeed, or must not. */
+  holds: string[]
+  fails: string[]
+  /** Seconds on KVM that they have for it. */
+  within: number
+  ends: Ends
+}
+
+/** Commits what a promise of the user's own says, upgrades, and asks the guest for what must be so. */
+export async function keepsPromise(scene: Scene, one: OwnPromise, flake: string): Promise<void> {
+  const { vm, world } = scene
+  if (one.shell !== undefined || one.patch !== undefined) {
+    const changes = await changesOf(world, one, flake, vm.host)
+    await world.config.commit(changes, one.title)
+  }
+  if (one.fault) {
+    const { begin } = await import('../fault/case.ts')
+    const end = await begin(scene, [vm], one.fault)
+    await upgraded(scene, vm)
+    await end()
+  }
+  await upgraded(scene, vm)
+  if (one.reboot) scene.event(`${vm.host} rebooted`, { seconds: await vm.reboot({ limit: 150 }) })
+  for (const command of one.holds) await asked(scene, vm, command, one.within, true)
+  for (const command of one.fails) await asked(scene, vm, command, one.within, false)
+}
+
+async function upgraded(scene: Scene, vm: Machine): Promise<void> {
+  const status = await vm.spend('upgrades', () => unreachedUpgrade(vm))
+  if (status) scene.event(`the upgrade says ${status.outcome}: ${status.reason}`)
+  scene.check(`${vm.host}'s upgrade: ends in its time`, 'ended', 'ended')
+}
+
+/** Asks through the guest agent, which needs no network and no login. */
+async function asked(
+  scene: Scene,
+  vm: Machine,
+  command: string,
+  within: number,
+  holds: boolean,
+): Promise<void> {
+  const limit = Math.ceil(within * vm.patience)
+  const loop = `${holds ? 'until' : 'while'} (\n${command}\n); do sleep 1; done`
+  const { code, stdout } = await vm.agent(
+    `said=$(timeout ${limit} sh -c ${quote(loop)} 2>&1); code=$?; printf '%s' "$said" | tail -n 3; exit $code`,
+    { limit: within + 30, allow: 'any' },
+  )
+  const wanted = holds ? 'succeeds' : 'fails'
+  const not = `not within ${limit} s${stdout.trim() ? `: ${stdout.trim()}` : ''}`
+  scene.check(
+    `\`${command}\` ${wanted}`,
+    `within ${limit} s`,
+    code === 0 ? `within ${limit} s` : not,
+  )
+}
+
+/**
+ * What a command or a patch changes of the flake, in a clone of what the hosts upgrade from.
+ * @throws Failure when it fails, or changes nothing, or makes something that is no text
+ */
+export async function changesOf(
+  world: Pick<World, 'config' | 'branch'>,
+  one: Pick<OwnPromise, 'name' | 'shell' | 'patch'>,
+  flake: string,
+  host: string,
+): Promise<Changes> {
+  const scratch = mkdtempSync(join(tmpdir(), 'promise-'))
+  const clone = join(scratch, 'clone')
+  const inClone = (...args: string[]): Promise<string> => git(['-C', clone, ...args])
+  try {
+    await git(['clone', '--quiet', '--branch', world.branch, world.config.dir, clone])
+    const [program = '', ...args] =
+      one.shell !== undefined
+        ? ['sh', '-euc', one.shell]
+        : ['git', 'apply', resolve(flake, one.patch!)]
+    await run(program, args, { cwd: clone, env: { HOST: host } }).catch((cause: Failure) => {
+      throw new Failure(`Cannot make the commit of \`${one.name}\`: ${cause.message}`, {
+        cause,
+        evidence: cause.detail.evidence,
+      })
+    })
+    await inClone('add', '--all')
+    const listed = await inClone('diff', '--cached', '--name-only', '--no-renames', '-z', 'HEAD')
+    const paths = listed.split('\0').filter(Boolean)
+    if (paths.length === 0) {
+      throw new Failure(`Cannot make the commit of \`${one.name}\`: it changes nothing`)
+    }
+    const kept = new Set((await inClone('ls-files', '-z')).split('\0'))
+    return Object.fromEntries(
+      paths.map((path) => [path, kept.has(path) ? textOf(join(clone, path), path) : null]),
+    )
+  } finally {
+    rmSync(scratch, { recursive: true, force: true })
+  }
+}
+
+function textOf(file: string, path: string): string {
+  try {
+    return new TextDecoder('utf8', { fatal: true }).decode(readFileSync(file))
+  } catch (cause) {
+    throw new Failure(`Cannot commit \`${path}\`: it is no text`, { cause })
+  }
+}

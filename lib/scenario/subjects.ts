@@ -1,0 +1,69 @@
+import { usage } from '../failure.ts'
+import { labSettings, ownUnits, type UpgradeKind } from '../lab-settings.ts'
+import { unknown } from '../nearest.ts'
+import { chooseGuest, guestStore } from '../nix/guest.ts'
+import { readHost, type Facts } from '../nix/host.ts'
+import type { Subject, SubjectMaker } from './subject.ts'
+import { labSubject } from './subject-lab.ts'
+import { nixosUpgrade } from './subject-nixos-upgrade.ts'
+import { anyUnit } from './subject-unit.ts'
+
+const makers: Record<UpgradeKind, SubjectMaker> = {
+  lab: () => labSubject,
+  'nixos-upgrade': nixosUpgrade,
+  unit: anyUnit,
+}
+
+export const kinds = Object.keys(makers) as UpgradeKind[]
+
+/**
+ * The subject of a run: the one that is asked for, else the one that `lab.toml` names, else the one that the
+ * hosts are seen to have.
+ * @param wanted what `--subject` says
+ * @param host of the flake, which the others are taken to be like
+ * @throws Failure (usage) for a kind that there is not, or a host that has none that is known
+ */
+export async function theSubject(wanted: string | undefined, host: string): Promise<Subject> {
+  if (wanted !== undefined && !kinds.includes(wanted as UpgradeKind)) {
+    throw unknown('a subject', wanted, kinds, 'docs/subjects.md says what each is')
+  }
+  const { branch, upgrade, units } = await labSettings()
+  const kind = (wanted as UpgradeKind | undefined) ?? upgrade.kind
+  const own = kind === upgrade.kind ? upgrade.promises : null
+  const held = (subject: Subject): Subject =>
+    own ? { ...subject, promises: new Set(own) } : subject
+  const guest = chooseGuest()
+  const { facts } = await readHost(host, guest.attribute, guestStore(guest))
+  const seen = recognised(facts)
+  const found = kind ?? seen
+  if (!found) {
+    throw usage(
+      `Cannot tell what upgrades \`${host}\`: it has neither the lab's agents nor system.autoUpgrade`,
+      'lab.toml can say it: kind = "unit" and unit = "…" under [upgrade]',
+    )
+  }
+  if (found === 'lab' && seen !== 'lab') {
+    throw usage(
+      `Cannot judge the lab's agents on \`${host}\`: it does not have them`,
+      'Import nixosModules.autoUpgrade of the lab, or judge another: --subject nixos-upgrade or unit',
+    )
+  }
+  const made = makers[found]({
+    branch,
+    upgrade: {
+      ...upgrade,
+      unit: upgrade.unit ?? (units.upgrade === ownUnits.upgrade ? null : units.upgrade),
+    },
+    declared: facts.agents.upgrade,
+    here: seen === found,
+  })
+  return held(made)
+}
+
+/** What the configuration of a host says of itself. */
+export function recognised(
+  facts: Pick<Facts, 'autoUpgradeEnable' | 'systemAutoUpgrade'>,
+): UpgradeKind | undefined {
+  if (facts.autoUpgradeEnable) return 'lab'
+  return facts.systemAutoUpgrade ? 'nixos-upgrade' : undefined
+}

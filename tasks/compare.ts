@@ -1,0 +1,96 @@
+import { join } from 'node:path'
+import { Exit, type ExitCode } from '../lib/failure.ts'
+import { main, type Args } from '../lib/task.ts'
+import { table } from '../lib/table.ts'
+
+export const name = 'compare'
+export const describe =
+  'Run the same cases on several ways to upgrade, and show what each one holds'
+export const usage = '[subject..]'
+export const positionals = {
+  subject: {
+    describe: "lab, nixos-upgrade or unit; without any the lab's agents and system.autoUpgrade",
+    array: true,
+  },
+}
+export const options = {
+  host: { type: 'string', array: true, describe: 'VMs to use; all of the flake without any' },
+  case: { type: 'string', array: true, describe: 'Cases, as <case> or <family>/<case>' },
+  every: {
+    type: 'boolean',
+    describe: 'Hold each to every promise, also to what it never promised',
+  },
+  list: { type: 'boolean', describe: 'List the cases and run none' },
+  seed: { type: 'number', describe: 'Seed of what is random, the same for all' },
+  json: { type: 'boolean', describe: 'Print data on standard output' },
+} as const
+export const under = [
+  'just gitops-test --subject <subject> --seed <seed>   one after the other, with the same cases',
+  'writes <LAB_HOME>/runs/<id>/{compare.json,compare.html} and a record for each subject',
+]
+export const examples: [string, string][] = [
+  ['just compare', "The lab's agents against system.autoUpgrade"],
+  ['just compare lab unit --case unit-fails', 'One case, on your own unit as lab.toml names it'],
+]
+
+export async function run(args: Args): Promise<ExitCode> {
+  const { kinds, theSubject } = await import('../lib/scenario/subjects.ts')
+  const { choose, judgeCases } = await import('../lib/scenario/run.ts')
+  const { families } = await import('./pipelines/families.ts')
+  const { unknown } = await import('../lib/nearest.ts')
+  const json = Boolean(args['json'])
+  const wanted = [...new Set((args['subject'] as string[] | undefined) ?? [])]
+  const subjects = wanted.length > 0 ? wanted : ['lab', 'nixos-upgrade']
+  const wrong = subjects.find((one) => !(kinds as string[]).includes(one))
+  if (wrong !== undefined) {
+    throw unknown('a subject', wrong, kinds, 'docs/subjects.md says what each is')
+  }
+  const all = await families()
+  const named = args['case'] as string[] | undefined
+  // without names those that can be asked of any subject
+  const chosen = choose(all, named).filter(({ one }) => Boolean(named?.length) || !one.own)
+  if (args['list']) {
+    const rows = chosen.map(({ family, one }) => [one.promise, family.name, one.name, one.title])
+    console.log(
+      json ? JSON.stringify(rows, null, 2) : table([['promise', 'family', 'case', ''], ...rows]),
+    )
+    return Exit.held
+  }
+  const { matrix, matrixExit, matrixPage, matrixText } = await import('../lib/scenario/matrix.ts')
+  const { openRecord } = await import('../lib/report/record.ts')
+  const { writeFile } = await import('../lib/write-file.ts')
+  const seed = (args['seed'] as number | undefined) ?? Math.floor(Math.random() * 2 ** 31)
+  const judged = []
+  const troubles = []
+  let ground = ''
+  for (const kind of subjects) {
+    if (!json) console.error(`\n${kind}`)
+    const ended = await judgeCases(chosen, {
+      name: `compare-${kind}`,
+      subject: kind,
+      every: Boolean(args['every']),
+      hosts: args['host'],
+      ...{ seed, json },
+    })
+    const { dir, results, hosts } = ended
+    judged.push({ subject: await theSubject(kind, hosts[0]!), results, dir })
+    troubles.push(...ended.troubles)
+    ground = ended.ground.replace(/, judged: .*/, '')
+  }
+  const rows = matrix(judged, all)
+  const titles = judged.map(({ subject }) => subject.title)
+  const date = new Date().toISOString().slice(0, 10)
+  const said = `${date}; ${ground}; seed ${seed}`
+  const record = openRecord(name)
+  record.settle()
+  const runs = Object.fromEntries(judged.map(({ subject, dir }) => [subject.title, dir]))
+  const data = { date, ground, seed, runs, promises: rows }
+  writeFile(join(record.dir, 'compare.json'), JSON.stringify(data, null, 2), { mode: 0o600 })
+  const page = join(record.dir, 'compare.html')
+  writeFile(page, matrixPage(rows, titles, said), { mode: 0o600 })
+  console.log(json ? JSON.stringify(data, null, 2) : matrixText(rows, titles))
+  if (!json) console.log(`${said}\nreport: ${page}`)
+  return troubles.length > 0 ? Exit.labCouldNotRun : matrixExit(rows)
+}
+
+await main(import.meta, { name, describe, usage, positionals, options, under, examples, run })

@@ -1,0 +1,132 @@
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, expect, test, vi } from 'vitest'
+import { labSettings } from '../../../lib/lab-settings.ts'
+import { changesOf } from '../../../lib/scenario/own-promise.ts'
+import { ownPromises, readPromises } from '../../../lib/scenario/own-promises.ts'
+import { git, remote, type Remote } from '../../../lib/scenario/remote.ts'
+import { families } from '../../../tasks/pipelines/families.ts'
+
+let flake: string
+beforeEach(() => {
+  flake = mkdtempSync(join(tmpdir(), 'promises-'))
+})
+afterEach(() => {
+  rmSync(flake, { recursive: true })
+  vi.unstubAllEnvs()
+})
+const toml = (text: string): void => writeFileSync(join(flake, 'lab.toml'), text)
+
+test('a promise of one’s own is a case like any other, with what it leaves out', async () => {
+  toml(`user = "mia"
+[[promise]]
+name = "web"
+title = "the web server answers"
+about = "rollback"
+shell = "rm web.html"
+fault = "delay"
+ms = 300
+holds = "curl localhost"
+fails = ["false", "test -e /run/no"]
+within = 10
+ends = "start"
+
+[[promise]]
+name = "bare"
+title = "it does nothing"
+ends = "start"
+`)
+  const [web, bare] = await readPromises(flake)
+  expect(web).toEqual({
+    ...{ name: 'web', title: 'the web server answers', about: 'rollback', shell: 'rm web.html' },
+    ...{ patch: undefined, reboot: false, within: 10, ends: 'start' },
+    ...{ holds: ['curl localhost'], fails: ['false', 'test -e /run/no'] },
+    fault: { kind: 'delay', link: 'uplink', direction: 'out', value: 300 },
+  })
+  expect(bare).toMatchObject({ about: 'deploy', holds: [], fails: [], within: 30 })
+  const { cases } = await ownPromises(flake)
+  expect(cases.map(({ name, promise, ends }) => [name, promise, ends])).toEqual([
+    ['web', 'rollback', 'start'],
+    ['bare', 'deploy', 'start'],
+  ])
+  // the rest of the file is read as before
+  expect((await labSettings(flake)).user).toBe('mia')
+})
+
+const whole = 'name = "a"\ntitle = "A"\nholds = "true"\n'
+test.each([
+  ['[[promise]]\nname = "a"\n', /\(line 1\): a promise has a name and a title/],
+  [`[[promise]]\n${whole}hold = "x"\n`, /\(line 5\): There is no setting `hold`|`hold`/],
+  [`[[promise]]\n${whole}within = 0\n`, /`within` of `.*` \(line 5\) as seconds from 1 to 600: 0/],
+  [`[[promise]]\n${whole}about = "luck"\n`, /`about` of `.*` \(line 5\) as one of deploy, /],
+  [`[[promise]]\n${whole}fault = "fire"\n`, /`fault` of `.*` \(line 5\) as one of cut, flap/],
+  [`[[promise]]\n${whole}fault = "delay"\n`, /\(line 5\): Cannot inject delay without --ms/],
+  [`[[promise]]\n${whole}fault = "cut"\nms = 3\n`, /\(line 5\): Cannot inject cut with --ms/],
+  [`[[promise]]\n${whole}ms = 300\n`, /\(line 5\): `ms` is of a fault, and there is none/],
+  [
+    `[[promise]]\n${whole}shell = "x"\npatch = "y"\n`,
+    /\(line 6\): a promise has shell or patch, not both/,
+  ],
+  [`[[promise]]\n${whole}patch = "../x.patch"\n`, /`patch` of `.*` \(line 5\) as a path below/],
+  [`[[promise]]\n${whole}[[promise]]\n${whole}`, /\(line 6\): `a` is there already/],
+  ['[[promise]]\nname = "a"\ntitle = "A"\n', /\(line 1\): `a` would check nothing/],
+  ['promise = "web"\n', /Cannot read `promise` of/],
+  ['[promise]\nname = "a"\n', /Cannot read `promise` of/],
+  ['[[promise]]\nname = "a\n', /Cannot read `.*`, line 2/],
+])('%s is refused by its line', async (text, said) => {
+  toml(text)
+  const failed = (await readPromises(flake).catch((error: Error) => error)) as Error
+  expect(failed.message).toMatch(said)
+  expect(failed.message).not.toContain('\n')
+})
+
+test('without any there is no such family, and to ask for it is an error', async () => {
+  vi.stubEnv('LAB_FLAKE', flake)
+  expect((await families()).map(({ name }) => name)).not.toContain('promises')
+  await expect(families(['promises'])).rejects.toThrow('Cannot find a promise of your own')
+  toml(`[[promise]]\n${whole}`)
+  expect((await families()).at(-1)).toMatchObject({ name: 'promises', cases: [{ name: 'a' }] })
+})
+
+async function world(): Promise<{ config: Remote; branch: string }> {
+  const dir = join(flake, 'config.git')
+  await git(['init', '--quiet', '--bare', '--initial-branch=main', dir])
+  const config = remote(dir)
+  await config.commit({ 'flake.nix': 'mine\n', 'hosts/a.nix': 'one\n', 'old.nix': 'x\n' }, 'Start')
+  return { config, branch: 'main' }
+}
+
+test('a command works in a clone of the flake, and what it changes is the commit', async () => {
+  const shell = 'sed -i s/mine/ours/ flake.nix; rm old.nix; echo "$HOST" >new.nix'
+  expect(await changesOf(await world(), { name: 'a', shell }, flake, 'sorrow')).toEqual({
+    'flake.nix': 'ours\n',
+    'old.nix': null,
+    'new.nix': 'sorrow\n',
+  })
+})
+
+test('a patch is found beside lab.toml', async () => {
+  mkdirSync(join(flake, 'lab'))
+  writeFileSync(
+    join(flake, 'lab/two.patch'),
+    '--- a/hosts/a.nix\n+++ b/hosts/a.nix\n@@ -1 +1 @@\n-one\n+two\n',
+  )
+  const changes = await changesOf(
+    await world(),
+    { name: 'a', patch: 'lab/two.patch' },
+    flake,
+    'sorrow',
+  )
+  expect(changes).toEqual({ 'hosts/a.nix': 'two\n' })
+})
+
+test.each([
+  ['true', 'Cannot make the commit of `a`: it changes nothing'],
+  ['exit 3', 'Cannot make the commit of `a`: '],
+  ["printf '\\377' >x", 'Cannot commit `x`: it is no text'],
+])('%s makes no commit', async (shell, said) => {
+  await expect(changesOf(await world(), { name: 'a', shell }, flake, 'sorrow')).rejects.toThrow(
+    said,
+  )
+})
