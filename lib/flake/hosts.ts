@@ -1,7 +1,8 @@
 import { existsSync, readdirSync } from 'node:fs'
-import { dirname } from 'node:path'
+import { dirname, join } from 'node:path'
 import { type Failure, usage } from '../failure.ts'
 import { byHand, placeOf } from './by-hand.ts'
+import { customaryFile } from './frameworks.ts'
 import { call } from './library.ts'
 import { listingFile, type OwnFiles } from './own-files.ts'
 import { attributeName } from './syntax.ts'
@@ -138,7 +139,14 @@ export function anEntryOf(
   )
   const first = (entries: typeof all): string | undefined =>
     entries.map(({ name }) => name).toSorted()[0]
-  const inside = first(all.filter((entry) => entry.isDirectory()))
+  const inner = all.filter((entry) => entry.isDirectory())
+  // not one of another platform, such as `darwin-configuration.nix` is for
+  const usual = inner.filter(({ name }) =>
+    [customaryFile(directory), 'default.nix'].some((file) =>
+      existsSync(join(directory, name, file)),
+    ),
+  )
+  const inside = first(usual) ?? first(inner)
   if (inside !== undefined) return { name: inside, suffix: '' }
   const file = first(all.filter(({ name }) => name.endsWith('.nix') && name !== 'default.nix'))
   return file === undefined ? undefined : { name: file, suffix: '.nix' }

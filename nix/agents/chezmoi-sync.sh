@@ -868,7 +868,9 @@ apply() {
       said=$(<"$work/applied")
       for row in "${rows[@]}"; do said=${said//"chezmoi: ${row:3}: EOF"/}; done
       line=$(grep -a '^chezmoi: ' <<<"$said" | grep -avE '^chezmoi: warning:|: EOF$' | tail -n 1 || true)
-      if [[ -n $line ]]; then broken="Cannot apply: ${line#chezmoi: }"; fi
+      if [[ $said == *'unknown flag: --less-interactive'* ]]; then
+        broken='Cannot apply: this needs chezmoi 2.66 or newer'
+      elif [[ -n $line ]]; then broken="Cannot apply: ${line#chezmoi: }"; fi
     fi
     if [[ -z $again ]]; then
       compare || rows=("${before[@]}")

@@ -302,6 +302,26 @@ test('A conflict bears the name of its file, also where a directory is in its pl
   expect(await torment.sh('cat .cfg')).toBe('x\nedit')
 })
 
+test('With a chezmoi that is too old nothing is applied, and the reason says so', async () => {
+  const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
+  await publish(sorrow, 'echo more >>dot_a')
+  // what cobra makes of a flag that it does not know
+  await torment.sh(`mkdir bin; cat >bin/chezmoi <<'END'
+#!/bin/sh
+case "$*" in
+  *--less-interactive*) /usr/bin/chezmoi --no-such-flag 2>&1 | sed s/no-such-flag/less-interactive/ >&2; exit 1 ;;
+esac
+END
+    echo 'exec /usr/bin/chezmoi "$@"' >>bin/chezmoi; chmod +x bin/chezmoi`)
+  const ran = await torment.sync({ PATH: `${torment.home}/bin:/usr/bin` })
+  expect(ran).toMatchObject({
+    outcome: 'failed',
+    reason: 'Cannot apply: this needs chezmoi 2.66 or newer',
+    applied: [],
+  })
+  expect(await torment.sh('cat .a')).toBe('a')
+})
+
 test('For a conflict in an encrypted file there are commands instead of ciphertext', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
   const key = `${sorrow.home}/../key`

@@ -153,6 +153,20 @@ test('Whoever looks for conflicts after a kill does not spoil what the next run 
   expect(wrong).toEqual([])
 })
 
+// not before the operation is written: jj then takes the HEAD that was moved for the user's own doing
+test.each(Object.entries(killedAt).slice(1))(
+  'The user’s own `jj status` after a kill %s spoils nothing either',
+  async (_, first) => {
+    const wrong = await withFailing({ first, times: 1, error: 'SIGKILL' }, (copy) =>
+      copy.sh(`cd ${base}/sorrow/.local/share/chezmoi; jj status || jj workspace update-stale`, {
+        user: 'rain',
+        env: { HOME: `${base}/sorrow` },
+      }),
+    )
+    expect(wrong).toEqual([])
+  },
+)
+
 test.each(['', '\\0\\0\\0', 'nothing\\nof\\nuse\\n', 'abcdef\\nabcdef\\nabcdef\\n'])(
   'A note of a step that holds `%s` locks no host out',
   async (text) => {
