@@ -165,7 +165,8 @@ const steps: Step<Deployment>[] = [
   {
     title: 'start',
     skip: ({ host, fresh }) => !fresh && isRunning(host) && 'it runs already',
-    would: ({ host }) => [
+    would: ({ host, openUplink }) => [
+      ...(openUplink ? ["open its uplink to the world, and to this machine's own services"] : []),
       `start QEMU with SSH on 127.0.0.1:${readVm(host)?.port ?? `${2221 + freeSlot(host)}, or the next free port`}`,
       'start the keeper that starts it again after a reboot',
       'write the ssh_config of the lab',

@@ -43,6 +43,7 @@ test.each([
   [['--disk', '1G'], 'The least'],
   [['--cpus', '0'], 'CPUs'],
   [['--cpus', '1.5'], 'CPUs'],
+  [['--disko'], 'the guest is `debian`'],
   [['--nope'], 'Unknown argument'],
 ])('deploy-vm %j is a usage failure', async (flags, word) => {
   const { code, stderr } = await lab.task('deploy-vm', 'sorrow', ...flags)
