@@ -23,10 +23,10 @@ const ofModules = ['agents', 'golden', 'modules', 'reachability', 'units'].map(
   (name) => `tests/nix/${name}.test.ts`,
 )
 
-/** The test files with a scratch root, which run agents. */
+/** The test files with a scratch root, which run agents; but for the one that judges mutants itself. */
 export const agentTests = (): string[] =>
   readdirSync(join(project, 'tests/agents'))
-    .filter((name) => name.endsWith('.test.ts'))
+    .filter((name) => name.endsWith('.test.ts') && name !== 'mutants.test.ts')
     .map((name) => `tests/agents/${name}`)
 
 /**
