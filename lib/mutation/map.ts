@@ -14,6 +14,8 @@ export interface Traced {
   /** Seconds for the whole file, without traces. */
   seconds: number
   tests: { name: string; seconds: number }[]
+  /** Tests that failed while they were traced, without a mutant: they judge none. */
+  failed: string[]
   /** By the test's name; what the file does before its first test is under ''. */
   hits: Record<string, Hits>
 }
@@ -23,10 +25,10 @@ const ofModules = ['agents', 'golden', 'modules', 'reachability', 'units'].map(
   (name) => `tests/nix/${name}.test.ts`,
 )
 
-/** The test files with a scratch root, which run agents. */
+/** The test files with a scratch root, which run agents; but for the one that judges mutants itself. */
 export const agentTests = (): string[] =>
   readdirSync(join(project, 'tests/agents'))
-    .filter((name) => name.endsWith('.test.ts'))
+    .filter((name) => name.endsWith('.test.ts') && name !== 'mutants.test.ts')
     .map((name) => `tests/agents/${name}`)
 
 /**
@@ -61,7 +63,8 @@ export function testText(file: string, seen = new Set<string>()): string {
 
 /**
  * What each of these test files runs, kept in the cache for as long as neither the agents nor its tests change.
- * @throws Failure when a test fails although nothing is changed: it could not judge anything
+ * A test that fails although nothing is changed judges none, and is named each time.
+ * @throws Failure for a file of which no test passes
  */
 export async function traceTests(
   files: string[],
@@ -81,7 +84,10 @@ export async function traceTests(
       const fresh = await traceOne(file, names, await copy())
       writeFile(path, JSON.stringify(fresh), { over: 'any' })
     }
-    all.push(JSON.parse(readFileSync(path, 'utf8')) as Traced)
+    const known = JSON.parse(readFileSync(path, 'utf8')) as Traced
+    for (const test of known.failed)
+      say(`judges no mutant, as it fails without one: ${file}: ${test}`)
+    all.push(known)
   }
   return all
 }
@@ -103,15 +109,19 @@ async function traceOne(file: string, agents: string[], copy: Copy): Promise<Tra
       )
   try {
     const ran = await copy.test(file, 3600, { env: { LAB_TRACE: directory } })
-    if (ran.state !== 'green') {
+    const [passed, failed] = [true, false].map((well) =>
+      ran.tests.filter((one) => one.passed === well),
+    )
+    if (ran.state === 'hung' || passed!.length === 0) {
       const hint = `See npx vitest run ${file}`
+      const evidence = ran.found
       throw new Failure(`Cannot judge mutants by \`${file}\`: it fails without one`, {
         hint,
-        evidence: ran.found,
+        evidence,
       })
     }
     return {
-      ...{ file, seconds: ran.seconds, tests: ran.tests },
+      ...{ file, seconds: ran.seconds, tests: passed!, failed: failed!.map(({ name }) => name) },
       hits: Object.fromEntries(readTraces(directory)),
     }
   } finally {

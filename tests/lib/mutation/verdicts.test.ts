@@ -32,7 +32,7 @@ test('An entry without a reason is refused', () => {
 test('A mutant is judged by the tests that run its line, what takes least first', () => {
   const traces: Traced[] = [
     {
-      ...{ file: 'tests/agents/one.test.ts', seconds: 30 },
+      ...{ file: 'tests/agents/one.test.ts', seconds: 30, failed: [] },
       tests: [
         { name: 'x', seconds: 20 },
         { name: 'y', seconds: 10 },
@@ -40,7 +40,7 @@ test('A mutant is judged by the tests that run its line, what takes least first'
       hits: { x: { 'a.sh': { 3: { one: 1 } } }, y: { 'a.sh': { 4: { one: 1 } } } },
     },
     {
-      ...{ file: 'tests/agents/two.test.ts', seconds: 9 },
+      ...{ file: 'tests/agents/two.test.ts', seconds: 9, failed: [] },
       tests: [{ name: 'z', seconds: 8 }],
       // what stands before the first test is all tests' own
       hits: { '': { 'a.sh': { 3: { one: 1 } } } },
