@@ -326,3 +326,26 @@ test("On NixOS a disk of disko's that waits for a passphrase gives way to the la
     toplevel: expect.stringContaining('nixos-system-sorrow-'),
   })
 }, 300_000)
+
+// a guest has no cache of its own: what a change is made with, and is no part of what it makes, has to be there
+test('A NixOS guest has what its toplevel, first stage and bus are made with', async (context) => {
+  const found = await findNixOS()
+  if (!('nixos' in found)) return context.skip(found.missing)
+  const missing = await found.nixos<string[]>(
+    'sorrow',
+    `host: let
+      c = host.config;
+      within = made: (made.nativeBuildInputs or [ ]) ++ (made.buildInputs or [ ]);
+      has = map toString (c.system.extraDependencies ++ c.environment.systemPackages);
+      inputs = builtins.concatMap within [
+        c.system.build.toplevel
+        c.system.build.initialRamdisk
+        c.system.build.modulesClosure
+        c.environment.etc.dbus-1.source
+      ];
+    in
+      assert builtins.length inputs > 5;
+      map (p: p.name) (builtins.filter (p: !(builtins.elem (toString p) has)) inputs)`,
+  )
+  expect(missing).toEqual([])
+}, 300_000)

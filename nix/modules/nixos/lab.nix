@@ -36,10 +36,22 @@ in
       pkgs.bash
       pkgs.buildPackages.python3
       pkgs.jq.bin
-      pkgs.xorg.lndir or pkgs.lndir
+      pkgs.lndir or pkgs.xorg.lndir
       pkgs.shellcheck-minimal
       pkgs.desktop-file-utils
       pkgs.texinfo
+      # none of these is a part of what they make, and each would be built from nothing else than sources
+      pkgs.makeWrapper
+      pkgs.libxslt.bin
+      pkgs.findXMLCatalogs
+      pkgs.buildPackages.systemdMinimal.out
+      pkgs.mdadm
+      # the first stage
+      pkgs.makeInitrdNGTool
+      pkgs.cpio
+      pkgs.zstd.bin
+      pkgs.kmod.dev
+      pkgs.nukeReferences
     ]
   );
 }
