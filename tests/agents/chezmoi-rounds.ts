@@ -291,13 +291,13 @@ function source({ chance, names, top, made }: State, version: number): string {
     }
   }
   for (const target of externals) {
-    const made = `$base/${version}${++count}`
+    const origin = `$base/${version}${++count}`
     const type = one(['file', 'archive', 'archive', 'archive-file', 'git-repo'])
-    const url = { file: `${made}/x`, 'git-repo': `${made}/.git` }[type] ?? `${made}.tar`
+    const url = { file: `${origin}/x`, 'git-repo': `${origin}/.git` }[type] ?? `${origin}.tar`
     all.push(
-      `mkdir -p ${made} "$theirs/${top}"; echo external ${count} >${made}/x; tar -cf ${made}.tar -C ${made} .`,
+      `mkdir -p ${origin} "$theirs/${top}"; echo external ${count} >${origin}/x; tar -cf ${origin}.tar -C ${origin} .`,
       type === 'git-repo'
-        ? `git -C ${made} init -q -b main; git -C ${made} add x; git -C ${made} commit -qm x`
+        ? `git -C ${origin} init -q -b main; git -C ${origin} add x; git -C ${origin} commit -qm x`
         : '',
       `cat >>"$theirs/${top}.chezmoiexternal.toml" <<END
 ["${target}"]
@@ -329,11 +329,11 @@ END`,
     const script = `run_${one(['', 'once_', 'onchange_'])}${one(['', 'before_', 'after_'])}s${left}.sh`
     // not as it is in the source
     const mark = made().replace('_', '"_"')
-    const file = `"$HOME/"${quote(one(places))}`
+    const place = `"$HOME/"${quote(one(places))}`
     const does = one([
       chance(8) ? '' : 'exit 1',
-      `[ -d ${file} ] || { echo ${mark} >>${file} && echo ${mark} >>"$HOME/../made"; } 2>/dev/null; true`,
-      `mkdir -p ${file}/${mark} 2>/dev/null && echo ${mark} >>"$HOME/../made"; true`,
+      `[ -d ${place} ] || { echo ${mark} >>${place} && echo ${mark} >>"$HOME/../made"; } 2>/dev/null; true`,
+      `mkdir -p ${place}/${mark} 2>/dev/null && echo ${mark} >>"$HOME/../made"; true`,
     ])
     write(`${one(['', '.chezmoiscripts/'])}${script}`, `#!/bin/sh\n${does}\n`)
   }

@@ -171,10 +171,10 @@ test.each(['', '\\0\\0\\0', 'nothing\\nof\\nuse\\n', 'abcdef\\nabcdef\\nabcdef\\
   'A note of a step that holds `%s` locks no host out',
   async (text) => {
     await inCopy(async (copy) => {
-      const note = `${base}/sorrow/.local/state/chezmoi-sync/step`
-      await copy.sh(`printf '${text}' >${note}`, { user: 'rain' })
+      const step = `${base}/sorrow/.local/state/chezmoi-sync/step`
+      await copy.sh(`printf '${text}' >${step}`, { user: 'rain' })
       expect((await sync(copy, 'sorrow')).status).toMatchObject({ outcome: 'synced' })
-      expect(await copy.sh(`ls ${note} 2>&1 || true`)).toMatch('No such file')
+      expect(await copy.sh(`ls ${step} 2>&1 || true`)).toMatch('No such file')
     })
   },
 )
