@@ -98,7 +98,12 @@ test('it is NixOS’s, option by option and step by step', async (context) => {
     for (const time of ['00:30', '03:00', '05:30', '12:00', '23:30']) {
       for (const changed of [true, false]) {
         const said = (text: string): string[] => does(text, time, changed).map(inAnyOrder)
-        expect([index, time, changed, said(script)]).toEqual([index, time, changed, said(theirs.scripts[index]!)])
+        expect([index, time, changed, said(script)]).toEqual([
+          index,
+          time,
+          changed,
+          said(theirs.scripts[index]!),
+        ])
       }
     }
   }
