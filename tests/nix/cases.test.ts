@@ -17,6 +17,7 @@ import type { Case, Family, Scene } from '../../lib/scenario/family.ts'
 import { hostModule, ownFiles } from '../../lib/scenario/host-module.ts'
 import type { Machine } from '../../lib/scenario/machine.ts'
 import type { Changes } from '../../lib/scenario/remote.ts'
+import { labSubject } from '../../lib/scenario/subject-lab.ts'
 import { template } from '../../lib/scenario/world.ts'
 import { families } from '../../tasks/pipelines/families.ts'
 import { findNixOS, store } from './evaluate.ts'
@@ -82,6 +83,7 @@ function standIn(host: string, slot: number, guest: Guest, wrote: (text: string)
   const made: Partial<Machine> = {
     host,
     vm: { host, slot, guest: guest.kind, user: 'rain' } as Machine['vm'],
+    subject: labSubject,
     patience: 0,
     root: ran as Machine['root'],
     user: ran as Machine['user'],
@@ -118,6 +120,7 @@ async function pushed(one: Case, guest: Guest): Promise<Record<string, string>[]
   const fault = { name: '', bit: () => {}, healed: () => {} }
   const scene = {
     ...{ vm: vms[0], other: vms[1], vms: one.hosts === 2 ? vms : vms.slice(0, 1) },
+    ...{ subject: labSubject, golden: () => true, wanted: async () => toplevel },
     world: {
       config: { ...remote, commit },
       dotfiles: { ...remote, commit: async () => '' },
