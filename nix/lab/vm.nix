@@ -51,6 +51,19 @@ in
         "qemu_fw_cfg"
       ];
 
+      # NixOS makes homes before it mounts a /home of its own, and nixos-install, which would have made them
+      # on it, never ran here. `:` leaves one that is there as it is.
+      systemd.tmpfiles.settings.lab-homes = lib.mapAttrs' (
+        _: user:
+        lib.nameValuePair user.home {
+          d = {
+            mode = ":${user.homeMode}";
+            user = ":${user.name}";
+            group = ":${user.group}";
+          };
+        }
+      ) (lib.filterAttrs (_: user: user.isNormalUser && user.createHome) config.users.users);
+
       # systemd does the same later in the boot; secrets are decrypted before that, with the key in here
       system.activationScripts."00-lab-identity" = {
         deps = [ "specialfs" ];

@@ -167,6 +167,7 @@ test('On NixOS the lab finds its three NICs, its key and its identity, and a dis
       onCommandLine = config.systemd.services.lab-tailscale-login.serviceConfig.ExecStart;
       size = config.disko.devices.disk.main.imageSize;
       swap = config.swapDevices;
+      homes = config.systemd.tmpfiles.settings.lab-homes;
       identity = config.system.activationScripts."00-lab-identity".text;
       ordered = let
         at = needle: builtins.stringLength (builtins.head (builtins.split needle config.system.activationScripts.script));
@@ -179,6 +180,7 @@ test('On NixOS the lab finds its three NICs, its key and its identity, and a dis
     size: '20G',
     swap: [],
     ordered: true,
+    homes: { '/home/rain': { d: { mode: ':700', user: ':rain', group: ':users' } } },
   })
   expect(read['rules']).toMatch(/ATTR\{address\}=="52:54:00:01:\*", NAME="mgmt"/)
   expect(read['rules']).toMatch(/ATTR\{address\}=="52:54:00:03:\*", NAME="lan"/)
