@@ -62,6 +62,7 @@ export async function ensureNixosDisk(
 ): Promise<string> {
   const images = join(privateDirectory(labCache()), 'nixos')
   mkdirSync(images, { recursive: true })
+  await clearLeftOvers(images)
   if (wanted.layout.root.fsType === 'ext4') {
     return ensureHostLayer(await ensureBase(images, wanted, say), wanted)
   }
@@ -279,6 +280,19 @@ const hash = (of: unknown): string =>
     .digest('hex')
     .slice(0, 16)
 
+const making = '.making-'
+
+/** Removes what tasks that were killed have left of any disk: nobody has their locks any more. */
+async function clearLeftOvers(images: string): Promise<void> {
+  for (const name of readdirSync(images).filter((one) => one.startsWith(making))) {
+    const path = join(images, `${name.slice(making.length)}.lock`)
+    const held = await lock(path, 'clear what is left of a disk').catch(() => undefined)
+    if (!held) continue
+    await removeTree(join(images, name))
+    held.release()
+  }
+}
+
 /** Does work that is cached under a key, one task at a time, with a directory for it. */
 async function alone<T>(
   images: string,
@@ -290,7 +304,7 @@ async function alone<T>(
   const limit = 3600
   const what = `make the disk of \`${host}\``
   const held = await lock(join(images, `${key}.lock`), what, { wait: limit, say })
-  const work = join(images, `.making-${key}`)
+  const work = join(images, `${making}${key}`)
   try {
     // the lock is ours: this is of a task that was killed
     await removeTree(work)
