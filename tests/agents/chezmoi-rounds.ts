@@ -89,7 +89,7 @@ marks() { (
   cd "$home"
   find . -path ./.local/share/chezmoi/.git -prune -o -path ./.local/share/chezmoi/.jj -prune -o -perm 000 -print0 >"$base/closed"
   xargs -0r chmod 700 <"$base/closed"
-  { find . -printf '%p %l\n'; grep -raohE --exclude-dir=.git --exclude-dir=.jj -D skip 'U[0-9]+_' .; } | grep -oaE 'U[0-9]+_' | sort -u
+  { find . -printf '%p %l\n'; grep -raohE --exclude-dir=.git --exclude-dir=.jj --exclude=status.json -D skip 'U[0-9]+_' .; } | grep -oaE 'U[0-9]+_' | sort -u
   xargs -0r chmod 000 <"$base/closed"
 ) }
 # at <phase> <commands>: what somebody does while the next synchronization is in this phase
@@ -171,7 +171,7 @@ export function round(seed: number): string {
   const newInSource = `own text .local/share/chezmoi/${top}dot_own ${seed % 1000}${++mark}`
   const phases = ['capture', 'commit', 'fetch', 'rebase', 'push', 'publish', 'apply']
   const disturb = (): string => {
-    if (!chance(12)) return `killed=yes; at ${one(phases)} 'kill -9 $PPID'`
+    if (!chance(12)) return `killed=yes; at ${one(phases)} 'kill -9 $PPID; exit'`
     return chance(3) ? '' : `at ${one(phases)} ${quote(own(meanwhile, 1 + chance(3)))}`
   }
   const state: State = { chance, names, top, made: () => `U${seed % 1000}${++mark}_` }
