@@ -2,7 +2,7 @@
  * A few mutants, end to end: the tests that run their lines notice those that make a difference, and one that
  * makes none lives. `just mutate` judges all of them.
  */
-import { existsSync, mkdtempSync, readFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
@@ -20,12 +20,14 @@ const missing = await missingForRoot()
 let mutants: Mutant[]
 let copy: Copy | undefined
 let traces: Traced[]
+let cache: string | undefined
 
 beforeAll(async () => {
   if (missing) return
   // one lab's run of `just mutate` is not to wait for this
   process.env['LAB_TEST_CACHE'] ??= join(tmpdir(), 'cache')
-  process.env['LAB_CACHE'] = mkdtempSync(join(tmpdir(), 'mutants-'))
+  cache = mkdtempSync(join(tmpdir(), 'mutants-'))
+  process.env['LAB_CACHE'] = cache
   copy = await makeCopy()
   mutants = await mutantsOf(project, 'reachability', file)
   traces = await traceTests(
@@ -36,6 +38,7 @@ beforeAll(async () => {
 })
 afterAll(async () => {
   await copy?.end()
+  if (cache) rmSync(cache, { recursive: true })
 })
 beforeEach((context) => {
   if (missing) context.skip(missing)
