@@ -5,7 +5,11 @@ import { allPromises, type Promised } from './scenario/promise.ts'
 import { labFlake } from './settings.ts'
 
 /** What upgrades a host, as far as the lab knows kinds of it; `unit` is any other. */
-export type UpgradeKind = 'lab' | 'nixos-upgrade' | 'unit'
+export const upgradeKinds = ['lab', 'nixos-upgrade', 'comin', 'unit'] as const
+export type UpgradeKind = (typeof upgradeKinds)[number]
+export const upgradeKindsInWords = new Intl.ListFormat('en-GB', { type: 'disjunction' }).format(
+  upgradeKinds,
+)
 
 /** The names by which a flake calls what the lab works with. */
 export interface LabSettings {
@@ -64,7 +68,12 @@ const known: [path: string, variable: string, form: RegExp, what: string][] = [
     /^(102[4-9]|10[3-9]\d|1[1-9]\d\d|[2-9]\d{3}|[1-5]\d{4})$/,
     'a port',
   ],
-  ['upgrade.kind', 'LAB_UPGRADE_KIND', /^(lab|nixos-upgrade|unit)$/, 'lab, nixos-upgrade or unit'],
+  [
+    'upgrade.kind',
+    'LAB_UPGRADE_KIND',
+    new RegExp(`^(${upgradeKinds.join('|')})$`),
+    upgradeKindsInWords,
+  ],
   ['upgrade.unit', 'LAB_UPGRADE_BY', /^[\w@:.\\-]+$/, 'a unit'],
   ['upgrade.remote', 'LAB_UPGRADE_REMOTE', /^[\w.+@:/~-]+$/, 'the address of a git repository'],
   [
@@ -113,7 +122,7 @@ export async function labSettings(flake = labFlake()): Promise<LabSettings> {
   }
   const { kind, unit } = settings.upgrade
   // the other tasks go by this name
-  const upgrades = unit ?? (kind === 'nixos-upgrade' ? kind : null)
+  const upgrades = unit ?? (kind === 'nixos-upgrade' || kind === 'comin' ? kind : null)
   if (upgrades !== null && settings.units.upgrade === ownUnits.upgrade)
     settings.units.upgrade = upgrades
   read = { key, settings }

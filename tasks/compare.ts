@@ -1,5 +1,6 @@
 import { join } from 'node:path'
 import { Exit, type ExitCode } from '../lib/failure.ts'
+import { upgradeKinds, upgradeKindsInWords } from '../lib/lab-settings.ts'
 import { main, type Args } from '../lib/task.ts'
 import { table } from '../lib/table.ts'
 
@@ -9,7 +10,7 @@ export const describe =
 export const usage = '[subject..]'
 export const positionals = {
   subject: {
-    describe: "lab, nixos-upgrade or unit; without any the lab's agents and system.autoUpgrade",
+    describe: `${upgradeKindsInWords}; without any the lab's agents and system.autoUpgrade`,
     array: true,
   },
 }
@@ -34,16 +35,16 @@ export const examples: [string, string][] = [
 ]
 
 export async function run(args: Args): Promise<ExitCode> {
-  const { kinds, theSubject } = await import('../lib/scenario/subjects.ts')
+  const { theSubject } = await import('../lib/scenario/subjects.ts')
   const { choose, judgeCases } = await import('../lib/scenario/run.ts')
   const { families } = await import('./pipelines/families.ts')
   const { unknown } = await import('../lib/nearest.ts')
   const json = Boolean(args['json'])
   const wanted = [...new Set((args['subject'] as string[] | undefined) ?? [])]
   const subjects = wanted.length > 0 ? wanted : ['lab', 'nixos-upgrade']
-  const wrong = subjects.find((one) => !(kinds as string[]).includes(one))
+  const wrong = subjects.find((one) => !(upgradeKinds as readonly string[]).includes(one))
   if (wrong !== undefined) {
-    throw unknown('a subject', wrong, kinds, 'docs/subjects.md says what each is')
+    throw unknown('a subject', wrong, [...upgradeKinds], 'docs/subjects.md says what each is')
   }
   const all = await families()
   const named = args['case'] as string[] | undefined

@@ -2,6 +2,7 @@ import { existsSync, readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { expect, test } from 'vitest'
 import { allPromises, promises } from '../lib/scenario/promise.ts'
+import { comin } from '../lib/scenario/subject-comin.ts'
 import { labSubject } from '../lib/scenario/subject-lab.ts'
 import { nixosUpgrade } from '../lib/scenario/subject-nixos-upgrade.ts'
 import { anyUnit } from '../lib/scenario/subject-unit.ts'
@@ -58,18 +59,14 @@ test('docs/subjects.md says of each promise who makes it', async () => {
   const text = read('docs/subjects.md')
   const facts = { branch: 'main', here: false, declared: { unit: 'x', present: true, timer: true } }
   const upgrade = { kind: null, unit: 'x', remote: null, promises: null }
-  const other = nixosUpgrade({ ...facts, upgrade })
-  const rows = [...text.matchAll(/^\| `(\w+)` +\| (.+?) +\| (yes)? +\| (yes)? +\|$/gm)]
-  expect(rows.map(([, name, what, ours, theirs]) => [name, what, ours, theirs])).toEqual(
-    allPromises.map((name) => {
-      const yes = (has: boolean): string | undefined => (has ? 'yes' : undefined)
-      return [
-        name,
-        promises[name],
-        yes(labSubject.promises.has(name)),
-        yes(other.promises.has(name)),
-      ]
-    }),
+  const subjects = [labSubject, nixosUpgrade({ ...facts, upgrade }), comin({ ...facts, upgrade })]
+  const rows = [...text.matchAll(/^\| `(\w+)` +\| (.+?) +\| (yes)? +\| (yes)? +\| (yes)? +\|$/gm)]
+  expect(rows.map(([, ...row]) => row)).toEqual(
+    allPromises.map((name) => [
+      name,
+      promises[name],
+      ...subjects.map((one) => (one.promises.has(name) ? 'yes' : undefined)),
+    ]),
   )
   const own = anyUnit({ ...facts, upgrade })
   expect(text).toContain('A `unit` promises `deploy`, `refuse`, `offline` and `whole` unless')

@@ -17,6 +17,7 @@ export interface Facts {
   autoUpgradeEnable: boolean
   /** NixOS's own upgrades. */
   systemAutoUpgrade: boolean
+  comin: boolean
   goldenEnable: boolean
   /** A systemd calendar expression. */
   schedule: string

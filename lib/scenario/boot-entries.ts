@@ -21,6 +21,9 @@ export const numberOf = (name: string, text: string): number | undefined => {
   return found && Number(found[1])
 }
 
+/** The profile that an entry says it is of; NixOS names only those beside the system's. */
+export const profileOf = (text: string): string => /^title .*\[(.+)\]/m.exec(text)?.[1] ?? 'system'
+
 /**
  * The entry that the boot loader takes for an id or a pattern, as loader.conf has them: of several the newest one,
  * and a bad one only where there is no other.

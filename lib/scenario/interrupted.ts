@@ -1,5 +1,6 @@
 import type { Case, Scene } from './family.ts'
 import type { Machine } from './machine.ts'
+import { profileOf } from './subject.ts'
 import { comes, validated } from './trial.ts'
 import { failingUnit, module, note, program, upgrades } from './upgrade.ts'
 
@@ -62,8 +63,8 @@ const moments = [
     name: 'at-profile',
     title: 'has moved the profile',
     // without a pause: what comes next comes within a second
-    reached: () =>
-      'at=$(readlink /nix/var/nix/profiles/system); until [ "$(readlink /nix/var/nix/profiles/system)" != "$at" ]; do :; done',
+    reached: (_: Scene, { subject }: Machine) =>
+      `now() { ${profileOf(subject)}; readlink "$profile"; }; at=$(now); until [ "$(now)" != "$at" ]; do :; done`,
   },
   {
     name: 'at-lock',
@@ -159,7 +160,7 @@ function atMoment(
       await world.config.commit(note(vm, 'two'), 'Two')
       await at(scene, vm, async () => {
         await vm.root(
-          `systemctl start --no-block ${vm.subject.unit}.service; ${moment.reached(scene)}`,
+          `systemctl start --no-block ${vm.subject.unit}.service; ${moment.reached(scene, vm)}`,
           { timeout: 90 * vm.patience },
         )
         const state = `systemctl show --value -p ActiveState ${vm.subject.unit}.service`

@@ -1,6 +1,6 @@
 import type { OracleRow } from '../report/result.ts'
 import type { Facts } from './oracle-facts.ts'
-import { chosen, idOf, initOf, isBad, numberOf } from './boot-entries.ts'
+import { chosen, idOf, initOf, isBad, numberOf, profileOf } from './boot-entries.ts'
 import { rejected } from './status-log.ts'
 
 /** A row that holds when nothing is wrong. */
@@ -23,6 +23,7 @@ export const judgeBoot = (facts: Facts): OracleRow[] => [
 
 interface Installed {
   name: string
+  profile: string
   number?: number
   toplevel?: string
 }
@@ -31,12 +32,15 @@ interface Installed {
 const installed = ({ entries }: Facts): Installed[] =>
   Object.entries(entries)
     .filter(([name]) => /^nixos-/i.test(name))
-    .map(([name, text]) => ({ name, number: numberOf(name, text), toplevel: initOf(text) }))
+    .map(([name, text]) => ({
+      ...{ name, profile: profileOf(text), number: numberOf(name, text), toplevel: initOf(text) },
+    }))
 
 function generations(facts: Facts): string[] {
   const { current, menuLimit } = facts
   const all = new Map(Object.entries(facts.generations).map(([key, value]) => [Number(key), value]))
-  const menu = installed(facts)
+  const own = ({ profile }: Installed): boolean => profile === facts.profileName
+  const menu = installed(facts).filter(own)
   const known = [...all.values(), ...facts.specialisations]
   const wrong = menu.flatMap(({ number, name, toplevel = '' }) => {
     if (facts.specialisations.includes(toplevel)) return []
@@ -47,6 +51,10 @@ function generations(facts: Facts): string[] {
       ? []
       : [`${name} boots ${toplevel}, and generation ${number} is ${there}`]
   })
+  for (const entry of installed(facts)) {
+    const there = own(entry) || facts.beside.includes(entry.toplevel ?? '')
+    if (!there) wrong.push(`${entry.name} is of no generation`)
+  }
   if (!all.has(current)) wrong.push('the profile points at no generation')
   // a menu that is limited has the last ones, and the profile's own
   const sorted = [...all.keys()].toSorted((a, b) => b - a)

@@ -2,6 +2,7 @@ import { Failure } from '../failure.ts'
 import { fromHome, type LabSettings } from '../lab-settings.ts'
 import type { Machine } from './machine.ts'
 import { defaultOf } from './boot-entries.ts'
+import { profileOf, type Subject } from './subject.ts'
 import { readStatusLog, statusLog, type Seen } from './status-log.ts'
 
 /** What a VM says of itself, over SSH as root and as its user, and through the guest agent. */
@@ -37,10 +38,14 @@ export interface Facts {
   deployed: { commit: string; toplevel: string } | undefined
   /** Text of the upgrade's transaction file, where there is one. */
   transaction: string | undefined
-  /** Toplevel by number, of each generation of the system profile. */
+  /** Toplevel by number, of each generation of the profile that is deployed by. */
   generations: Record<number, string>
   /** Toplevels of their specialisations, which have entries of their own. */
   specialisations: string[]
+  /** Toplevels of the generations of other profiles, which have entries too. */
+  beside: string[]
+  /** `system`, or what stands in brackets in the entries of another profile. */
+  profileName: string
   /** The generation that the profile points at. */
   current: number
   /** How many generations the boot menu has at most, 0 for all; undefined where the guest does not say. */
@@ -105,14 +110,15 @@ const loader = '4a67b082-0a4c-41cf-b6c7-440b29bb8c4f'
  * One script over one command: an emulated guest pays a tenth of a second for each program that is
  * started, so what bash can do itself it does.
  */
-const asRoot = (units: string[], user: string, clones: string[]): string => `
+const asRoot = (units: string[], user: string, clones: string[], subject: Subject): string => `
 export PATH=/run/current-system/sw/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
 s() { printf '\\036%s\\n' "$1"; }
 show() { [ ! -e "$1" ] || echo "$(<"$1")"; }
 # what a boot has begun is part of it
 timeout 120 systemctl is-system-running --wait >/dev/null 2>&1
 s bootId; show /proc/sys/kernel/random/boot_id
-s links; readlink -f /run/current-system /run/booted-system /nix/var/nix/profiles/system /nix/var/nix/gcroots/golden-generation
+${profileOf(subject)}
+s links; readlink -f /run/current-system /run/booted-system "$profile" /nix/var/nix/gcroots/golden-generation
 for name in Default OneShot; do
   s "efi$name"; [ ! -e ${efi}/LoaderEntry$name-${loader} ] || tr -d '\\000-\\007' <${efi}/LoaderEntry$name-${loader}
 done
@@ -134,11 +140,15 @@ fi
 s trial; show /var/lib/golden-generation/trial.json
 s status; show ${statusLog}
 shopt -s nullglob
-generations=(/nix/var/nix/profiles/system-*-link)
+generations=("$profile"-*-link)
 s generations; printf '%s\n' "\${generations[@]##*/}"; readlink "\${generations[@]}"
-s specialisations; ! compgen -G '/nix/var/nix/profiles/system-*-link/specialisation/*' >/dev/null || readlink -f /nix/var/nix/profiles/system-*-link/specialisation/*
-s current; readlink /nix/var/nix/profiles/system
-s menuLimit; show /nix/var/nix/profiles/system/configuration-limit
+s beside
+for link in /nix/var/nix/profiles/{system,system-profiles/*}-*-link; do
+  case $link in "$profile"-[0-9]*) ;; *) readlink "$link" ;; esac
+done
+s specialisations; ! compgen -G "$profile-*-link/specialisation/*" >/dev/null || readlink -f "$profile"-*-link/specialisation/*
+s current; echo "\${profile##*/} $(readlink "$profile")"
+s menuLimit; show "$profile/configuration-limit"
 s bootFiles; files=(/boot/* /boot/EFI/{nixos,golden}/* /boot/loader/* /boot/loader/entries/*); printf '%s\n' "\${files[@]#/boot/}"
 s foreign; find /home/${user} ${clones.filter((path) => path.startsWith('/')).join(' ')} ! -user ${user} 2>/dev/null | head -n 5
 # whoever counts boots asks for this target; where nobody does, it must be there to be had
@@ -209,7 +219,7 @@ export async function askFacts(vm: Machine, units: string[], clones: string[]): 
   const limit = factsWithin(vm)
   const [root, user, agent] = await Promise.all([
     vm.root('exec bash -s', {
-      input: asRoot(units, vm.vm.user, clones),
+      input: asRoot(units, vm.vm.user, clones, vm.subject),
       timeout: limit,
       allow: 'any',
     }),
@@ -234,6 +244,7 @@ export function readFacts(root: string, user: string, agent: string | undefined)
       name.startsWith(prefix) ? [[name.slice(prefix.length), text]] : [],
     )
   const entries = Object.fromEntries(named('entry '))
+  const [profileName = '', link = ''] = (said['current'] ?? '').trim().split(' ')
   const [count = '0', ...spoilt] = lines('newPaths')
   const [deployed = '', , ofIt = ''] = (said['deployed'] ?? '').trim().split(' ')
   return {
@@ -265,7 +276,9 @@ export function readFacts(root: string, user: string, agent: string | undefined)
     transaction: said['transaction']?.trim() || undefined,
     generations: readGenerations(lines('generations')),
     specialisations: lines('specialisations'),
-    current: Number(/^system-(\d+)-link$/.exec(said['current']?.trim() ?? '')?.[1]),
+    beside: lines('beside'),
+    profileName,
+    current: Number(/-(\d+)-link$/.exec(link)?.[1]),
     menuLimit: said['menuLimit']?.trim() ? Number(said['menuLimit']) : undefined,
     loaderConf: said['loaderConf'] ?? '',
     bootFiles: lines('bootFiles'),
@@ -321,7 +334,7 @@ const readGenerations = (lines: string[]): Facts['generations'] =>
     lines
       .slice(0, lines.length / 2)
       .map((name, index) => [
-        Number(/^system-(\d+)-link$/.exec(name)?.[1]),
+        Number(/-(\d+)-link$/.exec(name)?.[1]),
         lines[lines.length / 2 + index]!,
       ]),
   )

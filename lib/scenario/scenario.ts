@@ -1,11 +1,12 @@
 import type { ExitCode } from '../failure.ts'
+import { upgradeKindsInWords } from '../lab-settings.ts'
 import { main, type Args, type Task } from '../task.ts'
 import type { Family } from './family.ts'
 
 const options = {
   case: { type: 'string', array: true, describe: 'Cases to run, by name; all without any' },
   seed: { type: 'number', describe: 'Seed of what is random; a failure prints the one it had' },
-  subject: { type: 'string', describe: 'What to judge: lab, nixos-upgrade or unit' },
+  subject: { type: 'string', describe: `What to judge: ${upgradeKindsInWords}` },
   keep: { type: 'boolean', describe: 'Leave the VMs as the last case left them' },
   pause: { type: 'boolean', describe: 'Stop at each case that fails, until Enter' },
   list: { type: 'boolean', describe: 'List the cases and run none' },

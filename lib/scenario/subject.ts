@@ -13,6 +13,8 @@ export interface Subject {
   /** Without `.service`; its timer, where it has one, is named alike. */
   unit: string
   promises: ReadonlySet<Promised>
+  /** Profile that it deploys by, where that is not the system's; until its first deployment there is none. */
+  profile?: string
   /** File with its own words, as `UpgradeStatus`. Without one only the result of its unit is known. */
   status?: string
   /** Option that has its settings, of NixOS's names for them, such as `allowReboot`. */
@@ -22,6 +24,14 @@ export interface Subject {
   /** Address that it fetches from; it leads to the lab's remote. */
   fetches?: string
 }
+
+/** Shell that sets `profile` to what a subject deploys by, as long as there is none to the system's. */
+export const profileOf = ({ profile }: Subject): string =>
+  profile === undefined
+    ? `profile=${systemProfile}`
+    : `profile=${profile}; [ -e "$profile" ] || profile=${systemProfile}`
+
+const systemProfile = '/nix/var/nix/profiles/system'
 
 export interface SubjectFacts {
   branch: string

@@ -1,9 +1,10 @@
 import { usage } from '../failure.ts'
-import { labSettings, ownUnits, type UpgradeKind } from '../lab-settings.ts'
+import { labSettings, ownUnits, upgradeKinds, type UpgradeKind } from '../lab-settings.ts'
 import { unknown } from '../nearest.ts'
 import { chooseGuest, guestStore } from '../nix/guest.ts'
 import { readHost, type Facts } from '../nix/host.ts'
 import type { Subject, SubjectMaker } from './subject.ts'
+import { comin } from './subject-comin.ts'
 import { labSubject } from './subject-lab.ts'
 import { nixosUpgrade } from './subject-nixos-upgrade.ts'
 import { anyUnit } from './subject-unit.ts'
@@ -11,10 +12,9 @@ import { anyUnit } from './subject-unit.ts'
 const makers: Record<UpgradeKind, SubjectMaker> = {
   lab: () => labSubject,
   'nixos-upgrade': nixosUpgrade,
+  comin,
   unit: anyUnit,
 }
-
-export const kinds = Object.keys(makers) as UpgradeKind[]
 
 /**
  * The subject of a run: the one that is asked for, else the one that `lab.toml` names, else the one that the
@@ -24,8 +24,8 @@ export const kinds = Object.keys(makers) as UpgradeKind[]
  * @throws Failure (usage) for a kind that there is not, or a host that has none that is known
  */
 export async function theSubject(wanted: string | undefined, host: string): Promise<Subject> {
-  if (wanted !== undefined && !kinds.includes(wanted as UpgradeKind)) {
-    throw unknown('a subject', wanted, kinds, 'docs/subjects.md says what each is')
+  if (wanted !== undefined && !(upgradeKinds as readonly string[]).includes(wanted)) {
+    throw unknown('a subject', wanted, [...upgradeKinds], 'docs/subjects.md says what each is')
   }
   const { branch, upgrade, units } = await labSettings()
   const kind = (wanted as UpgradeKind | undefined) ?? upgrade.kind
@@ -38,7 +38,7 @@ export async function theSubject(wanted: string | undefined, host: string): Prom
   const found = kind ?? seen
   if (!found) {
     throw usage(
-      `Cannot tell what upgrades \`${host}\`: it has neither the lab's agents nor system.autoUpgrade`,
+      `Cannot tell what upgrades \`${host}\`: it has neither the lab's agents nor system.autoUpgrade nor comin`,
       'lab.toml can say it: kind = "unit" and unit = "…" under [upgrade]',
     )
   }
@@ -48,6 +48,12 @@ export async function theSubject(wanted: string | undefined, host: string): Prom
       'Import nixosModules.autoUpgrade of the lab, or judge another: --subject nixos-upgrade or unit',
     )
   }
+  if (found === 'comin' && !facts.comin) {
+    throw usage(
+      `Cannot judge comin on \`${host}\`: it does not have it`,
+      'Import nixosModules.comin of its flake and set services.comin.enable',
+    )
+  }
   const made = makers[found]({
     branch,
     upgrade: {
@@ -55,15 +61,16 @@ export async function theSubject(wanted: string | undefined, host: string): Prom
       unit: upgrade.unit ?? (units.upgrade === ownUnits.upgrade ? null : units.upgrade),
     },
     declared: facts.agents.upgrade,
-    here: seen === found,
+    here: seen === found || (found === 'comin' && facts.comin),
   })
   return held(made)
 }
 
 /** What the configuration of a host says of itself. */
 export function recognised(
-  facts: Pick<Facts, 'autoUpgradeEnable' | 'systemAutoUpgrade'>,
+  facts: Pick<Facts, 'autoUpgradeEnable' | 'systemAutoUpgrade' | 'comin'>,
 ): UpgradeKind | undefined {
   if (facts.autoUpgradeEnable) return 'lab'
-  return facts.systemAutoUpgrade ? 'nixos-upgrade' : undefined
+  if (facts.systemAutoUpgrade) return 'nixos-upgrade'
+  return facts.comin ? 'comin' : undefined
 }

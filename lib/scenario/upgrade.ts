@@ -4,6 +4,7 @@ import type { Changes } from './remote.ts'
 import type { Deployed, UpgradeStatus } from './upgrade-unit.ts'
 import type { Scene, Value } from './family.ts'
 import type { Machine } from './machine.ts'
+import { profileOf } from './subject.ts'
 import { hostModule } from './host-module.ts'
 
 /** What a host gets beside its own files: the text of a NixOS module. */
@@ -119,8 +120,7 @@ async function seenOf(
   { result, log }: { result: string; log: string },
 ): Promise<UpgradeStatus> {
   const name = (what: string): string => `${vm.host}'s upgrade: ${what}`
-  const links =
-    'readlink -f /run/current-system /nix/var/nix/profiles/system; readlink /nix/var/nix/profiles/system'
+  const links = `${profileOf(vm.subject)}; readlink -f /run/current-system "$profile"; readlink "$profile"`
   const [running = '', profile = '', link = ''] = (await vm.root(links)).stdout.split('\n')
   const main = await scene.wanted(vm).catch(() => undefined)
   const may = (words: string[]): boolean =>

@@ -1,3 +1,4 @@
+import { usage } from '../failure.ts'
 import { labSettings } from '../lab-settings.ts'
 import type { Exec } from '../ssh/commands.ts'
 import type { Ssh } from '../ssh/ssh.ts'
@@ -38,7 +39,14 @@ export async function upgradeNow(
   limit: number,
   told: (line: string) => void,
 ): Promise<Ended> {
-  const unit = `${(await labSettings()).units.upgrade}.service`
+  const { upgrade, units } = await labSettings()
+  if (upgrade.kind === 'comin') {
+    throw usage(
+      'Cannot start an upgrade by comin: it asks remotes of its own, which a VM does not reach',
+      'just gitops-test gives it the remote of the lab',
+    )
+  }
+  const unit = `${units.upgrade}.service`
   const script = `unit=${quote(unit)}
     systemctl cat "$unit" >/dev/null || exit 3
     before=$(stat -c %i.%Y ${statusFile} 2>/dev/null)

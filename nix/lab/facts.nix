@@ -59,6 +59,7 @@ rec {
   networking = lists.networking or [ ];
   autoUpgradeEnable = upgrade.enable or false;
   systemAutoUpgrade = config.system.autoUpgrade.enable or false;
+  comin = enabled "comin";
   goldenEnable = golden.enable or false;
   schedule = upgrade.schedule or "";
   validateServices = golden.validateServices or [ ];

@@ -1,4 +1,5 @@
 import type { ExitCode } from '../../lib/failure.ts'
+import { upgradeKindsInWords } from '../../lib/lab-settings.ts'
 import { readShard } from '../../lib/report/shard.ts'
 import { main, type Args } from '../../lib/task.ts'
 import { families } from './families.ts'
@@ -19,7 +20,7 @@ export const options = {
   durations: { type: 'string', describe: 'Seconds by case for --shard, as merge-runs writes them' },
   list: { type: 'boolean', describe: 'List the cases and run none' },
   seed: { type: 'number', describe: 'Seed of what is random' },
-  subject: { type: 'string', describe: 'What to judge: lab, nixos-upgrade or unit' },
+  subject: { type: 'string', describe: `What to judge: ${upgradeKindsInWords}` },
   keep: { type: 'boolean', describe: 'Leave the VMs as the last case left them' },
   pause: { type: 'boolean', describe: 'Stop at each case that fails, until Enter' },
   json: { type: 'boolean', describe: 'Print data on standard output' },

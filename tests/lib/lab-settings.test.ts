@@ -85,7 +85,7 @@ test.each([
   ['[upgrade]\npromises = "deploy"', /`upgrade\.promises` of `.*` \(line 2\) as a list of deploy/],
   [
     '[upgrade]\nkind = ["unit"]',
-    /`upgrade\.kind` of `.*` \(line 2\) as lab, nixos-upgrade or unit/,
+    /`upgrade\.kind` of `.*` \(line 2\) as lab, nixos-upgrade, comin or unit/,
   ],
   ['[upgrade]\nunti = "x"', /Cannot read `.*` \(line 2\): there is no setting `upgrade\.unti`/],
   ['[ports]\nssh = 22', /`ports\.ssh` of `.*` \(line \d\) as a port/],

@@ -1,8 +1,9 @@
 #!/bin/busybox sh
 # shellcheck shell=dash
-# Makes the ESP match the system profile: one boot entry, kernel and first stage for each generation
-# kept, the profile's current one as the default. What boots now boots at every moment in between: new
-# files are complete on the disk before an entry names them, and what nobody names goes last.
+# Makes the ESP match the system profile, and those beside it (system-profiles): one boot entry, kernel and
+# first stage for each generation kept, the default that which this belongs to, or else the system profile's. What
+# boots now boots at every moment in between: new files are complete on the disk before an entry names them, and
+# what nobody names goes last.
 # `--check` only says whether there is room. Names are NixOS's.
 #
 # Environment, for a disk that is not mounted: ESP (default /boot), PROFILES (default the system's).
@@ -19,35 +20,47 @@ while read -r _ where _; do [ "$where" != "$esp" ] || mounted=1; done </proc/mou
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# generations by number, as `<number> <toplevel>`; kept: the last ones up to the limit, and the default
-default=$(readlink "$profiles/system")
-default=${default#system-}
-default=${default%-link}
+# generations of each profile by number, as `<profile> <number> <toplevel>`; kept: the last ones up to the limit,
+# and the current one
 read -r limit <"$generation/configuration-limit"
-for link in "$profiles"/system-*-link; do
-  number=${link##*/system-}
-  echo "${number%-link} $(readlink "$link")"
-done | sort -n | awk -v limit="$limit" -v default="$default" '
-  { line[NR] = $0; number[NR] = $1 }
-  END { for (i = 1; i <= NR; i++) if (!limit || i > NR - limit || number[i] == default) print line[i] }
-' >"$work/kept"
+for profile in "$profiles/system" "$profiles"/system-profiles/*; do
+  case $profile in *-link | *'*') continue ;; esac
+  current=$(readlink "$profile") name=${profile##*/}
+  current=${current#"$name-"}
+  for link in "$profile"-*-link; do
+    number=${link##*/"$name-"}
+    echo "$name ${number%-link} $(readlink "$link")"
+  done | sort -n -k 2 | awk -v limit="$limit" -v current="${current%-link}" '
+    { line[NR] = $0; number[NR] = $2 }
+    END { for (i = 1; i <= NR; i++) if (!limit || i > NR - limit || number[i] == current) print line[i] }
+  '
+done >"$work/kept"
 
 # `entry <number> <toplevel> <kernel> <initrd> <params>`, `file <name on the ESP> <source>`
-while read -r number toplevel; do
+default='' this='' system=$(readlink "$profiles/system")
+while read -r profile number toplevel; do
   [ -e "$toplevel/init" ] || continue
+  title=NixOS name=nixos-generation-$number
+  if [ "$profile" != system ]; then
+    title="NixOS [$profile]" name=nixos-$profile-generation-$number
+  fi
   kernel=$(readlink -f "$toplevel/kernel")
   initrd=$(readlink -f "$toplevel/initrd")
   read -r params <"$toplevel/kernel-params"
   printf '%s %s.efi\n%s %s.efi\n' "$kernel" "${kernel##*/}" "$initrd" "${initrd##*/}" >>"$work/files"
-  printf 'title NixOS\nsort-key nixos\nversion Generation %s\nlinux /EFI/nixos/%s.efi\ninitrd /EFI/nixos/%s.efi\noptions init=%s/init %s\n' \
-    "$number" "${kernel##*/}" "${initrd##*/}" "$toplevel" "$params" >"$work/nixos-generation-$number.conf"
+  printf 'title %s\nsort-key nixos\nversion Generation %s\nlinux /EFI/nixos/%s.efi\ninitrd /EFI/nixos/%s.efi\noptions init=%s/init %s\n' \
+    "$title" "$number" "${kernel##*/}" "${initrd##*/}" "$toplevel" "$params" >"$work/$name.conf"
+  [ "$toplevel" != "$generation" ] || this=$name
+  [ "$profile-$number-link" != "$system" ] || default=$name
 done <"$work/kept"
-[ -e "$work/nixos-generation-$default.conf" ] || fail "generation $default is not in the store"
+[ -n "$default" ] || fail "generation $system is not in the store"
+# of several generations that are the same the current one
+if [ -n "$this" ] && [ ! "$profiles/system" -ef "$generation" ]; then default=$this; fi
 sort -u "$work/files" >"$work/wanted"
 
 # Removes entries and kernels that no generation kept asks for
 prune() {
-  for entry in "$esp"/loader/entries/nixos-generation-*.conf; do
+  for entry in "$esp"/loader/entries/nixos-*.conf; do
     [ -e "$work/${entry##*/}" ] || rm -f "$entry"
   done
   for file in "$esp"/EFI/nixos/*; do
@@ -101,7 +114,7 @@ if [ -s "$work/missing" ]; then
   publish "$esp/EFI/nixos"
 fi
 changed=
-for entry in "$work"/nixos-generation-*.conf; do
+for entry in "$work"/nixos-*.conf; do
   cmp -s "$entry" "$esp/loader/entries/${entry##*/}" && continue
   cp "$entry" "$esp/loader/entries/${entry##*/}.new"
   changed=1
@@ -109,7 +122,7 @@ done
 [ -z "$changed" ] || publish "$esp/loader/entries"
 # Nobody sits before the menu of a throwaway machine: no time is given to it. What others said stays.
 {
-  printf 'timeout 0\ndefault nixos-generation-%s.conf\n' "$default"
+  printf 'timeout 0\ndefault %s.conf\n' "$default"
   grep -v -e '^timeout ' -e '^default ' "$esp/loader/loader.conf" 2>/dev/null || :
 } >"$work/loader.conf"
 if ! cmp -s "$work/loader.conf" "$esp/loader/loader.conf"; then
@@ -120,5 +133,5 @@ prune
 sync
 # as NixOS's installer ends; nothing of it is for a disk that is not booted
 if [ -z "${ESP+given}" ] && [ -x "$generation/extra-install-commands" ]; then
-  "$generation/extra-install-commands" "$(readlink "$profiles/system-$default-link")"
+  "$generation/extra-install-commands" "$(sed -n 's,^options init=\(.*\)/init .*,\1,p' "$work/$default.conf")"
 fi

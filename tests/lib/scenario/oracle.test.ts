@@ -68,6 +68,8 @@ const well: Facts = {
   transaction: undefined,
   generations: { 1: golden, 2: newer },
   specialisations: [],
+  beside: [],
+  profileName: 'system',
   current: 2,
   menuLimit: 0,
   loaderConf: 'timeout 0\ndefault nixos-generation-2.conf\nreboot-on-error yes\n',
@@ -344,6 +346,20 @@ test('entries are found by what is in them, whatever they are called', () => {
   const more = { ...nixos.entries, 'nixos-4c7d.conf': hashed(2, special) }
   expect(failed({ ...nixos, entries: more })).toEqual(['generations'])
   expect(failed({ ...nixos, entries: more, specialisations: [special] })).toEqual([])
+})
+
+test('entries of a profile beside the one that is deployed by have generations of their own', () => {
+  const third = '/nix/store/ddd-nixos-system-sorrow-lab'
+  const other = hashed(2, third).replace('title NixOS', 'title NixOS [other]')
+  const entries = { ...nixos.entries, 'nixos-5a6b.conf': other }
+  expect(failed({ ...nixos, entries, beside: [third] })).toEqual([])
+  expect(failed({ ...nixos, entries })).toEqual(['generations'])
+  // by `other` the same menu is that of a profile whose second generation is the third system
+  const by = { ...nixos, entries, profileName: 'other', beside: [golden, newer] }
+  const judged = failed({ ...by, generations: { 2: third }, current: 2, menuLimit: 0 })
+  expect(judged).not.toContain('generations')
+  const gone = failed({ ...by, generations: { 2: third, 3: golden }, current: 3, menuLimit: 0 })
+  expect(gone).toContain('generations')
 })
 
 test.each([

@@ -28,9 +28,11 @@ const declared = { unit: 'pull', present: true, timer: true }
 const upgrade = { kind: null, unit: 'pull', remote: null, promises: null }
 
 test('what upgrades a host is read from its configuration', () => {
-  expect(recognised({ autoUpgradeEnable: true, systemAutoUpgrade: true })).toBe('lab')
-  expect(recognised({ autoUpgradeEnable: false, systemAutoUpgrade: true })).toBe('nixos-upgrade')
-  expect(recognised({ autoUpgradeEnable: false, systemAutoUpgrade: false })).toBeUndefined()
+  const none = { autoUpgradeEnable: false, systemAutoUpgrade: false, comin: false }
+  expect(recognised({ ...none, autoUpgradeEnable: true, systemAutoUpgrade: true })).toBe('lab')
+  expect(recognised({ ...none, systemAutoUpgrade: true })).toBe('nixos-upgrade')
+  expect(recognised({ ...none, comin: true })).toBe('comin')
+  expect(recognised(none)).toBeUndefined()
 })
 
 test('the hosts of this project are seen to have the lab’s agents; a flag beats that', async () => {
@@ -41,6 +43,7 @@ test('the hosts of this project are seen to have the lab’s agents; a flag beat
   expect(other.module).toContain('flake = lib.mkForce "git://git.lab/config.git?ref=main"')
   // in place of the lab's agents
   expect(other.module).toContain('goldenGeneration.enable = lib.mkForce false')
+  await expect(theSubject('comin', 'sorrow')).rejects.toThrow('Cannot judge comin on `sorrow`')
   await expect(theSubject('nixos-upgrad', 'sorrow')).rejects.toThrow(/`nixos-upgrad`/)
   await expect(theSubject('unit', 'sorrow')).rejects.toThrow('Cannot judge a unit without its name')
 })

@@ -19,6 +19,7 @@ const host: Host = {
     ...{ hostName: 'sorrow', primaryUser: 'rain', desktop: [], cli: ['atuin'] },
     ...{ networking: ['openssh', 'tailscale'], autoUpgradeEnable: true, goldenEnable: true },
     systemAutoUpgrade: false,
+    comin: false,
     ...{ schedule: 'hourly', declared: ['atuin', 'openssh', 'tailscale', 'ntpd'] },
     validateServices: ['sshd.service'],
     units: { openssh: 'sshd.service', tailscale: 'tailscaled.service' },

@@ -97,13 +97,39 @@ test('What generations that are gone had is removed, and nothing else', async ()
 test('The limit keeps the last generations, and always the default', async () => {
   const guest = new Guest([1, 2, 3, 4], { limit: 2 })
   guest.point(1)
-  await guest.install(4)
+  await guest.install(1)
   expect(guest.entries).toEqual([
     'nixos-generation-1.conf',
     'nixos-generation-3.conf',
     'nixos-generation-4.conf',
   ])
   expect(guest.loader).toContain('default nixos-generation-1.conf')
+})
+
+test('Profiles beside the system’s have entries of their own, and whoever installs is the default', async () => {
+  const guest = new Guest([1, 2, 3])
+  const beside = join(guest.profiles, 'system-profiles')
+  mkdirSync(beside)
+  for (const n of [1, 2]) symlinkSync(guest.path(n + 1), join(beside, `other-${n}-link`))
+  symlinkSync('other-2-link', join(beside, 'other'))
+  guest.point(1)
+  await guest.install(3)
+  expect(guest.entries.filter((entry) => entry.startsWith('nixos-other-'))).toEqual([
+    'nixos-other-generation-1.conf',
+    'nixos-other-generation-2.conf',
+  ])
+  const text = readFileSync(
+    join(guest.esp, 'loader/entries/nixos-other-generation-2.conf'),
+    'utf8',
+  )
+  expect(text).toMatch(/^title NixOS \[other\]\n[^]*\nversion Generation 2\n/)
+  expect(text).toContain(`options init=${guest.path(3)}/init`)
+  expect(guest.loader).toContain('default nixos-other-generation-2.conf')
+  await guest.install(1)
+  expect(guest.loader).toContain('default nixos-generation-1.conf')
+  rmSync(beside, { recursive: true })
+  await guest.install(1)
+  expect(guest.entries.filter((entry) => entry.startsWith('nixos-other-'))).toEqual([])
 })
 
 test('A generation whose store path was collected is left out, but never the default', async () => {
@@ -115,7 +141,7 @@ test('A generation whose store path was collected is left out, but never the def
   const { code, stderr } = await guest.install(2)
   expect(code).toBe(1)
   expect(stderr).toBe(
-    'install-boot-entries: Cannot install boot entries: generation 1 is not in the store\n',
+    'install-boot-entries: Cannot install boot entries: generation system-1-link is not in the store\n',
   )
   expect(guest.loader).toContain('default nixos-generation-2.conf')
 })
