@@ -158,6 +158,7 @@ export async function ensureBaseline(
   await counting('seed', 120 * patience, say, () => seed(inHand, from))
   await buildsSmall(inHand, from, say)
   await inHand.reboot({ limit: 90 })
+  if (subject.forgets) await firstUpgrade(inHand)
   await counting('validate', 120 * patience, say, () => validate(inHand, wanted))
   inHand.disconnect()
   for (const tag of await snapshotsOf(vm)) {
@@ -306,6 +307,7 @@ async function seed(vm: Machine, from: Clones): Promise<void> {
   await vm.root(
     `systemctl stop ${vm.subject.unit}.timer ${vm.subject.unit}.service 2>/dev/null
     ${leadsHere(vm.subject)}
+    ${vm.subject.forgets ?? ':'}
     rm -rf /var/lib/nix-local-upgrade/* /var/lib/chezmoi-sync/*`,
     { timeout: 60 * vm.patience },
   )
@@ -317,6 +319,18 @@ async function seed(vm: Machine, from: Clones): Promise<void> {
   await vm.user(`export USER=${quote(vm.vm.user)}; ${leadsHere(vm.subject)}; ${seeding(from)}`, {
     timeout: 120 * vm.patience,
   })
+}
+
+/** What the remote has at the start is nothing new to a subject from then on, and what is rewritten is seen to be. */
+async function firstUpgrade(vm: Machine): Promise<void> {
+  const { result, log } = await vm.upgrade({ limit: 180 })
+  if (result === 'success') return
+  throw new Failure(
+    `Cannot take \`${vm.host}\` for a baseline: its first upgrade ends in ${result}`,
+    {
+      evidence: log,
+    },
+  )
 }
 
 /**

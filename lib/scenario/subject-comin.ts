@@ -12,6 +12,7 @@ export const comin: SubjectMaker = ({ branch, here }): Subject => ({
   profile: '/nix/var/nix/profiles/system-profiles/comin',
   promises: new Set(['deploy', 'refuse', 'offline', 'whole', 'history']),
   options: 'services.comin',
+  forgets: 'systemctl stop comin.service; rm -rf /var/lib/comin; systemctl start comin.service',
   module: here ? moduleFor(branch) : undefined,
 })
 
@@ -47,7 +48,10 @@ in
       '';
     };
     script = ''
-${round.trimEnd().replaceAll("''", "'''").replaceAll(/^(?=.)/gm, '      ')}
+${round
+  .trimEnd()
+  .replaceAll("''", "'''")
+  .replaceAll(/^(?=.)/gm, '      ')}
     '';
   };
 }

@@ -21,6 +21,11 @@ export interface Subject {
   options?: string
   /** Text of a NixOS module on top of each host, which brings it in or points it at the lab's remote. */
   module?: string
+  /**
+   * Shell by which it forgets what it knows of its remotes. One that has this knows a remote by what it has fetched
+   * from it, so it does so once before the snapshot that every case begins at.
+   */
+  forgets?: string
   /** Address that it fetches from; it leads to the lab's remote. */
   fetches?: string
 }
