@@ -1,11 +1,11 @@
 import { createHash } from 'node:crypto'
-import { existsSync, mkdirSync, renameSync, rmSync } from 'node:fs'
+import { existsSync, renameSync } from 'node:fs'
 import { join } from 'node:path'
+import { cached } from './cache.ts'
 import { privateDirectory } from '../directory.ts'
 import { Failure } from '../failure.ts'
 import { readImageBuilder, type ImageWanted } from '../nix/host.ts'
 import { checkDisk } from './qcow2.ts'
-import { lock } from '../lock.ts'
 import { realise } from '../nix/nix.ts'
 import { requireSpace } from '../vm/preflight.ts'
 import { counting } from '../retry.ts'
@@ -34,40 +34,30 @@ export async function ensureDiskoImage(
   const key = createHash('sha256').update(`1 ${program}`).digest('hex').slice(0, 16)
   const images = join(privateDirectory(labCache()), 'disko')
   const path = join(images, `${key}.qcow2`)
-  mkdirSync(images, { recursive: true })
-  if (existsSync(path)) return path
-  const held = await lock(join(images, `${key}.lock`), `make the disk of \`${host}\``, {
-    wait: limit,
-    say,
+  return await cached({
+    ...{ dir: images, key, what: `make the disk of \`${host}\``, wait: limit, say },
+    find: () => (existsSync(path) ? path : undefined),
+    make: async (work) => {
+      requireSpace(images, needed, `make the disk of \`${host}\``)
+      let at = `disko installs ${host} into an image`
+      const onLine = (line: string): void => void (at = stage(line))
+      await counting(
+        () => at,
+        limit,
+        say,
+        () => run(program!, [], { cwd: work, timeout: limit, onLine }),
+      )
+      const made = join(work, file)
+      if (!existsSync(made)) {
+        throw new Failure(`Cannot find the image that disko made of \`${host}\`: \`${file}\``, {
+          replay: program,
+        })
+      }
+      await checkDisk(made)
+      renameSync(made, path)
+      return path
+    },
   })
-  const work = join(images, `.making-${key}`)
-  try {
-    if (existsSync(path)) return path
-    // the lock is ours: this is of a task that was killed
-    rmSync(work, { recursive: true, force: true })
-    mkdirSync(work)
-    requireSpace(images, needed, `make the disk of \`${host}\``)
-    let at = `disko installs ${host} into an image`
-    const onLine = (line: string): void => void (at = stage(line))
-    await counting(
-      () => at,
-      limit,
-      say,
-      () => run(program!, [], { cwd: work, timeout: limit, onLine }),
-    )
-    const made = join(work, file)
-    if (!existsSync(made)) {
-      throw new Failure(`Cannot find the image that disko made of \`${host}\`: \`${file}\``, {
-        replay: program,
-      })
-    }
-    await checkDisk(made)
-    renameSync(made, path)
-    return path
-  } finally {
-    rmSync(work, { recursive: true, force: true })
-    held.release()
-  }
 }
 
 /** The builder echoes each command of a shell; its own words are enough to see that it goes on. */

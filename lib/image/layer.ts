@@ -1,21 +1,12 @@
 import { createHash } from 'node:crypto'
-import {
-  closeSync,
-  existsSync,
-  mkdirSync,
-  openSync,
-  readSync,
-  renameSync,
-  rmSync,
-  writeSync,
-} from 'node:fs'
+import { closeSync, existsSync, openSync, readSync, renameSync, writeSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import type { Base } from './base.ts'
+import { cached } from './cache.ts'
 import { block, Debugfs } from './debugfs.ts'
 import { installGeneration, same } from './esp.ts'
 import { Failure } from '../failure.ts'
 import { readGeneration, writeState } from './generation.ts'
-import { lock } from '../lock.ts'
 import { mib, writeTable } from './partitions.ts'
 import { checkDisk, cluster } from './qcow2.ts'
 import { run } from '../run.ts'
@@ -49,23 +40,14 @@ export async function ensureHostLayer(base: Base, options: LayerOptions): Promis
     .slice(0, 16)
   const layers = join(base.dir, 'layers')
   const path = join(layers, `${key}.qcow2`)
-  mkdirSync(layers, { recursive: true })
-  if (await isWhole(path)) return path
-  const held = await lock(join(layers, `${key}.lock`), `make the disk of \`${options.host}\``, {
-    wait: 120,
+  return await cached({
+    ...{ dir: layers, key, what: `make the disk of \`${options.host}\``, wait: 120 },
+    find: async () => ((await isWhole(path)) ? path : undefined),
+    make: async (work) => {
+      await make(base, { ...options, size }, work, path)
+      return path
+    },
   })
-  const work = join(layers, `.making-${key}`)
-  try {
-    if (await isWhole(path)) return path
-    // the lock is ours: this is of a task that was killed
-    rmSync(work, { recursive: true, force: true })
-    mkdirSync(work)
-    await make(base, { ...options, size }, work, path)
-    return path
-  } finally {
-    rmSync(work, { recursive: true, force: true })
-    held.release()
-  }
 }
 
 /** False as well for a layer that was cut short: it is made again. */

@@ -2,7 +2,6 @@ import { createHash } from 'node:crypto'
 import {
   copyFileSync,
   existsSync,
-  mkdirSync,
   readFileSync,
   readdirSync,
   renameSync,
@@ -13,13 +12,13 @@ import {
 import { join, resolve } from 'node:path'
 import { fingerprint, finishBase, type Base } from './base.ts'
 import { makeBtrfs } from './btrfs.ts'
+import { cached } from './cache.ts'
 import { Debugfs } from './debugfs.ts'
 import { makeEsp, installGeneration } from './esp.ts'
 import { privateDirectory } from '../directory.ts'
 import { Failure } from '../failure.ts'
 import { readGeneration, writeSkeleton, type Generation } from './generation.ts'
 import { ensureHostLayer, type LayerOptions } from './layer.ts'
-import { lock } from '../lock.ts'
 import { closure, type PathInfo } from '../nix/nix.ts'
 import { mib, putInto, writeTable, type NamedPartition } from './partitions.ts'
 import { checkDisk } from './qcow2.ts'
@@ -61,20 +60,34 @@ export async function ensureNixosDisk(
   say: (line: string) => void,
 ): Promise<string> {
   const images = join(privateDirectory(labCache()), 'nixos')
-  mkdirSync(images, { recursive: true })
-  await clearLeftOvers(images)
   if (wanted.layout.root.fsType === 'ext4') {
     return ensureHostLayer(await ensureBase(images, wanted, say), wanted)
   }
   const key = hash([wanted.toplevel, wanted.size, wanted.layout])
   const path = join(images, `${key}.qcow2`)
-  if (existsSync(path)) return path
-  return await alone(images, key, wanted, say, async (work) => {
-    if (existsSync(path)) return path
-    await makeWhole(wanted, work, path)
-    return path
+  return await cached({
+    ...once(images, key, wanted, say),
+    find: () => (existsSync(path) ? path : undefined),
+    make: async (work) => {
+      await counted(wanted, say, () => makeWhole(wanted, work, path))
+      return path
+    },
   })
 }
+
+/** Seconds that a disk may take. */
+const limit = 3600
+
+const once = (dir: string, key: string, { host }: NixosDisk, say: (line: string) => void) => ({
+  ...{ dir, key, wait: limit, say },
+  what: `make the disk of \`${host}\``,
+})
+
+const counted = (
+  { host }: NixosDisk,
+  say: (line: string) => void,
+  make: () => Promise<void>,
+): Promise<void> => counting(`make the disk of ${host}`, limit, say, make)
 
 /** `LAB_NIXOS_IMAGE`, an image that was made elsewhere. @throws Failure when it cannot be used */
 export async function givenImage(): Promise<string | undefined> {
@@ -104,19 +117,18 @@ async function ensureBase(
       .map((base) => ({ base, lacks: size(paths.filter(({ path }) => !base.holds.has(path))) }))
       .filter(({ lacks }) => lacks <= size(paths) / 4)
       .toSorted((a, b) => a.lacks - b.lacks)[0]?.base
-  return (
-    find() ??
-    (await alone(images, layout, wanted, say, async (work) => {
-      const found = find()
-      if (found) return found
+  return await cached({
+    ...once(images, layout, wanted, say),
+    find,
+    make: async (work) => {
       // one of the same closure that is damaged keeps its name, as a disk may stand on it
       const dir = join(images, `${layout}-${hash([wanted.toplevel, Date.now()])}`)
       requireSpace(images, size(paths) * 1.5, `make the disk of \`${wanted.host}\``)
-      await makeBase(wanted, work)
+      await counted(wanted, say, () => makeBase(wanted, work))
       renameSync(work, dir)
       return readBase(dir, wanted.layout)!
-    }))
-  )
+    },
+  })
 }
 
 const size = (paths: PathInfo[]): number => paths.reduce((sum, { narSize }) => sum + narSize, 0)
@@ -279,46 +291,3 @@ const hash = (of: unknown): string =>
     .update(`1 ${JSON.stringify(of)}`)
     .digest('hex')
     .slice(0, 16)
-
-const making = '.making-'
-
-/** Removes what tasks that were killed have left of any disk: nobody has their locks any more. */
-async function clearLeftOvers(images: string): Promise<void> {
-  for (const name of readdirSync(images).filter((one) => one.startsWith(making))) {
-    const path = join(images, `${name.slice(making.length)}.lock`)
-    const held = await lock(path, 'clear what is left of a disk').catch(() => undefined)
-    if (!held) continue
-    await removeTree(join(images, name))
-    held.release()
-  }
-}
-
-/** Does work that is cached under a key, one task at a time, with a directory for it. */
-async function alone<T>(
-  images: string,
-  key: string,
-  { host }: NixosDisk,
-  say: (line: string) => void,
-  make: (work: string) => Promise<T>,
-): Promise<T> {
-  const limit = 3600
-  const what = `make the disk of \`${host}\``
-  const held = await lock(join(images, `${key}.lock`), what, { wait: limit, say })
-  const work = join(images, `${making}${key}`)
-  try {
-    // the lock is ours: this is of a task that was killed
-    await removeTree(work)
-    mkdirSync(work)
-    return await counting(`make the disk of ${host}`, limit, say, () => make(work))
-  } finally {
-    await removeTree(work)
-    held.release()
-  }
-}
-
-/** A copy of a store has directories that may not be written to. */
-async function removeTree(dir: string): Promise<void> {
-  if (!existsSync(dir)) return
-  await run('chmod', ['-R', 'u+w', dir], { timeout: 600 })
-  rmSync(dir, { recursive: true, force: true })
-}

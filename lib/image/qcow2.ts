@@ -1,4 +1,5 @@
-import { statSync } from 'node:fs'
+import { existsSync, realpathSync, statSync } from 'node:fs'
+import { resolve } from 'node:path'
 import { Failure } from '../failure.ts'
 import { lastLines, run } from '../run.ts'
 
@@ -54,6 +55,17 @@ export async function checkDisk(path: string): Promise<void> {
     if (end - cluster >= statSync(filename).size) throw broken(`\`${filename}\` is cut short`)
   }
 }
+
+/** Whether a disk is an overlay on an image; one that cannot be read counts as one. */
+export async function standsOn(disk: string, image: string): Promise<boolean> {
+  const info = ['info', '-U', '--output', 'json', '-f', 'qcow2', disk]
+  const { code, stdout } = await run('qemu-img', info, { allow: [1] })
+  if (code !== 0) return true
+  const { 'full-backing-filename': below } = JSON.parse(stdout) as Record<string, string>
+  return below !== undefined && realPath(below) === realPath(image)
+}
+
+const realPath = (path: string): string => (existsSync(path) ? realpathSync(path) : resolve(path))
 
 interface ImageInfo {
   filename: string

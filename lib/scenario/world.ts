@@ -17,6 +17,7 @@ import { readHost, type Host } from '../nix/host.ts'
 import { labSettings, type LabSettings } from '../lab-settings.ts'
 import { serveLab } from '../vm/remotes.ts'
 import { serve, serveNothing, serveStore } from '../vm/served.ts'
+import { readVm } from '../vm/vm.ts'
 import { hostModule, ownFiles } from './host-module.ts'
 import { remote, git, type Changes, type Remote } from './remote.ts'
 import { labHome, project } from '../settings.ts'
@@ -162,12 +163,21 @@ async function openForCases(config: Remote, { kind }: Guest, hosts: string[]): P
     [`${ownFiles}/guest.nix`]: text(`cases/${kind}.nix`),
     [`${ownFiles}/all.nix`]: '{ }\n',
     ...(kind === 'nixos' && {
-      [`${ownFiles}/foreign.nix`]: text('foreign.nix'),
-      [`${ownFiles}/vm.nix`]: text('vm.nix'),
+      ...Object.fromEntries(
+        ['foreign.nix', 'vm.nix', 'disk.nix', 'disko.nix'].map((name) => [
+          `${ownFiles}/${name}`,
+          text(name),
+        ]),
+      ),
+      [`${ownFiles}/by-disko.nix`]: `[ ${byDisko(hosts).join(' ')} ]\n`,
     }),
     ...Object.fromEntries(hosts.map((host) => [hostModule(host), '{ }\n'])),
   }
 }
+
+/** Hosts whose VM has the disk of their own disko, as Nix writes strings. */
+const byDisko = (hosts: string[]): string[] =>
+  hosts.filter((host) => readVm(host)?.disko).map((host) => JSON.stringify(host))
 
 /** Lines far enough apart to be edited on two hosts without a conflict. */
 const lines = (name: string): string =>

@@ -2,7 +2,7 @@ import { renameSync } from 'node:fs'
 import type { Firmware } from './firmware.ts'
 import { createOverlay } from '../image/qcow2.ts'
 import { run } from '../run.ts'
-import { files, type Vm } from './vm.ts'
+import { files, knownVms, type Vm } from './vm.ts'
 import type { Deployment } from './wanted.ts'
 
 /** Makes a VM's overlay and its own EFI variables, in whose place nothing half-made is ever seen. */
@@ -33,9 +33,17 @@ export async function firstGeneration(
   if (disko) {
     const { ensureDiskoImage } = await import('../image/disko.ts')
     const wanted = { size: disk, emulated: accelerator.kind === 'tcg' }
-    return ensureDiskoImage(host, wanted, 3600 * accelerator.patience, say)
+    return chosen(await ensureDiskoImage(host, wanted, 3600 * accelerator.patience, say), host)
   }
   const { layout, toplevel } = built!
   if (!layout) throw new Error(`\`${host}\` has no disk that the lab can make`)
-  return ensureNixosDisk({ host, toplevel, layout, store, size: disk }, say)
+  return chosen(await ensureNixosDisk({ host, toplevel, layout, store, size: disk }, say), host)
+}
+
+/** Older images of the same kind are deleted, but for those that VMs stand on. */
+async function chosen(image: string, host: string): Promise<string> {
+  const { chooseImage } = await import('../image/cache.ts')
+  const disks = knownVms().map((each) => files(each).disk)
+  await chooseImage(image, files(host).disk, disks)
+  return image
 }

@@ -1,6 +1,11 @@
 # myModules.system.reachability: what it means that a host can be reached, which a boot and an upgrade are
 # validated by. Asked by ../agents/reachability.sh, a part of both agents.
-{ config, lib, ... }:
+{
+  config,
+  lib,
+  options,
+  ...
+}:
 let
   inherit (lib) mkOption types;
   cfg = config.myModules.system.reachability;
@@ -76,5 +81,9 @@ in
       "cls_u32"
       "act_mirred"
     ];
+  }
+  # the end of a cable that is there for a second; the option is NixOS's alone
+  // lib.optionalAttrs (options ? networking.dhcpcd.denyInterfaces) {
+    networking.dhcpcd.denyInterfaces = [ "reach-in" ];
   };
 }

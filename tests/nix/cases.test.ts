@@ -4,6 +4,7 @@
  * but a stand-in that says yes to all, so what is collected is what they would push.
  */
 import { execFileSync } from 'node:child_process'
+import { randomUUID } from 'node:crypto'
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
@@ -20,7 +21,8 @@ import type { Changes } from '../../lib/scenario/remote.ts'
 import { labSubject } from '../../lib/scenario/subject-lab.ts'
 import { template } from '../../lib/scenario/world.ts'
 import { families } from '../../tasks/pipelines/families.ts'
-import { findNixOS, store } from './evaluate.ts'
+import { files as vmFiles } from '../../lib/vm/vm.ts'
+import { expression, findNixOS, store } from './evaluate.ts'
 
 vi.mock('../../lib/fault/lease.ts', () => ({
   inject: async () => [{}],
@@ -221,6 +223,44 @@ describe('what cases push', () => {
     const made = await evaluate<Record<string, string>>(tree, 'cases', apply(names), store())
     expect(new Set(Object.values(made)).size).toBe(names.length)
   }, 600_000)
+
+  test('finds a NixOS host as its VM was deployed', async () => {
+    const tree = mkdtempSync(join(home, 'world-'))
+    // by its own disko
+    const laid = { host: 'laid', uuid: randomUUID(), port: 1, disko: true }
+    mkdirSync(vmFiles('laid').dir, { recursive: true })
+    writeFileSync(vmFiles('laid').record, JSON.stringify(laid))
+    const { dir } = await template(nixos, ['plain', 'other', 'vault', 'laid', 'left'])
+    const git = ['--git-dir', join(dir, 'config.git'), 'archive', 'main', ownFiles]
+    execFileSync('tar', ['--extract', '--directory', tree], { input: execFileSync('git', git) })
+    rmSync(join(tree, ownFiles, 'hosts/left.nix'))
+    // how many modules each has more
+    const more = await expression<Record<string, number>>(`let
+      fs = label: fsType: { device = "/dev/disk/by-label/\${label}"; inherit fsType; options = [ ]; };
+      host = have: options: config: {
+        inherit have options config;
+        extendModules = { modules }: host (have ++ modules) options config;
+      };
+      disk = {
+        boot.loader.systemd-boot.enable = true;
+        fileSystems = { "/" = fs "root" "ext4"; "/boot" = fs "ESP" "vfat"; };
+      };
+    in builtins.mapAttrs (_: found: builtins.length found.have) (import ${tree}/${ownFiles} {
+      nixosConfigurations = {
+        plain = host [ ] { lab.vm = true; } disk;
+        other = host [ ] { } disk;
+        vault = host [ ] { } { boot.loader = { }; };
+        laid = host [ ] { disko = true; } (disk // {
+          disko.devices.disk.main.content = {
+            type = "gpt";
+            partitions.ESP = { type = "EF00"; content = null; };
+          };
+        });
+        left = host [ ] { } { };
+      };
+    }).nixosConfigurations`)
+    expect(more).toEqual({ plain: 2, other: 4, vault: 5, laid: 5, left: 0 })
+  }, 300_000)
 
   test('evaluates on NixOS', async (context) => {
     const found = await findNixOS()

@@ -55,6 +55,7 @@ test('On NixOS a host must be reached where its firewall lets SSH in', async (co
       trusted = over (closed { trustedInterfaces = [ "tailscale0" ]; });
       after = host.config.systemd.services.golden-boot-validation.after;
       dhcpcd = host.config.networking.dhcpcd.wait;
+      denied = host.config.networking.dhcpcd.denyInterfaces;
     }`,
   )
   expect(read).toEqual({
@@ -69,6 +70,7 @@ test('On NixOS a host must be reached where its firewall lets SSH in', async (co
     trusted: ['tailscale0'],
     after: expect.arrayContaining(['sshd.service', 'firewall.service', 'nftables.service']),
     dhcpcd: 'background',
+    denied: expect.arrayContaining(['reach-in', 'mgmt']),
   })
   expect(await found.nixos('sorrow', agents)).toEqual(asks)
 }, 300_000)

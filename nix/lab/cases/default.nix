@@ -3,21 +3,25 @@
 outputs:
 let
   own = name: ./hosts + "/${name}.nix";
-  # a host of a flake that has never heard of the lab gets there what `deploy` gave it
+  # a host gets there what `deploy` gave it
   prepare =
-    if builtins.pathExists ./foreign.nix then
-      import ./foreign.nix {
-        vm = ./vm.nix;
-        disko = throw "Nothing in a guest makes an image";
-        imageSize = null;
-        emulated = false;
-      }
-    else
-      host: host;
+    name:
+    import ./foreign.nix {
+      vm = ./vm.nix;
+      disk = import ./disk.nix;
+      disko =
+        if builtins.elem name (import ./by-disko.nix) then
+          import ./disko.nix {
+            imageSize = null;
+            emulated = false;
+          }
+        else
+          null;
+    };
   changed =
     prepared: name: host:
     if builtins.pathExists (own name) then
-      (prepared host).extendModules {
+      (prepared name host).extendModules {
         modules = [
           ./host.nix
           (own name)
@@ -26,8 +30,8 @@ let
     else
       host;
   kinds = {
-    labConfigurations = host: host;
-    nixosConfigurations = prepare;
+    labConfigurations = name: host: host;
+    nixosConfigurations = if builtins.pathExists ./foreign.nix then prepare else name: host: host;
   };
 in
 outputs

@@ -1,0 +1,123 @@
+import { execFileSync } from 'node:child_process'
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  rmSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, expect, test } from 'vitest'
+import { cached, chooseImage } from '../../../lib/image/cache.ts'
+import { createOverlay } from '../../../lib/image/qcow2.ts'
+import { lock } from '../../../lib/lock.ts'
+
+let dir: string
+let images: string
+beforeEach(() => {
+  dir = mkdtempSync(join(tmpdir(), 'lab-cache-'))
+  images = join(dir, 'images')
+  mkdirSync(images)
+})
+afterEach(() => rmSync(dir, { recursive: true }))
+
+const size = 1024 ** 2
+
+/** An image that was last chosen so many hours ago. */
+function image(digit: number, hours: number): string {
+  const path = join(images, `${String(digit).repeat(16)}.qcow2`)
+  execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', path, String(size)])
+  const then = Date.now() / 1000 - hours * 3600
+  utimesSync(path, then, then)
+  return path
+}
+
+const left = (): string[] =>
+  readdirSync(images)
+    .filter((name) => name.endsWith('.qcow2'))
+    .map((name) => name[0]!)
+    .toSorted()
+
+test('The newest images are kept, and those that disks stand on, of any lab', async () => {
+  const paths = [1, 2, 3, 4, 5, 6, 7].map((digit) => image(digit, digit))
+  // noted by another lab; of before anything was noted; noted, and its disk made anew on another image
+  const [other, old, moved] = ['other', 'old', 'moved'].map((name) => join(dir, name))
+  await chooseImage(paths[5]!, other!, [], 9)
+  await createOverlay(paths[5]!, other!, size)
+  await createOverlay(paths[4]!, old!, size)
+  await chooseImage(paths[6]!, moved!, [], 9)
+  await createOverlay(paths[0]!, moved!, size)
+  const long = Date.now() / 1000 - 9 * 3600
+  for (const path of [paths[5]!, paths[6]!]) utimesSync(path, long, long)
+
+  await chooseImage(image(8, 0), join(dir, 'new'), [old!])
+  // 8, 1 and 2 are the newest, 5 and 6 are stood on
+  expect(left()).toEqual(['1', '2', '5', '6', '8'])
+  expect(existsSync(`${paths[6]}.disks`)).toBe(false)
+
+  rmSync(other!)
+  await chooseImage(paths[0]!, moved!, [])
+  expect(left()).toEqual(['1', '2', '8'])
+})
+
+test('One that another task has just chosen is kept, as its disk comes a moment later', async () => {
+  for (const digit of [1, 2, 3, 4, 5]) image(digit, 0.01 * digit)
+  await chooseImage(image(6, 0), join(dir, 'new'), [])
+  expect(left()).toEqual(['1', '2', '3', '4', '5', '6'])
+})
+
+test('A disk that cannot be read keeps what it may stand on, and no other file is touched', async () => {
+  for (const digit of [1, 2, 3]) image(digit, digit)
+  writeFileSync(join(images, 'kept.qcow2'), 'of a person')
+  const damaged = join(dir, 'damaged')
+  writeFileSync(damaged, 'no disk')
+  await chooseImage(image(4, 0), join(dir, 'new'), [damaged], 1)
+  expect(left()).toEqual(['1', '2', '3', '4', 'k'])
+  await chooseImage(image(4, 0), join(dir, 'new'), [], 1)
+  expect(left()).toEqual(['4', 'k'])
+})
+
+const wanted = {
+  ...{ key: 'one', what: 'make it', wait: 5 },
+  find: () => (existsSync(join(images, 'one')) ? 'found' : undefined),
+  make: async (work: string) => {
+    writeFileSync(join(images, 'one'), work)
+    return 'made'
+  },
+}
+
+test('What is cached is made once, also when two want it', async () => {
+  const one = { dir: images, ...wanted }
+  expect((await Promise.all([cached(one), cached(one)])).toSorted()).toEqual(['found', 'made'])
+  expect(await cached(one)).toBe('found')
+  expect(readdirSync(images).toSorted()).toEqual(['one', 'one.lock'])
+})
+
+test('What killed tasks have left is removed by any, and what is being made is not', async () => {
+  for (const key of ['killed', 'busy']) {
+    mkdirSync(join(images, `.making-${key}`, 'store'), { recursive: true })
+    writeFileSync(join(images, `.making-${key}`, 'store', 'file'), '')
+    chmodSync(join(images, `.making-${key}`, 'store'), 0o555)
+  }
+  writeFileSync(join(images, 'one'), '')
+  const busy = await lock(join(images, 'busy.lock'), 'make busy')
+  expect(await cached({ dir: images, ...wanted })).toBe('found')
+  expect(existsSync(join(images, '.making-killed'))).toBe(false)
+  expect(existsSync(join(images, '.making-busy/store/file'))).toBe(true)
+  busy.release()
+  expect(await cached({ dir: images, ...wanted })).toBe('found')
+  expect(existsSync(join(images, '.making-busy'))).toBe(false)
+})
+
+test('A maker that fails leaves nothing half-made', async () => {
+  const fails = async (work: string): Promise<string> => {
+    writeFileSync(join(work, 'half'), '')
+    throw new Error('no')
+  }
+  await expect(cached({ dir: images, ...wanted, make: fails })).rejects.toThrow('no')
+  expect(readdirSync(images)).toEqual(['one.lock'])
+})
