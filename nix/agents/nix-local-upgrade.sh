@@ -82,7 +82,7 @@ recover() {
   fi
   stage=${was[stage]} before_op=${was[operation]-} after_op=${was[operationAfter]-}
   candidate=${was[candidate]-} remote_commit=${was[remote]-} toplevel=${was[toplevel]-} revision=${was[revision]-}
-  head_op=${was[headOperation]-} head_commit=${was[head]-} begun_at=${was[started]-} begun_in=${was[bootId]-}
+  begun_at=${was[started]-} begun_in=${was[bootId]-}
   from_commit=${was[commit]-} from_profile=${was[profile]-} from_running=${was[running]-} boot_before=${was[boot]-}
   failed_before=${was[failedUnits]-}
   failed_before=${failed_before// /$'\n'}
@@ -108,7 +108,7 @@ recover() {
   notes+=("an earlier run that did not end was put back")
   rm -f "$state/transaction.json"
   stage='' before_op='' after_op='' candidate='' remote_commit='' toplevel='' revision='' boot_before='' failed_before=''
-  head_op='' head_commit='' begun_at=$started begun_in=$this_boot
+  begun_at=$started begun_in=$this_boot
   look_around
 }
 

@@ -111,8 +111,8 @@ write_transaction() {
     quote "$text"
     quoted+=("$REPLY")
   done
-  printf -v text '{"stage":"%s","bootId":"%s","started":"%s","operation":"%s","operationAfter":"%s","headOperation":"%s","head":"%s","commit":%s,"profile":"%s","running":"%s","boot":%s,"candidate":%s,"remote":"%s","toplevel":"%s","revision":"%s","failedUnits":%s}' \
-    "$stage" "$begun_in" "$begun_at" "$before_op" "$after_op" "$head_op" "$head_commit" "${quoted[0]}" "$from_profile" "$from_running" \
+  printf -v text '{"stage":"%s","bootId":"%s","started":"%s","operation":"%s","operationAfter":"%s","commit":%s,"profile":"%s","running":"%s","boot":%s,"candidate":%s,"remote":"%s","toplevel":"%s","revision":"%s","failedUnits":%s}' \
+    "$stage" "$begun_in" "$begun_at" "$before_op" "$after_op" "${quoted[0]}" "$from_profile" "$from_running" \
     "${quoted[1]}" "${quoted[2]}" "$remote_commit" "$toplevel" "$revision" "${quoted[3]}"
   keep "$state/transaction.json" "$text"
 }

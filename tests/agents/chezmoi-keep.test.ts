@@ -350,3 +350,15 @@ test('For a conflict in an encrypted file there are commands instead of cipherte
   await sorrow.sync()
   expect(await sorrow.sh('cat .key')).toBe('secret\ntorment')
 })
+
+test('A file whose script never says the same is named', async () => {
+  const { sorrow, torment } = await makeDotfiles(root, { '.grows': 'one\n' })
+  await sorrow.sh(`cd .local/share/chezmoi; rm dot_grows
+    printf '#!/bin/sh\\ncat; echo more\\n' >modify_dot_grows`)
+  await sorrow.sync()
+  const { outcome, kept } = await torment.sync()
+  expect(outcome).toBe('synced')
+  expect(kept).toMatchObject([
+    { file: '.grows', reason: expect.stringContaining('after an apply either') },
+  ])
+})
