@@ -190,6 +190,20 @@ const backPlaces = {
   'the profile': 'rollback nix-env rename .*/profiles/system$',
   'the link to what runs': 'rollback ln .*current-system$',
 }
+test('A rejected generation that cannot be removed at once is removed by the next run', async () => {
+  await inCopy(async (world) => {
+    const before = await world.state()
+    const remove = `() { if [[ $* == *--delete-generations* && ! -e /root/once ]]; then touch /root/once; return 1; fi; command nix-env "$@"; }`
+    const env = { UPGRADE_CHECKS: '["false"]', 'BASH_FUNC_nix-env%%': remove }
+    expect(await world.upgrade(env)).toMatchObject({
+      outcome: 'validation-failed',
+      notRestored: [expect.stringContaining('rejected generation')],
+    })
+    await world.upgrade(env)
+    expect(await world.state()).toBe(before)
+  })
+})
+
 test.each(Object.entries(backPlaces))(
   'Writing fails at %s on the way back: the next run puts the rest back',
   async (_, first) => {
