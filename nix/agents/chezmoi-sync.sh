@@ -40,6 +40,7 @@ captured=() applied=() conflicts=()         # objects of JSON in `conflicts`
 kept=()                                     # targets that stay as they are,
 declare -A why=() copies=()                 # for what reason, and where a former text is, by "/<target>"
 unapplied=() untracked=()                   # what is wrong with one target, and holds nothing else back
+unfetched=''                                # whether git has what jj does not fetch
 own_files=()                                # of `conflicts`, this host's
 home_sides=()                               # source file, base commit and target of each edit that conflicts
 ended='' work=''
@@ -350,6 +351,7 @@ open_repository() {
   # a source without a repository of its own may lie in one of the whole home
   if [[ $HOME/ == "$repository"/* ]]; then finish failed "Cannot use $root: it is not a repository, but in $repository"; fi
   cd "$repository" || return
+  refuse_unended
   drop_stale_locks .git
   recover
   if [[ ! -d .jj ]]; then must "make $repository a jj repository" jj git init --colocate >/dev/null; fi
@@ -366,12 +368,20 @@ open_repository() {
   to=$from
 }
 
+# git stops in the middle where it waits for its user. jj would take what is in the files for an edit, and end it.
+refuse_unended() {
+  local each
+  for each in MERGE_HEAD CHERRY_PICK_HEAD REVERT_HEAD rebase-merge rebase-apply; do
+    if exists ".git/$each"; then finish conflict "git is in the middle of something in $repository: \`git status\` there says how to end it"; fi
+  done
+}
+
 # A run that was cut off in a step of jj: its text must not pass for the user's.
 recover() {
   local fields=()
   [[ -e $state/step && -d .jj ]] || return 0
-  # a program that was killed leaves git's lock behind
-  drop_locks .git -newermt "@$(($(stat -c %Y "$state/step") - 1))"
+  # a program that was killed leaves git's lock behind, of any age where the clock was set meanwhile
+  drop_locks .git
   mapfile -t fields <"$state/step"
   # an older one has two lines more
   before_op=${fields[0]-} remote_commit=${fields[3]:-${fields[1]-}}
@@ -557,6 +567,31 @@ find_untracked() {
     ($others | split("\u0000") | map({key: ., value: true}) | from_entries) as $untracked
     | (to_entries[] | select($untracked[.value.sourceRelative]) | .key),
       ($untracked | keys[] | select(test("(^|/)[.]chezmoi"))) | . + "\u0000"' "$work/managed")
+}
+
+# What git keeps beside its files, and jj does not fetch: a submodule is no directory then, and a file of Git LFS is
+# the pointer to it. Neither is put into the home.
+find_unfetched() {
+  local file
+  unfetched=''
+  if [[ -e .gitmodules ]]; then
+    while IFS= read -rd '' file; do
+      name_unfetched "${file#*$'\t'}" 'a submodule, which is not fetched'
+    done < <(git ls-tree -r -z HEAD 2>/dev/null | grep -z '^160000 ' || true)
+  fi
+  if grep --quiet --no-messages 'filter=lfs' .gitattributes "$root/.gitattributes"; then
+    while IFS= read -rd '' file; do
+      name_unfetched "${file#HEAD:}" 'a pointer of Git LFS, and the file that it stands for is not fetched'
+    done < <(git grep -z --files-with-matches -I --all-match -e '^version https://git-lfs\.github\.com/spec/' \
+      -e '^oid sha256:[0-9a-f]\{64\}$' HEAD 2>/dev/null || true)
+  fi
+}
+name_unfetched() { # <file of the repository> <reason>
+  local target
+  # what is no target is no concern of the home
+  if [[ /$1 == */.* ]] || ! target=$(within "$limit" unfetched chezmoi target-path "$repository/$1"); then return 0; fi
+  keep "${target#"$HOME/"}" "$2"
+  unfetched=yes
 }
 
 fetch() {
@@ -847,8 +882,9 @@ commit_of_home() {
 # Writes what the source holds to $HOME, but for what is in no commit; that stays and is named in `kept`.
 apply() {
   local row target line said before=() still='/'
-  local -A asked=()
+  local -A asked=() tried=()
   edited_meanwhile=''
+  find_unfetched
   # nothing has changed since capture has looked
   if [[ -z $broken && $applied_from == "$head" ]] && ((!${#rows[@]} && !${#unreadable[@]})); then return; fi
   applied_from=''
@@ -866,6 +902,7 @@ apply() {
     done
     before+=("${rows[@]}")
     for row in "${rows[@]}"; do asked["/$row"]=yes; done
+    for row in "${planned[@]}"; do tried["/$row"]=yes; done
     if ! apply_rows; then
       # without an answer to its question whether to write over an edit, chezmoi ends with EOF
       said=$(<"$work/applied")
@@ -889,7 +926,7 @@ apply() {
       # it could not be applied, or a script has made it meanwhile
       if [[ -z ${asked["/$row"]-} ]]; then
         edited_meanwhile=yes
-      elif [[ -z $broken ]]; then
+      elif [[ -z $broken && -n ${tried["/$row"]-} ]]; then
         keep "$target" 'not as the source says after an apply either, as with a script that never says the same'
       fi
       continue

@@ -76,9 +76,9 @@ recover() {
     rm -f "$state/transaction.json"
     return
   fi
-  # a program that was killed in the middle leaves git's lock behind
+  # a program that was killed in the middle leaves git's lock behind, of any age where the clock was set meanwhile
   if [[ $UPGRADE_MODE == local ]]; then
-    drop_locks "$repository/.git" -newermt "${was[started]:-now}"
+    drop_locks "$repository/.git"
   fi
   stage=${was[stage]} before_op=${was[operation]-} after_op=${was[operationAfter]-}
   candidate=${was[candidate]-} remote_commit=${was[remote]-} toplevel=${was[toplevel]-} revision=${was[revision]-}
