@@ -164,7 +164,6 @@ test('Killed while jj moves a bookmark: no lock of it locks the host out', async
 const killedAt = {
   'before HEAD is locked': 'rebase bash openat .*/.git/HEAD.lock$',
   'before jj’s operation is written': places['operations of jj'],
-  'in the middle of the checkout': places['files of the working copy'],
   'after the checkout': places['jj’s word of the working copy'],
   'as HEAD follows': places['HEAD of the repository'],
   'when HEAD has followed': 'rebase jj .*/refs/heads/head-follows',
