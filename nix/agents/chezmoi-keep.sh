@@ -23,19 +23,40 @@ keep_limit=${CHEZMOI_KEEP_LIMIT:-268435456} # bytes of all that is put aside
 
 # Leaves it in `rows` and `unreadable`. Fails where nothing can be known; `because status` says why.
 compare() {
-  local ask=(chezmoi status --no-tty --keep-going --exclude=none --path-style=absolute) line name known=()
+  local ask=(chezmoi status --no-tty --keep-going --exclude=none --path-style=absolute) line name known=() code=0
   rows=() unreadable=() unreadable_because=()
   until within "$limit" status "${ask[@]}" >"$work/rows"; do
     if unblock; then continue; fi
     if grep -q '^No end within' "$work/status"; then return 1; fi
     # it prints nothing when one target fails; its log has the names of the others
-    within "$limit" account "${ask[@]}" --debug >/dev/null || true
+    within "$limit" account "${ask[@]}" --debug >/dev/null || code=$?
     read_account
+    if ((code > 1)) && ! ask_each; then return 1; fi
     ((${#known[@]})) || return 1
     if within "$limit" status "${ask[@]}" --recursive=false -- "${known[@]}" >"$work/rows"; then break; fi
     return 1
   done
   read_rows
+}
+
+# chezmoi crashes at what it has no memory for, and says nothing of what would have come next.
+ask_each() {
+  local target code all=()
+  local -A asked=()
+  within "$limit" managed chezmoi managed --exclude=none --path-style=all --format=json >"$work/managed" || return 1
+  mapfile -d '' -t all < <(jq -j 'keys[] + "\u0000"' "$work/managed")
+  for target in "${known[@]#"$HOME/"}" "${unreadable[@]}"; do asked["/$target"]=yes; done
+  for target in "${all[@]}"; do
+    if [[ -n ${asked["/$target"]-} ]]; then continue; fi
+    code=0
+    within "$limit" account "${ask[@]}" --recursive=false --debug -- "$HOME/$target" >/dev/null || code=$?
+    if ((code > 1)); then
+      unreadable+=("$target")
+      unreadable_because["/$target"]="chezmoi ended at it: $(grep -a -m 1 -v '^time=' "$work/account" || true)"
+    else
+      read_account
+    fi
+  done
 }
 
 # Reads chezmoi's log: targets that it could compare come in `known`, others in `unreadable`.
@@ -376,7 +397,7 @@ plan() {
   for target in "${here[@]}"; do
     if [[ -n ${why["/$target"]-} ]] && ! is_directory "$HOME/$target"; then stand_ins+=("$target"); fi
   done
-  if ((${#unreadable[@]})); then narrow=yes; fi
+  if ((${#unreadable[@]})) || [[ -n $unfetched ]]; then narrow=yes; fi
   for row in "${rows[@]}"; do
     target=${row:3}
     # a link to a directory with `remove_` is removed unasked

@@ -40,6 +40,7 @@ captured=() applied=() conflicts=()         # objects of JSON in `conflicts`
 kept=()                                     # targets that stay as they are,
 declare -A why=() copies=()                 # for what reason, and where a former text is, by "/<target>"
 unapplied=() untracked=()                   # what is wrong with one target, and holds nothing else back
+unfetched=''                                # whether git has what jj does not fetch
 own_files=()                                # of `conflicts`, this host's
 home_sides=()                               # source file, base commit and target of each edit that conflicts
 ended='' work=''
@@ -277,9 +278,9 @@ repo_git() { as_user "$limit" git "$@"; }
 # shellcheck disable=SC2317,SC2329
 repo_jj() { as_user "$limit" "${jj[@]}" "$@"; }
 say() { echo "chezmoi-sync: $1"; }
-note_head() {
+note_step() {
   local file=$state/step
-  if printf '%s\n' "$before_op" "$head_op" "$head_commit" "$remote_commit" >"$file.new" && sync "$file.new" &&
+  if printf '%s\n' "$before_op" "$remote_commit" >"$file.new" && sync "$file.new" &&
     mv "$file.new" "$file" && sync "$state"; then return; fi
   rm -f "$file.new"
   REPLY="cannot write $file"
@@ -350,6 +351,7 @@ open_repository() {
   # a source without a repository of its own may lie in one of the whole home
   if [[ $HOME/ == "$repository"/* ]]; then finish failed "Cannot use $root: it is not a repository, but in $repository"; fi
   cd "$repository" || return
+  refuse_unended
   drop_stale_locks .git
   recover
   if [[ ! -d .jj ]]; then must "make $repository a jj repository" jj git init --colocate >/dev/null; fi
@@ -366,14 +368,23 @@ open_repository() {
   to=$from
 }
 
+# git stops in the middle where it waits for its user. jj would take what is in the files for an edit, and end it.
+refuse_unended() {
+  local each
+  for each in MERGE_HEAD CHERRY_PICK_HEAD REVERT_HEAD rebase-merge rebase-apply; do
+    if exists ".git/$each"; then finish conflict "git is in the middle of something in $repository: \`git status\` there says how to end it"; fi
+  done
+}
+
 # A run that was cut off in a step of jj: its text must not pass for the user's.
 recover() {
   local fields=()
   [[ -e $state/step && -d .jj ]] || return 0
-  # a program that was killed leaves git's lock behind
-  drop_locks .git -newer "$state/step"
+  # a program that was killed leaves git's lock behind, of any age where the clock was set meanwhile
+  drop_locks .git
   mapfile -t fields <"$state/step"
-  before_op=${fields[0]-} head_op=${fields[1]-} head_commit=${fields[2]-} remote_commit=${fields[3]-}
+  # an older one has two lines more
+  before_op=${fields[0]-} remote_commit=${fields[3]:-${fields[1]-}}
   if [[ ! $before_op =~ ^[0-9a-f]+$ ]]; then
     say "cannot be read, and removed: $state/step"
     rm -f "$state/step"
@@ -518,7 +529,7 @@ commit() {
   if [[ -z $found ]]; then found=$(read_working_copy); fi
   case $found in
     empty) ;;
-    described) step 'commit' '' new ;;
+    described) step 'commit' new ;;
     *) commit_sound "${found#bare }" ;;
   esac
   if [[ $found != empty ]]; then look; fi
@@ -539,7 +550,7 @@ commit_sound() { # <files>
     [[ -n $names ]] || return 0
   fi
   identity
-  step 'commit' '' commit --message "Dotfiles of $host: $names" "$sound"
+  step 'commit' commit --message "Dotfiles of $host: $names" "$sound"
 }
 
 # A file of the source that jj was told not to track is in no commit, though chezmoi applies it here.
@@ -556,6 +567,31 @@ find_untracked() {
     ($others | split("\u0000") | map({key: ., value: true}) | from_entries) as $untracked
     | (to_entries[] | select($untracked[.value.sourceRelative]) | .key),
       ($untracked | keys[] | select(test("(^|/)[.]chezmoi"))) | . + "\u0000"' "$work/managed")
+}
+
+# What git keeps beside its files, and jj does not fetch: a submodule is no directory then, and a file of Git LFS is
+# the pointer to it. Neither is put into the home.
+find_unfetched() {
+  local file
+  unfetched=''
+  if [[ -e .gitmodules ]]; then
+    while IFS= read -rd '' file; do
+      name_unfetched "${file#*$'\t'}" 'a submodule, which is not fetched'
+    done < <(git ls-tree -r -z HEAD 2>/dev/null | grep -z '^160000 ' || true)
+  fi
+  if grep --quiet --no-messages 'filter=lfs' .gitattributes "$root/.gitattributes"; then
+    while IFS= read -rd '' file; do
+      name_unfetched "${file#HEAD:}" 'a pointer of Git LFS, and the file that it stands for is not fetched'
+    done < <(git grep -z --files-with-matches -I --all-match -e '^version https://git-lfs\.github\.com/spec/' \
+      -e '^oid sha256:[0-9a-f]\{64\}$' HEAD 2>/dev/null || true)
+  fi
+}
+name_unfetched() { # <file of the repository> <reason>
+  local target
+  # what is no target is no concern of the home
+  if [[ /$1 == */.* ]] || ! target=$(within "$limit" unfetched chezmoi target-path "$repository/$1"); then return 0; fi
+  keep "${target#"$HOME/"}" "$2"
+  unfetched=yes
 }
 
 fetch() {
@@ -615,7 +651,9 @@ integrate() {
   local merge
   if [[ -z $to ]] || ancestor "$to" "$head"; then return; fi
   if { [[ -z $head ]] || ancestor "$head" "$to"; } && [[ $(read_working_copy) == empty ]]; then
-    step 'take the trunk' "$to" new "$trunk_rev"
+    begin 'take the trunk' "$to"
+    without_head within "$limit" step "${jj[@]}" new "$trunk_rev" || give_up 'take the trunk' "$REPLY"
+    end_step 'take the trunk'
     look
     return
   fi
@@ -646,16 +684,16 @@ rebase() { # <where it leads> <options>
     # A rebase that was put back, done again in the same second, gives the same commit, which jj refuses to make.
     if grep --quiet 'Newly-created commit .* already exists' "$work/step"; then
       sleep 1.1
-      rebase_once "$@" || give_up 'rebase'
+      rebase_once "$@" || give_up 'rebase' "$REPLY"
     elif grep --quiet 'is immutable' "$work/step"; then
       rm -f "$state/step"
       return 1
     else
-      give_up 'rebase'
+      give_up 'rebase' "$REPLY"
     fi
   fi
   if [[ -z $(revisions "conflicts() & $trunk_rev..@") ]]; then
-    rm -f "$state/step"
+    end_step 'rebase'
     look
     return
   fi
@@ -664,32 +702,32 @@ rebase() { # <where it leads> <options>
   return 1
 }
 rebase_once() {
-  within "$limit" step "${jj[@]}" rebase "$@" && head_is_right
+  : >"$work/step"
+  without_head within "$limit" step "${jj[@]}" rebase "$@"
 }
 
 # -- steps that move git's HEAD
 
-# Does what jj does in one, or puts all back and ends.
-step() { # <what> <commit that it leads to, if it is known> <arguments of jj...>
-  begin "$1" "$2"
-  if within "$limit" step "${jj[@]}" "${@:3}" && head_is_right; then
-    rm -f "$state/step"
-    return
-  fi
-  give_up "$1"
+# Commits what is in the files, or puts all back and ends.
+step() { # <what> <arguments of jj...>
+  begin "$1" ''
+  within "$limit" step "${jj[@]}" "${@:2}" || give_up "$1" ''
+  end_step "$1"
 }
 # A step that cannot be written down is not begun: the next run would not know how to go on from the middle of it.
 begin() { # <what> <commit that it leads to>
   # what was written lately may not be on the disk yet, and a power cut would take it
   must "$1" sync --file-system .
   before_op=$(must 'read the history' "${jj[@]}" operation log --no-graph --limit 1 -T 'id')
-  after_op='' head_op=$before_op head_commit=$(git_head) remote_commit=$2
-  note_head || finish failed "Cannot $1: $REPLY"
+  after_op='' remote_commit=$2
+  note_step || finish failed "Cannot $1: $REPLY"
 }
-give_up() { # <what>
-  local said
-  # jj ends well where it could not move HEAD
-  if git_follows "$work/step"; then said=$(because step); else said=$REPLY; fi
+end_step() { # <what>
+  head_follows || give_up "$1" "$REPLY"
+  rm -f "$state/step"
+}
+give_up() { # <what> <reason, or what jj said last>
+  local said=${2:-$(because step)}
   if go_back; then rm -f "$state/step"; fi
   finish failed "Cannot $1: $said"
 }
@@ -844,8 +882,9 @@ commit_of_home() {
 # Writes what the source holds to $HOME, but for what is in no commit; that stays and is named in `kept`.
 apply() {
   local row target line said before=() still='/'
-  local -A asked=()
+  local -A asked=() tried=()
   edited_meanwhile=''
+  find_unfetched
   # nothing has changed since capture has looked
   if [[ -z $broken && $applied_from == "$head" ]] && ((!${#rows[@]} && !${#unreadable[@]})); then return; fi
   applied_from=''
@@ -863,6 +902,7 @@ apply() {
     done
     before+=("${rows[@]}")
     for row in "${rows[@]}"; do asked["/$row"]=yes; done
+    for row in "${planned[@]}"; do tried["/$row"]=yes; done
     if ! apply_rows; then
       # without an answer to its question whether to write over an edit, chezmoi ends with EOF
       said=$(<"$work/applied")
@@ -884,7 +924,11 @@ apply() {
     if [[ -n ${why["/$target"]-} ]]; then continue; fi
     if [[ $row == ' '* ]]; then
       # it could not be applied, or a script has made it meanwhile
-      [[ -n ${asked["/$row"]-} ]] || edited_meanwhile=yes
+      if [[ -z ${asked["/$row"]-} ]]; then
+        edited_meanwhile=yes
+      elif [[ -z $broken && -n ${tried["/$row"]-} ]]; then
+        keep "$target" 'not as the source says after an apply either, as with a script that never says the same'
+      fi
       continue
     fi
     keep "$target" 'edited here since'

@@ -45,13 +45,10 @@ held() { # held <lock> <.git directory>
 # or the next. It defines
 #   repo_jj, repo_git  jj and git in the repository
 #   as_user            the same for any command, after its limit in seconds
-#   note_head          which writes down `head_op` and `head_commit` beside the rest of its note, on the disk;
-#                      fails with the reason in REPLY
 #   say                which prints a line
 # and sets `remote_commit`, where the step is to lead.
 
-before_op='' after_op=''  # operations of jj: what to go back to, and the last one of the step, if it is known
-head_op='' head_commit='' # git's HEAD (`none` before the first commit), and the operation of jj it belongs to
+before_op='' after_op='' # operations of jj: what to go back to, and the last one of the step, if it is known
 
 # Also takes in what was edited by hand since jj last looked, unless told not to.
 operation() { repo_jj op log --no-graph --limit 1 --template id "$@"; } # operation [<options of jj>]
@@ -61,9 +58,39 @@ git_head() {
   if [[ $code == 1 ]]; then echo none; fi
 }
 
+# jj moves git's HEAD first, then writes down the operation that does so, and changes the files last. Cut off in
+# between, the next jj of anybody takes HEAD for moved by hand, and the files for edits that undo what came with it.
+# So a step that changes files has HEAD locked, as git locks it: jj warns of that, and goes on. HEAD follows last, when
+# the files are what it says.
+
+# shellcheck disable=SC2016 # another bash reads it
+without_head() { # without_head <command...>: fails with the reason in REPLY where HEAD cannot be locked
+  local lock code=0
+  if ! lock=$(as_user 20 bash -c 'set -C; lock=$(git rev-parse --git-path HEAD.lock) && : >"$lock" && echo "$lock"' 2>&1); then
+    REPLY="cannot lock git's HEAD: ${lock#*line 1: }"
+    return 1
+  fi
+  REPLY=''
+  "$@" || code=$?
+  as_user 20 rm -f "$lock" || true
+  return "$code"
+}
+
+# Moves HEAD to where jj has it, by an operation that changes nothing else. Fails with the reason in REPLY.
+head_follows() {
+  local name=head-follows
+  if head_is_right; then return; fi
+  if repo_jj bookmark set "$name" --revision @ --allow-backwards >"$work/said" 2>&1 &&
+    repo_jj bookmark forget "exact:$name" >>"$work/said" 2>&1 && head_is_right; then return; fi
+  # jj ends well where it could not
+  if git_follows "$work/said"; then why "$(<"$work/said")"; fi
+  REPLY="cannot move git's HEAD: $REPLY"
+  return 1
+}
+
 # jj ends well where git's own refs could not be moved, and only warns, perhaps twice.
-git_follows() { # git_follows <file with what jj said>: fails with the warning in REPLY
-  REPLY=$(grep --max-count 1 --after-context 9 '^Warning: Failed to' "$1" | grep -E '^(Warning|[0-9]+):|^ +[^ ]+@git: ' |
+git_follows() { # git_follows <file with what jj said> [<what alone may not fail>]: fails with the warning in REPLY
+  REPLY=$(grep --max-count 1 --after-context 9 "^Warning: Failed to ${2-}" "$1" | grep -E '^(Warning|[0-9]+):|^ +[^ ]+@git: ' |
     sed -E '1!{/^Warning:/,$d}; s/^ +//; s/ at path "[^"]*"//g; s/(: [^:]+)\1+$/\1/' | paste --serial --delimiters ' ') && return 1 || return 0
 }
 
@@ -74,7 +101,7 @@ only_rebased_since() { # only_rebased_since <operation>
   while read -r id what; do
     case "$id $what" in
       "$1 "*) return 0 ;;
-      *" import git"* | *" rebase "* | *" point bookmark"* | *" export git"* | *" new empty commit" | *" restore to operation $1"*) ;;
+      *" import git"* | *" rebase "* | *" point bookmark"* | *" forget bookmark head-follows" | *" export git"* | *" new empty commit" | *" restore to operation $1"*) ;;
       *) return 1 ;;
     esac
   done < <(repo_jj op log --no-graph --ignore-working-copy --limit 100 --template 'id ++ " " ++ description.first_line() ++ "\n"')
@@ -107,20 +134,19 @@ go_back() {
   fi
   if [[ $current == "$before_op" ]]; then return; fi
   if ! nobody_else_since "$before_op" "$current"; then
+    head_follows || return 1
     REPLY='changed by somebody else since'
     return 2
   fi
   # an earlier run may have come back already
   if [[ $current != "$after_op" ]]; then
     if is_as_before "$current"; then return; fi
-    # where all but HEAD is back already, jj has nothing to restore
-    if [[ $(view_of "$current") == "$(view_of "$before_op")" ]]; then repo_jj new >"$work/said" 2>&1 || true; fi
   fi
-  head_op=$current head_commit=$(git_head)
-  note_head || return 1
-  if repo_jj op restore "$before_op" >"$work/said" 2>&1 && git_follows "$work/said" && sync --file-system "$repository" &&
-    current=$(operation 2>"$work/said") && is_as_before "$current"; then return; fi
-  REPLY=$(tail -n 1 "$work/said")
+  if without_head repo_jj op restore "$before_op" >"$work/said" 2>&1 && git_follows "$work/said" export; then
+    head_follows || return 1
+    if sync --file-system "$repository" && current=$(operation 2>"$work/said") && is_as_before "$current"; then return; fi
+  fi
+  [[ -n $REPLY ]] || REPLY=$(tail -n 1 "$work/said")
   return 1
 }
 
@@ -134,21 +160,14 @@ head_is_right() {
     [[ $(git_head) == "$parent" ]]
 }
 
-# jj moves git's HEAD before it writes down the operation that does so. Cut off in between, its next start
-# takes HEAD for moved by the user, and the files for edits of what is there.
+# Cut off after it had moved HEAD and before it wrote that down, jj's next start would take HEAD for moved by hand.
 restore_head() {
-  local head id what unmoved=''
-  [[ -n $head_op && -n $head_commit ]] || return 0
+  local head recorded
   head=$(git_head)
-  if [[ $head == "$head_commit" ]]; then return; fi
-  while read -r id what; do
-    if [[ $id == "$head_op" ]]; then unmoved=yes; fi
-    # these alone leave HEAD where it is
-    if [[ $what != *'import git refs'* && $what != *'point bookmark'* ]]; then break; fi
-  done < <(repo_jj op log --no-graph --ignore-working-copy --limit 100 --template 'id ++ " " ++ description.first_line() ++ "\n"')
-  if [[ -z $unmoved ]] || ! is_our_head "$head"; then return 0; fi
+  recorded=$(repo_jj git colocation status --ignore-working-copy 2>/dev/null | sed -n -E 's/^Last .*HEAD: \(?(\w+)\)?$/\1/p')
+  if [[ -z $recorded || $head == "$recorded" ]] || ! is_our_head "$head"; then return; fi
   say "git's HEAD was left at ${head:0:12}, and is put back"
-  if ! move_head_to "$head_commit"; then
+  if ! move_head_to "$recorded"; then
     REPLY="git's HEAD cannot be moved"
     return 1
   fi
@@ -198,7 +217,11 @@ finish_checkout() { # finish_checkout <operation to go back to, or nothing>: fai
   if [[ -n $1 ]] && nobody_else_since "$1" "$current"; then
     said=$(repo_jj op restore --ignore-working-copy "$1" 2>&1) || { why "$said"; return 1; }
   fi
-  said=$(repo_jj workspace update-stale 2>&1) || { why "$said"; return 1; }
+  if ! without_head repo_jj workspace update-stale >"$work/said" 2>&1; then
+    [[ -n $REPLY ]] || why "$(<"$work/said")"
+    return 1
+  fi
+  head_follows
 }
 
 # Runs as the user. A file is put back where it holds the beginning of what it was or was to be, or is gone:

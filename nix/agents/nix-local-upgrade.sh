@@ -76,13 +76,13 @@ recover() {
     rm -f "$state/transaction.json"
     return
   fi
-  # a program that was killed in the middle leaves git's lock behind
+  # a program that was killed in the middle leaves git's lock behind, of any age where the clock was set meanwhile
   if [[ $UPGRADE_MODE == local ]]; then
-    drop_locks "$repository/.git" -newermt "${was[started]:-now}"
+    drop_locks "$repository/.git"
   fi
   stage=${was[stage]} before_op=${was[operation]-} after_op=${was[operationAfter]-}
   candidate=${was[candidate]-} remote_commit=${was[remote]-} toplevel=${was[toplevel]-} revision=${was[revision]-}
-  head_op=${was[headOperation]-} head_commit=${was[head]-} begun_at=${was[started]-} begun_in=${was[bootId]-}
+  begun_at=${was[started]-} begun_in=${was[bootId]-}
   from_commit=${was[commit]-} from_profile=${was[profile]-} from_running=${was[running]-} boot_before=${was[boot]-}
   failed_before=${was[failedUnits]-}
   failed_before=${failed_before// /$'\n'}
@@ -108,7 +108,7 @@ recover() {
   notes+=("an earlier run that did not end was put back")
   rm -f "$state/transaction.json"
   stage='' before_op='' after_op='' candidate='' remote_commit='' toplevel='' revision='' boot_before='' failed_before=''
-  head_op='' head_commit='' begun_at=$started begun_in=$this_boot
+  begun_at=$started begun_in=$this_boot
   look_around
 }
 

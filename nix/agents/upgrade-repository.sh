@@ -167,11 +167,11 @@ measure_checkout() {
 }
 
 rebase_onto_remote() {
-  repo_jj rebase --branch @ --onto "$remote_commit" >"$work/said" 2>&1 && return
+  without_head repo_jj rebase --branch @ --onto "$remote_commit" >"$work/said" 2>&1 && return
   # A rebase that was put back, done again in the same second, gives the same commit, which jj refuses to make.
   grep --quiet 'Newly-created commit .* already exists' "$work/said" || return
   sleep 1.1
-  repo_jj rebase --branch @ --onto "$remote_commit" >"$work/said" 2>&1
+  without_head repo_jj rebase --branch @ --onto "$remote_commit" >"$work/said" 2>&1
 }
 
 rebase() {
@@ -179,14 +179,15 @@ rebase() {
   # what was written lately may not be on the disk yet, and a power cut would take it
   sync --file-system "$repository"
   before_op=$(operation 2>"$work/said") || stop_because 'read the repository'
-  head_op=$before_op head_commit=$(git_head)
   begin repository
   if ! descends "$remote_commit" "$candidate"; then
     # jj takes in the moved ref as if it had fetched it
     repo_git update-ref "refs/remotes/origin/$UPGRADE_BRANCH" "$remote_commit" 2>"$work/said" ||
       stop_because "move the remote's branch"
-    rebase_onto_remote || stop_because rebase
-    git_follows "$work/said" || stop failed "Cannot rebase: $REPLY"
+    if ! rebase_onto_remote; then
+      if [[ -n $REPLY ]]; then stop failed "Cannot rebase: $REPLY"; else stop_because rebase; fi
+    fi
+    if ! { git_follows "$work/said" export && head_follows; }; then stop failed "Cannot rebase: $REPLY"; fi
     read_rebased
     candidate=$REPLY
     if [[ -n $split ]]; then
@@ -327,4 +328,3 @@ restore_repository() {
     *) not_restored+=("repository ($REPLY)") ;;
   esac
 }
-note_head() { write_transaction || { REPLY="cannot write $state/transaction.json" && return 1; }; }

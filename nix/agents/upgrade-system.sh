@@ -111,8 +111,8 @@ write_transaction() {
     quote "$text"
     quoted+=("$REPLY")
   done
-  printf -v text '{"stage":"%s","bootId":"%s","started":"%s","operation":"%s","operationAfter":"%s","headOperation":"%s","head":"%s","commit":%s,"profile":"%s","running":"%s","boot":%s,"candidate":%s,"remote":"%s","toplevel":"%s","revision":"%s","failedUnits":%s}' \
-    "$stage" "$begun_in" "$begun_at" "$before_op" "$after_op" "$head_op" "$head_commit" "${quoted[0]}" "$from_profile" "$from_running" \
+  printf -v text '{"stage":"%s","bootId":"%s","started":"%s","operation":"%s","operationAfter":"%s","commit":%s,"profile":"%s","running":"%s","boot":%s,"candidate":%s,"remote":"%s","toplevel":"%s","revision":"%s","failedUnits":%s}' \
+    "$stage" "$begun_in" "$begun_at" "$before_op" "$after_op" "${quoted[0]}" "$from_profile" "$from_running" \
     "${quoted[1]}" "${quoted[2]}" "$remote_commit" "$toplevel" "$revision" "${quoted[3]}"
   keep "$state/transaction.json" "$text"
 }
@@ -352,18 +352,23 @@ roll_back() {
 }
 
 restore_profile() {
-  local current
-  current=$(readlink "$profile")
-  if [[ $current == "$from_profile" ]]; then return; fi
-  if [[ $(readlink --canonicalize "$profile") != "$toplevel" ]]; then
-    not_restored+=("profile (set by somebody else since)")
-    return
-  fi
+  local before link
   number "$from_profile"
-  nix-env --profile "$profile" --switch-generation "$REPLY" || { later profile; return; }
+  before=$REPLY
+  if [[ $(readlink "$profile") != "$from_profile" ]]; then
+    if [[ $(readlink --canonicalize "$profile") != "$toplevel" ]]; then
+      not_restored+=("profile (set by somebody else since)")
+      return
+    fi
+    nix-env --profile "$profile" --switch-generation "$before" || { later profile; return; }
+  fi
   # nothing boots into what was rejected
-  number "$current"
-  nix-env --profile "$profile" --delete-generations "$REPLY" || true
+  for link in "$profile"-*-link; do
+    number "$link"
+    if [[ $REPLY == null || $before == null || $REPLY -le $before ]]; then continue; fi
+    if [[ $(readlink --canonicalize "$link") != "$toplevel" ]]; then continue; fi
+    nix-env --profile "$profile" --delete-generations "$REPLY" || later 'profile (the rejected generation is in it)'
+  done
 }
 
 restore_running() {

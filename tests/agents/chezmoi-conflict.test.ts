@@ -220,3 +220,17 @@ function randomOf(seed: number): () => number {
     return state / 2 ** 31
   }
 }
+
+test('A merge of git that waits for its user is left to them', async () => {
+  const { sorrow } = await makeDotfiles(root, { '.a': 'a\n' })
+  const git = 'git -c user.name=o -c user.email=o@o'
+  const state = 'git status --porcelain=v2 --branch; cat dot_a .git/MERGE_HEAD'
+  const before = await sorrow.sh(`cd .local/share/chezmoi; git checkout -q -b side
+    echo s >dot_a; ${git} commit -qam s; git checkout -q --detach HEAD~1
+    echo t >dot_a; ${git} commit -qam t; ${git} merge side >/dev/null 2>&1 || true; ${state}`)
+  expect(await sorrow.sync()).toMatchObject({
+    outcome: 'conflict',
+    reason: expect.stringMatching(/^git is in the middle .*`git status` there/),
+  })
+  expect(await sorrow.sh(`cd .local/share/chezmoi; ${state}`)).toBe(before)
+})

@@ -350,3 +350,45 @@ test('For a conflict in an encrypted file there are commands instead of cipherte
   await sorrow.sync()
   expect(await sorrow.sh('cat .key')).toBe('secret\ntorment')
 })
+
+test('A file that chezmoi has no memory for is named, and holds nothing else back', async () => {
+  const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
+  await torment.sh('truncate -s 10T .huge; echo own >.own')
+  await sorrow.sh(
+    'echo new >>.a; cd .local/share/chezmoi; for name in huge own z; do echo x >dot_$name; done',
+  )
+  await sorrow.sync()
+  const { outcome, reason, applied } = await torment.sync()
+  expect(outcome).toBe('failed')
+  expect(reason).toMatch(/^Cannot apply \.huge: chezmoi ended at it: .*out of memory$/)
+  expect(applied).toEqual(['.a', '.z'])
+  expect(await torment.sh('stat -c %s .huge; cat .own')).toBe(`${10 * 2 ** 40}\nown`)
+})
+
+test('What git alone would fetch is not put into the home, and named', async () => {
+  const { sorrow, torment, remote } = await makeDotfiles(root, { '.a': 'a\n' })
+  await sorrow.sh(`git clone -q ${remote} other; cd other
+    printf '*.big filter=lfs diff=lfs merge=lfs -text\n' >.gitattributes
+    printf 'version https://git-lfs.github.com/spec/v1\noid sha256:%064d\nsize 9\n' 1 >dot_x.big
+    echo b >dot_b; git add .; git -c protocol.file.allow=always submodule --quiet add ${remote} exact_dot_zsh
+    git -c user.name=o -c user.email=o@o commit -qm more; git push -q origin HEAD:main`)
+  await torment.sh('mkdir .zsh; echo own >.zsh/own')
+  for (const _ of [1, 2]) {
+    const ran = await torment.sync()
+    expect(ran.outcome).toMatch(/synced|up-to-date/)
+    const reasons = kept(ran)
+    expect(reasons['.zsh']).toMatch('submodule')
+    expect(reasons['.x.big']).toMatch('Git LFS')
+  }
+  expect(await torment.sh('ls -A .zsh; cat .b; ls .x.big 2>&1 || true')).toMatch(/^own\nb\nls: /)
+})
+
+test('A file whose script never says the same is named', async () => {
+  const { sorrow, torment } = await makeDotfiles(root, { '.grows': 'one\n' })
+  await sorrow.sh(`cd .local/share/chezmoi; rm dot_grows
+    printf '#!/bin/sh\\ncat; echo more\\n' >modify_dot_grows`)
+  await sorrow.sync()
+  const ran = await torment.sync()
+  expect(ran.outcome).toBe('synced')
+  expect(kept(ran)).toEqual({ '.grows': expect.stringContaining('after an apply either') })
+})

@@ -71,13 +71,21 @@ async function withRoom(filesystem: (typeof filesystems)[number], room: Room): P
   })
 }
 
-/** @param rolledBack whether the upgrade fails a check and is put back, and the next commit is a good one */
-async function withFailing(failing: Failing, rolledBack = false): Promise<string[]> {
+/**
+ * @param rolledBack whether the upgrade fails a check and is put back, and the next commit is a good one
+ * @param byHand what the user does in the repository before the next run
+ */
+async function withFailing(
+  failing: Failing,
+  rolledBack = false,
+  byHand = 'true',
+): Promise<string[]> {
   return inCopy(async (world) => {
     const before = await world.state()
     const env: Record<string, string> = rolledBack ? { UPGRADE_CHECKS: '["false"]' } : {}
     const { left, writes: seen } = await upgradeWithFailingCalls(world, failing, env)
     const wrong: string[] = []
+    await world.rain(byHand)
     if (rolledBack) {
       // it is known to be bad, or is judged once more: all is back as it was
       await world.upgrade(env)
@@ -153,6 +161,21 @@ test('Killed while jj moves a bookmark: no lock of it locks the host out', async
   expect(await withFailing({ first, times: 1, error: 'SIGKILL' })).toEqual([])
 })
 
+const killedAt = {
+  'before HEAD is locked': 'rebase bash openat .*/.git/HEAD.lock$',
+  'before jj’s operation is written': places['operations of jj'],
+  'after the checkout': places['jj’s word of the working copy'],
+  'as HEAD follows': places['HEAD of the repository'],
+  'when HEAD has followed': 'rebase jj .*/refs/heads/head-follows',
+}
+test.each(Object.entries(killedAt))(
+  'The user’s own `jj status` after a kill %s spoils nothing',
+  async (_, first) => {
+    const byHand = 'jj status || jj workspace update-stale; jj status'
+    expect(await withFailing({ first, times: 1, error: 'SIGKILL' }, false, byHand)).toEqual([])
+  },
+)
+
 test('A single failure that jj only warns of is seen', async () => {
   expect(await withFailing({ first: places['HEAD of the repository'], times: 1 })).toEqual([])
 })
@@ -166,6 +189,20 @@ const backPlaces = {
   'the profile': 'rollback nix-env rename .*/profiles/system$',
   'the link to what runs': 'rollback ln .*current-system$',
 }
+test('A rejected generation that cannot be removed at once is removed by the next run', async () => {
+  await inCopy(async (world) => {
+    const before = await world.state()
+    const remove = `() { if [[ $* == *--delete-generations* && ! -e /root/once ]]; then touch /root/once; return 1; fi; command nix-env "$@"; }`
+    const env = { UPGRADE_CHECKS: '["false"]', 'BASH_FUNC_nix-env%%': remove }
+    expect(await world.upgrade(env)).toMatchObject({
+      outcome: 'validation-failed',
+      notRestored: [expect.stringContaining('rejected generation')],
+    })
+    await world.upgrade(env)
+    expect(await world.state()).toBe(before)
+  })
+})
+
 test.each(Object.entries(backPlaces))(
   'Writing fails at %s on the way back: the next run puts the rest back',
   async (_, first) => {
@@ -185,7 +222,7 @@ const spoilt = {
   'has no name for a value': [places['files of the working copy'], `echo '{"":"x"}' >$file`],
   'was written by an older agent': [
     places['files of the working copy'],
-    'text=$(jq "del(.headOperation, .head, .failedUnits, .revision)" $file); echo "$text" >$file',
+    'text=$(jq "del(.failedUnits, .revision)" $file); echo "$text" >$file',
   ],
 } as const
 test.each(Object.entries(spoilt))(

@@ -84,7 +84,8 @@ async function withFailing(
     await sync(copy, 'torment')
     const files = await copy.sh(`cd ${base}
       for host in sorrow torment; do echo $host $(cat $host/{.profile,.vimrc,.new,.cfg} 2>&1); done
-      echo kept $(cat sorrow/.local/state/chezmoi-sync/kept/2*/.cfg 2>&1)`)
+      echo kept $(cat sorrow/.local/state/chezmoi-sync/kept/2*/.cfg 2>&1)
+      [ ! -e sorrow/.hand ] || cmp sorrow/.hand torment/.hand 2>&1 || true`)
     if (files !== allThere) wrong.push(`the files are: ${files}`)
     const ends = [at.code, outcome, reason].join(' ')
     const then = [next.code, next.status.outcome, next.status.reason].join(' ')
@@ -153,19 +154,31 @@ test('Whoever looks for conflicts after a kill does not spoil what the next run 
   expect(wrong).toEqual([])
 })
 
-// not before the operation is written: jj then takes the HEAD that was moved for the user's own doing
-test.each(Object.entries(killedAt).slice(1))(
-  'The user’s own `jj status` after a kill %s spoils nothing either',
-  async (_, first) => {
-    const wrong = await withFailing({ first, times: 1, error: 'SIGKILL' }, (copy) =>
-      copy.sh(`cd ${base}/sorrow/.local/share/chezmoi; jj status || jj workspace update-stale`, {
-        user: 'rain',
-        env: { HOME: `${base}/sorrow` },
-      }),
-    )
-    expect(wrong).toEqual([])
-  },
-)
+/** Where HEAD is locked for a step of jj, and where it follows. */
+const aroundHead = {
+  'before HEAD is locked': 'rebase bash openat .*/.git/HEAD.lock$',
+  'as HEAD follows': places['HEAD of the source'],
+  'when HEAD has followed': 'rebase jj .*/refs/heads/head-follows',
+}
+const look = 'jj status || jj workspace update-stale'
+const commit = 'jj commit -m "by hand" || { jj workspace update-stale; jj commit -m "by hand"; }'
+const edit = `echo 'by hand' >dot_hand; ${look}; jj status`
+const atOperation = places['the operations of jj']
+test.each([
+  ...Object.entries({ ...killedAt, ...aroundHead }).map((at) => [look, ...at] as const),
+  ...[commit, edit].flatMap((script) => [
+    [script, 'before jj’s operation is written', atOperation] as const,
+    [script, 'as HEAD follows', aroundHead['as HEAD follows']] as const,
+  ]),
+])('The user’s own `%s` after a kill %s spoils nothing either', async (script, _, first) => {
+  const wrong = await withFailing({ first, times: 1, error: 'SIGKILL' }, (copy) =>
+    copy.sh(`cd ${base}/sorrow/.local/share/chezmoi; ${script}`, {
+      user: 'rain',
+      env: { HOME: `${base}/sorrow`, JJ_USER: 'rain', JJ_EMAIL: 'rain@sorrow' },
+    }),
+  )
+  expect(wrong).toEqual([])
+})
 
 test.each(['', '\\0\\0\\0', 'nothing\\nof\\nuse\\n', 'abcdef\\nabcdef\\nabcdef\\n'])(
   'A note of a step that holds `%s` locks no host out',

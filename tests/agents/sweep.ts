@@ -7,13 +7,15 @@
  *
  * which write a line a case to the file: what failed, in which phase, how the run ended, how the next ones did, and
  * what was wrong after them. LAB_SWEEP_ERRORS=ENOSPC,EIO,EDQUOT,EROFS,SIGKILL names the errors (default ENOSPC),
- * LAB_SWEEP_STRIDE=4 takes each fourth case only, from the one that LAB_SWEEP_START names on (default 1).
+ * LAB_SWEEP_PHASES=fetch,push takes calls of these phases only, LAB_SWEEP_STRIDE=4 each fourth case only, from the one
+ * that LAB_SWEEP_START names on (default 1).
  */
 import { appendFileSync, writeFileSync } from 'node:fs'
 import type { Failing, Write } from './full.ts'
 
 const matrix = process.env['LAB_SWEEP']
 const number = (name: string): number => Number(process.env[name] ?? 1)
+const phases = process.env['LAB_SWEEP_PHASES']?.split(',')
 const errors = (process.env['LAB_SWEEP_ERRORS'] ?? 'ENOSPC').split(',')
 
 /** Why there is no sweep, for `context.skip`; undefined where one was asked for. */
@@ -39,6 +41,7 @@ export const swept = <T>(cases: readonly T[]): T[] =>
 export function failings(writes: readonly Write[]): Failing[] {
   const kinds = new Map<string, Write>()
   for (const write of writes) {
+    if (phases && !phases.includes(write.phase)) continue
     const path = write.path
       .replace(/objects\/[0-9a-f]{2}(\/.*)?$/, 'objects/')
       .replace(/\.tmp[A-Za-z0-9]{6}$/, '.tmp')
