@@ -105,9 +105,10 @@ function countOf(steps: SeenStep[]): string {
 function linesOf(lane: SeenLane, options: FrameOptions & { short: boolean }): Line[] {
   const { folded } = options
   const waits = lane.after && lane.steps.every(({ state }) => state === 'pending')
-  const head = folded
-    ? `${lane.title}: ${countOf(lane.steps)}${waits ? ', after the others' : ''}`
-    : lane.title
+  // a VM that has not taken anything yet, or nothing to come: neither says anything
+  if (lane.shares && lane.steps.length === 0) return []
+  const count = lane.shares === 'to come' ? String(lane.steps.length) : countOf(lane.steps)
+  const head = folded ? `${lane.title}: ${count}${waits ? ', after the others' : ''}` : lane.title
   const byRecency = lane.steps
     .filter(({ state }) => state === 'failed')
     .toSorted((a, b) => (b.to ?? 0) - (a.to ?? 0))
