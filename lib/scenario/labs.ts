@@ -1,4 +1,4 @@
-import { statSync } from 'node:fs'
+import { readFileSync, statSync } from 'node:fs'
 import { Failure, explain } from '../failure.ts'
 import type { Note } from '../report/record.ts'
 import { runShared, type SharedStep } from '../shared-steps.ts'
@@ -9,7 +9,7 @@ import { writeSshConfigOfAll } from '../vm/identity.ts'
 import { gib, requireSpace } from '../vm/preflight.ts'
 import { ensureKeeper, freePort, qemuArgs, startQemu } from '../vm/qemu.ts'
 import { restoreSnapshot } from '../vm/snapshot.ts'
-import { files, knownVms, newUuid, readVm, writeVm, type Vm } from '../vm/vm.ts'
+import { files, knownVms, newUuid, qemuOf, readVm, writeVm, type Vm } from '../vm/vm.ts'
 import type { Stage } from './family.ts'
 import type { Prepared } from './prepared.ts'
 
@@ -41,13 +41,13 @@ export async function openLabs(
   keep: (copies: HeldCopy[]) => void,
   say: (line: string) => void,
 ): Promise<Lab[]> {
-  const sizes = hosts.map((host) => taken(files(host).disk) + taken(files(host).vars))
-  const size = sizes.reduce((sum, each) => sum + each, 0)
+  const size = hosts.reduce((sum, host) => sum + diskOf(host), 0)
   const count = jobs - 1
   requireSpace(labHome(), count * (size + hosts.length * growth), `make ${count} copies`)
   const copies = await reserveCopies(count)
   keep(copies)
   say(`copy ${gib(size)} for each`)
+  const began = stage.record.note({ kind: 'step', name: 'make copies', phase: 'begin', hosts })
   for (const host of hosts) {
     const { vm, tag } = stage.prepared.get(host)!
     await copyVm(
@@ -56,6 +56,7 @@ export async function openLabs(
       copies.map(({ home }) => home),
     )
   }
+  stage.record.note({ kind: 'step', name: 'make copies', phase: 'end', of: began, count })
   const own = renamed(stage, hosts, (host) => host)
   const labs: Lab[] = [
     { titles: hosts, ready: Promise.resolve({ use: (work) => work(own) } satisfies OpenLab) },
@@ -97,7 +98,9 @@ async function start(
       ),
     ),
   )
-  of.record.note({ kind: 'step', name: `copy ${number}`, phase: 'end', of: began })
+  const disk = hosts.reduce((sum, host) => sum + diskOf(host), 0)
+  const memory = [...prepared.values()].reduce((sum, { vm }) => sum + memoryOf(vm), 0)
+  of.record.note({ kind: 'step', name: `copy ${number}`, phase: 'end', of: began, disk, memory })
   return { use: (work) => inLab(home, () => work({ ...of, prepared })) }
 }
 
@@ -133,8 +136,16 @@ function renamed(stage: Stage, hosts: string[], called: (host: string) => string
   return { ...stage, record: { ...record, note }, shares: true }
 }
 
-/** Bytes that a file takes on the disk. */
-const taken = (path: string): number => statSync(path).blocks * 512
+/** Bytes that the images of a VM take on the disk. */
+const diskOf = (host: string): number =>
+  [files(host).disk, files(host).vars].reduce((sum, path) => sum + statSync(path).blocks * 512, 0)
+
+/** Bytes of memory that a VM's QEMU has. */
+function memoryOf(vm: Vm): number {
+  const { pid } = qemuOf(vm) ?? {}
+  const status = pid === undefined ? '' : readFileSync(`/proc/${pid}/status`, 'utf8')
+  return Number(/^VmRSS:\s+(\d+) kB/m.exec(status)?.[1] ?? 0) * 1024
+}
 
 /**
  * Has labs share cases, and says which lab was lost meanwhile.

@@ -15,7 +15,7 @@ async function worked(
   count: number,
   {
     vms = 2,
-    breaks = (_: Thing, _lab: number): boolean => false,
+    breaks = (() => false) as (one: Thing, lab: number) => boolean,
     labs = [] as Promise<number>[],
   } = {},
 ) {
@@ -25,13 +25,11 @@ async function worked(
   const sleep = async (turns: number): Promise<void> => {
     for (let turn = 0; turn < turns; turn++) await new Promise(setImmediate)
   }
-  let over = false
-  const clock = (async () => {
-    while (!over) {
-      await new Promise(setImmediate)
-      now += 1
-    }
-  })()
+  const tick = (): void => {
+    now += 1
+    clock = setImmediate(tick)
+  }
+  let clock = setImmediate(tick)
   const all = labs.length > 0 ? labs : Array.from({ length: count }, (_, lab) => lab)
   const left = await share(things, all, {
     vms,
@@ -45,8 +43,7 @@ async function worked(
     },
     lost: (index, why) => void lost.push([index, why.message]),
   })
-  over = true
-  await clock
+  clearImmediate(clock)
   return { log, lost, left: left.map(({ name }) => name) }
 }
 
