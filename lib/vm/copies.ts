@@ -48,7 +48,8 @@ export function reserveCopies(count: number): Promise<HeldCopy[]> {
     for (let number = 1; reserved.length < count; number++) {
       if (taken.has(number)) continue
       const home = privateDirectory(join(directory(), String(number)))
-      reserved.push({ number, home, held: await lock(lockOf(home), `use copy ${number}`) })
+      const held = await lock(lockOf(home), `use copy ${number}`)
+      reserved.push({ number, home, held })
     }
     return reserved
   })
@@ -61,18 +62,21 @@ export function reserveCopies(count: number): Promise<HeldCopy[]> {
 export async function removeAbandoned(): Promise<Copy[]> {
   if (copies().length === 0) return []
   return guarded(async () => {
-    const found = await abandonedCopies()
+    const found = await inNobodysHands()
     for (const { home } of found) removeCopy(home)
     return found
   })
 }
 
+/** The copies whose run is gone. */
+export const abandonedCopies = async (): Promise<Copy[]> =>
+  copies().length === 0 ? [] : guarded(inNobodysHands)
+
 /** The line that says so. */
 export const removedInWords = (found: Copy[]): string =>
   `Ended and deleted what a run that was killed has left: ${found.map(({ number }) => `copy ${number}`).join(', ')}`
 
-/** The copies whose run is gone. */
-export async function abandonedCopies(): Promise<Copy[]> {
+async function inNobodysHands(): Promise<Copy[]> {
   const found: Copy[] = []
   for (const copy of copies()) {
     const held = await lock(lockOf(copy.home), `use copy ${copy.number}`).catch((thrown) => {
@@ -87,7 +91,7 @@ export async function abandonedCopies(): Promise<Copy[]> {
 
 const lockOf = (home: string): string => join(home, 'lock')
 
-/** Nobody takes a copy that is just being made for one that was left behind. */
+/** One at a time: nobody takes a copy that is just being made for one that was left behind. */
 async function guarded<T>(work: () => Promise<T>): Promise<T> {
   privateDirectory(labHome())
   privateDirectory(directory())
@@ -101,7 +105,7 @@ async function guarded<T>(work: () => Promise<T>): Promise<T> {
  */
 export function removeCopy(home: string): void {
   inLab(home, () => {
-    const vms = knownVms().flatMap((host) => readVm(host) ?? [])
+    const vms = knownVms().flatMap((host) => vmIn(host) ?? [])
     const alive = () => vms.flatMap((vm) => [...keepersOf(vm), qemuOf(vm) ?? []].flat())
     // a keeper may just have started a QEMU
     for (let tries = 0, found = alive(); found.length > 0 && tries < 250; tries++) {
@@ -112,6 +116,16 @@ export function removeCopy(home: string): void {
     rmSync(runtimeDir(), { recursive: true, force: true })
   })
   rmSync(home, { recursive: true, force: true })
+}
+
+/** A record that cannot be read must not keep a copy from being deleted. */
+function vmIn(host: string): Vm | undefined {
+  try {
+    return readVm(host)
+  } catch (thrown) {
+    if (!(thrown instanceof Failure)) throw thrown
+    return undefined
+  }
 }
 
 function kill(pid: number): void {

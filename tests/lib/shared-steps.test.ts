@@ -35,7 +35,9 @@ test('each case is told with the VM that had it; one that fails throws nothing',
     step('skipped', 1, async () => ({ skipped: 'not promised' })),
   ]
   expect(await runShared(steps, labs.slice(0, 1), lost)).toEqual([])
-  const words = lines.map((line) => line.replace(/^[^\w[]+ /, '').replace(/\(\d+\.\d s\)/, '(0.0 s)'))
+  const words = lines.map((line) =>
+    line.replace(/^[^\w[]+ /, '').replace(/\(\d+\.\d s\)/, '(0.0 s)'),
+  )
   expect(words).toEqual([
     'sorrow: passes',
     '[1/3] sorrow: passes (0.0 s)',

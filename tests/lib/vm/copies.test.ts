@@ -1,17 +1,31 @@
-import { spawn, type ChildProcess } from 'node:child_process'
+import { execFileSync, spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
+import { end } from '../../../lib/process.ts'
 import { inLab, labHome, runtimeDir } from '../../../lib/settings.ts'
 import {
   abandonedCopies,
   copies,
+  copyVm,
   removeAbandoned,
   removeCopy,
   reserveCopies,
 } from '../../../lib/vm/copies.ts'
+import { ensureLabKey, labKey } from '../../../lib/vm/identity.ts'
+import { startQemu } from '../../../lib/vm/qemu.ts'
+import { loadSnapshot, saveSnapshot, snapshotsIn, withMonitor } from '../../../lib/vm/snapshot.ts'
+import { makeBox } from '../../box.ts'
 import { files, newUuid, qemuOf, readVm, writeVm, type Vm } from '../../../lib/vm/vm.ts'
 
 let dir: string
@@ -115,4 +129,70 @@ test('a copy is removed whatever there is of it yet', async () => {
   copy!.held.release()
   expect(copies()).toEqual([])
   expect(readdirSync(join(labHome(), 'copies'))).toEqual(['lock'])
+})
+
+test('a copy holds its snapshot and no other, and works beside the VM that it was made of', async () => {
+  const { vm, argv } = await makeBox()
+  const f = files('box')
+  execFileSync('ssh-keygen', ['-q', '-t', 'ed25519', '-N', '', '-f', f.hostKey])
+  writeFileSync(f.credential, 'who it is')
+  await ensureLabKey()
+  const { pid } = await startQemu(vm, argv)
+  const write = (of: Vm, byte: string): Promise<unknown> =>
+    withMonitor(of, async (monitor) => {
+      for (const node of ['disk0', 'efivars']) {
+        const line = `qemu-io -d /machine/peripheral/${node}-device/virtio-backend "write -P ${byte} 0 64k"`
+        await monitor.execute('human-monitor-command', { 'command-line': line })
+      }
+    })
+  const status = (of: Vm): Promise<{ running: boolean }> =>
+    withMonitor(of, (monitor) => monitor.execute('query-status'))
+  const holds = (byte: string): boolean[] =>
+    [files('box').disk, files('box').vars].map((image) => {
+      const read = ['-U', '-r', '-f', 'qcow2', '-c', `read -P ${byte} 0 64k`, image]
+      return !execFileSync('qemu-io', read, { encoding: 'utf8' }).includes('failed')
+    })
+  await write(vm, '0x11')
+  await saveSnapshot(vm, 'lab-one', 30)
+  await write(vm, '0x22')
+  await saveSnapshot(vm, 'saved-other', 30)
+  await write(vm, '0x33')
+
+  const held = await reserveCopies(2)
+  const homes = held.map(({ home }) => home)
+  await copyVm(vm, 'lab-one', homes)
+  expect(await status(vm)).toMatchObject({ running: true })
+  expect(qemuOf(vm)?.pid).toBe(pid)
+  const pids = await Promise.all(
+    homes.map((home) =>
+      inLab(home, async () => {
+        expect(holds('0x33')).toEqual([true, true])
+        for (const image of [files('box').disk, files('box').vars])
+          expect(await snapshotsIn(image)).toEqual(['lab-one'])
+        expect(readFileSync(files('box').credential, 'utf8')).toBe('who it is')
+        expect(readFileSync(labKey(), 'utf8')).toContain('PRIVATE KEY')
+        const copy = { ...vm, uuid: newUuid() }
+        writeVm(copy)
+        const own = argv.map((arg) =>
+          arg
+            .replaceAll(vm.uuid, copy.uuid)
+            .replaceAll(f.dir, files('box').dir)
+            .replaceAll(f.run, files('box').run),
+        )
+        const qemu = await startQemu(copy, own, true)
+        expect(await loadSnapshot(copy, 'lab-one', own, 30)).toBe('in the running process')
+        expect(await status(copy)).toMatchObject({ running: true })
+        await write(copy, '0x44')
+        return qemu.pid
+      }),
+    ),
+  )
+  expect(new Set([pid, ...pids]).size).toBe(3)
+  for (const { home, held: lock } of held) {
+    removeCopy(home)
+    lock.release()
+  }
+  expect(pids.filter((one) => existsSync(`/proc/${one}/exe`))).toEqual([])
+  await end(qemuOf(vm)!)
+  expect(holds('0x33')).toEqual([true, true])
 })
