@@ -72,7 +72,7 @@ export type Asked = Pick<Plan, 'asked' | 'cases'>
  * Prepares VMs for cases: their baselines, their locks, a record; leaves them as they were before and
  * writes the report of what there is, whatever happened.
  * @param vms how many each of the cases needs: 1 or 2
- * @param use has the labs that share the cases; one alone is the VMs themselves
+ * @param use has the labs that share the cases; none where there is one job, which is the VMs themselves
  */
 export async function withStage(
   options: RunOptions,
@@ -133,8 +133,15 @@ export async function withStage(
     record.note({ kind: 'run', name: options.name, phase: 'end', of: 1, reason: 'cut short' })
     write(stage, plan)
   }
+  const endCopiesNow = (): void => {
+    try {
+      endCopies()
+    } catch {
+      // what is just being written there is found by the next run
+    }
+  }
   process.once('exit', cutShort)
-  process.once('exit', endCopies)
+  process.once('exit', endCopiesNow)
   const forget = whenCutShort(() => ({
     left: `${stage.results.length} cases were run, report: ${join(record.dir, 'report.html')}`,
     goOn: 'the same command again begins anew',
@@ -168,7 +175,7 @@ export async function withStage(
     }
   } finally {
     process.off('exit', cutShort)
-    process.off('exit', endCopies)
+    process.off('exit', endCopiesNow)
     forget()
     endCopies()
     for (const { held } of copies) held.release()

@@ -115,7 +115,7 @@ export function removeCopy(home: string): void {
     }
     rmSync(runtimeDir(), { recursive: true, force: true })
   })
-  rmSync(home, { recursive: true, force: true })
+  rmSync(home, { recursive: true, force: true, maxRetries: 3 })
 }
 
 /** A record that cannot be read must not keep a copy from being deleted. */
