@@ -177,9 +177,10 @@ async function live(seen: SeenLane[], cases: boolean): Promise<View> {
 }
 
 async function plain(seen: SeenLane[], cases: boolean): Promise<View> {
-  const { ListrLogger, ListrLogLevels, ProcessOutput } = await import('listr2')
+  const { LISTR_LOGGER_STYLE, ListrLogger, ListrLogLevels, ProcessOutput } = await import('listr2')
   const { plainLines } = await import('./view/plain.ts')
   const logger = new ListrLogger({
+    ...LISTR_LOGGER_STYLE,
     processOutput: new ProcessOutput(process.stderr, process.stderr),
   })
   const write = (line: string): void => logger.log(ListrLogLevels.OUTPUT, line)

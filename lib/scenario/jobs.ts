@@ -32,8 +32,8 @@ export interface Room {
 /** Cores that the two CPUs of a VM keep busy: much of a case is waiting, and an emulated CPU never waits for long. */
 const coresOfVm = { kvm: 1, tcg: 2 }
 
-/** Bytes that QEMU itself takes beside a guest's memory. */
-const overhead = 256 * 1024 ** 2
+/** Bytes that QEMU itself takes beside a guest's memory: under TCG what it has translated, above all. */
+const overhead = { kvm: 128 * 1024 ** 2, tcg: 512 * 1024 ** 2 }
 
 /**
  * How many jobs there are to be; `auto` are as many as the machine has cores and memory for.
@@ -41,7 +41,7 @@ const overhead = 256 * 1024 ** 2
  */
 export function jobsFor(asked: Jobs, room: Room): number {
   const { vms, most, accelerator, cores, available } = room
-  const perCopy = room.memory + vms * overhead
+  const perCopy = room.memory + vms * overhead[accelerator]
   const copies = Math.max(0, Math.floor(available / perCopy))
   if (asked === 'auto') {
     const byCores = Math.floor(cores / (vms * coresOfVm[accelerator]))

@@ -99,27 +99,19 @@ test('a copy takes its part of the cases, is shown meanwhile, and is gone at the
   await nothingIsLeft()
 })
 
-test('a run that is killed leaves a copy to be seen, and the next one ends and deletes it', async () => {
-  const killed = ['--jobs', '2', ...flags]
-  await lab.killAt(/torment \(copy 1\)/, 'SIGKILL', 'pipelines/gitops', ...killed)
+test('what a killed run has left is shown, and ended by the next one, whose own Ctrl-C ends', async () => {
+  const command = ['pipelines/gitops', '--jobs', '2', ...flags] as const
+  await lab.killAt(/torment \(copy 1\)/, 'SIGKILL', ...command)
   expect(left().directories).toEqual(['1'])
   expect(qemus()).toHaveLength(2)
   expect(uuids.size).toBe(4)
   const { stdout } = await lab.task('status')
   expect(stdout).toMatch(/^torment \(copy 1\) +running/m)
   expect(stdout).toMatch(/^copy 1 was left by a run that was killed: just down /m)
-  const next = await lab.task('pipelines/gitops', '--case', cases[0]!, '--keep')
-  expect(next).toMatchObject({ code: 0 })
-  expect(next.stderr).toContain('Ended and deleted what a run that was killed has left: copy 1')
-  await nothingIsLeft()
-})
 
-test('Ctrl-C ends the copies at once, and down those of a run that was killed', async () => {
-  const args = ['--jobs', '2', ...flags]
-  const cut = await lab.killAt(/torment \(copy 1\)/, 'SIGINT', 'pipelines/gitops', ...args)
-  expect(cut.code).toBe(130)
-  await nothingIsLeft()
-  await lab.killAt(/torment \(copy 1\)/, 'SIGKILL', 'pipelines/gitops', ...args)
-  expect((await lab.task('down', '--now')).stdout).toContain('has left: copy 1')
+  const next = await lab.killAt(/torment \(copy 1\)/, 'SIGINT', ...command)
+  expect(next.code).toBe(130)
+  expect(next.stderr).toMatch(/^Ended and deleted what a run that was killed has left: copy 1$/m)
+  expect(next.stderr).toMatch(/^pipelines\/gitops: Cut short: .*; sorrow and torment still run /m)
   await nothingIsLeft()
 })
