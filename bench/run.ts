@@ -200,10 +200,11 @@ function recover(): void {
 
 /** The cases of `jobs`, those that take the least; LAB_BENCH_CASES says how many of them. */
 const shared = [
-  ...['concurrent-edits/different-files', 'concurrent-edits/same-line'],
   ...['untracked-file', 'build-error', 'local-conflicts', 'syntax-error', 'half-written'],
   ...['dotfiles-first', 'both-at-once', 'local-merges', 'hooks', 'diverged'],
-].map((name) => (name.includes('/') ? name : `auto-upgrade/${name}`))
+]
+  .map((name) => `auto-upgrade/${name}`)
+  .concat('concurrent-edits/different-files', 'concurrent-edits/same-line')
 
 /** What a copy of both VMs costs, and the same cases with 1, 2 and 4 jobs; each of them has to pass. */
 function jobs(): void {
@@ -225,15 +226,15 @@ function jobs(): void {
     const events = run(count)
     const lasted = (end: Recorded): number => end.t - events.find(({ id }) => id === end.of)!.t
     const copying = spansOf(events, 'make copies').map(lasted)[0] ?? 0
-    for (let number = 1; number < count; number++) {
-      const [end] = spansOf(events, `copy ${number}`)
-      if (!end) continue
+    const copies = [1, 2, 3].flatMap((number) => spansOf(events, `copy ${number}`))
+    for (const end of copies) {
       const mb = (bytes: unknown): string => (Number(bytes) / 1e6).toFixed(0)
       const cost = `${mb(end['disk'])} MB of disk, ${mb(end['memory'])} MB of memory`
-      const ready = copying / (count - 1) + lasted(end)
-      note(`copy ${number} of ${count - 1}, ready: ${cost}`, ready, '', undefined, '')
+      const ready = copying / copies.length + lasted(end)
+      note(`${end.name} of ${copies.length}, ready: ${cost}`, ready, '', undefined, '')
     }
-    note(`${cases.length} cases, ${count} jobs`, took(events), '1 job', alone, '')
+    // fewer where so many would have nothing to do
+    note(`${cases.length} cases, ${copies.length + 1} jobs`, took(events), '1 job', alone, '')
   }
 }
 

@@ -46,7 +46,7 @@ export async function openLabs(
   requireSpace(labHome(), count * (size + hosts.length * growth), `make ${count} copies`)
   const copies = await reserveCopies(count)
   keep(copies)
-  say(`copy ${gib(size)} for each`)
+  say(`copy ${gib(size)}`)
   const began = stage.record.note({ kind: 'step', name: 'make copies', phase: 'begin', hosts })
   for (const host of hosts) {
     const { vm, tag } = stage.prepared.get(host)!

@@ -169,11 +169,18 @@ export async function copyVm(vm: Vm, tag: string, homes: string[]): Promise<void
 
 /** @param vm whose images they are, where it runs */
 async function copyImages(images: string[], to: string, vm?: Vm): Promise<void> {
-  const copy = (): Promise<unknown> =>
-    run('cp', ['--reflink=auto', '--sparse=always', ...images, to], { timeout: 600 })
-  if (!vm) return void (await copy())
+  const flags = ['--reflink=auto', '--sparse=always']
+  const copy = () => run('cp', [...flags, ...images, to], { timeout: 600 })
+  if (!vm) {
+    await copy()
+    return
+  }
   await withMonitor(vm, async (monitor) => {
     await monitor.execute('stop')
-    await copy().finally(() => monitor.execute('cont'))
+    try {
+      await copy()
+    } finally {
+      await monitor.execute('cont')
+    }
   })
 }

@@ -49,7 +49,7 @@ async function likeQemu(uuid: string): Promise<ChildProcess> {
     stdio: ['ignore', 'pipe', 'ignore'],
   })
   started.push(child)
-  await once(child.stdout!, 'data')
+  await once(child.stdout, 'data')
   return child
 }
 
@@ -105,7 +105,7 @@ await reserveCopies(2); console.log('held'); setInterval(() => {}, 1000)`
   const argv = ['--import', 'tsx', '--input-type=module', '--eval', code]
   const child = spawn(process.execPath, argv, { stdio: ['ignore', 'pipe', 'inherit'] })
   started.push(child)
-  await once(child.stdout!, 'data')
+  await once(child.stdout, 'data')
   const homes = copies().map(({ home }) => home)
   const left = await Promise.all(homes.map((home) => inLab(home, () => running('sorrow'))))
   const sockets = homes.map((home) => inLab(home, runtimeDir))
