@@ -21,8 +21,7 @@ export const options = {
   durations: { type: 'string', describe: 'Seconds by case for --shard, as merge-runs writes them' },
   jobs: {
     type: 'string',
-    describe:
-      'Labs that share the work, copies of the VMs: a number, or auto for what there is room for',
+    describe: 'Labs side by side, copies of the VMs: a number, or auto',
   },
   list: { type: 'boolean', describe: 'List the cases and run none' },
   seed: { type: 'number', describe: 'Seed of what is random' },
