@@ -158,14 +158,14 @@ export async function shareOut<S extends SharedStep<OpenLab>>(
   quiet: boolean,
   nobody: (step: S, why: Failure) => void,
 ): Promise<void> {
-  const losses: Failure[] = []
+  const losses: { why: Failure; words: string }[] = []
   const lost = (index: number, why: Failure): void => {
-    losses.push(why)
-    const words = explain(`lost ${labs[index]!.titles.join(' and ')}`, why)
+    const words = explain(`${labs[index]!.titles.join(' and ')} had to be left out`, why)
+    losses.push({ why, words })
     stage.record.note({ kind: 'say', name: words })
   }
   const left = await runShared(steps, labs, lost, { quiet })
-  for (const step of left) nobody(step, losses.at(-1)!)
+  for (const step of left) nobody(step, losses.at(-1)!.why)
   // once nothing is drawn any more
-  for (const why of losses) console.error(explain('lost', why))
+  for (const { words } of losses) console.error(words)
 }

@@ -104,18 +104,22 @@ async function guarded<T>(work: () => Promise<T>): Promise<T> {
  * signal ends the task.
  */
 export function removeCopy(home: string): void {
-  inLab(home, () => {
+  const ended = inLab(home, () => {
     const vms = knownVms().flatMap((host) => vmIn(host) ?? [])
     const alive = () => vms.flatMap((vm) => [...keepersOf(vm), qemuOf(vm) ?? []].flat())
+    let found = alive()
     // a keeper may just have started a QEMU
-    for (let tries = 0, found = alive(); found.length > 0 && tries < 250; tries++) {
+    for (let tries = 0; found.length > 0 && tries < 250; tries++) {
       for (const { pid } of found) kill(pid)
       Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 20)
       found = alive()
     }
+    if (found.length > 0) return false
     rmSync(runtimeDir(), { recursive: true, force: true })
+    return true
   })
-  rmSync(home, { recursive: true, force: true, maxRetries: 3 })
+  // by its record what does not end is found again
+  if (ended) rmSync(home, { recursive: true, force: true, maxRetries: 3 })
 }
 
 /** A record that cannot be read must not keep a copy from being deleted. */
