@@ -57,14 +57,14 @@ export function reserveCopies(count: number): Promise<HeldCopy[]> {
 
 /**
  * Ends and deletes the copies that no run has in hand any more, as after a kill -9.
- * @returns those that there were
+ * @returns those that are gone now
  */
 export async function removeAbandoned(): Promise<Copy[]> {
   if (copies().length === 0) return []
   return guarded(async () => {
     const found = await inNobodysHands()
     for (const { home } of found) removeCopy(home)
-    return found
+    return found.filter(({ home }) => !existsSync(home))
   })
 }
 
