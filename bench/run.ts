@@ -32,6 +32,14 @@ process.env['LAB_FLAKE'] = copyFlake(scratch)
 const accelerator = await findAccelerator(findFirmware())
 const rows: string[][] = [['figure', 'seconds', 'against', 'seconds', 'ratio', 'aim']]
 
+/** The cases of `jobs`, those that take the least; LAB_BENCH_CASES says how many of them. */
+const shared = [
+  ...['untracked-file', 'build-error', 'local-conflicts', 'syntax-error', 'half-written'],
+  ...['dotfiles-first', 'both-at-once', 'local-merges', 'hooks', 'diverged'],
+]
+  .map((name) => `auto-upgrade/${name}`)
+  .concat('concurrent-edits/different-files', 'concurrent-edits/same-line')
+
 try {
   if (wants('help')) help()
   if (wants('image')) await image()
@@ -197,14 +205,6 @@ function recover(): void {
     note(`golden answers after ${broken}`, took, 'a plain reboot', plain, '')
   }
 }
-
-/** The cases of `jobs`, those that take the least; LAB_BENCH_CASES says how many of them. */
-const shared = [
-  ...['untracked-file', 'build-error', 'local-conflicts', 'syntax-error', 'half-written'],
-  ...['dotfiles-first', 'both-at-once', 'local-merges', 'hooks', 'diverged'],
-]
-  .map((name) => `auto-upgrade/${name}`)
-  .concat('concurrent-edits/different-files', 'concurrent-edits/same-line')
 
 /** What a copy of both VMs costs, and the same cases with 1, 2 and 4 jobs; each of them has to pass. */
 function jobs(): void {
