@@ -1,7 +1,7 @@
 /**
  * Measures what the README's table says. A figure is a ratio of two things timed in this one run, or
  * seconds with a limit: machines differ, and this one may be busy. It makes its VMs in a `LAB_HOME` of
- * its own and ends them. `just bench`, or `just bench help deploy rebuild image recover` for some parts.
+ * its own and ends them. `just bench`, or `just bench help deploy rebuild image recover jobs` for some parts.
  */
 import { execFileSync, spawn, spawnSync } from 'node:child_process'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
@@ -14,7 +14,7 @@ import { findFirmware } from '../lib/vm/firmware.ts'
 import { ensureBaseImage } from '../lib/image/image.ts'
 import { storeOptions } from '../lib/nix/store.ts'
 import { sshConfig, sshLine } from '../lib/vm/identity.ts'
-import { readEvents } from '../lib/report/record.ts'
+import { readEvents, type Recorded } from '../lib/report/record.ts'
 import { qemuArgs } from '../lib/vm/qemu.ts'
 import { project } from '../lib/settings.ts'
 import { table } from '../lib/table.ts'
@@ -32,6 +32,14 @@ process.env['LAB_FLAKE'] = copyFlake(scratch)
 const accelerator = await findAccelerator(findFirmware())
 const rows: string[][] = [['figure', 'seconds', 'against', 'seconds', 'ratio', 'aim']]
 
+/** The cases of `jobs`, those that take the least; LAB_BENCH_CASES says how many of them. */
+const shared = [
+  ...['untracked-file', 'build-error', 'local-conflicts', 'syntax-error', 'half-written'],
+  ...['dotfiles-first', 'both-at-once', 'local-merges', 'hooks', 'diverged'],
+]
+  .map((name) => `auto-upgrade/${name}`)
+  .concat('concurrent-edits/different-files', 'concurrent-edits/same-line')
+
 try {
   if (wants('help')) help()
   if (wants('image')) await image()
@@ -39,6 +47,7 @@ try {
   if (wants('deploy')) await deploy()
   if (wants('rebuild')) await rebuild()
   if (wants('recover')) recover()
+  if (wants('jobs')) jobs()
 } finally {
   lab('down', '--now')
   rmSync(scratch, { recursive: true, force: true })
@@ -197,6 +206,38 @@ function recover(): void {
   }
 }
 
+/** What a copy of both VMs costs, and the same cases with 1, 2 and 4 jobs; each of them has to pass. */
+function jobs(): void {
+  const cases = shared.slice(0, Number(process.env['LAB_BENCH_CASES'] ?? shared.length))
+  const flags = cases.flatMap((name) => ['--case', name])
+  const run = (count: number): Recorded[] => {
+    const argv = ['--jobs', String(count), '--seed', '7', '--json', '--keep', ...flags]
+    return readEvents((JSON.parse(lab('pipelines/gitops', ...argv)) as { run: string }).run)
+  }
+  const spansOf = (events: Recorded[], name: string): Recorded[] =>
+    events.filter((one) => one.kind === 'step' && one.name === name && one.phase === 'end')
+  // the baselines are made by the first run, and are no part of it
+  const took = (events: Recorded[]): number =>
+    events.findLast(({ kind, phase }) => kind === 'case' && phase === 'end')!.t -
+    Math.max(...spansOf(events, 'baseline').map(({ t }) => t))
+  const alone = took(run(1))
+  note(`${cases.length} cases, 1 job`, alone, '', undefined, '')
+  for (const count of [2, 4]) {
+    const events = run(count)
+    const lasted = (end: Recorded): number => end.t - events.find(({ id }) => id === end.of)!.t
+    const copying = spansOf(events, 'make copies').map(lasted)[0] ?? 0
+    const copies = [1, 2, 3].flatMap((number) => spansOf(events, `copy ${number}`))
+    for (const end of copies) {
+      const mb = (bytes: unknown): string => (Number(bytes) / 1e6).toFixed(0)
+      const cost = `${mb(end['disk'])} MB of disk, ${mb(end['memory'])} MB of memory`
+      const ready = copying / copies.length + lasted(end)
+      note(`${end.name} of ${copies.length}, ready: ${cost}`, ready, '', undefined, '')
+    }
+    // fewer where so many would have nothing to do
+    note(`${cases.length} cases, ${copies.length + 1} jobs`, took(events), '1 job', alone, '')
+  }
+}
+
 function note(
   what: string,
   took: number,
@@ -209,15 +250,17 @@ function note(
   process.stderr.write(`${what}: ${took.toFixed(2)} s${ratio && `, ${ratio} of ${against}`}\n`)
 }
 
-function lab(task: string, ...args: string[]): void {
-  node(join(project, `tasks/${task}.ts`), args)
+/** @returns what it printed */
+function lab(task: string, ...args: string[]): string {
+  return node(join(project, `tasks/${task}.ts`), args)
 }
 
-function node(file: string, args: string[]): void {
+function node(file: string, args: string[]): string {
   const argv = ['--import', import.meta.resolve('tsx'), file, ...args]
   const { status, stderr, stdout } = spawnSync(process.execPath, argv, { encoding: 'utf8' })
   if (status !== 0)
     throw new Error(`${file} ${args.join(' ')} exited with ${status}: ${stderr}${stdout}`)
+  return stdout
 }
 
 /** Seconds of a deploy on new disks: until SSH has answered on each, and until its end. */

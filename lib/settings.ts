@@ -1,3 +1,4 @@
+import { AsyncLocalStorage } from 'node:async_hooks'
 import { createHash } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { homedir, tmpdir } from 'node:os'
@@ -23,8 +24,18 @@ const path = (text: string): string =>
 const xdg = (variable: string, fallback: string): string =>
   process.env[variable] || join(homedir(), fallback)
 
+/** The lab of the work at hand, where that is a copy. */
+const atWorkIn = new AsyncLocalStorage<string>()
+
+/**
+ * Does work in another lab: all that it calls, and waits for, has that directory for its `LAB_HOME`. Labs are
+ * at work side by side in one process like this, which a variable of the process could not have.
+ */
+export const inLab = <T>(home: string, work: () => T): T => atWorkIn.run(home, work)
+
 /** One directory per VM and the records of runs. */
 export const labHome = (): string =>
+  atWorkIn.getStore() ??
   path(process.env['LAB_HOME'] || join(xdg('XDG_STATE_HOME', '.local/state'), 'gitops-vm-lab'))
 
 /** Base images by content hash; safe to delete while no VM exists. */

@@ -59,7 +59,7 @@ export async function runLanes<C>(
       usually: step.usually,
     })),
   }))
-  const view = quiet ? hidden(say) : isLive() ? await live(seen, cases) : await plain(seen, cases)
+  const view = await viewOf(seen, { quiet, say, cases })
   const failures: unknown[] = []
 
   const asTask = (lane: Lane<C>, step: Step<C>, of: SeenLane, one: SeenStep): ListrTask => ({
@@ -124,10 +124,12 @@ export async function runLanes<C>(
 }
 
 /** What shows how far the lanes are. */
-interface View {
+export interface View {
   /** For listr2. */
   renderer: object
   begin: () => void
+  /** A step that listr2 does not run begins or ends; where lines are printed, this one is. */
+  line: (what: 'STARTED' | 'COMPLETED' | 'FAILED' | 'SKIPPED', title: string) => void
   say: (lane: SeenLane, step: SeenStep, line: string) => void
   changed: () => void
   /** @returns how the step is called now that it has ended */
@@ -135,9 +137,17 @@ interface View {
   end: () => void
 }
 
+/** The view that suits where the progress goes to. */
+export const viewOf = async (
+  seen: SeenLane[],
+  { quiet = false, say, cases = false }: LanesOptions,
+): Promise<View> =>
+  quiet ? hidden(say) : isLive() ? await live(seen, cases) : await plain(seen, cases)
+
 const hidden = (say?: (line: string) => void): View => ({
   renderer: { renderer: 'silent' },
   begin: () => {},
+  line: () => {},
   say: (_lane, step, line) => say?.(line && `${step.title}: ${line}`),
   changed: () => {},
   ended: (_, { title }) => title,
@@ -167,9 +177,10 @@ async function live(seen: SeenLane[], cases: boolean): Promise<View> {
 }
 
 async function plain(seen: SeenLane[], cases: boolean): Promise<View> {
-  const { ListrLogger, ListrLogLevels, ProcessOutput } = await import('listr2')
+  const { LISTR_LOGGER_STYLE, ListrLogger, ListrLogLevels, ProcessOutput } = await import('listr2')
   const { plainLines } = await import('./view/plain.ts')
   const logger = new ListrLogger({
+    ...LISTR_LOGGER_STYLE,
     processOutput: new ProcessOutput(process.stderr, process.stderr),
   })
   const write = (line: string): void => logger.log(ListrLogLevels.OUTPUT, line)
@@ -178,6 +189,7 @@ async function plain(seen: SeenLane[], cases: boolean): Promise<View> {
     ...hidden(),
     ...lines,
     renderer: { renderer: 'simple', rendererOptions: { logger }, fallbackRendererCondition: false },
+    line: (what, title) => logger.log(ListrLogLevels[what], title),
     say: (lane, _step, line) => lines.say(lane, line),
   }
 }

@@ -2,6 +2,7 @@ import { rmSync } from 'node:fs'
 import { usage as usageFailure } from '../lib/failure.ts'
 import { hostName } from '../lib/host-name.ts'
 import { agreed, canAsk } from '../lib/question.ts'
+import { removeAbandoned, removedInWords } from '../lib/vm/copies.ts'
 import { writeSshConfigOfAll } from '../lib/vm/identity.ts'
 import { stopVm } from '../lib/vm/qemu.ts'
 import { main, type Args } from '../lib/task.ts'
@@ -15,7 +16,11 @@ export const options = {
   yes: { type: 'boolean', alias: 'y', describe: 'Do not ask' },
   'dry-run': { type: 'boolean', describe: 'Show what it would do' },
 } as const
-export const under = ['tasks/down.ts --now', 'rm -r <LAB_HOME>/vms/<host>']
+export const under = [
+  'tasks/down.ts --now',
+  'rm -r <LAB_HOME>/vms/<host>',
+  'rm -r <LAB_HOME>/copies/<n>   copies that a killed run has left, with their QEMUs',
+]
 export const examples: [string, string][] = [
   ['just destroy-test-vm torment', 'Ask, then delete it'],
   ['tsx tasks/destroy.ts sorrow torment --yes', 'Delete both, unasked'],
@@ -39,6 +44,9 @@ export async function run(args: Args): Promise<void> {
     writeSshConfigOfAll()
     console.log(`Deleted ${host}`)
   }
+  if (args['dry-run']) return
+  const found = await removeAbandoned()
+  if (found.length > 0) console.log(removedInWords(found))
 }
 
 /** A record that cannot be read must not keep its VM from being deleted. */

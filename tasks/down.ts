@@ -3,6 +3,7 @@ import { stopVm } from '../lib/vm/qemu.ts'
 import { counting } from '../lib/retry.ts'
 import { runLanes, dryRun, type Lane } from '../lib/steps.ts'
 import { main, type Args } from '../lib/task.ts'
+import { abandonedCopies, removeAbandoned, removedInWords } from '../lib/vm/copies.ts'
 import { lockVm, qemuOf, type Vm } from '../lib/vm/vm.ts'
 
 export const name = 'down'
@@ -18,7 +19,11 @@ export const options = {
   now: { type: 'boolean', describe: 'Cut the power at once' },
   'dry-run': { type: 'boolean', describe: 'Show what it would do' },
 } as const
-export const under = ['kill <keeper>', 'QMP system_powerdown, then SIGTERM and SIGKILL to QEMU']
+export const under = [
+  'kill <keeper>',
+  'QMP system_powerdown, then SIGTERM and SIGKILL to QEMU',
+  'rm -r <LAB_HOME>/copies/<n>   copies that a killed run has left, with their QEMUs',
+]
 export const examples: [string, string][] = [
   ['just down', 'Stop every VM'],
   ['tsx tasks/down.ts sorrow --now', 'Cut the power of one'],
@@ -31,6 +36,15 @@ export async function run(args: Args): Promise<void> {
   const lanes = vms.map((vm) => lane(vm, grace))
   if (args['dry-run']) await dryRun(lanes)
   else await runLanes(lanes)
+  await removeCopies(Boolean(args['dry-run']))
+}
+
+/** Nothing else would end what a run that was killed had for itself. */
+async function removeCopies(dry: boolean): Promise<void> {
+  const found = dry ? await abandonedCopies() : await removeAbandoned()
+  for (const { home } of dry ? found : [])
+    console.log(`would end what runs in ${home}, and delete it`)
+  if (!dry && found.length > 0) console.log(removedInWords(found))
 }
 
 const lane = (vm: Vm, grace: number): Lane<Vm> => ({

@@ -7,6 +7,7 @@ import {
   type Control,
   type Proof,
 } from '../lib/scenario/control.ts'
+import { readJobs } from '../lib/scenario/jobs.ts'
 import { green, red, table } from '../lib/table.ts'
 import { partEnded, readShard, type Shard } from '../lib/report/shard.ts'
 import { main, type Args } from '../lib/task.ts'
@@ -26,6 +27,10 @@ export const options = {
     describe: 'Part to run, as 2/4; by recorded times, so that parts end together',
   },
   durations: { type: 'string', describe: 'Seconds by case for --shard, as merge-runs writes them' },
+  jobs: {
+    type: 'string',
+    describe: 'Labs side by side, copies of the VMs: a number, or auto',
+  },
   list: { type: 'boolean', describe: 'List the controls and run none' },
   seed: { type: 'number', describe: 'Seed of what is random' },
   keep: { type: 'boolean', describe: 'Leave the VMs as the last control left them' },
@@ -46,6 +51,7 @@ export const examples: [string, string][] = [
 export async function run(args: Args): Promise<ExitCode> {
   const wanted = choose(args['control'], args['case'])
   const json = Boolean(args['json'])
+  const jobs = readJobs(args['jobs'])
   const part = { shard: readShard(args['shard']), durations: args['durations'] }
   if (args['list']) {
     const listed = part.shard ? await ofPart(wanted, part) : wanted
@@ -61,6 +67,7 @@ export async function run(args: Args): Promise<ExitCode> {
     // whose nets they are
     subject: 'lab',
     ...part,
+    jobs,
     hosts: args['host'],
     seed: args['seed'],
     keep: args['keep'],

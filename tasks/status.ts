@@ -8,7 +8,9 @@ import { generationOf, type Generation } from '../lib/vm/generation.ts'
 import { sshLine } from '../lib/vm/identity.ts'
 import { table } from '../lib/table.ts'
 import { main, type Args } from '../lib/task.ts'
-import { files, keepersOf, qemuOf, type Vm } from '../lib/vm/vm.ts'
+import { inLab } from '../lib/settings.ts'
+import { abandonedCopies, copies, titleInCopy, type Copy } from '../lib/vm/copies.ts'
+import { files, keepersOf, knownVms, qemuOf, readVm, type Vm } from '../lib/vm/vm.ts'
 
 export const name = 'status'
 export const describe =
@@ -19,7 +21,7 @@ export const options = {
   json: { type: 'boolean', describe: 'Print data instead of a table' },
 } as const
 export const under = [
-  'reads <LAB_HOME>/vms/<host>/{vm,qemu,faults}.json and /proc',
+  'reads <LAB_HOME>/vms/<host>/{vm,qemu,faults}.json and /proc; the same in <LAB_HOME>/copies/<n>',
   'QEMU guest agent   which generation runs, for 5 s at most',
 ]
 export const examples: [string, string][] = [
@@ -33,12 +35,17 @@ const limit = 5
 type State = 'stopped' | 'running' | 'unattended'
 
 export async function run(args: Args): Promise<void> {
-  const found = await Promise.all(chooseVms(args['host']).map(describeVm))
+  const vms = chooseVms(args['host'])
+  const all = await Promise.all([
+    ...vms.map((vm) => describeVm(vm)),
+    ...copies().flatMap((copy) => vmsOfCopy(copy, args['host'])),
+  ])
+  const found = all.toSorted((a, b) => (a.copy ?? 0) - (b.copy ?? 0))
   if (args['json']) console.log(JSON.stringify(found, null, 2))
   else if (found.length === 0) console.log('There is no VM. just lab makes and verifies two')
   else {
     const rows = found.map((vm) => [
-      ...[vm.host, stateCell(vm), vm.guest, ...generationCells(vm), faultCell(vm.faults)],
+      ...[titleOf(vm), stateCell(vm), vm.guest, ...generationCells(vm), faultCell(vm.faults)],
       ...[size(vm.diskTaken), String(vm.pid ?? '')],
     ])
     const head = [
@@ -53,25 +60,45 @@ export async function run(args: Args): Promise<void> {
       'pid',
     ]
     console.log(table([head, ...rows]))
-    for (const { host, state, silent } of found) {
+    for (const { host, state, silent, copy } of found) {
+      // a copy is its run's to care for
+      if (copy !== undefined) continue
       if (state === 'unattended')
         console.log(`${host} has lost its keeper: just deploy-test-vm ${host}`)
       if (silent) console.log(`${silent}: just screenshot ${host} shows its screen`)
     }
+    for (const { number } of await abandonedCopies())
+      console.log(`copy ${number} was left by a run that was killed: just down ends and deletes it`)
     for (const { fault, left } of found.flatMap(({ faults }) => faults))
       console.log(`fault: ${fault}, heals itself in ${left} s`)
     for (const { state, ssh } of found) if (state !== 'stopped') console.log(ssh)
   }
 }
 
+type Described = Awaited<ReturnType<typeof describeVm>>
+
+/** The VMs of a copy that a run works with, which are called like the hosts that they are copies of. */
+const vmsOfCopy = ({ number, home }: Copy, hosts: string[] = []): Promise<Described>[] =>
+  inLab(home, () =>
+    knownVms()
+      .filter((host) => hosts.length === 0 || hosts.includes(host))
+      .flatMap((host) => readVm(host) ?? [])
+      .map((vm) => describeVm(vm, number)),
+  )
+
+const titleOf = ({ host, copy }: Described): string =>
+  copy === undefined ? host : titleInCopy(host, { number: copy })
+
 /** `unattended` is a VM that runs but that nothing would start again after a reboot. */
-async function describeVm(vm: Vm) {
+async function describeVm(vm: Vm, copy?: number) {
   const qemu = qemuOf(vm)
   const state: State = !qemu ? 'stopped' : keepersOf(vm).length > 0 ? 'running' : 'unattended'
   const { host, uuid, guest, port, user, toplevel, openUplink = false } = vm
   const { dir, serial } = files(host)
   return {
     host,
+    // which copy, for those that are none of the lab's own VMs
+    copy,
     state,
     pid: qemu?.pid,
     port,
@@ -99,7 +126,7 @@ async function asked(vm: Vm): Promise<{ generation?: Generation; silent?: string
   }
 }
 
-function generationCells({ state, generation }: Awaited<ReturnType<typeof describeVm>>): string[] {
+function generationCells({ state, generation }: Described): string[] {
   if (!generation) return [state === 'stopped' ? '' : 'no answer', '', '']
   const { number, commit, golden, trial } = generation
   const cell = `${number ?? 'not in the profile'} ${commit?.slice(0, 12) ?? '(no commit)'}`

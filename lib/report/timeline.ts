@@ -75,7 +75,24 @@ function block(
       const what = `${one.name}${typeof reason === 'string' ? `: ${reason}` : ''} at ${one.t.toFixed(1)} s`
       return `<path class="mark ${one.kind}" d="M${at} ${y + 3}l5 12h-10z"><title>${escape(what)}</title></path>`
     })
-  return `<text class="host" x="4" y="${top + 10}">${escape(host)}</text>${rows.join('')}<text class="lane" x="4" y="${y + 14}">power</text>${marks.join('')}`
+  const share = busy(all, host)
+  const words = share === undefined ? '' : `busy ${Math.round(100 * share)} %`
+  return `<text class="host" x="4" y="${top + 10}">${escape(host)} <tspan class="lane">${words}</tspan></text>${rows.join('')}<text class="lane" x="4" y="${y + 14}">power</text>${marks.join('')}`
+}
+
+/**
+ * The share of the time of all cases, from the first one's beginning to the last one's end, in which a VM had one
+ * (or what precedes it: a cut). Undefined where there is no case.
+ */
+export function busy(all: Span[], host: string): number | undefined {
+  const work = all.filter(
+    ({ kind, name }) => kind === 'case' || (kind === 'step' && name === 'cut'),
+  )
+  const from = Math.min(...work.map((span) => span.from))
+  const to = Math.max(...work.map((span) => span.to))
+  if (!(to > from)) return undefined
+  const own = work.filter((span) => span.host === host)
+  return own.reduce((sum, span) => sum + span.to - span.from, 0) / (to - from)
 }
 
 /** What prepares a VM stands before its cases. */

@@ -12,6 +12,7 @@ import { seeded } from './random.ts'
 import type { Note } from '../report/record.ts'
 import { judgeCase, type CaseResult } from '../report/result.ts'
 import { counting } from '../retry.ts'
+import { Lost } from '../share.ts'
 import {
   NotApplicable,
   type Chosen,
@@ -54,8 +55,24 @@ export function inHand(
 }
 
 /**
+ * Puts VMs back to their baseline.
+ * @throws Lost when that cannot be done, and there are other labs
+ */
+export async function putBack(vms: Machine[], { shares }: Stage): Promise<void> {
+  try {
+    await Promise.all(vms.map((vm) => vm.restore()))
+  } catch (thrown) {
+    // on a full disk the others could not do it either
+    if (!shares || !(thrown instanceof Failure) || freeBelow(labHome()) < dregs) throw thrown
+    const { evidence } = thrown.detail
+    throw new Lost(thrown.message, { evidence, cause: thrown })
+  }
+}
+
+/**
  * Runs one case: the VMs put back to their baseline, a world of its own, the case's steps, then the
  * oracle on every VM; evidence when it did not hold. Whatever happens is in the result.
+ * @throws Lost when the VMs cannot be put back, and there are other labs
  */
 export async function runCase(
   chosen: Chosen,
@@ -91,6 +108,7 @@ export async function runCase(
   }
   const vms = hosts.map((host) => inHand(host, stage, say, note))
   let unwritable = false
+  let lost: Lost | undefined
   const full = deferred<never>()
   const stop = hosts.map((host) => followPower(host, note))
   // QEMU stops a guest whose write finds no room, and every wait for it would last to its limit
@@ -101,7 +119,7 @@ export async function runCase(
   try {
     requireSpace(labHome(), room, `run \`${name}\``)
     const world = openWorld(`${stage.record.id}/${place}`, stage.from, hosts)
-    await Promise.all(vms.map((vm) => vm.restore()))
+    await putBack(vms, stage)
     const faults: FaultState[] = []
     const ends = new Map<string, Ends | `/${string}`>()
     const scene = sceneOf({ name, vms, world, stage, result, faults, ends, note, say })
@@ -125,6 +143,7 @@ export async function runCase(
     judgeCase(result)
   } catch (error) {
     const thrown = orUnwritable(error)
+    if (thrown instanceof Lost) lost = thrown
     // whatever failed on a full disk says nothing of the guests
     unwritable = thrown instanceof Unwritable || freeBelow(labHome()) < dregs
     const said = judgeThrown(result, thrown, name)
@@ -139,7 +158,7 @@ export async function runCase(
   }
   for (const end of stop) end()
   // a guest that QEMU has stopped would only be waited for
-  if ((result.state === 'failed' || result.state === 'error') && !unwritable) {
+  if ((result.state === 'failed' || result.state === 'error') && !unwritable && !lost) {
     say('collect the evidence')
     result.evidence = join(stage.record.dir, 'evidence', place)
     const dir = (vm: Machine): string => join(result.evidence!, vm.host)
@@ -156,6 +175,7 @@ export async function runCase(
   result.seconds = (performance.now() - from) / 1000
   const { state, reason, checks, oracle } = result
   note({ kind: 'case', name, phase: 'end', of: began, state, reason, checks, oracle })
+  if (lost) throw lost
   if (state === 'failed' || state === 'error') {
     await stage.pause?.at(result, [...stage.prepared.keys()])
   }

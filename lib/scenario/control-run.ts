@@ -17,12 +17,15 @@ import { buildHosts } from '../nix/host.ts'
 import { sshTarget } from '../vm/identity.ts'
 import { fromHome } from '../lab-settings.ts'
 import { baselinePaths } from './oracle-facts.ts'
-import { inHand, runCase } from './case.ts'
+import { inHand, putBack, runCase } from './case.ts'
 import type { Chosen, Family, Stage } from './family.ts'
 import { choose, vmSeconds } from './run.ts'
 import { statusLog } from './status-log.ts'
 import { withStage, type RunOptions } from './stage.ts'
+import { shareOut, type OpenLab } from './labs.ts'
 import { deal, partOf } from '../report/shard.ts'
+import { Lost } from '../share.ts'
+import type { SharedStep } from '../shared-steps.ts'
 import { runLanes, type Lane } from '../steps.ts'
 import { deleteSnapshot, saveSnapshot } from '../vm/snapshot.ts'
 import { connect } from '../ssh/ssh.ts'
@@ -95,14 +98,22 @@ export async function runControls(
   const double = cuts.filter(({ chosen }) => chosen.one.hosts === 2)
   const proofs: Proof[] = []
   const quiet = Boolean(options.json)
-  const needed = double.length > 0 ? 2 : 1
-  const most = single.length > 1 ? 2 : needed
+  const vms = cuts.map(({ chosen }) => chosen.one.hosts ?? 1)
   const asked = { asked: controls.map(({ name }) => `prove/${name}`), cases: cuts.map(named) }
   const took = durations()
-  const { dir, troubles } = await withStage(options, asked, needed, most, async (stage, hosts) => {
+  const { dir, troubles } = await withStage(options, asked, vms, async (stage, hosts, labs) => {
+    const place = ({ control }: Proof): number =>
+      cuts.findIndex((cut) => cut.control.name === control)
     const keep = (proof: Proof): void => {
       proofs.push(proof)
+      proofs.sort((a, b) => place(a) - place(b))
       writeJson(join(stage.record.dir, 'proofs.json'), proofs)
+    }
+    if (labs.length > 0) {
+      const steps = cuts.map((cut) => sharedCut(cut, hosts, keep, took))
+      return shareOut(steps, labs, stage, quiet, ({ cut, vms: many }, why) =>
+        keep(notRun(cut.control, hosts.slice(0, many), stage.seed, why)),
+      )
     }
     const dealt = deal(single, hosts.length, (cut) => vmSecondsOf(cut, took))
     const lanes = dealt.map((some, index) => laneOf(some, [hosts[index]!], stage, keep, took))
@@ -130,20 +141,58 @@ const laneOf = (
 ): Lane<Stage> => ({
   title: hosts.join(' and '),
   context: stage,
-  steps: cuts.map(({ control, chosen }) => ({
-    title: `${control.name}: ${control.cut}`,
+  steps: cuts.map((cut) => ({
+    title: titleOf(cut),
     would: () => [],
-    usually: took[`prove/${control.name}`] ?? (took[control.case] ?? 0) + secondsOfACut,
-    run: async (_, say) => {
-      const proof = await runControl(control, chosen, hosts, stage, say).catch((thrown: unknown) =>
-        notRun(control, hosts, stage.seed, thrown),
-      )
-      keep(proof)
-      if (proof.state !== 'caught' && !holdsAsWatched(control, proof))
-        throw new Failure(`${proof.state}: ${proof.found}`)
-      remember(`prove/${control.name}`, proof.seconds)
-    },
+    usually: usuallyOf(cut, took),
+    run: (_, say) => step(cut, hosts, { use: (work) => work(stage) }, keep, say),
   })),
+})
+
+const titleOf = ({ control }: Cut): string => `${control.name}: ${control.cut}`
+
+const usuallyOf = ({ control }: Cut, took: Seconds): number =>
+  took[`prove/${control.name}`] ?? (took[control.case] ?? 0) + secondsOfACut
+
+/** Runs a control in a lab, as a step. */
+async function step(
+  { control, chosen }: Cut,
+  hosts: string[],
+  { use }: OpenLab,
+  keep: (proof: Proof) => void,
+  say: (line: string) => void,
+): Promise<void> {
+  const proof = await use((stage) =>
+    runControl(control, chosen, hosts, stage, say).catch((thrown: unknown) => {
+      if (thrown instanceof Lost) throw thrown
+      return notRun(control, hosts, stage.seed, thrown)
+    }),
+  )
+  keep(proof)
+  if (proof.state !== 'caught' && !holdsAsWatched(control, proof))
+    throw new Failure(`${proof.state}: ${proof.found}`)
+  remember(`prove/${control.name}`, proof.seconds)
+}
+
+interface SharedCut extends SharedStep<OpenLab> {
+  cut: Cut
+}
+
+const sharedCut = (
+  cut: Cut,
+  hosts: string[],
+  keep: (proof: Proof) => void,
+  took: Seconds,
+): SharedCut => ({
+  cut,
+  title: titleOf(cut),
+  vms: cut.chosen.one.hosts ?? 1,
+  usually: usuallyOf(cut, took),
+  seconds: vmSecondsOf(cut, took),
+  run: (lab, vms, say) => {
+    const own = vms.map((vm) => hosts[vm]!)
+    return step(cut, own, lab, keep, say)
+  },
 })
 
 /** What only watches has cut nothing, so its case is to hold. */
@@ -184,7 +233,7 @@ async function runControl(
   await Promise.all(
     hosts.map(async (host) => {
       const vm = inHand(host, stage, say)
-      await vm.restore()
+      await putBack([vm], stage)
       // built here and sent, which spares the guest the minutes of an upgrade of its own
       const built = await world.host(host, cut, stage.ground.store)
       await buildHosts([built], stage.ground.store, say)

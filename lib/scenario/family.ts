@@ -108,6 +108,8 @@ export interface Stage {
   seed: number
   prepared: Map<string, Prepared>
   results: CaseResult[]
+  /** Other labs do the same work: what cannot be done in this one is done there. */
+  shares?: boolean
   /** Somebody looks at what fails. */
   pause?: Pause
   /** Set while cases run with a safety net cut. */

@@ -10,11 +10,13 @@ import type { CaseResult } from '../report/result.ts'
 import { deal, partEnded, partOf } from '../report/shard.ts'
 import { summarize } from '../report/summary.ts'
 import { labFlake } from '../settings.ts'
-import { runLanes, type Lane, type Step } from '../steps.ts'
+import type { SharedStep } from '../shared-steps.ts'
+import { runLanes, type Lane, type Outcome, type Step } from '../steps.ts'
 import { table } from '../table.ts'
 import { defaultLimit, replayOf, runCase } from './case.ts'
 import { durations, guessed, remember, sharedDurations, type Seconds } from './durations.ts'
 import type { Chosen, Family, Stage } from './family.ts'
+import { shareOut, type OpenLab } from './labs.ts'
 import {
   recordName,
   toHaveThem,
@@ -77,18 +79,9 @@ function skipAll(
   why: string,
 ): Ended {
   const reason = `${why}; ${toHaveThem}`
-  const results = chosen.map(({ family, one }): CaseResult => ({
-    family: family.name,
-    case: one.name,
-    title: one.title,
-    hosts,
-    state: 'skipped',
-    reason,
-    seconds: 0,
-    seed,
-    checks: [],
-    oracle: [],
-    replay: replayOf({ family, one }, hosts, seed),
+  const results = chosen.map((each): CaseResult => ({
+    ...nothingOf(each, hosts, seed),
+    ...{ state: 'skipped', reason },
   }))
   const record = openRecord(recordName({ name, shard }))
   record.note({ kind: 'run', name, phase: 'end', hosts, seed })
@@ -100,6 +93,16 @@ function skipAll(
   pruneRuns()
   return { dir: record.dir, hosts, results, troubles, ground: why }
 }
+
+/** The result of a case that was not run, but for why. */
+const nothingOf = (
+  each: Chosen,
+  hosts: string[],
+  seed: number,
+): Omit<CaseResult, 'state' | 'reason'> => ({
+  ...{ family: each.family.name, case: each.one.name, title: each.one.title, hosts, seed },
+  ...{ seconds: 0, checks: [], oracle: [], replay: replayOf(each, hosts, seed) },
+})
 
 /** @throws Failure (usage) for a name that no case has */
 export function choose(families: Family[], names: string[] | undefined): Chosen[] {
@@ -122,16 +125,24 @@ export function choose(families: Family[], names: string[] | undefined): Chosen[
 export const judgeCases = (chosen: Chosen[], options: RunOptions): Promise<Ended> =>
   runCases(chosen, { asked: chosen.map(named), cases: chosen.map(named) }, options)
 
-/** Prepares the VMs and runs the cases: those of one VM side by side, those of two alone. */
+/**
+ * Prepares the VMs and runs the cases: those of one VM side by side, those of two alone. Several labs take them
+ * as they come to be free.
+ */
 async function runCases(chosen: Chosen[], asked: Asked, options: RunOptions): Promise<Ended> {
   const quiet = Boolean(options.json)
   const single = chosen.filter(({ one }) => (one.hosts ?? 1) === 1)
   const double = chosen.filter(({ one }) => one.hosts === 2)
-  // a second VM for a single case would only cost a boot
-  const needed = double.length > 0 ? 2 : 1
-  const most = single.length > 1 ? 2 : needed
-  return withStage(options, asked, needed, most, async (stage, hosts) => {
+  const vms = chosen.map(({ one }) => one.hosts ?? 1)
+  return withStage(options, asked, vms, async (stage, hosts, labs) => {
     const took = durations()
+    if (labs.length > 0) {
+      const steps = chosen.map((each) => sharedCase(each, hosts, stage, took))
+      return shareOut(steps, labs, stage, quiet, ({ each, vms: many }, { message }) => {
+        const result = nothingOf(each, hosts.slice(0, many), stage.seed)
+        stage.results.push({ ...result, state: 'error', reason: `No lab is left: ${message}` })
+      })
+    }
     const lanes = spread(single, hosts, took).filter((lane) => lane.chosen.length > 0)
     const both = double.length > 0 ? [{ hosts, chosen: double, after: true }] : []
     await runLanes(
@@ -161,6 +172,44 @@ const named = ({ family, one }: Chosen): string => `${family.name}/${one.name}`
 export const vmSeconds = (each: Chosen, took: Seconds): number =>
   (took[named(each)] ?? guessed(each.one.limit ?? defaultLimit)) * (each.one.hosts ?? 1)
 
+const titleOf = ({ family, one }: Chosen): string => `${family.name} ${one.name}: ${one.title}`
+
+/** Runs a case in a lab, as a step: its result stands where those of the others do. */
+async function step(
+  each: Chosen,
+  hosts: string[],
+  { use }: OpenLab,
+  results: CaseResult[],
+  say: (line: string) => void,
+): Promise<Outcome> {
+  const result = await use((stage) => runCase(each, hosts, stage, say))
+  results.push(result)
+  if (result.state === 'skipped') return { skipped: result.reason }
+  if (result.state !== 'passed') throw new Failure(`${result.case}: ${result.reason}`)
+  remember(named(each), result.seconds)
+}
+
+interface SharedCase extends SharedStep<OpenLab> {
+  each: Chosen
+}
+
+const sharedCase = (
+  each: Chosen,
+  hosts: string[],
+  { results }: Stage,
+  took: Seconds,
+): SharedCase => ({
+  each,
+  title: titleOf(each),
+  vms: each.one.hosts ?? 1,
+  usually: took[named(each)],
+  seconds: vmSeconds(each, took),
+  run: (lab, vms, say) => {
+    const own = vms.map((vm) => hosts[vm]!)
+    return step(each, own, lab, results, say)
+  },
+})
+
 const caseLane = (
   { hosts, chosen, after }: LaneOfCases,
   stage: Stage,
@@ -170,16 +219,10 @@ const caseLane = (
   after,
   context: stage,
   steps: chosen.map((each): Step<Stage> => ({
-    title: `${each.family.name} ${each.one.name}: ${each.one.title}`,
+    title: titleOf(each),
     would: () => [],
     usually: took[named(each)],
-    run: async (_, say) => {
-      const result = await runCase(each, hosts, stage, say)
-      stage.results.push(result)
-      if (result.state === 'skipped') return { skipped: result.reason }
-      if (result.state !== 'passed') throw new Failure(`${result.case}: ${result.reason}`)
-      remember(`${result.family}/${result.case}`, result.seconds)
-    },
+    run: (_, say) => step(each, hosts, { use: (work) => work(stage) }, stage.results, say),
   })),
 })
 

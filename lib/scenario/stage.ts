@@ -12,12 +12,16 @@ import { shardName, type Shard } from '../report/shard.ts'
 import { labHome } from '../settings.ts'
 import { runLanes, type Lane, type Step } from '../steps.ts'
 import { baseImage, preflight, type Ground } from '../vm/ground.ts'
+import { removeAbandoned, removeCopy, removedInWords, type HeldCopy } from '../vm/copies.ts'
 import { requireSpace } from '../vm/preflight.ts'
+import { isRunning, readVm } from '../vm/vm.ts'
 import { ensureBaseline, hasBaseline, holdVm, type Hold } from './baseline.ts'
 import { pauses } from './pause.ts'
 import { leaveAsBefore } from './before.ts'
 import type { Stage } from './family.ts'
 import { ownFiles } from './host-module.ts'
+import { jobsFor, load, roomHere, type Jobs } from './jobs.ts'
+import { openLabs, type Lab } from './labs.ts'
 import type { Changes } from './remote.ts'
 import { allPromises } from './promise.ts'
 import type { Subject } from './subject.ts'
@@ -33,6 +37,8 @@ export interface RunOptions {
   keep?: boolean
   /** Stops at each case that fails. */
   pause?: boolean
+  /** Labs that share the cases. Default 1: the VMs themselves, each with its own. */
+  jobs?: Jobs
   list?: boolean
   json?: boolean
   /** Does one part of what is asked for. */
@@ -65,18 +71,21 @@ export type Asked = Pick<Plan, 'asked' | 'cases'>
 /**
  * Prepares VMs for cases: their baselines, their locks, a record; leaves them as they were before and
  * writes the report of what there is, whatever happened.
- * @param needed VMs without which it cannot run
- * @param most VMs that it has use for
+ * @param vms how many each of the cases needs: 1 or 2
+ * @param use has the labs that share the cases; none where there is one job, which is the VMs themselves
  */
 export async function withStage(
   options: RunOptions,
   { asked, cases }: Asked,
-  needed: number,
-  most: number,
-  use: (stage: Stage, hosts: string[]) => Promise<void>,
+  vms: number[],
+  use: (stage: Stage, hosts: string[], labs: Lab[]) => Promise<void>,
 ): Promise<Ended> {
   const pause = options.pause ? pauses() : undefined
   const guest = chooseGuest()
+  const single = vms.filter((many) => many === 1).length
+  // a second VM for a single case would only cost a boot
+  const needed = single < vms.length ? 2 : 1
+  const most = single > 1 ? 2 : needed
   const offered = await chooseHosts(options.hosts, guest.attribute)
   const hosts = offered.slice(0, most)
   if (hosts.length < needed) {
@@ -84,7 +93,16 @@ export async function withStage(
   }
   const room = hosts.reduce((sum, host) => sum + roomOf(host), 0)
   requireSpace(labHome(), room, `run cases on ${hosts.join(' and ')}`)
-  const ground = await standOn(Boolean(options.json))
+  const quiet = Boolean(options.json)
+  await sweep(quiet)
+  const ground = await standOn(quiet)
+  const jobs = jobsOf(
+    options.jobs ?? 1,
+    hosts,
+    vms.length - single + Math.ceil(single / hosts.length),
+    ground,
+  )
+  ground.accelerator.patience *= load(jobs * hosts.length)
   // of every host, so that a baseline does not depend on which of them are in hand
   const all = await chooseHosts(undefined, guest.attribute)
   const found = await theSubject(options.subject, hosts[0]!)
@@ -105,13 +123,25 @@ export async function withStage(
     ...{ prepared: new Map(), results: [] },
   }
   const holds: Hold[] = []
+  const copies: HeldCopy[] = []
   const troubles: Failure[] = []
+  const endCopies = (): void => {
+    for (const { home } of copies) removeCopy(home)
+  }
   // Ctrl-C ends the process here and now, and what was found until then is to be read all the same
   const cutShort = (): void => {
     record.note({ kind: 'run', name: options.name, phase: 'end', of: 1, reason: 'cut short' })
     write(stage, plan)
   }
+  const endCopiesNow = (): void => {
+    try {
+      endCopies()
+    } catch {
+      // what is just being written there is found by the next run
+    }
+  }
   process.once('exit', cutShort)
+  process.once('exit', endCopiesNow)
   const forget = whenCutShort(() => ({
     left: `${stage.results.length} cases were run, report: ${join(record.dir, 'report.html')}`,
     goOn: 'the same command again begins anew',
@@ -120,11 +150,17 @@ export async function withStage(
     for (const host of hosts) holds.push(await holdVm(host, options.name))
     await runLanes(
       hosts.map((host, index) => prepareLane(host, stage, holds[index]!)),
-      { quiet: Boolean(options.json) },
+      { quiet },
     )
-    await use(stage, hosts)
+    const labs = jobs > 1 ? await withCopies(stage, hosts, jobs, copies, quiet) : []
+    if (labs.length > 0) {
+      plan.lanes = labs.flatMap(({ titles }) => titles)
+      writePlan(record.dir, plan)
+    }
+    await use(stage, hosts, labs)
+    endCopies()
     if (!options.keep) {
-      if (!options.json) console.error(`Putting ${hosts.join(' and ')} back as before the cases`)
+      if (!quiet) console.error(`Putting ${hosts.join(' and ')} back as before the cases`)
       const { patience } = ground.accelerator
       // what a VM was before does not follow the remotes of cases
       closeWorlds(hosts)
@@ -139,7 +175,10 @@ export async function withStage(
     }
   } finally {
     process.off('exit', cutShort)
+    process.off('exit', endCopiesNow)
     forget()
+    endCopies()
+    for (const { held } of copies) held.release()
     for (const hold of holds) hold.release()
     record.note({ kind: 'run', name: options.name, phase: 'end', of: 1 })
     troubles.push(...write(stage, plan))
@@ -160,11 +199,11 @@ export interface Ended extends Ran {
 
 /** The report is written whatever happened, of what there is. @returns why a file of it could not be */
 function write({ record, results }: Stage, plan: Plan): Failure[] {
-  const { hosts, seed, shard } = plan
+  const { hosts, lanes, seed, shard } = plan
   const ground = shard ? `${plan.ground}; part ${shardName(shard)}` : plan.ground
   const { id, events } = record
   const ordered = inOrder(results, plan.cases)
-  return writeReports(record, { id, hosts, seed, ground, results: ordered, events })
+  return writeReports(record, { id, hosts, lanes, seed, ground, results: ordered, events })
 }
 
 const inWords = ({ accelerator: { kind, reason }, guest }: Ground, { title }: Subject): string =>
@@ -181,6 +220,43 @@ const roomOf = (host: string): number => (hasBaseline(host) ? 1 : 1.5) * 1024 **
  * upgrade that takes 12 s there took 112 s on NixOS, and a boot 127 s in place of 25 s.
  */
 const slowness = { debian: 1, nixos: 2 }
+
+/** Copies of a run that was killed have their processes still. */
+async function sweep(quiet: boolean): Promise<void> {
+  const found = await removeAbandoned()
+  if (found.length > 0 && !quiet) console.error(removedInWords(found))
+}
+
+/** @param most jobs for which there is something to do */
+function jobsOf(asked: Jobs, hosts: string[], most: number, { accelerator }: Ground): number {
+  if (asked === 1) return 1
+  const memory = (host: string): number => readVm(host)?.memory ?? 2 * 1024 ** 3
+  const sum = (some: string[]): number => some.reduce((all, host) => all + memory(host), 0)
+  const room = roomHere(sum(hosts.filter((host) => !isRunning(host))))
+  const { kind } = accelerator
+  return jobsFor(asked, { vms: hosts.length, memory: sum(hosts), most, accelerator: kind, ...room })
+}
+
+/** The labs of a run: its VMs, which are at their baseline, and copies of them, which the caller removes. */
+async function withCopies(
+  stage: Stage,
+  hosts: string[],
+  jobs: number,
+  copies: HeldCopy[],
+  quiet: boolean,
+): Promise<Lab[]> {
+  let labs: Lab[] = []
+  const step: Step<Stage> = {
+    title: `${jobs} jobs: ${jobs === 2 ? 'a copy' : `${jobs - 1} copies`} of ${hosts.join(' and ')}`,
+    would: () => [],
+    run: async (_, say) => {
+      const keep = (some: HeldCopy[]): void => void copies.push(...some)
+      labs = await openLabs(stage, hosts, jobs, keep, say)
+    },
+  }
+  await runLanes([{ title: 'lab', context: stage, steps: [step] }], { quiet })
+  return labs
+}
 
 /** What the VMs stand on; a base image that is not cached takes a minute, which is shown. */
 async function standOn(quiet: boolean): Promise<Ground> {

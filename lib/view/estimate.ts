@@ -25,6 +25,10 @@ export function estimate(lanes: SeenLane[], now: number): number | undefined {
       return step.state === 'at work' ? sum + Math.max(0, whole - secondsOf(step, now)) : sum
     }, 0)
   const longest = (some: SeenLane[]): number => Math.max(0, ...some.map(leftOf))
+  const taking = lanes.filter(({ shares }) => shares === 'takes')
+  if (taking.length > 0) {
+    return lanes.reduce((sum, lane) => sum + leftOf(lane), 0) / taking.length
+  }
   return longest(lanes.filter(({ after }) => !after)) + longest(lanes.filter(({ after }) => after))
 }
 

@@ -86,14 +86,17 @@ export function wholeOf(lanes: SeenLane[], now: number): string {
     .join(', ')
 }
 
-/** Such as `37 of 87, 1 failed`. */
-function countOf(steps: SeenStep[]): string {
+/**
+ * Such as `37 of 87, 1 failed`.
+ * @param open there will be more steps: `37 ended, 1 failed`
+ */
+function countOf(steps: SeenStep[], open = false): string {
   const count = (...states: SeenStep['state'][]): number =>
     steps.filter(({ state }) => states.includes(state)).length
   const failed = count('failed')
   const skipped = count('skipped')
   return [
-    `${count('done', 'failed', 'skipped')} of ${steps.length}`,
+    `${count('done', 'failed', 'skipped')} ${open ? 'ended' : `of ${steps.length}`}`,
     failed > 0 && `${failed} failed`,
     skipped > 0 && `${skipped} skipped`,
   ]
@@ -105,9 +108,11 @@ function countOf(steps: SeenStep[]): string {
 function linesOf(lane: SeenLane, options: FrameOptions & { short: boolean }): Line[] {
   const { folded } = options
   const waits = lane.after && lane.steps.every(({ state }) => state === 'pending')
-  const head = folded
-    ? `${lane.title}: ${countOf(lane.steps)}${waits ? ', after the others' : ''}`
-    : lane.title
+  // a VM that has not taken anything yet, or nothing to come: neither says anything
+  if (lane.shares && lane.steps.length === 0) return []
+  const open = lane.shares === 'takes'
+  const count = lane.shares === 'to come' ? String(lane.steps.length) : countOf(lane.steps, open)
+  const head = folded ? `${lane.title}: ${count}${waits ? ', after the others' : ''}` : lane.title
   const byRecency = lane.steps
     .filter(({ state }) => state === 'failed')
     .toSorted((a, b) => (b.to ?? 0) - (a.to ?? 0))

@@ -18,4 +18,6 @@ export interface SeenLane {
   steps: SeenStep[]
   /** Begins when the others have ended. */
   after?: boolean
+  /** One of several that take their steps from what is to come: a step is on its lane from then on. */
+  shares?: 'takes' | 'to come'
 }

@@ -25,10 +25,15 @@ export function requireTools(guest: GuestKind = 'debian'): void {
   throw new Failure(`Cannot find ${names.join(', ')}`, { hint: 'just doctor --install' })
 }
 
+/** Bytes of memory that programs can have. */
+export function availableMemory(): number {
+  const found = /^MemAvailable:\s+(\d+) kB/m.exec(readFileSync('/proc/meminfo', 'utf8'))
+  return Number(found?.[1] ?? 0) * 1024
+}
+
 /** @throws Failure when the VMs that are to be started want more memory than there is, in bytes */
 export function requireMemory(wanted: number): void {
-  const found = /^MemAvailable:\s+(\d+) kB/m.exec(readFileSync('/proc/meminfo', 'utf8'))
-  const available = Number(found?.[1] ?? 0) * 1024
+  const available = availableMemory()
   if (available >= wanted) return
   throw new Failure(
     `Cannot start the VMs: they want ${gib(wanted)} of memory, ${gib(available)} are available`,

@@ -14,7 +14,7 @@ import { follow } from './follow.ts'
 import type { Wake } from '../retry.ts'
 import { lastLines } from '../run.ts'
 import { waitForSsh, type Ssh } from '../ssh/ssh.ts'
-import { project, runtimeDir } from '../settings.ts'
+import { labHome, project, runtimeDir } from '../settings.ts'
 import { cacheOf, served, serveStore } from './served.ts'
 import { files, keepersOf, macs, qemuOf, writeJson, type Running, type Vm } from './vm.ts'
 
@@ -166,7 +166,14 @@ export function ensureKeeper(vm: Vm): void {
     vm.host,
     vm.uuid,
   ]
-  spawn(process.execPath, argv, { detached: true, cwd: '/', stdio: ['ignore', log, log] }).unref()
+  // of the lab at hand, which may be a copy
+  const env = { ...process.env, LAB_HOME: labHome() }
+  spawn(process.execPath, argv, {
+    detached: true,
+    cwd: '/',
+    env,
+    stdio: ['ignore', log, log],
+  }).unref()
   closeSync(log)
 }
 

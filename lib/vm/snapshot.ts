@@ -148,8 +148,12 @@ export async function setClock(vm: Vm, limit: number): Promise<void> {
 
 /** Names of the snapshots of a VM, which may be off. */
 export async function snapshotsOf(vm: Vm): Promise<string[]> {
-  if (qemuOf(vm)) return withMonitor(vm, tagsOf)
-  const { stdout } = await run('qemu-img', ['info', '--output=json', files(vm.host).disk])
+  return qemuOf(vm) ? withMonitor(vm, tagsOf) : snapshotsIn(files(vm.host).disk)
+}
+
+/** Names of the snapshots in an image that no QEMU has open. */
+export async function snapshotsIn(image: string): Promise<string[]> {
+  const { stdout } = await run('qemu-img', ['info', '--output=json', image])
   const { snapshots = [] } = JSON.parse(stdout) as { snapshots?: { name: string }[] }
   return snapshots.map(({ name }) => name)
 }

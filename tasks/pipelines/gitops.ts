@@ -1,6 +1,7 @@
 import type { ExitCode } from '../../lib/failure.ts'
 import { upgradeKindsInWords } from '../../lib/lab-settings.ts'
 import { readShard } from '../../lib/report/shard.ts'
+import { readJobs } from '../../lib/scenario/jobs.ts'
 import { main, type Args } from '../../lib/task.ts'
 import { families } from './families.ts'
 
@@ -18,6 +19,10 @@ export const options = {
     describe: 'Part to run, as 2/4; by recorded times, so that parts end together',
   },
   durations: { type: 'string', describe: 'Seconds by case for --shard, as merge-runs writes them' },
+  jobs: {
+    type: 'string',
+    describe: 'Labs side by side, copies of the VMs: a number, or auto',
+  },
   list: { type: 'boolean', describe: 'List the cases and run none' },
   seed: { type: 'number', describe: 'Seed of what is random' },
   subject: { type: 'string', describe: `What to judge: ${upgradeKindsInWords}` },
@@ -28,12 +33,14 @@ export const options = {
 export const under = [
   'tasks/auto-upgrade.ts, break-boot.ts, chaos-network.ts, concurrent-edits.ts, full-workflow.ts',
   'cases of one VM run on both side by side; cases of two VMs after them',
+  'cp --reflink=auto   with --jobs: of the disks at their baseline, to <LAB_HOME>/copies/<n>',
   'writes <LAB_HOME>/runs/<id>/{run.json,events.jsonl,results.json,junit.xml,report.html}',
 ]
 export const examples: [string, string][] = [
   ['just gitops-test', 'Everything'],
   ['just gitops-test auto-upgrade', 'One family'],
   ['tsx tasks/pipelines/gitops.ts --case break-boot/panic', 'One case'],
+  ['just gitops-test --jobs auto', 'Everything, in as many copies as this machine has room for'],
   ['just gitops-test --shard 2/4 --seed 7', 'The second of four parts; just merge-runs joins them'],
 ]
 
@@ -50,6 +57,7 @@ export async function run(args: Args): Promise<ExitCode> {
     pause: Boolean(args['pause']),
     shard: readShard(args['shard']),
     durations: args['durations'],
+    jobs: readJobs(args['jobs']),
     list: Boolean(args['list']),
     json: Boolean(args['json']),
   })

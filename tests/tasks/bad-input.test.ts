@@ -68,6 +68,8 @@ test.each([
   ['break-boot', ['--case', 'panik'], 'The nearest is panic; just break-boot --list'],
   ['pipelines/gitops', ['brake-boot'], 'The nearest is break-boot; just gitops-test --list'],
   ['prove', ['known-bat'], 'The nearest is known-bad; just prove --list'],
+  ['pipelines/gitops', ['--jobs', '0'], 'Write --jobs 4, or --jobs auto for as many'],
+  ['prove', ['--jobs', 'many', '--list'], 'Write --jobs 4, or --jobs auto for as many'],
   ['deploy-vm', ['--dry-run', 'sorow'], 'The nearest is sorrow; '],
   ['chaos-network', ['dealy', 'sorrow', '--ms', '9'], 'The nearest are delay, heal; '],
   ['status', ['--jsn'], 'The nearest is --json; tsx tasks/status.ts --help'],

@@ -7,7 +7,7 @@ import { junit } from '../../../lib/report/junit.ts'
 import { openRecord, pruneRuns, readEvents } from '../../../lib/report/record.ts'
 import { report, whereTimeWent } from '../../../lib/report/report.ts'
 import { judgeCase, worst, type CaseResult } from '../../../lib/report/result.ts'
-import { spans } from '../../../lib/report/timeline.ts'
+import { spans, timeline } from '../../../lib/report/timeline.ts'
 import { existsSync } from 'node:fs'
 import { onSmallDisk } from '../../small-disk.ts'
 
@@ -108,6 +108,28 @@ test('spans join both ends; what never ended lasts until the record does', () =>
     { kind: 'boot', name: 'boot', host: 'sorrow', from: 2, to: 9, state: undefined },
   ])
   expect(whereTimeWent(events)[0]).toEqual(['boots', 7])
+})
+
+test('the timeline has each VM with the share of the time of all cases in which it was busy', () => {
+  const at = (id: number, name: string, from: number, to: number, hosts: string[]) => [
+    event(id, from, { kind: 'case', name, phase: 'begin', hosts }),
+    event(id + 1, to, { kind: 'case', name, phase: 'end', of: id, state: 'passed' }),
+  ]
+  const events = [
+    event(1, 0, { kind: 'step', name: 'baseline', phase: 'begin', host: 'sorrow' }),
+    event(2, 100, { kind: 'step', name: 'baseline', phase: 'end', of: 1, host: 'sorrow' }),
+    ...at(3, 'f/a', 100, 200, ['sorrow', 'torment']),
+    ...at(5, 'f/b', 150, 180, ['sorrow (copy 1)']),
+    ...at(7, 'f/c', 180, 200, ['sorrow (copy 1)']),
+  ]
+  const page = timeline(events, ['sorrow', 'torment', 'sorrow (copy 1)', 'torment (copy 1)'])
+  const shares = [...page.matchAll(/class="host"[^>]*>([^<]*) <tspan class="lane">([^<]*)</g)]
+  expect(shares.map(([, vm, share]) => [vm, share])).toEqual([
+    ['sorrow', 'busy 100 %'],
+    ['torment', 'busy 100 %'],
+    ['sorrow (copy 1)', 'busy 50 %'],
+    ['torment (copy 1)', 'busy 0 %'],
+  ])
 })
 
 test('what a case spends on something named is told apart from its rest', () => {

@@ -73,6 +73,38 @@ test('a long run shows per VM what is at work and what failed, and one line for 
   ])
 })
 
+test('of VMs that share what is to come each shows what it has taken, and none what waits', () => {
+  const lanes: SeenLane[] = [
+    {
+      title: 'sorrow',
+      steps: [
+        done('a', 30, 30),
+        failed('b', 9, 'b: why'),
+        atWork('c (with torment)', 40, undefined, 60),
+      ],
+      shares: 'takes',
+    },
+    { title: 'torment', steps: [], shares: 'takes' },
+    { title: 'sorrow (copy 1)', steps: [atWork('d', 20, 'SSH', 40)], shares: 'takes' },
+    { title: 'torment (copy 1)', steps: [atWork('e', 5, undefined, 45)], shares: 'takes' },
+    { title: 'to come', steps: many(10, (n) => pending(`f-${n}`, 40)), shares: 'to come' },
+  ]
+  expect(frame(lanes, options)).toEqual([
+    'sorrow: 2 ended, 1 failed',
+    '  x b (20.0 s)',
+    '    b: why',
+    '  > c (with torment) 40 s of about 60 s',
+    'sorrow (copy 1): 0 ended',
+    '  > d 20 s of about 40 s',
+    '    SSH',
+    'torment (copy 1): 0 ended',
+    '  > e 5 s of about 45 s',
+    'to come: 10',
+    // 400 s to come and 80 s at work, on four VMs
+    '2 of 15, 1 failed, 10 min, about 2 min left',
+  ])
+})
+
 test.each([
   [80, 24],
   [80, 10],

@@ -1,0 +1,190 @@
+import { cpSync, existsSync, readdirSync, rmSync } from 'node:fs'
+import { basename, dirname, join } from 'node:path'
+import { privateDirectory } from '../directory.ts'
+import { Failure } from '../failure.ts'
+import { checkDisk } from '../image/qcow2.ts'
+import { lock, type Lock } from '../lock.ts'
+import { run } from '../run.ts'
+import { inLab, labHome, runtimeDir } from '../settings.ts'
+import { labKey } from './identity.ts'
+import { snapshotsIn, withMonitor } from './snapshot.ts'
+import { files, keepersOf, knownVms, qemuOf, readVm, type Vm } from './vm.ts'
+
+/**
+ * A lab that a run has for as long as it lasts: copies of its VMs, with disks, sockets, ports, a lan and remotes
+ * of their own, and a directory that is laid out like every `LAB_HOME`.
+ */
+export interface Copy {
+  /** From 1 on. */
+  number: number
+  home: string
+}
+
+const directory = (): string => join(labHome(), 'copies')
+
+/** The copies that there are, whoever's they are. */
+export function copies(): Copy[] {
+  if (!existsSync(directory())) return []
+  const numbers = readdirSync(directory()).filter((name) => /^[1-9]\d*$/.test(name))
+  return numbers
+    .map((name) => ({ number: Number(name), home: join(directory(), name) }))
+    .toSorted((a, b) => a.number - b.number)
+}
+
+/** How a copy's VM is called where those of several labs are shown. */
+export const titleInCopy = (host: string, { number }: Pick<Copy, 'number'>): string =>
+  `${host} (copy ${number})`
+
+/** A copy in the hands of a run. */
+export interface HeldCopy extends Copy {
+  held: Lock
+}
+
+/** Takes room for copies, under the first numbers that are free, and locks each for this process. */
+export function reserveCopies(count: number): Promise<HeldCopy[]> {
+  return guarded(async () => {
+    const taken = new Set(copies().map(({ number }) => number))
+    const reserved: HeldCopy[] = []
+    for (let number = 1; reserved.length < count; number++) {
+      if (taken.has(number)) continue
+      const home = privateDirectory(join(directory(), String(number)))
+      const held = await lock(lockOf(home), `use copy ${number}`)
+      reserved.push({ number, home, held })
+    }
+    return reserved
+  })
+}
+
+/**
+ * Ends and deletes the copies that no run has in hand any more, as after a kill -9.
+ * @returns those that are gone now
+ */
+export async function removeAbandoned(): Promise<Copy[]> {
+  if (copies().length === 0) return []
+  return guarded(async () => {
+    const found = await inNobodysHands()
+    for (const { home } of found) removeCopy(home)
+    return found.filter(({ home }) => !existsSync(home))
+  })
+}
+
+/** The copies whose run is gone. */
+export const abandonedCopies = async (): Promise<Copy[]> =>
+  copies().length === 0 ? [] : guarded(inNobodysHands)
+
+/** The line that says so. */
+export const removedInWords = (found: Copy[]): string =>
+  `Ended and deleted what a run that was killed has left: ${found.map(({ number }) => `copy ${number}`).join(', ')}`
+
+async function inNobodysHands(): Promise<Copy[]> {
+  const found: Copy[] = []
+  for (const copy of copies()) {
+    const held = await lock(lockOf(copy.home), `use copy ${copy.number}`).catch((thrown) => {
+      if (thrown instanceof Failure) return undefined
+      throw thrown
+    })
+    if (held) found.push(copy)
+    held?.release()
+  }
+  return found
+}
+
+const lockOf = (home: string): string => join(home, 'lock')
+
+/** One at a time: nobody takes a copy that is just being made for one that was left behind. */
+async function guarded<T>(work: () => Promise<T>): Promise<T> {
+  privateDirectory(labHome())
+  privateDirectory(directory())
+  const held = await lock(join(directory(), 'lock'), 'make or remove copies', { wait: 60 })
+  return work().finally(() => held.release())
+}
+
+/**
+ * Ends a copy's processes and deletes all that it has. Waits for nothing but that, so that it can be done when a
+ * signal ends the task.
+ */
+export function removeCopy(home: string): void {
+  const ended = inLab(home, () => {
+    const vms = knownVms().flatMap((host) => vmIn(host) ?? [])
+    const alive = () => vms.flatMap((vm) => [...keepersOf(vm), qemuOf(vm) ?? []].flat())
+    let found = alive()
+    // a keeper may just have started a QEMU
+    for (let tries = 0; found.length > 0 && tries < 250; tries++) {
+      for (const { pid } of found) kill(pid)
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 20)
+      found = alive()
+    }
+    if (found.length > 0) return false
+    rmSync(runtimeDir(), { recursive: true, force: true })
+    return true
+  })
+  // by its record what does not end is found again
+  if (ended) rmSync(home, { recursive: true, force: true, maxRetries: 3 })
+}
+
+/** A record that cannot be read must not keep a copy from being deleted. */
+function vmIn(host: string): Vm | undefined {
+  try {
+    return readVm(host)
+  } catch (thrown) {
+    if (!(thrown instanceof Failure)) throw thrown
+    return undefined
+  }
+}
+
+function kill(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL')
+  } catch {
+    // it has ended by itself
+  }
+}
+
+/**
+ * Copies a VM that runs, as its disks hold it under a snapshot, and what tells who it is. It stands still meanwhile:
+ * QEMU writes out what it holds back of its images when it stops a guest.
+ * @param tag the one snapshot that the copies keep
+ */
+export async function copyVm(vm: Vm, tag: string, homes: string[]): Promise<void> {
+  const { host } = vm
+  const { hostKey, credential, disk, vars } = files(host)
+  const keys = dirname(labKey())
+  const targets = homes.map((home) =>
+    inLab(home, () => {
+      privateDirectory(dirname(files(host).dir))
+      cpSync(keys, privateDirectory(dirname(labKey())), { recursive: true })
+      return privateDirectory(files(host).dir)
+    }),
+  )
+  for (const to of targets) {
+    await run('cp', ['--preserve=mode', hostKey, `${hostKey}.pub`, credential, to])
+  }
+  const [first, ...others] = targets as [string, ...string[]]
+  const images = [disk, vars].map((path) => join(first, basename(path)))
+  await copyImages([disk, vars], first, vm)
+  for (const image of images) {
+    for (const other of (await snapshotsIn(image)).filter((name) => name !== tag)) {
+      await run('qemu-img', ['snapshot', '-d', other, image])
+    }
+    await checkDisk(image)
+  }
+  for (const to of others) await copyImages(images, to)
+}
+
+/** @param vm whose images they are, where it runs */
+async function copyImages(images: string[], to: string, vm?: Vm): Promise<void> {
+  const flags = ['--reflink=auto', '--sparse=always']
+  const copy = () => run('cp', [...flags, ...images, to], { timeout: 600 })
+  if (!vm) {
+    await copy()
+    return
+  }
+  await withMonitor(vm, async (monitor) => {
+    await monitor.execute('stop')
+    try {
+      await copy()
+    } finally {
+      await monitor.execute('cont')
+    }
+  })
+}

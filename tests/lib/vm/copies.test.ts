@@ -1,0 +1,198 @@
+import { execFileSync, spawn, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, expect, test, vi } from 'vitest'
+import { end } from '../../../lib/process.ts'
+import { inLab, labHome, runtimeDir } from '../../../lib/settings.ts'
+import {
+  abandonedCopies,
+  copies,
+  copyVm,
+  removeAbandoned,
+  removeCopy,
+  reserveCopies,
+} from '../../../lib/vm/copies.ts'
+import { ensureLabKey, labKey } from '../../../lib/vm/identity.ts'
+import { startQemu } from '../../../lib/vm/qemu.ts'
+import { loadSnapshot, saveSnapshot, snapshotsIn, withMonitor } from '../../../lib/vm/snapshot.ts'
+import { makeBox } from '../../box.ts'
+import { files, newUuid, qemuOf, readVm, writeVm, type Vm } from '../../../lib/vm/vm.ts'
+
+let dir: string
+const started: ChildProcess[] = []
+beforeEach(() => {
+  dir = mkdtempSync(join(tmpdir(), 'copies-'))
+  vi.stubEnv('LAB_HOME', join(dir, 'home'))
+  vi.stubEnv('XDG_RUNTIME_DIR', dir)
+})
+afterEach(() => {
+  for (const child of started.splice(0)) child.kill('SIGKILL')
+  rmSync(dir, { recursive: true })
+  vi.unstubAllEnvs()
+})
+
+/** A process that is found as a VM's QEMU is, and that ignores what asks it to end. */
+async function likeQemu(uuid: string): Promise<ChildProcess> {
+  const script = 'trap "" TERM; echo up; while :; do sleep 0.1; done'
+  const child = spawn('/bin/sh', ['-c', script, uuid], {
+    argv0: 'qemu-system-x86_64',
+    stdio: ['ignore', 'pipe', 'ignore'],
+  })
+  started.push(child)
+  await once(child.stdout, 'data')
+  return child
+}
+
+/** A VM of the lab at hand, with its process. */
+async function running(host: string): Promise<{ vm: Vm; child: ChildProcess }> {
+  const vm: Vm = {
+    ...{ host, uuid: newUuid(), slot: 1, guest: 'debian', port: 2222, memory: 2 ** 30, cpus: 2 },
+    ...{ disk: 2 ** 30, user: 'rain', toplevel: '/nix/store/x', layer: '/x' },
+  }
+  mkdirSync(files(host).dir, { recursive: true })
+  mkdirSync(files(host).run, { recursive: true })
+  writeVm(vm)
+  return { vm, child: await likeQemu(vm.uuid) }
+}
+
+test('a lab at work beside another has paths of its own, also in what it waits for', async () => {
+  const [home, sockets] = [labHome(), runtimeDir()]
+  const seen = await Promise.all(
+    ['one', 'two'].map((name) =>
+      inLab(join(dir, name), async () => {
+        await new Promise((resolve) => setTimeout(resolve, 5))
+        return [files('sorrow').disk, runtimeDir()]
+      }),
+    ),
+  )
+  expect(seen.map(([disk]) => disk)).toEqual([
+    join(dir, 'one/vms/sorrow/disk.qcow2'),
+    join(dir, 'two/vms/sorrow/disk.qcow2'),
+  ])
+  expect(new Set([sockets, ...seen.map(([, run]) => run)]).size).toBe(3)
+  expect(labHome()).toBe(home)
+})
+
+test('copies have the first free numbers, and are in use until they are released', async () => {
+  const [first, second] = await reserveCopies(2)
+  expect([first!.number, second!.number]).toEqual([1, 2])
+  const [third] = await reserveCopies(1)
+  expect(third!.number).toBe(3)
+  expect(await removeAbandoned()).toEqual([])
+  second!.held.release()
+  expect((await abandonedCopies()).map(({ number }) => number)).toEqual([2])
+  expect((await removeAbandoned()).map(({ number }) => number)).toEqual([2])
+  const [again] = await reserveCopies(1)
+  expect(again!.number).toBe(2)
+  expect(copies().map(({ number }) => number)).toEqual([1, 2, 3])
+  for (const { held } of [first!, third!, again!]) held.release()
+})
+
+test('what a killed run has left is ended and deleted, and what is no copy stays', async () => {
+  const own = await running('sorrow')
+  const code = `import { reserveCopies } from ${JSON.stringify(join(import.meta.dirname, '../../../lib/vm/copies.ts'))}
+await reserveCopies(2); console.log('held'); setInterval(() => {}, 1000)`
+  const argv = ['--import', 'tsx', '--input-type=module', '--eval', code]
+  const child = spawn(process.execPath, argv, { stdio: ['ignore', 'pipe', 'inherit'] })
+  started.push(child)
+  await once(child.stdout, 'data')
+  const homes = copies().map(({ home }) => home)
+  const left = await Promise.all(homes.map((home) => inLab(home, () => running('sorrow'))))
+  const sockets = homes.map((home) => inLab(home, runtimeDir))
+  expect(sockets.every((path) => existsSync(path))).toBe(true)
+  // a run that is alive has them in hand
+  expect(await removeAbandoned()).toEqual([])
+  child.kill('SIGKILL')
+  await once(child, 'exit')
+  expect((await removeAbandoned()).map(({ number }) => number)).toEqual([1, 2])
+  for (const { child: qemu } of left)
+    expect(qemu.signalCode ?? (await once(qemu, 'exit'))[1]).toBe('SIGKILL')
+  expect(copies()).toEqual([])
+  expect(sockets.some((path) => existsSync(path))).toBe(false)
+  expect(qemuOf(readVm('sorrow')!)?.pid).toBe(own.child.pid)
+})
+
+test('a copy is removed whatever there is of it yet', async () => {
+  const [copy] = await reserveCopies(1)
+  removeCopy(copy!.home)
+  removeCopy(copy!.home)
+  copy!.held.release()
+  expect(copies()).toEqual([])
+  expect(readdirSync(join(labHome(), 'copies'))).toEqual(['lock'])
+})
+
+test('a copy holds its snapshot and no other, and works beside the VM that it was made of', async () => {
+  const { vm, argv } = await makeBox()
+  const f = files('box')
+  execFileSync('ssh-keygen', ['-q', '-t', 'ed25519', '-N', '', '-f', f.hostKey])
+  writeFileSync(f.credential, 'who it is')
+  await ensureLabKey()
+  const { pid } = await startQemu(vm, argv)
+  const write = (of: Vm, byte: string): Promise<unknown> =>
+    withMonitor(of, async (monitor) => {
+      for (const node of ['disk0', 'efivars']) {
+        const line = `qemu-io -d /machine/peripheral/${node}-device/virtio-backend "write -P ${byte} 0 64k"`
+        await monitor.execute('human-monitor-command', { 'command-line': line })
+      }
+    })
+  const status = (of: Vm): Promise<{ running: boolean }> =>
+    withMonitor(of, (monitor) => monitor.execute('query-status'))
+  const holds = (byte: string): boolean[] =>
+    [files('box').disk, files('box').vars].map((image) => {
+      const read = ['-U', '-r', '-f', 'qcow2', '-c', `read -P ${byte} 0 64k`, image]
+      return !execFileSync('qemu-io', read, { encoding: 'utf8' }).includes('failed')
+    })
+  await write(vm, '0x11')
+  await saveSnapshot(vm, 'lab-one', 30)
+  await write(vm, '0x22')
+  await saveSnapshot(vm, 'saved-other', 30)
+  await write(vm, '0x33')
+
+  const held = await reserveCopies(2)
+  const homes = held.map(({ home }) => home)
+  await copyVm(vm, 'lab-one', homes)
+  expect(await status(vm)).toMatchObject({ running: true })
+  expect(qemuOf(vm)?.pid).toBe(pid)
+  const pids = await Promise.all(
+    homes.map((home) =>
+      inLab(home, async () => {
+        expect(holds('0x33')).toEqual([true, true])
+        for (const image of [files('box').disk, files('box').vars])
+          expect(await snapshotsIn(image)).toEqual(['lab-one'])
+        expect(readFileSync(files('box').credential, 'utf8')).toBe('who it is')
+        expect(readFileSync(labKey(), 'utf8')).toContain('PRIVATE KEY')
+        const copy = { ...vm, uuid: newUuid() }
+        writeVm(copy)
+        const own = argv.map((arg) =>
+          arg
+            .replaceAll(vm.uuid, copy.uuid)
+            .replaceAll(f.dir, files('box').dir)
+            .replaceAll(f.run, files('box').run),
+        )
+        const qemu = await startQemu(copy, own, true)
+        expect(await loadSnapshot(copy, 'lab-one', own, 30)).toBe('in the running process')
+        expect(await status(copy)).toMatchObject({ running: true })
+        await write(copy, '0x44')
+        return qemu.pid
+      }),
+    ),
+  )
+  expect(new Set([pid, ...pids]).size).toBe(3)
+  for (const { home, held: lock } of held) {
+    removeCopy(home)
+    lock.release()
+  }
+  expect(pids.filter((one) => existsSync(`/proc/${one}/exe`))).toEqual([])
+  await end(qemuOf(vm)!)
+  expect(holds('0x33')).toEqual([true, true])
+})
