@@ -118,10 +118,7 @@ test('Profiles beside the system’s have entries of their own, and whoever inst
     'nixos-other-generation-1.conf',
     'nixos-other-generation-2.conf',
   ])
-  const text = readFileSync(
-    join(guest.esp, 'loader/entries/nixos-other-generation-2.conf'),
-    'utf8',
-  )
+  const text = readFileSync(join(guest.esp, 'loader/entries/nixos-other-generation-2.conf'), 'utf8')
   expect(text).toMatch(/^title NixOS \[other\]\n[^]*\nversion Generation 2\n/)
   expect(text).toContain(`options init=${guest.path(3)}/init`)
   expect(guest.loader).toContain('default nixos-other-generation-2.conf')
