@@ -41,12 +41,12 @@ compare() {
 
 # chezmoi crashes at what it has no memory for, and says nothing of what would have come next.
 ask_each() {
-  local target code all=()
+  local target code managed=()
   local -A asked=()
   within "$limit" managed chezmoi managed --exclude=none --path-style=all --format=json >"$work/managed" || return 1
-  mapfile -d '' -t all < <(jq -j 'keys[] + "\u0000"' "$work/managed")
+  mapfile -d '' -t managed < <(jq -j 'keys[] + "\u0000"' "$work/managed")
   for target in "${known[@]#"$HOME/"}" "${unreadable[@]}"; do asked["/$target"]=yes; done
-  for target in "${all[@]}"; do
+  for target in "${managed[@]}"; do
     if [[ -n ${asked["/$target"]-} ]]; then continue; fi
     code=0
     within "$limit" account "${ask[@]}" --recursive=false --debug -- "$HOME/$target" >/dev/null || code=$?
