@@ -57,12 +57,12 @@ test('commits that were rebased, refused or left alone are whole', async () => {
   expect([changed(refused, true), lostChanges(refused)]).toEqual([[], []])
 })
 
-const rebase = 'repo_jj rebase --branch @ --onto "$remote_commit"'
+const rebase = 'without_head repo_jj rebase --branch @ --onto "$remote_commit"'
 
 test.each([
   [
     'leaves all but the last',
-    'repo_jj rebase --revisions @- --onto "$remote_commit"',
+    'without_head repo_jj rebase --revisions @- --onto "$remote_commit"',
     /does not stand on|lost/,
   ],
   [
