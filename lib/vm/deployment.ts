@@ -23,6 +23,7 @@ import { labCache, labFlake, labHome } from '../settings.ts'
 import { counting } from '../retry.ts'
 import { connect } from '../ssh/ssh.ts'
 import { settle } from './settle.ts'
+import { goOn } from './snapshot.ts'
 import { runLanes, type Lane, type Step } from '../steps.ts'
 import { labRemotes, serveLab } from './remotes.ts'
 import { ensureRemotes, subscribe } from './subscribe.ts'
@@ -186,6 +187,7 @@ const steps: Step<Deployment>[] = [
     would: ({ host }) => [`log in to ${host} with the lab's key and the pinned host key`],
     run: async (c, say) => {
       ensureKeeper(theVm(c.host))
+      if (!c.started && (await goOn(theVm(c.host)))) say('it stood still, and goes on')
       const ssh = await waitForGuest(
         theVm(c.host),
         c.started,

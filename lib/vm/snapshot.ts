@@ -34,6 +34,18 @@ export async function saveSnapshot(vm: Vm, tag: string, limit: number): Promise<
   })
 }
 
+/**
+ * Has a VM go on that stands still, as a task leaves it that is killed while it copies or loads a snapshot.
+ * @returns whether it stood still
+ */
+export const goOn = (vm: Vm): Promise<boolean> =>
+  withMonitor(vm, async (monitor) => {
+    const { status } = await monitor.execute<{ status: string }>('query-status')
+    if (status !== 'paused') return false
+    await monitor.execute('cont')
+    return true
+  })
+
 export type Restored = 'in the running process' | 'in a new process'
 
 /**

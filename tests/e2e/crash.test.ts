@@ -3,8 +3,11 @@ import { once } from 'node:events'
 import { existsSync, readFileSync, truncateSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, expect, onTestFinished, test, vi } from 'vitest'
 import { processesOf } from '../../lib/process.ts'
+import { inLab } from '../../lib/settings.ts'
+import { withMonitor } from '../../lib/vm/snapshot.ts'
+import { readVm } from '../../lib/vm/vm.ts'
 import { makeLab, type Lab } from '../lab.ts'
 
 let lab: Lab
@@ -36,6 +39,16 @@ test('the same command then carries on to a VM that holds', async () => {
   expect({ code, stderr }).toMatchObject({ code: 0 })
   expect(qemus()).toHaveLength(1)
   expect(await lab.task('verify', 'sorrow')).toMatchObject({ code: 0 })
+})
+
+test('a VM that a killed task has left standing still goes on with the next deploy', async () => {
+  vi.stubEnv('XDG_RUNTIME_DIR', lab.dir)
+  onTestFinished(() => void vi.unstubAllEnvs())
+  const stop = () => withMonitor(readVm('sorrow')!, (monitor) => monitor.execute('stop'))
+  await inLab(lab.env['LAB_HOME']!, stop)
+  const { code, stderr } = await lab.task('deploy-vm', 'sorrow')
+  expect({ code, stderr }).toMatchObject({ code: 0 })
+  expect(stderr).toContain('it stood still, and goes on')
 })
 
 test('a size that the VM does not get is said, with what to do', async () => {
