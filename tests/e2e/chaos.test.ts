@@ -78,9 +78,12 @@ test.each([['loss', '--percent', '30'], ['cut']])(
   async (...fault) => {
     const where = ['--link', 'uplink', '--host', 'sorrow', '--for', '20s']
     const child = lab.start('chaos-network', ...fault, ...where)
+    let said = ''
+    child.stderr!.on('data', (text: Buffer) => (said += text.toString()))
     const ended = new Promise((resolve) => child.on('close', resolve))
     // as soon as it is recorded, whether or not the guest has it yet
-    await until(60, async () => existsSync(record()))
+    await until(60, async () => existsSync(record()) || child.exitCode !== null)
+    expect(existsSync(record()), said).toBe(true)
     child.kill('SIGKILL')
     await ended
     await new Promise((resolve) => setTimeout(resolve, 25_000))
