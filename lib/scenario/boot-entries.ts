@@ -22,7 +22,8 @@ export const numberOf = (name: string, text: string): number | undefined => {
 }
 
 /** The profile that an entry says it is of; NixOS names only those beside the system's. */
-export const profileOf = (text: string): string => /^title .*\[(.+)\]/m.exec(text)?.[1] ?? 'system'
+export const profileOfEntry = (text: string): string =>
+  /^title .*\[(.+)\]/m.exec(text)?.[1] ?? 'system'
 
 /**
  * The entry that the boot loader takes for an id or a pattern, as loader.conf has them: of several the newest one,

@@ -1,6 +1,6 @@
 import type { OracleRow } from '../report/result.ts'
 import type { Facts } from './oracle-facts.ts'
-import { chosen, idOf, initOf, isBad, numberOf, profileOf } from './boot-entries.ts'
+import { chosen, idOf, initOf, isBad, numberOf, profileOfEntry } from './boot-entries.ts'
 import { rejected } from './status-log.ts'
 
 /** A row that holds when nothing is wrong. */
@@ -33,7 +33,12 @@ const installed = ({ entries }: Facts): Installed[] =>
   Object.entries(entries)
     .filter(([name]) => /^nixos-/i.test(name))
     .map(([name, text]) => ({
-      ...{ name, profile: profileOf(text), number: numberOf(name, text), toplevel: initOf(text) },
+      ...{
+        name,
+        profile: profileOfEntry(text),
+        number: numberOf(name, text),
+        toplevel: initOf(text),
+      },
     }))
 
 function generations(facts: Facts): string[] {
