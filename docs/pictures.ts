@@ -1,6 +1,7 @@
 /**
- * Makes the pictures of the README from real runs: `just pictures`, or `just pictures lab`. It deploys both VMs in a LAB_HOME of
- * its own, runs some cases and ends both. Needs chromium for the picture of the report.
+ * Makes the pictures of the README from real runs: `just pictures`, or `just pictures lab`. It deploys both VMs in a
+ * LAB_HOME of its own, runs some cases and ends both. Needs chromium for the picture of the report. As `just compare`
+ * takes more than an hour, `just pictures compare <its directory>` shows what it came to.
  */
 import { execFileSync } from 'node:child_process'
 import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
@@ -12,7 +13,6 @@ import { project } from '../lib/settings.ts'
 
 const home = mkdtempSync(join(tmpdir(), 'lab-pictures-'))
 const pictures = join(project, 'docs/pictures')
-const size = { cols: 100, rows: 40 }
 const cases = [
   'auto-upgrade/good-commit',
   'auto-upgrade/validation-fails',
@@ -41,20 +41,34 @@ const colors = [
   '#ffffff',
 ]
 
-async function pictured(): Promise<void> {
+async function pictured(part?: string, run?: string): Promise<void> {
   try {
+    if (part === 'compare') return await compared(join(run!, 'compare.json'))
     const lab = await record('npx just lab')
     writeFileSync(join(pictures, 'lab.svg'), svg('npx just lab', lab.last()))
-    if (process.argv[2] === 'lab') return
+    if (part === 'lab') return
     const flags = cases.flatMap((name) => ['--case', name]).join(' ')
     const gitops = await record(`npx just gitops-test ${flags}`, /^2 of \d+, \d+ \w+, about/m)
     writeFileSync(join(pictures, 'gitops-test.svg'), svg('npx just gitops-test', gitops.seen()))
     report()
   } finally {
-    await record('npx just down --now').catch(console.error)
+    if (part !== 'compare') await record('npx just down --now').catch(console.error)
     rmSync(home, { recursive: true, force: true })
   }
 }
+
+/** The matrix of a run of `just compare`, as it was printed at its end. */
+async function compared(file: string): Promise<void> {
+  const again = `import { readFileSync } from 'node:fs'
+    import { matrixText } from './lib/scenario/matrix.ts'
+    const { promises, runs, date, ground, seed } = JSON.parse(readFileSync(process.argv[1], 'utf8'))
+    console.log(matrixText(promises, Object.keys(runs)) + '\\n' + [date, ground, 'seed ' + seed].join('; '))`
+  const command = `node --import tsx --input-type module -e ${quote(again)} ${quote(file)}`
+  const matrix = await record(command, undefined, 130)
+  writeFileSync(join(pictures, 'compare.svg'), svg('npx just compare', matrix.last()))
+}
+
+const quote = (text: string): string => `'${text.replaceAll("'", "'\\''")}'`
 
 /** The newest run's report, as a browser shows its top. */
 function report(): void {
@@ -83,7 +97,9 @@ interface Cell {
 async function record(
   command: string,
   when?: RegExp,
+  cols = 100,
 ): Promise<{ last: () => Screen; seen: () => Screen }> {
+  const size = { cols, rows: 40 }
   const emulator = new xterm.Terminal({ ...size, scrollback: 1000, allowProposedApi: true })
   const { CI: _, ...env } = process.env
   const child = spawn('bash', ['-c', command], {
@@ -131,7 +147,7 @@ function svg(title: string, screen: Screen): string {
         `<text x="${(16 + at * wide).toFixed(1)}" y="${top + y * high}" fill="${color}"${bold ? ' font-weight="bold"' : ''} textLength="${(words.length * wide).toFixed(1)}">${escaped(words.replaceAll(' ', '\u00a0'))}</text>`,
     ),
   )
-  const [width, height] = [Math.round(size.cols * wide + 32), top + rows.length * high + 6]
+  const [width, height] = [Math.round(rows[0]!.length * wide + 32), top + rows.length * high + 6]
   return `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}" role="img" aria-label="${escaped(title)}">
 <rect width="100%" height="100%" rx="8" fill="#0d1117"/>
 <text x="16" y="22" fill="#8b949e" font-family="sans-serif" font-size="13">${escaped(title)}</text>
@@ -163,4 +179,4 @@ function runsOf(row: Cell[]): { at: number; text: string; color: string; bold: b
 const escaped = (text: string): string =>
   text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('"', '&quot;')
 
-await pictured()
+await pictured(...process.argv.slice(2))

@@ -75,11 +75,15 @@ export function cellText({ state, promised, seconds, cases }: Cell): string {
 
 const colours = { held: green, broken: red, unknown: red, 'n/a': yellow }
 
-/** The matrix for a terminal, and below it why each promise that was broken is. */
+/**
+ * The matrix for a terminal, and below it why each promise that was broken is. What a promise says stands last, as
+ * only that may be longer than a line.
+ */
 export function matrixText(rows: Row[], titles: string[]): string {
-  const cells = rows.map(({ what, by }) => [
-    what,
+  const cells = rows.map(({ promise, what, by }) => [
+    promise,
     ...titles.map((title) => colours[by[title]!.state](cellText(by[title]!))),
+    what,
   ])
   const why = titles.flatMap((title) =>
     rows.flatMap(({ by }) =>
@@ -88,7 +92,7 @@ export function matrixText(rows: Row[], titles: string[]): string {
       ),
     ),
   )
-  return [table([['promise', ...titles], ...cells]), ...why].join('\n')
+  return [table([['promise', ...titles, 'what must be so'], ...cells]), ...why].join('\n')
 }
 
 /** The same as one HTML page. @param said accelerator, guest, date and seed, as one line */

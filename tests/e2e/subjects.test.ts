@@ -90,7 +90,10 @@ test('the lab’s agents beside system.autoUpgrade: what only one of them promis
   const { code, stdout, stderr } = await lab.task(
     'compare',
     ...['--json', '--host', 'sorrow', '--seed', '7'],
-    ...['--case', 'syntax-error', '--case', 'unit-fails'],
+    ...['syntax-error', 'unit-fails', 'panic', 'chaos-network/cut'].flatMap((name) => [
+      '--case',
+      name,
+    ]),
   )
   expect(stdout, stderr).not.toBe('')
   const { promises } = JSON.parse(stdout) as { promises: Row[] }
@@ -100,15 +103,19 @@ test('the lab’s agents beside system.autoUpgrade: what only one of them promis
   ])
   expect(seen, stderr).toEqual([
     ['refuse', 'held true', 'held true'],
+    ['offline', 'held true', 'held true'],
     ['rollback', 'held true', 'n/a false'],
+    ['fallback', 'held true', 'n/a false'],
   ])
   expect(code).toBe(0)
 })
 
 test('a script of a user’s is held to what it promises, and to nothing else', async () => {
   pull(takeBack)
-  const found = await judged('good-commit', 'build-error', 'unit-fails', 'known-bad', 'panic')
+  const asked = ['good-commit', 'build-error', 'unit-fails', 'chaos-network/cut', 'known-bad']
+  const found = await judged(...asked, 'panic')
   expect(found).toEqual({
+    cut: ['passed', ''],
     'good-commit': ['passed', ''],
     'build-error': ['passed', ''],
     'unit-fails': ['passed', ''],
