@@ -175,7 +175,8 @@ build() {
     toplevel=$(<"$work/toplevel")
     toplevel=${toplevel##*$'\n'}
     # from here on a garbage collection leaves it alone
-    nix-store --realise "$toplevel" --add-root "$state/candidate" >/dev/null || stop build-failed "The built system was taken away again"
+    nix-store --realise "$toplevel" --add-root "$state/candidate" >/dev/null 2>"$work/said" ||
+      stop failed "Cannot keep the built system: $(last_words "$work/said")"
     write_status || true
     judge_built
     return
@@ -225,7 +226,8 @@ switch() {
   begin system
   # all that was built lies on the disk before a boot can need it
   sync --file-system /nix/store
-  nix-env --profile "$profile" --set "$toplevel" || stop switch-failed "Cannot set the system profile"
+  nix-env --profile "$profile" --set "$toplevel" 2>"$work/said" ||
+    stop failed "Cannot set the system profile: $(last_words "$work/said")"
   look_at_profile
   write_status || true
   switch_to "$toplevel" switch || code=$?

@@ -156,6 +156,17 @@ test.each(Object.entries(places))(
   },
 )
 
+test('A profile that cannot be written is no fault of the commit, and the status says why', async () => {
+  await inCopy(async (world) => {
+    const failing = { first: places['the profile'], times: 1 }
+    const { left } = await upgradeWithFailingCalls(world, failing)
+    expect(left).toMatchObject({
+      outcome: 'failed',
+      reason: expect.stringMatching(/^Cannot set the system profile: .*No space left on device/),
+    })
+  })
+})
+
 test('Killed while jj moves a bookmark: no lock of it locks the host out', async () => {
   const first = 'rebase jj write .*/logs/refs/heads/main$'
   expect(await withFailing({ first, times: 1, error: 'SIGKILL' })).toEqual([])
