@@ -162,7 +162,9 @@ finish() { # <outcome> <reason>
 end() {
   trap - EXIT
   rm -rf "$work"
-  if [[ -z $ended ]]; then write_status failed "Ended unexpectedly in phase $phase" || true; fi
+  if [[ -z $ended ]]; then
+    write_status failed "Ended unexpectedly in phase $phase, at \`${BASH_COMMAND%%$'\n'*}\`" || true
+  fi
 }
 
 keep() { # <target> <reason> [<copy>]

@@ -40,7 +40,7 @@ take_lock() {
 ended_unexpectedly() {
   trap - EXIT
   set +e
-  stop failed "Ended unexpectedly in phase $phase"
+  stop failed "Ended unexpectedly in phase $phase, at \`${BASH_COMMAND%%$'\n'*}\`"
 }
 
 # How things are now, which a failure comes back to.

@@ -192,6 +192,14 @@ test.each(['', '\\0\\0\\0', 'nothing\\nof\\nuse\\n', 'abcdef\\nabcdef\\nabcdef\\
   },
 )
 
+test('An end that nothing foresees is told with the command that was at work', async () => {
+  const { code, status } = await inCopy((copy) =>
+    sync(copy, 'sorrow', { first: 'capture cp .*/theirs', times: 1 }),
+  )
+  expect([code, status.outcome]).toEqual([1, 'failed'])
+  expect(status.reason).toMatch(/^Ended unexpectedly in phase capture, at `cp [^`\n]+`$/)
+})
+
 test('Each call fails, and all from there on', { timeout: 14_400_000 }, async (context) => {
   const none = noSweep('tests/agents/full-dotfiles.test.ts')
   context.skip(none !== undefined, none)
