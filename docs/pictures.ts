@@ -61,8 +61,8 @@ async function pictured(part?: string, run?: string): Promise<void> {
 async function compared(file: string): Promise<void> {
   const again = `import { readFileSync } from 'node:fs'
     import { matrixText } from './lib/scenario/matrix.ts'
-    const { promises, runs, date, ground, seed } = JSON.parse(readFileSync(process.argv[1], 'utf8'))
-    console.log(matrixText(promises, Object.keys(runs)) + '\\n' + [date, ground, 'seed ' + seed].join('; '))`
+    const { promises, runs, date, ground, seeds } = JSON.parse(readFileSync(process.argv[1], 'utf8'))
+    console.log(matrixText(promises, Object.keys(runs)) + '\\n' + [date, ground, 'seed ' + seeds].join('; '))`
   const command = `node --import tsx --input-type module -e ${quote(again)} ${quote(file)}`
   const matrix = await record(command, undefined, 130)
   writeFileSync(join(pictures, 'compare.svg'), svg('npx just compare', matrix.last()))

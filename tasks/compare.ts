@@ -1,5 +1,5 @@
 import { join } from 'node:path'
-import { Exit, type ExitCode } from '../lib/failure.ts'
+import { Exit, usage as usageFailure, type ExitCode } from '../lib/failure.ts'
 import { upgradeKinds, upgradeKindsInWords } from '../lib/lab-settings.ts'
 import { main, type Args } from '../lib/task.ts'
 import { table } from '../lib/table.ts'
@@ -23,6 +23,7 @@ export const options = {
   },
   list: { type: 'boolean', describe: 'List the cases and run none' },
   seed: { type: 'number', describe: 'Seed of what is random, the same for all' },
+  of: { type: 'string', array: true, describe: 'Record of a run that has been; runs nothing' },
   json: { type: 'boolean', describe: 'Print data on standard output' },
 } as const
 export const under = [
@@ -32,6 +33,7 @@ export const under = [
 export const examples: [string, string][] = [
   ['just compare', "The lab's agents against system.autoUpgrade"],
   ['just compare lab unit --case unit-fails', 'One case, on your own unit as lab.toml names it'],
+  ['just compare --of <dir> --of <dir>', 'Two runs of the same cases, on other hosts or days'],
 ]
 
 export async function run(args: Args): Promise<ExitCode> {
@@ -46,6 +48,13 @@ export async function run(args: Args): Promise<ExitCode> {
   if (wrong !== undefined) {
     throw unknown('a subject', wrong, [...upgradeKinds], 'docs/subjects.md says what each is')
   }
+  const before = args['of'] as string[] | undefined
+  if (before && (wanted.length > 0 || args['case'] !== undefined || args['every'])) {
+    throw usageFailure(
+      'Cannot choose subjects or cases of runs that have been',
+      'With --of name their records alone',
+    )
+  }
   const all = await families()
   const named = args['case'] as string[] | undefined
   // without names those that can be asked of any subject
@@ -57,14 +66,15 @@ export async function run(args: Args): Promise<ExitCode> {
     )
     return Exit.held
   }
-  const { matrix, matrixExit, matrixPage, matrixText } = await import('../lib/scenario/matrix.ts')
+  const { matrix, matrixExit, matrixPage, matrixText, readJudged, withoutSubject } =
+    await import('../lib/scenario/matrix.ts')
   const { openRecord } = await import('../lib/report/record.ts')
   const { writeFile } = await import('../lib/write-file.ts')
+  const found: ReturnType<typeof readJudged> = before
+    ? readJudged(before)
+    : { judged: [], troubles: [], dates: [today()], grounds: [], seeds: [] }
   const seed = (args['seed'] as number | undefined) ?? Math.floor(Math.random() * 2 ** 31)
-  const judged = []
-  const troubles = []
-  let ground = ''
-  for (const kind of subjects) {
+  for (const kind of before ? [] : subjects) {
     if (!json) console.error(`\n${kind}`)
     const ended = await judgeCases(chosen, {
       name: `compare-${kind}`,
@@ -74,18 +84,20 @@ export async function run(args: Args): Promise<ExitCode> {
       ...{ seed, json },
     })
     const { dir, results, hosts } = ended
-    judged.push({ subject: await theSubject(kind, hosts[0]!), results, dir })
-    troubles.push(...ended.troubles)
-    ground = ended.ground.replace(/, judged: .*/, '')
+    found.judged.push({ subject: await theSubject(kind, hosts[0]!), results, dir })
+    found.troubles.push(...ended.troubles)
+    found.grounds = [withoutSubject(ended.ground)]
+    found.seeds = [seed]
   }
+  const { judged, troubles } = found
   const rows = matrix(judged, all)
   const titles = judged.map(({ subject }) => subject.title)
-  const date = new Date().toISOString().slice(0, 10)
-  const said = `${date}; ${ground}; seed ${seed}`
+  const [date, ground] = [found.dates.join(' and '), found.grounds.join(' and ')]
+  const said = `${date}; ${ground}; seed ${found.seeds.join(' and ')}`
   const record = openRecord(name)
   record.settle()
   const runs = Object.fromEntries(judged.map(({ subject, dir }) => [subject.title, dir]))
-  const data = { date, ground, seed, runs, promises: rows }
+  const data = { date, ground, seeds: found.seeds, runs, promises: rows }
   writeFile(join(record.dir, 'compare.json'), JSON.stringify(data, null, 2), { mode: 0o600 })
   const page = join(record.dir, 'compare.html')
   writeFile(page, matrixPage(rows, titles, said), { mode: 0o600 })
@@ -93,5 +105,7 @@ export async function run(args: Args): Promise<ExitCode> {
   if (!json) console.log(`${said}\nreport: ${page}`)
   return troubles.length > 0 ? Exit.labCouldNotRun : matrixExit(rows)
 }
+
+const today = (): string => new Date().toISOString().slice(0, 10)
 
 await main(import.meta, { name, describe, usage, positionals, options, under, examples, run })

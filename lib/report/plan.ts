@@ -24,6 +24,8 @@ export interface Plan {
   lab: string
   /** Accelerator and guest, as one line. */
   ground: string
+  /** What upgraded the hosts and was judged, by the name of its kind, in tables, and with what it promises. */
+  subject?: { kind: string; title: string; promises: string[] }
   /** The part that this run was of a greater one. */
   shard?: Shard
   /** Every case that was asked for, in the order of the tables, as `<family>/<case>` or `prove/<control>`. */

@@ -1,18 +1,73 @@
-import { Exit, type ExitCode } from '../failure.ts'
+import { basename } from 'node:path'
+import { Exit, usage, type ExitCode, type Failure } from '../failure.ts'
+import { merge, readParts } from '../report/merge.ts'
 import { escape } from '../report/timeline.ts'
 import type { CaseResult } from '../report/result.ts'
 import { green, red, table, yellow } from '../table.ts'
 import type { Family } from './family.ts'
 import { allPromises, promises, type Promised } from './promise.ts'
-import type { Subject } from './subject.ts'
 
 /** What the cases of one subject came to. */
 export interface Judged {
-  subject: Pick<Subject, 'kind' | 'title' | 'promises'>
+  subject: { title: string; promises: ReadonlySet<Promised> }
   results: CaseResult[]
   /** The run's directory. */
   dir: string
 }
+
+/**
+ * What runs came to that have been, each of a subject of its own and of the same cases.
+ * @param dirs their records, each of a run or of its parts
+ * @returns for a reader also on which days they were, on what ground and with which seeds
+ * @throws Failure (usage) for a record that does not say what it judged, or one of other cases
+ */
+export function readJudged(dirs: string[]): {
+  judged: Judged[]
+  troubles: Failure[]
+  dates: string[]
+  grounds: string[]
+  seeds: number[]
+} {
+  const runs = dirs.map((dir) => ({ dir, ...merge(readParts([dir])) }))
+  const [first] = runs
+  for (const { dir, plan } of runs) {
+    if (!plan.subject) {
+      throw usage(
+        `Cannot compare \`${dir}\`: it does not say what was judged`,
+        'Runs of cases say it: just gitops-test --subject <subject>, or just compare',
+      )
+    }
+    if (plan.asked.toSorted().join() !== first!.plan.asked.toSorted().join()) {
+      throw usage(
+        `Cannot compare \`${dir}\` with \`${first!.dir}\`: they were asked for other cases`,
+        'Only runs of the same cases say who keeps a promise: name them by --case',
+      )
+    }
+  }
+  const titles = runs.map(({ plan }) => plan.subject!.title)
+  const judged = runs.map(({ dir, plan, results }, index): Judged => {
+    const { title, promises: promised } = plan.subject!
+    const alone = titles.indexOf(title) === titles.lastIndexOf(title)
+    return {
+      subject: {
+        title: alone ? title : `${title}, ${index + 1}: ${basename(dir)}`,
+        promises: new Set(promised as Promised[]),
+      },
+      ...{ results, dir },
+    }
+  })
+  const distinct = <T>(of: (run: (typeof runs)[number]) => T): T[] => [...new Set(runs.map(of))]
+  return {
+    judged,
+    troubles: runs.flatMap((run) => run.troubles),
+    dates: distinct(({ events }) => events[0]?.at.slice(0, 10) ?? 'no date'),
+    grounds: distinct(({ plan }) => withoutSubject(plan.ground)),
+    seeds: distinct(({ plan }) => plan.seed),
+  }
+}
+
+/** Accelerator and guest alone. */
+export const withoutSubject = (ground: string): string => ground.replace(/, judged: .*/, '')
 
 /** `unknown`: the lab could not run a case of it. */
 export type Verdict = 'held' | 'broken' | 'n/a' | 'unknown'

@@ -115,6 +115,7 @@ export async function withStage(
   const plan: Plan = {
     ...{ name: options.name, hosts, seed, flake: from.config, dotfiles: from.dotfiles },
     ...{ lab: labSources(), ground: inWords(ground, subject), shard: options.shard, asked, cases },
+    subject: { kind: found.kind, title: found.title, promises: [...found.promises] },
   }
   writePlan(record.dir, plan)
   const flags = options.subject === undefined ? '' : ` --subject ${options.subject}`

@@ -13,6 +13,7 @@ import { afterEach, beforeEach, expect, test } from 'vitest'
 import { merge, readParts } from '../../../lib/report/merge.ts'
 import { writePlan, type Plan } from '../../../lib/report/plan.ts'
 import type { CaseResult, CaseState } from '../../../lib/report/result.ts'
+import type { Row } from '../../../lib/scenario/matrix.ts'
 import { makeLab, type Lab } from '../../lab.ts'
 
 let lab: Lab
@@ -204,4 +205,43 @@ test('a directory that holds something is not written into', async () => {
   const { code, stderr } = await mergeRuns(one(), two(), '--to', two())
   expect(code).toBe(2)
   expect(stderr).toMatch(/^merge-runs: Cannot write into `.*two`: it is not empty\n/)
+})
+
+const both = ['auto-upgrade/good-commit', 'auto-upgrade/unit-fails']
+const judging = (title: string, promises: string[]): Partial<Plan> => ({
+  ...{ asked: both, flake: title, subject: { kind: 'unit', title, promises } },
+})
+
+test('runs on other hosts are compared by what each has judged', async () => {
+  const held = both.map((name) => result(name))
+  const ours = part('ours', held, judging('ours', ['deploy', 'rollback']))
+  const broken = [held[0]!, result(both[1]!, 'failed')]
+  const theirs = part('theirs', broken, judging('theirs', ['deploy']))
+  const { code, stdout, stderr } = await lab.task('compare', '--of', ours, '--of', theirs, '--json')
+  expect(stdout, stderr).not.toBe('')
+  const { promises, seeds } = JSON.parse(stdout) as { promises: Row[]; seeds: number[] }
+  expect(seeds).toEqual([7])
+  expect(
+    promises.map(({ promise, by }) => [promise, by['ours']?.state, by['theirs']?.state]),
+  ).toEqual([
+    ['deploy', 'held', 'held'],
+    ['rollback', 'held', 'broken'],
+  ])
+  // it never promised it
+  expect(code).toBe(0)
+})
+
+test.each([
+  ['one that does not say what it judged', { asked: both }, 'it does not say what was judged'],
+  ['one of other cases', { ...judging('other', []), asked }, 'they were asked for other cases'],
+])('%s is not compared', async (_, more, why) => {
+  const ours = part('ours', [result(both[0]!)], judging('ours', ['deploy']))
+  const other = part('other', [], more)
+  const { code, stderr } = await lab.task('compare', '--of', ours, other)
+  expect([code, stderr]).toEqual([2, expect.stringContaining(why)])
+})
+
+test('a case that nobody ran makes a comparison an error', async () => {
+  const ours = part('ours', [result(both[0]!)], judging('ours', ['deploy']))
+  expect((await lab.task('compare', '--of', ours)).code).toBe(3)
 })

@@ -136,7 +136,7 @@ const run = (
   makes: Judged['subject']['promises'],
   results: CaseResult[],
 ): Judged => ({
-  ...{ subject: { kind: 'unit', title, promises: makes }, results, dir: '' },
+  ...{ subject: { title, promises: makes }, results, dir: '' },
 })
 
 test('the matrix says of each promise who held it, who broke it and who never made it', async () => {
