@@ -934,8 +934,9 @@ apply() {
   local row target line said before=() still='/'
   local -A asked=() tried=() failed=()
   edited_meanwhile=''
-  find_unfetched
+  # what came may have another root
   if [[ $applied_from != "$head" ]]; then find_root; fi
+  find_unfetched
   # nothing has changed since capture has looked
   if [[ -z $broken && $applied_from == "$head" ]] && ((!${#rows[@]} && !${#unreadable[@]})); then return; fi
   applied_from=''

@@ -222,7 +222,7 @@ test('A power cut at any moment spoils nothing that the next run relies on', asy
   const steps = (await world.sh(readSteps)).split('\n').filter((step) => !step.includes('/status.'))
   const state = '/var/lib/nix-local-upgrade'
   expect(spoilable(steps, /^sync --file-system/)).toEqual([])
-  const written = (name: string): string => `mv ${state}/${name}.new ${state}/${name}`
+  const written = (name: string): string => `mv -T ${state}/${name}.new ${state}/${name}`
   const large = steps.filter(
     (step) =>
       step.startsWith('sync --file-system') ||
