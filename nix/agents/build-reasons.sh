@@ -120,13 +120,19 @@ machine_fault() {
         REPLY='Nix was refused what it needs'
       elif grep -q 'hash mismatch importing path' <<<"$own"; then
         REPLY='The binary cache gave something else than what it names'
-      elif grep -q -E "object not found|is corrupt|bad object|path '/nix/store/[^']*' is not valid|lacks a (valid )?signature" <<<"$own"; then
+      elif grep -q -E "object not found|is corrupt|bad object|disk image is malformed|file is not a database|path '/nix/store/[^']*' is not valid|lacks a (valid )?signature" <<<"$own"; then
         REPLY='The repository or the store is not whole'
       else
         return 1
       fi
       ;;
   esac
+}
+
+# Whether something of the commit failed: a derivation, a place in an expression, or the flake as a whole. All else,
+# as a nix.conf that cannot be read, comes from where Nix runs.
+is_of_commit() {
+  [[ $failed_drv$build_reason == *@(.drv|flake)* ]] || grep -q -E '^ *at .*:[0-9]+:[0-9]+:?$' <<<"$said_by_nix"
 }
 
 # Whether what was to be fetched is at fault: then `judge_remote` has judged it.
@@ -173,6 +179,8 @@ build_failed() { # build_failed <exit code> <seconds that it took> <programs kil
     stop "$verdict" "Cannot fetch what the build needs: $build_reason${remedy:+; $remedy}"
   elif machine_fault; then
     stop failed "$REPLY: $build_reason"
+  elif ! is_of_commit; then
+    stop failed "Nix did not come to what the commit says: $build_reason"
   fi
   remember_bad build-failed "$build_reason"
   stop build-failed "$build_reason"

@@ -16,6 +16,7 @@ declare -A unreadable_because=() # by "/<target>"
 history_read='' history=()       # names in commits, once they were asked for
 narrow=''                        # whether an apply has to name its targets,
 planned=()                       # which are these rows then
+unrefreshed=''                   # why externals could not be fetched anew
 again=''                         # whether more can be known once a file has made room for its directory
 keep_limit=${CHEZMOI_KEEP_LIMIT:-268435456} # bytes of all that is put aside
 
@@ -25,8 +26,18 @@ keep_limit=${CHEZMOI_KEEP_LIMIT:-268435456} # bytes of all that is put aside
 compare() {
   local ask=(chezmoi status --no-tty --keep-going --exclude=none --path-style=absolute) line name known=() code=0
   rows=() unreadable=() unreadable_because=()
+  if [[ ! -d $root ]]; then
+    echo "$root is not there, which .chezmoiroot says to be the source" >"$work/status"
+    return 1
+  fi
   until within "$limit" status "${ask[@]}" >"$work/rows"; do
     if unblock; then continue; fi
+    # chezmoi reads nothing without its externals; where they cannot be fetched, those that it has will do
+    if [[ -z $unrefreshed ]] && within "$limit" again "${ask[@]}" --refresh-externals=never >"$work/rows"; then
+      unrefreshed=$(because status)
+      quietly+=(--refresh-externals=never)
+      break
+    fi
     if grep -q '^No end within' "$work/status"; then return 1; fi
     # it prints nothing when one target fails; its log has the names of the others
     within "$limit" account "${ask[@]}" --debug >/dev/null || code=$?

@@ -30,7 +30,8 @@ fi
 # <host> <commit> <commits to bring together, for jj>
 show() {
   local base file files=() encrypted=()
-  base=$(git merge-base "$2" "$trunk") || return 0
+  # without a commit in common, each has made all that it has
+  base=$(git merge-base "$2" "$trunk") || base=$(git hash-object -t tree /dev/null)
   conflicting "$(git rev-parse "$2")" "$(git rev-parse "$trunk")"
   # no line conflicts, but together chezmoi refuses them, as with two kinds of permissions
   if ((!${#files[@]})); then mapfile -d '' -t files < <(git diff --name-only -z "$base" "$2"); fi

@@ -39,7 +39,7 @@ copy=''                                     # the working copy as `refuse_unreso
 captured=() applied=() conflicts=()         # objects of JSON in `conflicts`
 kept=()                                     # targets that stay as they are,
 declare -A why=() copies=()                 # for what reason, and where a former text is, by "/<target>"
-unapplied=() untracked=()                   # what is wrong with one target, and holds nothing else back
+uncaptured=() unapplied=() untracked=()     # what is wrong with one target, and holds nothing else back
 unfetched=''                                # whether git has what jj does not fetch
 own_files=()                                # of `conflicts`, this host's
 home_sides=()                               # source file, base commit and target of each edit that conflicts
@@ -125,7 +125,7 @@ write_status() { # <outcome> <reason>
 # worse than none, so one that cannot be replaced goes.
 put_status() { # <text>
   local file=$state/status.json size
-  if printf '%s\n' "$1" >"$file.new" && mv "$file.new" "$file"; then return; fi
+  if printf '%s\n' "$1" >"$file.new" && mv -T "$file.new" "$file"; then return; fi
   rm -f "$file.new"
   size=$(stat -c %s "$file" || true)
   if printf "%-${size:-0}s\n" "$1" 1<>"$file" && [[ $(<"$file") == "$1"* ]]; then return; fi
@@ -212,6 +212,14 @@ summary() {
     finish conflict "Edited here and elsewhere: ${names%, } (see chezmoi-show-conflicts)"
   fi
   if [[ -n $broken ]]; then finish failed "$broken"; fi
+  if [[ -n $unrefreshed ]]; then
+    judge_remote "$unrefreshed"
+    if [[ $verdict == failed ]]; then unapplied+=("an external, which stays as it was: $unrefreshed"); fi
+  fi
+  if ((${#uncaptured[@]})); then
+    printf -v names '%s; ' "${uncaptured[@]}"
+    finish failed "Cannot capture ${names%; }"
+  fi
   if ((${#unapplied[@]})); then
     printf -v names '%s; ' "${unapplied[@]}"
     finish failed "Cannot apply ${names%; }"
@@ -250,10 +258,17 @@ unreached() { # <step> <reason> [<reason when offline>]
 
 # -- commands with a time limit; the last error is kept by name of the step
 
+quietly=(--interactive=false --verbose=false --color=false) # whatever the user has set for chezmoi
 within() { # <seconds> <step> <command...>
   local seconds=$1 step=$2 code=0
   shift 2
-  timeout --kill-after=5 "$seconds" "$@" </dev/null 2>"$work/$step" 9>&- || code=$?
+  case "$1 ${2-}" in
+    'chezmoi apply') timeout --kill-after=5 "$seconds" chezmoi "${quietly[@]}" "${@:2}" </dev/null 2>"$work/$step" 9>&- || code=$? ;;
+    # the user's hooks print where chezmoi does, and are not what was asked for
+    chezmoi*) timeout --kill-after=5 "$seconds" chezmoi --output=/dev/fd/3 "${quietly[@]}" "${@:2}" \
+      </dev/null 3>&1 >/dev/null 2>"$work/$step" 9>&- || code=$? ;;
+    *) timeout --kill-after=5 "$seconds" "$@" </dev/null 2>"$work/$step" 9>&- || code=$? ;;
+  esac
   if ((code == 124 || code == 137)); then echo "No end within $seconds s" >>"$work/$step"; fi
   return "$code"
 }
@@ -283,7 +298,7 @@ say() { echo "chezmoi-sync: $1"; }
 note_step() {
   local file=$state/step
   if printf '%s\n' "$before_op" "$remote_commit" >"$file.new" && sync "$file.new" &&
-    mv "$file.new" "$file" && sync "$state"; then return; fi
+    mv -T "$file.new" "$file" && sync "$state"; then return; fi
   rm -f "$file.new"
   REPLY="cannot write $file"
   return 1
@@ -309,6 +324,8 @@ look() {
 }
 revisions() { must 'read the history' "${jj[@]}" log --no-graph --revisions "$1" -T 'commit_id ++ "\n"'; }
 
+owner_of() { stat -c 'which belongs to %U' "$1" 2>/dev/null || echo 'which is not there'; }
+
 # -- the steps
 
 take_lock() {
@@ -320,7 +337,7 @@ take_lock() {
   trap 'ended=yes; exit 1' USR1
   # the kernel holds it, so a crash cannot leave it behind; commands are started without it. Where there is no
   # room to make it, nobody has it.
-  command exec 9>>"$state/lock" || finish failed "Cannot make $state/lock"
+  command exec 9>>"$state/lock" || finish failed "Cannot write $state/lock, $(owner_of "$state/lock")"
   if ! flock --nonblock 9; then
     echo "chezmoi-sync: locked: Another run has not ended yet (process $(<"$state/lock.pid"))"
     exit 0
@@ -331,10 +348,15 @@ take_lock() {
   echo "chezmoi-sync: phase: lock"
 }
 
+find_root() { root=$(must 'find the dotfiles' chezmoi source-path); }
 # Leaves the directory of the repository in `repository` and chezmoi's root within it in `root`.
 open_repository() {
-  root=$(chezmoi source-path)
-  if [[ ! -d $root ]]; then
+  local tree
+  find_root
+  # `.chezmoiroot` may name what is not there; what is around it is the dotfiles all the same
+  tree=$root
+  until [[ -d $tree ]]; do tree=$(dirname "$tree"); done
+  if [[ ! -d $root && ! -e $(git -C "$tree" rev-parse --show-toplevel 2>/dev/null)/.chezmoiroot ]]; then
     if [[ -z ${CHEZMOI_REPO_URL:-} ]]; then finish skipped "No dotfiles at $root, and no \`repoUrl\` to clone"; fi
     mkdir -p "$(dirname "$root")"
     if exists "$root"; then finish failed "Cannot clone to $root: something else is there"; fi
@@ -346,10 +368,11 @@ open_repository() {
       unreached clone "Cannot clone $CHEZMOI_REPO_URL: $(because clone)"
     fi
     mv -T "$clone" "$root"
-    root=$(chezmoi source-path) # .chezmoiroot may move it
+    tree=$root
+    find_root # .chezmoiroot may move it
   fi
-  repository=$(git -C "$root" rev-parse --show-toplevel 2>"$work/open") ||
-    finish failed "Cannot use $root: $(because open)"
+  repository=$(git -C "$tree" rev-parse --show-toplevel 2>"$work/open") ||
+    finish failed "Cannot use $tree: $(because open)"
   # a source without a repository of its own may lie in one of the whole home
   if [[ $HOME/ == "$repository"/* ]]; then finish failed "Cannot use $root: it is not a repository, but in $repository"; fi
   cd "$repository" || return
@@ -423,7 +446,8 @@ refuse_unresolved() {
 
 # Takes edits of targets in $HOME into the source, each as what it is relative to what chezmoi last wrote.
 capture() {
-  local row targets=()
+  local row file targets=()
+  uncaptured=()
   if ! compare; then
     # perhaps the trunk has the repair, so only what came from here is held back
     broken="Cannot compare the targets with the source: $(because status)"
@@ -452,7 +476,25 @@ capture() {
   copy='' # as the source is about to change
   for i in "${!targets[@]}"; do capture_one "${targets[i]}" "${sources[i]}"; done
   ((${#unchanged[@]})) || return 0
-  must "capture ${unchanged[*]}" chezmoi re-add --no-tty -- "${unchanged[@]}"
+  if re_add "${unchanged[@]}"; then
+    captured+=("${unchanged[@]#"$HOME/"}")
+    return
+  fi
+  # one that chezmoi does not take, as for what looks like a secret, keeps no other from it
+  for file in "${unchanged[@]}"; do
+    if re_add "$file"; then
+      captured+=("${file#"$HOME/"}")
+    else
+      uncaptured+=("${file#"$HOME/"}: $(because capture)")
+      keep "${file#"$HOME/"}" "cannot be captured: $(because capture)"
+    fi
+  done
+}
+# chezmoi may have been told to commit and push what it adds (`git.autoCommit`), which is done here: it finds another
+# repository, that sees nothing of the source.
+re_add() { # <file...>
+  if [[ ! -e $work/apart ]]; then git init --quiet "$work/apart" && echo '*' >"$work/apart/.git/info/exclude"; fi
+  GIT_DIR=$work/apart/.git within "$limit" capture chezmoi re-add --no-tty -- "$@"
 }
 
 # Adds a target to `unchanged` where the source is as it was when the target was written from it. Else
@@ -466,7 +508,9 @@ capture_one() { # <target> <source file>
   if [[ ! -f $file || -L $file || ! -f $source ]]; then keep "$target" 'not a plain file' && return; fi
   { read -r last && read -r mode && read -r perm; } < <(jq -r --arg key "$file" --arg target "$target" \
     --slurpfile dump "$work/dump" \
-    '.entryState[$key] | .contentsSHA256 // "", (.mode // 0) % 512, $dump[0][$target].perm' "$work/state")
+    '.entryState[$key] | if .type == "symlink" then .type else .contentsSHA256 // "" end, (.mode // 0) % 512, $dump[0][$target].perm' "$work/state")
+  # chezmoi wrote a link, as with `mode = "symlink"`, and an editor has put a file in its place
+  if [[ $last == symlink ]]; then keep "$target" 'not a plain file' && return; fi
   if [[ -z $last ]]; then keep "$target" 'was here before the dotfiles' && return; fi
   if [[ $source == *.age || $source == *.asc ]]; then
     must "read $target" chezmoi cat "$file" >"$work/theirs"
@@ -476,7 +520,6 @@ capture_one() { # <target> <source file>
   sum=$(sha256sum <"$work/theirs")
   if [[ ${sum%% *} == "$last" && $perm == "$mode" ]]; then
     unchanged+=("$file")
-    captured+=("$target")
     return
   fi
 
@@ -669,7 +712,7 @@ integrate() {
   fi
   list_conflicts
   if ((!${#own_files[@]})); then
-    if ((!${#unsound[@]})); then mapfile -d '' -t unsound < <(git diff --name-only -z "$to...HEAD"); fi
+    if ((!${#unsound[@]})); then mapfile -d '' -t unsound < <(differing "$to" HEAD); fi
     add_conflict "$host" "${unsound[@]:-all}"
   fi
   enter publish
@@ -819,6 +862,11 @@ conflicting() { # <commit> <commit>
   done < <(git -c merge.renames=false merge-tree --write-tree --name-only --no-messages -z "$1" "$2" 2>/dev/null | tail -zn +2)
 }
 
+# The files that one has changed, or all that differ where both have no commit in common.
+differing() { # <commit> <commit>
+  git diff --name-only -z "$1...$2" 2>/dev/null || git diff --name-only -z "$1" "$2"
+}
+
 list_conflicts() {
   local ref whose files
   [[ -n $to ]] || return 0
@@ -830,7 +878,7 @@ list_conflicts() {
     whose=${ref#refs/remotes/origin/conflict/}
     if [[ $whose == "$host" ]] || ancestor "${refs[$ref]}" "$to"; then continue; fi
     conflicting "${refs[$ref]}" "$to"
-    if ((!${#files[@]})); then mapfile -d '' -t files < <(git diff --name-only -z "$to...$ref"); fi
+    if ((!${#files[@]})); then mapfile -d '' -t files < <(differing "$to" "$ref"); fi
     add_conflict "$whose" "${files[@]}"
   done
 }
@@ -884,8 +932,10 @@ commit_of_home() {
 # Writes what the source holds to $HOME, but for what is in no commit; that stays and is named in `kept`.
 apply() {
   local row target line said before=() still='/'
-  local -A asked=() tried=()
+  local -A asked=() tried=() failed=()
   edited_meanwhile=''
+  # what came may have another root
+  if [[ $applied_from != "$head" ]]; then find_root; fi
   find_unfetched
   # nothing has changed since capture has looked
   if [[ -z $broken && $applied_from == "$head" ]] && ((!${#rows[@]} && !${#unreadable[@]})); then return; fi
@@ -908,7 +958,15 @@ apply() {
     if ! apply_rows; then
       # without an answer to its question whether to write over an edit, chezmoi ends with EOF
       said=$(<"$work/applied")
-      for row in "${rows[@]}"; do said=${said//"chezmoi: ${row:3}: EOF"/}; done
+      for row in "${rows[@]}"; do
+        target=${row:3}
+        said=${said//"chezmoi: $target: EOF"/}
+        if [[ $'\n'$said == *$'\n'"chezmoi: $target: "* ]]; then
+          line=${said#*"chezmoi: $target: "}
+          failed["/$target"]=${line%%$'\n'*}
+          said=${said/"chezmoi: $target: ${failed["/$target"]}"/}
+        fi
+      done
       line=$(grep -a '^chezmoi: ' <<<"$said" | grep -avE '^chezmoi: warning:|: EOF$' | tail -n 1 || true)
       if [[ $said == *'unknown flag: --less-interactive'* ]]; then
         broken='Cannot apply: this needs chezmoi 2.66 or newer'
@@ -918,6 +976,13 @@ apply() {
       compare || rows=("${before[@]}")
       break
     fi
+  done
+  for row in "${before[@]}"; do
+    target=${row:3}
+    if [[ -z ${failed["/$target"]-} || $still == *"/$target//"* ]]; then continue; fi
+    keep "$target" "cannot be applied: ${failed["/$target"]}"
+    unapplied+=("$target: ${failed["/$target"]}")
+    still+="$target//"
   done
   for row in "${rows[@]}"; do
     target=${row:3}

@@ -2,8 +2,11 @@
 # shellcheck disable=SC2034,SC2154 # variables are shared by the parts of the program
 # What a power cut, a kill or a full disk does to a repository, for every agent that keeps one.
 
-# git leaves objects and refs to the page cache, and a power cut leaves an empty ref of what was just written
-durable=(GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=core.fsync GIT_CONFIG_VALUE_0=all)
+# git leaves objects and refs to the page cache, and a power cut leaves an empty ref of what was just written.
+# And what it finds and prints is for a program, however its user likes to see it.
+durable=(GIT_CONFIG_COUNT=4 GIT_CONFIG_KEY_0=core.fsync GIT_CONFIG_VALUE_0=all
+  GIT_CONFIG_KEY_1=color.grep GIT_CONFIG_VALUE_1=false GIT_CONFIG_KEY_2=grep.patternType GIT_CONFIG_VALUE_2=basic
+  GIT_CONFIG_KEY_3=log.showSignature GIT_CONFIG_VALUE_3=false)
 
 # A cut between the writing of a file and its renaming leaves its lock, and git refuses that file ever after.
 # No program that runs has a lock from before this boot; but a clock may have been ahead when it booted.
@@ -147,6 +150,7 @@ go_back() {
     if sync --file-system "$repository" && current=$(operation 2>"$work/said") && is_as_before "$current"; then return; fi
   fi
   [[ -n $REPLY ]] || REPLY=$(tail -n 1 "$work/said")
+  REPLY=${REPLY:-it is not as it was}
   return 1
 }
 

@@ -54,12 +54,12 @@ field() { # field <file> <key>: the value, empty when there is none
   text=$(<"$state/$1")
   if [[ $text =~ \"$2\":\"([^\"]*)\" ]]; then echo "${BASH_REMATCH[1]}"; fi
 }
-write_state() { # write_state <file> <text>
-  mkdir -p "$state"
-  printf '%s\n' "$2" >"$state/$1.new"
-  sync "$state/$1.new"
-  mv -T "$state/$1.new" "$state/$1"
-  sync "$state"
+write_state() { # write_state <file> <text>; fails where it cannot, and the file is as it was
+  if mkdir -p "$state" && printf '%s\n' "$2" >"$state/$1.new" && sync "$state/$1.new" &&
+    mv -T "$state/$1.new" "$state/$1" && sync "$state"; then return; fi
+  rm -f "$state/$1.new"
+  complain "Cannot write $state/$1"
+  return 1
 }
 now() { TZ=UTC printf '%(%Y-%m-%dT%H:%M:%SZ)T' -1; }
 this_boot() { echo "$(</proc/sys/kernel/random/boot_id)"; }
@@ -159,6 +159,10 @@ stage() { # stage <toplevel>
   local text files file source target needed=64 free hash=${1#/nix/store/}
   local -a lacking=()
   id=golden-${hash%%-*}.conf
+  if [[ ! -e $1/init ]]; then
+    complain "Cannot make $1 golden: it is not in the store"
+    return 1
+  fi
   plan_entry "$1" || return 1
   mkdir -p "$copies"
   rm -f "$copies"/*.new "$entries"/golden-*.new
@@ -183,11 +187,12 @@ stage() { # stage <toplevel>
     fi
     mv -T "$target.new" "$target"
   done
-  printf '%s' "$text" >"$entries/$id.new"
   # what an entry names is on the disk before the entry is
-  sync -f "$GOLDEN_BOOT"
-  mv -T "$entries/$id.new" "$entries/$id"
-  sync -f "$GOLDEN_BOOT"
+  if ! { printf '%s' "$text" >"$entries/$id.new" && sync -f "$GOLDEN_BOOT" &&
+    mv -T "$entries/$id.new" "$entries/$id" && sync -f "$GOLDEN_BOOT"; }; then
+    complain "Cannot make $1 golden: $entries/$id cannot be written"
+    return 1
+  fi
 }
 
 # Makes a generation golden: the boot default, rooted, with an entry of its own. Interrupted at any
@@ -200,7 +205,7 @@ pin() { # pin <toplevel>
     complain "Cannot make $1 golden: the boot loader's default cannot be set"
     return 1
   fi
-  write_state golden.json "{\"toplevel\":\"$1\",\"entry\":\"$id\",\"pinnedAt\":\"$(now)\"}"
+  write_state golden.json "{\"toplevel\":\"$1\",\"entry\":\"$id\",\"pinnedAt\":\"$(now)\"}" || return 1
   keep_golden
 }
 
@@ -288,7 +293,8 @@ arm() { # arm <toplevel> [<how often before>]
   on_boot_error reset
   id=$(entry_id "$entry")
   trial="{\"toplevel\":\"$1\",\"entry\":\"$id\",\"armedAt\":\"$(now)\",\"boot\":\"$(this_boot)\",\"state\":"
-  write_state trial.json "$trial\"arming\"}"
+  # a trial of which nothing is known would be nobody's to judge
+  write_state trial.json "$trial\"arming\"}" || return 1
   if ! bootctl set-oneshot "$id"; then
     disarm
     complain "Cannot put $1 on trial: the boot loader's one-shot entry cannot be set"
@@ -366,8 +372,9 @@ forgive() { # forgive <toplevel>: it has passed
 # Ends the trial in its own boot. Without a golden generation that can be booted it stays up: a reboot
 # would lead back to here.
 fail_trial() { # fail_trial <reason>
-  record_failure "$(booted_system)" "$1"
-  set_trial_state failed
+  # back it goes, even where that cannot be written down
+  record_failure "$(booted_system)" "$1" || true
+  set_trial_state failed || true
   if [[ -z $(field golden.json toplevel) ]] || ! keep_golden; then
     complain 'no golden generation to go back to: this one keeps running'
     return 0

@@ -48,8 +48,9 @@ look_around() {
   look_at_profile
   from_profile=$profile_now
   from_running=$(running)
-  if [[ -e $state/deployed ]]; then
-    read -r deployed_commit deployed_remote deployed_toplevel _ <"$state/deployed"
+  # one that is not whole, as of a disk that was mended, is none
+  if [[ ! -f $state/deployed ]] || ! read -r deployed_commit deployed_remote deployed_toplevel _ <"$state/deployed"; then
+    deployed_commit='' deployed_remote='' deployed_toplevel=''
   fi
   from_commit=$deployed_commit
 }
@@ -244,6 +245,8 @@ main() {
     builder=(as_user "$build_limit")
   else
     begin build
+    # a flake that comes without its history is taken as it is
+    if commit_git rev-parse --quiet --verify "$candidate" >/dev/null; then refuse_conflicts; fi
   fi
   if [[ $UPGRADE_BUILD_FIRST == true ]]; then
     enter build

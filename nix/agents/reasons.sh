@@ -8,19 +8,21 @@ verdict='' remedy=''
 # why <text>: the reason in all that was said, as one line in REPLY. What stands in several lines, as jj's causes
 # do, comes together; hints and what git says after every failure are left out.
 why() {
-  local line first='' last='' causes=''
+  local line first='' last='' causes='' in_causes=''
   REPLY=''
   while IFS= read -r line; do
     case $line in
+      # why a remote refuses a push, as jj has it
+      '  '*' (reason: '*')') line=${line##* (reason: } && causes+=": ${line%)}" ;;
       '' | [Hh]int:* | [Ww]arning:* | '  '* | remote:* | 'Fetching into new repo'* | 'See http'*) ;;
       'fatal: Could not read from remote'* | 'Please make sure you have'* | 'and the repository exists.'*) ;;
-      *'git program failed:' | 'Caused by:') causes=yes ;;
+      *'git program failed:' | 'Caused by:') in_causes=yes ;;
       'No end within '*) REPLY=$line && return ;;
       *)
         last=$line
         if [[ $line =~ ^(Error|Internal\ error|Config\ error):\ (.*)$ ]]; then
           first=${BASH_REMATCH[2]}
-        elif [[ $line =~ ^Caused\ by:\ (.*)$ || (-n $causes && $line =~ ^[0-9]+:\ (.*)$) ]]; then
+        elif [[ $line =~ ^Caused\ by:\ (.*)$ || (-n $in_causes && $line =~ ^[0-9]+:\ (.*)$) ]]; then
           first+=": ${BASH_REMATCH[1]}"
         elif [[ -z $first && $line =~ ^(fatal|error|ERROR|ssh): ]]; then
           first=$line
@@ -28,9 +30,10 @@ why() {
         ;;
     esac
   done < <(one_line_each <<<"$1")
-  REPLY=${first:-$last}
+  REPLY=${first:-$last}$causes
   # what the remote itself has to say is often the better half
-  line=$(sed -n -E 's/^remote: *([^ ].*[^ ]) *$/\1/p' <<<"$1" | grep -v -E '^(error|fatal): |^[=*-]+$' | head -n 1 || true)
+  line=$(sed -n -E 's/^remote: *([^ ].*[^ ]) *$/\1/p' <<<"$1" | grep -v -E '^[=*-]+$' || true)
+  line=$(grep -m 1 -v -E '^(error|fatal): ' <<<"$line" || sed -n -E '1s/^(error|fatal): //p' <<<"$line")
   if [[ -n $line && $REPLY != *"$line"* && $REPLY == *': '* ]]; then REPLY+=" (the remote says: $line)"; fi
 }
 # A colon at the end of an error is not its end. jj shows what git says as it comes, over one line.
@@ -48,7 +51,8 @@ judge_remote() {
   said=$(sed -E "s/(^|[ (])'[^']*'/\1/g; s/\"[^\"]*\"//g; s#[a-z+]+://[^ ]*##g" <<<"$1")
   said=${said,,}
   verdict=failed remedy=''
-  case $said in
+  # what the remote says of a disk is of its own
+  case $(grep -v '^remote:' <<<"$said") in
     # this machine's own
     *'dubious ownership'* | *'insufficient permission for adding'*)
       remedy="files of the repository belong to somebody else, as after \`sudo git pull\`" ;;
@@ -65,7 +69,12 @@ judge_remote() {
     *'host key verification failed'* | *'remote host identification has changed'*)
       remedy="the remote's host key is not the one in known_hosts, or in none: compare it, and add it" ;;
     *'permission denied'* | *'operation not permitted'*) remedy='look at who owns it' ;;
+  esac
+  if [[ -n $remedy ]]; then return; fi
+  case $said in
     # the remote's answers
+    *'(reason: unpacker error)'* | *'no space left'* | *'read-only file system'* | *'permission denied'* | *'insufficient permission'*)
+      remedy='the remote cannot use its own repository: look at its disk there, and who owns it' ;;
     *'find remote ref'* | *'could not find remote branch'*) remedy='the branch is not there' ;;
     *'rate limit'* | *'too many requests'* | *'try again later'* | *'temporarily unavailable'*) verdict=offline ;;
     *certificate* | *'ssl ca cert'*) remedy='its TLS certificate is not taken' ;;
@@ -91,7 +100,7 @@ network='resolve (host|proxy)|name or service not known|temporary failure|unable
 network+='|connection (was )?(refused|reset|closed|aborted|timed out)|(failed|unable|could not|couldn.t) to? ?connect|timed out|timeout'
 network+='|no route to host|(network|host) is (unreachable|down)|broken pipe|early eof|hung up|disconnect|unexpected (eof|end)'
 network+='|empty reply|server returned nothing|(recv|send) failure|receiving data|recv error|ssl_error_syscall|non-properly terminated'
-network+='|partial file|kex_exchange|banner exchange|stream .*(not closed|reset)|bytes (missing|of (body|length))|outstanding read data|no end within'
+network+='|partial file|operation too slow|failed sending data|kex_exchange|banner exchange|stream .*(not closed|reset)|bytes (missing|of (body|length))|outstanding read data|no end within'
 
 judge_http() { # judge_http <status>
   case $1 in

@@ -175,7 +175,7 @@ rebase_onto_remote() {
 }
 
 rebase() {
-  local files conflicted split
+  local conflicted split
   # what was written lately may not be on the disk yet, and a power cut would take it
   sync --file-system "$repository"
   before_op=$(operation 2>"$work/said") || stop_because 'read the repository'
@@ -202,6 +202,11 @@ rebase() {
   fi
   sync --file-system "$repository"
   begin repository
+  refuse_conflicts
+}
+
+refuse_conflicts() {
+  local files
   files=$(conflicts 2>"$work/said") || stop_because 'look for conflicts'
   [[ -z $files ]] || stop conflict "Conflict in ${files//$'\n'/, }"
 }
@@ -231,7 +236,7 @@ read_rebased() {
 # Files in conflict: those that jj knows of, and those that were committed with the markers in them.
 conflicts() {
   local each file marked
-  if [[ -n $conflicted ]]; then
+  if [[ -n ${conflicted-} ]]; then
     for each in $conflicted; do
       repo_jj resolve --list --revision "$each" | sed -E 's/ {2,}[0-9]+-sided conflict.*$//'
     done | sort --unique
@@ -239,12 +244,12 @@ conflicts() {
   fi
   while IFS= read -r file; do
     if [[ $file == .jjconflict-* ]]; then echo "$file"; fi
-  done < <(repo_git ls-tree --name-only "$candidate")
+  done < <(commit_git ls-tree --name-only "$candidate")
   # what cannot be looked at is not free of conflicts
   wait "$!" || return
   # whoever accepts a commit by its name has seen it
   if [[ $accepted == "$remote_commit" ]]; then return; fi
-  mapfile -d '' -t marked < <(repo_git grep -z --files-with-matches -I --all-match -e '^<<<<<<< ' -e '^[=%+]\{7\}' -e '^>>>>>>> ' "$candidate")
+  mapfile -d '' -t marked < <(commit_git grep -z --files-with-matches -I --all-match -e '^<<<<<<< ' -e '^[=%+]\{7\}' -e '^>>>>>>> ' "$candidate")
   # 1: there is no such file
   wait "$!" || [[ $? == 1 ]] || return
   for file in "${marked[@]}"; do
@@ -257,14 +262,14 @@ conflicts() {
 # how a conflict looks is none: what stands in a block of code of a document.
 has_new_markers() { # has_new_markers <file>
   local text shown old
-  text=$(repo_git show "$candidate:$1" | marked_regions "$1")
+  text=$(commit_git show "$candidate:$1" | marked_regions "$1")
   [[ -n $text ]] || return 1
   [[ -n $deployed_commit ]] || return 0
   while IFS= read -r -d '' old; do
-    if [[ ${old#*:} != "$1" ]] && repo_git cat-file -e "$candidate:${old#*:}" 2>/dev/null; then continue; fi
-    shown=$(repo_git show "$old" | marked_regions '')
+    if [[ ${old#*:} != "$1" ]] && commit_git cat-file -e "$candidate:${old#*:}" 2>/dev/null; then continue; fi
+    shown=$(commit_git show "$old" | marked_regions '')
     if [[ $shown == *"$text"* ]]; then return 1; fi
-  done < <(repo_git grep -z --files-with-matches -I -e '^<<<<<<< ' "$deployed_commit" 2>/dev/null)
+  done < <(commit_git grep -z --files-with-matches -I -e '^<<<<<<< ' "$deployed_commit" 2>/dev/null)
 }
 # shellcheck disable=SC2016 # these are no commands
 marked_regions() { # marked_regions <file's name>: the regions in standard input
@@ -282,7 +287,7 @@ commit_git() {
   if [[ $UPGRADE_MODE == local ]]; then
     repo_git "$@"
   else
-    [[ $flake == "git+file://$state/"* ]] && git -C "$state/remote.git" "$@"
+    [[ $flake == "git+file://$state/"* ]] && env "${durable[@]}" git -C "$state/remote.git" "$@"
   fi
 }
 submodules() { commit_git ls-tree -r "$candidate" 2>/dev/null | sed -n -E 's/^160000 commit [0-9a-f]+\t//p'; }

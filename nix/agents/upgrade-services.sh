@@ -27,9 +27,9 @@ look_at_services() {
   [[ ${#services[@]} -gt 0 || ! -d /run/systemd/system ]]
 }
 
-remember_services() { # as they are before the switch
+remember_services() { # as they are before the switch; fails where they cannot be asked
   local unit
-  look_at_services || true
+  look_at_services || return
   for unit in "${!services[@]}"; do services_before["$unit"]=${services["$unit"]}; done
 }
 

@@ -52,7 +52,7 @@ listed() { # listed <texts...>: with commas between them, in REPLY
 # keep <file> <text>: on the disk before it has that name, so that no power cut halves it. Where it cannot be
 # written, it fails and says why.
 keep() {
-  if printf '%s\n' "$2" >"$1.new" && sync "$1.new" && mv "$1.new" "$1" && sync "${1%/*}"; then return; fi
+  if printf '%s\n' "$2" >"$1.new" && sync "$1.new" && mv -T "$1.new" "$1" && sync "${1%/*}"; then return; fi
   rm -f "$1.new"
   return 1
 }
@@ -108,7 +108,7 @@ write_status() { # write_status [<outcome> <reason>]: without them the run is at
 put_status() { # put_status <text>
   local file=$state/status.json size
   # replacing a file by a rename brings its data to the disk; a new status is no reason to wait for it
-  if printf '%s\n' "$1" >"$file.new" && mv "$file.new" "$file"; then return; fi
+  if printf '%s\n' "$1" >"$file.new" && mv -T "$file.new" "$file"; then return; fi
   rm -f "$file.new"
   size=$(stat --format %s "$file" || true)
   if printf "%-${size:-0}s\n" "$1" 1<>"$file" && [[ $(<"$file") == "$1"* ]]; then return; fi

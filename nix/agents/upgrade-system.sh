@@ -220,9 +220,9 @@ switch() {
     stop locked "The system was switched by somebody else in the meantime"
   [[ ! -d $UPGRADE_BOOT || -w $UPGRADE_BOOT ]] ||
     stop failed "$UPGRADE_BOOT is mounted read-only, so nothing new can be made to boot: \`mount -o remount,rw $UPGRADE_BOOT\`, and look why"
-  failed_units || true
-  failed_before=$REPLY
-  remember_services
+  # what nobody could judge afterwards is not begun, and the commit has no part in it
+  { failed_units && failed_before=$REPLY && remember_services; } ||
+    stop failed "systemd does not say how the services are, so nobody could tell what a switch has done to them"
   begin system
   # all that was built lies on the disk before a boot can need it
   sync --file-system /nix/store

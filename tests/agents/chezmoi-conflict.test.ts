@@ -234,3 +234,25 @@ test('A merge of git that waits for its user is left to them', async () => {
   })
   expect(await sorrow.sh(`cd .local/share/chezmoi; ${state}`)).toBe(before)
 })
+
+test('A file that an editor put in the place of chezmoi’s link is no conflict', async () => {
+  const { torment } = await makeDotfiles(root, { '.a': ten, '.b': ten })
+  await torment.sh(`mkdir -p .config/chezmoi; echo 'mode = "symlink"' >.config/chezmoi/chezmoi.toml
+    chezmoi apply --force; echo through >>.a; cp .b new; echo own >>new; mv new .b`)
+  expect(await torment.sync()).toMatchObject({
+    outcome: 'synced',
+    conflicts: [],
+    kept: [{ file: '.b', reason: 'not a plain file' }],
+  })
+  expect(await torment.sh('tail -n 1 .b')).toBe('own')
+})
+
+test('Two histories without a commit in common conflict in what differs, which is shown', async () => {
+  const { torment, sorrow } = await makeDotfiles(root, { '.a': ten, '.b': ten })
+  await torment.sh(`cd .local/share/chezmoi; export JJ_USER=x JJ_EMAIL=x@x
+    jj new 'root()' 2>&1; jj restore --from main@origin 2>&1; echo own >dot_a; jj commit -m own 2>&1`)
+  const met = await torment.sync()
+  expect(met).toMatchObject({ outcome: 'conflict', conflicts: [{ files: ['dot_a'] }] })
+  expect(await sorrow.sync()).toMatchObject({ conflicts: [{ host: 'torment', files: ['dot_a'] }] })
+  for (const host of [sorrow, torment]) expect(await host.conflicts()).toMatch(/^conflict: dot_a$/m)
+})

@@ -1,3 +1,4 @@
+import { createServer as createWebServer } from 'node:http'
 import { createServer, type AddressInfo } from 'node:net'
 import { expect, onTestFinished, test } from 'vitest'
 import { lines, makeDotfiles, makeHost } from './dotfiles.ts'
@@ -89,7 +90,8 @@ test('A push that the network does not let through is no failure, and made up fo
   await sorrow.sh(`printf '#!/bin/sh\necho not today; exit 1\n' >${hook}`)
   expect(await sorrow.sync()).toMatchObject({
     outcome: 'failed',
-    reason: expect.stringMatching(/^Cannot push: /),
+    reason:
+      'Cannot push: Failed to push some bookmarks: pre-receive hook declined (the remote says: not today)',
   })
   await sorrow.sh(`rm ${hook}`)
   expect(await sorrow.sync()).toMatchObject({ outcome: 'synced', code: 0 })
@@ -251,4 +253,135 @@ test('A trunk that was rewritten is refused until someone says what becomes of i
   )
   expect(await torment.sync()).toMatchObject({ outcome: 'synced' })
   expect(await torment.sh('cat .a')).toBe(ten.replace('line 1', 'torment').trimEnd())
+})
+
+test.each([
+  [
+    'by a rule',
+    'echo "error: GH006: Protected branch update failed"; exit 1',
+    /declined \(the remote says: GH006: Protected branch update failed\)$/,
+  ],
+  [
+    'for want of room',
+    'echo "fatal: write error: No space left on device"; exit 1',
+    /; the remote cannot use its own repository: look at its disk there/,
+  ],
+])(
+  'A push that the remote refuses %s: what it says, and whose fault it is',
+  async (_, hook, reason) => {
+    const { sorrow, remote } = await makeDotfiles(root, { '.a': ten })
+    await sorrow.sh(`printf '#!/bin/sh\n%s\n' '${hook}' >${remote}/hooks/pre-receive
+    chmod +x ${remote}/hooks/pre-receive; echo edit >>.a`)
+    const ran = await sorrow.sync()
+    expect(ran.outcome).toBe('failed')
+    expect(ran.reason).toMatch(reason)
+  },
+)
+
+test('What the user has set for chezmoi does not keep an edit here', async () => {
+  const { sorrow, torment, both } = await makeDotfiles(root, { '.a': ten, '.b': ten })
+  await sorrow.sh('echo trunk >>.b')
+  await sorrow.sync()
+  await torment.sh(`mkdir -p .config/chezmoi; cat >.config/chezmoi/chezmoi.toml <<'END'
+verbose = true
+interactive = true
+color = true
+[git]
+autoCommit = true
+autoPush = true
+[hooks.read-source-state.pre]
+command = "echo"
+args = ["hello"]
+END
+    git config --global user.name x; git config --global user.email x; echo edit >>.a; chmod +x .a`)
+  expect(await torment.sync()).toMatchObject({
+    outcome: 'synced',
+    captured: ['.a'],
+    applied: ['.b'],
+  })
+  await sorrow.sync()
+  expect(await both('.a')).toEqual(Array(2).fill(`${ten}edit`))
+  await torment.sh('echo "= [" >.config/chezmoi/chezmoi.toml')
+  expect(await torment.sync()).toMatchObject({
+    outcome: 'failed',
+    reason: expect.stringMatching(/^Cannot find the dotfiles: .*invalid config: .*chezmoi\.toml/),
+  })
+})
+
+test('What chezmoi does not take, or cannot do, is named, each of it, and holds nothing else back', async () => {
+  const { sorrow, torment, atRemote } = await makeDotfiles(root, {
+    '.a': ten,
+    '.b': ten,
+    '.key': 'k\n',
+  })
+  await sorrow.sh(`cd .local/share/chezmoi; echo trunk >>dot_b
+    for code in 3 4 0; do printf '#!/bin/sh\nexit %s\n' $code >run_once_$code.sh; done`)
+  const failed = await sorrow.sync()
+  expect(failed).toMatchObject({ outcome: 'failed', applied: ['.b', '0.sh'] })
+  expect(failed.reason).toBe('Cannot apply 3.sh: exit status 3; 4.sh: exit status 4')
+  await torment.sh(`mkdir -p .config/chezmoi; printf '[add]\nsecrets = "error"\n' >.config/chezmoi/chezmoi.toml
+    echo edit >>.a; echo 'x = "ghp_aBcD1234eFgH5678iJkL9012mNoP3456qRsT"' >>.key`)
+  const refused = await torment.sync()
+  expect(refused).toMatchObject({ outcome: 'failed', captured: ['.a'], applied: ['.b', '0.sh'] })
+  expect(refused.reason).toMatch(/^Cannot capture \.key: .*GitHub Personal Access Token/)
+  expect(await atRemote('git show main:dot_a')).toBe(`${ten}edit`)
+  expect(await torment.sh('wc -l <.key')).toBe('2')
+})
+
+test('A source that is not where .chezmoiroot says is named, and not cloned once more', async () => {
+  const { torment, remote } = await makeDotfiles(root, { '.a': ten })
+  await torment.sh(
+    `git clone -q ${remote} hand; cd hand; git config user.name x; git config user.email x`,
+  )
+  const publish = (script: string): Promise<string> =>
+    torment.sh(`cd hand; ${script}; git add .; git commit -qm hand; git push -q origin HEAD:main`)
+  await publish('mkdir home; git mv dot_a home; echo hoem >.chezmoiroot')
+  for (const _ of [1, 2])
+    expect(await torment.sync()).toMatchObject({
+      outcome: 'failed',
+      reason: expect.stringContaining('/hoem is not there, which .chezmoiroot says'),
+    })
+  expect(await torment.sh('ls -d home .local/share/chezmoi/hoem 2>&1 || true')).not.toMatch(
+    /^[^l]/m,
+  )
+  await publish('echo home >.chezmoiroot; echo more >>home/dot_a')
+  await torment.sync()
+  expect(await torment.sync()).toMatchObject({ outcome: 'up-to-date' })
+  expect(await torment.sh('cat .a')).toBe(`${ten}more`)
+})
+
+test('An external that is not to be had stays as it was, and holds nothing back', async () => {
+  const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': ten, '.b': ten })
+  let code = 200
+  const server = createWebServer((_, answer) => {
+    answer.statusCode = code
+    answer.end('text\n')
+  }).listen(0, '127.0.0.1')
+  const close = (): void => {
+    server.closeAllConnections()
+    server.close()
+  }
+  onTestFinished(close)
+  await new Promise((resolve) => server.once('listening', resolve))
+  const { port } = server.address() as AddressInfo
+  await sorrow.sh(`cat >.local/share/chezmoi/.chezmoiexternal.toml <<END
+[".ext"]
+type = "file"
+url = "http://127.0.0.1:${port}/x"
+refreshPeriod = "1s"
+END`)
+  for (const host of [sorrow, torment]) await host.sync()
+  await sorrow.sh('echo trunk >>.b')
+  code = 404
+  await sorrow.sync()
+  await torment.sh('sleep 1.5; echo edit >>.a')
+  const gone = await torment.sync()
+  expect(gone).toMatchObject({ outcome: 'failed', captured: ['.a'], applied: ['.b'] })
+  expect(gone.reason).toMatch(/^Cannot apply an external, which stays as it was: .*404/)
+  expect(await atRemote('git show main:dot_a')).toBe(`${ten}edit`)
+  // what may be there in an hour is no failure
+  close()
+  await torment.sh('echo again >>.a')
+  expect(await torment.sync()).toMatchObject({ outcome: 'synced', captured: ['.a'] })
+  expect(await torment.sh('cat .ext')).toBe('text')
 })

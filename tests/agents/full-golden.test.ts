@@ -48,3 +48,36 @@ test.each(Object.entries(places))('Writing fails at %s while it is pinned', asyn
     await host.root.remove()
   }
 })
+
+/** A second generation with the first one's kernel and first stage, so that a pin has no more to write than its entry. */
+const sibling = async (host: GoldenHost): Promise<string> =>
+  host.root.sh(`sed 's/sorrow-1"/sorrow-2"/; s/echo 1 /echo 2 /' /root/expr.nix >/root/sibling.nix
+    nix build --out-link /root/result --impure --file /root/sibling.nix
+    readlink /root/result; ln -sfn "$(readlink /root/result)" /nix/var/nix/profiles/system-2-link; rm /root/result`)
+
+test('Where nothing can be written, what is golden stays so, and a bad boot goes back to it', async () => {
+  const host = await GoldenHost.make()
+  try {
+    const one = await host.generation(1)
+    await host.install(1)
+    await host.boot()
+    const two = await sibling(host)
+    await host.rebuild(2)
+    const good = await host.boot([], 'mount -o remount,ro,bind /boot')
+    expect(good.tried).toEqual([two])
+    expect(good.said).toMatch(/Cannot make .* golden: .*golden-.*\.conf cannot be written/)
+    const status = await host.status()
+    expect(status).toMatchObject({ golden: one, default: status.goldenEntry })
+
+    host.services({ 'sshd.service': 'failed' })
+    await host.rebuild(2)
+    const state = '/var/lib/golden-generation'
+    const bad = await host.boot(
+      [],
+      `mount --bind ${state} ${state}; mount -o remount,ro,bind ${state}`,
+    )
+    expect(bad.tried).toEqual([two, one])
+  } finally {
+    await host.root.remove()
+  }
+})

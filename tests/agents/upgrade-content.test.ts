@@ -47,6 +47,27 @@ test('A document that shows how a conflict looks is none; a file with one is, un
   expect(await world.upgrade()).toMatchObject({ code: 0, outcome: 'upgraded' })
 })
 
+test.each([
+  ['local', 'color.ui', 'always'],
+  ['local', 'grep.patternType', 'fixed'],
+  ['local', 'grep.patternType', 'perl'],
+  ['remote', 'color.grep', 'always'],
+])('In mode %s a conflict is seen where %s is %s', async (mode, name, value) => {
+  await world.push('left over', {
+    'left.txt': `${marked}\n`,
+    'text.nix': `"${mode} ${name} ${value}"`,
+  })
+  const user = mode === 'local' ? 'rain' : 'root'
+  await world.sh(`git config --global ${name} ${value}; git config --global safe.directory '*'`, {
+    user,
+  })
+  const url = 'git+file:///home/rain/config.git'
+  const done = await world.upgrade({ UPGRADE_MODE: mode, UPGRADE_FLAKE_URL: url })
+  await world.sh(`git config --global --unset ${name}`, { user })
+  expect(done).toMatchObject({ code: 1, outcome: 'conflict', reason: 'Conflict in left.txt' })
+  await world.push('resolved', { 'left.txt': 'resolved\n', 'text.nix': '"resolved"' })
+})
+
 test('A lock from before the boot by a clock that was ahead stays as long as somebody has it', async () => {
   const lock = '/home/rain/nix-config/.git/index.lock'
   const asRain = `as_rain() { setpriv --reuid=1000 --regid=100 --clear-groups env HOME=/home/rain "$@"; }`

@@ -84,6 +84,14 @@ test.each<[string, string, Record<string, string>, string, RegExp, string]>([
     slowly('left'),
   ],
   [
+    'settings of nix that cannot be read',
+    'echo "what is this" >/root/nix.conf; mount --bind /root/nix.conf /etc/nix/nix.conf',
+    {},
+    'failed',
+    /^Nix did not come to what the commit says: .*nix\.conf/,
+    '',
+  ],
+  [
     'no memory for an evaluation',
     'ulimit -v 1500000',
     {},
@@ -176,13 +184,33 @@ test('A lock that is held for too long is a failure, whoever has it', async () =
 test('Where systemd runs and cannot be asked, nothing is taken for good', async () => {
   const before = await world.state()
   await change()
-  const done = await upgradeAfter(
-    'mkdir -p /run/systemd/system; trap "rmdir /run/systemd/system" EXIT',
-  )
+  await world.sh('mkdir -p /run/systemd/system')
+  // then it is no fault of the commit
+  const early = await world.upgrade()
+  await world.sh('rmdir /run/systemd/system')
+  expect(early).toMatchObject({ code: 1, outcome: 'failed', phase: 'switch' })
+  expect(early.reason).toMatch(/^systemd does not say how the services are/)
+  expect(await world.state()).toBe(before)
+
+  await change('switch does: mkdir -p /run/systemd/system')
+  const done = await world.upgrade()
   await world.sh('rmdir /run/systemd/system')
   expect(done).toMatchObject({ code: 1, outcome: 'validation-failed' })
   expect(done.reason).toMatch(/^systemd does not say how the services are/)
   expect(await world.state()).toBe(before)
+})
+
+test('What a damaged disk, or a backup, left of its state is no way to be locked out', async () => {
+  await change()
+  await world.sh(`cd /var/lib/nix-local-upgrade; truncate -s 20 deployed
+    head -c 99 /dev/urandom >known-bad; rm status.json; mkdir status.json`)
+  const wrapper = ['bash', '-euo', 'pipefail', '/root/agent']
+  const ran = await world.run(wrapper, { env: settings, daemon: true, allow: [1] })
+  // a status that nobody can read is no success
+  expect(ran.code).toBe(1)
+  expect(ran.stdout).toMatch(/upgraded: Runs/)
+  await world.sh('rmdir /var/lib/nix-local-upgrade/status.json')
+  expect(await world.upgrade()).toMatchObject({ code: 0, outcome: 'up-to-date' })
 })
 
 test('A power cut at any moment spoils nothing that the next run relies on', async () => {
@@ -194,7 +222,7 @@ test('A power cut at any moment spoils nothing that the next run relies on', asy
   const steps = (await world.sh(readSteps)).split('\n').filter((step) => !step.includes('/status.'))
   const state = '/var/lib/nix-local-upgrade'
   expect(spoilable(steps, /^sync --file-system/)).toEqual([])
-  const written = (name: string): string => `mv ${state}/${name}.new ${state}/${name}`
+  const written = (name: string): string => `mv -T ${state}/${name}.new ${state}/${name}`
   const large = steps.filter(
     (step) =>
       step.startsWith('sync --file-system') ||
