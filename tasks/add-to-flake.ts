@@ -85,7 +85,11 @@ async function add(flake: string, host: string, args: Args): Promise<Report> {
     const evaluated = await takes(flake, directory, host, own.main).catch((left: unknown) => {
       throw outcome === 'likely' && left instanceof Failure ? addition.refused : left
     })
-    if (outcome === 'likely' && !evaluated.asked) throw addition.refused
+    if (outcome === 'likely' && !evaluated.asked) {
+      const { message, detail } = addition.refused
+      const there = `\`${own.path}\` is there already; whether it is a host, nix does not say: ${evaluated.why}`
+      throw new Failure(message, { ...detail, evidence: existsSync(own.path) ? there : undefined })
+    }
     const marked = await told([own.path])
     return { host, outcome: 'discovered', file, line, directory, evaluated, ...marked }
   }
