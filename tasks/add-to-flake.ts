@@ -77,7 +77,7 @@ async function add(flake: string, host: string, args: Args): Promise<Report> {
   }
   const { outcome, file, line, own } = addition
   const told = (paths: string[]) =>
-    mark(flake, [join(flake, 'hosts', host), own.path], paths, Boolean(args['dry-run']))
+    mark(flake, [join(flake, 'hosts', host), own.path, file], paths, Boolean(args['dry-run']))
   if (outcome === 'present') return { host, outcome, file, line, ...(await told([])) }
   if (outcome === 'discovered' || outcome === 'likely') {
     const { directory } = addition
