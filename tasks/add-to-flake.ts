@@ -77,7 +77,7 @@ async function add(flake: string, host: string, args: Args): Promise<Report> {
   }
   const { outcome, file, line, own } = addition
   const told = (paths: string[]) =>
-    mark(flake, [join(flake, 'hosts', host), own.path], paths, Boolean(args['dry-run']))
+    mark(flake, [join(flake, 'hosts', host), own.path, file], paths, Boolean(args['dry-run']))
   if (outcome === 'present') return { host, outcome, file, line, ...(await told([])) }
   if (outcome === 'discovered' || outcome === 'likely') {
     const { directory } = addition
@@ -85,7 +85,11 @@ async function add(flake: string, host: string, args: Args): Promise<Report> {
     const evaluated = await takes(flake, directory, host, own.main).catch((left: unknown) => {
       throw outcome === 'likely' && left instanceof Failure ? addition.refused : left
     })
-    if (outcome === 'likely' && !evaluated.asked) throw addition.refused
+    if (outcome === 'likely' && !evaluated.asked) {
+      const { message, detail } = addition.refused
+      const there = `\`${own.path}\` is there already; whether it is a host, nix does not say: ${evaluated.why}`
+      throw new Failure(message, { ...detail, evidence: existsSync(own.path) ? there : undefined })
+    }
     const marked = await told([own.path])
     return { host, outcome: 'discovered', file, line, directory, evaluated, ...marked }
   }

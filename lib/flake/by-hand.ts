@@ -40,9 +40,22 @@ export function byHand(
   if (place && isDirect(place, bound)) {
     return into(place, place.prefix.map((one) => `${attributeName(one)}.`).join(''))
   }
-  if (!bound && outputs) return into(outputs, 'nixosConfigurations.')
+  if (!bound && outputs && !isTaken(outputs) && reachesNixpkgs(outputs.node))
+    return into(outputs, 'nixosConfigurations.')
   return (bound && besides(bound, entry)) ?? aroundOutputs(body, entry)
 }
+
+/** Whether the set has what is to be written into it in a form that takes no more, as `flake = let … in { … }` does. */
+const isTaken = ({ node, under = 'nixosConfigurations' }: Place): boolean =>
+  (node.namedChildren.find(({ type }) => type === 'binding_set')?.namedChildren ?? []).some(
+    (one) => {
+      const names = one.childForFieldName('attrpath') ?? one.childForFieldName('attrs')
+      const [first, ...others] = names ? parts(names) : []
+      if (one.type !== 'binding') return [first, ...others].some((name) => name?.text === under)
+      const value = one.childForFieldName('expression')
+      return first?.text === under && others.length === 0 && value?.type !== 'attrset_expression'
+    },
+  )
 
 /** What `nixosConfigurations` is bound to, and the host with it. */
 function besides(bound: Node, entry: (at: Node) => string): ByHand | undefined {
@@ -71,12 +84,20 @@ function besides(bound: Node, entry: (at: Node) => string): ByHand | undefined {
 /** Where the outputs come from elsewhere as a whole, the host is added to what comes. */
 function aroundOutputs(body: Node, entry: (at: Node) => string): ByHand {
   if (body.type === 'source_code') {
-    const [open] = body.descendantsOfType('{')
+    const flake = body.childForFieldName('expression')
+    const open = flake?.type === 'attrset_expression' ? flake.children[0] : undefined
     const text = `outputs = { nixpkgs, ... }: { nixosConfigurations.${entry(body)} };`
+    if (open) {
+      return {
+        ...placeOf(open),
+        ...{ offset: open.endIndex, length: 0, text: ` ${text}` },
+        words: ` in the set that begins there: ${text}`,
+      }
+    }
     return {
-      ...placeOf(open ?? body),
-      ...{ offset: open?.endIndex ?? body.endIndex, length: 0, text: ` ${text}` },
-      words: ` in the set that begins there: ${text}`,
+      ...placeOf(flake ?? body),
+      ...{ offset: flake?.startIndex ?? body.endIndex, length: flake?.text.length ?? 0 },
+      ...{ text: `{ ${text} }\n`, words: `: a flake is a set, such as { ${text} }` },
     }
   }
   const after = `in made // { nixosConfigurations = made.nixosConfigurations or { } // { ${entry(body)} }; }`
@@ -137,6 +158,10 @@ function systemFunction(at: Node): string {
   if (scope.has('self')) return 'self.inputs.nixpkgs.lib.nixosSystem'
   return 'nixpkgs.lib.nixosSystem'
 }
+
+/** Not so in a module that is no function. */
+const reachesNixpkgs = (at: Node): boolean =>
+  [...visible(at)].some(([name, kind]) => kind === 'inputs' || /^(nixpkgs|inputs|self)$/.test(name))
 
 /** The names that are in scope at a node, and which of them stands for all arguments of the file's function. */
 function visible(at: Node): Map<string, 'name' | 'inputs'> {

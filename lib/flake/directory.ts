@@ -1,4 +1,4 @@
-import { lstatSync, realpathSync } from 'node:fs'
+import { realpathSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { usage } from '../failure.ts'
 import { labFlake } from '../settings.ts'
@@ -6,17 +6,17 @@ import { labFlake } from '../settings.ts'
 /**
  * The directory of a flake, absolute and without symlinks.
  * @param given as the user wrote it; LAB_FLAKE or the project without
- * @throws Failure (usage) when there is no `flake.nix` in it
+ * @throws Failure (usage) when there is no `flake.nix` in it, or what is there is no file
  */
 export function flakeDirectory(given?: string): string {
   const directory = given ?? labFlake()
+  const file = join(directory, 'flake.nix')
   try {
-    lstatSync(join(directory, 'flake.nix'))
-    return realpathSync(directory)
+    // an empty word is a variable that is not set, and no name of this directory
+    if (directory !== '' && statSync(file).isFile()) return realpathSync(directory)
   } catch {
-    throw usage(
-      `Cannot find \`${join(directory, 'flake.nix')}\``,
-      'Name its directory: --flake DIR',
-    )
+    throw usage(`Cannot find \`${file}\``, 'Name its directory: --flake DIR')
   }
+  if (directory === '') throw usage('Cannot read an empty --flake', 'Name a directory: --flake DIR')
+  throw usage(`Cannot read \`${file}\`: it is not a regular file`)
 }

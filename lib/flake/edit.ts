@@ -1,4 +1,4 @@
-import { existsSync } from 'node:fs'
+import { existsSync, readdirSync } from 'node:fs'
 import { dirname, join, relative, resolve } from 'node:path'
 import { Failure, usage } from '../failure.ts'
 import { byHand, placeOf, type ByHand } from './by-hand.ts'
@@ -16,7 +16,7 @@ import {
   type OwnFiles,
 } from './own-files.ts'
 import { mentions, otherPlatform, pathsOf, seenIn, type Seen } from './seen.ts'
-import { attributeName, faults, leaves, lineOf, nixReader, nixString } from './syntax.ts'
+import { attributeName, faults, leaves, nixReader, nixString, nodesOf } from './syntax.ts'
 import { sourceOf, type Node, type NixSource } from './syntax.ts'
 import type { Outline, SetValue } from './value.ts'
 
@@ -77,7 +77,7 @@ interface Flake {
  * @throws Failure (usage) with file and line when the flake is of no form that can be edited
  */
 export async function addHost(directory: string, name: string, like?: string): Promise<Addition> {
-  const flake = await read(directory)
+  const flake = await read(directory, name)
   const { hosts } = flake.of
   const own = filesLikeOthers(directory, hosts, name) ?? usualFiles(directory, name)
   if (hosts.is === 'set' && hosts.attrs.has(name)) {
@@ -133,20 +133,20 @@ export async function readingPlace(
   } catch (error) {
     if (!(error instanceof Failure)) throw error
     // add-to-flake will say what is wrong
-    const { of } = await read(directory)
+    const { of } = await read(directory, name)
     return { own: filesLikeOthers(directory, of.hosts, name) ?? usualFiles(directory, name) }
   }
 }
 
 /** What a person can write by hand to have a host, as a refusal says it. */
 export async function handWritten(directory: string, name: string): Promise<ByHand> {
-  const { of } = await read(directory)
+  const { of } = await read(directory, name)
   const own = filesLikeOthers(directory, of.hosts, name) ?? usualFiles(directory, name)
   return byHand(of, name, own.path)
 }
 
 /** Reads a flake; of a file that the grammar finds wrong, nix is asked before that is believed. */
-async function read(directory: string): Promise<Flake> {
+async function read(directory: string, name: string): Promise<Flake> {
   const file = join(directory, 'flake.nix')
   const whole = new Set<string>()
   for (;;) {
@@ -155,11 +155,19 @@ async function read(directory: string): Promise<Flake> {
     const wrong = all.find(({ fault }) => fault === 'syntax')
     const path = wrong && sourceOf(wrong.node).path
     if (path === undefined || whole.has(path) || !(await isParsed(path))) {
-      return { directory, file, of, whole }
+      const made = of.hosts.is === 'unknown' && isMadeFor(name, of.hosts.directory)
+      const hosts = made ? { ...of.hosts, directory: undefined } : of.hosts
+      return { directory, file, of: { ...of, hosts }, whole }
     }
     whole.add(path)
   }
 }
+
+/** Whether there is nothing in a directory but this host: then it says nothing of where the flake reads others. */
+const isMadeFor = (name: string, directory: string | undefined): boolean =>
+  directory !== undefined &&
+  existsSync(directory) &&
+  readdirSync(directory).every((entry) => entry === name || entry === `${name}.nix`)
 
 /** Where a host that the flake has reads its files, if that is to be seen. */
 function ownFiles({ directory, of: { hosts } }: Flake, name: string): OwnFiles | undefined {
@@ -186,17 +194,22 @@ function copied({ directory, of }: Flake, name: string, refuse: Refuse, like?: s
   })
   const fitting = all.filter(({ platform, name: host }) => !platform || host === like)
   const places = byPlace(fitting.length > 0 ? fitting : all)
+    // what is made for each system is no list of hosts, unless there is nothing else
+    .toSorted((a, b) => Number(isSystem(a[0]!.name)) - Number(isSystem(b[0]!.name)))
   const [fullest, second] = places
-  if (like === undefined && fullest && second?.length === fullest.length) {
+  const isTie = second?.length === fullest?.length && !isSystem(second?.[0]?.name ?? '')
+  if (like === undefined && fullest && second && isTie) {
     const [a, b] = [fullest[0]!, second[0]!]
+    const at = ({ element }: HostEntry): string => {
+      const { file, line } = placeOf(element)
+      return `at line ${line}${file === join(directory, 'flake.nix') ? '' : ` of \`${file}\``}`
+    }
     throw usage(
-      `Cannot choose where to add \`${name}\`: hosts are written at line ${lineOf(a.element)} and at line ${lineOf(b.element)}`,
+      `Cannot choose where to add \`${name}\`: hosts are written ${at(a)} and ${at(b)}`,
       `Name the host to copy: --like ${a.name} or --like ${b.name}`,
     )
   }
-  const system = fullest?.find((entry) =>
-    /^(x86_64|aarch64|riscv64|i686|armv[67]l)-/.test(entry.name),
-  )
+  const system = fullest?.find((entry) => isSystem(entry.name))
   if (system) {
     throw refuse({ node: system.element, why: `\`${system.name}\` names a system, and no host` })
   }
@@ -212,7 +225,7 @@ function copied({ directory, of }: Flake, name: string, refuse: Refuse, like?: s
         `\`${other}\` is a host for ${platform}, and the lab runs x86_64-linux alone: change it in the new entry`,
       )
     }
-    const among = fitting.length < all.length ? ' for x86_64-linux' : ''
+    const among = !platform && fitting.length < all.length ? ' for x86_64-linux' : ''
     return { ...edit, like: other, reason: `${chosen.reason}${among}`, notes }
   }
   if (like !== undefined) {
@@ -248,6 +261,8 @@ function whereWritten({ bound, outputs }: Outline, place: Node): Node {
 
 const within = (inner: Node, outer: Node): boolean =>
   inner.startIndex >= outer.startIndex && inner.endIndex <= outer.endIndex
+
+const isSystem = (name: string): boolean => /^(x86_64|aarch64|riscv64|i686|armv[67]l)-/.test(name)
 
 /** Entries by the set or list that they are written in, the fullest first; each entry once. */
 function byPlace(entries: HostEntry[]): HostEntry[][] {
@@ -400,4 +415,4 @@ const tokens = (all: Node[]): string =>
 
 /** The nodes that fit, not looking into those that do. */
 const outermost = (node: Node, fits: (node: Node) => boolean): Node[] =>
-  fits(node) ? [node] : node.children.flatMap((child) => outermost(child, fits))
+  [...nodesOf(node, fits)].filter(fits)

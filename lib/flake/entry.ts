@@ -182,8 +182,8 @@ export function copyBehind({ entry, loose }: Model, name: string): Insertion {
     if (
       token.type !== 'comment' &&
       written === token.text &&
-      !namesPerson(token) &&
-      word(entry.name, true).test(written)
+      word(entry.name, true).test(written) &&
+      !namesPerson(token)
     ) {
       notes.push(`The new entry still says \`${written}\`, as that of \`${entry.name}\` does`)
     }

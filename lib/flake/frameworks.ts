@@ -25,7 +25,9 @@ export function givenHosts(given: Value, at: Node): string | undefined {
   if (given.is !== 'set') return undefined
   const of = (attr: string): string | undefined => {
     const value = given.attrs.get(attr)?.value()
-    return value && value.is !== 'unknown' ? asPath(value) : undefined
+    const path = value && value.is !== 'unknown' ? asPath(value) : undefined
+    // blueprint takes a word as well
+    return path ?? (value?.is === 'text' ? join(flakeOf(sourceOf(at).path), value.text) : undefined)
   }
   const named = ['src', 'dir', 'directory', 'root', 'prefix'].map(of).find(Boolean)
   if (named !== undefined) return hostsBelow(named)

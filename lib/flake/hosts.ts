@@ -4,6 +4,7 @@ import { type Failure, usage } from '../failure.ts'
 import { byHand, placeOf } from './by-hand.ts'
 import { customaryFile } from './frameworks.ts'
 import { call } from './library.ts'
+import { pasted } from '../pasted.ts'
 import { listingFile, type OwnFiles } from './own-files.ts'
 import { attributeName } from './syntax.ts'
 import type { Node, ReadNix } from './syntax.ts'
@@ -30,8 +31,12 @@ export function outline(file: string, open: ReadNix): Outline {
   // what it is made of is not known while it is made
   const self = (): Value => {
     const of = made.is === 'set' ? made : { ...emptySet(), gaps: [argument(written)] }
-    const attrs = new Map([...of.attrs, ['inputs', { value: () => inputs, literals: [] }] as const])
-    return { ...of, attrs: attrs.set('outPath', outPath) }
+    const attrs = new Map(of.attrs)
+    attrs.set('inputs', { value: () => inputs, literals: [] })
+    return {
+      ...of,
+      attrs: attrs.set('outputs', { value: self, literals: [] }).set('outPath', outPath),
+    }
   }
   const inputs: SetValue = {
     ...emptySet(),
@@ -154,5 +159,8 @@ export function anEntryOf(
 
 function notParsed(node: Node): Failure {
   const { file, line } = placeOf(node)
-  return usage(`Cannot parse \`${file}\`: syntax error at line ${line}`)
+  return usage(
+    `Cannot parse \`${file}\`: syntax error at line ${line}`,
+    `${pasted('nix-instantiate', '--parse', file)} says what is wrong`,
+  )
 }

@@ -1,5 +1,5 @@
-import { existsSync, readdirSync } from 'node:fs'
-import { join } from 'node:path'
+import { existsSync, readdirSync, statSync } from 'node:fs'
+import { basename, join } from 'node:path'
 import { flakeHostsAt, givenHosts, givenSet, toldHosts } from './frameworks.ts'
 import type { Node } from './syntax.ts'
 import {
@@ -259,7 +259,9 @@ export const library: Record<string, LibraryFunction> = {
   readDir: [
     1,
     ([path], at) => {
-      const directory = asPath(path!()) ?? abridged(at)
+      const of = path!()
+      const directory = of.is === 'path' && of.listing ? ofPlatform(of) : asPath(of)
+      if (directory === undefined) return of.is === 'unknown' ? of : other(at)
       const set = emptySet()
       const value = (): Value => unknown(at, 'the hosts depend on what is in a directory')
       set.attrs.set(`${directory}/*`, { value, literals: [], listing: { node: at, directory } })
@@ -275,18 +277,20 @@ const setOf = (attrs: Record<string, Attr>): SetValue => ({
 })
 
 /** The paths that one with the names of a directory in it stands for. */
-function listed({ text, listing }: TextValue): TextValue[] {
+function listed({ text, listing }: TextValue): string[] {
   const { directory } = listing!
   // in `./${name}` the directory has lost its slash
   const names = `${directory.slice(1)}/*`
+  const all = existsSync(directory) ? readdirSync(directory) : []
+  return all.toSorted().map((name) => text.replace(names, () => name))
+}
+
+/** Of the directories in one that is listed, such as `systems`, that of the lab's platform, or the only one. */
+function ofPlatform(path: TextValue): string | undefined {
+  const all = listed(path).filter((one) => statSync(one, { throwIfNoEntry: false })?.isDirectory())
   return (
-    readdirSync(directory)
-      .toSorted()
-      .map((name): TextValue => ({ is: 'path', text: text.replace(names, name) }))
-      // what else lies there is filtered out in words that are not known here
-      .filter(({ text: path }) =>
-        existsSync(path.endsWith('.nix') ? path : join(path, 'default.nix')),
-      )
+    all.find((one) => basename(one).startsWith('x86_64-')) ??
+    (all.length === 1 ? all[0] : undefined)
   )
 }
 
@@ -310,7 +314,12 @@ function flakeParts(top: Value, at: Node, given: Value): Value {
     handed.attrs.set('inputs', inputs).set('self', self)
   }
   const add = (one: Value): void => {
-    if (one.is === 'path' && one.listing) return listed(one).forEach(add)
+    if (one.is === 'path' && one.listing) {
+      // what else lies there is filtered out in words that are not known here
+      return listed(one)
+        .filter((path) => existsSync(path.endsWith('.nix') ? path : join(path, 'default.nix')))
+        .forEach((path) => add({ is: 'path', text: path }))
+    }
     if (one.is === 'path' && seen.has(one.text)) return
     if (one.is === 'path') seen.add(one.text)
     const file = one.is === 'path' ? call(outside(at, 'import'), () => one, at) : one

@@ -47,15 +47,18 @@ export function filesLikeOthers(
 
 /** Of the paths that are a host's own, the one that its configuration is at. */
 export function mainOf(paths: string[], name: string): string | undefined {
-  const rank = (path: string): number => {
-    const file = basename(path)
-    if (/hardware|disk|disko|secret|home|users?\b/.test(path.replaceAll(name, ''))) return 2
-    return file === name || file === `${name}.nix` || /^(default|configuration)\.nix$/.test(file)
-      ? 0
-      : 1
-  }
+  const rank = (path: string): number => rankOf(path, name)
   const [first] = paths.toSorted((a, b) => rank(a) - rank(b) || a.length - b.length)
   return first === undefined || rank(first) === 2 ? undefined : first
+}
+
+/** 0 for a path that is most likely a host's configuration, 2 for one that is not. */
+function rankOf(path: string, name: string): number {
+  const file = basename(path)
+  if (/hardware|disk|disko|secret|home|users?\b/.test(path.replaceAll(name, ''))) return 2
+  return file === name || file === `${name}.nix` || /^(default|configuration)\.nix$/.test(file)
+    ? 0
+    : 1
 }
 
 /** A host's files at a path that the flake names: below it, unless it names a file. */
@@ -86,23 +89,25 @@ function filesOfListing(directory: string, paths: string[], name: string): OwnFi
     .filter((one) => one.includes(listed))
     .map((one) => resolve(one.replace(listed, name)))
     .filter((one) => one.startsWith(`${directory}/`))
-    .toSorted((a, b) => a.length - b.length)
-  if (path?.endsWith('.nix')) return asFiles(path, name)
-  return filesIn(directory, name)
+    .toSorted((a, b) => rankOf(a, name) - rankOf(b, name) || a.length - b.length)
+  // beside a host's configuration there may be what a flake reads of it first, such as `meta.nix`
+  const own = path && rankOf(path, name) === 0
+  const like = filesIn(directory, name)
+  return path?.endsWith('.nix') && (own || !like.seen) ? asFiles(path, name) : like
 }
 
-/** In a directory whose entries are hosts: in the form of the others. */
-function filesIn(directory: string, name: string): OwnFiles {
+/** In a directory whose entries are hosts: in the form of the others, if they have one that is `seen`. */
+function filesIn(directory: string, name: string): OwnFiles & { seen: boolean } {
   const others = entriesOf(directory, name)
   const inner = others.filter((one) => statSync(join(directory, one)).isDirectory())
   if (inner.length === 0 && others.some((one) => one.endsWith('.nix'))) {
-    return asFiles(join(directory, `${name}.nix`), name)
+    return { ...asFiles(join(directory, `${name}.nix`), name), seen: true }
   }
   const has = (file: string): boolean => inner.some((one) => existsSync(join(directory, one, file)))
   const custom = customaryFile(directory)
   const [file] = [custom, 'default.nix', 'configuration.nix'].filter(has)
   const path = join(directory, name)
-  return { path, main: join(path, file ?? custom) }
+  return { path, main: join(path, file ?? custom), seen: file !== undefined }
 }
 
 const entriesOf = (directory: string, but: string): string[] =>

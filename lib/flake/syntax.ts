@@ -103,8 +103,9 @@ export function firstError(root: Node): Node | undefined {
 
 /** How many syntax errors there are below a node. */
 export const faults = (node: Node): number =>
-  (firstError(node) && (node.isError || node.isMissing) ? 1 : 0) +
-  (node.hasError ? node.children.reduce((sum, child) => sum + faults(child), 0) : 0)
+  [...nodesOf(node, (one) => !one.hasError)].filter(
+    (one) => (one.isError || one.isMissing) && firstError(one),
+  ).length
 
 /** `{ a, b, }:` is right, and how nixfmt writes it; the grammar misses an argument there. */
 function isTrailingComma(node: Node): boolean {
@@ -160,9 +161,18 @@ export const attributeName = (text: string): string =>
 export const parts = (node: Node): Node[] =>
   node.namedChildren.filter((child) => child.type !== 'comment')
 
+/** A node and those below it, in order, but for what is below one that `whole` takes; a stack has no such depth. */
+export function* nodesOf(node: Node, whole: (one: Node) => boolean = () => false): Generator<Node> {
+  const waiting = [node]
+  for (let one = waiting.pop(); one; one = waiting.pop()) {
+    yield one
+    if (!whole(one)) for (const child of one.children.toReversed()) waiting.push(child)
+  }
+}
+
 /** The nodes without children under a node, in order: its tokens, and its comments too. */
 export const leaves = (node: Node): Node[] =>
-  node.childCount === 0 ? [node] : node.children.flatMap(leaves)
+  [...nodesOf(node)].filter(({ childCount }) => childCount === 0)
 
 /** Where a node ends. A comment takes the first half of a CRLF with it, which belongs to the line's end. */
 export const endOf = (node: Node): number => node.endIndex - (node.text.endsWith('\r') ? 1 : 0)

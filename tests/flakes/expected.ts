@@ -13,6 +13,18 @@ export interface ExpectedEdit {
 
 export const edits: ExpectedEdit[] = [
   {
+    flake: 'self-outputs',
+    line: 9,
+    like: 'dunlin',
+    inserted: ['', '        sorrow = { imports = [ ./nodes/sorrow ]; };'],
+  },
+  {
+    flake: 'systems-beside',
+    line: 14,
+    like: 'ruff',
+    inserted: ['', '          sorrow = lib.nixosSystem { modules = [ ./hosts/sorrow ]; };'],
+  },
+  {
     flake: 'empty-inherit',
     line: 11,
     like: 'ouzel',
@@ -568,9 +580,11 @@ export const edits: ExpectedEdit[] = [
 /** Flakes that list a directory: the line that does, and the directory. */
 export const discoveries: [flake: string, line: number, directory: string][] = [
   ['read-dir', 7, 'hosts'],
+  ['read-dir-beside', 9, 'hosts'],
   ['read-dir-filter', 6, 'machines'],
   ['read-dir-helper', 8, 'hosts'],
   ['read-dir-names', 6, 'hosts'],
+  ['read-dir-nested', 10, 'systems/x86_64-linux'],
   ['read-dir-null', 7, 'hosts'],
   ['read-dir-self', 6, 'systems'],
 ]
@@ -639,6 +653,15 @@ export const refusals: Record<string, string> = {
     'Cannot add `sorrow` to `@/flake.nix` at line 5: the hosts depend on `inputs.ez-configs.flakeModule`',
   'told-by-platform':
     'Cannot add `sorrow` to `@/flake.nix` at line 5: the hosts depend on `inputs.simple.flakeModule`',
+  'flake-taken':
+    'Cannot add `sorrow` to `@/flake.nix` at line 4: there is no `nixosConfigurations`',
+  'module-without-arguments':
+    'Cannot add `sorrow` to `@/modules/editor.nix` at line 1: there is no `nixosConfigurations`',
+  nothing: 'Cannot add `sorrow` to `@/flake.nix` at line 1: the file is empty',
+  'prefix-word':
+    'Cannot add `sorrow` to `@/flake.nix` at line 2: the hosts are computed by `inputs.blueprint { inherit inputs; prefix = "nix/";…`',
+  'two-files':
+    'Cannot choose where to add `sorrow`: hosts are written at line 3 of `@/modules/brent.nix` and at line 3 of `@/modules/pochard.nix`',
   'two-places':
     'Cannot choose where to add `sorrow`: hosts are written at line 11 and at line 12',
 }
@@ -674,14 +697,16 @@ export const hints: Record<string, RegExp> = {
     /^Its hosts are most likely what is in `@\/configurations\/nixos`: write `sorrow` there, like `ruff`$/,
   options:
     /^Write it by hand where the others are in `fleet\.hosts`: fleet\.hosts\.sorrow = …$/,
+  'prefix-word':
+    /^Its hosts are most likely what is in `@\/nix\/hosts`: write `sorrow` there, like `stint`$/,
   loaded:
     /^Its hosts are most likely what is in `@\/hosts`: write `sorrow\.nix` there, like `dunlin\.nix`$/,
 }
 
 /** Refused flakes whose inputs have stand-ins: what a person is told to write makes a host, as nix sees it. */
 export const writtenByHand = [
-  ...['computed-names', 'condition', 'empty-records', 'empty-set', 'filtered', 'inherited'],
-  ...['mapped-empty', 'named-in-a-file', 'no-outputs', 'none', 'other-flake', 'other-library'],
+  ...['computed-names', 'condition', 'empty-records', 'empty-set', 'filtered', 'flake-taken'],
+  ...['inherited', 'mapped-empty', 'module-without-arguments', 'nothing', 'named-in-a-file', 'no-outputs', 'none', 'other-flake', 'other-library'],
   ...['own-variable', 'pieces', 'systems', 'two-places', 'variable-name'],
 ]
 
@@ -696,14 +721,18 @@ export const ownFiles: Record<string, string> = {
   'own-files': 'machines/sorrow/configuration.nix',
   'plan': 'hosts/sorrow/default.nix',
   'read-dir': 'hosts/sorrow/default.nix',
+  'read-dir-beside': 'hosts/sorrow/configuration.nix',
   'read-dir-filter': 'machines/sorrow/default.nix',
   'read-dir-helper': 'hosts/sorrow.nix',
+  'read-dir-nested': 'systems/x86_64-linux/sorrow/default.nix',
   'read-dir-self': 'systems/sorrow/configuration.nix',
   'refused/auto-wired': 'configurations/nixos/sorrow/default.nix',
   'refused/told-by-platform': 'hosts/x86_64-nixos/sorrow/default.nix',
   'refused/clan': 'machines/sorrow/configuration.nix',
   'refused/framework': 'hosts/sorrow/configuration.nix',
   'refused/loaded': 'hosts/sorrow.nix',
+  'refused/module-of-input': 'hosts/sorrow/default.nix',
+  'refused/prefix-word': 'nix/hosts/sorrow/configuration.nix',
   'refused/told-directory': 'nix/boxes/sorrow.nix',
   'refused/variable-name': 'machine/sorrow.nix',
 }

@@ -132,6 +132,14 @@ describe('an edit', () => {
     })
   })
 
+  test('of a file that is nested deeper than a stack is made', async () => {
+    const deep = `pad = ${'['.repeat(3000)}${']'.repeat(3000)};`
+    const copy = copyOf('plan', 'flake.nix', (text) =>
+      text.replace('outputs =', `${deep} outputs =`),
+    )
+    expect((await edit(copy, 'sorrow')).inserted).toContain('sorrow = mkHost')
+  })
+
   test("of the project's own flake is one line in the form of its hosts", async () => {
     const { inserted, file, line, before } = await edit(project, 'misery')
     expect(inserted).toBe('\n        misery = mkHost { hostname = "misery"; };')
@@ -295,7 +303,8 @@ function evaluated(flakes: string[]): string[][] {
           given = inputs // { inherit self; };
           open = builtins.match ".*([.]{3}|inputs:).*" (builtins.readFile (flake + "/flake.nix")) != null;
           wanted = if open then given else builtins.intersectAttrs (builtins.functionArgs outputs) given;
-          self = outputs wanted // { inherit inputs; };
+          made = outputs wanted;
+          self = made // { inherit inputs; outputs = made; };
         in builtins.attrNames self.nixosConfigurations;
     in map names [ ${list} ]`
   const { stdout, stderr, status } = spawnSync(

@@ -1,0 +1,3 @@
+{
+  outputs = inputs: inputs.blueprint { inherit inputs; prefix = "nix/"; };
+}

@@ -1,0 +1,4 @@
+{ inputs, ... }:
+{
+  flake.nixosConfigurations.brent = inputs.nixpkgs.lib.nixosSystem { modules = [ ../hosts/brent ]; };
+}

@@ -1,0 +1,4 @@
+{ inputs, ... }:
+{
+  flake.nixosConfigurations.pochard = inputs.nixpkgs.lib.nixosSystem { modules = [ ../hosts/pochard ]; };
+}
