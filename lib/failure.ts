@@ -89,9 +89,15 @@ const unreachable: Record<string, string> = {
   ENOTDIR: 'a directory in it is a file',
 }
 
-/** What comes of a full disk, or of a path that cannot be used, as a failure; anything else that was thrown as it is. */
+/**
+ * What comes of a full disk, a path that cannot be used or a package that is not there, as a failure; anything
+ * else that was thrown as it is.
+ */
 export function orUnwritable(thrown: unknown): unknown {
-  const { code, path } = (thrown ?? {}) as NodeJS.ErrnoException
+  const { code, path, message } = (thrown ?? {}) as NodeJS.ErrnoException
+  const [, lacking] = /^Cannot find (?:package|module) '([^'./][^']*)'/.exec(message ?? '') ?? []
+  if (lacking !== undefined && code?.endsWith('MODULE_NOT_FOUND'))
+    return new Failure(`Cannot find the package \`${lacking}\``, { hint: 'npm ci', cause: thrown })
   const why = unwritable[code ?? '']
   const wrong = unreachable[code ?? '']
   if (wrong && path !== undefined && !(thrown instanceof Failure))
