@@ -8,7 +8,11 @@ import { Failure } from './failure.ts'
  * @throws Failure
  */
 export function privateDirectory(path: string): string {
-  mkdirSync(dirname(path), { recursive: true })
+  try {
+    mkdirSync(dirname(path), { recursive: true })
+  } catch (error) {
+    throw cannot(path, error)
+  }
   try {
     mkdirSync(path, { mode: 0o700 })
   } catch (error) {
@@ -31,4 +35,7 @@ export function privateDirectory(path: string): string {
 }
 
 const cannot = (path: string, cause: unknown): Failure =>
-  new Failure(`Cannot make \`${path}\`: ${(cause as Error).message.split(':')[0]}`, { cause })
+  new Failure(`Cannot make \`${path}\`: ${(cause as Error).message.split(/: |, /)[1]}`, {
+    hint: 'Set LAB_HOME and LAB_CACHE to directories that this user can make',
+    cause,
+  })

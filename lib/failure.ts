@@ -81,10 +81,27 @@ const unwritable: Record<string, string> = {
 /** The machine's own disk takes nothing more: whatever was tried says nothing of what is tested. */
 export class Unwritable extends Failure {}
 
-/** What comes of a full disk, as a failure; anything else that was thrown as it is. */
+/** A path that a person gave leads to these; any other error of a file is a bug. */
+const unreachable: Record<string, string> = {
+  EACCES: 'this user may not',
+  ELOOP: 'its symlinks have no end',
+  ENAMETOOLONG: 'its name is too long',
+  ENOTDIR: 'a directory in it is a file',
+}
+
+/**
+ * What comes of a full disk, a path that cannot be used or a package that is not there, as a failure; anything
+ * else that was thrown as it is.
+ */
 export function orUnwritable(thrown: unknown): unknown {
-  const { code, path } = (thrown ?? {}) as NodeJS.ErrnoException
+  const { code, path, message } = (thrown ?? {}) as NodeJS.ErrnoException
+  const [, lacking] = /^Cannot find (?:package|module) '([^'./][^']*)'/.exec(message ?? '') ?? []
+  if (lacking !== undefined && code?.endsWith('MODULE_NOT_FOUND'))
+    return new Failure(`Cannot find the package \`${lacking}\``, { hint: 'npm ci', cause: thrown })
   const why = unwritable[code ?? '']
+  const wrong = unreachable[code ?? '']
+  if (wrong && path !== undefined && !(thrown instanceof Failure))
+    return new Failure(`Cannot use \`${path}\`: ${wrong}`, { cause: thrown })
   if (!why || thrown instanceof Failure) return thrown
   return new Unwritable(`Cannot write${path ? ` \`${path}\`` : ''}: ${why}`, {
     hint: 'just status says what each VM takes; LAB_HOME and LAB_CACHE can be on another file system',

@@ -9,17 +9,21 @@ import { usage } from './failure.ts'
 /** The project's own directory. */
 export const project = dirname(dirname(fileURLToPath(import.meta.url)))
 
-/** Reads `.env` once; a variable that is set already wins, and a flag beats both. */
+/**
+ * Reads `.env` once; a variable that is set already wins, and a flag beats both.
+ * @throws Failure (usage) when it is there and cannot be read
+ */
 export async function loadEnv(): Promise<void> {
   const file = process.env['LAB_ENV_FILE'] ?? join(project, '.env')
   if (!existsSync(file)) return
   const { config } = await import('dotenv')
-  config({ path: file, quiet: true })
+  const { error } = config({ path: file, quiet: true })
+  if (error) throw usage(`Cannot read \`${file}\`: ${(error as NodeJS.ErrnoException).code}`)
 }
 
-/** A path from a variable; dotenv leaves `~/` as it is, so it is read here. */
-const path = (text: string): string =>
-  resolve(text.startsWith('~/') ? join(homedir(), text.slice(2)) : text)
+/** A path from a variable; dotenv leaves `~` as it is, so it is read here. */
+export const givenPath = (text: string): string =>
+  resolve(text.replace(/^~(?=\/|$)/, () => homedir()))
 
 const xdg = (variable: string, fallback: string): string =>
   process.env[variable] || join(homedir(), fallback)
@@ -36,14 +40,14 @@ export const inLab = <T>(home: string, work: () => T): T => atWorkIn.run(home, w
 /** One directory per VM and the records of runs. */
 export const labHome = (): string =>
   atWorkIn.getStore() ??
-  path(process.env['LAB_HOME'] || join(xdg('XDG_STATE_HOME', '.local/state'), 'gitops-vm-lab'))
+  givenPath(process.env['LAB_HOME'] || join(xdg('XDG_STATE_HOME', '.local/state'), 'gitops-vm-lab'))
 
 /** Base images by content hash; safe to delete while no VM exists. */
 export const labCache = (): string =>
-  path(process.env['LAB_CACHE'] || join(xdg('XDG_CACHE_HOME', '.cache'), 'gitops-vm-lab'))
+  givenPath(process.env['LAB_CACHE'] || join(xdg('XDG_CACHE_HOME', '.cache'), 'gitops-vm-lab'))
 
 /** The flake whose hosts the lab deploys. */
-export const labFlake = (): string => path(process.env['LAB_FLAKE'] || project)
+export const labFlake = (): string => givenPath(process.env['LAB_FLAKE'] || project)
 
 /**
  * Where sockets live: a path short enough for the 104 characters that a Unix socket may have,

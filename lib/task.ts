@@ -43,6 +43,8 @@ export async function main(meta: ImportMeta, task: Task): Promise<void> {
   // the reader of our output went away (`| head`): that is no failure of the lab
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
     if (error.code === 'EPIPE') process.exit(0)
+    process.stderr.write(`${task.name}: Cannot write to standard output: ${error.code}\n`)
+    process.exit(Exit.labCouldNotRun)
   })
   if (!task.ownSignals) endOnSignals(task.name)
   try {

@@ -2,6 +2,7 @@ import type { Deployment } from '../lib/vm/deployment.ts'
 import { usage as usageFailure } from '../lib/failure.ts'
 import { chooseGuest } from '../lib/nix/guest.ts'
 import { chooseHosts } from '../lib/nix/hosts.ts'
+import { labSettings } from '../lib/lab-settings.ts'
 import { sshLine } from '../lib/vm/identity.ts'
 import { gib } from '../lib/vm/preflight.ts'
 import { bytes } from '../lib/settings.ts'
@@ -53,6 +54,7 @@ export async function run(args: Args): Promise<void> {
   const { deploy, deployment, groundLane, lane } = await import('../lib/vm/deployment.ts')
   const { attribute } = chooseGuest()
   const size = sizes(args)
+  await labSettings()
   const hosts = await chooseHosts(args['host'], attribute)
   const ways = waysOf(args)
   const deployments = hosts.map((host) => deployment(host, size, Boolean(args['fresh']), ways))

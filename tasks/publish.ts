@@ -1,3 +1,4 @@
+import { pasted } from '../lib/pasted.ts'
 import { labFlake } from '../lib/settings.ts'
 import { main, type Args } from '../lib/task.ts'
 import { configRemote, publishDotfiles, publishFlake, type Published } from '../lib/vm/remotes.ts'
@@ -30,7 +31,7 @@ export async function run(args: Args): Promise<void> {
 const told = ({ commit, moved, what }: Published): string[] => [
   `${moved ? 'Published' : 'There already:'} ${what}${what.includes(commit.slice(0, 12)) ? '' : `, as ${commit.slice(0, 12)}`}`,
   ...(moved ? ['The VMs take it at their next upgrade: just upgrade-test-vm'] : []),
-  `To push there yourself: git -C ${labFlake()} remote add lab ${configRemote()}`,
+  `To push there yourself: ${pasted('git', '-C', labFlake(), 'remote', 'add', 'lab', configRemote())}`,
 ]
 
 await main(import.meta, { name, describe, options, under, examples, run })

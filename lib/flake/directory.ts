@@ -15,7 +15,8 @@ export function flakeDirectory(given?: string): string {
     // an empty word is a variable that is not set, and no name of this directory
     if (directory !== '' && statSync(file).isFile()) return realpathSync(directory)
   } catch {
-    throw usage(`Cannot find \`${file}\``, 'Name its directory: --flake DIR')
+    const by = given === undefined ? 'LAB_FLAKE=DIR' : '--flake DIR'
+    throw usage(`Cannot find \`${file}\``, `Name its directory: ${by}`)
   }
   if (directory === '') throw usage('Cannot read an empty --flake', 'Name a directory: --flake DIR')
   throw usage(`Cannot read \`${file}\`: it is not a regular file`)

@@ -20,23 +20,24 @@ export async function chooseHosts(
     ?.split(/[\s,]+/)
     .filter(Boolean)
     .map(hostName)
-  if (wanted.length === 0 && listed?.length) return listed
   const offered = await evaluate<string[]>(
     labFlake(),
     attribute,
     'builtins.attrNames',
     guestStore(),
   )
-  const missing = wanted.find((host) => !offered.includes(host))
+  const chosen = wanted.length > 0 ? wanted : (listed ?? [])
+  const missing = chosen.find((host) => !offered.includes(host))
   if (missing !== undefined) {
+    const from = wanted.length > 0 ? '' : ' of LAB_HOSTS'
     throw usage(
-      `Cannot find host \`${missing}\` in ${attribute} of \`${labFlake()}\``,
+      `Cannot find host \`${missing}\`${from} in ${attribute} of \`${labFlake()}\``,
       `${suggest(missing, offered)}a new one: just scaffold-host ${missing} && just add-to-flake ${missing}`,
     )
   }
   if (offered.length === 0)
     throw new Failure(`Cannot find any host in ${attribute} of \`${labFlake()}\``)
-  return wanted.length > 0 ? wanted : offered
+  return chosen.length > 0 ? chosen : offered
 }
 
 /** The VMs that a task works on: those named, else every one there is. */

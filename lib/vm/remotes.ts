@@ -1,13 +1,13 @@
 import { existsSync, mkdirSync, mkdtempSync, rmSync, statSync } from 'node:fs'
-import { homedir, tmpdir } from 'node:os'
-import { join, resolve } from 'node:path'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { privateDirectory } from '../directory.ts'
 import { Failure, usage } from '../failure.ts'
 import { flakeDirectory } from '../flake/directory.ts'
 import { labSettings } from '../lab-settings.ts'
 import { lock } from '../lock.ts'
 import { run } from '../run.ts'
-import { labHome, project } from '../settings.ts'
+import { givenPath, labHome, project } from '../settings.ts'
 import { repositories, serve } from './served.ts'
 
 /** The lab's own remotes, for people: what every VM is subscribed to, and what `just publish` moves. */
@@ -40,7 +40,7 @@ export async function publishDotfiles(options: PublishOptions = {}): Promise<Pub
 function dotfiles(): string {
   const given = process.env['LAB_DOTFILES']
   if (!given) return join(project, 'nix/lab/dotfiles')
-  const directory = given.startsWith('~/') ? join(homedir(), given.slice(2)) : resolve(given)
+  const directory = givenPath(given)
   if (statSync(directory, { throwIfNoEntry: false })?.isDirectory()) return directory
   throw usage(`Cannot find the directory \`${directory}\` of LAB_DOTFILES`)
 }

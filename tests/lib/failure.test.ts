@@ -35,6 +35,18 @@ test.each([
   expect(explain('status', thrown)).toMatch(`status: ${message}\n  hint: just status`)
 })
 
+test('a path that leads nowhere is no bug of the lab, and says nothing of its disk', () => {
+  const thrown = orUnwritable(Object.assign(new Error('x'), { code: 'ENOTDIR', path: '/x/y' }))
+  expect(thrown).not.toBeInstanceOf(Unwritable)
+  expect(explain('status', thrown)).toBe('status: Cannot use `/x/y`: a directory in it is a file')
+})
+
+test('a package that is not installed is no bug of the lab', () => {
+  const error = new Error("Cannot find module 'yargs'\nRequire stack:\n- /x/task.ts")
+  const thrown = orUnwritable(Object.assign(error, { code: 'MODULE_NOT_FOUND' }))
+  expect(explain('status', thrown)).toBe('status: Cannot find the package `yargs`\n  hint: npm ci')
+})
+
 test('any other error, and a failure, stay what they are', () => {
   for (const one of [new Failure('x'), new Error('y'), undefined, 'z']) {
     expect(orUnwritable(one)).toBe(one)

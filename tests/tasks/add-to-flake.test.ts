@@ -351,6 +351,15 @@ describe('what cannot be done', () => {
     renameSync(join(flake, 'flake.nix'), join(dir, 'real.nix'))
     symlinkSync('../real.nix', join(flake, 'flake.nix'))
     await refused(['sorrow'], `add-to-flake: Cannot edit \`${flake}/flake.nix\`: it is a symlink`)
+    // scaffold-host reads it first, and a pipe has no end
+    rmSync(join(flake, 'flake.nix'))
+    spawnSync('mkfifo', [join(flake, 'flake.nix')])
+    const { code, err } = await ended(startTask('scaffold-host', ['sorrow', '--flake', flake]))
+    expect({ code, err: err.trimEnd() }).toEqual({
+      code: 2,
+      err: `scaffold-host: Cannot read \`${flake}/flake.nix\`: it is not a regular file`,
+    })
+    expect((await ended(startTask('add-to-flake', ['sorrow', '--flake', '']))).code).toBe(2)
   })
 
   test('a form that is not known', async () => {
@@ -488,6 +497,10 @@ describe('a framework that makes hosts of a directory', () => {
       `  hint: Its hosts are most likely what is in \`${flake}/configurations/nixos\`: write \`sorrow\` there, like \`web\``,
     )
     expect((await ended(startTask('scaffold-host', ['sorrow', '--flake', flake]))).code).toBe(0)
-    expect(hint((await add(['sorrow'])).err)).toBe(hint(first.err))
+    const second = await add(['sorrow'])
+    expect(hint(second.err)).toBe(hint(first.err))
+    expect(second.err).toContain(
+      `\n  evidence: \`${flake}/configurations/nixos/sorrow\` is there already; whether it is a host, nix does not say: `,
+    )
   })
 })

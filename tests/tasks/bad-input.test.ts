@@ -1,5 +1,5 @@
 import { mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
-import { execFileSync } from 'node:child_process'
+import { execFileSync, spawnSync } from 'node:child_process'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
@@ -151,6 +151,40 @@ test('a disk that is full is said before anything is made', async () => {
       stdio: 'pipe',
     })
   expect(run).toThrow(/Cannot make the disks of the VMs: it wants 1.0 GiB/)
+})
+
+test.each([
+  ['build', { LAB_HOSTS: 'sorrow,gloom' }, 2, 'Cannot find host `gloom` of LAB_HOSTS in '],
+  ['deploy-vm', { LAB_SSH_PORT: '99999' }, 2, 'Cannot read LAB_SSH_PORT as a port: '],
+  ['deploy-vm', { LAB_ENV_FILE: tmpdir() }, 2, `Cannot read \`${tmpdir()}\`: EISDIR`],
+  ['publish', { LAB_HOME: '/dev/null/lab' }, 3, 'Cannot make `/dev/null/lab`: '],
+  ['deploy-vm', { LAB_CACHE: '/dev/null/lab' }, 3, 'Cannot make `/dev/null/lab`: '],
+  ['publish', { LAB_HOME: join(tmpdir(), 'x'.repeat(300)) }, 3, 'name too long'],
+  [
+    'add-to-flake',
+    { LAB_FLAKE: '~', HOME: '/nonexistent' },
+    2,
+    'Cannot find `/nonexistent/flake.nix`',
+  ],
+])('%s with %j is refused in one line', async (task, env, code, words) => {
+  const flags = { 'deploy-vm': ['sorrow', '--dry-run'], 'add-to-flake': ['web'] }[task] ?? []
+  const ended = await makeLabWith(env).task(task, ...flags)
+  expect(ended).toMatchObject({ code, stdout: '' })
+  expect(ended.stderr).toMatch(oneClearLine(task))
+  expect(ended.stderr).toContain(words)
+})
+
+test('standard output that takes nothing is no success', () => {
+  const script = 'exec node --import tsx tasks/status.ts --json >/dev/full'
+  const { status, stderr } = spawnSync('sh', ['-c', script], {
+    cwd: join(import.meta.dirname, '../..'),
+    env: { ...process.env, ...lab.env },
+    encoding: 'utf8',
+  })
+  expect({ status, stderr }).toEqual({
+    status: 3,
+    stderr: 'status: Cannot write to standard output: ENOSPC\n',
+  })
 })
 
 const makeLabWith = (env: Record<string, string>): Lab => {
