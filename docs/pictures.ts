@@ -57,14 +57,15 @@ async function pictured(part?: string, run?: string): Promise<void> {
   }
 }
 
-/** The matrix of a run of `just compare`, as it was printed at its end. */
+/** The matrix of a run of `just compare`, as it was printed at its end but for the reasons. */
 async function compared(file: string): Promise<void> {
   const again = `import { readFileSync } from 'node:fs'
     import { matrixText } from './lib/scenario/matrix.ts'
     const { promises, runs, date, ground, seeds } = JSON.parse(readFileSync(process.argv[1], 'utf8'))
-    console.log(matrixText(promises, Object.keys(runs)) + '\\n' + [date, ground, 'seed ' + seeds].join('; '))`
+    const lines = matrixText(promises, Object.keys(runs)).split('\\n').slice(0, promises.length + 1)
+    console.log(lines.join('\\n') + '\\n' + [date, ground, 'seed ' + seeds].join('; '))`
   const command = `node --import tsx --input-type module -e ${quote(again)} ${quote(file)}`
-  const matrix = await record(command, undefined, 130)
+  const matrix = await record(command, undefined, 148)
   writeFileSync(join(pictures, 'compare.svg'), svg('npx just compare', matrix.last()))
 }
 
