@@ -4,9 +4,9 @@
 
 # git leaves objects and refs to the page cache, and a power cut leaves an empty ref of what was just written.
 # And what it finds and prints is for a program, however its user likes to see it.
-durable=(GIT_CONFIG_COUNT=4 GIT_CONFIG_KEY_0=core.fsync GIT_CONFIG_VALUE_0=all
-  GIT_CONFIG_KEY_1=color.grep GIT_CONFIG_VALUE_1=false GIT_CONFIG_KEY_2=grep.patternType GIT_CONFIG_VALUE_2=basic
-  GIT_CONFIG_KEY_3=log.showSignature GIT_CONFIG_VALUE_3=false)
+durable=(GIT_CONFIG_COUNT=4 GIT_CONFIG_KEY_0=core.fsync GIT_CONFIG_VALUE_0=all)
+durable+=(GIT_CONFIG_KEY_1=color.grep GIT_CONFIG_VALUE_1=false GIT_CONFIG_KEY_2=grep.patternType GIT_CONFIG_VALUE_2=basic)
+durable+=(GIT_CONFIG_KEY_3=log.showSignature GIT_CONFIG_VALUE_3=false)
 
 # A cut between the writing of a file and its renaming leaves its lock, and git refuses that file ever after.
 # No program that runs has a lock from before this boot; but a clock may have been ahead when it booted.
