@@ -94,7 +94,7 @@ marks() { (
 ) }
 # at <phase> <commands>: what somebody does while the next synchronization is in this phase
 at() {
-  { declare -f own marks; declare -p home base; echo "if [ \$1 = $1 ]; then $2"; echo 'marks >>"$base/made"; fi'; } >"$base/hook"
+  { declare -f own marks; declare -p home base; echo "if [ \$1 = $1 ]; then : >$base/disturbed; $2"; echo 'marks >>"$base/made"; fi'; } >"$base/hook"
 }
 in_home() { (cd "$home" && HOME=$home "$@"); }
 # All that the home had, and what scripts and others made there meanwhile, is there.
@@ -116,12 +116,15 @@ synchronize() { # <which>
   esac
   killed=
   counts[$outcome]=$((${'$'}{counts[$outcome]-0} + 1))
-  # whatever is not as the source says is named
+  # whatever is not as the source says is named, but for what was edited after this run had looked
+  local row='^[ ADMR][DM] /'
+  if [ -e "$base/disturbed" ]; then row='^ [DM] /'; fi
+  rm -f "$base/disturbed"
   if [[ $outcome == synced || $outcome == up-to-date ]] &&
     in_home timeout 20 chezmoi status --exclude=scripts --path-style=absolute >"$base/rows" 2>/dev/null </dev/null; then
-    complain "$1" unnamed "$(jq -rR --slurp --arg home "$home/" --slurpfile status "$status" '
+    complain "$1" unnamed "$(jq -rR --slurp --arg home "$home/" --arg row "$row" --slurpfile status "$status" '
       [$status[0].kept[].file | split("\n")[0]] as $kept
-      | [split("\n")[] | select(test("^[ ADMR][DM] /")) | .[3:] | ltrimstr($home) | . as $row
+      | [split("\n")[] | select(test($row)) | .[3:] | ltrimstr($home) | . as $row
         | select(all($kept[]; . as $each | $row != $each and ($row | startswith($each + "/") | not)))] | join(" ")' "$base/rows")"
   fi
 }
