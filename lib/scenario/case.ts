@@ -1,6 +1,6 @@
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
-import { collectEvidence } from './evidence.ts'
+import { clockRanWrong, collectEvidence } from './evidence.ts'
 import { deferred } from '../deferred.ts'
 import { Failure, Unwritable, explain, orUnwritable } from '../failure.ts'
 import { follow } from '../vm/follow.ts'
@@ -165,6 +165,12 @@ export async function runCase(
     try {
       mkdirSync(result.evidence, { recursive: true, mode: 0o700 })
       await Promise.all(vms.map((vm) => collectEvidence(vm, dir(vm), result.replay, stage.from)))
+      const starved = vms.find((vm) => clockRanWrong(dir(vm)))
+      // its limits were not those of the case
+      if (starved) {
+        result.state = 'error'
+        result.reason = `The clock of \`${starved.host}\` ran wrong, as this machine had no time for it at boot; ${result.reason}`
+      }
     } catch (thrown) {
       const why = orUnwritable(thrown)
       if (!(why instanceof Unwritable)) throw thrown

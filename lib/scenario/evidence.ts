@@ -4,6 +4,7 @@ import {
   fstatSync,
   mkdirSync,
   openSync,
+  readFileSync,
   readSync,
   writeFileSync,
 } from 'node:fs'
@@ -14,6 +15,18 @@ import type { Machine } from './machine.ts'
 import { statusLog } from './status-log.ts'
 import { files } from '../vm/vm.ts'
 import type { Clones } from './world.ts'
+
+/**
+ * A kernel that is starved while it measures its clock at boot warns of it, and then its time may run many times too
+ * fast until the next boot: whatever has a limit ends before it.
+ */
+const clockWarning = 'PIT calibration deviates from'
+
+/** Whether the evidence of a VM says so of the boot that it is in. @param dir where `collectEvidence` has put it */
+export function clockRanWrong(dir: string): boolean {
+  const file = join(dir, 'clock.txt')
+  return existsSync(file) && readFileSync(file, 'utf8').includes(clockWarning)
+}
 
 /** What is collected inside the guest, each into a file of its own; as root unless it says otherwise. */
 const inside: Record<string, string> = {
@@ -26,6 +39,7 @@ const inside: Record<string, string> = {
     'systemctl --no-pager --failed; systemctl --no-pager list-units --all; systemctl --no-pager list-timers --all',
   'state.txt': `head -c 20000 /var/lib/nix-local-upgrade/* /var/lib/golden-generation/* 2>&1`,
   'status-log.txt': `cat ${statusLog}`,
+  'clock.txt': `journalctl --no-pager --boot 0 --output cat _TRANSPORT=kernel | grep '${clockWarning}'`,
   'disk.txt': 'df; df -i; dmesg | tail -n 100',
 }
 

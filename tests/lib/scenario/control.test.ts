@@ -2,7 +2,7 @@ import { execFileSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, describe, expect, test } from 'vitest'
+import { afterAll, describe, expect, onTestFinished, test } from 'vitest'
 import { Failure } from '../../../lib/failure.ts'
 import { judgeThrown, placeOf } from '../../../lib/scenario/case.ts'
 import { canBeRed } from '../../../lib/scenario/check-names.ts'
@@ -17,6 +17,7 @@ import {
   undecided,
   type Proof,
 } from '../../../lib/scenario/control.ts'
+import { clockRanWrong } from '../../../lib/scenario/evidence.ts'
 import { KernelFailed } from '../../../lib/vm/kernel.ts'
 import type { CaseResult } from '../../../lib/report/result.ts'
 import { choose } from '../../../lib/scenario/run.ts'
@@ -254,4 +255,14 @@ test.each(all.map((one) => [one.name, one] as const))(
 
 test('the nets that must be cut are', () => {
   expect(all.length).toBeGreaterThanOrEqual(12)
+})
+
+test('a clock that ran wrong is told by the log of the kernel', () => {
+  const dir = mkdtempSync(join(tmpdir(), 'evidence-'))
+  onTestFinished(() => rmSync(dir, { recursive: true }))
+  expect(clockRanWrong(dir)).toBe(false)
+  writeFileSync(join(dir, 'clock.txt'), '')
+  expect(clockRanWrong(dir)).toBe(false)
+  writeFileSync(join(dir, 'clock.txt'), 'tsc: PIT calibration deviates from HPET: 201679 2596129\n')
+  expect(clockRanWrong(dir)).toBe(true)
 })
