@@ -343,6 +343,7 @@ take_lock() {
     exit 0
   fi
   trap end EXIT
+  look_how_it_ended "$state/status.json"
   echo $$ >"$state/lock.pid" || true
   work=$(mktemp -d) || finish failed 'Cannot make a directory for what is at work'
   echo "chezmoi-sync: phase: lock"

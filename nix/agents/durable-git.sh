@@ -8,11 +8,23 @@ durable=(GIT_CONFIG_COUNT=4 GIT_CONFIG_KEY_0=core.fsync GIT_CONFIG_VALUE_0=all)
 durable+=(GIT_CONFIG_KEY_1=color.grep GIT_CONFIG_VALUE_1=false GIT_CONFIG_KEY_2=grep.patternType GIT_CONFIG_VALUE_2=basic)
 durable+=(GIT_CONFIG_KEY_3=log.showSignature GIT_CONFIG_VALUE_3=false)
 
-# A cut between the writing of a file and its renaming leaves its lock, and git refuses that file ever after.
-# No program that runs has a lock from before this boot; but a clock may have been ahead when it booted.
+ended_badly='' # whether the last run was killed, or came to a failure
+
+# To be asked before a run writes a status of its own.
+look_how_it_ended() { # look_how_it_ended <status of the last run>
+  if [[ -e $1 ]] && ! grep -qE '"outcome": ?"(upgraded|synced|up-to-date|offline|skipped)"' "$1"; then ended_badly=yes; fi
+}
+
+# A cut between the writing of a file and its renaming leaves its lock, and git refuses that file ever after. So does
+# a disk that lets nothing be removed. After a run that ended well, only a lock from before this boot is one of these:
+# no program that runs has it; but a clock may have been ahead when it booted.
 drop_stale_locks() { # drop_stale_locks <.git directory>
-  [[ -L /run/booted-system && -d $1 ]] || return 0
-  drop_locks "$1" ! -newer /run/booted-system
+  [[ -d $1 ]] || return 0
+  if [[ -n $ended_badly ]]; then
+    drop_locks "$1"
+  elif [[ -L /run/booted-system ]]; then
+    drop_locks "$1" ! -newer /run/booted-system
+  fi
 }
 
 # Removes locks that nobody holds, and prints them.

@@ -32,6 +32,7 @@ take_lock() {
   trap 'trap - EXIT; write_status failed "Ended by a signal in phase $phase" || true; exit 1' HUP INT TERM
   mkdir -p "$state" "$work" || finish failed "Cannot make $state and $work"
   rm -f "$state"/*.new
+  look_how_it_ended "$state/status.json"
   look_around
   if who=$(rebuild_at_work); then another_switch "$who"; fi
 }
@@ -59,7 +60,7 @@ look_around() {
 recover() {
   local left
   left=$(if [[ $UPGRADE_MODE == local ]]; then drop_stale_locks "$repository/.git"; else drop_stale_locks "$state/remote.git"; fi)
-  if [[ -n $left ]]; then say "left by a run before this boot, and removed: ${left//$'\n'/, }"; fi
+  if [[ -n $left ]]; then say "left by an earlier run, and removed: ${left//$'\n'/, }"; fi
   [[ -e $state/transaction.json ]] || return 0
   local name value
   local -A was=()

@@ -192,6 +192,11 @@ test.each(['', '\\0\\0\\0', 'nothing\\nof\\nuse\\n', 'abcdef\\nabcdef\\nabcdef\\
   },
 )
 
+test('A lock of git’s that could not even be removed does not outlive the next run', async () => {
+  const failing = { first: 'push jj renameat .*/.git/index$', times: 1e9, error: 'EIO' }
+  expect(await withFailing(failing)).toEqual([])
+})
+
 test('An end that nothing foresees is told with the command that was at work', async () => {
   const { code, status } = await inCopy((copy) =>
     sync(copy, 'sorrow', { first: 'capture cp .*/theirs', times: 1 }),

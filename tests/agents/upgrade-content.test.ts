@@ -83,7 +83,7 @@ test('A lock from before the boot by a clock that was ahead stays as long as som
   expect(await there()).toBe(lock)
   // and nobody
   const done = await upgradeAfter(boot)
-  expect(done.said).toContain(`left by a run before this boot, and removed: ${lock}`)
+  expect(done.said).toContain(`left by an earlier run, and removed: ${lock}`)
   expect(await there()).toBe('')
   await world.sh('ln -sfn nowhere /run/booted-system; touch -h -d 2020-01-01 /run/booted-system')
 })
