@@ -1,9 +1,10 @@
 /** Whatever of a pin cannot be written, what boots next is golden or the new one, and a later trial pins it. */
 import { readFileSync } from 'node:fs'
 import { beforeEach, expect, test } from 'vitest'
-import { failingCalls, missingForWrites, takeLog } from './full.ts'
+import { type Failing, failingCalls, missingForWrites, takeLog, type Write } from './full.ts'
 import { GoldenHost } from './golden.ts'
 import { missingForRoot } from './root.ts'
+import { called, failings, noSweep, note, swept } from './sweep.ts'
 
 const missing = (await missingForRoot()) ?? (await missingForWrites())
 beforeEach((context) => {
@@ -17,8 +18,13 @@ const places = {
   'golden’s root for the collector': 'ln .*/gcroots/golden-generation',
   'the boot loader’s file': 'openat .*/loader.conf.new$',
 }
-test.each(Object.entries(places))('Writing fails at %s while it is pinned', async (_, first) => {
+/** @returns what is wrong after a pin in which calls fail, after the boot that follows, and after one more pin */
+async function pinWith(failing: Failing): Promise<{ wrong: string[]; calls: Write[] }> {
   const host = await GoldenHost.make()
+  const wrong: string[] = []
+  const must = (held: boolean, otherwise: string): void => {
+    if (!held) wrong.push(otherwise)
+  }
   try {
     const one = await host.generation(1)
     await host.install(1)
@@ -26,28 +32,57 @@ test.each(Object.entries(places))('Writing fails at %s while it is pinned', asyn
     // of a size that leaves something to copy
     const two = await host.generation(2, { kernel: 96 })
     await host.rebuild(2)
-    host.around = failingCalls(host.root, { first, times: 1e9 })
+    host.around = failingCalls(host.root, failing)
     await host.boot().catch(() => {})
-    expect(takeLog(host.root).some(({ failed }) => failed)).toBe(true)
+    const calls = takeLog(host.root)
     host.around = []
     // throws where the boot loader finds nothing that it can start
     const { tried } = await host.boot()
-    expect([one, two]).toContain(tried.at(-1))
-    const status = await host.status()
-    expect(status.golden).toBe(status.golden === two ? two : one)
-    expect(status.default).toBe(status.goldenEntry)
-    expect(
-      JSON.parse(readFileSync(host.path('var/lib/golden-generation/golden.json'), 'utf8')),
-    ).toHaveProperty('toplevel', status.golden)
-    if (status.golden === one) {
+    must([one, two].includes(tried.at(-1)!), `boots ${tried.at(-1)}`)
+    const { golden, goldenEntry, ...status } = await host.status()
+    must(golden === one || golden === two, `golden is ${golden}`)
+    must(status.default === goldenEntry, `the default is ${status.default}, golden ${goldenEntry}`)
+    const record = readFileSync(host.path('var/lib/golden-generation/golden.json'), 'utf8')
+    const { toplevel } = JSON.parse(record) as { toplevel: string }
+    must(toplevel === golden, `golden.json names ${toplevel}`)
+    if (golden === one) {
       await host.rebuild(2)
       await host.boot()
     }
-    expect(await host.status()).toMatchObject({ golden: two, trial: null })
+    const last = await host.status()
+    must(last.golden === two && last.trial === null, `in the end: ${JSON.stringify(last)}`)
+    return { wrong, calls }
   } finally {
     await host.root.remove()
   }
+}
+
+test.each(Object.entries(places))('Writing fails at %s while it is pinned', async (_, first) => {
+  const { wrong, calls } = await pinWith({ first, times: 1e9 })
+  expect(calls.some(({ failed }) => failed)).toBe(true)
+  expect(wrong).toEqual([])
 })
+
+test(
+  'Each call of a pin fails, and all from there on',
+  { timeout: 14_400_000 },
+  async (context) => {
+    const none = noSweep('tests/agents/full-golden.test.ts')
+    context.skip(none !== undefined, none)
+    const { calls } = await pinWith({ first: 1, times: 0 })
+    const found: string[] = []
+    for (const failing of swept(failings(calls))) {
+      const played = await pinWith(failing).catch((thrown: Error) => ({
+        wrong: [thrown.message],
+        calls: [],
+      }))
+      const at = played.calls.find(({ failed }) => failed) ?? calls[Number(failing.first) - 1]!
+      note(called(failing, at), at.phase, '', '', played.wrong.join('; '))
+      found.push(...played.wrong)
+    }
+    expect(found).toEqual([])
+  },
+)
 
 /** A second generation with the first one's kernel and first stage, so that a pin has no more to write than its entry. */
 const sibling = async (host: GoldenHost): Promise<string> =>

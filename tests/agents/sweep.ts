@@ -4,11 +4,12 @@
  *
  *     LAB_SWEEP=matrix.tsv npx vitest run tests/agents/full-disk.test.ts
  *     LAB_SWEEP=matrix.tsv npx vitest run tests/agents/full-dotfiles.test.ts
+ *     LAB_SWEEP=matrix.tsv npx vitest run tests/agents/full-golden.test.ts
  *
  * which write a line a case to the file: what failed, in which phase, how the run ended, how the next ones did, and
  * what was wrong after them. LAB_SWEEP_ERRORS=ENOSPC,EIO,EDQUOT,EROFS,SIGKILL names the errors (default ENOSPC),
- * LAB_SWEEP_PHASES=fetch,push takes calls of these phases only, LAB_SWEEP_STRIDE=4 each fourth case only, from the one
- * that LAB_SWEEP_START names on (default 1).
+ * LAB_SWEEP_PHASES=fetch,push takes calls of these phases only, LAB_SWEEP_STRIDE=5 each fifth case only, from the one
+ * that LAB_SWEEP_START names on (default 1). An even stride has single failures alone, or only those that last.
  */
 import { appendFileSync, writeFileSync } from 'node:fs'
 import type { Failing, Write } from './full.ts'
