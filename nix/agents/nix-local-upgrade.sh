@@ -13,6 +13,14 @@ deployed_commit='' deployed_remote='' deployed_toplevel=''
 # items <JSON list of strings>: each with a NUL behind it
 items() { [[ $1 == '[]' ]] || jq --raw-output0 '.[]' <<<"$1"; }
 
+# read_whole <command...>: leaves what it prints, each part with a NUL behind it, in `found`; fails where the command
+# does. What `wait` says of a <(…) is wrong once in some hundred times on a busy machine.
+read_whole() {
+  mapfile -d '' -t found < <("$@" && printf '.\0')
+  [[ ${#found[@]} != 0 && ${found[-1]} == . ]] || return
+  unset 'found[-1]'
+}
+
 take_lock() {
   local who age
   # where it cannot be made, nobody has it
@@ -131,12 +139,12 @@ recover_after_boot() {
 }
 
 run_hooks() {
-  local hook
-  while IFS= read -r -d '' hook; do
+  local hook found
+  read_whole items "$UPGRADE_HOOKS" || stop failed "The hooks cannot be read"
+  for hook in "${found[@]}"; do
     say "hook: $hook"
     timeout --kill-after=10 600 bash -c "$hook" </dev/null 9>&- || stop failed "The hook \`$hook\` failed"
-  done < <(items "$UPGRADE_HOOKS")
-  wait "$!" || stop failed "The hooks cannot be read"
+  done
 }
 
 # Dotfiles that do not come in step are no reason to keep an old system.

@@ -233,26 +233,30 @@ read_rebased() {
   finished $at
 }
 
+# Files with markers in them, or none.
+# shellcheck disable=SC2317,SC2329 # read_whole calls it
+marked() {
+  commit_git grep -z --files-with-matches -I --all-match -e '^<<<<<<< ' -e '^[=%+]\{7\}' -e '^>>>>>>> ' "$candidate" || [[ $? == 1 ]]
+}
+
 # Files in conflict: those that jj knows of, and those that were committed with the markers in them.
 conflicts() {
-  local each file marked
+  local each file found
   if [[ -n ${conflicted-} ]]; then
     for each in $conflicted; do
       repo_jj resolve --list --revision "$each" | sed -E 's/ {2,}[0-9]+-sided conflict.*$//'
     done | sort --unique
     return
   fi
-  while IFS= read -r file; do
-    if [[ $file == .jjconflict-* ]]; then echo "$file"; fi
-  done < <(commit_git ls-tree --name-only "$candidate")
   # what cannot be looked at is not free of conflicts
-  wait "$!" || return
+  read_whole commit_git ls-tree -z --name-only "$candidate" || return
+  for file in "${found[@]}"; do
+    if [[ $file == .jjconflict-* ]]; then echo "$file"; fi
+  done
   # whoever accepts a commit by its name has seen it
   if [[ $accepted == "$remote_commit" ]]; then return; fi
-  mapfile -d '' -t marked < <(commit_git grep -z --files-with-matches -I --all-match -e '^<<<<<<< ' -e '^[=%+]\{7\}' -e '^>>>>>>> ' "$candidate")
-  # 1: there is no such file
-  wait "$!" || [[ $? == 1 ]] || return
-  for file in "${marked[@]}"; do
+  read_whole marked || return
+  for file in "${found[@]}"; do
     each=${file#*:}
     if has_new_markers "$each"; then echo "$each"; fi
   done

@@ -315,7 +315,7 @@ add_check() { # add_check <command> <result>
 
 # Units that have failed since the switch, and each check; prints nothing and leaves it in `bad`.
 validate() {
-  local unit check end
+  local unit check end found
   bad=()
   settle
   failed_units "$failed_before" || true
@@ -327,7 +327,8 @@ validate() {
     [[ -z $unit ]] || bad+=("$unit")
   done <<<"$REPLY"
   end=$((SECONDS + UPGRADE_PATIENCE))
-  while IFS= read -r -d '' check; do
+  read_whole items "$UPGRADE_CHECKS" || bad+=("the checks cannot be read")
+  for check in "${found[@]}"; do
     until timeout 60 bash -c "$check" </dev/null 9>&-; do
       if [[ $SECONDS -ge $end ]]; then
         bad+=("\`$check\` failed")
@@ -337,8 +338,7 @@ validate() {
       sleep 1
     done
     add_check "$check" ok
-  done < <(items "$UPGRADE_CHECKS")
-  wait "$!" || bad+=("the checks cannot be read")
+  done
   reachable 9>&- || bad+=("$unreachable")
   while IFS= read -r -d '' check; do add_check "$check" n/a; done < <(items "$UPGRADE_CHECKS_NA")
   [[ ${#bad[@]} == 0 ]]
