@@ -154,6 +154,8 @@ function wrong(one: Seen, before: Seen[]): string[] {
   const former = last && parse(last.text)
   // a watcher that was started anew finds what was there
   if (!former || former.started !== started || last.text === one.text) return said
+  // times are in whole seconds: after a run that took less than one, this may be the next
+  if (former.finished === started) return said
   if (former.outcome !== null) said.push(`it went on to ${phase} after \`${former.outcome}\``)
   // an end names the phase that it failed in
   else if (outcome === null && place < order.indexOf(former.phase ?? '')) {

@@ -50,6 +50,11 @@ test('an upgrade from its beginning to its end is in order, and so is one that w
   expect(judgeStatus([...well, ...back, again])).toMatchObject({ state: 'ok' })
 })
 
+test('a run that took less than a second may be followed by another in that second', () => {
+  const ended = seen(status('done', 'offline').replace('10:01', '10:00'))
+  expect(judgeStatus([ended, seen(status('fetch'))])).toMatchObject({ state: 'ok' })
+})
+
 test('what a boot finds is of the boot before, and may be true no more', () => {
   const left = seen(status('done', 'upgraded', to), { boot: 'two' })
   expect(judgeStatus([...begun, seen(status('validate')), left])).toMatchObject({ state: 'ok' })
