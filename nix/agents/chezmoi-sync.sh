@@ -349,7 +349,21 @@ take_lock() {
   echo "chezmoi-sync: phase: lock"
 }
 
-find_root() { root=$(must 'find the dotfiles' chezmoi source-path); }
+find_root() {
+  local file hint=''
+  if root=$(within "$limit" must chezmoi source-path); then return; fi
+  file=$(sed -n -E 's/^chezmoi: open (\/[^:]+): .*/\1/p' "$work/must")
+  if [[ -f $file ]]; then
+    # what a power cut leaves of a file that was new; whoever is about to write it has it locked
+    if cmp --silent --bytes "$(stat --format %s "$file")" "$file" /dev/zero && flock --nonblock "$file" rm "$file"; then
+      say "$file had nothing in it but zeros, and is removed: chezmoi begins a new one"
+      root=$(must 'find the dotfiles' chezmoi source-path)
+      return
+    fi
+    hint="; once it is moved away, chezmoi begins a new one"
+  fi
+  finish failed "Cannot find the dotfiles: $(because must)$hint"
+}
 # Leaves the directory of the repository in `repository` and chezmoi's root within it in `root`.
 open_repository() {
   local tree
@@ -427,7 +441,7 @@ refuse_unresolved() {
   # the working copy comes last, as it has files with names of any kind
   question=("${jj[@]}" log --no-graph --reversed --revisions "@ | $conflict" -T "
     if(self.contained_in('$conflict'), 'conflict ' ++ commit_id ++ ' ')
-    ++ if(current_working_copy, 'copy ' ++ $working_copy)")
+    ++ if(current_working_copy, if(immutable, 'immutable ') ++ 'copy ' ++ $working_copy)")
   if ! said=$(within "$limit" stale "${question[@]}"); then
     # a run of jj that was killed may leave it stale
     if [[ $(<"$work/stale") == *'not updated since operation'* ]]; then
@@ -438,6 +452,9 @@ refuse_unresolved() {
   fi
   copy=${said#*copy }
   open=${said%"copy $copy"}
+  if [[ $open == *immutable* ]]; then
+    finish failed "Nothing can be brought into the source: its working copy is immutable, by this user's setting of immutable_heads()"
+  fi
   [[ -n $open ]] || return 0
   open=${open##*conflict }
   mapfile -t files < <("${jj[@]}" resolve --list 2>/dev/null | sed -E 's/ {2,}[0-9]+-sided.*//')

@@ -95,8 +95,8 @@ without_head() { # without_head <command...>: fails with the reason in REPLY whe
 head_follows() {
   local name=head-follows
   if head_is_right; then return; fi
-  if repo_jj bookmark set "$name" --revision @ --allow-backwards >"$work/said" 2>&1 &&
-    repo_jj bookmark forget "exact:$name" >>"$work/said" 2>&1 && head_is_right; then return; fi
+  if repo_jj --ignore-immutable bookmark set "$name" --revision @ --allow-backwards >"$work/said" 2>&1 &&
+    repo_jj --ignore-immutable bookmark forget "exact:$name" >>"$work/said" 2>&1 && head_is_right; then return; fi
   # jj ends well where it could not
   if git_follows "$work/said"; then why "$(<"$work/said")"; fi
   REPLY="cannot move git's HEAD: $REPLY"
@@ -157,7 +157,7 @@ go_back() {
   if [[ $current != "$after_op" ]]; then
     if is_as_before "$current"; then return; fi
   fi
-  if without_head repo_jj op restore "$before_op" >"$work/said" 2>&1 && git_follows "$work/said" export; then
+  if without_head repo_jj op restore --ignore-immutable "$before_op" >"$work/said" 2>&1 && git_follows "$work/said" export; then
     head_follows || return 1
     if sync --file-system "$repository" && current=$(operation 2>"$work/said") && is_as_before "$current"; then return; fi
   fi
@@ -231,7 +231,7 @@ finish_checkout() { # finish_checkout <operation to go back to, or nothing>: fai
   said=$(as_user 600 bash -euo pipefail -c "$(declare -f put_files_back begun); put_files_back $from $to" 2>&1) ||
     { REPLY="files of the working copy: ${said##*$'\n'}"; return 1; }
   if [[ -n $1 ]] && nobody_else_since "$1" "$current"; then
-    said=$(repo_jj op restore --ignore-working-copy "$1" 2>&1) || { why "$said"; return 1; }
+    said=$(repo_jj op restore --ignore-working-copy --ignore-immutable "$1" 2>&1) || { why "$said"; return 1; }
   fi
   if ! without_head repo_jj workspace update-stale >"$work/said" 2>&1; then
     [[ -n $REPLY ]] || why "$(<"$work/said")"

@@ -31,6 +31,9 @@ why() {
     esac
   done < <(one_line_each <<<"$1")
   REPLY=${first:-$last}$causes
+  if [[ $REPLY == 'Commit '*' is immutable' ]]; then
+    REPLY+=" (by a tag, a bookmark of a remote that is not tracked, or this user's setting of immutable_heads())"
+  fi
   # what the remote itself has to say is often the better half
   line=$(sed -n -E 's/^remote: *([^ ].*[^ ]) *$/\1/p' <<<"$1" | grep -v -E '^[=*-]+$' || true)
   line=$(grep -m 1 -v -E '^(error|fatal): ' <<<"$line" || sed -n -E '1s/^(error|fatal): //p' <<<"$line")

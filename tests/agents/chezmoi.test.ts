@@ -199,6 +199,40 @@ test('Locks that a power cut left in the source are no way to be locked out', as
   expect(await torment.sh('tail -n 1 .a; find .local/share/chezmoi -name "*.lock"')).toBe('late')
 })
 
+test('A state of chezmoi that a power cut has emptied is begun anew, and no edit goes with it', async () => {
+  const { sorrow, torment, both } = await makeDotfiles(root, { '.a': ten, '.b': ten })
+  const state = '.config/chezmoi/chezmoistate.boltdb'
+  await sorrow.sh(`echo mine >>.b; truncate -s 0 ${state}`)
+  await torment.sh('echo theirs >>.b')
+  await torment.sync()
+  const { outcome, kept } = await sorrow.sync()
+  expect([outcome, kept.map(({ file }) => file)]).toEqual(['synced', ['.b']])
+  expect(await both('.b')).toEqual([`${ten}mine`, `${ten}theirs`])
+  await sorrow.sh(`head -c 65536 /dev/zero >${state}`)
+  expect(await sorrow.sync()).toMatchObject({ outcome: 'up-to-date' })
+  // what is in it may be worth a look
+  await sorrow.sh(`echo text >${state}`)
+  const { outcome: failed, reason } = await sorrow.sync()
+  expect([failed, reason]).toEqual([
+    'failed',
+    expect.stringMatching(/invalid database; once it is/),
+  ])
+  expect(await sorrow.sh(`cat ${state}`)).toBe('text')
+})
+
+test('A working copy that jj is told not to change is left as it is, with the reason', async () => {
+  const { sorrow, torment } = await makeDotfiles(root, { '.a': ten })
+  await torment.sh('echo theirs >>.a')
+  await torment.sync()
+  const heads = `--repo 'revset-aliases."immutable_heads()"'`
+  await sorrow.sh(`cd .local/share/chezmoi; jj config set ${heads} @`)
+  const { outcome, reason } = await sorrow.sync()
+  expect([outcome, reason]).toEqual(['failed', expect.stringContaining('immutable_heads()')])
+  expect(await sorrow.sh('cat .a')).toBe(ten.trim())
+  await sorrow.sh(`cd .local/share/chezmoi; jj config unset ${heads}`)
+  expect(await sorrow.sync()).toMatchObject({ outcome: 'synced', applied: ['.a'] })
+})
+
 test('Without commits or without a push, edits stay here', async () => {
   const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': ten })
   const tip = await atRemote('git rev-parse main')

@@ -124,6 +124,31 @@ test('jj’s error is told with its causes and the file, and not its hint', asyn
   expect(await world.upgrade()).toMatchObject({ outcome: 'upgraded' })
 })
 
+test.each([
+  ['a tag', 'git tag v1 $(jj log -r @- --no-graph -T commit_id)', 'git tag -d v1'],
+  [
+    'the user’s setting',
+    `jj config set --repo 'revset-aliases."immutable_heads()"' @`,
+    `jj config unset --repo 'revset-aliases."immutable_heads()"'`,
+  ],
+])(
+  'Commits that %s keeps from being rebased stay as they are, with the reason',
+  async (thing, by, end) => {
+    await world.rain(`echo ${thing} >one.txt && jj commit -m 'Own, by ${thing}' && ${by}`)
+    await world.push(thing, { 'text.nix': `"${thing}"` })
+    const own = `jj log --ignore-working-copy -r 'description("Own, by ${thing}")' --no-graph -T commit_id`
+    const before = await world.rain(own)
+    for (const _ of ['once', 'again']) {
+      const { outcome, reason, notRestored } = await world.upgrade()
+      expect([outcome, notRestored]).toEqual(['failed', []])
+      expect(reason).toMatch(/^Cannot rebase: Commit \w+ is immutable \(by a tag/)
+    }
+    expect(await world.rain(own)).toBe(before)
+    await world.rain(end)
+    expect((await world.upgrade()).outcome).toBe('upgraded')
+  },
+)
+
 test('A reboot that is due waits for its timer, which reboots within the hours alone', async () => {
   await world.sh(
     'mkdir -p /old /new; touch /old/kernel /new/kernel; ln -sfn /old /run/booted-system',
