@@ -278,6 +278,7 @@ because() { # <step>
   why "$said"
   line=$REPLY REPLY=''
   if [[ -n $repository && ${said,,} == *@(permission|ownership|not permitted)* ]]; then not_of "$(id -un)" "$repository"; fi
+  if [[ $line == *'Invalid UTF-8'* ]]; then misnamed; fi
   echo "$line$REPLY"
 }
 # Whether a step did not get through to the remote: a network may be so bad that one does and the next does not.

@@ -126,6 +126,12 @@ nobody_else_since() { # nobody_else_since <operation> <current operation>
   [[ $2 == "$1" || $2 == "$after_op" ]] || only_rebased_since "$1"
 }
 
+# jj reads no tree with a name that is not UTF-8, and names the tree alone: the file, as a remedy in REPLY.
+misnamed() {
+  REPLY=$(repo_git ls-tree -r -z --name-only "$remote_commit" 2>/dev/null | LC_ALL=C.UTF-8 grep -zavx -m 1 '.*' | tr -d '\0')
+  if [[ -n $REPLY ]]; then printf -v REPLY '; rename %q: its name is not UTF-8' "$REPLY"; fi
+}
+
 # What an operation has of commits and names, but for what is hidden.
 view_of() { # view_of <operation>
   repo_jj log --no-graph --at-operation "$1" --revisions 'visible_heads() | @ | bookmarks() | remote_bookmarks() | tags()' \

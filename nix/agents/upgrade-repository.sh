@@ -118,6 +118,10 @@ because() {
     not_of "$UPGRADE_USER" "$repository"
     line+=$REPLY
   fi
+  if [[ $line == *'Invalid UTF-8'* ]]; then
+    misnamed
+    line+=$REPLY
+  fi
   REPLY=$line
 }
 stop_because() { # stop_because <what cannot be done>: by what was said last

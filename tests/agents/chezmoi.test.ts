@@ -233,6 +233,24 @@ test('A working copy that jj is told not to change is left as it is, with the re
   expect(await sorrow.sync()).toMatchObject({ outcome: 'synced', applied: ['.a'] })
 })
 
+test('A file name that jj cannot read is told, and once it is renamed the host goes on', async () => {
+  const { torment, atRemote, both } = await makeDotfiles(root, { '.a': ten })
+  const odd = "$'dot_\\377'"
+  const commit = `git worktree add -q /tmp/odd main && cd /tmp/odd && git config user.name x && git config user.email x@x`
+  await atRemote(`${commit} && echo odd >${odd} && git add -A && git commit -qm odd`)
+  await torment.sh('echo mine >>.a')
+  const { outcome, reason } = await torment.sync()
+  expect([outcome, reason]).toEqual([
+    'failed',
+    expect.stringContaining(`; rename ${odd}: its name`),
+  ])
+  await atRemote(
+    `cd /tmp/odd && git mv ${odd} dot_even && git commit -qm even; git worktree remove --force /tmp/odd`,
+  )
+  expect(await torment.sync()).toMatchObject({ outcome: 'synced', applied: ['.even'] })
+  expect((await both('.a'))[1]).toBe(`${ten}mine`)
+})
+
 test('Without commits or without a push, edits stay here', async () => {
   const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': ten })
   const tip = await atRemote('git rev-parse main')

@@ -149,6 +149,21 @@ test.each([
   },
 )
 
+test('A file name that jj cannot read is told', async () => {
+  const odd = "$'odd\\377.txt'"
+  await world.rain(
+    `cd ../other && git pull -q && touch ${odd} && git add -A && git commit -qm odd && git push -q`,
+  )
+  const { outcome, reason } = await world.upgrade()
+  expect([outcome, reason]).toEqual([
+    'failed',
+    expect.stringContaining(`; rename ${odd}: its name`),
+  ])
+  await world.rain(`cd ../other && git mv ${odd} even.txt && git commit -qm even && git push -q`)
+  await world.push('even', { 'text.nix': '"even"' })
+  expect((await world.upgrade()).outcome).toBe('upgraded')
+})
+
 test('A reboot that is due waits for its timer, which reboots within the hours alone', async () => {
   await world.sh(
     'mkdir -p /old /new; touch /old/kernel /new/kernel; ln -sfn /old /run/booted-system',
