@@ -76,11 +76,12 @@ export type GuestKind = 'debian' | 'nixos'
 export function bytes(text: string, what: string): number {
   const found = /^([1-9][0-9]*(?:\.[0-9]+)?)\s*([KMGT])(?:i?B)?$/i.exec(text.trim())
   const unit = { K: 1, M: 2, G: 3, T: 4 }[found?.[2]?.toUpperCase() ?? '']
-  if (!found || !unit) {
+  const size = unit ? Math.round(Number(found![1]) * 1024 ** unit) : 0
+  if (!Number.isSafeInteger(size) || size === 0) {
     throw usage(
       `Cannot read \`${text}\` as ${what}`,
       'Write a number and a unit, such as 2G or 512M',
     )
   }
-  return Math.round(Number(found[1]) * 1024 ** unit)
+  return size
 }

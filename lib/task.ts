@@ -7,7 +7,13 @@ import { suggest } from './nearest.ts'
 import { loadEnv } from './settings.ts'
 
 /** A yargs option that can also be set by an environment variable (and so by `.env`). */
-export type Option = Options & { env?: string }
+export type Option = Options & {
+  env?: string
+  /** Of a number, which is always a whole one: 0 unless it says so. */
+  least?: number
+  /** Likewise: what 32 bits hold unless it says so. */
+  most?: number
+}
 
 /** What one task file exports: its name is the file's, the recipe's and the step's in the log. */
 export interface Task {
@@ -64,7 +70,7 @@ export async function main(meta: ImportMeta, task: Task): Promise<void> {
 
 /**
  * Parses a command line as the task declares it. Undefined when it asked for help.
- * @throws Failure (usage) for an unknown flag, a missing or an extra argument
+ * @throws Failure (usage) for an unknown flag, a missing or an extra argument, a value that is none
  */
 export async function parse(task: Task, argv: string[]): Promise<Args | undefined> {
   // required, not imported: each file of an import goes through tsx's loader in a thread of its own, which
@@ -72,11 +78,17 @@ export async function parse(task: Task, argv: string[]): Promise<Args | undefine
   const { createRequire } = await import('node:module')
   const yargs = createRequire(import.meta.url)('yargs') as typeof import('yargs').default
   const options: Record<string, Options> = {}
-  for (const [key, { env, ...option }] of Object.entries(task.options ?? {})) {
+  for (const [key, { env, least, most, type, ...option }] of Object.entries(task.options ?? {})) {
     const set = env === undefined ? undefined : process.env[env]
     options[key] = {
       ...option,
-      ...(set === undefined || set === '' ? {} : { default: fromEnv(set, option, env!) }),
+      // yargs would make NaN of a slip: it is to call it a number, and leave it as it was typed
+      ...(type === 'number' ? { number: true, string: true } : { type }),
+      // so that `--memory -1G` is a wrong size rather than an unknown flag
+      ...(type === 'boolean' || option.array ? {} : { nargs: 1 }),
+      ...(set === undefined || set === ''
+        ? {}
+        : { default: fromEnv(set, { type, least, most }, env!) }),
       describe: env ? `${option.describe} (${env})` : option.describe,
     }
   }
@@ -85,6 +97,7 @@ export async function parse(task: Task, argv: string[]): Promise<Args | undefine
   const words = task.usage?.includes('[command..]') ? given : given.filter((word) => word !== '--')
   // yargs would drop it, and a task without a name means every host
   if (words.includes('-')) throw usage('Cannot read `-` as an argument')
+  refuseOddFlags(task, words)
   let help = ''
   const parsed = await yargs([])
     .scriptName(`tsx tasks/${task.name}.ts`)
@@ -103,9 +116,9 @@ export async function parse(task: Task, argv: string[]): Promise<Args | undefine
     .version(false)
     .help()
     .wrap(100)
-    .parserConfiguration({ 'populate--': true })
+    .parserConfiguration({ 'populate--': true, 'boolean-negation': false, 'dot-notation': false })
     .fail((message: string, error: Error | undefined) => {
-      throw error ?? misread(message, task, words)
+      throw error && error.name !== 'YError' ? error : misread(message, task, words)
     })
     .exitProcess(false)
     .parseAsync(words, {}, (_error, _args, output) => {
@@ -115,11 +128,29 @@ export async function parse(task: Task, argv: string[]): Promise<Args | undefine
     process.stdout.write(`${help}\n`)
     return undefined
   }
-  for (const key of Object.keys(options)) {
-    if (Array.isArray(parsed[key]) && !options[key]?.array)
-      throw usage(`Flag --${key} is given twice`)
+  for (const [key, option] of Object.entries(task.options ?? {})) {
+    const value: unknown = parsed[key]
+    if (Array.isArray(value) && !option.array) throw usage(`Flag --${key} is given twice`)
+    if (value === '') throw withoutValue(key, task.name)
+    if (option.type === 'number' && typeof value === 'string')
+      parsed[key] = wholeNumber(value, option, `--${key}`)
   }
   return parsed
+}
+
+/**
+ * What yargs reads as something else, in silence: of `--dry-run=yes` it makes no dry run, and of a list without
+ * a name no list, which would mean all.
+ */
+function refuseOddFlags({ name, options = {} }: Task, words: string[]): void {
+  const own = words.includes('--') ? words.slice(0, words.indexOf('--')) : words
+  for (const [index, word] of own.entries()) {
+    const [, key = '', value = own[index + 1]] = /^--([^=]+)(?:=(.*))?$/s.exec(word) ?? []
+    const { type, array } = options[key] ?? {}
+    if (type === 'boolean' && word.includes('=') && value !== 'true' && value !== 'false')
+      throw usage(`Cannot read \`${value}\` in --${key}`, `Write --${key} alone`)
+    if (array && (!value || value.startsWith('-'))) throw withoutValue(key, name)
+  }
 }
 
 /**
@@ -153,30 +184,45 @@ function hostsAsDeclared({ options, positionals }: Task, argv: string[]): string
 /** What yargs could not read, with the flags that may have been meant. */
 function misread(message: string, { name, options }: Task, words: string[]): Failure {
   const help = `tsx tasks/${name}.ts --help`
+  const [, bare] = /^Not enough arguments following: (.+)/.exec(message) ?? []
+  if (bare !== undefined) return withoutValue(bare, name)
   // an unknown flag with a hyphen is named a second time, without it
   const [, word] = /^Unknown arguments?: ([^,]+)/.exec(message) ?? []
   if (word === undefined) return usage(message, help)
-  const typed = words
-    .filter((one) => one.startsWith('-'))
-    .map((one) => one.replace(/^-+/, '').split('=')[0]!)
-    // yargs takes `--no-x` as x set to false
-    .find((one) => one === word || one === `no-${word}`)
-  if (typed === undefined) return usage(`Unknown argument: ${word}`, help)
+  const isFlag = words.some((one) => one.startsWith('-') && one.replace(/^-+|=.*$/gs, '') === word)
+  if (!isFlag) return usage(`Unknown argument: ${word}`, help)
   const flags = Object.keys(options ?? {}).map((key) => `--${key}`)
-  return usage(
-    `Unknown argument: ${typed}`,
-    `${suggest(`--${typed}`, flags)}${help} lists all flags`,
-  )
+  return usage(`Unknown argument: ${word}`, `${suggest(`--${word}`, flags)}${help} lists all flags`)
 }
+
+const withoutValue = (flag: string, task: string): Failure =>
+  usage(`Cannot read --${flag} without a value`, `tsx tasks/${task}.ts --help`)
 
 const epilogue = ({ parts, under }: Task): string =>
   Object.entries({ ...parts, 'Under the hood': under })
     .map(([heading, lines]) => [`${heading}:`, ...lines.map((line) => `  ${line}`)].join('\n'))
     .join('\n\n')
 
-function fromEnv(text: string, option: Options, variable: string): string | number | boolean {
+function fromEnv(text: string, option: Option, variable: string): string | number | boolean {
   if (option.type === 'boolean') return !['0', 'false', 'no'].includes(text.toLowerCase())
-  if (option.type !== 'number') return text
-  if (Number.isNaN(Number(text))) throw usage(`Cannot read \`${text}\` in ${variable} as a number`)
-  return Number(text)
+  return option.type === 'number' ? wholeNumber(text.trim(), option, variable) : text
+}
+
+/**
+ * A number as a person wrote it, in digits alone.
+ * @param where the flag or the variable
+ * @throws Failure (usage) for another text, and for a number beyond the option's
+ */
+function wholeNumber(
+  text: string,
+  { least = 0, most = 2 ** 32 - 1 }: Option,
+  where: string,
+): number {
+  const value = /^-?\d+$/.test(text) ? Number(text) : Number.NaN
+  if (value >= least && value <= most) return value
+  const shown = text.length > 80 ? `${text.slice(0, 80)}…` : text
+  throw usage(
+    `Cannot take \`${shown}\` for ${where}`,
+    `Write a whole number from ${least} to ${most}`,
+  )
 }

@@ -13,7 +13,12 @@ export const describe = "Follow a VM's serial console, and type into it"
 export const usage = '<host>'
 export const positionals = { host: { describe: 'VM, by name' } }
 export const options = {
-  lines: { type: 'number', default: 20, describe: 'Lines of the log to show first' },
+  lines: {
+    type: 'number',
+    most: 1_000_000,
+    default: 20,
+    describe: 'Lines of the log to show first',
+  },
   log: { type: 'boolean', describe: 'Show the log and end' },
 } as const
 export const under = [
@@ -30,7 +35,7 @@ const detach = 0x1d // Ctrl-], as telnet has it
 export async function run(args: Args): Promise<void> {
   const vm = theVm(hostName(args['host']))
   const f = files(vm.host)
-  console.log(withoutQueries(lastLines(readFileSync(f.serial, 'utf8'), Number(args['lines']))))
+  console.log(withoutQueries(lastLines(readFileSync(f.serial, 'utf8'), args['lines'])))
   if (args['log']) return
   if (!qemuOf(vm)) {
     throw new Failure(`Cannot attach to \`${vm.host}\`: it is not running`, {

@@ -23,7 +23,13 @@ export const options = {
     describe: 'Size of the disk, 20G unless the VM has one',
   },
   memory: { type: 'string', env: 'LAB_MEMORY', describe: 'Memory, 2G unless the VM has it' },
-  cpus: { type: 'number', env: 'LAB_CPUS', describe: 'Virtual CPUs, 2 unless the VM has them' },
+  cpus: {
+    type: 'number',
+    least: 1,
+    most: 64,
+    env: 'LAB_CPUS',
+    describe: 'Virtual CPUs, 2 unless the VM has them',
+  },
   fresh: { type: 'boolean', describe: 'Throw the VM away first: a new disk, the same keys' },
   disko: {
     type: 'boolean',
@@ -93,12 +99,6 @@ export function sizes(args: Args): Deployment['size'] {
   if (args['disk'] !== undefined) size.disk = atLeast(bytes(args['disk'], 'a disk size'), '4G')
   if (args['memory'] !== undefined) size.memory = atLeast(bytes(args['memory'], 'memory'), '512M')
   if (args['cpus'] !== undefined) size.cpus = args['cpus']
-  if (
-    size.cpus !== undefined &&
-    !(Number.isInteger(size.cpus) && size.cpus >= 1 && size.cpus <= 64)
-  ) {
-    throw usageFailure(`Cannot give a VM ${size.cpus} CPUs`, 'Write a whole number from 1 to 64')
-  }
   return size
 }
 

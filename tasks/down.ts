@@ -13,6 +13,7 @@ export const positionals = { host: { describe: 'VMs; every one without any', arr
 export const options = {
   grace: {
     type: 'number',
+    most: 3600,
     default: 30,
     describe: 'Seconds that a guest has to power off by itself',
   },
@@ -30,7 +31,7 @@ export const examples: [string, string][] = [
 ]
 
 export async function run(args: Args): Promise<void> {
-  const grace = args['now'] ? 0 : Number(args['grace'])
+  const grace = args['now'] ? 0 : args['grace']
   const vms = chooseVms(args['host'])
   if (vms.length === 0) console.log('There is no VM to stop')
   const lanes = vms.map((vm) => lane(vm, grace))

@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process'
-import { Exit, Failure, usage as usageFailure, type ExitCode } from '../lib/failure.ts'
+import { Exit, Failure, type ExitCode } from '../lib/failure.ts'
 import { unknown } from '../lib/nearest.ts'
 import { lastLines } from '../lib/run.ts'
 import { quote } from '../lib/ssh/probes.ts'
@@ -14,8 +14,20 @@ export const positionals = {
   unit: { describe: 'Unit, with or without .service; all without' },
 }
 export const options = {
-  lines: { type: 'number', default: 200, describe: 'So many of the last lines' },
-  boot: { type: 'number', default: 0, describe: 'Which boot: 0 is this one, -1 the one before' },
+  lines: {
+    type: 'number',
+    least: 1,
+    most: 1_000_000,
+    default: 200,
+    describe: 'So many of the last lines',
+  },
+  boot: {
+    type: 'number',
+    least: -1000,
+    most: 1000,
+    default: 0,
+    describe: 'Which boot: 0 is this one, -1 the one before',
+  },
   follow: { type: 'boolean', alias: 'f', describe: 'Show what comes, until Ctrl-C' },
   json: { type: 'boolean', describe: 'Print data: a JSON object a line' },
 } as const
@@ -28,10 +40,6 @@ export const examples: [string, string][] = [
 
 export async function run(args: Args): Promise<ExitCode> {
   const { lines, boot, unit } = args
-  for (const [flag, number] of Object.entries({ lines, boot })) {
-    if (!Number.isInteger(number) || (flag === 'lines' && number < 1))
-      throw usageFailure(`Cannot read --${flag} ${number} as a number of ${flag}`)
-  }
   const { host } = runningVm(args['host'], 'read the journal of')
   if (unit !== undefined) requireUnit(host, unit)
   const words = [

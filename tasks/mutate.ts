@@ -18,7 +18,11 @@ export const positionals = {
   },
 }
 export const options = {
-  sample: { type: 'number', describe: 'Judge so many of the mutants, chosen by the seed' },
+  sample: {
+    type: 'number',
+    least: 1,
+    describe: 'Judge so many of the mutants, chosen by the seed',
+  },
   seed: { type: 'number', describe: 'Seed of the sample' },
   mutant: { type: 'string', array: true, describe: 'Judge these alone, by their ids' },
   tests: {
@@ -65,10 +69,8 @@ export async function run(args: Args): Promise<ExitCode> {
   return await summarize(judged, asked, json)
 }
 
-/** @throws Failure (usage) for what cannot be gone on with, and for a sample of nothing */
+/** @throws Failure (usage) for what cannot be gone on with */
 async function whatIsAsked(args: Args): Promise<Asked> {
-  if (args['sample'] !== undefined && !(args['sample'] > 0))
-    throw usageFailure('Cannot take a sample of less than one mutant')
   if (!args['resume']) {
     const seed = args['seed'] ?? Math.floor(Math.random() * 2 ** 31)
     return { agents: args['agent'] ?? [], seed, sample: args['sample'] }

@@ -22,8 +22,10 @@ export interface KindOf {
 }
 
 const eitherWay = ['out', 'in', 'both'] as const
-const percent = { option: 'percent', symbol: '%', least: 1, most: 90 } as const
-const ms = { option: 'ms', symbol: 'ms', least: 20, most: 5000 } as const
+/** The units that faults have numbers in. */
+export const percent = { option: 'percent', symbol: '%', least: 1, most: 90 } as const
+export const ms = { option: 'ms', symbol: 'ms', least: 20, most: 5000 } as const
+export const kbit = { option: 'kbit', symbol: 'kbit/s', least: 16, most: 20_000 } as const
 
 /** Every kind of fault, and what may be asked of it. */
 export const kinds = {
@@ -40,7 +42,7 @@ export const kinds = {
   corrupt: { describe: '--percent have a wrong bit', unit: percent, directions: eitherWay },
   rate: {
     describe: 'no more than --kbit a second get through',
-    unit: { option: 'kbit', symbol: 'kbit/s', least: 16, most: 20_000 },
+    unit: kbit,
     directions: eitherWay,
   },
   'one-way': { describe: 'nothing gets through one way', directions: ['out', 'in'] },

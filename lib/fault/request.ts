@@ -1,9 +1,12 @@
 import { usage } from '../failure.ts'
 import {
   directions,
+  kbit,
   kindOf,
   kinds,
   links,
+  ms,
+  percent,
   type Direction,
   type Kind,
   type KindOf,
@@ -15,6 +18,11 @@ import type { Option } from '../task.ts'
 
 /** What the command line of `chaos-network` can begin with; else it names hosts. */
 export const verbs = [...Object.keys(kinds), 'heal', 'list']
+
+/** Seconds that a cable is out, or in. */
+const flapped = { least: 1, most: 60 }
+
+const range = ({ least, most }: { least: number; most: number }) => ({ least, most })
 
 export const faultOptions: Record<string, Option> = {
   link: { type: 'string', describe: `${links.join(' or ')}; mgmt is never faulted` },
@@ -28,11 +36,11 @@ export const faultOptions: Record<string, Option> = {
     type: 'string',
     describe: `${directions.join(', ')}, as the VM sees it; out without`,
   },
-  ms: { type: 'number', describe: 'delay, jitter' },
-  percent: { type: 'number', describe: 'loss, duplicate, corrupt' },
-  kbit: { type: 'number', describe: 'rate, a second' },
-  down: { type: 'number', describe: 'flap: seconds without the cable, 2 without' },
-  up: { type: 'number', describe: 'flap: seconds with it, 3 without' },
+  ms: { type: 'number', ...range(ms), describe: 'delay, jitter' },
+  percent: { type: 'number', ...range(percent), describe: 'loss, duplicate, corrupt' },
+  kbit: { type: 'number', ...range(kbit), describe: 'rate, a second' },
+  down: { type: 'number', ...flapped, describe: 'flap: seconds without the cable, 2 without' },
+  up: { type: 'number', ...flapped, describe: 'flap: seconds with it, 3 without' },
 }
 
 /** One line for each kind, for --help. */
@@ -123,7 +131,10 @@ function readNumbers(
     if (args[option] === undefined) throw usage(`Cannot inject ${kind} without --${option}`, hint)
     throw usage(`Cannot inject ${kind} with --${option} ${args[option]}`, hint)
   }
-  if (kind === 'flap') return { down: within('down', 1, 60, 2), up: within('up', 1, 60, 3) }
+  if (kind === 'flap') {
+    const { least, most } = flapped
+    return { down: within('down', least, most, 2), up: within('up', least, most, 3) }
+  }
   return unit ? { value: within(unit.option, unit.least, unit.most) } : {}
 }
 

@@ -9,7 +9,8 @@ const task: Task = {
   positionals: { host: { describe: 'Hosts', array: true } },
   options: {
     memory: { type: 'string', default: '2G', env: 'LAB_TEST_MEMORY', describe: 'Memory' },
-    cpus: { type: 'number', env: 'LAB_TEST_CPUS', describe: 'CPUs' },
+    cpus: { type: 'number', least: 1, most: 64, env: 'LAB_TEST_CPUS', describe: 'CPUs' },
+    case: { type: 'string', array: true, describe: 'Cases' },
     json: { type: 'boolean', env: 'LAB_TEST_JSON', describe: 'Data' },
   },
   under: ['qemu-system-x86_64'],
@@ -39,6 +40,15 @@ test.each([
   ['a flag for hosts without one', ['--host'], 'Cannot read --host without the name of a host'],
   ['the same before another flag', ['--vm', '--json'], 'Cannot read --vm without the name'],
   ['the same with nothing in it', ['--host='], 'Cannot read --host= without the name'],
+  ['a flag without a value', ['--memory'], 'Cannot read --memory without a value'],
+  ['the same before another flag', ['--cpus', '--json'], 'Cannot read --cpus without a value'],
+  ['a flag with nothing in it', ['--memory='], 'Cannot read --memory without a value'],
+  ['a list of nothing', ['--case'], 'Cannot read --case without a value'],
+  ['a list with nothing in it', ['--case', 'one', '--case='], 'Cannot read --case without a value'],
+  ['a switch set to a word', ['--json=yes'], 'Cannot read `yes` in --json'],
+  ['a switch set to nothing', ['--json='], 'Cannot read `` in --json'],
+  ['a flag turned off by no', ['--no-json'], 'Unknown argument: no-json'],
+  ['a flag with a dot', ['--memory.size=1G'], 'Unknown argument: memory.size'],
   ['a flag given twice', ['--memory', '1G', '--memory', '2G'], '--memory is given twice'],
 ])('%s is a usage failure', async (_, argv, message) => {
   const thrown = await parse(task, argv).catch((error: unknown) => error)
@@ -49,7 +59,10 @@ test.each([
 test.each([
   ['--memry', 'The nearest is --memory; tsx tasks/demo.ts --help lists all flags'],
   ['--cpu=4', 'The nearest is --cpus; tsx tasks/demo.ts --help lists all flags'],
-  ['--nope', 'There are --memory, --cpus, --json; tsx tasks/demo.ts --help lists all flags'],
+  [
+    '--nope',
+    'There are --memory, --cpus, --case, --json; tsx tasks/demo.ts --help lists all flags',
+  ],
 ])('%s is answered with the nearest flag', async (flag, hint) => {
   const thrown = await parse(task, [flag]).catch((error: unknown) => error)
   expect(thrown).toMatchObject({ detail: { hint } })
@@ -100,9 +113,30 @@ test('what comes after -- is the command line of somebody else', async () => {
   })
 })
 
+test('a value that begins with a hyphen and a digit is a value', async () => {
+  expect(await parse(task, ['--memory', '-1G', '--json=true'])).toMatchObject({
+    memory: '-1G',
+    json: true,
+  })
+})
+
+test('help calls a number a number', async () => {
+  const write = vi.spyOn(process.stdout, 'write').mockReturnValue(true)
+  await parse(task, ['--help'])
+  const text = write.mock.calls.map(([chunk]) => String(chunk)).join('')
+  write.mockRestore()
+  expect(text).toMatch(/--cpus .*\[number\]/)
+})
+
 test('a variable that is no number is a usage failure that names it', async () => {
-  vi.stubEnv('LAB_TEST_CPUS', 'many')
-  await expect(parse(task, [])).rejects.toThrow('Cannot read `many` in LAB_TEST_CPUS')
+  for (const text of ['many', '0', '65', '2.5', '1e1']) {
+    vi.stubEnv('LAB_TEST_CPUS', text)
+    await expect(parse(task, [])).rejects.toMatchObject({
+      exit: 2,
+      message: `Cannot take \`${text}\` for LAB_TEST_CPUS`,
+      detail: { hint: 'Write a whole number from 1 to 64' },
+    })
+  }
 })
 
 test('help ends with what runs under the hood', async () => {

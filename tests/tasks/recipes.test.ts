@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, readdirSync, rmSync, symlinkSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
-import { expect, test } from 'vitest'
+import { expect, test, vi } from 'vitest'
 import { findCommand, packages } from '../../lib/packages.ts'
 import { run } from '../../lib/run.ts'
 import { project } from '../../lib/settings.ts'
@@ -72,6 +72,45 @@ test.each(tasks)('%s is called in its help and its examples as it is called here
         'tsx',
         expect.arrayContaining([what]),
       ])
+  }
+})
+
+/** What may be typed where a number is wanted, and is none; of what is one, more than any flag takes. */
+const noNumbers = ['x', '-1000000', '1.5', '', ' ', '1e99', '1e1', '0x10', 'NaN', '9'.repeat(30)]
+
+test.each(tasks)('%s answers what is no number, or no value at all, in one line', async (file) => {
+  const task = await load(file)
+  const refusal = async (...argv: string[]): Promise<unknown> => {
+    const words = (task.usage?.match(/<\w+/g) ?? []).map(() => 'sorrow')
+    return await parse(task, [...words, ...argv]).catch((thrown: unknown) => thrown)
+  }
+  for (const [key, { type, env }] of Object.entries(task.options ?? {})) {
+    const flag = `--${key}`
+    if (type === 'boolean') {
+      expect(await refusal(`${flag}=1`)).toMatchObject({ exit: 2 })
+      continue
+    }
+    expect(await refusal(flag)).toMatchObject({
+      exit: 2,
+      message: expect.stringMatching(/^Cannot read --[\w-]+ without (a value|the name of a host)$/),
+    })
+    for (const text of type === 'number' ? noNumbers : []) {
+      for (const argv of [[flag, text], [`${flag}=${text}`]]) {
+        const message =
+          text === ''
+            ? `Cannot read ${flag} without a value`
+            : `Cannot take \`${text}\` for ${flag}`
+        expect(await refusal(...argv), argv.join(' ')).toMatchObject({
+          exit: 2,
+          message,
+          detail: { hint: expect.stringMatching(/^Write a whole number from|--help$/) },
+        })
+      }
+      if (!env || text === '') continue
+      vi.stubEnv(env, text)
+      expect(await refusal()).toMatchObject({ exit: 2, message: expect.stringContaining(env) })
+      vi.unstubAllEnvs()
+    }
   }
 })
 
