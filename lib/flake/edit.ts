@@ -116,6 +116,7 @@ export async function addHost(directory: string, name: string, like?: string): P
 
 /**
  * Where a flake reads the files of a host, or will once it is added.
+ * @throws Failure (usage) when nix cannot parse the flake, which then reads none
  * @returns `found`: what to say where no entry is wanted, as the flake lists a directory
  */
 export async function readingPlace(
@@ -132,8 +133,9 @@ export async function readingPlace(
       : { own: addition.own }
   } catch (error) {
     if (!(error instanceof Failure)) throw error
-    // add-to-flake will say what is wrong
     const { of } = await read(directory, name)
+    if (of.hosts.is === 'unknown' && of.hosts.fault === 'syntax') throw error
+    // add-to-flake will say what is wrong
     return { own: filesLikeOthers(directory, of.hosts, name) ?? usualFiles(directory, name) }
   }
 }

@@ -6,7 +6,7 @@ import { customaryFile } from './frameworks.ts'
 import { call } from './library.ts'
 import { pasted } from '../pasted.ts'
 import { listingFile, type OwnFiles } from './own-files.ts'
-import { attributeName } from './syntax.ts'
+import { attributeName, isMarked, sourceOf } from './syntax.ts'
 import type { Node, ReadNix } from './syntax.ts'
 import { evaluate } from './trace.ts'
 import { argument, attribute, emptySet, unknown } from './value.ts'
@@ -159,6 +159,12 @@ export function anEntryOf(
 
 function notParsed(node: Node): Failure {
   const { file, line } = placeOf(node)
+  if (isMarked(sourceOf(node).text)) {
+    return usage(
+      `Cannot parse \`${file}\`: it begins with a byte order mark, which nix takes for a syntax error`,
+      `Save it as UTF-8 without one: ${pasted('sed', '-i', '1s/^\\xEF\\xBB\\xBF//', file)}`,
+    )
+  }
   return usage(
     `Cannot parse \`${file}\`: syntax error at line ${line}`,
     `${pasted('nix-instantiate', '--parse', file)} says what is wrong`,

@@ -10,7 +10,7 @@ export interface NixSource {
   path: string
   text: string
   root: Node
-  /** The first syntax error, unless nix itself was asked and found none. */
+  /** The first syntax error, unless nix itself was asked and found none; the whole where it `isMarked`. */
   broken?: Node
   /** Parses another file in the same way. */
   open: ReadNix
@@ -68,7 +68,7 @@ export async function nixReader(
       text,
       root,
       open,
-      broken: whole.has(path) ? undefined : firstError(root),
+      broken: whole.has(path) ? undefined : isMarked(text) ? root : firstError(root),
     }
     sources.set(tree, source)
     opened.set(path, source)
@@ -83,6 +83,9 @@ export function sourceOf(node: Node): NixSource {
   if (!source) throw new Error(`No source for a ${node.type}`)
   return source
 }
+
+/** Whether a text begins with a byte order mark, as some editors write it; the grammar passes over it, nix does not. */
+export const isMarked = (text: string): boolean => text.startsWith('\uFEFF')
 
 /** Line of a node in its file, counted from 1. */
 export const lineOf = (node: Node): number => node.startPosition.row + 1

@@ -316,12 +316,13 @@ describe('nix', () => {
 
   test('that cannot parse the file as it is says nothing of the edit', async ({ skip }) => {
     if (!hasNix) skip('nix-instantiate is not installed')
-    // nix takes no byte order mark, some editors write one
-    write(`\uFEFF${plain}`)
+    const wrong = (text: string): string =>
+      text.replace('mkHost = name', 'gone = nobody; mkHost = name')
+    write(wrong(plain))
     const { code, out } = await add(['sorrow'])
     expect(code).toBe(0)
-    expect(out).toMatch(/nix parses it: not known \(syntax error/)
-    expect(read()).toBe(`\uFEFF${withSorrow}`)
+    expect(out).toMatch(/nix parses it: not known \(undefined variable/)
+    expect(read()).toBe(wrong(withSorrow))
   })
 })
 
@@ -360,6 +361,17 @@ describe('what cannot be done', () => {
       err: `scaffold-host: Cannot read \`${flake}/flake.nix\`: it is not a regular file`,
     })
     expect((await ended(startTask('add-to-flake', ['sorrow', '--flake', '']))).code).toBe(2)
+  })
+
+  test('a flake that begins with a byte order mark, which nix does not take', async () => {
+    write(`\uFEFF${plain}`)
+    await refused(['sorrow'], `add-to-flake: Cannot parse \`${flake}/flake.nix\`: it begins with a`)
+    const scaffolded = await ended(startTask('scaffold-host', ['sorrow', '--flake', flake]))
+    expect(scaffolded).toMatchObject({ code: 2, out: '' })
+    expect(scaffolded.err).toMatch(
+      /^scaffold-host: Cannot parse .*: it begins with a byte order mark/,
+    )
+    expect(readdirSync(flake)).toEqual(['flake.nix'])
   })
 
   test('a form that is not known', async () => {

@@ -120,7 +120,6 @@ describe('an edit', () => {
     ['CRLF line ends', (text) => text.replaceAll('\n', '\r\n')],
     ['tabs', (text) => text.replace(/^(?: {2})+/gm, (spaces) => '\t'.repeat(spaces.length / 2))],
     ['no newline at the end', (text) => text.replace(/\n$/, '')],
-    ['a byte order mark', (text) => `\uFEFF${text}`],
     ['emoji before it', (text) => `# 👩‍💻 é ${'🖥️'.repeat(20)}\n${text}`],
   ]
   describe.each(layouts)('in a file with %s', (_, rewrite) => {
@@ -166,14 +165,15 @@ describe('a refusal', () => {
     expect(failure.message.replaceAll(root, '@')).toBe(message)
     expect(failure.exit).toBe(2)
     // scaffold-host says the same of where the hosts are
+    if (message.startsWith('Cannot parse'))
+      return await expect(readingPlace(root, 'sorrow')).rejects.toThrow(failure.message)
     const likely = /^Its hosts are (most likely what is in) `(.*?)`: /.exec(
       failure.detail.hint ?? '',
     )
     expect((await readingPlace(root, 'sorrow')).found).toBe(likely?.slice(1).join(' '))
-    if (!message.startsWith('Cannot parse'))
-      expect(failure.detail.hint?.replaceAll(root, '@')).toMatch(
-        hints[flake] ?? /sorrow = .+;|--like/,
-      )
+    expect(failure.detail.hint?.replaceAll(root, '@')).toMatch(
+      hints[flake] ?? /sorrow = .+;|--like/,
+    )
   })
 
   test('of two places is settled by naming the host to copy', async () => {
@@ -191,6 +191,21 @@ describe('a refusal', () => {
     writeFileSync(join(copy, 'flake.nix'), Buffer.from([0x7b, 0x20, 0xff, 0x7d]))
     const failure = await refusedBy(addHost(copy, 'sorrow'))
     expect(failure.message).toBe(`Cannot read \`${copy}/flake.nix\`: it is not UTF-8 text`)
+  })
+
+  test.each([
+    ['plan', 'flake.nix'],
+    ['import-hosts', 'hosts/default.nix'],
+  ])('of %s with a byte order mark in %s says how to take it out', async (flake, file) => {
+    const copy = copyOf(flake, file, (text) => `\uFEFF${text}`)
+    const failure = await refusedBy(addHost(copy, 'sorrow'))
+    expect(failure.message).toBe(
+      `Cannot parse \`${copy}/${file}\`: it begins with a byte order mark, which nix takes for a syntax error`,
+    )
+    const [, command] = /: (sed .*)$/.exec(failure.detail.hint ?? '') ?? []
+    spawnSync('sh', ['-c', command ?? 'exit 1'])
+    expect(readFileSync(join(copy, file))).toEqual(readFileSync(join(corpus, flake, file)))
+    expect((await addHost(copy, 'sorrow')).outcome).toBe('edit')
   })
 
   test('of recursion without end comes soon', async () => {
