@@ -1,8 +1,8 @@
-import { Failure, usage } from '../failure.ts'
+import { usage } from '../failure.ts'
 import { hostName } from '../host-name.ts'
 import { suggest } from '../nearest.ts'
 import { guestStore } from './guest.ts'
-import { evaluate } from './nix.ts'
+import { evaluate, withoutHosts } from './nix.ts'
 import { labFlake } from '../settings.ts'
 import { theVm, type Vm, knownVms } from '../vm/vm.ts'
 
@@ -35,8 +35,7 @@ export async function chooseHosts(
       `${suggest(missing, offered)}a new one: just scaffold-host ${missing} && just add-to-flake ${missing}`,
     )
   }
-  if (offered.length === 0)
-    throw new Failure(`Cannot find any host in ${attribute} of \`${labFlake()}\``)
+  if (offered.length === 0) throw withoutHosts(labFlake(), attribute, `has none in ${attribute}`)
   return chosen.length > 0 ? chosen : offered
 }
 

@@ -142,6 +142,8 @@ const unreached =
 function evaluationFailure(flake: string, attribute: string, failure: Failure): Failure {
   const words = (failure.detail.evidence ?? '').trimEnd()
   const cause = [...words.matchAll(/^\s*error:\s*(?:error:\s*)*(\S.*)/gm)].at(-1)
+  if (/does not provide attribute/.test(cause?.[1] ?? ''))
+    return withoutHosts(flake, attribute, `has no ${attribute}`)
   const end = lastLines(words)
   return new Failure(
     `Cannot evaluate \`${flake}#${attribute}\`: ${cause?.[1] ?? failure.message}`,
@@ -156,6 +158,14 @@ function evaluationFailure(flake: string, attribute: string, failure: Failure): 
     },
   )
 }
+
+/** The failure where a flake has no hosts of a kind, or lacks one. @param lacks such as `has no nixosConfigurations` */
+export const withoutHosts = (flake: string, attribute: string, lacks: string): Failure =>
+  new Failure(`Cannot find a host: \`${flake}\` ${lacks}`, {
+    hint: attribute.startsWith('labConfigurations')
+      ? 'LAB_GUEST=nixos takes its nixosConfigurations'
+      : 'Add one, as by: just scaffold-host web && just add-to-flake web',
+  })
 
 function hintFor(flake: string, words: string, cause: string): string {
   const [odd] = /[^\w/.@+=:,~!&'"()*;-]/u.exec(flake) ?? []

@@ -52,8 +52,9 @@ async function noAgents({ subject }: RunOptions): Promise<string | undefined> {
   const guest = chooseGuest()
   const { upgrade } = await labSettings()
   if (guest.kind === 'debian' || subject !== undefined || upgrade.kind !== null) return undefined
+  // that there is no host at all is said by whoever needs one
   const any =
-    'hosts: builtins.any (host: host.options ? myModules.services.autoUpgrade || host.config.system.autoUpgrade.enable or false || host.config.services.comin.enable or false) (builtins.attrValues hosts)'
+    'hosts: hosts == { } || builtins.any (host: host.options ? myModules.services.autoUpgrade || host.config.system.autoUpgrade.enable or false || host.config.services.comin.enable or false) (builtins.attrValues hosts)'
   if (await evaluate<boolean>(labFlake(), guest.attribute, any, guestStore(guest))) return undefined
   return `n/a on the \`nixos\` guest, taken as ${guest.reason}: no host of the flake has the lab's agents`
 }
