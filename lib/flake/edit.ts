@@ -157,7 +157,8 @@ async function read(directory: string, name: string): Promise<Flake> {
     const wrong = all.find(({ fault }) => fault === 'syntax')
     const path = wrong && sourceOf(wrong.node).path
     if (path === undefined || whole.has(path) || !(await isParsed(path))) {
-      const made = of.hosts.is === 'unknown' && isMadeFor(name, of.hosts.directory)
+      const made =
+        of.hosts.is === 'unknown' && !of.hosts.told && isMadeFor(name, of.hosts.directory)
       const hosts = made ? { ...of.hosts, directory: undefined } : of.hosts
       return { directory, file, of: { ...of, hosts }, whole }
     }

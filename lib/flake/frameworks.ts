@@ -21,21 +21,26 @@ export const customaryFile = (directory: string): string =>
   customary.find(([name]) => directory.endsWith(`/${name}`))?.[1] ?? 'default.nix'
 
 /** The directory that an unknown function most likely reads the hosts from, by what it is given. */
-export function givenHosts(given: Value, at: Node): string | undefined {
+export function givenHosts(given: Value, node: Node): string | undefined {
   if (given.is !== 'set') return undefined
   const of = (attr: string): string | undefined => {
     const value = given.attrs.get(attr)?.value()
     const path = value && value.is !== 'unknown' ? asPath(value) : undefined
     // blueprint takes a word as well
-    return path ?? (value?.is === 'text' ? join(flakeOf(sourceOf(at).path), value.text) : undefined)
+    return (
+      path ?? (value?.is === 'text' ? join(flakeOf(sourceOf(node).path), value.text) : undefined)
+    )
   }
-  const named = ['src', 'dir', 'directory', 'root', 'prefix'].map(of).find(Boolean)
+  const named =
+    pathAt(given, 'snowfall', 'root') ??
+    ['src', 'dir', 'directory', 'root', 'prefix'].map(of).find(Boolean)
   if (named !== undefined) return hostsBelow(named)
-  return given.attrs.has('inputs') || given.attrs.has('self') ? flakeHostsAt(at) : undefined
+  return given.attrs.has('inputs') || given.attrs.has('self') ? flakeHostsAt(node) : undefined
 }
 
 /** The same of a module or a function that is given nothing but the flake which the node is in. */
-export const flakeHostsAt = (at: Node): string | undefined => hostsBelow(flakeOf(sourceOf(at).path))
+export const flakeHostsAt = (node: Node): string | undefined =>
+  hostsBelow(flakeOf(sourceOf(node).path))
 
 /** The customary directory there, else the directory itself, unless it is the flake's. */
 function hostsBelow(directory: string): string | undefined {
@@ -48,12 +53,15 @@ function hostsBelow(directory: string): string | undefined {
 export function givenSet(given: Value, before: string[] = []): Unknown['listed'] {
   if (given.is !== 'set' || before.length > 2) return undefined
   const own = [...given.attrs].filter(
-    ([name]) => !['inputs', 'self', 'imports', 'flake'].includes(name),
+    // snowfall's `systems` say what is special about a host
+    ([name, { value }]) =>
+      !['inputs', 'self', 'imports', 'flake'].includes(name) &&
+      !(name === 'systems' && (at(value(), 'hosts') ?? at(value(), 'modules'))),
   )
   for (const [name, attr] of own) {
     if (!/^(nixos)?-?(hosts|machines|nodes|systems|configurations)$/i.test(name)) continue
     const value: Value = attr.value()
-    const place = value.is === 'set' ? value.places.find(isAttrset) : undefined
+    const place = value.is === 'set' ? value.places.find(isWritten) : undefined
     if (place) return { ...(value as SetValue), path: [...before, name].join('.') }
   }
   for (const [name, attr] of own) {
@@ -63,14 +71,16 @@ export function givenSet(given: Value, before: string[] = []): Unknown['listed']
   return undefined
 }
 
-const isAttrset = ({ node }: Place): boolean => node.type.endsWith('attrset_expression')
+const isWritten = ({ node }: Place): boolean => /(attrset|list)_expression$/.test(node.type)
 
 /** A directory that a framework's module is told of by its options, such as `ezConfigs.root`. */
 function toldDirectory(options: Value, depth = 0): string | undefined {
   if (options.is !== 'set' || depth > 2) return undefined
   for (const [name, attr] of options.attrs) {
-    if (['inputs', 'self', 'imports', 'flake'].includes(name)) continue
+    if (['inputs', 'self', 'imports', 'flake'].includes(name) || isOfOthers(name)) continue
     const value = attr.value()
+    const [first] = value.is === 'set' ? value.attrs.values() : []
+    if (first?.listing) return first.listing.directory
     const found =
       value.is === 'path'
         ? value.listing === undefined && hostsBelow(value.text)
@@ -80,15 +90,51 @@ function toldDirectory(options: Value, depth = 0): string | undefined {
   return undefined
 }
 
+/** What a framework is told that is not of NixOS hosts. */
+const isOfOthers = (option: string): boolean => /^(darwin|home)|modules/i.test(option)
+
 /**
  * What a framework's module is told of the hosts: the directory in which they are, or the set of them. ez-configs
  * and easy-hosts with `autoConstruct` have a directory, and in the set no more than what is special about a host.
  */
-export function toldHosts(options: Value): Pick<Unknown, 'directory' | 'listed'> {
-  const directory = toldDirectory(options)
-  const isRead =
-    directory !== undefined && (has(options, 'ezConfigs') || has(options, 'autoConstruct'))
-  return { directory, listed: isRead ? undefined : givenSet(options) }
+export function toldHosts(options: Value): Pick<Unknown, 'directory' | 'listed' | 'told'> {
+  const ez = at(options, 'ezConfigs')
+  if (ez) return { directory: ezDirectory(ez), told: true }
+  const all = options.is === 'set' ? [...options.attrs.values()].map(({ value }) => value()) : []
+  const easy = all.find((one) => at(one, 'autoConstruct') && has(one, 'autoConstruct'))
+  if (easy) return { directory: easyDirectory(easy), told: true }
+  return { directory: toldDirectory(options), listed: givenSet(options) }
+}
+
+/** ez-configs has a directory below its root, or another one by name. */
+function ezDirectory(ez: Value): string | undefined {
+  const root = pathAt(ez, 'root')
+  return (
+    pathAt(ez, 'nixos', 'configurationsDirectory') ?? (root && join(root, 'nixos-configurations'))
+  )
+}
+
+/** easy-hosts has a directory for each platform, or all hosts are of `onlySystem`: none for the lab where it is another. */
+function easyDirectory(easy: Value): string | undefined {
+  const path = pathAt(easy, 'path')
+  if (path === undefined) return undefined
+  const only = at(easy, 'onlySystem')
+  if (only && only.is === 'text') return /^x86_64-(nixos|linux)$/.test(only.text) ? path : undefined
+  if (only) return path
+  const [nixos, linux] = [join(path, 'x86_64-nixos'), join(path, 'x86_64-linux')]
+  return isDirectory(nixos) || !isDirectory(linux) ? nixos : linux
+}
+
+/** What is at a path of names; none where there is no such name. */
+const at = (value: Value, ...names: string[]): Value | undefined =>
+  names.reduce<Value | undefined>(
+    (of, name) => (of?.is === 'set' ? of.attrs.get(name)?.value() : undefined),
+    value,
+  )
+
+function pathAt(value: Value, ...names: string[]): string | undefined {
+  const of = at(value, ...names)
+  return of && asPath(of)
 }
 
 /** Whether there is such an option, and it is not false. */

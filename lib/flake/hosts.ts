@@ -89,7 +89,7 @@ export function refusal(
 /** Where the hosts are most likely read from, when that is no place that can be followed. */
 function elsewhere(
   name: string,
-  { why, listed, directory, file }: Why,
+  { why, listed, directory, told, file }: Why,
   flake: string,
 ): string | undefined {
   if (file !== undefined)
@@ -98,15 +98,18 @@ function elsewhere(
   if (listed && place) {
     const [other] = listed.attrs.keys()
     const at = placeOf(place.node)
-    return `Its hosts are most likely those in \`${listed.path}\` at line ${at.line} of \`${at.file}\`: write \`${attributeName(name)} = …;\` there${other === undefined ? '' : `, like \`${other}\``}`
+    const key = [...place.prefix, name].map(attributeName).join('.')
+    const written = place.node.type === 'list_expression' ? name : `${key} = …;`
+    return `Its hosts are most likely those in \`${listed.path}\` at line ${at.line} of \`${at.file}\`: write \`${written}\` there${other === undefined ? '' : `, like \`${other}\``}`
   }
   const list = directory === undefined ? undefined : listingFile(flake, directory, name)
   if (list) {
     return `Its hosts are listed in \`${list.file}\`: write \`${name}\` there as well, like \`${list.like}\` at line ${list.line}`
   }
   const like = directory === undefined ? undefined : anEntryOf(directory, name)
-  if (like) {
-    return `Its hosts are most likely what is in \`${directory}\`: write \`${name}${like.suffix}\` there, like \`${like.name}\``
+  if (like || (told && directory !== undefined)) {
+    const alike = like ? `, like \`${like.name}\`` : ''
+    return `Its hosts are most likely what is in \`${directory}\`: write \`${name}${like?.suffix ?? ''}\` there${alike}`
   }
   const option = /`config\.([\w.'-]+)`$/.exec(why)?.[1]
   return option === undefined

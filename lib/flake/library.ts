@@ -33,7 +33,10 @@ export function call(value: Value, given: Thunk, at: Node): Value {
   // an unknown function was given a listing before
   if (isListed(value)) return value
   if (value.is !== 'unknown') return unknown(at, `\`${abridged(at)}\` calls what is no function`)
-  const known = Object.hasOwn(library, value.name ?? '') ? library[value.name!] : undefined
+  // a library that was made for a directory has functions of its own, such as snowfall's
+  const isOwn = value.name === 'mkFlake' && value.directory !== undefined
+  const isKnown = !isOwn && Object.hasOwn(library, value.name ?? '')
+  const known = isKnown ? library[value.name!] : undefined
   if (known) return curry(known, at)(given)
   const passed = given()
   if (isListed(passed)) return passed
@@ -300,6 +303,8 @@ function ofPlatform(path: TextValue): string | undefined {
  */
 function flakeParts(top: Value, at: Node, given: Value): Value {
   const found = emptySet()
+  const configs: Value[] = []
+  const strangers: Unknown[] = []
   const seen = new Set<string>()
   const whole: Attr = { value: () => found, literals: [] }
   const handed: SetValue = {
@@ -330,6 +335,7 @@ function flakeParts(top: Value, at: Node, given: Value): Value {
     }
     found.places.push(...module.places.map((place) => ({ ...place, under: 'flake' })))
     const config = module.attrs.get('config')?.value() ?? module
+    configs.push(config)
     const own = config.is === 'set' ? config.attrs.get('flake')?.value() : config
     const flake = own?.is === 'function' ? own.call(() => handed) : own
     found.gaps.push(...gapsOf(flake ? [flake] : []))
@@ -341,18 +347,25 @@ function flakeParts(top: Value, at: Node, given: Value): Value {
       found.attrs.set(name, { value, literals: [...(before?.literals ?? []), ...attr.literals] })
     }
     const imports = module.attrs.get('imports')?.value()
-    const foreign = (gap: Unknown): Unknown => {
-      if (gap.name === undefined) return gap
-      // a framework's module makes the hosts of what it is told of, or of what is where it is the custom
-      const { directory = flakeHostsAt(at), listed: set } = toldHosts(config)
-      return { ...gap, directory, listed: set }
-    }
-    found.gaps.push(...gapsOf(imports ? [imports] : []).map(foreign))
+    strangers.push(...gapsOf(imports ? [imports] : []))
     for (const item of imports?.is === 'list' ? imports.items : []) {
       const next = item()
-      add(next.is === 'unknown' ? foreign(next) : next)
+      if (next.is === 'unknown') strangers.push(next)
+      else add(next)
     }
   }
   add(top)
+  // what a framework is told may stand in another module than the one that imports it
+  const options = configs.reduce((left, right) => mergeDeep(left, right, at), emptySet())
+  const { told, directory, listed: set } = toldHosts(options)
+  for (const stranger of strangers) {
+    // its module makes the hosts of what it is told of, or of what is where it is the custom
+    const where = {
+      told,
+      directory: told ? directory : (directory ?? flakeHostsAt(at)),
+      listed: set,
+    }
+    found.gaps.push(stranger.name === undefined ? stranger : { ...stranger, ...where })
+  }
   return found
 }

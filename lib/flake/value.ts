@@ -64,6 +64,8 @@ export interface Unknown {
   fault?: 'absent' | 'syntax'
   /** What a function that is not known here most likely reads the hosts from. */
   directory?: string
+  /** Whether the flake itself names that directory, which need not be there yet. */
+  told?: boolean
   /** The set of hosts that a function which is not known here was most likely given. */
   listed?: SetValue & { path: string }
   /** A file of data that it was read from. */
@@ -128,10 +130,10 @@ export function attribute(value: Value, name: string, at: Node, written?: string
     return { ...unknown(at, `there is no \`${name}\``), fault: 'absent' }
   }
   if (value.is !== 'unknown') return unknown(at, `\`${name}\` is asked of what is no attribute set`)
-  const { directory, listed, file, given } = value
+  const { directory, told, listed, file, given } = value
   return value.name === undefined
     ? value
-    : { ...outside(at, name, written ?? abridged(at)), directory, listed, file, given }
+    : { ...outside(at, name, written ?? abridged(at)), directory, told, listed, file, given }
 }
 
 /** The text of a string, a path, or of a flake, which stands for its directory. */

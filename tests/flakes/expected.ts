@@ -591,6 +591,22 @@ export const discoveries: [flake: string, line: number, directory: string][] = [
 
 /** Flakes under `refused`: the message, in which `@` stands for the flake's directory. */
 export const refusals: Record<string, string> = {
+  'told-only-system':
+    'Cannot add `sorrow` to `@/flake.nix` at line 5: the hosts depend on `inputs.easy-hosts.flakeModule`',
+  'told-other-system':
+    'Cannot add `sorrow` to `@/flake.nix` at line 5: the hosts depend on `inputs.easy-hosts.flakeModule`',
+  'told-first-of-platform':
+    'Cannot add `sorrow` to `@/flake.nix` at line 5: the hosts depend on `inputs.easy-hosts.flakeModule`',
+  'told-dotted':
+    'Cannot add `sorrow` to `@/fleet.nix` at line 6: the hosts depend on `inputs.easy-hosts.flakeModule`',
+  'told-elsewhere':
+    'Cannot add `sorrow` to `@/flake.nix` at line 5: the hosts depend on `inputs.easy-hosts.flakeModule`',
+  'told-by-kind':
+    'Cannot add `sorrow` to `@/flake.nix` at line 5: the hosts depend on `inputs.ez-configs.flakeModule`',
+  'told-by-names':
+    'Cannot add `sorrow` to `@/flake.nix` at line 5: the hosts depend on `inputs.easy-hosts.flakeModule`',
+  'own-library':
+    'Cannot add `sorrow` to `@/flake.nix` at line 11: the hosts are computed by `lib.mkFlake { channels-config.allowUnfree = true;…`',
   'clan-module':
     'Cannot add `sorrow` to `@/flake.nix` at line 10: the hosts depend on `crew.config.nixosConfigurations`',
   broken: 'Cannot parse `@/flake.nix`: syntax error at line 6',
@@ -668,12 +684,27 @@ export const refusals: Record<string, string> = {
 
 /** What to do about a refusal, where it is not an entry that is to be written by hand. */
 export const hints: Record<string, RegExp> = {
+  'told-only-system':
+    /^Its hosts are most likely what is in `@\/boxes`: write `sorrow` there, like `linnet`$/,
+  'told-other-system': /^Write it by hand at line 4 .*: flake\.nixosConfigurations\.sorrow = /,
+  'told-first-of-platform':
+    /^Its hosts are most likely what is in `@\/hosts\/x86_64-nixos`: write `sorrow` there$/,
+  'told-dotted':
+    /^Its hosts are most likely those in `easy-hosts\.hosts` at line 7 of `@\/fleet\.nix`: write `hosts\.sorrow = …;` there, like `siskin`$/,
+  'told-elsewhere':
+    /^Its hosts are most likely what is in `@\/boxes`: write `sorrow` there, like `redpoll`$/,
+  'told-by-kind':
+    /^Its hosts are most likely what is in `@\/hosts\/nixos`: write `sorrow` there, like `brambling`$/,
+  'told-by-names':
+    /^Its hosts are most likely those in `easy-hosts\.hosts` at line 6 of `@\/flake\.nix`: write `sorrow` there, like `crossbill`$/,
+  'own-library':
+    /^Its hosts are most likely what is in `@\/nix\/systems\/x86_64-linux`: write `sorrow` there, like `bullfinch`$/,
   'auto-wired':
     /^Its hosts are most likely what is in `@\/configurations\/nixos`: write `sorrow` there, like `dotterel`$/,
   'told-directory':
     /^Its hosts are most likely what is in `@\/nix\/boxes`: write `sorrow\.nix` there, like `whimbrel\.nix`$/,
   'told-and-listed':
-    /^Its hosts are most likely those in `simple\.hosts` at line 6 of `@\/flake\.nix`: write `sorrow = …;` there, like `sanderling`$/,
+    /^Its hosts are most likely those in `simple\.hosts` at line 6 of `@\/flake\.nix`: write `hosts\.sorrow = …;` there, like `sanderling`$/,
   'told-and-special':
     /^Its hosts are most likely what is in `@\/nixos-configurations`: write `sorrow` there, like `turnstone`$/,
   'told-by-platform':
@@ -682,9 +713,9 @@ export const hints: Record<string, RegExp> = {
     /^Its hosts are listed in `@\/fleet\/all\.nix`: write `sorrow` there as well, like `merganser` at line 3$/,
   json: /^Its hosts are in `@\/hosts\.json`: write `sorrow` there, like the others$/,
   'module-of-input':
-    /^Its hosts are most likely those in `fleet\.hosts` at line 4 of `@\/flake\.nix`: write `sorrow = …;` there, like `thyme`$/,
+    /^Its hosts are most likely those in `fleet\.hosts` at line 4 of `@\/flake\.nix`: write `fleet\.hosts\.sorrow = …;` there, like `thyme`$/,
   'clan-module':
-    /^Its hosts are most likely those in `machines` at line 2 of `@\/crew\.nix`: write `sorrow = …;` there, like `moth`$/,
+    /^Its hosts are most likely those in `machines` at line 2 of `@\/crew\.nix`: write `machines\.sorrow = …;` there, like `moth`$/,
   'variable-name':
     /^Write it by hand in the set that begins there: sorrow = nixpkgs\.lib\.nixosSystem \{ modules = \[ \.\/machine\/sorrow\.nix \]; \};$/,
   pieces: /^Write it by hand at line 9: nixosConfigurations = … \/\/ \{ sorrow = /,
@@ -710,6 +741,13 @@ export const writtenByHand = [
   ...['own-variable', 'pieces', 'systems', 'two-places', 'variable-name'],
 ]
 
+/** Refused flakes whose frameworks have stand-ins: what their hints say is read makes a host, as nix sees it. */
+export const readByFrameworks = [
+  ...['own-library', 'told-and-listed', 'told-and-special', 'told-by-kind', 'told-by-names'],
+  ...['told-by-platform', 'told-dotted', 'told-elsewhere', 'told-first-of-platform'],
+  ...['told-only-system', 'told-other-system'],
+]
+
 /** Where scaffold-host writes `sorrow`, for flakes that read it elsewhere than in `hosts/sorrow`. */
 export const ownFiles: Record<string, string> = {
   'dotted': 'sorrow.nix',
@@ -727,6 +765,12 @@ export const ownFiles: Record<string, string> = {
   'read-dir-nested': 'systems/x86_64-linux/sorrow/default.nix',
   'read-dir-self': 'systems/sorrow/configuration.nix',
   'refused/auto-wired': 'configurations/nixos/sorrow/default.nix',
+  'refused/own-library': 'nix/systems/x86_64-linux/sorrow/default.nix',
+  'refused/told-by-kind': 'hosts/nixos/sorrow/default.nix',
+  'refused/told-dotted': 'machines/sorrow/default.nix',
+  'refused/told-elsewhere': 'boxes/sorrow/default.nix',
+  'refused/told-first-of-platform': 'hosts/x86_64-nixos/sorrow/default.nix',
+  'refused/told-only-system': 'boxes/sorrow/default.nix',
   'refused/told-by-platform': 'hosts/x86_64-nixos/sorrow/default.nix',
   'refused/clan': 'machines/sorrow/configuration.nix',
   'refused/framework': 'hosts/sorrow/configuration.nix',

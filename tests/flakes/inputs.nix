@@ -7,6 +7,7 @@ let
     concatMap
     filter
     foldl'
+    isAttrs
     isFunction
     isPath
     listToAttrs
@@ -44,7 +45,7 @@ let
     legacyPackages.x86_64-linux = { };
   };
 
-  # flake-parts: the modules' `flake`, two levels deep
+  # flake-parts: the modules' `flake`, two levels deep, and for frameworks what else they say
   mkFlake =
     { inputs }:
     module:
@@ -53,13 +54,64 @@ let
         given:
         let
           read = if isPath given then import given else given;
-          value = if isFunction read then read { inherit inputs; withSystem = null; config.flake = result; } else read;
+          config = options // { flake = result; };
+          value = if isFunction read then read { inherit config inputs; withSystem = null; } else read;
         in
-        [ (value.flake or { }) ] ++ concatMap flatten (value.imports or [ ]);
+        [ value ] ++ concatMap flatten (value.imports or [ ]);
+      modules = flatten module;
       deeper = a: b: a // mapAttrs (name: value: (a.${name} or { }) // value) b;
-      result = foldl' deeper { } (flatten module);
+      result = foldl' deeper { } (map (value: value.flake or { }) modules);
+      said = value: removeAttrs (value.config or value) [ "flake" "imports" ];
+      options = foldl' recursive { } (map said modules);
     in
     result;
+
+  recursive =
+    a: b:
+    a
+    // mapAttrs (
+      name: value: if isAttrs value && isAttrs (a.${name} or null) then recursive a.${name} value else value
+    ) b;
+
+  # easy-hosts: a directory for each platform, or one for all hosts of `onlySystem`, and the set
+  easyHosts =
+    { config, ... }:
+    let
+      given = config.easy-hosts or config.simple;
+      isNixos = platform: match "[^-]+-nixos" platform != null;
+      of = platform: if isNixos platform then readDir (given.path + "/${platform}") else { };
+      listed =
+        if !(given.autoConstruct or false) then
+          { }
+        else if given ? onlySystem then
+          if isNixos given.onlySystem then readDir given.path else { }
+        else
+          mergeAttrsList (map of (attrNames (readDir given.path)));
+      named = lib.filterAttrs (_: host: host.class or "nixos" == "nixos") (given.hosts or { });
+    in
+    {
+      flake.nixosConfigurations = mapAttrs (_: _: { }) (listed // named);
+    };
+
+  # ez-configs: what is in `nixos-configurations` below its root, or in another directory
+  ezConfigs =
+    { config, ... }:
+    let
+      inherit (config.ezConfigs) root;
+      directory = config.ezConfigs.nixos.configurationsDirectory or (root + "/nixos-configurations");
+      bare = name: foldl' (_: head: head) name (match "(.*)[.]nix" name);
+      names = map (name: if match ".*[.]nix" name == null then name else bare name) (attrNames (readDir directory));
+    in
+    {
+      flake.nixosConfigurations = lib.genAttrs names (_: { });
+    };
+
+  # snowfall: a directory for each platform below its root
+  snowfall = { src, snowfall ? { }, ... }: {
+    mkFlake = _: {
+      nixosConfigurations = readDir ((snowfall.root or src) + "/systems/x86_64-linux");
+    };
+  };
 
   removeAttrs' = names: set: removeAttrs set names;
 
@@ -97,6 +149,10 @@ in
   };
   flake-utils.lib.eachDefaultSystem = f: mapAttrs (_: value: { x86_64-linux = value; }) (f "x86_64-linux");
   import-tree = directory: { imports = filesBelow directory; };
+  easy-hosts.flakeModule = easyHosts;
+  simple.flakeModule = easyHosts;
+  ez-configs.flakeModule = ezConfigs;
+  snowfall-lib.mkLib = snowfall;
   home-manager.nixosModules.home-manager = { };
   treefmt.flakeModule = { };
 }

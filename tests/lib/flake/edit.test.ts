@@ -9,7 +9,7 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { dirname, join, relative } from 'node:path'
+import { basename, dirname, join, relative } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { Failure } from '../../../lib/failure.ts'
 import {
@@ -25,6 +25,7 @@ import {
   edits,
   hints,
   ownFiles,
+  readByFrameworks,
   refusals,
   writtenByHand,
   type ExpectedEdit,
@@ -373,6 +374,42 @@ test('what a refusal says to write by hand makes a host', async ({ skip }) => {
       writtenByHand[index],
       expect.arrayContaining(['sorrow']),
     ])
+})
+
+/** Does what a hint says, in a copy of its flake. */
+async function followed(flake: string): Promise<string> {
+  const copy = copyOf(`refused/${flake}`)
+  const { hint = '' } = (await refusedBy(addHost(copy, 'sorrow'))).detail
+  const [, directory, entry] = /what is in `(.*?)`: write `(.*?)` there/.exec(hint) ?? []
+  const [, line, path, written] = /at line (\d+) of `(.*?)`: write `(.*?)` there/.exec(hint) ?? []
+  if (directory !== undefined && entry !== undefined) {
+    const { main } = (await readingPlace(copy, 'sorrow')).own
+    const file = entry.endsWith('.nix') ? entry : join(entry, basename(main))
+    expect(join(directory, file)).toBe(main)
+    mkdirSync(dirname(main), { recursive: true })
+    writeFileSync(main, '{ }\n')
+  } else if (path !== undefined && written !== undefined) {
+    const lines = readFileSync(path, 'utf8').split('\n')
+    const at = Number(line) - 1
+    // in a list a name is a string
+    lines[at] = written.includes('…')
+      ? lines[at]!.replace('{', `{ ${written.replace('…', '{ }')}`)
+      : lines[at]!.replace('[', `[ "${written}"`)
+    writeFileSync(path, lines.join('\n'))
+  } else {
+    const { file, offset, length, text } = await handWritten(copy, 'sorrow')
+    const before = readFileSync(file, 'utf8')
+    writeFileSync(file, before.slice(0, offset) + text + before.slice(offset + length))
+  }
+  return copy
+}
+
+test('what a hint says of a framework makes a host, written there', async ({ skip }) => {
+  if (spawnSync('nix-instantiate', ['--version']).error) skip('nix-instantiate is not installed')
+  const before = evaluated(readByFrameworks.map((flake) => join(corpus, 'refused', flake)))
+  const after = evaluated(await Promise.all(readByFrameworks.map(followed)))
+  for (const [index, flake] of readByFrameworks.entries())
+    expect([flake, after[index]]).toEqual([flake, [...before[index]!, 'sorrow'].toSorted()])
 })
 
 test('nix finds the new host in every edited flake, and the others as before', async ({ skip }) => {

@@ -1,0 +1,9 @@
+{
+  outputs =
+    inputs@{ flake-parts, ... }:
+    flake-parts.lib.mkFlake { inherit inputs; } {
+      imports = [ inputs.easy-hosts.flakeModule ];
+      easy-hosts.autoConstruct = true;
+      easy-hosts.path = ./hosts;
+    };
+}
