@@ -19,13 +19,13 @@ export interface ByHand {
  * @param own absolute path of the host's files
  */
 export function byHand(
-  { hosts, bound, outputs, body }: Outline,
+  { hosts, bound, outputs, body, nixpkgs }: Outline,
   name: string,
   own: string,
 ): ByHand {
   const entry = (at: Node): string => {
     const path = relativePath(sourceOf(at).path, own)
-    return `${attributeName(name)} = ${systemFunction(at)} { modules = [ ${path} ]; };`
+    return `${attributeName(name)} = ${systemFunction(at, nixpkgs)} { modules = [ ${path} ]; };`
   }
   const into = ({ node, under }: Place, before = ''): ByHand => {
     const open = node.children.find(({ type }) => type === '{')!
@@ -40,9 +40,9 @@ export function byHand(
   if (place && isDirect(place, bound)) {
     return into(place, place.prefix.map((one) => `${attributeName(one)}.`).join(''))
   }
-  if (!bound && outputs && !isTaken(outputs) && reachesNixpkgs(outputs.node))
+  if (!bound && outputs && !isTaken(outputs) && reachesNixpkgs(outputs.node, nixpkgs))
     return into(outputs, 'nixosConfigurations.')
-  return (bound && besides(bound, entry)) ?? aroundOutputs(body, entry)
+  return (bound && besides(bound, entry)) ?? aroundOutputs(body, nixpkgs, entry)
 }
 
 /** Whether the set has what is to be written into it in a form that takes no more, as `flake = let … in { … }` does. */
@@ -82,11 +82,11 @@ function besides(bound: Node, entry: (at: Node) => string): ByHand | undefined {
 }
 
 /** Where the outputs come from elsewhere as a whole, the host is added to what comes. */
-function aroundOutputs(body: Node, entry: (at: Node) => string): ByHand {
+function aroundOutputs(body: Node, nixpkgs: string, entry: (at: Node) => string): ByHand {
   if (body.type === 'source_code') {
     const flake = body.childForFieldName('expression')
     const open = flake?.type === 'attrset_expression' ? flake.children[0] : undefined
-    const text = `outputs = { nixpkgs, ... }: { nixosConfigurations.${entry(body)} };`
+    const text = `outputs = { ${nixpkgs}, ... }: { nixosConfigurations.${entry(body)} };`
     if (open) {
       return {
         ...placeOf(open),
@@ -142,7 +142,7 @@ export function relativePath(file: string, to: string): string {
 }
 
 /** How `nixosSystem` is called there: as for other hosts of the file, else by what is in scope. */
-function systemFunction(at: Node): string {
+function systemFunction(at: Node, nixpkgs: string): string {
   const { root, path } = sourceOf(at)
   const scope = visible(at)
   const others = root
@@ -151,17 +151,20 @@ function systemFunction(at: Node): string {
     .filter((text) => /^[\w.'-]*\bnixosSystem$/.test(text))
   const known = others.find((text) => scope.has(text.split('.')[0]!))
   if (known) return known
-  if (scope.has('nixpkgs')) return 'nixpkgs.lib.nixosSystem'
+  const system = `${attributeName(nixpkgs)}.lib.nixosSystem`
+  if (scope.has(nixpkgs)) return system
   const all = [...scope].find(([, kind]) => kind === 'inputs')?.[0]
-  if (scope.has('inputs')) return 'inputs.nixpkgs.lib.nixosSystem'
-  if (all) return `${all}${path.endsWith('/flake.nix') ? '' : '.inputs'}.nixpkgs.lib.nixosSystem`
-  if (scope.has('self')) return 'self.inputs.nixpkgs.lib.nixosSystem'
-  return 'nixpkgs.lib.nixosSystem'
+  if (scope.has('inputs')) return `inputs.${system}`
+  if (all) return `${all}${path.endsWith('/flake.nix') ? '' : '.inputs'}.${system}`
+  if (scope.has('self')) return `self.inputs.${system}`
+  return system
 }
 
 /** Not so in a module that is no function. */
-const reachesNixpkgs = (at: Node): boolean =>
-  [...visible(at)].some(([name, kind]) => kind === 'inputs' || /^(nixpkgs|inputs|self)$/.test(name))
+const reachesNixpkgs = (at: Node, nixpkgs: string): boolean =>
+  [...visible(at)].some(
+    ([name, kind]) => kind === 'inputs' || [nixpkgs, 'inputs', 'self'].includes(name),
+  )
 
 /** The names that are in scope at a node, and which of them stands for all arguments of the file's function. */
 function visible(at: Node): Map<string, 'name' | 'inputs'> {

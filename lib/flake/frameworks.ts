@@ -61,14 +61,29 @@ export function givenSet(given: Value, before: string[] = []): Unknown['listed']
   for (const [name, attr] of own) {
     if (!/^(nixos)?-?(hosts|machines|nodes|systems|configurations)$/i.test(name)) continue
     const value: Value = attr.value()
-    const place = value.is === 'set' ? value.places.find(isWritten) : undefined
-    if (place) return { ...(value as SetValue), path: [...before, name].join('.') }
+    const kind = kindIn(value)
+    const set = (kind === undefined ? undefined : at(value, kind)) ?? value
+    const place = set.is === 'set' ? set.places.find(isWritten) : undefined
+    if (place) return { ...(set as SetValue), path: [...before, name, kind ?? []].flat().join('.') }
   }
   for (const [name, attr] of own) {
     const deeper = givenSet(attr.value(), [...before, name])
     if (deeper) return deeper
   }
   return undefined
+}
+
+/** Where a set of hosts has one more for each kind or platform: that of the lab. A host may well be called `nixos`. */
+function kindIn(hosts: Value): string | undefined {
+  if (hosts.is !== 'set') return undefined
+  const names = [...hosts.attrs.keys()]
+  const isKind = (name: string): boolean => /^(nixos|darwin|home.*)$|-(linux|darwin)$/.test(name)
+  const kind = names.every(isKind)
+    ? names.find((name) => /^(nixos|x86_64-linux)$/.test(name))
+    : undefined
+  const inner = kind === undefined ? undefined : at(hosts, kind)
+  const all = inner?.is === 'set' ? [...inner.attrs.values()] : []
+  return all.length > 0 && all.every(({ value }) => value().is === 'set') ? kind : undefined
 }
 
 const isWritten = ({ node }: Place): boolean => /(attrset|list)_expression$/.test(node.type)

@@ -20,11 +20,12 @@ export function outline(file: string, open: ReadNix): Outline {
   const { root, broken } = open(file)
   if (broken) {
     const fault = { ...unknown(broken, 'there is a syntax error'), fault: 'syntax' } as const
-    return { hosts: fault, body: root }
+    return { hosts: fault, body: root, nixpkgs: 'nixpkgs' }
   }
   const flake = evaluate(root)
   const written = (flake.is === 'set' && flake.attrs.get('outputs')?.literals[0]) || root
   const outputs = attribute(flake, 'outputs', written)
+  const nixpkgs = nixpkgsOf(flake)
   const body = (outputs.is === 'function' && outputs.lambda?.childForFieldName('body')) || root
   let made: Value = argument(written)
   const outPath = { value: (): Value => ({ is: 'path', text: dirname(file) }), literals: [] }
@@ -46,13 +47,14 @@ export function outline(file: string, open: ReadNix): Outline {
   made = outputs.is === 'function' ? call(outputs, () => inputs, written) : outputs
   if (made.is === 'function') {
     const why = 'the outputs come from a function that is not known here'
-    return { hosts: unknown(written, why), body }
+    return { hosts: unknown(written, why), body, nixpkgs }
   }
-  if (made.is !== 'set') return { hosts: made.is === 'unknown' ? made : argument(written), body }
+  if (made.is !== 'set')
+    return { hosts: made.is === 'unknown' ? made : argument(written), body, nixpkgs }
   const attr = made.attrs.get('nixosConfigurations')
   const [gap] = attr ? [] : made.gaps
   const place = made.places.find(({ node }) => node.type.endsWith('attrset_expression'))
-  const where = { bound: attr?.literals[0], outputs: place, body }
+  const where = { bound: attr?.literals[0], outputs: place, body, nixpkgs }
   if (!attr && !gap) {
     const absent = attribute(made, 'nixosConfigurations', place?.node ?? written) as Unknown
     return { hosts: absent, ...where }
@@ -61,6 +63,18 @@ export function outline(file: string, open: ReadNix): Outline {
   if (hosts.is === 'set' || hosts.is === 'unknown') return { hosts, ...where }
   const node = where.bound ?? written
   return { hosts: unknown(node, '`nixosConfigurations` is no attribute set'), ...where }
+}
+
+/** The name of the input that is nixpkgs: so called, else by its address. */
+function nixpkgsOf(flake: Value): string {
+  const inputs = flake.is === 'set' ? flake.attrs.get('inputs')?.value() : undefined
+  const named = inputs?.is === 'set' ? [...inputs.attrs] : []
+  const isNixpkgs = (input: Value): boolean => {
+    const url = input.is === 'set' ? input.attrs.get('url')?.value() : undefined
+    return url?.is === 'text' && /^(nixpkgs|.*\/nixpkgs)(\/|$|\?)/i.test(url.text)
+  }
+  if (named.some(([name]) => name === 'nixpkgs')) return 'nixpkgs'
+  return named.find(([, { value }]) => isNixpkgs(value()))?.[0] ?? 'nixpkgs'
 }
 
 /** Why a flake is of no form that can be edited, and at which node. */

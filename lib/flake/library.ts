@@ -189,17 +189,17 @@ export const library: Record<string, LibraryFunction> = {
   genAttrs: onList(0, 2, (list, [, f], at) =>
     pairs(list, (item) => ({ name: item(), value: lazy(at, () => call(f!(), item, at)) }), at),
   ),
-  // every file of a directory but those below a name that begins with `_`, as a module that imports them
+  // every file of a directory, or of several, but those below a name that begins with `_`, as a module that imports them
   'import-tree': [
     1,
     ([path], at) => {
       const of = path!()
-      const tree = asPath(of)
-      if (tree === undefined || !existsSync(tree)) return of.is === 'unknown' ? of : other(at)
-      const files = readdirSync(tree, { recursive: true, encoding: 'utf8' })
-        .filter((name) => name.endsWith('.nix') && !`/${name}`.includes('/_'))
-        .toSorted()
-        .map((name): Thunk => () => ({ is: 'path', text: join(tree, name) }))
+      const trees = (of.is === 'list' ? of.items.map((item) => item()) : [of]).map(asPath)
+      if (trees.some((tree) => tree === undefined || !existsSync(tree)))
+        return of.is === 'unknown' ? of : other(at)
+      const files = trees
+        .flatMap((tree) => nixFilesIn(tree!))
+        .map((text): Thunk => () => ({ is: 'path', text }))
       const imports = (): Value => ({ is: 'list', items: files, places: [], gaps: [] })
       return { ...emptySet(), attrs: new Map([['imports', { value: imports, literals: [] }]]) }
     },
@@ -278,6 +278,14 @@ const setOf = (attrs: Record<string, Attr>): SetValue => ({
   ...emptySet(),
   attrs: new Map(Object.entries(attrs)),
 })
+
+const nixFilesIn = (tree: string): string[] =>
+  statSync(tree).isDirectory()
+    ? readdirSync(tree, { recursive: true, encoding: 'utf8' })
+        .filter((name) => name.endsWith('.nix') && !`/${name}`.includes('/_'))
+        .toSorted()
+        .map((name) => join(tree, name))
+    : [tree]
 
 /** The paths that one with the names of a directory in it stands for. */
 function listed({ text, listing }: TextValue): string[] {

@@ -248,6 +248,8 @@ export interface Outline {
   bound?: Node
   /** The set that the outputs are. */
   outputs?: Place
+  /** The input that is nixpkgs, by its name. */
+  nixpkgs: string
   /** What the function gives that the outputs are, or the whole file without one. */
   body: Node
 }

@@ -13,6 +13,18 @@ export interface ExpectedEdit {
 
 export const edits: ExpectedEdit[] = [
   {
+    flake: 'trees',
+    file: 'hosts/crake.nix',
+    line: 6,
+    like: 'crake',
+    inserted: [
+      '',
+      '  flake.nixosConfigurations.sorrow = inputs.nixpkgs.lib.nixosSystem {',
+      '    modules = [ ../machines/sorrow ];',
+      '  };',
+    ],
+  },
+  {
     flake: 'self-outputs',
     line: 9,
     like: 'dunlin',
@@ -591,6 +603,10 @@ export const discoveries: [flake: string, line: number, directory: string][] = [
 
 /** Flakes under `refused`: the message, in which `@` stands for the flake's directory. */
 export const refusals: Record<string, string> = {
+  'told-by-system':
+    'Cannot add `sorrow` to `@/flake.nix` at line 5: the hosts depend on `inputs.den.flakeModule`',
+  'other-nixpkgs':
+    'Cannot add `sorrow` to `@/flake.nix` at line 10: the hosts depend on `if self ? only then self.only else all`',
   'told-only-system':
     'Cannot add `sorrow` to `@/flake.nix` at line 5: the hosts depend on `inputs.easy-hosts.flakeModule`',
   'told-other-system':
@@ -684,6 +700,10 @@ export const refusals: Record<string, string> = {
 
 /** What to do about a refusal, where it is not an entry that is to be written by hand. */
 export const hints: Record<string, RegExp> = {
+  'told-by-system':
+    /^Its hosts are most likely those in `den\.hosts\.x86_64-linux` at line 6 of `@\/flake\.nix`: write `x86_64-linux\.sorrow = …;` there, like `bittern`$/,
+  'other-nixpkgs':
+    /^Write it by hand: .* sorrow = inputs\.stable\.lib\.nixosSystem \{ /,
   'told-only-system':
     /^Its hosts are most likely what is in `@\/boxes`: write `sorrow` there, like `linnet`$/,
   'told-other-system': /^Write it by hand at line 4 .*: flake\.nixosConfigurations\.sorrow = /,
@@ -738,12 +758,14 @@ export const hints: Record<string, RegExp> = {
 export const writtenByHand = [
   ...['computed-names', 'condition', 'empty-records', 'empty-set', 'filtered', 'flake-taken'],
   ...['inherited', 'mapped-empty', 'module-without-arguments', 'nothing', 'named-in-a-file', 'no-outputs', 'none', 'other-flake', 'other-library'],
+  'other-nixpkgs',
   ...['own-variable', 'pieces', 'systems', 'two-places', 'variable-name'],
 ]
 
 /** Refused flakes whose frameworks have stand-ins: what their hints say is read makes a host, as nix sees it. */
 export const readByFrameworks = [
   ...['own-library', 'told-and-listed', 'told-and-special', 'told-by-kind', 'told-by-names'],
+  'told-by-system',
   ...['told-by-platform', 'told-dotted', 'told-elsewhere', 'told-first-of-platform'],
   ...['told-only-system', 'told-other-system'],
 ]

@@ -148,7 +148,11 @@ in
     lib.compose = _: { nixosConfigurations.merganser = { }; };
   };
   flake-utils.lib.eachDefaultSystem = f: mapAttrs (_: value: { x86_64-linux = value; }) (f "x86_64-linux");
-  import-tree = directory: { imports = filesBelow directory; };
+  import-tree = given: {
+    imports = concatMap filesBelow (if isPath given then [ given ] else given);
+  };
+  stable = nixpkgs;
+  den.flakeModule = { config, ... }: { flake.nixosConfigurations = config.den.hosts.x86_64-linux; };
   easy-hosts.flakeModule = easyHosts;
   simple.flakeModule = easyHosts;
   ez-configs.flakeModule = ezConfigs;

@@ -1,0 +1,1 @@
+inputs: inputs.stable.lib.nixosSystem { modules = [ ]; }

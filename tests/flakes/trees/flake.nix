@@ -1,0 +1,12 @@
+{
+  outputs =
+    inputs@{ flake-parts, ... }:
+    flake-parts.lib.mkFlake { inherit inputs; } {
+      imports = [
+        (inputs.import-tree [
+          ./hosts
+          ./modules
+        ])
+      ];
+    };
+}

@@ -1,0 +1,6 @@
+{ inputs, ... }:
+{
+  flake.nixosConfigurations.crake = inputs.nixpkgs.lib.nixosSystem {
+    modules = [ ../machines/crake ];
+  };
+}

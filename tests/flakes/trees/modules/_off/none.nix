@@ -1,0 +1,1 @@
+{ flake.nixosConfigurations.none = { }; }
