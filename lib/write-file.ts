@@ -17,6 +17,7 @@ import {
 import { basename, dirname, join } from 'node:path'
 import { Failure, usage } from './failure.ts'
 import { flock } from './lock.ts'
+import { pasted } from './pasted.ts'
 
 /** A file as it was read: what a later write compares with. */
 export interface FileSeen {
@@ -49,6 +50,15 @@ export function readRegular(path: string): FileSeen {
   } finally {
     closeSync(fd)
   }
+}
+
+/**
+ * A rename asks the directory alone, and would replace what its owner has locked.
+ * @throws Failure (usage) for a file that nobody may write
+ */
+export function requireWritable({ path, mode }: FileSeen): void {
+  if ((mode & 0o222) === 0)
+    throw usage(`Cannot edit \`${path}\`: it is read-only`, pasted('chmod', 'u+w', path))
 }
 
 export interface WriteOptions {

@@ -119,7 +119,8 @@ async function orNix(
 /** Has nix look at the edit, and writes it if nothing speaks against it. */
 async function write(flake: string, host: string, edit: Edit, dryRun: boolean) {
   const { parses, evaluates } = await import('../lib/flake/check.ts')
-  const { readRegular, writeFile } = await import('../lib/write-file.ts')
+  const { readRegular, requireWritable, writeFile } = await import('../lib/write-file.ts')
+  requireWritable(readRegular(edit.file))
   const parsed = await parses(flake, edit)
   const evaluated = parsed.asked ? await evaluates(flake, edit, host) : parsed
   const over = { ...readRegular(edit.file), bytes: Buffer.from(edit.before) }

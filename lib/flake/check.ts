@@ -12,7 +12,8 @@ import {
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, relative, sep } from 'node:path'
-import { Failure, usage } from '../failure.ts'
+import { Failure, oneLine, usage } from '../failure.ts'
+import { isForOdd, oddIn } from './directory.ts'
 import { nixString } from './syntax.ts'
 import { run } from '../run.ts'
 
@@ -56,7 +57,7 @@ export async function isParsed(file: string): Promise<boolean> {
  */
 export const evaluates = (flake: string, edit: Edited, name: string): Promise<Asked> =>
   compared(flake, edit, async (copy) => {
-    const answer = await ask([...evaluation, '-E', hostNames(flake, copy)], 60)
+    const answer = await namesIn(flake, copy)
     if (!answer.held || copy.endsWith(before)) return answer
     const names = JSON.parse(answer.stdout) as string[]
     if (names.includes(name)) return answer
@@ -99,7 +100,7 @@ export async function takes(
         }
       }
     }
-    const answer = await ask([...evaluation, '-E', hostNames(flake, there ? flake : copy)], 60)
+    const answer = await namesIn(flake, there ? flake : copy)
     if (!answer.held) return { asked: false, why: answer.why }
     const names = JSON.parse(answer.stdout) as string[]
     if (names.includes(name)) return { asked: true }
@@ -115,7 +116,7 @@ export async function takes(
 
 /** Whether nix evaluates a host of that name, where the source does not show the names. */
 export async function has(flake: string, name: string): Promise<boolean> {
-  const answer = await ask([...evaluation, '-E', hostNames(flake, flake)], 60)
+  const answer = await namesIn(flake, flake)
   return answer.held && (JSON.parse(answer.stdout) as string[]).includes(name)
 }
 
@@ -187,13 +188,26 @@ function mirror(flake: string, copy: string, file: string, text: string): void {
 /** `getFlake` for the locked inputs only: it would see neither the edit nor an untracked file. */
 const hostNames = (flake: string, copy: string): string => `
 let
-  flake = builtins.getFlake ${nixString(flake)};
+  flake = builtins.getFlake ${nixString(addressOf(flake))};
   # as frameworks read directories of it
   self = flake // outputs // { outPath = ${nixString(copy)}; };
   outputs = (import ${nixString(`${copy}/flake.nix`)}).outputs (flake.inputs // { inherit self; });
 in
 builtins.attrNames outputs.nixosConfigurations
 `
+
+/** Where nix finds a flake: by a path as it is, or else encoded, which Nix 2.26 takes and 2.8 does not. */
+const addressOf = (flake: string): string =>
+  oddIn(flake) === undefined ? flake : `path:${flake.split('/').map(encodeURIComponent).join('/')}`
+
+/** The names of the hosts of a flake, as its copy has them. */
+async function namesIn(flake: string, copy: string): Promise<Answer> {
+  const answer = await ask([...evaluation, '-E', hostNames(flake, copy)], 60)
+  const odd = oddIn(flake)
+  if (answer.held || odd === undefined || !isForOdd(answer.why)) return answer
+  const why = `nix cannot spell the path of the flake, for the ${oneLine(`\`${odd}\``)} in it`
+  return { ...answer, why }
+}
 
 /** What a flake may need; the pipe operators as Nix and as Lix call them. One that is not known gives a warning. */
 const features = ['--option', 'extra-experimental-features', 'flakes pipe-operators pipe-operator']

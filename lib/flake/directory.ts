@@ -3,6 +3,13 @@ import { join } from 'node:path'
 import { usage } from '../failure.ts'
 import { labFlake } from '../settings.ts'
 
+/** A character for which nix does not take a path as that of a flake; Nix 2.8 takes no `@` either. */
+export const oddIn = (path: string): string | undefined => /[^\w/.+=:,~!&'"$*;()-]/u.exec(path)?.[0]
+
+/** The refusals that such a character leads to. */
+export const isForOdd = (why: string): boolean =>
+  /not a valid URL|unexpected fragment|getting status of/.test(why)
+
 /**
  * The directory of a flake, absolute and without symlinks.
  * @param given as the user wrote it; LAB_FLAKE or the project without

@@ -1,4 +1,4 @@
-import { existsSync, readdirSync } from 'node:fs'
+import { existsSync, readdirSync, realpathSync } from 'node:fs'
 import { dirname, join, relative, resolve } from 'node:path'
 import { Failure, usage } from '../failure.ts'
 import { byHand, placeOf, type ByHand } from './by-hand.ts'
@@ -99,7 +99,8 @@ export async function addHost(directory: string, name: string, like?: string): P
   }
   const draft =
     hosts.attrs.size > 0 ? copied(flake, name, refuse, like) : first(flake, name, refuse)
-  if (relative(directory, draft.file).startsWith('..')) {
+  // a symlink on the way may lead out of it
+  if (relative(realpathSync(directory), realpathSync(dirname(draft.file))).startsWith('..')) {
     throw usage(`Cannot add \`${name}\`: the hosts are in \`${draft.file}\`, outside the flake`)
   }
   try {

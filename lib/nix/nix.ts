@@ -2,6 +2,7 @@ import { existsSync, readFileSync } from 'node:fs'
 import { availableParallelism, freemem } from 'node:os'
 import { join } from 'node:path'
 import { Failure, oneLine } from '../failure.ts'
+import { isForOdd, oddIn } from '../flake/directory.ts'
 import { gate } from '../gate.ts'
 import { progress } from './progress.ts'
 import { counting } from '../retry.ts'
@@ -168,8 +169,8 @@ export const withoutHosts = (flake: string, attribute: string, lacks: string): F
   })
 
 function hintFor(flake: string, words: string, cause: string): string {
-  const [odd] = /[^\w/.@+=:,~!&'"()*;-]/u.exec(flake) ?? []
-  if (odd !== undefined && /not a valid URL|unexpected fragment|getting status of/.test(cause)) {
+  const odd = oddIn(flake)
+  if (odd !== undefined && isForOdd(cause)) {
     return `nix cannot spell the path of this flake, for the ${oneLine(`\`${odd}\``)} in it: move it, or mount it elsewhere`
   }
   return unreached.test(cause)

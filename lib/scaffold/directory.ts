@@ -13,7 +13,7 @@ import {
 } from 'node:fs'
 import { dirname, join, relative, sep } from 'node:path'
 import { Failure, usage } from '../failure.ts'
-import { readRegular, writeFile } from '../write-file.ts'
+import { readRegular, requireWritable, writeFile } from '../write-file.ts'
 
 /**
  * Looks whether a host's files may be written where the flake reads them.
@@ -63,6 +63,7 @@ export function writeHostFile(path: string, text: string): void {
     throw new Failure(`Cannot write \`${path}\`: ${whyOf(error)}`, { cause: error })
   }
   const over = lstatSync(path, { throwIfNoEntry: false }) ? readRegular(path) : undefined
+  if (over) requireWritable(over)
   writeFile(path, text, { over })
 }
 

@@ -224,6 +224,38 @@ const host = (): void => {
   writeFileSync(join(flake, 'hosts/other.nix'), '{ }\n')
 }
 
+test.each([
+  'a b',
+  'qu"o\'te',
+  '$HOME',
+  '${x}',
+  'ünï',
+  'a#b?c%20',
+  'two\nlines',
+  'back\\slash',
+  '-x',
+])(
+  'a flake in a directory called %j is edited, and nix asked as far as it can spell that',
+  async (name) => {
+    flake = join(dir, name)
+    mkdirSync(flake)
+    write(plain)
+    git('init', '--quiet')
+    git('add', '.')
+    host()
+    const { code, out, err } = await add(['sorrow'])
+    expect({ code, err }).toEqual({ code: 0, err: '' })
+    expect(read()).toBe(withSorrow)
+    expect(out).toContain('Marked hosts/sorrow/default.nix')
+    expect(out).toMatch(
+      hasNix
+        ? /host names: (yes|not known \(nix cannot spell the path of the flake, for the `)/
+        : /Added/,
+    )
+    expect((await add(['sorrow'])).out).toContain('Nothing to do')
+  },
+)
+
 describe('in a git repository', () => {
   test('the files of the host, and no others, are made known to it', async () => {
     write(plain)
@@ -361,6 +393,16 @@ describe('what cannot be done', () => {
       err: `scaffold-host: Cannot read \`${flake}/flake.nix\`: it is not a regular file`,
     })
     expect((await ended(startTask('add-to-flake', ['sorrow', '--flake', '']))).code).toBe(2)
+  })
+
+  test('a file that its owner has made read-only', async () => {
+    write(plain)
+    chmodSync(join(flake, 'flake.nix'), 0o444)
+    const message = `add-to-flake: Cannot edit \`${flake}/flake.nix\`: it is read-only`
+    await refused(['sorrow'], message)
+    await refused(['sorrow', '--dry-run'], message)
+    // there is nothing to write
+    expect((await add(['beta'])).code).toBe(0)
   })
 
   test('a flake that begins with a byte order mark, which nix does not take', async () => {

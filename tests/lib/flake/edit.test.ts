@@ -5,7 +5,10 @@ import {
   mkdtempSync,
   readFileSync,
   readdirSync,
+  realpathSync,
+  renameSync,
   rmSync,
+  symlinkSync,
   writeFileSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -207,6 +210,16 @@ describe('a refusal', () => {
     spawnSync('sh', ['-c', command ?? 'exit 1'])
     expect(readFileSync(join(copy, file))).toEqual(readFileSync(join(corpus, flake, file)))
     expect((await addHost(copy, 'sorrow')).outcome).toBe('edit')
+  })
+
+  test('of hosts that lie behind a symlink, outside the flake', async () => {
+    const copy = realpathSync(copyOf('import-hosts'))
+    renameSync(join(copy, 'hosts'), join(copy, '../hosts'))
+    symlinkSync('../hosts', join(copy, 'hosts'))
+    const failure = await refusedBy(addHost(copy, 'sorrow'))
+    expect(failure.message).toBe(
+      `Cannot add \`sorrow\`: the hosts are in \`${copy}/hosts/default.nix\`, outside the flake`,
+    )
   })
 
   test('of recursion without end comes soon', async () => {
