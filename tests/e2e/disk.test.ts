@@ -232,7 +232,7 @@ test('a root of btrfs has the subvolumes that the host mounts, or is refused in 
   await run('btrfs', ['check', image])
   const trees = (await run('btrfs', ['inspect-internal', 'dump-tree', '-t', 'root', image])).stdout
   const names = [...trees.matchAll(/root ref key dirid \d+ sequence \d+ name (\S+)/g)].map(
-    ([, name]) => name,
+    ([, name]) => name!,
   )
-  expect(names.toSorted()).toEqual(['@home', '@nix', '@root'])
+  expect(names.toSorted((a, b) => a.localeCompare(b))).toEqual(['@home', '@nix', '@root'])
 })
