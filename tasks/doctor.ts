@@ -1,5 +1,4 @@
-import { existsSync, readFileSync } from 'node:fs'
-import { freemem, userInfo } from 'node:os'
+import { freemem } from 'node:os'
 import { findAccelerator } from '../lib/vm/accelerator.ts'
 import { Exit, Failure, type ExitCode } from '../lib/failure.ts'
 import { findFirmware } from '../lib/vm/firmware.ts'
@@ -11,6 +10,7 @@ import {
   present,
   type Package,
 } from '../lib/packages.ts'
+import { requireNamespaces } from '../lib/namespaces.ts'
 import { freeBelow, gib } from '../lib/vm/preflight.ts'
 import { labCache, labHome } from '../lib/settings.ts'
 import { green, red, table, yellow } from '../lib/table.ts'
@@ -58,7 +58,7 @@ export async function run(args: Args): Promise<ExitCode> {
       detail: one.why,
     })),
     await accelerator(),
-    namespaces(),
+    await namespaces(),
     room('memory', freemem(), 5),
     room('disk for VMs', freeBelow(labHome()), 5),
     room('disk for images', freeBelow(labCache()), 5),
@@ -95,20 +95,15 @@ async function accelerator(): Promise<Finding> {
   }
 }
 
-/** Without root the image is built in a user namespace, which needs a range of ids. */
-function namespaces(): Finding {
-  const what = 'user namespaces'
-  if (process.getuid?.() === 0) return { what, state: 'ok', detail: 'not needed by root' }
-  const { username, uid } = userInfo()
-  const ranges = existsSync('/etc/subuid') ? readFileSync('/etc/subuid', 'utf8').split('\n') : []
-  const has = ranges.some((line) => line.startsWith(`${username}:`) || line.startsWith(`${uid}:`))
-  return has
-    ? { what, state: 'ok', detail: `/etc/subuid has a range for ${username}` }
-    : {
-        what,
-        state: 'missing',
-        detail: `sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 ${username}`,
-      }
+async function namespaces(): Promise<Finding> {
+  const what = 'namespaces'
+  try {
+    await requireNamespaces()
+    return { what, state: 'ok', detail: 'images and systems are built in them' }
+  } catch (error) {
+    if (!(error instanceof Failure)) throw error
+    return { what, state: 'missing', detail: error.detail.hint ?? error.message }
+  }
 }
 
 const room = (what: string, bytes: number, wanted: number): Finding => ({

@@ -17,6 +17,7 @@ import type { BaseImage, ImageOptions, Manifest } from './base.ts'
 import { privateDirectory } from '../directory.ts'
 import { Failure } from '../failure.ts'
 import { lock } from '../lock.ts'
+import { inNamespaces, requireNamespaces } from '../namespaces.ts'
 import { mib } from './partitions.ts'
 import { findCommand } from '../packages.ts'
 import { counting } from '../retry.ts'
@@ -76,7 +77,7 @@ async function build(
       },
     )
   }
-  await requireNamespaces(signal)
+  await requireTools(signal)
   const suite = suiteOf(options)
   const { mirror = await debianMirror() } = options
   const proxy = (await run('apt-config', ['shell', 'p', 'Acquire::http::Proxy'], quiet)).stdout
@@ -167,18 +168,9 @@ const describe = ({ packages, stages, allocated, suite }: Manifest): string => {
   return `base image: ${suite}, ${kernel}, ${taken.join(', ')}; ${(allocated / 1e6).toFixed(0)} MB; ${seconds.join(', ')}`
 }
 
-/**
- * Runs a command as root of namespaces of its own: real root keeps its user, anyone else becomes
- * root of a range of subordinate users, so that files in the image can have any owner. What it
- * mounts nobody else sees, and nothing of it outlives the process that started it.
- */
+/** As root of namespaces of its own. */
 const inNamespace = (command: string[], options: RunOptions) =>
-  run('unshare', [...namespaces(), ...command], options)
-
-const namespaces = (): string[] => [
-  ...(process.getuid?.() === 0 ? [] : ['--user', '--map-auto', '--map-root-user']),
-  ...['--mount', '--pid', '--fork', '--kill-child', '--'],
-]
+  run('unshare', [...inNamespaces(), ...command], options)
 
 /** Removes what a build left: files in it may belong to subordinate users. */
 async function removeTree(dir: string): Promise<void> {
@@ -186,7 +178,7 @@ async function removeTree(dir: string): Promise<void> {
   rmSync(dir, { recursive: true, force: true })
 }
 
-async function requireNamespaces(signal?: AbortSignal): Promise<void> {
+async function requireTools(signal?: AbortSignal): Promise<void> {
   for (const tool of [
     'mmdebstrap',
     'unshare',
@@ -204,19 +196,7 @@ async function requireNamespaces(signal?: AbortSignal): Promise<void> {
       })
     }
   }
-  try {
-    await inNamespace(['true'], { signal })
-  } catch (cause) {
-    const user = process.env['USER'] ?? String(process.getuid?.())
-    throw new Failure(
-      'Cannot build the base image: this user gets no namespace with subordinate users',
-      {
-        hint: `Install uidmap, and: sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 ${user}`,
-        evidence: (cause as Failure).detail?.evidence,
-        cause,
-      },
-    )
-  }
+  await requireNamespaces(signal)
 }
 
 /**

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { Failure, oneLine } from '../failure.ts'
 import { isForOdd, oddIn } from '../flake/directory.ts'
 import { gate } from '../gate.ts'
+import { requireNamespaces } from '../namespaces.ts'
 import { progress } from './progress.ts'
 import { counting } from '../retry.ts'
 import { lastLines, run, type RunOptions } from '../run.ts'
@@ -83,6 +84,8 @@ export async function realise(
     return stdout.trim().split('\n')
   } catch (error) {
     if (!(error instanceof Failure) || !seen.errors()) throw error
+    if (/namespaces (are not enabled|that are required)/.test(seen.errors()))
+      await requireNamespaces()
     // what it printed was meant for a program
     throw new Failure(error.message, { ...error.detail, evidence: seen.errors() })
   }
