@@ -55,7 +55,7 @@ function judge(fault: string, left: Left[], wrong: string[], mute = false): stri
     at!.code !== 0 &&
     at!.code !== 137 &&
     !isToFail &&
-    !/cannot|could not|no space|free and/i.test(at!.said)
+    !/cannot|could not|no space|quota exceeded|free and/i.test(at!.said)
   )
     bad.push('says nothing')
   if (!good.includes(next.at(-1)?.outcome ?? '')) bad.push(`last run: ${says(next.at(-1)!)}`)
