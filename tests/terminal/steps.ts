@@ -10,7 +10,7 @@ import { main, type Args } from '../../lib/task.ts'
 const options = {
   lanes: { type: 'string', array: true, default: ['sorrow', 'torment'], describe: 'Lanes' },
   steps: { type: 'number', default: 3, describe: 'Steps of each lane' },
-  take: { type: 'number', default: 0.05, describe: 'Seconds of each step' },
+  take: { type: 'string', default: '0.05', describe: 'Seconds of each step' },
   fail: { type: 'string', array: true, default: [], describe: 'Steps that fail, as <lane>/<n>' },
   hold: { type: 'string', array: true, default: [], describe: 'Steps that go on for a minute' },
   cases: {

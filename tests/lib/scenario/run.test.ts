@@ -23,7 +23,10 @@ afterEach(() => {
 test('a flake without the agents has every case skipped for that reason, and nothing is proved', async () => {
   const dir = mkdtempSync(join(tmpdir(), 'scenario-run-'))
   onTestFinished(() => rmSync(dir, { recursive: true }))
-  writeFileSync(join(dir, 'flake.nix'), '{ outputs = _: { nixosConfigurations = { }; }; }')
+  writeFileSync(
+    join(dir, 'flake.nix'),
+    '{ outputs = _: { nixosConfigurations.web = { options = { }; config = { }; }; }; }',
+  )
   vi.stubEnv('LAB_FLAKE', dir)
   vi.stubEnv('LAB_HOME', join(dir, 'home'))
   vi.stubEnv('LAB_GUEST', 'auto')
