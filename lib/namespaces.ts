@@ -40,7 +40,7 @@ function remedy(): string {
     return 'sudo sysctl -w user.max_user_namespaces=15000'
   const { username, uid } = userInfo()
   const ranges = existsSync('/etc/subuid') ? readFileSync('/etc/subuid', 'utf8').split('\n') : []
-  if (!isRoot() && !ranges.some((line) => [`${username}`, `${uid}`].includes(line.split(':')[0]!)))
+  if (!isRoot() && !ranges.some((line) => [username, String(uid)].includes(line.split(':')[0]!)))
     return `Install uidmap, and: sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 ${username}`
   return 'A container has to allow them: docker run --privileged, for one'
 }
