@@ -3,7 +3,7 @@ import { dirname, join, resolve } from 'node:path'
 import { usage as usageFailure } from '../lib/failure.ts'
 import { main, type Args } from '../lib/task.ts'
 import { runningVm } from '../lib/vm/running.ts'
-import { withMonitor } from '../lib/vm/snapshot.ts'
+import { withMonitor } from '../lib/vm/monitor.ts'
 import { files } from '../lib/vm/vm.ts'
 import { writeFile } from '../lib/write-file.ts'
 

@@ -23,13 +23,8 @@ import { serve } from '../vm/served.ts'
 import type { Note } from '../report/record.ts'
 import { counting } from '../retry.ts'
 import { run } from '../run.ts'
-import {
-  CannotLoad,
-  deleteSnapshot,
-  restoreSnapshot,
-  saveSnapshot,
-  snapshotsOf,
-} from '../vm/snapshot.ts'
+import { CannotLoad } from '../vm/monitor.ts'
+import { deleteSnapshot, restoreSnapshot, saveSnapshot, snapshotsOf } from '../vm/snapshot.ts'
 import { connect } from '../ssh/ssh.ts'
 import { bring, switchTo } from '../vm/switch.ts'
 import { fetchInputs, lockedInputs } from '../nix/inputs.ts'

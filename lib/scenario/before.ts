@@ -1,13 +1,8 @@
 import { rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { stopVm } from '../vm/qemu.ts'
-import {
-  CannotLoad,
-  deleteSnapshot,
-  restoreSnapshot,
-  saveSnapshot,
-  snapshotOff,
-} from '../vm/snapshot.ts'
+import { CannotLoad } from '../vm/monitor.ts'
+import { deleteSnapshot, restoreSnapshot, saveSnapshot, snapshotOff } from '../vm/snapshot.ts'
 import { files, keepersOf, qemuOf, readJson, writeJson, writeVm, type Vm } from '../vm/vm.ts'
 import type { Baseline, Prepared } from './prepared.ts'
 

@@ -2,14 +2,23 @@ import { readFileSync, statSync } from 'node:fs'
 import { Failure, explain } from '../failure.ts'
 import type { Note } from '../report/record.ts'
 import { runShared, type SharedStep } from '../shared-steps.ts'
-import { counting } from '../retry.ts'
 import { inLab, labHome } from '../settings.ts'
-import { copyVm, reserveCopies, titleInCopy, type HeldCopy } from '../vm/copies.ts'
+import { copyVm, copyWho, moldOf, reserveCopies, titleInCopy, type HeldCopy } from '../vm/copies.ts'
+import { freeze, thaw } from '../vm/frozen.ts'
 import { writeSshConfigOfAll } from '../vm/identity.ts'
 import { gib, requireSpace } from '../vm/preflight.ts'
-import { ensureKeeper, freePort, qemuArgs, startQemu } from '../vm/qemu.ts'
-import { restoreSnapshot } from '../vm/snapshot.ts'
-import { files, knownVms, newUuid, qemuOf, readVm, writeVm, type Vm } from '../vm/vm.ts'
+import { freePort, qemuArgs } from '../vm/qemu.ts'
+import { setClock } from '../vm/snapshot.ts'
+import {
+  files,
+  knownVms,
+  newUuid,
+  qemuOf,
+  readVm,
+  writeVm,
+  type Frozen,
+  type Vm,
+} from '../vm/vm.ts'
 import type { Stage } from './family.ts'
 import type { Prepared } from './prepared.ts'
 
@@ -29,7 +38,8 @@ export interface OpenLab {
 const growth = 512 * 1024 ** 2
 
 /**
- * Copies the run's VMs, which are at their baseline, and starts the copies one after the other.
+ * Copies the run's VMs, which are at their baseline: once as a mold, which takes a while, and from that as often as
+ * there are to be copies, which are started one after the other.
  * @param keep told of the copies as soon as there is something of them, for whoever removes them
  * @returns the run's own lab and its copies
  * @throws Failure when there is no room for them
@@ -43,30 +53,34 @@ export async function openLabs(
 ): Promise<Lab[]> {
   const size = hosts.reduce((sum, host) => sum + diskOf(host), 0)
   const count = jobs - 1
-  requireSpace(labHome(), count * (size + hosts.length * growth), `make ${count} copies`)
+  // the memory that a snapshot holds becomes a file of its own
+  requireSpace(labHome(), 2 * size + count * hosts.length * growth, `make ${count} copies`)
   const copies = await reserveCopies(count)
   keep(copies)
+  const ports = new Set(knownVms().flatMap((host) => readVm(host)?.port ?? []))
   say(`copy ${gib(size)}`)
   const began = stage.record.note({ kind: 'step', name: 'make copies', phase: 'begin', hosts })
-  for (const host of hosts) {
+  const mold = moldOf(copies[0]!.home)
+  const cast = async (host: string): Promise<[string, Frozen]> => {
     const { vm, tag } = stage.prepared.get(host)!
-    await copyVm(
-      vm,
-      tag,
-      copies.map(({ home }) => home),
-    )
+    await copyVm(vm, tag, mold)
+    for (const { home } of copies) await copyWho(vm, home)
+    const limit = 60 * stage.ground.accelerator.patience
+    const one = { ...vm, uuid: newUuid() }
+    const frozen = () => onFreePort(stage, one, ports, (to, argv) => freeze(to, tag, argv, limit))
+    return [host, await inLab(mold, frozen)]
   }
+  const frozen = new Map(await Promise.all(hosts.map(cast)))
   stage.record.note({ kind: 'step', name: 'make copies', phase: 'end', of: began, count })
   const own = renamed(stage, hosts, (host) => host)
   const labs: Lab[] = [
     { titles: hosts, ready: Promise.resolve({ use: (work) => work(own) } satisfies OpenLab) },
   ]
-  const ports = new Set(knownVms().flatMap((host) => readVm(host)?.port ?? []))
   let before: Promise<unknown> = Promise.resolve()
   for (const copy of copies) {
     const called = (host: string): string => titleInCopy(host, copy)
     const ready = before.then(() =>
-      inLab(copy.home, () => start(stage, hosts, copy, called, ports)),
+      inLab(copy.home, () => start(stage, hosts, copy, called, ports, frozen)),
     )
     before = ready.catch(() => {})
     labs.push({ titles: hosts.map(called), ready })
@@ -74,50 +88,52 @@ export async function openLabs(
   return labs
 }
 
-/** Starts a copy's VMs from the baseline in their disks. */
+/** Starts a copy's VMs where their baseline left off. */
 async function start(
   stage: Stage,
   hosts: string[],
   { number, home }: HeldCopy,
   called: (host: string) => string,
   ports: Set<number>,
+  frozen: Map<string, Frozen>,
 ): Promise<OpenLab> {
   const of = renamed(stage, hosts, called)
   const began = of.record.note({ kind: 'step', name: `copy ${number}`, phase: 'begin' })
-  const prepared = new Map<string, Prepared>()
-  for (const host of hosts) prepared.set(host, await powerOn(stage, host, ports))
-  writeSshConfigOfAll()
   const limit = 30 * stage.ground.accelerator.patience
-  await Promise.all(
-    [...prepared.values()].map(({ vm, tag, argv }) =>
-      counting(
-        `start ${called(vm.host)}`,
-        limit,
-        () => {},
-        () => restoreSnapshot(vm, tag, argv, limit),
-      ),
-    ),
-  )
+  const started = async (host: string): Promise<[string, Prepared]> => {
+    const original = stage.prepared.get(host)!
+    const state = frozen.get(host)!
+    const copy: Vm = { ...original.vm, uuid: newUuid(), frozen: state }
+    const thawed = async (vm: Vm, argv: string[]): Promise<Prepared> => {
+      await thaw(vm, state, argv, limit)
+      return { ...original, vm, argv }
+    }
+    const prepared = await onFreePort(stage, copy, ports, thawed)
+    await setClock(prepared.vm, limit)
+    return [host, prepared]
+  }
+  const prepared = new Map(await Promise.all(hosts.map(started)))
+  writeSshConfigOfAll()
   const disk = hosts.reduce((sum, host) => sum + diskOf(host), 0)
   const memory = [...prepared.values()].reduce((sum, { vm }) => sum + memoryOf(vm), 0)
   of.record.note({ kind: 'step', name: `copy ${number}`, phase: 'end', of: began, disk, memory })
   return { use: (work) => inLab(home, () => work({ ...of, prepared })) }
 }
 
-/** A QEMU whose CPUs wait for the baseline; a port that was taken since it was looked at means another one. */
-async function powerOn(stage: Stage, host: string, ports: Set<number>): Promise<Prepared> {
-  const original = stage.prepared.get(host)!
-  const { accelerator, firmware } = stage.ground
+/** Has a VM that is a copy of another start; a port that was taken since it was looked at means another one. */
+async function onFreePort<T>(
+  { ground: { accelerator, firmware } }: Stage,
+  copy: Vm,
+  ports: Set<number>,
+  use: (vm: Vm, argv: string[]) => Promise<T>,
+): Promise<T> {
   for (let tries = 3; ; tries--) {
-    const port = await freePort(original.vm.slot, ports)
+    const port = await freePort(copy.slot, ports)
     ports.add(port)
-    const vm: Vm = { ...original.vm, uuid: newUuid(), port }
+    const vm: Vm = { ...copy, port }
     writeVm(vm)
-    const argv = qemuArgs(vm, accelerator.kind, firmware)
     try {
-      await startQemu(vm, argv, true)
-      ensureKeeper(vm)
-      return { ...original, vm, argv }
+      return await use(vm, qemuArgs(vm, accelerator.kind, firmware))
     } catch (error) {
       if (tries === 0 || !/forwarding rule/.test((error as Error).message)) throw error
     }
@@ -140,11 +156,11 @@ function renamed(stage: Stage, hosts: string[], called: (host: string) => string
 const diskOf = (host: string): number =>
   [files(host).disk, files(host).vars].reduce((sum, path) => sum + statSync(path).blocks * 512, 0)
 
-/** Bytes of memory that a VM's QEMU has. */
+/** Bytes of memory that a VM's QEMU has for itself, without what copies share. */
 function memoryOf(vm: Vm): number {
   const { pid } = qemuOf(vm) ?? {}
   const status = pid === undefined ? '' : readFileSync(`/proc/${pid}/status`, 'utf8')
-  return Number(/^VmRSS:\s+(\d+) kB/m.exec(status)?.[1] ?? 0) * 1024
+  return Number(/^RssAnon:\s+(\d+) kB/m.exec(status)?.[1] ?? 0) * 1024
 }
 
 /**

@@ -7,7 +7,8 @@ import { lock, type Lock } from '../lock.ts'
 import { run } from '../run.ts'
 import { inLab, labHome, runtimeDir } from '../settings.ts'
 import { labKey } from './identity.ts'
-import { snapshotsIn, withMonitor } from './snapshot.ts'
+import { withMonitor } from './monitor.ts'
+import { snapshotsIn } from './snapshot.ts'
 import { files, keepersOf, knownVms, qemuOf, readVm, type Vm } from './vm.ts'
 
 /**
@@ -89,6 +90,9 @@ async function inNobodysHands(): Promise<Copy[]> {
   return found
 }
 
+/** The lab of the VMs that copies are taken from, which lies in the first copy that a run has. */
+export const moldOf = (home: string): string => join(home, 'mold')
+
 const lockOf = (home: string): string => join(home, 'lock')
 
 /** One at a time: nobody takes a copy that is just being made for one that was left behind. */
@@ -104,6 +108,7 @@ async function guarded<T>(work: () => Promise<T>): Promise<T> {
  * signal ends the task.
  */
 export function removeCopy(home: string): void {
+  if (existsSync(moldOf(home))) removeCopy(moldOf(home))
   const ended = inLab(home, () => {
     const vms = knownVms().flatMap((host) => vmIn(host) ?? [])
     const alive = () => vms.flatMap((vm) => [...keepersOf(vm), qemuOf(vm) ?? []].flat())
@@ -143,48 +148,37 @@ function kill(pid: number): void {
 /**
  * Copies a VM that runs, as its disks hold it under a snapshot, and what tells who it is. It stands still meanwhile:
  * QEMU writes out what it holds back of its images when it stops a guest.
- * @param tag the one snapshot that the copies keep
+ * @param tag the one snapshot that the copy keeps
  */
-export async function copyVm(vm: Vm, tag: string, homes: string[]): Promise<void> {
-  const { host } = vm
-  const { hostKey, credential, disk, vars } = files(host)
-  const keys = dirname(labKey())
-  const targets = homes.map((home) =>
-    inLab(home, () => {
-      privateDirectory(dirname(files(host).dir))
-      cpSync(keys, privateDirectory(dirname(labKey())), { recursive: true })
-      return privateDirectory(files(host).dir)
-    }),
-  )
-  for (const to of targets) {
-    await run('cp', ['--preserve=mode', hostKey, `${hostKey}.pub`, credential, to])
-  }
-  const [first, ...others] = targets as [string, ...string[]]
-  const images = [disk, vars].map((path) => join(first, basename(path)))
-  await copyImages([disk, vars], first, vm)
-  for (const image of images) {
+export async function copyVm(vm: Vm, tag: string, home: string): Promise<void> {
+  const { disk, vars } = files(vm.host)
+  const to = await copyWho(vm, home)
+  await withMonitor(vm, async (monitor) => {
+    await monitor.execute('stop')
+    try {
+      await run('cp', ['--reflink=auto', '--sparse=always', disk, vars, to], { timeout: 600 })
+    } finally {
+      await monitor.execute('cont')
+    }
+  })
+  for (const image of [disk, vars].map((path) => join(to, basename(path)))) {
     for (const other of (await snapshotsIn(image)).filter((name) => name !== tag)) {
       await run('qemu-img', ['snapshot', '-d', other, image])
     }
     await checkDisk(image)
   }
-  for (const to of others) await copyImages(images, to)
 }
 
-/** @param vm whose images they are, where it runs */
-async function copyImages(images: string[], to: string, vm?: Vm): Promise<void> {
-  const flags = ['--reflink=auto', '--sparse=always']
-  const copy = () => run('cp', [...flags, ...images, to], { timeout: 600 })
-  if (!vm) {
-    await copy()
-    return
-  }
-  await withMonitor(vm, async (monitor) => {
-    await monitor.execute('stop')
-    try {
-      await copy()
-    } finally {
-      await monitor.execute('cont')
-    }
+/** Copies what tells who a VM is, and how it is logged in to. @returns its directory in the copy */
+export async function copyWho({ host }: Vm, home: string): Promise<string> {
+  const { hostKey, credential } = files(host)
+  const keys = dirname(labKey())
+  const to = inLab(home, () => {
+    privateDirectory(home)
+    privateDirectory(dirname(files(host).dir))
+    cpSync(keys, privateDirectory(dirname(labKey())), { recursive: true })
+    return privateDirectory(files(host).dir)
   })
+  await run('cp', ['--preserve=mode', hostKey, `${hostKey}.pub`, credential, to])
+  return to
 }

@@ -107,21 +107,21 @@ function lanGroup(): string {
 }
 
 /** How libslirp splits a command into words: as a shell does. */
-const shell = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`
+export const shell = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`
 
 /**
  * Starts QEMU, detached, and waits until its monitor answers.
- * @param paused whether its CPUs wait for `cont`, as before a snapshot is loaded; the keeper, which
- *   starts it again by its record, never has it wait
+ * @param once arguments for this start alone, such as `-S` before a snapshot is loaded; the keeper, which
+ *   starts it again by its record, does without
  * @throws Failure with QEMU's own words when it does not start
  */
-export async function startQemu(vm: Vm, argv: string[], paused = false): Promise<Running> {
+export async function startQemu(vm: Vm, argv: string[], once: string[] = []): Promise<Running> {
   const f = files(vm.host)
   privateDirectory(runtimeDir())
   privateDirectory(f.run)
   serveStore(vm.host, vm.guest)
   const log = openSync(f.qemuLog, 'w', 0o600)
-  const child = spawn('qemu-system-x86_64', paused ? [...argv, '-S'] : argv, {
+  const child = spawn('qemu-system-x86_64', [...argv, ...once], {
     detached: true,
     stdio: ['ignore', log, log],
   })

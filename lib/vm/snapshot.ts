@@ -3,14 +3,13 @@ import { Failure } from '../failure.ts'
 import { guestAgent } from './guest-agent.ts'
 import { gone, end } from '../process.ts'
 import { ensureKeeper, startQemu } from './qemu.ts'
+import { thaw } from './frozen.ts'
+import { CannotLoad, loadPaused, parts, withMonitor } from './monitor.ts'
 import { kernelOf } from './kernel.ts'
-import { qmp, runJob, type Qmp } from './qmp.ts'
+import { runJob, type Qmp } from './qmp.ts'
 import { waitFor } from '../retry.ts'
 import { run } from '../run.ts'
 import { files, keepersOf, qemuOf, type Vm } from './vm.ts'
-
-/** Memory and both disks: what a VM is. The memory lies in the VM's own disk image. */
-const parts = { vmstate: 'disk0', devices: ['disk0', 'efivars'] }
 
 /**
  * Takes a snapshot of a VM that runs, in place of one of that name. The VM stands still meanwhile
@@ -89,9 +88,6 @@ export async function putBack(
   return how
 }
 
-/** The snapshot is not there, or does not fit this QEMU. */
-export class CannotLoad extends Failure {}
-
 /**
  * One try of `restoreSnapshot`, the guest's clock left as it is.
  * @returns undefined while neither a QEMU runs nor one may be started
@@ -103,10 +99,15 @@ export async function loadSnapshot(
   argv: string[],
   limit: number,
 ): Promise<Restored | undefined> {
+  const { frozen } = vm
+  if (frozen?.tag === tag) {
+    await thaw(vm, frozen, argv, limit)
+    return 'in a new process'
+  }
   const running = qemuOf(vm)
   // between the end of one QEMU and the start of the next
   if (!running && keepersOf(vm).length > 0) return undefined
-  const started = running ?? (await startQemu(vm, argv, true))
+  const started = running ?? (await startQemu(vm, argv, ['-S']))
   let untouched = running !== undefined
   try {
     await withMonitor(vm, async (monitor) => {
@@ -114,7 +115,7 @@ export async function loadSnapshot(
       if (!(await tagsOf(monitor)).includes(tag))
         throw new CannotLoad(`\`${vm.host}\` has no snapshot \`${tag}\``)
       untouched = false
-      await runJob(monitor, 'snapshot-load', { tag, ...parts }, limit)
+      await loadPaused(monitor, tag, limit)
       await monitor.execute('cont')
     })
   } catch (thrown) {
@@ -196,16 +197,6 @@ export async function snapshotOff(
   if (what !== 'load') return
   for (const { code, stderr } of await on('-a', [1])) {
     if (code !== 0) throw new CannotLoad(`Cannot put \`${vm.host}\` back`, { evidence: stderr })
-  }
-}
-
-/** One connection for one errand: the monitor serves a single client, and others wait for it. */
-export async function withMonitor<T>(vm: Vm, use: (monitor: Qmp) => Promise<T>): Promise<T> {
-  const monitor = await qmp(files(vm.host).qmp, { timeout: 10 })
-  try {
-    return await use(monitor)
-  } finally {
-    monitor.close()
   }
 }
 

@@ -34,6 +34,14 @@ export interface Vm {
   subscribed?: boolean
   /** Whether all that its first boot and its last switch wrote is known to be on its disk. */
   settled?: boolean
+  /** What it begins at and its disks stand on, where it is a copy. */
+  frozen?: Frozen
+}
+
+/** A snapshot outside of the disks that it was taken in; see `freeze`. */
+export interface Frozen {
+  tag: string
+  dir: string
 }
 
 /** What is recorded of a running QEMU, in `qemu.json`, for the keeper to start it again. */

@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, expect, onTestFinished, test, vi } from 'vitest'
 import { processesOf } from '../../lib/process.ts'
 import { inLab } from '../../lib/settings.ts'
-import { withMonitor } from '../../lib/vm/snapshot.ts'
+import { withMonitor } from '../../lib/vm/monitor.ts'
 import { readVm } from '../../lib/vm/vm.ts'
 import { makeLab, type Lab } from '../lab.ts'
 

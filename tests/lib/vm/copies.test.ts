@@ -1,4 +1,5 @@
 import { execFileSync, spawn, type ChildProcess } from 'node:child_process'
+import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 import {
   existsSync,
@@ -7,6 +8,7 @@ import {
   readFileSync,
   readdirSync,
   rmSync,
+  statSync,
   writeFileSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -18,13 +20,17 @@ import {
   abandonedCopies,
   copies,
   copyVm,
+  copyWho,
+  moldOf,
   removeAbandoned,
   removeCopy,
   reserveCopies,
 } from '../../../lib/vm/copies.ts'
+import { freeze, thaw } from '../../../lib/vm/frozen.ts'
 import { ensureLabKey, labKey } from '../../../lib/vm/identity.ts'
 import { startQemu } from '../../../lib/vm/qemu.ts'
-import { loadSnapshot, saveSnapshot, snapshotsIn, withMonitor } from '../../../lib/vm/snapshot.ts'
+import { withMonitor } from '../../../lib/vm/monitor.ts'
+import { loadSnapshot, saveSnapshot, snapshotsIn, snapshotsOf } from '../../../lib/vm/snapshot.ts'
 import { makeBox } from '../../box.ts'
 import { files, newUuid, qemuOf, readVm, writeVm, type Vm } from '../../../lib/vm/vm.ts'
 
@@ -40,6 +46,14 @@ afterEach(() => {
   rmSync(dir, { recursive: true })
   vi.unstubAllEnvs()
 })
+
+/** What copies share, which none of them may write. */
+const hashesIn = (of: string): string[] =>
+  ['disk.qcow2', 'vars.qcow2', 'memory', 'devices'].map((name) =>
+    createHash('sha256')
+      .update(readFileSync(join(of, name)))
+      .digest('hex'),
+  )
 
 /** A process that is found as a VM's QEMU is, and that ignores what asks it to end. */
 async function likeQemu(uuid: string): Promise<ChildProcess> {
@@ -131,13 +145,17 @@ test('a copy is removed whatever there is of it yet', async () => {
   expect(readdirSync(join(labHome(), 'copies'))).toEqual(['lock'])
 })
 
-test('a copy holds its snapshot and no other, and works beside the VM that it was made of', async () => {
+test('copies begin at the snapshot as often as they want to, and change nothing of what they share', async () => {
   const { vm, argv } = await makeBox()
   const f = files('box')
   execFileSync('ssh-keygen', ['-q', '-t', 'ed25519', '-N', '', '-f', f.hostKey])
   writeFileSync(f.credential, 'who it is')
   await ensureLabKey()
-  const { pid } = await startQemu(vm, argv)
+  // a mark in its memory, which nothing but a snapshot brings into a copy's
+  const mark = join(dir, 'mark')
+  writeFileSync(mark, Buffer.alloc(8, 0x5a))
+  const marked = ['-device', `loader,file=${mark},addr=0x2000000,force-raw=on`]
+  const { pid } = await startQemu(vm, argv, marked)
   const write = (of: Vm, byte: string): Promise<unknown> =>
     withMonitor(of, async (monitor) => {
       for (const node of ['disk0', 'efivars']) {
@@ -147,6 +165,11 @@ test('a copy holds its snapshot and no other, and works beside the VM that it wa
     })
   const status = (of: Vm): Promise<{ running: boolean }> =>
     withMonitor(of, (monitor) => monitor.execute('query-status'))
+  const remembers = async (of: Vm): Promise<boolean> =>
+    withMonitor(of, async (monitor) => {
+      const line = { 'command-line': 'xp /2wx 0x2000000' }
+      return /0x5a5a5a5a 0x5a5a5a5a/.test(await monitor.execute('human-monitor-command', line))
+    })
   const holds = (byte: string): boolean[] =>
     [files('box').disk, files('box').vars].map((image) => {
       const read = ['-U', '-r', '-f', 'qcow2', '-c', `read -P ${byte} 0 64k`, image]
@@ -160,33 +183,63 @@ test('a copy holds its snapshot and no other, and works beside the VM that it wa
 
   const held = await reserveCopies(2)
   const homes = held.map(({ home }) => home)
-  await copyVm(vm, 'lab-one', homes)
+  const mold = moldOf(homes[0]!)
+  /** Runs work in a copy with a VM of its own, and the arguments of its QEMU. */
+  const asCopy = <T>(home: string, work: (copy: Vm, own: string[]) => Promise<T>): Promise<T> =>
+    inLab(home, async () => {
+      const copy = { ...vm, uuid: newUuid() }
+      writeVm(copy)
+      const { dir: at, run } = files('box')
+      const own = argv.map((arg) =>
+        arg.replaceAll(vm.uuid, copy.uuid).replaceAll(f.dir, at).replaceAll(f.run, run),
+      )
+      return work(copy, own)
+    })
+  await copyVm(vm, 'lab-one', mold)
   expect(await status(vm)).toMatchObject({ running: true })
   expect(qemuOf(vm)?.pid).toBe(pid)
+  const frozen = await asCopy(mold, async (copy, own) => {
+    for (const image of [files('box').disk, files('box').vars])
+      expect(await snapshotsIn(image)).toEqual(['lab-one'])
+    const state = await freeze(copy, 'lab-one', own, 30)
+    expect(qemuOf(copy)).toBeUndefined()
+    expect(holds('0x11')).toEqual([true, true])
+    return state
+  })
+  const before = hashesIn(frozen.dir)
   const pids = await Promise.all(
-    homes.map((home) =>
-      inLab(home, async () => {
-        expect(holds('0x33')).toEqual([true, true])
-        for (const image of [files('box').disk, files('box').vars])
-          expect(await snapshotsIn(image)).toEqual(['lab-one'])
+    homes.map(async (home) => {
+      await copyWho(vm, home)
+      return asCopy(home, async (copy, own) => {
         expect(readFileSync(files('box').credential, 'utf8')).toBe('who it is')
         expect(readFileSync(labKey(), 'utf8')).toContain('PRIVATE KEY')
-        const copy = { ...vm, uuid: newUuid() }
-        writeVm(copy)
-        const own = argv.map((arg) =>
-          arg
-            .replaceAll(vm.uuid, copy.uuid)
-            .replaceAll(f.dir, files('box').dir)
-            .replaceAll(f.run, files('box').run),
-        )
-        const qemu = await startQemu(copy, own, true)
-        expect(await loadSnapshot(copy, 'lab-one', own, 30)).toBe('in the running process')
-        expect(await status(copy)).toMatchObject({ running: true })
-        await write(copy, '0x44')
-        return qemu.pid
-      }),
-    ),
+        const made = { ...copy, frozen }
+        await thaw(made, frozen, own, 30)
+        const first = qemuOf(made)?.pid
+        expect(await status(made)).toMatchObject({ running: true })
+        expect(await remembers(made)).toBe(true)
+        await write(made, '0x44')
+        await saveSnapshot(made, 'lab-two', 30)
+        // its firmware begins anew, and writes in its memory
+        await withMonitor(made, (monitor) => monitor.execute('system_reset'))
+        await write(made, '0x55')
+        expect(await loadSnapshot(made, 'lab-two', own, 30)).toBe('in the running process')
+        expect(await remembers(made)).toBe(true)
+        expect(await loadSnapshot(made, 'lab-one', own, 30)).toBe('in a new process')
+        expect(await snapshotsOf(made)).toEqual([])
+        expect(await remembers(made)).toBe(true)
+        expect(statSync(files('box').disk).blocks * 512).toBeLessThan(2 ** 20)
+        // one that is off, and one whose QEMU was killed
+        process.kill(qemuOf(made)!.pid, 'SIGKILL')
+        await loadSnapshot(made, 'lab-one', own, 30)
+        const { pid: last } = qemuOf(made)!
+        expect(first).not.toBe(last)
+        return last
+      })
+    }),
   )
+  for (const home of homes) inLab(home, () => expect(holds('0x11')).toEqual([true, true]))
+  expect(hashesIn(frozen.dir)).toEqual(before)
   expect(new Set([pid, ...pids]).size).toBe(3)
   for (const { home, held: lock } of held) {
     removeCopy(home)

@@ -3,7 +3,8 @@ import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
-import { CannotLoad, snapshotOff } from '../../../lib/vm/snapshot.ts'
+import { CannotLoad } from '../../../lib/vm/monitor.ts'
+import { snapshotOff } from '../../../lib/vm/snapshot.ts'
 import { files, type Vm } from '../../../lib/vm/vm.ts'
 
 const vm = { host: 'sorrow' } as Vm

@@ -7,13 +7,12 @@ import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { end, gone } from '../../../lib/process.ts'
 import { startQemu } from '../../../lib/vm/qemu.ts'
 import { waitFor } from '../../../lib/retry.ts'
+import { CannotLoad, withMonitor } from '../../../lib/vm/monitor.ts'
 import {
-  CannotLoad,
   deleteSnapshot,
   loadSnapshot,
   saveSnapshot,
   snapshotsOf,
-  withMonitor,
 } from '../../../lib/vm/snapshot.ts'
 import { files, qemuOf, type Vm } from '../../../lib/vm/vm.ts'
 import { makeBox } from '../../box.ts'
