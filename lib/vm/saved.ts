@@ -3,7 +3,6 @@ import { endFaults } from '../fault/lease.ts'
 import { Failure, usage } from '../failure.ts'
 import { suggest } from '../nearest.ts'
 import { stopVm } from './qemu.ts'
-import {} from './monitor.ts'
 import {
   deleteSnapshot,
   putBack,
