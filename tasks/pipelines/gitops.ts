@@ -33,7 +33,8 @@ export const options = {
 export const under = [
   'tasks/auto-upgrade.ts, break-boot.ts, chaos-network.ts, concurrent-edits.ts, full-workflow.ts',
   'cases of one VM run on both side by side; cases of two VMs after them',
-  'cp --reflink=auto   with --jobs: of the disks at their baseline, to <LAB_HOME>/copies/<n>',
+  'cp --reflink=auto, QMP migrate   with --jobs, once: the VMs at their baseline, as a mold',
+  'QMP migrate-incoming   for each copy in <LAB_HOME>/copies/<n>, whose disks are overlays of the mold',
   'writes <LAB_HOME>/runs/<id>/{run.json,events.jsonl,results.json,junit.xml,report.html}',
 ]
 export const examples: [string, string][] = [
