@@ -66,7 +66,8 @@ function layOut(store: string): void {
     chmodSync(made, 0o755)
     execFileSync('nix-store', ['--store', made, ...ownStore, '--init'], { stdio: 'pipe' })
     const profiles = join(made, 'nix/var/nix/gcroots/profiles')
-    rmSync(profiles)
+    // nix 2.34.8 makes none, others one that leads to where the store was made
+    rmSync(profiles, { force: true })
     symlinkSync(join(store, 'nix/var/nix/profiles'), profiles)
     renameSync(made, store)
   } catch (error) {
