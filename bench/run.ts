@@ -225,13 +225,13 @@ function jobs(): void {
   for (const count of [2, 4]) {
     const events = run(count)
     const lasted = (end: Recorded): number => end.t - events.find(({ id }) => id === end.of)!.t
-    const copying = spansOf(events, 'make copies').map(lasted)[0] ?? 0
+    const [casting = 0] = spansOf(events, 'make copies').map(lasted)
     const copies = [1, 2, 3].flatMap((number) => spansOf(events, `copy ${number}`))
+    note(`what ${copies.length} copies stand on, once`, casting, '', undefined, '')
     for (const end of copies) {
       const mb = (bytes: unknown): string => (Number(bytes) / 1e6).toFixed(0)
       const cost = `${mb(end['disk'])} MB of disk, ${mb(end['memory'])} MB of memory`
-      const ready = copying / copies.length + lasted(end)
-      note(`${end.name} of ${copies.length}, ready: ${cost}`, ready, '', undefined, '')
+      note(`${end.name} of ${copies.length}, ready: ${cost}`, lasted(end), '', undefined, '')
     }
     // fewer where so many would have nothing to do
     note(`${cases.length} cases, ${copies.length + 1} jobs`, took(events), '1 job', alone, '')
