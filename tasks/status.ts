@@ -10,6 +10,8 @@ import { table } from '../lib/table.ts'
 import { main, type Args } from '../lib/task.ts'
 import { inLab } from '../lib/settings.ts'
 import { abandonedCopies, copies, titleInCopy, type Copy } from '../lib/vm/copies.ts'
+import type { Identity } from '../lib/process.ts'
+import { standsStill } from '../lib/vm/snapshot.ts'
 import { files, keepersOf, knownVms, qemuOf, readVm, type Vm } from '../lib/vm/vm.ts'
 
 export const name = 'status'
@@ -32,7 +34,7 @@ export const examples: [string, string][] = [
 /** Seconds that a guest has to answer, all of them side by side. */
 const limit = 5
 
-type State = 'stopped' | 'running' | 'unattended'
+type State = 'stopped' | 'running' | 'unattended' | 'paused'
 
 export async function run(args: Args): Promise<void> {
   const vms = chooseVms(args['host'])
@@ -65,7 +67,11 @@ export async function run(args: Args): Promise<void> {
       if (copy !== undefined) continue
       if (state === 'unattended')
         console.log(`${host} has lost its keeper: just deploy-test-vm ${host}`)
-      if (silent) console.log(`${silent}: just screenshot ${host} shows its screen`)
+      if (state === 'paused')
+        console.log(
+          `${host} stands still: just deploy-test-vm ${host} has it go on, unless a task is at work with it`,
+        )
+      else if (silent) console.log(`${silent}: just screenshot ${host} shows its screen`)
     }
     for (const { number } of await abandonedCopies())
       console.log(`copy ${number} was left by a run that was killed: just down ends and deletes it`)
@@ -89,10 +95,10 @@ const vmsOfCopy = ({ number, home }: Copy, hosts: string[] = []): Promise<Descri
 const titleOf = ({ host, copy }: Described): string =>
   copy === undefined ? host : titleInCopy(host, { number: copy })
 
-/** `unattended` is a VM that runs but that nothing would start again after a reboot. */
 async function describeVm(vm: Vm, copy?: number) {
   const qemu = qemuOf(vm)
-  const state: State = !qemu ? 'stopped' : keepersOf(vm).length > 0 ? 'running' : 'unattended'
+  const nothing: Said = {}
+  const [state, said] = await Promise.all([stateOf(vm, qemu), qemu ? asked(vm) : nothing])
   const { host, uuid, guest, port, user, toplevel, openUplink = false } = vm
   const { dir, serial } = files(host)
   return {
@@ -108,7 +114,7 @@ async function describeVm(vm: Vm, copy?: number) {
     guest,
     uuid,
     toplevel,
-    ...(qemu ? await asked(vm) : {}),
+    ...said,
     dir,
     serial,
     diskTaken: taken(dir),
@@ -116,8 +122,28 @@ async function describeVm(vm: Vm, copy?: number) {
   }
 }
 
+/**
+ * `unattended` is a VM that runs but that nothing would start again after a reboot, `paused` one whose CPUs wait, as
+ * when a task was killed that was copying it.
+ */
+async function stateOf(vm: Vm, qemu: Identity | undefined): Promise<State> {
+  if (!qemu) return 'stopped'
+  // a QEMU that does not answer either is what it looks like
+  const paused = await standsStill(vm, limit).catch((thrown: unknown) => {
+    if (!(thrown instanceof Failure)) throw thrown
+    return false
+  })
+  if (paused) return 'paused'
+  return keepersOf(vm).length > 0 ? 'running' : 'unattended'
+}
+
+interface Said {
+  generation?: Generation
+  silent?: string
+}
+
 /** What the guest says of itself, or why it says nothing. */
-async function asked(vm: Vm): Promise<{ generation?: Generation; silent?: string }> {
+async function asked(vm: Vm): Promise<Said> {
   try {
     return { generation: await generationOf(vm, limit) }
   } catch (thrown) {

@@ -2,9 +2,16 @@ import { Failure } from '../failure.ts'
 import { qmp, runJob, type Qmp } from './qmp.ts'
 import { files, type Vm } from './vm.ts'
 
-/** One connection for one errand: the monitor serves a single client, and others wait for it. */
-export async function withMonitor<T>(vm: Vm, use: (monitor: Qmp) => Promise<T>): Promise<T> {
-  const monitor = await qmp(files(vm.host).qmp, { timeout: 10 })
+/**
+ * One connection for one errand: the monitor serves a single client, and others wait for it.
+ * @param timeout seconds to wait for it
+ */
+export async function withMonitor<T>(
+  vm: Vm,
+  use: (monitor: Qmp) => Promise<T>,
+  timeout = 10,
+): Promise<T> {
+  const monitor = await qmp(files(vm.host).qmp, { timeout })
   try {
     return await use(monitor)
   } finally {

@@ -39,11 +39,22 @@ export async function saveSnapshot(vm: Vm, tag: string, limit: number): Promise<
  */
 export const goOn = (vm: Vm): Promise<boolean> =>
   withMonitor(vm, async (monitor) => {
-    const { status } = await monitor.execute<{ status: string }>('query-status')
-    if (status !== 'paused') return false
+    if (!(await isPaused(monitor))) return false
     await monitor.execute('cont')
     return true
   })
+
+/**
+ * Whether a VM stands still: for as long as a task copies it, or for good after one that was killed.
+ * @param limit seconds
+ */
+export const standsStill = (vm: Vm, limit: number): Promise<boolean> =>
+  withMonitor(vm, isPaused, limit)
+
+async function isPaused(monitor: Qmp): Promise<boolean> {
+  const { status } = await monitor.execute<{ status: string }>('query-status')
+  return status === 'paused'
+}
 
 export type Restored = 'in the running process' | 'in a new process'
 

@@ -175,6 +175,11 @@ test('status waits for no VM that is off, and not long for one whose guest does 
   const took = performance.now() - from - quick
   // five seconds for the guest, and what a start of node takes
   expect(took).toBeLessThan(5000 + quick * 2 + 2000)
+  await withMonitor(vm, (monitor) => monitor.execute('stop'))
+  const paused = await task('status')
+  expect(paused.out).toMatch(/^box +paused +debian +no answer/m)
+  expect(paused.out).toContain('box stands still: just deploy-test-vm box has it go on')
+  await withMonitor(vm, (monitor) => monitor.execute('cont'))
   // one that is stopped as a whole, as by a full disk of the host
   process.kill(qemuOf(vm)!.pid, 'SIGSTOP')
   try {
