@@ -107,13 +107,16 @@ export async function waitForSsh(options: WaitForSshOptions): Promise<Ssh> {
     over.addEventListener('abort', drop)
     const left = Math.max(1, limit - (now() - from))
     const connectTimeout = Math.min(options.connectTimeout ?? 30, left)
-    const ssh = await login(first, { ...options, connectTimeout }, prepared)
-    await ssh.exec(until, { timeout: left, signal }).catch(async (thrown: unknown) => {
-      await ssh.close()
-      throw thrown
-    })
-    over.removeEventListener('abort', drop)
-    return ssh
+    try {
+      const ssh = await login(first, { ...options, connectTimeout }, prepared)
+      await ssh.exec(until, { timeout: left, signal }).catch(async (thrown: unknown) => {
+        await ssh.close()
+        throw thrown
+      })
+      return ssh
+    } finally {
+      over.removeEventListener('abort', drop)
+    }
   }
   const onWake = (poke: () => void): void => {
     holding?.()

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { connect as dial, createServer, type Server, type Socket } from 'node:net'
 import { join } from 'node:path'
-import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { Failure } from '../../../lib/failure.ts'
 import { pause, waitFor } from '../../../lib/retry.ts'
 import {
@@ -468,10 +468,16 @@ describe.skipIf(noSshd)('waiting for SSH', () => {
     await pause(0.5)
     writeFileSync(flag, '')
     await waiting
-    const never = wait({ until: 'echo why >&2; false', limit: 2 })
+    const warned: Error[] = []
+    const warn = (warning: Error): number => warned.push(warning)
+    process.on('warning', warn)
+    onTestFinished(() => void process.off('warning', warn))
+    const never = wait({ until: 'echo why >&2; false', limit: 4, every: 0.1 })
     expect((await failure(never)).message).toMatch(
-      /limit of 2 s: Command `echo why >&2; false` on `sorrow` exited with 1$/,
+      /limit of 4 s: Command `echo why >&2; false` on `sorrow` exited with 1$/,
     )
+    // of listeners, as when each of many tries leaves one
+    expect(warned).toEqual([])
   })
 
   test('its limit also ends a login or a command that hangs, and leaves no connection', async () => {
