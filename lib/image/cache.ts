@@ -4,6 +4,7 @@ import {
   mkdirSync,
   readFileSync,
   readdirSync,
+  renameSync,
   rmSync,
   statSync,
   utimesSync,
@@ -78,7 +79,8 @@ const grace = 600
 
 /**
  * Notes that a VM's disk stands on an image, or will in a moment, and deletes those beside it that are older
- * than the newest few and on which no disk stands. A whole closure takes 1 GB each time.
+ * than the newest few and on which no disk stands. A whole closure takes 1 GB each time. Where the image is a
+ * layer, this goes for the NixOS bases beside its own as well, each with all its layers.
  * @param disk that it is chosen for; a cache may serve several LAB_HOMEs
  * @param others disks that may stand on images from before this was noted
  * @param keep images to keep in any case, by when they were last chosen
@@ -92,21 +94,65 @@ export async function chooseImage(
   const now = new Date()
   utimesSync(image, now, now)
   if (!disksOn(image).includes(disk)) appendFileSync(listOf(image), `${disk}\n`)
-  const dir = dirname(image)
-  const older = readdirSync(dir)
-    .filter((name) => /^[0-9a-f]{16}\.qcow2$/.test(name) && name !== basename(image))
-    .map((name) => ({ path: join(dir, name), chosen: statSync(join(dir, name)).mtimeMs }))
-    .toSorted((a, b) => b.chosen - a.chosen)
-    .slice(keep - 1)
-    .filter(({ chosen }) => chosen < now.getTime() - grace * 1000)
-  for (const { path } of older) {
-    const disks = [...new Set([...disksOn(path), ...others])].filter((each) => existsSync(each))
-    const stand = await Promise.all(disks.map((each) => standsOn(each, path)))
-    if (stand.includes(true)) continue
+  const layers = dirname(image)
+  for (const path of olderThan(image, isImage, lastChosen, keep)) {
+    if (await isStoodOn(path, others)) continue
     rmSync(path, { force: true })
     rmSync(listOf(path), { force: true })
   }
+  if (basename(layers) !== 'layers') return
+  const base = dirname(layers)
+  const newest = (dir: string): number =>
+    Math.max(lastChosen(dir), ...layersOf(dir).map((layer) => lastChosen(layer)))
+  for (const dir of olderThan(base, isBase, newest, keep)) {
+    const stood = await Promise.all(layersOf(dir).map((layer) => isStoodOn(layer, others)))
+    if (stood.includes(true)) continue
+    try {
+      // it is gone at once for whoever looks for a base, however long it takes to delete
+      renameSync(dir, join(dirname(dir), `${making}${basename(dir)}`))
+    } catch {
+      // another task was first
+    }
+  }
+  await clearLeftOvers(dirname(base))
 }
+
+/** Those beside `path` that were last chosen before the newest few, and not a moment ago. */
+function olderThan(
+  path: string,
+  wanted: (name: string) => boolean,
+  chosen: (path: string) => number,
+  keep: number,
+): string[] {
+  const dir = dirname(path)
+  return readdirSync(dir)
+    .filter((name) => wanted(name) && name !== basename(path))
+    .map((name) => ({ path: join(dir, name), at: chosen(join(dir, name)) }))
+    .toSorted((a, b) => b.at - a.at)
+    .slice(keep - 1)
+    .filter(({ at }) => at < Date.now() - grace * 1000)
+    .map((one) => one.path)
+}
+
+async function isStoodOn(image: string, others: string[]): Promise<boolean> {
+  const disks = [...new Set([...disksOn(image), ...others])].filter((each) => existsSync(each))
+  const stand = await Promise.all(disks.map((each) => standsOn(each, image)))
+  return stand.includes(true)
+}
+
+const isImage = (name: string): boolean => /^[0-9a-f]{16}\.qcow2$/.test(name)
+/** As `ensureNixosDisk` calls the bases of ext4; the embedded guest's images have other names. */
+const isBase = (name: string): boolean => /^[0-9a-f]{16}-[0-9a-f]{16}$/.test(name)
+
+const layersOf = (base: string): string[] => {
+  const dir = join(base, 'layers')
+  if (!existsSync(dir)) return []
+  return readdirSync(dir)
+    .filter(isImage)
+    .map((name) => join(dir, name))
+}
+
+const lastChosen = (path: string): number => statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0
 
 const listOf = (image: string): string => `${image}.disks`
 

@@ -7,6 +7,7 @@ import {
   renameSync,
   rmSync,
   statSync,
+  utimesSync,
   writeFileSync,
 } from 'node:fs'
 import { join, resolve } from 'node:path'
@@ -117,7 +118,7 @@ async function ensureBase(
       .map((base) => ({ base, lacks: size(paths.filter(({ path }) => !base.holds.has(path))) }))
       .filter(({ lacks }) => lacks <= size(paths) / 4)
       .toSorted((a, b) => a.lacks - b.lacks)[0]?.base
-  return await cached({
+  const base = await cached({
     ...once(images, layout, wanted, say),
     find,
     make: async (work) => {
@@ -129,6 +130,10 @@ async function ensureBase(
       return readBase(dir, wanted.layout)!
     },
   })
+  // one that was just found is not deleted by another task while its layer is made
+  const now = new Date()
+  utimesSync(base.dir, now, now)
+  return base
 }
 
 const size = (paths: PathInfo[]): number => paths.reduce((sum, { narSize }) => sum + narSize, 0)

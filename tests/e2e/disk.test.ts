@@ -4,7 +4,7 @@
  */
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { copyFileSync, existsSync, readdirSync, statSync, truncateSync } from 'node:fs'
+import { copyFileSync, existsSync, readdirSync, statSync, truncateSync, utimesSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
@@ -156,8 +156,12 @@ test('a disk is as the host names its parts, and its store as Nix has it', async
 test('another system of the same layout costs what differs, and boots as well', async () => {
   await ensureNixosDisk(await wanted('one', {}), () => {})
   const before = images()
+  const found = join(lab.dir, 'cache/nixos', before[0]!)
+  utimesSync(found, 1, 1)
   const layer = await ensureNixosDisk(await wanted('two', {}), () => {})
   expect(images()).toEqual(before)
+  // so that a task that deletes old bases meanwhile leaves it
+  expect(statSync(found).mtimeMs).toBeGreaterThan(Date.now() - 600_000)
   expect(statSync(layer).blocks * 512).toBeLessThan(4e6)
   expect((await boot(layer))[0]).toBe('two')
   // names of its own are another layout

@@ -10,7 +10,7 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { cached, chooseImage } from '../../../lib/image/cache.ts'
 import { createOverlay } from '../../../lib/image/qcow2.ts'
@@ -79,6 +79,63 @@ test('A disk that cannot be read keeps what it may stand on, and no other file i
   expect(left()).toEqual(['1', '2', '3', '4', 'k'])
   await chooseImage(image(4, 0), join(dir, 'new'), [], 1)
   expect(left()).toEqual(['4', 'k'])
+})
+
+/** The base of an ext4, whose only layer was chosen so many hours ago; returns that layer. */
+function base(digit: number, hours: number): string {
+  const hash = String(digit).repeat(16)
+  const made = join(images, `${'a'.repeat(16)}-${hash}`)
+  mkdirSync(join(made, 'layers'), { recursive: true })
+  execFileSync('truncate', ['--size', String(size), join(made, 'base.raw')])
+  const layer = join(made, 'layers', `${hash}.qcow2`)
+  const over = ['-b', join(made, 'base.raw'), '-F', 'raw', layer]
+  execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', ...over])
+  const then = Date.now() / 1000 - hours * 3600
+  for (const path of [layer, made]) utimesSync(path, then, then)
+  return layer
+}
+
+const bases = (): string[] =>
+  readdirSync(images)
+    .filter((name) => !name.endsWith('.lock'))
+    .map((name) => name.at(-1)!)
+    .toSorted()
+
+test('The newest bases of ext4 are kept, and those that disks stand on, whatever layer they stand on', async () => {
+  const layers = [1, 2, 3, 4, 5, 6].map((digit) => base(digit, digit))
+  // the embedded guest's image, which is chosen by its recipe
+  const embedded = join(images, `${'a'.repeat(16)}-mwxaqvub`)
+  mkdirSync(embedded)
+  utimesSync(embedded, 1, 1)
+  const disk = join(dir, 'disk')
+  await createOverlay(layers[3]!, disk, size)
+  // one that another task has just found, whose layer is not made yet
+  const found = dirname(dirname(layers[4]!))
+  utimesSync(found, new Date(), new Date())
+
+  await chooseImage(base(7, 0), join(dir, 'new'), [disk], 2)
+  // 7 is the newest, 5 has just been found, 4 is stood on
+  expect(bases()).toEqual(['4', '5', '7', 'b'])
+
+  rmSync(disk)
+  for (const path of [layers[3]!, dirname(dirname(layers[3]!)), found]) utimesSync(path, 1, 1)
+  await chooseImage(base(7, 0), join(dir, 'new'), [disk], 1)
+  expect(bases()).toEqual(['7', 'b'])
+})
+
+test('Layers of one base are as the images of btrfs: the newest are kept', async () => {
+  const newest = base(1, 0)
+  const layers = dirname(newest)
+  for (const digit of [2, 3, 4]) {
+    const path = join(layers, `${String(digit).repeat(16)}.qcow2`)
+    execFileSync('cp', ['--preserve=timestamps', newest, path])
+    utimesSync(path, digit, 10 - digit)
+  }
+  await chooseImage(newest, join(dir, 'new'), [])
+  expect(readdirSync(layers).filter((name) => name.endsWith('.qcow2'))).toEqual(
+    [1, 2, 3].map((digit) => `${String(digit).repeat(16)}.qcow2`),
+  )
+  expect(bases()).toEqual(['1'])
 })
 
 const wanted = {
