@@ -142,10 +142,31 @@ export async function closure(path: string, store: string[]): Promise<PathInfo[]
 const unreached =
   /unable to download|could(?:n't| not) resolve host|failed to open archive|failed to connect|unable to access/i
 
+/**
+ * The error that came first in what nix printed, with the lines that belong to it. Errors that only follow from
+ * another are passed over: nix 2.34 names what failed and then all that needs it, up to the whole system.
+ * @param said standard error; where it has no error, its last lines are the answer
+ */
+export function firstError(said: string): string {
+  const errors = said.match(/^error:.*(?:\n(?:[ \t].*)?)*/gm) ?? []
+  const first = errors.find((each) => !/\d+ dependenc(y|ies) (failed|of derivation)/.test(each))
+  const lines = (first ?? errors[0] ?? lastLines(said)).trimEnd().split('\n')
+  // its own words come first, the innermost error of a trace or the end of a builder's log last
+  return lines.length > 12
+    ? [...lines.slice(0, 2), ...lines.slice(-10)].join('\n')
+    : lines.join('\n')
+}
+
+/** In one line, what an error of nix says: of a trace the innermost. */
+export const causeIn = (error: string): string | undefined => lastError(error)?.[1]
+
+const lastError = (words: string): RegExpExecArray | undefined =>
+  [...words.matchAll(/^\s*error:\s*(?:error:\s*)*(\S.*)/gm)].at(-1)
+
 /** nix prints a trace with the cause at its end; the last `error:` says what to mend and where. */
 function evaluationFailure(flake: string, attribute: string, failure: Failure): Failure {
   const words = (failure.detail.evidence ?? '').trimEnd()
-  const cause = [...words.matchAll(/^\s*error:\s*(?:error:\s*)*(\S.*)/gm)].at(-1)
+  const cause = lastError(words)
   if (/does not provide attribute/.test(cause?.[1] ?? ''))
     return withoutHosts(flake, attribute, `has no ${attribute}`)
   const end = lastLines(words)

@@ -28,6 +28,7 @@ import { deleteSnapshot, restoreSnapshot, saveSnapshot, snapshotsOf } from '../v
 import { connect } from '../ssh/ssh.ts'
 import { bring, switchTo } from '../vm/switch.ts'
 import { fetchInputs, lockedInputs } from '../nix/inputs.ts'
+import { causeIn } from '../nix/nix.ts'
 import type { Ssh } from '../ssh/ssh.ts'
 import {
   files,
@@ -285,7 +286,7 @@ async function buildsSmall(vm: Machine, from: Clones, say: (line: string) => voi
     const memory = /out of memory|bad_alloc|cannot allocate|\bKilled\b/i.test(evidence)
     const why = memory
       ? `${gib(vm.vm.memory)} of memory are too little to evaluate it`
-      : `it cannot build a small change: ${/^error: (.+)/m.exec(evidence)?.[1] ?? thrown.message}`
+      : `it cannot build a small change: ${causeIn(evidence) ?? thrown.message}`
     throw new Failure(`Cannot take \`${vm.host}\` for a baseline: ${why}`, {
       evidence,
       cause: thrown,

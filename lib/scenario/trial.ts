@@ -1,6 +1,7 @@
 import { Failure } from '../failure.ts'
 import { inHome } from '../lab-settings.ts'
 import { guestOf } from '../nix/guest.ts'
+import { causeIn, firstError } from '../nix/nix.ts'
 import { quote } from '../ssh/probes.ts'
 import { ownFiles } from './host-module.ts'
 import type { Scene } from './family.ts'
@@ -31,6 +32,7 @@ export const rebuild = (scene: Scene, vm: Machine, module: string): Promise<Rebu
  * Builds the guest's own configuration with one more module, as its user.
  * @param path of its flake: lab.toml's
  * @returns the toplevel
+ * @throws Failure with the error of nix that came first
  */
 export async function buildInGuest(
   vm: Machine,
@@ -50,8 +52,13 @@ export async function buildInGuest(
   const limit = 90 * vm.patience
   const command = `cp ${quote(`${flake}/${ownFiles}/guest.nix`)} ~/.lab/ && nix build --impure --no-link --print-out-paths --file ~/.lab`
   const built = await counting(`build in ${vm.host}`, limit, say, () =>
-    vm.user(command, { timeout: limit }),
+    vm.user(command, { timeout: limit, allow: 'any' }),
   )
+  if (built.code !== 0) {
+    const evidence = firstError(built.stderr)
+    const why = causeIn(evidence) ?? `nix exited with ${built.code}`
+    throw new Failure(`Cannot build in \`${vm.host}\`: ${why}`, { evidence })
+  }
   return built.stdout.trim()
 }
 
