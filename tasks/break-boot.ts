@@ -213,7 +213,7 @@ const others: Case[] = [
       ]
       const moment = moments[Math.floor(scene.random() * moments.length)]!
       const reached = vm.serial(moment, `its boot to come to ${moment.source}`, 90)
-      await vm.root('systemctl reboot --no-block', { allow: 'any' })
+      await vm.startReboot()
       await reached
       await vm.cutPower()
       await vm.powerOn()
@@ -266,7 +266,7 @@ const others: Case[] = [
       const before = await vm.bootId()
       await illOnce(vm, 'echo c >/proc/sysrq-trigger')
       const panic = vm.serial(/end Kernel panic|Kernel panic - not syncing/, 'golden to panic', 120)
-      await vm.root('systemctl reboot --no-block', { allow: 'any' })
+      await vm.startReboot()
       await panic
       // its panic would have led to a reboot after 5 s, and its watchdog after 30
       await staysDown(scene, vm, 15)
@@ -300,7 +300,7 @@ const others: Case[] = [
         'the validation to fail',
         120,
       )
-      await vm.root('systemctl reboot --no-block', { allow: 'any' })
+      await vm.startReboot()
       await failed
       await staysDown(scene, vm, 10)
       const ask =

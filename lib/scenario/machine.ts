@@ -29,6 +29,15 @@ export interface BootOptions {
   until?: string
 }
 
+/** The answer may be lost, as sshd goes down with the system: that it reboots is seen by what comes of it. */
+export async function startReboot(root: Exec): Promise<void> {
+  try {
+    await root('systemctl reboot --no-block', { allow: 'any' })
+  } catch (thrown) {
+    if (!(thrown instanceof Failure)) throw thrown
+  }
+}
+
 /** A VM in the hands of a case. Limits are seconds on KVM; an emulated CPU gets `patience` as many. */
 export interface Machine extends UpgradeUnit {
   host: string
@@ -47,6 +56,8 @@ export interface Machine extends UpgradeUnit {
   bootId: () => Promise<string>
   /** Store path that runs. */
   running: () => Promise<string>
+  /** Has the guest reboot by itself, and waits for nothing. */
+  startReboot: () => Promise<void>
   /** Reboots and waits until another boot answers on SSH. @returns seconds */
   reboot: (options?: BootOptions) => Promise<number>
   /**
@@ -229,10 +240,11 @@ export function machine(vm: Vm, options: MachineOptions): Machine {
     bootId,
     running: async () => (await root('readlink -f /run/current-system')).stdout.trim(),
     awaitBoot,
+    startReboot: () => startReboot(root),
     reboot: async (bootOptions) => {
       const before = await bootId()
       note({ kind: 'power', name: 'reboot', host })
-      await root('systemctl reboot --no-block', { allow: 'any' })
+      await startReboot(root)
       const old = qemuOf(vm)
       // a reboot ends QEMU: until then the old system only answers to be asked again
       if (old) {
