@@ -3,6 +3,7 @@ import { TookTooLong } from '../retry.ts'
 import type { Note } from '../report/record.ts'
 import { counting } from '../retry.ts'
 import type { Exec } from '../ssh/commands.ts'
+import { startToEnd } from '../vm/upgrade.ts'
 import { labSubject } from './subject-lab.ts'
 import type { Subject } from './subject.ts'
 
@@ -77,7 +78,7 @@ export function upgradeUnit(needs: Needs): UpgradeUnit {
     const began = note({ kind: 'upgrade', name: 'upgrade', host, phase: 'begin' })
     // one command: under emulation each costs a third of a second
     const script = `before=$(stat -c %i.%Y ${statusFile} 2>/dev/null)
-      systemctl start ${subject.unit}.service
+      ${startToEnd(`${subject.unit}.service`)}
       systemctl show -p Result -p InvocationID ${subject.unit}.service | sort -r | { IFS='=' read -r _ result; IFS='=' read -r _ id
         echo "$result"; journalctl --no-pager --output=cat --lines=60 _SYSTEMD_INVOCATION_ID="$id"; }
       printf '\\036\\n'

@@ -24,6 +24,14 @@ export interface Booted {
   lastFailed: string
 }
 
+/**
+ * Shell that starts a unit and waits until it is over. A switch to another systemd has that take the place of the
+ * one that runs: `systemctl start` is cut off then, and the upgrade goes on.
+ */
+export const startToEnd = (unit: string): string => `systemctl start ${unit} || until
+      systemctl show --property=ActiveState ${unit} | grep -qE '=(active|inactive|failed)$'
+    do sleep 1; done`
+
 const statusFile = '/var/lib/nix-local-upgrade/status.json'
 const separator = '\u001e'
 
@@ -51,7 +59,7 @@ export async function upgradeNow(
     systemctl cat "$unit" >/dev/null || exit 3
     before=$(stat -c %i.%Y ${statusFile} 2>/dev/null)
     journalctl --follow --lines=0 --output=cat --unit="$unit" & journal=$!
-    systemctl start "$unit"
+    ${startToEnd('"$unit"')}
     result=$(systemctl show --property=Result --value "$unit")
     sleep 0.3; kill $journal; wait $journal 2>/dev/null
     printf '${separator}\\n%s\\n' "$result"

@@ -1,0 +1,59 @@
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, expect, test } from 'vitest'
+import { run } from '../../../lib/run.ts'
+import { upgradeUnit } from '../../../lib/scenario/upgrade-unit.ts'
+
+let dir: string
+beforeEach(() => {
+  dir = mkdtempSync(join(tmpdir(), 'lab-upgrade-'))
+})
+afterEach(() => rmSync(dir, { recursive: true }))
+
+/** An upgrade on a machine whose systemctl has these answers, by how often its state was asked. */
+async function upgraded(
+  start: string,
+  states: string[],
+): Promise<{ result: string; asked: number }> {
+  const script = (name: string, text: string): void => {
+    writeFileSync(join(dir, name), `#!/bin/sh\n${text}\n`)
+    chmodSync(join(dir, name), 0o755)
+  }
+  writeFileSync(join(dir, 'states'), states.map((state) => `${state}\n`).join(''))
+  script('journalctl', 'echo said')
+  script('sleep', ':')
+  script(
+    'systemctl',
+    `case $* in
+    start*) ${start} ;;
+    *ActiveState*)
+      echo >>${dir}/asked
+      state=$(head -n 1 ${dir}/states)
+      sed -i 1d ${dir}/states
+      [ -n "$state" ] && echo "ActiveState=$state" ;;
+    *) [ -s ${dir}/states ] && echo Result=success || echo Result=exit-code; echo InvocationID=1 ;;
+    esac`,
+  )
+  writeFileSync(join(dir, 'asked'), '')
+  const root = async (command: string) => {
+    const { stdout, stderr } = await run('sh', ['-c', `PATH=${dir}:$PATH; ${command}`])
+    return { stdout, stderr, code: 0 }
+  }
+  const needs = { host: 'sorrow', root, note: () => 1, say: () => {}, seconds: (of: number) => of }
+  const unit = upgradeUnit(needs as unknown as Parameters<typeof upgradeUnit>[0])
+  const { result } = await unit.upgrade({ limit: 20 })
+  const { stdout } = await run('wc', ['-l', join(dir, 'asked')])
+  return { result, asked: Number.parseInt(stdout) }
+}
+
+test('One that goes on when systemd has started itself anew is waited for', async () => {
+  // which answers nobody for a moment
+  const states = ['activating', '', 'activating', 'failed']
+  expect(await upgraded('exit 1', states)).toEqual({ result: 'exit-code', asked: 4 })
+})
+
+test('One that is over is not waited for', async () => {
+  expect(await upgraded('exit 1', ['failed'])).toEqual({ result: 'exit-code', asked: 1 })
+  expect(await upgraded('exit 0', [])).toEqual({ result: 'exit-code', asked: 0 })
+})
