@@ -156,7 +156,8 @@ export async function openTerminal(
     const gone = (): boolean => !existsSync(`/proc/${shell.pid}`)
     for (let tries = 0; tries < 40 && !gone(); tries++) await pause(0.05)
     if (!gone()) shell.kill('SIGKILL')
-    rmSync(home, { recursive: true, force: true })
+    // npx may still write its log there
+    rmSync(home, { recursive: true, force: true, maxRetries: 5 })
   })
   await prompted()
   return {
