@@ -17,7 +17,7 @@ import {
 import { basename, dirname, join } from 'node:path'
 import { Failure, usage } from './failure.ts'
 import { flock } from './lock.ts'
-import { pasted } from './pasted.ts'
+import { pasted } from './quote.ts'
 
 /** A file as it was read: what a later write compares with. */
 export interface FileSeen {

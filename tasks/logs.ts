@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process'
 import { Exit, Failure, type ExitCode } from '../lib/failure.ts'
 import { unknown } from '../lib/nearest.ts'
 import { lastLines } from '../lib/run.ts'
-import { quote } from '../lib/ssh/probes.ts'
+import { quote } from '../lib/quote.ts'
 import { main, type Args } from '../lib/task.ts'
 import { runningVm, sshArgs } from '../lib/vm/running.ts'
 

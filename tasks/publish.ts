@@ -1,4 +1,4 @@
-import { pasted } from '../lib/pasted.ts'
+import { pasted } from '../lib/quote.ts'
 import { labFlake } from '../lib/settings.ts'
 import { main, type Args } from '../lib/task.ts'
 import { configRemote, publishDotfiles, publishFlake, type Published } from '../lib/vm/remotes.ts'

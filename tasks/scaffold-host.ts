@@ -63,7 +63,7 @@ export async function run(args: Args): Promise<void> {
     await import('../lib/scaffold/directory.ts')
   const { hostFile, hostFiles } = await import('../lib/scaffold/template.ts')
   const { readingPlace } = await import('../lib/flake/edit.ts')
-  const { pasted } = await import('../lib/pasted.ts')
+  const { pasted } = await import('../lib/quote.ts')
   const { intendToAdd } = await import('../lib/flake/git-index.ts')
   const { withDirectory } = await import('../lib/write-file.ts')
   const choices = await hostChoices({

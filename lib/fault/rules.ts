@@ -1,5 +1,5 @@
 import { kindOf, links, programPath, type Fault, type Link } from './fault.ts'
-import { quote } from '../ssh/probes.ts'
+import { quote } from '../quote.ts'
 import { uplink } from '../vm/qemu.ts'
 import { macs } from '../vm/vm.ts'
 

@@ -1,5 +1,5 @@
 import { Failure } from '../failure.ts'
-import { pasted } from '../pasted.ts'
+import { pasted } from '../quote.ts'
 import { run } from '../run.ts'
 
 export interface Marked {

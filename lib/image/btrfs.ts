@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { Failure } from '../failure.ts'
 import { writeSkeleton, writeState, type Generation, type Writer } from './generation.ts'
 import { findCommand } from '../packages.ts'
+import { quote } from '../quote.ts'
 import { run } from '../run.ts'
 
 /**
@@ -79,7 +80,7 @@ class Copies implements Writer {
   }
 
   command(...words: string[]): void {
-    this.lines.push(words.map((word) => `'${word.replaceAll("'", `'\\''`)}'`).join(' '))
+    this.lines.push(words.map(quote).join(' '))
   }
 
   parents(path: string): void {

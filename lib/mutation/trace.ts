@@ -1,3 +1,4 @@
+import { quote } from '../quote.ts'
 import { existsSync, readFileSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 
@@ -24,8 +25,6 @@ export function traced(file: string, text: string, directories = traceDirectorie
   const first = text.indexOf('\n')
   return `${once}; : "@file ${file} $LINENO"${text.slice(first)}`
 }
-
-const quote = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`
 
 /** Reads what one process has written, into `hits`. */
 export function readTrace(text: string, hits: Hits): void {

@@ -1,5 +1,5 @@
 import type { Machine } from './machine.ts'
-import { quote } from '../ssh/probes.ts'
+import { quote } from '../quote.ts'
 
 /** What the dotfile agent writes to /var/lib/chezmoi-sync/status.json, as far as cases read it. */
 export interface SyncStatus {

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Failure } from '../failure.ts'
+import { quote } from '../quote.ts'
 import { project } from '../settings.ts'
 import type { Ssh } from './ssh.ts'
 
@@ -60,6 +61,3 @@ export async function probe(
   }
   return answers
 }
-
-/** A word for a POSIX shell. */
-export const quote = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`

@@ -1,5 +1,6 @@
 import type { Host } from '../nix/host.ts'
-import { quote, type Answer, type Probe } from '../ssh/probes.ts'
+import { type Answer, type Probe } from '../ssh/probes.ts'
+import { quote } from '../quote.ts'
 
 export type State = 'pass' | 'fail' | 'n/a'
 

@@ -1,10 +1,11 @@
 import { rmSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { optionValue } from './accelerator.ts'
+import { quote } from '../quote.ts'
 import { run } from '../run.ts'
 import { waitFor } from '../retry.ts'
 import { CannotLoad, loadPaused, withMonitor } from './monitor.ts'
-import { ensureKeeper, shell, startQemu, stopVm } from './qemu.ts'
+import { ensureKeeper, startQemu, stopVm } from './qemu.ts'
 import type { Qmp } from './qmp.ts'
 import { files, type Frozen, type Vm } from './vm.ts'
 
@@ -21,7 +22,7 @@ export async function freeze(vm: Vm, tag: string, argv: string[], limit: number)
   try {
     await withMonitor(vm, async (monitor) => {
       await loadPaused(monitor, tag, limit)
-      await migrate(monitor, 'migrate', `exec:cat >${shell(stateIn(dir))}`, limit)
+      await migrate(monitor, 'migrate', `exec:cat >${quote(stateIn(dir))}`, limit)
     })
   } finally {
     await stopVm(vm, 0)
@@ -49,7 +50,7 @@ export async function thaw(vm: Vm, { dir }: Frozen, argv: string[], limit: numbe
   await startQemu(vm, argv, ['-S', ...memoryArgs(vm, dir, 'off'), '-incoming', 'defer'])
   try {
     await withMonitor(vm, async (monitor) => {
-      await migrate(monitor, 'migrate-incoming', `exec:cat ${shell(stateIn(dir))}`, limit)
+      await migrate(monitor, 'migrate-incoming', `exec:cat ${quote(stateIn(dir))}`, limit)
       await monitor.execute('cont')
     })
   } catch (thrown) {

@@ -12,6 +12,7 @@ import { sshTarget } from './identity.ts'
 import { qmp } from './qmp.ts'
 import { follow } from './follow.ts'
 import type { Wake } from '../retry.ts'
+import { quote } from '../quote.ts'
 import { lastLines } from '../run.ts'
 import { waitForSsh, type Ssh } from '../ssh/ssh.ts'
 import { labHome, project, runtimeDir } from '../settings.ts'
@@ -32,7 +33,7 @@ const openFile = 'opt/lab/open-uplink'
 export function qemuArgs(vm: Vm, accelerator: Accelerator['kind'], firmware: Firmware): string[] {
   const f = files(vm.host)
   const mac = macs(vm.slot)
-  const remote = `git daemon --inetd --export-all --enable=receive-pack --base-path=${shell(served(vm.host))} ${shell(served(vm.host))}`
+  const remote = `git daemon --inetd --export-all --enable=receive-pack --base-path=${quote(served(vm.host))} ${quote(served(vm.host))}`
   const cache = [process.execPath, join(project, 'lib/vm/cache.mjs'), cacheOf(vm.host)]
   const names = [
     process.execPath,
@@ -77,8 +78,8 @@ export function qemuArgs(vm: Vm, accelerator: Accelerator['kind'], firmware: Fir
       [
         `user,net=10.0.3.0/24,restrict=${vm.openUplink ? 'off' : 'on'}`,
         `guestfwd=tcp:${uplink.git}:9418-cmd:${optionValue(remote)}`,
-        `guestfwd=tcp:${uplink.git}:80-cmd:${optionValue(cache.map(shell).join(' '))}`,
-        `guestfwd=tcp:${uplink.dns}:53-cmd:${optionValue(names.map(shell).join(' '))}`,
+        `guestfwd=tcp:${uplink.git}:80-cmd:${optionValue(cache.map(quote).join(' '))}`,
+        `guestfwd=tcp:${uplink.dns}:53-cmd:${optionValue(names.map(quote).join(' '))}`,
       ].join(','),
     ),
     ...nic('lan', `socket,mcast=${lanGroup()},localaddr=127.0.0.1`),
@@ -105,9 +106,6 @@ function lanGroup(): string {
   const id = Number.parseInt(runtimeDir().slice(-6), 16)
   return `239.${(id >> 16) & 255}.${(id >> 8) & 255}.${id & 255}:4810`
 }
-
-/** How libslirp splits a command into words: as a shell does. */
-export const shell = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`
 
 /**
  * Starts QEMU, detached, and waits until its monitor answers.

@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import type { Host } from '../nix/host.ts'
 import { inHome, labSettings } from '../lab-settings.ts'
 import { project } from '../settings.ts'
-import { quote } from '../ssh/probes.ts'
+import { quote } from '../quote.ts'
 import { connect } from '../ssh/ssh.ts'
 import { sshTarget } from './identity.ts'
 import {

@@ -2,7 +2,7 @@ import { usage } from '../failure.ts'
 import { labSettings } from '../lab-settings.ts'
 import type { Exec } from '../ssh/commands.ts'
 import type { Ssh } from '../ssh/ssh.ts'
-import { quote } from '../ssh/probes.ts'
+import { quote } from '../quote.ts'
 
 /** How an upgrade ended, as the guest itself says. */
 export interface Ended extends Booted {

@@ -1,6 +1,6 @@
 import { execFileSync } from 'node:child_process'
 import { expect, test } from 'vitest'
-import { pasted } from '../../lib/pasted.ts'
+import { pasted } from '../../lib/quote.ts'
 
 test.each([
   ['ssh', '-F', '/home/mia/.local/state/lab/ssh_config', 'sorrow'],

@@ -1,5 +1,0 @@
-/** A command line to be pasted into a shell: a word is quoted where the shell would not take it as it is. */
-export const pasted = (...words: string[]): string =>
-  words
-    .map((word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`))
-    .join(' ')
