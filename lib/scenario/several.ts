@@ -1,7 +1,9 @@
 import { fromHome } from '../lab-settings.ts'
+import { syncByUnit } from './dotfile-sync.ts'
 import type { Case, Scene } from './family.ts'
+import { mkfifo } from './fifo.ts'
 import type { Machine } from './machine.ts'
-import { comes } from './trial.ts'
+import { comes, rebuild } from './trial.ts'
 import { deploys, module, note, program, seen, upgrades } from './upgrade.ts'
 
 const statusFile = '/var/lib/nix-local-upgrade/status.json'
@@ -148,6 +150,86 @@ export const several: Case[] = [
       await vm.root('touch /run/lab-hang')
       const reason = /^`test ! -e \/run\/lab-hang .*` failed/
       await upgrades(scene, vm, { outcome: 'validation-failed', reason, waits: 60 })
+    },
+  },
+  {
+    name: 'dotfiles-silent',
+    title:
+      'the dotfiles come from a remote that never answers: given up after a while, and the commit is deployed',
+    promise: 'dotfiles',
+    limit: 300,
+    ends: 'main',
+    run: async (scene) => {
+      const { vm, world } = scene
+      await world.config.commit(note(vm, 'two'), 'Two')
+      const edit = (text: string): string => text.replace('line 3\n', 'line three\n')
+      await world.dotfiles.commit({ dot_labrc: edit }, 'Edit')
+      const fault = scene.fault('silent remote of the dotfiles', vm.host)
+      const speak = await mkfifo(`${world.dotfiles.dir}/HEAD`)
+      const reaches =
+        'timeout 5 git ls-remote -q git://10.0.3.100/dotfiles.git >/dev/null 2>&1; echo $?'
+      const bitten = (await vm.root(reaches)).stdout.trim()
+      fault.bit(bitten === '124', `git ls-remote exits with ${bitten} after 5 s`)
+      await deploys(scene, vm, { waits: 60 })
+      const { stdout } = await vm.root('jq -r .outcome /var/lib/chezmoi-sync/status.json')
+      scene.check('the dotfiles were given up', 'offline', stdout.trim())
+      await speak()
+      await vm.until('the remote to answer', 30, `[ "$(${reaches})" = 0 ]`)
+      fault.healed(true, 'git ls-remote exits with 0')
+      scene.check('they catch up', 'synced', (await syncByUnit(vm)).status.outcome)
+      const line = await vm.user('sed -n 3p .labrc')
+      scene.check('and are applied', 'line three', line.stdout.trim())
+    },
+  },
+  {
+    name: 'switch-hangs',
+    title: 'a switch that never ends has a time limit: all goes back',
+    promise: 'rollback',
+    own: true,
+    limit: 400,
+    run: async (scene) => {
+      const { vm, world } = scene
+      // long enough for a switch that is well, as the way back is one
+      const limit = Math.ceil(15 * vm.patience)
+      const option = `myModules.services.autoUpgrade.switchTimeout = ${limit};`
+      await world.config.commit(module(vm, `{ ${option} }\n`), 'Limit')
+      const { toplevel } = await deploys(scene, vm)
+      scene.ends(vm, toplevel)
+      const hangs = `systemd.services.lab-hangs = { wantedBy = [ "multi-user.target" ]; serviceConfig = { Type = "oneshot"; ExecStart = "${program('sleep infinity')}"; }; };`
+      await world.config.commit(module(vm, `{ pkgs, ... }: { ${option} ${hangs} }\n`), 'Hangs')
+      const reason = new RegExp(`^switch-to-configuration did not end within ${limit} s`)
+      await upgrades(scene, vm, { outcome: 'switch-failed', reason, waits: limit })
+      const left = await vm.root('systemctl is-active lab-hangs.service', { allow: 'any' })
+      scene.check('what hung is stopped', 'inactive', left.stdout.trim())
+    },
+  },
+  {
+    name: 'lock-hangs',
+    title: 'a rebuild by hand never ends: the upgrade gives way for a time, and fails after it',
+    promise: 'lock',
+    own: true,
+    limit: 400,
+    run: async (scene) => {
+      const { vm, world } = scene
+      // long enough for an upgrade to come to the lock: it is the limit of the whole run as well
+      const limit = Math.ceil(20 * vm.patience)
+      const option = `{ myModules.services.autoUpgrade.lockTimeout = ${limit}; }\n`
+      const { toplevel } = await rebuild(scene, vm, option)
+      scene.ends(vm, toplevel as `/${string}`)
+      await vm.root(
+        `systemd-run --quiet --wait ${toplevel}/bin/switch-to-configuration switch
+        systemd-run --quiet --unit=lab-rebuild flock /run/nixos/switch-to-configuration.lock sleep infinity`,
+        { timeout: 60 * vm.patience },
+      )
+      await world.config.commit(note(vm, 'two'), 'Two')
+      const who = 'Another switch is at work: pid \\d+, .*flock .*'
+      await upgrades(scene, vm, { outcome: 'locked', reason: new RegExp(`^${who}`) })
+      const age = '$(ps -o etimes= -p "$(systemctl show --value -p MainPID lab-rebuild.service)")'
+      await vm.until('the rebuild to count as hung', 30, `[ "${age}" -ge ${limit} ]`)
+      const hung = new RegExp(`^${who}counts as hung`)
+      await upgrades(scene, vm, { outcome: 'failed', phase: 'lock', reason: hung })
+      await vm.root('systemctl stop lab-rebuild.service')
+      scene.check('nothing of the commit runs', toplevel, await vm.running())
     },
   },
 ]
