@@ -1,12 +1,12 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { accessSync, constants, existsSync, readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Failure } from './failure.ts'
 import { whenCutShort } from './interrupt.ts'
 import { agreed, canAsk } from './question.ts'
 import { findFirmware } from './vm/firmware.ts'
-import { searchPath } from './run.ts'
+import { findCommand } from './find-command.ts'
 import { project } from './settings.ts'
 
 export interface Package {
@@ -41,21 +41,6 @@ export function present({ brings }: Package): boolean {
   } catch {
     return false
   }
-}
-
-/** The path of a command, or undefined; looks into the sbin directories as well. */
-export function findCommand(name: string): string | undefined {
-  return searchPath()
-    .split(':')
-    .map((directory) => join(directory, name))
-    .find((path) => {
-      try {
-        accessSync(path, constants.X_OK)
-        return true
-      } catch {
-        return false
-      }
-    })
 }
 
 const apt = (missing: Package[]): string[] => [

@@ -1,5 +1,6 @@
 import { createInterface } from 'node:readline'
 import { Failure } from './failure.ts'
+import { findCommand, searchPath } from './find-command.ts'
 
 export interface RunOptions {
   cwd?: string
@@ -60,21 +61,20 @@ export async function run(command: string, args: string[], options: RunOptions =
     return { stdout: done.stdout, stderr: done.stderr, code }
   }
   if (options.signal?.aborted) throw options.signal.reason
+  // a command that is there may say so of another one that it was to run
+  const missing = code === 127 && findCommand(command) === undefined
   const why = late
     ? `took longer than its limit of ${seconds} s`
     : done.signal
       ? `was killed by ${done.signal}`
-      : code === 127
+      : missing
         ? 'is not installed'
         : `exited with ${code}`
   throw new Failure(`Command \`${[command, ...args.slice(0, 2)].join(' ')}\` ${why}`, {
-    hint: options.hint ?? (code === 127 ? 'just doctor names the package' : undefined),
+    hint: options.hint ?? (missing ? 'just doctor names the package' : undefined),
     evidence: lastLines(done.stderr || done.stdout),
   })
 }
-
-/** Where commands are looked for: Debian keeps the tools for disks where users do not look. */
-export const searchPath = (): string => `${process.env['PATH'] ?? '/usr/bin:/bin'}:/usr/sbin:/sbin`
 
 /** The last `count` lines of a log, for a failure's evidence. */
 export const lastLines = (text: string, count = 8): string =>

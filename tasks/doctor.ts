@@ -1,15 +1,9 @@
 import { freemem } from 'node:os'
 import { findAccelerator } from '../lib/vm/accelerator.ts'
 import { Exit, Failure, type ExitCode } from '../lib/failure.ts'
+import { findCommand } from '../lib/find-command.ts'
 import { findFirmware } from '../lib/vm/firmware.ts'
-import {
-  findCommand,
-  install,
-  installLine,
-  packages,
-  present,
-  type Package,
-} from '../lib/packages.ts'
+import { install, installLine, packages, present, type Package } from '../lib/packages.ts'
 import { requireNamespaces } from '../lib/namespaces.ts'
 import { freeBelow, gib } from '../lib/vm/preflight.ts'
 import { labCache, labHome } from '../lib/settings.ts'

@@ -2,7 +2,7 @@
 import { execFileSync } from 'node:child_process'
 import { chmodSync, cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { findCommand } from '../lib/packages.ts'
+import { findCommand } from '../lib/find-command.ts'
 import { copyFlake } from './flake-copy.ts'
 
 /**

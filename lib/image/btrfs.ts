@@ -2,7 +2,7 @@ import { existsSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Failure } from '../failure.ts'
 import { writeSkeleton, writeState, type Generation, type Writer } from './generation.ts'
-import { findCommand } from '../packages.ts'
+import { findCommand } from '../find-command.ts'
 import { quote } from '../quote.ts'
 import { run } from '../run.ts'
 

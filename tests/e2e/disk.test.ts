@@ -14,7 +14,7 @@ import { ensureNixosDisk, type DiskLayout, type NixosDisk } from '../../lib/imag
 import { createOverlay } from '../../lib/image/qcow2.ts'
 import { nix } from '../../lib/nix/nix.ts'
 import { storeOptions } from '../../lib/nix/store.ts'
-import { findCommand } from '../../lib/packages.ts'
+import { findCommand } from '../../lib/find-command.ts'
 import { run } from '../../lib/run.ts'
 import { project } from '../../lib/settings.ts'
 import { findFirmware } from '../../lib/vm/firmware.ts'

@@ -17,6 +17,11 @@ test('input is read, and a command that does not read it is judged by its exit c
   const large = 'x'.repeat(2 ** 22)
   expect((await run('true', [], { input: large })).code).toBe(0)
   await expect(run('nonesuch', [], { input: large })).rejects.toThrow('`nonesuch` is not installed')
+  const within = run('sh', ['-c', 'nonesuch'])
+  await expect(within).rejects.toMatchObject({
+    message: 'Command `sh -c nonesuch` exited with 127',
+    detail: { evidence: expect.stringContaining('nonesuch') },
+  })
 })
 
 test('an exit code is a failure with the last lines, unless it is allowed', async () => {
