@@ -17,6 +17,8 @@ export interface LabSettings {
   user: string | null
   /** Branch that is deployed, and that hosts share their dotfiles by. */
   branch: string
+  /** Units that need what a VM has not, such as the internet: no failure of theirs counts. See `mayFail`. */
+  mayFail: string[]
   /** Services without `.service`, by what they are for. */
   units: { upgrade: string; sync: string; golden: string }
   /** Directories in the guest; `~/` is the user's home. */
@@ -38,6 +40,7 @@ export interface LabSettings {
 const defaults: LabSettings = {
   user: null,
   branch: 'main',
+  mayFail: [],
   units: {
     upgrade: 'nix-local-upgrade',
     sync: 'chezmoi-pre-update',
@@ -52,6 +55,8 @@ const defaults: LabSettings = {
 const known: [path: string, variable: string, form: RegExp, what: string][] = [
   ['user', 'LAB_USER', /^[a-z_][a-z0-9_-]{0,30}$/, 'a user name'],
   ['branch', 'LAB_BRANCH', /^[\w][\w./-]*$/, 'a branch'],
+  // one that begins with `*` would be about units that nobody thought of
+  ['may-fail', 'LAB_MAY_FAIL', /^\w[\w@:.*\\-]*(,\w[\w@:.*\\-]*)*$/, 'a list of units'],
   ['units.upgrade', 'LAB_UPGRADE_UNIT', /^[\w@:.\\-]+$/, 'a unit'],
   ['units.sync', 'LAB_SYNC_UNIT', /^[\w@:.\\-]+$/, 'a unit'],
   ['units.golden', 'LAB_GOLDEN_UNIT', /^[\w@:.\\-]+$/, 'a unit'],
@@ -84,8 +89,24 @@ const known: [path: string, variable: string, form: RegExp, what: string][] = [
   ],
 ]
 
+/** Settings that are lists of words; a variable has them with commas in between. */
+const lists = ['may-fail', 'upgrade.promises']
+
 /** The units of the lab's own agents, which the scenarios are about. */
 export const ownUnits: LabSettings['units'] = { ...defaults.units }
+
+/**
+ * Whether a unit may fail.
+ * @param unit with its type, as `acme-example.org.service`
+ * @param names as `lab.toml` has them: `*` is any part of a name, and one without a type is a service
+ */
+export const mayFail = (unit: string, names: string[]): boolean =>
+  names.some((name) => {
+    const whole = unitTypes.test(name) ? name : `${name}.service`
+    const parts = whole.split('*').map((part) => part.replaceAll(/[.\\]/g, String.raw`\$&`))
+    return new RegExp(`^${parts.join('.*')}$`).test(unit)
+  })
+const unitTypes = /\.(service|socket|device|mount|automount|swap|target|path|timer|slice|scope)$/
 
 /** A directory of the guest in a command that runs in the user's home. */
 export const fromHome = (path: string): string => path.replace(/^~\//, '')
@@ -111,8 +132,7 @@ export async function labSettings(flake = labFlake()): Promise<LabSettings> {
     const value = set || at(written, path)
     if (value === undefined) continue
     const from = set ? variable : `\`${path}\` of ${placeOf(file, path)}`
-    // of what is a list, the names
-    const isList = path === 'upgrade.promises'
+    const isList = lists.includes(path)
     const text = isList && Array.isArray(value) ? value.join() : numberless(value)
     if (typeof text !== 'string' || !form.test(text) || Array.isArray(value) !== (isList && !set)) {
       throw usage(`Cannot read ${from} as ${what}: ${JSON.stringify(value)}`)
@@ -181,7 +201,7 @@ const at = (of: Toml, path: string): unknown =>
   path.split('.').reduce<unknown>((inner, key) => (inner as Toml | undefined)?.[key], of)
 
 function put(settings: LabSettings, path: string, value: unknown): void {
-  const keys = path.split('.')
+  const keys = path.replaceAll(/-(\w)/g, (_, letter: string) => letter.toUpperCase()).split('.')
   const last = keys.pop()!
   const inner = keys.reduce<unknown>((found, key) => (found as Toml)[key], settings)
   if (!inner) throw new Failure(`Cannot set \`${path}\``)

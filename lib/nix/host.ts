@@ -27,6 +27,8 @@ export interface Facts {
   declared: string[]
   /** The unit of each declared service that has one. */
   units: Record<string, string>
+  /** Units of which no failure counts: `lab.toml`'s. */
+  mayFail: string[]
   /** What this guest cannot have, with the reason. */
   unavailable: Record<string, string>
   syncthingAddress: string
@@ -69,7 +71,7 @@ export async function readHost(
   disko = readVm(name)?.disko ?? false,
 ): Promise<Host> {
   // of the lab's flake always: a world's tree need not have its lab.toml
-  const { user, units, paths } = await labSettings()
+  const { user, units, paths, mayFail } = await labSettings()
   const nixos = attribute === 'nixosConfigurations'
   const names = JSON.stringify(JSON.stringify({ user, units, flake: paths.flake }))
   const read = await evaluate<Omit<Host, 'name' | 'guest'>>(
@@ -83,6 +85,7 @@ export async function readHost(
     }`,
     store,
   )
+  read.facts.mayFail = mayFail
   const { platform } = read.facts
   if (platform !== null && platform !== 'x86_64-linux') {
     throw new Failure(`Cannot make a VM of \`${name}\`: it is a host for ${platform}`, {

@@ -5,7 +5,7 @@ import { Failure, usage } from '../failure.ts'
 import type { Ground } from '../vm/ground.ts'
 import { buildHosts, disagreement, type Host } from '../nix/host.ts'
 import { sshTarget, writeSshConfigOfAll } from '../vm/identity.ts'
-import { fromHome } from '../lab-settings.ts'
+import { fromHome, mayFail } from '../lab-settings.ts'
 import type { Lock } from '../lock.ts'
 import { leaveAsBefore, rememberBefore } from './before.ts'
 import { machine, type Machine } from './machine.ts'
@@ -336,10 +336,8 @@ async function firstUpgrade(vm: Machine): Promise<void> {
  */
 async function validate(vm: Machine, wanted: Host): Promise<void> {
   const { toplevel } = wanted
-  const refuse = (why: string): Failure =>
-    new Failure(`Cannot take \`${vm.host}\` for a baseline: ${why}`, {
-      hint: `just deploy-test-vm ${vm.host} --fresh`,
-    })
+  const refuse = (why: string, hint = `just deploy-test-vm ${vm.host} --fresh`): Failure =>
+    new Failure(`Cannot take \`${vm.host}\` for a baseline: ${why}`, { hint })
   const asked = performance.now()
   const { stdout } = await vm.root(
     `cut -d' ' -f1 /proc/uptime
@@ -352,7 +350,11 @@ async function validate(vm: Machine, wanted: Host): Promise<void> {
   )
   const [up, booted, ...failed] = stdout.trim().split('\n')
   if (booted !== toplevel) throw refuse(`it booted ${booted}`)
-  if (failed.length > 0) throw refuse(`units failed, or restart: ${failed.join(', ')}`)
+  const bad = failed.filter((unit) => !mayFail(unit, wanted.facts.mayFail))
+  if (bad.length > 0) {
+    const hint = `If they need what a VM has not, name them in \`may-fail\` of lab.toml`
+    throw refuse(`units failed, or restart: ${bad.join(', ')}`, hint)
+  }
   const checks = checksOf(wanted)
   const ssh = await connect({ ...sshTarget(vm.vm), connectTimeout: 30 * vm.patience })
   const answers = await probe(ssh, probesOf(checks), 180 * vm.patience)

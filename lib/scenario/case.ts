@@ -298,7 +298,7 @@ async function ask(
     booted: wanted === 'golden',
     services,
     unavailable,
-    mayFail: [`${stage.subject.unit}.service`, 'chezmoi-pre-update.service'],
+    mayFail: [`${stage.subject.unit}.service`, 'chezmoi-pre-update.service', ...declared.mayFail],
     clones,
     deployable: descends,
     lacks: {

@@ -1,3 +1,4 @@
+import { mayFail } from '../lab-settings.ts'
 import type { OracleRow } from '../report/result.ts'
 import { chosen, initOf } from './boot-entries.ts'
 import { judgeBoot } from './oracle-boot.ts'
@@ -16,7 +17,7 @@ export interface Expected {
   /** Units that must be active, and those that the guest cannot have, with the reason. */
   services: string[]
   unavailable: Record<string, string>
-  /** Units that may be failed, as an upgrade that was refused. */
+  /** Units that may be failed, as an upgrade that was refused; see `mayFail` of lab-settings. */
   mayFail: string[]
   /** The clones that no commit may be lost in; the first is the flake's. */
   clones: string[]
@@ -82,13 +83,13 @@ export function judgeFacts(facts: Facts, expected: Expected): OracleRow[] {
     row(
       'failed units',
       'none',
-      facts.failedUnits.filter((unit) => !expected.mayFail.includes(unit)).join(', ') || 'none',
+      facts.failedUnits.filter((unit) => !mayFail(unit, expected.mayFail)).join(', ') || 'none',
     ),
     ...unless(lacks.golden, [
       row('boot validated', 'active', facts.units['golden-boot-validation.service']),
     ]),
     row('boot complete', 'active', facts.units['boot-complete.target']),
-    ...judgeBoot(facts),
+    ...judgeBoot(facts, expected.mayFail),
     ...unless(lacks.words, [judgeStatus(facts.seen)]),
     ...expected.clones.map((name) => lostRow(name, facts.repositories[name])),
     ...judgeClones(facts, expected.clones),

@@ -6,13 +6,13 @@ import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { chooseGuest } from '../../lib/nix/guest.ts'
 import { seeding } from '../../lib/scenario/baseline.ts'
 import { disagreement, type Facts } from '../../lib/nix/host.ts'
-import { labSettings } from '../../lib/lab-settings.ts'
+import { labSettings, mayFail } from '../../lib/lab-settings.ts'
 import { clonesOf } from '../../lib/scenario/oracle-facts.ts'
 import { runFamilies } from '../../lib/scenario/run.ts'
 import type { Family } from '../../lib/scenario/family.ts'
 
 let flake: string
-const variables = ['LAB_BRANCH', 'LAB_SSH_PORT', 'LAB_GUEST', 'LAB_FLAKE']
+const variables = ['LAB_BRANCH', 'LAB_MAY_FAIL', 'LAB_SSH_PORT', 'LAB_GUEST', 'LAB_FLAKE']
 beforeEach(() => {
   flake = mkdtempSync(join(tmpdir(), 'lab-settings-'))
 })
@@ -26,6 +26,7 @@ test('A flake that says nothing has every default', async () => {
   expect(await labSettings(flake)).toEqual({
     user: null,
     branch: 'main',
+    mayFail: [],
     units: {
       upgrade: 'nix-local-upgrade',
       sync: 'chezmoi-pre-update',
@@ -68,6 +69,19 @@ test('lab.toml names what is different, and a variable beats it', async () => {
   expect(await labSettings(flake)).toMatchObject({ branch: 'dev', ports: { ssh: 22222 } })
 })
 
+test('units that may fail are named with or without their type, and by a part of their name', async () => {
+  toml('may-fail = ["acme-*", "fwupd-refresh", "nas.mount"]\n')
+  const { mayFail: names } = await labSettings(flake)
+  const units = [
+    ...['acme-example.org.service', 'acme-.service', 'fwupd-refresh.service', 'nas.mount'],
+    ...['acme-example.org.timer', 'xacme-a.service', 'fwupd.service', 'fwupd-refresh.timer'],
+    ...['nasXmount', 'nas.service'],
+  ]
+  expect(units.filter((unit) => mayFail(unit, names))).toEqual(units.slice(0, 4))
+  process.env['LAB_MAY_FAIL'] = 'a,b*'
+  expect((await labSettings(flake)).mayFail).toEqual(['a', 'b*'])
+})
+
 test.each([
   ['user = mia', /Cannot read `.*lab\.toml`, line 1/],
   ['units.upgrad = "x"', /there is no setting `units\.upgrad`/],
@@ -88,6 +102,8 @@ test.each([
     /`upgrade\.kind` of `.*` \(line 2\) as lab, nixos-upgrade, comin or unit/,
   ],
   ['[upgrade]\nunti = "x"', /Cannot read `.*` \(line 2\): there is no setting `upgrade\.unti`/],
+  ['may-fail = ["sshd", "*"]', /`may-fail` of `.*` \(line 1\) as a list of units/],
+  ['may-fail = "acme"', /`may-fail` of `.*` \(line 1\) as a list of units: "acme"/],
   ['[ports]\nssh = 22', /`ports\.ssh` of `.*` \(line \d\) as a port/],
 ])('%s is refused in one line', async (text, said) => {
   toml(text)

@@ -102,6 +102,15 @@ const failed = (facts: Partial<Facts>, wanted: Partial<Expected> = {}): string[]
     .filter(({ state }) => state === 'failed')
     .map(({ name }) => name)
 
+test('a unit that may fail may restart, too', () => {
+  const facts = {
+    failedUnits: ['acme-a.service'],
+    journal: ['acme-a.service: Scheduled restart job, restart counter is at 3.'],
+  }
+  expect(failed(facts)).toEqual(['failed units', 'journal of this boot'])
+  expect(failed(facts, { mayFail: ['acme-*'] })).toEqual([])
+})
+
 test('a host that is well fails no row, and what it cannot have is n/a with the reason', () => {
   const rows = judgeFacts(well, expected)
   expect(rows.filter(({ state }) => state === 'failed')).toEqual([])

@@ -21,6 +21,7 @@ const host: Host = {
     systemAutoUpgrade: false,
     comin: false,
     ...{ schedule: 'hourly', declared: ['atuin', 'openssh', 'tailscale', 'ntpd'] },
+    mayFail: [],
     validateServices: ['sshd.service'],
     units: { openssh: 'sshd.service', tailscale: 'tailscaled.service' },
     unavailable: { tailscale: 'Debian carries no tailscale', sops: 'Debian carries no sops' },
@@ -92,6 +93,21 @@ test.each([
 ])('%s passes on %j and fails on %j', (name, good, bad) => {
   expect(verdict(name, good).state).toBe('pass')
   expect(verdict(name, bad).state).toBe('fail')
+})
+
+test('a unit that lab.toml has in may-fail is named, and counts as no failure', () => {
+  const list = checksOf({ ...host, facts: { ...host.facts, mayFail: ['acme-*'] } })
+  const index = list.findIndex(({ name }) => name === 'failed units')
+  const found = (text: string, code = 0) => judge(list, { [`p${index}`]: { code, text } })[index]!
+  expect(found('acme-a.service')).toMatchObject({
+    state: 'pass',
+    found: 'none but acme-a.service, as lab.toml has it',
+  })
+  expect(found('acme-a.service\nsyncthing.service (restarted 4 times)')).toMatchObject({
+    state: 'fail',
+    found: 'syncthing.service (restarted 4 times)',
+  })
+  expect(found('acme-a.service', 1).state).toBe('fail')
 })
 
 test('on NixOS what is headless is the closure of what runs', () => {
