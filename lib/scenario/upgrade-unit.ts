@@ -34,7 +34,7 @@ export interface Upgraded {
   status: UpgradeStatus | undefined
   /** systemd's Result of the unit: `success`, `exit-code`, `signal`, `timeout`. */
   result: string
-  /** What the unit said, the last 60 lines. */
+  /** What the unit said: the last 60 lines, and of those before them the ones that name a phase. */
   log: string
   seconds: number
 }
@@ -80,7 +80,7 @@ export function upgradeUnit(needs: Needs): UpgradeUnit {
     const script = `before=$(stat -c %i.%Y ${statusFile} 2>/dev/null)
       ${startToEnd(`${subject.unit}.service`)}
       systemctl show -p Result -p InvocationID ${subject.unit}.service | sort -r | { IFS='=' read -r _ result; IFS='=' read -r _ id
-        echo "$result"; journalctl --no-pager --output=cat --lines=60 _SYSTEMD_INVOCATION_ID="$id"; }
+        echo "$result"; journalctl --no-pager --output=cat _SYSTEMD_INVOCATION_ID="$id" | tac | awk 'NR <= 60 || /: phase: /' | tac; }
       printf '\\036\\n'
       [ "$before" = "$(stat -c %i.%Y ${statusFile} 2>/dev/null)" ] || cat ${statusFile}`
     const upgraded = () => root(script, { timeout: most, allow: 'any' })
