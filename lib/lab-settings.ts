@@ -106,6 +106,10 @@ export const mayFail = (unit: string, names: string[]): boolean =>
     const parts = whole.split('*').map((part) => part.replaceAll(/[.\\]/g, String.raw`\$&`))
     return new RegExp(`^${parts.join('.*')}$`).test(unit)
   })
+/** For whoever meets a failed unit. */
+export const mayFailHint =
+  'If it needs what a VM has not, such as the internet, name it in `may-fail` of lab.toml'
+
 const unitTypes = /\.(service|socket|device|mount|automount|swap|target|path|timer|slice|scope)$/
 
 /** A directory of the guest in a command that runs in the user's home. */

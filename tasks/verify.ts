@@ -183,8 +183,9 @@ export function printVerified(verified: Verified[], json: boolean): ExitCode {
       all.find((one) => one.check === check && one.state === 'n/a')?.found ?? '',
     ])
     console.log(table([['check', ...hosts, ''], ...rows]))
-    for (const { host, check, found, expected } of failed) {
+    for (const { host, check, found, expected, hint } of failed) {
       console.log(red(`${host}: ${check}: found ${found || 'nothing'}, expected ${expected}`))
+      if (hint) console.log(`  hint: ${hint}`)
     }
     const count = (state: string): number => all.filter((one) => one.state === state).length
     console.log(`${count('pass')} held, ${failed.length} failed, ${count('n/a')} n/a`)

@@ -5,7 +5,7 @@ import { Failure, usage } from '../failure.ts'
 import type { Ground } from '../vm/ground.ts'
 import { buildHosts, disagreement, type Host } from '../nix/host.ts'
 import { sshTarget, writeSshConfigOfAll } from '../vm/identity.ts'
-import { fromHome, mayFail } from '../lab-settings.ts'
+import { fromHome, mayFail, mayFailHint } from '../lab-settings.ts'
 import type { Lock } from '../lock.ts'
 import { leaveAsBefore, rememberBefore } from './before.ts'
 import { machine, type Machine } from './machine.ts'
@@ -352,8 +352,7 @@ async function validate(vm: Machine, wanted: Host): Promise<void> {
   if (booted !== toplevel) throw refuse(`it booted ${booted}`)
   const bad = failed.filter((unit) => !mayFail(unit, wanted.facts.mayFail))
   if (bad.length > 0) {
-    const hint = `If they need what a VM has not, name them in \`may-fail\` of lab.toml`
-    throw refuse(`units failed, or restart: ${bad.join(', ')}`, hint)
+    throw refuse(`units failed, or restart: ${bad.join(', ')}`, mayFailHint)
   }
   const checks = checksOf(wanted)
   const ssh = await connect({ ...sshTarget(vm.vm), connectTimeout: 30 * vm.patience })

@@ -1,4 +1,4 @@
-import { mayFail } from '../lab-settings.ts'
+import { mayFail, mayFailHint } from '../lab-settings.ts'
 import type { Host } from '../nix/host.ts'
 import { type Answer, type Probe } from '../ssh/probes.ts'
 import { quote } from '../quote.ts'
@@ -11,6 +11,8 @@ export interface Result {
   /** What was found; for `n/a` the reason. */
   found: string
   expected?: string
+  /** What to do where it fails. */
+  hint?: string
 }
 
 /** One thing to ask a guest, and how to judge its answer against the configuration. */
@@ -23,6 +25,7 @@ export interface Check {
   /** Why the guest cannot have the thing; it is not asked then. */
   unavailable?: string
   expected: string
+  hint?: string
   holds: (answer: Answer) => boolean
   /** Why there is nothing to judge, by the answer; undefined where there is. */
   without?: (answer: Answer) => string | undefined
@@ -228,6 +231,7 @@ function failureChecks(facts: Host['facts']): Check[] {
     expected: 'none',
     holds: (answer) => answer.code === 0 && failed(answer).length === 0,
     show: (answer) => failed(answer).join(', ') || 'none',
+    hint: mayFailHint,
   }
   if (facts.mayFail.length === 0) return [all]
   const some: Check = {
@@ -330,7 +334,8 @@ export const judge = (checks: Check[], given: Record<string, Answer>): Result[] 
     const reason = check.without?.(answer)
     if (reason !== undefined) return { check: name, state: 'n/a', found: reason }
     const found = check.show?.(answer) ?? answer.text.split('\n')[0] ?? ''
-    return { check: name, state: check.holds(answer) ? 'pass' : 'fail', found, expected }
+    if (check.holds(answer)) return { check: name, state: 'pass', found, expected }
+    return { check: name, state: 'fail', found, expected, hint: check.hint }
   })
 
 /** What to ask, by the name under which `judge` looks for the answers. */

@@ -1,4 +1,4 @@
-import { mayFail } from '../lab-settings.ts'
+import { mayFail, mayFailHint } from '../lab-settings.ts'
 import { Failure, Exit } from '../failure.ts'
 import type { Host } from '../nix/host.ts'
 import { sshConfig } from './identity.ts'
@@ -58,6 +58,7 @@ export async function switchTo(
   if (code === 0 || (code === 4 && (await onlyExcused(root, host, limit)))) return sent
   throw new Failure(`Cannot switch \`${host.name}\` to ${host.toplevel}: it exited with ${code}`, {
     exit: Exit.checkFailed,
+    hint: code === 4 ? mayFailHint : undefined,
     evidence: (stderr || stdout).split('\n').slice(-12).join('\n'),
     replay: `just ssh-test-vm ${host.name} --root -- ${host.toplevel}/bin/switch-to-configuration switch`,
   })
