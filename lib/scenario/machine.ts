@@ -9,7 +9,7 @@ import { quote } from '../quote.ts'
 import { ensureKeeper, startQemu } from '../vm/qemu.ts'
 import type { Qmp } from '../vm/qmp.ts'
 import type { Note } from '../report/record.ts'
-import { counting, waitFor, type Wake } from '../retry.ts'
+import { counting, TookTooLong, waitFor, type Wake } from '../retry.ts'
 import { lastLines, type Ran } from '../run.ts'
 import { withMonitor } from '../vm/monitor.ts'
 import { restoreSnapshot, type Restored } from '../vm/snapshot.ts'
@@ -36,6 +36,22 @@ export async function startReboot(root: Exec): Promise<void> {
   } catch (thrown) {
     if (!(thrown instanceof Failure)) throw thrown
   }
+}
+
+/**
+ * What a boot that took too long is: one that has come meanwhile is late, which says much of this machine and
+ * nothing of what the boot promises.
+ * @param condition holds in the boot that was waited for
+ */
+export async function lateBoot(
+  thrown: TookTooLong,
+  agent: (script: string, options: { allow: 'any' }) => Promise<{ stdout: string }>,
+  condition: string,
+): Promise<Error> {
+  const ask = agent(`{ ${condition}; } && echo it has`, { allow: 'any' })
+  const { stdout } = await ask.catch(() => ({ stdout: '' }))
+  if (!stdout.includes('it has')) return thrown
+  return new Failure(`${thrown.message}, and has come a moment after it`, { cause: thrown })
 }
 
 /** A VM in the hands of a case. Limits are seconds on KVM; an emulated CPU gets `patience` as many. */
@@ -168,7 +184,7 @@ export function machine(vm: Vm, options: MachineOptions): Machine {
     const wake: Wake = (poke) =>
       follow(f.serial, (line) => /Started.*(sshd|SSH Daemon)/.test(line) && poke(), { from: 'end' })
     const condition = `read -r id </proc/sys/kernel/random/boot_id && [ "$id" != ${before} ] && { ${until}; }`
-    const ssh = await waitForSsh({
+    const waiting = waitForSsh({
       ...sshTarget(vm, 'root'),
       name: `${host} ${name}`,
       limit: seconds(limit),
@@ -180,6 +196,9 @@ export function machine(vm: Vm, options: MachineOptions): Machine {
       evidence: () => `${f.serial}\n${lastLines(readFileSync(f.serial, 'utf8'), 8)}`,
       say,
       as: `${host} ${name}`,
+    })
+    const ssh = await waiting.catch(async (thrown: unknown) => {
+      throw thrown instanceof TookTooLong ? await lateBoot(thrown, agent, condition) : thrown
     })
     connections.set('root', Promise.resolve(ssh))
     void ssh.closed.then(() => connections.delete('root'))

@@ -1,8 +1,9 @@
+import { spawnSync } from 'node:child_process'
 import { expect, test } from 'vitest'
 import { Failure } from '../../../lib/failure.ts'
 import { TookTooLong } from '../../../lib/retry.ts'
 import type { Scene } from '../../../lib/scenario/family.ts'
-import type { Machine } from '../../../lib/scenario/machine.ts'
+import { lateBoot, type Machine } from '../../../lib/scenario/machine.ts'
 import { labSubject } from '../../../lib/scenario/subject-lab.ts'
 import { comes, rebooted } from '../../../lib/scenario/trial.ts'
 import { deployedBy, upgrades } from '../../../lib/scenario/upgrade.ts'
@@ -34,6 +35,21 @@ test('a boot that does not come is a red check where the guest says what it runs
   const wait = rebooted(scene, vm, 'golden boots again', () => Promise.reject(late))
   await expect(wait).rejects.toThrow('golden boots again is red')
   expect(rows).toEqual(['RED: golden boots again: /nix/store/trial was booted instead'])
+})
+
+test('a boot that comes after its limit is late, and nothing is judged by it', async () => {
+  const { scene, rows } = recording()
+  // the condition as a guest of this moment would answer it
+  const sh = async (script: string) => ({
+    stdout: spawnSync('sh', ['-c', script], { encoding: 'utf8' }).stdout,
+  })
+  const thrown = await lateBoot(late, sh, 'true')
+  const vm = machine({ agent: sh })
+  const wait = rebooted(scene, vm, 'golden boots again', () => Promise.reject(thrown))
+  await expect(wait).rejects.toThrow(/took longer than its limit of 60 s, and has come/)
+  expect(rows).toEqual([])
+  expect(await lateBoot(late, sh, 'false')).toBe(late)
+  expect(await lateBoot(late, silent, 'true')).toBe(late)
 })
 
 test.each([
