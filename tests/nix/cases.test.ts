@@ -86,7 +86,8 @@ function standIn(host: string, slot: number, guest: Guest, wrote: (text: string)
     host,
     vm: { host, slot, guest: guest.kind, user: 'rain' } as Machine['vm'],
     subject: labSubject,
-    patience: 0,
+    // next to no time, and a limit of one second where it becomes an option
+    patience: 0.01,
     root: ran as Machine['root'],
     user: ran as Machine['user'],
     agent: (async () => ({ stdout: JSON.stringify(status) })) as unknown as Machine['agent'],
