@@ -291,18 +291,7 @@ const others: Case[] = [
     ends: 'golden',
     run: async (scene) => {
       const { vm } = scene
-      const before = await vm.bootId()
-      await vm.root(
-        `mkdir -p ${unitsByHand}/sshd.service.d; printf '[Service]\\nExecStartPre=/bin/sh -c "exit 1"\\nRestart=no\\n' >${unitsByHand}/sshd.service.d/lab.conf; sync`,
-      )
-      const failed = vm.serial(
-        /Failed.*golden-boot-validation|Failed to start.*Validation of this boot/,
-        'the validation to fail',
-        120,
-      )
-      await vm.startReboot()
-      await failed
-      await staysDown(scene, vm, 10)
+      const before = await bootsUnwell(scene)
       const ask =
         'cat /proc/sys/kernel/random/boot_id; systemctl is-failed golden-boot-validation.service; journalctl --no-pager -o cat -b -u golden-boot-validation.service'
       const { stdout } = await vm.agent(ask, { limit: 30, allow: 'any' })
@@ -313,13 +302,59 @@ const others: Case[] = [
         stdout,
       )
       await vm.agent(
-        `rm -r ${unitsByHand}/sshd.service.d; systemctl daemon-reload; systemctl reset-failed; systemctl start sshd golden-boot-validation boot-complete.target`,
+        `${wellAgain}; systemctl start sshd golden-boot-validation boot-complete.target`,
         { limit: 90 },
       )
-      await vm.awaitBoot(before, { limit: 60, until: booted(scene.start(vm)) })
+      vm.disconnect()
+      await vm.until('SSH to answer', 30, booted(scene.start(vm)))
+    },
+  },
+  {
+    name: 'first-golden',
+    title:
+      'nothing is golden yet: a boot that is not well does not become it, and the next one does',
+    promise: 'fallback',
+    own: true,
+    limit: 400,
+    ends: 'golden',
+    run: async (scene) => {
+      const { vm } = scene
+      const golden =
+        'cd /nix/var/nix/gcroots; [ -e golden-generation ] && readlink -f golden-generation || echo none'
+      await vm.root('unpin-golden')
+      await bootsUnwell(scene)
+      const ask = `${golden}; cat /proc/sys/kernel/random/boot_id`
+      const [found, unwell = ''] = (await vm.agent(ask, { limit: 30 })).stdout.split('\n')
+      scene.check('a boot that is not well is not golden', 'none', found)
+      // once the guest agent has answered, which would go down with it
+      const reboot = '(sleep 2; systemctl reboot) </dev/null >/dev/null 2>&1 &'
+      await vm.agent(`${wellAgain}; ${reboot}`, { limit: 30 })
+      const wait = { limit: 60, until: booted(scene.start(vm)) }
+      await rebooted(scene, vm, 'it boots again', () => vm.awaitBoot(unwell, wait))
+      await comes(scene, vm, 'the boot is validated', 90, bootValidated)
+      scene.check('it is golden', scene.start(vm), (await vm.root(golden)).stdout.trim())
     },
   },
 ]
+
+/** Has a VM boot with a service that is dead, and stay up. @returns the boot before it */
+async function bootsUnwell(scene: Scene): Promise<string> {
+  const { vm } = scene
+  const before = await vm.bootId()
+  await vm.root(
+    `mkdir -p ${unitsByHand}/sshd.service.d; printf '[Service]\\nExecStartPre=/bin/sh -c "exit 1"\\nRestart=no\\n' >${unitsByHand}/sshd.service.d/lab.conf; sync`,
+  )
+  const failed = vm.serial(
+    /Failed.*golden-boot-validation|Failed to start.*Validation of this boot/,
+    'the validation to fail',
+    120,
+  )
+  await vm.startReboot()
+  await failed
+  await staysDown(scene, vm, 10)
+  return before
+}
+const wellAgain = `rm -r ${unitsByHand}/sshd.service.d; systemctl daemon-reload; systemctl reset-failed`
 
 /** Makes the next boot of whatever boots run a script early on, once. */
 const illOnce = (vm: Scene['vm'], script: string) =>

@@ -219,6 +219,7 @@ describe('what cases push', () => {
       'auto-upgrade/untracked-file',
       'break-boot/golden-panics',
       'break-boot/golden-unwell',
+      'break-boot/first-golden',
       'chaos-network/reboot',
     ])
     const made = await evaluate<Record<string, string>>(tree, 'cases', apply(names), store())
