@@ -10,7 +10,7 @@ import {
   validated as bootValidated,
 } from '../lib/scenario/trial.ts'
 import { ofGuest, unitsByHand } from '../lib/scenario/host-module.ts'
-import { program, restarting } from '../lib/scenario/upgrade.ts'
+import { program, restarting, seen } from '../lib/scenario/upgrade.ts'
 
 /** Cases in which a trial ends in a reset of some kind, and golden boots after it. */
 const broken: { name: string; title: string; module: string; reason?: RegExp; limit?: number }[] = [
@@ -307,6 +307,32 @@ const others: Case[] = [
       )
       vm.disconnect()
       await vm.until('SSH to answer', 30, booted(scene.start(vm)))
+    },
+  },
+  {
+    name: 'by-hand',
+    title: 'golden is wanted back by hand: it runs at once, and boots; what was on trial does not',
+    promise: 'fallback',
+    own: true,
+    limit: 400,
+    ends: 'golden',
+    run: async (scene) => {
+      const { vm } = scene
+      const trial = await armed(scene, vm, harmless)
+      await vm.root(`systemd-run --quiet --wait ${trial}/bin/switch-to-configuration test`, {
+        timeout: 60 * vm.patience,
+      })
+      scene.check('the trial runs', trial, await vm.running())
+      const { stdout } = await vm.root('rollback-to-golden', { timeout: 60 * vm.patience })
+      scene.check('golden runs', scene.start(vm), await vm.running())
+      scene.check('it says so', `running: ${scene.start(vm)}`, stdout.trim().split('\n').at(-1))
+      scene.check('what only the trial had is gone', 'none', await seen(vm, 'lab-trial'))
+      const before = await vm.bootId()
+      const profile = 'readlink -f /nix/var/nix/profiles/system; rollback-to-golden --reboot'
+      const said = (await vm.root(profile, { allow: 'any' })).stdout.split('\n')
+      scene.check('golden is the system profile', scene.start(vm), said[0])
+      const wait = { limit: 60, until: booted(scene.start(vm)) }
+      await rebooted(scene, vm, 'golden boots', () => vm.awaitBoot(before, wait))
     },
   },
   {
