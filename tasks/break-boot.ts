@@ -55,7 +55,7 @@ const broken: { name: string; title: string; module: string; reason?: RegExp; li
   {
     name: 'mute-systemd',
     title: 'systemd can be asked nothing: that is no good boot, and it is reset without systemd',
-    module: `{ myModules.system.boot.goldenGeneration.validationTimeout = 10;
+    module: `{ lib, ... }: { myModules.system.boot.goldenGeneration.validationTimeout = lib.mkForce 10;
       systemd.services.lab-mute = { before = [ "golden-boot-validation.service" ]; wantedBy = [ "multi-user.target" ];
         serviceConfig = { Type = "oneshot"; ExecStart = "/bin/sh -c 'rm -f /run/systemd/private /run/dbus/system_bus_socket'"; }; }; }`,
     reason: /^systemd says nothing of \d+ of \d+ units$/,
@@ -63,7 +63,7 @@ const broken: { name: string; title: string; module: string; reason?: RegExp; li
   {
     name: 'stuck',
     title: 'a unit waits for ever while systemd feeds the watchdog: the deadline ends the trial',
-    module: `{ pkgs, ... }: { myModules.system.boot.goldenGeneration.trialTimeout = 60;
+    module: `{ lib, pkgs, ... }: { myModules.system.boot.goldenGeneration.trialTimeout = lib.mkForce 60;
       systemd.services.lab-stuck = { before = [ "golden-boot-validation.service" ]; wantedBy = [ "multi-user.target" ];
         serviceConfig = { Type = "oneshot"; TimeoutStartSec = "infinity"; ExecStart = "${program('sleep infinity')}"; }; }; }`,
     reason: /^it was not validated within 60 s$/,
@@ -79,22 +79,22 @@ const broken: { name: string; title: string; module: string; reason?: RegExp; li
   {
     name: 'restarting-service',
     title: 'a service is up and falls over, again and again: the validation waits, and sees it',
-    module: `{ pkgs, ... }: { ${validated('lab-flaky')} ${restarting('lab-flaky', 'sleep 2', 1)} }`,
+    module: `{ lib, pkgs, ... }: { ${validated('lab-flaky')} ${restarting('lab-flaky', 'sleep 2', 1)} }`,
     reason: /^(a unit was restarted|lab-flaky\.service is activating)/,
     limit: 160,
   },
   {
     name: 'activating-service',
     title: 'a service is still to come up when its time is over: that is not active',
-    module: `{ pkgs, ... }: { ${validated('lab-slow')} ${restarting('lab-slow', 'false', 100)} }`,
+    module: `{ lib, pkgs, ... }: { ${validated('lab-slow')} ${restarting('lab-slow', 'false', 100)} }`,
     reason: /^lab-slow\.service is activating/,
     limit: 160,
   },
 ]
 
-/** Settings of a host whose boots are good when this service is active, soon. */
+/** Settings of a host whose boots are good when this service is active, soon; for a module that has `lib`. */
 function validated(service: string): string {
-  return `myModules.system.boot.goldenGeneration = { validateServices = [ "${service}.service" ]; validationTimeout = 15; };`
+  return `myModules.system.boot.goldenGeneration = { validateServices = [ "${service}.service" ]; validationTimeout = lib.mkForce 15; };`
 }
 
 /** A unit that runs while systemd starts, before anything that is waited for. */

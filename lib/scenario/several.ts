@@ -4,7 +4,7 @@ import type { Case, Scene } from './family.ts'
 import { mkfifo } from './fifo.ts'
 import type { Machine } from './machine.ts'
 import { comes, rebuild } from './trial.ts'
-import { deploys, module, note, program, seen, upgrades } from './upgrade.ts'
+import { deployedBy, deploys, module, note, program, seen, upgrades } from './upgrade.ts'
 
 const statusFile = '/var/lib/nix-local-upgrade/status.json'
 
@@ -182,6 +182,69 @@ export const several: Case[] = [
     },
   },
   {
+    name: 'notifies',
+    title:
+      'a check fails on a host that is only to be told: it says so, and keeps what it has deployed',
+    promise: 'checks',
+    own: true,
+    limit: 300,
+    run: async (scene) => {
+      const { vm, world } = scene
+      const host = (more: string): ReturnType<typeof module> =>
+        module(
+          vm,
+          `{ lib, ... }: { myModules.services.autoUpgrade = { onValidationFailure = lib.mkForce "notify"; validationChecks = [ "test ! -e /run/lab-no" ]; }; ${more} }\n`,
+        )
+      await world.config.commit(host(''), 'Notify')
+      await deploys(scene, vm)
+      await world.config.commit(host('environment.etc."lab-case".text = "two";'), 'Two')
+      await vm.root('touch /run/lab-no')
+      // the agent gives a check 20 s to come to hold
+      const told = await upgrades(scene, vm, {
+        ...{ outcome: 'validation-failed', waits: 20 },
+        reason: /^`test ! -e \/run\/lab-no` failed; kept, as the host is set to notify$/,
+      })
+      scene.check('it is kept', 'two', await seen(vm))
+      scene.ends(vm, deployedBy(scene, told).toplevel)
+      await upgrades(scene, vm, { outcome: 'up-to-date' })
+    },
+  },
+  {
+    name: 'from-remote',
+    title:
+      'a host without a clone upgrades straight from the remote: to a good commit, not to a bad or a rewritten one',
+    promise: 'deploy',
+    own: true,
+    limit: 500,
+    run: async (scene) => {
+      const { vm, world } = scene
+      const mode = `myModules.services.autoUpgrade = { mode = lib.mkForce "remote"; flakeUrl = lib.mkForce "git+git://git.lab/config.git"; };`
+      const host = (more: string): ReturnType<typeof module> =>
+        module(vm, `{ lib, pkgs, ... }: { ${mode} ${more} }\n`)
+      const text = (word: string): string => `environment.etc."lab-case".text = "${word}";`
+      await world.config.commit(host(''), 'From the remote')
+      await deploys(scene, vm)
+      const two = await world.config.commit(host(text('two')), 'Two')
+      const to = await deploys(scene, vm)
+      scene.ends(vm, to.toplevel)
+      scene.check('it deployed the commit', two, to.commit)
+      scene.check('it runs', 'two', await seen(vm))
+      scene.check('it has done so without the clone', 'remote', (await vm.status())?.mode)
+      // by what the clone knows, the oracle tells whether a commit follows another
+      await vm.user(`cd ${fromHome(world.paths.flake)} && jj git fetch`)
+      await upgrades(scene, vm, { outcome: 'up-to-date' })
+      const bad = `systemd.services.lab-bad = { wantedBy = [ "multi-user.target" ]; serviceConfig = { Type = "oneshot"; ExecStart = "${program('false')}"; }; };`
+      await world.config.commit(host(`${text('three')} ${bad}`), 'Bad')
+      const reason = /^lab-bad\.service has failed/
+      await upgrades(scene, vm, { outcome: 'validation-failed', reason })
+      scene.check('it went back', 'two', await seen(vm))
+      await upgrades(scene, vm, { outcome: 'skipped-known-bad' })
+      await world.config.commit(host(text('other')), 'Other', { parent: world.start.config })
+      const rewritten = new RegExp(`^${world.branch} was rewritten: .* does not descend from`)
+      await upgrades(scene, vm, { outcome: 'diverged', phase: 'fetch', reason: rewritten })
+    },
+  },
+  {
     name: 'switch-hangs',
     title: 'a switch that never ends has a time limit: all goes back',
     promise: 'rollback',
@@ -191,12 +254,12 @@ export const several: Case[] = [
       const { vm, world } = scene
       // long enough for a switch that is well, as the way back is one
       const limit = Math.ceil(15 * vm.patience)
-      const option = `myModules.services.autoUpgrade.switchTimeout = ${limit};`
-      await world.config.commit(module(vm, `{ ${option} }\n`), 'Limit')
+      const option = `myModules.services.autoUpgrade.switchTimeout = lib.mkForce ${limit};`
+      await world.config.commit(module(vm, `{ lib, ... }: { ${option} }\n`), 'Limit')
       const { toplevel } = await deploys(scene, vm)
       scene.ends(vm, toplevel)
       const hangs = `systemd.services.lab-hangs = { wantedBy = [ "multi-user.target" ]; serviceConfig = { Type = "oneshot"; ExecStart = "${program('sleep infinity')}"; }; };`
-      await world.config.commit(module(vm, `{ pkgs, ... }: { ${option} ${hangs} }\n`), 'Hangs')
+      await world.config.commit(module(vm, `{ lib, pkgs, ... }: { ${option} ${hangs} }\n`), 'Hangs')
       const reason = new RegExp(`^switch-to-configuration did not end within ${limit} s`)
       await upgrades(scene, vm, { outcome: 'switch-failed', reason, waits: limit })
       const left = await vm.root('systemctl is-active lab-hangs.service', { allow: 'any' })
@@ -213,7 +276,7 @@ export const several: Case[] = [
       const { vm, world } = scene
       // long enough for an upgrade to come to the lock: it is the limit of the whole run as well
       const limit = Math.ceil(20 * vm.patience)
-      const option = `{ myModules.services.autoUpgrade.lockTimeout = ${limit}; }\n`
+      const option = `{ lib, ... }: { myModules.services.autoUpgrade.lockTimeout = lib.mkForce ${limit}; }\n`
       const { toplevel } = await rebuild(scene, vm, option)
       scene.ends(vm, toplevel as `/${string}`)
       await vm.root(

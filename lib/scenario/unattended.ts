@@ -4,6 +4,7 @@ import { ofGuest } from './host-module.ts'
 import { booted, comes, comesBack, rebooted } from './trial.ts'
 import { deployedBy, deploys, module, upgrades } from './upgrade.ts'
 
+/** In a module that has `lib`: what the host says of these itself gives way. */
 const settings = ({ options }: Subject, text: string): string => {
   if (options === undefined) throw new NotApplicable('n/a: it has no options that a host could set')
   return `${options} = { ${text} };`
@@ -65,7 +66,7 @@ export const unattended: Case[] = [
       scene.must('the host has a time zone', '+0900', offset)
       const later = settings(
         scene.subject,
-        `allowReboot = true; rebootWindow = { lower = "${lower}"; upper = "${upper}"; };`,
+        `allowReboot = lib.mkForce true; rebootWindow = lib.mkForce { lower = "${lower}"; upper = "${upper}"; };`,
       )
       // the zone that was set by hand stays
       const host = (more: string): ReturnType<typeof module> =>
@@ -91,7 +92,10 @@ export const unattended: Case[] = [
     ends: 'main',
     run: async (scene) => {
       const { vm, world } = scene
-      const few = settings(scene.subject, 'keepGenerations = 1; keepDays = 0;')
+      const few = settings(
+        scene.subject,
+        'keepGenerations = lib.mkForce 1; keepDays = lib.mkForce 0;',
+      )
       // the next ones are 9 and 10, of which 10 is the later
       await vm.root(
         `cd /nix/var/nix/profiles && now=$(readlink system) && at=8
@@ -100,10 +104,10 @@ export const unattended: Case[] = [
         system/bin/switch-to-configuration boot`,
         { timeout: 60 * vm.patience },
       )
-      await world.config.commit(module(vm, `{ ${few} }\n`), 'Keep one')
+      await world.config.commit(module(vm, `{ lib, ... }: { ${few} }\n`), 'Keep one')
       const first = await deploys(scene, vm)
       await world.config.commit(
-        module(vm, `{ ${few} environment.etc."lab-case".text = "two"; }\n`),
+        module(vm, `{ lib, ... }: { ${few} environment.etc."lab-case".text = "two"; }\n`),
         'Two',
       )
       const second = await deploys(scene, vm, { limit: 150 })
@@ -149,10 +153,13 @@ async function rebootsInto(
   into: { name: string; condition: string },
 ): Promise<{ toplevel: string; seconds: number }> {
   const { vm, world } = scene
-  const allowed = settings(scene.subject, 'allowReboot = true;')
-  await world.config.commit(module(vm, `{ ${allowed} }\n`), 'Allow reboots')
+  const allowed = settings(scene.subject, 'allowReboot = lib.mkForce true;')
+  await world.config.commit(module(vm, `{ lib, ... }: { ${allowed} }\n`), 'Allow reboots')
   await upgrades(scene, vm, { outcome: 'upgraded' })
-  await world.config.commit(module(vm, `{ ${allowed} ${stage} }\n`), 'Another first stage')
+  await world.config.commit(
+    module(vm, `{ lib, ... }: { ${allowed} ${stage} }\n`),
+    'Another first stage',
+  )
   const before = await vm.bootId()
   await vm.root(`systemctl start --no-block ${vm.subject.unit}.service`)
   const wait = { name: 'to reboot by itself', limit: 120, until: into.condition }

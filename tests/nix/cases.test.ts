@@ -190,12 +190,18 @@ async function gather(guest: Guest, tree: string): Promise<{ names: string[]; id
   for (const output of known.values()) {
     put(join(tree, 'cases', output, 'guest.nix'), readFileSync(join(tree, ownFiles, 'guest.nix')))
   }
+  // on a host that says for itself what it else would have by default
   put(
     join(tree, 'cases.nix'),
-    `outputs: outputs // { cases = builtins.mapAttrs (name: _:
-      (outputs.${guest.attribute}.sorrow.extendModules {
-        modules = [ (./cases + "/\${name}/hosts/sorrow.nix") ];
-      }).config.system.build.toplevel.drvPath) (builtins.readDir ./cases); }\n`,
+    `outputs: let
+      inherit (outputs.${guest.attribute}) sorrow;
+      said = {
+        myModules.services.autoUpgrade = sorrow.config.myModules.services.autoUpgrade;
+        myModules.system.boot.goldenGeneration = sorrow.config.myModules.system.boot.goldenGeneration;
+      };
+    in outputs // { cases = builtins.mapAttrs (name: _: (sorrow.extendModules {
+      modules = [ said (./cases + "/\${name}/hosts/sorrow.nix") ];
+    }).config.system.build.toplevel.drvPath) (builtins.readDir ./cases); }\n`,
   )
   execFileSync('git', ['-C', tree, 'init', '--quiet'])
   execFileSync('git', ['-C', tree, 'add', '.'])
