@@ -76,7 +76,10 @@ test('a second deploy of the VM fails at once and names the first', async () => 
   const firstLine = once(first.stderr!, 'data')
   const ended = once(first, 'close')
   await firstLine
+  // it has its lock; a VM that is there may be deployed before the second has come to ask for it
+  first.kill('SIGSTOP')
   const { code, stderr } = await lab.task('deploy-vm', 'sorrow')
+  first.kill('SIGCONT')
   expect(code).toBe(3)
   expect(stderr).toMatch(new RegExp(`Cannot deploy \`sorrow\`: .*deploy-vm.ts.*pid ${first.pid}`))
   await ended
