@@ -95,6 +95,8 @@ const lists = ['may-fail', 'upgrade.promises']
 /** The units of the lab's own agents, which the scenarios are about. */
 export const ownUnits: LabSettings['units'] = { ...defaults.units }
 
+const unitTypes = /\.(service|socket|device|mount|automount|swap|target|path|timer|slice|scope)$/
+
 /**
  * Whether a unit may fail.
  * @param unit with its type, as `acme-example.org.service`
@@ -106,11 +108,10 @@ export const mayFail = (unit: string, names: string[]): boolean =>
     const parts = whole.split('*').map((part) => part.replaceAll(/[.\\]/g, String.raw`\$&`))
     return new RegExp(`^${parts.join('.*')}$`).test(unit)
   })
+
 /** For whoever meets a failed unit. */
 export const mayFailHint =
   'If it needs what a VM has not, such as the internet, name it in `may-fail` of lab.toml'
-
-const unitTypes = /\.(service|socket|device|mount|automount|swap|target|path|timer|slice|scope)$/
 
 /** A directory of the guest in a command that runs in the user's home. */
 export const fromHome = (path: string): string => path.replace(/^~\//, '')
