@@ -3,22 +3,26 @@ import { join } from 'node:path'
 import { fromHome } from '../lib/lab-settings.ts'
 import { cached } from '../lib/scenario/cached.ts'
 import { lockedOutCases } from '../lib/scenario/locked-out.ts'
-import { mkfifo } from '../lib/scenario/fifo.ts'
 import type { Changes } from '../lib/scenario/remote.ts'
 import { scenarioTask, type Case, type Family } from '../lib/scenario/scenario.ts'
 import { interrupted } from '../lib/scenario/interrupted.ts'
-import { cutUplink, several } from '../lib/scenario/several.ts'
+import { limits } from '../lib/scenario/limits.ts'
+import { options } from '../lib/scenario/options.ts'
+import { several } from '../lib/scenario/several.ts'
 import { comes, rebuild } from '../lib/scenario/trial.ts'
 import { unattended } from '../lib/scenario/unattended.ts'
+import { cutUplink } from '../lib/scenario/uplink.ts'
 import {
   deploys,
   failingUnit,
   module,
   note,
+  oneshot,
   program,
   restartingUnit,
   seen,
   upgrades,
+  withOptions,
 } from '../lib/scenario/upgrade.ts'
 import { hostModule, ofGuest, ownFiles } from '../lib/scenario/host-module.ts'
 import { project } from '../lib/settings.ts'
@@ -151,8 +155,10 @@ const cases: Case[] = [
     run: async (scene) => {
       const { vm, world } = scene
       const hook = 'touch /run/lab-hook; test ! -e /run/lab-stop'
-      const hooks = `{ myModules.services.autoUpgrade.preUpdateHooks = [ "${hook}" ]; }\n`
-      const first = await world.config.commit(module(vm, hooks), 'Hook')
+      const first = await world.config.commit(
+        withOptions(vm, `preUpdateHooks = [ "${hook}" ];`),
+        'Hook',
+      )
       const to = await deploys(scene, vm)
       scene.check('it deployed the hook', first, to.commit)
       scene.ends(vm, to.toplevel)
@@ -192,7 +198,7 @@ const cases: Case[] = [
     run: async (scene) => {
       const { vm, world } = scene
       await world.config.commit(note(vm, 'two'), 'Two')
-      const slow = `{ pkgs, ... }: { systemd.services.lab-slow = { wantedBy = [ "multi-user.target" ]; serviceConfig = { Type = "oneshot"; ExecStart = "${program('sleep 30')}"; }; }; }`
+      const slow = `{ pkgs, ... }: { ${oneshot('lab-slow', 'sleep 30')} }`
       const { toplevel } = await rebuild(scene, vm, slow)
       await vm.root(
         `systemd-run --quiet --unit=lab-rebuild --remain-after-exit ${toplevel}/bin/switch-to-configuration switch
@@ -368,29 +374,6 @@ const cases: Case[] = [
     },
   },
   {
-    name: 'remote-silent',
-    title: 'the remote takes the connection and never answers: the fetch has a time limit',
-    promise: 'patience',
-    limit: 300,
-    ends: 'main',
-    run: async (scene) => {
-      const { vm, world } = scene
-      await world.config.commit(note(vm, 'two'), 'Two')
-      const fault = scene.fault('silent remote', vm.host)
-      const speak = await mkfifo(`${world.config.dir}/HEAD`)
-      const reaches =
-        'timeout 5 git ls-remote -q git://10.0.3.100/config.git >/dev/null 2>&1; echo $?'
-      const bitten = (await vm.root(reaches)).stdout.trim()
-      fault.bit(bitten === '124', `git ls-remote exits with ${bitten} after 5 s`)
-      const reason = /did not answer within 60 s/
-      await upgrades(scene, vm, { outcome: 'offline', reason, limit: 20, waits: 60 })
-      await speak()
-      await vm.until('the remote to answer', 30, `[ "$(${reaches})" = 0 ]`)
-      fault.healed(true, 'git ls-remote exits with 0')
-      await upgrades(scene, vm, { outcome: 'upgraded' })
-    },
-  },
-  {
     name: 'boot-full',
     title: '/boot has no room for the new first stage: refused before the switch',
     promise: 'space',
@@ -440,6 +423,8 @@ const cases: Case[] = [
     },
   },
   ...several,
+  ...limits,
+  ...options,
   ...cached,
   ...unattended,
   ...interrupted,

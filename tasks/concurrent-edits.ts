@@ -6,7 +6,31 @@ import {
   syncByUnit,
   type Synced,
 } from '../lib/scenario/dotfile-sync.ts'
-import { scenarioTask, type Family, type Machine, type Scene } from '../lib/scenario/scenario.ts'
+import {
+  scenarioTask,
+  type Case,
+  type Family,
+  type Machine,
+  type Scene,
+} from '../lib/scenario/scenario.ts'
+import { rebuild } from '../lib/scenario/trial.ts'
+
+/** Hosts that leave to their user what they would do by default. */
+const byUser = [
+  {
+    name: 'own-push',
+    title: 'a host that is not to push: its edits stay here until its user pushes them',
+    option: 'autoPush',
+    publish: (branch: string): string =>
+      `jj bookmark set ${branch} -r @- && jj git push --bookmark ${branch}`,
+  },
+  {
+    name: 'own-commit',
+    title: 'a host that is not to commit: its edits stay here until its user commits them',
+    option: 'autoCommit',
+    publish: (): string => "jj commit -m 'By hand' && chezmoi-sync",
+  },
+]
 
 export const family: Family = {
   name: 'concurrent-edits',
@@ -46,6 +70,14 @@ export const family: Family = {
       limit: 300,
       run: offline,
     },
+    ...byUser.map(({ name, title, option, publish }): Case => ({
+      name,
+      title,
+      promise: 'edits',
+      own: true,
+      limit: 300,
+      run: (scene) => publishedByUser(scene, option, publish),
+    })),
     {
       name: 'same-second',
       title: 'both push in the same second, 20 rounds; no edit and no commit is lost',
@@ -165,6 +197,43 @@ async function offline(scene: Scene): Promise<void> {
     `${other.host} in line 18`,
   ])
   await converged(scene, own[1]!, [`of ${other.host}`])
+}
+
+async function publishedByUser(
+  scene: Scene,
+  option: string,
+  publish: (branch: string) => string,
+): Promise<void> {
+  const { vm, world, check } = scene
+  const trunk = async (line: number): Promise<string> =>
+    (await world.dotfiles.read('dot_labrc'))?.split('\n')[line - 1] ?? 'nothing'
+  const module = `{ lib, ... }: { myModules.services.chezmoiSync.${option} = lib.mkForce false; }\n`
+  const { toplevel } = await rebuild(scene, vm, module)
+  scene.ends(vm, toplevel as `/${string}`)
+  await vm.root(`${toplevel}/bin/switch-to-configuration switch`, { timeout: 60 * vm.patience })
+  const before = await trunk(15)
+  await vm.user(setLine(shared, 15, 'mine'))
+  await world.dotfiles.commit(
+    { dot_labrc: (text) => text.replace('line 3\n', 'line three\n') },
+    'From afar',
+  )
+  const { status } = outcome(scene, vm, 'synced', await syncByUnit(vm))
+  check('the edit is taken in', shared, status.captured.join())
+  const both = async (): Promise<void> => {
+    const lines = (await readHome(vm, shared)).split('\n')
+    check('it is still there', 'mine', lines[14])
+    check('what came from afar is, too', 'line three', lines[2])
+  }
+  await both()
+  check('the trunk has it not', before, await trunk(15))
+  outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
+  await vm.user(`cd ${fromHome(world.paths.dotfiles)} && ${publish(world.branch)}`, {
+    timeout: 60 * vm.patience,
+  })
+  check('the trunk has it, once its user says so', 'mine', await trunk(15))
+  check('and what came from afar', 'line three', await trunk(3))
+  outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
+  await both()
 }
 
 async function sameSecond(scene: Scene): Promise<void> {

@@ -11,8 +11,22 @@ import { hostModule } from './host-module.ts'
 export const module = (vm: Machine, text: string): Changes => ({ [hostModule(vm.host)]: text })
 
 /** A change that is seen in /etc/lab-case and does no harm. */
-export const note = (vm: Machine, text: string): Changes =>
-  module(vm, `{ environment.etc."lab-case".text = ${JSON.stringify(text)}; }\n`)
+export const note = (vm: Machine, text: string): Changes => module(vm, `{ ${noted(text)} }\n`)
+
+/** The same within a module. */
+export const noted = (text: string): string =>
+  `environment.etc."lab-case".text = ${JSON.stringify(text)};`
+
+/**
+ * A host whose agent has these options.
+ * @param more of the host's configuration, where `lib` and `pkgs` are known
+ */
+export const withOptions = (vm: Machine, options: string, more = ''): Changes =>
+  module(vm, optionsModule(options, more))
+
+/** The same as the text of a module. */
+export const optionsModule = (options: string, more = ''): string =>
+  `{ lib, pkgs, ... }: { myModules.services.autoUpgrade = { ${options} }; ${more} }\n`
 
 export const seen = async (vm: Machine, name = 'lab-case'): Promise<string> =>
   (await vm.root(`cat /etc/${name} 2>/dev/null || echo none`)).stdout.trim()
@@ -20,14 +34,12 @@ export const seen = async (vm: Machine, name = 'lab-case'): Promise<string> =>
 /** A program of coreutils, in a module that has `pkgs`: no two kinds of guest have it in the same place. */
 export const program = (command: string): string => `\${pkgs.coreutils}/bin/${command}`
 
+/** In a module that has `pkgs`: a unit that a switch starts. */
+export const oneshot = (name: string, command: string, more = ''): string =>
+  `systemd.services.${name} = { wantedBy = [ "multi-user.target" ]; serviceConfig = { Type = "oneshot"; ${more} ExecStart = "${program(command)}"; }; };`
+
 /** A unit that fails as it is started. */
-export const failingUnit = `{ pkgs, ... }: {
-  systemd.services.lab-bad = {
-    wantedBy = [ "multi-user.target" ];
-    serviceConfig = { Type = "oneshot"; ExecStart = "${program('false')}"; };
-  };
-}
-`
+export const failingUnit = `{ pkgs, ... }: { ${oneshot('lab-bad', 'false')} }\n`
 
 /**
  * A unit that is started again whenever it ends, without end.

@@ -989,6 +989,9 @@ apply() {
       line=$(grep -a '^chezmoi: ' <<<"$said" | grep -avE '^chezmoi: warning:|: EOF$' | tail -n 1 || true)
       if [[ $said == *'unknown flag: --less-interactive'* ]]; then
         broken='Cannot apply: this needs chezmoi 2.66 or newer'
+      elif [[ $said == *"No end within $apply_limit s"* ]]; then
+        # ended with what it was at, it says nothing itself
+        broken="Cannot apply: no end within $apply_limit s"
       elif [[ -n $line ]]; then broken="Cannot apply: ${line#chezmoi: }"; fi
     fi
     if [[ -z $again ]]; then

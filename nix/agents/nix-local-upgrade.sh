@@ -6,7 +6,8 @@
 #                                         though files of it have conflict markers in them
 #   nix-local-upgrade --reboot            reboots now if a reboot is due and these are the hours for it
 
-build_limit=14400
+build_limit=${UPGRADE_BUILD_LIMIT:-14400}
+hook_limit=${UPGRADE_HOOK_LIMIT:-600}
 accepted=''
 deployed_commit='' deployed_remote='' deployed_toplevel=''
 
@@ -139,11 +140,14 @@ recover_after_boot() {
 }
 
 run_hooks() {
-  local hook found
+  local hook begun found
   read_whole items "$UPGRADE_HOOKS" || stop failed "The hooks cannot be read"
   for hook in "${found[@]}"; do
     say "hook: $hook"
-    timeout --kill-after=10 600 bash -c "$hook" </dev/null 9>&- || stop failed "The hook \`$hook\` failed"
+    begun=$SECONDS
+    if timeout --kill-after=10 "$hook_limit" bash -c "$hook" </dev/null 9>&-; then continue; fi
+    if ((SECONDS - begun >= hook_limit)); then stop failed "The hook \`$hook\` did not end within $hook_limit s"; fi
+    stop failed "The hook \`$hook\` failed"
   done
 }
 

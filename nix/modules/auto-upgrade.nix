@@ -68,6 +68,8 @@ let
       UPGRADE_BRANCH = cfg.branch;
       UPGRADE_ATTRIBUTE = cfg.attribute;
       UPGRADE_FETCH_TIMEOUT = toString cfg.fetchTimeout;
+      UPGRADE_HOOK_LIMIT = toString cfg.hookTimeout;
+      UPGRADE_BUILD_LIMIT = toString cfg.buildTimeout;
       UPGRADE_SWITCH_LIMIT = toString cfg.switchTimeout;
       UPGRADE_LOCK_LIMIT = toString cfg.lockTimeout;
       UPGRADE_HOST = config.networking.hostName;
@@ -148,6 +150,16 @@ in
       type = types.ints.positive;
       default = 60;
       description = "Seconds after which a remote that does not answer counts as unreachable.";
+    };
+    hookTimeout = mkOption {
+      type = types.ints.positive;
+      default = 600;
+      description = "Seconds after which a pre-update hook that has not ended is ended, and counts as failed.";
+    };
+    buildTimeout = mkOption {
+      type = types.ints.positive;
+      default = 4 * 60 * 60;
+      description = "Seconds after which a build that has not ended is ended, and counts as failed.";
     };
     switchTimeout = mkOption {
       type = types.ints.positive;

@@ -38,6 +38,7 @@ let
         CHEZMOI_AUTO_COMMIT = lib.boolToString cfg.autoCommit;
         CHEZMOI_AUTO_PUSH = lib.boolToString cfg.autoPush;
         CHEZMOI_STATE = stateDirectory;
+        CHEZMOI_APPLY_LIMIT = toString cfg.applyTimeout;
         CHEZMOI_KEEP_LIMIT = toString cfg.keepLimit;
       };
       text = lib.concatMapStrings (part: builtins.readFile (../agents + "/${part}.sh")) (
@@ -86,6 +87,11 @@ in
       default = true;
       description = "Whether captured edits are pushed.";
     };
+    applyTimeout = mkOption {
+      type = types.ints.positive;
+      default = 15 * 60;
+      description = "Seconds after which `chezmoi apply`, with the user's own scripts in it, is ended.";
+    };
     keepLimit = mkOption {
       type = types.ints.positive;
       default = 256 * 1024 * 1024;
@@ -123,7 +129,7 @@ in
         User = cfg.user;
         ExecStart = lib.getExe agent;
         # above the limits of its steps, for what they do not cover
-        TimeoutStartSec = "30min";
+        TimeoutStartSec = 15 * 60 + cfg.applyTimeout;
       };
     };
   };

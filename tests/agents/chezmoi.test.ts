@@ -267,6 +267,19 @@ test('Without commits or without a push, edits stay here', async () => {
   expect(await atRemote('git show main:dot_a')).toMatch(/sorrow[^]*torment/)
 })
 
+test('A script of the user that never ends is ended, and the run after it catches up', async () => {
+  const { sorrow, torment } = await makeDotfiles(root, { '.a': ten })
+  await sorrow.sh(`printf '#!/bin/sh\n[ -e ~/go ] || sleep 1000\n' >.local/share/chezmoi/run_hangs.sh
+    sed -i s/line.1/sorrow/ .a`)
+  await sorrow.sh('touch go')
+  expect(await sorrow.sync()).toMatchObject({ outcome: 'synced' })
+  const hung = await torment.sync({ CHEZMOI_APPLY_LIMIT: '3' })
+  expect(hung).toMatchObject({ outcome: 'failed', reason: 'Cannot apply: no end within 3 s' })
+  await torment.sh('touch go')
+  expect(await torment.sync()).toMatchObject({ code: 0 })
+  expect(await torment.sh('cat .a')).toContain('sorrow')
+})
+
 test('Nothing to clone, no such branch, and a clone of git alone', async () => {
   const { remote, sorrow } = await makeDotfiles(root, { '.a': ten })
   const fresh = makeHost(root, 'fresh', `${sorrow.home}/../fresh`, remote)

@@ -64,6 +64,15 @@ test.each<[string, string, RegExp]>([
   expect((await knownBad()).trim().split('\n').at(-1)).toContain(' build-failed ')
 })
 
+test('A build that never ends has a time limit, and is tried again', async () => {
+  await world.push('a change', { 'text.nix': `"\${${built('hangs', 'sleep 1000')}}"` })
+  const before = await knownBad()
+  const done = await world.upgrade({ UPGRADE_BUILD_LIMIT: '5' })
+  expect(done).toMatchObject({ code: 1, outcome: 'build-failed', notRestored: [] })
+  expect(done.reason).toBe('The build took longer than 5 s')
+  expect(await knownBad()).toBe(before)
+})
+
 const deep = (inner: string): string =>
   `"\${${built('outer', 'echo $inner >$out', `inner = ${inner};`)}}"`
 test.each<[string, string, RegExp]>([

@@ -242,8 +242,19 @@ test('A failed hook ends it before anything is looked at', async () => {
   const hooks = JSON.stringify(['touch /root/ran', 'exit 3'])
   const done = await world.upgrade({ UPGRADE_HOOKS: hooks })
   expect(done).toMatchObject({ code: 1, outcome: 'failed', phase: 'hooks' })
-  expect(done.reason).toContain('`exit 3`')
+  expect(done.reason).toBe('The hook `exit 3` failed')
   expect(await world.sh('ls /root/ran')).toBe('/root/ran')
+  expect(await world.state()).toBe(before)
+})
+
+test('A hook that never ends has a time limit', async () => {
+  const before = await world.state()
+  await world.push('two', { 'text.nix': '"two"' })
+  const hooks = JSON.stringify(['sleep 1000', 'touch /root/ran-on'])
+  const done = await world.upgrade({ UPGRADE_HOOKS: hooks, UPGRADE_HOOK_LIMIT: '2' })
+  expect(done).toMatchObject({ code: 1, outcome: 'failed', phase: 'hooks' })
+  expect(done.reason).toBe('The hook `sleep 1000` did not end within 2 s')
+  expect(await world.sh('ls /root/ran-on 2>/dev/null || echo none')).toBe('none')
   expect(await world.state()).toBe(before)
 })
 

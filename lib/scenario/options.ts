@@ -1,0 +1,115 @@
+import { fromHome } from '../lab-settings.ts'
+import type { Case } from './family.ts'
+import {
+  deployedBy,
+  deploys,
+  noted,
+  oneshot,
+  seen,
+  upgrades,
+  withOptions,
+  type Wanted,
+} from './upgrade.ts'
+
+/** What comes of a check that fails where it is no reason to go back. */
+const lenient: (Pick<Case, 'name' | 'title'> & { set: string; wanted: Wanted })[] = [
+  {
+    name: 'notifies',
+    title:
+      'a check fails on a host that is only to be told: it says so, and keeps what it has deployed',
+    set: 'notify',
+    wanted: {
+      outcome: 'validation-failed',
+      reason: /^`test ! -e \/run\/lab-no` failed; kept, as the host is set to notify$/,
+    },
+  },
+  {
+    name: 'ignores',
+    title: 'a check fails on a host that is to ignore it: it is upgraded, and names the check',
+    set: 'ignore',
+    wanted: {
+      outcome: 'upgraded',
+      reason: /; ignored: `test ! -e \/run\/lab-no` failed$/,
+    },
+  },
+]
+
+/** What a host does that is set otherwise than by default. */
+export const options: Case[] = [
+  ...lenient.map(({ name, title, set, wanted }): Case => ({
+    name,
+    title,
+    promise: 'checks',
+    own: true,
+    limit: 300,
+    run: async (scene) => {
+      const { vm, world } = scene
+      const choice = `onValidationFailure = lib.mkForce "${set}"; validationChecks = [ "test ! -e /run/lab-no" ];`
+      await world.config.commit(withOptions(vm, choice), 'Choice')
+      await deploys(scene, vm)
+      await world.config.commit(withOptions(vm, choice, noted('two')), 'Two')
+      await vm.root('touch /run/lab-no')
+      // the agent gives a check 20 s to come to hold
+      const told = await upgrades(scene, vm, { ...wanted, waits: 20 })
+      scene.check('it is kept', 'two', await seen(vm))
+      scene.ends(vm, deployedBy(scene, told).toplevel)
+      await upgrades(scene, vm, { outcome: 'up-to-date' })
+    },
+  })),
+  {
+    name: 'build-in-switch',
+    title:
+      'a host that builds as part of the switch: a good commit is deployed, one that does not build changes nothing',
+    promise: 'refuse',
+    own: true,
+    limit: 300,
+    run: async (scene) => {
+      const { vm, world } = scene
+      const choice = 'buildBeforeSwitch = lib.mkForce false;'
+      await world.config.commit(withOptions(vm, choice), 'Choice')
+      await deploys(scene, vm)
+      await world.config.commit(withOptions(vm, choice, noted('two')), 'Two')
+      const { toplevel } = await deploys(scene, vm)
+      scene.ends(vm, toplevel)
+      scene.check('the commit runs', 'two', await seen(vm))
+      const bad = 'environment.etc."lab-case".source = pkgs.runCommand "lab-bad" { } "exit 1";'
+      await world.config.commit(withOptions(vm, choice, bad), 'Bad')
+      const reason = /lab-bad|Cannot build/
+      await upgrades(scene, vm, { outcome: 'build-failed', phase: 'switch', reason })
+      scene.check('it runs what it ran', toplevel, await vm.running())
+      await upgrades(scene, vm, { outcome: 'skipped-known-bad' })
+    },
+  },
+  {
+    name: 'from-remote',
+    title:
+      'a host without a clone upgrades straight from the remote: to a good commit, not to a bad or a rewritten one',
+    promise: 'deploy',
+    own: true,
+    limit: 500,
+    run: async (scene) => {
+      const { vm, world } = scene
+      const choice = `mode = lib.mkForce "remote"; flakeUrl = lib.mkForce "git+git://git.lab/config.git";`
+      const host = (more = ''): ReturnType<typeof withOptions> => withOptions(vm, choice, more)
+      await world.config.commit(host(), 'From the remote')
+      await deploys(scene, vm)
+      const two = await world.config.commit(host(noted('two')), 'Two')
+      const to = await deploys(scene, vm)
+      scene.ends(vm, to.toplevel)
+      scene.check('it deployed the commit', two, to.commit)
+      scene.check('it runs', 'two', await seen(vm))
+      scene.check('it has done so without the clone', 'remote', (await vm.status())?.mode)
+      // by what the clone knows, the oracle tells whether a commit follows another
+      await vm.user(`cd ${fromHome(world.paths.flake)} && jj git fetch`)
+      await upgrades(scene, vm, { outcome: 'up-to-date' })
+      await world.config.commit(host(`${noted('three')} ${oneshot('lab-bad', 'false')}`), 'Bad')
+      const reason = /^lab-bad\.service has failed/
+      await upgrades(scene, vm, { outcome: 'validation-failed', reason })
+      scene.check('it went back', 'two', await seen(vm))
+      await upgrades(scene, vm, { outcome: 'skipped-known-bad' })
+      await world.config.commit(host(noted('other')), 'Other', { parent: world.start.config })
+      const rewritten = new RegExp(`^${world.branch} was rewritten: .* does not descend from`)
+      await upgrades(scene, vm, { outcome: 'diverged', phase: 'fetch', reason: rewritten })
+    },
+  },
+]

@@ -1,0 +1,55 @@
+import type { Scene } from './family.ts'
+import { mkfifo } from './fifo.ts'
+import type { Machine } from './machine.ts'
+import type { Remote } from './remote.ts'
+
+/** Shell command that prints how a question to one of the lab's repositories ends: 0, or 124 after five seconds. */
+const asks = (name: string): string =>
+  `timeout 5 git ls-remote -q git://10.0.3.100/${name}.git >/dev/null 2>&1; echo $?`
+
+/**
+ * Pulls the cable of the uplink, and sees that the remote is out of reach.
+ * @returns puts it back, and sees that the remote is there again
+ */
+export async function cutUplink(scene: Scene, vm: Machine): Promise<() => Promise<void>> {
+  const cable = (up: boolean): Promise<unknown> =>
+    vm.monitor((monitor) => monitor.execute('set_link', { name: 'uplink-nic', up }))
+  return unanswered(scene, vm, 'uplink cut', 'config', /^(?!0$)/, async () => {
+    await cable(false)
+    return () => cable(true)
+  })
+}
+
+/**
+ * Has a remote take connections and never answer, and sees that it does not.
+ * @param of the world's: what the host is configured by, or its dotfiles
+ * @returns lets it answer, and sees that it does
+ */
+export const silenceRemote = (
+  scene: Scene,
+  vm: Machine,
+  of: 'config' | 'dotfiles',
+): Promise<() => Promise<void>> => {
+  const { dir }: Remote = scene.world[of]
+  return unanswered(scene, vm, `silent remote (${of})`, of, /^124$/, () => mkfifo(`${dir}/HEAD`))
+}
+
+async function unanswered(
+  scene: Scene,
+  vm: Machine,
+  named: string,
+  repository: string,
+  bites: RegExp,
+  make: () => Promise<() => Promise<unknown>>,
+): Promise<() => Promise<void>> {
+  const command = asks(repository)
+  const fault = scene.fault(named, vm.host)
+  const end = await make()
+  const found = (await vm.root(command)).stdout.trim()
+  fault.bit(bites.test(found), `git ls-remote exits with ${found}`)
+  return async () => {
+    await end()
+    await vm.until('the remote to answer', 30, `[ "$(${command})" = 0 ]`)
+    fault.healed(true, 'git ls-remote exits with 0')
+  }
+}
