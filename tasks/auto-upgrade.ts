@@ -6,6 +6,7 @@ import { lockedOutCases } from '../lib/scenario/locked-out.ts'
 import type { Changes } from '../lib/scenario/remote.ts'
 import { scenarioTask, type Case, type Family } from '../lib/scenario/scenario.ts'
 import { interrupted } from '../lib/scenario/interrupted.ts'
+import { past } from '../lib/scenario/past.ts'
 import { limits } from '../lib/scenario/limits.ts'
 import { options } from '../lib/scenario/options.ts'
 import { several } from '../lib/scenario/several.ts'
@@ -154,7 +155,8 @@ const cases: Case[] = [
     limit: 300,
     run: async (scene) => {
       const { vm, world } = scene
-      const hook = 'touch /run/lab-hook; test ! -e /run/lab-stop'
+      // one hook, of several lines
+      const hook = 'if true; then\\n  touch /run/lab-hook\\n  test ! -e /run/lab-stop\\nfi'
       const first = await world.config.commit(
         withOptions(vm, `preUpdateHooks = [ "${hook}" ];`),
         'Hook',
@@ -200,9 +202,11 @@ const cases: Case[] = [
       await world.config.commit(note(vm, 'two'), 'Two')
       const slow = `{ pkgs, ... }: { ${oneshot('lab-slow', 'sleep 30')} }`
       const { toplevel } = await rebuild(scene, vm, slow)
+      // the lock is older than any rebuild counts as hung: what counts is who has it
       await vm.root(
         `systemd-run --quiet --unit=lab-rebuild --remain-after-exit ${toplevel}/bin/switch-to-configuration switch
-        until systemctl is-active --quiet lab-slow.service || [ "$(systemctl show --value -p ActiveState lab-slow.service)" = activating ]; do sleep 0.5; done`,
+        until systemctl is-active --quiet lab-slow.service || [ "$(systemctl show --value -p ActiveState lab-slow.service)" = activating ]; do sleep 0.5; done
+        touch -d '1 day ago' /run/nixos/switch-to-configuration.lock`,
         { timeout: 60 * vm.patience },
       )
       const reason = /^Another switch is at work: pid \d+, .*switch-to-configuration/
@@ -271,12 +275,15 @@ const cases: Case[] = [
     promise: 'history',
     run: async (scene) => {
       const { vm, world } = scene
-      await world.config.commit(note(vm, 'two'), 'Two')
+      const two = await world.config.commit(note(vm, 'two'), 'Two')
       const to = await deploys(scene, vm)
       scene.ends(vm, to.toplevel)
       await world.config.commit(note(vm, 'other'), 'Other', { parent: world.start.config })
       const reason = new RegExp(`^${world.branch} was rewritten: .* does not descend from`)
       await upgrades(scene, vm, { outcome: 'diverged', phase: 'fetch', reason })
+      if (vm.subject.kind !== 'lab') return
+      const known = `git -C ${fromHome(world.paths.flake)} rev-parse refs/remotes/origin/${world.branch}`
+      scene.check('its clone knows the trunk as it was', two, (await vm.user(known)).stdout.trim())
     },
   },
   {
@@ -423,6 +430,7 @@ const cases: Case[] = [
     },
   },
   ...several,
+  ...past,
   ...limits,
   ...options,
   ...cached,

@@ -138,6 +138,9 @@ const others: Case[] = [
     ends: 'any',
     run: async (scene) => {
       const { vm } = scene
+      // of the user's own: the firmware's shell runs it where nothing boots
+      const script = '/boot/startup.nsh'
+      await vm.root(`echo 'echo mine' >${script}`)
       const trial = await armed(scene, vm, harmless)
       scene.ends(vm, trial as `/${string}`)
       const wait = { limit: 120, until: booted(trial) }
@@ -153,6 +156,8 @@ const others: Case[] = [
       )
       const again = await rebooted(scene, vm, 'it boots from then on', () => vm.reboot(wait))
       scene.event(`${vm.host} rebooted`, { host: vm.host, seconds: again })
+      const left = await vm.root(`cat ${script} && rm ${script}`, { allow: 'any' })
+      scene.check('a script of the user on the ESP is as it was', 'echo mine', left.stdout.trim())
     },
   },
   {
@@ -347,7 +352,17 @@ const others: Case[] = [
       const { vm } = scene
       const golden =
         'cd /nix/var/nix/gcroots; [ -e golden-generation ] && readlink -f golden-generation || echo none'
+      await armed(scene, vm, harmless)
       await vm.root('unpin-golden')
+      const { stdout } = await vm.root('show-boot-status --json', { timeout: 30 * vm.patience })
+      const { trial, oneshot } = JSON.parse(stdout) as Record<string, string | null>
+      scene.check('nothing is on trial without golden', null, trial)
+      scene.check('nor booted once', null, oneshot)
+      const start = scene.start(vm)
+      await vm.root(
+        `nix-env --profile /nix/var/nix/profiles/system --set ${start} && ${start}/bin/switch-to-configuration boot`,
+        { timeout: 60 * vm.patience },
+      )
       await bootsUnwell(scene)
       const ask = `${golden}; cat /proc/sys/kernel/random/boot_id`
       const [found, unwell = ''] = (await vm.agent(ask, { limit: 30 })).stdout.split('\n')

@@ -70,6 +70,14 @@ export const family: Family = {
       limit: 300,
       run: offline,
     },
+    {
+      name: 'removed-there',
+      title: 'a file is edited here and removed elsewhere: the edit stays, and holds no other back',
+      promise: 'edits',
+      own: true,
+      limit: 300,
+      run: removedThere,
+    },
     ...byUser.map(({ name, title, option, publish }): Case => ({
       name,
       title,
@@ -119,13 +127,18 @@ async function differentLines(scene: Scene): Promise<void> {
 async function sameLine(scene: Scene): Promise<void> {
   const { vm, other, world, check } = scene
   const source = fromHome(world.paths.dotfiles)
-  for (const host of [vm, other]) await host.user(setLine(shared, 7, `of ${host.host}`))
+  // git and jj write such a name in quotes where they are not told otherwise
+  const [file, inSource] = ['.größe', 'dot_größe']
+  const text = await world.dotfiles.read('dot_labrc')
+  await world.dotfiles.commit({ [inSource]: text! }, 'A file that is not ASCII')
+  for (const host of [vm, other]) outcome(scene, host, 'synced', await syncByUnit(host))
+  for (const host of [vm, other]) await host.user(setLine(file, 7, `of ${host.host}`))
   outcome(scene, vm, 'synced', await syncByUnit(vm))
   outcome(scene, other, 'conflict', await syncByUnit(other))
   outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
   for (const host of [vm, other]) {
     const { stdout } = await host.user('chezmoi-show-conflicts; chezmoi-status --json')
-    check(`${host.host} names the file`, /^conflict: dot_labrc$/m, stdout)
+    check(`${host.host} names the file`, new RegExp(`^conflict: ${inSource}$`, 'm'), stdout)
     for (const each of [vm, other])
       check(
         `${host.host} shows the edit of ${each.host}`,
@@ -134,30 +147,44 @@ async function sameLine(scene: Scene): Promise<void> {
       )
     check(
       `${host.host} has it in its status`,
-      /"host":\s*"[\w-]+",\s*"files":\s*\[\s*"dot_labrc"/,
+      new RegExp(`"host":\\s*"[\\w-]+",\\s*"files":\\s*\\[\\s*"${inSource}"`),
       stdout,
     )
-    const line = (await readHome(host, shared)).split('\n')[6]
+    const line = (await readHome(host, file)).split('\n')[6]
     check(`${host.host} still has its own text`, `of ${host.host}`, line)
-    const dirty = await host.user(`grep -lE '^(<{7}|>{7})' ~/${shared} ${source}/dot_labrc`, {
+    const dirty = await host.user(`grep -lE '^(<{7}|>{7})' ~/${file} ${source}/${inSource}`, {
       allow: [1],
     })
     check(`${host.host} has no markers in $HOME and in the source`, '', dirty.stdout)
   }
-  const trunk = await world.dotfiles.read('dot_labrc')
+  const trunk = await world.dotfiles.read(inSource)
   check('the trunk has the first edit alone', `of ${vm.host}`, trunk?.split('\n')[6])
-  const published = await world.dotfiles.read('dot_labrc', `conflict/${other.host}`)
+  const published = await world.dotfiles.read(inSource, `conflict/${other.host}`)
   check('the second edit is published beside it', `of ${other.host}`, published?.split('\n')[6])
 
-  await other.user(`cd ${source} && jj new @- ${world.branch}@origin && jj resolve --tool :ours dot_labrc
-    ${setLine('dot_labrc', 7, 'of both')}`)
+  await other.user(`cd ${source} && jj new @- ${world.branch}@origin && jj resolve --tool :ours ${inSource}
+    ${setLine(inSource, 7, 'of both')}`)
   outcome(scene, other, 'synced', await syncByUnit(other))
   outcome(scene, vm, 'synced', await syncByUnit(vm))
-  await converged(scene, shared, ['of both'])
+  await converged(scene, file, ['of both'])
   const { stdout } = await vm.user('chezmoi-show-conflicts')
   check('nothing conflicts any more', 'No conflicts', stdout.trim())
   const left = await world.dotfiles.head(`conflict/${other.host}`)
   check('its bookmark is gone', 'gone', left ?? 'gone')
+}
+
+async function removedThere(scene: Scene): Promise<void> {
+  const { vm, world, check } = scene
+  const [file, text] = [own[0]!, 'mine']
+  await vm.user(`${setLine(file, 3, text)}; ${setLine(shared, 15, text)}`)
+  const remove = { 'dot_config/lab/one.conf': null, '.chezmoiremove': `${file}\n` }
+  await world.dotfiles.commit(remove, 'Remove it')
+  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  const { status } = outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
+  check('the edit is still there', text, (await readHome(vm, file)).split('\n')[2])
+  check('it is named', file, status.kept.map((one) => one.file).join())
+  const line = (await world.dotfiles.read('dot_labrc'))?.split('\n')[14]
+  check('another edit has reached the trunk', text, line)
 }
 
 async function offline(scene: Scene): Promise<void> {

@@ -77,7 +77,10 @@ export const limits: Case[] = [
       await world.config.commit(module(vm, host()), 'Limit')
       await deploys(scene, vm)
       await vm.root('touch /run/lab-hang')
-      const script = `#!/bin/sh\n[ ! -e /run/lab-hang ] || exec ${forever}\n`
+      const script = `#!/bin/sh
+[ ! -e /run/lab-hang ] || exec ${forever}
+[ ! -e /run/lab-daemon ] || setsid sleep 86398 </dev/null >/dev/null 2>&1 &
+`
       await world.dotfiles.commit({ 'run_after_lab.sh': script, dot_labrc: lineThree }, 'Script')
       await world.config.commit(module(vm, host(noted('two'))), 'Two')
       const { toplevel } = await deploys(scene, vm, { waits: limit })
@@ -89,6 +92,13 @@ export const limits: Case[] = [
       await stops(scene, vm)
       await vm.root('rm /run/lab-hang')
       scene.check('a run after it is well', /^(synced|up-to-date)$/, await syncs(vm))
+      // what a script starts and leaves behind is not the sync
+      await vm.root('touch /run/lab-daemon')
+      for (const run of ['a run by hand', 'and one after it']) {
+        const printed = await vm.user('chezmoi-sync 2>&1 | grep -o "phase: apply" | tail -n 1')
+        scene.check(`${run} comes to its end`, 'phase: apply', printed.stdout.trim())
+      }
+      await vm.root("pkill --full '^sleep 8639[8]$'; rm /run/lab-daemon")
       const line = (await readHome(vm, '.labrc')).split('\n')[2]
       scene.check('the dotfiles are applied', 'line three', line)
     },

@@ -108,7 +108,8 @@ export const several: Case[] = [
     run: async (scene) => {
       const { vm, world } = scene
       const checks = ['/run/lab-one', '/run/lab-two']
-      const declared = checks.map((file) => `"test ! -e ${file}"`).join(' ')
+      // with a tab, which a string of JSON must not have as it is
+      const declared = checks.map((file) => `"test ! -e\\t${file}"`).join(' ')
       const options = `validationChecks = [ ${declared} ];`
       await world.config.commit(withOptions(vm, options), 'Checks')
       const { toplevel } = await deploys(scene, vm)
@@ -116,7 +117,7 @@ export const several: Case[] = [
       for (const file of checks) {
         await world.config.commit(withOptions(vm, options, noted(file)), file)
         await vm.root(`touch ${file}`)
-        const reason = new RegExp(`^\`test ! -e ${file}\` failed$`)
+        const reason = new RegExp(`^\`test ! -e\\s+${file}\` failed$`)
         // the agent gives a check 20 s to come to hold
         await upgrades(scene, vm, { outcome: 'validation-failed', reason, waits: 20 })
         await vm.root(`rm ${file}`)

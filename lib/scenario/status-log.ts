@@ -101,20 +101,22 @@ interface Status {
 }
 
 /**
- * Generations that an upgrade refused after it had built them, and that none has deployed since: outcomes
- * that put things back, but for a host that is set to keep what failed.
+ * Generations that an upgrade refused after it had built them, and that none has deployed, before or since:
+ * outcomes that put things back, but for a host that is set to keep what failed.
  */
 export function rejected(seen: Seen[]): string[] {
   const found = new Set<string>()
+  // a commit that goes back to one of these, and fails now, is no reason for it to go
+  const good = new Set<string>()
   for (const { of, text } of seen) {
     const status = of === 'upgrade' ? parse(text) : undefined
     const toplevel = status?.to?.toplevel
     if (!status || !toplevel) continue
-    if (/^(upgraded|up-to-date)$/.test(status.outcome ?? '')) found.delete(toplevel)
+    if (/^(upgraded|up-to-date)$/.test(status.outcome ?? '')) good.add(toplevel)
     const kept = /; kept, as/.test(status.reason ?? '')
     if (/^(validation|switch)-failed$/.test(status.outcome ?? '') && !kept) found.add(toplevel)
   }
-  return [...found]
+  return [...found].filter((toplevel) => !good.has(toplevel))
 }
 
 /** The status was whole and true at each moment, and what it said one after the other can have happened. */
@@ -143,6 +145,9 @@ function wrong(one: Seen, before: Seen[]): string[] {
   if ((outcome === null) !== (finished === null)) {
     said.push(`in ${phase} it had ${outcome ? 'an outcome and no end' : 'an end and no outcome'}`)
   }
+  // both are in UTC, which sorts as text
+  if (finished && started && finished < started)
+    said.push(`it ended before it began, at ${finished}`)
   const earlier = before.filter(({ of, boot }) => of === 'upgrade' && boot === one.boot)
   // the first that is seen in a boot is what was left of the boot before
   const isNew = earlier.length > 0 || !before.some(({ of }) => of === 'upgrade')

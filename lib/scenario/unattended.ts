@@ -2,7 +2,8 @@ import { NotApplicable, type Case, type Scene } from './family.ts'
 import type { Subject } from './subject.ts'
 import { ofGuest } from './host-module.ts'
 import { booted, comes, comesBack, rebooted } from './trial.ts'
-import { deployedBy, deploys, module, upgrades } from './upgrade.ts'
+import { deployedBy, deploys, module, noted, upgrades } from './upgrade.ts'
+import type { Deployed } from './upgrade-unit.ts'
 
 /** In a module that has `lib`: what the host says of these itself gives way. */
 const settings = ({ options }: Subject, text: string): string => {
@@ -57,13 +58,19 @@ export const unattended: Case[] = [
     ends: 'main',
     run: async (scene) => {
       const { vm, world } = scene
-      // nine hours east, where it is another hour than in these, which have come in Greenwich
+      // where it is another hour than in these, which have come in Greenwich: eight or nine in the morning, which
+      // are no numbers to whoever takes a leading zero for base eight
+      const utc = Number((await vm.root('date --utc +%-H')).stdout)
+      const east = [8, 9, 17, 18]
+        .map((hour) => hour - utc)
+        .find((hours) => hours > 2 || hours < -2)!
       await vm.root('rm -f /etc/localtime && base64 -d >/etc/localtime', {
-        input: zone(9).toString('base64'),
+        input: zone(east).toString('base64'),
       })
       const hours = "date +%z; for at in '-1 hour' '+1 hour'; do date --utc -d \"$at\" +%H:%M; done"
       const [offset, lower, upper] = (await vm.root(hours)).stdout.trim().split('\n')
-      scene.must('the host has a time zone', '+0900', offset)
+      const sign = east < 0 ? '-' : '+'
+      scene.must('the host has a time zone', `${sign}${pad(Math.abs(east))}00`, offset)
       const later = settings(
         scene.subject,
         `allowReboot = lib.mkForce true; rebootWindow = lib.mkForce { lower = "${lower}"; upper = "${upper}"; };`,
@@ -94,7 +101,7 @@ export const unattended: Case[] = [
       const { vm, world } = scene
       const few = settings(
         scene.subject,
-        'keepGenerations = lib.mkForce 1; keepDays = lib.mkForce 0;',
+        'keepGenerations = lib.mkForce 1; keepDays = lib.mkForce 2;',
       )
       // the next ones are 9 and 10, of which 10 is the later
       await vm.root(
@@ -106,23 +113,29 @@ export const unattended: Case[] = [
       )
       await world.config.commit(module(vm, `{ lib, ... }: { ${few} }\n`), 'Keep one')
       const first = await deploys(scene, vm)
-      await world.config.commit(
-        module(vm, `{ lib, ... }: { ${few} environment.etc."lab-case".text = "two"; }\n`),
-        'Two',
-      )
-      const second = await deploys(scene, vm, { limit: 150 })
+      const changed = async (text: string, limit: number): Promise<Deployed> => {
+        await world.config.commit(module(vm, `{ lib, ... }: { ${few} ${noted(text)} }\n`), text)
+        return deploys(scene, vm, { limit })
+      }
+      const second = await changed('two', 90)
+      // what a generation is made of has no age: all of the store is of 1970
+      await vm.root(`cd /nix/var/nix/profiles
+        touch -h -d '3 days ago' $(find . -name 'system-*-link' ! -newer system-${first.generation}-link)`)
+      const third = await changed('three', 150)
       const { stdout } =
         await vm.root(`cd /nix/var/nix/profiles && readlink -f system-*-link | sort -u
         echo; grep -h -o 'init=[^ ]*/init' /boot/loader/entries/nixos-*.conf | sed 's/^init=//; s,/init$,,' | sort -u
         echo; [ -e ${first.toplevel} ] && echo there || echo gone`)
       const [kept, entries, old] = stdout.trim().split('\n\n')
-      const wanted = [scene.start(vm), second.toplevel].toSorted().join('\n')
-      scene.check('golden and the last one are kept', wanted, kept)
-      scene.check('and have entries', wanted, entries)
-      scene.check('what was between is collected', 'gone', old)
+      const good = [scene.start(vm), second.toplevel, third.toplevel].toSorted().join('\n')
+      scene.check('golden, the last one and the one of today are kept', good, kept)
+      scene.check('and have entries', good, entries)
+      scene.check('what is older is collected', 'gone', old)
     },
   },
 ]
+
+const pad = (hours: number): string => String(hours).padStart(2, '0')
 
 /** A time zone as a file (RFC 8536): so many hours east of Greenwich, all year round. */
 function zone(hours: number): Buffer {

@@ -61,11 +61,13 @@ export interface Wanted {
   limit?: number
   /** Seconds on top of it that no machine makes shorter, such as a time limit of the agent. */
   waits?: number
+  /** What it is to leave as it could not put it back. Default: nothing. */
+  left?: string
 }
 
 /** Runs the upgrade to its end and checks what it says of itself. */
 export async function upgrades(scene: Scene, vm: Machine, wanted: Wanted): Promise<UpgradeStatus> {
-  const { limit = 90, waits = 0 } = wanted
+  const { limit = 90, waits = 0, left = '' } = wanted
   const name = (what: string): string => `${vm.host}'s upgrade: ${what}`
   const { status, result, log } = await vm.upgrade({ limit, waits }).catch(async (thrown) => {
     if (!(thrown instanceof TookTooLong)) throw thrown
@@ -83,7 +85,7 @@ export async function upgrades(scene: Scene, vm: Machine, wanted: Wanted): Promi
   const outcome = status?.outcome ?? ''
   const well = [...deployed, ...waiting]
   scene.check(name('the unit ends'), well.includes(outcome) ? 'success' : 'exit-code', result)
-  scene.check(name('not put back'), '', status?.notRestored.join(', '))
+  scene.check(name('not put back'), left, status?.notRestored.join(', '))
   if (!status) throw new Failure(`${name('status')}: it has written none`)
   return status
 }

@@ -1,0 +1,116 @@
+import { fromHome } from '../lab-settings.ts'
+import type { Case } from './family.ts'
+import { ownFiles } from './host-module.ts'
+import { deploys, note, noted, oneshot, seen, upgrades, withOptions } from './upgrade.ts'
+
+const declared = (check: string): string => `validationChecks = [ "${check}" ];`
+
+/** What a host has gone through before it upgrades, of its own or by somebody's hand. */
+export const past: Case[] = [
+  {
+    name: 'switched-by-hand',
+    title: 'somebody has switched back by hand: the next run deploys the commit again',
+    promise: 'deploy',
+    own: true,
+    limit: 300,
+    ends: 'main',
+    run: async (scene) => {
+      const { vm, world } = scene
+      await world.config.commit(note(vm, 'two'), 'Two')
+      await deploys(scene, vm)
+      const back = `systemd-run --quiet --wait ${scene.start(vm)}/bin/switch-to-configuration test`
+      await vm.root(back, { timeout: 60 * vm.patience })
+      scene.must('it runs what it ran before', scene.start(vm), await vm.running())
+      await upgrades(scene, vm, { outcome: 'upgraded' })
+      scene.check('the commit runs', 'two', await seen(vm))
+    },
+  },
+  {
+    name: 'failed-before',
+    title: 'services that had failed before are no reason to refuse a good commit',
+    promise: 'deploy',
+    own: true,
+    limit: 300,
+    run: async (scene) => {
+      const { vm, world } = scene
+      // more than one, and tried anew by each switch
+      const names = ['lab-old-one', 'lab-old-two']
+      const units = names.map((name) => oneshot(name, 'test ! -e /run/lab-ill')).join(' ')
+      await world.config.commit(withOptions(vm, '', units), 'Services')
+      await deploys(scene, vm)
+      const restart = `systemctl restart ${names.join(' ')}`
+      await vm.root(`touch /run/lab-ill; ${restart} 2>/dev/null || true`)
+      await world.config.commit(withOptions(vm, '', `${units} ${noted('two')}`), 'Two')
+      const { toplevel } = await deploys(scene, vm)
+      scene.ends(vm, toplevel)
+      const failed = `systemctl is-failed ${names.map((name) => `${name}.service`).join(' ')}`
+      const found = (await vm.root(failed, { allow: 'any' })).stdout.trim().split('\n')
+      scene.check('they fail as before', 'failed failed', found.join(' '))
+      await vm.root(`rm /run/lab-ill; ${restart}`)
+    },
+  },
+  {
+    name: 'failed-revert',
+    title: 'a commit that goes back to an earlier state fails now: the earlier generation stays',
+    promise: 'rollback',
+    own: true,
+    limit: 400,
+    run: async (scene) => {
+      const { vm, world } = scene
+      const check = declared('test ! -e /run/lab-no')
+      await world.config.commit(withOptions(vm, check), 'One')
+      const one = await deploys(scene, vm)
+      await world.config.commit(withOptions(vm, check, noted('two')), 'Two')
+      const two = await deploys(scene, vm)
+      scene.ends(vm, two.toplevel)
+      await vm.root('touch /run/lab-no')
+      await world.config.commit(withOptions(vm, check), 'Back to one')
+      const back = await upgrades(scene, vm, { outcome: 'validation-failed', waits: 20 })
+      scene.must('it was the earlier system', one.toplevel, back.to?.toplevel)
+      scene.check('it went back', 'two', await seen(vm))
+      const link = `readlink -f /nix/var/nix/profiles/system-${one.generation}-link`
+      const left = await vm.root(link, { allow: 'any' })
+      scene.check('the earlier generation is there', one.toplevel, left.stdout.trim())
+    },
+  },
+  {
+    name: 'own-bad-commit',
+    title: 'a commit of this host is bad: once it is dropped, what it stood on is deployed',
+    promise: 'local',
+    own: true,
+    limit: 300,
+    ends: 'main',
+    run: async (scene) => {
+      const { vm, world } = scene
+      const clone = fromHome(world.paths.flake)
+      await vm.user(`cd ${clone} && echo nonsense >${ownFiles}/all.nix && jj commit -m Bad`)
+      await world.config.commit(note(vm, 'two'), 'Two')
+      await upgrades(scene, vm, { outcome: 'build-failed' })
+      await vm.user(`cd ${clone} && jj abandon @-`)
+      await upgrades(scene, vm, { outcome: 'upgraded' })
+      scene.check('the commit of the remote runs', 'two', await seen(vm))
+    },
+  },
+  {
+    name: 'unfinished-rollback',
+    title: '/boot cannot be written while all goes back: the next run finishes what is left of it',
+    promise: 'rollback',
+    own: true,
+    limit: 400,
+    run: async (scene) => {
+      const { vm, world } = scene
+      const check = declared('test ! -e /run/lab-no || ! mount -o remount,ro /boot')
+      await world.config.commit(withOptions(vm, check), 'One')
+      const { toplevel } = await deploys(scene, vm)
+      scene.ends(vm, toplevel)
+      await world.config.commit(withOptions(vm, check, noted('two')), 'Two')
+      await vm.root('touch /run/lab-no')
+      const wanted = { outcome: 'validation-failed', left: 'boot entries', waits: 20 }
+      await upgrades(scene, vm, wanted)
+      scene.check('what runs went back', toplevel, await vm.running())
+      await vm.root('rm /run/lab-no; mount -o remount,rw /boot')
+      const reason = /an earlier run that did not end was put back/
+      await upgrades(scene, vm, { outcome: 'skipped-known-bad', reason })
+    },
+  },
+]
