@@ -19,7 +19,7 @@ const entry = (toplevel: string): string =>
 const status = (outcome: string, toplevel: string, more: Partial<Seen> = {}): Seen => ({
   ...{ boot: 'one', of: 'upgrade', profile: true, runs: true },
   text: JSON.stringify({
-    ...{ phase: 'done', outcome, finished: 'now', started: 'then', to: { toplevel } },
+    ...{ phase: 'done', outcome, started: '10:00', finished: '10:01', to: { toplevel } },
   }),
   ...more,
 })

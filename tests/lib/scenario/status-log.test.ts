@@ -77,6 +77,7 @@ test.each([
     'an end without an outcome',
     [seen(status('fetch').replace('"finished":null', '"finished":"x"'))],
   ],
+  ['an end before its beginning', [seen(status('fetch', 'offline', { started: '19:00' }))]],
   ['half a status of the dotfiles', [seen('{', { of: 'sync' })]],
 ])('%s is red', (_, states) => {
   expect(judgeStatus(states)).toMatchObject({ state: 'failed' })
@@ -94,6 +95,8 @@ test('a rejected generation is one that was put back, until it is deployed after
   expect(rejected([kept])).toEqual([])
   expect(rejected([seen(status('build', 'build-failed'))])).toEqual([])
   expect(rejected([bad, seen(status('done', 'upgraded', to))])).toEqual([])
+  // a commit that goes back to it, and fails, takes nothing from the earlier one
+  expect(rejected([seen(status('done', 'upgraded', to)), bad])).toEqual([])
 })
 
 test('the watcher writes down each state, and whether it was true in that moment', async () => {
