@@ -14,7 +14,11 @@ import {
   seen,
   upgrades,
   withOptions,
+  type Wanted,
 } from './upgrade.ts'
+
+/** While this file is there, what looks for it hangs. */
+const there = '/run/lab-hang'
 
 /** A command that never ends by itself, and by which its process is found. */
 const forever = 'sleep 86399'
@@ -24,6 +28,61 @@ const left = `pgrep --full '^(.*/)?sleep 8639[9]$' >/dev/null && echo running ||
 
 const stops = async (scene: Scene, vm: Machine): Promise<boolean> =>
   scene.check('what hung is ended', 'ended', (await vm.root(left)).stdout.trim())
+
+/** What hangs in an upgrade, by a file that is there or in what a commit brings. */
+const hanging: (Pick<Case, 'name' | 'title' | 'promise'> & {
+  /** The time limit that is set, on KVM: long enough for whatever is well. */
+  seconds: number
+  /** Whether it is no option, and the same on any machine. */
+  fixed?: true
+  options: (limit: number) => string
+  brings?: string
+  wanted: Pick<Wanted, 'outcome' | 'phase'>
+  reason: (limit: number) => RegExp
+})[] = [
+  {
+    name: 'hook-hangs',
+    title: 'a hook that never ends has a time limit, and nothing is deployed',
+    promise: 'checks',
+    seconds: 5,
+    options: (limit) =>
+      `hookTimeout = lib.mkForce ${limit}; preUpdateHooks = lib.mkForce [ "[ ! -e ${there} ] || exec ${forever}" ];`,
+    wanted: { outcome: 'failed', phase: 'hooks' },
+    reason: (limit) => new RegExp(`^The hook .* did not end within ${limit} s`),
+  },
+  {
+    name: 'build-hangs',
+    title: 'a build that never ends has a time limit, and nothing is deployed',
+    promise: 'refuse',
+    // an evaluation is part of it
+    seconds: 15,
+    options: (limit) => `buildTimeout = lib.mkForce ${limit};`,
+    brings: `environment.etc."lab-case".source = pkgs.runCommand "lab-hangs" { } "${program(forever)}";`,
+    wanted: { outcome: 'build-failed', phase: 'build' },
+    reason: (limit) => new RegExp(`^The build took longer than ${limit} s`),
+  },
+  {
+    name: 'switch-hangs',
+    title: 'a switch that never ends has a time limit: all goes back',
+    promise: 'rollback',
+    // the way back is a switch as well
+    seconds: 15,
+    options: (limit) => `switchTimeout = lib.mkForce ${limit};`,
+    brings: oneshot('lab-hangs', forever),
+    wanted: { outcome: 'switch-failed' },
+    reason: (limit) => new RegExp(`^switch-to-configuration did not end within ${limit} s`),
+  },
+  {
+    name: 'check-hangs',
+    title: 'a check that never ends has a time limit, and counts as failed',
+    promise: 'checks',
+    seconds: 60,
+    fixed: true,
+    options: () => `validationChecks = [ "test ! -e ${there} || ${forever}" ];`,
+    wanted: { outcome: 'validation-failed' },
+    reason: () => /^`test ! -e \/run\/lab-hang .*` failed/,
+  },
+]
 
 /** Each time limit of the agents, with something that never ends. */
 export const limits: Case[] = [
@@ -76,9 +135,9 @@ export const limits: Case[] = [
       const host = (more = ''): string => `{ lib, ... }: { ${option} ${more} }\n`
       await world.config.commit(module(vm, host()), 'Limit')
       await deploys(scene, vm)
-      await vm.root('touch /run/lab-hang')
+      await vm.root(`touch ${there}`)
       const script = `#!/bin/sh
-[ ! -e /run/lab-hang ] || exec ${forever}
+[ ! -e ${there} ] || exec ${forever}
 [ ! -e /run/lab-daemon ] || setsid sleep 86398 </dev/null >/dev/null 2>&1 &
 `
       await world.dotfiles.commit({ 'run_after_lab.sh': script, dot_labrc: lineThree }, 'Script')
@@ -90,7 +149,7 @@ export const limits: Case[] = [
       const { stdout } = await vm.root(said)
       scene.check('it is told', `failed: Cannot apply: no end within ${limit} s`, stdout.trim())
       await stops(scene, vm)
-      await vm.root('rm /run/lab-hang')
+      await vm.root(`rm ${there}`)
       scene.check('a run after it is well', /^(synced|up-to-date)$/, await syncs(vm))
       // what a script starts and leaves behind is not the sync
       await vm.root('touch /run/lab-daemon')
@@ -103,93 +162,36 @@ export const limits: Case[] = [
       scene.check('the dotfiles are applied', 'line three', line)
     },
   },
-  {
-    name: 'hook-hangs',
-    title: 'a hook that never ends has a time limit, and nothing is deployed',
-    promise: 'checks',
-    own: true,
-    limit: 300,
-    run: async (scene) => {
-      const { vm, world } = scene
-      const limit = Math.ceil(5 * vm.patience)
-      const hook = `[ ! -e /run/lab-hang ] || exec ${forever}`
-      const options = `hookTimeout = lib.mkForce ${limit}; preUpdateHooks = lib.mkForce [ "${hook}" ];`
-      await world.config.commit(withOptions(vm, options), 'May hang')
-      const { toplevel } = await deploys(scene, vm)
-      await world.config.commit(withOptions(vm, options, noted('two')), 'Two')
-      await vm.root('touch /run/lab-hang')
-      const reason = new RegExp(`^The hook .*lab-hang.* did not end within ${limit} s`)
-      const wanted = { outcome: 'failed', phase: 'hooks', reason, waits: limit }
-      await upgrades(scene, vm, wanted)
-      scene.check('nothing of the commit runs', toplevel, await vm.running())
-      await stops(scene, vm)
-      await vm.root('rm /run/lab-hang')
-      scene.ends(vm, (await deploys(scene, vm)).toplevel)
-    },
-  },
-  {
-    name: 'build-hangs',
-    title: 'a build that never ends has a time limit, and nothing is deployed',
-    promise: 'refuse',
-    own: true,
-    limit: 400,
-    run: async (scene) => {
-      const { vm, world } = scene
-      // long enough for an evaluation, as that is of the build
-      const limit = Math.ceil(15 * vm.patience)
-      const options = `buildTimeout = lib.mkForce ${limit};`
-      await world.config.commit(withOptions(vm, options), 'Limit')
-      const { toplevel } = await deploys(scene, vm)
-      scene.ends(vm, toplevel)
-      const hangs = `environment.etc."lab-case".source = pkgs.runCommand "lab-hangs" { } "${program(forever)}";`
-      await world.config.commit(withOptions(vm, options, hangs), 'Hangs')
-      const reason = new RegExp(`^The build took longer than ${limit} s`)
-      const wanted = { outcome: 'build-failed', phase: 'build', reason, waits: limit }
-      await upgrades(scene, vm, wanted)
-      scene.check('nothing of the commit runs', toplevel, await vm.running())
-      await stops(scene, vm)
-    },
-  },
-  {
-    name: 'switch-hangs',
-    title: 'a switch that never ends has a time limit: all goes back',
-    promise: 'rollback',
-    own: true,
-    limit: 400,
-    run: async (scene) => {
-      const { vm, world } = scene
-      // long enough for a switch that is well, as the way back is one
-      const limit = Math.ceil(15 * vm.patience)
-      const options = `switchTimeout = lib.mkForce ${limit};`
-      await world.config.commit(withOptions(vm, options), 'Limit')
-      const { toplevel } = await deploys(scene, vm)
-      scene.ends(vm, toplevel)
-      await world.config.commit(withOptions(vm, options, oneshot('lab-hangs', forever)), 'Hangs')
-      const reason = new RegExp(`^switch-to-configuration did not end within ${limit} s`)
-      await upgrades(scene, vm, { outcome: 'switch-failed', reason, waits: limit })
-      await stops(scene, vm)
-    },
-  },
-  {
-    name: 'check-hangs',
-    title: 'a check that never ends has a time limit, and counts as failed',
-    promise: 'checks',
-    own: true,
-    limit: 300,
-    run: async (scene) => {
-      const { vm, world } = scene
-      const options = `validationChecks = [ "test ! -e /run/lab-hang || ${forever}" ];`
-      // the agent that runs asks the checks of the generation that it belongs to
-      await world.config.commit(withOptions(vm, options), 'May hang')
-      const { toplevel } = await deploys(scene, vm)
-      scene.ends(vm, toplevel)
-      await world.config.commit(withOptions(vm, options, noted('hangs')), 'Hangs')
-      await vm.root('touch /run/lab-hang')
-      const reason = /^`test ! -e \/run\/lab-hang .*` failed/
-      await upgrades(scene, vm, { outcome: 'validation-failed', reason, waits: 60 })
-      await stops(scene, vm)
-    },
-  },
+  ...hanging.map(
+    ({
+      name,
+      title,
+      promise,
+      seconds,
+      fixed,
+      options,
+      brings = noted('hangs'),
+      wanted,
+      reason,
+    }): Case => ({
+      ...{ name, title, promise },
+      own: true,
+      limit: 400,
+      run: async (scene) => {
+        const { vm, world } = scene
+        const limit = fixed ? seconds : Math.ceil(seconds * vm.patience)
+        // the agent that runs has the limits of the generation that it belongs to
+        await world.config.commit(withOptions(vm, options(limit)), 'May hang')
+        const { toplevel } = await deploys(scene, vm)
+        scene.ends(vm, toplevel)
+        await world.config.commit(withOptions(vm, options(limit), brings), 'Hangs')
+        await vm.root(`touch ${there}`)
+        await upgrades(scene, vm, { ...wanted, reason: reason(limit), waits: limit })
+        scene.check('nothing of the commit runs', toplevel, await vm.running())
+        await stops(scene, vm)
+      },
+    }),
+  ),
   {
     name: 'lock-hangs',
     title: 'a rebuild by hand never ends: the upgrade gives way for a time, and fails after it',
