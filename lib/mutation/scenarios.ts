@@ -1,6 +1,6 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { Failure } from '../failure.ts'
 import { run } from '../run.ts'
 import { runControls } from '../scenario/control-run.ts'
@@ -9,8 +9,10 @@ import { durations } from '../scenario/durations.ts'
 import type { Family } from '../scenario/family.ts'
 import { choose } from '../scenario/run.ts'
 import { project } from '../settings.ts'
+import { keptTraces } from './guest.ts'
 import { mutated, told, type Mutant } from './mutant.ts'
 import type { Judged } from './tally.ts'
+import type { Hits } from './trace.ts'
 import type { Verdict } from './verdicts.ts'
 
 export interface Given {
@@ -28,16 +30,37 @@ const familiesOf: [RegExp, string[]][] = [
   [/./, ['auto-upgrade', 'break-boot', 'chaos-network', 'full-workflow']],
 ]
 
-/** The cases that may notice a mutant, what takes least first. */
-export function casesFor(mutant: Mutant, known: Family[], given?: string[]): string[] {
+/**
+ * The cases that may notice a mutant: those first that were seen to run its lines, and none that was seen not to;
+ * among them what takes least first.
+ * @param traces what cases have run of the agents, where `just coverage --case` has traced them
+ */
+export function casesFor(
+  mutant: Mutant,
+  known: Family[],
+  given?: string[],
+  traces = keptTraces(),
+): string[] {
   if (given) return choose(known, given).map(({ family, one }) => `${family.name}/${one.name}`)
   const [, names] = familiesOf.find(([pattern]) => pattern.test(mutant.agent))!
   const took = durations()
+  const runs = (named: string): boolean | undefined =>
+    mutant.file.endsWith('.sh') && traces.has(named)
+      ? ranLines(mutant, traces.get(named)!)
+      : undefined
   return known
     .filter(({ name }) => names.includes(name))
     .flatMap(({ name, cases }) => cases.map((one) => `${name}/${one.name}`))
-    .toSorted((a, b) => (took[a] ?? Infinity) - (took[b] ?? Infinity))
+    .filter((named) => runs(named) !== false)
+    .toSorted(
+      (a, b) =>
+        Number(runs(b) ?? false) - Number(runs(a) ?? false) ||
+        (took[a] ?? Infinity) - (took[b] ?? Infinity),
+    )
 }
+
+const ranLines = ({ file, lines: [from, to] }: Mutant, hits: Hits): boolean =>
+  Object.keys(hits[basename(file)] ?? {}).some((line) => from <= Number(line) && Number(line) <= to)
 
 /**
  * Has the VMs meet each mutant that lives: one case after the other, until one is red by a check. All mutants meet

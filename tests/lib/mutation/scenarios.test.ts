@@ -5,7 +5,7 @@ import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { keptTraces, watching } from '../../../lib/mutation/guest.ts'
 import { mutantsOf, mutated } from '../../../lib/mutation/mutant.ts'
 import { casesFor, controlOf } from '../../../lib/mutation/scenarios.ts'
-import { traced } from '../../../lib/mutation/trace.ts'
+import { traced, type Hits } from '../../../lib/mutation/trace.ts'
 import { cutFiles, replayOfControl } from '../../../lib/scenario/control.ts'
 import { project } from '../../../lib/settings.ts'
 import { families } from '../../../tasks/pipelines/families.ts'
@@ -38,6 +38,21 @@ test('It meets the cases of the families that run its agent, or the ones that ar
   expect(all).toContain('break-boot/panic')
   expect(all.some((named) => named.startsWith('concurrent-edits/'))).toBe(false)
   expect(casesFor(mutant!, known, ['break-boot/panic'])).toEqual(['break-boot/panic'])
+})
+
+test('Cases that were seen to run its lines come first, and none that was seen not to', async () => {
+  const known = await families()
+  const [from] = mutant!.lines
+  const traces = new Map<string, Hits>([
+    ['break-boot/stuck', { 'pin-golden.sh': { [from]: { word: 1 } } }],
+    ['break-boot/panic', { 'pin-golden.sh': { [from + 100]: { word: 1 } } }],
+    ['break-boot/hang', {}],
+  ])
+  const all = casesFor(mutant!, known, undefined, traces)
+  expect(all[0]).toBe('break-boot/stuck')
+  expect(all).not.toContain('break-boot/panic')
+  expect(all).not.toContain('break-boot/hang')
+  expect(all).toContain('break-boot/bad-initrd')
 })
 
 test('What the agents of a VM have traced is kept for their texts, of all VMs together', async () => {
