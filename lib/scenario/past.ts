@@ -75,7 +75,7 @@ export const past: Case[] = [
   },
   {
     name: 'own-bad-commit',
-    title: 'a commit of this host is bad: once it is dropped, what it stood on is deployed',
+    title: 'a commit of this host is bad: once it is put aside, what it stood on is deployed',
     promise: 'local',
     own: true,
     limit: 300,
@@ -86,7 +86,7 @@ export const past: Case[] = [
       await vm.user(`cd ${clone} && echo nonsense >${ownFiles}/all.nix && jj commit -m Bad`)
       await world.config.commit(note(vm, 'two'), 'Two')
       await upgrades(scene, vm, { outcome: 'build-failed' })
-      await vm.user(`cd ${clone} && jj abandon @-`)
+      await vm.user(`cd ${clone} && jj new ${world.branch}@origin`)
       await upgrades(scene, vm, { outcome: 'upgraded' })
       scene.check('the commit of the remote runs', 'two', await seen(vm))
     },
