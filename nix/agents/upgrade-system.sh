@@ -378,6 +378,12 @@ restore_running() {
   default=$(readlink --canonicalize "$profile")
   if [[ $default == "$from_running" ]]; then
     switch_to "$default" switch || code=$?
+    # the boot entries come first in it; where they cannot be written, what runs does not wait for them
+    if [[ $(running) != "$from_running" ]]; then
+      later 'boot entries'
+      code=0
+      switch_to "$from_running" test || code=$?
+    fi
   else
     switch_to "$default" boot || later 'boot entries'
     switch_to "$from_running" test || code=$?

@@ -225,6 +225,19 @@ test('A switch that fails is put back', async () => {
   expect(await world.state()).toBe(before)
 })
 
+test('What runs goes back though boot entries cannot be written, and the next run writes them', async () => {
+  await world.push('two', { 'text.nix': '"two"' })
+  const done = await world.upgrade({ UPGRADE_CHECKS: '["touch /boot/unwritable; false"]' })
+  expect(done).toMatchObject({ code: 1, outcome: 'validation-failed' })
+  expect(done.notRestored).toEqual(['boot entries'])
+  expect(await world.sh('cat /run/current-system/text')).toBe('one')
+  await world.sh('rm /boot/unwritable')
+  const next = await world.upgrade()
+  expect(next).toMatchObject({ code: 0, outcome: 'skipped-known-bad', notRestored: [] })
+  expect(next.reason).toContain('an earlier run that did not end was put back')
+  expect(await world.sh('tail -n 1 /root/switched')).toMatch(/^(switch|boot) one$/)
+})
+
 test('What somebody did in the repository meanwhile is not taken back', async () => {
   await world.push('two', { 'text.nix': '"two"' })
   const edit =

@@ -56,7 +56,8 @@ export const settings = {
  * A system of a few lines whose `switch-to-configuration` does what the contract says of the links,
  * and nothing else: there is no systemd here. `etc` is a file of the repository; one that says
  * `switch fails` makes a generation whose switch does, and `switch idles` one that ends well and does nothing;
- * a line `switch does: …` has commands that a switch to it runs first.
+ * a line `switch does: …` has commands that a switch to it runs first. Where /boot has a file `unwritable`, no boot
+ * entries can be written.
  */
 const flake = `{
   outputs = { self }: {
@@ -73,6 +74,7 @@ const flake = `{
         cat >$out/bin/switch-to-configuration <<END
       #!/bin/sh
       echo "\\$1 $text" >>/root/switched
+      case \\$1 in switch | boot) [ ! -e /boot/unwritable ] || exit 1 ;; esac
       [ \\$1 != switch ] || eval "\\$(sed -n 's/^switch does: //p' $out/text)"
       case "\\$1 $text" in *"switch fails") exit 2 ;; *"switch idles") exit 0 ;; esac
       case \\$1 in switch | test) ln -sfn $out /run/current-system ;; esac
