@@ -71,12 +71,13 @@ export const family: Family = {
       run: offline,
     },
     {
-      name: 'removed-there',
-      title: 'a file is edited here and removed elsewhere: the edit stays, and holds no other back',
+      name: 'removed-in-source',
+      title:
+        'a file is edited at home and removed in the source: the edit stays, and holds no other back',
       promise: 'edits',
       own: true,
       limit: 300,
-      run: removedThere,
+      run: removedInSource,
     },
     ...byUser.map(({ name, title, option, publish }): Case => ({
       name,
@@ -173,12 +174,11 @@ async function sameLine(scene: Scene): Promise<void> {
   check('its bookmark is gone', 'gone', left ?? 'gone')
 }
 
-async function removedThere(scene: Scene): Promise<void> {
+async function removedInSource(scene: Scene): Promise<void> {
   const { vm, world, check } = scene
   const [file, text] = [own[0]!, 'mine']
-  await vm.user(`${setLine(file, 3, text)}; ${setLine(shared, 15, text)}`)
-  const remove = { 'dot_config/lab/one.conf': null, '.chezmoiremove': `${file}\n` }
-  await world.dotfiles.commit(remove, 'Remove it')
+  await vm.user(`${setLine(file, 3, text)}; ${setLine(shared, 15, text)}
+    cd ${fromHome(world.paths.dotfiles)} && rm dot_config/lab/one.conf && echo ${file} >.chezmoiremove`)
   outcome(scene, vm, 'synced', await syncByUnit(vm))
   const { status } = outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
   check('the edit is still there', text, (await readHome(vm, file)).split('\n')[2])
