@@ -14,7 +14,8 @@ afterAll(() => world?.remove())
 
 /**
  * What systemd would say, as there is none in a scratch root: of a service that was started at the switch and
- * lives for 4 s each time, or has done so ever since.
+ * lives for 4 s each time, or has done so ever since. It had been restarted once before, long ago on a machine
+ * that has been up for however short a time.
  */
 const systemctl = `#!/bin/bash
 case $1 in
@@ -27,9 +28,9 @@ unit() { printf '%s\\n' "Type=simple" "NRestarts=$2" "Id=$1.service" "ActiveStat
 unit calm 1 5000000
 if [[ -e /root/loops-since ]]; then
   lives=$(((now - $(</root/loops-since)) / 4))
-  unit loops $lives $(((now - 1) * 1000000 + lives))
+  unit loops $((lives + 1)) $(((now - 1) * 1000000 + lives))
 else
-  unit loops 0 7000000
+  unit loops 1 -700000000
 fi
 `
 const upgrade = (settle: string) => {
