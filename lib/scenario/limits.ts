@@ -37,7 +37,7 @@ const hanging: (Pick<Case, 'name' | 'title' | 'promise'> & {
   fixed?: true
   options: (limit: number) => string
   brings?: string
-  wanted: Pick<Wanted, 'outcome' | 'phase'>
+  wanted: Pick<Wanted, 'outcome' | 'phase' | 'limit'>
   reason: (limit: number) => RegExp
 })[] = [
   {
@@ -47,7 +47,7 @@ const hanging: (Pick<Case, 'name' | 'title' | 'promise'> & {
     seconds: 5,
     options: (limit) =>
       `hookTimeout = lib.mkForce ${limit}; preUpdateHooks = lib.mkForce [ "[ ! -e ${there} ] || exec ${forever}" ];`,
-    wanted: { outcome: 'failed', phase: 'hooks' },
+    wanted: { outcome: 'failed', phase: 'hooks', limit: 30 },
     reason: (limit) => new RegExp(`^The hook .* did not end within ${limit} s`),
   },
   {
@@ -58,7 +58,7 @@ const hanging: (Pick<Case, 'name' | 'title' | 'promise'> & {
     seconds: 15,
     options: (limit) => `buildTimeout = lib.mkForce ${limit};`,
     brings: `environment.etc."lab-case".source = pkgs.runCommand "lab-hangs" { } "${program(forever)}";`,
-    wanted: { outcome: 'build-failed', phase: 'build' },
+    wanted: { outcome: 'build-failed', phase: 'build', limit: 30 },
     reason: (limit) => new RegExp(`^The build took longer than ${limit} s`),
   },
   {
