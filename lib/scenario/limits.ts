@@ -138,7 +138,6 @@ export const limits: Case[] = [
       await vm.root(`touch ${there}`)
       const script = `#!/bin/sh
 [ ! -e ${there} ] || exec ${forever}
-[ ! -e /run/lab-daemon ] || setsid sleep 86398 </dev/null >/dev/null 2>&1 &
 `
       await world.dotfiles.commit({ 'run_after_lab.sh': script, dot_labrc: lineThree }, 'Script')
       await world.config.commit(module(vm, host(noted('two'))), 'Two')
@@ -151,13 +150,6 @@ export const limits: Case[] = [
       await stops(scene, vm)
       await vm.root(`rm ${there}`)
       scene.check('a run after it is well', /^(synced|up-to-date)$/, await syncs(vm))
-      // what a script starts and leaves behind is not the sync
-      await vm.root('touch /run/lab-daemon')
-      for (const run of ['a run by hand', 'and one after it']) {
-        const printed = await vm.user('chezmoi-sync 2>&1 | grep -o "phase: apply" | tail -n 1')
-        scene.check(`${run} comes to its end`, 'phase: apply', printed.stdout.trim())
-      }
-      await vm.root("pkill --full '^sleep 8639[8]$'; rm /run/lab-daemon")
       const line = (await readHome(vm, '.labrc')).split('\n')[2]
       scene.check('the dotfiles are applied', 'line three', line)
     },
