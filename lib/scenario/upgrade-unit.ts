@@ -153,12 +153,15 @@ interface Needs {
   seconds: (limit: number) => number
 }
 
-/** @throws Failure when the agent wrote something else than JSON */
+/** A status that the agent wrote and that cannot be read: the agent's fault, and no fault of the lab. */
+export class NoJson extends Failure {}
+
+/** @throws NoJson when the agent wrote something else */
 function parseStatus(text: string, statusFile: string): UpgradeStatus | undefined {
   if (!text.trim()) return undefined
   try {
     return JSON.parse(text) as UpgradeStatus
   } catch (cause) {
-    throw new Failure(`Cannot read ${statusFile}: it holds no JSON`, { cause, evidence: text })
+    throw new NoJson(`Cannot read ${statusFile}: it holds no JSON`, { cause, evidence: text })
   }
 }

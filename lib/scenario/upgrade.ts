@@ -1,7 +1,7 @@
 import { Failure } from '../failure.ts'
 import { TookTooLong } from '../retry.ts'
 import type { Changes } from './remote.ts'
-import type { Deployed, UpgradeStatus } from './upgrade-unit.ts'
+import { NoJson, type Deployed, type UpgradeStatus } from './upgrade-unit.ts'
 import type { Scene, Value } from './family.ts'
 import type { Machine } from './machine.ts'
 import { profileOf } from './subject.ts'
@@ -70,6 +70,7 @@ export async function upgrades(scene: Scene, vm: Machine, wanted: Wanted): Promi
   const { limit = 90, waits = 0, left = '' } = wanted
   const name = (what: string): string => `${vm.host}'s upgrade: ${what}`
   const { status, result, log } = await vm.upgrade({ limit, waits }).catch(async (thrown) => {
+    if (thrown instanceof NoJson) scene.must(name('status'), 'JSON', thrown.message)
     if (!(thrown instanceof TookTooLong)) throw thrown
     // the agent of a guest that is well says where its upgrade is; of another guest nothing can be judged
     const { stdout } = await vm.agent(stillAt(vm), { allow: 'any' })
