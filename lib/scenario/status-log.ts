@@ -162,8 +162,9 @@ function wrong(one: Seen, before: Seen[]): string[] {
   // times are in whole seconds: after a run that took less than one, this may be the next
   if (former.finished === started) return said
   if (former.outcome !== null) said.push(`it went on to ${phase} after \`${former.outcome}\``)
-  // an end names the phase that it failed in
-  else if (outcome === null && place < order.indexOf(former.phase ?? '')) {
+  // an end names the phase that it failed in; a run that was killed in its first second may have been followed
+  // by another in that second, which begins with the first phase that has a status
+  else if (phase !== 'recover' && outcome === null && place < order.indexOf(former.phase ?? '')) {
     said.push(`${phase} came after ${former.phase}`)
   }
   return said

@@ -38,14 +38,18 @@ test.each([
   ['dns', '--host', 'sorrow'],
 ])('%s bites, is shown, and heals', async (...fault) => {
   const injected = await chaos(...fault, '--for', '10m')
-  expect(injected).toMatchObject({ code: 0, stdout: expect.stringMatching(/^bites: /m) })
+  expect(injected, injected.stderr).toMatchObject({
+    code: 0,
+    stdout: expect.stringMatching(/^bites: /m),
+  })
   expect(await listed()).toMatchObject(
     fault.filter((word) => word === '--host').map(() => ({ state: 'active' })),
   )
   expect((await lab.task('status')).stdout).toMatch(
     new RegExp(`^fault: ${fault[0]} .*, heals itself in \\d+ s$`, 'm'),
   )
-  expect(await chaos('heal')).toMatchObject({
+  const healed = await chaos('heal')
+  expect(healed, healed.stderr).toMatchObject({
     code: 0,
     stdout: expect.stringMatching(/: healed, 20 of 20 packets came back$/m),
   })

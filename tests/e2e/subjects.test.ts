@@ -101,7 +101,9 @@ test('the lab’s agents beside system.autoUpgrade: what only one of them promis
     promise,
     ...Object.values(by).map(({ state, promised }) => `${state} ${promised}`),
   ])
-  expect(seen, stderr).toEqual([
+  const cases = promises.flatMap(({ by }) => Object.values(by).flatMap(({ cases: each }) => each))
+  const reasons = cases.map((one) => `${one.case}: ${one.state} ${one.reason}`).join('\n')
+  expect(seen, `${reasons}\n${stderr}`).toEqual([
     ['refuse', 'held true', 'held true'],
     ['offline', 'held true', 'held true'],
     ['rollback', 'held true', 'n/a false'],

@@ -55,6 +55,13 @@ test('a run that took less than a second may be followed by another in that seco
   expect(judgeStatus([ended, seen(status('fetch'))])).toMatchObject({ state: 'ok' })
 })
 
+test('a run that was killed in its first second may be followed by another in that second', () => {
+  const killed = [...begun, seen(status('validate', null, to), there)]
+  expect(judgeStatus([...killed, ...begun])).toMatchObject({ state: 'ok' })
+  const over = seen(status('validate', 'validation-failed', to))
+  expect(judgeStatus([...killed, over, begun[0]!])).toMatchObject({ state: 'failed' })
+})
+
 test('what a boot finds is of the boot before, and may be true no more', () => {
   const left = seen(status('done', 'upgraded', to), { boot: 'two' })
   expect(judgeStatus([...begun, seen(status('validate')), left])).toMatchObject({ state: 'ok' })
