@@ -2,6 +2,7 @@ import { scenarioTask, type Case, type Family, type Scene } from '../lib/scenari
 import {
   armed,
   booted,
+  bootStatus,
   comes,
   comesBack,
   rebooted,
@@ -174,8 +175,7 @@ const others: Case[] = [
       await vm.root("bootctl set-oneshot ''")
       await vm.reboot({ limit: 120, until: booted(scene.start(vm)) })
       await vm.until('golden to be validated', 90, bootValidated)
-      const { stdout } = await vm.root('show-boot-status --json', { timeout: 30 * vm.patience })
-      const { trial: next, lastFailed } = JSON.parse(stdout) as Record<string, string | null>
+      const { trial: next, lastFailed } = await bootStatus(vm)
       scene.check('it is on trial again', trial, next ?? undefined)
       scene.check('nothing is written down as failed', null, lastFailed)
       scene.ends(vm, trial as `/${string}`)
@@ -341,6 +341,49 @@ const others: Case[] = [
     },
   },
   {
+    name: 'pinned-by-hand',
+    title:
+      'nothing becomes golden by itself: a good boot can be left again, live and for good, and is golden once it is pinned',
+    promise: 'fallback',
+    own: true,
+    limit: 400,
+    ends: 'any',
+    run: async (scene) => {
+      const { vm } = scene
+      const golden = scene.start(vm)
+      const boots = async (): Promise<void> => {
+        await rebooted(scene, vm, 'the trial boots', () =>
+          vm.reboot({ limit: 120, until: booted(trial) }),
+        )
+        await comes(scene, vm, 'the trial is validated', 90, bootValidated)
+      }
+      const trial = await armed(
+        scene,
+        vm,
+        `{ lib, ... }: { boot.kernelParams = [ "lab.trial" ];
+          myModules.system.boot.goldenGeneration.autoPinAfterBoot = lib.mkForce false; }`,
+      )
+      await boots()
+      const first = await bootStatus(vm)
+      scene.check('golden is what it was', golden, first['golden'])
+      scene.check('what has booted boots again', trial, first['trial'])
+      const { stdout } = await vm.root('rollback-to-golden', { timeout: 60 * vm.patience })
+      scene.check('golden runs', golden, await vm.running())
+      scene.check('what takes a reboot is said', /^its kernel-params takes a reboot$/m, stdout)
+      const left = await bootStatus(vm)
+      scene.check('nothing is on trial', null, left['trial'])
+      await vm.root(
+        `nix-env --profile /nix/var/nix/profiles/system --set ${trial} && ${trial}/bin/switch-to-configuration boot`,
+        { timeout: 60 * vm.patience },
+      )
+      await boots()
+      await vm.root('pin-golden', { timeout: 90 * vm.patience })
+      scene.ends(vm, trial as `/${string}`)
+      const last = await bootStatus(vm)
+      scene.check('it is golden', `${trial} null`, `${last['golden']} ${last['trial']}`)
+    },
+  },
+  {
     name: 'first-golden',
     title:
       'nothing is golden yet: a boot that is not well does not become it, and the next one does',
@@ -354,8 +397,7 @@ const others: Case[] = [
         'cd /nix/var/nix/gcroots; [ -e golden-generation ] && readlink -f golden-generation || echo none'
       await armed(scene, vm, harmless)
       await vm.root('unpin-golden')
-      const { stdout } = await vm.root('show-boot-status --json', { timeout: 30 * vm.patience })
-      const { trial, oneshot } = JSON.parse(stdout) as Record<string, string | null>
+      const { trial, oneshot } = await bootStatus(vm)
       scene.check('nothing is on trial without golden', null, trial)
       scene.check('nor booted once', null, oneshot)
       const start = scene.start(vm)

@@ -105,15 +105,19 @@ export async function comesBack(
   // what another keeps of a boot that failed nobody knows; the oracle asks what boots next
   if (!scene.golden(vm)) return
   await comes(scene, vm, 'golden is validated', 90, validated)
-  const { stdout } = await vm.root(`cat ${failedTrials} 2>/dev/null; show-boot-status --json`, {
-    timeout: 30 * vm.patience,
-  })
-  const [status = '', ...lines] = stdout.trim().split('\n').toReversed()
-  const failed = lines.find((line) => line.startsWith(trial)) ?? ''
+  const { stdout } = await vm.root(`grep ^${trial} ${failedTrials} || true`)
+  const failed = stdout.trim().split('\n').at(-1) ?? ''
   scene.check('the trial is written down as failed', reason, failed.split(' ').slice(2).join(' '))
-  const { trial: next, profile, oneshot } = JSON.parse(status) as Record<string, string | null>
+  const { trial: next, profile, oneshot, lastFailed } = await bootStatus(vm)
+  scene.check('and told by show-boot-status', failed, lastFailed ?? undefined)
   scene.check('nothing is on trial any more', 'null null', `${next} ${oneshot}`)
   scene.check('golden is the system profile', golden, profile ?? undefined)
+}
+
+/** What `show-boot-status --json` tells of a VM. */
+export async function bootStatus(vm: Machine): Promise<Record<string, string | null>> {
+  const { stdout } = await vm.root('show-boot-status --json', { timeout: 30 * vm.patience })
+  return JSON.parse(stdout) as Record<string, string | null>
 }
 
 /**

@@ -1,6 +1,7 @@
 import { NotApplicable, type Case, type Scene } from './family.ts'
 import type { Subject } from './subject.ts'
 import { ofGuest } from './host-module.ts'
+import type { Machine } from './machine.ts'
 import { booted, comes, comesBack, rebooted } from './trial.ts'
 import { deployedBy, deploys, module, noted, upgrades } from './upgrade.ts'
 import type { Deployed } from './upgrade-unit.ts'
@@ -15,13 +16,18 @@ const settings = ({ options }: Subject, text: string): string => {
 export const unattended: Case[] = [
   {
     name: 'reboots',
-    title: 'reboots are allowed: it boots a new first stage by itself, which becomes golden',
+    title:
+      'reboots are allowed at this hour: it boots a new first stage by itself, which becomes golden',
     promise: 'reboot',
     limit: 400,
     ends: 'main',
     run: async (scene) => {
       const { vm } = scene
-      const { toplevel } = await rebootsInto(scene, ofGuest('anotherFirstStage'), deployed)
+      // eight o'clock, which is no number to who takes a leading zero for octal
+      const hour = Number((await vm.root('date --utc +%H')).stdout)
+      await livesEast(vm, (32 - hour) % 24)
+      const hours = reboots('08:00', '10:00')
+      const { toplevel } = await rebootsInto(scene, ofGuest('anotherFirstStage'), deployed, hours)
       if (!scene.golden(vm)) return
       const pinned = `[ "$(readlink -f /nix/var/nix/gcroots/golden-generation)" = ${toplevel} ] && show-golden`
       scene.check(
@@ -59,19 +65,13 @@ export const unattended: Case[] = [
     run: async (scene) => {
       const { vm, world } = scene
       // nine hours east, where it is another hour than in these, which have come in Greenwich
-      await vm.root('rm -f /etc/localtime && base64 -d >/etc/localtime', {
-        input: zone(9).toString('base64'),
-      })
+      await livesEast(vm, 9)
       const hours = "date +%z; for at in '-1 hour' '+1 hour'; do date --utc -d \"$at\" +%H:%M; done"
       const [offset, lower, upper] = (await vm.root(hours)).stdout.trim().split('\n')
       scene.must('the host has a time zone', '+0900', offset)
-      const later = settings(
-        scene.subject,
-        `allowReboot = lib.mkForce true; rebootWindow = lib.mkForce { lower = "${lower}"; upper = "${upper}"; };`,
-      )
-      // the zone that was set by hand stays
+      const later = settings(scene.subject, reboots(lower!, upper!))
       const host = (more: string): ReturnType<typeof module> =>
-        module(vm, `{ lib, ... }: { time.timeZone = lib.mkForce null; ${later} ${more} }\n`)
+        module(vm, `{ lib, ... }: { ${ownZone} ${later} ${more} }\n`)
       await world.config.commit(host(''), 'Reboot later')
       await upgrades(scene, vm, { outcome: 'upgraded' })
       await world.config.commit(host(ofGuest('anotherFirstStage')), 'Another first stage')
@@ -132,6 +132,19 @@ export const unattended: Case[] = [
   },
 ]
 
+/** Settings of a host that may reboot: between two times of day, or at any. */
+const reboots = (lower?: string, upper?: string): string =>
+  `allowReboot = lib.mkForce true;${lower === undefined ? '' : ` rebootWindow = lib.mkForce { lower = "${lower}"; upper = "${upper}"; };`}`
+
+/** Has a host live so many hours east of Greenwich; its modules must leave its zone alone. */
+async function livesEast(vm: Machine, hours: number): Promise<void> {
+  const input = zone(hours).toString('base64')
+  await vm.root('rm -f /etc/localtime && base64 -d >/etc/localtime', { input })
+}
+
+/** In a module that has `lib`: the zone that was set by hand stays. */
+const ownZone = 'time.timeZone = lib.mkForce null;'
+
 /** A time zone as a file (RFC 8536): so many hours east of Greenwich, all year round. */
 function zone(hours: number): Buffer {
   const counts = Buffer.alloc(39)
@@ -153,15 +166,17 @@ const deployed = {
 /**
  * Lets a host reboot by itself, then brings it a first stage for which it does.
  * @param into the boot that is to come of it, and a shell condition that holds in it
+ * @param hours settings that let it reboot
  * @returns the toplevel that was deployed, and the seconds to that boot
  */
 async function rebootsInto(
   scene: Scene,
   stage: string,
   into: { name: string; condition: string },
+  hours = reboots(),
 ): Promise<{ toplevel: string; seconds: number }> {
   const { vm, world } = scene
-  const allowed = settings(scene.subject, 'allowReboot = lib.mkForce true;')
+  const allowed = `${ownZone} ${settings(scene.subject, hours)}`
   await world.config.commit(module(vm, `{ lib, ... }: { ${allowed} }\n`), 'Allow reboots')
   await upgrades(scene, vm, { outcome: 'upgraded' })
   await world.config.commit(

@@ -45,15 +45,30 @@ export interface Ssh {
 /** Something else than the expected machine answers. */
 export class OtherHostKey extends Failure {}
 
+/** The other side closed the connection before there was a login. */
+class HungUp extends Failure {}
+
+/** Seconds for which `connect` tries again: OpenSSH from 9.8 on shuts out for 15 s who came and went too often. */
+const hangUpLimit = 20
+
 /**
- * Logs in over SSH.
+ * Logs in over SSH. An sshd that hangs up before the login is tried again, each second: it may be starting anew,
+ * have too much to do, or shut out who has knocked too often.
  * @throws Failure saying why it could not: refused, closed, silent, another host key, key refused
  */
 export async function connect(target: SshTarget): Promise<Ssh> {
   const prepared = await prepare(target)
-  return login(knock(target), target, prepared).catch((thrown: unknown) => {
-    throw (!isOtherHostKey(thrown) && target.blame?.(`Connecting to ${label(target)}`)) || thrown
-  })
+  const until = now() + Math.min(target.connectTimeout ?? 30, hangUpLimit)
+  for (;;) {
+    try {
+      return await login(knock(target), target, prepared)
+    } catch (thrown) {
+      const blame = isOtherHostKey(thrown) ? undefined : target.blame
+      const found = blame?.(`Connecting to ${label(target)}`)
+      if (found || !(thrown instanceof HungUp) || now() + 1 > until) throw found ?? thrown
+      await pause(1)
+    }
+  }
 }
 
 export interface WaitForSshOptions
@@ -254,8 +269,13 @@ const label = (target: SshTarget): string =>
 
 const address = (target: SshTarget): string => `${target.host ?? '127.0.0.1'}:${target.port}`
 
-const cannotConnect = (target: SshTarget, why: string): Failure =>
-  new Failure(`Cannot connect to ${label(target)}: ${why}`)
+function cannotConnect(target: SshTarget, why: string): Failure {
+  const message = `Cannot connect to ${label(target)}: ${why}`
+  return why === hungUp(target) ? new HungUp(message) : new Failure(message)
+}
+
+const hungUp = (target: SshTarget): string =>
+  `${address(target)} closed the connection before the login`
 
 const isOther = (target: SshTarget): Failure =>
   new OtherHostKey(
@@ -274,7 +294,7 @@ function whyNot(error: SshError | undefined, target: SshTarget): string {
   }
   const closings = [...hangUps, 'ETIMEDOUT', 'Connection lost before handshake']
   if (!error || closings.includes(String(error.code ?? error.message))) {
-    return `${address(target)} closed the connection before the login`
+    return hungUp(target)
   }
   return error.message
 }

@@ -386,6 +386,27 @@ describe.skipIf(noSshd)('waiting for SSH', () => {
     expect((await (await waiting).exec('echo up')).stdout).toBe('up\n')
   })
 
+  test('a login is tried again where sshd hangs up before it, as it does to who has come too often', async () => {
+    const { port, count } = await inFront((nth, socket, pass) => {
+      if (nth > 2) pass()
+      else socket.end()
+    })
+    const ssh = await connect({ ...server.target, port })
+    open.push(ssh)
+    expect((await ssh.exec('echo in')).stdout).toBe('in\n')
+    expect(count()).toBe(3)
+  })
+
+  test('and no longer than its time, nor where it is known why', async () => {
+    const { port, count } = await inFront((_, socket) => socket.end())
+    const thrown = await failure(connect({ ...server.target, port, connectTimeout: 2.5 }))
+    expect(thrown.message).toContain('closed the connection before the login')
+    expect(count()).toBe(3)
+    const dead = new Failure('its kernel is dead')
+    const known = await failure(connect({ ...server.target, port, blame: () => dead }))
+    expect([known, count()]).toEqual([dead, 4])
+  })
+
   test('tries no more often than every 0.4 s while the guest refuses', async () => {
     const { port, count } = await inFront((_, socket) => socket.resetAndDestroy())
     const thrown = await failure(wait({ port, limit: 2 }))
