@@ -164,7 +164,7 @@ const others: Case[] = [
   {
     name: 'not-started',
     title:
-      'the one-shot entry of a trial is taken back: it has not failed, and is tried after that',
+      'another entry is chosen for the next boot than the trial: it has not failed, and is tried after that',
     promise: 'fallback',
     own: true,
     limit: 400,
@@ -172,9 +172,7 @@ const others: Case[] = [
     run: async (scene) => {
       const { vm } = scene
       const trial = await armed(scene, vm, harmless)
-      await vm.root("bootctl set-oneshot ''")
-      await vm.reboot({ limit: 120, until: booted(scene.start(vm)) })
-      await vm.until('golden to be validated', 90, bootValidated)
+      await bootsGoldenInstead(scene, 'golden-*.conf')
       const { trial: next, lastFailed } = await bootStatus(vm)
       scene.check('it is on trial again', trial, next ?? undefined)
       scene.check('nothing is written down as failed', null, lastFailed)
@@ -182,6 +180,24 @@ const others: Case[] = [
       await vm.reboot({ limit: 120, until: booted(trial) })
       const pinned = `[ "$(readlink -f /nix/var/nix/gcroots/golden-generation)" = ${trial} ] && show-golden`
       scene.check('it becomes golden', /^golden: /, await vm.until('the pin', 90, pinned))
+    },
+  },
+  {
+    name: 'never-started',
+    title: 'a trial that no boot loader starts: it is armed three times, and not for ever',
+    promise: 'fallback',
+    own: true,
+    limit: 400,
+    ends: 'golden',
+    run: async (scene) => {
+      const { vm } = scene
+      const trial = await armed(scene, vm, harmless)
+      for (const nth of [1, 2]) {
+        await bootsGoldenInstead(scene)
+        scene.check(`it is armed after boot ${nth}`, trial, (await bootStatus(vm))['trial'])
+      }
+      const seconds = await bootsGoldenInstead(scene)
+      await comesBack(scene, vm, trial, /^it was armed 3 times and never started: /, seconds)
     },
   },
   {
@@ -254,6 +270,31 @@ const others: Case[] = [
       scene.check('only the new generation is left in the profile', '1', stdout.split('\n')[0])
       scene.check('golden is whole', /^(?!.*PROBLEM)/s, stdout)
       const wait = { limit: 150, until: booted(golden) }
+      const seconds = await rebooted(scene, vm, 'golden boots again', () => vm.reboot(wait))
+      await comesBack(scene, vm, trial, /^it did not come up/, seconds)
+    },
+  },
+  {
+    name: 'damaged-golden',
+    title:
+      "golden's own files on the ESP are cut in half: a rebuild makes them whole, and golden is there when that panics",
+    promise: 'fallback',
+    own: true,
+    limit: 300,
+    ends: 'golden',
+    run: async (scene) => {
+      const { vm } = scene
+      const golden = scene.start(vm)
+      await vm.root(
+        'for file in /boot/EFI/golden/*; do truncate -s $(($(stat -c %s "$file") / 2)) "$file"; done; sync -f /boot',
+      )
+      const trial = await armed(scene, vm, early('echo c >/proc/sysrq-trigger'))
+      scene.check(
+        'golden is whole',
+        /^(?!.*PROBLEM)/s,
+        (await vm.root('show-golden', { allow: 'any' })).stdout,
+      )
+      const wait = { limit: 120, until: booted(golden) }
       const seconds = await rebooted(scene, vm, 'golden boots again', () => vm.reboot(wait))
       await comesBack(scene, vm, trial, /^it did not come up/, seconds)
     },
@@ -419,6 +460,19 @@ const others: Case[] = [
     },
   },
 ]
+
+/**
+ * Reboots into golden while something else is on trial.
+ * @param entry on the ESP that is chosen for that one boot; by default the one-shot entry is taken back
+ * @returns seconds to golden's SSH
+ */
+async function bootsGoldenInstead({ vm, start }: Scene, entry?: string): Promise<number> {
+  const chosen = entry ? `"$(cd /boot/loader/entries && ls ${entry})"` : "''"
+  await vm.root(`bootctl set-oneshot ${chosen}`)
+  const seconds = await vm.reboot({ limit: 120, until: booted(start(vm)) })
+  await vm.until('golden to be validated', 90, bootValidated)
+  return seconds
+}
 
 /** Has a VM boot with a service that is dead, and stay up. @returns the boot before it */
 async function bootsUnwell(scene: Scene): Promise<string> {

@@ -109,7 +109,7 @@ export async function comesBack(
   const failed = stdout.trim().split('\n').at(-1) ?? ''
   scene.check('the trial is written down as failed', reason, failed.split(' ').slice(2).join(' '))
   const { trial: next, profile, oneshot, lastFailed } = await bootStatus(vm)
-  scene.check('and told by show-boot-status', failed, lastFailed ?? undefined)
+  scene.check('it is told as the last that failed', failed, lastFailed ?? undefined)
   scene.check('nothing is on trial any more', 'null null', `${next} ${oneshot}`)
   scene.check('golden is the system profile', golden, profile ?? undefined)
 }
