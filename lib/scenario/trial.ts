@@ -9,6 +9,9 @@ import type { Machine } from './machine.ts'
 import { counting, pause, TookTooLong } from '../retry.ts'
 import { qemuOf } from '../vm/vm.ts'
 
+/** Text of a module that changes a host, and breaks nothing of it. */
+export const harmless = '{ environment.etc."lab-trial".text = "a good one"; }'
+
 const failedTrials = '/var/lib/golden-generation/failed'
 
 /** A generation that was built in the guest and made the boot default, as a rebuild by hand does. */

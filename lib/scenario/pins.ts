@@ -1,0 +1,167 @@
+import type { Case, Scene } from './family.ts'
+import { unitsByHand } from './host-module.ts'
+import {
+  armed,
+  booted,
+  bootStatus,
+  comes,
+  harmless,
+  rebooted,
+  staysDown,
+  validated,
+} from './trial.ts'
+import { seen } from './upgrade.ts'
+
+/** What is golden, and what it takes to become it: by hand, or for the first time. */
+export const pins: Case[] = [
+  {
+    name: 'golden-unwell',
+    title: 'a service of golden is dead: it says so, stays up, and does not reboot',
+    promise: 'fallback',
+    own: true,
+    limit: 300,
+    ends: 'golden',
+    run: async (scene) => {
+      const { vm } = scene
+      const before = await bootsUnwell(scene)
+      const ask =
+        'cat /proc/sys/kernel/random/boot_id; systemctl is-failed golden-boot-validation.service; journalctl --no-pager -o cat -b -u golden-boot-validation.service'
+      const { stdout } = await vm.agent(ask, { limit: 30, allow: 'any' })
+      scene.check('it is another boot', false, stdout.startsWith(before))
+      scene.check(
+        'it says so',
+        /the golden generation itself is not well; it keeps running/,
+        stdout,
+      )
+      await vm.agent(
+        `${wellAgain}; systemctl start sshd golden-boot-validation boot-complete.target`,
+        { limit: 90 },
+      )
+      vm.disconnect()
+      await vm.until('SSH to answer', 30, booted(scene.start(vm)))
+    },
+  },
+  {
+    name: 'by-hand',
+    title: 'golden is wanted back by hand: it runs at once, and boots; what was on trial does not',
+    promise: 'fallback',
+    own: true,
+    limit: 400,
+    ends: 'golden',
+    run: async (scene) => {
+      const { vm } = scene
+      const trial = await armed(scene, vm, harmless)
+      await vm.root(`systemd-run --quiet --wait ${trial}/bin/switch-to-configuration test`, {
+        timeout: 60 * vm.patience,
+      })
+      scene.check('the trial runs', trial, await vm.running())
+      const { stdout } = await vm.root('rollback-to-golden', { timeout: 60 * vm.patience })
+      scene.check('golden runs', scene.start(vm), await vm.running())
+      scene.check('it says so', `running: ${scene.start(vm)}`, stdout.trim().split('\n').at(-1))
+      scene.check('what only the trial had is gone', 'none', await seen(vm, 'lab-trial'))
+      const before = await vm.bootId()
+      const profile = 'readlink -f /nix/var/nix/profiles/system; rollback-to-golden --reboot'
+      const said = (await vm.root(profile, { allow: 'any' })).stdout.split('\n')
+      scene.check('golden is the system profile', scene.start(vm), said[0])
+      const wait = { limit: 60, until: booted(scene.start(vm)) }
+      await rebooted(scene, vm, 'golden boots', () => vm.awaitBoot(before, wait))
+    },
+  },
+  {
+    name: 'pinned-by-hand',
+    title:
+      'nothing becomes golden by itself: a good boot can be left again, live and for good, and is golden once it is pinned',
+    promise: 'fallback',
+    own: true,
+    limit: 400,
+    ends: 'any',
+    run: async (scene) => {
+      const { vm } = scene
+      const golden = scene.start(vm)
+      const boots = async (): Promise<void> => {
+        await rebooted(scene, vm, 'the trial boots', () =>
+          vm.reboot({ limit: 120, until: booted(trial) }),
+        )
+        await comes(scene, vm, 'the trial is validated', 90, validated)
+      }
+      const trial = await armed(
+        scene,
+        vm,
+        `{ lib, ... }: { boot.kernelParams = [ "lab.trial" ];
+          myModules.system.boot.goldenGeneration.autoPinAfterBoot = lib.mkForce false; }`,
+      )
+      await boots()
+      const first = await bootStatus(vm)
+      scene.check('golden is what it was', golden, first['golden'])
+      scene.check('what has booted boots again', trial, first['trial'])
+      const { stdout } = await vm.root('rollback-to-golden', { timeout: 60 * vm.patience })
+      scene.check('golden runs', golden, await vm.running())
+      scene.check('what takes a reboot is said', /^its kernel-params takes a reboot$/m, stdout)
+      const left = await bootStatus(vm)
+      scene.check('nothing is on trial', null, left['trial'])
+      await vm.root(
+        `nix-env --profile /nix/var/nix/profiles/system --set ${trial} && ${trial}/bin/switch-to-configuration boot`,
+        { timeout: 60 * vm.patience },
+      )
+      await boots()
+      await vm.root('pin-golden', { timeout: 90 * vm.patience })
+      scene.ends(vm, trial as `/${string}`)
+      const last = await bootStatus(vm)
+      scene.check('it is golden', `${trial} null`, `${last['golden']} ${last['trial']}`)
+    },
+  },
+  {
+    name: 'first-golden',
+    title:
+      'nothing is golden yet: a boot that is not well does not become it, and the next one does',
+    promise: 'fallback',
+    own: true,
+    limit: 400,
+    ends: 'golden',
+    run: async (scene) => {
+      const { vm } = scene
+      const golden =
+        'cd /nix/var/nix/gcroots; [ -e golden-generation ] && readlink -f golden-generation || echo none'
+      await armed(scene, vm, harmless)
+      await vm.root('unpin-golden')
+      const { trial, oneshot } = await bootStatus(vm)
+      scene.check('nothing is on trial without golden', null, trial)
+      scene.check('nor booted once', null, oneshot)
+      const start = scene.start(vm)
+      await vm.root(
+        `nix-env --profile /nix/var/nix/profiles/system --set ${start} && ${start}/bin/switch-to-configuration boot`,
+        { timeout: 60 * vm.patience },
+      )
+      await bootsUnwell(scene)
+      const ask = `${golden}; cat /proc/sys/kernel/random/boot_id`
+      const [found, unwell = ''] = (await vm.agent(ask, { limit: 30 })).stdout.split('\n')
+      scene.check('a boot that is not well is not golden', 'none', found)
+      // once the guest agent has answered, which would go down with it
+      const reboot = '(sleep 2; systemctl reboot) </dev/null >/dev/null 2>&1 &'
+      await vm.agent(`${wellAgain}; ${reboot}`, { limit: 30 })
+      const wait = { limit: 60, until: booted(scene.start(vm)) }
+      await rebooted(scene, vm, 'it boots again', () => vm.awaitBoot(unwell, wait))
+      await comes(scene, vm, 'the boot is validated', 90, validated)
+      scene.check('it is golden', scene.start(vm), (await vm.root(golden)).stdout.trim())
+    },
+  },
+]
+
+/** Has a VM boot with a service that is dead, and stay up. @returns the boot before it */
+async function bootsUnwell(scene: Scene): Promise<string> {
+  const { vm } = scene
+  const before = await vm.bootId()
+  await vm.root(
+    `mkdir -p ${unitsByHand}/sshd.service.d; printf '[Service]\\nExecStartPre=/bin/sh -c "exit 1"\\nRestart=no\\n' >${unitsByHand}/sshd.service.d/lab.conf; sync`,
+  )
+  const failed = vm.serial(
+    /Failed.*golden-boot-validation|Failed to start.*Validation of this boot/,
+    'the validation to fail',
+    120,
+  )
+  await vm.startReboot()
+  await failed
+  await staysDown(scene, vm, 10)
+  return before
+}
+const wellAgain = `rm -r ${unitsByHand}/sshd.service.d; systemctl daemon-reload; systemctl reset-failed`
