@@ -26,8 +26,8 @@ export const unattended: Case[] = [
       // eight o'clock, which is no number to who takes a leading zero for octal
       const hour = Number((await vm.root('date --utc +%H')).stdout)
       await livesEast(vm, (32 - hour) % 24)
-      const hours = reboots('08:00', '10:00')
-      const { toplevel } = await rebootsInto(scene, ofGuest('anotherFirstStage'), deployed, hours)
+      const allowed = `${ownZone} ${settings(scene.subject, reboots('08:00', '10:00'))}`
+      const { toplevel } = await rebootsInto(scene, allowed, ofGuest('anotherFirstStage'), deployed)
       if (!scene.golden(vm)) return
       const pinned = `[ "$(readlink -f /nix/var/nix/gcroots/golden-generation)" = ${toplevel} ] && show-golden`
       scene.check(
@@ -47,7 +47,8 @@ export const unattended: Case[] = [
     ends: 'golden',
     run: async (scene) => {
       const { vm } = scene
-      const { toplevel, seconds } = await rebootsInto(scene, ofGuest('brokenFirstStage'), {
+      const allowed = settings(scene.subject, reboots())
+      const { toplevel, seconds } = await rebootsInto(scene, allowed, ofGuest('brokenFirstStage'), {
         name: 'golden boots again',
         condition: booted(scene.start(vm)),
       })
@@ -165,18 +166,17 @@ const deployed = {
 
 /**
  * Lets a host reboot by itself, then brings it a first stage for which it does.
+ * @param allowed settings that let it reboot
  * @param into the boot that is to come of it, and a shell condition that holds in it
- * @param hours settings that let it reboot
  * @returns the toplevel that was deployed, and the seconds to that boot
  */
 async function rebootsInto(
   scene: Scene,
+  allowed: string,
   stage: string,
   into: { name: string; condition: string },
-  hours = reboots(),
 ): Promise<{ toplevel: string; seconds: number }> {
   const { vm, world } = scene
-  const allowed = `${ownZone} ${settings(scene.subject, hours)}`
   await world.config.commit(module(vm, `{ lib, ... }: { ${allowed} }\n`), 'Allow reboots')
   await upgrades(scene, vm, { outcome: 'upgraded' })
   await world.config.commit(
