@@ -201,6 +201,23 @@ const others: Case[] = [
     },
   },
   {
+    name: 'fails-twice',
+    title:
+      'what has failed is put on trial by another rebuild, and fails again: golden is back again',
+    promise: 'fallback',
+    limit: 400,
+    ends: 'golden',
+    run: async (scene) => {
+      const { vm } = scene
+      const wait = { limit: 120, until: booted(scene.start(vm)) }
+      for (const _ of [1, 2]) {
+        const trial = await armed(scene, vm, early('echo c >/proc/sysrq-trigger'))
+        const seconds = await rebooted(scene, vm, 'golden boots again', () => vm.reboot(wait))
+        await comesBack(scene, vm, trial, /^it did not come up/, seconds)
+      }
+    },
+  },
+  {
     name: 'garbage-kernel',
     title: 'a kernel that no firmware can start is refused before anything is on trial',
     promise: 'fallback',

@@ -87,6 +87,11 @@ export const lockedOutCases: Case[] = [
       const golden = async (): Promise<string> =>
         (await vm.root('readlink -f /nix/var/nix/gcroots/golden-generation')).stdout.trim()
       scene.check('it is not golden before its checks', scene.start(vm), await golden())
+      // as the timer does when the trial's time is over, which the upgrade need not be
+      const deadline = 'systemctl start golden-trial-deadline.service'
+      const jobs = `${deadline}; systemctl list-jobs --no-legend reboot.target`
+      const { stdout } = await vm.root(jobs, { allow: 'any' })
+      scene.must('the deadline of the trial leaves it alone', '', stdout.trim())
       const { to } = await upgrades(scene, vm, { outcome: 'upgraded' })
       scene.check('and is after them', to!.toplevel, await golden())
     },
