@@ -73,6 +73,15 @@ const broken: { name: string; title: string; module: string; reason?: RegExp; li
     limit: 300,
   },
   {
+    name: 'slow-validation',
+    title:
+      'a service takes longer to come up than a trial may: the deadline does not wait for the validation',
+    module: `{ lib, pkgs, ... }: { ${validated('lab-slow', 200)} ${restarting('lab-slow', 'false', 100)}
+      myModules.system.boot.goldenGeneration.trialTimeout = lib.mkForce 60; }`,
+    reason: /^it was not validated within 60 s$/,
+    limit: 300,
+  },
+  {
     name: 'dead-service',
     title: 'a service is dead after the boot: the validation sends it back to golden',
     module: `{ lib, pkgs, ... }: { systemd.services.sshd.serviceConfig = { ExecStart = lib.mkForce "${program('false')}"; Restart = lib.mkForce "no"; }; }`,
@@ -95,9 +104,12 @@ const broken: { name: string; title: string; module: string; reason?: RegExp; li
   },
 ]
 
-/** Settings of a host whose boots are good when this service is active, soon; for a module that has `lib`. */
-function validated(service: string): string {
-  return `myModules.system.boot.goldenGeneration = { validateServices = [ "${service}.service" ]; validationTimeout = lib.mkForce 15; };`
+/**
+ * Settings of a host whose boots are good when this service is active; for a module that has `lib`.
+ * @param timeout seconds that it has for that
+ */
+function validated(service: string, timeout = 15): string {
+  return `myModules.system.boot.goldenGeneration = { validateServices = [ "${service}.service" ]; validationTimeout = lib.mkForce ${timeout}; };`
 }
 
 /** A unit that runs while systemd starts, before anything that is waited for. */
