@@ -100,7 +100,8 @@ export async function watchCarrier(
     [
       'now() { read -r t _ </proc/uptime; t=${t%.*}${t#*.}; }',
       `now; end=$((t + ${Math.round(seconds * 100)}))`,
-      `while [ "$t" -lt "$end" ]; do read -r c </sys/class/net/${link}/carrier; echo "$t $c"; sleep 0.1; now; done`,
+      // the last look comes after the end: a guest that stood still meanwhile has looked twice all the same
+      `while :; do read -r c </sys/class/net/${link}/carrier; echo "$t $c"; [ "$t" -lt "$end" ] || break; sleep 0.1; now; done`,
     ].join('\n'),
     seconds + 30,
   )
