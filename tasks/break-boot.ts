@@ -1,9 +1,9 @@
 import { scenarioTask, type Case, type Family, type Scene } from '../lib/scenario/scenario.ts'
 import {
   armed,
+  becomesGolden,
   booted,
   bootStatus,
-  comes,
   comesBack,
   harmless,
   rebooted,
@@ -159,14 +159,7 @@ const others: Case[] = [
       const wait = { limit: 120, until: booted(trial) }
       const seconds = await rebooted(scene, vm, 'the trial boots', () => vm.reboot(wait))
       scene.event(`${vm.host} booted on trial`, { host: vm.host, seconds })
-      const ask = `[ "$(readlink -f /nix/var/nix/gcroots/golden-generation)" = ${trial} ] && show-golden`
-      const pinned = await comes(scene, vm, 'the trial is pinned', 90, ask)
-      scene.check('it becomes golden', /^golden: /, pinned)
-      scene.check(
-        'its own entry is whole',
-        /^(?!.*PROBLEM)/s,
-        (await vm.root('show-golden')).stdout,
-      )
+      await becomesGolden(scene, vm, trial)
       const again = await rebooted(scene, vm, 'it boots from then on', () => vm.reboot(wait))
       scene.event(`${vm.host} rebooted`, { host: vm.host, seconds: again })
       const left = await vm.root(`cat ${script} && rm ${script}`, { allow: 'any' })
@@ -190,8 +183,7 @@ const others: Case[] = [
       scene.check('nothing is written down as failed', null, lastFailed)
       scene.ends(vm, trial as `/${string}`)
       await vm.reboot({ limit: 120, until: booted(trial) })
-      const pinned = `[ "$(readlink -f /nix/var/nix/gcroots/golden-generation)" = ${trial} ] && show-golden`
-      scene.check('it becomes golden', /^golden: /, await vm.until('the pin', 90, pinned))
+      await becomesGolden(scene, vm, trial)
     },
   },
   {

@@ -3,7 +3,7 @@ import { booted, comesBack, validated } from './trial.ts'
 import { module, note, unreachedUpgrade, upgrades } from './upgrade.ts'
 
 /** A host that nobody can log in to any more: sshd runs, and what comes to its port on the way in is dropped. */
-const lockedOut = `{ pkgs, ... }: {
+export const lockedOut = `{ pkgs, ... }: {
   systemd.services.lab-firewall = {
     wantedBy = [ "multi-user.target" ];
     after = [ "sshd.service" "lab-network@mgmt.service" ];

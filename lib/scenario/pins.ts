@@ -9,11 +9,39 @@ import {
   rebooted,
   staysDown,
   validated,
+  becomesGolden,
 } from './trial.ts'
+import { lockedOut } from './locked-out.ts'
 import { seen } from './upgrade.ts'
 
 /** What is golden, and what it takes to become it: by hand, or for the first time. */
 export const pins: Case[] = [
+  {
+    name: 'reached-late',
+    title:
+      'a host can be reached half a minute after its boot: the validation waits for that, and it becomes golden',
+    promise: 'fallback',
+    own: true,
+    limit: 300,
+    ends: 'any',
+    run: async (scene) => {
+      const { vm } = scene
+      const opens = `systemd.services.lab-firewall-opens = {
+        wantedBy = [ "multi-user.target" ];
+        after = [ "lab-firewall.service" ];
+        path = [ "/run/current-system/sw" ];
+        script = "sleep 30; systemctl stop lab-firewall.service";
+      };`
+      const soon = 'myModules.system.boot.goldenGeneration.validationTimeout = lib.mkForce 15;'
+      const module = `{ lib, ... }: { imports = [ (${lockedOut}) ]; ${soon} ${opens} }`
+      const trial = await armed(scene, vm, module)
+      scene.ends(vm, trial as `/${string}`)
+      await rebooted(scene, vm, 'the trial boots', () =>
+        vm.reboot({ limit: 120, until: booted(trial) }),
+      )
+      await becomesGolden(scene, vm, trial)
+    },
+  },
   {
     name: 'golden-unwell',
     title: 'a service of golden is dead: it says so, stays up, and does not reboot',

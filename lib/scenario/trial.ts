@@ -163,6 +163,13 @@ export async function comes(
   return said
 }
 
+/** Waits until what a VM has booted has become golden, and checks that its files are whole. */
+export async function becomesGolden(scene: Scene, vm: Machine, toplevel: string): Promise<void> {
+  const ask = `[ "$(readlink -f /nix/var/nix/gcroots/golden-generation)" = ${toplevel} ] && show-golden`
+  const said = await comes(scene, vm, 'the new one is pinned', 90, ask)
+  scene.check('it becomes golden', /^golden: (?!.*PROBLEM)/s, said)
+}
+
 /** Holds when the boot was validated, and what follows from it is done. */
 export const validated = 'systemctl is-active --quiet golden-boot-validation.service'
 

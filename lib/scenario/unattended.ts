@@ -2,7 +2,7 @@ import { NotApplicable, type Case, type Scene } from './family.ts'
 import type { Subject } from './subject.ts'
 import { ofGuest } from './host-module.ts'
 import type { Machine } from './machine.ts'
-import { booted, comes, comesBack, rebooted } from './trial.ts'
+import { becomesGolden, booted, comesBack, rebooted } from './trial.ts'
 import { deployedBy, deploys, module, noted, upgrades } from './upgrade.ts'
 import type { Deployed } from './upgrade-unit.ts'
 
@@ -29,12 +29,7 @@ export const unattended: Case[] = [
       const allowed = `${ownZone} ${settings(scene.subject, reboots('08:00', '10:00'))}`
       const { toplevel } = await rebootsInto(scene, allowed, ofGuest('anotherFirstStage'), deployed)
       if (!scene.golden(vm)) return
-      const pinned = `[ "$(readlink -f /nix/var/nix/gcroots/golden-generation)" = ${toplevel} ] && show-golden`
-      scene.check(
-        'it becomes golden',
-        /^golden: (?!.*PROBLEM)/s,
-        await comes(scene, vm, 'the new one is pinned', 90, pinned),
-      )
+      await becomesGolden(scene, vm, toplevel)
       await upgrades(scene, vm, { outcome: 'up-to-date' })
     },
   },
