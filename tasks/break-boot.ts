@@ -13,6 +13,7 @@ import {
 } from '../lib/scenario/trial.ts'
 import { pins } from '../lib/scenario/pins.ts'
 import { ofGuest, unitsByHand } from '../lib/scenario/host-module.ts'
+import { told } from '../lib/scenario/told.ts'
 import { program, restarting } from '../lib/scenario/upgrade.ts'
 
 /** Cases in which a trial ends in a reset of some kind, and golden boots after it. */
@@ -178,7 +179,7 @@ const others: Case[] = [
       const { vm } = scene
       const trial = await armed(scene, vm, harmless)
       await bootsGoldenInstead(scene, 'golden-*.conf')
-      const { trial: next, lastFailed } = await bootStatus(vm)
+      const { trial: next, lastFailed } = await bootStatus(scene, vm)
       scene.check('it is on trial again', trial, next ?? undefined)
       scene.check('nothing is written down as failed', null, lastFailed)
       scene.ends(vm, trial as `/${string}`)
@@ -198,7 +199,7 @@ const others: Case[] = [
       const trial = await armed(scene, vm, harmless)
       for (const nth of [1, 2]) {
         await bootsGoldenInstead(scene)
-        scene.check(`it is armed after boot ${nth}`, trial, (await bootStatus(vm))['trial'])
+        scene.check(`it is armed after boot ${nth}`, trial, (await bootStatus(scene, vm))['trial'])
       }
       const seconds = await bootsGoldenInstead(scene)
       await comesBack(scene, vm, trial, /^it was armed 3 times and never started: /, seconds)
@@ -232,7 +233,7 @@ const others: Case[] = [
       const { code, said } = await rebuild(scene, vm, `{ ${ofGuest('noKernel')} }`)
       scene.check('the rebuild is refused', 1, code)
       scene.check('and says why', /is no program that firmware can start/, said)
-      await vm.root('rollback-to-golden', { timeout: 60 * vm.patience })
+      await told(scene, vm, 'rollback-to-golden')
       await vm.reboot({ limit: 120, until: booted(scene.start(vm)) })
     },
   },

@@ -13,6 +13,7 @@ import {
   type Machine,
   type Scene,
 } from '../lib/scenario/scenario.ts'
+import { told } from '../lib/scenario/told.ts'
 import { rebuild } from '../lib/scenario/trial.ts'
 
 /** Hosts that leave to their user what they would do by default. */
@@ -138,18 +139,18 @@ async function sameLine(scene: Scene): Promise<void> {
   outcome(scene, other, 'conflict', await syncByUnit(other))
   outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
   for (const host of [vm, other]) {
-    const { stdout } = await host.user('chezmoi-show-conflicts; chezmoi-status --json')
-    check(`${host.host} names the file`, new RegExp(`^conflict: ${inSource}$`, 'm'), stdout)
+    const shown = await told(scene, host, 'chezmoi-show-conflicts', 'user')
+    check(`${host.host} names the file`, new RegExp(`^conflict: ${inSource}$`, 'm'), shown)
     for (const each of [vm, other])
       check(
         `${host.host} shows the edit of ${each.host}`,
         new RegExp(`\\+of ${each.host}$`, 'm'),
-        stdout,
+        shown,
       )
     check(
       `${host.host} has it in its status`,
       new RegExp(`"host":\\s*"[\\w-]+",\\s*"files":\\s*\\[\\s*"${inSource}"`),
-      stdout,
+      await told(scene, host, 'chezmoi-status --json', 'user'),
     )
     const line = (await readHome(host, file)).split('\n')[6]
     check(`${host.host} still has its own text`, `of ${host.host}`, line)
@@ -168,8 +169,8 @@ async function sameLine(scene: Scene): Promise<void> {
   outcome(scene, other, 'synced', await syncByUnit(other))
   outcome(scene, vm, 'synced', await syncByUnit(vm))
   await converged(scene, file, ['of both'])
-  const { stdout } = await vm.user('chezmoi-show-conflicts')
-  check('nothing conflicts any more', 'No conflicts', stdout.trim())
+  const none = await told(scene, vm, 'chezmoi-show-conflicts', 'user')
+  check('nothing conflicts any more', 'No conflicts', none)
   const left = await world.dotfiles.head(`conflict/${other.host}`)
   check('its bookmark is gone', 'gone', left ?? 'gone')
 }

@@ -12,6 +12,7 @@ import {
   becomesGolden,
 } from './trial.ts'
 import { lockedOut } from './locked-out.ts'
+import { told } from './told.ts'
 import { seen } from './upgrade.ts'
 
 /** What is golden, and what it takes to become it: by hand, or for the first time. */
@@ -83,14 +84,14 @@ export const pins: Case[] = [
         timeout: 60 * vm.patience,
       })
       scene.check('the trial runs', trial, await vm.running())
-      const { stdout } = await vm.root('rollback-to-golden', { timeout: 60 * vm.patience })
+      const said = await told(scene, vm, 'rollback-to-golden')
       scene.check('golden runs', scene.start(vm), await vm.running())
-      scene.check('it says so', `running: ${scene.start(vm)}`, stdout.trim().split('\n').at(-1))
+      scene.check('it says so', `running: ${scene.start(vm)}`, said.split('\n').at(-1))
       scene.check('what only the trial had is gone', 'none', await seen(vm, 'lab-trial'))
       const before = await vm.bootId()
       const profile = 'readlink -f /nix/var/nix/profiles/system; rollback-to-golden --reboot'
-      const said = (await vm.root(profile, { allow: 'any' })).stdout.split('\n')
-      scene.check('golden is the system profile', scene.start(vm), said[0])
+      const [found] = (await vm.root(profile, { allow: 'any' })).stdout.split('\n')
+      scene.check('golden is the system profile', scene.start(vm), found)
       const wait = { limit: 60, until: booted(scene.start(vm)) }
       await rebooted(scene, vm, 'golden boots', () => vm.awaitBoot(before, wait))
     },
@@ -119,22 +120,22 @@ export const pins: Case[] = [
           myModules.system.boot.goldenGeneration.autoPinAfterBoot = lib.mkForce false; }`,
       )
       await boots()
-      const first = await bootStatus(vm)
+      const first = await bootStatus(scene, vm)
       scene.check('golden is what it was', golden, first['golden'])
       scene.check('what has booted boots again', trial, first['trial'])
-      const { stdout } = await vm.root('rollback-to-golden', { timeout: 60 * vm.patience })
+      const said = await told(scene, vm, 'rollback-to-golden')
       scene.check('golden runs', golden, await vm.running())
-      scene.check('what takes a reboot is said', /^its kernel-params takes a reboot$/m, stdout)
-      const left = await bootStatus(vm)
+      scene.check('what takes a reboot is said', /^its kernel-params takes a reboot$/m, said)
+      const left = await bootStatus(scene, vm)
       scene.check('nothing is on trial', null, left['trial'])
       await vm.root(
         `nix-env --profile /nix/var/nix/profiles/system --set ${trial} && ${trial}/bin/switch-to-configuration boot`,
         { timeout: 60 * vm.patience },
       )
       await boots()
-      await vm.root('pin-golden', { timeout: 90 * vm.patience })
+      await told(scene, vm, 'pin-golden')
       scene.ends(vm, trial as `/${string}`)
-      const last = await bootStatus(vm)
+      const last = await bootStatus(scene, vm)
       scene.check('it is golden', `${trial} null`, `${last['golden']} ${last['trial']}`)
     },
   },
@@ -151,8 +152,8 @@ export const pins: Case[] = [
       const golden =
         'cd /nix/var/nix/gcroots; [ -e golden-generation ] && readlink -f golden-generation || echo none'
       await armed(scene, vm, harmless)
-      await vm.root('unpin-golden')
-      const { trial, oneshot } = await bootStatus(vm)
+      await told(scene, vm, 'unpin-golden')
+      const { trial, oneshot } = await bootStatus(scene, vm)
       scene.check('nothing is on trial without golden', null, trial)
       scene.check('nor booted once', null, oneshot)
       const start = scene.start(vm)

@@ -6,6 +6,7 @@ import { quote } from '../quote.ts'
 import { ownFiles } from './host-module.ts'
 import type { Scene } from './family.ts'
 import type { Machine } from './machine.ts'
+import { told } from './told.ts'
 import { counting, pause, TookTooLong } from '../retry.ts'
 import { qemuOf } from '../vm/vm.ts'
 
@@ -111,16 +112,19 @@ export async function comesBack(
   const { stdout } = await vm.root(`grep ^${trial} ${failedTrials} || true`)
   const failed = stdout.trim().split('\n').at(-1) ?? ''
   scene.check('the trial is written down as failed', reason, failed.split(' ').slice(2).join(' '))
-  const { trial: next, profile, oneshot, lastFailed } = await bootStatus(vm)
+  const { trial: next, profile, oneshot, lastFailed } = await bootStatus(scene, vm)
   scene.check('it is told as the last that failed', failed, lastFailed ?? undefined)
   scene.check('nothing is on trial any more', 'null null', `${next} ${oneshot}`)
   scene.check('golden is the system profile', golden, profile ?? undefined)
 }
 
 /** What `show-boot-status --json` tells of a VM. */
-export async function bootStatus(vm: Machine): Promise<Record<string, string | null>> {
-  const { stdout } = await vm.root('show-boot-status --json', { timeout: 30 * vm.patience })
-  return JSON.parse(stdout) as Record<string, string | null>
+export async function bootStatus(
+  scene: Scene,
+  vm: Machine,
+): Promise<Record<string, string | null>> {
+  const said = await told(scene, vm, 'show-boot-status --json')
+  return JSON.parse(said) as Record<string, string | null>
 }
 
 /**

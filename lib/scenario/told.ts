@@ -1,0 +1,19 @@
+import type { Scene } from './family.ts'
+import type { Machine } from './machine.ts'
+
+/**
+ * What a command of the agents prints. One that fails is a red check, and not a run that could not be made.
+ * @param as whom; root unless told
+ */
+export async function told(
+  scene: Scene,
+  vm: Machine,
+  command: string,
+  as: 'root' | 'user' = 'root',
+): Promise<string> {
+  const exec = as === 'root' ? vm.root : vm.user
+  const { code, stdout, stderr } = await exec(command, { timeout: 60 * vm.patience, allow: 'any' })
+  const why = stderr.trim().split('\n').at(-1)
+  scene.must(`\`${command}\` succeeds`, 'exit 0', code === 0 ? 'exit 0' : `exit ${code}: ${why}`)
+  return stdout.trim()
+}
