@@ -75,6 +75,32 @@ test('They pass it as NixOS wraps them', async (context) => {
   await checkWrapped(await found.nixos('sorrow', wrapped))
 }, 300_000)
 
+test('They look for kernels where the boot loader keeps them, be it a partition of their own', async () => {
+  const wherever = wrapped.replace(
+    'modules = [',
+    `modules = [ ({ lib, ... }: {
+      options.boot.loader.systemd-boot.xbootldrMountPoint = lib.mkOption { default = "/boot-of-its-own"; };
+    })`,
+  )
+  const scripts = await lab<Record<string, string>>('sorrow', wherever)
+  expect(scripts['nix-local-upgrade']).toMatch(/^UPGRADE_BOOT=\/boot-of-its-own$/m)
+  expect(scripts['show-golden']).toMatch(/^GOLDEN_BOOT=\/boot-of-its-own$/m)
+  expect(scripts['show-golden']).toMatch(/^GOLDEN_ESP=\/boot$/m)
+}, 300_000)
+
+test('What a sync remembers has no age after which it would go', async () => {
+  const rules = await lab<string[]>(
+    'sorrow',
+    `host: (host.extendModules { modules = [ { myModules.services.chezmoiSync.enable = true; } ]; })
+      .config.systemd.tmpfiles.rules`,
+  )
+  const [mode, owner, group, age] = rules
+    .find((rule) => rule.startsWith('d /var/lib/chezmoi-sync '))!
+    .split(/\s+/)
+    .slice(2)
+  expect([mode, owner, group, age]).toEqual(['0755', 'rain', '-', '-'])
+}, 300_000)
+
 test('On NixOS hooks and checks run in a shell, with what a login finds', async (context) => {
   const found = await findNixOS()
   if ('missing' in found) return context.skip(found.missing)
