@@ -166,6 +166,17 @@ test('A second run says who holds the lock and changes nothing', async () => {
   expect(await sorrow.sync()).toMatchObject({ outcome: 'synced', captured: ['.a'] })
 })
 
+test('What a script of an apply starts does not have the lock, and may outlive the run', async () => {
+  const { sorrow } = await makeDotfiles(root, { '.a': ten })
+  await sorrow.sh(
+    `printf '#!/bin/sh\nls -l /proc/$$/fd >~/open\n' >.local/share/chezmoi/run_start.sh`,
+  )
+  expect(await sorrow.sync()).toMatchObject({ outcome: 'synced' })
+  const open = await sorrow.sh('cat open')
+  expect(open).toContain('start.sh')
+  expect(open).not.toContain('lock')
+})
+
 test.each(['capture', 'commit', 'fetch', 'rebase', 'push', 'publish', 'apply'])(
   'Killed as it enters %s, nothing is lost and the next run completes',
   async (phase) => {
