@@ -33,8 +33,10 @@ export const pins: Case[] = [
         path = [ "/run/current-system/sw" ];
         script = "sleep 30; systemctl stop lab-firewall.service";
       };`
-      const soon = 'myModules.system.boot.goldenGeneration.validationTimeout = lib.mkForce 15;'
-      const module = `{ lib, ... }: { imports = [ (${lockedOut}) ]; ${soon} ${opens} }`
+      // services have less time for that than the host has to be reached, which cases set to less by force
+      const times = `myModules.system.boot.goldenGeneration.validationTimeout = lib.mkForce 15;
+        myModules.system.reachability.timeout = lib.mkOverride 40 60;`
+      const module = `{ lib, ... }: { imports = [ (${lockedOut}) ]; ${times} ${opens} }`
       const trial = await armed(scene, vm, module)
       scene.ends(vm, trial as `/${string}`)
       await rebooted(scene, vm, 'the trial boots', () =>
