@@ -26,7 +26,7 @@ export const unattended: Case[] = [
       // eight o'clock, which is no number to who takes a leading zero for octal
       const hour = Number((await vm.root('date --utc +%H')).stdout)
       await livesEast(vm, (32 - hour) % 24)
-      const allowed = `${ownZone} ${settings(scene.subject, reboots('08:00', '10:00'))}`
+      const allowed = `${ownZone} ${settings(scene.subject, reboots('07:30', '10:00'))}`
       const { toplevel } = await rebootsInto(scene, allowed, ofGuest('anotherFirstStage'), deployed)
       if (!scene.golden(vm)) return
       await becomesGolden(scene, vm, toplevel)
