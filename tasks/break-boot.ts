@@ -311,7 +311,7 @@ const others: Case[] = [
         'for file in /boot/EFI/golden/*; do truncate -s $(($(stat -c %s "$file") / 2)) "$file"; done; sync -f /boot',
       )
       const trial = await armed(scene, vm, early('echo c >/proc/sysrq-trigger'))
-      scene.check(
+      scene.must(
         'golden is whole',
         /^(?!.*PROBLEM)/s,
         (await vm.root('show-golden', { allow: 'any' })).stdout,

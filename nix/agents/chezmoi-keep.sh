@@ -303,7 +303,7 @@ shield_one() { # <target> <its row> <what chezmoi last wrote there>
   local target=$1 file=$HOME/$1 owned=${own["/$1"]-}
   if [[ -n ${stays_directory["/$target"]-} ]]; then
     # only its permissions change
-    if [[ $3 != dir ]]; then record "$target" "{\"type\":\"dir\",\"mode\":$((0x80000000 + 8#$(stat -c %a "$file")))}"; fi
+    if [[ $3 != dir ]]; then record "$target" "{\"type\":\"dir\",\"mode\":$((0x80000000 + 8#$(stat -c %a "$file" || echo 0)))}"; fi
   elif [[ -n ${is_modified["/$target"]-} ]]; then
     put_aside "$target" "$2" "$3"
   elif is_directory "$file"; then
@@ -360,7 +360,7 @@ put_aside() { # <target> <its row> <what chezmoi last wrote there>
   fi
   if [[ $2 == ' '* && $3 == file ]]; then return; fi
   sum=$(sha256sum <"${copy:-$file}")
-  record "$1" "{\"type\":\"file\",\"mode\":$((8#$(stat -c %a "$file"))),\"contentsSHA256\":\"${sum%% *}\"}"
+  record "$1" "{\"type\":\"file\",\"mode\":$((8#$(stat -c %a "$file" || echo 0))),\"contentsSHA256\":\"${sum%% *}\"}"
 }
 
 # Whether a file may be put aside; says so where not. Its size counts in full, as a copy may lose its holes.

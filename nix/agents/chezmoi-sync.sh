@@ -545,7 +545,7 @@ capture_one() { # <target> <source file>
   path=$(realpath --relative-to=. "$source")
   cp "$file" "$work/ours"
   base=$(commit_with "$path" "$last" "$work/base") || base=''
-  if [[ -n $base && $((8#$(stat -c %a "$file"))) == "$mode" ]] &&
+  if [[ -n $base && $((8#$(stat -c %a "$file" || echo 0))) == "$mode" ]] &&
     git merge-file --quiet -p "$work/ours" "$work/base" "$work/theirs" >"$work/merged"; then
     chmod --reference="$source" "$work/merged"
     cp -p "$work/merged" "$source.new"

@@ -156,7 +156,7 @@ options init=$1/init $(<"$1/kernel-params")"
 # Puts golden's entry for a generation on the ESP, beside a former one, which stays as it is when this
 # fails. Sets `id`, the new entry's.
 stage() { # stage <toplevel>
-  local text files file source target needed=64 free hash=${1#/nix/store/}
+  local text files file source target size needed=64 free hash=${1#/nix/store/}
   local -a lacking=()
   id=golden-${hash%%-*}.conf
   if [[ ! -e $1/init ]]; then
@@ -169,8 +169,12 @@ stage() { # stage <toplevel>
   for file in "${files[@]}"; do
     source=${file%=*}
     cmp -s "$source" "$copies/${file##*=}" && continue
+    if ! size=$(stat -L -c %s "$source"); then
+      complain "Cannot make $1 golden: $source cannot be read"
+      return 1
+    fi
     lacking+=("$file")
-    needed=$((needed + $(stat -L -c %s "$source") / 1024 + 4))
+    needed=$((needed + size / 1024 + 4))
   done
   free=$(df --output=avail -k "$GOLDEN_BOOT" | tail -n 1)
   if ((needed > free)); then

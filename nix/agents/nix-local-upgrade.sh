@@ -29,7 +29,7 @@ take_lock() {
   if ! flock --nonblock 9; then
     who=$(</run/nix-local-upgrade.lock)
     say "locked: $who is at work"
-    if [[ $who =~ \(pid\ ([0-9]+) ]] && age_of "${BASH_REMATCH[1]}"; then age=$REPLY; else age=$(($(date +%s) - $(stat --format %Y /run/nix-local-upgrade.lock))); fi
+    if [[ $who =~ \(pid\ ([0-9]+) ]] && age_of "${BASH_REMATCH[1]}"; then age=$REPLY; else age=$((EPOCHSECONDS - $(stat --format %Y /run/nix-local-upgrade.lock || date +%s))); fi
     if [[ $age -lt $lock_limit ]]; then exit 0; fi
     echo "<3>nix-local-upgrade: it has been at it for $((age / 60)) minutes, and counts as hung after $((lock_limit / 60)): look at it, and end it" >&2
     exit 1

@@ -204,7 +204,7 @@ preflight() {
   mapfile -t there < <(readlink --canonicalize "$profile"-*-link/{kernel,initrd})
   for file in "${wanted[@]}"; do
     if [[ " ${there[*]} " == *" $file "* ]]; then continue; fi
-    need=$((need + $(stat --format %s "$file") / 1024 + 4))
+    need=$((need + $(stat --format %s "$file" || echo 0) / 1024 + 4))
   done
   # once it has booted well, golden takes copies of its own of these, before it gives up those that it has
   if [[ -e /var/lib/golden-generation/golden.json ]]; then need=$((need * 2)); fi

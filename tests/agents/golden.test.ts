@@ -342,6 +342,14 @@ describe('Golden', () => {
     await host.sh('golden-boot-validation; show-golden')
   })
 
+  test('is nothing that a trial could come back to when there is nothing left to make its files of', async () => {
+    await host.rebuild(2)
+    await host.sh('rm -r /boot/EFI/golden /boot/EFI/nixos')
+    const refused = await host.sh('golden-arm-trial 2>&1 || echo "exit $?"')
+    expect(refused).toMatch(/cannot be read[^]*\nexit 1$/)
+    expect(refused).not.toContain('on trial at the next boot')
+  })
+
   test('is given up by unpin-golden: the boot loader’s own default boots', async () => {
     await host.rebuild(2)
     expect(await host.sh('unpin-golden')).toBe(`no longer golden: ${one}`)
