@@ -155,10 +155,10 @@ const cases: Case[] = [
     limit: 300,
     run: async (scene) => {
       const { vm, world } = scene
-      // one hook, of several lines
+      // the first is of several lines
       const hook = 'if true; then\\n  touch /run/lab-hook\\n  test ! -e /run/lab-stop\\nfi'
       const first = await world.config.commit(
-        withOptions(vm, `preUpdateHooks = [ "${hook}" ];`),
+        withOptions(vm, `preUpdateHooks = [ "${hook}" "touch /run/lab-second" ];`),
         'Hook',
       )
       const to = await deploys(scene, vm)
@@ -169,6 +169,8 @@ const cases: Case[] = [
       await upgrades(scene, vm, { outcome: 'failed', phase: 'hooks', reason: /lab-hook/ })
       const ran = await vm.root('test -e /run/lab-hook && echo yes || echo no')
       scene.check('the hook ran', 'yes', ran.stdout.trim())
+      const after = await vm.root('test -e /run/lab-second && echo yes || echo no')
+      scene.check('the one after it did not', 'no', after.stdout.trim())
     },
   },
   {

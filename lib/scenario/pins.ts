@@ -6,6 +6,7 @@ import {
   bootStatus,
   comes,
   harmless,
+  makesDefault,
   rebooted,
   staysDown,
   validated,
@@ -90,12 +91,16 @@ export const pins: Case[] = [
       scene.check('golden runs', scene.start(vm), await vm.running())
       scene.check('it says so', `running: ${scene.start(vm)}`, said.split('\n').at(-1))
       scene.check('what only the trial had is gone', 'none', await seen(vm, 'lab-trial'))
+      const { profile } = await bootStatus(scene, vm)
+      scene.must('golden is the system profile', scene.start(vm), profile)
+      // on trial once more, which the reboot is to leave out
+      await told(scene, vm, makesDefault(trial))
       const before = await vm.bootId()
-      const profile = 'readlink -f /nix/var/nix/profiles/system; rollback-to-golden --reboot'
-      const [found] = (await vm.root(profile, { allow: 'any' })).stdout.split('\n')
-      scene.check('golden is the system profile', scene.start(vm), found)
+      const { stdout } = await vm.root('rollback-to-golden --reboot', { allow: 'any' })
+      scene.check('it says that it reboots', `rebooting into ${scene.start(vm)}`, stdout.trim())
       const wait = { limit: 60, until: booted(scene.start(vm)) }
       await rebooted(scene, vm, 'golden boots', () => vm.awaitBoot(before, wait))
+      scene.check('nothing is on trial any more', null, (await bootStatus(scene, vm))['trial'])
     },
   },
   {
@@ -130,10 +135,7 @@ export const pins: Case[] = [
       scene.check('what takes a reboot is said', /^its kernel-params takes a reboot$/m, said)
       const left = await bootStatus(scene, vm)
       scene.check('nothing is on trial', null, left['trial'])
-      await vm.root(
-        `nix-env --profile /nix/var/nix/profiles/system --set ${trial} && ${trial}/bin/switch-to-configuration boot`,
-        { timeout: 60 * vm.patience },
-      )
+      await told(scene, vm, makesDefault(trial))
       await boots()
       await told(scene, vm, 'pin-golden')
       scene.ends(vm, trial as `/${string}`)
@@ -159,10 +161,7 @@ export const pins: Case[] = [
       scene.check('nothing is on trial without golden', null, trial)
       scene.check('nor booted once', null, oneshot)
       const start = scene.start(vm)
-      await vm.root(
-        `nix-env --profile /nix/var/nix/profiles/system --set ${start} && ${start}/bin/switch-to-configuration boot`,
-        { timeout: 60 * vm.patience },
-      )
+      await vm.root(makesDefault(start), { timeout: 60 * vm.patience })
       await bootsUnwell(scene)
       const ask = `${golden}; cat /proc/sys/kernel/random/boot_id`
       const [found, unwell = ''] = (await vm.agent(ask, { limit: 30 })).stdout.split('\n')

@@ -66,12 +66,16 @@ export async function buildInGuest(
   return built.stdout.trim()
 }
 
+/** The command that makes a toplevel the boot default, as a rebuild does once it has built it. */
+export const makesDefault = (toplevel: string): string =>
+  `nix-env --profile /nix/var/nix/profiles/system --set ${toplevel} && ${toplevel}/bin/switch-to-configuration boot`
+
 async function rebuilt(scene: Scene, vm: Machine, module: string): Promise<Rebuilt> {
   const toplevel = await buildInGuest(vm, scene.world.paths.flake, module, scene.say)
-  const made = await vm.root(
-    `nix-env --profile /nix/var/nix/profiles/system --set ${toplevel} && ${toplevel}/bin/switch-to-configuration boot 2>&1`,
-    { timeout: 60 * vm.patience, allow: 'any' },
-  )
+  const made = await vm.root(`{ ${makesDefault(toplevel)}; } 2>&1`, {
+    timeout: 60 * vm.patience,
+    allow: 'any',
+  })
   return { toplevel, code: made.code, said: made.stdout.trim() }
 }
 
