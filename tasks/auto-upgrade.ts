@@ -77,6 +77,15 @@ const refused: (Pick<Case, 'name' | 'title' | 'promise' | 'own'> & {
     outcome: 'validation-failed',
     reason: /^lab-bad\.service/,
   },
+  {
+    name: 'unit-waits',
+    title:
+      'a unit falls over at once and is to start again in minutes: nobody waits for that, and all goes back',
+    promise: 'rollback',
+    module: restartingUnit('lab-bad', 'false', 300),
+    outcome: 'validation-failed',
+    reason: /^lab-bad\.service/,
+  },
 ]
 
 const cases: Case[] = [

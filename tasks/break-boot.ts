@@ -92,7 +92,7 @@ const broken: { name: string; title: string; module: string; reason?: RegExp; li
   {
     name: 'restarting-service',
     title: 'a service is up and falls over, again and again: the validation waits, and sees it',
-    module: `{ lib, pkgs, ... }: { ${validated('lab-flaky')} ${restarting('lab-flaky', 'sleep 2', 1)} }`,
+    module: `{ lib, pkgs, ... }: { ${validated('lab-flaky')} ${restarting('lab-flaky', 'sleep 4', 0)} }`,
     reason: /^(a unit was restarted|lab-flaky\.service is activating)/,
     limit: 160,
   },

@@ -109,7 +109,10 @@ export const options: Case[] = [
       await upgrades(scene, vm, { outcome: 'skipped-known-bad' })
       await world.config.commit(host(noted('other')), 'Other', { parent: world.start.config })
       const rewritten = new RegExp(`^${world.branch} was rewritten: .* does not descend from`)
-      await upgrades(scene, vm, { outcome: 'diverged', phase: 'fetch', reason: rewritten })
+      // each time anew, and not only while it is news
+      for (const _ of [1, 2]) {
+        await upgrades(scene, vm, { outcome: 'diverged', phase: 'fetch', reason: rewritten })
+      }
     },
   },
 ]
