@@ -28,7 +28,7 @@ export const options = {
     least: 1,
     most: 64,
     env: 'LAB_CPUS',
-    describe: 'Virtual CPUs, 2 unless the VM has them',
+    describe: 'Virtual CPUs, 2 unless the VM has them; 1 where QEMU before 8.1 emulates them',
   },
   fresh: { type: 'boolean', describe: 'Throw the VM away first: a new disk, the same keys' },
   disko: {

@@ -301,7 +301,7 @@ function newVm(c: Deployment, layer: string, old: Vm | undefined, firstPort: num
     guest: c.ground.guest.kind,
     port: old?.port ?? firstPort - 1 + slot,
     memory: 2 * 1024 ** 3,
-    cpus: 2,
+    cpus: c.ground.accelerator.cpus,
     disk: 20 * 1024 ** 3,
     ...c.size,
     disko: c.disko,
