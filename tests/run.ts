@@ -7,6 +7,7 @@ import { chmodSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { install, packages, present } from '../lib/packages.ts'
+import { sweepScratch } from '../lib/scratch.ts'
 
 const missing = packages().filter((one) => !present(one))
 if (missing.length > 0) {
@@ -46,6 +47,8 @@ for (const module of vitest.state.getTestModules()) {
 }
 await vitest.close()
 
+// what a task left that a test has killed: the next task would find it
+sweepScratch(scratch)
 const left = [
   ...readdirSync(scratch)
     // `cache` holds the images that the whole suite shares

@@ -4,18 +4,17 @@ import {
   existsSync,
   lstatSync,
   mkdirSync,
-  mkdtempSync,
   readdirSync,
   rmSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs'
-import { tmpdir } from 'node:os'
 import { join, relative, sep } from 'node:path'
 import { Failure, oneLine, usage } from '../failure.ts'
 import { isForOdd, oddIn } from './directory.ts'
 import { nixString } from './syntax.ts'
 import { run } from '../run.ts'
+import { scratchDirectory } from '../scratch.ts'
 
 /** A file of a flake with the text that it is to have. */
 interface Edited {
@@ -85,7 +84,7 @@ export async function takes(
   // a symlink that leads nowhere is there, too: nothing may be written through its copy
   const there = forms.find((path) => lstatSync(path, { throwIfNoEntry: false }))
   const other = `another-host-${process.pid}`
-  const scratch = copies()
+  const scratch = scratchDirectory('flake')
   try {
     const copy = join(scratch, 'after')
     if (!there) {
@@ -131,7 +130,7 @@ async function compared(
   edit: Edited,
   question: (copy: string) => Promise<Answer>,
 ): Promise<Asked> {
-  const scratch = copies()
+  const scratch = scratchDirectory('flake')
   const about = (copy: string, text: string): Promise<Answer> => {
     mirror(flake, join(scratch, copy), edit.file, text)
     return question(join(scratch, copy))
@@ -147,22 +146,6 @@ async function compared(
   } finally {
     rmSync(scratch, { recursive: true, force: true })
   }
-}
-
-/** A directory for copies of a flake; those of a task that was killed, whose process is no more, are removed. */
-function copies(): string {
-  for (const entry of readdirSync(tmpdir())) {
-    const pid = /^flake-copies-(\d+)-/.exec(entry)?.[1]
-    const path = join(tmpdir(), entry)
-    if (
-      !pid ||
-      existsSync(`/proc/${pid}`) ||
-      lstatSync(path, { throwIfNoEntry: false })?.uid !== process.getuid?.()
-    )
-      continue
-    rmSync(path, { recursive: true, force: true })
-  }
-  return mkdtempSync(join(tmpdir(), `flake-copies-${process.pid}-`))
 }
 
 /**

@@ -1,8 +1,8 @@
-import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { existsSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { privateDirectory } from '../directory.ts'
 import { run } from '../run.ts'
+import { scratchDirectory } from '../scratch.ts'
 import { runControls } from '../scenario/control-run.ts'
 import type { Control } from '../scenario/control.ts'
 import type { Family } from '../scenario/family.ts'
@@ -76,7 +76,7 @@ export async function watching(named: string): Promise<Control> {
 }
 
 async function patchOfAll(): Promise<string> {
-  const scratch = mkdtempSync(join(tmpdir(), 'traced-'))
+  const scratch = scratchDirectory('traced')
   try {
     const parts: string[] = []
     for (const name of names()) {

@@ -1,8 +1,8 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { Failure } from '../failure.ts'
 import { run } from '../run.ts'
+import { scratchDirectory } from '../scratch.ts'
 import { runControls } from '../scenario/control-run.ts'
 import type { Control } from '../scenario/control.ts'
 import { durations } from '../scenario/durations.ts'
@@ -103,7 +103,7 @@ export async function meetScenarios(
 /** A mutant as `just prove` takes what it cuts: any check that fails is one that noticed. */
 export async function controlOf(mutant: Mutant, named: string): Promise<Control> {
   const text = readFileSync(join(project, mutant.file), 'utf8')
-  const scratch = mkdtempSync(join(tmpdir(), 'mutant-'))
+  const scratch = scratchDirectory('mutant')
   try {
     const [before, after] = [join(scratch, 'before'), join(scratch, 'after')]
     writeFileSync(before, text)

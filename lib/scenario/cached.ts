@@ -1,12 +1,12 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { rmSync, writeFileSync } from 'node:fs'
 import { createHash } from 'node:crypto'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Case, Scene } from './family.ts'
 import { ownFiles } from './host-module.ts'
 import type { Machine } from './machine.ts'
 import { realise } from '../nix/nix.ts'
 import { run } from '../run.ts'
+import { scratchDirectory } from '../scratch.ts'
 import { uplink } from '../vm/qemu.ts'
 import { breakCache, serveStore, type CacheFault } from '../vm/served.ts'
 import { deploys, module, seen, upgrades } from './upgrade.ts'
@@ -106,7 +106,7 @@ export const cached: Case[] = [
 
 /** Commits a package that this machine has built, and a guest cannot build. @returns its store path */
 async function offer({ vm, world, store }: Scene): Promise<string> {
-  const scratch = mkdtempSync(join(tmpdir(), 'package-'))
+  const scratch = scratchDirectory('package')
   try {
     writeFileSync(join(scratch, 'lab-source'), word)
     writeFileSync(join(scratch, 'package.nix'), definition)

@@ -1,10 +1,10 @@
-import { mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { basename, dirname, join, resolve } from 'node:path'
 import { Exit, Failure, usage } from '../failure.ts'
 import { git, type Changes } from './remote.ts'
 import type { CaseResult } from '../report/result.ts'
 import { project } from '../settings.ts'
+import { scratchDirectory } from '../scratch.ts'
 
 /**
  * A safety net of the agents cut on purpose: a patch with a head that says what it cuts, the case
@@ -119,7 +119,7 @@ export async function cutFiles(
       `Cannot use the control \`${control.name}\`: it cuts nothing`,
       'It is to be a patch, as `git diff` makes it',
     )
-  const scratch = mkdtempSync(join(tmpdir(), 'control-'))
+  const scratch = scratchDirectory('control')
   try {
     for (const { path, isNew } of files) {
       const text = await read(path)

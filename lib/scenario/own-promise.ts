@@ -1,8 +1,8 @@
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { readFileSync, rmSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { Failure } from '../failure.ts'
 import { run } from '../run.ts'
+import { scratchDirectory } from '../scratch.ts'
 import { quote } from '../quote.ts'
 import type { Weather } from '../fault/case.ts'
 import type { Ends, Scene } from './family.ts'
@@ -89,7 +89,7 @@ export async function changesOf(
   flake: string,
   host: string,
 ): Promise<Changes> {
-  const scratch = mkdtempSync(join(tmpdir(), 'promise-'))
+  const scratch = scratchDirectory('promise')
   const clone = join(scratch, 'clone')
   const inClone = (...args: string[]): Promise<string> => git(['-C', clone, ...args])
   try {

@@ -1,8 +1,8 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Failure } from '../failure.ts'
 import { run } from '../run.ts'
+import { scratchDirectory } from '../scratch.ts'
 
 /** Text by path; null removes a file, a function edits what is there. */
 export type Changes = Record<string, string | null | ((text: string) => string)>
@@ -74,8 +74,8 @@ export function remote(dir: string, trunk = 'main'): Remote {
   const commit: Remote['commit'] = async (changes, message, options = {}) => {
     const { branch = trunk } = options
     const parent = options.parent ?? (await head(branch))
-    const scratch = mkdtempSync(join(tmpdir(), 'commit-'))
-    const env = { GIT_INDEX_FILE: join(scratch, 'index') }
+    const scratch = scratchDirectory('commit')
+    const env = indexIn(scratch)
     try {
       const from = options.tree ?? parent
       if (from) await at(['read-tree', from], { env })
@@ -89,7 +89,7 @@ export function remote(dir: string, trunk = 'main'): Remote {
         }),
       )
       // git waits for an input that is empty
-      if (changed.length > 0) await writeTree(at, env, changed)
+      if (changed.length > 0) await writeTree(at, scratch, changed)
       const tree = (await at(['write-tree'], { env })).trim()
       const count = parent ? Number(await at(['rev-list', '--count', parent])) : 0
       const on = parent ? ['-p', parent] : []
@@ -117,8 +117,8 @@ export function remote(dir: string, trunk = 'main'): Remote {
     made: async () => [...made],
     commits,
     take: async (directory, paths) => {
-      const scratch = mkdtempSync(join(tmpdir(), 'take-'))
-      const env = { GIT_INDEX_FILE: join(scratch, 'index') }
+      const scratch = scratchDirectory('take')
+      const env = indexIn(scratch)
       const update = ['update-index', '--add', '--remove', '-z', '--stdin']
       try {
         await at(['--work-tree', directory, ...update], { env, input: paths.join('\0') })
@@ -130,41 +130,39 @@ export function remote(dir: string, trunk = 'main'): Remote {
   }
 }
 
+/** The environment in which git has its index there. */
+const indexIn = (scratch: string) => ({ GIT_INDEX_FILE: join(scratch, 'index') })
+
 type Git = (args: string[], options?: Parameters<typeof git>[1]) => Promise<string>
 
 /** All files in one process, as git's own stream: a hundred `hash-object`s take seconds. */
 async function writeTree(
   at: Git,
-  env: Record<string, string>,
+  scratch: string,
   changed: (readonly [string, string | null])[],
 ): Promise<void> {
   const entries: string[] = []
   const written = changed.filter((entry): entry is readonly [string, string] => entry[1] !== null)
-  const scratch = mkdtempSync(join(tmpdir(), 'blobs-'))
-  try {
-    const paths = written.map(([, text], index) => {
-      const path = join(scratch, String(index))
-      writeFileSync(path, text)
-      return path
+  const paths = written.map(([, text], index) => {
+    const path = join(scratch, `blob-${index}`)
+    writeFileSync(path, text)
+    return path
+  })
+  const ids = (
+    await at(['hash-object', '-w', '--no-filters', '--stdin-paths'], {
+      input: paths.map((path) => `${path}\n`).join(''),
     })
-    const ids = (
-      await at(['hash-object', '-w', '--no-filters', '--stdin-paths'], {
-        input: paths.map((path) => `${path}\n`).join(''),
-      })
-    ).split('\n')
-    for (const [index, [path, text]] of written.entries()) {
-      entries.push(`${text.startsWith('#!') ? '100755' : '100644'} ${ids[index]}\t${path}`)
-    }
-    const gone = changed
-      .filter(([, text]) => text === null)
-      .map(([path]) => `0 ${'0'.repeat(40)}\t${path}`)
-    await at(['update-index', '--index-info'], {
-      env,
-      input: [...entries, ...gone].map((line) => `${line}\n`).join(''),
-    })
-  } finally {
-    rmSync(scratch, { recursive: true })
+  ).split('\n')
+  for (const [index, [path, text]] of written.entries()) {
+    entries.push(`${text.startsWith('#!') ? '100755' : '100644'} ${ids[index]}\t${path}`)
   }
+  const gone = changed
+    .filter(([, text]) => text === null)
+    .map(([path]) => `0 ${'0'.repeat(40)}\t${path}`)
+  await at(['update-index', '--index-info'], {
+    env: indexIn(scratch),
+    input: [...entries, ...gone].map((line) => `${line}\n`).join(''),
+  })
 }
 
 /** The same history has the same ids on every machine: a snapshot's clone fits any world. */

@@ -1,12 +1,4 @@
-import {
-  cpSync,
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-} from 'node:fs'
+import { cpSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { privateDirectory } from '../directory.ts'
 import { Failure } from '../failure.ts'
@@ -20,6 +12,7 @@ import { serve, serveNothing, serveStore } from '../vm/served.ts'
 import { readVm } from '../vm/vm.ts'
 import { hostModule, ownFiles } from './host-module.ts'
 import { remote, git, type Changes, type Remote } from './remote.ts'
+import { scratchDirectory } from '../scratch.ts'
 import { labHome, project } from '../settings.ts'
 
 /**
@@ -66,7 +59,7 @@ export async function template(
   const { branch, paths } = await labSettings()
   const worlds = join(privateDirectory(labHome()), 'srv', '.worlds')
   mkdirSync(worlds, { recursive: true, mode: 0o700 })
-  const scratch = mkdtempSync(join(worlds, 'new-'))
+  const scratch = scratchDirectory('world', worlds)
   try {
     const config = await bare(join(scratch, 'config.git'), branch)
     const dotfiles = await bare(join(scratch, 'dotfiles.git'), branch)

@@ -1,5 +1,4 @@
-import { existsSync, mkdirSync, mkdtempSync, rmSync, statSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { existsSync, mkdirSync, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { privateDirectory } from '../directory.ts'
 import { Failure, usage } from '../failure.ts'
@@ -7,6 +6,7 @@ import { flakeDirectory } from '../flake/directory.ts'
 import { labSettings } from '../lab-settings.ts'
 import { lock } from '../lock.ts'
 import { run } from '../run.ts'
+import { scratchDirectory } from '../scratch.ts'
 import { givenPath, labHome, project } from '../settings.ts'
 import { repositories, serve } from './served.ts'
 
@@ -173,7 +173,7 @@ async function takeHead(at: Git, source: string): Promise<string | undefined> {
 
 /** Writes a directory's files into the repository as a tree: those that git knows or would add. */
 async function takeFiles(at: Git, source: string, known: boolean): Promise<string> {
-  const scratch = mkdtempSync(join(tmpdir(), 'publish-'))
+  const scratch = scratchDirectory('publish')
   const env = { GIT_INDEX_FILE: join(scratch, 'index') }
   const work = ['--work-tree', source]
   try {

@@ -471,7 +471,7 @@ describe('meanwhile', () => {
     expect(read()).toBe(plain)
     expect(readdirSync(flake)).toEqual(['flake.nix'])
     const copies = (): string[] =>
-      readdirSync(TMPDIR).filter((entry) => entry.startsWith('flake-copies'))
+      readdirSync(TMPDIR).filter((entry) => entry.startsWith('vmlab-scratch-'))
     expect(copies()).toHaveLength(1)
     expect((await add(['sorrow'], { TMPDIR })).code).toBe(0)
     expect(read()).toBe(withSorrow)
