@@ -3,8 +3,10 @@ import {
   armed,
   becomesGolden,
   booted,
+  boots,
   bootStatus,
   comesBack,
+  failsTrial,
   harmless,
   rebooted,
   rebuild,
@@ -119,28 +121,23 @@ function early(script: string): string {
     serviceConfig = { Type = "oneshot"; ExecStart = "/bin/sh -c '${script}'"; }; }; }`
 }
 
-const resets: Case[] = broken.map(
-  ({ name, title, module, limit = 240, reason = /^it did not come up/ }) => ({
-    name,
-    title,
-    promise: 'fallback',
-    // it is set by the options of the golden generation itself
-    ...(module.includes('goldenGeneration') ? { own: true } : {}),
-    limit,
-    ends: 'golden',
-    run: async (scene) => {
-      const { vm } = scene
-      const trial = await armed(scene, vm, module)
-      const wait = {
-        name: 'to come back to golden',
-        limit: limit / 2,
-        until: booted(scene.start(vm)),
-      }
-      const seconds = await rebooted(scene, vm, 'golden boots again', () => vm.reboot(wait))
-      await comesBack(scene, vm, trial, reason, seconds)
-    },
-  }),
-)
+const panics = early('echo c >/proc/sysrq-trigger')
+const notUp = /^it did not come up/
+
+const resets: Case[] = broken.map(({ name, title, module, limit = 240, reason = notUp }) => ({
+  name,
+  title,
+  promise: 'fallback',
+  // it is set by the options of the golden generation itself
+  ...(module.includes('goldenGeneration') ? { own: true } : {}),
+  limit,
+  ends: 'golden',
+  run: async (scene) => {
+    const { vm } = scene
+    const trial = await armed(scene, vm, module)
+    await failsTrial(scene, vm, trial, reason, limit / 2)
+  },
+}))
 
 const others: Case[] = [
   {
@@ -157,11 +154,10 @@ const others: Case[] = [
       await vm.root(`echo 'echo mine' >${script}`)
       const trial = await armed(scene, vm, harmless)
       scene.ends(vm, trial as `/${string}`)
-      const wait = { limit: 120, until: booted(trial) }
-      const seconds = await rebooted(scene, vm, 'the trial boots', () => vm.reboot(wait))
+      const seconds = await boots(scene, vm, 'the trial boots', trial)
       scene.event(`${vm.host} booted on trial`, { host: vm.host, seconds })
       await becomesGolden(scene, vm, trial)
-      const again = await rebooted(scene, vm, 'it boots from then on', () => vm.reboot(wait))
+      const again = await boots(scene, vm, 'it boots from then on', trial)
       scene.event(`${vm.host} rebooted`, { host: vm.host, seconds: again })
       const left = await vm.root(`cat ${script} && rm ${script}`, { allow: 'any' })
       scene.check('a script of the user on the ESP is as it was', 'echo mine', left.stdout.trim())
@@ -183,7 +179,7 @@ const others: Case[] = [
       scene.check('it is on trial again', trial, next ?? undefined)
       scene.check('nothing is written down as failed', null, lastFailed)
       scene.ends(vm, trial as `/${string}`)
-      await vm.reboot({ limit: 120, until: booted(trial) })
+      await boots(scene, vm, 'the trial boots', trial)
       await becomesGolden(scene, vm, trial)
     },
   },
@@ -214,12 +210,7 @@ const others: Case[] = [
     ends: 'golden',
     run: async (scene) => {
       const { vm } = scene
-      const wait = { limit: 120, until: booted(scene.start(vm)) }
-      for (const _ of [1, 2]) {
-        const trial = await armed(scene, vm, early('echo c >/proc/sysrq-trigger'))
-        const seconds = await rebooted(scene, vm, 'golden boots again', () => vm.reboot(wait))
-        await comesBack(scene, vm, trial, /^it did not come up/, seconds)
-      }
+      for (const _ of [1, 2]) await failsTrial(scene, vm, await armed(scene, vm, panics), notUp)
     },
   },
   {
@@ -234,7 +225,7 @@ const others: Case[] = [
       scene.check('the rebuild is refused', 1, code)
       scene.check('and says why', /is no program that firmware can start/, said)
       await told(scene, vm, 'rollback-to-golden')
-      await vm.reboot({ limit: 120, until: booted(scene.start(vm)) })
+      await boots(scene, vm, 'golden boots', scene.start(vm))
     },
   },
   {
@@ -277,8 +268,7 @@ const others: Case[] = [
     ends: 'golden',
     run: async (scene) => {
       const { vm } = scene
-      const golden = scene.start(vm)
-      const trial = await armed(scene, vm, early('echo c >/proc/sysrq-trigger'))
+      const trial = await armed(scene, vm, panics)
       await vm.root(
         `rm -f /run/current-system.lab; nix-collect-garbage -d >/dev/null 2>&1
         /nix/var/nix/profiles/system/bin/switch-to-configuration boot`,
@@ -291,9 +281,7 @@ const others: Case[] = [
       )
       scene.check('only the new generation is left in the profile', '1', stdout.split('\n')[0])
       scene.check('golden is whole', /^(?!.*PROBLEM)/s, stdout)
-      const wait = { limit: 150, until: booted(golden) }
-      const seconds = await rebooted(scene, vm, 'golden boots again', () => vm.reboot(wait))
-      await comesBack(scene, vm, trial, /^it did not come up/, seconds)
+      await failsTrial(scene, vm, trial, notUp, 150)
     },
   },
   {
@@ -306,19 +294,16 @@ const others: Case[] = [
     ends: 'golden',
     run: async (scene) => {
       const { vm } = scene
-      const golden = scene.start(vm)
       await vm.root(
         'for file in /boot/EFI/golden/*; do truncate -s $(($(stat -c %s "$file") / 2)) "$file"; done; sync -f /boot',
       )
-      const trial = await armed(scene, vm, early('echo c >/proc/sysrq-trigger'))
+      const trial = await armed(scene, vm, panics)
       scene.must(
         'golden is whole',
         /^(?!.*PROBLEM)/s,
         (await vm.root('show-golden', { allow: 'any' })).stdout,
       )
-      const wait = { limit: 120, until: booted(golden) }
-      const seconds = await rebooted(scene, vm, 'golden boots again', () => vm.reboot(wait))
-      await comesBack(scene, vm, trial, /^it did not come up/, seconds)
+      await failsTrial(scene, vm, trial, notUp)
     },
   },
   {
@@ -357,10 +342,11 @@ const others: Case[] = [
  * @param entry on the ESP that is chosen for that one boot; by default the one-shot entry is taken back
  * @returns seconds to golden's SSH
  */
-async function bootsGoldenInstead({ vm, start }: Scene, entry?: string): Promise<number> {
+async function bootsGoldenInstead(scene: Scene, entry?: string): Promise<number> {
+  const { vm } = scene
   const chosen = entry ? `"$(cd /boot/loader/entries && ls ${entry})"` : "''"
   await vm.root(`bootctl set-oneshot ${chosen}`)
-  const seconds = await vm.reboot({ limit: 120, until: booted(start(vm)) })
+  const seconds = await boots(scene, vm, 'golden boots instead', scene.start(vm))
   await vm.until('golden to be validated', 90, bootValidated)
   return seconds
 }

@@ -80,6 +80,15 @@ export const family: Family = {
       limit: 300,
       run: removedInSource,
     },
+    {
+      name: 'edited-meanwhile',
+      title:
+        'a file is edited at home just before a sync writes it: the same run brings both edits together',
+      promise: 'edits',
+      own: true,
+      limit: 300,
+      run: editedMeanwhile,
+    },
     ...byUser.map(({ name, title, option, publish }): Case => ({
       name,
       title,
@@ -103,6 +112,7 @@ export const family: Family = {
 const shared = '.labrc'
 const own = ['.config/lab/one.conf', '.config/lab/two.conf']
 const rounds = 20
+const setThird = (text: string): string => text.replace('line 3\n', 'line three\n')
 
 async function differentFiles(scene: Scene): Promise<void> {
   const { vm, other } = scene
@@ -188,6 +198,27 @@ async function removedInSource(scene: Scene): Promise<void> {
   check('another edit has reached the trunk', text, line)
 }
 
+async function editedMeanwhile(scene: Scene): Promise<void> {
+  const { vm, world, check } = scene
+  const line = async (number: number): Promise<string> =>
+    (await readHome(vm, shared)).split('\n')[number - 1] ?? 'nothing'
+  // chezmoi runs it when the edits were taken in, and before it writes a file
+  const script = `#!/bin/sh\n${setLine('.labrc', 15, 'edited meanwhile')}\n`
+  await world.dotfiles.commit(
+    { dot_labrc: setThird, 'run_once_before_edit.sh': script },
+    'From afar',
+  )
+  const { status } = outcome(scene, vm, 'synced', await syncByUnit(vm))
+  check('the edit is taken in by the same run', shared, status.captured.join())
+  const trunk = (await world.dotfiles.read('dot_labrc'))?.split('\n')
+  check('the trunk has the edit', 'edited meanwhile', trunk?.[14])
+  check('and what came from afar', 'line three', trunk?.[2])
+  check('the file at home has the edit', 'edited meanwhile', await line(15))
+  check('and what came from afar, too', 'line three', await line(3))
+  const next = outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
+  check('no file is kept back', '', next.status.kept.map((one) => one.file).join())
+}
+
 async function offline(scene: Scene): Promise<void> {
   const { heal, inject, prove } = await import('../lib/fault/lease.ts')
   const { vm, other } = scene
@@ -241,10 +272,7 @@ async function publishedByUser(
   await vm.root(`${toplevel}/bin/switch-to-configuration switch`, { timeout: 60 * vm.patience })
   const before = await trunk(15)
   await vm.user(setLine(shared, 15, 'mine'))
-  await world.dotfiles.commit(
-    { dot_labrc: (text) => text.replace('line 3\n', 'line three\n') },
-    'From afar',
-  )
+  await world.dotfiles.commit({ dot_labrc: setThird }, 'From afar')
   const { status } = outcome(scene, vm, 'synced', await syncByUnit(vm))
   check('the edit is taken in', shared, status.captured.join())
   const both = async (): Promise<void> => {

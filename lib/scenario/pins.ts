@@ -3,6 +3,7 @@ import { unitsByHand } from './host-module.ts'
 import {
   armed,
   booted,
+  boots,
   bootStatus,
   comes,
   harmless,
@@ -40,9 +41,7 @@ export const pins: Case[] = [
       const module = `{ lib, ... }: { imports = [ (${lockedOut}) ]; ${times} ${opens} }`
       const trial = await armed(scene, vm, module)
       scene.ends(vm, trial as `/${string}`)
-      await rebooted(scene, vm, 'the trial boots', () =>
-        vm.reboot({ limit: 120, until: booted(trial) }),
-      )
+      await boots(scene, vm, 'the trial boots', trial)
       await becomesGolden(scene, vm, trial)
     },
   },
@@ -114,10 +113,8 @@ export const pins: Case[] = [
     run: async (scene) => {
       const { vm } = scene
       const golden = scene.start(vm)
-      const boots = async (): Promise<void> => {
-        await rebooted(scene, vm, 'the trial boots', () =>
-          vm.reboot({ limit: 120, until: booted(trial) }),
-        )
+      const bootsWell = async (): Promise<void> => {
+        await boots(scene, vm, 'the trial boots', trial)
         await comes(scene, vm, 'the trial is validated', 90, validated)
       }
       const trial = await armed(
@@ -126,7 +123,7 @@ export const pins: Case[] = [
         `{ lib, ... }: { boot.kernelParams = [ "lab.trial" ];
           myModules.system.boot.goldenGeneration.autoPinAfterBoot = lib.mkForce false; }`,
       )
-      await boots()
+      await bootsWell()
       const first = await bootStatus(scene, vm)
       scene.check('golden is what it was', golden, first['golden'])
       scene.check('what has booted boots again', trial, first['trial'])
@@ -136,7 +133,7 @@ export const pins: Case[] = [
       const left = await bootStatus(scene, vm)
       scene.check('nothing is on trial', null, left['trial'])
       await told(scene, vm, makesDefault(trial))
-      await boots()
+      await bootsWell()
       await told(scene, vm, 'pin-golden')
       scene.ends(vm, trial as `/${string}`)
       const last = await bootStatus(scene, vm)

@@ -100,6 +100,32 @@ export const several: Case[] = [
     },
   },
   {
+    name: 'edited-meanwhile',
+    title: 'the repository is edited while an upgrade builds that then fails: the edit stays',
+    promise: 'local',
+    own: true,
+    limit: 300,
+    run: async (scene) => {
+      const { vm, world } = scene
+      const file = `${fromHome(world.paths.flake)}/flake.nix`
+      const slow = '"sleep 15; echo no luck >&2; exit 1"'
+      const text = `{ pkgs, ... }: { environment.etc."lab-case".source = pkgs.runCommand "lab-slow" { } ${slow}; }\n`
+      await world.config.commit(module(vm, text), 'Fails late')
+      await vm.root('systemctl start --no-block nix-local-upgrade.service')
+      await comes(scene, vm, 'it builds', 90, 'ls /nix/store/*-lab-slow.lock')
+      await vm.user(`echo '# edited meanwhile' >>${file}`)
+      const left = 'repository (changed by somebody else since)'
+      await upgrades(scene, vm, { outcome: 'build-failed', phase: 'build', left })
+      const { stdout } = await vm.user(`tail -n 1 ${file}`)
+      scene.check('the edit is still there', '# edited meanwhile', stdout.trim())
+      await world.config.commit(note(vm, 'two'), 'Mended')
+      const { toplevel } = await deploys(scene, vm)
+      scene.ends(vm, toplevel)
+      const after = await vm.user(`tail -n 1 ${file}`)
+      scene.check('also after the next upgrade', '# edited meanwhile', after.stdout.trim())
+    },
+  },
+  {
     name: 'each-check-fails',
     title: 'several checks, of which a later one fails: it is named, and all goes back',
     promise: 'checks',

@@ -153,6 +153,30 @@ export async function rebooted(
   return seconds
 }
 
+/** Reboots a VM into a toplevel, as a check. @returns seconds to its SSH */
+export const boots = (
+  scene: Scene,
+  vm: Machine,
+  name: string,
+  toplevel: string,
+  limit = 120,
+): Promise<number> => rebooted(scene, vm, name, () => vm.reboot({ limit, until: booted(toplevel) }))
+
+/**
+ * Reboots a VM into what is on trial, which must fail and lead back to golden.
+ * @param limit seconds, on KVM, until golden is back
+ */
+export async function failsTrial(
+  scene: Scene,
+  vm: Machine,
+  trial: string,
+  reason: RegExp,
+  limit?: number,
+): Promise<void> {
+  const seconds = await boots(scene, vm, 'golden boots again', scene.start(vm), limit)
+  await comesBack(scene, vm, trial, reason, seconds)
+}
+
 /** As `Machine.until`, as a check: red where the guest is well and the condition does not come to hold. */
 export async function comes(
   { check, must }: Scene,

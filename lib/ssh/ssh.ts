@@ -207,8 +207,8 @@ function banner(socket: Socket, target: SshTarget): Promise<Socket> {
     socket.pause().unshift(chunk)
     resolve(socket)
   })
-  socket.once('error', (error) => reject(cannotConnect(target, whyNot(error, target))))
-  socket.once('close', () => reject(cannotConnect(target, whyNot(undefined, target))))
+  socket.once('error', (error) => reject(noLogin(target, error)))
+  socket.once('close', () => reject(noLogin(target)))
   return promise
 }
 
@@ -227,7 +227,7 @@ async function login(socket: Socket, target: SshTarget, prepared: Prepared): Pro
   const end = (error?: SshError): void => {
     if (phase === 'login') {
       const other = otherKey || error?.message.includes('no matching host key format')
-      refused.reject(other ? isOther(target) : cannotConnect(target, whyNot(error, target)))
+      refused.reject(other ? isOther(target) : noLogin(target, error))
     }
     cutOff(phase === 'closing' ? 'the lab closed the connection' : whyLost(error, keepalive))
     socket.destroy()
@@ -269,13 +269,8 @@ const label = (target: SshTarget): string =>
 
 const address = (target: SshTarget): string => `${target.host ?? '127.0.0.1'}:${target.port}`
 
-function cannotConnect(target: SshTarget, why: string): Failure {
-  const message = `Cannot connect to ${label(target)}: ${why}`
-  return why === hungUp(target) ? new HungUp(message) : new Failure(message)
-}
-
-const hungUp = (target: SshTarget): string =>
-  `${address(target)} closed the connection before the login`
+const cannotConnect = (target: SshTarget, why: string, Kind = Failure): Failure =>
+  new Kind(`Cannot connect to ${label(target)}: ${why}`)
 
 const isOther = (target: SshTarget): Failure =>
   new OtherHostKey(
@@ -285,18 +280,27 @@ const isOther = (target: SshTarget): Failure =>
 
 const hangUps = ['ECONNRESET', 'EPIPE']
 
-function whyNot(error: SshError | undefined, target: SshTarget): string {
+/** The failure of a login, by what became of its connection. @param error none where that was closed */
+function noLogin(target: SshTarget, error?: SshError): Failure {
   const { connectTimeout = 30 } = target
-  if (error?.code === 'ECONNREFUSED') return `nothing listens on ${address(target)}`
-  if (error?.level === 'client-timeout') return `no login within ${connectTimeout} s`
+  if (error?.code === 'ECONNREFUSED') {
+    return cannotConnect(target, `nothing listens on ${address(target)}`)
+  }
+  if (error?.level === 'client-timeout') {
+    return cannotConnect(target, `no login within ${connectTimeout} s`)
+  }
   if (error?.level === 'client-authentication') {
-    return `key \`${target.keyPath}\` is refused for user \`${target.user}\``
+    return cannotConnect(target, `key \`${target.keyPath}\` is refused for user \`${target.user}\``)
   }
   const closings = [...hangUps, 'ETIMEDOUT', 'Connection lost before handshake']
   if (!error || closings.includes(String(error.code ?? error.message))) {
-    return hungUp(target)
+    return cannotConnect(
+      target,
+      `${address(target)} closed the connection before the login`,
+      HungUp,
+    )
   }
-  return error.message
+  return cannotConnect(target, error.message)
 }
 
 function whyLost(error: SshError | undefined, keepalive: number): string {
