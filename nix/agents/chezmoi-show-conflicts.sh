@@ -33,8 +33,12 @@ show() {
   # without a commit in common, each has made all that it has
   base=$(git merge-base "$2" "$trunk") || base=$(git hash-object -t tree /dev/null)
   conflicting "$(git rev-parse "$2")" "$(git rev-parse "$trunk")"
-  # no line conflicts, but together chezmoi refuses them, as with two kinds of permissions
-  if ((!${#files[@]})); then mapfile -d '' -t files < <(git diff --name-only -z "$base" "$2"); fi
+  if ((!${#files[@]})); then
+    # what is just not brought together yet is no conflict
+    if [[ $2 == HEAD && -z $told ]]; then return; fi
+    # no line conflicts, but together chezmoi refuses them, as with two kinds of permissions
+    mapfile -d '' -t files < <(git diff --name-only -z "$base" "$2")
+  fi
   for file in "${files[@]}"; do
     echo "conflict: $file"
     echo "  on $1, not in the trunk ($(git log -1 --format=%h "$2")):"
@@ -66,7 +70,7 @@ side() {
     echo '    (encrypted)'
     return
   fi
-  git diff --no-renames "$1" "$2" -- "$3" | sed -E '/^(diff|index|--- |\+\+\+ |@@)/d; s/^/    /'
+  git diff --no-renames "$1" "$2" -- "$3" | sed -E '1,/^@@/{/^(diff|index|--- |\+\+\+ )/d}; /^@@/d; s/^/    /'
 }
 is_encrypted() { [[ ${1##*/} == *.age || ${1##*/} == *.asc || ${1##*/} == encrypted_* || ${1##*/} == *_encrypted_* ]]; }
 # Lines of two ciphertexts cannot be brought together, so both texts are, and are encrypted again.
@@ -80,6 +84,8 @@ settle_encrypted() { # <commit> <file>
   echo "    or write both into a file and encrypt it:   chezmoi encrypt <file> >$name"
 }
 
+# whether the last synchronization has told of a conflict of this host's
+told=$(jq --raw-output --arg host "$host" '.conflicts[]? | select(.host == $host) | "yes"' "$state/status.json" 2>/dev/null || true)
 found=''
 if git rev-parse --verify --quiet "$trunk" >/dev/null; then
   own=refs/heads/conflict/$host

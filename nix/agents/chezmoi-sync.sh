@@ -196,11 +196,15 @@ list_kept() { # as objects of JSON, in REPLY
   REPLY=$all
 }
 add_conflict() { # <host> <file...>
-  local whose
+  local whose each
   if [[ $1 == "$host" ]]; then own_files+=("${@:2}"); fi
   quote "$1"
   whose=$REPLY
   array "${@:2}"
+  # looked for once more
+  for each in "${conflicts[@]}"; do
+    if [[ $each == "{\"host\":$whose,\"files\":$REPLY}" ]]; then return; fi
+  done
   conflicts+=("{\"host\":$whose,\"files\":$REPLY}")
 }
 

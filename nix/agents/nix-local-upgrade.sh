@@ -254,7 +254,7 @@ main() {
   if [[ $UPGRADE_MODE == local ]]; then
     rebase
     repo_git update-ref refs/nix-local-upgrade/candidate "$candidate" || stop failed "Cannot write to the repository"
-    flake="git+file://$repository?ref=refs/nix-local-upgrade/candidate&rev=$candidate"
+    flake="git+file://$(url_path "$repository")?ref=refs/nix-local-upgrade/candidate&rev=$candidate"
     builder=(as_user "$build_limit")
   else
     begin build

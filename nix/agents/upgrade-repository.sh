@@ -161,6 +161,11 @@ fetch() {
   read_repository
 }
 
+# In a URL, a blank or a `?` would end a path.
+url_path() { # url_path <path>
+  jq --null-input --raw-output --arg path "$1" '$path | gsub("(?<odd>[^A-Za-z0-9._/@+~:=,-])"; .odd | @uri)'
+}
+
 measure_checkout() {
   local size
   checkout_kib=0 checkout_files=0

@@ -270,6 +270,13 @@ in
         assertion = cfg.mode == "remote" -> cfg.flakeUrl != null;
         message = "`myModules.services.autoUpgrade.flakeUrl` must be set when `mode` is \"remote\"";
       }
+      {
+        # of a repository whose branch is followed, the agent fetches the branch itself
+        assertion =
+          cfg.mode == "remote" && lib.hasPrefix "git+" (toString cfg.flakeUrl)
+          -> builtins.match ".*[?&](ref|rev)=.*" (toString cfg.flakeUrl) == null;
+        message = "`myModules.services.autoUpgrade.flakeUrl` must not have `ref=` or `rev=`: the branch that is followed is set by `branch`";
+      }
     ];
 
     environment.systemPackages = [ agent ];

@@ -159,6 +159,64 @@ test('Markers that someone left in a file are not pushed', async () => {
   expect(await atRemote('git show main:dot_a')).toBe(`${ten}x\ny`)
 })
 
+test('What two hosts have not brought together yet is no conflict', async () => {
+  const { sorrow, torment } = await makeDotfiles(root, { '.a': ten, '.b': ten })
+  await sorrow.sh('echo of sorrow >>.a')
+  await sorrow.sync()
+  await torment.sh("cd .local/share/chezmoi; echo of torment >>dot_b; jj commit -m 'By hand' 2>&1")
+  expect(await torment.conflicts()).toBe('No conflicts')
+  expect(await torment.sync()).toMatchObject({ outcome: 'synced', conflicts: [] })
+})
+
+test('A conflict that is not published is shown, by lines and by permissions', async () => {
+  const { sorrow, torment } = await makeDotfiles(root, { '.a': ten, '.b': ten })
+  await sorrow.sh('sed -i "s/line 5/of sorrow/" .a; chmod +x .b')
+  await torment.sh('sed -i "s/line 5/of torment/" .a; chmod go-r .b')
+  await sorrow.sync()
+  expect(await torment.sync({ CHEZMOI_AUTO_PUSH: 'false' })).toMatchObject({ outcome: 'conflict' })
+  expect(await torment.conflicts()).toContain('conflict: dot_a')
+  await torment.sh(
+    `cd .local/share/chezmoi; sed -i "s/of torment/of sorrow/" dot_a; cd; chezmoi apply --force`,
+  )
+  expect(await torment.sync({ CHEZMOI_AUTO_PUSH: 'false' })).toMatchObject({ outcome: 'conflict' })
+  expect(await torment.conflicts()).toContain('conflict: private_dot_b')
+})
+
+test('Lines that look like the head of a patch are shown as well', async () => {
+  const text = `${ten}-- a comment\n++ a list\n@@ at\n${ten}`
+  const world = await makeDotfiles(root, { '.a': text, '.b': ten })
+  await world.sorrow.sh(
+    'sed -i "s/-- a comment/-- of sorrow/; s/++ a list/++ of sorrow/; s/@@ at/@@ of sorrow/" .a',
+  )
+  await world.torment.sh('sed -i "/-- a comment/d; s/++ a list/++ of torment/" .a')
+  await expectConflict(world, ['dot_a'])
+  const shown = await world.torment.conflicts()
+  const [ours = '', trunk = ''] = shown.split('\n  in the trunk')
+  const lines = (part: string): string[] =>
+    part.split('\n').flatMap((line) => (/^ {4}[-+]/.test(line) ? [line.slice(4)] : []))
+  expect(lines(ours)).toEqual(['--- a comment', '-++ a list', '+++ of torment'])
+  expect(lines(trunk)).toEqual([
+    '--- a comment',
+    '-++ a list',
+    '-@@ at',
+    '+-- of sorrow',
+    '+++ of sorrow',
+    '+@@ of sorrow',
+  ])
+})
+
+test('An edit at home in conflict, and a commit too: each is told once', async () => {
+  const { sorrow, torment } = await makeDotfiles(root, { '.a': ten, '.b': ten })
+  await sorrow.sh('sed -i "s/line 5/of sorrow/" .b')
+  await sorrow.sync()
+  await torment.sh(`sed -i "s/line 5/at home/" .a
+    cd .local/share/chezmoi; sed -i "s/line 5/in the source/" dot_a; sed -i "s/line 5/of torment/" dot_b`)
+  const met = await torment.sync()
+  expect(met).toMatchObject({ outcome: 'conflict' })
+  const files = met.conflicts.map((one) => one.files.join())
+  expect(files.toSorted()).toEqual(['dot_a', 'dot_b'])
+})
+
 test('A line that is edited while the trunk’s edit of it is being applied stays, and both hosts see it', async () => {
   const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': ten, '.b': ten })
   await sorrow.sh('sed -i "s/line 5/of sorrow/" .a')

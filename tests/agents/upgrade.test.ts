@@ -476,6 +476,16 @@ test('A remote flake is followed the same way', async () => {
   expect(await world.upgrade(remote)).toMatchObject({ code: 1, outcome: 'diverged' })
 })
 
+test('A repository may be in any directory', async () => {
+  const path = "/home/rain/50% of 'ünïx' ? #1"
+  await world.sh(`mv nix-config ${JSON.stringify(path)}`, { user: 'rain' })
+  await world.push('two', { 'text.nix': '"two"' })
+  const odd = { UPGRADE_REPOSITORY: path }
+  expect(await world.upgrade(odd)).toMatchObject({ code: 0, outcome: 'upgraded' })
+  expect(await world.sh('cat /run/current-system/text')).toBe('two')
+  expect(await world.upgrade(odd)).toMatchObject({ outcome: 'up-to-date' })
+})
+
 test('No repository, or one that is not jj’s, is a failure that says so', async () => {
   const nowhere = await world.upgrade({ UPGRADE_REPOSITORY: '/home/rain/no "such" place' })
   expect(nowhere).toMatchObject({ code: 1, outcome: 'failed', phase: 'fetch' })

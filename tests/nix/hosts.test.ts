@@ -160,6 +160,23 @@ describe('labSystem', () => {
     )
   })
 
+  test.each([
+    ['git+ssh://git@example.org/config?ref=production', true],
+    ['git+ssh://git@example.org/config?dir=hosts&rev=0123', true],
+    ['git+ssh://git@example.org/config?dir=preferences', false],
+    ['github:me/config?ref=production', false],
+  ])(
+    'a flake of a repository names no branch beside the one that is followed: %s',
+    async (url, refused) => {
+      const remote = `{ lib, ... }: { myModules.services.autoUpgrade = { mode = lib.mkForce "remote"; flakeUrl = "${url}"; }; }`
+      const read = `map (a: a.message) (builtins.filter (a: !a.assertion) ${sorrow(remote)}.config.assertions)`
+      const failed = await expression<string[]>(read)
+      expect(failed.some((message) => message.includes('must not have `ref=` or `rev=`'))).toBe(
+        refused,
+      )
+    },
+  )
+
   test("takes a host of one's own, and extends", async () => {
     const host = '{ hostSpec = { hostName = "mine"; primaryUsername = "me"; }; }'
     const read = `((lab.labSystem { hostname = "mine"; host = ${host}; }).extendModules { modules = [ { services.mine.level = 3; } ]; }).config.services.mine`
