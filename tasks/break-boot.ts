@@ -76,6 +76,15 @@ const broken: { name: string; title: string; module: string; reason?: RegExp; li
     limit: 300,
   },
   {
+    name: 'stuck-early',
+    title: 'a unit waits for ever long before others are started: the deadline comes all the same',
+    module: `{ lib, pkgs, ... }: { myModules.system.boot.goldenGeneration.trialTimeout = lib.mkForce 60;
+      systemd.services.lab-stuck = { before = [ "sysinit.target" ]; wantedBy = [ "sysinit.target" ]; unitConfig.DefaultDependencies = false;
+        serviceConfig = { Type = "oneshot"; TimeoutStartSec = "infinity"; ExecStart = "${program('sleep infinity')}"; }; }; }`,
+    reason: /^it was not validated within 60 s$/,
+    limit: 300,
+  },
+  {
     name: 'slow-validation',
     title:
       'a service takes longer to come up than a trial may: the deadline does not wait for the validation',

@@ -1,18 +1,17 @@
 import { fromHome } from '../lib/lab-settings.ts'
 import {
   editAndSync,
+  outcome,
+  own,
   readHome,
+  said,
   setLine,
+  setThird,
+  shared,
   syncByUnit,
-  type Synced,
 } from '../lib/scenario/dotfile-sync.ts'
-import {
-  scenarioTask,
-  type Case,
-  type Family,
-  type Machine,
-  type Scene,
-} from '../lib/scenario/scenario.ts'
+import { ownEdits } from '../lib/scenario/own-edits.ts'
+import { scenarioTask, type Case, type Family, type Scene } from '../lib/scenario/scenario.ts'
 import { told } from '../lib/scenario/told.ts'
 import { rebuild } from '../lib/scenario/trial.ts'
 
@@ -71,24 +70,7 @@ export const family: Family = {
       limit: 300,
       run: offline,
     },
-    {
-      name: 'removed-in-source',
-      title:
-        'a file is edited at home and removed in the source: the edit stays, and holds no other back',
-      promise: 'edits',
-      own: true,
-      limit: 300,
-      run: removedInSource,
-    },
-    {
-      name: 'edited-meanwhile',
-      title:
-        'a file is edited at home just before a sync writes it: the same run brings both edits together',
-      promise: 'edits',
-      own: true,
-      limit: 300,
-      run: editedMeanwhile,
-    },
+    ...ownEdits,
     ...byUser.map(({ name, title, option, publish }): Case => ({
       name,
       title,
@@ -109,10 +91,7 @@ export const family: Family = {
   ],
 }
 
-const shared = '.labrc'
-const own = ['.config/lab/one.conf', '.config/lab/two.conf']
 const rounds = 20
-const setThird = (text: string): string => text.replace('line 3\n', 'line three\n')
 
 async function differentFiles(scene: Scene): Promise<void> {
   const { vm, other } = scene
@@ -183,40 +162,6 @@ async function sameLine(scene: Scene): Promise<void> {
   check('nothing conflicts any more', 'No conflicts', none)
   const left = await world.dotfiles.head(`conflict/${other.host}`)
   check('its bookmark is gone', 'gone', left ?? 'gone')
-}
-
-async function removedInSource(scene: Scene): Promise<void> {
-  const { vm, world, check } = scene
-  const [file, text] = [own[0]!, 'mine']
-  await vm.user(`${setLine(file, 3, text)}; ${setLine(shared, 15, text)}
-    cd ${fromHome(world.paths.dotfiles)} && rm dot_config/lab/one.conf && echo ${file} >.chezmoiremove`)
-  outcome(scene, vm, 'synced', await syncByUnit(vm))
-  const { status } = outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
-  check('the edit is still there', text, (await readHome(vm, file)).split('\n')[2])
-  check('it is named', file, status.kept.map((one) => one.file).join())
-  const line = (await world.dotfiles.read('dot_labrc'))?.split('\n')[14]
-  check('another edit has reached the trunk', text, line)
-}
-
-async function editedMeanwhile(scene: Scene): Promise<void> {
-  const { vm, world, check } = scene
-  const line = async (number: number): Promise<string> =>
-    (await readHome(vm, shared)).split('\n')[number - 1] ?? 'nothing'
-  // chezmoi runs it when the edits were taken in, and before it writes a file
-  const script = `#!/bin/sh\n${setLine('.labrc', 15, 'edited meanwhile')}\n`
-  await world.dotfiles.commit(
-    { dot_labrc: setThird, 'run_once_before_edit.sh': script },
-    'From afar',
-  )
-  const { status } = outcome(scene, vm, 'synced', await syncByUnit(vm))
-  check('the edit is taken in by the same run', shared, status.captured.join())
-  const trunk = (await world.dotfiles.read('dot_labrc'))?.split('\n')
-  check('the trunk has the edit', 'edited meanwhile', trunk?.[14])
-  check('and what came from afar', 'line three', trunk?.[2])
-  check('the file at home has the edit', 'edited meanwhile', await line(15))
-  check('and what came from afar, too', 'line three', await line(3))
-  const next = outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
-  check('no file is kept back', '', next.status.kept.map((one) => one.file).join())
 }
 
 async function offline(scene: Scene): Promise<void> {
@@ -332,15 +277,6 @@ async function sameSecond(scene: Scene): Promise<void> {
     )
   const commits = await world.dotfiles.commits(world.branch)
   check('commits on the trunk: the start, and one for each edit', 1 + 2 * rounds, commits.length)
-}
-
-const said = ({ outcome: found, reason }: Synced['status']): string =>
-  reason ? `${found}: ${reason}` : (found ?? 'nothing')
-
-/** Checks what a run came to; with anything else there is no sense in going on. */
-function outcome(scene: Scene, vm: Machine, expected: string, synced: Synced): Synced {
-  scene.must(`sync of ${vm.host}`, new RegExp(`^${expected}\\b`), said(synced.status))
-  return synced
 }
 
 /** Both homes and the trunk have the same text, with every one of these edits. */

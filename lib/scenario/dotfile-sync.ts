@@ -1,3 +1,4 @@
+import type { Scene } from './family.ts'
 import type { Machine } from './machine.ts'
 import { quote } from '../quote.ts'
 
@@ -58,3 +59,19 @@ export const readHome = async (vm: Machine, file: string): Promise<string> =>
 /** Shell command that replaces a line of a file in the user's home, counted from 1. */
 export const setLine = (file: string, line: number, text: string): string =>
   `sed -i ${quote(`${line}s/.*/${text}/`)} ${quote(file)}`
+
+/** Files that every host has from the dotfiles: one for all, and one for each. */
+export const shared = '.labrc'
+export const own = ['.config/lab/one.conf', '.config/lab/two.conf']
+/** An edit of `shared` in the source. */
+export const setThird = (text: string): string => text.replace('line 3\n', 'line three\n')
+
+/** What a run came to, with its reason. */
+export const said = ({ outcome: found, reason }: Synced['status']): string =>
+  reason ? `${found}: ${reason}` : (found ?? 'nothing')
+
+/** Checks what a run came to; with anything else there is no sense in going on. */
+export function outcome(scene: Scene, vm: Machine, expected: string, synced: Synced): Synced {
+  scene.must(`sync of ${vm.host}`, new RegExp(`^${expected}\\b`), said(synced.status))
+  return synced
+}

@@ -127,7 +127,8 @@ export const several: Case[] = [
   },
   {
     name: 'each-check-fails',
-    title: 'several checks, of which a later one fails: it is named, and all goes back',
+    title:
+      'several checks: one that comes to hold late is waited for, one that fails is named, and all goes back',
     promise: 'checks',
     own: true,
     limit: 400,
@@ -136,12 +137,13 @@ export const several: Case[] = [
       const checks = ['/run/lab-one', '/run/lab-two']
       // with a tab, which a string of JSON must not have as it is
       const declared = checks.map((file) => `"test ! -e\\t${file}"`).join(' ')
-      const options = `validationChecks = [ ${declared} ];`
-      await world.config.commit(withOptions(vm, options), 'Checks')
+      const options = `validationChecks = [ "test -e /run/lab-late" ${declared} ];`
+      const late = `systemd.services.lab-late = { wantedBy = [ "multi-user.target" ]; path = [ "/run/current-system/sw" ]; script = "sleep 8; touch /run/lab-late"; };`
+      await world.config.commit(withOptions(vm, options, late), 'Checks')
       const { toplevel } = await deploys(scene, vm)
       scene.ends(vm, toplevel)
       for (const file of checks) {
-        await world.config.commit(withOptions(vm, options, noted(file)), file)
+        await world.config.commit(withOptions(vm, options, `${late} ${noted(file)}`), file)
         await vm.root(`touch ${file}`)
         const reason = new RegExp(`^\`test ! -e\\s+${file}\` failed$`)
         // the agent gives a check 20 s to come to hold

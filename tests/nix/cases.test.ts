@@ -239,6 +239,10 @@ describe('what cases push', () => {
       'concurrent-edits/same-line',
       'concurrent-edits/offline',
       'concurrent-edits/removed-in-source',
+      'concurrent-edits/edited-meanwhile',
+      'concurrent-edits/put-aside',
+      'concurrent-edits/own-ways',
+      'concurrent-edits/unfinished',
       'concurrent-edits/same-second',
     ])
     const made = await evaluate<Record<string, string>>(tree, 'cases', apply(names), store())

@@ -1,0 +1,158 @@
+import { fromHome } from '../lab-settings.ts'
+import { outcome, own, readHome, setLine, setThird, shared, syncByUnit } from './dotfile-sync.ts'
+import type { Case, Scene } from './family.ts'
+import { git } from './remote.ts'
+import { told } from './told.ts'
+
+/** What a user of one host does to files while nobody expects it. */
+export const ownEdits: Case[] = [
+  {
+    name: 'removed-in-source',
+    title:
+      'a file is edited at home and removed in the source: the edit stays, and holds no other back',
+    promise: 'edits',
+    own: true,
+    limit: 300,
+    run: removedInSource,
+  },
+  {
+    name: 'edited-meanwhile',
+    title:
+      'a file is edited at home right before a sync writes it: the same run brings both edits together',
+    promise: 'edits',
+    own: true,
+    limit: 300,
+    run: editedMeanwhile,
+  },
+  {
+    name: 'put-aside',
+    title:
+      'the source comes to change a file of this host alone: its text is put aside, and put back on demand',
+    promise: 'edits',
+    own: true,
+    limit: 300,
+    run: putAside,
+  },
+  {
+    name: 'own-ways',
+    title:
+      'a user has a name of their own, a big file, a change that is described and a template that they edited: each is taken for what it is',
+    promise: 'edits',
+    own: true,
+    limit: 300,
+    run: ownWays,
+  },
+  {
+    name: 'unfinished',
+    title:
+      'markers of a conflict in a file, and a merge that git waits for, are no edits: both are left to the user',
+    promise: 'edits',
+    own: true,
+    limit: 300,
+    run: unfinished,
+  },
+]
+
+async function removedInSource(scene: Scene): Promise<void> {
+  const { vm, world, check } = scene
+  const [file, text] = [own[0]!, 'mine']
+  await vm.user(`${setLine(file, 3, text)}; ${setLine(shared, 15, text)}
+    cd ${fromHome(world.paths.dotfiles)} && rm dot_config/lab/one.conf && echo ${file} >.chezmoiremove`)
+  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  const { status } = outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
+  check('the edit is still there', text, (await readHome(vm, file)).split('\n')[2])
+  check('it is named', file, status.kept.map((one) => one.file).join())
+  const line = (await world.dotfiles.read('dot_labrc'))?.split('\n')[14]
+  check('another edit has reached the trunk', text, line)
+}
+
+async function editedMeanwhile(scene: Scene): Promise<void> {
+  const { vm, world, check } = scene
+  const line = async (number: number): Promise<string> =>
+    (await readHome(vm, shared)).split('\n')[number - 1] ?? 'nothing'
+  // chezmoi runs it when the edits were taken in, and before it writes a file
+  const script = `#!/bin/sh\n${setLine('.labrc', 15, 'edited meanwhile')}\n`
+  await world.dotfiles.commit(
+    { dot_labrc: setThird, 'run_once_before_edit.sh': script },
+    'From afar',
+  )
+  const { status } = outcome(scene, vm, 'synced', await syncByUnit(vm))
+  check('the edit is taken in by the same run', shared, status.captured.join())
+  const trunk = (await world.dotfiles.read('dot_labrc'))?.split('\n')
+  check('the trunk has the edit', 'edited meanwhile', trunk?.[14])
+  check('and what came from afar', 'line three', trunk?.[2])
+  check('the file at home has the edit', 'edited meanwhile', await line(15))
+  check('and what came from afar, too', 'line three', await line(3))
+  const next = outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
+  check('no file is kept back', '', next.status.kept.map((one) => one.file).join())
+}
+
+async function putAside(scene: Scene): Promise<void> {
+  const { vm, world, check } = scene
+  const file = '.labmod'
+  await vm.user(`echo mine >${file}; chmod 600 ${file}`)
+  const script = '#!/bin/sh\ncat\necho from afar\n'
+  await world.dotfiles.commit({ modify_dot_labmod: script }, 'From afar')
+  const { status } = outcome(scene, vm, 'synced', await syncByUnit(vm))
+  check('it is changed', 'mine\nfrom afar\n', await readHome(vm, file))
+  const kept = status.kept.find((one) => one.file === file)
+  check('what was there is put aside', /put aside/, kept?.reason)
+  const text = 'mine\nfrom afar\nsince\n'
+  await vm.user(`echo since >>${file}`)
+  const back = async (): Promise<string> => {
+    await told(scene, vm, `chezmoi-restore-kept ${file}`, 'user')
+    return readHome(vm, file)
+  }
+  check('it is put back', 'mine\n', await back())
+  check('for its user alone', '600', (await vm.user(`stat -c %a ${file}`)).stdout.trim())
+  check('what it took the place of is not lost', text, await back())
+}
+
+async function ownWays(scene: Scene): Promise<void> {
+  const { vm, world, check } = scene
+  const inTrunk = async (...command: string[]): Promise<string> =>
+    (await git(['--git-dir', world.dotfiles.dir, ...command])).trim()
+  const newest = () => inTrunk('log', '-1', '--format=%an <%ae> %s', world.branch)
+  await vm.user(`jj config set --user user.name 'Own Name'; jj config set --user user.email own@example.org
+    cd ${fromHome(world.paths.dotfiles)} && jj new @- && head -c 3000000 /dev/urandom >dot_labbig
+    echo 'of {{ .chezmoi.username }}' >dot_labtmpl.tmpl && jj describe -m 'By hand'`)
+  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  check('the change is in the trunk', 'Own Name <own@example.org> By hand', await newest())
+  const size = await inTrunk('cat-file', '-s', `${world.branch}:dot_labbig`)
+  check('so is a big file', '3000000', size)
+
+  await vm.user(`echo edited >>.labtmpl; ${setLine(shared, 3, 'by its own name')}`)
+  const { status } = outcome(scene, vm, 'synced', await syncByUnit(vm))
+  const name = /^Own Name <own@example\.org> /
+  check('what the agent commits is by the user', name, await newest())
+  check('the edited template stays', `of ${vm.vm.user}\nedited\n`, await readHome(vm, '.labtmpl'))
+  const kept = status.kept.map((one) => `${one.file}: ${one.reason}`).join()
+  check('and is named', /^\.labtmpl: a template/, kept)
+  const none = (await world.dotfiles.head(`conflict/${vm.host}`)) ?? 'none'
+  check('it is no conflict', 'none', none)
+}
+
+async function unfinished(scene: Scene): Promise<void> {
+  const { vm, world, check } = scene
+  const inSource = async (script: string): Promise<string> =>
+    (await vm.user(`cd ${fromHome(world.paths.dotfiles)} && ${script}`)).stdout.trim()
+  const [trunk = 'none', text] = [await world.dotfiles.head(), await readHome(vm, shared)]
+  await inSource(String.raw`printf '<<<<<<< one\nx\n=======\ny\n>>>>>>> two\n' >>dot_labrc`)
+  outcome(scene, vm, 'conflict: Conflict markers are left in dot_labrc', await syncByUnit(vm))
+  check('markers do not reach the trunk', trunk, await world.dotfiles.head())
+  check('nor the file at home', text, await readHome(vm, shared))
+  await inSource("sed -Ei '/^(<|>|=){7}/d' dot_labrc")
+  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  check('what was between them does', `${text}x\ny\n`, await readHome(vm, shared))
+
+  const as = 'git -c user.name=o -c user.email=o@o'
+  const state = 'git status --porcelain=v2 --branch; cat dot_labrc .git/MERGE_HEAD'
+  const before = await inSource(`at=$(git rev-parse HEAD); git checkout -q -b side
+    echo s >dot_labrc; ${as} commit -qam s; git checkout -q --detach "$at"
+    echo t >dot_labrc; ${as} commit -qam t; ${as} merge side >/dev/null 2>&1 || ${state}`)
+  scene.must('git waits for its user', /^u UU/m, before)
+  outcome(scene, vm, 'conflict: git is in the middle', await syncByUnit(vm))
+  check('the merge is as it was', before, await inSource(state))
+  await inSource('git merge --abort; git checkout -q --detach HEAD~1; git branch -qD side')
+  outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
+}
