@@ -5,6 +5,7 @@ import { cached } from '../lib/scenario/cached.ts'
 import { lockedOutCases } from '../lib/scenario/locked-out.ts'
 import type { Changes } from '../lib/scenario/remote.ts'
 import { scenarioTask, type Case, type Family } from '../lib/scenario/scenario.ts'
+import { full } from '../lib/scenario/full.ts'
 import { interrupted } from '../lib/scenario/interrupted.ts'
 import { past } from '../lib/scenario/past.ts'
 import { limits } from '../lib/scenario/limits.ts'
@@ -25,7 +26,8 @@ import {
   upgrades,
   withOptions,
 } from '../lib/scenario/upgrade.ts'
-import { hostModule, ofGuest, ownFiles } from '../lib/scenario/host-module.ts'
+import { hostModule, ownFiles } from '../lib/scenario/host-module.ts'
+import { quote } from '../lib/quote.ts'
 import { project } from '../lib/settings.ts'
 
 /** Revisions that must be refused, with nothing of the host changed. */
@@ -97,8 +99,13 @@ const cases: Case[] = [
     run: async (scene) => {
       const { vm, world } = scene
       const commit = await world.config.commit(note(vm, 'two'), 'Two')
-      const { to } = await upgrades(scene, vm, { outcome: 'upgraded', phase: 'done' })
+      const { to, checks } = await upgrades(scene, vm, { outcome: 'upgraded', phase: 'done' })
       if (vm.subject.status) scene.check('it deployed the commit', commit, to?.commit)
+      const held = checks.filter(({ result }) => result === 'ok').map(({ command }) => command)
+      const { stdout } = await vm.root(
+        held.map((check) => `sh -c ${quote(check)} >&2 || echo ${quote(check)}`).join('\n'),
+      )
+      scene.check('each check that held does', '', stdout.trim())
       scene.check('what the commit brings is there', 'two', await seen(vm))
       await upgrades(scene, vm, { outcome: 'up-to-date' })
     },
@@ -164,8 +171,9 @@ const cases: Case[] = [
     limit: 300,
     run: async (scene) => {
       const { vm, world } = scene
-      // the first is of several lines
-      const hook = 'if true; then\\n  touch /run/lab-hook\\n  test ! -e /run/lab-stop\\nfi'
+      // the first is of several lines, and asks for a program of the system's
+      const hook =
+        'if true; then\\n  command -v nix-local-upgrade >/run/lab-hook &&\\n  test ! -e /run/lab-stop\\nfi'
       const first = await world.config.commit(
         withOptions(vm, `preUpdateHooks = [ "${hook}" "touch /run/lab-second" ];`),
         'Hook',
@@ -184,7 +192,8 @@ const cases: Case[] = [
   },
   {
     name: 'timer',
-    title: 'the timer fires by itself, at the time that it says',
+    title:
+      'the timer fires by itself, at the time that it says, and makes up for a time that was missed',
     promise: 'deploy',
     limit: 240,
     ends: 'main',
@@ -201,6 +210,13 @@ const cases: Case[] = [
       const ended = `[ "$(readlink -f /run/current-system)" = ${wanted} ] && [ "$(systemctl show --value -p ActiveState ${unit}.service)" != activating ]`
       await comes(scene, vm, 'the timer has brought an upgrade', 120, ended)
       if (status) scene.check('outcome', 'upgraded', (await vm.status())?.outcome ?? undefined)
+      if (vm.subject.kind !== 'lab') return
+      // as if the machine had been off for two days
+      const run = `systemctl show --value -p InvocationID ${unit}.service`
+      const before = await vm.root(`systemctl stop ${unit}.timer; ${run}
+        touch -d '2 days ago' /var/lib/systemd/timers/stamp-${unit}.timer; systemctl start ${unit}.timer`)
+      const again = `[ "$(${run})" != ${before.stdout.trim()} ] && [ "$(systemctl show --value -p ActiveState ${unit}.service)" != activating ]`
+      await comes(scene, vm, 'one that was missed is made up for', 60, again)
     },
   },
   {
@@ -391,63 +407,7 @@ const cases: Case[] = [
       await upgrades(scene, vm, { outcome: 'upgraded' })
     },
   },
-  {
-    name: 'boot-full',
-    title:
-      '/boot has no room for the new first stage, or for it alone and not for golden’s copy: refused before the switch',
-    promise: 'space',
-    limit: 300,
-    ends: 'main',
-    run: async (scene) => {
-      const { vm, world } = scene
-      await world.config.commit(module(vm, `{ ${ofGuest('anotherFirstStage')} }\n`), 'Larger')
-      const fault = scene.fault('/boot full', vm.host)
-      const fill = `free=$(df --output=avail -B1M /boot | tail -n 1)
-        fallocate --length "$((free - 2))M" /boot/lab-fill; df --output=avail -B1M /boot | tail -n 1`
-      const left = Number((await vm.root(fill)).stdout)
-      fault.bit(left < 4, `${left} MiB are left`)
-      const reason = /^\/boot has \d+ MiB free and \d+ MiB are needed/
-      const full = await upgrades(scene, vm, { outcome: 'no-space', phase: 'preflight', reason })
-      // golden will have copies of its own, for which there has to be room as well
-      const needed = /and (\d+) MiB are needed/.exec(full.reason ?? '')?.[1]
-      if (needed) {
-        await vm.root(`rm /boot/lab-fill; free=$(df --output=avail -B1K /boot | tail -n 1)
-          fallocate --length "$((free - 1024 * ${needed} + 1024))K" /boot/lab-fill`)
-        await upgrades(scene, vm, { outcome: 'no-space', phase: 'preflight', reason })
-      }
-      scene.check('nothing was deployed', scene.start(vm), await vm.running())
-      const { stdout } = await vm.root(
-        'rm /boot/lab-fill; df --output=avail -B1M /boot | tail -n 1',
-      )
-      fault.healed(Number(stdout) > 20, `${stdout.trim()} MiB are free`)
-      await upgrades(scene, vm, { outcome: 'upgraded' })
-    },
-  },
-  {
-    name: 'store-full',
-    title: 'the store has no room: refused before the build',
-    promise: 'space',
-    own: true,
-    limit: 300,
-    ends: 'main',
-    run: async (scene) => {
-      const { vm, world } = scene
-      await world.config.commit(note(vm, 'two'), 'Two')
-      const fault = scene.fault('store full', vm.host)
-      const fill = `free=$(df --output=avail -B1M /nix/store | tail -n 1)
-        fallocate --length "$((free - 150))M" /var/lib/lab-fill; df --output=avail -B1M /nix/store | tail -n 1`
-      const left = Number((await vm.root(fill, { timeout: 60 * vm.patience })).stdout)
-      fault.bit(left < 200, `${left} MiB are left`)
-      const reason = /^The store has \d+ MiB free and 256 MiB are needed/
-      await upgrades(scene, vm, { outcome: 'no-space', phase: 'build', reason })
-      const { stdout } = await vm.root(
-        'rm /var/lib/lab-fill; df --output=avail -B1M /nix/store | tail -n 1',
-        { timeout: 60 * vm.patience },
-      )
-      fault.healed(Number(stdout) > 1000, `${stdout.trim()} MiB are free`)
-      await upgrades(scene, vm, { outcome: 'upgraded' })
-    },
-  },
+  ...full,
   ...several,
   ...past,
   ...limits,

@@ -5,7 +5,9 @@ import {
   booted,
   boots,
   bootStatus,
+  comes,
   comesBack,
+  failedTrials,
   failsTrial,
   harmless,
   rebooted,
@@ -163,12 +165,16 @@ const others: Case[] = [
       await vm.root(`echo 'echo mine' >${script}`)
       const trial = await armed(scene, vm, harmless)
       scene.ends(vm, trial as `/${string}`)
+      const failed = `/nix/store/${'0'.repeat(32)}-of-before 2026-01-01T00:00:00Z it did not come up`
+      await vm.root(`echo '${failed}' >>${failedTrials}`)
       const seconds = await boots(scene, vm, 'the trial boots', trial)
       scene.event(`${vm.host} booted on trial`, { host: vm.host, seconds })
       await becomesGolden(scene, vm, trial)
       const again = await boots(scene, vm, 'it boots from then on', trial)
       scene.event(`${vm.host} rebooted`, { host: vm.host, seconds: again })
       const left = await vm.root(`cat ${script} && rm ${script}`, { allow: 'any' })
+      const list = (await vm.root(`cat ${failedTrials}`, { allow: 'any' })).stdout
+      scene.check('what has failed before it is not forgotten', failed, list.trim())
       scene.check('a script of the user on the ESP is as it was', 'echo mine', left.stdout.trim())
     },
   },
@@ -279,7 +285,8 @@ const others: Case[] = [
       const { vm } = scene
       const trial = await armed(scene, vm, panics)
       await vm.root(
-        `rm -f /run/current-system.lab; nix-collect-garbage -d >/dev/null 2>&1
+        `nix-collect-garbage -d >/dev/null 2>&1
+        bootctl set-default ''
         /nix/var/nix/profiles/system/bin/switch-to-configuration boot`,
         { timeout: 120 * vm.patience },
       )
@@ -306,6 +313,8 @@ const others: Case[] = [
       await vm.root(
         'for file in /boot/EFI/golden/*; do truncate -s $(($(stat -c %s "$file") / 2)) "$file"; done; sync -f /boot',
       )
+      const damaged = await vm.root('show-golden', { allow: 'any' })
+      scene.check('the damage is told', /^1 .*^PROBLEM /ms, `${damaged.code} ${damaged.stdout}`)
       const trial = await armed(scene, vm, panics)
       scene.must(
         'golden is whole',
@@ -342,6 +351,8 @@ const others: Case[] = [
         '10',
         (await vm.root('cat /proc/sys/kernel/panic')).stdout.trim(),
       )
+      const watchdog = await vm.root('systemctl show --value -p RuntimeWatchdogUSec')
+      scene.check('so does a hang', /^[1-9]/, watchdog.stdout.trim())
     },
   },
 ]
@@ -355,8 +366,10 @@ async function bootsGoldenInstead(scene: Scene, entry?: string): Promise<number>
   const { vm } = scene
   const chosen = entry ? `"$(cd /boot/loader/entries && ls ${entry})"` : "''"
   await vm.root(`bootctl set-oneshot ${chosen}`)
+  const { oneshot } = await bootStatus(scene, vm)
+  scene.check('the next boot is told as it was chosen', entry ? /^golden-/ : null, oneshot)
   const seconds = await boots(scene, vm, 'golden boots instead', scene.start(vm))
-  await vm.until('golden to be validated', 90, bootValidated)
+  await comes(scene, vm, 'golden is validated', 90, bootValidated)
   return seconds
 }
 

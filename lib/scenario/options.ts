@@ -81,6 +81,22 @@ export const options: Case[] = [
     },
   },
   {
+    name: 'turned-off',
+    title: 'a commit turns upgrades off: the run that deploys it ends well, and no other comes',
+    promise: 'deploy',
+    own: true,
+    run: async (scene) => {
+      const { vm, world } = scene
+      await world.config.commit(withOptions(vm, 'enable = lib.mkForce false;'), 'No upgrades')
+      const { toplevel } = await deploys(scene, vm)
+      scene.ends(vm, toplevel)
+      const left = await vm.root(
+        'systemctl list-unit-files --no-legend "nix-local-upgrade*"; systemctl list-timers --all --no-legend "nix-local-upgrade*"',
+      )
+      scene.check('neither unit nor timer is left', '', left.stdout.trim())
+    },
+  },
+  {
     name: 'from-remote',
     title:
       'a host without a clone upgrades straight from the remote: to a good commit, not to a bad or a rewritten one',

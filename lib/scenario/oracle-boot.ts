@@ -72,7 +72,15 @@ function generations(facts: Facts): string[] {
       wrong.push(`generation ${number} has no entry`)
     }
   }
-  return wrong
+  return [...wrong, ...ownDefault(facts)]
+}
+
+/** What boots where the firmware has lost its variables, or golden is given up; of a pattern nobody knows. */
+function ownDefault({ entries, loaderConf, generations, current }: Facts): string[] {
+  const said = /^default\s+([^\s*@]+)$/m.exec(loaderConf)?.[1]
+  const boots = said && initOf(entries[chosen(entries, said) ?? ''] ?? '')
+  if (!boots || boots === generations[current]) return []
+  return [`${said}, the default of loader.conf, boots ${boots}, which is not the profile`]
 }
 
 function rejectedOnes(facts: Facts): string[] {

@@ -1,5 +1,5 @@
 import type { Case, Scene } from './family.ts'
-import { unitsByHand } from './host-module.ts'
+import { ofGuest, unitsByHand } from './host-module.ts'
 import {
   armed,
   booted,
@@ -8,6 +8,7 @@ import {
   comes,
   harmless,
   makesDefault,
+  rebuild,
   rebooted,
   staysDown,
   validated,
@@ -15,7 +16,7 @@ import {
 } from './trial.ts'
 import { lockedOut } from './locked-out.ts'
 import { told } from './told.ts'
-import { seen } from './upgrade.ts'
+import { noted, seen } from './upgrade.ts'
 
 /** What is golden, and what it takes to become it: by hand, or for the first time. */
 export const pins: Case[] = [
@@ -123,6 +124,9 @@ export const pins: Case[] = [
         `{ lib, ... }: { boot.kernelParams = [ "lab.trial" ];
           myModules.system.boot.goldenGeneration.autoPinAfterBoot = lib.mkForce false; }`,
       )
+      await told(scene, vm, 'pin-golden')
+      const pinned = await bootStatus(scene, vm)
+      scene.check('to pin what runs leaves the trial alone', trial, pinned['trial'])
       await bootsWell()
       const first = await bootStatus(scene, vm)
       scene.check('golden is what it was', golden, first['golden'])
@@ -138,6 +142,80 @@ export const pins: Case[] = [
       scene.ends(vm, trial as `/${string}`)
       const last = await bootStatus(scene, vm)
       scene.check('it is golden', `${trial} null`, `${last['golden']} ${last['trial']}`)
+    },
+  },
+  {
+    name: 'no-room-for-golden',
+    title:
+      'what has booted well cannot become golden, as /boot has no room for its copies: golden stays what it was, and whole',
+    promise: 'fallback',
+    own: true,
+    limit: 300,
+    ends: 'any',
+    run: async (scene) => {
+      const { vm } = scene
+      const golden = scene.start(vm)
+      const trial = await armed(
+        scene,
+        vm,
+        `{ ${ofGuest('anotherFirstStage')} ${noted('no room')} }`,
+      )
+      const fault = scene.fault('/boot full', vm.host)
+      const free = 'df --output=avail -B1K /boot | tail -n 1'
+      const fill = `fallocate --length "$(($(${free}) - 1024))K" /boot/lab-fill; ${free}`
+      const left = Number((await vm.root(fill)).stdout)
+      fault.bit(left < 2048, `${left} KiB are left`)
+      await boots(scene, vm, 'the trial boots', trial)
+      await comes(
+        scene,
+        vm,
+        'its validation has ended',
+        90,
+        '! systemctl show -p ActiveState golden-boot-validation | grep -q =activating',
+      )
+      const { golden: now } = await bootStatus(scene, vm)
+      scene.check('golden is what it was', golden, now)
+      scene.check('and whole', /^golden: (?!.*PROBLEM)/s, await told(scene, vm, 'show-golden'))
+      fault.healed(
+        Number((await vm.root(`rm /boot/lab-fill; ${free}`)).stdout) > 2048,
+        'it is empty',
+      )
+      scene.ends(vm, trial as `/${string}`)
+      await told(scene, vm, 'pin-golden')
+      const { golden: last } = await bootStatus(scene, vm)
+      scene.check('it becomes golden once there is room', trial, last)
+    },
+  },
+  {
+    name: 'turned-off',
+    title:
+      'the golden generation is turned off: what is deployed boots again, and nothing of golden is left',
+    promise: 'fallback',
+    own: true,
+    limit: 300,
+    ends: 'golden',
+    run: async (scene) => {
+      const { vm } = scene
+      const off =
+        '{ lib, ... }: { myModules.system.boot.goldenGeneration.enable = lib.mkForce false; }'
+      const { code } = await rebuild(scene, vm, off)
+      scene.must('the rebuild boots next', 0, code)
+      const { default: chosen, golden, trial } = await bootStatus(scene, vm)
+      scene.check(
+        'the boot loader chooses by itself',
+        'null null null',
+        `${chosen} ${golden} ${trial}`,
+      )
+      const left =
+        'ls -d /nix/var/nix/gcroots/golden-generation /boot/EFI/golden /boot/loader/entries/golden-* 2>/dev/null'
+      scene.check(
+        'nothing of it is left',
+        '',
+        (await vm.root(left, { allow: 'any' })).stdout.trim(),
+      )
+      await vm.root(makesDefault(scene.start(vm)), { timeout: 60 * vm.patience })
+      await boots(scene, vm, 'it boots again', scene.start(vm))
+      await becomesGolden(scene, vm, scene.start(vm))
     },
   },
   {

@@ -43,6 +43,8 @@ done
 `
 
 const watcherFile = '/var/lib/lab-status-watcher'
+/** Unit of the watcher. */
+export const watcherUnit = 'lab-status-watcher.service'
 const unit = `[Unit]
 Description=Watcher of the agents' status, for the lab
 DefaultDependencies=no
@@ -57,12 +59,12 @@ Restart=on-failure
 export const installWatcher = `cat >${watcherFile} <<'LAB'
 ${watcher}LAB
 mkdir -p ${unitsByHand}/sysinit.target.wants && cd ${unitsByHand}
-cat >lab-status-watcher.service <<'LAB'
+cat >${watcherUnit} <<'LAB'
 ${unit}LAB
-ln -sfn ../lab-status-watcher.service sysinit.target.wants/
+ln -sfn ../${watcherUnit} sysinit.target.wants/
 systemctl daemon-reload
 : >${statusLog}
-systemctl restart lab-status-watcher.service`
+systemctl restart ${watcherUnit}`
 
 /** One state of a status file, as the watcher saw it. */
 export interface Seen {

@@ -8,12 +8,15 @@ import type { Scene } from './family.ts'
 import type { Machine } from './machine.ts'
 import { told } from './told.ts'
 import { counting, pause, TookTooLong } from '../retry.ts'
+import type { Ran } from '../run.ts'
+import { KernelFailed } from '../vm/kernel.ts'
 import { qemuOf } from '../vm/vm.ts'
 
 /** Text of a module that changes a host, and breaks nothing of it. */
 export const harmless = '{ environment.etc."lab-trial".text = "a good one"; }'
 
-const failedTrials = '/var/lib/golden-generation/failed'
+/** Where the agents write down what has failed: a toplevel, a time and a reason each line. */
+export const failedTrials = '/var/lib/golden-generation/failed'
 
 /** A generation that was built in the guest and made the boot default, as a rebuild by hand does. */
 export interface Rebuilt {
@@ -132,8 +135,7 @@ export async function bootStatus(
 }
 
 /**
- * Waits for a boot. One that does not come is a red check where the guest is well and says that it runs
- * something else; of a guest that does not answer nothing can be judged.
+ * Waits for a boot. One that does not come is a red check, whether something else was booted or nothing is.
  * @param name of the check, such as `golden boots again`
  * @returns seconds that the wait took
  */
@@ -145,12 +147,26 @@ export async function rebooted(
 ): Promise<number> {
   const seconds = await wait().catch(async (thrown) => {
     if (!(thrown instanceof TookTooLong)) throw thrown
-    const { stdout } = await vm.agent('readlink -f /run/booted-system')
-    must(name, 'booted', `${stdout.trim()} was booted instead`)
+    must(name, 'booted', await bootedInstead(vm, thrown))
     throw thrown
   })
   check(name, 'booted', 'booted')
   return seconds
+}
+
+/**
+ * What a VM has booted, where the boot that was waited for has not come. A machine that stands still is not well
+ * either; one whose kernel has broken, or whose QEMU is gone, says nothing of what it should have booted.
+ * @throws what the kernel said, or the wait's own error, there
+ */
+async function bootedInstead(vm: Machine, thrown: TookTooLong): Promise<string> {
+  const asked = await vm.agent('readlink -f /run/booted-system').catch((silent: unknown) => silent)
+  if (asked instanceof Error) {
+    if (asked instanceof KernelFailed && asked.how === 'oopsed') throw asked
+    if (!qemuOf(vm.vm)) throw thrown
+    return 'it neither came up nor came back'
+  }
+  return `${(asked as Ran).stdout.trim()} was booted instead`
 }
 
 /** Reboots a VM into a toplevel, as a check. @returns seconds to its SSH */

@@ -1,8 +1,8 @@
 import { NotApplicable, type Case, type Scene } from './family.ts'
 import type { Subject } from './subject.ts'
-import { ofGuest } from './host-module.ts'
+import { ofGuest, unitsByHand } from './host-module.ts'
 import type { Machine } from './machine.ts'
-import { becomesGolden, booted, comesBack, rebooted } from './trial.ts'
+import { becomesGolden, booted, comes, comesBack, rebooted } from './trial.ts'
 import { deployedBy, deploys, module, noted, upgrades } from './upgrade.ts'
 import type { Deployed } from './upgrade-unit.ts'
 
@@ -43,17 +43,32 @@ export const unattended: Case[] = [
     run: async (scene) => {
       const { vm } = scene
       const allowed = settings(scene.subject, reboots())
+      const unit = `${vm.subject.unit}.service`
+      // as if its own timer were due whenever it boots
+      await vm.root(`mkdir -p ${unitsByHand}/timers.target.wants && cd ${unitsByHand}
+        printf '[Timer]\\nOnActiveSec=1\\nUnit=${unit}\\n' >lab-due.timer
+        ln -sfn ../lab-due.timer timers.target.wants/; sync`)
       const { toplevel, seconds } = await rebootsInto(scene, allowed, ofGuest('brokenFirstStage'), {
         name: 'golden boots again',
         condition: booted(scene.start(vm)),
       })
       await comesBack(scene, vm, toplevel, /^it did not come up/, seconds)
+      const began = (property: string, of: string) =>
+        `$(systemctl show --value -p ${property}TimestampMonotonic ${of})`
+      const validation = began('ActiveEnter', 'golden-boot-validation.service')
+      const upgrade = began('ExecMainStart', unit)
+      await comes(scene, vm, 'it upgrades as it boots', 90, `[ "${upgrade}" -gt 0 ]`)
+      const order = await vm.root(
+        `[ "${validation}" -le "${upgrade}" ] && echo after || echo before`,
+      )
+      scene.check('it does so when the boot is judged', 'after', order.stdout.trim())
       await upgrades(scene, vm, { outcome: 'skipped-known-bad' })
     },
   },
   {
     name: 'reboot-waits',
-    title: 'outside of the hours for it, by the clock of the host, no reboot comes, and it says so',
+    title:
+      'outside of the hours for it, by the clock of the host, no reboot comes, nor in the middle of an upgrade; then it does',
     promise: 'reboot',
     own: true,
     limit: 300,
@@ -77,6 +92,7 @@ export const unattended: Case[] = [
       scene.check('it has not rebooted', before, await vm.bootId())
       const job = 'systemctl list-jobs --no-legend reboot.target'
       scene.check('nor is it about to', '', (await vm.root(job)).stdout.trim())
+      await rebootsAfter(scene, host)
     },
   },
   {
@@ -127,6 +143,32 @@ export const unattended: Case[] = [
     },
   },
 ]
+
+/** The hours for a reboot come while the next upgrade is at work: the reboot waits for its end. */
+async function rebootsAfter(
+  scene: Scene,
+  host: (more: string) => ReturnType<typeof module>,
+): Promise<void> {
+  const { vm, world } = scene
+  const slow = `systemd.services.lab-slow = { wantedBy = [ "multi-user.target" ]; path = [ "/run/current-system/sw" ]; serviceConfig = { Type = "oneshot"; RemainAfterExit = true; }; script = "sleep 15"; };`
+  await world.config.commit(host(`${ofGuest('anotherFirstStage')} ${slow}`), 'Slow')
+  const before = await vm.bootId()
+  await vm.root(`systemctl start --no-block ${vm.subject.unit}.service`)
+  const switching = '[ "$(systemctl show --value -p ActiveState lab-slow.service)" = activating ]'
+  await comes(scene, vm, 'the upgrade switches', 90, switching)
+  const reboot = 'nix-local-upgrade-reboot.service'
+  // the clock comes to these hours, and the timer fires
+  const { stdout } = await vm.root(`date -s '+15 hours' >/dev/null; systemctl start ${reboot}
+    systemctl list-jobs --no-legend reboot.target; journalctl --no-pager -o cat -n 3 -u ${reboot}`)
+  scene.check(
+    'no reboot comes in the middle of it',
+    /^(?!.*reboot\.target).*at work/s,
+    stdout.trim(),
+  )
+  const wait = { name: 'to reboot by itself', limit: 120, until: deployed.condition }
+  await rebooted(scene, vm, 'it comes at the end', () => vm.awaitBoot(before, wait))
+  await becomesGolden(scene, vm, await vm.running())
+}
 
 /** Settings of a host that may reboot: between two times of day, or at any. */
 const reboots = (lower?: string, upper?: string): string =>

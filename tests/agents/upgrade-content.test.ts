@@ -170,9 +170,9 @@ test('A reboot that is due waits for its timer, which reboots within the hours a
   )
   const at = (minutes: number): string =>
     new Date(Date.now() + minutes * 60_000).toISOString().slice(11, 16)
-  const run = async (window: string) => {
+  const run = async (window: string, first = '') => {
     const model = `printf '#!/bin/sh\\necho "$*" >>/root/asked\\n' >/root/systemctl; chmod +x /root/systemctl; mount --bind /root/systemctl /usr/bin/systemctl`
-    world.write('root/agent', `${model}\n${agent}`)
+    world.write('root/agent', `${model}\n${first}\n${agent}`)
     const env = { UPGRADE_ALLOW_REBOOT: 'true', UPGRADE_REBOOT_WINDOW: window }
     const { said, ...status } = await world.upgrade(env, '--reboot')
     const asked = await world.sh('cat asked 2>/dev/null || true; rm -f asked')
@@ -184,7 +184,19 @@ test('A reboot that is due waits for its timer, which reboots within the hours a
     /a reboot is due, and waits for \S+ \(nix-local-upgrade-reboot\.timer\)/,
   )
   expect(early.asked).toBe('')
-  const due = await run(`${at(-60)}-${at(60)}`)
+  const now = `${at(-60)}-${at(60)}`
+  // what is in the middle of something sees to it itself
+  for (const first of [
+    'exec 8>>/run/nix-local-upgrade.lock; flock 8',
+    "echo '{}' >/var/lib/nix-local-upgrade/transaction.json; trap 'rm /var/lib/nix-local-upgrade/transaction.json' EXIT",
+  ]) {
+    const busy = await run(now, first)
+    expect([busy.said, busy.asked]).toEqual([
+      expect.stringContaining('at work, or was cut off'),
+      '',
+    ])
+  }
+  const due = await run(now)
   expect(due.asked).toBe('--no-block reboot')
   // what the last upgrade came to is what is still to be read
   expect(world.status()).toEqual(before)

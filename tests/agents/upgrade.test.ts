@@ -2,7 +2,14 @@ import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
 import { missingForRoot } from './root.ts'
-import { agent, copyWorld, makeUpgradeWorld, settings, type UpgradeWorld } from './upgrade.ts'
+import {
+  agent,
+  copyWorld,
+  flake,
+  makeUpgradeWorld,
+  settings,
+  type UpgradeWorld,
+} from './upgrade.ts'
 
 const missing = await missingForRoot()
 let first: UpgradeWorld
@@ -474,6 +481,16 @@ test('A remote flake is followed the same way', async () => {
   expect(await world.upgrade(remote)).toMatchObject({ code: 0, outcome: 'skipped-known-bad' })
   await world.sh('cd other; git push -qf origin HEAD~2:main', { user: 'rain' })
   expect(await world.upgrade(remote)).toMatchObject({ code: 1, outcome: 'diverged' })
+})
+
+test('What the URL of a remote flake asks for beside the branch is kept', async () => {
+  await world.sh('git config --global safe.directory "*"')
+  await world.push('in a folder', { 'hosts/flake.nix': flake, 'hosts/text.nix': '"of hosts"' })
+  const remote = { UPGRADE_MODE: 'remote', UPGRADE_REPOSITORY: '/nowhere' }
+  const url = 'git+file:///home/rain/config.git?dir=hosts'
+  const done = await world.upgrade({ ...remote, UPGRADE_FLAKE_URL: url })
+  expect(done).toMatchObject({ code: 0, outcome: 'upgraded' })
+  expect(await world.sh('cat /run/current-system/text')).toBe('of hosts')
 })
 
 test('A repository may be in any directory', async () => {

@@ -59,7 +59,7 @@ export const settings = {
  * a line `switch does: …` has commands that a switch to it runs first. Where /boot has a file `unwritable`, no boot
  * entries can be written.
  */
-const flake = `{
+export const flake = `{
   outputs = { self }: {
     toplevel = derivation {
       name = "nixos-system-sorrow";

@@ -223,6 +223,10 @@ const ill: [row: string, facts: Partial<Facts>, wanted?: Partial<Expected>][] = 
       },
     },
   ],
+  [
+    'generations',
+    { loaderConf: well.loaderConf.replace('nixos-generation-2', 'nixos-generation-1') },
+  ],
   ['rejected generations', { seen: [status('validation-failed', newer)] }],
   ['rejected generations', { seen: [status('switch-failed', golden)] }],
   [

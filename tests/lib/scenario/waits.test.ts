@@ -1,5 +1,7 @@
-import { spawnSync } from 'node:child_process'
-import { expect, test } from 'vitest'
+import { spawn, spawnSync } from 'node:child_process'
+import { randomUUID } from 'node:crypto'
+import { once } from 'node:events'
+import { expect, onTestFinished, test } from 'vitest'
 import { Failure } from '../../../lib/failure.ts'
 import { TookTooLong } from '../../../lib/retry.ts'
 import type { Scene } from '../../../lib/scenario/family.ts'
@@ -7,6 +9,7 @@ import { lateBoot, type Machine } from '../../../lib/scenario/machine.ts'
 import { labSubject } from '../../../lib/scenario/subject-lab.ts'
 import { comes, rebooted } from '../../../lib/scenario/trial.ts'
 import { deployedBy, upgrades } from '../../../lib/scenario/upgrade.ts'
+import { KernelFailed } from '../../../lib/vm/kernel.ts'
 
 /** What a case has recorded, as `held: name: found`. */
 function recording(): { scene: Scene; rows: string[] } {
@@ -26,8 +29,15 @@ const dead = new Failure('The guest agent of `sorrow` does not answer')
 const silent = async (): Promise<never> => {
   throw dead
 }
+const uuid = randomUUID()
 const machine = (more: object): Machine =>
-  ({ host: 'sorrow', patience: 1, subject: labSubject, ...more }) as Machine
+  ({
+    host: 'sorrow',
+    vm: { host: 'sorrow', uuid },
+    patience: 1,
+    subject: labSubject,
+    ...more,
+  }) as Machine
 
 test('a boot that does not come is a red check where the guest says what it runs', async () => {
   const { scene, rows } = recording()
@@ -63,12 +73,27 @@ test.each([
     upgrade: () => Promise.reject(thrown),
   })
   const waits = [
-    rebooted(scene, vm, 'golden boots again', () => Promise.reject(thrown)),
     comes(scene, vm, 'golden is validated', 90, 'true'),
     upgrades(scene, vm, { outcome: 'upgraded' }),
   ]
   for (const wait of waits) await expect(wait).rejects.toThrow(seen.message)
   expect(rows).toEqual([])
+})
+
+test('a machine that stands still after a reboot is a red check; one that is off, or broke, is none', async () => {
+  const { scene, rows } = recording()
+  const wait = (agent: Machine['agent'] = silent): Promise<number> =>
+    rebooted(scene, machine({ agent }), 'golden boots again', () => Promise.reject(late))
+  await expect(wait()).rejects.toThrow(late.message)
+  const args = ['-machine', 'none', '-nodefaults', '-display', 'none', '-uuid', uuid]
+  const qemu = spawn('qemu-system-x86_64', args, { stdio: 'ignore' })
+  onTestFinished(() => void qemu.kill('SIGKILL'))
+  await once(qemu, 'spawn')
+  const oops = new KernelFailed('the kernel of `sorrow` oopsed: int3', 'oopsed', '')
+  await expect(wait(() => Promise.reject(oops))).rejects.toThrow(oops.message)
+  expect(rows).toEqual([])
+  await expect(wait()).rejects.toThrow('golden boots again is red')
+  expect(rows).toEqual(['RED: golden boots again: it neither came up nor came back'])
 })
 
 test('an upgrade that has no end is a red check that says where it is', async () => {

@@ -1,0 +1,83 @@
+import type { Case, Scene } from './family.ts'
+import { ofGuest } from './host-module.ts'
+import { watcherUnit } from './status-log.ts'
+import { module, note, upgrades } from './upgrade.ts'
+
+/** Upgrades with no room for what they bring. */
+export const full: Case[] = [
+  {
+    name: 'boot-full',
+    title:
+      '/boot has no room for the new first stage, or for it alone and not for golden’s copy: refused before the switch',
+    promise: 'space',
+    limit: 300,
+    ends: 'main',
+    run: async (scene) => {
+      const { vm, world } = scene
+      await world.config.commit(module(vm, `{ ${ofGuest('anotherFirstStage')} }\n`), 'Larger')
+      const fault = scene.fault('/boot full', vm.host)
+      const fill = `free=$(df --output=avail -B1M /boot | tail -n 1)
+        fallocate --length "$((free - 2))M" /boot/lab-fill; df --output=avail -B1M /boot | tail -n 1`
+      const left = Number((await vm.root(fill)).stdout)
+      fault.bit(left < 4, `${left} MiB are left`)
+      const reason = /^\/boot has \d+ MiB free and \d+ MiB are needed/
+      const full = await upgrades(scene, vm, { outcome: 'no-space', phase: 'preflight', reason })
+      // golden will have copies of its own, for which there has to be room as well
+      const needed = /and (\d+) MiB are needed/.exec(full.reason ?? '')?.[1]
+      if (needed) {
+        await vm.root(`rm /boot/lab-fill; free=$(df --output=avail -B1K /boot | tail -n 1)
+          fallocate --length "$((free - 1024 * ${needed} + 1024))K" /boot/lab-fill`)
+        await upgrades(scene, vm, { outcome: 'no-space', phase: 'preflight', reason })
+      }
+      scene.check('nothing was deployed', scene.start(vm), await vm.running())
+      const { stdout } = await vm.root(
+        'rm /boot/lab-fill; df --output=avail -B1M /boot | tail -n 1',
+      )
+      fault.healed(Number(stdout) > 20, `${stdout.trim()} MiB are free`)
+      await upgrades(scene, vm, { outcome: 'upgraded' })
+    },
+  },
+  {
+    name: 'store-full',
+    title: 'the store has no room: refused before the build',
+    promise: 'space',
+    own: true,
+    limit: 300,
+    ends: 'main',
+    run: async (scene) => {
+      const { vm, world } = scene
+      // there is a status that another run would leave
+      await upgrades(scene, vm, { outcome: 'up-to-date' })
+      await world.config.commit(note(vm, 'two'), 'Two')
+      const fault = scene.fault('store full', vm.host)
+      if (vm.subject.status) await fillsUp(scene)
+      const fill = `free=$(df --output=avail -B1M /nix/store | tail -n 1)
+        fallocate --length "$((free - 150))M" /var/lib/lab-fill; df --output=avail -B1M /nix/store | tail -n 1`
+      const left = Number((await vm.root(fill, { timeout: 60 * vm.patience })).stdout)
+      fault.bit(left < 200, `${left} MiB are left`)
+      const reason = /^The store has \d+ MiB free and 256 MiB are needed/
+      await upgrades(scene, vm, { outcome: 'no-space', phase: 'build', reason })
+      const { stdout } = await vm.root(
+        'rm /var/lib/lab-fill; df --output=avail -B1M /nix/store | tail -n 1',
+        { timeout: 60 * vm.patience },
+      )
+      fault.healed(Number(stdout) > 1000, `${stdout.trim()} MiB are free`)
+      await upgrades(scene, vm, { outcome: 'upgraded' })
+    },
+  },
+]
+
+/** Upgrades with no room for a single file: it must not leave the words of the last one as its own. */
+async function fillsUp(scene: Scene): Promise<void> {
+  const { vm } = scene
+  const files = '/var/lib/lab-full /var/lib/lab-full-to-the-last'
+  const limit = { timeout: 120 * vm.patience }
+  // the lab has no room for what it sees, either
+  const fill = `systemctl stop ${watcherUnit}; set -- ${files}; free=$(df --output=avail -B1M /var/lib | tail -n 1); fallocate --length "$((free - 1))M" $1
+    dd if=/dev/zero of=$2 bs=64K 2>/dev/null; dd if=/dev/zero bs=4K >>$2 2>/dev/null; df --output=avail -B1K /var/lib | tail -n 1`
+  const left = Number((await vm.root(fill, limit)).stdout)
+  scene.must('nothing is left', 0, left)
+  const reason = /No space left on device|MiB free/
+  await upgrades(scene, vm, { outcome: /^(failed|no-space)$/, reason })
+  await vm.root(`rm -f ${files}; systemctl start ${watcherUnit}`, limit)
+}
