@@ -48,7 +48,8 @@ export const pins: Case[] = [
   },
   {
     name: 'golden-unwell',
-    title: 'a service of golden is dead: it says so, stays up, and does not reboot',
+    title:
+      'a service of golden is dead: it says so, stays up, and does not reboot; a trial of that boot can be taken back',
     promise: 'fallback',
     own: true,
     limit: 300,
@@ -65,12 +66,17 @@ export const pins: Case[] = [
         /the golden generation itself is not well; it keeps running/,
         stdout,
       )
-      await vm.agent(
-        `${wellAgain}; systemctl start sshd golden-boot-validation boot-complete.target`,
-        { limit: 90 },
-      )
+      await vm.agent(`${wellAgain}; systemctl start sshd`, { limit: 90 })
       vm.disconnect()
       await vm.until('SSH to answer', 30, booted(scene.start(vm)))
+      // in a boot that was not well, too, a trial may be taken back
+      await armed(scene, vm, harmless)
+      await vm.root("bootctl set-oneshot ''")
+      await boots(scene, vm, 'golden boots instead of a trial', scene.start(vm))
+      await comes(scene, vm, 'golden is validated', 90, validated)
+      const { lastFailed } = await bootStatus(scene, vm)
+      scene.check('what was never started has not failed', null, lastFailed)
+      await told(scene, vm, 'rollback-to-golden')
     },
   },
   {

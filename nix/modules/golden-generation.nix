@@ -180,9 +180,21 @@ in
           Type = "oneshot";
           RemainAfterExit = true;
           ExecStart = lib.getExe validate;
-          ExecStop = lib.getExe cleared;
           # with the time to write golden's files, or the boot entries anew
           TimeoutStartSec = cfg.validationTimeout + cfg.settleTime + reachability.timeout + 150;
+        };
+      };
+
+      # A unit of its own: systemd stops none that has failed, as the validation may
+      systemd.services.golden-trial-cleared = {
+        description = "Word of a trial that was taken back";
+        wantedBy = [ "multi-user.target" ];
+        restartIfChanged = false;
+        serviceConfig = {
+          Type = "oneshot";
+          RemainAfterExit = true;
+          ExecStart = lib.getExe' pkgs.coreutils "true";
+          ExecStop = lib.getExe cleared;
         };
       };
 

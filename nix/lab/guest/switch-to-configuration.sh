@@ -44,7 +44,7 @@ plan=$(
       return at ? substr(unit, 1, at) substr(unit, dot) : unit
     }
     BEGIN {
-      while ((getline line < old) > 0) { split(line, f, " "); before[f[1]] = f[2]; trigger[f[1]] = f[3]; own[f[1]] = f[5] == "own" }
+      while ((getline line < old) > 0) { split(line, f, " "); before[f[1]] = f[2]; trigger[f[1]] = f[3]; own[f[1]] = f[5] != "dropin"; stays[f[1]] = f[5] == "stays" }
       while ((getline line < new) > 0) { split(line, f, " "); now[f[1]] = f[2]; reload[f[1]] = f[3]; policy[f[1]] = f[4] }
     }
     $3 == "failed" { print "failed", $1 }
@@ -53,7 +53,7 @@ plan=$(
       name = file(unit)
       if (unit ~ /\.target$/ && own[name] && name in now) print "target", unit
       if (!(name in now)) {
-        if (!(name in before)) next
+        if (!(name in before) || stays[name]) next
         print own[name] ? "stop" : "restart", unit
       }
       else if (now[name] == "masked") print "stop", unit

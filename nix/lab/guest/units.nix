@@ -199,6 +199,15 @@ let
     else
       "stop-start";
 
+  # A switch leaves it alone also where the new system has it no more.
+  staysOnRemoval =
+    unit:
+    elem (unit.unitConfig.X-StopOnRemoval or true) [
+      false
+      "false"
+      "no"
+    ];
+
   # One unit -> { files; links; row; }.
   render =
     kind: id: unit:
@@ -252,7 +261,7 @@ let
             restart
             reload
             (policy kind unit)
-            (if dropin then "dropin" else "own")
+            (if dropin then "dropin" else if staysOnRemoval unit then "stays" else "own")
           ]
       );
     };

@@ -132,16 +132,18 @@ test('A change that concerns nobody restarts nothing, and a trigger restarts or 
 })
 
 test('What a change asks for follows the flags of NixOS', async () => {
-  const policy = async (flags: string): Promise<string> => {
+  const policy = async (flags: string, column = 2): Promise<string> => {
     const { rows } = await rendered(
       `{ systemd.services.a = { serviceConfig.ExecStart = "/bin/a"; ${flags} }; }`,
     )
-    return rows['a.service']![2]!
+    return rows['a.service']![column]!
   }
   expect(await policy('restartIfChanged = false;')).toBe('none')
   expect(await policy('reloadIfChanged = true;')).toBe('reload')
   expect(await policy('stopIfChanged = false;')).toBe('restart')
   expect(await policy('unitConfig.RefuseManualStop = true;')).toBe('none')
+  // where the new system has it no more
+  expect(await policy('unitConfig.X-StopOnRemoval = false;', 3)).toBe('stays')
 })
 
 test('A mount is named by its path', async () => {
