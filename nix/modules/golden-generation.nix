@@ -193,7 +193,6 @@ in
         serviceConfig = {
           Type = "oneshot";
           RemainAfterExit = true;
-          ExecStart = lib.getExe' pkgs.coreutils "true";
           ExecStop = lib.getExe cleared;
         };
       };
