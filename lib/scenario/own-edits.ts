@@ -121,7 +121,10 @@ async function ownWays(scene: Scene): Promise<void> {
   const size = await inTrunk('cat-file', '-s', `${world.branch}:dot_labbig`)
   check('so is a big file', '3000000', size)
 
-  await vm.user(`echo edited >>.labtmpl; ${setLine(shared, 3, 'by its own name')}`)
+  // a commit is by whoever began it, which the agent does as it ends the one before
+  await vm.user(setLine(shared, 3, 'by its own name'))
+  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  await vm.user(`echo edited >>.labtmpl; ${setLine(shared, 15, 'by its own name')}`)
   const { status } = outcome(scene, vm, 'synced', await syncByUnit(vm))
   const name = /^Own Name <own@example\.org> /
   check('what the agent commits is by the user', name, await newest())
