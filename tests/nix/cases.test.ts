@@ -231,7 +231,6 @@ describe('what cases push', () => {
     expect(idle).toEqual([
       'auto-upgrade/untracked-file',
       'break-boot/golden-panics',
-      'break-boot/golden-unwell',
       'chaos-network/reboot',
       // dotfiles alone
       'concurrent-edits/different-files',
