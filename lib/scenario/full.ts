@@ -40,7 +40,8 @@ export const full: Case[] = [
   },
   {
     name: 'store-full',
-    title: 'the store has no room: refused before the build',
+    title:
+      'the disk is full to the last byte, or has no room for a build: said so, and refused before it',
     promise: 'space',
     own: true,
     limit: 300,
@@ -51,7 +52,7 @@ export const full: Case[] = [
       await upgrades(scene, vm, { outcome: 'up-to-date' })
       await world.config.commit(note(vm, 'two'), 'Two')
       const fault = scene.fault('store full', vm.host)
-      if (vm.subject.status) await fillsUp(scene)
+      await fillsUp(scene)
       const fill = `free=$(df --output=avail -B1M /nix/store | tail -n 1)
         fallocate --length "$((free - 150))M" /var/lib/lab-fill; df --output=avail -B1M /nix/store | tail -n 1`
       const left = Number((await vm.root(fill, { timeout: 60 * vm.patience })).stdout)
