@@ -155,6 +155,7 @@ const quiet: RunOptions = { allow: [1, 100, 127, 128], timeout: 30 }
 const stageNames: Record<string, string> = {
   debian: 'Debian packages',
   trim: 'trim',
+  programs: 'programs by package',
   initrd: 'first stage',
   root: 'root file system',
 }

@@ -1,8 +1,8 @@
 # The lab's `pkgs`: names for what the Debian image carries, and the few builders that modules use.
 #
-# A package here is a set that passes for a derivation and whose outPath is /usr, so that
-# "${pkgs.git}/bin/git" is /usr/bin/git. As Nix compares derivations by outPath, two of them are equal
-# to `==` and `lib.unique`: tell them apart by `pname`.
+# A package here is a set that passes for a derivation and whose outPath is a directory of the image with
+# links to its programs (programs() of image/build.sh): "${pkgs.git}/bin/git" is /usr/bin/git, and who has only
+# git on PATH finds nothing else.
 #
 # Builders run with nothing but a POSIX shell and cp, mkdir, ln, chmod, cat and rm, because the host's
 # sandbox holds only busybox; a derivation then has the same store path on the host and in the guest.
@@ -55,7 +55,7 @@ let
         type = "derivation";
         name = pname;
         inherit pname debian system;
-        outPath = "/usr";
+        outPath = "/lab/packages/${debian}";
         outputName = "out";
         meta = {
           inherit mainProgram;
@@ -124,7 +124,7 @@ let
   shebang = "#!${runtimeShell}";
   runtimeShell = "/usr/bin/bash";
 
-  # Every file of `paths` as a symbolic link; Debian's packages are on PATH already and are left out.
+  # Every file of `paths` as a symbolic link; Debian's packages, which the host that builds it lacks, are left out.
   symlinkJoin =
     args@{
       name,
@@ -132,7 +132,7 @@ let
       postBuild ? "",
       ...
     }:
-    run name { paths = filter (p: "${p}" != "/usr") paths; } ''
+    run name { paths = filter (p: !(p ? debian)) paths; } ''
       join() {
         mkdir -p "$2"
         for f in "$1"/* "$1"/.[!.]*; do

@@ -24,7 +24,7 @@ let
 
   hashText =
     text: lib.substring 0 16 (builtins.hashString "sha256" (builtins.unsafeDiscardStringContext text));
-  units = import ./guest/units.nix { inherit lib hashText; };
+  units = import ./guest/units.nix { inherit lib pkgs hashText; };
   system = units.system config.systemd;
   user = units.user config.systemd.user;
 
@@ -179,7 +179,7 @@ let
     if u.shell == null then
       "/usr/sbin/nologin"
     else if lib.isAttrs u.shell then
-      "${u.shell}${u.shell.shellPath or "/bin/bash"}"
+      "${if u.shell ? debian then "/usr" else u.shell}${u.shell.shellPath or "/bin/bash"}"
     else
       "${u.shell}";
   userRow =
@@ -231,7 +231,7 @@ let
 
   commands = unique (
     map toString (
-      filter (p: !(p ? meta.unavailable) && "${p}" != "/usr") (
+      filter (p: !(p ? meta.unavailable || p ? debian)) (
         config.environment.systemPackages ++ concatMap (u: u.packages) people
       )
     )

@@ -49,7 +49,7 @@ async function cycles(files: Entry[], links: Entry[]): Promise<string[]> {
 const embedded = (): Promise<{ files: Entry[]; links: Entry[] }> =>
   expression(
     `let host = lab.labSystem { hostname = "sorrow"; modules = [ ${everything} ]; };
-      units = import ${project}/nix/lab/guest/units.nix { inherit (host) lib; hashText = _: ""; };
+      units = import ${project}/nix/lab/guest/units.nix { inherit (host) lib pkgs; hashText = _: ""; };
       system = units.system host.config.systemd;
     in { inherit (system) files links; }`,
   )

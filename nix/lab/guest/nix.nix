@@ -1,6 +1,11 @@
 # Nix in the guest: no sandbox and no build users, as builders are trusted and namespaces cost seconds
 # under emulation; what is fetched comes from the machine that the VM runs on.
-{ config, lib, ... }:
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
 let
   show =
     v:
@@ -42,6 +47,11 @@ in
   systemd.services.nix-daemon = {
     description = "Nix Daemon";
     requires = [ "nix-daemon.socket" ];
+    path = [
+      pkgs.nix
+      pkgs.util-linux
+      pkgs.openssh
+    ];
     restartIfChanged = false;
     serviceConfig = {
       ExecStart = "/usr/bin/nix-daemon --daemon";

@@ -1,6 +1,10 @@
 # Units as NixOS declares them -> files and links for /etc/systemd/{system,user}, and the table that
 # switch-to-configuration compares. Settings keep NixOS's meaning (nixos/lib/systemd-lib.nix).
-{ lib, hashText }:
+{
+  lib,
+  pkgs,
+  hashText,
+}:
 let
   inherit (lib)
     concatLists
@@ -152,21 +156,20 @@ let
     ) "StartLimitIntervalSec=${toString unit.startLimitIntervalSec}"
     ++ lines (unit.unitConfig or { });
 
-  defaultPath = import ./path.nix;
+  # A unit finds what its `path` names and these, as on NixOS. What the system itself has is all of Debian's.
+  everyUnits = [
+    pkgs.coreutils
+    pkgs.findutils
+    pkgs.gnugrep
+    pkgs.gnused
+    pkgs.systemd
+  ];
+  folder = p: if "${p}" == "/run/current-system/sw" then import ./path.nix else "${p}/bin";
   quote = s: builtins.toJSON (builtins.replaceStrings [ "%" ] [ "%%" ] s);
   serviceLines =
     unit: dropin:
     let
-      folders = unique (
-        concatMap (
-          p:
-          let
-            d = "${p}";
-          in
-          optional (d != "/usr") "${d}/bin"
-        ) unit.path
-      );
-      path = concatStringsSep ":" (folders ++ [ defaultPath ]);
+      path = concatStringsSep ":" (unique (map folder (unit.path ++ everyUnits)));
       # a drop-in that says nothing of PATH leaves Debian's own unit as it is
       environment =
         optionalAttrs (!dropin || unit.path != [ ]) { PATH = path; }

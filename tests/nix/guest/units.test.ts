@@ -18,7 +18,7 @@ async function rendered(module: string): Promise<Rendered> {
   return await expression<Rendered>(
     `let
       host = ${host(module)};
-      units = import ${project}/nix/lab/guest/units.nix { inherit (host) lib; hashText = builtins.hashString "md5"; };
+      units = import ${project}/nix/lab/guest/units.nix { inherit (host) lib pkgs; hashText = builtins.hashString "md5"; };
       of = h: units.system h.config.systemd;
       plain = of ${host('')};
       new = of host;
@@ -33,8 +33,10 @@ async function rendered(module: string): Promise<Rendered> {
   )
 }
 
-const path =
-  'Environment="PATH=/run/current-system/sw/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"'
+const everyUnits = ['coreutils', 'findutils', 'grep', 'sed', 'systemd']
+  .map((name) => `/lab/packages/${name}/bin`)
+  .join(':')
+const path = `Environment="PATH=${everyUnits}"`
 
 test('A service is rendered as NixOS would', async () => {
   const { files, links, rows } = await rendered(`{
