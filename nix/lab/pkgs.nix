@@ -1,7 +1,7 @@
 # The lab's `pkgs`: names for what the Debian image carries, and the few builders that modules use.
 #
 # A package here is a set that passes for a derivation and whose outPath is a directory of the image with
-# links to its programs (programs() of image/build.sh): "${pkgs.git}/bin/git" is /usr/bin/git, and who has only
+# links to its programs (image/programs.sh): "${pkgs.git}/bin/git" is /usr/bin/git, and who has only
 # git on PATH finds nothing else.
 #
 # Builders run with nothing but a POSIX shell and cp, mkdir, ln, chmod, cat and rm, because the host's

@@ -126,6 +126,10 @@ let
       value = readFile ./guest/activate.sh;
     }
     {
+      name = "programs";
+      value = readFile ./image/programs.sh;
+    }
+    {
       name = "bin/switch-to-configuration";
       value = readFile ./guest/switch-to-configuration.sh;
     }

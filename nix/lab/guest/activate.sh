@@ -7,6 +7,8 @@ export PATH=/lab/bin:/usr/sbin:/usr/bin
 state=/var/lib/lab-generation
 status=0
 [ -d "$state" ] || mkdir -p "$state"
+# a disk of an image from before has none
+[ -d /lab/packages ] || "$generation/programs" / || status=1
 
 # Users and groups are edited by hand: no program that could do it starts within the time that all of
 # this takes under emulation. Those that exist keep their ids and passwords, and groups only ever grow,

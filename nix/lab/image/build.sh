@@ -66,36 +66,8 @@ trim() {
   done
 }
 
-# lab/packages/<package>/bin: the programs of all packages of one source, which is what a package of nixpkgs
-# holds. Units find what they name there and no more, as on NixOS.
 programs() {
-  cd "$root"
-  dpkg-query --admindir=var/lib/dpkg -W -f '${source:Package} ${Package}\n' |
-    while read -r source package; do
-      mkdir -p "lab/sources/$source/bin" lab/packages
-      ln -s "../sources/$source" "lab/packages/$package"
-      dpkg-query --admindir=var/lib/dpkg -L "$package" | sed -nE 's|^(/usr)?/s?bin/([^/]+)$|\2|p' |
-        while read -r name; do
-          for file in "usr/bin/$name" "usr/sbin/$name"; do
-            [ ! -e "$file" ] || ln -sf "/$file" "lab/sources/$source/bin/"
-          done
-        done
-    done
-  # names that several packages have a program for, such as awk, go with the one that was chosen
-  for link in usr/bin/* usr/sbin/*; do
-    case $(readlink "$link") in /etc/alternatives/*) ;; *) continue ;; esac
-    chosen=$(chroot . readlink -f "/$link")
-    for file in "lab/sources/"*"/bin/${chosen##*/}"; do
-      [ ! -L "$file" ] || ln -sf "/$link" "${file%/*}/"
-    done
-  done
-  for source in lab/sources/*; do
-    for place in share lib libexec; do ln -s "/usr/$place" "$source/$place"; done
-    ln -s bin "$source/sbin"
-  done
-  # what nixpkgs has in packages where Debian has it in others
-  ln -sf /usr/bin/bash lab/packages/bash/bin/sh
-  ln -sf /usr/bin/kill lab/packages/coreutils/bin/kill
+  sh "$recipe/programs.sh" "$root"
 }
 
 # keep <directory> <name without extension...>: removes all other files
