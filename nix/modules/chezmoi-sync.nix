@@ -18,6 +18,7 @@ let
     pkgs.writeShellApplication {
       inherit name;
       runtimeInputs = [
+        pkgs.bash
         pkgs.chezmoi
         pkgs.coreutils
         pkgs.diffutils

@@ -2,6 +2,7 @@ import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'n
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, onTestFinished, test } from 'vitest'
+import { parseShell } from '../../lib/mutation/bash.ts'
 import { run } from '../../lib/run.ts'
 import { project } from '../../lib/settings.ts'
 import { findNixOS, lab } from './evaluate.ts'
@@ -85,6 +86,84 @@ test('They pass it as NixOS wraps them', async (context) => {
   const found = await findNixOS()
   if ('missing' in found) return context.skip(found.missing)
   await checkWrapped(await found.nixos('sorrow', wrapped))
+}, 300_000)
+
+/** What the agents call, by the Debian package that has it. */
+const programs: Record<string, string[]> = {
+  bash: ['bash'],
+  chezmoi: ['chezmoi'],
+  coreutils:
+    `cat chmod cp cut date dd df dirname du env head id ln mkdir mktemp mv paste printf readlink realpath rm
+    rmdir sha256sum sleep sort stat sync tail tee timeout tr uname wc`.split(/\s+/),
+  diffutils: ['cmp'],
+  findutils: ['find', 'xargs'],
+  git: ['git'],
+  grep: ['grep'],
+  iproute2: ['ip', 'tc'],
+  jq: ['jq'],
+  jujutsu: ['jj'],
+  'nix-bin': ['nix', 'nix-env', 'nix-store'],
+  // of git, over SSH
+  'openssh-server': ['ssh'],
+  sed: ['sed'],
+  systemd: ['bootctl', 'busctl', 'systemctl'],
+  tar: ['tar'],
+  'util-linux': ['flock', 'runuser', 'unshare'],
+}
+const builtins = new Set(
+  `"$@" : [ alias break cd command compgen continue coproc echo eval exec exit kill mapfile printf read return set
+  shift shopt trap true wait`.split(/\s+/),
+)
+/** Words that the grammar takes for commands, and a command of the module beside. */
+const misread: Record<string, string[]> = {
+  'golden-boot-validation': ['link'],
+  'nix-local-upgrade': ['else', 'link', 'id-link', 'golden-boot-validation'],
+  'pin-golden': ['link'],
+}
+
+/** Those that are no word of a sentence as well. */
+const byName = new Set(Object.values(programs).flat())
+for (const word of ['cat', 'cut', 'date', 'find', 'head', 'id', 'sleep', 'sort', 'sync', 'tail']) {
+  byName.delete(word)
+}
+
+test('Each agent brings the programs that it calls, and no package for nothing', async () => {
+  const scripts = Object.entries(await lab<Record<string, string>>('sorrow', wrapped))
+  const used = new Map<string, Set<string>>()
+  for (const [name, text] of scripts) {
+    const [, packages] = /^export PATH="(.*):\$PATH"$/m.exec(text)!
+    const brought = packages!.split(':').map((path) => path.split('/').at(-2)!)
+    const has = new Set(brought.flatMap((one) => programs[one] ?? [`nothing known of ${one}`]))
+    const root = await parseShell(text)
+    const functions = new Set(
+      root
+        .descendantsOfType('function_definition')
+        .map((one) => one!.childForFieldName('name')!.text),
+    )
+    const words = text.replaceAll(/^\s*#.*/gm, '').match(/[\w-]+/g)!
+    if (words.includes('git')) words.push('ssh')
+    const lacks = root
+      .descendantsOfType('command_name')
+      .map((one) => text.slice(one!.startIndex, one!.endIndex))
+      // by the name of a program, and not by a variable's value or a sum
+      .filter((word) => /^[a-z][a-z0-9-]+$/.test(word))
+      // what another program or a list runs
+      .concat(words.filter((word) => byName.has(word)))
+      .filter((word) => !has.has(word) && !functions.has(word) && !builtins.has(word))
+    expect([name, ...new Set(lacks)]).toEqual([name, ...(misread[name] ?? [])])
+    // agents of one module share what they bring
+    const all = used.get(packages!) ?? new Set()
+    for (const word of words) all.add(word)
+    used.set(packages!, all)
+  }
+  expect(used.size).toBe(3)
+  for (const [packages, words] of used) {
+    const idle = packages
+      .split(':')
+      .map((path) => path.split('/').at(-2)!)
+      .filter((one) => !programs[one]!.some((program) => words.has(program)))
+    expect(idle).toEqual([])
+  }
 }, 300_000)
 
 test('They look for kernels where the boot loader keeps them, be it a partition of their own', async () => {

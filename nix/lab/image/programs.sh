@@ -21,8 +21,9 @@ dpkg-query --admindir=var/lib/dpkg -W -f '${source:Package} ${Package}\n' |
   done
 # names that several packages have a program for, such as awk, go with the one that was chosen
 for link in usr/bin/* usr/sbin/*; do
-  case $(readlink "$link") in /etc/alternatives/*) ;; *) continue ;; esac
-  chosen=$(chroot . readlink -f "/$link")
+  alternative=$(readlink "$link") || continue
+  case $alternative in /etc/alternatives/*) ;; *) continue ;; esac
+  chosen=$(readlink ".$alternative")
   for file in "lab/sources/"*"/bin/${chosen##*/}"; do
     [ ! -L "$file" ] || ln -sf "/$link" "${file%/*}/"
   done

@@ -2,7 +2,7 @@ import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import { asRoot, generation, scratch } from './generation.ts'
 
-const accounts = `mkdir /etc/skel
+const accounts = `mkdir -p /etc/skel /lab/packages
 echo skeleton > /etc/skel/.profile
 echo 'root:x:0:0:root:/root:/bin/sh' > /etc/passwd
 printf 'root:x:0:\\nusers:x:100:\\n' > /etc/group
