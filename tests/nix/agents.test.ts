@@ -192,6 +192,22 @@ test('What a sync remembers has no age after which it would go', async () => {
   expect([mode, owner, group, age]).toEqual(['0755', 'rain', '-', '-'])
 }, 300_000)
 
+test('Hooks, checks and the scripts of users have what a login finds on their path', async () => {
+  const paths = await lab<Record<'upgrade' | 'sync', string[]>>(
+    'sorrow',
+    `host: let
+      c = (host.extendModules { modules = [ { myModules.services.chezmoiSync.enable = true; } ]; }).config;
+    in builtins.mapAttrs (_: map toString) {
+      upgrade = c.systemd.services.nix-local-upgrade.path;
+      sync = c.systemd.services.chezmoi-pre-update.path;
+    }`,
+  )
+  // what is setuid comes first, as at a login
+  const login = ['/run/wrappers', '/run/current-system/sw']
+  expect(paths.upgrade).toEqual(login)
+  expect(paths.sync).toEqual([login[0], '/etc/profiles/per-user/rain', login[1]])
+}, 300_000)
+
 test('On NixOS hooks and checks run in a shell, with what a login finds', async (context) => {
   const found = await findNixOS()
   if ('missing' in found) return context.skip(found.missing)
