@@ -29,7 +29,9 @@ fi
 
 # <host> <commit> <commits to bring together, for jj>
 show() {
-  local base file files=() encrypted=()
+  local base file files=() encrypted=() home=''
+  # as chezmoi-sync writes it
+  if [[ $(git log -1 --format=%s "$2") == "Home of $1, in conflict" ]]; then home=yes; fi
   # without a commit in common, each has made all that it has
   base=$(git merge-base "$2" "$trunk") || base=$(git hash-object -t tree /dev/null)
   conflicting "$(git rev-parse "$2")" "$(git rev-parse "$trunk")"
@@ -47,7 +49,16 @@ show() {
     side "$base" "$trunk" "$file"
     if is_encrypted "$file"; then encrypted+=("$file"); fi
   done
-  if ((!${#encrypted[@]})); then
+  # what is at home stays in conflict with any text that comes in the source's place
+  if [[ -n $home && $1 != "$host" ]]; then
+    echo "  To settle it: chezmoi-show-conflicts on $1, where it was edited at home, says how"
+  elif [[ -n $home ]]; then
+    for file in "${files[@]}"; do
+      printf -v file %q "$(chezmoi target-path "$PWD/$file")"
+      echo "  To settle it: chezmoi merge $file, or chezmoi re-add $file for the text at home, or"
+      echo "    chezmoi apply --force $file for that of the trunk, then chezmoi-sync"
+    done
+  elif ((!${#encrypted[@]})); then
     echo "  To settle it: cd $PWD && jj new $3, edit the files until jj status lists no conflict, then chezmoi-sync"
   else
     echo "  To settle it: cd $PWD && jj new $3, then"
@@ -93,10 +104,14 @@ if git rev-parse --verify --quiet "$trunk" >/dev/null; then
   if ! git merge-base --is-ancestor "$own" "$trunk" && ! git merge-base --is-ancestor "$trunk" "$own"; then
     show "$host" "$own" "@- $branch@origin"
   fi
+  # an edit at home beside a commit
+  if git rev-parse --verify --quiet "$own.home" >/dev/null; then show "$host" "$own.home" ''; fi
   while IFS= read -r ref; do
-    whose=${ref#refs/remotes/origin/conflict/}
+    name=${ref#refs/remotes/origin/}
+    whose=${name#conflict/}
+    whose=${whose%.home}
     if [[ $whose == "$host" ]] || git merge-base --is-ancestor "$ref" "$trunk"; then continue; fi
-    show "$whose" "$ref" "@- conflict/$whose@origin"
+    show "$whose" "$ref" "@- $name@origin"
   done < <(git for-each-ref --format='%(refname)' refs/remotes/origin/conflict/)
 fi
 if [[ -z $found ]]; then echo 'No conflicts'; fi

@@ -10,7 +10,8 @@
 # - A conflict is neither pushed nor applied, nor left in the source: a rebase is tried first without
 #   touching it, so the source keeps this host's text and `chezmoi apply` by hand does no harm.
 # - A conflict is seen on both hosts. Only the host that pushed second meets it, so it publishes its side
-#   as the bookmark `conflict/<host>`, which every other host reads as it fetches.
+#   as the bookmark `conflict/<host>`, which every other host reads as it fetches; `conflict/<host>.home` is
+#   what was edited at home, where a commit conflicts, too.
 #
 # Settings come as CHEZMOI_* from the wrapper. Prints its phases and writes status.json.
 #
@@ -899,6 +900,7 @@ list_conflicts() {
   fi
   for ref in "${published[@]}"; do
     whose=${ref#refs/remotes/origin/conflict/}
+    whose=${whose%.home}
     if [[ $whose == "$host" ]] || ancestor "${refs[$ref]}" "$to"; then continue; fi
     conflicting "${refs[$ref]}" "$to"
     if ((!${#files[@]})); then mapfile -d '' -t files < <(differing "$to" "$ref"); fi
@@ -906,30 +908,33 @@ list_conflicts() {
   done
 }
 
-# Publishes this host's side of a conflict, or takes it back once there is none.
+# Publishes this host's side of a conflict, or takes it back once there is none. What was edited at home and what was
+# committed may conflict at once, from different commits on, so that no one commit says both.
 publish() {
-  local own
-  if ((${#own_files[@]} && !${#home_sides[@]})); then
-    own=$head
-  else
-    list_conflicts
-    own=''
-    if ((${#home_sides[@]})); then own=$(commit_of_home); fi
-  fi
+  local own='' own_home=''
+  list_conflicts
+  if ((${#own_files[@]} && !${#home_sides[@]})) || { [[ -n $to ]] && ! ancestor "$to" "$head"; }; then own=$head; fi
   if [[ ${CHEZMOI_AUTO_PUSH:-true} != true ]]; then return; fi
-  if [[ $own == "${refs[refs/remotes/origin/$mine]-}" ]]; then return; fi
-  if [[ -n $own ]]; then
-    must 'name the conflict' "${jj[@]}" bookmark set "$mine" --revision "$own" --allow-backwards
+  if ((${#home_sides[@]})); then
+    if [[ -n $own ]]; then own_home=$(commit_of_home "$mine.home"); else own=$(commit_of_home "$mine"); fi
+  fi
+  announce "$mine" "$own"
+  announce "$mine.home" "$own_home"
+}
+announce() { # <bookmark> <commit, or empty for none>
+  if [[ $2 == "${refs[refs/remotes/origin/$1]-}" ]]; then return; fi
+  if [[ -n $2 ]]; then
+    must 'name the conflict' "${jj[@]}" bookmark set "$1" --revision "$2" --allow-backwards
   else
-    within "$limit" bookmark "${jj[@]}" bookmark delete "exact:$mine" || true
+    within "$limit" bookmark "${jj[@]}" bookmark delete "exact:$1" || true
   fi
   # the next run tries again
-  within "$network_limit" publish "${jj[@]}" git push --remote origin --bookmark "exact:$mine" \
+  within "$network_limit" publish "${jj[@]}" git push --remote origin --bookmark "exact:$1" \
     --allow-empty-description || true
 }
 
 # A commit of the texts in $HOME that conflict with the source, on the commit that they were edited in.
-commit_of_home() {
+commit_of_home() { # <bookmark that it gets>
   local side file base target tree previous
   export GIT_INDEX_FILE=$work/index
   base=${home_sides[1]}
@@ -940,13 +945,13 @@ commit_of_home() {
   done
   tree=$(git write-tree)
   unset GIT_INDEX_FILE
-  previous=${refs[refs/remotes/origin/$mine]-}
+  previous=${refs[refs/remotes/origin/$1]-}
   if [[ -n $previous && $(git rev-parse "$previous^{tree}") == "$tree" ]]; then echo "$previous" && return; fi
   local who=${USER:-$(id -un)} commit
   commit=$(GIT_AUTHOR_NAME=$who GIT_AUTHOR_EMAIL=$who@$host GIT_COMMITTER_NAME=$who \
     GIT_COMMITTER_EMAIL=$who@$host git commit-tree "$tree" -p "$base" -m "Home of $host, in conflict")
   # jj learns of a commit by its branch
-  git update-ref "refs/heads/$mine" "$commit"
+  git update-ref "refs/heads/$1" "$commit"
   echo "$commit"
 }
 

@@ -205,17 +205,65 @@ test('Lines that look like the head of a patch are shown as well', async () => {
   ])
 })
 
-test('An edit at home in conflict, and a commit too: each is told once', async () => {
-  const { sorrow, torment } = await makeDotfiles(root, { '.a': ten, '.b': ten })
-  await sorrow.sh('sed -i "s/line 5/of sorrow/" .b')
-  await sorrow.sync()
-  await torment.sh(`sed -i "s/line 5/at home/" .a
+/** What was said to be done about an edit at home, as the user picks it. */
+const settleHome = (host: Host, shown: string, verb: string): Promise<string> =>
+  host.sh(
+    new RegExp(`chezmoi ${verb} [^\\s,]+`)
+      .exec(shown.replaceAll(/\s+/g, ' '))?.[0]
+      .replace('re-add', 're-add --no-tty') ?? `echo nothing of ${verb}; exit 1`,
+  )
+
+test.each([
+  ['re-add', 'at home'],
+  ['apply --force', 'in the source'],
+])(
+  'An edit at home in conflict, and a commit too: both hosts see both, each once, until they are settled by %s',
+  async (verb, text) => {
+    const world = await makeDotfiles(root, { '.a': ten, '.b': ten })
+    const { sorrow, torment, atRemote } = world
+    await sorrow.sh('sed -i "s/line 5/of sorrow/" .b')
+    await sorrow.sync()
+    await torment.sh(`sed -i "s/line 5/at home/" .a
     cd .local/share/chezmoi; sed -i "s/line 5/in the source/" dot_a; sed -i "s/line 5/of torment/" dot_b`)
-  const met = await torment.sync()
-  expect(met).toMatchObject({ outcome: 'conflict' })
-  const files = met.conflicts.map((one) => one.files.join())
-  expect(files.toSorted()).toEqual(['dot_a', 'dot_b'])
-})
+    const told = async (host: Host): Promise<string[]> =>
+      (await host.sync()).conflicts.map((one) => `${one.host} ${one.files.join()}`).toSorted()
+    const both = ['torment dot_a', 'torment dot_b']
+    expect(await told(torment)).toEqual(both)
+    expect(await told(sorrow)).toEqual(both)
+    const refs = await atRemote('git for-each-ref')
+    expect(await told(torment)).toEqual(both)
+    expect(await atRemote('git for-each-ref')).toBe(refs)
+    for (const host of [sorrow, torment]) {
+      const shown = await host.conflicts()
+      expect(shown.match(/^conflict: .*/gm)?.toSorted()).toEqual([
+        'conflict: dot_a',
+        'conflict: dot_b',
+      ])
+      expect(shown).toMatch(/on torment[^]*\+at home/)
+      expect(shown).toMatch(/on torment[^]*\+of torment[^]*in the trunk[^]*\+of sorrow/)
+    }
+    expect(await sorrow.conflicts()).toContain('on torment, where it was edited at home')
+
+    // the commit first
+    await torment.sh(
+      `cd .local/share/chezmoi; jj new @- main@origin 2>&1; sed "s/line 5/of both/" <<<"$(jj file show -r "fork_point(parents(@))" dot_b)" >dot_b`,
+    )
+    expect(await torment.sync()).toMatchObject({
+      outcome: 'conflict',
+      conflicts: [{ host: 'torment', files: ['dot_a'] }],
+    })
+    expect(await told(sorrow)).toEqual(['torment dot_a'])
+    expect(await sorrow.sh('cat .b')).toContain('of both')
+    const shown = await torment.conflicts()
+    expect(shown.match(/^conflict: .*/gm)).toEqual(['conflict: dot_a'])
+    await settleHome(torment, shown, verb)
+    expect(await torment.sync()).toMatchObject({ code: 0, conflicts: [] })
+    expect(await sorrow.sync()).toMatchObject({ code: 0, conflicts: [] })
+    expect(await world.both('.a')).toEqual(Array(2).fill(ten.replace('line 5', text).trimEnd()))
+    expect(await atRemote("git for-each-ref --format='%(refname)'")).toBe('refs/heads/main')
+    for (const host of [sorrow, torment]) expect(await host.conflicts()).toBe('No conflicts')
+  },
+)
 
 test('A line that is edited while the trunk’s edit of it is being applied stays, and both hosts see it', async () => {
   const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': ten, '.b': ten })
