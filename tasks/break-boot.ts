@@ -87,6 +87,15 @@ const broken: { name: string; title: string; module: string; reason?: RegExp; li
     limit: 300,
   },
   {
+    name: 'emergency',
+    title:
+      'what it needs cannot be mounted, /boot included: it ends in emergency mode, and golden is back',
+    module: `{ systemd.services.lab-break = { requiredBy = [ "local-fs.target" ]; before = [ "local-fs.target" ]; after = [ "boot.mount" ];
+      unitConfig = { DefaultDependencies = false; OnFailure = "emergency.target"; OnFailureJobMode = "replace-irreversibly"; };
+      path = [ "/run/current-system/sw" ]; serviceConfig.Type = "oneshot"; script = "umount /boot; exit 1"; }; }`,
+    reason: /^it ended in emergency mode$/,
+  },
+  {
     name: 'slow-validation',
     title:
       'a service takes longer to come up than a trial may: the deadline does not wait for the validation',
@@ -169,6 +178,7 @@ const others: Case[] = [
       await vm.root(`echo '${failed}' >>${failedTrials}`)
       const seconds = await boots(scene, vm, 'the trial boots', trial)
       scene.event(`${vm.host} booted on trial`, { host: vm.host, seconds })
+      await leavesNoHang(scene)
       await becomesGolden(scene, vm, trial)
       const again = await boots(scene, vm, 'it boots from then on', trial)
       scene.event(`${vm.host} rebooted`, { host: vm.host, seconds: again })
@@ -325,6 +335,29 @@ const others: Case[] = [
     },
   },
   {
+    name: 'emergency-on-demand',
+    title: 'the trial is booted into emergency mode on purpose: nothing throws out who looks at it',
+    promise: 'fallback',
+    own: true,
+    limit: 300,
+    ends: 'golden',
+    run: async (scene) => {
+      const { vm } = scene
+      await armed(scene, vm, '{ boot.kernelParams = [ "emergency" ]; }')
+      const before = await vm.bootId()
+      const reached = vm.serial(/emergency mode/i, 'the trial to come to emergency mode', 120)
+      await vm.startReboot()
+      await reached
+      await staysDown(scene, vm, 15)
+      await vm.cutPower()
+      await vm.powerOn()
+      await vm.awaitBoot(before, { limit: 120, until: booted(scene.start(vm)) })
+      await vm.until('golden to be validated', 90, bootValidated)
+      const { lastFailed } = await bootStatus(scene, vm)
+      scene.check('the trial was not judged from within', / it did not come up/, lastFailed ?? undefined)
+    },
+  },
+  {
     name: 'golden-panics',
     title:
       'golden itself panics: it halts with its words on the console, and a power cycle tries again',
@@ -346,16 +379,18 @@ const others: Case[] = [
       const seconds = await vm.awaitBoot(before, { limit: 120, until: booted(scene.start(vm)) })
       scene.event(`${vm.host} recovered`, { host: vm.host, seconds })
       await vm.until('golden to be validated', 90, bootValidated)
-      scene.check(
-        'a panic leads to a reboot again',
-        '10',
-        (await vm.root('cat /proc/sys/kernel/panic')).stdout.trim(),
-      )
-      const watchdog = await vm.root('systemctl show --value -p RuntimeWatchdogUSec')
-      scene.check('so does a hang', /^[1-9]/, watchdog.stdout.trim())
+      await leavesNoHang(scene)
     },
   },
 ]
+
+/** Of a boot that has golden to fall back on. */
+async function leavesNoHang({ vm, check }: Scene): Promise<void> {
+  const panic = await vm.root('cat /proc/sys/kernel/panic')
+  check('a panic leads to a reboot', '10', panic.stdout.trim())
+  const watchdog = await vm.root('systemctl show --value -p RuntimeWatchdogUSec')
+  check('so does a hang', /^[1-9]/, watchdog.stdout.trim())
+}
 
 /**
  * Reboots into golden while something else is on trial.

@@ -202,6 +202,9 @@ export const limits: Case[] = [
         systemd-run --quiet --unit=lab-rebuild flock /run/nixos/switch-to-configuration.lock sleep infinity`,
         { timeout: 60 * vm.patience },
       )
+      // whatever an upgrade itself hangs at, systemd ends it
+      const own = `systemctl show --value -p TimeoutStartUSec ${vm.subject.unit}.service`
+      scene.check('so does its own run', /^(?!infinity)./, (await vm.root(own)).stdout.trim())
       await world.config.commit(note(vm, 'two'), 'Two')
       const who = 'Another switch is at work: pid \\d+, .*flock .*'
       await upgrades(scene, vm, { outcome: 'locked', reason: new RegExp(`^${who}`) })

@@ -1,8 +1,10 @@
 import { fromHome } from '../lab-settings.ts'
+import { readHome } from './dotfile-sync.ts'
 import type { Case } from './family.ts'
 import {
   deployedBy,
   deploys,
+  module,
   noted,
   oneshot,
   seen,
@@ -78,6 +80,31 @@ export const options: Case[] = [
       await upgrades(scene, vm, { outcome: 'build-failed', phase: 'switch', reason })
       scene.check('it runs what it ran', toplevel, await vm.running())
       await upgrades(scene, vm, { outcome: 'skipped-known-bad' })
+    },
+  },
+  {
+    name: 'dotfiles-left',
+    title:
+      'a host that is not to sync its dotfiles before an upgrade: it upgrades, and they stay as they are',
+    promise: 'dotfiles',
+    own: true,
+    limit: 300,
+    run: async (scene) => {
+      const { vm, world } = scene
+      const left = 'myModules.services.chezmoiSync.syncBeforeUpdate = lib.mkForce false;'
+      const host = (more = ''): ReturnType<typeof module> =>
+        module(vm, `{ lib, ... }: { ${left} ${more} }\n`)
+      await world.config.commit(host(), 'Left alone')
+      await deploys(scene, vm)
+      await world.dotfiles.commit(
+        { dot_labrc: (text) => text.replace('line 3\n', 'line three\n') },
+        'Edit',
+      )
+      await world.config.commit(host(noted('two')), 'Two')
+      const { toplevel } = await deploys(scene, vm)
+      scene.ends(vm, toplevel)
+      const line = (await readHome(vm, '.labrc')).split('\n')[2]
+      scene.check('the dotfiles are as they were', 'line 3', line)
     },
   },
   {

@@ -97,6 +97,8 @@ async function putAside(scene: Scene): Promise<void> {
   check('it is changed', 'mine\nfrom afar\n', await readHome(vm, file))
   const kept = status.kept.find((one) => one.file === file)
   check('what was there is put aside', /put aside/, kept?.reason)
+  const place = await vm.root('stat -c "%a %U" /var/lib/chezmoi-sync/kept')
+  check('where nobody else can read it', `700 ${vm.vm.user}`, place.stdout.trim())
   const text = 'mine\nfrom afar\nsince\n'
   await vm.user(`echo since >>${file}`)
   const back = async (): Promise<string> => {

@@ -66,6 +66,11 @@ export const pins: Case[] = [
         /the golden generation itself is not well; it keeps running/,
         stdout,
       )
+      // the boot loader's counters would take it for a good boot
+      const complete =
+        'timeout 60 systemctl start boot-complete.target 2>&1; systemctl is-active boot-complete.target'
+      const said = (await vm.agent(complete, { limit: 90, allow: 'any' })).stdout.trim()
+      scene.check('nor is such a boot complete', /(^|\n)(inactive|failed)$/, said)
       await vm.agent(`${wellAgain}; systemctl start sshd`, { limit: 90 })
       vm.disconnect()
       await vm.until('SSH to answer', 30, booted(scene.start(vm)))

@@ -23,10 +23,10 @@ export const unattended: Case[] = [
     ends: 'main',
     run: async (scene) => {
       const { vm } = scene
-      // eight o'clock, which is no number to who takes a leading zero for octal
+      // eight o'clock, which is no number to who takes a leading zero for octal; the hours for it began yesterday
       const hour = Number((await vm.root('date --utc +%H')).stdout)
       await livesEast(vm, (32 - hour) % 24)
-      const allowed = `${ownZone} ${settings(scene.subject, reboots('07:30', '10:00'))}`
+      const allowed = `${ownZone} ${settings(scene.subject, reboots('22:30', '10:00'))}`
       const { toplevel } = await rebootsInto(scene, allowed, ofGuest('anotherFirstStage'), deployed)
       if (!scene.golden(vm)) return
       await becomesGolden(scene, vm, toplevel)
@@ -92,6 +92,10 @@ export const unattended: Case[] = [
       scene.check('it has not rebooted', before, await vm.bootId())
       const job = 'systemctl list-jobs --no-legend reboot.target'
       scene.check('nor is it about to', '', (await vm.root(job)).stdout.trim())
+      const timer = 'nix-local-upgrade-reboot.timer'
+      const next = `systemctl is-active ${timer}; systemctl show --value -p TimersCalendar ${timer}`
+      const begins = new RegExp(`^active\\n.*OnCalendar=\\*-\\*-\\* ${lower}:00 `)
+      scene.check('its timer comes as these hours begin', begins, (await vm.root(next)).stdout)
       await rebootsAfter(scene, host)
     },
   },

@@ -126,7 +126,8 @@ write_status() { # <outcome> <reason>
 # worse than none, so one that cannot be replaced goes.
 put_status() { # <text>
   local file=$state/status.json size
-  if printf '%s\n' "$1" >"$file.new" && mv -T "$file.new" "$file"; then return; fi
+  # a rename that replaces a file brings its data to the disk, and one that replaces none does not
+  if printf '%s\n' "$1" >"$file.new" && { [[ -e $file ]] || sync "$file.new"; } && mv -T "$file.new" "$file"; then return; fi
   rm -f "$file.new"
   size=$(stat -c %s "$file" || true)
   if printf "%-${size:-0}s\n" "$1" 1<>"$file" && [[ $(<"$file") == "$1"* ]]; then return; fi
@@ -816,8 +817,8 @@ compatible() {
   tree=$(merged HEAD "$to") || code=$?
   # two histories without a common commit are not merged
   if ((code)) && { [[ -n $tree ]] || ! git merge-base HEAD "$to" >/dev/null 2>&1; }; then return 1; fi
-  if ((code)) || ! { mkdir "$work/tree" "$work/empty" && git archive "$tree" | tar -x -C "$work/tree"; }; then
-    finish failed 'Cannot try a merge with the trunk'
+  if ((code)) || ! { mkdir "$work/tree" "$work/empty" && files_of "$tree"; }; then
+    finish failed "Cannot try a merge with the trunk: $(because archive)"
   fi
   # what is in the home is no fault of the source
   if ! within "$limit" managed chezmoi --source "$work/tree" --destination "$work/empty" managed >/dev/null; then
@@ -826,6 +827,17 @@ compatible() {
   fi
   rm -rf "$work/tree" "$work/empty"
   ((!${#unsound[@]}))
+}
+
+# Writes the files of a commit as they are in it: jj knows no filters of git either, and one, as that of Git LFS, may ask
+# for what cannot be had.
+files_of() { # files_of <tree>
+  local filter filters=()
+  while IFS= read -rd '' filter; do
+    filters+=(-c "$filter.smudge=" -c "$filter.process=" -c "$filter.required=false")
+  done < <(git config --null --name-only --get-regexp '^filter\.' | sed -z 's/\.[^.]*$//' | sort -zu)
+  within "$limit" archive git "${filters[@]}" archive --output="$work/tree.tar" "$1" || return
+  tar -x -C "$work/tree" -f "$work/tree.tar" && rm "$work/tree.tar"
 }
 
 # Markers that were left in a file read as text to jj, and would be pushed and applied.

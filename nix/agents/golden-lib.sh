@@ -43,7 +43,10 @@ need_root() { # need_root <what cannot be done>
 }
 # Never held while switch-to-configuration runs: that calls golden-arm-trial
 locked() {
+  # anybody may lock what they can read
+  umask 077
   exec 9>/run/golden-generation.lock
+  umask 022
   flock --wait 120 9 || fail 'Cannot change the golden generation: another command is at it for 2 minutes'
 }
 unlocked() { exec 9>&-; }
@@ -161,6 +164,10 @@ stage() { # stage <toplevel>
   id=golden-${hash%%-*}.conf
   if [[ ! -e $1/init ]]; then
     complain "Cannot make $1 golden: it is not in the store"
+    return 1
+  fi
+  if [[ ! -d $entries ]]; then
+    complain "Cannot make $1 golden: there is no $entries (is $GOLDEN_BOOT mounted?)"
     return 1
   fi
   plan_entry "$1" || return 1
@@ -373,13 +380,22 @@ forgive() { # forgive <toplevel>: it has passed
     write_state failed "$(grep -v -F "$1 " "$state/failed" || true)"
   fi
 }
+# Whether the next boot is golden's. What is not mounted, as in emergency mode, cannot be looked at or mended, and the
+# boot loader does not need it mounted.
+leads_to_golden() {
+  if [[ -d $entries ]]; then
+    keep_golden
+  else
+    [[ $(efi_variable LoaderEntryDefault) == "$(field golden.json entry)" ]]
+  fi
+}
 # Ends the trial in its own boot. Without a golden generation that can be booted it stays up: a reboot
 # would lead back to here.
 fail_trial() { # fail_trial <reason>
   # back it goes, even where that cannot be written down
   record_failure "$(booted_system)" "$1" || true
   set_trial_state failed || true
-  if [[ -z $(field golden.json toplevel) ]] || ! keep_golden; then
+  if [[ -z $(field golden.json toplevel) ]] || ! leads_to_golden; then
     complain 'no golden generation to go back to: this one keeps running'
     return 0
   fi

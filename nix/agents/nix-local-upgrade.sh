@@ -22,10 +22,16 @@ read_whole() {
   unset 'found[-1]'
 }
 
+# Where it cannot be made, nobody has it. Anybody may lock what they can read.
+open_lock() {
+  umask 077
+  command exec 9>>/run/nix-local-upgrade.lock || return
+  umask 022
+}
+
 take_lock() {
   local who age
-  # where it cannot be made, nobody has it
-  command exec 9>>/run/nix-local-upgrade.lock || finish failed 'Cannot make /run/nix-local-upgrade.lock'
+  open_lock || finish failed 'Cannot make /run/nix-local-upgrade.lock'
   if ! flock --nonblock 9; then
     who=$(</run/nix-local-upgrade.lock)
     say "locked: $who is at work"
@@ -212,7 +218,7 @@ end() { # end <outcome> <reason>
 
 # What nix-local-upgrade-reboot.timer comes for. The status stays that of the last upgrade.
 reboot_only() {
-  exec 9>>/run/nix-local-upgrade.lock
+  open_lock
   if ! flock --nonblock 9 || [[ -e $state/transaction.json ]]; then
     say "an upgrade is at work, or was cut off: it will see to the reboot"
     exit 0

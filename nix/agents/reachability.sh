@@ -172,7 +172,7 @@ reachable() {
       unreachable=''
       while read -r nic address; do
         # one at a time: names and the table are the same for all
-        if said=$(exec 8>/run/reachability.lock && flock --wait 60 8 && reach_ask "$nic" "$address"); then
+        if said=$(umask 077 && exec 8>/run/reachability.lock && flock --wait 60 8 && reach_ask "$nic" "$address"); then
           echo "reached $said"
           unreachable=''
           return 0

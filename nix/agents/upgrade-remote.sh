@@ -11,7 +11,11 @@ fetch_remote() {
     return
   fi
   # a mirror of its own, as only history tells whether a revision follows the last one
-  [[ -d $mirror ]] || git init --quiet --bare "$mirror"
+  if [[ ! -s $mirror/HEAD || ! -d $mirror/refs || ! -d $mirror/objects ]]; then
+    # a run that was cut off at this has left less than a repository
+    rm -rf "$mirror"
+    git init --quiet --bare "$mirror" || stop failed "Cannot make $mirror"
+  fi
   said=$(GIT_TERMINAL_PROMPT=0 env "${durable[@]}" timeout --kill-after=10 "$UPGRADE_FETCH_TIMEOUT" git -C "$mirror" fetch --quiet --no-tags \
     "${url#git+}" "+refs/heads/$UPGRADE_BRANCH:refs/heads/trunk" 2>&1) || code=$?
   [[ $code == 0 ]] || fetch_failed "$code" "$said"
@@ -26,9 +30,10 @@ fetch_remote() {
 
 # A flake without a history in reach: what is older than the last one is refused.
 fetch_flake() {
-  local metadata modified said code=0 url=$UPGRADE_FLAKE_URL
-  # a branch has a place of its own in such a URL
-  if [[ $url =~ ^(github|gitlab|sourcehut):[^/?]+/[^/?]+$ ]]; then url+=/$UPGRADE_BRANCH; fi
+  local metadata modified said code=0 url=${UPGRADE_FLAKE_URL%%\?*}
+  # a branch has a place of its own in such a URL, before what is asked of it
+  if [[ $url =~ ^(github|gitlab|sourcehut):[^/]+/[^/]+$ ]]; then url+=/$UPGRADE_BRANCH; fi
+  url+=${UPGRADE_FLAKE_URL#"${UPGRADE_FLAKE_URL%%\?*}"}
   metadata=$(timeout --kill-after=10 "$UPGRADE_FETCH_TIMEOUT" nix --extra-experimental-features 'nix-command flakes' \
     flake metadata --json --refresh "$url" 2>"$work/said") || code=$?
   if [[ $code != 0 ]]; then

@@ -13,12 +13,16 @@ declare -A descent=()
 
 # What `as_user` needs to know of the user, once for all commands.
 know_user() {
-  local home
+  local home name
   eval "home=~$UPGRADE_USER"
   user_group=$(id --group "$UPGRADE_USER" || true)
   # COLUMNS: without a terminal, jj starts a program twice to ask for its width
   user_environment=("HOME=$home" "USER=$UPGRADE_USER" "LOGNAME=$UPGRADE_USER" "PATH=$PATH" LC_ALL=C.UTF-8
     GIT_TERMINAL_PROMPT=0 COLUMNS=80 "${durable[@]}")
+  # the way to the network is the machine's affair
+  for name in {http,https,ftp,rsync,all,no}_proxy {HTTP,HTTPS,FTP,RSYNC,ALL,NO}_PROXY NIX_SSL_CERT_FILE SSL_CERT_FILE; do
+    if [[ -n ${!name-} ]]; then user_environment+=("$name=${!name}"); fi
+  done
   mapfile -t own_environment < <(compgen -e)
 }
 

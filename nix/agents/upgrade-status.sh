@@ -107,8 +107,9 @@ write_status() { # write_status [<outcome> <reason>]: without them the run is at
 # worse than none, so one that cannot be replaced goes.
 put_status() { # put_status <text>
   local file=$state/status.json size
-  # replacing a file by a rename brings its data to the disk; a new status is no reason to wait for it
-  if printf '%s\n' "$1" >"$file.new" && mv -T "$file.new" "$file"; then return; fi
+  # replacing a file by a rename brings its data to the disk, and a new status is no reason to wait for it; a rename
+  # that replaces none does not, and after a power cut the first one would be empty
+  if printf '%s\n' "$1" >"$file.new" && { [[ -e $file ]] || sync "$file.new"; } && mv -T "$file.new" "$file"; then return; fi
   rm -f "$file.new"
   size=$(stat --format %s "$file" || true)
   if printf "%-${size:-0}s\n" "$1" 1<>"$file" && [[ $(<"$file") == "$1"* ]]; then return; fi
@@ -123,7 +124,7 @@ enter() { # enter <phase>
   # who does not hold the lock leaves the status to who does
   if [[ $phase != lock ]]; then write_status || true; fi
   if [[ -n ${UPGRADE_PHASE_HOOK:-} ]]; then
-    timeout 300 bash -c "$UPGRADE_PHASE_HOOK $phase" 9>&- || say "The phase hook failed in $phase"
+    timeout --kill-after=10 300 bash -c "$UPGRADE_PHASE_HOOK $phase" 9>&- || say "The phase hook failed in $phase"
   fi
 }
 

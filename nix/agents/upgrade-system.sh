@@ -329,7 +329,7 @@ validate() {
   end=$((SECONDS + UPGRADE_PATIENCE))
   read_whole items "$UPGRADE_CHECKS" || bad+=("the checks cannot be read")
   for check in "${found[@]}"; do
-    until timeout 60 bash -c "$check" </dev/null 9>&-; do
+    until timeout --kill-after=10 60 bash -c "$check" </dev/null 9>&-; do
       if [[ $SECONDS -ge $end ]]; then
         bad+=("\`$check\` failed")
         add_check "$check" failed
@@ -440,7 +440,7 @@ clean() {
 
 # Kernel and first stage come into force by a reboot only.
 reboot_if_due() {
-  local now lower upper
+  local now lower upper who
   if [[ /run/booted-system -ef $profile ]]; then return; fi
   if [[ $(readlink --canonicalize-existing /run/booted-system/{kernel,initrd,kernel-modules}) == \
     $(readlink --canonicalize-existing "$profile"/{kernel,initrd,kernel-modules}) ]]; then return; fi
@@ -454,6 +454,10 @@ reboot_if_due() {
       notes+=("a reboot is due, and waits for $UPGRADE_REBOOT_WINDOW (nix-local-upgrade-reboot.timer)")
       return
     fi
+  fi
+  if who=$(rebuild_at_work); then
+    notes+=("a reboot is due, and waits as a rebuild is at work ($who)")
+    return
   fi
   notes+=("rebooting")
   reboots=1

@@ -283,10 +283,25 @@ in
       firewall.enable = yes;
       firewall.allowedTCPPorts = opt (types.listOf types.port) [ ];
       firewall.allowedUDPPorts = opt (types.listOf types.port) [ ];
+      # a VM reaches no proxy, and what it fetches is on the lab's own networks
+      proxy =
+        lib.genAttrs [
+          "allProxy"
+          "default"
+          "ftpProxy"
+          "httpProxy"
+          "httpsProxy"
+          "noProxy"
+          "rsyncProxy"
+        ] (_: opt (types.nullOr types.str) null)
+        // {
+          envVars = opt (types.attrsOf types.str) { };
+        };
     };
 
     nix = {
       enable = yes;
+      envVars = opt (types.attrsOf types.str) { };
       extraOptions = text;
       settings = open { };
       gc.automatic = no;

@@ -161,6 +161,8 @@ in
         "attempts:1"
       ];
       networking.hosts = mkIf config.services.resolved.enable { "10.0.3.100" = [ "git.lab" ]; };
+      # nor is a proxy in reach
+      networking.proxy.envVars = mkForce { };
     }
     # the way in, for a host that has our agents
     // lib.optionalAttrs (options ? myModules.system.reachability) {

@@ -293,6 +293,8 @@ in
       # the upgrade switches the system that it runs in, so a switch must leave it alone
       restartIfChanged = false;
       unitConfig.X-StopOnRemoval = false;
+      # the ways to the network that this machine has, as system.autoUpgrade has them
+      environment = config.nix.envVars // config.networking.proxy.envVars;
       # a unit of NixOS finds next to nothing: hooks and checks are written as they work in a shell
       path = [
         "/run/wrappers"

@@ -119,6 +119,9 @@ in
       before = lib.optional cfg.syncBeforeUpdate "nix-local-upgrade.service";
       wants = [ "network-online.target" ];
       after = [ "network-online.target" ];
+      # an upgrade goes on while an apply takes long, and its switch would end that in the middle and wait for another
+      restartIfChanged = false;
+      environment = config.networking.proxy.envVars;
       # the user's own scripts and templates run in it, with what a login finds
       path = [
         "/run/wrappers"

@@ -168,6 +168,7 @@ in
         before = [
           "boot-complete.target"
           "nix-local-upgrade.service"
+          "nix-local-upgrade-reboot.service"
         ];
         # the host is not reached through a firewall that is not there yet
         after = cfg.validateServices ++ [
@@ -227,7 +228,12 @@ in
           # somebody asked for it
           ConditionKernelCommandLine = [
             "!emergency"
+            "!-b"
             "!rescue"
+            "!single"
+            "!s"
+            "!S"
+            "!1"
             "!systemd.unit=emergency.target"
             "!systemd.unit=rescue.target"
           ];

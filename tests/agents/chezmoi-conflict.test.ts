@@ -265,6 +265,28 @@ test.each([
   },
 )
 
+test('A filter of git that cannot be had, as that of Git LFS, holds no merge up', async () => {
+  const world = await makeDotfiles(root, { '.a': ten })
+  const { sorrow, torment } = world
+  await sorrow.sh(`cd .local/share/chezmoi
+    printf '*.big filter=lfs diff=lfs merge=lfs -text\n' >.gitattributes
+    printf 'version https://git-lfs.github.com/spec/v1\noid sha256:%064d\nsize 9\n' 1 >dot_x.big`)
+  await sorrow.sync()
+  await torment.sync()
+  // what `git lfs install` writes
+  for (const host of [sorrow, torment]) {
+    await host.sh(`git config --global filter.lfs.smudge 'sh -c "exit 2"'
+      git config --global filter.lfs.process 'sh -c "exit 2"'
+      git config --global filter.lfs.clean cat; git config --global filter.lfs.required true`)
+  }
+  await sorrow.sh('sed -i "s/line 0/of sorrow/" .a')
+  await torment.sh('sed -i "s/line 9/of torment/" .a')
+  expect(await sorrow.sync()).toMatchObject({ captured: ['.a'] })
+  expect(await torment.sync()).toMatchObject({ outcome: 'synced', captured: ['.a'] })
+  await sorrow.sync()
+  for (const text of await world.both('.a')) expect(text).toMatch(/of sorrow[^]*of torment/)
+})
+
 test('A line that is edited while the trunk’s edit of it is being applied stays, and both hosts see it', async () => {
   const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': ten, '.b': ten })
   await sorrow.sh('sed -i "s/line 5/of sorrow/" .a')

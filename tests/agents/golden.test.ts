@@ -1,4 +1,12 @@
-import { existsSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { readSteps, spoilable, watchInPlace } from './durable.ts'
 import { GoldenHost } from './golden.ts'
@@ -52,6 +60,38 @@ describe('A trial', () => {
     const again = await host.boot()
     expect(again.tried).toEqual([two])
     expect(again.said).toContain(`the golden generation is well: ${two}`)
+  })
+
+  test.each([
+    ['is past its deadline', 'golden-trial-deadline', 'it was not validated within'],
+    ['is not good', 'golden-boot-validation', 'sshd.service is failed'],
+  ])(
+    'that %s with /boot not mounted goes back to golden, and nothing is written below it',
+    async (_, command, reason) => {
+      await host.rebuild(2)
+      renameSync(host.path('boot'), host.path('boot-of-the-disk'))
+      mkdirSync(host.path('boot'))
+      host.services({ 'sshd.service': 'failed' })
+      const said = await host.sh(`ln -sfn ${two} /run/booted-system
+        sed -i 's/"boot":"[^"]*"/"boot":"another"/' /var/lib/golden-generation/trial.json
+        ${command} 2>&1 || true; find /boot -mindepth 1`)
+      expect(said).toContain('going back to the golden generation')
+      expect(said).not.toMatch(/^\/boot\//m)
+      expect(failed()).toContain(`${two} `)
+      expect(failed()).toContain(reason)
+      expect(host.rebooting).toBe(true)
+    },
+  )
+
+  test('stays where the boot loader would not lead to golden, and that cannot be mended', async () => {
+    await host.rebuild(2)
+    renameSync(host.path('boot'), host.path('boot-of-the-disk'))
+    mkdirSync(host.path('boot'))
+    const said = await host.sh(`ln -sfn ${two} /run/booted-system
+      sed -i 's/"boot":"[^"]*"/"boot":"another"/' /var/lib/golden-generation/trial.json
+      bootctl set-default nixos-generation-2.conf; golden-trial-deadline 2>&1`)
+    expect(said).toContain('no golden generation to go back to: this one keeps running')
+    expect(host.rebooting).toBe(false)
   })
 
   test('that does not come up is golden’s next boot, written down, and no longer the profile', async () => {

@@ -112,7 +112,7 @@ const programs: Record<string, string[]> = {
 }
 const builtins = new Set(
   `"$@" : [ alias break cd command compgen continue coproc echo eval exec exit kill mapfile printf read return set
-  shift shopt trap true wait`.split(/\s+/),
+  shift shopt trap true umask wait`.split(/\s+/),
 )
 /** Words that the grammar takes for commands, and a command of the module beside. */
 const misread: Record<string, string[]> = {

@@ -14,12 +14,12 @@ mount -t vfat -o umask=0077,noatime LABEL=ESP /boot || echo 'init: /boot cannot 
 # The kernel came up with one CPU (see system.nix): here are the others
 for cpu in /sys/devices/system/cpu/cpu[0-9]*/online; do echo 1 >"$cpu"; done
 
-# The first stage has started the watchdog: systemd takes it over, unless it is told to leave it off
+# The first stage has started the watchdog: systemd takes it over where it is told to
+watchdog=off
 while read -r line; do
-  case $line in
-    RuntimeWatchdogSec=0 | RuntimeWatchdogSec=off) [ ! -c /dev/watchdog ] || printf V >/dev/watchdog ;;
-  esac
+  case $line in RuntimeWatchdogSec=*) watchdog=${line#*=} ;; esac
 done <"$generation/etc/systemd/system.conf"
+case $watchdog in 0 | off) [ ! -c /dev/watchdog ] || printf V >/dev/watchdog ;; esac
 
 # What QEMU's network says of IPv6 would be a route out through mgmt
 echo 0 >/proc/sys/net/ipv6/conf/default/accept_ra

@@ -18,10 +18,14 @@ let
     else
       toString v;
   path = import ./path.nix;
-  manager = lib.mergeAttrs {
-    RuntimeWatchdogSec = "30s";
-    RebootWatchdogSec = "2min";
-  } config.systemd.settings.Manager;
+  # with a golden generation, what ends a boot that goes nowhere is its own affair
+  golden = config.myModules.system.boot.goldenGeneration.enable or false;
+  manager =
+    lib.optionalAttrs (!golden) {
+      RuntimeWatchdogSec = "30s";
+      RebootWatchdogSec = "2min";
+    }
+    // config.systemd.settings.Manager;
   # Debian's cloud kernel has no display driver, and asking for one takes a second of the boot
   modules = lib.subtractLists [
     "virtio-gpu"
@@ -48,8 +52,6 @@ in
   lab.guest.kernelParams = [
     # as on NixOS; a serial line is slow to write to under emulation
     "loglevel=4"
-    # a machine that nobody looks at comes back by itself
-    "panic=5"
     "oops=panic"
     # the command line names no root=, or a garbage initrd would leave the kernel waiting for it
     "rw"
@@ -77,7 +79,9 @@ in
     "systemd.tty.term.console=vt220"
     "systemd.tty.rows.console=24"
     "systemd.tty.columns.console=80"
-  ];
+  ]
+  # a machine that nobody looks at comes back by itself
+  ++ optional (!golden) "panic=5";
 
   environment.etc = {
     sudoers = {

@@ -35,7 +35,10 @@ in
 
     # a switch to secrets that this host cannot open would take what it has away
     system.preSwitchChecks.secrets = ''
-      SECRETS_KEY=${config.sops.age.keyFile} ${lib.getExe check} ${toString (map file present)}
+      SECRETS_KEY=${config.sops.age.keyFile} ${lib.getExe check} ${
+        # by the names that they have in the store, so that they are kept with the system
+        lib.concatMapStringsSep " " (category: "${file category}") present
+      }
     '';
   };
 }

@@ -1,0 +1,121 @@
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
+import { missingForRoot } from './root.ts'
+import { agent, copyWorld, makeUpgradeWorld, type UpgradeWorld } from './upgrade.ts'
+
+const missing = await missingForRoot()
+let first: UpgradeWorld
+let world: UpgradeWorld
+beforeAll(async () => {
+  if (!missing) first = await makeUpgradeWorld()
+})
+beforeEach(async (context) => {
+  if (missing) return context.skip(missing)
+  world = await copyWorld(first)
+})
+afterEach(() => world?.remove())
+afterAll(() => first?.remove())
+
+/** A program of the world that does this in place of what it does. */
+const inPlaceOf = (program: string, text: string): string =>
+  `cp /usr/bin/${program} /root/own-${program}; printf '#!/bin/bash\\n%s\\n' '${text}' >/root/${program}
+   chmod +x /root/${program}; mount --bind /root/${program} /usr/bin/${program}`
+
+test('A reboot that is due waits while a rebuild is at work', async () => {
+  await world.sh(
+    'mkdir -p /old /new; touch /old/kernel /new/kernel; ln -sfn /old /run/booted-system',
+  )
+  const model = inPlaceOf('systemctl', 'echo "$*" >>/root/asked')
+  const allowed = { UPGRADE_ALLOW_REBOOT: 'true' }
+  world.write(
+    'root/agent',
+    `${model}\nmkdir -p /run/nixos; exec 7>>/run/nixos/switch-to-configuration.lock; flock 7\n${agent}`,
+  )
+  const { said } = await world.upgrade(allowed, '--reboot')
+  expect(said).toMatch(/a reboot is due, and waits as a rebuild is at work \(pid \d+/)
+  expect(await world.sh('cat asked 2>/dev/null || true')).toBe('')
+  world.write('root/agent', `${model}\n${agent}`)
+  await world.upgrade(allowed, '--reboot')
+  expect(await world.sh('cat asked')).toContain('reboot')
+})
+
+test('A mirror that was cut off as it was made is made anew', async () => {
+  const remote = {
+    UPGRADE_MODE: 'remote',
+    UPGRADE_REPOSITORY: '/nowhere',
+    UPGRADE_FLAKE_URL: 'git+file:///home/rain/config.git',
+  }
+  await world.sh(
+    `git config --global safe.directory '*'; mkdir -p /var/lib/nix-local-upgrade/remote.git/refs`,
+  )
+  await world.push('two', { 'text.nix': '"two"' })
+  expect(await world.upgrade(remote)).toMatchObject({ outcome: 'upgraded' })
+  // and one that is whole stays
+  await world.sh('touch /var/lib/nix-local-upgrade/remote.git/mark')
+  expect(await world.upgrade(remote)).toMatchObject({ outcome: 'up-to-date' })
+  await world.sh('test -e /var/lib/nix-local-upgrade/remote.git/mark')
+})
+
+test.each([
+  ['github:o/r', 'github:o/r/stable'],
+  ['github:o/r?dir=hosts', 'github:o/r/stable?dir=hosts'],
+  ['gitlab:o/r?host=git.example.org', 'gitlab:o/r/stable?host=git.example.org'],
+  ['github:o/r/other?dir=hosts', 'github:o/r/other?dir=hosts'],
+  ['https://example.org/a.tar.gz?x=/y', 'https://example.org/a.tar.gz?x=/y'],
+])(
+  'A flake without its history, `%s`, is asked for at its branch, and anew',
+  async (url, asked) => {
+    const model = inPlaceOf(
+      'nix',
+      '[[ " $* " != *" flake metadata "* ]] || echo "$*" >>/root/asked; exit 1',
+    )
+    world.write('root/agent', `${model}\n${agent}`)
+    await world.upgrade({
+      UPGRADE_MODE: 'remote',
+      UPGRADE_REPOSITORY: '/nowhere',
+      UPGRADE_BRANCH: 'stable',
+      UPGRADE_FLAKE_URL: url,
+    })
+    const said = await world.sh('cat asked')
+    expect(said.trim().split(' ').at(-1)).toBe(asked)
+    // Nix would answer from what it has for an hour
+    expect(said).toContain(' --refresh ')
+  },
+)
+
+test('A check that does not mind being told to end is ended', async () => {
+  const quick = agent.replace('timeout --kill-after=10 60 bash', 'timeout --kill-after=1 2 bash')
+  expect(quick).not.toBe(agent)
+  world.write('root/agent', quick)
+  await world.push('two', { 'text.nix': '"two"' })
+  const check = "trap '' TERM; while :; do sleep 1; done"
+  expect(await world.upgrade({ UPGRADE_CHECKS: JSON.stringify([check]) })).toMatchObject({
+    outcome: 'validation-failed',
+    reason: `\`${check}\` failed`,
+  })
+})
+
+test('The proxies and certificates of the machine are those of its user’s git, jj and nix', async () => {
+  const model = inPlaceOf('git', 'env >>/tmp/git-env; exec /tmp/own-git "$@"')
+  world.write('root/agent', `${model}\ncp /root/own-git /tmp/own-git\n${agent}`)
+  const ways = {
+    https_proxy: 'http://proxy.example:3128',
+    NO_PROXY: '.example',
+    NIX_SSL_CERT_FILE: '/etc/own.pem',
+  }
+  await world.upgrade({ ...ways, UPGRADE_SECRET: 'of the unit' })
+  const environment = await world.sh('sort -u /tmp/git-env')
+  for (const [name, value] of Object.entries(ways))
+    expect(environment).toContain(`${name}=${value}`)
+  expect(environment).not.toContain('UPGRADE_SECRET')
+  expect(environment).not.toMatch(/^(http|all)_proxy=/m)
+})
+
+test('The first status is on the disk before it has its name, and later ones are not waited for', async () => {
+  const model = inPlaceOf('sync', 'echo "$*" >>/root/synced; exec /root/own-sync "$@"')
+  world.write('root/agent', `${model}\n${agent}`)
+  await world.sh('rm -f /var/lib/nix-local-upgrade/status.json')
+  await world.upgrade({})
+  await world.upgrade({})
+  const synced = (await world.sh('cat synced')).split('\n')
+  expect(synced.filter((line) => line.endsWith('/status.json.new'))).toHaveLength(1)
+})
