@@ -115,10 +115,24 @@ const entries = (set: SetValue, f: Thunk, at: Node): ListValue => ({
   gaps: set.gaps,
 })
 
+const listOf = (items: Thunk[]): ListValue => ({ is: 'list', items, places: [], gaps: [] })
+
 const joined = ({ items, gaps }: ListValue, at: Node): Value => {
-  const empty: ListValue = { is: 'list', items: [], places: [], gaps }
-  return concatenate([empty, ...items.map((item) => item())], at)
+  return concatenate([{ ...listOf([]), gaps }, ...items.map((item) => item())], at)
 }
+
+const flattened = (list: ListValue, at: Node): Value =>
+  concatenate(
+    [
+      { ...list, items: [] },
+      ...list.items.map((item): Value => {
+        const one = item()
+        if (one.is === 'list') return flattened(one, at)
+        return one.is === 'unknown' ? one : listOf([item])
+      }),
+    ],
+    at,
+  )
 
 const fold = (list: ListValue, at: Node): Value =>
   list.items.reduce<Value>((sum, item) => merge(sum, item(), at), {
@@ -179,8 +193,21 @@ export const library: Record<string, LibraryFunction> = {
       return setOf({ config: { value: () => setOf({ flake }), literals: [] } })
     },
   ],
+  // `lib.extend`: what the overlay adds is known, and the rest by its names
+  extend: [
+    1,
+    ([overlay], at) => {
+      const rest = computed(at)
+      const extended = lazy(at, () => {
+        const added = call2(overlay!, extended, () => rest, at)
+        return added.is === 'set' ? { ...added, places: [], gaps: [...added.gaps, rest] } : rest
+      })
+      return extended()
+    },
+  ],
   filter: [2, ([, list], at) => ifListed(list!(), at)],
   filterAttrs: [2, ([, set], at) => ifListed(set!(), at)],
+  flatten: onList(0, 1, (list, _, at) => flattened(list, at)),
   flip: [3, ([f, a, b], at) => call2(f!, b!, a!, at)],
   "foldl'": onList(2, 3, ({ items }, [f, start], at) =>
     items.reduce((sum, item) => call2(f!, () => sum, item, at), start!()),
@@ -189,6 +216,8 @@ export const library: Record<string, LibraryFunction> = {
   genAttrs: onList(0, 2, (list, [, f], at) =>
     pairs(list, (item) => ({ name: item(), value: lazy(at, () => call(f!(), item, at)) }), at),
   ),
+  // flake-parts
+  importApply: [2, ([path, given], at) => call(call(outside(at, 'import'), path!, at), given!, at)],
   // every file of a directory, or of several, but those below a name that begins with `_`, as a module that imports them
   'import-tree': [
     1,
@@ -200,7 +229,7 @@ export const library: Record<string, LibraryFunction> = {
       const files = trees
         .flatMap((tree) => nixFilesIn(tree!))
         .map((text): Thunk => () => ({ is: 'path', text }))
-      const imports = (): Value => ({ is: 'list', items: files, places: [], gaps: [] })
+      const imports = (): Value => listOf(files)
       return { ...emptySet(), attrs: new Map([['imports', { value: imports, literals: [] }]]) }
     },
   ],
@@ -255,7 +284,9 @@ export const library: Record<string, LibraryFunction> = {
       return set
     },
   ],
+  optional: [2, ([, item], at) => ifListed(listOf([item!]), at)],
   optionalAttrs: [2, ([, set], at) => ifListed(set!(), at)],
+  optionals: [2, ([, list], at) => ifListed(list!(), at)],
   pipe: onList(1, 2, ({ items }, [start], at) =>
     items.reduce((value, step) => call(step(), () => value, at), start!()),
   ),

@@ -224,14 +224,16 @@ export function isListed(value: Value): boolean {
   if (value.is === 'text') return value.listing !== undefined
   if (value.is === 'set') {
     const all = [...value.attrs.values()]
-    return all.length > 0 && all.every(({ listing }) => listing)
+    // or it is a record of one of them, as `listToAttrs` takes it
+    const name = value.attrs.get('name')?.value()
+    return (
+      (all.length > 0 && all.every(({ listing }) => listing)) ||
+      (name?.is === 'text' && name.listing !== undefined)
+    )
   }
-  if (value.is !== 'list' || value.items.length === 0) return false
-  return value.items.every((item) => {
-    const one = item()
-    const name = one.is === 'set' ? one.attrs.get('name')?.value() : one
-    return name?.is === 'text' && name.listing !== undefined
-  })
+  return (
+    value.is === 'list' && value.items.length > 0 && value.items.every((item) => isListed(item()))
+  )
 }
 
 export const hasNames = (value: Value): boolean =>
@@ -239,7 +241,7 @@ export const hasNames = (value: Value): boolean =>
 
 /** What a condition or a filter lets through is not known, but for names that nobody wrote. */
 export const ifListed = (value: Value, at: Node): Value =>
-  value.is === 'unknown' || isListed(value) ? value : other(at)
+  value.is === 'unknown' || isListed(value) ? value : { ...other(at), given: [() => value] }
 
 /** What a flake's `nixosConfigurations` evaluates to, as far as its source shows it, and where that is written. */
 export interface Outline {

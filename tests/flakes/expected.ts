@@ -13,6 +13,28 @@ export interface ExpectedEdit {
 
 export const edits: ExpectedEdit[] = [
   {
+    flake: 'extended-lib',
+    line: 11,
+    like: 'linnet',
+    inserted: ['', '        (mkHost "sorrow" "mia" [ ])'],
+  },
+  {
+    flake: 'flattened',
+    line: 9,
+    like: 'stoat',
+    inserted: ['', '        sorrow = { };'],
+  },
+  {
+    flake: 'applied-module',
+    file: 'machines.nix',
+    line: 6,
+    like: 'siskin',
+    inserted: [
+      '',
+      '    sorrow = inputs.nixpkgs.lib.nixosSystem { system = platform; modules = [ ./sorrow.nix ]; };',
+    ],
+  },
+  {
     flake: 'trees',
     file: 'hosts/crake.nix',
     line: 6,
@@ -590,7 +612,7 @@ export const edits: ExpectedEdit[] = [
 ]
 
 /** Flakes that list a directory: the line that does, and the directory. */
-export const discoveries: [flake: string, line: number, directory: string][] = [
+export const discoveries: [flake: string, line: number, directory: string, file?: string][] = [
   ['read-dir', 7, 'hosts'],
   ['read-dir-beside', 9, 'hosts'],
   ['read-dir-filter', 6, 'machines'],
@@ -598,6 +620,8 @@ export const discoveries: [flake: string, line: number, directory: string][] = [
   ['read-dir-names', 6, 'hosts'],
   ['read-dir-nested', 10, 'systems/x86_64-linux'],
   ['read-dir-null', 7, 'hosts'],
+  ['read-dir-optional', 6, 'hosts'],
+  ['read-dir-pairs', 7, 'machines', 'lib/directories.nix'],
   ['read-dir-self', 6, 'systems'],
 ]
 
@@ -785,6 +809,8 @@ export const ownFiles: Record<string, string> = {
   'read-dir-filter': 'machines/sorrow/default.nix',
   'read-dir-helper': 'hosts/sorrow.nix',
   'read-dir-nested': 'systems/x86_64-linux/sorrow/default.nix',
+  'read-dir-optional': 'hosts/sorrow/default.nix',
+  'read-dir-pairs': 'machines/sorrow/default.nix',
   'read-dir-self': 'systems/sorrow/configuration.nix',
   'refused/auto-wired': 'configurations/nixos/sorrow/default.nix',
   'refused/own-library': 'nix/systems/x86_64-linux/sorrow/default.nix',

@@ -152,15 +152,18 @@ describe('an edit', () => {
   })
 })
 
-test.each(discoveries)('%s finds its hosts by itself', async (flake, line, directory) => {
-  const root = join(corpus, flake)
-  expect(await addHost(root, 'sorrow')).toMatchObject({
-    outcome: 'discovered',
-    file: join(root, 'flake.nix'),
-    line,
-    directory: join(root, directory),
-  })
-})
+test.each(discoveries)(
+  '%s finds its hosts by itself',
+  async (flake, line, directory, file = 'flake.nix') => {
+    const root = join(corpus, flake)
+    expect(await addHost(root, 'sorrow')).toMatchObject({
+      outcome: 'discovered',
+      file: join(root, file),
+      line,
+      directory: join(root, directory),
+    })
+  },
+)
 
 describe('a refusal', () => {
   test.each(Object.entries(refusals))('of %s says where and why', async (flake, message) => {
