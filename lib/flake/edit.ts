@@ -15,7 +15,7 @@ import {
   usualFiles,
   type OwnFiles,
 } from './own-files.ts'
-import { mentions, otherPlatform, pathsOf, seenIn, type Seen } from './seen.ts'
+import { mentions, otherPlatform, pathsOf, seenIn, seenOfAll, type Seen } from './seen.ts'
 import { attributeName, faults, leaves, nixReader, nixString, nodesOf } from './syntax.ts'
 import { sourceOf, type Node, type NixSource } from './syntax.ts'
 import type { Outline, SetValue } from './value.ts'
@@ -175,9 +175,8 @@ const isMadeFor = (name: string, directory: string | undefined): boolean =>
 
 /** Where a host that the flake has reads its files, if that is to be seen. */
 function ownFiles({ directory, of: { hosts } }: Flake, name: string): OwnFiles | undefined {
-  const host = hosts.is === 'set' ? hosts.attrs.get(name) : undefined
-  const [node] = host?.literals ?? []
-  const main = host && node && mainOf(pathsOf(seenIn(host.value, node), name, directory), name)
+  const seen = hosts.is === 'set' ? seenOfAll(hosts).get(name) : undefined
+  const main = seen && mainOf(pathsOf(seen, name, directory), name)
   return main === undefined ? undefined : asFiles(main, name)
 }
 
@@ -187,10 +186,11 @@ type Refuse = (why: Why) => Failure
 /** A copy of one of the hosts, behind it. */
 function copied({ directory, of }: Flake, name: string, refuse: Refuse, like?: string): Draft {
   const { attrs, places: sets, gaps } = of.hosts as SetValue
+  const shown = seenOfAll(of.hosts as SetValue)
   const all = [...attrs].flatMap(([host, attr]) => {
     const entry = hostEntry(host, attr)
-    if (!entry) return []
-    const seen = seenIn(attr.value, entry.element)
+    const seen = shown.get(host)
+    if (!entry || !seen) return []
     const own = pathsOf(seen, host, directory)
     const word = seen.texts.some((text) => mentions(text, host))
     const names = own.length > 0 ? 'files' : word ? 'word' : 'nothing'
@@ -334,12 +334,27 @@ async function complete(
     ...draft,
     notes: [
       ...draft.notes,
+      ...lent(entry, flake.of.hosts as SetValue, like).map(
+        (path) => `The new entry still says \`${path}\`, as that of \`${like}\` alone does`,
+      ),
       ...missing(entry, seen, name),
       ...(unread ? [`\`${usual}\` is there, and nothing in the new entry is seen to read it`] : []),
     ],
     paths: [...new Set([...written, ...asLike])],
     own: main === undefined ? own : asFiles(main, name),
   }
+}
+
+/** Paths in the new entry that are as in the copied one, and that no other host reads. */
+function lent(entry: Node, hosts: SetValue, like: string | undefined): string[] {
+  const own = new Set(like === undefined ? [] : seenOfAll(hosts).get(like)?.paths)
+  const others = [...seenOfAll(hosts)].filter(([other]) => other !== like)
+  if (others.length === 0) return []
+  for (const [, { paths }] of others) for (const path of paths) own.delete(path)
+  return entry
+    .descendantsOfType('path_expression')
+    .map(({ text }) => text)
+    .filter((text) => own.has(resolve(dirname(sourceOf(entry).path), text)))
 }
 
 /** What the new entry asks for by its name that is not there, or is not to be seen. */

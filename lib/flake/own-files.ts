@@ -1,8 +1,7 @@
 import { existsSync, readFileSync, readdirSync, statSync } from 'node:fs'
 import { basename, dirname, join, relative, resolve } from 'node:path'
 import { customaryFile } from './frameworks.ts'
-import { pathsOf, seenIn } from './seen.ts'
-import type { Node } from './syntax.ts'
+import { pathsOf, seenOfAll } from './seen.ts'
 import type { SetValue, Unknown } from './value.ts'
 
 /** Where a flake reads the files of one host. */
@@ -32,9 +31,9 @@ export function filesLikeOthers(
       : filesIn(hosts.directory, name)
   }
   const votes = new Map<string, number>()
-  for (const [other, { value, literals, listing }] of hosts.attrs) {
-    const node = (literals[0] ?? listing?.node) as Node
-    const seen = node && seenIn(value, node)
+  const all = seenOfAll(hosts)
+  for (const [other, { listing }] of hosts.attrs) {
+    const seen = all.get(other)
     if (listing) return filesOfListing(listing.directory, seen?.paths ?? [], name)
     const main = seen && mainOf(pathsOf(seen, other, flake), other)
     if (main === undefined) continue

@@ -2,7 +2,7 @@ import { readFileSync, readdirSync, statSync } from 'node:fs'
 import { dirname, join, relative } from 'node:path'
 import { inOneEvaluation, recordingImports } from './trace.ts'
 import type { Node } from './syntax.ts'
-import { argument, type Thunk, type Unknown, type Value } from './value.ts'
+import { argument, type SetValue, type Thunk, type Unknown, type Value } from './value.ts'
 
 /** What the source shows of a host: of what is given to functions that are not known here, too. */
 export interface Seen {
@@ -46,6 +46,36 @@ export function seenIn(value: Thunk, node: Node): Seen {
   )
   seen.paths.push(...imported)
   return seen
+}
+
+/**
+ * What is seen of each host. A path that most of the others read as well is no host's own, though there be one of
+ * its name: all import `modules/laptop.nix`, and `laptop` is one of them.
+ */
+export function seenOfAll(hosts: SetValue): Map<string, Seen> {
+  const found = looked.get(hosts) ?? lookAtAll(hosts)
+  looked.set(hosts, found)
+  return found
+}
+
+/** What was imported is seen once: a value is computed but once. */
+const looked = new WeakMap<SetValue, Map<string, Seen>>()
+
+function lookAtAll({ attrs }: SetValue): Map<string, Seen> {
+  const all = [...attrs].flatMap(([name, { value, literals, listing }]) => {
+    const node = literals[0] ?? listing?.node
+    return node ? [{ name, seen: seenIn(value, node) }] : []
+  })
+  const paths = new Map(all.map(({ name, seen }) => [name, new Set(seen.paths)]))
+  return new Map(
+    all.map(({ name, seen }) => {
+      // `web-vm` may well be made of the files of `web`
+      const others = [...paths].filter(([one]) => !one.includes(name) && !name.includes(one))
+      const isOwn = (path: string): boolean =>
+        others.length === 0 || others.filter(([, of]) => of.has(path)).length * 2 <= others.length
+      return [name, { ...seen, paths: seen.paths.filter(isOwn) }]
+    }),
+  )
 }
 
 /** A name as a word of its own, in a path or a text; a hyphen is no end of it. */

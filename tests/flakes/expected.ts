@@ -35,6 +35,13 @@ export const edits: ExpectedEdit[] = [
     ],
   },
   {
+    flake: 'shared-names',
+    line: 16,
+    like: 'linnet',
+    inserted: ['', '        sorrow = mkHost "sorrow" (import ./machines/sorrow.nix);'],
+    notes: [],
+  },
+  {
     flake: 'trees',
     file: 'hosts/crake.nix',
     line: 6,
@@ -827,4 +834,5 @@ export const ownFiles: Record<string, string> = {
   'refused/prefix-word': 'nix/hosts/sorrow/configuration.nix',
   'refused/told-directory': 'nix/boxes/sorrow.nix',
   'refused/variable-name': 'machine/sorrow.nix',
+  'shared-names': 'machines/sorrow.nix',
 }

@@ -275,6 +275,13 @@ describe('notes', () => {
     ])
   })
 
+  test('name a file that the copied host alone has', async () => {
+    const { notes } = await edit(join(corpus, 'other-platforms'), 'sorrow')
+    expect(notes).toEqual([
+      'The new entry still says `./common.nix`, as that of `avocet` alone does',
+    ])
+  })
+
   test('are not made where every host has that text', async () => {
     const { notes } = await edit(join(corpus, 'joined-words'), 'sorrow')
     expect(notes).toEqual(['`self.disks.sorrow` is not there yet'])
