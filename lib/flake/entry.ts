@@ -1,3 +1,4 @@
+import { isIP } from 'node:net'
 import { attributeName, endOf, leaves, parts, sourceOf, staticText, type Node } from './syntax.ts'
 import type { Attr } from './value.ts'
 
@@ -152,6 +153,30 @@ function namesPerson(token: Node): boolean {
   return false
 }
 
+/** Whether a token says something of one host alone, as far as that is to be seen. */
+const isOfHost = (token: Node, host: string): boolean =>
+  isAddress(token) ||
+  isVariableOf(token, host) ||
+  (word(host, true).test(token.text) && !namesPerson(token))
+
+/** `webConfig`, which is no function that is called, is of `web`. */
+function isVariableOf({ type, text, parent }: Node, host: string): boolean {
+  const words = text.split(/(?=[A-Z])/).map((one) => one.toLowerCase())
+  const isCalled = parent?.parent?.childForFieldName('function')?.id === parent?.id
+  return (
+    type === 'identifier' &&
+    parent?.type === 'variable_expression' &&
+    !isCalled &&
+    words.includes(host.toLowerCase())
+  )
+}
+
+/** Of a network; two hosts that have the same one do not reach each other. */
+const isAddress = ({ type, text }: Node): boolean =>
+  type === 'string_fragment' &&
+  (/^[0-9a-f]{2}([:-][0-9a-f]{2}){5}$/i.test(text) ||
+    (isIP(text.split('/')[0]!) !== 0 && !/^(127\.|0\.0\.0\.0|::1?(\/|$))/.test(text)))
+
 /** An insertion into a text; nothing is replaced. */
 export interface Insertion {
   /** In UTF-16 units. */
@@ -179,12 +204,7 @@ export function copyBehind({ entry, loose }: Model, name: string): Insertion {
         ? source.slice(token.startIndex, end)
         : renamed(token, entry, name, loose)
     text += space + written
-    if (
-      token.type !== 'comment' &&
-      written === token.text &&
-      word(entry.name, true).test(written) &&
-      !namesPerson(token)
-    ) {
+    if (token.type !== 'comment' && written === token.text && isOfHost(token, entry.name)) {
       notes.push(`The new entry still says \`${written}\`, as that of \`${entry.name}\` does`)
     }
   }

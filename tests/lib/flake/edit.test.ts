@@ -275,6 +275,11 @@ describe('notes', () => {
     ])
   })
 
+  test('name a variable that is called after the copied host', async () => {
+    const { notes } = await edit(join(corpus, 'shared-names'), 'sorrow', 'laptop')
+    expect(notes).toEqual(['The new entry still says `laptopConfig`, as that of `laptop` does'])
+  })
+
   test('name a file that the copied host alone has', async () => {
     const { notes } = await edit(join(corpus, 'other-platforms'), 'sorrow')
     expect(notes).toEqual([
