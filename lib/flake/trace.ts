@@ -2,7 +2,7 @@ import { existsSync, statSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
 import { Failure } from '../failure.ts'
 import { call, library } from './library.ts'
-import { parts, pieceText, sourceOf, staticText, type Node } from './syntax.ts'
+import { bindingsOf, parts, pieceText, sourceOf, staticText, type Node } from './syntax.ts'
 import {
   abridged,
   asPath,
@@ -133,7 +133,7 @@ interface Binding {
 
 /** @param outer where `inherit x;` looks, which is never among the set's own names */
 function bindings(node: Node, inner: Scope, outer: Scope): SetValue {
-  const all = node.namedChildren.find(({ type }) => type === 'binding_set')?.namedChildren ?? []
+  const all = bindingsOf(node)
   const plain = all
     .filter(({ type }) => type === 'binding')
     .map((one) => ({ path: parts(field(one, 'attrpath')), value: field(one, 'expression') }))

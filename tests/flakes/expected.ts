@@ -657,6 +657,8 @@ export const discoveries: [flake: string, line: number, directory: string, file?
 
 /** Flakes under `refused`: the message, in which `@` stands for the flake's directory. */
 export const refusals: Record<string, string> = {
+  'folded-library':
+    'Cannot add `sorrow` to `@/flake.nix` at line 11: the hosts are computed by `fleet.lib.compose { }`',
   'told-by-system':
     'Cannot add `sorrow` to `@/flake.nix` at line 5: the hosts depend on `inputs.den.flakeModule`',
   'other-nixpkgs':
@@ -754,6 +756,7 @@ export const refusals: Record<string, string> = {
 
 /** What to do about a refusal, where it is not an entry that is to be written by hand. */
 export const hints: Record<string, RegExp> = {
+  'folded-library': /^Write it by hand at line 8 in the set that begins there: nixosConfigurations\.sorrow = /,
   'told-by-system':
     /^Its hosts are most likely those in `den\.hosts\.x86_64-linux` at line 6 of `@\/flake\.nix`: write `x86_64-linux\.sorrow = …;` there, like `bittern`$/,
   'other-nixpkgs':
@@ -810,7 +813,7 @@ export const hints: Record<string, RegExp> = {
 
 /** Refused flakes whose inputs have stand-ins: what a person is told to write makes a host, as nix sees it. */
 export const writtenByHand = [
-  ...['computed-names', 'condition', 'empty-records', 'empty-set', 'filtered', 'flake-taken'],
+  ...['computed-names', 'condition', 'empty-records', 'empty-set', 'filtered', 'flake-taken', 'folded-library'],
   ...['inherited', 'mapped-empty', 'module-without-arguments', 'nothing', 'named-in-a-file', 'no-outputs', 'none', 'other-flake', 'other-library'],
   'other-nixpkgs',
   ...['own-variable', 'pieces', 'systems', 'two-places', 'variable-name'],
