@@ -4,7 +4,7 @@ import { Failure, usage } from '../failure.ts'
 import { byHand, placeOf, type ByHand } from './by-hand.ts'
 import { isParsed } from './check.ts'
 import { outline, refusal, type Why } from './hosts.ts'
-import { copyBehind, hostEntry, intoEmpty, model, type HostEntry } from './entry.ts'
+import { copyBehind, hostEntry, intoEmpty, model, namedIn, type HostEntry } from './entry.ts'
 import { hostMaker } from './maker.ts'
 import {
   asFiles,
@@ -221,6 +221,14 @@ function copied({ directory, of }: Flake, name: string, refuse: Refuse, like?: s
     like === undefined ? fullest : places.find((at) => at.some((entry) => entry.name === like))
   const chosen = place && model(place, like)
   if (chosen) {
+    const there = namedIn(chosen.entry, name)
+    if (there) {
+      const { file, line } = placeOf(there)
+      throw usage(
+        `Cannot add \`${name}\`: it is written at line ${line} of \`${file}\`, and the flake makes no host of it`,
+        'Something between there and the hosts leaves it out: mend that, or take another name',
+      )
+    }
     const { notes, ...insertion } = copyBehind(chosen, name)
     const edit = insert(sourceOf(chosen.entry.element), insertion)
     const { platform, name: other } = chosen.entry

@@ -1,5 +1,14 @@
 import { isIP } from 'node:net'
-import { attributeName, endOf, leaves, parts, sourceOf, staticText, type Node } from './syntax.ts'
+import {
+  attributeName,
+  endOf,
+  leaves,
+  nodesOf,
+  parts,
+  sourceOf,
+  staticText,
+  type Node,
+} from './syntax.ts'
 import type { Attr } from './value.ts'
 
 /** A host as the source writes it: a binding of a set, or an element of a list. */
@@ -47,6 +56,30 @@ export function hostEntry(name: string, { literals }: Attr): HostEntry | undefin
   return element.parent
     ? { name, literal, element, container: element.parent, prefix: '', names: 'nothing' }
     : undefined
+}
+
+/** Where that place has the name already, as a filter may leave out what is written there. */
+export function namedIn({ literal, container }: HostEntry, name: string): Node | undefined {
+  const way = wayTo(literal, container)
+  return [...nodesOf(container)].find(
+    (node) =>
+      /^(identifier|string_expression)$/.test(node.type) &&
+      staticText(node) === name &&
+      wayTo(node, container) === way,
+  )
+}
+
+/** What stands between a name and the set or list that it is written in. */
+function wayTo(literal: Node, container: Node): string {
+  const way: string[] = []
+  for (let node = literal; node.parent && node.id !== container.id; node = node.parent) {
+    const { parent } = node
+    const before = parts(parent).filter(({ endIndex }) => endIndex <= node.startIndex)
+    if (parent.type === 'attrpath') way.push(...before.map(({ text }) => text))
+    const of = parent.type === 'binding' ? parent.childForFieldName('attrpath')! : node
+    way.push(of.id === node.id ? parent.type : of.text)
+  }
+  return way.join(' ')
 }
 
 /** An entry to copy, and the reason why this one. */

@@ -8,6 +8,7 @@ import {
   asPath,
   asText,
   attribute,
+  compared,
   concatenate,
   emptySet,
   gapsOf,
@@ -115,6 +116,14 @@ const entries = (set: SetValue, f: Thunk, at: Node): ListValue => ({
   gaps: set.gaps,
 })
 
+/** What a filter keeps: something, and known of each. */
+function kept<T>(all: T[], keep: (one: T) => Value): T[] | undefined {
+  const asked = all.map((one) => ({ one, value: keep(one) }))
+  const some = asked.filter(({ value }) => value.is === 'truth' && value.holds)
+  const known = asked.every(({ value }) => value.is === 'truth')
+  return known && some.length > 0 ? some.map(({ one }) => one) : undefined
+}
+
 const listOf = (items: Thunk[]): ListValue => ({ is: 'list', items, places: [], gaps: [] })
 
 const joined = ({ items, gaps }: ListValue, at: Node): Value => {
@@ -205,8 +214,24 @@ export const library: Record<string, LibraryFunction> = {
       return extended()
     },
   ],
-  filter: [2, ([, list], at) => ifListed(list!(), at)],
-  filterAttrs: [2, ([, set], at) => ifListed(set!(), at)],
+  filter: [
+    2,
+    ([keep, list], at) => {
+      const all = list!()
+      if (all.is !== 'list') return ifListed(all, at)
+      const items = kept(all.items, (item) => call(keep!(), item, at))
+      return items ? { ...all, items } : ifListed(all, at)
+    },
+  ],
+  filterAttrs: [
+    2,
+    ([keep, set], at) => {
+      const all = set!()
+      if (all.is !== 'set') return ifListed(all, at)
+      const attrs = kept([...all.attrs], (entry) => call2(keep!, nameOf(entry), entry[1].value, at))
+      return attrs ? { ...all, attrs: new Map(attrs) } : ifListed(all, at)
+    },
+  ],
   flatten: onList(0, 1, (list, _, at) => flattened(list, at)),
   flip: [3, ([f, a, b], at) => call2(f!, b!, a!, at)],
   "foldl'": onList(2, 3, ({ items }, [f, start], at) =>
@@ -216,6 +241,8 @@ export const library: Record<string, LibraryFunction> = {
   genAttrs: onList(0, 2, (list, [, f], at) =>
     pairs(list, (item) => ({ name: item(), value: lazy(at, () => call(f!(), item, at)) }), at),
   ),
+  hasPrefix: [2, ([end, of], at) => compared(end!(), of!(), at, (a, b) => b.startsWith(a))],
+  hasSuffix: [2, ([end, of], at) => compared(end!(), of!(), at, (a, b) => b.endsWith(a))],
   // flake-parts
   importApply: [2, ([path, given], at) => call(call(outside(at, 'import'), path!, at), given!, at)],
   // every file of a directory, or of several, but those below a name that begins with `_`, as a module that imports them

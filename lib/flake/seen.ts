@@ -36,7 +36,8 @@ export function seenIn(value: Thunk, node: Node): Seen {
       waiting.push(...one.items, ...one.gaps.map((gap) => () => gap))
     } else if (one.is === 'function') {
       if (one.lambda) waiting.push(() => one.call(() => argument(node)))
-    } else if (one.is === 'path' || one.text.startsWith('/')) seen.paths.push(one.text)
+    } else if (one.is === 'truth') return
+    else if (one.is === 'path' || one.text.startsWith('/')) seen.paths.push(one.text)
     else seen.texts.push(one.text)
   }
   const imported = recordingImports(() =>

@@ -5,7 +5,7 @@ import type { Node } from './syntax.ts'
  * hangs on them, are unknown. A name keeps the `literal` that it was written as (an attribute name
  * or a string) on its way through `mapAttrs`, `genAttrs`, `listToAttrs` and the like.
  */
-export type Value = SetValue | ListValue | TextValue | FunctionValue | Unknown
+export type Value = SetValue | ListValue | TextValue | TruthValue | FunctionValue | Unknown
 export type Thunk = () => Value
 
 export interface SetValue {
@@ -43,6 +43,11 @@ export interface TextValue {
   text: string
   literal?: Node
   listing?: Listing
+}
+
+export interface TruthValue {
+  is: 'truth'
+  holds: boolean
 }
 
 export interface FunctionValue {
@@ -160,6 +165,19 @@ export const asText = (written: string, literal?: Node): TextValue => ({
   text: written,
   literal,
 })
+
+export const truth = (holds: boolean): TruthValue => ({ is: 'truth', holds })
+
+/** What comes of comparing two texts; the names in a listed directory are not known. */
+export const compared = (
+  a: Value,
+  b: Value,
+  at: Node,
+  by: (a: string, b: string) => boolean,
+): Value =>
+  a.is === 'text' && b.is === 'text' && !a.listing && !b.listing
+    ? truth(by(a.text, b.text))
+    : { ...other(at), given: [() => a, () => b] }
 
 export const emptySet = (places: Place[] = []): SetValue => ({
   is: 'set',

@@ -19,6 +19,18 @@ export const edits: ExpectedEdit[] = [
     inserted: ['', '        (mkHost "sorrow" "mia" [ ])'],
   },
   {
+    flake: 'filtered',
+    line: 8,
+    like: 'ibis',
+    inserted: ['', '        sorrow = { os = "nixos"; };'],
+  },
+  {
+    flake: 'filtered-names',
+    line: 8,
+    like: 'ouzel',
+    inserted: ['', '        { name = "sorrow"; system = "x86_64-linux"; files = ./sorrow; }'],
+  },
+  {
     flake: 'flattened',
     line: 9,
     like: 'stoat',
@@ -692,7 +704,7 @@ export const refusals: Record<string, string> = {
     'Cannot add `sorrow` to `@/flake.nix` at line 5: the set is empty, and no function is there to make a host of its name',
   encrypted: 'Cannot add `sorrow` to `@/flake.nix` at line 5: `@/secrets.nix` is no text',
   filtered:
-    'Cannot add `sorrow` to `@/flake.nix` at line 13: the hosts depend on `lib.filterAttrs (_: machine: machine.os == "nixos…`',
+    'Cannot add `sorrow` to `@/flake.nix` at line 13: the hosts depend on `lib.filterAttrs (name: _: builtins.pathExists ./${name})`',
   framework:
     'Cannot add `sorrow` to `@/flake.nix` at line 4: the hosts are computed by `inputs.blueprint { inherit inputs; systems = [ "x…`',
   inherited:

@@ -29,6 +29,7 @@ let
     nixosSystem = arguments: arguments;
     attrsets = lib;
     id = value: value;
+    hasSuffix = end: text: match ".*${end}" text != null;
     extend =
       overlay:
       let

@@ -267,6 +267,18 @@ describe('a file that the grammar finds wrong', () => {
   })
 })
 
+test.each([
+  ['filtered', 'kiwi', 8],
+  ['filtered-names', 'shrike', 9],
+])('a name that %s leaves out is not written twice', async (flake, name, line) => {
+  const root = join(corpus, flake)
+  const { message, exit } = await refusedBy(addHost(root, name))
+  expect({ message, exit }).toEqual({
+    message: `Cannot add \`${name}\`: it is written at line ${line} of \`${root}/flake.nix\`, and the flake makes no host of it`,
+    exit: 2,
+  })
+})
+
 describe('notes', () => {
   test('name what still says the name of the copied host', async () => {
     const { notes } = await edit(join(corpus, 'web'), 'sorrow')
