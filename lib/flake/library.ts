@@ -358,6 +358,7 @@ function listed({ text, listing }: TextValue): string[] {
 function ofPlatform(path: TextValue): string | undefined {
   const all = listed(path).filter((one) => statSync(one, { throwIfNoEntry: false })?.isDirectory())
   return (
+    all.find((one) => /^x86_64-(linux|nixos)$/.test(basename(one))) ??
     all.find((one) => basename(one).startsWith('x86_64-')) ??
     (all.length === 1 ? all[0] : undefined)
   )
