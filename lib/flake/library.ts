@@ -1,6 +1,7 @@
-import { existsSync, readdirSync, statSync } from 'node:fs'
+import { existsSync, readdirSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { flakeHostsAt, givenHosts, givenSet, toldHosts } from './frameworks.ts'
+import { isDirectory } from './paths.ts'
 import type { Node } from './syntax.ts'
 import {
   abridged,
@@ -338,7 +339,7 @@ const setOf = (attrs: Record<string, Attr>): SetValue => ({
 })
 
 const nixFilesIn = (tree: string): string[] =>
-  statSync(tree).isDirectory()
+  isDirectory(tree)
     ? readdirSync(tree, { recursive: true, encoding: 'utf8' })
         .filter((name) => name.endsWith('.nix') && !`/${name}`.includes('/_'))
         .toSorted()
@@ -356,7 +357,7 @@ function listed({ text, listing }: TextValue): string[] {
 
 /** Of the directories in one that is listed, such as `systems`, that of the lab's platform, or the only one. */
 function ofPlatform(path: TextValue): string | undefined {
-  const all = listed(path).filter((one) => statSync(one, { throwIfNoEntry: false })?.isDirectory())
+  const all = listed(path).filter(isDirectory)
   return (
     all.find((one) => /^x86_64-(linux|nixos)$/.test(basename(one))) ??
     all.find((one) => basename(one).startsWith('x86_64-')) ??

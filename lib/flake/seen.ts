@@ -1,5 +1,6 @@
-import { readFileSync, readdirSync, statSync } from 'node:fs'
+import { readFileSync, readdirSync } from 'node:fs'
 import { dirname, join, relative } from 'node:path'
+import { isDirectory, isFile } from './paths.ts'
 import { inOneEvaluation, recordingImports } from './trace.ts'
 import type { Node } from './syntax.ts'
 import { argument, type SetValue, type Thunk, type Unknown, type Value } from './value.ts'
@@ -106,16 +107,16 @@ export function otherPlatform(seen: Seen, own: string[]): string | undefined {
 }
 
 function platformsIn(path: string): string[] {
-  const stat = statSync(path, { throwIfNoEntry: false })
-  const files = stat?.isDirectory()
+  const beside = /^(default|configuration)\.nix$/.test(path.split('/').at(-1)!)
+  const files = isDirectory(path)
     ? readdirSync(path).map((name) => join(path, name))
-    : stat?.isFile() && !/^(default|configuration)\.nix$/.test(path.split('/').at(-1)!)
-      ? [path]
-      : stat?.isFile()
+    : !isFile(path)
+      ? []
+      : beside
         ? readdirSync(dirname(path)).map((name) => join(dirname(path), name))
-        : []
+        : [path]
   return files
-    .filter((file) => file.endsWith('.nix') && statSync(file, { throwIfNoEntry: false })?.isFile())
+    .filter((file) => file.endsWith('.nix') && isFile(file))
     .flatMap((file) => {
       const text = readFileSync(file, 'utf8')
       const set = /\b(?:hostPlatform|localSystem)(?:\.system)?\s*=\s*[^;"]*"([^"]+)"/g

@@ -1,7 +1,8 @@
-import { existsSync, statSync } from 'node:fs'
+import { existsSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
 import { Failure } from '../failure.ts'
 import { call, library } from './library.ts'
+import { isDirectory } from './paths.ts'
 import { bindingsOf, parts, pieceText, sourceOf, staticText, type Node } from './syntax.ts'
 import {
   abridged,
@@ -333,7 +334,7 @@ function imported(target: Value, at: Node): Value {
   if (target.listing)
     return unknown(at, `the hosts come from the files in \`${target.listing.directory}\``)
   let path = named
-  if (existsSync(path) && statSync(path).isDirectory()) path = join(path, 'default.nix')
+  if (isDirectory(path)) path = join(path, 'default.nix')
   if (!existsSync(path)) return unknown(at, `\`${path}\` does not exist`)
   const root = opened(path, at)
   if (!root) return unknown(at, `\`${path}\` is no text`)
