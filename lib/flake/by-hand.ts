@@ -45,12 +45,13 @@ export function byHand(
     }
   }
   const [place] = hosts.is === 'set' ? hosts.places : []
-  if (place && isDirect(place, bound)) {
+  if (place && isDirect(place, bound) && reachesNixpkgs(place.node, nixpkgs)) {
     return into(place, place.prefix.map((one) => `${attributeName(one)}.`).join(''))
   }
   if (!bound && outputs && !isTaken(outputs) && reachesNixpkgs(outputs.node, nixpkgs))
     return into(outputs, 'nixosConfigurations.')
-  return (bound && besides(bound, entry)) ?? aroundOutputs(body, nixpkgs, entry)
+  const beside = bound && reachesNixpkgs(bound, nixpkgs) ? besides(bound, entry) : undefined
+  return beside ?? aroundOutputs(body, nixpkgs, entry)
 }
 
 /** Whether the set has what is to be written into it in a form that takes no more, as `flake = let … in { … }` does. */
@@ -166,11 +167,9 @@ function systemFunction(at: Node, nixpkgs: string): string {
   return system
 }
 
-/** Not so in a module that is no function. */
+/** Not so in a module that is no function, or takes no more than `config`. */
 const reachesNixpkgs = (at: Node, nixpkgs: string): boolean =>
-  [...visible(at)].some(
-    ([name, kind]) => kind === 'inputs' || [nixpkgs, 'inputs', 'self'].includes(name),
-  )
+  visible(at).has(systemFunction(at, nixpkgs).split('.')[0]!)
 
 /** The names that are in scope at a node, and which of them stands for all arguments of the file's function. */
 function visible(at: Node): Map<string, 'name' | 'inputs'> {

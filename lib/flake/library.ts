@@ -16,7 +16,7 @@ import {
   ifListed,
   isListed,
 } from './value.ts'
-import { lazy, merge, mergeDeep, opaque, other, outside, unknown } from './value.ts'
+import { lazy, merge, mergeDeep, opaque, other, outside, truth, unknown } from './value.ts'
 import type {
   Attr,
   Call,
@@ -196,6 +196,11 @@ export const library: Record<string, LibraryFunction> = {
   concatLists: onList(0, 1, (list, _, at) => joined(list, at)),
   concatMap: onList(1, 2, (list, [f], at) => joined(mapList(list, f!, at), at)),
   concatMapAttrs: onSet(1, 2, (set, [f], at) => fold(entries(set, f!, at), at)),
+  elem: onList(1, 2, ({ items, gaps }, [one], at) => {
+    const asked = items.map((item) => compared(one!(), item(), at, (a, b) => a === b))
+    const known = gaps.length === 0 && asked.every(({ is }) => is === 'truth')
+    return known ? truth(asked.some((same) => same.is === 'truth' && same.holds)) : other(at)
+  }),
   evalFlakeModule: [
     2,
     ([given, module], at) => {

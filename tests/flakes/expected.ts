@@ -669,6 +669,8 @@ export const discoveries: [flake: string, line: number, directory: string, file?
 
 /** Flakes under `refused`: the message, in which `@` stands for the flake's directory. */
 export const refusals: Record<string, string> = {
+  'module-of-config':
+    'Cannot add `sorrow` to `@/crake.nix` at line 3: `crake` is made elsewhere or in pieces, so no copy of it is a host',
   'folded-library':
     'Cannot add `sorrow` to `@/flake.nix` at line 11: the hosts are computed by `fleet.lib.compose { }`',
   'told-by-system':
@@ -768,6 +770,7 @@ export const refusals: Record<string, string> = {
 
 /** What to do about a refusal, where it is not an entry that is to be written by hand. */
 export const hints: Record<string, RegExp> = {
+  'module-of-config': /^Write it by hand at line 4 of `@\/flake\.nix` around what the outputs are: let made = /,
   'folded-library': /^Write it by hand at line 8 in the set that begins there: nixosConfigurations\.sorrow = /,
   'told-by-system':
     /^Its hosts are most likely those in `den\.hosts\.x86_64-linux` at line 6 of `@\/flake\.nix`: write `x86_64-linux\.sorrow = …;` there, like `bittern`$/,
@@ -825,7 +828,7 @@ export const hints: Record<string, RegExp> = {
 
 /** Refused flakes whose inputs have stand-ins: what a person is told to write makes a host, as nix sees it. */
 export const writtenByHand = [
-  ...['computed-names', 'condition', 'empty-records', 'empty-set', 'filtered', 'flake-taken', 'folded-library'],
+  ...['computed-names', 'condition', 'empty-records', 'empty-set', 'filtered', 'flake-taken', 'folded-library', 'module-of-config'],
   ...['inherited', 'mapped-empty', 'module-without-arguments', 'nothing', 'named-in-a-file', 'no-outputs', 'none', 'other-flake', 'other-library'],
   'other-nixpkgs',
   ...['own-variable', 'pieces', 'systems', 'two-places', 'variable-name'],

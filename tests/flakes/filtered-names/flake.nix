@@ -8,7 +8,7 @@
         { name = "ptarmigan"; system = "aarch64-darwin"; files = ./ptarmigan; }
         { name = "shrike"; system = "x86_64-linux"; isRetired = true; files = ./shrike; }
       ];
-      isHost = machine: lib.hasSuffix "-linux" machine.system && !(machine ? isRetired || false);
+      isHost = machine: lib.hasSuffix "-linux" machine.system && builtins.elem machine.system [ "x86_64-linux" ] && !(machine ? isRetired || false);
     in
     {
       nixosConfigurations = builtins.listToAttrs (
