@@ -55,6 +55,9 @@ export function mainOf(paths: string[], name: string): string | undefined {
 function rankOf(path: string, name: string): number {
   const file = basename(path)
   if (/hardware|disk|disko|secret|home|users?\b/.test(path.replaceAll(name, ''))) return 2
+  // a patch or a key that is called after the host
+  if (/\.(patch|diff|ya?ml|json|toml|age|pub|key|pem|txt|png|jpe?g|svg|sh|conf)$/.test(file))
+    return 2
   return file === name || file === `${name}.nix` || /^(default|configuration)\.nix$/.test(file)
     ? 0
     : 1

@@ -31,6 +31,17 @@ export const edits: ExpectedEdit[] = [
     inserted: ['', '        { name = "sorrow"; system = "x86_64-linux"; files = ./sorrow; }'],
   },
   {
+    flake: 'own-patch',
+    line: 9,
+    like: 'curlew',
+    inserted: [
+      '',
+      '        sorrow = nixpkgs.lib.nixosSystem {',
+      '          modules = [ ./system.nix { boot.patches = [ ./patches/sorrow.patch ]; } ];',
+      '        };',
+    ],
+  },
+  {
     flake: 'flattened',
     line: 9,
     like: 'stoat',
@@ -851,6 +862,7 @@ export const ownFiles: Record<string, string> = {
   'list-of-records': 'machines/sorrow/default.nix',
   'nixos-system': 'hosts/sorrow/configuration.nix',
   'own-files': 'machines/sorrow/configuration.nix',
+  'own-patch': 'hosts/sorrow/default.nix',
   'plan': 'hosts/sorrow/default.nix',
   'read-dir': 'hosts/sorrow/default.nix',
   'read-dir-beside': 'hosts/sorrow/configuration.nix',
