@@ -4,7 +4,15 @@ import { Failure, usage } from '../failure.ts'
 import { byHand, placeOf, type ByHand } from './by-hand.ts'
 import { isParsed } from './check.ts'
 import { outline, refusal, type Why } from './hosts.ts'
-import { copyBehind, hostEntry, intoEmpty, model, namedIn, type HostEntry } from './entry.ts'
+import {
+  copyBehind,
+  hangsOnItsName,
+  hostEntry,
+  intoEmpty,
+  model,
+  namedIn,
+  type HostEntry,
+} from './entry.ts'
 import { hostMaker } from './maker.ts'
 import {
   asFiles,
@@ -198,6 +206,7 @@ function copied({ directory, of }: Flake, name: string, refuse: Refuse, like?: s
   })
   const fitting = all.filter(({ platform, name: host }) => !platform || host === like)
   const places = byPlace(fitting.length > 0 ? fitting : all)
+    .filter((place) => !place.every(hangsOnItsName))
     // what is made for each system is no list of hosts, unless there is nothing else
     .toSorted((a, b) => Number(isSystem(a[0]!.name)) - Number(isSystem(b[0]!.name)))
   const [fullest, second] = places
@@ -241,7 +250,10 @@ function copied({ directory, of }: Flake, name: string, refuse: Refuse, like?: s
     return { ...edit, like: other, reason: `${chosen.reason}${among}`, notes }
   }
   if (like !== undefined) {
-    const others = places.flat().map((entry) => entry.name)
+    const others = places
+      .flat()
+      .filter((entry) => !hangsOnItsName(entry))
+      .map((entry) => entry.name)
     throw usage(
       `Cannot copy \`${like}\`: it is no host that can be copied`,
       others.length > 0 ? `There are ${others.join(', ')}` : undefined,
@@ -333,6 +345,9 @@ async function complete(
   )
   const main = mainOf(reads, name)
   const usual = usualFiles(directory, name).path
+  // files that look like the only host's own are not, where a copy of it has none
+  const isOnly = (flake.of.hosts as SetValue).attrs.size === 1
+  const unseen = isOnly ? usualFiles(directory, name) : own
   const unread =
     existsSync(usual) &&
     ![...reads, ...written].some(
@@ -349,7 +364,7 @@ async function complete(
       ...(unread ? [`\`${usual}\` is there, and nothing in the new entry is seen to read it`] : []),
     ],
     paths: [...new Set([...written, ...asLike])],
-    own: main === undefined ? own : asFiles(main, name),
+    own: main === undefined ? unseen : asFiles(main, name),
   }
 }
 

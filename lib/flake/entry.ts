@@ -124,7 +124,7 @@ export function model(entries: HostEntry[], like?: string): Model | undefined {
 }
 
 /** `a = mkHost a;` takes the host from a variable of its name, which a copy would not have. */
-const hangsOnItsName = ({ name, element }: HostEntry): boolean =>
+export const hangsOnItsName = ({ name, element }: HostEntry): boolean =>
   leaves(element).some(
     ({ type, text, parent }) =>
       type === 'identifier' &&

@@ -37,7 +37,7 @@ export const edits: ExpectedEdit[] = [
     inserted: [
       '',
       '        sorrow = nixpkgs.lib.nixosSystem {',
-      '          modules = [ ./system.nix { boot.patches = [ ./patches/sorrow.patch ]; } ];',
+      '          modules = [ (import ./system.nix { }) { boot.patches = [ ./patches/sorrow.patch ]; } ];',
       '        };',
     ],
   },
@@ -680,6 +680,8 @@ export const discoveries: [flake: string, line: number, directory: string, file?
 
 /** Flakes under `refused`: the message, in which `@` stands for the flake's directory. */
 export const refusals: Record<string, string> = {
+  'own-variables':
+    'Cannot add `sorrow` to `@/hosts/garganey.nix` at line 3: `garganey` is made elsewhere or in pieces, so no copy of it is a host',
   'module-of-config':
     'Cannot add `sorrow` to `@/crake.nix` at line 3: `crake` is made elsewhere or in pieces, so no copy of it is a host',
   'folded-library':
@@ -839,7 +841,7 @@ export const hints: Record<string, RegExp> = {
 
 /** Refused flakes whose inputs have stand-ins: what a person is told to write makes a host, as nix sees it. */
 export const writtenByHand = [
-  ...['computed-names', 'condition', 'empty-records', 'empty-set', 'filtered', 'flake-taken', 'folded-library', 'module-of-config'],
+  ...['computed-names', 'condition', 'empty-records', 'empty-set', 'filtered', 'flake-taken', 'folded-library', 'module-of-config', 'own-variables'],
   ...['inherited', 'mapped-empty', 'module-without-arguments', 'nothing', 'named-in-a-file', 'no-outputs', 'none', 'other-flake', 'other-library'],
   'other-nixpkgs',
   ...['own-variable', 'pieces', 'systems', 'two-places', 'variable-name'],

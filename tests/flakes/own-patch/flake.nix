@@ -4,7 +4,7 @@
     {
       nixosConfigurations = {
         curlew = nixpkgs.lib.nixosSystem {
-          modules = [ ./system.nix { boot.patches = [ ./patches/curlew.patch ]; } ];
+          modules = [ (import ./system.nix { }) { boot.patches = [ ./patches/curlew.patch ]; } ];
         };
       };
     };
