@@ -1,5 +1,13 @@
 import { dirname, relative } from 'node:path'
-import { attributeName, lineOf, nixString, parts, sourceOf, type Node } from './syntax.ts'
+import {
+  attributeName,
+  bindingsOf,
+  lineOf,
+  nixString,
+  parts,
+  sourceOf,
+  type Node,
+} from './syntax.ts'
 import type { Outline, Place } from './value.ts'
 
 /** What a person can write to have a host, where no edit is made. Lines count from 1. */
@@ -37,25 +45,24 @@ export function byHand(
     }
   }
   const [place] = hosts.is === 'set' ? hosts.places : []
-  if (place && isDirect(place, bound)) {
+  if (place && isDirect(place, bound) && reachesNixpkgs(place.node, nixpkgs)) {
     return into(place, place.prefix.map((one) => `${attributeName(one)}.`).join(''))
   }
   if (!bound && outputs && !isTaken(outputs) && reachesNixpkgs(outputs.node, nixpkgs))
     return into(outputs, 'nixosConfigurations.')
-  return (bound && besides(bound, entry)) ?? aroundOutputs(body, nixpkgs, entry)
+  const beside = bound && reachesNixpkgs(bound, nixpkgs) ? besides(bound, entry) : undefined
+  return beside ?? aroundOutputs(body, nixpkgs, entry)
 }
 
 /** Whether the set has what is to be written into it in a form that takes no more, as `flake = let … in { … }` does. */
 const isTaken = ({ node, under = 'nixosConfigurations' }: Place): boolean =>
-  (node.namedChildren.find(({ type }) => type === 'binding_set')?.namedChildren ?? []).some(
-    (one) => {
-      const names = one.childForFieldName('attrpath') ?? one.childForFieldName('attrs')
-      const [first, ...others] = names ? parts(names) : []
-      if (one.type !== 'binding') return [first, ...others].some((name) => name?.text === under)
-      const value = one.childForFieldName('expression')
-      return first?.text === under && others.length === 0 && value?.type !== 'attrset_expression'
-    },
-  )
+  bindingsOf(node).some((one) => {
+    const names = one.childForFieldName('attrpath') ?? one.childForFieldName('attrs')
+    const [first, ...others] = names ? parts(names) : []
+    if (one.type !== 'binding') return [first, ...others].some((name) => name?.text === under)
+    const value = one.childForFieldName('expression')
+    return first?.text === under && others.length === 0 && value?.type !== 'attrset_expression'
+  })
 
 /** What `nixosConfigurations` is bound to, and the host with it. */
 function besides(bound: Node, entry: (at: Node) => string): ByHand | undefined {
@@ -160,11 +167,9 @@ function systemFunction(at: Node, nixpkgs: string): string {
   return system
 }
 
-/** Not so in a module that is no function. */
+/** Not so in a module that is no function, or takes no more than `config`. */
 const reachesNixpkgs = (at: Node, nixpkgs: string): boolean =>
-  [...visible(at)].some(
-    ([name, kind]) => kind === 'inputs' || [nixpkgs, 'inputs', 'self'].includes(name),
-  )
+  visible(at).has(systemFunction(at, nixpkgs).split('.')[0]!)
 
 /** The names that are in scope at a node, and which of them stands for all arguments of the file's function. */
 function visible(at: Node): Map<string, 'name' | 'inputs'> {
@@ -179,8 +184,7 @@ function visible(at: Node): Map<string, 'name' | 'inputs'> {
         if (name) names.set(name.text, 'name')
       }
     } else if (parent.type === 'let_expression' || parent.type === 'rec_attrset_expression') {
-      const bindings = parent.namedChildren.find(({ type }) => type === 'binding_set')
-      for (const one of bindings?.namedChildren ?? []) {
+      for (const one of bindingsOf(parent)) {
         const attrs = one.childForFieldName('attrpath') ?? one.childForFieldName('attrs')
         const all = attrs ? parts(attrs) : []
         for (const { text } of one.type === 'binding' ? all.slice(0, 1) : all)

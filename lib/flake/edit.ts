@@ -4,7 +4,15 @@ import { Failure, usage } from '../failure.ts'
 import { byHand, placeOf, type ByHand } from './by-hand.ts'
 import { isParsed } from './check.ts'
 import { outline, refusal, type Why } from './hosts.ts'
-import { copyBehind, hostEntry, intoEmpty, model, type HostEntry } from './entry.ts'
+import {
+  copyBehind,
+  hangsOnItsName,
+  hostEntry,
+  intoEmpty,
+  model,
+  namedIn,
+  type HostEntry,
+} from './entry.ts'
 import { hostMaker } from './maker.ts'
 import {
   asFiles,
@@ -15,7 +23,7 @@ import {
   usualFiles,
   type OwnFiles,
 } from './own-files.ts'
-import { mentions, otherPlatform, pathsOf, seenIn, type Seen } from './seen.ts'
+import { mentions, otherPlatform, pathsOf, seenIn, seenOfAll, type Seen } from './seen.ts'
 import { attributeName, faults, leaves, nixReader, nixString, nodesOf } from './syntax.ts'
 import { sourceOf, type Node, type NixSource } from './syntax.ts'
 import type { Outline, SetValue } from './value.ts'
@@ -175,9 +183,8 @@ const isMadeFor = (name: string, directory: string | undefined): boolean =>
 
 /** Where a host that the flake has reads its files, if that is to be seen. */
 function ownFiles({ directory, of: { hosts } }: Flake, name: string): OwnFiles | undefined {
-  const host = hosts.is === 'set' ? hosts.attrs.get(name) : undefined
-  const [node] = host?.literals ?? []
-  const main = host && node && mainOf(pathsOf(seenIn(host.value, node), name, directory), name)
+  const seen = hosts.is === 'set' ? seenOfAll(hosts).get(name) : undefined
+  const main = seen && mainOf(pathsOf(seen, name, directory), name)
   return main === undefined ? undefined : asFiles(main, name)
 }
 
@@ -187,10 +194,11 @@ type Refuse = (why: Why) => Failure
 /** A copy of one of the hosts, behind it. */
 function copied({ directory, of }: Flake, name: string, refuse: Refuse, like?: string): Draft {
   const { attrs, places: sets, gaps } = of.hosts as SetValue
+  const shown = seenOfAll(of.hosts as SetValue)
   const all = [...attrs].flatMap(([host, attr]) => {
     const entry = hostEntry(host, attr)
-    if (!entry) return []
-    const seen = seenIn(attr.value, entry.element)
+    const seen = shown.get(host)
+    if (!entry || !seen) return []
     const own = pathsOf(seen, host, directory)
     const word = seen.texts.some((text) => mentions(text, host))
     const names = own.length > 0 ? 'files' : word ? 'word' : 'nothing'
@@ -198,6 +206,7 @@ function copied({ directory, of }: Flake, name: string, refuse: Refuse, like?: s
   })
   const fitting = all.filter(({ platform, name: host }) => !platform || host === like)
   const places = byPlace(fitting.length > 0 ? fitting : all)
+    .filter((place) => !place.every(hangsOnItsName))
     // what is made for each system is no list of hosts, unless there is nothing else
     .toSorted((a, b) => Number(isSystem(a[0]!.name)) - Number(isSystem(b[0]!.name)))
   const [fullest, second] = places
@@ -221,6 +230,14 @@ function copied({ directory, of }: Flake, name: string, refuse: Refuse, like?: s
     like === undefined ? fullest : places.find((at) => at.some((entry) => entry.name === like))
   const chosen = place && model(place, like)
   if (chosen) {
+    const there = namedIn(chosen.entry, name)
+    if (there) {
+      const { file, line } = placeOf(there)
+      throw usage(
+        `Cannot add \`${name}\`: it is written at line ${line} of \`${file}\`, and the flake makes no host of it`,
+        'Something between there and the hosts leaves it out: mend that, or take another name',
+      )
+    }
     const { notes, ...insertion } = copyBehind(chosen, name)
     const edit = insert(sourceOf(chosen.entry.element), insertion)
     const { platform, name: other } = chosen.entry
@@ -233,7 +250,10 @@ function copied({ directory, of }: Flake, name: string, refuse: Refuse, like?: s
     return { ...edit, like: other, reason: `${chosen.reason}${among}`, notes }
   }
   if (like !== undefined) {
-    const others = places.flat().map((entry) => entry.name)
+    const others = places
+      .flat()
+      .filter((entry) => !hangsOnItsName(entry))
+      .map((entry) => entry.name)
     throw usage(
       `Cannot copy \`${like}\`: it is no host that can be copied`,
       others.length > 0 ? `There are ${others.join(', ')}` : undefined,
@@ -325,6 +345,9 @@ async function complete(
   )
   const main = mainOf(reads, name)
   const usual = usualFiles(directory, name).path
+  // files that look like the only host's own are not, where a copy of it has none
+  const isOnly = (flake.of.hosts as SetValue).attrs.size === 1
+  const unseen = isOnly ? usualFiles(directory, name) : own
   const unread =
     existsSync(usual) &&
     ![...reads, ...written].some(
@@ -334,12 +357,27 @@ async function complete(
     ...draft,
     notes: [
       ...draft.notes,
+      ...lent(entry, flake.of.hosts as SetValue, like).map(
+        (path) => `The new entry still says \`${path}\`, as that of \`${like}\` alone does`,
+      ),
       ...missing(entry, seen, name),
       ...(unread ? [`\`${usual}\` is there, and nothing in the new entry is seen to read it`] : []),
     ],
     paths: [...new Set([...written, ...asLike])],
-    own: main === undefined ? own : asFiles(main, name),
+    own: main === undefined ? unseen : asFiles(main, name),
   }
+}
+
+/** Paths in the new entry that are as in the copied one, and that no other host reads. */
+function lent(entry: Node, hosts: SetValue, like: string | undefined): string[] {
+  const own = new Set(like === undefined ? [] : seenOfAll(hosts).get(like)?.paths)
+  const others = [...seenOfAll(hosts)].filter(([other]) => other !== like)
+  if (others.length === 0) return []
+  for (const [, { paths }] of others) for (const path of paths) own.delete(path)
+  return entry
+    .descendantsOfType('path_expression')
+    .map(({ text }) => text)
+    .filter((text) => own.has(resolve(dirname(sourceOf(entry).path), text)))
 }
 
 /** What the new entry asks for by its name that is not there, or is not to be seen. */

@@ -1,4 +1,14 @@
-import { attributeName, endOf, leaves, parts, sourceOf, staticText, type Node } from './syntax.ts'
+import { isIP } from 'node:net'
+import {
+  attributeName,
+  endOf,
+  leaves,
+  nodesOf,
+  parts,
+  sourceOf,
+  staticText,
+  type Node,
+} from './syntax.ts'
 import type { Attr } from './value.ts'
 
 /** A host as the source writes it: a binding of a set, or an element of a list. */
@@ -48,6 +58,30 @@ export function hostEntry(name: string, { literals }: Attr): HostEntry | undefin
     : undefined
 }
 
+/** Where that place has the name already, as a filter may leave out what is written there. */
+export function namedIn({ literal, container }: HostEntry, name: string): Node | undefined {
+  const way = wayTo(literal, container)
+  return [...nodesOf(container)].find(
+    (node) =>
+      /^(identifier|string_expression)$/.test(node.type) &&
+      staticText(node) === name &&
+      wayTo(node, container) === way,
+  )
+}
+
+/** What stands between a name and the set or list that it is written in. */
+function wayTo(literal: Node, container: Node): string {
+  const way: string[] = []
+  for (let node = literal; node.parent && node.id !== container.id; node = node.parent) {
+    const { parent } = node
+    const before = parts(parent).filter(({ endIndex }) => endIndex <= node.startIndex)
+    if (parent.type === 'attrpath') way.push(...before.map(({ text }) => text))
+    const of = parent.type === 'binding' ? parent.childForFieldName('attrpath')! : node
+    way.push(of.id === node.id ? parent.type : of.text)
+  }
+  return way.join(' ')
+}
+
 /** An entry to copy, and the reason why this one. */
 export interface Model {
   entry: HostEntry
@@ -90,7 +124,7 @@ export function model(entries: HostEntry[], like?: string): Model | undefined {
 }
 
 /** `a = mkHost a;` takes the host from a variable of its name, which a copy would not have. */
-const hangsOnItsName = ({ name, element }: HostEntry): boolean =>
+export const hangsOnItsName = ({ name, element }: HostEntry): boolean =>
   leaves(element).some(
     ({ type, text, parent }) =>
       type === 'identifier' &&
@@ -152,6 +186,30 @@ function namesPerson(token: Node): boolean {
   return false
 }
 
+/** Whether a token says something of one host alone, as far as that is to be seen. */
+const isOfHost = (token: Node, host: string): boolean =>
+  isAddress(token) ||
+  isVariableOf(token, host) ||
+  (word(host, true).test(token.text) && !namesPerson(token))
+
+/** `webConfig`, which is no function that is called, is of `web`. */
+function isVariableOf({ type, text, parent }: Node, host: string): boolean {
+  const words = text.split(/(?=[A-Z])/).map((one) => one.toLowerCase())
+  const isCalled = parent?.parent?.childForFieldName('function')?.id === parent?.id
+  return (
+    type === 'identifier' &&
+    parent?.type === 'variable_expression' &&
+    !isCalled &&
+    words.includes(host.toLowerCase())
+  )
+}
+
+/** Of a network; two hosts that have the same one do not reach each other. */
+const isAddress = ({ type, text }: Node): boolean =>
+  type === 'string_fragment' &&
+  (/^[0-9a-f]{2}([:-][0-9a-f]{2}){5}$/i.test(text) ||
+    (isIP(text.split('/')[0]!) !== 0 && !/^(127\.|0\.0\.0\.0|::1?(\/|$))/.test(text)))
+
 /** An insertion into a text; nothing is replaced. */
 export interface Insertion {
   /** In UTF-16 units. */
@@ -179,12 +237,7 @@ export function copyBehind({ entry, loose }: Model, name: string): Insertion {
         ? source.slice(token.startIndex, end)
         : renamed(token, entry, name, loose)
     text += space + written
-    if (
-      token.type !== 'comment' &&
-      written === token.text &&
-      word(entry.name, true).test(written) &&
-      !namesPerson(token)
-    ) {
+    if (token.type !== 'comment' && written === token.text && isOfHost(token, entry.name)) {
       notes.push(`The new entry still says \`${written}\`, as that of \`${entry.name}\` does`)
     }
   }

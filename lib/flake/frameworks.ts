@@ -1,5 +1,6 @@
-import { existsSync, statSync } from 'node:fs'
+import { existsSync } from 'node:fs'
 import { dirname, join } from 'node:path'
+import { isDirectory } from './paths.ts'
 import { sourceOf, type Node } from './syntax.ts'
 import { asPath, type Place, type SetValue, type Unknown, type Value } from './value.ts'
 
@@ -106,7 +107,8 @@ function toldDirectory(options: Value, depth = 0): string | undefined {
 }
 
 /** What a framework is told that is not of NixOS hosts. */
-const isOfOthers = (option: string): boolean => /^(darwin|home)|modules/i.test(option)
+const isOfOthers = (option: string): boolean =>
+  /^(darwin|home)|modules|secrets|overlays|packages|specialArgs/i.test(option)
 
 /**
  * What a framework's module is told of the hosts: the directory in which they are, or the set of them. ez-configs
@@ -162,9 +164,6 @@ function has(options: Value, option: string, depth = 0): boolean {
         has(attr.value(), option, depth + 1),
   )
 }
-
-const isDirectory = (path: string): boolean =>
-  statSync(path, { throwIfNoEntry: false })?.isDirectory() === true
 
 function flakeOf(file: string): string {
   const above = dirname(file)

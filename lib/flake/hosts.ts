@@ -6,7 +6,7 @@ import { customaryFile } from './frameworks.ts'
 import { call } from './library.ts'
 import { pasted } from '../quote.ts'
 import { listingFile, type OwnFiles } from './own-files.ts'
-import { attributeName, isMarked, sourceOf } from './syntax.ts'
+import { attributeName, bindingsOf, isMarked, sourceOf } from './syntax.ts'
 import type { Node, ReadNix } from './syntax.ts'
 import { evaluate } from './trace.ts'
 import { argument, attribute, emptySet, unknown } from './value.ts'
@@ -53,7 +53,9 @@ export function outline(file: string, open: ReadNix): Outline {
     return { hosts: made.is === 'unknown' ? made : argument(written), body, nixpkgs }
   const attr = made.attrs.get('nixosConfigurations')
   const [gap] = attr ? [] : made.gaps
-  const place = made.places.find(({ node }) => node.type.endsWith('attrset_expression'))
+  const sets = made.places.filter(({ node }) => node.type.endsWith('attrset_expression'))
+  // an empty one is most likely what a fold begins with, in a library
+  const place = sets.find(({ node }) => bindingsOf(node).length > 0) ?? sets[0]
   const where = { bound: attr?.literals[0], outputs: place, body, nixpkgs }
   if (!attr && !gap) {
     const absent = attribute(made, 'nixosConfigurations', place?.node ?? written) as Unknown

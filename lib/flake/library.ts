@@ -1,6 +1,7 @@
-import { existsSync, readdirSync, statSync } from 'node:fs'
+import { existsSync, readdirSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { flakeHostsAt, givenHosts, givenSet, toldHosts } from './frameworks.ts'
+import { isDirectory } from './paths.ts'
 import type { Node } from './syntax.ts'
 import {
   abridged,
@@ -8,13 +9,14 @@ import {
   asPath,
   asText,
   attribute,
+  compared,
   concatenate,
   emptySet,
   gapsOf,
   ifListed,
   isListed,
 } from './value.ts'
-import { lazy, merge, mergeDeep, opaque, other, outside, unknown } from './value.ts'
+import { lazy, merge, mergeDeep, opaque, other, outside, truth, unknown } from './value.ts'
 import type {
   Attr,
   Call,
@@ -115,10 +117,32 @@ const entries = (set: SetValue, f: Thunk, at: Node): ListValue => ({
   gaps: set.gaps,
 })
 
-const joined = ({ items, gaps }: ListValue, at: Node): Value => {
-  const empty: ListValue = { is: 'list', items: [], places: [], gaps }
-  return concatenate([empty, ...items.map((item) => item())], at)
+/** What a filter keeps: something, and known of each. */
+function kept<T>(all: T[], keep: (one: T) => Value): T[] | undefined {
+  const asked = all.map((one) => ({ one, value: keep(one) }))
+  const some = asked.filter(({ value }) => value.is === 'truth' && value.holds)
+  const known = asked.every(({ value }) => value.is === 'truth')
+  return known && some.length > 0 ? some.map(({ one }) => one) : undefined
 }
+
+const listOf = (items: Thunk[]): ListValue => ({ is: 'list', items, places: [], gaps: [] })
+
+const joined = ({ items, gaps }: ListValue, at: Node): Value => {
+  return concatenate([{ ...listOf([]), gaps }, ...items.map((item) => item())], at)
+}
+
+const flattened = (list: ListValue, at: Node): Value =>
+  concatenate(
+    [
+      { ...list, items: [] },
+      ...list.items.map((item): Value => {
+        const one = item()
+        if (one.is === 'list') return flattened(one, at)
+        return one.is === 'unknown' ? one : listOf([item])
+      }),
+    ],
+    at,
+  )
 
 const fold = (list: ListValue, at: Node): Value =>
   list.items.reduce<Value>((sum, item) => merge(sum, item(), at), {
@@ -172,6 +196,11 @@ export const library: Record<string, LibraryFunction> = {
   concatLists: onList(0, 1, (list, _, at) => joined(list, at)),
   concatMap: onList(1, 2, (list, [f], at) => joined(mapList(list, f!, at), at)),
   concatMapAttrs: onSet(1, 2, (set, [f], at) => fold(entries(set, f!, at), at)),
+  elem: onList(1, 2, ({ items, gaps }, [one], at) => {
+    const asked = items.map((item) => compared(one!(), item(), at, (a, b) => a === b))
+    const known = gaps.length === 0 && asked.every(({ is }) => is === 'truth')
+    return known ? truth(asked.some((same) => same.is === 'truth' && same.holds)) : other(at)
+  }),
   evalFlakeModule: [
     2,
     ([given, module], at) => {
@@ -179,8 +208,37 @@ export const library: Record<string, LibraryFunction> = {
       return setOf({ config: { value: () => setOf({ flake }), literals: [] } })
     },
   ],
-  filter: [2, ([, list], at) => ifListed(list!(), at)],
-  filterAttrs: [2, ([, set], at) => ifListed(set!(), at)],
+  // `lib.extend`: what the overlay adds is known, and the rest by its names
+  extend: [
+    1,
+    ([overlay], at) => {
+      const rest = computed(at)
+      const extended = lazy(at, () => {
+        const added = call2(overlay!, extended, () => rest, at)
+        return added.is === 'set' ? { ...added, places: [], gaps: [...added.gaps, rest] } : rest
+      })
+      return extended()
+    },
+  ],
+  filter: [
+    2,
+    ([keep, list], at) => {
+      const all = list!()
+      if (all.is !== 'list') return ifListed(all, at)
+      const items = kept(all.items, (item) => call(keep!(), item, at))
+      return items ? { ...all, items } : ifListed(all, at)
+    },
+  ],
+  filterAttrs: [
+    2,
+    ([keep, set], at) => {
+      const all = set!()
+      if (all.is !== 'set') return ifListed(all, at)
+      const attrs = kept([...all.attrs], (entry) => call2(keep!, nameOf(entry), entry[1].value, at))
+      return attrs ? { ...all, attrs: new Map(attrs) } : ifListed(all, at)
+    },
+  ],
+  flatten: onList(0, 1, (list, _, at) => flattened(list, at)),
   flip: [3, ([f, a, b], at) => call2(f!, b!, a!, at)],
   "foldl'": onList(2, 3, ({ items }, [f, start], at) =>
     items.reduce((sum, item) => call2(f!, () => sum, item, at), start!()),
@@ -189,6 +247,10 @@ export const library: Record<string, LibraryFunction> = {
   genAttrs: onList(0, 2, (list, [, f], at) =>
     pairs(list, (item) => ({ name: item(), value: lazy(at, () => call(f!(), item, at)) }), at),
   ),
+  hasPrefix: [2, ([end, of], at) => compared(end!(), of!(), at, (a, b) => b.startsWith(a))],
+  hasSuffix: [2, ([end, of], at) => compared(end!(), of!(), at, (a, b) => b.endsWith(a))],
+  // flake-parts
+  importApply: [2, ([path, given], at) => call(call(outside(at, 'import'), path!, at), given!, at)],
   // every file of a directory, or of several, but those below a name that begins with `_`, as a module that imports them
   'import-tree': [
     1,
@@ -200,7 +262,7 @@ export const library: Record<string, LibraryFunction> = {
       const files = trees
         .flatMap((tree) => nixFilesIn(tree!))
         .map((text): Thunk => () => ({ is: 'path', text }))
-      const imports = (): Value => ({ is: 'list', items: files, places: [], gaps: [] })
+      const imports = (): Value => listOf(files)
       return { ...emptySet(), attrs: new Map([['imports', { value: imports, literals: [] }]]) }
     },
   ],
@@ -255,7 +317,9 @@ export const library: Record<string, LibraryFunction> = {
       return set
     },
   ],
+  optional: [2, ([, item], at) => ifListed(listOf([item!]), at)],
   optionalAttrs: [2, ([, set], at) => ifListed(set!(), at)],
+  optionals: [2, ([, list], at) => ifListed(list!(), at)],
   pipe: onList(1, 2, ({ items }, [start], at) =>
     items.reduce((value, step) => call(step(), () => value, at), start!()),
   ),
@@ -280,7 +344,7 @@ const setOf = (attrs: Record<string, Attr>): SetValue => ({
 })
 
 const nixFilesIn = (tree: string): string[] =>
-  statSync(tree).isDirectory()
+  isDirectory(tree)
     ? readdirSync(tree, { recursive: true, encoding: 'utf8' })
         .filter((name) => name.endsWith('.nix') && !`/${name}`.includes('/_'))
         .toSorted()
@@ -298,8 +362,9 @@ function listed({ text, listing }: TextValue): string[] {
 
 /** Of the directories in one that is listed, such as `systems`, that of the lab's platform, or the only one. */
 function ofPlatform(path: TextValue): string | undefined {
-  const all = listed(path).filter((one) => statSync(one, { throwIfNoEntry: false })?.isDirectory())
+  const all = listed(path).filter(isDirectory)
   return (
+    all.find((one) => /^x86_64-(linux|nixos)$/.test(basename(one))) ??
     all.find((one) => basename(one).startsWith('x86_64-')) ??
     (all.length === 1 ? all[0] : undefined)
   )

@@ -1,5 +1,5 @@
 import { Failure } from '../failure.ts'
-import { nixReader, parts, type Node } from './syntax.ts'
+import { bindingsOf, nixReader, parts, type Node } from './syntax.ts'
 
 /**
  * The text of a flake.nix whose outputs go through one function more. Its inputs, the arguments of its outputs
@@ -23,8 +23,7 @@ export async function throughOutputs(path: string, text: string, through: string
 /** What the function of the outputs gives. Nix takes nothing but a function that is written out there. */
 function bodyOf(root: Node): Node | undefined {
   const set = plain(parts(root)[0])
-  const bindings = set?.namedChildren.find(({ type }) => type === 'binding_set')
-  const outputs = bindings?.namedChildren.find(
+  const outputs = (set ? bindingsOf(set) : []).find(
     (one) => one.type === 'binding' && one.childForFieldName('attrpath')?.text === 'outputs',
   )
   const made = plain(outputs?.childForFieldName('expression'))

@@ -1,8 +1,7 @@
 import { existsSync, readFileSync, readdirSync, statSync } from 'node:fs'
 import { basename, dirname, join, relative, resolve } from 'node:path'
 import { customaryFile } from './frameworks.ts'
-import { pathsOf, seenIn } from './seen.ts'
-import type { Node } from './syntax.ts'
+import { pathsOf, seenOfAll } from './seen.ts'
 import type { SetValue, Unknown } from './value.ts'
 
 /** Where a flake reads the files of one host. */
@@ -32,9 +31,9 @@ export function filesLikeOthers(
       : filesIn(hosts.directory, name)
   }
   const votes = new Map<string, number>()
-  for (const [other, { value, literals, listing }] of hosts.attrs) {
-    const node = (literals[0] ?? listing?.node) as Node
-    const seen = node && seenIn(value, node)
+  const all = seenOfAll(hosts)
+  for (const [other, { listing }] of hosts.attrs) {
+    const seen = all.get(other)
     if (listing) return filesOfListing(listing.directory, seen?.paths ?? [], name)
     const main = seen && mainOf(pathsOf(seen, other, flake), other)
     if (main === undefined) continue
@@ -56,6 +55,9 @@ export function mainOf(paths: string[], name: string): string | undefined {
 function rankOf(path: string, name: string): number {
   const file = basename(path)
   if (/hardware|disk|disko|secret|home|users?\b/.test(path.replaceAll(name, ''))) return 2
+  // a patch or a key that is called after the host
+  if (/\.(patch|diff|ya?ml|json|toml|age|pub|key|pem|txt|png|jpe?g|svg|sh|conf)$/.test(file))
+    return 2
   return file === name || file === `${name}.nix` || /^(default|configuration)\.nix$/.test(file)
     ? 0
     : 1

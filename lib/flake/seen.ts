@@ -1,8 +1,9 @@
-import { readFileSync, readdirSync, statSync } from 'node:fs'
+import { readFileSync, readdirSync } from 'node:fs'
 import { dirname, join, relative } from 'node:path'
+import { isDirectory, isFile } from './paths.ts'
 import { inOneEvaluation, recordingImports } from './trace.ts'
 import type { Node } from './syntax.ts'
-import { argument, type Thunk, type Unknown, type Value } from './value.ts'
+import { argument, type SetValue, type Thunk, type Unknown, type Value } from './value.ts'
 
 /** What the source shows of a host: of what is given to functions that are not known here, too. */
 export interface Seen {
@@ -36,7 +37,8 @@ export function seenIn(value: Thunk, node: Node): Seen {
       waiting.push(...one.items, ...one.gaps.map((gap) => () => gap))
     } else if (one.is === 'function') {
       if (one.lambda) waiting.push(() => one.call(() => argument(node)))
-    } else if (one.is === 'path' || one.text.startsWith('/')) seen.paths.push(one.text)
+    } else if (one.is === 'truth') return
+    else if (one.is === 'path' || one.text.startsWith('/')) seen.paths.push(one.text)
     else seen.texts.push(one.text)
   }
   const imported = recordingImports(() =>
@@ -46,6 +48,36 @@ export function seenIn(value: Thunk, node: Node): Seen {
   )
   seen.paths.push(...imported)
   return seen
+}
+
+/**
+ * What is seen of each host. A path that most of the others read as well is no host's own, though there be one of
+ * its name: all import `modules/laptop.nix`, and `laptop` is one of them.
+ */
+export function seenOfAll(hosts: SetValue): Map<string, Seen> {
+  const found = looked.get(hosts) ?? lookAtAll(hosts)
+  looked.set(hosts, found)
+  return found
+}
+
+/** What was imported is seen once: a value is computed but once. */
+const looked = new WeakMap<SetValue, Map<string, Seen>>()
+
+function lookAtAll({ attrs }: SetValue): Map<string, Seen> {
+  const all = [...attrs].flatMap(([name, { value, literals, listing }]) => {
+    const node = literals[0] ?? listing?.node
+    return node ? [{ name, seen: seenIn(value, node) }] : []
+  })
+  const paths = new Map(all.map(({ name, seen }) => [name, new Set(seen.paths)]))
+  return new Map(
+    all.map(({ name, seen }) => {
+      // `web-vm` may well be made of the files of `web`
+      const others = [...paths].filter(([one]) => !one.includes(name) && !name.includes(one))
+      const isOwn = (path: string): boolean =>
+        others.length === 0 || others.filter(([, of]) => of.has(path)).length * 2 <= others.length
+      return [name, { ...seen, paths: seen.paths.filter(isOwn) }]
+    }),
+  )
 }
 
 /** A name as a word of its own, in a path or a text; a hyphen is no end of it. */
@@ -75,16 +107,16 @@ export function otherPlatform(seen: Seen, own: string[]): string | undefined {
 }
 
 function platformsIn(path: string): string[] {
-  const stat = statSync(path, { throwIfNoEntry: false })
-  const files = stat?.isDirectory()
+  const beside = /^(default|configuration)\.nix$/.test(path.split('/').at(-1)!)
+  const files = isDirectory(path)
     ? readdirSync(path).map((name) => join(path, name))
-    : stat?.isFile() && !/^(default|configuration)\.nix$/.test(path.split('/').at(-1)!)
-      ? [path]
-      : stat?.isFile()
+    : !isFile(path)
+      ? []
+      : beside
         ? readdirSync(dirname(path)).map((name) => join(dirname(path), name))
-        : []
+        : [path]
   return files
-    .filter((file) => file.endsWith('.nix') && statSync(file, { throwIfNoEntry: false })?.isFile())
+    .filter((file) => file.endsWith('.nix') && isFile(file))
     .flatMap((file) => {
       const text = readFileSync(file, 'utf8')
       const set = /\b(?:hostPlatform|localSystem)(?:\.system)?\s*=\s*[^;"]*"([^"]+)"/g

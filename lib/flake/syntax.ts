@@ -179,3 +179,7 @@ export const leaves = (node: Node): Node[] =>
 
 /** Where a node ends. A comment takes the first half of a CRLF with it, which belongs to the line's end. */
 export const endOf = (node: Node): number => node.endIndex - (node.text.endsWith('\r') ? 1 : 0)
+
+/** The bindings of a set, and what it inherits. */
+export const bindingsOf = (set: Node): Node[] =>
+  set.namedChildren.find(({ type }) => type === 'binding_set')?.namedChildren ?? []

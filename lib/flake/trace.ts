@@ -1,21 +1,24 @@
-import { existsSync, statSync } from 'node:fs'
+import { existsSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
 import { Failure } from '../failure.ts'
 import { call, library } from './library.ts'
-import { parts, pieceText, sourceOf, staticText, type Node } from './syntax.ts'
+import { isDirectory } from './paths.ts'
+import { bindingsOf, parts, pieceText, sourceOf, staticText, type Node } from './syntax.ts'
 import {
   abridged,
   asPath,
   asText,
   attribute,
+  compared,
   concatenate,
   emptySet,
   lazy,
   merge,
   other,
+  truth,
 } from './value.ts'
 import { hasNames, isListed, opaque, outside, unknown } from './value.ts'
-import type { Place, Scope, SetValue, TextValue, Thunk, Unknown, Value } from './value.ts'
+import type { Attr, Place, Scope, SetValue, TextValue, Thunk, Unknown, Value } from './value.ts'
 
 /** A recursive function over what is unknown has no end of its own. */
 const deepest = 500
@@ -104,6 +107,11 @@ const expressions: Record<string, (node: Node, scope: Scope) => Value> = {
     call: (given) => evaluate(field(lambda, 'body'), bound(lambda, given, scope)),
   }),
   binary_expression: binary,
+  has_attr_expression: hasAttribute,
+  unary_expression: (node, scope) => {
+    const value = evaluate(field(node, 'argument'), scope)
+    return value.is === 'truth' && operatorOf(node) === '!' ? truth(!value.holds) : other(node)
+  },
   if_expression: (node, scope) => {
     const branches = ['consequence', 'alternative'].map((name) =>
       evaluate(field(node, name), scope),
@@ -133,7 +141,7 @@ interface Binding {
 
 /** @param outer where `inherit x;` looks, which is never among the set's own names */
 function bindings(node: Node, inner: Scope, outer: Scope): SetValue {
-  const all = node.namedChildren.find(({ type }) => type === 'binding_set')?.namedChildren ?? []
+  const all = bindingsOf(node)
   const plain = all
     .filter(({ type }) => type === 'binding')
     .map((one) => ({ path: parts(field(one, 'attrpath')), value: field(one, 'expression') }))
@@ -254,12 +262,29 @@ function select(node: Node, scope: Scope): Value {
   return value
 }
 
+/** `set ? a.b` */
+function hasAttribute(node: Node, scope: Scope): Value {
+  let value = evaluate(field(node, 'expression'), scope)
+  for (const attr of parts(field(node, 'attrpath'))) {
+    const name = attributeText(attr, scope)
+    if (value.is !== 'set' || name.is === 'unknown') return other(node)
+    const found: Attr | undefined = value.attrs.get(name.text)
+    if (!found) return value.gaps.length > 0 ? other(node) : truth(false)
+    value = found.value()
+  }
+  return truth(true)
+}
+
 function binary(node: Node, scope: Scope): Value {
   const operator = operatorOf(node)
   if (operator === '|>') return piped(node, scope)
   const left = evaluate(field(node, 'left'), scope)
   if (operator === '<|') return call(left, later(field(node, 'right'), scope), node)
   const right = evaluate(field(node, 'right'), scope)
+  if (operator === '==') return compared(left, right, node, (a, b) => a === b)
+  if (operator === '!=') return compared(left, right, node, (a, b) => a !== b)
+  if (left.is === 'truth' && operator === '&&') return left.holds ? right : left
+  if (left.is === 'truth' && operator === '||') return left.holds ? left : right
   if (operator === '//') return merge(left, right, node)
   if (operator === '++') return concatenate([left, right], node)
   if (operator === '+' && right.is === 'text') {
@@ -296,7 +321,7 @@ function lookup(scope: Scope, name: string, at: Node): Value {
     const value = dynamic?.()
     if (value?.is === 'set' && value.attrs.has(name)) return attribute(value, name, at)
   }
-  return outside(at, name)
+  return name === 'true' || name === 'false' ? truth(name === 'true') : outside(at, name)
 }
 
 /** `import ./hosts`: only a path that stands in the source is followed. */
@@ -309,7 +334,7 @@ function imported(target: Value, at: Node): Value {
   if (target.listing)
     return unknown(at, `the hosts come from the files in \`${target.listing.directory}\``)
   let path = named
-  if (existsSync(path) && statSync(path).isDirectory()) path = join(path, 'default.nix')
+  if (isDirectory(path)) path = join(path, 'default.nix')
   if (!existsSync(path)) return unknown(at, `\`${path}\` does not exist`)
   const root = opened(path, at)
   if (!root) return unknown(at, `\`${path}\` is no text`)

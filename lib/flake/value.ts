@@ -5,7 +5,7 @@ import type { Node } from './syntax.ts'
  * hangs on them, are unknown. A name keeps the `literal` that it was written as (an attribute name
  * or a string) on its way through `mapAttrs`, `genAttrs`, `listToAttrs` and the like.
  */
-export type Value = SetValue | ListValue | TextValue | FunctionValue | Unknown
+export type Value = SetValue | ListValue | TextValue | TruthValue | FunctionValue | Unknown
 export type Thunk = () => Value
 
 export interface SetValue {
@@ -43,6 +43,11 @@ export interface TextValue {
   text: string
   literal?: Node
   listing?: Listing
+}
+
+export interface TruthValue {
+  is: 'truth'
+  holds: boolean
 }
 
 export interface FunctionValue {
@@ -161,6 +166,19 @@ export const asText = (written: string, literal?: Node): TextValue => ({
   literal,
 })
 
+export const truth = (holds: boolean): TruthValue => ({ is: 'truth', holds })
+
+/** What comes of comparing two texts; the names in a listed directory are not known. */
+export const compared = (
+  a: Value,
+  b: Value,
+  at: Node,
+  by: (a: string, b: string) => boolean,
+): Value =>
+  a.is === 'text' && b.is === 'text' && !a.listing && !b.listing
+    ? truth(by(a.text, b.text))
+    : { ...other(at), given: [() => a, () => b] }
+
 export const emptySet = (places: Place[] = []): SetValue => ({
   is: 'set',
   attrs: new Map(),
@@ -224,14 +242,16 @@ export function isListed(value: Value): boolean {
   if (value.is === 'text') return value.listing !== undefined
   if (value.is === 'set') {
     const all = [...value.attrs.values()]
-    return all.length > 0 && all.every(({ listing }) => listing)
+    // or it is a record of one of them, as `listToAttrs` takes it
+    const name = value.attrs.get('name')?.value()
+    return (
+      (all.length > 0 && all.every(({ listing }) => listing)) ||
+      (name?.is === 'text' && name.listing !== undefined)
+    )
   }
-  if (value.is !== 'list' || value.items.length === 0) return false
-  return value.items.every((item) => {
-    const one = item()
-    const name = one.is === 'set' ? one.attrs.get('name')?.value() : one
-    return name?.is === 'text' && name.listing !== undefined
-  })
+  return (
+    value.is === 'list' && value.items.length > 0 && value.items.every((item) => isListed(item()))
+  )
 }
 
 export const hasNames = (value: Value): boolean =>
@@ -239,7 +259,7 @@ export const hasNames = (value: Value): boolean =>
 
 /** What a condition or a filter lets through is not known, but for names that nobody wrote. */
 export const ifListed = (value: Value, at: Node): Value =>
-  value.is === 'unknown' || isListed(value) ? value : other(at)
+  value.is === 'unknown' || isListed(value) ? value : { ...other(at), given: [() => value] }
 
 /** What a flake's `nixosConfigurations` evaluates to, as far as its source shows it, and where that is written. */
 export interface Outline {

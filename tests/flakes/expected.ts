@@ -13,6 +13,81 @@ export interface ExpectedEdit {
 
 export const edits: ExpectedEdit[] = [
   {
+    flake: 'extended-lib',
+    line: 11,
+    like: 'linnet',
+    inserted: ['', '        (mkHost "sorrow" "mia" [ ])'],
+  },
+  {
+    flake: 'filtered',
+    line: 8,
+    like: 'ibis',
+    inserted: ['', '        sorrow = { os = "nixos"; };'],
+  },
+  {
+    flake: 'filtered-names',
+    line: 8,
+    like: 'ouzel',
+    inserted: ['', '        { name = "sorrow"; system = "x86_64-linux"; files = ./sorrow; }'],
+  },
+  {
+    flake: 'own-patch',
+    line: 9,
+    like: 'curlew',
+    inserted: [
+      '',
+      '        sorrow = nixpkgs.lib.nixosSystem {',
+      '          modules = [ (import ./system.nix { }) { boot.patches = [ ./patches/sorrow.patch ]; } ];',
+      '        };',
+    ],
+  },
+  {
+    flake: 'flattened',
+    line: 9,
+    like: 'stoat',
+    inserted: ['', '        sorrow = { };'],
+  },
+  {
+    flake: 'applied-module',
+    file: 'machines.nix',
+    line: 6,
+    like: 'siskin',
+    inserted: [
+      '',
+      '    sorrow = inputs.nixpkgs.lib.nixosSystem { system = platform; modules = [ ./sorrow.nix ]; };',
+    ],
+  },
+  {
+    flake: 'shared-names',
+    line: 16,
+    like: 'linnet',
+    inserted: ['', '        sorrow = mkHost "sorrow" (import ./machines/sorrow.nix);'],
+    notes: [],
+  },
+  {
+    flake: 'addresses',
+    line: 16,
+    like: 'lynx',
+    inserted: [
+      '',
+      '        sorrow = nixpkgs.lib.nixosSystem {',
+      '          modules = [',
+      '            {',
+      '              networking.hostName = "sorrow";',
+      '              mine.mac = "02:47:8b:d3:f1:02";',
+      '              mine.addresses = [ "192.0.2.5/24" "2001:db8::5" ];',
+      '              mine.listen = [ "127.0.0.1" "0.0.0.0" "::1" ];',
+      '            }',
+      '          ];',
+      '        };',
+    ],
+    notes: [
+      'The new entry still says `02:47:8b:d3:f1:02`, as that of `lynx` does',
+      'The new entry still says `192.0.2.5/24`, as that of `lynx` does',
+      'The new entry still says `2001:db8::5`, as that of `lynx` does',
+    ],
+  },
+  {
     flake: 'trees',
     file: 'hosts/crake.nix',
     line: 6,
@@ -590,7 +665,7 @@ export const edits: ExpectedEdit[] = [
 ]
 
 /** Flakes that list a directory: the line that does, and the directory. */
-export const discoveries: [flake: string, line: number, directory: string][] = [
+export const discoveries: [flake: string, line: number, directory: string, file?: string][] = [
   ['read-dir', 7, 'hosts'],
   ['read-dir-beside', 9, 'hosts'],
   ['read-dir-filter', 6, 'machines'],
@@ -598,11 +673,19 @@ export const discoveries: [flake: string, line: number, directory: string][] = [
   ['read-dir-names', 6, 'hosts'],
   ['read-dir-nested', 10, 'systems/x86_64-linux'],
   ['read-dir-null', 7, 'hosts'],
+  ['read-dir-optional', 6, 'hosts'],
+  ['read-dir-pairs', 7, 'machines', 'lib/directories.nix'],
   ['read-dir-self', 6, 'systems'],
 ]
 
 /** Flakes under `refused`: the message, in which `@` stands for the flake's directory. */
 export const refusals: Record<string, string> = {
+  'own-variables':
+    'Cannot add `sorrow` to `@/hosts/garganey.nix` at line 3: `garganey` is made elsewhere or in pieces, so no copy of it is a host',
+  'module-of-config':
+    'Cannot add `sorrow` to `@/crake.nix` at line 3: `crake` is made elsewhere or in pieces, so no copy of it is a host',
+  'folded-library':
+    'Cannot add `sorrow` to `@/flake.nix` at line 11: the hosts are computed by `fleet.lib.compose { }`',
   'told-by-system':
     'Cannot add `sorrow` to `@/flake.nix` at line 5: the hosts depend on `inputs.den.flakeModule`',
   'other-nixpkgs':
@@ -636,7 +719,7 @@ export const refusals: Record<string, string> = {
     'Cannot add `sorrow` to `@/flake.nix` at line 5: the set is empty, and no function is there to make a host of its name',
   encrypted: 'Cannot add `sorrow` to `@/flake.nix` at line 5: `@/secrets.nix` is no text',
   filtered:
-    'Cannot add `sorrow` to `@/flake.nix` at line 13: the hosts depend on `lib.filterAttrs (_: machine: machine.os == "nixos…`',
+    'Cannot add `sorrow` to `@/flake.nix` at line 13: the hosts depend on `lib.filterAttrs (name: _: builtins.pathExists ./${name})`',
   framework:
     'Cannot add `sorrow` to `@/flake.nix` at line 4: the hosts are computed by `inputs.blueprint { inherit inputs; systems = [ "x…`',
   inherited:
@@ -700,6 +783,8 @@ export const refusals: Record<string, string> = {
 
 /** What to do about a refusal, where it is not an entry that is to be written by hand. */
 export const hints: Record<string, RegExp> = {
+  'module-of-config': /^Write it by hand at line 4 of `@\/flake\.nix` around what the outputs are: let made = /,
+  'folded-library': /^Write it by hand at line 8 in the set that begins there: nixosConfigurations\.sorrow = /,
   'told-by-system':
     /^Its hosts are most likely those in `den\.hosts\.x86_64-linux` at line 6 of `@\/flake\.nix`: write `x86_64-linux\.sorrow = …;` there, like `bittern`$/,
   'other-nixpkgs':
@@ -756,7 +841,7 @@ export const hints: Record<string, RegExp> = {
 
 /** Refused flakes whose inputs have stand-ins: what a person is told to write makes a host, as nix sees it. */
 export const writtenByHand = [
-  ...['computed-names', 'condition', 'empty-records', 'empty-set', 'filtered', 'flake-taken'],
+  ...['computed-names', 'condition', 'empty-records', 'empty-set', 'filtered', 'flake-taken', 'folded-library', 'module-of-config', 'own-variables'],
   ...['inherited', 'mapped-empty', 'module-without-arguments', 'nothing', 'named-in-a-file', 'no-outputs', 'none', 'other-flake', 'other-library'],
   'other-nixpkgs',
   ...['own-variable', 'pieces', 'systems', 'two-places', 'variable-name'],
@@ -779,12 +864,15 @@ export const ownFiles: Record<string, string> = {
   'list-of-records': 'machines/sorrow/default.nix',
   'nixos-system': 'hosts/sorrow/configuration.nix',
   'own-files': 'machines/sorrow/configuration.nix',
+  'own-patch': 'hosts/sorrow/default.nix',
   'plan': 'hosts/sorrow/default.nix',
   'read-dir': 'hosts/sorrow/default.nix',
   'read-dir-beside': 'hosts/sorrow/configuration.nix',
   'read-dir-filter': 'machines/sorrow/default.nix',
   'read-dir-helper': 'hosts/sorrow.nix',
   'read-dir-nested': 'systems/x86_64-linux/sorrow/default.nix',
+  'read-dir-optional': 'hosts/sorrow/default.nix',
+  'read-dir-pairs': 'machines/sorrow/default.nix',
   'read-dir-self': 'systems/sorrow/configuration.nix',
   'refused/auto-wired': 'configurations/nixos/sorrow/default.nix',
   'refused/own-library': 'nix/systems/x86_64-linux/sorrow/default.nix',
@@ -801,4 +889,5 @@ export const ownFiles: Record<string, string> = {
   'refused/prefix-word': 'nix/hosts/sorrow/configuration.nix',
   'refused/told-directory': 'nix/boxes/sorrow.nix',
   'refused/variable-name': 'machine/sorrow.nix',
+  'shared-names': 'machines/sorrow.nix',
 }

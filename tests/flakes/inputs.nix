@@ -9,6 +9,7 @@ let
     foldl'
     isAttrs
     isFunction
+    isList
     isPath
     listToAttrs
     map
@@ -28,13 +29,21 @@ let
     nixosSystem = arguments: arguments;
     attrsets = lib;
     id = value: value;
-    extend = _: lib;
+    hasSuffix = end: text: match ".*${end}" text != null;
+    extend =
+      overlay:
+      let
+        extended = lib // overlay extended lib;
+      in
+      extended;
+    flatten = given: if isList given then concatMap lib.flatten given else [ given ];
     concatMapAttrs = f: set: mergeAttrsList (mapAttrsToList f set);
     filterAttrs = keep: set: removeAttrs set (filter (name: !keep name set.${name}) (attrNames set));
     flip = f: a: b: f b a;
     forEach = list: f: map f list;
     genAttrs = names: f: listToAttrs (map (name: nameValuePair name (f name)) names);
     "mapAttrs'" = f: set: listToAttrs (mapAttrsToList f set);
+    recursiveUpdate = recursive;
     pipe = foldl' (value: f: f value);
     removeSuffix = _: name: name;
   };
@@ -137,6 +146,7 @@ in
   adios-flake.lib.mkFlake = { flake, ... }: if isFunction flake then flake { withSystem = null; } else flake;
   flake-parts.lib = {
     inherit mkFlake;
+    importApply = path: given: import path given;
     evalFlakeModule = given: module: { config.flake = mkFlake given module; };
   };
   flake-utils-plus.lib.mkFlake = { hosts, ... }: { nixosConfigurations = hosts; };

@@ -152,15 +152,18 @@ describe('an edit', () => {
   })
 })
 
-test.each(discoveries)('%s finds its hosts by itself', async (flake, line, directory) => {
-  const root = join(corpus, flake)
-  expect(await addHost(root, 'sorrow')).toMatchObject({
-    outcome: 'discovered',
-    file: join(root, 'flake.nix'),
-    line,
-    directory: join(root, directory),
-  })
-})
+test.each(discoveries)(
+  '%s finds its hosts by itself',
+  async (flake, line, directory, file = 'flake.nix') => {
+    const root = join(corpus, flake)
+    expect(await addHost(root, 'sorrow')).toMatchObject({
+      outcome: 'discovered',
+      file: join(root, file),
+      line,
+      directory: join(root, directory),
+    })
+  },
+)
 
 describe('a refusal', () => {
   test.each(Object.entries(refusals))('of %s says where and why', async (flake, message) => {
@@ -264,11 +267,35 @@ describe('a file that the grammar finds wrong', () => {
   })
 })
 
+test.each([
+  ['filtered', 'kiwi', 8],
+  ['filtered-names', 'shrike', 9],
+])('a name that %s leaves out is not written twice', async (flake, name, line) => {
+  const root = join(corpus, flake)
+  const { message, exit } = await refusedBy(addHost(root, name))
+  expect({ message, exit }).toEqual({
+    message: `Cannot add \`${name}\`: it is written at line ${line} of \`${root}/flake.nix\`, and the flake makes no host of it`,
+    exit: 2,
+  })
+})
+
 describe('notes', () => {
   test('name what still says the name of the copied host', async () => {
     const { notes } = await edit(join(corpus, 'web'), 'sorrow')
     expect(notes).toEqual([
       'The new entry still says `./modules/web-server.nix`, as that of `web` does',
+    ])
+  })
+
+  test('name a variable that is called after the copied host', async () => {
+    const { notes } = await edit(join(corpus, 'shared-names'), 'sorrow', 'laptop')
+    expect(notes).toEqual(['The new entry still says `laptopConfig`, as that of `laptop` does'])
+  })
+
+  test('name a file that the copied host alone has', async () => {
+    const { notes } = await edit(join(corpus, 'other-platforms'), 'sorrow')
+    expect(notes).toEqual([
+      'The new entry still says `./common.nix`, as that of `avocet` alone does',
     ])
   })
 

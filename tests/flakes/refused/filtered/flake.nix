@@ -10,7 +10,7 @@
     in
     {
       nixosConfigurations = builtins.mapAttrs (name: _: lib.nixosSystem { modules = [ ./${name} ]; }) (
-        lib.filterAttrs (_: machine: machine.os == "nixos") machines
+        lib.filterAttrs (name: _: builtins.pathExists ./${name}) machines
       );
     };
 }

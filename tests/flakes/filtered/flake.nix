@@ -1,0 +1,16 @@
+{
+  outputs =
+    { nixpkgs, ... }:
+    let
+      inherit (nixpkgs) lib;
+      machines = {
+        ibis = { os = "nixos"; };
+        kiwi = { os = "darwin"; };
+      };
+    in
+    {
+      nixosConfigurations = builtins.mapAttrs (name: _: lib.nixosSystem { modules = [ ./${name} ]; }) (
+        lib.filterAttrs (_: machine: machine.os == "nixos") machines
+      );
+    };
+}

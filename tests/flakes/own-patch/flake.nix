@@ -1,0 +1,11 @@
+{
+  outputs =
+    { nixpkgs, ... }:
+    {
+      nixosConfigurations = {
+        curlew = nixpkgs.lib.nixosSystem {
+          modules = [ (import ./system.nix { }) { boot.patches = [ ./patches/curlew.patch ]; } ];
+        };
+      };
+    };
+}

@@ -1,0 +1,1 @@
+{ }: { imports = [ ./config/curlew/boot.nix ]; }

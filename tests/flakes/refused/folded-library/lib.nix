@@ -1,0 +1,4 @@
+{ nixpkgs, ... }:
+{
+  mergeAll = builtins.foldl' nixpkgs.lib.recursiveUpdate { };
+}

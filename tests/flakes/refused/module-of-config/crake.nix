@@ -1,0 +1,4 @@
+{ config, ... }:
+{
+  flake.nixosConfigurations = config.flake.lib.mkNixos "crake";
+}

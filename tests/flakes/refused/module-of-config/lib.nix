@@ -1,0 +1,6 @@
+{ inputs, ... }:
+{
+  flake.lib.mkNixos = name: {
+    ${name} = inputs.nixpkgs.lib.nixosSystem { modules = [ ./hosts/${name} ]; };
+  };
+}
