@@ -354,7 +354,11 @@ const others: Case[] = [
       await vm.awaitBoot(before, { limit: 120, until: booted(scene.start(vm)) })
       await vm.until('golden to be validated', 90, bootValidated)
       const { lastFailed } = await bootStatus(scene, vm)
-      scene.check('the trial was not judged from within', / it did not come up/, lastFailed ?? undefined)
+      scene.check(
+        'the trial was not judged from within',
+        / it did not come up/,
+        lastFailed ?? undefined,
+      )
     },
   },
   {

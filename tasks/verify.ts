@@ -9,7 +9,7 @@ import {
 } from '../lib/vm/checks.ts'
 import { Exit, Failure, explain, type ExitCode } from '../lib/failure.ts'
 import { guestOf, guestStore } from '../lib/nix/guest.ts'
-import { guestAgent } from '../lib/vm/guest-agent.ts'
+import { guestAgent, programPath } from '../lib/vm/guest-agent.ts'
 import { readHost, type Host } from '../lib/nix/host.ts'
 import { kernelOf } from '../lib/vm/kernel.ts'
 import { chooseVms } from '../lib/nix/hosts.ts'
@@ -125,7 +125,7 @@ async function rootLogin(vm: Vm): Promise<Result> {
     timeout: limit,
     blame: kernelOf(vm.host),
   })
-  const script = `PATH=$PATH:/usr/sbin:/run/current-system/sw/bin
+  const script = `${programPath}
 sshd -T -C user=root,host=localhost,addr=127.0.0.1 || exit 0
 for file in /etc/ssh/authorized_keys.d/root /etc/ssh/lab_keys.d/root; do
   [ ! -e $file ] || while read -r line; do echo "$line"; done <$file

@@ -2,9 +2,6 @@
 export const links = ['uplink', 'lan'] as const
 export type Link = (typeof links)[number]
 
-/** For shell programs in a guest: NixOS has its commands in the first directory, Debian in the others. */
-export const programPath = 'export PATH=/run/current-system/sw/bin:/usr/sbin:/usr/bin:/sbin:/bin'
-
 /** Which way the fault lies, as the VM sees it. */
 export const directions = ['out', 'in', 'both'] as const
 export type Direction = (typeof directions)[number]

@@ -1,7 +1,7 @@
 import { Failure } from '../failure.ts'
-import { programPath, type Link } from './fault.ts'
+import type { Link } from './fault.ts'
 import { kernelOf } from '../vm/kernel.ts'
-import { guestAgent, type GuestAgent } from '../vm/guest-agent.ts'
+import { guestAgent, programPath, type GuestAgent } from '../vm/guest-agent.ts'
 import { uplink } from '../vm/qemu.ts'
 import { files, type Vm } from '../vm/vm.ts'
 

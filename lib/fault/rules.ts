@@ -1,4 +1,5 @@
-import { kindOf, links, programPath, type Fault, type Link } from './fault.ts'
+import { kindOf, links, type Fault, type Link } from './fault.ts'
+import { programPath } from '../vm/guest-agent.ts'
 import { quote } from '../quote.ts'
 import { uplink } from '../vm/qemu.ts'
 import { macs } from '../vm/vm.ts'

@@ -1,3 +1,4 @@
+import { endFaults } from '../fault/lease.ts'
 import { createHash } from 'node:crypto'
 import { dirname, join } from 'node:path'
 import { deploy, deployment } from '../vm/deployment.ts'
@@ -109,6 +110,8 @@ export async function ensureBaseline(
       vm = theVm(host)
     }
     await rememberBefore(vm, known, 60 * patience)
+    // a run that was killed in the middle of a fault has left it
+    await endFaults(vm)
     try {
       if (known && fits) {
         await counting('put back to its snapshot', 30 * patience, say, () =>

@@ -1,5 +1,5 @@
 import { Failure } from '../failure.ts'
-import { guestAgent } from './guest-agent.ts'
+import { guestAgent, programPath } from './guest-agent.ts'
 import { files, type Vm } from './vm.ts'
 
 /** The generation that a guest runs. */
@@ -19,8 +19,7 @@ export interface Generation {
  * A line each: what runs, golden, what is on trial and in which boot that was armed, this boot, the commit
  * and toplevel of the last upgrade, the revision of NixOS, then the links of the profile that lead to what runs.
  */
-const script = `export PATH=/run/current-system/sw/bin:/usr/sbin:/usr/bin:/sbin:/bin
-exec 2>/dev/null
+const script = `exec 2>/dev/null
 toplevel=$(readlink -f /run/current-system)
 state=/var/lib/golden-generation
 field() { text=; [[ ! -r $1 ]] || text=$(<"$1"); if [[ $text =~ \\"$2\\":\\"([^\\"]*)\\" ]]; then echo "\${BASH_REMATCH[1]}"; else echo; fi; }
@@ -46,7 +45,7 @@ export async function generationOf(vm: Vm, limit: number): Promise<Generation> {
     const agent = await guestAgent(files(vm.host).agent, { name: vm.host, timeout: limit })
     client = agent
     if (late) agent.close()
-    const { stdout } = await agent.exec('/bin/sh', ['-c', 'exec bash -s'], {
+    const { stdout } = await agent.exec('/bin/sh', ['-c', `${programPath}; exec bash -s`], {
       input: script,
       timeout: limit,
     })

@@ -6,6 +6,12 @@ import { pause, TookTooLong, waitFor, type Blame } from '../retry.ts'
 import { lastLines, type Ran } from '../run.ts'
 import { openSocket } from './socket.ts'
 
+/**
+ * For shell programs in a guest, as its agent finds next to nothing by itself: NixOS has its commands in the first
+ * directory, Debian in the others.
+ */
+export const programPath = 'export PATH=/run/current-system/sw/bin:/usr/sbin:/usr/bin:/sbin:/bin'
+
 export interface GuestExecOptions {
   input?: string | Buffer
   /** Limit in seconds; the program is killed when it passes. Default 30. */

@@ -83,6 +83,23 @@ describe('A trial', () => {
     },
   )
 
+  test('is chosen by the name that the boot loader has for its entry, in small letters', async () => {
+    await host.rebuild(2, 'boot')
+    await host.sh(
+      'cd /boot/loader/entries && mv nixos-generation-2.conf nixos-Work-generation-2.conf && golden-arm-trial',
+    )
+    expect(host.variable('LoaderEntryOneShot')).toBe('nixos-work-generation-2.conf')
+  })
+
+  test('is judged at once where the upgrade to it is of a system that upgrades no more', async () => {
+    await host.rebuild(2)
+    await host.sh(`mkdir -p /var/lib/nix-local-upgrade
+      echo '{"stage":"system","bootId":"another","toplevel":"${two}","revision":"1"}' >/var/lib/nix-local-upgrade/transaction.json`)
+    // its programs, and the upgrade is not among them
+    const { said } = await host.boot([], `chmod u+w ${two}; mkdir -p ${two}/sw/bin`)
+    expect(said).toContain(`golden from now on: ${two}`)
+  })
+
   test('stays where the boot loader would not lead to golden, and that cannot be mended', async () => {
     await host.rebuild(2)
     renameSync(host.path('boot'), host.path('boot-of-the-disk'))

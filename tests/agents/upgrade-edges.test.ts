@@ -38,6 +38,25 @@ test('A reboot that is due waits while a rebuild is at work', async () => {
   expect(await world.sh('cat asked')).toContain('reboot')
 })
 
+test('Hours for reboots may go over midnight', async () => {
+  await world.sh(
+    'mkdir -p /old /new; touch /old/kernel /new/kernel; ln -sfn /old /run/booted-system',
+  )
+  world.write('root/agent', `${inPlaceOf('systemctl', 'echo "$*" >>/root/asked')}\n${agent}`)
+  const at = (minutes: number): string =>
+    new Date(Date.now() + minutes * 60_000).toISOString().slice(11, 16)
+  for (const [window, asked] of [
+    [`${at(-60)}-${at(-120)}`, '--no-block reboot'],
+    [`${at(120)}-${at(60)}`, '--no-block reboot'],
+    [`${at(60)}-${at(-60)}`, ''],
+  ]) {
+    const env = { UPGRADE_ALLOW_REBOOT: 'true', UPGRADE_REBOOT_WINDOW: window! }
+    await world.upgrade(env, '--reboot')
+    const done = await world.sh('cat asked 2>/dev/null || true; rm -f asked')
+    expect([window, done]).toEqual([window, asked])
+  }
+})
+
 test('A mirror that was cut off as it was made is made anew', async () => {
   const remote = {
     UPGRADE_MODE: 'remote',

@@ -1,0 +1,124 @@
+/** What options lead to in the units and programs of a host: what a case would see only in one of its moments. */
+import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { expect, onTestFinished, test } from 'vitest'
+import { project } from '../../lib/settings.ts'
+import { expression } from './evaluate.ts'
+
+/** A part of sorrow's configuration, with a module more. */
+const read = <T>(module: string, body: string): Promise<T> =>
+  expression<T>(
+    `let inherit ((lab.labSystem { hostname = "sorrow"; modules = [ (${module}) ]; })) config;
+      s = config.systemd.services; t = config.systemd.timers;
+      text = name: (builtins.head (builtins.filter (p: p.name or "" == name) config.environment.systemPackages)).text;
+    in ${body}`,
+  )
+
+test('The timer for reboots fires as the hours for them begin', async () => {
+  const night =
+    '{ myModules.services.autoUpgrade = { allowReboot = true; rebootWindow = { lower = "01:00"; upper = "05:00"; }; }; }'
+  expect(
+    await read(night, '{ inherit (t.nix-local-upgrade-reboot) wantedBy timerConfig; }'),
+  ).toEqual({
+    wantedBy: ['timers.target'],
+    timerConfig: { OnCalendar: '*-*-* 01:00', Persistent: true },
+  })
+})
+
+test('A host that says nothing of it goes back where a check fails', async () => {
+  const host =
+    '{ hostSpec = { hostName = "x"; primaryUsername = "me"; }; myModules.services.autoUpgrade.enable = true; }'
+  const path = 'config.myModules.services.autoUpgrade.onValidationFailure'
+  const said = await expression(`(lab.labSystem { hostname = "x"; host = ${host}; }).${path}`)
+  expect(said).toBe('rollback')
+})
+
+test('A switch leaves alone what it runs in, or beside, and systemd ends an upgrade that hangs', async () => {
+  const units = await read<Record<string, unknown>>(
+    '{ }',
+    `builtins.mapAttrs (_: u: { restart = u.restartIfChanged; limit = toString (u.serviceConfig.TimeoutStartSec or "none"); })
+      { inherit (s) nix-local-upgrade chezmoi-pre-update golden-boot-validation; }`,
+  )
+  expect(units['nix-local-upgrade']).toEqual({ restart: false, limit: '21600' })
+  expect(units['chezmoi-pre-update']).toEqual({ restart: false, limit: '1800' })
+  expect(units['golden-boot-validation']).toMatchObject({ restart: false })
+})
+
+test('Dotfiles that are to be left alone are, by an upgrade', async () => {
+  const program = async (sync: boolean): Promise<string> =>
+    read(
+      `{ myModules.services.chezmoiSync.syncBeforeUpdate = ${sync}; }`,
+      'text "nix-local-upgrade"',
+    )
+  expect(await program(true)).toMatch(/^UPGRADE_DOTFILES=chezmoi-pre-update.service$/m)
+  expect(await program(false)).toMatch(/^UPGRADE_DOTFILES=(''|"")?$/m)
+})
+
+test('Nothing is complete, upgraded or rebooted before the boot is validated, and nobody is thrown out', async () => {
+  const found = await read<Record<string, string[]>>(
+    '{ }',
+    `{ inherit (s.golden-boot-validation) before requiredBy;
+      words = s.golden-trial-deadline.unitConfig.ConditionKernelCommandLine; }`,
+  )
+  expect(found['requiredBy']).toEqual(['boot-complete.target'])
+  expect(found['before']).toEqual([
+    'boot-complete.target',
+    'nix-local-upgrade.service',
+    'nix-local-upgrade-reboot.service',
+  ])
+  // systemd(1): all words for rescue and emergency mode
+  for (const word of ['emergency', '-b', 'rescue', 'single', 's', 'S', '1']) {
+    expect(found['words']).toContain(`!${word}`)
+  }
+})
+
+test('A host is reached at the port that its sshd has', async () => {
+  const port = 'config.myModules.system.reachability.environment.REACH_PORT'
+  const other = '{ lib, ... }: { services.openssh.ports = lib.mkForce [ 2022 ]; }'
+  expect(await read(other, port)).toBe('2022')
+})
+
+test('Each option of the dotfile sync reaches its program', async () => {
+  const options =
+    'keepLimit = 4711; applyTimeout = 4712; branch = "b4713"; repoUrl = "u4714"; autoPush = false; autoCommit = false;'
+  const text = await read<string>(
+    `{ lib, ... }: { myModules.services.chezmoiSync = builtins.mapAttrs (_: lib.mkForce) { ${options} }; }`,
+    'text "chezmoi-sync"',
+  )
+  const set = [...text.matchAll(/^CHEZMOI_(\w+)=(.*)$/gm)].map(([, name, value]) => [name, value])
+  expect(Object.fromEntries(set)).toMatchObject({
+    KEEP_LIMIT: '4711',
+    APPLY_LIMIT: '4712',
+    BRANCH: 'b4713',
+    REPO_URL: 'u4714',
+    AUTO_PUSH: 'false',
+    AUTO_COMMIT: 'false',
+  })
+})
+
+test('Every category of secrets is looked at before a switch, by a file that is kept with the system', async () => {
+  const dir = mkdtempSync(join(tmpdir(), 'lab-secrets-'))
+  onTestFinished(() => rmSync(dir, { recursive: true }))
+  for (const path of ['nix/modules/nixos/secrets.nix', 'nix/agents/check-secrets.sh']) {
+    cpSync(join(project, path), join(dir, path))
+  }
+  mkdirSync(join(dir, 'secrets'))
+  for (const name of ['base', 'work']) writeFileSync(join(dir, `secrets/${name}.yaml`), 'x: y\n')
+  const { text, kept } = await expression<{ text: string; kept: string[] }>(
+    `let
+      lib = (import ${project}/nix/lab/lib) // { getExe = toString; };
+      m = import ${dir}/nix/modules/nixos/secrets.nix {
+        inherit lib;
+        config = { hostSpec = { secretCategories = [ "base" "none" "work" ]; primaryUsername = "rain"; }; sops.age.keyFile = "/k"; };
+        pkgs = { writeShellApplication = _: "check-secrets"; age = 1; gawk = 1; gnugrep = 1; };
+      };
+      text = (m.config.content or m.config).system.preSwitchChecks.secrets;
+    in { text = builtins.unsafeDiscardStringContext text; kept = builtins.attrNames (builtins.getContext text); }`,
+  )
+  expect(text).toMatch(/SECRETS_KEY=\/k check-secrets \S+base\.yaml \S+work\.yaml$/m)
+  expect(kept.map((path) => path.replace(/^.*-/, '')).toSorted()).toEqual([
+    'base.yaml',
+    'work.yaml',
+  ])
+})
