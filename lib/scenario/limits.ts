@@ -204,7 +204,11 @@ export const limits: Case[] = [
       )
       // whatever an upgrade itself hangs at, systemd ends it
       const own = `systemctl show --value -p TimeoutStartUSec ${vm.subject.unit}.service`
-      scene.check('so does its own run', /^(?!infinity)./, (await vm.root(own)).stdout.trim())
+      scene.check(
+        'systemd ends the run itself, too',
+        /^(?!infinity)./,
+        (await vm.root(own)).stdout.trim(),
+      )
       await world.config.commit(note(vm, 'two'), 'Two')
       const who = 'Another switch is at work: pid \\d+, .*flock .*'
       await upgrades(scene, vm, { outcome: 'locked', reason: new RegExp(`^${who}`) })

@@ -294,7 +294,7 @@ in
       restartIfChanged = false;
       unitConfig.X-StopOnRemoval = false;
       # the ways to the network that this machine has, as system.autoUpgrade has them
-      environment = config.nix.envVars // config.networking.proxy.envVars;
+      environment = (config.nix.envVars or { }) // (config.networking.proxy.envVars or { });
       # a unit of NixOS finds next to nothing: hooks and checks are written as they work in a shell
       path = [
         "/run/wrappers"

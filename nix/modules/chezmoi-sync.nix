@@ -121,7 +121,7 @@ in
       after = [ "network-online.target" ];
       # an upgrade goes on while an apply takes long, and its switch would end that in the middle and wait for another
       restartIfChanged = false;
-      environment = config.networking.proxy.envVars;
+      environment = config.networking.proxy.envVars or { };
       # the user's own scripts and templates run in it, with what a login finds
       path = [
         "/run/wrappers"
