@@ -184,7 +184,7 @@ const cases: Case[] = [
       await world.config.commit({ 'world/note': 'two' }, 'Two')
       await vm.root('touch /run/lab-stop')
       await upgrades(scene, vm, { outcome: 'failed', phase: 'hooks', reason: /lab-hook/ })
-      const ran = await vm.root('test -e /run/lab-hook && echo yes || echo no')
+      const ran = await vm.root('test -s /run/lab-hook && echo yes || echo no')
       scene.check('the hook ran', 'yes', ran.stdout.trim())
       const after = await vm.root('test -e /run/lab-second && echo yes || echo no')
       scene.check('the one after it did not', 'no', after.stdout.trim())
