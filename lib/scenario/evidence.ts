@@ -10,6 +10,7 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { Failure } from '../failure.ts'
+import { programPath } from '../vm/guest-agent.ts'
 import { inHome } from '../lab-settings.ts'
 import type { Machine } from './machine.ts'
 import { statusLog } from './status-log.ts'
@@ -75,7 +76,7 @@ export async function collectEvidence(
     put('screen.txt', `${thrown.message}\n`),
   )
   const asked = { ...inside, ...repositories(`/home/${vm.vm.user}`, vm.vm.user, clones) }
-  const script = `exec 2>&1 </dev/null; export PATH=/run/current-system/sw/bin:/usr/sbin:/usr/bin:/sbin:/bin
+  const script = `exec 2>&1 </dev/null; ${programPath}
 ${Object.entries(asked)
   .map(([name, command]) => `printf '\\036%s\\n' ${name}; ( ${command}\n)`)
   .join('\n')}`

@@ -1,4 +1,5 @@
 import { Failure } from '../failure.ts'
+import { programPath } from '../vm/guest-agent.ts'
 import { fromHome, type LabSettings } from '../lab-settings.ts'
 import type { Machine } from './machine.ts'
 import { defaultOf } from './boot-entries.ts'
@@ -111,7 +112,7 @@ const loader = '4a67b082-0a4c-41cf-b6c7-440b29bb8c4f'
  * started, so what bash can do itself it does.
  */
 const asRoot = (units: string[], user: string, clones: string[], subject: Subject): string => `
-export PATH=/run/current-system/sw/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
+${programPath} LC_ALL=C
 s() { printf '\\036%s\\n' "$1"; }
 show() { [ ! -e "$1" ] || echo "$(<"$1")"; }
 # what a boot has begun is part of it
