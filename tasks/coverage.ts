@@ -23,13 +23,14 @@ export const options = {
     array: true,
     describe: 'Run these cases in VMs first, as <family>/<case>',
   },
-  host: { type: 'string', array: true, describe: 'VMs for --case; all of the flake without any' },
+  scenarios: { type: 'boolean', describe: 'Run all cases in VMs first' },
+  host: { type: 'string', array: true, describe: 'VMs for cases; all of the flake without any' },
   seed: { type: 'number', describe: 'Seed of what is random in the cases' },
   json: { type: 'boolean', describe: 'Print data on standard output' },
 } as const
 export const under = [
   'vitest run tests/agents   in a copy of the project, with agents that trace themselves (bash -x)',
-  'tsx tasks/<family>.ts --case <case>   with such agents in the VMs, as tsx tasks/prove.ts cuts its nets',
+  'tsx tasks/<family>.ts --case <case>   with such agents in the flake that the VMs are deployed from',
 ]
 export const examples: [string, string][] = [
   ['just coverage', 'All tests; what cases have run before counts as well'],
@@ -41,10 +42,13 @@ export async function run(args: Args): Promise<ExitCode> {
   const { keptTraces, traceCases } = await import('../lib/mutation/guest.ts')
   const { merge } = await import('../lib/mutation/trace.ts')
   const files = await choose(args['agent'])
-  if (args['case']) {
+  let code: ExitCode = Exit.held
+  if (args['case'] || args['scenarios']) {
     const { families } = await import('./pipelines/families.ts')
     const given = { hosts: args['host'], seed: args['seed'], json: args['json'] }
-    await traceCases(args['case'], await families(), given)
+    const { exitOf, summarize: summarizeRun } = await import('../lib/report/summary.ts')
+    const ended = await traceCases(args['case'] ?? [], await families(), given)
+    code = given.json ? exitOf(ended) : summarizeRun(ended, false)
   }
   const byTests = await ranByTests(args['tests'], say)
   const byScenarios: Hits = {}
@@ -58,7 +62,7 @@ export async function run(args: Args): Promise<ExitCode> {
     ),
   )
   await summarize(all, cases.size, Boolean(args['json']))
-  return Exit.held
+  return code
 }
 
 /** @throws Failure (usage) for an agent that there is none of */

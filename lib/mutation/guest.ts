@@ -1,12 +1,9 @@
-import { existsSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { privateDirectory } from '../directory.ts'
-import { run } from '../run.ts'
-import { scratchDirectory } from '../scratch.ts'
-import { runControls } from '../scenario/control-run.ts'
-import type { Control } from '../scenario/control.ts'
-import type { Family } from '../scenario/family.ts'
-import { choose } from '../scenario/run.ts'
+import type { Family, Watch } from '../scenario/family.ts'
+import { choose, judgeCases } from '../scenario/run.ts'
+import type { Ended } from '../scenario/stage.ts'
 import { labHome, project } from '../settings.ts'
 import { writeFile } from '../write-file.ts'
 import { hash } from './mutant.ts'
@@ -38,56 +35,48 @@ export function keptTraces(): Map<string, Hits> {
 }
 
 /**
- * Runs cases in VMs whose agents trace themselves, and keeps what they have run. What a VM had not written to
- * its disk when its power was cut is not seen.
- * @throws Failure when a run could not be made
+ * Runs cases in VMs whose agents trace themselves, and keeps what each has run. What a VM had not written to its
+ * disk when its power was cut is not seen.
+ * @param wanted names of cases; all of them without any
  */
-export async function traceCases(
+export function traceCases(
   wanted: string[],
   families: Family[],
   options: { hosts?: string[]; seed?: number; json?: boolean },
-): Promise<void> {
-  const cases = choose(families, wanted).map(({ family, one }) => `${family.name}/${one.name}`)
-  const controls = await Promise.all(cases.map((named) => watching(named)))
-  const { troubles } = await runControls(controls, families, { name: 'coverage', ...options })
-  if (troubles.length > 0) throw troubles[0]!
+): Promise<Ended> {
+  const extra = tracedAgents()
+  return judgeCases(choose(families, wanted), {
+    name: 'coverage',
+    extra,
+    watch: watch(),
+    ...options,
+  })
 }
 
-/** The agents of a case that trace themselves; what they have run is kept once the case is over. */
-export async function watching(named: string): Promise<Control> {
+/** Every agent as it traces itself, by its path in the flake. */
+export const tracedAgents = (): Record<string, string> =>
+  Object.fromEntries(
+    names().map((name) => {
+      const text = readFileSync(join(agents, name), 'utf8')
+      return [`nix/agents/${name}`, traced(name, text)]
+    }),
+  )
+
+/** Keeps what the VMs of a case have traced, of all of them together, under the case's name. */
+export function watch(): Watch {
   const [, directory] = traceDirectories
-  const hits: Hits = {}
-  const take = (_: string, said: string): void => {
-    const seen: Hits = {}
-    readTrace(said, seen)
-    merge(hits, seen)
+  const seen = new Map<string, Hits>()
+  const take = (named: string, said: string): void => {
+    const hits = seen.get(named) ?? {}
+    const more: Hits = {}
+    readTrace(said, more)
+    merge(hits, more)
+    seen.set(named, hits)
     privateDirectory(place())
     const text = JSON.stringify({ case: named, agents: known(), hits })
     writeFile(join(place(), `${named.replace('/', '-')}.json`), text, { over: 'any' })
   }
   const before = `mkdir -p ${directory}; chmod 1777 ${directory}; rm -f ${directory}/*`
   const after = `cat ${directory}/* | grep '^+*@' | cut -c 1-200 || true`
-  const name = named.replace('/', '-')
-  return {
-    ...{ name, cut: 'the agents trace themselves', case: named, red: /./, argument: name },
-    ...{ patch: await patchOfAll(), again: `coverage.ts --case ${named}` },
-    watch: { before, after, take },
-  }
-}
-
-async function patchOfAll(): Promise<string> {
-  const scratch = scratchDirectory('traced')
-  try {
-    const parts: string[] = []
-    for (const name of names()) {
-      const text = readFileSync(join(agents, name), 'utf8')
-      writeFileSync(join(scratch, name), traced(name, text))
-      const labels = ['--label', `a/nix/agents/${name}`, '--label', `b/nix/agents/${name}`]
-      const files = [join(agents, name), join(scratch, name)]
-      parts.push((await run('diff', ['-u', ...labels, ...files], { allow: [1] })).stdout)
-    }
-    return parts.join('')
-  } finally {
-    rmSync(scratch, { recursive: true })
-  }
+  return { before, after, take }
 }

@@ -6,16 +6,14 @@ import { readEvents } from './record.ts'
 import { whereTimeWent } from './report.ts'
 import { worst, type Ran } from './result.ts'
 
+type Ended = Ran & { troubles: Failure[] }
+
 /**
  * The last lines: the table, where the time went, the report, and how to run each failure again.
  * @param ran what the run came to; `troubles` are what the lab could not do after the cases
  */
-export function summarize(
-  { dir, results, troubles }: Ran & { troubles: Failure[] },
-  json: boolean,
-): ExitCode {
-  const state = worst(results)
-  if (json) console.log(JSON.stringify({ run: dir, state, results }, null, 2))
+export function summarize({ dir, results, troubles }: Ended, json: boolean): ExitCode {
+  if (json) console.log(JSON.stringify({ run: dir, state: worst(results), results }, null, 2))
   else {
     const colour = { passed: green, failed: red, error: red, skipped: yellow }
     const rows = results.map((one) => [
@@ -44,6 +42,11 @@ export function summarize(
       }
     }
   }
+  return exitOf({ results, troubles })
+}
+
+/** The exit code of a run, by the worst of what it came to. */
+export function exitOf({ results, troubles }: Pick<Ended, 'results' | 'troubles'>): ExitCode {
   if (troubles.length > 0) return Exit.labCouldNotRun
   // a run in which nothing ran has proved nothing
   return {
@@ -51,5 +54,5 @@ export function summarize(
     failed: Exit.checkFailed,
     error: Exit.labCouldNotRun,
     skipped: Exit.labCouldNotRun,
-  }[state]
+  }[worst(results)]
 }

@@ -20,6 +20,7 @@ import {
   type Scene,
   type Stage,
   type Value,
+  type Watch,
 } from './family.ts'
 import { labHome } from '../settings.ts'
 import { notAsked } from './subject.ts'
@@ -120,6 +121,8 @@ export async function runCase(
     requireSpace(labHome(), room, `run \`${name}\``)
     const world = openWorld(`${stage.record.id}/${place}`, stage.from, hosts)
     await putBack(vms, stage)
+    const { watch } = stage
+    if (watch) await Promise.all(vms.map((vm) => vm.root(watch.before)))
     const faults: FaultState[] = []
     const ends = new Map<string, Ends | `/${string}`>()
     const scene = sceneOf({ name, vms, world, stage, result, faults, ends, note, say })
@@ -157,6 +160,10 @@ export async function runCase(
     if (said) note({ kind: 'say', name: said })
   }
   for (const end of stop) end()
+  if (stage.watch && !unwritable && !lost) {
+    say('look at what was watched')
+    for (const vm of vms) await takeFrom(vm, stage.watch, name, say)
+  }
   // a guest that QEMU has stopped would only be waited for
   if ((result.state === 'failed' || result.state === 'error') && !unwritable && !lost) {
     say('collect the evidence')
@@ -186,6 +193,20 @@ export async function runCase(
     await stage.pause?.at(result, [...stage.prepared.keys()])
   }
   return result
+}
+
+async function takeFrom(
+  vm: Machine,
+  { after, take }: Watch,
+  name: string,
+  say: (line: string) => void,
+): Promise<void> {
+  try {
+    take(name, (await vm.root(after, { timeout: 60 * vm.patience })).stdout)
+  } catch (thrown) {
+    if (!(thrown instanceof Failure)) throw thrown
+    say(`nothing to see on ${vm.host}: ${thrown.message}`)
+  }
 }
 
 /**

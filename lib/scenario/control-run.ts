@@ -9,7 +9,6 @@ import {
   undecided,
   type Control,
   type Proof,
-  type Watch,
 } from './control.ts'
 import { Failure, usage } from '../failure.ts'
 import { flakeDirectory } from '../flake/directory.ts'
@@ -169,8 +168,7 @@ async function step(
     }),
   )
   keep(proof)
-  if (proof.state !== 'caught' && !holdsAsWatched(control, proof))
-    throw new Failure(`${proof.state}: ${proof.found}`)
+  if (proof.state !== 'caught') throw new Failure(`${proof.state}: ${proof.found}`)
   remember(`prove/${control.name}`, proof.seconds)
 }
 
@@ -194,10 +192,6 @@ const sharedCut = (
     return step(cut, own, lab, keep, say)
   },
 })
-
-/** What only watches has cut nothing, so its case is to hold. */
-const holdsAsWatched = (control: Control, { state }: Proof): boolean =>
-  control.watch !== undefined && state === 'stayed green'
 
 /** A control that could not even be cut has a verdict, too. */
 function notRun(control: Control, hosts: string[], seed: number, thrown: unknown): Proof {
@@ -269,7 +263,6 @@ async function runControl(
           evidence: stdout,
         })
       }
-      if (control.watch) await vm.root(control.watch.before)
       vm.retire()
       await counting('save', 60 * vm.patience, say, () =>
         saveSnapshot(vm.vm, tag, 60 * vm.patience),
@@ -290,43 +283,21 @@ async function runControl(
   do {
     // its result is the control's, and not one of a case that ought to hold
     tries.push(judgeControl(control, await runCase(chosen, hosts, cutStage, say)))
-    if (control.watch) await takeFrom(hosts, control.watch, cutStage, say)
   } while (undecided(tries))
   for (const host of hosts) {
     const { vm } = stage.prepared.get(host)!
     await deleteSnapshot(vm, tag, 60).catch(() => {})
   }
   const proof = { ...settle(tries), seconds: (performance.now() - from) / 1000 }
-  const well = proof.state === 'caught' || holdsAsWatched(control, proof)
+  const caught = proof.state === 'caught'
   stage.results.push({
     ...{ family: 'prove', case: name },
-    title: control.watch
-      ? `while ${what}, ${control.case} holds`
-      : `without ${what}, ${control.case} comes out red`,
+    title: `without ${what}, ${control.case} comes out red`,
     ...{ hosts, seconds: proof.seconds, seed: stage.seed, oracle: [], replay },
-    state: well ? 'passed' : proof.state === 'not run' ? 'error' : 'failed',
-    reason: well ? '' : `${proof.state}: ${proof.found}`,
-    checks: control.watch
-      ? []
-      : [{ name: 'red by', held: well, expected: String(red), found: proof.found }],
+    state: caught ? 'passed' : proof.state === 'not run' ? 'error' : 'failed',
+    reason: caught ? '' : `${proof.state}: ${proof.found}`,
+    checks: [{ name: 'red by', held: caught, expected: String(red), found: proof.found }],
     evidence: proof.evidence,
   })
   return proof
-}
-
-/** What there is to see in each VM after its case; one that does not answer by then has nothing to show. */
-async function takeFrom(
-  hosts: string[],
-  { after, take }: Watch,
-  stage: Stage,
-  say: (line: string) => void,
-): Promise<void> {
-  for (const host of hosts) {
-    try {
-      take(host, (await inHand(host, stage, say).root(after, { timeout: 120 })).stdout)
-    } catch (thrown) {
-      if (!(thrown instanceof Failure)) throw thrown
-      say(`nothing to see on ${host}: ${thrown.message}`)
-    }
-  }
 }

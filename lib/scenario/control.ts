@@ -23,16 +23,6 @@ export interface Control {
   argument: string
   /** The task and the arguments that run it again, where that is not `just prove`. */
   again?: string
-  /** For a change that only watches, and with which the case has to hold. */
-  watch?: Watch
-}
-
-export interface Watch {
-  /** Bash that root runs in each VM before its case begins. */
-  before: string
-  /** Bash that root runs in each VM once the case is over, where the VM still answers. */
-  after: string
-  take: (host: string, said: string) => void
 }
 
 const dir = join(project, 'tests/controls')

@@ -110,6 +110,7 @@ export interface Stage {
   results: CaseResult[]
   /** Other labs do the same work: what cannot be done in this one is done there. */
   shares?: boolean
+  watch?: Watch
   /** Somebody looks at what fails. */
   pause?: Pause
   /** Set while cases run with a safety net cut. */
@@ -120,6 +121,16 @@ export interface Stage {
     /** The command that runs it again. */
     replay: string
   }
+}
+
+/** What is looked at in each VM of a case, beside what the case itself asks. */
+export interface Watch {
+  /** Bash that root runs before the case begins. */
+  before: string
+  /** Bash that root runs once the case is over, where the VM still answers. */
+  after: string
+  /** @param name `<family>/<case>` */
+  take: (name: string, said: string) => void
 }
 
 export interface Chosen {

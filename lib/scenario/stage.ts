@@ -18,7 +18,7 @@ import { isRunning, readVm } from '../vm/vm.ts'
 import { ensureBaseline, hasBaseline, holdVm, type Hold } from './baseline.ts'
 import { pauses } from './pause.ts'
 import { leaveAsBefore } from './before.ts'
-import type { Stage } from './family.ts'
+import type { Stage, Watch } from './family.ts'
 import { ownFiles } from './host-module.ts'
 import { jobsFor, load, roomHere, type Jobs } from './jobs.ts'
 import { openLabs, type Lab } from './labs.ts'
@@ -49,8 +49,9 @@ export interface RunOptions {
   subject?: string
   /** Asks it for every promise, also for what it does not promise. */
   every?: boolean
-  /** Files on top of the flake, by path: a control's cut. */
+  /** Files on top of the flake, by path. */
   extra?: Changes
+  watch?: Watch
 }
 
 /** What a subject brings to each host. */
@@ -120,7 +121,7 @@ export async function withStage(
   writePlan(record.dir, plan)
   const flags = options.subject === undefined ? '' : ` --subject ${options.subject}`
   const stage: Stage = {
-    ...{ record, ground, subject, flags, from, seed, pause },
+    ...{ record, ground, subject, flags, from, seed, pause, watch: options.watch },
     ...{ prepared: new Map(), results: [] },
   }
   const holds: Hold[] = []

@@ -2,7 +2,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
-import { keptTraces, watching } from '../../../lib/mutation/guest.ts'
+import { keptTraces, tracedAgents, watch } from '../../../lib/mutation/guest.ts'
 import { mutantsOf, mutated } from '../../../lib/mutation/mutant.ts'
 import { casesFor, controlOf } from '../../../lib/mutation/scenarios.ts'
 import { traced, type Hits } from '../../../lib/mutation/trace.ts'
@@ -56,13 +56,14 @@ test('Cases that were seen to run its lines come first, and none that was seen n
 })
 
 test('What the agents of a VM have traced is kept for their texts, of all VMs together', async () => {
-  const control = await watching('break-boot/panic')
-  expect((await cutFiles(control, read))[file]).toBe(traced('pin-golden.sh', await read(file)))
+  const text = readFileSync(join(project, file), 'utf8')
+  expect(tracedAgents()[file]).toBe(traced('pin-golden.sh', text))
   const agent = '/nix/store/x-pin-golden/bin/pin-golden'
+  const { take } = watch()
   const of = (line: number): string =>
     `+@${agent}:5: : '@file pin-golden.sh 5'\n++@${agent}:${line}: locked\n`
-  control.watch!.take('sorrow', of(24))
-  control.watch!.take('torment', of(25))
+  take('break-boot/panic', of(24))
+  take('break-boot/panic', of(25))
   expect(keptTraces()).toEqual(
     new Map([['break-boot/panic', { 'pin-golden.sh': { 20: { locked: 1 }, 21: { locked: 1 } } }]]),
   )
