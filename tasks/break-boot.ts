@@ -349,10 +349,7 @@ const others: Case[] = [
       await vm.startReboot()
       await reached
       await staysDown(scene, vm, 15)
-      await vm.cutPower()
-      await vm.powerOn()
-      await vm.awaitBoot(before, { limit: 120, until: booted(scene.start(vm)) })
-      await vm.until('golden to be validated', 90, bootValidated)
+      await powerCycled(scene, before)
       const { lastFailed } = await bootStatus(scene, vm)
       scene.check(
         'the trial was not judged from within',
@@ -378,15 +375,25 @@ const others: Case[] = [
       await panic
       // its panic would have led to a reboot after 5 s, and its watchdog after 30
       await staysDown(scene, vm, 15)
-      await vm.cutPower()
-      await vm.powerOn()
-      const seconds = await vm.awaitBoot(before, { limit: 120, until: booted(scene.start(vm)) })
+      const seconds = await powerCycled(scene, before)
       scene.event(`${vm.host} recovered`, { host: vm.host, seconds })
-      await vm.until('golden to be validated', 90, bootValidated)
       await leavesNoHang(scene)
     },
   },
 ]
+
+/**
+ * Somebody switches a VM off and on that had stood still, and golden boots and is validated.
+ * @param before id of the boot that was well
+ * @returns seconds to golden's SSH
+ */
+async function powerCycled({ vm, start }: Scene, before: string): Promise<number> {
+  await vm.cutPower()
+  await vm.powerOn()
+  const seconds = await vm.awaitBoot(before, { limit: 120, until: booted(start(vm)) })
+  await vm.until('golden to be validated', 90, bootValidated)
+  return seconds
+}
 
 /** Of a boot that has golden to fall back on. */
 async function leavesNoHang({ vm, check }: Scene): Promise<void> {

@@ -113,10 +113,10 @@ export async function runCase(
   const full = deferred<never>()
   const stop = hosts.map((host) => followPower(host, note))
   // QEMU stops a guest whose write finds no room, and every wait for it would last to its limit
-  const watch = setInterval(() => {
+  const fullness = setInterval(() => {
     if (freeBelow(labHome()) < dregs) full.reject(new Unwritable('The disk of LAB_HOME is full'))
   }, 1000)
-  stop.push(() => clearInterval(watch))
+  stop.push(() => clearInterval(fullness))
   try {
     requireSpace(labHome(), room, `run \`${name}\``)
     const world = openWorld(`${stage.record.id}/${place}`, stage.from, hosts)

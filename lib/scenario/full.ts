@@ -21,9 +21,9 @@ export const full: Case[] = [
       const left = Number((await vm.root(fill)).stdout)
       fault.bit(left < 4, `${left} MiB are left`)
       const reason = /^\/boot has \d+ MiB free and \d+ MiB are needed/
-      const full = await upgrades(scene, vm, { outcome: 'no-space', phase: 'preflight', reason })
+      const refused = await upgrades(scene, vm, { outcome: 'no-space', phase: 'preflight', reason })
       // golden will have copies of its own, for which there has to be room as well
-      const built = full.to?.toplevel
+      const built = refused.to?.toplevel
       if (built && scene.golden(vm)) {
         await vm.root(`rm /boot/lab-fill; free=$(df --output=avail -B1K /boot | tail -n 1)
           size=$(($(stat --dereference --format %s ${built}/initrd) / 1024))

@@ -14,7 +14,7 @@ export const nothingWrong = (name: string, expected: string, wrong: string[]): O
 
 /** What must hold of generations, boot menu, trial and ESP, whatever a case did. */
 export const judgeBoot = (facts: Facts, excused: string[]): OracleRow[] => [
-  nothingWrong('generations', 'as the boot menu has them', generations(facts)),
+  nothingWrong('generations', 'as the boot menu has them', differences(facts)),
   nothingWrong('rejected generations', 'in neither profile nor menu', rejectedOnes(facts)),
   nothingWrong('boot counters', 'tries are left of what is good', counters(facts)),
   nothingWrong('trial', 'record, boot loader and profile agree', trial(facts)),
@@ -42,7 +42,7 @@ const installed = ({ entries }: Facts): Installed[] =>
       },
     }))
 
-function generations(facts: Facts): string[] {
+function differences(facts: Facts): string[] {
   const { current, menuLimit } = facts
   const all = new Map(Object.entries(facts.generations).map(([key, value]) => [Number(key), value]))
   const own = ({ profile }: Installed): boolean => profile === facts.profileName
