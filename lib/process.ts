@@ -1,4 +1,4 @@
-import { readFileSync, readdirSync } from 'node:fs'
+import { readFileSync, readdirSync, readlinkSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 
 /** What tells a process from another that has its pid later. */
@@ -71,6 +71,34 @@ export async function end(recorded: Identity, limit = 5): Promise<void> {
       return
     }
     await gone(recorded, seconds)
+  }
+}
+
+/**
+ * Kills every process whose working directory is this one or below it: what a command that was killed itself has
+ * left behind. Who has moved to another root ends with who started it.
+ * @returns how many there were
+ */
+export function killWithin(directory: string): number {
+  const within = readdirSync('/proc')
+    .map(Number)
+    .filter((pid) => pid && pid !== process.pid && worksIn(pid, directory))
+  for (const pid of within) {
+    try {
+      process.kill(pid, 'SIGKILL')
+    } catch {
+      // it has ended meanwhile
+    }
+  }
+  return within.length
+}
+
+function worksIn(pid: number, directory: string): boolean {
+  try {
+    return `${readlinkSync(`/proc/${pid}/cwd`)}/`.startsWith(`${directory}/`)
+  } catch {
+    // it has ended, or is another user's
+    return false
   }
 }
 

@@ -10,6 +10,7 @@ import {
 import { join, relative } from 'node:path'
 import { Failure } from '../failure.ts'
 import { lock } from '../lock.ts'
+import { killWithin } from '../process.ts'
 import { run } from '../run.ts'
 import { labCache, project } from '../settings.ts'
 
@@ -55,6 +56,10 @@ export async function makeCopy(): Promise<Copy> {
   mkdirSync(place(), { recursive: true })
   const held = await lock(join(place(), 'lock'), 'copy the project for mutants')
   const [tree, scratch] = [join(place(), 'copy'), join(place(), 'tmp')]
+  // vitest is killed with this process, and the programs that run its files are not
+  const killTests = (): void => void killWithin(tree)
+  killTests()
+  process.once('exit', killTests)
   await remove(tree, scratch)
   mkdirSync(scratch, { recursive: true, mode: 0o711 })
   const left = new Set(['.git', '.jj', 'node_modules'])
@@ -75,6 +80,8 @@ export async function makeCopy(): Promise<Copy> {
     end: async () => {
       if (ended) return
       ended = true
+      process.off('exit', killTests)
+      killTests()
       await remove(tree, scratch)
       held.release()
     },

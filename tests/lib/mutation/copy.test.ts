@@ -1,0 +1,49 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, expect, test, vi } from 'vitest'
+import { makeCopy } from '../../../lib/mutation/copy.ts'
+import { killWithin } from '../../../lib/process.ts'
+
+let cache: string
+beforeEach(() => {
+  cache = mkdtempSync(join(tmpdir(), 'cache-'))
+  vi.stubEnv('LAB_CACHE', cache)
+})
+afterEach(() => {
+  vi.unstubAllEnvs()
+  rmSync(cache, { recursive: true })
+})
+
+/** A process as a killed run leaves one: it works in a directory and nobody waits for it. */
+const left = (cwd: string) => {
+  const child = spawn('sleep', ['60'], { cwd, stdio: 'ignore', detached: true })
+  return { child, ended: once(child, 'exit') }
+}
+
+test('What a killed run has left at work in the copy is ended by the next one, before the copy is made anew', async () => {
+  const tree = join(cache, 'mutation/copy')
+  mkdirSync(join(tree, 'tests'), { recursive: true })
+  const { ended } = left(join(tree, 'tests'))
+  const copy = await makeCopy()
+  expect((await ended)[1]).toBe('SIGKILL')
+  expect(existsSync(join(tree, 'package.json'))).toBe(true)
+  // and what this one leaves goes with it
+  const own = left(tree)
+  await copy.end()
+  expect((await own.ended)[1]).toBe('SIGKILL')
+  expect(existsSync(tree)).toBe(false)
+})
+
+test('Only what works there is killed, and not who works in a directory with a longer name', async () => {
+  mkdirSync(join(cache, 'copy'))
+  mkdirSync(join(cache, 'copy-of-another'))
+  const [here, beside] = [left(join(cache, 'copy')), left(join(cache, 'copy-of-another'))]
+  expect(killWithin(join(cache, 'copy'))).toBe(1)
+  expect((await here.ended)[1]).toBe('SIGKILL')
+  expect(beside.child.exitCode ?? beside.child.signalCode).toBeNull()
+  beside.child.kill()
+  await beside.ended
+})
