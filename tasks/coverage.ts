@@ -34,6 +34,7 @@ export const under = [
 ]
 export const examples: [string, string][] = [
   ['just coverage', 'All tests; what cases have run before counts as well'],
+  ['just coverage --scenarios', 'All cases first, which takes as long as just gitops-test'],
   ['just coverage golden-lib --case break-boot/panic', 'One agent, after one case'],
 ]
 
