@@ -395,6 +395,8 @@ fail_trial() { # fail_trial <reason>
   # back it goes, even where that cannot be written down
   record_failure "$(booted_system)" "$1" || true
   set_trial_state failed || true
+  # not read yet where this boot came without the boot loader, as by kexec; the next one would be the trial's again
+  [[ $(efi_variable LoaderEntryOneShot) != "$(field trial.json entry)" ]] || bootctl set-oneshot '' || true
   if [[ -z $(field golden.json toplevel) ]] || ! leads_to_golden; then
     complain 'no golden generation to go back to: this one keeps running'
     return 0

@@ -139,6 +139,16 @@ describe('A trial', () => {
     expect(await links()).toBe(`${one}\n${one}`)
   })
 
+  test('that came up without the boot loader, as by kexec, does not come again after it has failed', async () => {
+    await host.rebuild(2)
+    const trial = host.variable('LoaderEntryOneShot')
+    host.services({ 'sshd.service': 'failed' })
+    // nobody has read its one-shot entry, or the firmware did not let it be taken back
+    const { tried } = await host.boot([], `bootctl set-oneshot ${trial}`)
+    expect(tried).toEqual([two, one])
+    expect(await links()).toBe(`${one}\n${one}`)
+  })
+
   test('that is stuck is ended by its deadline, and no other boot is', async () => {
     expect(await host.sh('golden-trial-deadline')).toBe('')
     await host.rebuild(2)
