@@ -38,6 +38,9 @@ printf "a check whether this host can be reached\r\n" >&3
 cat <&3 >/dev/null
 '
 
+# Seconds since the boot, in REPLY: the clock may be set while something is waited for.
+since_boot() { IFS=. read -r REPLY _ </proc/uptime; }
+
 # Interfaces and their addresses, as `<interface> <address>/<length>` lines: those that are up, with a link, and
 # that count.
 reach_addresses() {
@@ -157,7 +160,8 @@ reachable() {
   local deadline lines nic address said code
   unreachable=''
   [[ -n ${REACH_PORT-}${REACH_COMMAND-} ]] || return 0
-  deadline=$((SECONDS + REACH_TIMEOUT))
+  since_boot
+  deadline=$((REPLY + REACH_TIMEOUT))
   while :; do
     if [[ -n $REACH_COMMAND ]]; then
       code=0
@@ -180,7 +184,8 @@ reachable() {
         unreachable+="${unreachable:+, }${said:-another check holds /run/reachability.lock}"
       done <<<"$lines"
     fi
-    if [[ $SECONDS -ge $deadline ]]; then break; fi
+    since_boot
+    if [[ $REPLY -ge $deadline ]]; then break; fi
     sleep 1
   done
   unreachable="this host cannot be reached: $unreachable"

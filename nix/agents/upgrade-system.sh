@@ -294,8 +294,13 @@ jobs_left() {
 
 # What was started gets time: to come up, or to fall over. Where nothing was, a moment will do.
 settle() {
-  local end=$((SECONDS + 30)) pause=$UPGRADE_SETTLE unit
-  while [[ $SECONDS -lt $end ]] && jobs_left; do sleep 1; done
+  local end pause=$UPGRADE_SETTLE unit
+  since_boot
+  end=$((REPLY + 30))
+  while [[ $REPLY -lt $end ]] && jobs_left; do
+    sleep 1
+    since_boot
+  done
   look_at_services || bad+=("systemd does not say how the services are")
   failed_units "$failed_before" || bad+=("systemd does not say which units have failed")
   if [[ -z $REPLY && ${#bad[@]} == 0 ]]; then
@@ -326,11 +331,13 @@ validate() {
   while IFS= read -r unit; do
     [[ -z $unit ]] || bad+=("$unit")
   done <<<"$REPLY"
-  end=$((SECONDS + UPGRADE_PATIENCE))
+  since_boot
+  end=$((REPLY + UPGRADE_PATIENCE))
   read_whole items "$UPGRADE_CHECKS" || bad+=("the checks cannot be read")
   for check in "${found[@]}"; do
     until timeout --kill-after=10 60 bash -c "$check" </dev/null 9>&-; do
-      if [[ $SECONDS -ge $end ]]; then
+      since_boot
+      if [[ $REPLY -ge $end ]]; then
         bad+=("\`$check\` failed")
         add_check "$check" failed
         continue 2

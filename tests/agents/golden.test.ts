@@ -560,6 +560,18 @@ test('A boot is not good when systemd does not answer, or not for all units', as
   expect(half).toContain('FAILED  systemd says nothing of 1 of 2 units')
 })
 
+test('A clock that is set while a boot is validated takes no time from its units', async () => {
+  await host.rebuild(2)
+  host.services({ 'sshd.service': 'activating' })
+  // as a machine whose clock stands still while it is off has it, once its network is there
+  await host.sh(
+    `sed -i '2a sleep() { SECONDS=$((SECONDS + 36000)); n=$((\${n-0} + 1)); ((n < 3)) || echo "sshd.service active" >/model/units; }' /usr-local/bin/golden-boot-validation`,
+  )
+  const { tried, said } = await host.boot([], 'export GOLDEN_TIMEOUT=60')
+  expect(tried).toEqual([two])
+  expect(said).toContain(`golden from now on: ${two}`)
+})
+
 test('A trial goes back even where systemd does not take a reboot', async () => {
   await host.rebuild(2)
   await host.sh(`printf '#!/bin/sh\ncase $* in *--force*) touch /model/rebooting; exit ;; esac; exit 1\n' >/model/mute

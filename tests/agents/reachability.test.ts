@@ -94,6 +94,13 @@ test('An address has time to come', async () => {
   expect(await asked(later, { REACH_TIMEOUT: '20' })).toMatch(banner('eth0 at 10.9.0.15'))
 })
 
+test('A clock that is set meanwhile takes nothing of that time', async () => {
+  const later = `ip address flush dev eth0
+    n=0
+    sleep() { SECONDS=$((SECONDS + 36000)) n=$((n + 1)); ((n < 3)) || ip address replace 10.9.0.15/24 dev eth0; }`
+  expect(await asked(later, { REACH_TIMEOUT: '60' })).toMatch(banner('eth0 at 10.9.0.15'))
+})
+
 test('An sshd that does not answer is not enough, nor one that answers the host itself alone', async () => {
   expect(await asked('kill "$(</run/sshd.pid)"; sleep 0.5')).toMatch(
     /sshd does not answer at 10.9.0.15, port 22, over eth0 \(Connection refused\)$/,

@@ -156,6 +156,16 @@ test.each<[string, string, string, RegExp, boolean]>([
   await world.sh('rm -f /var/lib/nix-local-upgrade/known-bad')
 })
 
+test('A clock that is set while checks are asked takes no time from them', async () => {
+  const commit = await change()
+  // as of a machine that was off for long, once it hears of the time
+  const done = await upgradeAfter('sleep() { SECONDS=$((SECONDS + 36000)); }', {
+    UPGRADE_PATIENCE: '60',
+    UPGRADE_CHECKS: JSON.stringify(['echo >>/root/asked; [ "$(wc -l </root/asked)" -ge 4 ]']),
+  })
+  expect(done).toMatchObject({ outcome: 'upgraded', to: { commit } })
+})
+
 test('A lock that is held for too long is a failure, whoever has it', async () => {
   await change()
   const hold = 'flock /run/nixos/switch-to-configuration.lock sleep 30 & sleep 2'
