@@ -49,7 +49,7 @@ reach_addresses() {
   while read -r _ nic _ address _; do
     nic=${nic%%@*}
     if [[ -n $REACH_INTERFACES ]]; then
-      [[ " $REACH_INTERFACES " == *" $nic "* ]] || continue
+      reach_is_named "$nic" || continue
     else
       reach_is_card "/sys/class/net/$nic" || [[ "$routes " == *" dev $nic "* ]] || continue
     fi
@@ -57,6 +57,16 @@ reach_addresses() {
     { read -r carrier <"/sys/class/net/$nic/carrier"; } 2>/dev/null || continue
     if [[ $carrier == 1 ]]; then echo "$nic $address"; fi
   done < <(grep -v -E ' (tentative|dadfailed|deprecated)' <<<"$lines")
+}
+# By one of REACH_INTERFACES; iptables has `+` and nftables `*` for any end of a name
+reach_is_named() { # reach_is_named <interface>
+  local names name
+  read -r -a names <<<"$REACH_INTERFACES"
+  for name in "${names[@]}"; do
+    # shellcheck disable=SC2053 # a pattern
+    if [[ $1 == ${name/%+/*} ]]; then return 0; fi
+  done
+  return 1
 }
 # Itself, or as a bridge or a VLAN by what is below it
 reach_is_card() { # reach_is_card <directory in /sys>

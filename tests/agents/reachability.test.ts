@@ -116,6 +116,11 @@ test('One interface that lets SSH in is enough, among those that count', async (
   const two = 'card eth1 10.9.1.15/24; drop eth0'
   expect(await asked(two, { REACH_INTERFACES: 'eth0 eth1' })).toMatch(banner('eth1 at 10.9.1.15'))
   expect(await asked(two)).toContain('sshd does not answer at 10.9.0.15')
+  // as firewalls write the names of many
+  for (const many of ['eth+', 'eth*']) {
+    expect(await asked('', { REACH_INTERFACES: `wg0 ${many}` })).toMatch(banner('eth0 at .*'))
+  }
+  expect(await asked('', { REACH_INTERFACES: 'eth' })).toContain('no address on eth')
   // without any named, one counts that has the default route; a card's has a device in /sys
   expect(await asked('', { REACH_INTERFACES: '' })).toContain('no address on any network card')
   const router = 'ip route add default via 10.9.0.2'
