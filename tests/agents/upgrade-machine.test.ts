@@ -131,6 +131,27 @@ test.each<[string, string, string, RegExp, boolean]>([
     false,
   ],
   [
+    'by a /boot that is not mounted',
+    'echo "efiSysMountPoint = /boot is not a mounted partition. Is the path configured correctly?" >&2; echo "Failed to install bootloader" >&2; exit 1',
+    'failed',
+    /is not a mounted partition/,
+    false,
+  ],
+  [
+    'by a firmware that takes no variables',
+    'echo "golden-arm-trial: Cannot put /nix/store/x on trial: the one-shot entry of the boot loader cannot be set" >&2; exit 1',
+    'failed',
+    /loader cannot be set/,
+    false,
+  ],
+  [
+    'by a kernel that firmware cannot start',
+    'echo "golden-arm-trial: Cannot put /nix/store/x on trial: /boot/y is no program that firmware can start" >&2; exit 1',
+    'switch-failed',
+    /firmware can start$/,
+    true,
+  ],
+  [
     'by another that has its lock',
     'echo "Could not acquire lock" >&2; exit 11',
     'locked',
