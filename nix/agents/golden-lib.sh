@@ -262,7 +262,7 @@ missing_copies() { # missing_copies <entry>
 on_boot_error() { # on_boot_error <reset|stay>
   local conf=$GOLDEN_ESP/loader/loader.conf script=$GOLDEN_ESP/startup.nsh line text='' golden entry
   if [[ $1 == reset ]]; then
-    [[ -e $script ]] || printf 'reset -c\r\n' >"$script"
+    [[ -e $script ]] || printf 'reset -c\r\n' >"$script" || rm -f "$script"
   elif [[ -e $script && $(<"$script") == 'reset -c'$'\r' ]]; then
     rm -f "$script"
   fi
@@ -279,9 +279,11 @@ on_boot_error() { # on_boot_error <reset|stay>
   done <"$conf"
   [[ $1 != reset ]] || text+='reboot-on-error yes'$'\n'
   if [[ $text != "$(<"$conf")"$'\n' ]]; then
-    printf '%s' "$text" >"$conf.new"
-    sync "$conf.new"
-    mv -T "$conf.new" "$conf"
+    # a full partition must not cost the whole file
+    if ! { printf '%s' "$text" >"$conf.new" && sync "$conf.new" && mv -T "$conf.new" "$conf"; }; then
+      rm -f "$conf.new"
+      complain "Cannot write $conf"
+    fi
   fi
 }
 
