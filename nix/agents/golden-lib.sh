@@ -385,6 +385,8 @@ forgive() { # forgive <toplevel>: it has passed
 # Whether the next boot is golden's. What is not mounted, as in emergency mode, cannot be looked at or mended, and the
 # boot loader does not need it mounted.
 leads_to_golden() {
+  # its first stage would find no system, and halt there
+  [[ -e $(field golden.json toplevel)/init ]] || return 1
   if [[ -d $entries ]]; then
     keep_golden
   else

@@ -111,6 +111,15 @@ describe('A trial', () => {
     expect(host.rebooting).toBe(false)
   })
 
+  test('stays where golden is no more in the store, as its boot would halt', async () => {
+    await host.rebuild(2)
+    const said = await host.sh(`ln -sfn ${two} /run/booted-system; chmod u+w ${one}; rm ${one}/init
+      sed -i 's/"boot":"[^"]*"/"boot":"another"/' /var/lib/golden-generation/trial.json
+      golden-trial-deadline 2>&1`)
+    expect(said).toContain('no golden generation to go back to: this one keeps running')
+    expect(host.rebooting).toBe(false)
+  })
+
   test('that does not come up is golden’s next boot, written down, and no longer the profile', async () => {
     await host.rebuild(2)
     const { tried, said } = await host.boot([two])
