@@ -375,7 +375,7 @@ last_failure() { # last_failure <toplevel>: time and reason of its last failed t
 record_failure() { # record_failure <toplevel> <reason>
   local lines=''
   [[ ! -e $state/failed ]] || lines=$(tail -n 100 "$state/failed")
-  write_state failed "${lines:+$lines$'\n'}$1 $(now) $2"
+  write_state failed "${lines:+$lines$'\n'}$1 $(now) ${2//$'\n'/ }"
 }
 forgive() { # forgive <toplevel>: it has passed
   if [[ -n $(last_failure "$1") ]]; then

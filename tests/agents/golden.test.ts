@@ -170,6 +170,14 @@ describe('A trial', () => {
     expect(failed()).toContain('it was not validated within 300 s')
   })
 
+  test('is written down in one line, whatever its check is written in', async () => {
+    await host.rebuild(2)
+    const check = `export REACH_TIMEOUT=0 REACH_COMMAND=$'if true; then\\n  exit 3\\nfi\\n'`
+    expect((await host.boot([], check)).tried).toEqual([two, one])
+    expect(failed().split('\n')).toHaveLength(2)
+    expect((await host.status()).lastFailed).toBe(failed().trimEnd())
+  })
+
   test('that passes without being pinned is on trial again at the next boot', async () => {
     await host.sh(`cd /usr-local/bin && sed -i '2a GOLDEN_AUTO_PIN=false' golden-boot-validation`)
     await host.rebuild(2)
