@@ -214,7 +214,8 @@ in
           IgnoreOnIsolate = true;
         };
         timerConfig = {
-          OnBootSec = cfg.trialTimeout;
+          # not from when the machine was turned on: the first stage may wait for a passphrase, and for whoever has it
+          OnStartupSec = cfg.trialTimeout;
           AccuracySec = 1;
         };
       };

@@ -43,6 +43,19 @@ describe('A host with a golden generation', () => {
     expect(await found.nixos<Read>('sorrow', read)).toEqual(expected)
   }, 300_000)
 
+  test('counts the time of a trial from when its own systemd runs', async () => {
+    // whoever types a passphrase in the first stage may be long in coming
+    const timer = 'host: host.config.systemd.timers.golden-trial-deadline.timerConfig'
+    expect(await lab('sorrow', timer)).toEqual({ AccuracySec: 1, OnStartupSec: 300 })
+  })
+
+  test('has systemd-boot, as what starts others takes neither its entry nor its variables', async () => {
+    // lanzaboote turns it off: what firmware then starts is signed, and golden's kernel is not
+    const other = '{ lib, ... }: { boot.loader.systemd-boot.enable = lib.mkForce false; }'
+    const failed = `map (a: a.message) (builtins.filter (a: !a.assertion) ${sorrow(other)}.config.assertions)`
+    expect(await expression<string[]>(failed)).toEqual([expect.stringContaining('systemd-boot')])
+  })
+
   test('leaves a watchdog of its own choice to the host, and none when told so', async () => {
     const golden = (settings: string): string =>
       sorrow(`{ myModules.system.boot.goldenGeneration = ${settings}; }`)
