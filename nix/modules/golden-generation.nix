@@ -246,6 +246,13 @@ in
       };
     })
 
+    # Older releases of NixOS run these commands whatever became of the entries, and take how the last one ends for all
+    (mkIf (loader.systemd-boot.enable or false) {
+      boot.loader.systemd-boot.extraInstallCommands = lib.mkBefore ''
+        [ "$?" = 0 ] || exit 1
+      '';
+    })
+
     # Turned off, the boot default must not stay at what was golden once
     (mkIf (!cfg.enable && loader.systemd-boot.enable or false) {
       boot.loader.systemd-boot.extraInstallCommands = ''
