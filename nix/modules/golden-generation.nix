@@ -122,6 +122,14 @@ in
 
   config = lib.mkMerge [
     (mkIf cfg.enable {
+      assertions = [
+        {
+          # golden has an entry, a kernel without a signature and variables of that boot loader
+          assertion = loader.systemd-boot.enable or false;
+          message = "`myModules.system.boot.goldenGeneration` needs `boot.loader.systemd-boot.enable`: no other boot loader (GRUB, lanzaboote) starts what it keeps";
+        }
+      ];
+
       environment.systemPackages = [
         arm
         validate
