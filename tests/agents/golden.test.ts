@@ -191,6 +191,25 @@ describe('A trial', () => {
     expect(await links()).toBe(`${one}\n${one}`)
   })
 
+  test('is not judged by the boot that it was armed in, however often that is validated', async () => {
+    await host.rebuild(2)
+    for (const _ of [1, 2, 3, 4]) {
+      expect(await host.sh('golden-boot-validation')).toContain(`is well: ${one}`)
+    }
+    expect(await host.status()).toMatchObject({ trial: two, lastFailed: null })
+    expect((await host.boot()).tried).toEqual([two])
+  })
+
+  test('may have secrets behind its first stage, as an installer puts them there', async () => {
+    await host.rebuild(2, 'boot')
+    await host.sh(`for file in /boot/EFI/nixos/*initrd*; do echo secrets >>$file; done`)
+    expect(await host.sh('golden-arm-trial')).toContain(`on trial at the next boot: ${two}`)
+    await host.boot()
+    expect(await host.sh('show-golden')).toContain(`golden: ${two}`)
+    // and golden's own has them, too
+    expect(await host.sh('cat /boot/EFI/golden/*initrd*')).toContain('secrets')
+  })
+
   test('is over when the profile goes back before it', async () => {
     await host.rebuild(2)
     expect(await host.rebuild(1)).toContain(`the golden generation boots: ${one}`)
@@ -379,6 +398,28 @@ describe('Golden', () => {
     expect((await host.boot()).tried).toEqual([two])
     expect(await host.sh('rollback-to-golden')).toContain(`running: ${two}`)
     expect(await links()).toBe(`${two}\n${two}`)
+  })
+
+  test('is the default again after another was made it, as by a key in the boot menu', async () => {
+    await host.rebuild(2, 'boot')
+    await host.sh('bootctl set-oneshot ""; bootctl set-default nixos-generation-2.conf')
+    await host.sh('golden-boot-validation')
+    const { default: chosen, goldenEntry } = await host.status()
+    expect(chosen).toBe(goldenEntry)
+  })
+
+  test('has a devicetree of its own where its generation has one', async () => {
+    await host.rebuild(2, 'boot')
+    await host.sh(`echo tree >/boot/EFI/nixos/board.dtb
+      printf '\\ndevicetree /EFI/nixos/board.dtb\\n' >>/boot/loader/entries/nixos-generation-2.conf; golden-arm-trial`)
+    await host.boot()
+    const { golden, goldenEntry } = await host.status()
+    expect(golden).toBe(two)
+    expect(readFileSync(host.path(`boot/loader/entries/${goldenEntry}`), 'utf8')).toMatch(
+      /^devicetree \/EFI\/golden\/board.dtb$/m,
+    )
+    // an installer removes its own
+    expect(host.copies()).toContain('board.dtb')
   })
 
   test('does not loop when it does not come up, and halts instead of rebooting', async () => {
@@ -575,6 +616,14 @@ test('A boot is not good when systemd does not answer, or not for all units', as
     env,
   )
   expect(half).toContain('FAILED  systemd says nothing of 1 of 2 units')
+})
+
+test('A boot is not good when a unit of it is restarted while it settles', async () => {
+  const said = await host.sh(`echo >/model/asked
+    sed 's/^first=1$/first=1; echo >>\\/model\\/asked/; s/NRestarts=0/NRestarts=$(wc -l <\\/model\\/asked)/' /model/systemctl >/model/restless
+    chmod +x /model/restless; mount --bind /model/restless /usr/bin/systemctl
+    golden-boot-validation || echo "exit $?"`)
+  expect(said).toMatch(/^FAILED {2}a unit was restarted\n[^]*exit 1$/m)
 })
 
 test('A clock that is set while a boot is validated takes no time from its units', async () => {
