@@ -262,7 +262,7 @@ missing_copies() { # missing_copies <entry>
 on_boot_error() { # on_boot_error <reset|stay>
   local conf=$GOLDEN_ESP/loader/loader.conf script=$GOLDEN_ESP/startup.nsh line text='' golden entry
   if [[ $1 == reset ]]; then
-    [[ -e $script ]] || printf 'reset -c\r\n' >"$script"
+    [[ -e $script ]] || printf 'reset -c\r\n' >"$script" || rm -f "$script"
   elif [[ -e $script && $(<"$script") == 'reset -c'$'\r' ]]; then
     rm -f "$script"
   fi
@@ -279,9 +279,11 @@ on_boot_error() { # on_boot_error <reset|stay>
   done <"$conf"
   [[ $1 != reset ]] || text+='reboot-on-error yes'$'\n'
   if [[ $text != "$(<"$conf")"$'\n' ]]; then
-    printf '%s' "$text" >"$conf.new"
-    sync "$conf.new"
-    mv -T "$conf.new" "$conf"
+    # a full partition must not cost the whole file
+    if ! { printf '%s' "$text" >"$conf.new" && sync "$conf.new" && mv -T "$conf.new" "$conf"; }; then
+      rm -f "$conf.new"
+      complain "Cannot write $conf"
+    fi
   fi
 }
 
@@ -373,7 +375,7 @@ last_failure() { # last_failure <toplevel>: time and reason of its last failed t
 record_failure() { # record_failure <toplevel> <reason>
   local lines=''
   [[ ! -e $state/failed ]] || lines=$(tail -n 100 "$state/failed")
-  write_state failed "${lines:+$lines$'\n'}$1 $(now) $2"
+  write_state failed "${lines:+$lines$'\n'}$1 $(now) ${2//$'\n'/ }"
 }
 forgive() { # forgive <toplevel>: it has passed
   if [[ -n $(last_failure "$1") ]]; then
@@ -383,6 +385,8 @@ forgive() { # forgive <toplevel>: it has passed
 # Whether the next boot is golden's. What is not mounted, as in emergency mode, cannot be looked at or mended, and the
 # boot loader does not need it mounted.
 leads_to_golden() {
+  # its first stage would find no system, and halt there
+  [[ -e $(field golden.json toplevel)/init ]] || return 1
   if [[ -d $entries ]]; then
     keep_golden
   else
@@ -395,6 +399,8 @@ fail_trial() { # fail_trial <reason>
   # back it goes, even where that cannot be written down
   record_failure "$(booted_system)" "$1" || true
   set_trial_state failed || true
+  # not read yet where this boot came without the boot loader, as by kexec; the next one would be the trial's again
+  [[ $(efi_variable LoaderEntryOneShot) != "$(field trial.json entry)" ]] || bootctl set-oneshot '' || true
   if [[ -z $(field golden.json toplevel) ]] || ! leads_to_golden; then
     complain 'no golden generation to go back to: this one keeps running'
     return 0

@@ -46,7 +46,7 @@ look() {
 
 # Prints what it found; fails with `bad` set to what is wrong.
 validate() {
-  local deadline=$((SECONDS + GOLDEN_TIMEOUT)) unit reason before
+  local deadline unit reason before
   units=() bad=''
   for unit in $GOLDEN_SERVICES; do
     if reason=$(reason_unavailable "$unit"); then echo "n/a     $unit: $reason"; else units+=("$unit"); fi
@@ -57,11 +57,14 @@ validate() {
     echo "FAILED  $bad"
     return 1
   fi
+  since_boot
+  deadline=$((REPLY + GOLDEN_TIMEOUT))
   look
   # one that has failed for good ends the wait; one that is being started is waited for
-  while [[ -z $bad && -n $waiting && $SECONDS -lt $deadline ]]; do
+  while [[ -z $bad && -n $waiting && $REPLY -lt $deadline ]]; do
     sleep 1
     look
+    since_boot
   done
   if [[ -z $bad$waiting ]] && ! reachable; then bad="$unreachable, "; fi
   if [[ -z $bad$waiting ]]; then

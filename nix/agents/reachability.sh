@@ -38,6 +38,9 @@ printf "a check whether this host can be reached\r\n" >&3
 cat <&3 >/dev/null
 '
 
+# Seconds since the boot, in REPLY: the clock may be set while something is waited for.
+since_boot() { IFS=. read -r REPLY _ </proc/uptime; }
+
 # Interfaces and their addresses, as `<interface> <address>/<length>` lines: those that are up, with a link, and
 # that count.
 reach_addresses() {
@@ -46,7 +49,7 @@ reach_addresses() {
   while read -r _ nic _ address _; do
     nic=${nic%%@*}
     if [[ -n $REACH_INTERFACES ]]; then
-      [[ " $REACH_INTERFACES " == *" $nic "* ]] || continue
+      reach_is_named "$nic" || continue
     else
       reach_is_card "/sys/class/net/$nic" || [[ "$routes " == *" dev $nic "* ]] || continue
     fi
@@ -54,6 +57,16 @@ reach_addresses() {
     { read -r carrier <"/sys/class/net/$nic/carrier"; } 2>/dev/null || continue
     if [[ $carrier == 1 ]]; then echo "$nic $address"; fi
   done < <(grep -v -E ' (tentative|dadfailed|deprecated)' <<<"$lines")
+}
+# By one of REACH_INTERFACES; iptables has `+` and nftables `*` for any end of a name
+reach_is_named() { # reach_is_named <interface>
+  local names name
+  read -r -a names <<<"$REACH_INTERFACES"
+  for name in "${names[@]}"; do
+    # shellcheck disable=SC2053 # a pattern
+    if [[ $1 == ${name/%+/*} ]]; then return 0; fi
+  done
+  return 1
 }
 # Itself, or as a bridge or a VLAN by what is below it
 reach_is_card() { # reach_is_card <directory in /sys>
@@ -157,7 +170,8 @@ reachable() {
   local deadline lines nic address said code
   unreachable=''
   [[ -n ${REACH_PORT-}${REACH_COMMAND-} ]] || return 0
-  deadline=$((SECONDS + REACH_TIMEOUT))
+  since_boot
+  deadline=$((REPLY + REACH_TIMEOUT))
   while :; do
     if [[ -n $REACH_COMMAND ]]; then
       code=0
@@ -180,7 +194,8 @@ reachable() {
         unreachable+="${unreachable:+, }${said:-another check holds /run/reachability.lock}"
       done <<<"$lines"
     fi
-    if [[ $SECONDS -ge $deadline ]]; then break; fi
+    since_boot
+    if [[ $REPLY -ge $deadline ]]; then break; fi
     sleep 1
   done
   unreachable="this host cannot be reached: $unreachable"

@@ -265,7 +265,8 @@ switch_failed() { # switch_failed <exit code>
     reason="switch-to-configuration did not end within $switch_limit s${said:+: $said}"
   elif grep -q -i -E 'no space left on device|disk quota exceeded' "$work/said"; then
     stop no-space "$reason"
-  elif grep -q -i -E 'input/output error|structure needs cleaning|cannot allocate memory|failed to connect to (system )?(bus|scope)' "$work/said" ||
+  elif grep -q -E "is not a mounted partition|golden-arm-trial: .*(cannot be (set|written)|not whole|could not be booted|differs from|is missing or empty|another command is at it)" "$work/said" ||
+    grep -q -i -E 'input/output error|structure needs cleaning|cannot allocate memory|failed to connect to (system )?(bus|scope)' "$work/said" ||
     { [[ $1 == 1 ]] && grep -q -i 'read-only file system' "$work/said"; }; then
     # the machine's own fault; with 1, nothing was changed either
     stop failed "$reason"
@@ -279,7 +280,7 @@ last_words() {
   local lines
   lines=$(sed -E 's/\x1b\[[0-9;]*[A-Za-z]//g; s/^[[:space:]]+//; s/[[:space:]]+$//' "$1" |
     grep -v -E '^$|^(stopping|restarting|reloading|starting|NOT restarting|the following new) .*units|^activating the configuration|^setting up /etc' || true)
-  { grep -i -E "error|fail|cannot|could not|can't|unable|denied|refus|no such|not found|invalid|read-only|no space" <<<"$lines" || tail -n 1 <<<"$lines"; } |
+  { grep -i -E "error|fail|cannot|could not|can't|unable|denied|refus|no such|not found|invalid|read-only|no space|not a mounted" <<<"$lines" || tail -n 1 <<<"$lines"; } |
     tail -n 2 | paste -s -d '|' | sed 's/|/; /g'
 }
 
@@ -294,8 +295,13 @@ jobs_left() {
 
 # What was started gets time: to come up, or to fall over. Where nothing was, a moment will do.
 settle() {
-  local end=$((SECONDS + 30)) pause=$UPGRADE_SETTLE unit
-  while [[ $SECONDS -lt $end ]] && jobs_left; do sleep 1; done
+  local end pause=$UPGRADE_SETTLE unit
+  since_boot
+  end=$((REPLY + 30))
+  while [[ $REPLY -lt $end ]] && jobs_left; do
+    sleep 1
+    since_boot
+  done
   look_at_services || bad+=("systemd does not say how the services are")
   failed_units "$failed_before" || bad+=("systemd does not say which units have failed")
   if [[ -z $REPLY && ${#bad[@]} == 0 ]]; then
@@ -326,11 +332,13 @@ validate() {
   while IFS= read -r unit; do
     [[ -z $unit ]] || bad+=("$unit")
   done <<<"$REPLY"
-  end=$((SECONDS + UPGRADE_PATIENCE))
+  since_boot
+  end=$((REPLY + UPGRADE_PATIENCE))
   read_whole items "$UPGRADE_CHECKS" || bad+=("the checks cannot be read")
   for check in "${found[@]}"; do
     until timeout --kill-after=10 60 bash -c "$check" </dev/null 9>&-; do
-      if [[ $SECONDS -ge $end ]]; then
+      since_boot
+      if [[ $REPLY -ge $end ]]; then
         bad+=("\`$check\` failed")
         add_check "$check" failed
         continue 2

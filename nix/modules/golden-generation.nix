@@ -122,6 +122,14 @@ in
 
   config = lib.mkMerge [
     (mkIf cfg.enable {
+      assertions = [
+        {
+          # golden has an entry, a kernel without a signature and variables of that boot loader
+          assertion = loader.systemd-boot.enable or false;
+          message = "`myModules.system.boot.goldenGeneration` needs `boot.loader.systemd-boot.enable`: no other boot loader (GRUB, lanzaboote) starts what it keeps";
+        }
+      ];
+
       environment.systemPackages = [
         arm
         validate
@@ -214,7 +222,8 @@ in
           IgnoreOnIsolate = true;
         };
         timerConfig = {
-          OnBootSec = cfg.trialTimeout;
+          # not from when the machine was turned on: the first stage may wait for a passphrase, and for whoever has it
+          OnStartupSec = cfg.trialTimeout;
           AccuracySec = 1;
         };
       };
@@ -243,6 +252,13 @@ in
           ExecStart = lib.getExe deadline;
         };
       };
+    })
+
+    # Older releases of NixOS run these commands whatever became of the entries, and take how the last one ends for all
+    (mkIf (loader.systemd-boot.enable or false) {
+      boot.loader.systemd-boot.extraInstallCommands = lib.mkBefore ''
+        [ "$?" = 0 ] || exit 1
+      '';
     })
 
     # Turned off, the boot default must not stay at what was golden once

@@ -84,6 +84,31 @@ test(
   },
 )
 
+test('The boot loader’s file stays whole where a trial has no room to change it', async () => {
+  const host = await GoldenHost.make()
+  try {
+    await host.generation(1)
+    await host.install(1)
+    await host.boot()
+    await host.generation(2)
+    await host.rebuild(2)
+    const conf = '/boot/loader/loader.conf'
+    for (const first of [' write .*/loader.conf.new$', ' write .*/startup.nsh$']) {
+      // as an installer has written it, with its timeout, its default and whether an entry may be edited
+      await host.sh(`sed -i '/^reboot-on-error/d' ${conf}; rm -f /boot/startup.nsh`)
+      host.around = failingCalls(host.root, { first, times: 1 })
+      await host.sh('golden-arm-trial 2>&1')
+      expect(takeLog(host.root).some(({ failed }) => failed)).toBe(true)
+      host.around = []
+      // none of them is left empty
+      expect(await host.sh('find /boot -maxdepth 2 -size 0')).toBe('')
+      expect(readFileSync(host.path(conf), 'utf8')).toContain('default nixos-generation-2.conf')
+    }
+  } finally {
+    await host.root.remove()
+  }
+})
+
 /** A second generation with the first one's kernel and first stage, so that a pin has no more to write than its entry. */
 const sibling = async (host: GoldenHost): Promise<string> =>
   host.root.sh(`sed 's/sorrow-1"/sorrow-2"/; s/echo 1 /echo 2 /' /root/expr.nix >/root/sibling.nix

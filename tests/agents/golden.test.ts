@@ -111,6 +111,15 @@ describe('A trial', () => {
     expect(host.rebooting).toBe(false)
   })
 
+  test('stays where golden is no more in the store, as its boot would halt', async () => {
+    await host.rebuild(2)
+    const said = await host.sh(`ln -sfn ${two} /run/booted-system; chmod u+w ${one}; rm ${one}/init
+      sed -i 's/"boot":"[^"]*"/"boot":"another"/' /var/lib/golden-generation/trial.json
+      golden-trial-deadline 2>&1`)
+    expect(said).toContain('no golden generation to go back to: this one keeps running')
+    expect(host.rebooting).toBe(false)
+  })
+
   test('that does not come up is golden’s next boot, written down, and no longer the profile', async () => {
     await host.rebuild(2)
     const { tried, said } = await host.boot([two])
@@ -139,6 +148,16 @@ describe('A trial', () => {
     expect(await links()).toBe(`${one}\n${one}`)
   })
 
+  test('that came up without the boot loader, as by kexec, does not come again after it has failed', async () => {
+    await host.rebuild(2)
+    const trial = host.variable('LoaderEntryOneShot')
+    host.services({ 'sshd.service': 'failed' })
+    // nobody has read its one-shot entry, or the firmware did not let it be taken back
+    const { tried } = await host.boot([], `bootctl set-oneshot ${trial}`)
+    expect(tried).toEqual([two, one])
+    expect(await links()).toBe(`${one}\n${one}`)
+  })
+
   test('that is stuck is ended by its deadline, and no other boot is', async () => {
     expect(await host.sh('golden-trial-deadline')).toBe('')
     await host.rebuild(2)
@@ -149,6 +168,14 @@ describe('A trial', () => {
       golden-trial-deadline`)
     expect(host.rebooting).toBe(true)
     expect(failed()).toContain('it was not validated within 300 s')
+  })
+
+  test('is written down in one line, whatever its check is written in', async () => {
+    await host.rebuild(2)
+    const check = `export REACH_TIMEOUT=0 REACH_COMMAND=$'if true; then\\n  exit 3\\nfi\\n'`
+    expect((await host.boot([], check)).tried).toEqual([two, one])
+    expect(failed().split('\n')).toHaveLength(2)
+    expect((await host.status()).lastFailed).toBe(failed().trimEnd())
   })
 
   test('that passes without being pinned is on trial again at the next boot', async () => {
@@ -162,6 +189,25 @@ describe('A trial', () => {
     const { tried } = await host.boot([two])
     expect(tried).toEqual([two, one])
     expect(await links()).toBe(`${one}\n${one}`)
+  })
+
+  test('is not judged by the boot that it was armed in, however often that is validated', async () => {
+    await host.rebuild(2)
+    for (const _ of [1, 2, 3, 4]) {
+      expect(await host.sh('golden-boot-validation')).toContain(`is well: ${one}`)
+    }
+    expect(await host.status()).toMatchObject({ trial: two, lastFailed: null })
+    expect((await host.boot()).tried).toEqual([two])
+  })
+
+  test('may have secrets behind its first stage, as an installer puts them there', async () => {
+    await host.rebuild(2, 'boot')
+    await host.sh(`for file in /boot/EFI/nixos/*initrd*; do echo secrets >>$file; done`)
+    expect(await host.sh('golden-arm-trial')).toContain(`on trial at the next boot: ${two}`)
+    await host.boot()
+    expect(await host.sh('show-golden')).toContain(`golden: ${two}`)
+    // and golden's own has them, too
+    expect(await host.sh('cat /boot/EFI/golden/*initrd*')).toContain('secrets')
   })
 
   test('is over when the profile goes back before it', async () => {
@@ -352,6 +398,28 @@ describe('Golden', () => {
     expect((await host.boot()).tried).toEqual([two])
     expect(await host.sh('rollback-to-golden')).toContain(`running: ${two}`)
     expect(await links()).toBe(`${two}\n${two}`)
+  })
+
+  test('is the default again after another was made it, as by a key in the boot menu', async () => {
+    await host.rebuild(2, 'boot')
+    await host.sh('bootctl set-oneshot ""; bootctl set-default nixos-generation-2.conf')
+    await host.sh('golden-boot-validation')
+    const { default: chosen, goldenEntry } = await host.status()
+    expect(chosen).toBe(goldenEntry)
+  })
+
+  test('has a devicetree of its own where its generation has one', async () => {
+    await host.rebuild(2, 'boot')
+    await host.sh(`echo tree >/boot/EFI/nixos/board.dtb
+      printf '\\ndevicetree /EFI/nixos/board.dtb\\n' >>/boot/loader/entries/nixos-generation-2.conf; golden-arm-trial`)
+    await host.boot()
+    const { golden, goldenEntry } = await host.status()
+    expect(golden).toBe(two)
+    expect(readFileSync(host.path(`boot/loader/entries/${goldenEntry}`), 'utf8')).toMatch(
+      /^devicetree \/EFI\/golden\/board.dtb$/m,
+    )
+    // an installer removes its own
+    expect(host.copies()).toContain('board.dtb')
   })
 
   test('does not loop when it does not come up, and halts instead of rebooting', async () => {
@@ -548,6 +616,26 @@ test('A boot is not good when systemd does not answer, or not for all units', as
     env,
   )
   expect(half).toContain('FAILED  systemd says nothing of 1 of 2 units')
+})
+
+test('A boot is not good when a unit of it is restarted while it settles', async () => {
+  const said = await host.sh(`echo >/model/asked
+    sed 's/^first=1$/first=1; echo >>\\/model\\/asked/; s/NRestarts=0/NRestarts=$(wc -l <\\/model\\/asked)/' /model/systemctl >/model/restless
+    chmod +x /model/restless; mount --bind /model/restless /usr/bin/systemctl
+    golden-boot-validation || echo "exit $?"`)
+  expect(said).toMatch(/^FAILED {2}a unit was restarted\n[^]*exit 1$/m)
+})
+
+test('A clock that is set while a boot is validated takes no time from its units', async () => {
+  await host.rebuild(2)
+  host.services({ 'sshd.service': 'activating' })
+  // as a machine whose clock stands still while it is off has it, once its network is there
+  await host.sh(
+    `sed -i '2a sleep() { SECONDS=$((SECONDS + 36000)); n=$((\${n-0} + 1)); ((n < 3)) || echo "sshd.service active" >/model/units; }' /usr-local/bin/golden-boot-validation`,
+  )
+  const { tried, said } = await host.boot([], 'export GOLDEN_TIMEOUT=60')
+  expect(tried).toEqual([two])
+  expect(said).toContain(`golden from now on: ${two}`)
 })
 
 test('A trial goes back even where systemd does not take a reboot', async () => {

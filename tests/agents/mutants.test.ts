@@ -55,7 +55,7 @@ const judged = async (kind: Kind, was: RegExp, instead: string): Promise<Verdict
 test.each<[Kind, RegExp, string]>([
   ['statement', /^while :; do/, ':'],
   ['condition', /^\[\[ -n \$REACH_COMMAND \]\]$/, 'true'],
-  ['guard', /^IFS=.*reach_next_to|^\[\[ " \$REACH_INTERFACES " .*\|\| continue$/, 'continue'],
+  ['guard', /^IFS=.*reach_next_to|^reach_is_named .* \|\| continue$/, 'continue'],
   ['statement', /^echo "\$other"$/, ':'],
   ['condition', /^! neighbour=/, 'true'],
 ])('A test notices: %s %s => %s', async (kind, was, instead) => {

@@ -94,6 +94,13 @@ test('An address has time to come', async () => {
   expect(await asked(later, { REACH_TIMEOUT: '20' })).toMatch(banner('eth0 at 10.9.0.15'))
 })
 
+test('A clock that is set meanwhile takes nothing of that time', async () => {
+  const later = `ip address flush dev eth0
+    n=0
+    sleep() { SECONDS=$((SECONDS + 36000)) n=$((n + 1)); ((n < 3)) || ip address replace 10.9.0.15/24 dev eth0; }`
+  expect(await asked(later, { REACH_TIMEOUT: '60' })).toMatch(banner('eth0 at 10.9.0.15'))
+})
+
 test('An sshd that does not answer is not enough, nor one that answers the host itself alone', async () => {
   expect(await asked('kill "$(</run/sshd.pid)"; sleep 0.5')).toMatch(
     /sshd does not answer at 10.9.0.15, port 22, over eth0 \(Connection refused\)$/,
@@ -109,6 +116,11 @@ test('One interface that lets SSH in is enough, among those that count', async (
   const two = 'card eth1 10.9.1.15/24; drop eth0'
   expect(await asked(two, { REACH_INTERFACES: 'eth0 eth1' })).toMatch(banner('eth1 at 10.9.1.15'))
   expect(await asked(two)).toContain('sshd does not answer at 10.9.0.15')
+  // as firewalls write the names of many
+  for (const many of ['eth+', 'eth*']) {
+    expect(await asked('', { REACH_INTERFACES: `wg0 ${many}` })).toMatch(banner('eth0 at .*'))
+  }
+  expect(await asked('', { REACH_INTERFACES: 'eth' })).toContain('no address on eth')
   // without any named, one counts that has the default route; a card's has a device in /sys
   expect(await asked('', { REACH_INTERFACES: '' })).toContain('no address on any network card')
   const router = 'ip route add default via 10.9.0.2'

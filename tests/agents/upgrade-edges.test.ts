@@ -38,6 +38,30 @@ test('A reboot that is due waits while a rebuild is at work', async () => {
   expect(await world.sh('cat asked')).toContain('reboot')
 })
 
+test('Modules of the kernel come into force by a reboot, as it does itself', async () => {
+  // the profile of this world has none at all
+  await world.sh('rm -rf /old asked; mkdir /old; ln -sfn /old /run/booted-system')
+  world.write('root/agent', `${inPlaceOf('systemctl', 'echo "$*" >>/root/asked')}\n${agent}`)
+  const asked = async (): Promise<string> => {
+    await world.upgrade({ UPGRADE_ALLOW_REBOOT: 'true' }, '--reboot')
+    return await world.sh('cat asked 2>/dev/null || true')
+  }
+  expect(await asked()).toBe('')
+  await world.sh('touch /old/kernel-modules')
+  expect(await asked()).toContain('reboot')
+  await world.sh('rm asked')
+})
+
+test('A reboot that is due is not made amid an upgrade that was cut off', async () => {
+  const state = '/var/lib/nix-local-upgrade/transaction.json'
+  await world.sh(`rm -rf /old; mkdir /old; touch /old/kernel; ln -sfn /old /run/booted-system
+    echo '{"stage":"system"}' >${state}`)
+  world.write('root/agent', `${inPlaceOf('systemctl', 'echo "$*" >>/root/asked')}\n${agent}`)
+  const { said } = await world.upgrade({ UPGRADE_ALLOW_REBOOT: 'true' }, '--reboot')
+  expect(said).toContain('it will see to the reboot')
+  expect(await world.sh(`cat asked 2>/dev/null || true; rm ${state}`)).toBe('')
+})
+
 test('Hours for reboots may go over midnight', async () => {
   await world.sh(
     'mkdir -p /old /new; touch /old/kernel /new/kernel; ln -sfn /old /run/booted-system',

@@ -131,6 +131,27 @@ test.each<[string, string, string, RegExp, boolean]>([
     false,
   ],
   [
+    'by a /boot that is not mounted',
+    'echo "efiSysMountPoint = /boot is not a mounted partition. Is the path configured correctly?" >&2; echo "Failed to install bootloader" >&2; exit 1',
+    'failed',
+    /is not a mounted partition/,
+    false,
+  ],
+  [
+    'by a firmware that takes no variables',
+    'echo "golden-arm-trial: Cannot put /nix/store/x on trial: the one-shot entry of the boot loader cannot be set" >&2; exit 1',
+    'failed',
+    /loader cannot be set/,
+    false,
+  ],
+  [
+    'by a kernel that firmware cannot start',
+    'echo "golden-arm-trial: Cannot put /nix/store/x on trial: /boot/y is no program that firmware can start" >&2; exit 1',
+    'switch-failed',
+    /firmware can start$/,
+    true,
+  ],
+  [
     'by another that has its lock',
     'echo "Could not acquire lock" >&2; exit 11',
     'locked',
@@ -154,6 +175,16 @@ test.each<[string, string, string, RegExp, boolean]>([
   const known = await world.sh('cat /var/lib/nix-local-upgrade/known-bad 2>/dev/null || true')
   expect(known.includes(commit)).toBe(remembered)
   await world.sh('rm -f /var/lib/nix-local-upgrade/known-bad')
+})
+
+test('A clock that is set while checks are asked takes no time from them', async () => {
+  const commit = await change()
+  // as of a machine that was off for long, once it hears of the time
+  const done = await upgradeAfter('sleep() { SECONDS=$((SECONDS + 36000)); }', {
+    UPGRADE_PATIENCE: '60',
+    UPGRADE_CHECKS: JSON.stringify(['echo >>/root/asked; [ "$(wc -l </root/asked)" -ge 4 ]']),
+  })
+  expect(done).toMatchObject({ outcome: 'upgraded', to: { commit } })
 })
 
 test('A lock that is held for too long is a failure, whoever has it', async () => {

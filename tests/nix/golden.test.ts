@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest'
+import { run } from '../../lib/run.ts'
 import { project } from '../../lib/settings.ts'
 import { expression, findNixOS, lab } from './evaluate.ts'
 
@@ -26,7 +27,9 @@ const commands = [
 const expected = {
   kernelParams: expect.arrayContaining(['panic=10', 'boot.panic_on_fail']),
   manager: expect.objectContaining({ RuntimeWatchdogSec: '30s', RebootWatchdogSec: '2min' }),
-  install: expect.stringMatching(/\/bin\/golden-arm-trial "\$1"\n$/),
+  install: expect.stringMatching(
+    /^\[ "\$\?" = 0 \] \|\| exit 1\n[^]*\/bin\/golden-arm-trial "\$1"\n$/,
+  ),
   commands: expect.arrayContaining(commands),
 }
 const sorrow = (module: string): string =>
@@ -43,6 +46,19 @@ describe('A host with a golden generation', () => {
     expect(await found.nixos<Read>('sorrow', read)).toEqual(expected)
   }, 300_000)
 
+  test('counts the time of a trial from when its own systemd runs', async () => {
+    // whoever types a passphrase in the first stage may be long in coming
+    const timer = 'host: host.config.systemd.timers.golden-trial-deadline.timerConfig'
+    expect(await lab('sorrow', timer)).toEqual({ AccuracySec: 1, OnStartupSec: 300 })
+  })
+
+  test('has systemd-boot, as what starts others takes neither its entry nor its variables', async () => {
+    // lanzaboote turns it off: what firmware then starts is signed, and golden's kernel is not
+    const other = '{ lib, ... }: { boot.loader.systemd-boot.enable = lib.mkForce false; }'
+    const failed = `map (a: a.message) (builtins.filter (a: !a.assertion) ${sorrow(other)}.config.assertions)`
+    expect(await expression<string[]>(failed)).toEqual([expect.stringContaining('systemd-boot')])
+  })
+
   test('leaves a watchdog of its own choice to the host, and none when told so', async () => {
     const golden = (settings: string): string =>
       sorrow(`{ myModules.system.boot.goldenGeneration = ${settings}; }`)
@@ -53,11 +69,23 @@ describe('A host with a golden generation', () => {
     expect(manager['RuntimeWatchdogSec']).toBe('1min')
   })
 
+  test('hears of boot entries that could not be installed, which a trial after them does not hide', async () => {
+    const { install } = await lab<Read>('sorrow', read)
+    const trial = install.replaceAll(/\S+\/bin\/golden-arm-trial/g, 'echo on trial:')
+    // as older releases of NixOS put them together, without `set -e`
+    const installed = (code: number) =>
+      run('bash', ['-c', `(exit ${code})\n${trial}`, 'install', '/nix/store/x'], { allow: [1] })
+    expect(await installed(0)).toMatchObject({ code: 0, stdout: 'on trial: /nix/store/x\n' })
+    expect(await installed(1)).toMatchObject({ code: 1, stdout: '' })
+  })
+
   test('that gives it up gives the boot default back', async () => {
     const off =
       '{ lib, ... }: { myModules.system.boot.goldenGeneration.enable = lib.mkForce false; }'
     const { install, kernelParams } = await expression<Read>(`(${read}) ${sorrow(off)}`)
-    expect(install).toMatch(/golden\.json \] \|\| \S+\/bin\/unpin-golden\n$/)
+    expect(install).toMatch(
+      /^\[ "\$\?" = 0 \] \|\| exit 1\n[^]*golden\.json \] \|\| \S+\/bin\/unpin-golden\n$/,
+    )
     expect(kernelParams).not.toContain('panic=10')
   })
 })
@@ -71,5 +99,7 @@ test('The installer of boot entries ends with it, for the generation that it is 
     'sorrow',
     'host: builtins.unsafeDiscardStringContext host.config.system.build.toplevel.build',
   )
-  expect(build).toMatch(/#!\/usr\/bin\/bash\nset -euo pipefail\n\S+\/bin\/golden-arm-trial "\$1"/)
+  expect(build).toMatch(
+    /#!\/usr\/bin\/bash\nset -euo pipefail\n\[ .*\n+\S+\/bin\/golden-arm-trial "\$1"/,
+  )
 })

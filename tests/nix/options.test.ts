@@ -45,6 +45,19 @@ test('A switch leaves alone what it runs in, or beside, and systemd ends an upgr
   expect(units['golden-boot-validation']).toMatchObject({ restart: false })
 })
 
+test('A trial has its deadline whatever is isolated, and a validation the time that it may take', async () => {
+  const found = await read<{ timer: unknown; limit: number }>(
+    `{ myModules.system.reachability.timeout = 1000;
+      myModules.system.boot.goldenGeneration = { validationTimeout = 200; settleTime = 30; }; }`,
+    `{ timer = t.golden-trial-deadline.unitConfig;
+      limit = s.golden-boot-validation.serviceConfig.TimeoutStartSec; }`,
+  )
+  // `systemctl isolate` would stop it with all that the target does not want
+  expect(found.timer).toEqual({ DefaultDependencies: false, IgnoreOnIsolate: true })
+  // each of its limits, and golden's files are still to be written
+  expect(found.limit).toBeGreaterThan(200 + 30 + 1000)
+})
+
 test('Dotfiles that are to be left alone are, by an upgrade', async () => {
   const program = async (sync: boolean): Promise<string> =>
     read(
