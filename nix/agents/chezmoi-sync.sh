@@ -685,6 +685,7 @@ integrate_and_push() {
     enter rebase
     refuse_rewritten
     integrate
+    remember_trunk
     refuse_markers
     if [[ ${CHEZMOI_AUTO_PUSH:-true} != true || -n $broken ]]; then return; fi
     enter push
@@ -709,9 +710,12 @@ refuse_rewritten() {
   if [[ -n $last ]] && ! ancestor "$last" "$to" && ancestor "$last" "$head"; then
     finish diverged "The trunk was rewritten: ${last:0:12} is not in ${to:0:12}"
   fi
-  remember_trunk
 }
+# Once it is in the source: one that conflicts with it is not, and would hide what was rewritten before it.
 remember_trunk() {
+  local last=''
+  if [[ -s $state/trunk ]]; then read -r last <"$state/trunk" || true; fi
+  if [[ -z $to || $last == "$to" ]]; then return; fi
   echo "$to" >"$state/trunk.new"
   mv "$state/trunk.new" "$state/trunk"
 }

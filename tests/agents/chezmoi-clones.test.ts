@@ -1,0 +1,28 @@
+/** What hosts have of each other's history: clones of all kinds, cut off or made anew, and a trunk that changes its past. */
+import { expect, test } from 'vitest'
+import { lines, makeDotfiles } from './dotfiles.ts'
+import { type ScratchRoot, useRoot } from './root.ts'
+
+let root: ScratchRoot
+await useRoot((made) => (root = made))
+
+const ten = lines(...Array.from({ length: 10 }, (_, i) => `line ${i}`))
+
+test('What was rewritten while a conflict waits is refused as well, and nothing of it comes back', async () => {
+  const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': ten })
+  await sorrow.sh('echo secret >.local/share/chezmoi/dot_secret')
+  await sorrow.sync()
+  await torment.sync()
+  await sorrow.sh('sed -i "s/line 4/of sorrow/" .a')
+  await torment.sh('sed -i "s/line 4/of torment/" .a')
+  await sorrow.sync()
+  expect(await torment.sync()).toMatchObject({ outcome: 'conflict' })
+  // neither the secret nor sorrow's edit is in it any more, so that nothing conflicts
+  await atRemote('git update-ref refs/heads/main main~2')
+  for (const _ of [1, 2])
+    expect(await torment.sync()).toMatchObject({
+      outcome: 'diverged',
+      reason: expect.stringContaining('The trunk was rewritten'),
+    })
+  expect(await atRemote('git ls-tree --name-only main')).toBe('dot_a')
+})
