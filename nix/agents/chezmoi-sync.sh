@@ -736,8 +736,10 @@ integrate() {
     if rebase "$to" --branch @ --onto "$trunk_rev"; then return; fi
     # One commit may conflict where all together do not, or be another host's, which stays as it is.
     must 'merge the trunk' "${jj[@]}" new --no-edit @- "$trunk_rev" --message "Merge the trunk into dotfiles of $host"
-    merge=$(revisions "heads($trunk_rev+ & @-+)")
+    # a run that was cut off may have left one of its own
+    merge=$(revisions "latest($trunk_rev+ & @-+)")
     if rebase "$merge" --source @ --onto "$merge"; then return; fi
+    must 'take a merge back' "${jj[@]}" abandon "$merge"
   fi
   list_conflicts
   if ((!${#own_files[@]})); then

@@ -26,3 +26,20 @@ test('What was rewritten while a conflict waits is refused as well, and nothing 
     })
   expect(await atRemote('git ls-tree --name-only main')).toBe('dot_a')
 })
+
+test('What git merges and jj does not is the same conflict in each run, and leaves nothing behind', async () => {
+  const { sorrow, torment } = await makeDotfiles(root, { '.a': ten })
+  await sorrow.sh('echo "dot_a merge=union" >.local/share/chezmoi/.gitattributes')
+  await sorrow.sync()
+  await torment.sync()
+  await sorrow.sh('sed -i "s/line 4/of sorrow/" .a')
+  await torment.sh('sed -i "s/line 4/of torment/" .a')
+  await sorrow.sync()
+  for (const _ of [1, 2])
+    expect(await torment.sync()).toMatchObject({
+      outcome: 'conflict',
+      conflicts: [{ host: 'torment', files: ['dot_a'] }],
+    })
+  const merges = `cd .local/share/chezmoi; jj log --no-graph --revisions 'merges()' -T 'commit_id ++ "\\n"'`
+  expect(await torment.sh(merges)).toBe('')
+})
