@@ -619,6 +619,8 @@ commit_sound() { # <files>
     names=$(must 'read the source' "${jj[@]}" diff --name-only "$sound" | paste -sd ' ')
     [[ -n $names ]] || return 0
   fi
+  # an argument has a limit, and a person reads no thousand names
+  if ((${#names} > 2000)); then names="${names:0:2000} ..."; fi
   identity
   step 'commit' commit --message "Dotfiles of $host: $names" "$sound"
 }

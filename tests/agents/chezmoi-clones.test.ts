@@ -43,3 +43,14 @@ test('What git merges and jj does not is the same conflict in each run, and leav
   const merges = `cd .local/share/chezmoi; jj log --no-graph --revisions 'merges()' -T 'commit_id ++ "\\n"'`
   expect(await torment.sh(merges)).toBe('')
 })
+
+test('More files at once than a command line can name come in one commit', async () => {
+  const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': ten })
+  // 160 KB of names
+  await sorrow.sh(`cd .local/share/chezmoi; name=$(printf 'x%.0s' {1..200}); mkdir dot_many
+    for i in {1..800}; do echo $i >dot_many/$name-$i; done`)
+  expect(await sorrow.sync()).toMatchObject({ outcome: 'synced', code: 0 })
+  expect((await atRemote('git log -1 --format=%s main')).length).toBeLessThan(3000)
+  expect(await torment.sync()).toMatchObject({ outcome: 'synced' })
+  expect(await torment.sh('ls .many | wc -l')).toBe('800')
+})
