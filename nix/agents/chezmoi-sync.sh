@@ -944,6 +944,8 @@ publish() {
 announce() { # <bookmark> <commit, or empty for none>
   if [[ $2 == "${refs[refs/remotes/origin/$1]-}" ]]; then return; fi
   if [[ -n $2 ]]; then
+    # of an earlier clone of this host
+    if [[ -n ${refs[refs/remotes/origin/$1]-} ]]; then within "$limit" bookmark "${jj[@]}" bookmark track "$1@origin" || true; fi
     must 'name the conflict' "${jj[@]}" bookmark set "$1" --revision "$2" --allow-backwards
   else
     within "$limit" bookmark "${jj[@]}" bookmark delete "exact:$1" || true

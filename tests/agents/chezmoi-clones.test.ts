@@ -54,3 +54,21 @@ test('More files at once than a command line can name come in one commit', async
   expect(await torment.sync()).toMatchObject({ outcome: 'synced' })
   expect(await torment.sh('ls .many | wc -l')).toBe('800')
 })
+
+test('A host that was cloned anew publishes its next conflict in the place of the former one', async () => {
+  const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': ten, '.b': ten })
+  await sorrow.sh('sed -i "s/line 4/of sorrow/" .a')
+  await torment.sh('sed -i "s/line 4/of torment/" .a')
+  await sorrow.sync()
+  expect(await torment.sync()).toMatchObject({ outcome: 'conflict' })
+  await torment.sh('rm -rf .a .b .local .config')
+  expect(await torment.sync()).toMatchObject({ outcome: 'synced' })
+  // until then it is the only place that has the edit
+  expect(await atRemote('git show conflict/torment:dot_a')).toContain('of torment')
+  await sorrow.sh('sed -i "s/line 6/of sorrow/" .b')
+  await torment.sh('sed -i "s/line 6/of torment/" .b')
+  await sorrow.sync()
+  expect(await torment.sync()).toMatchObject({ outcome: 'conflict' })
+  expect(await atRemote('git show conflict/torment:dot_b')).toContain('of torment')
+  expect(await sorrow.sync()).toMatchObject({ conflicts: [{ host: 'torment', files: ['dot_b'] }] })
+})
