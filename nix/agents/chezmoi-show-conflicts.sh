@@ -23,7 +23,7 @@ if [[ -z $state || ! -w $state ]]; then state=${XDG_STATE_HOME:-$HOME/.local/sta
 if [[ -z $offline && -e $state/step ]]; then
   echo '(a synchronization has not ended: this is as of its fetch)'
 elif [[ -z $offline ]] && ! timeout --kill-after=5 "${CHEZMOI_NETWORK_LIMIT:-60}" jj --no-pager --quiet \
-  --config=git.abandon-unreachable-commits=false git fetch --remote origin </dev/null 2>/dev/null; then
+  --config=git.abandon-unreachable-commits=false git fetch --remote origin --branch 'glob:*' </dev/null 2>/dev/null; then
   echo '(the remote cannot be reached: this is as of the last fetch)'
 fi
 

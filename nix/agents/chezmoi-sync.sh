@@ -671,7 +671,8 @@ fetch() {
     echo "The dotfiles have no remote: set \`repoUrl\`" >"$work/fetch"
     return 1
   fi
-  within "$network_limit" fetch "${jj[@]}" git fetch --remote origin || return 1
+  # all, also where git was told to fetch one branch alone: other hosts name their conflicts by others
+  within "$network_limit" fetch "${jj[@]}" git fetch --remote origin --branch 'glob:*' || return 1
   look
   to=${refs[$trunk]-}
   if [[ -z $to ]]; then

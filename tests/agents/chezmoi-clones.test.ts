@@ -72,3 +72,16 @@ test('A host that was cloned anew publishes its next conflict in the place of th
   expect(await atRemote('git show conflict/torment:dot_b')).toContain('of torment')
   expect(await sorrow.sync()).toMatchObject({ conflicts: [{ host: 'torment', files: ['dot_b'] }] })
 })
+
+test('A clone of one branch alone hears of conflicts all the same', async () => {
+  const { sorrow, torment, remote } = await makeDotfiles(root, { '.a': ten })
+  await torment.sh(`rm -rf .local/share/chezmoi
+    git clone -q --single-branch ${remote} .local/share/chezmoi; echo torment >>.a`)
+  expect(await torment.sync()).toMatchObject({ outcome: 'synced', captured: ['.a'] })
+  await sorrow.sh('echo sorrow >>.a')
+  expect(await sorrow.sync()).toMatchObject({ outcome: 'conflict' })
+  const before = await torment.conflicts()
+  expect(before).toContain('conflict: dot_a')
+  expect(await torment.sync()).toMatchObject({ conflicts: [{ host: 'sorrow', files: ['dot_a'] }] })
+  expect(await torment.conflicts()).toBe(before)
+})
