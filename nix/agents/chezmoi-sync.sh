@@ -401,7 +401,7 @@ open_repository() {
   refuse_unended
   drop_stale_locks .git
   recover
-  if [[ ! -d .jj ]]; then must "make $repository a jj repository" jj git init --colocate >/dev/null; fi
+  make_jj
 
   remote=$(git remote get-url origin 2>/dev/null || true)
   if [[ -n ${CHEZMOI_REPO_URL:-} && $remote != "$CHEZMOI_REPO_URL" ]]; then
@@ -413,6 +413,20 @@ open_repository() {
   look
   from=${refs[$trunk]-}
   to=$from
+}
+
+# One that a run was cut off in the making of has nothing in it but what git has. jj cannot read it, so that nobody
+# has used it since.
+make_jj() {
+  if [[ -e $state/making-jj && -d .jj ]] && ! within "$limit" made "${jj[@]}" op log --ignore-working-copy --limit 1 >/dev/null; then
+    rm -rf .jj
+  fi
+  if [[ ! -d .jj ]]; then
+    : >"$state/making-jj" && sync "$state"
+    must "make $repository a jj repository" jj git init --colocate >/dev/null
+    sync --file-system .jj
+  fi
+  rm -f "$state/making-jj"
 }
 
 # git stops in the middle where it waits for its user. jj would take what is in the files for an edit, and end it.

@@ -85,3 +85,22 @@ test('A clone of one branch alone hears of conflicts all the same', async () => 
   expect(await torment.sync()).toMatchObject({ conflicts: [{ host: 'sorrow', files: ['dot_a'] }] })
   expect(await torment.conflicts()).toBe(before)
 })
+
+test('Killed while a clone of git is made one of jj, the next run makes it anew', async () => {
+  const { torment, remote } = await makeDotfiles(root, { '.a': ten })
+  await torment.sh(`rm -rf .local/share/chezmoi; git clone -q ${remote} .local/share/chezmoi
+    mkdir -p killers; cat >killers/jj <<'END'
+#!/bin/bash
+if [[ $* == 'git init'* ]]; then mkdir -p .jj/repo/store; kill -KILL "$(<"$HOME/.local/state/chezmoi-sync/lock.pid")"; exit; fi
+exec /usr/bin/jj "$@"
+END
+    chmod +x killers/jj`)
+  const killers = { PATH: `${torment.home}/killers:/usr/local/bin:/usr/bin` }
+  expect(await torment.sync(killers)).toMatchObject({ code: 137 })
+  await torment.sh('echo edit >>.a')
+  expect(await torment.sync()).toMatchObject({ outcome: 'synced', captured: ['.a'] })
+  // what somebody has used is not made anew, whatever is wrong with it
+  await torment.sh('rm .local/share/chezmoi/.jj/repo/store/type')
+  expect(await torment.sync()).toMatchObject({ outcome: 'failed' })
+  expect(await torment.sh('ls .local/share/chezmoi/.jj/repo')).toContain('op_store')
+})
