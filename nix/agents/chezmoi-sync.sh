@@ -389,6 +389,7 @@ open_repository() {
     if ! within "$network_limit" clone "${jj[@]}" git clone --colocate "$CHEZMOI_REPO_URL" "$clone"; then
       unreached clone "Cannot clone $CHEZMOI_REPO_URL: $(because clone)"
     fi
+    sync --file-system "$clone"
     mv -T "$clone" "$root"
     tree=$root
     find_root # .chezmoiroot may move it

@@ -1,12 +1,14 @@
 /** What hosts have of each other's history: clones of all kinds, cut off or made anew, and a trunk that changes its past. */
 import { expect, test } from 'vitest'
-import { lines, makeDotfiles } from './dotfiles.ts'
+import { readSteps, watch, watchers } from './durable.ts'
+import { lines, makeDotfiles, makeHost } from './dotfiles.ts'
 import { type ScratchRoot, useRoot } from './root.ts'
 
 let root: ScratchRoot
 await useRoot((made) => (root = made))
 
 const ten = lines(...Array.from({ length: 10 }, (_, i) => `line ${i}`))
+const watched = { PATH: `${watchers}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin` }
 
 test('What was rewritten while a conflict waits is refused as well, and nothing of it comes back', async () => {
   const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': ten })
@@ -103,4 +105,18 @@ END
   await torment.sh('rm .local/share/chezmoi/.jj/repo/store/type')
   expect(await torment.sync()).toMatchObject({ outcome: 'failed' })
   expect(await torment.sh('ls .local/share/chezmoi/.jj/repo')).toContain('op_store')
+})
+
+test('A power cut after a clone has its name finds all of it', async () => {
+  const { sorrow, remote } = await makeDotfiles(root, { '.a': ten })
+  const fresh = makeHost(root, 'fresh', `${sorrow.home}/../fresh`, remote)
+  await sorrow.sh('mkdir ../fresh')
+  await root.sh(watch)
+  expect(await fresh.sync(watched)).toMatchObject({ outcome: 'synced', applied: ['.a'] })
+  const steps = (await root.sh(readSteps)).split('\n')
+  const named = steps.filter((step) => step.includes('chezmoi-sync.clone'))
+  expect(named).toEqual([
+    expect.stringMatching(/^sync --file-system .*\.chezmoi-sync\.clone$/),
+    expect.stringMatching(/^mv -T .*\.chezmoi-sync\.clone .*\/chezmoi$/),
+  ])
 })
