@@ -1,6 +1,6 @@
 /** What hosts have of each other's history: clones of all kinds, cut off or made anew, and a trunk that changes its past. */
 import { expect, test } from 'vitest'
-import { readSteps, watch, watchers } from './durable.ts'
+import { readSteps, spoilable, watch, watchers } from './durable.ts'
 import { lines, makeDotfiles, makeHost } from './dotfiles.ts'
 import { type ScratchRoot, useRoot } from './root.ts'
 
@@ -119,4 +119,17 @@ test('A power cut after a clone has its name finds all of it', async () => {
     expect.stringMatching(/^sync --file-system .*\.chezmoi-sync\.clone$/),
     expect.stringMatching(/^mv -T .*\.chezmoi-sync\.clone .*\/chezmoi$/),
   ])
+})
+
+test('What is put aside has its name on the disk, also where that is not the disk of the home', async () => {
+  const { sorrow, torment } = await makeDotfiles(root, { '.a': ten })
+  await torment.sh('echo mine >.m')
+  await sorrow.sh(`printf '#!/bin/sh\\ncat; echo more\\n' >.local/share/chezmoi/modify_dot_m`)
+  await sorrow.sync()
+  await root.sh(watch)
+  const { kept } = await torment.sync(watched)
+  expect(kept).toMatchObject([{ file: '.m', copy: expect.stringContaining('/kept/') }])
+  const steps = (await root.sh(readSteps)).split('\n').filter((step) => step.includes('/kept'))
+  expect(steps.some((step) => step.endsWith(kept[0]!.copy!))).toBe(true)
+  expect(spoilable(steps, /^$/)).toEqual([])
 })
