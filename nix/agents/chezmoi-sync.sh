@@ -542,7 +542,7 @@ re_add() { # <file...>
 capture_one() { # <target> <source file>
   local file=$1 source=$2 target=${1#"$HOME/"} path last mode perm sum base
   case ${source##*/} in
-    *.tmpl) keep "$target" 'a template, edited here' && return ;;
+    *.tmpl | *.tmpl.age | *.tmpl.asc) keep "$target" 'a template, edited here' && return ;;
     create_* | modify_* | symlink_* | remove_*) keep "$target" 'not a plain file' && return ;;
   esac
   if [[ ! -f $file || -L $file || ! -f $source ]]; then keep "$target" 'not a plain file' && return; fi

@@ -351,6 +351,22 @@ test('For a conflict in an encrypted file there are commands instead of cipherte
   expect(await sorrow.sh('cat .key')).toBe('secret\ntorment')
 })
 
+test('A template that is encrypted is a template: an edit of what it makes is kept, and not called captured', async () => {
+  const { torment } = await makeDotfiles(root, { '.a': 'a\n' })
+  await torment.sh(`age-keygen -o ../key 2>/dev/null; mkdir -p .config/chezmoi
+    printf 'encryption = "age"\\n[age]\\nidentity = "%s"\\nrecipient = "%s"\\n' \
+      "$(realpath ../key)" "$(age-keygen -y ../key)" >.config/chezmoi/chezmoi.toml
+    cd .local/share/chezmoi; echo '{{ .chezmoi.username }}' | chezmoi encrypt >encrypted_dot_t.tmpl.age`)
+  await torment.sync()
+  await torment.sh('echo more >>.t')
+  expect(await torment.sync()).toMatchObject({
+    outcome: 'up-to-date',
+    captured: [],
+    kept: [{ file: '.t', reason: 'a template, edited here' }],
+  })
+  expect(await torment.sh('cat .t')).toBe('rain\nmore')
+})
+
 test('A file that chezmoi has no memory for is named, and holds nothing else back', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
   await torment.sh('truncate -s 10T .huge; echo own >.own')
