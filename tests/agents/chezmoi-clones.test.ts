@@ -133,3 +133,22 @@ test('What is put aside has its name on the disk, also where that is not the dis
   expect(steps.some((step) => step.endsWith(kept[0]!.copy!))).toBe(true)
   expect(spoilable(steps, /^$/)).toEqual([])
 })
+
+test('A step of jj is noted once what it goes back to is on the disk, and begun once the note is', async () => {
+  const { sorrow, torment } = await makeDotfiles(root, { '.a': ten, '.b': ten })
+  await sorrow.sh('echo sorrow >>.a')
+  await sorrow.sync()
+  await torment.sh('echo torment >>.b')
+  await root.sh(watch)
+  expect(await torment.sync(watched)).toMatchObject({ outcome: 'synced' })
+  const steps = (await root.sh(readSteps)).split('\n').filter((step) => !step.includes('/status.'))
+  const state = `${torment.home}/.local/state/chezmoi-sync`
+  const noted = [
+    'sync --file-system .',
+    `sync ${state}/step.new`,
+    `mv -T ${state}/step.new ${state}/step`,
+    `sync ${state}`,
+  ]
+  // a commit and a rebase
+  expect(steps.filter((step) => noted.includes(step))).toEqual([...noted, ...noted])
+})

@@ -162,6 +162,43 @@ test('What appears in a directory while it is being replaced stays', async () =>
   expect(await torment.sh('cat .one/late')).toBe('late')
 })
 
+test('What comes into a directory while its files are being removed stays', async () => {
+  const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
+  await publish(sorrow, 'mkdir -p dot_one; echo x >dot_one/x')
+  await torment.sync()
+  await publish(sorrow, 'rm -r dot_one; echo .a >symlink_dot_one')
+  await torment.sh(`mkdir slow; cat >slow/rm <<'END'
+#!/bin/sh
+case "$*" in */.one/x) echo late >~/.one/late ;; esac
+exec /usr/bin/rm "$@"
+END
+    chmod +x slow/rm`)
+  const ran = await torment.sync({ PATH: `${torment.home}/slow:/usr/local/bin:/usr/bin` })
+  expect(kept(ran)['.one']).toContain('a directory of this host')
+  expect(await torment.sh('cat .one/late')).toBe('late')
+})
+
+test('A text is in a commit only as it is, whatever git would make of its line ends', async () => {
+  const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
+  await torment.sh("git config --global core.autocrlf true; printf 'a\\r\\n' >.mod")
+  await publish(sorrow, `printf '#!/bin/sh\\necho managed\\n' >modify_dot_mod`)
+  const { kept: all } = await torment.sync()
+  expect(all).toMatchObject([{ file: '.mod', copy: expect.stringContaining('/kept/') }])
+  expect(await torment.sh(`cat .mod; od -An -c ${all[0]!.copy}`)).toMatch(
+    /^managed\n +a +\\r +\\n$/,
+  )
+})
+
+test('A copy that cannot be read leaves what is there by then in its place', async () => {
+  const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
+  await torment.sh('echo own >.mod')
+  await publish(sorrow, `printf '#!/bin/sh\\necho managed\\n' >modify_dot_mod`)
+  await torment.sync()
+  const tried = await torment.sh(`chmod 000 .local/state/chezmoi-sync/kept/*/.mod
+    bash -euo pipefail /tmp/chezmoi-restore-kept.sh .mod 2>&1 || echo failed; cat .mod`)
+  expect(tried).toMatch(/failed\nmanaged$/)
+})
+
 test('A template that somebody broke, and a file without its key: named, and no hindrance to others', async () => {
   const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': 'a\n', '.t': 't\n' })
   const remote = await atRemote('pwd')
