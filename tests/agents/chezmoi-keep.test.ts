@@ -275,6 +275,17 @@ test('A text for which there is no room aside stays where it is', async () => {
   expect(await torment.sh('stat -c %s .mod')).toBe(String(10 * 1024 * 1024))
 })
 
+test('Nor is a text that a script has made once changed again where there is no room aside', async () => {
+  const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
+  await torment.sh('echo own >.mod')
+  await publish(sorrow, "printf '#!/bin/sh\\ncat; echo one\\n' >modify_dot_mod")
+  await torment.sync()
+  await publish(sorrow, "printf '#!/bin/sh\\ncat; echo two\\n' >modify_dot_mod")
+  const ran = await torment.sync({ CHEZMOI_KEEP_LIMIT: '1' })
+  expect(kept(ran)['.mod']).toContain('cannot be put aside')
+  expect(await torment.sh('cat .mod')).toBe('own\none')
+})
+
 test('On a first clone to a host that has its own files nothing of them is changed', async () => {
   const { sorrow, torment, remote } = await makeDotfiles(root, { '.a': 'a\n', '.b': 'b\n' })
   await publish(
