@@ -377,7 +377,7 @@ has_room() { # <target>
 copy_aside() { # <target>; where its copy is comes in REPLY
   local place='' copy part=$state/kept/.part
   if new_place "$state/kept" && place=$REPLY copy=$REPLY/$1 && mkdir -p "${copy%/*}" &&
-    cp -dp "$HOME/$1" "$part" && sync "$part" && mv -T "$part" "$copy"; then
+    cp -dp "$HOME/$1" "$part" && sync "$part" && mv -T "$part" "$copy" && sync --file-system "$state/kept"; then
     REPLY=$copy
     return
   fi 2>"$work/aside"

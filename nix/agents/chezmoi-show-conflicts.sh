@@ -23,7 +23,7 @@ if [[ -z $state || ! -w $state ]]; then state=${XDG_STATE_HOME:-$HOME/.local/sta
 if [[ -z $offline && -e $state/step ]]; then
   echo '(a synchronization has not ended: this is as of its fetch)'
 elif [[ -z $offline ]] && ! timeout --kill-after=5 "${CHEZMOI_NETWORK_LIMIT:-60}" jj --no-pager --quiet \
-  --config=git.abandon-unreachable-commits=false git fetch --remote origin </dev/null 2>/dev/null; then
+  --config=git.abandon-unreachable-commits=false git fetch --remote origin --branch 'glob:*' </dev/null 2>/dev/null; then
   echo '(the remote cannot be reached: this is as of the last fetch)'
 fi
 
@@ -81,7 +81,8 @@ side() {
     echo '    (encrypted)'
     return
   fi
-  git diff --no-renames "$1" "$2" -- "$3" | sed -E '1,/^@@/{/^(diff|index|--- |\+\+\+ )/d}; /^@@/d; s/^/    /'
+  # as git itself has it, whatever this user sees differences by
+  git diff --no-ext-diff --no-color --no-renames "$1" "$2" -- "$3" | sed -E '1,/^@@/{/^(diff|index|--- |\+\+\+ )/d}; /^@@/d; s/^/    /'
 }
 is_encrypted() { [[ ${1##*/} == *.age || ${1##*/} == *.asc || ${1##*/} == encrypted_* || ${1##*/} == *_encrypted_* ]]; }
 # Lines of two ciphertexts cannot be brought together, so both texts are, and are encrypted again.

@@ -389,6 +389,7 @@ open_repository() {
     if ! within "$network_limit" clone "${jj[@]}" git clone --colocate "$CHEZMOI_REPO_URL" "$clone"; then
       unreached clone "Cannot clone $CHEZMOI_REPO_URL: $(because clone)"
     fi
+    sync --file-system "$clone"
     mv -T "$clone" "$root"
     tree=$root
     find_root # .chezmoiroot may move it
@@ -401,7 +402,7 @@ open_repository() {
   refuse_unended
   drop_stale_locks .git
   recover
-  if [[ ! -d .jj ]]; then must "make $repository a jj repository" jj git init --colocate >/dev/null; fi
+  make_jj
 
   remote=$(git remote get-url origin 2>/dev/null || true)
   if [[ -n ${CHEZMOI_REPO_URL:-} && $remote != "$CHEZMOI_REPO_URL" ]]; then
@@ -413,6 +414,20 @@ open_repository() {
   look
   from=${refs[$trunk]-}
   to=$from
+}
+
+# One that a run was cut off in the making of has nothing in it but what git has. jj cannot read it, so that nobody
+# has used it since.
+make_jj() {
+  if [[ -e $state/making-jj && -d .jj ]] && ! within "$limit" made "${jj[@]}" op log --ignore-working-copy --limit 1 >/dev/null; then
+    rm -rf .jj
+  fi
+  if [[ ! -d .jj ]]; then
+    : >"$state/making-jj" && sync "$state"
+    must "make $repository a jj repository" jj git init --colocate >/dev/null
+    sync --file-system .jj
+  fi
+  rm -f "$state/making-jj"
 }
 
 # git stops in the middle where it waits for its user. jj would take what is in the files for an edit, and end it.
@@ -527,7 +542,7 @@ re_add() { # <file...>
 capture_one() { # <target> <source file>
   local file=$1 source=$2 target=${1#"$HOME/"} path last mode perm sum base
   case ${source##*/} in
-    *.tmpl) keep "$target" 'a template, edited here' && return ;;
+    *.tmpl | *.tmpl.age | *.tmpl.asc) keep "$target" 'a template, edited here' && return ;;
     create_* | modify_* | symlink_* | remove_*) keep "$target" 'not a plain file' && return ;;
   esac
   if [[ ! -f $file || -L $file || ! -f $source ]]; then keep "$target" 'not a plain file' && return; fi
@@ -619,6 +634,8 @@ commit_sound() { # <files>
     names=$(must 'read the source' "${jj[@]}" diff --name-only "$sound" | paste -sd ' ')
     [[ -n $names ]] || return 0
   fi
+  # an argument has a limit, and a person reads no thousand names
+  if ((${#names} > 2000)); then names="${names:0:2000} ..."; fi
   identity
   step 'commit' commit --message "Dotfiles of $host: $names" "$sound"
 }
@@ -669,7 +686,8 @@ fetch() {
     echo "The dotfiles have no remote: set \`repoUrl\`" >"$work/fetch"
     return 1
   fi
-  within "$network_limit" fetch "${jj[@]}" git fetch --remote origin || return 1
+  # all, also where git was told to fetch one branch alone: other hosts name their conflicts by others
+  within "$network_limit" fetch "${jj[@]}" git fetch --remote origin --branch 'glob:*' || return 1
   look
   to=${refs[$trunk]-}
   if [[ -z $to ]]; then
@@ -685,6 +703,7 @@ integrate_and_push() {
     enter rebase
     refuse_rewritten
     integrate
+    remember_trunk
     refuse_markers
     if [[ ${CHEZMOI_AUTO_PUSH:-true} != true || -n $broken ]]; then return; fi
     enter push
@@ -709,9 +728,12 @@ refuse_rewritten() {
   if [[ -n $last ]] && ! ancestor "$last" "$to" && ancestor "$last" "$head"; then
     finish diverged "The trunk was rewritten: ${last:0:12} is not in ${to:0:12}"
   fi
-  remember_trunk
 }
+# Once it is in the source: one that conflicts with it is not, and would hide what was rewritten before it.
 remember_trunk() {
+  local last=''
+  if [[ -s $state/trunk ]]; then read -r last <"$state/trunk" || true; fi
+  if [[ -z $to || $last == "$to" ]]; then return; fi
   echo "$to" >"$state/trunk.new"
   mv "$state/trunk.new" "$state/trunk"
 }
@@ -732,8 +754,10 @@ integrate() {
     if rebase "$to" --branch @ --onto "$trunk_rev"; then return; fi
     # One commit may conflict where all together do not, or be another host's, which stays as it is.
     must 'merge the trunk' "${jj[@]}" new --no-edit @- "$trunk_rev" --message "Merge the trunk into dotfiles of $host"
-    merge=$(revisions "heads($trunk_rev+ & @-+)")
+    # a run that was cut off may have left one of its own
+    merge=$(revisions "latest($trunk_rev+ & @-+)")
     if rebase "$merge" --source @ --onto "$merge"; then return; fi
+    must 'take a merge back' "${jj[@]}" abandon "$merge"
   fi
   list_conflicts
   if ((!${#own_files[@]})); then
@@ -936,6 +960,8 @@ publish() {
 announce() { # <bookmark> <commit, or empty for none>
   if [[ $2 == "${refs[refs/remotes/origin/$1]-}" ]]; then return; fi
   if [[ -n $2 ]]; then
+    # of an earlier clone of this host
+    if [[ -n ${refs[refs/remotes/origin/$1]-} ]]; then within "$limit" bookmark "${jj[@]}" bookmark track "$1@origin" || true; fi
     must 'name the conflict' "${jj[@]}" bookmark set "$1" --revision "$2" --allow-backwards
   else
     within "$limit" bookmark "${jj[@]}" bookmark delete "exact:$1" || true

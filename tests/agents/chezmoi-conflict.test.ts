@@ -182,6 +182,17 @@ test('A conflict that is not published is shown, by lines and by permissions', a
   expect(await torment.conflicts()).toContain('conflict: private_dot_b')
 })
 
+test('Both edits are shown by lines, whatever a user sees differences by', async () => {
+  const { sorrow, torment } = await makeDotfiles(root, { '.a': ten })
+  await sorrow.sh('sed -i "s/line 5/of sorrow/" .a')
+  await torment.sh('sed -i "s/line 5/of torment/" .a')
+  await sorrow.sync()
+  await torment.sync()
+  const shown = await torment.conflicts()
+  await torment.sh('git config --global diff.external echo; git config --global color.ui always')
+  expect(await torment.conflicts()).toBe(shown)
+})
+
 test('Lines that look like the head of a patch are shown as well', async () => {
   const text = `${ten}-- a comment\n++ a list\n@@ at\n${ten}`
   const world = await makeDotfiles(root, { '.a': text, '.b': ten })

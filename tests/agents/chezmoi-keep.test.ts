@@ -162,6 +162,43 @@ test('What appears in a directory while it is being replaced stays', async () =>
   expect(await torment.sh('cat .one/late')).toBe('late')
 })
 
+test('What comes into a directory while its files are being removed stays', async () => {
+  const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
+  await publish(sorrow, 'mkdir -p dot_one; echo x >dot_one/x')
+  await torment.sync()
+  await publish(sorrow, 'rm -r dot_one; echo .a >symlink_dot_one')
+  await torment.sh(`mkdir slow; cat >slow/rm <<'END'
+#!/bin/sh
+case "$*" in */.one/x) echo late >~/.one/late ;; esac
+exec /usr/bin/rm "$@"
+END
+    chmod +x slow/rm`)
+  const ran = await torment.sync({ PATH: `${torment.home}/slow:/usr/local/bin:/usr/bin` })
+  expect(kept(ran)['.one']).toContain('a directory of this host')
+  expect(await torment.sh('cat .one/late')).toBe('late')
+})
+
+test('A text is in a commit only as it is, whatever git would make of its line ends', async () => {
+  const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
+  await torment.sh("git config --global core.autocrlf true; printf 'a\\r\\n' >.mod")
+  await publish(sorrow, `printf '#!/bin/sh\\necho managed\\n' >modify_dot_mod`)
+  const { kept: all } = await torment.sync()
+  expect(all).toMatchObject([{ file: '.mod', copy: expect.stringContaining('/kept/') }])
+  expect(await torment.sh(`cat .mod; od -An -c ${all[0]!.copy}`)).toMatch(
+    /^managed\n +a +\\r +\\n$/,
+  )
+})
+
+test('A copy that cannot be read leaves what is there by then in its place', async () => {
+  const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
+  await torment.sh('echo own >.mod')
+  await publish(sorrow, `printf '#!/bin/sh\\necho managed\\n' >modify_dot_mod`)
+  await torment.sync()
+  const tried = await torment.sh(`chmod 000 .local/state/chezmoi-sync/kept/*/.mod
+    bash -euo pipefail /tmp/chezmoi-restore-kept.sh .mod 2>&1 || echo failed; cat .mod`)
+  expect(tried).toMatch(/failed\nmanaged$/)
+})
+
 test('A template that somebody broke, and a file without its key: named, and no hindrance to others', async () => {
   const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': 'a\n', '.t': 't\n' })
   const remote = await atRemote('pwd')
@@ -236,6 +273,17 @@ test('A text for which there is no room aside stays where it is', async () => {
   expect(ran).toMatchObject({ outcome: 'synced', applied: ['.a'] })
   expect(kept(ran)['.mod']).toContain('cannot be put aside: there may be 1000000 bytes in')
   expect(await torment.sh('stat -c %s .mod')).toBe(String(10 * 1024 * 1024))
+})
+
+test('Nor is a text that a script has made once changed again where there is no room aside', async () => {
+  const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
+  await torment.sh('echo own >.mod')
+  await publish(sorrow, "printf '#!/bin/sh\\ncat; echo one\\n' >modify_dot_mod")
+  await torment.sync()
+  await publish(sorrow, "printf '#!/bin/sh\\ncat; echo two\\n' >modify_dot_mod")
+  const ran = await torment.sync({ CHEZMOI_KEEP_LIMIT: '1' })
+  expect(kept(ran)['.mod']).toContain('cannot be put aside')
+  expect(await torment.sh('cat .mod')).toBe('own\none')
 })
 
 test('On a first clone to a host that has its own files nothing of them is changed', async () => {
@@ -349,6 +397,22 @@ test('For a conflict in an encrypted file there are commands instead of cipherte
   expect((await torment.sync()).outcome).toBe('synced')
   await sorrow.sync()
   expect(await sorrow.sh('cat .key')).toBe('secret\ntorment')
+})
+
+test('A template that is encrypted is a template: an edit of what it makes is kept, and not called captured', async () => {
+  const { torment } = await makeDotfiles(root, { '.a': 'a\n' })
+  await torment.sh(`age-keygen -o ../key 2>/dev/null; mkdir -p .config/chezmoi
+    printf 'encryption = "age"\\n[age]\\nidentity = "%s"\\nrecipient = "%s"\\n' \
+      "$(realpath ../key)" "$(age-keygen -y ../key)" >.config/chezmoi/chezmoi.toml
+    cd .local/share/chezmoi; echo '{{ .chezmoi.username }}' | chezmoi encrypt >encrypted_dot_t.tmpl.age`)
+  await torment.sync()
+  await torment.sh('echo more >>.t')
+  expect(await torment.sync()).toMatchObject({
+    outcome: 'up-to-date',
+    captured: [],
+    kept: [{ file: '.t', reason: 'a template, edited here' }],
+  })
+  expect(await torment.sh('cat .t')).toBe('rain\nmore')
 })
 
 test('A file that chezmoi has no memory for is named, and holds nothing else back', async () => {

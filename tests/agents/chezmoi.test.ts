@@ -262,6 +262,15 @@ test('A file name that jj cannot read is told, and once it is renamed the host g
   expect((await both('.a'))[1]).toBe(`${ten}mine`)
 })
 
+test('A run whose status nobody can read is no success', async () => {
+  const { sorrow } = await makeDotfiles(root, { '.a': ten })
+  await sorrow.sh('cd .local/state/chezmoi-sync; rm status.json; mkdir status.json')
+  const ran = await sorrow.sync()
+  expect(ran).toMatchObject({ code: 1, output: expect.stringContaining('cannot write') })
+  await sorrow.sh('rmdir .local/state/chezmoi-sync/status.json')
+  expect(await sorrow.sync()).toMatchObject({ code: 0, outcome: 'up-to-date' })
+})
+
 test('Without commits or without a push, edits stay here', async () => {
   const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': ten })
   const tip = await atRemote('git rev-parse main')

@@ -1,0 +1,154 @@
+/** What hosts have of each other's history: clones of all kinds, cut off or made anew, and a trunk that changes its past. */
+import { expect, test } from 'vitest'
+import { readSteps, spoilable, watch, watchers } from './durable.ts'
+import { lines, makeDotfiles, makeHost } from './dotfiles.ts'
+import { type ScratchRoot, useRoot } from './root.ts'
+
+let root: ScratchRoot
+await useRoot((made) => (root = made))
+
+const ten = lines(...Array.from({ length: 10 }, (_, i) => `line ${i}`))
+const watched = { PATH: `${watchers}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin` }
+
+test('What was rewritten while a conflict waits is refused as well, and nothing of it comes back', async () => {
+  const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': ten })
+  await sorrow.sh('echo secret >.local/share/chezmoi/dot_secret')
+  await sorrow.sync()
+  await torment.sync()
+  await sorrow.sh('sed -i "s/line 4/of sorrow/" .a')
+  await torment.sh('sed -i "s/line 4/of torment/" .a')
+  await sorrow.sync()
+  expect(await torment.sync()).toMatchObject({ outcome: 'conflict' })
+  // neither the secret nor sorrow's edit is in it any more, so that nothing conflicts
+  await atRemote('git update-ref refs/heads/main main~2')
+  for (const _ of [1, 2])
+    expect(await torment.sync()).toMatchObject({
+      outcome: 'diverged',
+      reason: expect.stringContaining('The trunk was rewritten'),
+    })
+  expect(await atRemote('git ls-tree --name-only main')).toBe('dot_a')
+})
+
+test('What git merges and jj does not is the same conflict in each run, and leaves nothing behind', async () => {
+  const { sorrow, torment } = await makeDotfiles(root, { '.a': ten })
+  await sorrow.sh('echo "dot_a merge=union" >.local/share/chezmoi/.gitattributes')
+  await sorrow.sync()
+  await torment.sync()
+  await sorrow.sh('sed -i "s/line 4/of sorrow/" .a')
+  await torment.sh('sed -i "s/line 4/of torment/" .a')
+  await sorrow.sync()
+  for (const _ of [1, 2])
+    expect(await torment.sync()).toMatchObject({
+      outcome: 'conflict',
+      conflicts: [{ host: 'torment', files: ['dot_a'] }],
+    })
+  const merges = `cd .local/share/chezmoi; jj log --no-graph --revisions 'merges()' -T 'commit_id ++ "\\n"'`
+  expect(await torment.sh(merges)).toBe('')
+})
+
+test('More files at once than a command line can name come in one commit', async () => {
+  const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': ten })
+  // 160 KB of names
+  await sorrow.sh(`cd .local/share/chezmoi; name=$(printf 'x%.0s' {1..200}); mkdir dot_many
+    for i in {1..800}; do echo $i >dot_many/$name-$i; done`)
+  expect(await sorrow.sync()).toMatchObject({ outcome: 'synced', code: 0 })
+  expect((await atRemote('git log -1 --format=%s main')).length).toBeLessThan(3000)
+  expect(await torment.sync()).toMatchObject({ outcome: 'synced' })
+  expect(await torment.sh('ls .many | wc -l')).toBe('800')
+})
+
+test('A host that was cloned anew publishes its next conflict in the place of the former one', async () => {
+  const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': ten, '.b': ten })
+  await sorrow.sh('sed -i "s/line 4/of sorrow/" .a')
+  await torment.sh('sed -i "s/line 4/of torment/" .a')
+  await sorrow.sync()
+  expect(await torment.sync()).toMatchObject({ outcome: 'conflict' })
+  await torment.sh('rm -rf .a .b .local .config')
+  expect(await torment.sync()).toMatchObject({ outcome: 'synced' })
+  // until then it is the only place that has the edit
+  expect(await atRemote('git show conflict/torment:dot_a')).toContain('of torment')
+  await sorrow.sh('sed -i "s/line 6/of sorrow/" .b')
+  await torment.sh('sed -i "s/line 6/of torment/" .b')
+  await sorrow.sync()
+  expect(await torment.sync()).toMatchObject({ outcome: 'conflict' })
+  expect(await atRemote('git show conflict/torment:dot_b')).toContain('of torment')
+  expect(await sorrow.sync()).toMatchObject({ conflicts: [{ host: 'torment', files: ['dot_b'] }] })
+})
+
+test('A clone of one branch alone hears of conflicts all the same', async () => {
+  const { sorrow, torment, remote } = await makeDotfiles(root, { '.a': ten })
+  await torment.sh(`rm -rf .local/share/chezmoi
+    git clone -q --single-branch ${remote} .local/share/chezmoi; echo torment >>.a`)
+  expect(await torment.sync()).toMatchObject({ outcome: 'synced', captured: ['.a'] })
+  await sorrow.sh('echo sorrow >>.a')
+  expect(await sorrow.sync()).toMatchObject({ outcome: 'conflict' })
+  const before = await torment.conflicts()
+  expect(before).toContain('conflict: dot_a')
+  expect(await torment.sync()).toMatchObject({ conflicts: [{ host: 'sorrow', files: ['dot_a'] }] })
+  expect(await torment.conflicts()).toBe(before)
+})
+
+test('Killed while a clone of git is made one of jj, the next run makes it anew', async () => {
+  const { torment, remote } = await makeDotfiles(root, { '.a': ten })
+  await torment.sh(`rm -rf .local/share/chezmoi; git clone -q ${remote} .local/share/chezmoi
+    mkdir -p killers; cat >killers/jj <<'END'
+#!/bin/bash
+if [[ $* == 'git init'* ]]; then mkdir -p .jj/repo/store; kill -KILL "$(<"$HOME/.local/state/chezmoi-sync/lock.pid")"; exit; fi
+exec /usr/bin/jj "$@"
+END
+    chmod +x killers/jj`)
+  const killers = { PATH: `${torment.home}/killers:/usr/local/bin:/usr/bin` }
+  expect(await torment.sync(killers)).toMatchObject({ code: 137 })
+  await torment.sh('echo edit >>.a')
+  expect(await torment.sync()).toMatchObject({ outcome: 'synced', captured: ['.a'] })
+  // what somebody has used is not made anew, whatever is wrong with it
+  await torment.sh('rm .local/share/chezmoi/.jj/repo/store/type')
+  expect(await torment.sync()).toMatchObject({ outcome: 'failed' })
+  expect(await torment.sh('ls .local/share/chezmoi/.jj/repo')).toContain('op_store')
+})
+
+test('A power cut after a clone has its name finds all of it', async () => {
+  const { sorrow, remote } = await makeDotfiles(root, { '.a': ten })
+  const fresh = makeHost(root, 'fresh', `${sorrow.home}/../fresh`, remote)
+  await sorrow.sh('mkdir ../fresh')
+  await root.sh(watch)
+  expect(await fresh.sync(watched)).toMatchObject({ outcome: 'synced', applied: ['.a'] })
+  const steps = (await root.sh(readSteps)).split('\n')
+  const named = steps.filter((step) => step.includes('chezmoi-sync.clone'))
+  expect(named).toEqual([
+    expect.stringMatching(/^sync --file-system .*\.chezmoi-sync\.clone$/),
+    expect.stringMatching(/^mv -T .*\.chezmoi-sync\.clone .*\/chezmoi$/),
+  ])
+})
+
+test('What is put aside has its name on the disk, also where that is not the disk of the home', async () => {
+  const { sorrow, torment } = await makeDotfiles(root, { '.a': ten })
+  await torment.sh('echo mine >.m')
+  await sorrow.sh(`printf '#!/bin/sh\\ncat; echo more\\n' >.local/share/chezmoi/modify_dot_m`)
+  await sorrow.sync()
+  await root.sh(watch)
+  const { kept } = await torment.sync(watched)
+  expect(kept).toMatchObject([{ file: '.m', copy: expect.stringContaining('/kept/') }])
+  const steps = (await root.sh(readSteps)).split('\n').filter((step) => step.includes('/kept'))
+  expect(steps.some((step) => step.endsWith(kept[0]!.copy!))).toBe(true)
+  expect(spoilable(steps, /^$/)).toEqual([])
+})
+
+test('A step of jj is noted once what it goes back to is on the disk, and begun once the note is', async () => {
+  const { sorrow, torment } = await makeDotfiles(root, { '.a': ten, '.b': ten })
+  await sorrow.sh('echo sorrow >>.a')
+  await sorrow.sync()
+  await torment.sh('echo torment >>.b')
+  await root.sh(watch)
+  expect(await torment.sync(watched)).toMatchObject({ outcome: 'synced' })
+  const steps = (await root.sh(readSteps)).split('\n').filter((step) => !step.includes('/status.'))
+  const state = `${torment.home}/.local/state/chezmoi-sync`
+  const noted = [
+    'sync --file-system .',
+    `sync ${state}/step.new`,
+    `mv -T ${state}/step.new ${state}/step`,
+    `sync ${state}`,
+  ]
+  // a commit and a rebase
+  expect(steps.filter((step) => noted.includes(step))).toEqual([...noted, ...noted])
+})
