@@ -1,4 +1,4 @@
-import { Exit, type ExitCode } from '../lib/failure.ts'
+import { Exit, usage as usageFailure, type ExitCode } from '../lib/failure.ts'
 import type { Copy } from '../lib/mutation/copy.ts'
 import type { Covered } from '../lib/mutation/coverage.ts'
 import type { Hits } from '../lib/mutation/trace.ts'
@@ -41,6 +41,9 @@ export async function run(args: Args): Promise<ExitCode> {
   const { keptTraces, traceCases } = await import('../lib/mutation/guest.ts')
   const { merge } = await import('../lib/mutation/trace.ts')
   const files = await choose(args['agent'])
+  const idle = ['host', 'seed'].find((flag) => args[flag] !== undefined)
+  if (idle !== undefined && !args['case'])
+    throw usageFailure(`Cannot use --${idle} without --case`, 'Tests alone run in no VM')
   if (args['case']) {
     const { families } = await import('./pipelines/families.ts')
     const given = { hosts: args['host'], seed: args['seed'], json: args['json'] }
