@@ -190,7 +190,7 @@ function misread(message: string, task: Task, words: string[]): Failure {
   const help = `tsx tasks/${name}.ts --help`
   const [, bare] = /^Not enough arguments following: (.+)/.exec(message) ?? []
   if (bare !== undefined) return withoutValue(bare, name)
-  if (/^Not enough non-option arguments/.test(message))
+  if (message.startsWith('Not enough non-option arguments'))
     return usage('Cannot begin: an argument is missing', `${commandOf(task)}; ${help}`)
   // an unknown flag with a hyphen is named a second time, without it
   const [, word] = /^Unknown arguments?: ([^,]+)/.exec(message) ?? []
