@@ -139,13 +139,16 @@ export async function parse(task: Task, argv: string[]): Promise<Args | undefine
 }
 
 /**
- * What yargs reads as something else, in silence: of `--dry-run=yes` it makes no dry run, and of a list without
- * a name no list, which would mean all.
+ * What yargs reads as something else, in silence: of `--dry-run=yes` it makes no dry run, of a list without
+ * a name no list, which would mean all, and of a positional that is named as a flag one word and no list.
  */
-function refuseOddFlags({ name, options = {} }: Task, words: string[]): void {
+function refuseOddFlags(task: Task, words: string[]): void {
+  const { name, options = {}, positionals = {} } = task
   const own = words.includes('--') ? words.slice(0, words.indexOf('--')) : words
   for (const [index, word] of own.entries()) {
     const [, key = '', value = own[index + 1]] = /^--([^=]+)(?:=(.*))?$/s.exec(word) ?? []
+    if (key in positionals && !(key in options))
+      throw usage(`Unknown argument: ${key}`, `Write it without a flag: ${commandOf(task)}`)
     const { type, array } = options[key] ?? {}
     if (type === 'boolean' && word.includes('=') && value !== 'true' && value !== 'false')
       throw usage(`Cannot read \`${value}\` in --${key}`, `Write --${key} alone`)
@@ -182,10 +185,13 @@ function hostsAsDeclared({ options, positionals }: Task, argv: string[]): string
 }
 
 /** What yargs could not read, with the flags that may have been meant. */
-function misread(message: string, { name, options }: Task, words: string[]): Failure {
+function misread(message: string, task: Task, words: string[]): Failure {
+  const { name, options } = task
   const help = `tsx tasks/${name}.ts --help`
   const [, bare] = /^Not enough arguments following: (.+)/.exec(message) ?? []
   if (bare !== undefined) return withoutValue(bare, name)
+  if (message.startsWith('Not enough non-option arguments'))
+    return usage('Cannot begin: an argument is missing', `${commandOf(task)}; ${help}`)
   // an unknown flag with a hyphen is named a second time, without it
   const [, word] = /^Unknown arguments?: ([^,]+)/.exec(message) ?? []
   if (word === undefined) return usage(message, help)
@@ -194,6 +200,10 @@ function misread(message: string, { name, options }: Task, words: string[]): Fai
   const flags = Object.keys(options ?? {}).map((key) => `--${key}`)
   return usage(`Unknown argument: ${word}`, `${suggest(`--${word}`, flags)}${help} lists all flags`)
 }
+
+/** How a task is called, with its positionals. */
+const commandOf = ({ name, usage: words = '' }: Task): string =>
+  `tsx tasks/${name}.ts ${words}`.trim()
 
 const withoutValue = (flag: string, task: string): Failure =>
   usage(`Cannot read --${flag} without a value`, `tsx tasks/${task}.ts --help`)

@@ -1,4 +1,4 @@
-import { Exit, type ExitCode } from '../lib/failure.ts'
+import { Exit, usage as usageFailure, type ExitCode } from '../lib/failure.ts'
 import type { Copy } from '../lib/mutation/copy.ts'
 import type { Covered } from '../lib/mutation/coverage.ts'
 import type { Hits } from '../lib/mutation/trace.ts'
@@ -43,8 +43,15 @@ export async function run(args: Args): Promise<ExitCode> {
   const { keptTraces, traceCases } = await import('../lib/mutation/guest.ts')
   const { merge } = await import('../lib/mutation/trace.ts')
   const files = await choose(args['agent'])
+  const inVms = Boolean(args['case'] || args['scenarios'])
+  const idle = ['host', 'seed'].find((flag) => args[flag] !== undefined)
+  if (idle !== undefined && !inVms)
+    throw usageFailure(
+      `Cannot use --${idle} without cases`,
+      'Tests alone run in no VM: --case NAME or --scenarios',
+    )
   let code: ExitCode = Exit.held
-  if (args['case'] || args['scenarios']) {
+  if (inVms) {
     const { families } = await import('./pipelines/families.ts')
     const given = { hosts: args['host'], seed: args['seed'], json: args['json'] }
     const { exitOf, summarize: summarizeRun } = await import('../lib/report/summary.ts')

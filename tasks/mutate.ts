@@ -56,6 +56,7 @@ export const examples: [string, string][] = [
 export async function run(args: Args): Promise<ExitCode> {
   const json = Boolean(args['json'])
   const say = (line: string): void => void process.stderr.write(`${line}\n`)
+  await refuseCases(args)
   const asked = await whatIsAsked(args)
   const mutants = await choose(asked, args['mutant'])
   if (args['list']) {
@@ -67,6 +68,20 @@ export async function run(args: Args): Promise<ExitCode> {
   }
   const judged = await judge(mutants, asked, args, say)
   return await summarize(judged, asked, json)
+}
+
+/**
+ * What only the scenarios use is looked at before the tests, which take hours.
+ * @throws Failure (usage) for cases or VMs without scenarios, and for a case that there is none of
+ */
+async function refuseCases({ scenarios, case: cases, host }: Args): Promise<void> {
+  const idle = cases ? '--case' : host ? '--host' : undefined
+  if (idle && !scenarios)
+    throw usageFailure(`Cannot use ${idle} without --scenarios`, 'Tests alone run in no VM')
+  if (!cases) return
+  const { choose: chooseCases } = await import('../lib/scenario/run.ts')
+  const { families } = await import('./pipelines/families.ts')
+  chooseCases(await families(), cases)
 }
 
 /** @throws Failure (usage) for what cannot be gone on with */

@@ -20,18 +20,19 @@ export function keptTraces(): Map<string, Hits> {
   if (!existsSync(place())) return kept
   const now = known()
   for (const name of readdirSync(place()).filter((file) => file.endsWith('.json'))) {
-    const {
-      case: named,
-      agents: of,
-      hits,
-    } = JSON.parse(readFileSync(join(place(), name), 'utf8')) as {
-      case: string
-      agents: string
-      hits: Hits
-    }
-    if (of === now) kept.set(named, hits)
+    const found = readKept(join(place(), name))
+    if (found?.agents === now) kept.set(found.case, found.hits)
   }
   return kept
+}
+
+/** Null for a damaged file: its case counts as one that was not traced. */
+function readKept(path: string): { case: string; agents: string; hits: Hits } | null {
+  try {
+    return JSON.parse(readFileSync(path, 'utf8')) as ReturnType<typeof readKept>
+  } catch {
+    return null
+  }
 }
 
 /**

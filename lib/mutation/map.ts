@@ -43,7 +43,8 @@ export function judging(mutants: Mutant[], given?: string[]): string[] {
     ...(mutants.some(isModule) ? ofModules : []),
   ]
   for (const file of given ?? [])
-    if (!known.includes(file)) throw unknown('a test file for these', file, known, known.join(' '))
+    if (!known.includes(file))
+      throw unknown('a test file of these agents', file, known, known.join(' '))
   return given ?? known
 }
 

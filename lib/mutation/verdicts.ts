@@ -46,11 +46,13 @@ interface Kept {
 
 export function kept(): Kept {
   try {
-    return JSON.parse(readFileSync(file(), 'utf8')) as Kept
+    const found = JSON.parse(readFileSync(file(), 'utf8')) as Kept | null
+    if (found?.verdicts) return found
   } catch {
-    // none yet, or damaged: each mutant is judged anew
-    return { verdicts: {} }
+    // none yet, or damaged
   }
+  // each mutant is judged anew
+  return { verdicts: {} }
 }
 
 /** Keeps verdicts as they come. */

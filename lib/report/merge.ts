@@ -1,6 +1,7 @@
-import { existsSync, mkdirSync, readFileSync, readdirSync, realpathSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, readdirSync, realpathSync, statSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { Failure, usage } from '../failure.ts'
+import { isPlan, isRecorded, isResult } from './shape.ts'
 import type { Plan } from './plan.ts'
 import { readEvents, type Recorded } from './record.ts'
 import { inOrder, nameOf, worst, type CaseResult } from './result.ts'
@@ -47,7 +48,7 @@ export function readParts(dirs: string[]): Part[] {
 
 function recordsIn(dir: string): string[] {
   if (existsSync(join(dir, 'run.json'))) return [realpathSync(dir)]
-  if (!existsSync(dir)) return []
+  if (!statSync(dir, { throwIfNoEntry: false })?.isDirectory()) return []
   const below = readdirSync(dir, { withFileTypes: true }).filter((one) => one.isDirectory())
   return below.flatMap(({ name }) => recordsIn(join(dir, name))).toSorted()
 }
@@ -61,24 +62,27 @@ function readPart(dir: string): Part {
     }
   }
   const json = (path: string): unknown => JSON.parse(readFileSync(path, 'utf8'))
-  const plan = read('run.json', json) as Plan | null
-  if (!plan || !Array.isArray(plan.asked) || !Array.isArray(plan.cases)) {
+  const plan = read('run.json', json)
+  if (!isPlan(plan)) {
     throw usage(`Cannot read \`${join(dir, 'run.json')}\`: it does not say what was asked for`)
   }
   // a run that was killed leaves its events alone
   const there = existsSync(join(dir, 'results.json'))
   const results = there ? read('results.json', json) : []
-  if (!Array.isArray(results)) {
+  if (!Array.isArray(results) || !results.every(isResult)) {
     throw usage(`Cannot read \`${join(dir, 'results.json')}\`: it is no list of results`)
+  }
+  const events = read('events.jsonl', () => readEvents(dir))
+  const odd = events.findIndex((one) => !isRecorded(one))
+  if (odd >= 0) {
+    throw usage(`Cannot read \`${join(dir, 'events.jsonl')}\`: its line ${odd + 1} is no event`)
   }
   return {
     dir,
     plan,
     // of an earlier merge: what was lacking then may be there now
-    results: (results as CaseResult[])
-      .filter(({ reason }) => reason !== nobody)
-      .map((one) => withEvidence(one, dir)),
-    events: read('events.jsonl', () => readEvents(dir)),
+    results: results.filter(({ reason }) => reason !== nobody).map((one) => withEvidence(one, dir)),
+    events,
   }
 }
 

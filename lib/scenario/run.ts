@@ -25,10 +25,12 @@ import {
   type Ended,
   type RunOptions,
 } from './stage.ts'
+import { subjectKind } from './subjects.ts'
 
 /** Runs the cases of families, prints their table, and gives the exit code by the worst. */
 export async function runFamilies(families: Family[], options: RunOptions): Promise<ExitCode> {
   const all = choose(families, options.cases)
+  subjectKind(options.subject)
   const shared = sharedDurations(options.durations)
   // a case of two VMs takes the time of both
   const chosen = partOf(all, options.shard, (each) => vmSeconds(each, shared))

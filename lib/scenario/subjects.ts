@@ -16,6 +16,14 @@ const makers: Record<UpgradeKind, SubjectMaker> = {
   unit: anyUnit,
 }
 
+/** What `--subject` says. @throws Failure (usage) for a kind that there is not */
+export function subjectKind(wanted: string | undefined): UpgradeKind | undefined {
+  const kind = upgradeKinds.find((one) => one === wanted)
+  if (wanted !== undefined && !kind)
+    throw unknown('a subject', wanted, [...upgradeKinds], 'docs/subjects.md says what each is')
+  return kind
+}
+
 /**
  * The subject of a run: the one that is asked for, else the one that `lab.toml` names, else the one that the
  * hosts are seen to have.
@@ -24,11 +32,9 @@ const makers: Record<UpgradeKind, SubjectMaker> = {
  * @throws Failure (usage) for a kind that there is not, or a host that has none that is known
  */
 export async function theSubject(wanted: string | undefined, host: string): Promise<Subject> {
-  if (wanted !== undefined && !(upgradeKinds as readonly string[]).includes(wanted)) {
-    throw unknown('a subject', wanted, [...upgradeKinds], 'docs/subjects.md says what each is')
-  }
+  const asked = subjectKind(wanted)
   const { branch, upgrade, units } = await labSettings()
-  const kind = (wanted as UpgradeKind | undefined) ?? upgrade.kind
+  const kind = asked ?? upgrade.kind
   const own = kind === upgrade.kind ? upgrade.promises : null
   const held = (subject: Subject): Subject =>
     own ? { ...subject, promises: new Set(own) } : subject

@@ -177,10 +177,12 @@ export function readJson<T>(path: string): T | undefined {
     throw new Failure(`Cannot use \`${path}\`: it is a symlink`, { hint: 'Remove it' })
   }
   try {
-    return JSON.parse(readFileSync(path, 'utf8')) as T
+    const found = JSON.parse(readFileSync(path, 'utf8')) as T | null
+    if (found !== null) return found
   } catch {
-    throw damaged(path, path.split('/').at(-2) ?? '')
+    // no JSON, or a directory
   }
+  throw damaged(path, path.split('/').at(-2) ?? '')
 }
 
 /** Writes a record whole or not at all. */

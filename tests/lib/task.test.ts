@@ -148,3 +148,13 @@ test('help ends with what runs under the hood', async () => {
     /Show a demo[^]*just demo {2}Do it[^]*Under the hood:\n {2}qemu-system-x86_64\n$/,
   )
 })
+
+test.each([
+  ['named as a flag', ['--thing', 'x'], 'Unknown argument: thing'],
+  ['missing', [], 'Cannot begin: an argument is missing'],
+])('an argument that is %s is answered with how to write it', async (_, argv, message) => {
+  const things = { ...task, usage: '<thing..>', positionals: { thing: { array: true } } }
+  const thrown = await parse(things, argv).catch((error: unknown) => error)
+  const hint = expect.stringContaining('tsx tasks/demo.ts <thing..>')
+  expect(thrown).toMatchObject({ exit: 2, message, detail: { hint } })
+})

@@ -1,13 +1,14 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, onTestFinished, test } from 'vitest'
 import type { Kind } from '../../../lib/mutation/edit.ts'
+import { keptTraces } from '../../../lib/mutation/guest.ts'
 import { judgesOf, type Traced } from '../../../lib/mutation/map.ts'
 import { mutantsOf, programs, type Mutant } from '../../../lib/mutation/mutant.ts'
 import { page, tallies, type Judged } from '../../../lib/mutation/tally.ts'
-import { equivalents, type State } from '../../../lib/mutation/verdicts.ts'
-import { project } from '../../../lib/settings.ts'
+import { equivalents, kept, type State } from '../../../lib/mutation/verdicts.ts'
+import { inLab, project } from '../../../lib/settings.ts'
 
 const mutant = (line: number, kind: Kind = 'statement', agent = 'a'): Mutant => ({
   ...{ id: `${agent}${line}`, agent, file: `nix/agents/${agent}.sh`, kind, within: '', was: 'one' },
@@ -79,4 +80,14 @@ test('Verdicts are counted per agent and kind; an equivalent one is not held aga
   expect(html).toContain('50 % of the mutants killed')
   expect(html).toContain('a &lt;test&gt;')
   expect(html.indexOf('>alive</b>')).toBeLessThan(html.indexOf('>killed by tests</b>'))
+})
+
+test.each(['', 'null', '{'])('What was kept and is damaged (%j) counts as not there', (text) => {
+  const home = mkdtempSync(join(tmpdir(), 'lab-kept-'))
+  onTestFinished(() => rmSync(home, { recursive: true }))
+  mkdirSync(join(home, 'agent-traces'))
+  writeFileSync(join(home, 'mutants.json'), text)
+  writeFileSync(join(home, 'agent-traces/f-a.json'), text)
+  expect(inLab(home, kept)).toEqual({ verdicts: {} })
+  expect(inLab(home, keptTraces)).toEqual(new Map())
 })

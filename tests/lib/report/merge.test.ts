@@ -57,6 +57,11 @@ function part(name: string, results: CaseResult[] | undefined, more: Partial<Pla
   return dir
 }
 
+/** Of a part, as text. */
+function planOf(of: { index: number; count: number }): string {
+  return JSON.stringify({ ...plan, shard: of })
+}
+
 const shard = (index: number, count: number): Partial<Plan> => ({ shard: { index, count } })
 const one = (): string => part('one', [result('f/c'), result('f/a')], shard(1, 2))
 const two = (): string => part('two', [result('g/d'), result('f/b')], shard(2, 2))
@@ -244,4 +249,34 @@ test.each([
 test('a case that nobody ran makes a comparison an error', async () => {
   const ours = part('ours', [result(both[0]!)], judging('ours', ['deploy']))
   expect((await lab.task('compare', '--of', ours)).code).toBe(3)
+})
+
+test.each<[string, string, string, string]>([
+  ['no result', 'results.json', '[null]', 'it is no list of results'],
+  ['a result without its checks', 'results.json', '[{"family":"f"}]', 'it is no list of results'],
+  [
+    'a plan of cases without names',
+    'run.json',
+    '{"hosts":[],"asked":[1],"cases":[]}',
+    'it does not say',
+  ],
+  ['a plan without hosts', 'run.json', '{"asked":[],"cases":[]}', 'it does not say'],
+  ['one of too many parts', 'run.json', planOf({ index: 1, count: 99_999_999 }), 'it does not say'],
+  ['no event', 'events.jsonl', 'null\n', 'its line 1 is no event'],
+])('a record with %s in it is refused by its file', async (_, file, text, words) => {
+  const dir = one()
+  writeFileSync(join(dir, file), text)
+  const { code, stdout, stderr } = await mergeRuns(dir, two(), '--to', join(lab.dir, 'merged'))
+  expect({ code, stdout }).toEqual({ code: 2, stdout: '' })
+  expect(stderr).toMatch(/^.*\n$/)
+  expect(stderr).toContain(`merge-runs: Cannot read \`${join(dir, file)}\`: ${words}`)
+  expect(readdirSync(lab.dir).toSorted()).toEqual(['one', 'two'])
+})
+
+test('a file in place of a directory holds no run', async () => {
+  const { code, stderr } = await mergeRuns(join(one(), 'run.json'))
+  expect({ code, stderr }).toMatchObject({
+    code: 2,
+    stderr: expect.stringContaining('Cannot find a run in'),
+  })
 })

@@ -62,14 +62,18 @@ test('a record is read back as it was written, in directories that only its user
   expect(readdirSync(files('sorrow').dir).filter((file) => file.includes('tmp'))).toEqual([])
 })
 
-test.each(['', 'no json', '{}', '{"host":"torment"}', '{"host":"sorrow","uuid":"x","port":1}'])(
-  'a record that holds %j is refused and left as it is',
-  async (text) => {
-    await make('sorrow')
-    writeFileSync(files('sorrow').record, text)
-    expect(() => theVm('sorrow')).toThrow('is not a record of the lab')
-  },
-)
+test.each([
+  '',
+  'no json',
+  'null',
+  '{}',
+  '{"host":"torment"}',
+  '{"host":"sorrow","uuid":"x","port":1}',
+])('a record that holds %j is refused and left as it is', async (text) => {
+  await make('sorrow')
+  writeFileSync(files('sorrow').record, text)
+  expect(() => theVm('sorrow')).toThrow('is not a record of the lab')
+})
 
 test('a VM that does not exist is named with the command that makes it', () => {
   expect(() => theVm('gloom')).toThrow('Cannot find a VM `gloom`')
