@@ -83,6 +83,8 @@ judge_remote() {
     *certificate* | *'ssl ca cert'*) remedy='its TLS certificate is not taken' ;;
     *'could not read username'* | *'could not read password'* | *'authentication failed'* | *'invalid credentials'*)
       remedy='the remote wants a name and a password, or a token, and has no valid one from here' ;;
+    *'no author and/or committer'*)
+      remedy="set \`user.name\` and \`user.email\` by \`jj config set --user\`, then \`jj metaedit --update-author\` that commit" ;;
     *'base from redirection'* | *'is this a git repository'* | *'invalid server response'* | *'redirects followed'*)
       remedy='the URL leads to a web page, as that of a login, or has moved' ;;
     *'not found'* | *'not exported'* | *'not appear to be a git'* | *'could not find repository'* | *'does not exist'* | \

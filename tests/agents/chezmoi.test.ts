@@ -470,3 +470,20 @@ END`)
   expect(await torment.sync()).toMatchObject({ outcome: 'synced', captured: ['.a'] })
   expect(await torment.sh('cat .ext')).toBe('text')
 })
+
+test('A commit of a user whom jj does not know cannot be pushed, and the reason says how it can', async () => {
+  const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
+  await torment.sh('cd .local/share/chezmoi; echo b >dot_b; jj commit -m "My own" 2>&1')
+  const { outcome, reason } = await torment.sync()
+  expect({ outcome, reason }).toEqual({
+    outcome: 'failed',
+    reason: expect.stringMatching(
+      /no author and\/or committer.*; set `user\.name` and `user\.email`/,
+    ),
+  })
+  await torment.sh(`cd .local/share/chezmoi; jj config set --user user.name Rain; jj config set --user user.email rain@example.org
+    jj metaedit --update-author @- 2>&1`)
+  expect(await torment.sync()).toMatchObject({ outcome: 'synced' })
+  await sorrow.sync()
+  expect(await sorrow.sh('cat .b')).toBe('b')
+})
