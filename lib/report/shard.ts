@@ -42,18 +42,20 @@ export function deal<T>(things: T[], bins: number, seconds: (thing: T) => number
 /**
  * What a part has to do; everything without a part.
  * @param seconds what one takes, by figures that every part has alike
+ * @param what one thing is called
  * @throws Failure (usage) when there are more parts than things to do
  */
 export function partOf<T>(
   things: T[],
   shard: Shard | undefined,
   seconds: (thing: T) => number,
+  what: 'case' | 'control' = 'case',
 ): T[] {
   if (!shard) return things
   if (shard.count > things.length) {
     throw usage(
-      `Cannot make ${shard.count} parts of ${things.length} ${things.length === 1 ? 'case' : 'cases'}`,
-      'A part without a case would prove nothing: ask for fewer parts',
+      `Cannot make ${shard.count} parts of ${things.length} ${what}${things.length === 1 ? '' : 's'}`,
+      `A part without a ${what} would prove nothing: ask for fewer parts`,
     )
   }
   return deal(things, shard.count, seconds)[shard.index - 1]!

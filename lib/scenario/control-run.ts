@@ -67,7 +67,9 @@ export function controlsOf(
     control,
     chosen: choose(known, [control.case])[0]!,
   }))
-  return partOf(cuts, shard, (cut) => vmSecondsOf(cut, shared)).map(({ control }) => control)
+  return partOf(cuts, shard, (cut) => vmSecondsOf(cut, shared), 'control').map(
+    ({ control }) => control,
+  )
 }
 
 /**

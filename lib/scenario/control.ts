@@ -49,7 +49,14 @@ export function controlFrom(path: string, named: string | undefined): Control {
   try {
     patch = readFileSync(path, 'utf8')
   } catch (cause) {
-    throw usage(`Cannot read the patch \`${path}\`: ${(cause as Error).message}`)
+    const why =
+      (cause as NodeJS.ErrnoException).code === 'ENOENT'
+        ? 'there is no such file'
+        : (cause as Error).message
+    throw usage(
+      `Cannot read the patch \`${path}\`: ${why}`,
+      'just prove --list names the controls that are here',
+    )
   }
   // it names directories
   const name = basename(path)

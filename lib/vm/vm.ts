@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import { existsSync, lstatSync, readFileSync, readdirSync } from 'node:fs'
+import { existsSync, lstatSync, readFileSync, readdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { privateDirectory } from '../directory.ts'
 import { Failure } from '../failure.ts'
@@ -76,11 +76,25 @@ export function files(host: string) {
 /** Hosts that have a VM directory, whatever its state. */
 export function knownVms(): string[] {
   const dir = join(labHome(), 'vms')
-  if (!existsSync(dir)) return []
+  if (!existsSync(dir)) {
+    refuseOddHome()
+    return []
+  }
   return readdirSync(dir, { withFileTypes: true })
     .filter((entry) => entry.isDirectory() && existsSync(files(entry.name).record))
     .map((entry) => entry.name)
     .toSorted()
+}
+
+/** A typing error in LAB_HOME must not look like a lab without VMs. */
+function refuseOddHome(): void {
+  const home = labHome()
+  const there = lstatSync(home, { throwIfNoEntry: false })
+  if (!there || statSync(home, { throwIfNoEntry: false })?.isDirectory()) return
+  const what = there.isSymbolicLink() ? 'a symlink that leads to no directory' : 'not a directory'
+  throw new Failure(`Cannot use \`${home}\`: it is ${what}`, {
+    hint: 'Set LAB_HOME to a directory of your own',
+  })
 }
 
 /**

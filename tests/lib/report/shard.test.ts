@@ -25,6 +25,7 @@ test('the longest comes first, each to the bin with the least to do, and order s
 test('more parts than cases are refused, as a part without a case would prove nothing', () => {
   const part = { index: 1, count: 3 }
   expect(() => partOf([1, 2], part, () => 1)).toThrow('Cannot make 3 parts of 2 cases')
+  expect(() => partOf([1], part, () => 1, 'control')).toThrow('Cannot make 3 parts of 1 control')
   expect(partOf([1, 2], undefined, () => 1)).toEqual([1, 2])
 })
 

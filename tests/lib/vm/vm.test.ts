@@ -79,6 +79,18 @@ test('a VM that does not exist is named with the command that makes it', () => {
   expect(() => theVm('gloom')).toThrow('Cannot find a VM `gloom`')
 })
 
+test('what is no directory in place of LAB_HOME is no lab without VMs', () => {
+  expect(knownVms()).toEqual([])
+  writeFileSync(join(home, 'state'), '')
+  expect(() => knownVms()).toThrow('it is not a directory')
+  rmSync(join(home, 'state'))
+  symlinkSync(join(home, 'elsewhere'), join(home, 'state'))
+  expect(() => knownVms()).toThrow('it is a symlink that leads to no directory')
+  rmSync(join(home, 'state'))
+  mkdirSync(join(home, 'state'))
+  expect(knownVms()).toEqual([])
+})
+
 test('symlinks in place of the directory or of a record are refused', async () => {
   mkdirSync(join(home, 'elsewhere'))
   symlinkSync(join(home, 'elsewhere'), join(home, 'state'))
