@@ -90,7 +90,8 @@ quote() { # <text>: as a string of JSON, in REPLY
     printf -v code '\\u%04x' "'${BASH_REMATCH[0]}"
     text=${text//"${BASH_REMATCH[0]}"/"$code"}
   done
-  REPLY="\"$text\""
+  readable "$text"
+  REPLY="\"$REPLY\""
 }
 quote_known() { # <text>: the same, and null where it is empty
   if [[ -n $1 ]]; then quote "$1"; else REPLY=null; fi

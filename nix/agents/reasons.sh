@@ -45,6 +45,15 @@ one_line_each() {
     sed -E -e ':next' -e '/^(fatal|error): .*:$/{N;s/\n */ /;b next' -e '}'
 }
 
+# readable <text>: without what is no UTF-8, in REPLY; no reader of JSON takes that. Of one line.
+readable() {
+  local LC_ALL=C
+  REPLY=$1
+  if [[ $1 == *[$'\x80'-$'\xff']* ]]; then
+    REPLY=$(LC_ALL=C.UTF-8 grep --text --only-matching . <<<"$1" | paste --serial --delimiters '')
+  fi
+}
+
 # judge_remote <text>: whether what git or jj said of a remote may be another in an hour (`offline`) or waits for
 # somebody to mend it (`failed`), in `verdict`; how, in `remedy`. Only what speaks of the network is `offline`:
 # a fault that nobody thought of is better seen than waited for.
@@ -54,8 +63,12 @@ judge_remote() {
   said=$(sed -E "s/(^|[ (])'[^']*'/\1/g; s/\"[^\"]*\"//g; s#[a-z+]+://[^ ]*##g" <<<"$1")
   said=${said,,}
   verdict=failed remedy=''
+  if is_damaged "$(grep --text -v '^remote:' <<<"$1")"; then
+    verdict=offline
+    return
+  fi
   # what the remote says of a disk is of its own
-  case $(grep -v '^remote:' <<<"$said") in
+  case $(grep --text -v '^remote:' <<<"$said") in
     # this machine's own
     *'dubious ownership'* | *'insufficient permission for adding'*)
       remedy="files of the repository belong to somebody else, as after \`sudo git pull\`" ;;
@@ -99,6 +112,21 @@ judge_remote() {
       ;;
   esac
 }
+
+# Whether what came is not what the remote had sent. A line begins with its length in four digits, and one of them
+# that is none was damaged; a shell that greets, and a server of another protocol, have words there.
+is_damaged() { # is_damaged <what git said>
+  local LC_ALL=C length
+  if [[ $1 =~ $damaged ]]; then return 0; fi
+  if [[ $1 != *'bad line length character: '* ]]; then return 1; fi
+  length=${1##*'bad line length character: '}
+  # as jj has what is no character
+  length=${length//$'\xef\xbf\xbd'/?}
+  length=${length:0:4}
+  length=${length//[^0-9a-f]/}
+  [[ ${#length} == 3 ]]
+}
+damaged='pack has bad object at offset|pack is corrupted|pack signature mismatch|bad pack header|bad band #|inflate returned|bad line length -?[0-9]'
 
 # what git, curl, ssh and jj say of a network, or of a remote that is not up
 network='resolve (host|proxy)|name or service not known|temporary failure|unable to look up|no address associated'

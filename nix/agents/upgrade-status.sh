@@ -40,8 +40,8 @@ quote() { # quote <text>: as a JSON string in REPLY, in which other control char
   text=${text//\\/\\\\}
   text=${text//\"/\\\"}
   text=${text//$'\n'/\\n}
-  text=${text//[[:cntrl:]]/ }
-  REPLY="\"$text\""
+  readable "${text//[[:cntrl:]]/ }"
+  REPLY="\"$REPLY\""
 }
 
 listed() { # listed <texts...>: with commas between them, in REPLY

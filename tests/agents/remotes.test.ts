@@ -89,6 +89,8 @@ test.each<[string, () => string]>([
   ['503', () => `${remotes.http}/503/x.git`],
   ['429', () => `${remotes.http}/429/x.git`],
   ['a connection that is reset', () => `${remotes.http}/reset/x.git`],
+  ['a line that damages lengths', () => remotes.damaged.line],
+  ['a line that damages packs', () => remotes.damaged.pack],
   ['an answer that is cut', () => `${remotes.http}/cut/x.git`],
   ['a port that is closed', () => 'http://127.0.0.1:9/404/x.git'],
   ['a port of ssh that is closed', () => 'ssh://127.0.0.1:9/denied.git'],
@@ -96,8 +98,12 @@ test.each<[string, () => string]>([
   ['a name that does not resolve', () => 'https://not-found.invalid/x.git'],
   ['a name that ssh does not resolve', () => 'git@denied.invalid:x.git'],
 ])('%s may be over in an hour: offline', async (_, url) => {
-  for (const { outcome, code } of await both(url()))
-    expect.soft([outcome, code]).toEqual(['offline', 0])
+  for (const { outcome, code, reason } of await both(url())) {
+    expect.soft([outcome, code], reason ?? '').toEqual(['offline', 0])
+  }
+  // what is no UTF-8 in an answer would be no JSON
+  const odd = "LC_ALL=C.UTF-8 grep -axv '.*' /var/lib/nix-local-upgrade/status.json || true"
+  expect(await world.sh(odd)).toBe('')
 })
 
 test('An unknown host key, another one, and a key that is not taken: failed', async () => {

@@ -3,7 +3,7 @@ import { execFileSync, spawn } from 'node:child_process'
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, type RequestListener } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
-import type { AddressInfo, Server } from 'node:net'
+import { connect, createServer as createTcpServer, type AddressInfo, type Server } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { waitFor } from '../../lib/retry.ts'
@@ -24,6 +24,8 @@ export interface Remotes {
   ca: string
   /** `git daemon`, which exports none of its repositories. */
   daemon: string
+  /** A repository that comes over a line that damages the length of a line, or what is in a pack. */
+  damaged: Record<'line' | 'pack', string>
   stop: () => void
 }
 
@@ -44,16 +46,26 @@ export async function startRemotes(): Promise<Remotes> {
     }
     return `https://127.0.0.1:${await listen(createTlsServer(certify(name, from, to), answer))}`
   }
-  const daemonPort = await freePort()
-  mkdirSync(join(dir, 'srv'))
-  execFileSync('git', ['init', '-q', '--bare', join(dir, 'srv/config.git')])
-  const daemon = spawn(
-    'git',
-    ['daemon', '--listen=127.0.0.1', `--port=${daemonPort}`, `--base-path=${dir}/srv`],
-    { stdio: 'ignore' },
-  )
-  stops.push(() => daemon.kill())
-  await waitFor('git daemon', 20, () => listens(daemonPort))
+  const serve = async (base: string, ...flags: string[]): Promise<number> => {
+    const port = await freePort()
+    const where = ['--listen=127.0.0.1', `--port=${port}`, `--base-path=${base}`]
+    const daemon = spawn('git', ['daemon', ...where, ...flags], { stdio: 'ignore' })
+    stops.push(() => daemon.kill())
+    await waitFor('git daemon', 20, () => listens(port))
+    return port
+  }
+  const make = (name: string): string => {
+    mkdirSync(join(dir, name))
+    execFileSync('git', ['init', '-q', '--bare', '-b', 'main', join(dir, name, 'config.git')])
+    return join(dir, name)
+  }
+  const daemonPort = await serve(make('srv'))
+  const exported = make('exported')
+  const load = ['-C', join(exported, 'config.git'), 'fast-import', '--quiet']
+  execFileSync('git', load, { input: oneCommit })
+  const behind = await serve(exported, '--export-all')
+  const damaged = async (damage: (came: Buffer) => void): Promise<string> =>
+    `git://127.0.0.1:${await listen(lineTo(behind, damage))}/config.git`
   return {
     http: `http://127.0.0.1:${await listen(createServer(respond))}`,
     expired: await tls('expired', '20200101000000Z', '20200201000000Z'),
@@ -67,9 +79,42 @@ export async function startRemotes(): Promise<Remotes> {
     ),
     ca: readFileSync(join(dir, 'ca.pem'), 'utf8'),
     daemon: `git://127.0.0.1:${daemonPort}`,
+    damaged: {
+      // the third digit of the first length
+      line: await damaged((came) => void (came[2]! ^= 0x80)),
+      pack: await damaged((came) => {
+        const pack = came.indexOf('PACK')
+        // behind its head of twelve bytes, and that of its first object
+        if (pack >= 0) came[pack + 20]! ^= 0x10
+      }),
+    },
     stop: () => stops.toReversed().forEach((stop) => stop()),
   }
 }
+
+/** Passes everything on to a port, and back with some damage. */
+const lineTo = (port: number, damage: (came: Buffer) => void): Server =>
+  createTcpServer((near) => {
+    const far = connect(port, '127.0.0.1')
+    near.pipe(far)
+    far.on('data', (came) => {
+      damage(came)
+      near.write(came)
+    })
+    far.on('end', () => near.end())
+    for (const end of [near, far])
+      end.on('error', () => [near, far].forEach((one) => one.destroy()))
+  })
+
+const oneCommit = `commit refs/heads/main
+committer o <o@o> 0 +0000
+data 3
+One
+M 100644 inline one
+data 4
+one
+
+`
 
 const respond: RequestListener = (request, response) => {
   const [, kind = ''] = request.url!.split('/')
