@@ -36,9 +36,12 @@ export async function underFault(scene: Scene, { fault, upgrade, sync }: Under):
   const dotfiles = scene.subject.promises.has('dotfiles')
   const end = await begin(scene, mine, fault)
   for (const each of mine) {
-    const { outcome } = await upgrades(scene, each, { outcome: upgrade })
+    const { outcome, phase } = await upgrades(scene, each, { outcome: upgrade })
     if (dotfiles) check(`dotfiles of ${each.host} meanwhile`, sync, said(await lastSync(each)))
-    if (outcome === 'offline') {
+    // of a remote that makes no sense, and of nothing else
+    if (outcome === 'failed' && scene.subject.status)
+      check(`${each.host} failed as it fetched`, 'fetch', phase)
+    if (outcome !== 'upgraded') {
       check(`${each.host} is unchanged`, 'none', await seen(each))
       check(`it runs what it ran`, scene.start(each), await each.running())
     }

@@ -34,6 +34,15 @@ export const ownEdits: Case[] = [
     run: putAside,
   },
   {
+    name: 'other-kinds',
+    title:
+      'a user has directories, files and a link where the source comes to have something else: what is theirs stays, and all else is applied',
+    promise: 'edits',
+    own: true,
+    limit: 300,
+    run: otherKinds,
+  },
+  {
     name: 'own-ways',
     title:
       'a user has a name of their own, a big file, a change that is described and a template that they edited: each is taken for what it is',
@@ -108,6 +117,34 @@ async function putAside(scene: Scene): Promise<void> {
   check('it is put back', 'mine\n', await back())
   check('for its user alone', '600', (await vm.user(`stat -c %a ${file}`)).stdout.trim())
   check('what it took the place of is not lost', text, await back())
+}
+
+async function otherKinds(scene: Scene): Promise<void> {
+  const { vm, world, check } = scene
+  const first = ['dot_labgiven/x', 'labshared/x', 'exact_labexact/x', 'labgone']
+  const all = <T>(text: T) => Object.fromEntries(first.map((path) => [path, text]))
+  await world.dotfiles.commit(all('x\n'), 'From afar')
+  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  const mine = ['labshared/mine', 'labexact/notes/mine', 'labswept/in/mine', 'labfile']
+  await vm.user(`mkdir -p labexact/notes labswept/in labplace; ln -s labplace lablink
+    for each in ${mine.join(' ')}; do echo mine >$each; done`)
+
+  const links = { symlink_dot_labgiven: '.labrc\n', symlink_labshared: '.labrc\n' }
+  const directories = { 'labfile/x': 'x\n', 'lablink/x': 'x\n', 'exact_labexact/y': 'y\n' }
+  const removed = { '.chezmoiremove': 'labgone\nlabswept\n' }
+  await world.dotfiles.commit({ ...all(null), ...links, ...directories, ...removed }, 'Other kinds')
+  for (const expected of ['synced', 'up-to-date']) {
+    const { status } = outcome(scene, vm, expected, await syncByUnit(vm))
+    const texts = (await vm.user(`cat ${mine.join(' ')}; readlink lablink`, { allow: 'any' }))
+      .stdout
+    check('what is theirs stays', `${'mine\n'.repeat(mine.length)}labplace\n`, texts)
+    const kept = status.kept.map(({ file }) => file).toSorted()
+    check('and is named', 'labexact/notes labfile lablink labshared labswept', kept.join(' '))
+  }
+  const { stdout } = await vm.user('readlink .labgiven; ls labexact; ls -d labgone; ls labplace', {
+    allow: 'any',
+  })
+  check('all else is as in the source', '.labrc\nnotes\ny\n', stdout)
 }
 
 async function ownWays(scene: Scene): Promise<void> {

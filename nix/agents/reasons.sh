@@ -126,7 +126,7 @@ is_damaged() { # is_damaged <what git said>
   length=${length//[^0-9a-f]/}
   [[ ${#length} == 3 ]]
 }
-damaged='pack has bad object at offset|pack is corrupted|pack signature mismatch|bad pack header|bad band #|inflate returned|bad line length -?[0-9]'
+damaged='pack has bad object at offset|pack is corrupted|pack signature mismatch|bad pack header|bad band #|inflate returned|bad line length -?[0-9]|invalid ls-refs response'
 
 # what git, curl, ssh and jj say of a network, or of a remote that is not up
 network='resolve (host|proxy)|name or service not known|temporary failure|unable to look up|no address associated'
