@@ -240,6 +240,7 @@ describe('what cases push', () => {
       'concurrent-edits/removed-in-source',
       'concurrent-edits/edited-meanwhile',
       'concurrent-edits/put-aside',
+      'concurrent-edits/other-kinds',
       'concurrent-edits/own-ways',
       'concurrent-edits/unfinished',
       'concurrent-edits/same-second',
