@@ -1,4 +1,4 @@
-import { chmodSync, lstatSync, mkdirSync } from 'node:fs'
+import { chmodSync, existsSync, lstatSync, mkdirSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { Failure } from './failure.ts'
 
@@ -9,7 +9,7 @@ import { Failure } from './failure.ts'
  */
 export function privateDirectory(path: string): string {
   try {
-    mkdirSync(dirname(path), { recursive: true })
+    makeDirectory(dirname(path))
   } catch (error) {
     throw cannot(path, error)
   }
@@ -32,6 +32,20 @@ export function privateDirectory(path: string): string {
   }
   if (found.mode & 0o077) chmodSync(path, 0o700)
   return path
+}
+
+/**
+ * Makes a directory and its parents, where it is not there. Node's own `recursive` never returns below /proc.
+ * @throws the error of the first that cannot be made
+ */
+export function makeDirectory(path: string, mode = 0o777): void {
+  if (existsSync(path)) return
+  if (dirname(path) !== path) makeDirectory(dirname(path), mode)
+  try {
+    mkdirSync(path, { mode })
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
+  }
 }
 
 const cannot = (path: string, cause: unknown): Failure =>

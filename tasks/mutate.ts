@@ -56,6 +56,8 @@ export const examples: [string, string][] = [
 export async function run(args: Args): Promise<ExitCode> {
   const json = Boolean(args['json'])
   const say = (line: string): void => void process.stderr.write(`${line}\n`)
+  if (args['resume'] && args['agent']?.length)
+    throw usageFailure('Cannot use agents with --resume', 'It goes on with those of the last run')
   await refuseCases(args)
   const asked = await whatIsAsked(args)
   const mutants = await choose(asked, args['mutant'])

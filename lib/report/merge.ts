@@ -1,5 +1,6 @@
-import { existsSync, mkdirSync, readFileSync, readdirSync, realpathSync, statSync } from 'node:fs'
+import { existsSync, readFileSync, readdirSync, realpathSync, statSync } from 'node:fs'
 import { basename, join } from 'node:path'
+import { makeDirectory } from '../directory.ts'
 import { Failure, usage } from '../failure.ts'
 import { isPlan, isRecorded, isResult } from './shape.ts'
 import type { Plan } from './plan.ts'
@@ -242,6 +243,11 @@ export function newDirectory(dir: string): string {
       'Name a directory that is not there yet',
     )
   }
-  mkdirSync(dir, { recursive: true, mode: 0o700 })
+  try {
+    makeDirectory(dir, 0o700)
+  } catch (cause) {
+    const why = (cause as Error).message.split(/: |, /)[1]
+    throw usage(`Cannot make \`${dir}\`: ${why}`, 'Name a directory that this user can make')
+  }
   return dir
 }

@@ -91,6 +91,13 @@ test('what is no directory in place of LAB_HOME is no lab without VMs', () => {
   expect(knownVms()).toEqual([])
 })
 
+test('a LAB_HOME that nobody can make is said, also below /proc', async () => {
+  vi.stubEnv('LAB_HOME', '/proc/lab/home')
+  await expect(lockVm('sorrow', 'make')).rejects.toThrow(
+    'Cannot make `/proc/lab/home`: no such file',
+  )
+})
+
 test('symlinks in place of the directory or of a record are refused', async () => {
   mkdirSync(join(home, 'elsewhere'))
   symlinkSync(join(home, 'elsewhere'), join(home, 'state'))
