@@ -136,6 +136,37 @@ test('Two texts of one file that a script changes in one run are both put aside'
   )
 })
 
+test('A text that comes between the copy of a file and its change is put aside as well', async () => {
+  const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
+  await torment.sh(`echo first >.mod; mkdir slow; cat >slow/sync <<'END'
+#!/bin/sh
+case "$*" in *--file-system*/kept) grep -q second ~/.mod || echo second >~/.mod ;; esac
+exec /usr/bin/sync "$@"
+END
+    chmod +x slow/sync`)
+  await publish(sorrow, "printf '#!/bin/sh\\necho managed\\n' >modify_dot_mod")
+  for (const _ of [1, 2])
+    await torment.sync({ PATH: `${torment.home}/slow:/usr/local/bin:/usr/bin` })
+  expect(await torment.sh('cat .mod; grep -rh . .local/state/chezmoi-sync/kept | sort')).toBe(
+    'managed\nfirst\nsecond',
+  )
+})
+
+test('Another round of a run forgets nothing that the one before has put aside', async () => {
+  const { sorrow, torment } = await makeDotfiles(root, { '.a': '1\n2\n3\n4\n5\n6\n' })
+  await torment.sh('echo own >.mod')
+  // an edit that comes before its file is written makes another round
+  await publish(
+    sorrow,
+    `printf '#!/bin/sh\\necho managed\\n' >modify_dot_mod; sed -i s/6/six/ dot_a
+    printf '#!/bin/sh\\nsed -i s/1/one/ ~/.a\\n' >run_once_before_edit.sh`,
+  )
+  const ran = await torment.sync()
+  expect(ran).toMatchObject({ outcome: 'synced', captured: ['.a'] })
+  const [mod] = ran.kept
+  expect(await torment.sh(`cat .mod ${mod?.copy} .a`)).toBe('managed\nown\none\n2\n3\n4\n5\nsix')
+})
+
 test('A directory that becomes a link goes only where the host has nothing of its own in it', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
   await publish(sorrow, 'mkdir -p dot_one/sub dot_other; echo x | tee dot_one/sub/x dot_other/x')
