@@ -50,7 +50,7 @@ readable() {
   local LC_ALL=C
   REPLY=$1
   if [[ $1 == *[$'\x80'-$'\xff']* ]]; then
-    REPLY=$(LC_ALL=C.UTF-8 grep --text --only-matching . <<<"$1" | paste --serial --delimiters '')
+    REPLY=$(LC_ALL=C.UTF-8 grep --text --only-matching . <<<"$1" | paste --serial --delimiters '' || true)
   fi
 }
 

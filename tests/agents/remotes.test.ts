@@ -1,4 +1,7 @@
+import { join } from 'node:path'
 import { afterAll, beforeAll, beforeEach, expect, onTestFinished, test } from 'vitest'
+import { run } from '../../lib/run.ts'
+import { project } from '../../lib/settings.ts'
 import { makeSshd } from '../lib/ssh/sshd.ts'
 import { makeDotfiles, type Host } from './dotfiles.ts'
 import { startRemotes, type Remotes } from './remotes.ts'
@@ -104,6 +107,17 @@ test.each<[string, () => string]>([
   // what is no UTF-8 in an answer would be no JSON
   const odd = "LC_ALL=C.UTF-8 grep -axv '.*' /var/lib/nix-local-upgrade/status.json || true"
   expect(await world.sh(odd)).toBe('')
+})
+
+test('What is no UTF-8 is left out of a text, and one of nothing else ends nobody', async () => {
+  const script = (text: string): string =>
+    `. ${join(project, 'nix/agents/reasons.sh')}; readable ${text}; printf %s "[$REPLY]"`
+  for (const [text, rest] of [
+    ["$'gr\\xc3\\xbcn \\xff.'", '[grün .]'],
+    ["$'\\xff\\xfe'", '[]'],
+    ["''", '[]'],
+  ] as const)
+    expect((await run('bash', ['-euo', 'pipefail', '-c', script(text)])).stdout).toBe(rest)
 })
 
 test('An unknown host key, another one, and a key that is not taken: failed', async () => {
