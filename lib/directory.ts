@@ -48,8 +48,12 @@ export function makeDirectory(path: string, mode = 0o777): void {
   }
 }
 
+/** What the system has against it, of an error of node:fs. */
+export const whyNot = (cause: unknown): string =>
+  (cause as Error).message.split(/: |, /)[1] ?? (cause as Error).message
+
 const cannot = (path: string, cause: unknown): Failure =>
-  new Failure(`Cannot make \`${path}\`: ${(cause as Error).message.split(/: |, /)[1]}`, {
+  new Failure(`Cannot make \`${path}\`: ${whyNot(cause)}`, {
     hint: 'Set LAB_HOME and LAB_CACHE to directories that this user can make',
     cause,
   })

@@ -1,6 +1,6 @@
 import { existsSync, readFileSync, readdirSync, realpathSync, statSync } from 'node:fs'
 import { basename, join } from 'node:path'
-import { makeDirectory } from '../directory.ts'
+import { makeDirectory, whyNot } from '../directory.ts'
 import { Failure, usage } from '../failure.ts'
 import { isPlan, isRecorded, isResult } from './shape.ts'
 import type { Plan } from './plan.ts'
@@ -246,8 +246,10 @@ export function newDirectory(dir: string): string {
   try {
     makeDirectory(dir, 0o700)
   } catch (cause) {
-    const why = (cause as Error).message.split(/: |, /)[1]
-    throw usage(`Cannot make \`${dir}\`: ${why}`, 'Name a directory that this user can make')
+    throw usage(
+      `Cannot make \`${dir}\`: ${whyNot(cause)}`,
+      'Name a directory that this user can make',
+    )
   }
   return dir
 }
