@@ -20,7 +20,7 @@ fetch_remote() {
     "${url#git+}" "+refs/heads/$UPGRADE_BRANCH:refs/heads/trunk" 2>&1) || code=$?
   [[ $code == 0 ]] || fetch_failed "$code" "$said"
   remote_commit=$(git -C "$mirror" rev-parse refs/heads/trunk)
-  if [[ -n $deployed_remote && $accepted != "$remote_commit" ]] &&
+  if [[ $deployed_remote =~ ^[0-9a-f]{40} && $accepted != "$remote_commit" ]] &&
     ! git -C "$mirror" merge-base --is-ancestor "$deployed_remote" "$remote_commit" 2>/dev/null; then
     stop diverged "$UPGRADE_BRANCH was rewritten: ${remote_commit:0:12} does not descend from ${deployed_remote:0:12}, which this host had; \`nix-local-upgrade --accept $remote_commit\` takes it"
   fi

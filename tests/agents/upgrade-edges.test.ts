@@ -125,6 +125,15 @@ test.each([
   },
 )
 
+test('A host that went by a tarball until now takes a commit, which cannot descend from its date', async () => {
+  await world.push('two', { 'text.nix': '"two"' })
+  await world.upgrade()
+  const file = '/var/lib/nix-local-upgrade/deployed'
+  await world.sh(`read -r _ _ top when <${file}; echo "sha256-x 1700000000 $top $when" >${file}`)
+  await world.push('three', { 'text.nix': '"three"' })
+  expect(await world.upgrade()).toMatchObject({ outcome: 'upgraded' })
+})
+
 test('A check that does not mind being told to end is ended', async () => {
   const quick = agent.replace('timeout --kill-after=10 60 bash', 'timeout --kill-after=1 2 bash')
   expect(quick).not.toBe(agent)
