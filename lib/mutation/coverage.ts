@@ -85,19 +85,25 @@ export async function unitsOf(text: string): Promise<Unit[]> {
   return units
 }
 
-/** What is substituted is shown with the line of the statement that it is a part of. */
+/**
+ * The node whose lines a trace has for this one. What is substituted is shown with the line of the statement that it
+ * is a part of; a process that a loop or a block reads from, with the head of the function, or with the end of the
+ * loop outside of any.
+ */
 function shownAs(node: Node): Node {
   let at: Node | null = node
   while (at && !/^(command|process)_substitution$/.test(at.type)) at = at.parent
-  while (
-    at &&
-    !/^(command|redirected_statement|declaration_command|.*_assignments?|test_command)$/.test(
-      at.type,
-    )
-  )
-    at = at.parent
-  return at ? shownAs(at) : node
+  while (at && !substitutedIn.test(at.type)) at = at.parent
+  if (!at) return node
+  const [body] = at.namedChildren
+  if (at.type !== 'redirected_statement' || !compound.test(body!.type)) return shownAs(at)
+  let within: Node | null = at
+  while (within && within.type !== 'function_definition') within = within.parent
+  return within ? within.namedChildren[0]! : at.lastNamedChild!
 }
+const substitutedIn =
+  /^(command|redirected_statement|declaration_command|.*_assignments?|test_command)$/
+const compound = /^((while|for|c_style_for|if|case|compound)_statement|subshell)$/
 
 /** An assignment in front of a command is none of its own, nor is one in a `local`. */
 const isStep = (node: Node): boolean =>

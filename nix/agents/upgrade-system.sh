@@ -433,7 +433,7 @@ clean() {
   keep_from=$(date --date "-$UPGRADE_KEEP_DAYS days" +%s)
   protected=" $(running) $(readlink --canonicalize /run/booted-system) $(readlink --canonicalize "$golden") $(readlink --canonicalize "$profile") "
   while read -r id; do
-    link=$profile-$id-link
+    link="$profile-$id-link"
     target=$(readlink --canonicalize "$link")
     if [[ $protected != *" $target "* && $(stat --format %Y "$link") -lt $keep_from ]]; then removed+=("$id"); fi
   done < <(find "${profile%/*}" -maxdepth 1 -name 'system-*-link' | sed 's/.*system-//; s/-link$//' | sort --numeric-sort |

@@ -117,7 +117,7 @@ const builtins = new Set(
 /** Words that the grammar takes for commands, and a command of the module beside. */
 const misread: Record<string, string[]> = {
   'golden-boot-validation': ['link'],
-  'nix-local-upgrade': ['else', 'link', 'id-link', 'golden-boot-validation'],
+  'nix-local-upgrade': ['else', 'link', 'golden-boot-validation'],
   'pin-golden': ['link'],
 }
 

@@ -25,15 +25,21 @@ else
 fi
 `
 
-/** Runs the two parts as one program, as agents are, with these arguments one after the other. */
-async function trace(...runs: string[]): Promise<{ hits: Hits; said: string }> {
+/** Runs the parts as one program, as agents are, with these arguments one after the other. */
+const trace = (...runs: string[]) => traceOf({ 'part.sh': part, 'program.sh': program }, runs)
+
+async function traceOf(
+  parts: Record<string, string>,
+  runs = [''],
+): Promise<{ hits: Hits; said: string }> {
   const scratch = mkdtempSync(join(tmpdir(), 'traced-'))
   onTestFinished(() => rmSync(scratch, { recursive: true }))
   const directory = join(scratch, 'traces')
   mkdirSync(directory)
   const own = (name: string, text: string): string =>
     traced(name, text, ['/nonexistent', directory])
-  writeFileSync(join(scratch, 'agent'), own('part.sh', part) + own('program.sh', program))
+  const all = Object.entries(parts).map(([name, text]) => own(name, text))
+  writeFileSync(join(scratch, 'agent'), all.join(''))
   let said = ''
   for (const argument of runs) {
     const ran = await run('bash', ['-euo', 'pipefail', join(scratch, 'agent'), argument])
@@ -74,4 +80,25 @@ test('Lines and branches are told by who has run them', async () => {
   const page = coveragePage([one, two], 1)
   expect(page).toContain('title="never case; helper no &quot;&quot;"')
   expect(page).toMatch(/class="neither"[^>]*> +7 {4}echo c/)
+})
+
+test('What a loop reads from is found where bash shows it', async () => {
+  const text = `# reads
+all() {
+  local each
+  while read -r each; do
+    mapfile -t more < <(sort <<<"$each")
+    echo "\${more[*]}"
+  done < <(seq 2 |
+    tac)
+}
+all
+for each in 1; do
+  cat
+done < <(date |
+  uniq)
+`
+  const { hits } = await traceOf({ 'reads.sh': text })
+  const { units } = await covered('reads.sh', text, hits, {})
+  expect(units.filter(({ tests }) => !tests).map(({ what }) => what)).toEqual([])
 })
