@@ -110,6 +110,28 @@ test('Submodules and files of Git LFS are said to be there and not fetched', asy
   )
   await world.push('unused', { 'text.nix': '"unused"' })
   expect(await world.upgrade()).toMatchObject({ outcome: 'upgraded' })
+
+  // a flake that asks for them gets them from Nix
+  const own = (await world.rain('cat flake.nix')) + '\n# self.lfs = true; self.submodules = true\n'
+  await world.push('asked for', { 'flake.nix': own, 'text.nix': '"asked"' })
+  const asked = await world.upgrade()
+  expect(asked).toMatchObject({ code: 0, outcome: 'upgraded' })
+  expect(asked.reason).not.toContain('not fetched')
+})
+
+test('A clone that is damaged is told to be, and by what to look where', async () => {
+  const object = 'id=$(git rev-parse refs/remotes/origin/main); file=.git/objects/${id:0:2}/${id:2}'
+  await world.push('two', { 'text.nix': '"two"' })
+  expect(await world.upgrade()).toMatchObject({ outcome: 'upgraded' })
+  await world.rain(`${object}; cp -p $file /tmp/object; chmod u+w $file; : >$file`)
+  await world.push('three', { 'text.nix': '"three"' })
+  const done = await world.upgrade()
+  await world.rain(`${object}; cp -pf /tmp/object $file`)
+  expect(done).toMatchObject({ code: 1, outcome: 'failed', phase: 'fetch' })
+  expect(done.reason).toMatch(
+    /^Cannot fetch main: .*; the repository is damaged: `git fsck` tells where$/,
+  )
+  expect(await world.upgrade()).toMatchObject({ outcome: 'upgraded' })
 })
 
 test('jj’s error is told with its causes and the file, and not its hint', async () => {

@@ -479,8 +479,12 @@ test('A remote flake is followed the same way', async () => {
   await world.push('bad', { 'text.nix': '"build fails"' })
   expect(await world.upgrade(remote)).toMatchObject({ code: 1, outcome: 'build-failed' })
   expect(await world.upgrade(remote)).toMatchObject({ code: 0, outcome: 'skipped-known-bad' })
-  await world.sh('cd other; git push -qf origin HEAD~2:main', { user: 'rain' })
+  const ask = 'cd other; git push -qf origin HEAD~2:main; git rev-parse HEAD~2'
+  const rewritten = (await world.sh(ask, { user: 'rain' })).trim()
   expect(await world.upgrade(remote)).toMatchObject({ code: 1, outcome: 'diverged' })
+  const accepted = await world.upgrade(remote, '--accept', rewritten)
+  expect(accepted).toMatchObject({ outcome: 'upgraded', to: { commit: rewritten } })
+  expect(await world.upgrade(remote)).toMatchObject({ outcome: 'up-to-date' })
 })
 
 test('What the URL of a remote flake asks for beside the branch is kept', async () => {
