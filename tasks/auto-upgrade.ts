@@ -1,18 +1,23 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fromHome } from '../lib/lab-settings.ts'
+import { answers } from '../lib/scenario/answers.ts'
 import { cached } from '../lib/scenario/cached.ts'
 import { lockedOutCases } from '../lib/scenario/locked-out.ts'
 import type { Changes } from '../lib/scenario/remote.ts'
 import { scenarioTask, type Case, type Family } from '../lib/scenario/scenario.ts'
 import { full } from '../lib/scenario/full.ts'
 import { interrupted } from '../lib/scenario/interrupted.ts'
+import { ownRepository } from '../lib/scenario/own-repository.ts'
 import { past } from '../lib/scenario/past.ts'
 import { limits } from '../lib/scenario/limits.ts'
 import { options } from '../lib/scenario/options.ts'
 import { several } from '../lib/scenario/several.ts'
 import { comes, rebuild } from '../lib/scenario/trial.ts'
 import { unattended } from '../lib/scenario/unattended.ts'
+import { refused } from '../lib/scenario/refused.ts'
+import { reached } from '../lib/scenario/reached.ts'
+import { unwell } from '../lib/scenario/unwell.ts'
 import { cutUplink } from '../lib/scenario/uplink.ts'
 import {
   deploys,
@@ -21,7 +26,6 @@ import {
   note,
   oneshot,
   program,
-  restartingUnit,
   seen,
   upgrades,
   withOptions,
@@ -29,66 +33,6 @@ import {
 import { hostModule, ownFiles } from '../lib/scenario/host-module.ts'
 import { quote } from '../lib/quote.ts'
 import { project } from '../lib/settings.ts'
-
-/** Revisions that must be refused, with nothing of the host changed. */
-const refused: (Pick<Case, 'name' | 'title' | 'promise' | 'own'> & {
-  module: string
-  outcome: string
-  reason: RegExp
-})[] = [
-  {
-    name: 'syntax-error',
-    title: 'a commit that does not parse is not deployed, and its place is named',
-    promise: 'refuse',
-    module: '{ environment.etc."lab-case".text = "two" }\n',
-    outcome: 'build-failed',
-    reason: /^syntax error.* at world\/hosts\/[\w-]+\.nix:1:/,
-  },
-  {
-    name: 'build-error',
-    title: 'a commit that does not build is not deployed',
-    promise: 'refuse',
-    module:
-      '{ pkgs, ... }: { environment.etc."lab-case".source = pkgs.runCommand "lab-bad" { } "exit 1"; }\n',
-    outcome: 'build-failed',
-    reason: /lab-bad|Cannot build/,
-  },
-  {
-    name: 'validation-fails',
-    title: 'a check fails after the switch: repository, profile, boot default and system go back',
-    promise: 'checks',
-    own: true,
-    // stronger than what the lab itself says of it
-    module: '{ lib, ... }: { services.openssh.enable = lib.mkOverride 10 false; }\n',
-    outcome: 'validation-failed',
-    reason: /is-active sshd\.service/,
-  },
-  {
-    name: 'unit-fails',
-    title: 'a unit fails after the switch: all goes back',
-    promise: 'rollback',
-    module: failingUnit,
-    outcome: 'validation-failed',
-    reason: /^lab-bad\.service has failed/,
-  },
-  {
-    name: 'unit-restarts',
-    title: 'a unit that is restarted for ever is never quite failed, and all goes back',
-    promise: 'rollback',
-    module: restartingUnit('lab-bad', 'false', 5),
-    outcome: 'validation-failed',
-    reason: /^lab-bad\.service/,
-  },
-  {
-    name: 'unit-waits',
-    title:
-      'a unit falls over at once and is to start again in minutes: nobody waits for that, and all goes back',
-    promise: 'rollback',
-    module: restartingUnit('lab-bad', 'false', 300),
-    outcome: 'validation-failed',
-    reason: /^lab-bad\.service/,
-  },
-]
 
 const cases: Case[] = [
   {
@@ -110,18 +54,7 @@ const cases: Case[] = [
       await upgrades(scene, vm, { outcome: 'up-to-date' })
     },
   },
-  ...refused.map(({ module: text, outcome, reason, ...named }): Case => ({
-    ...named,
-    run: async (scene) => {
-      const { vm, world } = scene
-      await world.config.commit(module(vm, text), 'Bad')
-      await upgrades(scene, vm, { outcome, reason })
-      if (vm.subject.kind !== 'lab') return
-      const head = `git -C ${fromHome(world.paths.flake)} rev-parse ${world.branch}`
-      const { stdout } = await vm.user(head)
-      scene.check('the repository is as it was', world.start.config, stdout.trim())
-    },
-  })),
+  ...refused,
   {
     name: 'late-failure',
     title: 'a service that falls over a second after its start is seen, and all goes back',
@@ -186,8 +119,12 @@ const cases: Case[] = [
       await upgrades(scene, vm, { outcome: 'failed', phase: 'hooks', reason: /lab-hook/ })
       const ran = await vm.root('test -s /run/lab-hook && echo yes || echo no')
       scene.check('the hook ran', 'yes', ran.stdout.trim())
-      const after = await vm.root('test -e /run/lab-second && echo yes || echo no')
-      scene.check('the one after it did not', 'no', after.stdout.trim())
+      const second = async (): Promise<string> =>
+        (await vm.root('test -e /run/lab-second && echo yes || echo no')).stdout.trim()
+      scene.check('the one after it did not', 'no', await second())
+      await vm.root('rm /run/lab-stop')
+      await upgrades(scene, vm, { outcome: 'up-to-date' })
+      scene.check('once the first is content, it does', 'yes', await second())
     },
   },
   {
@@ -410,12 +347,16 @@ const cases: Case[] = [
   ...full,
   ...several,
   ...past,
+  ...ownRepository,
+  ...unwell,
   ...limits,
   ...options,
   ...cached,
+  ...answers,
   ...unattended,
   ...interrupted,
   ...lockedOutCases,
+  ...reached,
 ]
 
 export const family: Family = {

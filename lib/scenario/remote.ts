@@ -37,6 +37,8 @@ export interface Remote {
    * @returns the id of their tree
    */
   take: (directory: string, paths: string[]) => Promise<string>
+  /** Writes what a commit holds to a file as `.tar.gz`, in one directory, as a server offers it to be downloaded. */
+  archive: (commit: string, file: string) => Promise<void>
 }
 
 /** Runs git untouched by the user's own settings, such as signing. */
@@ -116,6 +118,7 @@ export function remote(dir: string, trunk = 'main'): Remote {
     },
     made: async () => [...made],
     commits,
+    archive: async (of, file) => void (await at(['archive', '--prefix=flake/', '-o', file, of])),
     take: async (directory, paths) => {
       const scratch = scratchDirectory('take')
       const env = indexIn(scratch)

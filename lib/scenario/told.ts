@@ -17,3 +17,10 @@ export async function told(
   scene.must(`\`${command}\` succeeds`, 'exit 0', code === 0 ? 'exit 0' : `exit ${code}: ${why}`)
   return stdout.trim()
 }
+
+/** Does what an agent says between backticks, as whom it says it to: with `sudo` as root, else as the host's user. */
+export async function doAsTold(scene: Scene, vm: Machine, said: string): Promise<void> {
+  const [, sudo, command] = /`(sudo )?([^`]+)`/.exec(said) ?? []
+  scene.must('it says what to do', /./, command)
+  await told(scene, vm, command!, sudo ? 'root' : 'user')
+}

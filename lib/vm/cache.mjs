@@ -1,14 +1,17 @@
 /**
- * The binary cache of the guests' uplink: what lies in a Nix store of this machine, over HTTP on standard input and
- * output, one process per connection, so that nothing listens on the host. Plain JavaScript, as QEMU starts it for
- * each connection, and node is up in a quarter of the time that tsx takes.
+ * The web server of the guests' uplink, over HTTP on standard input and output, one process per connection, so that
+ * nothing listens on the host. Plain JavaScript, as QEMU starts it for each connection, and node is up in a quarter
+ * of the time that tsx takes.
  *
- * Its argument is a directory with a link `store` to the root of the store (without it there is no cache), and maybe
- * a file `fault` that says how the cache misbehaves: `cut` or `wrong`.
+ * It is a binary cache of what lies in a Nix store of this machine. Its argument is a directory with a link `store`
+ * to the root of that store (without it there is no cache), and maybe a file `fault` that says how the cache
+ * misbehaves: `cut` or `wrong`. A file `answer.json` there says what is answered below a path of its own instead
+ * (`Answer` of served.ts).
  */
 import { execFile, spawn } from 'node:child_process'
 import { readFileSync, readdirSync, realpathSync } from 'node:fs'
 import { createServer } from 'node:http'
+import { createServer as createTlsServer } from 'node:https'
 import { basename, join } from 'node:path'
 import { Duplex, Transform } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
@@ -23,14 +26,15 @@ const given = (read) => {
   }
 }
 const root = given(() => realpathSync(join(directory, 'store')))
-if (root === undefined) process.exit(1)
+const set = given(() => JSON.parse(readFileSync(join(directory, 'answer.json'), 'utf8')))
+if (root === undefined && set === undefined) process.exit(1)
 const fault = given(() => readFileSync(join(directory, 'fault'), 'utf8').trim())
 // the machine's own store is asked as it is, through its daemon where it has one
 const options = [
   ...['--extra-experimental-features', 'nix-command'],
   ...(root === '/' ? [] : ['--store', root]),
 ]
-const paths = join(root, 'nix/store')
+const paths = root && join(root, 'nix/store')
 
 /** The text that describes a path, as nix reads it; undefined where the store does not have it. */
 async function narinfo(hash) {
@@ -71,6 +75,10 @@ function spoiled() {
 }
 
 async function answer({ url = '', method }, response) {
+  if (set && url.startsWith(set.path)) {
+    return response.writeHead(set.status, set.headers).end(given(() => readFileSync(set.file)))
+  }
+  if (root === undefined) return response.writeHead(404).end()
   const [, hash] = /^\/([a-z0-9]{32})\.narinfo$/.exec(url) ?? []
   const [, name] = /^\/nar\/([a-z0-9]{32}-[\w.+?=-]+)\.nar$/.exec(url) ?? []
   const text =
@@ -87,8 +95,9 @@ async function answer({ url = '', method }, response) {
 }
 
 const connection = Duplex.from({ readable: process.stdin, writable: process.stdout })
-const server = createServer((request, response) => {
+const answers = (request, response) => {
   answer(request, response).catch(() => connection.destroy())
-})
+}
+const server = set?.tls ? createTlsServer(set.tls, answers) : createServer(answers)
 connection.on('error', () => process.exit(1)).on('close', () => process.exit())
 server.emit('connection', connection)

@@ -38,7 +38,24 @@ export function serveStore(host: string, guest: GuestKind): void {
   const remote = process.env['NIX_REMOTE'] ?? ''
   const own = isAbsolute(remote) ? remote : '/'
   link(guest === 'nixos' ? own : evaluationStore()[1]!, dir, 'store')
-  rmSync(join(dir, 'fault'), { force: true })
+  for (const file of ['fault', answerFile]) rmSync(join(dir, file), { force: true })
+}
+
+/** What the web server of a guest's uplink says below a path. */
+export interface Answer {
+  path: string
+  status: number
+  headers?: Record<string, string>
+  /** The file to answer with; nothing without one. */
+  file?: string
+  /** Key and certificate, as PEM: the server speaks TLS then, and nothing else, the binary cache included. */
+  tls?: { key: string; cert: string }
+}
+const answerFile = 'answer.json'
+
+/** Has a guest's web server, at http://git.lab, give an answer until `serveStore`, or until it is given another. */
+export function answerWith(host: string, answer: Answer): void {
+  writeFileSync(join(cacheOf(host), answerFile), JSON.stringify(answer), { mode: 0o600 })
 }
 
 /** How a guest's cache misbehaves: it is not there, it ends in the middle of a path, or gives another byte. */

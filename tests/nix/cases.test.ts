@@ -37,6 +37,7 @@ vi.mock(import('../../lib/vm/vm.ts'), async (original) => ({
 }))
 vi.mock(import('../../lib/vm/served.ts'), async (original) => ({
   ...(await original()),
+  answerWith: () => {},
   breakCache: () => {},
   serveStore: () => {},
 }))
@@ -122,7 +123,14 @@ async function pushed(one: Case, guest: Guest): Promise<Record<string, string>[]
   // which a case takes away for a while
   writeFileSync(join(dir, 'HEAD'), '')
   const nothing = async (): Promise<undefined> => undefined
-  const remote = { dir, read: nothing, head: nothing, commits: async () => [], move: nothing }
+  const remote = {
+    dir,
+    read: nothing,
+    head: nothing,
+    commits: async () => [],
+    move: nothing,
+    archive: nothing,
+  }
   const commit = async (changes: Changes): Promise<string> => {
     found.push(files(changes))
     return 'a commit'
@@ -152,7 +160,11 @@ const files = (changes: Changes): Record<string, string> =>
   )
 
 /** What no evaluation takes, and is to be refused. */
-const nonsense = ['nonsense\n', '{ environment.etc."lab-case".text = "two" }\n']
+const nonsense = [
+  'nonsense\n',
+  '{ environment.etc."lab-case".text = "two" }\n',
+  '{ pkgs, ... }: { environment.etc."lab-case".source = pkgs.coreutls; }\n',
+]
 
 /**
  * A tree of the flake in which each change of a case to sorrow is an output of its own.

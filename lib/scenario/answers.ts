@@ -1,0 +1,179 @@
+import { readFileSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { fromHome } from '../lab-settings.ts'
+import { run } from '../run.ts'
+import { scratchDirectory } from '../scratch.ts'
+import { answerWith, type Answer } from '../vm/served.ts'
+import type { Case, Scene } from './family.ts'
+import type { Machine } from './machine.ts'
+import { note, seen, upgrades, withOptions } from './upgrade.ts'
+
+const day = 86_400
+const path = '/config.git'
+const page = '<!DOCTYPE html><html><form action="/sign-in"><input name="user"></form></html>\n'
+
+/** What may be over in an hour: nobody is called for it. */
+const passing: Omit<Answer, 'path'>[] = [{ status: 503 }, { status: 429 }]
+
+/** What waits for a person, who is told what there is to do. */
+const lasting: { what: string; answer: Omit<Answer, 'path'>; page?: true; reason: RegExp }[] = [
+  {
+    what: 'no login',
+    answer: { status: 401, headers: { 'WWW-Authenticate': 'Basic realm="git"' } },
+    reason: /^Cannot fetch .*; the remote wants a name and a password/,
+  },
+  { what: 'no right', answer: { status: 403 }, reason: /; the remote knows who asks, and refuses/ },
+  { what: 'no repository', answer: { status: 404 }, reason: /; look at the URL of the remote/ },
+  {
+    what: 'a web page to log in',
+    answer: { status: 200, headers: { 'Content-Type': 'text/html' } },
+    page: true,
+    reason: /; the URL leads to a web page/,
+  },
+]
+
+/** What makes a certificate that is not taken: days by which the clocks of the guest and of the remote are off. */
+const clocks: { what: string; guest: number; remote: number; reason: RegExp }[] = [
+  {
+    what: 'a certificate of nobody',
+    ...{ guest: 0, remote: 0 },
+    reason: /; its TLS certificate is valid by its dates, and made by nobody/,
+  },
+  {
+    what: 'a guest whose clock is years behind',
+    ...{ guest: -1000, remote: 0 },
+    reason: /; the clock of this machine is wrong: it is \S+ here and \S+ on the remote/,
+  },
+  {
+    what: 'an expired certificate',
+    ...{ guest: 40, remote: 40 },
+    reason: /; the certificate of the remote expired on /,
+  },
+]
+
+/** Remotes behind a web server, and what it may say in place of a repository. */
+export const answers: Case[] = [
+  {
+    name: 'answers',
+    title:
+      'a web server gives errors, a web page or a bad certificate for the remote: what passes is no failure, all else says what to do, and nothing is changed',
+    promise: 'offline',
+    own: true,
+    limit: 400,
+    ends: 'main',
+    run: answered,
+  },
+  {
+    name: 'from-tarball',
+    title:
+      'a host upgrades from a tarball on a web server: to a newer one, to an older one when it is told to, and not to one that is not there',
+    promise: 'deploy',
+    own: true,
+    limit: 500,
+    ends: 'main',
+    run: fromTarball,
+  },
+]
+
+async function answered(scene: Scene): Promise<void> {
+  const { vm, world } = scene
+  const to = (url: string): Promise<unknown> =>
+    vm.user(`git -C ${fromHome(world.paths.flake)} remote set-url origin ${url}`)
+  const scratch = scratchDirectory('answers')
+  try {
+    await world.config.commit(note(vm, 'two'), 'Two')
+    const usual = await vm.user(`git -C ${fromHome(world.paths.flake)} remote get-url origin`)
+    await to(`http://git.lab${path}`)
+    for (const answer of passing) {
+      scene.say(`the remote answers ${answer.status}`)
+      answerWith(vm.host, { path, ...answer })
+      await upgrades(scene, vm, { outcome: 'offline', phase: 'fetch' })
+    }
+    for (const { what, answer, page: withPage, reason } of lasting) {
+      scene.say(`the remote has ${what}`)
+      const file = withPage ? await written(scratch, page) : undefined
+      answerWith(vm.host, { path, ...answer, ...(file ? { file } : {}) })
+      await upgrades(scene, vm, { outcome: 'failed', phase: 'fetch', reason })
+    }
+
+    await to(`https://git.lab:80${path}`)
+    const tls = await selfSigned(scratch)
+    for (const { what, guest, remote, reason } of clocks) {
+      scene.say(what)
+      const date = new Date(Date.now() + remote * day * 1000).toUTCString()
+      answerWith(vm.host, { path, status: 404, headers: { Date: date }, tls })
+      await setClock(vm, guest)
+      await upgrades(scene, vm, { outcome: 'failed', phase: 'fetch', reason })
+    }
+    await setClock(vm, 0)
+
+    scene.check('nothing was deployed', scene.start(vm), await vm.running())
+    await to(usual.stdout.trim())
+    await upgrades(scene, vm, { outcome: 'upgraded' })
+  } finally {
+    rmSync(scratch, { recursive: true })
+  }
+}
+
+async function fromTarball(scene: Scene): Promise<void> {
+  const { vm, world } = scene
+  const place = '/flake.tar.gz'
+  const choice = `mode = lib.mkForce "remote"; flakeUrl = lib.mkForce "http://git.lab${place}";`
+  const scratch = scratchDirectory('tarball')
+  const offer = async (commit: string): Promise<void> => {
+    const file = join(scratch, `${commit}.tar.gz`)
+    await world.config.archive(commit, file)
+    answerWith(vm.host, { path: place, status: 200, file })
+  }
+  try {
+    const host = (more = ''): ReturnType<typeof withOptions> => withOptions(vm, choice, more)
+    const one = await world.config.commit(host(), 'From a tarball')
+    await upgrades(scene, vm, { outcome: 'upgraded' })
+    await offer(one)
+    await upgrades(scene, vm, { outcome: 'up-to-date' })
+    const two = await world.config.commit(host(`environment.etc."lab-case".text = "two";`), 'Two')
+    await offer(two)
+    await upgrades(scene, vm, { outcome: 'upgraded' })
+    scene.check('it runs', 'two', await seen(vm))
+    for (const [status, outcome, reason] of [
+      [503, 'offline', /^Cannot reach the remote/],
+      [404, 'failed', /; look at the URL of the remote/],
+    ] as const) {
+      answerWith(vm.host, { path: place, status })
+      await upgrades(scene, vm, { outcome, phase: 'fetch', reason })
+    }
+    await offer(one)
+    const { reason } = await upgrades(scene, vm, { outcome: 'diverged', phase: 'fetch' })
+    scene.check('it says that this is older', / is older than what this host had; /, reason ?? '')
+    // back to its clone: what a tarball had for a revision is no commit that others descend from
+    const three = await world.config.commit(note(vm, 'three'), 'Three')
+    await offer(three)
+    await upgrades(scene, vm, { outcome: 'upgraded' })
+    const { to } = await upgrades(scene, vm, { outcome: 'up-to-date' })
+    scene.check('it has the commit', three, to?.commit)
+    scene.check('it runs', 'three', await seen(vm))
+  } finally {
+    rmSync(scratch, { recursive: true })
+  }
+}
+
+async function written(directory: string, text: string): Promise<string> {
+  const { writeFile } = await import('../write-file.ts')
+  const file = join(directory, 'page')
+  writeFile(file, text, { over: 'any' })
+  return file
+}
+
+/** A key and a certificate for git.lab that nobody else has signed, valid for 30 days. */
+async function selfSigned(directory: string): Promise<{ key: string; cert: string }> {
+  const [key, cert] = [join(directory, 'key.pem'), join(directory, 'cert.pem')]
+  await run('openssl', [
+    ...['req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days', '30', '-subj', '/CN=git.lab'],
+    ...['-addext', 'subjectAltName=DNS:git.lab', '-keyout', key, '-out', cert],
+  ])
+  return { key: readFileSync(key, 'utf8'), cert: readFileSync(cert, 'utf8') }
+}
+
+/** Sets a guest's clock that many days from this machine's. */
+const setClock = (vm: Machine, days: number): Promise<unknown> =>
+  vm.root(`date -s @${Math.round(Date.now() / 1000) + days * day} >/dev/null`)

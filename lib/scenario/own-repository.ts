@@ -1,0 +1,123 @@
+import { fromHome } from '../lab-settings.ts'
+import type { Case, Scene } from './family.ts'
+import { hostModule, ownFiles } from './host-module.ts'
+import { doAsTold, told } from './told.ts'
+import { deploys, note, noted, seen, upgrades } from './upgrade.ts'
+
+/** What becomes of a clone or of a trunk by somebody's hand, and what brings it to rights. */
+export const ownRepository: Case[] = [
+  {
+    name: 'own-repository',
+    title:
+      'the clone is away, of root, locked, damaged or shallow: each is refused with what mends it, nothing is lost, and the upgrade goes on once it is mended',
+    promise: 'local',
+    own: true,
+    limit: 500,
+    run: mended,
+  },
+  {
+    name: 'pushed-conflict',
+    title:
+      'somebody pushes a file with conflict markers: it is refused until it is accepted by name, an example in a document is none, and a file of Git LFS is named',
+    promise: 'refuse',
+    own: true,
+    limit: 400,
+    run: pushedConflict,
+  },
+]
+
+async function mended(scene: Scene): Promise<void> {
+  const { vm, world, check } = scene
+  const clone = fromHome(world.paths.flake)
+  const inClone = async (script: string): Promise<string> =>
+    (await vm.user(`cd ${clone} && ${script}`)).stdout.trim()
+  const refused = async (reason: RegExp): Promise<string> =>
+    (await upgrades(scene, vm, { outcome: 'failed', reason })).reason ?? ''
+  const file = `${ownFiles}/all.nix`
+  await inClone(
+    `echo '{ environment.etc."lab-local".text = "mine"; }' >${file} && jj commit -m Mine`,
+  )
+  const mine = await inClone('jj log --no-graph -r @- -T commit_id')
+
+  await vm.user(`mv ${clone} ${clone}.away`)
+  await refused(/^No repository at /)
+  await vm.user(`mv ${clone}.away ${clone} && mv ${clone}/.jj ${clone}/jj`)
+  await refused(/ is no colocated jj repository$/)
+  await vm.user(`mv ${clone}/jj ${clone}/.jj`)
+
+  const trunk = await world.config.commit(note(vm, 'two'), 'Two')
+  await world.config.move(world.branch, null)
+  await refused(new RegExp(`^The remote has no branch ${world.branch}$`))
+  await world.config.move(world.branch, trunk)
+
+  // as `sudo git pull` leaves it
+  await vm.root(`chown -R root: ${await inClone('pwd')}/.git/objects`)
+  await doAsTold(scene, vm, await refused(/ belongs to root: `sudo chown -R /))
+
+  const tree = await inClone(
+    `id=$(git rev-parse ${mine}^{tree}); echo .git/objects/\${id:0:2}/\${id:2}`,
+  )
+  scene.must('the commit is in a file of its own', tree, await inClone(`ls ${tree}`))
+  await inClone(`cp -p ${tree} ../object && chmod u+w ${tree} && : >${tree}`)
+  await refused(new RegExp(`^Cannot read the repository: .*${tree}`))
+  await inClone(`cp -p ../object ${tree} && rm ../object`)
+
+  // as `git clone --depth` leaves it
+  await inClone('git rev-list --max-parents=0 HEAD >.git/shallow')
+  await doAsTold(scene, vm, await refused(/ is a shallow clone, which Nix does not read/))
+
+  check('its own commit is as it was', mine, await inClone('jj log --no-graph -r @- -T commit_id'))
+  // as a user has it who is asked for a message, and another program that was killed
+  const lock = `.git/refs/remotes/origin/${world.branch}.lock`
+  await inClone(`touch ${lock} && rm -f .git/index.lock
+    GIT_EDITOR='sh -c "sleep 1000"' setsid git -c user.name=o -c user.email=o@o commit --all --allow-empty >/dev/null 2>&1 &
+    until [ -e .git/index.lock ]; do sleep 0.1; done`)
+  await refused(/^Cannot .*\block\b/)
+  check('no lock is taken away from a program', lock, await inClone(`ls ${lock}`))
+  await vm.root("pkill -KILL -x git; pkill -KILL -f 'sleep 1000'", { allow: 'any' })
+
+  const to = await deploys(scene, vm)
+  scene.ends(vm, to.toplevel)
+  check('the remote’s change runs', 'two', await seen(vm))
+  check('its own change runs', 'mine', await seen(vm, 'lab-local'))
+  check('locks of nobody are gone', '', await inClone('find .git -name "*.lock"'))
+}
+
+async function pushedConflict(scene: Scene): Promise<void> {
+  const { vm, world, check } = scene
+  const region = '<<<<<<< ours\none\n=======\ntwo\n>>>>>>> theirs\n'
+  const host = (text: string, more = ''): string => `{ ${noted(text)} }\n${more}`
+  const path = hostModule(vm.host)
+  const refused = (file: string): Promise<unknown> =>
+    upgrades(scene, vm, {
+      ...{ outcome: 'conflict', phase: 'rebase' },
+      reason: new RegExp(`^Conflict in ${file}$`),
+    })
+  const document = `# How a conflict looks\n\n\`\`\`\n${region}\`\`\`\n`
+  const pointer = `version https://git-lfs.github.com/spec/v1\noid sha256:${'0'.repeat(64)}\nsize 9\n`
+  const first = { 'world/notes.md': document, 'world/big.bin': pointer, [path]: host('one') }
+  await world.config.commit(first, 'A document, and a file of Git LFS')
+  const { reason } = await upgrades(scene, vm, { outcome: 'upgraded' })
+  check('it names what is not fetched', /Git LFS are not fetched.*: world\/big\.bin/, reason ?? '')
+
+  const beside = `${document}${region.replace('two', 'three')}`
+  await world.config.commit({ 'world/notes.md': beside }, 'Beside the example')
+  await refused('world/notes\\.md')
+  // nix takes it for a comment
+  const comment = `/*\n${region}*/\n`
+  const bad = { 'world/notes.md': document, [path]: host('marked', comment) }
+  const marked = await world.config.commit(bad, 'Markers')
+  await refused(path)
+  check('it runs what it ran', 'one', await seen(vm))
+  await told(scene, vm, `nix-local-upgrade --accept ${marked}`)
+  check('it is deployed once it is accepted', 'marked', await seen(vm))
+
+  await world.config.commit({ [path]: host('after', comment) }, 'After')
+  const to = await deploys(scene, vm)
+  scene.ends(vm, to.toplevel)
+  check('what was accepted holds nothing back', 'after', await seen(vm))
+  // as a conflict of jj is in git
+  const sides = { '.jjconflict-base-0/x': 'x\n', '.jjconflict-side-0/x': 'y\n' }
+  await world.config.commit(sides, 'A conflict of jj')
+  await refused('\\.jjconflict-base-0, \\.jjconflict-side-0')
+}

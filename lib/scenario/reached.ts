@@ -1,0 +1,86 @@
+import type { Case } from './family.ts'
+import { module, noted, seen, upgrades } from './upgrade.ts'
+
+const [nic, address] = ['labbr0', 'fd00:22::2']
+
+/** A bridge on the network of the VMs, with an address of IPv6 alone. */
+const bridge = `systemd.services.lab-bridge = {
+    wantedBy = [ "multi-user.target" ];
+    before = [ "golden-boot-validation.service" ];
+    path = [ pkgs.iproute2 ];
+    script = ''
+      ip link add ${nic} type bridge
+      ip link set lan master ${nic}
+      ip link set ${nic} up
+      ip address add ${address}/64 dev ${nic} nodad
+    '';
+    preStop = "ip link del ${nic}";
+    serviceConfig = {
+      Type = "oneshot";
+      RemainAfterExit = true;
+    };
+  };`
+
+/** What drops SSH on the way in over it, and nowhere else. */
+const drop = `systemd.services.lab-firewall = {
+    wantedBy = [ "multi-user.target" ];
+    after = [ "lab-bridge.service" ];
+    path = [ pkgs.iproute2 ];
+    script = ''
+      tc qdisc add dev ${nic} clsact
+      tc filter add dev ${nic} ingress protocol ipv6 u32 match ip6 protocol 6 0xff match ip6 dport 22 0xffff action drop
+    '';
+    preStop = "tc qdisc del dev ${nic} clsact";
+    serviceConfig = {
+      Type = "oneshot";
+      RemainAfterExit = true;
+    };
+  };`
+
+/** Hosts that are not reached at the IPv4 address of a card. A change of what it means to be reached holds from the next upgrade on. */
+export const reached: Case[] = [
+  {
+    name: 'reached-otherwise',
+    title:
+      'a host is reached over a bridge, by IPv6, or as a command of its own says: a good commit holds, and one that closes that way goes back, though SSH is open elsewhere',
+    promise: 'reach',
+    own: true,
+    limit: 500,
+    run: async (scene) => {
+      const { vm, world } = scene
+      const deploy = async (
+        message: string,
+        settings: string,
+        more: string,
+        wanted: { outcome: string; reason?: RegExp } = { outcome: 'upgraded' },
+      ) => {
+        const options = `myModules.system.reachability = { ${settings} };`
+        const text = `{ pkgs, lib, ... }: { ${options} ${bridge} ${more} }\n`
+        await world.config.commit(module(vm, text), message)
+        return upgrades(scene, vm, { waits: 60, ...wanted })
+      }
+      // stronger than what the lab itself says of it
+      const over = 'interfaces = lib.mkOverride 10 [ "eth+" "labbr+" ];'
+      await deploy('A bridge', over, noted('one'))
+      await deploy('A way in that is closed', over, `${noted('two')} ${drop}`, {
+        outcome: 'validation-failed',
+        reason: new RegExp(
+          `^this host cannot be reached: sshd does not answer at ${address}, port 22, over ${nic}`,
+        ),
+      })
+      scene.check('it goes back', 'one', await seen(vm))
+      const command = 'test -e /run/lab-reached'
+      const own = `${over} command = "${command}";`
+      await deploy('A command', own, noted('three'))
+      await deploy('A command that fails', own, noted('four'), {
+        outcome: 'validation-failed',
+        reason: new RegExp(`^this host cannot be reached: \`${command}\` exited with 1$`),
+      })
+      scene.check('it goes back again', 'three', await seen(vm))
+      await vm.root('touch /run/lab-reached')
+      const { to } = await deploy('A command that succeeds', own, noted('five'))
+      scene.check('what holds runs', 'five', await seen(vm))
+      scene.ends(vm, to!.toplevel)
+    },
+  },
+]

@@ -1,0 +1,87 @@
+import { fromHome } from '../lab-settings.ts'
+import type { Case } from './family.ts'
+import { failingUnit, module, restartingUnit, upgrades } from './upgrade.ts'
+
+/** Revisions that must be refused, with nothing of the host changed. */
+const revisions: (Pick<Case, 'name' | 'title' | 'promise' | 'own'> & {
+  module: string
+  outcome: string
+  reason: RegExp
+})[] = [
+  {
+    name: 'syntax-error',
+    title: 'a commit that does not parse is not deployed, and its place is named',
+    promise: 'refuse',
+    module: '{ environment.etc."lab-case".text = "two" }\n',
+    outcome: 'build-failed',
+    reason: /^syntax error.* at world\/hosts\/[\w-]+\.nix:1:/,
+  },
+  {
+    name: 'build-error',
+    title: 'a commit that does not build is not deployed',
+    promise: 'refuse',
+    module:
+      '{ pkgs, ... }: { environment.etc."lab-case".source = pkgs.runCommand "lab-bad" { } "exit 1"; }\n',
+    outcome: 'build-failed',
+    reason: /lab-bad|Cannot build/,
+  },
+  {
+    name: 'misspelt',
+    title: 'a commit that misspells a package is not deployed, and what it may mean is named',
+    promise: 'refuse',
+    module: '{ pkgs, ... }: { environment.etc."lab-case".source = pkgs.coreutls; }\n',
+    outcome: 'build-failed',
+    reason: /coreutls.* \(Did you mean .*coreutils/,
+  },
+  {
+    name: 'validation-fails',
+    title: 'a check fails after the switch: repository, profile, boot default and system go back',
+    promise: 'checks',
+    own: true,
+    // stronger than what the lab itself says of it
+    module: '{ lib, ... }: { services.openssh.enable = lib.mkOverride 10 false; }\n',
+    outcome: 'validation-failed',
+    reason: /is-active sshd\.service/,
+  },
+  {
+    name: 'unit-fails',
+    title: 'a unit fails after the switch: all goes back',
+    promise: 'rollback',
+    module: failingUnit,
+    outcome: 'validation-failed',
+    reason: /^lab-bad\.service has failed/,
+  },
+  {
+    name: 'unit-restarts',
+    title: 'a unit that is restarted for ever is never quite failed, and all goes back',
+    promise: 'rollback',
+    module: restartingUnit('lab-bad', 'false', 5),
+    outcome: 'validation-failed',
+    reason: /^lab-bad\.service/,
+  },
+  {
+    name: 'unit-waits',
+    title:
+      'a unit falls over at once and is to start again in minutes: nobody waits for that, and all goes back',
+    promise: 'rollback',
+    module: restartingUnit('lab-bad', 'false', 300),
+    outcome: 'validation-failed',
+    reason: /^lab-bad\.service/,
+  },
+]
+
+/** Each of them is pushed, and seen to leave the host and its clone as they were. */
+export const refused: Case[] = revisions.map(
+  ({ module: text, outcome, reason, ...named }): Case => ({
+    ...named,
+    run: async (scene) => {
+      const { vm, world } = scene
+      await world.config.commit(module(vm, text), 'Bad')
+      await upgrades(scene, vm, { outcome, reason })
+      if (vm.subject.kind !== 'lab') return
+      const head = `git -C ${fromHome(world.paths.flake)} rev-parse ${world.branch}`
+      const { stdout } = await vm.user(head)
+      scene.check('the repository is as it was', world.start.config, stdout.trim())
+    },
+  }),
+)

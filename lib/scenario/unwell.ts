@@ -1,0 +1,87 @@
+import type { Case, Scene } from './family.ts'
+import { doAsTold, told } from './told.ts'
+import { failingUnit, module, note, seen, upgrades } from './upgrade.ts'
+
+const state = '/var/lib/nix-local-upgrade'
+const agent = 'nix-local-upgrade'
+
+/** What is not as the agent left it, beside the clone: the ESP, its own records, the boot loader. */
+export const unwell: Case[] = [
+  {
+    name: 'unwell',
+    title:
+      'the ESP is read-only, and what an earlier run wrote down is spoilt: no commit is held to account for it, and the next run carries on',
+    promise: 'whole',
+    own: true,
+    limit: 400,
+    ends: 'main',
+    run: spoilt,
+  },
+  {
+    name: 'without-golden',
+    title:
+      'a host that has pinned nothing: a unit that fails puts all back, the boot default of its user included',
+    promise: 'rollback',
+    own: true,
+    limit: 300,
+    ends: 'main',
+    run: withoutGolden,
+  },
+]
+
+async function spoilt(scene: Scene): Promise<void> {
+  const { vm, world, check } = scene
+  const boot = 'findmnt -no TARGET,OPTIONS /boot | grep -o "[ ,]r[ow],"'
+  await world.config.commit(note(vm, 'two'), 'Two')
+  const fault = scene.fault('read-only ESP', vm.host)
+  await vm.root('mount -o remount,ro /boot')
+  const mounted = (await vm.root(boot)).stdout.trim()
+  fault.bit(mounted.includes('ro'), mounted)
+  const reason = /^\/boot is mounted read-only, so nothing new can be made to boot: /
+  const refused = await upgrades(scene, vm, { outcome: 'failed', phase: 'switch', reason })
+  check('it runs what it ran', scene.start(vm), await vm.running())
+  await doAsTold(scene, vm, `\`sudo ${/`([^`]+)`/.exec(refused.reason ?? '')?.[1] ?? 'false'}\``)
+  const again = (await vm.root(boot)).stdout.trim()
+  fault.healed(again.includes('rw'), again)
+
+  // a disk that was mended may have left a part of it
+  await vm.root(`echo '{"stage": "sys' >${state}/transaction.json; echo x >${state}/deployed`)
+  const { reason: said } = await upgrades(scene, vm, { outcome: 'upgraded' })
+  check('it says what it found', /what it wrote down cannot be read/, said ?? '')
+  check('the commit runs', 'two', await seen(vm))
+  await upgrades(scene, vm, { outcome: 'up-to-date' })
+
+  const status = async (): Promise<string> =>
+    (await vm.root(`cat ${state}/status.json; ls ${state}`)).stdout
+  const before = await status()
+  const exits = async (exec: typeof vm.root, command: string): Promise<number> =>
+    (await exec(command, { allow: 'any' })).code
+  check('a typing error is no upgrade', 2, await exits(vm.root, `${agent} --acept x`))
+  check('one without a commit is none', true, (await exits(vm.root, `${agent} --accept`)) > 0)
+  check('nor is one by another user', 1, await exits(vm.user, agent))
+  const due = await vm.root(`${agent} --reboot 2>&1`)
+  check('no reboot is due', /no reboot is due/, due.stdout)
+  check('its records are as they were', before, await status())
+}
+
+async function withoutGolden(scene: Scene): Promise<void> {
+  const { vm, world, check } = scene
+  const entry = 'auto-windows'
+  const variables = `bootctl status 2>/dev/null | grep -i 'default entry'; od -An -c /sys/firmware/efi/efivars/LoaderEntryDefault-*; ls /sys/firmware/efi/efivars | grep LoaderEntryOneShot`
+  await vm.root(`unpin-golden && bootctl set-default ${entry}`)
+  const before = (await vm.root(variables, { allow: 'any' })).stdout
+  await world.config.commit(module(vm, failingUnit), 'Bad')
+  const reason = /^lab-bad\.service has failed/
+  await upgrades(scene, vm, { outcome: 'validation-failed', reason })
+  check(
+    'its user’s boot default is as it was',
+    before,
+    (await vm.root(variables, { allow: 'any' })).stdout,
+  )
+  check('it runs what it ran', scene.start(vm), await vm.running())
+  await vm.root("bootctl set-default ''")
+  await told(scene, vm, 'pin-golden')
+  await world.config.commit(note(vm, 'two'), 'Two')
+  await upgrades(scene, vm, { outcome: 'upgraded' })
+  check('a good commit runs', 'two', await seen(vm))
+}
