@@ -1,4 +1,6 @@
 import { fromHome } from '../lib/lab-settings.ts'
+import { dotfileAnswers } from '../lib/scenario/answers.ts'
+import { dotfileCommands } from '../lib/scenario/dotfile-commands.ts'
 import {
   editAndSync,
   outcome,
@@ -71,6 +73,8 @@ export const family: Family = {
       run: offline,
     },
     ...ownEdits,
+    dotfileAnswers,
+    ...dotfileCommands,
     ...byUser.map(({ name, title, option, publish }): Case => ({
       name,
       title,

@@ -4,12 +4,13 @@ import { fromHome } from '../lab-settings.ts'
 import { run } from '../run.ts'
 import { scratchDirectory } from '../scratch.ts'
 import { answerWith, type Answer } from '../vm/served.ts'
+import { outcome, readHome, setLine, shared, syncByUnit } from './dotfile-sync.ts'
 import type { Case, Scene } from './family.ts'
 import type { Machine } from './machine.ts'
 import { note, seen, upgrades, withOptions } from './upgrade.ts'
 
 const day = 86_400
-const path = '/config.git'
+const path = '/repository.git'
 const page = '<!DOCTYPE html><html><form action="/sign-in"><input name="user"></form></html>\n'
 
 /** What may be over in an hour: nobody is called for it. */
@@ -20,7 +21,7 @@ const lasting: { what: string; answer: Omit<Answer, 'path'>; page?: true; reason
   {
     what: 'no login',
     answer: { status: 401, headers: { 'WWW-Authenticate': 'Basic realm="git"' } },
-    reason: /^Cannot fetch .*; the remote wants a name and a password/,
+    reason: /; the remote wants a name and a password/,
   },
   { what: 'no right', answer: { status: 403 }, reason: /; the remote knows who asks, and refuses/ },
   { what: 'no repository', answer: { status: 404 }, reason: /; look at the URL of the remote/ },
@@ -75,6 +76,17 @@ export const answers: Case[] = [
   },
 ]
 
+/** The same in place of the dotfiles' remote. */
+export const dotfileAnswers: Case = {
+  name: 'answers',
+  title:
+    'a web server gives errors or a web page for the remote of dotfiles, to a clone and to a host that has yet to clone: no edit is lost, and the next run catches up',
+  promise: 'edits',
+  own: true,
+  limit: 400,
+  run: dotfilesAnswered,
+}
+
 async function answered(scene: Scene): Promise<void> {
   const { vm, world } = scene
   const to = (url: string): Promise<unknown> =>
@@ -115,6 +127,52 @@ async function answered(scene: Scene): Promise<void> {
   }
 }
 
+async function dotfilesAnswered(scene: Scene): Promise<void> {
+  const { vm, world, check } = scene
+  const source = fromHome(world.paths.dotfiles)
+  const url = (await vm.user(`git -C ${source} remote get-url origin`)).stdout.trim()
+  // as a user has it who is told another address for all that is there
+  const instead = `git config --global url.http://git.lab${path}.insteadOf ${url}`
+  const usual = `git config --global --remove-section url.http://git.lab${path}`
+  const scratch = scratchDirectory('answers')
+  const each = async (verb: string): Promise<void> => {
+    for (const answer of passing) {
+      answerWith(vm.host, { path, ...answer })
+      outcome(scene, vm, 'offline', await syncByUnit(vm))
+    }
+    for (const { what, answer, page: withPage, reason } of lasting) {
+      scene.say(`the remote has ${what}`)
+      const file = withPage ? await written(scratch, page) : undefined
+      answerWith(vm.host, { path, ...answer, ...(file ? { file } : {}) })
+      const { status } = outcome(scene, vm, `failed: Cannot ${verb}`, await syncByUnit(vm))
+      check(`it says what to do about ${what}`, reason, status.reason)
+    }
+  }
+  try {
+    await vm.user(`${instead}; ${setLine(shared, 3, 'line three')}`)
+    await each('fetch')
+    check('the edit is at home', 'line three', (await readHome(vm, shared)).split('\n')[2])
+    await vm.user(usual)
+    outcome(scene, vm, 'synced', await syncByUnit(vm))
+    const trunk = async (line: number): Promise<string | undefined> =>
+      (await world.dotfiles.read('dot_labrc'))?.split('\n')[line - 1]
+    check('the trunk has the edit', 'line three', await trunk(3))
+
+    await vm.user(`${instead}; ${setLine(shared, 15, 'edited')}; mv ${source} ${source}.away`)
+    await each('clone')
+    check(
+      'nothing of a clone is left',
+      '',
+      (await vm.user(`ls -A ${source}`, { allow: 'any' })).stdout,
+    )
+    await vm.user(`${usual}; rm -rf ${source}.away`)
+    outcome(scene, vm, 'synced', await syncByUnit(vm))
+    check('the trunk has the other edit', 'edited', await trunk(15))
+  } finally {
+    rmSync(scratch, { recursive: true })
+  }
+}
+
 async function fromTarball(scene: Scene): Promise<void> {
   const { vm, world } = scene
   const place = '/flake.tar.gz'
@@ -135,12 +193,12 @@ async function fromTarball(scene: Scene): Promise<void> {
     await offer(two)
     await upgrades(scene, vm, { outcome: 'upgraded' })
     scene.check('it runs', 'two', await seen(vm))
-    for (const [status, outcome, reason] of [
+    for (const [status, comesTo, reason] of [
       [503, 'offline', /^Cannot reach the remote/],
       [404, 'failed', /; look at the URL of the remote/],
     ] as const) {
       answerWith(vm.host, { path: place, status })
-      await upgrades(scene, vm, { outcome, phase: 'fetch', reason })
+      await upgrades(scene, vm, { outcome: comesTo, phase: 'fetch', reason })
     }
     await offer(one)
     const { reason } = await upgrades(scene, vm, { outcome: 'diverged', phase: 'fetch' })

@@ -255,6 +255,9 @@ describe('what cases push', () => {
       'concurrent-edits/other-kinds',
       'concurrent-edits/own-ways',
       'concurrent-edits/unfinished',
+      'concurrent-edits/answers',
+      'concurrent-edits/commands',
+      'concurrent-edits/home-and-source',
       'concurrent-edits/same-second',
     ])
     const made = await evaluate<Record<string, string>>(tree, 'cases', apply(names), store())

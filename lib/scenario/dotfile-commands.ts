@@ -1,0 +1,123 @@
+import { fromHome } from '../lab-settings.ts'
+import { answerWith } from '../vm/served.ts'
+import { outcome, readHome, setLine, shared, syncByUnit } from './dotfile-sync.ts'
+import type { Case, Scene } from './family.ts'
+import { told } from './told.ts'
+
+/** What people ask of the sync, and do by its commands. */
+export const dotfileCommands: Case[] = [
+  {
+    name: 'commands',
+    title:
+      'what was edited and put aside is listed and put back by name, from anywhere and all at once, and nothing in the way is lost',
+    promise: 'edits',
+    own: true,
+    limit: 300,
+    run: restored,
+  },
+  {
+    name: 'home-and-source',
+    title:
+      'one line is edited at home and in the source of one host: both texts are shown, with a remote and without, and what is said to settle it does',
+    promise: 'edits',
+    own: true,
+    limit: 300,
+    run: homeAndSource,
+  },
+]
+
+async function restored(scene: Scene): Promise<void> {
+  const { vm, world, check } = scene
+  const ask = (command: string): Promise<string> => told(scene, vm, command, 'user')
+  const exits = async (command: string): Promise<number> =>
+    (await vm.user(command, { allow: 'any' })).code
+  const never = 'Dotfiles have not been synchronized yet'
+  check('before the first sync there is nothing to tell', never, await ask('chezmoi-status'))
+  outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
+  await vm.user(setLine(shared, 3, 'line three'))
+  const edited = await ask('chezmoi-status')
+  check('an edit is named before a sync', /^edited: +MM? \.labrc$/m, edited)
+  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  const clean = await ask('chezmoi-status')
+  check('and not after it', /^(?!.*^edited:)(?!.*^aside:).*^outcome: +synced/ms, clean)
+  check('nothing was put aside', 'Nothing was put aside', await ask('chezmoi-restore-kept'))
+
+  const [one, two] = ['.labmod', 'labdir/.lab two']
+  const script = "#!/bin/sh\nsed '/afar/d'\necho from afar\n"
+  await vm.user(`mkdir labdir; echo one >${one}; echo two >'${two}'`)
+  const modified = { modify_dot_labmod: script, 'labdir/modify_dot_lab two': script }
+  await world.dotfiles.commit(modified, 'From afar')
+  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  const texts = async (): Promise<string> => (await readHome(vm, one)) + (await readHome(vm, two))
+  const both = 'one\nfrom afar\ntwo\nfrom afar\n'
+  check('both are changed', both, await texts())
+  check('how many were put aside', /^aside: +2 files/m, await ask('chezmoi-status'))
+  const listed = (await ask('chezmoi-restore-kept')).replaceAll(/^\S+ +/gm, '')
+  check('they are listed', `${one}\nlabdir/.lab\\ two`, listed)
+  for (const command of ['chezmoi-restore-kept', 'chezmoi-status', 'chezmoi-show-conflicts'])
+    check(`${command} takes no other flag`, 2, await exits(`${command} --nope`))
+  check(
+    'what was not put aside is no file to put back',
+    1,
+    await exits('chezmoi-restore-kept .labrc'),
+  )
+  // none of them, where one is not there
+  check('nor are those beside it', 1, await exits(`chezmoi-restore-kept ${one} .labrc`))
+  check('all is as it was', both, await texts())
+  await ask(`chezmoi-restore-kept "$HOME/${one}" && cd labdir && chezmoi-restore-kept '.lab two'`)
+  check('both are put back', 'one\ntwo\n', await texts())
+  await ask('chezmoi-restore-kept --all')
+  check('what they took the place of is put back by --all', both, await texts())
+
+  await vm.user('rm -r labdir && echo in the way >labdir')
+  await ask(`chezmoi-restore-kept '${two}'`)
+  check('a file in the way of its directory makes place', 'two\n', await readHome(vm, two))
+  await vm.user('mv labdir labdir.restored')
+  await ask('chezmoi-restore-kept labdir')
+  check('and can be put back', 'in the way\n', await readHome(vm, 'labdir'))
+  await vm.user('rm labdir && mv labdir.restored labdir')
+  const { stdout } = await vm.user('find . -maxdepth 2 -name ".restored*" ! -path "./.local/*"')
+  check('nothing else is left', '', stdout)
+}
+
+async function homeAndSource(scene: Scene): Promise<void> {
+  const { vm, world, check } = scene
+  const ask = (command: string): Promise<string> => told(scene, vm, command, 'user')
+  const source = fromHome(world.paths.dotfiles)
+  const trunk = async (): Promise<string | undefined> =>
+    (await world.dotfiles.read('dot_labrc'))?.split('\n')[6]
+  const home = async (): Promise<string | undefined> => (await readHome(vm, shared)).split('\n')[6]
+  await vm.user(
+    `${setLine(shared, 7, 'at home')}; ${setLine(`${source}/dot_labrc`, 7, 'in the source')}`,
+  )
+  outcome(scene, vm, 'conflict', await syncByUnit(vm))
+  check('the file at home has its own text', 'at home', await home())
+  check('its status names the conflict', /^conflict: dot_labrc of /m, await ask('chezmoi-status'))
+  const shown = await ask('chezmoi-show-conflicts')
+  check('both texts are shown', /^conflict: dot_labrc$.*\+at home$.*\+in the source$/ms, shown)
+  check('without the remote, too', shown, await ask('chezmoi-show-conflicts --offline'))
+  // a remote that is away says so, and nothing else is another
+  const url = (await vm.user(`git -C ${source} remote get-url origin`)).stdout.trim()
+  const [path, instead] = ['/gone.git', 'url.http://git.lab/gone.git']
+  answerWith(vm.host, { path, status: 503 })
+  await vm.user(`git config --global ${instead}.insteadOf ${url}`)
+  const away = '(the remote cannot be reached: this is as of the last fetch)'
+  check('one that is away is told', `${away}\n${shown}`, await ask('chezmoi-show-conflicts'))
+  await vm.user(`git config --global --remove-section ${instead}`)
+  const names = [`conflict/${vm.host}.home`, `conflict/${vm.host}`]
+  const heads = await Promise.all(names.map((name) => world.dotfiles.head(name)))
+  const at = heads.find((commit) => commit !== undefined) ?? world.start.dotfiles
+  const published = await world.dotfiles.read('dot_labrc', at)
+  check('the text at home is published', 'at home', published?.split('\n')[6])
+
+  scene.must('what settles it is said', /chezmoi re-add \S+/, shown)
+  const [settle = 'false'] = /chezmoi re-add \S+/.exec(shown) ?? []
+  await ask(settle.replace('re-add', 're-add --no-tty'))
+  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  check('the trunk has what was chosen', 'at home', await trunk())
+  check('so has the file', 'at home', await home())
+  check('nothing conflicts any more', 'No conflicts', await ask('chezmoi-show-conflicts'))
+  outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
+  for (const name of names)
+    check(`${name} is gone`, 'gone', (await world.dotfiles.head(name)) ?? 'gone')
+}
