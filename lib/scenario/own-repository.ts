@@ -16,6 +16,15 @@ export const ownRepository: Case[] = [
     run: mended,
   },
   {
+    name: 'half-moved',
+    title:
+      'jj was killed as it moved the working copy to another commit: the upgrade finishes that, and what the user wrote since is not lost',
+    promise: 'local',
+    own: true,
+    limit: 300,
+    run: halfMoved,
+  },
+  {
     name: 'pushed-conflict',
     title:
       'somebody pushes a file with conflict markers: it is refused until it is accepted by name, an example in a document is none, and a file of Git LFS is named',
@@ -81,6 +90,41 @@ async function mended(scene: Scene): Promise<void> {
   check('the remote’s change runs', 'two', await seen(vm))
   check('its own change runs', 'mine', await seen(vm, 'lab-local'))
   check('locks of nobody are gone', '', await inClone('find .git -name "*.lock"'))
+}
+
+async function halfMoved(scene: Scene): Promise<void> {
+  const { vm, world, check } = scene
+  const clone = fromHome(world.paths.flake)
+  const inClone = async (script: string): Promise<string> =>
+    (await vm.user(`cd ${clone} && ${script}`)).stdout.trim()
+  const text = Array.from({ length: 50 }, (_, line) => `line ${line}`).join('\\n')
+  // two commits of this host: the working copy is on the one, and to go to the other
+  await inClone(`jj new ${world.branch}@origin && printf '${text}\\n' >other.txt && mkdir -p deep/er && echo o >deep/er/other
+    echo '{ environment.etc."lab-local".text = "mine"; }' >${ownFiles}/all.nix && jj commit -m Other
+    jj new ${world.branch}@origin && printf '#!/bin/sh\\n${text}\\n' >tool && chmod +x tool && ln -s tool link
+    mkdir gone && echo one >gone/file && jj commit -m Mine`)
+  // it has written down that it went, and come half the way
+  await inClone(`jj --ignore-working-copy new 'description(exact:"Other\\n")'
+    rm -r link gone; truncate -s 20 tool; chmod -x tool
+    printf 'line 0\\nline' >other.txt; echo draft >draft`)
+  await world.config.commit(note(vm, 'two'), 'Two')
+  const to = await deploys(scene, vm)
+  scene.ends(vm, to.toplevel)
+  check('the remote’s change runs', 'two', await seen(vm))
+  check('so does its own commit', 'mine', await seen(vm, 'lab-local'))
+  const there = 'ls -d tool link gone deep/er/other 2>/dev/null; git diff HEAD --name-only'
+  check('the files are those of its commit', 'deep/er/other', await inClone(there))
+  const other = await inClone('cat other.txt')
+  check('one that was half written is whole', text.replaceAll('\\n', '\n'), other)
+  const mine = await inClone(
+    `jj log --no-graph -r 'description(exact:"Mine\\n")' -T 'description'; jj file show -r 'description(exact:"Mine\\n")' gone/file`,
+  )
+  check('the other commit is as it was', 'Mine\none', mine)
+  // jj takes it in where it was written, which is on the other commit
+  const draft = `cat draft 2>/dev/null || jj file show -r 'description(exact:"Mine\\n")+' draft`
+  check('the draft is not lost', 'draft', await inClone(draft))
+  const edits = `jj diff --name-only -r 'description(exact:"Mine\\n")+'`
+  check('what jj had left undone is no edit', 'draft', await inClone(edits))
 }
 
 async function pushedConflict(scene: Scene): Promise<void> {
