@@ -214,10 +214,23 @@ pin() { # pin <toplevel>
   ln -sfn "$1" "$gcroot-next"
   if ! bootctl set-default "$id"; then
     complain "Cannot make $1 golden: the boot loader's default cannot be set"
+    take_back
     return 1
   fi
-  write_state golden.json "{\"toplevel\":\"$1\",\"entry\":\"$id\",\"pinnedAt\":\"$(now)\"}" || return 1
+  if ! write_state golden.json "{\"toplevel\":\"$1\",\"entry\":\"$id\",\"pinnedAt\":\"$(now)\"}"; then
+    take_back
+    return 1
+  fi
   keep_golden
+}
+# What a pin has made that came to nothing would fill the ESP, and keep a generation from being collected
+take_back() {
+  if [[ -n $(field golden.json toplevel) ]]; then keep_golden || true; else forget || true; fi
+}
+# Takes away whatever golden has, but for what golden.json says
+forget() {
+  [[ $(efi_variable LoaderEntryDefault) != golden-* ]] || bootctl set-default '' || return 1
+  rm -f "$gcroot" "$gcroot-next" "$entries"/golden-* && rm -rf "$copies"
 }
 
 # Makes what golden.json says true, and takes away what an earlier golden had.

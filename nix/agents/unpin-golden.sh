@@ -4,16 +4,20 @@
 
 [[ $# -eq 0 ]] || { echo 'Usage: unpin-golden' >&2 && exit 2; }
 need_root 'unpin the golden generation'
+locked
 golden=$(field golden.json toplevel)
 if [[ -z $golden ]]; then
+  # a pin that was cut off may have left some
+  forget || fail "Cannot remove what is left of a golden generation on $GOLDEN_BOOT"
   echo 'no generation is golden'
   exit 0
 fi
-locked
+[[ -w $entries ]] || fail "Cannot unpin $golden: $entries cannot be written (is $GOLDEN_BOOT mounted?)"
 bootctl set-default '' || fail "Cannot unpin $golden: the boot loader's default cannot be set"
 disarm
-rm -f "$state/golden.json" "$gcroot" "$gcroot-next" "$entries"/golden-*
-rm -rf "$copies"
+# golden.json last: until then another run finds what to take away
+forget || fail "Cannot unpin $golden: its files on $GOLDEN_BOOT cannot be removed"
+rm -f "$state/golden.json"
 # what loader.conf preferred was golden's entry
 on_boot_error stay
 echo "no longer golden: $golden"

@@ -502,8 +502,46 @@ describe('Golden', () => {
       ln -sfn system-3-link /nix/var/nix/profiles/system; ESP=/boot /run/current-system/bin/install-boot-entries`)
     expect(await host.sh('pin-golden 2>&1 || echo "exit $?"')).toMatch(/cannot be set\nexit 1$/)
     expect((await host.status()).golden).toBe(two)
+    // nothing is left of the other one, on the ESP or for the collector
+    expect(host.entries().filter((name) => name.startsWith('golden-'))).toHaveLength(1)
+    expect(await host.sh('show-golden; ls /nix/var/nix/gcroots')).not.toMatch(/PROBLEM|next/)
     await host.sh('show-golden; rm /model/no-variables; golden-boot-validation; show-golden')
     expect(host.entries().filter((name) => name.startsWith('golden-'))).toHaveLength(1)
+  })
+
+  const left = (): Promise<string> =>
+    host.sh(
+      'ls -d /boot/EFI/golden /boot/loader/entries/golden-* /nix/var/nix/gcroots/golden-* 2>/dev/null || true',
+    )
+
+  test('leaves nothing where there was none before, and its pin has failed or was cut off', async () => {
+    await host.sh('unpin-golden; touch /model/no-variables')
+    expect(await host.sh('pin-golden 2>&1 || echo "exit $?"')).toMatch(/cannot be set\nexit 1$/)
+    expect(await left()).toBe('')
+    await host.sh(
+      `rm /model/no-variables; rmdir /var/lib/golden-generation; touch /var/lib/golden-generation`,
+    )
+    expect(await host.sh('pin-golden 2>&1 || echo "exit $?"')).toMatch(/Cannot write .*\nexit 1$/)
+    expect(await left()).toBe('')
+    expect(await host.status()).toMatchObject({ golden: null, default: null })
+    await host.sh(
+      `rm /var/lib/golden-generation; pin-golden; rm /var/lib/golden-generation/golden.json`,
+    )
+    expect(await host.sh('unpin-golden')).toBe('no generation is golden')
+    expect(await left()).toBe('')
+    expect(await host.status()).toMatchObject({ golden: null, default: null })
+  })
+
+  test('is not given up by halves where /boot cannot be written', async () => {
+    const before = await host.status()
+    const refused = await host.sh(
+      'mount -o remount,ro,bind /boot; unpin-golden 2>&1 || echo "exit $?"',
+    )
+    expect(refused).toMatch(
+      /^unpin-golden: Cannot unpin \S+: \S+ cannot be written \(is \S+ mounted\?\)\nexit 1$/,
+    )
+    expect(await host.status()).toEqual(before)
+    expect(await host.sh('show-golden')).not.toContain('PROBLEM')
   })
 
   test('is kept as it was by a kill at any of its steps', async () => {
