@@ -17,7 +17,8 @@ if [[ ! -r $entries ]]; then
   echo "files:  only root may look at $GOLDEN_BOOT"
 elif [[ ! -s $entries/$entry ]]; then
   problems+=("$entries/$entry is missing")
-else
+elif [[ -e $golden/init ]]; then
+  # what is not in the store is nothing to compare with
   reason=$(unloadable "$golden" "$entries/$entry")
   [[ -z $reason ]] || problems+=("$reason")
 fi

@@ -777,6 +777,13 @@ test('show-golden names each thing that keeps golden from booting, and fails', a
     expect(await host.sh('golden-boot-validation')).toContain('the golden generation is well')
     expect(await show()).toBe(well)
   }
+  // its copies differ from nothing
+  await host.sh(
+    `sed -i 's/"toplevel":"[^"]*"/"toplevel":"\\/nix\\/store\\/none"/' /var/lib/golden-generation/golden.json`,
+  )
+  expect(await show()).toMatch(
+    /\nPROBLEM \S+ does not keep it\nPROBLEM it is not in the store\nexit 1$/,
+  )
   await host.sh('unpin-golden')
   expect(await show()).toBe('show-golden: no generation is golden\nexit 1')
   expect(await host.sh('unpin-golden')).toBe('no generation is golden')
