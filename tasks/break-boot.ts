@@ -15,6 +15,8 @@ import {
   staysDown,
   validated as bootValidated,
 } from '../lib/scenario/trial.ts'
+import { goldenByHand } from '../lib/scenario/golden-by-hand.ts'
+import { goldenDamaged } from '../lib/scenario/golden-damaged.ts'
 import { pins } from '../lib/scenario/pins.ts'
 import { ofGuest, unitsByHand } from '../lib/scenario/host-module.ts'
 import { told } from '../lib/scenario/told.ts'
@@ -430,7 +432,7 @@ const illOnce = (vm: Scene['vm'], script: string) =>
 export const family: Family = {
   name: 'break-boot',
   describe: 'Break the boot of a new generation in every way, and see golden come back by itself',
-  cases: [...resets, ...others, ...pins],
+  cases: [...resets, ...others, ...pins, ...goldenByHand, ...goldenDamaged],
 }
 
 await scenarioTask(import.meta, family)

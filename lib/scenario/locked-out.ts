@@ -1,3 +1,4 @@
+import { refused } from './golden-state.ts'
 import type { Case } from './scenario.ts'
 import { booted, comesBack, validated } from './trial.ts'
 import { module, note, unreachedUpgrade, upgrades } from './upgrade.ts'
@@ -92,6 +93,8 @@ export const lockedOutCases: Case[] = [
       const jobs = `${deadline}; systemctl list-jobs --no-legend reboot.target`
       const { stdout } = await vm.root(jobs, { allow: 'any' })
       scene.must('the deadline of the trial leaves it alone', '', stdout.trim())
+      const first = /^1 .*let the upgrade end first/s
+      await refused(scene, 'to pin it by hand before them', first, 'pin-golden')
       const { to } = await upgrades(scene, vm, { outcome: 'upgraded' })
       scene.check('and is after them', to!.toplevel, await golden())
     },

@@ -121,6 +121,8 @@ export async function comesBack(
   scene.check('the trial is written down as failed', reason, failed.split(' ').slice(2).join(' '))
   const { trial: next, profile, oneshot, lastFailed } = await bootStatus(scene, vm)
   scene.check('it is told as the last that failed', failed, lastFailed ?? undefined)
+  const words = await told(scene, vm, 'show-boot-status')
+  scene.check('and in words', `  ${failed}`, words.split('failed trials:\n')[1]?.split('\n').at(-1))
   scene.check('nothing is on trial any more', 'null null', `${next} ${oneshot}`)
   scene.check('golden is the system profile', golden, profile ?? undefined)
 }

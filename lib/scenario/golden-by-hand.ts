@@ -1,0 +1,171 @@
+import type { Case, Scene } from './family.ts'
+import { apartFromTime, everything, refused, said, state, variables } from './golden-state.ts'
+import { unitsByHand } from './host-module.ts'
+import { told } from './told.ts'
+import { booted, bootStatus, buildInGuest, comes, harmless, makesDefault } from './trial.ts'
+
+/** What people ask of golden on a host that runs: none of it takes a reboot. */
+export const goldenByHand: Case[] = [
+  {
+    name: 'asked-amiss',
+    title:
+      'golden is asked for in the wrong words, without root, at a wrong moment and on a host that is not well: each is refused with its reason, and changes nothing',
+    promise: 'fallback',
+    own: true,
+    limit: 300,
+    ends: 'golden',
+    run: askedAmiss,
+  },
+  {
+    name: 'nothing-golden',
+    title:
+      'golden is given up and pinned again, also where /boot or the boot loader’s variables cannot be written: nothing is done by halves',
+    promise: 'fallback',
+    own: true,
+    limit: 300,
+    ends: 'golden',
+    run: nothingGolden,
+  },
+]
+
+/** Runs a command where something is cut off for it alone, as all else on the host would go down with it. */
+const where = (cut: string, command: string): string =>
+  `unshare --mount sh -c '${cut} && { ${command}; }'`
+const readOnly = (path: string): string => `mount -o remount,bind,ro ${path}`
+
+async function askedAmiss(scene: Scene): Promise<void> {
+  const { vm, check } = scene
+  const golden = scene.start(vm)
+  const start = await everything(vm)
+  const wrong = ['pin-golden now', 'unpin-golden --force', 'rollback-to-golden now'].concat([
+    'show-golden all',
+    'show-boot-status -v',
+    'golden-boot-validation now',
+  ])
+  for (const command of wrong) {
+    const usage = new RegExp(`^2 Usage: ${command.split(' ')[0]}( |$)`)
+    check('wrong words are told the right ones', usage, await said(vm, command))
+  }
+  const mine = ['pin-golden', 'unpin-golden', 'rollback-to-golden', 'golden-boot-validation']
+  for (const command of mine) {
+    const root = /^1 .*only root may/
+    check('what only root may is said to be so', root, await said(vm, command, 'user'))
+  }
+  const shown = new RegExp(`^0 golden: ${golden}\\n(?!.*PROBLEM)`, 's')
+  check('anybody may see what is golden', shown, await said(vm, 'show-golden', 'user'))
+  check('words and rights change nothing', start, await everything(vm))
+
+  const trial = await buildInGuest(vm, scene.world.paths.flake, harmless, scene.say)
+  const noEntry = /^1 .*Cannot put .* on trial: no boot entry names it$/
+  await refused(scene, 'a trial without a boot entry', noEntry, `golden-arm-trial ${trial}`)
+  await told(scene, vm, makesDefault(trial))
+  await told(scene, vm, `systemd-run --quiet --wait ${trial}/bin/switch-to-configuration test`)
+  const status = await bootStatus(scene, vm)
+  const words = `booted:       ${golden} (golden)
+running:      ${trial} (on trial)
+profile:      ${trial} (on trial)
+golden:       ${golden}
+boot default: ${status['goldenEntry']}
+next boot:    ${status['oneshot']}
+validation:   ${status['validation']}`
+  check('where it stands is told in words', words, await told(scene, vm, 'show-boot-status'))
+  await refused(scene, 'to pin what was not booted', /^1 .*\n.*: reboot first$/, 'pin-golden')
+  await told(scene, vm, 'rollback-to-golden')
+
+  await waitsForLock(scene)
+
+  const before = await everything(vm)
+  const dropIn = `${unitsByHand}/sshd.service.d`
+  const unwell = `mkdir -p ${dropIn}; printf '[Service]\\nExecStartPre=/bin/sh -c "exit 1"\\nRestart=no\\n' >${dropIn}/lab.conf
+    systemctl daemon-reload; systemctl restart sshd.service; pin-golden 2>&1; echo "exit $?"
+    rm -r ${dropIn}; systemctl daemon-reload; systemctl reset-failed sshd.service; systemctl start sshd.service`
+  const { stdout } = await vm.agent(unwell, { limit: 60, allow: 'any' })
+  vm.disconnect()
+  await vm.until('SSH to answer', 30, booted(golden))
+  const dead = /: Cannot pin \S+: sshd\.service is failed\nexit 1$/
+  check('to pin a host that is not well is refused, with its reason', dead, stdout.trim())
+  check('to pin a host that is not well changes nothing', before, await everything(vm))
+}
+
+/** Two who change golden at once do so one after the other. */
+async function waitsForLock(scene: Scene): Promise<void> {
+  const { vm, check } = scene
+  const [before, whole] = [await everything(vm), await apartFromTime(vm)]
+  await vm.root(`systemd-run --quiet --unit=lab-lock flock /run/golden-generation.lock sleep infinity
+    until ! flock --nonblock /run/golden-generation.lock true; do :; done
+    systemd-run --quiet --unit=lab-pin --remain-after-exit "$(command -v pin-golden)"`)
+  const waiting = `grep -q -- '->.*FLOCK.*:'"$(stat -c %i /run/golden-generation.lock) " /proc/locks`
+  await comes(scene, vm, 'a pin waits for another command', 60, waiting)
+  check('it has changed nothing until then', before, await everything(vm))
+  await vm.root('systemctl stop lab-lock.service')
+  const over = 'systemctl show --value -p SubState lab-pin.service | grep -qx exited'
+  await comes(scene, vm, 'it goes on after that', 60, over)
+  check('golden is whole', whole, await apartFromTime(vm))
+  check('and pinned anew', true, before !== (await everything(vm)))
+  await vm.root('systemctl stop lab-pin.service')
+}
+
+async function nothingGolden(scene: Scene): Promise<void> {
+  const { vm, check } = scene
+  const golden = scene.start(vm)
+  const start = await apartFromTime(vm)
+  const noBoot = where('umount /boot', 'pin-golden; code=$?; find /boot; exit $code')
+  const mounted = /^1 .*Cannot make .* golden: .*\(is \/boot mounted\?\)\n\/boot$/s
+  const unwritten = /^1 .*Cannot make .* golden: \S+ cannot be written$/s
+  const noVariables = readOnly(variables)
+  const unset = /the boot loader's default cannot be set$/s
+
+  await refused(scene, 'a pin without /boot', mounted, noBoot)
+  await refused(
+    scene,
+    'a pin on a read-only /boot',
+    unwritten,
+    where(readOnly('/boot'), 'pin-golden'),
+  )
+  for (const cut of ['umount /boot', readOnly('/boot')]) {
+    const kept = /^1 .*Cannot unpin .*\(is \/boot mounted\?\)$/s
+    await refused(scene, `to give golden up after \`${cut}\``, kept, where(cut, 'unpin-golden'))
+  }
+  await refused(
+    scene,
+    'to give golden up by no variable',
+    unset,
+    where(noVariables, 'unpin-golden'),
+  )
+
+  const gone = await told(scene, vm, 'unpin-golden')
+  check('golden is given up', `no longer golden: ${golden}`, gone)
+  const left = `find /boot -iname '*golden*'; ls -d ${state}/golden.json /nix/var/nix/gcroots/golden-* 2>/dev/null`
+  check('nothing is left of it', '', (await vm.root(left, { allow: 'any' })).stdout.trim())
+  const { booted: now, validation = null, ...none } = await bootStatus(scene, vm)
+  const words = `booted:       ${golden}
+running:      ${golden}
+profile:      ${golden}
+golden:       none
+boot default: of the boot loader itself
+next boot:    the default
+validation:   ${validation}`
+  check('where it stands is told in words', words, await told(scene, vm, 'show-boot-status'))
+  check('and in data', golden, now)
+  check('with the validation', 'active success', validation?.split(' ').toSorted().join(' '))
+  const { golden: no, goldenEntry, trial, default: chosen, oneshot } = none
+  const nulls = [no, goldenEntry, trial, chosen, oneshot].map((one) => one ?? 'none').join(' ')
+  check('which has nothing of golden', 'none none none none none', nulls)
+  const ungolden = /: (Cannot go back: )?no generation is golden$/
+  await refused(scene, 'to show what is golden', ungolden, 'show-golden')
+  await refused(scene, 'to go back to golden', ungolden, 'rollback-to-golden')
+  await refused(scene, 'to boot golden', ungolden, 'rollback-to-golden --reboot')
+  await refused(scene, 'to give up nothing', /^0 no generation is golden$/, 'unpin-golden')
+
+  await refused(scene, 'a first pin without /boot', mounted, noBoot)
+  await refused(
+    scene,
+    'a first pin on a read-only /boot',
+    unwritten,
+    where(readOnly('/boot'), 'pin-golden'),
+  )
+  await refused(scene, 'a first pin by no variable', unset, where(noVariables, 'pin-golden'))
+  const pinned = await told(scene, vm, 'pin-golden')
+  check('it is pinned once that can be', `golden from now on: ${golden}`, pinned.split('\n').at(-1))
+  check('all is as it was at first', start, await apartFromTime(vm))
+}
