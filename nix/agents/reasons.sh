@@ -23,7 +23,7 @@ why() {
         if [[ $line =~ ^(Error|Internal\ error|Config\ error):\ (.*)$ ]]; then
           first=${BASH_REMATCH[2]}
         elif [[ $line =~ ^Caused\ by:\ (.*)$ || (-n $in_causes && $line =~ ^[0-9]+:\ (.*)$) ]]; then
-          first+=": ${BASH_REMATCH[1]}"
+          add_cause "${BASH_REMATCH[1]}"
         elif [[ -z $first && $line =~ ^(fatal|error|ERROR|ssh): ]]; then
           first=$line
         fi
@@ -39,6 +39,8 @@ why() {
   line=$(grep -m 1 -v -E '^(error|fatal): ' <<<"$line" || sed -n -E '1s/^(error|fatal): //p' <<<"$line")
   if [[ -n $line && $REPLY != *"$line"* && $REPLY == *': '* ]]; then REPLY+=" (the remote says: $line)"; fi
 }
+# jj may have one and the same cause at several depths.
+add_cause() { if [[ $first != *": $1" ]]; then first+=": $1"; fi; } # add_cause <text>: to `first` of why
 # A colon at the end of an error is not its end. jj shows what git says as it comes, over one line.
 one_line_each() {
   sed -e 's/\r/\n/g' | sed -E -e 's/^git: //; s/[[:space:]]+(git:)?[[:space:]]*$//; /^(git:)?$/d' |

@@ -119,6 +119,19 @@ test('Submodules and files of Git LFS are said to be there and not fetched', asy
   expect(asked.reason).not.toContain('not fetched')
 })
 
+test('A cause that jj has several times is told once', async () => {
+  // as a program has it that is at work in the repository
+  await world.rain(': >.git/index.lock')
+  await world.push('locked', { 'text.nix': '"locked"' })
+  const done = await world.upgrade()
+  await world.rain('rm .git/index.lock')
+  expect(done).toMatchObject({ code: 1, outcome: 'failed' })
+  expect(done.reason).toMatch(/index\.lock/)
+  // of the rebase, and of what could not be put back
+  expect(done.reason!.match(/os error 17/g)).toHaveLength(2)
+  expect(await world.upgrade()).toMatchObject({ outcome: 'upgraded' })
+})
+
 test('A clone that is damaged is told to be, and by what to look where', async () => {
   const object = 'id=$(git rev-parse refs/remotes/origin/main); file=.git/objects/${id:0:2}/${id:2}'
   await world.push('two', { 'text.nix': '"two"' })
