@@ -29,7 +29,8 @@ export interface Sshd {
 
 /**
  * A real sshd on a free port of 127.0.0.1, not started yet, with a host key of its own and one
- * authorized key.
+ * authorized key. Sessions have its directory for their home: what a user's own shell runs as it starts takes its time,
+ * and is not to be killed in the middle of it.
  * @param settings lines of sshd_config
  */
 export async function makeSshd(settings: string[] = [], hostKeyType = 'ed25519'): Promise<Sshd> {
@@ -47,6 +48,7 @@ export async function makeSshd(settings: string[] = [], hostKeyType = 'ed25519')
     UsePAM no
     PasswordAuthentication no
     KbdInteractiveAuthentication no
+    SetEnv HOME=${dir}
   `
   writeFileSync(config!, [lines, ...settings, ''].join('\n'))
   // sshd wants this directory when root starts it, and where no service ever ran there is none
