@@ -95,7 +95,7 @@ async function waitsForLock(scene: Scene): Promise<void> {
     until ! flock --nonblock /run/golden-generation.lock true; do :; done
     systemd-run --quiet --unit=lab-pin --remain-after-exit "$(command -v pin-golden)"`)
   const waiting = `grep -q -- '->.*FLOCK.*:'"$(stat -c %i /run/golden-generation.lock) " /proc/locks`
-  await comes(scene, vm, 'a pin waits for another command', 60, waiting)
+  await comes(scene, vm, 'a pin waits for another command', 30, waiting)
   check('it has changed nothing until then', before, await everything(vm))
   await vm.root('systemctl stop lab-lock.service')
   const over = 'systemctl show --value -p SubState lab-pin.service | grep -qx exited'
