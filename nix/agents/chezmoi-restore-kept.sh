@@ -31,7 +31,10 @@ case ${1:-} in
     # a path from the home, from where it is typed, or in full
     files=()
     for file; do
-      if [[ -z ${newest["/$file"]-} ]]; then file=$(realpath --no-symlinks --relative-to="$HOME" -- "$file"); fi
+      # where a file is now, there may have been a directory
+      if [[ -z ${newest["/$file"]-} ]]; then
+        file=$(realpath --canonicalize-missing --no-symlinks --relative-to="$HOME" -- "$file")
+      fi
       files+=("/$file")
     done
     set -- "${files[@]}"

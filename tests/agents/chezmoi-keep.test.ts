@@ -220,6 +220,16 @@ test('A text is in a commit only as it is, whatever git would make of its line e
   )
 })
 
+test('What was in a directory comes back by any path, also where a file is in the place of it', async () => {
+  const { torment } = await makeDotfiles(root, { '.a': 'a\n' })
+  const restore = 'bash -euo pipefail /tmp/chezmoi-restore-kept.sh'
+  const lay = `cd; rm -rf app; echo file >app; mkdir -p sub`
+  await torment.sh(`kept=.local/state/chezmoi-sync/kept/2026-01-01T00:00:00Z/app
+    mkdir -p $kept; echo x >$kept/x`)
+  for (const path of ['app/x', '"$HOME/app/x"', '../app/x'])
+    expect(await torment.sh(`${lay}; cd sub; ${restore} ${path} >/dev/null; cat ~/app/x`)).toBe('x')
+})
+
 test('A copy that cannot be read leaves what is there by then in its place', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
   await torment.sh('echo own >.mod')
