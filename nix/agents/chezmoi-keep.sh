@@ -148,14 +148,17 @@ is_directory() { [[ -d $1 && ! -L $1 ]]; }
 # Sees to it that the apply of `rows` takes nothing away that is in no commit, and names what stays for that.
 shield() {
   local row target i here=() marks=() last=() # targets that are here, their rows, what chezmoi last wrote there
+  local scripts=()                            # that are to run
   local below=() kinds=() of=()              # what is below directories that go
   local -A is_modified=() stays_directory=() own=() uncommitted=()
   narrow='' planned=() again=''
   for row in "${rows[@]}"; do
+    if [[ $row == ?R* ]]; then scripts+=("${row:3}"); fi
     if [[ $row == ?[MD]* ]] && exists "$HOME/${row:3}"; then here+=("${row:3}") marks+=("${row:0:2}"); fi
   done
+  if ((${#here[@]} + ${#scripts[@]})); then must "read chezmoi's state" chezmoi state dump --format=json >"$work/state"; fi
+  if ((${#scripts[@]})); then free_scripts; fi
   if ((${#here[@]})); then
-    must "read chezmoi's state" chezmoi state dump --format=json >"$work/state"
     mapfile -t last < <(last_written '.type // "none"' "${here[@]}")
     ((${#last[@]} == ${#here[@]})) || finish failed "Cannot read chezmoi's state"
     find_kinds
@@ -163,6 +166,16 @@ shield() {
     for i in "${!here[@]}"; do shield_one "${here[i]}" "${marks[i]}" "${last[i]}"; done
   fi
   plan
+}
+
+# chezmoi takes a script that it ran before for a file that somebody has removed since, and asks whether to go on: it
+# would never run again.
+free_scripts() {
+  local i ran=()
+  mapfile -t ran < <(last_written '.type // "none"' "${scripts[@]}")
+  for i in "${!scripts[@]}"; do
+    if [[ ${ran[i]-} == script ]]; then record "${scripts[i]}" '{"type":"remove"}'; fi
+  done
 }
 
 # Prints what chezmoi last wrote, a line for each target.

@@ -488,6 +488,39 @@ test('What git alone would fetch is not put into the home, and named', async () 
   expect(await torment.sh('ls -A .zsh; cat .b; ls .x.big 2>&1 || true')).toMatch(/^own\nb\nls: /)
 })
 
+test('A script runs each time, once it changed, or once for each text, as chezmoi itself would run it', async () => {
+  const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
+  const names = [
+    'run_always.sh',
+    'run_once_o.sh',
+    'run_onchange_c.sh',
+    'sub/run_onchange_after_s.sh',
+  ]
+  names.push('.chezmoiscripts/run_onchange_d e.sh')
+  const write = (text: string): string =>
+    `mkdir -p sub .chezmoiscripts; ${names.map((name) => `printf '#!/bin/sh\\necho "${name} ${text}" >>~/ran\\n' >"${name}"`).join('; ')}`
+  const ran = async (): Promise<string> => {
+    await torment.sync()
+    return torment.sh('LC_ALL=C sort ran; rm ran')
+  }
+  const all = (text: string): string =>
+    names
+      .map((name) => `${name} ${text}`)
+      .toSorted()
+      .join('\n')
+  await publish(sorrow, write('one'))
+  expect(await ran()).toBe(all('one'))
+  expect(await ran()).toBe('run_always.sh one')
+  await publish(sorrow, write('two'))
+  expect(await ran()).toBe(all('two'))
+  expect(await ran()).toBe('run_always.sh two')
+  // also where targets have to be named
+  await torment.sh(`echo '{{ fail "no" }}' >.local/share/chezmoi/dot_t.tmpl`)
+  expect(await ran()).toBe('run_always.sh two')
+  await publish(sorrow, write('three'))
+  expect(await ran()).toBe(all('three'))
+})
+
 test('A file whose script never says the same is named', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.grows': 'one\n' })
   await sorrow.sh(`cd .local/share/chezmoi; rm dot_grows
