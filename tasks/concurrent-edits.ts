@@ -1,6 +1,7 @@
 import { fromHome } from '../lib/lab-settings.ts'
 import { dotfileAnswers } from '../lib/scenario/answers.ts'
 import { dotfileCommands } from '../lib/scenario/dotfile-commands.ts'
+import { dotfileHistory } from '../lib/scenario/dotfile-history.ts'
 import {
   editAndSync,
   outcome,
@@ -12,8 +13,12 @@ import {
   shared,
   syncByUnit,
 } from '../lib/scenario/dotfile-sync.ts'
+import { hardDotfiles } from '../lib/scenario/hard-dotfiles.ts'
 import { ownEdits } from '../lib/scenario/own-edits.ts'
 import { scenarioTask, type Case, type Family, type Scene } from '../lib/scenario/scenario.ts'
+import { putBack } from '../lib/scenario/put-back.ts'
+import { sealedConflict } from '../lib/scenario/sealed-conflict.ts'
+import { spoiltDotfiles } from '../lib/scenario/spoilt-dotfiles.ts'
 import { told } from '../lib/scenario/told.ts'
 import { rebuild } from '../lib/scenario/trial.ts'
 
@@ -73,6 +78,11 @@ export const family: Family = {
       run: offline,
     },
     ...ownEdits,
+    putBack,
+    sealedConflict,
+    ...hardDotfiles,
+    ...dotfileHistory,
+    ...spoiltDotfiles,
     dotfileAnswers,
     ...dotfileCommands,
     ...byUser.map(({ name, title, option, publish }): Case => ({

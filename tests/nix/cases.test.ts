@@ -72,6 +72,7 @@ function answer(command: string): string {
     reason: '',
     captured: [],
     kept: [],
+    conflicts: [],
     to: { toplevel },
   })
   if (/age-keygen/.test(command)) return recipients.join('\n')
@@ -257,6 +258,13 @@ describe('what cases push', () => {
       'concurrent-edits/other-kinds',
       'concurrent-edits/own-ways',
       'concurrent-edits/unfinished',
+      'concurrent-edits/put-back',
+      'concurrent-edits/sealed-conflict',
+      'concurrent-edits/half-broken',
+      'concurrent-edits/rewritten',
+      'concurrent-edits/cloned-anew',
+      'concurrent-edits/cut-off',
+      'concurrent-edits/damaged',
       'concurrent-edits/answers',
       'concurrent-edits/commands',
       'concurrent-edits/home-and-source',

@@ -1,0 +1,112 @@
+import { outcome, own, readHome, setLine, setThird, shared, syncByUnit } from './dotfile-sync.ts'
+import { fromHome } from '../lab-settings.ts'
+import type { Case, Scene } from './family.ts'
+
+/** What becomes of the remote's history, and of a host's clone. */
+export const dotfileHistory: Case[] = [
+  {
+    name: 'rewritten',
+    title:
+      'the trunk of the dotfiles is rewritten, and removed: nothing of it comes back, no edit is lost, and a remote that is begun anew gets all',
+    promise: 'edits',
+    own: true,
+    limit: 300,
+    run: rewritten,
+  },
+  {
+    name: 'cloned-anew',
+    title:
+      'a host loses its clone while a conflict waits, and is cloned anew, also by hand: what was published stays, and edits and conflicts get through as before',
+    promise: 'edits',
+    own: true,
+    limit: 300,
+    run: clonedAnew,
+  },
+]
+
+async function rewritten(scene: Scene): Promise<void> {
+  const { vm, world, check } = scene
+  const source = fromHome(world.paths.dotfiles)
+  const start = (await world.dotfiles.head())!
+  const line = async (number: number, from: 'home' | 'trunk') => {
+    const text =
+      from === 'home' ? await readHome(vm, shared) : await world.dotfiles.read('dot_labrc')
+    return text?.split('\n')[number - 1] ?? 'nothing'
+  }
+  const leak = (text: string) => text.replace('line 3\n', 'leaked\n')
+  await world.dotfiles.commit({ dot_labrc: leak }, 'Leaked')
+  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  await vm.user(setLine(shared, 15, 'mine'))
+  const other = { branch: 'other', parent: start }
+  await world.dotfiles.commit({ dot_labrc: setThird }, 'Other', other)
+  const trunk = await world.dotfiles.commit({ dot_labrc: setThird }, 'Rewritten', { parent: start })
+  for (const run of ['it', 'the next run, too']) {
+    outcome(scene, vm, 'diverged: The trunk was rewritten', await syncByUnit(vm))
+    check(`${run}: nothing is pushed`, trunk, await world.dotfiles.head())
+    check(`${run}: the edit stays`, 'mine', await line(15, 'home'))
+  }
+  await vm.user(`cd ${source} && jj rebase --source @- --onto ${world.branch}@origin`)
+  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  check('the trunk has the edit once its user says so', 'mine', await line(15, 'trunk'))
+  check('and not what was taken back', 'line three', await line(3, 'trunk'))
+  check('nor has the home', 'line three', await line(3, 'home'))
+
+  await world.dotfiles.move(world.branch, null)
+  await vm.user(setLine(shared, 18, 'mine, too'))
+  const names = `\`${world.branch}\` \\(it has other`
+  outcome(scene, vm, `failed: The remote has no branch ${names}`, await syncByUnit(vm))
+  check('it is not made by itself', 'none', (await world.dotfiles.head()) ?? 'none')
+  await world.dotfiles.move('other', null)
+  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  check('a remote without any branch gets all', 'mine, too', await line(18, 'trunk'))
+  const has = async (number: number) =>
+    check(`line ${number} at home`, await line(number, 'trunk'), await line(number, 'home'))
+  for (const number of [3, 15, 18]) await has(number)
+  outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
+}
+
+async function clonedAnew(scene: Scene): Promise<void> {
+  const { vm, world, check } = scene
+  const source = fromHome(world.paths.dotfiles)
+  const mine = `conflict/${vm.host}`
+  const lineOf = async (number: number, at?: string, file = 'dot_labrc') =>
+    (await world.dotfiles.read(file, at))?.split('\n')[number - 1] ?? 'nothing'
+  const conflictIn = async (number: number) => {
+    const edit = (text: string) => text.replace(`line ${number}\n`, 'from afar\n')
+    await vm.user(setLine(shared, number, 'mine'))
+    await world.dotfiles.commit({ dot_labrc: edit }, 'From afar')
+    outcome(scene, vm, 'conflict', await syncByUnit(vm))
+    check(`line ${number}: the conflict is published`, 'mine', await lineOf(number, mine))
+    check(`line ${number}: the trunk has it not`, 'from afar', await lineOf(number))
+  }
+  await conflictIn(7)
+  const url = (await vm.user(`git -C ${source} remote get-url origin`)).stdout.trim()
+  await vm.user(`rm -rf ${source}`)
+  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  check('a new clone leaves what the old one has published', 'mine', await lineOf(7, mine))
+
+  // what it leads to may be on a disk that is not there now
+  await vm.user(`rm -rf ${source}; ln -s /lab-away ${source}`)
+  outcome(scene, vm, 'failed: Cannot clone to .*: something else is there', await syncByUnit(vm))
+  const link = (await vm.user(`readlink ${source}`)).stdout.trim()
+  check('a link in the place of the clone stays', '/lab-away', link)
+  // by git alone, and of one branch: nothing in it follows the remote as a clone of jj does
+  await vm.user(`rm ${source}; git clone -q --single-branch ${url} ${source}`)
+  await vm.user(setLine(own[0]!, 3, 'mine'))
+  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  const one = await lineOf(3, world.branch, 'dot_config/lab/one.conf')
+  check('an edit gets through from a clone of git', 'mine', one)
+  await conflictIn(11)
+  await vm.user(
+    `cd ${source} && jj new @- ${world.branch}@origin && jj resolve --tool :ours dot_labrc`,
+  )
+  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  check('once it is settled, the trunk has it', 'mine', await lineOf(11))
+  check('and nothing is published', 'none', (await world.dotfiles.head(mine)) ?? 'none')
+  check(
+    'the home is as the trunk',
+    (await world.dotfiles.read('dot_labrc')) ?? 'nothing',
+    await readHome(vm, shared),
+  )
+  outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
+}

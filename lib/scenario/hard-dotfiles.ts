@@ -1,0 +1,124 @@
+import { outcome, own, readHome, setLine, setThird, shared, syncByUnit } from './dotfile-sync.ts'
+import { fromHome } from '../lab-settings.ts'
+import type { Case, Scene } from './family.ts'
+
+/** Sources that cannot be applied as a whole. */
+export const hardDotfiles: Case[] = [
+  {
+    name: 'half-broken',
+    title:
+      'some dotfiles cannot be read, made or put aside: each is named, all others are applied and taken in, and scripts run in their order',
+    promise: 'edits',
+    own: true,
+    limit: 400,
+    run: halfBroken,
+  },
+]
+
+/** Has a script write down that it ran, and whether another file was there by then. */
+const notes = (name: string, more = ''): string =>
+  `#!/bin/sh\necho "${name} $(cat ~/.labplain 2>/dev/null)" >>~/labnotes\n${more}`
+
+async function halfBroken(scene: Scene): Promise<void> {
+  const { vm, world, check } = scene
+  const source = fromHome(world.paths.dotfiles)
+  // all the room that there is for what is put aside
+  const fill = 'd=/var/lib/chezmoi-sync/kept; mkdir -p $d; fallocate --length 256M $d/.lab-fill'
+  const noKey = '[age]\\nidentity = "~/no"\\nrecipient = "no"\\n'
+  await vm.user(`mkdir -p .config/chezmoi; printf 'encryption = "age"\\n${noKey}' >.config/chezmoi/chezmoi.toml
+    ${fill}; mkfifo .labpipe; echo mine | tee .labmod .labmade .labold >/dev/null`)
+  const broken = { 'dot_labt.tmpl': '{{ fail "no" }}\n', 'encrypted_dot_labkey.age': 'sealed\n' }
+  await world.dotfiles.commit(
+    {
+      ...broken,
+      dot_labrc: setThird,
+      dot_labplain: 'there\n',
+      dot_labpipe: 'x\n',
+      modify_dot_labmod: '#!/bin/sh\ncat\necho from afar\n',
+      create_dot_labmade: 'theirs\n',
+      remove_dot_labold: '',
+      'run_once_before_zero.sh': notes('before'),
+      'run_once_one.sh': notes('at last', 'exit 3\n'),
+      'run_after_two.sh': notes('after'),
+    },
+    'From afar',
+  )
+  await vm.user(`${setLine(shared, 15, 'at home')}; rm ${own[1]}
+    echo '{{ fail "here" }}' >${source}/dot_labu.tmpl; echo new >${source}/dot_labnew`)
+  const reasons: [string, RegExp][] = [
+    ['.labt', /^cannot be applied: template: /],
+    ['.labu', /^cannot be applied: template: /],
+    ['.labkey', /^cannot be applied: /],
+    ['.labpipe', /^neither a file nor a directory nor a link$/],
+    ['.labmod', /^cannot be put aside: there may be \d+ bytes in /],
+    ['.labold', /in no commit/],
+    [own[1]!, /^deleted here$/],
+    ['one.sh', /^cannot be applied: exit status 3$/],
+  ]
+  const { status } = outcome(scene, vm, 'failed: Cannot apply', await syncByUnit(vm))
+  for (const [file, reason] of reasons)
+    check(`${file} is named`, reason, status.kept.find((one) => one.file === file)?.reason ?? 'not')
+  const others = status.kept.filter(({ file }) => !reasons.some(([one]) => one === file))
+  check('and no other', '', others.map(({ file }) => file).join(' '))
+  for (const file of ['.labt', '.labu', '.labkey', 'one.sh'])
+    check(`the reason of the run has ${file}`, true, (status.reason ?? '').includes(`${file}: `))
+  const mine = 'cat .labmod .labmade .labold; stat -c %F .labpipe'
+  const theirs = 'mine\nmine\nmine\nfifo\n'
+  check('what is theirs stays', theirs, (await vm.user(mine, { allow: 'any' })).stdout)
+  check(
+    'no broken file is made',
+    '',
+    (await vm.user('ls -d .labt .labu .labkey', { allow: 'any' })).stdout,
+  )
+  check('what was deleted stays so', 'no\n', (await vm.user(`test -e ${own[1]} || echo no`)).stdout)
+  const order = 'before \nat last there\nafter there\n'
+  check('scripts run before, among and after the files', order, await readHome(vm, 'labnotes'))
+  const rc = (await readHome(vm, shared)).split('\n')
+  check(
+    'all else is applied',
+    'line three, at home, new',
+    `${rc[2]}, ${rc[14]}, ${(await readHome(vm, '.labnew')).trim()}`,
+  )
+  const inTrunk = async (file: string) => (await world.dotfiles.read(file)) ?? 'nothing'
+  check('an edit at home is in the trunk', rc.join('\n'), await inTrunk('dot_labrc'))
+  check('a new file, too', 'new\n', await inTrunk('dot_labnew'))
+  check('what was broken here is not', 'nothing', await inTrunk('dot_labu.tmpl'))
+  check('what was deleted at home still is', /^two 1\n/, await inTrunk('dot_config/lab/two.conf'))
+
+  await world.dotfiles.commit(
+    {
+      'dot_labt.tmpl': 'fine\n',
+      'encrypted_dot_labkey.age': null,
+      'run_once_one.sh': notes('now'),
+    },
+    'Mended',
+  )
+  await vm.user(
+    `rm /var/lib/chezmoi-sync/kept/.lab-fill .labpipe; echo fine >${source}/dot_labu.tmpl`,
+  )
+  const next = outcome(scene, vm, 'synced', await syncByUnit(vm)).status
+  const left = [own[1]!, '.labmod', '.labold']
+  check(
+    'what is mended is named no more',
+    left.toSorted().join(' '),
+    next.kept
+      .map(({ file }) => file)
+      .toSorted()
+      .join(' '),
+  )
+  const texts = await vm.user('cat .labt .labu .labpipe .labmod .labmade .labold')
+  check(
+    'it is applied, and what is theirs stays',
+    'fine\nfine\nx\nmine\nfrom afar\nmine\nmine\n',
+    texts.stdout,
+  )
+  const again = `${order}now there\nafter there\n`
+  check('scripts run again, in their order', again, await readHome(vm, 'labnotes'))
+  check(
+    'the template that was broken here is in the trunk',
+    'fine\n',
+    await inTrunk('dot_labu.tmpl'),
+  )
+  const aside = await vm.user('find /var/lib/chezmoi-sync/kept -type f -exec cat {} +')
+  check('the text that a script has changed is aside', 'mine\n', aside.stdout)
+}

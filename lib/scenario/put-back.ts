@@ -1,0 +1,72 @@
+import { outcome, readHome, setLine, shared, syncByUnit } from './dotfile-sync.ts'
+import type { Case, Scene } from './family.ts'
+import { told } from './told.ts'
+
+/** What a user does about what the source has come in the place of. */
+export const putBack: Case = {
+  name: 'put-back',
+  title:
+    'a file and a directory take each other’s place: each comes back by any path, and no text is lost by it',
+  promise: 'edits',
+  own: true,
+  limit: 300,
+  run: comesBack,
+}
+
+const lines = (text: string): string => text.split('\n').filter(Boolean).toSorted().join(', ')
+
+async function comesBack(scene: Scene): Promise<void> {
+  const { vm, world, check } = scene
+  const ask = (command: string): Promise<string> => told(scene, vm, command, 'user')
+  await vm.user('echo mine >.labmod; echo own >labapp; chmod 600 labapp; echo before >.labplain')
+  const trunk = (await world.dotfiles.head())!
+  const theirs = { branch: 'conflict/elsewhere', parent: trunk }
+  await world.dotfiles.commit({ dot_inputrc: 'theirs\n' }, 'Theirs', theirs)
+  await world.dotfiles.commit(
+    {
+      modify_dot_labmod: '#!/bin/sh\ncat\necho from afar\n',
+      'labapp/x': 'x\n',
+      '.chezmoiremove': 'labapp/old/*\n',
+      dot_labplain: 'of all\n',
+      dot_inputrc: 'ours\n',
+    },
+    'From afar',
+  )
+  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  await vm.user(setLine(shared, 7, 'edited since'))
+  const status = await ask('chezmoi-status')
+  const says: [string, RegExp][] = [
+    ['what it came to', /^outcome: +synced$/m],
+    ['the trunk', new RegExp(`^trunk: +${await world.dotfiles.head()}$`, 'm')],
+    ['a file that stays', /^kept: +\.labplain \(was here before the dotfiles\)$/m],
+    ['a conflict of another host', /^conflict: dot_inputrc of elsewhere /m],
+    ['how much is aside', /^aside: +2 files/m],
+    ['what was edited since', /^edited: +M.* \.labrc$/m],
+  ]
+  for (const [what, pattern] of says) check(`the status names ${what}`, pattern, status)
+  const written = await vm.user('chezmoi-status --json | cmp - /var/lib/chezmoi-sync/status.json', {
+    allow: 'any',
+  })
+  check('as JSON it is the file as it is', 0, written.code)
+  const listed = (text: string) => lines(text.replaceAll(/^\S+Z {2}/gm, ''))
+  check('what is aside is listed', '.labmod, labapp', listed(await ask('chezmoi-restore-kept')))
+  const app = 'cat labapp; stat -c %a labapp'
+  const texts = `cd; find .labmod labapp .labplain /var/lib/chezmoi-sync/kept -type f -exec cat {} + | sort -u`
+  const all = 'before, from afar, mine, own, since, x'
+  // each in the place of the one before: a file for a directory, and the other way round
+  await ask('cd .config && chezmoi-restore-kept ../labapp')
+  check('in a directory’s place: the file as it was', 'own\n600\n', (await vm.user(app)).stdout)
+  await vm.user('echo since >>labapp')
+  await ask('chezmoi-restore-kept "$HOME/labapp/x"')
+  check('in a file’s place: the directory', 'x\n', await readHome(vm, 'labapp/x'))
+  check('each is listed', '.labmod, labapp, labapp/x', listed(await ask('chezmoi-restore-kept')))
+  await ask('chezmoi-restore-kept --all')
+  check(
+    'the newest of all come back',
+    'own\nsince\n600\nmine\n',
+    (await vm.user(`${app}; cat .labmod`)).stdout,
+  )
+  check('no text is lost', all, lines((await vm.user(texts)).stdout))
+  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  check('nor by the next sync', all, lines((await vm.user(texts)).stdout))
+}

@@ -1,0 +1,102 @@
+import { outcome, own, readHome, setLine, shared, syncByUnit } from './dotfile-sync.ts'
+import { fromHome } from '../lab-settings.ts'
+import type { Case, Scene } from './family.ts'
+import type { Machine } from './machine.ts'
+import { told } from './told.ts'
+
+/** Conflicts of several kinds at once, and how each is settled. */
+export const sealedConflict: Case = {
+  name: 'sealed-conflict',
+  title:
+    'an encrypted file conflicts, one that was edited at home does, and one of another host: what is said to settle each does, and touches no other',
+  promise: 'edits',
+  own: true,
+  limit: 400,
+  run: sealedConflicts,
+}
+
+const inOrder = (texts: string[]): string => texts.toSorted().join(', ')
+
+/** Has a user seal texts for themselves. @returns seals one */
+async function sealing(vm: Machine): Promise<(text: string) => Promise<string>> {
+  const { armor, Encrypter, generateX25519Identity, identityToRecipient } =
+    await import('age-encryption')
+  const identity = await generateX25519Identity()
+  const recipient = await identityToRecipient(identity)
+  const settings = `encryption = "age"\n[age]\nidentity = "~/.labidentity"\nrecipient = "${recipient}"\n`
+  const user = { user: true, mode: '0600' }
+  const home = (await vm.user('pwd')).stdout.trim()
+  await vm.write(`${home}/.labidentity`, `${identity}\n`, user)
+  await vm.write(`${home}/.config/chezmoi/chezmoi.toml`, settings, user)
+  return async (text) => {
+    const encrypter = new Encrypter()
+    encrypter.addRecipient(recipient)
+    return armor.encode(await encrypter.encrypt(text))
+  }
+}
+
+async function sealedConflicts(scene: Scene): Promise<void> {
+  const { vm, world, check, must } = scene
+  const source = fromHome(world.paths.dotfiles)
+  const sealed = 'encrypted_dot_labkey.age'
+  const mine = `conflict/${vm.host}`
+  const seal = await sealing(vm)
+  const start = await world.dotfiles.commit({ [sealed]: await seal('secret\n') }, 'Sealed')
+  outcome(scene, vm, 'synced', await syncByUnit(vm))
+
+  const third = (text: string) => (was: string) => was.replace('two 3\n', `${text}\n`)
+  const of = { branch: 'conflict/elsewhere', parent: start }
+  const two = 'dot_config/lab/two.conf'
+  await world.dotfiles.commit({ [two]: third('elsewhere') }, 'Home of elsewhere, in conflict', of)
+  const afar = { [sealed]: await seal('secret\nfrom afar\n'), [two]: third('of the trunk') }
+  await world.dotfiles.commit(afar, 'From afar')
+  await vm.user(`echo here >>.labkey; ${setLine(shared, 7, 'at home')}
+    ${setLine(`${source}/dot_labrc`, 7, 'in the source')}`)
+  const { status } = outcome(scene, vm, 'conflict', await syncByUnit(vm))
+  const files = (host: string) =>
+    inOrder(status.conflicts.flatMap((one) => (one.host === host ? one.files : [])))
+  check('both conflicts are in the status', inOrder(['dot_labrc', sealed]), files(vm.host))
+  check('so is that of another host', two, files('elsewhere'))
+  const seventh = async (file: string, at: string) =>
+    (await world.dotfiles.read(file, at))?.split('\n')[6]
+  check('the commit is published', 'in the source', await seventh('dot_labrc', mine))
+  check('so is the edit at home, beside it', 'at home', await seventh('dot_labrc', `${mine}.home`))
+  check('the file at home stays', 'at home', (await readHome(vm, shared)).split('\n')[6])
+  check('so does what was sealed', 'secret\nhere\n', await readHome(vm, '.labkey'))
+
+  const show = (): Promise<string> => told(scene, vm, 'chezmoi-show-conflicts', 'user')
+  const named = (text: string) => inOrder(text.match(/^conflict: .*/gm) ?? [])
+  const shown = await show()
+  const ours = ['conflict: dot_labrc', `conflict: ${sealed}`]
+  const theirs = `conflict: ${two}`
+  check('all three are shown', inOrder([theirs, ...ours]), named(shown))
+  check('with the edit at home', /^ +\+at home$/m, shown)
+  check('and no ciphertext', /^(?![^]*BEGIN AGE)/, shown)
+  check('that of elsewhere is settled there', /chezmoi-show-conflicts on elsewhere, /, shown)
+
+  // what it says, done: first the sealed file, with both texts in it
+  const begin = /cd (\S+) && (jj new .*), then$/m.exec(shown)
+  const compare = /^ *(diff <\(.*)$/m.exec(shown)?.[1]
+  const encrypt = /(chezmoi encrypt) <file> (>.*)$/m.exec(shown)
+  const compared = await vm.user(`cd ${begin?.[1]}; ${compare}`, { allow: 'any' })
+  must('both sealed texts can be compared', '2c2\n< here\n---\n> from afar\n', compared.stdout)
+  await vm.user(`cd ${begin?.[1]} && ${begin?.[2]} && printf 'secret\nhere\nfrom afar\n' >/tmp/lab-both &&
+    ${encrypt?.[1]} /tmp/lab-both ${encrypt?.[2]}`)
+  outcome(scene, vm, 'conflict', await syncByUnit(vm))
+  check('it has both texts', 'secret\nhere\nfrom afar\n', await readHome(vm, '.labkey'))
+  const left = await show()
+  check('what is left is shown', inOrder([theirs, ours[0]!]), named(left))
+  const readd = /chezmoi re-add (\S+) for/.exec(left)?.[1]
+  await vm.user(`chezmoi re-add --no-tty ${readd}`)
+  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  check('the edit at home is in the trunk', 'at home', await seventh('dot_labrc', world.branch))
+  for (const name of [mine, `${mine}.home`])
+    check(`${name} is gone`, 'gone', (await world.dotfiles.head(name)) ?? 'gone')
+  check('that of elsewhere is not', theirs, named(await show()))
+  check(
+    'and what the trunk has of it is applied',
+    'of the trunk',
+    (await readHome(vm, own[1]!)).split('\n')[2],
+  )
+  outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
+}

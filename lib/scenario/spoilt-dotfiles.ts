@@ -1,0 +1,178 @@
+import { outcome, own, readHome, setLine, setThird, shared, syncByUnit } from './dotfile-sync.ts'
+import { fromHome } from '../lab-settings.ts'
+import type { Case, Scene } from './family.ts'
+import { git } from './remote.ts'
+import { doAsTold, told } from './told.ts'
+
+/** What a run that was killed, a power cut or another user leaves of the source. */
+export const spoiltDotfiles: Case[] = [
+  {
+    name: 'cut-off',
+    title:
+      'a sync is killed while files of the source are half written, and its user goes on editing: the next one brings in all that is theirs, and takes back nothing from afar',
+    promise: 'edits',
+    own: true,
+    limit: 400,
+    run: cutOff,
+  },
+  {
+    name: 'damaged',
+    title:
+      'a power cut or another user has spoilt files of the source: it is told which, nothing is pushed, and once they are mended every edit is still there',
+    promise: 'edits',
+    own: true,
+    limit: 400,
+    run: damaged,
+  },
+]
+
+/** Enough for a checkout to take a while. */
+const many = 3000
+
+const unit = 'chezmoi-pre-update.service'
+const state = '/var/lib/chezmoi-sync'
+
+async function cutOff(scene: Scene): Promise<void> {
+  const { vm, world, check, must } = scene
+  const source = fromHome(world.paths.dotfiles)
+  const [one, two] = ['dot_config/lab/one.conf', 'dot_config/lab/two.conf']
+  // no target, so that an apply has nothing to do with them
+  const before = { '.chezmoiignore': 'labmany\nlabgone\n', 'labgone/x': 'x\n' }
+  await world.dotfiles.commit(before, 'Before')
+  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  const name = (index: number) => `labmany/${String(index).padStart(4, '0')}`
+  const text = (index: number) => `${index}\n`.repeat(50)
+  const files = Object.fromEntries(Array.from({ length: many }, (_, i) => [name(i), text(i)]))
+  const edits = {
+    dot_labrc: setThird,
+    [two]: (was: string) => was.replace('two 3\n', 'two three\n'),
+    'labgone/x': null,
+  }
+  const afar = await world.dotfiles.commit({ ...files, ...edits }, 'From afar')
+
+  await vm.user(setLine(shared, 15, 'at home'))
+  const group = `/sys/fs/cgroup/system.slice/${unit}`
+  const { stdout: home } = await vm.user('pwd')
+  const there = `${home.trim()}/${source}`
+  await vm.root(
+    `systemctl start --no-block ${unit}; until [ -d ${group} ]; do :; done
+    until [ -e ${there}/${name(100)} ] || [ ! -d ${group} ]; do :; done
+    echo 1 >${group}/cgroup.kill; until [ ! -d ${group} ]; do :; done`,
+    { timeout: 120 * vm.patience },
+  )
+  const written = `cd ${source}; ls labmany | wc -l; test -e ${state}/step && echo noted`
+  const [count, noted] = (await vm.user(written, { allow: 'any' })).stdout.split('\n')
+  scene.event(`${count} of ${many} files are written`)
+  must('it was killed in the middle', true, Number(count) < many && noted === 'noted')
+  const status = await told(scene, vm, 'chezmoi-status', 'user')
+  check('the status says where it was', /^outcome: +running, phase rebase$/m, status)
+  const conflicts = await told(scene, vm, 'chezmoi-show-conflicts', 'user')
+  check('so does whoever shows conflicts', /^\(a synchronization has not ended/, conflicts)
+
+  // what a power cut leaves of files that were new, and of git's index; and what a user does who knows of nothing
+  await vm.user(`cd ${source}; truncate -s 3 ${name(1)}; : >${name(2)}; rm ${name(3)}; touch .git/index.lock
+    echo since >>${one}; echo since >>${two}`)
+  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  const inTrunk = async (...command: string[]): Promise<string> =>
+    (await git(['--git-dir', world.dotfiles.dir, ...command], { allow: [128] }))
+      .trim()
+      .replaceAll('\n', ' ')
+  check(
+    'the trunk has other files where the user has edited them, and nowhere else',
+    `${one} ${two} dot_labrc`,
+    await inTrunk('diff-tree', '-r', '--name-only', afar, world.branch),
+  )
+  const start = (await world.dotfiles.read(one, afar))!
+  check('an edit of what was not on its way', `${start}since\n`, await world.dotfiles.read(one))
+  const from = (await world.dotfiles.read(two, afar))!
+  check('an edit of what was', `${from}since\n`, await world.dotfiles.read(two))
+  for (const [file, line] of [
+    [one, start],
+    [two, from],
+  ] as const)
+    check(`${file} at home`, `${line}since\n`, await readHome(vm, own[file === one ? 0 : 1]!))
+  const lines = (await world.dotfiles.read('dot_labrc'))?.split('\n') ?? []
+  check('an edit at home', 'line three, at home', `${lines[2]}, ${lines[14]}`)
+  check('and at home it is as in the trunk', lines.join('\n'), await readHome(vm, shared))
+  const left =
+    await vm.user(`cd ${source}; git status --porcelain; git diff --name-only ${world.branch} HEAD
+    find .git -name '*.lock'; ls -d labgone ${state}/step 2>/dev/null; ls labmany | wc -l`)
+  check('the source is as in the trunk, and nothing is left over', `${many}\n`, left.stdout)
+  outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
+}
+
+async function damaged(scene: Scene): Promise<void> {
+  const { vm, world, check } = scene
+  const source = fromHome(world.paths.dotfiles)
+  const inSource = (script: string) => vm.user(`set -e; cd ${source}; ${script}`)
+  const one = 'dot_config/lab/one.conf'
+  // the cut has come long ago, and no run has been there since the boot
+  await inSource('touch -d 2020-01-01 .git/index.lock .git/refs/remotes/origin/main.lock')
+  await world.dotfiles.commit({ dot_labrc: setThird }, 'From afar')
+  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  const locks = "find .git -name '*.lock'"
+  check('locks of before the boot are no hindrance', '', (await inSource(locks)).stdout)
+
+  const edit = (was: string) => was.replace('line 7\n', 'line seven\n')
+  const trunk = await world.dotfiles.commit({ dot_labrc: edit }, 'From afar, too')
+  await vm.user(`${setLine(shared, 15, 'at home')}; echo here >>${source}/${one}`)
+  const texts = `sed -n '3p;7p;15p' ~/${shared}; tail -n 1 ${one}`
+  const object = (what: string) => `git rev-parse ${what} | sed 's,^..,.git/objects/&/,'`
+  const head = (await inSource('git rev-parse HEAD')).stdout.trim()
+  const damages: [string, string, RegExp][] = [
+    ['the index of git', 'echo .git/index', /^Cannot read the source: /],
+    ['a commit', object('HEAD'), new RegExp(head)],
+    [
+      'an operation of jj',
+      'echo .jj/repo/op_store/operations/$(ls .jj/repo/op_heads/heads)',
+      /^Cannot read the source: .*operation/,
+    ],
+    [
+      'the state of chezmoi',
+      'echo ~/.config/chezmoi/chezmoistate.boltdb',
+      /chezmoistate\.boltdb.*; once it is moved away, chezmoi begins a new one$/,
+    ],
+  ]
+  const fails = async (what: string, reason: RegExp) => {
+    const { status } = outcome(scene, vm, 'failed', await syncByUnit(vm))
+    check(`${what}: it is told`, reason, status.reason ?? 'no reason')
+    const found = (await inSource(texts)).stdout
+    check(`${what}: both edits stay`, 'line three\nline 7\nat home\nhere\n', found)
+    check(`${what}: nothing is pushed`, trunk, await world.dotfiles.head())
+    return status.reason ?? ''
+  }
+  for (const [what, find, reason] of damages) {
+    // some text, where nothing at all would be a file that is new
+    await inSource(
+      `f=$(${find}); cp -fp "$f" ~/labgood; rm -f "$f"; printf 'x' >"$f"; echo "$f" >~/labpath`,
+    )
+    await fails(what, reason)
+    await inSource('f=$(cat ~/labpath); rm -f "$f"; cp -p ~/labgood "$f"')
+  }
+  await vm.root(
+    `chown -R root: $(getent passwd ${vm.vm.user} | cut -d: -f6)/${source}/.git/objects`,
+  )
+  const said = await fails('files of root', /objects\S* belongs to root: `sudo chown -R /)
+  await doAsTold(scene, vm, said)
+
+  // its user is at work for a while, and then thinks better of it
+  await vm.user('mkfifo labsaid')
+  await inSource(`export GIT_EDITOR="sh -c 'read -r no <~/labsaid; false'"
+    setsid git -c user.name=o -c user.email=o@o commit --quiet -e -am 'By hand' >/tmp/lab-commit 2>&1 </dev/null &
+    until [ -e .git/index.lock ]; do sleep 0.1; done`)
+  const beside = (await syncByUnit(vm)).status
+  scene.event(`beside git at work it came to ${beside.outcome}: ${beside.reason}`)
+  check('a lock of git at work stays', '.git/index.lock\n', (await inSource(locks)).stdout)
+  await vm.user('echo no >labsaid; while pgrep -x git >/dev/null; do sleep 0.1; done')
+  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  const all = 'line three\nline seven\nat home\nhere\n'
+  check('with all mended, the host has all', all, (await inSource(texts)).stdout)
+  const lines = (await world.dotfiles.read('dot_labrc'))?.split('\n') ?? []
+  const published = [
+    lines[2],
+    lines[6],
+    lines[14],
+    (await world.dotfiles.read(one))?.trim().split('\n').at(-1),
+  ]
+  check('and the trunk, too', all, `${published.join('\n')}\n`)
+}
