@@ -69,8 +69,11 @@ async function clonedAnew(scene: Scene): Promise<void> {
   const { vm, world, check } = scene
   const source = fromHome(world.paths.dotfiles)
   const mine = `conflict/${vm.host}`
-  const lineOf = async (number: number, at?: string, file = 'dot_labrc') =>
-    (await world.dotfiles.read(file, at))?.split('\n')[number - 1] ?? 'nothing'
+  const lineOf = async (number: number, branch = world.branch, file = 'dot_labrc') => {
+    const commit = await world.dotfiles.head(branch)
+    const text = commit && (await world.dotfiles.read(file, commit))
+    return text?.split('\n')[number - 1] ?? 'nothing'
+  }
   const conflictIn = async (number: number) => {
     const edit = (text: string) => text.replace(`line ${number}\n`, 'from afar\n')
     await vm.user(setLine(shared, number, 'mine'))

@@ -57,8 +57,10 @@ async function sealedConflicts(scene: Scene): Promise<void> {
     inOrder(status.conflicts.flatMap((one) => (one.host === host ? one.files : [])))
   check('both conflicts are in the status', inOrder(['dot_labrc', sealed]), files(vm.host))
   check('so is that of another host', two, files('elsewhere'))
-  const seventh = async (file: string, at: string) =>
-    (await world.dotfiles.read(file, at))?.split('\n')[6]
+  const seventh = async (file: string, branch: string) => {
+    const commit = await world.dotfiles.head(branch)
+    return (commit && (await world.dotfiles.read(file, commit)))?.split('\n')[6]
+  }
   check('the commit is published', 'in the source', await seventh('dot_labrc', mine))
   check('so is the edit at home, beside it', 'at home', await seventh('dot_labrc', `${mine}.home`))
   check('the file at home stays', 'at home', (await readHome(vm, shared)).split('\n')[6])
