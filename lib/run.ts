@@ -33,7 +33,9 @@ export async function run(command: string, args: string[], options: RunOptions =
   const seconds = options.timeout ?? 120
   const started = $({
     cwd: options.cwd,
-    env: { ...process.env, PATH: searchPath(), ...options.env },
+    // bash takes our pipe for a remote login where no other shell is around it, as under a timer or in CI, and would
+    // run what the user's .bashrc has
+    env: { ...process.env, PATH: searchPath(), SHLVL: '1', ...options.env },
     input: options.input ?? '',
     quiet: true,
     nothrow: true,

@@ -1,8 +1,9 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync } from 'node:fs'
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { expect, test } from 'vitest'
+import { expect, onTestFinished, test, vi } from 'vitest'
 import { run } from '../../lib/run.ts'
 import { waitFor } from '../../lib/retry.ts'
 
@@ -10,6 +11,16 @@ test('words reach the command as they are', async () => {
   const words = ['a b', "it's", '$HOME', '`x`', '*', '', '-n', 'naïve']
   const { stdout } = await run('printf', ['[%s]', ...words])
   expect(stdout).toBe(words.map((word) => `[${word}]`).join(''))
+})
+
+test('what a user has in .bashrc has no part in it, as where no other shell is around', async () => {
+  const home = mkdtempSync(join(tmpdir(), 'home-'))
+  onTestFinished(() => rmSync(home, { recursive: true }))
+  writeFileSync(join(home, '.bashrc'), 'echo hello\n')
+  vi.stubEnv('HOME', home)
+  vi.stubEnv('SHLVL', undefined)
+  onTestFinished(() => void vi.unstubAllEnvs())
+  expect((await run('echo', ['said'])).stdout).toBe('said\n')
 })
 
 test('input is read, and a command that does not read it is judged by its exit code alone', async () => {
