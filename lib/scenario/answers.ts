@@ -7,7 +7,7 @@ import { answerWith, type Answer } from '../vm/served.ts'
 import { outcome, readHome, setLine, shared, syncByUnit } from './dotfile-sync.ts'
 import type { Case, Scene } from './family.ts'
 import type { Machine } from './machine.ts'
-import { note, seen, upgrades, withOptions } from './upgrade.ts'
+import { note, noted, seen, upgrades, withOptions } from './upgrade.ts'
 
 const day = 86_400
 const path = '/repository.git'
@@ -189,7 +189,7 @@ async function fromTarball(scene: Scene): Promise<void> {
     await upgrades(scene, vm, { outcome: 'upgraded' })
     await offer(one)
     await upgrades(scene, vm, { outcome: 'up-to-date' })
-    const two = await world.config.commit(host(`environment.etc."lab-case".text = "two";`), 'Two')
+    const two = await world.config.commit(host(noted('two')), 'Two')
     await offer(two)
     await upgrades(scene, vm, { outcome: 'upgraded' })
     scene.check('it runs', 'two', await seen(vm))
