@@ -1,7 +1,7 @@
 import { hostName } from '../lib/host-name.ts'
 import { table } from '../lib/table.ts'
 import { main, type Args } from '../lib/task.ts'
-import { restore, savedOf } from '../lib/vm/saved.ts'
+import { restore, savedOf, type Saved } from '../lib/vm/saved.ts'
 import { lockVm, theVm } from '../lib/vm/vm.ts'
 
 export const name = 'restore'
@@ -16,7 +16,7 @@ export const options = {
   json: { type: 'boolean', describe: 'Print data instead of sentences' },
 } as const
 export const under = [
-  'QMP snapshot-load   in the QEMU that runs, or in a new one',
+  'QMP snapshot-load   in a new QEMU, which takes the place of the one that runs',
   'QEMU guest agent: date -s   as the clock goes on from when it was saved',
   'qemu-img snapshot -a   for what was saved of a VM that was off; it is off after it',
 ]
@@ -46,25 +46,18 @@ export async function run(args: Args): Promise<void> {
   const held = await lockVm(vm.host, 'restore')
   try {
     const wanted = String(args['name'])
-    const { saved, how, clock } = await restore(vm, wanted)
-    if (args['json']) console.log(JSON.stringify({ host: vm.host, ...saved, how, clock }, null, 2))
-    else console.log(inWords(vm.host, wanted, saved.at, how, clock))
+    const { saved, clock } = await restore(vm, wanted)
+    if (args['json']) console.log(JSON.stringify({ host: vm.host, ...saved, clock }, null, 2))
+    else console.log(inWords(vm.host, wanted, saved, clock))
   } finally {
     held.release()
   }
 }
 
-function inWords(
-  host: string,
-  wanted: string,
-  at: string,
-  how: string | undefined,
-  clock: boolean,
-) {
+function inWords(host: string, wanted: string, { at, argv }: Saved, clock: boolean) {
   const back = `Put ${host} back to \`${wanted}\`, saved at ${at}`
-  if (how === undefined)
-    return `${back}; it is off, as it was then: just deploy-test-vm ${host} starts it`
-  return `${back}, ${how}
+  if (!argv) return `${back}; it is off, as it was then: just deploy-test-vm ${host} starts it`
+  return `${back}
 ${
   clock
     ? 'Its clock was set to now, so timers that came due since then fire'

@@ -12,7 +12,7 @@ import type { Note } from '../report/record.ts'
 import { counting, TookTooLong, waitFor, type Wake } from '../retry.ts'
 import { lastLines, type Ran } from '../run.ts'
 import { withMonitor } from '../vm/monitor.ts'
-import { restoreSnapshot, type Restored } from '../vm/snapshot.ts'
+import { restoreSnapshot } from '../vm/snapshot.ts'
 import { connect, waitForSsh, type Ssh } from '../ssh/ssh.ts'
 import type { Exec } from '../ssh/commands.ts'
 import { readFileSync } from 'node:fs'
@@ -99,7 +99,7 @@ export interface Machine extends UpgradeUnit {
   /** Waits until a shell command, run as root, succeeds; gives what it printed. */
   until: (name: string, limit: number, command: string) => Promise<string>
   /** Puts the VM back to its baseline. */
-  restore: () => Promise<Restored>
+  restore: () => Promise<void>
   /** Forgets the connections; they are made again when needed. */
   disconnect: () => void
   /** Ends it: what a case left running cannot touch the VM any more. */
@@ -292,11 +292,10 @@ export function machine(vm: Vm, options: MachineOptions): Machine {
       disconnect()
       const from = performance.now()
       await endFaults(vm)
-      const how = await counting(`put ${host} back to its baseline`, seconds(30), say, () =>
+      await counting(`put ${host} back to its baseline`, seconds(30), say, () =>
         restoreSnapshot(vm, tag, argv, seconds(30)),
       )
-      note({ kind: 'reset', name: how, host, seconds: (performance.now() - from) / 1000 })
-      return how
+      note({ kind: 'reset', name: 'put back', host, seconds: (performance.now() - from) / 1000 })
     },
     disconnect,
     retire: () => {

@@ -86,11 +86,11 @@ async function migrate(
   uri: string,
   limit: number,
 ): Promise<void> {
-  const capabilities = ['x-ignore-shared', 'events'].map((capability) => ({
-    capability,
-    state: true,
-  }))
-  await monitor.execute('migrate-set-capabilities', { capabilities })
+  const without = async (state: boolean): Promise<void> => {
+    const capabilities = ['x-ignore-shared', 'events'].map((capability) => ({ capability, state }))
+    await monitor.execute('migrate-set-capabilities', { capabilities })
+  }
+  await without(true)
   await monitor.execute(command, { uri })
   await waitFor(
     `QEMU's \`${command}\``,
@@ -106,6 +106,8 @@ async function migrate(
       wake: (poke) => monitor.on(({ event }) => event === 'MIGRATION' && poke()),
     },
   )
+  // a snapshot that is saved with it could be loaded by no other QEMU
+  await without(false)
 }
 
 interface Migration {

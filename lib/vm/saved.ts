@@ -10,7 +10,6 @@ import {
   setClock,
   snapshotOff,
   snapshotsOf,
-  type Restored,
 } from './snapshot.ts'
 import {
   files,
@@ -90,8 +89,6 @@ export async function remove(vm: Vm, name: string): Promise<void> {
 
 export interface PutBack {
   saved: Saved
-  /** Undefined for a VM that was saved when it was off, and is off again. */
-  how?: Restored
   /** Whether its guest knows what time it is. */
   clock: boolean
 }
@@ -113,9 +110,7 @@ export async function restore(vm: Vm, name: string): Promise<PutBack> {
   }
   // the port is the one thing that may have moved since
   const argv = saved.argv.map((arg) => arg.replace(/(hostfwd=tcp:[\d.]+:)\d+/, `$1${vm.port}`))
-  const now = readJson<Running>(files(vm.host).running)?.argv
-  if (qemuOf(vm) && JSON.stringify(now) !== JSON.stringify(argv)) await stopVm(vm, 0)
-  const how = await putBack(vm, tag, argv, limit)
+  await putBack(vm, tag, argv, limit)
   writeVm({ ...vm, toplevel, memory, cpus })
   const clock = await setClock(vm, 10).then(
     () => true,
@@ -125,7 +120,7 @@ export async function restore(vm: Vm, name: string): Promise<PutBack> {
       throw thrown
     },
   )
-  return { saved, how, clock }
+  return { saved, clock }
 }
 
 async function find(vm: Vm, name: string): Promise<Saved> {

@@ -1,8 +1,7 @@
 import { statfsSync } from 'node:fs'
 import { Failure } from '../failure.ts'
 import { guestAgent } from './guest-agent.ts'
-import { gone, end } from '../process.ts'
-import { ensureKeeper, startQemu } from './qemu.ts'
+import { ensureKeeper, startQemu, stopVm } from './qemu.ts'
 import { thaw } from './frozen.ts'
 import { CannotLoad, loadPaused, parts, withMonitor } from './monitor.ts'
 import { kernelOf } from './kernel.ts'
@@ -56,12 +55,9 @@ async function isPaused(monitor: Qmp): Promise<boolean> {
   return status === 'paused'
 }
 
-export type Restored = 'in the running process' | 'in a new process'
-
 /**
- * Puts a VM back to its snapshot, whatever state it is in: in its running QEMU, or in a new one
- * when none runs. Every connection into the guest is stale after it. Sets the guest's clock, which
- * else goes on from when the snapshot was taken.
+ * Puts a VM back to its snapshot, whatever state it is in. Every connection into it is stale after it. Sets the
+ * guest's clock, which else goes on from when the snapshot was taken.
  * @param argv QEMU's arguments as when the snapshot was taken
  * @param limit seconds
  * @throws Failure when QEMU cannot load it; the VM is off then, as it could be in no known state. One that
@@ -72,35 +68,24 @@ export async function restoreSnapshot(
   tag: string,
   argv: string[],
   limit: number,
-): Promise<Restored> {
-  const how = await putBack(vm, tag, argv, limit)
+): Promise<void> {
+  await putBack(vm, tag, argv, limit)
   await setClock(vm, limit)
-  return how
 }
 
 /** The same with the guest's clock left as it is: it goes on from when the snapshot was taken. */
-export async function putBack(
-  vm: Vm,
-  tag: string,
-  argv: string[],
-  limit: number,
-): Promise<Restored> {
-  const how = await waitFor(
-    `\`${vm.host}\` to be put back`,
-    limit,
-    () => loadSnapshot(vm, tag, argv, limit),
-    {
-      // a guest that is just rebooting ends QEMU in the middle, and its keeper starts it again
-      every: 0.2,
-      final: (failure) => failure instanceof CannotLoad,
-    },
-  )
+export async function putBack(vm: Vm, tag: string, argv: string[], limit: number): Promise<void> {
+  const load = (): Promise<true | undefined> => loadSnapshot(vm, tag, argv, limit)
+  // a guest that is just rebooting ends QEMU in the middle, and its keeper starts it again
+  const final = (failure: unknown): boolean => failure instanceof CannotLoad
+  await waitFor(`\`${vm.host}\` to be put back`, limit, load, { every: 0.2, final })
   ensureKeeper(vm)
-  return how
 }
 
 /**
- * One try of `restoreSnapshot`, the guest's clock left as it is.
+ * One try of `restoreSnapshot`, the guest's clock left as it is. It takes a new QEMU: the counter of cycles (TSC) of
+ * an emulated CPU never goes back within a process (QEMU's `cpu_get_ticks`), so that a guest which is loaded into the
+ * one that runs sees minutes pass in an instant. Its kernel complains of a stall then, and now and then it hangs.
  * @returns undefined while neither a QEMU runs nor one may be started
  * @throws CannotLoad when there is no use in another try
  */
@@ -109,39 +94,39 @@ export async function loadSnapshot(
   tag: string,
   argv: string[],
   limit: number,
-): Promise<Restored | undefined> {
+): Promise<true | undefined> {
   const { frozen } = vm
   if (frozen?.tag === tag) {
     await thaw(vm, frozen, argv, limit)
-    return 'in a new process'
+    return true
   }
-  const running = qemuOf(vm)
-  // between the end of one QEMU and the start of the next
-  if (!running && keepersOf(vm).length > 0) return undefined
-  const started = running ?? (await startQemu(vm, argv, ['-S']))
-  let untouched = running !== undefined
+  const required = async (monitor: Qmp): Promise<void> => {
+    await otherJobsEnd(monitor, limit)
+    if ((await tagsOf(monitor)).includes(tag)) return
+    throw new CannotLoad(`\`${vm.host}\` has no snapshot \`${tag}\``)
+  }
+  if (qemuOf(vm)) {
+    await withMonitor(vm, required)
+    await stopVm(vm, 0)
+    // between the end of one QEMU and the start of the next
+  } else if (keepersOf(vm).length > 0) return undefined
+  await startQemu(vm, argv, ['-S'])
   try {
     await withMonitor(vm, async (monitor) => {
-      await otherJobsEnd(monitor, limit)
-      if (!(await tagsOf(monitor)).includes(tag))
-        throw new CannotLoad(`\`${vm.host}\` has no snapshot \`${tag}\``)
-      untouched = false
+      await required(monitor)
       await loadPaused(monitor, tag, limit)
       await monitor.execute('cont')
     })
   } catch (thrown) {
-    if (untouched || qemuOf(vm)?.pid !== started.pid) throw thrown
     // half of a state is none
-    for (const keeper of keepersOf(vm)) await end(keeper)
-    await end(started)
-    await gone(started, 5)
+    await stopVm(vm, 0)
     if (thrown instanceof CannotLoad) throw thrown
     throw new CannotLoad(`Cannot put \`${vm.host}\` back to its snapshot \`${tag}\``, {
       cause: thrown,
       evidence: (thrown as Error).message,
     })
   }
-  return running ? 'in the running process' : 'in a new process'
+  return true
 }
 
 /**

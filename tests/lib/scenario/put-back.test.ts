@@ -20,7 +20,7 @@ afterEach(() => {
 
 const vm = (thrown?: unknown): Machine =>
   ({
-    restore: async () => (thrown === undefined ? 'in a new process' : Promise.reject(thrown)),
+    restore: async () => (thrown === undefined ? undefined : Promise.reject(thrown)),
   }) as never
 const stage = (shares?: boolean): Stage => ({ shares }) as never
 const why = new Failure('Cannot put `sorrow` back', { evidence: 'its disk' })

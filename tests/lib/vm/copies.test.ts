@@ -223,9 +223,9 @@ test('copies begin at the snapshot as often as they want to, and change nothing 
         // its firmware begins anew, and writes in its memory
         await withMonitor(made, (monitor) => monitor.execute('system_reset'))
         await write(made, '0x55')
-        expect(await loadSnapshot(made, 'lab-two', own, 30)).toBe('in the running process')
+        await loadSnapshot(made, 'lab-two', own, 30)
         expect(await remembers(made)).toBe(true)
-        expect(await loadSnapshot(made, 'lab-one', own, 30)).toBe('in a new process')
+        await loadSnapshot(made, 'lab-one', own, 30)
         expect(await snapshotsOf(made)).toEqual([])
         expect(await remembers(made)).toBe(true)
         expect(statSync(files('box').disk).blocks * 512).toBeLessThan(2 ** 20)
