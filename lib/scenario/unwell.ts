@@ -1,6 +1,6 @@
 import type { Case, Scene } from './family.ts'
 import { doAsTold, told } from './told.ts'
-import { failingUnit, module, note, seen, upgrades } from './upgrade.ts'
+import { module, note, oneshot, seen, upgrades } from './upgrade.ts'
 
 const state = '/var/lib/nix-local-upgrade'
 const agent = 'nix-local-upgrade'
@@ -20,7 +20,7 @@ export const unwell: Case[] = [
   {
     name: 'without-golden',
     title:
-      'a host that has pinned nothing: a unit that fails puts all back, the boot default of its user included',
+      'a host that has pinned nothing: a unit that fails puts all back, the boot default and the next boot of its user included',
     promise: 'rollback',
     own: true,
     limit: 300,
@@ -70,11 +70,14 @@ async function withoutGolden(scene: Scene): Promise<void> {
   const variables = `bootctl status 2>/dev/null | grep -i 'default entry'; od -An -c /sys/firmware/efi/efivars/LoaderEntryDefault-*; ls /sys/firmware/efi/efivars | grep LoaderEntryOneShot`
   await vm.root(`unpin-golden && bootctl set-default ${entry}`)
   const before = (await vm.root(variables, { allow: 'any' })).stdout
-  await world.config.commit(module(vm, failingUnit), 'Bad')
+  const bootctl = '${pkgs.systemd}/bin/bootctl'
+  const others = `${bootctl} set-default auto-reboot; ${bootctl} set-oneshot auto-poweroff`
+  const bad = `{ pkgs, ... }: { ${oneshot('lab-bad', 'false')} boot.loader.systemd-boot.extraInstallCommands = "${others}"; }\n`
+  await world.config.commit(module(vm, bad), 'Bad')
   const reason = /^lab-bad\.service has failed/
   await upgrades(scene, vm, { outcome: 'validation-failed', reason })
   check(
-    'its user’s boot default is as it was',
+    'what its user has the machine boot is as it was',
     before,
     (await vm.root(variables, { allow: 'any' })).stdout,
   )
