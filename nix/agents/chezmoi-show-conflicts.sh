@@ -31,7 +31,7 @@ fi
 show() {
   local base file files=() encrypted=() home=''
   # as chezmoi-sync writes it
-  if [[ $(git log -1 --format=%s "$2") == "Home of $1, in conflict" ]]; then home=yes; fi
+  if [[ $(git log -1 --format=%s "$2") == "Home of $1, in conflict" ]] && ! is_former "$2"; then home=yes; fi
   # without a commit in common, each has made all that it has
   base=$(git merge-base "$2" "$trunk") || base=$(git hash-object -t tree /dev/null)
   conflicting "$(git rev-parse "$2")" "$(git rev-parse "$trunk")"
@@ -67,6 +67,20 @@ show() {
   fi
   found=yes
 }
+# Of an earlier clone of its host, which this one knows nothing of: it is settled anywhere.
+is_former() { # <ref>
+  case $1 in
+    refs/remotes/origin/conflict/*.former-*) ;;
+    "refs/remotes/origin/conflict/$host" | "refs/remotes/origin/conflict/$host.home") ! is_own "$1" ;;
+    *) return 1 ;;
+  esac
+}
+# as chezmoi-sync notes them
+is_own() { # <ref>
+  local commit
+  commit=$(git rev-parse --verify --quiet "$1") &&
+    { grep --quiet --no-messages --line-regexp "$commit" .git/chezmoi-sync-published || git merge-base --is-ancestor "$1" HEAD; }
+}
 # Leaves the files in which two commits conflict in `files`. Where one has a directory in the place of a file,
 # git calls the file `<file>~<commit>`.
 conflicting() { # <commit> <commit>
@@ -101,17 +115,18 @@ told=$(jq --raw-output --arg host "$host" '.conflicts[]? | select(.host == $host
 found=''
 if git rev-parse --verify --quiet "$trunk" >/dev/null; then
   own=refs/heads/conflict/$host
-  git rev-parse --verify --quiet "$own" >/dev/null || own=HEAD
+  is_own "$own" || own=HEAD
   if ! git merge-base --is-ancestor "$own" "$trunk" && ! git merge-base --is-ancestor "$trunk" "$own"; then
     show "$host" "$own" "@- $branch@origin"
   fi
   # an edit at home beside a commit
-  if git rev-parse --verify --quiet "$own.home" >/dev/null; then show "$host" "$own.home" ''; fi
+  if is_own "refs/heads/conflict/$host.home"; then show "$host" "refs/heads/conflict/$host.home" ''; fi
   while IFS= read -r ref; do
     name=${ref#refs/remotes/origin/}
     whose=${name#conflict/}
+    whose=${whose%.former-*}
     whose=${whose%.home}
-    if [[ $whose == "$host" ]] || git merge-base --is-ancestor "$ref" "$trunk"; then continue; fi
+    if { [[ $whose == "$host" ]] && ! is_former "$ref"; } || git merge-base --is-ancestor "$ref" "$trunk"; then continue; fi
     show "$whose" "$ref" "@- $name@origin"
   done < <(git for-each-ref --format='%(refname)' refs/remotes/origin/conflict/)
 fi

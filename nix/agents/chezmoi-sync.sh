@@ -11,7 +11,9 @@
 #   touching it, so the source keeps this host's text and `chezmoi apply` by hand does no harm.
 # - A conflict is seen on both hosts. Only the host that pushed second meets it, so it publishes its side
 #   as the bookmark `conflict/<host>`, which every other host reads as it fetches; `conflict/<host>.home` is
-#   what was edited at home, where a commit conflicts, too.
+#   what was edited at home, where a commit conflicts, too. One that this clone did not publish is of an
+#   earlier clone of this host, and nowhere else: it stays until it is in the trunk, if need be as
+#   `conflict/<host>.former-<commit>`.
 #
 # Settings come as CHEZMOI_* from the wrapper. Prints its phases and writes status.json.
 #
@@ -28,6 +30,7 @@ tries=12                                   # pushes that others may win before t
 trunk=refs/remotes/origin/$branch # as git names it
 trunk_rev="\"$branch\"@origin"    # as jj names it
 mine=conflict/$host
+published_list=.git/chezmoi-sync-published # commits that this clone gave that name, as it goes with the clone
 # a commit is not dropped because its remote bookmark is gone, and no file is too large to be kept
 jj=(jj --no-pager --color=never --config=git.abandon-unreachable-commits=false
   --config=snapshot.max-new-file-size=0)
@@ -198,9 +201,12 @@ list_kept() { # as objects of JSON, in REPLY
   done
   REPLY=$all
 }
-add_conflict() { # <host> <file...>
+add_conflict() { # <file...>: one that this host has to settle
+  own_files+=("$@")
+  note_conflict "$host" "$@"
+}
+note_conflict() { # <host> <file...>
   local whose each
-  if [[ $1 == "$host" ]]; then own_files+=("${@:2}"); fi
   quote "$1"
   whose=$REPLY
   array "${@:2}"
@@ -481,7 +487,7 @@ refuse_unresolved() {
   [[ -n $open ]] || return 0
   open=${open##*conflict }
   mapfile -t files < <("${jj[@]}" resolve --list 2>/dev/null | sed -E 's/ {2,}[0-9]+-sided.*//')
-  add_conflict "$host" "${files[@]}"
+  add_conflict "${files[@]}"
   finish conflict "The source has conflicts to resolve: ${files[*]:-in ${open:0:12}}"
 }
 
@@ -581,7 +587,7 @@ capture_one() { # <target> <source file>
     return
   fi
   keep "$target" 'edited here and in the source'
-  add_conflict "$host" "$path"
+  add_conflict "$path"
   if [[ -n $base ]]; then home_sides+=("$path" "$base" "$target"); fi
 }
 
@@ -763,7 +769,7 @@ integrate() {
   list_conflicts
   if ((!${#own_files[@]})); then
     if ((!${#unsound[@]})); then mapfile -d '' -t unsound < <(differing "$to" HEAD); fi
-    add_conflict "$host" "${unsound[@]:-all}"
+    add_conflict "${unsound[@]:-all}"
   fi
   enter publish
   publish
@@ -874,7 +880,7 @@ refuse_markers() {
     if has_markers "HEAD:$file" && ! has_markers "${to:-HEAD}:$file"; then marked+=("$file"); fi
   done
   ((${#marked[@]})) || return 0
-  add_conflict "$host" "${marked[@]}"
+  add_conflict "${marked[@]}"
   finish conflict "Conflict markers are left in ${marked[*]}"
 }
 has_markers() {
@@ -933,22 +939,32 @@ list_conflicts() {
   [[ -n $to ]] || return 0
   if ! ancestor "$to" "$head" && ! ancestor "$head" "$to"; then
     conflicting "$head" "$to"
-    ((!${#files[@]})) || add_conflict "$host" "${files[@]}"
+    ((!${#files[@]})) || add_conflict "${files[@]}"
   fi
   for ref in "${published[@]}"; do
+    if published_here "$ref" || ancestor "${refs[$ref]}" "$to"; then continue; fi
     whose=${ref#refs/remotes/origin/conflict/}
+    whose=${whose%.former-*}
     whose=${whose%.home}
-    if [[ $whose == "$host" ]] || ancestor "${refs[$ref]}" "$to"; then continue; fi
     conflicting "${refs[$ref]}" "$to"
     if ((!${#files[@]})); then mapfile -d '' -t files < <(differing "$to" "$ref"); fi
-    add_conflict "$whose" "${files[@]}"
+    note_conflict "$whose" "${files[@]}"
   done
+}
+note_published() { # <commit>
+  if grep --quiet --no-messages --line-regexp "$1" "$published_list"; then return; fi
+  echo "$1" >>"$published_list" && sync "$published_list"
+}
+# Whether this clone has published it, or has it in what it is at.
+published_here() { # <ref of the remote>
+  [[ $1 == "refs/remotes/origin/$mine" || $1 == "refs/remotes/origin/$mine.home" ]] || return 1
+  grep --quiet --no-messages --line-regexp "${refs[$1]}" "$published_list" || ancestor "${refs[$1]}" "$head"
 }
 
 # Publishes this host's side of a conflict, or takes it back once there is none. What was edited at home and what was
 # committed may conflict at once, from different commits on, so that no one commit says both.
 publish() {
-  local own='' own_home=''
+  local own='' own_home='' ref
   list_conflicts
   if ((${#own_files[@]} && !${#home_sides[@]})) || { [[ -n $to ]] && ! ancestor "$to" "$head"; }; then own=$head; fi
   if [[ ${CHEZMOI_AUTO_PUSH:-true} != true ]]; then return; fi
@@ -957,19 +973,32 @@ publish() {
   fi
   announce "$mine" "$own"
   announce "$mine.home" "$own_home"
+  for ref in "${published[@]}"; do
+    if [[ $ref == "refs/remotes/origin/$mine.former-"* ]]; then announce "${ref#refs/remotes/origin/}" ''; fi
+  done
 }
 announce() { # <bookmark> <commit, or empty for none>
-  if [[ $2 == "${refs[refs/remotes/origin/$1]-}" ]]; then return; fi
+  local there=${refs[refs/remotes/origin/$1]-}
+  # noted first: what is published and not known for it would be taken for an earlier clone's
+  if [[ -n $2 ]]; then note_published "$2" || finish failed "Cannot write $repository/$published_list"; fi
+  if [[ $2 == "$there" ]]; then return; fi
+  if [[ -n $there ]] && ! published_here "refs/remotes/origin/$1" && ! ancestor "$there" "${to:-none}"; then
+    if [[ -z $2 ]] || ! push_bookmark "$mine.former-${there:0:12}" "$there"; then return; fi
+  fi
+  # the next run tries again
+  push_bookmark "$1" "$2" || true
+}
+push_bookmark() { # <bookmark> <commit, or empty for none>
+  local there=${refs[refs/remotes/origin/$1]-}
+  if [[ $2 == "$there" ]]; then return; fi
+  # one that came from elsewhere
+  if [[ -n $there ]]; then within "$limit" bookmark "${jj[@]}" bookmark track "$1@origin" || true; fi
   if [[ -n $2 ]]; then
-    # of an earlier clone of this host
-    if [[ -n ${refs[refs/remotes/origin/$1]-} ]]; then within "$limit" bookmark "${jj[@]}" bookmark track "$1@origin" || true; fi
     must 'name the conflict' "${jj[@]}" bookmark set "$1" --revision "$2" --allow-backwards
   else
     within "$limit" bookmark "${jj[@]}" bookmark delete "exact:$1" || true
   fi
-  # the next run tries again
-  within "$network_limit" publish "${jj[@]}" git push --remote origin --bookmark "exact:$1" \
-    --allow-empty-description || true
+  within "$network_limit" publish "${jj[@]}" git push --remote origin --bookmark "exact:$1" --allow-empty-description
 }
 
 # A commit of the texts in $HOME that conflict with the source, on the commit that they were edited in.

@@ -57,22 +57,70 @@ test('More files at once than a command line can name come in one commit', async
   expect(await torment.sh('ls .many | wc -l')).toBe('800')
 })
 
-test('A host that was cloned anew publishes its next conflict in the place of the former one', async () => {
+test('What a host had in conflict before it was cloned anew is shown, outlives its next conflict, and is settled', async () => {
   const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': ten, '.b': ten })
   await sorrow.sh('sed -i "s/line 4/of sorrow/" .a')
   await torment.sh('sed -i "s/line 4/of torment/" .a')
   await sorrow.sync()
   expect(await torment.sync()).toMatchObject({ outcome: 'conflict' })
+  const former = await atRemote('git rev-parse conflict/torment')
   await torment.sh('rm -rf .a .b .local .config')
-  expect(await torment.sync()).toMatchObject({ outcome: 'synced' })
-  // until then it is the only place that has the edit
-  expect(await atRemote('git show conflict/torment:dot_a')).toContain('of torment')
+  const one = { host: 'torment', files: ['dot_a'] }
+  // it is told, and holds nothing up
+  expect(await torment.sync()).toMatchObject({ outcome: 'synced', conflicts: [one] })
+  expect(await torment.sh('cat .a')).toContain('of sorrow')
+  expect(await torment.sync()).toMatchObject({ outcome: 'up-to-date', conflicts: [one] })
+  const text = await torment.conflicts()
+  expect(text).toMatch(/on torment[^]*\+of torment[^]*in the trunk[^]*\+of sorrow/)
+  expect(text).toContain('jj new @- conflict/torment@origin')
+  expect(await sorrow.conflicts()).toBe(text.replaceAll(torment.home, sorrow.home))
+  // the next one has the name, and the former another
   await sorrow.sh('sed -i "s/line 6/of sorrow/" .b')
   await torment.sh('sed -i "s/line 6/of torment/" .b')
   await sorrow.sync()
-  expect(await torment.sync()).toMatchObject({ outcome: 'conflict' })
+  const both = [{ host: 'torment', files: ['dot_b'] }, one]
+  for (const _ of [1, 2])
+    expect(await torment.sync()).toMatchObject({ outcome: 'conflict', conflicts: both })
   expect(await atRemote('git show conflict/torment:dot_b')).toContain('of torment')
-  expect(await sorrow.sync()).toMatchObject({ conflicts: [{ host: 'torment', files: ['dot_b'] }] })
+  const kept = `conflict/torment.former-${former.slice(0, 12)}`
+  expect(await atRemote(`git rev-parse ${kept}`)).toBe(former)
+  expect(await sorrow.sync()).toMatchObject({ conflicts: both })
+  for (const host of [sorrow, torment]) expect(await host.conflicts()).toContain('+of torment')
+  // each is settled as any other
+  await torment.sh('sed -i "s/of torment/of sorrow/" .b')
+  expect(await torment.sync()).toMatchObject({ outcome: 'synced', conflicts: [one] })
+  const told = /To settle it: (.* && jj new \S+ \S+), edit/.exec(await sorrow.conflicts())![1]!
+  expect(told).toContain(kept)
+  await sorrow.sh(`${told} 2>&1; echo both >dot_a`)
+  expect(await sorrow.sync()).toMatchObject({ outcome: 'synced', conflicts: [] })
+  expect(await torment.sync()).toMatchObject({ outcome: 'synced', conflicts: [] })
+  expect(await atRemote("git for-each-ref --format='%(refname)'")).toBe('refs/heads/main')
+  expect(await torment.sh('cat .a')).toBe('both')
+})
+
+test('So is what was edited at home, in a clone that tracks all branches by itself, too', async () => {
+  const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': ten, '.b': ten })
+  await sorrow.sh('sed -i "s/line 5/of sorrow/" .a')
+  await sorrow.sync()
+  await torment.sh(
+    `printf '#!/bin/sh\\n[ $1 != apply ] || sed -i "s/line 5/of torment/" ~/.a\\n' >hook; chmod +x hook`,
+  )
+  expect(await torment.sync({ CHEZMOI_PHASE_HOOK: `${torment.home}/hook` })).toMatchObject({
+    conflicts: [{ host: 'torment', files: ['dot_a'] }],
+  })
+  await torment.sh(`rm -rf .a .b .local .config; mkdir -p .config/jj
+    printf '[remotes.origin]\\nauto-track-bookmarks = "*"\\n[git]\\nauto-local-bookmark = true\\n' >.config/jj/config.toml`)
+  for (const outcome of ['synced', 'up-to-date'])
+    expect(await torment.sync()).toMatchObject({
+      outcome,
+      conflicts: [{ host: 'torment', files: ['dot_a'] }],
+    })
+  expect(await atRemote('git show conflict/torment:dot_a')).toContain('of torment')
+  const told = /To settle it: (.* && jj new \S+ \S+), edit/.exec(await torment.conflicts())![1]!
+  await torment.sh(`${told} 2>&1; echo both >dot_a`)
+  expect(await torment.sync()).toMatchObject({ outcome: 'synced', conflicts: [] })
+  expect(await atRemote("git for-each-ref --format='%(refname)'")).toBe('refs/heads/main')
+  expect(await torment.conflicts()).toBe('No conflicts')
 })
 
 test('A clone of one branch alone hears of conflicts all the same', async () => {
