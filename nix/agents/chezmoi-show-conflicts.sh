@@ -6,7 +6,7 @@
 branch=${CHEZMOI_BRANCH:-main}
 host=${CHEZMOI_HOST:-$(uname -n)}
 trunk=refs/remotes/origin/$branch
-export GIT_TERMINAL_PROMPT=0 LC_ALL=C.UTF-8
+export GIT_TERMINAL_PROMPT=0 GIT_LITERAL_PATHSPECS=1 LC_ALL=C.UTF-8
 
 case ${1:-} in
   '') offline='' ;;
@@ -16,6 +16,7 @@ esac
 root=$(chezmoi source-path)
 cd "$root" 2>/dev/null || { echo "No dotfiles at $root" && exit 0; }
 cd "$(git rev-parse --show-toplevel)" || exit
+below=$(realpath --relative-to=. "$root")
 
 # jj must not look at what a synchronization was cut off in, or is at: that is the next one's to put back
 state=${CHEZMOI_STATE:-}
@@ -54,7 +55,8 @@ show() {
     echo "  To settle it: chezmoi-show-conflicts on $1, where it was edited at home, says how"
   elif [[ -n $home ]]; then
     for file in "${files[@]}"; do
-      printf -v file %q "$(chezmoi target-path "$PWD/$file")"
+      # by its own name of the source, which may be a link
+      printf -v file %q "$(chezmoi target-path "$root/${file#"$below/"}")"
       echo "  To settle it: chezmoi merge $file, or chezmoi re-add $file for the text at home, or"
       echo "    chezmoi apply --force $file for that of the trunk, then chezmoi-sync"
     done

@@ -598,7 +598,7 @@ commit_with() { # <file> <sum> <where>
     git show "$commit:$1" >"$3" 2>/dev/null || continue
     sum=$(sha256sum <"$3")
     if [[ ${sum%% *} == "$2" ]]; then echo "$commit" && return; fi
-  done < <(git log --max-count=200 --format=%H HEAD -- "$1")
+  done < <(git --literal-pathspecs log --max-count=200 --format=%H HEAD -- "$1")
   return 1
 }
 
@@ -681,9 +681,13 @@ find_unfetched() {
   fi
 }
 name_unfetched() { # <file of the repository> <reason>
-  local target
+  local target below
+  # chezmoi takes a path by its own name of the source alone, which may be a link
+  below=$(realpath --relative-to=. "$root")/
+  below=${below#./}
   # what is no target is no concern of the home
-  if [[ /$1 == */.* ]] || ! target=$(within "$limit" unfetched chezmoi target-path "$repository/$1"); then return 0; fi
+  if [[ /$1 == */.* || $1 != "$below"* ]] ||
+    ! target=$(within "$limit" unfetched chezmoi target-path "$root/${1#"$below"}"); then return 0; fi
   keep "${target#"$HOME/"}" "$2"
   unfetched=yes
 }

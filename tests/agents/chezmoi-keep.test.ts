@@ -488,6 +488,39 @@ test('What git alone would fetch is not put into the home, and named', async () 
   expect(await torment.sh('ls -A .zsh; cat .b; ls .x.big 2>&1 || true')).toMatch(/^own\nb\nls: /)
 })
 
+test('A source that is a link is one like others', async () => {
+  const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
+  await torment.sh(
+    'mkdir all; mv .local/share/chezmoi all/dots; ln -s ~/all/dots .local/share/chezmoi',
+  )
+  await sorrow.sh(`echo sorrow >.a; cd .local/share/chezmoi; echo '*.big filter=lfs' >.gitattributes
+    printf 'version https://git-lfs.github.com/spec/v1\noid sha256:%064d\nsize 9\n' 1 >dot_x.big`)
+  await sorrow.sync()
+  await torment.sh(
+    `printf '#!/bin/sh\n[ $1 != apply ] || echo torment >~/.a\n' >hook; chmod +x hook`,
+  )
+  const ran = await torment.sync({ CHEZMOI_PHASE_HOOK: `${torment.home}/hook` })
+  expect(kept(ran)).toMatchObject({ '.x.big': expect.stringMatching('Git LFS') })
+  expect(await torment.sh('ls .x.big 2>&1 || true')).toMatch(/^ls: /)
+  expect(ran.conflicts).toEqual([{ host: 'torment', files: ['dot_a'] }])
+  expect(await torment.conflicts()).toContain(`chezmoi merge ${torment.home}/.a, or`)
+})
+
+test('A conflict in a file whose name is a pattern shows that file alone', async () => {
+  const { sorrow, torment } = await makeDotfiles(root, {
+    '*': 'a\n',
+    '.b': 'b\n',
+    ':(top)c': 'c\n',
+  })
+  for (const host of [sorrow, torment])
+    await host.sh(`for file in '*' .b ':(top)c'; do echo ${host.name} >"$file"; done`)
+  await sorrow.sync()
+  expect(await torment.sync()).toMatchObject({ outcome: 'conflict' })
+  const shown = (await torment.conflicts()).split('\n')
+  for (const line of ['    +torment', '    +sorrow'])
+    expect(shown.filter((each) => each === line)).toHaveLength(3)
+})
+
 test('A script runs each time, once it changed, or once for each text, as chezmoi itself would run it', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
   const names = [
