@@ -877,21 +877,18 @@ files_of() { # files_of <tree>
 
 # Markers that were left in a file read as text to jj, and would be pushed and applied.
 refuse_markers() {
-  local changed=() marked=() file
-  if [[ $to == "$head" ]]; then return; fi
-  mapfile -d '' -t changed < <(git diff --name-only -z --no-renames --diff-filter=d "${to:-$(git hash-object -t tree /dev/null)}" HEAD)
-  for file in "${changed[@]}"; do
-    if has_markers "HEAD:$file" && ! has_markers "${to:-HEAD}:$file"; then marked+=("$file"); fi
-  done
+  local changed=() marked=()
+  if [[ -z $to || $to == "$head" ]]; then return; fi
+  mapfile -d '' -t changed < <(git diff --name-only -z --no-renames --diff-filter=d "$to" HEAD)
+  mapfile -d '' -t marked < <(comm -z -23 <(with_markers HEAD) <(with_markers "$to"))
   ((${#marked[@]})) || return 0
   add_conflict "${marked[@]}"
   finish conflict "Conflict markers are left in ${marked[*]}"
 }
-has_markers() {
-  local text
-  # bash leaves out zeros, and warns
-  { text=$(git show "$1"); } 2>/dev/null || return 1
-  grep -qE '^<{7,} ' <<<"$text" && grep -qE '^>{7,} ' <<<"$text"
+# Which of `changed` have them. git looks itself, as one may be larger than what bash has room for.
+with_markers() { # <commit>
+  ((!${#changed[@]})) || printf '%s\0' "${changed[@]}" | xargs -0 git --literal-pathspecs grep -lzaE --all-match \
+    -e '^<{7,} ' -e '^>{7,} ' "$1" -- | sed -z 's/^[^:]*://' | sort -z
 }
 
 push() {

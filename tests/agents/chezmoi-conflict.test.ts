@@ -159,6 +159,24 @@ test('Markers that someone left in a file are not pushed', async () => {
   expect(await atRemote('git show main:dot_a')).toBe(`${ten}x\ny`)
 })
 
+test('A file that is larger than the room of the shell is looked through all the same', async () => {
+  const { sorrow, atRemote } = await makeDotfiles(root, { '.a': ten })
+  // git and its like may have what they want
+  await sorrow.sh(`mkdir roomy; for each in git jj chezmoi; do
+      printf '#!/bin/sh\nulimit -S -v unlimited\nexec /usr/bin/%s "$@"\n' $each >roomy/$each; done
+    ln -sf "$(command -v chezmoi)" chezmoi; sed -i "s|/usr/bin/chezmoi|$HOME/chezmoi|" roomy/chezmoi; chmod +x roomy/*
+    echo 'ulimit -S -v 120000' >limit; head -c 60M /dev/urandom >.local/share/chezmoi/dot_big`)
+  const path = await sorrow.sh('echo "$PATH"')
+  const env = { BASH_ENV: `${sorrow.home}/limit`, PATH: `${sorrow.home}/roomy:${path}` }
+  expect(await sorrow.sync(env)).toMatchObject({ outcome: 'synced' })
+  expect(await atRemote('git cat-file -s main:dot_big')).toBe(String(60 * 1024 ** 2))
+  await sorrow.sh(`printf '\n<<<<<<< one\n>>>>>>> two\n' >>.local/share/chezmoi/dot_big`)
+  expect(await sorrow.sync(env)).toMatchObject({
+    outcome: 'conflict',
+    reason: 'Conflict markers are left in dot_big',
+  })
+})
+
 test('What two hosts have not brought together yet is no conflict', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': ten, '.b': ten })
   await sorrow.sh('echo of sorrow >>.a')
