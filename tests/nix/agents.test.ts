@@ -93,7 +93,7 @@ const programs: Record<string, string[]> = {
   bash: ['bash'],
   chezmoi: ['chezmoi'],
   coreutils:
-    `cat chmod cp cut date dd df dirname du env head id ln mkdir mktemp mv paste printf readlink realpath rm
+    `cat chmod comm cp cut date dd df dirname du env head id ln mkdir mktemp mv paste printf readlink realpath rm
     rmdir sha256sum sleep sort stat sync tail tee timeout tr uname wc`.split(/\s+/),
   diffutils: ['cmp'],
   findutils: ['find', 'xargs'],
