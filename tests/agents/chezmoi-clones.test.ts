@@ -123,6 +123,30 @@ test('So is what was edited at home, in a clone that tracks all branches by itse
   expect(await torment.conflicts()).toBe('No conflicts')
 })
 
+test('Where it cannot have another name, no other conflict takes its place', async () => {
+  const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': ten })
+  await sorrow.sh('sed -i "s/line 4/of sorrow/" .a')
+  await torment.sh('sed -i "s/line 4/of torment/" .a')
+  await sorrow.sync()
+  await torment.sync()
+  await torment.sh('rm -rf .local/share/chezmoi')
+  await torment.sync()
+  await atRemote(
+    `printf '#!/bin/sh\ncase $1 in *.former-*) exit 1 ;; esac\n' >hooks/update; chmod +x hooks/update`,
+  )
+  await sorrow.sh('sed -i "s/line 6/again sorrow/" .a')
+  await torment.sh('sed -i "s/line 6/again torment/" .a')
+  await sorrow.sync()
+  expect(await torment.sync()).toMatchObject({ outcome: 'conflict' })
+  expect(await atRemote('git show conflict/torment:dot_a')).toContain('of torment')
+  await atRemote('rm hooks/update')
+  expect(await torment.sync()).toMatchObject({ outcome: 'conflict' })
+  expect(await atRemote('git show conflict/torment:dot_a')).toContain('again torment')
+  expect(
+    await atRemote('git grep -l "of torment" $(git for-each-ref --format="%(refname)")'),
+  ).toMatch(/former-/)
+})
+
 test('A clone of one branch alone hears of conflicts all the same', async () => {
   const { sorrow, torment, remote } = await makeDotfiles(root, { '.a': ten })
   await torment.sh(`rm -rf .local/share/chezmoi
