@@ -1,6 +1,7 @@
 import { outcome, own, readHome, setLine, setThird, shared, syncByUnit } from './dotfile-sync.ts'
 import { fromHome } from '../lab-settings.ts'
 import type { Case, Scene } from './family.ts'
+import { told } from './told.ts'
 
 /** What becomes of the remote's history, and of a host's clone. */
 export const dotfileHistory: Case[] = [
@@ -87,6 +88,9 @@ async function clonedAnew(scene: Scene): Promise<void> {
   await vm.user(`rm -rf ${source}`)
   outcome(scene, vm, 'synced', await syncByUnit(vm))
   check('a new clone leaves what the old one has published', 'mine', await lineOf(7, mine))
+  const former = (await world.dotfiles.head(mine))!
+  const shown = () => told(scene, vm, 'chezmoi-show-conflicts', 'user')
+  check('and it is still shown', /^.*\bmine$/m, await shown())
 
   // what it leads to may be on a disk that is not there now
   await vm.user(`rm -rf ${source}; ln -s /lab-away ${source}`)
@@ -100,6 +104,9 @@ async function clonedAnew(scene: Scene): Promise<void> {
   const one = await lineOf(3, world.branch, 'dot_config/lab/one.conf')
   check('an edit gets through from a clone of git', 'mine', one)
   await conflictIn(11)
+  const kept = `${mine}.former-${former.slice(0, 12)}`
+  check('the conflict before it is kept', 'mine', await lineOf(7, kept))
+  check('under a name that is shown', true, (await shown()).includes(`${kept}@origin`))
   await vm.user(
     `cd ${source} && jj new @- ${world.branch}@origin && jj resolve --tool :ours dot_labrc`,
   )
