@@ -67,10 +67,15 @@ function explainOne(task: string, thrown: unknown): string {
     .join('\n')
 }
 
-/** User-given text may hold newlines or terminal escapes; an error stays one readable line. */
+/**
+ * Text that somebody gave may hold newlines, terminal escapes, or blanks that look like others or like nothing; an
+ * error stays one readable line.
+ */
 export const oneLine = (text: string): string =>
-  // oxlint-disable-next-line no-control-regex -- exactly these are what must not reach a terminal
-  text.replace(/[\u0000-\u001f\u007f-\u009f]/g, (c) => JSON.stringify(c).slice(1, -1))
+  text.replace(/[\p{Cc}\p{Cf}]|[^\S ]/gu, (c) => {
+    const short = JSON.stringify(c).slice(1, -1)
+    return short === c ? `\\u${c.codePointAt(0)!.toString(16).padStart(4, '0')}` : short
+  })
 
 const unwritable: Record<string, string> = {
   ENOSPC: 'the disk is full',

@@ -17,6 +17,11 @@ test('what a user typed cannot add lines or move the cursor', () => {
   expect(text).toBe('x: Cannot use `a\\nb\\u001b[2J` as a host name')
 })
 
+test('what a user pasted and nobody can see is shown', () => {
+  const text = explain('x', usage('Cannot find `so\u200brrow\u00a0\u202e` or “grün”'))
+  expect(text).toBe('x: Cannot find `so\\u200brrow\\u00a0\\u202e` or “grün”')
+})
+
 test('a bug keeps its stack', () => {
   expect(explain('x', new TypeError('boom'))).toMatch(/This is a bug[^]*TypeError: boom\n\s+at /)
 })
