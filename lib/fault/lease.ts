@@ -17,9 +17,9 @@ import { before, measure, unfaulted } from './measure.ts'
 import { shell, withGuest } from './probe.ts'
 import type { Proof } from './proof.ts'
 import { ensureKeeper } from '../vm/qemu.ts'
-import { qmp } from '../vm/qmp.ts'
+import { withMonitor } from '../vm/monitor.ts'
 import { waitFor } from '../retry.ts'
-import { files, qemuOf, theVm, type Vm } from '../vm/vm.ts'
+import { qemuOf, theVm, type Vm } from '../vm/vm.ts'
 
 /**
  * Injects a fault and returns as soon as it is at work: one record for each VM. It heals itself when
@@ -146,9 +146,16 @@ export async function heal(vm: Vm, which: readonly Link[] = links): Promise<stri
 export async function endFaults(vm: Vm): Promise<void> {
   if (!existsSync(faultFile(vm.host))) return
   const lock = await lockFaults(vm.host)
-  recordFaults(vm.host, [])
-  if (qemuOf(vm)) await plugIn(vm, links)
-  lock.release()
+  try {
+    recordFaults(vm.host, [])
+    if (qemuOf(vm))
+      await plugIn(vm, links).catch((thrown: unknown) => {
+        // one that just ends, as when its guest reboots, takes its cables with it
+        if (!(thrown instanceof Failure)) throw thrown
+      })
+  } finally {
+    lock.release()
+  }
 }
 
 async function prepare(id: string, request: Request, vm: Vm): Promise<Fault> {
@@ -228,11 +235,10 @@ async function allOrNothing(faults: Fault[], work: (fault: Fault) => Promise<voi
 }
 
 /** The keeper does the same within a moment; this is for a VM that has lost its keeper. */
-async function plugIn(vm: Vm, which: readonly Link[]): Promise<void> {
-  const monitor = await qmp(files(vm.host).qmp)
-  for (const link of which) await setCable(monitor, link, true)
-  monitor.close()
-}
+const plugIn = (vm: Vm, which: readonly Link[]): Promise<void> =>
+  withMonitor(vm, async (monitor) => {
+    for (const link of which) await setCable(monitor, link, true)
+  })
 
 const look = async (vm: Vm): Promise<Record<Link, Seen>> =>
   seen(await withGuest(vm, (guest) => shell(guest, looking)))
@@ -242,11 +248,14 @@ const whole = ({ carrier, lease, ruled }: Seen): boolean => carrier && !lease &&
 async function forget(host: string, gone: Fault[]): Promise<void> {
   const ids = new Set(gone.map(({ id }) => id))
   const lock = await lockFaults(host)
-  recordFaults(
-    host,
-    readable(host).filter(({ id }) => !ids.has(id)),
-  )
-  lock.release()
+  try {
+    recordFaults(
+      host,
+      readable(host).filter(({ id }) => !ids.has(id)),
+    )
+  } finally {
+    lock.release()
+  }
 }
 
 function readable(host: string): Fault[] {

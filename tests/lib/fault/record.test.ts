@@ -1,13 +1,21 @@
+import { spawn } from 'node:child_process'
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { keepCables } from '../../../lib/fault/cable.ts'
 import { endFaults, heal, inject, list } from '../../../lib/fault/lease.ts'
-import { activeFaults, faultFile, recordFaults, recordedFaults } from '../../../lib/fault/record.ts'
+import {
+  activeFaults,
+  faultFile,
+  lockFaults,
+  recordFaults,
+  recordedFaults,
+} from '../../../lib/fault/record.ts'
 import type { Fault } from '../../../lib/fault/fault.ts'
 import type { QmpEvent } from '../../../lib/vm/qmp.ts'
-import { newUuid, writeVm, type Vm } from '../../../lib/vm/vm.ts'
+import { waitFor } from '../../../lib/retry.ts'
+import { newUuid, qemuOf, writeVm, type Vm } from '../../../lib/vm/vm.ts'
 
 let vm: Vm
 let home: string
@@ -67,6 +75,21 @@ test('a VM that does not run has no active fault, and healing says where it went
   expect(recordedFaults('sorrow')).toMatchObject([{ id: 'f1' }])
   await endFaults(vm)
   expect(recordedFaults('sorrow')).toEqual([])
+})
+
+test('faults end with a QEMU that just ends, and the next one to change them waits for nobody', async () => {
+  // what a guest leaves that reboots: a process that still is there, and no monitor
+  const ending = spawn('sh', ['-c', 'sleep 60; :', vm.uuid], { argv0: 'qemu-system-x86_64' })
+  try {
+    await waitFor('it to be seen', 10, () => qemuOf(vm))
+    recordFaults('sorrow', [fault()])
+    await endFaults(vm)
+    expect(recordedFaults('sorrow')).toEqual([])
+    const { release } = await lockFaults('sorrow')
+    release()
+  } finally {
+    ending.kill('SIGKILL')
+  }
 })
 
 test('nothing is injected into a VM that does not run, and nothing is recorded', async () => {
