@@ -223,16 +223,12 @@ function fromEnv(text: string, option: Option, variable: string): string | numbe
  * @param where the flag or the variable
  * @throws Failure (usage) for another text, and for a number beyond the option's
  */
-function wholeNumber(
-  text: string,
-  { least = 0, most = 2 ** 32 - 1 }: Option,
-  where: string,
-): number {
+function wholeNumber(text: string, { least = 0, most }: Option, where: string): number {
   const value = /^-?\d+$/.test(text) ? Number(text) : Number.NaN
-  if (value >= least && value <= most) return value
+  if (value >= least && value <= (most ?? 2 ** 32 - 1)) return value
   const shown = text.length > 80 ? `${text.slice(0, 80)}…` : text
   throw usage(
     `Cannot take \`${shown}\` for ${where}`,
-    `Write a whole number from ${least} to ${most}`,
+    `Write a whole number from ${least} ${most === undefined ? 'on' : `to ${most}`}`,
   )
 }

@@ -131,6 +131,7 @@ export const family: Family = {
 }
 
 const scenarios = scenario(family)
+const options = { ...faultOptions, ...scenarios.options }
 
 export const task: Task = {
   ...scenarios,
@@ -142,7 +143,7 @@ export const task: Task = {
       array: true,
     },
   },
-  options: { ...faultOptions, ...scenarios.options },
+  options,
   parts: { Faults: faultHelp },
   under: [
     'tc qdisc add dev uplink root netem …   in the guest, under a unit that takes it away',
@@ -160,7 +161,7 @@ export const task: Task = {
     const named = (args['host'] ?? []) as string[]
     if (verb !== undefined && verbs.includes(verb)) {
       const { runFault } = await import('../lib/fault/command.ts')
-      return await runFault(verb, { ...args, host: [...rest, ...named] })
+      return await runFault(verb, { ...args, host: [...rest, ...named] }, Object.keys(options))
     }
     const foreign = Object.keys(faultOptions).find(
       (option) => option !== 'host' && args[option] !== undefined,

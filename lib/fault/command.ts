@@ -1,16 +1,21 @@
 import { Exit, explain, usage, type ExitCode } from '../failure.ts'
 import { faultName, links, secondsLeft, type Link } from './fault.ts'
-import { readRequest } from './request.ts'
+import { faultOptions, readRequest } from './request.ts'
 import { heal, inject, list, prove } from './lease.ts'
 import { chooseVms } from '../nix/hosts.ts'
 import { table } from '../table.ts'
 import type { Args } from '../task.ts'
 import { qemuOf } from '../vm/vm.ts'
 
-/** Runs a verb: injects and proves a fault, or heals, or lists. */
-export async function runFault(verb: string, args: Args): Promise<ExitCode> {
-  const foreign = ['case', 'seed', 'keep', 'pause'].find((option) => args[option] !== undefined)
-  if (foreign) throw usage(`Cannot ${verb} with --${foreign}: that is for the scenarios`)
+/**
+ * Runs a verb: injects and proves a fault, or heals, or lists.
+ * @param options all flags of the command line; most belong to something else than this verb
+ */
+export async function runFault(verb: string, args: Args, options: string[]): Promise<ExitCode> {
+  const used = { list: ['host'], heal: ['host', 'link'] }[verb] ?? Object.keys(faultOptions)
+  const foreign = options.find((key) => args[key] !== undefined && ![...used, 'json'].includes(key))
+  if (foreign !== undefined)
+    throw usage(`Cannot use --${foreign} with ${verb}`, 'tsx tasks/chaos-network.ts --help')
   if (verb === 'list') return await printList(args)
   if (verb === 'heal') return await healAll(args)
   const request = readRequest(verb, args)

@@ -20,9 +20,9 @@ export interface KindOf {
 
 const eitherWay = ['out', 'in', 'both'] as const
 /** The units that faults have numbers in. */
-export const percent = { option: 'percent', symbol: '%', least: 1, most: 90 } as const
-export const ms = { option: 'ms', symbol: 'ms', least: 20, most: 5000 } as const
-export const kbit = { option: 'kbit', symbol: 'kbit/s', least: 16, most: 20_000 } as const
+const percent = { option: 'percent', symbol: '%', least: 1, most: 90 } as const
+const ms = { option: 'ms', symbol: 'ms', least: 20, most: 5000 } as const
+const kbit = { option: 'kbit', symbol: 'kbit/s', least: 16, most: 20_000 } as const
 
 /** Every kind of fault, and what may be asked of it. */
 export const kinds = {

@@ -1,12 +1,9 @@
 import { usage } from '../failure.ts'
 import {
   directions,
-  kbit,
   kindOf,
   kinds,
   links,
-  ms,
-  percent,
   type Direction,
   type Kind,
   type KindOf,
@@ -22,8 +19,7 @@ export const verbs = [...Object.keys(kinds), 'heal', 'list']
 /** Seconds that a cable is out, or in. */
 const flapped = { least: 1, most: 60 }
 
-const range = ({ least, most }: { least: number; most: number }) => ({ least, most })
-
+/** What a number may be depends on the fault, which may have none at all: `readRequest` looks. */
 export const faultOptions: Record<string, Option> = {
   link: { type: 'string', describe: `${links.join(' or ')}; mgmt is never faulted` },
   host: {
@@ -36,11 +32,11 @@ export const faultOptions: Record<string, Option> = {
     type: 'string',
     describe: `${directions.join(', ')}, as the VM sees it; out without`,
   },
-  ms: { type: 'number', ...range(ms), describe: 'delay, jitter' },
-  percent: { type: 'number', ...range(percent), describe: 'loss, duplicate, corrupt' },
-  kbit: { type: 'number', ...range(kbit), describe: 'rate, a second' },
-  down: { type: 'number', ...flapped, describe: 'flap: seconds without the cable, 2 without' },
-  up: { type: 'number', ...flapped, describe: 'flap: seconds with it, 3 without' },
+  ms: { type: 'number', describe: 'delay, jitter' },
+  percent: { type: 'number', describe: 'loss, duplicate, corrupt' },
+  kbit: { type: 'number', describe: 'rate, a second' },
+  down: { type: 'number', describe: 'flap: seconds without the cable, 2 without' },
+  up: { type: 'number', describe: 'flap: seconds with it, 3 without' },
 }
 
 /** One line for each kind, for --help. */
@@ -70,6 +66,7 @@ export function readRequest(kind: string, args: Words): Request {
     throw usage(`Cannot inject \`${kind}\`: there is no such fault`, Object.keys(kinds).join(', '))
   }
   const of = kindOf(kind as Kind)
+  const numbers = readNumbers(of, kind, args)
   const link = readLink(args.link ?? of.link, kind)
   if (of.link && link !== of.link) {
     throw usage(`Cannot inject ${kind} on ${link}: it is a fault of ${of.link}`)
@@ -89,7 +86,7 @@ export function readRequest(kind: string, args: Words): Request {
     link,
     hosts,
     direction: readDirection(of, kind, args.direction),
-    ...readNumbers(of, kind, args),
+    ...numbers,
     lease: seconds(args.for ?? '60s'),
   }
 }
@@ -118,7 +115,13 @@ function readNumbers(
   const units = ['ms', 'percent', 'kbit', 'down', 'up'] as const
   const own: string[] = kind === 'flap' ? ['down', 'up'] : unit ? [unit.option] : []
   const extra = units.find((option) => args[option] !== undefined && !own.includes(option))
-  if (extra) throw usage(`Cannot inject ${kind} with --${extra}: it has no such number`)
+  if (extra) {
+    const hint = own.map((option) => `--${option}`).join(' and ')
+    throw usage(
+      `Cannot inject ${kind} with --${extra}: it has no such number`,
+      hint ? `Its number is ${hint}` : 'tsx tasks/chaos-network.ts --help lists all faults',
+    )
+  }
   const within = (
     option: (typeof units)[number],
     least: number,
