@@ -108,7 +108,6 @@ export async function parse(task: Task, argv: string[]): Promise<Args | undefine
       return y
     })
     .options(options)
-    .example(task.examples)
     .epilogue(epilogue(task))
     .strict()
     // a message is read by its words below, and by tests
@@ -208,8 +207,13 @@ const commandOf = ({ name, usage: words = '' }: Task): string =>
 const withoutValue = (flag: string, task: string): Failure =>
   usage(`Cannot read --${flag} without a value`, `tsx tasks/${task}.ts --help`)
 
-const epilogue = ({ parts, under }: Task): string =>
-  Object.entries({ ...parts, 'Under the hood': under })
+/** What yargs would wrap in the middle of a command. */
+const epilogue = ({ parts, under, examples }: Task): string =>
+  Object.entries({
+    Examples: examples.flatMap(([command, meaning]) => [command, `  ${meaning}`]),
+    ...parts,
+    'Under the hood': under,
+  })
     .map(([heading, lines]) => [`${heading}:`, ...lines.map((line) => `  ${line}`)].join('\n'))
     .join('\n\n')
 

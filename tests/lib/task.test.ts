@@ -120,6 +120,16 @@ test('a value that begins with a hyphen and a digit is a value', async () => {
   })
 })
 
+test('help breaks no example, whatever its length, so that each can be copied', async () => {
+  const write = vi.spyOn(process.stdout, 'write').mockReturnValue(true)
+  const command = 'tsx tasks/demo.ts delay sorrow --link uplink --ms 100'
+  const meaning = 'All cases first, which takes as long as all the tests on VMs that there are'
+  await parse({ ...task, examples: [[command, meaning]] }, ['--help'])
+  const text = write.mock.calls.map(([chunk]) => String(chunk)).join('')
+  write.mockRestore()
+  expect(text).toContain(`\nExamples:\n  ${command}\n    ${meaning}\n`)
+})
+
 test('help calls a number a number', async () => {
   const write = vi.spyOn(process.stdout, 'write').mockReturnValue(true)
   await parse(task, ['--help'])
@@ -145,7 +155,7 @@ test('help ends with what runs under the hood', async () => {
   const text = write.mock.calls.map(([chunk]) => String(chunk)).join('')
   write.mockRestore()
   expect(text).toMatch(
-    /Show a demo[^]*just demo {2}Do it[^]*Under the hood:\n {2}qemu-system-x86_64\n$/,
+    /Show a demo[^]*just demo\n {4}Do it[^]*Under the hood:\n {2}qemu-system-x86_64\n$/,
   )
 })
 
