@@ -1,12 +1,14 @@
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
-import { connect } from 'node:net'
+import type { Socket } from 'node:net'
 import { Failure } from '../lib/failure.ts'
 import { hostName } from '../lib/host-name.ts'
+import { TookTooLong, waitFor } from '../lib/retry.ts'
 import { lastLines } from '../lib/run.ts'
 import { main, type Args } from '../lib/task.ts'
 import { queriesRemoved, withoutQueries } from '../lib/vm/queries.ts'
-import { files, qemuOf, theVm } from '../lib/vm/vm.ts'
+import { openSocket } from '../lib/vm/socket.ts'
+import { files, qemuOf, theVm, type Vm } from '../lib/vm/vm.ts'
 
 export const name = 'console'
 export const describe = "Follow a VM's serial console, and type into it"
@@ -42,26 +44,49 @@ export async function run(args: Args): Promise<void> {
       hint: `just deploy-test-vm ${vm.host}; --log shows what it said last`,
     })
   }
-  const socket = connect(f.console)
-  await once(socket, 'connect').catch((cause: Error) => {
-    throw new Failure(`Cannot attach to \`${vm.host}\`: ${cause.message}`, { cause })
-  })
   const { stdin, stdout } = process
-  process.stderr.write(`Attached to ${vm.host}; Ctrl-] ends\n`)
-  // a serial line tells no size, and the guest is not let ask for it
-  if (stdout.isTTY && (stdout.rows !== 24 || stdout.columns !== 80)) {
-    const size = `stty rows ${stdout.rows} cols ${stdout.columns}`
-    process.stderr.write(`In the guest, \`${size}\` says how large this terminal is\n`)
-  }
+  const over = new AbortController()
+  let socket: Socket | undefined = await openSocket(f.console, 'console')
+  tellSize(stdout)
   if (stdin.isTTY) stdin.setRawMode(true)
-  socket.pipe(queriesRemoved()).pipe(stdout, { end: false })
   // not a pipe: an input that is at its end must not close the console that is being watched
-  stdin.on('data', (keys: Buffer) =>
-    keys.includes(detach) ? socket.destroy() : socket.write(keys),
-  )
-  await once(socket, 'close')
-  if (stdin.isTTY) stdin.setRawMode(false)
-  stdin.destroy()
+  stdin.on('data', (keys: Buffer) => {
+    if (!keys.includes(detach)) return socket?.write(keys)
+    over.abort()
+    socket?.destroy()
+  })
+  try {
+    for (; socket; socket = await reopened(vm, over.signal)) {
+      process.stderr.write(`Attached to ${vm.host}; Ctrl-] ends\n`)
+      const lines = socket.pipe(queriesRemoved())
+      lines.pipe(stdout, { end: false })
+      if (!socket.destroyed) await once(socket, 'close')
+    }
+  } finally {
+    if (stdin.isTTY) stdin.setRawMode(false)
+    stdin.destroy()
+  }
+}
+
+/** A serial line tells no size, and the guest is not let ask for it. */
+function tellSize({ isTTY, rows, columns }: typeof process.stdout): void {
+  if (!isTTY || (rows === 24 && columns === 80)) return
+  const size = `stty rows ${rows} cols ${columns}`
+  process.stderr.write(`In the guest, \`${size}\` says how large this terminal is\n`)
+}
+
+/** The console of the next QEMU: a reboot takes a new one, and so does a snapshot that is put back. */
+async function reopened(vm: Vm, over: AbortSignal): Promise<Socket | undefined> {
+  if (over.aborted) return undefined
+  process.stderr.write(`QEMU of ${vm.host} has ended; waiting for the next one\n`)
+  const open = (): Promise<Socket> => openSocket(files(vm.host).console, 'console')
+  const asked = { every: 0.2, signal: over }
+  const found = await waitFor('the next QEMU', 15, open, asked).catch((thrown: unknown) => {
+    if (!over.aborted && !(thrown instanceof TookTooLong)) throw thrown
+  })
+  if (!found && !over.aborted)
+    process.stderr.write(`${vm.host} is off: just deploy-test-vm ${vm.host} starts it\n`)
+  return found ?? undefined
 }
 
 await main(import.meta, {

@@ -1,0 +1,60 @@
+/** `just console-test-vm`, on a real QEMU without a guest. */
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, expect, test, vi } from 'vitest'
+import { startQemu, stopVm } from '../../lib/vm/qemu.ts'
+import { files, type Vm } from '../../lib/vm/vm.ts'
+import { waitFor } from '../../lib/retry.ts'
+import { makeBox } from '../box.ts'
+import { ended, startTask } from './started.ts'
+
+let home: string
+let vm: Vm
+let argv: string[]
+
+beforeEach(async () => {
+  home = mkdtempSync(join(tmpdir(), 'console-'))
+  vi.stubEnv('LAB_HOME', home)
+  vi.stubEnv('XDG_RUNTIME_DIR', home)
+  ;({ vm, argv } = await makeBox())
+  writeFileSync(files('box').serial, 'before\n')
+})
+afterEach(async () => {
+  await stopVm(vm, 0)
+  vi.unstubAllEnvs()
+  rmSync(home, { recursive: true })
+})
+
+test('a console stays over a reboot, or a snapshot that is put back, and ends with the VM', async () => {
+  await startQemu(vm, argv)
+  const watching = startTask('console', ['box'])
+  let said = ''
+  watching.stderr.on('data', (text) => (said += text))
+  const attached = (times: number): Promise<true> =>
+    waitFor('the console', 30, () => said.split('Attached to box').length > times || undefined)
+  const came = ended(watching)
+  await attached(1)
+  await stopVm(vm, 0)
+  // what is typed meanwhile reaches nobody
+  watching.stdin.write('x')
+  await startQemu(vm, argv)
+  await attached(2)
+  await stopVm(vm, 0)
+  const { code, out, err } = await came
+  expect({ code, out }).toEqual({ code: 0, out: expect.stringContaining('before') })
+  expect(err).toMatch(/^box is off: just deploy-test-vm box starts it$/m)
+})
+
+test('Ctrl-] ends a console that waits for the next QEMU', async () => {
+  await startQemu(vm, argv)
+  const watching = startTask('console', ['box'])
+  let said = ''
+  watching.stderr.on('data', (text) => (said += text))
+  const came = ended(watching)
+  await waitFor('the console', 30, () => said.includes('Attached') || undefined)
+  await stopVm(vm, 0)
+  await waitFor('its end', 10, () => said.includes('has ended') || undefined)
+  watching.stdin.write('\u001d')
+  expect(await came).toMatchObject({ code: 0, err: expect.not.stringContaining('is off') })
+})
