@@ -5,7 +5,7 @@ import { Failure, usage } from '../failure.ts'
 import { endFaults } from '../fault/lease.ts'
 import type { Ground } from '../vm/ground.ts'
 import { buildHosts, disagreement, type Host } from '../nix/host.ts'
-import { sshTarget, writeSshConfigOfAll } from '../vm/identity.ts'
+import { sshTarget } from '../vm/identity.ts'
 import { fromHome, mayFail, mayFailHint } from '../lab-settings.ts'
 import type { Lock } from '../lock.ts'
 import { leaveAsBefore, rememberBefore } from './before.ts'
@@ -20,7 +20,8 @@ import { checksOf, judge, probesOf } from '../vm/checks.ts'
 import type { Baseline, Prepared } from './prepared.ts'
 import { probe } from '../ssh/probes.ts'
 import { quote } from '../quote.ts'
-import { freePort, isFree, qemuArgs, stopVm } from '../vm/qemu.ts'
+import { withFreePort } from '../vm/port.ts'
+import { qemuArgs, stopVm } from '../vm/qemu.ts'
 import { serve } from '../vm/served.ts'
 import type { Note } from '../report/record.ts'
 import { counting } from '../retry.ts'
@@ -34,7 +35,6 @@ import { causeIn } from '../nix/nix.ts'
 import type { Ssh } from '../ssh/ssh.ts'
 import {
   files,
-  knownVms,
   lockVm,
   qemuOf,
   readJson,
@@ -180,19 +180,6 @@ async function stopOther(vm: Vm, argv: string[]): Promise<boolean> {
   if (!qemuOf(vm) || JSON.stringify(running?.argv) === JSON.stringify(argv)) return false
   await stopVm(vm, 30)
   return true
-}
-
-/** A VM that is off has no claim on its port. */
-async function withFreePort(vm: Vm): Promise<Vm> {
-  if (qemuOf(vm) || (await isFree(vm.port))) return vm
-  const others = knownVms().filter((host) => host !== vm.host)
-  const moved = {
-    ...vm,
-    port: await freePort(vm.slot, new Set(others.map((host) => theVm(host).port))),
-  }
-  writeVm(moved)
-  writeSshConfigOfAll()
-  return moved
 }
 
 async function keyOf(

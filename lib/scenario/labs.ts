@@ -7,7 +7,8 @@ import { copyVm, copyWho, moldOf, reserveCopies, titleInCopy, type HeldCopy } fr
 import { freeze, thaw } from '../vm/frozen.ts'
 import { writeSshConfigOfAll } from '../vm/identity.ts'
 import { gib, requireSpace } from '../vm/preflight.ts'
-import { freePort, qemuArgs } from '../vm/qemu.ts'
+import { freePort } from '../vm/port.ts'
+import { qemuArgs } from '../vm/qemu.ts'
 import { setClock } from '../vm/snapshot.ts'
 import {
   files,

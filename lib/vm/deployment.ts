@@ -9,16 +9,9 @@ import { checkDisk, diskSize } from '../image/qcow2.ts'
 import { deployment, sameGuest, type Deployment } from './wanted.ts'
 import { labSettings } from '../lab-settings.ts'
 import type { Lock } from '../lock.ts'
+import { freePort, isFree, portsOfOthers } from './port.ts'
 import { gib, requireMemory, requireSpace } from './preflight.ts'
-import {
-  ensureKeeper,
-  freePort,
-  isFree,
-  qemuArgs,
-  startQemu,
-  stopVm,
-  waitForGuest,
-} from './qemu.ts'
+import { ensureKeeper, qemuArgs, startQemu, stopVm, waitForGuest } from './qemu.ts'
 import { labCache, labFlake, labHome } from '../settings.ts'
 import { counting } from '../retry.ts'
 import { connect } from '../ssh/ssh.ts'
@@ -33,7 +26,6 @@ import {
   freeSlot,
   hasDisk,
   isRunning,
-  knownVms,
   lockVm,
   newUuid,
   readVm,
@@ -260,8 +252,7 @@ async function catchUp(c: Deployment, running: string, say: (line: string) => vo
 
 /** Starts QEMU; a port that was taken since it was looked at means the next free one. */
 async function start(vm: Vm, ground: Ground): Promise<void> {
-  const others = knownVms().filter((host) => host !== vm.host)
-  const taken = new Set(others.map((host) => theVm(host).port))
+  const taken = portsOfOthers(vm)
   for (let tries = 3; ; tries--) {
     if (taken.has(vm.port) || !(await isFree(vm.port))) vm.port = await freePort(vm.slot, taken)
     writeVm(vm)

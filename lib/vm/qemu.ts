@@ -1,6 +1,5 @@
-import { spawn } from 'node:child_process'
+import { spawn, type ChildProcess } from 'node:child_process'
 import { closeSync, existsSync, openSync, readFileSync, rmSync, rmdirSync } from 'node:fs'
-import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { acceleratorArgs, optionValue, type Accelerator } from './accelerator.ts'
@@ -111,7 +110,7 @@ function lanGroup(): string {
  * Starts QEMU, detached, and waits until its monitor answers.
  * @param once arguments for this start alone, such as `-S` before a snapshot is loaded; the keeper, which
  *   starts it again by its record, does without
- * @throws Failure with QEMU's own words when it does not start
+ * @throws Failure with QEMU's own words when it does not start; none is left that was started
  */
 export async function startQemu(vm: Vm, argv: string[], once: string[] = []): Promise<Running> {
   const f = files(vm.host)
@@ -124,16 +123,28 @@ export async function startQemu(vm: Vm, argv: string[], once: string[] = []): Pr
     stdio: ['ignore', log, log],
   })
   closeSync(log)
+  child.unref()
+  try {
+    return await answering(vm, argv, child)
+  } catch (thrown) {
+    // nobody would know of it, as on a disk that is too full for its record
+    child.kill('SIGKILL')
+    throw thrown
+  }
+}
+
+async function answering(vm: Vm, argv: string[], child: ChildProcess): Promise<Running> {
+  const f = files(vm.host)
   let ended: string | undefined
   child.on('error', (error) => (ended = error.message))
   child.on('exit', (code, signal) => (ended = `it exited with ${code ?? signal}`))
-  child.unref()
+  const evidence = f.qemuLog
   for (const until = performance.now() + 30_000; performance.now() < until;) {
     await sleep(20)
     if (ended !== undefined) {
       const words = lastLines(readFileSync(f.qemuLog, 'utf8'), 3)
       throw new Failure(`Cannot start QEMU for \`${vm.host}\`: ${words.split('\n')[0] || ended}`, {
-        evidence: f.qemuLog,
+        evidence,
       })
     }
     const identity = child.pid === undefined ? undefined : identify(child.pid, vm.uuid)
@@ -145,12 +156,8 @@ export async function startQemu(vm: Vm, argv: string[], once: string[] = []): Pr
     monitor.close()
     return running
   }
-  throw new Failure(
-    `Cannot start QEMU for \`${vm.host}\`: its monitor does not answer within 30 s`,
-    {
-      evidence: f.qemuLog,
-    },
-  )
+  const late = `Cannot start QEMU for \`${vm.host}\`: its monitor does not answer within 30 s`
+  throw new Failure(late, { evidence })
 }
 
 /** Starts the small process that starts QEMU again after a guest's reboot, unless it runs. */
@@ -228,8 +235,9 @@ export async function stopVm(
   vm: Vm,
   grace: number,
 ): Promise<'stopped' | 'cut off' | 'not running'> {
-  const keepers = keepersOf(vm)
-  await Promise.all(keepers.map((keeper) => end(keeper)))
+  // what a keeper has just forked looks like one until it is QEMU
+  for (let keepers; (keepers = keepersOf(vm)).length > 0;)
+    await Promise.all(keepers.map((keeper) => end(keeper)))
   const qemu = qemuOf(vm)
   let how: 'stopped' | 'cut off' | 'not running' = qemu ? 'stopped' : 'not running'
   if (qemu) {
@@ -259,24 +267,3 @@ async function powerDown(vm: Vm): Promise<boolean> {
     return false
   }
 }
-
-/**
- * The first free port on 127.0.0.1 from the preferred one on: 2222 for slot 1, 2223 for slot 2.
- * Ports in `taken` belong to VMs that are stopped and will want them again.
- */
-export async function freePort(slot: number, taken: Set<number>): Promise<number> {
-  const preferred = 2221 + slot
-  for (let port = preferred; port < preferred + 400; port++) {
-    if (!taken.has(port) && (await isFree(port))) return port
-  }
-  throw new Failure(`Cannot find a free port from ${preferred} on`)
-}
-
-export const isFree = (port: number): Promise<boolean> =>
-  new Promise((resolve) => {
-    const server = createServer()
-    server.once('error', () => resolve(false))
-    server.listen({ port, host: '127.0.0.1', exclusive: true }, () =>
-      server.close(() => resolve(true)),
-    )
-  })

@@ -2,6 +2,7 @@ import { join } from 'node:path'
 import { endFaults } from '../fault/lease.ts'
 import { Failure, usage } from '../failure.ts'
 import { suggest } from '../nearest.ts'
+import { withFreePort } from './port.ts'
 import { stopVm } from './qemu.ts'
 import {
   deleteSnapshot,
@@ -108,10 +109,11 @@ export async function restore(vm: Vm, name: string): Promise<PutBack> {
     writeVm({ ...vm, toplevel, memory, cpus })
     return { saved, clock: false }
   }
+  const { port } = await withFreePort(vm)
   // the port is the one thing that may have moved since
-  const argv = saved.argv.map((arg) => arg.replace(/(hostfwd=tcp:[\d.]+:)\d+/, `$1${vm.port}`))
+  const argv = saved.argv.map((arg) => arg.replace(/(hostfwd=tcp:[\d.]+:)\d+/, `$1${port}`))
   await putBack(vm, tag, argv, limit)
-  writeVm({ ...vm, toplevel, memory, cpus })
+  writeVm({ ...vm, port, toplevel, memory, cpus })
   const clock = await setClock(vm, 10).then(
     () => true,
     (thrown: unknown) => {

@@ -38,7 +38,7 @@ export async function saveSnapshot(vm: Vm, tag: string, limit: number): Promise<
  */
 export const goOn = (vm: Vm): Promise<boolean> =>
   withMonitor(vm, async (monitor) => {
-    if (!(await isPaused(monitor))) return false
+    if (!(await waits(monitor))) return false
     await monitor.execute('cont')
     return true
   })
@@ -48,11 +48,12 @@ export const goOn = (vm: Vm): Promise<boolean> =>
  * @param limit seconds
  */
 export const standsStill = (vm: Vm, limit: number): Promise<boolean> =>
-  withMonitor(vm, isPaused, limit)
+  withMonitor(vm, waits, limit)
 
-async function isPaused(monitor: Qmp): Promise<boolean> {
-  const { status } = await monitor.execute<{ status: string }>('query-status')
-  return status === 'paused'
+async function waits(monitor: Qmp): Promise<boolean> {
+  // `prelaunch` where a snapshot was to be loaded, `io-error` where the host's disk was full
+  const { running } = await monitor.execute<{ running: boolean }>('query-status')
+  return !running
 }
 
 /**
@@ -110,8 +111,8 @@ export async function loadSnapshot(
     await stopVm(vm, 0)
     // between the end of one QEMU and the start of the next
   } else if (keepersOf(vm).length > 0) return undefined
-  await startQemu(vm, argv, ['-S'])
   try {
+    await startQemu(vm, argv, ['-S'])
     await withMonitor(vm, async (monitor) => {
       await required(monitor)
       await loadPaused(monitor, tag, limit)

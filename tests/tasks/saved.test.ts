@@ -1,6 +1,8 @@
 /** `just save`, `just restore`, `just screenshot` and `just status`, on a real QEMU without a guest. */
 import { execFileSync, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs'
+import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
@@ -87,6 +89,23 @@ test('a VM that was started with more memory since then gets back what it had', 
   expect(readVm('box')!.memory).toBe(2 ** 26)
   const command = readFileSync(`/proc/${qemuOf(vm)!.pid}/cmdline`, 'utf8')
   expect(command).toContain('\0-m\x0064\0')
+})
+
+test('a VM that is off is put back with another port where a program has taken its own', async () => {
+  const nic = ['-netdev', 'user,id=mgmt,restrict=on,hostfwd=tcp:127.0.0.1:2999-:22']
+  const taken = createServer()
+  await startQemu(vm, [...argv, ...nic])
+  await task('save', 'box')
+  await stopVm(vm, 0)
+  await once(taken.listen(2999, '127.0.0.1'), 'listening')
+  try {
+    expect(await task('restore', 'box')).toMatchObject({ code: 0, err: '' })
+  } finally {
+    taken.close()
+  }
+  const { port } = readVm('box')!
+  expect(port).not.toBe(2999)
+  expect(readFileSync(`/proc/${qemuOf(vm)!.pid}/cmdline`, 'utf8')).toContain(`:${port}-:22`)
 })
 
 test('a VM that is off is saved and put back by its disks, and is off after it', async () => {

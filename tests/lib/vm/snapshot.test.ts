@@ -1,18 +1,22 @@
-import { spawnSync } from 'node:child_process'
+import { execFileSync, spawn, spawnSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
+import { once } from 'node:events'
 import { mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
-import { end, gone } from '../../../lib/process.ts'
-import { startQemu } from '../../../lib/vm/qemu.ts'
+import { end, gone, processesOf } from '../../../lib/process.ts'
+import { startQemu, stopVm } from '../../../lib/vm/qemu.ts'
 import { waitFor } from '../../../lib/retry.ts'
 import { CannotLoad, withMonitor } from '../../../lib/vm/monitor.ts'
 import {
   deleteSnapshot,
+  goOn,
   loadSnapshot,
+  putBack,
   saveSnapshot,
   snapshotsOf,
+  standsStill,
 } from '../../../lib/vm/snapshot.ts'
 import { files, qemuOf, type Vm } from '../../../lib/vm/vm.ts'
 import { makeBox } from '../../box.ts'
@@ -29,8 +33,7 @@ beforeEach(async () => {
   ;({ vm, argv } = await makeBox())
 })
 afterEach(async () => {
-  const qemu = qemuOf(vm)
-  if (qemu) await end(qemu)
+  for (const left of processesOf(vm.uuid)) await end(left)
   vi.unstubAllEnvs()
   rmSync(home, { recursive: true })
 })
@@ -148,4 +151,36 @@ test('kill -9 in the middle of a save leaves whole disks, no snapshot of that na
   await write('0x11')
   await saveSnapshot(vm, 'lab-one', 30)
   expect(await snapshotsOf(vm)).toEqual(['lab-one'])
+})
+
+test('what a task leaves that is killed before it has loaded one stands still, and goes on', async () => {
+  await startQemu(vm, argv, ['-S'])
+  expect(await standsStill(vm, 5)).toBe(true)
+  expect(await goOn(vm)).toBe(true)
+  expect(await standsStill(vm, 5)).toBe(false)
+  expect(await goOn(vm)).toBe(false)
+})
+
+test('a QEMU that cannot be recorded is not left to stand still, and no second one is tried', async () => {
+  await startQemu(vm, argv)
+  await saveSnapshot(vm, 'lab-one', 30)
+  // the record has more bytes than that
+  const most = (bytes: string): string[] => [`--fsize=${bytes}:`, '--pid', String(process.pid)]
+  execFileSync('prlimit', most('64'))
+  try {
+    await expect(putBack(vm, 'lab-one', argv, 60)).rejects.toBeInstanceOf(CannotLoad)
+  } finally {
+    execFileSync('prlimit', most('unlimited'))
+  }
+  expect(processesOf(vm.uuid)).toEqual([])
+})
+
+test('what a keeper starts just before it ends is ended, too', async () => {
+  const loop = 'setInterval(() => {}, 1000)'
+  const child = `require("node:child_process").spawn(process.execPath, ["-e", "${loop}", "${vm.uuid}"], { detached: true })`
+  const keeper = `process.once("SIGTERM", () => { ${child}; setTimeout(process.exit, 100) }); ${loop}; console.log()`
+  const started = spawn(process.execPath, ['-e', keeper, vm.uuid])
+  await once(started.stdout, 'data')
+  await stopVm(vm, 0)
+  expect(processesOf(vm.uuid)).toEqual([])
 })

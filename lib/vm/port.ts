@@ -1,0 +1,42 @@
+import { createServer } from 'node:net'
+import { Failure } from '../failure.ts'
+import { writeSshConfigOfAll } from './identity.ts'
+import { knownVms, qemuOf, theVm, writeVm, type Vm } from './vm.ts'
+
+/**
+ * The first free port on 127.0.0.1 from the preferred one on: 2222 for slot 1, 2223 for slot 2.
+ * Ports in `taken` belong to VMs that are stopped and will want them again.
+ */
+export async function freePort(slot: number, taken: Set<number>): Promise<number> {
+  const preferred = 2221 + slot
+  for (let port = preferred; port < preferred + 400; port++) {
+    if (!taken.has(port) && (await isFree(port))) return port
+  }
+  throw new Failure(`Cannot find a free port from ${preferred} on`)
+}
+
+export const isFree = (port: number): Promise<boolean> =>
+  new Promise((resolve) => {
+    const server = createServer()
+    server.once('error', () => resolve(false))
+    server.listen({ port, host: '127.0.0.1', exclusive: true }, () =>
+      server.close(() => resolve(true)),
+    )
+  })
+
+/** Ports that the other VMs have, which may be off and will want them again. */
+export const portsOfOthers = (vm: Vm): Set<number> =>
+  new Set(
+    knownVms()
+      .filter((host) => host !== vm.host)
+      .map((host) => theVm(host).port),
+  )
+
+/** The VM with a port that it can have: one that is off has no claim on its own. */
+export async function withFreePort(vm: Vm): Promise<Vm> {
+  if (qemuOf(vm) || (await isFree(vm.port))) return vm
+  const moved = { ...vm, port: await freePort(vm.slot, portsOfOthers(vm)) }
+  writeVm(moved)
+  writeSshConfigOfAll()
+  return moved
+}
