@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { Failure, oneLine } from '../failure.ts'
 import { isForOdd, oddIn } from '../flake/directory.ts'
 import { gate } from '../gate.ts'
+import { allowingFor } from '../git-owner.ts'
 import { requireNamespaces } from '../namespaces.ts'
 import { progress } from './progress.ts'
 import { counting } from '../retry.ts'
@@ -50,7 +51,11 @@ export async function evaluate<T>(
     if (code === 0) return JSON.parse(stdout) as T
     throw new Failure('nix gives no reason', { evidence: stderr })
   } catch (error) {
-    throw error instanceof Failure ? evaluationFailure(flake, attribute, error) : error
+    if (!(error instanceof Failure)) throw error
+    const hint = await allowingFor(flake)
+    if (hint === undefined) throw evaluationFailure(flake, attribute, error)
+    const why = 'its repository belongs to another user'
+    throw new Failure(`Cannot evaluate \`${flake}#${attribute}\`: ${why}`, { hint })
   } finally {
     evaluations.leave()
   }

@@ -1,6 +1,7 @@
 import { existsSync, mkdirSync, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { privateDirectory } from '../directory.ts'
+import { allowing } from '../git-owner.ts'
 import { Failure, usage } from '../failure.ts'
 import { flakeDirectory } from '../flake/directory.ts'
 import { labSettings } from '../lab-settings.ts'
@@ -157,7 +158,9 @@ async function workTree(source: string): Promise<'top' | 'part' | 'none'> {
   })
   if (code === 0) return stdout.trim() === '' ? 'top' : 'part'
   if (stderr.includes('not a git repository')) return 'none'
-  throw new Failure(`Cannot read \`${source}\`: ${stderr.trim().split('\n')[0]}`)
+  const hint = allowing(stderr)
+  const why = hint === undefined ? stderr.trim().split('\n')[0] : 'it belongs to another user'
+  throw new Failure(`Cannot read \`${source}\`: ${why}`, { hint })
 }
 
 /** Fetches the source's HEAD; undefined before its first commit, and where its history is cut off. */

@@ -1,11 +1,12 @@
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import type { Failure } from '../../../lib/failure.ts'
 import { evaluate, unfetched } from '../../../lib/nix/nix.ts'
 import { run } from '../../../lib/run.ts'
 import { project } from '../../../lib/settings.ts'
+import { publishFlake } from '../../../lib/vm/remotes.ts'
 
 let scratch: string
 beforeAll(() => (scratch = mkdtempSync(join(tmpdir(), 'evaluate-'))))
@@ -67,3 +68,27 @@ test('a failure says what nix found wrong, however many lines the wrong value ha
     detail: { evidence: expect.stringMatching(/^error: The option .*\n *value 0\n/) },
   })
 })
+
+test.skipIf(process.getuid?.() !== 0)(
+  "a repository of another user is told as such, with git's own way to allow it",
+  async () => {
+    const flake = join(scratch, 'of-other')
+    mkdirSync(flake)
+    writeFileSync(join(flake, 'flake.nix'), '{ outputs = _: { host = 1; }; }')
+    await run('git', ['init', '--quiet', flake])
+    await run('git', ['-C', flake, 'add', '--all'])
+    await run('chown', ['--recursive', '12345', flake])
+    const store = ['--store', join(scratch, 'store')]
+    await expect(evaluate(flake, 'host', 'host: host', store)).rejects.toMatchObject({
+      message: `Cannot evaluate \`${flake}#host\`: its repository belongs to another user`,
+      detail: { hint: `git config --global --add safe.directory ${flake}` },
+    })
+    vi.stubEnv('LAB_HOME', join(scratch, 'home'))
+    vi.stubEnv('LAB_FLAKE', flake)
+    await expect(publishFlake()).rejects.toMatchObject({
+      message: `Cannot read \`${flake}\`: it belongs to another user`,
+      detail: { hint: `git config --global --add safe.directory ${flake}` },
+    })
+    vi.unstubAllEnvs()
+  },
+)
