@@ -198,6 +198,7 @@ export const withoutHosts = (flake: string, attribute: string, lacks: string): F
   })
 
 function hintFor(flake: string, words: string, cause: string): string {
+  if (!existsSync(flake)) return 'Name its directory: LAB_FLAKE=DIR'
   const odd = oddIn(flake)
   if (odd !== undefined && isForOdd(cause)) {
     return `nix cannot spell the path of this flake, for the ${oneLine(`\`${odd}\``)} in it: move it, or mount it elsewhere`

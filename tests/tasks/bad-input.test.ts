@@ -214,6 +214,7 @@ test('a disk that is full is said before anything is made', async () => {
 test.each([
   ['build', { LAB_HOSTS: 'sorrow,gloom' }, 2, 'Cannot find host `gloom` of LAB_HOSTS in '],
   ['deploy-vm', { LAB_SSH_PORT: '99999' }, 2, 'Cannot read LAB_SSH_PORT as a port: '],
+  ['build', { LAB_FLAKE: '/nonexistent/flake' }, 3, 'hint: Name its directory: LAB_FLAKE=DIR'],
   ['deploy-vm', { LAB_ENV_FILE: tmpdir() }, 2, `Cannot read \`${tmpdir()}\`: EISDIR`],
   ['publish', { LAB_HOME: '/dev/null/lab' }, 3, 'Cannot make `/dev/null/lab`: '],
   ['deploy-vm', { LAB_CACHE: '/dev/null/lab' }, 3, 'Cannot make `/dev/null/lab`: '],
