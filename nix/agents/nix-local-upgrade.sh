@@ -200,7 +200,7 @@ record_deployed() {
   now
   # a run that has left no word of it has not held
   keep "$state/deployed" "$candidate $remote_commit $toplevel $REPLY" || stop failed "Cannot write $state/deployed"
-  rm -f "$state/transaction.json"
+  rm -f "$state/transaction.json" "$before_root"
   stage=''
 }
 

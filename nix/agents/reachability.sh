@@ -38,8 +38,15 @@ printf "a check whether this host can be reached\r\n" >&3
 cat <&3 >/dev/null
 '
 
-# Seconds since the boot, in REPLY: the clock may be set while something is waited for.
-since_boot() { IFS=. read -r REPLY _ </proc/uptime; }
+# Seconds since the boot for which the machine was awake, in REPLY: while something is waited for, the clock may be
+# set, and the lid be closed. The kernel's list of timers has that, as systemd has it; a container may hide it.
+since_boot() {
+  if { { read -r _ && read -r _ && read -r _ _ REPLY _; } </proc/timer_list; } 2>/dev/null && [[ $REPLY =~ ^[0-9]{10,}$ ]]; then
+    REPLY=${REPLY%?????????}
+  else
+    IFS=. read -r REPLY _ </proc/uptime
+  fi
+}
 
 # Interfaces and their addresses, as `<interface> <address>/<length>` lines: those that are up, with a link, and
 # that count.

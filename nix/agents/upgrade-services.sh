@@ -43,17 +43,18 @@ started_since() { # started_since <service>: whether it came up after the switch
 # Services that do not stay up, though they run at this moment or will again, one a line in REPLY. Those that
 # were the same before the switch are no reason to take it back.
 restless() {
-  local unit now first before units=() up
+  local unit now first before units=() awake
   local -A at_first=()
   for unit in "${!services[@]}"; do at_first[$unit]=${services[$unit]}; done
   REPLY=''
   look_at_services || return
-  IFS=. read -r up _ </proc/uptime
+  since_boot
+  awake=$REPLY
   for unit in "${!services[@]}"; do
     read -r -a now <<<"${services[$unit]}"
     read -r -a first <<<"${at_first[$unit]-}"
     read -r -a before <<<"${services_before[$unit]-}"
-    if [[ ${before[0]:-0} -gt 0 && (${before[2]} == */auto-restart* || $((up - before[1] / 1000000)) -lt 600) ]]; then continue; fi
+    if [[ ${before[0]:-0} -gt 0 && (${before[2]} == */auto-restart* || $((awake - before[1] / 1000000)) -lt 600) ]]; then continue; fi
     if [[ ${now[0]} -gt ${first[0]:-0} ]]; then
       units+=("$unit does not stay up: it was restarted $((now[0] - ${first[0]:-0})) times within $UPGRADE_SETTLE s")
     elif [[ ${now[2]} == activating/* && ${now[2]} != */auto-restart* && ${now[3]-} != oneshot &&

@@ -5,6 +5,8 @@
 profile=/nix/var/nix/profiles/system
 switch_lock=/run/nixos/switch-to-configuration.lock
 golden=/nix/var/nix/gcroots/golden-generation
+# what runs, until what comes after it has held: a generation may be collected meanwhile
+before_root=/nix/var/nix/gcroots/nix-local-upgrade
 # KiB and inodes that a build needs at the least, for what it writes and for Nix's database
 store_reserve=(262144 4096)
 # seconds after which whoever holds a lock counts as hung
@@ -215,6 +217,7 @@ preflight() {
 switch() {
   local code=0 who
   if who=$(rebuild_at_work); then another_switch "$who"; fi
+  ln -sfn "$from_running" "$before_root" 2>"$work/said" || stop failed "Cannot keep what runs: $(last_words "$work/said")"
   look_at_profile
   [[ $profile_now == "$from_profile" && $(running) == "$from_running" ]] ||
     stop locked "The system was switched by somebody else in the meantime"
@@ -370,6 +373,8 @@ restore_profile() {
       not_restored+=("profile (set by somebody else since)")
       return
     fi
+    # as `nix-collect-garbage -d` leaves it, of which what runs is kept
+    if [[ $before != null && ! -e $profile-$before-link ]]; then ln -sfn "$from_running" "$profile-$before-link" || true; fi
     nix-env --profile "$profile" --switch-generation "$before" || { later profile; return; }
   fi
   # nothing boots into what was rejected
@@ -383,6 +388,10 @@ restore_profile() {
 
 restore_running() {
   local default code=0 unit
+  if [[ ! /run/current-system -ef $toplevel && $(running) != "$from_running" ]]; then
+    not_restored+=("running system (switched by somebody else since)")
+    return
+  fi
   default=$(readlink --canonicalize "$profile")
   if [[ $default == "$from_running" ]]; then
     switch_to "$default" switch || code=$?

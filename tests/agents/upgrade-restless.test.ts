@@ -23,21 +23,21 @@ case $1 in
   *) exit ;;
 esac
 read -r up _ </proc/uptime
-now=\${up%.*}
+now=$((\${up%.*} - $(cat /root/asleep 2>/dev/null || echo 0)))
 unit() { printf '%s\\n' "Type=simple" "NRestarts=$2" "Id=$1.service" "ActiveState=active" "SubState=running" "ActiveEnterTimestampMonotonic=$3"; echo; }
 unit calm 1 5000000
 if [[ -e /root/loops-since ]]; then
   lives=$(((now - $(</root/loops-since)) / 4))
-  unit loops $((lives + 1)) $(((now - 1) * 1000000 + lives))
+  unit loops $((lives + 1)) $(((now - 1) * 1000000 + RANDOM))
 else
   unit loops 1 -700000000
 fi
 `
-const upgrade = (settle: string) => {
+const upgrade = (settle: string, first = '') => {
   world.write('root/systemctl', systemctl)
   const model =
     'chmod +x /root/systemctl; mount --bind /root/systemctl /usr/bin/systemctl; mkdir -p /run/systemd/system'
-  world.write('root/agent', `${model}\n${agent}`)
+  world.write('root/agent', `${first}\n${model}\n${agent}`)
   return world.upgrade({ UPGRADE_SETTLE: settle })
 }
 const looping = 'read -r up _ </proc/uptime; echo ${up%.*} >/root/loops-since'
@@ -68,4 +68,19 @@ test('One that was like that before is no reason to take anything back, and noth
   const from = performance.now()
   expect(await upgrade('60')).toMatchObject({ code: 0, outcome: 'upgraded' })
   expect(performance.now() - from).toBeLessThan(50_000)
+})
+
+test('One that was like that before is known by that however long the machine has slept', async (context) => {
+  if ((await world.sh('head -n 3 /proc/timer_list 2>/dev/null || true')) === '')
+    context.skip('only root of the machine itself may ask how long it was awake')
+  // ten days, which count in the time since the boot, and not in the times that systemd has of units
+  const asleep = 864_000
+  await world.sh(`${looping}; echo ${asleep} >/root/asleep; sleep 5`)
+  await push('five')
+  const done = await upgrade(
+    '6',
+    `[[ -v SLEPT ]] || SLEPT=1 exec unshare --time --boottime ${asleep} --fork bash -euo pipefail /root/agent`,
+  )
+  await world.sh('rm -f loops-since asleep')
+  expect(done).toMatchObject({ code: 0, outcome: 'upgraded' })
 })

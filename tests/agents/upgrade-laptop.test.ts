@@ -1,0 +1,112 @@
+/** What a machine that sleeps, collects its garbage and is rebuilt by hand does to an upgrade of it. */
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
+import { missingForRoot } from './root.ts'
+import { agent, copyWorld, makeUpgradeWorld, quote, type UpgradeWorld } from './upgrade.ts'
+
+const missing = await missingForRoot()
+let first: UpgradeWorld
+let world: UpgradeWorld
+beforeAll(async () => {
+  if (!missing) first = await makeUpgradeWorld()
+})
+beforeEach(async (context) => {
+  if (missing) return context.skip(missing)
+  world = await copyWorld(first)
+})
+afterEach(() => world?.remove())
+afterAll(() => first?.remove())
+
+/** A phase hook that kills the upgrade: its parent is timeout(1), whose parent is that. */
+const killedIn = (phase: string): string =>
+  `kill_in() { [ "$1" != ${phase} ] || kill -9 "$(ps -o ppid= -p $PPID | tr -d ' ')"; }; kill_in`
+const runs = (): Promise<string> => world.sh('cat /run/current-system/text')
+
+test('A lid that is closed while checks are asked takes no time from them', async (context) => {
+  if ((await world.sh('head -n 3 /proc/timer_list 2>/dev/null || true')) === '')
+    context.skip('only root of the machine itself may ask how long it was awake')
+  const commit = await world.push('two', { 'text.nix': '"two"' })
+  // the time since the boot goes on in a machine that sleeps
+  const sleeps = `cp /proc/uptime /root/uptime; mount --bind /root/uptime /proc/uptime
+    sleep() { read -r up rest </root/uptime; echo "$((\${up%.*} + 36000)).00 $rest" >/root/uptime; }`
+  world.write('root/agent', `${sleeps}\n${agent}`)
+  const done = await world.upgrade({
+    UPGRADE_PATIENCE: '60',
+    UPGRADE_CHECKS: JSON.stringify(['echo >>/root/asked; [ "$(wc -l </root/asked)" -ge 4 ]']),
+  })
+  expect(done).toMatchObject({ outcome: 'upgraded', to: { commit } })
+})
+
+test('What ran goes back though its generation was collected meanwhile', async () => {
+  const before = await world.sh('readlink -f /run/current-system')
+  await world.push('two', { 'text.nix': '"two"' })
+  const done = await world.upgrade({ UPGRADE_CHECKS: '["nix-collect-garbage -d; false"]' })
+  expect(done).toMatchObject({ code: 1, outcome: 'validation-failed', notRestored: [] })
+  expect(await world.sh('readlink -f /run/current-system /nix/var/nix/profiles/system')).toBe(
+    `${before}\n${before}`,
+  )
+  expect(await runs()).toBe('one')
+  // nothing boots what was rejected
+  expect(await world.sh('ls -d /nix/var/nix/profiles/system-*-link | wc -l')).toBe('1')
+
+  const commit = await world.push('three', { 'text.nix': '"three"' })
+  expect(await world.upgrade()).toMatchObject({ outcome: 'upgraded', to: { commit } })
+  // and what held keeps nothing of what was before
+  await world.sh('nix-collect-garbage -d')
+  expect(await world.sh(`ls -d ${before} 2>/dev/null || true`)).toBe('')
+})
+
+test('A rebuild by hand after an upgrade that was cut off is left as it is', async () => {
+  await world.push('two', { 'text.nix': '"two"' })
+  expect((await world.upgrade({ UPGRADE_PHASE_HOOK: killedIn('validate') })).code).toBe(137)
+  expect(await runs()).toBe('two')
+  await world.sh(`mkdir hand; cp /home/rain/nix-config/flake.nix hand; echo '"by hand"' >hand/text.nix
+    toplevel=$(nix build --no-link --print-out-paths path:/root/hand#toplevel)
+    nix-env --profile /nix/var/nix/profiles/system --set $toplevel
+    $toplevel/bin/switch-to-configuration switch`)
+  const done = await world.upgrade({ UPGRADE_HOOKS: '["false"]' })
+  expect(done).toMatchObject({ code: 1, outcome: 'failed', phase: 'hooks' })
+  expect(await runs()).toBe('by hand')
+  expect(await world.sh('tail -n 1 switched')).toBe('switch by hand')
+  expect(done.said).toContain('could not put back: profile (set by somebody else since)')
+  expect(await world.upgrade()).toMatchObject({ code: 0, outcome: 'upgraded' })
+})
+
+test('A rebuild at work after an upgrade that was cut off leaves it to be judged later', async () => {
+  await world.push('two', { 'text.nix': '"two"' })
+  expect((await world.upgrade({ UPGRADE_PHASE_HOOK: killedIn('validate') })).code).toBe(137)
+  const lock = 'exec 7>>/run/nixos/switch-to-configuration.lock; flock 7'
+  world.write('root/agent', `${lock}\n${agent}`)
+  expect(await world.upgrade()).toMatchObject({ code: 0, outcome: 'locked' })
+  world.write('root/agent', agent)
+  const done = await world.upgrade({ UPGRADE_CHECKS: '["false"]' })
+  expect(done).toMatchObject({ code: 1, outcome: 'validation-failed', notRestored: [] })
+  expect(await runs()).toBe('one')
+})
+
+/** The boot loader's variables, with bootctl that writes them in this root alone. */
+const variables = '/sys/firmware/efi/efivars'
+const id = '4a67b082-0a4c-41cf-b6c7-440b29bb8c4f'
+const bootctl = `#!/bin/bash
+case $1 in set-default) name=LoaderEntryDefault ;; set-oneshot) name=LoaderEntryOneShot ;; *) exit 1 ;; esac
+file=${variables}/$name-${id}
+[ -n "$2" ] || { rm -f "$file"; exit 0; }
+{ printf '\\x07\\0\\0\\0'; printf '%s' "$2" | sed 's/./&\\n/g' | while read -r c; do printf '%s\\0' "$c"; done; printf '\\0\\0'; } >"$file"
+`
+
+test.each([
+  ['are as before', 'windows.conf', 'tool.conf'],
+  ['are none, as before', '', ''],
+])('Without a golden generation, what boots next and by default %s', async (_, byDefault, next) => {
+  world.write('root/bootctl', bootctl)
+  await world.sh(`mkdir -p ${variables}; chmod +x bootctl
+    ./bootctl set-default ${quote(byDefault)}; ./bootctl set-oneshot ${quote(next)}`)
+  const both = `cd ${variables}; for name in LoaderEntryDefault LoaderEntryOneShot; do
+    echo "$(cat $name-${id} 2>/dev/null | tr -d '\\0-\\7')"; done`
+  world.write('root/agent', `mount --bind /root/bootctl /usr/bin/bootctl\n${agent}`)
+  await world.push('two', {
+    'text.nix': '"two\\nswitch does: bootctl set-default two.conf; bootctl set-oneshot two.conf"',
+  })
+  const done = await world.upgrade({ UPGRADE_CHECKS: '["false"]' })
+  expect(done).toMatchObject({ code: 1, outcome: 'validation-failed', notRestored: [] })
+  expect(`${await world.sh(both)}\n`.split('\n').slice(0, 2)).toEqual([byDefault, next])
+})
