@@ -88,7 +88,7 @@ async function clonedAnew(scene: Scene): Promise<void> {
   await vm.user(`rm -rf ${source}`)
   outcome(scene, vm, 'synced', await syncByUnit(vm))
   check('a new clone leaves what the old one has published', 'mine', await lineOf(7, mine))
-  const former = (await world.dotfiles.head(mine))!
+  const former = (await world.dotfiles.head(mine)) ?? 'none'
   const shown = () => told(scene, vm, 'chezmoi-show-conflicts', 'user')
   check('and it is still shown', /^.*\bmine$/m, await shown())
 
