@@ -1,6 +1,13 @@
 import { fromHome } from '../lab-settings.ts'
 import type { Case } from './family.ts'
-import { failingUnit, module, restartingUnit, upgrades } from './upgrade.ts'
+import { failingUnit, module, oneshot, program, restartingUnit, upgrades } from './upgrade.ts'
+
+/** A switch waits for what it starts itself, so another unit starts this one. */
+const neverUp = (name: string): string =>
+  `{ pkgs, ... }: {
+    systemd.services.${name}.serviceConfig = { Type = "notify"; TimeoutStartSec = "infinity"; ExecStart = "${program('sleep infinity')}"; };
+    ${oneshot('lab-starts', `true`, `ExecStartPre = "\${pkgs.systemd}/bin/systemctl start --no-block ${name}.service";`)}
+  }\n`
 
 /** Revisions that must be refused, with nothing of the host changed. */
 const revisions: (Pick<Case, 'name' | 'title' | 'promise' | 'own'> & {
@@ -67,6 +74,23 @@ const revisions: (Pick<Case, 'name' | 'title' | 'promise' | 'own'> & {
     module: restartingUnit('lab-bad', 'false', 300),
     outcome: 'validation-failed',
     reason: /^lab-bad\.service/,
+  },
+  {
+    name: 'unit-comes-and-goes',
+    title: 'a service ends every few seconds and runs whenever it is looked at, and all goes back',
+    promise: 'rollback',
+    module: restartingUnit('lab-bad', 'sleep 4', 0),
+    outcome: 'validation-failed',
+    reason: /^lab-bad\.service.*restarted [1-9]\d* times/,
+  },
+  {
+    name: 'unit-never-up',
+    title:
+      'a service is to say when it is up and never does, and whoever started it has not waited: all goes back',
+    promise: 'rollback',
+    module: neverUp('lab-bad'),
+    outcome: 'validation-failed',
+    reason: /^lab-bad\.service has not come up/,
   },
 ]
 

@@ -83,6 +83,37 @@ test('A rebuild at work after an upgrade that was cut off leaves it to be judged
   expect(await runs()).toBe('one')
 })
 
+test('Every revision that was bad is known, whatever came after it', async () => {
+  const bad = await world.push('two', { 'text.nix': '"two, whose switch fails"' })
+  expect(await world.upgrade()).toMatchObject({ outcome: 'switch-failed' })
+  await world.push('three', { 'text.nix': '"three, whose switch fails"' })
+  expect(await world.upgrade()).toMatchObject({ outcome: 'switch-failed' })
+  await world.sh(`git --git-dir /home/rain/config.git update-ref refs/heads/main ${bad}`)
+  expect(await world.upgrade()).toMatchObject({ code: 0, outcome: 'skipped-known-bad' })
+})
+
+test('What was switched to by hand while an upgrade was at work stays', async () => {
+  await world.push('two', { 'text.nix': '"two"' })
+  const byHand = 'mkdir -p /root/hand; ln -sfn /root/hand /run/current-system'
+  const done = await world.upgrade({ UPGRADE_HOOKS: JSON.stringify([byHand]) })
+  expect(done).toMatchObject({ code: 0, outcome: 'locked' })
+  expect(done.reason).toContain('switched by somebody else in the meantime')
+  expect(await world.sh('readlink /run/current-system')).toBe('/root/hand')
+})
+
+test('A host that was to boot another system than it ran is so again', async () => {
+  const one = await world.sh('readlink -f /run/current-system')
+  await world.push('two', { 'text.nix': '"two"' })
+  expect(await world.upgrade()).toMatchObject({ outcome: 'upgraded' })
+  await world.sh(`${one}/bin/switch-to-configuration test`)
+  const before = await world.state()
+  await world.push('three', { 'text.nix': '"three"' })
+  const done = await world.upgrade({ UPGRADE_CHECKS: '["false"]' })
+  expect(done).toMatchObject({ code: 1, outcome: 'validation-failed', notRestored: [] })
+  expect(await world.state()).toBe(before)
+  expect(await world.sh('tail -n 2 switched')).toBe('boot two\ntest one')
+})
+
 /** The boot loader's variables, with bootctl that writes them in this root alone. */
 const variables = '/sys/firmware/efi/efivars'
 const id = '4a67b082-0a4c-41cf-b6c7-440b29bb8c4f'
