@@ -114,6 +114,29 @@ test('A host that was to boot another system than it ran is so again', async () 
   expect(await world.sh('tail -n 2 switched')).toBe('boot two\ntest one')
 })
 
+test('What boots after a power cut is what boots from then on', async () => {
+  const one = await world.sh('readlink -f /run/current-system')
+  await world.push('two', { 'text.nix': '"two"' })
+  expect((await world.upgrade({ UPGRADE_PHASE_HOOK: killedIn('validate') })).code).toBe(137)
+  // the firmware has chosen what was golden
+  await world.sh(`ln -sfn ${one} /run/current-system
+    sed -i 's/"bootId":"[^"]*"/"bootId":"another"/' /var/lib/nix-local-upgrade/transaction.json`)
+  const done = await world.upgrade({ UPGRADE_HOOKS: '["false"]' })
+  expect(done).toMatchObject({ code: 1, phase: 'hooks', notRestored: [] })
+  expect(await world.sh('readlink -f /nix/var/nix/profiles/system')).toBe(one)
+  expect(await world.sh('tail -n 1 switched')).toBe('boot one')
+})
+
+test('A trunk that was rewritten is refused by a host that has never upgraded, too', async () => {
+  await world.sh('rm /var/lib/nix-local-upgrade/deployed')
+  await world.sh(
+    'cd other; git checkout -q --orphan anew; git commit -qm anew; git push -qf origin HEAD:main',
+    { user: 'rain' },
+  )
+  const done = await world.upgrade()
+  expect(done).toMatchObject({ code: 1, outcome: 'diverged', phase: 'fetch' })
+})
+
 /** The boot loader's variables, with bootctl that writes them in this root alone. */
 const variables = '/sys/firmware/efi/efivars'
 const id = '4a67b082-0a4c-41cf-b6c7-440b29bb8c4f'
