@@ -172,7 +172,7 @@ function atMoment(
 }
 
 /** Kills the upgrade and all that it started, as systemd would. */
-async function killAt(vm: Machine, reached: () => Promise<void>): Promise<void> {
+export async function killAt(vm: Machine, reached: () => Promise<void>): Promise<void> {
   await reached()
   const unit = `${vm.subject.unit}.service`
   // what is over by then has nothing left to kill, and ended well

@@ -1,8 +1,9 @@
 import { fromHome } from '../lab-settings.ts'
 import type { Case, Scene } from './family.ts'
 import { hostModule, ownFiles } from './host-module.ts'
+import { killAt } from './interrupted.ts'
 import { doAsTold, told } from './told.ts'
-import { deploys, note, noted, seen, upgrades } from './upgrade.ts'
+import { deployedBy, deploys, note, noted, seen, upgrades } from './upgrade.ts'
 
 /** What becomes of a clone or of a trunk by somebody's hand, and what brings it to rights. */
 export const ownRepository: Case[] = [
@@ -23,6 +24,15 @@ export const ownRepository: Case[] = [
     own: true,
     limit: 300,
     run: halfMoved,
+  },
+  {
+    name: 'head-left',
+    title:
+      'jj was killed when it had moved git’s HEAD and not yet said so: HEAD goes back, and no commit is lost or doubled',
+    promise: 'local',
+    own: true,
+    limit: 300,
+    run: headLeft,
   },
   {
     name: 'pushed-conflict',
@@ -125,6 +135,30 @@ async function halfMoved(scene: Scene): Promise<void> {
   check('the draft is not lost', 'draft', await inClone(draft))
   const edits = `jj diff --name-only -r 'description(exact:"Mine\\n")+'`
   check('what jj had left undone is no edit', 'draft', await inClone(edits))
+}
+
+async function headLeft(scene: Scene): Promise<void> {
+  const { vm, world, check } = scene
+  const inClone = async (script: string): Promise<string> =>
+    (await vm.user(`cd ${fromHome(world.paths.flake)} && ${script}`)).stdout.trim()
+  await inClone(`jj new ${world.branch}@origin && echo mine >mine && jj commit -m Mine`)
+  const ways = [
+    ['on the way there', 'two'],
+    ['on the way back', 'three'],
+  ] as const
+  for (const [way, text] of ways) {
+    const before = await inClone('git rev-parse HEAD')
+    const trunk = await world.config.commit(note(vm, text), text)
+    await killAt(vm, () => vm.holdUpgradeAt('build', { limit: 90 }))
+    const left = text === 'two' ? trunk : before
+    await inClone(`git update-ref --no-deref HEAD ${left} && git read-tree HEAD`)
+    const { status, log } = await vm.upgrade()
+    check(`${way}: it is put back`, /git's HEAD was left at \w+, and is put back/, log)
+    check(`${way}: the remote’s change runs`, text, await seen(vm))
+    scene.ends(vm, deployedBy(scene, status).toplevel)
+  }
+  const log = await inClone(`git log --reverse --format=%s ${world.start.config}..HEAD`)
+  check('its own commit is there once, on theirs', 'two, three, Mine', log.replaceAll('\n', ', '))
 }
 
 async function pushedConflict(scene: Scene): Promise<void> {
