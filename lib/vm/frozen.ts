@@ -86,11 +86,11 @@ async function migrate(
   uri: string,
   limit: number,
 ): Promise<void> {
-  const without = async (state: boolean): Promise<void> => {
+  const leaveOutMemory = async (state: boolean): Promise<void> => {
     const capabilities = ['x-ignore-shared', 'events'].map((capability) => ({ capability, state }))
     await monitor.execute('migrate-set-capabilities', { capabilities })
   }
-  await without(true)
+  await leaveOutMemory(true)
   await monitor.execute(command, { uri })
   await waitFor(
     `QEMU's \`${command}\``,
@@ -107,7 +107,7 @@ async function migrate(
     },
   )
   // a snapshot that is saved with it could be loaded by no other QEMU
-  await without(false)
+  await leaveOutMemory(false)
 }
 
 interface Migration {

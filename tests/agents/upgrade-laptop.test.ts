@@ -1,7 +1,14 @@
 /** What a machine that sleeps, collects its garbage and is rebuilt by hand does to an upgrade of it. */
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
 import { missingForRoot } from './root.ts'
-import { agent, copyWorld, makeUpgradeWorld, quote, type UpgradeWorld } from './upgrade.ts'
+import {
+  agent,
+  copyWorld,
+  killedIn,
+  makeUpgradeWorld,
+  quote,
+  type UpgradeWorld,
+} from './upgrade.ts'
 
 const missing = await missingForRoot()
 let first: UpgradeWorld
@@ -16,9 +23,6 @@ beforeEach(async (context) => {
 afterEach(() => world?.remove())
 afterAll(() => first?.remove())
 
-/** A phase hook that kills the upgrade: its parent is timeout(1), whose parent is that. */
-const killedIn = (phase: string): string =>
-  `kill_in() { [ "$1" != ${phase} ] || kill -9 "$(ps -o ppid= -p $PPID | tr -d ' ')"; }; kill_in`
 const runs = (): Promise<string> => world.sh('cat /run/current-system/text')
 
 test('A lid that is closed while checks are asked takes no time from them', async (context) => {

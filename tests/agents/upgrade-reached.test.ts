@@ -1,7 +1,7 @@
 /** What an upgrade asks of a host besides its own checks, and what it leaves to the golden generation. */
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
 import { missingForRoot } from './root.ts'
-import { copyWorld, makeUpgradeWorld, type UpgradeWorld } from './upgrade.ts'
+import { copyWorld, killedIn, makeUpgradeWorld, type UpgradeWorld } from './upgrade.ts'
 
 const missing = await missingForRoot()
 let first: UpgradeWorld
@@ -45,8 +45,7 @@ test('A boot that was left to the upgrade goes on to the golden generation once 
     chmod +x /root/bin/golden-boot-validation`)
   const env = { PATH: '/root/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin' }
   await world.push('two', { 'text.nix': '"two"' })
-  const killed =
-    'kill_in() { [ "$1" != validate ] || kill -9 "$(ps -o ppid= -p $PPID | tr -d " ")"; }; kill_in'
+  const killed = killedIn('validate')
   expect((await world.upgrade({ ...env, UPGRADE_PHASE_HOOK: killed })).code).toBe(137)
   // the power goes, and the new generation boots
   await world.sh(`sed -i 's/"bootId":"[^"]*"/"bootId":"another"/' /var/lib/nix-local-upgrade/transaction.json

@@ -5,6 +5,7 @@ import { missingForRoot } from './root.ts'
 import {
   agent,
   copyWorld,
+  killedIn,
   flake,
   makeUpgradeWorld,
   settings,
@@ -330,7 +331,7 @@ test.each(phases.split(' '))(
     await world.rain(`echo mine >mine; jj commit -m mine`)
     await world.push('two', { 'text.nix': '"two"' })
     // the hook's parent is timeout(1), whose parent is the upgrade
-    const hook = `kill_in() { [ "$1" != ${phase} ] || kill -9 "$(ps -o ppid= -p $PPID | tr -d ' ')"; }; kill_in`
+    const hook = killedIn(phase)
     const killed = await world.upgrade({ UPGRADE_PHASE_HOOK: hook })
     expect(killed.code).toBe(137)
     expect(killed.outcome).toBe(null)
@@ -384,7 +385,7 @@ test.each(['build', 'switch'])(
   async (phase) => {
     await world.push('two', { 'text.nix': '"two"' })
     const next = { build: 'preflight', switch: 'validate' }[phase]!
-    const hook = `kill_in() { [ "$1" != ${next} ] || kill -9 "$(ps -o ppid= -p $PPID | tr -d ' ')"; }; kill_in`
+    const hook = killedIn(next)
     const { to } = await world.upgrade({ UPGRADE_PHASE_HOOK: hook })
     const spoil = `cd ${to!.toplevel}; chmod u+w bin/* text; : >bin/switch-to-configuration; : >text; chmod u-w bin/* text`
     await world.sh(
@@ -435,7 +436,7 @@ test('A cache of nix that a power cut spoilt is no fault of the commit', async (
 test('Killed after the switch, and the remote moved back: the next run puts all back first', async () => {
   const before = await world.state()
   await world.push('two', { 'text.nix': '"two"' })
-  const hook = `kill_in() { [ "$1" != validate ] || kill -9 "$(ps -o ppid= -p $PPID | tr -d ' ')"; }; kill_in`
+  const hook = killedIn('validate')
   await world.upgrade({ UPGRADE_PHASE_HOOK: hook })
   expect(await world.sh('cat /run/current-system/text')).toBe('two')
   // a hook that fails ends it right after the recovery

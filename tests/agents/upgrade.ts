@@ -173,3 +173,7 @@ function inHand(root: ScratchRoot): UpgradeWorld {
 }
 
 export const quote = (text: string): string => `'${text.replaceAll("'", "'\\''")}'`
+
+/** A phase hook that kills the upgrade: its parent is timeout(1), whose parent is that. */
+export const killedIn = (phase: string): string =>
+  `kill_in() { [ "$1" != ${phase} ] || kill -9 "$(ps -o ppid= -p $PPID | tr -d ' ')"; }; kill_in`
