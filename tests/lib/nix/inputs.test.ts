@@ -2,7 +2,7 @@ import { execFileSync } from 'node:child_process'
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { expect, onTestFinished, test } from 'vitest'
+import { expect, onTestFinished, test, vi } from 'vitest'
 import { fetchInputs, lockedInputs } from '../../../lib/nix/inputs.ts'
 import { nix } from '../../../lib/nix/nix.ts'
 
@@ -30,6 +30,10 @@ test('the inputs of a lock and theirs are fetched into a store, and found there 
   await nix(['flake', 'lock', '--store', join(dir, 'first'), whole])
   const lock = readFileSync(join(whole, 'flake.lock'), 'utf8')
   const store = ['--store', join(dir, 'store')]
+  // the machine's own store is not asked: a new machine has none yet
+  writeFileSync(join(dir, 'none'), '')
+  vi.stubEnv('NIX_REMOTE', join(dir, 'none/store'))
+  onTestFinished(() => void vi.unstubAllEnvs())
   expect(await lockedInputs(lock, store)).toEqual([])
   await fetchInputs(`git+file://${whole}`, lock, store, () => {})
   const found = await lockedInputs(lock, store)
