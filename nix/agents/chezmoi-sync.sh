@@ -260,10 +260,12 @@ end_offline() { # <step that the network ended, or the remote refused>
 # Ends for a remote that gave nothing: as offline where that may pass by itself, as it may for a directory on
 # a disk that is not mounted now.
 unreached() { # <step> <reason> [<reason when offline>]
-  local url=${remote:-${CHEZMOI_REPO_URL:-}}
+  local url=${remote:-${CHEZMOI_REPO_URL:-}} more=''
   judge_remote "$(<"$work/$1")"
+  # a line that is slow, and dotfiles that are large, would never come to an end
+  if [[ $2 == *"No end within $network_limit s" ]]; then more=" (\`networkTimeout\` allows more)"; fi
   if [[ $url == /* && ! -e $url ]]; then verdict=offline; fi
-  if [[ $verdict == offline ]]; then finish offline "${3:-$2}"; fi
+  if [[ $verdict == offline ]]; then finish offline "${3:-$2}$more"; fi
   if [[ $2 == *chown* ]]; then remedy=''; fi
   if [[ $remedy == *certificate* ]]; then judge_certificate "$url" timeout 30; fi
   finish failed "$2${remedy:+; $remedy}"

@@ -98,7 +98,7 @@ fetch_failed() { # fetch_failed <exit code> <what was said>
   line=${REPLY:-git ended with $code}
   judge_remote "$said"
   if [[ $verdict == failed && -z $remedy && ($code == 124 || $code == 137) ]]; then
-    stop offline "The remote did not answer within $UPGRADE_FETCH_TIMEOUT s"
+    stop offline "The remote did not answer within $UPGRADE_FETCH_TIMEOUT s (\`fetchTimeout\` allows more)"
   fi
   if [[ $verdict == offline ]]; then stop offline "Cannot reach the remote: $line"; fi
   if [[ $line == *chown* ]]; then remedy=''; fi

@@ -149,7 +149,10 @@ in
     fetchTimeout = mkOption {
       type = types.ints.positive;
       default = 60;
-      description = "Seconds after which a remote that does not answer counts as unreachable.";
+      description = ''
+        Seconds after which a fetch is ended, and the remote counts as unreachable. It begins anew in the next
+        run: allow more where the line is slow and the configuration is large.
+      '';
     };
     hookTimeout = mkOption {
       type = types.ints.positive;

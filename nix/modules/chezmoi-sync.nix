@@ -39,6 +39,7 @@ let
         CHEZMOI_AUTO_COMMIT = lib.boolToString cfg.autoCommit;
         CHEZMOI_AUTO_PUSH = lib.boolToString cfg.autoPush;
         CHEZMOI_STATE = stateDirectory;
+        CHEZMOI_NETWORK_LIMIT = toString cfg.networkTimeout;
         CHEZMOI_APPLY_LIMIT = toString cfg.applyTimeout;
         CHEZMOI_KEEP_LIMIT = toString cfg.keepLimit;
       };
@@ -88,6 +89,14 @@ in
       default = true;
       description = "Whether captured edits are pushed.";
     };
+    networkTimeout = mkOption {
+      type = types.ints.positive;
+      default = 60;
+      description = ''
+        Seconds after which a clone, a fetch or a push is ended, and the remote counts as unreachable. Each
+        begins anew in the next run: allow more where the line is slow and the dotfiles are large.
+      '';
+    };
     applyTimeout = mkOption {
       type = types.ints.positive;
       default = 15 * 60;
@@ -133,7 +142,7 @@ in
         User = cfg.user;
         ExecStart = lib.getExe agent;
         # above the limits of its steps, for what they do not cover
-        TimeoutStartSec = 15 * 60 + cfg.applyTimeout;
+        TimeoutStartSec = 15 * 60 + 4 * cfg.networkTimeout + cfg.applyTimeout;
       };
     };
   };

@@ -69,7 +69,7 @@ test('A remote that takes the connection and never answers ends at the time limi
     CHEZMOI_REPO_URL: `git://127.0.0.1:${port}/x.git`,
   })
   expect(outcome).toBe('offline')
-  expect(reason).toBe('No end within 3 s')
+  expect(reason).toBe('No end within 3 s (`networkTimeout` allows more)')
   expect(Date.now() - before).toBeLessThan(30_000)
 })
 
@@ -82,7 +82,7 @@ test('A push that the network does not let through is no failure, and made up fo
   expect(slow).toMatchObject({
     outcome: 'offline',
     code: 0,
-    reason: 'No end within 5 s',
+    reason: 'No end within 5 s (`networkTimeout` allows more)',
     captured: ['.a'],
     applied: ['.b'],
   })

@@ -41,7 +41,7 @@ test('A switch leaves alone what it runs in, or beside, and systemd ends an upgr
       { inherit (s) nix-local-upgrade chezmoi-pre-update golden-boot-validation; }`,
   )
   expect(units['nix-local-upgrade']).toEqual({ restart: false, limit: '21600' })
-  expect(units['chezmoi-pre-update']).toEqual({ restart: false, limit: '1800' })
+  expect(units['chezmoi-pre-update']).toEqual({ restart: false, limit: '2040' })
   expect(units['golden-boot-validation']).toMatchObject({ restart: false })
 })
 
@@ -94,7 +94,7 @@ test('A host is reached at the port that its sshd has', async () => {
 
 test('Each option of the dotfile sync reaches its program', async () => {
   const options =
-    'keepLimit = 4711; applyTimeout = 4712; branch = "b4713"; repoUrl = "u4714"; autoPush = false; autoCommit = false;'
+    'keepLimit = 4711; applyTimeout = 4712; networkTimeout = 4716; branch = "b4713"; repoUrl = "u4714"; autoPush = false; autoCommit = false;'
   const text = await read<string>(
     `{ lib, ... }: { myModules.services.chezmoiSync = builtins.mapAttrs (_: lib.mkForce) { ${options} }; }`,
     'text "chezmoi-sync"',
@@ -103,6 +103,7 @@ test('Each option of the dotfile sync reaches its program', async () => {
   expect(Object.fromEntries(set)).toMatchObject({
     KEEP_LIMIT: '4711',
     APPLY_LIMIT: '4712',
+    NETWORK_LIMIT: '4716',
     BRANCH: 'b4713',
     REPO_URL: 'u4714',
     AUTO_PUSH: 'false',
