@@ -1,3 +1,5 @@
+import type { ChildProcess } from 'node:child_process'
+import type { Socket } from 'node:net'
 import { createInterface } from 'node:readline'
 import { Failure } from './failure.ts'
 import { findCommand, searchPath } from './find-command.ts'
@@ -54,8 +56,14 @@ export async function run(command: string, args: string[], options: RunOptions =
     }
   }
   const from = performance.now()
+  let took: number | undefined
+  const { child } = started
+  child!.once('exit', () => {
+    took = (performance.now() - from) / 1000
+    leaveBehind(child!)
+  })
   const done = await started
-  const took = (performance.now() - from) / 1000
+  took ??= (performance.now() - from) / 1000
   const code = done.exitCode ?? 128
   // a shell whose child was killed by the limit may still end with 0
   const late = took >= seconds
@@ -76,6 +84,24 @@ export async function run(command: string, args: string[], options: RunOptions =
     hint: options.hint ?? (missing ? 'just doctor names the package' : undefined),
     evidence: lastLines(done.stderr || done.stdout),
   })
+}
+
+/**
+ * Ends the output of a command that has ended, once nothing more comes for a second: what it left behind may hold it
+ * for ever, as a helper of unshare's does, or a connection that ssh keeps.
+ */
+function leaveBehind(child: ChildProcess): void {
+  const output = [child.stdout, child.stderr] as Socket[]
+  const seen = (): number => output.reduce((sum, { bytesRead }) => sum + bytesRead, 0)
+  let last = seen()
+  let quiet = 0
+  // in steps, between which there is always a read: this process may itself have stood still
+  const step = setInterval(() => {
+    quiet = seen() === last ? quiet + 1 : 0
+    last = seen()
+    if (quiet >= 4) for (const stream of output) stream.destroy()
+  }, 250)
+  child.once('close', () => clearInterval(step))
 }
 
 /** The last `count` lines of a log, for a failure's evidence. */

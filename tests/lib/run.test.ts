@@ -1,4 +1,4 @@
-import { spawn } from 'node:child_process'
+import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -51,6 +51,19 @@ test('a limit ends the command and its children', async () => {
   )
   const left = await run('pgrep', ['-f', `^sleep ${marker}`], { allow: [1] })
   expect(left.stdout).toBe('')
+})
+
+test('what a command leaves behind may hold its output: nobody waits for that', async () => {
+  const left = `600.5${process.pid}`
+  onTestFinished(() => void execFileSync('pkill', ['-f', `^sleep ${left}`]))
+  const much = 'head -c 3000000 /dev/zero | tr "\\0" x'
+  const held = await run('sh', ['-c', `sleep ${left} & ${much}`], { timeout: 60 })
+  expect(held.stdout).toHaveLength(3_000_000)
+  const failed = run('sh', ['-c', `sleep ${left} & echo why >&2; exit 4`], { timeout: 60 })
+  await expect(failed).rejects.toMatchObject({
+    message: expect.stringContaining('exited with 4'),
+    detail: { evidence: 'why' },
+  })
 })
 
 test('a command dies with the lab, even by kill -9', async () => {
