@@ -5,7 +5,7 @@ import { Failure, usage } from '../failure.ts'
 import { isPlan, isRecorded, isResult } from './shape.ts'
 import type { Plan } from './plan.ts'
 import { readEvents, type Recorded } from './record.ts'
-import { inOrder, nameOf, worst, type CaseResult } from './result.ts'
+import { complete, nameOf, notRun, worst, type CaseResult } from './result.ts'
 import { shardName } from './shard.ts'
 
 /** The record of a run, as it lies on the disk; it may come from another machine. */
@@ -48,7 +48,9 @@ export function readParts(dirs: string[]): Part[] {
 }
 
 function recordsIn(dir: string): string[] {
-  if (existsSync(join(dir, 'run.json'))) return [realpathSync(dir)]
+  // one that lacks a part of it, as on its way from another machine, is a record all the same
+  const its = ['run.json', 'results.json', 'events.jsonl']
+  if (its.some((name) => existsSync(join(dir, name)))) return [realpathSync(dir)]
   if (!statSync(dir, { throwIfNoEntry: false })?.isDirectory()) return []
   const below = readdirSync(dir, { withFileTypes: true }).filter((one) => one.isDirectory())
   return below.flatMap(({ name }) => recordsIn(join(dir, name))).toSorted()
@@ -59,7 +61,9 @@ function readPart(dir: string): Part {
     try {
       return how(join(dir, name))
     } catch (cause) {
-      throw usage(`Cannot read \`${join(dir, name)}\`: ${(cause as Error).message}`)
+      const { code, message } = cause as NodeJS.ErrnoException
+      const why = code === 'ENOENT' ? 'it is not there' : message
+      throw usage(`Cannot read \`${join(dir, name)}\`: ${why}`)
     }
   }
   const json = (path: string): unknown => JSON.parse(readFileSync(path, 'utf8'))
@@ -81,8 +85,8 @@ function readPart(dir: string): Part {
   return {
     dir,
     plan,
-    // of an earlier merge: what was lacking then may be there now
-    results: results.filter(({ reason }) => reason !== nobody).map((one) => withEvidence(one, dir)),
+    // what was lacking in this record may be in another
+    results: results.filter(({ reason }) => reason !== notRun).map((one) => withEvidence(one, dir)),
     events,
   }
 }
@@ -108,10 +112,7 @@ export function merge(parts: Part[]): Merged {
   const asked = [...new Set(parts.flatMap((part) => part.plan.asked))]
   const done = parts.flatMap((part) => part.results)
   const missing = asked.filter((name) => !done.some((one) => nameOf(one) === name))
-  const results = inOrder(
-    [...worstOfEach(done), ...missing.map((name) => notDone(name, plan.seed))],
-    asked,
-  )
+  const results = complete(worstOfEach(done), asked, plan.seed)
   const passed = results.filter(({ state }) => state === 'passed')
   const seeds = distinct((part) => part.plan.seed)
   const grounds = distinct((part) => part.plan.ground)
@@ -146,15 +147,16 @@ export function merge(parts: Part[]): Merged {
 }
 
 function refuseOther(first: Part, other: Part): void {
-  const same = {
-    flake: 'flakes, or of different commits of one',
-    dotfiles: 'dotfiles',
-    lab: 'versions of the lab',
-  } as const
-  for (const [key, what] of Object.entries(same) as [keyof typeof same, string][]) {
-    if (first.plan[key] === other.plan[key]) continue
+  const same: [what: string, of: (plan: Plan) => string][] = [
+    ['flakes, or of different commits of one', ({ flake }) => flake],
+    ['dotfiles', ({ dotfiles }) => dotfiles],
+    ['subjects', ({ subject }) => subject?.title ?? 'none'],
+    ['versions of the lab', ({ lab }) => lab],
+  ]
+  for (const [what, of] of same) {
+    if (of(first.plan) === of(other.plan)) continue
     throw usage(
-      `Cannot merge \`${first.dir}\` and \`${other.dir}\`: they are of different ${what} (${first.plan[key]} and ${other.plan[key]})`,
+      `Cannot merge \`${first.dir}\` and \`${other.dir}\`: they are of different ${what} (${of(first.plan)} and ${of(other.plan)})`,
       'What holds for one says nothing of the other: merge runs of the same',
     )
   }
@@ -190,25 +192,6 @@ function worstOfEach(results: CaseResult[]): CaseResult[] {
     const some = results.filter((one) => nameOf(one) === name)
     return some.find(({ state }) => state === worst(some))!
   })
-}
-
-const nobody = 'no part ran it'
-
-function notDone(name: string, seed: number): CaseResult {
-  const [family, one] = name.split('/') as [string, string]
-  return {
-    ...{
-      family,
-      case: one,
-      title: 'nobody has run it',
-      hosts: [],
-      state: 'error',
-      seconds: 0,
-      seed,
-    },
-    ...{ reason: nobody, checks: [], oracle: [] },
-    replay: family === 'prove' ? `just prove ${one}` : `just gitops-test --case ${name}`,
-  }
 }
 
 /** All that happened, as if the parts had begun at the same moment; a VM is called after its part as well. */

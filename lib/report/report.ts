@@ -56,7 +56,7 @@ export function report(run: Run): string {
   return `<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
 <title>${escape(run.id)}</title><style>${style}</style>
-<header><h1>${bad.length === 0 ? 'Held' : 'Failed'}: ${escape(run.id)}</h1>
+<header><h1>${bad.length > 0 ? 'Failed' : count('passed') > 0 ? 'Held' : 'Nothing was run'}: ${escape(run.id)}</h1>
 <p><b class="passed">${count('passed')} passed</b> <b class="failed">${count('failed', 'error')} failed</b> <b class="skipped">${count('skipped')} skipped</b>
 in ${total.toFixed(0)} s on ${escape(run.hosts.join(' and '))}; seed ${run.seed}; ${escape(run.ground)}</p>${(run.notes ?? []).map((note) => `<p class="reason">${escape(note)}</p>`).join('')}</header>
 <main><section><h2>Cases</h2><table><thead><tr><th>case<th>VM<th>state<th class="n">took<th>what was done</tr></thead><tbody>${results.map((one) => row(one)).join('')}</tbody></table></section>

@@ -46,9 +46,36 @@ export interface Ran {
 export const nameOf = (one: Pick<CaseResult, 'family' | 'case'>): string =>
   `${one.family}/${one.case}`
 
-/** Results in the order of a plan, which does not depend on what ended when. */
-export const inOrder = (results: CaseResult[], names: string[]): CaseResult[] =>
-  results.toSorted((a, b) => names.indexOf(nameOf(a)) - names.indexOf(nameOf(b)))
+/** Why a case that was asked for has no result of its own. */
+export const notRun = 'it was not run'
+
+/**
+ * A result for each case of a plan, in its order, which does not depend on what ended when. A case that nobody has
+ * run, as a run was cut short or fell over a bug, is an error: it proves nothing.
+ */
+export function complete(results: CaseResult[], names: string[], seed: number): CaseResult[] {
+  const there = new Set(results.map(nameOf))
+  const missing = names.filter((name) => !there.has(name)).map((name) => notDone(name, seed))
+  const place = (one: CaseResult): number => names.indexOf(nameOf(one))
+  return [...results, ...missing].toSorted((a, b) => place(a) - place(b))
+}
+
+function notDone(name: string, seed: number): CaseResult {
+  const [family = '', one = ''] = name.split('/')
+  const again = family === 'prove' ? `just prove ${one}` : `just gitops-test --case ${name}`
+  return {
+    ...{
+      family,
+      case: one,
+      title: 'nobody has run it',
+      hosts: [],
+      state: 'error',
+      seconds: 0,
+      seed,
+    },
+    ...{ reason: notRun, checks: [], oracle: [], replay: `${again} --seed ${seed}` },
+  }
+}
 
 /** A case that passes its own steps and fails the oracle has failed; one that checked nothing, too. */
 export function judgeCase(result: CaseResult): void {

@@ -11,7 +11,11 @@ const isObject = (value: unknown): value is Fields =>
 
 const isString = (value: unknown): value is string => typeof value === 'string'
 const areStrings = (value: unknown): boolean => Array.isArray(value) && value.every(isString)
-const areObjects = (value: unknown): boolean => Array.isArray(value) && value.every(isObject)
+const areRows = (value: unknown): value is Fields[] =>
+  Array.isArray(value) &&
+  value.every(
+    (row) => isObject(row) && ['name', 'expected', 'found'].every((key) => isString(row[key])),
+  )
 const isAbsentOr = (value: unknown, is: (value: unknown) => boolean): boolean =>
   value === undefined || is(value)
 
@@ -19,9 +23,16 @@ const isAbsentOr = (value: unknown, is: (value: unknown) => boolean): boolean =>
 export const isPlan = (value: unknown): value is Plan =>
   isObject(value) &&
   ['hosts', 'asked', 'cases'].every((key) => areStrings(value[key])) &&
+  // what is in neither of two plans would be the same in both
+  ['name', 'flake', 'dotfiles', 'lab', 'ground'].every((key) => isString(value[key])) &&
+  typeof value['seed'] === 'number' &&
+  isAbsentOr(value['subject'], isSubject) &&
   isAbsentOr(value['lanes'], areStrings) &&
   isAbsentOr(value['shard'], isShard) &&
   isAbsentOr(value['ended'], (ended) => isObject(ended) && areStrings(ended['troubles']))
+
+const isSubject = (value: unknown): boolean =>
+  isObject(value) && isString(value['title']) && areStrings(value['promises'])
 
 /** As `--shard` takes it. */
 function isShard(value: unknown): boolean {
@@ -36,21 +47,24 @@ function isShard(value: unknown): boolean {
   )
 }
 
-/** Whether it says what a case came to. */
+/** Whether it says what a case came to, and its rows do not deny it. */
 export const isResult = (value: unknown): value is CaseResult =>
   isObject(value) &&
   ['family', 'case', 'title', 'reason', 'replay'].every((key) => isString(value[key])) &&
   ['passed', 'failed', 'skipped', 'error'].includes(value['state'] as string) &&
-  typeof value['seconds'] === 'number' &&
+  ['seconds', 'seed'].every((key) => typeof value[key] === 'number') &&
   areStrings(value['hosts']) &&
-  areObjects(value['checks']) &&
-  areObjects(value['oracle']) &&
+  areRows(value['checks']) &&
+  areRows(value['oracle']) &&
+  (value['state'] !== 'passed' ||
+    (value['checks'].every(({ held }) => held === true) &&
+      value['oracle'].every(({ state }) => state !== 'failed'))) &&
   isAbsentOr(value['evidence'], isString)
 
 /** Whether it says what happened in a run, and when. */
 export const isRecorded = (value: unknown): value is Recorded =>
   isObject(value) &&
   ['id', 't'].every((key) => typeof value[key] === 'number') &&
-  ['kind', 'name'].every((key) => isString(value[key])) &&
+  ['kind', 'name', 'at'].every((key) => isString(value[key])) &&
   isAbsentOr(value['host'], isString) &&
   isAbsentOr(value['hosts'], areStrings)

@@ -109,7 +109,7 @@ function bar(span: Span, y: number, x: (t: number) => number): string {
     ? `<text x="${(from + 4).toFixed(1)}" y="${y + 13}">${escape(label)}</text>`
     : ''
   const what = `${span.name}${span.state ? `: ${span.state}` : ''}, ${(span.to - span.from).toFixed(1)} s from ${span.from.toFixed(1)} s`
-  return `<g class="bar ${span.kind} ${span.kind === 'case' ? (span.state ?? 'open') : ''}"><title>${escape(what)}</title><rect x="${from.toFixed(1)}" y="${y}" width="${width.toFixed(1)}" height="${laneHeight - 4}" rx="3"/>${text}</g>`
+  return `<g class="bar ${span.kind} ${span.kind === 'case' ? escape(span.state ?? 'open') : ''}"><title>${escape(what)}</title><rect x="${from.toFixed(1)}" y="${y}" width="${width.toFixed(1)}" height="${laneHeight - 4}" rx="3"/>${text}</g>`
 }
 
 function axis(end: number, x: (t: number) => number, height: number): string {

@@ -2,7 +2,7 @@ import { basename } from 'node:path'
 import { Exit, usage, type ExitCode, type Failure } from '../failure.ts'
 import { merge, readParts } from '../report/merge.ts'
 import { escape } from '../report/timeline.ts'
-import type { CaseResult } from '../report/result.ts'
+import { nameOf, type CaseResult } from '../report/result.ts'
 import { green, red, table, yellow } from '../table.ts'
 import type { Family } from './family.ts'
 import { allPromises, promises, type Promised } from './promise.ts'
@@ -88,13 +88,25 @@ export interface Row {
   by: Record<string, Cell>
 }
 
-/** Promise by subject, for every promise that a case was about. */
+/**
+ * Promise by subject, for every promise that a case was about.
+ * @throws Failure (usage) for a result of a case that there is none of
+ */
 export function matrix(judged: Judged[], families: Family[]): Row[] {
-  const promiseOf = new Map(
+  const promiseOf = new Map<string, Promised>(
     families.flatMap(({ name, cases }) =>
       cases.map((one) => [`${name}/${one.name}`, one.promise] as const),
     ),
   )
+  const unknown = judged
+    .flatMap(({ results }) => results.map(nameOf))
+    .find((one) => !promiseOf.has(one))
+  if (unknown !== undefined) {
+    throw usage(
+      `Cannot compare \`${unknown}\`: there is no such case`,
+      'It is of another version of the lab, or of a lab.toml that has changed',
+    )
+  }
   const rows = allPromises.map((promise): Row => {
     const by = judged.map(({ subject, results }): [string, Cell] => {
       const mine = results.filter((one) => promiseOf.get(`${one.family}/${one.case}`) === promise)

@@ -7,7 +7,7 @@ import { chooseHosts } from '../nix/hosts.ts'
 import { labSources, writePlan, type Plan } from '../report/plan.ts'
 import { openRecord, pruneRuns } from '../report/record.ts'
 import { writeReports } from '../report/reports.ts'
-import { inOrder, type Ran } from '../report/result.ts'
+import { complete, type Ran } from '../report/result.ts'
 import { shardName, type Shard } from '../report/shard.ts'
 import { labHome } from '../settings.ts'
 import { runLanes, type Lane, type Step } from '../steps.ts'
@@ -188,7 +188,7 @@ export async function withStage(
     pruneRuns()
     for (const one of troubles) console.error(explain(options.name, one))
   }
-  const results = inOrder(stage.results, cases)
+  const results = complete(stage.results, cases, seed)
   return { dir: record.dir, hosts, results, troubles, ground: plan.ground }
 }
 
@@ -204,8 +204,8 @@ function write({ record, results }: Stage, plan: Plan): Failure[] {
   const { hosts, lanes, seed, shard } = plan
   const ground = shard ? `${plan.ground}; part ${shardName(shard)}` : plan.ground
   const { id, events } = record
-  const ordered = inOrder(results, plan.cases)
-  return writeReports(record, { id, hosts, lanes, seed, ground, results: ordered, events })
+  const all = complete(results, plan.cases, seed)
+  return writeReports(record, { id, hosts, lanes, seed, ground, results: all, events })
 }
 
 const inWords = ({ accelerator: { kind, reason }, guest }: Ground, { title }: Subject): string =>

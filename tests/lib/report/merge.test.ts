@@ -104,7 +104,7 @@ test('a case that no part ran is no pass: it is named, in the report as in JUnit
   expect(code).toBe(3)
   expect(stderr).toContain('merge-runs: part 2/2 is not there')
   expect(stderr).toContain('merge-runs: no part ran f/b, g/d')
-  expect(stdout).toMatch(/g +d .*ERROR .*no part ran it/)
+  expect(stdout).toMatch(/g +d .*ERROR .*it was not run/)
   expect(stdout).toContain('g d: replay: just gitops-test --case g/d')
   expect(readFileSync(join(to, 'junit.xml'), 'utf8')).toContain('errors="2"')
   expect(readFileSync(join(to, 'report.html'), 'utf8')).toContain('no part ran f/b, g/d')
@@ -132,6 +132,11 @@ test('runs in which every case was skipped have proved nothing', async () => {
 test.each<[string, Partial<Plan>, string]>([
   ['flakes', { flake: 'f11' }, 'different flakes, or of different commits of one (f00 and f11)'],
   ['dotfiles', { dotfiles: 'd11' }, 'different dotfiles'],
+  [
+    'subjects',
+    { subject: { kind: 'unit', title: 'my.service', promises: [] } },
+    'different subjects (none and my.service)',
+  ],
   ['versions of the lab', { lab: '2cd' }, 'different versions of the lab (1ab and 2cd)'],
 ])('parts of different %s are refused, and nothing is written', async (_, more, words) => {
   const other = part('two', [result('g/d'), result('f/b')], more)
@@ -261,6 +266,32 @@ test.each<[string, string, string, string]>([
     'it does not say',
   ],
   ['a plan without hosts', 'run.json', '{"asked":[],"cases":[]}', 'it does not say'],
+  ...['flake', 'dotfiles', 'lab', 'ground', 'seed', 'name'].map(
+    (key): [string, string, string, string] => [
+      `a plan without its ${key}`,
+      'run.json',
+      JSON.stringify({ ...plan, [key]: undefined }),
+      'it does not say',
+    ],
+  ),
+  [
+    'a subject without its promises',
+    'run.json',
+    JSON.stringify({ ...plan, subject: { kind: 'unit', title: 'x' } }),
+    'it does not say',
+  ],
+  [
+    'a check that is not whole',
+    'results.json',
+    JSON.stringify([result('f/a', 'passed', { checks: [{ name: 'one' }] })]),
+    'it is no list of results',
+  ],
+  [
+    'a pass that a check denies',
+    'results.json',
+    JSON.stringify([{ ...result('f/a', 'failed'), state: 'passed' }]),
+    'it is no list of results',
+  ],
   ['one of too many parts', 'run.json', planOf({ index: 1, count: 99_999_999 }), 'it does not say'],
   ['no event', 'events.jsonl', 'null\n', 'its line 1 is no event'],
 ])('a record with %s in it is refused by its file', async (_, file, text, words) => {
@@ -271,6 +302,29 @@ test.each<[string, string, string, string]>([
   expect(stderr).toMatch(/^.*\n$/)
   expect(stderr).toContain(`merge-runs: Cannot read \`${join(dir, file)}\`: ${words}`)
   expect(readdirSync(lab.dir).toSorted()).toEqual(['one', 'two'])
+})
+
+test('a record that lacks its plan is missed also among others', async () => {
+  one()
+  rmSync(join(two(), 'run.json'))
+  const { code, stderr } = await mergeRuns(lab.dir)
+  expect({ code, stderr }).toEqual({
+    code: 2,
+    stderr: expect.stringMatching(
+      /^merge-runs: Cannot read `.*two\/run\.json`: it is not there\n$/,
+    ),
+  })
+})
+
+test('a result that no case of today belongs to is not left out of a comparison', async () => {
+  const cases = [both[0]!, 'auto-upgrade/of-yore']
+  const results = [result(cases[0]!), result(cases[1]!, 'failed')]
+  const ours = part('ours', results, { ...judging('ours', ['deploy']), asked: cases })
+  const { code, stderr } = await lab.task('compare', '--of', ours)
+  expect({ code, stderr }).toEqual({
+    code: 2,
+    stderr: expect.stringContaining('Cannot compare `auto-upgrade/of-yore`'),
+  })
 })
 
 test('a file in place of a directory holds no run', async () => {

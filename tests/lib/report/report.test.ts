@@ -6,7 +6,7 @@ import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { junit } from '../../../lib/report/junit.ts'
 import { openRecord, pruneRuns, readEvents } from '../../../lib/report/record.ts'
 import { report, whereTimeWent } from '../../../lib/report/report.ts'
-import { judgeCase, worst, type CaseResult } from '../../../lib/report/result.ts'
+import { complete, judgeCase, worst, type CaseResult } from '../../../lib/report/result.ts'
 import { spans, timeline } from '../../../lib/report/timeline.ts'
 import { existsSync } from 'node:fs'
 import { onSmallDisk } from '../../small-disk.ts'
@@ -33,6 +33,8 @@ const bad: CaseResult = {
   state: 'failed',
   reason: 'outcome: expected <b>"conflict"</b> & more\u0001, found nothing',
 }
+
+const event = (id: number, t: number, more: object) => ({ id, t, at: '', ...more }) as never
 
 test('a case fails by a check, by the oracle, or by having checked nothing', () => {
   const judged = (more: Partial<CaseResult>): CaseResult => {
@@ -68,6 +70,40 @@ test('a run is as good as its worst case', () => {
   expect(run()).toBe('skipped')
 })
 
+test('what a run was to do and did not is an error of it, in its place', () => {
+  const results = complete([bad, passed], ['auto-upgrade/good', 'f/a', 'auto-upgrade/bad'], 7)
+  expect(results.map(({ case: name, state }) => [name, state])).toEqual([
+    ['good', 'passed'],
+    ['a', 'error'],
+    ['bad', 'failed'],
+  ])
+  expect(results[1]).toMatchObject({ family: 'f', replay: 'just gitops-test --case f/a --seed 7' })
+  expect(complete([], ['prove/lock'], 7)[0]!.replay).toBe('just prove lock --seed 7')
+})
+
+test('a report says that all held only where something did, and nothing else came of the rest', () => {
+  const head = (...states: CaseResult['state'][]): string | undefined =>
+    /<h1>(\w+)/.exec(
+      report({
+        ...{ id: 'x', hosts: [], seed: 7, ground: '', events: [] },
+        results: states.map((state) => ({ ...passed, state })),
+      }),
+    )?.[1]
+  expect(head('passed', 'skipped')).toBe('Held')
+  expect(head('passed', 'error')).toBe('Failed')
+  expect(head('skipped')).toBe('Nothing')
+  expect(head()).toBe('Nothing')
+})
+
+test('what an event of a foreign record says lets no text become markup', () => {
+  const at = { kind: 'case', name: 'f/a', hosts: ['sorrow'] }
+  const events = [
+    event(1, 1, { ...at, phase: 'begin' }),
+    event(2, 9, { ...at, phase: 'end', of: 1, state: '"><script>' }),
+  ]
+  expect(timeline(events, ['sorrow'])).not.toContain('<script>')
+})
+
 test('the record is read back, without the line that a crash cut short', () => {
   const record = openRecord('auto-upgrade')
   const began = record.note({ kind: 'boot', name: 'boot', host: 'sorrow', phase: 'begin' })
@@ -92,8 +128,6 @@ test('only the newest runs are kept', () => {
   pruneRuns(2)
   expect(runs.map(({ dir }) => existsSync(dir))).toEqual([false, false, true, true])
 })
-
-const event = (id: number, t: number, more: object) => ({ id, t, at: '', ...more }) as never
 
 test('spans join both ends; what never ended lasts until the record does', () => {
   const events = [
