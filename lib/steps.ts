@@ -34,7 +34,7 @@ export interface LanesOptions {
   say?: (line: string) => void
   /**
    * The steps are cases: where one fails its reason stays to be seen, the lane's next one runs, and nothing
-   * is thrown. They are counted, and those that passed fold away.
+   * but a bug is thrown. They are counted, and those that passed fold away.
    */
   cases?: boolean
 }
@@ -84,7 +84,8 @@ export async function runLanes<C>(
         ends('done', outcome ?? undefined)
       } catch (thrown) {
         ends('failed', thrown instanceof Failure ? thrown.message : String(thrown))
-        if (!cases) failures.push(thrown)
+        // a case that failed has its result; what is a bug of the lab has none
+        if (!cases || !(thrown instanceof Failure)) failures.push(thrown)
         throw thrown
       }
     },

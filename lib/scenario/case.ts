@@ -179,9 +179,8 @@ export async function runCase(
         result.reason = `The clock of \`${starved.host}\` ran wrong, as this machine had no time for it at boot; ${result.reason}`
       }
     } catch (thrown) {
-      const why = orUnwritable(thrown)
-      if (!(why instanceof Unwritable)) throw thrown
-      result.reason += `; its evidence is not whole: ${why.message}`
+      // what the case came to is worth more than what explains it
+      result.reason += `; its evidence is not whole: ${(orUnwritable(thrown) as Error).message}`
     }
   }
   for (const vm of vms) vm.retire()
@@ -243,7 +242,10 @@ interface Parts {
 
 function sceneOf({ name, vms, world, stage, result, faults, ends, note, say }: Parts): Scene {
   const check: Scene['check'] = (what, expected, found) => {
-    const held = expected instanceof RegExp ? expected.test(String(found)) : expected === found
+    // what is not there is no text, though its name would match as one
+    const there = expected !== undefined && found !== undefined
+    const held =
+      there && (expected instanceof RegExp ? matches(expected, found) : expected === found)
     const row = { name: what, held, expected: shown(expected), found: shown(found) }
     result.checks.push(row)
     note({ kind: 'check', ...row })
@@ -369,6 +371,9 @@ async function within<T>(work: Promise<T>, limit: number, name: string): Promise
   })
   return Promise.race([work, late]).finally(() => clearTimeout(timer))
 }
+
+const matches = (pattern: RegExp, found: Value): boolean =>
+  found !== null && pattern.test(String(found))
 
 const shown = (value: Value | RegExp | undefined): string =>
   value === undefined ? 'nothing' : String(value)
