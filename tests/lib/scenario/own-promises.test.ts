@@ -1,9 +1,10 @@
+import { spawnSync } from 'node:child_process'
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { labSettings } from '../../../lib/lab-settings.ts'
-import { changesOf } from '../../../lib/scenario/own-promise.ts'
+import { changesOf, untilSo } from '../../../lib/scenario/own-promise.ts'
 import { ownPromises, readPromises } from '../../../lib/scenario/own-promises.ts'
 import { git, remote, type Remote } from '../../../lib/scenario/remote.ts'
 import { families } from '../../../tasks/pipelines/families.ts'
@@ -129,4 +130,23 @@ test.each([
   await expect(changesOf(await world(), { name: 'a', shell }, flake, 'sorrow')).rejects.toThrow(
     said,
   )
+})
+
+test.each<[boolean, string, boolean]>([
+  [true, 'true', true],
+  [true, 'echo no; false', false],
+  [true, '( # half', false],
+  [false, 'echo no; exit 3', true],
+  [false, 'command -v lab-none', true],
+  [false, '! true # with a remark', true],
+  [false, 'true', false],
+  // a slip is no promise that was kept
+  [false, 'lab-none --quiet', false],
+  [false, '/etc/hostname', false],
+  [false, '( # half', false],
+])('asked whether it succeeds (%s), `%s` comes to %s', (holds, command, so) => {
+  const { status, stdout } = spawnSync('sh', ['-c', untilSo(command, 1, holds)], {
+    encoding: 'utf8',
+  })
+  expect(status === 0, stdout).toBe(so)
 })
