@@ -118,6 +118,11 @@ async function choose({ agents, seed, sample }: Asked, ids?: string[]): Promise<
     if (!mutants.some((one) => one.id === id))
       throw usageFailure(`Cannot find the mutant \`${id}\``, 'just mutate --list lists them all')
   }
+  if (mutants.length === 0)
+    throw usageFailure(
+      `There is no mutant of ${agents.join(' ')}`,
+      'A run without one would prove nothing: name other agents',
+    )
   if (ids) return mutants.filter(({ id }) => ids.includes(id))
   return sample === undefined ? mutants : take(mutants, sample, seed)
 }

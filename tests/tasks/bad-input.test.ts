@@ -74,6 +74,7 @@ test.each([
   ['mutate', ['--case', 'break-boot/panic', '--list'], 'Tests alone run in no VM'],
   ['mutate', ['--scenarios', '--case', 'break-boot/panik', '--list'], 'The nearest is break-boot/'],
   ['coverage', ['--host', 'sorrow'], 'Tests alone run in no VM'],
+  ['mutate', ['module/reachability', '--list'], 'A run without one would prove nothing'],
   ['mutate', ['golden-lib', '--resume'], 'It goes on with those of the last run'],
   ['coverage', ['--seed', '7'], 'Tests alone run in no VM'],
   ['prove', ['known-bat'], 'The nearest is known-bad; just prove --list'],

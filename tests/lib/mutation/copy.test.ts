@@ -4,7 +4,7 @@ import { existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
-import { makeCopy } from '../../../lib/mutation/copy.ts'
+import { makeCopy, read } from '../../../lib/mutation/copy.ts'
 import { killWithin } from '../../../lib/process.ts'
 
 let cache: string
@@ -46,4 +46,21 @@ test('Only what works there is killed, and not who works in a directory with a l
   expect(beside.child.exitCode ?? beside.child.signalCode).toBeNull()
   beside.child.kill()
   await beside.ended
+})
+
+test('A run is red by a test that failed, or a world that could not be set up, and by nothing else', () => {
+  const ran = (...testResults: Parameters<typeof read>[0]['testResults']) =>
+    read({ testResults }, 'x.test.ts')
+  const well = { fullName: 'one', status: 'passed' }
+  const of = (status: string, message: string, ...assertionResults: (typeof well)[]) => {
+    return { status, message, assertionResults }
+  }
+  expect(ran(of('passed', '', well)).state).toBe('green')
+  expect(ran(of('failed', '', { ...well, status: 'failed' })).state).toBe('red')
+  expect(ran(of('failed', 'no world'))).toMatchObject({
+    state: 'red',
+    found: 'x.test.ts: no world',
+  })
+  // as of no file that is named so
+  expect(() => ran()).toThrow('Cannot judge by `x.test.ts`')
 })
