@@ -1,3 +1,4 @@
+import { Failure } from '../failure.ts'
 import type { Scene } from './family.ts'
 import type { Machine } from './machine.ts'
 import { quote } from '../quote.ts'
@@ -43,12 +44,18 @@ async function ran(vm: Machine, as: 'root' | 'user', command: string): Promise<S
     as === 'user'
       ? 'cat /tmp/sync.log'
       : `journalctl --output=cat _SYSTEMD_INVOCATION_ID="$(systemctl show --value -p InvocationID ${unit})"`
-  const script = `${command}\n${pushes} | grep -c 'phase: push'; cat ${statusFile}`
+  // what an earlier run has written is not this one's
+  const stamp = `$(stat -c '%i %y' ${statusFile} 2>/dev/null)`
+  const script = `before=${stamp}
+${command}
+${pushes} | grep -c 'phase: push'; [ "$before" = "${stamp}" ] || cat ${statusFile}`
   const limit = 120 * vm.patience
   const sync = () => vm[as](script, { timeout: limit, allow: 'any' })
   const { stdout } = await vm.spend('dotfile syncs', sync, limit)
   const [count = '', ...json] = stdout.split('\n')
-  const status = JSON.parse(json.join('\n')) as SyncStatus
+  const text = json.join('\n')
+  if (!text) throw new Failure(`The dotfile sync of \`${vm.host}\` has written no status`)
+  const status = JSON.parse(text) as SyncStatus
   return { status, pushes: Number(count), seconds: (performance.now() - from) / 1000 }
 }
 
