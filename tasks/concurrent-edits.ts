@@ -206,7 +206,9 @@ async function offline(scene: Scene): Promise<void> {
     `of ${other.host}`,
     (await readHome(other, own[1]!)).split('\n')[2],
   )
-  fault.healed(true, (await heal(other.vm, ['uplink'])).join('; '))
+  // a line for the link: none means that the fault was gone before
+  const healed = await heal(other.vm, ['uplink'])
+  fault.healed(healed.length === 1, healed.join('; '))
   outcome(scene, other, 'synced', await syncByUnit(other))
   outcome(scene, vm, 'synced', await syncByUnit(vm))
   await converged(scene, shared, [

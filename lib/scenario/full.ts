@@ -1,7 +1,7 @@
 import type { Case, Scene } from './family.ts'
 import { ofGuest } from './host-module.ts'
 import { watcherUnit } from './status-log.ts'
-import { module, note, upgrades } from './upgrade.ts'
+import { deployedBy, module, note, upgrades } from './upgrade.ts'
 
 /** Upgrades with no room for what they bring. */
 export const full: Case[] = [
@@ -18,13 +18,14 @@ export const full: Case[] = [
       const fault = scene.fault('/boot full', vm.host)
       const fill = `free=$(df --output=avail -B1M /boot | tail -n 1)
         fallocate --length "$((free - 2))M" /boot/lab-fill; df --output=avail -B1M /boot | tail -n 1`
-      const left = Number((await vm.root(fill)).stdout)
+      // of nothing, where df fails, Number would make that nothing is left
+      const left = Number.parseInt((await vm.root(fill)).stdout)
       fault.bit(left < 4, `${left} MiB are left`)
       const reason = /^\/boot has \d+ MiB free and \d+ MiB are needed/
       const refused = await upgrades(scene, vm, { outcome: 'no-space', phase: 'preflight', reason })
       // golden will have copies of its own, for which there has to be room as well
-      const built = refused.to?.toplevel
-      if (built && scene.golden(vm)) {
+      if (scene.golden(vm)) {
+        const built = deployedBy(scene, refused).toplevel
         await vm.root(`rm /boot/lab-fill; free=$(df --output=avail -B1K /boot | tail -n 1)
           size=$(($(stat --dereference --format %s ${built}/initrd) / 1024))
           fallocate --length "$((free - size * 3 / 2))K" /boot/lab-fill`)
@@ -55,7 +56,7 @@ export const full: Case[] = [
       await fillsUp(scene)
       const fill = `free=$(df --output=avail -B1M /nix/store | tail -n 1)
         fallocate --length "$((free - 150))M" /var/lib/lab-fill; df --output=avail -B1M /nix/store | tail -n 1`
-      const left = Number((await vm.root(fill, { timeout: 60 * vm.patience })).stdout)
+      const left = Number.parseInt((await vm.root(fill, { timeout: 60 * vm.patience })).stdout)
       fault.bit(left < 200, `${left} MiB are left`)
       const reason = /^The store has \d+ MiB free and 256 MiB are needed/
       await upgrades(scene, vm, { outcome: 'no-space', phase: 'build', reason })
@@ -77,7 +78,7 @@ async function fillsUp(scene: Scene): Promise<void> {
   // the lab has no room for what it sees, either
   const fill = `systemctl stop ${watcherUnit}; set -- ${files}; free=$(df --output=avail -B1M /var/lib | tail -n 1); fallocate --length "$((free - 1))M" $1
     dd if=/dev/zero of=$2 bs=64K 2>/dev/null; dd if=/dev/zero bs=4K >>$2 2>/dev/null; df --output=avail -B1K /var/lib | tail -n 1`
-  const left = Number((await vm.root(fill, limit)).stdout)
+  const left = Number.parseInt((await vm.root(fill, limit)).stdout)
   scene.must('nothing is left', 0, left)
   const reason = /No space left on device|MiB free/
   await upgrades(scene, vm, { outcome: /^(failed|no-space)$/, reason })
