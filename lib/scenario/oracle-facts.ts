@@ -111,7 +111,12 @@ const loader = '4a67b082-0a4c-41cf-b6c7-440b29bb8c4f'
  * One script over one command: an emulated guest pays a tenth of a second for each program that is
  * started, so what bash can do itself it does.
  */
-const asRoot = (units: string[], user: string, clones: string[], subject: Subject): string => `
+export const asRoot = (
+  units: string[],
+  user: string,
+  clones: string[],
+  subject: Subject,
+): string => `
 ${programPath} LC_ALL=C
 s() { printf '\\036%s\\n' "$1"; }
 show() { [ ! -e "$1" ] || echo "$(<"$1")"; }
@@ -158,7 +163,7 @@ s foreign; find /home/${user} ${clones.filter((path) => path.startsWith('/')).jo
 s journal; journalctl --boot --no-pager --output=cat _PID=1 + _TRANSPORT=kernel | grep -E '${telling}'
 s units; systemctl show -p Id -p ActiveState ${units.join(' ')}
 s failedUnits; systemctl --failed --plain --no-legend --no-pager
-s store; nix-store --verify 2>&1
+s store; nix-store --verify 2>&1 || echo "exit $?"
 s newPaths
 declare -A old
 while read -r name; do old[$name]=1; done <${baselinePaths}
@@ -173,7 +178,7 @@ if [ \${#fresh[@]} -gt 0 ]; then
   valid=()
   for path in "\${fresh[@]}"; do [ -n "\${invalid[$path]-}" ] || valid+=("$path"); done
   echo "\${#valid[@]}"
-  [ \${#valid[@]} -eq 0 ] || nix-store --verify-path "\${valid[@]}" 2>&1
+  [ \${#valid[@]} -eq 0 ] || nix-store --verify-path "\${valid[@]}" 2>&1 || echo "exit $?"
 else echo 0
 fi
 s end
@@ -244,6 +249,10 @@ export function readFacts(root: string, user: string, agent: string | undefined)
     Object.entries(said).flatMap(([name, text]) =>
       name.startsWith(prefix) ? [[name.slice(prefix.length), text]] : [],
     )
+  const at = (clone: string): string[][] =>
+    lines(`visible ${clone}`).flatMap((line) =>
+      /^[k-z]+ [0-9a-f]{40}$/.test(line) ? [line.split(' ')] : [],
+    )
   const entries = Object.fromEntries(named('entry '))
   const [profileName = '', link = ''] = (said['current'] ?? '').trim().split(' ')
   const [count = '0', ...spoilt] = lines('newPaths')
@@ -292,8 +301,8 @@ export function readFacts(root: string, user: string, agent: string | undefined)
         name,
         {
           commits: readCommits(text),
-          visible: lines(`visible ${name}`).map((line) => line.split(' ')[0]!),
-          shown: lines(`visible ${name}`).map((line) => line.split(' ')[1] ?? ''),
+          // whatever else jj says is no change
+          ...{ visible: at(name).map(([change]) => change!), shown: at(name).map(([, id]) => id!) },
           patches: readPatches(said[`patches ${name}`] ?? ''),
           heads: lines(`heads ${name}`),
         },

@@ -173,6 +173,12 @@ function lostRow(name: string, repository: Repository | undefined): OracleRow {
   if (!repository || repository.visible.length === 0) {
     return { name, state: 'failed', expected, found: 'no repository' }
   }
+  // of what git could not give there would be nothing to miss
+  const { commits, shown } = repository
+  const unread = shown.filter((id) => !(id in commits) && !/^0+$/.test(id))
+  if (unread.length > 0) {
+    return { name, state: 'failed', expected, found: `git does not have ${unread.join(', ')}` }
+  }
   const lost = lostChanges(repository)
   const found =
     lost.length === 0 ? expected : `lost ${lost.map((id) => id.slice(0, 12)).join(', ')}`

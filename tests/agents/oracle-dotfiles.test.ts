@@ -15,6 +15,7 @@ async function wrong(host: Host): Promise<string[]> {
   const said = await host.sh(asUser([source]))
   const clone = readFacts('\u001eend\n', `${said}\n`, undefined).repositories[source]!
   expect(clone.shown.length).toBeGreaterThan(1)
+  expect(clone.shown.filter((id) => id in clone.commits)).toHaveLength(clone.shown.length - 1)
   return [...changed(clone, false), ...lostChanges(clone)]
 }
 

@@ -1,4 +1,8 @@
-import { expect, test } from 'vitest'
+import { spawnSync } from 'node:child_process'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { expect, onTestFinished, test } from 'vitest'
 import {
   judgeFacts,
   judgeFaults,
@@ -8,7 +12,13 @@ import {
 } from '../../../lib/scenario/oracle.ts'
 import { chosen, defaultOf } from '../../../lib/scenario/boot-entries.ts'
 import type { Seen } from '../../../lib/scenario/status-log.ts'
-import { readFacts, type Facts, type Repository } from '../../../lib/scenario/oracle-facts.ts'
+import {
+  asRoot,
+  readFacts,
+  type Facts,
+  type Repository,
+} from '../../../lib/scenario/oracle-facts.ts'
+import { labSubject } from '../../../lib/scenario/subject-lab.ts'
 
 const golden = '/nix/store/aaa-nixos-system-sorrow-lab'
 const newer = '/nix/store/bbb-nixos-system-sorrow-lab'
@@ -32,7 +42,7 @@ const repository: Repository = {
     [edit]: { change: 'kkkk', tree: 't2', parents: [start], origin: 'A 1\nEdit: tree x' },
   },
   visible: ['kkkk', 'zzzz'],
-  shown: [edit, 'f'.repeat(40)],
+  shown: [edit, '0'.repeat(40)],
   patches: { [edit]: '+++ b/x\n+one' },
   heads: [start],
 }
@@ -291,6 +301,10 @@ const ill: [row: string, facts: Partial<Facts>, wanted?: Partial<Expected>][] = 
     { repositories: { ...well.repositories, 'nix-config': { ...repository, visible: ['zzzz'] } } },
   ],
   [
+    'nix-config',
+    { repositories: { ...well.repositories, 'nix-config': { ...repository, commits: {} } } },
+  ],
+  [
     '.local/share/chezmoi',
     {
       repositories: {
@@ -488,7 +502,7 @@ test('what the guest prints is read into facts', () => {
     deployed: `${edit} ${start} ${newer} 2026-01-01T00:00:00Z`,
   })
   const user = said({
-    'visible nix-config': `kkkk ${edit}\nzzzz ${'f'.repeat(40)}`,
+    'visible nix-config': `kkkk ${edit}\nzzzz ${'0'.repeat(40)}`,
     'patches nix-config': `\u001d${edit}\n\ndiff --git a/x b/x\nindex 0..1\n+++ b/x\n@@ -0,0 +1 @@\n+one\n`,
     'heads nix-config': start,
     'commits nix-config': `${object(start, 'tree t1\nauthor A\n\nStart\n')}\n${object(edit, `tree t2\nparent ${start}\nauthor A 1\nchange-id kkkk\n\nEdit: tree x\n`)}\n`,
@@ -509,6 +523,32 @@ test('what the guest prints is read into facts', () => {
     transaction: undefined,
     repositories: { 'nix-config': repository },
   })
+})
+
+test('what jj complains of is no change, so a clone that it cannot read has none', () => {
+  const user = said({
+    'visible nix-config': 'Error: The repository is corrupt\nCaused by: an operation\n',
+    'heads nix-config': start,
+    'commits nix-config': `${object(start, 'tree t1\nauthor A\n\nStart\n')}\n`,
+  })
+  const { repositories } = readFacts(said({ bootId: 'one' }), user, undefined)
+  expect(failed({ repositories: { ...well.repositories, ...repositories } })).toEqual([
+    'nix-config',
+  ])
+})
+
+test('a store whose check was killed has not been verified', () => {
+  const dir = mkdtempSync(join(tmpdir(), 'store-'))
+  onTestFinished(() => rmSync(dir, { recursive: true }))
+  writeFileSync(join(dir, 'nix-store'), '#!/bin/sh\nexec kill -KILL $$\n', { mode: 0o755 })
+  const script = asRoot([], 'rain', [], labSubject)
+  const asked = [...script.matchAll(/^.*nix-store --verify.*$/gm)].map(([line]) => line)
+  expect(asked).toHaveLength(2)
+  for (const line of asked) {
+    const before = `PATH=${dir}:$PATH; s() { :; }; valid=(/nix/store/x)`
+    const { stdout } = spawnSync('bash', ['-c', `${before}\n${line}`], { encoding: 'utf8' })
+    expect(stdout).toContain('137')
+  }
 })
 
 test('a repository that is not there fails whatever is asked of it', () => {
