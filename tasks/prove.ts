@@ -1,4 +1,4 @@
-import { Exit, usage as usageFailure, type ExitCode } from '../lib/failure.ts'
+import { Exit, oneLine, usage as usageFailure, type ExitCode } from '../lib/failure.ts'
 import { unknown as unknownName } from '../lib/nearest.ts'
 import {
   controlFrom,
@@ -120,7 +120,7 @@ function summarize(proofs: Proof[], asked: number, dir: string, json: boolean): 
       one.hosts.join(' '),
       one.state === 'caught' ? green(one.state) : red(one.state.toUpperCase()),
       `${one.seconds.toFixed(0)} s`,
-      one.found.split('\n')[0]!.slice(0, 120),
+      oneLine(one.found.split('\n')[0]!.slice(0, 120)),
     ])
     console.log(table([['control', 'case', 'VM', '', 'took', 'red by'], ...rows]))
     console.log(`${caught} of ${asked} caught`)

@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
-import { Exit, type ExitCode, type Failure } from '../failure.ts'
+import { Exit, oneLine, type ExitCode, type Failure } from '../failure.ts'
 import { green, red, table, yellow } from '../table.ts'
 import { readEvents } from './record.ts'
 import { whereTimeWent } from './report.ts'
@@ -22,7 +22,7 @@ export function summarize({ dir, results, troubles }: Ended, json: boolean): Exi
       one.hosts.join(' '),
       colour[one.state](one.state === 'passed' ? 'passed' : one.state.toUpperCase()),
       `${one.seconds.toFixed(1)} s`,
-      one.reason.split('\n')[0]!,
+      oneLine(one.reason.split('\n')[0]!),
     ])
     console.log(table([['family', 'case', 'VM', '', 'took', ''], ...rows]))
     const count = (...states: string[]): number =>

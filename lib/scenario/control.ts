@@ -170,6 +170,19 @@ export interface Proof {
   evidence?: string
 }
 
+/** A verdict as a run's report has it. @param red what had to be red */
+export function resultOf(proof: Proof, red: RegExp): CaseResult {
+  const { control, cut, case: ofCase, hosts, seed, state, found, seconds, replay, evidence } = proof
+  const caught = state === 'caught'
+  return {
+    ...{ family: 'prove', case: control, title: `without ${cut}, ${ofCase} comes out red` },
+    ...{ hosts, seconds, seed, oracle: [], replay, evidence },
+    state: caught ? 'passed' : state === 'not run' ? 'error' : 'failed',
+    reason: caught ? '' : `${state}: ${found}`,
+    checks: [{ name: 'red by', held: caught, expected: String(red), found }],
+  }
+}
+
 /** The command that runs a control again. */
 export const replayOfControl = (control: Control, hosts: string[], seed: number): string =>
   [

@@ -1,5 +1,5 @@
 import { basename } from 'node:path'
-import { Exit, usage, type ExitCode, type Failure } from '../failure.ts'
+import { Exit, oneLine, usage, type ExitCode, type Failure } from '../failure.ts'
 import { merge, readParts } from '../report/merge.ts'
 import { escape } from '../report/timeline.ts'
 import { nameOf, type CaseResult } from '../report/result.ts'
@@ -155,7 +155,8 @@ export function matrixText(rows: Row[], titles: string[]): string {
   const why = titles.flatMap((title) =>
     rows.flatMap(({ by }) =>
       by[title]!.cases.filter(({ state }) => state === 'failed' || state === 'error').map(
-        (one) => `${title}: ${one.case}: ${one.reason.split('\n')[0]}; replay: ${one.replay}`,
+        (one) =>
+          `${title}: ${one.case}: ${oneLine(one.reason.split('\n')[0]!)}; replay: ${one.replay}`,
       ),
     ),
   )

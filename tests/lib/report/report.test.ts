@@ -7,6 +7,7 @@ import { junit } from '../../../lib/report/junit.ts'
 import { openRecord, pruneRuns, readEvents } from '../../../lib/report/record.ts'
 import { report, whereTimeWent } from '../../../lib/report/report.ts'
 import { complete, judgeCase, worst, type CaseResult } from '../../../lib/report/result.ts'
+import { summarize } from '../../../lib/report/summary.ts'
 import { spans, timeline } from '../../../lib/report/timeline.ts'
 import { existsSync } from 'node:fs'
 import { onSmallDisk } from '../../small-disk.ts'
@@ -102,6 +103,15 @@ test('what an event of a foreign record says lets no text become markup', () => 
     event(2, 9, { ...at, phase: 'end', of: 1, state: '"><script>' }),
   ]
   expect(timeline(events, ['sorrow'])).not.toContain('<script>')
+})
+
+test('what a guest says moves no cursor of the terminal that its reason is told on', () => {
+  const told = vi.spyOn(console, 'log').mockImplementation(() => {})
+  const reason = 'found \u001b[2K\rall is well'
+  summarize({ dir: home, hosts: [], results: [{ ...bad, reason }], troubles: [] }, false)
+  const said = told.mock.calls.flat().join('\n')
+  told.mockRestore()
+  expect(said).toContain('found \\u001b[2K\\rall is well')
 })
 
 test('the record is read back, without the line that a crash cut short', () => {

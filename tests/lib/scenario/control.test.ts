@@ -13,6 +13,7 @@ import {
   judgeControl,
   readControl,
   replayOfControl,
+  resultOf,
   settle,
   undecided,
   type Proof,
@@ -150,6 +151,19 @@ test('a control is run again as it was: the VM, the seed, and a patch by its pat
   expect(replayOfControl(own, ['sorrow', 'torment'], 7)).toBe(
     'tsx tasks/prove.ts /tmp/x.patch --case auto-upgrade/overlap --host sorrow --host torment --seed 7',
   )
+})
+
+test('every verdict is a result of the run, one that could not be had as well', () => {
+  const proof = judgeControl(control, { ...result, state: 'failed' })
+  expect(resultOf(proof, control.red)).toMatchObject({
+    ...{ family: 'prove', case: 'lock', state: 'passed', reason: '' },
+    checks: [{ name: 'red by', held: true, expected: '/^outcome$/' }],
+  })
+  expect(resultOf({ ...proof, state: 'not run', found: 'no disk' }, control.red)).toMatchObject({
+    ...{ state: 'error', reason: 'not run: no disk' },
+    checks: [{ held: false, found: 'no disk' }],
+  })
+  expect(resultOf({ ...proof, state: 'stayed green' }, control.red).state).toBe('failed')
 })
 
 test('a check that was red counts, whatever the case then fell over', () => {
