@@ -76,10 +76,11 @@ const runsDir = (): string => join(labHome(), 'runs')
 export function openRecord(name: string): RunRecord {
   privateDirectory(labHome())
   const stamp = new Date().toISOString().slice(0, 19).replaceAll(/[-:]/g, '')
+  mkdirSync(runsDir(), { recursive: true, mode: 0o700 })
   let id = `${stamp}-${name}`
-  for (let count = 2; existsSync(join(runsDir(), id)); count++) id = `${stamp}-${name}-${count}`
+  // to look first would give two that begin at once the same
+  for (let count = 2; !made(join(runsDir(), id)); count++) id = `${stamp}-${name}-${count}`
   const dir = join(runsDir(), id)
-  mkdirSync(dir, { recursive: true, mode: 0o700 })
   const file = join(dir, 'events.jsonl')
   const spare = join(dir, '.spare')
   writeFileSync(spare, Buffer.alloc(spareBytes), { mode: 0o600 })
@@ -111,6 +112,17 @@ export function openRecord(name: string): RunRecord {
   return { id, dir, note, events, settle }
 }
 
+/** Makes a directory, unless somebody has. */
+function made(dir: string): boolean {
+  try {
+    mkdirSync(dir, { mode: 0o700 })
+    return true
+  } catch (thrown) {
+    if ((thrown as NodeJS.ErrnoException).code !== 'EEXIST') throw thrown
+    return false
+  }
+}
+
 /** The events of a run; a last line that a crash cut short is left out. */
 export function readEvents(dir: string): Recorded[] {
   const path = join(dir, 'events.jsonl')
@@ -122,12 +134,17 @@ export function readEvents(dir: string): Recorded[] {
     .map((line) => JSON.parse(line) as Recorded)
 }
 
-/** Deletes the oldest records but `keep`, and the remotes that belonged to them. */
-export function pruneRuns(keep = 20): void {
+/**
+ * Deletes the oldest records but `keep`, and the remotes that belonged to them.
+ * @param own id of the run that has just ended: it stays, also where the clock makes it the oldest
+ */
+export function pruneRuns(own: string, keep = 20): void {
   const dir = runsDir()
   if (!existsSync(dir)) return
-  const ids = readdirSync(dir).toSorted()
-  for (const id of ids.slice(0, Math.max(0, ids.length - keep))) {
+  const others = readdirSync(dir)
+    .filter((id) => id !== own)
+    .toSorted()
+  for (const id of others.slice(0, Math.max(0, others.length + 1 - keep))) {
     rmSync(join(dir, id), { recursive: true, force: true })
     rmSync(join(labHome(), 'srv', '.worlds', id), { recursive: true, force: true })
   }

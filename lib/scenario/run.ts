@@ -93,7 +93,7 @@ function skipAll(
   const nothing = { flake: 'none', dotfiles: 'none', ground: why, lab: labSources() }
   const ended = { troubles: troubles.map(({ message }) => message) }
   writePlan(record.dir, { name, hosts, seed, shard, ...nothing, ...asked, ended })
-  pruneRuns()
+  pruneRuns(record.id)
   return { dir: record.dir, hosts, results, troubles, ground: why }
 }
 

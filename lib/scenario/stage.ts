@@ -185,7 +185,7 @@ export async function withStage(
     record.note({ kind: 'run', name: options.name, phase: 'end', of: 1 })
     troubles.push(...write(stage, plan))
     writePlan(record.dir, { ...plan, ended: { troubles: troubles.map(({ message }) => message) } })
-    pruneRuns()
+    pruneRuns(record.id)
     for (const one of troubles) console.error(explain(options.name, one))
   }
   const results = complete(stage.results, cases, seed)

@@ -35,6 +35,29 @@ const bad: CaseResult = {
   reason: 'outcome: expected <b>"conflict"</b> & more\u0001, found nothing',
 }
 
+test('two runs that begin at once have a record each', async () => {
+  vi.setSystemTime(new Date(2026, 0, 1))
+  // neither sees the other's
+  vi.doMock('node:fs', async (fs) => ({ ...(await fs<object>()), existsSync: () => false }))
+  vi.resetModules()
+  const { openRecord: open } = await import('../../../lib/report/record.ts')
+  vi.doUnmock('node:fs')
+  const [one, two] = [open('x'), open('x')]
+  vi.useRealTimers()
+  expect(two.dir).toBe(`${one.dir}-2`)
+})
+
+test('a run whose clock was put back keeps its own record', () => {
+  const at = (year: number) => {
+    vi.setSystemTime(new Date(year, 0, 1))
+    return openRecord('x')
+  }
+  const runs = [at(2026), at(2027), at(2020)]
+  vi.useRealTimers()
+  pruneRuns(runs[2]!.id, 2)
+  expect(runs.map(({ dir }) => existsSync(dir))).toEqual([false, true, true])
+})
+
 const event = (id: number, t: number, more: object) => ({ id, t, at: '', ...more }) as never
 
 test('a case fails by a check, by the oracle, or by having checked nothing', () => {
@@ -135,7 +158,7 @@ test('only the newest runs are kept', () => {
     return record
   })
   vi.useRealTimers()
-  pruneRuns(2)
+  pruneRuns(runs[3]!.id, 2)
   expect(runs.map(({ dir }) => existsSync(dir))).toEqual([false, false, true, true])
 })
 
