@@ -106,7 +106,7 @@ judge_remote() {
       *'no git remotes'* | *'could not be found'*)
       remedy='look at the URL of the remote, and whether this host may read it' ;;
     *)
-      if [[ $said =~ (returned error|http code|http error|http|status code|server error):?\ ([345][0-9][0-9]) ]]; then
+      if [[ $said =~ (returned error|http code|http error|http|status code|server error|tunnel failed, response):?\ ([345][0-9][0-9]) ]]; then
         judge_http "${BASH_REMATCH[2]}"
       elif [[ $said != *'remote error'* && $said =~ $network ]]; then
         verdict=offline
@@ -132,10 +132,10 @@ damaged='pack has bad object at offset|pack is corrupted|pack signature mismatch
 
 # what git, curl, ssh and jj say of a network, or of a remote that is not up
 network='resolve (host|proxy)|name or service not known|temporary failure|unable to look up|no address associated'
-network+='|connection (was )?(refused|reset|closed|aborted|timed out)|(failed|unable|could not|couldn.t) to? ?connect|timed out|timeout'
+network+='|connection (was |to [^ ]+ )?(refused|reset|closed|aborted|timed out)|(failed|unable|could not|couldn.t) to? ?connect|timed out|timeout'
 network+='|no route to host|(network|host) is (unreachable|down)|broken pipe|early eof|hung up|disconnect|unexpected (eof|end)'
 network+='|empty reply|server returned nothing|(recv|send) failure|receiving data|recv error|ssl_error_syscall|non-properly terminated'
-network+='|partial file|operation too slow|failed sending data|kex_exchange|banner exchange|stream .*(not closed|reset)|bytes (missing|of (body|length))|outstanding read data|no end within'
+network+='|partial file|operation too slow|failed sending data|kex_exchange|banner exchange|stream .*(not closed|reset)|http2 framing|connect aborted|authentication code incorrect|bytes (missing|remaining|of (body|length))|outstanding read data|no end within'
 
 judge_http() { # judge_http <status>
   case $1 in
