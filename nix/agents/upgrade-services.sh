@@ -41,7 +41,8 @@ started_since() { # started_since <service>: whether it came up after the switch
 }
 
 # Services that do not stay up, though they run at this moment or will again, one a line in REPLY. Those that
-# were the same before the switch are no reason to take it back.
+# were the same before the switch, or had failed, are no reason to take it back: such a loop may have been met as it
+# waited, as it started or as it was being ended.
 restless() {
   local unit now first before units=() awake
   local -A at_first=()
@@ -54,7 +55,8 @@ restless() {
     read -r -a now <<<"${services[$unit]}"
     read -r -a first <<<"${at_first[$unit]-}"
     read -r -a before <<<"${services_before[$unit]-}"
-    if [[ ${before[0]:-0} -gt 0 && (${before[2]} == */auto-restart* || $((awake - before[1] / 1000000)) -lt 600) ]]; then continue; fi
+    if [[ ${before[0]:-0} -gt 0 && (${before[2]} == *activating/* || $((awake - before[1] / 1000000)) -lt 600) ]]; then continue; fi
+    if [[ $'\n'${failed_before-}$'\n' == *$'\n'"$unit"$'\n'* ]]; then continue; fi
     if [[ ${now[0]} -gt ${first[0]:-0} ]]; then
       units+=("$unit does not stay up: it was restarted $((now[0] - ${first[0]:-0})) times within $UPGRADE_SETTLE s")
     elif [[ ${now[2]} == activating/* && ${now[2]} != */auto-restart* && ${now[3]-} != oneshot &&

@@ -305,9 +305,8 @@ settle() {
     sleep 1
     since_boot
   done
-  look_at_services || bad+=("systemd does not say how the services are")
-  failed_units "$failed_before" || bad+=("systemd does not say which units have failed")
-  if [[ -z $REPLY && ${#bad[@]} == 0 ]]; then
+  { look_at_services && failed_units "$failed_before"; } || silent=yes
+  if [[ -z $REPLY && -z $silent ]]; then
     if [[ $pause -gt 3 ]]; then
       pause=3
       for unit in "${!services[@]}"; do
@@ -324,17 +323,20 @@ add_check() { # add_check <command> <result>
 
 # Units that have failed since the switch, and each check; prints nothing and leaves it in `bad`.
 validate() {
-  local unit check end found
+  local unit check end found silent=''
   bad=()
   settle
-  failed_units "$failed_before" || true
+  failed_units "$failed_before" || silent=yes
   while read -r unit; do
     [[ -z $unit ]] || bad+=("$unit has failed")
   done <<<"$REPLY"
-  restless || true
-  while IFS= read -r unit; do
-    [[ -z $unit ]] || bad+=("$unit")
-  done <<<"$REPLY"
+  if [[ -z $silent ]] && restless; then
+    while IFS= read -r unit; do
+      [[ -z $unit ]] || bad+=("$unit")
+    done <<<"$REPLY"
+  else
+    bad+=("systemd does not say how the services are")
+  fi
   since_boot
   end=$((REPLY + UPGRADE_PATIENCE))
   read_whole items "$UPGRADE_CHECKS" || bad+=("the checks cannot be read")
