@@ -77,9 +77,13 @@ recover() {
   left=$(if [[ $UPGRADE_MODE == local ]]; then drop_stale_locks "$repository/.git"; else drop_stale_locks "$state/remote.git"; fi)
   if [[ -n $left ]]; then say "left by an earlier run, and removed: ${left//$'\n'/, }"; fi
   [[ -e $state/transaction.json ]] || return 0
-  local name value
+  local line name
   local -A was=()
-  while IFS='=' read -r name value; do was[${name:-unnamed}]=$value; done < <(
+  # with `=` between fields, `read` would leave out one that the last of them ends with, as a hash does
+  while IFS= read -r line; do
+    name=${line%%=*}
+    was[${name:-unnamed}]=${line#*=}
+  done < <(
     jq --raw-output 'to_entries[] | "\(.key)=\(.value | tostring | gsub("\n"; " "))"' "$state/transaction.json"
   )
   say "recovering from a run that did not end, begun at ${was[started]:-unknown}"

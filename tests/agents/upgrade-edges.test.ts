@@ -171,3 +171,23 @@ test('The first status is on the disk before it has its name, and later ones are
   const synced = (await world.sh('cat synced')).split('\n')
   expect(synced.filter((line) => line.endsWith('/status.json.new'))).toHaveLength(1)
 })
+
+test('What has no history is known by its hash to its last character, and stays once it has held', async () => {
+  const before = await world.sh('readlink /nix/var/nix/profiles/system /run/current-system')
+  await world.push('two', { 'text.nix': '"two"' })
+  const { to } = await world.upgrade()
+  const [profile, running] = before.split('\n')
+  const hash = 'sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA='
+  const held = await world.sh('readlink /nix/var/nix/profiles/system /run/current-system')
+  // the power went between the last two steps of an upgrade to a tarball
+  await world.sh(`cd /var/lib/nix-local-upgrade
+    echo '${hash} 1700000000 ${to!.toplevel} now' >deployed
+    jq --null-input --arg boot "$(cat /proc/sys/kernel/random/boot_id)" '{ stage: "system", bootId: $boot,
+      candidate: "${hash}", revision: "${hash}", remote: "1700000000", toplevel: "${to!.toplevel}",
+      profile: "${profile}", running: "${running}" }' >transaction.json`)
+  const done = await world.upgrade({ UPGRADE_MODE: 'remote', UPGRADE_HOOKS: '["false"]' })
+  expect(done).toMatchObject({ outcome: 'failed', phase: 'hooks', notRestored: [] })
+  expect(done.said).toContain('recovering from a run that did not end')
+  expect(await world.sh('readlink /nix/var/nix/profiles/system /run/current-system')).toBe(held)
+  expect(await world.sh('ls /var/lib/nix-local-upgrade')).not.toContain('transaction')
+})
