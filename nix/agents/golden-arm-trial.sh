@@ -6,12 +6,13 @@
 need_root 'put a generation on trial'
 toplevel=$(readlink -f "${1:-$profile}")
 [[ -e $toplevel/init ]] || fail "Cannot put $toplevel on trial: it is no system"
+# whoever has the lock may be at making another golden
+locked
 golden=$(field golden.json toplevel)
 if [[ -z $golden ]]; then
   echo 'no golden generation yet: nothing to fall back to, so nothing is on trial'
   exit 0
 fi
-locked
 # a trial needs a way back
 keep_golden || fail "Cannot put $toplevel on trial: golden's files on $GOLDEN_BOOT are not whole"
 if [[ $toplevel == "$golden" ]]; then

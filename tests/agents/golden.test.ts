@@ -886,3 +886,30 @@ test('Whoever changes golden or a trial waits until nobody else does', async () 
     expect(said).toBe(`the other\n${command}`)
   }
 })
+
+/** Has a command wait for the lock while these commands change what it is about. */
+const meanwhile = (command: string, commands: string): Promise<string> =>
+  host.sh(`exec 8>/run/golden-generation.lock; flock 8
+    ${command} 8>&- & sleep 2
+    ${commands}
+    exec 8>&-; wait`)
+
+test('A boot that is found good while its deadline waits for that is not taken back', async () => {
+  await host.rebuild(2)
+  await host.sh(`ln -sfn ${two} /run/booted-system
+    sed -i 's/"boot":"[^"]*"/"boot":"another"/' /var/lib/golden-generation/trial.json`)
+  await meanwhile('golden-trial-deadline', 'rm /var/lib/golden-generation/trial.json')
+  expect(host.rebooting).toBe(false)
+  expect(existsSync(host.path('var/lib/golden-generation/failed'))).toBe(false)
+})
+
+test('What becomes golden while a rebuild waits is what its trial falls back on', async () => {
+  const three = await host.generation(3)
+  await host.rebuild(3, 'boot')
+  await host.sh(`ln -sfn ${two} /run/booted-system; ln -sfn ${two} /run/current-system
+    cd /usr-local/bin && sed '/^locked$/d' pin-golden >pin-now && chmod +x pin-now`)
+  await meanwhile(`golden-arm-trial ${three}`, 'pin-now')
+  expect(await host.status()).toMatchObject({ golden: two, trial: three })
+  expect(await host.sh('show-golden')).not.toContain('PROBLEM')
+  expect((await host.boot([three])).tried).toEqual([three, two])
+})
