@@ -48,7 +48,17 @@ test('A network, or a remote that is not up, may be another in an hour', async (
     'fatal: remote error: Too many requests, try again later',
     'fatal: read error: Connection reset by peer',
     'fatal: protocol error: bad line length character: 0\ufffd3f',
+    'fatal: protocol error: bad line length character: 0\ufffd3f\nfatal: bad fetch',
     'fatal: protocol error: bad line length 70000',
+    'fatal: early EOF',
+    'fatal: the remote end hung up unexpectedly',
+    http('The requested URL returned error: 520'),
+    http('Empty reply from server'),
+    http('Recv failure: Broken thing'),
+    http("Failed to connect to git.example port 443 after 3 ms: Couldn't connect to server"),
+    http('gnutls_handshake() failed: The TLS connection was non-properly terminated.'),
+    http('OpenSSL SSL_connect: SSL_ERROR_SYSCALL in connection to git.example:443'),
+    'fatal: unable to look up git.example (port 9418) (Name has no usable address)',
     'fatal: pack signature mismatch',
   ]
   for (const { said, verdict, remedy } of await judge(texts))
@@ -134,6 +144,8 @@ test('What nobody knows is a failure without a remedy', async () => {
     'fatal: something that nobody has thought of',
     'fatal: remote error: the server timed out its patience with you',
     http('The requested URL returned error: 451'),
+    // of its own disk
+    'remote: error: pack is corrupted\nfatal: nobody knows',
     // a shell that greets
     'fatal: protocol error: bad line length character: Welc',
     // and names are no words of git's
@@ -162,6 +174,11 @@ test('Of all that was said, one line tells why', async () => {
       'fatal: unable to connect to x: x[0]: errno=refused',
     ],
     ['git: fatal: b \rgit: ', 'fatal: b'],
+    ['Receiving objects: 1%\rfatal: b\rfatal: c', 'fatal: b'],
+    [
+      'remote: First words\nremote: and more\nfatal: cannot push: no',
+      'fatal: cannot push: no (the remote says: First words)',
+    ],
     [
       'remote: ====\nremote: The project was archived.\nremote: ====\nfatal: cannot push: no',
       'fatal: cannot push: no (the remote says: The project was archived.)',

@@ -43,7 +43,7 @@ const verdict = (before: string, first: string, now: string, more = ''): Promise
   asked(`${more}
     systemd_says 'calm simple 0 active/running 5' '${before && `it ${before}`}'; remember_services
     systemd_says 'calm simple 0 active/running 5' '${first && `it ${first}`}'; look_at_services
-    systemd_says 'calm simple 0 active/running 5' 'it ${now}'; restless; echo "$REPLY"`)
+    systemd_says 'calm simple 0 active/running 5' '${now && `it ${now}`}'; restless; echo "$REPLY"`)
 const times = (count: number): string =>
   `it.service does not stay up: it was restarted ${count} times within 20 s`
 
@@ -134,6 +134,17 @@ test.each<[string, [string, string, string], string]>([
     ['notify 0 active/running 5', 'notify 0 activating/start 5', 'notify 0 active/running 9999'],
     '',
   ],
+  ['that came and went', ['', 'notify 0 activating/start 0', ''], ''],
+  // which is among the failed units
+  [
+    'that waits long to be started again',
+    [
+      'simple 0 active/running 5',
+      'simple 1 activating/auto-restart 5',
+      'simple 1 activating/auto-restart 5',
+    ],
+    '',
+  ],
   [
     'that is started later',
     ['notify 0 active/running 5', 'notify 0 active/running 5', 'notify 0 activating/start 5'],
@@ -177,7 +188,8 @@ test('What was started by the switch gets time to fall over, and what was not ge
 })
 
 test('A systemd that says nothing has said nothing good; where there is none, none is asked', async () => {
-  const look = 'if look_at_services; then echo "${#services[@]} known"; else echo none; fi'
+  const look =
+    'if look_at_services; then echo "${#services[@]} known"; remember_services; else echo none; ! remember_services; fi'
   expect(await asked(`systemd_says 'it simple 0 active/running 5'; ${look}`)).toBe('1 known')
   systemctl('exit 0')
   expect(await asked(look)).toBe('none')
