@@ -1,13 +1,15 @@
-import { existsSync, mkdirSync, readFileSync } from 'node:fs'
+import { lstatSync } from 'node:fs'
 import { dirname, join } from 'node:path'
+import { makeDirectory } from '../lib/directory.ts'
 import { Failure } from '../lib/failure.ts'
 import { flakeDirectory } from '../lib/flake/directory.ts'
+import { intendToAdd } from '../lib/flake/git-index.ts'
 import { chooseGuest } from '../lib/nix/guest.ts'
 import { chooseHosts } from '../lib/nix/hosts.ts'
-import { run as runCommand } from '../lib/run.ts'
 import { ensureAgeKey, isOurs, seal, sopsRules, type AgeKey } from '../lib/nix/secrets.ts'
+import { requireWay } from '../lib/scaffold/directory.ts'
 import { main, type Args } from '../lib/task.ts'
-import { writeFile } from '../lib/write-file.ts'
+import { readRegular, requireWritable, writeFile, type FileSeen } from '../lib/write-file.ts'
 
 export const name = 'seal-secrets'
 export const describe = 'Give each VM an age key and seal a harmless secret to all of them'
@@ -32,11 +34,8 @@ export async function run(args: Args): Promise<void> {
   const flake = flakeDirectory()
   const rules = join(flake, '.sops.yaml')
   const file = join(flake, 'secrets', 'base.yaml')
-  if (existsSync(rules) && !isOurs(readFileSync(rules, 'utf8'))) {
-    throw new Failure(`Cannot write \`${rules}\`: it is not the lab's`, {
-      hint: 'Your own secrets stay as they are; add the keys of the VMs with sops updatekeys',
-    })
-  }
+  requireWay(flake, [rules, file])
+  const [oldRules, old] = [ours(rules), ours(file)]
   const hosts = await chooseHosts(args['host'], chooseGuest().attribute)
   if (args['dry-run']) {
     console.log(`would make the age keys of lab, ${hosts.join(', ')} unless they are there`)
@@ -48,14 +47,27 @@ export async function run(args: Args): Promise<void> {
   for (const host of hosts) keys[host] = await ensureAgeKey(host)
   const recipients = [owner, ...Object.values(keys)].map(({ recipient }) => recipient)
   const text = await seal({ greeting: `Sealed to ${hosts.join(', ')}` }, recipients)
-  writeFile(rules, sopsRules(owner, keys), { over: 'any' })
-  mkdirSync(dirname(file), { recursive: true })
-  writeFile(file, text, { over: 'any' })
-  await runCommand('git', ['-C', flake, 'add', '--intent-to-add', '.sops.yaml', 'secrets'], {
-    allow: [128],
-  })
+  makeDirectory(dirname(file))
+  writeFile(rules, sopsRules(owner, keys), { over: oldRules })
+  writeFile(file, text, { over: old })
+  const { notes } = await intendToAdd(flake, [rules, file], false)
   console.log(
     `${file}: greeting, for ${hosts.join(', ')}; read it with SOPS_AGE_KEY_FILE=${owner.path}`,
+  )
+  for (const note of notes) console.log(`Note: ${note}`)
+}
+
+/** A file of the lab's that is to be written anew, if it is there. @throws Failure when it holds anything else */
+function ours(path: string): FileSeen | undefined {
+  if (!lstatSync(path, { throwIfNoEntry: false })) return undefined
+  const seen = readRegular(path)
+  requireWritable(seen)
+  if (isOurs(seen.bytes.toString())) return seen
+  throw new Failure(
+    `Cannot write \`${path}\`: it is not the lab's, or holds more than the lab wrote`,
+    {
+      hint: 'Your own secrets stay as they are; add the keys of the VMs with sops updatekeys',
+    },
   )
 }
 

@@ -125,5 +125,9 @@ export const sopsRules = (owner: AgeKey, hosts: Record<string, AgeKey>): string 
     '',
   ].join('\n')
 
-/** Whether a `.sops.yaml` is the lab's, and so may be written over. */
-export const isOurs = (text: string): boolean => text.startsWith(header)
+/**
+ * Whether a file is the lab's, and so may be written over: a `.sops.yaml` of ours, or the greeting sealed and nothing
+ * beside it, as a person may have added secrets with sops.
+ */
+export const isOurs = (text: string): boolean =>
+  text.startsWith(header) || /^greeting: ENC\[.*\nsops:\n( .*\n)*$/.test(text)

@@ -28,6 +28,25 @@ export function requireRoom(
   files: string[],
   force: boolean,
 ): void {
+  requireWay(flake, files)
+  if (force) return
+  // the same host in the other form would be there twice
+  const other = own.endsWith('.nix') ? own.slice(0, -4) : `${own}.nix`
+  for (const path of [own, other]) {
+    if (!lstatSync(path, { throwIfNoEntry: false })) continue
+    throw usage(
+      `Cannot make host \`${name}\`: \`${path}\` exists`,
+      path === own ? `Overwrite ${files.length > 1 ? 'its two files' : 'it'}: --force` : undefined,
+    )
+  }
+}
+
+/**
+ * Looks whether files can be written below a flake.
+ * @param files absolute paths
+ * @throws Failure (usage) when one lies behind a symlink or a file, or is neither there as a file nor absent
+ */
+export function requireWay(flake: string, files: string[]): void {
   for (const file of files) {
     const steps = relative(flake, file).split(sep)
     for (const [index] of steps.entries()) {
@@ -42,16 +61,6 @@ export function requireRoom(
           : 'a file'
       throw usage(`Cannot write in \`${path}\`: it is ${what}`)
     }
-  }
-  if (force) return
-  // the same host in the other form would be there twice
-  const other = own.endsWith('.nix') ? own.slice(0, -4) : `${own}.nix`
-  for (const path of [own, other]) {
-    if (!lstatSync(path, { throwIfNoEntry: false })) continue
-    throw usage(
-      `Cannot make host \`${name}\`: \`${path}\` exists`,
-      path === own ? `Overwrite ${files.length > 1 ? 'its two files' : 'it'}: --force` : undefined,
-    )
   }
 }
 
