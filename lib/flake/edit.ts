@@ -11,6 +11,7 @@ import {
   intoEmpty,
   model,
   namedIn,
+  otherMeaning,
   type HostEntry,
 } from './entry.ts'
 import { hostMaker } from './maker.ts'
@@ -236,6 +237,14 @@ function copied({ directory, of }: Flake, name: string, refuse: Refuse, like?: s
       throw usage(
         `Cannot add \`${name}\`: it is written at line ${line} of \`${file}\`, and the flake makes no host of it`,
         'Something between there and the hosts leaves it out: mend that, or take another name',
+      )
+    }
+    const meant = otherMeaning(chosen.entry, name)
+    if (meant) {
+      const { file, line } = placeOf(meant)
+      throw usage(
+        `Cannot add \`${name}\`: the \`rec\` set of the hosts speaks of it at line ${line} of \`${file}\`, and would mean the new host`,
+        'Take another name',
       )
     }
     const { notes, ...insertion } = copyBehind(chosen, name)

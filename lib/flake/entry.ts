@@ -69,6 +69,14 @@ export function namedIn({ literal, container }: HostEntry, name: string): Node |
   )
 }
 
+/** Where a `rec` set speaks of something by that name, which would be the new host from then on. */
+export const otherMeaning = ({ container, prefix }: HostEntry, name: string): Node | undefined =>
+  container.parent?.type === 'rec_attrset_expression' && prefix === ''
+    ? [...nodesOf(container)].find(
+        ({ type, text }) => type === 'variable_expression' && text === name,
+      )
+    : undefined
+
 /** What stands between a name and the set or list that it is written in. */
 function wayTo(literal: Node, container: Node): string {
   const way: string[] = []
@@ -170,10 +178,17 @@ function renamed(token: Node, { name, literal }: HostEntry, to: string, loose: b
   return namesPerson(token) ? text : text.replace(word(name, loose), () => to)
 }
 
-/** A name as a word of its own; a hyphen ends a word only where that was shown to be meant. */
+/**
+ * A name as a word of its own; a hyphen ends a word only where that was shown to be meant. In a home it is a person's,
+ * and NixOS is called as many a first host is.
+ */
 const word = (name: string, loose: boolean): RegExp => {
   const letters = loose ? 'A-Za-z0-9' : 'A-Za-z0-9_-'
-  return new RegExp(`(?<![${letters}])${name.replace(/[^\w-]/g, '\\$&')}(?![${letters}])`, 'g')
+  const own = name === 'nixos' ? '(?<!/etc/)(?!nixos/(?:modules|lib|nixpkgs))' : '(?<!^/home/)'
+  return new RegExp(
+    `(?<![${letters}])${own}${name.replace(/[^\w-]/g, '\\$&')}(?![${letters}])`,
+    'g',
+  )
 }
 
 /** Inside `user = …` the name is a person's, who may well be called like the host. */
@@ -190,7 +205,11 @@ function namesPerson(token: Node): boolean {
 const isOfHost = (token: Node, host: string): boolean =>
   isAddress(token) ||
   isVariableOf(token, host) ||
-  (word(host, true).test(token.text) && !namesPerson(token))
+  (isNamedIn(token.text, host) && !namesPerson(token))
+
+/** As a person may write it: a host's name may have a domain, and be in capitals. */
+const isNamedIn = (text: string, host: string): boolean =>
+  word(host.toLowerCase().split('.')[0]!, true).test(text.toLowerCase())
 
 /** `webConfig`, which is no function that is called, is of `web`. */
 function isVariableOf({ type, text, parent }: Node, host: string): boolean {

@@ -152,6 +152,52 @@ describe('an edit', () => {
   })
 })
 
+/** A flake whose hosts are written like this. */
+function flakeOf(hosts: string): string {
+  const directory = join(scratch, String(++copies))
+  mkdirSync(directory)
+  writeFileSync(
+    join(directory, 'flake.nix'),
+    `{ outputs = { nixpkgs, ... }: let make = name: nixpkgs.lib.nixosSystem { modules = [ ./hosts/${'${name}'} ]; }; in {
+  nixosConfigurations = ${hosts};
+}; }
+`,
+  )
+  return directory
+}
+
+describe('a name', () => {
+  test.each([
+    ['rec { wren = make "wren"; ibis = make "ibis"; }', 'make'],
+    ['rec { wren = nixpkgs.lib.nixosSystem { modules = [ ./wren.nix ]; }; }', 'nixpkgs'],
+  ])('that %s has another meaning for is refused', async (hosts, name) => {
+    const failure = await refusedBy(addHost(flakeOf(hosts), name))
+    expect(failure.exit).toBe(2)
+    expect(failure.message).toMatch(/: the `rec` set of the hosts speaks of it at line 2 of /)
+    expect((await addHost(flakeOf(hosts.replace('rec ', '')), name)).outcome).toBe('edit')
+  })
+
+  test.each([
+    ['nixos', '"${nixpkgs}/nixos/modules/profiles/minimal.nix"'],
+    ['nixos', '{ system.autoUpgrade.flake = "/etc/nixos"; }'],
+    ['nixos', '{ nix.registry.n.to = "github:nixos/nixpkgs"; }'],
+    ['mia', '{ my.home = "/home/mia/dots"; }'],
+  ])('`%s` is no host in %s', async (name, module) => {
+    const entry = (of: string): string =>
+      `${of} = nixpkgs.lib.nixosSystem { modules = [ ./hosts/${of}.nix ${module} ]; };`
+    const { inserted } = await edit(flakeOf(`{ ${entry(name)} }`), 'sorrow')
+    expect(inserted.trim()).toBe(entry('sorrow'))
+  })
+
+  test.each(['"wren.example.org"', 'WREN'])('like %s leaves what is told', async (name) => {
+    const entry = `${name} = nixpkgs.lib.nixosSystem { modules = [ ./hosts/wren { networking.hostName = "wren"; } ]; };`
+    const { notes } = await edit(flakeOf(`{ ${entry} }`), 'sorrow')
+    const as = `as that of \`${name.replaceAll('"', '')}\` does`
+    expect(notes).toContain(`The new entry still says \`./hosts/wren\`, ${as}`)
+    expect(notes).toContain(`The new entry still says \`wren\`, ${as}`)
+  })
+})
+
 test.each(discoveries)(
   '%s finds its hosts by itself',
   async (flake, line, directory, file = 'flake.nix') => {
