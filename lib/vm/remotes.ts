@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, rmSync, statSync } from 'node:fs'
+import { existsSync, lstatSync, mkdirSync, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { privateDirectory } from '../directory.ts'
 import { allowing } from '../git-owner.ts'
@@ -182,14 +182,22 @@ async function takeFiles(at: Git, source: string, known: boolean): Promise<strin
   try {
     if (known) {
       const list = ['ls-files', '-z', '--cached', '--others', '--exclude-standard']
-      const { stdout: input } = await run('git', ['-C', source, ...list])
-      await at([...work, 'update-index', '--add', '--remove', '-z', '--stdin'], { env, input })
+      const { stdout } = await run('git', ['-C', source, ...list])
+      const input = stdout.split('\0').filter((path) => !isReplaced(join(source, path)))
+      await at([...work, 'update-index', '--add', '--remove', '-z', '--stdin'], {
+        env,
+        input: input.join('\0'),
+      })
     } else await at([...work, 'add', '--all', '.'], { env })
     return await at([...work, 'write-tree'], { env })
   } finally {
     rmSync(scratch, { recursive: true })
   }
 }
+
+/** Whether a directory took the place of a file that git knows: what is in it is listed by itself. */
+const isReplaced = (path: string): boolean =>
+  existsSync(path) && lstatSync(path).isDirectory() && !existsSync(join(path, '.git'))
 
 interface Git {
   (args: string[], options?: GitOptions): Promise<string>

@@ -81,6 +81,46 @@ test('files as they are on the disk: changed, new and deleted ones, and none tha
   expect(statSync(join(flake, '.git/index')).mtimeMs).toBe(index)
 })
 
+test('a directory in the place of a file that git knows, with files in it and without', async () => {
+  commit('flake.nix', '{ }')
+  for (const name of ['beta', 'empty']) commit(name, '{ }')
+  for (const name of ['beta', 'empty']) {
+    rmSync(join(flake, name))
+    mkdirSync(join(flake, name))
+  }
+  writeFileSync(join(flake, 'beta/default.nix'), '{ }')
+  await send({ dirty: true })
+  expect(git(clone(), 'ls-files')).toBe('beta/default.nix\nflake.nix')
+})
+
+test('a file in the place of a directory', async () => {
+  mkdirSync(join(flake, 'beta'))
+  commit('beta/default.nix', '{ }')
+  rmSync(join(flake, 'beta'), { recursive: true })
+  writeFileSync(join(flake, 'beta'), '{ }')
+  await send({ dirty: true })
+  expect(git(clone(), 'ls-files')).toBe('beta')
+})
+
+test('a repository inside is published as git has it', async () => {
+  commit('flake.nix', '{ }')
+  git(flake, 'init', '-q', 'inner')
+  git(
+    join(flake, 'inner'),
+    '-c',
+    'user.name=a',
+    '-c',
+    'user.email=a@b',
+    'commit',
+    '-qm',
+    'a',
+    '--allow-empty',
+  )
+  git(flake, 'add', 'inner')
+  await send({ dirty: true })
+  expect(git(configRemote(), 'ls-tree', 'main', 'inner')).toMatch(/^160000 commit /)
+})
+
 test('files and commits in turn are one history, which no guest takes for a rewritten one', async () => {
   commit('flake.nix', '1')
   let before = (await send()).commit
