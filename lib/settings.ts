@@ -1,6 +1,6 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { createHash } from 'node:crypto'
-import { existsSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { homedir, tmpdir } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -11,14 +11,30 @@ export const project = dirname(dirname(fileURLToPath(import.meta.url)))
 
 /**
  * Reads `.env` once; a variable that is set already wins, and a flag beats both.
- * @throws Failure (usage) when it is there and cannot be read
+ * @throws Failure (usage) when it is there and cannot be read, and for what dotenv would pass over in silence
  */
 export async function loadEnv(): Promise<void> {
   const file = process.env['LAB_ENV_FILE'] ?? join(project, '.env')
   if (!existsSync(file)) return
   const { config } = await import('dotenv')
-  const { error } = config({ path: file, quiet: true })
+  const { error, parsed = {} } = config({ path: file, quiet: true })
   if (error) throw usage(`Cannot read \`${file}\`: ${(error as NodeJS.ErrnoException).code}`)
+  const text = readFileSync(file, 'utf8')
+  for (const { 1: key = '', index } of text.matchAll(/^[^\S\n]*(?:export\s+)?(LAB_\w+)/gm)) {
+    const where = `line ${text.slice(0, index).split('\n').length} of \`${file}\``
+    const example = readFileSync(join(project, '.env.example'), 'utf8')
+    const known = [...example.matchAll(/LAB_\w+(?==)/g)].map(([one]) => one)
+    if (!known.includes(key)) {
+      const { suggest } = await import('./nearest.ts')
+      throw usage(
+        `Cannot read ${where}: there is no setting \`${key}\``,
+        `${suggest(key, known)}.env.example has all of them`,
+      )
+    }
+    // a quote that is not closed becomes a part of the value
+    if (/^["'`]/.test(parsed[key] ?? '"'))
+      throw usage(`Cannot read ${where}`, `Write ${key}=…, with a quote at both ends or none`)
+  }
 }
 
 /** A path from a variable; dotenv leaves `~` as it is, so it is read here. */

@@ -1,6 +1,9 @@
-import { homedir } from 'node:os'
-import { afterEach, expect, test, vi } from 'vitest'
-import { bytes, labCache, labHome, runtimeDir, socketDir } from '../../lib/settings.ts'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { homedir, tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, describe, expect, test, vi } from 'vitest'
+import { Failure } from '../../lib/failure.ts'
+import { bytes, labCache, labHome, loadEnv, runtimeDir, socketDir } from '../../lib/settings.ts'
 
 afterEach(() => vi.unstubAllEnvs())
 
@@ -37,4 +40,41 @@ test('sockets stay short and differ by LAB_HOME, however long that is', () => {
   expect(runtimeDir()).not.toBe(one)
   expect(`${socketDir('n'.repeat(63))}/console`.length).toBeLessThan(104)
   expect(socketDir('n'.repeat(63))).not.toBe(socketDir('n'.repeat(62)))
+})
+
+describe('.env', () => {
+  async function load(text: string): Promise<void> {
+    const dir = mkdtempSync(join(tmpdir(), 'env-'))
+    vi.stubEnv('LAB_ENV_FILE', join(dir, '.env'))
+    for (const name of ['LAB_HOME', 'LAB_CPUS', 'MINE']) vi.stubEnv(name, undefined)
+    writeFileSync(join(dir, '.env'), text)
+    await loadEnv().finally(() => rmSync(dir, { recursive: true }))
+  }
+
+  test.each([
+    ['LAB_HOME=/x\n'],
+    ['\uFEFFLAB_HOME=/x\r\nLAB_CPUS=2\r\n'],
+    ['# LAB_HOMES=/y\n\n  export LAB_HOME = "/x" # here\n'],
+    ["LAB_CPUS=\nMINE='LAB_HOME'\nMINE TOO\nLAB_HOME='/x'"],
+  ])('%j is read', async (text) => {
+    await load(text)
+    expect(labHome()).toBe('/x')
+  })
+
+  test.each([
+    ['\nLAB_HOMES=/x\n', 'there is no setting `LAB_HOMES`', 'The nearest are LAB_HOME, '],
+    ['#\nLAB_HOME="/x\nLAB_CPUS=2\n', '', 'LAB_HOME=…, with a quote at both ends'],
+    ["#\nLAB_HOME='/x\n", '', 'LAB_HOME=…, with a quote at both ends'],
+    ['#\nLAB_HOME /x\n', '', 'LAB_HOME=…, with a quote at both ends'],
+  ])('%j is refused with its line', async (text, why, hint) => {
+    const thrown = await load(text).catch((error: unknown) => error)
+    expect(thrown).toBeInstanceOf(Failure)
+    const { message, exit, detail } = thrown as Failure
+    expect({ message, exit }).toEqual({
+      message: expect.stringMatching(/^Cannot read line 2 of `[^`]*`/),
+      exit: 2,
+    })
+    expect(message).toContain(why)
+    expect(detail.hint).toContain(hint)
+  })
 })
