@@ -578,8 +578,9 @@ capture_one() { # <target> <source file>
   if [[ -n $base && $((8#$(stat -c %a "$file" || echo 0))) == "$mode" ]] &&
     git merge-file --quiet -p "$work/ours" "$work/base" "$work/theirs" >"$work/merged"; then
     chmod --reference="$source" "$work/merged"
-    cp -p "$work/merged" "$source.new"
-    mv "$source.new" "$source"
+    # not beside it, where any name may be another file's
+    cp -p "$work/merged" .git/chezmoi-sync-merged
+    mv -T .git/chezmoi-sync-merged "$source"
     # now chezmoi and git know this very text, and the merged one is written over no other
     must "capture $target" git hash-object -w --no-filters "$work/ours" >/dev/null
     sum=$(sha256sum <"$work/ours")

@@ -152,6 +152,21 @@ chmod +x hook`)
   expect(one).toMatch(/sorrow[^]*late/)
 })
 
+test('What is edited while a run is going on is brought together beside no other file of the source', async () => {
+  const { sorrow, torment, both, atRemote } = await makeDotfiles(root, { '.a': ten, '.a.new': 'n' })
+  await sorrow.sh('sed -i s/line.1/sorrow/ .a')
+  await sorrow.sync()
+  const hook = 'if [ "$1" = rebase ]; then sed -i s/line.8/late/ ~/.a; fi'
+  await torment.sh(`printf '#!/bin/sh\n%s\n' '${hook}' >hook; chmod +x hook`)
+  expect(await torment.sync({ CHEZMOI_PHASE_HOOK: `${torment.home}/hook` })).toMatchObject({
+    outcome: 'synced',
+    captured: ['.a'],
+  })
+  await sorrow.sync()
+  expect((await both('.a'))[0]).toMatch(/sorrow[^]*late/)
+  expect(await atRemote('git ls-tree --name-only main')).toBe('dot_a\ndot_a.new')
+})
+
 test('A second run says who holds the lock and changes nothing', async () => {
   const { sorrow } = await makeDotfiles(root, { '.a': ten })
   await sorrow.sh('echo edit >>.a')
