@@ -296,11 +296,6 @@ because() { # <step>
   if [[ $line == *'Invalid UTF-8'* ]]; then misnamed; fi
   echo "$line$REPLY"
 }
-# Whether a step did not get through to the remote: a network may be so bad that one does and the next does not.
-cut_off() { # <step>
-  judge_remote "$(<"$work/$1")"
-  [[ $verdict == offline ]]
-}
 # What durable-git.sh asks for. All runs as the user here.
 # shellcheck disable=SC2317,SC2329 # durable-git.sh calls it
 as_user() { # <seconds> <command...>
@@ -727,8 +722,7 @@ integrate_and_push() {
     enter fetch
     fetch || end_offline fetch
     if [[ $to != "$before" ]]; then continue; fi
-    if cut_off push; then end_offline push; fi
-    unreached push "Cannot push: $(because push)"
+    end_offline push
   done
   finish failed "Cannot push: others were first $tries times"
 }

@@ -369,11 +369,14 @@ test.each([
 ])(
   'A push that the remote refuses %s: what it says, and whose fault it is',
   async (_, hook, reason) => {
-    const { sorrow, remote } = await makeDotfiles(root, { '.a': ten })
+    const { sorrow, torment, remote } = await makeDotfiles(root, { '.a': ten, '.b': ten })
+    await torment.sh('echo torment >>.b')
+    await torment.sync()
     await sorrow.sh(`printf '#!/bin/sh\n%s\n' '${hook}' >${remote}/hooks/pre-receive
     chmod +x ${remote}/hooks/pre-receive; echo edit >>.a`)
     const ran = await sorrow.sync()
-    expect(ran.outcome).toBe('failed')
+    // what a host cannot give does not keep it from what others have given
+    expect(ran).toMatchObject({ outcome: 'failed', captured: ['.a'], applied: ['.b'] })
     expect(ran.reason).toMatch(reason)
   },
 )
