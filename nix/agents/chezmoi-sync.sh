@@ -393,6 +393,10 @@ open_repository() {
     if ! within "$network_limit" clone "${jj[@]}" git clone --colocate "$CHEZMOI_REPO_URL" "$clone"; then
       unreached clone "Cannot clone $CHEZMOI_REPO_URL: $(because clone)"
     fi
+    # what the remote's own default branch has is not this host's, and must not pass for it
+    if git -C "$clone" rev-parse --verify --quiet "$trunk" >/dev/null; then
+      must "take the branch $branch" "${jj[@]}" --repository "$clone" new "$trunk_rev"
+    fi
     sync --file-system "$clone"
     mv -T "$clone" "$root"
     tree=$root

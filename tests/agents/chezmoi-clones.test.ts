@@ -160,6 +160,20 @@ test('A clone of one branch alone hears of conflicts all the same', async () => 
   expect(await torment.conflicts()).toBe(before)
 })
 
+test('A host that is new takes its own branch, and brings nothing of the remote’s default one into it', async () => {
+  const { sorrow, remote, atRemote } = await makeDotfiles(root, { '.a': ten })
+  const fresh = makeHost(root, 'fresh', `${sorrow.home}/../fresh`, remote)
+  const work = `JJ_USER=o JJ_EMAIL=o@o jj commit --message work 2>&1
+    jj bookmark set work --revision @- 2>&1; jj git push --bookmark work 2>&1; jj new main@origin 2>&1`
+  await sorrow.sh(`mkdir ../fresh; cd .local/share/chezmoi; echo work >dot_work; ${work}`)
+  await sorrow.sh('echo trunk >>.a')
+  await sorrow.sync()
+  await atRemote('git symbolic-ref HEAD refs/heads/work')
+  const trunk = await atRemote('git rev-parse main')
+  expect(await fresh.sync()).toMatchObject({ outcome: 'synced', applied: ['.a'] })
+  expect(await atRemote('git rev-parse main')).toBe(trunk)
+})
+
 test('Killed while a clone of git is made one of jj, the next run makes it anew', async () => {
   const { torment, remote } = await makeDotfiles(root, { '.a': ten })
   await torment.sh(`rm -rf .local/share/chezmoi; git clone -q ${remote} .local/share/chezmoi
