@@ -288,7 +288,7 @@ rendered() { # <file>
   if [[ -z $history_read ]]; then
     history_read=yes
     mapfile -d '' -t history < <(git log --all --format= --name-only -z -- '*create_*' '*modify_*' '*.tmpl' \
-      '*encrypted_*' '*.age' '*.asc' '*.chezmoiexternal*' 2>/dev/null)
+      '*encrypted_*' '*.chezmoiexternal*' 2>/dev/null)
   fi
   for path in "${history[@]}"; do
     if [[ $path == *.chezmoiexternal* ]]; then made=yes; fi
@@ -303,12 +303,14 @@ rendered() { # <file>
 # The name of the target of a source file, in REPLY.
 bare_name() { # <source file>
   REPLY=${1##*/}
+  # its suffix is its user's choice
+  if [[ $REPLY =~ ^((create|modify)_)?encrypted_ ]]; then REPLY=${REPLY%.*}; fi
   while [[ $REPLY =~ ^(run|once|onchange|before|after|create|modify|encrypted|private|readonly|empty|executable|symlink|remove)_(.*)$ ]]; do
     REPLY=${BASH_REMATCH[2]}
   done
   REPLY=${REPLY/#dot_/.}
   REPLY=${REPLY#literal_}
-  while [[ $REPLY =~ ^(.*)\.(literal|tmpl|age|asc)$ ]]; do REPLY=${BASH_REMATCH[1]}; done
+  while [[ $REPLY =~ ^(.*)\.(literal|tmpl)$ ]]; do REPLY=${BASH_REMATCH[1]}; done
 }
 
 # Names a target that stays as it is, and sees to it that chezmoi lets it be.

@@ -550,7 +550,7 @@ re_add() { # <file...>
 capture_one() { # <target> <source file>
   local file=$1 source=$2 target=${1#"$HOME/"} path last mode perm sum base
   case ${source##*/} in
-    *.tmpl | *.tmpl.age | *.tmpl.asc) keep "$target" 'a template, edited here' && return ;;
+    *.tmpl | encrypted_*.tmpl.*) keep "$target" 'a template, edited here' && return ;;
     create_* | modify_* | symlink_* | remove_*) keep "$target" 'not a plain file' && return ;;
   esac
   if [[ ! -f $file || -L $file || ! -f $source ]]; then keep "$target" 'not a plain file' && return; fi
@@ -560,7 +560,7 @@ capture_one() { # <target> <source file>
   # chezmoi wrote a link, as with `mode = "symlink"`, and an editor has put a file in its place
   if [[ $last == symlink ]]; then keep "$target" 'not a plain file' && return; fi
   if [[ -z $last ]]; then keep "$target" 'was here before the dotfiles' && return; fi
-  if [[ $source == *.age || $source == *.asc ]]; then
+  if [[ ${source##*/} == encrypted_* ]]; then
     must "read $target" chezmoi cat "$file" >"$work/theirs"
   else
     cp "$source" "$work/theirs"

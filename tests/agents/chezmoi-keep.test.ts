@@ -456,6 +456,27 @@ test('A template that is encrypted is a template: an edit of what it makes is ke
   expect(await torment.sh('cat .t')).toBe('rain\nmore')
 })
 
+test('What is encrypted is known by its attribute, whatever suffix its user has set', async () => {
+  const { sorrow, torment, both } = await makeDotfiles(root, { '.a': 'a\n' })
+  const key = `${sorrow.home}/../key`
+  await sorrow.sh(`age-keygen -o ${key} 2>/dev/null`)
+  for (const host of [sorrow, torment])
+    await host.sh(`mkdir -p .config/chezmoi; printf 'encryption = "age"\\n[age]\\nsuffix = ".sealed"\\nidentity = "%s"\\nrecipient = "%s"\\n' \
+      ${key} "$(age-keygen -y ${key})" >.config/chezmoi/chezmoi.toml`)
+  await sorrow.sh(`echo secret >.key; chezmoi add --encrypt .key; cd .local/share/chezmoi
+    echo '{{ .chezmoi.username }}' | chezmoi encrypt >encrypted_dot_t.tmpl.sealed`)
+  await sorrow.sync()
+  await torment.sync()
+  await sorrow.sh('echo more >>.key; echo mine >>.t')
+  expect(await sorrow.sync()).toMatchObject({
+    outcome: 'synced',
+    captured: ['.key'],
+    kept: [{ file: '.t', reason: 'a template, edited here' }],
+  })
+  expect(await torment.sync()).toMatchObject({ outcome: 'synced', applied: ['.key'], kept: [] })
+  expect(await both('.key')).toEqual(['secret\nmore', 'secret\nmore'])
+})
+
 test('A file that chezmoi has no memory for is named, and holds nothing else back', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
   await torment.sh('truncate -s 10T .huge; echo own >.own')
