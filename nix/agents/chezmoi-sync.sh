@@ -1011,7 +1011,7 @@ commit_of_home() { # <bookmark that it gets>
   git read-tree "$base"
   for ((side = 0; side < ${#home_sides[@]}; side += 3)); do
     file=${home_sides[side]} target=${home_sides[side + 2]}
-    git update-index --add --cacheinfo "100644,$(git hash-object -w "$HOME/$target"),$file"
+    git update-index --add --cacheinfo "100644,$(git hash-object -w --no-filters "$HOME/$target"),$file"
   done
   tree=$(git write-tree)
   unset GIT_INDEX_FILE

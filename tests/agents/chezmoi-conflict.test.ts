@@ -339,6 +339,19 @@ test('A line that is edited while the trunk’s edit of it is being applied stay
   expect(await sorrow.sync()).toMatchObject({ conflicts: [] })
 })
 
+test('What was edited at home is published as it is, whatever git would make of its line ends', async () => {
+  const { torment, atRemote } = await makeDotfiles(root, { '.a': 'a\r\n' })
+  await torment.sh(`git config --global core.autocrlf input; git config --global core.safecrlf true
+    printf 'source\\r\\n' >.local/share/chezmoi/dot_a; printf 'home\\r\\n' >.a`)
+  expect(await torment.sync()).toMatchObject({
+    outcome: 'conflict',
+    conflicts: [{ host: 'torment', files: ['dot_a'] }],
+  })
+  expect(await atRemote('git show conflict/torment:dot_a | od -An -c')).toMatch(
+    /^ +h +o +m +e +\\r/,
+  )
+})
+
 test('Twenty rounds in the same second: no edit and no commit is lost, and both come to the same', async () => {
   const seed = Number(process.env['LAB_SEED'] ?? Math.floor(Math.random() * 1e6))
   console.log(`LAB_SEED=${seed}`)
