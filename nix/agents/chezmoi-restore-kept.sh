@@ -4,7 +4,7 @@
 # listed; with files, or `--all`, the newest copy of each is put back. What is there by then is put aside in turn.
 
 state=${CHEZMOI_STATE:-}
-if [[ -z $state || ! -w $state ]]; then state=${XDG_STATE_HOME:-$HOME/.local/state}/chezmoi-sync; fi
+if [[ ! -O $state || ! -w $state ]]; then state=${XDG_STATE_HOME:-$HOME/.local/state}/chezmoi-sync; fi
 kept=$state/kept
 declare -A newest=() times=()
 while IFS= read -rd '' copy; do

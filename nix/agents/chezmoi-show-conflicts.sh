@@ -20,7 +20,7 @@ below=$(realpath --relative-to=. "$root")
 
 # jj must not look at what a synchronization was cut off in, or is at: that is the next one's to put back
 state=${CHEZMOI_STATE:-}
-if [[ -z $state || ! -w $state ]]; then state=${XDG_STATE_HOME:-$HOME/.local/state}/chezmoi-sync; fi
+if [[ ! -O $state || ! -w $state ]]; then state=${XDG_STATE_HOME:-$HOME/.local/state}/chezmoi-sync; fi
 if [[ -z $offline && -e $state/step ]]; then
   echo '(a synchronization has not ended: this is as of its fetch)'
 elif [[ -z $offline ]] && ! timeout --kill-after=5 "${CHEZMOI_NETWORK_LIMIT:-60}" jj --no-pager --quiet \

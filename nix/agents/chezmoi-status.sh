@@ -3,7 +3,7 @@
 # status file as it is.
 
 state=${CHEZMOI_STATE:-}
-if [[ ! -r $state/status.json ]]; then state=${XDG_STATE_HOME:-$HOME/.local/state}/chezmoi-sync; fi
+if [[ ! -O $state ]]; then state=${XDG_STATE_HOME:-$HOME/.local/state}/chezmoi-sync; fi
 if [[ ! -r $state/status.json ]]; then
   echo 'Dotfiles have not been synchronized yet'
   exit 0

@@ -341,7 +341,7 @@ owner_of() { stat -c 'which belongs to %U' "$1" 2>/dev/null || echo 'which is no
 
 take_lock() {
   state=${CHEZMOI_STATE:-}
-  if [[ -z $state || ! -w $state ]]; then
+  if [[ ! -O $state || ! -w $state ]]; then
     state=${XDG_STATE_HOME:-$HOME/.local/state}/chezmoi-sync
     [[ -d $state ]] || mkdir -p "$state"
   fi
