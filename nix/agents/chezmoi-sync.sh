@@ -279,9 +279,13 @@ within() { # <seconds> <step> <command...>
   shift 2
   case "$1 ${2-}" in
     'chezmoi apply') timeout --kill-after=5 "$seconds" chezmoi "${quietly[@]}" "${@:2}" </dev/null 2>"$work/$step" 9>&- || code=$? ;;
-    # the user's hooks print where chezmoi does, and are not what was asked for
-    chezmoi*) timeout --kill-after=5 "$seconds" chezmoi --output=/dev/fd/3 "${quietly[@]}" "${@:2}" \
-      </dev/null 3>&1 >/dev/null 2>"$work/$step" 9>&- || code=$? ;;
+    # the user's hooks print where chezmoi does, and are not what was asked for; and what they leave running has open
+    # all that chezmoi has, which must be no pipe that somebody reads from
+    chezmoi*)
+      timeout --kill-after=5 "$seconds" chezmoi --output=/dev/fd/3 "${quietly[@]}" "${@:2}" \
+        </dev/null 3>"$work/answer" >/dev/null 2>"$work/$step" 9>&- || code=$?
+      cat "$work/answer" || code=$?
+      ;;
     *) timeout --kill-after=5 "$seconds" "$@" </dev/null 2>"$work/$step" 9>&- || code=$? ;;
   esac
   if ((code == 124 || code == 137)); then echo "No end within $seconds s" >>"$work/$step"; fi

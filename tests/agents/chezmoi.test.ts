@@ -213,6 +213,38 @@ test.each(['capture', 'commit', 'fetch', 'rebase', 'push', 'publish', 'apply'])(
   },
 )
 
+test('What a hook of chezmoi leaves running holds no run up', async () => {
+  const { sorrow } = await makeDotfiles(root, { '.a': ten })
+  await sorrow.sh(`mkdir -p .config/chezmoi; cat >.config/chezmoi/chezmoi.toml <<'END'
+[hooks.read-source-state.pre]
+command = "sh"
+args = ["-c", "ls -l /proc/$$/fd >>~/open"]
+END
+    echo edit >>.a`)
+  expect(await sorrow.sync()).toMatchObject({ outcome: 'synced', captured: ['.a'] })
+  const open = await sorrow.sh('cat open')
+  expect(open).toMatch(/ 3 -> /)
+  // whoever reads from one waits until nobody has it open
+  expect(open).not.toMatch(/ 3 -> pipe:/)
+})
+
+test('The state of one user is no other’s, not even root’s', async () => {
+  const { sorrow } = await makeDotfiles(root, { '.a': ten })
+  const env = { CHEZMOI_STATE: '/var/lib/chezmoi-sync' }
+  await root.sh(`install -d -o 1000 -g 100 ${env.CHEZMOI_STATE}`)
+  await sorrow.sync(env)
+  const look = `cd ${env.CHEZMOI_STATE}; stat -c '%n %U' *; cat *`
+  const before = await root.sh(look)
+  expect(before).toContain('up-to-date')
+  expect(await root.sh('bash -euo pipefail /tmp/chezmoi-sync.sh 2>&1', { env })).toMatch(
+    /skipped: No dotfiles at \/root\//,
+  )
+  expect(await root.sh(look)).toBe(before)
+  expect(await root.sh('bash -euo pipefail /tmp/chezmoi-status.sh', { env })).toMatch(
+    /^outcome: +skip/,
+  )
+})
+
 test('Locks that a power cut left in the source are no way to be locked out', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': ten })
   // the boot that is now came after them
