@@ -68,6 +68,41 @@ test('Dotfiles that are to be left alone are, by an upgrade', async () => {
   expect(await program(false)).toMatch(/^UPGRADE_DOTFILES=(''|"")?$/m)
 })
 
+test('What is set for dotfiles comes to all of their programs, and their unit is their owner’s', async () => {
+  const settings = `{ myModules.services.chezmoiSync = { user = "me"; repoUrl = "git://x/y"; branch = "b"; autoCommit = false;
+    autoPush = false; applyTimeout = 7; keepLimit = 9; }; }`
+  const names = ['sync', 'status', 'show-conflicts', 'restore-kept']
+  const programs = `map (name: text "chezmoi-\${name}") [ "${names.join('" "')}" ]`
+  const values = (text: string): string[] =>
+    text.match(/CHEZMOI_\w+=.*$/gm)!.map((line) => line.replaceAll(/['"]/g, ''))
+  const said = [
+    ...['CHEZMOI_APPLY_LIMIT=7', 'CHEZMOI_AUTO_COMMIT=false', 'CHEZMOI_AUTO_PUSH=false'],
+    ...['CHEZMOI_BRANCH=b', 'CHEZMOI_HOST=sorrow', 'CHEZMOI_KEEP_LIMIT=9'],
+    ...['CHEZMOI_REPO_URL=git://x/y', 'CHEZMOI_STATE=/var/lib/chezmoi-sync'],
+  ]
+  for (const text of await read<string[]>(settings, programs)) {
+    const found = values(text.slice(0, text.indexOf('# shellcheck')))
+    expect(found.toSorted()).toEqual(said)
+  }
+  const unit = await read<Record<string, unknown>>(
+    settings,
+    `{ inherit (s.chezmoi-pre-update) before wants after; user = s.chezmoi-pre-update.serviceConfig.User;
+      login = builtins.elem "/etc/profiles/per-user/me" (map toString s.chezmoi-pre-update.path);
+      state = builtins.filter (rule: builtins.match ".*chezmoi.*" rule != null) config.systemd.tmpfiles.rules; }`,
+  )
+  expect(unit).toEqual({
+    before: ['nix-local-upgrade.service'],
+    wants: ['network-online.target'],
+    after: ['network-online.target'],
+    user: 'me',
+    login: true,
+    state: ['d /var/lib/chezmoi-sync 0755 me - -'],
+  })
+  const nothing = await read<string>('{ }', 'text "chezmoi-sync"')
+  // whatever the repository itself has for a remote
+  expect(values(nothing)).toContain('CHEZMOI_REPO_URL=')
+})
+
 test('Nothing is complete, upgraded or rebooted before the boot is validated, and nobody is thrown out', async () => {
   const found = await read<Record<string, string[]>>(
     '{ }',
