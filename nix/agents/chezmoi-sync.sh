@@ -625,6 +625,7 @@ commit() {
   copy=''
   if [[ ${CHEZMOI_AUTO_COMMIT:-true} != true || -n $broken ]]; then return; fi
   if [[ -z $found ]]; then found=$(read_working_copy); fi
+  if [[ $found != empty ]]; then refuse_repositories; fi
   case $found in
     empty) ;;
     described) step 'commit' new ;;
@@ -632,6 +633,17 @@ commit() {
   esac
   if [[ $found != empty ]]; then look; fi
   find_untracked
+}
+
+# jj looks into no directory with a repository of its own: it takes what was committed of that for removed.
+refuse_repositories() {
+  local each
+  while IFS= read -rd '' each; do
+    if [[ $(git --literal-pathspecs ls-tree -r HEAD -- "$each/" 2>/dev/null) == *' blob '* ]]; then
+      finish failed "Cannot commit: $each has a repository of its own, in which jj takes the dotfiles for removed: move its .git away"
+    fi
+  done < <(find . -mindepth 2 \( -path './.git/*' -o -path './.jj/*' \) -prune -o \( -name .git -o -name .jj \) -printf '%P\0' |
+    sed -z 's|/[^/]*$||')
 }
 
 # A template that cannot be read stays in the working copy, as it was broken here; all else is committed.
@@ -661,11 +673,17 @@ find_untracked() {
   [[ -s $work/others ]] || return 0
   within "$limit" managed chezmoi managed --exclude=none --path-style=all --format=json >"$work/managed" || return 0
   while IFS= read -rd '' target; do
-    keep "$target" 'in the source, but jj does not track it'
-    untracked+=("$target")
+    if [[ $target == */ ]]; then
+      target=${target%/}
+      keep "$target" 'a repository of its own in the source, which jj does not look into'
+      untracked+=("$target (a repository of its own, as which it could be an external)")
+    else
+      keep "$target" 'in the source, but jj does not track it'
+      untracked+=("$target")
+    fi
   done < <(jq -j --rawfile others "$work/others" '
     ($others | split("\u0000") | map({key: ., value: true}) | from_entries) as $untracked
-    | (to_entries[] | select($untracked[.value.sourceRelative]) | .key),
+    | (to_entries[] | .key + (("", "/") as $end | select($untracked[.value.sourceRelative + $end]) | $end)),
       ($untracked | keys[] | select(test("(^|/)[.]chezmoi"))) | . + "\u0000"' "$work/managed")
 }
 
@@ -758,6 +776,7 @@ remember_trunk() {
 integrate() {
   local merge
   if [[ -z $to ]] || ancestor "$to" "$head"; then return; fi
+  refuse_in_the_way
   if { [[ -z $head ]] || ancestor "$head" "$to"; } && [[ $(read_working_copy) == empty ]]; then
     begin 'take the trunk' "$to"
     without_head within "$limit" step "${jj[@]}" new "$trunk_rev" || give_up 'take the trunk' "$REPLY"
@@ -784,6 +803,36 @@ integrate() {
   publish
   phase='done'
   summary
+}
+
+# jj leaves what it does not track where it is, also where the trunk has something: and takes it for an edit of that,
+# or that for removed, from then on.
+refuse_in_the_way() {
+  local file part in_the_way=()
+  local -A theirs=()
+  git ls-files --others -z --exclude=.jj >"$work/others"
+  [[ -s $work/others ]] || return 0
+  while IFS= read -rd '' file; do
+    theirs["/$file"]='file'
+    while [[ $file == */* ]]; do
+      file=${file%/*}
+      theirs["/$file"]=directory
+    done
+  done < <(git diff --name-only -z --no-renames --ignore-submodules=all --diff-filter=A \
+    "${head:-$(git hash-object -t tree /dev/null)}" "$to")
+  while IFS= read -rd '' file; do
+    part=${file%/}
+    while [[ $part == */* && ${theirs["/$part"]-} != file ]]; do part=${part%/*}; done
+    if [[ ${theirs["/$part"]-} == file ]]; then
+      if [[ $part == "$file" ]] && git cat-file blob "$to:$file" | cmp -s - "$file"; then continue; fi
+    elif [[ -z ${theirs["/${file%/}"]-} ]]; then
+      continue
+    fi
+    in_the_way+=("$file")
+  done <"$work/others"
+  ((${#in_the_way[@]})) || return 0
+  printf -v file '%s, ' "${in_the_way[@]}"
+  finish failed "Cannot take the trunk: ${file%, } here is in the way, and in no commit: move it away"
 }
 
 # Fails where it leads to a conflict, or changes commits of others: then all is as it was.

@@ -1,6 +1,6 @@
 /** What an apply of the dotfile agent would take away and is in no commit. */
 import { expect, test } from 'vitest'
-import { type Host, makeDotfiles, makeHost, type Synced } from './dotfiles.ts'
+import { type Host, lines, makeDotfiles, makeHost, type Synced } from './dotfiles.ts'
 import { type ScratchRoot, useRoot } from './root.ts'
 
 let root: ScratchRoot
@@ -364,6 +364,69 @@ test('A dotfile that jj was told not to track is named, and no run says that all
     reason: expect.stringContaining('.lost'),
     applied: ['.new'],
   })
+})
+
+test('So is what is in a repository of its own there, which jj looks into as little as git does', async () => {
+  const { sorrow } = await makeDotfiles(root, { '.a': 'a\n' })
+  await sorrow.sh(`cd .local/share/chezmoi; git init -q dot_own; echo own >dot_own/x; cd dot_own
+    git add x; git -c user.name=o -c user.email=o@o commit -qm own`)
+  expect(await sorrow.sync()).toMatchObject({
+    outcome: 'failed',
+    reason: expect.stringMatching(
+      /jj does not track \.own \(a repository of its own, .* so it stays/,
+    ),
+    kept: [
+      {
+        file: '.own',
+        reason: 'a repository of its own in the source, which jj does not look into',
+      },
+    ],
+  })
+})
+
+test('Where the trunk has what is here and in no commit, neither takes the place of the other', async () => {
+  const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': 'a\n' })
+  await torment.sh(`git config --global core.excludesFile ~/ignored; printf '%s\n' dot_x dot_y '*.own' >ignored
+    cd .local/share/chezmoi; echo torment >dot_x; echo same >dot_y; mkdir dot_z; echo torment >dot_z/z.own
+    git init -q dot_own; echo torment >dot_own/x`)
+  await publish(
+    sorrow,
+    'echo sorrow | tee dot_x dot_z >/dev/null; echo same >dot_y; mkdir dot_own; echo sorrow >dot_own/x',
+  )
+  const trunk = await atRemote('git rev-parse main')
+  for (const _ of [1, 2]) {
+    const { outcome, reason } = await torment.sync()
+    expect(outcome).toBe('failed')
+    expect(reason).toMatch(
+      /^Cannot take the trunk: dot_own\/, dot_x, dot_z\/z\.own here .* no commit/,
+    )
+  }
+  expect(await atRemote('git rev-parse main')).toBe(trunk)
+  expect(await torment.sh('cd .local/share/chezmoi; cat dot_x dot_own/x dot_z/z.own')).toBe(
+    lines('torment', 'torment', 'torment').trimEnd(),
+  )
+  await torment.sh('cd .local/share/chezmoi; mv dot_x dot_own dot_z ~')
+  // the same text is no hindrance, and is tracked from then on
+  await torment.sync()
+  expect(await torment.sync()).toMatchObject({ outcome: 'up-to-date', kept: [] })
+  expect(await torment.sh('cd .local/share/chezmoi; cat dot_x dot_y dot_own/x dot_z')).toBe(
+    lines('sorrow', 'same', 'sorrow', 'sorrow').trimEnd(),
+  )
+})
+
+test('A directory of the source that becomes a repository of its own is not taken for removed', async () => {
+  const { sorrow, atRemote } = await makeDotfiles(root, { '.a': 'a\n' })
+  await publish(sorrow, 'mkdir dot_p; echo p >dot_p/x')
+  await sorrow.sh('echo edit >>.a; git init -q .local/share/chezmoi/dot_p')
+  for (const _ of [1, 2])
+    expect(await sorrow.sync()).toMatchObject({
+      outcome: 'failed',
+      reason: expect.stringMatching(/^Cannot commit: dot_p has a repository of its own/),
+    })
+  expect(await atRemote('git show main:dot_p/x')).toBe('p')
+  await sorrow.sh('rm -rf .local/share/chezmoi/dot_p/.git')
+  expect(await sorrow.sync()).toMatchObject({ outcome: 'synced' })
+  expect(await atRemote('git show main:dot_p/x main:dot_a')).toBe('p\na\nedit')
 })
 
 test('A name with a line end in it is a name like others', async () => {
