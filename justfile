@@ -9,7 +9,10 @@ set no-exit-message
 
 export PATH := justfile_directory() / "node_modules/.bin:" + env("PATH")
 
-task := "exec node --import tsx tasks/"
+# Paths that a task is given are meant from where its user is, not from here
+
+home := justfile_directory()
+task := "cd " + quote(invocation_directory()) + " && exec node --import " + quote(home / "node_modules/tsx/dist/loader.mjs") + " " + quote(home / "tasks") + "/"
 
 [private]
 default:

@@ -70,7 +70,7 @@ test('Dotfiles that are to be left alone are, by an upgrade', async () => {
 
 test('What is set for dotfiles comes to all of their programs, and their unit is their owner’s', async () => {
   const settings = `{ myModules.services.chezmoiSync = { user = "me"; repoUrl = "git://x/y"; branch = "b"; autoCommit = false;
-    autoPush = false; applyTimeout = 7; keepLimit = 9; }; }`
+    autoPush = false; applyTimeout = 7; keepLimit = 9; networkTimeout = 8; }; }`
   const names = ['sync', 'status', 'show-conflicts', 'restore-kept']
   const programs = `map (name: text "chezmoi-\${name}") [ "${names.join('" "')}" ]`
   const values = (text: string): string[] =>
@@ -78,7 +78,11 @@ test('What is set for dotfiles comes to all of their programs, and their unit is
   const said = [
     ...['CHEZMOI_APPLY_LIMIT=7', 'CHEZMOI_AUTO_COMMIT=false', 'CHEZMOI_AUTO_PUSH=false'],
     ...['CHEZMOI_BRANCH=b', 'CHEZMOI_HOST=sorrow', 'CHEZMOI_KEEP_LIMIT=9'],
-    ...['CHEZMOI_REPO_URL=git://x/y', 'CHEZMOI_STATE=/var/lib/chezmoi-sync'],
+    ...[
+      'CHEZMOI_NETWORK_LIMIT=8',
+      'CHEZMOI_REPO_URL=git://x/y',
+      'CHEZMOI_STATE=/var/lib/chezmoi-sync',
+    ],
   ]
   for (const text of await read<string[]>(settings, programs)) {
     const found = values(text.slice(0, text.indexOf('# shellcheck')))
@@ -125,25 +129,6 @@ test('A host is reached at the port that its sshd has', async () => {
   const port = 'config.myModules.system.reachability.environment.REACH_PORT'
   const other = '{ lib, ... }: { services.openssh.ports = lib.mkForce [ 2022 ]; }'
   expect(await read(other, port)).toBe('2022')
-})
-
-test('Each option of the dotfile sync reaches its program', async () => {
-  const options =
-    'keepLimit = 4711; applyTimeout = 4712; networkTimeout = 4716; branch = "b4713"; repoUrl = "u4714"; autoPush = false; autoCommit = false;'
-  const text = await read<string>(
-    `{ lib, ... }: { myModules.services.chezmoiSync = builtins.mapAttrs (_: lib.mkForce) { ${options} }; }`,
-    'text "chezmoi-sync"',
-  )
-  const set = [...text.matchAll(/^CHEZMOI_(\w+)=(.*)$/gm)].map(([, name, value]) => [name, value])
-  expect(Object.fromEntries(set)).toMatchObject({
-    KEEP_LIMIT: '4711',
-    APPLY_LIMIT: '4712',
-    NETWORK_LIMIT: '4716',
-    BRANCH: 'b4713',
-    REPO_URL: 'u4714',
-    AUTO_PUSH: 'false',
-    AUTO_COMMIT: 'false',
-  })
 })
 
 test('Every category of secrets is looked at before a switch, by a file that is kept with the system', async () => {

@@ -252,3 +252,14 @@ const makeLabWith = (env: Record<string, string>): Lab => {
   rmSync(other.dir, { recursive: true })
   return other
 }
+
+test('a path that a recipe is given is meant from where its user is', () => {
+  const justfile = join(import.meta.dirname, '../../justfile')
+  const just = join(justfile, '../node_modules/.bin/just')
+  const args = ['--justfile', justfile, 'add-to-flake', 'wren', '--flake', '.', '--dry-run']
+  const { status, stderr } = spawnSync(just, args, { cwd: tmpdir(), encoding: 'utf8' })
+  expect({ status, stderr }).toMatchObject({
+    status: 2,
+    stderr: expect.stringContaining('Cannot find `flake.nix`'),
+  })
+})
