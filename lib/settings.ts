@@ -9,16 +9,32 @@ import { usage } from './failure.ts'
 /** The project's own directory. */
 export const project = dirname(dirname(fileURLToPath(import.meta.url)))
 
+/** The settings that are paths. */
+const paths = 'HOME CACHE FLAKE DOTFILES NIXOS_IMAGE OVMF_CODE OVMF_VARS'
+  .split(' ')
+  .map((path) => `LAB_${path}`)
+
 /**
- * Reads `.env` once; a variable that is set already wins, and a flag beats both.
- * @throws Failure (usage) when it is there and cannot be read, and for what dotenv would pass over in silence
+ * Reads `.env` once; a variable that is set already wins, and a flag beats both. Paths in it are meant from where
+ * the file is.
+ * @throws Failure (usage) when it is there and cannot be read
  */
 export async function loadEnv(): Promise<void> {
   const file = process.env['LAB_ENV_FILE'] ?? join(project, '.env')
   if (!existsSync(file)) return
   const { config } = await import('dotenv')
+  const unset = paths.filter((name) => process.env[name] === undefined)
   const { error, parsed = {} } = config({ path: file, quiet: true })
   if (error) throw usage(`Cannot read \`${file}\`: ${(error as NodeJS.ErrnoException).code}`)
+  for (const name of unset) {
+    const value = parsed[name]
+    if (value && !value.startsWith('~')) process.env[name] = resolve(dirname(file), value)
+  }
+  await refuseSlips(file, parsed)
+}
+
+/** @throws Failure (usage) for what dotenv passes over in silence, or takes for a part of a value */
+async function refuseSlips(file: string, parsed: Record<string, string>): Promise<void> {
   const text = readFileSync(file, 'utf8')
   for (const { 1: key = '', index } of text.matchAll(/^[^\S\n]*(?:export\s+)?(LAB_\w+)/gm)) {
     const where = `line ${text.slice(0, index).split('\n').length} of \`${file}\``

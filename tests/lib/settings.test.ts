@@ -1,6 +1,6 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { homedir, tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { afterEach, describe, expect, test, vi } from 'vitest'
 import { Failure } from '../../lib/failure.ts'
 import { bytes, labCache, labHome, loadEnv, runtimeDir, socketDir } from '../../lib/settings.ts'
@@ -46,7 +46,7 @@ describe('.env', () => {
   async function load(text: string): Promise<void> {
     const dir = mkdtempSync(join(tmpdir(), 'env-'))
     vi.stubEnv('LAB_ENV_FILE', join(dir, '.env'))
-    for (const name of ['LAB_HOME', 'LAB_CPUS', 'MINE']) vi.stubEnv(name, undefined)
+    for (const name of ['LAB_HOME', 'LAB_CACHE', 'LAB_CPUS', 'MINE']) vi.stubEnv(name, undefined)
     writeFileSync(join(dir, '.env'), text)
     await loadEnv().finally(() => rmSync(dir, { recursive: true }))
   }
@@ -59,6 +59,12 @@ describe('.env', () => {
   ])('%j is read', async (text) => {
     await load(text)
     expect(labHome()).toBe('/x')
+  })
+
+  test('a path in it is meant from where the file is, and from the home with ~', async () => {
+    await load('LAB_HOME=state\nLAB_CACHE=~/cache\n')
+    expect(labHome()).toBe(join(dirname(process.env['LAB_ENV_FILE']!), 'state'))
+    expect(labCache()).toBe(join(homedir(), 'cache'))
   })
 
   test.each([
