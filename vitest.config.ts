@@ -10,6 +10,8 @@ export default defineConfig({
           ...shared,
           name: 'unit',
           include: ['tests/{lib,tasks,nix,terminal}/**/*.test.ts', 'tests/*.test.ts'],
+          // the default leaves one core out: half of a machine of two
+          maxWorkers: '100%',
           sequence: { groupOrder: 0 },
         },
       },

@@ -104,7 +104,7 @@ export async function waitFor<T>(
 }
 
 /** How a wait speaks: its name, how long it has lasted, and its limit; all in seconds. */
-export const counted = (name: string, elapsed: number, limit: number): string =>
+const counted = (name: string, elapsed: number, limit: number): string =>
   `${name}: ${elapsed.toFixed(0)} s of at most ${limit} s`
 
 /**

@@ -142,7 +142,7 @@ function isDirect({ node, prefix }: Place, bound: Node | undefined): boolean {
 }
 
 /** The path as Nix code in a file. */
-export function relativePath(file: string, to: string): string {
+function relativePath(file: string, to: string): string {
   const path = relative(dirname(file), to)
   const written = path.startsWith('.') ? path : `./${path}`
   return /^[\w.+/-]+$/.test(written) ? written : `(./. + ${nixString(`/${path}`)})`

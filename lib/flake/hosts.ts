@@ -153,7 +153,7 @@ function handHint(
  * An entry of a directory to look at, other than the host itself: another directory, else another file, whose
  * name has a suffix.
  */
-export function anEntryOf(
+function anEntryOf(
   directory: string,
   but: string,
 ): { name: string; suffix: string } | undefined {

@@ -24,7 +24,7 @@ const shown = [
  * can take. An if without an else has the way past it only where its condition is one test: bash shows each part
  * of a longer one by itself.
  */
-export async function unitsOf(text: string): Promise<Unit[]> {
+async function unitsOf(text: string): Promise<Unit[]> {
   const units: Unit[] = []
   const of = (node: Node): string => text.slice(node.startIndex, node.endIndex)
   const linesOf = (node: Node): [number, number] => [

@@ -15,7 +15,7 @@ export interface Tally {
   killed?: number
 }
 
-export function tally(name: string, judged: Judged[]): Tally {
+function tally(name: string, judged: Judged[]): Tally {
   const count = (state: State): number => judged.filter((one) => one.state === state).length
   const counts = Object.fromEntries(states.map((state) => [state, count(state)])) as Tally['counts']
   const real = judged.length - counts.equivalent
@@ -45,7 +45,7 @@ export function tallies(judged: Judged[]): { agents: Tally[]; kinds: Tally[]; al
   }
 }
 
-export const percent = (part: number | undefined): string =>
+const percent = (part: number | undefined): string =>
   part === undefined ? '-' : `${Math.floor(part * 100)} %`
 
 export const head = (what: string): string[] => [what, 'mutants', ...states, 'killed']
@@ -91,7 +91,7 @@ const mutantRow = (one: Judged): string =>
   `<tr><td><code>${one.id}</code><br>${escape(place(one))}<td><b class="${colours[one.state]}">${one.state}</b><td>${one.kind}${one.within ? ` in <code>${escape(one.within)}</code>` : ''}<pre><del>${escape(one.was)}</del>\n<ins>${escape(one.instead)}</ins></pre><td>${escape(one.found)}</tr>`
 
 /** Where a mutant is, as an editor takes it. */
-export const place = ({ file, lines: [line] }: Mutant): string => `${file}:${line}`
+const place = ({ file, lines: [line] }: Mutant): string => `${file}:${line}`
 
 /** One line for each mutant that nothing has noticed. */
 export const survivors = (judged: Judged[]): string[][] =>

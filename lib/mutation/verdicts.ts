@@ -61,7 +61,7 @@ export function keep(all: Kept): void {
   writeFile(file(), `${JSON.stringify(all)}\n`, { over: 'any', mode: 0o600 })
 }
 
-export const reviewed = 'tests/mutants/equivalent.toml'
+const reviewed = 'tests/mutants/equivalent.toml'
 
 interface Reviewed {
   /** The mutant's id, as `just mutate --json` prints it. */

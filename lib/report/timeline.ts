@@ -84,7 +84,7 @@ function block(
  * The share of the time of all cases, from the first one's beginning to the last one's end, in which a VM had one
  * (or what precedes it: a cut). Undefined where there is no case.
  */
-export function busy(all: Span[], host: string): number | undefined {
+function busy(all: Span[], host: string): number | undefined {
   const work = all.filter(
     ({ kind, name }) => kind === 'case' || (kind === 'step' && name === 'cut'),
   )

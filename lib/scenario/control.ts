@@ -223,7 +223,7 @@ export function judgeControl(control: Control, result: CaseResult): Proof {
   }
 }
 
-export const oracleName = (host: string, row: string): string => `oracle ${host} ${row}`
+const oracleName = (host: string, row: string): string => `oracle ${host} ${row}`
 
 /**
  * Whether another run is needed: what is neither caught nor green has to come twice in a row, as it may be

@@ -132,7 +132,7 @@ function cellOf(results: CaseResult[], promised: boolean): Cell {
 }
 
 /** In words: how many of its cases held, and how long they took. */
-export function cellText({ state, promised, seconds, cases }: Cell): string {
+function cellText({ state, promised, seconds, cases }: Cell): string {
   const ran = cases.filter((one) => one.state !== 'skipped')
   if (state === 'n/a') return promised ? 'n/a' : 'n/a, not promised'
   const held = ran.filter((one) => one.state === 'passed').length

@@ -9,7 +9,7 @@ import { lines, quote } from './dotfiles.ts'
 
 type Chance = (below: number) => number
 
-export function chanceOf(seed: number): Chance {
+function chanceOf(seed: number): Chance {
   let state = seed
   return (below) => {
     state = (state + 0x6d2b79f5) | 0
