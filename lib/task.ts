@@ -46,6 +46,8 @@ export type Args = Record<string, any>
 export async function main(meta: ImportMeta, task: Task): Promise<void> {
   const started = process.argv[1]
   if (!started || realpathSync(started) !== fileURLToPath(meta.url)) return
+  // of libraries, as Node 24 says them of zx: whoever runs a task can do nothing about it
+  process.noDeprecation = true
   // the reader of our output went away (`| head`): that is no failure of the lab
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
     if (error.code === 'EPIPE') process.exit(0)

@@ -1,5 +1,10 @@
-import { afterEach, expect, test, vi } from 'vitest'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, expect, onTestFinished, test, vi } from 'vitest'
 import { Failure } from '../../lib/failure.ts'
+import { run } from '../../lib/run.ts'
+import { project } from '../../lib/settings.ts'
 import { parse, type Task } from '../../lib/task.ts'
 
 const task: Task = {
@@ -167,4 +172,21 @@ test.each([
   const thrown = await parse(things, argv).catch((error: unknown) => error)
   const hint = expect.stringContaining('tsx tasks/demo.ts <thing..>')
   expect(thrown).toMatchObject({ exit: 2, message, detail: { hint } })
+})
+
+test('what Node finds old-fashioned in a library is not told to whoever runs a task', async () => {
+  const dir = mkdtempSync(join(tmpdir(), 'task-'))
+  onTestFinished(() => rmSync(dir, { recursive: true }))
+  const file = join(dir, 'old.mts')
+  writeFileSync(
+    file,
+    `import { main } from '${project}/lib/task.ts'
+await main(import.meta, { name: 'old', describe: '', under: [], examples: [], run: async () => {
+  process.emitWarning('old-fashioned', 'DeprecationWarning')
+  process.emitWarning('worth a look')
+} })`,
+  )
+  const { stderr } = await run(process.execPath, ['--import', 'tsx', file], { cwd: project })
+  expect(stderr).toContain('worth a look')
+  expect(stderr).not.toContain('old-fashioned')
 })
