@@ -27,7 +27,7 @@ export async function run(args: Args): Promise<void> {
   const { username, uid } = userInfo()
   for (const { words, input } of stepsFor(username, uid === 0)) {
     if (args['dry-run']) console.log(`would run ${words.join(' ')}${input ? ` with ${input}` : ''}`)
-    else await runCommand(words[0]!, words.slice(1), { input })
+    else await runCommand(words[0]!, words.slice(1), { input, hint })
   }
   if (args['dry-run']) return
   if (!canOpen()) {
@@ -37,6 +37,8 @@ export async function run(args: Args): Promise<void> {
   }
   console.log(`This user can open ${device} now`)
 }
+
+const hint = `Where no udev runs, as in a container, ${device} is given by who starts that`
 
 /** The commands that give the device to a user. */
 export function stepsFor(user: string, isRoot: boolean): { words: string[]; input?: string }[] {
