@@ -19,6 +19,7 @@ export const judgeBoot = (facts: Facts, excused: string[]): OracleRow[] => [
   nothingWrong('boot counters', 'tries are left of what is good', counters(facts)),
   nothingWrong('trial', 'record, boot loader and profile agree', trial(facts)),
   nothingWrong('ESP', 'nothing left over', leftOver(facts)),
+  nothingWrong('locks', 'closed to others', facts.openLocks),
   nothingWrong('journal of this boot', 'no cycle, oops or restart loop', journal(facts, excused)),
 ]
 
@@ -122,7 +123,7 @@ function trial({ trial: record, bootId, oneShot, profile, golden }: Facts): stri
 }
 
 function leftOver(facts: Facts): string[] {
-  const { bootFiles, entries, golden, loaderConf } = facts
+  const { bootFiles, entries, golden, loaderConf, startupScript } = facts
   const ofGolden = Object.keys(entries).filter((name) => name.startsWith('golden-'))
   const loads = (names: string[]): string => names.map((name) => entries[name]).join('\n')
   const named = {
@@ -143,6 +144,10 @@ function leftOver(facts: Facts): string[] {
       .map((id) => `loader.conf prefers ${id}, which is no entry`),
     ...(!facts.trial && /^reboot-on-error/m.test(loaderConf)
       ? ['loader.conf has reboot-on-error, and nothing is on trial']
+      : []),
+    // golden would be tried again and again; before there is one, it is the image's
+    ...(golden && !facts.trial && startupScript === 'reset -c'
+      ? ['startup.nsh resets, and nothing is on trial']
       : []),
   ]
 }

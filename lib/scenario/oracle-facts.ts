@@ -54,6 +54,10 @@ export interface Facts {
   loaderConf: string
   /** Every file of the ESP that an agent or an installer writes, by its path below /boot. */
   bootFiles: string[]
+  /** What the firmware's shell runs where nothing boots. */
+  startupScript: string
+  /** Locks of the agents that another than root could hold. */
+  openLocks: string[]
   trial: TrialRecord | undefined
   /** What this boot's journal has of ordering cycles, oopses and units that are started again and again. */
   journal: string[]
@@ -156,6 +160,8 @@ s specialisations; ! compgen -G "$profile-*-link/specialisation/*" >/dev/null ||
 s current; echo "\${profile##*/} $(readlink "$profile")"
 s menuLimit; show "$profile/configuration-limit"
 s bootFiles; files=(/boot/* /boot/EFI/{nixos,golden}/* /boot/loader/* /boot/loader/entries/*); printf '%s\n' "\${files[@]#/boot/}"
+s startupScript; show /boot/startup.nsh
+s openLocks; find /run -maxdepth 1 -name '*.lock' -perm /066 | grep -E '/(golden-generation|nix-local-upgrade|reachability)[.]lock$'
 s foreign; find /home/${user} ${clones.filter((path) => path.startsWith('/')).join(' ')} ! -user ${user} 2>/dev/null | head -n 5
 # whoever counts boots asks for this target; where nobody does, it must be there to be had
 { systemctl --quiet is-active golden-boot-validation.service || ! systemctl cat golden-boot-validation.service >/dev/null 2>&1; } &&
@@ -292,6 +298,8 @@ export function readFacts(root: string, user: string, agent: string | undefined)
     menuLimit: said['menuLimit']?.trim() ? Number(said['menuLimit']) : undefined,
     loaderConf: said['loaderConf'] ?? '',
     bootFiles: lines('bootFiles'),
+    startupScript: said['startupScript']?.trim() ?? '',
+    openLocks: lines('openLocks'),
     trial: readRecord(said['trial']) as TrialRecord | undefined,
     journal: lines('journal'),
     seen: readStatusLog(said['status'] ?? ''),

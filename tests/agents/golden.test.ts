@@ -483,6 +483,8 @@ describe('Golden', () => {
       /no generation is golden\nexit 1$/,
     )
     expect((await host.boot()).tried).toEqual([two])
+    // nobody but root may keep it waiting
+    expect(await host.sh('stat --format %a /run/golden-generation.lock')).toBe('600')
   })
 
   test('keeps what is on trial when it is pinned by hand', async () => {

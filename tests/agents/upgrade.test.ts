@@ -110,6 +110,15 @@ test('Local commits are rebased and deployed, and work in progress goes along un
   expect(await world.upgrade()).toMatchObject({ outcome: 'up-to-date' })
 })
 
+test('A bookmark of the trunk that is elsewhere is not left in two places, and nobody else may hold the lock', async () => {
+  await world.rain(`echo '"side"' >side.nix && jj commit -m Side && jj bookmark set main --revision @-
+    jj new main@origin && echo '"mine"' >own.nix && jj commit -m Mine`)
+  await world.push('two', { 'text.nix': '"two"' })
+  expect(await world.upgrade()).toMatchObject({ outcome: 'upgraded' })
+  expect(await world.rain('jj log --no-graph -r main -T description')).toBe('Mine')
+  expect(await world.sh('stat --format %a /run/nix-local-upgrade.lock')).toBe('600')
+})
+
 test('A local commit that the remote has no part in is deployed, too', async () => {
   await world.rain(`printf '"mine"' >text.nix; jj describe -m mine`)
   const done = await world.upgrade()

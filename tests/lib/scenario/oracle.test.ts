@@ -91,6 +91,8 @@ const well: Facts = {
     'loader/entries',
     'loader/entries/golden-aaa.conf',
   ],
+  startupScript: 'reset -c',
+  openLocks: [],
   trial: { toplevel: newer, entry: 'nixos-generation-2.conf', state: 'armed', boot: 'one' },
   journal: [],
   seen: [status('upgraded', newer)],
@@ -165,8 +167,12 @@ test('without a trial the boot default is what runs', () => {
   const settled = {
     ...{ running: golden, profile: golden, oneShot: undefined, trial: undefined, current: 1 },
     loaderConf: 'timeout 0\n',
+    startupScript: '',
   }
   expect(failed(settled, { running: golden })).toEqual([])
+  // what a trial had run where nothing boots is not there for golden, and a script of the user's may be
+  expect(failed({ ...settled, startupScript: 'reset -c' }, { running: golden })).toEqual(['ESP'])
+  expect(failed({ ...settled, startupScript: 'echo mine' }, { running: golden })).toEqual([])
   expect(failed(settled, { running: golden, booted: true })).toEqual([])
 })
 
@@ -253,12 +259,13 @@ const ill: [row: string, facts: Partial<Facts>, wanted?: Partial<Expected>][] = 
   ['trial', { trial: { ...well.trial!, boot: 'another' } }],
   ['trial', { trial: { ...well.trial!, toplevel: golden } }],
   ['trial', { trial: { ...well.trial!, entry: 'nixos-generation-1.conf' } }],
-  ['trial', { trial: undefined, loaderConf: '' }],
+  ['trial', { trial: undefined, loaderConf: '', startupScript: '' }],
   ['ESP', { bootFiles: ['EFI/golden/k.efi.new'] }],
   ['ESP', { bootFiles: ['EFI/golden/of-another.efi'] }],
   ['ESP', { bootFiles: ['EFI/nixos/of-none.efi'] }],
   ['ESP', { entries: { ...well.entries, 'golden-bbb.conf': entry(newer) } }],
   ['ESP', { loaderConf: `${well.loaderConf}preferred golden-gone.conf\n` }],
+  ['locks', { openLocks: ['/run/golden-generation.lock'] }],
   ['journal of this boot', { journal: ['sysinit.target: Found ordering cycle: a, b'] }],
   ['journal of this boot', { journal: ['int3: 0000 [#1] PREEMPT SMP'] }],
   [
