@@ -72,7 +72,16 @@ validation:   ${status['validation']}`
   await refused(scene, 'to pin what was not booted', /^1 .*\n.*: reboot first$/, 'pin-golden')
   await told(scene, vm, 'rollback-to-golden')
 
+  const order = `systemctl show --value -p After golden-boot-validation.service
+    systemctl show --value -p TimersMonotonic golden-trial-deadline.timer`
+  const [after, begins] = (await vm.root(order)).stdout.trim().split('\n')
+  const walls = /^(?=(.* )?firewall\.service\b)(?=(.* )?nftables\.service\b)/
+  check('a boot is judged when its firewall is up', walls, after)
+  // the first stage may have waited for a passphrase until then
+  check('the time of a trial begins with its system', /^\{ OnStartupUSec=/, begins)
+
   await waitsForLock(scene)
+  await deadlineWaits(scene)
 
   const before = await everything(vm)
   const dropIn = `${unitsByHand}/sshd.service.d`
@@ -87,14 +96,18 @@ validation:   ${status['validation']}`
   check('to pin a host that is not well changes nothing', before, await everything(vm))
 }
 
+/** Keeps everybody else from changing golden, until its unit is stopped. */
+const holdsLock = `systemd-run --quiet --unit=lab-lock flock /run/golden-generation.lock sleep infinity
+    until ! flock --nonblock /run/golden-generation.lock true; do :; done`
+/** Holds while somebody waits for that. */
+const waiting = `grep -q -- '->.*FLOCK.*:'"$(stat -c %i /run/golden-generation.lock) " /proc/locks`
+
 /** Two who change golden at once do so one after the other. */
 async function waitsForLock(scene: Scene): Promise<void> {
   const { vm, check } = scene
   const [before, whole] = [await everything(vm), await apartFromTime(vm)]
-  await vm.root(`systemd-run --quiet --unit=lab-lock flock /run/golden-generation.lock sleep infinity
-    until ! flock --nonblock /run/golden-generation.lock true; do :; done
+  await vm.root(`${holdsLock}
     systemd-run --quiet --unit=lab-pin --remain-after-exit "$(command -v pin-golden)"`)
-  const waiting = `grep -q -- '->.*FLOCK.*:'"$(stat -c %i /run/golden-generation.lock) " /proc/locks`
   await comes(scene, vm, 'a pin waits for another command', 30, waiting)
   check('it has changed nothing until then', before, await everything(vm))
   await vm.root('systemctl stop lab-lock.service')
@@ -103,6 +116,25 @@ async function waitsForLock(scene: Scene): Promise<void> {
   check('golden is whole', whole, await apartFromTime(vm))
   check('and pinned anew', true, before !== (await everything(vm)))
   await vm.root('systemctl stop lab-pin.service')
+}
+
+/** The deadline of a trial comes while its boot is found good: what it waited for has ended the trial. */
+async function deadlineWaits(scene: Scene): Promise<void> {
+  const { vm, check, must } = scene
+  const before = await everything(vm)
+  const unit = 'golden-trial-deadline.service'
+  const record = `{"toplevel":"${scene.start(vm)}","entry":"none.conf","boot":"another","state":"armed"}`
+  await vm.root(`${holdsLock}
+    echo '${record}' >${state}/trial.json; systemctl start --no-block ${unit}`)
+  await comes(scene, vm, 'a deadline waits for whoever judges the boot', 30, waiting)
+  const { stdout } = await vm.root(
+    `rm ${state}/trial.json; systemctl stop lab-lock.service
+    while [ "$(systemctl show --value -p ActiveState ${unit})" = activating ]; do sleep 0.2; done
+    systemctl list-jobs --no-legend reboot.target`,
+    { allow: 'any' },
+  )
+  must('a boot that was found good meanwhile is left alone', '', stdout.trim())
+  check('a deadline that has nothing to judge changes nothing', before, await everything(vm))
 }
 
 async function nothingGolden(scene: Scene): Promise<void> {

@@ -6,6 +6,7 @@ import {
   boots,
   bootStatus,
   comes,
+  failedTrials,
   harmless,
   makesDefault,
   rebuild,
@@ -149,7 +150,9 @@ export const pins: Case[] = [
       scene.check('nothing is on trial', null, left['trial'])
       await told(scene, vm, makesDefault(trial))
       await bootsWell()
-      await told(scene, vm, 'pin-golden')
+      // what is good by now may have failed before
+      await vm.root(`echo '${trial} 2026-01-01T00:00:00Z it did not come up' >>${failedTrials}`)
+      await rebuildsAmidPin(scene)
       scene.ends(vm, trial as `/${string}`)
       const last = await bootStatus(scene, vm)
       scene.check('it is golden', `${trial} null`, `${last['golden']} ${last['trial']}`)
@@ -264,6 +267,28 @@ export const pins: Case[] = [
     },
   },
 ]
+
+/**
+ * Pins what is booted, and has a rebuild to the former golden come in the middle of that: what it puts on trial is to
+ * fall back on what is golden after it.
+ */
+async function rebuildsAmidPin(scene: Scene): Promise<void> {
+  const { vm, check } = scene
+  const former = scene.start(vm)
+  // what has ended is waited for no more
+  const input = `lock=":$(stat -c %i /run/golden-generation.lock) "
+    pin-golden >/run/lab-pin 2>&1 & pin=$!
+    until ! flock --nonblock /run/golden-generation.lock true || ! kill -0 $pin 2>/dev/null; do :; done
+    kill -STOP $pin
+    golden-arm-trial ${former} >/run/lab-arm 2>&1 & arm=$!
+    until grep -q -- "->.*FLOCK.*$lock" /proc/locks || ! kill -0 $arm 2>/dev/null; do :; done
+    kill -CONT $pin; wait $pin; echo "pin $?"; wait $arm; echo "arm $?"; cat /run/lab-arm`
+  const { stdout } = await vm.root('exec bash -s', { input, timeout: 60 * vm.patience })
+  const armedAfter = new RegExp(`^pin 0\narm 0\n(.*\n)*on trial at the next boot: ${former}$`)
+  check('a rebuild amid a pin goes by what is golden after it', armedAfter, stdout.trim())
+  // the profile's own boots
+  await told(scene, vm, 'golden-arm-trial')
+}
 
 /** Has a VM boot with a service that is dead, and stay up. @returns the boot before it */
 async function bootsUnwell(scene: Scene): Promise<string> {
