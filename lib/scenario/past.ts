@@ -1,7 +1,8 @@
 import { fromHome } from '../lab-settings.ts'
+import { buildInGuest, comes, harmless, makesDefault } from './trial.ts'
 import type { Case } from './family.ts'
 import { ownFiles } from './host-module.ts'
-import { deploys, note, noted, oneshot, seen, upgrades, withOptions } from './upgrade.ts'
+import { deploys, module, note, noted, oneshot, seen, upgrades, withOptions } from './upgrade.ts'
 
 const declared = (check: string): string => `validationChecks = [ "${check}" ];`
 
@@ -23,6 +24,30 @@ export const past: Case[] = [
       scene.must('it runs what it ran before', scene.start(vm), await vm.running())
       await upgrades(scene, vm, { outcome: 'upgraded' })
       scene.check('the commit runs', 'two', await seen(vm))
+    },
+  },
+  {
+    name: 'switched-meanwhile',
+    title: 'somebody switches while an upgrade builds: that stays, and the upgrade says so',
+    promise: 'lock',
+    own: true,
+    limit: 300,
+    run: async (scene) => {
+      const { vm, world } = scene
+      const byHand = await buildInGuest(vm, world.paths.flake, harmless, scene.say)
+      scene.ends(vm, byHand as `/${string}`)
+      const slow =
+        '{ pkgs, ... }: { environment.etc."lab-case".source = pkgs.runCommand "lab-slow" { } "sleep 45; echo two > $out"; }\n'
+      await world.config.commit(module(vm, slow), 'Slow')
+      await vm.root('systemctl start --no-block nix-local-upgrade.service')
+      await comes(scene, vm, 'it builds', 90, 'ls /nix/store/*-lab-slow.lock')
+      await vm.root(
+        `${makesDefault(byHand)} && systemd-run --quiet --wait ${byHand}/bin/switch-to-configuration test`,
+        { timeout: 60 * vm.patience },
+      )
+      const reason = /^The system was switched by somebody else in the meantime/
+      await upgrades(scene, vm, { outcome: 'locked', phase: 'switch', reason, waits: 45 })
+      scene.check('what was switched to runs', byHand, await vm.running())
     },
   },
   {
@@ -74,6 +99,32 @@ export const past: Case[] = [
     },
   },
   {
+    name: 'collected-meanwhile',
+    title:
+      'all that is old is collected as an upgrade goes on and as it is judged: what it has built is there, and what ran goes back',
+    promise: 'rollback',
+    own: true,
+    limit: 400,
+    run: async (scene) => {
+      const { vm, world } = scene
+      // the phase is its last argument
+      const collects = `sh -c 'case $0 in preflight | validate) [ ! -e /run/lab-no ] || { nix-collect-garbage -d >/dev/null 2>&1 && touch /run/lab-$0; } ;; esac'`
+      const options = `phaseHook = lib.mkForce ${JSON.stringify(collects)}; ${declared('test ! -e /run/lab-no')}`
+      await world.config.commit(withOptions(vm, options), 'One')
+      const { toplevel } = await deploys(scene, vm)
+      scene.ends(vm, toplevel)
+      await world.config.commit(withOptions(vm, options, noted('two')), 'Two')
+      await vm.root('touch /run/lab-no')
+      // the agent gives a check 20 s to come to hold
+      const wanted = { outcome: 'validation-failed', limit: 180, waits: 20 }
+      await upgrades(scene, vm, { ...wanted, reason: /^`test ! -e \/run\/lab-no` failed$/ })
+      const { stdout } = await vm.root('ls /run/lab-preflight /run/lab-validate', { allow: 'any' })
+      const both = '/run/lab-preflight /run/lab-validate'
+      scene.check('it was collected in both phases', both, stdout.trim().replace('\n', ' '))
+      scene.check('what ran goes back', toplevel, await vm.running())
+    },
+  },
+  {
     name: 'own-bad-commit',
     title: 'a commit of this host is bad: once it is put aside, what it stood on is deployed',
     promise: 'local',
@@ -108,6 +159,9 @@ export const past: Case[] = [
       const wanted = { outcome: 'validation-failed', left: 'boot entries', waits: 20 }
       await upgrades(scene, vm, wanted)
       scene.check('what runs went back', toplevel, await vm.running())
+      // nothing is built upon what is neither the one nor the other
+      const still = { outcome: 'failed', phase: 'recover', left: 'boot entries' }
+      await upgrades(scene, vm, { ...still, reason: /^Cannot put back yet/ })
       await vm.root('rm /run/lab-no; mount -o remount,rw /boot')
       const reason = /an earlier run that did not end was put back/
       await upgrades(scene, vm, { outcome: 'skipped-known-bad', reason })

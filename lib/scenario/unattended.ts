@@ -100,6 +100,16 @@ export const unattended: Case[] = [
     },
   },
   {
+    name: 'reboot-left',
+    title:
+      'a reboot that was not allowed is made in the hours for it, and not before them, amid a rebuild or before an upgrade that was cut off',
+    promise: 'reboot',
+    own: true,
+    limit: 300,
+    ends: 'main',
+    run: leftForLater,
+  },
+  {
     name: 'tidies-up',
     title:
       'generations that are too old go with their boot entries, where numbers get longer, too; golden and the last ones stay',
@@ -147,6 +157,42 @@ export const unattended: Case[] = [
     },
   },
 ]
+
+async function leftForLater(scene: Scene): Promise<void> {
+  const { vm, world, check } = scene
+  const hours = `for at in '+2 hours' '+4 hours'; do date -d "$at" +%H:%M; done`
+  const [lower, upper] = (await vm.root(hours)).stdout.trim().split('\n')
+  const later = settings(scene.subject, reboots(lower!, upper!))
+  const text = `{ lib, ... }: { ${later} ${ofGuest('anotherFirstStage')} }\n`
+  await world.config.commit(module(vm, text), 'Reboot later')
+  // the one that upgrades is of the host as it was
+  const { toplevel } = await deploys(scene, vm, { reason: /a reboot is due, and not allowed/ })
+  const reboot = `${vm.subject.unit}-reboot.service`
+  const after = (await vm.root(`systemctl show --value -p After ${reboot}`)).stdout
+  check('it comes when the boot is judged', /\bgolden-boot-validation\.service\b/, after)
+
+  const asked = async (): Promise<string> =>
+    (
+      await vm.root(`systemctl start ${reboot}; systemctl list-jobs --no-legend reboot.target
+        journalctl --no-pager -o cat -n 3 -u ${reboot}`)
+    ).stdout.trim()
+  const stays = (why: string): RegExp => new RegExp(`^(?!.*reboot\\.target).*${why}`, 's')
+  check('it waits for these hours', stays(`waits for ${lower}-${upper}`), await asked())
+  const lock = '/run/nixos/switch-to-configuration.lock'
+  await vm.root(`systemd-run --quiet --unit=lab-rebuild flock ${lock} sleep infinity
+    until ! flock --nonblock ${lock} true; do :; done; date -s '+3 hours' >/dev/null`)
+  const rebuilds = stays('waits as a rebuild is at work \\(pid \\d+, .*flock')
+  check('it waits for a rebuild at work', rebuilds, await asked())
+  const record = '/var/lib/nix-local-upgrade/transaction.json'
+  await vm.root(`echo '{}' >${record}; systemctl stop lab-rebuild.service`)
+  check('it waits for what was cut off', stays('was cut off'), await asked())
+
+  const before = await vm.bootId()
+  await vm.root(`rm ${record}; systemctl start --no-block ${reboot}`)
+  const wait = { name: 'to reboot by itself', limit: 120, until: deployed.condition }
+  await rebooted(scene, vm, deployed.name, () => vm.awaitBoot(before, wait))
+  await becomesGolden(scene, vm, toplevel)
+}
 
 /** The hours for a reboot come while the next upgrade is at work: the reboot waits for its end. */
 async function rebootsAfter(
