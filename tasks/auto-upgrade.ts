@@ -18,6 +18,7 @@ import { unattended } from '../lib/scenario/unattended.ts'
 import { refused } from '../lib/scenario/refused.ts'
 import { reached } from '../lib/scenario/reached.ts'
 import { unwell } from '../lib/scenario/unwell.ts'
+import { told } from '../lib/scenario/told.ts'
 import { cutUplink } from '../lib/scenario/uplink.ts'
 import {
   deploys,
@@ -108,12 +109,21 @@ const cases: Case[] = [
       const hook =
         'if true; then\\n  command -v nix-local-upgrade >/run/lab-hook &&\\n  test ! -e /run/lab-stop\\nfi'
       const first = await world.config.commit(
-        withOptions(vm, `preUpdateHooks = [ "${hook}" "touch /run/lab-second" ];`),
+        withOptions(
+          vm,
+          `preUpdateHooks = [ "${hook}" "touch /run/lab-second" ];
+          schedule = lib.mkOverride 10 "*-02-29 03:07:00"; randomizedDelay = lib.mkOverride 10 "7min";`,
+        ),
         'Hook',
       )
       const to = await deploys(scene, vm)
       scene.check('it deployed the hook', first, to.commit)
       scene.ends(vm, to.toplevel)
+      const units = await vm.root(`unit=nix-local-upgrade
+        systemctl show -p TimersCalendar -p RandomizedDelayUSec $unit.timer | sort
+        systemctl show -p After -p Wants $unit.service | grep -c -w network-online.target`)
+      const set = /^RandomizedDelayUSec=7min\n.*OnCalendar=\*-02-29 03:07:00 .*\n2$/
+      scene.check('it comes when it is told to, and with the network', set, units.stdout.trim())
       await world.config.commit({ 'world/note': 'two' }, 'Two')
       await vm.root('touch /run/lab-stop')
       await upgrades(scene, vm, { outcome: 'failed', phase: 'hooks', reason: /lab-hook/ })
@@ -197,16 +207,18 @@ const cases: Case[] = [
       const [own, other] = (await vm.root(made)).stdout.trim().split('\n')
       // as nix/modules/nixos/secrets.nix does, in words that any guest has
       const check = `{ lib, pkgs, ... }: { system.preSwitchChecks.labSecrets =
-        "PATH=\${lib.makeBinPath [ pkgs.age pkgs.gnugrep ]}:/run/current-system/sw/bin:$PATH SECRETS_KEY=${key} sh \${../check-secrets.sh} \${../secrets.yaml}"; }\n`
+        "PATH=\${lib.makeBinPath [ pkgs.age pkgs.gnugrep ]}:/run/current-system/sw/bin:$PATH SECRETS_KEY=${key} sh \${../check-secrets.sh} \${../secrets.yaml} \${../own.yaml}"; }\n`
       const agent = 'nix/agents/check-secrets.sh'
       // the remote's, as a control cuts that one; a flake that imports our modules has none
       const checker = (await world.config.read(agent)) ?? readFileSync(join(project, agent), 'utf8')
-      const sealedTo = async (recipient: string): Promise<Changes> => ({
+      const sealedTo = async (...recipients: string[]): Promise<Changes> => ({
         ...module(vm, check),
         'world/check-secrets.sh': checker,
-        'world/secrets.yaml': await seal({ greeting: 'hello' }, [recipient]),
+        'world/secrets.yaml': await seal({ greeting: 'hello' }, recipients),
+        'world/own.yaml': await seal({ greeting: 'hello' }, [own!]),
       })
-      await world.config.commit(await sealedTo(own!), 'Secrets')
+      // among others, and not the first of them
+      await world.config.commit(await sealedTo(other!, own!), 'Secrets')
       const to = await deploys(scene, vm)
       scene.ends(vm, to.toplevel)
       await world.config.commit(await sealedTo(other!), 'Secrets of another')
@@ -217,6 +229,8 @@ const cases: Case[] = [
       vm.disconnect()
       const login = await vm.user('readlink -f /run/current-system')
       scene.check('a login finds the system that ran', to.toplevel, login.stdout.trim())
+      const again = /is known to be bad \(switch-failed \S+Z switch-to-configuration exited with/
+      await upgrades(scene, vm, { outcome: 'skipped-known-bad', reason: again })
     },
   },
   {
@@ -235,19 +249,23 @@ const cases: Case[] = [
   },
   {
     name: 'diverged',
-    title: 'a trunk that was rewritten is refused',
+    title: 'a trunk that was rewritten is refused until it is accepted by name',
     promise: 'history',
     run: async (scene) => {
       const { vm, world } = scene
       const two = await world.config.commit(note(vm, 'two'), 'Two')
       const to = await deploys(scene, vm)
       scene.ends(vm, to.toplevel)
-      await world.config.commit(note(vm, 'other'), 'Other', { parent: world.start.config })
+      const parent = world.start.config
+      const other = await world.config.commit(note(vm, 'other'), 'Other', { parent })
       const reason = new RegExp(`^${world.branch} was rewritten: .* does not descend from`)
       await upgrades(scene, vm, { outcome: 'diverged', phase: 'fetch', reason })
       if (vm.subject.kind !== 'lab') return
       const known = `git -C ${fromHome(world.paths.flake)} rev-parse refs/remotes/origin/${world.branch}`
       scene.check('its clone knows the trunk as it was', two, (await vm.user(known)).stdout.trim())
+      await told(scene, vm, `nix-local-upgrade --accept ${other}`)
+      scene.check('it is deployed once it is accepted', 'other', await seen(vm))
+      scene.ends(vm, 'main')
     },
   },
   {
@@ -258,8 +276,11 @@ const cases: Case[] = [
     ends: 'any',
     run: async (scene) => {
       const { vm, world } = scene
+      // the bookmark of the trunk is where the host's own commit does not stand
       await vm.user(
-        `cd ${fromHome(world.paths.flake)} && echo '{ environment.etc."lab-local".text = "mine"; }' >${ownFiles}/all.nix && jj commit -m Mine`,
+        `cd ${fromHome(world.paths.flake)} && echo side >world/side && jj commit -m Side
+        jj bookmark set ${world.branch} --revision @- && jj new ${world.branch}@origin
+        echo '{ environment.etc."lab-local".text = "mine"; }' >${ownFiles}/all.nix && jj commit -m Mine`,
       )
       await world.config.commit(note(vm, 'two'), 'Two')
       const to = await deploys(scene, vm)
@@ -270,6 +291,9 @@ const cases: Case[] = [
         `cd ${fromHome(world.paths.flake)} && jj log --no-graph -r '${world.branch}@origin..@-' -T description`,
       )
       scene.check('its own commit stands on the remote’s', 'Mine', stdout.trim())
+      const trunk = `cd ${fromHome(world.paths.flake)} && jj log --no-graph -r ${world.branch} -T description`
+      const at = await vm.user(trunk, { allow: 'any' })
+      scene.check('so does the bookmark of the trunk', 'Mine', at.stdout.trim())
     },
   },
   {

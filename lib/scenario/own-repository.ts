@@ -95,6 +95,8 @@ async function mended(scene: Scene): Promise<void> {
   check('no lock is taken away from a program', lock, await inClone(`ls ${lock}`))
   await vm.root("pkill -KILL -x git; pkill -KILL -f 'sleep 1000'", { allow: 'any' })
 
+  // as a power cut leaves what was just written
+  await inClone('mkdir -p .git/refs/nix-local-upgrade && : >.git/refs/nix-local-upgrade/trunk')
   const to = await deploys(scene, vm)
   scene.ends(vm, to.toplevel)
   check('the remote’s change runs', 'two', await seen(vm))
