@@ -1,7 +1,8 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
+import { isUtf8 } from 'node:buffer'
 import { createHash } from 'node:crypto'
 import { existsSync, readFileSync } from 'node:fs'
-import { homedir, tmpdir } from 'node:os'
+import { homedir, tmpdir, userInfo } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { usage } from './failure.ts'
@@ -35,7 +36,11 @@ export async function loadEnv(): Promise<void> {
 
 /** @throws Failure (usage) for what dotenv passes over in silence, or takes for a part of a value */
 async function refuseSlips(file: string, parsed: Record<string, string>): Promise<void> {
-  const text = readFileSync(file, 'utf8')
+  const raw = readFileSync(file)
+  // as some editors save; of UTF-16 without a mark, all that is seen are zeros
+  if (!isUtf8(raw) || raw.includes(0))
+    throw usage(`Cannot read \`${file}\`: it is not UTF-8`, 'Save it anew as UTF-8')
+  const text = raw.toString()
   for (const { 1: key = '', index } of text.matchAll(/^[^\S\n]*(?:export\s+)?(LAB_\w+)/gm)) {
     const where = `line ${text.slice(0, index).split('\n').length} of \`${file}\``
     const example = readFileSync(join(project, '.env.example'), 'utf8')
@@ -50,15 +55,20 @@ async function refuseSlips(file: string, parsed: Record<string, string>): Promis
     // a quote that is not closed becomes a part of the value
     if (/^["'`]/.test(parsed[key] ?? '"'))
       throw usage(`Cannot read ${where}`, `Write ${key}=…, with a quote at both ends or none`)
+    const [variable] = paths.includes(key) ? (/\$\{?\w+\}?/.exec(parsed[key] ?? '') ?? []) : []
+    if (variable !== undefined)
+      throw usage(`Cannot read ${where}: \`${variable}\` stays as it is`, 'Write a path, as ~/lab')
   }
 }
 
+/** An empty HOME is none; it would be the directory that the user is in. */
+const home = (): string => homedir() || userInfo().homedir
+
 /** A path from a variable; dotenv leaves `~` as it is, so it is read here. */
-export const givenPath = (text: string): string =>
-  resolve(text.replace(/^~(?=\/|$)/, () => homedir()))
+export const givenPath = (text: string): string => resolve(text.replace(/^~(?=\/|$)/, home))
 
 const xdg = (variable: string, fallback: string): string =>
-  process.env[variable] || join(homedir(), fallback)
+  process.env[variable] || join(home(), fallback)
 
 /** The lab of the work at hand, where that is a copy. */
 const atWorkIn = new AsyncLocalStorage<string>()

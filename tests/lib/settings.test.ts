@@ -1,5 +1,5 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { homedir, tmpdir } from 'node:os'
+import { homedir, tmpdir, userInfo } from 'node:os'
 import { dirname, join } from 'node:path'
 import { afterEach, describe, expect, test, vi } from 'vitest'
 import { Failure } from '../../lib/failure.ts'
@@ -32,6 +32,13 @@ test('directories follow LAB_*, then XDG, then the home directory', () => {
   expect(labCache()).toBe('/c/d')
 })
 
+test('an empty HOME is no home, and not the directory that one is in', () => {
+  for (const name of ['LAB_HOME', 'XDG_STATE_HOME', 'HOME']) vi.stubEnv(name, '')
+  expect(labHome()).toBe(`${userInfo().homedir}/.local/state/gitops-vm-lab`)
+  vi.stubEnv('LAB_HOME', '~/lab')
+  expect(labHome()).toBe(`${userInfo().homedir}/lab`)
+})
+
 test('sockets stay short and differ by LAB_HOME, however long that is', () => {
   vi.stubEnv('XDG_RUNTIME_DIR', `/tmp/${'r'.repeat(90)}`)
   vi.stubEnv('LAB_HOME', `/tmp/${'h'.repeat(200)}`)
@@ -43,7 +50,7 @@ test('sockets stay short and differ by LAB_HOME, however long that is', () => {
 })
 
 describe('.env', () => {
-  async function load(text: string): Promise<void> {
+  async function load(text: string | Buffer): Promise<void> {
     const dir = mkdtempSync(join(tmpdir(), 'env-'))
     vi.stubEnv('LAB_ENV_FILE', join(dir, '.env'))
     for (const name of ['LAB_HOME', 'LAB_CACHE', 'LAB_CPUS', 'MINE']) vi.stubEnv(name, undefined)
@@ -56,6 +63,7 @@ describe('.env', () => {
     ['\uFEFFLAB_HOME=/x\r\nLAB_CPUS=2\r\n'],
     ['# LAB_HOMES=/y\n\n  export LAB_HOME = "/x" # here\n'],
     ["LAB_CPUS=\nMINE='LAB_HOME'\nMINE TOO\nLAB_HOME='/x'"],
+    ["MINE=$HOME\nLAB_HOME='/x'\n"],
   ])('%j is read', async (text) => {
     await load(text)
     expect(labHome()).toBe('/x')
@@ -67,10 +75,21 @@ describe('.env', () => {
     expect(labCache()).toBe(join(homedir(), 'cache'))
   })
 
+  test.each(['utf16le', 'latin1'] as const)('in %s is refused', async (encoding) => {
+    const text = Buffer.from('\uFEFFLAB_HOME=/\u00e9\n', encoding)
+    const thrown = await load(text).catch((error: unknown) => error)
+    expect(thrown).toMatchObject({
+      message: expect.stringMatching(/^Cannot read `.*UTF-8$/),
+      exit: 2,
+    })
+  })
+
   test.each([
     ['\nLAB_HOMES=/x\n', 'there is no setting `LAB_HOMES`', 'The nearest are LAB_HOME, '],
     ['#\nLAB_HOME="/x\nLAB_CPUS=2\n', '', 'LAB_HOME=…, with a quote at both ends'],
     ["#\nLAB_HOME='/x\n", '', 'LAB_HOME=…, with a quote at both ends'],
+    ['#\nLAB_HOME=$HOME/x\n', 'stays as it is', 'Write a path'],
+    ['#\nLAB_CACHE=/x/${MINE}\n', 'stays as it is', 'Write a path'],
     ['#\nLAB_HOME /x\n', '', 'LAB_HOME=…, with a quote at both ends'],
   ])('%j is refused with its line', async (text, why, hint) => {
     const thrown = await load(text).catch((error: unknown) => error)
