@@ -13,6 +13,7 @@ import { join, relative, sep } from 'node:path'
 import { Failure, oneLine, usage } from '../failure.ts'
 import { isForOdd, oddIn } from './directory.ts'
 import { nixString } from './syntax.ts'
+import { evaluationStore } from '../nix/store.ts'
 import { run } from '../run.ts'
 import { scratchDirectory } from '../scratch.ts'
 
@@ -185,7 +186,11 @@ const addressOf = (flake: string): string =>
 
 /** The names of the hosts of a flake, as its copy has them. */
 async function namesIn(flake: string, copy: string): Promise<Answer> {
-  const answer = await ask([...evaluation, '-E', hostNames(flake, copy)], 60)
+  const question = [...evaluation, '-E', hostNames(flake, copy)]
+  let answer = await ask(question, 60)
+  // without a daemon nix's own store is root's alone, and then nothing at all evaluates
+  const isClosed = !answer.held && !answer.silent && !(await ask(['--eval', '-E', '1'], 20)).held
+  if (isClosed) answer = await ask(question, 60, evaluationStore)
   const odd = oddIn(flake)
   if (answer.held || odd === undefined || !isForOdd(answer.why)) return answer
   const why = `nix cannot spell the path of the flake, for the ${oneLine(`\`${odd}\``)} in it`
@@ -204,9 +209,9 @@ const evaluation = [
 /** `silent`: there is no nix here, or it did not come to an end. */
 type Answer = { held: true; stdout: string } | { held: false; silent: boolean; why: string }
 
-async function ask(args: string[], timeout: number): Promise<Answer> {
+async function ask(args: string[], timeout: number, store = (): string[] => []): Promise<Answer> {
   try {
-    const { stdout, stderr, code } = await run('nix-instantiate', args, {
+    const { stdout, stderr, code } = await run('nix-instantiate', [...store(), ...args], {
       timeout,
       allow: [1, 127],
       // an input that wants a password must fail, not ask

@@ -316,6 +316,19 @@ describe('in a git repository', () => {
 })
 
 describe('nix', () => {
+  // as for an ordinary user of a Debian whose nix has no daemon
+  test('whose own store cannot be opened evaluates in that of the lab', async ({ skip }) => {
+    if (!hasNix) skip('nix-instantiate is not installed')
+    write(opaque)
+    writeFileSync(join(flake, 'hosts.json'), '["beta"]')
+    const env = { NIX_STATE_DIR: '/proc/nix', LAB_CACHE: join(dir, 'cache') }
+    const { code, out } = await add(['beta'], env)
+    expect({ code, out }).toEqual({ code: 0, out: expect.stringContaining('is a host of') })
+    write(plain)
+    expect((await add(['sorrow'], env)).out).toContain('nix evaluates the host names: yes')
+    expect(read()).toBe(withSorrow)
+  })
+
   test('that cannot fetch the inputs says nothing of the edit', async ({ skip }) => {
     if (!hasNix) skip('nix-instantiate is not installed')
     const text = plain
