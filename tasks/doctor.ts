@@ -1,3 +1,4 @@
+import { accessSync, constants, existsSync, statSync } from 'node:fs'
 import { freemem } from 'node:os'
 import { findAccelerator } from '../lib/vm/accelerator.ts'
 import { Exit, Failure, type ExitCode } from '../lib/failure.ts'
@@ -5,7 +6,7 @@ import { findCommand } from '../lib/find-command.ts'
 import { findFirmware } from '../lib/vm/firmware.ts'
 import { install, installLine, packages, present, type Package } from '../lib/packages.ts'
 import { requireNamespaces } from '../lib/namespaces.ts'
-import { freeBelow, gib } from '../lib/vm/preflight.ts'
+import { existingParent, freeBelow, gib } from '../lib/vm/preflight.ts'
 import { labCache, labHome } from '../lib/settings.ts'
 import { green, red, table, yellow } from '../lib/table.ts'
 import { main, type Args } from '../lib/task.ts'
@@ -54,15 +55,15 @@ export async function run(args: Args): Promise<ExitCode> {
     await accelerator(),
     await namespaces(),
     room('memory', freemem(), 5),
-    room('disk for VMs', freeBelow(labHome()), 5),
-    room('disk for images', freeBelow(labCache()), 5),
+    disk('disk for VMs', 'LAB_HOME', labHome()),
+    disk('disk for images', 'LAB_CACHE', labCache()),
   ]
   if (args['json']) console.log(JSON.stringify(findings, null, 2))
   else {
     const colour = { ok: green, missing: red, note: yellow }
     const rows = findings.map(({ what, state, detail }) => [what, colour[state](state), detail])
     console.log(table([['part', 'state', 'for'], ...rows]))
-    if (findings.some(({ state }) => state === 'missing')) {
+    if (wanted.some((one) => !present(one))) {
       console.log('\nhint: just doctor --install brings the packages')
     }
   }
@@ -105,5 +106,16 @@ const room = (what: string, bytes: number, wanted: number): Finding => ({
   state: bytes >= wanted * 1024 ** 3 ? 'ok' : 'note',
   detail: `${gib(bytes)} free, two VMs and an image want ${wanted}.0 GiB`,
 })
+
+/** @param variable that names the directory */
+function disk(what: string, variable: string, path: string): Finding {
+  try {
+    accessSync(existingParent(path), constants.W_OK)
+    if (!existsSync(path) || statSync(path).uid === process.getuid?.())
+      return room(what, freeBelow(path), 5)
+  } catch {}
+  const detail = `this user may not write in \`${path}\`: set ${variable} to a directory of your own`
+  return { what, state: 'missing', detail }
+}
 
 await main(import.meta, { name, describe, options, under, examples, run })

@@ -203,6 +203,8 @@ function hintFor(flake: string, words: string, cause: string): string {
   if (odd !== undefined && isForOdd(cause)) {
     return `nix cannot spell the path of this flake, for the ${oneLine(`\`${odd}\``)} in it: move it, or mount it elsewhere`
   }
+  if (/permission denied|not permitted|^creating directory|read-only file system/i.test(cause))
+    return 'This user may not write there: nix wants a home, and a store of the user or its daemon (Debian: nix-setup-systemd)'
   return unreached.test(cause)
     ? `${unfetched(flake, words)} could not be fetched: see that this machine reaches where it is`
     : 'A file that git does not track is invisible to a flake: git add --intent-to-add it'

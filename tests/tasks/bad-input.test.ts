@@ -1,4 +1,12 @@
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import {
+  chownSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { execFileSync, spawnSync } from 'node:child_process'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -262,4 +270,25 @@ test('a path that a recipe is given is meant from where its user is', () => {
     status: 2,
     stderr: expect.stringContaining('Cannot find `flake.nix`'),
   })
+})
+
+test('doctor finds a directory of another user, and offers no packages for it', async ({
+  skip,
+}) => {
+  if (process.getuid?.() !== 0) skip('not root')
+  const LAB_HOME = join(lab.dir, 'of-another')
+  mkdirSync(LAB_HOME)
+  chownSync(LAB_HOME, 65534, 65534)
+  const { code, stdout } = await makeLabWith({ LAB_HOME, LAB_ACCEL: 'tcg' }).task('doctor')
+  expect(code).toBe(1)
+  expect(stdout).toMatch(/disk for VMs +missing +.*`: set LAB_HOME to a directory of your own/)
+  expect(stdout).not.toContain('--install')
+})
+
+test('nix without a store is no matter of a file that git does not track', async () => {
+  const env = { LAB_GUEST: 'nixos', NIX_STATE_DIR: '/proc/nix' }
+  const { code, stderr } = await makeLabWith(env).task('build', 'sorrow')
+  expect(code).toBe(3)
+  expect(stderr).toMatch(/^build: Cannot evaluate .*creating directory/)
+  expect(stderr).toContain('hint: This user may not write there: ')
 })
