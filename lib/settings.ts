@@ -62,13 +62,13 @@ async function refuseSlips(file: string, parsed: Record<string, string>): Promis
 }
 
 /** An empty HOME is none; it would be the directory that the user is in. */
-const home = (): string => homedir() || userInfo().homedir
+const userHome = (): string => homedir() || userInfo().homedir
 
 /** A path from a variable; dotenv leaves `~` as it is, so it is read here. */
-export const givenPath = (text: string): string => resolve(text.replace(/^~(?=\/|$)/, home))
+export const givenPath = (text: string): string => resolve(text.replace(/^~(?=\/|$)/, userHome))
 
 const xdg = (variable: string, fallback: string): string =>
-  process.env[variable] || join(home(), fallback)
+  process.env[variable] || join(userHome(), fallback)
 
 /** The lab of the work at hand, where that is a copy. */
 const atWorkIn = new AsyncLocalStorage<string>()
