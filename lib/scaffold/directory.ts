@@ -1,5 +1,6 @@
 import {
   chmodSync,
+  copyFileSync,
   existsSync,
   lstatSync,
   mkdirSync,
@@ -113,8 +114,9 @@ function replaceAll(from: string, directory: string, names: string[]): void {
   try {
     for (const name of names) {
       const [file, old] = [join(directory, name), join(from, `${name}.old`)]
+      // not moved: whoever is killed in between would leave none
       if (existsSync(file)) {
-        renameSync(file, old)
+        copyFileSync(file, old)
         undo.push(() => renameSync(old, file))
       }
       renameSync(join(from, name), file)

@@ -113,6 +113,37 @@ describe('scaffold-host', () => {
     expect(hardware).not.toContain('subvol=')
   })
 
+  test('killed amid --force leaves each file as it was or as it is to be', async () => {
+    await scaffold(['web'])
+    const main = join(flake, 'hosts/web/default.nix')
+    const [, hardware] = written('web')
+    writeFileSync(main, 'mine')
+    // dies as if by kill -9 right after its nth rename
+    const killer = (at: number): string => `
+      import fs from 'node:fs'
+      import { syncBuiltinESMExports } from 'node:module'
+      const rename = fs.renameSync
+      let count = 0
+      fs.renameSync = (...paths) => {
+        rename(...paths)
+        if (paths.join().includes('.scaffold-host-') && ++count === ${at}) process.kill(process.pid, 'SIGKILL')
+      }
+      syncBuiltinESMExports()`
+    for (const at of [1, 2]) {
+      const url = `data:text/javascript,${encodeURIComponent(killer(at))}`
+      const env = { NODE_OPTIONS: `--import=${url}` }
+      const { code } = await ended(
+        startTask('scaffold-host', ['web', '--force', '--flake', flake], env),
+      )
+      expect(code).toBe(null)
+      expect(existsSync(main), `after rename ${at}`).toBe(true)
+      expect(written('web')[1]).toBe(hardware)
+    }
+    expect((await scaffold(['web', '--force'])).code).toBe(0)
+    expect(written('web')[0]).toContain('hostName = "web";')
+    expect(readdirSync(flake).toSorted()).toEqual(['flake.nix', 'hosts'])
+  })
+
   test('refuses a host that exists, and with --force writes its two files alone', async () => {
     await scaffold(['web'])
     writeFileSync(join(flake, 'hosts/web/default.nix'), 'mine')
