@@ -1,10 +1,8 @@
 # shellcheck shell=bash
-# shellcheck disable=SC2154 # chezmoi-kept.sh comes first
+# shellcheck disable=SC2154 # chezmoi-state.sh and chezmoi-kept.sh come first
 # What synchronizations of dotfiles put aside before the source wrote over it. Without an argument it is
 # listed; with files, or `--all`, the newest copy of each is put back. What is there by then is put aside in turn.
 
-state=${CHEZMOI_STATE:-}
-if [[ ! -O $state || ! -w $state ]]; then state=${XDG_STATE_HOME:-$HOME/.local/state}/chezmoi-sync; fi
 kept=$state/kept
 declare -A newest=() times=()
 while IFS= read -rd '' copy; do

@@ -1,4 +1,5 @@
 # shellcheck shell=bash
+# shellcheck disable=SC2154 # chezmoi-state.sh and chezmoi-ask.sh come first
 # Names each dotfile that was edited on two hosts so that the edits conflict, with both edits. Reads
 # bookmarks `conflict/<host>` of the remote, so it shows the same on every host, and this host's own
 # commits. `--offline` asks nobody and shows what the last fetch brought.
@@ -13,14 +14,14 @@ case ${1:-} in
   --offline) offline=yes ;;
   *) echo 'Usage: chezmoi-show-conflicts [--offline]' >&2 && exit 2 ;;
 esac
-root=$(chezmoi source-path)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+root=$(ask_chezmoi "$limit" said source-path) || { cat "$work/said" >&2 && exit 1; }
 cd "$root" 2>/dev/null || { echo "No dotfiles at $root" && exit 0; }
 cd "$(git rev-parse --show-toplevel)" || exit
 below=$(realpath --relative-to=. "$root")
 
 # jj must not look at what a synchronization was cut off in, or is at: that is the next one's to put back
-state=${CHEZMOI_STATE:-}
-if [[ ! -O $state || ! -w $state ]]; then state=${XDG_STATE_HOME:-$HOME/.local/state}/chezmoi-sync; fi
 if [[ -z $offline && -e $state/step ]]; then
   echo '(a synchronization has not ended: this is as of its fetch)'
 elif [[ -z $offline ]] && ! timeout --kill-after=5 "${CHEZMOI_NETWORK_LIMIT:-60}" jj --no-pager --quiet \
@@ -56,7 +57,7 @@ show() {
   elif [[ -n $home ]]; then
     for file in "${files[@]}"; do
       # by its own name of the source, which may be a link
-      printf -v file %q "$(chezmoi target-path "$root/${file#"$below/"}")"
+      printf -v file %q "$(ask_chezmoi "$limit" said target-path "$root/${file#"$below/"}")"
       echo "  To settle it: chezmoi merge $file, or chezmoi re-add $file for the text at home, or"
       echo "    chezmoi apply --force $file for that of the trunk, then chezmoi-sync"
     done

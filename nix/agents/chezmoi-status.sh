@@ -1,9 +1,8 @@
 # shellcheck shell=bash
+# shellcheck disable=SC2154 # chezmoi-state.sh and chezmoi-ask.sh come first
 # What the last synchronization of dotfiles came to, and what has been edited since. `--json` prints the
 # status file as it is.
 
-state=${CHEZMOI_STATE:-}
-if [[ ! -O $state ]]; then state=${XDG_STATE_HOME:-$HOME/.local/state}/chezmoi-sync; fi
 if [[ ! -r $state/status.json ]]; then
   echo 'Dotfiles have not been synchronized yet'
   exit 0
@@ -26,7 +25,9 @@ if [[ -d $state/kept ]]; then
   count=$(find "$state/kept" -mindepth 2 ! -type d -printf . | wc -c)
   if ((count)); then echo "aside:    $count files of before (chezmoi-restore-kept lists them and puts them back)"; fi
 fi
-if [[ -d $(chezmoi source-path) ]]; then
-  edited=$(chezmoi status --no-tty </dev/null 2>&1 || true)
-  if [[ -n $edited ]]; then printf 'edited:   %s\n' "${edited//$'\n'/$'\n'edited:   }"; fi
-fi
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+edited=''
+if ! root=$(ask_chezmoi "$limit" said source-path) ||
+  { [[ -d $root ]] && ! edited=$(ask_chezmoi "$limit" said status --no-tty); }; then edited=$(<"$work/said"); fi
+if [[ -n $edited ]]; then printf 'edited:   %s\n' "${edited//$'\n'/$'\n'edited:   }"; fi

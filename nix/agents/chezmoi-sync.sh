@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# shellcheck disable=SC2034,SC2154 # durable-git.sh, reasons.sh and chezmoi-keep.sh come first
+# shellcheck disable=SC2034,SC2154 # its parts, as chezmoi-keep.sh, come first
 # Dotfiles of this user in step with other hosts: captures edits, made in $HOME or in chezmoi's source
 # (a colocated jj repository), commits them, rebases them onto the trunk, pushes and applies.
 #
@@ -23,7 +23,6 @@
 branch=${CHEZMOI_BRANCH:-main}
 host=${CHEZMOI_HOST:-$(uname -n)}
 network_limit=${CHEZMOI_NETWORK_LIMIT:-60} # seconds for a fetch or a push
-limit=${CHEZMOI_LIMIT:-180}                # seconds for a command on local files
 apply_limit=${CHEZMOI_APPLY_LIMIT:-900}    # seconds; the user's own scripts run in it
 tries=12                                   # pushes that others may win before this host gives up
 
@@ -273,19 +272,12 @@ unreached() { # <step> <reason> [<reason when offline>]
 
 # -- commands with a time limit; the last error is kept by name of the step
 
-quietly=(--interactive=false --verbose=false --color=false) # whatever the user has set for chezmoi
 within() { # <seconds> <step> <command...>
   local seconds=$1 step=$2 code=0
   shift 2
   case "$1 ${2-}" in
     'chezmoi apply') timeout --kill-after=5 "$seconds" chezmoi "${quietly[@]}" "${@:2}" </dev/null 2>"$work/$step" 9>&- || code=$? ;;
-    # the user's hooks print where chezmoi does, and are not what was asked for; and what they leave running has open
-    # all that chezmoi has, which must be no pipe that somebody reads from
-    chezmoi*)
-      timeout --kill-after=5 "$seconds" chezmoi --output=/dev/fd/3 "${quietly[@]}" "${@:2}" \
-        </dev/null 3>"$work/answer" >/dev/null 2>"$work/$step" 9>&- || code=$?
-      cat "$work/answer" || code=$?
-      ;;
+    chezmoi*) ask_chezmoi "$seconds" "$step" "${@:2}"; return ;;
     *) timeout --kill-after=5 "$seconds" "$@" </dev/null 2>"$work/$step" 9>&- || code=$? ;;
   esac
   if ((code == 124 || code == 137)); then echo "No end within $seconds s" >>"$work/$step"; fi
@@ -344,11 +336,7 @@ owner_of() { stat -c 'which belongs to %U' "$1" 2>/dev/null || echo 'which is no
 # -- the steps
 
 take_lock() {
-  state=${CHEZMOI_STATE:-}
-  if [[ ! -O $state || ! -w $state ]]; then
-    state=${XDG_STATE_HOME:-$HOME/.local/state}/chezmoi-sync
-    [[ -d $state ]] || mkdir -p "$state"
-  fi
+  [[ -d $state ]] || mkdir -p "$state"
   trap 'ended=yes; exit 1' USR1
   # the kernel holds it, so a crash cannot leave it behind; commands are started without it. Where there is no
   # room to make it, nobody has it.

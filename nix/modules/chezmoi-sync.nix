@@ -50,6 +50,8 @@ let
   agent = command "chezmoi-sync" [
     "durable-git"
     "reasons"
+    "chezmoi-state"
+    "chezmoi-ask"
     "chezmoi-kept"
     "chezmoi-keep"
   ];
@@ -115,9 +117,18 @@ in
   config = lib.mkIf cfg.enable {
     environment.systemPackages = [
       agent
-      (command "chezmoi-status" [ ])
-      (command "chezmoi-show-conflicts" [ ])
-      (command "chezmoi-restore-kept" [ "chezmoi-kept" ])
+      (command "chezmoi-status" [
+        "chezmoi-state"
+        "chezmoi-ask"
+      ])
+      (command "chezmoi-show-conflicts" [
+        "chezmoi-state"
+        "chezmoi-ask"
+      ])
+      (command "chezmoi-restore-kept" [
+        "chezmoi-state"
+        "chezmoi-kept"
+      ])
     ];
     systemd.tmpfiles.rules = [ "d ${stateDirectory} 0755 ${cfg.user} - -" ];
 

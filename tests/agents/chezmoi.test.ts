@@ -1,7 +1,7 @@
 import { createServer as createWebServer } from 'node:http'
 import { createServer, type AddressInfo } from 'node:net'
 import { expect, onTestFinished, test } from 'vitest'
-import { lines, makeDotfiles, makeHost } from './dotfiles.ts'
+import { lines, makeDotfiles, makeHost, quote } from './dotfiles.ts'
 import { type ScratchRoot, useRoot } from './root.ts'
 
 let root: ScratchRoot
@@ -244,6 +244,34 @@ test('The state of one user is no other’s, not even root’s', async () => {
     /^outcome: +skip/,
   )
 })
+
+test('Where the unit’s state cannot be written, all programs look where the sync went', async () => {
+  const { sorrow } = await makeDotfiles(root, { '.a': ten })
+  const env = { CHEZMOI_STATE: '/var/lib/chezmoi-full' }
+  await root.sh(`install -d -o 1000 -g 100 -m 555 ${env.CHEZMOI_STATE}`)
+  expect(await sorrow.sync(env)).toMatchObject({ outcome: 'up-to-date' })
+  const ask = `CHEZMOI_STATE=${env.CHEZMOI_STATE} bash -euo pipefail /tmp/chezmoi-status.sh`
+  expect(await sorrow.sh(ask)).toMatch(/^outcome: +up-to-date/)
+})
+
+test.each(['status', 'show-conflicts'])(
+  'Nor does it hold up chezmoi-%s, or add to what it says, and one that never ends is ended',
+  async (name) => {
+    const { sorrow } = await makeDotfiles(root, { '.a': ten })
+    const ask = `echo edit >.a; bash -euo pipefail /tmp/chezmoi-${name}.sh 2>&1 | cat`
+    const plain = await sorrow.sh(ask)
+    const hook = (script: string): Promise<string> =>
+      sorrow.sh(`mkdir -p .config/chezmoi
+      for event in read-source-state source-path target-path status; do
+        printf '[hooks.%s.pre]\ncommand = "sh"\nargs = ["-c", "%s"]\n' "$event" ${JSON.stringify(script)}
+      done >.config/chezmoi/chezmoi.toml`)
+    await hook('echo noise; echo noise >&2; sleep 900 &')
+    expect(await sorrow.sh(`timeout 200 bash -c ${quote(ask)}`)).toBe(plain)
+    await hook('sleep 900')
+    const limited = `CHEZMOI_LIMIT=2 timeout 200 bash -c ${quote(ask)} || true`
+    expect(await sorrow.sh(limited)).toMatch(/No end within 2 s/)
+  },
+)
 
 test('Locks that a power cut left in the source are no way to be locked out', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': ten })
