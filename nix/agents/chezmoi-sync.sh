@@ -43,6 +43,7 @@ captured=() applied=() conflicts=()         # objects of JSON in `conflicts`
 kept=()                                     # targets that stay as they are,
 declare -A why=() copies=()                 # for what reason, and where a former text is, by "/<target>"
 uncaptured=() unapplied=() untracked=()     # what is wrong with one target, and holds nothing else back
+nested=()                                   # directories of dotfiles with a repository of their own
 unfetched=''                                # whether git has what jj does not fetch
 own_files=()                                # of `conflicts`, this host's
 home_sides=()                               # source file, base commit and target of each edit that conflicts
@@ -235,6 +236,10 @@ summary() {
   if ((${#unapplied[@]})); then
     printf -v names '%s; ' "${unapplied[@]}"
     finish failed "Cannot apply ${names%; }"
+  fi
+  if ((${#nested[@]})); then
+    printf -v names '%s, ' "${nested[@]}"
+    finish failed "jj takes the dotfiles in ${names%, } for removed, as there is a repository of its own: they stay as they are, here and elsewhere, until its .git is moved away from $repository"
   fi
   if ((${#untracked[@]})); then
     printf -v names '%s, ' "${untracked[@]}"
@@ -610,33 +615,43 @@ identity() {
 
 commit() {
   local found=$copy
-  copy=''
-  if [[ ${CHEZMOI_AUTO_COMMIT:-true} != true || -n $broken ]]; then return; fi
+  copy='' nested=()
   if [[ -z $found ]]; then found=$(read_working_copy); fi
-  if [[ $found != empty ]]; then refuse_repositories; fi
+  if [[ $found != empty ]]; then find_nested; fi
+  if [[ ${CHEZMOI_AUTO_COMMIT:-true} != true || -n $broken ]]; then return; fi
   case $found in
     empty) ;;
-    described) step 'commit' new ;;
+    described)
+      # its user is done with it as it is
+      if ((${#nested[@]})); then finish failed "Cannot commit: ${nested[0]} has a repository of its own, in which jj takes the dotfiles for removed: move its .git away"; fi
+      step 'commit' new
+      ;;
     *) commit_sound "${found#bare }" ;;
   esac
   if [[ $found != empty ]]; then look; fi
   find_untracked
 }
 
-# jj looks into no directory with a repository of its own: it takes what was committed of that for removed.
-refuse_repositories() {
+# jj looks into no directory with a repository of its own: it takes what was committed of that for removed. So that
+# stays in the working copy, and is in no commit.
+find_nested() {
   local each
   while IFS= read -rd '' each; do
-    if [[ $(git --literal-pathspecs ls-tree -r HEAD -- "$each/" 2>/dev/null) == *' blob '* ]]; then
-      finish failed "Cannot commit: $each has a repository of its own, in which jj takes the dotfiles for removed: move its .git away"
-    fi
+    if [[ $(git --literal-pathspecs ls-tree -r HEAD -- "$each/" 2>/dev/null) != *' blob '* ]]; then continue; fi
+    nested+=("$each")
+    if target_of "$each"; then keep "$REPLY" 'has a repository of its own in the source, into which jj does not look'; fi
   done < <(find . -mindepth 2 \( -path './.git/*' -o -path './.jj/*' \) -prune -o \( -name .git -o -name .jj \) -printf '%P\0' |
     sed -z 's|/[^/]*$||')
 }
 
-# A template that cannot be read stays in the working copy, as it was broken here; all else is committed.
+# A template that cannot be read stays in the working copy, as it was broken here, and so does what jj does not look
+# into; all else is committed.
 commit_sound() { # <files>
   local names=$1 sound='all()' target path
+  for path in "${nested[@]}"; do
+    quote "$path"
+    sound+=" ~ root:$REPLY"
+  done
   for target in "${unreadable[@]}"; do
     [[ ${unreadable_because["/$target"]} == template:* ]] || continue
     path=$(must 'read the source' chezmoi source-path -- "$HOME/$target")
@@ -682,26 +697,29 @@ find_unfetched() {
   unfetched=''
   if [[ -e .gitmodules ]]; then
     while IFS= read -rd '' file; do
-      name_unfetched "${file#*$'\t'}" 'a submodule, which is not fetched'
+      keep_unfetched "${file#*$'\t'}" 'a submodule, which is not fetched'
     done < <(git ls-tree -r -z HEAD 2>/dev/null | grep -z '^160000 ' || true)
   fi
   if grep --quiet --no-messages 'filter=lfs' .gitattributes "$root/.gitattributes"; then
     while IFS= read -rd '' file; do
-      name_unfetched "${file#HEAD:}" 'a pointer of Git LFS, and the file that it stands for is not fetched'
+      keep_unfetched "${file#HEAD:}" 'a pointer of Git LFS, and the file that it stands for is not fetched'
     done < <(git grep -z --files-with-matches -I --all-match -e '^version https://git-lfs\.github\.com/spec/' \
       -e '^oid sha256:[0-9a-f]\{64\}$' HEAD 2>/dev/null || true)
   fi
 }
-name_unfetched() { # <file of the repository> <reason>
-  local target below
+keep_unfetched() { # <file of the repository> <reason>
+  target_of "$1" || return 0
+  keep "$REPLY" "$2"
+  unfetched=yes
+}
+# The target of what is in the repository, in REPLY. Fails for what is none, and no concern of the home.
+target_of() { # <file of the repository>
+  local below
   # chezmoi takes a path by its own name of the source alone, which may be a link
   below=$(realpath --relative-to=. "$root")/
   below=${below#./}
-  # what is no target is no concern of the home
-  if [[ /$1 == */.* || $1 != "$below"* ]] ||
-    ! target=$(within "$limit" unfetched chezmoi target-path "$root/${1#"$below"}"); then return 0; fi
-  keep "${target#"$HOME/"}" "$2"
-  unfetched=yes
+  [[ /$1 != */.* && $1 == "$below"* ]] &&
+    REPLY=$(within "$limit" target chezmoi target-path "$root/${1#"$below"}") && REPLY=${REPLY#"$HOME/"}
 }
 
 fetch() {
@@ -764,6 +782,7 @@ remember_trunk() {
 integrate() {
   local merge
   if [[ -z $to ]] || ancestor "$to" "$head"; then return; fi
+  refuse_nested
   refuse_in_the_way
   if { [[ -z $head ]] || ancestor "$head" "$to"; } && [[ $(read_working_copy) == empty ]]; then
     begin 'take the trunk' "$to"
@@ -791,6 +810,16 @@ integrate() {
   publish
   phase='done'
   summary
+}
+
+# What jj has for removed conflicts with what the trunk makes of it, and what is there is in no commit.
+refuse_nested() {
+  local each
+  for each in "${nested[@]}"; do
+    if [[ -n $(git --literal-pathspecs diff --name-only "$head...$to" -- "$each" 2>/dev/null) ]]; then
+      finish failed "Cannot take the trunk: it changes $each, which has a repository of its own here: move its .git away"
+    fi
+  done
 }
 
 # jj leaves what it does not track where it is, also where the trunk has something: and takes it for an edit of that,

@@ -415,18 +415,42 @@ test('Where the trunk has what is here and in no commit, neither takes the place
 })
 
 test('A directory of the source that becomes a repository of its own is not taken for removed', async () => {
-  const { sorrow, atRemote } = await makeDotfiles(root, { '.a': 'a\n' })
+  const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': 'a\n' })
   await publish(sorrow, 'mkdir dot_p; echo p >dot_p/x')
+  await torment.sync()
+  const fails = async (reason: RegExp, env = {}): Promise<void> => {
+    const ran = await sorrow.sync(env)
+    expect(ran).toMatchObject({ outcome: 'failed', reason: expect.stringMatching(reason) })
+    expect(kept(ran)['.p']).toMatch(/^has a repository of its own/)
+  }
   await sorrow.sh('echo edit >>.a; git init -q .local/share/chezmoi/dot_p')
-  for (const _ of [1, 2])
-    expect(await sorrow.sync()).toMatchObject({
-      outcome: 'failed',
-      reason: expect.stringMatching(/^Cannot commit: dot_p has a repository of its own/),
-    })
-  expect(await atRemote('git show main:dot_p/x')).toBe('p')
-  await sorrow.sh('rm -rf .local/share/chezmoi/dot_p/.git')
-  expect(await sorrow.sync()).toMatchObject({ outcome: 'synced' })
+  for (const _ of [1, 2]) await fails(/^jj takes the dotfiles in dot_p for removed, /)
   expect(await atRemote('git show main:dot_p/x main:dot_a')).toBe('p\na\nedit')
+  // no hindrance for what comes from elsewhere, nor where nothing is committed
+  for (const [line, env] of [
+    ['one', {}],
+    ['two', { CHEZMOI_AUTO_COMMIT: 'false' }],
+  ] as const) {
+    await torment.sync()
+    await torment.sh(`echo ${line} >>.a`)
+    await torment.sync()
+    await fails(/^jj takes the dotfiles in dot_p for removed, /, env)
+    expect(await sorrow.sh('tail -n 1 .a')).toBe(line)
+  }
+  await sorrow.sh('cd .local/share/chezmoi; jj describe -m "By hand"')
+  await fails(/^Cannot commit: dot_p has a repository of its own/)
+  await sorrow.sh('cd .local/share/chezmoi; jj describe -m ""; echo here >>dot_p/x')
+  expect(await torment.sh('cat .p/x')).toBe('p')
+  await torment.sh('sed -i 1ithere .p/x')
+  await torment.sync()
+  for (const env of [{}, { CHEZMOI_AUTO_COMMIT: 'false' }])
+    await fails(/^Cannot take the trunk: it changes dot_p, /, env)
+  await sorrow.sh('rm -rf .local/share/chezmoi/dot_p/.git')
+  expect(await sorrow.sync()).toMatchObject({ outcome: 'synced', kept: [] })
+  expect(await atRemote('git show main:dot_p/x')).toBe('there\np\nhere')
+  expect(await sorrow.sh('cat .p/x .a')).toBe(
+    lines('there', 'p', 'here', 'a', 'edit', 'one', 'two').trimEnd(),
+  )
 })
 
 test('A name with a line end in it is a name like others', async () => {
