@@ -21,6 +21,7 @@ import { sealedConflict } from '../lib/scenario/sealed-conflict.ts'
 import { spoiltDotfiles } from '../lib/scenario/spoilt-dotfiles.ts'
 import { told } from '../lib/scenario/told.ts'
 import { rebuild } from '../lib/scenario/trial.ts'
+import { untrackedDotfiles } from '../lib/scenario/untracked-dotfiles.ts'
 
 /** Hosts that leave to their user what they would do by default. */
 const byUser = [
@@ -83,6 +84,7 @@ export const family: Family = {
     ...hardDotfiles,
     ...dotfileHistory,
     ...spoiltDotfiles,
+    untrackedDotfiles,
     dotfileAnswers,
     ...dotfileCommands,
     ...byUser.map(({ name, title, option, publish }): Case => ({

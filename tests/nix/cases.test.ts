@@ -265,6 +265,7 @@ describe('what cases push', () => {
       'concurrent-edits/cloned-anew',
       'concurrent-edits/cut-off',
       'concurrent-edits/damaged',
+      'concurrent-edits/not-tracked',
       'concurrent-edits/answers',
       'concurrent-edits/commands',
       'concurrent-edits/home-and-source',
