@@ -20,7 +20,7 @@ import { baselinePaths } from './oracle-facts.ts'
 import { inHand, putBack, runCase } from './case.ts'
 import type { Chosen, Family, Stage } from './family.ts'
 import { choose, vmSeconds } from './run.ts'
-import { statusLog } from './status-log.ts'
+import { statusLog, watcherUnit } from './status-log.ts'
 import { withStage, type RunOptions } from './stage.ts'
 import { shareOut, type OpenLab } from './labs.ts'
 import { deal, partOf } from '../report/shard.ts'
@@ -256,7 +256,7 @@ async function runControl(
         vm.root(
           `systemctl start golden-boot-validation.service boot-complete.target
         grep -q -F ${toplevel} ${goldenRecord} || pin-golden
-        systemctl stop nix-local-upgrade.timer; : >${statusLog}; ls /nix/store >${baselinePaths}; sync`,
+        systemctl stop nix-local-upgrade.timer; : >${statusLog}; systemctl restart ${watcherUnit}; ls /nix/store >${baselinePaths}; sync`,
           { timeout: 120 * vm.patience },
         )
       await counting('make the cut golden', 120 * vm.patience, say, pinned)

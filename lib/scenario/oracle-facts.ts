@@ -4,7 +4,7 @@ import { fromHome, type LabSettings } from '../lab-settings.ts'
 import type { Machine } from './machine.ts'
 import { defaultOf } from './boot-entries.ts'
 import { profileOf, type Subject } from './subject.ts'
-import { readStatusLog, statusLog, type Seen } from './status-log.ts'
+import { readStatusLog, statesNow, statusLog, watcherUnit, type Seen } from './status-log.ts'
 
 /** What a VM says of itself, over SSH as root and as its user, and through the guest agent. */
 export interface Facts {
@@ -63,6 +63,10 @@ export interface Facts {
   journal: string[]
   /** What the watcher saw of the agents' status files. */
   seen: Seen[]
+  /** What these files have now. */
+  states: string[]
+  /** What could not be read, each with how its command ended: of it nothing else here says anything. */
+  unread: string[]
   /** Files of the primary user's that are not the user's own. */
   foreign: string[]
   repositories: Record<string, Repository>
@@ -111,6 +115,13 @@ export const clonesOf = ({ flake, dotfiles }: LabSettings['paths']): string[] =>
 const efi = '/sys/firmware/efi/efivars'
 const loader = '4a67b082-0a4c-41cf-b6c7-440b29bb8c4f'
 
+/** Shell that asks for one fact. One whose command fails is told as unread, and not taken for nothing. */
+const asking = `set -o pipefail
+s() { printf '\\036%s\\n' "$1"; }
+ask() { # ask <section> <command..>
+  s "$1"; "\${@:2}" || printf '\\036unread %s\\nexit %s\\n' "$1" "$?"
+}`
+
 /**
  * One script over one command: an emulated guest pays a tenth of a second for each program that is
  * started, so what bash can do itself it does.
@@ -122,22 +133,27 @@ export const asRoot = (
   subject: Subject,
 ): string => `
 ${programPath} LC_ALL=C
-s() { printf '\\036%s\\n' "$1"; }
-show() { [ ! -e "$1" ] || echo "$(<"$1")"; }
+${asking}
+whole() { local text; text=$(<"$1") && echo "$text"; }
+show() { [ ! -e "$1" ] || whole "$1"; }
 # what a boot has begun is part of it
 timeout 120 systemctl is-system-running --wait >/dev/null 2>&1
-s bootId; show /proc/sys/kernel/random/boot_id
+ask bootId whole /proc/sys/kernel/random/boot_id
+states() { ${statesNow}; }
+ask states states
 ${profileOf(subject)}
-s links; readlink -f /run/current-system /run/booted-system "$profile" /nix/var/nix/gcroots/golden-generation
-for name in Default OneShot; do
-  s "efi$name"; [ ! -e ${efi}/LoaderEntry$name-${loader} ] || tr -d '\\000-\\007' <${efi}/LoaderEntry$name-${loader}
-done
-s loaderConf; show /boot/loader/loader.conf
-for file in /boot/loader/entries/*.conf; do s "entry \${file##*/}"; show "$file"; done
-s golden; show /var/lib/golden-generation/golden.json
-s failedTrials; show /var/lib/golden-generation/failed
-s deployed; show /var/lib/nix-local-upgrade/deployed
-s transaction; show /var/lib/nix-local-upgrade/transaction.json
+ask links readlink -f /run/current-system /run/booted-system "$profile" /nix/var/nix/gcroots/golden-generation
+variable() { # where they are not mounted, none is missed
+  compgen -G '${efi}/*' >/dev/null || return
+  [ ! -e "${efi}/LoaderEntry$1-${loader}" ] || tr -d '\\000-\\007' <"${efi}/LoaderEntry$1-${loader}"
+}
+for name in Default OneShot; do ask "efi$name" variable "$name"; done
+ask loaderConf show /boot/loader/loader.conf
+for file in /boot/loader/entries/*.conf; do ask "entry \${file##*/}" show "$file"; done
+ask golden show /var/lib/golden-generation/golden.json
+ask failedTrials show /var/lib/golden-generation/failed
+ask deployed show /var/lib/nix-local-upgrade/deployed
+ask transaction show /var/lib/nix-local-upgrade/transaction.json
 s goldenFiles
 record=$(show /var/lib/golden-generation/golden.json)
 [[ $record =~ \\"toplevel\\":[[:space:]]*\\"([^\\"]*)\\" ]] && toplevel=\${BASH_REMATCH[1]}
@@ -147,28 +163,51 @@ if [[ $record =~ \\"entry\\":[[:space:]]*\\"([^\\"]*)\\" ]] && [ -e "/boot/loade
     if cmp -s "/boot$value" "$toplevel/$file"; then echo "$key same"; else echo "$key differs"; fi
   done <"/boot/loader/entries/\${BASH_REMATCH[1]}"
 fi
-s trial; show /var/lib/golden-generation/trial.json
-s status; show ${statusLog}
+ask trial show /var/lib/golden-generation/trial.json
 shopt -s nullglob
-generations=("$profile"-*-link)
-s generations; printf '%s\n' "\${generations[@]##*/}"; readlink "\${generations[@]}"
-s beside
-for link in /nix/var/nix/profiles/{system,system-profiles/*}-*-link; do
-  case $link in "$profile"-[0-9]*) ;; *) readlink "$link" ;; esac
-done
-s specialisations; ! compgen -G "$profile-*-link/specialisation/*" >/dev/null || readlink -f "$profile"-*-link/specialisation/*
+generations() {
+  local links=("$profile"-*-link)
+  printf '%s\\n' "\${links[@]##*/}"; readlink "\${links[@]}"
+}
+ask generations generations
+beside() {
+  local link
+  for link in /nix/var/nix/profiles/{system,system-profiles/*}-*-link; do
+    case $link in "$profile"-[0-9]*) ;; *) readlink "$link" || return ;; esac
+  done
+}
+ask beside beside
+specialisations() { ! compgen -G "$profile-*-link/specialisation/*" >/dev/null || readlink -f "$profile"-*-link/specialisation/*; }
+ask specialisations specialisations
 s current; echo "\${profile##*/} $(readlink "$profile")"
-s menuLimit; show "$profile/configuration-limit"
-s bootFiles; files=(/boot/* /boot/EFI/{nixos,golden}/* /boot/loader/* /boot/loader/entries/*); printf '%s\n' "\${files[@]#/boot/}"
-s startupScript; show /boot/startup.nsh
-s openLocks; find /run -maxdepth 1 -name '*.lock' -perm /066 | grep -E '/(golden-generation|nix-local-upgrade|reachability)[.]lock$'
-s foreign; find /home/${user} ${clones.filter((path) => path.startsWith('/')).join(' ')} ! -user ${user} 2>/dev/null | head -n 5
+ask menuLimit show "$profile/configuration-limit"
+s bootFiles; files=(/boot/* /boot/EFI/{nixos,golden}/* /boot/loader/* /boot/loader/entries/*); printf '%s\\n' "\${files[@]#/boot/}"
+ask startupScript show /boot/startup.nsh
+open_locks() {
+  local locks
+  locks=$(find /run -maxdepth 1 -name '*.lock' -perm /066) || return
+  grep -E '/(golden-generation|nix-local-upgrade|reachability)[.]lock$' <<<"$locks" || [ $? = 1 ]
+}
+ask openLocks open_locks
+foreign() ( # what goes while it is looked at is no file any more; whatever else find says stands beside what it found
+  cd ~${user} || exit
+  { find "$PWD" ${clones.filter((path) => path.startsWith('/')).join(' ')} ! -user ${user} 2>&1 || [ $? = 1 ]; } |
+    awk '!/: No such file or directory$/ && found++ < 5'
+)
+ask foreign foreign
 # whoever counts boots asks for this target; where nobody does, it must be there to be had
 { systemctl --quiet is-active golden-boot-validation.service || ! systemctl cat golden-boot-validation.service >/dev/null 2>&1; } &&
   timeout 60 systemctl start boot-complete.target
-s journal; journalctl --boot --no-pager --output=cat _PID=1 + _TRANSPORT=kernel | grep -E '${telling}'
-s units; systemctl show -p Id -p ActiveState ${units.join(' ')}
-s failedUnits; systemctl --failed --plain --no-legend --no-pager
+# an empty journal is no clean one
+journal() {
+  journalctl --boot --quiet --no-pager --output=cat _PID=1 + _TRANSPORT=kernel | awk '/${telling}/; END { exit NR == 0 }'
+}
+ask journal journal
+ask units systemctl show -p Id -p ActiveState ${units.join(' ')}
+ask failedUnits systemctl --failed --plain --no-legend --no-pager
+# by now it has written down what was there at the beginning
+watched() { systemctl --quiet is-active ${watcherUnit} && whole ${statusLog}; }
+ask status watched
 s store; nix-store --verify 2>&1 || echo "exit $?"
 s newPaths
 declare -A old
@@ -209,13 +248,15 @@ export const baselinePaths = '/var/lib/lab-baseline-paths'
 /** What is asked as the primary user, of each clone. */
 export const asUser = (clones: string[]): string => `
 export LC_ALL=C
-s() { printf '\\036%s\\n' "$1"; }
+${asking}
+# byte counts are of no use to a reader of text
+raw() { git rev-list --all | git cat-file --batch=$'\\035%(objectname)'; }
 for repository in ${clones.join(' ')}; do
   cd && cd "$repository" || continue
-  s "visible $repository"; jj --ignore-working-copy log --no-graph --revisions 'all()' --template 'change_id ++ " " ++ commit_id ++ "\\n"' 2>&1
-  s "heads $repository"; git for-each-ref --format='%(objectname)' refs/remotes
-  s "patches $repository"; git log --patch --unified=0 --no-color --no-ext-diff --format='%x1d%H' --all --not --remotes -- ':(exclude).jjconflict-*'
-  s "commits $repository"; git rev-list --all | git cat-file --batch
+  ask "visible $repository" jj --ignore-working-copy log --no-graph --revisions 'all()' --template 'change_id ++ " " ++ commit_id ++ "\\n"' 2>&1
+  ask "heads $repository" git for-each-ref --format='%(objectname)' refs/remotes
+  ask "patches $repository" git log --patch --unified=0 --no-color --no-ext-diff --format='%x1d%H' --all --not --remotes -- ':(exclude).jjconflict-*'
+  ask "commits $repository" raw
 done
 s end
 `
@@ -303,6 +344,8 @@ export function readFacts(root: string, user: string, agent: string | undefined)
     trial: readRecord(said['trial']) as TrialRecord | undefined,
     journal: lines('journal'),
     seen: readStatusLog(said['status'] ?? ''),
+    states: lines('states'),
+    unread: named('unread ').map(([name, text]) => `${name}: ${text.trim()}`),
     foreign: lines('foreign'),
     repositories: Object.fromEntries(
       named('commits ').map(([name, text]) => [
@@ -371,24 +414,22 @@ function readPatches(text: string): Repository['patches'] {
 
 /** The raw commits of `git cat-file --batch`; jj keeps its change id in a header of its own. */
 function readCommits(text: string): Repository['commits'] {
-  const found: Repository['commits'] = {}
-  const raw = Buffer.from(text)
-  for (let at = 0; at < raw.length;) {
-    const start = raw.indexOf('\n', at) + 1
-    const head = /^([0-9a-f]{40}) (\w+) (\d+)\n$/.exec(raw.subarray(at, start).toString())
-    if (!head) break
-    const [, id = '', kind, size] = head
-    const object = raw.subarray(start, start + Number(size)).toString()
-    at = start + Number(size) + 1
-    if (kind !== 'commit') continue
-    const [header = '', ...message] = object.split('\n\n')
-    const author = /^author (.+)$/m.exec(header)?.[1] ?? ''
-    found[id] = {
-      change: /^change-id (\w+)$/m.exec(header)?.[1],
-      tree: /^tree (\w+)$/m.exec(header)?.[1] ?? '',
-      parents: [...header.matchAll(/^parent (\w+)$/gm)].map(([, parent]) => parent!),
-      origin: `${author}\n${message.join('\n\n').trim()}`,
-    }
-  }
-  return found
+  const parts = text.split('\u001d').slice(1)
+  return Object.fromEntries(
+    parts.map((part) => {
+      const end = part.indexOf('\n')
+      const id = part.slice(0, 40)
+      const [header = '', ...message] = part.slice(end + 1).split('\n\n')
+      const author = /^author (.+)$/m.exec(header)?.[1] ?? ''
+      return [
+        id,
+        {
+          change: /^change-id (\w+)$/m.exec(header)?.[1],
+          tree: /^tree (\w+)$/m.exec(header)?.[1] ?? '',
+          parents: [...header.matchAll(/^parent (\w+)$/gm)].map(([, parent]) => parent!),
+          origin: `${author}\n${message.join('\n\n').trim()}`,
+        },
+      ]
+    }),
+  )
 }

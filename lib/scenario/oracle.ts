@@ -1,10 +1,10 @@
 import { mayFail } from '../lab-settings.ts'
 import type { OracleRow } from '../report/result.ts'
 import { chosen, initOf } from './boot-entries.ts'
-import { judgeBoot } from './oracle-boot.ts'
+import { judgeBoot, nothingWrong } from './oracle-boot.ts'
 import { judgeClones } from './oracle-clones.ts'
 import type { Facts, Repository } from './oracle-facts.ts'
-import { judgeStatus } from './status-log.ts'
+import { hasHeld, judgeStatus } from './status-log.ts'
 
 /** What a VM must be, as far as it depends on the case and its host. */
 export interface Expected {
@@ -32,6 +32,7 @@ export function judgeFacts(facts: Facts, expected: Expected): OracleRow[] {
   const { running, golden } = facts
   const { lacks = {} } = expected
   return [
+    nothingWrong('facts', 'each could be read', facts.unread),
     row('guest agent', facts.bootId, facts.agentBootId, 'boot '),
     expected.running === undefined
       ? row(
@@ -90,7 +91,7 @@ export function judgeFacts(facts: Facts, expected: Expected): OracleRow[] {
     ]),
     row('boot complete', 'active', facts.units['boot-complete.target']),
     ...judgeBoot(facts, expected.mayFail),
-    ...unless(lacks.words, [judgeStatus(facts.seen)]),
+    ...unless(lacks.words, [statusRow(facts)]),
     ...expected.clones.map((name) => lostRow(name, facts.repositories[name])),
     ...judgeClones(facts, expected.clones),
   ]
@@ -125,11 +126,19 @@ function goldenFiles({ golden, goldenFiles: files, ...facts }: Facts): string {
   return `linux ${files['linux'] ?? 'missing'}, initrd ${files['initrd'] ?? 'missing'}`
 }
 
+const statusRow = ({ seen, states, unread }: Facts): OracleRow =>
+  judgeStatus(seen, states, !unread.some((one) => one.startsWith('status: ')))
+
 /** The commit that was deployed last is not older than what was before. */
-function deployedRow({ deployed }: Facts, { deployable }: Expected): OracleRow {
+function deployedRow({ deployed, seen }: Facts, { deployable }: Expected): OracleRow {
   const name = 'deployed commit'
   const want = 'not older than before'
-  if (!deployed) return { name, state: 'n/a', expected: want, found: 'no upgrade has held' }
+  if (!deployed) {
+    const none: OracleRow = { name, state: 'n/a', expected: want, found: 'no upgrade has held' }
+    return hasHeld(seen)
+      ? { ...none, state: 'failed', found: 'nothing, of one that has held' }
+      : none
+  }
   const held = deployable(deployed.commit)
   return {
     name,

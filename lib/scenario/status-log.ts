@@ -7,6 +7,19 @@ export const statusLog = '/var/lib/lab-status.log'
 const statusFile = '/var/lib/nix-local-upgrade/status.json'
 const syncFile = '/var/lib/chezmoi-sync/status.json'
 
+/** Bash that reads a file as the watcher does. */
+const look = `look() { # look <file>: its text in \`now\`; fails where there is no file
+  local opened=
+  { opened=1; IFS= read -r -d '' now; } 2>/dev/null <"$1"
+  [[ -n $opened ]]
+}`
+
+/** Bash that prints each status as it is now, on a line as the watcher writes it down. */
+export const statesNow = `${look}
+for file in ${statusFile} ${syncFile}; do
+  ! look "$file" || printf '%s\\n' "\${now//$'\\n'/ }"
+done`
+
 /**
  * The watcher: from the start of a guest on it writes down each state of the agents' status files, and
  * whether what an upgrade names as deployed is the system profile and runs in that moment. It looks twenty
@@ -20,11 +33,7 @@ upgrade=none sync=none
 # a power cut may have halved the last line
 echo >>${statusLog}
 named='"to":\\{[^}]*"toplevel":"(/[^"]+)"'
-look() { # look <file>: its text in \`now\`; fails where there is no file
-  local opened=
-  { opened=1; IFS= read -r -d '' now; } 2>/dev/null <"$1"
-  [[ -n $opened ]]
-}
+${look}
 while :; do
   if look ${statusFile} && [[ $now != "$upgrade" ]]; then
     upgrade=$now profile=no runs=no
@@ -114,18 +123,33 @@ export function rejected(seen: Seen[]): string[] {
     const status = of === 'upgrade' ? parse(text) : undefined
     const toplevel = status?.to?.toplevel
     if (!status || !toplevel) continue
-    if (/^(upgraded|up-to-date)$/.test(status.outcome ?? '')) good.add(toplevel)
+    if (isHeld(status)) good.add(toplevel)
     const kept = /; kept, as/.test(status.reason ?? '')
     if (/^(validation|switch)-failed$/.test(status.outcome ?? '') && !kept) found.add(toplevel)
   }
   return [...found].filter((toplevel) => !good.has(toplevel))
 }
 
-/** The status was whole and true at each moment, and what it said one after the other can have happened. */
-export function judgeStatus(seen: Seen[]): OracleRow {
+/** Whether an upgrade has said that what was to be deployed is. */
+export const hasHeld = (seen: Seen[]): boolean =>
+  seen.some(({ of, text }) => of === 'upgrade' && isHeld(parse(text)))
+
+const isHeld = (status: Status | undefined): boolean =>
+  /^(upgraded|up-to-date)$/.test(status?.outcome ?? '')
+
+/**
+ * The status was whole and true at each moment, and what it said one after the other can have happened.
+ * @param states what the files have in the end: where the watcher has not seen that, it has not seen all
+ * @param watched whether there was a watcher in the end
+ */
+export function judgeStatus(seen: Seen[], states: string[] = [], watched = true): OracleRow {
   const expected = 'whole, true and in order at each moment'
-  const found = seen.flatMap((one, index) => wrong(one, seen.slice(0, index))).join('; ')
-  if (seen.length === 0) {
+  const missed = states.filter((now) => !seen.some(({ text }) => text.trim() === now.trim()))
+  const found = [
+    ...seen.flatMap((one, index) => wrong(one, seen.slice(0, index))),
+    ...(watched && missed.length === 0 ? [] : ['nobody has watched it to the end']),
+  ].join('; ')
+  if (seen.length === 0 && !found) {
     return { name: 'status', state: 'n/a', expected, found: 'no agent has written one' }
   }
   return {

@@ -13,7 +13,9 @@ const ten = Array.from({ length: 10 }, (_, i) => `line ${i}\n`).join('')
 /** What the oracle finds wrong with a host's clone. */
 async function wrong(host: Host): Promise<string[]> {
   const said = await host.sh(asUser([source]))
-  const clone = readFacts('\u001eend\n', `${said}\n`, undefined).repositories[source]!
+  const { unread, repositories } = readFacts('\u001eend\n', `${said}\n`, undefined)
+  expect(unread).toEqual([])
+  const clone = repositories[source]!
   expect(clone.shown.length).toBeGreaterThan(1)
   expect(clone.shown.filter((id) => id in clone.commits)).toHaveLength(clone.shown.length - 1)
   return [...changed(clone, false), ...lostChanges(clone)]

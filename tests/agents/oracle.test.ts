@@ -29,7 +29,9 @@ afterAll(() => first?.remove())
 /** The clone as the oracle asks for it. */
 async function clone(): Promise<Repository> {
   const said = await world.sh(asUser(['nix-config']), { user: 'rain' })
-  const found = readFacts('\u001eend\n', `${said}\n`, undefined).repositories['nix-config']!
+  const { unread, repositories } = readFacts('\u001eend\n', `${said}\n`, undefined)
+  expect(unread).toEqual([])
+  const found = repositories['nix-config']!
   // every change that jj shows, but the root of all, is a commit that git has
   const known = found.shown.filter((id) => id in found.commits)
   expect(known).toHaveLength(found.shown.length - 1)

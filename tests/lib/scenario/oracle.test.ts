@@ -1,6 +1,6 @@
 import { spawnSync } from 'node:child_process'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir, userInfo } from 'node:os'
 import { join } from 'node:path'
 import { expect, onTestFinished, test } from 'vitest'
 import {
@@ -10,10 +10,12 @@ import {
   lostChanges,
   type Expected,
 } from '../../../lib/scenario/oracle.ts'
+import { programPath } from '../../../lib/vm/guest-agent.ts'
 import { chosen, defaultOf } from '../../../lib/scenario/boot-entries.ts'
-import type { Seen } from '../../../lib/scenario/status-log.ts'
+import { statusLog, type Seen } from '../../../lib/scenario/status-log.ts'
 import {
   asRoot,
+  asUser,
   readFacts,
   type Facts,
   type Repository,
@@ -96,6 +98,8 @@ const well: Facts = {
   trial: { toplevel: newer, entry: 'nixos-generation-2.conf', state: 'armed', boot: 'one' },
   journal: [],
   seen: [status('upgraded', newer)],
+  states: [status('upgraded', newer).text],
+  unread: [],
   foreign: [],
   repositories: { 'nix-config': repository, '.local/share/chezmoi': repository },
 }
@@ -134,7 +138,8 @@ test('a host that is well fails no row, and what it cannot have is n/a with the 
 test('a host without golden, upgraded by what has no words, is asked the rest as any other', () => {
   const plain: Partial<Facts> = {
     ...{ running: newer, booted: newer, profile: newer, gcroot: '', golden: undefined },
-    ...{ trial: undefined, oneShot: undefined, goldenFiles: {}, deployed: undefined, seen: [] },
+    ...{ trial: undefined, oneShot: undefined, goldenFiles: {}, deployed: undefined },
+    ...{ seen: [], states: [] },
     defaultEntry: 'nixos-generation-2.conf',
     loaderConf: 'timeout 0\ndefault nixos-generation-2.conf\n',
     entries: Object.fromEntries(Object.entries(well.entries).slice(1)),
@@ -221,6 +226,9 @@ const ill: [row: string, facts: Partial<Facts>, wanted?: Partial<Expected>][] = 
   ['store', { store: 'path `x` disappeared, but it still has valid referrers' }],
   ['new paths', { spoiltPaths: ["path '/nix/store/x' was modified!"] }],
   ['deployed commit', { deployed: { commit: 'c'.repeat(40), toplevel: newer } }],
+  // one that has held has left its word of it
+  ['deployed commit', { deployed: undefined }],
+  ['facts', { unread: ['transaction: exit 1'] }],
   ['no half-done upgrade', { transaction: '{}' }],
   ['sshd.service', { units: { ...well.units, 'sshd.service': 'failed' } }],
   ['sshd.service', { units: { ...well.units, 'sshd.service': 'activating' } }],
@@ -243,8 +251,8 @@ const ill: [row: string, facts: Partial<Facts>, wanted?: Partial<Expected>][] = 
     'generations',
     { loaderConf: well.loaderConf.replace('nixos-generation-2', 'nixos-generation-1') },
   ],
-  ['rejected generations', { seen: [status('validation-failed', newer)] }],
-  ['rejected generations', { seen: [status('switch-failed', golden)] }],
+  ['rejected generations', { seen: [status('validation-failed', newer)], states: [] }],
+  ['rejected generations', { seen: [status('switch-failed', golden)], states: [] }],
   [
     'boot counters',
     {
@@ -273,6 +281,9 @@ const ill: [row: string, facts: Partial<Facts>, wanted?: Partial<Expected>][] = 
     { journal: ['syncthing.service: Scheduled restart job, restart counter is at 3.'] },
   ],
   ['status', { seen: [status('upgraded', newer, { runs: false })] }],
+  // nobody has watched to the end, or at all
+  ['status', { states: [status('offline', newer).text] }],
+  ['status', { ...{ seen: [], deployed: undefined }, states: well.states }],
   ['files of the user', { foreign: ['/home/rain/.labrc'] }],
   ['failed units', { failedUnits: ['nix-local-upgrade.service', 'syncthing.service'] }],
   [
@@ -330,6 +341,13 @@ test('every row that there is has been seen to fail', () => {
     .filter(({ state }) => state !== 'n/a')
     .map(({ name }) => name)
   expect(new Set(rows)).toEqual(new Set(ill.map(([row]) => row)))
+})
+
+test('a status that nobody has watched is not true at each moment', () => {
+  expect(failed({ unread: ['status: exit 3'] })).toEqual(['facts', 'status'])
+  expect(failed({ unread: ['status: exit 3'], seen: [], states: [], deployed: undefined })).toEqual(
+    ['facts', 'status'],
+  )
 })
 
 test('a golden entry that boots something else is not bootable', () => {
@@ -489,8 +507,7 @@ const said = (parts: Record<string, string>): string =>
     .map(([name, text]) => `\u001e${name}\n${text}\n`)
     .join('')
 
-const object = (id: string, text: string): string =>
-  `${id} commit ${Buffer.byteLength(text)}\n${text}`
+const object = (id: string, text: string): string => `\u001d${id}\n${text}`
 
 test('what the guest prints is read into facts', () => {
   const root = said({
@@ -542,6 +559,78 @@ test('what jj complains of is no change, so a clone that it cannot read has none
   expect(failed({ repositories: { ...well.repositories, ...repositories } })).toEqual([
     'nix-config',
   ])
+})
+
+/** Runs what the oracle asks on this machine, with programs in the place of the guest's. */
+function here(script: string, programs: Record<string, string>, home = ''): Facts['unread'] {
+  const dir = mkdtempSync(join(tmpdir(), 'programs-'))
+  onTestFinished(() => rmSync(dir, { recursive: true }))
+  const silent = Object.fromEntries(
+    ['systemctl', 'journalctl', 'nix-store', 'find', 'jj', 'git', 'timeout'].map((name) => [
+      name,
+      ':',
+    ]),
+  )
+  for (const [name, text] of Object.entries({ ...silent, ...programs }))
+    writeFileSync(join(dir, name), `#!/bin/sh\n${text}\n`, { mode: 0o755 })
+  writeFileSync(join(dir, 'log'), '')
+  const input = script.replace(programPath, '').replaceAll(statusLog, join(dir, 'log'))
+  const env = { ...process.env, PATH: `${dir}:${process.env['PATH']}`, HOME: home || dir }
+  const { stdout, stderr } = spawnSync('bash', ['-s'], { input, env, encoding: 'utf8' })
+  expect(stdout.endsWith('\u001eend\n'), stderr).toBe(true)
+  const [root, user] = home ? [said({}), stdout] : [stdout, said({})]
+  return readFacts(root, user, undefined).unread
+}
+
+const guest = asRoot([], userInfo().username, [], labSubject)
+test.each([
+  ['journal', { journalctl: 'echo half of it; exit 1' }],
+  ['journal', { journalctl: 'echo trouble >&2' }],
+  ['failedUnits', { systemctl: 'case $1 in --failed) exit 1 ;; esac' }],
+  ['units', { systemctl: 'case $1 in show) exit 1 ;; esac' }],
+  ['status', { systemctl: '[ "$*" != "--quiet is-active lab-status-watcher.service" ]' }],
+  ['foreign', { find: 'kill -KILL $$' }],
+])('a fact of %s that could not be read is none: %j', (name, programs) => {
+  const journal = { journalctl: 'echo Started.' }
+  // what this machine is no guest for
+  const other = /^(links|efi|generations)/
+  expect(here(guest, journal).filter((line) => !other.test(line))).toEqual([])
+  expect(here(guest, { ...journal, ...programs })).toContainEqual(
+    expect.stringMatching(`^${name}: `),
+  )
+})
+
+test('what the watcher has written is read, or nobody has watched', () => {
+  const script = guest.replaceAll(statusLog, '/var/lib/lab-none')
+  expect(here(script, {})).toContainEqual(expect.stringMatching('^status: '))
+})
+
+test('a user whom the guest does not know has no files that could be judged', () => {
+  const unread = here(asRoot([], 'lab-nobody', [], labSubject), { journalctl: 'echo Started.' })
+  expect(unread).toContainEqual(expect.stringMatching('^foreign: '))
+})
+
+test.each([
+  ['visible', { jj: 'echo half of it; exit 1' }],
+  ['heads', { git: '[ "$1" != for-each-ref ]' }],
+  ['patches', { git: '[ "$1" != log ]' }],
+  ['commits', { git: '[ "$1" != rev-list ]' }],
+  ['commits', { git: '[ "$1" != cat-file ]' }],
+])('a clone of which %s could not be read is not judged by half: %j', (name, programs) => {
+  const home = mkdtempSync(join(tmpdir(), 'home-'))
+  onTestFinished(() => rmSync(home, { recursive: true }))
+  mkdirSync(join(home, 'clone'))
+  expect(here(asUser(['clone']), {}, home)).toEqual([])
+  expect(here(asUser(['clone']), programs, home)).toEqual([`${name} clone: exit 1`])
+})
+
+test('a commit whose text is no UTF-8 hides none of those that came before it', () => {
+  const texts = ['tree t1\nauthor A\n\nf\ufffdr\n', 'tree t2\nauthor A\n\nStart\n']
+  const sent = texts.map((text, at) => `${object(`${at}`.repeat(40), text)}\n`).join('')
+  // what is one byte in the guest is three where it has been read
+  const user = said({ 'commits nix-config': sent })
+  const { commits } = readFacts(said({}), user, undefined).repositories['nix-config']!
+  expect(Object.keys(commits)).toHaveLength(2)
 })
 
 test('a store whose check was killed has not been verified', () => {

@@ -1,4 +1,4 @@
-import { spawn } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import {
   mkdirSync,
   mkdtempSync,
@@ -16,6 +16,7 @@ import {
   judgeStatus,
   readStatusLog,
   rejected,
+  statesNow,
   watcher,
   type Seen,
 } from '../../../lib/scenario/status-log.ts'
@@ -94,6 +95,14 @@ test('a host on which nothing has run yet has nothing to judge', () => {
   expect(judgeStatus([])).toMatchObject({ state: 'n/a' })
 })
 
+test('what nobody has watched to the end is red, and nothing that there is nothing to judge of', () => {
+  const now = status('done', 'offline')
+  expect(judgeStatus([], [], false)).toMatchObject({ state: 'failed' })
+  expect(judgeStatus([], [now])).toMatchObject({ state: 'failed' })
+  expect(judgeStatus(begun, [now])).toMatchObject({ state: 'failed' })
+  expect(judgeStatus([...begun, seen(now)], [`${now} `])).toMatchObject({ state: 'ok' })
+})
+
 test('a rejected generation is one that was put back, until it is deployed after all', () => {
   const bad = seen(status('validate', 'validation-failed', to))
   const kept = seen(status('validate', 'validation-failed', { ...to, reason: 'x; kept, as the' }))
@@ -145,6 +154,9 @@ test('the watcher writes down each state, and whether it was true in that moment
     // half of a line, as after a power cut
     write('{"phase":')
     expect((await next(4)).text).toBe('{"phase":')
+    // it is found as it was seen
+    const { stdout } = spawnSync('bash', ['-c', statesNow.replaceAll('/var/lib/', `${dir}/lib/`)])
+    expect(log().at(-1)!.text.trim()).toBe(String(stdout).trim())
     write('')
     expect((await next(5)).text).toBe('')
     expect(judgeStatus(log().slice(0, 3))).toMatchObject({ state: 'ok' })
