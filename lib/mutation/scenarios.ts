@@ -4,7 +4,7 @@ import { Failure } from '../failure.ts'
 import { run } from '../run.ts'
 import { scratchDirectory } from '../scratch.ts'
 import { runControls } from '../scenario/control-run.ts'
-import type { Control } from '../scenario/control.ts'
+import { anyCheck, type Control } from '../scenario/control.ts'
 import { durations } from '../scenario/durations.ts'
 import type { Family } from '../scenario/family.ts'
 import { choose } from '../scenario/run.ts'
@@ -112,7 +112,7 @@ export async function controlOf(mutant: Mutant, named: string): Promise<Control>
     const { stdout: patch } = await run('diff', ['-u', ...labels, before, after], { allow: [1] })
     const again = `mutate.ts --mutant ${mutant.id} --scenarios --case ${named}`
     const control = { name: mutant.id, cut: told(mutant), case: named, patch, argument: mutant.id }
-    return { ...control, red: /./, again }
+    return { ...control, red: anyCheck, again }
   } finally {
     rmSync(scratch, { recursive: true })
   }

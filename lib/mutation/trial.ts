@@ -17,7 +17,10 @@ export function prepare(mutant: Mutant, traces: Traced[]) {
 }
 export type Prepared = ReturnType<typeof prepare>
 
-/** Lays a mutant in the copy and runs the tests that reach its lines, what takes least first, until one fails. */
+/**
+ * Lays a mutant in the copy and runs the tests that reach its lines, what takes least first, until one fails twice
+ * in a row.
+ */
 export async function meetTests(
   { mutant, judges, text, key }: Prepared,
   traces: Traced[],
@@ -33,11 +36,17 @@ export async function meetTests(
     for (const { file, tests } of judges) {
       const usual = traces.find((one) => one.file === file)!.seconds
       const limit = usual * patience.times + patience.more
-      const judge = () => copy.test(file, limit, { only: tests, bail: true })
-      let ran = await judge()
-      // a machine that was busy for a moment has judged nothing
-      if (ran.state === 'hung') ran = await judge()
-      if (ran.state !== 'green') return verdict('killed by tests', ran.found)
+      const judge = (only: string[]) => copy.test(file, limit, { only, bail: true })
+      for (let left = tests; left.length > 0;) {
+        const ran = await judge(left)
+        if (ran.state === 'green') break
+        // a machine that was busy for a moment, or a test that fails now and then, has judged nothing
+        const red = ran.tests.filter(({ passed }) => !passed).map(({ name }) => name)
+        const suspects = red.length > 0 ? red : left
+        const again = await judge(suspects)
+        if (again.state !== 'green') return verdict('killed by tests', again.found)
+        left = left.filter((name) => !suspects.includes(name))
+      }
     }
     return verdict('alive', '')
   } finally {

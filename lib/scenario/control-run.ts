@@ -287,7 +287,7 @@ async function runControl(
   do {
     // its result is the control's, and not one of a case that ought to hold
     tries.push(judgeControl(control, await runCase(chosen, hosts, cutStage, say)))
-  } while (undecided(tries))
+  } while (undecided(tries, red))
   for (const host of hosts) {
     const { vm } = stage.prepared.get(host)!
     await deleteSnapshot(vm, tag, 60).catch(() => {})

@@ -6,7 +6,7 @@ import { keptTraces, tracedAgents, watch } from '../../../lib/mutation/guest.ts'
 import { mutantsOf, mutated } from '../../../lib/mutation/mutant.ts'
 import { casesFor, controlOf } from '../../../lib/mutation/scenarios.ts'
 import { traced, type Hits } from '../../../lib/mutation/trace.ts'
-import { cutFiles, replayOfControl } from '../../../lib/scenario/control.ts'
+import { anyCheck, cutFiles, replayOfControl } from '../../../lib/scenario/control.ts'
 import { project } from '../../../lib/settings.ts'
 import { families } from '../../../tasks/pipelines/families.ts'
 
@@ -27,6 +27,7 @@ const [mutant] = await mutantsOf(project, 'pin-golden', file)
 test('VMs meet a mutant as a control whose patch is that mutant', async () => {
   const control = await controlOf(mutant!, 'break-boot/panic')
   expect(await cutFiles(control, read)).toEqual({ [file]: mutated(await read(file), mutant!) })
+  expect(control.red).toBe(anyCheck)
   expect(replayOfControl(control, ['sorrow'], 7)).toBe(
     `tsx tasks/mutate.ts --mutant ${mutant!.id} --scenarios --case break-boot/panic --host sorrow --seed 7`,
   )

@@ -7,6 +7,7 @@ import { Failure } from '../../../lib/failure.ts'
 import { judgeThrown, placeOf } from '../../../lib/scenario/case.ts'
 import { canBeRed } from '../../../lib/scenario/check-names.ts'
 import {
+  anyCheck,
   controlFrom,
   controls,
   cutFiles,
@@ -119,6 +120,11 @@ test('what is neither caught nor green has to come twice in a row', () => {
   const tries = (...states: Proof['state'][]): Proof[] => states.map((state) => proof(state))
   const other = 'red for another reason'
   expect(undecided(tries('caught'))).toBe(false)
+  // any check may be red for once, whatever was cut
+  expect(undecided(tries('caught'), anyCheck)).toBe(true)
+  expect(undecided(tries('caught', 'caught'), anyCheck)).toBe(false)
+  expect(undecided(tries('caught', 'stayed green'), anyCheck)).toBe(true)
+  expect(undecided(tries('stayed green'), anyCheck)).toBe(false)
   expect(undecided(tries('stayed green'))).toBe(false)
   expect(undecided(tries('not run'))).toBe(true)
   expect(undecided(tries(other))).toBe(true)
