@@ -38,10 +38,10 @@ export const lockedOutCases: Case[] = [
     run: async (scene) => {
       const { vm, world } = scene
       await world.config.commit(module(vm, lockedOut), 'Drop SSH')
-      const { outcome, reason: why } = (await unreachedUpgrade(vm)) ?? {}
+      const { status } = await unreachedUpgrade(vm)
       if (vm.subject.status) {
-        scene.check('outcome', 'validation-failed', outcome ?? undefined)
-        scene.check('and why', reason, why)
+        scene.check('outcome', 'validation-failed', status?.outcome ?? undefined)
+        scene.check('and why', reason, status?.reason)
       }
       const { stdout } = await vm.user('readlink -f /run/current-system')
       scene.check('a login finds the system that ran', scene.start(vm), stdout.trim())

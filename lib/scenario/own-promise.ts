@@ -10,6 +10,7 @@ import type { Machine } from './machine.ts'
 import type { Promised } from './promise.ts'
 import { git, type Changes } from './remote.ts'
 import { unreachedUpgrade } from './upgrade.ts'
+import type { Upgraded } from './upgrade-unit.ts'
 import type { World } from './world.ts'
 
 /** A promise of the user's own, as `[[promise]]` of `lab.toml` says it. */
@@ -34,26 +35,65 @@ export interface OwnPromise {
 /** Commits what a promise of the user's own says, upgrades, and asks the guest for what must be so. */
 export async function keepsPromise(scene: Scene, one: OwnPromise, flake: string): Promise<void> {
   const { vm, world } = scene
-  if (one.shell !== undefined || one.patch !== undefined) {
+  const commits = one.shell !== undefined || one.patch !== undefined
+  if (commits) {
     const changes = await changesOf(world, one, flake, vm.host)
     await world.config.commit(changes, one.title)
   }
+  const ended: Ended[] = []
   if (one.fault) {
     const { begin } = await import('../fault/case.ts')
     const end = await begin(scene, [vm], one.fault)
-    await upgraded(scene, vm)
+    ended.push(await upgraded(scene, vm))
     await end()
   }
-  await upgraded(scene, vm)
+  ended.push(await upgraded(scene, vm))
+  if (commits && (one.ends === 'start' || one.ends === 'golden')) judgeEnds(scene, one, ended)
   if (one.reboot) scene.event(`${vm.host} rebooted`, { seconds: await vm.reboot({ limit: 150 }) })
   for (const command of one.holds) await asked(scene, vm, command, one.within, true)
   for (const command of one.fails) await asked(scene, vm, command, one.within, false)
 }
 
-async function upgraded(scene: Scene, vm: Machine): Promise<void> {
-  const status = await vm.spend('upgrades', () => unreachedUpgrade(vm))
+type Ended = Pick<Upgraded, 'status' | 'result'>
+
+/**
+ * How an upgrade ends whose commit is not what runs in the end, by the promise that is kept so. One that ended
+ * otherwise, as for want of a remote, leaves the same running, and has kept none.
+ */
+const endings: Partial<Record<Promised, RegExp>> = {
+  deploy: /^((build|switch|validation)-failed|conflict|diverged)$/,
+  refuse: /^build-failed$/,
+  rollback: /^(switch|validation)-failed$/,
+  reach: /^(switch|validation)-failed$/,
+  checks: /^(switch|validation)-failed$/,
+  fallback: /^upgraded$/,
+  history: /^diverged$/,
+  space: /^no-space$/,
+}
+
+/** That one of the upgrades has ended as the promise has it, which the others, as after a fault, need not. */
+function judgeEnds({ vm, check }: Scene, { about }: OwnPromise, ended: Ended[]): void {
+  const wanted = endings[about]
+  if (!wanted) return
+  const words = vm.subject.status !== undefined
+  // whoever has no words says so by the result of its unit
+  const silent = about === 'fallback' ? /^success$/ : /^(?!success$)./
+  const expected = words ? wanted : silent
+  const found = ended.map(({ status, result }) => (words ? status?.outcome : result) ?? undefined)
+  const hit = found.find((end) => end !== undefined && expected.test(end))
+  check(
+    `${vm.host}'s upgrade: ${words ? 'outcome' : 'the unit ends'}`,
+    expected,
+    hit ?? found.at(-1),
+  )
+}
+
+async function upgraded(scene: Scene, vm: Machine): Promise<Ended> {
+  const ended = await vm.spend('upgrades', () => unreachedUpgrade(vm))
+  const { status } = ended
   if (status) scene.event(`the upgrade says ${status.outcome}: ${status.reason}`)
   scene.check(`${vm.host}'s upgrade: ends in its time`, 'ended', 'ended')
+  return ended
 }
 
 /**

@@ -157,7 +157,7 @@ interface Needs {
 export class NoJson extends Failure {}
 
 /** @throws NoJson when the agent wrote something else */
-function parseStatus(text: string, statusFile: string): UpgradeStatus | undefined {
+export function parseStatus(text: string, statusFile: string): UpgradeStatus | undefined {
   if (!text.trim()) return undefined
   try {
     return JSON.parse(text) as UpgradeStatus

@@ -1,7 +1,14 @@
 import { Failure } from '../failure.ts'
 import { TookTooLong } from '../retry.ts'
 import type { Changes } from './remote.ts'
-import { NoJson, type Deployed, type UpgradeStatus } from './upgrade-unit.ts'
+import { startToEnd } from '../vm/upgrade.ts'
+import {
+  NoJson,
+  parseStatus,
+  type Deployed,
+  type Upgraded,
+  type UpgradeStatus,
+} from './upgrade-unit.ts'
 import type { Scene, Value } from './family.ts'
 import type { Machine } from './machine.ts'
 import { profileOf } from './subject.ts'
@@ -92,17 +99,22 @@ export async function upgrades(scene: Scene, vm: Machine, wanted: Wanted): Promi
 }
 
 /**
- * An upgrade that may shut out SSH, followed through the guest agent.
- * @returns what it says of itself, where it has words
+ * An upgrade that may shut out SSH, run through the guest agent.
+ * @returns the result of its unit, and what it says of itself, where it has words
+ * @throws NoJson when its words cannot be read
  */
-export async function unreachedUpgrade(vm: Machine): Promise<UpgradeStatus | undefined> {
-  const { unit, status } = vm.subject
-  await vm.root(`systemctl start --no-block ${unit}.service`)
+export async function unreachedUpgrade(vm: Machine): Promise<Pick<Upgraded, 'status' | 'result'>> {
+  const { unit, status = '/run/lab-no-status' } = vm.subject
   vm.disconnect()
-  const state = `systemctl show --value -p ActiveState ${unit}.service`
-  const wait = `while [ "$(${state})" = activating ]; do sleep 1; done`
-  const { stdout } = await vm.agent(`${wait}; ${status ? `cat ${status}` : ':'}`, { limit: 200 })
-  return stdout.trim() ? (JSON.parse(stdout) as UpgradeStatus) : undefined
+  // what an earlier run has written is not this one's
+  const stamp = `$(stat -c %i.%Y ${status} 2>/dev/null)`
+  const script = `before=${stamp}
+    ${startToEnd(`${unit}.service`)}
+    systemctl show --value -p Result ${unit}.service
+    [ "$before" = "${stamp}" ] || cat ${status}`
+  const { stdout } = await vm.agent(script, { limit: 200 })
+  const [result = '', ...said] = stdout.split('\n')
+  return { result, status: parseStatus(said.join('\n'), status) }
 }
 
 /** As `upgrades`, for one that must succeed. @returns what it deployed */

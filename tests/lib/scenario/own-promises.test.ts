@@ -4,9 +4,13 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { labSettings } from '../../../lib/lab-settings.ts'
-import { changesOf, untilSo } from '../../../lib/scenario/own-promise.ts'
+import type { Scene } from '../../../lib/scenario/family.ts'
+import type { Machine } from '../../../lib/scenario/machine.ts'
+import { changesOf, keepsPromise, untilSo } from '../../../lib/scenario/own-promise.ts'
 import { ownPromises, readPromises } from '../../../lib/scenario/own-promises.ts'
 import { git, remote, type Remote } from '../../../lib/scenario/remote.ts'
+import { labSubject } from '../../../lib/scenario/subject-lab.ts'
+import { unreachedUpgrade } from '../../../lib/scenario/upgrade.ts'
 import { families } from '../../../tasks/pipelines/families.ts'
 
 let flake: string
@@ -149,4 +153,95 @@ test.each<[boolean, string, boolean]>([
     encoding: 'utf8',
   })
   expect(status === 0, stdout).toBe(so)
+})
+
+/** The checks that are red where the upgrades of a promise end so: systemd's result, or the agent's outcome. */
+async function red(
+  about: string,
+  ends: string,
+  outcomes: string[],
+  more: { words?: false; commit?: false } = {},
+): Promise<string[]> {
+  const commit = more.commit === false ? '' : 'shell = "echo x >>flake.nix"\n'
+  toml(`[[promise]]\n${whole}about = "${about}"\nends = "${ends}"\n${commit}`)
+  const [one] = await readPromises(flake)
+  const found: string[] = []
+  const check: Scene['check'] = (name, expected, seen) => {
+    const held = expected instanceof RegExp ? expected.test(String(seen)) : expected === seen
+    if (!held) found.push(`${name.replace("sorrow's upgrade: ", '')}: ${seen}`)
+    return held
+  }
+  let run = 0
+  const said = (): string => {
+    const outcome = outcomes[run++]!
+    const status = JSON.stringify({ outcome, reason: '' })
+    return more.words === false ? `${outcome}\n` : `exit-code\n${outcome === 'old' ? '' : status}`
+  }
+  const vm = {
+    ...{ host: 'sorrow', patience: 1, spend: (_: string, work: () => unknown) => work() },
+    subject: more.words === false ? { ...labSubject, status: undefined } : labSubject,
+    root: async () => ({ stdout: '', stderr: '', code: 0 }),
+    disconnect: () => {},
+    agent: async (script: string) => ({
+      ...{ stderr: '', code: 0 },
+      stdout: script.includes('nix-local-upgrade') ? said() : '',
+    }),
+  }
+  const scene = { vm, world: await world(), check, event: () => {}, say: () => {} }
+  const mine = { ...one!, fault: undefined }
+  await keepsPromise(scene as unknown as Scene, mine, flake)
+  expect((vm as unknown as Machine).host).toBe('sorrow')
+  return found
+}
+
+test.each([
+  ['checks', 'start', 'validation-failed'],
+  ['rollback', 'start', 'switch-failed'],
+  ['refuse', 'start', 'build-failed'],
+  ['history', 'start', 'diverged'],
+  ['fallback', 'golden', 'upgraded'],
+  ['deploy', 'start', 'conflict'],
+])(
+  'a promise of %s that ends with %s holds for one that was %s, and for no other',
+  async (about, ends, outcome) => {
+    expect(await red(about, ends, [outcome])).toEqual([])
+    // it never came to what the promise is about
+    for (const other of ['offline', 'failed', 'locked'])
+      expect(await red(about, ends, [other])).toEqual([`outcome: ${other}`])
+    expect(await red(about, ends, ['old'])).toEqual(['outcome: undefined'])
+  },
+)
+
+test('what was not committed, or is seen by what runs, needs no reason', async () => {
+  expect(await red('checks', 'start', ['up-to-date'], { commit: false })).toEqual([])
+  expect(await red('deploy', 'main', ['offline'])).toEqual([])
+  expect(await red('checks', 'start', ['build-failed'])).toEqual(['outcome: build-failed'])
+})
+
+test('a subject without words must not end as if all were well', async () => {
+  expect(await red('checks', 'start', ['exit-code'], { words: false })).toEqual([])
+  expect(await red('checks', 'start', ['success'], { words: false })).toEqual([
+    'the unit ends: success',
+  ])
+})
+
+test('what an earlier upgrade has written is not taken for what this one says', async () => {
+  const status = join(flake, 'status.json')
+  writeFileSync(status, '{"outcome":"validation-failed"}')
+  const upgrade = (systemctl: string): ReturnType<typeof unreachedUpgrade> => {
+    writeFileSync(join(flake, 'systemctl'), `#!/bin/sh\n${systemctl}\n`, { mode: 0o755 })
+    const env = { ...process.env, PATH: `${flake}:${process.env['PATH']}` }
+    const agent = async (script: string) => {
+      const { stdout, status: code } = spawnSync('sh', ['-c', script], { env, encoding: 'utf8' })
+      expect(code).toBe(0)
+      return { stdout }
+    }
+    const subject = { ...labSubject, status }
+    const root = async () => ({ stdout: '' })
+    return unreachedUpgrade({ subject, agent, root, disconnect: () => {} } as unknown as Machine)
+  }
+  const result = '[ "$1" = start ] || echo success'
+  expect(await upgrade(result)).toEqual({ result: 'success', status: undefined })
+  const writes = `[ "$1" != start ] || { echo '{"outcome":"offline"}' >${status}.new; mv ${status}.new ${status}; }`
+  expect(await upgrade(`${writes}; ${result}`)).toMatchObject({ status: { outcome: 'offline' } })
 })
