@@ -20,11 +20,14 @@ import {
 /** While this file is there, what looks for it hangs. */
 const there = '/run/lab-hang'
 
+/** A line for each time that a check was started which hangs. */
+const starts = '/run/lab-starts'
+
 /** A command that never ends by itself, and by which its process is found. */
 const forever = 'sleep 86399'
 
 /** Whether a process of it is left, told so that the question does not find itself. */
-const left = `pgrep --full '^(.*/)?sleep 8639[9]$' >/dev/null && echo running || echo ended`
+export const left = `pgrep --full '^(.*/)?sleep 8639[9]$' >/dev/null; case $? in 0) echo running ;; 1) echo ended ;; *) echo "not known: $?" ;; esac`
 
 const stops = async (scene: Scene, vm: Machine): Promise<boolean> =>
   scene.check('what hung is ended', 'ended', (await vm.root(left)).stdout.trim())
@@ -78,7 +81,8 @@ const hanging: (Pick<Case, 'name' | 'title' | 'promise'> & {
     promise: 'checks',
     seconds: 60,
     fixed: true,
-    options: () => `validationChecks = [ "test ! -e ${there} || ${forever}" ];`,
+    options: () =>
+      `validationChecks = [ "test ! -e ${there} || { echo started >>${starts}; exec ${forever}; }" ];`,
     wanted: { outcome: 'validation-failed' },
     reason: () => /^`test ! -e \/run\/lab-hang .*` failed/,
   },
@@ -180,6 +184,12 @@ export const limits: Case[] = [
         await vm.root(`touch ${there}`)
         await upgrades(scene, vm, { ...wanted, reason: reason(limit), waits: limit })
         scene.check('nothing of the commit runs', toplevel, await vm.running())
+        // one that fails at once is tried again and again, and its reason is the same
+        if (fixed) {
+          const { stdout } = await vm.root(`cat ${starts} || true`)
+          const count = stdout.split('started').length - 1
+          scene.check('what hung was started once', '1 times', `${count} times`)
+        }
         await stops(scene, vm)
       },
     }),

@@ -1,0 +1,55 @@
+import { spawnSync } from 'node:child_process'
+import { expect, test } from 'vitest'
+import type { Scene } from '../../../lib/scenario/family.ts'
+import { left, limits } from '../../../lib/scenario/limits.ts'
+import { labSubject } from '../../../lib/scenario/subject-lab.ts'
+
+const system = '/nix/store/aaa-system'
+
+/** The checks that are red in the case of a check that hangs, which its agent has started so many times. */
+async function red(starts: number): Promise<string[]> {
+  const rows: string[] = []
+  const check: Scene['check'] = (name, expected, found) => {
+    const held = expected instanceof RegExp ? expected.test(String(found)) : expected === found
+    if (!held) rows.push(`${name}: ${found}`)
+    return held
+  }
+  const reason = '`test ! -e /run/lab-hang || { x; }` failed'
+  const ends = [
+    { outcome: 'upgraded', to: { toplevel: system }, notRestored: [] },
+    { outcome: 'validation-failed', reason, to: null, notRestored: [] },
+  ]
+  const vm = {
+    ...{ host: 'sorrow', patience: 1, subject: labSubject, running: async () => system },
+    upgrade: async () => {
+      const status = ends.shift()!
+      return { status, result: status.reason ? 'exit-code' : 'success', log: '', seconds: 70 }
+    },
+    root: async (command: string) => ({
+      stdout: command.includes('pgrep') ? 'ended\n' : 'started\n'.repeat(starts),
+    }),
+  }
+  const scene = { vm, check, must: check, ends: () => {}, event: () => {} }
+  const world = { config: { commit: async () => 'c' } }
+  const one = limits.find(({ name }) => name === 'check-hangs')!
+  await one.run({ ...scene, world } as unknown as Scene)
+  return rows
+}
+
+test('a check that hangs is ended by its limit, and one that fails at once is another', async () => {
+  expect(await red(1)).toEqual([])
+  // one that fails is tried again each second
+  expect(await red(20)).toEqual(['what hung was started once: 20 times'])
+  expect(await red(0)).toEqual(['what hung was started once: 0 times'])
+})
+
+test.each([
+  ['exit 0', 'running'],
+  ['exit 1', 'ended'],
+  ['exit 2', 'not known: 2'],
+])('whether what hung is left is not known from a pgrep that fails: %s', (ends, said) => {
+  const { stdout } = spawnSync('bash', ['-c', `pgrep() { (${ends}); }; ${left}`], {
+    encoding: 'utf8',
+  })
+  expect(stdout.trim()).toBe(said)
+})
