@@ -153,10 +153,7 @@ function handHint(
  * An entry of a directory to look at, other than the host itself: another directory, else another file, whose
  * name has a suffix.
  */
-function anEntryOf(
-  directory: string,
-  but: string,
-): { name: string; suffix: string } | undefined {
+function anEntryOf(directory: string, but: string): { name: string; suffix: string } | undefined {
   if (!existsSync(directory)) return undefined
   const all = readdirSync(directory, { withFileTypes: true }).filter(
     ({ name }) => !name.startsWith('.') && name !== but && name !== `${but}.nix`,

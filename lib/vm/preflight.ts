@@ -61,7 +61,7 @@ export function freeBelow(path: string): number {
 }
 
 /** The nearest directory at or above `path` that exists. */
-const existingParent = (path: string): string =>
+export const existingParent = (path: string): string =>
   existsSync(path) ? path : existingParent(dirname(path))
 
 export const gib = (bytes: number): string => `${(bytes / 1024 ** 3).toFixed(1)} GiB`
