@@ -141,12 +141,19 @@ export async function parse(task: Task, argv: string[]): Promise<Args | undefine
 
 /**
  * What yargs reads as something else, in silence: of `--dry-run=yes` it makes no dry run, of a list without
- * a name no list, which would mean all, and of a positional that is named as a flag one word and no list.
+ * a name no list, which would mean all, of a positional that is named as a flag one word and no list, and of a
+ * flag from a page that has made one dash of two hyphens a host.
  */
 function refuseOddFlags(task: Task, words: string[]): void {
   const { name, options = {}, positionals = {} } = task
   const own = words.includes('--') ? words.slice(0, words.indexOf('--')) : words
   for (const [index, word] of own.entries()) {
+    const [, pasted] = /^[\u2010-\u2015\u2212]+-*(.*)/s.exec(word) ?? []
+    if (pasted !== undefined)
+      throw usage(
+        `Cannot read \`${word}\`: it begins with a dash that is no hyphen`,
+        `Typed anew: --${pasted}`,
+      )
     const [, key = '', value = own[index + 1]] = /^--([^=]+)(?:=(.*))?$/s.exec(word) ?? []
     if (key in positionals && !(key in options))
       throw usage(`Unknown argument: ${key}`, `Write it without a flag: ${commandOf(task)}`)
