@@ -237,7 +237,11 @@ main() {
   local only_reboot=''
   while [[ $# -gt 0 ]]; do
     case $1 in
-      --accept) accepted=${2:?--accept needs a commit}; shift 2 ;;
+      --accept)
+        [[ -n ${2-} ]] || { echo "nix-local-upgrade: --accept needs a commit" >&2; exit 2; }
+        accepted=$2
+        shift 2
+        ;;
       --reboot) only_reboot=yes; shift ;;
       *) echo "nix-local-upgrade: Unknown argument \`$1\`" >&2; exit 2 ;;
     esac

@@ -532,3 +532,15 @@ test('No repository, or one that is not jj’s, is a failure that says so', asyn
   })
   expect([code, stderr.trim()]).toEqual([1, 'nix-local-upgrade: Only root may upgrade this host'])
 })
+
+test.each([
+  ['--accept', 'nix-local-upgrade: --accept needs a commit'],
+  ['--acept', 'nix-local-upgrade: Unknown argument `--acept`'],
+])(
+  'A slip in the command line (%s) is told in one line, and nothing begins',
+  async (flag, line) => {
+    const command = ['bash', '-c', `bash -euo pipefail /root/agent ${flag}`]
+    const { code, stderr } = await world.run(command, { env: settings, allow: [2] })
+    expect([code, stderr.trim()]).toEqual([2, line])
+  },
+)
