@@ -17,11 +17,22 @@ interface Interruption {
   limit: number
   /** @param reached waits until the upgrade is there */
   at: (scene: Scene, vm: Machine, reached: () => Promise<void>) => Promise<void>
+}
+
+interface Unforeseen extends Interruption {
   /** What the next upgrade comes to where it had begun to put a bad commit back. */
   afterRollback: string | RegExp
 }
 
-const interruptions: Interruption[] = [
+/** By a person, or by a shutdown: it is given the time to say so. */
+const stopped: Interruption = {
+  name: 'stopped',
+  title: 'the upgrade is stopped as it',
+  limit: 300,
+  at: stopAt,
+}
+
+const unforeseen: Unforeseen[] = [
   {
     name: 'killed',
     title: 'the upgrade is killed as it',
@@ -80,12 +91,15 @@ const moments = [
 ]
 
 /** Upgrades that something ends in the middle: whatever it was, the next one is whole. */
-export const interrupted: Case[] = interruptions.flatMap((one): Case[] => [
-  ...phases.map((phase) => inPhase(one, phase)),
-  ...middles.map((middle) => inMiddle(one, middle)),
-  ...moments.map((moment) => atMoment(one, moment)),
-  inRollback(one),
-])
+export const interrupted: Case[] = [
+  ...unforeseen.flatMap((one): Case[] => [
+    ...phases.map((phase) => inPhase(one, phase)),
+    ...middles.map((middle) => inMiddle(one, middle)),
+    ...moments.map((moment) => atMoment(one, moment)),
+    inRollback(one),
+  ]),
+  ...middles.map((middle) => inMiddle(stopped, middle)),
+]
 
 function inPhase({ name, title, limit, at }: Interruption, phase: (typeof phases)[number]): Case {
   return {
@@ -106,7 +120,7 @@ function inPhase({ name, title, limit, at }: Interruption, phase: (typeof phases
   }
 }
 
-function inRollback({ name, title, limit, at, afterRollback }: Interruption): Case {
+function inRollback({ name, title, limit, at, afterRollback }: Unforeseen): Case {
   return {
     name: `${name}-in-rollback`,
     title: `${title} begins to put things back: the next one does it`,
@@ -183,9 +197,21 @@ export async function killAt(vm: Machine, reached: () => Promise<void>): Promise
     20,
     `case "${state}" in failed | inactive) ;; *) false ;; esac`,
   )
-  // a switch that runs in a unit of its own goes on, and whoever comes next finds it at work
-  await vm.until('no switch to be at work', 90, `! ${switchAtWork}`)
+  await noSwitch(vm)
   await vm.releaseUpgrade()
+}
+
+/** One that runs in a unit of its own goes on, and whoever comes next finds it at work. */
+const noSwitch = (vm: Machine): Promise<string> =>
+  vm.until('no switch to be at work', 90, `! ${switchAtWork}`)
+
+async function stopAt(scene: Scene, vm: Machine, reached: () => Promise<void>): Promise<void> {
+  await reached()
+  await vm.root(`systemctl stop ${vm.subject.unit}.service`, { timeout: 120 * vm.patience })
+  await noSwitch(vm)
+  if (!vm.subject.status) return
+  const { outcome, reason } = (await vm.status()) ?? {}
+  scene.check('it says that it was stopped', /^failed: .*signal/, `${outcome}: ${reason}`)
 }
 
 /** Cuts the power, and waits until the next boot was validated. */
