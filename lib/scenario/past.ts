@@ -2,7 +2,17 @@ import { fromHome } from '../lab-settings.ts'
 import { buildInGuest, comes, harmless, makesDefault } from './trial.ts'
 import type { Case } from './family.ts'
 import { ownFiles } from './host-module.ts'
-import { deploys, module, note, noted, oneshot, seen, upgrades, withOptions } from './upgrade.ts'
+import {
+  deploys,
+  failingUnit,
+  module,
+  note,
+  noted,
+  oneshot,
+  seen,
+  upgrades,
+  withOptions,
+} from './upgrade.ts'
 
 const declared = (check: string): string => `validationChecks = [ "${check}" ];`
 
@@ -10,20 +20,32 @@ const declared = (check: string): string => `validationChecks = [ "${check}" ];`
 export const past: Case[] = [
   {
     name: 'switched-by-hand',
-    title: 'somebody has switched back by hand: the next run deploys the commit again',
+    title:
+      'somebody has switched back by hand: a bad commit leads back to that, any other is deployed',
     promise: 'deploy',
     own: true,
-    limit: 300,
+    limit: 400,
     ends: 'main',
     run: async (scene) => {
       const { vm, world } = scene
       await world.config.commit(note(vm, 'two'), 'Two')
-      await deploys(scene, vm)
-      const back = `systemd-run --quiet --wait ${scene.start(vm)}/bin/switch-to-configuration test`
-      await vm.root(back, { timeout: 60 * vm.patience })
-      scene.must('it runs what it ran before', scene.start(vm), await vm.running())
+      const two = await deploys(scene, vm)
+      const switchBack = async (): Promise<void> => {
+        const back = `systemd-run --quiet --wait ${scene.start(vm)}/bin/switch-to-configuration test`
+        await vm.root(back, { timeout: 60 * vm.patience })
+        scene.must('it runs what it ran before', scene.start(vm), await vm.running())
+      }
+      await switchBack()
       await upgrades(scene, vm, { outcome: 'upgraded' })
       scene.check('the commit runs', 'two', await seen(vm))
+      await switchBack()
+      await world.config.commit(module(vm, failingUnit), 'Bad')
+      await upgrades(scene, vm, { outcome: 'validation-failed' })
+      scene.check('what was switched to by hand runs again', scene.start(vm), await vm.running())
+      const profile = await vm.root('readlink -f /nix/var/nix/profiles/system')
+      scene.check('the profile is as it was', two.toplevel, profile.stdout.trim())
+      await world.config.commit(note(vm, 'three'), 'Three')
+      await upgrades(scene, vm, { outcome: 'upgraded' })
     },
   },
   {
