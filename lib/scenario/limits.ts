@@ -145,7 +145,8 @@ export const limits: Case[] = [
 `
       await world.dotfiles.commit({ 'run_after_lab.sh': script, dot_labrc: lineThree }, 'Script')
       await world.config.commit(module(vm, host(noted('two'))), 'Two')
-      const { toplevel } = await deploys(scene, vm, { waits: limit })
+      const reason = /; chezmoi-pre-update\.service failed/
+      const { toplevel } = await deploys(scene, vm, { reason, waits: limit })
       scene.ends(vm, toplevel)
       scene.check('the commit runs', 'two', await seen(vm))
       const said = 'jq -r \'.outcome + ": " + .reason\' /var/lib/chezmoi-sync/status.json'
