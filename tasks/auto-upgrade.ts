@@ -18,7 +18,7 @@ import { unattended } from '../lib/scenario/unattended.ts'
 import { refused } from '../lib/scenario/refused.ts'
 import { reached } from '../lib/scenario/reached.ts'
 import { unwell } from '../lib/scenario/unwell.ts'
-import { told } from '../lib/scenario/told.ts'
+import { doAsTold } from '../lib/scenario/told.ts'
 import { cutUplink } from '../lib/scenario/uplink.ts'
 import {
   deploys,
@@ -257,13 +257,14 @@ const cases: Case[] = [
       const to = await deploys(scene, vm)
       scene.ends(vm, to.toplevel)
       const parent = world.start.config
-      const other = await world.config.commit(note(vm, 'other'), 'Other', { parent })
-      const reason = new RegExp(`^${world.branch} was rewritten: .* does not descend from`)
-      await upgrades(scene, vm, { outcome: 'diverged', phase: 'fetch', reason })
+      await world.config.commit(note(vm, 'other'), 'Other', { parent })
+      const rewritten = new RegExp(`^${world.branch} was rewritten: .* does not descend from`)
+      const wanted = { outcome: 'diverged', phase: 'fetch', reason: rewritten }
+      const { reason } = await upgrades(scene, vm, wanted)
       if (vm.subject.kind !== 'lab') return
       const known = `git -C ${fromHome(world.paths.flake)} rev-parse refs/remotes/origin/${world.branch}`
       scene.check('its clone knows the trunk as it was', two, (await vm.user(known)).stdout.trim())
-      await told(scene, vm, `nix-local-upgrade --accept ${other}`)
+      await doAsTold(scene, vm, reason)
       scene.check('it is deployed once it is accepted', 'other', await seen(vm))
       scene.ends(vm, 'main')
     },

@@ -7,6 +7,7 @@ import { answerWith, type Answer } from '../vm/served.ts'
 import { outcome, readHome, setLine, shared, syncByUnit } from './dotfile-sync.ts'
 import type { Case, Scene } from './family.ts'
 import type { Machine } from './machine.ts'
+import { doAsTold } from './told.ts'
 import { note, noted, seen, upgrades, withOptions } from './upgrade.ts'
 
 const day = 86_400
@@ -203,6 +204,9 @@ async function fromTarball(scene: Scene): Promise<void> {
     await offer(one)
     const { reason } = await upgrades(scene, vm, { outcome: 'diverged', phase: 'fetch' })
     scene.check('it says that this is older', / is older than what this host had; /, reason ?? '')
+    await doAsTold(scene, vm, reason)
+    scene.check('it runs once it is accepted', 'none', await seen(vm))
+    await upgrades(scene, vm, { outcome: 'up-to-date' })
     // back to its clone: what a tarball had for a revision is no commit that others descend from
     const three = await world.config.commit(note(vm, 'three'), 'Three')
     await offer(three)

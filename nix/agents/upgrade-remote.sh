@@ -22,7 +22,7 @@ fetch_remote() {
   remote_commit=$(git -C "$mirror" rev-parse refs/heads/trunk)
   if [[ $deployed_remote =~ ^[0-9a-f]{40} && $accepted != "$remote_commit" ]] &&
     ! git -C "$mirror" merge-base --is-ancestor "$deployed_remote" "$remote_commit" 2>/dev/null; then
-    stop diverged "$UPGRADE_BRANCH was rewritten: ${remote_commit:0:12} does not descend from ${deployed_remote:0:12}, which this host had; \`nix-local-upgrade --accept $remote_commit\` takes it"
+    stop diverged "$UPGRADE_BRANCH was rewritten: ${remote_commit:0:12} does not descend from ${deployed_remote:0:12}, which this host had; \`sudo nix-local-upgrade --accept $remote_commit\` takes it"
   fi
   candidate=$remote_commit revision=$remote_commit
   flake="git+file://$mirror?ref=refs/heads/trunk&rev=$candidate$query"
@@ -45,6 +45,6 @@ fetch_flake() {
   flake=$(jq --raw-output '.url' <<<"$metadata")
   remote_commit=$modified revision=$candidate
   if [[ $deployed_remote =~ ^[0-9]+$ && $modified -lt $deployed_remote && $accepted != "$candidate" ]]; then
-    stop diverged "${candidate:0:19} is older than what this host had; \`nix-local-upgrade --accept $candidate\` takes it"
+    stop diverged "${candidate:0:19} is older than what this host had; \`sudo nix-local-upgrade --accept $candidate\` takes it"
   fi
 }

@@ -161,7 +161,7 @@ fetch() {
   # of a tarball there is a date, which no commit comes from
   if [[ ! $base =~ ^[0-9a-f]{40} ]]; then base=$(repo_git rev-parse --verify --quiet "refs/remotes/origin/$UPGRADE_BRANCH" || true); fi
   if [[ -n $base && $accepted != "$remote_commit" ]] && ! descends "$base" "$remote_commit"; then
-    stop diverged "$UPGRADE_BRANCH was rewritten: ${remote_commit:0:12} does not descend from ${base:0:12}, which this host had; \`nix-local-upgrade --accept $remote_commit\` takes it"
+    stop diverged "$UPGRADE_BRANCH was rewritten: ${remote_commit:0:12} does not descend from ${base:0:12}, which this host had; \`sudo nix-local-upgrade --accept $remote_commit\` takes it"
   fi
   read_repository
 }
