@@ -70,6 +70,12 @@ next boot:    ${status['oneshot']}
 validation:   ${status['validation']}`
   check('where it stands is told in words', words, await told(scene, vm, 'show-boot-status'))
   await refused(scene, 'to pin what was not booted', /^1 .*\n.*: reboot first$/, 'pin-golden')
+  // whoever asks for one that cannot boot does not want the last one either
+  await vm.root('mkdir /run/lab-none && touch /run/lab-none/init')
+  const none = await said(vm, 'golden-arm-trial /run/lab-none')
+  check('a trial that cannot boot is refused in place of another', noEntry, none)
+  const { trial: now, oneshot } = await bootStatus(scene, vm)
+  check('and nothing is on trial then', 'null null', `${now} ${oneshot}`)
   await told(scene, vm, 'rollback-to-golden')
 
   const order = `systemctl show --value -p After golden-boot-validation.service
