@@ -169,7 +169,10 @@ async function sameLine(scene: Scene): Promise<void> {
   const published = await world.dotfiles.read(inSource, `conflict/${other.host}`)
   check('the second edit is published beside it', `of ${other.host}`, published?.split('\n')[6])
 
-  await other.user(`cd ${source} && jj new @- ${world.branch}@origin && jj resolve --tool :ours ${inSource}
+  await other.user(`cd ${source} && jj new @- ${world.branch}@origin`)
+  const open = `conflict: The source has conflicts to resolve: ${inSource}`
+  outcome(scene, other, open, await syncByUnit(other))
+  await other.user(`cd ${source} && jj resolve --tool :ours ${inSource}
     ${setLine(inSource, 7, 'of both')}`)
   outcome(scene, other, 'synced', await syncByUnit(other))
   outcome(scene, vm, 'synced', await syncByUnit(vm))
@@ -232,7 +235,18 @@ async function publishedByUser(
   const module = `{ lib, ... }: { myModules.services.chezmoiSync.${option} = lib.mkForce false; }\n`
   const { toplevel } = await rebuild(scene, vm, module)
   scene.ends(vm, toplevel as `/${string}`)
-  await vm.root(`${toplevel}/bin/switch-to-configuration switch`, { timeout: 60 * vm.patience })
+  // the one that runs meanwhile goes on
+  const script = `#!/bin/sh
+echo begun >>labruns; until [ -e /run/lab-go ]; do sleep 0.1; done; echo ended >>labruns\n`
+  await world.dotfiles.commit({ 'run_once_lab.sh': script }, 'Script')
+  const runs = `until [ -e ~${vm.vm.user}/labruns ]; do sleep 0.2; done`
+  await vm.root(
+    `systemctl start --no-block chezmoi-pre-update.service; ${runs}
+    { sleep ${Math.ceil(10 * vm.patience)}; touch /run/lab-go; } >/dev/null 2>&1 &
+    ${toplevel}/bin/switch-to-configuration switch; wait; systemctl start chezmoi-pre-update.service || true`,
+    { timeout: 120 * vm.patience },
+  )
+  check('a switch ends no sync that is at work', 'begun\nended\n', await readHome(vm, 'labruns'))
   const before = await trunk(15)
   await vm.user(setLine(shared, 15, 'mine'))
   await world.dotfiles.commit({ dot_labrc: setThird }, 'From afar')

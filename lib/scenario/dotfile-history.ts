@@ -1,3 +1,4 @@
+import { dirname } from 'node:path'
 import { outcome, own, readHome, setLine, setThird, shared, syncByUnit } from './dotfile-sync.ts'
 import { fromHome } from '../lab-settings.ts'
 import type { Case, Scene } from './family.ts'
@@ -85,7 +86,8 @@ async function clonedAnew(scene: Scene): Promise<void> {
   }
   await conflictIn(7)
   const url = (await vm.user(`git -C ${source} remote get-url origin`)).stdout.trim()
-  await vm.user(`rm -rf ${source}`)
+  // with what is left of a clone that was cut off
+  await vm.user(`rm -rf ${source}; mkdir -p ${dirname(source)}/.chezmoi-sync.clone/half`)
   outcome(scene, vm, 'synced', await syncByUnit(vm))
   check('a new clone leaves what the old one has published', 'mine', await lineOf(7, mine))
   const former = (await world.dotfiles.head(mine)) ?? 'none'

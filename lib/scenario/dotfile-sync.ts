@@ -9,6 +9,8 @@ export interface SyncStatus {
   /** Null while it runs. */
   outcome: string | null
   reason: string | null
+  /** The commit of the trunk that it knows. */
+  to: string | null
   captured: string[]
   applied: string[]
   /** Targets that were left as they are, with the reason. */
@@ -21,6 +23,10 @@ export interface Synced {
   status: SyncStatus
   /** Pushes that it tried: more than one when another host was first. */
   pushes: number
+  /** Its exit code, or that of its unit's start. */
+  code: number
+  /** Directories that it has left in /tmp. */
+  left: number
   seconds: number
 }
 
@@ -46,17 +52,21 @@ async function ran(vm: Machine, as: 'root' | 'user', command: string): Promise<S
       : `journalctl --output=cat _SYSTEMD_INVOCATION_ID="$(systemctl show --value -p InvocationID ${unit})"`
   // what an earlier run has written is not this one's
   const stamp = `$(stat -c '%i %y' ${statusFile} 2>/dev/null)`
-  const script = `before=${stamp}
+  const scratch = `find /tmp -maxdepth 1 -name 'tmp.*' -user ${vm.vm.user} | wc -l`
+  const script = `before=${stamp} scratch=$(${scratch})
 ${command}
-${pushes} | grep -c 'phase: push'; [ "$before" = "${stamp}" ] || cat ${statusFile}`
+code=$?
+echo "$(${pushes} | grep -c 'phase: push') $code $(($(${scratch}) - scratch))"
+[ "$before" = "${stamp}" ] || cat ${statusFile}`
   const limit = 120 * vm.patience
   const sync = () => vm[as](script, { timeout: limit, allow: 'any' })
   const { stdout } = await vm.spend('dotfile syncs', sync, limit)
-  const [count = '', ...json] = stdout.split('\n')
+  const [counts = '', ...json] = stdout.split('\n')
   const text = json.join('\n')
   if (!text) throw new Failure(`The dotfile sync of \`${vm.host}\` has written no status`)
   const status = JSON.parse(text) as SyncStatus
-  return { status, pushes: Number(count), seconds: (performance.now() - from) / 1000 }
+  const [pushed = 0, code = 0, left = 0] = counts.split(' ').map(Number)
+  return { status, pushes: pushed, code, left, seconds: (performance.now() - from) / 1000 }
 }
 
 /** Text of a file in the user's home. */
@@ -79,6 +89,12 @@ export const said = ({ outcome: found, reason }: Synced['status']): string =>
 
 /** Checks what a run came to; with anything else there is no sense in going on. */
 export function outcome(scene: Scene, vm: Machine, expected: string, synced: Synced): Synced {
-  scene.must(`sync of ${vm.host}`, new RegExp(`^${expected}\\b`), said(synced.status))
+  const { status, code, left } = synced
+  scene.must(`sync of ${vm.host}`, new RegExp(`^${expected}\\b`), said(status))
+  // what waits for a person is a failed unit; what passes, or is well, is none
+  const well = /^(synced|up-to-date|offline|skipped)$/.test(status.outcome ?? '')
+  scene.check(`sync of ${vm.host}: whether it failed`, !well, code !== 0)
+  // texts that are sealed elsewhere may be in it
+  scene.check(`sync of ${vm.host}: nothing of it is left in /tmp`, 0, left)
   return synced
 }

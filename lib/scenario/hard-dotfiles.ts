@@ -37,7 +37,8 @@ async function halfBroken(scene: Scene): Promise<void> {
       modify_dot_labmod: '#!/bin/sh\ncat\necho from afar\n',
       create_dot_labmade: 'theirs\n',
       remove_dot_labold: '',
-      'run_once_before_zero.sh': notes('before'),
+      // a second run amid the first, by a name that a login finds
+      'run_once_before_zero.sh': notes('before', 'chezmoi-sync >~/labsecond 2>&1\n'),
       'run_once_one.sh': notes('at last', 'exit 3\n'),
       'run_after_two.sh': notes('after'),
     },
@@ -71,6 +72,8 @@ async function halfBroken(scene: Scene): Promise<void> {
     (await vm.user('ls -d .labt .labu .labkey', { allow: 'any' })).stdout,
   )
   check('what was deleted stays so', 'no\n', (await vm.user(`test -e ${own[1]} || echo no`)).stdout)
+  const second = /^chezmoi-sync: locked: Another run has not ended yet \(process \d+\)$/
+  check('a second run names the first', second, (await readHome(vm, 'labsecond')).trim())
   const order = 'before \nat last there\nafter there\n'
   check('scripts run before, among and after the files', order, await readHome(vm, 'labnotes'))
   const rc = (await readHome(vm, shared)).split('\n')

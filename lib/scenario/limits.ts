@@ -135,7 +135,9 @@ export const limits: Case[] = [
     run: async (scene) => {
       const { vm, world } = scene
       const limit = Math.ceil(10 * vm.patience)
-      const option = `myModules.services.chezmoiSync.applyTimeout = lib.mkForce ${limit};`
+      // whatever a host's dotfiles are set to holds in its sync
+      const other = { branch: 'other', parent: world.start.dotfiles }
+      const option = `myModules.services.chezmoiSync = { applyTimeout = lib.mkForce ${limit}; branch = lib.mkForce "${other.branch}"; };`
       const host = (more = ''): string => `{ lib, ... }: { ${option} ${more} }\n`
       await world.config.commit(module(vm, host()), 'Limit')
       await deploys(scene, vm)
@@ -143,7 +145,8 @@ export const limits: Case[] = [
       const script = `#!/bin/sh
 [ ! -e ${there} ] || exec ${forever}
 `
-      await world.dotfiles.commit({ 'run_after_lab.sh': script, dot_labrc: lineThree }, 'Script')
+      const changes = { 'run_after_lab.sh': script, dot_labrc: lineThree }
+      await world.dotfiles.commit(changes, 'Script', other)
       await world.config.commit(module(vm, host(noted('two'))), 'Two')
       const reason = /; chezmoi-pre-update\.service failed/
       const { toplevel } = await deploys(scene, vm, { reason, waits: limit })

@@ -1,5 +1,14 @@
 import { fromHome } from '../lab-settings.ts'
-import { outcome, own, readHome, setLine, setThird, shared, syncByUnit } from './dotfile-sync.ts'
+import {
+  editAndSync,
+  outcome,
+  own,
+  readHome,
+  setLine,
+  setThird,
+  shared,
+  syncByUnit,
+} from './dotfile-sync.ts'
 import type { Case, Scene } from './family.ts'
 import { git } from './remote.ts'
 import { told } from './told.ts'
@@ -79,19 +88,33 @@ async function editedMeanwhile(scene: Scene): Promise<void> {
   const { vm, world, check } = scene
   const line = async (number: number): Promise<string> =>
     (await readHome(vm, shared)).split('\n')[number - 1] ?? 'nothing'
-  // chezmoi runs it when the edits were taken in, and before it writes a file
-  const script = `#!/bin/sh\n${setLine('.labrc', 15, 'edited meanwhile')}\n`
+  // chezmoi runs it when the edits were taken in, and before it writes a file; what it starts goes on after it
+  const script = `#!/bin/sh\n${setLine('.labrc', 15, 'edited meanwhile')}
+setsid sleep 600 </dev/null >/dev/null 2>&1 &\n`
+  await vm.user('jj config unset --user user.name; jj config unset --user user.email')
   await world.dotfiles.commit(
     { dot_labrc: setThird, 'run_once_before_edit.sh': script },
     'From afar',
   )
-  const { status } = outcome(scene, vm, 'synced', await syncByUnit(vm))
+  const { status } = outcome(scene, vm, 'synced', await editAndSync(vm, ':'))
   check('the edit is taken in by the same run', shared, status.captured.join())
+  check('and is applied, so that none is kept back', 0, status.kept.length)
+  check('what it has applied is told', true, status.applied.includes(shared))
   const trunk = (await world.dotfiles.read('dot_labrc'))?.split('\n')
   check('the trunk has the edit', 'edited meanwhile', trunk?.[14])
   check('and what came from afar', 'line three', trunk?.[2])
+  // jj pushes nothing that is by nobody
+  const by = ['--git-dir', world.dotfiles.dir, 'log', '-1', '--format=%an <%ae>', world.branch]
+  const { user } = vm.vm
+  check(
+    'whoever has told jj no name has one',
+    `${user} <${user}@${vm.host}>`,
+    (await git(by, { allow: [128] })).trim(),
+  )
   check('the file at home has the edit', 'edited meanwhile', await line(15))
   check('and what came from afar, too', 'line three', await line(3))
+  const again = await told(scene, vm, 'chezmoi-sync 2>&1', 'user')
+  check('what a script has started holds up no other run', /^(?![^]*locked:)/, again)
   const next = outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
   check('no file is kept back', '', next.status.kept.map((one) => one.file).join())
 }
@@ -106,8 +129,11 @@ async function putAside(scene: Scene): Promise<void> {
   check('it is changed', 'mine\nfrom afar\n', await readHome(vm, file))
   const kept = status.kept.find((one) => one.file === file)
   check('what was there is put aside', /put aside/, kept?.reason)
-  const place = await vm.root('stat -c "%a %U" /var/lib/chezmoi-sync/kept')
-  check('where nobody else can read it', `700 ${vm.vm.user}`, place.stdout.trim())
+  const place = await vm.root('stat -c "%a %U" /var/lib/chezmoi-sync/kept /var/lib/chezmoi-sync')
+  const { user } = vm.vm
+  check('where nobody else can read it', `700 ${user}\n755 ${user}`, place.stdout.trim())
+  const ends = 'systemctl show --value -p TimeoutStartUSec chezmoi-pre-update.service'
+  check('systemd ends a run that does not', /^(?!infinity)./, (await vm.root(ends)).stdout.trim())
   const text = 'mine\nfrom afar\nsince\n'
   await vm.user(`echo since >>${file}`)
   const back = async (): Promise<string> => {
@@ -131,19 +157,30 @@ async function otherKinds(scene: Scene): Promise<void> {
 
   const links = { symlink_dot_labgiven: '.labrc\n', symlink_labshared: '.labrc\n' }
   const directories = { 'labfile/x': 'x\n', 'lablink/x': 'x\n', 'exact_labexact/y': 'y\n' }
+  // which git would fetch beside it, and jj does not
+  const pointer = `version https://git-lfs.github.com/spec/v1\noid sha256:${'0'.repeat(64)}\nsize 9\n`
+  const unfetched = { '.gitattributes': 'dot_labbig filter=lfs\n', dot_labbig: pointer }
   const removed = { '.chezmoiremove': 'labgone\nlabswept\n' }
-  await world.dotfiles.commit({ ...all(null), ...links, ...directories, ...removed }, 'Other kinds')
+  const changes = { ...all(null), ...links, ...directories, ...removed, ...unfetched }
+  await world.dotfiles.commit(changes, 'Other kinds')
   for (const expected of ['synced', 'up-to-date']) {
     const { status } = outcome(scene, vm, expected, await syncByUnit(vm))
     const texts = (await vm.user(`cat ${mine.join(' ')}; readlink lablink`, { allow: 'any' }))
       .stdout
     check('what is theirs stays', `${'mine\n'.repeat(mine.length)}labplace\n`, texts)
     const kept = status.kept.map(({ file }) => file).toSorted()
-    check('and is named', 'labexact/notes labfile lablink labshared labswept', kept.join(' '))
+    check(
+      'and is named',
+      '.labbig labexact/notes labfile lablink labshared labswept',
+      kept.join(' '),
+    )
   }
-  const { stdout } = await vm.user('readlink .labgiven; ls labexact; ls -d labgone; ls labplace', {
-    allow: 'any',
-  })
+  const { stdout } = await vm.user(
+    'readlink .labgiven; ls labexact; ls -d labgone .labbig; ls labplace',
+    {
+      allow: 'any',
+    },
+  )
   check('all else is as in the source', '.labrc\nnotes\ny\n', stdout)
 }
 
@@ -152,7 +189,12 @@ async function ownWays(scene: Scene): Promise<void> {
   const inTrunk = async (...command: string[]): Promise<string> =>
     (await git(['--git-dir', world.dotfiles.dir, ...command], { allow: [128] })).trim()
   const newest = () => inTrunk('log', '-1', '--format=%an <%ae> %s', world.branch)
+  // chezmoi prints more than it is asked for, asks before it writes, and commits what it adds
+  const settings =
+    'color = true\\nverbose = true\\ninteractive = true\\n[git]\\nautoCommit = true\\n'
+  const hook = '[hooks.read-source-state.pre]\\ncommand = "echo"\\nargs = ["a hook"]\\n'
   await vm.user(`jj config set --user user.name 'Own Name'; jj config set --user user.email own@example.org
+    mkdir -p .config/chezmoi; printf '${settings}${hook}' >>.config/chezmoi/chezmoi.toml
     cd ${fromHome(world.paths.dotfiles)} && jj new @- && head -c 3000000 /dev/urandom >dot_labbig
     echo 'of {{ .chezmoi.username }}' >dot_labtmpl.tmpl && jj describe -m 'By hand'`)
   outcome(scene, vm, 'synced', await syncByUnit(vm))
@@ -165,13 +207,28 @@ async function ownWays(scene: Scene): Promise<void> {
   outcome(scene, vm, 'synced', await syncByUnit(vm))
   await vm.user(`echo edited >>.labtmpl; ${setLine(shared, 15, 'by its own name')}`)
   const { status } = outcome(scene, vm, 'synced', await syncByUnit(vm))
-  const name = /^Own Name <own@example\.org> /
+  const name = `Own Name <own@example.org> Dotfiles of ${vm.host}: dot_labrc`
   check('what the agent commits is by the user', name, await newest())
   check('the edited template stays', `of ${vm.vm.user}\nedited\n`, await readHome(vm, '.labtmpl'))
   const kept = status.kept.map((one) => `${one.file}: ${one.reason}`).join()
   check('and is named', /^\.labtmpl: a template/, kept)
   const none = (await world.dotfiles.head(`conflict/${vm.host}`)) ?? 'none'
   check('it is no conflict', 'none', none)
+
+  const inSource = (text: string) => `${setLine('dot_labrc', 7, text)} && jj commit -m 'To ${text}'`
+  await vm.user(
+    `cd ${fromHome(world.paths.dotfiles)} && ${inSource('there')} && ${inSource('line 7')}`,
+  )
+  const seventh = (text: string) => text.replace('line 7\n', 'line seven\n')
+  await world.dotfiles.commit({ dot_labrc: seventh }, 'From afar')
+  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  const line = (await readHome(vm, shared)).split('\n')[6]
+  check('what two commits do and undo is no conflict either', 'line seven', line)
+  check(
+    'both are in the trunk',
+    /^To line 7\nTo there$/m,
+    await inTrunk('log', '--format=%s', world.branch),
+  )
 }
 
 async function unfinished(scene: Scene): Promise<void> {
@@ -179,8 +236,12 @@ async function unfinished(scene: Scene): Promise<void> {
   const inSource = async (script: string): Promise<string> =>
     (await vm.user(`cd ${fromHome(world.paths.dotfiles)} && ${script}`)).stdout.trim()
   const [trunk = 'none', text] = [await world.dotfiles.head(), await readHome(vm, shared)]
+  await vm.user('git config --global color.ui always; git config --global color.grep.filename red')
   await inSource(String.raw`printf '<<<<<<< one\nx\n=======\ny\n>>>>>>> two\n' >>dot_labrc`)
-  outcome(scene, vm, 'conflict: Conflict markers are left in dot_labrc', await syncByUnit(vm))
+  const left = 'conflict: Conflict markers are left in dot_labrc'
+  const { status } = outcome(scene, vm, left, await syncByUnit(vm))
+  const named = status.conflicts.flatMap(({ files }) => files)
+  check('the status names the file, and no colour', 'dot_labrc', named.join(', '))
   check('markers do not reach the trunk', trunk, await world.dotfiles.head())
   check('nor the file at home', text, await readHome(vm, shared))
   await inSource("sed -Ei '/^(<|>|=){7}/d' dot_labrc")

@@ -149,10 +149,12 @@ async function damaged(scene: Scene): Promise<void> {
     await fails(what, reason)
     await inSource('f=$(cat ~/labpath); rm -f "$f"; cp -p ~/labgood "$f"')
   }
+  await inSource('touch .git/packed-refs.lock')
   await vm.root(
     `chown -R root: $(getent passwd ${vm.vm.user} | cut -d: -f6)/${source}/.git/objects`,
   )
   const said = await fails('files of root', /objects\S* belongs to root: `sudo chown -R /)
+  check('a lock since a run that failed is none', '', (await inSource(locks)).stdout)
   await doAsTold(scene, vm, said)
 
   // its user is at work for a while, and then thinks better of it
@@ -175,4 +177,9 @@ async function damaged(scene: Scene): Promise<void> {
     (await world.dotfiles.read(one))?.trim().split('\n').at(-1),
   ]
   check('and the trunk, too', all, `${published.join('\n')}\n`)
+  // as a power cut leaves it where it was new
+  await vm.user(
+    'truncate -s 0 ~/.config/chezmoi/chezmoistate.boltdb; truncate -s 32K ~/.config/chezmoi/chezmoistate.boltdb',
+  )
+  outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
 }

@@ -71,6 +71,7 @@ function answer(command: string): string {
     outcome: 'synced',
     reason: '',
     captured: [],
+    applied: [],
     kept: [],
     conflicts: [],
     to: { toplevel },

@@ -1,9 +1,10 @@
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { tmpdir, userInfo } from 'node:os'
 import { join } from 'node:path'
 import { expect, onTestFinished, test } from 'vitest'
-import { syncByUnit } from '../../../lib/scenario/dotfile-sync.ts'
+import { outcome, syncByUnit } from '../../../lib/scenario/dotfile-sync.ts'
+import type { Scene } from '../../../lib/scenario/family.ts'
 import type { Machine } from '../../../lib/scenario/machine.ts'
 
 test('what an earlier sync has written is no word of one that has written none', async () => {
@@ -13,7 +14,12 @@ test('what an earlier sync has written is no word of one that has written none',
     writeFileSync(join(dir, name), text, { mode: 0o755 })
   put('journalctl', '#!/bin/sh\necho "phase: push"\n')
   const vm = {
-    ...{ host: 'sorrow', patience: 1, spend: (_: string, work: () => unknown) => work() },
+    ...{
+      host: 'sorrow',
+      vm: { user: userInfo().username },
+      patience: 1,
+      spend: (_: string, work: () => unknown) => work(),
+    },
     root: async (script: string) => {
       const here = script.replaceAll('/var/lib/chezmoi-sync', dir)
       return spawnSync('bash', ['-c', `PATH=${dir}:$PATH; ${here}`], { encoding: 'utf8' })
@@ -23,6 +29,26 @@ test('what an earlier sync has written is no word of one that has written none',
   for (const _ of [1, 2]) {
     expect(await syncByUnit(vm)).toMatchObject({ pushes: 1, status: { outcome: 'synced' } })
   }
+  put('systemctl', `#!/bin/sh\necho '{"outcome":"failed"}' >${dir}/status.json\nexit 1\n`)
+  expect(await syncByUnit(vm)).toMatchObject({ code: 1, left: expect.any(Number) })
   put('systemctl', '#!/bin/sh\nexit 1\n')
   await expect(syncByUnit(vm)).rejects.toThrow('The dotfile sync of `sorrow` has written no status')
+})
+
+test.each([
+  ['synced', 0, 0, []],
+  ['synced', 1, 0, ['sync of sorrow: whether it failed']],
+  ['conflict', 1, 0, []],
+  ['conflict', 0, 0, ['sync of sorrow: whether it failed']],
+  ['offline', 0, 1, ['sync of sorrow: nothing of it is left in /tmp']],
+])('a sync that says %s, ends with %i and leaves %i directories', (said, code, left, red) => {
+  const found: string[] = []
+  const check = (name: string, expected: unknown, is: unknown): boolean => {
+    if (expected instanceof RegExp ? !expected.test(String(is)) : expected !== is) found.push(name)
+    return true
+  }
+  const synced = { status: { outcome: said }, code, left } as Parameters<typeof outcome>[3]
+  const vm = { host: 'sorrow' } as Machine
+  outcome({ check, must: check } as unknown as Scene, vm, said, synced)
+  expect(found).toEqual(red)
 })
