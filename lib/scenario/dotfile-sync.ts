@@ -9,8 +9,6 @@ export interface SyncStatus {
   /** Null while it runs. */
   outcome: string | null
   reason: string | null
-  /** The commit of the trunk that it knows. */
-  to: string | null
   captured: string[]
   applied: string[]
   /** Targets that were left as they are, with the reason. */
