@@ -242,7 +242,7 @@ echo begun >>labruns; until [ -e /run/lab-go ]; do sleep 0.1; done; echo ended >
   const runs = `until [ -e ~${vm.vm.user}/labruns ]; do sleep 0.2; done`
   await vm.root(
     `systemctl start --no-block chezmoi-pre-update.service; ${runs}
-    { sleep ${Math.ceil(10 * vm.patience)}; touch /run/lab-go; } >/dev/null 2>&1 &
+    { sleep ${Math.ceil(5 * vm.patience)}; touch /run/lab-go; } >/dev/null 2>&1 &
     ${toplevel}/bin/switch-to-configuration switch; wait; systemctl start chezmoi-pre-update.service || true`,
     { timeout: 120 * vm.patience },
   )
