@@ -55,6 +55,8 @@ main() {
   cd || exit
   HOME=$PWD # as chezmoi writes it in its state
   take_lock
+  # a unit of the system is not told where a session of its user has its sockets, as that of gpg-agent
+  if [[ -z ${XDG_RUNTIME_DIR-} && -O /run/user/$UID ]]; then export XDG_RUNTIME_DIR=/run/user/$UID; fi
   # COLUMNS: without a terminal, jj starts a program twice to ask for its width
   export GIT_TERMINAL_PROMPT=0 LC_ALL=C.UTF-8 COLUMNS=80
   export "${durable[@]}"
@@ -618,18 +620,21 @@ commit() {
   copy='' nested=()
   if [[ -z $found ]]; then found=$(read_working_copy); fi
   if [[ $found != empty ]]; then find_nested; fi
-  if [[ ${CHEZMOI_AUTO_COMMIT:-true} != true || -n $broken ]]; then return; fi
-  case $found in
+  if [[ -n $broken ]]; then return; fi
+  if [[ ${CHEZMOI_AUTO_COMMIT:-true} == true ]]; then commit_found "$found"; fi
+  find_untracked
+}
+commit_found() { # <what the working copy has>
+  case $1 in
     empty) ;;
     described)
       # its user is done with it as it is
       if ((${#nested[@]})); then finish failed "Cannot commit: ${nested[0]} has a repository of its own, in which jj takes the dotfiles for removed: move its .git away"; fi
       step 'commit' new
       ;;
-    *) commit_sound "${found#bare }" ;;
+    *) commit_sound "${1#bare }" ;;
   esac
-  if [[ $found != empty ]]; then look; fi
-  find_untracked
+  if [[ $1 != empty ]]; then look; fi
 }
 
 # jj looks into no directory with a repository of its own: it takes what was committed of that for removed. So that
@@ -639,9 +644,18 @@ find_nested() {
   while IFS= read -rd '' each; do
     if [[ $(git --literal-pathspecs ls-tree -r HEAD -- "$each/" 2>/dev/null) != *' blob '* ]]; then continue; fi
     nested+=("$each")
-    if target_of "$each"; then keep "$REPLY" 'has a repository of its own in the source, into which jj does not look'; fi
+    if target_of "$each"; then keep_uncommitted "$REPLY" 'has a repository of its own in the source, into which jj does not look'; fi
   done < <(find . -mindepth 2 \( -path './.git/*' -o -path './.jj/*' \) -prune -o \( -name .git -o -name .jj \) -printf '%P\0' |
     sed -z 's|/[^/]*$||')
+}
+
+# What was captured into such a place is in the source alone, and not said to be captured.
+keep_uncommitted() { # <target> <reason>
+  local i
+  keep "$1" "$2"
+  for i in "${!captured[@]}"; do
+    if [[ ${captured[i]}/ == "$1"/* ]]; then unset "captured[i]"; fi
+  done
 }
 
 # A template that cannot be read stays in the working copy, as it was broken here, and so does what jj does not look
@@ -678,10 +692,10 @@ find_untracked() {
   while IFS= read -rd '' target; do
     if [[ $target == */ ]]; then
       target=${target%/}
-      keep "$target" 'a repository of its own in the source, which jj does not look into'
+      keep_uncommitted "$target" 'a repository of its own in the source, which jj does not look into'
       untracked+=("$target (a repository of its own, as which it could be an external)")
     else
-      keep "$target" 'in the source, but jj does not track it'
+      keep_uncommitted "$target" 'in the source, but jj does not track it'
       untracked+=("$target")
     fi
   done < <(jq -j --rawfile others "$work/others" '

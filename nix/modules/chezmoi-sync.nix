@@ -145,6 +145,7 @@ in
       # the user's own scripts and templates run in it, with what a login finds
       path = [
         "/run/wrappers"
+        "${config.users.users.${cfg.user}.home or "/home/${cfg.user}"}/.nix-profile"
         "/etc/profiles/per-user/${cfg.user}"
         "/run/current-system/sw"
       ];

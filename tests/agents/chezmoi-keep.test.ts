@@ -364,6 +364,15 @@ test('A dotfile that jj was told not to track is named, and no run says that all
     reason: expect.stringContaining('.lost'),
     applied: ['.new'],
   })
+  // an edit of it is in the source, and in no commit; nor does a host see less that leaves commits to its user
+  await torment.sh('echo edit >>.lost; echo edit >>.a; echo y >.local/share/chezmoi/dot_y')
+  expect(await torment.sync({ CHEZMOI_AUTO_COMMIT: 'false' })).toMatchObject({
+    outcome: 'failed',
+    reason: expect.stringMatching(/^jj does not track \.lost, /),
+    captured: ['.a'],
+    kept: [{ file: '.lost' }],
+  })
+  expect(await torment.sh('cat .local/share/chezmoi/dot_lost')).toBe('x\nedit')
 })
 
 test('So is what is in a repository of its own there, which jj looks into as little as git does', async () => {
@@ -423,7 +432,13 @@ test('A directory of the source that becomes a repository of its own is not take
     expect(ran).toMatchObject({ outcome: 'failed', reason: expect.stringMatching(reason) })
     expect(kept(ran)['.p']).toMatch(/^has a repository of its own/)
   }
-  await sorrow.sh('echo edit >>.a; git init -q .local/share/chezmoi/dot_p')
+  await sorrow.sh(
+    'echo edit >>.a; git init -q .local/share/chezmoi/dot_p; mkdir .p.d; echo d >.p.d/x; chezmoi add .p.d',
+  )
+  await sorrow.sh('echo edit >>.p/x; echo edit >>.p.d/x')
+  const first = await sorrow.sync()
+  expect(first.captured).toEqual(['.a', '.p.d/x'])
+  await sorrow.sh('echo p | tee .local/share/chezmoi/dot_p/x >.p/x')
   for (const _ of [1, 2]) await fails(/^jj takes the dotfiles in dot_p for removed, /)
   expect(await atRemote('git show main:dot_p/x main:dot_a')).toBe('p\na\nedit')
   // no hindrance for what comes from elsewhere, nor where nothing is committed

@@ -362,6 +362,22 @@ test('Without commits or without a push, edits stay here', async () => {
   expect(await atRemote('git show main:dot_a')).toMatch(/sorrow[^]*torment/)
 })
 
+test('What templates start finds the runtime directory of a session, where this user has one', async () => {
+  const { sorrow } = await makeDotfiles(root, { '.a': ten })
+  await root.sh('mkdir -p /run/user/1000')
+  onTestFinished(async () => void (await root.sh('rm -r /run/user')))
+  await sorrow.sh(`printf '[{{ env "XDG_RUNTIME_DIR" }}]' >.local/share/chezmoi/dot_run.tmpl`)
+  for (const [command, env, found] of [
+    ['chown root', {}, ''],
+    ['chown rain', {}, '/run/user/1000'],
+    ['chown rain', { XDG_RUNTIME_DIR: '/tmp' }, '/tmp'],
+  ] as const) {
+    await root.sh(`${command} /run/user/1000`)
+    expect(await sorrow.sync(env)).toMatchObject({ code: 0, applied: ['.run'] })
+    expect(await sorrow.sh('cat .run')).toBe(`[${found}]`)
+  }
+})
+
 test('A script of the user that never ends is ended, and the run after it catches up', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': ten })
   await sorrow.sh(`printf '#!/bin/sh\n[ -e ~/go ] || sleep 1000\n' >.local/share/chezmoi/run_hangs.sh
