@@ -31,7 +31,7 @@ trunk_rev="\"$branch\"@origin"    # as jj names it
 mine=conflict/$host
 published_list=.git/chezmoi-sync-published # commits that this clone gave that name, as it goes with the clone
 # a commit is not dropped because its remote bookmark is gone, and no file is too large to be kept
-jj=(jj --no-pager --color=never --config=git.abandon-unreachable-commits=false
+jj=(jj --no-pager --color=never --config=ui.log-word-wrap=false --config=git.abandon-unreachable-commits=false
   --config=snapshot.max-new-file-size=0)
 
 TZ=UTC printf -v started '%(%FT%TZ)T' -1

@@ -39,7 +39,7 @@ as_user() { # as_user <seconds> <command...>
   ) </dev/null 9>&-
 }
 repo_git() { as_user 120 git "$@"; }
-repo_jj() { as_user 120 jj --repository "$repository" --no-pager --color never "$@"; }
+repo_jj() { as_user 120 jj --repository "$repository" --no-pager --color never --config=ui.log-word-wrap=false "$@"; }
 
 # Whether one commit is the other or comes from it. Commits never change, so no question is put to git
 # twice; and where one comes from the other, the other cannot come from it.

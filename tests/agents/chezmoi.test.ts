@@ -487,6 +487,30 @@ END
   })
 })
 
+test('Nor do lines that jj was told to wrap keep a run from what it puts back, or break the head of a commit', async () => {
+  const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': ten, '.b': ten })
+  await torment.sh('echo torment >>.b')
+  await torment.sync()
+  await sorrow.sh(`jj config set --user ui.log-word-wrap true; jj config set --user user.name s; jj config set --user user.email s@s; cd .local/share/chezmoi
+    for i in 1 2 3 4 5 6; do echo here >>dot_file_with_a_long_name_$i; done; jj commit --quiet -m Here
+    jj git fetch --quiet; before=$(jj op log --no-graph --limit 1 -T id)
+    { echo $before; git rev-parse origin/main; } >~/.local/state/chezmoi-sync/step
+    jj rebase --quiet -b @ -o main@origin`)
+  // as one that was cut off in a rebase
+  const { outcome, output } = await sorrow.sync()
+  expect(outcome, output).toBe('synced')
+  expect(await sorrow.sh('cd .local/share/chezmoi; jj op log --no-graph -T description')).toContain(
+    'restore to operation',
+  )
+  await sorrow.sh(
+    'cd .local/share/chezmoi; for i in 1 2 3 4 5 6; do echo more >>dot_file_with_a_long_name_$i; done',
+  )
+  await sorrow.sync()
+  expect(await atRemote('git log -1 --format=%s main')).toMatch(
+    /^Dotfiles of sorrow: dot_\S+_1 .* dot_\S+_6$/,
+  )
+})
+
 test('What chezmoi does not take, or cannot do, is named, each of it, and holds nothing else back', async () => {
   const { sorrow, torment, atRemote } = await makeDotfiles(root, {
     '.a': ten,
