@@ -9,6 +9,7 @@
 let
   inherit (lib) mkOption types;
   cfg = config.myModules.services.chezmoiSync;
+  home = config.users.users.${cfg.user}.home or "/home/${cfg.user}";
 
   # kept where the unit and the user's own runs find it alike
   stateDirectory = "/var/lib/chezmoi-sync";
@@ -145,7 +146,8 @@ in
       # the user's own scripts and templates run in it, with what a login finds
       path = [
         "/run/wrappers"
-        "${config.users.users.${cfg.user}.home or "/home/${cfg.user}"}/.nix-profile"
+        "${home}/.nix-profile"
+        "${home}/.local/state/nix/profile"
         "/etc/profiles/per-user/${cfg.user}"
         "/run/current-system/sw"
       ];

@@ -205,8 +205,8 @@ test('Hooks, checks and the scripts of users have what a login finds on their pa
   // what is setuid comes first, as at a login
   const login = ['/run/wrappers', '/run/current-system/sw']
   expect(paths.upgrade).toEqual(login)
-  const own = ['/home/rain/.nix-profile', '/etc/profiles/per-user/rain']
-  expect(paths.sync).toEqual([login[0], ...own, login[1]])
+  const own = ['/home/rain/.nix-profile', '/home/rain/.local/state/nix/profile']
+  expect(paths.sync).toEqual([login[0], ...own, '/etc/profiles/per-user/rain', login[1]])
 }, 300_000)
 
 test('On NixOS hooks and checks run in a shell, with what a login finds', async (context) => {
