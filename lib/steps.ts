@@ -195,19 +195,22 @@ async function plain(seen: SeenLane[], cases: boolean): Promise<View> {
   }
 }
 
-/** Prints what the lanes would do; runs nothing. */
+/** Prints what the lanes would do, or nothing of it where some of that cannot be said; runs nothing. */
 export async function dryRun<C>(lanes: Lane<C>[]): Promise<void> {
+  const lines: string[] = []
   for (const lane of lanes) {
-    console.log(lane.title)
+    lines.push(lane.title)
     for (const step of lane.steps) {
+      const title = `  ${titleOf(step, lane.context)}`
       const skipped = step.skip?.(lane.context)
-      if (skipped) console.log(`  ${titleOf(step, lane.context)}: nothing to do, ${skipped}`)
+      if (skipped) lines.push(`${title}: nothing to do, ${skipped}`)
       else {
-        console.log(`  ${titleOf(step, lane.context)}`)
-        for (const line of await step.would(lane.context)) console.log(`    would ${line}`)
+        const effects = await step.would(lane.context)
+        lines.push(title, ...effects.map((line) => `    would ${line}`))
       }
     }
   }
+  console.log(lines.join('\n'))
 }
 
 const titleOf = <C>(step: Step<C>, context: C): string =>

@@ -1,6 +1,6 @@
-import { expect, test } from 'vitest'
+import { expect, test, vi } from 'vitest'
 import { Failure } from '../../lib/failure.ts'
-import { runLanes, type Step } from '../../lib/steps.ts'
+import { dryRun, runLanes, type Step } from '../../lib/steps.ts'
 
 test('a bug of the lab in a case is no case that failed: it is thrown, once all others were run', async () => {
   const were: string[] = []
@@ -23,4 +23,28 @@ test('a bug of the lab in a case is no case that failed: it is thrown, once all 
   const bug = step('bug', new TypeError('no such thing'))
   await expect(runLanes([lane('a', bug, step('next'))], options)).rejects.toThrow('no such thing')
   expect(were).toEqual(['red', 'fine', 'bug', 'next'])
+})
+
+test('A dry run that cannot be told to its end prints no part of it', async () => {
+  const log = vi.spyOn(console, 'log').mockImplementation(() => {})
+  try {
+    const step = (would: () => string[]): Step<object> => ({
+      title: 'a step',
+      would,
+      run: async () => {},
+    })
+    const lane = (...steps: Step<object>[]) => ({ title: 'lane', context: {}, steps })
+    const bad = step(() => {
+      throw new Failure('Cannot use it')
+    })
+    const good = step(() => ['make it'])
+    await expect(dryRun([lane(good, bad)])).rejects.toThrow('Cannot use it')
+    expect(log).not.toHaveBeenCalled()
+    await dryRun([lane(good, { ...good, skip: () => 'it is there' })])
+    expect(log.mock.calls.flat().join('\n')).toBe(
+      'lane\n  a step\n    would make it\n  a step: nothing to do, it is there',
+    )
+  } finally {
+    log.mockRestore()
+  }
 })
