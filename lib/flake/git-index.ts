@@ -1,11 +1,12 @@
 import { Failure } from '../failure.ts'
+import { allowing } from '../git-owner.ts'
 import { pasted } from '../quote.ts'
 import { run } from '../run.ts'
 
 export interface Marked {
   /** Files that git was told of, from the directory on. */
   marked: string[]
-  /** What a person has to do, when git did not let itself be told. */
+  /** What a person has to do, where git did not let itself be told, or ignores a Nix file. */
   notes: string[]
 }
 
@@ -27,18 +28,34 @@ export async function intendToAdd(
       allow: [127, 128],
       env: { LC_ALL: 'C' },
     })
+  const list = (...which: string[]) =>
+    git('ls-files', '--others', ...which, '--exclude-standard', '-z')
+  // a sparse checkout, too, is to have what was written
+  const add = ['add', '--sparse', '--intent-to-add']
+  let said = ''
   try {
-    const others = await git('ls-files', '--others', '--exclude-standard', '-z')
+    const others = await list()
     if (others.code === 127 || others.stderr.includes('not a git repository'))
       return { marked: [], notes: [] }
-    const marked = others.stdout.split('\0').filter(Boolean)
-    const add = others.code === 0 && marked.length > 0 && !dryRun
-    const added = add ? await git('add', '--intent-to-add') : others
-    if (added.code === 0) return { marked, notes: [] }
-    throw new Failure(added.stderr.trim().split('\n')[0] ?? '')
+    const marked = namesIn(others.stdout)
+    const tell = others.code === 0 && marked.length > 0 && !dryRun
+    const told = tell ? await git(...add) : others
+    said = told.stderr
+    if (told.code !== 0) throw new Failure(said.trim().split('\n')[0] ?? '')
+    const ignored = namesIn((await list('--ignored')).stdout).filter((one) => one.endsWith('.nix'))
+    const force = pasted('git', '-C', directory, 'add', '--force', '--intent-to-add', ...ignored)
+    const unseen = `git ignores ${ignored.join(', ')}, and a flake does not see it: ${force}`
+    return { marked, notes: ignored.length > 0 ? [unseen] : [] }
   } catch (error) {
     if (!(error instanceof Failure)) throw error
-    const todo = pasted('git', '-C', directory, 'add', '--intent-to-add', ...paths)
-    return { marked: [], notes: [`git was not told of the files (${error.message}): ${todo}`] }
+    const todo = pasted('git', '-C', directory, ...add, ...paths)
+    const allow = allowing(said)
+    const first = allow === undefined ? '' : `${allow} && `
+    return {
+      marked: [],
+      notes: [`git was not told of the files (${error.message}): ${first}${todo}`],
+    }
   }
 }
+
+const namesIn = (list: string): string[] => list.split('\0').filter(Boolean)

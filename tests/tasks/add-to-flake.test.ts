@@ -286,7 +286,7 @@ describe('in a git repository', () => {
     expect(code).toBe(0)
     expect(read()).toBe(withSorrow)
     expect(out).toMatch(
-      /Note: git was not told of the files \(fatal: .*index\.lock.*\): git -C \S+ add --intent-to-add /,
+      /Note: git was not told of the files \(fatal: .*index\.lock.*\): git -C \S+ add --sparse --intent-to-add /,
     )
   })
 

@@ -1,0 +1,63 @@
+import { spawnSync } from 'node:child_process'
+import { chownSync, mkdirSync, mkdtempSync, realpathSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, expect, test } from 'vitest'
+import { intendToAdd } from '../../../lib/flake/git-index.ts'
+
+let flake: string
+beforeEach(() => {
+  flake = realpathSync(mkdtempSync(join(tmpdir(), 'git-index-')))
+  git('init', '--quiet')
+  for (const host of ['alpha', 'sorrow']) {
+    mkdirSync(join(flake, 'hosts', host), { recursive: true })
+    writeFileSync(join(flake, 'hosts', host, 'default.nix'), '{ }\n')
+  }
+})
+afterEach(() => rmSync(flake, { recursive: true, force: true }))
+
+const git = (...args: string[]): string =>
+  spawnSync('git', ['-C', flake, '-c', 'user.name=a', '-c', 'user.email=a@b', ...args], {
+    encoding: 'utf8',
+  }).stdout
+const mark = () => intendToAdd(flake, [join(flake, 'hosts/sorrow')], false)
+const sorrow = 'hosts/sorrow/default.nix'
+
+test('What git ignores is left alone, and said: a flake does not see it', async () => {
+  writeFileSync(join(flake, '.gitignore'), 'hosts/sorrow\n')
+  const { marked, notes } = await mark()
+  expect(marked).toEqual([])
+  expect(notes).toEqual([
+    `git ignores ${sorrow}, and a flake does not see it: git -C ${flake} add --force --intent-to-add ${sorrow}`,
+  ])
+  expect(git('ls-files')).toBe('')
+  // the command does it
+  spawnSync('sh', ['-c', notes[0]!.split(': ')[1]!])
+  expect(git('ls-files')).toBe(`${sorrow}\n`)
+  expect(await mark()).toEqual({ marked: [], notes: [] })
+})
+
+test('What is no Nix file may well be ignored', async () => {
+  writeFileSync(join(flake, '.gitignore'), 'key\n')
+  writeFileSync(join(flake, 'hosts/sorrow/key'), '')
+  expect(await mark()).toEqual({ marked: [sorrow], notes: [] })
+})
+
+test('A file beyond a sparse checkout is marked like any other', async () => {
+  git('add', 'hosts/alpha')
+  git('commit', '--quiet', '--message', 'alpha')
+  git('sparse-checkout', 'set', '--cone', 'hosts/alpha')
+  expect(await mark()).toEqual({ marked: [sorrow], notes: [] })
+  expect(git('ls-files')).toContain(sorrow)
+})
+
+test("In another user's repository, the way to be let in comes first", async ({ skip }) => {
+  if (process.getuid?.() !== 0) skip('only root can give a directory away')
+  chownSync(flake, 65534, 65534)
+  chownSync(join(flake, '.git'), 65534, 65534)
+  expect((await mark()).notes).toEqual([
+    expect.stringMatching(
+      /dubious ownership.*\): git config --global --add safe\.directory \S+ && git -C \S+ add --sparse --intent-to-add /,
+    ),
+  ])
+})
