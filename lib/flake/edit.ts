@@ -1,5 +1,5 @@
 import { existsSync, readdirSync, realpathSync } from 'node:fs'
-import { dirname, join, relative, resolve } from 'node:path'
+import { basename, dirname, join, relative, resolve } from 'node:path'
 import { Failure, usage } from '../failure.ts'
 import { byHand, placeOf, type ByHand } from './by-hand.ts'
 import { isParsed } from './check.ts'
@@ -377,16 +377,17 @@ async function complete(
   }
 }
 
-/** Paths in the new entry that are as in the copied one, and that no other host reads. */
+/** Paths in the new entry that are as in the copied one, and that no other host reads; of an only host, its hardware. */
 function lent(entry: Node, hosts: SetValue, like: string | undefined): string[] {
   const own = new Set(like === undefined ? [] : seenOfAll(hosts).get(like)?.paths)
   const others = [...seenOfAll(hosts)].filter(([other]) => other !== like)
-  if (others.length === 0) return []
+  const mayBeOfAll = (path: string): boolean =>
+    others.length === 0 && !/^(hardware|disk)/.test(basename(path))
   for (const [, { paths }] of others) for (const path of paths) own.delete(path)
   return entry
     .descendantsOfType('path_expression')
     .map(({ text }) => text)
-    .filter((text) => own.has(resolve(dirname(sourceOf(entry).path), text)))
+    .filter((text) => own.has(resolve(dirname(sourceOf(entry).path), text)) && !mayBeOfAll(text))
 }
 
 /** What the new entry asks for by its name that is not there, or is not to be seen. */

@@ -182,9 +182,10 @@ function renamed(token: Node, { name, literal }: HostEntry, to: string, loose: b
  * A name as a word of its own; a hyphen ends a word only where that was shown to be meant. In a home it is a person's,
  * and NixOS is called as many a first host is.
  */
-const word = (name: string, loose: boolean): RegExp => {
+export const word = (name: string, loose: boolean): RegExp => {
   const letters = loose ? 'A-Za-z0-9' : 'A-Za-z0-9_-'
-  const own = name === 'nixos' ? '(?<!/etc/)(?!nixos/(?:modules|lib|nixpkgs))' : '(?<!^/home/)'
+  const own =
+    name === 'nixos' ? '(?<!/etc/)(?!nixos/(?:modules|lib|nixpkgs|hosts|machines))' : '(?<!^/home/)'
   return new RegExp(
     `(?<![${letters}])${own}${name.replace(/[^\w-]/g, '\\$&')}(?![${letters}])`,
     'g',
@@ -192,18 +193,23 @@ const word = (name: string, loose: boolean): RegExp => {
 }
 
 /** Inside `user = …` the name is a person's, who may well be called like the host. */
-function namesPerson(token: Node): boolean {
+const namesPerson = (token: Node): boolean =>
+  boundTo(token).some((name) => /^(primary)?-?user-?(name)?$/i.test(name))
+
+/** What a token is part of a value of, the innermost first: the last names of attributes. */
+function boundTo(token: Node): string[] {
+  const names: string[] = []
   for (let node: Node | null = token; node; node = node.parent) {
     if (node.type !== 'binding') continue
-    const name = parts(node.childForFieldName('attrpath')!).at(-1)!
-    return /^(primary)?-?user-?(name)?$/i.test(staticText(name) ?? '')
+    names.push(staticText(parts(node.childForFieldName('attrpath')!).at(-1)!) ?? '')
   }
-  return false
+  return names
 }
 
 /** Whether a token says something of one host alone, as far as that is to be seen. */
 const isOfHost = (token: Node, host: string): boolean =>
   isAddress(token) ||
+  isNumberOf(token) ||
   isVariableOf(token, host) ||
   (isNamedIn(token.text, host) && !namesPerson(token))
 
@@ -228,6 +234,14 @@ const isAddress = ({ type, text }: Node): boolean =>
   type === 'string_fragment' &&
   (/^[0-9a-f]{2}([:-][0-9a-f]{2}){5}$/i.test(text) ||
     (isIP(text.split('/')[0]!) !== 0 && !/^(127\.|0\.0\.0\.0|::1?(\/|$))/.test(text)))
+
+/** The id of a machine, or a port that is not one of a well-known service; what a firewall lets in may be in all. */
+function isNumberOf(token: Node): boolean {
+  const [name = ''] = boundTo(token)
+  if (token.type === 'string_fragment') return /^(host|machine)-?id$/i.test(name)
+  const port = token.type === 'integer_expression' && Number(token.text) > 1023
+  return port && /ports?$/i.test(name) && !/^allowed/.test(name)
+}
 
 /** An insertion into a text; nothing is replaced. */
 export interface Insertion {

@@ -1,5 +1,6 @@
 import { existsSync, readFileSync, readdirSync, statSync } from 'node:fs'
 import { basename, dirname, join, relative, resolve } from 'node:path'
+import { word } from './entry.ts'
 import { customaryFile } from './frameworks.ts'
 import { pathsOf, seenOfAll } from './seen.ts'
 import type { SetValue, Unknown } from './value.ts'
@@ -77,10 +78,7 @@ const inside = (flake: string, path: string): boolean => !relative(flake, path).
 export const renamedPath = (flake: string, path: string, from: string, to: string): string =>
   join(
     flake,
-    relative(flake, path).replaceAll(
-      new RegExp(`(?<![\\w-])${from.replace(/[^\w-]/g, '\\$&')}(?![\\w-])`, 'g'),
-      () => to,
-    ),
+    relative(flake, path).replaceAll(word(from, false), () => to),
   )
 
 /** In a directory that is listed: by the paths that are made of the names in it, else by what lies there. */

@@ -166,6 +166,22 @@ function flakeOf(hosts: string): string {
   return directory
 }
 
+test('what no two machines share is told, and what all may have is not', async () => {
+  const body = `networking.hostId = "8425e349"; hostPort = 8081; services.openssh.ports = [ 2201 22 ];
+    networking.firewall.allowedTCPPorts = [ 8082 ]; cpus = 4096; `
+  const modules = (more: string): string =>
+    `wren = nixpkgs.lib.nixosSystem { modules = [ ${more} ./common.nix { ${body} } ]; };`
+  const notes = ['8425e349', '8081', '2201'].map(
+    (said) => `The new entry still says \`${said}\`, as that of \`wren\` does`,
+  )
+  expect((await edit(flakeOf(`{ ${modules('')} }`), 'sorrow')).notes).toEqual(notes)
+  const own = './machine/hardware-configuration.nix'
+  expect((await edit(flakeOf(`{ ${modules(own)} }`), 'sorrow')).notes).toEqual([
+    ...notes,
+    `The new entry still says \`${own}\`, as that of \`wren\` alone does`,
+  ])
+})
+
 describe('a name', () => {
   test.each([
     ['rec { wren = make "wren"; ibis = make "ibis"; }', 'make'],
@@ -181,12 +197,26 @@ describe('a name', () => {
     ['nixos', '"${nixpkgs}/nixos/modules/profiles/minimal.nix"'],
     ['nixos', '{ system.autoUpgrade.flake = "/etc/nixos"; }'],
     ['nixos', '{ nix.registry.n.to = "github:nixos/nixpkgs"; }'],
+    ['nixos', './nixos/hosts/common.nix'],
     ['mia', '{ my.home = "/home/mia/dots"; }'],
   ])('`%s` is no host in %s', async (name, module) => {
     const entry = (of: string): string =>
       `${of} = nixpkgs.lib.nixosSystem { modules = [ ./hosts/${of}.nix ${module} ]; };`
     const { inserted } = await edit(flakeOf(`{ ${entry(name)} }`), 'sorrow')
     expect(inserted.trim()).toBe(entry('sorrow'))
+  })
+
+  test('in the path of its own file is the host, and not in that of all', async () => {
+    const entry = (of: string): string =>
+      `${of} = nixpkgs.lib.nixosSystem { modules = [ ./nixos/hosts/${of}.nix ]; };`
+    const flake = flakeOf(`{ ${entry('nixos')} }`)
+    mkdirSync(join(flake, 'nixos/hosts'), { recursive: true })
+    writeFileSync(join(flake, 'nixos/hosts/nixos.nix'), '{ }\n')
+    const path = join(flake, 'nixos/hosts/sorrow.nix')
+    const { inserted } = await edit(flake, 'sorrow')
+    expect(inserted.trim()).toBe(entry('sorrow'))
+    const own = { path, main: path }
+    expect(await addHost(flake, 'sorrow')).toMatchObject({ own, paths: [path] })
   })
 
   test.each(['"wren.example.org"', 'WREN'])('like %s leaves what is told', async (name) => {
