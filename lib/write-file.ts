@@ -1,4 +1,5 @@
 import {
+  accessSync,
   closeSync,
   constants,
   existsSync,
@@ -12,6 +13,7 @@ import {
   readdirSync,
   renameSync,
   rmSync,
+  statSync,
   writeFileSync,
 } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
@@ -54,11 +56,16 @@ export function readRegular(path: string): FileSeen {
 
 /**
  * A rename asks the directory alone, and would replace what its owner has locked.
- * @throws Failure (usage) for a file that nobody may write
+ * @throws Failure for a file that nobody may write (usage), or not this user
  */
 export function requireWritable({ path, mode }: FileSeen): void {
   if ((mode & 0o222) === 0)
     throw usage(`Cannot edit \`${path}\`: it is read-only`, pasted('chmod', 'u+w', path))
+  try {
+    accessSync(path, constants.W_OK)
+  } catch (error) {
+    throw cannot('edit', path, error)
+  }
 }
 
 export interface WriteOptions {
@@ -148,10 +155,23 @@ function open(path: string, flags: number, verb: string, mode?: number, named = 
   }
 }
 
-const cannot = (verb: string, path: string, cause: unknown): Failure => {
-  const [code, why] = (cause as Error).message.split(/: |, /)
-  return new Failure(`Cannot ${verb} \`${path}\`: ${why ?? code}`, { cause })
+/** The failure for an error of node:fs; where this user may not, it says whose that is. */
+export function cannot(verb: string, path: string, cause: unknown): Failure {
+  const { code, message } = cause as NodeJS.ErrnoException
+  const [first, why] = message.split(/: |, /)
+  const hint = code === 'EACCES' || code === 'EPERM' ? whose(path) : undefined
+  return new Failure(`Cannot ${verb} \`${path}\`: ${why ?? first}`, { hint, cause })
 }
+
+/** Whose a path is that this user may not use, or the directory that it is in or would be. */
+function whose(path: string): string | undefined {
+  let at = path
+  while (!existsSync(at) || (isMine(at) && !statSync(at).isDirectory())) at = dirname(at)
+  if (isMine(at)) return undefined
+  return `\`${at}\` belongs to user ${statSync(at).uid}: run this as that user, or in a clone of your own`
+}
+
+const isMine = (path: string): boolean => statSync(path).uid === process.getuid?.()
 
 /**
  * Runs `work` while no other task writes in the directory. The kernel holds the lock (flock(2) on

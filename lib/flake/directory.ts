@@ -2,6 +2,7 @@ import { realpathSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { usage } from '../failure.ts'
 import { labFlake } from '../settings.ts'
+import { cannot } from '../write-file.ts'
 
 /** A character for which nix does not take a path as that of a flake; Nix 2.8 takes no `@` either. */
 export const oddIn = (path: string): string | undefined => /[^\w/.+=:,~!&'"$*;()-]/u.exec(path)?.[0]
@@ -21,7 +22,8 @@ export function flakeDirectory(given?: string): string {
   try {
     // an empty word is a variable that is not set, and no name of this directory
     if (directory !== '' && statSync(file).isFile()) return realpathSync(directory)
-  } catch {
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EACCES') throw cannot('read', file, error)
     const by = given === undefined ? 'LAB_FLAKE=DIR' : '--flake DIR'
     throw usage(`Cannot find \`${file}\``, `Name its directory: ${by}`)
   }

@@ -198,12 +198,12 @@ const namesPerson = (token: Node): boolean =>
 
 /** What a token is part of a value of, the innermost first: the last names of attributes. */
 function boundTo(token: Node): string[] {
-  const names: string[] = []
+  const bound: string[] = []
   for (let node: Node | null = token; node; node = node.parent) {
     if (node.type !== 'binding') continue
-    names.push(staticText(parts(node.childForFieldName('attrpath')!).at(-1)!) ?? '')
+    bound.push(staticText(parts(node.childForFieldName('attrpath')!).at(-1)!) ?? '')
   }
-  return names
+  return bound
 }
 
 /** Whether a token says something of one host alone, as far as that is to be seen. */
@@ -240,7 +240,7 @@ function isNumberOf(token: Node): boolean {
   const [name = ''] = boundTo(token)
   if (token.type === 'string_fragment') return /^(host|machine)-?id$/i.test(name)
   const port = token.type === 'integer_expression' && Number(token.text) > 1023
-  return port && /ports?$/i.test(name) && !/^allowed/.test(name)
+  return port && /ports?$/i.test(name) && !name.startsWith('allowed')
 }
 
 /** An insertion into a text; nothing is replaced. */

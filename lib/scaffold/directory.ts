@@ -13,8 +13,8 @@ import {
   type Dirent,
 } from 'node:fs'
 import { dirname, join, relative, sep } from 'node:path'
-import { Failure, usage } from '../failure.ts'
-import { readRegular, requireWritable, writeFile } from '../write-file.ts'
+import { usage } from '../failure.ts'
+import { cannot, readRegular, requireWritable, writeFile } from '../write-file.ts'
 
 /**
  * Looks whether a host's files may be written where the flake reads them.
@@ -70,7 +70,7 @@ export function writeHostFile(path: string, text: string): void {
   try {
     mkdirSync(dirname(path), { recursive: true })
   } catch (error) {
-    throw new Failure(`Cannot write \`${path}\`: ${whyOf(error)}`, { cause: error })
+    throw cannot('write', path, error)
   }
   const over = lstatSync(path, { throwIfNoEntry: false }) ? readRegular(path) : undefined
   if (over) requireWritable(over)
@@ -100,13 +100,11 @@ export function writeHost(flake: string, directory: string, files: Record<string
       renameSync(draft, directory)
     }
   } catch (error) {
-    throw new Failure(`Cannot write \`${directory}\`: ${whyOf(error)}`, { cause: error })
+    throw cannot('write', directory, error)
   } finally {
     if (draft) rmSync(draft, { recursive: true, force: true })
   }
 }
-
-const whyOf = (error: unknown): string | undefined => (error as Error).message.split(/: |, /)[1]
 
 /** Moves files over those in a directory, and all of them back when one cannot be moved. */
 function replaceAll(from: string, directory: string, names: string[]): void {

@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process'
 import {
   appendFileSync,
   chmodSync,
@@ -16,6 +17,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { project } from '../../lib/settings.ts'
 import { readRegular, withDirectory, writeFile } from '../../lib/write-file.ts'
 
 let dir: string
@@ -149,5 +151,52 @@ describe('a locked directory', () => {
         `Cannot write in \`${dir}\`: another task has been at it for 0.2 s`,
       )
     })
+  })
+})
+
+describe('as another user', () => {
+  /** What the code says as a user who is not the owner of anything here. */
+  const asNobody = (code: string): string => {
+    const { stdout, stderr } = spawnSync(
+      'setpriv',
+      [
+        ...['--reuid=65534', '--regid=65534', '--clear-groups'],
+        ...[process.execPath, '--import', 'tsx', '--input-type=module', '--eval'],
+        `const { explain } = await import('${project}/lib/failure.ts')
+         const { flakeDirectory } = await import('${project}/lib/flake/directory.ts')
+         const { readRegular, requireWritable, writeFile } = await import('${project}/lib/write-file.ts')
+         const { writeHost } = await import('${project}/lib/scaffold/directory.ts')
+         const [path, dir] = ${JSON.stringify([path, dir])}
+         try { ${code}; console.log('done') } catch (thrown) { console.log(explain('t', thrown)) }`,
+      ],
+      { cwd: project, encoding: 'utf8', env: { PATH: process.env['PATH'], HOME: tmpdir() } },
+    )
+    return stdout.trimEnd() || stderr
+  }
+  const hint = (of: string): string =>
+    `\n  hint: \`${of}\` belongs to user 0: run this as that user, or in a clone of your own`
+
+  test('what cannot be read or written is said with whose it is', ({ skip }) => {
+    if (process.getuid?.() !== 0) skip('only root can be another user')
+    chmodSync(dir, 0o755)
+    writeFileSync(path, 'old')
+    const over = 'const over = readRegular(path)'
+    const no = (verb: string, what: string, of = what): string =>
+      `t: Cannot ${verb} \`${what}\`: permission denied${hint(of)}`
+    expect(asNobody(`${over}; requireWritable(over)`)).toBe(no('edit', path))
+    expect(asNobody(`${over}; writeFile(path, 'new', { over })`)).toBe(no('write', path))
+    const host = join(dir, 'hosts/web')
+    expect(asNobody(`writeHost(dir, '${host}', { 'default.nix': '' })`)).toBe(
+      no('write', host, dir),
+    )
+    // a directory that all may write in is no leave to replace what is another's
+    chmodSync(dir, 0o777)
+    expect(asNobody(`${over}; requireWritable(over)`)).toBe(no('edit', path))
+    chmodSync(path, 0o600)
+    expect(asNobody(over)).toBe(no('read', path))
+    chmodSync(dir, 0o700)
+    expect(asNobody('flakeDirectory(dir)')).toBe(no('read', path, dir))
+    expect(readFileSync(path, 'utf8')).toBe('old')
+    expect(readdirSync(dir)).toEqual(['flake.nix'])
   })
 })
