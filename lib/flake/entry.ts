@@ -193,17 +193,15 @@ export const word = (name: string, loose: boolean): RegExp => {
 }
 
 /** Inside `user = …` the name is a person's, who may well be called like the host. */
-const namesPerson = (token: Node): boolean =>
-  boundTo(token).some((name) => /^(primary)?-?user-?(name)?$/i.test(name))
+const namesPerson = (token: Node): boolean => /^(primary)?-?user-?(name)?$/i.test(boundTo(token))
 
-/** What a token is part of a value of, the innermost first: the last names of attributes. */
-function boundTo(token: Node): string[] {
-  const bound: string[] = []
+/** What a token is part of the value of: the last name of the attribute, or nothing. */
+function boundTo(token: Node): string {
   for (let node: Node | null = token; node; node = node.parent) {
     if (node.type !== 'binding') continue
-    bound.push(staticText(parts(node.childForFieldName('attrpath')!).at(-1)!) ?? '')
+    return staticText(parts(node.childForFieldName('attrpath')!).at(-1)!) ?? ''
   }
-  return bound
+  return ''
 }
 
 /** Whether a token says something of one host alone, as far as that is to be seen. */
@@ -237,7 +235,7 @@ const isAddress = ({ type, text }: Node): boolean =>
 
 /** The id of a machine, or a port that is not one of a well-known service; what a firewall lets in may be in all. */
 function isNumberOf(token: Node): boolean {
-  const [name = ''] = boundTo(token)
+  const name = boundTo(token)
   if (token.type === 'string_fragment') return /^(host|machine)-?id$/i.test(name)
   const port = token.type === 'integer_expression' && Number(token.text) > 1023
   return port && /ports?$/i.test(name) && !name.startsWith('allowed')
