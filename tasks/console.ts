@@ -1,4 +1,3 @@
-import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import type { Socket } from 'node:net'
 import { Failure } from '../lib/failure.ts'
@@ -60,7 +59,8 @@ export async function run(args: Args): Promise<void> {
       process.stderr.write(`Attached to ${vm.host}; Ctrl-] ends\n`)
       const lines = socket.pipe(queriesRemoved())
       lines.pipe(stdout, { end: false })
-      if (!socket.destroyed) await once(socket, 'close')
+      // a connection that breaks, as at keys that QEMU has not read by its end, has ended as any other
+      if (!socket.destroyed) await new Promise((resolve) => socket!.once('close', resolve))
     }
   } finally {
     if (stdin.isTTY) stdin.setRawMode(false)

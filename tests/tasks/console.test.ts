@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { startQemu, stopVm } from '../../lib/vm/qemu.ts'
-import { files, type Vm } from '../../lib/vm/vm.ts'
+import { files, qemuOf, type Vm } from '../../lib/vm/vm.ts'
 import { waitFor } from '../../lib/retry.ts'
 import { makeBox } from '../box.ts'
 import { ended, startTask } from './started.ts'
@@ -35,6 +35,10 @@ test('a console stays over a reboot, or a snapshot that is put back, and ends wi
     waitFor('the console', 30, () => said.split('Attached to box').length > times || undefined)
   const came = ended(watching)
   await attached(1)
+  // what it has not read by its end is a broken connection
+  process.kill(qemuOf(vm)!.pid, 'SIGSTOP')
+  watching.stdin.write('x')
+  await new Promise((resolve) => setTimeout(resolve, 300))
   await stopVm(vm, 0)
   // what is typed meanwhile reaches nobody
   watching.stdin.write('x')
