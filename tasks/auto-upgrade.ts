@@ -111,7 +111,7 @@ const cases: Case[] = [
       const first = await world.config.commit(
         withOptions(
           vm,
-          `preUpdateHooks = [ "${hook}" "touch /run/lab-second" ];
+          `preUpdateHooks = [ "${hook}" "touch /run/lab-second" "test ! -e /run/lab-daemon || sleep 86398 >/dev/null 2>&1 &" ];
           schedule = lib.mkOverride 10 "*-02-29 03:07:00"; randomizedDelay = lib.mkOverride 10 "7min";`,
         ),
         'Hook',
@@ -135,6 +135,12 @@ const cases: Case[] = [
       await vm.root('rm /run/lab-stop')
       await upgrades(scene, vm, { outcome: 'up-to-date' })
       scene.check('once the first is content, it does', 'yes', await second())
+      // of a run by hand, no unit ends what a hook has left at work
+      await vm.root('touch /run/lab-daemon')
+      const twice = 'for run in one two; do nix-local-upgrade 2>&1; done'
+      const { stdout } = await vm.root(twice, { allow: 'any', timeout: 120 * vm.patience })
+      await vm.root("pkill --full '^sleep 8639[8]$' || true")
+      scene.check('what it leaves at work holds no other run up', /^(?!.*locked:)/s, stdout.trim())
     },
   },
   {
@@ -207,7 +213,7 @@ const cases: Case[] = [
       const [own, other] = (await vm.root(made)).stdout.trim().split('\n')
       // as nix/modules/nixos/secrets.nix does, in words that any guest has
       const check = `{ lib, pkgs, ... }: { system.preSwitchChecks.labSecrets =
-        "PATH=\${lib.makeBinPath [ pkgs.age pkgs.gnugrep ]}:/run/current-system/sw/bin:$PATH SECRETS_KEY=${key} sh \${../check-secrets.sh} \${../secrets.yaml} \${../own.yaml}"; }\n`
+        "PATH=\${lib.makeBinPath [ pkgs.age pkgs.gnugrep ]}:/run/current-system/sw/bin:$PATH SECRETS_KEY=${key} sh \${../check-secrets.sh} \${../own.yaml} \${../secrets.yaml} \${../own.yaml}"; }\n`
       const agent = 'nix/agents/check-secrets.sh'
       // the remote's, as a control cuts that one; a flake that imports our modules has none
       const checker = (await world.config.read(agent)) ?? readFileSync(join(project, agent), 'utf8')
@@ -347,7 +353,11 @@ const cases: Case[] = [
       await world.config.commit(module(vm, 'nonsense\n'), 'Bad')
       await upgrades(scene, vm, { outcome: 'build-failed' })
       await upgrades(scene, vm, { outcome: 'skipped-known-bad', phase: 'fetch' })
-      // it is remembered for good, and not used up
+      // it is remembered for good: not used up, nor forgotten for another one
+      const clone = `cd ${fromHome(world.paths.flake)}`
+      await vm.user(`${clone} && echo own >world/own && jj commit -m Own`)
+      await upgrades(scene, vm, { outcome: 'build-failed' })
+      await vm.user(`${clone} && jj new ${world.branch}@origin`)
       await upgrades(scene, vm, { outcome: 'skipped-known-bad', phase: 'fetch' })
       await world.config.commit(note(vm, 'three'), 'Good')
       await upgrades(scene, vm, { outcome: 'upgraded' })

@@ -114,6 +114,14 @@ const broken: { name: string; title: string; module: string; reason?: RegExp; li
     limit: 120,
   },
   {
+    name: 'missing-service',
+    title:
+      'a service that a good boot needs is there no more: the validation sends it back to golden',
+    module: `{ lib, pkgs, ... }: { ${validated('lab-gone')} }`,
+    reason: /^lab-gone\.service does not exist$/,
+    limit: 120,
+  },
+  {
     name: 'restarting-service',
     title: 'a service is up and falls over, again and again: the validation waits, and sees it',
     module: `{ lib, pkgs, ... }: { ${validated('lab-flaky')} ${restarting('lab-flaky', 'sleep 4', 0)} }`,

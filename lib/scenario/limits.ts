@@ -26,6 +26,9 @@ const starts = '/run/lab-starts'
 /** A command that never ends by itself, and by which its process is found. */
 const forever = 'sleep 86399'
 
+/** The same, of a program that does not end when it is asked to: for a shell, in a string of Nix. */
+const deaf = `{ trap '' TERM; exec ${forever}; }`
+
 /** Whether a process of it is left, told so that the question does not find itself. */
 export const left = `pgrep --full '^(.*/)?sleep 8639[9]$' >/dev/null; case $? in 0) echo running ;; 1) echo ended ;; *) echo "not known: $?" ;; esac`
 
@@ -49,7 +52,7 @@ const hanging: (Pick<Case, 'name' | 'title' | 'promise'> & {
     promise: 'checks',
     seconds: 5,
     options: (limit) =>
-      `hookTimeout = lib.mkForce ${limit}; preUpdateHooks = lib.mkForce [ "[ ! -e ${there} ] || exec ${forever}" ];`,
+      `hookTimeout = lib.mkForce ${limit}; preUpdateHooks = lib.mkForce [ "[ ! -e ${there} ] || ${deaf}" ];`,
     wanted: { outcome: 'failed', phase: 'hooks', limit: 30 },
     reason: (limit) => new RegExp(`^The hook .* did not end within ${limit} s`),
   },
@@ -82,7 +85,7 @@ const hanging: (Pick<Case, 'name' | 'title' | 'promise'> & {
     seconds: 60,
     fixed: true,
     options: () =>
-      `validationChecks = [ "test ! -e ${there} || { echo started >>${starts}; exec ${forever}; }" ];`,
+      `validationChecks = [ "test ! -e ${there} || { echo started >>${starts}; ${deaf}; }" ];`,
     wanted: { outcome: 'validation-failed' },
     reason: () => /^`test ! -e \/run\/lab-hang .*` failed/,
   },
@@ -232,6 +235,16 @@ export const limits: Case[] = [
       await upgrades(scene, vm, { outcome: 'failed', phase: 'lock', reason: hung })
       await vm.root('systemctl stop lab-rebuild.service')
       scene.check('nothing of the commit runs', toplevel, await vm.running())
+      // the same of a run of the upgrade itself: whoever had the lock last is gone, so the lock's own age counts
+      const lock = '/run/nix-local-upgrade.lock'
+      await vm.root(`systemd-run --quiet --unit=lab-other flock ${lock} sleep infinity
+        until ! flock --nonblock ${lock} true; do sleep 0.1; done; touch -d '-${limit} seconds' ${lock}`)
+      const unit = `${vm.subject.unit}.service`
+      const { stdout } = await vm.root(
+        `systemctl start ${unit}; systemctl show --value -p Result ${unit}; systemctl stop lab-other.service`,
+        { allow: 'any', timeout: 60 * vm.patience },
+      )
+      scene.check('a run of the upgrade that hung is a failure', 'exit-code', stdout.trim())
     },
   },
 ]
