@@ -145,7 +145,11 @@ async function sameLine(scene: Scene): Promise<void> {
   outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
   for (const host of [vm, other]) {
     const shown = await told(scene, host, 'chezmoi-show-conflicts', 'user')
-    check(`${host.host} names the file`, new RegExp(`^conflict: ${inSource}$`, 'm'), shown)
+    check(
+      `${host.host} names the file`,
+      new RegExp(`^conflict: ${inSource}$(?![^]*No conflicts)`, 'm'),
+      shown,
+    )
     for (const each of [vm, other])
       check(
         `${host.host} shows the edit of ${each.host}`,

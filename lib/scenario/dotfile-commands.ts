@@ -120,4 +120,14 @@ async function homeAndSource(scene: Scene): Promise<void> {
   outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
   for (const name of names)
     check(`${name} is gone`, 'gone', (await world.dotfiles.head(name)) ?? 'gone')
+
+  // two names for one file: no line of text conflicts, and chezmoi would read neither
+  await world.dotfiles.commit({ private_dot_labtwo: 'from afar\n' }, 'Private')
+  await vm.user(`echo mine >${source}/dot_labtwo`)
+  outcome(scene, vm, 'conflict', await syncByUnit(vm))
+  const pushed = await world.dotfiles.read('dot_labtwo')
+  check('two names for one file are not pushed', 'not there', pushed ?? 'not there')
+  await vm.user(`rm ${source}/dot_labtwo`)
+  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  check('with one, it is applied', 'from afar\n', await readHome(vm, '.labtwo'))
 }

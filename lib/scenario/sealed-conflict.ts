@@ -67,7 +67,7 @@ async function sealedConflicts(scene: Scene): Promise<void> {
   check('so does what was sealed', 'secret\nhere\n', await readHome(vm, '.labkey'))
 
   const show = (): Promise<string> => told(scene, vm, 'chezmoi-show-conflicts', 'user')
-  const named = (text: string) => inOrder(text.match(/^conflict: .*/gm) ?? [])
+  const named = (text: string) => inOrder(text.match(/^(conflict: .*|No conflicts)$/gm) ?? [])
   const shown = await show()
   const ours = ['conflict: dot_labrc', `conflict: ${sealed}`]
   const theirs = `conflict: ${two}`
