@@ -111,7 +111,7 @@ const cases: Case[] = [
       const first = await world.config.commit(
         withOptions(
           vm,
-          `preUpdateHooks = [ "${hook}" "touch /run/lab-second" "test ! -e /run/lab-daemon || sleep 86398 >/dev/null 2>&1 &" ];
+          `preUpdateHooks = [ "${hook}" "touch /run/lab-second" "if test -e /run/lab-daemon; then sleep 86398 >/dev/null 2>&1 & fi" ];
           schedule = lib.mkOverride 10 "*-02-29 03:07:00"; randomizedDelay = lib.mkOverride 10 "7min";`,
         ),
         'Hook',
