@@ -270,8 +270,16 @@ const cases: Case[] = [
       if (vm.subject.kind !== 'lab') return
       const known = `git -C ${fromHome(world.paths.flake)} rev-parse refs/remotes/origin/${world.branch}`
       scene.check('its clone knows the trunk as it was', two, (await vm.user(known)).stdout.trim())
-      await doAsTold(scene, vm, reason)
-      scene.check('it is deployed once it is accepted', 'other', await seen(vm))
+      // rewritten once more, it is another than the one that somebody has looked at
+      await world.config.commit(note(vm, 'another'), 'Another', { parent })
+      const [, former] = /--accept (\w+)/.exec(reason ?? '') ?? []
+      await vm.root(`nix-local-upgrade --accept ${former}`, {
+        allow: 'any',
+        timeout: 60 * vm.patience,
+      })
+      scene.check('whoever accepts one accepts no other', to.toplevel, await vm.running())
+      await doAsTold(scene, vm, (await upgrades(scene, vm, wanted)).reason)
+      scene.check('it is deployed once it is accepted', 'another', await seen(vm))
       scene.ends(vm, 'main')
     },
   },

@@ -263,6 +263,7 @@ echo begun >>labruns; until [ -e /run/lab-go ]; do sleep 0.1; done; echo ended >
   }
   await both()
   check('the trunk has it not', before, await trunk(15))
+  if (option === 'autoPush') await leavesMarkers(scene)
   outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
   await vm.user(`cd ${fromHome(world.paths.dotfiles)} && ${publish(world.branch)}`, {
     timeout: 60 * vm.patience,
@@ -271,6 +272,19 @@ echo begun >>labruns; until [ -e /run/lab-go ]; do sleep 0.1; done; echo ended >
   check('and what came from afar', 'line three', await trunk(3))
   outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
   await both()
+}
+
+/** Markers that are left in the source are no text for a home, also where nothing is pushed. */
+async function leavesMarkers(scene: Scene): Promise<void> {
+  const { vm, world } = scene
+  const inSource = (script: string) =>
+    vm.user(`cd ${fromHome(world.paths.dotfiles)} && ${script} dot_labrc`)
+  const text = await readHome(vm, shared)
+  await inSource("printf '<<<<<<< one\\nx\\n=======\\ny\\n>>>>>>> two\\n' >>")
+  outcome(scene, vm, 'conflict: Conflict markers are left in dot_labrc', await syncByUnit(vm))
+  scene.check('markers do not reach the home', text, await readHome(vm, shared))
+  await inSource("sed -i '/^<{7} one/,/^>{7} two/d' -E")
+  outcome(scene, vm, '(synced|up-to-date)', await syncByUnit(vm))
 }
 
 async function sameSecond(scene: Scene): Promise<void> {

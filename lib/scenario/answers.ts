@@ -1,5 +1,5 @@
-import { readFileSync, rmSync } from 'node:fs'
-import { join } from 'node:path'
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import { fromHome } from '../lab-settings.ts'
 import { run } from '../run.ts'
 import { scratchDirectory } from '../scratch.ts'
@@ -169,6 +169,17 @@ async function dotfilesAnswered(scene: Scene): Promise<void> {
     await vm.user(`${usual}; rm -rf ${source}.away`)
     outcome(scene, vm, 'synced', await syncByUnit(vm))
     check('the trunk has the other edit', 'edited', await trunk(15))
+
+    // that it was refused passes by itself as little
+    const hook = join(world.dotfiles.dir, 'hooks/pre-receive')
+    mkdirSync(dirname(hook), { recursive: true })
+    writeFileSync(hook, '#!/bin/sh\necho not today >&2\nexit 1\n', { mode: 0o755 })
+    await vm.user(setLine(shared, 18, 'refused'))
+    const { status } = outcome(scene, vm, 'failed: Cannot push', await syncByUnit(vm))
+    check('it says who refused a push', /hook declined/, status.reason)
+    rmSync(hook)
+    outcome(scene, vm, 'synced', await syncByUnit(vm))
+    check('once it is taken, the trunk has it', 'refused', await trunk(18))
   } finally {
     rmSync(scratch, { recursive: true })
   }

@@ -52,6 +52,12 @@ async function rewritten(scene: Scene): Promise<void> {
   check('the trunk has the edit once its user says so', 'mine', await line(15, 'trunk'))
   check('and not what was taken back', 'line three', await line(3, 'trunk'))
   check('nor has the home', 'line three', await line(3, 'home'))
+  // taken back right after it was pushed: this host has not fetched it since
+  const pushed = (await world.dotfiles.head())!
+  await world.dotfiles.move(world.branch, trunk)
+  outcome(scene, vm, 'diverged: The trunk was rewritten', await syncByUnit(vm))
+  check('what it pushed is not pushed again', trunk, await world.dotfiles.head())
+  await world.dotfiles.move(world.branch, pushed)
 
   await world.dotfiles.move(world.branch, null)
   await vm.user(setLine(shared, 18, 'mine, too'))

@@ -93,6 +93,9 @@ async function halfBroken(scene: Scene): Promise<void> {
       'dot_labt.tmpl': 'fine\n',
       'encrypted_dot_labkey.age': null,
       'run_once_one.sh': notes('now'),
+      // it was never the dotfiles that made it
+      create_dot_labmade: null,
+      dot_labmade: 'theirs\n',
     },
     'Mended',
   )
@@ -100,7 +103,7 @@ async function halfBroken(scene: Scene): Promise<void> {
     `rm /var/lib/chezmoi-sync/kept/.lab-fill .labpipe; echo fine >${source}/dot_labu.tmpl`,
   )
   const next = outcome(scene, vm, 'synced', await syncByUnit(vm)).status
-  const left = [own[1]!, '.labmod', '.labold']
+  const left = [own[1]!, '.labmade', '.labmod', '.labold']
   check(
     'what is mended is named no more',
     left.toSorted().join(' '),

@@ -143,6 +143,10 @@ async function putAside(scene: Scene): Promise<void> {
   check('it is put back', 'mine\n', await back())
   check('for its user alone', '600', (await vm.user(`stat -c %a ${file}`)).stdout.trim())
   check('what it took the place of is not lost', text, await back())
+  await vm.user(`echo later >>${file}`)
+  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  check('a later text is changed, too', `${text}later\nfrom afar\n`, await readHome(vm, file))
+  check('and put back', `${text}later\n`, await back())
 }
 
 async function otherKinds(scene: Scene): Promise<void> {

@@ -32,7 +32,11 @@ test('what an earlier sync has written is no word of one that has written none',
   put('systemctl', `#!/bin/sh\necho '{"outcome":"failed"}' >${dir}/status.json\nexit 1\n`)
   expect(await syncByUnit(vm)).toMatchObject({ code: 1, left: expect.any(Number) })
   put('systemctl', '#!/bin/sh\nexit 1\n')
-  await expect(syncByUnit(vm)).rejects.toThrow('The dotfile sync of `sorrow` has written no status')
+  expect(await syncByUnit(vm)).toMatchObject({ status: { outcome: 'no status' } })
+  put('systemctl', `#!/bin/sh\necho '{"reason":"a "b""}' >${dir}/status.json\n`)
+  const { status } = await syncByUnit(vm)
+  expect(status.outcome).toBe('a status that is no JSON')
+  expect(status.reason).toContain('"a "b""')
 })
 
 test.each([
