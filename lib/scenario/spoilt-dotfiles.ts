@@ -99,7 +99,19 @@ async function cutOff(scene: Scene): Promise<void> {
     find .git -name '*.lock'; ls -d labgone ${state}/step 2>/dev/null; ls labmany | wc -l`)
   check('the source is as in the trunk, and nothing is left over', `${many}\n`, left.stdout)
   outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
+
+  // as if killed when all files of a step were there; its user goes on from these
+  const later = await world.dotfiles.commit({ dot_labrc: setSeventh }, 'From afar, later')
+  await vm.user(`cd ${source}; jj git fetch --quiet
+    printf '%s\\n' "$(jj op log --no-graph --limit 1 -T id)" ${later} >${state}/step
+    jj new --quiet ${world.branch}@origin && echo 'since then' >>${two}`)
+  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  const both = `${from}since\nsince then\n`
+  check('an edit of what the step had brought', both, await world.dotfiles.read(two))
+  check('stays in the source, too', both, (await vm.user(`cat ${source}/${two}`)).stdout)
 }
+
+const setSeventh = (was: string): string => was.replace('line 7\n', 'line seven\n')
 
 async function damaged(scene: Scene): Promise<void> {
   const { vm, world, check } = scene
@@ -113,8 +125,7 @@ async function damaged(scene: Scene): Promise<void> {
   const locks = "find .git -name '*.lock'"
   check('locks of before the boot are no hindrance', '', (await inSource(locks)).stdout)
 
-  const edit = (was: string) => was.replace('line 7\n', 'line seven\n')
-  const trunk = await world.dotfiles.commit({ dot_labrc: edit }, 'From afar, too')
+  const trunk = await world.dotfiles.commit({ dot_labrc: setSeventh }, 'From afar, too')
   await vm.user(`${setLine(shared, 15, 'at home')}; echo here >>${source}/${one}`)
   const texts = `sed -n '3p;7p;15p' ~/${shared}; tail -n 1 ${one}`
   const object = (what: string) => `git rev-parse ${what} | sed 's,^..,.git/objects/&/,'`
