@@ -273,6 +273,7 @@ const cases: Case[] = [
       // rewritten once more, it is another than the one that somebody has looked at
       await world.config.commit(note(vm, 'another'), 'Another', { parent })
       const [, former] = /--accept (\w+)/.exec(reason ?? '') ?? []
+      scene.must('it names the commit', /^[0-9a-f]{40}$/, former)
       await vm.root(`nix-local-upgrade --accept ${former}`, {
         allow: 'any',
         timeout: 60 * vm.patience,

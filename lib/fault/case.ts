@@ -1,3 +1,4 @@
+import { agentJson } from '../scenario/agent-json.ts'
 import { readHome, setLine, syncByUnit, type SyncStatus } from '../scenario/dotfile-sync.ts'
 import { heal, inject, prove } from './lease.ts'
 import type { Request } from './fault.ts'
@@ -100,7 +101,7 @@ const edited = ({ vm }: Machine): number => (vm.slot % 2 === 0 ? 6 : 18)
 
 async function lastSync(vm: Machine): Promise<SyncStatus> {
   const { stdout } = await vm.root('cat /var/lib/chezmoi-sync/status.json')
-  return JSON.parse(stdout) as SyncStatus
+  return agentJson(stdout, `the status of the sync of ${vm.host}`)
 }
 
 const said = ({ outcome, reason }: SyncStatus): string =>

@@ -1,5 +1,6 @@
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
+import { NoJson } from './agent-json.ts'
 import { clockRanWrong, collectEvidence } from './evidence.ts'
 import { deferred } from '../deferred.ts'
 import { Failure, Unwritable, explain, orUnwritable } from '../failure.ts'
@@ -218,6 +219,11 @@ export function judgeThrown(result: CaseResult, thrown: unknown, name: string): 
   const message = known ? thrown.message : explain(name, thrown)
   const dead = thrown instanceof KernelFailed && thrown.how === 'oopsed'
   const more = known ? thrown.detail.evidence : undefined
+  // wherever it was read
+  if (thrown instanceof NoJson) {
+    const found = more?.trim().slice(0, 200) || 'nothing'
+    result.checks.push({ name: `${thrown.what} is JSON`, held: false, expected: 'JSON', found })
+  }
   const red = result.checks.some(({ held }) => !held)
   if (red && !dead) {
     judgeCase(result)

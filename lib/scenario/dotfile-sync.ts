@@ -1,3 +1,4 @@
+import { agentJson } from './agent-json.ts'
 import type { Scene } from './family.ts'
 import type { Machine } from './machine.ts'
 import { quote } from '../quote.ts'
@@ -60,21 +61,9 @@ echo "$(${pushes} | grep -c 'phase: push') $code $(($(${scratch}) - scratch))"
   const { stdout } = await vm.spend('dotfile syncs', sync, limit)
   const [counts = '', ...json] = stdout.split('\n')
   const text = json.join('\n')
-  const status = readStatus(text)
+  const status = agentJson<SyncStatus>(text, `the status of the sync of ${vm.host}`)
   const [pushed = 0, code = 0, left = 0] = counts.split(' ').map(Number)
   return { status, pushes: pushed, code, left, seconds: (performance.now() - from) / 1000 }
-}
-
-/** An agent that writes no status, or one that cannot be read, came to that: no check takes it for an outcome. */
-function readStatus(text: string): SyncStatus {
-  const none = { phase: '', captured: [], applied: [], kept: [], conflicts: [] }
-  if (!text) return { ...none, outcome: 'no status', reason: null }
-  try {
-    return JSON.parse(text) as SyncStatus
-  } catch (thrown) {
-    const reason = `${(thrown as Error).message}: ${text.trim().slice(0, 300)}`
-    return { ...none, outcome: 'a status that is no JSON', reason }
-  }
 }
 
 /** Text of a file in the user's home. */

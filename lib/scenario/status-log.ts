@@ -1,4 +1,5 @@
 import type { OracleRow } from '../report/result.ts'
+import { agentJson } from './agent-json.ts'
 import { unitsByHand } from './host-module.ts'
 
 /** Where a guest keeps what its watcher saw; emptied as a baseline is made. */
@@ -198,7 +199,7 @@ function wrong(one: Seen, before: Seen[]): string[] {
 
 function parse(text: string): Status | undefined {
   try {
-    return JSON.parse(text) as Status
+    return agentJson<Status>(text, 'a status')
   } catch {
     return undefined
   }

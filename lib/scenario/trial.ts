@@ -3,6 +3,7 @@ import { inHome } from '../lab-settings.ts'
 import { guestOf } from '../nix/guest.ts'
 import { causeIn, firstError } from '../nix/nix.ts'
 import { quote } from '../quote.ts'
+import { agentJson } from './agent-json.ts'
 import { ownFiles } from './host-module.ts'
 import type { Scene } from './family.ts'
 import type { Machine } from './machine.ts'
@@ -132,8 +133,8 @@ export async function bootStatus(
   scene: Scene,
   vm: Machine,
 ): Promise<Record<string, string | null>> {
-  const said = await told(scene, vm, 'show-boot-status --json')
-  return JSON.parse(said) as Record<string, string | null>
+  const command = 'show-boot-status --json'
+  return agentJson(await told(scene, vm, command), `what \`${command}\` says on ${vm.host}`)
 }
 
 /**

@@ -1,9 +1,10 @@
-import { Failure } from '../failure.ts'
+import type { Failure } from '../failure.ts'
 import { TookTooLong } from '../retry.ts'
 import type { Note } from '../report/record.ts'
 import { counting } from '../retry.ts'
 import type { Exec } from '../ssh/commands.ts'
 import { startToEnd } from '../vm/upgrade.ts'
+import { agentJson } from './agent-json.ts'
 import { labSubject } from './subject-lab.ts'
 import type { Subject } from './subject.ts'
 
@@ -153,15 +154,6 @@ interface Needs {
   seconds: (limit: number) => number
 }
 
-/** A status that the agent wrote and that cannot be read: the agent's fault, and no fault of the lab. */
-export class NoJson extends Failure {}
-
 /** @throws NoJson when the agent wrote something else */
-export function parseStatus(text: string, statusFile: string): UpgradeStatus | undefined {
-  if (!text.trim()) return undefined
-  try {
-    return JSON.parse(text) as UpgradeStatus
-  } catch (cause) {
-    throw new NoJson(`Cannot read ${statusFile}: it holds no JSON`, { cause, evidence: text })
-  }
-}
+export const parseStatus = (text: string, statusFile: string): UpgradeStatus | undefined =>
+  text.trim() ? agentJson<UpgradeStatus>(text, statusFile) : undefined

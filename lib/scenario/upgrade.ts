@@ -2,13 +2,8 @@ import { Failure } from '../failure.ts'
 import { TookTooLong } from '../retry.ts'
 import type { Changes } from './remote.ts'
 import { startToEnd } from '../vm/upgrade.ts'
-import {
-  NoJson,
-  parseStatus,
-  type Deployed,
-  type Upgraded,
-  type UpgradeStatus,
-} from './upgrade-unit.ts'
+import { NoJson } from './agent-json.ts'
+import { parseStatus, type Deployed, type Upgraded, type UpgradeStatus } from './upgrade-unit.ts'
 import type { Scene, Value } from './family.ts'
 import type { Machine } from './machine.ts'
 import { profileOf } from './subject.ts'

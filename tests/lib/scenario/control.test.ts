@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, describe, expect, onTestFinished, test } from 'vitest'
 import { Failure } from '../../../lib/failure.ts'
+import { agentJson } from '../../../lib/scenario/agent-json.ts'
 import { judgeThrown, placeOf } from '../../../lib/scenario/case.ts'
 import { canBeRed } from '../../../lib/scenario/check-names.ts'
 import {
@@ -190,6 +191,24 @@ test('a check that was red counts, whatever the case then fell over', () => {
   judgeThrown(dead, new KernelFailed('the kernel of `sorrow` oopsed', 'oopsed', ''), 'x')
   expect(judgeControl(control, dead).state).toBe('not run')
 })
+
+test.each(['{"reason":"function \\\\"x\\\\" not defined"}', '{"phase"', '', 'null', '5'])(
+  'what an agent wrote that is no JSON is a red check, and no bug in the lab: %s',
+  (text) => {
+    const read = (): unknown => {
+      try {
+        return agentJson(text, 'the status of the sync of sorrow')
+      } catch (thrown) {
+        return thrown
+      }
+    }
+    const name = 'the status of the sync of sorrow is JSON'
+    const one: CaseResult = { ...structuredClone(result), state: 'passed', checks: [] }
+    judgeThrown(one, read(), 'x')
+    expect(one).toMatchObject({ state: 'failed', checks: [{ name, held: false }] })
+    expect(judgeControl({ ...control, red: / is JSON$/ }, one).state).toBe('caught')
+  },
+)
 
 describe('a patch from anywhere', () => {
   const dir = mkdtempSync(join(tmpdir(), 'patches-'))
