@@ -144,7 +144,7 @@ async function putAside(scene: Scene): Promise<void> {
   check('for its user alone', '600', (await vm.user(`stat -c %a ${file}`)).stdout.trim())
   check('what it took the place of is not lost', text, await back())
   await vm.user(`echo later >>${file}`)
-  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
   check('a later text is changed, too', `${text}later\nfrom afar\n`, await readHome(vm, file))
   check('and put back', `${text}later\n`, await back())
 }
