@@ -25,6 +25,9 @@ async function halfBroken(scene: Scene): Promise<void> {
   // all the room that there is for what is put aside
   const fill = 'd=/var/lib/chezmoi-sync/kept; mkdir -p $d; fallocate --length 256M $d/.lab-fill'
   const noKey = '[age]\\nidentity = "~/no"\\nrecipient = "no"\\n'
+  // of a session of the user's, which what runs in the first run learns of
+  const { user } = vm.vm
+  await vm.root(`install -d -m 700 -o ${user} /run/user/$(id -u ${user})`)
   await vm.user(`mkdir -p .config/chezmoi; printf 'encryption = "age"\\n${noKey}' >.config/chezmoi/chezmoi.toml
     ${fill}; mkfifo .labpipe; echo mine | tee .labmod .labmade .labold >/dev/null`)
   const broken = { 'dot_labt.tmpl': '{{ fail "no" }}\n', 'encrypted_dot_labkey.age': 'sealed\n' }
@@ -99,8 +102,10 @@ async function halfBroken(scene: Scene): Promise<void> {
     },
     'Mended',
   )
+  // by hand, chezmoi takes the text that is there for what it wrote
   await vm.user(
-    `rm /var/lib/chezmoi-sync/kept/.lab-fill .labpipe; echo fine >${source}/dot_labu.tmpl`,
+    `rm /var/lib/chezmoi-sync/kept/.lab-fill .labpipe; echo fine >${source}/dot_labu.tmpl
+    chezmoi apply --force .labmade`,
   )
   const next = outcome(scene, vm, 'synced', await syncByUnit(vm)).status
   const left = [own[1]!, '.labmade', '.labmod', '.labold']
