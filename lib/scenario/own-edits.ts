@@ -260,6 +260,14 @@ async function unfinished(scene: Scene): Promise<void> {
   scene.must('git waits for its user', /^u UU/m, before)
   outcome(scene, vm, 'conflict: git is in the middle', await syncByUnit(vm))
   check('the merge is as it was', before, await inSource(state))
-  await inSource('git merge --abort; git checkout -q --detach HEAD~1; git branch -qD side')
+  // of a rebase, a directory says so
+  const stopped = 'git status --porcelain=v2 --branch; cat dot_labrc .git/rebase-merge/onto'
+  const amid = await inSource(
+    `git merge --abort; ${as} rebase side >/dev/null 2>&1 || { ${stopped}; }`,
+  )
+  scene.must('git waits amid a rebase', /^u UU/m, amid)
+  outcome(scene, vm, 'conflict: git is in the middle', await syncByUnit(vm))
+  check('the rebase is as it was', amid, await inSource(stopped))
+  await inSource('git rebase --abort; git checkout -q --detach HEAD~1; git branch -qD side')
   outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
 }
