@@ -11,7 +11,7 @@ export interface Input {
 
 /** The inputs of a flake and theirs, as far as they are in a store. @param lock the text of flake.lock */
 export async function lockedInputs(lock: string, store: string[]): Promise<Input[]> {
-  const all = await inputs(lock, store)
+  const all = await inputs(lock)
   const missing = await invalid(all, store)
   return all.filter(({ path }) => !missing.includes(path))
 }
@@ -27,7 +27,7 @@ export async function fetchInputs(
   store: string[],
   say: (line: string) => void,
 ): Promise<void> {
-  const missing = (await invalid(await inputs(lock, store), store)).length
+  const missing = (await invalid(await inputs(lock), store)).length
   if (missing === 0) return
   const timeout = 1800
   await counting(`fetch ${missing} inputs`, timeout, say, () =>
@@ -36,7 +36,7 @@ export async function fetchInputs(
 }
 
 /** Where the store has them: by the hash that they are locked to, and the name that all of them have. */
-async function inputs(lock: string, store: string[]): Promise<Input[]> {
+async function inputs(lock: string): Promise<Input[]> {
   const { nodes } = JSON.parse(lock) as { nodes: Record<string, { locked?: { narHash?: string } }> }
   const locked = Object.entries(nodes).flatMap(([name, node]) => {
     const hash = node.locked?.narHash
@@ -44,9 +44,9 @@ async function inputs(lock: string, store: string[]): Promise<Input[]> {
   })
   return Promise.all(
     locked.map(async ({ name, hash }) => {
-      // the machine's own store may not be there yet, and several that make it at once fail
-      const print = [...store, '--print-fixed-path', '--recursive', 'sha256', hash, 'source']
-      return { name, path: (await run('nix-store', print)).stdout.trim() }
+      // asks no store: this one may not be there yet, and of several that make it at once some fail
+      const print = ['--store', 'dummy://', '--print-fixed-path', '--recursive', 'sha256']
+      return { name, path: (await run('nix-store', [...print, hash, 'source'])).stdout.trim() }
     }),
   )
 }
