@@ -355,6 +355,7 @@ const others: Case[] = [
     ends: 'golden',
     run: async (scene) => {
       const { vm } = scene
+      await endsNoneAskedFor(scene)
       await armed(scene, vm, '{ boot.kernelParams = [ "emergency" ]; }')
       const before = await vm.bootId()
       const reached = vm.serial(/emergency mode/i, 'the trial to come to emergency mode', 120)
@@ -413,6 +414,16 @@ async function leavesNoHang({ vm, check }: Scene): Promise<void> {
   check('a panic leads to a reboot', '10', panic.stdout.trim())
   const watchdog = await vm.root('systemctl show --value -p RuntimeWatchdogUSec')
   check('so does a hang', /^[1-9]/, watchdog.stdout.trim())
+}
+
+/** Each word of kernel-command-line(7) for emergency or rescue mode, which one boot could not all have. */
+async function endsNoneAskedFor({ vm, check }: Scene): Promise<void> {
+  const words =
+    'emergency -b rescue single s S 1 systemd.unit=emergency.target systemd.unit=rescue.target'
+  const { stdout } = await vm.root(`for word in quiet ${words}; do
+    SYSTEMD_PROC_CMDLINE="ro $word" systemd-analyze condition --unit=golden-trial-deadline.service >/dev/null 2>&1 && echo $word
+  done; :`)
+  check('the deadline passes over a boot into a mode that was asked for', 'quiet', stdout.trim())
 }
 
 /**

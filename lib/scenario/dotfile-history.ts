@@ -42,6 +42,9 @@ async function rewritten(scene: Scene): Promise<void> {
   const other = { branch: 'other', parent: start }
   await world.dotfiles.commit({ dot_labrc: setThird }, 'Other', other)
   const trunk = await world.dotfiles.commit({ dot_labrc: setThird }, 'Rewritten', { parent: start })
+  // who looks before anything is synchronized has the look change nothing
+  const look = await told(scene, vm, 'chezmoi-show-conflicts', 'user')
+  check('both are shown', /\+leaked\n.*\+line three$/ms, look)
   for (const run of ['it', 'the next run, too']) {
     outcome(scene, vm, 'diverged: The trunk was rewritten', await syncByUnit(vm))
     check(`${run}: nothing is pushed`, trunk, await world.dotfiles.head())

@@ -183,9 +183,14 @@ async function pushedConflict(scene: Scene): Promise<void> {
   const beside = `${document}${region.replace('two', 'three')}`
   await world.config.commit({ 'world/notes.md': beside }, 'Beside the example')
   await refused('world/notes\\.md')
+  // as jj writes it, which is no Nix, and is deployed as it is
+  const ofJj =
+    '<<<<<<< conflict 1 of 1\n%%%%%%% diff from base to one\n-none\n+one\n+++++++ two\ntwo\n>>>>>>> conflict 1 of 1 ends\n'
+  await world.config.commit({ 'world/notes.md': document, 'world/motd': ofJj }, 'Markers of jj')
+  await refused('world/motd')
   // nix takes it for a comment
   const comment = `/*\n${region}*/\n`
-  const bad = { 'world/notes.md': document, [path]: host('marked', comment) }
+  const bad = { 'world/motd': 'one\ntwo\n', [path]: host('marked', comment) }
   const marked = await world.config.commit(bad, 'Markers')
   await refused(path)
   check('it runs what it ran', 'one', await seen(vm))
