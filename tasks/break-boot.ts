@@ -59,7 +59,8 @@ const broken: { name: string; title: string; module: string; reason?: RegExp; li
   {
     name: 'unreachable',
     title: 'the network is down while sshd runs: nobody could log in, so it goes back to golden',
-    module: `{ ${ofGuest('networkDown')} }`,
+    // with no service to wait for, as a host has it that says nothing of it
+    module: `{ lib, ... }: { ${ofGuest('networkDown')} myModules.system.boot.goldenGeneration.validateServices = lib.mkForce [ ]; }`,
     reason: /^this host cannot be reached: no address on mgmt/,
   },
   {

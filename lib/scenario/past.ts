@@ -58,17 +58,23 @@ export const past: Case[] = [
       const { vm, world } = scene
       const byHand = await buildInGuest(vm, world.paths.flake, harmless, scene.say)
       scene.ends(vm, byHand as `/${string}`)
-      const slow =
-        '{ pkgs, ... }: { environment.etc."lab-case".source = pkgs.runCommand "lab-slow" { } "sleep 45; echo two > $out"; }\n'
-      await world.config.commit(module(vm, slow), 'Slow')
-      await vm.root('systemctl start --no-block nix-local-upgrade.service')
-      await comes(scene, vm, 'it builds', 90, 'ls /nix/store/*-lab-slow.lock')
-      await vm.root(
-        `${makesDefault(byHand)} && systemd-run --quiet --wait ${byHand}/bin/switch-to-configuration test`,
-        { timeout: 60 * vm.patience },
-      )
-      const reason = /^The system was switched by somebody else in the meantime/
-      await upgrades(scene, vm, { outcome: 'locked', phase: 'switch', reason, waits: 45 })
+      const overtaken = async (text: string, command: string): Promise<void> => {
+        const slow = `{ pkgs, ... }: { environment.etc."lab-case".source = pkgs.runCommand "lab-slow-${text}" { } "sleep 45; echo ${text} > $out"; }\n`
+        await world.config.commit(module(vm, slow), text)
+        await vm.root('systemctl start --no-block nix-local-upgrade.service')
+        await comes(scene, vm, `it builds ${text}`, 90, `ls /nix/store/*-lab-slow-${text}.lock`)
+        await vm.root(command, { timeout: 60 * vm.patience })
+        const reason = /^The system was switched by somebody else in the meantime/
+        await upgrades(scene, vm, { outcome: 'locked', phase: 'switch', reason, waits: 45 })
+        const profile = await vm.root('readlink -f /nix/var/nix/profiles/system')
+        scene.check('what was set as the system stays', byHand, profile.stdout.trim())
+      }
+      const switches = (action: string): string =>
+        `systemd-run --quiet --wait ${byHand}/bin/switch-to-configuration ${action}`
+      // one half of a switch at a time: as `nixos-rebuild boot` does it, then what that has left to do
+      await overtaken('two', `${makesDefault(byHand)} && ${switches('boot')}`)
+      scene.check('what ran runs on', scene.start(vm), await vm.running())
+      await overtaken('three', switches('test'))
       scene.check('what was switched to runs', byHand, await vm.running())
     },
   },

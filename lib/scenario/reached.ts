@@ -55,20 +55,31 @@ export const reached: Case[] = [
         wanted: { outcome: string; reason?: RegExp } = { outcome: 'upgraded' },
       ) => {
         const options = `myModules.system.reachability = { ${settings} };`
-        const text = `{ pkgs, lib, ... }: { ${options} ${bridge} ${more} }\n`
+        const text = `{ pkgs, lib, options, ... }: { ${options} ${bridge} ${more} }\n`
         await world.config.commit(module(vm, text), message)
         return upgrades(scene, vm, { waits: 60, ...wanted })
       }
       // stronger than what the lab itself says of it
       const over = 'interfaces = lib.mkOverride 10 [ "eth+" "labbr+" ];'
       await deploy('A bridge', over, noted('one'))
-      await deploy('A way in that is closed', over, `${noted('two')} ${drop}`, {
-        outcome: 'validation-failed',
-        reason: new RegExp(
-          `^this host cannot be reached: sshd does not answer at ${address}, port 22, over ${nic}`,
-        ),
-      })
-      scene.check('it goes back', 'one', await seen(vm))
+      // what it is by default, where the firewall lets SSH in there and on the lab's own NIC alone
+      const trusted = `interfaces = lib.mkOverride 10
+        (lib.remove "mgmt" options.myModules.system.reachability.interfaces.default);`
+      const firewall = `networking.firewall = { enable = lib.mkForce true;
+        allowedTCPPorts = lib.mkForce [ ]; trustedInterfaces = [ "${nic}" ]; };`
+      const closed = [
+        [over, drop],
+        [trusted, `${firewall} ${drop}`],
+      ] as const
+      for (const [ways, more] of closed) {
+        await deploy('A way in that is closed', ways, `${noted('two')} ${more}`, {
+          outcome: 'validation-failed',
+          reason: new RegExp(
+            `^this host cannot be reached: sshd does not answer at ${address}, port 22, over ${nic}`,
+          ),
+        })
+        scene.check('it goes back', 'one', await seen(vm))
+      }
       const command = 'test -e /run/lab-reached'
       const own = `${over} command = "${command}";`
       await deploy('A command', own, noted('three'))

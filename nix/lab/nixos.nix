@@ -283,6 +283,8 @@ in
       firewall.enable = yes;
       firewall.allowedTCPPorts = opt (types.listOf types.port) [ ];
       firewall.allowedUDPPorts = opt (types.listOf types.port) [ ];
+      firewall.trustedInterfaces = list;
+      firewall.interfaces = opt (types.attrsOf types.attrs) { };
       # a VM reaches no proxy, and what it fetches is on the lab's own networks
       proxy =
         lib.genAttrs [
