@@ -33,10 +33,10 @@ test('What a host says of it reaches the agents, and nothing is asked where sshd
   expect(await set(none)).toMatchObject({ REACH_PORT: '', REACH_COMMAND: '' })
   const off = '{ myModules.system.reachability = { enable = false; command = "true"; }; }'
   expect(await set(off)).toMatchObject({ REACH_PORT: '', REACH_COMMAND: '' })
-  // the firewall lets SSH in on the lab's own NIC as well
+  // where its firewall lets SSH in, but for itself
   const trusted = `{ lib, options, ... }: { networking.firewall.trustedInterfaces = [ "lo" "wg0" ];
-    myModules.system.reachability.interfaces = lib.mkForce options.myModules.system.reachability.interfaces.default; }`
-  expect(await set(trusted)).toMatchObject({ REACH_INTERFACES: 'wg0 mgmt' })
+    myModules.system.reachability.interfaces = lib.mkOverride 10 options.myModules.system.reachability.interfaces.default; }`
+  expect(await set(trusted)).toMatchObject({ REACH_INTERFACES: 'wg0' })
 })
 
 test('On NixOS a host must be reached where its firewall lets SSH in', async (context) => {
