@@ -33,7 +33,7 @@ test('What a host says of it reaches the agents, and nothing is asked where sshd
   expect(await set(none)).toMatchObject({ REACH_PORT: '', REACH_COMMAND: '' })
   const off = '{ myModules.system.reachability = { enable = false; command = "true"; }; }'
   expect(await set(off)).toMatchObject({ REACH_PORT: '', REACH_COMMAND: '' })
-  // where its firewall lets SSH in, but for itself
+  // what it says by itself: where its firewall lets SSH in, other than to itself
   const trusted = `{ lib, options, ... }: { networking.firewall.trustedInterfaces = [ "lo" "wg0" ];
     myModules.system.reachability.interfaces = lib.mkOverride 10 options.myModules.system.reachability.interfaces.default; }`
   expect(await set(trusted)).toMatchObject({ REACH_INTERFACES: 'wg0' })
