@@ -47,7 +47,10 @@ async function restored(scene: Scene): Promise<void> {
   await vm.user(`mkdir labdir; echo one >${one}; echo two >'${two}'`)
   const modified = { modify_dot_labmod: script, 'labdir/modify_dot_lab two': script }
   await world.dotfiles.commit(modified, 'From afar')
+  // by a clock that is ahead, and is put back later
+  await vm.root("date -s '+1 hour'")
   outcome(scene, vm, 'synced', await syncByUnit(vm))
+  await vm.root("date -s '-1 hour'")
   const texts = async (): Promise<string> => (await readHome(vm, one)) + (await readHome(vm, two))
   const both = 'one\nfrom afar\ntwo\nfrom afar\n'
   check('both are changed', both, await texts())
@@ -130,4 +133,16 @@ async function homeAndSource(scene: Scene): Promise<void> {
   await vm.user(`rm ${source}/dot_labtwo`)
   outcome(scene, vm, 'synced', await syncByUnit(vm))
   check('with one, it is applied', 'from afar\n', await readHome(vm, '.labtwo'))
+
+  // an edit at home does not make public what the source has made private
+  await vm.user(
+    `mv ${source}/dot_labrc ${source}/private_dot_labrc; ${setLine(shared, 9, 'at home')}`,
+  )
+  outcome(scene, vm, 'conflict', await syncByUnit(vm))
+  await vm.user('chezmoi apply --force .labrc')
+  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  const mode = (await vm.user('stat -c %a .labrc')).stdout.trim()
+  check('it is private here', '600', mode)
+  const there = (await world.dotfiles.read('private_dot_labrc')) !== undefined
+  check('and in the trunk', true, there)
 }

@@ -2,6 +2,7 @@ import { dirname } from 'node:path'
 import { outcome, own, readHome, setLine, setThird, shared, syncByUnit } from './dotfile-sync.ts'
 import { fromHome } from '../lab-settings.ts'
 import type { Case, Scene } from './family.ts'
+import { git } from './remote.ts'
 import { told } from './told.ts'
 
 /** What becomes of the remote's history, and of a host's clone. */
@@ -95,9 +96,19 @@ async function clonedAnew(scene: Scene): Promise<void> {
   }
   await conflictIn(7)
   const url = (await vm.user(`git -C ${source} remote get-url origin`)).stdout.trim()
+  // the remote's own default branch is none that hosts share
+  const defaultBranch = (name: string) =>
+    git(['--git-dir', world.dotfiles.dir, 'symbolic-ref', 'HEAD', `refs/heads/${name}`])
+  await world.dotfiles.commit({ dot_labother: 'other\n' }, 'Other', { branch: 'other' })
+  await defaultBranch('other')
   // with what is left of a clone that was cut off
   await vm.user(`rm -rf ${source}; mkdir -p ${dirname(source)}/.chezmoi-sync.clone/half`)
   outcome(scene, vm, 'synced', await syncByUnit(vm))
+  const other = (await vm.user('cat .labother', { allow: 'any' })).stdout
+  check('of the default branch nothing comes', '', other)
+  check('nor to the trunk', 'nothing', await lineOf(1, world.branch, 'dot_labother'))
+  await defaultBranch(world.branch)
+  await world.dotfiles.move('other', null)
   check('a new clone leaves what the old one has published', 'mine', await lineOf(7, mine))
   const former = (await world.dotfiles.head(mine)) ?? 'none'
   const shown = () => told(scene, vm, 'chezmoi-show-conflicts', 'user')
@@ -111,7 +122,12 @@ async function clonedAnew(scene: Scene): Promise<void> {
   // by git alone, and of one branch: nothing in it follows the remote as a clone of jj does
   await vm.user(`rm ${source}; git clone -q --single-branch ${url} ${source}`)
   await vm.user(setLine(own[0]!, 3, 'mine'))
-  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  const theirs = { branch: 'conflict/afar', parent: world.start.dotfiles }
+  await world.dotfiles.commit({ dot_labrc: () => 'theirs\n' }, 'Theirs', theirs)
+  const { status } = outcome(scene, vm, 'synced', await syncByUnit(vm))
+  const hosts = status.conflicts.map(({ host }) => host)
+  check('a conflict of another host is heard of', true, hosts.includes('afar'))
+  await world.dotfiles.move(theirs.branch, null)
   const one = await lineOf(3, world.branch, 'dot_config/lab/one.conf')
   check('an edit gets through from a clone of git', 'mine', one)
   await conflictIn(11)

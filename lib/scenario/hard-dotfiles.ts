@@ -7,7 +7,7 @@ export const hardDotfiles: Case[] = [
   {
     name: 'half-broken',
     title:
-      'some dotfiles cannot be read, made or put aside: each is named, all others are applied and taken in, and scripts run in their order',
+      'some dotfiles cannot be read, made, put aside or taken in: each is named, all others are applied and taken in, and scripts run in their order',
     promise: 'edits',
     own: true,
     limit: 400,
@@ -18,6 +18,9 @@ export const hardDotfiles: Case[] = [
 /** Has a script write down that it ran, and whether another file was there by then. */
 const notes = (name: string, more = ''): string =>
   `#!/bin/sh\necho "${name} $(cat ~/.labplain 2>/dev/null)" >>~/labnotes\n${more}`
+
+/** Looks like a secret to chezmoi; in two parts, so that it does not look like one in here. */
+const token = `ghp_${'aBcD1234eFgH5678iJkL9012mNoP3456qRsT'}`
 
 async function halfBroken(scene: Scene): Promise<void> {
   const { vm, world, check } = scene
@@ -48,10 +51,11 @@ async function halfBroken(scene: Scene): Promise<void> {
     'From afar',
   )
   await vm.user(`${setLine(shared, 15, 'at home')}; rm ${own[1]}
-    echo '{{ fail "here" }}' >${source}/dot_labu.tmpl; echo new >${source}/dot_labnew`)
+    echo '{{ fail "here" }}' | tee ${source}/dot_labu.tmpl >${source}/dot_labv.tmpl; echo new >${source}/dot_labnew`)
   const reasons: [string, RegExp][] = [
     ['.labt', /^cannot be applied: template: /],
     ['.labu', /^cannot be applied: template: /],
+    ['.labv', /^cannot be applied: template: /],
     ['.labkey', /^cannot be applied: /],
     ['.labpipe', /^neither a file nor a directory nor a link$/],
     ['.labmod', /^cannot be put aside: there may be \d+ bytes in /],
@@ -64,7 +68,7 @@ async function halfBroken(scene: Scene): Promise<void> {
     check(`${file} is named`, reason, status.kept.find((one) => one.file === file)?.reason ?? 'not')
   const others = status.kept.filter(({ file }) => !reasons.some(([one]) => one === file))
   check('and no other', '', others.map(({ file }) => file).join(' '))
-  for (const file of ['.labt', '.labu', '.labkey', 'one.sh'])
+  for (const file of ['.labt', '.labu', '.labv', '.labkey', 'one.sh'])
     check(`the reason of the run has ${file}`, true, (status.reason ?? '').includes(`${file}: `))
   const mine = 'cat .labmod .labmade .labold; stat -c %F .labpipe'
   const theirs = 'mine\nmine\nmine\nfifo\n'
@@ -72,7 +76,7 @@ async function halfBroken(scene: Scene): Promise<void> {
   check(
     'no broken file is made',
     '',
-    (await vm.user('ls -d .labt .labu .labkey', { allow: 'any' })).stdout,
+    (await vm.user('ls -d .labt .labu .labv .labkey', { allow: 'any' })).stdout,
   )
   check('what was deleted stays so', 'no\n', (await vm.user(`test -e ${own[1]} || echo no`)).stdout)
   const second = /^chezmoi-sync: locked: Another run has not ended yet \(process \d+\)$/
@@ -88,7 +92,8 @@ async function halfBroken(scene: Scene): Promise<void> {
   const inTrunk = async (file: string) => (await world.dotfiles.read(file)) ?? 'nothing'
   check('an edit at home is in the trunk', rc.join('\n'), await inTrunk('dot_labrc'))
   check('a new file, too', 'new\n', await inTrunk('dot_labnew'))
-  check('what was broken here is not', 'nothing', await inTrunk('dot_labu.tmpl'))
+  for (const file of ['dot_labu.tmpl', 'dot_labv.tmpl'])
+    check(`${file}, broken here, is not`, 'nothing', await inTrunk(file))
   check('what was deleted at home still is', /^two 1\n/, await inTrunk('dot_config/lab/two.conf'))
 
   await world.dotfiles.commit(
@@ -104,7 +109,7 @@ async function halfBroken(scene: Scene): Promise<void> {
   )
   // by hand, chezmoi takes the text that is there for what it wrote
   await vm.user(
-    `rm /var/lib/chezmoi-sync/kept/.lab-fill .labpipe; echo fine >${source}/dot_labu.tmpl
+    `rm /var/lib/chezmoi-sync/kept/.lab-fill .labpipe; echo fine | tee ${source}/dot_labu.tmpl >${source}/dot_labv.tmpl
     chezmoi apply --force .labmade`,
   )
   const next = outcome(scene, vm, 'synced', await syncByUnit(vm)).status
@@ -117,10 +122,10 @@ async function halfBroken(scene: Scene): Promise<void> {
       .toSorted()
       .join(' '),
   )
-  const texts = await vm.user('cat .labt .labu .labpipe .labmod .labmade .labold')
+  const texts = await vm.user('cat .labt .labu .labv .labpipe .labmod .labmade .labold')
   check(
     'it is applied, and what is theirs stays',
-    'fine\nfine\nx\nmine\nfrom afar\nmine\nmine\n',
+    'fine\nfine\nfine\nx\nmine\nfrom afar\nmine\nmine\n',
     texts.stdout,
   )
   const again = `${order}now there\nafter there\n`
@@ -132,4 +137,17 @@ async function halfBroken(scene: Scene): Promise<void> {
   )
   const aside = await vm.user('find /var/lib/chezmoi-sync/kept -type f -exec cat {} +')
   check('the text that a script has changed is aside', 'mine\n', aside.stdout)
+
+  const refused = own[0]!
+  await vm.user(`printf '[add]\\nsecrets = "error"\\n' >>.config/chezmoi/chezmoi.toml
+    echo 'token = "${token}"' >>${refused}; ${setLine(shared, 17, 'beside it')}`)
+  outcome(scene, vm, `failed: Cannot capture ${refused}: `, await syncByUnit(vm))
+  check(
+    'nor is what chezmoi refuses',
+    false,
+    (await inTrunk(`dot_${refused.slice(1)}`)).includes(token),
+  )
+  check('what comes after it is', await readHome(vm, shared), await inTrunk('dot_labrc'))
+  await vm.user(`sed -i /token/d ${refused}`)
+  outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
 }

@@ -145,7 +145,15 @@ export const options: Case[] = [
       // by what the clone knows, the oracle tells whether a commit follows another
       await vm.user(`cd ${fromHome(world.paths.flake)} && jj git fetch`)
       await upgrades(scene, vm, { outcome: 'up-to-date' })
-      await world.config.commit(host(`${noted('three')} ${oneshot('lab-bad', 'false')}`), 'Bad')
+      const motd = 'world/motd'
+      const markers = { [motd]: '<<<<<<< one\none\n=======\ntwo\n>>>>>>> two\n' }
+      await world.config.commit(markers, 'Markers')
+      await upgrades(scene, vm, {
+        outcome: 'conflict',
+        reason: new RegExp(`^Conflict in ${motd}$`),
+      })
+      const bad = host(`${noted('three')} ${oneshot('lab-bad', 'false')}`)
+      await world.config.commit({ ...bad, [motd]: null }, 'Bad')
       const reason = /^lab-bad\.service has failed/
       await upgrades(scene, vm, { outcome: 'validation-failed', reason })
       scene.check('it went back', 'two', await seen(vm))

@@ -21,16 +21,18 @@ const bridge = `systemd.services.lab-bridge = {
     };
   };`
 
-/** What drops SSH on the way in over it, and nowhere else. */
-const drop = `systemd.services.lab-firewall = {
+/** What drops SSH on the way in over it by one protocol, and nowhere else. */
+const drop = (protocol: 'ip' | 'ip6', first = ''): string => `systemd.services.lab-firewall = {
     wantedBy = [ "multi-user.target" ];
     after = [ "lab-bridge.service" ];
+    before = [ "golden-boot-validation.service" ];
     path = [ pkgs.iproute2 ];
     script = ''
+      ${first}
       tc qdisc add dev ${nic} clsact
-      tc filter add dev ${nic} ingress protocol ipv6 u32 match ip6 protocol 6 0xff match ip6 dport 22 0xffff action drop
+      tc filter add dev ${nic} ingress protocol ${protocol.replace('6', 'v6')} u32 match ${protocol} protocol 6 0xff match ${protocol} dport 22 0xffff action drop
     '';
-    preStop = "tc qdisc del dev ${nic} clsact";
+    preStop = "tc qdisc del dev ${nic} clsact; ip -4 address flush dev ${nic} || true";
     serviceConfig = {
       Type = "oneshot";
       RemainAfterExit = true;
@@ -61,24 +63,26 @@ export const reached: Case[] = [
       }
       // stronger than what the lab itself says of it
       const over = 'interfaces = lib.mkOverride 10 [ "eth+" "labbr+" ];'
-      await deploy('A bridge', over, noted('one'))
       // what it is by default, where the firewall lets SSH in there and on the lab's own NIC alone
       const trusted = `interfaces = lib.mkOverride 10
         (lib.remove "mgmt" options.myModules.system.reachability.interfaces.default);`
       const firewall = `networking.firewall = { enable = lib.mkForce true;
         allowedTCPPorts = lib.mkForce [ ]; trustedInterfaces = [ "${nic}" ]; };`
-      const closed = [
-        [over, drop],
-        [trusted, `${firewall} ${drop}`],
+      // of two ways in, the first is closed
+      const first = drop('ip', `ip address add 10.22.99.1/24 dev ${nic}`)
+      const ways = [
+        ['A bridge', over, ''],
+        ['A bridge that is trusted', trusted, `${firewall} ${first}`],
       ] as const
-      for (const [ways, more] of closed) {
-        await deploy('A way in that is closed', ways, `${noted('two')} ${more}`, {
+      for (const [message, settings, more] of ways) {
+        await deploy(message, settings, `${noted(message)} ${more}`)
+        await deploy('A way in that is closed', settings, `${noted('no')} ${drop('ip6')}`, {
           outcome: 'validation-failed',
           reason: new RegExp(
             `^this host cannot be reached: sshd does not answer at ${address}, port 22, over ${nic}`,
           ),
         })
-        scene.check('it goes back', 'one', await seen(vm))
+        scene.check('it goes back', message, await seen(vm))
       }
       const command = 'test -e /run/lab-reached'
       const own = `${over} command = "${command}";`
