@@ -2,7 +2,6 @@ import { dirname } from 'node:path'
 import { outcome, own, readHome, setLine, setThird, shared, syncByUnit } from './dotfile-sync.ts'
 import { fromHome } from '../lab-settings.ts'
 import type { Case, Scene } from './family.ts'
-import { git } from './remote.ts'
 import { told } from './told.ts'
 
 /** What becomes of the remote's history, and of a host's clone. */
@@ -97,17 +96,15 @@ async function clonedAnew(scene: Scene): Promise<void> {
   await conflictIn(7)
   const url = (await vm.user(`git -C ${source} remote get-url origin`)).stdout.trim()
   // the remote's own default branch is none that hosts share
-  const defaultBranch = (name: string) =>
-    git(['--git-dir', world.dotfiles.dir, 'symbolic-ref', 'HEAD', `refs/heads/${name}`])
   await world.dotfiles.commit({ dot_labother: 'other\n' }, 'Other', { branch: 'other' })
-  await defaultBranch('other')
+  await world.dotfiles.choose('other')
   // with what is left of a clone that was cut off
   await vm.user(`rm -rf ${source}; mkdir -p ${dirname(source)}/.chezmoi-sync.clone/half`)
   outcome(scene, vm, 'synced', await syncByUnit(vm))
   const other = (await vm.user('cat .labother', { allow: 'any' })).stdout
   check('of the default branch nothing comes', '', other)
   check('nor to the trunk', 'nothing', await lineOf(1, world.branch, 'dot_labother'))
-  await defaultBranch(world.branch)
+  await world.dotfiles.choose(world.branch)
   await world.dotfiles.move('other', null)
   check('a new clone leaves what the old one has published', 'mine', await lineOf(7, mine))
   const former = (await world.dotfiles.head(mine)) ?? 'none'

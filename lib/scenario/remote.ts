@@ -25,6 +25,8 @@ export interface Remote {
   head: (branch?: string) => Promise<string | undefined>
   /** Moves a branch to any commit, as a forced push does; null deletes it. */
   move: (branch: string, commit: string | null) => Promise<void>
+  /** Makes a branch the one that a clone begins with. */
+  choose: (branch: string) => Promise<void>
   /** A file as a commit has it; undefined when there is none. */
   read: (path: string, commit?: string) => Promise<string | undefined>
   /** What was committed here and not taken back by `move` or by another `parent`. */
@@ -116,6 +118,7 @@ export function remote(dir: string, trunk = 'main'): Remote {
       await at(to === null ? ['update-ref', '-d', ref] : ['update-ref', ref, to])
       await takenBack()
     },
+    choose: async (branch) => void (await at(['symbolic-ref', 'HEAD', `refs/heads/${branch}`])),
     made: async () => [...made],
     commits,
     archive: async (of, file) => void (await at(['archive', '--prefix=flake/', '-o', file, of])),

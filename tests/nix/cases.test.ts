@@ -132,6 +132,7 @@ async function pushed(one: Case, guest: Guest): Promise<Record<string, string>[]
     head: nothing,
     commits: async () => [],
     move: nothing,
+    choose: nothing,
     archive: nothing,
   }
   const commit = async (changes: Changes): Promise<string> => {
