@@ -99,12 +99,16 @@ export const pins: Case[] = [
         timeout: 60 * vm.patience,
       })
       scene.check('the trial runs', trial, await vm.running())
+      // half of the way back, and the rest once /boot can be written
+      const half = 'mount -o remount,ro /boot && ! rollback-to-golden && mount -o remount,rw /boot'
+      await told(scene, vm, half)
       const said = await told(scene, vm, 'rollback-to-golden')
       scene.check('golden runs', scene.start(vm), await vm.running())
       scene.check('it says so', `running: ${scene.start(vm)}`, said.split('\n').at(-1))
       scene.check('what only the trial had is gone', 'none', await seen(vm, 'lab-trial'))
-      const { profile } = await bootStatus(scene, vm)
+      const { profile, trial: left } = await bootStatus(scene, vm)
       scene.must('golden is the system profile', scene.start(vm), profile)
+      scene.check('the trial is taken back', null, left)
       // on trial once more, which the reboot is to leave out
       await told(scene, vm, makesDefault(trial))
       const before = await vm.bootId()
