@@ -146,5 +146,6 @@ async function halfBroken(scene: Scene): Promise<void> {
   check('what chezmoi refuses is not in the trunk', false, published)
   check('what comes after it is', await readHome(vm, shared), await inTrunk('dot_labrc'))
   await vm.user(`sed -i /token/d ${refused}`)
-  outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
+  // a script of these dotfiles runs each time
+  outcome(scene, vm, 'synced', await syncByUnit(vm))
 }
