@@ -1,6 +1,8 @@
 import { defineConfig } from 'vitest/config'
 
 const shared = { environment: 'node' as const, testTimeout: 60_000, hookTimeout: 60_000 }
+// what keeps two VMs busy, or asks how soon a terminal answers
+const alone = ['jobs', 'scenarios', 'terminal'].map((name) => `tests/e2e/${name}.test.ts`)
 
 export default defineConfig({
   test: {
@@ -28,15 +30,27 @@ export default defineConfig({
         },
       },
       {
-        // one lab for all of them: two VMs fill a machine of two cores
+        // each file has a lab of its own, whose VMs wait a lot
         test: {
           ...shared,
           name: 'e2e',
           include: ['tests/e2e/**/*.test.ts'],
-          fileParallelism: false,
+          exclude: alone,
+          maxWorkers: 2,
           testTimeout: 900_000,
           hookTimeout: 900_000,
           sequence: { groupOrder: 2 },
+        },
+      },
+      {
+        test: {
+          ...shared,
+          name: 'e2e alone',
+          include: alone,
+          fileParallelism: false,
+          testTimeout: 900_000,
+          hookTimeout: 900_000,
+          sequence: { groupOrder: 3 },
         },
       },
     ],

@@ -210,8 +210,9 @@ test('QEMU killed: status says so, and a deploy brings the VM back as it was', a
 })
 
 test('a lost keeper is seen and replaced', async () => {
-  const argv = ['-f', `keeper.ts torment`]
-  execFileSync('pkill', ['-KILL', ...argv])
+  const { uuid } = (await status()).find(({ host }) => host === 'torment')!
+  // not of another lab's VM of that name
+  execFileSync('pkill', ['-KILL', '-f', `keeper\\.ts torment ${uuid}`])
   await until(10, async () =>
     (await status()).find(({ host, state }) => host === 'torment' && state === 'unattended'),
   )

@@ -90,10 +90,7 @@ test('the lab’s agents beside system.autoUpgrade: what only one of them promis
   const { code, stdout, stderr } = await lab.task(
     'compare',
     ...['--json', '--host', 'sorrow', '--seed', '7'],
-    ...['syntax-error', 'unit-fails', 'panic', 'chaos-network/cut'].flatMap((name) => [
-      '--case',
-      name,
-    ]),
+    ...['--case', 'syntax-error', '--case', 'unit-fails'],
   )
   expect(stdout, stderr).not.toBe('')
   const { promises } = JSON.parse(stdout) as { promises: Row[] }
@@ -105,9 +102,7 @@ test('the lab’s agents beside system.autoUpgrade: what only one of them promis
   const reasons = cases.map((one) => `${one.case}: ${one.state} ${one.reason}`).join('\n')
   expect(seen, `${reasons}\n${stderr}`).toEqual([
     ['refuse', 'held true', 'held true'],
-    ['offline', 'held true', 'held true'],
     ['rollback', 'held true', 'n/a false'],
-    ['fallback', 'held true', 'n/a false'],
   ])
   expect(code).toBe(0)
 })
