@@ -13,7 +13,7 @@ import { type ScratchRoot, useRoot } from './root.ts'
 let root: ScratchRoot
 await useRoot((made) => (root = made))
 
-const rounds = Number(process.env['LAB_ROUNDS'] ?? 40)
+const rounds = Number(process.env['LAB_ROUNDS'] ?? 20)
 /** Seconds: a day, as `run` would end thousands of rounds after two minutes. */
 const limit = 86_400
 /** The suite's own rounds are the same each time, so that a change is known by them. */
