@@ -23,7 +23,7 @@ export default defineConfig({
           ...shared,
           name: 'agents',
           include: ['tests/agents/**/*.test.ts'],
-          maxWorkers: 2,
+          maxWorkers: 3,
           testTimeout: 900_000,
           hookTimeout: 900_000,
           sequence: { groupOrder: 1 },

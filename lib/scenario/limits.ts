@@ -112,20 +112,41 @@ export const limits: Case[] = [
   {
     name: 'dotfiles-silent',
     title:
-      'the dotfiles come from a remote that never answers: given up after a while, and the commit is deployed',
+      'a remote that never answers is given up after the limit that is set: that of the dotfiles, and the commit is deployed all the same; then that of the configuration',
     promise: 'dotfiles',
-    limit: 300,
+    own: true,
+    limit: 400,
     ends: 'main',
     run: async (scene) => {
       const { vm, world } = scene
-      await world.config.commit(note(vm, 'two'), 'Two')
+      const limit = Math.ceil(10 * vm.patience)
+      const options = `autoUpgrade.fetchTimeout = lib.mkForce ${limit}; chezmoiSync.networkTimeout = lib.mkForce ${limit};`
+      const push = (text: string): Promise<unknown> =>
+        world.config.commit(
+          module(vm, `{ lib, ... }: { myModules.services = { ${options} }; ${noted(text)} }\n`),
+          text,
+        )
+      await push('one')
+      await deploys(scene, vm)
+      await push('two')
       await world.dotfiles.commit({ dot_labrc: lineThree }, 'Edit')
       const speaks = await silenceRemote(scene, vm, 'dotfiles')
-      await deploys(scene, vm, { waits: 60 })
-      const { stdout } = await vm.root('jq -r .outcome /var/lib/chezmoi-sync/status.json')
-      scene.check('the dotfiles were given up', 'offline', stdout.trim())
+      await deploys(scene, vm, { waits: limit })
+      const { stdout } = await vm.root(saidLast)
+      scene.check(
+        'the dotfiles were given up',
+        new RegExp(`^offline: .*No end within ${limit} s`),
+        stdout.trim(),
+      )
       await speaks()
-      await catchesUp(scene, vm)
+      await push('three')
+      const answers = await silenceRemote(scene, vm, 'config')
+      const reason = new RegExp(`did not answer within ${limit} s`)
+      await upgrades(scene, vm, { outcome: 'offline', reason, limit: 20, waits: limit })
+      await answers()
+      await deploys(scene, vm)
+      const line = (await readHome(vm, '.labrc')).split('\n')[2]
+      scene.check('the dotfiles have caught up', 'line three', line)
     },
   },
   {
@@ -140,7 +161,7 @@ export const limits: Case[] = [
       const limit = Math.ceil(10 * vm.patience)
       // whatever a host's dotfiles are set to holds in its sync
       const other = { branch: 'other', parent: world.start.dotfiles }
-      const option = `myModules.services.chezmoiSync = { applyTimeout = lib.mkForce ${limit}; branch = lib.mkForce "${other.branch}"; };`
+      const option = `myModules.services.chezmoiSync = { applyTimeout = lib.mkForce ${limit}; keepLimit = lib.mkForce 1; branch = lib.mkForce "${other.branch}"; };`
       const host = (more = ''): string => `{ lib, ... }: { ${option} ${more} }\n`
       await world.config.commit(module(vm, host()), 'Limit')
       await deploys(scene, vm)
@@ -155,14 +176,22 @@ export const limits: Case[] = [
       const { toplevel } = await deploys(scene, vm, { reason, waits: limit })
       scene.ends(vm, toplevel)
       scene.check('the commit runs', 'two', await seen(vm))
-      const said = 'jq -r \'.outcome + ": " + .reason\' /var/lib/chezmoi-sync/status.json'
-      const { stdout } = await vm.root(said)
+      const { stdout } = await vm.root(saidLast)
       scene.check('it is told', `failed: Cannot apply: no end within ${limit} s`, stdout.trim())
       await stops(scene, vm)
       await vm.root(`rm ${there}`)
       scene.check('a run after it is well', /^(synced|up-to-date)$/, await syncs(vm))
       const line = (await readHome(vm, '.labrc')).split('\n')[2]
       scene.check('the dotfiles are applied', 'line three', line)
+
+      // nor is there room for more than is set
+      await vm.user('echo mine >.labown')
+      const theirs = '#!/bin/sh\necho theirs\n'
+      await world.dotfiles.commit({ modify_dot_labown: theirs }, 'Their own', other)
+      const { kept } = (await syncByUnit(vm)).status
+      const why = kept.find(({ file }) => file === '.labown')?.reason
+      scene.check('what there is no room for is named', /there may be 1 bytes in/, why)
+      scene.check('and stays as it is', 'mine\n', await readHome(vm, '.labown'))
     },
   },
   ...hanging.map(
@@ -249,14 +278,10 @@ export const limits: Case[] = [
   },
 ]
 
+/** Shell command for what the last synchronization came to. */
+const saidLast = 'jq -r \'.outcome + ": " + .reason\' /var/lib/chezmoi-sync/status.json'
+
 const lineThree = (text: string): string => text.replace('line 3\n', 'line three\n')
 
 const syncs = async (vm: Machine): Promise<string> =>
   (await syncByUnit(vm)).status.outcome ?? 'nothing'
-
-/** The dotfiles that a remote had kept to itself are applied. */
-async function catchesUp(scene: Scene, vm: Machine): Promise<void> {
-  scene.check('they catch up', 'synced', await syncs(vm))
-  const line = (await readHome(vm, '.labrc')).split('\n')[2]
-  scene.check('and are applied', 'line three', line)
-}
