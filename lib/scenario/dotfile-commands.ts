@@ -1,6 +1,6 @@
 import { fromHome } from '../lab-settings.ts'
 import { answerWith } from '../vm/served.ts'
-import { outcome, readHome, setLine, shared, syncByUnit } from './dotfile-sync.ts'
+import { outcome, own, readHome, setLine, shared, syncByUnit } from './dotfile-sync.ts'
 import type { Case, Scene } from './family.ts'
 import { told } from './told.ts'
 
@@ -72,13 +72,17 @@ async function restored(scene: Scene): Promise<void> {
   await ask('chezmoi-restore-kept --all')
   check('what they took the place of is put back by --all', both, await texts())
 
-  await vm.user('rm -r labdir && echo in the way >labdir')
-  await ask(`chezmoi-restore-kept '${two}'`)
-  check('a file in the way of its directory makes place', 'two\n', await readHome(vm, two))
-  await vm.user('mv labdir labdir.restored')
-  await ask('chezmoi-restore-kept labdir')
-  check('and can be put back', 'in the way\n', await readHome(vm, 'labdir'))
-  await vm.user('rm labdir && mv labdir.restored labdir')
+  const ways = { file: ['echo it >labdir', 'cat'], link: ['ln -s it labdir', 'readlink'] }
+  for (const [kind, [make, read]] of Object.entries(ways)) {
+    await vm.user(`rm -r labdir && ${make}`)
+    await ask(`chezmoi-restore-kept '${two}'`)
+    check(`a ${kind} in the way of its directory makes place`, 'two\n', await readHome(vm, two))
+    await vm.user('mv labdir labdir.restored')
+    await ask('chezmoi-restore-kept labdir')
+    const { stdout } = await vm.user(`${read} labdir`, { allow: 'any' })
+    check('and can be put back', 'it\n', stdout)
+    await vm.user('rm -f labdir && mv labdir.restored labdir')
+  }
   const { stdout } = await vm.user('find . -maxdepth 2 -name ".restored*" ! -path "./.local/*"')
   check('nothing else is left', '', stdout)
 }
@@ -90,9 +94,11 @@ async function homeAndSource(scene: Scene): Promise<void> {
   const trunk = async (): Promise<string | undefined> =>
     (await world.dotfiles.read('dot_labrc'))?.split('\n')[6]
   const home = async (): Promise<string | undefined> => (await readHome(vm, shared)).split('\n')[6]
-  await vm.user(
-    `${setLine(shared, 7, 'at home')}; ${setLine(`${source}/dot_labrc`, 7, 'in the source')}`,
-  )
+  const files = { [shared]: 'dot_labrc', [own[0]!]: 'dot_config/lab/one.conf' }
+  for (const [file, inSource] of Object.entries(files))
+    await vm.user(
+      `${setLine(file, 7, 'at home')}; ${setLine(`${source}/${inSource}`, 7, 'in the source')}`,
+    )
   outcome(scene, vm, 'conflict', await syncByUnit(vm))
   check('the file at home has its own text', 'at home', await home())
   check('its status names the conflict', /^conflict: dot_labrc of /m, await ask('chezmoi-status'))
@@ -110,12 +116,14 @@ async function homeAndSource(scene: Scene): Promise<void> {
   const names = [`conflict/${vm.host}.home`, `conflict/${vm.host}`]
   const heads = await Promise.all(names.map((name) => world.dotfiles.head(name)))
   const at = heads.find((commit) => commit !== undefined) ?? world.start.dotfiles
-  const published = await world.dotfiles.read('dot_labrc', at)
-  check('the text at home is published', 'at home', published?.split('\n')[6])
+  for (const file of Object.values(files)) {
+    const published = await world.dotfiles.read(file, at)
+    check(`the text at home of ${file} is published`, 'at home', published?.split('\n')[6])
+  }
 
   scene.must('what settles it is said', /chezmoi re-add \S+/, shown)
-  const [settle = 'false'] = /chezmoi re-add \S+/.exec(shown) ?? []
-  await ask(settle.replace('re-add', 're-add --no-tty'))
+  for (const settle of new Set(shown.match(/chezmoi re-add \S+/g)))
+    await ask(settle.replace('re-add', 're-add --no-tty'))
   outcome(scene, vm, 'synced', await syncByUnit(vm))
   check('the trunk has what was chosen', 'at home', await trunk())
   check('so has the file', 'at home', await home())

@@ -170,7 +170,7 @@ export const limits: Case[] = [
 [ ! -e ${there} ] || exec ${forever}
 `
       const changes = { 'run_after_lab.sh': script, dot_labrc: lineThree }
-      await world.dotfiles.commit(changes, 'Script', other)
+      const parent = await world.dotfiles.commit(changes, 'Script', other)
       await world.config.commit(module(vm, host(noted('two'))), 'Two')
       const reason = /; chezmoi-pre-update\.service failed/
       const { toplevel } = await deploys(scene, vm, { reason, waits: limit })
@@ -187,7 +187,7 @@ export const limits: Case[] = [
       // nor is there room for more than is set
       await vm.user('echo mine >.labown')
       const theirs = '#!/bin/sh\necho theirs\n'
-      await world.dotfiles.commit({ modify_dot_labown: theirs }, 'Their own', other)
+      await world.dotfiles.commit({ modify_dot_labown: theirs }, 'Their own', { ...other, parent })
       const { kept } = (await syncByUnit(vm)).status
       const why = kept.find(({ file }) => file === '.labown')?.reason
       scene.check('what there is no room for is named', /there may be 1 bytes in/, why)

@@ -153,10 +153,15 @@ async function otherKinds(scene: Scene): Promise<void> {
   const { vm, world, check } = scene
   const first = ['dot_labgiven/x', 'labshared/x', 'exact_labexact/x', 'labgone']
   const all = <T>(text: T) => Object.fromEntries(first.map((path) => [path, text]))
-  await world.dotfiles.commit(all('x\n'), 'From afar')
+  // of a template what a sync has written is no text of this host
+  const tool = (text: string) => ({
+    'private_readonly_executable_dot_labtool.tmpl': `${text} {{ .chezmoi.username }}\n`,
+  })
+  await world.dotfiles.commit({ ...all('x\n'), ...tool('one') }, 'From afar')
   outcome(scene, vm, 'synced', await syncByUnit(vm))
   const mine = ['labshared/mine', 'labexact/notes/mine', 'labswept/in/mine', 'labfile']
-  await vm.user(`mkdir -p labexact/notes labswept/in labplace; ln -s labplace lablink
+  await vm.user(`mkdir -p labexact/notes labswept/in lablinks/in labplace
+    ln -s labplace lablink; ln -s nowhere lablinks/in/mine
     for each in ${mine.join(' ')}; do echo mine >$each; done`)
 
   const links = { symlink_dot_labgiven: '.labrc\n', symlink_labshared: '.labrc\n' }
@@ -164,28 +169,27 @@ async function otherKinds(scene: Scene): Promise<void> {
   // which git would fetch beside it, and jj does not
   const pointer = `version https://git-lfs.github.com/spec/v1\noid sha256:${'0'.repeat(64)}\nsize 9\n`
   const unfetched = { '.gitattributes': 'dot_labbig filter=lfs\n', dot_labbig: pointer }
-  const removed = { '.chezmoiremove': 'labgone\nlabswept\n' }
-  const changes = { ...all(null), ...links, ...directories, ...removed, ...unfetched }
+  const removed = { '.chezmoiremove': 'labgone\nlablinks\nlabswept\n' }
+  const others = { ...links, ...directories, ...removed, ...unfetched, ...tool('two') }
+  const changes = { ...all(null), ...others }
   await world.dotfiles.commit(changes, 'Other kinds')
   for (const expected of ['synced', 'up-to-date']) {
     const { status } = outcome(scene, vm, expected, await syncByUnit(vm))
-    const texts = (await vm.user(`cat ${mine.join(' ')}; readlink lablink`, { allow: 'any' }))
-      .stdout
-    check('what is theirs stays', `${'mine\n'.repeat(mine.length)}labplace\n`, texts)
+    const ask = `cat ${mine.join(' ')}; readlink lablink lablinks/in/mine`
+    const texts = (await vm.user(ask, { allow: 'any' })).stdout
+    check('what is theirs stays', `${'mine\n'.repeat(mine.length)}labplace\nnowhere\n`, texts)
     const kept = status.kept.map(({ file }) => file).toSorted()
     check(
       'and is named',
-      '.labbig labexact/notes labfile lablink labshared labswept',
+      '.labbig labexact/notes labfile lablink lablinks labshared labswept',
       kept.join(' '),
     )
   }
-  const { stdout } = await vm.user(
-    'readlink .labgiven; ls labexact; ls -d labgone .labbig; ls labplace',
-    {
-      allow: 'any',
-    },
-  )
-  check('all else is as in the source', '.labrc\nnotes\ny\n', stdout)
+  const rest =
+    'readlink .labgiven; ls labexact; ls -d labgone .labbig; ls labplace; cat .labtool; stat -c %a .labtool'
+  const { stdout } = await vm.user(rest, { allow: 'any' })
+  const tools = `two ${vm.vm.user}\n500\n`
+  check('all else is as in the source', `.labrc\nnotes\ny\n${tools}`, stdout)
 }
 
 async function ownWays(scene: Scene): Promise<void> {

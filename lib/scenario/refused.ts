@@ -9,6 +9,13 @@ const neverUp = (name: string): string =>
     ${oneshot('lab-starts', `true`, `ExecStartPre = "\${pkgs.systemd}/bin/systemctl start --no-block ${name}.service";`)}
   }\n`
 
+/** It listens on an address that no host has (RFC 5737). */
+const badSocket = (name: string): string =>
+  `{ pkgs, ... }: {
+    systemd.sockets.${name} = { wantedBy = [ "sockets.target" ]; socketConfig.ListenStream = "203.0.113.1:80"; };
+    systemd.services.${name}.serviceConfig.ExecStart = "${program('sleep infinity')}";
+  }\n`
+
 /** Revisions that must be refused, with nothing of the host changed. */
 const revisions: (Pick<Case, 'name' | 'title' | 'promise' | 'own'> & {
   module: string
@@ -57,6 +64,14 @@ const revisions: (Pick<Case, 'name' | 'title' | 'promise' | 'own'> & {
     module: failingUnit,
     outcome: 'validation-failed',
     reason: /^lab-bad\.service has failed/,
+  },
+  {
+    name: 'socket-fails',
+    title: 'what fails after the switch is no service, but a socket: all goes back',
+    promise: 'rollback',
+    module: badSocket('lab-bad'),
+    outcome: 'validation-failed',
+    reason: /^lab-bad\.socket has failed/,
   },
   {
     name: 'unit-restarts',
