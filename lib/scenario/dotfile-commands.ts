@@ -34,6 +34,7 @@ async function restored(scene: Scene): Promise<void> {
   const never = 'Dotfiles have not been synchronized yet'
   check('before the first sync there is nothing to tell', never, await ask('chezmoi-status'))
   outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
+  check('what one user has is no other’s', never, await told(scene, vm, 'chezmoi-status'))
   await vm.user(setLine(shared, 3, 'line three'))
   const edited = await ask('chezmoi-status')
   check('an edit is named before a sync', /^edited: +MM? \.labrc$/m, edited)

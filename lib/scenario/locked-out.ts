@@ -1,4 +1,5 @@
 import { refused } from './golden-state.ts'
+import { unitsByHand } from './host-module.ts'
 import type { Case } from './scenario.ts'
 import { booted, comesBack, validated } from './trial.ts'
 import { module, note, unreachedUpgrade, upgrades } from './upgrade.ts'
@@ -78,6 +79,16 @@ export const lockedOutCases: Case[] = [
     ends: 'main',
     run: async (scene) => {
       const { vm, world } = scene
+      // what has failed for weeks is not the commit's doing
+      const failing = ['lab-old-one.service', 'lab-old-two.service']
+      await vm.root(
+        `mkdir -p ${unitsByHand}/multi-user.target.wants && cd ${unitsByHand}
+        for unit in ${failing.join(' ')}; do
+          printf '[Service]\\nType=oneshot\\nExecStart=/nonexistent\\n' >$unit
+          ln -s ../$unit multi-user.target.wants/
+        done
+        systemctl daemon-reload; systemctl start ${failing.join(' ')} || true; sync`,
+      )
       await world.config.commit(note(vm, 'two'), 'Two')
       const before = await vm.bootId()
       await vm.holdUpgradeAt('validate', { limit: 90 })
@@ -85,6 +96,12 @@ export const lockedOutCases: Case[] = [
       await vm.powerOn()
       await vm.awaitBoot(before, { limit: 120 })
       await vm.until('the boot to be validated', 90, validated)
+      const stillFailed = `systemctl is-failed ${failing.join(' ')} || true`
+      scene.must(
+        'both have failed again',
+        'failed\nfailed',
+        (await vm.root(stillFailed)).stdout.trim(),
+      )
       const golden = async (): Promise<string> =>
         (await vm.root('readlink -f /nix/var/nix/gcroots/golden-generation')).stdout.trim()
       scene.check('it is not golden before its checks', scene.start(vm), await golden())
@@ -97,6 +114,8 @@ export const lockedOutCases: Case[] = [
       await refused(scene, 'to pin it by hand before them', first, 'pin-golden')
       const { to } = await upgrades(scene, vm, { outcome: 'upgraded' })
       scene.check('and is after them', to!.toplevel, await golden())
+      await vm.root(`cd ${unitsByHand} && rm ${failing.join(' ')} multi-user.target.wants/lab-old-*
+        systemctl daemon-reload; systemctl reset-failed`)
     },
   },
 ]

@@ -4,6 +4,7 @@ import type { Case } from './family.ts'
 import {
   deployedBy,
   deploys,
+  markers,
   module,
   noted,
   oneshot,
@@ -146,8 +147,7 @@ export const options: Case[] = [
       await vm.user(`cd ${fromHome(world.paths.flake)} && jj git fetch`)
       await upgrades(scene, vm, { outcome: 'up-to-date' })
       const motd = 'world/motd'
-      const markers = { [motd]: '<<<<<<< one\none\n=======\ntwo\n>>>>>>> two\n' }
-      await world.config.commit(markers, 'Markers')
+      await world.config.commit({ [motd]: markers }, 'Markers')
       await upgrades(scene, vm, {
         outcome: 'conflict',
         reason: new RegExp(`^Conflict in ${motd}$`),

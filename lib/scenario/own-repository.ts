@@ -3,7 +3,7 @@ import type { Case, Scene } from './family.ts'
 import { hostModule, ownFiles } from './host-module.ts'
 import { killAt } from './interrupted.ts'
 import { doAsTold, told } from './told.ts'
-import { deployedBy, deploys, note, noted, seen, upgrades } from './upgrade.ts'
+import { deployedBy, deploys, markers, note, noted, seen, upgrades } from './upgrade.ts'
 
 /** What becomes of a clone or of a trunk by somebody's hand, and what brings it to rights. */
 export const ownRepository: Case[] = [
@@ -165,7 +165,6 @@ async function headLeft(scene: Scene): Promise<void> {
 
 async function pushedConflict(scene: Scene): Promise<void> {
   const { vm, world, check } = scene
-  const region = '<<<<<<< ours\none\n=======\ntwo\n>>>>>>> theirs\n'
   const host = (text: string, more = ''): string => `{ ${noted(text)} }\n${more}`
   const path = hostModule(vm.host)
   const refused = (file: string): Promise<unknown> =>
@@ -173,14 +172,14 @@ async function pushedConflict(scene: Scene): Promise<void> {
       ...{ outcome: 'conflict', phase: 'rebase' },
       reason: new RegExp(`^Conflict in ${file}$`),
     })
-  const document = `# How a conflict looks\n\n\`\`\`\n${region}\`\`\`\n`
+  const document = `# How a conflict looks\n\n\`\`\`\n${markers}\`\`\`\n`
   const pointer = `version https://git-lfs.github.com/spec/v1\noid sha256:${'0'.repeat(64)}\nsize 9\n`
   const first = { 'world/notes.md': document, 'world/big.bin': pointer, [path]: host('one') }
   await world.config.commit(first, 'A document, and a file of Git LFS')
   const { reason } = await upgrades(scene, vm, { outcome: 'upgraded' })
   check('it names what is not fetched', /Git LFS are not fetched.*: world\/big\.bin/, reason ?? '')
 
-  const beside = `${document}${region.replace('two', 'three')}`
+  const beside = `${document}${markers.replace('two', 'three')}`
   await world.config.commit({ 'world/notes.md': beside }, 'Beside the example')
   await refused('world/notes\\.md')
   // as jj writes it, which is no Nix, and is deployed as it is
@@ -189,7 +188,7 @@ async function pushedConflict(scene: Scene): Promise<void> {
   await world.config.commit({ 'world/notes.md': document, 'world/motd': ofJj }, 'Markers of jj')
   await refused('world/motd')
   // nix takes it for a comment
-  const comment = `/*\n${region}*/\n`
+  const comment = `/*\n${markers}*/\n`
   const bad = { 'world/motd': 'one\ntwo\n', [path]: host('marked', comment) }
   const marked = await world.config.commit(bad, 'Markers')
   await refused(path)

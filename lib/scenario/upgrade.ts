@@ -12,6 +12,9 @@ import { hostModule } from './host-module.ts'
 /** What a host gets beside its own files: the text of a NixOS module. */
 export const module = (vm: Machine, text: string): Changes => ({ [hostModule(vm.host)]: text })
 
+/** What git leaves in a file that conflicts. */
+export const markers = '<<<<<<< ours\none\n=======\ntwo\n>>>>>>> theirs\n'
+
 /** A change that is seen in /etc/lab-case and does no harm. */
 export const note = (vm: Machine, text: string): Changes => module(vm, `{ ${noted(text)} }\n`)
 
