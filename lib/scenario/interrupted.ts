@@ -2,7 +2,7 @@ import type { Case, Scene } from './family.ts'
 import type { Machine } from './machine.ts'
 import { profileOf } from './subject.ts'
 import { comes, validated } from './trial.ts'
-import { failingUnit, module, note, program, upgrades } from './upgrade.ts'
+import { failingUnit, module, note, program, seen, upgrades } from './upgrade.ts'
 
 /** Phases of an upgrade that succeeds, in order. */
 const phases = [
@@ -99,7 +99,39 @@ export const interrupted: Case[] = [
     inRollback(one),
   ]),
   ...middles.map((middle) => inMiddle(stopped, middle)),
+  {
+    name: 'power-cut-spoils',
+    title:
+      'the power fails after a build, and with it goes the content of what Nix has registered as complete: it is built again',
+    promise: 'whole',
+    own: true,
+    limit: 400,
+    ends: 'main',
+    run: spoiltByPowerCut,
+  },
 ]
+
+async function spoiltByPowerCut(scene: Scene): Promise<void> {
+  const { vm, world } = scene
+  const built = `pkgs.runCommand "lab-built" { } "echo two >$out"`
+  const text = `{ pkgs, ... }: { environment.etc."lab-case".source = ${built}; }\n`
+  await world.config.commit(module(vm, text), 'Built')
+  // the same each time: whether a cut by itself comes amid what is not on the disk yet is chance
+  await powerCutAt(scene, vm, async () => {
+    await vm.holdUpgradeAt('preflight', { limit: 90 })
+    await vm.root('sync')
+  })
+  const fault = scene.fault('a store path without its content', vm.host)
+  // as Nix leaves it, all of the store is of 1970
+  const spoil = `path=$(echo /nix/store/*-lab-built); nix-store --verify-path $path
+    mount -o remount,rw /nix/store 2>/dev/null || true
+    : >$path; touch -d @1 $path; ! nix-store --verify-path $path 2>/dev/null; stat -c %s $path`
+  const size = (await vm.root(spoil, { allow: 'any' })).stdout.trim()
+  fault.bit(size === '0', `it has ${size} bytes`)
+  await upgrades(scene, vm, { outcome: 'upgraded' })
+  scene.check('it has its content again', 'two', await seen(vm))
+  fault.healed(true, 'it was built again')
+}
 
 function inPhase({ name, title, limit, at }: Interruption, phase: (typeof phases)[number]): Case {
   return {

@@ -151,7 +151,7 @@ async function putAside(scene: Scene): Promise<void> {
 
 async function otherKinds(scene: Scene): Promise<void> {
   const { vm, world, check } = scene
-  const first = ['dot_labgiven/x', 'labshared/x', 'exact_labexact/x', 'labgone']
+  const first = ['dot_labgiven/x', 'labshared/x', 'exact_labexact/x', 'lablinks/x', 'labgone']
   const all = <T>(text: T) => Object.fromEntries(first.map((path) => [path, text]))
   // of a template what a sync has written is no text of this host
   const tool = (text: string) => ({
@@ -160,8 +160,8 @@ async function otherKinds(scene: Scene): Promise<void> {
   await world.dotfiles.commit({ ...all('x\n'), ...tool('one') }, 'From afar')
   outcome(scene, vm, 'synced', await syncByUnit(vm))
   const mine = ['labshared/mine', 'labexact/notes/mine', 'labswept/in/mine', 'labfile']
-  await vm.user(`mkdir -p labexact/notes labswept/in lablinks/in labplace
-    ln -s labplace lablink; ln -s nowhere lablinks/in/mine
+  await vm.user(`mkdir -p labexact/notes labswept/in labplace
+    ln -s labplace lablink; ln -s nowhere lablinks/mine
     for each in ${mine.join(' ')}; do echo mine >$each; done`)
 
   const links = { symlink_dot_labgiven: '.labrc\n', symlink_labshared: '.labrc\n' }
@@ -175,7 +175,7 @@ async function otherKinds(scene: Scene): Promise<void> {
   await world.dotfiles.commit(changes, 'Other kinds')
   for (const expected of ['synced', 'up-to-date']) {
     const { status } = outcome(scene, vm, expected, await syncByUnit(vm))
-    const ask = `cat ${mine.join(' ')}; readlink lablink lablinks/in/mine`
+    const ask = `cat ${mine.join(' ')}; readlink lablink lablinks/mine`
     const texts = (await vm.user(ask, { allow: 'any' })).stdout
     check('what is theirs stays', `${'mine\n'.repeat(mine.length)}labplace\nnowhere\n`, texts)
     const kept = status.kept.map(({ file }) => file).toSorted()

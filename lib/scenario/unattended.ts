@@ -143,7 +143,9 @@ export const unattended: Case[] = [
       scene.must('the one of a moment ago is kept', first.toplevel, there)
       // what a generation is made of has no age: all of the store is of 1970
       await vm.root(`cd /nix/var/nix/profiles
-        touch -h -d '3 days ago' $(find . -name 'system-*-link' ! -newer system-${first.generation}-link)`)
+        touch -h -d '3 days ago' $(find . -name 'system-*-link' ! -newer system-${first.generation}-link)
+        for at in 1 2; do ln -s ${scene.start(vm)} lab-$at-link; touch -h -d "$((9 - at)) days ago" lab-$at-link; done
+        ln -s lab-2-link lab`)
       const third = await changed('three', 150)
       const { stdout } =
         await vm.root(`cd /nix/var/nix/profiles && readlink -f system-*-link | sort -u
@@ -154,6 +156,8 @@ export const unattended: Case[] = [
       scene.check('golden, the last one and the one of today are kept', good, kept)
       scene.check('and have entries', good, entries)
       scene.check('what is older is collected', 'gone', old)
+      const others = (await vm.root('cd /nix/var/nix/profiles && echo lab*')).stdout.trim()
+      scene.check('another profile keeps its own', 'lab lab-1-link lab-2-link', others)
     },
   },
 ]
