@@ -125,7 +125,7 @@ async function spoiltByPowerCut(scene: Scene): Promise<void> {
   // as Nix leaves it, all of the store is of 1970
   const spoil = `path=$(echo /nix/store/*-lab-built); nix-store --verify-path $path
     mount -o remount,rw /nix/store 2>/dev/null || true
-    : >$path; touch -d @1 $path; ! nix-store --verify-path $path 2>/dev/null; stat -c %s $path`
+    : >$path; touch -d @1 $path; nix-store --verify-path $path 2>/dev/null || stat -c %s $path`
   const size = (await vm.root(spoil, { allow: 'any' })).stdout.trim()
   fault.bit(size === '0', `it has ${size} bytes`)
   await upgrades(scene, vm, { outcome: 'upgraded' })
