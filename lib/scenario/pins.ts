@@ -147,6 +147,14 @@ export const pins: Case[] = [
       const first = await bootStatus(scene, vm)
       scene.check('golden is what it was', golden, first['golden'])
       scene.check('what has booted boots again', trial, first['trial'])
+      // before that, a first stage may have waited for a passphrase
+      const timer = 'systemctl show --value -p TimersMonotonic golden-trial-deadline.timer'
+      const begins = /^\{ OnStartupUSec=/
+      scene.check(
+        'a trial has its time from systemd’s start',
+        begins,
+        (await vm.root(timer)).stdout,
+      )
       const said = await told(scene, vm, 'rollback-to-golden')
       scene.check('golden runs', golden, await vm.running())
       scene.check('what takes a reboot is said', /^its kernel-params takes a reboot$/m, said)
@@ -155,8 +163,12 @@ export const pins: Case[] = [
       await told(scene, vm, makesDefault(trial))
       await bootsWell()
       // what is good by now may have failed before
-      await vm.root(`echo '${trial} 2026-01-01T00:00:00Z it did not come up' >>${failedTrials}`)
+      const other = `/nix/store/${'0'.repeat(32)}-other`
+      const failed = '%s 2026-01-01T00:00:00Z it did not come up\\n'
+      await vm.root(`printf '${failed}' ${trial} ${other} >>${failedTrials}`)
       await rebuildsAmidPin(scene)
+      const known = (await vm.root(`cut -d ' ' -f 1 ${failedTrials}`)).stdout.trim()
+      scene.check('what else has failed is still known', other, known)
       scene.ends(vm, trial as `/${string}`)
       const last = await bootStatus(scene, vm)
       scene.check('it is golden', `${trial} null`, `${last['golden']} ${last['trial']}`)
