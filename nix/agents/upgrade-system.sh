@@ -138,7 +138,7 @@ drop_spoilt_cache() {
 # goes the content of files in a path that is registered as complete. Such a path built again is the same.
 drop_spoilt_paths() { # drop_spoilt_paths <time since which paths were made>
   local path
-  local -a made=() valid=() spoilt=() kept=()
+  local -a made=() valid=() spoilt=() kept=() all=()
   local -A invalid=()
   # what a garbage collection must not keep for the upgrade's sake
   rm -f "$state/candidate"
@@ -155,9 +155,11 @@ drop_spoilt_paths() { # drop_spoilt_paths <time since which paths were made>
   done
   if [[ ${#spoilt[@]} == 0 ]]; then return; fi
   say "spoilt by a power cut, and made anew: ${spoilt[*]}"
-  # with what refers to them; what runs, boots or is a profile's stays, and is no reason to keep the others
+  # with what refers to them, which Nix does not take by itself; what runs, boots or is a profile's stays, and is no
+  # reason to keep the others
   for path in "${spoilt[@]}"; do
-    nix-store --delete "$path" >/dev/null 2>&1 || [[ ! -e $path ]] || kept+=("$path")
+    mapfile -t all < <(nix-store --query --referrers-closure "$path" 2>/dev/null)
+    nix-store --delete "${all[@]}" >/dev/null 2>&1 || [[ ! -e $path ]] || kept+=("$path")
   done
   [[ ${#kept[@]} == 0 ]] || notes+=("spoilt by a power cut, and in use: ${kept[*]}")
 }
