@@ -7,14 +7,18 @@ import {
   bootStatus,
   comes,
   comesBack,
+  early,
   failedTrials,
   failsTrial,
   harmless,
+  notUp,
+  panics,
   rebooted,
   rebuild,
   staysDown,
   validated as bootValidated,
 } from '../lib/scenario/trial.ts'
+import { bootCounting } from '../lib/scenario/boot-counting.ts'
 import { goldenByHand } from '../lib/scenario/golden-by-hand.ts'
 import { goldenDamaged } from '../lib/scenario/golden-damaged.ts'
 import { pins } from '../lib/scenario/pins.ts'
@@ -146,15 +150,6 @@ const broken: { name: string; title: string; module: string; reason?: RegExp; li
 function validated(service: string, timeout = 15): string {
   return `myModules.system.boot.goldenGeneration = { validateServices = [ "${service}.service" ]; validationTimeout = lib.mkForce ${timeout}; };`
 }
-
-/** A unit that runs while systemd starts, before anything that is waited for. */
-function early(script: string): string {
-  return `{ systemd.services.lab-break = { wantedBy = [ "sysinit.target" ]; unitConfig.DefaultDependencies = false;
-    serviceConfig = { Type = "oneshot"; ExecStart = "/bin/sh -c '${script}'"; }; }; }`
-}
-
-const panics = early('echo c >/proc/sysrq-trigger')
-const notUp = /^it did not come up/
 
 const resets: Case[] = broken.map(({ name, title, module, limit = 240, reason = notUp }) => ({
   name,
@@ -455,7 +450,7 @@ const illOnce = (vm: Scene['vm'], script: string) =>
 export const family: Family = {
   name: 'break-boot',
   describe: 'Break the boot of a new generation in every way, and see golden come back by itself',
-  cases: [...resets, ...others, ...pins, ...goldenByHand, ...goldenDamaged],
+  cases: [...resets, ...others, ...pins, ...bootCounting, ...goldenByHand, ...goldenDamaged],
 }
 
 await scenarioTask(import.meta, family)

@@ -73,9 +73,9 @@ const moments = [
   {
     name: 'at-profile',
     title: 'has moved the profile',
-    // without a pause: what comes next comes within a second
+    // without a pause: what comes next comes within a second. What is not on the disk a power cut takes back by itself
     reached: (_: Scene, { subject }: Machine) =>
-      `now() { ${profileOf(subject)}; readlink "$profile"; }; at=$(now); until [ "$(now)" != "$at" ]; do :; done`,
+      `now() { ${profileOf(subject)}; readlink "$profile"; }; at=$(now); until [ "$(now)" != "$at" ]; do :; done; sync -f /nix/var`,
   },
   {
     name: 'at-lock',
@@ -213,6 +213,10 @@ function atMoment(
         scene.event(`it is ${(await vm.agent(state)).stdout.trim()} when it is met`)
       })
       await upgrades(scene, vm, { outcome: /^(upgraded|up-to-date)$/ })
+      if (!vm.subject.status) return
+      const twice = 'readlink -f /nix/var/nix/profiles/system-*-link | sort | uniq --repeated'
+      const found = (await vm.root(twice)).stdout.trim()
+      scene.check('what was cut off is no generation beside the next one', '', found)
     },
   }
 }

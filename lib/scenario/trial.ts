@@ -16,6 +16,17 @@ import { qemuOf } from '../vm/vm.ts'
 /** Text of a module that changes a host, and breaks nothing of it. */
 export const harmless = '{ environment.etc."lab-trial".text = "a good one"; }'
 
+/** A unit that runs while systemd starts, before anything that is waited for. */
+export function early(script: string): string {
+  return `{ systemd.services.lab-break = { wantedBy = [ "sysinit.target" ]; unitConfig.DefaultDependencies = false;
+    serviceConfig = { Type = "oneshot"; ExecStart = "/bin/sh -c '${script}'"; }; }; }`
+}
+
+/** Text of a module whose kernel panics while systemd starts. */
+export const panics = early('echo c >/proc/sysrq-trigger')
+/** Of what never came up to be judged, as it is written down. */
+export const notUp = /^it did not come up/
+
 /** Where the agents write down what has failed: a toplevel, a time and a reason each line. */
 export const failedTrials = '/var/lib/golden-generation/failed'
 

@@ -109,19 +109,20 @@ recover() {
   failed_before=${failed_before// /$'\n'}
   # written by another version of this program: what it does not say stays as it is
   if [[ $stage == system && (-z $from_profile || -z $from_running) ]]; then stage=repository; fi
-  # the power went
-  if [[ $begun_in != "$this_boot" && -n $begun_at ]]; then drop_spoilt_paths "$begun_at"; fi
   if [[ -n $candidate && $candidate == "$deployed_commit" && $toplevel == "$deployed_toplevel" ]]; then
     # it had held: only its end was cut off
     stage=''
+    after_power_cut
   elif [[ $begun_in == "$this_boot" ]]; then
     roll_back
   elif [[ $stage == system ]] && runs "$toplevel"; then
     # the new generation was booted, and came up: what is left of its upgrade is the validation
     say "the new generation was booted meanwhile"
+    after_power_cut
     conclude
   else
     recover_after_boot
+    after_power_cut
   fi
   # nothing is built upon what is neither the one state nor the other
   if [[ -n $unfinished ]]; then finish failed "Cannot put back yet what an earlier run changed"; fi
@@ -133,18 +134,27 @@ recover() {
   look_around
 }
 
+# A profile keeps what is spoilt: where what was cut off has to go from it, that comes first.
+after_power_cut() {
+  if [[ $begun_in != "$this_boot" && -n $begun_at ]]; then drop_spoilt_paths "$begun_at"; fi
+}
+
 # What boots is the boot loader's and the golden generation's to say: profile and entries follow it.
 recover_after_boot() {
-  local link now_running
+  local link now_running changed=''
   now_running=$(running)
   if [[ $stage == system && $(readlink --canonicalize "$profile") != "$now_running" ]]; then
     for link in "$profile"-*-link; do
       if [[ $(readlink --canonicalize "$link") == "$now_running" ]]; then
         number "$link"
         nix-env --profile "$profile" --switch-generation "$REPLY" || later profile
-        timeout --kill-after=30 "$switch_limit" "$now_running/bin/switch-to-configuration" boot || later 'boot entries'
+        changed=yes
       fi
     done
+  fi
+  if [[ $stage == system && $now_running != "$toplevel" ]] && drop_rejected; then changed=yes; fi
+  if [[ -n $changed ]]; then
+    timeout --kill-after=30 "$switch_limit" "$now_running/bin/switch-to-configuration" boot || later 'boot entries'
   fi
   if [[ $UPGRADE_MODE == local ]]; then restore_repository; fi
 }

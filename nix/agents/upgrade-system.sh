@@ -369,7 +369,7 @@ roll_back() {
 }
 
 restore_profile() {
-  local before link
+  local before
   number "$from_profile"
   before=$REPLY
   if [[ $(readlink "$profile") != "$from_profile" ]]; then
@@ -381,13 +381,22 @@ restore_profile() {
     if [[ $before != null && ! -e $profile-$before-link ]]; then ln -sfn "$from_running" "$profile-$before-link" || true; fi
     nix-env --profile "$profile" --switch-generation "$before" || { later profile; return; }
   fi
-  # nothing boots into what was rejected
+  drop_rejected || true
+}
+
+# Nothing boots into what was rejected. Fails where the profile has none of it.
+drop_rejected() {
+  local before link dropped=''
+  number "$from_profile"
+  before=$REPLY
   for link in "$profile"-*-link; do
     number "$link"
     if [[ $REPLY == null || $before == null || $REPLY -le $before ]]; then continue; fi
     if [[ $(readlink --canonicalize "$link") != "$toplevel" ]]; then continue; fi
+    dropped=yes
     nix-env --profile "$profile" --delete-generations "$REPLY" || later 'profile (the rejected generation is in it)'
   done
+  [[ -n $dropped ]]
 }
 
 restore_running() {

@@ -402,11 +402,14 @@ test.each(['build', 'switch'])(
     )
     if (phase === 'switch') {
       // what boots after it is golden, as the trial was not armed yet
-      await world.sh(`ln -sfn "$(readlink -f /nix/var/nix/profiles/system-1-link)" /run/current-system
-        nix-env --profile /nix/var/nix/profiles/system --switch-generation 1
-        rm /nix/var/nix/profiles/system-2-link`)
+      await world.sh(
+        'ln -sfn "$(readlink -f /nix/var/nix/profiles/system-1-link)" /run/current-system',
+      )
     }
     const done = await world.upgrade()
+    expect(await world.sh('echo /nix/var/nix/profiles/system-*-link')).toBe(
+      '/nix/var/nix/profiles/system-1-link /nix/var/nix/profiles/system-2-link',
+    )
     expect(done.said).toContain(`spoilt by a power cut, and made anew: ${to!.toplevel}`)
     expect(done).toMatchObject({ code: 0, outcome: 'upgraded', notRestored: [] })
     expect(done.to!.toplevel).toBe(to!.toplevel)
@@ -414,6 +417,26 @@ test.each(['build', 'switch'])(
     expect(await world.sh(`nix-store --verify-path ${to!.toplevel} && echo whole`)).toBe('whole')
   },
 )
+
+test.each([
+  ['in its switch', 'validate', ''],
+  [
+    'in its way back, once the profile is back',
+    'rollback',
+    'nix-env --profile /nix/var/nix/profiles/system --switch-generation 1',
+  ],
+])('What a power cut ended %s does not stay in the profile', async (_, phase, more) => {
+  const checks = JSON.stringify(phase === 'rollback' ? ['false'] : [])
+  await world.push('two', { 'text.nix': '"two"' })
+  await world.upgrade({ UPGRADE_PHASE_HOOK: killedIn(phase), UPGRADE_CHECKS: checks })
+  await world.sh(`${more}
+    ln -sfn "$(readlink -f /nix/var/nix/profiles/system-1-link)" /run/current-system
+    cd /var/lib/nix-local-upgrade; sed -i 's/"bootId":"[^"]*"/"bootId":"another"/' transaction.json`)
+  // nothing else would take it from there
+  await world.push('three', { 'text.nix': '"three"' })
+  await world.upgrade()
+  expect(await world.sh('cat /nix/var/nix/profiles/system-*-link/text')).toBe('one\nthree')
+})
 
 test('So is what the system is made of', async () => {
   const part = `derivation { name = "lab-part"; system = "x86_64-linux"; builder = "/bin/sh"; args = [ "-c" "echo two >$out" ]; }`

@@ -1,0 +1,91 @@
+import type { Case, Scene } from './family.ts'
+import { told } from './told.ts'
+import {
+  armed,
+  becomesGolden,
+  boots,
+  bootStatus,
+  comes,
+  failedTrials,
+  failsTrial,
+  harmless,
+  notUp,
+  panics,
+  validated,
+} from './trial.ts'
+
+/** Hosts whose boot loader counts how often it has tried an entry, as NixOS has it from 26.11 on. */
+export const bootCounting: Case[] = [
+  {
+    name: 'counted',
+    title:
+      'the boot loader counts tries and prefers the newest entry: what fails is tried once, and what was never started is known by its count',
+    promise: 'fallback',
+    own: true,
+    limit: 500,
+    ends: 'any',
+    run: counted,
+  },
+]
+
+/**
+ * What an installer that counts leaves behind: three tries for what has not been booted yet, in the name of its
+ * entry, and the line in loader.conf that comes before the default of the EFI variables.
+ */
+const counts = `{ lib, options, pkgs, ... }: {
+  config = lib.optionalAttrs (!(options.boot.loader.systemd-boot ? bootCounting)) {
+    boot.loader.systemd-boot.extraInstallCommands = lib.mkBefore ''
+      cd /boot/loader/entries
+      \${pkgs.coreutils}/bin/rm -f nixos-generation-*+*.conf
+      mine=
+      for entry in nixos-generation-*.conf; do
+        [[ $(<"$entry")' ' != *"init=$1/init"[[:space:]]* ]] || mine=$entry
+      done
+      {
+        while IFS= read -r line; do [[ $line == preferred* ]] || echo "$line"; done <../loader.conf
+        echo "preferred $mine"
+      } >../loader.conf.lab
+      \${pkgs.coreutils}/bin/mv ../loader.conf.lab ../loader.conf
+      [[ $1 -ef /run/booted-system ]] || \${pkgs.coreutils}/bin/mv "$mine" "''\${mine%.conf}+3.conf"
+    '';
+  };
+}`
+
+async function counted(scene: Scene): Promise<void> {
+  const { vm, check } = scene
+  const entryOf = async (toplevel: string): Promise<string> => {
+    const find = `cd /boot/loader/entries && grep -l 'init=${toplevel}/init' nixos-*.conf`
+    return (await vm.root(find, { allow: 'any' })).stdout.trim()
+  }
+  const preferred = async (): Promise<string> =>
+    (await vm.root(`sed -n 's/^preferred *//p' /boot/loader/loader.conf`)).stdout.trim()
+
+  const bad = await armed(scene, vm, `{ imports = [ (${counts}) (${panics}) ]; }`)
+  check('its tries are counted', /^nixos-[^+]+\+3\.conf$/, await entryOf(bad))
+  check('golden comes before what is on trial', /^golden-\S+\.conf$/, await preferred())
+  await failsTrial(scene, vm, bad, notUp)
+
+  const good = await armed(scene, vm, `{ imports = [ (${counts}) (${harmless}) ]; }`)
+  check('its tries are counted', /^nixos-[^+]+\+3\.conf$/, await entryOf(good))
+  // as whoever sits before the boot menu chooses another: no shutdown sees it
+  const { goldenEntry } = await bootStatus(scene, vm)
+  await vm.root(`bootctl set-oneshot '${goldenEntry}' && sync`)
+  const before = await vm.bootId()
+  await vm.cutPower()
+  await vm.powerOn()
+  await vm.awaitBoot(before, { limit: 120 })
+  await comes(scene, vm, 'golden is validated', 90, validated)
+  check('what was never started is on trial again', good, (await bootStatus(scene, vm))['trial'])
+  const held = (await vm.root(`grep -c ^${good} ${failedTrials}`, { allow: 'any' })).stdout.trim()
+  check('and has not failed', '0', held)
+
+  scene.ends(vm, good as `/${string}`)
+  await boots(scene, vm, 'the trial boots', good)
+  await becomesGolden(scene, vm, good)
+  const entry = await entryOf(good)
+  check('the boot loader has counted that start', /^nixos-[^+]+\+2-1\.conf$/, entry)
+  await told(scene, vm, 'unpin-golden')
+  check('without golden the profile comes first', entry.replace(/\+.*/, '.conf'), await preferred())
+  await told(scene, vm, 'pin-golden')
+  check('and then golden again', /^golden-\S+\.conf$/, await preferred())
+}
