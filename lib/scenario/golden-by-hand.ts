@@ -206,4 +206,13 @@ validation:   ${validation}`
   const pinned = await told(scene, vm, 'pin-golden')
   check('it is pinned once that can be', `golden from now on: ${golden}`, pinned.split('\n').at(-1))
   check('all is as it was at first', start, await apartFromTime(vm))
+
+  // a rebuild boots next also where there is nothing to come back to; from then on there is
+  await told(scene, vm, 'unpin-golden')
+  const next = await buildInGuest(vm, scene.world.paths.flake, harmless, scene.say)
+  await told(scene, vm, makesDefault(next))
+  const armed = (await told(scene, vm, 'pin-golden')).split('\n').at(-1)
+  check('what was to boot next is on trial now', `on trial at the next boot: ${next}`, armed)
+  check('as its record says', next, (await bootStatus(scene, vm))['trial'])
+  await told(scene, vm, 'rollback-to-golden')
 }

@@ -19,13 +19,17 @@ if upgrade_pending; then
 fi
 validate || fail "Cannot pin $booted: $bad"
 locked
+former=$(field golden.json toplevel)
 pin "$booted" || exit 1
 forgive "$booted"
 echo "golden from now on: $booted"
 trial=$(field trial.json toplevel)
+words='still on trial'
+# made the system when there was nothing yet that a trial could come back to
+if [[ -z $former && -z $trial ]]; then trial=$(readlink -f "$profile") words='on trial'; fi
 if [[ -z $trial || $trial == "$booted" ]]; then
   disarm
 elif arm "$trial" "$(field trial.json tries)"; then
   # with what is golden now to come back to
-  echo "still on trial at the next boot: $trial"
+  echo "$words at the next boot: $trial"
 fi

@@ -496,6 +496,16 @@ describe('Golden', () => {
     expect((await host.boot()).tried).toEqual([two])
   })
 
+  test('puts what was to boot next on trial when it is the first one', async () => {
+    await host.sh('unpin-golden')
+    expect(await host.rebuild(2, 'boot')).toContain('nothing is on trial')
+    expect(await host.sh('pin-golden')).toMatch(
+      new RegExp(`golden from now on: ${one}\non trial at the next boot: ${two}$`),
+    )
+    expect(await host.status()).toMatchObject({ golden: one, trial: two })
+    expect((await host.boot()).tried).toEqual([two])
+  })
+
   test('is not changed where the boot loader’s variables cannot be set', async () => {
     await host.rebuild(2)
     await host.boot()

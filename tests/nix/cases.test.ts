@@ -247,7 +247,6 @@ describe('what cases push', () => {
     expect(idle).toEqual([
       'auto-upgrade/untracked-file',
       'break-boot/golden-panics',
-      'break-boot/nothing-golden',
       'break-boot/golden-in-pieces',
       'chaos-network/reboot',
       // dotfiles alone
