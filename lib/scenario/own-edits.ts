@@ -228,10 +228,12 @@ async function ownWays(scene: Scene): Promise<void> {
     `cd ${fromHome(world.paths.dotfiles)} && ${inSource('there')} && ${inSource('line 7')}`,
   )
   const seventh = (text: string) => text.replace('line 7\n', 'line seven\n')
-  await world.dotfiles.commit({ dot_labrc: seventh }, 'From afar')
+  const last = 'from afar\n'
+  await world.dotfiles.commit({ dot_labrc: seventh, dot_labz: last }, 'From afar')
   outcome(scene, vm, 'synced', await syncByUnit(vm))
   const line = (await readHome(vm, shared)).split('\n')[6]
   check('what two commits do and undo is no conflict either', 'line seven', line)
+  check('what sorts after the edited template comes', last, await readHome(vm, '.labz'))
   check(
     'both are in the trunk',
     /^To line 7\nTo there$/m,
