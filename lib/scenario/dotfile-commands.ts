@@ -72,6 +72,10 @@ async function restored(scene: Scene): Promise<void> {
   check('both are put back', 'one\ntwo\n', await texts())
   await ask('chezmoi-restore-kept --all')
   check('what they took the place of is put back by --all', both, await texts())
+  await vm.user(`echo one >${one}`)
+  await ask(`chezmoi-restore-kept ${one} '${two}'`)
+  check('where the first is back already, the second is put back', 'one\ntwo\n', await texts())
+  await ask(`chezmoi-restore-kept '${two}'`)
 
   const ways = { file: ['echo it >labdir', 'cat'], link: ['ln -s it labdir', 'readlink'] }
   for (const [kind, [make, read]] of Object.entries(ways)) {

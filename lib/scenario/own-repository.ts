@@ -174,8 +174,10 @@ async function pushedConflict(scene: Scene): Promise<void> {
     })
   const document = `# How a conflict looks\n\n\`\`\`\n${markers}\`\`\`\n`
   const pointer = `version https://git-lfs.github.com/spec/v1\noid sha256:${'0'.repeat(64)}\nsize 9\n`
-  const first = { 'world/notes.md': document, 'world/big.bin': pointer, [path]: host('one') }
-  await world.config.commit(first, 'A document, and a file of Git LFS')
+  // the first of all files with markers is none that anything is wrong with
+  const documents = { 'world/first.md': document, 'world/notes.md': document }
+  const first = { ...documents, 'world/big.bin': pointer, [path]: host('one') }
+  await world.config.commit(first, 'Documents, and a file of Git LFS')
   const { reason } = await upgrades(scene, vm, { outcome: 'upgraded' })
   check('it names what is not fetched', /Git LFS are not fetched.*: world\/big\.bin/, reason ?? '')
 
