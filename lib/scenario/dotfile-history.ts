@@ -39,6 +39,10 @@ async function rewritten(scene: Scene): Promise<void> {
   await world.dotfiles.commit({ dot_labrc: leak }, 'Leaked')
   outcome(scene, vm, 'synced', await syncByUnit(vm))
   await vm.user(setLine(shared, 15, 'mine'))
+  // what conflicts is not in the source, and takes nothing from what is known of the trunk before it
+  const clash = (text: string) => text.replace('line 15\n', 'from afar\n')
+  await world.dotfiles.commit({ dot_labrc: clash }, 'Clashes')
+  outcome(scene, vm, 'conflict', await syncByUnit(vm))
   const other = { branch: 'other', parent: start }
   await world.dotfiles.commit({ dot_labrc: setThird }, 'Other', other)
   const trunk = await world.dotfiles.commit({ dot_labrc: setThird }, 'Rewritten', { parent: start })
