@@ -68,15 +68,17 @@ const middles = [
 const switchAtWork =
   'grep -q ":$(stat -c %i /run/nixos/switch-to-configuration.lock 2>/dev/null || echo none) " /proc/locks'
 
+const atProfile = {
+  name: 'at-profile',
+  title: 'has moved the profile',
+  // without a pause: what comes next comes within a second
+  reached: (_: Scene, { subject }: Machine) =>
+    `now() { ${profileOf(subject)}; readlink "$profile"; }; at=$(now); until [ "$(now)" != "$at" ]; do :; done`,
+}
+
 /** Moments that are seen from outside, whatever upgrades the host. */
 const moments = [
-  {
-    name: 'at-profile',
-    title: 'has moved the profile',
-    // without a pause: what comes next comes within a second.
-    reached: (_: Scene, { subject }: Machine) =>
-      `now() { ${profileOf(subject)}; readlink "$profile"; }; at=$(now); until [ "$(now)" != "$at" ]; do :; done`,
-  },
+  atProfile,
   {
     name: 'at-lock',
     title: 'takes the lock of a switch',
@@ -130,9 +132,8 @@ async function replacedAfterPowerCut(scene: Scene): Promise<void> {
   const slow = '{ system.preSwitchChecks.lab-slow = "sleep 60"; }\n'
   await world.config.commit(module(vm, slow), 'Slow')
   await powerCutAt(scene, vm, async () => {
-    const { reached } = moments.find(({ name }) => name === 'at-profile')!
     await vm.root(
-      `systemctl start --no-block ${vm.subject.unit}.service; ${reached(scene, vm)}; sync -f /nix/var`,
+      `systemctl start --no-block ${vm.subject.unit}.service; ${atProfile.reached(scene, vm)}; sync -f /nix/var`,
       { timeout: 90 * vm.patience },
     )
   })

@@ -418,6 +418,22 @@ test.each(['build', 'switch'])(
   },
 )
 
+test('So is what the system is made of', async () => {
+  const part = `derivation { name = "lab-part"; system = "x86_64-linux"; builder = "/bin/sh"; args = [ "-c" "echo two >$out" ]; }`
+  await world.push('two', { 'text.nix': `"\${${part}}"` })
+  await world.upgrade({ UPGRADE_PHASE_HOOK: killedIn('preflight') })
+  const path = await world.sh('echo /nix/store/*-lab-part')
+  await world.sh(
+    `chmod u+w ${path}; : >${path}; chmod u-w ${path}; touch -d @1 ${path}
+    cd /var/lib/nix-local-upgrade; sed -i 's/"bootId":"[^"]*"/"bootId":"another"/' transaction.json`,
+  )
+  const done = await world.upgrade()
+  expect(done.said).toContain(`spoilt by a power cut, and made anew: ${path}`)
+  expect(done).toMatchObject({ code: 0, outcome: 'upgraded', notRestored: [] })
+  expect(done.reason).not.toContain('in use')
+  expect(await world.sh('cat "$(cat /run/current-system/text)"')).toBe('two')
+})
+
 test.each([
   ['in its switch', 'validate', ''],
   [
@@ -436,22 +452,6 @@ test.each([
   await world.push('three', { 'text.nix': '"three"' })
   await world.upgrade()
   expect(await world.sh('cat /nix/var/nix/profiles/system-*-link/text')).toBe('one\nthree')
-})
-
-test('So is what the system is made of', async () => {
-  const part = `derivation { name = "lab-part"; system = "x86_64-linux"; builder = "/bin/sh"; args = [ "-c" "echo two >$out" ]; }`
-  await world.push('two', { 'text.nix': `"\${${part}}"` })
-  await world.upgrade({ UPGRADE_PHASE_HOOK: killedIn('preflight') })
-  const path = await world.sh('echo /nix/store/*-lab-part')
-  await world.sh(
-    `chmod u+w ${path}; : >${path}; chmod u-w ${path}; touch -d @1 ${path}
-    cd /var/lib/nix-local-upgrade; sed -i 's/"bootId":"[^"]*"/"bootId":"another"/' transaction.json`,
-  )
-  const done = await world.upgrade()
-  expect(done.said).toContain(`spoilt by a power cut, and made anew: ${path}`)
-  expect(done).toMatchObject({ code: 0, outcome: 'upgraded', notRestored: [] })
-  expect(done.reason).not.toContain('in use')
-  expect(await world.sh('cat "$(cat /run/current-system/text)"')).toBe('two')
 })
 
 test('A switch that ends well and changes nothing is a failure', async () => {
