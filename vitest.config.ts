@@ -2,7 +2,7 @@ import { defineConfig } from 'vitest/config'
 
 const shared = { environment: 'node' as const, testTimeout: 60_000, hookTimeout: 60_000 }
 // what keeps two VMs busy, or asks how soon a terminal answers
-const alone = ['jobs', 'scenarios', 'terminal'].map((name) => `tests/e2e/${name}.test.ts`)
+const alone = ['scenarios', 'terminal'].map((name) => `tests/e2e/${name}.test.ts`)
 
 export default defineConfig({
   test: {

@@ -61,6 +61,9 @@ const left = [
 for (const one of left) console.log(`left behind: ${one}`)
 if (left.length === 0) rmSync(scratch, { recursive: true })
 counts.failed += left.length
+if (!process.env['LAB_TEST_ALL']) {
+  console.log('of many tests of a kind, a sample: LAB_TEST_ALL=1 npm test takes all, in twice the time')
+}
 console.log(`${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped`)
 process.exit(counts.failed > 0 || counts.passed === 0 ? 1 : 0)
 

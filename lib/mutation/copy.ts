@@ -106,7 +106,7 @@ async function runTests(
   try {
     await run('nice', ['-n', '5', process.execPath, ...args], {
       cwd: tree,
-      env: { LAB_TEST_CACHE: cache, TMPDIR: scratch, ...env },
+      env: { LAB_TEST_ALL: '1', LAB_TEST_CACHE: cache, TMPDIR: scratch, ...env },
       timeout: limit,
       allow: [1],
     })

@@ -1,6 +1,7 @@
 /** Two hosts of one user as two homes in a scratch root, with the dotfile agent and one bare remote. */
-import { readFileSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { createHash } from 'node:crypto'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import { project } from '../../lib/settings.ts'
 import type { ScratchRoot } from './root.ts'
 
@@ -53,38 +54,59 @@ const programs = Object.fromEntries(
 export const agent = programs['chezmoi-sync']!
 export const restorer = programs['chezmoi-restore-kept']!
 
-let worlds = 0
+const place = '/home/rain/w'
 
-/** Two hosts in step, with these files under each home; `files` maps a path to its text. */
+/**
+ * Two hosts in step, with these files under each home; `files` maps a path to its text. They take the
+ * place of what was made before in this root: paths of it are in its clones, and from the second time on
+ * it is a copy.
+ */
 export async function makeDotfiles(
   root: ScratchRoot,
   files: Record<string, string>,
 ): Promise<Dotfiles> {
   for (const [name, text] of Object.entries(programs))
     writeFileSync(join(root.dir, 'tmp', `${name}.sh`), text)
-  const base = `/home/rain/w${++worlds}`
-  const remote = `${base}/dotfiles.git`
-  const asRain = (script: string, env = {}) => root.sh(script, { user: 'rain', env })
-  await asRain(`mkdir -p ${base}/sorrow ${base}/torment; git init -q --bare -b main ${remote}`)
-  const sorrow = makeHost(root, 'sorrow', `${base}/sorrow`, remote)
-  const torment = makeHost(root, 'torment', `${base}/torment`, remote)
-  const writes = Object.entries(files).map(
-    ([path, text]) => `printf %s ${quote(text)} >${quote(path)}; chezmoi add ${quote(path)}`,
-  )
-  await sorrow.sh(
-    `mkdir -p .local/share/chezmoi; jj git init --colocate .local/share/chezmoi 2>&1; ${writes.join('\n')}`,
-  )
-  for (const host of [sorrow, torment]) {
-    const { outcome, output } = await host.sync()
-    if (outcome !== 'synced') throw new Error(`Cannot set the dotfiles up: ${output}`)
+  const remote = `${place}/dotfiles.git`
+  const sorrow = makeHost(root, 'sorrow', `${place}/sorrow`, remote)
+  const torment = makeHost(root, 'torment', `${place}/torment`, remote)
+  const digest = createHash('sha256').update(JSON.stringify(files)).digest('hex')
+  const made = `/home/rain/made/${digest}`
+  if (existsSync(join(root.dir, made))) {
+    await root.sh(`rm -rf ${place}; cp -a ${made} ${place}`)
+  } else {
+    await root.sh(`rm -rf ${place}`)
+    await fill(root, [sorrow, torment], remote, files)
+    await root.sh(`mkdir -p ${dirname(made)}; cp -a ${place} ${made}`)
   }
   return {
     sorrow,
     torment,
     remote,
-    atRemote: (script) => asRain(`cd ${remote}; ${script}`),
+    atRemote: (script) => root.sh(`cd ${remote}; ${script}`, { user: 'rain' }),
     both: async (file) =>
       Promise.all([sorrow, torment].map((host) => host.sh(`cat ${quote(file)}`))),
+  }
+}
+
+/** The first of the hosts publishes the files, and the other one has them from there. */
+async function fill(
+  root: ScratchRoot,
+  hosts: [Host, Host],
+  remote: string,
+  files: Record<string, string>,
+): Promise<void> {
+  const homes = hosts.map(({ home }) => home).join(' ')
+  await root.sh(`mkdir -p ${homes}; git init -q --bare -b main ${remote}`, { user: 'rain' })
+  const writes = Object.entries(files).map(
+    ([path, text]) => `printf %s ${quote(text)} >${quote(path)}; chezmoi add ${quote(path)}`,
+  )
+  await hosts[0].sh(
+    `mkdir -p .local/share/chezmoi; jj git init --colocate .local/share/chezmoi 2>&1; ${writes.join('\n')}`,
+  )
+  for (const host of hosts) {
+    const { outcome, output } = await host.sync()
+    if (outcome !== 'synced') throw new Error(`Cannot set the dotfiles up: ${output}`)
   }
 }
 

@@ -15,6 +15,7 @@ import {
 import { missingForRoot } from './root.ts'
 import { called, cannotRemoveStatus, failings, noSweep, note, swept } from './sweep.ts'
 import { copyWorld, type UpgradeWorld } from './upgrade.ts'
+import { sample } from '../sample.ts'
 
 const missing = await missingForRoot()
 const missingPython = await missingForWrites()
@@ -133,9 +134,12 @@ const allLevels = ['rollback', 'switch', 'rebase', undefined].flatMap((from) =>
     [filesystem, { readonly: true, from }] satisfies Level,
   ]),
 )
-test.each(levels)('/%s with %o left: the next run upgrades', async (filesystem, room) => {
-  expect(await withRoom(filesystem, room)).toEqual([])
-})
+test.each(sample(levels, 6))(
+  '/%s with %o left: the next run upgrades',
+  async (filesystem, room) => {
+    expect(await withRoom(filesystem, room)).toEqual([])
+  },
+)
 
 const places = {
   'HEAD of the repository': 'rebase jj renameat .*/.git/HEAD$',
@@ -149,7 +153,7 @@ const places = {
   'what was deployed': 'openat .*/deployed.new$',
   'the last status': 'done bash write .*/status.json.new$',
 }
-test.each(Object.entries(places))(
+test.each(sample(Object.entries(places), 5))(
   'Writing fails at %s: the next run upgrades',
   async (_, first) => {
     expect(await withFailing({ first, times: 1e9 })).toEqual([])
@@ -179,7 +183,7 @@ const killedAt = {
   'as HEAD follows': places['HEAD of the repository'],
   'when HEAD has followed': 'rebase jj .*/refs/heads/head-follows',
 }
-test.each(Object.entries(killedAt))(
+test.each(sample(Object.entries(killedAt), 3))(
   'The user’s own `jj status` after a kill %s spoils nothing',
   async (_, first) => {
     const byHand = 'jj status || jj workspace update-stale; jj status'
@@ -214,7 +218,7 @@ test('A rejected generation that cannot be removed at once is removed by the nex
   })
 })
 
-test.each(Object.entries(backPlaces))(
+test.each(sample(Object.entries(backPlaces), 3))(
   'Writing fails at %s on the way back: the next run puts the rest back',
   async (_, first) => {
     expect(await withFailing({ first, times: 1e9 }, true)).toEqual([])
@@ -236,7 +240,7 @@ const spoilt = {
     'text=$(jq "del(.failedUnits, .revision)" $file); echo "$text" >$file',
   ],
 } as const
-test.each(Object.entries(spoilt))(
+test.each(sample(Object.entries(spoilt), 3))(
   'A transaction that %s locks no host out',
   async (_, [first, spoil]) => {
     const wrong = await inCopy(async (world) => {

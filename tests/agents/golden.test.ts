@@ -7,23 +7,30 @@ import {
   rmSync,
   writeFileSync,
 } from 'node:fs'
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { readSteps, spoilable, watchInPlace } from './durable.ts'
 import { GoldenHost } from './golden.ts'
 import { missingForRoot } from './root.ts'
 
 const missing = await missingForRoot()
-let host: GoldenHost
+/** A host whose generation 1 is golden, with a generation 2 in the store. */
+let made: GoldenHost
 let one: string
 let two: string
-/** A host whose generation 1 is golden, with a generation 2 in the store. */
+/** The same, for one test. */
+let host: GoldenHost
+beforeAll(async () => {
+  if (missing) return
+  made = await GoldenHost.make()
+  one = await made.generation(1)
+  await made.install(1)
+  await made.boot()
+  two = await made.generation(2)
+})
+afterAll(() => made?.root.remove())
 beforeEach(async (context) => {
   if (missing) return context.skip(missing)
-  host = await GoldenHost.make()
-  one = await host.generation(1)
-  await host.install(1)
-  await host.boot()
-  two = await host.generation(2)
+  host = await made.copy()
 })
 afterEach(() => host?.root.remove())
 

@@ -73,6 +73,8 @@ export async function makeRoot(): Promise<ScratchRoot> {
 }
 
 function scratchRoot(dir: string, tree: string): ScratchRoot {
+  // one mount of them all: to start programs is most of what a command in here costs
+  writeFileSync(`${dir}.mounts`, mountsOf(dir, tree))
   const enter = (
     command: string[],
     { user = 'root', daemon = false, around = [], ...options }: RootOptions,
@@ -83,7 +85,7 @@ function scratchRoot(dir: string, tree: string): ScratchRoot {
     const variables = Object.entries(env).map(([name, value]) => `${name}=${value}`)
     const clean = ['env', '-i', '-C', home, ...variables]
     const chroot = [...around, 'chroot', dir, ...as, ...clean, ...command]
-    const given = [dir, tree, daemon ? 'daemon' : '', traceOfTest(), ...chroot]
+    const given = [dir, daemon ? 'daemon' : '', traceOfTest(), ...chroot]
     return inNamespace(['sh', '-euc', start, 'sh', ...given], { ...options, env: {} })
   }
   return {
@@ -103,7 +105,7 @@ function scratchRoot(dir: string, tree: string): ScratchRoot {
       return scratchRoot(other, tree)
     },
     remove: async () => {
-      await inNamespace(['rm', '-rf', dir])
+      await inNamespace(['rm', '-rf', dir, `${dir}.mounts`])
     },
   }
 }
@@ -140,6 +142,8 @@ const namespaces = (): string[] => [
 const inNamespace = (command: string[], options?: RunOptions): Promise<Ran> =>
   run('unshare', [...namespaces(), ...command], options)
 
+const devices = ['null', 'zero', 'full', 'random', 'urandom', 'tty']
+
 /** $1 the new root, $2 the userland */
 const setUp = `
 umask 022
@@ -148,7 +152,7 @@ chmod 755 .
 mkdir -p usr lab dev/pts proc sys tmp boot root home/rain run/nixos nix/store nix/var/nix/daemon-socket var/lib var/tmp
 cp -r "$2/etc" etc
 for name in bin lib lib64 sbin; do ln -s "usr/$name" "$name"; done
-for name in null zero full random urandom tty; do : >"dev/$name"; done
+for name in ${devices.join(' ')}; do : >"dev/$name"; done
 ln -s /proc/self/fd dev/fd
 ln -s pts/ptmx dev/ptmx
 chmod 1777 tmp var/tmp
@@ -179,15 +183,23 @@ function traceOfTest(): string {
   return dir
 }
 
-/** $1 the root, $2 the userland, $3 `daemon` or nothing, $4 a directory for traces or nothing, then the command that enters the root. */
+/** What a command in a root finds there beside the root's own files, as a table for mount(8). */
+const mountsOf = (dir: string, tree: string): string =>
+  [
+    ...['usr', 'lab'].map((name) => `${tree}/${name} ${dir}/${name} none bind 0 0`),
+    ...devices.map((name) => `/dev/${name} ${dir}/dev/${name} none bind 0 0`),
+    `proc ${dir}/proc proc defaults 0 0`,
+    `devpts ${dir}/dev/pts devpts newinstance,ptmxmode=0666 0 0`,
+  ]
+    .map((line) => `${line}\n`)
+    .join('')
+
+/** $1 the root, $2 `daemon` or nothing, $3 a directory for traces or nothing, then the command that enters the root. */
 const start = `
-root=$1 tree=$2 daemon=$3 trace=$4
-shift 4
+root=$1 daemon=$2 trace=$3
+shift 3
 if [ "$trace" ]; then mkdir -p "$root/trace"; mount --bind "$trace" "$root/trace"; fi
-for name in usr lab; do mount --bind "$tree/$name" "$root/$name"; done
-for name in null zero full random urandom tty; do mount --bind "/dev/$name" "$root/dev/$name"; done
-mount -t proc proc "$root/proc"
-mount -t devpts -o newinstance,ptmxmode=0666 devpts "$root/dev/pts"
+mount --all --fstab "$root.mounts"
 if [ "$daemon" ]; then
   rm -f "$root/nix/var/nix/daemon-socket/socket"
   PATH=${path} chroot "$root" nix-daemon >/dev/null 2>&1 &
