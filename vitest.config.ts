@@ -1,4 +1,5 @@
 import { defineConfig } from 'vitest/config'
+import { filesOfOthers } from './tests/half.ts'
 
 const shared = { environment: 'node' as const, testTimeout: 60_000, hookTimeout: 60_000 }
 // what keeps two VMs busy, or asks how soon a terminal answers
@@ -23,6 +24,7 @@ export default defineConfig({
           ...shared,
           name: 'agents',
           include: ['tests/agents/**/*.test.ts'],
+          setupFiles: ['tests/agents/turn.ts'],
           maxWorkers: 3,
           testTimeout: 900_000,
           hookTimeout: 900_000,
@@ -35,7 +37,7 @@ export default defineConfig({
           ...shared,
           name: 'e2e',
           include: ['tests/e2e/**/*.test.ts'],
-          exclude: alone,
+          exclude: [...alone, ...filesOfOthers(process.env['LAB_TEST_COMMIT'])],
           maxWorkers: 2,
           testTimeout: 900_000,
           hookTimeout: 900_000,

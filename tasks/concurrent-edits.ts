@@ -263,7 +263,10 @@ echo begun >>labruns; until [ -e /run/lab-go ]; do sleep 0.1; done; echo ended >
   }
   await both()
   check('the trunk has it not', before, await trunk(15))
-  if (option === 'autoPush') await leavesMarkers(scene)
+  if (option === 'autoPush') {
+    await leavesMarkers(scene)
+    await keepsConflict(scene)
+  }
   outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
   await vm.user(`cd ${fromHome(world.paths.dotfiles)} && ${publish(world.branch)}`, {
     timeout: 60 * vm.patience,
@@ -285,6 +288,27 @@ async function leavesMarkers(scene: Scene): Promise<void> {
   scene.check('markers do not reach the home', text, await readHome(vm, shared))
   await inSource("sed -i '/^<{7} one/,/^>{7} two/d' -E")
   outcome(scene, vm, '(synced|up-to-date)', await syncByUnit(vm))
+}
+
+/** Other hosts are to see a conflict, but not before its user says so. */
+async function keepsConflict(scene: Scene): Promise<void> {
+  const { vm, world, check } = scene
+  const afar = (text: string) => text.replace('line 7\n', 'from afar\n')
+  await vm.user(setLine(shared, 7, 'mine'))
+  await world.dotfiles.commit({ dot_labrc: afar }, 'Clashes')
+  outcome(scene, vm, 'conflict', await syncByUnit(vm))
+  const published = (await world.dotfiles.head(`conflict/${vm.host}`)) ?? 'none'
+  check('what conflicts is not published', 'none', published)
+  await vm.user(
+    `cd ${fromHome(world.paths.dotfiles)} && jj new @- ${world.branch}@origin && jj resolve --tool :ours dot_labrc`,
+  )
+  // the home has that text already
+  outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
+  check(
+    'nor what settles it',
+    'from afar',
+    (await world.dotfiles.read('dot_labrc'))?.split('\n')[6],
+  )
 }
 
 async function sameSecond(scene: Scene): Promise<void> {

@@ -7,7 +7,10 @@ import { chmodSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { install, packages, present } from '../lib/packages.ts'
+import { run } from '../lib/run.ts'
 import { sweepScratch } from '../lib/scratch.ts'
+import { project } from '../lib/settings.ts'
+import { filesOfOthers, inOtherHalf } from './half.ts'
 
 const missing = packages().filter((one) => !present(one))
 if (missing.length > 0) {
@@ -28,8 +31,11 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal
 
 const { parseCLI, startVitest } = await import('vitest/node')
 const { filter, options } = parseCLI(['vitest', 'run', ...process.argv.slice(2)])
+const commit = await commitOfHalf()
+process.env['LAB_TEST_COMMIT'] = commit
 const vitest = await startVitest('test', filter, { ...options, run: true, watch: false })
 const counts = { passed: 0, failed: 0, skipped: 0 }
+let others = 0
 for (const module of vitest.state.getTestModules()) {
   for (const test of module.children.allTests()) {
     const result = test.result()
@@ -39,7 +45,8 @@ for (const module of vitest.state.getTestModules()) {
     else {
       counts.skipped += 1
       const why = (result.state === 'skipped' && result.note) || 'without a reason'
-      console.log(`skipped: ${module.relativeModuleId}: ${test.fullName}: ${why}`)
+      if (why === inOtherHalf) others += 1
+      else console.log(`skipped: ${module.relativeModuleId}: ${test.fullName}: ${why}`)
     }
   }
   // a file that could not even be read has no tests to count
@@ -61,11 +68,21 @@ const left = [
 for (const one of left) console.log(`left behind: ${one}`)
 if (left.length === 0) rmSync(scratch, { recursive: true })
 counts.failed += left.length
-if (!process.env['LAB_TEST_ALL']) {
-  console.log('of many tests of a kind, a sample: LAB_TEST_ALL=1 npm test takes all, in twice the time')
-}
+const ofOthers = filesOfOthers(commit)
+counts.skipped += ofOthers.length
+for (const file of ofOthers) console.log(`skipped: ${file}: ${inOtherHalf}`)
+if (others > 0) console.log(`skipped: ${others} tests of agents: ${inOtherHalf}`)
+if (ofOthers.length > 0) console.log('LAB_TEST_ALL=1 npm test takes both halves')
 console.log(`${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped`)
 process.exit(counts.failed > 0 || counts.passed === 0 ? 1 : 0)
+
+/** The commit whose half of the tests is to run; empty where all are, or those that were named. */
+async function commitOfHalf(): Promise<string> {
+  if (filter.length > 0 || options.project || process.env['LAB_TEST_ALL']) return ''
+  const { stdout } = await run('git', ['rev-parse', 'HEAD'], { cwd: project, allow: [128] })
+  // a copy without git has one half
+  return process.env['LAB_TEST_COMMIT'] || stdout.trim() || 'none'
+}
 
 /** Ctrl-C: the prompt is to be back at once, and nothing of the tests may go on behind it. */
 function cutShort(): void {

@@ -166,4 +166,20 @@ export const options: Case[] = [
       }
     },
   },
+  {
+    name: 'from-a-directory',
+    title:
+      'a host takes its flake from a directory of the remote: one at the top is none, and the host stays as it is',
+    promise: 'refuse',
+    own: true,
+    run: async (scene) => {
+      const { vm, world } = scene
+      const choice = `mode = lib.mkForce "remote"; flakeUrl = lib.mkForce "git+git://git.lab/config.git?dir=lab-no";`
+      await world.config.commit(withOptions(vm, choice), 'From a directory')
+      const { toplevel } = await deploys(scene, vm)
+      await world.config.commit(withOptions(vm, choice, noted('two')), 'Two')
+      await upgrades(scene, vm, { outcome: 'build-failed', phase: 'build', reason: /lab-no/ })
+      scene.ends(vm, toplevel)
+    },
+  },
 ]

@@ -8,7 +8,7 @@ import { told } from './told.ts'
 export const sealedConflict: Case = {
   name: 'sealed-conflict',
   title:
-    'an encrypted file conflicts, one that was edited at home does, and one of another host: what is said to settle each does, and touches no other',
+    'encrypted files conflict, one that was edited at home does, and one of another host: what is said to settle each does, touches no other, and publishes no sealed text',
   promise: 'edits',
   own: true,
   limit: 400,
@@ -38,24 +38,31 @@ async function sealing(vm: Machine): Promise<(text: string) => Promise<string>> 
 async function sealedConflicts(scene: Scene): Promise<void> {
   const { vm, world, check, must } = scene
   const source = fromHome(world.paths.dotfiles)
-  const sealed = 'encrypted_dot_labkey.age'
+  const [sealed, former] = ['encrypted_dot_labkey.age', 'encrypted_dot_labold.age']
   const mine = `conflict/${vm.host}`
   const seal = await sealing(vm)
-  const start = await world.dotfiles.commit({ [sealed]: await seal('secret\n') }, 'Sealed')
+  const first = { [sealed]: await seal('secret\n'), [former]: await seal('old\n') }
+  const start = await world.dotfiles.commit(first, 'Sealed')
   outcome(scene, vm, 'synced', await syncByUnit(vm))
 
   const third = (text: string) => (was: string) => was.replace('two 3\n', `${text}\n`)
   const of = { branch: 'conflict/elsewhere', parent: start }
   const two = 'dot_config/lab/two.conf'
   await world.dotfiles.commit({ [two]: third('elsewhere') }, 'Home of elsewhere, in conflict', of)
-  const afar = { [sealed]: await seal('secret\nfrom afar\n'), [two]: third('of the trunk') }
+  // of an earlier clone of this host
+  const lost = { branch: `${mine}.former-${start.slice(0, 12)}`, parent: start }
+  await world.dotfiles.commit({ [former]: await seal('old\nof the former\n') }, 'Former', lost)
+  const afar = {
+    ...{ [sealed]: await seal('secret\nfrom afar\n'), [former]: await seal('old\nfrom afar\n') },
+    [two]: third('of the trunk'),
+  }
   await world.dotfiles.commit(afar, 'From afar')
   await vm.user(`echo here >>.labkey; ${setLine(shared, 7, 'at home')}
     ${setLine(`${source}/dot_labrc`, 7, 'in the source')}`)
   const { status } = outcome(scene, vm, 'conflict', await syncByUnit(vm))
   const files = (host: string) =>
     inOrder(status.conflicts.flatMap((one) => (one.host === host ? one.files : [])))
-  check('both conflicts are in the status', inOrder(['dot_labrc', sealed]), files(vm.host))
+  check('its conflicts are in the status', inOrder(['dot_labrc', sealed, former]), files(vm.host))
   check('so is that of another host', two, files('elsewhere'))
   const seventh = async (file: string, branch: string) => {
     const commit = await world.dotfiles.head(branch)
@@ -71,17 +78,22 @@ async function sealedConflicts(scene: Scene): Promise<void> {
   const shown = await show()
   const ours = ['conflict: dot_labrc', `conflict: ${sealed}`]
   const theirs = `conflict: ${two}`
-  check('all three are shown', inOrder([theirs, ...ours]), named(shown))
+  check('all are shown', inOrder([theirs, `conflict: ${former}`, ...ours]), named(shown))
   check('with the edit at home', /^ +\+at home$/m, shown)
   check('and no ciphertext', /^(?![^]*BEGIN AGE)/, shown)
   check('that of elsewhere is settled there', /chezmoi-show-conflicts on elsewhere, /, shown)
 
   // what it says, done: first the sealed file, with both texts in it
   const begin = /cd (\S+) && (jj new .*), then$/m.exec(shown)
-  const compare = /^ *(diff <\(.*)$/m.exec(shown)?.[1]
+  const [compare, ofFormer] = [sealed, former].map(
+    (file) => new RegExp(`^ *(diff <\\(git show \\w+:${file} .*)$`, 'm').exec(shown)?.[1],
+  )
   const encrypt = /(chezmoi encrypt) <file> (>.*)$/m.exec(shown)
   const compared = await vm.user(`cd ${begin?.[1]}; ${compare}`, { allow: 'any' })
   must('both sealed texts can be compared', '2c2\n< here\n---\n> from afar\n', compared.stdout)
+  const older = await vm.user(`cd ${begin?.[1]}; ${ofFormer}`, { allow: 'any' })
+  check('so can those of a former clone', '2c2\n< of the former\n---\n> from afar\n', older.stdout)
+  await world.dotfiles.move(lost.branch, null)
   await vm.user(`cd ${begin?.[1]} && ${begin?.[2]} && printf 'secret\nhere\nfrom afar\n' >/tmp/lab-both &&
     ${encrypt?.[1]} /tmp/lab-both ${encrypt?.[2]}`)
   outcome(scene, vm, 'conflict', await syncByUnit(vm))
@@ -101,4 +113,19 @@ async function sealedConflicts(scene: Scene): Promise<void> {
     (await readHome(vm, own[1]!)).split('\n')[2],
   )
   outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
+
+  // what was sealed is in no commit as a text, and no text of it may come into one
+  await vm.user(`echo 'at home alone' >>.labkey; printf 'in the source\n' >/tmp/lab-both
+    cd ${source} && chezmoi encrypt /tmp/lab-both >${sealed}`)
+  const both = outcome(scene, vm, 'conflict', await syncByUnit(vm)).status
+  const reason = both.kept.find(({ file }) => file === '.labkey')?.reason
+  check('one that is edited here and in the source is named', /^edited here and in/, reason)
+  for (const name of [mine, `${mine}.home`]) {
+    const commit = await world.dotfiles.head(name)
+    const text = commit && (await world.dotfiles.read(sealed, commit))
+    check(`what ${name} has of it is sealed`, /^(nothing|-----BEGIN AGE)/, text ?? 'nothing')
+  }
+  await vm.user('chezmoi apply --force .labkey')
+  outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
+  check('the source is what it comes to', 'in the source\n', await readHome(vm, '.labkey'))
 }

@@ -1,7 +1,6 @@
 import { expect, test } from 'vitest'
 import { makeDotfiles, quote, type Dotfiles, type Host } from './dotfiles.ts'
 import { type ScratchRoot, useRoot } from './root.ts'
-import { fewer } from '../sample.ts'
 
 let root: ScratchRoot
 await useRoot((made) => (root = made))
@@ -354,7 +353,7 @@ test('What was edited at home is published as it is, whatever git would make of 
 })
 
 test('Rounds in the same second: no edit and no commit is lost, and both come to the same', async () => {
-  const rounds = fewer(3, 8)
+  const rounds = 4
   const seed = Number(process.env['LAB_SEED'] ?? Math.floor(Math.random() * 1e6))
   console.log(`LAB_SEED=${seed}`)
   const random = randomOf(seed)

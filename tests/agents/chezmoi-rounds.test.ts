@@ -9,12 +9,11 @@ import { expect, test } from 'vitest'
 import { prelude, round } from './chezmoi-rounds.ts'
 import { agent, restorer } from './dotfiles.ts'
 import { type ScratchRoot, useRoot } from './root.ts'
-import { fewer } from '../sample.ts'
 
 let root: ScratchRoot
 await useRoot((made) => (root = made))
 
-const rounds = Number(process.env['LAB_ROUNDS'] ?? fewer(9, 20))
+const rounds = Number(process.env['LAB_ROUNDS'] ?? 12)
 /** Seconds: a day, as `run` would end thousands of rounds after two minutes. */
 const limit = 86_400
 /** The suite's own rounds are the same each time, so that a change is known by them. */

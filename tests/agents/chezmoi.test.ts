@@ -3,7 +3,6 @@ import { createServer, type AddressInfo } from 'node:net'
 import { expect, onTestFinished, test } from 'vitest'
 import { lines, makeDotfiles, makeHost, quote } from './dotfiles.ts'
 import { type ScratchRoot, useRoot } from './root.ts'
-import { sample } from '../sample.ts'
 
 let root: ScratchRoot
 await useRoot((made) => (root = made))
@@ -193,7 +192,7 @@ test('What a script of an apply starts does not have the lock, and may outlive t
   expect(open).not.toContain('lock')
 })
 
-test.each(sample(['capture', 'commit', 'fetch', 'rebase', 'push', 'publish', 'apply'], 4))(
+test.each(['capture', 'commit', 'fetch', 'rebase', 'push', 'publish', 'apply'])(
   'Killed as it enters %s, nothing is lost and the next run completes',
   async (phase) => {
     const { sorrow, torment, both } = await makeDotfiles(root, { '.a': ten, '.b': ten })

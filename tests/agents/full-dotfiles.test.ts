@@ -4,7 +4,6 @@ import { type Dotfiles, makeDotfiles, type SyncStatus } from './dotfiles.ts'
 import { type Failing, missingForWrites, runWithFailingCalls, type Write } from './full.ts'
 import { makeRoot, missingForRoot, type ScratchRoot } from './root.ts'
 import { called, cannotRemoveStatus, failings, noSweep, note, swept } from './sweep.ts'
-import { sample } from '../sample.ts'
 
 const missing = (await missingForRoot()) ?? (await missingForWrites())
 let root: ScratchRoot
@@ -110,12 +109,9 @@ const places = {
   'chezmoi’s state': 'apply chezmoi .*/chezmoistate.boltdb',
   'what is put aside': 'apply cp .*/kept/',
 }
-test.each(sample(Object.entries(places), 6))(
-  'Writing fails at %s: the next run syncs',
-  async (_, first) => {
-    expect(await withFailing({ first, times: 1e9 })).toEqual([])
-  },
-)
+test.each(Object.entries(places))('Writing fails at %s: the next run syncs', async (_, first) => {
+  expect(await withFailing({ first, times: 1e9 })).toEqual([])
+})
 
 const killedAt = {
   'before jj’s operation is written': places['the operations of jj'],
@@ -123,12 +119,9 @@ const killedAt = {
   'after the checkout': places['jj’s word of the source'],
   'in the middle of a commit': places['the commit'],
 }
-test.each(sample(Object.entries(killedAt), 2))(
-  'Killed %s: the next run syncs',
-  async (_, first) => {
-    expect(await withFailing({ first, times: 1, error: 'SIGKILL' })).toEqual([])
-  },
-)
+test.each(Object.entries(killedAt))('Killed %s: the next run syncs', async (_, first) => {
+  expect(await withFailing({ first, times: 1, error: 'SIGKILL' })).toEqual([])
+})
 
 test('Killed as it takes the trunk into an empty source: nothing is removed elsewhere', async () => {
   await inCopy(async (copy) => {
@@ -171,25 +164,21 @@ const look = 'jj status || jj workspace update-stale'
 const commit = 'jj commit -m "by hand" || { jj workspace update-stale; jj commit -m "by hand"; }'
 const edit = `echo 'by hand' >dot_hand; ${look}; jj status`
 const atOperation = places['the operations of jj']
-const byHand = [
+test.each([
   ...Object.entries({ ...killedAt, ...aroundHead }).map((at) => [look, ...at] as const),
   ...[commit, edit].flatMap((script) => [
     [script, 'before jj’s operation is written', atOperation] as const,
     [script, 'as HEAD follows', aroundHead['as HEAD follows']] as const,
   ]),
-]
-test.each(sample(byHand, 5))(
-  'The user’s own `%s` after a kill %s spoils nothing either',
-  async (script, _, first) => {
-    const wrong = await withFailing({ first, times: 1, error: 'SIGKILL' }, (copy) =>
-      copy.sh(`cd ${base}/sorrow/.local/share/chezmoi; ${script}`, {
-        user: 'rain',
-        env: { HOME: `${base}/sorrow`, JJ_USER: 'rain', JJ_EMAIL: 'rain@sorrow' },
-      }),
-    )
-    expect(wrong).toEqual([])
-  },
-)
+])('The user’s own `%s` after a kill %s spoils nothing either', async (script, _, first) => {
+  const wrong = await withFailing({ first, times: 1, error: 'SIGKILL' }, (copy) =>
+    copy.sh(`cd ${base}/sorrow/.local/share/chezmoi; ${script}`, {
+      user: 'rain',
+      env: { HOME: `${base}/sorrow`, JJ_USER: 'rain', JJ_EMAIL: 'rain@sorrow' },
+    }),
+  )
+  expect(wrong).toEqual([])
+})
 
 test.each(['', '\\0\\0\\0', 'nothing\\nof\\nuse\\n', 'abcdef\\nabcdef\\nabcdef\\n'])(
   'A note of a step that holds `%s` locks no host out',
