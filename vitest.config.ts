@@ -37,7 +37,7 @@ export default defineConfig({
           ...shared,
           name: 'e2e',
           include: ['tests/e2e/**/*.test.ts'],
-          exclude: [...alone, ...filesOfOthers(process.env['LAB_TEST_COMMIT'])],
+          exclude: [...alone, ...filesOfOthers(process.env['LAB_TEST_COMMIT'] ?? '')],
           maxWorkers: 2,
           testTimeout: 900_000,
           hookTimeout: 900_000,
