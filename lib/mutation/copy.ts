@@ -106,7 +106,7 @@ async function runTests(
   try {
     await run('nice', ['-n', '5', process.execPath, ...args], {
       cwd: tree,
-      // where this is a test itself, of one half of them
+      // npm test may leave half of the tests to other commits; a mutant meets all
       env: { LAB_TEST_COMMIT: '', LAB_TEST_CACHE: cache, TMPDIR: scratch, ...env },
       timeout: limit,
       allow: [1],
