@@ -53,7 +53,8 @@ async function sealedConflicts(scene: Scene): Promise<void> {
   const lost = { branch: `${mine}.former-${start.slice(0, 12)}`, parent: start }
   await world.dotfiles.commit({ [former]: await seal('old\nof the former\n') }, 'Former', lost)
   const afar = {
-    ...{ [sealed]: await seal('secret\nfrom afar\n'), [former]: await seal('old\nfrom afar\n') },
+    [sealed]: await seal('secret\nfrom afar\n'),
+    [former]: await seal('old\nfrom afar\n'),
     [two]: third('of the trunk'),
   }
   await world.dotfiles.commit(afar, 'From afar')
