@@ -11,11 +11,7 @@ const missing = (await missingForRoot()) ?? (await missingForWrites())
 let booted: GoldenHost
 let one: string
 beforeAll(async () => {
-  if (missing) return
-  booted = await GoldenHost.make()
-  one = await booted.generation(1)
-  await booted.install(1)
-  await booted.boot()
+  if (!missing) [booted, one] = await GoldenHost.makeBooted()
 })
 afterAll(() => booted?.root.remove())
 beforeEach((context) => {

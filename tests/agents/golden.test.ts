@@ -21,10 +21,7 @@ let two: string
 let host: GoldenHost
 beforeAll(async () => {
   if (missing) return
-  made = await GoldenHost.make()
-  one = await made.generation(1)
-  await made.install(1)
-  await made.boot()
+  ;[made, one] = await GoldenHost.makeBooted()
   two = await made.generation(2)
 })
 afterAll(() => made?.root.remove())

@@ -95,6 +95,15 @@ export class GoldenHost {
     return host
   }
 
+  /** One whose first generation has booted, and is golden. @returns it with that one's toplevel */
+  static async makeBooted(): Promise<[GoldenHost, string]> {
+    const host = await GoldenHost.make()
+    const one = await host.generation(1)
+    await host.install(1)
+    await host.boot()
+    return [host, one]
+  }
+
   /** Another one that has come as far: cheaper than to make one anew. */
   async copy(): Promise<GoldenHost> {
     const other = new GoldenHost(await this.root.copy())
