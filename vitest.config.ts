@@ -2,6 +2,7 @@ import { defineConfig } from 'vitest/config'
 import { filesOfOthers } from './tests/half.ts'
 
 const shared = { environment: 'node' as const, testTimeout: 60_000, hookTimeout: 60_000 }
+const others = filesOfOthers(process.env['LAB_TEST_COMMIT'] ?? '')
 // what keeps two VMs busy, or asks how soon a terminal answers
 const alone = ['scenarios', 'terminal'].map((name) => `tests/e2e/${name}.test.ts`)
 
@@ -24,7 +25,7 @@ export default defineConfig({
           ...shared,
           name: 'agents',
           include: ['tests/agents/**/*.test.ts'],
-          setupFiles: ['tests/agents/turn.ts'],
+          exclude: others,
           maxWorkers: 3,
           testTimeout: 900_000,
           hookTimeout: 900_000,
@@ -37,7 +38,7 @@ export default defineConfig({
           ...shared,
           name: 'e2e',
           include: ['tests/e2e/**/*.test.ts'],
-          exclude: [...alone, ...filesOfOthers(process.env['LAB_TEST_COMMIT'] ?? '')],
+          exclude: [...alone, ...others],
           maxWorkers: 2,
           testTimeout: 900_000,
           hookTimeout: 900_000,

@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import { project } from '../lib/settings.ts'
-import { filesOfOthers, isInHalf } from './half.ts'
+import { filesOfOthers } from './half.ts'
 
 const commits = Array.from({ length: 64 }, (_, index) => `commit ${index}`)
 
@@ -13,14 +13,6 @@ test('each file that is left out for one commit is there, and runs for another',
   for (const file of files) expect(left.some((some) => !some.includes(file))).toBe(true)
   // both halves come
   expect(new Set(left.map((some) => some.join())).size).toBe(2)
-})
-
-test('each test is about as often in as out', () => {
-  for (const name of ['tests/agents/a.test.ts one', 'tests/agents/b.test.ts two']) {
-    const times = commits.filter((commit) => isInHalf(name, commit)).length
-    expect(times).toBeGreaterThan(16)
-    expect(times).toBeLessThan(48)
-  }
 })
 
 test('without a commit nothing is left out', () => {

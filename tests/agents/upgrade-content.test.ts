@@ -120,6 +120,8 @@ test('Submodules and files of Git LFS are said to be there and not fetched', asy
 })
 
 test('A cause that jj has several times is told once', async () => {
+  // a run after one that failed removes what that may have left
+  await world.upgrade()
   // as a program has it that is at work in the repository
   await world.rain(': >.git/index.lock')
   await world.push('locked', { 'text.nix': '"locked"' })
