@@ -196,21 +196,26 @@ async function plain(seen: SeenLane[], cases: boolean): Promise<View> {
 }
 
 /** Prints what the lanes would do, or nothing of it where some of that cannot be said; runs nothing. */
-export async function dryRun<C>(lanes: Lane<C>[]): Promise<void> {
+export async function dryRun<C>(lanes: Lane<C>[], json = false): Promise<void> {
   const lines: string[] = []
+  const data: { of: string; step: string; skipped?: string; would: string[] }[] = []
   for (const lane of lanes) {
     lines.push(lane.title)
     for (const step of lane.steps) {
       const title = `  ${titleOf(step, lane.context)}`
       const skipped = step.skip?.(lane.context)
+      const effects = skipped ? [] : await step.would(lane.context)
       if (skipped) lines.push(`${title}: nothing to do, ${skipped}`)
-      else {
-        const effects = await step.would(lane.context)
-        lines.push(title, ...effects.map((line) => `    would ${line}`))
-      }
+      else lines.push(title, ...effects.map((line) => `    would ${line}`))
+      data.push({
+        of: lane.title,
+        step: title.trim(),
+        skipped: skipped || undefined,
+        would: effects,
+      })
     }
   }
-  console.log(lines.join('\n'))
+  console.log(json ? JSON.stringify(data, undefined, 2) : lines.join('\n'))
 }
 
 const titleOf = <C>(step: Step<C>, context: C): string =>

@@ -67,7 +67,12 @@ export async function main(meta: ImportMeta, task: Task): Promise<void> {
     process.exitCode = thrown instanceof Failure ? thrown.exit : Exit.labCouldNotRun
   }
   // a socket that is still closing must not hold the prompt back
-  if (process.exitCode !== undefined) setTimeout(() => process.exit(), 500).unref()
+  if (process.exitCode === undefined) return
+  // nor may what a slow reader (`| less`) has not yet taken be lost: a pipe holds no more than 64 KiB
+  for (const stream of [process.stdout, process.stderr]) {
+    if (stream.writableLength > 0) await new Promise((taken) => stream.write('', taken))
+  }
+  setTimeout(() => process.exit(), 500).unref()
 }
 
 /**

@@ -65,7 +65,7 @@ export async function run(args: Args): Promise<void> {
   const ways = waysOf(args)
   const deployments = hosts.map((host) => deployment(host, size, Boolean(args['fresh']), ways))
   if (args['dry-run']) {
-    await dryRun([groundLane(deployments), ...deployments.map(lane)])
+    await dryRun([groundLane(deployments), ...deployments.map(lane)], Boolean(args['json']))
     printNotes(deployments)
     return
   }

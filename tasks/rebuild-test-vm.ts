@@ -44,7 +44,7 @@ export async function run(args: Args): Promise<ExitCode> {
   const grounds = { debian: {} as Ground, nixos: {} as Ground }
   const lanes = vms.map((vm) => lane({ vm, ground: grounds[vm.guest] }))
   if (args['dry-run']) {
-    await dryRun(lanes)
+    await dryRun(lanes, Boolean(args['json']))
     return Exit.held
   }
   for (const vm of vms) {

@@ -103,7 +103,9 @@ export async function run(args: Args): Promise<void> {
 function inWords({ choices, files, written, marked, notes }: Report): string[] {
   const lines = files.map((file) => `${written ? 'Wrote' : 'Would write'} ${file}`)
   for (const file of marked) {
-    lines.push(`Marked ${file} for git (--intent-to-add): a flake does not see untracked files`)
+    lines.push(
+      `${written ? 'Marked' : 'Would mark'} ${file} for git (--intent-to-add): a flake does not see untracked files`,
+    )
   }
   if (!choices.networking.includes('openssh')) {
     lines.push('Note: without openssh neither you nor the lab get in')

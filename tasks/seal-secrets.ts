@@ -7,6 +7,7 @@ import { intendToAdd } from '../lib/flake/git-index.ts'
 import { chooseGuest } from '../lib/nix/guest.ts'
 import { chooseHosts } from '../lib/nix/hosts.ts'
 import { ensureAgeKey, isOurs, seal, sopsRules, type AgeKey } from '../lib/nix/secrets.ts'
+import { pasted } from '../lib/quote.ts'
 import { requireWay } from '../lib/scaffold/directory.ts'
 import { main, type Args } from '../lib/task.ts'
 import { readRegular, requireWritable, writeFile, type FileSeen } from '../lib/write-file.ts'
@@ -40,6 +41,9 @@ export async function run(args: Args): Promise<void> {
   if (args['dry-run']) {
     console.log(`would make the age keys of lab, ${hosts.join(', ')} unless they are there`)
     console.log(`would write ${rules} and ${file}`)
+    const { marked, notes } = await intendToAdd(flake, [rules, file], true)
+    for (const one of marked) console.log(`would mark ${one} for git (--intent-to-add)`)
+    for (const note of notes) console.log(`Note: ${note}`)
     return
   }
   const owner = await ensureAgeKey('lab')
@@ -50,10 +54,11 @@ export async function run(args: Args): Promise<void> {
   makeDirectory(dirname(file))
   writeFile(rules, sopsRules(owner, keys), { over: oldRules })
   writeFile(file, text, { over: old })
-  const { notes } = await intendToAdd(flake, [rules, file], false)
+  const { marked, notes } = await intendToAdd(flake, [rules, file], false)
   console.log(
-    `${file}: greeting, for ${hosts.join(', ')}; read it with SOPS_AGE_KEY_FILE=${owner.path}`,
+    `${file}: greeting, for ${hosts.join(', ')}; read it with SOPS_AGE_KEY_FILE=${pasted(owner.path)}`,
   )
+  for (const one of marked) console.log(`Marked ${one} for git (--intent-to-add)`)
   for (const note of notes) console.log(`Note: ${note}`)
 }
 

@@ -203,7 +203,9 @@ function copied({ directory, of }: Flake, name: string, refuse: Refuse, like?: s
     const own = pathsOf(seen, host, directory)
     const word = seen.texts.some((text) => mentions(text, host))
     const names = own.length > 0 ? 'files' : word ? 'word' : 'nothing'
-    return [{ ...entry, names, platform: otherPlatform(seen, own) } satisfies HostEntry]
+    // where hosts are told of each other all paths are everybody's
+    const shared = new Set(own.length > 0 ? seen.shared : [])
+    return [{ ...entry, names, shared, platform: otherPlatform(seen, own) } satisfies HostEntry]
   })
   const fitting = all.filter(({ platform, name: host }) => !platform || host === like)
   const places = byPlace(fitting.length > 0 ? fitting : all)
@@ -370,6 +372,7 @@ async function complete(
         (path) => `The new entry still says \`${path}\`, as that of \`${like}\` alone does`,
       ),
       ...missing(entry, seen, name),
+      ...(reads.length === 0 ? sameAs(flake, seen, like) : []),
       ...(unread ? [`\`${usual}\` is there, and nothing in the new entry is seen to read it`] : []),
     ],
     paths: [...new Set([...written, ...asLike])],
@@ -388,6 +391,17 @@ function lent(entry: Node, hosts: SetValue, like: string | undefined): string[] 
     .descendantsOfType('path_expression')
     .map(({ text }) => text)
     .filter((text) => own.has(resolve(dirname(sourceOf(entry).path), text)) && !mayBeOfAll(text))
+}
+
+/** Files that are the copied host's own, and that the new one leads to in place of any of its name. */
+function sameAs({ directory, of }: Flake, seen: Seen, like: string | undefined): string[] {
+  const own = like === undefined ? undefined : seenOfAll(of.hosts as SetValue).get(like)
+  const main = own && mainOf(pathsOf(own, like!, directory), like!)
+  return main === undefined || !seen.paths.includes(main)
+    ? []
+    : [
+        `The new entry leads to \`${main}\`, as that of \`${like}\` does: it would be the same host twice`,
+      ]
 }
 
 /** What the new entry asks for by its name that is not there, or is not to be seen. */

@@ -1,4 +1,5 @@
 import { isIP } from 'node:net'
+import { dirname, resolve } from 'node:path'
 import {
   attributeName,
   endOf,
@@ -24,6 +25,8 @@ export interface HostEntry {
   platform?: string
   /** What is seen of its name in what it is made of: files of its own, a word, or nothing. */
   names: 'files' | 'word' | 'nothing'
+  /** Absolute paths that most of the other hosts read as well: a name in them is not the host's. */
+  shared?: ReadonlySet<string>
 }
 
 /** The entry that a name was written in; undefined when copying that one alone makes no host. */
@@ -167,7 +170,12 @@ const size = (form: string): number => form.split('\u0001').length
 const names = (form: string): number => form.split('\0').length
 
 /** A token of an entry with the host's name replaced, where it means the host. */
-function renamed(token: Node, { name, literal }: HostEntry, to: string, loose: boolean): string {
+function renamed(
+  token: Node,
+  { name, literal, shared }: HostEntry,
+  to: string,
+  loose: boolean,
+): string {
   const { text, type, parent } = token
   if (type === 'identifier') {
     if (token.id === literal.id) return attributeName(to)
@@ -175,6 +183,8 @@ function renamed(token: Node, { name, literal }: HostEntry, to: string, loose: b
     return loose && attr && text === name ? attributeName(to) : text
   }
   if (!['string_fragment', 'path_fragment', 'uri_expression'].includes(type)) return text
+  if (type === 'path_fragment' && shared?.has(resolve(dirname(sourceOf(token).path), parent!.text)))
+    return text
   return namesPerson(token) ? text : text.replace(word(name, loose), () => to)
 }
 

@@ -48,7 +48,11 @@ export function filesLikeOthers(
 /** Of the paths that are a host's own, the one that its configuration is at. */
 export function mainOf(paths: string[], name: string): string | undefined {
   const rank = (path: string): number => rankOf(path, name)
-  const [first] = paths.toSorted((a, b) => rank(a) - rank(b) || a.length - b.length)
+  // a host that is called after its role reads `roles/server` as well as `hosts/server`
+  const custom = (path: string): boolean => /\/(hosts?|machines?|systems?|nodes?)\//.test(path)
+  const [first] = paths.toSorted(
+    (a, b) => rank(a) - rank(b) || Number(custom(b)) - Number(custom(a)) || a.length - b.length,
+  )
   return first === undefined || rank(first) === 2 ? undefined : first
 }
 

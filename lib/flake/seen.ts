@@ -12,6 +12,8 @@ export interface Seen {
   texts: string[]
   /** What it asks for, and what is not known; those with the fault `absent` are not there. */
   unknowns: Unknown[]
+  /** Paths that most of the other hosts read as well. */
+  shared?: string[]
 }
 
 /** A host is a small thing; what is larger has led into a library. */
@@ -75,7 +77,8 @@ function lookAtAll({ attrs }: SetValue): Map<string, Seen> {
       const others = [...paths].filter(([one]) => !one.includes(name) && !name.includes(one))
       const isOwn = (path: string): boolean =>
         others.length === 0 || others.filter(([, of]) => of.has(path)).length * 2 <= others.length
-      return [name, { ...seen, paths: seen.paths.filter(isOwn) }]
+      const shared = seen.paths.filter((path) => !isOwn(path))
+      return [name, { ...seen, paths: seen.paths.filter(isOwn), shared }]
     }),
   )
 }

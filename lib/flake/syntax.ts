@@ -124,7 +124,7 @@ export function decode(bytes: Uint8Array, path: string): string {
   try {
     return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes)
   } catch {
-    throw usage(`Cannot read \`${path}\`: it is not UTF-8 text`)
+    throw usage(`Cannot read \`${path}\`: it is not UTF-8 text`, 'Save it anew as UTF-8')
   }
 }
 

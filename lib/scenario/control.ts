@@ -51,6 +51,8 @@ export function controlFrom(path: string, named: string | undefined): Control {
   let patch: string
   try {
     patch = readFileSync(path, 'utf8')
+    // as an editor of Windows saves it; the agents have no such line ends
+    if (!/(?<!\r)\n/.test(patch)) patch = patch.replaceAll('\r\n', '\n')
   } catch (cause) {
     const why =
       (cause as NodeJS.ErrnoException).code === 'ENOENT'

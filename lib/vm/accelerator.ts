@@ -26,6 +26,13 @@ export const acceleratorArgs = (kind: 'kvm' | 'tcg'): string[] =>
     ? ['-accel', 'kvm', '-cpu', 'host']
     : ['-accel', 'tcg,thread=multi,tb-size=512', '-cpu', 'qemu64,+rdrand']
 
+/** What `LAB_ACCEL` asks for. @throws Failure (usage) for what is none of the three */
+export function demandedAccelerator(): string {
+  const demanded = process.env['LAB_ACCEL'] || 'auto'
+  if (['auto', 'kvm', 'tcg'].includes(demanded)) return demanded
+  throw usage(`Cannot read LAB_ACCEL=\`${demanded}\``, 'Use auto, kvm or tcg')
+}
+
 /**
  * The accelerator that a probe guest was seen to run on: KVM where this user may use it and it
  * works, else TCG. Opening /dev/kvm proves nothing, so a guest boots the firmware under it. The
@@ -33,10 +40,7 @@ export const acceleratorArgs = (kind: 'kvm' | 'tcg'): string[] =>
  * @throws Failure when KVM is demanded and does not work
  */
 export async function findAccelerator(firmware: Firmware): Promise<Accelerator> {
-  const demanded = process.env['LAB_ACCEL'] || 'auto'
-  if (!['auto', 'kvm', 'tcg'].includes(demanded)) {
-    throw usage(`Cannot read LAB_ACCEL=\`${demanded}\``, 'Use auto, kvm or tcg')
-  }
+  const demanded = demandedAccelerator()
   const qemu = (await run('qemu-system-x86_64', ['--version'])).stdout.split('\n')[0]
   const tcg = { kind: 'tcg', patience: 4, cpus: emulatedCpus(qemu ?? '') } as const
   if (demanded === 'tcg') return { ...tcg, reason: 'LAB_ACCEL says so' }

@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs'
 import { createDisk, firstGeneration } from './disk.ts'
 import { Failure } from '../failure.ts'
+import { demandedAccelerator } from './accelerator.ts'
 import { baseImage, preflight, type Ground } from './ground.ts'
 import { chooseGuest, guestStore } from '../nix/guest.ts'
 import { buildHosts, readHost } from '../nix/host.ts'
@@ -64,7 +65,9 @@ export const groundLane = (deployments: Deployment[]): Lane<Deployment> => ({
       title: 'preflight',
       would: () => [
         'look for tools, firmware, memory and disk space',
-        'boot a probe guest under KVM, once per boot of this machine',
+        ...(demandedAccelerator() === 'tcg'
+          ? []
+          : ['boot a probe guest under KVM, once per boot of this machine']),
       ],
       run: async () => {
         const found = await preflight()

@@ -27,8 +27,8 @@ export async function run(args: Args): Promise<ExitCode> {
   const { deploy, deployment } = await import('../../lib/vm/deployment.ts')
   const missing = packages().filter((one) => !one.forTests && !present(one))
   if (args['dry-run']) {
-    if (missing.length > 0)
-      console.log(`would install ${missing.map((one) => one.name).join(', ')}`)
+    const say = args['json'] ? console.error : console.log
+    if (missing.length > 0) say(`would install ${missing.map((one) => one.name).join(', ')}`)
     await deployVm.run(args)
     return Exit.held
   }

@@ -44,6 +44,12 @@ test('A dry run that cannot be told to its end prints no part of it', async () =
     expect(log.mock.calls.flat().join('\n')).toBe(
       'lane\n  a step\n    would make it\n  a step: nothing to do, it is there',
     )
+    log.mockClear()
+    await dryRun([lane(good, { ...good, skip: () => 'it is there' })], true)
+    expect(JSON.parse(log.mock.calls.flat().join('\n'))).toEqual([
+      { of: 'lane', step: 'a step', would: ['make it'] },
+      { of: 'lane', step: 'a step', would: [], skipped: 'it is there' },
+    ])
   } finally {
     log.mockRestore()
   }

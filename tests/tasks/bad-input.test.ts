@@ -222,6 +222,7 @@ test('a disk that is full is said before anything is made', async () => {
 
 test.each([
   ['build', { LAB_HOSTS: 'sorrow,gloom' }, 2, 'Cannot find host `gloom` of LAB_HOSTS in '],
+  ['deploy-vm', { LAB_ACCEL: 'hvf' }, 2, 'Cannot read LAB_ACCEL=`hvf`'],
   ['deploy-vm', { LAB_SSH_PORT: '99999' }, 2, 'Cannot read LAB_SSH_PORT as a port: '],
   ['build', { LAB_FLAKE: '/nonexistent/flake' }, 3, 'hint: Name its directory: LAB_FLAKE=DIR'],
   ['deploy-vm', { LAB_ENV_FILE: tmpdir() }, 2, `Cannot read \`${tmpdir()}\`: EISDIR`],
@@ -240,6 +241,34 @@ test.each([
   expect(ended).toMatchObject({ code, stdout: '' })
   expect(ended.stderr).toMatch(oneClearLine(task))
   expect(ended.stderr).toContain(words)
+})
+
+test('a dry run as data is nothing but data, and tells what the settings have it do', async () => {
+  for (const task of ['deploy-vm', 'pipelines/up']) {
+    const { code, stdout } = await makeLabWith({ LAB_ACCEL: 'tcg' }).task(
+      task,
+      '--dry-run',
+      '--json',
+      'sorrow',
+    )
+    expect(code).toBe(0)
+    const steps = JSON.parse(stdout) as { of: string; step: string; would: string[] }[]
+    expect(steps.map(({ of }) => of)).toContain('sorrow')
+    const { would } = steps.find(({ step }) => step === 'preflight')!
+    expect(would).toEqual(['look for tools, firmware, memory and disk space'])
+  }
+})
+
+test('a reader that takes its time loses nothing of a long answer', () => {
+  const script = 'node --import tsx tasks/prove.ts --list --json | { head -c 1; sleep 2; cat; }'
+  const { stdout } = spawnSync('sh', ['-c', script], {
+    cwd: join(import.meta.dirname, '../..'),
+    env: { ...process.env, ...lab.env },
+    encoding: 'utf8',
+  })
+  // more than a pipe holds
+  expect(stdout.length).toBeGreaterThan(65_536)
+  expect(JSON.parse(stdout)).not.toHaveLength(0)
 })
 
 test('standard output that takes nothing is no success', () => {

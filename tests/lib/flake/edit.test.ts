@@ -166,6 +166,57 @@ function flakeOf(hosts: string): string {
   return directory
 }
 
+/** The same, with these files in it. */
+function flakeWith(hosts: string, ...files: string[]): string {
+  const flake = flakeOf(hosts)
+  for (const file of files) {
+    mkdirSync(dirname(join(flake, file)), { recursive: true })
+    writeFileSync(join(flake, file), '{ }\n')
+  }
+  return flake
+}
+
+test('a file that other hosts read as well keeps its name, though it is called as the host', async () => {
+  const flake = flakeWith(
+    `{
+    laptop = nixpkgs.lib.nixosSystem { modules = [ ./hosts/laptop.nix ./profiles/laptop.nix ]; };
+    thinkpad = nixpkgs.lib.nixosSystem { modules = [ ./hosts/thinkpad.nix ./profiles/laptop.nix ]; };
+  }`,
+    'hosts/laptop.nix',
+    'hosts/thinkpad.nix',
+    'profiles/laptop.nix',
+  )
+  const { inserted } = await edit(flake, 'sorrow', 'laptop')
+  expect(inserted.trim()).toBe(
+    'sorrow = nixpkgs.lib.nixosSystem { modules = [ ./hosts/sorrow.nix ./profiles/laptop.nix ]; };',
+  )
+})
+
+test.each([
+  ['server', 'roles/server/default.nix', 'hosts/server/default.nix', 'hosts/sorrow/default.nix'],
+  ['desktop', 'modules/desktop.nix', 'machines/desktop.nix', 'machines/sorrow.nix'],
+])('a host called after its role, %s, has its files among hosts', async (host, role, of, own) => {
+  const modules = `./${role} ./${of}`.replaceAll('/default.nix', '')
+  const flake = flakeWith(
+    `{ ${host} = nixpkgs.lib.nixosSystem { modules = [ ${modules} ]; }; }`,
+    role,
+    of,
+  )
+  expect(relative(flake, (await readingPlace(flake, 'sorrow')).own.main)).toBe(own)
+})
+
+test('a copy that is the copied host once more is noted', async () => {
+  const flake = flakeWith(
+    `let mkHost = { name ? "web" }: nixpkgs.lib.nixosSystem { modules = [ (./hosts + "/\${name}.nix") ]; };
+    in { web = mkHost { }; db = mkHost { name = "db"; }; }`,
+    'hosts/web.nix',
+    'hosts/db.nix',
+  )
+  const twice = `The new entry leads to \`${flake}/hosts/web.nix\`, as that of \`web\` does: it would be the same host twice`
+  expect((await edit(flake, 'sorrow', 'web')).notes).toEqual([twice])
+  expect((await edit(flake, 'sorrow', 'db')).notes).not.toContain(twice)
+})
+
 test('what no two machines share is told, and what all may have is not', async () => {
   const body = `networking.hostId = "8425e349"; hostPort = 8081; services.openssh.ports = [ 2201 22 ];
     networking.firewall.allowedTCPPorts = [ 8082 ]; cpus = 4096; `

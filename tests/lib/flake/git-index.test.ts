@@ -37,6 +37,35 @@ test('What git ignores is left alone, and said: a flake does not see it', async 
   expect(await mark()).toEqual({ marked: [], notes: [] })
 })
 
+test('One file that git ignores does not keep the others from being marked', async () => {
+  writeFileSync(join(flake, '.gitignore'), 'hardware-configuration.nix\n')
+  const hardware = 'hosts/sorrow/hardware-configuration.nix'
+  writeFileSync(join(flake, hardware), '{ }\n')
+  const both = [sorrow, hardware].map((file) => join(flake, file))
+  const { marked, notes } = await intendToAdd(flake, both, false)
+  expect(marked).toEqual([sorrow])
+  expect(notes).toEqual([expect.stringContaining(`git ignores ${hardware}, `)])
+  expect(git('ls-files')).toBe(`${sorrow}\n`)
+})
+
+test('What is yet to be written is told as it will be', async () => {
+  writeFileSync(join(flake, '.gitignore'), 'hardware-configuration.nix\n')
+  const [hardware, fresh] = ['hosts/web/hardware-configuration.nix', 'hosts/web/é.nix']
+  const all = [sorrow, hardware, fresh, 'hosts/gone.nix'].map((file) => join(flake, file))
+  git('add', sorrow)
+  writeFileSync(join(flake, 'hosts/gone.nix'), '{ }\n')
+  git('add', 'hosts/gone.nix')
+  rmSync(join(flake, 'hosts/gone.nix'))
+  const told = await intendToAdd(flake, all, true)
+  expect(told).toEqual({
+    marked: [fresh],
+    notes: [expect.stringContaining(`git ignores ${hardware}, `)],
+  })
+  mkdirSync(join(flake, 'hosts/web'))
+  for (const file of all.slice(1)) writeFileSync(file, '{ }\n')
+  expect(await intendToAdd(flake, all, false)).toEqual(told)
+})
+
 test('What is no Nix file may well be ignored', async () => {
   writeFileSync(join(flake, '.gitignore'), 'key\n')
   writeFileSync(join(flake, 'hosts/sorrow/key'), '')
