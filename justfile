@@ -123,7 +123,7 @@ down *hosts:
 destroy-test-vm host *flags:
     @{{ task }}destroy.ts "$@"
 
-# Write the configuration of a new host from the plan's shape
+# Write the configuration of a new host, in the form of hosts/sorrow
 [group("hosts")]
 scaffold-host host *flags:
     @{{ task }}scaffold-host.ts "$@"

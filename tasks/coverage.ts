@@ -33,7 +33,7 @@ export const under = [
   'tsx tasks/<family>.ts --case <case>   with such agents in the flake that the VMs are deployed from',
 ]
 export const examples: [string, string][] = [
-  ['just coverage', 'All tests; what cases have run before counts as well'],
+  ['just coverage', 'Runs all tests of the agents; what cases have run before counts as well'],
   ['just coverage --scenarios', 'All cases first, which takes as long as just gitops-test'],
   ['just coverage golden-lib --case break-boot/panic', 'One agent, after one case'],
 ]

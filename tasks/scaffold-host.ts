@@ -3,7 +3,7 @@ import { usual, type HostChoices } from '../lib/scaffold/shape.ts'
 import { main, type Args } from '../lib/task.ts'
 
 export const name = 'scaffold-host'
-export const describe = "Write the configuration of a new host from the plan's shape"
+export const describe = 'Write the configuration of a new host, in the form of hosts/sorrow'
 export const usage = '<host>'
 export const positionals = { host: { describe: 'Name of the new host' } }
 export const options = {
@@ -11,7 +11,7 @@ export const options = {
   service: {
     type: 'string',
     array: true,
-    describe: 'Service to have; repeat it for several',
+    describe: 'Service to have instead of the default ones; repeat it for several',
     default: [...usual.cli, ...usual.networking],
   },
   schedule: {

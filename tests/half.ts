@@ -20,6 +20,7 @@ const halves: Record<'agents' | 'e2e', string[]>[] = [
       'remotes',
       'upgrade',
       'upgrade-laptop',
+      'upgrade-unusual',
     ],
     e2e: ['by-hand', 'disk', 'layer', 'subjects'],
   },
@@ -27,6 +28,7 @@ const halves: Record<'agents' | 'e2e', string[]>[] = [
     agents: [
       'chezmoi-conflict',
       'chezmoi-keep',
+      'chezmoi-unusual',
       'full-disk',
       'golden',
       'upgrade-machine',

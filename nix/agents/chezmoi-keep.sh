@@ -13,7 +13,8 @@
 rows=()                          # "<XY of `chezmoi status`> <target>", as `compare` found them
 unreadable=()                    # targets of which chezmoi could not say anything
 declare -A unreadable_because=() # by "/<target>"
-history_read='' history=()       # names in commits, once they were asked for
+history_read='' history=()       # names in commits, once they were asked for,
+externals=()                     # and targets that come from elsewhere
 narrow=''                        # whether an apply has to name its targets,
 planned=()                       # which are these rows then
 unrefreshed=''                   # why externals could not be fetched anew
@@ -150,6 +151,7 @@ shield() {
   local row target i here=() marks=() last=() # targets that are here, their rows, what chezmoi last wrote there
   local scripts=()                            # that are to run
   local below=() kinds=() of=()              # what is below directories that go
+  local -A sum_of=()                          # of files there, as they were found in commits
   local -A is_modified=() stays_directory=() own=() uncommitted=()
   narrow='' planned=() again=''
   for row in "${rows[@]}"; do
@@ -240,7 +242,6 @@ find_own() {
 # As chezmoi looks at the directory alone when it removes one: what it wrote there, and nobody has changed.
 find_own_below() {
   local i wrote=() files=() sums=() sum
-  local -A sum_of=()
   mapfile -t wrote < <(last_written '"\(.type // "") \(.contentsSHA256 // "")"' "${below[@]#"$HOME/"}")
   for i in "${!below[@]}"; do
     if [[ ${kinds[i]} == f ]]; then files+=("${below[i]}"); fi
@@ -284,18 +285,25 @@ find_uncommitted() { # <file...>
 # Whether a file that chezmoi wrote may be made from a commit that does not have its text as it is. What
 # `create_` and `modify_` make has text of the host in it.
 rendered() { # <file>
-  local path made=''
+  local path made='' target=${1#"$HOME/"}
   if [[ -z $history_read ]]; then
     history_read=yes
     mapfile -d '' -t history < <(git log --all --format= --name-only -z -- '*create_*' '*modify_*' '*.tmpl' \
-      '*encrypted_*' '*.chezmoiexternal*' 2>/dev/null)
+      '*encrypted_*' 2>/dev/null)
+    if within "$limit" externals chezmoi managed --include=externals --path-style=all --format=json >"$work/externals"; then
+      mapfile -d '' -t externals < <(jq -j 'keys? // [] | .[] + "\u0000"' "$work/externals")
+    fi
   fi
   for path in "${history[@]}"; do
-    if [[ $path == *.chezmoiexternal* ]]; then made=yes; fi
     bare_name "$path"
     [[ $REPLY == "${1##*/}" ]] || continue
     if [[ ${path##*/} == create_* || ${path##*/} == modify_* ]]; then return 1; fi
-    made=yes
+    # another file may have that name in another directory
+    bare_path "$path"
+    if [[ /$REPLY == */"$target" ]]; then made=yes; fi
+  done
+  for path in "${externals[@]}"; do
+    if [[ $target/ == "$path"/* ]]; then made=yes; fi
   done
   [[ -n $made ]]
 }
@@ -311,6 +319,20 @@ bare_name() { # <source file>
   REPLY=${REPLY/#dot_/.}
   REPLY=${REPLY#literal_}
   while [[ $REPLY =~ ^(.*)\.(literal|tmpl)$ ]]; do REPLY=${BASH_REMATCH[1]}; done
+}
+
+# The same for its path, below what may be chezmoi's root, in REPLY.
+bare_path() { # <source file>
+  local left=$1 name path=''
+  bare_name "$1"
+  name=$REPLY
+  while [[ $left == */* ]]; do
+    REPLY=${left%%/*} left=${left#*/}
+    while [[ $REPLY =~ ^(remove|external|exact|private|readonly)_(.*)$ ]]; do REPLY=${BASH_REMATCH[2]}; done
+    REPLY=${REPLY/#dot_/.}
+    path+=${REPLY#literal_}/
+  done
+  REPLY=$path$name
 }
 
 # Names a target that stays as it is, and sees to it that chezmoi lets it be.
@@ -346,11 +368,19 @@ record() { # <target> <state, as JSON>
 
 # Removes a directory that goes, but for what came into it since all below it was found in commits.
 remove_directory() { # <target>
-  local i files=() directories=("$HOME/$1")
+  local i each sum files=() directories=("$HOME/$1")
+  local -A edited=()
   for i in "${!below[@]}"; do
     if [[ ${of[i]} != "$1" ]]; then continue; fi
     # a directory comes before what is in it
     if [[ ${kinds[i]} == d ]]; then directories=("${below[i]}" "${directories[@]}"); else files+=("${below[i]}"); fi
+  done
+  # what was edited since stays
+  while IFS= read -rd '' sum; do
+    if [[ ${sum%% *} != "${sum_of["/${sum:66}"]-}" ]]; then edited["/${sum:66}"]=yes; fi
+  done < <(for each in "${files[@]}"; do [[ -L $each ]] || printf '%s\0' "$each"; done | xargs -0 --no-run-if-empty sha256sum --zero -- 2>/dev/null)
+  for i in "${!files[@]}"; do
+    if [[ -n ${edited["/${files[i]}"]-} ]]; then unset "files[i]"; fi
   done
   ((!${#files[@]})) || printf '%s\0' "${files[@]}" | xargs -0 rm -f -- 2>/dev/null || true
   printf '%s\0' "${directories[@]}" | xargs -0 rmdir -- 2>/dev/null || true
@@ -406,8 +436,15 @@ copy_aside() { # <target>; where its copy is comes in REPLY
 move_aside() { # <target>
   local copy
   local -A uncommitted=()
-  has_room "$1" && new_place "$state/kept" && copy=$REPLY/$1 && mkdir -p "${copy%/*}" &&
-    mv -T "$HOME/$1" "$copy" || return 1
+  has_room "$1" || return 1
+  if [[ -f $HOME/$1 && ! -L $HOME/$1 ]]; then
+    copy_aside "$1" || return 1
+    copy=$REPLY
+    # on the disk by now; what was written since is not in it
+    cmp -s "$HOME/$1" "$copy" && rm -f "$HOME/$1" || return 1
+  else
+    new_place "$state/kept" && copy=$REPLY/$1 && mkdir -p "${copy%/*}" && mv -T "$HOME/$1" "$copy" || return 1
+  fi
   record "$1" '{"type":"remove"}'
   if [[ -f $copy && ! -L $copy ]]; then
     find_uncommitted "$copy"

@@ -82,7 +82,7 @@ is_former() { # <ref>
 is_own() { # <ref>
   local commit
   commit=$(git rev-parse --verify --quiet "$1") &&
-    { grep --quiet --no-messages --line-regexp "$commit" .git/chezmoi-sync-published || git merge-base --is-ancestor "$1" HEAD; }
+    { grep --quiet --no-messages --line-regexp "$commit" "$(git rev-parse --git-path chezmoi-sync-published)" || git merge-base --is-ancestor "$1" HEAD; }
 }
 # Leaves the files in which two commits conflict in `files`. Where one has a directory in the place of a file,
 # git calls the file `<file>~<commit>`.

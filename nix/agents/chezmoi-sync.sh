@@ -29,6 +29,7 @@ tries=12                                   # pushes that others may win before t
 trunk=refs/remotes/origin/$branch # as git names it
 trunk_rev="\"$branch\"@origin"    # as jj names it
 mine=conflict/$host
+git_dir=.git
 published_list=.git/chezmoi-sync-published # commits that this clone gave that name, as it goes with the clone
 # a commit is not dropped because its remote bookmark is gone, and no file is too large to be kept
 jj=(jj --no-pager --color=never --config=ui.log-word-wrap=false --config=git.abandon-unreachable-commits=false
@@ -43,6 +44,7 @@ captured=() applied=() conflicts=()         # objects of JSON in `conflicts`
 kept=()                                     # targets that stay as they are,
 declare -A why=() copies=()                 # for what reason, and where a former text is, by "/<target>"
 uncaptured=() unapplied=() untracked=()     # what is wrong with one target, and holds nothing else back
+filtered=()                                 # changed files that git would pass through a filter
 nested=()                                   # directories of dotfiles with a repository of their own
 unfetched=''                                # whether git has what jj does not fetch
 own_files=()                                # of `conflicts`, this host's
@@ -243,6 +245,10 @@ summary() {
     printf -v names '%s, ' "${nested[@]}"
     finish failed "jj takes the dotfiles in ${names%, } for removed, as there is a repository of its own: they stay as they are, here and elsewhere, until its .git is moved away from $repository"
   fi
+  if ((${#filtered[@]})); then
+    printf -v names '%s, ' "${filtered[@]}"
+    finish failed "git passes ${names%, } through a filter, which jj does not know: it is not committed, as it would be as it is here"
+  fi
   if ((${#untracked[@]})); then
     printf -v names '%s, ' "${untracked[@]}"
     finish failed "jj does not track ${names%, }, so it stays on this host (\`jj file track\` in $root)"
@@ -260,6 +266,8 @@ end_offline() { # <step that the network ended, or the remote refused>
   if ((!${#own_files[@]})); then
     enter apply
     apply
+    # what waits for a person does so without a network, too
+    if [[ -n $broken ]] || ((${#uncaptured[@]} + ${#unapplied[@]})); then summary; fi
   fi
   unreached "$1" "Cannot $1: $said" "$said"
 }
@@ -404,10 +412,12 @@ open_repository() {
   repository=$(git -C "$tree" rev-parse --show-toplevel 2>"$work/open") ||
     finish failed "Cannot use $tree: $(because open)"
   # a source without a repository of its own may lie in one of the whole home
-  if [[ $HOME/ == "$repository"/* ]]; then finish failed "Cannot use $root: it is not a repository, but in $repository"; fi
+  if [[ $HOME/ == "$repository"/* || $(pwd -P)/ == "$repository"/* ]]; then finish failed "Cannot use $root: it is not a repository, but in $repository"; fi
   cd "$repository" || return
+  git_dir=$(git rev-parse --git-dir)
+  published_list=$git_dir/chezmoi-sync-published
   refuse_unended
-  drop_stale_locks .git
+  drop_stale_locks "$git_dir"
   recover
   make_jj
 
@@ -421,6 +431,15 @@ open_repository() {
   look
   from=${refs[$trunk]-}
   to=$from
+  refuse_other_branch
+}
+# What its user has on a branch of its own is for no other host.
+refuse_other_branch() {
+  local name
+  name=$(git symbolic-ref --quiet --short HEAD || true)
+  if [[ -z $name || $name == "$branch" || -z $head || -z $from ]] || ancestor "$head" "$from" ||
+    [[ $(git rev-parse --abbrev-ref '@{upstream}' 2>/dev/null) == "origin/$branch" ]]; then return; fi
+  finish failed "$repository is on the branch \`$name\`, which is not in \`$branch\`: \`git checkout --detach\` there lets it be shared, \`git checkout $branch\` does not"
 }
 
 # One that a run was cut off in the making of has nothing in it but what git has. jj cannot read it, so that nobody
@@ -430,6 +449,7 @@ make_jj() {
     rm -rf .jj
   fi
   if [[ ! -d .jj ]]; then
+    refuse_left_out
     : >"$state/making-jj" && sync "$state"
     must "make $repository a jj repository" jj git init --colocate >/dev/null
     sync --file-system .jj
@@ -437,11 +457,20 @@ make_jj() {
   rm -f "$state/making-jj"
 }
 
+# What git was told to leave out of its working tree, or not to look at, jj would take for removed or edited.
+refuse_left_out() {
+  local file
+  file=$(git ls-files -v -z | grep -z -m 1 '^[a-zS] ' | tr -d '\0' || true)
+  if [[ -n $file ]]; then
+    finish failed "Cannot use $repository: git was told to leave out ${file#? }, or not to look at it, which jj does not know (\`git sparse-checkout disable\`, \`git update-index --no-skip-worktree --no-assume-unchanged\`)"
+  fi
+}
+
 # git stops in the middle where it waits for its user. jj would take what is in the files for an edit, and end it.
 refuse_unended() {
   local each
   for each in MERGE_HEAD CHERRY_PICK_HEAD REVERT_HEAD rebase-merge rebase-apply; do
-    if exists ".git/$each"; then finish conflict "git is in the middle of something in $repository: \`git status\` there says how to end it"; fi
+    if exists "$git_dir/$each"; then finish conflict "git is in the middle of something in $repository: \`git status\` there says how to end it"; fi
   done
 }
 
@@ -450,7 +479,7 @@ recover() {
   local fields=()
   [[ -e $state/step && -d .jj ]] || return 0
   # a program that was killed leaves git's lock behind, of any age where the clock was set meanwhile
-  drop_locks .git
+  drop_locks "$git_dir"
   mapfile -t fields <"$state/step"
   # an older one has two lines more
   before_op=${fields[0]-} remote_commit=${fields[3]:-${fields[1]-}}
@@ -577,8 +606,8 @@ capture_one() { # <target> <source file>
     git merge-file --quiet -p "$work/ours" "$work/base" "$work/theirs" >"$work/merged"; then
     chmod --reference="$source" "$work/merged"
     # not beside it, where any name may be another file's
-    cp -p "$work/merged" .git/chezmoi-sync-merged
-    mv -T .git/chezmoi-sync-merged "$source"
+    cp -p "$work/merged" "$git_dir/chezmoi-sync-merged"
+    mv -T "$git_dir/chezmoi-sync-merged" "$source"
     # now chezmoi and git know this very text, and the merged one is written over no other
     must "capture $target" git hash-object -w --no-filters "$work/ours" >/dev/null
     sum=$(sha256sum <"$work/ours")
@@ -603,8 +632,9 @@ commit_with() { # <file> <sum> <where>
   return 1
 }
 
-# For jj: whether the working copy is empty, described or bare, and the files that it changes.
-working_copy='if(empty, "empty", if(description, "described", "bare " ++ diff.files().map(|f| f.path()).join(" ")))'
+# For jj: whether the working copy is empty, described or bare, and the files that it changes. A merge that changes no
+# file is one all the same: it settles a conflict.
+working_copy='if(empty && parents.len() < 2, "empty", if(description, "described", "bare " ++ diff.files().map(|f| f.path()).join(" ")))'
 read_working_copy() { must 'read the source' "${jj[@]}" log --no-graph --revisions @ -T "$working_copy"; }
 
 # Where the user has not told jj a name, commits carry the user's on this host.
@@ -617,9 +647,12 @@ identity() {
 
 commit() {
   local found=$copy
-  copy='' nested=()
+  copy='' nested=() filtered=()
   if [[ -z $found ]]; then found=$(read_working_copy); fi
-  if [[ $found != empty ]]; then find_nested; fi
+  if [[ $found != empty ]]; then
+    find_nested
+    find_filtered
+  fi
   if [[ -n $broken ]]; then return; fi
   if [[ ${CHEZMOI_AUTO_COMMIT:-true} == true ]]; then commit_found "$found"; fi
   find_untracked
@@ -628,6 +661,7 @@ commit_found() { # <what the working copy has>
   case $1 in
     empty) ;;
     described)
+      if ((${#filtered[@]})); then finish failed "Cannot commit: git passes ${filtered[0]} through a filter, which jj does not know"; fi
       # its user is done with it as it is
       if ((${#nested[@]})); then finish failed "Cannot commit: ${nested[0]} has a repository of its own, in which jj takes the dotfiles for removed: move its .git away"; fi
       step 'commit' new
@@ -649,6 +683,19 @@ find_nested() {
     sed -z 's|/[^/]*$||')
 }
 
+# jj takes a file as it is, where git lets a filter, as that of git-crypt, make of it what others may see: a change of
+# it is in no commit.
+find_filtered() {
+  local file filter
+  if [[ -z $(git config --get-regexp '^filter\..*\.(clean|process)$' || true) ]]; then return; fi
+  while IFS= read -rd '' file && read -rd '' && IFS= read -rd '' filter; do
+    if [[ -z $(git config "filter.$filter.clean" || git config "filter.$filter.process" || true) ]]; then continue; fi
+    filtered+=("$file")
+    if target_of "$file"; then keep_uncommitted "$REPLY" "git passes it through the filter $filter, which jj does not know"; fi
+  done < <(git diff --name-only -z --no-renames "${head:-$(git hash-object -t tree /dev/null)}" \
+    "$("${jj[@]}" log --no-graph --ignore-working-copy --revisions @ -T commit_id)" | git check-attr -z --stdin filter)
+}
+
 # What was captured into such a place is in the source alone, and not said to be captured.
 keep_uncommitted() { # <target> <reason>
   local i
@@ -665,6 +712,10 @@ commit_sound() { # <files>
   for path in "${nested[@]}"; do
     quote "$path"
     sound+=" ~ root:$REPLY"
+  done
+  for path in "${filtered[@]}"; do
+    quote "$path"
+    sound+=" ~ root-file:$REPLY"
   done
   for target in "${unreadable[@]}"; do
     [[ ${unreadable_because["/$target"]} == template:* ]] || continue

@@ -95,8 +95,9 @@ without_head() { # without_head <command...>: fails with the reason in REPLY whe
 head_follows() {
   local name=head-follows
   if head_is_right; then return; fi
-  if repo_jj --ignore-immutable bookmark set "$name" --revision @ --allow-backwards >"$work/said" 2>&1 &&
-    repo_jj --ignore-immutable bookmark forget "exact:$name" >>"$work/said" 2>&1 && head_is_right; then return; fi
+  # edits since are somebody's own, and would pass for the step's
+  if repo_jj --ignore-working-copy --ignore-immutable bookmark set "$name" --revision @ --allow-backwards >"$work/said" 2>&1 &&
+    repo_jj --ignore-working-copy --ignore-immutable bookmark forget "exact:$name" >>"$work/said" 2>&1 && head_is_right; then return; fi
   # jj ends well where it could not
   if git_follows "$work/said"; then why "$(<"$work/said")"; fi
   REPLY="cannot move git's HEAD: $REPLY"
@@ -121,6 +122,18 @@ only_rebased_since() { # only_rebased_since <operation>
     esac
   done < <(repo_jj op log --no-graph --ignore-working-copy --limit 100 --template 'id ++ " " ++ description.first_line() ++ "\n"')
   return 1
+}
+# jj takes in what somebody has edited as it begins a step, after `before_op` was noted: that is where to go back to.
+took_in_since() { # took_in_since <operation> <first words of the step's own operation>: in REPLY, the first where there was nothing
+  local id what own=''
+  REPLY=$1
+  while read -r id what; do
+    case "$id $what" in
+      "$1 "*) return ;;
+      *" $2"*) own=yes ;;
+      *' snapshot working copy') if [[ -n $own ]]; then REPLY=$id && return; fi ;;
+    esac
+  done < <(repo_jj op log --no-graph --ignore-working-copy --limit 100 --template 'id ++ " " ++ description.first_line() ++ "\n"')
 }
 nobody_else_since() { # nobody_else_since <operation> <current operation>
   [[ $2 == "$1" || $2 == "$after_op" ]] || only_rebased_since "$1"
@@ -164,6 +177,14 @@ go_back() {
     if is_as_before "$current"; then return; fi
   fi
   if without_head repo_jj op restore --ignore-immutable "$before_op" >"$work/said" 2>&1 && git_follows "$work/said" export; then
+    took_in_since "$current" "restore to operation $before_op"
+    if [[ $REPLY != "$current" ]]; then
+      without_head repo_jj op restore --ignore-immutable "$REPLY" >"$work/said" 2>&1 || { why "$(<"$work/said")"; return 1; }
+      head_follows || return 1
+      REPLY='changed by somebody else since'
+      return 2
+    fi
+    REPLY=''
     head_follows || return 1
     if sync --file-system "$repository" && current=$(operation 2>"$work/said") && is_as_before "$current"; then return; fi
   fi

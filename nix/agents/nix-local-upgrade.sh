@@ -68,7 +68,9 @@ look_around() {
   if [[ ! -f $state/deployed ]] || ! read -r deployed_commit deployed_remote deployed_toplevel _ <"$state/deployed"; then
     deployed_commit='' deployed_remote='' deployed_toplevel=''
   fi
+  # of what somebody has switched to nobody knows the commit
   from_commit=$deployed_commit
+  if [[ ! $deployed_toplevel -ef $from_running ]]; then from_commit=''; fi
 }
 
 # An earlier run was killed, or the power went: puts back what it had changed.
@@ -193,6 +195,7 @@ conclude() {
     case $UPGRADE_ON_FAILURE in
       rollback)
         remember_bad validation-failed "$reason"
+        if [[ $reason == "$unreachable" ]]; then unreached=yes; fi
         stop validation-failed "$reason"
         ;;
       notify)

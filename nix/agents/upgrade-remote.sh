@@ -11,13 +11,13 @@ fetch_remote() {
     return
   fi
   # a mirror of its own, as only history tells whether a revision follows the last one
-  if [[ ! -s $mirror/HEAD || ! -d $mirror/refs || ! -d $mirror/objects ]]; then
-    # a run that was cut off at this has left less than a repository
+  fetch_mirror
+  # it has nothing that is not to be had again
+  if [[ $code != 0 ]] && is_damaged "$mirror"; then
+    say "damaged, and made anew: $mirror"
     rm -rf "$mirror"
-    git init --quiet --bare "$mirror" || stop failed "Cannot make $mirror"
+    fetch_mirror
   fi
-  said=$(GIT_TERMINAL_PROMPT=0 env "${durable[@]}" timeout --kill-after=10 "$UPGRADE_FETCH_TIMEOUT" git -C "$mirror" fetch --quiet --no-tags \
-    "${url#git+}" "+refs/heads/$UPGRADE_BRANCH:refs/heads/trunk" 2>&1) || code=$?
   [[ $code == 0 ]] || fetch_failed "$code" "$said"
   remote_commit=$(git -C "$mirror" rev-parse refs/heads/trunk)
   if [[ $deployed_remote =~ ^[0-9a-f]{40} && $accepted != "$remote_commit" ]] &&
@@ -26,6 +26,24 @@ fetch_remote() {
   fi
   candidate=$remote_commit revision=$remote_commit
   flake="git+file://$mirror?ref=refs/heads/trunk&rev=$candidate$query"
+}
+
+is_damaged() { # is_damaged <repository>
+  local found=0
+  timeout --kill-after=10 600 git --git-dir "$1" fsck --connectivity-only >/dev/null 2>&1 || found=$?
+  # neither is one that is too large to tell in that time
+  [[ $found != 0 && $found != 124 && $found != 137 ]]
+}
+
+fetch_mirror() { # how it ended in `code`, and what was said in `said`
+  code=0
+  if [[ ! -s $mirror/HEAD || ! -d $mirror/refs || ! -d $mirror/objects ]]; then
+    # a run that was cut off at this has left less than a repository
+    rm -rf "$mirror"
+    git init --quiet --bare "$mirror" || stop failed "Cannot make $mirror"
+  fi
+  said=$(GIT_TERMINAL_PROMPT=0 env "${durable[@]}" timeout --kill-after=10 "$UPGRADE_FETCH_TIMEOUT" git -C "$mirror" fetch --quiet --no-tags \
+    "${url#git+}" "+refs/heads/$UPGRADE_BRANCH:refs/heads/trunk" 2>&1) || code=$?
 }
 
 # A flake without a history in reach: what is older than the last one is refused.

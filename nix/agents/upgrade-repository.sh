@@ -39,7 +39,14 @@ as_user() { # as_user <seconds> <command...>
   ) </dev/null 9>&-
 }
 repo_git() { as_user 120 git "$@"; }
-repo_jj() { as_user 120 jj --repository "$repository" --no-pager --color never --config=ui.log-word-wrap=false "$@"; }
+# in `unsigned`, what has jj do without the key of its user, which may want a passphrase
+unsigned=()
+repo_jj() { as_user 120 jj --repository "$repository" --no-pager --color never --config=ui.log-word-wrap=false --config=snapshot.auto-update-stale=false "${unsigned[@]}" "$@"; }
+without_key() { # whether jj failed for want of that key; from then on it does without
+  [[ ${#unsigned[@]} == 0 ]] && grep --quiet 'Signing error' "$work/said" || return
+  unsigned=(--config=signing.behavior=drop)
+  notes+=("what was rebased has no signature, as there is no key for one here")
+}
 
 # Whether one commit is the other or comes from it. Commits never change, so no question is put to git
 # twice; and where one comes from the other, the other cannot come from it.
@@ -56,11 +63,11 @@ descends() { # descends <from> <commit>
 }
 
 # What `finished` wants to know of the working copy, for jj.
-finished_template='commit_id ++ " " ++ if(description, "yes", "no") ++ " " ++ parents.map(|c| c.commit_id()).join(",")'
+finished_template='commit_id ++ " " ++ if(description || parents.len() > 1 && empty, "yes", "no") ++ " " ++ parents.map(|c| c.commit_id()).join(",")'
 
 # The commit to deploy: the last one that is finished. jj's working copy counts once it has a description.
 finished() { # finished <commit of the working copy> <whether it is described> <its parents>: in REPLY
-  if [[ $2 == yes || $3 == *,* ]]; then REPLY=$1; else REPLY=$3; fi
+  if [[ $2 == yes ]]; then REPLY=$1; else REPLY=$3; fi
 }
 
 find_finished() {
@@ -80,11 +87,13 @@ open_repository() {
 
 # The commit that is deployed if the remote brings nothing, and what both together are known by.
 read_repository() {
-  if ! find_finished; then
+  if ! find_finished && ! { without_key && find_finished; }; then
     # left by whatever was cut off between an operation and the files of the working copy
     finish_checkout '' || stop failed "Cannot read the repository: $REPLY"
     find_finished || stop_because 'read the repository'
   fi
+  [[ $candidate != *,* ]] ||
+    stop failed "The working copy is a merge with edits that are not described: \`jj describe\` or \`jj commit\` says that they are finished"
   if [[ $candidate =~ ^0*$ ]]; then stop failed "The repository has no commit"; fi
   revision=$remote_commit
   # with commits of one's own: their ids stay the same, as a refusal puts them back
@@ -182,6 +191,7 @@ measure_checkout() {
 
 rebase_onto_remote() {
   without_head repo_jj rebase --branch @ --onto "$remote_commit" >"$work/said" 2>&1 && return
+  if without_key; then without_head repo_jj rebase --branch @ --onto "$remote_commit" >"$work/said" 2>&1 && return; fi
   # A rebase that was put back, done again in the same second, gives the same commit, which jj refuses to make.
   grep --quiet 'Newly-created commit .* already exists' "$work/said" || return
   sleep 1.1
@@ -195,6 +205,7 @@ rebase() {
   before_op=$(operation 2>"$work/said") || stop_because 'read the repository'
   begin repository
   if ! descends "$remote_commit" "$candidate"; then
+    refuse_in_the_way
     # jj takes in the moved ref as if it had fetched it
     repo_git update-ref "refs/remotes/origin/$UPGRADE_BRANCH" "$remote_commit" 2>"$work/said" ||
       stop_because "move the remote's branch"
@@ -202,21 +213,42 @@ rebase() {
       if [[ -n $REPLY ]]; then stop failed "Cannot rebase: $REPLY"; else stop_because rebase; fi
     fi
     if ! { git_follows "$work/said" export && head_follows; }; then stop failed "Cannot rebase: $REPLY"; fi
+    took_in_since "$before_op" 'rebase '
+    before_op=$REPLY
     read_rebased
     candidate=$REPLY
     if [[ -n $split ]]; then
-      repo_jj bookmark set "$UPGRADE_BRANCH" --revision "$candidate" --allow-backwards >"$work/said" 2>&1 ||
+      repo_jj --ignore-working-copy bookmark set "$UPGRADE_BRANCH" --revision "$candidate" --allow-backwards >"$work/said" 2>&1 ||
         stop_because "move the bookmark $UPGRADE_BRANCH"
       git_follows "$work/said" || stop failed "Cannot move the bookmark $UPGRADE_BRANCH: $REPLY"
     fi
     after_op=$(operation --ignore-working-copy)
   else
-    read_rebased
+    # what its user has settled in a later commit is settled
+    read_rebased '@ | @-'
     after_op=$before_op
   fi
   sync --file-system "$repository"
   begin repository
   refuse_conflicts
+}
+
+# jj writes over no file that it does not track. But it tracks it from then on, and takes it away on the way back.
+refuse_in_the_way() {
+  local file at='' found names=()
+  # shellcheck disable=SC2016 # for that shell
+  read_whole as_user 120 bash -c 'set -o pipefail
+    git diff-tree -r -z --no-renames --diff-filter=A --name-only "$@" | while IFS= read -rd "" file; do
+      if [[ -e $file || -L $file ]]; then printf "%s\0" "$file"; fi
+    done' - "$candidate" "$remote_commit" || stop failed "Cannot tell what is in the way of $UPGRADE_BRANCH"
+  for file in "${found[@]}"; do
+    at=${at:-$(repo_jj log --no-graph --ignore-working-copy --revisions @ --template commit_id)}
+    repo_git cat-file -e "$at:$file" 2>/dev/null || names+=("$file")
+  done
+  if ((${#names[@]})); then
+    listed "${names[@]}"
+    stop failed "In no commit of this host, and in the way of what $UPGRADE_BRANCH brings: $REPLY; move it away"
+  fi
 }
 
 refuse_conflicts() {
@@ -228,8 +260,8 @@ refuse_conflicts() {
 # Finds with one start of jj what is on the remote's commit: the finished commit in REPLY, commits in conflict
 # in `conflicted`, and in `split` whether the bookmark of the trunk is in two places. Edits since are not
 # taken in: they would pass for the upgrade's own.
-read_rebased() {
-  local ours="conflicts() & ::@ & ~::$remote_commit" bookmark="bookmarks(exact:\"$UPGRADE_BRANCH\")" lines line what at=''
+read_rebased() { # read_rebased [<commits that are to be without conflicts>]
+  local ours="conflicts() & (${1-::@}) & ~::$remote_commit" bookmark="bookmarks(exact:\"$UPGRADE_BRANCH\")" lines line what at=''
   lines=$(repo_jj log --no-graph --ignore-working-copy --revisions "@ | $bookmark | $ours" --template "
     if(current_working_copy, \"at \" ++ $finished_template ++ \"\\n\")
     ++ if(self.contained_in('$ours'), \"conflicted \" ++ commit_id ++ \"\\n\")
@@ -245,6 +277,7 @@ read_rebased() {
   done <<<"$lines"
   # shellcheck disable=SC2086 # three words
   finished $at
+  if [[ -n ${1-} && $REPLY == "${at%% *}" && $conflicted != *"$REPLY"* ]]; then conflicted=''; fi
 }
 
 # Files with markers in them, or none.

@@ -30,6 +30,7 @@ not_restored=()
 unjudged='' # whether what runs may be of a run that did not come to judge it
 unfinished='' # whether the next run may put back what this one could not
 notes=()
+unreached='' # whether a generation is taken back for nothing but that nobody could reach it
 reboots='' # whether this run ends in a reboot
 
 now() { TZ=UTC printf -v REPLY '%(%FT%TZ)T' -1; } # in REPLY
@@ -91,7 +92,9 @@ write_status() { # write_status [<outcome> <reason>]: without them the run is at
   end_state "$from_commit" "$from_running" "$from_profile"
   from=$REPLY
   if [[ -n $candidate ]]; then
-    end_state "$candidate" "$toplevel" "$profile_now"
+    # it has a number once it is the profile's
+    if [[ -n $toplevel && $profile -ef $toplevel ]]; then part=$profile_now; else part=''; fi
+    end_state "$candidate" "$toplevel" "$part"
     to=$REPLY
   fi
   for part in "${not_restored[@]}"; do
@@ -161,8 +164,14 @@ stop() { # stop <outcome> <reason>: puts back what was changed, and ends
   if [[ -n $stage ]]; then
     enter rollback
     roll_back
+    if [[ -n $unreached && ${#not_restored[@]} == 0 ]] && ! reachable 9>&-; then
+      forget_bad
+      notes+=("not held against the revision, as what ran before cannot be reached either")
+    fi
   fi
   phase=$failed_in
+  # its timer leaves a reboot that was due before to a run that is at work
+  if [[ $stage != system && -z $unfinished && $1 != locked ]]; then reboot_if_due; fi
   finish "$1" "$2"
 }
 
@@ -177,6 +186,10 @@ remember_bad() { # remember_bad <outcome> <reason>
   now
   keep "$state/known-bad" "${before:+$before$'\n'}$revision $1 $REPLY ${2//$'\n'/ }" ||
     notes+=("cannot be remembered, and is tried again")
+}
+
+forget_bad() { # what was remembered last
+  if [[ $(tail -n 1 "$state/known-bad" 2>/dev/null) == "$revision "* ]]; then keep "$state/known-bad" "$(head -n -1 "$state/known-bad")" || true; fi
 }
 
 refuse_known_bad() {

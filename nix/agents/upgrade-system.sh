@@ -14,8 +14,15 @@ lock_limit=${UPGRADE_LOCK_LIMIT:-21600}
 switch_limit=${UPGRADE_SWITCH_LIMIT:-900}
 
 running() { readlink --canonicalize /run/current-system || true; }
-# Whether this toplevel runs and is the system profile's.
-runs() { [[ -n $1 && /run/current-system -ef $1 && $profile -ef $1 ]]; }
+# Whether this toplevel, or a specialisation of it, runs, and it is the system profile's.
+runs() {
+  local each
+  [[ -n $1 && $profile -ef $1 ]] || return
+  for each in "$1" "$1"/specialisation/*; do
+    if [[ /run/current-system -ef $each ]]; then return; fi
+  done
+  return 1
+}
 look_at_profile() { profile_now=$(readlink "$profile" || true); }
 
 # Whether a file system has so much free; what it lacks is in REPLY.
@@ -248,7 +255,7 @@ switch_to() { # switch_to <toplevel> <action>: what it says is kept in `said`, t
   local code=0 out printer
   exec {out}> >(exec tee "$work/said" >&2 9>&-)
   printer=$!
-  timeout --kill-after=30 "$switch_limit" "$1/bin/switch-to-configuration" "$2" >&"$out" 2>&1 {out}>&- || code=$?
+  timeout --kill-after=30 "$switch_limit" "$1/bin/switch-to-configuration" "$2" >&"$out" 2>&1 {out}>&- 9>&- || code=$?
   exec {out}>&-
   # what a switch has started may hold it open
   timeout 3 tail --pid="$printer" --sleep-interval=0.1 --follow /dev/null || true

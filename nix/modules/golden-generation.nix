@@ -75,6 +75,7 @@ let
   arm = command "golden-arm-trial" [ ] { };
   deadline = command "golden-trial-deadline" [ ] { GOLDEN_DEADLINE = toString cfg.trialTimeout; };
   cleared = command "golden-trial-cleared" [ ] { };
+  resumed = command "golden-trial-resumed" [ ] { };
   unpin = command "unpin-golden" [ ] { };
 in
 {
@@ -203,6 +204,22 @@ in
           Type = "oneshot";
           RemainAfterExit = true;
           ExecStop = lib.getExe cleared;
+        };
+      };
+
+      # After such a target a host has come back from its sleep
+      systemd.services.golden-trial-resumed = rec {
+        description = "Trial that was left on the way to a sleep";
+        wantedBy = [
+          "hibernate.target"
+          "hybrid-sleep.target"
+          "suspend-then-hibernate.target"
+        ];
+        after = wantedBy;
+        restartIfChanged = false;
+        serviceConfig = {
+          Type = "oneshot";
+          ExecStart = lib.getExe resumed;
         };
       };
 

@@ -36,6 +36,22 @@ const links = (): Promise<string> =>
   host.root.sh('readlink -f /run/booted-system /nix/var/nix/profiles/system')
 
 describe('A trial', () => {
+  test('is there again once the host has woken up from the disk, and has not failed', async () => {
+    await host.rebuild(2)
+    // the kernel that it starts finds the image of the sleep
+    expect(host.choose()).toBe(two)
+    expect(await host.status()).toMatchObject({ trial: two, oneshot: null })
+    await host.sh('golden-trial-resumed')
+    expect(await host.status()).toMatchObject({ oneshot: 'nixos-generation-2.conf' })
+    // until the battery is empty
+    const { tried, said } = await host.boot()
+    expect(said).not.toContain('FAILED')
+    expect(tried).toEqual([two])
+    // and where nothing is on trial, nothing is put there
+    await host.sh('golden-trial-resumed')
+    expect(await host.status()).toMatchObject({ trial: null, oneshot: null })
+  })
+
   test('that is good makes the new generation golden, which takes the former one’s files', async () => {
     const first = host.entries()
     expect(await host.rebuild(2)).toContain(`on trial at the next boot: ${two}`)

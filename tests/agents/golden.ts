@@ -210,7 +210,7 @@ export class GoldenHost {
   }
 
   /** The boot loader: which generation it starts. */
-  private choose(): string {
+  choose(): string {
     const oneshot = this.variable('LoaderEntryOneShot')
     rmSync(this.variablePath('LoaderEntryOneShot'), { force: true })
     const conf = readFileSync(this.path('boot/loader/loader.conf'), 'utf8')

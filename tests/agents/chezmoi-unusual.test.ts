@@ -1,0 +1,170 @@
+/** A sync of dotfiles whose clone, home or history is not as the authors' are. */
+import { expect, test } from 'vitest'
+import { lines, makeDotfiles } from './dotfiles.ts'
+import { readSteps, spoilable, watch, watchers } from './durable.ts'
+import { type ScratchRoot, useRoot } from './root.ts'
+
+let root: ScratchRoot
+await useRoot((made) => (root = made))
+const ten = lines(...Array.from({ length: 10 }, (_, at) => `line ${at}`))
+const source = 'cd .local/share/chezmoi'
+const git = 'git config --global user.name x; git config --global user.email x@y'
+
+test('What git seals by a filter is never pushed as it is here', async () => {
+  const { torment, atRemote, remote } = await makeDotfiles(root, { '.a': ten })
+  await torment.sh(`rm -rf .local .config .a; ${git}; git config --global filter.seal.clean 'tr a-z A-Z'
+    git config --global filter.seal.smudge 'tr A-Z a-z'; git clone -q ${remote} .local/share/chezmoi; ${source}
+    echo 'dot_secret filter=seal' >.gitattributes; echo hidden >dot_secret; git add -A; git commit -qm sealed
+    git push -q origin HEAD:main`)
+  const ran = await torment.sync()
+  expect(await atRemote('git show main:dot_secret')).toBe('HIDDEN')
+  expect(ran).toMatchObject({ outcome: 'failed', reason: expect.stringContaining('dot_secret') })
+  // nothing else is held back
+  await torment.sh('echo edit >>.a')
+  await torment.sync()
+  expect(await atRemote('git show main:dot_a; git show main:dot_secret')).toBe(`${ten}edit\nHIDDEN`)
+})
+
+test('What a sparse checkout of git has left out is not removed elsewhere', async () => {
+  const { sorrow, torment, atRemote, remote } = await makeDotfiles(root, { '.a': 'a\n' })
+  await sorrow.sh(
+    `${source}; mkdir home work; echo home >.chezmoiroot; mv dot_a home; echo x >work/x`,
+  )
+  await sorrow.sync()
+  await torment.sh(
+    `rm -rf .local .config; git clone -q --sparse ${remote} .local/share/chezmoi; ${source}; git sparse-checkout set home`,
+  )
+  const ran = await torment.sync()
+  expect(await atRemote('git ls-tree -r --name-only main')).toContain('work/x')
+  expect(ran).toMatchObject({ outcome: 'failed', reason: expect.stringContaining('work/x') })
+  await torment.sh(`${source}; git sparse-checkout disable`)
+  expect((await torment.sync()).outcome).toMatch(/synced|up-to-date/)
+})
+
+test('What git was told not to look at stays on this host', async () => {
+  const { torment, atRemote, remote } = await makeDotfiles(root, { '.a': 'a\n' })
+  await torment.sh(`rm -rf .local .config; git clone -q ${remote} .local/share/chezmoi; ${source}
+    echo token >>dot_a; git update-index --skip-worktree dot_a; git status --short`)
+  const ran = await torment.sync()
+  expect(await atRemote('git show main:dot_a')).toBe('a')
+  expect(ran).toMatchObject({ outcome: 'failed', reason: expect.stringContaining('dot_a') })
+})
+
+test.each([
+  ['a template of that name elsewhere', 'mkdir dot_ssh; echo x >dot_ssh/config.tmpl'],
+  [
+    'an external',
+    `echo x >~/../ext; printf '[".ext"]\\ntype = "file"\\nurl = "file:///home/rain/w/ext"\\n' >.chezmoiexternal.toml`,
+  ],
+])('A text whose add was taken back is in no commit, also where there is %s', async (_, script) => {
+  const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
+  await sorrow.sh(`${source}; mkdir dot_app; echo old >dot_app/config; ${script}`)
+  await sorrow.sync()
+  await torment.sync()
+  await torment.sh(
+    `echo mine >.app/config; chezmoi re-add .app/config; ${source}; git checkout -q -- dot_app/config`,
+  )
+  const ran = await torment.sync()
+  expect(await torment.sh('cat .app/config')).toBe('mine')
+  expect(ran.kept).toMatchObject([{ file: '.app/config', reason: 'its text is in no commit' }])
+  // what a template and an external make is still brought up to date
+  await sorrow.sh(
+    `[ ! -e .ext ] || { echo new >../ext; sed -i '$a refreshPeriod = "1s"' .local/share/chezmoi/.chezmoiexternal.toml; }
+    [ ! -e .ssh ] || echo new >.local/share/chezmoi/dot_ssh/config.tmpl`,
+  )
+  await sorrow.sync()
+  await torment.sync()
+  expect(await torment.sh('cat .ext .ssh/config 2>/dev/null || true')).toBe('new')
+})
+
+test('What is said to settle a conflict does, also where nothing is left to edit', async () => {
+  const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': ten, '.b': ten })
+  await sorrow.sh('sed -i "s/line 4/of sorrow/" .a')
+  await torment.sh('sed -i "s/line 4/of torment/" .a; echo x >>.b')
+  await sorrow.sync()
+  expect(await torment.sync()).toMatchObject({ outcome: 'conflict' })
+  // torment is gone, and sorrow comes to agree
+  await sorrow.sh('sed -i "s/of sorrow/of torment/" .a')
+  expect((await sorrow.sync()).conflicts).toHaveLength(1)
+  const told = /To settle it: (.* && jj new \S+ \S+), edit/.exec(await sorrow.conflicts())![1]!
+  await sorrow.sh(`${told} 2>&1`)
+  expect(await sorrow.sync()).toMatchObject({ outcome: 'synced', conflicts: [] })
+  expect(await sorrow.conflicts()).toBe('No conflicts')
+  expect(await atRemote('git show main:dot_b')).toBe(`${ten}x`)
+})
+
+test('The home is no source, also by way of a link', async () => {
+  const { torment, atRemote } = await makeDotfiles(root, { '.a': 'a\n' })
+  await root.sh('ln -sfn /home/rain/w/torment /home/rain/link')
+  await torment.sh(`rm -rf .local/share/chezmoi; git init -q .; echo private >id_rsa
+    mkdir -p .local/share/chezmoi; echo b >.local/share/chezmoi/dot_b`)
+  const ran = await torment.sync({ HOME: '/home/rain/link' })
+  expect(await atRemote("git for-each-ref --format='%(refname)'")).toBe('refs/heads/main')
+  expect(ran.reason).toMatch(/^Cannot use .*: it is not a repository, but in /)
+})
+
+test('What waits for a person is told offline, too', async () => {
+  const { torment } = await makeDotfiles(root, { '.a': ten })
+  const offline = { CHEZMOI_REPO_URL: 'git://127.0.0.1:1/x.git' }
+  await torment.sh(`echo 'x: [' >.local/share/chezmoi/.chezmoidata.yaml; echo edit >>.a`)
+  expect(await torment.sync(offline)).toMatchObject({
+    outcome: 'failed',
+    reason: expect.stringMatching(/^Cannot (compare|tell) /),
+  })
+  await torment.sh('rm .local/share/chezmoi/.chezmoidata.yaml')
+  expect(await torment.sync(offline)).toMatchObject({ outcome: 'offline', captured: ['.a'] })
+})
+
+test('A branch of its user’s own is not pushed to the trunk', async () => {
+  const { torment, atRemote, remote } = await makeDotfiles(root, { '.a': 'a\n' })
+  await torment.sh(`rm -rf .local .config; ${git}; git clone -q ${remote} .local/share/chezmoi; ${source}
+    git checkout -q -b experiment; echo x >>dot_a; git commit -qam try`)
+  const ran = await torment.sync()
+  expect(await atRemote('git show main:dot_a')).toBe('a')
+  expect(ran).toMatchObject({ outcome: 'failed', reason: expect.stringContaining('experiment') })
+  await torment.sh(`${source}; git checkout -q main`)
+  expect((await torment.sync()).outcome).toMatch(/synced|up-to-date/)
+})
+
+test('What is edited in a directory after it was looked at stays', async () => {
+  const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
+  await sorrow.sh(`${source}; mkdir -p dot_one; echo x >dot_one/x`)
+  await sorrow.sync()
+  await torment.sync()
+  await sorrow.sh(`${source}; rm -r dot_one; echo .a >symlink_dot_one`)
+  await sorrow.sync()
+  await torment.sh(`mkdir slow; cat >slow/git <<'END'
+#!/bin/sh
+case "$*" in 'cat-file --batch-check'*) [ ! -f ~/.one/x ] || echo late >>~/.one/x ;; esac
+exec /usr/bin/git "$@"
+END
+    chmod +x slow/git`)
+  await torment.sync({ PATH: `${torment.home}/slow:/usr/local/bin:/usr/bin` })
+  expect(await torment.sh('cat .one/x')).toBe('x\nlate')
+})
+
+test('A source with its .git elsewhere publishes a conflict like others', async () => {
+  const { sorrow, torment, remote } = await makeDotfiles(root, { '.a': ten })
+  await torment.sh(
+    `rm -rf .local/share/chezmoi; git clone -q --separate-git-dir=.dotgit ${remote} .local/share/chezmoi`,
+  )
+  await torment.sync()
+  await torment.sh('sed -i "s/line 4/of torment/" .a')
+  await sorrow.sh('sed -i "s/line 4/of sorrow/" .a')
+  await sorrow.sync()
+  expect(await torment.sync()).toMatchObject({ outcome: 'conflict' })
+  expect(await sorrow.conflicts()).toContain('of torment')
+})
+
+test('What is put aside to make room is on the disk before it is gone from the home', async () => {
+  const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
+  await torment.sh('echo own >.app')
+  await sorrow.sh(`${source}; mkdir dot_app; echo x >dot_app/x; echo '.app/old/*' >.chezmoiremove`)
+  await sorrow.sync()
+  await root.sh(watch)
+  const { kept } = await torment.sync({ PATH: `${watchers}:/usr/local/bin:/usr/bin` })
+  expect(kept).toMatchObject([{ file: '.app', copy: expect.stringContaining('/kept/') }])
+  const steps = (await root.sh(readSteps)).split('\n').filter((step) => step.includes('/kept'))
+  expect(steps.some((step) => step.endsWith(kept[0]!.copy!))).toBe(true)
+  expect(spoilable(steps, /^$/)).toEqual([])
+})
