@@ -417,6 +417,7 @@ open_repository() {
   git_dir=$(git rev-parse --git-dir)
   published_list=$git_dir/chezmoi-sync-published
   refuse_unended
+  refuse_left_out
   drop_stale_locks "$git_dir"
   recover
   make_jj
@@ -449,7 +450,6 @@ make_jj() {
     rm -rf .jj
   fi
   if [[ ! -d .jj ]]; then
-    refuse_left_out
     : >"$state/making-jj" && sync "$state"
     must "make $repository a jj repository" jj git init --colocate >/dev/null
     sync --file-system .jj
@@ -457,13 +457,15 @@ make_jj() {
   rm -f "$state/making-jj"
 }
 
-# What git was told to leave out of its working tree, or not to look at, jj would take for removed or edited.
+# What git was told to leave out of its working tree, or not to look at, jj would take for removed or edited. jj itself
+# forgets it of a file, and not of the checkout.
 refuse_left_out() {
-  local file
-  file=$(git ls-files -v -z | grep -z -m 1 '^[a-zS] ' | tr -d '\0' || true)
-  if [[ -n $file ]]; then
-    finish failed "Cannot use $repository: git was told to leave out ${file#? }, or not to look at it, which jj does not know (\`git sparse-checkout disable\`, \`git update-index --no-skip-worktree --no-assume-unchanged\`)"
-  fi
+  local file=''
+  must 'read the source' git ls-files -v -z >"$work/index"
+  IFS= read -rd '' file < <(grep -z -m 1 '^[a-zS] ' "$work/index") || true
+  if [[ -z $file && $(git config core.sparseCheckout || true) != true ]]; then return; fi
+  file=${file#? }
+  finish failed "Cannot use $repository: git was told to leave out ${file:-some files}, or not to look at it, which jj does not know (\`git sparse-checkout disable\`, \`git update-index --no-skip-worktree --no-assume-unchanged\`)"
 }
 
 # git stops in the middle where it waits for its user. jj would take what is in the files for an edit, and end it.
@@ -686,14 +688,17 @@ find_nested() {
 # jj takes a file as it is, where git lets a filter, as that of git-crypt, make of it what others may see: a change of
 # it is in no commit.
 find_filtered() {
-  local file filter
+  local at file filter
   if [[ -z $(git config --get-regexp '^filter\..*\.(clean|process)$' || true) ]]; then return; fi
+  at=$(must 'read the source' "${jj[@]}" log --no-graph --ignore-working-copy --revisions @ -T commit_id)
+  must 'read the source' git diff --name-only -z --no-renames "${head:-$(git hash-object -t tree /dev/null)}" "$at" >"$work/changed"
+  git check-attr -z --stdin filter <"$work/changed" >"$work/attributes" 2>"$work/must" ||
+    finish failed "Cannot read the source: $(because must)"
   while IFS= read -rd '' file && read -rd '' && IFS= read -rd '' filter; do
     if [[ -z $(git config "filter.$filter.clean" || git config "filter.$filter.process" || true) ]]; then continue; fi
     filtered+=("$file")
     if target_of "$file"; then keep_uncommitted "$REPLY" "git passes it through the filter $filter, which jj does not know"; fi
-  done < <(git diff --name-only -z --no-renames "${head:-$(git hash-object -t tree /dev/null)}" \
-    "$("${jj[@]}" log --no-graph --ignore-working-copy --revisions @ -T commit_id)" | git check-attr -z --stdin filter)
+  done <"$work/attributes"
 }
 
 # What was captured into such a place is in the source alone, and not said to be captured.

@@ -39,6 +39,10 @@ test('What a sparse checkout of git has left out is not removed elsewhere', asyn
   expect(ran).toMatchObject({ outcome: 'failed', reason: expect.stringContaining('work/x') })
   await torment.sh(`${source}; git sparse-checkout disable`)
   expect((await torment.sync()).outcome).toMatch(/synced|up-to-date/)
+  // also one that is made later
+  await torment.sh(`${source}; git sparse-checkout set home; echo edit >>~/.a`)
+  expect((await torment.sync()).outcome).toBe('failed')
+  expect(await atRemote('git ls-tree -r --name-only main')).toContain('work/x')
 })
 
 test('What git was told not to look at stays on this host', async () => {
