@@ -21,6 +21,7 @@ import { sealedConflict } from '../lib/scenario/sealed-conflict.ts'
 import { spoiltDotfiles } from '../lib/scenario/spoilt-dotfiles.ts'
 import { told } from '../lib/scenario/told.ts'
 import { rebuild } from '../lib/scenario/trial.ts'
+import { unknownToJj } from '../lib/scenario/unknown-to-jj.ts'
 import { untrackedDotfiles } from '../lib/scenario/untracked-dotfiles.ts'
 
 /** Hosts that leave to their user what they would do by default. */
@@ -85,6 +86,7 @@ export const family: Family = {
     ...dotfileHistory,
     ...spoiltDotfiles,
     untrackedDotfiles,
+    unknownToJj,
     dotfileAnswers,
     ...dotfileCommands,
     ...byUser.map(({ name, title, option, publish }): Case => ({

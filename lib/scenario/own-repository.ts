@@ -43,6 +43,15 @@ export const ownRepository: Case[] = [
     limit: 400,
     run: pushedConflict,
   },
+  {
+    name: 'in-the-way',
+    title:
+      'a bad commit brings a file where the user has one that git ignores: theirs stays, and is named, until it is moved away',
+    promise: 'local',
+    own: true,
+    limit: 300,
+    run: inTheWay,
+  },
 ]
 
 async function mended(scene: Scene): Promise<void> {
@@ -206,4 +215,28 @@ async function pushedConflict(scene: Scene): Promise<void> {
   const sides = { '.jjconflict-base-0/x': 'x\n', '.jjconflict-side-0/x': 'y\n' }
   await world.config.commit(sides, 'A conflict of jj')
   await refused('\\.jjconflict-base-0, \\.jjconflict-side-0')
+}
+
+async function inTheWay(scene: Scene): Promise<void> {
+  const { vm, world, check } = scene
+  const clone = fromHome(world.paths.flake)
+  const inClone = async (script: string): Promise<string> =>
+    (await vm.user(`cd ${clone} && ${script}`)).stdout.trim()
+  await inClone("echo lab.env >>.git/info/exclude && echo 'the only copy' >lab.env")
+  const before = await inClone('git rev-parse HEAD')
+  const bad = '{ environment.etc."lab-case".text = "two" }\n'
+  await world.config.commit({ [hostModule(vm.host)]: bad, 'lab.env': 'theirs\n' }, 'Bad')
+  await upgrades(scene, vm, { outcome: 'failed', reason: /\blab\.env; move it away$/ })
+  check('the file is as it was', 'the only copy', await inClone('cat lab.env'))
+  check('so is the clone', before, await inClone('git rev-parse HEAD'))
+
+  await inClone('mv lab.env ../lab.env')
+  await upgrades(scene, vm, { outcome: 'build-failed' })
+  check('theirs has gone with the bad commit', 'away', await inClone('cat lab.env || echo away'))
+  await world.config.commit(note(vm, 'three'), 'Good')
+  const to = await deploys(scene, vm)
+  scene.ends(vm, to.toplevel)
+  check('a good commit is deployed', 'three', await seen(vm))
+  check('with its file', 'theirs', await inClone('cat lab.env'))
+  check('and the user has theirs', 'the only copy', await inClone('cat ../lab.env'))
 }

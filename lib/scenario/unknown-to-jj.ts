@@ -1,0 +1,54 @@
+import { fromHome } from '../lab-settings.ts'
+import { outcome, readHome, setLine, shared, syncByUnit } from './dotfile-sync.ts'
+import type { Case, Scene } from './family.ts'
+
+/** What git does to files and jj knows nothing of: a sync by way of jj is to publish none of it. */
+export const unknownToJj: Case = {
+  name: 'unknown-to-jj',
+  title:
+    'git passes a dotfile through a filter, as git-crypt does, and is told to leave others out: neither the plain text nor their absence is published',
+  promise: 'edits',
+  own: true,
+  limit: 300,
+  run: filteredAndLeftOut,
+}
+
+async function filteredAndLeftOut(scene: Scene): Promise<void> {
+  const { vm, world, check } = scene
+  const source = fromHome(world.paths.dotfiles)
+  const inSource = (script: string) => vm.user(`set -e; cd ${source}; ${script}`)
+  const inTrunk = async (file: string) => (await world.dotfiles.read(file)) ?? 'nothing'
+  const failedAfter = async (line: number, text: string): Promise<string> => {
+    await vm.user(setLine(shared, line, text))
+    return outcome(scene, vm, 'failed', await syncByUnit(vm)).status.reason ?? 'no reason'
+  }
+  await world.dotfiles.commit(
+    {
+      '.gitattributes': 'dot_labsecret filter=seal\n',
+      dot_labsecret: 'SEALED\n',
+      'labother/x': 'x\n',
+    },
+    'From afar',
+  )
+  outcome(scene, vm, 'synced', await syncByUnit(vm))
+
+  // as a user has it who unlocks what is sealed
+  await inSource(`git config filter.seal.clean 'tr a-z A-Z'; git config filter.seal.smudge 'tr A-Z a-z'
+    echo sealed >dot_labsecret`)
+  check('the file is named', /dot_labsecret/, await failedAfter(15, 'one'))
+  check('what is sealed is not published', 'SEALED\n', await inTrunk('dot_labsecret'))
+  check('another edit is', 'one', (await inTrunk('dot_labrc')).split('\n')[14])
+  check('and it stays open here', 'sealed\n', (await inSource('cat dot_labsecret')).stdout)
+  await inSource('echo SEALED >dot_labsecret; git config --remove-section filter.seal')
+  outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
+
+  const head = (await world.dotfiles.head()) ?? 'no trunk'
+  await inSource('git sparse-checkout set --no-cone "/*" "!labother"')
+  check('what left files out is named', /sparse-checkout/, await failedAfter(16, 'two'))
+  check('nothing is removed elsewhere', head, await world.dotfiles.head())
+  await inSource('git sparse-checkout disable')
+  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  check('what was left out is in the trunk', 'x\n', await inTrunk('labother/x'))
+  check('and at home', 'x\n', await readHome(vm, 'labother/x'))
+  check('so is the last edit', 'two', (await inTrunk('dot_labrc')).split('\n')[15])
+}
