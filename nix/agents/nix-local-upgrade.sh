@@ -195,7 +195,7 @@ conclude() {
     case $UPGRADE_ON_FAILURE in
       rollback)
         remember_bad validation-failed "$reason"
-        if [[ $reason == "$unreachable" ]]; then unreached=yes; fi
+        if [[ $reason == "$unreachable" ]]; then only_unreached=yes; fi
         stop validation-failed "$reason"
         ;;
       notify)

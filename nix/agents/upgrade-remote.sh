@@ -13,7 +13,7 @@ fetch_remote() {
   # a mirror of its own, as only history tells whether a revision follows the last one
   fetch_mirror
   # it has nothing that is not to be had again
-  if [[ $code != 0 ]] && is_damaged "$mirror"; then
+  if [[ $code != 0 ]] && is_spoilt_mirror "$mirror"; then
     say "damaged, and made anew: $mirror"
     rm -rf "$mirror"
     fetch_mirror
@@ -28,7 +28,7 @@ fetch_remote() {
   flake="git+file://$mirror?ref=refs/heads/trunk&rev=$candidate$query"
 }
 
-is_damaged() { # is_damaged <repository>
+is_spoilt_mirror() { # is_spoilt_mirror <repository>
   local found=0
   timeout --kill-after=10 600 git --git-dir "$1" fsck --connectivity-only >/dev/null 2>&1 || found=$?
   # neither is one that is too large to tell in that time

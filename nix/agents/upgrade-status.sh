@@ -30,7 +30,7 @@ not_restored=()
 unjudged='' # whether what runs may be of a run that did not come to judge it
 unfinished='' # whether the next run may put back what this one could not
 notes=()
-unreached='' # whether a generation is taken back for nothing but that nobody could reach it
+only_unreached='' # whether a generation is taken back for nothing but that nobody could reach it
 reboots='' # whether this run ends in a reboot
 
 now() { TZ=UTC printf -v REPLY '%(%FT%TZ)T' -1; } # in REPLY
@@ -164,7 +164,7 @@ stop() { # stop <outcome> <reason>: puts back what was changed, and ends
   if [[ -n $stage ]]; then
     enter rollback
     roll_back
-    if [[ -n $unreached && ${#not_restored[@]} == 0 ]] && ! reachable 9>&-; then
+    if [[ -n $only_unreached && ${#not_restored[@]} == 0 ]] && ! reachable 9>&-; then
       forget_bad
       notes+=("not held against the revision, as what ran before cannot be reached either")
     fi
