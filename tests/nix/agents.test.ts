@@ -72,6 +72,9 @@ const excluded = (name: string): string =>
 async function checkWrapped(scripts: Record<string, string>): Promise<void> {
   const directory = scratch()
   for (const name of names) {
+    const functions = [...scripts[name]!.matchAll(/^([a-z_]+)\(\) \{/gm)].map(([, each]) => each)
+    // of two with one name, the part that comes last takes both places
+    expect(functions.filter((each, at) => functions.indexOf(each) !== at)).toEqual([])
     writeFileSync(join(directory, name), scripts[name]!)
     // nixpkgs runs it as it builds the wrapper, so what it finds would be a host that does not build
     await run('shellcheck', [`--exclude=${excluded(name)}`, join(directory, name)])
@@ -111,7 +114,7 @@ const programs: Record<string, string[]> = {
   'util-linux': ['flock', 'runuser', 'unshare'],
 }
 const builtins = new Set(
-  `"$@" : [ alias break cd command compgen continue coproc echo eval exec exit kill mapfile printf read return set
+  `"$@" : [ alias break cd command compgen continue coproc echo eval exec exit kill mapfile printf pwd read return set
   shift shopt trap true umask wait`.split(/\s+/),
 )
 /** Words that the grammar takes for commands, and a command of the module beside. */
