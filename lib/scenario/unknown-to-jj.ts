@@ -40,7 +40,9 @@ async function filteredAndLeftOut(scene: Scene): Promise<void> {
   check('another edit is', 'one', (await inTrunk('dot_labrc')).split('\n')[14])
   check('and it stays open here', 'sealed\n', (await inSource('cat dot_labsecret')).stdout)
   await inSource('echo SEALED >dot_labsecret; git config --remove-section filter.seal')
-  outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
+  // as it made of the home what was open in the source
+  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  check('once it is sealed again, so it is at home', 'SEALED\n', await readHome(vm, '.labsecret'))
 
   const head = (await world.dotfiles.head()) ?? 'no trunk'
   await inSource('git sparse-checkout set --no-cone "/*" "!labother"')
