@@ -268,6 +268,7 @@ describe('what cases push', () => {
       'concurrent-edits/cut-off',
       'concurrent-edits/damaged',
       'concurrent-edits/not-tracked',
+      'concurrent-edits/unknown-to-jj',
       'concurrent-edits/answers',
       'concurrent-edits/commands',
       'concurrent-edits/home-and-source',
