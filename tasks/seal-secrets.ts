@@ -41,9 +41,7 @@ export async function run(args: Args): Promise<void> {
   if (args['dry-run']) {
     console.log(`would make the age keys of lab, ${hosts.join(', ')} unless they are there`)
     console.log(`would write ${rules} and ${file}`)
-    const { marked, notes } = await intendToAdd(flake, [rules, file], true)
-    for (const one of marked) console.log(`would mark ${one} for git (--intent-to-add)`)
-    for (const note of notes) console.log(`Note: ${note}`)
+    await tellGit(flake, [rules, file], true)
     return
   }
   const owner = await ensureAgeKey('lab')
@@ -54,11 +52,17 @@ export async function run(args: Args): Promise<void> {
   makeDirectory(dirname(file))
   writeFile(rules, sopsRules(owner, keys), { over: oldRules })
   writeFile(file, text, { over: old })
-  const { marked, notes } = await intendToAdd(flake, [rules, file], false)
   console.log(
     `${file}: greeting, for ${hosts.join(', ')}; read it with SOPS_AGE_KEY_FILE=${pasted(owner.path)}`,
   )
-  for (const one of marked) console.log(`Marked ${one} for git (--intent-to-add)`)
+  await tellGit(flake, [rules, file], false)
+}
+
+/** Marks the files for git, or says that it would, and prints what it has to say. */
+async function tellGit(flake: string, files: string[], dryRun: boolean): Promise<void> {
+  const { marked, notes } = await intendToAdd(flake, files, dryRun)
+  for (const one of marked)
+    console.log(`${dryRun ? 'would mark' : 'Marked'} ${one} for git (--intent-to-add)`)
   for (const note of notes) console.log(`Note: ${note}`)
 }
 

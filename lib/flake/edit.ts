@@ -216,12 +216,13 @@ function copied({ directory, of }: Flake, name: string, refuse: Refuse, like?: s
   const isTie = second?.length === fullest?.length && !isSystem(second?.[0]?.name ?? '')
   if (like === undefined && fullest && second && isTie) {
     const [a, b] = [fullest[0]!, second[0]!]
-    const at = ({ element }: HostEntry): string => {
+    const at = ({ name: host, element }: HostEntry): string => {
       const { file, line } = placeOf(element)
-      return `at line ${line}${file === join(directory, 'flake.nix') ? '' : ` of \`${file}\``}`
+      const inFile = file === join(directory, 'flake.nix') ? '' : ` of \`${file}\``
+      return `\`${host}\` at line ${line}${inFile}`
     }
     throw usage(
-      `Cannot choose where to add \`${name}\`: hosts are written ${at(a)} and ${at(b)}`,
+      `Cannot choose where to add \`${name}\`: it has hosts in two places, ${at(a)} and ${at(b)}`,
       `Name the host to copy: --like ${a.name} or --like ${b.name}`,
     )
   }

@@ -26,8 +26,11 @@ export interface HostEntry {
   /** What is seen of its name in what it is made of: files of its own, a word, or nothing. */
   names: 'files' | 'word' | 'nothing'
   /** Absolute paths that most of the other hosts read as well: a name in them is not the host's. */
-  shared?: ReadonlySet<string>
+  shared: ReadonlySet<string>
 }
+
+/** Of an entry that nothing is known of but where it is written. */
+const unseen = { names: 'nothing', shared: new Set<string>() } as const
 
 /** The entry that a name was written in; undefined when copying that one alone makes no host. */
 export function hostEntry(name: string, { literals }: Attr): HostEntry | undefined {
@@ -47,7 +50,7 @@ export function hostEntry(name: string, { literals }: Attr): HostEntry | undefin
       element,
       container: element.parent!,
       prefix: prefix.map(({ text }) => text).join('.'),
-      names: 'nothing',
+      ...unseen,
     }
   }
   let element = literal
@@ -57,7 +60,7 @@ export function hostEntry(name: string, { literals }: Attr): HostEntry | undefin
       return undefined
   }
   return element.parent
-    ? { name, literal, element, container: element.parent, prefix: '', names: 'nothing' }
+    ? { name, literal, element, container: element.parent, prefix: '', ...unseen }
     : undefined
 }
 
@@ -183,7 +186,7 @@ function renamed(
     return loose && attr && text === name ? attributeName(to) : text
   }
   if (!['string_fragment', 'path_fragment', 'uri_expression'].includes(type)) return text
-  if (type === 'path_fragment' && shared?.has(resolve(dirname(sourceOf(token).path), parent!.text)))
+  if (type === 'path_fragment' && shared.has(resolve(dirname(sourceOf(token).path), parent!.text)))
     return text
   return namesPerson(token) ? text : text.replace(word(name, loose), () => to)
 }

@@ -49,9 +49,11 @@ export function filesLikeOthers(
 export function mainOf(paths: string[], name: string): string | undefined {
   const rank = (path: string): number => rankOf(path, name)
   // a host that is called after its role reads `roles/server` as well as `hosts/server`
-  const custom = (path: string): boolean => /\/(hosts?|machines?|systems?|nodes?)\//.test(path)
+  const isAmongHosts = (path: string): boolean =>
+    /\/(hosts?|machines?|systems?|nodes?)\//.test(path)
   const [first] = paths.toSorted(
-    (a, b) => rank(a) - rank(b) || Number(custom(b)) - Number(custom(a)) || a.length - b.length,
+    (a, b) =>
+      rank(a) - rank(b) || Number(isAmongHosts(b)) - Number(isAmongHosts(a)) || a.length - b.length,
   )
   return first === undefined || rank(first) === 2 ? undefined : first
 }
@@ -108,10 +110,10 @@ function filesIn(directory: string, name: string): OwnFiles & { seen: boolean } 
     return { ...asFiles(join(directory, `${name}.nix`), name), seen: true }
   }
   const has = (file: string): boolean => inner.some((one) => existsSync(join(directory, one, file)))
-  const custom = customaryFile(directory)
-  const [file] = [custom, 'default.nix', 'configuration.nix'].filter(has)
+  const customary = customaryFile(directory)
+  const [file] = [customary, 'default.nix', 'configuration.nix'].filter(has)
   const path = join(directory, name)
-  return { path, main: join(path, file ?? custom), seen: file !== undefined }
+  return { path, main: join(path, file ?? customary), seen: file !== undefined }
 }
 
 const entriesOf = (directory: string, but: string): string[] =>

@@ -776,9 +776,9 @@ export const refusals: Record<string, string> = {
   'prefix-word':
     'Cannot add `sorrow` to `@/flake.nix` at line 2: the hosts are computed by `inputs.blueprint { inherit inputs; prefix = "nix/";…`',
   'two-files':
-    'Cannot choose where to add `sorrow`: hosts are written at line 3 of `@/modules/brent.nix` and at line 3 of `@/modules/pochard.nix`',
+    'Cannot choose where to add `sorrow`: it has hosts in two places, `brent` at line 3 of `@/modules/brent.nix` and `pochard` at line 3 of `@/modules/pochard.nix`',
   'two-places':
-    'Cannot choose where to add `sorrow`: hosts are written at line 11 and at line 12',
+    'Cannot choose where to add `sorrow`: it has hosts in two places, `swift` at line 11 and `dove` at line 12',
 }
 
 /** What to do about a refusal, where it is not an entry that is to be written by hand. */
