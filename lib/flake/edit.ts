@@ -365,17 +365,18 @@ async function complete(
     ![...reads, ...written].some(
       (path) => path === usual || path.startsWith(`${usual}/`) || usual.startsWith(`${path}/`),
     )
+  const told = [
+    ...draft.notes,
+    ...lent(entry, flake.of.hosts as SetValue, like).map(
+      (path) => `The new entry still says \`${path}\`, as that of \`${like}\` alone does`,
+    ),
+    ...missing(entry, seen, name),
+    ...(reads.length === 0 ? withFilesOf(flake, seen, like) : []),
+    ...(unread ? [`\`${usual}\` is there, and nothing in the new entry is seen to read it`] : []),
+  ]
   return {
     ...draft,
-    notes: [
-      ...draft.notes,
-      ...lent(entry, flake.of.hosts as SetValue, like).map(
-        (path) => `The new entry still says \`${path}\`, as that of \`${like}\` alone does`,
-      ),
-      ...missing(entry, seen, name),
-      ...(reads.length === 0 ? sameAs(flake, seen, like) : []),
-      ...(unread ? [`\`${usual}\` is there, and nothing in the new entry is seen to read it`] : []),
-    ],
+    notes: told.length > 0 ? told : twinOf(flake, seen, name, like),
     paths: [...new Set([...written, ...asLike])],
     own: main === undefined ? unseen : asFiles(main, name),
   }
@@ -395,15 +396,24 @@ function lent(entry: Node, hosts: SetValue, like: string | undefined): string[] 
 }
 
 /** Files that are the copied host's own, and that the new one leads to in place of any of its name. */
-function sameAs({ directory, of }: Flake, seen: Seen, like: string | undefined): string[] {
+function withFilesOf({ directory, of }: Flake, seen: Seen, like?: string): string[] {
   const own = like === undefined ? undefined : seenOfAll(of.hosts as SetValue).get(like)
   const main = own && mainOf(pathsOf(own, like!, directory), like!)
   return main === undefined || !seen.paths.includes(main)
     ? []
-    : [
-        `The new entry leads to \`${main}\`, as that of \`${like}\` does: it would be the same host twice`,
-      ]
+    : [`The new entry leads to \`${main}\`, as that of \`${like}\` does: ${twice}`]
 }
+
+/** That nothing but what it is called tells the new host from the copied one, as far as that is to be seen. */
+function twinOf({ of }: Flake, { paths, texts }: Seen, name: string, like?: string): string[] {
+  const own = like === undefined ? undefined : seenOfAll(of.hosts as SetValue).get(like)
+  const isTwin = paths.length > 0 && paths.every((path) => own?.paths.includes(path))
+  return isTwin && !texts.some((text) => mentions(text, name))
+    ? [`The new entry has the files of \`${like}\`, and its own name nowhere: ${twice}`]
+    : []
+}
+
+const twice = 'it would be the same host twice'
 
 /** What the new entry asks for by its name that is not there, or is not to be seen. */
 function missing(entry: Node, { unknowns }: Seen, name: string): string[] {

@@ -217,6 +217,16 @@ test('a copy that is the copied host once more is noted', async () => {
   expect((await edit(flake, 'sorrow', 'db')).notes).not.toContain(twice)
 })
 
+test('so is a copy of the only host, whose files are called otherwise', async () => {
+  const machine = (more: string): string =>
+    `{ nixos = nixpkgs.lib.nixosSystem { modules = [ ./hosts/laptop ${more} ]; }; }`
+  expect((await edit(flakeOf(machine('')), 'sorrow')).notes).toEqual([
+    'The new entry has the files of `nixos`, and its own name nowhere: it would be the same host twice',
+  ])
+  const named = machine('{ networking.hostName = "nixos"; }')
+  expect((await edit(flakeOf(named), 'sorrow')).notes).toEqual([])
+})
+
 test('what no two machines share is told, and what all may have is not', async () => {
   const body = `networking.hostId = "8425e349"; hostPort = 8081; services.openssh.ports = [ 2201 22 ];
     networking.firewall.allowedTCPPorts = [ 8082 ]; cpus = 4096; `
