@@ -9,6 +9,7 @@ import {
 } from '../lib/scenario/control.ts'
 import { readJobs } from '../lib/scenario/jobs.ts'
 import { green, red, table } from '../lib/table.ts'
+import { toCarryOn } from '../lib/report/cut-short.ts'
 import { partEnded, readShard, type Shard } from '../lib/report/shard.ts'
 import { main, type Args } from '../lib/task.ts'
 import { families } from './pipelines/families.ts'
@@ -31,6 +32,10 @@ export const options = {
     type: 'string',
     describe: 'Labs side by side, copies of the VMs: a number, or auto',
   },
+  resume: {
+    type: 'boolean',
+    describe: 'Carry on the last run that was cut short: the controls that it had not come to',
+  },
   list: { type: 'boolean', describe: 'List the controls and run none' },
   seed: { type: 'number', describe: 'Seed of what is random' },
   keep: { type: 'boolean', describe: 'Leave the VMs as the last control left them' },
@@ -44,6 +49,7 @@ export const under = [
 export const examples: [string, string][] = [
   ['just prove', 'Every control; one that stays green fails the run'],
   ['tsx tasks/prove.ts known-bad --host sorrow', 'One'],
+  ['just prove --resume', 'Where the last run was cut short'],
   ['just prove --shard 1/2', 'The first of two parts; just merge-runs joins them'],
   ['tsx tasks/prove.ts my.patch --case auto-upgrade/good-commit', 'A cut of your own'],
 ]
@@ -62,19 +68,23 @@ export async function run(args: Args): Promise<ExitCode> {
     return Exit.held
   }
   const { runControls } = await import('../lib/scenario/control-run.ts')
+  const resume = args['resume'] ? toCarryOn([name], args) : undefined
   const ran = await runControls(wanted, await families(), {
     name,
     // whose nets they are
     subject: 'lab',
     ...part,
+    ...(resume && { shard: resume.plan.shard }),
     jobs,
-    hosts: args['host'],
-    seed: args['seed'],
+    hosts: resume?.plan.hosts ?? args['host'],
+    seed: resume?.plan.seed ?? args['seed'],
+    resume,
     keep: args['keep'],
     json,
   })
   const code = summarize(ran.proofs, ran.wanted, ran.dir, json)
-  if (part.shard && !json) console.log(partEnded(part.shard, ran.dir))
+  const shard = resume ? resume.plan.shard : part.shard
+  if (shard && !json) console.log(partEnded(shard, ran.dir))
   return ran.troubles.length > 0 ? Exit.labCouldNotRun : code
 }
 

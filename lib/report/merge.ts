@@ -56,7 +56,8 @@ function recordsIn(dir: string): string[] {
   return below.flatMap(({ name }) => recordsIn(join(dir, name))).toSorted()
 }
 
-function readPart(dir: string): Part {
+/** @throws Failure (usage) for a record that cannot be read */
+export function readPart(dir: string): Part {
   const read = <T>(name: string, how: (path: string) => T): T => {
     try {
       return how(join(dir, name))
@@ -147,19 +148,24 @@ export function merge(parts: Part[]): Merged {
 }
 
 function refuseOther(first: Part, other: Part): void {
+  const apart = difference(first.plan, other.plan)
+  if (!apart) return
+  throw usage(
+    `Cannot merge \`${first.dir}\` and \`${other.dir}\`: they are of different ${apart}`,
+    'What holds for one says nothing of the other: merge runs of the same',
+  )
+}
+
+/** In what two runs differ so that neither says anything of the other; undefined where they do not. */
+export function difference(one: Plan, other: Plan): string | undefined {
   const same: [what: string, of: (plan: Plan) => string][] = [
     ['flakes, or of different commits of one', ({ flake }) => flake],
     ['dotfiles', ({ dotfiles }) => dotfiles],
     ['subjects', ({ subject }) => subject?.title ?? 'none'],
     ['versions of the lab', ({ lab }) => lab],
   ]
-  for (const [what, of] of same) {
-    if (of(first.plan) === of(other.plan)) continue
-    throw usage(
-      `Cannot merge \`${first.dir}\` and \`${other.dir}\`: they are of different ${what} (${of(first.plan)} and ${of(other.plan)})`,
-      'What holds for one says nothing of the other: merge runs of the same',
-    )
-  }
+  const [found] = same.filter(([, of]) => of(one) !== of(other))
+  return found && `${found[0]} (${found[1](one)} and ${found[1](other)})`
 }
 
 /** VMs as a part's events call them. */

@@ -24,8 +24,11 @@ export interface Plan {
   lab: string
   /** Accelerator and guest, as one line. */
   ground: string
-  /** What upgraded the hosts and was judged, by the name of its kind, in tables, and with what it promises. */
-  subject?: { kind: string; title: string; promises: string[] }
+  /**
+   * What upgraded the hosts and was judged, by the name of its kind, in tables, and with what it promises; `asked` is
+   * what a person called it, who had it judged in place of what the hosts have.
+   */
+  subject?: { kind: string; title: string; promises: string[]; asked?: string }
   /** The part that this run was of a greater one. */
   shard?: Shard
   /** Every case that was asked for, in the order of the tables, as `<family>/<case>` or `prove/<control>`. */

@@ -8,8 +8,9 @@ import {
   truncateSync,
   writeFileSync,
 } from 'node:fs'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { privateDirectory } from '../directory.ts'
+import { lock, type Lock } from '../lock.ts'
 import { labHome } from '../settings.ts'
 
 /** One thing that happened in a run; a line of its `events.jsonl`. */
@@ -80,14 +81,37 @@ export function openRecord(name: string): RunRecord {
   let id = `${stamp}-${name}`
   // to look first would give two that begin at once the same
   for (let count = 2; !made(join(runsDir(), id)); count++) id = `${stamp}-${name}-${count}`
-  const dir = join(runsDir(), id)
+  return recordIn(join(runsDir(), id), [])
+}
+
+/**
+ * Goes on with the record of a run that was cut short: what had begun and never ended, ends where its events do, and
+ * what comes now comes after them. Nobody else may have the record in hand (`holdRecord`).
+ */
+export function reopenRecord(dir: string): RunRecord {
+  const before = readEvents(dir)
+  const record = recordIn(dir, before)
+  const ended = new Set(before.map((one) => one.of))
+  for (const { id, kind, name, host, hosts, phase } of before) {
+    if (phase !== 'begin' || ended.has(id) || kind === 'run') continue
+    record.note({ kind, name, host, hosts, phase: 'end', of: id, state: 'cut short' })
+  }
+  return record
+}
+
+/** @throws Failure where another process is at this run */
+export const holdRecord = (dir: string): Promise<Lock> =>
+  lock(join(dir, '.lock'), `carry on \`${dir}\``)
+
+function recordIn(dir: string, events: Recorded[]): RunRecord {
   const file = join(dir, 'events.jsonl')
   const spare = join(dir, '.spare')
   writeFileSync(spare, Buffer.alloc(spareBytes), { mode: 0o600 })
-  const from = performance.now()
-  const events: Recorded[] = []
+  const from = performance.now() - 1000 * (events.at(-1)?.t ?? 0)
   let waiting = ''
-  let written = 0
+  // a last line that was cut short is not among the events, and would spoil the next one
+  let written = wholeLines(file).length
+  if (written > 0) truncateSync(file, written)
   const write = (): void => {
     try {
       appendFileSync(file, waiting, { mode: 0o600 })
@@ -109,7 +133,13 @@ export function openRecord(name: string): RunRecord {
     rmSync(spare, { force: true })
     write()
   }
-  return { id, dir, note, events, settle }
+  return { id: basename(dir), dir, note, events, settle }
+}
+
+/** The lines of a file that end as one. */
+function wholeLines(file: string): Buffer {
+  const bytes = existsSync(file) ? readFileSync(file) : Buffer.alloc(0)
+  return bytes.subarray(0, bytes.lastIndexOf('\n') + 1)
 }
 
 /** Makes a directory, unless somebody has. */
@@ -125,10 +155,8 @@ function made(dir: string): boolean {
 
 /** The events of a run; a last line that a crash cut short is left out. */
 export function readEvents(dir: string): Recorded[] {
-  const path = join(dir, 'events.jsonl')
-  const text = existsSync(path) ? readFileSync(path, 'utf8') : ''
-  const whole = text.slice(0, text.lastIndexOf('\n') + 1)
-  return whole
+  return wholeLines(join(dir, 'events.jsonl'))
+    .toString()
     .split('\n')
     .filter(Boolean)
     .map((line) => JSON.parse(line) as Recorded)

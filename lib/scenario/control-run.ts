@@ -21,8 +21,10 @@ import { inHand, putBack, runCase } from './case.ts'
 import type { Chosen, Family, Stage } from './family.ts'
 import { choose, vmSeconds } from './run.ts'
 import { statusLog, watcherUnit } from './status-log.ts'
-import { withStage, type RunOptions } from './stage.ts'
+import { takeDown, withStage, type RunOptions } from './stage.ts'
 import { shareOut, type OpenLab } from './labs.ts'
+import { leftOf } from '../report/cut-short.ts'
+import type { Part } from '../report/merge.ts'
 import { deal, partOf } from '../report/shard.ts'
 import { Lost } from '../share.ts'
 import type { SharedStep } from '../shared-steps.ts'
@@ -85,7 +87,9 @@ export async function runControls(
   known: Family[],
   options: RunOptions,
 ): Promise<{ dir: string; proofs: Proof[]; wanted: number; troubles: Failure[] }> {
-  const cuts = controlsOf(controls, known, options).map((control): Cut => {
+  const { resume } = options
+  const ofPart = resume ? controlsLeft(controls, resume) : controlsOf(controls, known, options)
+  const cuts = ofPart.map((control): Cut => {
     const chosen = choose(known, [control.case])[0]!
     if (canBeRed(control)) return { control, chosen }
     const hint = `Its pattern is ${control.red}; tsx tasks/${chosen.family.name}.ts prints the names of checks in its report`
@@ -98,35 +102,62 @@ export async function runControls(
   for (const { control } of cuts) await cutFiles(control, ofTheFlake)
   const single = cuts.filter(({ chosen }) => (chosen.one.hosts ?? 1) === 1)
   const double = cuts.filter(({ chosen }) => chosen.one.hosts === 2)
-  const proofs: Proof[] = []
+  const order = resume?.plan.cases ?? cuts.map(named)
+  const proofs = resume ? proofsOf(resume) : []
   const quiet = Boolean(options.json)
   const vms = cuts.map(({ chosen }) => chosen.one.hosts ?? 1)
   const asked = { asked: controls.map(({ name }) => `prove/${name}`), cases: cuts.map(named) }
   const took = durations()
-  const { dir, troubles } = await withStage(options, asked, vms, async (stage, hosts, labs) => {
-    const place = ({ control }: Proof): number =>
-      cuts.findIndex((cut) => cut.control.name === control)
-    const keep = (proof: Proof): void => {
-      proofs.push(proof)
-      proofs.sort((a, b) => place(a) - place(b))
-      stage.results.push(resultOf(proof, cuts[place(proof)]!.control.red))
-      writeJson(join(stage.record.dir, 'proofs.json'), proofs)
-    }
-    if (labs.length > 0) {
-      const steps = cuts.map((cut) => sharedCut(cut, hosts, keep, took))
-      return shareOut(steps, labs, stage, quiet, ({ cut, vms: many }, why) =>
-        keep(notRun(cut.control, hosts.slice(0, many), stage.seed, why)),
+  const redOf = ({ control }: Proof): RegExp =>
+    cuts.find((cut) => cut.control.name === control)!.control.red
+  const goOn = 'just prove --resume carries on'
+  const { dir, troubles } = await withStage(
+    { ...options, goOn },
+    asked,
+    vms,
+    async (stage, hosts, labs) => {
+      const place = ({ control }: Proof): number => order.indexOf(`prove/${control}`)
+      const keep = (proof: Proof): void => {
+        proofs.push(proof)
+        proofs.sort((a, b) => place(a) - place(b))
+        takeDown(stage, resultOf(proof, redOf(proof)))
+        writeJson(join(stage.record.dir, 'proofs.json'), proofs)
+      }
+      if (labs.length > 0) {
+        const steps = cuts.map((cut) => sharedCut(cut, hosts, keep, took))
+        return shareOut(steps, labs, stage, quiet, ({ cut, vms: many }, why) =>
+          keep(notRun(cut.control, hosts.slice(0, many), stage.seed, why)),
+        )
+      }
+      const dealt = deal(single, hosts.length, (cut) => vmSecondsOf(cut, took))
+      const lanes = dealt.map((some, index) => laneOf(some, [hosts[index]!], stage, keep, took))
+      const both = { ...laneOf(double, hosts, stage, keep, took), after: true }
+      await runLanes(
+        [...lanes, both].filter(({ steps }) => steps.length > 0),
+        { quiet, cases: true },
       )
-    }
-    const dealt = deal(single, hosts.length, (cut) => vmSecondsOf(cut, took))
-    const lanes = dealt.map((some, index) => laneOf(some, [hosts[index]!], stage, keep, took))
-    const both = { ...laneOf(double, hosts, stage, keep, took), after: true }
-    await runLanes(
-      [...lanes, both].filter(({ steps }) => steps.length > 0),
-      { quiet, cases: true },
+    },
+  )
+  return { dir, proofs, wanted: order.length, troubles }
+}
+
+/** @throws Failure (usage) where it ran a patch that is no control of this project */
+function controlsLeft(controls: Control[], resume: Part): Control[] {
+  return leftOf(resume).map((name) => {
+    const found = controls.find((one) => name === `prove/${one.name}`)
+    if (found) return found
+    throw usage(
+      `Cannot carry on \`${resume.dir}\`: \`${name.slice(6)}\` was a patch file, and no control`,
+      'Name the patch files once more, without --resume',
     )
   })
-  return { dir, proofs, wanted: cuts.length, troubles }
+}
+
+/** The verdicts of a run that was cut short, of those that have one. */
+function proofsOf({ dir, results }: Part): Proof[] {
+  const file = join(dir, 'proofs.json')
+  const all = existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as Proof[]) : []
+  return all.filter((proof) => results.some((one) => one.case === proof.control))
 }
 
 /** A file of the flake as it is on the disk, which the remotes of cases are made of. */

@@ -3,6 +3,8 @@ import { labSettings, ownUnits } from '../lab-settings.ts'
 import { unknown as unknownName } from '../nearest.ts'
 import { chooseGuest, guestStore } from '../nix/guest.ts'
 import { evaluate } from '../nix/nix.ts'
+import { leftOf } from '../report/cut-short.ts'
+import type { Part } from '../report/merge.ts'
 import { openRecord, pruneRuns } from '../report/record.ts'
 import { labSources, writePlan } from '../report/plan.ts'
 import { writeReports } from '../report/reports.ts'
@@ -20,6 +22,7 @@ import { shareOut, type OpenLab } from './labs.ts'
 import {
   recordName,
   toHaveThem,
+  takeDown,
   withStage,
   type Asked,
   type Ended,
@@ -29,11 +32,12 @@ import { subjectKind } from './subjects.ts'
 
 /** Runs the cases of families, prints their table, and gives the exit code by the worst. */
 export async function runFamilies(families: Family[], options: RunOptions): Promise<ExitCode> {
-  const all = choose(families, options.cases)
   subjectKind(options.subject)
+  const { resume } = options
+  const all = resume ? leftIn(families, resume) : choose(families, options.cases)
   const shared = sharedDurations(options.durations)
   // a case of two VMs takes the time of both
-  const chosen = partOf(all, options.shard, (each) => vmSeconds(each, shared))
+  const chosen = resume ? all : partOf(all, options.shard, (each) => vmSeconds(each, shared))
   const asked: Asked = { asked: all.map(named), cases: chosen.map(named) }
   const json = Boolean(options.json)
   if (options.list) {
@@ -43,10 +47,16 @@ export async function runFamilies(families: Family[], options: RunOptions): Prom
   const none = (await noAgents(options)) ?? (await othersAgents(options))
   const ended = none
     ? skipAll(chosen, asked, options, none)
-    : await runCases(chosen, asked, options)
+    : await runCases(chosen, asked, { ...options, goOn: 'just gitops-test --resume carries on' })
   const code = summarize(ended, json)
   if (options.shard && !json) console.log(partEnded(options.shard, ended.dir))
   return code
+}
+
+/** Those cases of families that a run that was cut short has not come to. */
+function leftIn(families: Family[], resume: Part): Chosen[] {
+  const left = new Set(leftOf(resume))
+  return choose(families, undefined).filter((each) => left.has(named(each)))
 }
 
 /** Why there is nothing to break on the hosts of a flake that has never heard of the lab's agents. */
@@ -143,7 +153,7 @@ async function runCases(chosen: Chosen[], asked: Asked, options: RunOptions): Pr
       const steps = chosen.map((each) => sharedCase(each, hosts, stage, took))
       return shareOut(steps, labs, stage, quiet, ({ each, vms: many }, { message }) => {
         const result = nothingOf(each, hosts.slice(0, many), stage.seed)
-        stage.results.push({ ...result, state: 'error', reason: `No lab is left: ${message}` })
+        takeDown(stage, { ...result, state: 'error', reason: `No lab is left: ${message}` })
       })
     }
     const lanes = spread(single, hosts, took).filter((lane) => lane.chosen.length > 0)
@@ -182,11 +192,11 @@ async function step(
   each: Chosen,
   hosts: string[],
   { use }: OpenLab,
-  results: CaseResult[],
+  stage: Stage,
   say: (line: string) => void,
 ): Promise<Outcome> {
-  const result = await use((stage) => runCase(each, hosts, stage, say))
-  results.push(result)
+  const result = await use((own) => runCase(each, hosts, own, say))
+  takeDown(stage, result)
   if (result.state === 'skipped') return { skipped: result.reason }
   if (result.state !== 'passed') throw new Failure(`${result.case}: ${result.reason}`)
   remember(named(each), result.seconds)
@@ -196,12 +206,7 @@ interface SharedCase extends SharedStep<OpenLab> {
   each: Chosen
 }
 
-const sharedCase = (
-  each: Chosen,
-  hosts: string[],
-  { results }: Stage,
-  took: Seconds,
-): SharedCase => ({
+const sharedCase = (each: Chosen, hosts: string[], stage: Stage, took: Seconds): SharedCase => ({
   each,
   title: titleOf(each),
   vms: each.one.hosts ?? 1,
@@ -209,7 +214,7 @@ const sharedCase = (
   seconds: vmSeconds(each, took),
   run: (lab, vms, say) => {
     const own = vms.map((vm) => hosts[vm]!)
-    return step(each, own, lab, results, say)
+    return step(each, own, lab, stage, say)
   },
 })
 
@@ -225,7 +230,7 @@ const caseLane = (
     title: titleOf(each),
     would: () => [],
     usually: took[named(each)],
-    run: (_, say) => step(each, hosts, { use: (work) => work(stage) }, stage.results, say),
+    run: (_, say) => step(each, hosts, { use: (work) => work(stage) }, stage, say),
   })),
 })
 

@@ -2,12 +2,15 @@ import { join } from 'node:path'
 import { Failure, explain, usage } from '../failure.ts'
 import { endFaults } from '../fault/lease.ts'
 import { whenCutShort } from '../interrupt.ts'
+import type { Lock } from '../lock.ts'
 import { chooseGuest } from '../nix/guest.ts'
 import { chooseHosts } from '../nix/hosts.ts'
 import { labSources, writePlan, type Plan } from '../report/plan.ts'
-import { openRecord, pruneRuns } from '../report/record.ts'
-import { writeReports } from '../report/reports.ts'
-import { complete, type Ran } from '../report/result.ts'
+import { carriedOn } from '../report/cut-short.ts'
+import type { Part } from '../report/merge.ts'
+import { holdRecord, openRecord, pruneRuns, reopenRecord } from '../report/record.ts'
+import { writeReports, writeResults } from '../report/reports.ts'
+import { complete, type CaseResult, type Ran } from '../report/result.ts'
 import { shardName, type Shard } from '../report/shard.ts'
 import { labHome } from '../settings.ts'
 import { runLanes, type Lane, type Step } from '../steps.ts'
@@ -49,6 +52,10 @@ export interface RunOptions {
   subject?: string
   /** Asks it for every promise, also for what it does not promise. */
   every?: boolean
+  /** A run that was cut short, to be carried on: its record, and what it was asked for. */
+  resume?: Part
+  /** How to go on when this one is cut short; by default it begins anew. */
+  goOn?: string
   /** Files on top of the flake, by path. */
   extra?: Changes
   watch?: Watch
@@ -110,21 +117,27 @@ export async function withStage(
   const subject = options.every ? { ...found, promises: new Set(allPromises) } : found
   const extra = { ...broughtBy(subject), ...options.extra }
   const from = await template(guest, [...new Set([...all, ...hosts])].toSorted(), extra)
-  const record = openRecord(recordName(options))
   const seed = options.seed ?? Math.floor(Math.random() * 2 ** 31)
-  record.note({ kind: 'run', name: options.name, phase: 'begin', hosts, seed })
-  const plan: Plan = {
+  const anew: Plan = {
     ...{ name: options.name, hosts, seed, flake: from.config, dotfiles: from.dotfiles },
     ...{ lab: labSources(), ground: inWords(ground, subject), shard: options.shard, asked, cases },
-    subject: { kind: found.kind, title: found.title, promises: [...found.promises] },
+    subject: {
+      ...{ kind: found.kind, title: found.title, promises: [...found.promises] },
+      asked: options.subject,
+    },
   }
+  const { resume } = options
+  const plan = resume ? carriedOn(resume, anew) : anew
+  const ofRecord = resume && (await holdRecord(resume.dir))
+  const record = resume ? reopenRecord(resume.dir) : openRecord(recordName(options))
+  const holds: Lock[] = [ofRecord ?? (await holdRecord(record.dir))]
+  record.note({ kind: 'run', name: options.name, phase: 'begin', hosts, seed })
   writePlan(record.dir, plan)
   const flags = options.subject === undefined ? '' : ` --subject ${options.subject}`
   const stage: Stage = {
     ...{ record, ground, subject, flags, from, seed, pause, watch: options.watch },
-    ...{ prepared: new Map(), results: [] },
+    ...{ prepared: new Map(), results: [...(resume?.results ?? [])] },
   }
-  const holds: Hold[] = []
   const copies: HeldCopy[] = []
   const troubles: Failure[] = []
   const endCopies = (): void => {
@@ -146,17 +159,20 @@ export async function withStage(
   process.once('exit', endCopiesNow)
   const forget = whenCutShort(() => ({
     left: `${stage.results.length} cases were run, report: ${join(record.dir, 'report.html')}`,
-    goOn: 'the same command again begins anew',
+    goOn: options.goOn ?? 'the same command again begins anew',
   }))
   try {
-    for (const host of hosts) holds.push(await holdVm(host, options.name))
-    await runLanes(
-      hosts.map((host, index) => prepareLane(host, stage, holds[index]!)),
-      { quiet },
-    )
+    const lanes: Lane<Stage>[] = []
+    for (const host of hosts) {
+      const hold = await holdVm(host, options.name)
+      holds.push(hold)
+      lanes.push(prepareLane(host, stage, hold))
+    }
+    await runLanes(lanes, { quiet })
     const labs = jobs > 1 ? await withCopies(stage, hosts, jobs, copies, quiet) : []
     if (labs.length > 0) {
-      plan.lanes = labs.flatMap(({ titles }) => titles)
+      const titles = labs.flatMap((lab) => lab.titles)
+      plan.lanes = [...new Set([...(resume ? (plan.lanes ?? plan.hosts) : []), ...titles])]
       writePlan(record.dir, plan)
     }
     await use(stage, hosts, labs)
@@ -188,8 +204,14 @@ export async function withStage(
     pruneRuns(record.id)
     for (const one of troubles) console.error(explain(options.name, one))
   }
-  const results = complete(stage.results, cases, seed)
+  const results = complete(stage.results, plan.cases, seed)
   return { dir: record.dir, hosts, results, troubles, ground: plan.ground }
+}
+
+/** Takes down what a case came to, so that a run that is killed loses no more than the case that it was at. */
+export function takeDown({ record, results }: Stage, result: CaseResult): void {
+  results.push(result)
+  writeResults(record.dir, results)
 }
 
 /** What a run came to, and what the lab could not do after its cases. */

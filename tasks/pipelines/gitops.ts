@@ -1,9 +1,10 @@
 import type { ExitCode } from '../../lib/failure.ts'
 import { upgradeKindsInWords } from '../../lib/lab-settings.ts'
+import { toCarryOn } from '../../lib/report/cut-short.ts'
 import { readShard } from '../../lib/report/shard.ts'
 import { readJobs } from '../../lib/scenario/jobs.ts'
 import { main, type Args } from '../../lib/task.ts'
-import { families } from './families.ts'
+import { families, familyNames } from './families.ts'
 
 export const name = 'pipelines/gitops'
 export const describe = 'Break the GitOps setup in every way on both VMs, and report what held'
@@ -23,6 +24,10 @@ export const options = {
     type: 'string',
     describe: 'Labs side by side, copies of the VMs: a number, or auto',
   },
+  resume: {
+    type: 'boolean',
+    describe: 'Carry on the last run that was cut short: the cases that it had not come to',
+  },
   list: { type: 'boolean', describe: 'List the cases and run none' },
   seed: { type: 'number', describe: 'Seed of what is random' },
   subject: { type: 'string', describe: `What to judge: ${upgradeKindsInWords}` },
@@ -41,6 +46,7 @@ export const examples: [string, string][] = [
   ['just gitops-test', 'Everything'],
   ['just gitops-test auto-upgrade', 'One family'],
   ['tsx tasks/pipelines/gitops.ts --case break-boot/panic', 'One case'],
+  ['just gitops-test --resume', 'Where the last run was cut short, into the same report'],
   ['just gitops-test --jobs auto', 'Everything, in as many copies as this machine has room for'],
   ['just gitops-test --shard 2/4 --seed 7', 'The second of four parts; just merge-runs joins them'],
 ]
@@ -48,17 +54,20 @@ export const examples: [string, string][] = [
 export async function run(args: Args): Promise<ExitCode> {
   const { runFamilies } = await import('../../lib/scenario/run.ts')
   const wanted = await families(args['family'])
+  const resume = args['resume'] ? toCarryOn(['gitops', ...familyNames], args) : undefined
+  const { name: called, hosts, seed, subject, shard } = resume?.plan ?? {}
   return runFamilies(wanted, {
-    name: wanted.length === 1 ? wanted[0]!.name : 'gitops',
-    hosts: args['host'],
+    name: called ?? (wanted.length === 1 ? wanted[0]!.name : 'gitops'),
+    hosts: hosts ?? args['host'],
     cases: args['case'],
-    seed: args['seed'],
-    subject: args['subject'],
+    seed: seed ?? args['seed'],
+    subject: subject?.asked ?? args['subject'],
     keep: Boolean(args['keep']),
     pause: Boolean(args['pause']),
-    shard: readShard(args['shard']),
+    shard: shard ?? readShard(args['shard']),
     durations: args['durations'],
     jobs: readJobs(args['jobs']),
+    resume,
     list: Boolean(args['list']),
     json: Boolean(args['json']),
   })

@@ -93,8 +93,14 @@ test('cases on both VMs: what is at work, the waits and the whole, and Ctrl-C in
   terminal.type('\u0003')
   expect(await terminal.prompted(10)).toBeLessThan(2)
   expect(terminal.screen().replaceAll('\n', '')).toMatch(
-    /Cut short: \d cases were run, report: .*report\.html; sorrow and torment still run \(just down ends that\); the same command again begins anew/,
+    /Cut short: \d cases were run, report: .*report\.html; sorrow and torment still run \(just down ends that\); just gitops-test --resume carries on/,
   )
+})
+
+test('the run that was cut short is carried on, into one report', async () => {
+  expect(await terminal.runs('clear; npx just gitops-test --resume', 400)).toBe(0)
+  expect(terminal.all()).toMatch(/^Carrying on .*-gitops: \d of 3 have a result$/m)
+  expect(terminal.all()).toMatch(/^3 passed, 0 failed, 0 skipped$/m)
 })
 
 test('down: each VM is powered off', async () => {

@@ -1,0 +1,75 @@
+import { existsSync, readdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { usage } from '../failure.ts'
+import { labHome } from '../settings.ts'
+import { difference, readPart, type Part } from './merge.ts'
+import type { Plan } from './plan.ts'
+import { nameOf } from './result.ts'
+
+/**
+ * The run that `--resume` carries on, which is told.
+ * @param names what such a run may be called
+ * @param given the task's other arguments, of which the run has decided some
+ * @throws Failure (usage) where there is none, or where what it has decided is asked for anew
+ */
+export function toCarryOn(names: string[], given: Record<string, unknown>): Part {
+  const decided = ['family', 'control', 'host', 'case', 'shard', 'durations', 'seed', 'subject']
+  const anew = decided.find((one) => given[one] !== undefined && !isEmpty(given[one]))
+  if (anew !== undefined) {
+    throw usage(
+      `Cannot use ${/family|control/.test(anew) ? `a ${anew}` : `--${anew}`} with --resume`,
+      'The run that is carried on has decided that: leave it out',
+    )
+  }
+  const part = lastCutShort(names)
+  const { cases } = part.plan
+  const done = cases.length - leftOf(part).length
+  console.error(`Carrying on ${part.dir}: ${done} of ${cases.length} have a result`)
+  return part
+}
+
+const isEmpty = (value: unknown): boolean => Array.isArray(value) && value.length === 0
+
+/**
+ * The last run that was cut short, by Ctrl-C or by a crash, with the results that stand: a case that the lab could not
+ * run has none.
+ * @param names what such a run may be called
+ * @throws Failure (usage) where there is none
+ */
+export function lastCutShort(names: string[]): Part {
+  const runs = join(labHome(), 'runs')
+  const ids = existsSync(runs) ? readdirSync(runs).toSorted().toReversed() : []
+  for (const id of ids) {
+    if (!existsSync(join(runs, id, 'run.json'))) continue
+    const part = readPart(join(runs, id))
+    if (part.plan.ended || !names.includes(part.plan.name)) continue
+    return { ...part, results: part.results.filter(({ state }) => state !== 'error') }
+  }
+  throw usage(
+    'Cannot carry on: no run here was cut short',
+    'Leave out --resume, and everything runs',
+  )
+}
+
+/** Those of a run's cases that have no result yet. */
+export const leftOf = ({ plan, results }: Part): string[] => {
+  const done = new Set(results.map(nameOf))
+  return plan.cases.filter((name) => !done.has(name))
+}
+
+/**
+ * The plan of a run that is carried on.
+ * @param now what it would be if it began now
+ * @throws Failure (usage) where what it found before says nothing of what there is now
+ */
+export function carriedOn(before: Part, now: Plan): Plan {
+  const apart = difference(before.plan, now)
+  if (apart) {
+    throw usage(
+      `Cannot carry on \`${before.dir}\`: what it ran and what would run now are of different ${apart}`,
+      'What held before says nothing of what there is now: leave out --resume, and everything runs',
+    )
+  }
+  const grounds = new Set([...before.plan.ground.split('; '), ...now.ground.split('; ')])
+  return { ...before.plan, ground: [...grounds].join('; ') }
+}
