@@ -39,10 +39,10 @@ import {
   qemuOf,
   readJson,
   readVm,
+  runningOf,
   theVm,
   writeJson,
   writeVm,
-  type Running,
   type Vm,
 } from '../vm/vm.ts'
 import type { Clones, Template, World } from './world.ts'
@@ -176,7 +176,7 @@ export const hasBaseline = (host: string): boolean => readJson(recordOf(host)) !
 
 /** Ends a QEMU that was started with other arguments: no snapshot of ours fits it. */
 async function stopOther(vm: Vm, argv: string[]): Promise<boolean> {
-  const running = readJson<Running>(files(vm.host).running)
+  const running = runningOf(vm.host)
   if (!qemuOf(vm) || JSON.stringify(running?.argv) === JSON.stringify(argv)) return false
   await stopVm(vm, 30)
   return true

@@ -10,7 +10,7 @@ import { Failure, orUnwritable } from '../failure.ts'
 import { gone } from '../process.ts'
 import { startQemu } from './qemu.ts'
 import { qmp } from './qmp.ts'
-import { files, qemuOf, readJson, readVm, type Running } from './vm.ts'
+import { files, qemuOf, readVm, runningOf } from './vm.ts'
 
 const [host = '', uuid] = process.argv.slice(2)
 const f = files(host)
@@ -22,7 +22,7 @@ for (;;) {
   const reason = await watch()
   await gone(qemu, 30)
   note({ event: 'KEEPER', data: { reason } })
-  const { argv } = readJson<Running>(f.running) ?? {}
+  const { argv } = runningOf(host) ?? {}
   if (reason !== 'guest-reset' || !argv) break
   await startQemu(vm, argv)
 }

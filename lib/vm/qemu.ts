@@ -1,6 +1,6 @@
 import { spawn, type ChildProcess } from 'node:child_process'
 import { closeSync, existsSync, openSync, readFileSync, rmSync, rmdirSync } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { acceleratorArgs, optionValue, type Accelerator } from './accelerator.ts'
 import { privateDirectory } from '../directory.ts'
@@ -113,8 +113,8 @@ function lanGroup(): string {
  * @throws Failure with QEMU's own words when it does not start; none is left that was started
  */
 export async function startQemu(vm: Vm, argv: string[], once: string[] = []): Promise<Running> {
-  const f = files(vm.host)
-  privateDirectory(runtimeDir())
+  const f = files(vm.host, argv)
+  privateDirectory(dirname(f.run))
   privateDirectory(f.run)
   serveStore(vm.host, vm.guest)
   const log = openSync(f.qemuLog, 'w', 0o600)
@@ -134,7 +134,7 @@ export async function startQemu(vm: Vm, argv: string[], once: string[] = []): Pr
 }
 
 async function answering(vm: Vm, argv: string[], child: ChildProcess): Promise<Running> {
-  const f = files(vm.host)
+  const f = files(vm.host, argv)
   let ended: string | undefined
   child.on('error', (error) => (ended = error.message))
   child.on('exit', (code, signal) => (ended = `it exited with ${code ?? signal}`))
@@ -235,6 +235,7 @@ export async function stopVm(
   vm: Vm,
   grace: number,
 ): Promise<'stopped' | 'cut off' | 'not running'> {
+  const { running, run } = files(vm.host)
   // what a keeper has just forked looks like one until it is QEMU
   for (let keepers; (keepers = keepersOf(vm)).length > 0;)
     await Promise.all(keepers.map((keeper) => end(keeper)))
@@ -247,10 +248,10 @@ export async function stopVm(
       how = 'cut off'
     }
   }
-  rmSync(files(vm.host).running, { force: true })
-  rmSync(files(vm.host).run, { recursive: true, force: true })
+  rmSync(running, { force: true })
+  rmSync(run, { recursive: true, force: true })
   try {
-    rmdirSync(runtimeDir())
+    rmdirSync(dirname(run))
   } catch {
     // other VMs have their sockets there
   }

@@ -2,6 +2,7 @@ import { join } from 'node:path'
 import { endFaults } from '../fault/lease.ts'
 import { Failure, usage } from '../failure.ts'
 import { suggest } from '../nearest.ts'
+import { optionValue } from './accelerator.ts'
 import { withFreePort } from './port.ts'
 import { stopVm } from './qemu.ts'
 import {
@@ -17,9 +18,10 @@ import {
   keepersOf,
   qemuOf,
   readJson,
+  runningOf,
+  socketsIn,
   writeJson,
   writeVm,
-  type Running,
   type Vm,
 } from './vm.ts'
 
@@ -65,7 +67,7 @@ export function savedName(name: string): string {
  * @throws Failure when there is no room
  */
 export async function save(vm: Vm, name: string): Promise<Saved> {
-  const running = qemuOf(vm) ? readJson<Running>(files(vm.host).running) : undefined
+  const running = qemuOf(vm) ? runningOf(vm.host) : undefined
   const why = running ? undefined : unsteady(vm)
   if (why) throw new Failure(`Cannot save \`${vm.host}\`: ${why}`)
   const { host, toplevel, memory, cpus } = vm
@@ -110,8 +112,12 @@ export async function restore(vm: Vm, name: string): Promise<PutBack> {
     return { saved, clock: false }
   }
   const { port } = await withFreePort(vm)
-  // the port is the one thing that may have moved since
-  const argv = saved.argv.map((arg) => arg.replace(/(hostfwd=tcp:[\d.]+:)\d+/, `$1${port}`))
+  // these may have moved since: the port, and where its sockets are
+  const { run } = files(vm.host)
+  const [there, here] = [socketsIn(saved.argv) ?? run, run].map((path) => `${optionValue(path)}/`)
+  const argv = saved.argv.map((arg) =>
+    arg.replace(/(hostfwd=tcp:[\d.]+:)\d+/, `$1${port}`).replace(there!, () => here!),
+  )
   await putBack(vm, tag, argv, limit)
   writeVm({ ...vm, port, toplevel, memory, cpus })
   const clock = await setClock(vm, 10).then(

@@ -1,12 +1,12 @@
 import { randomUUID } from 'node:crypto'
 import { existsSync, lstatSync, readFileSync, readdirSync, statSync } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { privateDirectory } from '../directory.ts'
 import { Failure } from '../failure.ts'
 import { lock, type Lock } from '../lock.ts'
 import { suggest } from '../nearest.ts'
 import { alive, processesOf, type Identity } from '../process.ts'
-import { labHome, runtimeDir, socketDir, type GuestKind } from '../settings.ts'
+import { labHome, socketDir, type GuestKind } from '../settings.ts'
 import { writeFile } from '../write-file.ts'
 
 /** What is recorded of a VM, in `vm.json`; written whole, by rename. */
@@ -49,14 +49,20 @@ export interface Running extends Identity {
   argv: string[]
 }
 
-/** Where a VM keeps its files. Sockets have a shorter directory of their own. */
-export function files(host: string) {
-  const dir = join(labHome(), 'vms', host)
-  const run = socketDir(host)
+const dirOf = (host: string): string => join(labHome(), 'vms', host)
+const runningIn = (host: string): string => join(dirOf(host), 'qemu.json')
+
+/**
+ * Where a VM keeps its files. Sockets have a shorter directory of their own.
+ * @param argv of the QEMU that is meant, where that is not the one that runs
+ */
+export function files(host: string, argv = argvOf(host)) {
+  const dir = dirOf(host)
+  const run = socketsIn(argv) ?? socketDir(host)
   return {
     dir,
     record: join(dir, 'vm.json'),
-    running: join(dir, 'qemu.json'),
+    running: runningIn(host),
     lock: join(dir, 'lock'),
     disk: join(dir, 'disk.qcow2'),
     vars: join(dir, 'vars.qcow2'),
@@ -70,6 +76,31 @@ export function files(host: string) {
     keeperQmp: join(run, 'keeper'),
     agent: join(run, 'qga'),
     console: join(run, 'console'),
+  }
+}
+
+/** Arguments of the QEMU that runs, by its record. */
+function argvOf(host: string): string[] | undefined {
+  const recorded = runningOf(host)
+  return alive(recorded) ? recorded.argv : undefined
+}
+
+/**
+ * Where QEMU has its sockets: a shell with another TMPDIR, or without XDG_RUNTIME_DIR, would look for them
+ * elsewhere.
+ */
+export function socketsIn(argv: string[] = []): string | undefined {
+  const found = argv.map((arg) => /^socket,id=keeper,path=(.*)\/keeper,/.exec(arg)?.[1])
+  return found.find(Boolean)?.replaceAll(',,', ',')
+}
+
+/** What is recorded of a VM's QEMU, if it can be read: without it QEMU is found all the same. */
+export function runningOf(host: string): Running | undefined {
+  try {
+    return readJson<Running>(runningIn(host))
+  } catch (thrown) {
+    if (!(thrown instanceof Failure)) throw thrown
+    return undefined
   }
 }
 
@@ -128,7 +159,7 @@ export async function lockVm(host: string, what: string): Promise<Lock> {
   privateDirectory(labHome())
   privateDirectory(join(labHome(), 'vms'))
   privateDirectory(files(host).dir)
-  privateDirectory(runtimeDir())
+  privateDirectory(dirname(files(host).run))
   privateDirectory(files(host).run)
   return await lock(files(host).lock, `${what} \`${host}\``)
 }
@@ -138,7 +169,7 @@ export async function lockVm(host: string, what: string): Promise<Lock> {
  * task may have been killed before it could write the record).
  */
 export function qemuOf(vm: Vm): Identity | undefined {
-  const recorded = readJson<Running>(files(vm.host).running)
+  const recorded = runningOf(vm.host)
   if (alive(recorded)) return recorded
   return processesOf(vm.uuid).find((found) => found.program.startsWith('qemu-system'))
 }

@@ -160,6 +160,24 @@ test('what cannot be a name, and a VM of which nothing is saved, change nothing'
   expect(other.err).toMatch(/^restore: Cannot find a VM `bax`\n {2}hint: The nearest is box; /)
 })
 
+test('a shell with another directory for sockets finds a VM, and starts it with its own', async () => {
+  await startQemu(vm, argv)
+  const other = join(home, 'other')
+  mkdirSync(other)
+  const there = (name: string, ...args: string[]) =>
+    ended(startTask(name, args, { XDG_RUNTIME_DIR: other }))
+  expect(await there('save', 'box')).toMatchObject({ code: 0, err: '' })
+  expect(await there('screenshot', 'box', join(home, 'x.png'))).toMatchObject({ code: 0, err: '' })
+  expect((await there('status')).out).toMatch(/^box +unattended/m)
+  const { run } = files('box')
+  expect(await there('down', '--now')).toMatchObject({ code: 0 })
+  expect([existsSync(run), readdirSync(other)]).toEqual([false, []])
+  // and the other way round, for which what was saved of it has other paths
+  expect(await there('restore', 'box')).toMatchObject({ code: 0, err: '' })
+  expect(files('box').run.startsWith(other)).toBe(true)
+  expect(await task('save', 'box')).toMatchObject({ code: 0, err: '' })
+})
+
 test('a screenshot is a PNG of what the firmware shows, of a guest that answers nothing', async () => {
   await startQemu(vm, argv)
   const path = join(home, 'screen.png')
