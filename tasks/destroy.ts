@@ -6,7 +6,7 @@ import { removeAbandoned, removedInWords } from '../lib/vm/copies.ts'
 import { writeSshConfigOfAll } from '../lib/vm/identity.ts'
 import { stopVm } from '../lib/vm/qemu.ts'
 import { main, type Args } from '../lib/task.ts'
-import { files, lockVm, theVm } from '../lib/vm/vm.ts'
+import { files, lockVm, runningOf, theVm, type WhichVm } from '../lib/vm/vm.ts'
 
 export const name = 'destroy'
 export const describe = 'Delete a VM: its disk, keys and logs'
@@ -28,7 +28,9 @@ export const examples: [string, string][] = [
 
 export async function run(args: Args): Promise<void> {
   const vms = (args['host'] as string[]).map((host) => theVmOrItsRemains(hostName(host)))
-  for (const { host, dir, stop } of vms) {
+  for (const vm of vms) {
+    const { host } = vm
+    const { dir } = files(host)
     if (args['dry-run']) {
       console.log(`would end QEMU and the keeper of ${host}\nwould delete ${dir}`)
       continue
@@ -38,7 +40,7 @@ export async function run(args: Args): Promise<void> {
       continue
     }
     const held = await lockVm(host, 'destroy')
-    await stop()
+    await stopVm(vm, 0)
     rmSync(dir, { recursive: true, force: true })
     held.release()
     writeSshConfigOfAll()
@@ -50,14 +52,13 @@ export async function run(args: Args): Promise<void> {
 }
 
 /** A record that cannot be read must not keep its VM from being deleted. */
-function theVmOrItsRemains(host: string) {
-  const { dir } = files(host)
+function theVmOrItsRemains(host: string): WhichVm {
   try {
-    const vm = theVm(host)
-    return { host, dir, stop: () => stopVm(vm, 0) }
+    return theVm(host)
   } catch (error) {
     if (!(error as Error).message.includes('not a record')) throw error
-    return { host, dir, stop: async () => undefined }
+    // its QEMU may run all the same, and has its disk on its command line
+    return { host, uuid: runningOf(host)?.uuid ?? files(host).disk }
   }
 }
 

@@ -16,7 +16,16 @@ import { lastLines } from '../run.ts'
 import { waitForSsh, type Ssh } from '../ssh/ssh.ts'
 import { labHome, project, runtimeDir } from '../settings.ts'
 import { cacheOf, served, serveStore } from './served.ts'
-import { files, keepersOf, macs, qemuOf, writeJson, type Running, type Vm } from './vm.ts'
+import {
+  files,
+  keepersOf,
+  macs,
+  qemuOf,
+  writeJson,
+  type Running,
+  type Vm,
+  type WhichVm,
+} from './vm.ts'
 
 /** What a guest finds on its uplink. */
 export const uplink = { git: '10.0.3.100', gitName: 'git.lab', dns: '10.0.3.53' } as const
@@ -232,7 +241,7 @@ export async function waitForGuest(
  * done so within `grace` seconds.
  */
 export async function stopVm(
-  vm: Vm,
+  vm: WhichVm,
   grace: number,
 ): Promise<'stopped' | 'cut off' | 'not running'> {
   const { running, run } = files(vm.host)
@@ -258,7 +267,7 @@ export async function stopVm(
   return how
 }
 
-async function powerDown(vm: Vm): Promise<boolean> {
+async function powerDown(vm: WhichVm): Promise<boolean> {
   try {
     const monitor = await qmp(files(vm.host).qmp, { timeout: 2 })
     await monitor.execute('system_powerdown')

@@ -38,6 +38,9 @@ export interface Vm {
   frozen?: Frozen
 }
 
+/** What a VM's processes are found by. */
+export type WhichVm = Pick<Vm, 'host' | 'uuid'>
+
 /** A snapshot outside of the disks that it was taken in; see `freeze`. */
 export interface Frozen {
   tag: string
@@ -168,7 +171,7 @@ export async function lockVm(host: string, what: string): Promise<Lock> {
  * The QEMU process of a VM: the recorded one when it is alive, else one found by the VM's UUID (a
  * task may have been killed before it could write the record).
  */
-export function qemuOf(vm: Vm): Identity | undefined {
+export function qemuOf(vm: WhichVm): Identity | undefined {
   const recorded = runningOf(vm.host)
   if (alive(recorded)) return recorded
   return processesOf(vm.uuid).find((found) => found.program.startsWith('qemu-system'))
@@ -184,7 +187,7 @@ export const hasDisk = (host: string): boolean =>
   readVm(host) !== undefined && existsSync(files(host).disk) && existsSync(files(host).vars)
 
 /** The keepers of a VM: one, or none, or for a moment two. */
-export const keepersOf = (vm: Vm): Identity[] =>
+export const keepersOf = (vm: WhichVm): Identity[] =>
   processesOf(vm.uuid).filter((found) => found.program === 'node')
 
 export const newUuid = (): string => randomUUID()

@@ -1,7 +1,15 @@
-/** `just save`, `just restore`, `just screenshot` and `just status`, on a real QEMU without a guest. */
+/** `just save`, `just restore`, `just screenshot`, `just status` and `just destroy-test-vm`, on a real QEMU without a guest. */
 import { execFileSync, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs'
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -232,3 +240,18 @@ test('status waits for no VM that is off, and not long for one whose guest does 
     process.kill(qemuOf(vm)!.pid, 'SIGCONT')
   }
 })
+
+test.each([['qemu.json'], ['vm.json'], ['vm.json', 'qemu.json']])(
+  'a VM that runs is deleted with its QEMU although nobody can read %s',
+  async (...records) => {
+    const { pid } = await startQemu(vm, argv)
+    for (const name of records) writeFileSync(join(files('box').dir, name), '{')
+    expect(await task('destroy', 'box', '--yes')).toEqual({
+      code: 0,
+      out: 'Deleted box\n',
+      err: '',
+    })
+    expect([existsSync(`/proc/${pid}`), existsSync(files('box').dir)]).toEqual([false, false])
+    expect(existsSync(files('box').run)).toBe(false)
+  },
+)
