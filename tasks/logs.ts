@@ -1,4 +1,4 @@
-import { spawnSync } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { Exit, Failure, type ExitCode } from '../lib/failure.ts'
 import { unknown } from '../lib/nearest.ts'
 import { lastLines } from '../lib/run.ts'
@@ -49,10 +49,22 @@ export async function run(args: Args): Promise<ExitCode> {
     ...(args['json'] ? ['--output', 'json'] : []),
   ]
   // Ctrl-C is how `--follow` ends, and no failure
-  process.on('SIGINT', () => {})
-  const { status, signal } = onHost(host, words, 'inherit')
-  if (status === 0 || signal === 'SIGINT' || signal === 'SIGPIPE') return Exit.held
-  throw noAnswer(host, `it exited with ${status ?? signal}`)
+  let ending = false
+  process.on('SIGINT', () => (ending = true))
+  const status = await shown(host, words)
+  if (status === 0 || ending) return Exit.held
+  throw noAnswer(host, `it exited with ${status}`)
+}
+
+/** Runs a command whose output goes through here: of a reader that is gone (`| head`), ssh makes a failure. */
+function shown(host: string, words: string[]): Promise<number | string | null> {
+  const ssh = spawn('setpriv', ['--pdeathsig', 'TERM', 'ssh', ...onHost(host, words)], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  ssh.stdout.pipe(process.stdout, { end: false })
+  return new Promise((resolve, reject) => {
+    ssh.on('error', reject).on('close', (code, signal) => resolve(code ?? signal))
+  })
 }
 
 /** @throws Failure (usage) naming the nearest units when neither systemd nor the journal knows it */
@@ -61,7 +73,10 @@ function requireUnit(host: string, unit: string): void {
   const ask = `[ "$(systemctl show --value --property LoadState -- ${of})" != not-found ] ||
     [ -n "$(journalctl --quiet --lines 1 --unit ${of})" ] ||
     { systemctl list-units --all --plain --no-legend; systemctl list-unit-files --plain --no-legend; }`
-  const { status, stdout, stderr } = onHost(host, [ask], 'pipe')
+  const { status, stdout, stderr } = spawnSync('ssh', onHost(host, [ask]), {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    maxBuffer: 2 ** 24,
+  })
   if (status !== 0)
     throw noAnswer(host, lastLines(stderr.toString(), 1) || `ssh exited with ${status}`)
   const units = stdout
@@ -75,15 +90,14 @@ function requireUnit(host: string, unit: string): void {
   throw unknown(`a unit of \`${host}\`:`, unit.replace(/\.service$/, ''), known, lists)
 }
 
-const onHost = (host: string, words: string[], output: 'inherit' | 'pipe') =>
-  spawnSync('ssh', [...sshArgs(), `${host}-root`, ...words], {
-    stdio: ['ignore', output, output === 'pipe' ? 'pipe' : 'inherit'],
-    maxBuffer: 2 ** 24,
-  })
+const onHost = (host: string, words: string[]): string[] => [...sshArgs(), `${host}-root`, ...words]
 
 const noAnswer = (host: string, why: string): Failure =>
   new Failure(`Cannot read the journal of \`${host}\`: ${why}`, {
     hint: `just console-test-vm ${host} --log shows what it said on its console, just screenshot ${host} its screen`,
   })
 
-await main(import.meta, { name, describe, usage, positionals, options, under, examples, run })
+await main(import.meta, {
+  ...{ name, describe, usage, positionals, options, under, examples, run },
+  ownSignals: true,
+})
