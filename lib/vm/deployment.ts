@@ -30,6 +30,7 @@ import {
   lockVm,
   newUuid,
   readVm,
+  recordVm,
   theVm,
   writeVm,
   type Vm,
@@ -147,13 +148,16 @@ const steps: Step<Deployment>[] = [
       const layer = await firstGeneration(c, say)
       const { ports } = await labSettings()
       // an image that was made elsewhere has a size of its own
-      const vm = { ...newVm(c, layer, old, ports.ssh), disk: await diskSize(layer) }
+      const disk = await diskSize(layer)
+      const vm = await recordVm(c.host, (slot) => ({
+        ...newVm(c, layer, old, slot, ports.ssh),
+        disk,
+      }))
       if (c.size.disk !== undefined && vm.disk !== c.size.disk) {
         c.notes.push(
           `the disk of \`${c.host}\` has ${gib(vm.disk)}, as the image has that it is made from: \`--disk\` and LAB_DISK have no effect on an image that LAB_NIXOS_IMAGE names`,
         )
       }
-      writeVm(vm)
       await ensureIdentity(vm)
       await createDisk(vm, c.ground.firmware)
     },
@@ -286,8 +290,13 @@ async function checkedVm(c: Deployment): Promise<Vm> {
   return vm
 }
 
-function newVm(c: Deployment, layer: string, old: Vm | undefined, firstPort: number): Vm {
-  const slot = old?.slot ?? freeSlot(c.host)
+function newVm(
+  c: Deployment,
+  layer: string,
+  old: Vm | undefined,
+  slot: number,
+  firstPort: number,
+): Vm {
   return {
     host: c.host,
     uuid: old?.uuid ?? newUuid(),

@@ -218,6 +218,21 @@ export function freeSlot(host: string): number {
   throw new Failure(`Cannot make a VM for \`${host}\`: there are ${taken.size} already`)
 }
 
+/**
+ * Records a VM that is made, with its slot. One at a time: where two are made side by side, by one task or by two,
+ * the one would not see yet what the other takes.
+ */
+export async function recordVm(host: string, made: (slot: number) => Vm): Promise<Vm> {
+  const held = await lock(join(labHome(), 'vms', '.lock'), `record \`${host}\``, { wait: 60 })
+  try {
+    const vm = made(readVm(host)?.slot ?? freeSlot(host))
+    writeVm(vm)
+    return vm
+  } finally {
+    held.release()
+  }
+}
+
 /** @throws Failure when the file holds no JSON, as after a disk ran full under another program */
 export function readJson<T>(path: string): T | undefined {
   if (!existsSync(path)) return undefined

@@ -22,6 +22,7 @@ import {
   newUuid,
   qemuOf,
   readVm,
+  recordVm,
   theVm,
   writeJson,
   writeVm,
@@ -137,5 +138,13 @@ test('slots are promised to the two hosts of the plan and never given twice', as
   expect((await make('torment')).slot).toBe(2)
   expect((await make('sorrow')).slot).toBe(1)
   expect((await make('dread')).slot).toBe(4)
+  // also where several are made at once, as from a flake of new hosts
+  const made = ['web', 'mail', 'git'].map(async (host) => {
+    const held = await lockVm(host, 'make')
+    const vm = await recordVm(host, (slot) => ({ ...theVm('dread'), host, uuid: newUuid(), slot }))
+    held.release()
+    return vm.slot
+  })
+  expect((await Promise.all(made)).toSorted()).toEqual([5, 6, 7])
   expect(macs(255).lan).toBe('52:54:00:03:00:ff')
 })
