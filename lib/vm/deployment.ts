@@ -10,7 +10,7 @@ import { checkDisk, diskSize } from '../image/qcow2.ts'
 import { deployment, sameGuest, type Deployment } from './wanted.ts'
 import { labSettings } from '../lab-settings.ts'
 import type { Lock } from '../lock.ts'
-import { freePort, isFree, portsOfOthers } from './port.ts'
+import { freePort, isFree, portsOfOthers, preferredPort } from './port.ts'
 import { gib, requireMemory, requireSpace } from './preflight.ts'
 import { ensureKeeper, qemuArgs, startQemu, stopVm, waitForGuest } from './qemu.ts'
 import { labCache, labFlake, labHome } from '../settings.ts'
@@ -165,9 +165,9 @@ const steps: Step<Deployment>[] = [
   {
     title: 'start',
     skip: ({ host, fresh }) => !fresh && isRunning(host) && 'it runs already',
-    would: ({ host, openUplink }) => [
+    would: async ({ host, openUplink }) => [
       ...(openUplink ? ["open its uplink to the world, and to this machine's own services"] : []),
-      `start QEMU with SSH on 127.0.0.1:${readVm(host)?.port ?? `${2221 + freeSlot(host)}, or the next free port`}`,
+      `start QEMU with SSH on 127.0.0.1:${readVm(host)?.port ?? `${await preferredPort(freeSlot(host))}, or the next free port`}`,
       'start the keeper that starts it again after a reboot',
       'write the ssh_config of the lab',
     ],

@@ -1,14 +1,19 @@
 import { createServer } from 'node:net'
 import { Failure } from '../failure.ts'
+import { labSettings } from '../lab-settings.ts'
 import { writeSshConfigOfAll } from './identity.ts'
 import { knownVms, qemuOf, theVm, writeVm, type Vm } from './vm.ts'
 
+/** The port that the VM of a slot has where nobody else has it: 2222 for slot 1, unless the settings say otherwise. */
+export const preferredPort = async (slot: number): Promise<number> =>
+  (await labSettings()).ports.ssh - 1 + slot
+
 /**
- * The first free port on 127.0.0.1 from the preferred one on: 2222 for slot 1, 2223 for slot 2.
+ * The first free port on 127.0.0.1 from the preferred one on.
  * Ports in `taken` belong to VMs that are stopped and will want them again.
  */
 export async function freePort(slot: number, taken: Set<number>): Promise<number> {
-  const preferred = 2221 + slot
+  const preferred = await preferredPort(slot)
   for (let port = preferred; port < preferred + 400; port++) {
     if (!taken.has(port) && (await isFree(port))) return port
   }

@@ -245,7 +245,7 @@ test.each([
 
 test('a dry run as data is nothing but data, and tells what the settings have it do', async () => {
   for (const task of ['deploy-vm', 'pipelines/up']) {
-    const { code, stdout } = await makeLabWith({ LAB_ACCEL: 'tcg' }).task(
+    const { code, stdout } = await makeLabWith({ LAB_ACCEL: 'tcg', LAB_SSH_PORT: '4000' }).task(
       task,
       '--dry-run',
       '--json',
@@ -256,6 +256,8 @@ test('a dry run as data is nothing but data, and tells what the settings have it
     expect(steps.map(({ of }) => of)).toContain('sorrow')
     const { would } = steps.find(({ step }) => step === 'preflight')!
     expect(would).toEqual(['look for tools, firmware, memory and disk space'])
+    const start = steps.find(({ step }) => step === 'start')!
+    expect(start.would[0]).toBe('start QEMU with SSH on 127.0.0.1:4000, or the next free port')
   }
 })
 
