@@ -33,6 +33,10 @@ export const uplink = { git: '10.0.3.100', gitName: 'git.lab', dns: '10.0.3.53' 
 /** The file of fw_cfg by which a guest knows that its uplink is open (nix/lab/vm.nix). */
 const openFile = 'opt/lab/open-uplink'
 
+/** Whether QEMU's arguments let a guest reach the world. */
+export const opensUplink = (argv: string[]): boolean =>
+  argv.some((arg) => arg.includes(`name=${openFile},`))
+
 /**
  * The whole QEMU command line of a VM: no monitor, no display, no default device, and a network
  * that reaches nothing but the forwarded SSH port, the git remote, this machine's binary cache and the

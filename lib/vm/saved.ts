@@ -4,7 +4,7 @@ import { Failure, usage } from '../failure.ts'
 import { suggest } from '../nearest.ts'
 import { optionValue } from './accelerator.ts'
 import { withFreePort } from './port.ts'
-import { stopVm } from './qemu.ts'
+import { opensUplink, stopVm } from './qemu.ts'
 import {
   deleteSnapshot,
   putBack,
@@ -119,7 +119,7 @@ export async function restore(vm: Vm, name: string): Promise<PutBack> {
     arg.replace(/(hostfwd=tcp:[\d.]+:)\d+/, `$1${port}`).replace(there!, () => here!),
   )
   await putBack(vm, tag, argv, limit)
-  writeVm({ ...vm, port, toplevel, memory, cpus })
+  writeVm({ ...vm, port, toplevel, memory, cpus, openUplink: opensUplink(argv) })
   const clock = await setClock(vm, 10).then(
     () => true,
     (thrown: unknown) => {
