@@ -1,7 +1,16 @@
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
 import { pasted } from '../lib/quote.ts'
 import { labFlake } from '../lib/settings.ts'
 import { main, type Args } from '../lib/task.ts'
-import { configRemote, publishDotfiles, publishFlake, type Published } from '../lib/vm/remotes.ts'
+import {
+  configRemote,
+  dotfilesRemote,
+  dotfilesSource,
+  publishDotfiles,
+  publishFlake,
+  type Published,
+} from '../lib/vm/remotes.ts'
 
 export const name = 'publish'
 export const describe = "Bring the flake's current commit to the lab's remote, which the VMs follow"
@@ -24,14 +33,20 @@ export const examples: [string, string][] = [
 export async function run(args: Args): Promise<void> {
   const { dirty, force } = args
   const published = await (args['dotfiles'] ? publishDotfiles : publishFlake)({ dirty, force })
+  const [from, to] = args['dotfiles']
+    ? [dotfilesSource(), dotfilesRemote()]
+    : [labFlake(), configRemote()]
   if (args['json']) console.log(JSON.stringify(published, null, 2))
-  else for (const line of told(published)) console.log(line)
+  else for (const line of told(published, from, to)) console.log(line)
 }
 
-const told = ({ commit, moved, what }: Published): string[] => [
+const told = ({ commit, moved, what }: Published, from: string, to: string): string[] => [
   `${moved ? 'Published' : 'There already:'} ${what}${what.includes(commit.slice(0, 12)) ? '' : `, as ${commit.slice(0, 12)}`}`,
   ...(moved ? ['The VMs take it at their next upgrade: just upgrade-test-vm'] : []),
-  `To push there yourself: ${pasted('git', '-C', labFlake(), 'remote', 'add', 'lab', configRemote())}`,
+  // a directory that is in no repository of its own pushes nowhere
+  ...(existsSync(join(from, '.git'))
+    ? [`To push there yourself: ${pasted('git', '-C', from, 'remote', 'add', 'lab', to)}`]
+    : []),
 ]
 
 await main(import.meta, { name, describe, options, under, examples, run })

@@ -1,4 +1,5 @@
 import { Exit, Failure, type ExitCode } from '../lib/failure.ts'
+import { labSettings } from '../lib/lab-settings.ts'
 import { guestOf } from '../lib/nix/guest.ts'
 import { chooseVms } from '../lib/nix/hosts.ts'
 import { machine } from '../lib/scenario/machine.ts'
@@ -133,7 +134,7 @@ case $(systemctl show --property=ActiveState --value golden-boot-validation.serv
 esac`
 
 /** Prints what came of the upgrades. @returns 1 when one was not upgraded, nor up to date */
-export function printUpgraded(upgraded: Upgraded[], json: boolean): ExitCode {
+export async function printUpgraded(upgraded: Upgraded[], json: boolean): Promise<ExitCode> {
   if (json) console.log(JSON.stringify(upgraded, null, 2))
   else {
     const rows = upgraded.map((one) => [
@@ -145,8 +146,9 @@ export function printUpgraded(upgraded: Upgraded[], json: boolean): ExitCode {
       one.reason,
     ])
     console.log(table([['host', 'outcome', 'generation', 'golden', 'seconds', 'reason'], ...rows]))
+    const { units } = await labSettings()
     for (const { host } of upgraded.filter(({ held }) => !held))
-      console.log(`what it said: just ssh-test-vm ${host} sudo journalctl -u nix-local-upgrade`)
+      console.log(`what it said: just logs ${host} ${units.upgrade}`)
   }
   return upgraded.every(({ held }) => held) ? Exit.held : Exit.checkFailed
 }

@@ -37,7 +37,7 @@ export async function run(args: Args): Promise<void> {
     console.log(`\n${commit.slice(0, 12)} was pushed`)
     // a VM that fails is no reason to stop watching
     try {
-      printUpgraded(await upgradeVms(running(), args), false)
+      await printUpgraded(await upgradeVms(running(), args), false)
     } catch (thrown) {
       process.stderr.write(`${explain(name, thrown)}\n`)
     }

@@ -34,11 +34,12 @@ export async function publishFlake(options: PublishOptions = {}): Promise<Publis
 
 /** Publishes the dotfiles of LAB_DOTFILES, a chezmoi source directory; without it a small example. */
 export async function publishDotfiles(options: PublishOptions = {}): Promise<Published> {
-  const source = dotfiles()
+  const source = dotfilesSource()
   return publish(dotfilesRemote(), source, (await labSettings()).branch, options)
 }
 
-function dotfiles(): string {
+/** The chezmoi source directory that is published. @throws Failure (usage) */
+export function dotfilesSource(): string {
   const given = process.env['LAB_DOTFILES']
   if (!given) return join(project, 'nix/lab/dotfiles')
   const directory = givenPath(given)
