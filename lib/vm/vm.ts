@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { existsSync, lstatSync, readFileSync, readdirSync, statSync } from 'node:fs'
-import { dirname, join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import { privateDirectory } from '../directory.ts'
 import { Failure } from '../failure.ts'
 import { lock, type Lock } from '../lock.ts'
@@ -186,9 +186,9 @@ export function isRunning(host: string): boolean {
 export const hasDisk = (host: string): boolean =>
   readVm(host) !== undefined && existsSync(files(host).disk) && existsSync(files(host).vars)
 
-/** The keepers of a VM: one, or none, or for a moment two. */
+/** The keepers of a VM: one, or none, or for a moment two. Some distributions call the program `node-22`. */
 export const keepersOf = (vm: WhichVm): Identity[] =>
-  processesOf(vm.uuid).filter((found) => found.program === 'node')
+  processesOf(vm.uuid).filter((found) => found.program === basename(process.execPath))
 
 export const newUuid = (): string => randomUUID()
 
