@@ -1,4 +1,4 @@
-import { lstatSync, readdirSync } from 'node:fs'
+import { existsSync, lstatSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { explain, Failure } from '../lib/failure.ts'
 import { faultName, secondsLeft } from '../lib/fault/fault.ts'
@@ -164,8 +164,12 @@ const stateCell = ({ state, openUplink }: { state: State; openUplink: boolean })
 
 const faultCell = (faults: object[]): string => (faults.length > 0 ? String(faults.length) : 'none')
 
-/** Bytes that the files of a VM take, holes not counted; what VMs share is not among them. */
-function taken(dir: string): number {
+/**
+ * Bytes that the files of a VM take, holes not counted; what VMs share is not among them. None of one that was deleted
+ * while it was asked, as a copy is at the end of its run.
+ */
+export function taken(dir: string): number {
+  if (!existsSync(dir)) return 0
   const entries = readdirSync(dir, { recursive: true, encoding: 'utf8' })
   const blocks = entries.map(
     (entry) => lstatSync(join(dir, entry), { throwIfNoEntry: false })?.blocks ?? 0,
