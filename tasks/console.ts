@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import type { Socket } from 'node:net'
 import { Failure } from '../lib/failure.ts'
 import { hostName } from '../lib/host-name.ts'
@@ -36,7 +36,9 @@ const detach = 0x1d // Ctrl-], as telnet has it
 export async function run(args: Args): Promise<void> {
   const vm = theVm(hostName(args['host']))
   const f = files(vm.host)
-  console.log(withoutQueries(lastLines(readFileSync(f.serial, 'utf8'), args['lines'])))
+  // one that was never started has none
+  const log = existsSync(f.serial) ? readFileSync(f.serial, 'utf8') : ''
+  if (args['lines'] > 0) console.log(withoutQueries(lastLines(log, args['lines'])))
   if (args['log']) return
   if (!qemuOf(vm)) {
     throw new Failure(`Cannot attach to \`${vm.host}\`: it is not running`, {

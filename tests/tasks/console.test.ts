@@ -62,3 +62,11 @@ test('Ctrl-] ends a console that waits for the next QEMU', async () => {
   watching.stdin.write('\u001d')
   expect(await came).toMatchObject({ code: 0, err: expect.not.stringContaining('is off') })
 })
+
+test('no lines are none, and a VM that was never started has no log', async () => {
+  const off = await ended(startTask('console', ['box', '--log', '--lines', '0']))
+  expect(off).toEqual({ code: 0, out: '', err: '' })
+  rmSync(files('box').serial)
+  const never = await ended(startTask('console', ['box']))
+  expect(never).toMatchObject({ code: 3, err: expect.stringMatching(/^console: Cannot attach to/) })
+})
