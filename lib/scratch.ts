@@ -1,6 +1,7 @@
 import { existsSync, lstatSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { Failure } from './failure.ts'
 
 const swept = new Set<string>()
 
@@ -9,6 +10,7 @@ const swept = new Set<string>()
  * Ctrl-C included, goes then, and that of a killed process with the next one that asks.
  * @param name what it is for, as it is to be read in a listing
  * @param within where it has to be, for what is moved from it to elsewhere on the same file system
+ * @throws Failure when that is not there
  */
 export function scratchDirectory(name: string, within = tmpdir()): string {
   if (!swept.has(within)) {
@@ -18,7 +20,14 @@ export function scratchDirectory(name: string, within = tmpdir()): string {
       sweepScratch(within, process.pid)
     })
   }
-  return mkdtempSync(join(within, `vmlab-scratch-${process.pid}-${name}-`))
+  try {
+    return mkdtempSync(join(within, `vmlab-scratch-${process.pid}-${name}-`))
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code !== 'ENOENT') throw cause
+    // as of a shell of nix develop that has ended
+    const hint = 'Set TMPDIR to a directory that is there'
+    throw new Failure(`Cannot use \`${within}\`: it does not exist`, { hint, cause })
+  }
 }
 
 /** Removes the user's scratch directories whose process is no more. @param own a process that is just ending */

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, onTestFinished, test } from 'vitest'
 import { project } from '../../lib/settings.ts'
-import { sweepScratch } from '../../lib/scratch.ts'
+import { scratchDirectory, sweepScratch } from '../../lib/scratch.ts'
 
 const program = (then: string): string[] => [
   ...['--import', 'tsx', '--input-type=module', '--eval'],
@@ -60,4 +60,10 @@ test('those of a killed process go with the next that asks; those of a living on
   await once(living, 'exit')
   sweepScratch(dir)
   expect(readdirSync(dir)).toEqual([])
+})
+
+test('a directory for such files that is gone is said, with what to set', () => {
+  expect(() => scratchDirectory('one', '/nonexistent/nix-shell.x')).toThrow(
+    'Cannot use `/nonexistent/nix-shell.x`: it does not exist',
+  )
 })
