@@ -225,7 +225,9 @@ async function bareRepository(dir: string, branch: string): Promise<Git> {
   if (!existsSync(join(dir, 'HEAD'))) {
     const beside = `${dir}.new`
     rmSync(beside, { recursive: true, force: true })
-    await run('git', ['init', '--quiet', '--bare', beside])
+    // whatever its user has new repositories be: jj reads no SHA-256, and `just watch` looks at the files of refs
+    const env = { GIT_DEFAULT_HASH: 'sha1', GIT_DEFAULT_REF_FORMAT: 'files' }
+    await run('git', ['init', '--quiet', '--bare', beside], { env })
     await run('mv', ['-T', beside, dir])
   }
   // the branch is lab.toml's to say, and may be another by now

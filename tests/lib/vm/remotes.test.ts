@@ -2,7 +2,7 @@ import { execFileSync } from 'node:child_process'
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterEach, beforeEach, expect, test } from 'vitest'
+import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import {
   configRemote,
   publish,
@@ -47,6 +47,16 @@ beforeEach(() => {
 afterEach(() => {
   delete process.env['LAB_HOME']
   rmSync(dir, { recursive: true })
+})
+
+test('a user whose new repositories have other hashes publishes what has the usual ones', async () => {
+  const first = commit('flake.nix', '{ }')
+  vi.stubEnv('GIT_DEFAULT_HASH', 'sha256')
+  try {
+    expect(await send()).toMatchObject({ commit: first, moved: true })
+  } finally {
+    vi.unstubAllEnvs()
+  }
 })
 
 test('the commit that is checked out is published as it is, with its history', async () => {
