@@ -46,7 +46,7 @@ export async function findAccelerator(firmware: Firmware): Promise<Accelerator> 
   if (demanded === 'tcg') return { ...tcg, reason: 'LAB_ACCEL says so' }
   const key = [bootId(), process.getuid?.(), qemu, firmware.code].join(' ')
   const memory = join(privateDirectory(labCache()), 'accelerator.json')
-  let known = readJson<{ key: string; problem: string | null }>(memory)
+  let known = remembered(memory)
   if (known?.key !== key) {
     known = { key, problem: await probe(firmware) }
     writeJson(memory, known)
@@ -60,6 +60,16 @@ export async function findAccelerator(firmware: Firmware): Promise<Accelerator> 
     })
   }
   return { ...tcg, reason: `KVM does not work here: ${known.problem}` }
+}
+
+/** What the probe before this one found; one whose record cannot be read is made again. */
+function remembered(memory: string): { key: string; problem: string | null } | undefined {
+  try {
+    return readJson(memory)
+  } catch (thrown) {
+    if (!(thrown instanceof Failure)) throw thrown
+    return undefined
+  }
 }
 
 /**

@@ -1,5 +1,8 @@
-import { expect, test } from 'vitest'
-import { emulatedCpus } from '../../../lib/vm/accelerator.ts'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { expect, onTestFinished, test, vi } from 'vitest'
+import { emulatedCpus, findAccelerator } from '../../../lib/vm/accelerator.ts'
 
 test.each([
   ['QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)', 1],
@@ -10,4 +13,19 @@ test.each([
   ['', 2],
 ])('%s emulates %d CPUs', (said, cpus) => {
   expect(emulatedCpus(said)).toBe(cpus)
+})
+
+test('what was found before and cannot be read is found again', async () => {
+  const cache = mkdtempSync(join(tmpdir(), 'accelerator-'))
+  onTestFinished(() => {
+    vi.unstubAllEnvs()
+    rmSync(cache, { recursive: true })
+  })
+  vi.stubEnv('LAB_CACHE', cache)
+  vi.stubEnv('LAB_ACCEL', 'auto')
+  const memory = join(cache, 'accelerator.json')
+  writeFileSync(memory, '')
+  const none = { code: '/nonexistent', vars: '/nonexistent' }
+  expect(['kvm', 'tcg']).toContain((await findAccelerator(none)).kind)
+  expect(JSON.parse(readFileSync(memory, 'utf8'))).toHaveProperty('problem')
 })
