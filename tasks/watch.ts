@@ -1,4 +1,4 @@
-import { watch as watchFiles } from 'node:fs'
+import { watch as watchFiles, type FSWatcher } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { Failure, explain } from '../lib/failure.ts'
 import { labSettings } from '../lib/lab-settings.ts'
@@ -45,20 +45,28 @@ export async function run(args: Args): Promise<void> {
   }
 }
 
-/** Resolves with the branch's commit when it is another; git moves a branch by renaming a file of its refs. */
-function pushedAfter(seen: string, branch: string): Promise<string> {
+/**
+ * Resolves with the branch's commit when it is another; git moves a branch by renaming a file of its refs. That is
+ * looked for now and then as well: there may be no inotify left, and git packs refs and removes their directory.
+ */
+export function pushedAfter(seen: string, branch: string): Promise<string> {
   const refs = dirname(join(configRemote(), 'refs/heads', branch))
   return new Promise((resolve, reject) => {
+    let watcher: FSWatcher | undefined
     const look = async (): Promise<void> => {
       const now = await publishedCommit(configRemote(), branch)
       if (now === undefined || now === seen) return
-      watcher.close()
+      watcher?.close()
+      clearInterval(poll)
       resolve(now)
     }
-    const watcher = watchFiles(refs, () => void look().catch(reject))
-    watcher.on('error', reject)
+    const looks = (): void => void look().catch(reject)
+    const poll = setInterval(looks, 5000)
+    try {
+      watcher = watchFiles(refs, looks).on('error', () => watcher?.close())
+    } catch {}
     // pushed while nobody watched
-    void look().catch(reject)
+    looks()
   })
 }
 

@@ -9,6 +9,7 @@ import {
   publishedCommit,
   type PublishOptions,
 } from '../../../lib/vm/remotes.ts'
+import { pushedAfter } from '../../../tasks/watch.ts'
 
 let dir: string
 let flake: string
@@ -208,4 +209,14 @@ test('a directory that git does not know is published as it is', async () => {
   expect(readFileSync(join(clone(), 'dot_a'), 'utf8')).toBe('2')
   expect(git(configRemote(), 'rev-list', '--count', second)).toBe('2')
   expect((await send()).moved).toBe(false)
+})
+
+test('a push is seen although git has packed the refs, and their directory with them', async () => {
+  const first = commit('flake.nix', '{ }')
+  await publish(configRemote(), flake, 'team/main')
+  git(configRemote(), 'pack-refs', '--all')
+  const pushed = pushedAfter(first, 'team/main')
+  const second = commit('flake.nix', '{ a = 1; }')
+  await publish(configRemote(), flake, 'team/main')
+  expect(await pushed).toBe(second)
 })
