@@ -96,17 +96,23 @@ async function upgraded(scene: Scene, vm: Machine): Promise<Ended> {
   return ended
 }
 
+/** What bash calls in place of a program that is not there. It is told wherever the command's own words go. */
+const notFound = 'command_not_found_handle() { echo "the shell finds no $1" >&3; return 127; }'
+
 /**
- * Shell that ends with 0 as soon as a command succeeds, or fails, and prints its last lines. One that the shell
- * says it cannot run, as after a slip, has not failed.
+ * Shell that ends with 0 as soon as a command succeeds, or fails, and prints its last lines. One of which the
+ * shell cannot run a part, as after a slip, has not failed.
  */
 export function untilSo(command: string, limit: number, holds: boolean): string {
   const loop = holds
     ? `until (\n${command}\n); do sleep 1; done`
-    : `while said=$(exec 2>&1\n${command}\n); code=$?; do
-  case "$code $said" in "0 "*) sleep 1 ;; 12[67]" "?*) echo "$said"; exit 1 ;; *) exit 0 ;; esac
+    : `${notFound}
+while said=$(exec 3>&1 2>&1\n${command}\n); code=$?; do
+  case "$code $said" in *"the shell finds no "*) echo "$said"; exit 1 ;; "0 "*) sleep 1 ;; 12[67]" "*) echo "\${said:-the shell cannot run it}"; exit 1 ;; *) exit 0 ;; esac
 done`
-  return `said=$(timeout ${limit} sh -c ${quote(loop)} 2>&1); code=$?; printf '%s' "$said" | tail -n 3; exit $code`
+  // of a program that is not there, other shells say nothing that could not be redirected
+  const shell = holds ? 'sh' : 'bash --posix'
+  return `said=$(timeout ${limit} ${shell} -c ${quote(loop)} 2>&1); code=$?; printf '%s' "$said" | tail -n 3; exit $code`
 }
 
 /** Asks through the guest agent, which needs no network and no login. */

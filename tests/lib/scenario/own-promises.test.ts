@@ -147,6 +147,11 @@ test.each<[boolean, string, boolean]>([
   // a slip is no promise that was kept
   [false, 'lab-none --quiet', false],
   [false, '/etc/hostname', false],
+  // nor is one whose words go elsewhere, or that is a part of a pipe
+  [false, 'lab-none --quiet >/dev/null 2>&1', false],
+  [false, '/etc/hostname >/dev/null 2>&1', false],
+  [false, 'lab-none 2>/dev/null | grep --quiet one', false],
+  [false, 'false >/dev/null 2>&1', true],
   [false, '( # half', false],
 ])('asked whether it succeeds (%s), `%s` comes to %s', (holds, command, so) => {
   const { status, stdout } = spawnSync('sh', ['-c', untilSo(command, 1, holds)], {
