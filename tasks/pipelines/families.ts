@@ -22,7 +22,8 @@ export async function families(names: string[] = []): Promise<Family[]> {
   if (unknown !== undefined) {
     throw unknownName('a family', unknown, familyNames, 'just gitops-test --list lists their cases')
   }
-  const wanted = names.length > 0 ? names : familyNames
+  // a case that ran twice would have one place for both
+  const wanted = names.length > 0 ? [...new Set(names)] : familyNames
   const found = await Promise.all(
     wanted.map(async (name) => {
       if (name === 'promises') return ownPromises()

@@ -94,6 +94,11 @@ test('without any there is no such family, and to ask for it is an error', async
   expect((await families()).at(-1)).toMatchObject({ name: 'promises', cases: [{ name: 'a' }] })
 })
 
+test('a family that is named twice is run once', async () => {
+  const twice = await families(['full-workflow', 'auto-upgrade', 'full-workflow'])
+  expect(twice.map(({ name }) => name)).toEqual(['full-workflow', 'auto-upgrade'])
+})
+
 async function world(): Promise<{ config: Remote; branch: string }> {
   const dir = join(flake, 'config.git')
   await git(['init', '--quiet', '--bare', '--initial-branch=main', dir])
