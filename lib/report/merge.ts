@@ -128,19 +128,20 @@ export function merge(parts: Part[]): Merged {
       : []),
     ...(missing.length > 0 ? [`no part ran ${missing.join(', ')}`] : []),
   ]
+  const troubles = parts.flatMap((part) =>
+    (part.plan.ended?.troubles ?? []).map((why) => `${titleOf(part)}: ${why}`),
+  )
   return {
     plan: {
       ...plan,
       ...{ name: distinct((part) => part.plan.name).join('+'), hosts, asked, cases: asked },
-      ...{ ground: grounds.join('; '), shard: undefined, ended: { troubles: [] } },
+      ...{ ground: grounds.join('; '), shard: undefined, ended: { troubles } },
       lanes: parts.flatMap((part) => vmsOf(part).map((vm) => calledIn(part, vm))),
     },
     results,
     events: eventsOf(parts),
     notes,
-    troubles: parts.flatMap((part) =>
-      (part.plan.ended?.troubles ?? []).map((why) => new Failure(`${titleOf(part)}: ${why}`)),
-    ),
+    troubles: troubles.map((why) => new Failure(why)),
     durations: Object.fromEntries(
       passed.map((one) => [nameOf(one), Math.round(one.seconds * 10) / 10]),
     ),

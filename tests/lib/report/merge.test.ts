@@ -167,11 +167,14 @@ test('a part that was cut short has not run what it has no result of', () => {
 test('what the lab could not do after the cases of a part makes its exit code the merged one', async () => {
   const ended = { troubles: ['Cannot put `sorrow` back'] }
   const other = part('two', [result('g/d'), result('f/b')], { ...shard(2, 2), ended })
-  const { code, stderr } = await mergeRuns(one(), other)
+  const to = join(lab.dir, 'merged')
+  const { code, stderr } = await mergeRuns(one(), other, '--to', to)
   expect({ code, stderr }).toEqual({
     code: 3,
     stderr: 'merge-runs: part 2/2: Cannot put `sorrow` back\n',
   })
+  // also where the merged run is merged again
+  expect(merge(readParts([to])).troubles).toHaveLength(1)
 })
 
 test('records are found below a directory, and evidence where they were brought', () => {
