@@ -102,11 +102,12 @@ function withEvidence(one: CaseResult, dir: string): CaseResult {
 /**
  * Puts parts together. A case that was asked for and that no part did is an error of the lab, as it proves
  * nothing; of a case that several parts did the worst result counts.
- * @throws Failure (usage) when the parts are of different flakes, or of different versions of the lab
+ * @throws Failure (usage) when the parts are of different flakes, hosts or versions of the lab
  */
 export function merge(parts: Part[]): Merged {
   const [first, ...others] = parts as [Part, ...Part[]]
   for (const other of others) refuseOther(first, other)
+  refuseOtherHosts(parts)
   const { plan } = first
   const distinct = <T>(of: (part: Part) => T): T[] => [...new Set(parts.map(of))]
   const hosts = [...new Set(parts.flatMap((part) => part.plan.hosts))].toSorted()
@@ -167,6 +168,21 @@ export function difference(one: Plan, other: Plan): string | undefined {
   ]
   const [found] = same.filter(([, of]) => of(one) !== of(other))
   return found && `${found[0]} (${found[1](one)} and ${found[1](other)})`
+}
+
+/**
+ * A case that passed on one pair of a fleet's hosts has not been run on another. A part with one VM's cases alone
+ * has the first host only.
+ */
+function refuseOtherHosts(parts: Part[]): void {
+  const [most, ...others] = parts.toSorted((a, b) => b.plan.hosts.length - a.plan.hosts.length)
+  const { hosts } = most!.plan
+  const other = others.find(({ plan }) => !plan.hosts.every((host) => hosts.includes(host)))
+  if (!other) return
+  throw usage(
+    `Cannot merge \`${most!.dir}\` and \`${other.dir}\`: they are of different hosts (${hosts.join(', ')} and ${other.plan.hosts.join(', ')})`,
+    'What holds on one says nothing of the other: merge the runs of each pair of hosts',
+  )
 }
 
 /** VMs as a part's events call them. */

@@ -138,6 +138,7 @@ test.each<[string, Partial<Plan>, string]>([
     'different subjects (none and my.service)',
   ],
   ['versions of the lab', { lab: '2cd' }, 'different versions of the lab (1ab and 2cd)'],
+  ['hosts', { hosts: ['web', 'db'] }, 'different hosts (sorrow, torment and web, db)'],
 ])('parts of different %s are refused, and nothing is written', async (_, more, words) => {
   const other = part('two', [result('g/d'), result('f/b')], more)
   const { code, stderr, stdout } = await mergeRuns(one(), other, '--to', join(lab.dir, 'merged'))
@@ -156,6 +157,15 @@ test('other seeds, other ground and cases of two parts are said; the worst resul
     'several parts ran the same cases, of which the worst result counts: f/a',
   ])
   expect(results.map(({ state }) => state)).toEqual(['failed', 'passed', 'passed', 'passed'])
+})
+
+test('a part whose cases want one VM has one of the hosts', () => {
+  const other = part('two', [result('g/d'), result('f/b')], { ...shard(2, 2), hosts: ['sorrow'] })
+  for (const parts of [
+    [one(), other],
+    [other, one()],
+  ])
+    expect(merge(readParts(parts))).toMatchObject({ notes: [], plan: { hosts: plan.hosts } })
 })
 
 test('a part that was cut short has not run what it has no result of', () => {
