@@ -35,15 +35,11 @@ export function judgeFacts(facts: Facts, expected: Expected): OracleRow[] {
     nothingWrong('facts', 'each could be read', facts.unread),
     row('guest agent', facts.bootId, facts.agentBootId, 'boot '),
     expected.running === undefined
-      ? row(
-          'running',
-          'a generation',
-          /^\/nix\/store\/\S+$/.test(running) ? 'a generation' : running,
-        )
+      ? generation('running', running)
       : row('running', expected.running, running),
     expected.booted
       ? row('booted', expected.running ?? running, facts.booted)
-      : row('booted', 'a generation', facts.booted ? 'a generation' : ''),
+      : generation('booted', facts.booted),
     row('profile', running, facts.profile),
     row('boots next', running, target(facts, facts.oneShot ?? facts.defaultEntry)),
     row(
@@ -111,6 +107,10 @@ function row(
   const shown = (text: string | undefined): string => (text ? prefix + text : 'nothing')
   return { name, state: held ? 'ok' : 'failed', expected: shown(expected), found: shown(found) }
 }
+
+/** Whichever it is: `readlink -f` names a link that is not there by its own path. */
+const generation = (name: string, found: string): OracleRow =>
+  row(name, 'a generation', /^\/nix\/store\/\S+$/.test(found) ? 'a generation' : found)
 
 /** The toplevel that an entry boots; the text says what is wrong with one that boots none. */
 function target({ entries }: Facts, id: string): string {

@@ -195,6 +195,7 @@ const ill: [row: string, facts: Partial<Facts>, wanted?: Partial<Expected>][] = 
   ['running', {}, { running: golden }],
   ['booted', {}, { booted: true }],
   ['booted', { booted: '' }],
+  ['booted', { booted: '/run/booted-system' }],
   ['profile', { profile: golden, trial: { ...well.trial!, toplevel: golden } }],
   [
     'boots next',
