@@ -131,7 +131,9 @@ function leftOver(facts: Facts): string[] {
     'EFI/nixos/': loads(Object.keys(entries).filter((name) => !ofGolden.includes(name))),
   }
   const orphans = bootFiles.filter((file) =>
-    Object.entries(named).some(([dir, text]) => file.startsWith(dir) && !text.includes(`/${file}`)),
+    Object.entries(named).some(
+      ([dir, text]) => file.startsWith(dir) && !text.split(/\s+/).includes(`/${file}`),
+    ),
   )
   return [
     ...bootFiles.filter((file) => file.endsWith('.new')),

@@ -272,6 +272,9 @@ const ill: [row: string, facts: Partial<Facts>, wanted?: Partial<Expected>][] = 
   ['ESP', { bootFiles: ['EFI/golden/k.efi.new'] }],
   ['ESP', { bootFiles: ['EFI/golden/of-another.efi'] }],
   ['ESP', { bootFiles: ['EFI/nixos/of-none.efi'] }],
+  // the name of another begins so
+  ['ESP', { bootFiles: ['EFI/golden/k'] }],
+  ['ESP', { bootFiles: ['EFI/nixos/k.e'] }],
   ['ESP', { entries: { ...well.entries, 'golden-bbb.conf': entry(newer) } }],
   ['ESP', { loaderConf: `${well.loaderConf}preferred golden-gone.conf\n` }],
   ['locks', { openLocks: ['/run/golden-generation.lock'] }],
