@@ -330,7 +330,8 @@ export function readFacts(root: string, user: string, agent: string | undefined)
     ),
     failedUnits: lines('failedUnits').map((line) => line.split(' ')[0]!),
     deployed: deployed ? { commit: deployed, toplevel: ofIt } : undefined,
-    transaction: said['transaction']?.trim() || undefined,
+    // one that is there and holds nothing is a line without a word
+    transaction: said['transaction'] ? said['transaction'].trim() || 'an empty file' : undefined,
     generations: readGenerations(lines('generations')),
     specialisations: lines('specialisations'),
     beside: lines('beside'),
@@ -345,7 +346,13 @@ export function readFacts(root: string, user: string, agent: string | undefined)
     journal: lines('journal'),
     seen: readStatusLog(said['status'] ?? ''),
     states: lines('states'),
-    unread: named('unread ').map(([name, text]) => `${name}: ${text.trim()}`),
+    unread: [
+      ...named('unread ').map(([name, text]) => `${name}: ${text.trim()}`),
+      // what the agents would still take for a record
+      ...['golden', 'trial'].flatMap((name) =>
+        said[name] && readRecord(said[name]) === undefined ? [`${name}: it holds no JSON`] : [],
+      ),
+    ],
     foreign: lines('foreign'),
     repositories: Object.fromEntries(
       named('commits ').map(([name, text]) => [

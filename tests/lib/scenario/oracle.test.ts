@@ -553,6 +553,22 @@ test('what the guest prints is read into facts', () => {
   })
 })
 
+test('a record of which nothing or half is left is no record that is not there', () => {
+  const { transaction, unread } = readFacts(
+    said({ transaction: '', trial: '{"toplevel":"/nix/store/x","entry":', golden: '' }),
+    said({}),
+    undefined,
+  )
+  expect(failed({ transaction })).toEqual(['no half-done upgrade'])
+  expect(unread).toEqual(['golden: it holds no JSON', 'trial: it holds no JSON'])
+  // `show` prints nothing of a file that is not there
+  const none = '\u001etransaction\n\u001etrial\n\u001egolden\n\u001eend\n'
+  expect(readFacts(none, said({}), undefined)).toMatchObject({
+    transaction: undefined,
+    unread: [],
+  })
+})
+
 test('what jj complains of is no change, so a clone that it cannot read has none', () => {
   const user = said({
     'visible nix-config': 'Error: The repository is corrupt\nCaused by: an operation\n',
