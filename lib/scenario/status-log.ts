@@ -89,7 +89,7 @@ export interface Seen {
 export function readStatusLog(text: string): Seen[] {
   return text.split('\n').flatMap((line): Seen[] => {
     const [, boot, of, profile, runs, rest] =
-      /^(\S+) (upgrade|sync) (\S+) (\S+) (.*) end$/.exec(line) ?? []
+      /^(\S+) (upgrade|sync) (\S+) (\S+) (.*) end$/s.exec(line) ?? []
     if (boot === undefined) return []
     return [
       { boot, of: of as Seen['of'], profile: profile === 'yes', runs: runs === 'yes', text: rest! },

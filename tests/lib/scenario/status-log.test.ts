@@ -36,6 +36,12 @@ const begun = ['recover', 'hooks', 'fetch', 'rebase', 'build', 'switch'].map((ph
   seen(status(phase)),
 )
 
+test('a state is read whatever signs are in it', () => {
+  // what ends a line to JavaScript and to nobody else
+  const text = status('fetch', 'failed', { reason: 'Conflict in a\u2028b' })
+  expect(readStatusLog(`one upgrade no no ${text} end\n`)).toEqual([seen(text)])
+})
+
 test('an upgrade from its beginning to its end is in order, and so is one that was put back', () => {
   const well = [...begun, seen(status('validate', null, to), there)]
   const upgraded = seen(status('done', 'upgraded', to), there)
