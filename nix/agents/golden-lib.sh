@@ -434,7 +434,8 @@ profile_to_golden() {
     for link in "$profile"-*-link; do
       number=${link#"$profile"-}
       number=${number%-link}
-      if [[ $link -ef $golden ]] && ((number > latest)); then latest=$number; fi
+      # a link of somebody's own has no number
+      if [[ $number =~ ^[0-9]+$ && $link -ef $golden ]] && ((number > latest)); then latest=$number; fi
     done
     if ((latest > 0)); then
       # as nix-env does it, which takes a second under emulation

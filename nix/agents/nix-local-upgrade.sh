@@ -147,8 +147,9 @@ recover_after_boot() {
   now_running=$(running)
   if [[ $stage == system && $(readlink --canonicalize "$profile") != "$now_running" ]]; then
     for link in "$profile"-*-link; do
-      if [[ $(readlink --canonicalize "$link") == "$now_running" ]]; then
-        number "$link"
+      number "$link"
+      # a link of somebody's own is no generation
+      if [[ $REPLY != null && $(readlink --canonicalize "$link") == "$now_running" ]]; then
         nix-env --profile "$profile" --switch-generation "$REPLY" || later profile
         changed=yes
       fi

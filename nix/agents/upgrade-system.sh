@@ -465,7 +465,7 @@ clean() {
     link="$profile-$id-link"
     target=$(readlink --canonicalize "$link")
     if [[ $protected != *" $target "* && $(stat --format %Y "$link") -lt $keep_from ]]; then removed+=("$id"); fi
-  done < <(find "${profile%/*}" -maxdepth 1 -name 'system-*-link' | sed 's/.*system-//; s/-link$//' | sort --numeric-sort |
+  done < <(find "${profile%/*}" -maxdepth 1 -name 'system-*-link' | sed -n -E 's#.*/system-([0-9]+)-link$#\1#p' | sort --numeric-sort |
     head -n "-$UPGRADE_KEEP_GENERATIONS")
   if [[ ${#removed[@]} == 0 ]]; then return; fi
   say "removing generations ${removed[*]}"

@@ -879,6 +879,17 @@ test('rollback-to-golden runs golden at once, or boots it, and says what takes a
   )
 })
 
+test('A link beside the profile that somebody has made by hand is no generation', async () => {
+  await host.rebuild(2)
+  await host.sh(`ln -sfn ${one} /nix/var/nix/profiles/system-known-good-link`)
+  const { said } = await host.boot([two])
+  expect(said).toContain(`the golden generation is well: ${one}`)
+  expect(await host.status()).toMatchObject({ profile: one, trial: null })
+  await host.rebuild(2)
+  expect(await host.sh('rollback-to-golden')).toContain(`running: ${one}`)
+  expect(await host.sh('readlink /nix/var/nix/profiles/system')).toBe('system-1-link')
+})
+
 test('What is pinned by hand is on trial no more, and forgiven', async () => {
   await host.rebuild(2)
   await host.boot([two])

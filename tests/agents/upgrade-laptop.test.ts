@@ -131,6 +131,25 @@ test('What boots after a power cut is what boots from then on', async () => {
   expect(await world.sh('tail -n 1 switched')).toBe('boot one')
 })
 
+test('A link beside the profile that somebody has made by hand is no generation', async () => {
+  const one = await world.sh('readlink -f /run/current-system')
+  const profiles = '/nix/var/nix/profiles'
+  await world.sh(`ln -sfn ${one} ${profiles}/system-known-good-link`)
+  await world.push('two', { 'text.nix': '"two"' })
+  expect((await world.upgrade({ UPGRADE_PHASE_HOOK: killedIn('validate') })).code).toBe(137)
+  await world.sh(`ln -sfn ${one} /run/current-system
+    sed -i 's/"bootId":"[^"]*"/"bootId":"another"/' /var/lib/nix-local-upgrade/transaction.json`)
+  expect(await world.upgrade()).toMatchObject({ outcome: 'upgraded', notRestored: [] })
+
+  await world.sh(`touch -h -d '8 days ago' ${profiles}/system-*-link`)
+  await world.push('three', { 'text.nix': '"three"' })
+  const done = await world.upgrade({ UPGRADE_KEEP_GENERATIONS: '1' })
+  expect(done.reason).toBe(`Runs ${done.to!.commit.slice(0, 12)}`)
+  expect(await world.sh(`ls ${profiles} | grep system`)).toBe(
+    'system\nsystem-3-link\nsystem-known-good-link',
+  )
+})
+
 test('A trunk that was rewritten is refused by a host that has never upgraded, too', async () => {
   await world.sh('rm /var/lib/nix-local-upgrade/deployed')
   await world.sh(
