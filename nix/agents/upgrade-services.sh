@@ -40,22 +40,33 @@ started_since() { # started_since <service>: whether it came up after the switch
   [[ ${after[2]} == @(active/running|activating/*) && ${after[1]} != "${before[1]-}" ]]
 }
 
+# Whether a service was restarted time and again before the switch: such a loop may have been met as it waited, as it
+# started or as it was being ended.
+was_restless() { # was_restless <service>
+  local before
+  read -r -a before <<<"${services_before[$1]-}"
+  [[ ${before[0]:-0} -gt 0 ]] || return
+  since_boot
+  [[ ${before[2]} == *activating/* || $((REPLY - before[1] / 1000000)) -lt 600 ]]
+}
+# Whether one waits to be started again as it did before: the count of a service that the switch has started begins anew.
+waits_as_before() { # waits_as_before <service>
+  [[ ${services[$1]-} && ${services[$1]%% *} -ge ${services_before[$1]%% *} ]]
+}
+
 # Services that do not stay up, though they run at this moment or will again, one a line in REPLY. Those that
-# were the same before the switch, or had failed, are no reason to take it back: such a loop may have been met as it
-# waited, as it started or as it was being ended.
+# were the same before the switch, or had failed, are no reason to take it back.
 restless() {
-  local unit now first before units=() awake
+  local unit now first before units=()
   local -A at_first=()
   for unit in "${!services[@]}"; do at_first[$unit]=${services[$unit]}; done
   REPLY=''
   look_at_services || return
-  since_boot
-  awake=$REPLY
   for unit in "${!services[@]}"; do
     read -r -a now <<<"${services[$unit]}"
     read -r -a first <<<"${at_first[$unit]-}"
     read -r -a before <<<"${services_before[$unit]-}"
-    if [[ ${before[0]:-0} -gt 0 && (${before[2]} == *activating/* || $((awake - before[1] / 1000000)) -lt 600) ]]; then continue; fi
+    if was_restless "$unit"; then continue; fi
     if [[ $'\n'${failed_before-}$'\n' == *$'\n'"$unit"$'\n'* ]]; then continue; fi
     if [[ ${now[0]} -gt ${first[0]:-0} ]]; then
       units+=("$unit does not stay up: it was restarted $((now[0] - ${first[0]:-0})) times within $UPGRADE_SETTLE s")

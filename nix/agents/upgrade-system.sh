@@ -52,13 +52,14 @@ efi_variable() { # efi_variable <name>: of the boot loader, in REPLY; nothing wh
   { REPLY=$(<"/sys/firmware/efi/efivars/$1-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"); } 2>/dev/null || REPLY=''
   REPLY=${REPLY:1}
 }
-# failed_units [<units>]: those that have failed and are not among these, one a line, in REPLY; fails where
-# systemd is not to be asked
+# failed_units [<units>]: those that have failed, or wait to be started again and did not before the switch, and are not
+# among these, one a line, in REPLY; fails where systemd is not to be asked
 failed_units() {
-  local unit units=() listed
+  local unit units=() listed active
   REPLY=''
   listed=$(ask_systemd list-units --all --plain --no-legend --no-pager --state=failed,auto-restart,auto-restart-queued) || return
-  while read -r unit _; do
+  while read -r unit _ active _; do
+    if [[ $active == activating ]] && was_restless "$unit" && waits_as_before "$unit"; then continue; fi
     if [[ -n $unit && $'\n'${1:-}$'\n' != *$'\n'"$unit"$'\n'* ]]; then units+=("$unit"); fi
   done <<<"$listed"
   local IFS=$'\n'

@@ -16,12 +16,14 @@ await useRoot((made) => (root = made))
 beforeEach(() => {
   if (!root) return
   mkdirSync(join(root.dir, 'run/systemd/system'), { recursive: true })
-  systemctl(`case $1 in show) ;; *) exit 0 ;; esac
-    while read -r id type restarts state since; do
-      printf '%s\\n' "Type=$type" "NRestarts=$restarts" "Id=$id.service" "ActiveState=\${state%/*}" "SubState=\${state#*/}" \\
-        "ActiveEnterTimestampMonotonic=\${since}000000" ''
-    done </root/units | sed '$d'`)
+  systemctl(`case $1 in show) ;; *) exit 0 ;; esac\n${show}`)
 })
+
+/** Shows the services of /root/units, a line each. */
+const show = `while read -r id type restarts state since; do
+  printf '%s\\n' "Type=$type" "NRestarts=$restarts" "Id=$id.service" "ActiveState=\${state%/*}" "SubState=\${state#*/}" \\
+    "ActiveEnterTimestampMonotonic=\${since}000000" ''
+done </root/units | sed '$d'`
 
 const systemctl = (text: string): void => {
   writeFileSync(join(root.dir, 'root/systemctl'), `#!/bin/bash\n${text}\n`)
@@ -185,6 +187,22 @@ test('What was started by the switch gets time to fall over, and what was not ge
     'no',
   )
   expect(await started('it simple 0 active/running 5', 'it simple 0 inactive/dead 9990')).toBe('no')
+})
+
+test.each([
+  ['has done so before', 'simple 7 active/running 9990', '7', 'good'],
+  ['was restarted long ago', 'simple 7 active/running 5', '7', 'it.service has failed'],
+  ['was never restarted before', 'simple 0 active/running 9990', '1', 'it.service has failed'],
+  ['was started by the switch', 'simple 7 active/running 9990', '0', 'it.service has failed'],
+])('A service that waits to be started again, and %s', async (_, before, restarts, judged) => {
+  const waits = `echo 'it.service loaded activating auto-restart It'`
+  systemctl(`case $1 in show) ;; list-units) ${waits}; exit ;; *) exit 0 ;; esac\n${show}`)
+  const said = await asked(`systemd_says 'it ${before}'; remember_services
+    systemd_says 'it simple ${restarts} activating/auto-restart 9990'
+    UPGRADE_PATIENCE=0 UPGRADE_CHECKS='[]' UPGRADE_CHECKS_NA='[]' failed_before=''
+    read_whole() { found=(); }; items() { :; }; reachable() { :; }; sleep() { :; }
+    if validate; then echo good; else printf '%s\\n' "\${bad[@]}"; fi`)
+  expect(said).toBe(judged)
 })
 
 test('A systemd that says nothing has said nothing good; where there is none, none is asked', async () => {
