@@ -12,6 +12,9 @@
 # instead of on standard output.
 # Parts of one program, in the order of `parts` in ../modules/auto-upgrade.nix; nix-local-upgrade.sh is the last.
 
+# what programs say is read in English, whatever the machine's language is; LANGUAGE would beat the other
+export LC_ALL=C.UTF-8 LANGUAGE=
+
 state=${STATE_DIRECTORY:-/var/lib/nix-local-upgrade}
 work=/run/nix-local-upgrade
 TZ=UTC printf -v started '%(%FT%TZ)T' -1

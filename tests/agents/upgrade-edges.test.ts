@@ -162,6 +162,16 @@ test('The proxies and certificates of the machine are those of its user’s git,
   expect(environment).not.toMatch(/^(http|all)_proxy=/m)
 })
 
+test('A full disk is known on a machine of another language', async () => {
+  // as what is translated says it
+  const full =
+    'case ${LC_ALL-}${LANGUAGE-} in C.UTF-8) echo No space left on device ;; *) echo Auf dem Gerät ist kein Speicherplatz mehr verfügbar ;; esac; exit 1'
+  const text = `two\nswitch does: ${full}`
+  await world.push('two', { 'text.nix': JSON.stringify(text).replaceAll('${', '\\${') })
+  const done = await world.upgrade({ LC_ALL: '', LANG: 'de_DE.UTF-8', LANGUAGE: 'de' })
+  expect(done.outcome).toBe('no-space')
+})
+
 test('The first status is on the disk before it has its name, and later ones are not waited for', async () => {
   const model = inPlaceOf('sync', 'echo "$*" >>/root/synced; exec /root/own-sync "$@"')
   world.write('root/agent', `${model}\n${agent}`)
