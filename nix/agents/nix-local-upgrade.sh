@@ -43,8 +43,8 @@ take_lock() {
   echo "nix-local-upgrade (pid $$, since $started)" >/run/nix-local-upgrade.lock || true
   # what a wrapper cannot foresee
   trap ended_unexpectedly EXIT
-  # the next run puts back what the transaction says
-  trap 'trap - EXIT; write_status failed "Ended by a signal in phase $phase" || true; exit 1' HUP INT TERM
+  # the next run puts back what the transaction says; nobody may listen any more, as behind `| head`
+  trap 'trap - EXIT; write_status failed "Ended by a signal in phase $phase" || true; exit 1' HUP INT TERM PIPE
   mkdir -p "$state" "$work" || finish failed "Cannot make $state and $work"
   rm -f "$state"/*.new
   look_how_it_ended "$state/status.json"

@@ -152,7 +152,9 @@ finish() { # finish <outcome> <reason>: the end of a run that holds the lock
   elif [[ -n $stage ]]; then
     rm -f "$state/transaction.json"
   fi
-  say "$1: $text"
+  # how it ended stays so where nobody listens
+  trap '' PIPE
+  say "$1: $text" || true
   trap - EXIT
   # the last thing of all, as it stops this unit with the others; what it does with a signal is inherited
   if [[ -n $reboots ]]; then

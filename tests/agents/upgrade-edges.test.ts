@@ -1,6 +1,6 @@
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
 import { missingForRoot } from './root.ts'
-import { agent, copyWorld, makeUpgradeWorld, type UpgradeWorld } from './upgrade.ts'
+import { agent, copyWorld, makeUpgradeWorld, settings, type UpgradeWorld } from './upgrade.ts'
 
 const missing = await missingForRoot()
 let first: UpgradeWorld
@@ -170,6 +170,15 @@ test('A full disk is known on a machine of another language', async () => {
   await world.push('two', { 'text.nix': JSON.stringify(text).replaceAll('${', '\\${') })
   const done = await world.upgrade({ LC_ALL: '', LANG: 'de_DE.UTF-8', LANGUAGE: 'de' })
   expect(done.outcome).toBe('no-space')
+})
+
+test('A run whose words nobody reads any more does not pass for one at work', async () => {
+  await world.sh('bash -euo pipefail /root/agent 2>&1 | head -n 2 || true', { env: settings })
+  expect(world.status()).toMatchObject({
+    outcome: 'failed',
+    reason: expect.stringMatching(/^Ended by a signal in phase /),
+  })
+  expect(await world.upgrade()).toMatchObject({ outcome: 'up-to-date' })
 })
 
 test('The first status is on the disk before it has its name, and later ones are not waited for', async () => {
