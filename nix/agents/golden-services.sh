@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154 # reachability.sh comes first
-# Whether what a good boot needs is up: every unit of GOLDEN_SERVICES has to become active within
+# Whether what a good boot needs is up: every unit of GOLDEN_SERVICES has to become active (one that reloads is) within
 # GOLDEN_TIMEOUT seconds, and be so still, without a restart, GOLDEN_SETTLE seconds later; and the host can be
 # reached (reachability.sh). A unit of GOLDEN_UNAVAILABLE, which this guest cannot have, is n/a: neither good
 # nor bad.
@@ -34,7 +34,7 @@ look() {
       bad+="${of[Id]} does not exist, "
     elif [[ ${of[ActiveState]} == failed ]]; then
       bad+="${of[Id]} is failed, "
-    elif [[ ${of[ActiveState]} != active ]]; then
+    elif [[ ${of[ActiveState]} != @(active|reloading|refreshing) ]]; then
       waiting+="${of[Id]} is ${of[ActiveState]} (${of[SubState]}), "
     fi
     of=()

@@ -696,6 +696,14 @@ test('A boot is not good when a unit of it is restarted while it settles', async
   expect(said).toMatch(/^FAILED {2}a unit was restarted\n[^]*exit 1$/m)
 })
 
+test('A boot is good though a unit of it reloads as it is looked at', async () => {
+  await host.rebuild(2)
+  host.services({ 'sshd.service': 'reloading' })
+  const { tried, said } = await host.boot()
+  expect(tried).toEqual([two])
+  expect(said).toContain(`golden from now on: ${two}`)
+})
+
 test('A clock that is set while a boot is validated takes no time from its units', async () => {
   await host.rebuild(2)
   host.services({ 'sshd.service': 'activating' })
