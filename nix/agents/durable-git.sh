@@ -4,9 +4,11 @@
 
 # git leaves objects and refs to the page cache, and a power cut leaves an empty ref of what was just written.
 # And what it finds and prints is for a program, however its user likes to see it.
-durable=(GIT_CONFIG_COUNT=4 GIT_CONFIG_KEY_0=core.fsync GIT_CONFIG_VALUE_0=all)
+durable=(GIT_CONFIG_COUNT=5 GIT_CONFIG_KEY_0=core.fsync GIT_CONFIG_VALUE_0=all)
 durable+=(GIT_CONFIG_KEY_1=color.grep GIT_CONFIG_VALUE_1=false GIT_CONFIG_KEY_2=grep.patternType GIT_CONFIG_VALUE_2=basic)
 durable+=(GIT_CONFIG_KEY_3=log.showSignature GIT_CONFIG_VALUE_3=false)
+# Submodules that their user has at hand have remotes of their own, which no agent has need of.
+durable+=(GIT_CONFIG_KEY_4=fetch.recurseSubmodules GIT_CONFIG_VALUE_4=false)
 
 ended_badly='' # whether the last run was killed, or came to a failure
 

@@ -119,6 +119,24 @@ test('Submodules and files of Git LFS are said to be there and not fetched', asy
   expect(asked.reason).not.toContain('not fetched')
 })
 
+test('A submodule whose remote is gone keeps nobody from what does not need it', async () => {
+  const file = 'git -c protocol.file.allow=always'
+  await world.sh(
+    `git init -q one; cd one; echo 1 >x; git add .; git commit -qm 1; cd ../other; git pull -q
+    ${file} submodule --quiet add /home/rain/one one; git commit -qm with; git push -q`,
+    { user: 'rain' },
+  )
+  await world.upgrade()
+  // its user has it at hand
+  await world.rain(`${file} submodule --quiet update --init one`)
+  await world.sh(
+    `cd one; git commit -q --allow-empty -m 2; cd ../other/one; git pull -q; cd ..; mv ~/one ~/gone
+    printf '"next"' >text.nix; git commit -qam next; git push -q`,
+    { user: 'rain' },
+  )
+  expect(await world.upgrade()).toMatchObject({ outcome: 'upgraded' })
+})
+
 test('A cause that jj has several times is told once', async () => {
   // a run after one that failed removes what that may have left
   await world.upgrade()
