@@ -5,7 +5,7 @@
 fetch_remote() {
   local url=${UPGRADE_FLAKE_URL%%\?*} query='' mirror=$state/remote.git said code=0
   if [[ $UPGRADE_FLAKE_URL == *\?* ]]; then query="&${UPGRADE_FLAKE_URL#*\?}"; fi
-  builder=(timeout --kill-after=10 "$build_limit")
+  builder=("${detached[@]}" timeout --kill-after=10 "$build_limit")
   if [[ $url != git+* ]]; then
     fetch_flake
     return
@@ -42,7 +42,7 @@ fetch_mirror() { # how it ended in `code`, and what was said in `said`
     rm -rf "$mirror"
     git init --quiet --bare "$mirror" || stop failed "Cannot make $mirror"
   fi
-  said=$(GIT_TERMINAL_PROMPT=0 env "${durable[@]}" timeout --kill-after=10 "$UPGRADE_FETCH_TIMEOUT" git -C "$mirror" fetch --quiet --no-tags \
+  said=$(GIT_TERMINAL_PROMPT=0 env "${durable[@]}" "${detached[@]}" timeout --kill-after=10 "$UPGRADE_FETCH_TIMEOUT" git -C "$mirror" fetch --quiet --no-tags \
     "${url#git+}" "+refs/heads/$UPGRADE_BRANCH:refs/heads/trunk" 2>&1) || code=$?
 }
 
@@ -52,7 +52,7 @@ fetch_flake() {
   # a branch has a place of its own in such a URL, before what is asked of it
   if [[ $url =~ ^(github|gitlab|sourcehut):[^/]+/[^/]+$ ]]; then url+=/$UPGRADE_BRANCH; fi
   url+=${UPGRADE_FLAKE_URL#"${UPGRADE_FLAKE_URL%%\?*}"}
-  metadata=$(timeout --kill-after=10 "$UPGRADE_FETCH_TIMEOUT" nix --extra-experimental-features 'nix-command flakes' \
+  metadata=$("${detached[@]}" timeout --kill-after=10 "$UPGRADE_FETCH_TIMEOUT" nix --extra-experimental-features 'nix-command flakes' \
     flake metadata --json --refresh "$url" 2>"$work/said") || code=$?
   if [[ $code != 0 ]]; then
     read_build_reason

@@ -10,6 +10,9 @@ trunk_ref=refs/nix-local-upgrade/trunk
 checkout_kib=0 checkout_files=0
 user_group='' user_environment=() own_environment=()
 declare -A descent=()
+# In a terminal, ssh would ask there, and be stopped until its time is up: a program in the background may not read.
+detached=()
+if { : </dev/tty; } 2>/dev/null; then detached=(setsid --wait); fi
 
 # What `as_user` needs to know of the user, once for all commands.
 know_user() {
@@ -35,7 +38,7 @@ as_user() { # as_user <seconds> <command...>
     cd "$repository" || exit
     export -n "${own_environment[@]}"
     export "${user_environment[@]}"
-    exec timeout --kill-after=10 "$limit" setpriv --reuid "$UPGRADE_USER" --regid "$user_group" --init-groups "$@"
+    exec "${detached[@]}" timeout --kill-after=10 "$limit" setpriv --reuid "$UPGRADE_USER" --regid "$user_group" --init-groups "$@"
   ) </dev/null 9>&-
 }
 repo_git() { as_user 120 git "$@"; }

@@ -6,7 +6,7 @@ import { makeSshd } from '../lib/ssh/sshd.ts'
 import { makeDotfiles, type Host } from './dotfiles.ts'
 import { startRemotes, type Remotes } from './remotes.ts'
 import { missingForRoot } from './root.ts'
-import { makeUpgradeWorld, type UpgradeWorld } from './upgrade.ts'
+import { makeUpgradeWorld, settings, type UpgradeWorld } from './upgrade.ts'
 
 const missing = await missingForRoot()
 let world: UpgradeWorld
@@ -143,6 +143,26 @@ test('An unknown host key, another one, and a key that is not taken: failed', as
       expect.soft([outcome, code]).toEqual(['failed', 1])
       expect.soft(said).toMatch(reason)
     }
+  }
+})
+
+test('A run in a terminal asks nobody there', async () => {
+  const sshd = await makeSshd()
+  onTestFinished(() => sshd.stop())
+  await sshd.start()
+  const before = await world.rain('git remote get-url origin')
+  const url = `ssh://${sshd.target.user}@127.0.0.1:${sshd.target.port}/x.git`
+  await world.rain(`git remote set-url origin ${url}`)
+  onTestFinished(async () => void (await world.rain(`git remote set-url origin ${before}`)))
+  const remote = { UPGRADE_MODE: 'remote', UPGRADE_FLAKE_URL: `git+${url}` }
+  for (const env of [settings, { ...settings, ...remote }]) {
+    const terminal = 'import pty, sys; pty.spawn(sys.argv[1:])'
+    const command = ['bash', '-euo', 'pipefail', '/root/agent']
+    await world.run(command, { env, daemon: true, around: ['python3', '-c', terminal] })
+    const { outcome, reason } = world.status()
+    expect
+      .soft([outcome, reason])
+      .toEqual(['failed', expect.stringMatching(/Host key verification failed/)])
   }
 })
 
