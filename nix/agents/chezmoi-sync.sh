@@ -264,6 +264,8 @@ end_offline() { # <step that the network ended, or the remote refused>
   said=$(because "$1")
   list_conflicts
   if ((!${#own_files[@]})); then
+    # against what was fetched last
+    refuse_markers
     enter apply
     apply
     # what waits for a person does so without a network, too
@@ -1018,10 +1020,14 @@ files_of() { # files_of <tree>
 
 # Markers that were left in a file read as text to jj, and would be pushed and applied.
 refuse_markers() {
-  local changed=() marked=()
-  if [[ -z $to || $to == "$head" ]]; then return; fi
-  mapfile -d '' -t changed < <(git diff --name-only -z --no-renames --diff-filter=d "$to" HEAD)
-  mapfile -d '' -t marked < <(comm -z -23 <(with_markers HEAD) <(with_markers "$to"))
+  local at=$head changed=() marked=()
+  # what its user commits by hand is applied before that
+  if [[ ${CHEZMOI_AUTO_COMMIT:-true} != true ]]; then
+    at=$(must 'read the source' "${jj[@]}" log --no-graph --revisions @ -T commit_id)
+  fi
+  if [[ -z $to || -z $at || $to == "$at" ]]; then return; fi
+  mapfile -d '' -t changed < <(git diff --name-only -z --no-renames --diff-filter=d "$to" "$at")
+  mapfile -d '' -t marked < <(comm -z -23 <(with_markers "$at") <(with_markers "$to"))
   ((${#marked[@]})) || return 0
   add_conflict "${marked[@]}"
   finish conflict "Conflict markers are left in ${marked[*]}"

@@ -159,6 +159,30 @@ test('Markers that someone left in a file are not pushed', async () => {
   expect(await atRemote('git show main:dot_a')).toBe(`${ten}x\ny`)
 })
 
+test('Nor are they applied while no remote can be reached', async () => {
+  const { torment } = await makeDotfiles(root, { '.a': ten, '.b': ten })
+  const offline = { CHEZMOI_REPO_URL: 'git://127.0.0.1:1/x.git' }
+  // as `git stash pop` leaves them
+  await torment.sh(`cd .local/share/chezmoi; echo b >>dot_b
+    printf '<<<<<<< Updated upstream\nx\n=======\ny\n>>>>>>> Stashed changes\n' >dot_a`)
+  expect(await torment.sync(offline)).toMatchObject({
+    outcome: 'conflict',
+    reason: 'Conflict markers are left in dot_a',
+    applied: [],
+  })
+  // in no commit, they are not either
+  await torment.sh(
+    'cd .local/share/chezmoi; jj squash --from @- --into @ --use-destination-message 2>&1',
+  )
+  expect(await torment.sync({ CHEZMOI_AUTO_COMMIT: 'false' })).toMatchObject({
+    outcome: 'conflict',
+    applied: [],
+  })
+  expect(await torment.sh('cat .a')).toBe(ten.trimEnd())
+  await torment.sh('sed -Ei "/^(<|>|=)/d" .local/share/chezmoi/dot_a')
+  expect(await torment.sync(offline)).toMatchObject({ outcome: 'offline', applied: ['.a', '.b'] })
+})
+
 test('A file that is larger than the room of the shell is looked through all the same', async () => {
   const { sorrow, atRemote } = await makeDotfiles(root, { '.a': ten })
   // git and its like may have what they want
