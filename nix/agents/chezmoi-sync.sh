@@ -470,10 +470,11 @@ refuse_left_out() {
   finish failed "Cannot use $repository: git was told to leave out ${file:-some files}, or not to look at it, which jj does not know (\`git sparse-checkout disable\`, \`git update-index --no-skip-worktree --no-assume-unchanged\`)"
 }
 
-# git stops in the middle where it waits for its user. jj would take what is in the files for an edit, and end it.
+# git stops in the middle where it waits for its user. jj would take what is in the files for an edit, and end it; a
+# bisection ends as HEAD is moved.
 refuse_unended() {
   local each
-  for each in MERGE_HEAD CHERRY_PICK_HEAD REVERT_HEAD rebase-merge rebase-apply; do
+  for each in MERGE_HEAD CHERRY_PICK_HEAD REVERT_HEAD BISECT_LOG rebase-merge rebase-apply; do
     if exists "$git_dir/$each"; then finish conflict "git is in the middle of something in $repository: \`git status\` there says how to end it"; fi
   done
 }

@@ -435,6 +435,22 @@ test('A merge of git that waits for its user is left to them', async () => {
   expect(await sorrow.sh(`cd .local/share/chezmoi; ${state}`)).toBe(before)
 })
 
+test('So is a bisection', async () => {
+  const { sorrow } = await makeDotfiles(root, { '.a': '0\n' })
+  const state = 'git rev-parse HEAD; cat .git/BISECT_LOG dot_a ~/.a'
+  for (const text of ['1', '2']) {
+    await sorrow.sh(`echo ${text} >.a`)
+    await sorrow.sync()
+  }
+  const before = await sorrow.sh(`cd .local/share/chezmoi
+    git bisect start HEAD HEAD~2 >/dev/null; chezmoi apply --force; ${state}`)
+  expect(await sorrow.sync()).toMatchObject({ outcome: 'conflict' })
+  expect(await sorrow.sh(`cd .local/share/chezmoi; ${state}`)).toBe(before)
+  await sorrow.sh('cd .local/share/chezmoi; git bisect reset 2>&1')
+  expect((await sorrow.sync()).outcome).toMatch(/synced|up-to-date/)
+  expect(await sorrow.sh('cat .a')).toBe('2')
+})
+
 test('A file that an editor put in the place of chezmoi’s link is no conflict', async () => {
   const { torment } = await makeDotfiles(root, { '.a': ten, '.b': ten })
   await torment.sh(`mkdir -p .config/chezmoi; echo 'mode = "symlink"' >.config/chezmoi/chezmoi.toml
