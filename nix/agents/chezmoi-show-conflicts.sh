@@ -20,6 +20,7 @@ root=$(ask_chezmoi "$limit" said source-path) || { cat "$work/said" >&2 && exit 
 cd "$root" 2>/dev/null || { echo "No dotfiles at $root" && exit 0; }
 cd "$(git rev-parse --show-toplevel)" || exit
 below=$(realpath --relative-to=. "$root")
+printf -v here %q "$PWD"
 
 # jj must not look at what a synchronization was cut off in, or is at: that is the next one's to put back
 if [[ -z $offline && -e $state/step ]]; then
@@ -62,13 +63,22 @@ show() {
       echo "    chezmoi apply --force $file for that of the trunk, then chezmoi-sync"
     done
   elif ((!${#encrypted[@]})); then
-    echo "  To settle it: cd $PWD && jj new $3, edit the files until jj status lists no conflict, then chezmoi-sync"
+    note_uncommitted
+    echo "  To settle it: cd $here && jj new $3, edit the files until jj status lists no conflict, then chezmoi-sync"
   else
-    echo "  To settle it: cd $PWD && jj new $3, then"
+    note_uncommitted
+    echo "  To settle it: cd $here && jj new $3, then"
     for file in "${encrypted[@]}"; do settle_encrypted "$2" "$file"; done
     echo "    edit other files until jj status lists no conflict, then chezmoi-sync"
   fi
   found=yes
+}
+# `jj new` leaves what is in the working copy where it is, which is nobody's then.
+note_uncommitted() {
+  local by=chezmoi-sync
+  if [[ -z $(git status --porcelain --untracked-files=normal) ]]; then return; fi
+  if [[ ${CHEZMOI_AUTO_COMMIT:-true} != true ]]; then by='jj commit'; fi
+  echo "  First: $by, as what is edited in $here and in no commit would be left behind"
 }
 # Of an earlier clone of its host, which this one knows nothing of: it is settled anywhere.
 is_former() { # <ref>

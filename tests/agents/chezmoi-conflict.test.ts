@@ -472,3 +472,23 @@ test('Two histories without a commit in common conflict in what differs, which i
   expect(await sorrow.sync()).toMatchObject({ conflicts: [{ host: 'torment', files: ['dot_a'] }] })
   for (const host of [sorrow, torment]) expect(await host.conflicts()).toMatch(/^conflict: dot_a$/m)
 })
+
+test('What is edited in the source and in no commit is not left behind as a conflict is settled', async () => {
+  const { sorrow, torment } = await makeDotfiles(root, { '.a': ten, '.b': ten })
+  await torment.sh(`mkdir -p .config/chezmoi; mv .local/share/chezmoi 'my dots'
+    printf 'sourceDir = "%s/my dots"' "$HOME" >.config/chezmoi/chezmoi.toml`)
+  await sorrow.sh('sed -i "s/line 5/of sorrow/" .a')
+  await torment.sh('sed -i "s/line 5/of torment/" .a')
+  await sorrow.sync()
+  await torment.sync()
+  expect(await torment.conflicts()).not.toContain('First:')
+  await torment.sh('echo more >>"my dots/dot_b"')
+  const shown = await torment.conflicts()
+  expect(shown).toContain('First: chezmoi-sync,')
+  await torment.sync()
+  await torment.sh(
+    `${/To settle it: (.* && jj new \S+ \S+), edit/.exec(shown)![1]} 2>&1; cp ~/.a dot_a`,
+  )
+  expect(await torment.sync()).toMatchObject({ outcome: 'synced', conflicts: [] })
+  expect(await torment.sh('cat .b')).toBe(`${ten}more`)
+})
