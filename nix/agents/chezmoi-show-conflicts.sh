@@ -33,8 +33,7 @@ fi
 # <host> <commit> <commits to bring together, for jj>
 show() {
   local base file files=() encrypted=() home=''
-  # as chezmoi-sync writes it
-  if [[ $(git log -1 --format=%s "$2") == "Home of $1, in conflict" ]] && ! is_former "$2"; then home=yes; fi
+  if is_home "$1" "$2" && ! is_former "$2"; then home=yes; fi
   # without a commit in common, each has made all that it has
   base=$(git merge-base "$2" "$trunk") || base=$(git hash-object -t tree /dev/null)
   conflicting "$(git rev-parse "$2")" "$(git rev-parse "$trunk")"
@@ -58,10 +57,10 @@ show() {
   elif [[ -n $home ]]; then
     for file in "${files[@]}"; do
       # by its own name of the source, which may be a link
-      printf -v file %q "$(ask_chezmoi "$limit" said target-path "$root/${file#"$below/"}")"
-      echo "  To settle it: chezmoi merge $file, or chezmoi re-add $file for the text at home, or"
-      echo "    chezmoi apply --force $file for that of the trunk, then chezmoi-sync"
+      settle_at_home "$(ask_chezmoi "$limit" said target-path "$root/${file#"$below/"}")"
     done
+  elif [[ -z $3 ]]; then
+    echo "  To settle it: cd $here && jj commit (or jj restore, for that of the trunk), then chezmoi-sync"
   elif ((!${#encrypted[@]})); then
     note_uncommitted
     echo "  To settle it: cd $here && jj new $3, edit the files until jj status lists no conflict, then chezmoi-sync"
@@ -122,15 +121,42 @@ settle_encrypted() { # <commit> <file>
   echo "    and take one side:   git show $commit:$name >$name   (or $trunk_commit:$name)"
   echo "    or write both into a file and encrypt it:   chezmoi encrypt <file> >$name"
 }
+# As chezmoi-sync writes it; what it was edited from may be the trunk itself.
+is_home() { [[ $(git log -1 --format=%s "$2") == "Home of $1, in conflict" ]]; } # <host> <commit>
+settle_at_home() { # <file at home>
+  local file
+  shown["$1"]=yes
+  printf -v file %q "$1"
+  echo "  To settle it: chezmoi merge $file, or chezmoi re-add $file for the text at home, or"
+  echo "    chezmoi apply --force $file for that of the trunk, then chezmoi-sync"
+}
+# An edit at home of which there is no commit, as it would be in the clear, or as nothing is pushed.
+show_at_home() { # <target>
+  local file
+  if [[ -n ${shown["$HOME/$1"]-} ]]; then return; fi
+  printf -v file %q "$HOME/$1"
+  echo "conflict: $1"
+  echo "  on $host, at home, in no commit (chezmoi diff $file shows it)"
+  settle_at_home "$HOME/$1"
+  found=yes
+}
 
 # whether the last synchronization has told of a conflict of this host's
 told=$(jq --raw-output --arg host "$host" '.conflicts[]? | select(.host == $host) | "yes"' "$state/status.json" 2>/dev/null || true)
 found=''
+declare -A shown=()
 if git rev-parse --verify --quiet "$trunk" >/dev/null; then
   own=refs/heads/conflict/$host
   is_own "$own" || own=HEAD
-  if ! git merge-base --is-ancestor "$own" "$trunk" && ! git merge-base --is-ancestor "$trunk" "$own"; then
+  if ! git merge-base --is-ancestor "$own" "$trunk" &&
+    { is_home "$host" "$own" || ! git merge-base --is-ancestor "$trunk" "$own"; }; then
     show "$host" "$own" "@- $branch@origin"
+  elif [[ -n $told ]]; then
+    # what its user has yet to commit
+    copy=$(jj --no-pager --color=never --ignore-working-copy log --no-graph --revisions @ --template commit_id)
+    files=()
+    conflicting "$copy" "$(git rev-parse "$trunk")"
+    if ((${#files[@]})); then show "$host" "$copy" ''; fi
   fi
   # an edit at home beside a commit
   if is_own "refs/heads/conflict/$host.home"; then show "$host" "refs/heads/conflict/$host.home" ''; fi
@@ -143,4 +169,8 @@ if git rev-parse --verify --quiet "$trunk" >/dev/null; then
     show "$whose" "$ref" "@- $name@origin"
   done < <(git for-each-ref --format='%(refname)' refs/remotes/origin/conflict/)
 fi
+# as chezmoi-sync says it
+while IFS= read -rd '' target; do
+  show_at_home "$target"
+done < <(jq -j '.kept[]? | select(.reason == "edited here and in the source") | .file + "\u0000"' "$state/status.json" 2>/dev/null || true)
 if [[ -z $found ]]; then echo 'No conflicts'; fi

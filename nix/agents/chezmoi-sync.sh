@@ -623,6 +623,8 @@ capture_one() { # <target> <source file>
   fi
   keep "$target" 'edited here and in the source'
   add_conflict "$path"
+  # where no commit has it, as under another name, the edit is shown against what the source has; never in the clear
+  if [[ -z $base && ${source##*/} != encrypted_* ]]; then base=$head; fi
   if [[ -n $base ]]; then home_sides+=("$path" "$base" "$target"); fi
 }
 
@@ -853,7 +855,7 @@ remember_trunk() {
 
 # Puts this host's commits onto the trunk. When they conflict, all is as it was, and the run ends.
 integrate() {
-  local merge
+  local merge files=()
   if [[ -z $to ]] || ancestor "$to" "$head"; then return; fi
   refuse_nested
   refuse_in_the_way
@@ -876,6 +878,11 @@ integrate() {
   fi
   list_conflicts
   if ((!${#own_files[@]})); then
+    # what is in no commit conflicts, where no commit does
+    if ((!${#unsound[@]})); then
+      conflicting "$(must 'read the source' "${jj[@]}" log --no-graph --revisions @ -T commit_id)" "$to"
+      unsound=("${files[@]}")
+    fi
     if ((!${#unsound[@]})); then mapfile -d '' -t unsound < <(differing "$to" HEAD); fi
     add_conflict "${unsound[@]:-all}"
   fi
@@ -1116,6 +1123,8 @@ publish() {
   local own='' own_home='' ref
   list_conflicts
   if ((${#own_files[@]} && !${#home_sides[@]})) || { [[ -n $to ]] && ! ancestor "$to" "$head"; }; then own=$head; fi
+  # what the trunk has says nothing of what is in no commit
+  if ancestor "$own" "${to:-none}"; then own=''; fi
   if [[ ${CHEZMOI_AUTO_PUSH:-true} != true ]]; then return; fi
   if ((${#home_sides[@]})); then
     if [[ -n $own ]]; then own_home=$(commit_of_home "$mine.home"); else own=$(commit_of_home "$mine"); fi

@@ -473,6 +473,45 @@ test('Two histories without a commit in common conflict in what differs, which i
   for (const host of [sorrow, torment]) expect(await host.conflicts()).toMatch(/^conflict: dot_a$/m)
 })
 
+test('An edit that is in no commit and conflicts is named, shown, and settled as it says', async () => {
+  const { sorrow, torment } = await makeDotfiles(root, { '.a': ten, '.b': ten })
+  await sorrow.sh('sed -i "s/line 5/of sorrow/" .a; echo more >>.b')
+  await sorrow.sync()
+  await torment.sh('sed -i "s/line 5/of torment/" .a; sed -i "s/line 0/first/" .b')
+  const alone = { CHEZMOI_AUTO_COMMIT: 'false' }
+  expect(await torment.sync(alone)).toMatchObject({
+    outcome: 'conflict',
+    conflicts: [{ host: 'torment', files: ['dot_a'] }],
+  })
+  const shown = await torment.conflicts()
+  expect(shown).toMatch(/^conflict: dot_a[^]*\+of torment[^]*trunk[^]*\+of sorrow/)
+  const [, place] = /To settle it: (cd .*) && jj commit \(or jj restore,/.exec(shown)!
+  await torment.sh(`${place} && jj restore dot_a 2>&1; chezmoi apply --force ~/.a`)
+  expect(await torment.sync(alone)).toMatchObject({ conflicts: [] })
+  expect(await torment.conflicts()).toBe('No conflicts')
+  expect(await torment.sh('cat .a .b')).toMatch(/of sorrow[^]*first[^]*more/)
+})
+
+test('An edit at home conflicts for all to see, also where the source has another name for the file', async () => {
+  const { sorrow, torment } = await makeDotfiles(root, { '.a': ten })
+  await sorrow.sh(`cd .local/share/chezmoi; mv dot_a private_dot_a
+    sed -i 's/line 5/of sorrow/' private_dot_a`)
+  await sorrow.sync()
+  // as by `chezmoi git pull`
+  await torment.sh(`sed -i 's/line 5/of torment/' .a
+    cd .local/share/chezmoi; jj git fetch 2>&1; jj new main@origin 2>&1`)
+  expect(await torment.sync()).toMatchObject({ conflicts: [{ files: ['private_dot_a'] }] })
+  expect(await sorrow.sync()).toMatchObject({
+    conflicts: [{ host: 'torment', files: ['private_dot_a'] }],
+  })
+  for (const host of [sorrow, torment])
+    expect(await host.conflicts()).toMatch(/on torment[^]*\+of torment/)
+  await torment.sh('chezmoi re-add .a')
+  expect(await torment.sync()).toMatchObject({ outcome: 'synced', conflicts: [] })
+  expect(await sorrow.sync()).toMatchObject({ conflicts: [], applied: ['.a'] })
+  expect(await sorrow.sh('cat .a')).toContain('of torment')
+})
+
 test('What is edited in the source and in no commit is not left behind as a conflict is settled', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': ten, '.b': ten })
   await torment.sh(`mkdir -p .config/chezmoi; mv .local/share/chezmoi 'my dots'

@@ -540,6 +540,20 @@ test('For a conflict in an encrypted file there are commands instead of cipherte
   expect((await torment.sync()).outcome).toBe('synced')
   await sorrow.sync()
   expect(await sorrow.sh('cat .key')).toBe('secret\ntorment')
+  // one that is edited at home alone is in no commit, and published by none
+  await sorrow.sh('echo of sorrow >.key')
+  await sorrow.sync()
+  await torment.sh(`echo of torment >.key
+    cd .local/share/chezmoi; jj git fetch 2>&1; jj new main@origin 2>&1`)
+  expect(await torment.sync()).toMatchObject({ outcome: 'conflict' })
+  const settle = /^conflict: .key$[^]* or (chezmoi re-add \S+) for/m.exec(
+    await torment.conflicts(),
+  )!
+  await torment.sh(settle[1]!)
+  expect(await torment.sync()).toMatchObject({ outcome: 'synced', conflicts: [] })
+  await sorrow.sync()
+  expect(await sorrow.sh('cat .key')).toBe('of torment')
+  expect(await sorrow.conflicts()).toBe('No conflicts')
 })
 
 test('A template that is encrypted is a template: an edit of what it makes is kept, and not called captured', async () => {
