@@ -108,7 +108,7 @@ side() {
     return
   fi
   # as git itself has it, whatever this user sees differences by
-  git diff --no-ext-diff --no-color --no-renames "$1" "$2" -- "$3" | sed -E '1,/^@@/{/^(diff|index|--- |\+\+\+ )/d}; /^@@/d; s/^/    /'
+  git diff --no-ext-diff --no-textconv --no-color --no-renames "$1" "$2" -- "$3" | sed -E '1,/^@@/{/^(diff|index|--- |\+\+\+ )/d}; /^@@/d; s/^/    /'
 }
 is_encrypted() { [[ ${1##*/} == *.age || ${1##*/} == *.asc || ${1##*/} == encrypted_* || ${1##*/} == *_encrypted_* ]]; }
 # Lines of two ciphertexts cannot be brought together, so both texts are, and are encrypted again.

@@ -231,7 +231,9 @@ test('Both edits are shown by lines, whatever a user sees differences by', async
   await sorrow.sync()
   await torment.sync()
   const shown = await torment.conflicts()
-  await torment.sh('git config --global diff.external echo; git config --global color.ui always')
+  await torment.sh(`git config --global diff.external echo; git config --global color.ui always
+    git config --global diff.upper.textconv no-such-program; echo '* diff=upper' >.gitattributes
+    git config --global core.attributesFile ~/.gitattributes`)
   expect(await torment.conflicts()).toBe(shown)
 })
 
