@@ -5,6 +5,9 @@
 limit=${CHEZMOI_LIMIT:-180}                                 # seconds for a command on local files
 quietly=(--interactive=false --verbose=false --color=false) # for chezmoi
 
+# started by a hook of git or an alias, as one of another repository, it is not to work in that one
+unset GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE GIT_COMMON_DIR GIT_OBJECT_DIRECTORY GIT_ALTERNATE_OBJECT_DIRECTORIES GIT_NAMESPACE GIT_PREFIX
+
 # Prints the answer; errors are kept by name of the step. The user's hooks print where chezmoi does, and are not what
 # was asked for; and what they leave running has open all that chezmoi has, which must be no pipe that somebody reads
 # from.

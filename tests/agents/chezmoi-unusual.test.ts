@@ -172,3 +172,17 @@ test('What is put aside to make room is on the disk before it is gone from the h
   expect(steps.some((step) => step.endsWith(kept[0]!.copy!))).toBe(true)
   expect(spoilable(steps, /^$/)).toEqual([])
 })
+
+test('A hook of git in another repository may start it', async () => {
+  const { torment, atRemote } = await makeDotfiles(root, { '.a': 'a\n' })
+  await torment.sh(
+    `${git}; git init -q other; git -C other commit -q --allow-empty -m other; echo b >>.a`,
+  )
+  const dir = `${torment.home}/other/.git`
+  const ran = await torment.sync({ GIT_DIR: dir, GIT_INDEX_FILE: `${dir}/index` })
+  expect(ran).toMatchObject({ outcome: 'synced', captured: ['.a'] })
+  expect(await atRemote('git show main:dot_a')).toBe('a\nb')
+  expect(await torment.sh('git -C other for-each-ref; git -C other remote')).toMatch(
+    /^\S+ commit\s\S+$/,
+  )
+})
