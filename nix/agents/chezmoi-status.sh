@@ -1,17 +1,18 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154 # chezmoi-state.sh and chezmoi-ask.sh come first
 # What the last synchronization of dotfiles came to, and what has been edited since. `--json` prints the
-# status file as it is.
+# status file as it is, and `null` where there is none.
 
-if [[ ! -r $state/status.json ]]; then
-  echo 'Dotfiles have not been synchronized yet'
-  exit 0
-fi
 case ${1:-} in
-  '') ;;
-  --json) exec cat "$state/status.json" ;;
+  '' | --json) ;;
   *) echo 'Usage: chezmoi-status [--json]' >&2 && exit 2 ;;
 esac
+if [[ ! -r $state/status.json ]]; then
+  # a program that reads it wants JSON all the same
+  if [[ -n ${1:-} ]]; then echo null; else echo 'Dotfiles have not been synchronized yet'; fi
+  exit 0
+fi
+if [[ -n ${1:-} ]]; then exec cat "$state/status.json"; fi
 
 jq -r '
   "outcome:  \(.outcome // "running, phase \(.phase)")\(if .reason then ": \(.reason)" else "" end)",

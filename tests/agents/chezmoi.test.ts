@@ -254,6 +254,15 @@ test('Where the unit’s state cannot be written, all programs look where the sy
   expect(await sorrow.sh(ask)).toMatch(/^outcome: +up-to-date/)
 })
 
+test('Before the first sync there is no status, and a program reads that, too', async () => {
+  const { sorrow } = await makeDotfiles(root, { '.a': ten })
+  const status =
+    'rm -f .local/state/chezmoi-sync/status.json; bash -euo pipefail /tmp/chezmoi-status.sh'
+  expect(await sorrow.sh(status)).toBe('Dotfiles have not been synchronized yet')
+  expect(await sorrow.sh(`${status} --json | jq '.outcome'`)).toBe('null')
+  expect(await sorrow.sh(`${status} --nope 2>&1 || echo $?`)).toMatch(/^Usage: .*\n2$/)
+})
+
 test.each(['status', 'show-conflicts'])(
   'Nor does it hold up chezmoi-%s, or add to what it says, and one that never ends is ended',
   async (name) => {
