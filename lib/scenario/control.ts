@@ -112,7 +112,9 @@ export async function cutFiles(
   control: Control,
   read: (path: string) => Promise<string | undefined>,
 ): Promise<Changes> {
-  const files = [...control.patch.matchAll(/^--- (\S+).*\n\+\+\+ (\S+)/gm)].map(([, from, to]) => ({
+  // after a name with a space in it git writes a tab, and diff its time after any
+  const heads = control.patch.matchAll(/^--- ([^\t\n]+).*\n\+\+\+ ([^\t\n]+)/gm)
+  const files = [...heads].map(([, from, to]) => ({
     path: (to === '/dev/null' ? from! : to!).replace(/^[ab]\//, ''),
     isNew: from === '/dev/null',
     isGone: to === '/dev/null',

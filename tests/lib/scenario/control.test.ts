@@ -69,6 +69,19 @@ test.each([
   await expect(cutFiles(control, agent(text))).rejects.toThrow('its patch does not fit')
 })
 
+test.each([
+  ['git', '\t'],
+  ['diff', '\t2026-11-30 01:22:06.000000000 +0000'],
+])('a file with a space in its name is cut, as %s has it', async (_, end) => {
+  const spaced = patch
+    .replaceAll(/^(--- |\+\+\+ )(.*)$/gm, `$1$2${end}`)
+    .replaceAll('x.sh', 'my x.sh')
+  const cut = await cutFiles(readControl('lock', spaced), async (path) =>
+    path === 'nix/agents/my x.sh' ? '1\n2\n3\nflock 9\n5\n6\n7\n' : undefined,
+  )
+  expect(Object.keys(cut)).toEqual(['nix/agents/my x.sh'])
+})
+
 test('a patch that cuts nothing is refused', async () => {
   const empty = readControl('lock', patch.split('\ndiff ')[0]!)
   await expect(cutFiles(empty, agent('1\n'))).rejects.toThrow('it cuts nothing')
