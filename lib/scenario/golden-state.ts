@@ -1,3 +1,4 @@
+import { Failure } from '../failure.ts'
 import type { Scene } from './family.ts'
 import type { Machine } from './machine.ts'
 
@@ -14,8 +15,12 @@ const whole = `cd /boot && find . -type d | sort && find . -type f ! -name rando
 for name in Default OneShot; do echo "$name $(cat ${variables}/LoaderEntry$name-* 2>/dev/null | cksum)"; done
 ls -A ${state}; cat ${state}/*
 for link in /nix/var/nix/gcroots/golden-* /nix/var/nix/profiles/system /run/current-system; do echo "$link $(readlink "$link")"; done`
-export const everything = async (vm: Machine): Promise<string> =>
-  (await vm.root(whole, { allow: 'any' })).stdout
+export async function everything(vm: Machine): Promise<string> {
+  const { stdout } = await vm.root(whole, { allow: 'any' })
+  // two that could not be looked at would be alike
+  if (!stdout.includes('/loader.conf')) throw new Failure(`Cannot see what \`${vm.host}\` boots`)
+  return stdout
+}
 /** The same for a golden that was pinned anew: all but the time of that. */
 export const apartFromTime = async (vm: Machine): Promise<string> =>
   (await everything(vm)).replace(/"pinnedAt":"[^"]*"/, '')

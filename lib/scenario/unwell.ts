@@ -70,6 +70,7 @@ async function withoutGolden(scene: Scene): Promise<void> {
   const variables = `bootctl status 2>/dev/null | grep -i 'default entry'; od -An -c /sys/firmware/efi/efivars/LoaderEntryDefault-*; ls /sys/firmware/efi/efivars | grep LoaderEntryOneShot`
   await vm.root(`unpin-golden && bootctl set-default ${entry}`)
   const before = (await vm.root(variables, { allow: 'any' })).stdout
+  scene.must('its user has the machine boot something', new RegExp(entry), before)
   const bootctl = '${pkgs.systemd}/bin/bootctl'
   const others = `${bootctl} set-default auto-reboot; ${bootctl} set-oneshot auto-poweroff`
   const bad = `{ pkgs, ... }: { ${oneshot('lab-bad', 'false')} boot.loader.systemd-boot.extraInstallCommands = "${others}"; }\n`
