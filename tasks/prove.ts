@@ -79,6 +79,8 @@ export async function run(args: Args): Promise<ExitCode> {
     hosts: resume?.plan.hosts ?? args['host'],
     seed: resume?.plan.seed ?? args['seed'],
     resume,
+    // a patch file has no name by which it would be found again
+    ...(!args['control']?.some(isPatchFile) && { goOn: 'just prove --resume carries on' }),
     keep: args['keep'],
     json,
   })

@@ -110,34 +110,28 @@ export async function runControls(
   const took = durations()
   const redOf = ({ control }: Proof): RegExp =>
     cuts.find((cut) => cut.control.name === control)!.control.red
-  const goOn = 'just prove --resume carries on'
-  const { dir, troubles } = await withStage(
-    { ...options, goOn },
-    asked,
-    vms,
-    async (stage, hosts, labs) => {
-      const place = ({ control }: Proof): number => order.indexOf(`prove/${control}`)
-      const keep = (proof: Proof): void => {
-        proofs.push(proof)
-        proofs.sort((a, b) => place(a) - place(b))
-        takeDown(stage, resultOf(proof, redOf(proof)))
-        writeJson(join(stage.record.dir, 'proofs.json'), proofs)
-      }
-      if (labs.length > 0) {
-        const steps = cuts.map((cut) => sharedCut(cut, hosts, keep, took))
-        return shareOut(steps, labs, stage, quiet, ({ cut, vms: many }, why) =>
-          keep(notRun(cut.control, hosts.slice(0, many), stage.seed, why)),
-        )
-      }
-      const dealt = deal(single, hosts.length, (cut) => vmSecondsOf(cut, took))
-      const lanes = dealt.map((some, index) => laneOf(some, [hosts[index]!], stage, keep, took))
-      const both = { ...laneOf(double, hosts, stage, keep, took), after: true }
-      await runLanes(
-        [...lanes, both].filter(({ steps }) => steps.length > 0),
-        { quiet, cases: true },
+  const { dir, troubles } = await withStage(options, asked, vms, async (stage, hosts, labs) => {
+    const place = ({ control }: Proof): number => order.indexOf(`prove/${control}`)
+    const keep = (proof: Proof): void => {
+      proofs.push(proof)
+      proofs.sort((a, b) => place(a) - place(b))
+      takeDown(stage, resultOf(proof, redOf(proof)))
+      writeJson(join(stage.record.dir, 'proofs.json'), proofs)
+    }
+    if (labs.length > 0) {
+      const steps = cuts.map((cut) => sharedCut(cut, hosts, keep, took))
+      return shareOut(steps, labs, stage, quiet, ({ cut, vms: many }, why) =>
+        keep(notRun(cut.control, hosts.slice(0, many), stage.seed, why)),
       )
-    },
-  )
+    }
+    const dealt = deal(single, hosts.length, (cut) => vmSecondsOf(cut, took))
+    const lanes = dealt.map((some, index) => laneOf(some, [hosts[index]!], stage, keep, took))
+    const both = { ...laneOf(double, hosts, stage, keep, took), after: true }
+    await runLanes(
+      [...lanes, both].filter(({ steps }) => steps.length > 0),
+      { quiet, cases: true },
+    )
+  })
   return { dir, proofs, wanted: order.length, troubles }
 }
 
