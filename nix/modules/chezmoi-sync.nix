@@ -55,6 +55,12 @@ let
     "chezmoi-ask"
     "chezmoi-kept"
     "chezmoi-keep"
+    "chezmoi-report"
+    "chezmoi-commands"
+    "chezmoi-source"
+    "chezmoi-capture"
+    "chezmoi-integrate"
+    "chezmoi-conflicts"
   ];
 in
 {

@@ -1,0 +1,275 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2034,SC2154 # variables are shared by the parts of the program
+# Takes what was edited here into a commit: at home, and in the source.
+
+# Takes edits of targets in $HOME into the source, each as what it is relative to what chezmoi last wrote.
+capture() {
+  local row file targets=()
+  uncaptured=()
+  if ! compare; then
+    # perhaps the trunk has the repair, so only what came from here is held back
+    broken="Cannot compare the targets with the source: $(because status)"
+    return
+  fi
+  for row in "${rows[@]}"; do
+    case $row in
+      D*) keep "${row:3}" 'deleted here' ;;
+      [MA]D*) keep "${row:3}" 'edited here, removed by the source' ;;
+      A*) is_directory "$HOME/${row:3}" || targets+=("$HOME/${row:3}") ;;
+      M*) targets+=("$HOME/${row:3}") ;;
+    esac
+  done
+  ((${#targets[@]})) || return 0
+
+  # the same for all targets, as each start of chezmoi counts
+  local sources=() unchanged=() i
+  must "read chezmoi's state" chezmoi state dump --format=json >"$work/state"
+  must 'read the source' chezmoi dump --format=json --recursive=false -- "${targets[@]}" >"$work/dump"
+  mapfile -t sources < <(must 'read the source' chezmoi source-path -- "${targets[@]}")
+  if ((${#sources[@]} != ${#targets[@]})); then
+    # a name with line ends in it
+    sources=()
+    for i in "${!targets[@]}"; do sources+=("$(must 'read the source' chezmoi source-path -- "${targets[i]}")"); done
+  fi
+  copy='' # as the source is about to change
+  for i in "${!targets[@]}"; do capture_one "${targets[i]}" "${sources[i]}"; done
+  ((${#unchanged[@]})) || return 0
+  if re_add "${unchanged[@]}"; then
+    captured+=("${unchanged[@]#"$HOME/"}")
+    return
+  fi
+  # one that chezmoi does not take, as for what looks like a secret, keeps no other from it
+  for file in "${unchanged[@]}"; do
+    if re_add "$file"; then
+      captured+=("${file#"$HOME/"}")
+    else
+      uncaptured+=("${file#"$HOME/"}: $(because capture)")
+      keep "${file#"$HOME/"}" "cannot be captured: $(because capture)"
+    fi
+  done
+}
+# chezmoi may have been told to commit and push what it adds (`git.autoCommit`), which is done here: it finds another
+# repository, that sees nothing of the source.
+re_add() { # <file...>
+  if [[ ! -e $work/apart ]]; then git init --quiet "$work/apart" && echo '*' >"$work/apart/.git/info/exclude"; fi
+  GIT_DIR=$work/apart/.git within "$limit" capture chezmoi re-add --no-tty -- "$@"
+}
+
+# Adds a target to `unchanged` where the source is as it was when the target was written from it. Else
+# the source went on meanwhile, as the file was edited while a run was going on: both are merged.
+capture_one() { # <target> <source file>
+  local file=$1 source=$2 target=${1#"$HOME/"} path last mode perm sum base
+  case ${source##*/} in
+    *.tmpl | encrypted_*.tmpl.*) keep "$target" 'a template, edited here' && return ;;
+    create_* | modify_* | symlink_* | remove_*) keep "$target" 'not a plain file' && return ;;
+  esac
+  if [[ ! -f $file || -L $file || ! -f $source ]]; then keep "$target" 'not a plain file' && return; fi
+  { read -r last && read -r mode && read -r perm; } < <(jq -r --arg key "$file" --arg target "$target" \
+    --slurpfile dump "$work/dump" \
+    '.entryState[$key] | if .type == "symlink" then .type else .contentsSHA256 // "" end, (.mode // 0) % 512, $dump[0][$target].perm' "$work/state")
+  # chezmoi wrote a link, as with `mode = "symlink"`, and an editor has put a file in its place
+  if [[ $last == symlink ]]; then keep "$target" 'not a plain file' && return; fi
+  if [[ -z $last ]]; then keep "$target" 'was here before the dotfiles' && return; fi
+  if [[ ${source##*/} == encrypted_* ]]; then
+    must "read $target" chezmoi cat "$file" >"$work/theirs"
+  else
+    cp "$source" "$work/theirs"
+  fi
+  sum=$(sha256sum <"$work/theirs")
+  if [[ ${sum%% *} == "$last" && $perm == "$mode" ]]; then
+    unchanged+=("$file")
+    return
+  fi
+
+  path=$(realpath --relative-to=. "$source")
+  cp "$file" "$work/ours"
+  base=$(commit_with "$path" "$last" "$work/base") || base=''
+  if [[ -n $base && $((8#$(stat -c %a "$file" || echo 0))) == "$mode" ]] &&
+    git merge-file --quiet -p "$work/ours" "$work/base" "$work/theirs" >"$work/merged"; then
+    chmod --reference="$source" "$work/merged"
+    # not beside it, where any name may be another file's
+    cp -p "$work/merged" "$git_dir/chezmoi-sync-merged"
+    mv -T "$git_dir/chezmoi-sync-merged" "$source"
+    # now chezmoi and git know this very text, and the merged one is written over no other
+    must "capture $target" git hash-object -w --no-filters "$work/ours" >/dev/null
+    sum=$(sha256sum <"$work/ours")
+    must "capture $target" chezmoi state set --bucket=entryState --key="$file" \
+      --value="{\"type\":\"file\",\"mode\":$mode,\"contentsSHA256\":\"${sum%% *}\"}"
+    captured+=("$target")
+    return
+  fi
+  keep "$target" 'edited here and in the source'
+  add_conflict "$path"
+  # where no commit has it, as under another name, the edit is shown against what the source has; never in the clear
+  if [[ -z $base && ${source##*/} != encrypted_* ]]; then base=$head; fi
+  if [[ -n $base ]]; then home_sides+=("$path" "$base" "$target"); fi
+}
+
+# Prints the newest commit in which <file> has the content with <sum>, which goes to <where>.
+commit_with() { # <file> <sum> <where>
+  local commit sum
+  while IFS= read -r commit; do
+    git show "$commit:$1" >"$3" 2>/dev/null || continue
+    sum=$(sha256sum <"$3")
+    if [[ ${sum%% *} == "$2" ]]; then echo "$commit" && return; fi
+  done < <(git --literal-pathspecs log --max-count=200 --format=%H HEAD -- "$1")
+  return 1
+}
+
+# For jj: whether the working copy is empty, described or bare, and the files that it changes. A merge that changes no
+# file is one all the same: it settles a conflict.
+working_copy='if(empty && parents.len() < 2, "empty", if(description, "described", "bare " ++ diff.files().map(|f| f.path()).join(" ")))'
+read_working_copy() { must 'read the source' "${jj[@]}" log --no-graph --revisions @ -T "$working_copy"; }
+
+# Where the user has not told jj a name, commits carry the user's on this host.
+identity() {
+  if [[ -n $identified ]]; then return; fi
+  identified=yes
+  if [[ -n $("${jj[@]}" config get user.email 2>/dev/null || true) ]]; then return; fi
+  jj+=(--config="user.name=${USER:-$(id -un)}" --config="user.email=${USER:-$(id -un)}@$host")
+}
+
+commit() {
+  local found=$copy
+  copy='' nested=() filtered=()
+  if [[ -z $found ]]; then found=$(read_working_copy); fi
+  if [[ $found != empty ]]; then
+    find_nested
+    find_filtered
+  fi
+  if [[ -n $broken ]]; then return; fi
+  if [[ ${CHEZMOI_AUTO_COMMIT:-true} == true ]]; then commit_found "$found"; fi
+  find_untracked
+}
+commit_found() { # <what the working copy has>
+  case $1 in
+    empty) ;;
+    described)
+      if ((${#filtered[@]})); then finish failed "Cannot commit: git passes ${filtered[0]} through a filter, which jj does not know"; fi
+      # its user is done with it as it is
+      if ((${#nested[@]})); then finish failed "Cannot commit: ${nested[0]} has a repository of its own, in which jj takes the dotfiles for removed: move its .git away"; fi
+      step 'commit' new
+      ;;
+    *) commit_sound "${1#bare }" ;;
+  esac
+  if [[ $1 != empty ]]; then look; fi
+}
+
+# jj looks into no directory with a repository of its own: it takes what was committed of that for removed. So that
+# stays in the working copy, and is in no commit.
+find_nested() {
+  local each
+  while IFS= read -rd '' each; do
+    if [[ $(git --literal-pathspecs ls-tree -r HEAD -- "$each/" 2>/dev/null) != *' blob '* ]]; then continue; fi
+    nested+=("$each")
+    if target_of "$each"; then keep_uncommitted "$REPLY" 'has a repository of its own in the source, into which jj does not look'; fi
+  done < <(find . -mindepth 2 \( -path './.git/*' -o -path './.jj/*' \) -prune -o \( -name .git -o -name .jj \) -printf '%P\0' |
+    sed -z 's|/[^/]*$||')
+}
+
+# jj takes a file as it is, where git lets a filter, as that of git-crypt, make of it what others may see: a change of
+# it is in no commit.
+find_filtered() {
+  local at file filter
+  if [[ -z $(git config --get-regexp '^filter\..*\.(clean|process)$' || true) ]]; then return; fi
+  at=$(must 'read the source' "${jj[@]}" log --no-graph --ignore-working-copy --revisions @ -T commit_id)
+  must 'read the source' git diff --name-only -z --no-renames "${head:-$(git hash-object -t tree /dev/null)}" "$at" >"$work/changed"
+  git check-attr -z --stdin filter <"$work/changed" >"$work/attributes" 2>"$work/must" ||
+    finish failed "Cannot read the source: $(because must)"
+  while IFS= read -rd '' file && read -rd '' && IFS= read -rd '' filter; do
+    if [[ -z $(git config "filter.$filter.clean" || git config "filter.$filter.process" || true) ]]; then continue; fi
+    filtered+=("$file")
+    if target_of "$file"; then keep_uncommitted "$REPLY" "git passes it through the filter $filter, which jj does not know"; fi
+  done <"$work/attributes"
+}
+
+# What was captured into such a place is in the source alone, and not said to be captured.
+keep_uncommitted() { # <target> <reason>
+  local i
+  keep "$1" "$2"
+  for i in "${!captured[@]}"; do
+    if [[ ${captured[i]}/ == "$1"/* ]]; then unset "captured[i]"; fi
+  done
+}
+
+# A template that cannot be read stays in the working copy, as it was broken here, and so does what jj does not look
+# into; all else is committed.
+commit_sound() { # <files>
+  local names=$1 sound='all()' target path
+  for path in "${nested[@]}"; do
+    quote "$path"
+    sound+=" ~ root:$REPLY"
+  done
+  for path in "${filtered[@]}"; do
+    quote "$path"
+    sound+=" ~ root-file:$REPLY"
+  done
+  for target in "${unreadable[@]}"; do
+    [[ ${unreadable_because["/$target"]} == template:* ]] || continue
+    path=$(must 'read the source' chezmoi source-path -- "$HOME/$target")
+    quote "$(realpath --relative-to=. "$path")"
+    sound+=" ~ root-file:$REPLY"
+  done
+  if [[ $sound != 'all()' ]]; then
+    names=$(must 'read the source' "${jj[@]}" diff --name-only "$sound" | paste -sd ' ')
+    [[ -n $names ]] || return 0
+  fi
+  # an argument has a limit, and a person reads no thousand names
+  if ((${#names} > 2000)); then names="${names:0:2000} ..."; fi
+  identity
+  step 'commit' commit --message "Dotfiles of $host: $names" "$sound"
+}
+
+# A file of the source that jj was told not to track is in no commit, though chezmoi applies it here.
+find_untracked() {
+  local target
+  untracked=()
+  git -C "$root" ls-files --others -z --exclude=.jj >"$work/others" 2>/dev/null || return 0
+  [[ -s $work/others ]] || return 0
+  within "$limit" managed chezmoi managed --exclude=none --path-style=all --format=json >"$work/managed" || return 0
+  while IFS= read -rd '' target; do
+    if [[ $target == */ ]]; then
+      target=${target%/}
+      keep_uncommitted "$target" 'a repository of its own in the source, which jj does not look into'
+      untracked+=("$target (a repository of its own, as which it could be an external)")
+    else
+      keep_uncommitted "$target" 'in the source, but jj does not track it'
+      untracked+=("$target")
+    fi
+  done < <(jq -j --rawfile others "$work/others" '
+    ($others | split("\u0000") | map({key: ., value: true}) | from_entries) as $untracked
+    | (to_entries[] | .key + (("", "/") as $end | select($untracked[.value.sourceRelative + $end]) | $end)),
+      ($untracked | keys[] | select(test("(^|/)[.]chezmoi"))) | . + "\u0000"' "$work/managed")
+}
+
+# What git keeps beside its files, and jj does not fetch: a submodule is no directory then, and a file of Git LFS is
+# the pointer to it. Neither is put into the home.
+find_unfetched() {
+  local file
+  unfetched=''
+  if [[ -e .gitmodules ]]; then
+    while IFS= read -rd '' file; do
+      keep_unfetched "${file#*$'\t'}" 'a submodule, which is not fetched'
+    done < <(git ls-tree -r -z HEAD 2>/dev/null | grep -z '^160000 ' || true)
+  fi
+  if grep --quiet --no-messages 'filter=lfs' .gitattributes "$root/.gitattributes"; then
+    while IFS= read -rd '' file; do
+      keep_unfetched "${file#HEAD:}" 'a pointer of Git LFS, and the file that it stands for is not fetched'
+    done < <(git grep -z --files-with-matches -I --all-match -e '^version https://git-lfs\.github\.com/spec/' \
+      -e '^oid sha256:[0-9a-f]\{64\}$' HEAD 2>/dev/null || true)
+  fi
+}
+keep_unfetched() { # <file of the repository> <reason>
+  target_of "$1" || return 0
+  keep "$REPLY" "$2"
+  unfetched=yes
+}
+# The target of what is in the repository, in REPLY. Fails for what is none, and no concern of the home.
+target_of() { # <file of the repository>
+  local below
+  # chezmoi takes a path by its own name of the source alone, which may be a link
+  below=$(realpath --relative-to=. "$root")/
+  below=${below#./}
+  [[ /$1 != */.* && $1 == "$below"* ]] &&
+    REPLY=$(within "$limit" target chezmoi target-path "$root/${1#"$below"}") && REPLY=${REPLY#"$HOME/"}
+}

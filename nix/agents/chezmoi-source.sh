@@ -1,0 +1,176 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2034,SC2154 # variables are shared by the parts of the program
+# The first steps of chezmoi-sync: its lock, the directory of the dotfiles, and what was left there.
+
+take_lock() {
+  [[ -d $state ]] || mkdir -p "$state"
+  trap 'ended=yes; exit 1' USR1
+  # the kernel holds it, so a crash cannot leave it behind; commands are started without it. Where there is no
+  # room to make it, nobody has it.
+  command exec 9>>"$state/lock" || finish failed "Cannot write $state/lock, $(owner_of "$state/lock")"
+  if ! flock --nonblock 9; then
+    echo "chezmoi-sync: locked: Another run has not ended yet (process $(<"$state/lock.pid"))"
+    exit 0
+  fi
+  trap end EXIT
+  look_how_it_ended "$state/status.json"
+  echo $$ >"$state/lock.pid" || true
+  work=$(mktemp -d) || finish failed 'Cannot make a directory for what is at work'
+  echo "chezmoi-sync: phase: lock"
+}
+
+find_root() {
+  local file hint=''
+  if root=$(within "$limit" must chezmoi source-path); then return; fi
+  file=$(sed -n -E 's/^chezmoi: open (\/[^:]+): .*/\1/p' "$work/must")
+  if [[ -f $file ]]; then
+    # what a power cut leaves of a file that was new; whoever is about to write it has it locked
+    if cmp --silent --bytes "$(stat --format %s "$file")" "$file" /dev/zero && flock --nonblock "$file" rm "$file"; then
+      say "$file had nothing in it but zeros, and is removed: chezmoi begins a new one"
+      root=$(must 'find the dotfiles' chezmoi source-path)
+      return
+    fi
+    hint="; once it is moved away, chezmoi begins a new one"
+  fi
+  finish failed "Cannot find the dotfiles: $(because must)$hint"
+}
+# Leaves the directory of the repository in `repository` and chezmoi's root within it in `root`.
+open_repository() {
+  local tree
+  find_root
+  # `.chezmoiroot` may name what is not there; what is around it is the dotfiles all the same
+  tree=$root
+  until [[ -d $tree ]]; do tree=$(dirname "$tree"); done
+  if [[ ! -d $root && ! -e $(git -C "$tree" rev-parse --show-toplevel 2>/dev/null)/.chezmoiroot ]]; then
+    if [[ -z ${CHEZMOI_REPO_URL:-} ]]; then finish skipped "No dotfiles at $root, and no \`repoUrl\` to clone"; fi
+    mkdir -p "$(dirname "$root")"
+    if exists "$root"; then finish failed "Cannot clone to $root: something else is there"; fi
+    # beside it and renamed, so that a clone that was cut off is not taken for the dotfiles
+    local clone
+    clone=$(dirname "$root")/.chezmoi-sync.clone
+    rm -rf "$clone"
+    if ! within "$network_limit" clone "${jj[@]}" git clone --colocate "$CHEZMOI_REPO_URL" "$clone"; then
+      unreached clone "Cannot clone $CHEZMOI_REPO_URL: $(because clone)"
+    fi
+    # what the remote's own default branch has is not this host's, and must not pass for it
+    if git -C "$clone" rev-parse --verify --quiet "$trunk" >/dev/null; then
+      must "take the branch $branch" "${jj[@]}" --repository "$clone" new "$trunk_rev"
+    fi
+    sync --file-system "$clone"
+    mv -T "$clone" "$root"
+    tree=$root
+    find_root # .chezmoiroot may move it
+  fi
+  repository=$(git -C "$tree" rev-parse --show-toplevel 2>"$work/open") ||
+    finish failed "Cannot use $tree: $(because open)"
+  # a source without a repository of its own may lie in one of the whole home
+  if [[ $HOME/ == "$repository"/* || $(pwd -P)/ == "$repository"/* ]]; then finish failed "Cannot use $root: it is not a repository, but in $repository"; fi
+  cd "$repository" || return
+  git_dir=$(git rev-parse --git-dir)
+  published_list=$git_dir/chezmoi-sync-published
+  refuse_unended
+  refuse_left_out
+  drop_stale_locks "$git_dir"
+  recover
+  make_jj
+
+  remote=$(git remote get-url origin 2>/dev/null || true)
+  if [[ -n ${CHEZMOI_REPO_URL:-} && $remote != "$CHEZMOI_REPO_URL" ]]; then
+    local verb=set-url
+    [[ -n $remote ]] || verb=add
+    must 'set the remote' "${jj[@]}" git remote "$verb" origin "$CHEZMOI_REPO_URL"
+    remote=$CHEZMOI_REPO_URL
+  fi
+  look
+  from=${refs[$trunk]-}
+  to=$from
+  refuse_other_branch
+}
+# What its user has on a branch of its own is for no other host.
+refuse_other_branch() {
+  local name
+  name=$(git symbolic-ref --quiet --short HEAD || true)
+  if [[ -z $name || $name == "$branch" || -z $head || -z $from ]] || ancestor "$head" "$from" ||
+    [[ $(git rev-parse --abbrev-ref '@{upstream}' 2>/dev/null) == "origin/$branch" ]]; then return; fi
+  finish failed "$repository is on the branch \`$name\`, which is not in \`$branch\`: \`git checkout --detach\` there lets it be shared, \`git checkout $branch\` does not"
+}
+
+# One that a run was cut off in the making of has nothing in it but what git has. jj cannot read it, so that nobody
+# has used it since.
+make_jj() {
+  if [[ -e $state/making-jj && -d .jj ]] && ! within "$limit" made "${jj[@]}" op log --ignore-working-copy --limit 1 >/dev/null; then
+    rm -rf .jj
+  fi
+  if [[ ! -d .jj ]]; then
+    : >"$state/making-jj" && sync "$state"
+    must "make $repository a jj repository" jj git init --colocate >/dev/null
+    sync --file-system .jj
+  fi
+  rm -f "$state/making-jj"
+}
+
+# What git was told to leave out of its working tree, or not to look at, jj would take for removed or edited. jj itself
+# forgets it of a file, and not of the checkout.
+refuse_left_out() {
+  local file=''
+  must 'read the source' git ls-files -v -z >"$work/index"
+  IFS= read -rd '' file < <(grep -z -m 1 '^[a-zS] ' "$work/index") || true
+  if [[ -z $file && $(git config core.sparseCheckout || true) != true ]]; then return; fi
+  file=${file#? }
+  finish failed "Cannot use $repository: git was told to leave out ${file:-some files}, or not to look at it, which jj does not know (\`git sparse-checkout disable\`, \`git update-index --no-skip-worktree --no-assume-unchanged\`)"
+}
+
+# git stops in the middle where it waits for its user. jj would take what is in the files for an edit, and end it; a
+# bisection ends as HEAD is moved.
+refuse_unended() {
+  local each
+  for each in MERGE_HEAD CHERRY_PICK_HEAD REVERT_HEAD BISECT_LOG rebase-merge rebase-apply; do
+    if exists "$git_dir/$each"; then finish conflict "git is in the middle of something in $repository: \`git status\` there says how to end it"; fi
+  done
+}
+
+# A run that was cut off in a step of jj: its text must not pass for the user's.
+recover() {
+  local fields=()
+  [[ -e $state/step && -d .jj ]] || return 0
+  # a program that was killed leaves git's lock behind, of any age where the clock was set meanwhile
+  drop_locks "$git_dir"
+  mapfile -t fields <"$state/step"
+  # an older one has two lines more
+  before_op=${fields[0]-} remote_commit=${fields[3]:-${fields[1]-}}
+  if [[ ! $before_op =~ ^[0-9a-f]+$ ]]; then
+    say "cannot be read, and removed: $state/step"
+    rm -f "$state/step"
+    return
+  fi
+  say 'an earlier run did not end, and what it began is put back'
+  back_from 'put back what an earlier run began'
+}
+
+# Someone who resolves a conflict in the source is not disturbed. Also takes the source's present text
+# into jj's history, so that nothing below can lose it.
+refuse_unresolved() {
+  local said open files conflict='conflicts() & ::@ & ~::remote_bookmarks()' question
+  # the working copy comes last, as it has files with names of any kind
+  question=("${jj[@]}" log --no-graph --reversed --revisions "@ | $conflict" -T "
+    if(self.contained_in('$conflict'), 'conflict ' ++ commit_id ++ ' ')
+    ++ if(current_working_copy, if(immutable, 'immutable ') ++ 'copy ' ++ $working_copy)")
+  if ! said=$(within "$limit" stale "${question[@]}"); then
+    # a run of jj that was killed may leave it stale
+    if [[ $(<"$work/stale") == *'not updated since operation'* ]]; then
+      finish_checkout '' || finish failed "Cannot finish a checkout of the source: $REPLY"
+    fi
+    said=$(must 'read the source' "${question[@]}")
+    look
+  fi
+  copy=${said#*copy }
+  open=${said%"copy $copy"}
+  if [[ $open == *immutable* ]]; then
+    finish failed "Nothing can be brought into the source: its working copy is immutable, by this user's setting of immutable_heads()"
+  fi
+  [[ -n $open ]] || return 0
+  open=${open##*conflict }
+  mapfile -t files < <("${jj[@]}" resolve --list 2>/dev/null | sed -E 's/ {2,}[0-9]+-sided.*//')
+  add_conflict "${files[@]}"
+  finish conflict "The source has conflicts to resolve: ${files[*]:-in ${open:0:12}}"
+}
