@@ -282,6 +282,13 @@ in
       }
     ];
 
+    # in mode "remote" there is no clone that jj keeps
+    warnings = lib.optionals (cfg.mode == "local") (
+      import ./needs.nix { inherit lib pkgs; } "myModules.services.autoUpgrade" {
+        jujutsu = "0.36"; # rebase --onto
+      }
+    );
+
     environment.systemPackages = [ agent ];
 
     # a power cut after a build must not leave files that Nix takes for complete; nix.conf is refused where

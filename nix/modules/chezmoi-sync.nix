@@ -122,6 +122,12 @@ in
   };
 
   config = lib.mkIf cfg.enable {
+    warnings = import ./needs.nix { inherit lib pkgs; } "myModules.services.chezmoiSync" {
+      chezmoi = "2.66"; # apply --less-interactive
+      git = "2.45"; # for-each-ref --include-root-refs
+      jujutsu = "0.36"; # rebase --onto
+    };
+
     environment.systemPackages = [
       agent
       (command "chezmoi-status" [
