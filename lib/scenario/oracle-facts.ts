@@ -95,6 +95,8 @@ export interface Repository {
   shown: string[]
   /** What a commit that no branch of the remote has adds and takes away, by its id. */
   patches: Record<string, string>
+  /** Merges that say something of their own: what git makes of their parents by itself is another text. */
+  settling: string[]
   /** Commits that a branch of the remote had at the last fetch. */
   heads: string[]
 }
@@ -256,6 +258,7 @@ for repository in ${clones.join(' ')}; do
   ask "visible $repository" jj --ignore-working-copy log --no-graph --revisions 'all()' --template 'change_id ++ " " ++ commit_id ++ "\\n"' 2>&1
   ask "heads $repository" git for-each-ref --format='%(objectname)' refs/remotes
   ask "patches $repository" git log --patch --unified=0 --no-color --no-ext-diff --format='%x1d%H' --all --not --remotes -- ':(exclude).jjconflict-*'
+  ask "settling $repository" git log --merges --remerge-diff --name-only --format='%x1d%H' --all -- ':(exclude).jjconflict-*'
   ask "commits $repository" raw
 done
 s end
@@ -362,6 +365,7 @@ export function readFacts(root: string, user: string, agent: string | undefined)
           // whatever else jj says is no change
           ...{ visible: at(name).map(([change]) => change!), shown: at(name).map(([, id]) => id!) },
           patches: readPatches(said[`patches ${name}`] ?? ''),
+          settling: readSettling(said[`settling ${name}`] ?? ''),
           heads: lines(`heads ${name}`),
         },
       ]),
@@ -417,6 +421,15 @@ function readPatches(text: string): Repository['patches'] {
       return [id, changed.join('\n')]
     }),
   )
+}
+
+/** Merges with the names of files that are not as git merges them; those in which jj has left a conflict settle none. */
+function readSettling(text: string): string[] {
+  const parts = text.split('\u001d').slice(1)
+  return parts.flatMap((part) => {
+    const [id = '', ...names] = part.split('\n').filter(Boolean)
+    return names.length === 0 || names.includes('JJ-CONFLICT-README') ? [] : [id]
+  })
 }
 
 /** The raw commits of `git cat-file --batch`; jj keeps its change id in a header of its own. */

@@ -150,9 +150,9 @@ function deployedRow({ deployed, seen }: Facts, { deployable }: Expected): Oracl
 
 /**
  * Commits whose change is neither visible nor the remote's, and of which there is no copy either. An
- * empty change holds nothing that could be lost, nor does a merge of two that are kept.
+ * empty change holds nothing that could be lost, nor does a merge of two that are kept, unless it settles a conflict.
  */
-export function lostChanges({ commits, visible, heads }: Repository): string[] {
+export function lostChanges({ commits, visible, settling, heads }: Repository): string[] {
   const ofRemote = new Set<string>()
   for (const stack = [...heads]; stack.length > 0;) {
     const id = stack.pop()!
@@ -168,7 +168,7 @@ export function lostChanges({ commits, visible, heads }: Repository): string[] {
   return all.flatMap(([id, { change, origin, tree, parents }]) => {
     // the first commit of all stands on nothing
     const before = parents.length === 0 ? emptyTree : commits[parents[0]!]?.tree
-    const empty = parents.length > 1 || before === tree
+    const empty = parents.length > 1 ? !settling.includes(id) : before === tree
     // a commit that git made is the remote's, and judged there
     const safe = change === undefined || changes.has(change) || origins.has(origin)
     return safe || empty ? [] : [id]

@@ -63,6 +63,22 @@ test('commits that were rebased, refused or left alone are whole', async () => {
   expect([changed(refused, true), lostChanges(refused)]).toEqual([[], []])
 })
 
+test('a merge that settles a conflict is a change of its own, and one that git makes by itself is none', async () => {
+  const said = await world.rain(`id() { jj log --no-graph --revisions "$1" --template commit_id; }
+    printf '%s\\n' a b c d e >text && jj commit --quiet -m Base && base=$(id @-)
+    sed -i s/a/A/ text && jj commit --quiet -m Left && left=$(id @-)
+    jj new --quiet "$base" && sed -i s/e/E/ text && jj commit --quiet -m Right && right=$(id @-)
+    jj new --quiet "$base" && sed -i s/a/X/ text && jj commit --quiet -m Other && other=$(id @-)
+    jj new --quiet "$left" "$right" -m Clean && jj status >/dev/null && clean=$(id @)
+    jj new --quiet "$left" "$other" -m Left-open && jj status >/dev/null && open=$(id @)
+    jj new --quiet "$left" "$other" -m Settled && printf '%s\\n' AX b c d e >text && jj status >/dev/null && settled=$(id @)
+    jj new --quiet "$base" && jj abandon --quiet "$clean" "$open" "$settled" && echo "$settled"`)
+  const settled = said.trim().split('\n').at(-1)!
+  const found = await clone()
+  expect(found.settling).toEqual([settled])
+  expect(lostChanges(found)).toEqual([settled])
+})
+
 const rebase = 'without_head repo_jj rebase --branch @ --onto "$remote_commit"'
 
 test.each([

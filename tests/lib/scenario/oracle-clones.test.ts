@@ -31,6 +31,7 @@ const rebased: Repository = {
   visible: [],
   shown: ['a2', 'b2', 'at'],
   patches: { a0: '+o', a1: '+one', b1: '+two', a2: '+one', b2: '+two' },
+  settling: [],
   heads: ['next'],
 }
 const having = (commits: Repository['commits'], more: Partial<Repository> = {}): Repository => ({

@@ -46,6 +46,7 @@ const repository: Repository = {
   visible: ['kkkk', 'zzzz'],
   shown: [edit, '0'.repeat(40)],
   patches: { [edit]: '+++ b/x\n+one' },
+  settling: [],
   heads: [start],
 }
 
@@ -479,6 +480,10 @@ test('a copy of a commit on trial, taken back, is no loss while the commit is th
   }
   expect(lostChanges({ ...repository, commits, visible: ['kkkk'], heads: [start] })).toEqual([])
   expect(lostChanges({ ...repository, commits, visible: [], heads: [start] })).toEqual([edit, copy])
+  // what a person has made of both sides is in neither
+  const settled = { ...repository, commits, settling: [merge] }
+  expect(lostChanges({ ...settled, visible: ['kkkk'], heads: [start] })).toEqual([merge])
+  expect(lostChanges({ ...settled, visible: ['kkkk', 'mmmm'], heads: [start] })).toEqual([])
 })
 
 test.each([
@@ -633,7 +638,8 @@ test('a user whom the guest does not know has no files that could be judged', ()
 test.each([
   ['visible', { jj: 'echo half of it; exit 1' }],
   ['heads', { git: '[ "$1" != for-each-ref ]' }],
-  ['patches', { git: '[ "$1" != log ]' }],
+  ['patches', { git: '[ "$1 $2" != "log --patch" ]' }],
+  ['settling', { git: '[ "$1 $2" != "log --merges" ]' }],
   ['commits', { git: '[ "$1" != rev-list ]' }],
   ['commits', { git: '[ "$1" != cat-file ]' }],
 ])('a clone of which %s could not be read is not judged by half: %j', (name, programs) => {
