@@ -1,4 +1,3 @@
-import { Failure } from '../failure.ts'
 import type { Scene } from './family.ts'
 import type { Machine } from './machine.ts'
 
@@ -17,10 +16,10 @@ ls -A ${state}; cat ${state}/*
 for link in /nix/var/nix/gcroots/golden-* /nix/var/nix/profiles/system /run/current-system; do echo "$link $(readlink "$link")"; done`
 export async function everything(vm: Machine): Promise<string> {
   const { stdout } = await vm.root(whole, { allow: 'any' })
-  // two that could not be looked at would be alike
-  if (!stdout.includes('/loader.conf')) throw new Failure(`Cannot see what \`${vm.host}\` boots`)
-  return stdout
+  // two that could not be looked at are not alike
+  return stdout.includes('/loader.conf') ? stdout : `${stdout}\nnot seen (${(unseen += 1)})`
 }
+let unseen = 0
 /** The same for a golden that was pinned anew: all but the time of that. */
 export const apartFromTime = async (vm: Machine): Promise<string> =>
   (await everything(vm)).replace(/"pinnedAt":"[^"]*"/, '')
