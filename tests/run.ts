@@ -10,7 +10,7 @@ import { install, packages, present } from '../lib/packages.ts'
 import { run } from '../lib/run.ts'
 import { sweepScratch } from '../lib/scratch.ts'
 import { project } from '../lib/settings.ts'
-import { filesOfOthers } from './half.ts'
+import { filesOfOthers } from './thirds.ts'
 
 const missing = packages().filter((one) => !present(one))
 if (missing.length > 0) {
@@ -31,7 +31,7 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal
 
 const { parseCLI, startVitest } = await import('vitest/node')
 const { filter, options } = parseCLI(['vitest', 'run', ...process.argv.slice(2)])
-const commit = await commitOfHalf()
+const commit = await commitOfThird()
 process.env['LAB_TEST_COMMIT'] = commit
 const vitest = await startVitest('test', filter, { ...options, run: true, watch: false })
 const counts = { passed: 0, failed: 0, skipped: 0 }
@@ -69,17 +69,17 @@ counts.failed += left.length
 const ofOthers = filesOfOthers(commit)
 counts.skipped += ofOthers.length
 for (const file of ofOthers) {
-  console.log(`skipped: ${file}: in the half of the slow tests that other commits take`)
+  console.log(`skipped: ${file}: in a third of the slow tests that other commits take`)
 }
-if (ofOthers.length > 0) console.log('LAB_TEST_ALL=1 npm test takes both halves')
+if (ofOthers.length > 0) console.log('LAB_TEST_ALL=1 npm test takes all three')
 console.log(`${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped`)
 process.exit(counts.failed > 0 || counts.passed === 0 ? 1 : 0)
 
-/** The commit whose half of the tests is to run; empty where all are, or those that were named. */
-async function commitOfHalf(): Promise<string> {
+/** The commit whose third of the slow tests is to run; empty where all are, or those that were named. */
+async function commitOfThird(): Promise<string> {
   if (filter.length > 0 || options.project || process.env['LAB_TEST_ALL']) return ''
   const { stdout } = await run('git', ['rev-parse', 'HEAD'], { cwd: project, allow: [128] })
-  // a copy without git has one half
+  // a copy without git has one third
   return process.env['LAB_TEST_COMMIT'] || stdout.trim() || 'none'
 }
 
