@@ -111,6 +111,8 @@ export function removeCopy(home: string): void {
   if (existsSync(moldOf(home))) removeCopy(moldOf(home))
   const ended = inLab(home, () => {
     const vms = knownVms().flatMap((host) => vmIn(host) ?? [])
+    // that of a shell with another TMPDIR is another one, and known as long as its QEMU runs
+    const places = new Set([runtimeDir(), ...vms.map(({ host }) => dirname(files(host).run))])
     const alive = () => vms.flatMap((vm) => [...keepersOf(vm), qemuOf(vm) ?? []].flat())
     let found = alive()
     // a keeper may just have started a QEMU
@@ -120,7 +122,7 @@ export function removeCopy(home: string): void {
       found = alive()
     }
     if (found.length > 0) return false
-    rmSync(runtimeDir(), { recursive: true, force: true })
+    for (const place of places) rmSync(place, { recursive: true, force: true })
     return true
   })
   // by its record what does not end is found again

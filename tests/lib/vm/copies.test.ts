@@ -14,7 +14,7 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
-import { end } from '../../../lib/process.ts'
+import { end, identify } from '../../../lib/process.ts'
 import { inLab, labHome, runtimeDir } from '../../../lib/settings.ts'
 import {
   abandonedCopies,
@@ -32,7 +32,7 @@ import { startQemu } from '../../../lib/vm/qemu.ts'
 import { withMonitor } from '../../../lib/vm/monitor.ts'
 import { loadSnapshot, saveSnapshot, snapshotsIn, snapshotsOf } from '../../../lib/vm/snapshot.ts'
 import { makeBox } from '../../box.ts'
-import { files, newUuid, qemuOf, readVm, writeVm, type Vm } from '../../../lib/vm/vm.ts'
+import { files, newUuid, qemuOf, readVm, writeJson, writeVm, type Vm } from '../../../lib/vm/vm.ts'
 
 let dir: string
 const started: ChildProcess[] = []
@@ -134,6 +134,22 @@ await reserveCopies(2); console.log('held'); setInterval(() => {}, 1000)`
   expect(copies()).toEqual([])
   expect(sockets.some((path) => existsSync(path))).toBe(false)
   expect(qemuOf(readVm('sorrow')!)?.pid).toBe(own.child.pid)
+})
+
+test('so are its sockets where the shell that began the run has put them', async () => {
+  const [copy] = await reserveCopies(1)
+  const elsewhere = mkdtempSync(join(dir, 'elsewhere-'))
+  vi.stubEnv('XDG_RUNTIME_DIR', elsewhere)
+  await inLab(copy!.home, async () => {
+    const { vm, child } = await running('sorrow')
+    const argv = [`socket,id=keeper,path=${files('sorrow').keeperQmp},server=on`]
+    writeJson(files('sorrow').running, { ...identify(child.pid!, vm.uuid), argv })
+  })
+  vi.stubEnv('XDG_RUNTIME_DIR', dir)
+  expect(readdirSync(elsewhere)).toHaveLength(1)
+  removeCopy(copy!.home)
+  copy!.held.release()
+  expect(readdirSync(elsewhere)).toEqual([])
 })
 
 test('a copy is removed whatever there is of it yet', async () => {
