@@ -84,7 +84,7 @@ async function choose(agents: string[] | undefined): Promise<string[]> {
   for (const agent of agents ?? [])
     if (!known.includes(agent))
       throw unknown('an agent', agent, known, `The agents: ${known.join(' ')}`)
-  return (agents?.length ? agents : known).map((agent) => `${agent}.sh`)
+  return (agents?.length ? [...new Set(agents)] : known).map((agent) => `${agent}.sh`)
 }
 
 async function ranByTests(given: string[] | undefined, say: (line: string) => void): Promise<Hits> {

@@ -57,7 +57,8 @@ export const isResult = (value: unknown): value is CaseResult =>
   areRows(value['checks']) &&
   areRows(value['oracle']) &&
   (value['state'] !== 'passed' ||
-    (value['checks'].every(({ held }) => held === true) &&
+    (value['checks'].length > 0 &&
+      value['checks'].every(({ held }) => held === true) &&
       value['oracle'].every(({ state }) => state !== 'failed'))) &&
   isAbsentOr(value['evidence'], isString)
 

@@ -27,7 +27,8 @@ const plan: Plan = {
 
 const result = (name: string, state: CaseState, reason = ''): CaseResult => ({
   ...{ family: 'f', case: name, title: name, hosts: ['sorrow'], state, reason, seconds: 1 },
-  ...{ seed: 7, checks: [], oracle: [], replay: '' },
+  ...{ seed: 7, oracle: [], replay: '' },
+  checks: [{ name: 'one', held: state === 'passed', expected: 'x', found: 'x' }],
 })
 
 /** A run's record, in LAB_HOME. */

@@ -300,6 +300,12 @@ test.each<[string, string, string, string]>([
     'it is no list of results',
   ],
   [
+    'a pass without a check',
+    'results.json',
+    JSON.stringify([result('f/a', 'passed', { checks: [] })]),
+    'it is no list of results',
+  ],
+  [
     'a pass that a check denies',
     'results.json',
     JSON.stringify([{ ...result('f/a', 'failed'), state: 'passed' }]),
