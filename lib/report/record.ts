@@ -111,7 +111,7 @@ function recordIn(dir: string, events: Recorded[]): RunRecord {
   let waiting = ''
   // a last line that was cut short is not among the events, and would spoil the next one
   let written = wholeLines(file).length
-  if (written > 0) truncateSync(file, written)
+  if (existsSync(file)) truncateSync(file, written)
   const write = (): void => {
     try {
       appendFileSync(file, waiting, { mode: 0o600 })

@@ -115,6 +115,14 @@ test('the record goes on where it was cut: in time, in numbers, and with every s
   expect(of).toMatchObject({ from: 10, to: 30, state: 'cut short' })
 })
 
+test('half a line, and nothing before it, is no event of the run that goes on', () => {
+  const dir = runOf('1', {}, [])
+  writeFileSync(join(dir, 'events.jsonl'), '{"id": 1, "ki')
+  const record = reopenRecord(dir)
+  record.note({ kind: 'say', name: 'a word' })
+  expect(readEvents(dir)).toEqual(record.events)
+})
+
 test('a run that another process is at is left alone', async () => {
   const dir = runOf('1', {}, [])
   const hold = await holdRecord(dir)
