@@ -8,7 +8,7 @@ import type { Firmware } from './firmware.ts'
 import { bootId } from '../process.ts'
 import { run } from '../run.ts'
 import { labCache } from '../settings.ts'
-import { readJson, writeJson } from './vm.ts'
+import { readableJson, writeJson } from './vm.ts'
 
 export interface Accelerator {
   kind: 'kvm' | 'tcg'
@@ -46,7 +46,8 @@ export async function findAccelerator(firmware: Firmware): Promise<Accelerator> 
   if (demanded === 'tcg') return { ...tcg, reason: 'LAB_ACCEL says so' }
   const key = [bootId(), process.getuid?.(), qemu, firmware.code].join(' ')
   const memory = join(privateDirectory(labCache()), 'accelerator.json')
-  let known = remembered(memory)
+  // one that cannot be read is found again
+  let known = readableJson<{ key: string; problem: string | null }>(memory)
   if (known?.key !== key) {
     known = { key, problem: await probe(firmware) }
     writeJson(memory, known)
@@ -60,16 +61,6 @@ export async function findAccelerator(firmware: Firmware): Promise<Accelerator> 
     })
   }
   return { ...tcg, reason: `KVM does not work here: ${known.problem}` }
-}
-
-/** What the probe before this one found; one whose record cannot be read is made again. */
-function remembered(memory: string): { key: string; problem: string | null } | undefined {
-  try {
-    return readJson(memory)
-  } catch (thrown) {
-    if (!(thrown instanceof Failure)) throw thrown
-    return undefined
-  }
 }
 
 /**

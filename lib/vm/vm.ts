@@ -98,14 +98,8 @@ export function socketsIn(argv: string[] = []): string | undefined {
 }
 
 /** What is recorded of a VM's QEMU, if it can be read: without it QEMU is found all the same. */
-export function runningOf(host: string): Running | undefined {
-  try {
-    return readJson<Running>(runningIn(host))
-  } catch (thrown) {
-    if (!(thrown instanceof Failure)) throw thrown
-    return undefined
-  }
-}
+export const runningOf = (host: string): Running | undefined =>
+  readableJson<Running>(runningIn(host))
 
 /** Hosts that have a VM directory, whatever its state. */
 export function knownVms(): string[] {
@@ -230,6 +224,16 @@ export async function recordVm(host: string, made: (slot: number) => Vm): Promis
     return vm
   } finally {
     held.release()
+  }
+}
+
+/** The same as `readJson`, but nothing of a file that holds no JSON: for what can be found out again. */
+export function readableJson<T>(path: string): T | undefined {
+  try {
+    return readJson<T>(path)
+  } catch (thrown) {
+    if (!(thrown instanceof Failure)) throw thrown
+    return undefined
   }
 }
 
