@@ -123,10 +123,18 @@ function readOne(table: Record<string, unknown>, where: (key?: string) => string
     within: (table['within'] as number | undefined) ?? 30,
     ends: (table['ends'] as Ends | undefined) ?? 'any',
   }
-  if (one.holds.length + one.fails.length === 0 && one.ends === 'any') {
+  const asks = one.holds.length + one.fails.length > 0
+  if (!asks && one.ends === 'any') {
     throw usage(
       `Cannot read ${where()}: \`${name}\` would check nothing`,
       'Give it holds, fails or ends',
+    )
+  }
+  // what runs at the baseline would run in the end
+  if (!asks && !shell && !patch && !one.fault && !one.reboot) {
+    throw usage(
+      `Cannot read ${where('ends')}: \`${name}\` would change nothing, so it cannot end otherwise`,
+      'Give it shell, patch, fault or reboot',
     )
   }
   return one

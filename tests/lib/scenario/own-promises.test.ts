@@ -39,7 +39,8 @@ ends = "start"
 
 [[promise]]
 name = "bare"
-title = "it does nothing"
+title = "it is refused"
+shell = "rm hosts/*"
 ends = "start"
 `)
   const [web, bare] = await readPromises(flake)
@@ -76,6 +77,10 @@ test.each([
   [`[[promise]]\n${whole}patch = "../x.patch"\n`, /`patch` of `.*` \(line 5\) as a path below/],
   [`[[promise]]\n${whole}[[promise]]\n${whole}`, /\(line 6\): `a` is there already/],
   ['[[promise]]\nname = "a"\ntitle = "A"\n', /\(line 1\): `a` would check nothing/],
+  [
+    '[[promise]]\nname = "a"\ntitle = "A"\nends = "start"\n',
+    /\(line 4\): `a` would change nothing, so it cannot end otherwise/,
+  ],
   ['promise = "web"\n', /Cannot read `promise` of/],
   ['[promise]\nname = "a"\n', /Cannot read `promise` of/],
   ['[[promise]]\nname = "a\n', /Cannot read `.*`, line 2/],
