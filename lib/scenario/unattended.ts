@@ -3,6 +3,7 @@ import type { Subject } from './subject.ts'
 import { ofGuest, unitsByHand } from './host-module.ts'
 import type { Machine } from './machine.ts'
 import { becomesGolden, booted, comes, comesBack, rebooted } from './trial.ts'
+import { doAsTold, told } from './told.ts'
 import { deployedBy, deploys, module, noted, upgrades } from './upgrade.ts'
 import type { Deployed } from './upgrade-unit.ts'
 
@@ -108,6 +109,16 @@ export const unattended: Case[] = [
     limit: 300,
     ends: 'main',
     run: leftForLater,
+  },
+  {
+    name: 'boots-elsewhere',
+    title:
+      'its user has the machine boot one generation always, and nothing is golden: it is not rebooted again and again, and says what to do',
+    promise: 'reboot',
+    own: true,
+    limit: 400,
+    ends: 'main',
+    run: bootsElsewhere,
   },
   {
     name: 'tidies-up',
@@ -249,6 +260,30 @@ function zone(hours: number): Buffer {
 }
 
 /** The boot of what the upgrade says it deployed. */
+async function bootsElsewhere(scene: Scene): Promise<void> {
+  const { vm, check } = scene
+  const start = scene.start(vm)
+  // as `d` in the boot menu does
+  await vm.root(`unpin-golden
+    entry=$(grep -l 'init=${start}/init' /boot/loader/entries/nixos-*.conf) && bootctl set-default "\${entry##*/}"`)
+  const allowed = settings(scene.subject, reboots())
+  const former = { name: 'what its user chose boots', condition: booted(start) }
+  const { toplevel } = await rebootsInto(scene, allowed, ofGuest('anotherFirstStage'), former)
+  const [before, unit] = [await vm.bootId(), vm.subject.unit]
+  const reason =
+    /a reboot is due, and the last one for it has started another generation: the boot default is nixos-/
+  const { reason: said } = await upgrades(scene, vm, { outcome: 'upgraded', reason })
+  const jobs = `systemctl start ${unit}-reboot.service; systemctl list-jobs --no-legend reboot.target`
+  check('no reboot is about to come', '', (await vm.root(jobs)).stdout.trim())
+  check('nor was there one', before, await vm.bootId())
+  await doAsTold(scene, vm, said!.slice(said!.indexOf('the boot default')))
+  await vm.root(`systemctl start --no-block ${unit}-reboot.service`)
+  const wait = { name: 'to reboot by itself', limit: 120, until: deployed.condition }
+  await rebooted(scene, vm, deployed.name, () => vm.awaitBoot(before, wait))
+  check('the last commit runs', toplevel, await vm.running())
+  await told(scene, vm, 'pin-golden')
+}
+
 const deployed = {
   name: 'the new generation boots',
   condition:

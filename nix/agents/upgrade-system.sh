@@ -478,12 +478,23 @@ clean() {
 
 # Kernel and first stage come into force by a reboot only.
 reboot_if_due() {
-  local now lower upper who
+  local hint now lower upper who target was=()
   if [[ /run/booted-system -ef $profile ]]; then return; fi
   if [[ $(readlink --canonicalize-existing /run/booted-system/{kernel,initrd,kernel-modules}) == \
     $(readlink --canonicalize-existing "$profile"/{kernel,initrd,kernel-modules}) ]]; then return; fi
   if [[ $UPGRADE_ALLOW_REBOOT != true ]]; then
     notes+=("a reboot is due, and not allowed")
+    return
+  fi
+  # golden judges a boot that did not come up; else the next reboot would end as the last one did, for ever
+  target=$(readlink --canonicalize "$profile")
+  efi_variable LoaderEntryDefault
+  if [[ -e $state/rebooted ]]; then mapfile -t was <"$state/rebooted"; fi
+  if [[ ${was[0]-} != "$this_boot" && ${was[1]-} == "$target" && ${was[2]-} == "$REPLY" &&
+    ! -e /var/lib/golden-generation/golden.json ]]; then
+    hint="see \`bootctl list\`"
+    [[ -z $REPLY ]] || hint="the boot default is $REPLY, and \`sudo bootctl set-default ''\` leaves it to NixOS"
+    notes+=("a reboot is due, and the last one for it has started another generation: $hint")
     return
   fi
   if [[ -n $UPGRADE_REBOOT_WINDOW ]]; then
@@ -495,6 +506,10 @@ reboot_if_due() {
   fi
   if who=$(rebuild_at_work); then
     notes+=("a reboot is due, and waits as a rebuild is at work ($who)")
+    return
+  fi
+  if ! keep "$state/rebooted" "$this_boot"$'\n'"$target"$'\n'"$REPLY"; then
+    notes+=("a reboot is due, and $state/rebooted cannot be written")
     return
   fi
   notes+=("rebooting")

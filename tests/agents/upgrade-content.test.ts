@@ -219,22 +219,27 @@ test('A file name that jj cannot read is told', async () => {
   expect((await world.upgrade()).outcome).toBe('upgraded')
 })
 
+/** What a run of the agent with `--reboot` says, and what it asks of systemd. */
+async function reboots(
+  window: string,
+  first = '',
+): Promise<{ said: string; status: object; asked: string }> {
+  const model = `printf '#!/bin/sh\\necho "$*" >>/root/asked\\n' >/root/systemctl; chmod +x /root/systemctl; mount --bind /root/systemctl /usr/bin/systemctl`
+  world.write('root/agent', `${model}\n${first}\n${agent}`)
+  const env = { UPGRADE_ALLOW_REBOOT: 'true', UPGRADE_REBOOT_WINDOW: window }
+  const { said, ...status } = await world.upgrade(env, '--reboot')
+  const asked = await world.sh('cat asked 2>/dev/null || true; rm -f asked')
+  return { said, status, asked }
+}
+const anotherKernel =
+  'mkdir -p /old /new; touch /old/kernel /new/kernel; ln -sfn /old /run/booted-system'
+
 test('A reboot that is due waits for its timer, which reboots within the hours alone', async () => {
-  await world.sh(
-    'mkdir -p /old /new; touch /old/kernel /new/kernel; ln -sfn /old /run/booted-system',
-  )
+  await world.sh(anotherKernel)
   const at = (minutes: number): string =>
     new Date(Date.now() + minutes * 60_000).toISOString().slice(11, 16)
-  const run = async (window: string, first = '') => {
-    const model = `printf '#!/bin/sh\\necho "$*" >>/root/asked\\n' >/root/systemctl; chmod +x /root/systemctl; mount --bind /root/systemctl /usr/bin/systemctl`
-    world.write('root/agent', `${model}\n${first}\n${agent}`)
-    const env = { UPGRADE_ALLOW_REBOOT: 'true', UPGRADE_REBOOT_WINDOW: window }
-    const { said, ...status } = await world.upgrade(env, '--reboot')
-    const asked = await world.sh('cat asked 2>/dev/null || true; rm -f asked')
-    return { said, status, asked }
-  }
   const before = world.status()
-  const early = await run(`${at(60)}-${at(120)}`)
+  const early = await reboots(`${at(60)}-${at(120)}`)
   expect(early.said).toMatch(
     /a reboot is due, and waits for \S+ \(nix-local-upgrade-reboot\.timer\)/,
   )
@@ -245,14 +250,36 @@ test('A reboot that is due waits for its timer, which reboots within the hours a
     'exec 8>>/run/nix-local-upgrade.lock; flock 8',
     "echo '{}' >/var/lib/nix-local-upgrade/transaction.json; trap 'rm /var/lib/nix-local-upgrade/transaction.json' EXIT",
   ]) {
-    const busy = await run(now, first)
+    const busy = await reboots(now, first)
     expect([busy.said, busy.asked]).toEqual([
       expect.stringContaining('at work, or was cut off'),
       '',
     ])
   }
-  const due = await run(now)
+  const due = await reboots(now)
   expect(due.asked).toBe('--no-block reboot')
   // what the last upgrade came to is what is still to be read
   expect(world.status()).toEqual(before)
+})
+
+test('A host that a reboot has started with what ran before is not rebooted again and again', async () => {
+  await world.sh(anotherKernel)
+  const first = await reboots('')
+  expect(first.asked).toBe('--no-block reboot')
+  // systemd has not come to it yet, or was kept from it
+  expect((await reboots('')).asked).toBe('--no-block reboot')
+  const record = '/var/lib/nix-local-upgrade/rebooted'
+  const nextBoot = `sed -i 1s/^./x/ ${record}`
+  const again = await reboots('', nextBoot)
+  expect(again.said).toMatch(/the last one for it has started another generation: see `bootctl list`/)
+  expect(again.asked).toBe('')
+  // golden takes a boot that failed out of the profile, and tries one again that never was
+  const golden = '/var/lib/golden-generation'
+  const judged = `mkdir -p ${golden}; : >${golden}/golden.json; trap 'rm ${golden}/golden.json' EXIT`
+  expect((await reboots('', `${nextBoot}; ${judged}`)).asked).toBe('--no-block reboot')
+  // another generation, or another default, may well come up
+  for (const other of ['2s/$/x/', '3s/$/x/'])
+    expect((await reboots('', `sed -i '1s/^./x/; ${other}' ${record}`)).asked).toBe(
+      '--no-block reboot',
+    )
 })
