@@ -45,16 +45,8 @@ export const opensUplink = (argv: string[]): boolean =>
 export function qemuArgs(vm: Vm, accelerator: Accelerator['kind'], firmware: Firmware): string[] {
   const f = files(vm.host)
   const mac = macs(vm.slot)
-  const remote = `git daemon --inetd --export-all --enable=receive-pack --base-path=${quote(served(vm.host))} ${quote(served(vm.host))}`
-  const cache = [process.execPath, join(project, 'lib/vm/cache.mjs'), cacheOf(vm.host)]
-  const names = [
-    process.execPath,
-    join(project, 'lib/vm/dns.mjs'),
-    `${uplink.gitName}=${uplink.git}`,
-    ...(vm.openUplink ? ['--others'] : []),
-  ]
   const nic = (id: string, netdev: string): string[] => [
-    ...['-netdev', netdev.replace(/^\w+/, `$&,id=${id}`)],
+    ...['-netdev', withId(id, netdev)],
     ...[
       '-device',
       `virtio-net-pci,id=${id}-nic,netdev=${id},mac=${mac[id as keyof typeof mac]},romfile=`,
@@ -85,15 +77,7 @@ export function qemuArgs(vm: Vm, accelerator: Accelerator['kind'], firmware: Fir
     // virtio, as NVMe blocks snapshots
     ...['-device', 'virtio-blk-pci,drive=disk0,bootindex=1'],
     ...nic('mgmt', `user,restrict=on,hostfwd=tcp:127.0.0.1:${vm.port}-:22`),
-    ...nic(
-      'uplink',
-      [
-        `user,net=10.0.3.0/24,restrict=${vm.openUplink ? 'off' : 'on'}`,
-        `guestfwd=tcp:${uplink.git}:9418-cmd:${optionValue(remote)}`,
-        `guestfwd=tcp:${uplink.git}:80-cmd:${optionValue(cache.map(quote).join(' '))}`,
-        `guestfwd=tcp:${uplink.dns}:53-cmd:${optionValue(names.map(quote).join(' '))}`,
-      ].join(','),
-    ),
+    ...nic('uplink', uplinkOf(vm)),
     ...nic('lan', `socket,mcast=${lanGroup()},localaddr=127.0.0.1`),
     ...['-device', 'virtio-serial-pci', ...socket('qga', f.agent)],
     ...['-device', 'virtserialport,chardev=qga,name=org.qemu.guest_agent.0'],
@@ -108,6 +92,40 @@ export function qemuArgs(vm: Vm, accelerator: Accelerator['kind'], firmware: Fir
     ],
     ...(vm.openUplink ? ['-fw_cfg', `name=${openFile},string=1`] : []),
   ]
+}
+
+/** The network of an uplink: what a guest finds there are programs of this project, started for each connection. */
+function uplinkOf(vm: Pick<Vm, 'host' | 'openUplink'>): string {
+  const remote = `git daemon --inetd --export-all --enable=receive-pack --base-path=${quote(served(vm.host))} ${quote(served(vm.host))}`
+  const cache = [process.execPath, join(project, 'lib/vm/cache.mjs'), cacheOf(vm.host)]
+  const names = [
+    process.execPath,
+    join(project, 'lib/vm/dns.mjs'),
+    `${uplink.gitName}=${uplink.git}`,
+    ...(vm.openUplink ? ['--others'] : []),
+  ]
+  return [
+    `user,net=10.0.3.0/24,restrict=${vm.openUplink ? 'off' : 'on'}`,
+    `guestfwd=tcp:${uplink.git}:9418-cmd:${optionValue(remote)}`,
+    `guestfwd=tcp:${uplink.git}:80-cmd:${optionValue(cache.map(quote).join(' '))}`,
+    `guestfwd=tcp:${uplink.dns}:53-cmd:${optionValue(names.map(quote).join(' '))}`,
+  ].join(',')
+}
+const withId = (id: string, netdev: string): string => netdev.replace(/^\w+/, `$&,id=${id}`)
+
+/**
+ * QEMU's arguments of an earlier start, for one now: with another port for SSH, sockets in another place, and the
+ * programs of the uplink where Node.js and this project are today.
+ * @param there directory of the sockets then
+ */
+export function argsNow(argv: string[], vm: Vm, there: string): string[] {
+  const [from, to] = [there, files(vm.host).run].map((path) => `${optionValue(path)}/`)
+  const now = withId('uplink', uplinkOf({ ...vm, openUplink: opensUplink(argv) }))
+  return argv.map((arg) =>
+    arg.startsWith('user,id=uplink,')
+      ? now
+      : arg.replace(/(hostfwd=tcp:[\d.]+:)\d+/, `$1${vm.port}`).replace(from!, () => to!),
+  )
 }
 
 /**

@@ -2,9 +2,8 @@ import { join } from 'node:path'
 import { endFaults } from '../fault/lease.ts'
 import { Failure, usage } from '../failure.ts'
 import { suggest } from '../nearest.ts'
-import { optionValue } from './accelerator.ts'
 import { withFreePort } from './port.ts'
-import { opensUplink, stopVm } from './qemu.ts'
+import { argsNow, opensUplink, stopVm } from './qemu.ts'
 import {
   deleteSnapshot,
   putBack,
@@ -112,12 +111,7 @@ export async function restore(vm: Vm, name: string): Promise<PutBack> {
     return { saved, clock: false }
   }
   const { port } = await withFreePort(vm)
-  // these may have moved since: the port, and where its sockets are
-  const { run } = files(vm.host)
-  const [there, here] = [socketsIn(saved.argv) ?? run, run].map((path) => `${optionValue(path)}/`)
-  const argv = saved.argv.map((arg) =>
-    arg.replace(/(hostfwd=tcp:[\d.]+:)\d+/, `$1${port}`).replace(there!, () => here!),
-  )
+  const argv = argsNow(saved.argv, { ...vm, port }, socketsIn(saved.argv) ?? files(vm.host).run)
   await putBack(vm, tag, argv, limit)
   writeVm({ ...vm, port, toplevel, memory, cpus, openUplink: opensUplink(argv) })
   const clock = await setClock(vm, 10).then(

@@ -8,7 +8,7 @@ import {
   sshConfig,
   writeSshConfigOfAll,
 } from '../../../lib/vm/identity.ts'
-import { qemuArgs } from '../../../lib/vm/qemu.ts'
+import { argsNow, qemuArgs } from '../../../lib/vm/qemu.ts'
 import { files, newUuid, writeVm, type Vm } from '../../../lib/vm/vm.ts'
 
 let dir: string
@@ -76,5 +76,22 @@ test('a key for tailscale comes with the identity of a VM whose uplink is open, 
     for (const each of [argv, other]) expect(each).toContain('user,id=mgmt,restrict=on,')
   } finally {
     delete process.env['LAB_TAILSCALE_AUTHKEY']
+  }
+})
+
+test('what was started with another Node.js, or by a project that has moved, starts with those of today', () => {
+  for (const openUplink of [false, true]) {
+    const vm = { ...record('one', 1), openUplink }
+    const today = qemuArgs(vm, 'tcg', { code: '/code', vars: '/vars' })
+    const sockets = files('one').run
+    const former = today.map((arg) =>
+      arg
+        .replaceAll(process.execPath, '/gone/node-20/bin/node')
+        .replaceAll('lib/vm/', 'moved/lib/vm/')
+        .replaceAll(`${sockets}/`, '/elsewhere/one/')
+        .replace('127.0.0.1:2222-', '127.0.0.1:2300-'),
+    )
+    expect(former).not.toEqual(today)
+    expect(argsNow(former, vm, '/elsewhere/one')).toEqual(today)
   }
 })
