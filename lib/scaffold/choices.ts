@@ -17,9 +17,9 @@ export async function hostChoices(given: GivenChoices): Promise<HostChoices> {
   const name = hostName(given.name)
   const user = matching(
     given.user,
-    /^[a-z_][a-z0-9_-]{0,30}$/,
+    /^[a-z_][a-z0-9_.-]{0,30}$/,
     'a user name',
-    'Write a-z, 0-9, _ and hyphen',
+    'Write a-z, 0-9, _, hyphen and dot',
   )
   if (user === 'root')
     throw usage('Cannot use `root` as the primary user', 'It is a person who logs in')

@@ -12,7 +12,7 @@ in
       description = "Host name; also the name of the host's folder and of its flake output.";
     };
     primaryUsername = mkOption {
-      type = types.strMatching "[a-z_][a-z0-9_-]{0,30}";
+      type = types.strMatching "[a-z_][a-z0-9_.-]{0,30}";
       example = "rain";
       description = "The person's account: member of wheel, owner of the repository and the dotfiles.";
     };

@@ -58,9 +58,9 @@ test('[upgrade] says what is judged, and the other tasks follow its unit', async
 })
 
 test('lab.toml names what is different, and a variable beats it', async () => {
-  toml('user = "mia"\nbranch = "simple"\n[units]\nupgrade = "auto-upgrade.service"\n')
+  toml('user = "mia.muster"\nbranch = "simple"\n[units]\nupgrade = "auto-upgrade.service"\n')
   expect(await labSettings(flake)).toMatchObject({
-    user: 'mia',
+    user: 'mia.muster',
     branch: 'simple',
     units: { upgrade: 'auto-upgrade', sync: 'chezmoi-pre-update' },
   })

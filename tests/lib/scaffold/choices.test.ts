@@ -30,7 +30,8 @@ test('services are sorted into the lists that they belong to', async () => {
     cli: ['atuin'],
     networking: ['openssh', 'tailscale'],
   })
-  expect(await hostChoices({ ...given, services: [] })).toMatchObject({ cli: [], networking: [] })
+  const named = { ...given, user: 'mia.muster', services: [] }
+  expect(await hostChoices(named)).toMatchObject({ user: 'mia.muster', cli: [], networking: [] })
 })
 
 describe('refused are', () => {
