@@ -31,6 +31,8 @@ export interface Task {
   examples: [command: string, meaning: string][]
   /** Ctrl-C belongs to the program that it starts, such as ssh. */
   ownSignals?: boolean
+  /** It shows what comes, until nobody reads it any more. */
+  endsWithReader?: boolean
   /**
    * Resolves with an exit code, or with nothing when all held. Large machinery that only the work needs
    * is imported in here: each file costs a start 3 ms, and --help is asked for most often.
@@ -48,9 +50,12 @@ export async function main(meta: ImportMeta, task: Task): Promise<void> {
   if (!started || realpathSync(started) !== fileURLToPath(meta.url)) return
   // of libraries, as Node 24 says them of zx: whoever runs a task can do nothing about it
   process.noDeprecation = true
-  // the reader of our output went away (`| head`): that is no failure of the lab
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-    if (error.code === 'EPIPE') process.exit(0)
+    // its reader went away (`| head`): what all came to is still to be found out, and its exit code says it
+    if (['EPIPE', 'ERR_STREAM_DESTROYED'].includes(error.code ?? '')) {
+      if (task.endsWithReader) process.exit(Exit.held)
+      return
+    }
     process.stderr.write(`${task.name}: Cannot write to standard output: ${error.code}\n`)
     process.exit(Exit.labCouldNotRun)
   })

@@ -100,4 +100,5 @@ const noAnswer = (host: string, why: string): Failure =>
 await main(import.meta, {
   ...{ name, describe, usage, positionals, options, under, examples, run },
   ownSignals: true,
+  endsWithReader: true,
 })

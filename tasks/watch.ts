@@ -70,4 +70,7 @@ export function pushedAfter(seen: string, branch: string): Promise<string> {
   })
 }
 
-await main(import.meta, { name, describe, usage, positionals, options, under, examples, run })
+await main(import.meta, {
+  ...{ name, describe, usage, positionals, options, under, examples, run },
+  endsWithReader: true,
+})

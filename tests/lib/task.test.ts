@@ -175,19 +175,41 @@ test.each([
   expect(thrown).toMatchObject({ exit: 2, message, detail: { hint } })
 })
 
-test('what Node finds old-fashioned in a library is not told to whoever runs a task', async () => {
+/** A task in a file of its own, to be started as one. */
+function written(text: string): string {
   const dir = mkdtempSync(join(tmpdir(), 'task-'))
   onTestFinished(() => rmSync(dir, { recursive: true }))
-  const file = join(dir, 'old.mts')
+  const file = join(dir, 'written.mts')
   writeFileSync(
     file,
     `import { main } from '${project}/lib/task.ts'
-await main(import.meta, { name: 'old', describe: '', under: [], examples: [], run: async () => {
+await main(import.meta, { name: 'written', describe: '', under: [], examples: [], ${text} })`,
+  )
+  return file
+}
+
+test('what Node finds old-fashioned in a library is not told to whoever runs a task', async () => {
+  const file = written(`run: async () => {
   process.emitWarning('old-fashioned', 'DeprecationWarning')
   process.emitWarning('worth a look')
-} })`,
-  )
+}`)
   const { stderr } = await run(process.execPath, ['--import', 'tsx', file], { cwd: project })
   expect(stderr).toContain('worth a look')
   expect(stderr).not.toContain('old-fashioned')
+})
+
+test.each([
+  ['goes on, as its exit code is what is asked for', '', 1],
+  ['ends with it where it shows what comes', 'endsWithReader: true,', 0],
+])('a task whose reader has gone away %s', async (_, more, code) => {
+  const file = written(`${more} run: async () => {
+  for (let line = 0; line < 30; line++) {
+    console.log('x'.repeat(10_000))
+    await new Promise((resolve) => setTimeout(resolve, 10))
+  }
+  return 1
+}`)
+  const script = 'set -o pipefail; node --import tsx "$1" | head -c 1 >/dev/null'
+  const ended = await run('bash', ['-c', script, 'bash', file], { cwd: project, allow: [1] })
+  expect(ended).toMatchObject({ code, stderr: '' })
 })
