@@ -1,10 +1,9 @@
 import { Failure } from '../failure.ts'
-import { programPath } from '../vm/guest-agent.ts'
 import { fromHome, type LabSettings } from '../lab-settings.ts'
 import type { Machine } from './machine.ts'
 import { defaultOf } from './boot-entries.ts'
-import { profileOf, type Subject } from './subject.ts'
-import { readStatusLog, statesNow, statusLog, watcherUnit, type Seen } from './status-log.ts'
+import { asRoot, asUser } from './oracle-questions.ts'
+import { readStatusLog, type Seen } from './status-log.ts'
 
 /** What a VM says of itself, over SSH as root and as its user, and through the guest agent. */
 export interface Facts {
@@ -113,156 +112,6 @@ export interface CommitFacts {
 /** The clones of the primary user, by where they are: below the home, or absolute. */
 export const clonesOf = ({ flake, dotfiles }: LabSettings['paths']): string[] =>
   [flake, dotfiles].map(fromHome)
-
-const efi = '/sys/firmware/efi/efivars'
-const loader = '4a67b082-0a4c-41cf-b6c7-440b29bb8c4f'
-
-/** Shell that asks for one fact. One whose command fails is told as unread, and not taken for nothing. */
-const asking = `set -o pipefail
-s() { printf '\\036%s\\n' "$1"; }
-ask() { # ask <section> <command..>
-  s "$1"; "\${@:2}" || printf '\\036unread %s\\nexit %s\\n' "$1" "$?"
-}`
-
-/**
- * One script over one command: an emulated guest pays a tenth of a second for each program that is
- * started, so what bash can do itself it does.
- */
-export const asRoot = (
-  units: string[],
-  user: string,
-  clones: string[],
-  subject: Subject,
-): string => `
-${programPath} LC_ALL=C
-${asking}
-whole() { local text; text=$(<"$1") && echo "$text"; }
-show() { [ ! -e "$1" ] || whole "$1"; }
-# what a boot has begun is part of it
-timeout 120 systemctl is-system-running --wait >/dev/null 2>&1
-ask bootId whole /proc/sys/kernel/random/boot_id
-states() { ${statesNow}; }
-ask states states
-${profileOf(subject)}
-ask links readlink -f /run/current-system /run/booted-system "$profile" /nix/var/nix/gcroots/golden-generation
-variable() { # where they are not mounted, none is missed
-  compgen -G '${efi}/*' >/dev/null || return
-  [ ! -e "${efi}/LoaderEntry$1-${loader}" ] || tr -d '\\000-\\007' <"${efi}/LoaderEntry$1-${loader}"
-}
-for name in Default OneShot; do ask "efi$name" variable "$name"; done
-ask loaderConf show /boot/loader/loader.conf
-for file in /boot/loader/entries/*.conf; do ask "entry \${file##*/}" show "$file"; done
-ask golden show /var/lib/golden-generation/golden.json
-ask failedTrials show /var/lib/golden-generation/failed
-ask deployed show /var/lib/nix-local-upgrade/deployed
-ask transaction show /var/lib/nix-local-upgrade/transaction.json
-s goldenFiles
-record=$(show /var/lib/golden-generation/golden.json)
-[[ $record =~ \\"toplevel\\":[[:space:]]*\\"([^\\"]*)\\" ]] && toplevel=\${BASH_REMATCH[1]}
-if [[ $record =~ \\"entry\\":[[:space:]]*\\"([^\\"]*)\\" ]] && [ -e "/boot/loader/entries/\${BASH_REMATCH[1]}" ]; then
-  while read -r key value _; do
-    case $key in linux) file=kernel ;; initrd) file=initrd ;; *) continue ;; esac
-    if cmp -s "/boot$value" "$toplevel/$file"; then echo "$key same"; else echo "$key differs"; fi
-  done <"/boot/loader/entries/\${BASH_REMATCH[1]}"
-fi
-ask trial show /var/lib/golden-generation/trial.json
-shopt -s nullglob
-generations() {
-  local links=("$profile"-*-link)
-  printf '%s\\n' "\${links[@]##*/}"; readlink "\${links[@]}"
-}
-ask generations generations
-beside() {
-  local link
-  for link in /nix/var/nix/profiles/{system,system-profiles/*}-*-link; do
-    case $link in "$profile"-[0-9]*) ;; *) readlink "$link" || return ;; esac
-  done
-}
-ask beside beside
-specialisations() { ! compgen -G "$profile-*-link/specialisation/*" >/dev/null || readlink -f "$profile"-*-link/specialisation/*; }
-ask specialisations specialisations
-s current; echo "\${profile##*/} $(readlink "$profile")"
-ask menuLimit show "$profile/configuration-limit"
-s bootFiles; files=(/boot/* /boot/EFI/{nixos,golden}/* /boot/loader/* /boot/loader/entries/*); printf '%s\\n' "\${files[@]#/boot/}"
-ask startupScript show /boot/startup.nsh
-open_locks() {
-  local locks
-  locks=$(find /run -maxdepth 1 -name '*.lock' -perm /066) || return
-  grep -E '/(golden-generation|nix-local-upgrade|reachability)[.]lock$' <<<"$locks" || [ $? = 1 ]
-}
-ask openLocks open_locks
-foreign() ( # what goes while it is looked at is no file any more; whatever else find says stands beside what it found
-  cd ~${user} || exit
-  { find "$PWD" ${clones.filter((path) => path.startsWith('/')).join(' ')} ! -user ${user} 2>&1 || [ $? = 1 ]; } |
-    awk '!/: No such file or directory$/ && found++ < 5'
-)
-ask foreign foreign
-# whoever counts boots asks for this target; where nobody does, it must be there to be had
-{ systemctl --quiet is-active golden-boot-validation.service || ! systemctl cat golden-boot-validation.service >/dev/null 2>&1; } &&
-  timeout 60 systemctl start boot-complete.target
-# an empty journal is no clean one
-journal() {
-  journalctl --boot --quiet --no-pager --output=cat _PID=1 + _TRANSPORT=kernel | awk '/${telling}/; END { exit NR == 0 }'
-}
-ask journal journal
-ask units systemctl show -p Id -p ActiveState ${units.join(' ')}
-ask failedUnits systemctl --failed --plain --no-legend --no-pager
-# by now it has written down what was there at the beginning
-watched() { systemctl --quiet is-active ${watcherUnit} && whole ${statusLog}; }
-ask status watched
-s store; nix-store --verify 2>&1 || echo "exit $?"
-s newPaths
-declare -A old
-while read -r name; do old[$name]=1; done <${baselinePaths}
-fresh=()
-for path in /nix/store/*; do
-  case $path in *.lock | *.chroot | *.tmp | /nix/store/.*) continue ;; esac
-  [ -n "\${old[\${path##*/}]-}" ] || fresh+=("$path")
-done
-if [ \${#fresh[@]} -gt 0 ]; then
-  declare -A invalid
-  while read -r path; do invalid[$path]=1; done < <(nix-store --check-validity --print-invalid "\${fresh[@]}")
-  valid=()
-  for path in "\${fresh[@]}"; do [ -n "\${invalid[$path]-}" ] || valid+=("$path"); done
-  echo "\${#valid[@]}"
-  [ \${#valid[@]} -eq 0 ] || nix-store --verify-path "\${valid[@]}" 2>&1 || echo "exit $?"
-else echo 0
-fi
-s end
-`
-
-/**
- * What the journal says of a boot that is not in order. A soft lockup is not among it: a guest whose snapshot
- * was put back finds its CPU `stuck` for as long as the snapshot lay there.
- */
-const telling = [
-  'ordering cycle',
-  'deleted to break',
-  'restart counter is at',
-  '\\[#[0-9]+\\]',
-  'kernel BUG at',
-  'BUG: unable to handle',
-].join('|')
-
-/** What a baseline's store held; written before its snapshot, so that each case finds it. */
-export const baselinePaths = '/var/lib/lab-baseline-paths'
-
-/** What is asked as the primary user, of each clone. */
-export const asUser = (clones: string[]): string => `
-export LC_ALL=C
-${asking}
-# byte counts are of no use to a reader of text
-raw() { git rev-list --all | git cat-file --batch=$'\\035%(objectname)'; }
-for repository in ${clones.join(' ')}; do
-  cd && cd "$repository" || continue
-  ask "visible $repository" jj --ignore-working-copy log --no-graph --revisions 'all()' --template 'change_id ++ " " ++ commit_id ++ "\\n"' 2>&1
-  ask "heads $repository" git for-each-ref --format='%(objectname)' refs/remotes
-  ask "patches $repository" git log --patch --unified=0 --no-color --no-ext-diff --format='%x1d%H' --all --not --remotes -- ':(exclude).jjconflict-*'
-  ask "settling $repository" git log --merges --remerge-diff --name-only --format='%x1d%H' --all -- ':(exclude).jjconflict-*'
-  ask "commits $repository" raw
-done
-s end
-`
 
 /** Seconds that a VM has to answer all of it. */
 export const factsWithin = ({ patience }: Machine): number => 120 + 60 * patience

@@ -3,7 +3,8 @@ import { makeDotfiles, type Host } from './dotfiles.ts'
 import { type ScratchRoot, useRoot } from './root.ts'
 import { lostChanges } from '../../lib/scenario/oracle.ts'
 import { changed } from '../../lib/scenario/oracle-clones.ts'
-import { asUser, readFacts } from '../../lib/scenario/oracle-facts.ts'
+import { readFacts } from '../../lib/scenario/oracle-facts.ts'
+import { asUser } from '../../lib/scenario/oracle-questions.ts'
 
 let root: ScratchRoot
 await useRoot((made) => (root = made))

@@ -2,7 +2,8 @@
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
 import { lostChanges } from '../../lib/scenario/oracle.ts'
 import { changed } from '../../lib/scenario/oracle-clones.ts'
-import { asUser, readFacts, type Repository } from '../../lib/scenario/oracle-facts.ts'
+import { readFacts, type Repository } from '../../lib/scenario/oracle-facts.ts'
+import { asUser } from '../../lib/scenario/oracle-questions.ts'
 import {
   judgeStatus,
   readStatusLog,

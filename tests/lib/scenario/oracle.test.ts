@@ -13,13 +13,8 @@ import {
 import { programPath } from '../../../lib/vm/guest-agent.ts'
 import { chosen, defaultOf } from '../../../lib/scenario/boot-entries.ts'
 import { statusLog, type Seen } from '../../../lib/scenario/status-log.ts'
-import {
-  asRoot,
-  asUser,
-  readFacts,
-  type Facts,
-  type Repository,
-} from '../../../lib/scenario/oracle-facts.ts'
+import { readFacts, type Facts, type Repository } from '../../../lib/scenario/oracle-facts.ts'
+import { asRoot, asUser } from '../../../lib/scenario/oracle-questions.ts'
 import { labSubject } from '../../../lib/scenario/subject-lab.ts'
 
 const golden = '/nix/store/aaa-nixos-system-sorrow-lab'
