@@ -1,5 +1,5 @@
 import { existsSync, readdirSync, realpathSync } from 'node:fs'
-import { basename, dirname, join, relative, resolve } from 'node:path'
+import { dirname, join, relative, resolve } from 'node:path'
 import { Failure, usage } from '../failure.ts'
 import { byHand, placeOf, type ByHand } from './by-hand.ts'
 import { isParsed } from './check.ts'
@@ -14,6 +14,7 @@ import {
   otherMeaning,
   type HostEntry,
 } from './entry.ts'
+import { doubts, twinOf } from './doubts.ts'
 import { hostMaker } from './maker.ts'
 import {
   asFiles,
@@ -26,7 +27,7 @@ import {
 } from './own-files.ts'
 import { mentions, otherPlatform, pathsOf, seenIn, seenOfAll, type Seen } from './seen.ts'
 import { attributeName, faults, leaves, nixReader, nixString, nodesOf } from './syntax.ts'
-import { sourceOf, type Node, type NixSource } from './syntax.ts'
+import { sourceOf, within, type Node, type NixSource } from './syntax.ts'
 import type { Outline, SetValue } from './value.ts'
 
 /** What adding a host to a flake comes to. Lines count from 1; `file` is absolute. */
@@ -295,9 +296,6 @@ function whereWritten({ bound, outputs }: Outline, place: Node): Node {
   return place
 }
 
-const within = (inner: Node, outer: Node): boolean =>
-  inner.startIndex >= outer.startIndex && inner.endIndex <= outer.endIndex
-
 const isSystem = (name: string): boolean => /^(x86_64|aarch64|riscv64|i686|armv[67]l)-/.test(name)
 
 /** Entries by the set or list that they are written in, the fullest first; each entry once. */
@@ -367,70 +365,16 @@ async function complete(
     )
   const told = [
     ...draft.notes,
-    ...lent(entry, flake.of.hosts as SetValue, like).map(
-      (path) => `The new entry still says \`${path}\`, as that of \`${like}\` alone does`,
-    ),
-    ...missing(entry, seen, name),
-    ...(reads.length === 0 ? withFilesOf(flake, seen, like) : []),
+    ...doubts({ directory, hosts: flake.of.hosts as SetValue, entry, seen, name, like, reads }),
     ...(unread ? [`\`${usual}\` is there, and nothing in the new entry is seen to read it`] : []),
   ]
+  const twin = twinOf(flake.of.hosts as SetValue, seen, name, like)
   return {
     ...draft,
-    notes: told.length > 0 ? told : twinOf(flake, seen, name, like),
+    notes: told.length > 0 ? told : twin,
     paths: [...new Set([...written, ...asLike])],
     own: main === undefined ? unseen : asFiles(main, name),
   }
-}
-
-/** Paths in the new entry that are as in the copied one, and that no other host reads; of an only host, its hardware. */
-function lent(entry: Node, hosts: SetValue, like: string | undefined): string[] {
-  const own = new Set(like === undefined ? [] : seenOfAll(hosts).get(like)?.paths)
-  const others = [...seenOfAll(hosts)].filter(([other]) => other !== like)
-  const mayBeOfAll = (path: string): boolean =>
-    others.length === 0 && !/^(hardware|disk)/.test(basename(path))
-  for (const [, { paths }] of others) for (const path of paths) own.delete(path)
-  return entry
-    .descendantsOfType('path_expression')
-    .map(({ text }) => text)
-    .filter((text) => own.has(resolve(dirname(sourceOf(entry).path), text)) && !mayBeOfAll(text))
-}
-
-/** Files that are the copied host's own, and that the new one leads to in place of any of its name. */
-function withFilesOf({ directory, of }: Flake, seen: Seen, like?: string): string[] {
-  const own = like === undefined ? undefined : seenOfAll(of.hosts as SetValue).get(like)
-  const main = own && mainOf(pathsOf(own, like!, directory), like!)
-  return main === undefined || !seen.paths.includes(main)
-    ? []
-    : [`The new entry leads to \`${main}\`, as that of \`${like}\` does: ${twice}`]
-}
-
-/** That nothing but what it is called tells the new host from the copied one, as far as that is to be seen. */
-function twinOf({ of }: Flake, { paths, texts }: Seen, name: string, like?: string): string[] {
-  const own = like === undefined ? undefined : seenOfAll(of.hosts as SetValue).get(like)
-  const isTwin = paths.length > 0 && paths.every((path) => own?.paths.includes(path))
-  return isTwin && !texts.some((text) => mentions(text, name))
-    ? [`The new entry has the files of \`${like}\`, and its own name nowhere: ${twice}`]
-    : []
-}
-
-const twice = 'it would be the same host twice'
-
-/** What the new entry asks for by its name that is not there, or is not to be seen. */
-function missing(entry: Node, { unknowns }: Seen, name: string): string[] {
-  const notes = unknowns
-    .filter(({ node }) => node.type === 'select_expression')
-    .flatMap(({ node, why, fault }) => {
-      const own = sourceOf(node).path === sourceOf(entry).path && within(node, entry)
-      const named = own && mentions(node.text, name)
-      if (named && fault !== 'absent')
-        return [`The new entry asks for \`${node.text}\`: see that it is there`]
-      if (fault !== 'absent' || why !== `there is no \`${name}\``) return []
-      const { file, line } = placeOf(node)
-      return named
-        ? [`\`${node.text}\` is not there yet`]
-        : [`There is no \`${name}\` in \`${node.text}\` yet, at line ${line} of \`${file}\``]
-    })
-  return [...new Set(notes)]
 }
 
 function insert(

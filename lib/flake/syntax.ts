@@ -183,3 +183,7 @@ export const endOf = (node: Node): number => node.endIndex - (node.text.endsWith
 /** The bindings of a set, and what it inherits. */
 export const bindingsOf = (set: Node): Node[] =>
   set.namedChildren.find(({ type }) => type === 'binding_set')?.namedChildren ?? []
+
+/** Whether a node is another, or below it, in the same file. */
+export const within = (inner: Node, outer: Node): boolean =>
+  inner.startIndex >= outer.startIndex && inner.endIndex <= outer.endIndex
