@@ -33,6 +33,12 @@ export const options = {
   resume: { type: 'boolean', describe: 'Go on with the last run: its agents, sample and seed' },
   fresh: { type: 'boolean', describe: 'Judge each mutant anew, also where nothing has changed' },
   scenarios: { type: 'boolean', describe: 'Have VMs meet the mutants that live through the tests' },
+  alone: { type: 'boolean', describe: 'No test judges: all of them meet --scenarios' },
+  most: {
+    type: 'number',
+    least: 1,
+    describe: 'So many cases of --scenarios for each mutant, what takes least first',
+  },
   case: { type: 'string', array: true, describe: 'Cases for --scenarios, as <family>/<case>' },
   host: {
     type: 'string',
@@ -50,6 +56,7 @@ export const under = [
 export const examples: [string, string][] = [
   ['just mutate golden-lib --sample 20 --seed 1', 'Twenty mutants of one agent'],
   ['just mutate --resume', 'Go on where the last run was cut short'],
+  ['just mutate --scenarios --alone --most 3 --sample 30', 'How many the VMs kill by themselves'],
   ['just mutate module/golden-generation --list', 'What would be tried'],
 ]
 
@@ -74,12 +81,14 @@ export async function run(args: Args): Promise<ExitCode> {
 
 /**
  * What only the scenarios use is looked at before the tests, which take hours.
- * @throws Failure (usage) for cases or VMs without scenarios, and for a case that there is none of
+ * @throws Failure (usage) for what is of scenarios without any, and for a case that there is none of
  */
-async function refuseCases({ scenarios, case: cases, host }: Args): Promise<void> {
-  const idle = cases ? '--case' : host ? '--host' : undefined
+async function refuseCases({ scenarios, case: cases, ...args }: Args): Promise<void> {
+  const idle = cases ? 'case' : ['host', 'alone', 'most'].find((flag) => args[flag] !== undefined)
   if (idle && !scenarios)
-    throw usageFailure(`Cannot use ${idle} without --scenarios`, 'Tests alone run in no VM')
+    throw usageFailure(`Cannot use --${idle} without --scenarios`, 'Tests alone run in no VM')
+  if (args['alone'] && args['tests'])
+    throw usageFailure('Cannot use --tests with --alone', 'With it no test judges')
   if (!cases) return
   const { choose: chooseCases } = await import('../lib/scenario/run.ts')
   const { families } = await import('./pipelines/families.ts')
@@ -146,7 +155,8 @@ async function judge(
   let copy: Copy | undefined
   const ready = async (): Promise<Copy> => (copy ??= await makeCopy())
   try {
-    const traces = await traceTests(judging(mutants, args['tests']), ready, say)
+    const alone = Boolean(args['alone'])
+    const traces = alone ? [] : await traceTests(judging(mutants, args['tests']), ready, say)
     for (const [index, mutant] of mutants.entries()) {
       const prepared = prepare(mutant, traces)
       const reason = reasons.get(mutant.id)
@@ -156,6 +166,8 @@ async function judge(
         const { id } = mutant
         verdict = { id, state: 'equivalent', found: reason, seconds: 0, key: prepared.key }
       } else if (known?.key === prepared.key) verdict = known
+      else if (alone)
+        verdict = { id: mutant.id, state: 'not run', found: '', seconds: 0, key: prepared.key }
       else {
         verdict = await meetTests(prepared, traces, await ready())
         verdicts[mutant.id] = verdict
@@ -173,7 +185,8 @@ async function judge(
   if (!args['scenarios']) return found
   const { meetScenarios } = await import('../lib/mutation/scenarios.ts')
   const { families } = await import('./pipelines/families.ts')
-  const given = { cases: args['case'], hosts: args['host'], seed: asked.seed, json: args['json'] }
+  const { case: cases, host: hosts, most, json } = args
+  const given = { cases, hosts, most, seed: asked.seed, json }
   return await meetScenarios(found, await families(), given, (verdict) =>
     keep({ asked, verdicts: { ...kept().verdicts, [verdict.id]: verdict } }),
   )

@@ -18,6 +18,8 @@ import type { Verdict } from './verdicts.ts'
 export interface Given {
   /** The only cases that shall meet mutants. */
   cases?: string[]
+  /** Cases that a mutant meets at most, what takes least first. */
+  most?: number
   hosts?: string[]
   seed: number
   json?: boolean
@@ -75,7 +77,7 @@ export async function meetScenarios(
   const found = new Map(judged.map((one) => [one.id, one]))
   const living = judged
     .filter(({ state }) => state === 'alive' || state === 'not run')
-    .map((one) => ({ one, cases: casesFor(one, known, given.cases) }))
+    .map((one) => ({ one, cases: casesFor(one, known, given.cases).slice(0, given.most) }))
   for (let turn = 0; living.some(({ cases }) => turn < cases.length); turn++) {
     const due = living.filter(({ one, cases }) => turn < cases.length && found.get(one.id) === one)
     if (due.length === 0) break
@@ -97,6 +99,9 @@ export async function meetScenarios(
         evidence: broken.found,
       })
   }
+  // VMs have run what no test reaches
+  for (const { one, cases } of living)
+    if (cases.length > 0 && found.get(one.id) === one) found.set(one.id, { ...one, state: 'alive' })
   return [...found.values()]
 }
 

@@ -19,7 +19,7 @@ export type State = (typeof states)[number]
 
 export interface Verdict {
   id: string
-  /** `not run`: no test reaches its line, so none could have seen it. */
+  /** `not run`: nothing that was asked reaches its line, so nothing could have seen it. */
   state: State
   /** The test or the check that failed; for an equivalent one, the reviewer's reason. */
   found: string

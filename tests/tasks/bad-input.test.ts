@@ -81,6 +81,8 @@ test.each([
   ['pipelines/gitops', ['--subject', 'comim', '--list'], 'The nearest is comin; '],
   ['mutate', ['--case', 'break-boot/panic', '--list'], 'Tests alone run in no VM'],
   ['mutate', ['--scenarios', '--case', 'break-boot/panik', '--list'], 'The nearest is break-boot/'],
+  ['mutate', ['--most', '2', '--list'], 'Tests alone run in no VM'],
+  ['mutate', ['--scenarios', '--alone', '--tests', 'x', '--list'], 'With it no test judges'],
   ['coverage', ['--host', 'sorrow'], 'Tests alone run in no VM'],
   ['mutate', ['module/reachability', '--list'], 'A run without one would prove nothing'],
   ['mutate', ['golden-lib', '--resume'], 'It goes on with those of the last run'],
