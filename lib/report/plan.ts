@@ -39,11 +39,13 @@ export interface Plan {
   ended?: { troubles: string[] }
 }
 
-/** Writes what a run is to do, whole or not at all. A disk that is full is told by those who need it. */
-export function writePlan(dir: string, plan: Plan): void {
+/** Writes what a run is to do. */
+export const writePlan = (dir: string, plan: Plan): void => keepRecord(dir, 'run.json', plan)
+
+/** Writes a file of a record, whole or not at all. A disk that is full is told by those who need it. */
+export function keepRecord(dir: string, file: string, value: unknown): void {
   try {
-    const text = `${JSON.stringify(plan, null, 2)}\n`
-    writeFile(join(dir, 'run.json'), text, { mode: 0o600, over: 'any' })
+    writeFile(join(dir, file), `${JSON.stringify(value, null, 2)}\n`, { mode: 0o600, over: 'any' })
   } catch (thrown) {
     if (!(orUnwritable(thrown) instanceof Failure)) throw thrown
   }

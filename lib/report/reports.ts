@@ -2,20 +2,14 @@ import { join } from 'node:path'
 import { Failure, orUnwritable } from '../failure.ts'
 import { writeFile } from '../write-file.ts'
 import { junit } from './junit.ts'
+import { keepRecord } from './plan.ts'
 import type { RunRecord } from './record.ts'
 import type { CaseResult } from './result.ts'
 import { report, type Run } from './report.ts'
 
 /** What the cases came to until now, for a run that is killed; the whole is written at the end, where a full disk is told. */
-export function writeResults(dir: string, results: CaseResult[]): void {
-  try {
-    writeFile(join(dir, 'results.json'), inJson(results), { mode: 0o600, over: 'any' })
-  } catch (thrown) {
-    if (!(orUnwritable(thrown) instanceof Failure)) throw thrown
-  }
-}
-
-const inJson = (results: CaseResult[]): string => JSON.stringify(results, null, 2)
+export const writeResults = (dir: string, results: CaseResult[]): void =>
+  keepRecord(dir, 'results.json', results)
 
 /**
  * The run's record for people and for machines, each file whole or not at all, the smallest first.
@@ -28,7 +22,7 @@ export function writeReports(
   const { results } = page
   settle()
   const files: [name: string, make: () => string][] = [
-    ['results.json', () => inJson(results)],
+    ['results.json', () => JSON.stringify(results, null, 2)],
     ['junit.xml', () => junit(results, id)],
     ['report.html', () => report(page)],
   ]
