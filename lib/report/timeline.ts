@@ -11,19 +11,39 @@ export interface Span {
   state?: string
 }
 
-/** Begins and ends of a record joined; what never ended, as after a crash, lasts until the record's end. */
+/**
+ * Begins and ends of a record joined. What never ended, as a boot that came too late, lasts until its case ends; without
+ * one, as after a crash, until the record does.
+ */
 export function spans(events: Recorded[]): Span[] {
   const last = events.at(-1)?.t ?? 0
   const ends = new Map(events.flatMap((one) => (one.of === undefined ? [] : [[one.of, one]])))
+  const cases = events.filter(({ kind, phase }) => kind === 'case' && phase === 'begin')
+  const endOfCase = (one: Recorded): number => {
+    // controls of one case may run side by side, each on a VM of its own
+    const around = cases.findLast(
+      (each) => each.name === one.case && each.t <= one.t && hostsOf(one).some(isOf(each)),
+    )
+    return (around && ends.get(around.id)?.t) ?? last
+  }
   return events.flatMap((one) => {
     if (one.phase !== 'begin') return []
     const end = ends.get(one.id)
-    const hosts = one.host ? [one.host] : ((one['hosts'] as string[] | undefined) ?? [''])
-    const { kind, name } = one
+    const { kind, name, t: from } = one
     const state = (end?.['state'] ?? end?.['outcome']) as string | undefined
-    return hosts.map((host) => ({ kind, name, host, from: one.t, to: end?.t ?? last, state }))
+    const to = Math.min(
+      end?.t ?? last,
+      one.case === undefined || kind === 'case' ? last : endOfCase(one),
+    )
+    return hostsOf(one).map((host) => ({ kind, name, host, from, to, state }))
   })
 }
+
+/** The VMs of an event; one without a name stands for all of them. */
+const hostsOf = ({ host, hosts }: Recorded): string[] =>
+  host ? [host] : ((hosts as string[] | undefined) ?? [''])
+
+const isOf = (other: Recorded) => (host: string) => host === '' || hostsOf(other).includes(host)
 
 const lanes: [kind: Span['kind'], label: string][] = [
   ['case', 'cases'],

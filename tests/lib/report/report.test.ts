@@ -177,6 +177,36 @@ test('spans join both ends; what never ended lasts until the record does', () =>
   expect(whereTimeWent(events)[0]).toEqual(['boots', 7])
 })
 
+test('what a case left without an end is over with the case, also where a later run ends it', () => {
+  const of = { case: 'f/a', host: 'torment', phase: 'begin' }
+  const events = [
+    event(1, 1, {
+      ...{ kind: 'case', name: 'f/a', case: 'f/a', phase: 'begin' },
+      hosts: ['torment'],
+    }),
+    event(2, 1, {
+      ...{ kind: 'case', name: 'f/a', case: 'f/a', phase: 'begin' },
+      hosts: ['sorrow'],
+    }),
+    event(3, 2, { ...of, kind: 'boot', name: 'boot' }),
+    event(4, 3, { ...of, kind: 'fault', name: 'cut', host: undefined }),
+    event(5, 3, { ...of, kind: 'step', name: 'oracle', host: undefined, hosts: ['torment'] }),
+    event(6, 4, { kind: 'case', name: 'f/a', case: 'f/a', phase: 'end', of: 2 }),
+    event(7, 9, { kind: 'case', name: 'f/a', case: 'f/a', phase: 'end', of: 1 }),
+    event(8, 90, { kind: 'boot', name: 'boot', host: 'torment', phase: 'end', of: 3 }),
+    event(9, 99, { ...of, kind: 'boot', name: 'boot', case: 'f/b' }),
+    event(10, 100, { kind: 'run', name: 'x', phase: 'end' }),
+  ]
+  expect(spans(events).map(({ kind, to }) => [kind, to])).toEqual([
+    ['case', 9],
+    ['case', 4],
+    ['boot', 9],
+    ['fault', 4],
+    ['step', 9],
+    ['boot', 100],
+  ])
+})
+
 test('the timeline has each VM with the share of the time of all cases in which it was busy', () => {
   const at = (id: number, name: string, from: number, to: number, hosts: string[]) => [
     event(id, from, { kind: 'case', name, phase: 'begin', hosts }),
