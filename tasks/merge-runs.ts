@@ -46,7 +46,8 @@ export async function run(args: Args): Promise<ExitCode> {
   writeFileSync(join(dir, 'events.jsonl'), lines, { mode: 0o600 })
   writeFileSync(join(dir, 'durations.json'), `${JSON.stringify(durations, null, 2)}\n`)
   const { hosts, lanes, seed, ground } = plan
-  const page = { id, hosts, seed, ground, notes, lanes, results, events }
+  const told = troubles.map(({ message }) => message)
+  const page = { id, hosts, seed, ground, notes, troubles: told, lanes, results, events }
   const unwritten = writeReports(record, page)
   writePlan(dir, plan)
 

@@ -1,7 +1,7 @@
 import { existsSync, readFileSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Recorded } from './record.ts'
-import type { CaseResult } from './result.ts'
+import { byState, notRun, type CaseResult } from './result.ts'
 import { lastLines } from '../run.ts'
 import { escape, spans, timeline } from './timeline.ts'
 
@@ -13,6 +13,8 @@ export interface Run {
   ground: string
   /** What else a reader has to know, one line each. */
   notes?: string[]
+  /** What the lab could not do after the cases, one line each. */
+  troubles?: string[]
   /** Names of the timeline's VMs, where they are not the hosts'. */
   lanes?: string[]
   results: CaseResult[]
@@ -45,24 +47,31 @@ export function whereTimeWent(events: Recorded[]): [what: string, seconds: numbe
 
 /** A run as one HTML file that needs nothing else: table, timeline, and what explains each failure. */
 export function report(run: Run): string {
-  const { results, events } = run
-  const count = (...states: string[]): number =>
-    results.filter(({ state }) => states.includes(state)).length
+  const { results, events, troubles = [] } = run
+  const { passed, bad, left, skipped } = byState(results)
   const total = events.at(-1)?.t ?? 0
-  const bad = results.filter(({ state }) => state === 'failed' || state === 'error')
+  const wrong = bad.length > 0 || troubles.length > 0
+  const word = wrong
+    ? 'Failed'
+    : left.length > 0
+      ? 'Not finished'
+      : passed.length > 0
+        ? 'Held'
+        : 'Nothing was run'
+  const notes = [...troubles, ...(run.notes ?? [])]
   const time = whereTimeWent(events)
     .map(([what, seconds]) => `<tr><td>${escape(what)}<td class="n">${seconds.toFixed(1)} s</tr>`)
     .join('')
   return `<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
 <title>${escape(run.id)}</title><style>${style}</style>
-<header><h1>${bad.length > 0 ? 'Failed' : count('passed') > 0 ? 'Held' : 'Nothing was run'}: ${escape(run.id)}</h1>
-<p><b class="passed">${count('passed')} passed</b> <b class="failed">${count('failed', 'error')} failed</b> <b class="skipped">${count('skipped')} skipped</b>
-in ${total.toFixed(0)} s on ${escape(run.hosts.join(' and '))}; seed ${run.seed}; ${escape(run.ground)}</p>${(run.notes ?? []).map((note) => `<p class="reason">${escape(note)}</p>`).join('')}</header>
-<main><section><h2>Cases</h2><table><thead><tr><th>case<th>VM<th>state<th class="n">took<th>what was done</tr></thead><tbody>${results.map((one) => row(one)).join('')}</tbody></table></section>
+<header><h1>${word}: ${escape(run.id)}</h1>
+<p><b class="passed">${passed.length} passed</b> <b class="failed">${bad.length} failed</b> ${left.length > 0 ? `<b class="failed">${left.length} not run</b> ` : ''}<b class="skipped">${skipped.length} skipped</b>
+in ${total.toFixed(0)} s on ${escape(run.hosts.join(' and '))}; seed ${run.seed}; ${escape(run.ground)}</p>${notes.map((note) => `<p class="reason">${escape(note)}</p>`).join('')}</header>
+<main>${bad.length + left.length > 0 ? '<h2>Failures</h2>' : ''}${bad.map((one) => failure(one)).join('')}${withoutResult(left)}
+<section><h2>Cases</h2><table><thead><tr><th>case<th>VM<th>state<th class="n">took<th>what was done</tr></thead><tbody>${results.map((one) => row(one)).join('')}</tbody></table></section>
 <section><h2>Timeline</h2><div class="scroll">${timeline(events, run.lanes ?? run.hosts)}</div>
 <p class="key"><span class="bar upgrade">upgrade</span> <span class="bar boot">boot</span> <span class="bar fault">fault</span> <span class="bar case passed">case passed</span> <span class="bar case failed">failed</span>; triangles: power and resets. Hover for names and seconds.</p></section>
-${bad.length > 0 ? '<h2>Failures</h2>' : ''}${bad.map((one) => failure(one)).join('')}
 <section><h2>Where the time went</h2><table class="narrow"><tbody>${time}</tbody></table></section></main></html>
 `
 }
@@ -76,11 +85,16 @@ function row(one: CaseResult): string {
   )
   const reason = one.reason ? `<p class="reason ${one.state}">${escape(one.reason)}</p>` : ''
   const named = `<code>${escape(`${one.family} ${one.case}`)}</code>`
-  const linked = one.evidence ? `<a href="#${anchor(one)}">${named}</a>` : named
+  const linked =
+    one.state === 'failed' || one.state === 'error'
+      ? `<a href="#${anchor(one)}">${named}</a>`
+      : named
   return `<tr><td>${linked}<td>${escape(one.hosts.join(', '))}<td><b class="${one.state}">${one.state}</b><td class="n">${one.seconds.toFixed(1)} s<td>${escape(one.title)}${reason}<details><summary>${one.checks.length} checks, ${one.oracle.length} rows of the oracle</summary><table class="rows"><tbody>${[...checks, ...oracle].join('')}</tbody></table></details></tr>`
 }
 
-const anchor = (one: CaseResult): string => escape(`${one.family}-${one.case}`)
+/** Where the page explains what is not as it should be. */
+const anchor = (one: CaseResult): string =>
+  one.reason === notRun ? 'not-run' : escape(`${one.family}-${one.case}`)
 
 const line = (state: string, name: string, expected: string, found: string): string =>
   `<tr class="${state === 'n/a' ? 'skipped' : state}"><td>${state}<td>${escape(name)}<td>${state === 'failed' ? `expected ${escape(expected)}, found ` : ''}${escape(found)}</tr>`
@@ -89,6 +103,12 @@ function failure(one: CaseResult): string {
   return `<section class="failure" id="${anchor(one)}"><h2><b class="failed">${one.state}</b> ${escape(`${one.family} ${one.case}`)}</h2>
 <p>${escape(one.title)}</p><p class="reason">${escape(one.reason)}</p><p>Again: <code>${escape(one.replay)}</code></p>${one.evidence ? evidence(one.evidence) : ''}</section>`
 }
+
+/** What a run that was cut short has left, as one: it would hide what failed. */
+const withoutResult = (left: CaseResult[]): string =>
+  left.length === 0
+    ? ''
+    : `<section class="failure" id="not-run"><h2><b class="failed">not run</b> ${left.length} of the cases that were asked for</h2><details><summary>the command for each</summary><pre>${left.map(({ replay }) => escape(replay)).join('\n')}</pre></details></section>`
 
 /** Evidence as it was collected, long files by their end; a screenshot goes in whole. */
 function evidence(dir: string): string {

@@ -90,6 +90,16 @@ export function judgeCase(result: CaseResult): void {
   } else result.reason = 'it checked nothing'
 }
 
+/** What a reader counts: a case that nobody has run has not failed, as little as it has held. */
+export function byState(
+  results: CaseResult[],
+): Record<'passed' | 'bad' | 'left' | 'skipped', CaseResult[]> {
+  const left = results.filter(({ reason }) => reason === notRun)
+  const of = (...states: CaseState[]): CaseResult[] =>
+    results.filter((one) => states.includes(one.state) && !left.includes(one))
+  return { passed: of('passed'), bad: of('failed', 'error'), left, skipped: of('skipped') }
+}
+
 /** The run's last word: an error of the lab is worse than a failed case. */
 export const worst = (results: CaseResult[]): CaseState => {
   const states = results.map(({ state }) => state)

@@ -4,7 +4,7 @@ import { Exit, oneLine, type ExitCode, type Failure } from '../failure.ts'
 import { green, red, table, yellow } from '../table.ts'
 import { readEvents } from './record.ts'
 import { whereTimeWent } from './report.ts'
-import { worst, type Ran } from './result.ts'
+import { byState, worst, type Ran } from './result.ts'
 
 type Ended = Ran & { troubles: Failure[] }
 
@@ -13,7 +13,11 @@ type Ended = Ran & { troubles: Failure[] }
  * @param ran what the run came to; `troubles` are what the lab could not do after the cases
  */
 export function summarize({ dir, results, troubles }: Ended, json: boolean): ExitCode {
-  if (json) console.log(JSON.stringify({ run: dir, state: worst(results), results }, null, 2))
+  const told = troubles.map(({ message }) => message)
+  if (json)
+    console.log(
+      JSON.stringify({ run: dir, state: worst(results), troubles: told, results }, null, 2),
+    )
   else {
     const colour = { passed: green, failed: red, error: red, skipped: yellow }
     const rows = results.map((one) => [
@@ -25,21 +29,18 @@ export function summarize({ dir, results, troubles }: Ended, json: boolean): Exi
       oneLine(one.reason.split('\n')[0]!),
     ])
     console.log(table([['family', 'case', 'VM', '', 'took', ''], ...rows]))
-    const count = (...states: string[]): number =>
-      results.filter((one) => states.includes(one.state)).length
-    console.log(
-      `${count('passed')} passed, ${count('failed', 'error')} failed, ${count('skipped')} skipped`,
-    )
+    const { passed, bad, left, skipped } = byState(results)
+    const notRun = left.length > 0 ? `, ${left.length} not run` : ''
+    console.log(`${passed.length} passed, ${bad.length} failed${notRun}, ${skipped.length} skipped`)
     const went = whereTimeWent(readEvents(dir)).filter(([, seconds]) => seconds >= 1)
     if (went.length > 0)
       console.log(`time: ${went.map(([what, s]) => `${what} ${s.toFixed(0)} s`).join(', ')}`)
     const page = join(dir, 'report.html')
     console.log(`report: ${existsSync(page) ? page : `none; what could be written is in ${dir}`}`)
-    for (const one of results) {
-      if (one.state === 'failed' || one.state === 'error') {
-        const evidence = one.evidence ? `evidence ${one.evidence}; ` : ''
-        console.log(`${one.family} ${one.case}: ${evidence}replay: ${one.replay}`)
-      }
+    // what failed stands last, where a reader looks first
+    for (const one of [...left, ...bad]) {
+      const evidence = one.evidence ? `evidence ${one.evidence}; ` : ''
+      console.log(`${one.family} ${one.case}: ${evidence}replay: ${one.replay}`)
     }
   }
   return exitOf({ results, troubles })

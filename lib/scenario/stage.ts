@@ -9,6 +9,7 @@ import { labSources, writePlan, type Plan } from '../report/plan.ts'
 import { carriedOn } from '../report/cut-short.ts'
 import type { Part } from '../report/merge.ts'
 import { holdRecord, openRecord, pruneRuns, reopenRecord } from '../report/record.ts'
+import type { Run } from '../report/report.ts'
 import { writeReports, writeResults } from '../report/reports.ts'
 import { complete, type CaseResult, type Ran } from '../report/result.ts'
 import { shardName, type Shard } from '../report/shard.ts'
@@ -146,7 +147,7 @@ export async function withStage(
   // Ctrl-C ends the process here and now, and what was found until then is to be read all the same
   const cutShort = (): void => {
     record.note({ kind: 'run', name: options.name, phase: 'end', of: 1, reason: 'cut short' })
-    write(stage, plan)
+    write(stage, plan, { notes: ['the run was cut short'] })
   }
   const endCopiesNow = (): void => {
     try {
@@ -199,7 +200,8 @@ export async function withStage(
     for (const { held } of copies) held.release()
     for (const hold of holds) hold.release()
     record.note({ kind: 'run', name: options.name, phase: 'end', of: 1 })
-    troubles.push(...write(stage, plan))
+    const told = troubles.map(({ message }) => message)
+    troubles.push(...write(stage, plan, { troubles: told }))
     writePlan(record.dir, { ...plan, ended: { troubles: troubles.map(({ message }) => message) } })
     pruneRuns(record.id)
     for (const one of troubles) console.error(explain(options.name, one))
@@ -222,12 +224,16 @@ export interface Ended extends Ran {
 }
 
 /** The report is written whatever happened, of what there is. @returns why a file of it could not be */
-function write({ record, results }: Stage, plan: Plan): Failure[] {
+function write(
+  { record, results }: Stage,
+  plan: Plan,
+  said: Pick<Run, 'notes' | 'troubles'>,
+): Failure[] {
   const { hosts, lanes, seed, shard } = plan
   const ground = shard ? `${plan.ground}; part ${shardName(shard)}` : plan.ground
   const { id, events } = record
   const all = complete(results, plan.cases, seed)
-  return writeReports(record, { id, hosts, lanes, seed, ground, results: all, events })
+  return writeReports(record, { id, hosts, lanes, seed, ground, ...said, results: all, events })
 }
 
 const inWords = ({ accelerator: { kind, reason }, guest }: Ground, { title }: Subject): string =>

@@ -183,6 +183,9 @@ test('what the lab could not do after the cases of a part makes its exit code th
     code: 3,
     stderr: 'merge-runs: part 2/2: Cannot put `sorrow` back\n',
   })
+  expect(readFileSync(join(to, 'report.html'), 'utf8')).toMatch(
+    /<h1>Failed: [^]*part 2\/2: Cannot put `sorrow` back/,
+  )
   // also where the merged run is merged again
   expect(merge(readParts([to])).troubles).toHaveLength(1)
 })

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { execFileSync } from 'node:child_process'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
+import { Failure } from '../../../lib/failure.ts'
 import { junit } from '../../../lib/report/junit.ts'
 import { openRecord, pruneRuns, readEvents } from '../../../lib/report/record.ts'
 import { report, whereTimeWent } from '../../../lib/report/report.ts'
@@ -117,6 +118,45 @@ test('a report says that all held only where something did, and nothing else cam
   expect(head('passed', 'error')).toBe('Failed')
   expect(head('skipped')).toBe('Nothing')
   expect(head()).toBe('Nothing')
+})
+
+test('a run that was cut short says what it has not run, and that hides no failure', () => {
+  const results = complete(
+    [passed, bad],
+    ['auto-upgrade/good', 'f/a', 'f/b', 'auto-upgrade/bad'],
+    7,
+  )
+  const run = { id: 'x', hosts: [], seed: 7, ground: '', events: [] }
+  const page = report({ ...run, results })
+  expect(page).toMatch(/<h1>Failed: x.*\n.*1 passed.*1 failed.*2 not run.*0 skipped/)
+  expect(page.match(/<section class="failure"/g)).toHaveLength(2)
+  // what failed stands above what held
+  expect(page.indexOf('id="auto-upgrade-bad"')).toBeLessThan(page.indexOf('id="not-run"'))
+  expect(page.indexOf('id="not-run"')).toBeLessThan(page.indexOf('<h2>Cases'))
+  for (const [, to] of page.matchAll(/href="#([^"]*)"/g)) expect(page).toContain(`id="${to}"`)
+  expect(page.match(/href="#/g)).toHaveLength(3)
+  const told = vi.spyOn(console, 'log').mockImplementation(() => {})
+  summarize({ dir: home, hosts: [], results, troubles: [] }, false)
+  const said = told.mock.calls.flat() as string[]
+  told.mockRestore()
+  expect(said).toContain('1 passed, 1 failed, 2 not run, 0 skipped')
+  expect(said.at(-1)).toContain('auto-upgrade bad: replay')
+  expect(report({ ...run, results: complete([passed], ['f/a'], 7) })).toContain('<h1>Not finished')
+})
+
+test('a run of which the lab could not do something at its end has not held, by its report and its data', () => {
+  const run = { id: 'x', hosts: [], seed: 7, ground: '', events: [] }
+  const page = report({ ...run, results: [passed], troubles: ['Cannot put `sorrow` back'] })
+  expect(page).toMatch(/<h1>Failed: x[^]*<p class="reason">Cannot put `sorrow` back/)
+  const told = vi.spyOn(console, 'log').mockImplementation(() => {})
+  const troubles = [new Failure('Cannot put `sorrow` back')]
+  expect(summarize({ dir: home, hosts: [], results: [passed], troubles }, true)).toBe(3)
+  const [said] = told.mock.calls.flat() as string[]
+  told.mockRestore()
+  expect(JSON.parse(said!)).toMatchObject({
+    state: 'passed',
+    troubles: ['Cannot put `sorrow` back'],
+  })
 })
 
 test('what an event of a foreign record says lets no text become markup', () => {
