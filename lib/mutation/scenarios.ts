@@ -115,7 +115,7 @@ export async function controlOf(mutant: Mutant, named: string): Promise<Control>
     writeFileSync(after, mutated(text, mutant))
     const labels = ['--label', `a/${mutant.file}`, '--label', `b/${mutant.file}`]
     const { stdout: patch } = await run('diff', ['-u', ...labels, before, after], { allow: [1] })
-    const again = `mutate.ts --mutant ${mutant.id} --scenarios --case ${named}`
+    const again = `mutate --mutant ${mutant.id} --scenarios --case ${named}`
     const control = { name: mutant.id, cut: told(mutant), case: named, patch, argument: mutant.id }
     return { ...control, red: anyCheck, again }
   } finally {

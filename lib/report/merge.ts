@@ -114,7 +114,7 @@ export function merge(parts: Part[]): Merged {
   const asked = [...new Set(parts.flatMap((part) => part.plan.asked))]
   const done = parts.flatMap((part) => part.results)
   const missing = asked.filter((name) => !done.some((one) => nameOf(one) === name))
-  const results = complete(worstOfEach(done), asked, plan.seed)
+  const results = complete(worstOfEach(done), asked, { ...plan, hosts })
   const passed = results.filter(({ state }) => state === 'passed')
   const seeds = distinct((part) => part.plan.seed)
   const grounds = distinct((part) => part.plan.ground)

@@ -1,3 +1,5 @@
+import type { Plan } from './plan.ts'
+
 export interface CheckRow {
   name: string
   held: boolean
@@ -49,20 +51,25 @@ export const nameOf = (one: Pick<CaseResult, 'family' | 'case'>): string =>
 /** Why a case that was asked for has no result of its own. */
 export const notRun = 'it was not run'
 
+/** What runs a case of a plan as the plan had it. */
+type AskedOf = Pick<Plan, 'hosts' | 'seed' | 'subject'>
+
 /**
  * A result for each case of a plan, in its order, which does not depend on what ended when. A case that nobody has
  * run, as a run was cut short or fell over a bug, is an error: it proves nothing.
  */
-export function complete(results: CaseResult[], names: string[], seed: number): CaseResult[] {
+export function complete(results: CaseResult[], names: string[], asked: AskedOf): CaseResult[] {
   const there = new Set(results.map(nameOf))
-  const missing = names.filter((name) => !there.has(name)).map((name) => notDone(name, seed))
+  const missing = names.filter((name) => !there.has(name)).map((name) => notDone(name, asked))
   const place = (one: CaseResult): number => names.indexOf(nameOf(one))
   return [...results, ...missing].toSorted((a, b) => place(a) - place(b))
 }
 
-function notDone(name: string, seed: number): CaseResult {
+function notDone(name: string, { hosts, seed, subject }: AskedOf): CaseResult {
   const [family = '', one = ''] = name.split('/')
-  const again = family === 'prove' ? `just prove ${one}` : `just gitops-test --case ${name}`
+  // controls are of the lab's own agents, whatever else is there
+  const ofControl = family === 'prove'
+  const again = ofControl ? `just prove ${one}` : `just gitops-test --case ${name}`
   return {
     ...{
       family,
@@ -73,7 +80,13 @@ function notDone(name: string, seed: number): CaseResult {
       seconds: 0,
       seed,
     },
-    ...{ reason: notRun, checks: [], oracle: [], replay: `${again} --seed ${seed}` },
+    ...{ reason: notRun, checks: [], oracle: [] },
+    replay: [
+      again,
+      ...hosts.map((host) => `--host ${host}`),
+      `--seed ${seed}`,
+      ...(ofControl || subject?.asked === undefined ? [] : [`--subject ${subject.asked}`]),
+    ].join(' '),
   }
 }
 

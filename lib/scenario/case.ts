@@ -29,9 +29,9 @@ import { freeBelow, requireSpace } from '../vm/preflight.ts'
 import { files } from '../vm/vm.ts'
 import { openWorld, type World } from './world.ts'
 
-/** The command that runs a case again. */
+/** The command that runs a case again, as a person has it: tsx is on the path of recipes alone. */
 export const replayOf = ({ family, one }: Chosen, hosts: string[], seed: number): string =>
-  ['tsx', `tasks/${family.name}.ts`, ...hosts, '--case', one.name, '--seed', seed].join(' ')
+  ['just', family.name, ...hosts, '--case', one.name, '--seed', seed].join(' ')
 
 /** Names a case's world and its evidence; controls of one case, which may run side by side, have their own. */
 export const placeOf = ({ family, one }: Chosen, { control }: Pick<Stage, 'control'>): string =>

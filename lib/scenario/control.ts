@@ -3,6 +3,7 @@ import { basename, dirname, join, resolve } from 'node:path'
 import { Exit, Failure, usage } from '../failure.ts'
 import { git, type Changes } from './remote.ts'
 import type { CaseResult } from '../report/result.ts'
+import { pasted } from '../quote.ts'
 import { project } from '../settings.ts'
 import { scratchDirectory } from '../scratch.ts'
 
@@ -21,7 +22,7 @@ export interface Control {
   patch: string
   /** The argument that names it. */
   argument: string
-  /** The task and the arguments that run it again, where that is not `just prove`. */
+  /** The recipe and the arguments that run it again, where that is not `just prove`. */
   again?: string
 }
 
@@ -195,9 +196,9 @@ export function resultOf(proof: Proof, red: RegExp): CaseResult {
 export const replayOfControl = (control: Control, hosts: string[], seed: number): string =>
   [
     ...(control.again
-      ? [`tsx tasks/${control.again}`]
+      ? [`just ${control.again}`]
       : [
-          `tsx tasks/prove.ts ${control.argument}`,
+          `just prove ${pasted(control.argument)}`,
           ...(control.argument === control.name ? [] : [`--case ${control.case}`]),
         ]),
     ...hosts.map((host) => `--host ${host}`),

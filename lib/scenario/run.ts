@@ -153,7 +153,8 @@ async function runCases(chosen: Chosen[], asked: Asked, options: RunOptions): Pr
       const steps = chosen.map((each) => sharedCase(each, hosts, stage, took))
       return shareOut(steps, labs, stage, quiet, ({ each, vms: many }, { message }) => {
         const result = nothingOf(each, hosts.slice(0, many), stage.seed)
-        takeDown(stage, { ...result, state: 'error', reason: `No lab is left: ${message}` })
+        const replay = result.replay + stage.flags
+        takeDown(stage, { ...result, replay, state: 'error', reason: `No lab is left: ${message}` })
       })
     }
     const lanes = spread(single, hosts, took).filter((lane) => lane.chosen.length > 0)

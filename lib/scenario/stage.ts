@@ -206,7 +206,7 @@ export async function withStage(
     pruneRuns(record.id)
     for (const one of troubles) console.error(explain(options.name, one))
   }
-  const results = complete(stage.results, plan.cases, seed)
+  const results = complete(stage.results, plan.cases, plan)
   return { dir: record.dir, hosts, results, troubles, ground: plan.ground }
 }
 
@@ -232,7 +232,7 @@ function write(
   const { hosts, lanes, seed, shard } = plan
   const ground = shard ? `${plan.ground}; part ${shardName(shard)}` : plan.ground
   const { id, events } = record
-  const all = complete(results, plan.cases, seed)
+  const all = complete(results, plan.cases, plan)
   return writeReports(record, { id, hosts, lanes, seed, ground, ...said, results: all, events })
 }
 

@@ -29,7 +29,7 @@ test('VMs meet a mutant as a control whose patch is that mutant', async () => {
   expect(await cutFiles(control, read)).toEqual({ [file]: mutated(await read(file), mutant!) })
   expect(control.red).toBe(anyCheck)
   expect(replayOfControl(control, ['sorrow'], 7)).toBe(
-    `tsx tasks/mutate.ts --mutant ${mutant!.id} --scenarios --case break-boot/panic --host sorrow --seed 7`,
+    `just mutate --mutant ${mutant!.id} --scenarios --case break-boot/panic --host sorrow --seed 7`,
   )
 })
 

@@ -27,7 +27,7 @@ const passed: CaseResult = {
   ...{ family: 'auto-upgrade', case: 'good', title: 'a good commit', hosts: ['sorrow'] },
   ...{ state: 'passed', reason: '', seconds: 12.5, seed: 7, oracle: [] },
   checks: [{ name: 'outcome', held: true, expected: 'upgraded', found: 'upgraded' }],
-  replay: 'tsx tasks/auto-upgrade.ts sorrow --case good --seed 7',
+  replay: 'just auto-upgrade sorrow --case good --seed 7',
 }
 const bad: CaseResult = {
   ...passed,
@@ -58,6 +58,8 @@ test('a run whose clock was put back keeps its own record', () => {
   pruneRuns(runs[2]!.id, 2)
   expect(runs.map(({ dir }) => existsSync(dir))).toEqual([false, true, true])
 })
+
+const asked = { hosts: ['web', 'db'], seed: 7 }
 
 const event = (id: number, t: number, more: object) => ({ id, t, at: '', ...more }) as never
 
@@ -96,14 +98,20 @@ test('a run is as good as its worst case', () => {
 })
 
 test('what a run was to do and did not is an error of it, in its place', () => {
-  const results = complete([bad, passed], ['auto-upgrade/good', 'f/a', 'auto-upgrade/bad'], 7)
+  const results = complete([bad, passed], ['auto-upgrade/good', 'f/a', 'auto-upgrade/bad'], asked)
   expect(results.map(({ case: name, state }) => [name, state])).toEqual([
     ['good', 'passed'],
     ['a', 'error'],
     ['bad', 'failed'],
   ])
-  expect(results[1]).toMatchObject({ family: 'f', replay: 'just gitops-test --case f/a --seed 7' })
-  expect(complete([], ['prove/lock'], 7)[0]!.replay).toBe('just prove lock --seed 7')
+  expect(results[1]).toMatchObject({
+    family: 'f',
+    replay: 'just gitops-test --case f/a --host web --host db --seed 7',
+  })
+  const replay = (name: string, more = {}) => complete([], [name], { ...asked, ...more })[0]!.replay
+  const subject = { kind: 'unit', title: 'x.service', promises: [], asked: 'unit' }
+  expect(replay('f/a', { subject })).toMatch(/ --seed 7 --subject unit$/)
+  expect(replay('prove/lock', { subject })).toBe('just prove lock --host web --host db --seed 7')
 })
 
 test('a report says that all held only where something did, and nothing else came of the rest', () => {
@@ -124,7 +132,7 @@ test('a run that was cut short says what it has not run, and that hides no failu
   const results = complete(
     [passed, bad],
     ['auto-upgrade/good', 'f/a', 'f/b', 'auto-upgrade/bad'],
-    7,
+    asked,
   )
   const run = { id: 'x', hosts: [], seed: 7, ground: '', events: [] }
   const page = report({ ...run, results })
@@ -141,7 +149,9 @@ test('a run that was cut short says what it has not run, and that hides no failu
   told.mockRestore()
   expect(said).toContain('1 passed, 1 failed, 2 not run, 0 skipped')
   expect(said.at(-1)).toContain('auto-upgrade bad: replay')
-  expect(report({ ...run, results: complete([passed], ['f/a'], 7) })).toContain('<h1>Not finished')
+  expect(report({ ...run, results: complete([passed], ['f/a'], asked) })).toContain(
+    '<h1>Not finished',
+  )
 })
 
 test('a run of which the lab could not do something at its end has not held, by its report and its data', () => {
@@ -320,7 +330,7 @@ test('the report is one file that carries its evidence and lets no text become m
   })
   expect(page).toContain('a line &lt;script&gt;alert(1)&lt;/script&gt; red')
   expect(page).toContain('data:image/png;base64,cG5n')
-  expect(page).toContain('tsx tasks/auto-upgrade.ts sorrow --case good --seed 7')
+  expect(page).toContain('just auto-upgrade sorrow --case good --seed 7')
   expect(page).not.toMatch(/<script|<i>|https?:|<b>"conflict/)
 })
 

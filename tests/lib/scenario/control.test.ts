@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { afterAll, describe, expect, onTestFinished, test } from 'vitest'
 import { Failure } from '../../../lib/failure.ts'
 import { agentJson } from '../../../lib/scenario/agent-json.ts'
-import { judgeThrown, placeOf } from '../../../lib/scenario/case.ts'
+import { judgeThrown, placeOf, replayOf } from '../../../lib/scenario/case.ts'
 import { canBeRed } from '../../../lib/scenario/check-names.ts'
 import {
   anyCheck,
@@ -163,13 +163,21 @@ test('two controls of one case have a world and an evidence directory each', asy
   expect(new Set([...places, placeOf(chosen!, {})]).size).toBe(both.length + 1)
 })
 
+test('what runs a case again is a recipe that there is', async () => {
+  const recipes = readFileSync(join(project, 'justfile'), 'utf8')
+  for (const family of await families()) {
+    const one = family.cases[0]!
+    const [just, recipe, ...more] = replayOf({ family, one }, ['web'], 7).split(' ')
+    expect([just, ...more]).toEqual(['just', 'web', '--case', one.name, '--seed', '7'])
+    expect(recipes).toMatch(new RegExp(`^${recipe} .*:$`, 'm'))
+  }
+})
+
 test('a control is run again as it was: the VM, the seed, and a patch by its path', () => {
-  expect(replayOfControl(control, ['sorrow'], 7)).toBe(
-    'tsx tasks/prove.ts lock --host sorrow --seed 7',
-  )
-  const own = { ...control, argument: '/tmp/x.patch' }
+  expect(replayOfControl(control, ['sorrow'], 7)).toBe('just prove lock --host sorrow --seed 7')
+  const own = { ...control, argument: '/tmp/my x.patch' }
   expect(replayOfControl(own, ['sorrow', 'torment'], 7)).toBe(
-    'tsx tasks/prove.ts /tmp/x.patch --case auto-upgrade/overlap --host sorrow --host torment --seed 7',
+    "just prove '/tmp/my x.patch' --case auto-upgrade/overlap --host sorrow --host torment --seed 7",
   )
 })
 

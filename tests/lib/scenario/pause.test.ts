@@ -19,7 +19,7 @@ const failed: CaseResult = {
   oracle: [
     { host: 'sorrow', name: 'profile', state: 'failed', expected: '/nix/a', found: '/nix/b' },
   ],
-  replay: 'tsx tasks/break-boot.ts sorrow --case panic --seed 7',
+  replay: 'just break-boot sorrow --case panic --seed 7',
   evidence: '/runs/x/evidence/break-boot-panic',
 }
 

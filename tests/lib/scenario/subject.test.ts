@@ -129,7 +129,7 @@ test('what is not asked says why', () => {
 const result = (name: string, state: CaseResult['state'], seconds: number): CaseResult => ({
   ...{ family: 'auto-upgrade', case: name, title: name, hosts: ['sorrow'], state, seconds },
   ...{ reason: state === 'passed' ? '' : `why ${name}`, seed: 1, checks: [], oracle: [] },
-  replay: `tsx tasks/auto-upgrade.ts --case ${name}`,
+  replay: `just auto-upgrade --case ${name}`,
 })
 const run = (
   title: string,
@@ -160,7 +160,9 @@ test('the matrix says of each promise who held it, who broke it and who never ma
   const text = matrixText(rows, ['ours', 'theirs'])
   expect(text).toMatch(/^refuse +held \(2 of 2, 30 s\) +broken \(1 of 2, 17 s\) +a commit that/m)
   expect(text).toMatch(/^rollback +held \(1 of 1, 30 s\) +n\/a, not promised +what fails/m)
-  expect(text).toContain('theirs: auto-upgrade/build-error: why build-error; replay: tsx tasks')
+  expect(text).toContain(
+    'theirs: auto-upgrade/build-error: why build-error; replay: just auto-upgrade',
+  )
   expect(matrixExit(rows)).toBe(1)
   const page = matrixPage(rows, ['ours', 'theirs'], 'today; <tcg>')
   expect(page).toContain('&lt;tcg&gt;')
