@@ -68,8 +68,8 @@ export function report(run: Run): string {
 <header><h1>${word}: ${escape(run.id)}</h1>
 <p><b class="passed">${passed.length} passed</b> <b class="failed">${bad.length} failed</b> ${left.length > 0 ? `<b class="failed">${left.length} not run</b> ` : ''}<b class="skipped">${skipped.length} skipped</b>
 in ${total.toFixed(0)} s on ${escape(run.hosts.join(' and '))}; seed ${run.seed}; ${escape(run.ground)}</p>${notes.map((note) => `<p class="reason">${escape(note)}</p>`).join('')}</header>
-<main>${bad.length + left.length > 0 ? '<h2>Failures</h2>' : ''}${bad.map((one) => failure(one)).join('')}${withoutResult(left)}
-<section><h2>Cases</h2><table><thead><tr><th>case<th>VM<th>state<th class="n">took<th>what was done</tr></thead><tbody>${results.map((one) => row(one)).join('')}</tbody></table></section>
+<main>${bad.length > 0 ? '<h2>Failures</h2>' : ''}${bad.map((one) => failure(one)).join('')}${withoutResult(left)}
+<section><h2>Cases</h2><table class="cases"><thead><tr><th>case<th>VM<th>state<th class="n">took<th>what was done</tr></thead><tbody>${results.map((one) => row(one)).join('')}</tbody></table></section>
 <section><h2>Timeline</h2><div class="scroll">${timeline(events, run.lanes ?? run.hosts)}</div>
 <p class="key"><span class="bar upgrade">upgrade</span> <span class="bar boot">boot</span> <span class="bar fault">fault</span> <span class="bar case passed">case passed</span> <span class="bar case failed">failed</span>; triangles: power and resets. Hover for names and seconds.</p></section>
 <section><h2>Where the time went</h2><table class="narrow"><tbody>${time}</tbody></table></section></main></html>
@@ -81,7 +81,7 @@ function row(one: CaseResult): string {
     line(held ? 'ok' : 'failed', name, expected, found),
   )
   const oracle = one.oracle.map(({ name, host, state, expected, found }) =>
-    line(state, `${host} ${name}`, expected, found),
+    line(state, `${host} ${name}`.trim(), expected, found),
   )
   const reason = one.reason ? `<p class="reason ${one.state}">${escape(one.reason)}</p>` : ''
   const named = `<code>${escape(`${one.family} ${one.case}`)}</code>`
@@ -134,17 +134,18 @@ const printable = (text: string): string =>
   text.replaceAll(/\u001b\[[0-9;?=]*[A-Za-z]|[\u0000-\u0008\u000b-\u001f\u007f]/g, '')
 
 export const style = `
-:root{color-scheme:light dark;--fg:#1c1e21;--bg:#fff;--dim:#5d6470;--line:#d9dde3;--card:#f5f6f8;--ok:#1a7f4b;--bad:#c62f2f;--skip:#8a6a00;--boot:#3f7bd1;--up:#8450c4;--fault:#d0661b;--caseok:#bfe3cf;--casebad:#f3b8b4;--caseskip:#ece0b4;--on:#fff}
+:root{color-scheme:light dark;--fg:#1c1e21;--bg:#fff;--dim:#5d6470;--line:#d9dde3;--card:#f5f6f8;--ok:#1a7f4b;--bad:#c62f2f;--skip:#8a6a00;--boot:#3570c4;--up:#8450c4;--fault:#b45309;--caseok:#bfe3cf;--casebad:#f3b8b4;--caseskip:#ece0b4;--on:#fff}
 @media(prefers-color-scheme:dark){:root{--fg:#e6e8eb;--bg:#15171a;--dim:#9aa2ad;--line:#33383f;--card:#1f2226;--ok:#58c78b;--bad:#ff7b72;--skip:#d7b443;--boot:#6ea3f0;--up:#b48aec;--fault:#ef9450;--caseok:#20482f;--casebad:#6a2724;--caseskip:#4d431c;--on:#15171a}}
 *{box-sizing:border-box}body{margin:0;font:15px/1.5 system-ui,sans-serif;color:var(--fg);background:var(--bg)}
-header,main{max-width:1180px;margin:0 auto;padding:0 24px}header{padding-top:28px}h1{font-size:22px;margin:0;overflow-wrap:anywhere}h2{font-size:17px;margin:28px 0 8px}
-p{margin:6px 0}code,pre{font:13px/1.45 ui-monospace,monospace}code{background:var(--card);padding:1px 4px;border-radius:3px;overflow-wrap:anywhere}
+header,.cases,.failure{overflow-wrap:anywhere}header,main{max-width:1180px;margin:0 auto;padding:0 24px}header{padding-top:28px}h1{font-size:22px;margin:0}h2{font-size:17px;margin:28px 0 8px}
+p{margin:6px 0}code,pre{font:13px/1.45 ui-monospace,monospace}code{background:var(--card);padding:1px 4px;border-radius:3px}
 pre{background:var(--card);padding:10px;border-radius:6px;overflow:auto;max-height:420px;margin:6px 0}
 table{border-collapse:collapse;width:100%}table.narrow{width:auto}th{text-align:left;color:var(--dim);font-weight:500}td,th{padding:5px 12px 5px 0;border-bottom:1px solid var(--line);vertical-align:top}
 .n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
-.rows td{font-size:13px;border:0;padding:1px 10px 1px 0;overflow-wrap:anywhere}.rows td:first-child{white-space:nowrap}.rows td:nth-child(2){min-width:11em}
+.rows td{font-size:13px;border:0;padding:1px 10px 1px 0;white-space:pre-wrap}.rows td:first-child{white-space:nowrap}.rows td:nth-child(2){min-width:11em}
+.cases>*>tr>:first-child{min-width:14em}.cases>*>tr>:nth-child(2){min-width:6em}b.passed,b.failed,b.error,b.skipped{white-space:nowrap}
 b.passed,.ok td:first-child{color:var(--ok)}b.failed,b.error,.rows .failed td{color:var(--bad)}b.skipped,.rows .skipped td{color:var(--skip)}
-.reason{color:var(--bad);overflow-wrap:anywhere}.reason.skipped{color:var(--skip)}summary{cursor:pointer;color:var(--dim);font-size:13px}
+.reason{color:var(--bad);white-space:pre-wrap}td>.reason{max-height:6em;overflow:auto}.reason.skipped{color:var(--skip)}summary{cursor:pointer;color:var(--dim);font-size:13px}
 .failure{border:1px solid var(--line);border-left:4px solid var(--bad);border-radius:6px;padding:2px 16px 12px;margin:20px 0}.failure h2{margin-top:12px}
 img{max-width:100%}a{color:inherit}.files{display:flex;flex-wrap:wrap;gap:0 18px}.files details[open]{flex-basis:100%}.files>details{min-width:0;max-width:100%}.scroll{overflow-x:auto;border:1px solid var(--line);border-radius:6px;background:var(--bg)}
 svg{display:block}svg text{font:11px system-ui,sans-serif;fill:var(--fg)}.axis line{stroke:var(--line)}.axis text{fill:var(--dim);text-anchor:middle}.lane{fill:var(--dim)!important}.host{font-weight:600!important;font-size:13px!important}
@@ -152,4 +153,6 @@ svg{display:block}svg text{font:11px system-ui,sans-serif;fill:var(--fg)}.axis l
 .bar.case rect,.bar.step rect{fill:var(--line)}.bar.case.passed rect{fill:var(--caseok)}.bar.case.failed rect,.bar.case.error rect{fill:var(--casebad)}.bar.case.skipped rect{fill:var(--caseskip)}
 .mark.power{fill:var(--bad)}.mark.reset{fill:var(--dim)}
 .key{color:var(--dim);font-size:13px}.key .bar{padding:1px 7px;border-radius:3px;color:var(--on)}.key .boot{background:var(--boot)}.key .upgrade{background:var(--up)}.key .fault{background:var(--fault)}.key .case{color:var(--fg);background:var(--caseok)}.key .case.failed{background:var(--casebad)}
+@media(max-width:700px){header,main{padding-left:12px;padding-right:12px}.cases>thead{display:none}.cases,.cases>tbody,.cases>*>tr,.cases>*>tr>td{display:block}.cases>tbody>tr{border-bottom:1px solid var(--line);padding:6px 0}.cases>tbody>tr>td{border:0;padding:1px 0}.cases>tbody>tr>td:nth-child(n+2):nth-child(-n+4){display:inline;padding-right:10px}}
+@media print{header,main{max-width:none}pre,td>.reason{max-height:none;overflow:visible;white-space:pre-wrap}tr{break-inside:avoid}.scroll{overflow:visible}.scroll svg{width:100%;height:auto}}
 `

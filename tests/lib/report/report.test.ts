@@ -6,7 +6,7 @@ import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { Failure } from '../../../lib/failure.ts'
 import { junit } from '../../../lib/report/junit.ts'
 import { openRecord, pruneRuns, readEvents } from '../../../lib/report/record.ts'
-import { report, whereTimeWent } from '../../../lib/report/report.ts'
+import { report, style, whereTimeWent } from '../../../lib/report/report.ts'
 import { complete, judgeCase, worst, type CaseResult } from '../../../lib/report/result.ts'
 import { summarize } from '../../../lib/report/summary.ts'
 import { spans, timeline } from '../../../lib/report/timeline.ts'
@@ -167,6 +167,50 @@ test('a run of which the lab could not do something at its end has not held, by 
     state: 'passed',
     troubles: ['Cannot put `sorrow` back'],
   })
+})
+
+test('the page can be read in light and in dark: text stands out from what is behind it', () => {
+  const colours = (theme: string): Record<string, string> =>
+    Object.fromEntries(
+      [...theme.matchAll(/--(\w+):(#\w+)/g)].map(([, name, value]) => [name, value]),
+    )
+  const [, light, dark] = style.split(':root{') as [string, string, string]
+  const luminance = (hex: string): number => {
+    const parts = /^#(..?)(..?)(..?)$/.exec(hex)!.slice(1)
+    const linear = parts.map((part) => {
+      const value = Number.parseInt(part.padStart(2, part), 16) / 255
+      return value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4
+    })
+    return 0.2126 * linear[0]! + 0.7152 * linear[1]! + 0.0722 * linear[2]!
+  }
+  const [bars, cases] = [
+    ['boot', 'up', 'fault'],
+    ['caseok', 'casebad', 'caseskip'],
+  ]
+  const pairs: [text: string, behind: string][] = [
+    ...['fg', 'dim', 'ok', 'bad', 'skip'].map((text): [string, string] => [text, 'bg']),
+    ['fg', 'card'],
+    ...bars!.map((behind): [string, string] => ['on', behind]),
+    ...cases!.map((behind): [string, string] => ['fg', behind]),
+  ]
+  for (const theme of [colours(light), colours(dark)]) {
+    const poor = pairs.filter(([text, behind]) => {
+      const [a, b] = [luminance(theme[text]!), luminance(theme[behind]!)]
+      return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05) < 4.5
+    })
+    expect(poor).toEqual([])
+  }
+})
+
+test('a long reason leaves room for the names beside it, and keeps its lines', () => {
+  const page = report({
+    ...{ id: 'x', hosts: [], seed: 7, ground: '', events: [] },
+    results: [{ ...bad, reason: 'one\n  two' }],
+  })
+  expect(page).toContain('<p class="reason">one\n  two</p>')
+  expect(page).toMatch(/\.reason\{[^}]*white-space:pre-wrap/)
+  expect(page).toMatch(/<table class="cases">/)
+  expect(page).toMatch(/\.cases>\*>tr>:first-child\{min-width:/)
 })
 
 test('what an event of a foreign record says lets no text become markup', () => {
