@@ -83,7 +83,9 @@ function row(one: CaseResult): string {
   const oracle = one.oracle.map(({ name, host, state, expected, found }) =>
     line(state, `${host} ${name}`.trim(), expected, found),
   )
-  const reason = one.reason ? `<p class="reason ${one.state}">${escape(one.reason)}</p>` : ''
+  const reason = one.reason
+    ? `<p class="reason ${one.state}">${escape(printable(one.reason))}</p>`
+    : ''
   const named = `<code>${escape(`${one.family} ${one.case}`)}</code>`
   const linked =
     one.state === 'failed' || one.state === 'error'
@@ -97,11 +99,11 @@ const anchor = (one: CaseResult): string =>
   one.reason === notRun ? 'not-run' : escape(`${one.family}-${one.case}`)
 
 const line = (state: string, name: string, expected: string, found: string): string =>
-  `<tr class="${state === 'n/a' ? 'skipped' : state}"><td>${state}<td>${escape(name)}<td>${state === 'failed' ? `expected ${escape(expected)}, found ` : ''}${escape(found)}</tr>`
+  `<tr class="${state === 'n/a' ? 'skipped' : state}"><td>${state}<td>${escape(name)}<td>${state === 'failed' ? `expected ${escape(expected)}, found ` : ''}${escape(printable(found))}</tr>`
 
 function failure(one: CaseResult): string {
   return `<section class="failure" id="${anchor(one)}"><h2><b class="failed">${one.state}</b> ${escape(`${one.family} ${one.case}`)}</h2>
-<p>${escape(one.title)}</p><p class="reason">${escape(one.reason)}</p><p>Again: <code>${escape(one.replay)}</code></p>${one.evidence ? evidence(one.evidence) : ''}</section>`
+<p>${escape(one.title)}</p><p class="reason">${escape(printable(one.reason))}</p><p>Again: <code>${escape(one.replay)}</code></p>${one.evidence ? evidence(one.evidence) : ''}</section>`
 }
 
 /** What a run that was cut short has left, as one: it would hide what failed. */
@@ -110,9 +112,13 @@ const withoutResult = (left: CaseResult[]): string =>
     ? ''
     : `<section class="failure" id="not-run"><h2><b class="failed">not run</b> ${left.length} of the cases that were asked for</h2><details><summary>the command for each</summary><pre>${left.map(({ replay }) => escape(replay)).join('\n')}</pre></details></section>`
 
-/** Evidence as it was collected, long files by their end; a screenshot goes in whole. */
+/** Lines of a file of evidence that the page carries. */
+const most = 300
+
+/** Evidence as it was collected, long files by their end, which is said; a screenshot goes in whole. */
 function evidence(dir: string): string {
-  if (!existsSync(dir)) return ''
+  const place = `<code>${escape(dir)}</code>`
+  if (!existsSync(dir)) return `<p>Its evidence is not here: it was left in ${place}</p>`
   const names = readdirSync(dir, { recursive: true, encoding: 'utf8' }).toSorted()
   const shown = names
     .filter((name) => /\.\w+$/.test(name))
@@ -121,17 +127,23 @@ function evidence(dir: string): string {
       if (name.endsWith('.png')) {
         return `<details><summary>${escape(name)}</summary><img alt="The VM's screen" src="data:image/png;base64,${content.toString('base64')}"></details>`
       }
-      const text = lastLines(content.toString('utf8'), 300)
-      return `<details><summary>${escape(name)}</summary><pre>${escape(printable(text))}</pre></details>`
+      const text = content.toString('utf8').trimEnd()
+      const lines = text === '' ? 0 : text.split('\n').length
+      const of =
+        lines === 0 ? ' (empty)' : lines > most ? ` (the last ${most} of ${lines} lines)` : ''
+      return `<details><summary>${escape(name)}${of}</summary><pre>${escape(printable(lastLines(text, most)))}</pre></details>`
     })
     .join('')
-  return `<div class="files">${shown}</div>`
+  return `<p>Evidence: ${place}</p><div class="files">${shown}</div>`
 }
 
-/** A console's colours and cursor moves are no text. */
+/** A console's colours and cursor moves are no text, nor are titles and marks that only a terminal reads. */
 const printable = (text: string): string =>
-  // oxlint-disable-next-line no-control-regex -- exactly these are taken out
-  text.replaceAll(/\u001b\[[0-9;?=]*[A-Za-z]|[\u0000-\u0008\u000b-\u001f\u007f]/g, '')
+  text.replaceAll(
+    // oxlint-disable-next-line no-control-regex -- exactly these are taken out
+    /\u001b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\u0007\u001b\n]*(?:\u0007|\u001b\\)|[ -/]*[0-~])|[\u0000-\u0008\u000b-\u001f\u007f]/g,
+    '',
+  )
 
 export const style = `
 :root{color-scheme:light dark;--fg:#1c1e21;--bg:#fff;--dim:#5d6470;--line:#d9dde3;--card:#f5f6f8;--ok:#1a7f4b;--bad:#c62f2f;--skip:#8a6a00;--boot:#3570c4;--up:#8450c4;--fault:#b45309;--caseok:#bfe3cf;--casebad:#f3b8b4;--caseskip:#ece0b4;--on:#fff}

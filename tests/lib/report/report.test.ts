@@ -378,6 +378,27 @@ test('the report is one file that carries its evidence and lets no text become m
   expect(page).not.toMatch(/<script|<i>|https?:|<b>"conflict/)
 })
 
+test('the page says of evidence what it leaves out, and where the whole of it lies', () => {
+  const dir = join(home, 'evidence')
+  execFileSync('mkdir', ['-p', join(dir, 'sorrow')])
+  const put = (name: string, text: string): void => writeFileSync(join(dir, 'sorrow', name), text)
+  put('journal.txt', Array.from({ length: 2000 }, (_, at) => `line ${at}\n`).join(''))
+  put('clock.txt', '')
+  put(
+    'serial.log',
+    '\u001b]3008;start=1;type=boot\u001b\\\u001b(B\u001b[1;31mFAILED\u001b[0m\r\nof\u001b[>1u it\n',
+  )
+  const run = { id: 'run', hosts: ['sorrow'], seed: 7, ground: 'tcg', events: [] }
+  const page = report({ ...run, results: [{ ...bad, evidence: dir }] })
+  expect(page).toContain('<summary>sorrow/journal.txt (the last 300 of 2000 lines)</summary>')
+  expect(page).toContain('<pre>line 1700\n')
+  expect(page).toContain('<summary>sorrow/clock.txt (empty)</summary>')
+  expect(page).toContain('<summary>sorrow/serial.log</summary><pre>FAILED\nof it</pre>')
+  expect(page).toContain(`<p>Evidence: <code>${dir}</code></p>`)
+  const elsewhere = report({ ...run, results: [{ ...bad, evidence: '/home/runner/x' }] })
+  expect(elsewhere).toContain('it was left in <code>/home/runner/x</code>')
+})
+
 const filled = (afterwards: string): string => `
 import { appendFileSync, readFileSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
