@@ -21,7 +21,10 @@ export interface Run {
   events: Recorded[]
 }
 
-/** Seconds by what they went to, the most first; VMs that work side by side count each for itself. */
+/**
+ * Seconds by what they went to, the most first; VMs that work side by side count each for itself. What was not in a
+ * case, as a boot for a baseline, is in the seconds of its step.
+ */
 export function whereTimeWent(events: Recorded[]): [what: string, seconds: number][] {
   const sums = new Map<string, number>()
   const add = (what: string, seconds: number): void =>
@@ -31,12 +34,17 @@ export function whereTimeWent(events: Recorded[]): [what: string, seconds: numbe
   for (const span of spans(events)) {
     const seconds = span.to - span.from
     if (span.kind === 'case') inCases += seconds
+    if (span.kind === 'step') add(span.name, seconds)
+    if (span.case === undefined) continue
     if (span.kind === 'boot') add('boots', seconds)
     if (span.kind === 'upgrade') add('upgrades', seconds)
-    if (span.kind === 'step' || span.kind === 'work') add(span.name, seconds)
-    if (span.kind === 'work') inWork += seconds
+    if (span.kind === 'work') {
+      add(span.name, seconds)
+      inWork += seconds
+    }
   }
-  for (const one of events) if (one.kind === 'reset') add('resets', Number(one['seconds'] ?? 0))
+  for (const one of events)
+    if (one.kind === 'reset' && one.case !== undefined) add('resets', Number(one['seconds'] ?? 0))
   const told = ['boots', 'upgrades', 'resets', 'oracle'].reduce(
     (sum, what) => sum + (sums.get(what) ?? 0),
     inWork,

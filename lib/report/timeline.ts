@@ -5,6 +5,8 @@ export interface Span {
   kind: Recorded['kind']
   name: string
   host: string
+  /** The case that it was in. */
+  case?: string
   from: number
   to: number
   /** What the end said. */
@@ -29,13 +31,13 @@ export function spans(events: Recorded[]): Span[] {
   return events.flatMap((one) => {
     if (one.phase !== 'begin') return []
     const end = ends.get(one.id)
-    const { kind, name, t: from } = one
+    const { kind, name, t: from, case: of } = one
     const state = (end?.['state'] ?? end?.['outcome']) as string | undefined
     const to = Math.min(
       end?.t ?? last,
       one.case === undefined || kind === 'case' ? last : endOfCase(one),
     )
-    return hostsOf(one).map((host) => ({ kind, name, host, from, to, state }))
+    return hostsOf(one).map((host) => ({ kind, name, host, case: of, from, to, state }))
   })
 }
 

@@ -259,14 +259,14 @@ test('only the newest runs are kept', () => {
 test('spans join both ends; what never ended lasts until the record does', () => {
   const events = [
     event(1, 1, { kind: 'case', name: 'f/a', phase: 'begin', hosts: ['sorrow', 'torment'] }),
-    event(2, 2, { kind: 'boot', name: 'boot', host: 'sorrow', phase: 'begin' }),
+    event(2, 2, { kind: 'boot', name: 'boot', host: 'sorrow', case: 'f/b', phase: 'begin' }),
     event(3, 5, { kind: 'case', name: 'f/a', phase: 'end', of: 1, state: 'failed' }),
     event(4, 9, { kind: 'power', name: 'cut', host: 'sorrow' }),
   ]
   expect(spans(events)).toEqual([
     { kind: 'case', name: 'f/a', host: 'sorrow', from: 1, to: 5, state: 'failed' },
     { kind: 'case', name: 'f/a', host: 'torment', from: 1, to: 5, state: 'failed' },
-    { kind: 'boot', name: 'boot', host: 'sorrow', from: 2, to: 9, state: undefined },
+    { kind: 'boot', name: 'boot', host: 'sorrow', case: 'f/b', from: 2, to: 9, state: undefined },
   ])
   expect(whereTimeWent(events)[0]).toEqual(['boots', 7])
 })
@@ -324,15 +324,25 @@ test('the timeline has each VM with the share of the time of all cases in which 
 })
 
 test('what a case spends on something named is told apart from its rest', () => {
+  const at = { case: 'f/a', host: 'sorrow' }
   const events = [
-    event(1, 0, { kind: 'case', name: 'f/a', phase: 'begin', hosts: ['sorrow'] }),
-    event(2, 2, { kind: 'work', name: 'dotfile syncs', host: 'sorrow', phase: 'begin' }),
-    event(3, 5, { kind: 'work', name: 'dotfile syncs', host: 'sorrow', phase: 'end', of: 2 }),
-    event(4, 10, { kind: 'case', name: 'f/a', phase: 'end', of: 1 }),
+    // its boot and its reset are no part of a case
+    event(1, 0, { kind: 'step', name: 'baseline', host: 'sorrow', phase: 'begin' }),
+    event(2, 10, { kind: 'boot', name: 'boot', host: 'sorrow', phase: 'begin' }),
+    event(3, 30, { kind: 'boot', name: 'boot', host: 'sorrow', phase: 'end', of: 2 }),
+    event(4, 35, { kind: 'reset', name: 'put back', host: 'sorrow', seconds: 5 }),
+    event(5, 40, { kind: 'step', name: 'baseline', host: 'sorrow', phase: 'end', of: 1 }),
+    event(6, 40, { kind: 'case', name: 'f/a', phase: 'begin', ...at, hosts: ['sorrow'] }),
+    event(7, 42, { kind: 'work', name: 'dotfile syncs', phase: 'begin', ...at }),
+    event(8, 45, { kind: 'work', name: 'dotfile syncs', phase: 'end', of: 7, ...at }),
+    event(9, 46, { kind: 'reset', name: 'put back', seconds: 2, ...at }),
+    event(10, 60, { kind: 'case', name: 'f/a', phase: 'end', of: 6, ...at }),
   ]
   expect(whereTimeWent(events)).toEqual([
-    ['the rest of the cases', 7],
+    ['baseline', 40],
+    ['the rest of the cases', 15],
     ['dotfile syncs', 3],
+    ['resets', 2],
   ])
 })
 
