@@ -109,6 +109,7 @@ export function merge(parts: Part[]): Merged {
   for (const other of others) refuseOther(first, other)
   refuseOtherHosts(parts)
   const { plan } = first
+  const titleOf = titlesOf(parts)
   const distinct = <T>(of: (part: Part) => T): T[] => [...new Set(parts.map(of))]
   const hosts = [...new Set(parts.flatMap((part) => part.plan.hosts))].toSorted()
   const asked = [...new Set(parts.flatMap((part) => part.plan.asked))]
@@ -137,10 +138,10 @@ export function merge(parts: Part[]): Merged {
       ...plan,
       ...{ name: distinct((part) => part.plan.name).join('+'), hosts, asked, cases: asked },
       ...{ ground: grounds.join('; '), shard: undefined, ended: { troubles } },
-      lanes: parts.flatMap((part) => vmsOf(part).map((vm) => calledIn(part, vm))),
+      lanes: parts.flatMap((part) => vmsOf(part).map((vm) => `${titleOf(part)} ${vm}`)),
     },
     results,
-    events: eventsOf(parts),
+    events: eventsOf(parts, titleOf),
     notes,
     troubles: troubles.map((why) => new Failure(why)),
     durations: Object.fromEntries(
@@ -188,12 +189,16 @@ function refuseOtherHosts(parts: Part[]): void {
 /** VMs as a part's events call them. */
 const vmsOf = ({ plan }: Part): string[] => plan.lanes ?? plan.hosts
 
-/** A VM as the merged events call it. */
-const calledIn = (part: Part, vm: string): string => `${titleOf(part)} ${vm}`
-
-/** How lines call a part. */
-const titleOf = ({ dir, plan: { shard } }: Part): string =>
-  shard ? `part ${shardName(shard)}` : basename(dir)
+/** How lines call each part; two that would be called the same, as a part that was run again, by their directories. */
+function titlesOf(parts: Part[]): (part: Part) => string {
+  const plain = ({ dir, plan: { shard } }: Part): string =>
+    shard ? `part ${shardName(shard)}` : basename(dir)
+  return (part) => {
+    const alike = parts.filter((one) => plain(one) === plain(part))
+    if (alike.length === 1) return plain(part)
+    return `${plain(part)} (${alike.indexOf(part) + 1}: ${basename(part.dir)})`
+  }
+}
 
 /** Parts of the same number of which the record is not there. */
 function missingParts(parts: Part[]): string[] {
@@ -218,12 +223,12 @@ function worstOfEach(results: CaseResult[]): CaseResult[] {
 }
 
 /** All that happened, as if the parts had begun at the same moment; a VM is called after its part as well. */
-function eventsOf(parts: Part[]): Recorded[] {
+function eventsOf(parts: Part[], titleOf: (part: Part) => string): Recorded[] {
   let before = 0
   const all = parts.flatMap((part) => {
     const from = before
     before += part.events.length
-    const called = (vm: string): string => calledIn(part, vm)
+    const called = (vm: string): string => `${titleOf(part)} ${vm}`
     return part.events.map((one): Recorded => {
       // what names no VM, as a fault between two does, is of all VMs of its part
       const hosts = (one['hosts'] as string[] | undefined) ?? vmsOf(part)

@@ -98,6 +98,15 @@ test('spans of several parts stay apart, however they count their events', () =>
   ])
 })
 
+test('a part that was run again has lanes of its own', () => {
+  const again = part('again', [result('f/c')], shard(1, 2))
+  const { plan: merged, events } = merge(readParts([one(), two(), again]))
+  const lanes = ['part 1/2 (1: one)', 'part 2/2', 'part 1/2 (2: again)']
+  expect(merged.lanes).toEqual(lanes.flatMap((title) => [`${title} sorrow`, `${title} torment`]))
+  const began = events.filter(({ phase }) => phase === 'begin')
+  expect(began.map(({ hosts }) => hosts)).toEqual(lanes.map((title) => [`${title} sorrow`]))
+})
+
 test('a case that no part ran is no pass: it is named, in the report as in JUnit', async () => {
   const to = join(lab.dir, 'merged')
   const { code, stdout, stderr } = await mergeRuns(one(), '--to', to)
