@@ -56,6 +56,9 @@ export const isResult = (value: unknown): value is CaseResult =>
   areStrings(value['hosts']) &&
   areRows(value['checks']) &&
   areRows(value['oracle']) &&
+  value['oracle'].every(
+    ({ host, state }) => isString(host) && ['ok', 'failed', 'n/a'].includes(state as string),
+  ) &&
   (value['state'] !== 'passed' ||
     (value['checks'].length > 0 &&
       value['checks'].every(({ held }) => held === true) &&

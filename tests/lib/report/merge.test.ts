@@ -312,6 +312,16 @@ test.each<[string, string, string, string]>([
     'it is no list of results',
   ],
   [
+    'a row of the oracle in a state that there is none of',
+    'results.json',
+    JSON.stringify([
+      result('f/a', 'failed', {
+        oracle: [{ host: '', name: 'x', state: '"><script>', expected: '', found: '' }],
+      }),
+    ]),
+    'it is no list of results',
+  ],
+  [
     'a pass without a check',
     'results.json',
     JSON.stringify([result('f/a', 'passed', { checks: [] })]),
