@@ -1,23 +1,36 @@
 import type { CaseResult } from './result.ts'
 
-/** A run as JUnit XML: a test suite per family, a test case per case; what was not run is skipped. */
-export function junit(results: CaseResult[], run: string): string {
+/**
+ * A run as JUnit XML: a test suite per family, a test case per case; what was not run is skipped.
+ * @param troubles what the lab could not do after the cases: errors of a suite of their own, as they fail the run
+ */
+export function junit(results: CaseResult[], run: string, troubles: string[] = []): string {
   const families = [...new Set(results.map(({ family }) => family))]
   const suites = families.map((family) => {
     const own = results.filter((one) => one.family === family)
-    return [
-      `  <testsuite ${attributes({ name: family, ...counts(own) })}>`,
-      ...own.flatMap((one) => testCase(one)),
-      '  </testsuite>',
-    ]
+    return suite(family, counts(own), own.flatMap(testCase))
   })
+  if (troubles.length > 0)
+    suites.push(suite('lab', counts([], troubles), troubles.flatMap(trouble)))
   return [
     '<?xml version="1.0" encoding="UTF-8"?>',
-    `<testsuites ${attributes({ name: run, ...counts(results) })}>`,
+    `<testsuites ${attributes({ name: run, ...counts(results, troubles) })}>`,
     ...suites.flat(),
     '</testsuites>\n',
   ].join('\n')
 }
+
+const suite = (name: string, counted: Record<string, string>, cases: string[]): string[] => [
+  `  <testsuite ${attributes({ name, ...counted })}>`,
+  ...cases,
+  '  </testsuite>',
+]
+
+const trouble = (message: string, index: number): string[] => [
+  `    <testcase ${attributes({ name: `after the cases, ${index + 1}`, classname: 'lab', time: '0.000' })}>`,
+  `      <error ${attributes({ message })}/>`,
+  '    </testcase>',
+]
 
 function testCase(one: CaseResult): string[] {
   const head = attributes({
@@ -47,14 +60,14 @@ const rows = ({ title, hosts, seed, checks, oracle }: CaseResult): string[] => [
   ...oracle.map((row) => `${row.state} oracle ${row.host} ${row.name}: ${row.found}`),
 ]
 
-function counts(results: CaseResult[]): Record<string, string> {
-  const count = (state: CaseResult['state']): string =>
-    String(results.filter((one) => one.state === state).length)
+function counts(results: CaseResult[], troubles: string[] = []): Record<string, string> {
+  const count = (state: CaseResult['state']): number =>
+    results.filter((one) => one.state === state).length
   return {
-    tests: String(results.length),
-    failures: count('failed'),
-    errors: count('error'),
-    skipped: count('skipped'),
+    tests: `${results.length + troubles.length}`,
+    failures: `${count('failed')}`,
+    errors: `${count('error') + troubles.length}`,
+    skipped: `${count('skipped')}`,
     time: results.reduce((sum, { seconds }) => sum + seconds, 0).toFixed(3),
   }
 }

@@ -19,11 +19,11 @@ export function writeReports(
   { dir, id, settle }: Pick<RunRecord, 'dir' | 'id' | 'settle'>,
   page: Run,
 ): Failure[] {
-  const { results } = page
+  const { results, troubles } = page
   settle()
   const files: [name: string, make: () => string][] = [
     ['results.json', () => JSON.stringify(results, null, 2)],
-    ['junit.xml', () => junit(results, id)],
+    ['junit.xml', () => junit(results, id, troubles)],
     ['report.html', () => report(page)],
   ]
   return files.flatMap(([name, make]) => {

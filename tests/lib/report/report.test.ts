@@ -349,7 +349,8 @@ test('what a case spends on something named is told apart from its rest', () => 
 test('JUnit: counts, failures and skips, in XML that a parser takes', () => {
   const skipped: CaseResult = { ...passed, case: 'none', state: 'skipped', reason: 'no KVM' }
   const error: CaseResult = { ...passed, case: 'bug', state: 'error', reason: 'stack ]]>' }
-  const text = junit([passed, bad, skipped, error], 'run')
+  // what fails the run after its cases must not be green beside them
+  const text = junit([passed, bad, skipped, error], 'run', ['Cannot put `sorrow` back <1>'])
   const path = join(home, 'junit.xml')
   writeFileSync(path, text)
   const read = `import sys, xml.etree.ElementTree as t
@@ -357,12 +358,14 @@ root = t.parse(sys.argv[1]).getroot()
 suite = root[0]
 print(suite.get('tests'), suite.get('failures'), suite.get('errors'), suite.get('skipped'))
 print([[child.tag for child in case if child.tag != 'system-out'] for case in suite])
-print(suite[1][0].get('message'))`
+print(suite[1][0].get('message'))
+print(root.get('tests'), root.get('errors'), [(case.get('name'), case[0].tag, case[0].get('message')) for case in root[1]])`
   const lines = execFileSync('python3', ['-c', read, path], { encoding: 'utf8' }).split('\n')
-  expect(lines.slice(0, 3)).toEqual([
+  expect(lines.slice(0, 4)).toEqual([
     '4 1 1 1',
     "[[], ['failure'], ['skipped'], ['error']]",
     'outcome: expected <b>"conflict"</b> & more\ufffd, found nothing',
+    "5 2 [('after the cases, 1', 'error', 'Cannot put `sorrow` back <1>')]",
   ])
 })
 
