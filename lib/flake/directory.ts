@@ -4,8 +4,8 @@ import { usage } from '../failure.ts'
 import { labFlake } from '../settings.ts'
 import { cannot } from '../write-file.ts'
 
-/** A character for which nix does not take a path as that of a flake; Nix 2.8 takes no `@` either. */
-export const oddIn = (path: string): string | undefined => /[^\w/.+=:,~!&'"$*;()-]/u.exec(path)?.[0]
+/** A character for which nix does not take a path as that of a flake; Nix 2.8 takes no `@` and no `:` either. */
+export const oddIn = (path: string): string | undefined => /[^\w/.+=,~!&'"$*;()-]/u.exec(path)?.[0]
 
 /** The refusals that such a character leads to. */
 export const isForOdd = (why: string): boolean =>

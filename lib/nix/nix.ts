@@ -43,6 +43,7 @@ export async function evaluate<T>(
   store: string[],
   options: RunOptions = {},
 ): Promise<T> {
+  refuseAnother(flake, attribute)
   await evaluations.enter()
   const args = ['eval', ...store, '--json', `${flake}#${attribute}`, '--apply', apply]
   try {
@@ -53,12 +54,34 @@ export async function evaluate<T>(
   } catch (error) {
     if (!(error instanceof Failure)) throw error
     const hint = await allowingFor(flake)
-    if (hint === undefined) throw evaluationFailure(flake, attribute, error)
+    if (hint === undefined) throw await evaluationFailure(flake, attribute, error)
     const why = 'its repository belongs to another user'
     throw new Failure(`Cannot evaluate \`${flake}#${attribute}\`: ${why}`, { hint })
   } finally {
     evaluations.leave()
   }
+}
+
+/**
+ * Of a path that ends elsewhere for nix, and of a directory without a `flake.nix`, nix takes another flake without a
+ * word: the one at the shorter path, or in a directory above. The lab's own settings would be of this one.
+ * @throws Failure
+ */
+function refuseAnother(flake: string, attribute: string): void {
+  // another reference is of the lab's own making
+  if (!flake.startsWith('/')) return
+  const [end] = /[?#]/.exec(flake) ?? []
+  if (end !== undefined) {
+    const why = `for nix its path ends at the \`${end}\``
+    throw new Failure(`Cannot evaluate \`${flake}\`: ${why}`, {
+      hint: 'Move it, or mount it elsewhere',
+    })
+  }
+  if (existsSync(join(flake, 'flake.nix'))) return
+  const why = 'there is no flake.nix in it'
+  throw new Failure(`Cannot evaluate \`${flake}#${attribute}\`: ${why}`, {
+    hint: 'Name its directory: LAB_FLAKE=DIR',
+  })
 }
 
 /**
@@ -169,7 +192,11 @@ const lastError = (words: string): RegExpExecArray | undefined =>
   [...words.matchAll(/^\s*error:\s*(?:error:\s*)*(\S.*)/gm)].at(-1)
 
 /** nix prints a trace with the cause at its end; the last `error:` says what to mend and where. */
-function evaluationFailure(flake: string, attribute: string, failure: Failure): Failure {
+async function evaluationFailure(
+  flake: string,
+  attribute: string,
+  failure: Failure,
+): Promise<Failure> {
   const words = (failure.detail.evidence ?? '').trimEnd()
   const cause = lastError(words)
   if (/does not provide attribute/.test(cause?.[1] ?? ''))
@@ -184,7 +211,7 @@ function evaluationFailure(flake: string, attribute: string, failure: Failure): 
         cause && words.length - end.length > cause.index
           ? words.slice(cause.index).trimStart().split('\n').slice(0, 8).join('\n')
           : end,
-      hint: hintFor(flake, words, cause?.[1] ?? ''),
+      hint: await hintFor(flake, words, cause?.[1] ?? ''),
     },
   )
 }
@@ -197,17 +224,24 @@ export const withoutHosts = (flake: string, attribute: string, lacks: string): F
       : 'Add one, as by: just scaffold-host web && just add-to-flake web',
   })
 
-function hintFor(flake: string, words: string, cause: string): string {
-  if (!existsSync(flake)) return 'Name its directory: LAB_FLAKE=DIR'
+async function hintFor(flake: string, words: string, cause: string): Promise<string | undefined> {
   const odd = oddIn(flake)
   if (odd !== undefined && isForOdd(cause)) {
     return `nix cannot spell the path of this flake, for the ${oneLine(`\`${odd}\``)} in it: move it, or mount it elsewhere`
   }
   if (/permission denied|not permitted|^creating directory|read-only file system/i.test(cause))
     return 'This user may not write there: nix wants a home, and a store of the user or its daemon (Debian: nix-setup-systemd)'
-  return unreached.test(cause)
-    ? `${unfetched(flake, words)} could not be fetched: see that this machine reaches where it is`
-    : 'A file that git does not track is invisible to a flake: git add --intent-to-add it'
+  if (unreached.test(cause))
+    return `${unfetched(flake, words)} could not be fetched: see that this machine reaches where it is`
+  const isOfFile = /no such file|path .* does not exist|not tracked|does not contain|find a flake/i
+  if (!isOfFile.test(cause) && !(await hasUntracked(flake))) return undefined
+  return 'A file that git does not track is invisible to a flake: git add --intent-to-add it'
+}
+
+/** Whether there is a Nix file that the flake does not see, be it ignored or forgotten. */
+async function hasUntracked(flake: string): Promise<boolean> {
+  const ask = ['-C', flake, 'ls-files', '--others', '--', '*.nix']
+  return (await run('git', ask, { allow: [127, 128] })).stdout !== ''
 }
 
 /** What nix could not fetch: an input of the flake, by its revision. */

@@ -69,6 +69,45 @@ test('a failure says what nix found wrong, however many lines the wrong value ha
   })
 })
 
+test.each(['near?other', 'near#other', 'near/hosts'])(
+  'of the directory %s no other flake is taken, as nix would by itself',
+  async (name) => {
+    const flake = join(scratch, name)
+    mkdirSync(join(scratch, 'near'), { recursive: true })
+    mkdirSync(flake, { recursive: true })
+    writeFileSync(join(scratch, 'near', 'flake.nix'), '{ outputs = _: { host = "near"; }; }')
+    // one of its own, or none
+    if (name !== 'near/hosts')
+      writeFileSync(join(flake, 'flake.nix'), '{ outputs = _: { host = "own"; }; }')
+    const store = ['--store', join(scratch, 'store')]
+    await expect(evaluate(flake, 'host', 'host: host', store)).rejects.toMatchObject({
+      message: expect.stringMatching(/its path ends at the `[?#]`$|there is no flake.nix in it$/),
+      detail: { hint: expect.stringMatching(/^Move it|LAB_FLAKE=DIR$/) },
+    })
+  },
+)
+
+test('git is named for a failure only where a file may be missing for it', async () => {
+  const flake = join(scratch, 'untracked')
+  const hint = (): Promise<string | undefined> =>
+    evaluate(flake, 'host', 'host: host', ['--store', join(scratch, 'store')]).then(
+      () => 'none',
+      (failure: Failure) => failure.detail.hint,
+    )
+  mkdirSync(flake)
+  await run('git', ['init', '--quiet', flake])
+  const flakeNix = join(flake, 'flake.nix')
+  writeFileSync(flakeNix, '{ outputs = _: { host = throw "not this"; }; }')
+  await run('git', ['-C', flake, 'add', 'flake.nix'])
+  expect(await hint()).toBeUndefined()
+  writeFileSync(join(flake, 'new.nix'), '1')
+  expect(await hint()).toMatch(/git does not track/)
+  rmSync(join(flake, 'new.nix'))
+  writeFileSync(flakeNix, '{ outputs = _: { host = builtins.readFile ./secret.yaml; }; }')
+  writeFileSync(join(flake, 'secret.yaml'), '1')
+  expect(await hint()).toMatch(/git does not track/)
+})
+
 test.skipIf(process.getuid?.() !== 0)(
   "a repository of another user is told as such, with git's own way to allow it",
   async () => {
