@@ -61,7 +61,7 @@ export async function run(args: Args): Promise<void> {
   const { attribute } = chooseGuest()
   const size = sizes(args)
   await labSettings()
-  const hosts = await chooseHosts(args['host'], attribute)
+  const hosts = await chooseHosts(args['host'], attribute, args['dry-run'])
   const ways = waysOf(args)
   const deployments = hosts.map((host) => deployment(host, size, Boolean(args['fresh']), ways))
   if (args['dry-run']) {

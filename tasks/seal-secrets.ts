@@ -37,7 +37,7 @@ export async function run(args: Args): Promise<void> {
   const file = join(flake, 'secrets', 'base.yaml')
   requireWay(flake, [rules, file])
   const [oldRules, old] = [ours(rules), ours(file)]
-  const hosts = await chooseHosts(args['host'], chooseGuest().attribute)
+  const hosts = await chooseHosts(args['host'], chooseGuest().attribute, args['dry-run'])
   if (args['dry-run']) {
     console.log(`would make the age keys of lab, ${hosts.join(', ')} unless they are there`)
     console.log(`would write ${rules} and ${file}`)

@@ -9,11 +9,13 @@ import { theVm, type Vm, knownVms } from '../vm/vm.ts'
 /**
  * The hosts that a task works on: those named, else every host of the flake that the lab may touch
  * (`LAB_HOSTS`, a list with blanks or commas; without it, all that the flake offers to the lab).
+ * @param dryRun whether the flake is to stay as it is, also where its lock lacks an input
  * @throws Failure (usage) for a name that is none, or that the flake does not have
  */
 export async function chooseHosts(
   named: string[] | undefined,
   attribute: string,
+  dryRun = false,
 ): Promise<string[]> {
   const wanted = [...new Set((named ?? []).map(hostName))]
   const listed = process.env['LAB_HOSTS']
@@ -25,6 +27,7 @@ export async function chooseHosts(
     attribute,
     'builtins.attrNames',
     guestStore(),
+    { readOnly: dryRun },
   )
   const chosen = wanted.length > 0 ? wanted : (listed ?? [])
   const missing = chosen.find((host) => !offered.includes(host))

@@ -34,6 +34,7 @@ const evaluations = gate(
  * One evaluation: a Nix function, given as text, applied to an attribute of a flake.
  * @param flake its directory, of which nix takes git's view where it is a repository
  * @param store options that name the store to write derivations to
+ * @param options `readOnly` keeps nix from writing inputs that it has found into the flake's lock
  * @returns the JSON value
  */
 export async function evaluate<T>(
@@ -41,11 +42,12 @@ export async function evaluate<T>(
   attribute: string,
   apply: string,
   store: string[],
-  options: RunOptions = {},
+  { readOnly, ...options }: RunOptions & { readOnly?: boolean } = {},
 ): Promise<T> {
   refuseAnother(flake, attribute)
   await evaluations.enter()
-  const args = ['eval', ...store, '--json', `${flake}#${attribute}`, '--apply', apply]
+  const of = [...store, ...(readOnly ? ['--no-write-lock-file'] : [])]
+  const args = ['eval', ...of, '--json', `${flake}#${attribute}`, '--apply', apply]
   try {
     // what nix says of a wrong definition may be longer than what a failure keeps of a command's words
     const { stdout, stderr, code } = await nix(args, { ...options, allow: [1] })

@@ -263,6 +263,29 @@ test('a dry run as data is nothing but data, and tells what the settings have it
   }
 })
 
+test('a dry run leaves a flake as it is whose lock lacks an input', async () => {
+  const flake = mkdtempSync(join(tmpdir(), 'dry-'))
+  const git = (...args: string[]): string =>
+    execFileSync('git', ['-C', flake, ...args], { encoding: 'utf8' })
+  mkdirSync(join(flake, 'other'))
+  writeFileSync(join(flake, 'other/flake.nix'), '{ outputs = _: { }; }')
+  writeFileSync(
+    join(flake, 'flake.nix'),
+    '{ inputs.other.url = "path:./other"; outputs = { self, other }: { labConfigurations = { web = other; }; }; }',
+  )
+  git('init', '--quiet')
+  git('add', '--all')
+  const before = git('status', '--short')
+  const other = makeLabWith({ LAB_FLAKE: flake })
+  for (const task of ['deploy-vm', 'pipelines/up', 'seal-secrets']) {
+    const { code, stdout } = await other.task(task, '--dry-run')
+    expect({ task, code }).toEqual({ task, code: 0 })
+    expect(stdout).toContain('web')
+    expect(git('status', '--short')).toBe(before)
+  }
+  rmSync(flake, { recursive: true })
+})
+
 test('a reader that takes its time loses nothing of a long answer', () => {
   const script = 'node --import tsx tasks/prove.ts --list --json | { head -c 1; sleep 2; cat; }'
   const { stdout } = spawnSync('sh', ['-c', script], {
