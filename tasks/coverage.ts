@@ -24,7 +24,11 @@ export const options = {
     describe: 'Run these cases in VMs first, as <family>/<case>',
   },
   scenarios: { type: 'boolean', describe: 'Run all cases in VMs first' },
-  host: { type: 'string', array: true, describe: 'VMs for cases; all of the flake without any' },
+  host: {
+    type: 'string',
+    array: true,
+    describe: 'VMs for cases, two at most; the first of the flake without any',
+  },
   seed: { type: 'number', describe: 'Seed of what is random in the cases' },
   json: { type: 'boolean', describe: 'Print data on standard output' },
 } as const

@@ -43,7 +43,7 @@ export const options = {
   host: {
     type: 'string',
     array: true,
-    describe: 'VMs for --scenarios; all of the flake without any',
+    describe: 'VMs for --scenarios, two at most; the first of the flake without any',
   },
   list: { type: 'boolean', describe: 'List the mutants and judge none' },
   json: { type: 'boolean', describe: 'Print data on standard output' },

@@ -21,7 +21,11 @@ export const positionals = {
   control: { describe: 'Controls by name, or patch files; all controls without any', array: true },
 }
 export const options = {
-  host: { type: 'string', array: true, describe: 'VMs to use; all of the flake without any' },
+  host: {
+    type: 'string',
+    array: true,
+    describe: 'VMs to use, two at most; the first of the flake without any',
+  },
   case: { type: 'string', describe: 'Case that a patch file must turn red, as <family>/<case>' },
   shard: {
     type: 'string',

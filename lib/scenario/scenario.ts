@@ -18,7 +18,9 @@ export const scenario = (family: Family): Task => ({
   name: family.name,
   describe: family.describe,
   usage: '[host..]',
-  positionals: { host: { describe: 'VMs to use; all of the flake without any', array: true } },
+  positionals: {
+    host: { describe: 'VMs to use, two at most; the first of the flake without any', array: true },
+  },
   options,
   under: [
     'QMP snapshot-load   the baseline: booted, seeded, golden pinned; made at the first run',

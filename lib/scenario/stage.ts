@@ -35,6 +35,7 @@ import { closeWorlds, openWorld, template } from './world.ts'
 export interface RunOptions {
   /** What the record is called. */
   name: string
+  /** At most two. */
   hosts?: string[]
   cases?: string[]
   seed?: number
@@ -89,6 +90,13 @@ export async function withStage(
   vms: number[],
   use: (stage: Stage, hosts: string[], labs: Lab[]) => Promise<void>,
 ): Promise<Ended> {
+  const named = new Set(options.hosts)
+  if (named.size > 2) {
+    throw usage(
+      `Cannot run it on ${[...named].join(', ')}: a run has two VMs`,
+      'Name two, and the others in a run of their own',
+    )
+  }
   const pause = options.pause ? pauses() : undefined
   const guest = chooseGuest()
   const single = vms.filter((many) => many === 1).length

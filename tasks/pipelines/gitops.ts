@@ -13,7 +13,11 @@ export const positionals = {
   family: { describe: 'Families of scenarios; all without any', array: true },
 }
 export const options = {
-  host: { type: 'string', array: true, describe: 'VMs to use; all of the flake without any' },
+  host: {
+    type: 'string',
+    array: true,
+    describe: 'VMs to use, two at most; the first of the flake without any',
+  },
   case: { type: 'string', array: true, describe: 'Cases, as <case> or <family>/<case>' },
   shard: {
     type: 'string',
