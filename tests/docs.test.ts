@@ -1,6 +1,9 @@
-import { existsSync, readFileSync } from 'node:fs'
+import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { expect, test } from 'vitest'
+import { evaluate } from '../lib/nix/nix.ts'
+import { run as runCommand } from '../lib/run.ts'
 import { allPromises, promises } from '../lib/scenario/promise.ts'
 import { comin } from '../lib/scenario/subject-comin.ts'
 import { labSubject } from '../lib/scenario/subject-lab.ts'
@@ -8,6 +11,7 @@ import { nixosUpgrade } from '../lib/scenario/subject-nixos-upgrade.ts'
 import { anyUnit } from '../lib/scenario/subject-unit.ts'
 import { project } from '../lib/settings.ts'
 import { families } from '../tasks/pipelines/families.ts'
+import { copyFlake } from './flake-copy.ts'
 
 const read = (path: string): string => readFileSync(join(project, path), 'utf8')
 const pages = [
@@ -53,6 +57,25 @@ test('docs/promises.md shows its examples as they are run', () => {
   const run = read('docs/promises/lab.toml')
   expect(shown.length).toBe(3)
   expect(run.slice(run.indexOf('[[promise]]'))).toBe(shown.join('\n'))
+})
+
+test('the flake of docs/nixos.md offers its own hosts to the embedded guest', async () => {
+  const scratch = mkdtempSync(join(tmpdir(), 'docs-'))
+  try {
+    const own = join(scratch, 'own')
+    const [, shown = ''] = /```nix\n([^]*?)```/.exec(read('docs/nixos.md')) ?? []
+    cpSync(join(project, 'hosts'), join(own, 'hosts'), { recursive: true })
+    const lab = `git+file://${copyFlake(scratch)}`
+    writeFileSync(join(own, 'flake.nix'), shown.replace('github:OWNER/gitops-vm-lab', lab))
+    const names = 'builtins.mapAttrs (_: host: host.config.hostSpec.hostName)'
+    const store = ['--store', join(scratch, 'store')]
+    const found = await evaluate(own, 'labConfigurations', names, store, { readOnly: true })
+    expect(found).toEqual({ sorrow: 'sorrow', torment: 'torment' })
+  } finally {
+    // what nix adds to a store is read-only
+    await runCommand('chmod', ['-R', 'u+w', scratch])
+    rmSync(scratch, { recursive: true })
+  }
 })
 
 test('docs/subjects.md says of each promise who makes it', async () => {
