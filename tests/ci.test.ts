@@ -45,6 +45,20 @@ test('both CIs do the same', () => {
   }
 })
 
+test('a job with a red case keeps the image, too', () => {
+  const read = parse(textOf(github)) as {
+    jobs: { cases: { steps: { uses?: string; if?: string; with?: { path?: string } }[] } }
+  }
+  const of = (action: string) =>
+    read.jobs.cases.steps.filter(({ uses }) => uses?.startsWith(`actions/cache${action}@`))
+  expect(of('')).toEqual([])
+  const [restored, saved] = [of('/restore')[0], of('/save')[0]]
+  expect(saved!.if).toContain('!cancelled()')
+  expect(saved!.with!.path).toBe(restored!.with!.path)
+  const { cases } = parse(textOf(gitlab)) as { cases: { cache: { when: string } } }
+  expect(cases.cache.when).toBe('always')
+})
+
 test('what docs/ci.md has its readers write are workflows that call ours with inputs that it has', () => {
   const [written = '', fleet = ''] = [...textOf('docs/ci.md').matchAll(/```yaml\n([^]*?)```/g)].map(
     ([, text]) => text!,
