@@ -22,7 +22,7 @@ export const parts = {
   'Exit code, by the worst': [
     '0  every case that the parts were asked for has passed in one of them, or was skipped',
     '1  a case failed',
-    '2  the records are of different flakes, dotfiles, hosts or versions of the lab',
+    '2  there is no record, or they are of different flakes, dotfiles, hosts or versions of the lab',
     '3  a case was run by no part, or could not be run; or no case was run at all',
   ],
 }
