@@ -19,6 +19,10 @@ export const positionals = {
   host: { describe: 'Hosts that may read it; all of the flake without any', array: true },
 }
 export const options = {
+  keys: {
+    type: 'boolean',
+    describe: 'Make the keys alone and print their public parts, for secrets of your own',
+  },
   'dry-run': { type: 'boolean', describe: 'Show every effect, have none' },
 } as const
 export const under = [
@@ -29,16 +33,19 @@ export const under = [
 export const examples: [string, string][] = [
   ['just seal-secrets', 'For every host of the flake'],
   ['tsx tasks/seal-secrets.ts sorrow --dry-run', 'What would be written for one'],
+  ['just seal-secrets --keys', 'What to add to a .sops.yaml that you have'],
 ]
 
 export async function run(args: Args): Promise<void> {
   const flake = flakeDirectory()
+  const { keys: keysAlone, 'dry-run': dryRun } = args
+  if (keysAlone) return printKeys(await hostsOf(args), dryRun)
   const rules = join(flake, '.sops.yaml')
   const file = join(flake, 'secrets', 'base.yaml')
   requireWay(flake, [rules, file])
   const [oldRules, old] = [ours(rules), ours(file)]
-  const hosts = await chooseHosts(args['host'], chooseGuest().attribute, args['dry-run'])
-  if (args['dry-run']) {
+  const hosts = await hostsOf(args)
+  if (dryRun) {
     console.log(`would make the age keys of lab, ${hosts.join(', ')} unless they are there`)
     console.log(`would write ${rules} and ${file}`)
     await tellGit(flake, [rules, file], true)
@@ -58,6 +65,16 @@ export async function run(args: Args): Promise<void> {
   await tellGit(flake, [rules, file], false)
 }
 
+const hostsOf = (args: Args): Promise<string[]> =>
+  chooseHosts(args['host'], chooseGuest().attribute, args['dry-run'])
+
+/** Each VM's key as YAML has it, to be pasted among the `keys` of a `.sops.yaml`. */
+async function printKeys(hosts: string[], dryRun: boolean): Promise<void> {
+  if (dryRun)
+    return console.log(`would make the age keys of ${hosts.join(', ')} unless they are there`)
+  for (const host of hosts) console.log(`- &${host} ${(await ensureAgeKey(host)).recipient}`)
+}
+
 /** Marks the files for git, or says that it would, and prints what it has to say. */
 async function tellGit(flake: string, files: string[], dryRun: boolean): Promise<void> {
   const { marked, notes } = await intendToAdd(flake, files, dryRun)
@@ -75,7 +92,7 @@ function ours(path: string): FileSeen | undefined {
   throw new Failure(
     `Cannot write \`${path}\`: it is not the lab's, or holds more than the lab wrote`,
     {
-      hint: 'Your own secrets stay as they are; add the keys of the VMs with sops updatekeys',
+      hint: 'Your own secrets stay as they are: just seal-secrets --keys prints what to add to your .sops.yaml, before sops updatekeys',
     },
   )
 }

@@ -60,6 +60,20 @@ test('seals to every host, and again for one more or fewer', async () => {
   expect(readFileSync(sealed(), 'utf8').match(/recipient: /g)).toHaveLength(2)
 })
 
+test('beside secrets of their owner it makes the keys alone, always the same', async () => {
+  writeFileSync(rules(), 'creation_rules: []\n')
+  const before = everything()
+  expect((await seal()).err).toContain('just seal-secrets --keys')
+  const { code, out, err } = await seal('--keys')
+  expect({ code, err }).toEqual({ code: 0, err: '' })
+  expect(out).toMatch(/^- &sorrow age1[a-z0-9]{58}\n- &torment age1[a-z0-9]{58}\n$/)
+  expect(await seal('--keys', 'torment')).toMatchObject({
+    code: 0,
+    out: out.split(/^(?=- &t)/m)[1],
+  })
+  expect(everything()).toEqual(before)
+})
+
 test('a greeting that sops itself has sealed anew is still the lab’s', async () => {
   await seal()
   const text = readFileSync(sealed(), 'utf8')
