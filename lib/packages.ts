@@ -43,6 +43,11 @@ export function present({ brings }: Package): boolean {
   }
 }
 
+export const onDebian = (): boolean => findCommand('apt-get') !== undefined
+
+/** For whoever lacks one elsewhere. */
+export const withNix = 'nix develop gives every tool that nixpkgs has'
+
 const apt = (missing: Package[]): string[] => [
   ...['apt-get', 'install', '--yes', '--no-install-recommends'],
   ...missing.map(({ name }) => name),
@@ -60,9 +65,9 @@ export async function install(missing: Package[], yes: boolean): Promise<void> {
   const names = missing.map(({ name }) => name)
   const asRoot = process.getuid?.() === 0
   const line = installLine(missing)
-  if (!findCommand('apt-get')) {
+  if (!onDebian()) {
     throw new Failure(`Cannot install ${names.join(', ')}: this is no Debian`, {
-      hint: 'nix develop gives every tool; elsewhere install them by hand',
+      hint: `${withNix}; elsewhere install them by hand`,
     })
   }
   if (!yes && !(await mayInstall(names, line))) {

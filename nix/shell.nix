@@ -23,6 +23,7 @@ pkgs.mkShell {
       nix
       nodejs_22
       openssh
+      openssl
       procps
       qemu_kvm
       shellcheck

@@ -2,9 +2,16 @@ import { accessSync, constants, existsSync, statSync } from 'node:fs'
 import { freemem } from 'node:os'
 import { findAccelerator } from '../lib/vm/accelerator.ts'
 import { Exit, Failure, type ExitCode } from '../lib/failure.ts'
-import { findCommand } from '../lib/find-command.ts'
 import { findFirmware } from '../lib/vm/firmware.ts'
-import { install, installLine, packages, present, type Package } from '../lib/packages.ts'
+import {
+  install,
+  installLine,
+  onDebian,
+  packages,
+  present,
+  withNix,
+  type Package,
+} from '../lib/packages.ts'
 import { requireNamespaces } from '../lib/namespaces.ts'
 import { existingParent, freeBelow, gib } from '../lib/vm/preflight.ts'
 import { labCache, labHome } from '../lib/settings.ts'
@@ -64,7 +71,7 @@ export async function run(args: Args): Promise<ExitCode> {
     const rows = findings.map(({ what, state, detail }) => [what, colour[state](state), detail])
     console.log(table([['part', 'state', 'for'], ...rows]))
     if (wanted.some((one) => !present(one))) {
-      console.log('\nhint: just doctor --install brings the packages')
+      console.log(`\nhint: ${onDebian() ? 'just doctor --install brings the packages' : withNix}`)
     }
   }
   return findings.some(({ state }) => state === 'missing') ? Exit.checkFailed : Exit.held
@@ -75,9 +82,7 @@ function requireAll(missing: Package[]): void {
   if (missing.length === 0) return
   const what = missing.map(({ name: of, why }) => `\`${of}\` (${why})`)
   throw new Failure(`Cannot go on without ${what.join(', ')}`, {
-    hint: findCommand('apt-get')
-      ? `${installLine(missing)}, or just doctor --tests --install`
-      : 'nix develop gives every tool',
+    hint: onDebian() ? `${installLine(missing)}, or just doctor --tests --install` : withNix,
   })
 }
 

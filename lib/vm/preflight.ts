@@ -1,7 +1,7 @@
 import { existsSync, readFileSync, statfsSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { Failure, Unwritable } from '../failure.ts'
-import { packages, present } from '../packages.ts'
+import { onDebian, packages, present, withNix, type Package } from '../packages.ts'
 import type { GuestKind } from '../settings.ts'
 
 /** What builds the image of the embedded guest and nothing else. */
@@ -11,18 +11,19 @@ const forDebian = new Set(
     .concat('/etc/ssl/certs/ca-certificates.crt'),
 )
 
+/** What the VMs of a guest need of this machine and it has not. */
+export const lacking = (guest: GuestKind): Package[] =>
+  packages().filter(
+    (one) => !one.forTests && !(guest === 'nixos' && forDebian.has(one.brings)) && !present(one),
+  )
+
 /** The firmware is looked for by `findFirmware`. @throws Failure naming every command that is missing */
 export function requireTools(guest: GuestKind = 'debian'): void {
-  const missing = packages().filter(
-    (one) =>
-      !one.forTests &&
-      one.brings !== '@firmware' &&
-      !(guest === 'nixos' && forDebian.has(one.brings)) &&
-      !present(one),
-  )
+  const missing = lacking(guest).filter(({ brings }) => brings !== '@firmware')
   if (missing.length === 0) return
   const names = missing.map(({ name, brings }) => `\`${brings}\` (${name})`)
-  throw new Failure(`Cannot find ${names.join(', ')}`, { hint: 'just doctor --install' })
+  const hint = onDebian() ? 'just doctor --install' : withNix
+  throw new Failure(`Cannot find ${names.join(', ')}`, { hint })
 }
 
 /** Bytes of memory that programs can have. */

@@ -2,8 +2,9 @@ import { Exit, type ExitCode } from '../../lib/failure.ts'
 import { chooseGuest } from '../../lib/nix/guest.ts'
 import { chooseHosts } from '../../lib/nix/hosts.ts'
 import { sshLine } from '../../lib/vm/identity.ts'
-import { install, packages, present } from '../../lib/packages.ts'
+import { install } from '../../lib/packages.ts'
 import { main, type Args } from '../../lib/task.ts'
+import { lacking } from '../../lib/vm/preflight.ts'
 import { theVm } from '../../lib/vm/vm.ts'
 import * as deployVm from '../deploy-vm.ts'
 
@@ -25,7 +26,8 @@ export const examples: [string, string][] = [
 
 export async function run(args: Args): Promise<ExitCode> {
   const { deploy, deployment } = await import('../../lib/vm/deployment.ts')
-  const missing = packages().filter((one) => !one.forTests && !present(one))
+  const { kind, attribute } = chooseGuest()
+  const missing = lacking(kind)
   if (args['dry-run']) {
     const say = args['json'] ? console.error : console.log
     if (missing.length > 0) say(`would install ${missing.map((one) => one.name).join(', ')}`)
@@ -34,7 +36,7 @@ export async function run(args: Args): Promise<ExitCode> {
   }
   if (missing.length > 0) await install(missing, Boolean(args['yes'] || process.env['CI']))
   const json = Boolean(args['json'])
-  const hosts = await chooseHosts(args['host'], chooseGuest().attribute)
+  const hosts = await chooseHosts(args['host'], attribute)
   const deployments = hosts.map((host) =>
     deployment(host, deployVm.sizes(args), Boolean(args['fresh']), deployVm.waysOf(args)),
   )

@@ -1,5 +1,13 @@
 import { spawnSync } from 'node:child_process'
-import { mkdtempSync, readFileSync, readdirSync, rmSync, symlinkSync } from 'node:fs'
+import {
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { expect, test, vi } from 'vitest'
@@ -152,6 +160,53 @@ test('just adds nothing to what a task said, and keeps its exit code', async () 
   )
   expect(tools.map(([name]) => name)).toEqual(expect.arrayContaining(['lint', 'types', 'unit']))
   for (const [name, { attributes }] of tools) expect(attributes, name).toContain('exit-message')
+})
+
+test('nix develop brings what packages.debian lists, as far as nixpkgs has it', () => {
+  const text = readFileSync(join(project, 'nix/shell.nix'), 'utf8')
+  const calledOtherwise: Record<string, string> = {
+    'busybox-static': 'busybox',
+    fdisk: 'util-linux',
+    'nix-bin': 'nix',
+    'openssh-client': 'openssh',
+    ovmf: 'OVMF',
+    'qemu-system-x86': 'qemu_kvm',
+    'qemu-utils': 'qemu_kvm',
+    'xz-utils': 'xz',
+  }
+  // of the system there, as a program that is setuid has to be
+  const ofNixos = ['uidmap', 'ca-certificates']
+  for (const { name, forTests } of packages()) {
+    if (forTests || ofNixos.includes(name)) continue
+    expect(text).toMatch(new RegExp(`\\b${calledOtherwise[name] ?? name}\\b`))
+  }
+})
+
+test.each([
+  ['debian', 'would install mmdebstrap\n'],
+  ['nixos', ''],
+])('just lab with %s guests asks for no more than these need', (guest, installed) => {
+  const scratch = mkdtempSync(join(tmpdir(), 'bin-'))
+  const bin = join(scratch, 'bin')
+  mkdirSync(bin)
+  const have = packages().flatMap(({ brings }) => findCommand(brings) ?? [])
+  for (const path of [process.execPath, ...['sh', 'bash', 'setpriv'].map(findCommand), ...have])
+    if (basename(path!) !== 'mmdebstrap') symlinkSync(path!, join(bin, basename(path!)))
+  const hosts = '{ web = { }; }'
+  const flake = `{ outputs = _: { labConfigurations = ${hosts}; nixosConfigurations = ${hosts}; }; }`
+  writeFileSync(join(scratch, 'flake.nix'), flake)
+  const env = { PATH: bin, LAB_GUEST: guest, LAB_FLAKE: scratch, LAB_HOME: scratch }
+  try {
+    const { status, stdout, stderr } = spawnSync(just, ['lab', '--dry-run'], {
+      cwd: project,
+      env: { ...process.env, ...env, LAB_ENV_FILE: join(scratch, 'none') },
+      encoding: 'utf8',
+    })
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' })
+    expect(/^would install .*\n/m.exec(stdout)?.[0] ?? '').toBe(installed)
+  } finally {
+    rmSync(scratch, { recursive: true })
+  }
 })
 
 test('just ok names the packages that it lacks and what installs them', () => {
