@@ -9,28 +9,28 @@ const waysIn: Record<string, string> = { openssh: 'sshd.service', tailscale: 'ta
  * @param main what the flake calls the first
  */
 export const hostFiles = (choices: HostChoices, main = 'default.nix'): Record<string, string> => ({
-  [main]: defaultNix(choices, './hardware-configuration.nix'),
-  'hardware-configuration.nix': hardwareNix(choices),
+  [main]: defaultNix(choices, '[ ./hardware-configuration.nix ]'),
+  'hardware-configuration.nix': hardwareNix(choices, main),
 })
 
 /** The same in one file, as flakes want it in which a host is a file. */
 export const hostFile = (choices: HostChoices): string => {
-  const hardware = hardwareNix(choices)
+  const hardware = hardwareNix(choices, 'below')
     .trimEnd()
-    .replaceAll(/^(?=.)/gm, '    ')
-  return defaultNix(choices, `\n    (\n${hardware.replaceAll(/^/gm, '  ')}\n    )\n `)
+    .replaceAll(/^(?=.)/gm, ' '.repeat(6))
+  return defaultNix(choices, `[\n    (\n${hardware}\n    )\n  ]`)
 }
 
 function defaultNix(
   { name, user, cli, networking, schedule, layout, device }: HostChoices,
-  hardware: string,
+  imports: string,
 ): string {
   const units = networking.flatMap((service) => waysIn[service] ?? [])
   return `# ${name[0]!.toUpperCase()}${name.slice(1)} - Minimal headless VM for GitOps testing
 # Purpose: Test multi-host jj sync, auto-upgrade, and infrastructure features
 { lib, ... }:
 {
-  imports = [ ${hardware} ];
+  imports = ${imports};
 
   # Disk configuration via nix/modules/disks.nix
   disks = {
@@ -97,7 +97,8 @@ function defaultNix(
 `
 }
 
-function hardwareNix({ name, layout }: HostChoices): string {
+/** @param disks where they stand, as a comment says it */
+function hardwareNix({ name, layout }: HostChoices, disks: string): string {
   const mounts = {
     btrfs: btrfs('/', '@root') + btrfs('/nix', '@nix'),
     ext4: mount('/', 'nixos', 'ext4'),
@@ -126,7 +127,7 @@ function hardwareNix({ name, layout }: HostChoices): string {
   boot.kernelModules = [ ];
   boot.extraModulePackages = [ ];
 
-  # Filesystems are disko's (see default.nix); these by-label ones count only where it is off
+  # Filesystems are disko's (see ${disks}); these by-label ones count only where it is off
 ${mounts}${mount('/boot', 'boot', 'vfat')}  nixpkgs.hostPlatform = lib.mkDefault "x86_64-linux";
 }
 `
