@@ -271,7 +271,9 @@ test('A host that a reboot has started with what ran before is not rebooted agai
   const record = '/var/lib/nix-local-upgrade/rebooted'
   const nextBoot = `sed -i 1s/^./x/ ${record}`
   const again = await reboots('', nextBoot)
-  expect(again.said).toMatch(/the last one for it has started another generation: see `bootctl list`/)
+  expect(again.said).toMatch(
+    /the last one for it has started another generation: see `bootctl list`/,
+  )
   expect(again.asked).toBe('')
   // golden takes a boot that failed out of the profile, and tries one again that never was
   const golden = '/var/lib/golden-generation'
