@@ -111,8 +111,11 @@ async function publishTo(
 
   const known = await workTree(source)
   const head = known === 'top' ? await takeHead(at, source) : undefined
+  const tree = known === 'top' && !dirty && !head ? await takeTree(at, source) : undefined
   const files =
-    dirty || !head ? await takeFiles(at, source, known !== 'none') : await rev(`${head}^{tree}`)
+    head && !dirty
+      ? await rev(`${head}^{tree}`)
+      : (tree ?? (await takeFiles(at, source, known !== 'none')))
   const tip = await rev(`refs/heads/${branch}`)
   const [lastHead, lastTip] = [await rev('refs/lab/head'), await rev('refs/lab/tip')]
 
@@ -131,9 +134,10 @@ async function publishTo(
     ])
 
   const asIs = head !== undefined && files === (await rev(`${head}^{tree}`))
-  const what = asIs ? `commit ${head.slice(0, 12)}` : 'the files as they are on the disk'
+  const named = tree ? 'Files as they were committed' : 'Files as they are on the disk'
+  const what = asIs ? `commit ${head.slice(0, 12)}` : `the ${named.toLowerCase()}`
   if (head && (!tip || force || (await descends(tip, head)))) {
-    return move(asIs ? head : await commit([head], 'Files as they are on the disk'), what)
+    return move(asIs ? head : await commit([head], named), what)
   }
   // what the remote has beyond the last published commit are commits that the lab made of files
   const ours = tip !== undefined && tip === lastTip
@@ -145,10 +149,7 @@ async function publishTo(
   if (tip && files === (await rev(`${tip}^{tree}`)) && (!head || (await descends(head, tip)))) {
     return move(tip, what)
   }
-  return move(
-    await commit([tip, head], asIs ? 'Merge what was committed' : 'Files as they are on the disk'),
-    what,
-  )
+  return move(await commit([tip, head], asIs ? 'Merge what was committed' : named), what)
 }
 
 /** Whether git knows the directory, and as the top of a work tree. @throws Failure with git's own words */
@@ -173,6 +174,18 @@ async function takeHead(at: Git, source: string): Promise<string | undefined> {
   if (!head || (await ask('--is-shallow-repository')) === 'true') return undefined
   await at(['fetch', '--quiet', '--no-tags', '--no-write-fetch-head', source, '+HEAD:refs/lab/new'])
   return head
+}
+
+/** Takes the files of the source's HEAD, as git has them, without its history; undefined before its first commit. */
+async function takeTree(at: Git, source: string): Promise<string | undefined> {
+  const ask = ['-C', source, 'rev-parse', '--quiet', '--verify', 'HEAD^{tree}']
+  const tree = (await run('git', ask, { allow: [1, 128] })).stdout.trim()
+  if (!tree) return undefined
+  const script = `set -o pipefail; git -C "$1" rev-list --objects "$2" |
+    git -C "$1" pack-objects --quiet --stdout | git --git-dir "$3" unpack-objects -q`
+  const bare = await at(['rev-parse', '--absolute-git-dir'])
+  await run('bash', ['-c', script, 'bash', source, tree, bare])
+  return tree
 }
 
 /** Writes a directory's files into the repository as a tree: those that git knows or would add. */

@@ -198,6 +198,11 @@ test('a shallow clone is published whole, without a history that nobody could cl
   await send()
   expect(readFileSync(join(clone(), 'flake.nix'), 'utf8')).toBe('2')
   expect(git(configRemote(), 'rev-parse', '--is-shallow-repository')).toBe('false')
+  // what is not committed stays here all the same
+  writeFileSync(join(flake, 'flake.nix'), '3')
+  expect(await send()).toMatchObject({ moved: false, what: 'the files as they were committed' })
+  await send({ dirty: true })
+  expect(git(configRemote(), 'show', 'main:flake.nix')).toBe('3')
 })
 
 test('a directory that git does not know is published as it is', async () => {
