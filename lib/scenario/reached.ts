@@ -47,7 +47,7 @@ export const reached: Case[] = [
       'a host is reached over a bridge, by IPv6, or as a command of its own says: a good commit holds, and one that closes that way goes back, though SSH is open elsewhere',
     promise: 'reach',
     own: true,
-    limit: 500,
+    limit: 600,
     run: async (scene) => {
       const { vm, world } = scene
       const deploy = async (
@@ -84,16 +84,23 @@ export const reached: Case[] = [
         })
         scene.check('it goes back', message, await seen(vm))
       }
-      // what ran before is to be reached by it: else the revision could do nothing for it
-      const command = 'grep -qvx four /etc/lab-case'
+      const command = 'test ! -e /run/lab-away && grep -qvx four /etc/lab-case'
       const own = `${over} command = "${command}";`
+      const unreached = `this host cannot be reached: \`${command}\` exited with 1`
       await deploy('A command', own, noted('three'))
       await deploy('A command that fails', own, noted('four'), {
         outcome: 'validation-failed',
-        reason: new RegExp(`^this host cannot be reached: \`${command}\` exited with 1$`),
+        reason: new RegExp(`^${unreached}$`),
       })
       scene.check('it goes back again', 'three', await seen(vm))
-      const { to } = await deploy('A command that succeeds', own, noted('five'))
+      // a network that is away says nothing of the commit, which is tried again
+      await vm.root('touch /run/lab-away')
+      await deploy('A command that succeeds', own, noted('five'), {
+        outcome: 'validation-failed',
+        reason: new RegExp(`^${unreached}; not held against the revision, as what ran before`),
+      })
+      await vm.root('rm /run/lab-away')
+      const { to } = await upgrades(scene, vm, { outcome: 'upgraded', waits: 60 })
       scene.check('what holds runs', 'five', await seen(vm))
       scene.ends(vm, to!.toplevel)
     },
