@@ -2,6 +2,7 @@ import { agentJson } from './agent-json.ts'
 import type { Scene } from './family.ts'
 import type { Machine } from './machine.ts'
 import { quote } from '../quote.ts'
+import { startAgain } from '../vm/upgrade.ts'
 
 /** What the dotfile agent writes to /var/lib/chezmoi-sync/status.json, as far as cases read it. */
 export interface SyncStatus {
@@ -33,7 +34,7 @@ const statusFile = '/var/lib/chezmoi-sync/status.json'
 
 /** Starts the sync as the upgrade does, and waits until it has ended. */
 export const syncByUnit = (vm: Machine): Promise<Synced> =>
-  ran(vm, 'root', `systemctl start ${unit} 2>/dev/null`)
+  ran(vm, 'root', `${startAgain(unit)} 2>/dev/null`)
 
 /**
  * Runs the sync as the user would, after some edits, in one command: an emulated guest takes a third

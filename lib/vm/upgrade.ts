@@ -24,11 +24,15 @@ export interface Booted {
   lastFailed: string
 }
 
+/** Shell that starts a unit. systemd refuses the sixth start within 10 s, which a fast machine comes to. */
+export const startAgain = (unit: string): string =>
+  `systemctl reset-failed ${unit} 2>/dev/null; systemctl start ${unit}`
+
 /**
  * Shell that starts a unit and waits until it is over. A switch to another systemd has that take the place of the
  * one that runs: `systemctl start` is cut off then, and the upgrade goes on.
  */
-export const startToEnd = (unit: string): string => `systemctl start ${unit} || until
+export const startToEnd = (unit: string): string => `${startAgain(unit)} || until
       systemctl show --property=ActiveState ${unit} | grep -qE '=(active|inactive|failed)$'
     do sleep 1; done`
 
