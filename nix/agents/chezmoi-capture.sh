@@ -22,31 +22,41 @@ capture() {
   ((${#targets[@]})) || return 0
 
   # the same for all targets, as each start of chezmoi counts
-  local sources=() unchanged=() i
+  local facts=() unchanged=() each i
+  local -A sum_of=()
   must "read chezmoi's state" chezmoi state dump --format=json >"$work/state"
   must 'read the source' chezmoi dump --format=json --recursive=false -- "${targets[@]}" >"$work/dump"
-  mapfile -t sources < <(must 'read the source' chezmoi source-path -- "${targets[@]}")
-  if ((${#sources[@]} != ${#targets[@]})); then
-    # a name with line ends in it
-    sources=()
-    for i in "${!targets[@]}"; do sources+=("$(must 'read the source' chezmoi source-path -- "${targets[i]}")"); done
-  fi
+  must 'read the source' chezmoi managed --exclude=none --path-style=all --format=json >"$work/managed"
+  printf '%s\0' "${targets[@]}" >"$work/names"
+  # the source file; what chezmoi last wrote, and with which mode; and that of the source
+  mapfile -d '' -t facts < <(jq -j --arg home "$HOME/" --rawfile names "$work/names" --slurpfile dump "$work/dump" \
+    --slurpfile managed "$work/managed" '.entryState as $all | $names | rtrimstr("\u0000") | split("\u0000")[]
+    | ltrimstr($home) as $target | $all[.] | $managed[0][$target].sourceAbsolute // "",
+      if .type == "symlink" then .type else .contentsSHA256 // "" end, (.mode // 0) % 512, $dump[0][$target].perm
+    | "\(.)\u0000"' "$work/state")
+  ((${#facts[@]} == 4 * ${#targets[@]})) || finish failed "Cannot read chezmoi's state"
+  while IFS= read -rd '' each; do sum_of["/${each:66}"]=${each:0:64}; done < <(for ((i = 0; i < ${#facts[@]}; i += 4)); do
+    [[ ! -f ${facts[i]} ]] || printf '%s\0' "${facts[i]}"
+  done | xargs -0 --no-run-if-empty sha256sum --zero -- 2>/dev/null)
   copy='' # as the source is about to change
-  for i in "${!targets[@]}"; do capture_one "${targets[i]}" "${sources[i]}"; done
-  ((${#unchanged[@]})) || return 0
-  if re_add "${unchanged[@]}"; then
-    captured+=("${unchanged[@]#"$HOME/"}")
-    return
-  fi
-  # one that chezmoi does not take, as for what looks like a secret, keeps no other from it
-  for file in "${unchanged[@]}"; do
-    if re_add "$file"; then
-      captured+=("${file#"$HOME/"}")
-    else
-      uncaptured+=("${file#"$HOME/"}: $(because capture)")
-      keep "${file#"$HOME/"}" "cannot be captured: $(because capture)"
-    fi
+  for i in "${!targets[@]}"; do
+    capture_one "${targets[i]}" "${facts[@]:4*i:4}" "${sum_of["/${facts[4 * i]}"]-}"
   done
+  if ((${#unchanged[@]})); then re_add_all "${unchanged[@]}"; fi
+}
+# One that chezmoi does not take, as for what looks like a secret, keeps no other from it; and it is found by halves,
+# as each start of chezmoi counts.
+re_add_all() { # <file...>
+  local half=$(($# / 2))
+  if re_add "$@"; then
+    captured+=("${@#"$HOME/"}")
+  elif (($# > 1)); then
+    re_add_all "${@:1:half}"
+    re_add_all "${@:half+1}"
+  else
+    uncaptured+=("${1#"$HOME/"}: $(because capture)")
+    keep "${1#"$HOME/"}" "cannot be captured: $(because capture)"
+  fi
 }
 # chezmoi may have been told to commit and push what it adds (`git.autoCommit`), which is done here: it finds another
 # repository, that sees nothing of the source.
@@ -57,29 +67,25 @@ re_add() { # <file...>
 
 # Adds a target to `unchanged` where the source is as it was when the target was written from it. Else
 # the source went on meanwhile, as the file was edited while a run was going on: both are merged.
-capture_one() { # <target> <source file>
-  local file=$1 source=$2 target=${1#"$HOME/"} path last mode perm sum base
+capture_one() { # <target> <source file> <what chezmoi last wrote there> <its mode> <the source's> <sum of that>
+  local file=$1 source=$2 target=${1#"$HOME/"} last=$3 mode=$4 perm=$5 sum=$6 path base
   case ${source##*/} in
     *.tmpl | encrypted_*.tmpl.*) keep "$target" 'a template, edited here' && return ;;
     create_* | modify_* | symlink_* | remove_*) keep "$target" 'not a plain file' && return ;;
   esac
   if [[ ! -f $file || -L $file || ! -f $source ]]; then keep "$target" 'not a plain file' && return; fi
-  { read -r last && read -r mode && read -r perm; } < <(jq -r --arg key "$file" --arg target "$target" \
-    --slurpfile dump "$work/dump" \
-    '.entryState[$key] | if .type == "symlink" then .type else .contentsSHA256 // "" end, (.mode // 0) % 512, $dump[0][$target].perm' "$work/state")
   # chezmoi wrote a link, as with `mode = "symlink"`, and an editor has put a file in its place
   if [[ $last == symlink ]]; then keep "$target" 'not a plain file' && return; fi
   if [[ -z $last ]]; then keep "$target" 'was here before the dotfiles' && return; fi
   if [[ ${source##*/} == encrypted_* ]]; then
     must "read $target" chezmoi cat "$file" >"$work/theirs"
-  else
-    cp "$source" "$work/theirs"
+    sum=$(sha256sum <"$work/theirs")
   fi
-  sum=$(sha256sum <"$work/theirs")
   if [[ ${sum%% *} == "$last" && $perm == "$mode" ]]; then
     unchanged+=("$file")
     return
   fi
+  if [[ ${source##*/} != encrypted_* ]]; then cp "$source" "$work/theirs"; fi
 
   path=$(realpath --relative-to=. "$source")
   cp "$file" "$work/ours"

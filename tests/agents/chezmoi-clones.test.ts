@@ -57,6 +57,35 @@ test('More files at once than a command line can name come in one commit', async
   expect(await torment.sh('ls .many | wc -l')).toBe('800')
 })
 
+test('More edits at home take no more starts of a program, also beside one that chezmoi refuses', async () => {
+  const { torment, atRemote } = await makeDotfiles(root, { '.key': 'x\n' })
+  await torment.sh(
+    `cd .local/share/chezmoi; for i in {0..39} line$'\\n'end; do echo x >"dot_f$i"; done`,
+  )
+  expect(await torment.sync()).toMatchObject({ outcome: 'synced' })
+  await torment.sh(`mkdir counted; for name in chezmoi jq sha256sum; do
+    printf '#!/bin/sh\\necho >>~/starts\\nexec /usr/bin/%s "$@"\\n' $name >counted/$name; done; chmod +x counted/*`)
+  const starts = async (edit: string) => {
+    await torment.sh(edit)
+    const ran = await torment.sync({ PATH: `${torment.home}/counted:/usr/local/bin:/usr/bin` })
+    return { ran, count: Number(await torment.sh('wc -l <starts; rm starts')) }
+  }
+  const one = await starts('echo edit >>.f0')
+  const many = await starts(
+    "for i in {1..19}; do echo edit >>.f$i; done; echo edit >>.fline$'\\n'end",
+  )
+  expect(many.ran).toMatchObject({ outcome: 'synced' })
+  expect(many.ran.captured).toHaveLength(20)
+  expect(many.count).toBe(one.count)
+  const refused = await starts(`for i in {20..39}; do echo edit >>.f$i; done
+    echo 'x = "ghp_aBcD1234eFgH5678iJkL9012mNoP3456qRsT"' >>.key
+    mkdir -p .config/chezmoi; printf '[add]\\nsecrets = "error"\\n' >.config/chezmoi/chezmoi.toml`)
+  expect(refused.ran.reason).toMatch(/^Cannot capture \.key: /)
+  expect(refused.ran.captured).toHaveLength(20)
+  expect(refused.count).toBeLessThan(one.count + 20)
+  expect(await atRemote('git show main:dot_f39 main:dot_key')).toBe('x\nedit\nx')
+})
+
 test('What a host had in conflict before it was cloned anew is shown, outlives its next conflict, and is settled', async () => {
   const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': ten, '.b': ten })
   await sorrow.sh('sed -i "s/line 4/of sorrow/" .a')
