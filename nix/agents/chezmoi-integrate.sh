@@ -245,10 +245,19 @@ refuse_markers() {
   add_conflict "${marked[@]}"
   finish conflict "Conflict markers are left in ${marked[*]}"
 }
-# Which of `changed` have them. git looks itself, as one may be larger than what bash has room for.
+# Which of `changed` have them. git looks itself, as one may be larger than what bash has room for. A line that jj alone
+# writes counts by itself: who settles a conflict by hand may leave one of five.
 with_markers() { # <commit>
-  ((!${#changed[@]})) || printf '%s\0' "${changed[@]}" | xargs -0 git --literal-pathspecs grep -lzaE --all-match \
-    -e '^<{7,} ' -e '^>{7,} ' "$1" -- | sed -z 's/^[^:]*://' | sort -z
+  local of_jj='^([<>]{7,} [Cc]onflict [0-9]+ of [0-9]+|%{7,} diff from: |\\{7,} +to: |[-+%]{7,} (Contents of|Changes from) '
+  of_jj+='|[-+<>|]{7,} [k-z]{8,}(/[0-9]+)? [0-9a-f]{8,}( |$))'
+  {
+    search_changed "$1" --all-match -e '^<{7,} ' -e '^>{7,} '
+    search_changed "$1" -e "$of_jj"
+  } | sort -zu
+}
+search_changed() { # <commit> <options and patterns of git grep...>
+  ((!${#changed[@]})) || printf '%s\0' "${changed[@]}" | xargs -0 git --literal-pathspecs grep -lzaE "${@:2}" "$1" -- |
+    sed -z 's/^[^:]*://' || true # git says by its end whether there were any
 }
 
 push() {

@@ -159,6 +159,35 @@ test('Markers that someone left in a file are not pushed', async () => {
   expect(await atRemote('git show main:dot_a')).toBe(`${ten}x\ny`)
 })
 
+test.each(['diff', 'snapshot', 'git'])(
+  'Nor is any one of them that jj has written, in its style `%s`',
+  async (style) => {
+    const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': ten })
+    await sorrow.sh('sed -i "s/line 4/of sorrow/" .a')
+    await sorrow.sync()
+    await torment.sh('sed -i "s/line 4/of torment/" .a')
+    await torment.sync()
+    await torment.sh(`cd .local/share/chezmoi; jj config set --user ui.conflict-marker-style ${style}
+      jj new @- main@origin 2>&1; cp dot_a ~/marked`)
+    const written = (await torment.sh('cat marked'))
+      .split('\n')
+      .filter((line) => /^\W{7,} /.test(line))
+    expect(written.length).toBeGreaterThan(2)
+    for (const line of written) {
+      await torment.sh(`printf %s ${quote(`${ten}${line}\n`)} >.local/share/chezmoi/dot_a`)
+      expect(await torment.sync(), line).toMatchObject({
+        reason: 'Conflict markers are left in dot_a',
+        applied: [],
+      })
+    }
+    expect(await torment.sh('cat .a')).toContain('of torment')
+    expect(await atRemote('git show main:dot_a')).toContain('of sorrow')
+    await torment.sh(`printf %s ${quote(ten)} >.local/share/chezmoi/dot_a`)
+    expect(await torment.sync()).toMatchObject({ outcome: 'synced' })
+    expect(await atRemote('git show main:dot_a')).toBe(ten.trimEnd())
+  },
+)
+
 test('Nor are they applied while no remote can be reached', async () => {
   const { torment } = await makeDotfiles(root, { '.a': ten, '.b': ten })
   const offline = { CHEZMOI_REPO_URL: 'git://127.0.0.1:1/x.git' }
