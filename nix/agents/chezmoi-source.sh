@@ -86,13 +86,15 @@ open_repository() {
   to=$from
   refuse_other_branch
 }
-# What its user has on a branch of its own is for no other host.
+# What its user has on a branch of its own is for no other host. One that is of no remote was begun for what is to come
+# there, and jj would leave it with its next step.
 refuse_other_branch() {
-  local name
+  local name upstream
   name=$(git symbolic-ref --quiet --short HEAD || true)
-  if [[ -z $name || $name == "$branch" || -z $head || -z $from ]] || ancestor "$head" "$from" ||
-    [[ $(git rev-parse --abbrev-ref '@{upstream}' 2>/dev/null) == "origin/$branch" ]]; then return; fi
-  finish failed "$repository is on the branch \`$name\`, which is not in \`$branch\`: \`git checkout --detach\` there lets it be shared, \`git checkout $branch\` does not"
+  if [[ -z $name || $name == "$branch" || -z $head || -z $from ]]; then return; fi
+  upstream=$(git rev-parse --abbrev-ref '@{upstream}' 2>/dev/null || true)
+  if [[ $upstream == "origin/$branch" ]] || { [[ $upstream == origin/* ]] && ancestor "$head" "$from"; }; then return; fi
+  finish failed "$repository is on the branch \`$name\`, not on \`$branch\`: \`git checkout --detach\` there lets it be shared, a commit and \`git checkout $branch\` do not"
 }
 
 # One that a run was cut off in the making of has nothing in it but what git has. jj cannot read it, so that nobody

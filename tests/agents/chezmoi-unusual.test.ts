@@ -130,6 +130,24 @@ test('A branch of its user’s own is not pushed to the trunk', async () => {
   expect((await torment.sync()).outcome).toMatch(/synced|up-to-date/)
 })
 
+test('Nor does a sync leave one that has been begun, and publish what comes there', async () => {
+  const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': 'a\n', '.b': 'b\n' })
+  await torment.sh(`${git}; ${source}; git switch -q -c experiment`)
+  await sorrow.sh('echo of sorrow >>.b')
+  await sorrow.sync()
+  expect(await torment.sync()).toMatchObject({
+    outcome: 'failed',
+    reason: expect.stringContaining('on the branch `experiment`'),
+  })
+  await torment.sh(`${source}; echo try >>dot_a; git commit -qam try`)
+  await torment.sync()
+  expect(await atRemote('git show main:dot_a')).toBe('a')
+  await torment.sh(`${source}; git checkout -q main`)
+  expect(await torment.sync()).toMatchObject({ outcome: 'synced', applied: ['.b'] })
+  expect(await atRemote('git show main:dot_a')).toBe('a')
+  expect(await torment.sh(`${source}; git show experiment:dot_a`)).toBe('a\ntry')
+})
+
 test('What is edited in a directory after it was looked at stays', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
   await sorrow.sh(`${source}; mkdir -p dot_one; echo x >dot_one/x`)
