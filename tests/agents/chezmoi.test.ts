@@ -598,6 +598,30 @@ END`)
   expect(await torment.sh('cat .ext')).toBe('text')
 })
 
+test.each([
+  ['each commit', 'jj config set --user signing.behavior own'],
+  ['what is pushed', 'jj config set --user git.sign-on-push true'],
+])(
+  'Where a key that wants a passphrase is to sign %s, edits travel without a signature',
+  async (_, setting) => {
+    const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': ten, '.b': ten })
+    await torment.sh(`ssh-keygen -q -t ed25519 -N secret -f key; jj config set --user signing.backend ssh
+    jj config set --user signing.key ~/key.pub; jj config set --user user.name x
+    jj config set --user user.email x@y; ${setting}; echo edit >>.a; echo edit >>.local/share/chezmoi/dot_b`)
+    await sorrow.sh('sed -i "s/line 4/of sorrow/" .b')
+    await sorrow.sync()
+    const ran = await torment.sync()
+    expect(ran).toMatchObject({ outcome: 'synced', captured: ['.a'], applied: ['.b'] })
+    expect(ran.output.split('no key here to sign with')).toHaveLength(2)
+    expect(await atRemote('git show main:dot_b')).toBe(`${ten.replace('line 4', 'of sorrow')}edit`)
+    // a clone of git becomes one of jj, and a new one is made
+    await torment.sh('rm -rf .local; git clone -q ../dotfiles.git .local/share/chezmoi')
+    expect((await torment.sync()).code).toBe(0)
+    await torment.sh('rm -rf .local')
+    expect((await torment.sync()).code).toBe(0)
+  },
+)
+
 test('A commit of a user whom jj does not know cannot be pushed, and the reason says how it can', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
   await torment.sh('cd .local/share/chezmoi; echo b >dot_b; jj commit -m "My own" 2>&1')
