@@ -45,17 +45,21 @@ capture() {
   if ((${#unchanged[@]})); then re_add_all "${unchanged[@]}"; fi
 }
 # One that chezmoi does not take, as for what looks like a secret, keeps no other from it; and it is found by halves,
-# as each start of chezmoi counts.
+# as each start of chezmoi counts. One that takes all the time there is would take that of each half.
 re_add_all() { # <file...>
-  local half=$(($# / 2))
+  local half=$(($# / 2)) each said
   if re_add "$@"; then
     captured+=("${@#"$HOME/"}")
+  elif (($# > 1)) && grep --quiet '^No end within' "$work/capture"; then
+    for each; do re_add_all "$each"; done
   elif (($# > 1)); then
     re_add_all "${@:1:half}"
     re_add_all "${@:half+1}"
   else
-    uncaptured+=("${1#"$HOME/"}: $(because capture)")
-    keep "${1#"$HOME/"}" "cannot be captured: $(because capture)"
+    said=$(because capture)
+    if [[ $said == 'No end within'* ]]; then said+=" (chezmoi looks through it for secrets, unless its configuration says \`secrets = \"ignore\"\` below \`[add]\`)"; fi
+    uncaptured+=("${1#"$HOME/"}: $said")
+    keep "${1#"$HOME/"}" "cannot be captured: $said"
   fi
 }
 # chezmoi may have been told to commit and push what it adds (`git.autoCommit`), which is done here: it finds another

@@ -540,6 +540,26 @@ test('What chezmoi does not take, or cannot do, is named, each of it, and holds 
   expect(await torment.sh('wc -l <.key')).toBe('2')
 })
 
+test('A file that chezmoi takes too long to look through is named, and holds nothing else back', async () => {
+  const { torment, atRemote } = await makeDotfiles(root, { '.a': ten, '.b': ten, '.large': 'x\n' })
+  await torment.sh(`mkdir slow; cat >slow/chezmoi <<'END'
+#!/bin/sh
+case "$*" in *re-add*.large*) echo >>~/starts; grep -q ignore ~/.config/chezmoi/chezmoi.toml || exec sleep 60 ;; esac
+exec /usr/bin/chezmoi "$@"
+END
+    chmod +x slow/chezmoi; for name in a b large; do echo edit >>.$name; done`)
+  const slow = { PATH: `${torment.home}/slow:/usr/local/bin:/usr/bin`, CHEZMOI_LIMIT: '10' }
+  const ran = await torment.sync(slow)
+  expect(ran).toMatchObject({ outcome: 'failed', captured: ['.a', '.b'] })
+  expect(ran.reason).toMatch(/^Cannot capture \.large: No end within 10 s \(.*`secrets = "ignore"`/)
+  expect(await torment.sh('wc -l <starts')).toBe('2')
+  expect(await atRemote('git show main:dot_b')).toBe(`${ten}edit`)
+  await torment.sh(
+    `mkdir -p .config/chezmoi; printf '[add]\nsecrets = "ignore"\n' >.config/chezmoi/chezmoi.toml`,
+  )
+  expect(await torment.sync(slow)).toMatchObject({ outcome: 'synced', captured: ['.large'] })
+})
+
 test('A source that is not where .chezmoiroot says is named, and not cloned once more', async () => {
   const { torment, remote } = await makeDotfiles(root, { '.a': ten })
   await torment.sh(
