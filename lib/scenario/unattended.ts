@@ -2,8 +2,8 @@ import { NotApplicable, type Case, type Scene } from './family.ts'
 import type { Subject } from './subject.ts'
 import { ofGuest, unitsByHand } from './host-module.ts'
 import type { Machine } from './machine.ts'
-import { becomesGolden, booted, comes, comesBack, rebooted } from './trial.ts'
-import { doAsTold, told } from './told.ts'
+import { becomesGolden, booted, boots, comes, comesBack, rebooted } from './trial.ts'
+import { doAsTold } from './told.ts'
 import { deployedBy, deploys, module, noted, upgrades } from './upgrade.ts'
 import type { Deployed } from './upgrade-unit.ts'
 
@@ -116,7 +116,7 @@ export const unattended: Case[] = [
       'its user has the machine boot one generation always, and nothing is golden: it is not rebooted again and again, and says what to do',
     promise: 'reboot',
     own: true,
-    limit: 400,
+    limit: 600,
     ends: 'main',
     run: bootsElsewhere,
   },
@@ -261,15 +261,23 @@ function zone(hours: number): Buffer {
 
 /** The boot of what the upgrade says it deployed. */
 async function bootsElsewhere(scene: Scene): Promise<void> {
-  const { vm, check } = scene
-  const start = scene.start(vm)
+  const { vm, world, check } = scene
+  const off = 'myModules.system.boot.goldenGeneration.enable = lib.mkForce false;'
+  const host = `${settings(scene.subject, reboots())} ${off}`
+  await world.config.commit(module(vm, `{ lib, ... }: { ${host} }\n`), 'Without golden')
+  const { toplevel: chosen } = await deploys(scene, vm)
   // as `d` in the boot menu does
-  await vm.root(`unpin-golden
-    entry=$(grep -l 'init=${start}/init' /boot/loader/entries/nixos-*.conf) && bootctl set-default "\${entry##*/}"`)
-  const allowed = settings(scene.subject, reboots())
-  const former = { name: 'what its user chose boots', condition: booted(start) }
-  const { toplevel } = await rebootsInto(scene, allowed, ofGuest('anotherFirstStage'), former)
-  const [before, unit] = [await vm.bootId(), vm.subject.unit]
+  await vm.root(
+    `entry=$(grep -l 'init=${chosen}/init' /boot/loader/entries/*.conf) && bootctl set-default "\${entry##*/}"`,
+  )
+  await boots(scene, vm, 'what its user chose boots', chosen)
+  const stage = ofGuest('anotherFirstStage')
+  await world.config.commit(module(vm, `{ lib, ... }: { ${host} ${stage} }\n`), 'Another')
+  const [first, unit] = [await vm.bootId(), vm.subject.unit]
+  await vm.root(`systemctl start --no-block ${unit}.service`)
+  const wait = { name: 'to reboot by itself', limit: 120, until: booted(chosen) }
+  await rebooted(scene, vm, 'it boots again', () => vm.awaitBoot(first, wait))
+  const before = await vm.bootId()
   const reason =
     /a reboot is due, and the last one for it has started another generation: the boot default is nixos-/
   const { reason: said } = await upgrades(scene, vm, { outcome: 'upgraded', reason })
@@ -278,10 +286,12 @@ async function bootsElsewhere(scene: Scene): Promise<void> {
   check('nor was there one', before, await vm.bootId())
   await doAsTold(scene, vm, said!.slice(said!.indexOf('the boot default')))
   await vm.root(`systemctl start --no-block ${unit}-reboot.service`)
-  const wait = { name: 'to reboot by itself', limit: 120, until: deployed.condition }
-  await rebooted(scene, vm, deployed.name, () => vm.awaitBoot(before, wait))
-  check('the last commit runs', toplevel, await vm.running())
-  await told(scene, vm, 'pin-golden')
+  const due = { ...wait, until: deployed.condition }
+  await rebooted(scene, vm, deployed.name, () => vm.awaitBoot(before, due))
+  await world.config.commit(module(vm, `{ ${noted('golden again')} }\n`), 'With golden')
+  const { toplevel } = await deploys(scene, vm)
+  await boots(scene, vm, 'the trial boots', toplevel)
+  await becomesGolden(scene, vm, toplevel)
 }
 
 const deployed = {
