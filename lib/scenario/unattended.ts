@@ -281,11 +281,11 @@ async function bootsElsewhere(scene: Scene): Promise<void> {
   const reason =
     /a reboot is due, and the last one for it has started another generation: the boot default is nixos-/
   const { reason: said } = await upgrades(scene, vm, { outcome: 'upgraded', reason })
-  const jobs = `systemctl start ${unit}-reboot.service; systemctl list-jobs --no-legend reboot.target`
-  check('no reboot is about to come', '', (await vm.root(jobs)).stdout.trim())
+  const jobs = await vm.root('systemctl list-jobs --no-legend reboot.target')
+  check('no reboot is about to come', '', jobs.stdout.trim())
   check('nor was there one', before, await vm.bootId())
   await doAsTold(scene, vm, said!.slice(said!.indexOf('the boot default')))
-  await vm.root(`systemctl start --no-block ${unit}-reboot.service`)
+  await vm.root(`systemctl start --no-block ${unit}.service`)
   const due = { ...wait, until: deployed.condition }
   await rebooted(scene, vm, deployed.name, () => vm.awaitBoot(before, due))
   await world.config.commit(module(vm, `{ ${noted('golden again')} }\n`), 'With golden')
