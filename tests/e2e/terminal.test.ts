@@ -99,7 +99,9 @@ test('cases on both VMs: what is at work, the waits and the whole, and Ctrl-C in
 
 test('the run that was cut short is carried on, into one report', async () => {
   expect(await terminal.runs('clear; npx just gitops-test --resume', 400)).toBe(0)
-  expect(terminal.all()).toMatch(/^Carrying on .*-gitops: \d\s+of 3 have a result$/m)
+  // the terminal breaks a line wherever it is full
+  const said = terminal.all().replaceAll('\n', '')
+  expect(said).toMatch(/^Carrying on \S+-gitops: \d of 3 have a result/)
   expect(terminal.all()).toMatch(/^3 passed, 0 failed, 0 skipped$/m)
 })
 
