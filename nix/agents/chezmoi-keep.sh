@@ -148,7 +148,7 @@ is_directory() { [[ -d $1 && ! -L $1 ]]; }
 
 # Sees to it that the apply of `rows` takes nothing away that is in no commit, and names what stays for that.
 shield() {
-  local row target i here=() marks=() last=() # targets that are here, their rows, what chezmoi last wrote there
+  local row target i here=() marks=() types=() # targets that are here, their rows, what chezmoi last wrote there
   local scripts=()                            # that are to run
   local below=() kinds=() of=()              # what is below directories that go
   local -A sum_of=()                          # of files there, as they were found in commits
@@ -161,11 +161,11 @@ shield() {
   if ((${#here[@]} + ${#scripts[@]})); then must "read chezmoi's state" chezmoi state dump --format=json >"$work/state"; fi
   if ((${#scripts[@]})); then free_scripts; fi
   if ((${#here[@]})); then
-    mapfile -t last < <(last_written '.type // "none"' "${here[@]}")
-    ((${#last[@]} == ${#here[@]})) || finish failed "Cannot read chezmoi's state"
+    mapfile -t types < <(last_written '.type // "none"' "${here[@]}")
+    ((${#types[@]} == ${#here[@]})) || finish failed "Cannot read chezmoi's state"
     find_kinds
     find_own
-    for i in "${!here[@]}"; do shield_one "${here[i]}" "${marks[i]}" "${last[i]}"; done
+    for i in "${!here[@]}"; do shield_one "${here[i]}" "${marks[i]}" "${types[i]}"; done
   fi
   plan
 }
@@ -219,8 +219,8 @@ find_own() {
   for i in "${!here[@]}"; do
     target=${here[i]} file=$HOME/${here[i]}
     if [[ -f $file && ! -L $file ]]; then
-      if [[ ${last[i]} == file || -n ${is_modified["/$target"]-} ]]; then singles+=("$file") singles_of+=("$target"); fi
-    elif is_directory "$file" && [[ ${last[i]} != none && -z ${stays_directory["/$target"]-} ]]; then
+      if [[ ${types[i]} == file || -n ${is_modified["/$target"]-} ]]; then singles+=("$file") singles_of+=("$target"); fi
+    elif is_directory "$file" && [[ ${types[i]} != none && -z ${stays_directory["/$target"]-} ]]; then
       if ! find "$file" -mindepth 1 -printf '%y\0%p\0' >"$work/below" 2>/dev/null; then
         own["/$target"]+=' what cannot be read,'
         continue

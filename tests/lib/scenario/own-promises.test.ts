@@ -255,7 +255,7 @@ test('what an earlier upgrade has written is not taken for what this one says', 
     const root = async () => ({ stdout: '' })
     return unreachedUpgrade({ subject, agent, root, disconnect: () => {} } as unknown as Machine)
   }
-  const result = '[ "$1" = start ] || echo success'
+  const result = '[ "$1" != show ] || echo success'
   expect(await upgrade(result)).toEqual({ result: 'success', status: undefined })
   const writes = `[ "$1" != start ] || { echo '{"outcome":"offline"}' >${status}.new; mv ${status}.new ${status}; }`
   expect(await upgrade(`${writes}; ${result}`)).toMatchObject({ status: { outcome: 'offline' } })
