@@ -31,10 +31,12 @@ export interface Lab {
 let said: Ended[] = []
 beforeEach(() => void (said = []))
 afterEach(({ task }) => {
-  if (task.result?.state !== 'fail') return
+  const error = task.result?.errors?.[0]
+  if (!error) return
+  // in the error, as the log of a CI is often kept from its end
   for (const { code, stdout, stderr } of said.slice(-3)) {
     const words = `${stderr}\n${stdout}`.trim().split('\n').slice(-60).join('\n')
-    console.error(`a command of this test exited with ${code}:\n${words}`)
+    error.message += `\n\na command of this test exited with ${code}:\n${words}`
   }
 })
 

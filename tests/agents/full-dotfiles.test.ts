@@ -199,10 +199,10 @@ test('A lock of git’s that could not even be removed does not outlive the next
 
 test('An end that nothing foresees is told with the command that was at work', async () => {
   const { code, status } = await inCopy((copy) =>
-    sync(copy, 'sorrow', { first: 'capture cp .*/theirs', times: 1 }),
+    sync(copy, 'sorrow', { first: 'capture bash openat .*/names$', times: 1 }),
   )
   expect([code, status.outcome]).toEqual([1, 'failed'])
-  expect(status.reason).toMatch(/^Ended unexpectedly in phase capture, at `cp [^`\n]+`$/)
+  expect(status.reason).toMatch(/^Ended unexpectedly in phase capture, at `printf [^`\n]+`$/)
 })
 
 test('Each call fails, and all from there on', { timeout: 14_400_000 }, async (context) => {
