@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
-import { createRequire } from 'node:module'
-import type { Node, Parser, Tree } from 'web-tree-sitter'
+import type { Node, Tree } from 'web-tree-sitter'
 import { usage } from '../failure.ts'
+import { parserOf } from '../grammar.ts'
 
 export type { Node } from 'web-tree-sitter'
 
@@ -24,17 +24,6 @@ export type ReadNix = (path: string) => NixSource
 
 const sources = new WeakMap<Tree, NixSource>()
 
-let parser: Promise<Parser> | undefined
-
-/** Loads the grammar, once (about 25 ms). */
-async function loaded(): Promise<Parser> {
-  const treeSitter = await import('web-tree-sitter')
-  await treeSitter.Parser.init()
-  const { resolve } = createRequire(import.meta.url)
-  const grammar = resolve('@cursorless/tree-sitter-wasms/out/tree-sitter-nix.wasm')
-  return new treeSitter.Parser().setLanguage(await treeSitter.Language.load(grammar))
-}
-
 /** `inherit (x) ;` of nothing, which the grammar does not know. */
 const emptyInherit = /\binherit\s*(?:\((?:[^()]|\([^()]*\))*\)\s*)?;/g
 
@@ -47,8 +36,7 @@ export async function nixReader(
   instead: Record<string, string> = {},
   whole: ReadonlySet<string> = new Set(),
 ): Promise<ReadNix> {
-  parser ??= loaded()
-  const nix = await parser
+  const nix = await parserOf('nix')
   const opened = new Map<string, NixSource>()
   const open = (path: string): NixSource => {
     const before = opened.get(path)

@@ -1,16 +1,6 @@
-import { createRequire } from 'node:module'
-import type { Node, Parser } from 'web-tree-sitter'
+import type { Node } from 'web-tree-sitter'
+import { parserOf } from '../grammar.ts'
 import type { Edit, Kind } from './edit.ts'
-
-let parser: Promise<Parser> | undefined
-
-async function loaded(): Promise<Parser> {
-  const treeSitter = await import('web-tree-sitter')
-  await treeSitter.Parser.init()
-  const { resolve } = createRequire(import.meta.url)
-  const grammar = resolve('@cursorless/tree-sitter-wasms/out/tree-sitter-bash.wasm')
-  return new treeSitter.Parser().setLanguage(await treeSitter.Language.load(grammar))
-}
 
 const hidden = (text: string): string => text.replaceAll(/[^\n]/g, 'x')
 const blank = (text: string): string => ' '.repeat(text.length)
@@ -21,7 +11,6 @@ const blank = (text: string): string => ' '.repeat(text.length)
  * program, and what a node says is looked up in the program, as is its line.
  */
 export async function parseShell(text: string): Promise<Node> {
-  parser ??= loaded()
   const shown = text
     .replaceAll(/\\["'\\ `u:]/g, 'xx')
     .replaceAll(/(?<=\[\[.*)[@?*+!]\([^()\n]*\)(?=.*\]\])/g, hidden)
@@ -35,7 +24,7 @@ export async function parseShell(text: string): Promise<Node> {
       /^([ \t]*\w+\+?=(?:[^\n#]|(?<! )#)*?[\w'"})\]])( *(?: #[^\n]*)?)\n(?=(?:[ \t]*#[^\n]*\n)*[ \t]*(?:for|if|elif|else|while|until|case|\w+=))/gm,
       (_, assignments: string, comment: string) => `${assignments}${blank(comment)};`,
     )
-  const tree = (await parser).parse(shown)
+  const tree = (await parserOf('bash')).parse(shown)
   if (!tree) throw new Error('No tree for a program')
   return tree.rootNode
 }

@@ -1,0 +1,26 @@
+import { createRequire } from 'node:module'
+import type { Parser } from 'web-tree-sitter'
+
+const parsers = new Map<string, Promise<Parser>>()
+let begun: Promise<typeof import('web-tree-sitter')> | undefined
+
+/** The parser of a language, loaded once (about 25 ms). */
+export function parserOf(language: 'bash' | 'nix'): Promise<Parser> {
+  let parser = parsers.get(language)
+  if (!parser) parsers.set(language, (parser = loaded(language)))
+  return parser
+}
+
+async function loaded(language: string): Promise<Parser> {
+  // begun twice at once, it would give one parser the grammar of the other
+  const { Language, Parser } = await (begun ??= begin())
+  const { resolve } = createRequire(import.meta.url)
+  const grammar = resolve(`@cursorless/tree-sitter-wasms/out/tree-sitter-${language}.wasm`)
+  return new Parser().setLanguage(await Language.load(grammar))
+}
+
+async function begin(): Promise<typeof import('web-tree-sitter')> {
+  const treeSitter = await import('web-tree-sitter')
+  await treeSitter.Parser.init()
+  return treeSitter
+}

@@ -1,0 +1,12 @@
+import { expect, test } from 'vitest'
+import { nixReader } from '../../lib/flake/syntax.ts'
+import { parseShell } from '../../lib/mutation/bash.ts'
+
+test('Two languages that are first asked for at once are each parsed as what they are', async () => {
+  const [shell, open] = await Promise.all([
+    parseShell('[ -e /x ] && exit'),
+    nixReader({ x: '{ a = 1; }' }),
+  ])
+  expect([shell.type, shell.hasError]).toEqual(['program', false])
+  expect([open('x').root.type, open('x').broken]).toEqual(['source_code', undefined])
+})
