@@ -12,24 +12,41 @@ import { merge, readTrace, traced, traceDirectories, type Hits } from './trace.t
 const agents = join(project, 'nix/agents')
 const place = (): string => join(labHome(), 'agent-traces')
 const names = (): string[] => readdirSync(agents).filter((name) => name.endsWith('.sh'))
-const known = (): string => hash(...names().map((name) => readFileSync(join(agents, name), 'utf8')))
+/** What tells an agent's text from another, by its name in nix/agents. */
+const known = (): Record<string, string> =>
+  Object.fromEntries(names().map((name) => [name, hash(readFileSync(join(agents, name), 'utf8'))]))
 
-/** What each case has run of the agents as they are now, by `<family>/<case>`. */
+interface Kept {
+  case: string
+  /** The agents as they were then, as `known` tells them. */
+  agents: Record<string, string>
+  hits: Hits
+}
+
+/**
+ * What each case has run of the agents, by `<family>/<case>`. An agent that has changed since is left out of it;
+ * one that the case did not run is in it, without lines.
+ */
 export function keptTraces(): Map<string, Hits> {
   const kept = new Map<string, Hits>()
   if (!existsSync(place())) return kept
-  const now = known()
+  const now = Object.entries(known())
   for (const name of readdirSync(place()).filter((file) => file.endsWith('.json'))) {
     const found = readKept(join(place(), name))
-    if (found?.agents === now) kept.set(found.case, found.hits)
+    const same = now.filter(([agent, text]) => found?.agents?.[agent] === text)
+    if (found && same.length > 0)
+      kept.set(
+        found.case,
+        Object.fromEntries(same.map(([agent]) => [agent, found.hits[agent] ?? {}])),
+      )
   }
   return kept
 }
 
 /** Null for a damaged file: its case counts as one that was not traced. */
-function readKept(path: string): { case: string; agents: string; hits: Hits } | null {
+function readKept(path: string): Kept | null {
   try {
-    return JSON.parse(readFileSync(path, 'utf8')) as ReturnType<typeof readKept>
+    return JSON.parse(readFileSync(path, 'utf8')) as Kept | null
   } catch {
     return null
   }
@@ -74,7 +91,7 @@ export function watch(): Watch {
     merge(hits, more)
     seen.set(named, hits)
     privateDirectory(place())
-    const text = JSON.stringify({ case: named, agents: known(), hits })
+    const text = JSON.stringify({ case: named, agents: known(), hits } satisfies Kept)
     writeFile(join(place(), `${named.replace('/', '-')}.json`), text, { over: 'any' })
   }
   const before = `mkdir -p ${directory}; chmod 1777 ${directory}; rm -f ${directory}/*`

@@ -35,7 +35,7 @@ const familiesOf: [RegExp, string[]][] = [
 /**
  * The cases that may notice a mutant: those first that were seen to run its lines, and none that was seen not to;
  * among them what takes least first.
- * @param traces what cases have run of the agents, where `just coverage --case` has traced them
+ * @param traces what cases have run of the agents, where `just coverage --case` has traced them as they are now
  */
 export function casesFor(
   mutant: Mutant,
@@ -46,10 +46,10 @@ export function casesFor(
   if (given) return choose(known, given).map(({ family, one }) => `${family.name}/${one.name}`)
   const [, names] = familiesOf.find(([pattern]) => pattern.test(mutant.agent))!
   const took = durations()
-  const runs = (named: string): boolean | undefined =>
-    mutant.file.endsWith('.sh') && traces.has(named)
-      ? ranLines(mutant, traces.get(named)!)
-      : undefined
+  const runs = (named: string): boolean | undefined => {
+    const lines = traces.get(named)?.[basename(mutant.file)]
+    return lines && ranLines(mutant, lines)
+  }
   return known
     .filter(({ name }) => names.includes(name))
     .flatMap(({ name, cases }) => cases.map((one) => `${name}/${one.name}`))
@@ -61,8 +61,8 @@ export function casesFor(
     )
 }
 
-const ranLines = ({ file, lines: [from, to] }: Mutant, hits: Hits): boolean =>
-  Object.keys(hits[basename(file)] ?? {}).some((line) => from <= Number(line) && Number(line) <= to)
+const ranLines = ({ lines: [from, to] }: Mutant, ran: Hits[string]): boolean =>
+  Object.keys(ran).some((line) => from <= Number(line) && Number(line) <= to)
 
 /**
  * Has the VMs meet each mutant that lives: one case after the other, until one is red by a check. All mutants meet

@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
@@ -47,13 +47,16 @@ test('Cases that were seen to run its lines come first, and none that was seen n
   const traces = new Map<string, Hits>([
     ['break-boot/stuck', { 'pin-golden.sh': { [from]: { word: 1 } } }],
     ['break-boot/panic', { 'pin-golden.sh': { [from + 100]: { word: 1 } } }],
-    ['break-boot/hang', {}],
+    ['break-boot/hang', { 'pin-golden.sh': {} }],
+    // traced before this agent was changed
+    ['break-boot/emergency', { 'golden-lib.sh': { [from]: { word: 1 } } }],
   ])
   const all = casesFor(mutant!, known, undefined, traces)
   expect(all[0]).toBe('break-boot/stuck')
   expect(all).not.toContain('break-boot/panic')
   expect(all).not.toContain('break-boot/hang')
   expect(all).toContain('break-boot/bad-initrd')
+  expect(all).toContain('break-boot/emergency')
 })
 
 test('What the agents of a VM have traced is kept for their texts, of all VMs together', async () => {
@@ -65,7 +68,15 @@ test('What the agents of a VM have traced is kept for their texts, of all VMs to
     `+@${agent}:5: : '@file pin-golden.sh 5'\n++@${agent}:${line}: locked\n`
   take('break-boot/panic', of(24))
   take('break-boot/panic', of(25))
-  expect(keptTraces()).toEqual(
-    new Map([['break-boot/panic', { 'pin-golden.sh': { 20: { locked: 1 }, 21: { locked: 1 } } }]]),
-  )
+  const kept = (): Hits => keptTraces().get('break-boot/panic')!
+  expect(kept()).toMatchObject({
+    'pin-golden.sh': { 20: { locked: 1 }, 21: { locked: 1 } },
+    'unpin-golden.sh': {},
+  })
+  const path = join(process.env['LAB_HOME']!, 'agent-traces/break-boot-panic.json')
+  const written = JSON.parse(readFileSync(path, 'utf8')) as { agents: Record<string, string> }
+  written.agents['pin-golden.sh'] = 'of an older text'
+  writeFileSync(path, JSON.stringify(written))
+  expect(Object.keys(kept())).not.toContain('pin-golden.sh')
+  expect(Object.keys(kept())).toContain('unpin-golden.sh')
 })
