@@ -1,24 +1,13 @@
 # shellcheck shell=bash
 # What probes are written in: bash, and best its builtins. Under emulation a program that is started costs a
-# twentieth of a second and more, so systemd is asked once. `ask` and `tell` lines follow, a pair a probe.
+# twentieth of a second and more, so systemd is asked for all units at once. `ask` and `tell` lines follow, a pair a probe.
 
-units='' end=0
-list() { units=$(systemctl list-units --all --plain --no-legend --no-pager); }
+end=0
 
-# A guest that still boots has answers that are not yet true. It is asked again and again, as
-# `is-system-running --wait` misses the end of a boot that comes before the bus is there.
-booting() {
-  local name _ active
-  while read -r name _ active _; do
-    [[ $name != *.service || $active != activating ]] || return 0
-  done <<<"$units"
-  return 1
-}
-list
-if booting; then
-  until [[ $SECONDS -ge 120 || $(systemctl is-system-running) != @(initializing|starting) ]]; do sleep 1; done
-  list
-fi
+# A guest that still boots has answers that are not yet true, also where nothing is being started at this moment. It
+# is asked again and again, as `is-system-running --wait` misses the end of a boot that comes before the bus is there.
+until [[ $SECONDS -ge 120 || $(systemctl is-system-running) != @(initializing|starting) ]]; do sleep 0.5; done
+units=$(systemctl list-units --all --plain --no-legend --no-pager)
 
 unit() { # unit <name>: its load, active and sub state; fails when it is not active
   local name load active sub _

@@ -89,6 +89,21 @@ test('What they are written in is clean', () => {
   expect(execFileSync('shellcheck', [file], { encoding: 'utf8' })).toBe('')
 })
 
+test('A guest that boots is not asked between two of its services, when none is being started', () => {
+  const script = `
+    SECONDS=0; sleep() { echo booted >"$booted"; }
+    systemctl() {
+      local state; state=$(<"$booted")
+      case $1 in
+        is-system-running) [[ $state == booted ]] && echo running || echo starting ;;
+        list-units) [[ $state == booted ]] && echo 'last.service loaded active exited Last' || echo 'last.service loaded inactive dead Last' ;;
+      esac
+    }
+    booted=$(mktemp); . ${join(project, 'lib/ssh/probes.sh')}
+    rm "$booted"; unit last.service`
+  expect(execFileSync('bash', ['-c', script], { encoding: 'utf8' })).toBe('loaded active exited\n')
+})
+
 test('A unit that falls over again and again counts as failed, whatever it is doing just now', () => {
   const script = `
     systemctl() {
