@@ -1,3 +1,4 @@
+import { fromHome } from '../lab-settings.ts'
 import type { Case, Scene } from './family.ts'
 import type { Machine } from './machine.ts'
 import { profileOf } from './subject.ts'
@@ -99,6 +100,7 @@ export const interrupted: Case[] = [
     ...middles.map((middle) => inMiddle(one, middle)),
     ...moments.map((moment) => atMoment(one, moment)),
     inRollback(one),
+    inCheckout(one),
   ]),
   ...middles.map((middle) => inMiddle(stopped, middle)),
   {
@@ -246,6 +248,54 @@ function atMoment(
         scene.event(`it is ${(await vm.agent(state)).stdout.trim()} when it is met`)
       })
       await upgrades(scene, vm, { outcome: /^(upgraded|up-to-date)$/ })
+    },
+  }
+}
+
+/** Files of a commit that take a while to be written. */
+const many = 1000
+
+function inCheckout({ name, title, limit, at }: Unforeseen): Case {
+  return {
+    name: `${name}-amid-checkout`,
+    title: `${title} is in the middle of writing the clone's files: the next one finishes that, and the host's own commit is there once`,
+    promise: 'whole',
+    own: true,
+    limit,
+    ends: 'main',
+    run: async (scene) => {
+      const { vm, world, check, must } = scene
+      const { stdout: home } = await vm.user('pwd')
+      const clone = `${home.trim()}/${fromHome(world.paths.flake)}`
+      const inClone = async (script: string): Promise<string> =>
+        (await vm.user(`cd ${clone} && ${script}`)).stdout.trim()
+      await inClone('echo mine >mine && jj commit --quiet -m Mine')
+      const file = (index: number): string => `labmany/${String(index).padStart(4, '0')}`
+      const files = Array.from({ length: many }, (_, index) => [file(index), `${index}\n`] as const)
+      const two = await world.config.commit(
+        { ...note(vm, 'two'), ...Object.fromEntries(files) },
+        'Two, with many files',
+      )
+      await at(scene, vm, async () => {
+        const unit = `${vm.subject.unit}.service`
+        const group = `/sys/fs/cgroup/system.slice/${unit}`
+        // all of it stands still until whatever comes has come
+        await vm.root(
+          `systemctl start --no-block ${unit}; until [ -d ${group} ]; do :; done
+          until [ -e ${clone}/${file(many / 10)} ] || [ ! -d ${group} ]; do :; done
+          echo 1 >${group}/cgroup.freeze`,
+          { timeout: 120 * vm.patience },
+        )
+        const written = Number(await inClone('ls labmany | wc -l'))
+        scene.event(`${written} of ${many} files are written`)
+        must('it is in the middle', true, written < many)
+      })
+      await upgrades(scene, vm, { outcome: 'upgraded' })
+      check('the remote’s change runs', 'two', await seen(vm))
+      const log = await inClone(`git log --format=%s ${two}..HEAD`)
+      check('its own commit is there once, on theirs', 'Mine', log)
+      const left = 'git status --porcelain; git diff --name-only HEAD; cat mine; ls labmany | wc -l'
+      check('the files are those of its commit', `mine\n${many}`, await inClone(left))
     },
   }
 }
