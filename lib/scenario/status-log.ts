@@ -30,7 +30,7 @@ export const watcher = `#!/bin/bash
 # a pipe that never says anything, to wait on
 exec 3<> <(:)
 read -r boot </proc/sys/kernel/random/boot_id
-upgrade=none sync=none
+upgrade=none sync=none begun=
 # a power cut may have halved the last line
 echo >>${statusLog}
 named='"to":\\{[^}]*"toplevel":"(/[^"]+)"'
@@ -48,6 +48,9 @@ while :; do
     sync=$now
     printf '%s sync - - %s end\\n' "$boot" "\${now//$'\\n'/ }" >>${statusLog}
   fi
+  # what is seen from here on was not left by somebody before
+  [[ -n $begun ]] || printf '%s begins\\n' "$boot" >>${statusLog}
+  begun=yes
   read -r -t 0.05 -u 3 _
 done
 `
@@ -83,17 +86,21 @@ export interface Seen {
   /** Whether `to.toplevel` was the system profile, and ran. */
   profile: boolean
   runs: boolean
+  /** It was there as the watcher began in that boot: what was left of an earlier run. */
+  left?: true
   text: string
 }
 
 export function readStatusLog(text: string): Seen[] {
+  const begun = new Set<string>()
   return text.split('\n').flatMap((line): Seen[] => {
+    const [, begins] = /^(\S+) begins$/.exec(line) ?? []
+    if (begins !== undefined) begun.add(begins)
     const [, boot, of, profile, runs, rest] =
       /^(\S+) (upgrade|sync) (\S+) (\S+) (.*) end$/s.exec(line) ?? []
     if (boot === undefined) return []
-    return [
-      { boot, of: of as Seen['of'], profile: profile === 'yes', runs: runs === 'yes', text: rest! },
-    ]
+    const state = { boot, of: of as Seen['of'], profile: profile === 'yes', runs: runs === 'yes' }
+    return [{ ...state, text: rest!, ...(begun.has(boot) ? {} : { left: true as const }) }]
   })
 }
 
@@ -164,9 +171,9 @@ export function judgeStatus(seen: Seen[], states: string[] = [], watched = true)
 function wrong(one: Seen, before: Seen[]): string[] {
   const status = parse(one.text)
   if (!status) return [`the status of ${one.of} was not whole: \`${one.text.slice(0, 60)}\``]
-  if (one.of === 'sync') return []
+  const said = one.left ? [] : unseen(status, one, before)
+  if (one.of === 'sync') return said
   const { phase = '', outcome, started, finished } = status
-  const said: string[] = []
   const place = order.indexOf(phase)
   if (place < 0) said.push(`\`${phase}\` is no phase`)
   if ((outcome === null) !== (finished === null)) {
@@ -176,9 +183,11 @@ function wrong(one: Seen, before: Seen[]): string[] {
   if (finished && started && finished < started)
     said.push(`it ended before it began, at ${finished}`)
   const earlier = before.filter(({ of, boot }) => of === 'upgrade' && boot === one.boot)
-  // the first that is seen in a boot is what was left of the boot before
-  const isNew = earlier.length > 0 || !before.some(({ of }) => of === 'upgrade')
-  if (isNew && (outcome === 'upgraded' || outcome === 'up-to-date') && !(one.profile && one.runs)) {
+  if (
+    !one.left &&
+    (outcome === 'upgraded' || outcome === 'up-to-date') &&
+    !(one.profile && one.runs)
+  ) {
     const what = one.profile ? 'did not run' : 'was not the profile'
     said.push(`it said \`${outcome}\` of a generation that ${what}`)
   }
@@ -195,6 +204,21 @@ function wrong(one: Seen, before: Seen[]): string[] {
     said.push(`${phase} came after ${former.phase}`)
   }
   return said
+}
+
+/** What an agent did not say while it was at work, to whoever looked twenty times a second. */
+function unseen({ outcome, started, finished }: Status, one: Seen, before: Seen[]): string[] {
+  if (!outcome) return []
+  const working = before
+    .filter(({ of, boot }) => of === one.of && boot === one.boot)
+    .map(({ text }) => parse(text))
+    .filter((status) => status?.started === started && status?.outcome === null)
+  // a switch takes longer than a look
+  if (outcome === 'upgraded' && !working.some((status) => status?.phase === 'switch'))
+    return ['it said `upgraded` and was never seen to switch']
+  const seconds = (Date.parse(finished ?? '') - Date.parse(started ?? '')) / 1000
+  const silent = seconds >= 3 && working.length === 0
+  return silent ? [`it worked for ${seconds} s and did not say so`] : []
 }
 
 function parse(text: string): Status | undefined {

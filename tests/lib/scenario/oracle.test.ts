@@ -31,6 +31,13 @@ const status = (outcome: string, toplevel: string, more: Partial<Seen> = {}): Se
   ...more,
 })
 
+/** The same run as it switched: what ended well was seen to. */
+const switching = (toplevel: string): Seen => {
+  const { text, ...rest } = status('upgraded', toplevel)
+  const working = { phase: 'switch', outcome: null, finished: null }
+  return { ...rest, text: JSON.stringify({ ...(JSON.parse(text) as object), ...working }) }
+}
+
 const start = 'a'.repeat(40)
 const edit = 'b'.repeat(40)
 const repository: Repository = {
@@ -93,7 +100,7 @@ const well: Facts = {
   openLocks: [],
   trial: { toplevel: newer, entry: 'nixos-generation-2.conf', state: 'armed', boot: 'one' },
   journal: [],
-  seen: [status('upgraded', newer)],
+  seen: [switching(newer), status('upgraded', newer)],
   states: [status('upgraded', newer).text],
   unread: [],
   foreign: [],

@@ -1,5 +1,6 @@
 import { spawn, spawnSync } from 'node:child_process'
 import {
+  existsSync,
   mkdirSync,
   mkdtempSync,
   readFileSync,
@@ -39,7 +40,12 @@ const begun = ['recover', 'hooks', 'fetch', 'rebase', 'build', 'switch'].map((ph
 test('a state is read whatever signs are in it', () => {
   // what ends a line to JavaScript and to nobody else
   const text = status('fetch', 'failed', { reason: 'Conflict in a\u2028b' })
-  expect(readStatusLog(`one upgrade no no ${text} end\n`)).toEqual([seen(text)])
+  const line = `one upgrade no no ${text} end\n`
+  expect(readStatusLog(`${line}one begins\n${line}two upgrade no no ${text} end\n`)).toEqual([
+    seen(text, { left: true }),
+    seen(text),
+    seen(text, { boot: 'two', left: true }),
+  ])
 })
 
 test('an upgrade from its beginning to its end is in order, and so is one that was put back', () => {
@@ -70,13 +76,34 @@ test('a run that was killed in its first second may be followed by another in th
 })
 
 test('what a boot finds is of the boot before, and may be true no more', () => {
-  const left = seen(status('done', 'upgraded', to), { boot: 'two' })
+  const left = seen(status('done', 'upgraded', to), { boot: 'two', left: true })
   expect(judgeStatus([...begun, seen(status('validate')), left])).toMatchObject({ state: 'ok' })
+})
+
+const long = status('fetch', 'failed', { started: '2026-01-01T10:00:00Z' }).replace(
+  '10:01',
+  '2026-01-01T10:00:05Z',
+)
+
+test('what was left of an earlier run has not been seen at work', () => {
+  expect(judgeStatus([seen(long, { left: true })])).toMatchObject({ state: 'ok' })
+  const at = seen(status('fetch', null, { started: '2026-01-01T10:00:00Z' }))
+  expect(judgeStatus([at, seen(long)])).toMatchObject({ state: 'ok' })
 })
 
 test.each([
   ['upgraded before the profile has moved', [...begun, seen(status('switch', 'upgraded', to))]],
-  ['upgraded of what does not run', [seen(status('done', 'upgraded', to), { profile: true })]],
+  [
+    'upgraded of what does not run',
+    [...begun, seen(status('done', 'upgraded', to), { profile: true })],
+  ],
+  ['upgraded without a word before', [seen(status('done', 'upgraded', to), there)]],
+  [
+    'upgraded without a word of the switch',
+    [...begun.slice(0, -1), seen(status('done', 'upgraded', to), there)],
+  ],
+  ['an end of a long run without a word before', [seen(long)]],
+  ['the same of the dotfiles', [seen(long, { of: 'sync' })]],
   [
     'up-to-date of what is not the profile',
     [seen(status('done', 'up-to-date', to), { runs: true })],
@@ -146,10 +173,14 @@ test('the watcher writes down each state, and whether it was true in that moment
       return []
     }
   }
+  const begun = (): boolean =>
+    existsSync(join(dir, 'lib/lab-status.log')) &&
+    / begins$/m.test(readFileSync(join(dir, 'lib/lab-status.log'), 'utf8'))
   const next = async (count: number): Promise<Seen> =>
     waitFor(`state ${count}`, 20, () => log()[count - 1])
   try {
     const named = { to: { commit: 'c', toplevel: join(dir, 'new'), generation: 2 } }
+    await waitFor('the watcher to begin', 20, () => begun() || undefined)
     write(`${status('fetch')}\n`)
     expect(await next(1)).toMatchObject({ of: 'upgrade', profile: false, runs: false })
     write(`${status('switch', null, named)}\n`)
