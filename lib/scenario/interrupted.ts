@@ -279,11 +279,12 @@ function inCheckout({ name, title, limit, at }: Unforeseen): Case {
       await at(scene, vm, async () => {
         const unit = `${vm.subject.unit}.service`
         const group = `/sys/fs/cgroup/system.slice/${unit}`
-        // all of it stands still until whatever comes has come
+        // all of it stands still until whatever comes has come, for longer than a file system keeps names to
+        // itself (5 s), and not as long as texts (30 s): files that are new are there then, and empty
         await vm.root(
           `systemctl start --no-block ${unit}; until [ -d ${group} ]; do :; done
           until [ -e ${clone}/${file(many / 10)} ] || [ ! -d ${group} ]; do :; done
-          echo 1 >${group}/cgroup.freeze`,
+          echo 1 >${group}/cgroup.freeze; sleep 7`,
           { timeout: 120 * vm.patience },
         )
         const written = Number(await inClone('ls labmany | wc -l'))

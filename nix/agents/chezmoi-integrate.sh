@@ -177,14 +177,16 @@ step() { # <what> <arguments of jj...>
 }
 # A step that cannot be written down is not begun: the next run would not know how to go on from the middle of it.
 begin() { # <what> <commit that it leads to>
+  before_op=$(must 'read the history' "${jj[@]}" operation log --no-graph --limit 1 -T 'id')
+  keep_copy 2>"$work/must" || finish failed "Cannot $1: $(because must)"
   # what was written lately may not be on the disk yet, and a power cut would take it
   must "$1" sync --file-system .
-  before_op=$(must 'read the history' "${jj[@]}" operation log --no-graph --limit 1 -T 'id')
   after_op='' remote_commit=$2
   note_step || finish failed "Cannot $1: $REPLY"
 }
 end_step() { # <what>
   head_follows || give_up "$1" "$REPLY"
+  sync --file-system . # until then a power cut may take a part of it
   rm -f "$state/step"
 }
 give_up() { # <what> <reason, or what jj said last>

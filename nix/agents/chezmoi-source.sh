@@ -71,6 +71,7 @@ open_repository() {
   refuse_unended
   refuse_left_out
   drop_stale_locks "$git_dir"
+  drop_unwritten "$git_dir"
   recover
   make_jj
 

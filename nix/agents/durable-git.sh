@@ -56,6 +56,24 @@ held() { # held <lock> <.git directory>
   return 1
 }
 
+# jj leaves objects and refs to the page cache, too, and at an empty one git refuses every fetch, while jj takes it for
+# what it would have written again. Both are renamed to their place when they are whole, so that an empty one is
+# nobody's work. A ref by which jj keeps a commit has its name, and is written anew where there is that commit.
+drop_unwritten() { # drop_unwritten <.git directory>: prints what it has removed
+  local file id ref
+  while IFS= read -r -d '' file; do
+    rm -f "$file" && echo "$file"
+    id=${file##*/}
+    if [[ $file == "$1/objects"/* ]]; then
+      ref=${file%/*}
+      ref=$1/refs/jj/keep/${ref##*/}$id
+      if [[ -e $ref ]]; then rm -f "$ref" && echo "$ref"; fi
+    elif repo_git cat-file -e "$id^{commit}" 2>/dev/null; then
+      repo_git update-ref "refs/jj/keep/$id" "$id" || true
+    fi
+  done < <(find "$1/objects" "$1/refs/jj/keep" -type f -empty -regextype posix-extended -regex '.*/[0-9a-f]{38,64}' -print0 2>/dev/null)
+}
+
 # -- a step of jj that was cut off
 #
 # An agent notes where things are before it has jj do what moves git's HEAD, and can go back there, in this run
@@ -114,13 +132,13 @@ git_follows() { # git_follows <file with what jj said> [<what alone may not fail
 
 # Whether all operations since the first are of a rebase or its way back: one that was cut off has not written
 # down its last.
-only_rebased_since() { # only_rebased_since <operation>
+only_rebased_since() { # only_rebased_since <operation> [<what else may be, as a regular expression>]
   local id what
   while read -r id what; do
     case "$id $what" in
       "$1 "*) return 0 ;;
       *" import git"* | *" rebase "* | *" point bookmark"* | *" forget bookmark head-follows" | *" export git"* | *" new empty commit" | *" restore to operation $1"*) ;;
-      *) return 1 ;;
+      *) [[ -n ${2-} && $what =~ ^($2) ]] || return 1 ;;
     esac
   done < <(repo_jj op log --no-graph --ignore-working-copy --limit 100 --template 'id ++ " " ++ description.first_line() ++ "\n"')
   return 1
@@ -164,6 +182,9 @@ go_back() {
     return 1
   fi
   restore_head || return 1
+  if grep --quiet --extended-regexp 'Object [0-9a-f]+ .*not found' <(repo_jj log --no-graph --ignore-working-copy --revisions @ 2>&1); then
+    forget_unwritten || { REPLY="commits of its last operations are lost: \`jj op log\` and \`git fsck\` tell which" && return 1; }
+  fi
   if ! current=$(operation 2>"$work/said"); then
     finish_checkout "$before_op" || return 1
     current=$(operation 2>"$work/said") || { REPLY=$(tail -n 1 "$work/said") && return 1; }
@@ -194,6 +215,26 @@ go_back() {
   REPLY=${REPLY:-it is not as it was}
   return 1
 }
+
+# An operation that outlived a power cut, where its commits did not, lets jj read nothing any more: jj brings the one
+# to the disk at once, and not the others. Where it is of this step, jj is put back to before it, and so are the files.
+forget_unwritten() {
+  local from
+  only_rebased_since "$before_op" 'commit |snapshot working copy' || return 1
+  from=$(repo_jj log --no-graph --at-operation "$before_op" --revisions @ --template commit_id) || return 1
+  say "commits of an operation that was cut off are lost, and it is taken back"
+  # the commit that they were on the way to is lost, and had these files
+  if [[ -n $remote_commit ]]; then
+    as_user 600 bash -euo pipefail -c "$(declare -f put_files_back begun); put_files_back $from $remote_commit" || return 1
+  fi
+  # shellcheck disable=SC2016 # another bash reads it
+  as_user 20 bash -euo pipefail -c 'cp -T --preserve .jj/copy-before/checkout .jj/working_copy/checkout
+    cp -T --preserve .jj/copy-before/tree_state .jj/working_copy/tree_state
+    cd .jj/repo/op_heads/heads; : >"$1"; find . -type f ! -name "$1" -delete' - "$before_op"
+}
+# What jj knows of the files, as it was when `before_op` was noted.
+# shellcheck disable=SC2016 # another bash reads it
+keep_copy() { as_user 20 bash -euo pipefail -c 'rm -rf .jj/copy-before; cp -rT --preserve .jj/working_copy .jj/copy-before'; }
 
 is_as_before() { # is_as_before <current operation>
   [[ $(view_of "$1") == "$(view_of "$before_op")" ]] && head_is_right

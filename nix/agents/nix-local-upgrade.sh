@@ -76,7 +76,11 @@ look_around() {
 # An earlier run was killed, or the power went: puts back what it had changed.
 recover() {
   local left
-  left=$(if [[ $UPGRADE_MODE == local ]]; then drop_stale_locks "$repository/.git"; else drop_stale_locks "$state/remote.git"; fi)
+  if [[ $UPGRADE_MODE == local ]]; then
+    left=$(drop_stale_locks "$repository/.git" && drop_unwritten "$repository/.git")
+  else
+    left=$(drop_stale_locks "$state/remote.git")
+  fi
   if [[ -n $left ]]; then say "left by an earlier run, and removed: ${left//$'\n'/, }"; fi
   [[ -e $state/transaction.json ]] || return 0
   local line name

@@ -203,9 +203,10 @@ rebase_onto_remote() {
 
 rebase() {
   local conflicted split
+  before_op=$(operation 2>"$work/said") || stop_because 'read the repository'
+  keep_copy >"$work/said" 2>&1 || stop_because 'write to the repository'
   # what was written lately may not be on the disk yet, and a power cut would take it
   sync --file-system "$repository"
-  before_op=$(operation 2>"$work/said") || stop_because 'read the repository'
   begin repository
   if ! descends "$remote_commit" "$candidate"; then
     refuse_in_the_way

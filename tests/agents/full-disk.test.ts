@@ -187,6 +187,21 @@ test.each(Object.entries(killedAt))(
   },
 )
 
+// git brings to the disk what it has fetched; what jj has written since is in the page cache alone
+const powerCut = `cd .git; find objects refs/jj/keep -type f -newer refs/nix-local-upgrade/trunk -print0 |
+  while IFS= read -rd '' file; do chmod u+w "$file"; : >"$file"; echo "$file"; done | grep .`
+// before HEAD is locked nothing is written yet
+const cutAt = Object.entries({
+  ...killedAt,
+  'in the checkout': places['files of the working copy'],
+}).filter(([at]) => at !== 'before HEAD is locked')
+test.each(cutAt)(
+  'A power cut %s leaves new files of jj without content: the next run upgrades',
+  async (_, first) => {
+    expect(await withFailing({ first, times: 1, error: 'SIGKILL' }, false, powerCut)).toEqual([])
+  },
+)
+
 test('A single failure that jj only warns of is seen', async () => {
   expect(await withFailing({ first: places['HEAD of the repository'], times: 1 })).toEqual([])
 })

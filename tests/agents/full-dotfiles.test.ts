@@ -123,6 +123,29 @@ test.each(Object.entries(killedAt))('Killed %s: the next run syncs', async (_, f
   expect(await withFailing({ first, times: 1, error: 'SIGKILL' })).toEqual([])
 })
 
+const cutAt = Object.entries({
+  ...killedAt,
+  'as HEAD follows': places['HEAD of the source'],
+  'as a commit moves HEAD': 'commit jj renameat .*/.git/HEAD$',
+  // what is at work there is the look before it, which no step is
+}).filter(([at]) => at !== 'in the middle of a commit')
+test.each(cutAt)(
+  'A power cut %s leaves new files of jj without content: the next run syncs',
+  async (_, first) => {
+    // git brings to the disk what it has fetched; what jj has written since is in the page cache alone
+    const wrong = await withFailing({ first, times: 1, error: 'SIGKILL' }, async (copy) => {
+      const emptied = await copy.sh(
+        `cd ${base}/sorrow/.local/share/chezmoi/.git
+        find objects refs/jj/keep -type f -newer ${base}/sorrow/.local/state/chezmoi-sync/step -print0 |
+          while IFS= read -rd '' file; do chmod u+w "$file"; : >"$file"; echo "$file"; done`,
+        { user: 'rain' },
+      )
+      expect(emptied).not.toBe('')
+    })
+    expect(wrong).toEqual([])
+  },
+)
+
 test('Killed as it takes the trunk into an empty source: nothing is removed elsewhere', async () => {
   await inCopy(async (copy) => {
     const home = `${base}/rapture`

@@ -173,14 +173,14 @@ test('the watcher writes down each state, and whether it was true in that moment
       return []
     }
   }
-  const begun = (): boolean =>
+  const hasBegun = (): boolean =>
     existsSync(join(dir, 'lib/lab-status.log')) &&
     / begins$/m.test(readFileSync(join(dir, 'lib/lab-status.log'), 'utf8'))
   const next = async (count: number): Promise<Seen> =>
     waitFor(`state ${count}`, 20, () => log()[count - 1])
   try {
     const named = { to: { commit: 'c', toplevel: join(dir, 'new'), generation: 2 } }
-    await waitFor('the watcher to begin', 20, () => begun() || undefined)
+    await waitFor('the watcher to begin', 20, () => hasBegun() || undefined)
     write(`${status('fetch')}\n`)
     expect(await next(1)).toMatchObject({ of: 'upgrade', profile: false, runs: false })
     write(`${status('switch', null, named)}\n`)
