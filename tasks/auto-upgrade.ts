@@ -288,7 +288,9 @@ const cases: Case[] = [
   },
   {
     name: 'local-merges',
-    title: 'a commit of this host is rebased onto the remote, and both are deployed',
+    title:
+      'a commit of this host is rebased onto the remote, and both are deployed; a merge that its user is still at is neither deployed nor touched',
+    limit: 300,
     promise: 'local',
     own: true,
     ends: 'any',
@@ -312,6 +314,17 @@ const cases: Case[] = [
       const trunk = `cd ${fromHome(world.paths.flake)} && jj log --no-graph -r ${world.branch} -T description`
       const at = await vm.user(trunk, { allow: 'any' })
       scene.check('so does the bookmark of the trunk', 'Mine', at.stdout.trim())
+      // a merge that somebody is at is neither deployed nor taken apart
+      await vm.user(
+        `cd ${fromHome(world.paths.flake)} && jj new @- 'description(exact:"Side\\n")' && echo draft >world/draft`,
+      )
+      const reason = /^The working copy is a merge with edits that are not described: /
+      await upgrades(scene, vm, { outcome: 'failed', reason })
+      const merge = `cd ${fromHome(world.paths.flake)} && jj log --no-graph -r 'parents(@)' -T description | sort && cat world/draft`
+      const found = (await vm.user(merge)).stdout.trim().replaceAll('\n', ' ')
+      scene.check('the merge is as it was', 'Mine Side draft', found)
+      await vm.user(`cd ${fromHome(world.paths.flake)} && jj describe -m Merged`)
+      scene.ends(vm, (await deploys(scene, vm)).toplevel)
     },
   },
   {

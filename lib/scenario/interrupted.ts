@@ -106,7 +106,7 @@ export const interrupted: Case[] = [
   {
     name: 'power-cut-spoils',
     title:
-      'the power fails after a build, and with it goes the content of what Nix has registered as complete: it is built again',
+      'the power fails after a build, and with it goes the content of what Nix has registered as complete, and of its caches: all is made again',
     promise: 'whole',
     own: true,
     limit: 400,
@@ -147,7 +147,7 @@ async function replacedAfterPowerCut(scene: Scene): Promise<void> {
 }
 
 async function spoiltByPowerCut(scene: Scene): Promise<void> {
-  const { vm, world } = scene
+  const { vm, world, must } = scene
   const built = `pkgs.runCommand "lab-built" { } "echo two >$out"`
   const text = `{ pkgs, ... }: { environment.etc."lab-case".source = ${built}; }\n`
   await world.config.commit(module(vm, text), 'Built')
@@ -163,6 +163,10 @@ async function spoiltByPowerCut(scene: Scene): Promise<void> {
     : >$path; touch -d @1 $path; nix-store --verify-path $path 2>/dev/null || stat -c %s $path`
   const size = (await vm.root(spoil, { allow: 'any' })).stdout.trim()
   fault.bit(size === '0', `it has ${size} bytes`)
+  // Nix does not write its caches through either
+  const caches = `cd .cache/nix && for file in *-cache-*.sqlite; do printf spoilt >$file && rm -f $file-*; done; ls -d *-cache-*.sqlite`
+  const names = (await vm.user(caches)).stdout.trim()
+  must('a cache of Nix is spoilt', /sqlite/, names)
   await upgrades(scene, vm, { outcome: 'upgraded' })
   scene.check('it has its content again', 'two', await seen(vm))
   fault.healed(true, 'it was built again')

@@ -127,7 +127,7 @@ export const options: Case[] = [
   {
     name: 'from-remote',
     title:
-      'a host without a clone upgrades straight from the remote: to a good commit, not to a bad or a rewritten one',
+      'a host without a clone upgrades straight from the remote: to a good commit, also where its copy of the remote is damaged, not to a bad or a rewritten one',
     promise: 'deploy',
     own: true,
     limit: 500,
@@ -137,6 +137,11 @@ export const options: Case[] = [
       const host = (more = ''): ReturnType<typeof withOptions> => withOptions(vm, choice, more)
       await world.config.commit(host(), 'From the remote')
       await deploys(scene, vm)
+      // it has nothing that is not to be had again
+      const objects = '/var/lib/nix-local-upgrade/remote.git/objects'
+      const spoil = `find ${objects} -type f | while read -r file; do chmod u+w $file; : >$file; echo; done | wc -l`
+      const spoilt = Number((await vm.root(spoil)).stdout)
+      scene.must('its own copy of the remote is damaged', true, spoilt > 0)
       const two = await world.config.commit(host(noted('two')), 'Two')
       const to = await deploys(scene, vm)
       scene.ends(vm, to.toplevel)
