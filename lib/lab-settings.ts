@@ -2,7 +2,7 @@ import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Failure, usage } from './failure.ts'
 import { allPromises, type Promised } from './scenario/promise.ts'
-import { labFlake } from './settings.ts'
+import { labFlake, utf8Text } from './settings.ts'
 
 /** What upgrades a host, as far as the lab knows kinds of it; `unit` is any other. */
 export const upgradeKinds = ['lab', 'nixos-upgrade', 'comin', 'unit'] as const
@@ -56,7 +56,7 @@ const known: [path: string, variable: string, form: RegExp, what: string][] = [
   ['user', 'LAB_USER', /^[A-Za-z_][A-Za-z0-9_.-]{0,30}$/, 'a user name'],
   ['branch', 'LAB_BRANCH', /^[\w][\w./-]*$/, 'a branch'],
   // one that begins with `*` would be about units that nobody thought of
-  ['may-fail', 'LAB_MAY_FAIL', /^\w[\w@:.*\\-]*(,\w[\w@:.*\\-]*)*$/, 'a list of units'],
+  ['may-fail', 'LAB_MAY_FAIL', /^(\w[\w@:.*\\-]*(,\w[\w@:.*\\-]*)*)?$/, 'a list of units'],
   ['units.upgrade', 'LAB_UPGRADE_UNIT', /^[\w@:.\\-]+$/, 'a unit'],
   ['units.sync', 'LAB_SYNC_UNIT', /^[\w@:.\\-]+$/, 'a unit'],
   ['units.golden', 'LAB_GOLDEN_UNIT', /^[\w@:.\\-]+$/, 'a unit'],
@@ -143,7 +143,11 @@ export async function labSettings(flake = labFlake()): Promise<LabSettings> {
       throw usage(`Cannot read ${from} as ${what}: ${JSON.stringify(value)}`)
     }
     const plain = text.replace(/\.service$/, '')
-    put(settings, path, path === 'ports.ssh' ? Number(text) : isList ? text.split(',') : plain)
+    put(
+      settings,
+      path,
+      path === 'ports.ssh' ? Number(text) : isList ? text.split(',').filter(Boolean) : plain,
+    )
   }
   const { kind, unit } = settings.upgrade
   // the other tasks go by this name
@@ -160,8 +164,9 @@ export type Toml = { [key: string]: unknown }
 export async function readToml(file: string): Promise<Toml> {
   const { parse: parseToml } = await import('smol-toml')
   try {
-    return parseToml(readFileSync(file, 'utf8'))
+    return parseToml(utf8Text(file))
   } catch (cause) {
+    if (cause instanceof Failure) throw cause
     const [line] = (cause as Error).message.split('\n')
     const { line: number } = cause as { line?: number }
     throw usage(`Cannot read \`${file}\`${number ? `, line ${number}` : ''}: ${line}`)
@@ -175,7 +180,7 @@ async function parse(file: string): Promise<Toml> {
     if (known.some(([one]) => one === path)) continue
     throw usage(
       `Cannot read ${placeOf(file, path)}: there is no setting \`${path}\``,
-      `There are ${known.map(([one]) => one).join(', ')}`,
+      `There are ${known.map(([one]) => one).join(', ')} and [[promise]]`,
     )
   }
   return found

@@ -36,11 +36,7 @@ export async function loadEnv(): Promise<void> {
 
 /** @throws Failure (usage) for what dotenv passes over in silence, or takes for a part of a value */
 async function refuseSlips(file: string, parsed: Record<string, string>): Promise<void> {
-  const raw = readFileSync(file)
-  // as some editors save; of UTF-16 without a mark, all that is seen are zeros
-  if (!isUtf8(raw) || raw.includes(0))
-    throw usage(`Cannot read \`${file}\`: it is not UTF-8`, 'Save it anew as UTF-8')
-  const text = raw.toString()
+  const text = utf8Text(file)
   for (const { 1: key = '', index } of text.matchAll(/^[^\S\n]*(?:export\s+)?(LAB_\w+)/gm)) {
     const where = `line ${text.slice(0, index).split('\n').length} of \`${file}\``
     const example = readFileSync(join(project, '.env.example'), 'utf8')
@@ -59,6 +55,15 @@ async function refuseSlips(file: string, parsed: Record<string, string>): Promis
     if (variable !== undefined)
       throw usage(`Cannot read ${where}: \`${variable}\` stays as it is`, 'Write a path, as ~/lab')
   }
+}
+
+/** The text of a file that a person wrote. @throws Failure (usage) for one that some editor saved in another encoding */
+export function utf8Text(file: string): string {
+  const raw = readFileSync(file)
+  // of UTF-16 without a mark, all that is seen are zeros
+  if (!isUtf8(raw) || raw.includes(0))
+    throw usage(`Cannot read \`${file}\`: it is not UTF-8`, 'Save it anew as UTF-8')
+  return raw.toString()
 }
 
 /** An empty HOME is none; it would be the directory that the user is in. */

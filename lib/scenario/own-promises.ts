@@ -83,6 +83,12 @@ export async function readPromises(flake: string): Promise<OwnPromise[]> {
   const read: OwnPromise[] = []
   for (const [index, table] of tables.entries()) {
     const one = readOne(table as Record<string, unknown>, (key) => at(file, lines, index, key))
+    if (one.patch !== undefined && !existsSync(join(flake, one.patch))) {
+      throw usage(
+        `Cannot read ${at(file, lines, index, 'patch')}: there is no file \`${join(flake, one.patch)}\``,
+        'Write the path of the patch from lab.toml',
+      )
+    }
     if (read.some(({ name }) => name === one.name)) {
       throw usage(`Cannot read ${at(file, lines, index, 'name')}: \`${one.name}\` is there already`)
     }
@@ -156,7 +162,11 @@ function faultOf(
     return weather
   } catch (thrown) {
     if (!(thrown instanceof Failure)) throw thrown
-    throw usage(`Cannot read ${where('fault')}: ${thrown.message}`, thrown.detail.hint)
+    // what are flags there are settings here
+    const [said, hint] = [thrown.message, thrown.detail.hint].map((text) =>
+      text?.replaceAll(/--(?=(?:ms|percent|kbit|down|up)\b)/g, ''),
+    )
+    throw usage(`Cannot read ${where('fault')}: ${said}`, hint)
   }
 }
 

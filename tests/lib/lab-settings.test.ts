@@ -3,6 +3,7 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
+import type { Failure } from '../../lib/failure.ts'
 import { chooseGuest } from '../../lib/nix/guest.ts'
 import { seeding } from '../../lib/scenario/baseline.ts'
 import { disagreement, type Facts } from '../../lib/nix/host.ts'
@@ -80,6 +81,18 @@ test('units that may fail are named with or without their type, and by a part of
   expect(units.filter((unit) => mayFail(unit, names))).toEqual(units.slice(0, 4))
   process.env['LAB_MAY_FAIL'] = 'a,b*'
   expect((await labSettings(flake)).mayFail).toEqual(['a', 'b*'])
+  delete process.env['LAB_MAY_FAIL']
+  // as is left when the last one is taken out
+  toml('may-fail = []\n')
+  expect((await labSettings(flake)).mayFail).toEqual([])
+})
+
+test('A lab.toml of another encoding is refused, and a slip in a promise is told of promises', async () => {
+  writeFileSync(join(flake, 'lab.toml'), Buffer.from('# für mich\nuser = "mia"\n', 'latin1'))
+  await expect(labSettings(flake)).rejects.toThrow(/lab\.toml`: it is not UTF-8/)
+  toml('[[promises]]\nname = "web"\n')
+  const failed = await labSettings(flake).catch((error: Failure) => error)
+  expect((failed as Failure).detail.hint).toContain('[[promise]]')
 })
 
 test.each([

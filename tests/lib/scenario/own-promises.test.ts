@@ -67,14 +67,15 @@ test.each([
   [`[[promise]]\n${whole}within = 0\n`, /`within` of `.*` \(line 5\) as seconds from 1 to 600: 0/],
   [`[[promise]]\n${whole}about = "luck"\n`, /`about` of `.*` \(line 5\) as one of deploy, /],
   [`[[promise]]\n${whole}fault = "fire"\n`, /`fault` of `.*` \(line 5\) as one of cut, flap/],
-  [`[[promise]]\n${whole}fault = "delay"\n`, /\(line 5\): Cannot inject delay without --ms/],
-  [`[[promise]]\n${whole}fault = "cut"\nms = 3\n`, /\(line 5\): Cannot inject cut with --ms/],
+  [`[[promise]]\n${whole}fault = "delay"\n`, /\(line 5\): Cannot inject delay without ms/],
+  [`[[promise]]\n${whole}fault = "cut"\nms = 3\n`, /\(line 5\): Cannot inject cut with ms/],
   [`[[promise]]\n${whole}ms = 300\n`, /\(line 5\): `ms` is of a fault, and there is none/],
   [
     `[[promise]]\n${whole}shell = "x"\npatch = "y"\n`,
     /\(line 6\): a promise has shell or patch, not both/,
   ],
   [`[[promise]]\n${whole}patch = "../x.patch"\n`, /`patch` of `.*` \(line 5\) as a path below/],
+  [`[[promise]]\n${whole}patch = "x.patch"\n`, /\(line 5\): there is no file `.*x\.patch`/],
   [`[[promise]]\n${whole}[[promise]]\n${whole}`, /\(line 6\): `a` is there already/],
   ['[[promise]]\nname = "a"\ntitle = "A"\n', /\(line 1\): `a` would check nothing/],
   [
