@@ -54,7 +54,13 @@ const defaults: LabSettings = {
 /** Each setting: where it is in lab.toml, its variable, and what it may be. */
 const known: [path: string, variable: string, form: RegExp, what: string][] = [
   ['user', 'LAB_USER', /^[A-Za-z_][A-Za-z0-9_.-]{0,30}$/, 'a user name'],
-  ['branch', 'LAB_BRANCH', /^[\w][\w./-]*$/, 'a branch'],
+  // what git takes as one
+  [
+    'branch',
+    'LAB_BRANCH',
+    /^(?!HEAD$|.*(?:\.\.|\/[./]|[./]$|\.lock(?:\/|$)))\w[\w./-]*$/,
+    'a branch',
+  ],
   // one that begins with `*` would be about units that nobody thought of
   ['may-fail', 'LAB_MAY_FAIL', /^(\w[\w@:.*\\-]*(,\w[\w@:.*\\-]*)*)?$/, 'a list of units'],
   ['units.upgrade', 'LAB_UPGRADE_UNIT', /^[\w@:.\\-]+$/, 'a unit'],

@@ -65,6 +65,10 @@ test('lab.toml names what is different, and a variable beats it', async () => {
     branch: 'simple',
     units: { upgrade: 'auto-upgrade', sync: 'chezmoi-pre-update' },
   })
+  for (const branch of ['release/26.05', 'HEAD-1', 'a.locks', 'x']) {
+    process.env['LAB_BRANCH'] = branch
+    expect(await labSettings(flake)).toMatchObject({ branch })
+  }
   process.env['LAB_BRANCH'] = 'dev'
   process.env['LAB_SSH_PORT'] = '22222'
   expect(await labSettings(flake)).toMatchObject({ branch: 'dev', ports: { ssh: 22222 } })
@@ -117,6 +121,12 @@ test.each([
   ['[upgrade]\nunti = "x"', /Cannot read `.*` \(line 2\): there is no setting `upgrade\.unti`/],
   ['may-fail = ["sshd", "*"]', /`may-fail` of `.*` \(line 1\) as a list of units/],
   ['may-fail = "acme"', /`may-fail` of `.*` \(line 1\) as a list of units: "acme"/],
+  ...['a..b', 'a/', 'a//b', 'a/.b', 'a.', 'a.lock', 'a.lock/b', '-a', 'HEAD'].map(
+    (branch): [string, RegExp] => [
+      `branch = "${branch}"`,
+      /`branch` of `.*` \(line 1\) as a branch/,
+    ],
+  ),
   ['[ports]\nssh = 22', /`ports\.ssh` of `.*` \(line \d\) as a port/],
 ])('%s is refused in one line', async (text, said) => {
   toml(text)
