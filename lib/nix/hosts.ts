@@ -7,8 +7,8 @@ import { labFlake } from '../settings.ts'
 import { theVm, type Vm, knownVms } from '../vm/vm.ts'
 
 /**
- * The hosts that a task works on: those named, else every host of the flake that the lab may touch
- * (`LAB_HOSTS`, a list with blanks or commas; without it, all that the flake offers to the lab).
+ * The hosts that a task works on: those named, else those of `LAB_HOSTS`, a list with blanks or commas;
+ * without it, all that the flake offers to the lab.
  * @param dryRun whether the flake is to stay as it is, also where its lock lacks an input
  * @throws Failure (usage) for a name that is none, or that the flake does not have
  */

@@ -19,7 +19,7 @@ import { connect } from '../ssh/ssh.ts'
 import { settle } from './settle.ts'
 import { goOn } from './snapshot.ts'
 import { runLanes, type Lane, type Step } from '../steps.ts'
-import { labRemotes, serveLab } from './remotes.ts'
+import { dotfilesSource, labRemotes, serveLab } from './remotes.ts'
 import { ensureRemotes, subscribe } from './subscribe.ts'
 import { runningToplevel, switchTo } from './switch.ts'
 import {
@@ -71,6 +71,8 @@ export const groundLane = (deployments: Deployment[]): Lane<Deployment> => ({
           : ['boot a probe guest under KVM, once per boot of this machine']),
       ],
       run: async () => {
+        // published only once the VMs run
+        dotfilesSource()
         const found = await preflight()
         const asleep = deployments.filter(({ host }) => !isRunning(host))
         requireMemory(asleep.reduce((sum, each) => sum + memoryOf(each), 0))

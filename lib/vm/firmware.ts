@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs'
-import { Failure } from '../failure.ts'
+import { Failure, usage } from '../failure.ts'
 
 export interface Firmware {
   code: string
@@ -24,6 +24,12 @@ const pairs: [code: string, vars: string][] = [
  */
 export function findFirmware(): Firmware {
   const { LAB_OVMF_CODE: code, LAB_OVMF_VARS: vars } = process.env
+  // one alone would be passed over, or be a pair of what do not fit
+  if (code ? !vars : vars)
+    throw usage(
+      `Cannot use ${code ? 'LAB_OVMF_CODE' : 'LAB_OVMF_VARS'} alone`,
+      'Set both LAB_OVMF_CODE and LAB_OVMF_VARS, or neither',
+    )
   for (const path of [code, vars]) {
     if (path && !existsSync(path)) throw new Failure(`Cannot find the firmware \`${path}\``)
   }

@@ -188,12 +188,26 @@ test('more memory than there is', async () => {
 })
 
 test('no firmware', async () => {
-  const { code, stderr } = await makeLabWith({ LAB_OVMF_CODE: '/nonexistent' }).task(
+  const [LAB_OVMF_CODE, LAB_OVMF_VARS] = ['/nonexistent', '/nonexistent']
+  const both = await makeLabWith({ LAB_OVMF_CODE, LAB_OVMF_VARS }).task('deploy-vm', 'sorrow')
+  expect(both.code).toBe(3)
+  expect(both.stderr).toContain('Cannot find the firmware `/nonexistent`')
+})
+
+test('half a firmware, as the other half of the usual one would not fit', async () => {
+  const LAB_OVMF_VARS = '/nonexistent'
+  const half = await makeLabWith({ LAB_OVMF_VARS }).task('deploy-vm', 'sorrow')
+  expect(half.code).toBe(2)
+  expect(half.stderr).toContain('Cannot use LAB_OVMF_VARS alone')
+})
+
+test('dotfiles that are not there, before any VM is made', async () => {
+  const { code, stderr } = await makeLabWith({ LAB_DOTFILES: '/nonexistent' }).task(
     'deploy-vm',
     'sorrow',
   )
-  expect(code).toBe(3)
-  expect(stderr).toContain('Cannot find the firmware `/nonexistent`')
+  expect(code).toBe(2)
+  expect(stderr).toContain('Cannot find the directory `/nonexistent` of LAB_DOTFILES')
 })
 
 test('KVM demanded where it does not work, and a word that is no accelerator', async () => {
