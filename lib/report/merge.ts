@@ -1,4 +1,4 @@
-import { existsSync, readFileSync, readdirSync, realpathSync, statSync } from 'node:fs'
+import { accessSync, existsSync, readFileSync, readdirSync, realpathSync, statSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { makeDirectory, whyNot } from '../directory.ts'
 import { Failure, usage } from '../failure.ts'
@@ -78,7 +78,11 @@ export function readPart(dir: string): Part {
   if (!Array.isArray(results) || !results.every(isResult)) {
     throw usage(`Cannot read \`${join(dir, 'results.json')}\`: it is no list of results`)
   }
-  const events = read('events.jsonl', () => readEvents(dir))
+  // a run notes its cases before it writes what they came to: without them a part of the record was left behind
+  const events = read('events.jsonl', (path) => {
+    if (there) accessSync(path)
+    return readEvents(dir)
+  })
   const odd = events.findIndex((one) => !isRecorded(one))
   if (odd >= 0) {
     throw usage(`Cannot read \`${join(dir, 'events.jsonl')}\`: its line ${odd + 1} is no event`)

@@ -236,6 +236,17 @@ test.each([
   expect(stderr).toMatch(new RegExp(`^merge-runs: Cannot read \`.*${name}\`: .*\\n$`))
 })
 
+test('results without the events of their run are not taken for a whole record', () => {
+  const dir = one()
+  rmSync(join(dir, 'events.jsonl'))
+  expect(() => readParts([dir, two()])).toThrow(
+    `Cannot read \`${join(dir, 'events.jsonl')}\`: it is not there`,
+  )
+  // as of a run that was killed at its very beginning
+  rmSync(join(dir, 'results.json'))
+  expect(readParts([dir])).toMatchObject([{ results: [], events: [] }])
+})
+
 test('a directory that holds something is not written into', async () => {
   const { code, stderr } = await mergeRuns(one(), two(), '--to', two())
   expect(code).toBe(2)
