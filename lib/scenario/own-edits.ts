@@ -204,9 +204,13 @@ async function ownWays(scene: Scene): Promise<void> {
   await vm.user(`jj config set --user user.name 'Own Name'; jj config set --user user.email own@example.org
     mkdir -p .config/chezmoi; printf '${settings}${hook}' >>.config/chezmoi/chezmoi.toml
     cd ${fromHome(world.paths.dotfiles)} && jj new @- && head -c 3000000 /dev/urandom >dot_labbig
-    echo 'of {{ .chezmoi.username }}' >dot_labtmpl.tmpl && jj describe -m 'By hand'`)
+    echo 'of {{ .chezmoi.username }}' >dot_labtmpl.tmpl && jj describe -m 'By hand'
+    git remote set-url origin git://git.lab/elsewhere.git`)
   outcome(scene, vm, 'synced', await syncByUnit(vm))
   check('the change is in the trunk', 'Own Name <own@example.org> By hand', await newest())
+  const origin = `git -C ${fromHome(world.paths.dotfiles)} remote get-url origin`
+  const url = (await vm.user(origin)).stdout.trim()
+  check('the remote is the one of the configuration', 'git://git.lab/dotfiles.git', url)
   const size = await inTrunk('cat-file', '-s', `${world.branch}:dot_labbig`)
   check('so is a big file', '3000000', size)
 
