@@ -324,7 +324,13 @@ const cases: Case[] = [
       const found = (await vm.user(merge)).stdout.trim().replaceAll('\n', ' ')
       scene.check('the merge is as it was', 'Mine Side draft', found)
       await vm.user(`cd ${fromHome(world.paths.flake)} && jj describe -m Merged`)
-      scene.ends(vm, (await deploys(scene, vm)).toplevel)
+      const deployed = `cd ${fromHome(world.paths.flake)} && git log -1 --format=%s refs/nix-local-upgrade/candidate`
+      await upgrades(scene, vm, { outcome: 'up-to-date', reason: /changes nothing of this host/ })
+      scene.check(
+        'the merge is what is deployed',
+        'Merged',
+        (await vm.user(deployed)).stdout.trim(),
+      )
     },
   },
   {

@@ -137,11 +137,6 @@ export const options: Case[] = [
       const host = (more = ''): ReturnType<typeof withOptions> => withOptions(vm, choice, more)
       await world.config.commit(host(), 'From the remote')
       await deploys(scene, vm)
-      // it has nothing that is not to be had again
-      const objects = '/var/lib/nix-local-upgrade/remote.git/objects'
-      const spoil = `find ${objects} -type f | while read -r file; do chmod u+w $file; : >$file; echo; done | wc -l`
-      const spoilt = Number((await vm.root(spoil)).stdout)
-      scene.must('its own copy of the remote is damaged', true, spoilt > 0)
       const two = await world.config.commit(host(noted('two')), 'Two')
       const to = await deploys(scene, vm)
       scene.ends(vm, to.toplevel)
@@ -150,6 +145,11 @@ export const options: Case[] = [
       scene.check('it has done so without the clone', 'remote', (await vm.status())?.mode)
       // by what the clone knows, the oracle tells whether a commit follows another
       await vm.user(`cd ${fromHome(world.paths.flake)} && jj git fetch`)
+      // it has nothing that is not to be had again
+      const objects = '/var/lib/nix-local-upgrade/remote.git/objects'
+      const spoil = `find ${objects} -type f | while read -r file; do chmod u+w $file; : >$file; echo; done | wc -l`
+      const spoilt = Number((await vm.root(spoil)).stdout)
+      scene.must('its own copy of the remote is damaged', true, spoilt > 0)
       await upgrades(scene, vm, { outcome: 'up-to-date' })
       const motd = 'world/motd'
       await world.config.commit({ [motd]: markers }, 'Markers')
