@@ -147,21 +147,25 @@ after_power_cut() {
 
 # What boots is the boot loader's and the golden generation's to say: profile and entries follow it.
 recover_after_boot() {
-  local link now_running changed=''
-  now_running=$(running)
-  if [[ $stage == system && $(readlink --canonicalize "$profile") != "$now_running" ]]; then
+  local link latest=0 changed=''
+  if [[ $stage == system ]] && ! is_running "$profile"; then
     for link in "$profile"-*-link; do
       number "$link"
       # a link of somebody's own is no generation
-      if [[ $REPLY != null && $(readlink --canonicalize "$link") == "$now_running" ]]; then
-        nix-env --profile "$profile" --switch-generation "$REPLY" || later profile
-        changed=yes
-      fi
+      if [[ $REPLY != null && $REPLY -gt $latest ]] && is_running "$link"; then latest=$REPLY; fi
     done
+    # a garbage collection keeps what has booted, and may have taken it from the profile
+    if [[ $latest != 0 ]]; then
+      nix-env --profile "$profile" --switch-generation "$latest" || later profile
+    else
+      nix-env --profile "$profile" --set "$(readlink --canonicalize /run/booted-system)" || later profile
+    fi
+    changed=yes
   fi
-  if [[ $stage == system && $now_running != "$toplevel" ]] && drop_rejected; then changed=yes; fi
-  if [[ -n $changed ]]; then
-    timeout --kill-after=30 "$switch_limit" "$now_running/bin/switch-to-configuration" boot || later 'boot entries'
+  if [[ $stage == system ]] && ! is_running "$toplevel" && drop_rejected; then changed=yes; fi
+  # one that could not follow would have what was rejected boot
+  if [[ -n $changed && ! $profile -ef $toplevel ]]; then
+    timeout --kill-after=30 "$switch_limit" "$profile/bin/switch-to-configuration" boot || later 'boot entries'
   fi
   if [[ $UPGRADE_MODE == local ]]; then restore_repository; fi
 }

@@ -14,15 +14,16 @@ lock_limit=${UPGRADE_LOCK_LIMIT:-21600}
 switch_limit=${UPGRADE_SWITCH_LIMIT:-900}
 
 running() { readlink --canonicalize /run/current-system || true; }
-# Whether this toplevel, or a specialisation of it, runs, and it is the system profile's.
-runs() {
+# Whether this toplevel, or a specialisation of it, runs.
+is_running() { # is_running <toplevel, or a link to it>
   local each
-  [[ -n $1 && $profile -ef $1 ]] || return
+  [[ -n $1 ]] || return
   for each in "$1" "$1"/specialisation/*; do
     if [[ /run/current-system -ef $each ]]; then return; fi
   done
   return 1
 }
+runs() { [[ $profile -ef $1 ]] && is_running "$1"; } # runs <toplevel>: and it is the system profile's
 look_at_profile() { profile_now=$(readlink "$profile" || true); }
 
 # Whether a file system has so much free; what it lacks is in REPLY.
@@ -377,17 +378,24 @@ roll_back() {
 }
 
 restore_profile() {
-  local before
+  local before now target
   number "$from_profile"
   before=$REPLY
-  if [[ $(readlink "$profile") != "$from_profile" ]]; then
-    if [[ $(readlink --canonicalize "$profile") != "$toplevel" ]]; then
+  now=$(readlink "$profile" || true)
+  number "$now"
+  # one that was linked by hand, by a whole path or to no generation, is a generation's from now on
+  if [[ $now != "$from_profile" && ($before == null || $REPLY != "$before") ]]; then
+    target=$(readlink --canonicalize "$profile")
+    if [[ $target == "$toplevel" && $before == null ]]; then
+      nix-env --profile "$profile" --set "$from_running" || { later profile; return; }
+    elif [[ $target == "$toplevel" ]]; then
+      # as `nix-collect-garbage -d` leaves it, of which what runs is kept
+      if [[ ! -e $profile-$before-link ]]; then ln -sfn "$from_running" "$profile-$before-link" || true; fi
+      nix-env --profile "$profile" --switch-generation "$before" || { later profile; return; }
+    elif [[ $target != "$from_running" || $before != null ]]; then
       not_restored+=("profile (set by somebody else since)")
       return
     fi
-    # as `nix-collect-garbage -d` leaves it, of which what runs is kept
-    if [[ $before != null && ! -e $profile-$before-link ]]; then ln -sfn "$from_running" "$profile-$before-link" || true; fi
-    nix-env --profile "$profile" --switch-generation "$before" || { later profile; return; }
   fi
   drop_rejected || true
 }
@@ -399,7 +407,7 @@ drop_rejected() {
   before=$REPLY
   for link in "$profile"-*-link; do
     number "$link"
-    if [[ $REPLY == null || $before == null || $REPLY -le $before ]]; then continue; fi
+    if [[ $REPLY == null || $REPLY -le ${before/null/0} ]]; then continue; fi
     if [[ $(readlink --canonicalize "$link") != "$toplevel" ]]; then continue; fi
     dropped=yes
     nix-env --profile "$profile" --delete-generations "$REPLY" || later 'profile (the rejected generation is in it)'

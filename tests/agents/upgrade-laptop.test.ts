@@ -4,6 +4,7 @@ import { missingForRoot } from './root.ts'
 import {
   agent,
   copyWorld,
+  flake,
   killedIn,
   makeUpgradeWorld,
   quote,
@@ -130,6 +131,64 @@ test('What boots after a power cut is what boots from then on', async () => {
   expect(await world.sh('readlink -f /nix/var/nix/profiles/system')).toBe(one)
   expect(await world.sh('tail -n 1 switched')).toBe('boot one')
 })
+
+test('What boots after a power cut stays, though a collection has taken its generation', async () => {
+  const one = await world.sh('readlink -f /run/current-system')
+  await world.push('two', { 'text.nix': '"two"' })
+  expect((await world.upgrade({ UPGRADE_PHASE_HOOK: killedIn('validate') })).code).toBe(137)
+  // golden has a root of its own
+  await world.sh(`ln -sfn ${one} /run/current-system; ln -sfn ${one} /run/booted-system
+    rm /nix/var/nix/profiles/system-1-link
+    sed -i 's/"bootId":"[^"]*"/"bootId":"another"/' /var/lib/nix-local-upgrade/transaction.json`)
+  const done = await world.upgrade({ UPGRADE_HOOKS: '["false"]' })
+  expect(done).toMatchObject({ code: 1, phase: 'hooks', notRestored: [] })
+  expect(await world.sh('readlink -f /nix/var/nix/profiles/system')).toBe(one)
+  expect(await world.sh('cat /nix/var/nix/profiles/system-*-link/text')).toBe('one')
+  expect(await world.sh('tail -n 1 switched')).toBe('boot one')
+  expect(await world.upgrade()).toMatchObject({ outcome: 'upgraded', notRestored: [] })
+})
+
+test('A specialisation that boots after a power cut stays, and the profile is of its generation', async () => {
+  const special = flake.replace(
+    'chmod +x $out/bin/switch-to-configuration',
+    'chmod +x $out/bin/switch-to-configuration; mkdir -p $out/specialisation/s',
+  )
+  await world.push('special', { 'flake.nix': special })
+  const one = (await world.upgrade()).to!.toplevel
+  await world.push('two', { 'text.nix': '"two"' })
+  expect((await world.upgrade({ UPGRADE_PHASE_HOOK: killedIn('validate') })).code).toBe(137)
+  await world.sh(`ln -sfn ${one}/specialisation/s /run/current-system
+    sed -i 's/"bootId":"[^"]*"/"bootId":"another"/' /var/lib/nix-local-upgrade/transaction.json`)
+  const done = await world.upgrade({ UPGRADE_HOOKS: '["false"]' })
+  expect(done).toMatchObject({ code: 1, phase: 'hooks', notRestored: [] })
+  expect(await world.sh('readlink -f /nix/var/nix/profiles/system /run/current-system')).toBe(
+    `${one}\n${one}/specialisation/s`,
+  )
+  expect(await world.sh('tail -n 1 switched')).toBe('boot one')
+})
+
+test.each([
+  ['by a whole path', (profile: string) => `ln -sfn ${profile}-1-link ${profile}`],
+  [
+    'to no generation',
+    (profile: string) => `ln -sfn "$(readlink -f ${profile})" ${profile}; rm ${profile}-1-link`,
+  ],
+])(
+  'A profile that somebody has linked %s goes back, too, in as many runs as it takes',
+  async (_, link) => {
+    const one = await world.sh('readlink -f /run/current-system')
+    const profile = '/nix/var/nix/profiles/system'
+    await world.sh(link(profile))
+    await world.push('two', { 'text.nix': '"two"' })
+    const done = await world.upgrade({ UPGRADE_CHECKS: '["touch /boot/unwritable; false"]' })
+    expect(done).toMatchObject({ outcome: 'validation-failed', notRestored: ['boot entries'] })
+    await world.sh('rm /boot/unwritable')
+    expect(await world.upgrade()).toMatchObject({ outcome: 'skipped-known-bad', notRestored: [] })
+    expect(await world.sh(`readlink -f ${profile}; cat ${profile}-*-link/text`)).toBe(`${one}\none`)
+    await world.push('three', { 'text.nix': '"three"' })
+    expect(await world.upgrade()).toMatchObject({ outcome: 'upgraded', notRestored: [] })
+  },
+)
 
 test('A link beside the profile that somebody has made by hand is no generation', async () => {
   const one = await world.sh('readlink -f /run/current-system')
