@@ -215,6 +215,12 @@ conclude() {
       ignore) notes+=("ignored: $reason") ;;
     esac
   fi
+  # what somebody has switched to while this one was judged is theirs
+  if ! is_running "$toplevel"; then
+    rm -f "$state/transaction.json" "$before_root"
+    stage=''
+    finish locked "The system was switched by somebody else in the meantime"
+  fi
   record_deployed
   golden_goes_on
   enter clean

@@ -190,6 +190,18 @@ test.each([
   },
 )
 
+test('What was switched to by hand while an upgrade was judged stays, and is not said to be what it brought', async () => {
+  await world.push('two', { 'text.nix': '"two"' })
+  const byHand = 'mkdir -p /root/hand; ln -sfn /root/hand /run/current-system'
+  const done = await world.upgrade({ UPGRADE_CHECKS: JSON.stringify([byHand]) })
+  expect(done).toMatchObject({ code: 0, outcome: 'locked', notRestored: [] })
+  expect(done.reason).toContain('switched by somebody else in the meantime')
+  expect(await world.sh('readlink /run/current-system')).toBe('/root/hand')
+  expect(await world.sh('cat /var/lib/nix-local-upgrade/deployed')).not.toContain(done.to!.commit)
+  // and the next run brings it
+  expect(await world.upgrade()).toMatchObject({ outcome: 'upgraded', to: done.to! })
+})
+
 test('A link beside the profile that somebody has made by hand is no generation', async () => {
   const one = await world.sh('readlink -f /run/current-system')
   const profiles = '/nix/var/nix/profiles'
