@@ -48,6 +48,10 @@ look_for_room() {
   room "$state" "$state" 1024 16 && room "$work" "$work" 1024 16 && room "${profile%/*}" "${profile%/*}" 1024 32 &&
     { [[ $UPGRADE_MODE != local ]] || room "$repository" "$repository" "$((16384 + checkout_kib))" "$((512 + checkout_files))"; }
 }
+# Whether there is room for what boots; a container has no /boot, and no need of one.
+room_to_boot() { # room_to_boot <KiB>
+  [[ ! -d $UPGRADE_BOOT ]] || room "$UPGRADE_BOOT" "$UPGRADE_BOOT" "$1" 8
+}
 efi_variable() { # efi_variable <name>: of the boot loader, in REPLY; nothing where there is none
   # four bytes of attributes, of which the first alone is not zero, and UTF-16. Bash leaves zeros out, and warns
   { REPLY=$(<"/sys/firmware/efi/efivars/$1-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"); } 2>/dev/null || REPLY=''
@@ -221,7 +225,7 @@ preflight() {
   done
   # once it has booted well, golden takes copies of its own of these, before it gives up those that it has
   if [[ -e /var/lib/golden-generation/golden.json ]]; then need=$((need * 2)); fi
-  room "$UPGRADE_BOOT" "$UPGRADE_BOOT" "$need" 8 || stop no-space "$REPLY"
+  room_to_boot "$need" || stop no-space "$REPLY"
   look_for_room || stop no-space "$REPLY"
 }
 

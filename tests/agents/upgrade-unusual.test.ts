@@ -193,3 +193,12 @@ test('What a switch leaves running has not the lock', async () => {
   expect(stdout).toContain('upgraded: ')
   expect(stdout).not.toContain('locked: ')
 })
+
+test('A host without /boot, as a container is, is upgraded, and what is bad is known', async () => {
+  await world.sh('rmdir /boot')
+  await world.push('two', { 'text.nix': '"two"' })
+  expect(await world.upgrade()).toMatchObject({ outcome: 'upgraded' })
+  await world.push('bad', { 'text.nix': '"build fails"' })
+  expect(await world.upgrade()).toMatchObject({ outcome: 'build-failed' })
+  expect(await world.upgrade()).toMatchObject({ outcome: 'skipped-known-bad' })
+})
