@@ -175,9 +175,11 @@ run_hooks() {
   read_whole items "$UPGRADE_HOOKS" || stop failed "The hooks cannot be read"
   for hook in "${found[@]}"; do
     say "hook: $hook"
-    begun=$SECONDS
+    since_boot
+    begun=$REPLY
     if timeout --kill-after=10 "$hook_limit" bash -c "$hook" </dev/null 9>&-; then continue; fi
-    if ((SECONDS - begun >= hook_limit)); then stop failed "The hook \`$hook\` did not end within $hook_limit s"; fi
+    since_boot
+    if ((REPLY - begun >= hook_limit)); then stop failed "The hook \`$hook\` did not end within $hook_limit s"; fi
     stop failed "The hook \`$hook\` failed"
   done
 }

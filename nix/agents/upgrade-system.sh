@@ -178,7 +178,9 @@ drop_spoilt_paths() { # drop_spoilt_paths <time since which paths were made>
 }
 
 build() {
-  local code=0 from=$SECONDS killed
+  local code=0 from killed
+  since_boot
+  from=$REPLY
   killed_for_memory
   killed=$REPLY
   room 'The store' /nix/store "${store_reserve[@]}" || stop no-space "$REPLY"
@@ -198,7 +200,8 @@ build() {
     judge_built
     return
   fi
-  build_failed "$code" "$((SECONDS - from))" "$killed"
+  since_boot
+  build_failed "$code" "$((REPLY - from))" "$killed"
 }
 
 # What was built may be what runs already, or what did not boot the last time.

@@ -210,3 +210,12 @@ test('What has no history is known by its hash to its last character, and stays 
   expect(await world.sh('readlink /nix/var/nix/profiles/system /run/current-system')).toBe(held)
   expect(await world.sh('ls /var/lib/nix-local-upgrade')).not.toContain('transaction')
 })
+
+test('A hook that fails as the clock is set has failed, and not passed its time', async () => {
+  world.write(
+    'root/agent',
+    `timeout() { SECONDS=$((SECONDS + 36000)); command timeout "$@"; }\n${agent}`,
+  )
+  const done = await world.upgrade({ UPGRADE_HOOKS: '["exit 3"]' })
+  expect(done.reason).toBe('The hook `exit 3` failed')
+})
