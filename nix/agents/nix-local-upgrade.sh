@@ -277,6 +277,8 @@ main() {
     esac
   done
   [[ $EUID == 0 ]] || { echo "nix-local-upgrade: Only root may upgrade this host" >&2; exit 1; }
+  # a program in the background that reads a terminal would be stopped until its time is up
+  exec </dev/null
   if [[ -n $only_reboot ]]; then reboot_only; fi
   if [[ $UPGRADE_MODE == local ]]; then know_user; fi
   enter lock

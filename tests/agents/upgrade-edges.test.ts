@@ -219,3 +219,22 @@ test('A hook that fails as the clock is set has failed, and not passed its time'
   const done = await world.upgrade({ UPGRADE_HOOKS: '["exit 3"]' })
   expect(done.reason).toBe('The hook `exit 3` failed')
 })
+
+test('What reads its input in a run by hand gets none, and does not wait for the terminal', async () => {
+  const terminal = 'import pty, sys; pty.spawn(sys.argv[1:])'
+  const env = { ...settings, UPGRADE_PHASE_HOOK: 'f() { [ "$1" != hooks ] || cat; }; f' }
+  const agentOf = agent.replace(
+    'timeout --kill-after=10 300 bash',
+    'timeout --kill-after=1 20 bash',
+  )
+  expect(agentOf).not.toBe(agent)
+  world.write('root/agent', agentOf)
+  const command = ['bash', '-euo', 'pipefail', '/root/agent']
+  const { stdout } = await world.run(command, {
+    env,
+    daemon: true,
+    around: ['python3', '-c', terminal],
+  })
+  expect(stdout).toContain('up-to-date: ')
+  expect(stdout).not.toContain('The phase hook failed')
+})
