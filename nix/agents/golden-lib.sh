@@ -74,10 +74,11 @@ efi_variable() { # efi_variable <name>: its text, empty when it is not set
   [[ ! -e $file ]] || tr -d '\0-\7' <"$file"
 }
 
-# The boot entry of a generation by what is in it, as its name differs between installers
+# The boot entry of a generation by what is in it, as its name differs between installers. Theirs come first: a copy that
+# somebody made, as of one for a rescue mode, is of the same generation
 entry_of() { # entry_of <toplevel>: the path; fails when there is none
   local entry
-  for entry in "$entries"/*.conf; do
+  for entry in "$entries"/nixos-*.conf "$entries"/*.conf; do
     if [[ ${entry##*/} != golden-* && -e $entry && $(<"$entry")' ' == *" init=$1/init"[[:space:]]* ]]; then
       echo "$entry"
       return 0

@@ -111,6 +111,19 @@ describe('A trial', () => {
     expect(host.variable('LoaderEntryOneShot')).toBe('nixos-work-generation-2.conf')
   })
 
+  test('is started by its own entry, and not by a copy that somebody has made for a rescue', async () => {
+    await host.rebuild(2, 'boot')
+    await host.sh(`cd /boot/loader/entries
+      sed 's/^options .*/& systemd.unit=rescue.target/' nixos-generation-2.conf >debug.conf; golden-arm-trial`)
+    expect(host.variable('LoaderEntryOneShot')).toBe('nixos-generation-2.conf')
+    await host.boot()
+    const { golden, goldenEntry } = await host.status()
+    expect(golden).toBe(two)
+    expect(readFileSync(host.path(`boot/loader/entries/${goldenEntry}`), 'utf8')).not.toContain(
+      'rescue',
+    )
+  })
+
   test('is judged at once where the upgrade to it is of a system that upgrades no more', async () => {
     await host.rebuild(2)
     await host.sh(`mkdir -p /var/lib/nix-local-upgrade
