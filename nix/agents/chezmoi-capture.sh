@@ -47,7 +47,7 @@ capture() {
 # One that chezmoi does not take, as for what looks like a secret, keeps no other from it; and it is found by halves,
 # as each start of chezmoi counts. One that takes all the time there is would take that of each half.
 re_add_all() { # <file...>
-  local half=$(($# / 2)) each said
+  local half=$(($# / 2)) each
   if re_add "$@"; then
     captured+=("${@#"$HOME/"}")
   elif (($# > 1)) && grep --quiet '^No end within' "$work/capture"; then
@@ -56,17 +56,21 @@ re_add_all() { # <file...>
     re_add_all "${@:1:half}"
     re_add_all "${@:half+1}"
   else
-    said=$(because capture)
-    if [[ $said == 'No end within'* ]]; then said+=" (chezmoi looks through it for secrets, unless its configuration says \`secrets = \"ignore\"\` below \`[add]\`)"; fi
-    uncaptured+=("${1#"$HOME/"}: $said")
-    keep "${1#"$HOME/"}" "cannot be captured: $said"
+    not_taken "$1"
   fi
+}
+not_taken() { # <file>
+  local said
+  said=$(because capture)
+  if [[ $said == 'No end within'* ]]; then said+=" (chezmoi looks through it for secrets, unless its configuration says \`secrets = \"ignore\"\` below \`[add]\`)"; fi
+  uncaptured+=("${1#"$HOME/"}: $said")
+  keep "${1#"$HOME/"}" "cannot be captured: $said"
 }
 # chezmoi may have been told to commit and push what it adds (`git.autoCommit`), which is done here: it finds another
 # repository, that sees nothing of the source.
-re_add() { # <file...>
+re_add() { # [--dry-run] <file...>
   if [[ ! -e $work/apart ]]; then git init --quiet "$work/apart" && echo '*' >"$work/apart/.git/info/exclude"; fi
-  GIT_DIR=$work/apart/.git within "$limit" capture chezmoi re-add --no-tty -- "$@"
+  GIT_DIR=$work/apart/.git within "$limit" capture chezmoi re-add --no-tty "$@"
 }
 
 # Adds a target to `unchanged` where the source is as it was when the target was written from it. Else
@@ -93,6 +97,8 @@ capture_one() { # <target> <source file> <what chezmoi last wrote there> <its mo
 
   path=$(realpath --relative-to=. "$source")
   cp "$file" "$work/ours"
+  # what chezmoi does not take comes in by no merge either, and is not published as a conflict
+  if ! re_add --dry-run "$file"; then not_taken "$file" && return; fi
   base=$(commit_with "$path" "$last" "$work/base") || base=''
   if [[ -n $base && $((8#$(stat -c %a "$file" || echo 0))) == "$mode" ]] &&
     git merge-file --quiet -p "$work/ours" "$work/base" "$work/theirs" >"$work/merged"; then

@@ -540,6 +540,20 @@ test('What chezmoi does not take, or cannot do, is named, each of it, and holds 
   expect(await torment.sh('wc -l <.key')).toBe('2')
 })
 
+test('What chezmoi does not take comes in by no merge with the trunk either, and is published as no conflict', async () => {
+  const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': ten, '.b': ten })
+  await sorrow.sh(`sed -i '1s/.*/trunk/' .a; echo trunk >>.b`)
+  await sorrow.sync()
+  await torment.sh(`mkdir -p .config/chezmoi; printf '[add]\nsecrets = "error"\n' >.config/chezmoi/chezmoi.toml
+    for file in .a .b; do echo 'x = "ghp_aBcD1234eFgH5678iJkL9012mNoP3456qRsT"' >>$file; done`)
+  await torment.sync()
+  // the source has the trunk's by now
+  const refused = await torment.sync()
+  expect(refused).toMatchObject({ outcome: 'failed', captured: [], conflicts: [] })
+  expect(refused.reason).toMatch(/^Cannot capture \.a: .*Token.*; \.b: .*Token/)
+  expect(await atRemote('git log -p --all')).not.toContain('ghp_')
+})
+
 test('A file that chezmoi takes too long to look through is named, and holds nothing else back', async () => {
   const { torment, atRemote } = await makeDotfiles(root, { '.a': ten, '.b': ten, '.large': 'x\n' })
   await torment.sh(`mkdir slow; cat >slow/chezmoi <<'END'
