@@ -77,6 +77,8 @@ re_add() { # [--dry-run] <file...>
 # the source went on meanwhile, as the file was edited while a run was going on: both are merged.
 capture_one() { # <target> <source file> <what chezmoi last wrote there> <its mode> <the source's> <sum of that>
   local file=$1 source=$2 target=${1#"$HOME/"} last=$3 mode=$4 perm=$5 sum=$6 path base
+  # chezmoi gives it a name in the source, which may be that of another file
+  if is_external "$target"; then keep "$target" 'of an external, edited here' && return; fi
   case ${source##*/} in
     *.tmpl | encrypted_*.tmpl.*) keep "$target" 'a template, edited here' && return ;;
     create_* | modify_* | symlink_* | remove_*) keep "$target" 'not a plain file' && return ;;

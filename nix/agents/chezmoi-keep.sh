@@ -14,7 +14,7 @@ rows=()                          # "<XY of `chezmoi status`> <target>", as `comp
 unreadable=()                    # targets of which chezmoi could not say anything
 declare -A unreadable_because=() # by "/<target>"
 history_read='' history=()       # names in commits, once they were asked for,
-externals=()                     # and targets that come from elsewhere
+externals_of='' externals=()     # and targets that come from elsewhere, by the commit
 narrow=''                        # whether an apply has to name its targets,
 planned=()                       # which are these rows then
 unrefreshed=''                   # why externals could not be fetched anew
@@ -290,9 +290,6 @@ rendered() { # <file>
     history_read=yes
     mapfile -d '' -t history < <(git log --all --format= --name-only -z -- '*create_*' '*modify_*' '*.tmpl' \
       '*encrypted_*' 2>/dev/null)
-    if within "$limit" externals chezmoi managed --include=externals --path-style=all --format=json >"$work/externals"; then
-      mapfile -d '' -t externals < <(jq -j 'keys? // [] | .[] + "\u0000"' "$work/externals")
-    fi
   fi
   for path in "${history[@]}"; do
     bare_name "$path"
@@ -302,10 +299,21 @@ rendered() { # <file>
     bare_path "$path"
     if [[ /$REPLY == */"$target" ]]; then made=yes; fi
   done
-  for path in "${externals[@]}"; do
-    if [[ $target/ == "$path"/* ]]; then made=yes; fi
+  [[ -n $made ]] || is_external "$target"
+}
+is_external() { # <target>
+  local each
+  if [[ $externals_of != "/$head" ]]; then
+    externals_of=/$head externals=()
+    if [[ -n $(find "$root" -name '.chezmoiexternal*' -print -quit) ]] &&
+      within "$limit" externals chezmoi managed --include=externals --path-style=all --format=json >"$work/externals"; then
+      mapfile -d '' -t externals < <(jq -j 'keys? // [] | .[] + "\u0000"' "$work/externals")
+    fi
+  fi
+  for each in "${externals[@]}"; do
+    if [[ $1/ == "$each"/* ]]; then return; fi
   done
-  [[ -n $made ]]
+  return 1
 }
 
 # The name of the target of a source file, in REPLY.

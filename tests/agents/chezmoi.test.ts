@@ -632,6 +632,20 @@ END`)
   expect(await torment.sh('cat .ext')).toBe('text')
 })
 
+test('What is edited of an external is no edit of a source file of its name', async () => {
+  const { torment, atRemote } = await makeDotfiles(root, { '.a': 'a\n' })
+  await torment.sh(`mkdir part; echo part >part/README; tar -cf part.tar -C part .
+    cd .local/share/chezmoi; echo whole >README; echo README >.chezmoiignore
+    printf '%s\n' '[".part"]' 'type = "archive"' "url = \\"file://$HOME/part.tar\\"" >.chezmoiexternal.toml`)
+  expect((await torment.sync()).applied).toEqual(['.part', '.part/README'])
+  await torment.sh('echo mine >>.part/README')
+  expect(await torment.sync()).toMatchObject({
+    outcome: 'up-to-date',
+    kept: [{ file: '.part/README', reason: 'of an external, edited here' }],
+  })
+  expect(await atRemote('git for-each-ref --format="%(refname)"')).toBe('refs/heads/main')
+})
+
 test.each([
   ['each commit', 'jj config set --user signing.behavior own'],
   ['what is pushed', 'jj config set --user git.sign-on-push true'],
