@@ -127,7 +127,7 @@ refuse_left_out() {
 # bisection ends as HEAD is moved.
 refuse_unended() {
   local each
-  for each in MERGE_HEAD CHERRY_PICK_HEAD REVERT_HEAD BISECT_LOG rebase-merge rebase-apply; do
+  for each in MERGE_HEAD CHERRY_PICK_HEAD REVERT_HEAD sequencer BISECT_LOG rebase-merge rebase-apply; do
     if exists "$git_dir/$each"; then finish conflict "git is in the middle of something in $repository: \`git status\` there says how to end it"; fi
   done
 }

@@ -466,6 +466,18 @@ test('A merge of git that waits for its user is left to them', async () => {
   expect(await sorrow.sh(`cd .local/share/chezmoi; ${state}`)).toBe(before)
 })
 
+test('So are cherry-picks of which some are to come', async () => {
+  const { sorrow } = await makeDotfiles(root, { '.a': 'a\n' })
+  const git = 'git -c user.name=o -c user.email=o@o'
+  await sorrow.sh(`cd .local/share/chezmoi; git checkout -q -b side
+    echo s >dot_a; ${git} commit -qam s; echo x >dot_x; git add dot_x; ${git} commit -qm x; git checkout -q --detach HEAD~2
+    echo t >dot_a; ${git} commit -qam t; ${git} cherry-pick side~1 side >/dev/null 2>&1 || true
+    echo both >dot_a; ${git} commit -qam both`)
+  expect(await sorrow.sync()).toMatchObject({ outcome: 'conflict' })
+  await sorrow.sh(`cd .local/share/chezmoi; ${git} cherry-pick --continue; git branch -qD side`)
+  expect(await sorrow.sync()).toMatchObject({ outcome: 'synced', applied: ['.a', '.x'] })
+})
+
 test('So is a bisection', async () => {
   const { sorrow } = await makeDotfiles(root, { '.a': '0\n' })
   const state = 'git rev-parse HEAD; cat .git/BISECT_LOG dot_a ~/.a'
