@@ -95,7 +95,7 @@ refuse_other_branch() {
   if [[ -z $name || $name == "$branch" || -z $head || -z $from ]]; then return; fi
   upstream=$(git rev-parse --abbrev-ref '@{upstream}' 2>/dev/null || true)
   if [[ $upstream == "origin/$branch" ]] || { [[ $upstream == origin/* ]] && ancestor "$head" "$from"; }; then return; fi
-  finish failed "$repository is on the branch \`$name\`, not on \`$branch\`: \`git checkout --detach\` there lets it be shared, a commit and \`git checkout $branch\` do not"
+  finish failed "$repository is on the branch \`$name\`, not on \`$branch\`: \`git checkout --detach && git branch --delete $name\` there lets it be shared, a commit and \`git checkout $branch\` do not"
 }
 
 # One that a run was cut off in the making of has nothing in it but what git has. jj cannot read it, so that nobody
@@ -150,30 +150,56 @@ recover() {
   back_from 'put back what an earlier run began'
 }
 
-# Someone who resolves a conflict in the source is not disturbed. Also takes the source's present text
-# into jj's history, so that nothing below can lose it.
+# Someone who resolves a conflict in the source is not disturbed, nor is who is at work elsewhere in its history. Also
+# takes the source's present text into jj's history, so that nothing below can lose it.
 refuse_unresolved() {
-  local said open files conflict='conflicts() & ::@ & ~::remote_bookmarks()' question
-  # the working copy comes last, as it has files with names of any kind
-  question=("${jj[@]}" log --no-graph --reversed --revisions "@ | $conflict" -T "
-    if(self.contained_in('$conflict'), 'conflict ' ++ commit_id ++ ' ')
-    ++ if(current_working_copy, if(immutable, 'immutable ') ++ 'copy ' ++ $working_copy)")
-  if ! said=$(within "$limit" stale "${question[@]}"); then
+  local said facts=() fact open='' immutable='' aside='' name='' files question
+  local conflict='conflicts() & ::@ & ~::remote_bookmarks()'
+  # Commits upon the working copy, or of this host, that are nowhere else, as after `jj edit` or `git checkout` of an
+  # older one: an apply would take what they have out of the home.
+  local upon="heads((working_copies() | bookmarks() | remote_bookmarks()).. & (@+:: | description(regex:'^Dotfiles of $host: ')))"
+  # what its user has begun, and no remote has
+  local named='remote_bookmarks()..@ & bookmarks()'
+  question=("${jj[@]}" log --no-graph --revisions "@ | $conflict | $upon | $named" -T "
+    if(self.contained_in('$conflict'), 'conflict ' ++ commit_id ++ \"\\0\")
+    ++ if(self.contained_in(\"$upon\") && !divergent, 'upon ' ++ commit_id.short() ++ \"\\0\")
+    ++ if(self.contained_in('$named'), local_bookmarks.map(|b| 'name ' ++ b.name() ++ \"\\0\").join(''))
+    ++ if(current_working_copy, if(immutable, \"immutable\\0\") ++ 'copy ' ++ $working_copy ++ \"\\0\")")
+  if ! within "$limit" stale "${question[@]}" >"$work/copy"; then
     # a run of jj that was killed may leave it stale
     if [[ $(<"$work/stale") == *'not updated since operation'* ]]; then
       finish_checkout '' || finish failed "Cannot finish a checkout of the source: $REPLY"
     fi
-    said=$(must 'read the source' "${question[@]}")
+    must 'read the source' "${question[@]}" >"$work/copy"
     look
   fi
-  copy=${said#*copy }
-  open=${said%"copy $copy"}
-  if [[ $open == *immutable* ]]; then
-    finish failed "Nothing can be brought into the source: its working copy is immutable, by this user's setting of immutable_heads()"
+  mapfile -d '' -t facts <"$work/copy"
+  for fact in "${facts[@]}"; do
+    said=${fact#* }
+    case $fact in
+      'conflict '*) open=$said ;;
+      'upon '*) aside=$said ;;
+      'name '*)
+        # quoted where it has signs that jj gives a meaning
+        said=${said//\"/}
+        if [[ $said != "$branch" && $said != conflict/* && $said != head-follows ]]; then name=$said; fi
+        ;;
+      immutable) immutable=yes ;;
+      'copy '*) copy=$said ;;
+    esac
+  done
+  if [[ -n $immutable ]]; then
+    finish failed "Nothing can be brought into the source: its working copy is immutable, by this user's setting of immutable_heads() (\`jj new\` in $repository begins another)"
   fi
-  [[ -n $open ]] || return 0
-  open=${open##*conflict }
-  mapfile -t files < <("${jj[@]}" resolve --list 2>/dev/null | sed -E 's/ {2,}[0-9]+-sided.*//')
-  add_conflict "${files[@]}"
-  finish conflict "The source has conflicts to resolve: ${files[*]:-in ${open:0:12}}"
+  if [[ -n $open ]]; then
+    mapfile -t files < <("${jj[@]}" resolve --list 2>/dev/null | sed -E 's/ {2,}[0-9]+-sided.*//')
+    add_conflict "${files[@]}"
+    finish conflict "The source has conflicts to resolve: ${files[*]:-in ${open:0:12}}"
+  fi
+  if [[ -n $aside ]]; then
+    finish failed "The commit $aside is in neither the working copy of $repository nor the trunk: \`jj new $aside\` there goes back to it, \`jj abandon $aside\` gives it up, a bookmark keeps it aside"
+  fi
+  if [[ -n $name && -n $from ]]; then
+    finish failed "$repository has commits of the bookmark \`$name\`: \`jj bookmark delete $name\` there lets them be shared, \`jj new $branch@origin\` does not"
+  fi
 }

@@ -148,6 +148,59 @@ test('Nor does a sync leave one that has been begun, and publish what comes ther
   expect(await torment.sh(`${source}; git show experiment:dot_a`)).toBe('a\ntry')
 })
 
+test('Nor is a bookmark of jj, and its commits are shared once it is gone', async () => {
+  const { torment, atRemote } = await makeDotfiles(root, { '.a': 'a\n', '.b': 'b\n' })
+  const trunk = 'git show main:dot_a'
+  await torment.sh(
+    `${git}; jj config set --user user.name x; jj config set --user user.email x@y; ${source}; jj bookmark create --quiet try`,
+  )
+  const refused = { outcome: 'failed', reason: expect.stringContaining('the bookmark `try`') }
+  expect(await torment.sync()).toMatchObject(refused)
+  await torment.sh(`${source}; echo x >>dot_a; jj commit --quiet -m try; echo edit >>~/.b`)
+  expect(await torment.sync()).toMatchObject(refused)
+  expect(await atRemote(trunk)).toBe('a')
+  // aside, it holds nothing up
+  await torment.sh(`${source}; jj new --quiet main@origin`)
+  expect(await torment.sync()).toMatchObject({ outcome: 'synced', captured: ['.b'] })
+  expect(await atRemote(trunk)).toBe('a')
+  await torment.sh(`${source}; jj new --quiet @- try; jj bookmark delete --quiet try`)
+  expect(await torment.sync()).toMatchObject({ outcome: 'synced', applied: ['.a'] })
+  expect(await atRemote(trunk)).toBe('a\nx')
+})
+
+test.for([
+  ['jj edit', 'jj edit --quiet @--'],
+  ['git checkout', 'git checkout -q main'],
+])(
+  'What was not pushed yet is not taken out of the home by a `%s` of what was before',
+  async ([, back]) => {
+    const { torment, atRemote } = await makeDotfiles(root, { '.a': 'a\n', '.b': 'b\n' })
+    const offline = { CHEZMOI_REPO_URL: 'git://127.0.0.1:1/x.git' }
+    for (const file of ['.a', '.b']) {
+      await torment.sh(`echo edit >>${file}`)
+      await torment.sync(offline)
+    }
+    const commit = await torment.sh(`${source}; git rev-parse --short=12 HEAD; ${back}`)
+    expect(await torment.sync()).toMatchObject({
+      outcome: 'failed',
+      reason: expect.stringContaining(`\`jj new ${commit}\``),
+    })
+    expect(await torment.sh('cat .a .b')).toBe('a\nedit\nb\nedit')
+    await torment.sh(`${source}; jj new --quiet ${commit}`)
+    expect((await torment.sync()).outcome).toBe('synced')
+    expect(await atRemote('git show main:dot_a main:dot_b')).toBe('a\nedit\nb\nedit')
+  },
+)
+
+test('What its user has amended is not taken for what was left behind', async () => {
+  const { torment, atRemote } = await makeDotfiles(root, { '.a': 'a\n' })
+  await torment.sh(`${git}; echo edit >>.a`)
+  await torment.sync({ CHEZMOI_REPO_URL: 'git://127.0.0.1:1/x.git' })
+  await torment.sh(`${source}; git commit -q --amend -m Mine`)
+  expect((await torment.sync()).outcome).toBe('synced')
+  expect(await atRemote('git log -1 --format=%s main')).toBe('Mine')
+})
+
 test('What is edited in a directory after it was looked at stays', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
   await sorrow.sh(`${source}; mkdir -p dot_one; echo x >dot_one/x`)
