@@ -213,9 +213,10 @@ function unseen({ outcome, started, finished }: Status, one: Seen, before: Seen[
     .filter(({ of, boot }) => of === one.of && boot === one.boot)
     .map(({ text }) => parse(text))
     .filter((status) => status?.started === started && status?.outcome === null)
-  // a switch takes longer than a look
-  if (outcome === 'upgraded' && !working.some((status) => status?.phase === 'switch'))
-    return ['it said `upgraded` and was never seen to switch']
+  // both take longer than a look; what was booted after a power cut is judged, and not switched to
+  const phases = ['switch', 'validate']
+  if (outcome === 'upgraded' && !working.some((status) => phases.includes(status?.phase ?? '')))
+    return ['it said `upgraded` and was seen neither to switch nor to judge that']
   const seconds = (Date.parse(finished ?? '') - Date.parse(started ?? '')) / 1000
   const silent = seconds >= 3 && working.length === 0
   return silent ? [`it worked for ${seconds} s and did not say so`] : []

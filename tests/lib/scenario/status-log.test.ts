@@ -85,6 +85,13 @@ const long = status('fetch', 'failed', { started: '2026-01-01T10:00:00Z' }).repl
   '2026-01-01T10:00:05Z',
 )
 
+test('what was booted after a power cut is taken up without a switch', () => {
+  const taken = [seen(status('validate', null, to), there)]
+  expect(judgeStatus([...taken, seen(status('done', 'upgraded', to), there)])).toMatchObject({
+    state: 'ok',
+  })
+})
+
 test('what was left of an earlier run has not been seen at work', () => {
   expect(judgeStatus([seen(long, { left: true })])).toMatchObject({ state: 'ok' })
   const at = seen(status('fetch', null, { started: '2026-01-01T10:00:00Z' }))
