@@ -90,6 +90,13 @@ export async function withStage(
   vms: number[],
   use: (stage: Stage, hosts: string[], labs: Lab[]) => Promise<void>,
 ): Promise<Ended> {
+  const named = new Set(options.hosts)
+  if (named.size > 2) {
+    throw usage(
+      `Cannot run it on ${[...named].join(', ')}: a run has two VMs`,
+      'Name two, and the others in a run of their own; what is no host stands before --host',
+    )
+  }
   const pause = options.pause ? pauses() : undefined
   const guest = chooseGuest()
   const single = vms.filter((many) => many === 1).length
@@ -97,14 +104,6 @@ export async function withStage(
   const needed = single < vms.length ? 2 : 1
   const most = single > 1 ? 2 : needed
   const offered = await chooseHosts(options.hosts, guest.attribute)
-  // after each was looked up: a name after --host that was meant for something else is told first
-  const named = new Set(options.hosts)
-  if (named.size > 2) {
-    throw usage(
-      `Cannot run it on ${[...named].join(', ')}: a run has two VMs`,
-      'Name two, and the others in a run of their own',
-    )
-  }
   const hosts = offered.slice(0, most)
   if (hosts.length < needed) {
     throw usage(`Cannot run it on \`${hosts.join(' ')}\` alone`, 'A case needs two VMs: name both')

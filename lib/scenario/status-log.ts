@@ -218,7 +218,9 @@ function unseen({ outcome, started, finished }: Status, one: Seen, before: Seen[
   if (outcome === 'upgraded' && !working.some((status) => phases.includes(status?.phase ?? '')))
     return ['it said `upgraded` and was seen neither to switch nor to judge that']
   const seconds = (Date.parse(finished ?? '') - Date.parse(started ?? '')) / 1000
-  const silent = seconds >= 3 && working.length === 0
+  // a full disk takes no word before the last one, which is written over the old
+  const full = /no-space|no space left/i.test(one.text)
+  const silent = seconds >= 3 && working.length === 0 && !full
   return silent ? [`it worked for ${seconds} s and did not say so`] : []
 }
 

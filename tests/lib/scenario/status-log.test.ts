@@ -92,6 +92,10 @@ test('what was booted after a power cut is taken up without a switch', () => {
   })
 })
 
+test('where the disk is full nobody can say that he is at work', () => {
+  expect(judgeStatus([seen(long.replace('"failed"', '"no-space"'))])).toMatchObject({ state: 'ok' })
+})
+
 test('what was left of an earlier run has not been seen at work', () => {
   expect(judgeStatus([seen(long, { left: true })])).toMatchObject({ state: 'ok' })
   const at = seen(status('fetch', null, { started: '2026-01-01T10:00:00Z' }))
