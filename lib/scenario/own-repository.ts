@@ -86,7 +86,7 @@ async function mended(scene: Scene): Promise<void> {
     `id=$(git rev-parse ${mine}^{tree}); echo .git/objects/\${id:0:2}/\${id:2}`,
   )
   scene.must('the commit is in a file of its own', tree, await inClone(`ls ${tree}`))
-  await inClone(`cp -p ${tree} ../object && chmod u+w ${tree} && : >${tree}`)
+  await inClone(`cp -p ${tree} ../object && chmod u+w ${tree} && echo x >${tree}`)
   await refused(new RegExp(`^Cannot read the repository: .*${tree}`))
   await inClone(`cp -p ../object ${tree} && rm ../object`)
 

@@ -152,11 +152,11 @@ test('A cause that jj has several times is told once', async () => {
   expect(await world.upgrade()).toMatchObject({ outcome: 'upgraded' })
 })
 
+const object = 'id=$(git rev-parse refs/remotes/origin/main); file=.git/objects/${id:0:2}/${id:2}'
 test('A clone that is damaged is told to be, and by what to look where', async () => {
-  const object = 'id=$(git rev-parse refs/remotes/origin/main); file=.git/objects/${id:0:2}/${id:2}'
   await world.push('two', { 'text.nix': '"two"' })
   expect(await world.upgrade()).toMatchObject({ outcome: 'upgraded' })
-  await world.rain(`${object}; cp -p $file /tmp/object; chmod u+w $file; : >$file`)
+  await world.rain(`${object}; cp -p $file /tmp/object; chmod u+w $file; echo x >$file`)
   await world.push('three', { 'text.nix': '"three"' })
   const done = await world.upgrade()
   await world.rain(`${object}; cp -pf /tmp/object $file`)
@@ -165,6 +165,15 @@ test('A clone that is damaged is told to be, and by what to look where', async (
     /^Cannot fetch main: .*; the repository is damaged: `git fsck` tells where$/,
   )
   expect(await world.upgrade()).toMatchObject({ outcome: 'upgraded' })
+})
+
+test('An object that a power cut has left empty is had anew where the remote has it', async () => {
+  await world.push('four', { 'text.nix': '"four"' })
+  expect(await world.upgrade()).toMatchObject({ outcome: 'upgraded' })
+  await world.rain(`${object}; chmod u+w $file; : >$file`)
+  await world.push('five', { 'text.nix': '"five"' })
+  expect(await world.upgrade()).toMatchObject({ outcome: 'upgraded' })
+  expect(await world.rain('git fsck --connectivity-only 2>&1')).not.toMatch(/missing|error/)
 })
 
 test('jj’s error is told with its causes and the file, and not its hint', async () => {
