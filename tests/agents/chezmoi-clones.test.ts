@@ -249,7 +249,7 @@ test('What is put aside has its name on the disk, also where that is not the dis
   expect(spoilable(steps, /^$/)).toEqual([])
 })
 
-test('A step of jj is noted once what it goes back to is on the disk, and begun once the note is', async () => {
+test('A step of jj is noted once what it goes back to is on the disk, begun once the note is, and on the disk itself in the end', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': ten, '.b': ten })
   await sorrow.sh('echo sorrow >>.a')
   await sorrow.sync()
@@ -264,6 +264,7 @@ test('A step of jj is noted once what it goes back to is on the disk, and begun 
     `mv -T ${state}/step.new ${state}/step`,
     `sync ${state}`,
   ]
-  // a commit and a rebase
-  expect(steps.filter((step) => noted.includes(step))).toEqual([...noted, ...noted])
+  // a commit and a rebase, each of which is on the disk before its note goes
+  const each = [...noted, 'sync --file-system .']
+  expect(steps.filter((step) => noted.includes(step))).toEqual([...each, ...each])
 })
