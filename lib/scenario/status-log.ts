@@ -1,6 +1,7 @@
 import type { OracleRow } from '../report/result.ts'
 import { agentJson } from './agent-json.ts'
 import { unitsByHand } from './host-module.ts'
+import { syncForm, upgradeForm } from './status-form.ts'
 
 /** Where a guest keeps what its watcher saw; emptied as a baseline is made. */
 export const statusLog = '/var/lib/lab-status.log'
@@ -22,9 +23,10 @@ for file in ${statusFile} ${syncFile}; do
 done`
 
 /**
- * The watcher: from the start of a guest on it writes down each state of the agents' status files, and
- * whether what an upgrade names as deployed is the system profile and runs in that moment. It looks twenty
- * times a second, with nothing but bash's builtins, so that an emulated guest does not notice.
+ * The watcher: from the start of a guest on it writes down each state of the agents' status files, and of an
+ * upgrade whether in that moment what it began with runs, and what it names as deployed is the system profile,
+ * by its number, and runs. It looks twenty times a second, with nothing but bash's builtins, so that an emulated
+ * guest does not notice.
  */
 export const watcher = `#!/bin/bash
 # a pipe that never says anything, to wait on
@@ -33,20 +35,25 @@ read -r boot </proc/sys/kernel/random/boot_id
 upgrade=none sync=none begun=
 # a power cut may have halved the last line
 echo >>${statusLog}
-named='"to":\\{[^}]*"toplevel":"(/[^"]+)"'
+began='"from":\\{[^}]*"toplevel":"(/[^"]+)"'
+named='"to":\\{[^}]*"toplevel":"(/[^"]+)","generation":([0-9a-z]+)'
+system=/nix/var/nix/profiles/system
 ${look}
 while :; do
   if look ${statusFile} && [[ $now != "$upgrade" ]]; then
-    upgrade=$now profile=no runs=no
+    upgrade=$now from=no profile=no runs=no
+    if [[ $now =~ $began && /run/current-system -ef \${BASH_REMATCH[1]} ]]; then from=yes; fi
     if [[ $now =~ $named ]]; then
-      [[ ! /nix/var/nix/profiles/system -ef \${BASH_REMATCH[1]} ]] || profile=yes
-      [[ ! /run/current-system -ef \${BASH_REMATCH[1]} ]] || runs=yes
+      toplevel=\${BASH_REMATCH[1]} link=$system-\${BASH_REMATCH[2]}-link
+      [[ \${BASH_REMATCH[2]} != null ]] || link=$system
+      [[ ! $system -ef $toplevel || ! $link -ef $toplevel ]] || profile=yes
+      [[ ! /run/current-system -ef $toplevel ]] || runs=yes
     fi
-    printf '%s upgrade %s %s %s end\\n' "$boot" "$profile" "$runs" "\${now//$'\\n'/ }" >>${statusLog}
+    printf '%s upgrade %s %s %s %s end\\n' "$boot" "$from" "$profile" "$runs" "\${now//$'\\n'/ }" >>${statusLog}
   fi
   if look ${syncFile} && [[ $now != "$sync" ]]; then
     sync=$now
-    printf '%s sync - - %s end\\n' "$boot" "\${now//$'\\n'/ }" >>${statusLog}
+    printf '%s sync - - - %s end\\n' "$boot" "\${now//$'\\n'/ }" >>${statusLog}
   fi
   # what is seen from here on was not left by somebody before
   [[ -n $begun ]] || printf '%s begins\\n' "$boot" >>${statusLog}
@@ -83,7 +90,9 @@ systemctl restart ${watcherUnit}`
 export interface Seen {
   boot: string
   of: 'upgrade' | 'sync'
-  /** Whether `to.toplevel` was the system profile, and ran. */
+  /** Whether `from.toplevel` ran. */
+  from: boolean
+  /** Whether `to.toplevel` was the system profile, of that generation, and ran. */
   profile: boolean
   runs: boolean
   /** It was there as the watcher began in that boot: what was left of an earlier run. */
@@ -96,10 +105,11 @@ export function readStatusLog(text: string): Seen[] {
   return text.split('\n').flatMap((line): Seen[] => {
     const [, begins] = /^(\S+) begins$/.exec(line) ?? []
     if (begins !== undefined) begun.add(begins)
-    const [, boot, of, profile, runs, rest] =
-      /^(\S+) (upgrade|sync) (\S+) (\S+) (.*) end$/s.exec(line) ?? []
+    const [, boot, of, from, profile, runs, rest] =
+      /^(\S+) (upgrade|sync) (\S+) (\S+) (\S+) (.*) end$/s.exec(line) ?? []
     if (boot === undefined) return []
-    const state = { boot, of: of as Seen['of'], profile: profile === 'yes', runs: runs === 'yes' }
+    const known = { from: from === 'yes', profile: profile === 'yes', runs: runs === 'yes' }
+    const state = { boot, of: of as Seen['of'], ...known }
     return [{ ...state, text: rest!, ...(begun.has(boot) ? {} : { left: true as const }) }]
   })
 }
@@ -109,6 +119,9 @@ const order = [
   ...['lock', 'recover', 'hooks', 'dotfiles', 'fetch', 'rebase', 'build', 'preflight'],
   ...['switch', 'validate', 'clean', 'done', 'rollback'],
 ]
+
+/** Phases in which an upgrade has changed nothing yet, and nothing of an earlier one is left. */
+const unchanged = ['hooks', 'dotfiles', 'fetch']
 
 interface Status {
   phase?: string
@@ -172,8 +185,12 @@ function wrong(one: Seen, before: Seen[]): string[] {
   const status = parse(one.text)
   if (!status) return [`the status of ${one.of} was not whole: \`${one.text.slice(0, 60)}\``]
   const said = one.left ? [] : unseen(status, one, before)
+  const misfit = one.of === 'sync' ? syncForm(status) : upgradeForm(status)
+  if (misfit !== undefined) said.push(`in the status of ${one.of} is ${misfit}`)
   if (one.of === 'sync') return said
   const { phase = '', outcome, started, finished } = status
+  if (!one.left && unchanged.includes(phase) && outcome === null && !one.from)
+    said.push(`in ${phase} it did not begin with what ran`)
   const place = order.indexOf(phase)
   if (place < 0) said.push(`\`${phase}\` is no phase`)
   if ((outcome === null) !== (finished === null)) {

@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto'
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
+import { syncForm } from '../../lib/scenario/status-form.ts'
 import { project } from '../../lib/settings.ts'
 import type { ScratchRoot } from './root.ts'
 
@@ -129,7 +130,10 @@ export function makeHost(root: ScratchRoot, name: string, home: string, remote: 
       const status = await host.sh(
         'cat .local/state/chezmoi-sync/status.json 2>/dev/null || echo {}',
       )
-      return { ...(JSON.parse(status) as SyncStatus), code, output: stdout + stderr }
+      const found = JSON.parse(status) as SyncStatus
+      const misfit = found.phase ? syncForm(found) : undefined
+      if (misfit !== undefined) throw new Error(`In the status is ${misfit}`)
+      return { ...found, code, output: stdout + stderr }
     },
     conflicts: () => host.sh('bash -euo pipefail /tmp/chezmoi-show-conflicts.sh'),
   }

@@ -112,10 +112,13 @@ test.each([
 
 test('the status that the agent writes reads as the watcher expects it', async () => {
   const text = world.read('var/lib/nix-local-upgrade/status.json').trimEnd()
-  // the watcher finds the toplevel by this
-  const toplevel = /"to":\{[^}]*"toplevel":"(\/[^"]+)"/.exec(text)?.[1]
-  expect(toplevel).toBe(JSON.parse(text).to.toplevel)
-  expect(readStatusLog(`boot upgrade yes yes ${text} end\n`)).toMatchObject([{ text }])
+  // the watcher finds them by this
+  const { to, from } = JSON.parse(text)
+  const [, named, number] =
+    /"to":\{[^}]*"toplevel":"(\/[^"]+)","generation":([0-9a-z]+)/.exec(text) ?? []
+  expect([named, number]).toEqual([to.toplevel, String(to.generation)])
+  expect(/"from":\{[^}]*"toplevel":"(\/[^"]+)"/.exec(text)?.[1]).toBe(from.toplevel)
+  expect(readStatusLog(`boot upgrade yes yes yes ${text} end\n`)).toMatchObject([{ text }])
 })
 
 /** Runs the agent as `world.upgrade`, under the eyes of the watcher. */

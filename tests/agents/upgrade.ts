@@ -1,6 +1,7 @@
 /** What tests of the upgrade share: a scratch root with a remote, a clone of it, and the agent. */
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
+import { upgradeForm } from '../../lib/scenario/status-form.ts'
 import { project } from '../../lib/settings.ts'
 import { makeRoot, type ScratchRoot } from './root.ts'
 
@@ -135,7 +136,12 @@ function inHand(root: ScratchRoot): UpgradeWorld {
   const read = (path: string): string => readFileSync(inside(path), 'utf8')
   const rain = (script: string): Promise<string> =>
     root.sh(`cd nix-config\n${script}`, { user: 'rain' })
-  const status = (): Status => JSON.parse(read('var/lib/nix-local-upgrade/status.json')) as Status
+  const status = (): Status => {
+    const found = JSON.parse(read('var/lib/nix-local-upgrade/status.json')) as Status
+    const misfit = upgradeForm(found)
+    if (misfit !== undefined) throw new Error(`In the status is ${misfit}`)
+    return found
+  }
   const world: UpgradeWorld = {
     ...root,
     write,

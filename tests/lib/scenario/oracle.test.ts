@@ -22,11 +22,15 @@ const newer = '/nix/store/bbb-nixos-system-sorrow-lab'
 const entry = (toplevel: string): string =>
   `title NixOS\noptions init=${toplevel}/init loglevel=4\n`
 
+const deployedAt = (toplevel: string) => ({ commit: 'c'.repeat(40), toplevel, generation: 12 })
+
 /** A state of the upgrade's status, as the watcher writes it down. */
 const status = (outcome: string, toplevel: string, more: Partial<Seen> = {}): Seen => ({
-  ...{ boot: 'one', of: 'upgrade', profile: true, runs: true },
+  ...{ boot: 'one', of: 'upgrade', from: true, profile: true, runs: true },
   text: JSON.stringify({
-    ...{ phase: 'done', outcome, started: '10:00', finished: '10:01', to: { toplevel } },
+    ...{ phase: 'done', outcome, reason: '', host: 'sorrow', mode: 'local' },
+    ...{ started: '2026-01-01T10:00:00Z', finished: '2026-01-01T10:00:01Z' },
+    ...{ from: deployedAt(golden), to: deployedAt(toplevel), notRestored: [], checks: [] },
   }),
   ...more,
 })

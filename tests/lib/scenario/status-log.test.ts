@@ -22,17 +22,33 @@ import {
   type Seen,
 } from '../../../lib/scenario/status-log.ts'
 
+const began = '2026-01-01T10:00:00Z'
+const over = '2026-01-01T10:00:01Z'
+const deployed = (toplevel: string) => ({ commit: 'c'.repeat(40), toplevel, generation: 12 })
 const status = (phase: string, outcome: string | null = null, more: object = {}): string =>
   JSON.stringify({
-    ...{ phase, outcome, reason: '', to: null, started: '10:00', ...more },
-    finished: outcome === null ? null : '10:01',
+    ...{ phase, outcome, reason: '', host: 'sorrow', mode: 'local' },
+    ...{ from: deployed('/nix/store/old'), to: null, notRestored: [], checks: [], started: began },
+    finished: outcome === null ? null : over,
+    ...more,
+  })
+const synced = (outcome: string | null, more: object = {}): string =>
+  JSON.stringify({
+    ...{ phase: 'apply', outcome, reason: null, host: 'sorrow', started: began, finished: null },
+    ...(outcome === null
+      ? {}
+      : {
+          ...{ source: '/home/rain/.local/share/chezmoi', branch: 'main', from: null, to: null },
+          ...{ captured: [], applied: [], kept: [], conflicts: [], finished: over },
+        }),
+    ...more,
   })
 const seen = (text: string, more: Partial<Seen> = {}): Seen => ({
-  ...{ boot: 'one', of: 'upgrade', profile: false, runs: false, text },
+  ...{ boot: 'one', of: 'upgrade', from: true, profile: false, runs: false, text },
   ...more,
 })
 const there = { profile: true, runs: true }
-const to = { to: { toplevel: '/nix/store/new' } }
+const to = { to: deployed('/nix/store/new') }
 const begun = ['recover', 'hooks', 'fetch', 'rebase', 'build', 'switch'].map((phase) =>
   seen(status(phase)),
 )
@@ -40,8 +56,8 @@ const begun = ['recover', 'hooks', 'fetch', 'rebase', 'build', 'switch'].map((ph
 test('a state is read whatever signs are in it', () => {
   // what ends a line to JavaScript and to nobody else
   const text = status('fetch', 'failed', { reason: 'Conflict in a\u2028b' })
-  const line = `one upgrade no no ${text} end\n`
-  expect(readStatusLog(`${line}one begins\n${line}two upgrade no no ${text} end\n`)).toEqual([
+  const line = `one upgrade yes no no ${text} end\n`
+  expect(readStatusLog(`${line}one begins\n${line}two upgrade yes no no ${text} end\n`)).toEqual([
     seen(text, { left: true }),
     seen(text),
     seen(text, { boot: 'two', left: true }),
@@ -59,20 +75,20 @@ test('an upgrade from its beginning to its end is in order, and so is one that w
     seen(status('validate', 'validation-failed', to)),
   ]
   expect(judgeStatus([...well, ...back])).toMatchObject({ state: 'ok' })
-  const again = seen(status('recover', null, { started: '10:05' }))
+  const again = seen(status('recover', null, { started: '2026-01-01T10:05:00Z' }))
   expect(judgeStatus([...well, ...back, again])).toMatchObject({ state: 'ok' })
 })
 
 test('a run that took less than a second may be followed by another in that second', () => {
-  const ended = seen(status('done', 'offline').replace('10:01', '10:00'))
+  const ended = seen(status('done', 'offline', { finished: began }))
   expect(judgeStatus([ended, seen(status('fetch'))])).toMatchObject({ state: 'ok' })
 })
 
 test('a run that was killed in its first second may be followed by another in that second', () => {
   const killed = [...begun, seen(status('validate', null, to), there)]
   expect(judgeStatus([...killed, ...begun])).toMatchObject({ state: 'ok' })
-  const over = seen(status('validate', 'validation-failed', to))
-  expect(judgeStatus([...killed, over, begun[0]!])).toMatchObject({ state: 'failed' })
+  const ended = seen(status('validate', 'validation-failed', to))
+  expect(judgeStatus([...killed, ended, begun[0]!])).toMatchObject({ state: 'failed' })
 })
 
 test('what a boot finds is of the boot before, and may be true no more', () => {
@@ -80,10 +96,7 @@ test('what a boot finds is of the boot before, and may be true no more', () => {
   expect(judgeStatus([...begun, seen(status('validate')), left])).toMatchObject({ state: 'ok' })
 })
 
-const long = status('fetch', 'failed', { started: '2026-01-01T10:00:00Z' }).replace(
-  '10:01',
-  '2026-01-01T10:00:05Z',
-)
+const long = status('fetch', 'failed', { finished: '2026-01-01T10:00:05Z' })
 
 test('what was booted after a power cut is taken up without a switch', () => {
   const taken = [seen(status('validate', null, to), there)]
@@ -98,41 +111,117 @@ test('where the disk is full nobody can say that he is at work', () => {
 
 test('what was left of an earlier run has not been seen at work', () => {
   expect(judgeStatus([seen(long, { left: true })])).toMatchObject({ state: 'ok' })
-  const at = seen(status('fetch', null, { started: '2026-01-01T10:00:00Z' }))
-  expect(judgeStatus([at, seen(long)])).toMatchObject({ state: 'ok' })
+  expect(judgeStatus([seen(status('fetch')), seen(long)])).toMatchObject({ state: 'ok' })
 })
 
-test.each([
-  ['upgraded before the profile has moved', [...begun, seen(status('switch', 'upgraded', to))]],
+test.each<[string, RegExp, Seen[]]>([
+  [
+    'upgraded before the profile has moved',
+    /that was not the profile/,
+    [...begun, seen(status('switch', 'upgraded', to))],
+  ],
   [
     'upgraded of what does not run',
+    /that did not run/,
     [...begun, seen(status('done', 'upgraded', to), { profile: true })],
   ],
-  ['upgraded without a word before', [seen(status('done', 'upgraded', to), there)]],
+  [
+    'upgraded without a word before',
+    /seen neither to switch nor/,
+    [seen(status('done', 'upgraded', to), there)],
+  ],
   [
     'upgraded without a word of the switch',
+    /seen neither to switch nor/,
     [...begun.slice(0, -1), seen(status('done', 'upgraded', to), there)],
   ],
-  ['an end of a long run without a word before', [seen(long)]],
-  ['the same of the dotfiles', [seen(long, { of: 'sync' })]],
+  ['an end of a long run without a word before', /did not say so/, [seen(long)]],
+  [
+    'the same of the dotfiles',
+    /did not say so/,
+    [seen(synced('synced', { finished: '2026-01-01T10:00:05Z' }), { of: 'sync' })],
+  ],
+  [
+    'a beginning with what did not run',
+    /^in fetch it did not begin with what ran$/,
+    [seen(status('fetch'), { from: false })],
+  ],
+  [
+    'an outcome that there is none of',
+    /^in the status of upgrade is outcome: "fine"$/,
+    [seen(status('fetch', 'fine'))],
+  ],
+  [
+    'a commit that is none',
+    /is to: commit: "main"$/,
+    [seen(status('done', 'failed', { to: { ...to.to, commit: 'main' } }))],
+  ],
+  [
+    'a field that is missing',
+    /is checks: missing$/,
+    [seen(status('fetch', null, { checks: undefined }))],
+  ],
+  ['a field too many', /is dog, which is no field$/, [seen(status('fetch', null, { dog: 'yes' }))]],
+  [
+    'a time that is none',
+    /is started: "10:00"$/,
+    [seen(status('fetch', null, { started: '10:00' }))],
+  ],
+  [
+    'a generation as text',
+    /is from: generation: "1"$/,
+    [seen(status('fetch', null, { from: { ...to.to, generation: '1' } }))],
+  ],
+  [
+    'a check with another result',
+    /is checks: result: ""$/,
+    [seen(status('fetch', null, { checks: [{ command: 'a', result: '' }] }))],
+  ],
+  [
+    'a conflict without files',
+    /^in the status of sync is conflicts: files: missing$/,
+    [seen(synced('conflict', { conflicts: [{ host: 'a' }] }), { of: 'sync' })],
+  ],
+  [
+    'an end of the dotfiles without a source',
+    /is source: missing$/,
+    [seen(synced('synced', { source: undefined }), { of: 'sync' })],
+  ],
   [
     'up-to-date of what is not the profile',
+    /that was not the profile/,
     [seen(status('done', 'up-to-date', to), { runs: true })],
   ],
-  ['half a file', [seen('{"phase":"fet')]],
-  ['an empty file, as after a power cut', [...begun, seen('', { boot: 'two' })]],
-  ['a phase that there is none of', [seen(status('dance'))]],
-  ['a phase that was over', [...begun, seen(status('fetch'))]],
-  ['work after a rollback', [...begun, seen(status('rollback')), seen(status('switch'))]],
-  ['work after the end', [seen(status('fetch', 'offline')), seen(status('rebase'))]],
+  ['half a file', /was not whole/, [seen('{"phase":"fet')]],
+  ['an empty file, as after a power cut', /was not whole/, [...begun, seen('', { boot: 'two' })]],
+  ['a phase that there is none of', /`dance` is no phase/, [seen(status('dance'))]],
+  ['a phase that was over', /fetch came after switch/, [...begun, seen(status('fetch'))]],
+  [
+    'work after a rollback',
+    /switch came after rollback/,
+    [...begun, seen(status('rollback')), seen(status('switch'))],
+  ],
+  [
+    'work after the end',
+    /went on to rebase/,
+    [seen(status('fetch', 'offline')), seen(status('rebase'))],
+  ],
   [
     'an end without an outcome',
-    [seen(status('fetch').replace('"finished":null', '"finished":"x"'))],
+    /an end and no outcome/,
+    [seen(status('fetch', null, { finished: over }))],
   ],
-  ['an end before its beginning', [seen(status('fetch', 'offline', { started: '19:00' }))]],
-  ['half a status of the dotfiles', [seen('{', { of: 'sync' })]],
-])('%s is red', (_, states) => {
-  expect(judgeStatus(states)).toMatchObject({ state: 'failed' })
+  [
+    'an end before its beginning',
+    /ended before it began/,
+    [seen(status('fetch', 'offline', { started: '2026-01-01T19:00:00Z' }))],
+  ],
+  ['half a status of the dotfiles', /status of sync was not whole/, [seen('{', { of: 'sync' })]],
+])('%s is red', (_, reason, states) => {
+  expect(judgeStatus(states)).toMatchObject({
+    state: 'failed',
+    found: expect.stringMatching(reason) as string,
+  })
 })
 
 test('a host on which nothing has run yet has nothing to judge', () => {
@@ -173,6 +262,8 @@ test('the watcher writes down each state, and whether it was true in that moment
     renameSync(join(state, 'new'), join(state, 'status.json'))
   }
   point('old')
+  symlinkSync(join(dir, 'new'), join(dir, 'system-2-link'))
+  symlinkSync(join(dir, 'old'), join(dir, 'system-1-link'))
   const script = watcher
     .replaceAll('/var/lib/', `${dir}/lib/`)
     .replaceAll(/\/nix\/var\/nix\/profiles\/system|\/run\/current-system/g, join(dir, 'system'))
@@ -190,15 +281,16 @@ test('the watcher writes down each state, and whether it was true in that moment
   const next = async (count: number): Promise<Seen> =>
     waitFor(`state ${count}`, 20, () => log()[count - 1])
   try {
-    const named = { to: { commit: 'c', toplevel: join(dir, 'new'), generation: 2 } }
+    const named = { to: { ...deployed(join(dir, 'new')), generation: 2 } }
+    const from = { from: { ...deployed(join(dir, 'old')), generation: 1 } }
     await waitFor('the watcher to begin', 20, () => hasBegun() || undefined)
-    write(`${status('fetch')}\n`)
-    expect(await next(1)).toMatchObject({ of: 'upgrade', profile: false, runs: false })
-    write(`${status('switch', null, named)}\n`)
-    expect(await next(2)).toMatchObject({ profile: false, runs: false })
+    write(`${status('fetch', null, from)}\n`)
+    expect(await next(1)).toMatchObject({ of: 'upgrade', from: true, profile: false, runs: false })
+    write(`${status('switch', null, { ...from, ...named })}\n`)
+    expect(await next(2)).toMatchObject({ from: true, profile: false, runs: false })
     point('new')
-    write(`${status('done', 'upgraded', named)}\n`)
-    expect(await next(3)).toMatchObject({ profile: true, runs: true })
+    write(`${status('done', 'upgraded', { ...from, ...named })}\n`)
+    expect(await next(3)).toMatchObject({ from: false, profile: true, runs: true })
     // half of a line, as after a power cut
     write('{"phase":')
     expect((await next(4)).text).toBe('{"phase":')
@@ -207,6 +299,12 @@ test('the watcher writes down each state, and whether it was true in that moment
     expect(log().at(-1)!.text.trim()).toBe(String(stdout).trim())
     write('')
     expect((await next(5)).text).toBe('')
+    // the number of another generation
+    write(status('done', 'upgraded', { to: { ...named.to, generation: 1 } }))
+    expect(await next(6)).toMatchObject({ profile: false, runs: true })
+    // a profile that was linked by hand has none
+    write(status('done', 'upgraded', { to: { ...named.to, generation: null } }))
+    expect(await next(7)).toMatchObject({ profile: true, runs: true })
     expect(judgeStatus(log().slice(0, 3))).toMatchObject({ state: 'ok' })
     expect(judgeStatus(log())).toMatchObject({ state: 'failed' })
   } finally {
