@@ -37,7 +37,8 @@ export const options = {
   most: {
     type: 'number',
     least: 1,
-    describe: 'So many cases of --scenarios for each mutant, what takes least first',
+    describe:
+      'So many cases of --scenarios for each mutant, those first that are most about its place',
   },
   case: { type: 'string', array: true, describe: 'Cases for --scenarios, as <family>/<case>' },
   host: {

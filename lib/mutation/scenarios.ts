@@ -12,13 +12,12 @@ import { project } from '../settings.ts'
 import { keptTraces } from './guest.ts'
 import { mutated, told, type Mutant } from './mutant.ts'
 import type { Judged } from './tally.ts'
-import type { Hits } from './trace.ts'
 import type { Verdict } from './verdicts.ts'
 
 export interface Given {
   /** The only cases that shall meet mutants. */
   cases?: string[]
-  /** Cases that a mutant meets at most, what takes least first. */
+  /** Cases that a mutant meets at most, in the order of `casesFor`. */
   most?: number
   hosts?: string[]
   seed: number
@@ -33,8 +32,10 @@ const familiesOf: [RegExp, string[]][] = [
 ]
 
 /**
- * The cases that may notice a mutant: those first that were seen to run its lines, and none that was seen not to;
- * among them what takes least first.
+ * The cases that may notice a mutant: those first that were seen to run its lines, and none that was seen not to.
+ * Among the first, the one that is most about that place: it runs lines near it that few others run. Of 165 controls,
+ * whose case a person chose, that case was the first for 31 % (what takes least first: 10 %) and among the first three
+ * for 50 % (25 %).
  * @param traces what cases have run of the agents, where `just coverage --case` has traced them as they are now
  */
 export function casesFor(
@@ -46,23 +47,43 @@ export function casesFor(
   if (given) return choose(known, given).map(({ family, one }) => `${family.name}/${one.name}`)
   const [, names] = familiesOf.find(([pattern]) => pattern.test(mutant.agent))!
   const took = durations()
-  const runs = (named: string): boolean | undefined => {
-    const lines = traces.get(named)?.[basename(mutant.file)]
-    return lines && ranLines(mutant, lines)
+  const file = basename(mutant.file)
+  const linesOf = (named: string): number[] | undefined => {
+    const hits = traces.get(named)?.[file]
+    return hits && Object.keys(hits).map(Number)
   }
+  const nearness = nearnessTo(mutant, [...traces.keys()].map(linesOf))
   return known
     .filter(({ name }) => names.includes(name))
     .flatMap(({ name, cases }) => cases.map((one) => `${name}/${one.name}`))
-    .filter((named) => runs(named) !== false)
+    .map((named) => ({ named, lines: linesOf(named) }))
+    .filter(({ lines }) => !lines || ran(mutant, lines))
+    .map(({ named, lines = [] }) => ({ named, near: nearness(lines) }))
     .toSorted(
-      (a, b) =>
-        Number(runs(b) ?? false) - Number(runs(a) ?? false) ||
-        (took[a] ?? Infinity) - (took[b] ?? Infinity),
+      (a, b) => b.near - a.near || (took[a.named] ?? Infinity) - (took[b.named] ?? Infinity),
     )
+    .map(({ named }) => named)
 }
 
-const ranLines = ({ lines: [from, to] }: Mutant, ran: Hits[string]): boolean =>
-  Object.keys(ran).some((line) => from <= Number(line) && Number(line) <= to)
+const ran = ({ lines: [from, to] }: Mutant, lines: number[]): boolean =>
+  lines.some((line) => from <= line && line <= to)
+
+/**
+ * How much a case is about a mutant's place, by the lines that it has run of the agent: each counts for less the more
+ * cases run it, and half as much for every 16 lines that it is away.
+ * @param all lines of every case that was traced
+ */
+function nearnessTo(
+  { lines: [from] }: Mutant,
+  all: (number[] | undefined)[],
+): (lines: number[]) => number {
+  const times = new Map<number, number>()
+  for (const line of all.flatMap((lines) => lines ?? []))
+    times.set(line, (times.get(line) ?? 0) + 1)
+  const weight = (line: number): number =>
+    2 ** (-Math.abs(line - from) / 16) / (times.get(line) ?? 1)
+  return (lines) => lines.reduce((sum, line) => sum + weight(line), 0)
+}
 
 /**
  * Has the VMs meet each mutant that lives: one case after the other, until one is red by a check. All mutants meet

@@ -59,6 +59,19 @@ test('Cases that were seen to run its lines come first, and none that was seen n
   expect(all).toContain('break-boot/emergency')
 })
 
+test('First comes the case that runs what few others run near its lines', async () => {
+  const [from] = mutant!.lines
+  const at = { [from]: { word: 1 } }
+  const traces = new Map<string, Hits>([
+    ['break-boot/stuck', { 'pin-golden.sh': { ...at, [from + 20]: { word: 1 } } }],
+    ['break-boot/hang', { 'pin-golden.sh': { ...at, [from + 2]: { word: 1 } } }],
+    ['break-boot/panic', { 'pin-golden.sh': { ...at, [from + 3]: { word: 1 } } }],
+    ['break-boot/emergency', { 'pin-golden.sh': { ...at, [from + 2]: { word: 1 } } }],
+  ])
+  const all = casesFor(mutant!, await families(), undefined, traces)
+  expect(all.slice(0, 4)).toEqual(['break-boot/panic', ...all.slice(1, 3), 'break-boot/stuck'])
+})
+
 test('What the agents of a VM have traced is kept for their texts, of all VMs together', async () => {
   const text = readFileSync(join(project, file), 'utf8')
   expect(tracedAgents()[file]).toBe(traced('pin-golden.sh', text))
