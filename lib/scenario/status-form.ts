@@ -13,6 +13,11 @@ const orNull =
   (value) =>
     value === null ? undefined : form(value)
 
+const either =
+  (...forms: Form[]): Form =>
+  (value) =>
+    forms.some((form) => form(value) === undefined) ? undefined : shown(value)
+
 const whole: Form = (value) =>
   Number.isInteger(value) && Number(value) > 0 ? undefined : shown(value)
 
@@ -40,14 +45,14 @@ const fields =
   }
 
 const any = text(/^/)
-const some = text(/\S/)
+const some = text(/./s)
 const time = text(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/)
-const commit = text(/^[0-9a-f]{40}$/)
+// a flake that comes without its history is known by its contents
+const commit = text(/^([0-9a-f]{40}|[0-9a-f]{64}|sha256-\S+)$/)
 const generation = orNull(whole)
-const path = text(/^\/\S+$/)
+const path = text(/^\/./)
+const nothing = text(/^$/)
 // of what somebody has switched to by hand nobody knows the commit, and what is not built yet has no path
-const unknownCommit = text(/^([0-9a-f]{40})?$/)
-const unbuilt = text(/^(\/\S+)?$/)
 
 const upgradeOutcomes =
   /^(upgraded|up-to-date|offline|locked|diverged|conflict|no-space|skipped-known-bad|(build|switch|validation)-failed|failed)$/
@@ -60,8 +65,8 @@ export const upgradeForm = fields({
   reason: any,
   host: some,
   mode: text(/^(local|remote)$/),
-  from: fields({ commit: unknownCommit, toplevel: path, generation }),
-  to: orNull(fields({ commit, toplevel: unbuilt, generation })),
+  from: fields({ commit: either(commit, nothing), toplevel: path, generation }),
+  to: orNull(fields({ commit, toplevel: either(path, nothing), generation })),
   notRestored: list(some),
   checks: list(fields({ command: some, result: text(/^(ok|failed|n\/a)$/) })),
   started: time,
