@@ -322,6 +322,7 @@ async function ask(
   const descends = (commit: string): boolean =>
     commit === start || (known[commit]?.parents ?? []).some((parent) => descends(parent))
   const rows = judgeFacts(facts, {
+    host: declared.hostName,
     running,
     golden: toplevel,
     booted: wanted === 'golden',

@@ -8,6 +8,8 @@ import { hasHeld, judgeStatus } from './status-log.ts'
 
 /** What a VM must be, as far as it depends on the case and its host. */
 export interface Expected {
+  /** Its `networking.hostName`; empty where that is not set. */
+  host: string
   /** Store path that must run; undefined where the case leaves it open. */
   running: string | undefined
   /** Store path that was golden before. */
@@ -87,7 +89,7 @@ export function judgeFacts(facts: Facts, expected: Expected): OracleRow[] {
     ]),
     row('boot complete', 'active', facts.units['boot-complete.target']),
     ...judgeBoot(facts, expected.mayFail),
-    ...unless(lacks.words, [statusRow(facts)]),
+    ...unless(lacks.words, [statusRow(facts, expected)]),
     ...expected.clones.map((name) => lostRow(name, facts.repositories[name])),
     ...judgeClones(facts, expected.clones),
   ]
@@ -126,8 +128,12 @@ function goldenFiles({ golden, goldenFiles: files, ...facts }: Facts): string {
   return `linux ${files['linux'] ?? 'missing'}, initrd ${files['initrd'] ?? 'missing'}`
 }
 
-const statusRow = ({ seen, states, unread }: Facts): OracleRow =>
-  judgeStatus(seen, states, !unread.some((one) => one.startsWith('status: ')))
+const statusRow = ({ seen, states, unread }: Facts, { host }: Expected): OracleRow =>
+  judgeStatus(seen, {
+    host: host || undefined,
+    states,
+    watched: !unread.some((one) => one.startsWith('status: ')),
+  })
 
 /** The commit that was deployed last is not older than what was before. */
 function deployedRow({ deployed, seen }: Facts, { deployable }: Expected): OracleRow {

@@ -52,7 +52,6 @@ const commit = text(/^([0-9a-f]{40}|[0-9a-f]{64}|sha256-\S+)$/)
 const generation = orNull(whole)
 const path = text(/^\/./)
 const nothing = text(/^$/)
-// of what somebody has switched to by hand nobody knows the commit, and what is not built yet has no path
 
 const upgradeOutcomes =
   /^(upgraded|up-to-date|offline|locked|diverged|conflict|no-space|skipped-known-bad|(build|switch|validation)-failed|failed)$/
@@ -63,9 +62,12 @@ export const upgradeForm = fields({
   phase: some,
   outcome: orNull(text(upgradeOutcomes)),
   reason: any,
-  host: some,
+  // a host may have none
+  host: any,
   mode: text(/^(local|remote)$/),
+  // of what somebody has switched to by hand nobody knows the commit
   from: fields({ commit: either(commit, nothing), toplevel: path, generation }),
+  // what is not built yet has no path
   to: orNull(fields({ commit, toplevel: either(path, nothing), generation })),
   notRestored: list(some),
   checks: list(fields({ command: some, result: text(/^(ok|failed|n\/a)$/) })),

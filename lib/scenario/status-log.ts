@@ -125,6 +125,7 @@ const unchanged = ['hooks', 'dotfiles', 'fetch']
 
 interface Status {
   phase?: string
+  host?: string
   outcome?: string | null
   reason?: string
   started?: string
@@ -158,16 +159,24 @@ export const hasHeld = (seen: Seen[]): boolean =>
 const isHeld = (status: Status | undefined): boolean =>
   /^(upgraded|up-to-date)$/.test(status?.outcome ?? '')
 
-/**
- * The status was whole and true at each moment, and what it said one after the other can have happened.
- * @param states what the files have in the end: where the watcher has not seen that, it has not seen all
- * @param watched whether there was a watcher in the end
- */
-export function judgeStatus(seen: Seen[], states: string[] = [], watched = true): OracleRow {
+interface Known {
+  /** The host whose status it is; any without it. */
+  host?: string
+  /** What the files have in the end: where the watcher has not seen that, it has not seen all. */
+  states?: string[]
+  /** Whether there was a watcher in the end. */
+  watched?: boolean
+}
+
+/** The status was whole and true at each moment, and what it said one after the other can have happened. */
+export function judgeStatus(
+  seen: Seen[],
+  { host, states = [], watched = true }: Known = {},
+): OracleRow {
   const expected = 'whole, true and in order at each moment'
   const missed = states.filter((now) => !seen.some(({ text }) => text.trim() === now.trim()))
   const found = [
-    ...seen.flatMap((one, index) => wrong(one, seen.slice(0, index))),
+    ...seen.flatMap((one, index) => wrong(one, seen.slice(0, index), host)),
     ...(watched && missed.length === 0 ? [] : ['nobody has watched it to the end']),
   ].join('; ')
   if (seen.length === 0 && !found) {
@@ -181,12 +190,13 @@ export function judgeStatus(seen: Seen[], states: string[] = [], watched = true)
   }
 }
 
-function wrong(one: Seen, before: Seen[]): string[] {
+function wrong(one: Seen, before: Seen[], host: string | undefined): string[] {
   const status = parse(one.text)
   if (!status) return [`the status of ${one.of} was not whole: \`${one.text.slice(0, 60)}\``]
   const said = one.left ? [] : unseen(status, one, before)
   const misfit = one.of === 'sync' ? syncForm(status) : upgradeForm(status)
   if (misfit !== undefined) said.push(`in the status of ${one.of} is ${misfit}`)
+  if (host !== undefined && status.host !== host) said.push(`it names the host ${status.host}`)
   if (one.of === 'sync') return said
   const { phase = '', outcome, started, finished } = status
   if (!one.left && unchanged.includes(phase) && outcome === null && !one.from)

@@ -111,6 +111,7 @@ const well: Facts = {
   repositories: { 'nix-config': repository, '.local/share/chezmoi': repository },
 }
 const expected: Expected = {
+  host: 'sorrow',
   running: newer,
   golden,
   booted: false,

@@ -224,16 +224,24 @@ test.each<[string, RegExp, Seen[]]>([
   })
 })
 
+test('the status of another host is red', () => {
+  expect(judgeStatus(begun, { host: 'sorrow' })).toMatchObject({ state: 'ok' })
+  expect(judgeStatus(begun, { host: 'torment' })).toMatchObject({
+    state: 'failed',
+    found: expect.stringMatching(/^it names the host sorrow;/) as string,
+  })
+})
+
 test('a host on which nothing has run yet has nothing to judge', () => {
   expect(judgeStatus([])).toMatchObject({ state: 'n/a' })
 })
 
 test('what nobody has watched to the end is red, and nothing that there is nothing to judge of', () => {
   const now = status('done', 'offline')
-  expect(judgeStatus([], [], false)).toMatchObject({ state: 'failed' })
-  expect(judgeStatus([], [now])).toMatchObject({ state: 'failed' })
-  expect(judgeStatus(begun, [now])).toMatchObject({ state: 'failed' })
-  expect(judgeStatus([...begun, seen(now)], [`${now} `])).toMatchObject({ state: 'ok' })
+  expect(judgeStatus([], { watched: false })).toMatchObject({ state: 'failed' })
+  expect(judgeStatus([], { states: [now] })).toMatchObject({ state: 'failed' })
+  expect(judgeStatus(begun, { states: [now] })).toMatchObject({ state: 'failed' })
+  expect(judgeStatus([...begun, seen(now)], { states: [`${now} `] })).toMatchObject({ state: 'ok' })
 })
 
 test('a rejected generation is one that was put back, until it is deployed after all', () => {
