@@ -387,6 +387,8 @@ const cases: Case[] = [
       const clone = `cd ${fromHome(world.paths.flake)}`
       await vm.user(`${clone} && echo own >world/own && jj commit -m Own`)
       await upgrades(scene, vm, { outcome: 'build-failed' })
+      // what is rebased has another name each time
+      await upgrades(scene, vm, { outcome: 'skipped-known-bad', phase: 'fetch' })
       await vm.user(`${clone} && jj new ${world.branch}@origin`)
       await upgrades(scene, vm, { outcome: 'skipped-known-bad', phase: 'fetch' })
       await world.config.commit(note(vm, 'three'), 'Good')

@@ -5,11 +5,13 @@ import {
   booted,
   boots,
   bootStatus,
+  buildInGuest,
   comes,
   comesBack,
   failedTrials,
   failsTrial,
   harmless,
+  makesDefault,
   notUp,
   panics,
   rebooted,
@@ -17,6 +19,7 @@ import {
   staysDown,
   validated,
 } from '../lib/scenario/trial.ts'
+import { quote } from '../lib/quote.ts'
 import { brokenTrials } from '../lib/scenario/broken-trials.ts'
 import { bootCounting } from '../lib/scenario/boot-counting.ts'
 import { goldenByHand } from '../lib/scenario/golden-by-hand.ts'
@@ -71,6 +74,37 @@ const others: Case[] = [
       const { trial: next, lastFailed } = await bootStatus(scene, vm)
       scene.check('it is on trial again', trial, next ?? undefined)
       scene.check('nothing is written down as failed', null, lastFailed)
+      scene.ends(vm, trial as `/${string}`)
+      await boots(scene, vm, 'the trial boots', trial)
+      await becomesGolden(scene, vm, trial)
+    },
+  },
+  {
+    name: 'power-cut-as-armed',
+    title:
+      'the power fails as a trial is noted, and its one-shot entry is not set: it has not failed, and is tried after that',
+    promise: 'fallback',
+    own: true,
+    limit: 400,
+    ends: 'any',
+    run: async (scene) => {
+      const { vm } = scene
+      const trial = await buildInGuest(vm, scene.world.paths.flake, harmless, scene.say)
+      const group = '/sys/fs/cgroup/system.slice/lab-arm.service'
+      // bash itself reads, as a program would be too late
+      const noted = `text=; until [[ $text == *'"state":"arm'* ]]; do { IFS= read -r -d '' text </var/lib/golden-generation/trial.json; } 2>/dev/null; done`
+      const script = `systemd-run --quiet --no-block --unit=lab-arm bash -c ${quote(makesDefault(trial))}
+        timeout 120 bash -c ${quote(noted)}; echo 1 >${group}/cgroup.freeze; sync; bootctl status --no-pager | grep -i oneshot || echo none`
+      const oneshot = (await vm.root(script, { timeout: 150 * vm.patience })).stdout.trim()
+      scene.must('its one-shot entry is not set', 'none', oneshot)
+      const before = await vm.bootId()
+      await vm.cutPower()
+      await vm.powerOn()
+      await vm.awaitBoot(before, { limit: 120, until: booted(scene.start(vm)) })
+      await comes(scene, vm, 'golden is validated', 90, validated)
+      const { trial: next, lastFailed } = await bootStatus(scene, vm)
+      scene.check('nothing is written down as failed', null, lastFailed)
+      scene.check('it is on trial', trial, next ?? undefined)
       scene.ends(vm, trial as `/${string}`)
       await boots(scene, vm, 'the trial boots', trial)
       await becomesGolden(scene, vm, trial)

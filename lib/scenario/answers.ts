@@ -108,6 +108,15 @@ async function answered(scene: Scene): Promise<void> {
       answerWith(vm.host, { path, ...answer, ...(file ? { file } : {}) })
       await upgrades(scene, vm, { outcome: 'failed', phase: 'fetch', reason })
     }
+    scene.say('the URL has a token in it')
+    const token = 'lab-token'
+    await to(`http://lab:${token}@git.lab${path}`)
+    answerWith(vm.host, { path, status: 403 })
+    await upgrades(scene, vm, { outcome: 'failed', phase: 'fetch' })
+    const unit = `${vm.subject.unit}.service`
+    const words = `{ cat /var/lib/nix-local-upgrade/status.json; journalctl --no-pager --boot -u ${unit}; } | grep -c ${token}`
+    const times = (await vm.root(words, { allow: 'any' })).stdout.trim()
+    scene.check('what anybody may read has no token in it', '0', times)
 
     await to(`https://git.lab:80${path}`)
     const tls = await selfSigned(scratch)

@@ -106,7 +106,7 @@ export const interrupted: Case[] = [
   {
     name: 'power-cut-spoils',
     title:
-      'the power fails after a build, and with it goes the content of what Nix has registered as complete, and of its caches: all is made again',
+      'the power fails after a build, and with it goes the content of what Nix has registered as complete, and of its caches: all is made again, and what is in use is named',
     promise: 'whole',
     own: true,
     limit: 400,
@@ -156,20 +156,24 @@ async function spoiltByPowerCut(scene: Scene): Promise<void> {
     await vm.holdUpgradeAt('preflight', { limit: 90 })
     await vm.root('sync')
   })
-  const fault = scene.fault('a store path without its content', vm.host)
-  // as Nix leaves it, all of the store is of 1970
-  const spoil = `path=$(echo /nix/store/*-lab-built); nix-store --verify-path $path
+  const fault = scene.fault('store paths without their content', vm.host)
+  // as Nix leaves it, all of the store is of 1970; one that somebody has built meanwhile is in use
+  const spoil = `echo kept >/tmp/lab-kept; kept=$(nix-store --add /tmp/lab-kept)
+    ln -sfn $kept /nix/var/nix/gcroots/lab-kept
     mount -o remount,rw /nix/store 2>/dev/null || true
-    : >$path; touch -d @1 $path; nix-store --verify-path $path 2>/dev/null || stat -c %s $path`
-  const size = (await vm.root(spoil, { allow: 'any' })).stdout.trim()
-  fault.bit(size === '0', `it has ${size} bytes`)
+    for path in /nix/store/*-lab-built $kept; do nix-store --verify-path $path
+      : >$path; touch -d @1 $path; nix-store --verify-path $path 2>/dev/null || stat -c %s $path; done`
+  const sizes = (await vm.root(spoil, { allow: 'any' })).stdout.trim().split('\n').join(' ')
+  fault.bit(sizes === '0 0', `they have ${sizes} bytes`)
   // Nix does not write its caches through either
   const caches = `cd .cache/nix && for file in *-cache-*.sqlite; do printf spoilt >$file && rm -f $file-*; done; ls -d *-cache-*.sqlite`
   const names = (await vm.user(caches)).stdout.trim()
   must('a cache of Nix is spoilt', /sqlite/, names)
-  await upgrades(scene, vm, { outcome: 'upgraded' })
+  const kept = /; spoilt by a power cut, and in use: \/nix\/store\/\S+-lab-kept(;|$)/
+  await upgrades(scene, vm, { outcome: 'upgraded', reason: kept })
   scene.check('it has its content again', 'two', await seen(vm))
-  fault.healed(true, 'it was built again')
+  await vm.root('rm /nix/var/nix/gcroots/lab-kept && nix-store --delete /nix/store/*-lab-kept')
+  fault.healed(true, 'it was built again, and what was in use is gone')
 }
 
 function inPhase({ name, title, limit, at }: Interruption, phase: (typeof phases)[number]): Case {

@@ -125,6 +125,29 @@ export const options: Case[] = [
     },
   },
   {
+    name: 'odd-path',
+    title:
+      'the clone lies where a name has a blank and a number sign: it is upgraded from there, and a commit of this host with it',
+    promise: 'deploy',
+    own: true,
+    limit: 300,
+    run: async (scene) => {
+      const { vm, world } = scene
+      const [flake, odd] = [fromHome(world.paths.flake), 'lab config #2']
+      const home = (await vm.user('pwd')).stdout.trim()
+      const choice = `repository = lib.mkForce "${home}/${odd}";`
+      await world.config.commit(withOptions(vm, choice), 'Elsewhere')
+      await deploys(scene, vm)
+      // the oracle finds it by its former name
+      await vm.user(`mv ${flake} '${odd}' && ln -s '${odd}' ${flake}`)
+      await vm.user(`cd '${odd}' && echo own >world/own && jj commit --quiet -m Own`)
+      await world.config.commit(withOptions(vm, choice, noted('two')), 'Two')
+      const { toplevel } = await deploys(scene, vm)
+      scene.ends(vm, toplevel)
+      scene.check('the commit runs', 'two', await seen(vm))
+    },
+  },
+  {
     name: 'from-remote',
     title:
       'a host without a clone upgrades straight from the remote: to a good commit, also where its copy of the remote is damaged, not to a bad or a rewritten one',

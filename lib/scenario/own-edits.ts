@@ -213,6 +213,13 @@ async function ownWays(scene: Scene): Promise<void> {
   check('the remote is the one of the configuration', 'git://git.lab/dotfiles.git', url)
   const size = await inTrunk('cat-file', '-s', `${world.branch}:dot_labbig`)
   check('so is a big file', '3000000', size)
+  // a bookmark of its user's, moved since it was pushed
+  const mark = 'lab-own'
+  await inTrunk('branch', mark, world.branch)
+  const marked = await inTrunk('rev-parse', mark)
+  await vm.user(
+    `cd ${fromHome(world.paths.dotfiles)} && jj git fetch && jj bookmark track ${mark}@origin && jj bookmark set ${mark} -r @- --allow-backwards`,
+  )
 
   // a commit is by whoever began it, which the agent does as it ends the one before
   await vm.user(setLine(shared, 3, 'by its own name'))
@@ -221,6 +228,7 @@ async function ownWays(scene: Scene): Promise<void> {
   const { status } = outcome(scene, vm, 'synced', await syncByUnit(vm))
   const name = `Own Name <own@example.org> Dotfiles of ${vm.host}: dot_labrc`
   check('what the agent commits is by the user', name, await newest())
+  check('no other bookmark is pushed', marked, await inTrunk('rev-parse', mark))
   check('the edited template stays', `of ${vm.vm.user}\nedited\n`, await readHome(vm, '.labtmpl'))
   const kept = status.kept.map((one) => `${one.file}: ${one.reason}`).join()
   check('and is named', /^\.labtmpl: a template/, kept)

@@ -44,6 +44,14 @@ export const past: Case[] = [
       scene.check('what was switched to by hand runs again', scene.start(vm), await vm.running())
       const profile = await vm.root('readlink -f /nix/var/nix/profiles/system')
       scene.check('the profile is as it was', two.toplevel, profile.stdout.trim())
+      // as `nixos-rebuild switch --rollback` does it, which leaves a newer generation
+      await vm.root('nix-env --profile /nix/var/nix/profiles/system --rollback')
+      await switchBack()
+      await world.config.commit(module(vm, `${failingUnit}# another\n`), 'Bad again')
+      await upgrades(scene, vm, { outcome: 'validation-failed' })
+      const all = await vm.root('readlink -f /nix/var/nix/profiles/system-*-link')
+      const left = all.stdout.includes(two.toplevel)
+      scene.check('the generation that was left by hand is still one', true, left)
       await world.config.commit(note(vm, 'three'), 'Three')
       await upgrades(scene, vm, { outcome: 'upgraded' })
     },

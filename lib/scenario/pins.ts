@@ -24,7 +24,7 @@ export const pins: Case[] = [
   {
     name: 'reached-late',
     title:
-      'a host can be reached half a minute after its boot: the validation waits for that, and it becomes golden',
+      'a service is up late, as the clock is set, and the host can be reached half a minute after its boot: the validation waits for both, and it becomes golden',
     promise: 'fallback',
     own: true,
     limit: 300,
@@ -37,10 +37,17 @@ export const pins: Case[] = [
         path = [ "/run/current-system/sw" ];
         script = "sleep 30; systemctl stop lab-firewall.service";
       };`
+      const late = `systemd.services.lab-late = {
+        wantedBy = [ "multi-user.target" ];
+        path = [ "/run/current-system/sw" ];
+        serviceConfig = { Type = "oneshot"; RemainAfterExit = true; };
+        script = "sleep 5; date --set '1 hour'; sleep 5";
+      };
+      myModules.system.boot.goldenGeneration.validateServices = [ "lab-late.service" ];`
       // services have less time for that than the host has to be reached, which cases set to less by force
       const times = `myModules.system.boot.goldenGeneration.validationTimeout = lib.mkForce 15;
         myModules.system.reachability.timeout = lib.mkOverride 40 60;`
-      const module = `{ lib, ... }: { imports = [ (${lockedOut}) ]; ${times} ${opens} }`
+      const module = `{ lib, ... }: { imports = [ (${lockedOut}) ]; ${times} ${opens} ${late} }`
       const trial = await armed(scene, vm, module)
       scene.ends(vm, trial as `/${string}`)
       await boots(scene, vm, 'the trial boots', trial)

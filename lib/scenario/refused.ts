@@ -32,10 +32,12 @@ const revisions: (Pick<Case, 'name' | 'title' | 'promise' | 'own'> & {
   },
   {
     name: 'build-error',
-    title: 'a commit that does not build is not deployed',
+    title:
+      'a commit that does not build is not deployed, and what its builder says of a network is no excuse',
     promise: 'refuse',
-    module:
-      '{ pkgs, ... }: { environment.etc."lab-case".source = pkgs.runCommand "lab-bad" { } "exit 1"; }\n',
+    module: `{ pkgs, ... }: { environment.etc."lab-case".source = pkgs.runCommand "lab-bad" { } ''
+      echo 'curl: (7) Failed to connect to 127.0.0.1 port 80: Connection refused' >&2; exit 1'';
+    }\n`,
     outcome: 'build-failed',
     reason: /lab-bad|Cannot build/,
   },

@@ -101,21 +101,30 @@ export const several: Case[] = [
   },
   {
     name: 'edited-meanwhile',
-    title: 'the repository is edited while an upgrade builds that then fails: the edit stays',
+    title:
+      'somebody describes a change, or edits the repository, while an upgrade builds that then fails: that stays',
     promise: 'local',
     own: true,
     limit: 300,
     run: async (scene) => {
       const { vm, world } = scene
       const file = `${fromHome(world.paths.flake)}/flake.nix`
-      const slow = '"sleep 15; echo no luck >&2; exit 1"'
-      const text = `{ pkgs, ... }: { environment.etc."lab-case".source = pkgs.runCommand "lab-slow" { } ${slow}; }\n`
-      await world.config.commit(module(vm, text), 'Fails late')
-      await vm.root('systemctl start --no-block nix-local-upgrade.service')
-      await comes(scene, vm, 'it builds', 90, 'ls /nix/store/*-lab-slow.lock')
-      await vm.user(`echo '# edited meanwhile' >>${file}`)
-      const left = 'repository (changed by somebody else since)'
-      await upgrades(scene, vm, { outcome: 'build-failed', phase: 'build', left })
+      const failsLate = async (named: string, meanwhile: string): Promise<void> => {
+        const slow = '"sleep 15; echo no luck >&2; exit 1"'
+        const text = `{ pkgs, ... }: { environment.etc."lab-case".source = pkgs.runCommand "${named}" { } ${slow}; }\n`
+        await world.config.commit(module(vm, text), named)
+        await vm.root('systemctl start --no-block nix-local-upgrade.service')
+        await comes(scene, vm, `it builds ${named}`, 90, `ls /nix/store/*-${named}.lock`)
+        await vm.user(meanwhile)
+        const left = 'repository (changed by somebody else since)'
+        await upgrades(scene, vm, { outcome: 'build-failed', phase: 'build', left })
+      }
+      // an operation of jj that nobody has edited a file for
+      const clone = `cd ${fromHome(world.paths.flake)}`
+      await failsLate('lab-slow', `${clone} && jj describe --quiet -m 'Half done'`)
+      const words = await vm.user(`${clone} && jj log --no-graph -r @ -T description`)
+      scene.check('the description is still there', 'Half done', words.stdout.trim())
+      await failsLate('lab-slower', `echo '# edited meanwhile' >>${file}`)
       const { stdout } = await vm.user(`tail -n 1 ${file}`)
       scene.check('the edit is still there', '# edited meanwhile', stdout.trim())
       await world.config.commit(note(vm, 'two'), 'Mended')
