@@ -120,13 +120,13 @@ export async function parse(task: Task, argv: string[]): Promise<Args | undefine
       return y
     })
     .options(options)
-    .epilogue(epilogue(task))
     .strict()
     // a message is read by its words below, and by tests
     .locale('en')
     .version(false)
     .help()
-    .wrap(100)
+    // a terminal that is narrower would break the columns of help anywhere
+    .wrap(Math.min(100, process.stdout.columns || 100))
     .parserConfiguration({ 'populate--': true, 'boolean-negation': false, 'dot-notation': false })
     .fail((message: string, error: Error | undefined) => {
       throw error && error.name !== 'YError' ? error : misread(message, task, words)
@@ -136,7 +136,7 @@ export async function parse(task: Task, argv: string[]): Promise<Args | undefine
       help = output
     })
   if (help) {
-    process.stdout.write(`${help}\n`)
+    process.stdout.write(`${help}\n\n${epilogue(task)}\n`)
     return undefined
   }
   for (const [key, option] of Object.entries(task.options ?? {})) {
@@ -226,7 +226,7 @@ const commandOf = ({ name, usage: words = '' }: Task): string =>
 const withoutValue = (flag: string, task: string): Failure =>
   usage(`Cannot read --${flag} without a value`, `tsx tasks/${task}.ts --help`)
 
-/** What yargs would wrap in the middle of a command. */
+/** Not yargs' to print, as it would wrap a command in the middle. */
 const epilogue = ({ parts, under, examples }: Task): string =>
   Object.entries({
     Examples: examples.flatMap(([command, meaning]) => [command, `  ${meaning}`]),

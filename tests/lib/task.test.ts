@@ -136,6 +136,20 @@ test('help breaks no example, whatever its length, so that each can be copied', 
   expect(text).toContain(`\nExamples:\n  ${command}\n    ${meaning}\n`)
 })
 
+test('help fits a terminal that is narrower, and breaks no command there', async () => {
+  const write = vi.spyOn(process.stdout, 'write').mockReturnValue(true)
+  const { columns } = process.stdout
+  process.stdout.columns = 40
+  const command = 'tsx tasks/demo.ts delay sorrow --link uplink --ms 100'
+  await parse({ ...task, examples: [[command, 'A delay']] }, ['--help'])
+  process.stdout.columns = columns
+  const text = write.mock.calls.map(([chunk]) => String(chunk)).join('')
+  write.mockRestore()
+  const [table = '', rest] = text.split('Examples:')
+  expect(Math.max(...table.split('\n').map((line) => line.length))).toBeLessThanOrEqual(40)
+  expect(rest).toContain(`\n  ${command}\n`)
+})
+
 test('help calls a number a number', async () => {
   const write = vi.spyOn(process.stdout, 'write').mockReturnValue(true)
   await parse(task, ['--help'])
