@@ -11,7 +11,7 @@ export interface Screen {
   leave: () => void
 }
 
-const clearDown = '\u001b[J'
+const clear = { line: '\u001b[K', down: '\u001b[J' }
 
 /**
  * Draws with nothing but a way up and an erase: cursor, echo and scrolling stay as the person has them,
@@ -34,7 +34,9 @@ export function screenOf(terminal: WriteStream): Screen {
       const up = Math.min(high, rows() - 1)
       drawn = lines.map((line) => stringWidth(line))
       const back = up > 0 ? `\r\u001b[${up}A` : '\r'
-      terminal.write(`${back}${clearDown}${lines.map((line) => `${line}\n`).join('')}`)
+      // line by line: of a screen that is cleared as a whole, tmux keeps what was on it in its history
+      const over = lines.map((line) => `${clear.line}${line}\n`).join('')
+      terminal.write(`${back}${over}${clear.down}`)
     },
     leave,
   }
