@@ -65,11 +65,8 @@ integrate() {
   refuse_nested
   refuse_in_the_way
   if { [[ -z $head ]] || ancestor "$head" "$to"; } && [[ $(read_working_copy) == empty ]]; then
-    begin 'take the trunk' "$to"
-    without_head within "$limit" step "${jj[@]}" new "$trunk_rev" || give_up 'take the trunk' "$REPLY"
-    end_step 'take the trunk'
-    look
-    return
+    # it comes along, as what is edited from now on is in it
+    if rebase "$to" --source @ --onto "$trunk_rev"; then return; fi
   fi
   if compatible; then
     identity
@@ -158,6 +155,9 @@ rebase() { # <where it leads> <options>
     look
     return
   fi
+  # what was edited as it began is not the rebase's
+  took_in_since "$before_op" 'rebase '
+  before_op=$REPLY
   back_from 'end a rebase'
   look
   return 1

@@ -218,6 +218,32 @@ END
   expect(await torment.sh('cat .one/x')).toBe('x\nlate')
 })
 
+test.each([
+  ['is taken in by the next', 'dot_b', 'synced', 'here', 'No conflicts'],
+  ['conflicts as it was', 'dot_a', 'conflict', 'b', '+here'],
+])('What is edited in the source as a run takes the trunk %s', async (_, file, ...expected) => {
+  const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n', '.b': 'b\n' })
+  await sorrow.sh('echo elsewhere >.a')
+  await sorrow.sync()
+  // what a step does last before it starts jj
+  await torment.sh(`mkdir slow; cat >slow/mv <<'END'
+#!/bin/sh
+case "$*" in *chezmoi-sync/step) [ ! -e ~/armed ] || { rm ~/armed; echo here >~/.local/share/chezmoi/${file}; } ;; esac
+exec /usr/bin/mv "$@"
+END
+    chmod +x slow/mv; touch armed`)
+  await torment.sync({ PATH: `${torment.home}/slow:/usr/local/bin:/usr/bin` })
+  expect(await torment.sh(`[ ! -e armed ]; cat .local/share/chezmoi/${file}`)).toBe('here')
+  const { outcome } = await torment.sync()
+  await sorrow.sync()
+  const said = (await sorrow.conflicts()).split('\n').map((line) => line.trim())
+  expect([
+    outcome,
+    await sorrow.sh('cat .b'),
+    said.find((line) => expected.includes(line)),
+  ]).toEqual(expected)
+})
+
 test('A source with its .git elsewhere publishes a conflict like others', async () => {
   const { sorrow, torment, remote } = await makeDotfiles(root, { '.a': ten })
   await torment.sh(
