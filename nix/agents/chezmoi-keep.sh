@@ -462,17 +462,23 @@ move_aside() { # <target>
 }
 
 # Leaves in `planned` the rows to be applied where that is not all: nothing that could not be looked at, and
-# nothing by way of what stands in the place of a directory. Of `unreadable` remain those with a fault of their own.
+# nothing by way of what stands in the place of a directory, or into one that was deleted here. Of `unreadable` remain
+# those with a fault of their own.
 plan() {
-  local row target stand_ins=() left=()
+  local row target stand_ins=() gone=() left=()
   for target in "${here[@]}"; do
     if [[ -n ${why["/$target"]-} ]] && ! is_directory "$HOME/$target"; then stand_ins+=("$target"); fi
   done
   if ((${#unreadable[@]})) || [[ -n $unfetched ]]; then narrow=yes; fi
   for row in "${rows[@]}"; do
+    if [[ $row == D* ]] && ! is_below "${row:3}" "${gone[@]}"; then gone+=("${row:3}"); fi
+  done
+  for row in "${rows[@]}"; do
     target=${row:3}
     # a link to a directory with `remove_` is removed unasked
-    if below_stand_in "$target" || [[ -L $HOME/$target && -n ${why["/$target"]-} ]]; then
+    if is_below "$target" "${stand_ins[@]}" || [[ -L $HOME/$target && -n ${why["/$target"]-} ]]; then
+      narrow=yes
+    elif [[ $row == ' '[AM]* ]] && is_below "$target" "${gone[@]}"; then
       narrow=yes
     elif [[ -z ${why["/$target"]-} || -n ${copies["/$target"]-} ]] && { [[ $row != ?D* ]] || exists "$HOME/$target"; }; then
       planned+=("$row")
@@ -488,13 +494,13 @@ plan() {
       keep "$target" 'a directory of this host'
     fi
     if [[ -n ${why["/$target"]-} ]]; then continue; fi
-    if ! below_stand_in "$target"; then left+=("$target"); elif [[ -z ${why["/$REPLY"]-} ]]; then again=yes; fi
+    if ! is_below "$target" "${stand_ins[@]}"; then left+=("$target"); elif [[ -z ${why["/$REPLY"]-} ]]; then again=yes; fi
   done
   unreadable=("${left[@]}")
 }
-below_stand_in() { # <target>
+is_below() { # <target> <targets above...>: which of them it is below, in REPLY
   local each
-  for each in "${stand_ins[@]}"; do
+  for each in "${@:2}"; do
     if [[ $1 == "$each"/* ]]; then REPLY=$each && return; fi
   done
   return 1

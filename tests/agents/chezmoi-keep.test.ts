@@ -82,6 +82,21 @@ test('A file or a link of the host stays where the trunk has a directory, and no
   )
 })
 
+test('What comes into a directory that was deleted here is not applied, and is no failure', async () => {
+  const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
+  await publish(sorrow, 'mkdir dot_app; echo x >dot_app/x')
+  await torment.sync()
+  await torment.sh('rm -r .app')
+  await publish(sorrow, 'echo y >dot_app/y; mkdir dot_app/in; echo z >dot_app/in/z; echo b >>dot_a')
+  const ran = await torment.sync()
+  expect(ran).toMatchObject({ outcome: 'synced', applied: ['.a'] })
+  expect(kept(ran)).toEqual({ '.app': 'deleted here', '.app/x': 'deleted here' })
+  expect(await torment.sync()).toMatchObject({ outcome: 'up-to-date' })
+  await torment.sh('[ ! -e .app ]; chezmoi apply --force .app')
+  expect(await torment.sync()).toMatchObject({ outcome: 'up-to-date', kept: [] })
+  expect(await torment.sh('cat .app/x .app/y .app/in/z')).toBe('x\ny\nz')
+})
+
 test('A file below which something is to be removed, so that chezmoi reads nothing at all, is put aside and comes back on demand', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
   await torment.sh('echo own >.app; chmod 600 .app')
