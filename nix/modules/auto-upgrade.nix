@@ -303,8 +303,13 @@ in
       # the upgrade switches the system that it runs in, so a switch must leave it alone
       restartIfChanged = false;
       unitConfig.X-StopOnRemoval = false;
-      # the ways to the network that this machine has, as system.autoUpgrade has them
-      environment = (config.nix.envVars or { }) // (config.networking.proxy.envVars or { });
+      # the ways to the network that this machine has, and root's own settings of git, as system.autoUpgrade has
+      # them: systemd gives a unit of root's no home
+      environment = {
+        HOME = "/root";
+      }
+      // (config.nix.envVars or { })
+      // (config.networking.proxy.envVars or { });
       # a unit of NixOS finds next to nothing: hooks and checks are written as they work in a shell
       path = [
         "/run/wrappers"

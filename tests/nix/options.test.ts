@@ -45,6 +45,10 @@ test('A switch leaves alone what it runs in, or beside, and systemd ends an upgr
   expect(units['golden-boot-validation']).toMatchObject({ restart: false })
 })
 
+test('What root has set for git, such as where its passwords are, is found by an upgrade on its timer as by one by hand', async () => {
+  expect(await read('{ }', 's.nix-local-upgrade.environment.HOME')).toBe('/root')
+})
+
 test('A trial has its deadline whatever is isolated, and a validation the time that it may take', async () => {
   const found = await read<{ timer: unknown; limit: number }>(
     `{ myModules.system.reachability.timeout = 1000;
