@@ -15,6 +15,7 @@ let
 
   rebootsLater = cfg.allowReboot && cfg.rebootWindow != null;
 
+  # the one that nix.conf and the store of this host are for, and perhaps its flake
   nix = config.nix.package or pkgs.nix;
   fsync =
     !(lib.hasInfix "lix" (nix.pname or "nix")) && lib.versionAtLeast (nix.version or "2.25") "2.25";
@@ -50,7 +51,7 @@ let
       pkgs.iproute2
       pkgs.jq
       pkgs.jujutsu
-      pkgs.nix
+      nix
       pkgs.openssh
       pkgs.systemd
       pkgs.util-linux

@@ -37,7 +37,7 @@ let
         pkgs.bash
         pkgs.iproute2
         pkgs.jq
-        pkgs.nix
+        (config.nix.package or pkgs.nix)
         pkgs.systemd
         pkgs.util-linux
       ];

@@ -49,6 +49,19 @@ test('What root has set for git, such as where its passwords are, is found by an
   expect(await read('{ }', 's.nix-local-upgrade.environment.HOME')).toBe('/root')
 })
 
+test('A flake is evaluated by the Nix that the host has for its configuration', async () => {
+  const programs = '{ upgrade = text "nix-local-upgrade"; golden = text "rollback-to-golden"; }'
+  const found = await read<Record<string, string>>(
+    '{ pkgs, ... }: { nix.package = pkgs.nix // { outPath = "/nix-of-its-own"; version = "2.99"; }; }',
+    programs,
+  )
+  for (const text of Object.values(found)) {
+    const [path] = /^export PATH=.*/m.exec(text)!
+    expect(path).toContain('/nix-of-its-own/bin:')
+    expect(path).not.toMatch(/\/nix\/bin/)
+  }
+})
+
 test('A trial has its deadline whatever is isolated, and a validation the time that it may take', async () => {
   const found = await read<{ timer: unknown; limit: number }>(
     `{ myModules.system.reachability.timeout = 1000;
