@@ -89,6 +89,9 @@ let
       UPGRADE_BOOT =
         if loader.systemd-boot.xbootldrMountPoint or null != null then
           loader.systemd-boot.xbootldrMountPoint
+        # GRUB reads any file system, and has no more than itself on the EFI system partition
+        else if loader.grub.enable or false && loader.grub.mirroredBoots or [ ] != [ ] then
+          (lib.head loader.grub.mirroredBoots).path
         else
           loader.efi.efiSysMountPoint or "/boot";
       UPGRADE_KEEP_GENERATIONS = toString cfg.keepGenerations;

@@ -182,6 +182,18 @@ test('They look for kernels where the boot loader keeps them, be it a partition 
   expect(scripts['show-golden']).toMatch(/^GOLDEN_ESP=\/boot$/m)
 }, 300_000)
 
+test('Of GRUB that is not the EFI system partition, which may be too small for a kernel', async () => {
+  const grub = wrapped.replace(
+    'modules = [',
+    `modules = [ ({ lib, ... }: {
+      boot.loader.grub = { enable = true; mirroredBoots = [ { path = "/boot"; } ]; };
+      boot.loader.efi.efiSysMountPoint = lib.mkForce "/boot/efi";
+    })`,
+  )
+  const scripts = await lab<Record<string, string>>('sorrow', grub)
+  expect(scripts['nix-local-upgrade']).toMatch(/^UPGRADE_BOOT=\/boot$/m)
+}, 300_000)
+
 test('What a sync remembers has no age after which it would go', async () => {
   const rules = await lab<string[]>(
     'sorrow',
