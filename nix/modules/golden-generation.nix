@@ -22,6 +22,14 @@ let
   esp = loader.efi.efiSysMountPoint or "/boot";
   xbootldr = loader.systemd-boot.xbootldrMountPoint or null;
   seconds = types.ints.positive;
+  # multi-user.target wants the validation, and these come after that target, or after the validation itself
+  late = lib.intersectLists cfg.validateServices [
+    "boot-complete.target"
+    "default.target"
+    "golden-boot-validation.service"
+    "graphical.target"
+    "nix-local-upgrade.service"
+  ];
 
   # Each agent is one file: what they share, then its own.
   command =
@@ -128,6 +136,11 @@ in
           # golden has an entry, a kernel without a signature and variables of that boot loader
           assertion = loader.systemd-boot.enable or false;
           message = "`myModules.system.boot.goldenGeneration` needs `boot.loader.systemd-boot.enable`: no other boot loader (GRUB, lanzaboote) starts what it keeps";
+        }
+        {
+          # systemd would drop the validation, and each trial would pass its time
+          assertion = late == [ ];
+          message = "`myModules.system.boot.goldenGeneration.validateServices` has ${toString late}, which comes after the validation: name a unit of it, such as display-manager.service";
         }
       ];
 

@@ -59,6 +59,19 @@ describe('A host with a golden generation', () => {
     expect(await expression<string[]>(failed)).toEqual([expect.stringContaining('systemd-boot')])
   })
 
+  test('is not to wait for what comes after its validation, which systemd would drop', async () => {
+    const refused = async (unit: string): Promise<string[]> => {
+      const module = `{ myModules.system.boot.goldenGeneration.validateServices = [ "${unit}" ]; }`
+      return await expression(
+        `map (a: a.message) (builtins.filter (a: !a.assertion) ${sorrow(module)}.config.assertions)`,
+      )
+    }
+    expect(await refused('graphical.target')).toEqual([
+      expect.stringMatching(/has graphical\.target, which comes after/),
+    ])
+    expect(await refused('multi-user.target')).toEqual([])
+  })
+
   test('leaves a watchdog of its own choice to the host, and none when told so', async () => {
     const golden = (settings: string): string =>
       sorrow(`{ myModules.system.boot.goldenGeneration = ${settings}; }`)
