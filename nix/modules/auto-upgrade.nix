@@ -175,7 +175,9 @@ in
     };
     lockTimeout = mkOption {
       type = types.ints.positive;
-      default = 6 * 60 * 60;
+      # an upgrade is ended by then, and no build of that length would ever come to its end
+      default = cfg.buildTimeout + 2 * 60 * 60;
+      defaultText = lib.literalExpression "config.myModules.services.autoUpgrade.buildTimeout + 2 * 60 * 60";
       description = ''
         Seconds after which whoever holds the lock of the upgrade, or of a switch, counts as hung: from then on
         the upgrade fails, where it ended well as `locked` before. A run of the upgrade itself is ended then.

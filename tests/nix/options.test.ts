@@ -41,6 +41,9 @@ test('A switch leaves alone what it runs in, or beside, and systemd ends an upgr
       { inherit (s) nix-local-upgrade chezmoi-pre-update golden-boot-validation; }`,
   )
   expect(units['nix-local-upgrade']).toEqual({ restart: false, limit: '21600' })
+  const long = '{ myModules.services.autoUpgrade.buildTimeout = 86400; }'
+  const limit = 's.nix-local-upgrade.serviceConfig.TimeoutStartSec'
+  expect(await read<number>(long, limit)).toBeGreaterThan(86_400)
   expect(units['chezmoi-pre-update']).toEqual({ restart: false, limit: '2040' })
   expect(units['golden-boot-validation']).toMatchObject({ restart: false })
 })
