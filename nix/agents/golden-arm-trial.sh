@@ -10,6 +10,11 @@ toplevel=$(readlink -f "${1:-$profile}")
 locked
 golden=$(field golden.json toplevel)
 if [[ -z $golden ]]; then
+  # it would boot for ever, whatever is made the system
+  if [[ $(efi_variable LoaderEntryDefault) == golden-* ]]; then
+    forget || fail "Cannot have $toplevel boot: what was golden in a state that is lost is the boot default, which cannot be set"
+    on_boot_error stay
+  fi
   echo 'no golden generation yet: nothing to fall back to, so nothing is on trial'
   exit 0
 fi

@@ -21,6 +21,7 @@ let
   loader = config.boot.loader;
   esp = loader.efi.efiSysMountPoint or "/boot";
   xbootldr = loader.systemd-boot.xbootldrMountPoint or null;
+  boot = if xbootldr != null then xbootldr else esp;
   seconds = types.ints.positive;
   # multi-user.target wants the validation, and these come after that target, or after the validation itself
   late = lib.intersectLists cfg.validateServices [
@@ -56,7 +57,7 @@ let
       ];
       runtimeEnv = {
         GOLDEN_ESP = esp;
-        GOLDEN_BOOT = if xbootldr != null then xbootldr else esp;
+        GOLDEN_BOOT = boot;
       }
       // env;
       text = lib.concatMapStringsSep "\n" (part: builtins.readFile (../agents + "/${part}.sh")) (
@@ -294,7 +295,7 @@ in
     # Turned off, the boot default must not stay at what was golden once
     (mkIf (!cfg.enable && loader.systemd-boot.enable or false) {
       boot.loader.systemd-boot.extraInstallCommands = ''
-        [ ! -e /var/lib/golden-generation/golden.json ] || ${lib.getExe unpin}
+        [ ! -e /var/lib/golden-generation/golden.json ] && [ ! -e ${boot}/EFI/golden ] || ${lib.getExe unpin}
       '';
     })
   ];

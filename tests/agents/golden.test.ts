@@ -577,6 +577,14 @@ describe('Golden', () => {
     expect(await host.status()).toMatchObject({ golden: null, default: null })
   })
 
+  test('whose state is lost, as with a root that is made anew at each boot, is no boot default for ever', async () => {
+    await host.sh('rm -rf /var/lib/golden-generation')
+    expect(await host.rebuild(2)).toMatch(/^no golden generation yet/m)
+    expect(await left()).toBe('')
+    expect(await host.boot()).toMatchObject({ tried: [two] })
+    expect(host.choose()).toBe(two)
+  })
+
   test('is not given up by halves where /boot cannot be written', async () => {
     const before = await host.status()
     const refused = await host.sh(
