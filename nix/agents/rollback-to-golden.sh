@@ -16,7 +16,12 @@ if [[ ${1-} == --reboot ]]; then
   systemctl --no-block reboot
   exit 0
 fi
-"$golden/bin/switch-to-configuration" test || fail "Cannot go back: $golden runs, but not all of its units do"
+if ! "$golden/bin/switch-to-configuration" test; then
+  # as where NixOS wants a boot for it
+  [[ /run/current-system -ef $golden ]] ||
+    fail "Cannot go back at once: $golden does not run, and boots the next time (\`rollback-to-golden --reboot\`)"
+  fail "Cannot go back: $golden runs, but not all of its units do"
+fi
 echo "running: $golden"
 for file in kernel initrd kernel-params; do
   if [[ $(readlink -f "$golden/$file") != "$(readlink -f "/run/booted-system/$file")" ]] &&

@@ -908,6 +908,16 @@ test('rollback-to-golden runs golden at once, or boots it, and says what takes a
   )
 })
 
+test('A way back that takes a boot is not said to run already', async () => {
+  await host.rebuild(2)
+  // as a check of NixOS before the switch does it, of what may change by a boot alone
+  await host.sh(`sed -i '2i case $1 in test) exit 1 ;; esac' ${one}/bin/switch-to-configuration`)
+  expect(await host.sh('rollback-to-golden 2>&1 || echo "exit $?"')).toMatch(
+    /^rollback-to-golden: Cannot go back at once: \S+ does not run, and boots the next time \(`rollback-to-golden --reboot`\)\nexit 1$/m,
+  )
+  expect(await host.status()).toMatchObject({ running: two, profile: one, trial: null })
+})
+
 test('A link beside the profile that somebody has made by hand is no generation', async () => {
   await host.rebuild(2)
   await host.sh(`ln -sfn ${one} /nix/var/nix/profiles/system-known-good-link`)
