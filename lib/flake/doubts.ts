@@ -44,7 +44,7 @@ function lent({ entry, hosts, like }: NewEntry): string[] {
 /** Files that are the copied host's own, and that the new one leads to in place of any of its name. */
 function withFilesOf({ directory, hosts, seen, like }: NewEntry): string[] {
   const own = like === undefined ? undefined : seenOfAll(hosts).get(like)
-  const main = own && mainOf(pathsOf(own, like!, directory), like!)
+  const main = own && mainOf(pathsOf(own, like!, directory), like!, directory)
   return main === undefined || !seen.paths.includes(main)
     ? []
     : [`The new entry leads to \`${main}\`, as that of \`${like}\` does: ${twice}`]

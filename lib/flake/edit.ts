@@ -186,7 +186,7 @@ const isMadeFor = (name: string, directory: string | undefined): boolean =>
 /** Where a host that the flake has reads its files, if that is to be seen. */
 function ownFiles({ directory, of: { hosts } }: Flake, name: string): OwnFiles | undefined {
   const seen = hosts.is === 'set' ? seenOfAll(hosts).get(name) : undefined
-  const main = seen && mainOf(pathsOf(seen, name, directory), name)
+  const main = seen && mainOf(pathsOf(seen, name, directory), name, directory)
   return main === undefined ? undefined : asFiles(main, name)
 }
 
@@ -353,7 +353,7 @@ async function complete(
   const asLike = reads.filter(
     (path) => like !== undefined && existsSync(renamedPath(directory, path, name, like)),
   )
-  const main = mainOf(reads, name)
+  const main = mainOf(reads, name, directory)
   const usual = usualFiles(directory, name).path
   // files that look like the only host's own are not, where a copy of it has none
   const isOnly = (flake.of.hosts as SetValue).attrs.size === 1

@@ -36,7 +36,7 @@ export function filesLikeOthers(
   for (const [other, { listing }] of hosts.attrs) {
     const seen = all.get(other)
     if (listing) return filesOfListing(listing.directory, seen?.paths ?? [], name)
-    const main = seen && mainOf(pathsOf(seen, other, flake), other)
+    const main = seen && mainOf(pathsOf(seen, other, flake), other, flake)
     if (main === undefined) continue
     const path = renamedPath(flake, main, other, name)
     votes.set(path, (votes.get(path) ?? 0) + (existsSync(main) ? 1.5 : 1))
@@ -45,12 +45,12 @@ export function filesLikeOthers(
   return best && asFiles(best[0], name)
 }
 
-/** Of the paths that are a host's own, the one that its configuration is at. */
-export function mainOf(paths: string[], name: string): string | undefined {
-  const rank = (path: string): number => rankOf(path, name)
+/** Of the paths that are a host's own, the one that its configuration is at; where the flake lies says nothing. */
+export function mainOf(paths: string[], name: string, flake: string): string | undefined {
+  const rank = (path: string): number => rankOf(relative(flake, path), name)
   // a host that is called after its role reads `roles/server` as well as `hosts/server`
   const isAmongHosts = (path: string): boolean =>
-    /\/(hosts?|machines?|systems?|nodes?)\//.test(path)
+    /(^|\/)(hosts?|machines?|systems?|nodes?)\//.test(relative(flake, path))
   const [first] = paths.toSorted(
     (a, b) =>
       rank(a) - rank(b) || Number(isAmongHosts(b)) - Number(isAmongHosts(a)) || a.length - b.length,
@@ -58,7 +58,7 @@ export function mainOf(paths: string[], name: string): string | undefined {
   return first === undefined || rank(first) === 2 ? undefined : first
 }
 
-/** 0 for a path that is most likely a host's configuration, 2 for one that is not. */
+/** 0 for a path, from the flake on, that is most likely a host's configuration, 2 for one that is not. */
 function rankOf(path: string, name: string): number {
   const file = basename(path)
   if (/hardware|disk|disko|secret|home|users?\b/.test(path.replaceAll(name, ''))) return 2
@@ -91,13 +91,14 @@ export const renamedPath = (flake: string, path: string, from: string, to: strin
 function filesOfListing(directory: string, paths: string[], name: string): OwnFiles {
   // a name of a listing stands in a path without its first slash
   const listed = `${directory.slice(1)}/*`
+  const rank = (one: string): number => rankOf(relative(directory, one), name)
   const [path] = paths
     .filter((one) => one.includes(listed))
     .map((one) => resolve(one.replace(listed, name)))
     .filter((one) => one.startsWith(`${directory}/`))
-    .toSorted((a, b) => rankOf(a, name) - rankOf(b, name) || a.length - b.length)
+    .toSorted((a, b) => rank(a) - rank(b) || a.length - b.length)
   // beside a host's configuration there may be what a flake reads of it first, such as `meta.nix`
-  const own = path && rankOf(path, name) === 0
+  const own = path && rank(path) === 0
   const like = filesIn(directory, name)
   return path?.endsWith('.nix') && (own || !like.seen) ? asFiles(path, name) : like
 }

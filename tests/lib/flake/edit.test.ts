@@ -390,6 +390,18 @@ test.each(Object.entries(ownFiles))('%s reads a new host at %s', async (flake, m
   }
 })
 
+test.each(['home/mia/nixos', 'secrets', 'disks/hosts/sorrow', 'nixos/sorrow'])(
+  'a flake in %s reads a new host where it does elsewhere',
+  async (place) => {
+    for (const flake of ['nixos-system', 'list-of-records', 'read-dir-beside', 'read-dir-helper']) {
+      const copy = join(scratch, String(++copies), place)
+      cpSync(join(corpus, flake), copy, { recursive: true })
+      const { own } = await readingPlace(copy, 'sorrow')
+      expect([flake, relative(copy, own.main)]).toEqual([flake, ownFiles[flake]])
+    }
+  },
+)
+
 describe('a file that the grammar finds wrong', () => {
   test('is believed to be right where nix parses it', async ({ skip }) => {
     if (spawnSync('nix-instantiate', ['--version']).error) skip('nix-instantiate is not installed')
