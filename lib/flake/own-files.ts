@@ -2,7 +2,7 @@ import { existsSync, readFileSync, readdirSync, statSync } from 'node:fs'
 import { basename, dirname, join, relative, resolve } from 'node:path'
 import { word } from './entry.ts'
 import { customaryFile } from './frameworks.ts'
-import { pathsOf, seenOfAll } from './seen.ts'
+import { mentions, pathsOf, seenOfAll } from './seen.ts'
 import type { SetValue, Unknown } from './value.ts'
 
 /** Where a flake reads the files of one host. */
@@ -73,9 +73,10 @@ function rankOf(path: string, name: string): number {
 /** A host's files at a path that the flake names: below it, unless it names a file. */
 export function asFiles(path: string, name: string): OwnFiles {
   if (!path.endsWith('.nix')) return { path, main: join(path, 'default.nix') }
-  return basename(path) === `${name}.nix`
-    ? { path, main: path }
-    : { path: dirname(path), main: path }
+  // `hosts/web.host.nix` is all that `web` has: what else is in `hosts` is of others
+  const [file, above] = [basename(path), basename(dirname(path))]
+  const isAll = file === `${name}.nix` || (mentions(file, name) && !mentions(above, name))
+  return isAll ? { path, main: path } : { path: dirname(path), main: path }
 }
 
 const inside = (flake: string, path: string): boolean => !relative(flake, path).startsWith('..')

@@ -205,6 +205,15 @@ test.each([
   expect(relative(flake, (await readingPlace(flake, 'sorrow')).own.main)).toBe(own)
 })
 
+test.each([
+  ['hosts/wren.host.nix', 'hosts/sorrow.host.nix', 'hosts/sorrow.host.nix'],
+  ['hosts/wren/wren.host.nix', 'hosts/sorrow/sorrow.host.nix', 'hosts/sorrow'],
+])('a host whose file is %s has %s', async (of, main, path) => {
+  const flake = flakeWith(`{ wren = nixpkgs.lib.nixosSystem { modules = [ ./${of} ]; }; }`, of)
+  const own = { path: join(flake, path), main: join(flake, main) }
+  expect((await readingPlace(flake, 'sorrow')).own).toEqual(own)
+})
+
 test('a copy that is the copied host once more is noted', async () => {
   const flake = flakeWith(
     `let mkHost = { name ? "web" }: nixpkgs.lib.nixosSystem { modules = [ (./hosts + "/\${name}.nix") ]; };
