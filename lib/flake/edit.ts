@@ -12,6 +12,7 @@ import {
   model,
   namedIn,
   otherMeaning,
+  platformAround,
   type HostEntry,
 } from './entry.ts'
 import { doubts, twinOf } from './doubts.ts'
@@ -206,7 +207,9 @@ function copied({ directory, of }: Flake, name: string, refuse: Refuse, like?: s
     const names = own.length > 0 ? 'files' : word ? 'word' : 'nothing'
     // where hosts are told of each other all paths are everybody's
     const shared = new Set(own.length > 0 ? seen.shared : [])
-    return [{ ...entry, names, shared, platform: otherPlatform(seen, own) } satisfies HostEntry]
+    const around = platformAround(entry)
+    const platform = around === 'x86_64-linux' ? undefined : (around ?? otherPlatform(seen, own))
+    return [{ ...entry, names, shared, platform } satisfies HostEntry]
   })
   const fitting = all.filter(({ platform, name: host }) => !platform || host === like)
   const places = byPlace(fitting.length > 0 ? fitting : all)

@@ -10,6 +10,7 @@ import {
   staticText,
   type Node,
 } from './syntax.ts'
+import { isPlatform } from './seen.ts'
 import type { Attr } from './value.ts'
 
 /** A host as the source writes it: a binding of a set, or an element of a list. */
@@ -62,6 +63,18 @@ export function hostEntry(name: string, { literals }: Attr): HostEntry | undefin
   return element.parent
     ? { name, literal, element, container: element.parent, prefix: '', ...unseen }
     : undefined
+}
+
+/** The platform that a host is written for, where a set around it is called after one, as in `riscv64-linux.web = …`. */
+export function platformAround({ literal }: HostEntry): string | undefined {
+  for (let node: Node | null = literal; node; node = node.parent) {
+    if (node.type !== 'binding') continue
+    const names = parts(node.childForFieldName('attrpath')!)
+    const before = names.filter(({ id }) => id !== literal.id).map(staticText)
+    const platform = before.find((name) => name !== undefined && isPlatform(name))
+    if (platform !== undefined) return platform
+  }
+  return undefined
 }
 
 /** Where that place has the name already, as a filter may leave out what is written there. */

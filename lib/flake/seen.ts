@@ -94,7 +94,9 @@ export const pathsOf = ({ paths }: Seen, name: string, below: string): string[] 
     return !inside.startsWith('..') && mentions(inside, name)
   })
 
-const system = /^(x86_64|aarch64|riscv64|i686|armv[5-7]l|powerpc64le|s390x|loongarch64)-[a-z]+$/
+/** `x86_64-linux` and its like. */
+export const isPlatform = (text: string): boolean =>
+  /^(x86_64|aarch64|riscv64|i686|armv[5-7]l|powerpc64le|s390x|loongarch64)-[a-z]+$/.test(text)
 
 /**
  * The platform that a host is for when it is another one than the lab's, as its source says: among its
@@ -104,7 +106,7 @@ export function otherPlatform(seen: Seen, own: string[]): string | undefined {
   const asked = seen.unknowns.flatMap(({ node }) =>
     node.type === 'select_expression' ? node.text.split('.') : [],
   )
-  const said = [...seen.texts, ...asked].filter((text) => system.test(text))
+  const said = [...seen.texts, ...asked].filter(isPlatform)
   const all = said.length > 0 ? said : own.flatMap(platformsIn)
   return all.includes('x86_64-linux') ? undefined : all[0]
 }
@@ -125,5 +127,5 @@ function platformsIn(path: string): string[] {
       const set = /\b(?:hostPlatform|localSystem)(?:\.system)?\s*=\s*[^;"]*"([^"]+)"/g
       return [...text.matchAll(set)].map((found) => found[1]!)
     })
-    .filter((found) => system.test(found))
+    .filter(isPlatform)
 }

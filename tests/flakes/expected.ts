@@ -13,6 +13,13 @@ export interface ExpectedEdit {
 
 export const edits: ExpectedEdit[] = [
   {
+    flake: 'by-platform',
+    line: 11,
+    like: 'garganey',
+    inserted: ['', '          sorrow = { };'],
+    notes: [],
+  },
+  {
     flake: 'extended-lib',
     line: 11,
     like: 'linnet',
