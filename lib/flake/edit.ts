@@ -237,6 +237,9 @@ function copied({ directory, of }: Flake, name: string, refuse: Refuse, like?: s
   const place =
     like === undefined ? fullest : places.find((at) => at.some((entry) => entry.name === like))
   const chosen = place && model(place, like)
+  const [gap] = gaps
+  // such as the one image beside hosts that an option is told of
+  if (gap && like === undefined && chosen?.entry.names === 'nothing') throw refuse(gap)
   if (chosen) {
     const there = namedIn(chosen.entry, name)
     if (there) {
@@ -286,7 +289,7 @@ function copied({ directory, of }: Flake, name: string, refuse: Refuse, like?: s
       why: `\`${host}\` is made elsewhere or in pieces, so no copy of it is a host`,
     })
   }
-  const node = at?.node ?? gaps[0]?.node ?? of.bound
+  const node = at?.node ?? gap?.node ?? of.bound
   throw node
     ? refuse({ node, why: 'the hosts have computed names' })
     : usage(`Cannot add \`${name}\`: the hosts have computed names`)

@@ -767,6 +767,8 @@ export const refusals: Record<string, string> = {
     'Cannot add `sorrow` to `@/flake.nix` at line 2: the hosts are computed by `inputs.fleet.lib.compose { inherit inputs; module…`',
   'auto-wired':
     'Cannot add `sorrow` to `@/flake.nix` at line 6: the hosts depend on `inputs.autowire.flakeModules.default`',
+  'beside-an-option':
+    'Cannot add `sorrow` to `@/modules/boats.nix` at line 5: the hosts depend on `config.fleet.boats`',
   'told-directory':
     'Cannot add `sorrow` to `@/flake.nix` at line 5: the hosts depend on `inputs.wired.flakeModule`',
   'told-and-listed':
@@ -838,6 +840,8 @@ export const hints: Record<string, RegExp> = {
     /^Its hosts are most likely what is in `@\/hosts`: write `sorrow` there, like `yarrow`$/,
   'one-argument':
     /^Its hosts are most likely what is in `@\/configurations\/nixos`: write `sorrow` there, like `ruff`$/,
+  'beside-an-option':
+    /^Write it by hand where the others are in `fleet\.boats`: fleet\.boats\.sorrow = …$/,
   options:
     /^Write it by hand where the others are in `fleet\.hosts`: fleet\.hosts\.sorrow = …$/,
   'prefix-word':

@@ -1,0 +1,6 @@
+{ config, inputs, ... }:
+{
+  flake.nixosConfigurations = builtins.mapAttrs (
+    _: inputs.nixpkgs.lib.nixosSystem
+  ) config.fleet.boats;
+}
