@@ -291,6 +291,10 @@ switch_failed() { # switch_failed <exit code>
     { [[ $1 == 1 ]] && grep -q -i 'read-only file system' "$work/said"; }; then
     # the machine's own fault; with 1, nothing was changed either
     stop failed "$reason"
+  elif grep -q "check 'switchInhibitors' failed" "$work/said"; then
+    # no word about the commit: once it was booted, the next run finds that it runs
+    reason=$(sed -n '/ -> /p' "$work/said" | paste -s -d ,)
+    stop failed "NixOS wants a boot for this (${reason//,/, }), and no switch: \`sudo nix-env --profile $profile --set $toplevel && sudo $toplevel/bin/switch-to-configuration boot\`, and a reboot"
   fi
   remember_bad switch-failed "$reason"
   stop switch-failed "$reason"

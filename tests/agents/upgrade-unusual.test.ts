@@ -55,6 +55,27 @@ test('A file that git ignores is there after a bad commit that brings another of
   expect((await world.upgrade()).outcome).toBe('build-failed')
 })
 
+test('What NixOS wants a boot for is no fault of the commit, and taken up once it was booted', async () => {
+  world.write(
+    'root/words',
+    "dbus-implementation : dbus -> broker\nPre-switch check 'switchInhibitors' failed\nPre-switch checks failed\n",
+  )
+  await world.push('bus', { 'text.nix': '"switch does: cat /root/words >&2; exit 1"' })
+  const before = await world.state()
+  const done = await world.upgrade()
+  expect(done).toMatchObject({ outcome: 'failed', notRestored: [] })
+  expect(done.reason).toMatch(
+    /^NixOS wants a boot for this \(dbus-implementation : dbus -> broker\), and no switch: `sudo /,
+  )
+  expect(await world.state()).toBe(before)
+  const [, toplevel] = /--set (\S+) /.exec(done.reason)!
+  // what the words that it names and the reboot do
+  await world.sh(
+    `nix-env --profile /nix/var/nix/profiles/system --set ${toplevel}; ln -sfn ${toplevel} /run/current-system`,
+  )
+  expect(await world.upgrade()).toMatchObject({ outcome: 'up-to-date', to: { toplevel } })
+})
+
 test('Half an edit in a merge is not deployed', async () => {
   await world.rain(`jj new main -m side; echo 1 >side.nix; jj new main -m other; echo 2 >other.nix
     jj new 'description(substring:"side")' 'description(substring:"other")'; jj status`)
