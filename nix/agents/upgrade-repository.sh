@@ -16,11 +16,13 @@ if { : </dev/tty; } 2>/dev/null; then detached=(setsid --wait); fi
 
 # What `as_user` needs to know of the user, once for all commands.
 know_user() {
-  local home name
+  local home name path
   eval "home=~$UPGRADE_USER"
   user_group=$(id --group "$UPGRADE_USER" || true)
+  # what git's credentials, ssh's way to a host and jj's settings name may be in the user's own profile
+  path=$PATH:$home/.nix-profile/bin:$home/.local/state/nix/profile/bin:/etc/profiles/per-user/$UPGRADE_USER/bin
   # COLUMNS: without a terminal, jj starts a program twice to ask for its width
-  user_environment=("HOME=$home" "USER=$UPGRADE_USER" "LOGNAME=$UPGRADE_USER" "PATH=$PATH" LC_ALL=C.UTF-8
+  user_environment=("HOME=$home" "USER=$UPGRADE_USER" "LOGNAME=$UPGRADE_USER" "PATH=$path" LC_ALL=C.UTF-8
     GIT_TERMINAL_PROMPT=0 COLUMNS=80 "${durable[@]}")
   # the way to the network is the machine's affair
   for name in {http,https,ftp,rsync,all,no}_proxy {HTTP,HTTPS,FTP,RSYNC,ALL,NO}_PROXY NIX_SSL_CERT_FILE SSL_CERT_FILE; do

@@ -76,6 +76,15 @@ test('What NixOS wants a boot for is no fault of the commit, and taken up once i
   expect(await world.upgrade()).toMatchObject({ outcome: 'up-to-date', to: { toplevel } })
 })
 
+test('Programs that their user has installed for themselves are found by git, as for the way to the remote', async () => {
+  await world.rain(`mkdir -p ~/.nix-profile/bin
+    printf '#!/bin/sh\\nfor each; do :; done; exec sh -c "$each"\\n' >~/.nix-profile/bin/tunnel
+    chmod +x ~/.nix-profile/bin/tunnel; git config --global core.sshCommand tunnel
+    git config --global safe.directory '*'; git remote set-url origin ssh://far/home/rain/config.git`)
+  await world.push('two', { 'text.nix': '"two"' })
+  expect(await world.upgrade()).toMatchObject({ outcome: 'upgraded' })
+})
+
 test('Half an edit in a merge is not deployed', async () => {
   await world.rain(`jj new main -m side; echo 1 >side.nix; jj new main -m other; echo 2 >other.nix
     jj new 'description(substring:"side")' 'description(substring:"other")'; jj status`)
