@@ -288,12 +288,16 @@ in
       }
     ];
 
-    # in mode "remote" there is no clone that jj keeps
-    warnings = lib.optionals (cfg.mode == "local") (
-      import ./needs.nix { inherit lib pkgs; } "myModules.services.autoUpgrade" {
-        jujutsu = "0.36"; # rebase --onto
-      }
-    );
+    warnings =
+      # in mode "remote" there is no clone that jj keeps
+      lib.optionals (cfg.mode == "local") (
+        import ./needs.nix { inherit lib pkgs; } "myModules.services.autoUpgrade" {
+          jujutsu = "0.36"; # rebase --onto
+        }
+      )
+      ++ import ./kept.nix { inherit lib config; } "myModules.services.autoUpgrade" (
+        [ "/var/lib/nix-local-upgrade" ] ++ lib.optional (cfg.mode == "local") (toString cfg.repository)
+      );
 
     environment.systemPackages = [ agent ];
 

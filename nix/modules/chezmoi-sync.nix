@@ -122,11 +122,13 @@ in
   };
 
   config = lib.mkIf cfg.enable {
-    warnings = import ./needs.nix { inherit lib pkgs; } "myModules.services.chezmoiSync" {
-      chezmoi = "2.66"; # apply --less-interactive
-      git = "2.45"; # for-each-ref --include-root-refs
-      jujutsu = "0.36"; # rebase --onto
-    };
+    warnings =
+      import ./needs.nix { inherit lib pkgs; } "myModules.services.chezmoiSync" {
+        chezmoi = "2.66"; # apply --less-interactive
+        git = "2.45"; # for-each-ref --include-root-refs
+        jujutsu = "0.36"; # rebase --onto
+      }
+      ++ import ./kept.nix { inherit lib config; } "myModules.services.chezmoiSync" [ stateDirectory ];
 
     environment.systemPackages = [
       agent

@@ -145,6 +145,10 @@ in
         }
       ];
 
+      warnings = import ./kept.nix { inherit lib config; } "myModules.system.boot.goldenGeneration" [
+        "/var/lib/golden-generation"
+      ];
+
       environment.systemPackages = [
         arm
         validate

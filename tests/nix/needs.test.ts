@@ -11,6 +11,24 @@ test('A program that is too old is a warning, and one of an unknown version none
   ])
 })
 
+test('A directory that a boot empties is a warning, and one with a mount of its own is none', async () => {
+  const warned = (fileSystems: string, more = ''): Promise<string[]> =>
+    expression<string[]>(
+      `import ${project}/nix/modules/kept.nix { inherit (lab) lib; config = { fileSystems = ${fileSystems}; ${more} }; } "golden" [ "/var/lib/golden" ]`,
+    )
+  const root = '"/".fsType = "tmpfs";'
+  expect(await warned(`{ ${root} }`)).toEqual([
+    expect.stringMatching(/^golden keeps what it knows in \/var\/lib\/golden, which is in memory/),
+  ])
+  // beside it, and not above it
+  expect(await warned(`{ ${root} "/var/lib/gold".fsType = "ext4"; }`)).toHaveLength(1)
+  expect(await warned(`{ ${root} "/var/lib/golden" = { fsType = "none"; }; }`)).toEqual([])
+  expect(await warned(`{ ${root} "/var".fsType = "ext4"; }`)).toEqual([])
+  const mount = 'systemd.mounts = [ { where = "/var/lib/golden"; } ];'
+  expect(await warned(`{ ${root} }`, mount)).toEqual([])
+  expect(await warned('{ "/".fsType = "ext4"; }')).toEqual([])
+})
+
 test('The hosts have what their agents need', async () => {
   expect(await lab<string[]>('sorrow.config.warnings')).toEqual([])
 })
@@ -28,4 +46,15 @@ test('On NixOS both agents say so of the programs of their host', async (context
       `myModules.services.chezmoiSync ${said}`,
     ]),
   )
+}, 300_000)
+
+test('On NixOS a root in memory is told of, for each of the agents', async (context) => {
+  const found = await findNixOS()
+  if ('missing' in found) return context.skip(found.missing)
+  const inMemory = `host: (host.extendModules { modules = [ ({ lib, ... }: {
+    fileSystems."/" = lib.mkForce { device = "none"; fsType = "tmpfs"; };
+  }) ]; }).config.warnings`
+  const warnings = await found.nixos<string[]>('sorrow', inMemory)
+  for (const directory of ['golden-generation', 'nix-local-upgrade', 'chezmoi-sync'])
+    expect(warnings).toContainEqual(expect.stringContaining(`in /var/lib/${directory}, which`))
 }, 300_000)
