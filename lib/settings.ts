@@ -51,7 +51,9 @@ async function refuseSlips(file: string, parsed: Record<string, string>): Promis
     // a quote that is not closed becomes a part of the value
     if (/^["'`]/.test(parsed[key] ?? '"'))
       throw usage(`Cannot read ${where}`, `Write ${key}=…, with a quote at both ends or none`)
-    const [variable] = paths.includes(key) ? (/\$\{?\w+\}?/.exec(parsed[key] ?? '') ?? []) : []
+    const [variable] = paths.includes(key)
+      ? (/\$\{?\w+\}?|^~[^/]+/.exec(parsed[key] ?? '') ?? [])
+      : []
     if (variable !== undefined)
       throw usage(`Cannot read ${where}: \`${variable}\` stays as it is`, 'Write a path, as ~/lab')
   }

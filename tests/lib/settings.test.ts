@@ -90,6 +90,7 @@ describe('.env', () => {
     ["#\nLAB_HOME='/x\n", '', 'LAB_HOME=…, with a quote at both ends'],
     ['#\nLAB_HOME=$HOME/x\n', 'stays as it is', 'Write a path'],
     ['#\nLAB_CACHE=/x/${MINE}\n', 'stays as it is', 'Write a path'],
+    ['#\nLAB_HOME=~somebody/lab\n', '`~somebody` stays as it is', 'Write a path'],
     ['#\nLAB_HOME /x\n', '', 'LAB_HOME=…, with a quote at both ends'],
   ])('%j is refused with its line', async (text, why, hint) => {
     const thrown = await load(text).catch((error: unknown) => error)
