@@ -1,4 +1,4 @@
-import { existsSync, lstatSync, mkdirSync, rmSync, statSync } from 'node:fs'
+import { existsSync, lstatSync, mkdirSync, readdirSync, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { privateDirectory } from '../directory.ts'
 import { allowing } from '../git-owner.ts'
@@ -243,7 +243,22 @@ async function bareRepository(dir: string, branch: string): Promise<Git> {
     await run('git', ['init', '--quiet', '--bare', beside], { env })
     await run('mv', ['-T', beside, dir])
   }
+  dropLeftLocks(dir)
   // the branch is lab.toml's to say, and may be another by now
   await at(['symbolic-ref', 'HEAD', `refs/heads/${branch}`])
   return at as Git
+}
+
+/**
+ * Removes git's locks on what points at commits, where whoever took one was killed. They are held for as long as a line
+ * is written: one that is a minute old is nobody's, also where a person has pushed there.
+ */
+function dropLeftLocks(dir: string): void {
+  const refs = readdirSync(join(dir, 'refs'), { recursive: true, encoding: 'utf8' })
+  for (const name of [...readdirSync(dir), ...refs.map((ref) => join('refs', ref))]) {
+    if (!name.endsWith('.lock')) continue
+    const path = join(dir, name)
+    const since = lstatSync(path, { throwIfNoEntry: false })?.mtimeMs
+    if (since !== undefined && Date.now() - since > 60_000) rmSync(path, { force: true })
+  }
 }

@@ -1,5 +1,13 @@
 import { execFileSync } from 'node:child_process'
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import {
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
@@ -224,4 +232,21 @@ test('a push is seen although git has packed the refs, and their directory with 
   const second = commit('flake.nix', '{ a = 1; }')
   await publish(configRemote(), flake, 'team/main')
   expect(await pushed).toBe(second)
+})
+
+test('locks of a git that was killed keep nothing from being published; one of just now does', async () => {
+  commit('flake.nix', '{ }')
+  await send()
+  const second = commit('flake.nix', '{ } # 2')
+  const locks = ['HEAD.lock', 'refs/heads/main.lock', 'refs/lab/tip.lock']
+  const left = new Date(Date.now() - 120_000)
+  for (const name of locks) {
+    writeFileSync(join(configRemote(), name), '')
+    utimesSync(join(configRemote(), name), left, left)
+  }
+  expect(await send()).toMatchObject({ commit: second, moved: true })
+  writeFileSync(join(configRemote(), 'HEAD.lock'), '')
+  await expect(send()).rejects.toMatchObject({
+    detail: { evidence: expect.stringContaining('HEAD.lock') },
+  })
 })
