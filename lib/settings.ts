@@ -37,7 +37,10 @@ export async function loadEnv(): Promise<void> {
 /** @throws Failure (usage) for what dotenv passes over in silence, or takes for a part of a value */
 async function refuseSlips(file: string, parsed: Record<string, string>): Promise<void> {
   const text = utf8Text(file)
-  for (const { 1: key = '', index } of text.matchAll(/^[^\S\n]*(?:export\s+)?(LAB_\w+)/gm)) {
+  // in any spelling: dotenv takes `lab_home` for another setting, and passes over `set LAB_HOME=…`
+  for (const { 1: key = '', index } of text.matchAll(
+    /^[^\S\n]*(?:(?:export|set)\s+)?(lab[_-][\w-]+)/gim,
+  )) {
     const where = `line ${text.slice(0, index).split('\n').length} of \`${file}\``
     const example = readFileSync(join(project, '.env.example'), 'utf8')
     const known = [...example.matchAll(/LAB_\w+(?==)/g)].map(([one]) => one)
@@ -48,8 +51,8 @@ async function refuseSlips(file: string, parsed: Record<string, string>): Promis
         `${suggest(key, known)}.env.example has all of them`,
       )
     }
-    // a quote that is not closed becomes a part of the value
-    if (/^["'`]/.test(parsed[key] ?? '"'))
+    // a quote that is not closed becomes a part of the value, and one that is closed further down has lines in it
+    if (/^["'`]|\n/.test(parsed[key] ?? '"'))
       throw usage(`Cannot read ${where}`, `Write ${key}=…, with a quote at both ends or none`)
     const [variable] = paths.includes(key)
       ? (/\$\{?\w+\}?|^~[^/]+/.exec(parsed[key] ?? '') ?? [])

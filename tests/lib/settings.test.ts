@@ -91,6 +91,10 @@ describe('.env', () => {
     ['#\nLAB_HOME=$HOME/x\n', 'stays as it is', 'Write a path'],
     ['#\nLAB_CACHE=/x/${MINE}\n', 'stays as it is', 'Write a path'],
     ['#\nLAB_HOME=~somebody/lab\n', '`~somebody` stays as it is', 'Write a path'],
+    ['#\nlab_home=/x\n', 'there is no setting `lab_home`', 'LAB_HOME'],
+    ['#\nLAB-HOME=/x\n', 'there is no setting `LAB-HOME`', 'LAB_HOME'],
+    ['#\nset LAB_HOME=/x\n', '', 'LAB_HOME=…'],
+    ['#\nLAB_HOME="/x\n"\n', '', 'LAB_HOME=…, with a quote at both ends'],
     ['#\nLAB_HOME /x\n', '', 'LAB_HOME=…, with a quote at both ends'],
   ])('%j is refused with its line', async (text, why, hint) => {
     const thrown = await load(text).catch((error: unknown) => error)
