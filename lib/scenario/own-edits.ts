@@ -215,7 +215,7 @@ async function ownWays(scene: Scene): Promise<void> {
   check('so is a big file', '3000000', size)
   // a bookmark of its user's, moved since it was pushed
   const mark = 'lab-own'
-  await inTrunk('branch', mark, world.branch)
+  await inTrunk('branch', mark, `${world.branch}~1`)
   const marked = await inTrunk('rev-parse', mark)
   await vm.user(
     `cd ${fromHome(world.paths.dotfiles)} && jj git fetch && jj bookmark track ${mark}@origin && jj bookmark set ${mark} -r @- --allow-backwards`,

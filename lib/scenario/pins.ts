@@ -37,11 +37,12 @@ export const pins: Case[] = [
         path = [ "/run/current-system/sw" ];
         script = "sleep 30; systemctl stop lab-firewall.service";
       };`
+      // it falls over once, and while it waits for its restart the clock is set
       const late = `systemd.services.lab-late = {
         wantedBy = [ "multi-user.target" ];
         path = [ "/run/current-system/sw" ];
-        serviceConfig = { Type = "oneshot"; RemainAfterExit = true; };
-        script = "sleep 5; date --set '1 hour'; sleep 5";
+        serviceConfig = { Restart = "on-failure"; RestartSec = 8; };
+        script = "test ! -e /run/lab-late || exec sleep infinity; touch /run/lab-late; systemd-run sh -c 'sleep 3; date --set 1hour'; exit 1";
       };
       myModules.system.boot.goldenGeneration.validateServices = [ "lab-late.service" ];`
       // services have less time for that than the host has to be reached, which cases set to less by force
