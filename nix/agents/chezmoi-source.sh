@@ -153,7 +153,7 @@ recover() {
 # Someone who resolves a conflict in the source is not disturbed, nor is who is at work elsewhere in its history. Also
 # takes the source's present text into jj's history, so that nothing below can lose it.
 refuse_unresolved() {
-  local said facts=() fact open='' immutable='' aside='' name='' files question
+  local said facts=() fact open='' immutable='' aside='' name='' question
   local conflict='conflicts() & ::@ & ~::remote_bookmarks()'
   # Commits upon the working copy, or of this host, that are nowhere else, as after `jj edit` or `git checkout` of an
   # older one: an apply would take what they have out of the home.
@@ -191,15 +191,24 @@ refuse_unresolved() {
   if [[ -n $immutable ]]; then
     finish failed "Nothing can be brought into the source: its working copy is immutable, by this user's setting of immutable_heads() (\`jj new\` in $repository begins another)"
   fi
-  if [[ -n $open ]]; then
-    mapfile -t files < <("${jj[@]}" resolve --list 2>/dev/null | sed -E 's/ {2,}[0-9]+-sided.*//')
-    add_conflict "${files[@]}"
-    finish conflict "The source has conflicts to resolve: ${files[*]:-in ${open:0:12}}"
-  fi
+  if [[ -n $open ]]; then unresolved "$open"; fi
   if [[ -n $aside ]]; then
     finish failed "The commit $aside is in neither the working copy of $repository nor the trunk: \`jj new $aside\` there goes back to it, \`jj abandon $aside\` gives it up, a bookmark keeps it aside"
   fi
   if [[ -n $name && -n $from ]]; then
     finish failed "$repository has commits of the bookmark \`$name\`: \`jj bookmark delete $name\` there lets them be shared, \`jj new $branch@origin\` does not"
   fi
+}
+unresolved() { # <commit>
+  local files
+  mapfile -t files < <("${jj[@]}" resolve --list 2>/dev/null | sed -E 's/ {2,}[0-9]+-sided.*//')
+  add_conflict "${files[@]}"
+  finish conflict "The source has conflicts to resolve: ${files[*]:-in ${1:0:12}}"
+}
+# Somebody may have begun to settle one since a run began, and its text is not to be applied.
+refuse_begun() {
+  local open
+  refuse_unended
+  open=$(revisions '@ & conflicts()')
+  if [[ -n $open ]]; then unresolved "$open"; fi
 }

@@ -107,6 +107,7 @@ apply() {
       return
     fi
     if ((!${#rows[@]} && !${#unreadable[@]})); then break; fi
+    refuse_begun
     shield
     for target in "${unreadable[@]}"; do
       keep "$target" "cannot be applied: ${unreadable_because["/$target"]}"

@@ -212,6 +212,20 @@ test('Nor are they applied while no remote can be reached', async () => {
   expect(await torment.sync(offline)).toMatchObject({ outcome: 'offline', applied: ['.a', '.b'] })
 })
 
+test('Nor is a conflict that somebody begins to settle while a run is going on', async () => {
+  const { sorrow, torment } = await makeDotfiles(root, { '.a': ten })
+  await torment.sh(`printf '#!/bin/sh\\n[ $1 = fetch ] && jj new main@origin @-\\n' >hook
+    chmod +x hook; sed -i "s/line 4/of torment/" .a`)
+  await sorrow.sh('sed -i "s/line 4/of sorrow/" .a')
+  await sorrow.sync()
+  expect(await torment.sync()).toMatchObject({ outcome: 'conflict' })
+  const ran = await torment.sync({ CHEZMOI_PHASE_HOOK: `${torment.home}/hook` })
+  expect(ran.reason).toBe('The source has conflicts to resolve: dot_a')
+  expect(await torment.sh('grep "of torment" .a; ! grep "<<<" .a')).toBe('of torment')
+  await torment.sh('sed -i "/<<<</,/>>>>/cof both" .local/share/chezmoi/dot_a')
+  expect(await torment.sync()).toMatchObject({ outcome: 'synced', applied: ['.a'] })
+})
+
 test('A file that is larger than the room of the shell is looked through all the same', async () => {
   const { sorrow, atRemote } = await makeDotfiles(root, { '.a': ten })
   // git and its like may have what they want
