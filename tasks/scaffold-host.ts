@@ -63,6 +63,7 @@ export async function run(args: Args): Promise<void> {
     await import('../lib/scaffold/directory.ts')
   const { hostFile, hostFiles } = await import('../lib/scaffold/template.ts')
   const { readingPlace } = await import('../lib/flake/edit.ts')
+  const { usage: usageFailure } = await import('../lib/failure.ts')
   const { pasted } = await import('../lib/quote.ts')
   const { intendToAdd } = await import('../lib/flake/git-index.ts')
   const { withDirectory } = await import('../lib/write-file.ts')
@@ -79,6 +80,12 @@ export async function run(args: Args): Promise<void> {
   const report = await withDirectory(flake, 60, async () => {
     // where add-to-flake has the flake read it
     const { own, found } = await readingPlace(flake, choices.name)
+    if (own.system !== undefined) {
+      throw usageFailure(
+        `Cannot make host \`${choices.name}\`: the flake takes whole systems from files such as \`${own.system}\`, and what would be written is a module`,
+        `Write \`${own.main}\` like that one`,
+      )
+    }
     const single = own.main === own.path
     const texts = single ? {} : hostFiles(choices, basename(own.main))
     const paths = single ? [own.path] : Object.keys(texts).map((file) => join(own.path, file))

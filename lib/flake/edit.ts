@@ -23,13 +23,14 @@ import {
   listingFile,
   mainOf,
   renamedPath,
+  systemFile,
   usualFiles,
   type OwnFiles,
 } from './own-files.ts'
 import { mentions, otherPlatform, pathsOf, seenIn, seenOfAll, type Seen } from './seen.ts'
 import { attributeName, faults, leaves, nixReader, nixString, nodesOf } from './syntax.ts'
 import { sourceOf, within, type Node, type NixSource } from './syntax.ts'
-import type { Outline, SetValue } from './value.ts'
+import type { Outline, SetValue, Value } from './value.ts'
 
 /** What adding a host to a flake comes to. Lines count from 1; `file` is absolute. */
 export type Addition = (
@@ -348,7 +349,7 @@ async function complete(
   own: OwnFiles,
 ): Promise<Addition> {
   const { directory } = flake
-  const { node: entry, seen } = await verify(flake, draft, name)
+  const { node: entry, seen, made } = await verify(flake, draft, name)
   const written = entry
     .descendantsOfType('path_expression')
     .filter(({ text }) => text.includes(name) && !text.includes('${'))
@@ -360,6 +361,11 @@ async function complete(
     (path) => like !== undefined && existsSync(renamedPath(directory, path, name, like)),
   )
   const main = mainOf(reads, name, directory)
+  const system = main && like !== undefined && systemOf(flake, like)
+  const whole =
+    system && !systemFile(made, main)
+      ? [`\`${asFiles(main, name).main}\` is to make a whole system, as \`${system}\` does`]
+      : []
   const usual = usualFiles(directory, name).path
   // files that look like the only host's own are not, where a copy of it has none
   const isOnly = (flake.of.hosts as SetValue).attrs.size === 1
@@ -371,6 +377,7 @@ async function complete(
     )
   const told = [
     ...draft.notes,
+    ...whole,
     ...doubts({ directory, hosts: flake.of.hosts as SetValue, entry, seen, name, like, reads }),
     ...(unread ? [`\`${usual}\` is there, and nothing in the new entry is seen to read it`] : []),
   ]
@@ -379,8 +386,15 @@ async function complete(
     ...draft,
     notes: told.length > 0 ? told : twin,
     paths: [...new Set([...written, ...asLike])],
-    own: main === undefined ? unseen : asFiles(main, name),
+    own: main === undefined ? unseen : { ...asFiles(main, name), system: system || undefined },
   }
+}
+
+/** The file of a host that makes all of it. */
+function systemOf({ directory, of }: Flake, host: string): string | undefined {
+  const hosts = of.hosts as SetValue
+  const main = mainOf(pathsOf(seenOfAll(hosts).get(host)!, host, directory), host, directory)
+  return main && systemFile(hosts.attrs.get(host)!.value(), main)
 }
 
 function insert(
@@ -403,13 +417,13 @@ function insert(
 /**
  * Parses the edited text: it must have one new node, every other token where it was, and for hosts
  * those that there were and the new one.
- * @returns the new node, and what is seen of the host
+ * @returns the new node, what is seen of the host, and what it is
  */
 async function verify(
   { file, of, whole }: Flake,
   draft: Draft,
   name: string,
-): Promise<{ node: Node; seen: Seen }> {
+): Promise<{ node: Node; seen: Seen; made: Value }> {
   const { before, inserted, offset } = draft
   const hosts = of.hosts as SetValue
   const wrong = (why: string): Failure =>
@@ -433,7 +447,7 @@ async function verify(
     throw wrong(`the hosts would be ${names.join(', ') || 'unknown'}`)
   }
   const host = (after as SetValue).attrs.get(name)!
-  return { node: added[0]!, seen: seenIn(host.value, added[0]!) }
+  return { node: added[0]!, seen: seenIn(host.value, added[0]!), made: host.value() }
 }
 
 /** A comment's text may end in the first half of a CRLF. */

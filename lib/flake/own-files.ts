@@ -3,7 +3,8 @@ import { basename, dirname, join, relative, resolve } from 'node:path'
 import { word } from './entry.ts'
 import { customaryFile } from './frameworks.ts'
 import { mentions, pathsOf, seenOfAll } from './seen.ts'
-import type { SetValue, Unknown } from './value.ts'
+import { sourceOf } from './syntax.ts'
+import type { SetValue, Unknown, Value } from './value.ts'
 
 /** Where a flake reads the files of one host. */
 export interface OwnFiles {
@@ -11,6 +12,8 @@ export interface OwnFiles {
   path: string
   /** The file in it that is the host's configuration; the same when that is all it has. */
   main: string
+  /** That of another host, where it makes a whole system and is no module, as in `web = import ./hosts/web inputs`. */
+  system?: string
 }
 
 /** The files of a host of its own directory, by the custom of this project. */
@@ -77,6 +80,12 @@ export function asFiles(path: string, name: string): OwnFiles {
   const [file, above] = [basename(path), basename(dirname(path))]
   const isAll = file === `${name}.nix` || (mentions(file, name) && !mentions(above, name))
   return isAll ? { path, main: path } : { path: dirname(path), main: path }
+}
+
+/** The file that a host's configuration is at, when it makes the whole system. */
+export function systemFile(made: Value, main: string): string | undefined {
+  const file = main.endsWith('.nix') ? main : join(main, 'default.nix')
+  return made.is === 'unknown' && sourceOf(made.node).path === file ? file : undefined
 }
 
 const inside = (flake: string, path: string): boolean => !relative(flake, path).startsWith('..')

@@ -13,6 +13,13 @@ export interface ExpectedEdit {
 
 export const edits: ExpectedEdit[] = [
   {
+    flake: 'whole-systems',
+    line: 7,
+    like: 'ruff',
+    inserted: ['', '        sorrow = import ./hosts/sorrow { inherit inputs; };'],
+    notes: ['`@/hosts/sorrow/default.nix` is to make a whole system, as `@/hosts/ruff/default.nix` does'],
+  },
+  {
     flake: 'by-platform',
     line: 11,
     like: 'garganey',

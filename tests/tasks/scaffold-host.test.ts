@@ -227,6 +227,16 @@ describe('where the flake reads its hosts', () => {
     ])
   })
 
+  test('is none where the file of a host makes a whole system', async () => {
+    cpSync(join(project, 'tests/flakes/whole-systems'), flake, { recursive: true })
+    const { code, err } = await scaffold(['web'])
+    expect(code).toBe(2)
+    expect(err).toBe(
+      `scaffold-host: Cannot make host \`web\`: the flake takes whole systems from files such as \`${flake}/hosts/ruff/default.nix\`, and what would be written is a module\n  hint: Write \`${flake}/hosts/web/default.nix\` like that one\n`,
+    )
+    expect(existsSync(join(flake, 'hosts/web'))).toBe(false)
+  })
+
   test('is a directory that is listed: nothing is left to add', async () => {
     of('read-dir-self')
     const { out } = await scaffold(['web'])

@@ -1,0 +1,9 @@
+{
+  outputs =
+    { nixpkgs, ... }@inputs:
+    {
+      nixosConfigurations = {
+        ruff = import ./hosts/ruff { inherit inputs; };
+      };
+    };
+}

@@ -1,0 +1,1 @@
+{ inputs }: inputs.nixpkgs.lib.nixosSystem { modules = [ { networking.hostName = "ruff"; } ]; }
