@@ -1,7 +1,8 @@
-import { existsSync, readFileSync, readdirSync, statSync } from 'node:fs'
+import { existsSync, readFileSync, readdirSync, statSync, type Dirent } from 'node:fs'
 import { basename, dirname, join, relative, resolve } from 'node:path'
 import { word } from './entry.ts'
 import { customaryFile } from './frameworks.ts'
+import { isDirectory } from './paths.ts'
 import { mentions, pathsOf, seenOfAll } from './seen.ts'
 import { sourceOf } from './syntax.ts'
 import type { SetValue, Unknown, Value } from './value.ts'
@@ -45,7 +46,30 @@ export function filesLikeOthers(
     votes.set(path, (votes.get(path) ?? 0) + (existsSync(main) ? 1.5 : 1))
   }
   const [best] = [...votes].toSorted(([, a], [, b]) => b - a)
-  return best && asFiles(best[0], name)
+  if (best) return asFiles(best[0], name)
+  const directory = directoryOf(hosts, flake)
+  return directory === undefined ? undefined : filesIn(directory, name)
+}
+
+/**
+ * The directory that has one for each host, where the source does not show what reads it, as a module may that is told
+ * the name. One host alone shows nothing: many are called as what is in `modules`. Nor does what lies among the files
+ * that hosts are written in: all of those may be modules of the flake.
+ */
+function directoryOf({ attrs }: SetValue, flake: string): string | undefined {
+  const names = [...attrs.keys()]
+  const [first, second] = names
+  if (first === undefined || second === undefined) return undefined
+  const written = [...attrs.values()]
+    .flatMap(({ literals }) => literals.map((one) => dirname(sourceOf(one).path)))
+    .filter((above) => above !== flake)
+  const fitting = directoriesIn(flake, 500).filter(
+    (directory) =>
+      names.every((name) => isDirectory(join(directory, name))) &&
+      rankOf(relative(flake, join(directory, first)), first) < 2 &&
+      written.every((above) => !`${directory}/`.startsWith(`${above}/`)),
+  )
+  return fitting.length === 1 ? fitting[0] : undefined
 }
 
 /** Of the paths that are a host's own, the one that its configuration is at; where the flake lies says nothing. */
@@ -61,16 +85,18 @@ export function mainOf(paths: string[], name: string, flake: string): string | u
   return first === undefined || rank(first) === 2 ? undefined : first
 }
 
+/** What the configuration of a host is mostly called in a directory of its own. */
+const configurations = /^(default|configuration|config|nixos)\.nix$/
+
 /** 0 for a path, from the flake on, that is most likely a host's configuration, 2 for one that is not. */
 function rankOf(path: string, name: string): number {
   const file = basename(path)
-  if (/hardware|disk|disko|secret|home|users?\b/.test(path.replaceAll(name, ''))) return 2
+  if (/hardware|disk|disko|secret|home(?!lab)|\bhm\b|users?\b/.test(path.replaceAll(name, '')))
+    return 2
   // a patch or a key that is called after the host
   if (/\.(patch|diff|ya?ml|json|toml|age|pub|key|pem|txt|png|jpe?g|svg|sh|conf)$/.test(file))
     return 2
-  return file === name || file === `${name}.nix` || /^(default|configuration)\.nix$/.test(file)
-    ? 0
-    : 1
+  return file === name || file === `${name}.nix` || configurations.test(file) ? 0 : 1
 }
 
 /** A host's files at a path that the flake names: below it, unless it names a file. */
@@ -122,7 +148,8 @@ function filesIn(directory: string, name: string): OwnFiles & { seen: boolean } 
   }
   const has = (file: string): boolean => inner.some((one) => existsSync(join(directory, one, file)))
   const customary = customaryFile(directory)
-  const [file] = [customary, 'default.nix', 'configuration.nix'].filter(has)
+  const usual = ['default', 'configuration', 'config', 'nixos'].map((one) => `${one}.nix`)
+  const [file] = [customary, ...usual].filter(has)
   const path = join(directory, name)
   return { path, main: join(path, file ?? customary), seen: file !== undefined }
 }
@@ -166,7 +193,14 @@ export function listingFile(
 }
 
 /** The Nix files of a flake, those at its top first, without hidden directories and symlinks. */
-function nixFiles(directory: string, limit: number): string[] {
+const nixFiles = (flake: string, limit: number): string[] =>
+  below(flake, (entry) => entry.isFile() && entry.name.endsWith('.nix'), limit)
+
+/** Its directories, in the same way. */
+const directoriesIn = (flake: string, limit: number): string[] =>
+  below(flake, (entry) => entry.isDirectory(), limit)
+
+function below(directory: string, wanted: (entry: Dirent) => boolean, limit: number): string[] {
   const found: string[] = []
   const waiting = [directory]
   while (waiting.length > 0 && found.length < limit) {
@@ -174,7 +208,7 @@ function nixFiles(directory: string, limit: number): string[] {
     for (const entry of readdirSync(at, { withFileTypes: true })) {
       if (entry.name.startsWith('.') || entry.name === 'node_modules') continue
       if (entry.isDirectory()) waiting.push(join(at, entry.name))
-      else if (entry.isFile() && entry.name.endsWith('.nix')) found.push(join(at, entry.name))
+      if (wanted(entry)) found.push(join(at, entry.name))
     }
   }
   return found

@@ -13,6 +13,13 @@ export interface ExpectedEdit {
 
 export const edits: ExpectedEdit[] = [
   {
+    flake: 'told-its-name',
+    line: 14,
+    like: 'tern',
+    inserted: ['', '        sorrow = { };'],
+    notes: [],
+  },
+  {
     flake: 'whole-systems',
     line: 7,
     like: 'ruff',
@@ -908,4 +915,5 @@ export const ownFiles: Record<string, string> = {
   'refused/told-directory': 'nix/boxes/sorrow.nix',
   'refused/variable-name': 'machine/sorrow.nix',
   'shared-names': 'machines/sorrow.nix',
+  'told-its-name': 'machine/sorrow/default.nix',
 }

@@ -214,6 +214,35 @@ test.each([
   expect((await readingPlace(flake, 'sorrow')).own).toEqual(own)
 })
 
+test.each([
+  [['hosts/wren/hm.nix', 'hosts/wren/nixos.nix'], 'hosts/sorrow/nixos.nix'],
+  [['homelab/wren/config.nix'], 'homelab/sorrow/config.nix'],
+])('of a host that reads %s, the configuration is %s', async (files, main) => {
+  const modules = files.map((file) => `./${file}`).join(' ')
+  const flake = flakeWith(
+    `{ wren = nixpkgs.lib.nixosSystem { modules = [ ${modules} ]; }; }`,
+    ...files,
+  )
+  expect(relative(flake, (await readingPlace(flake, 'sorrow')).own.main)).toBe(main)
+})
+
+test('directories that are called as the hosts say nothing beside the files that hosts are written in', async () => {
+  const copy = copyOf('told-its-name')
+  const all = readFileSync(join(copy, 'flake.nix'), 'utf8')
+  mkdirSync(join(copy, 'fleet'))
+  writeFileSync(
+    join(copy, 'flake.nix'),
+    '{ outputs = inputs: import ./fleet/outputs.nix inputs; }\n',
+  )
+  writeFileSync(
+    join(copy, 'fleet/outputs.nix'),
+    all.slice(all.indexOf('{ nixpkgs'), all.lastIndexOf(';')),
+  )
+  renameSync(join(copy, 'machine'), join(copy, 'fleet/machine'))
+  expect((await addHost(copy, 'auk')).outcome).toBe('present')
+  expect(relative(copy, (await readingPlace(copy, 'sorrow')).own.path)).toBe('hosts/sorrow')
+})
+
 test('a copy that is the copied host once more is noted', async () => {
   const flake = flakeWith(
     `let mkHost = { name ? "web" }: nixpkgs.lib.nixosSystem { modules = [ (./hosts + "/\${name}.nix") ]; };

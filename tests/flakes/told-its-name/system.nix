@@ -1,0 +1,4 @@
+{ name, ... }:
+{
+  imports = [ (./machine + "/${name}") ];
+}
