@@ -34,7 +34,8 @@ import type { Outline, SetValue, Value } from './value.ts'
 
 /** What adding a host to a flake comes to. Lines count from 1; `file` is absolute. */
 export type Addition = (
-  | (Place & { outcome: 'present' })
+  /** Without a line where its name is made of others, and is written nowhere. */
+  | { outcome: 'present'; file: string; line?: number }
   /** The flake lists `directory`, so there is nothing to edit. */
   | (Place & { outcome: 'discovered'; directory: string })
   /**
@@ -94,7 +95,7 @@ export async function addHost(directory: string, name: string, like?: string): P
   const own = filesLikeOthers(directory, hosts, name) ?? usualFiles(directory, name)
   if (hosts.is === 'set' && hosts.attrs.has(name)) {
     const literal = hosts.attrs.get(name)!.literals[0]
-    const place = literal ? placeOf(literal) : { file: flake.file, line: 1 }
+    const place = literal ? placeOf(literal) : { file: flake.file }
     return { outcome: 'present', ...place, own: ownFiles(flake, name) ?? own }
   }
   const refuse = (why: Why): Failure => refusal(name, why, flake.of, own, directory)

@@ -243,6 +243,18 @@ test('directories that are called as the hosts say nothing beside the files that
   expect(relative(copy, (await readingPlace(copy, 'sorrow')).own.path)).toBe('hosts/sorrow')
 })
 
+test('a host whose name is made of others is present, and no line is told', async () => {
+  const hosts = '[ "ren" ]'
+  const flake = flakeOf(
+    `builtins.listToAttrs (map (end: { name = "w" + end; value = make end; }) ${hosts})`,
+  )
+  expect(await addHost(flake, 'wren')).toEqual({
+    outcome: 'present',
+    file: join(flake, 'flake.nix'),
+    own: expect.anything(),
+  })
+})
+
 test('a copy that is the copied host once more is noted', async () => {
   const flake = flakeWith(
     `let mkHost = { name ? "web" }: nixpkgs.lib.nixosSystem { modules = [ (./hosts + "/\${name}.nix") ]; };
