@@ -215,7 +215,7 @@ const others: Case[] = [
   {
     name: 'damaged-golden',
     title:
-      "golden's own files on the ESP are cut in half: a rebuild makes them whole, and golden is there when that panics",
+      "golden's own files on the ESP are cut in half: a rebuild makes them whole, from golden's own entry and no copy of it, and golden is there when that panics",
     promise: 'fallback',
     own: true,
     limit: 300,
@@ -225,6 +225,10 @@ const others: Case[] = [
       await vm.root(
         'for file in /boot/EFI/golden/*; do truncate -s $(($(stat -c %s "$file") / 2)) "$file"; done; sync -f /boot',
       )
+      // as a user has one for a bad day; it comes first by its name
+      await vm.root(
+        `cd /boot/loader/entries && sed 's/^options .*/& systemd.unit=rescue.target/' "$(grep -l 'init=${scene.start(vm)}/init' nixos-*.conf)" >debug.conf`,
+      )
       const damaged = await vm.root('show-golden', { allow: 'any' })
       scene.check('the damage is told', /^1 .*^PROBLEM /ms, `${damaged.code} ${damaged.stdout}`)
       const trial = await armed(scene, vm, panics)
@@ -233,6 +237,10 @@ const others: Case[] = [
         /^golden: (?!.*PROBLEM)/s,
         (await vm.root('show-golden', { allow: 'any' })).stdout,
       )
+      const entries = await vm.root(
+        'cd /boot/loader/entries && grep -l rescue *.conf; rm debug.conf',
+      )
+      scene.must('golden is made of no copy of an entry', 'debug.conf', entries.stdout.trim())
       await failsTrial(scene, vm, trial, notUp)
     },
   },
