@@ -33,21 +33,22 @@ import { sourceOf, within, type Node, type NixSource } from './syntax.ts'
 import type { Outline, SetValue, Value } from './value.ts'
 
 /** What adding a host to a flake comes to. Lines count from 1; `file` is absolute. */
-export type Addition = (
+export type Addition =
   /** Without a line where its name is made of others, and is written nowhere. */
-  | { outcome: 'present'; file: string; line?: number }
-  /** The flake lists `directory`, so there is nothing to edit. */
-  | (Place & { outcome: 'discovered'; directory: string })
-  /**
-   * A function that is not known here most likely lists `directory`, unless its hosts are `named` elsewhere; nix
-   * may know.
-   */
-  | (Place & { outcome: 'likely'; directory: string; named: boolean; refused: Failure })
-  | Edit
-) & {
-  /** Where the flake reads the files of the host, or would if it had a word for them. */
-  own: OwnFiles
-}
+  (
+    | { outcome: 'present'; file: string; line?: number }
+    /** The flake lists `directory`, so there is nothing to edit. */
+    | (Place & { outcome: 'discovered'; directory: string })
+    /**
+     * A function that is not known here most likely lists `directory`, unless its hosts are `named` elsewhere; nix
+     * may know.
+     */
+    | (Place & { outcome: 'likely'; directory: string; named: boolean; refused: Failure })
+    | Edit
+  ) & {
+    /** Where the flake reads the files of the host, or would if it had a word for them. */
+    own: OwnFiles
+  }
 
 type Place = ReturnType<typeof placeOf>
 

@@ -134,8 +134,7 @@ export const options: Case[] = [
     run: async (scene) => {
       const { vm, world } = scene
       const [flake, odd] = [fromHome(world.paths.flake), 'lab config #2']
-      const home = (await vm.user('pwd')).stdout.trim()
-      const choice = `repository = lib.mkForce "${home}/${odd}";`
+      const choice = `repository = lib.mkForce "/home/${vm.vm.user}/${odd}";`
       await world.config.commit(withOptions(vm, choice), 'Elsewhere')
       await deploys(scene, vm)
       // the oracle finds it by its former name
