@@ -47,7 +47,7 @@ export const past: Case[] = [
       // as `nixos-rebuild switch --rollback` does it, which leaves a newer generation
       await vm.root('nix-env --profile /nix/var/nix/profiles/system --rollback')
       await switchBack()
-      await world.config.commit(module(vm, `${failingUnit}# another\n`), 'Bad again')
+      await world.config.commit(withOptions(vm, '', oneshot('lab-worse', 'false')), 'Bad again')
       await upgrades(scene, vm, { outcome: 'validation-failed' })
       const all = await vm.root('readlink -f /nix/var/nix/profiles/system-*-link')
       const left = all.stdout.includes(two.toplevel)
