@@ -63,7 +63,7 @@ export const ownEdits: Case[] = [
   {
     name: 'unfinished',
     title:
-      'markers of a conflict in a file, and a merge that git waits for, are no edits: both are left to the user',
+      'markers of a conflict in a file, a merge that git waits for and a branch of one’s own are no edits: all are left to the user',
     promise: 'edits',
     own: true,
     limit: 300,
@@ -288,5 +288,14 @@ async function unfinished(scene: Scene): Promise<void> {
   outcome(scene, vm, 'conflict: git is in the middle', await syncByUnit(vm))
   check('the rebase is as it was', amid, await inSource(stopped))
   await inSource('git rebase --abort; git checkout -q --detach HEAD~1; git branch -qD side')
+  outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
+
+  // a branch of its user's own that the remote has as well
+  const at = (await world.dotfiles.head()) ?? 'no trunk'
+  await inSource(`git checkout -q -b lab-own; git push -q -u origin lab-own
+    echo own >>dot_labrc; ${as} commit -qam Own`)
+  outcome(scene, vm, 'failed: \\S+ is on the branch', await syncByUnit(vm))
+  check('what is on another branch does not reach the trunk', at, await world.dotfiles.head())
+  await inSource('git checkout -q --detach HEAD~1; git branch -qD lab-own')
   outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
 }

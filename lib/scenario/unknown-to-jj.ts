@@ -24,7 +24,7 @@ async function filteredAndLeftOut(scene: Scene): Promise<void> {
   }
   await world.dotfiles.commit(
     {
-      '.gitattributes': 'dot_labsecret filter=seal\n',
+      '.gitattributes': 'dot_labsecret filter=seal\ndot_labnew filter=seal\n',
       dot_labsecret: 'SEALED\n',
       'labother/x': 'x\n',
     },
@@ -34,12 +34,15 @@ async function filteredAndLeftOut(scene: Scene): Promise<void> {
 
   // as a user has it who unlocks what is sealed
   await inSource(`git config filter.seal.clean 'tr a-z A-Z'; git config filter.seal.smudge 'tr A-Z a-z'
-    echo sealed >dot_labsecret`)
+    echo sealed >dot_labsecret; echo new >dot_labnew`)
   check('the file is named', /dot_labsecret/, await failedAfter(15, 'one'))
   check('what is sealed is not published', 'SEALED\n', await inTrunk('dot_labsecret'))
+  check('nor what is new', 'nothing', await inTrunk('dot_labnew'))
   check('another edit is', 'one', (await inTrunk('dot_labrc')).split('\n')[14])
   check('and it stays open here', 'sealed\n', (await inSource('cat dot_labsecret')).stdout)
-  await inSource('echo SEALED >dot_labsecret; git config --remove-section filter.seal')
+  await inSource(
+    'echo SEALED >dot_labsecret; rm dot_labnew; git config --remove-section filter.seal',
+  )
   // as it made of the home what was open in the source
   outcome(scene, vm, 'synced', await syncByUnit(vm))
   check('once it is sealed again, so it is at home', 'SEALED\n', await readHome(vm, '.labsecret'))
