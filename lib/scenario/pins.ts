@@ -37,12 +37,18 @@ export const pins: Case[] = [
         path = [ "/run/current-system/sw" ];
         script = "sleep 30; systemctl stop lab-firewall.service";
       };`
-      // it falls over once, and while it waits for its restart the clock is set
-      const late = `systemd.services.lab-late = {
+      // it falls over until the clock was set, which comes once the validation waits for it
+      const late = `systemd.services.lab-clock = {
         wantedBy = [ "multi-user.target" ];
         path = [ "/run/current-system/sw" ];
-        serviceConfig = { Restart = "on-failure"; RestartSec = 8; };
-        script = "test ! -e /run/lab-late || exec sleep infinity; touch /run/lab-late; systemd-run sh -c 'sleep 3; date --set 1hour'; exit 1";
+        script = "until systemctl show -p ActiveState golden-boot-validation.service | grep -q =activating; do sleep 0.2; done; sleep 2; date --set 1hour; sleep 2; touch /run/lab-clock";
+      };
+      systemd.services.lab-late = {
+        wantedBy = [ "multi-user.target" ];
+        path = [ "/run/current-system/sw" ];
+        unitConfig.StartLimitIntervalSec = 0;
+        serviceConfig = { Restart = "on-failure"; RestartSec = 1; };
+        script = "test -e /run/lab-clock || exit 1; exec sleep infinity";
       };
       myModules.system.boot.goldenGeneration.validateServices = [ "lab-late.service" ];`
       // services have less time for that than the host has to be reached, which cases set to less by force
