@@ -97,8 +97,11 @@ read_repository() {
     finish_checkout '' || stop failed "Cannot read the repository: $REPLY"
     find_finished || stop_because 'read the repository'
   fi
-  [[ $candidate != *,* ]] ||
+  if [[ $candidate == *,* ]]; then
+    # neither of them is what would be deployed
+    candidate=''
     stop failed "The working copy is a merge with edits that are not described: \`jj describe\` or \`jj commit\` says that they are finished"
+  fi
   if [[ $candidate =~ ^0*$ ]]; then stop failed "The repository has no commit"; fi
   revision=$remote_commit
   # with commits of one's own: their ids stay the same, as a refusal puts them back
