@@ -11,6 +11,7 @@ let
   cfg = config.myModules.services.autoUpgrade;
   sync = config.myModules.services.chezmoiSync or { };
   loader = config.boot.loader;
+  inherit (loader.grub) mirroredBoots;
   time = types.strMatching "([01][0-9]|2[0-3]):[0-5][0-9]";
 
   rebootsLater = cfg.allowReboot && cfg.rebootWindow != null;
@@ -90,8 +91,8 @@ let
         if loader.systemd-boot.xbootldrMountPoint or null != null then
           loader.systemd-boot.xbootldrMountPoint
         # GRUB reads any file system, and has no more than itself on the EFI system partition
-        else if loader.grub.enable or false && loader.grub.mirroredBoots or [ ] != [ ] then
-          (lib.head loader.grub.mirroredBoots).path
+        else if loader.grub.enable or false && mirroredBoots != [ ] then
+          (lib.head mirroredBoots).path
         else
           loader.efi.efiSysMountPoint or "/boot";
       UPGRADE_KEEP_GENERATIONS = toString cfg.keepGenerations;
