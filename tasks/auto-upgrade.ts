@@ -47,10 +47,10 @@ const cases: Case[] = [
       const { to, checks } = await upgrades(scene, vm, { outcome: 'upgraded', phase: 'done' })
       if (vm.subject.status) scene.check('it deployed the commit', commit, to?.commit)
       const held = checks.filter(({ result }) => result === 'ok').map(({ command }) => command)
-      const { stdout } = await vm.root(
+      const said = await vm.ask(
         held.map((check) => `sh -c ${quote(check)} >&2 || echo ${quote(check)}`).join('\n'),
       )
-      scene.check('each check that held does', '', stdout.trim())
+      scene.check('each check that held does', '', said)
       scene.check('what the commit brings is there', 'two', await seen(vm))
       await upgrades(scene, vm, { outcome: 'up-to-date' })
     },
@@ -93,8 +93,7 @@ const cases: Case[] = [
       await world.dotfiles.commit({ dot_labrc: edit }, 'Edit')
       await world.config.commit(module(vm, 'nonsense\n'), 'Bad')
       await upgrades(scene, vm, { outcome: 'build-failed' })
-      const { stdout } = await vm.user('sed -n 3p .labrc')
-      scene.check('the dotfiles are applied', 'line three', stdout.trim())
+      scene.check('the dotfiles are applied', 'line three', await vm.askUser('sed -n 3p .labrc'))
     },
   },
   {
@@ -119,18 +118,17 @@ const cases: Case[] = [
       const to = await deploys(scene, vm)
       scene.check('it deployed the hook', first, to.commit)
       scene.ends(vm, to.toplevel)
-      const units = await vm.root(`unit=nix-local-upgrade
+      const units = await vm.ask(`unit=nix-local-upgrade
         systemctl show -p TimersCalendar -p RandomizedDelayUSec $unit.timer | sort
         systemctl show -p After -p Wants $unit.service | grep -c -w network-online.target`)
       const set = /^RandomizedDelayUSec=7min\n.*OnCalendar=\*-02-29 03:07:00 .*\n2$/
-      scene.check('it comes when it is told to, and with the network', set, units.stdout.trim())
+      scene.check('it comes when it is told to, and with the network', set, units)
       await world.config.commit({ 'world/note': 'two' }, 'Two')
       await vm.root('touch /run/lab-stop')
       await upgrades(scene, vm, { outcome: 'failed', phase: 'hooks', reason: /lab-hook/ })
-      const ran = await vm.root('test -s /run/lab-hook && echo yes || echo no')
-      scene.check('the hook ran', 'yes', ran.stdout.trim())
-      const second = async (): Promise<string> =>
-        (await vm.root('test -e /run/lab-second && echo yes || echo no')).stdout.trim()
+      const ran = await vm.ask('test -s /run/lab-hook && echo yes || echo no')
+      scene.check('the hook ran', 'yes', ran)
+      const second = (): Promise<string> => vm.ask('test -e /run/lab-second && echo yes || echo no')
       scene.check('the one after it did not', 'no', await second())
       await vm.root('rm /run/lab-stop')
       await upgrades(scene, vm, { outcome: 'up-to-date' })
@@ -155,11 +153,11 @@ const cases: Case[] = [
       const { vm, world } = scene
       await world.config.commit(note(vm, 'two'), 'Two')
       const { unit, status } = vm.subject
-      const { stdout } = await vm.root(`systemctl start ${unit}.timer
+      const said = await vm.ask(`systemctl start ${unit}.timer
         next=$(systemctl show --value -p NextElapseUSecRealtime ${unit}.timer)
         date -s "$(date -d "$next - 5 seconds")" >/dev/null
         echo "$next"`)
-      scene.event(`the timer is set to ${stdout.trim()}`)
+      scene.event(`the timer is set to ${said}`)
       const wanted = await scene.wanted(vm)
       const ended = `[ "$(readlink -f /run/current-system)" = ${wanted} ] && [ "$(systemctl show --value -p ActiveState ${unit}.service)" != activating ]`
       await comes(scene, vm, 'the timer has brought an upgrade', 120, ended)
@@ -167,9 +165,9 @@ const cases: Case[] = [
       if (vm.subject.kind !== 'lab') return
       // as if the machine had been off for two days
       const run = `systemctl show --value -p InvocationID ${unit}.service`
-      const before = await vm.root(`systemctl stop ${unit}.timer; ${run}
+      const before = await vm.ask(`systemctl stop ${unit}.timer; ${run}
         touch -d '2 days ago' /var/lib/systemd/timers/stamp-${unit}.timer; systemctl start ${unit}.timer`)
-      const again = `[ "$(${run})" != ${before.stdout.trim()} ] && [ "$(systemctl show --value -p ActiveState ${unit}.service)" != activating ]`
+      const again = `[ "$(${run})" != ${before} ] && [ "$(systemctl show --value -p ActiveState ${unit}.service)" != activating ]`
       await comes(scene, vm, 'one that was missed is made up for', 60, again)
     },
   },
@@ -194,7 +192,7 @@ const cases: Case[] = [
       await upgrades(scene, vm, { outcome: 'locked', reason })
       const state = 'systemctl show --value -p SubState lab-rebuild.service'
       await vm.until('the rebuild to end', 90, `[ "$(${state})" != running ]`)
-      scene.check('the rebuild ends well', 'exited', (await vm.root(state)).stdout.trim())
+      scene.check('the rebuild ends well', 'exited', await vm.ask(state))
       scene.ends(vm, toplevel as `/${string}`)
       await vm.root('systemctl stop lab-rebuild.service')
     },
@@ -211,7 +209,7 @@ const cases: Case[] = [
       const { seal } = await import('../lib/nix/secrets.ts')
       const key = '/var/lib/lab-key.txt'
       const made = `age-keygen -o ${key} 2>/dev/null && age-keygen -y ${key}; age-keygen | age-keygen -y`
-      const [own, other] = (await vm.root(made)).stdout.trim().split('\n')
+      const [own, other] = (await vm.ask(made)).split('\n')
       // as nix/modules/nixos/secrets.nix does, in words that any guest has
       const check = `{ lib, pkgs, ... }: { system.preSwitchChecks.labSecrets =
         "PATH=\${lib.makeBinPath [ pkgs.age pkgs.gnugrep ]}:/run/current-system/sw/bin:$PATH SECRETS_KEY=${key} sh \${../check-secrets.sh} \${../own.yaml} \${../secrets.yaml} \${../own.yaml}"; }\n`
@@ -234,8 +232,8 @@ const cases: Case[] = [
       const refusal = /check-secrets: Cannot open .*secrets\.yaml.* with the key in/
       scene.check('it was the key', refusal, (await vm.root(said)).stdout)
       vm.disconnect()
-      const login = await vm.user('readlink -f /run/current-system')
-      scene.check('a login finds the system that ran', to.toplevel, login.stdout.trim())
+      const login = await vm.askUser('readlink -f /run/current-system')
+      scene.check('a login finds the system that ran', to.toplevel, login)
       const again = /is known to be bad \(switch-failed \S+Z switch-to-configuration exited with/
       await upgrades(scene, vm, { outcome: 'skipped-known-bad', reason: again })
     },
@@ -270,7 +268,7 @@ const cases: Case[] = [
       const { reason } = await upgrades(scene, vm, wanted)
       if (vm.subject.kind !== 'lab') return
       const known = `git -C ${fromHome(world.paths.flake)} rev-parse refs/remotes/origin/${world.branch}`
-      scene.check('its clone knows the trunk as it was', two, (await vm.user(known)).stdout.trim())
+      scene.check('its clone knows the trunk as it was', two, await vm.askUser(known))
       // rewritten once more, it is another than the one that somebody has looked at
       await world.config.commit(note(vm, 'another'), 'Another', { parent })
       const [, former] = /--accept (\w+)/.exec(reason ?? '') ?? []
@@ -307,13 +305,13 @@ const cases: Case[] = [
       scene.ends(vm, to.toplevel)
       scene.check('the remote’s change runs', 'two', await seen(vm))
       scene.check('its own change runs', 'mine', await seen(vm, 'lab-local'))
-      const { stdout } = await vm.user(
+      const said = await vm.askUser(
         `cd ${fromHome(world.paths.flake)} && jj log --no-graph -r '${world.branch}@origin..@-' -T description`,
       )
-      scene.check('its own commit stands on the remote’s', 'Mine', stdout.trim())
+      scene.check('its own commit stands on the remote’s', 'Mine', said)
       const trunk = `cd ${fromHome(world.paths.flake)} && jj log --no-graph -r ${world.branch} -T description`
-      const at = await vm.user(trunk, { allow: 'any' })
-      scene.check('so does the bookmark of the trunk', 'Mine', at.stdout.trim())
+      const at = await vm.askUser(trunk, { allow: 'any' })
+      scene.check('so does the bookmark of the trunk', 'Mine', at)
       // a merge that somebody is at is neither deployed nor taken apart
       await vm.user(
         `cd ${fromHome(world.paths.flake)} && jj new @- 'description(exact:"Side\\n")' && echo draft >world/draft`,
@@ -321,16 +319,12 @@ const cases: Case[] = [
       const reason = /^The working copy is a merge with edits that are not described: /
       await upgrades(scene, vm, { outcome: 'failed', reason })
       const merge = `cd ${fromHome(world.paths.flake)} && jj log --no-graph -r 'parents(@)' -T description | sort && cat world/draft`
-      const found = (await vm.user(merge)).stdout.trim().replaceAll('\n', ' ')
+      const found = (await vm.askUser(merge)).replaceAll('\n', ' ')
       scene.check('the merge is as it was', 'Mine Side draft', found)
       await vm.user(`cd ${fromHome(world.paths.flake)} && jj describe -m Merged`)
       const deployed = `cd ${fromHome(world.paths.flake)} && git log -1 --format=%s refs/nix-local-upgrade/candidate`
       await upgrades(scene, vm, { outcome: 'up-to-date', reason: /changes nothing of this host/ })
-      scene.check(
-        'the merge is what is deployed',
-        'Merged',
-        (await vm.user(deployed)).stdout.trim(),
-      )
+      scene.check('the merge is what is deployed', 'Merged', await vm.askUser(deployed))
     },
   },
   {
@@ -347,8 +341,7 @@ const cases: Case[] = [
       await world.config.commit(note(vm, 'two'), 'Two')
       await upgrades(scene, vm, { outcome: 'upgraded' })
       scene.check('what the commit brings is there', 'two', await seen(vm))
-      const { stdout } = await vm.user(`tail -n 1 ${file}`)
-      scene.check('and the edit', '{ half of a thought', stdout.trim())
+      scene.check('and the edit', '{ half of a thought', await vm.askUser(`tail -n 1 ${file}`))
     },
   },
   {

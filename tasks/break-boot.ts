@@ -53,10 +53,10 @@ const others: Case[] = [
       await becomesGolden(scene, vm, trial)
       const again = await boots(scene, vm, 'it boots from then on', trial)
       scene.event(`${vm.host} rebooted`, { host: vm.host, seconds: again })
-      const left = await vm.root(`cat ${script} && rm ${script}`, { allow: 'any' })
+      const left = await vm.ask(`cat ${script} && rm ${script}`, { allow: 'any' })
       const list = (await vm.root(`cat ${failedTrials}`, { allow: 'any' })).stdout
       scene.check('what has failed before it is not forgotten', failed, list.trim())
-      scene.check('a script of the user on the ESP is as it was', 'echo mine', left.stdout.trim())
+      scene.check('a script of the user on the ESP is as it was', 'echo mine', left)
     },
   },
   {
@@ -90,7 +90,7 @@ const others: Case[] = [
       const noted = `text=; until [[ $text == *'"state":"arm'* ]]; do { IFS= read -r -d '' text </var/lib/golden-generation/trial.json; } 2>/dev/null; done`
       const script = `systemd-run --quiet --no-block --unit=lab-arm bash -c ${quote(makesDefault(trial))}
         timeout 120 bash -c ${quote(noted)}; echo 1 >${group}/cgroup.freeze; sync; bootctl status --no-pager | grep -i oneshot || echo none`
-      const oneshot = (await vm.root(script, { timeout: 150 * vm.patience })).stdout.trim()
+      const oneshot = await vm.ask(script, { timeout: 150 * vm.patience })
       scene.must('its one-shot entry is not set', 'none', oneshot)
       const before = await vm.bootId()
       await vm.cutPower()
@@ -227,10 +227,10 @@ const others: Case[] = [
         /^golden: (?!.*PROBLEM)/s,
         (await vm.root('show-golden', { allow: 'any' })).stdout,
       )
-      const entries = await vm.root(
+      const entries = await vm.ask(
         'cd /boot/loader/entries && grep -l rescue *.conf; rm debug.conf',
       )
-      scene.must('golden is made of no copy of an entry', 'debug.conf', entries.stdout.trim())
+      scene.must('golden is made of no copy of an entry', 'debug.conf', entries)
       await failsTrial(scene, vm, trial, notUp)
     },
   },
@@ -298,20 +298,18 @@ async function powerCycled({ vm, start }: Scene, before: string): Promise<number
 
 /** Of a boot that has golden to fall back on. */
 async function leavesNoHang({ vm, check }: Scene): Promise<void> {
-  const panic = await vm.root('cat /proc/sys/kernel/panic')
-  check('a panic leads to a reboot', '10', panic.stdout.trim())
-  const watchdog = await vm.root('systemctl show --value -p RuntimeWatchdogUSec')
-  check('so does a hang', /^[1-9]/, watchdog.stdout.trim())
+  check('a panic leads to a reboot', '10', await vm.ask('cat /proc/sys/kernel/panic'))
+  check('so does a hang', /^[1-9]/, await vm.ask('systemctl show --value -p RuntimeWatchdogUSec'))
 }
 
 /** Each word of kernel-command-line(7) for emergency or rescue mode, which one boot could not all have. */
 async function endsNoneAskedFor({ vm, check }: Scene): Promise<void> {
   const words =
     'emergency -b rescue single s S 1 systemd.unit=emergency.target systemd.unit=rescue.target'
-  const { stdout } = await vm.root(`for word in quiet ${words}; do
+  const said = await vm.ask(`for word in quiet ${words}; do
     SYSTEMD_PROC_CMDLINE="ro $word" systemd-analyze condition --unit=golden-trial-deadline.service >/dev/null 2>&1 && echo $word
   done; :`)
-  check('the deadline passes over a boot into a mode that was asked for', 'quiet', stdout.trim())
+  check('the deadline passes over a boot into a mode that was asked for', 'quiet', said)
 }
 
 /**

@@ -92,8 +92,8 @@ async function reboot(scene: Scene): Promise<void> {
   }
   const [still] = await list(vm.vm)
   check('the cable is still out', 'active', still?.state)
-  const carrier = await vm.root('cat /sys/class/net/uplink/carrier')
-  check('the guest sees no carrier', '0', carrier.stdout.trim())
+  const carrier = await vm.ask('cat /sys/class/net/uplink/carrier')
+  check('the guest sees no carrier', '0', carrier)
   await upgrades(scene, vm, { outcome: 'offline' })
   await end()
   await upgrades(scene, vm, { outcome: /^(up-to-date|upgraded)$/ })

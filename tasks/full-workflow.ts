@@ -37,7 +37,7 @@ async function workflow(scene: Scene): Promise<void> {
     check(`${each.host} has the dotfile edit`, `of ${vm.host}`, text)
     check(`${each.host} has what the commit brings`, 'whole', await seen(each))
     check(`${each.host} runs it`, toplevels.get(each)!, await each.running())
-    const before = (await each.root(golden)).stdout.trim()
+    const before = await each.ask(golden)
     check(`golden of ${each.host} has not moved before a boot`, scene.start(each), before)
   }
 

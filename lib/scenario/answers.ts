@@ -95,7 +95,7 @@ async function answered(scene: Scene): Promise<void> {
   const scratch = scratchDirectory('answers')
   try {
     await world.config.commit(note(vm, 'two'), 'Two')
-    const usual = await vm.user(`git -C ${fromHome(world.paths.flake)} remote get-url origin`)
+    const usual = await vm.askUser(`git -C ${fromHome(world.paths.flake)} remote get-url origin`)
     await to(`http://git.lab${path}`)
     for (const answer of passing) {
       scene.say(`the remote answers ${answer.status}`)
@@ -115,7 +115,7 @@ async function answered(scene: Scene): Promise<void> {
     await upgrades(scene, vm, { outcome: 'failed', phase: 'fetch' })
     const unit = `${vm.subject.unit}.service`
     const words = `{ cat /var/lib/nix-local-upgrade/status.json; journalctl --no-pager --boot -u ${unit}; } | grep -c ${token}`
-    const times = (await vm.root(words, { allow: 'any' })).stdout.trim()
+    const times = await vm.ask(words, { allow: 'any' })
     scene.check('what anybody may read has no token in it', '0', times)
 
     await to(`https://git.lab:80${path}`)
@@ -130,7 +130,7 @@ async function answered(scene: Scene): Promise<void> {
     await setClock(vm, 0)
 
     scene.check('nothing was deployed', scene.start(vm), await vm.running())
-    await to(usual.stdout.trim())
+    await to(usual)
     await upgrades(scene, vm, { outcome: 'upgraded' })
   } finally {
     rmSync(scratch, { recursive: true })
@@ -140,7 +140,7 @@ async function answered(scene: Scene): Promise<void> {
 async function dotfilesAnswered(scene: Scene): Promise<void> {
   const { vm, world, check } = scene
   const source = fromHome(world.paths.dotfiles)
-  const url = (await vm.user(`git -C ${source} remote get-url origin`)).stdout.trim()
+  const url = await vm.askUser(`git -C ${source} remote get-url origin`)
   // as a user has it who is told another address for all that is there
   const instead = `git config --global url.http://git.lab${path}.insteadOf ${url}`
   const usual = `git config --global --remove-section url.http://git.lab${path}`

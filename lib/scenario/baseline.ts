@@ -329,7 +329,7 @@ async function validate(vm: Machine, wanted: Host): Promise<void> {
   const refuse = (why: string, hint = `just deploy-test-vm ${vm.host} --fresh`): Failure =>
     new Failure(`Cannot take \`${vm.host}\` for a baseline: ${why}`, { hint })
   const asked = performance.now()
-  const { stdout } = await vm.root(
+  const said = await vm.ask(
     `cut -d' ' -f1 /proc/uptime
     systemctl start golden-boot-validation.service boot-complete.target
     readlink -f /run/booted-system
@@ -338,7 +338,7 @@ async function validate(vm: Machine, wanted: Host): Promise<void> {
     journalctl --boot --no-pager --output=cat _PID=1 | sed -n 's/^\\(.*\\): Scheduled restart job, restart counter is at [3-9].*/\\1/p' | sort -u`,
     { timeout: 120 * vm.patience },
   )
-  const [up, booted, ...failed] = stdout.trim().split('\n')
+  const [up, booted, ...failed] = said.split('\n')
   if (booted !== toplevel) throw refuse(`it booted ${booted}`)
   const bad = failed.filter((unit) => !mayFail(unit, wanted.facts.mayFail))
   if (bad.length > 0) {

@@ -55,10 +55,10 @@ async function counted(scene: Scene): Promise<void> {
   const { vm, check } = scene
   const entryOf = async (toplevel: string): Promise<string> => {
     const find = `cd /boot/loader/entries && grep -l 'init=${toplevel}/init' nixos-*.conf`
-    return (await vm.root(find, { allow: 'any' })).stdout.trim()
+    return vm.ask(find, { allow: 'any' })
   }
-  const preferred = async (): Promise<string> =>
-    (await vm.root(`sed -n 's/^preferred *//p' /boot/loader/loader.conf`)).stdout.trim()
+  const preferred = (): Promise<string> =>
+    vm.ask(`sed -n 's/^preferred *//p' /boot/loader/loader.conf`)
 
   const bad = await armed(scene, vm, `{ imports = [ (${counts}) (${panics}) ]; }`)
   check('its tries are counted', /^nixos-[^+]+\+3\.conf$/, await entryOf(bad))
@@ -76,7 +76,7 @@ async function counted(scene: Scene): Promise<void> {
   await vm.awaitBoot(before, { limit: 120 })
   await comes(scene, vm, 'golden is validated', 90, validated)
   check('what was never started is on trial again', good, (await bootStatus(scene, vm))['trial'])
-  const held = (await vm.root(`grep -c ^${good} ${failedTrials}`, { allow: 'any' })).stdout.trim()
+  const held = await vm.ask(`grep -c ^${good} ${failedTrials}`, { allow: 'any' })
   check('and has not failed', '0', held)
 
   scene.ends(vm, good as `/${string}`)

@@ -93,8 +93,8 @@ export const cached: Case[] = [
       announced.bit(bitten !== whole, bitten)
       await upgrades(scene, vm, { outcome, reason, phase: 'build', waits: 30 })
       scene.check('nothing was deployed', scene.start(vm), await vm.running())
-      const { stdout } = await vm.root(`nix-store --check-validity ${path} 2>/dev/null; echo $?`)
-      scene.check('the store does not have the package', '1', stdout.trim())
+      const said = await vm.ask(`nix-store --check-validity ${path} 2>/dev/null; echo $?`)
+      scene.check('the store does not have the package', '1', said)
       serveStore(vm.host, vm.vm.guest)
       const healed = await fetched(vm, path)
       announced.healed(healed === whole, healed)
@@ -132,12 +132,11 @@ async function fetched(vm: Machine, path: string): Promise<string> {
   const url = `http://${uplink.git}/nar/${path.split('/').at(-1)}.nar`
   const script = `curl --silent --max-time 60 --output /run/lab-nar ${url}; echo "curl exits with $?"
     sha256sum /run/lab-nar 2>/dev/null | cut -c 1-16; rm -f /run/lab-nar`
-  const { stdout } = await vm.root(script, { timeout: 90 * vm.patience })
-  return stdout.trim().replace('\n', ', contents ')
+  const said = await vm.ask(script, { timeout: 90 * vm.patience })
+  return said.replace('\n', ', contents ')
 }
 
 async function arrived(scene: Scene, vm: Machine, path: string): Promise<void> {
   scene.check('the package is there', word, (await seen(vm)).split(' ')[0])
-  const { stdout } = await vm.root(`nix-store --verify-path ${path}; echo $?`)
-  scene.check('whole', '0', stdout.trim())
+  scene.check('whole', '0', await vm.ask(`nix-store --verify-path ${path}; echo $?`))
 }

@@ -111,7 +111,7 @@ async function homeAndSource(scene: Scene): Promise<void> {
   check('both texts are shown', /^conflict: dot_labrc$.*\+at home$.*\+in the source$/ms, shown)
   check('without the remote, too', shown, await ask('chezmoi-show-conflicts --offline'))
   // a remote that is away says so, and nothing else is another
-  const url = (await vm.user(`git -C ${source} remote get-url origin`)).stdout.trim()
+  const url = await vm.askUser(`git -C ${source} remote get-url origin`)
   const [path, instead] = ['/gone.git', 'url.http://git.lab/gone.git']
   answerWith(vm.host, { path, status: 503 })
   await vm.user(`git config --global ${instead}.insteadOf ${url}`)
@@ -155,7 +155,7 @@ async function homeAndSource(scene: Scene): Promise<void> {
   await vm.user('chezmoi apply --force .labrc')
   // the source's own change went to the trunk at once
   outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
-  const mode = (await vm.user('stat -c %a .labrc')).stdout.trim()
+  const mode = await vm.askUser('stat -c %a .labrc')
   check('it is private here', '600', mode)
   const there = (await world.dotfiles.read('private_dot_labrc')) !== undefined
   check('and in the trunk', true, there)

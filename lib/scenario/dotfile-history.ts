@@ -98,7 +98,7 @@ async function clonedAnew(scene: Scene): Promise<void> {
     check(`line ${number}: the trunk has it not`, 'from afar', await lineOf(number))
   }
   await conflictIn(7)
-  const url = (await vm.user(`git -C ${source} remote get-url origin`)).stdout.trim()
+  const url = await vm.askUser(`git -C ${source} remote get-url origin`)
   // the remote's own default branch is none that hosts share
   await world.dotfiles.commit({ dot_labother: 'other\n' }, 'Other', { branch: 'other' })
   await world.dotfiles.choose('other')
@@ -118,7 +118,7 @@ async function clonedAnew(scene: Scene): Promise<void> {
   // what it leads to may be on a disk that is not there now
   await vm.user(`rm -rf ${source}; ln -s /lab-away ${source}`)
   outcome(scene, vm, 'failed: Cannot clone to .*: something else is there', await syncByUnit(vm))
-  const link = (await vm.user(`readlink ${source}`)).stdout.trim()
+  const link = await vm.askUser(`readlink ${source}`)
   check('a link in the place of the clone stays', '/lab-away', link)
   // by git alone, and of one branch: nothing in it follows the remote as a clone of jj does
   await vm.user(`rm ${source}; git clone -q --single-branch ${url} ${source}`)

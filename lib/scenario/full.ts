@@ -19,7 +19,7 @@ export const full: Case[] = [
       const fill = `free=$(df --output=avail -B1M /boot | tail -n 1)
         fallocate --length "$((free - 2))M" /boot/lab-fill; df --output=avail -B1M /boot | tail -n 1`
       // of nothing, where df fails, Number would make that nothing is left
-      const left = Number.parseInt((await vm.root(fill)).stdout)
+      const left = Number.parseInt(await vm.ask(fill))
       fault.bit(left < 4, `${left} MiB are left`)
       const reason = /^\/boot has \d+ MiB free and \d+ MiB are needed/
       const refused = await upgrades(scene, vm, { outcome: 'no-space', phase: 'preflight', reason })
@@ -32,10 +32,8 @@ export const full: Case[] = [
         await upgrades(scene, vm, { outcome: 'no-space', phase: 'preflight', reason })
       }
       scene.check('nothing was deployed', scene.start(vm), await vm.running())
-      const { stdout } = await vm.root(
-        'rm /boot/lab-fill; df --output=avail -B1M /boot | tail -n 1',
-      )
-      fault.healed(Number(stdout) > 20, `${stdout.trim()} MiB are free`)
+      const free = await vm.ask('rm /boot/lab-fill; df --output=avail -B1M /boot | tail -n 1')
+      fault.healed(Number(free) > 20, `${free} MiB are free`)
       await upgrades(scene, vm, { outcome: 'upgraded' })
     },
   },
@@ -56,15 +54,15 @@ export const full: Case[] = [
       await fillsUp(scene)
       const fill = `free=$(df --output=avail -B1M /nix/store | tail -n 1)
         fallocate --length "$((free - 150))M" /var/lib/lab-fill; df --output=avail -B1M /nix/store | tail -n 1`
-      const left = Number.parseInt((await vm.root(fill, { timeout: 60 * vm.patience })).stdout)
+      const left = Number.parseInt(await vm.ask(fill, { timeout: 60 * vm.patience }))
       fault.bit(left < 200, `${left} MiB are left`)
       const reason = /^The store has \d+ MiB free and 256 MiB are needed/
       await upgrades(scene, vm, { outcome: 'no-space', phase: 'build', reason })
-      const { stdout } = await vm.root(
+      const free = await vm.ask(
         'rm /var/lib/lab-fill; df --output=avail -B1M /nix/store | tail -n 1',
         { timeout: 60 * vm.patience },
       )
-      fault.healed(Number(stdout) > 1000, `${stdout.trim()} MiB are free`)
+      fault.healed(Number(free) > 1000, `${free} MiB are free`)
       await upgrades(scene, vm, { outcome: 'upgraded' })
     },
   },
@@ -78,7 +76,7 @@ async function fillsUp(scene: Scene): Promise<void> {
   // the lab has no room for what it sees, either
   const fill = `systemctl stop ${watcherUnit}; set -- ${files}; free=$(df --output=avail -B1M /var/lib | tail -n 1); fallocate --length "$((free - 1))M" $1
     dd if=/dev/zero of=$2 bs=64K 2>/dev/null; dd if=/dev/zero bs=4K >>$2 2>/dev/null; df --output=avail -B1K /var/lib | tail -n 1`
-  const left = Number.parseInt((await vm.root(fill, limit)).stdout)
+  const left = Number.parseInt(await vm.ask(fill, limit))
   scene.must('nothing is left', 0, left)
   const reason = /No space left on device|MiB free/
   await upgrades(scene, vm, { outcome: /^(failed|no-space)$/, reason })

@@ -80,7 +80,7 @@ validation:   ${status['validation']}`
 
   const order = `systemctl show --value -p After golden-boot-validation.service
     systemctl show --value -p TimersMonotonic golden-trial-deadline.timer`
-  const [after, begins] = (await vm.root(order)).stdout.trim().split('\n')
+  const [after, begins] = (await vm.ask(order)).split('\n')
   const walls = /^(?=(.* )?firewall\.service\b)(?=(.* )?nftables\.service\b)/
   check('a boot is judged when its firewall is up', walls, after)
   // the first stage may have waited for a passphrase until then
@@ -133,13 +133,13 @@ async function deadlineWaits(scene: Scene): Promise<void> {
   await vm.root(`${holdsLock}
     echo '${record}' >${state}/trial.json; systemctl start --no-block ${unit}`)
   await comes(scene, vm, 'a deadline waits for whoever judges the boot', 30, waiting)
-  const { stdout } = await vm.root(
+  const said = await vm.ask(
     `rm ${state}/trial.json; systemctl stop lab-lock.service
     while [ "$(systemctl show --value -p ActiveState ${unit})" = activating ]; do sleep 0.2; done
     systemctl list-jobs --no-legend reboot.target`,
     { allow: 'any' },
   )
-  must('a boot that was found good meanwhile is left alone', '', stdout.trim())
+  must('a boot that was found good meanwhile is left alone', '', said)
   check('a deadline that has nothing to judge changes nothing', before, await everything(vm))
 }
 
@@ -174,7 +174,7 @@ async function nothingGolden(scene: Scene): Promise<void> {
   const gone = await told(scene, vm, 'unpin-golden')
   check('golden is given up', `no longer golden: ${golden}`, gone)
   const left = `find /boot -iname '*golden*'; ls -d ${state}/golden.json /nix/var/nix/gcroots/golden-* 2>/dev/null`
-  check('nothing is left of it', '', (await vm.root(left, { allow: 'any' })).stdout.trim())
+  check('nothing is left of it', '', await vm.ask(left, { allow: 'any' }))
   const { booted: now, validation = null, ...none } = await bootStatus(scene, vm)
   const words = `booted:       ${golden}
 running:      ${golden}

@@ -127,8 +127,8 @@ export const interrupted: Case[] = [
 
 async function replacedAfterPowerCut(scene: Scene): Promise<void> {
   const { vm, world } = scene
-  const generations = async (): Promise<string> =>
-    (await vm.root('ls -dv /nix/var/nix/profiles/system-*-link | xargs readlink')).stdout.trim()
+  const generations = (): Promise<string> =>
+    vm.ask('ls -dv /nix/var/nix/profiles/system-*-link | xargs readlink')
   const before = await generations()
   // what comes before anything can boot it
   const slow = '{ system.preSwitchChecks.lab-slow = "sleep 60"; }\n'
@@ -163,11 +163,11 @@ async function spoiltByPowerCut(scene: Scene): Promise<void> {
     mount -o remount,rw /nix/store 2>/dev/null || true
     for path in /nix/store/*-lab-built $kept; do nix-store --verify-path $path
       : >$path; touch -d @1 $path; nix-store --verify-path $path 2>/dev/null || stat -c %s $path; done`
-  const sizes = (await vm.root(spoil, { allow: 'any' })).stdout.trim().split('\n').join(' ')
+  const sizes = (await vm.ask(spoil, { allow: 'any' })).split('\n').join(' ')
   fault.bit(sizes === '0 0', `they have ${sizes} bytes`)
   // Nix does not write its caches through either
   const caches = `cd .cache/nix && for file in *-cache-*.sqlite; do printf spoilt >$file && rm -f $file-*; done; ls -d *-cache-*.sqlite`
-  const names = (await vm.user(caches)).stdout.trim()
+  const names = await vm.askUser(caches)
   must('a cache of Nix is spoilt', /sqlite/, names)
   const kept = /; spoilt by a power cut, and in use: \/nix\/store\/\S+-lab-kept(;|$)/
   await upgrades(scene, vm, { outcome: 'upgraded', reason: kept })
@@ -273,10 +273,8 @@ function inCheckout({ name, title, limit, at }: Unforeseen): Case {
     ends: 'main',
     run: async (scene) => {
       const { vm, world, check, must } = scene
-      const { stdout: home } = await vm.user('pwd')
-      const clone = `${home.trim()}/${fromHome(world.paths.flake)}`
-      const inClone = async (script: string): Promise<string> =>
-        (await vm.user(`cd ${clone} && ${script}`)).stdout.trim()
+      const clone = `${await vm.askUser('pwd')}/${fromHome(world.paths.flake)}`
+      const inClone = (script: string): Promise<string> => vm.askUser(`cd ${clone} && ${script}`)
       await inClone('echo mine >mine && jj commit --quiet -m Mine')
       const file = (index: number): string => `labmany/${String(index).padStart(4, '0')}`
       const files = Array.from({ length: many }, (_, index) => [file(index), `${index}\n`] as const)

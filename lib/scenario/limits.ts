@@ -33,7 +33,7 @@ const deaf = `{ trap '' TERM; exec ${forever}; }`
 export const left = `pgrep --full '^(.*/)?sleep 8639[9]$' >/dev/null; case $? in 0) echo running ;; 1) echo ended ;; *) echo "not known: $?" ;; esac`
 
 const stops = async (scene: Scene, vm: Machine): Promise<boolean> =>
-  scene.check('what hung is ended', 'ended', (await vm.root(left)).stdout.trim())
+  scene.check('what hung is ended', 'ended', await vm.ask(left))
 
 /** What hangs in an upgrade, by a file that is there or in what a commit brings. */
 const hanging: (Pick<Case, 'name' | 'title' | 'promise'> & {
@@ -132,11 +132,10 @@ export const limits: Case[] = [
       await world.dotfiles.commit({ dot_labrc: lineThree }, 'Edit')
       const speaks = await silenceRemote(scene, vm, 'dotfiles')
       await deploys(scene, vm, { waits: limit })
-      const { stdout } = await vm.root(saidLast)
       scene.check(
         'the dotfiles were given up',
         new RegExp(`^offline: .*No end within ${limit} s`),
-        stdout.trim(),
+        await vm.ask(saidLast),
       )
       await speaks()
       await push('three')
@@ -176,8 +175,8 @@ export const limits: Case[] = [
       const { toplevel } = await deploys(scene, vm, { reason, waits: limit })
       scene.ends(vm, toplevel)
       scene.check('the commit runs', 'two', await seen(vm))
-      const { stdout } = await vm.root(saidLast)
-      scene.check('it is told', `failed: Cannot apply: no end within ${limit} s`, stdout.trim())
+      const said = await vm.ask(saidLast)
+      scene.check('it is told', `failed: Cannot apply: no end within ${limit} s`, said)
       await stops(scene, vm)
       await vm.root(`rm ${there}`)
       scene.check('a run after it is well', /^(synced|up-to-date)$/, await syncs(vm))
@@ -250,11 +249,7 @@ export const limits: Case[] = [
       )
       // whatever an upgrade itself hangs at, systemd ends it
       const own = `systemctl show --value -p TimeoutStartUSec ${vm.subject.unit}.service`
-      scene.check(
-        'systemd ends the run itself, too',
-        /^(?!infinity)./,
-        (await vm.root(own)).stdout.trim(),
-      )
+      scene.check('systemd ends the run itself, too', /^(?!infinity)./, await vm.ask(own))
       await world.config.commit(note(vm, 'two'), 'Two')
       const who = 'Another switch is at work: pid \\d+, .*flock .*'
       await upgrades(scene, vm, { outcome: 'locked', reason: new RegExp(`^${who}`) })
@@ -269,11 +264,11 @@ export const limits: Case[] = [
       await vm.root(`systemd-run --quiet --unit=lab-other flock ${lock} sleep infinity
         until ! flock --nonblock ${lock} true; do sleep 0.1; done; touch -d '-${limit} seconds' ${lock}`)
       const unit = `${vm.subject.unit}.service`
-      const { stdout } = await vm.root(
+      const said = await vm.ask(
         `systemctl start ${unit}; systemctl show --value -p Result ${unit}; systemctl stop lab-other.service`,
         { allow: 'any', timeout: 60 * vm.patience },
       )
-      scene.check('a run of the upgrade that hung is a failure', 'exit-code', stdout.trim())
+      scene.check('a run of the upgrade that hung is a failure', 'exit-code', said)
     },
   },
 ]

@@ -44,8 +44,8 @@ export const lockedOutCases: Case[] = [
         scene.check('outcome', 'validation-failed', status?.outcome ?? undefined)
         scene.check('and why', reason, status?.reason)
       }
-      const { stdout } = await vm.user('readlink -f /run/current-system')
-      scene.check('a login finds the system that ran', scene.start(vm), stdout.trim())
+      const said = await vm.askUser('readlink -f /run/current-system')
+      scene.check('a login finds the system that ran', scene.start(vm), said)
     },
   },
   {
@@ -97,19 +97,15 @@ export const lockedOutCases: Case[] = [
       await vm.awaitBoot(before, { limit: 120 })
       await vm.until('the boot to be validated', 90, validated)
       const stillFailed = `systemctl is-failed ${failing.join(' ')} || true`
-      scene.must(
-        'both have failed again',
-        'failed\nfailed',
-        (await vm.root(stillFailed)).stdout.trim(),
-      )
-      const golden = async (): Promise<string> =>
-        (await vm.root('readlink -f /nix/var/nix/gcroots/golden-generation')).stdout.trim()
+      scene.must('both have failed again', 'failed\nfailed', await vm.ask(stillFailed))
+      const golden = (): Promise<string> =>
+        vm.ask('readlink -f /nix/var/nix/gcroots/golden-generation')
       scene.check('it is not golden before its checks', scene.start(vm), await golden())
       // as the timer does when the trial's time is over, which the upgrade need not be
       const deadline = 'systemctl start golden-trial-deadline.service'
       const jobs = `${deadline} && echo asked; systemctl list-jobs --no-legend reboot.target`
-      const { stdout } = await vm.root(jobs, { allow: 'any' })
-      scene.must('the deadline of the trial leaves it alone', 'asked', stdout.trim())
+      const said = await vm.ask(jobs, { allow: 'any' })
+      scene.must('the deadline of the trial leaves it alone', 'asked', said)
       const first = /^1 .*let the upgrade end first/s
       await refused(scene, 'to pin it by hand before them', first, 'pin-golden')
       const { to } = await upgrades(scene, vm, { outcome: 'upgraded' })

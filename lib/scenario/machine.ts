@@ -54,6 +54,8 @@ export async function lateBoot(
   return new Failure(`${thrown.message}, and has come a moment after it`, { cause: thrown })
 }
 
+type Ask = (...asked: Parameters<Exec>) => Promise<string>
+
 /** A VM in the hands of a case. Limits are seconds on KVM; an emulated CPU gets `patience` as many. */
 export interface Machine extends UpgradeUnit {
   host: string
@@ -63,6 +65,10 @@ export interface Machine extends UpgradeUnit {
   root: Exec
   /** The same as the primary user. */
   user: Exec
+  /** What a shell command of root's prints, without the blanks around it. */
+  ask: Ask
+  /** The same of the primary user's. */
+  askUser: Ask
   /** Runs a shell script as root through the guest agent, which needs no network. */
   agent: (script: string, options?: { limit?: number; allow?: number[] | 'any' }) => Promise<Ran>
   /** One errand on QEMU's monitor. */
@@ -154,6 +160,11 @@ export function machine(vm: Vm, options: MachineOptions): Machine {
       (await connection(user)).exec(command, { timeout: seconds(30), ...execOptions })
   const root = over('root')
   const user = over(vm.user)
+  const asking =
+    (exec: Exec): Ask =>
+    async (...asked) =>
+      (await exec(...asked)).stdout.trim()
+  const ask = asking(root)
   const disconnect = (): void => {
     for (const made of connections.values()) made.then((ssh) => ssh.close()).catch(() => {})
     connections.clear()
@@ -174,8 +185,8 @@ export function machine(vm: Vm, options: MachineOptions): Machine {
     }
   }
 
-  const bootId = async (): Promise<string> =>
-    (await root('read -r id </proc/sys/kernel/random/boot_id; echo "$id"')).stdout.trim()
+  const bootId = (): Promise<string> =>
+    ask('read -r id </proc/sys/kernel/random/boot_id; echo "$id"')
 
   const awaitBoot: Machine['awaitBoot'] = async (before, bootOptions = {}) => {
     const { name = 'to boot', limit = 60, until = 'true' } = bootOptions
@@ -253,11 +264,13 @@ export function machine(vm: Vm, options: MachineOptions): Machine {
     patience,
     root,
     user,
+    ask,
+    askUser: asking(user),
     agent,
     monitor: (use) => withMonitor(vm, use),
     write,
     bootId,
-    running: async () => (await root('readlink -f /run/current-system')).stdout.trim(),
+    running: () => ask('readlink -f /run/current-system'),
     awaitBoot,
     startReboot: () => startReboot(root),
     reboot: async (bootOptions) => {
@@ -277,10 +290,10 @@ export function machine(vm: Vm, options: MachineOptions): Machine {
     serial,
     spend,
     until: async (name, limit, command) => {
-      const ask = async (): Promise<string> => (await root(command)).stdout
+      const asked = async (): Promise<string> => (await root(command)).stdout
       const blame = kernelOf(host)
       const holds = () =>
-        waitFor(`${name} on \`${host}\``, seconds(limit), ask, {
+        waitFor(`${name} on \`${host}\``, seconds(limit), asked, {
           blame,
           say,
           as: `${host}: ${name}`,

@@ -129,11 +129,11 @@ async function putAside(scene: Scene): Promise<void> {
   check('it is changed', 'mine\nfrom afar\n', await readHome(vm, file))
   const kept = status.kept.find((one) => one.file === file)
   check('what was there is put aside', /put aside/, kept?.reason)
-  const place = await vm.root('stat -c "%a %U" /var/lib/chezmoi-sync/kept /var/lib/chezmoi-sync')
+  const place = await vm.ask('stat -c "%a %U" /var/lib/chezmoi-sync/kept /var/lib/chezmoi-sync')
   const { user } = vm.vm
-  check('where nobody else can read it', `700 ${user}\n755 ${user}`, place.stdout.trim())
+  check('where nobody else can read it', `700 ${user}\n755 ${user}`, place)
   const ends = 'systemctl show --value -p TimeoutStartUSec chezmoi-pre-update.service'
-  check('systemd ends a run that does not', /^(?!infinity)./, (await vm.root(ends)).stdout.trim())
+  check('systemd ends a run that does not', /^(?!infinity)./, await vm.ask(ends))
   const text = 'mine\nfrom afar\nsince\n'
   await vm.user(`echo since >>${file}`)
   const back = async (): Promise<string> => {
@@ -141,7 +141,7 @@ async function putAside(scene: Scene): Promise<void> {
     return readHome(vm, file)
   }
   check('it is put back', 'mine\n', await back())
-  check('for its user alone', '600', (await vm.user(`stat -c %a ${file}`)).stdout.trim())
+  check('for its user alone', '600', await vm.askUser(`stat -c %a ${file}`))
   check('what it took the place of is not lost', text, await back())
   await vm.user(`echo later >>${file}`)
   outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
@@ -209,7 +209,7 @@ async function ownWays(scene: Scene): Promise<void> {
   outcome(scene, vm, 'synced', await syncByUnit(vm))
   check('the change is in the trunk', 'Own Name <own@example.org> By hand', await newest())
   const origin = `git -C ${fromHome(world.paths.dotfiles)} remote get-url origin`
-  const url = (await vm.user(origin)).stdout.trim()
+  const url = await vm.askUser(origin)
   check('the remote is the one of the configuration', 'git://git.lab/dotfiles.git', url)
   const size = await inTrunk('cat-file', '-s', `${world.branch}:dot_labbig`)
   check('so is a big file', '3000000', size)
@@ -256,8 +256,8 @@ async function ownWays(scene: Scene): Promise<void> {
 
 async function unfinished(scene: Scene): Promise<void> {
   const { vm, world, check } = scene
-  const inSource = async (script: string): Promise<string> =>
-    (await vm.user(`cd ${fromHome(world.paths.dotfiles)} && ${script}`)).stdout.trim()
+  const inSource = (script: string): Promise<string> =>
+    vm.askUser(`cd ${fromHome(world.paths.dotfiles)} && ${script}`)
   const [trunk = 'none', text] = [await world.dotfiles.head(), await readHome(vm, shared)]
   await vm.user('git config --global color.ui always; git config --global color.grep.filename red')
   await inSource(String.raw`printf '<<<<<<< one\nx\n=======\ny\n>>>>>>> two\n' >>dot_labrc`)

@@ -57,8 +57,7 @@ export const ownRepository: Case[] = [
 async function mended(scene: Scene): Promise<void> {
   const { vm, world, check } = scene
   const clone = fromHome(world.paths.flake)
-  const inClone = async (script: string): Promise<string> =>
-    (await vm.user(`cd ${clone} && ${script}`)).stdout.trim()
+  const inClone = (script: string): Promise<string> => vm.askUser(`cd ${clone} && ${script}`)
   const refused = async (reason: RegExp): Promise<string> =>
     (await upgrades(scene, vm, { outcome: 'failed', reason })).reason ?? ''
   const file = `${ownFiles}/all.nix`
@@ -116,8 +115,7 @@ async function mended(scene: Scene): Promise<void> {
 async function halfMoved(scene: Scene): Promise<void> {
   const { vm, world, check } = scene
   const clone = fromHome(world.paths.flake)
-  const inClone = async (script: string): Promise<string> =>
-    (await vm.user(`cd ${clone} && ${script}`)).stdout.trim()
+  const inClone = (script: string): Promise<string> => vm.askUser(`cd ${clone} && ${script}`)
   const text = Array.from({ length: 50 }, (_, line) => `line ${line}`).join('\\n')
   // two commits of this host: the working copy is on the one, and to go to the other
   await inClone(`jj new ${world.branch}@origin && printf '${text}\\n' >other.txt && mkdir -p deep/er && echo o >deep/er/other
@@ -150,8 +148,8 @@ async function halfMoved(scene: Scene): Promise<void> {
 
 async function headLeft(scene: Scene): Promise<void> {
   const { vm, world, check } = scene
-  const inClone = async (script: string): Promise<string> =>
-    (await vm.user(`cd ${fromHome(world.paths.flake)} && ${script}`)).stdout.trim()
+  const inClone = (script: string): Promise<string> =>
+    vm.askUser(`cd ${fromHome(world.paths.flake)} && ${script}`)
   await inClone(`jj new ${world.branch}@origin && echo mine >mine && jj commit -m Mine`)
   const ways = [
     ['on the way there', 'two'],
@@ -220,8 +218,7 @@ async function pushedConflict(scene: Scene): Promise<void> {
 async function inTheWay(scene: Scene): Promise<void> {
   const { vm, world, check } = scene
   const clone = fromHome(world.paths.flake)
-  const inClone = async (script: string): Promise<string> =>
-    (await vm.user(`cd ${clone} && ${script}`)).stdout.trim()
+  const inClone = (script: string): Promise<string> => vm.askUser(`cd ${clone} && ${script}`)
   await inClone("echo lab.env >>.git/info/exclude && echo 'the only copy' >lab.env")
   const before = await inClone('git rev-parse HEAD')
   const bad = '{ environment.etc."lab-case".text = "two" }\n'

@@ -42,8 +42,8 @@ export const past: Case[] = [
       await world.config.commit(module(vm, failingUnit), 'Bad')
       await upgrades(scene, vm, { outcome: 'validation-failed' })
       scene.check('what was switched to by hand runs again', scene.start(vm), await vm.running())
-      const profile = await vm.root('readlink -f /nix/var/nix/profiles/system')
-      scene.check('the profile is as it was', two.toplevel, profile.stdout.trim())
+      const profile = await vm.ask('readlink -f /nix/var/nix/profiles/system')
+      scene.check('the profile is as it was', two.toplevel, profile)
       // as `nixos-rebuild switch --rollback` does it, which leaves a newer generation
       await vm.root('nix-env --profile /nix/var/nix/profiles/system --rollback')
       await switchBack()
@@ -74,8 +74,8 @@ export const past: Case[] = [
         await vm.root(command, { timeout: 60 * vm.patience })
         const reason = /^The system was switched by somebody else in the meantime/
         await upgrades(scene, vm, { outcome: 'locked', phase: 'switch', reason, waits: 45 })
-        const profile = await vm.root('readlink -f /nix/var/nix/profiles/system')
-        scene.check('what was set as the system stays', byHand, profile.stdout.trim())
+        const profile = await vm.ask('readlink -f /nix/var/nix/profiles/system')
+        scene.check('what was set as the system stays', byHand, profile)
       }
       const switches = (action: string): string =>
         `systemd-run --quiet --wait ${byHand}/bin/switch-to-configuration ${action}`
@@ -105,7 +105,7 @@ export const past: Case[] = [
       const { toplevel } = await deploys(scene, vm)
       scene.ends(vm, toplevel)
       const failed = `systemctl is-failed ${names.map((name) => `${name}.service`).join(' ')}`
-      const found = (await vm.root(failed, { allow: 'any' })).stdout.trim().split('\n')
+      const found = (await vm.ask(failed, { allow: 'any' })).split('\n')
       scene.check('they fail as before', 'failed failed', found.join(' '))
       await vm.root(`rm /run/lab-ill; ${restart}`)
     },
@@ -130,8 +130,8 @@ export const past: Case[] = [
       scene.must('it was the earlier system', one.toplevel, back.to?.toplevel)
       scene.check('it went back', 'two', await seen(vm))
       const link = `readlink -f /nix/var/nix/profiles/system-${one.generation}-link`
-      const left = await vm.root(link, { allow: 'any' })
-      scene.check('the earlier generation is there', one.toplevel, left.stdout.trim())
+      const left = await vm.ask(link, { allow: 'any' })
+      scene.check('the earlier generation is there', one.toplevel, left)
     },
   },
   {
@@ -154,9 +154,9 @@ export const past: Case[] = [
       // the agent gives a check 20 s to come to hold
       const wanted = { outcome: 'validation-failed', limit: 180, waits: 20 }
       await upgrades(scene, vm, { ...wanted, reason: /^`test ! -e \/run\/lab-no` failed$/ })
-      const { stdout } = await vm.root('ls /run/lab-preflight /run/lab-validate', { allow: 'any' })
+      const said = await vm.ask('ls /run/lab-preflight /run/lab-validate', { allow: 'any' })
       const both = '/run/lab-preflight /run/lab-validate'
-      scene.check('it was collected in both phases', both, stdout.trim().replace('\n', ' '))
+      scene.check('it was collected in both phases', both, said.replace('\n', ' '))
       scene.check('what ran goes back', toplevel, await vm.running())
     },
   },

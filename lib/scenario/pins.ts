@@ -181,7 +181,7 @@ export const pins: Case[] = [
       const failed = '%s 2026-01-01T00:00:00Z it did not come up\\n'
       await vm.root(`printf '${failed}' ${trial} ${other} >>${failedTrials}`)
       await rebuildsAmidPin(scene)
-      const known = (await vm.root(`cut -d ' ' -f 1 ${failedTrials} || true`)).stdout.trim()
+      const known = await vm.ask(`cut -d ' ' -f 1 ${failedTrials} || true`)
       scene.check('what else has failed is still known', other, known)
       scene.ends(vm, trial as `/${string}`)
       const last = await bootStatus(scene, vm)
@@ -208,7 +208,7 @@ export const pins: Case[] = [
       const free = 'df --output=avail -B1K /boot | tail -n 1'
       const fill = `fallocate --length "$(($(${free}) - 1024))K" /boot/lab-fill; ${free}`
       // of nothing, where df fails, Number would make that nothing is left
-      const left = Number.parseInt((await vm.root(fill)).stdout)
+      const left = Number.parseInt(await vm.ask(fill))
       fault.bit(left < 2048, `${left} KiB are left`)
       await boots(scene, vm, 'the trial boots', trial)
       await comes(
@@ -222,10 +222,7 @@ export const pins: Case[] = [
       const { golden: now } = await bootStatus(scene, vm)
       scene.check('golden is what it was', golden, now)
       scene.check('and whole', /^golden: (?!.*PROBLEM)/s, await told(scene, vm, 'show-golden'))
-      fault.healed(
-        Number((await vm.root(`rm /boot/lab-fill; ${free}`)).stdout) > 2048,
-        'it is empty',
-      )
+      fault.healed(Number(await vm.ask(`rm /boot/lab-fill; ${free}`)) > 2048, 'it is empty')
       scene.ends(vm, trial as `/${string}`)
       await told(scene, vm, 'pin-golden')
       const { golden: last } = await bootStatus(scene, vm)
@@ -254,11 +251,7 @@ export const pins: Case[] = [
       )
       const left =
         'ls -d /nix/var/nix/gcroots/golden-generation /boot/EFI/golden /boot/loader/entries/golden-* 2>/dev/null'
-      scene.check(
-        'nothing of it is left',
-        '',
-        (await vm.root(left, { allow: 'any' })).stdout.trim(),
-      )
+      scene.check('nothing of it is left', '', await vm.ask(left, { allow: 'any' }))
       await vm.root(makesDefault(scene.start(vm)), { timeout: 60 * vm.patience })
       await boots(scene, vm, 'it boots again', scene.start(vm))
       await becomesGolden(scene, vm, scene.start(vm))
@@ -293,7 +286,7 @@ export const pins: Case[] = [
       const wait = { limit: 60, until: booted(scene.start(vm)) }
       await rebooted(scene, vm, 'it boots again', () => vm.awaitBoot(unwell, wait))
       await comes(scene, vm, 'the boot is validated', 90, validated)
-      scene.check('it is golden', scene.start(vm), (await vm.root(golden)).stdout.trim())
+      scene.check('it is golden', scene.start(vm), await vm.ask(golden))
     },
   },
 ]
@@ -313,9 +306,9 @@ async function rebuildsAmidPin(scene: Scene): Promise<void> {
     golden-arm-trial ${former} >/run/lab-arm 2>&1 & arm=$!
     until grep -q -- "->.*FLOCK.*$lock" /proc/locks || ! kill -0 $arm 2>/dev/null; do :; done
     kill -CONT $pin; wait $pin; echo "pin $?"; wait $arm; echo "arm $?"; cat /run/lab-arm`
-  const { stdout } = await vm.root('exec bash -s', { input, timeout: 60 * vm.patience })
+  const said = await vm.ask('exec bash -s', { input, timeout: 60 * vm.patience })
   const armedAfter = new RegExp(`^pin 0\narm 0\n(.*\n)*on trial at the next boot: ${former}$`)
-  check('a rebuild amid a pin goes by what is golden after it', armedAfter, stdout.trim())
+  check('a rebuild amid a pin goes by what is golden after it', armedAfter, said)
   // the profile's own boots
   await told(scene, vm, 'golden-arm-trial')
 }

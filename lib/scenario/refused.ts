@@ -121,8 +121,7 @@ export const refused: Case[] = revisions.map(
       await upgrades(scene, vm, { outcome, reason })
       if (vm.subject.kind !== 'lab') return
       const head = `git -C ${fromHome(world.paths.flake)} rev-parse ${world.branch}`
-      const { stdout } = await vm.user(head)
-      scene.check('the repository is as it was', world.start.config, stdout.trim())
+      scene.check('the repository is as it was', world.start.config, await vm.askUser(head))
     },
   }),
 )

@@ -25,7 +25,7 @@ async function sealing(vm: Machine): Promise<(text: string) => Promise<string>> 
   const recipient = await identityToRecipient(identity)
   const settings = `encryption = "age"\n[age]\nidentity = "~/.labidentity"\nrecipient = "${recipient}"\n`
   const user = { user: true, mode: '0600' }
-  const home = (await vm.user('pwd')).stdout.trim()
+  const home = await vm.askUser('pwd')
   await vm.write(`${home}/.labidentity`, `${identity}\n`, user)
   await vm.write(`${home}/.config/chezmoi/chezmoi.toml`, settings, user)
   return async (text) => {

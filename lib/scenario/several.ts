@@ -26,15 +26,14 @@ export const several: Case[] = [
       scene.check('it runs what it ran', toplevel, await vm.running())
       const dotfiles = scene.subject.promises.has('dotfiles')
       if (dotfiles) {
-        const { stdout } = await vm.root('jq -r .outcome /var/lib/chezmoi-sync/status.json')
-        scene.check('the dotfiles are offline as well', 'offline', stdout.trim())
+        const said = await vm.ask('jq -r .outcome /var/lib/chezmoi-sync/status.json')
+        scene.check('the dotfiles are offline as well', 'offline', said)
       }
       await heal()
       await deploys(scene, vm)
       scene.check('it has caught up', 'three', await seen(vm))
       if (!dotfiles) return
-      const line = await vm.user('sed -n 3p .labrc')
-      scene.check('so have its dotfiles', 'line three', line.stdout.trim())
+      scene.check('so have its dotfiles', 'line three', await vm.askUser('sed -n 3p .labrc'))
     },
   },
   {
@@ -52,12 +51,10 @@ export const several: Case[] = [
         echo two >world/two.txt && jj commit -m 'Own two'
         echo three >world/three.txt && jj commit -m 'Own three'`)
       const template = `author.name() ++ " " ++ author.email() ++ " " ++ author.timestamp() ++ " " ++ description.first_line() ++ " " ++ diff.summary() ++ "\\n"`
-      const own = async (): Promise<string> =>
-        (
-          await vm.user(
-            `cd ${clone} && jj log --no-graph --reversed -r '${world.branch}@origin..@-' -T '${template}'`,
-          )
-        ).stdout.trim()
+      const own = (): Promise<string> =>
+        vm.askUser(
+          `cd ${clone} && jj log --no-graph --reversed -r '${world.branch}@origin..@-' -T '${template}'`,
+        )
       const before = await own()
       scene.must(
         'there are three, by two authors',
@@ -68,8 +65,8 @@ export const several: Case[] = [
       const { toplevel } = await deploys(scene, vm)
       scene.ends(vm, toplevel)
       scene.check('its own commits are as they were', before, await own())
-      const { stdout } = await vm.user(`cd ${clone}/world && cat one.txt two.txt three.txt`)
-      scene.check('so is what is in them', 'one two three', stdout.trim().replaceAll('\n', ' '))
+      const said = await vm.askUser(`cd ${clone}/world && cat one.txt two.txt three.txt`)
+      scene.check('so is what is in them', 'one two three', said.replaceAll('\n', ' '))
       scene.check('the remote’s change runs', 'two', await seen(vm))
     },
   },
@@ -122,16 +119,16 @@ export const several: Case[] = [
       // an operation of jj that nobody has edited a file for
       const clone = `cd ${fromHome(world.paths.flake)}`
       await failsLate('lab-slow', `${clone} && jj describe --quiet -m 'Half done'`)
-      const words = await vm.user(`${clone} && jj log --no-graph -r @ -T description`)
-      scene.check('the description is still there', 'Half done', words.stdout.trim())
+      const words = await vm.askUser(`${clone} && jj log --no-graph -r @ -T description`)
+      scene.check('the description is still there', 'Half done', words)
       await failsLate('lab-slower', `echo '# edited meanwhile' >>${file}`)
-      const { stdout } = await vm.user(`tail -n 1 ${file}`)
-      scene.check('the edit is still there', '# edited meanwhile', stdout.trim())
+      const said = await vm.askUser(`tail -n 1 ${file}`)
+      scene.check('the edit is still there', '# edited meanwhile', said)
       await world.config.commit(note(vm, 'two'), 'Mended')
       const { toplevel } = await deploys(scene, vm)
       scene.ends(vm, toplevel)
-      const after = await vm.user(`tail -n 1 ${file}`)
-      scene.check('also after the next upgrade', '# edited meanwhile', after.stdout.trim())
+      const after = await vm.askUser(`tail -n 1 ${file}`)
+      scene.check('also after the next upgrade', '# edited meanwhile', after)
     },
   },
   {

@@ -128,8 +128,8 @@ export async function comesBack(
   // what another keeps of a boot that failed nobody knows; the oracle asks what boots next
   if (!scene.golden(vm)) return
   await comes(scene, vm, 'golden is validated', 90, validated)
-  const { stdout } = await vm.root(`grep ^${trial} ${failedTrials} || true`)
-  const failed = stdout.trim().split('\n').at(-1) ?? ''
+  const said = await vm.ask(`grep ^${trial} ${failedTrials} || true`)
+  const failed = said.split('\n').at(-1) ?? ''
   scene.check('the trial is written down as failed', reason, failed.split(' ').slice(2).join(' '))
   const { trial: next, profile, oneshot, lastFailed } = await bootStatus(scene, vm)
   scene.check('it is told as the last that failed', failed, lastFailed ?? undefined)

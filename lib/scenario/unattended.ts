@@ -25,7 +25,7 @@ export const unattended: Case[] = [
     run: async (scene) => {
       const { vm } = scene
       // eight o'clock, which is no number to who takes a leading zero for octal; the hours for it began yesterday
-      const hour = Number((await vm.root('date --utc +%H')).stdout)
+      const hour = Number(await vm.ask('date --utc +%H'))
       await livesEast(vm, (32 - hour) % 24)
       const allowed = `${ownZone} ${settings(scene.subject, reboots('22:30', '10:00'))}`
       const { toplevel } = await rebootsInto(scene, allowed, ofGuest('anotherFirstStage'), deployed)
@@ -59,10 +59,10 @@ export const unattended: Case[] = [
       const validation = began('ActiveEnter', 'golden-boot-validation.service')
       const upgrade = began('ExecMainStart', unit)
       await comes(scene, vm, 'it upgrades as it boots', 90, `[ "${upgrade}" -gt 0 ]`)
-      const order = await vm.root(
+      const order = await vm.ask(
         `[ "${validation}" -le "${upgrade}" ] && echo after || echo before`,
       )
-      scene.check('it does so when the boot is judged', 'after', order.stdout.trim())
+      scene.check('it does so when the boot is judged', 'after', order)
       await upgrades(scene, vm, { outcome: 'skipped-known-bad' })
     },
   },
@@ -79,7 +79,7 @@ export const unattended: Case[] = [
       // nine hours east, where it is another hour than in these, which have come in Greenwich
       await livesEast(vm, 9)
       const hours = "date +%z; for at in '-1 hour' '+1 hour'; do date --utc -d \"$at\" +%H:%M; done"
-      const [offset, lower, upper] = (await vm.root(hours)).stdout.trim().split('\n')
+      const [offset, lower, upper] = (await vm.ask(hours)).split('\n')
       scene.must('the host has a time zone', '+0900', offset)
       const later = settings(scene.subject, reboots(lower!, upper!))
       const host = (more: string): ReturnType<typeof module> =>
@@ -92,7 +92,7 @@ export const unattended: Case[] = [
       await upgrades(scene, vm, { outcome: 'upgraded', reason })
       scene.check('it has not rebooted', before, await vm.bootId())
       const job = 'systemctl list-jobs --no-legend reboot.target'
-      scene.check('nor is it about to', '', (await vm.root(job)).stdout.trim())
+      scene.check('nor is it about to', '', await vm.ask(job))
       const timer = 'nix-local-upgrade-reboot.timer'
       const next = `systemctl is-active ${timer}; systemctl show --value -p TimersCalendar ${timer}`
       const begins = new RegExp(`^active\\n.*OnCalendar=\\*-\\*-\\* ${lower}:00 `)
@@ -150,7 +150,7 @@ export const unattended: Case[] = [
       }
       const second = await changed('two', 90)
       const link = `/nix/var/nix/profiles/system-${first.generation}-link`
-      const there = (await vm.root(`readlink -f ${link}`, { allow: 'any' })).stdout.trim()
+      const there = await vm.ask(`readlink -f ${link}`, { allow: 'any' })
       scene.must('the one of a moment ago is kept', first.toplevel, there)
       // what a generation is made of has no age: all of the store is of 1970
       await vm.root(`cd /nix/var/nix/profiles
@@ -158,16 +158,15 @@ export const unattended: Case[] = [
         for at in 1 2; do ln -s ${scene.start(vm)} lab-$at-link; touch -h -d "$((9 - at)) days ago" lab-$at-link; done
         ln -s lab-2-link lab`)
       const third = await changed('three', 150)
-      const { stdout } =
-        await vm.root(`cd /nix/var/nix/profiles && readlink -f system-*-link | sort -u
+      const said = await vm.ask(`cd /nix/var/nix/profiles && readlink -f system-*-link | sort -u
         echo; grep -h -o 'init=[^ ]*/init' /boot/loader/entries/nixos-*.conf | sed 's/^init=//; s,/init$,,' | sort -u
         echo; [ -e ${first.toplevel} ] && echo there || echo gone`)
-      const [kept, entries, old] = stdout.trim().split('\n\n')
+      const [kept, entries, old] = said.split('\n\n')
       const good = [scene.start(vm), second.toplevel, third.toplevel].toSorted().join('\n')
       scene.check('golden, the last one and the one of today are kept', good, kept)
       scene.check('and have entries', good, entries)
       scene.check('what is older is collected', 'gone', old)
-      const others = (await vm.root('cd /nix/var/nix/profiles && echo lab*')).stdout.trim()
+      const others = await vm.ask('cd /nix/var/nix/profiles && echo lab*')
       scene.check('another profile keeps its own', 'lab lab-1-link lab-2-link', others)
     },
   },
@@ -176,7 +175,7 @@ export const unattended: Case[] = [
 async function leftForLater(scene: Scene): Promise<void> {
   const { vm, world, check } = scene
   const hours = `for at in '+2 hours' '+4 hours'; do date -d "$at" +%H:%M; done`
-  const [lower, upper] = (await vm.root(hours)).stdout.trim().split('\n')
+  const [lower, upper] = (await vm.ask(hours)).split('\n')
   const later = settings(scene.subject, reboots(lower!, upper!))
   const text = `{ lib, ... }: { ${later} ${ofGuest('anotherFirstStage')} }\n`
   await world.config.commit(module(vm, text), 'Reboot later')
@@ -186,11 +185,9 @@ async function leftForLater(scene: Scene): Promise<void> {
   const after = (await vm.root(`systemctl show --value -p After ${reboot}`)).stdout
   check('it comes when the boot is judged', /\bgolden-boot-validation\.service\b/, after)
 
-  const asked = async (): Promise<string> =>
-    (
-      await vm.root(`systemctl start ${reboot}; systemctl list-jobs --no-legend reboot.target
+  const asked = (): Promise<string> =>
+    vm.ask(`systemctl start ${reboot}; systemctl list-jobs --no-legend reboot.target
         journalctl --no-pager -o cat -n 3 -u ${reboot}`)
-    ).stdout.trim()
   const stays = (why: string): RegExp => new RegExp(`^(?!.*reboot\\.target).*${why}`, 's')
   check('it waits for these hours', stays(`waits for ${lower}-${upper}`), await asked())
   const lock = '/run/nixos/switch-to-configuration.lock'
@@ -223,13 +220,9 @@ async function rebootsAfter(
   await comes(scene, vm, 'the upgrade switches', 90, switching)
   const reboot = 'nix-local-upgrade-reboot.service'
   // the clock comes to these hours, and the timer fires
-  const { stdout } = await vm.root(`date -s '+15 hours' >/dev/null; systemctl start ${reboot}
+  const said = await vm.ask(`date -s '+15 hours' >/dev/null; systemctl start ${reboot}
     systemctl list-jobs --no-legend reboot.target; journalctl --no-pager -o cat -n 3 -u ${reboot}`)
-  scene.check(
-    'no reboot comes in the middle of it',
-    /^(?!.*reboot\.target).*at work/s,
-    stdout.trim(),
-  )
+  scene.check('no reboot comes in the middle of it', /^(?!.*reboot\.target).*at work/s, said)
   const wait = { name: 'to reboot by itself', limit: 120, until: deployed.condition }
   await rebooted(scene, vm, 'it comes at the end', () => vm.awaitBoot(before, wait))
   await becomesGolden(scene, vm, await vm.running())
@@ -281,8 +274,8 @@ async function bootsElsewhere(scene: Scene): Promise<void> {
   const reason =
     /a reboot is due, and the last one for it has started another generation: the boot default is nixos-/
   const { reason: said } = await upgrades(scene, vm, { outcome: 'upgraded', reason })
-  const jobs = await vm.root('systemctl list-jobs --no-legend reboot.target')
-  check('no reboot is about to come', '', jobs.stdout.trim())
+  const jobs = await vm.ask('systemctl list-jobs --no-legend reboot.target')
+  check('no reboot is about to come', '', jobs)
   check('nor was there one', before, await vm.bootId())
   await doAsTold(scene, vm, said!.slice(said!.indexOf('the boot default')))
   await vm.root(`systemctl start --no-block ${unit}.service`)

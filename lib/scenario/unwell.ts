@@ -35,13 +35,13 @@ async function spoilt(scene: Scene): Promise<void> {
   await world.config.commit(note(vm, 'two'), 'Two')
   const fault = scene.fault('read-only ESP', vm.host)
   await vm.root('mount -o remount,ro /boot')
-  const mounted = (await vm.root(boot)).stdout.trim()
+  const mounted = await vm.ask(boot)
   fault.bit(mounted.includes('ro'), mounted)
   const reason = /^\/boot is mounted read-only, so nothing new can be made to boot: /
   const refused = await upgrades(scene, vm, { outcome: 'failed', phase: 'switch', reason })
   check('it runs what it ran', scene.start(vm), await vm.running())
   await doAsTold(scene, vm, `\`sudo ${/`([^`]+)`/.exec(refused.reason ?? '')?.[1] ?? 'false'}\``)
-  const again = (await vm.root(boot)).stdout.trim()
+  const again = await vm.ask(boot)
   fault.healed(again.includes('rw'), again)
 
   // a disk that was mended may have left a part of it

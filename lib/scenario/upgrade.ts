@@ -33,8 +33,8 @@ export const withOptions = (vm: Machine, options: string, more = ''): Changes =>
 export const optionsModule = (options: string, more = ''): string =>
   `{ lib, pkgs, ... }: { myModules.services.autoUpgrade = { ${options} }; ${more} }\n`
 
-export const seen = async (vm: Machine, name = 'lab-case'): Promise<string> =>
-  (await vm.root(`cat /etc/${name} 2>/dev/null || echo none`)).stdout.trim()
+export const seen = (vm: Machine, name = 'lab-case'): Promise<string> =>
+  vm.ask(`cat /etc/${name} 2>/dev/null || echo none`)
 
 /** A program of coreutils, in a module that has `pkgs`: no two kinds of guest have it in the same place. */
 export const program = (command: string): string => `\${pkgs.coreutils}/bin/${command}`

@@ -45,7 +45,7 @@ async function unanswered(
   const command = asks(repository)
   const fault = scene.fault(named, vm.host)
   const end = await make()
-  const found = (await vm.root(command)).stdout.trim()
+  const found = await vm.ask(command)
   fault.bit(bites.test(found), `git ls-remote exits with ${found}`)
   return async () => {
     await end()

@@ -100,6 +100,8 @@ function standIn(host: string, slot: number, guest: Guest, wrote: (text: string)
     patience: 0.01,
     root: ran as Machine['root'],
     user: ran as Machine['user'],
+    ask: async (command) => answer(command).trim(),
+    askUser: async (command) => answer(command).trim(),
     agent: (async () => ({ stdout: JSON.stringify(status) })) as unknown as Machine['agent'],
     write: async (path, text) => void (path.endsWith('module.nix') && wrote(text)),
     spend: async (_, work) => work(),
