@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fromHome } from '../lib/lab-settings.ts'
+import { setThird } from '../lib/scenario/dotfile-sync.ts'
 import { answers } from '../lib/scenario/answers.ts'
 import { cached } from '../lib/scenario/cached.ts'
 import { lockedOutCases } from '../lib/scenario/locked-out.ts'
@@ -89,8 +90,7 @@ const cases: Case[] = [
     promise: 'dotfiles',
     run: async (scene) => {
       const { vm, world } = scene
-      const edit = (text: string): string => text.replace('line 3\n', 'line three\n')
-      await world.dotfiles.commit({ dot_labrc: edit }, 'Edit')
+      await world.dotfiles.commit({ dot_labrc: setThird }, 'Edit')
       await world.config.commit(module(vm, 'nonsense\n'), 'Bad')
       await upgrades(scene, vm, { outcome: 'build-failed' })
       scene.check('the dotfiles are applied', 'line three', await vm.askUser('sed -n 3p .labrc'))

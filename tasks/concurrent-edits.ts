@@ -4,14 +4,16 @@ import { dotfileCommands } from '../lib/scenario/dotfile-commands.ts'
 import { dotfileHistory } from '../lib/scenario/dotfile-history.ts'
 import {
   editAndSync,
-  outcome,
+  lineOf,
   own,
   readHome,
+  replacing,
   said,
   setLine,
   setThird,
   shared,
   syncByUnit,
+  syncs,
 } from '../lib/scenario/dotfile-sync.ts'
 import { hardDotfiles } from '../lib/scenario/hard-dotfiles.ts'
 import { ownEdits } from '../lib/scenario/own-edits.ts'
@@ -116,9 +118,9 @@ async function differentFiles(scene: Scene): Promise<void> {
   const source = fromHome(scene.world.paths.dotfiles)
   await vm.user(setLine(own[0]!, 3, `of ${vm.host}`))
   await other.user(setLine(`${source}/dot_config/lab/two.conf`, 3, `of ${other.host}`))
-  outcome(scene, vm, 'synced', await syncByUnit(vm))
-  outcome(scene, other, 'synced', await syncByUnit(other))
-  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  await syncs(scene, vm, 'synced')
+  await syncs(scene, other, 'synced')
+  await syncs(scene, vm, 'synced')
   await converged(scene, own[0]!, [`of ${vm.host}`])
   await converged(scene, own[1]!, [`of ${other.host}`])
 }
@@ -127,9 +129,9 @@ async function differentLines(scene: Scene): Promise<void> {
   const { vm, other } = scene
   for (const [index, host] of [vm, other].entries())
     await host.user(setLine(shared, 3 + 15 * index, `of ${host.host}`))
-  outcome(scene, vm, 'synced', await syncByUnit(vm))
-  outcome(scene, other, 'synced', await syncByUnit(other))
-  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  await syncs(scene, vm, 'synced')
+  await syncs(scene, other, 'synced')
+  await syncs(scene, vm, 'synced')
   await converged(scene, shared, [`of ${vm.host}`, `of ${other.host}`])
 }
 
@@ -140,11 +142,11 @@ async function sameLine(scene: Scene): Promise<void> {
   const [file, inSource] = ['.größe', 'dot_größe']
   const text = await world.dotfiles.read('dot_labrc')
   await world.dotfiles.commit({ [inSource]: text! }, 'A file that is not ASCII')
-  for (const host of [vm, other]) outcome(scene, host, 'synced', await syncByUnit(host))
+  for (const host of [vm, other]) await syncs(scene, host, 'synced')
   for (const host of [vm, other]) await host.user(setLine(file, 7, `of ${host.host}`))
-  outcome(scene, vm, 'synced', await syncByUnit(vm))
-  outcome(scene, other, 'conflict', await syncByUnit(other))
-  outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
+  await syncs(scene, vm, 'synced')
+  await syncs(scene, other, 'conflict')
+  await syncs(scene, vm, 'up-to-date')
   for (const host of [vm, other]) {
     const shown = await told(scene, host, 'chezmoi-show-conflicts', 'user')
     check(
@@ -163,7 +165,7 @@ async function sameLine(scene: Scene): Promise<void> {
       new RegExp(`"host":\\s*"[\\w-]+",\\s*"files":\\s*\\[\\s*"${inSource}"`),
       await told(scene, host, 'chezmoi-status --json', 'user'),
     )
-    const line = (await readHome(host, file)).split('\n')[6]
+    const line = lineOf(await readHome(host, file), 7)
     check(`${host.host} still has its own text`, `of ${host.host}`, line)
     const dirty = await host.user(`grep -lE '^(<{7}|>{7})' ~/${file} ${source}/${inSource}`, {
       allow: [1],
@@ -171,17 +173,17 @@ async function sameLine(scene: Scene): Promise<void> {
     check(`${host.host} has no markers in $HOME and in the source`, '', dirty.stdout)
   }
   const trunk = await world.dotfiles.read(inSource)
-  check('the trunk has the first edit alone', `of ${vm.host}`, trunk?.split('\n')[6])
+  check('the trunk has the first edit alone', `of ${vm.host}`, lineOf(trunk, 7))
   const published = await world.dotfiles.read(inSource, `conflict/${other.host}`)
-  check('the second edit is published beside it', `of ${other.host}`, published?.split('\n')[6])
+  check('the second edit is published beside it', `of ${other.host}`, lineOf(published, 7))
 
   await other.user(`cd ${source} && jj new @- ${world.branch}@origin`)
   const open = `conflict: The source has conflicts to resolve: ${inSource}`
-  outcome(scene, other, open, await syncByUnit(other))
+  await syncs(scene, other, open)
   await other.user(`cd ${source} && jj resolve --tool :ours ${inSource}
     ${setLine(inSource, 7, 'of both')}`)
-  outcome(scene, other, 'synced', await syncByUnit(other))
-  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  await syncs(scene, other, 'synced')
+  await syncs(scene, vm, 'synced')
   await converged(scene, file, ['of both'])
   const none = await told(scene, vm, 'chezmoi-show-conflicts', 'user')
   check('nothing conflicts any more', 'No conflicts', none)
@@ -204,24 +206,24 @@ async function offline(scene: Scene): Promise<void> {
   const bitten = await prove(cut)
   fault.bit(bitten.holds, bitten.text)
   await vm.user(setLine(shared, 3, `of ${vm.host}`))
-  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  await syncs(scene, vm, 'synced')
   for (const line of [15, 18]) {
     await other.user(setLine(shared, line, `${other.host} in line ${line}`))
-    const { status } = outcome(scene, other, 'offline', await syncByUnit(other))
+    const status = await syncs(scene, other, 'offline')
     scene.check(`line ${line} was captured`, shared, status.captured.join())
   }
   await other.user(setLine(`${source}/dot_config/lab/two.conf`, 3, `of ${other.host}`))
-  outcome(scene, other, 'offline', await syncByUnit(other))
+  await syncs(scene, other, 'offline')
   scene.check(
     'an edit of the source is applied without a network',
     `of ${other.host}`,
-    (await readHome(other, own[1]!)).split('\n')[2],
+    lineOf(await readHome(other, own[1]!), 3),
   )
   // a line for the link: none means that the fault was gone before
   const healed = await heal(other.vm, ['uplink'])
   fault.healed(healed.length === 1, healed.join('; '))
-  outcome(scene, other, 'synced', await syncByUnit(other))
-  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  await syncs(scene, other, 'synced')
+  await syncs(scene, vm, 'synced')
   await converged(scene, shared, [
     `of ${vm.host}`,
     `${other.host} in line 15`,
@@ -237,7 +239,7 @@ async function publishedByUser(
 ): Promise<void> {
   const { vm, world, check } = scene
   const trunk = async (line: number): Promise<string> =>
-    (await world.dotfiles.read('dot_labrc'))?.split('\n')[line - 1] ?? 'nothing'
+    lineOf(await world.dotfiles.read('dot_labrc'), line)
   const module = `{ lib, ... }: { myModules.services.chezmoiSync.${option} = lib.mkForce false; }\n`
   const { toplevel } = await rebuild(scene, vm, module)
   scene.ends(vm, toplevel as `/${string}`)
@@ -256,7 +258,7 @@ echo begun >>labruns; until [ -e /run/lab-go ]; do sleep 0.1; done; echo ended >
   const before = await trunk(15)
   await vm.user(setLine(shared, 15, 'mine'))
   await world.dotfiles.commit({ dot_labrc: setThird }, 'From afar')
-  const { status } = outcome(scene, vm, 'synced', await syncByUnit(vm))
+  const status = await syncs(scene, vm, 'synced')
   check('the edit is taken in', shared, status.captured.join())
   const both = async (): Promise<void> => {
     const lines = (await readHome(vm, shared)).split('\n')
@@ -269,13 +271,13 @@ echo begun >>labruns; until [ -e /run/lab-go ]; do sleep 0.1; done; echo ended >
     await leavesMarkers(scene)
     await keepsConflict(scene)
   }
-  outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
+  await syncs(scene, vm, 'up-to-date')
   await vm.user(`cd ${fromHome(world.paths.dotfiles)} && ${publish(world.branch)}`, {
     timeout: 60 * vm.patience,
   })
   check('the trunk has it, once its user says so', 'mine', await trunk(15))
   check('and what came from afar', 'line three', await trunk(3))
-  outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
+  await syncs(scene, vm, 'up-to-date')
   await both()
 }
 
@@ -286,31 +288,26 @@ async function leavesMarkers(scene: Scene): Promise<void> {
     vm.user(`cd ${fromHome(world.paths.dotfiles)} && ${script} dot_labrc`)
   const text = await readHome(vm, shared)
   await inSource("printf '<<<<<<< one\\nx\\n=======\\ny\\n>>>>>>> two\\n' >>")
-  outcome(scene, vm, 'conflict: Conflict markers are left in dot_labrc', await syncByUnit(vm))
+  await syncs(scene, vm, 'conflict: Conflict markers are left in dot_labrc')
   scene.check('markers do not reach the home', text, await readHome(vm, shared))
   await inSource("sed -i '/^<{7} one/,/^>{7} two/d' -E")
-  outcome(scene, vm, '(synced|up-to-date)', await syncByUnit(vm))
+  await syncs(scene, vm, '(synced|up-to-date)')
 }
 
 /** Other hosts are to see a conflict, but not before its user says so. */
 async function keepsConflict(scene: Scene): Promise<void> {
   const { vm, world, check } = scene
-  const afar = (text: string) => text.replace('line 7\n', 'from afar\n')
   await vm.user(setLine(shared, 7, 'mine'))
-  await world.dotfiles.commit({ dot_labrc: afar }, 'Clashes')
-  outcome(scene, vm, 'conflict', await syncByUnit(vm))
+  await world.dotfiles.commit({ dot_labrc: replacing(7, 'from afar') }, 'Clashes')
+  await syncs(scene, vm, 'conflict')
   const published = (await world.dotfiles.head(`conflict/${vm.host}`)) ?? 'none'
   check('what conflicts is not published', 'none', published)
   await vm.user(
     `cd ${fromHome(world.paths.dotfiles)} && jj new @- ${world.branch}@origin && jj resolve --tool :ours dot_labrc`,
   )
   // the home has that text already
-  outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
-  check(
-    'nor what settles it',
-    'from afar',
-    (await world.dotfiles.read('dot_labrc'))?.split('\n')[6],
-  )
+  await syncs(scene, vm, 'up-to-date')
+  check('nor what settles it', 'from afar', lineOf(await world.dotfiles.read('dot_labrc'), 7))
 }
 
 async function sameSecond(scene: Scene): Promise<void> {

@@ -1,4 +1,4 @@
-import { readHome, setLine } from '../lib/scenario/dotfile-sync.ts'
+import { lineOf, readHome, setLine } from '../lib/scenario/dotfile-sync.ts'
 import { scenarioTask, type Family, type Machine, type Scene } from '../lib/scenario/scenario.ts'
 import { deployedBy, note, seen } from '../lib/scenario/upgrade.ts'
 
@@ -33,7 +33,7 @@ async function workflow(scene: Scene): Promise<void> {
   const toplevels = new Map<Machine, string>()
   for (const each of [vm, other]) toplevels.set(each, await upgraded(scene, each, commit))
   for (const each of vms) {
-    const text = (await readHome(each, dotfile)).split('\n')[4]
+    const text = lineOf(await readHome(each, dotfile), 5)
     check(`${each.host} has the dotfile edit`, `of ${vm.host}`, text)
     check(`${each.host} has what the commit brings`, 'whole', await seen(each))
     check(`${each.host} runs it`, toplevels.get(each)!, await each.running())

@@ -4,7 +4,7 @@ import { fromHome } from '../lab-settings.ts'
 import { run } from '../run.ts'
 import { scratchDirectory } from '../scratch.ts'
 import { answerWith, type Answer } from '../vm/served.ts'
-import { outcome, readHome, setLine, shared, syncByUnit } from './dotfile-sync.ts'
+import { lineOf, readHome, setLine, shared, syncs } from './dotfile-sync.ts'
 import type { Case, Scene } from './family.ts'
 import type { Machine } from './machine.ts'
 import { doAsTold } from './told.ts'
@@ -148,24 +148,24 @@ async function dotfilesAnswered(scene: Scene): Promise<void> {
   const each = async (verb: string): Promise<void> => {
     for (const answer of passing) {
       answerWith(vm.host, { path, ...answer })
-      outcome(scene, vm, 'offline', await syncByUnit(vm))
+      await syncs(scene, vm, 'offline')
     }
     for (const { what, answer, page: withPage, reason } of lasting) {
       scene.say(`the remote has ${what}`)
       const file = withPage ? await written(scratch, page) : undefined
       answerWith(vm.host, { path, ...answer, ...(file ? { file } : {}) })
-      const { status } = outcome(scene, vm, `failed: Cannot ${verb}`, await syncByUnit(vm))
+      const status = await syncs(scene, vm, `failed: Cannot ${verb}`)
       check(`it says what to do about ${what}`, reason, status.reason)
     }
   }
   try {
     await vm.user(`${instead}; ${setLine(shared, 3, 'line three')}`)
     await each('fetch')
-    check('the edit is at home', 'line three', (await readHome(vm, shared)).split('\n')[2])
+    check('the edit is at home', 'line three', lineOf(await readHome(vm, shared), 3))
     await vm.user(usual)
-    outcome(scene, vm, 'synced', await syncByUnit(vm))
-    const trunk = async (line: number): Promise<string | undefined> =>
-      (await world.dotfiles.read('dot_labrc'))?.split('\n')[line - 1]
+    await syncs(scene, vm, 'synced')
+    const trunk = async (line: number): Promise<string> =>
+      lineOf(await world.dotfiles.read('dot_labrc'), line)
     check('the trunk has the edit', 'line three', await trunk(3))
 
     await vm.user(`${instead}; ${setLine(shared, 15, 'edited')}; mv ${source} ${source}.away`)
@@ -176,7 +176,7 @@ async function dotfilesAnswered(scene: Scene): Promise<void> {
       (await vm.user(`ls -A ${source}`, { allow: 'any' })).stdout,
     )
     await vm.user(`${usual}; rm -rf ${source}.away`)
-    outcome(scene, vm, 'synced', await syncByUnit(vm))
+    await syncs(scene, vm, 'synced')
     check('the trunk has the other edit', 'edited', await trunk(15))
 
     // that it was refused passes by itself as little
@@ -184,10 +184,10 @@ async function dotfilesAnswered(scene: Scene): Promise<void> {
     mkdirSync(dirname(hook), { recursive: true })
     writeFileSync(hook, '#!/bin/sh\necho not today >&2\nexit 1\n', { mode: 0o755 })
     await vm.user(setLine(shared, 18, 'refused'))
-    const { status } = outcome(scene, vm, 'failed: Cannot push', await syncByUnit(vm))
+    const status = await syncs(scene, vm, 'failed: Cannot push')
     check('it says who refused a push', /hook declined/, status.reason)
     rmSync(hook)
-    outcome(scene, vm, 'synced', await syncByUnit(vm))
+    await syncs(scene, vm, 'synced')
     check('once it is taken, the trunk has it', 'refused', await trunk(18))
   } finally {
     rmSync(scratch, { recursive: true })

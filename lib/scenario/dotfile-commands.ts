@@ -1,6 +1,6 @@
 import { fromHome } from '../lab-settings.ts'
 import { answerWith } from '../vm/served.ts'
-import { outcome, own, readHome, setLine, shared, syncByUnit } from './dotfile-sync.ts'
+import { lineOf, own, readHome, setLine, shared, syncs } from './dotfile-sync.ts'
 import type { Case, Scene } from './family.ts'
 import { told } from './told.ts'
 
@@ -33,12 +33,12 @@ async function restored(scene: Scene): Promise<void> {
     (await vm.user(command, { allow: 'any' })).code
   const never = 'Dotfiles have not been synchronized yet'
   check('before the first sync there is nothing to tell', never, await ask('chezmoi-status'))
-  outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
+  await syncs(scene, vm, 'up-to-date')
   check('what one user has is no other’s', never, await told(scene, vm, 'chezmoi-status'))
   await vm.user(setLine(shared, 3, 'line three'))
   const edited = await ask('chezmoi-status')
   check('an edit is named before a sync', /^edited: +MM? \.labrc$/m, edited)
-  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  await syncs(scene, vm, 'synced')
   const clean = await ask('chezmoi-status')
   check('and not after it', /^(?!.*^edited:)(?!.*^aside:).*^outcome: +synced/ms, clean)
   check('nothing was put aside', 'Nothing was put aside', await ask('chezmoi-restore-kept'))
@@ -50,7 +50,7 @@ async function restored(scene: Scene): Promise<void> {
   await world.dotfiles.commit(modified, 'From afar')
   // by a clock that is ahead, and is put back later
   await vm.root("date -s '+1 hour'")
-  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  await syncs(scene, vm, 'synced')
   await vm.root("date -s '-1 hour'")
   const texts = async (): Promise<string> => (await readHome(vm, one)) + (await readHome(vm, two))
   const both = 'one\nfrom afar\ntwo\nfrom afar\n'
@@ -96,15 +96,14 @@ async function homeAndSource(scene: Scene): Promise<void> {
   const { vm, world, check } = scene
   const ask = (command: string): Promise<string> => told(scene, vm, command, 'user')
   const source = fromHome(world.paths.dotfiles)
-  const trunk = async (): Promise<string | undefined> =>
-    (await world.dotfiles.read('dot_labrc'))?.split('\n')[6]
-  const home = async (): Promise<string | undefined> => (await readHome(vm, shared)).split('\n')[6]
+  const trunk = async (): Promise<string> => lineOf(await world.dotfiles.read('dot_labrc'), 7)
+  const home = async (): Promise<string> => lineOf(await readHome(vm, shared), 7)
   const files = { [shared]: 'dot_labrc', [own[0]!]: 'dot_config/lab/one.conf' }
   for (const [file, inSource] of Object.entries(files))
     await vm.user(
       `${setLine(file, 7, 'at home')}; ${setLine(`${source}/${inSource}`, 7, 'in the source')}`,
     )
-  outcome(scene, vm, 'conflict', await syncByUnit(vm))
+  await syncs(scene, vm, 'conflict')
   check('the file at home has its own text', 'at home', await home())
   check('its status names the conflict', /^conflict: dot_labrc of /m, await ask('chezmoi-status'))
   const shown = await ask('chezmoi-show-conflicts')
@@ -123,38 +122,38 @@ async function homeAndSource(scene: Scene): Promise<void> {
   const at = heads.find((commit) => commit !== undefined) ?? world.start.dotfiles
   for (const file of Object.values(files)) {
     const published = await world.dotfiles.read(file, at)
-    check(`the text at home of ${file} is published`, 'at home', published?.split('\n')[6])
+    check(`the text at home of ${file} is published`, 'at home', lineOf(published, 7))
   }
 
   scene.must('what settles it is said', /chezmoi re-add \S+/, shown)
   for (const settle of new Set(shown.match(/chezmoi re-add \S+/g)))
     await ask(settle.replace('re-add', 're-add --no-tty'))
-  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  await syncs(scene, vm, 'synced')
   check('the trunk has what was chosen', 'at home', await trunk())
   check('so has the file', 'at home', await home())
   check('nothing conflicts any more', 'No conflicts', await ask('chezmoi-show-conflicts'))
-  outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
+  await syncs(scene, vm, 'up-to-date')
   for (const name of names)
     check(`${name} is gone`, 'gone', (await world.dotfiles.head(name)) ?? 'gone')
 
   // two names for one file: no line of text conflicts, and chezmoi would read neither
   await world.dotfiles.commit({ private_dot_labtwo: 'from afar\n' }, 'Private')
   await vm.user(`echo mine >${source}/dot_labtwo`)
-  outcome(scene, vm, 'conflict', await syncByUnit(vm))
+  await syncs(scene, vm, 'conflict')
   const pushed = await world.dotfiles.read('dot_labtwo')
   check('two names for one file are not pushed', 'not there', pushed ?? 'not there')
   await vm.user(`rm ${source}/dot_labtwo`)
-  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  await syncs(scene, vm, 'synced')
   check('with one, it is applied', 'from afar\n', await readHome(vm, '.labtwo'))
 
   // an edit at home does not make public what the source has made private
   await vm.user(
     `mv ${source}/dot_labrc ${source}/private_dot_labrc; ${setLine(shared, 9, 'at home')}`,
   )
-  outcome(scene, vm, 'conflict', await syncByUnit(vm))
+  await syncs(scene, vm, 'conflict')
   await vm.user('chezmoi apply --force .labrc')
   // the source's own change went to the trunk at once
-  outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
+  await syncs(scene, vm, 'up-to-date')
   const mode = await vm.askUser('stat -c %a .labrc')
   check('it is private here', '600', mode)
   const there = (await world.dotfiles.read('private_dot_labrc')) !== undefined

@@ -1,5 +1,14 @@
 import { dirname } from 'node:path'
-import { outcome, own, readHome, setLine, setThird, shared, syncByUnit } from './dotfile-sync.ts'
+import {
+  lineOf,
+  own,
+  readHome,
+  replacing,
+  setLine,
+  setThird,
+  shared,
+  syncs,
+} from './dotfile-sync.ts'
 import { fromHome } from '../lab-settings.ts'
 import type { Case, Scene } from './family.ts'
 import { told } from './told.ts'
@@ -33,16 +42,14 @@ async function rewritten(scene: Scene): Promise<void> {
   const line = async (number: number, from: 'home' | 'trunk') => {
     const text =
       from === 'home' ? await readHome(vm, shared) : await world.dotfiles.read('dot_labrc')
-    return text?.split('\n')[number - 1] ?? 'nothing'
+    return lineOf(text, number)
   }
-  const leak = (text: string) => text.replace('line 3\n', 'leaked\n')
-  await world.dotfiles.commit({ dot_labrc: leak }, 'Leaked')
-  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  await world.dotfiles.commit({ dot_labrc: replacing(3, 'leaked') }, 'Leaked')
+  await syncs(scene, vm, 'synced')
   await vm.user(setLine(shared, 15, 'mine'))
   // what conflicts is not in the source, and takes nothing from what is known of the trunk before it
-  const clash = (text: string) => text.replace('line 15\n', 'from afar\n')
-  await world.dotfiles.commit({ dot_labrc: clash }, 'Clashes')
-  outcome(scene, vm, 'conflict', await syncByUnit(vm))
+  await world.dotfiles.commit({ dot_labrc: replacing(15, 'from afar') }, 'Clashes')
+  await syncs(scene, vm, 'conflict')
   const other = { branch: 'other', parent: start }
   await world.dotfiles.commit({ dot_labrc: setThird }, 'Other', other)
   const trunk = await world.dotfiles.commit({ dot_labrc: setThird }, 'Rewritten', { parent: start })
@@ -50,52 +57,51 @@ async function rewritten(scene: Scene): Promise<void> {
   const look = await told(scene, vm, 'chezmoi-show-conflicts', 'user')
   check('both are shown', /\+leaked\n.*\+line three$/ms, look)
   for (const run of ['it', 'the next run, too']) {
-    outcome(scene, vm, 'diverged: The trunk was rewritten', await syncByUnit(vm))
+    await syncs(scene, vm, 'diverged: The trunk was rewritten')
     check(`${run}: nothing is pushed`, trunk, await world.dotfiles.head())
     check(`${run}: the edit stays`, 'mine', await line(15, 'home'))
   }
   await vm.user(`cd ${source} && jj rebase --source @- --onto ${world.branch}@origin`)
-  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  await syncs(scene, vm, 'synced')
   check('the trunk has the edit once its user says so', 'mine', await line(15, 'trunk'))
   check('and not what was taken back', 'line three', await line(3, 'trunk'))
   check('nor has the home', 'line three', await line(3, 'home'))
   // taken back right after it was pushed: this host has not fetched it since
   const pushed = (await world.dotfiles.head())!
   await world.dotfiles.move(world.branch, trunk)
-  outcome(scene, vm, 'diverged: The trunk was rewritten', await syncByUnit(vm))
+  await syncs(scene, vm, 'diverged: The trunk was rewritten')
   check('what it pushed is not pushed again', trunk, await world.dotfiles.head())
   await world.dotfiles.move(world.branch, pushed)
 
   await world.dotfiles.move(world.branch, null)
   await vm.user(setLine(shared, 18, 'mine, too'))
   const names = `\`${world.branch}\` \\(it has other`
-  outcome(scene, vm, `failed: The remote has no branch ${names}`, await syncByUnit(vm))
+  await syncs(scene, vm, `failed: The remote has no branch ${names}`)
   check('it is not made by itself', 'none', (await world.dotfiles.head()) ?? 'none')
   await world.dotfiles.move('other', null)
-  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  await syncs(scene, vm, 'synced')
   check('a remote without any branch gets all', 'mine, too', await line(18, 'trunk'))
   const has = async (number: number) =>
     check(`line ${number} at home`, await line(number, 'trunk'), await line(number, 'home'))
   for (const number of [3, 15, 18]) await has(number)
-  outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
+  await syncs(scene, vm, 'up-to-date')
 }
 
 async function clonedAnew(scene: Scene): Promise<void> {
   const { vm, world, check } = scene
   const source = fromHome(world.paths.dotfiles)
   const mine = `conflict/${vm.host}`
-  const lineOf = async (number: number, branch = world.branch, file = 'dot_labrc') => {
+  const lineIn = async (number: number, branch = world.branch, file = 'dot_labrc') => {
     const commit = await world.dotfiles.head(branch)
     const text = commit && (await world.dotfiles.read(file, commit))
-    return text?.split('\n')[number - 1] ?? 'nothing'
+    return lineOf(text, number)
   }
   const conflictIn = async (number: number) => {
-    const edit = (text: string) => text.replace(`line ${number}\n`, 'from afar\n')
     await vm.user(setLine(shared, number, 'mine'))
-    await world.dotfiles.commit({ dot_labrc: edit }, 'From afar')
-    outcome(scene, vm, 'conflict', await syncByUnit(vm))
-    check(`line ${number}: the conflict is published`, 'mine', await lineOf(number, mine))
-    check(`line ${number}: the trunk has it not`, 'from afar', await lineOf(number))
+    await world.dotfiles.commit({ dot_labrc: replacing(number, 'from afar') }, 'From afar')
+    await syncs(scene, vm, 'conflict')
+    check(`line ${number}: the conflict is published`, 'mine', await lineIn(number, mine))
+    check(`line ${number}: the trunk has it not`, 'from afar', await lineIn(number))
   }
   await conflictIn(7)
   const url = await vm.askUser(`git -C ${source} remote get-url origin`)
@@ -104,42 +110,42 @@ async function clonedAnew(scene: Scene): Promise<void> {
   await world.dotfiles.choose('other')
   // with what is left of a clone that was cut off
   await vm.user(`rm -rf ${source}; mkdir -p ${dirname(source)}/.chezmoi-sync.clone/half`)
-  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  await syncs(scene, vm, 'synced')
   const other = (await vm.user('cat .labother', { allow: 'any' })).stdout
   check('of the default branch nothing comes', '', other)
-  check('nor to the trunk', 'nothing', await lineOf(1, world.branch, 'dot_labother'))
+  check('nor to the trunk', 'nothing', await lineIn(1, world.branch, 'dot_labother'))
   await world.dotfiles.choose(world.branch)
   await world.dotfiles.move('other', null)
-  check('a new clone leaves what the old one has published', 'mine', await lineOf(7, mine))
+  check('a new clone leaves what the old one has published', 'mine', await lineIn(7, mine))
   const former = (await world.dotfiles.head(mine)) ?? 'none'
   const shown = () => told(scene, vm, 'chezmoi-show-conflicts', 'user')
   check('and it is still shown', /^.*\bmine$/m, await shown())
 
   // what it leads to may be on a disk that is not there now
   await vm.user(`rm -rf ${source}; ln -s /lab-away ${source}`)
-  outcome(scene, vm, 'failed: Cannot clone to .*: something else is there', await syncByUnit(vm))
+  await syncs(scene, vm, 'failed: Cannot clone to .*: something else is there')
   const link = await vm.askUser(`readlink ${source}`)
   check('a link in the place of the clone stays', '/lab-away', link)
   // by git alone, and of one branch: nothing in it follows the remote as a clone of jj does
   await vm.user(`rm ${source}; git clone -q --single-branch ${url} ${source}`)
   await vm.user(setLine(own[0]!, 3, 'mine'))
-  outcome(scene, vm, 'synced', await syncByUnit(vm))
-  const one = await lineOf(3, world.branch, 'dot_config/lab/one.conf')
+  await syncs(scene, vm, 'synced')
+  const one = await lineIn(3, world.branch, 'dot_config/lab/one.conf')
   check('an edit gets through from a clone of git', 'mine', one)
   await conflictIn(11)
   const kept = `${mine}.former-${former.slice(0, 12)}`
-  check('the conflict before it is kept', 'mine', await lineOf(7, kept))
+  check('the conflict before it is kept', 'mine', await lineIn(7, kept))
   check('under a name that is shown', true, (await shown()).includes(`${kept}@origin`))
   await vm.user(
     `cd ${source} && jj new @- ${world.branch}@origin && jj resolve --tool :ours dot_labrc`,
   )
-  outcome(scene, vm, 'synced', await syncByUnit(vm))
-  check('once it is settled, the trunk has it', 'mine', await lineOf(11))
+  await syncs(scene, vm, 'synced')
+  check('once it is settled, the trunk has it', 'mine', await lineIn(11))
   check('and nothing is published', 'none', (await world.dotfiles.head(mine)) ?? 'none')
   check(
     'the home is as the trunk',
     (await world.dotfiles.read('dot_labrc')) ?? 'nothing',
     await readHome(vm, shared),
   )
-  outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
+  await syncs(scene, vm, 'up-to-date')
 }

@@ -78,14 +78,28 @@ export const setLine = (file: string, line: number, text: string): string =>
 /** Files that every host has from the dotfiles: one for all, and one for each. */
 export const shared = '.labrc'
 export const own = ['.config/lab/one.conf', '.config/lab/two.conf']
-/** An edit of `shared` in the source. */
-export const setThird = (text: string): string => text.replace('line 3\n', 'line three\n')
+/** An edit of `shared` in the source: of a line, counted from 1, that is as it was at first. */
+export const replacing =
+  (line: number, text: string) =>
+  (was: string): string =>
+    was.replace(`line ${line}\n`, `${text}\n`)
+export const setThird = replacing(3, 'line three')
+/** A line of a text, counted from 1. */
+export const lineOf = (text: string | undefined, line: number): string =>
+  text?.split('\n')[line - 1] ?? 'nothing'
 
 /** What a run came to, with its reason. */
 export const said = ({ outcome: found, reason }: Synced['status']): string =>
   reason ? `${found}: ${reason}` : (found ?? 'nothing')
 
-/** Checks what a run came to; with anything else there is no sense in going on. */
+/** Runs the sync as the upgrade does, and checks what it comes to: see `outcome`. */
+export const syncs = async (scene: Scene, vm: Machine, expected: string): Promise<SyncStatus> =>
+  outcome(scene, vm, expected, await syncByUnit(vm)).status
+
+/**
+ * Checks what a run came to; with anything else there is no sense in going on.
+ * @param expected the outcome and, behind a colon, how its reason begins, as in a regular expression
+ */
 export function outcome(scene: Scene, vm: Machine, expected: string, synced: Synced): Synced {
   const { status, code, left } = synced
   scene.must(`sync of ${vm.host}`, new RegExp(`^${expected}\\b`), said(status))

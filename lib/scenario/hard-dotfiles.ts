@@ -1,4 +1,4 @@
-import { outcome, own, readHome, setLine, setThird, shared, syncByUnit } from './dotfile-sync.ts'
+import { own, readHome, setLine, setThird, shared, syncs } from './dotfile-sync.ts'
 import { fromHome } from '../lab-settings.ts'
 import type { Case, Scene } from './family.ts'
 
@@ -63,7 +63,7 @@ async function halfBroken(scene: Scene): Promise<void> {
     [own[1]!, /^deleted here$/],
     ['one.sh', /^cannot be applied: exit status 3$/],
   ]
-  const { status } = outcome(scene, vm, 'failed: Cannot apply', await syncByUnit(vm))
+  const status = await syncs(scene, vm, 'failed: Cannot apply')
   for (const [file, reason] of reasons)
     check(`${file} is named`, reason, status.kept.find((one) => one.file === file)?.reason ?? 'not')
   const others = status.kept.filter(({ file }) => !reasons.some(([one]) => one === file))
@@ -112,7 +112,7 @@ async function halfBroken(scene: Scene): Promise<void> {
     `rm /var/lib/chezmoi-sync/kept/.lab-fill .labpipe; echo fine | tee ${source}/dot_labu.tmpl >${source}/dot_labv.tmpl
     chezmoi apply --force .labmade`,
   )
-  const next = outcome(scene, vm, 'synced', await syncByUnit(vm)).status
+  const next = await syncs(scene, vm, 'synced')
   const left = [own[1]!, '.labmade', '.labmod', '.labold']
   check(
     'what is mended is named no more',
@@ -141,11 +141,11 @@ async function halfBroken(scene: Scene): Promise<void> {
   const refused = own[0]!
   await vm.user(`printf '[add]\\nsecrets = "error"\\n' >>.config/chezmoi/chezmoi.toml
     echo 'token = "${token}"' >>${refused}; ${setLine(shared, 17, 'beside it')}`)
-  outcome(scene, vm, `failed: Cannot capture ${refused}: `, await syncByUnit(vm))
+  await syncs(scene, vm, `failed: Cannot capture ${refused}: `)
   const published = (await inTrunk(`dot_${refused.slice(1)}`)).includes(token)
   check('what chezmoi refuses is not in the trunk', false, published)
   check('what comes after it is', await readHome(vm, shared), await inTrunk('dot_labrc'))
   await vm.user(`sed -i /token/d ${refused}`)
   // a script of these dotfiles runs each time
-  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  await syncs(scene, vm, 'synced')
 }

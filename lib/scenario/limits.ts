@@ -1,4 +1,4 @@
-import { readHome, syncByUnit } from './dotfile-sync.ts'
+import { lineOf, readHome, setThird, syncByUnit } from './dotfile-sync.ts'
 import type { Case, Scene } from './family.ts'
 import type { Machine } from './machine.ts'
 import { rebuild } from './trial.ts'
@@ -129,7 +129,7 @@ export const limits: Case[] = [
       await push('one')
       await deploys(scene, vm)
       await push('two')
-      await world.dotfiles.commit({ dot_labrc: lineThree }, 'Edit')
+      await world.dotfiles.commit({ dot_labrc: setThird }, 'Edit')
       const speaks = await silenceRemote(scene, vm, 'dotfiles')
       await deploys(scene, vm, { waits: limit })
       scene.check(
@@ -144,7 +144,7 @@ export const limits: Case[] = [
       await upgrades(scene, vm, { outcome: 'offline', reason, limit: 20, waits: limit })
       await answers()
       await deploys(scene, vm)
-      const line = (await readHome(vm, '.labrc')).split('\n')[2]
+      const line = lineOf(await readHome(vm, '.labrc'), 3)
       scene.check('the dotfiles have caught up', 'line three', line)
     },
   },
@@ -168,7 +168,7 @@ export const limits: Case[] = [
       const script = `#!/bin/sh
 [ ! -e ${there} ] || exec ${forever}
 `
-      const changes = { 'run_after_lab.sh': script, dot_labrc: lineThree }
+      const changes = { 'run_after_lab.sh': script, dot_labrc: setThird }
       const parent = await world.dotfiles.commit(changes, 'Script', other)
       await world.config.commit(module(vm, host(noted('two'))), 'Two')
       const reason = /; chezmoi-pre-update\.service failed/
@@ -179,8 +179,9 @@ export const limits: Case[] = [
       scene.check('it is told', `failed: Cannot apply: no end within ${limit} s`, said)
       await stops(scene, vm)
       await vm.root(`rm ${there}`)
-      scene.check('a run after it is well', /^(synced|up-to-date)$/, await syncs(vm))
-      const line = (await readHome(vm, '.labrc')).split('\n')[2]
+      const { outcome } = (await syncByUnit(vm)).status
+      scene.check('a run after it is well', /^(synced|up-to-date)$/, outcome ?? 'nothing')
+      const line = lineOf(await readHome(vm, '.labrc'), 3)
       scene.check('the dotfiles are applied', 'line three', line)
 
       // nor is there room for more than is set
@@ -275,8 +276,3 @@ export const limits: Case[] = [
 
 /** Shell command for what the last synchronization came to. */
 const saidLast = 'jq -r \'.outcome + ": " + .reason\' /var/lib/chezmoi-sync/status.json'
-
-const lineThree = (text: string): string => text.replace('line 3\n', 'line three\n')
-
-const syncs = async (vm: Machine): Promise<string> =>
-  (await syncByUnit(vm)).status.outcome ?? 'nothing'

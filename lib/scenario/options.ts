@@ -1,5 +1,5 @@
 import { fromHome } from '../lab-settings.ts'
-import { readHome } from './dotfile-sync.ts'
+import { lineOf, readHome, setThird } from './dotfile-sync.ts'
 import type { Case } from './family.ts'
 import {
   deployedBy,
@@ -97,14 +97,11 @@ export const options: Case[] = [
         module(vm, `{ lib, ... }: { ${left} ${more} }\n`)
       await world.config.commit(host(), 'Left alone')
       await deploys(scene, vm)
-      await world.dotfiles.commit(
-        { dot_labrc: (text) => text.replace('line 3\n', 'line three\n') },
-        'Edit',
-      )
+      await world.dotfiles.commit({ dot_labrc: setThird }, 'Edit')
       await world.config.commit(host(noted('two')), 'Two')
       const { toplevel } = await deploys(scene, vm)
       scene.ends(vm, toplevel)
-      const line = (await readHome(vm, '.labrc')).split('\n')[2]
+      const line = lineOf(await readHome(vm, '.labrc'), 3)
       scene.check('the dotfiles are as they were', 'line 3', line)
     },
   },

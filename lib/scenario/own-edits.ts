@@ -1,13 +1,15 @@
 import { fromHome } from '../lab-settings.ts'
 import {
   editAndSync,
+  lineOf,
   outcome,
   own,
   readHome,
+  replacing,
   setLine,
   setThird,
   shared,
-  syncByUnit,
+  syncs,
 } from './dotfile-sync.ts'
 import type { Case, Scene } from './family.ts'
 import { git } from './remote.ts'
@@ -76,18 +78,17 @@ async function removedInSource(scene: Scene): Promise<void> {
   const [file, text] = [own[0]!, 'mine']
   await vm.user(`${setLine(file, 3, text)}; ${setLine(shared, 15, text)}
     cd ${fromHome(world.paths.dotfiles)} && rm dot_config/lab/one.conf && echo ${file} >.chezmoiremove`)
-  outcome(scene, vm, 'synced', await syncByUnit(vm))
-  const { status } = outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
-  check('the edit is still there', text, (await readHome(vm, file)).split('\n')[2])
+  await syncs(scene, vm, 'synced')
+  const status = await syncs(scene, vm, 'up-to-date')
+  check('the edit is still there', text, lineOf(await readHome(vm, file), 3))
   check('it is named', file, status.kept.map((one) => one.file).join())
-  const line = (await world.dotfiles.read('dot_labrc'))?.split('\n')[14]
+  const line = lineOf(await world.dotfiles.read('dot_labrc'), 15)
   check('another edit has reached the trunk', text, line)
 }
 
 async function editedMeanwhile(scene: Scene): Promise<void> {
   const { vm, world, check } = scene
-  const line = async (number: number): Promise<string> =>
-    (await readHome(vm, shared)).split('\n')[number - 1] ?? 'nothing'
+  const line = async (number: number): Promise<string> => lineOf(await readHome(vm, shared), number)
   // chezmoi runs it when the edits were taken in, and before it writes a file; what it starts goes on after it
   const script = `#!/bin/sh\n${setLine('.labrc', 15, 'edited meanwhile')}
 setsid sleep 600 </dev/null >/dev/null 2>&1 &\n`
@@ -100,9 +101,9 @@ setsid sleep 600 </dev/null >/dev/null 2>&1 &\n`
   check('the edit is taken in by the same run', shared, status.captured.join())
   check('and is applied, so that none is kept back', 0, status.kept.length)
   check('what it has applied is told', true, status.applied.includes(shared))
-  const trunk = (await world.dotfiles.read('dot_labrc'))?.split('\n')
-  check('the trunk has the edit', 'edited meanwhile', trunk?.[14])
-  check('and what came from afar', 'line three', trunk?.[2])
+  const trunk = await world.dotfiles.read('dot_labrc')
+  check('the trunk has the edit', 'edited meanwhile', lineOf(trunk, 15))
+  check('and what came from afar', 'line three', lineOf(trunk, 3))
   // jj pushes nothing that is by nobody
   const by = ['--git-dir', world.dotfiles.dir, 'log', '-1', '--format=%an <%ae>', world.branch]
   const { user } = vm.vm
@@ -115,8 +116,8 @@ setsid sleep 600 </dev/null >/dev/null 2>&1 &\n`
   check('and what came from afar, too', 'line three', await line(3))
   const again = await told(scene, vm, 'chezmoi-sync 2>&1', 'user')
   check('what a script has started holds up no other run', /^(?![^]*locked:)/, again)
-  const next = outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
-  check('no file is kept back', '', next.status.kept.map((one) => one.file).join())
+  const next = await syncs(scene, vm, 'up-to-date')
+  check('no file is kept back', '', next.kept.map((one) => one.file).join())
 }
 
 async function putAside(scene: Scene): Promise<void> {
@@ -125,7 +126,7 @@ async function putAside(scene: Scene): Promise<void> {
   await vm.user(`echo mine >${file}; chmod 600 ${file}`)
   const script = '#!/bin/sh\ncat\necho from afar\n'
   await world.dotfiles.commit({ modify_dot_labmod: script }, 'From afar')
-  const { status } = outcome(scene, vm, 'synced', await syncByUnit(vm))
+  const status = await syncs(scene, vm, 'synced')
   check('it is changed', 'mine\nfrom afar\n', await readHome(vm, file))
   const kept = status.kept.find((one) => one.file === file)
   check('what was there is put aside', /put aside/, kept?.reason)
@@ -144,7 +145,7 @@ async function putAside(scene: Scene): Promise<void> {
   check('for its user alone', '600', await vm.askUser(`stat -c %a ${file}`))
   check('what it took the place of is not lost', text, await back())
   await vm.user(`echo later >>${file}`)
-  outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
+  await syncs(scene, vm, 'up-to-date')
   check('a later text is changed, too', `${text}later\nfrom afar\n`, await readHome(vm, file))
   check('and put back', `${text}later\n`, await back())
 }
@@ -158,7 +159,7 @@ async function otherKinds(scene: Scene): Promise<void> {
     'private_readonly_executable_dot_labtool.tmpl': `${text} {{ .chezmoi.username }}\n`,
   })
   await world.dotfiles.commit({ ...all('x\n'), ...tool('one') }, 'From afar')
-  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  await syncs(scene, vm, 'synced')
   const mine = ['labshared/mine', 'labexact/notes/mine', 'labswept/in/mine', 'labfile']
   await vm.user(`mkdir -p labexact/notes labswept/in labplace
     ln -s labplace lablink; ln -s nowhere lablinks/mine
@@ -174,7 +175,7 @@ async function otherKinds(scene: Scene): Promise<void> {
   const changes = { ...all(null), ...others }
   await world.dotfiles.commit(changes, 'Other kinds')
   for (const expected of ['synced', 'up-to-date']) {
-    const { status } = outcome(scene, vm, expected, await syncByUnit(vm))
+    const status = await syncs(scene, vm, expected)
     const ask = `cat ${mine.join(' ')}; readlink lablink lablinks/mine`
     const texts = (await vm.user(ask, { allow: 'any' })).stdout
     check('what is theirs stays', `${'mine\n'.repeat(mine.length)}labplace\nnowhere\n`, texts)
@@ -206,7 +207,7 @@ async function ownWays(scene: Scene): Promise<void> {
     cd ${fromHome(world.paths.dotfiles)} && jj new @- && head -c 3000000 /dev/urandom >dot_labbig
     echo 'of {{ .chezmoi.username }}' >dot_labtmpl.tmpl && jj describe -m 'By hand'
     git remote set-url origin git://git.lab/elsewhere.git`)
-  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  await syncs(scene, vm, 'synced')
   check('the change is in the trunk', 'Own Name <own@example.org> By hand', await newest())
   const origin = `git -C ${fromHome(world.paths.dotfiles)} remote get-url origin`
   const url = await vm.askUser(origin)
@@ -223,9 +224,9 @@ async function ownWays(scene: Scene): Promise<void> {
 
   // a commit is by whoever began it, which the agent does as it ends the one before
   await vm.user(setLine(shared, 3, 'by its own name'))
-  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  await syncs(scene, vm, 'synced')
   await vm.user(`echo edited >>.labtmpl; ${setLine(shared, 15, 'by its own name')}`)
-  const { status } = outcome(scene, vm, 'synced', await syncByUnit(vm))
+  const status = await syncs(scene, vm, 'synced')
   const name = `Own Name <own@example.org> Dotfiles of ${vm.host}: dot_labrc`
   check('what the agent commits is by the user', name, await newest())
   check('no other bookmark is pushed', marked, await inTrunk('rev-parse', mark))
@@ -239,11 +240,13 @@ async function ownWays(scene: Scene): Promise<void> {
   await vm.user(
     `cd ${fromHome(world.paths.dotfiles)} && ${inSource('there')} && ${inSource('line 7')}`,
   )
-  const seventh = (text: string) => text.replace('line 7\n', 'line seven\n')
   const last = 'from afar\n'
-  await world.dotfiles.commit({ dot_labrc: seventh, dot_labz: last }, 'From afar')
-  outcome(scene, vm, 'synced', await syncByUnit(vm))
-  const line = (await readHome(vm, shared)).split('\n')[6]
+  await world.dotfiles.commit(
+    { dot_labrc: replacing(7, 'line seven'), dot_labz: last },
+    'From afar',
+  )
+  await syncs(scene, vm, 'synced')
+  const line = lineOf(await readHome(vm, shared), 7)
   check('what two commits do and undo is no conflict either', 'line seven', line)
   const after = await vm.user('cat .labz', { allow: 'any' })
   check('what sorts after the edited template comes', last, after.stdout)
@@ -262,13 +265,13 @@ async function unfinished(scene: Scene): Promise<void> {
   await vm.user('git config --global color.ui always; git config --global color.grep.filename red')
   await inSource(String.raw`printf '<<<<<<< one\nx\n=======\ny\n>>>>>>> two\n' >>dot_labrc`)
   const left = 'conflict: Conflict markers are left in dot_labrc'
-  const { status } = outcome(scene, vm, left, await syncByUnit(vm))
+  const status = await syncs(scene, vm, left)
   const named = status.conflicts.flatMap(({ files }) => files)
   check('the status names the file, and no colour', 'dot_labrc', named.join(', '))
   check('markers do not reach the trunk', trunk, await world.dotfiles.head())
   check('nor the file at home', text, await readHome(vm, shared))
   await inSource("sed -Ei '/^(<|>|=){7}/d' dot_labrc")
-  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  await syncs(scene, vm, 'synced')
   check('what was between them does', `${text}x\ny\n`, await readHome(vm, shared))
 
   const as = 'git -c user.name=o -c user.email=o@o'
@@ -277,7 +280,7 @@ async function unfinished(scene: Scene): Promise<void> {
     echo s >dot_labrc; ${as} commit -qam s; git checkout -q --detach "$at"
     echo t >dot_labrc; ${as} commit -qam t; ${as} merge side >/dev/null 2>&1 || ${state}`)
   scene.must('git waits for its user', /^u UU/m, before)
-  outcome(scene, vm, 'conflict: git is in the middle', await syncByUnit(vm))
+  await syncs(scene, vm, 'conflict: git is in the middle')
   check('the merge is as it was', before, await inSource(state))
   // of a rebase, a directory says so
   const stopped = 'git status --porcelain=v2 --branch; cat dot_labrc .git/rebase-merge/onto'
@@ -285,17 +288,17 @@ async function unfinished(scene: Scene): Promise<void> {
     `git merge --abort; ${as} rebase side >/dev/null 2>&1 || { ${stopped}; }`,
   )
   scene.must('git waits amid a rebase', /^u UU/m, amid)
-  outcome(scene, vm, 'conflict: git is in the middle', await syncByUnit(vm))
+  await syncs(scene, vm, 'conflict: git is in the middle')
   check('the rebase is as it was', amid, await inSource(stopped))
   await inSource('git rebase --abort; git checkout -q --detach HEAD~1; git branch -qD side')
-  outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
+  await syncs(scene, vm, 'up-to-date')
 
   // a branch of its user's own that the remote has as well
   const at = (await world.dotfiles.head()) ?? 'no trunk'
   await inSource(`git checkout -q -b lab-own; git push -q -u origin lab-own
     echo own >>dot_labrc; ${as} commit -qam Own`)
-  outcome(scene, vm, 'failed: \\S+ is on the branch', await syncByUnit(vm))
+  await syncs(scene, vm, 'failed: \\S+ is on the branch')
   check('what is on another branch does not reach the trunk', at, await world.dotfiles.head())
   await inSource('git checkout -q --detach HEAD~1; git branch -qD lab-own')
-  outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
+  await syncs(scene, vm, 'up-to-date')
 }

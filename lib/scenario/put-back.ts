@@ -1,4 +1,4 @@
-import { outcome, readHome, setLine, shared, syncByUnit } from './dotfile-sync.ts'
+import { readHome, setLine, shared, syncs } from './dotfile-sync.ts'
 import type { Case, Scene } from './family.ts'
 import { told } from './told.ts'
 
@@ -32,7 +32,7 @@ async function comesBack(scene: Scene): Promise<void> {
     },
     'From afar',
   )
-  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  await syncs(scene, vm, 'synced')
   await vm.user(setLine(shared, 7, 'edited since'))
   const status = await ask('chezmoi-status')
   const says: [string, RegExp][] = [
@@ -67,6 +67,6 @@ async function comesBack(scene: Scene): Promise<void> {
     (await vm.user(`${app}; cat .labmod`)).stdout,
   )
   check('no text is lost', all, lines((await vm.user(texts)).stdout))
-  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  await syncs(scene, vm, 'synced')
   check('nor by the next sync', all, lines((await vm.user(texts)).stdout))
 }

@@ -1,4 +1,4 @@
-import { outcome, own, readHome, setLine, shared, syncByUnit } from './dotfile-sync.ts'
+import { lineOf, own, readHome, setLine, shared, syncs } from './dotfile-sync.ts'
 import { fromHome } from '../lab-settings.ts'
 import type { Case, Scene } from './family.ts'
 import type { Machine } from './machine.ts'
@@ -43,7 +43,7 @@ async function sealedConflicts(scene: Scene): Promise<void> {
   const seal = await sealing(vm)
   const first = { [sealed]: await seal('secret\n'), [former]: await seal('old\n') }
   const start = await world.dotfiles.commit(first, 'Sealed')
-  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  await syncs(scene, vm, 'synced')
 
   const third = (text: string) => (was: string) => was.replace('two 3\n', `${text}\n`)
   const of = { branch: 'conflict/elsewhere', parent: start }
@@ -60,18 +60,18 @@ async function sealedConflicts(scene: Scene): Promise<void> {
   await world.dotfiles.commit(afar, 'From afar')
   await vm.user(`echo here >>.labkey; ${setLine(shared, 7, 'at home')}
     ${setLine(`${source}/dot_labrc`, 7, 'in the source')}`)
-  const { status } = outcome(scene, vm, 'conflict', await syncByUnit(vm))
+  const status = await syncs(scene, vm, 'conflict')
   const files = (host: string) =>
     inOrder(status.conflicts.flatMap((one) => (one.host === host ? one.files : [])))
   check('its conflicts are in the status', inOrder(['dot_labrc', sealed, former]), files(vm.host))
   check('so is that of another host', two, files('elsewhere'))
   const seventh = async (file: string, branch: string) => {
     const commit = await world.dotfiles.head(branch)
-    return (commit && (await world.dotfiles.read(file, commit)))?.split('\n')[6]
+    return lineOf(commit && (await world.dotfiles.read(file, commit)), 7)
   }
   check('the commit is published', 'in the source', await seventh('dot_labrc', mine))
   check('so is the edit at home, beside it', 'at home', await seventh('dot_labrc', `${mine}.home`))
-  check('the file at home stays', 'at home', (await readHome(vm, shared)).split('\n')[6])
+  check('the file at home stays', 'at home', lineOf(await readHome(vm, shared), 7))
   check('so does what was sealed', 'secret\nhere\n', await readHome(vm, '.labkey'))
 
   const show = (): Promise<string> => told(scene, vm, 'chezmoi-show-conflicts', 'user')
@@ -97,13 +97,13 @@ async function sealedConflicts(scene: Scene): Promise<void> {
   await world.dotfiles.move(lost.branch, null)
   await vm.user(`cd ${begin?.[1]} && ${begin?.[2]} && printf 'secret\nhere\nfrom afar\n' >/tmp/lab-both &&
     ${encrypt?.[1]} /tmp/lab-both ${encrypt?.[2]}`)
-  outcome(scene, vm, 'conflict', await syncByUnit(vm))
+  await syncs(scene, vm, 'conflict')
   check('it has both texts', 'secret\nhere\nfrom afar\n', await readHome(vm, '.labkey'))
   const left = await show()
   check('what is left is shown', inOrder([theirs, ours[0]!]), named(left))
   const readd = /chezmoi re-add (\S+) for/.exec(left)?.[1]
   await vm.user(`chezmoi re-add --no-tty ${readd}`)
-  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  await syncs(scene, vm, 'synced')
   check('the edit at home is in the trunk', 'at home', await seventh('dot_labrc', world.branch))
   for (const name of [mine, `${mine}.home`])
     check(`${name} is gone`, 'gone', (await world.dotfiles.head(name)) ?? 'gone')
@@ -111,14 +111,14 @@ async function sealedConflicts(scene: Scene): Promise<void> {
   check(
     'and what the trunk has of it is applied',
     'of the trunk',
-    (await readHome(vm, own[1]!)).split('\n')[2],
+    lineOf(await readHome(vm, own[1]!), 3),
   )
-  outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
+  await syncs(scene, vm, 'up-to-date')
 
   // what was sealed is in no commit as a text, and no text of it may come into one
   await vm.user(`echo 'at home alone' >>.labkey; printf 'in the source\n' >/tmp/lab-both
     cd ${source} && chezmoi encrypt /tmp/lab-both >${sealed}`)
-  const both = outcome(scene, vm, 'conflict', await syncByUnit(vm)).status
+  const both = await syncs(scene, vm, 'conflict')
   const reason = both.kept.find(({ file }) => file === '.labkey')?.reason
   check('one that is edited here and in the source is named', /^edited here and in/, reason)
   for (const name of [mine, `${mine}.home`]) {
@@ -127,6 +127,6 @@ async function sealedConflicts(scene: Scene): Promise<void> {
     check(`what ${name} has of it is sealed`, /^(nothing|-----BEGIN AGE)/, text ?? 'nothing')
   }
   await vm.user('chezmoi apply --force .labkey')
-  outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
+  await syncs(scene, vm, 'up-to-date')
   check('the source is what it comes to', 'in the source\n', await readHome(vm, '.labkey'))
 }

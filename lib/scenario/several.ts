@@ -1,3 +1,4 @@
+import { setThird } from './dotfile-sync.ts'
 import { fromHome } from '../lab-settings.ts'
 import type { Case } from './family.ts'
 import { comes } from './trial.ts'
@@ -19,8 +20,7 @@ export const several: Case[] = [
       await world.config.commit(note(vm, 'two'), 'Two')
       const { toplevel } = await deploys(scene, vm)
       await world.config.commit(note(vm, 'three'), 'Three')
-      const afar = (text: string): string => text.replace('line 3\n', 'line three\n')
-      await world.dotfiles.commit({ dot_labrc: afar }, 'From afar')
+      await world.dotfiles.commit({ dot_labrc: setThird }, 'From afar')
       const heal = await cutUplink(scene, vm)
       await upgrades(scene, vm, { outcome: 'offline', phase: 'fetch' })
       scene.check('it runs what it ran', toplevel, await vm.running())

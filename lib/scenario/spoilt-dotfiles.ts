@@ -1,4 +1,13 @@
-import { outcome, own, readHome, setLine, setThird, shared, syncByUnit } from './dotfile-sync.ts'
+import {
+  own,
+  readHome,
+  replacing,
+  setLine,
+  setThird,
+  shared,
+  syncByUnit,
+  syncs,
+} from './dotfile-sync.ts'
 import { fromHome } from '../lab-settings.ts'
 import type { Case, Scene } from './family.ts'
 import { git } from './remote.ts'
@@ -39,7 +48,7 @@ async function cutOff(scene: Scene): Promise<void> {
   // no target, so that an apply has nothing to do with them
   const before = { '.chezmoiignore': 'labmany\nlabgone\n', 'labgone/x': 'x\n' }
   await world.dotfiles.commit(before, 'Before')
-  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  await syncs(scene, vm, 'synced')
   const name = (index: number) => `labmany/${String(index).padStart(4, '0')}`
   const text = (index: number) => `${index}\n`.repeat(50)
   const files = Object.fromEntries(Array.from({ length: many }, (_, i) => [name(i), text(i)]))
@@ -72,7 +81,7 @@ async function cutOff(scene: Scene): Promise<void> {
   // what a power cut leaves of files that were new, and of git's index; and what a user does who knows of nothing
   await vm.user(`cd ${source}; truncate -s 3 ${name(1)}; : >${name(2)}; rm ${name(3)}; touch .git/index.lock
     echo since >>${one}; echo since >>${two}`)
-  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  await syncs(scene, vm, 'synced')
   const inTrunk = async (...command: string[]): Promise<string> =>
     (await git(['--git-dir', world.dotfiles.dir, ...command], { allow: [128] }))
       .trim()
@@ -98,20 +107,20 @@ async function cutOff(scene: Scene): Promise<void> {
     await vm.user(`cd ${source}; git status --porcelain; git diff --name-only ${world.branch} HEAD
     find .git -name '*.lock'; ls -d labgone ${state}/step 2>/dev/null; ls labmany | wc -l`)
   check('the source is as in the trunk, and nothing is left over', `${many}\n`, left.stdout)
-  outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
+  await syncs(scene, vm, 'up-to-date')
 
   // as if killed when all files of a step were there; its user goes on from these
   const later = await world.dotfiles.commit({ dot_labrc: setSeventh }, 'From afar, later')
   await vm.user(`cd ${source}; jj git fetch --quiet
     printf '%s\\n' "$(jj op log --no-graph --limit 1 -T id)" ${later} >${state}/step
     jj new --quiet ${world.branch}@origin && echo 'since then' >>${two}`)
-  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  await syncs(scene, vm, 'synced')
   const both = `${from}since\nsince then\n`
   check('an edit of what the step had brought', both, await world.dotfiles.read(two))
   check('stays in the source, too', both, (await vm.user(`cat ${source}/${two}`)).stdout)
 }
 
-const setSeventh = (was: string): string => was.replace('line 7\n', 'line seven\n')
+const setSeventh = replacing(7, 'line seven')
 
 async function damaged(scene: Scene): Promise<void> {
   const { vm, world, check } = scene
@@ -121,7 +130,7 @@ async function damaged(scene: Scene): Promise<void> {
   // the cut has come long ago, and no run has been there since the boot
   await inSource('touch -d 2020-01-01 .git/index.lock .git/refs/remotes/origin/main.lock')
   await world.dotfiles.commit({ dot_labrc: setThird }, 'From afar')
-  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  await syncs(scene, vm, 'synced')
   const locks = "find .git -name '*.lock'"
   check('locks of before the boot are no hindrance', '', (await inSource(locks)).stdout)
 
@@ -145,7 +154,7 @@ async function damaged(scene: Scene): Promise<void> {
     ],
   ]
   const fails = async (what: string, reason: RegExp) => {
-    const { status } = outcome(scene, vm, 'failed', await syncByUnit(vm))
+    const status = await syncs(scene, vm, 'failed')
     check(`${what}: it is told`, reason, status.reason ?? 'no reason')
     const found = (await inSource(texts)).stdout
     check(`${what}: both edits stay`, 'line three\nline 7\nat home\nhere\n', found)
@@ -177,7 +186,7 @@ async function damaged(scene: Scene): Promise<void> {
   scene.event(`beside git at work it came to ${beside.outcome}: ${beside.reason}`)
   check('a lock of git at work stays', '.git/index.lock\n', (await inSource(locks)).stdout)
   await vm.user('echo no >labsaid; while pgrep -x git >/dev/null; do sleep 0.1; done')
-  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  await syncs(scene, vm, 'synced')
   const all = 'line three\nline seven\nat home\nhere\n'
   check('with all mended, the host has all', all, (await inSource(texts)).stdout)
   const lines = (await world.dotfiles.read('dot_labrc'))?.split('\n') ?? []
@@ -192,5 +201,5 @@ async function damaged(scene: Scene): Promise<void> {
   await vm.user(
     'truncate -s 0 ~/.config/chezmoi/chezmoistate.boltdb; truncate -s 32K ~/.config/chezmoi/chezmoistate.boltdb',
   )
-  outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
+  await syncs(scene, vm, 'up-to-date')
 }

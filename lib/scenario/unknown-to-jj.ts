@@ -1,5 +1,5 @@
 import { fromHome } from '../lab-settings.ts'
-import { outcome, readHome, setLine, shared, syncByUnit } from './dotfile-sync.ts'
+import { lineOf, readHome, setLine, shared, syncs } from './dotfile-sync.ts'
 import type { Case, Scene } from './family.ts'
 
 /** What git does to files and jj knows nothing of: a sync by way of jj is to publish none of it. */
@@ -20,7 +20,7 @@ async function filteredAndLeftOut(scene: Scene): Promise<void> {
   const inTrunk = async (file: string) => (await world.dotfiles.read(file)) ?? 'nothing'
   const failedAfter = async (line: number, text: string): Promise<string> => {
     await vm.user(setLine(shared, line, text))
-    return outcome(scene, vm, 'failed', await syncByUnit(vm)).status.reason ?? 'no reason'
+    return (await syncs(scene, vm, 'failed')).reason ?? 'no reason'
   }
   await world.dotfiles.commit(
     {
@@ -30,7 +30,7 @@ async function filteredAndLeftOut(scene: Scene): Promise<void> {
     },
     'From afar',
   )
-  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  await syncs(scene, vm, 'synced')
 
   // as a user has it who unlocks what is sealed
   await inSource(`git config filter.seal.clean 'tr a-z A-Z'; git config filter.seal.smudge 'tr A-Z a-z'
@@ -38,13 +38,13 @@ async function filteredAndLeftOut(scene: Scene): Promise<void> {
   check('the file is named', /dot_labsecret/, await failedAfter(15, 'one'))
   check('what is sealed is not published', 'SEALED\n', await inTrunk('dot_labsecret'))
   check('nor what is new', 'nothing', await inTrunk('dot_labnew'))
-  check('another edit is', 'one', (await inTrunk('dot_labrc')).split('\n')[14])
+  check('another edit is', 'one', lineOf(await inTrunk('dot_labrc'), 15))
   check('and it stays open here', 'sealed\n', (await inSource('cat dot_labsecret')).stdout)
   await inSource(
     'echo SEALED >dot_labsecret; rm dot_labnew; git config --remove-section filter.seal',
   )
   // as it made of the home what was open in the source
-  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  await syncs(scene, vm, 'synced')
   check('once it is sealed again, so it is at home', 'SEALED\n', await readHome(vm, '.labsecret'))
 
   const head = (await world.dotfiles.head()) ?? 'no trunk'
@@ -52,8 +52,8 @@ async function filteredAndLeftOut(scene: Scene): Promise<void> {
   check('what left files out is named', /sparse-checkout/, await failedAfter(16, 'two'))
   check('nothing is removed elsewhere', head, await world.dotfiles.head())
   await inSource('git sparse-checkout disable')
-  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  await syncs(scene, vm, 'synced')
   check('what was left out is in the trunk', 'x\n', await inTrunk('labother/x'))
   check('and at home', 'x\n', await readHome(vm, 'labother/x'))
-  check('so is the last edit', 'two', (await inTrunk('dot_labrc')).split('\n')[15])
+  check('so is the last edit', 'two', lineOf(await inTrunk('dot_labrc'), 16))
 }

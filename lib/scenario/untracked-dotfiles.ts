@@ -1,5 +1,5 @@
 import { fromHome } from '../lab-settings.ts'
-import { outcome, readHome, setLine, setThird, shared, syncByUnit } from './dotfile-sync.ts'
+import { lineOf, readHome, setLine, setThird, shared, syncs } from './dotfile-sync.ts'
 import type { Case, Scene } from './family.ts'
 
 /** What is in the source and that jj does not look at. */
@@ -20,11 +20,11 @@ async function notTracked(scene: Scene): Promise<void> {
   const inTrunk = async (file: string) => (await world.dotfiles.read(file)) ?? 'nothing'
   const edit = async (line: number, text: string) => {
     await vm.user(setLine(shared, line, text))
-    const { status } = outcome(scene, vm, 'failed', await syncByUnit(vm))
+    const status = await syncs(scene, vm, 'failed')
     return status
   }
   await world.dotfiles.commit({ 'labown/x': 'x\n' }, 'From afar')
-  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  await syncs(scene, vm, 'synced')
 
   const mine = 'echo mine | tee dot_labhere dot_labway >/dev/null; echo since >>labown/x'
   await inSource(
@@ -45,7 +45,7 @@ async function notTracked(scene: Scene): Promise<void> {
   check('and in no commit', 'nothing', await inTrunk('dot_labhere'))
   check('what is in the repository is not removed elsewhere', 'x\n', await inTrunk('labown/x'))
   check('and stays as it is here', 'x\nsince\n', await readHome(vm, 'labown/x'))
-  check('another edit is in the trunk', 'one', (await inTrunk('dot_labrc')).split('\n')[14])
+  check('another edit is in the trunk', 'one', lineOf(await inTrunk('dot_labrc'), 15))
 
   const trunk = await world.dotfiles.commit({ dot_labway: 'theirs\n', dot_labrc: setThird }, 'Way')
   for (const text of ['two', 'three']) {
@@ -77,7 +77,7 @@ async function notTracked(scene: Scene): Promise<void> {
   check('and nothing takes its place', within, await world.dotfiles.head())
 
   await inSource('rm -rf labown/.git .git/info/exclude')
-  outcome(scene, vm, 'synced', await syncByUnit(vm))
+  await syncs(scene, vm, 'synced')
   const all = 'in front\nx\nsince\n'
   check(
     'without a repository there, both edits of it are in the trunk',
@@ -86,6 +86,6 @@ async function notTracked(scene: Scene): Promise<void> {
   )
   check('and at home', all, await readHome(vm, 'labown/x'))
   check('what Git ignored is in the trunk', 'mine\n', await inTrunk('dot_labhere'))
-  check('so is the last edit', 'five', (await inTrunk('dot_labrc')).split('\n')[16])
-  outcome(scene, vm, 'up-to-date', await syncByUnit(vm))
+  check('so is the last edit', 'five', lineOf(await inTrunk('dot_labrc'), 17))
+  await syncs(scene, vm, 'up-to-date')
 }
