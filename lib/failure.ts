@@ -33,6 +33,23 @@ export class Failure extends Error {
   }
 }
 
+/** For `catch`: what a failure, as it may well come, is answered with. Anything else is a bug, and thrown on. */
+export const onFailure =
+  <T>(answer: (failure: Failure) => T) =>
+  (thrown: unknown): T => {
+    if (thrown instanceof Failure) return answer(thrown)
+    throw thrown
+  }
+
+/** The same for work that is done at once. */
+export function attempt<T, U>(work: () => T, answer: (failure: Failure) => U): T | U {
+  try {
+    return work()
+  } catch (thrown) {
+    return onFailure(answer)(thrown)
+  }
+}
+
 /** A wrong argument: exit code 2. */
 export const usage = (message: string, hint?: string): Failure =>
   new Failure(message, { hint, exit: Exit.usage })

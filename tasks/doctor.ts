@@ -1,7 +1,7 @@
 import { accessSync, constants, existsSync, statSync } from 'node:fs'
 import { freemem } from 'node:os'
 import { findAccelerator } from '../lib/vm/accelerator.ts'
-import { Exit, Failure, type ExitCode } from '../lib/failure.ts'
+import { Exit, Failure, onFailure, type ExitCode } from '../lib/failure.ts'
 import { findFirmware } from '../lib/vm/firmware.ts'
 import {
   install,
@@ -97,13 +97,14 @@ async function accelerator(): Promise<Finding> {
 
 async function namespaces(): Promise<Finding> {
   const what = 'namespaces'
-  try {
-    await requireNamespaces()
-    return { what, state: 'ok', detail: 'images and systems are built in them' }
-  } catch (error) {
-    if (!(error instanceof Failure)) throw error
-    return { what, state: 'missing', detail: error.detail.hint ?? error.message }
-  }
+  return requireNamespaces().then(
+    () => ({ what, state: 'ok', detail: 'images and systems are built in them' }),
+    onFailure(({ message, detail }) => ({
+      what,
+      state: 'missing',
+      detail: detail.hint ?? message,
+    })),
+  )
 }
 
 const room = (what: string, bytes: number, wanted: number): Finding => ({

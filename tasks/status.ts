@@ -1,6 +1,6 @@
 import { existsSync, lstatSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
-import { explain, Failure } from '../lib/failure.ts'
+import { attempt, explain, onFailure } from '../lib/failure.ts'
 import { faultName, secondsLeft } from '../lib/fault/fault.ts'
 import { activeFaults } from '../lib/fault/record.ts'
 import { chooseVms } from '../lib/nix/hosts.ts'
@@ -129,11 +129,7 @@ async function describeVm(vm: Vm, copy?: number) {
 async function stateOf(vm: Vm, qemu: Identity | undefined): Promise<State> {
   if (!qemu) return 'stopped'
   // a QEMU that does not answer either is what it looks like
-  const paused = await standsStill(vm, limit).catch((thrown: unknown) => {
-    if (!(thrown instanceof Failure)) throw thrown
-    return false
-  })
-  if (paused) return 'paused'
+  if (await standsStill(vm, limit).catch(onFailure(() => false))) return 'paused'
   return keepersOf(vm).length > 0 ? 'running' : 'unattended'
 }
 
@@ -143,14 +139,11 @@ interface Said {
 }
 
 /** What the guest says of itself, or why it says nothing. */
-async function asked(vm: Vm): Promise<Said> {
-  try {
-    return { generation: await generationOf(vm, limit) }
-  } catch (thrown) {
-    if (!(thrown instanceof Failure)) throw thrown
-    return { silent: thrown.message }
-  }
-}
+const asked = (vm: Vm): Promise<Said> =>
+  generationOf(vm, limit).then(
+    (generation) => ({ generation }),
+    onFailure(({ message }) => ({ silent: message })),
+  )
 
 function generationCells({ state, generation }: Described): string[] {
   if (!generation) return [state === 'stopped' ? '' : 'no answer', '', '']
@@ -184,17 +177,15 @@ const size = (bytes: number): string =>
 
 function faultsOf(vm: Vm): { fault: string; left: number }[] {
   const now = Date.now()
-  try {
-    return activeFaults(vm, now).map((fault) => ({
-      fault: faultName(fault),
-      left: secondsLeft(fault, now),
-    }))
-  } catch (thrown) {
-    if (!(thrown instanceof Failure)) throw thrown
-    // the table is worth more than the faults
-    process.stderr.write(`${explain(name, thrown)}\n`)
-    return []
-  }
+  const active = attempt(
+    () => activeFaults(vm, now),
+    (failure) => {
+      // the table is worth more than the faults
+      process.stderr.write(`${explain(name, failure)}\n`)
+      return []
+    },
+  )
+  return active.map((fault) => ({ fault: faultName(fault), left: secondsLeft(fault, now) }))
 }
 
 await main(import.meta, { name, describe, usage, positionals, options, under, examples, run })

@@ -1,6 +1,5 @@
-import { Failure } from '../failure.ts'
-import { cableIn, links, type Fault, type Link } from './fault.ts'
-import { recordedFaults } from './record.ts'
+import { cableIn, links, type Link } from './fault.ts'
+import { readableFaults } from './record.ts'
 import type { Qmp, QmpEvent } from '../vm/qmp.ts'
 
 /** QEMU's id of a NIC: with its link down nothing passes, and the guest sees no carrier. */
@@ -25,7 +24,7 @@ export function keepCables(
   const last = new Map<Link, { up: boolean; at: number }>()
   const look = async (): Promise<void> => {
     const now = Date.now()
-    const faults = readable(host)
+    const faults = readableFaults(host)
     for (const link of links) {
       const up = cableIn(faults, link, now)
       const before = last.get(link)
@@ -46,14 +45,4 @@ export function keepCables(
   }, 250)
   monitor.on(({ event }) => event === 'RESUME' && last.clear())
   void monitor.closed.finally(() => clearInterval(timer))
-}
-
-/** A record that nobody can read is no fault: `heal` says the same. */
-function readable(host: string): Fault[] {
-  try {
-    return recordedFaults(host)
-  } catch (thrown) {
-    if (thrown instanceof Failure) return []
-    throw thrown
-  }
 }

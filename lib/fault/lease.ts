@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { existsSync } from 'node:fs'
-import { Failure } from '../failure.ts'
+import { Failure, onFailure } from '../failure.ts'
 import { setCable } from './cable.ts'
 import {
   faultName,
@@ -11,7 +11,14 @@ import {
   type Link,
   type Request,
 } from './fault.ts'
-import { activeFaults, faultFile, lockFaults, recordFaults, recordedFaults } from './record.ts'
+import {
+  activeFaults,
+  faultFile,
+  lockFaults,
+  readableFaults,
+  recordFaults,
+  recordedFaults,
+} from './record.ts'
 import { agrees, healing, injection, looking, rules, seen, type Seen } from './rules.ts'
 import { before, measure, unfaulted } from './measure.ts'
 import { shell, withGuest } from './probe.ts'
@@ -70,10 +77,7 @@ export interface Listed {
 export async function list(vm: Vm): Promise<Listed[]> {
   const recorded = activeFaults(vm)
   if (!qemuOf(vm)) return []
-  const there = await look(vm).catch((thrown: unknown) => {
-    if (thrown instanceof Failure) return undefined
-    throw thrown
-  })
+  const there = await look(vm).catch(onFailure(() => undefined))
   const now = Date.now()
   const listed = (fault: Fault, state: Listed['state']): Listed => ({
     host: vm.host,
@@ -105,7 +109,7 @@ export async function list(vm: Vm): Promise<Listed[]> {
 export async function heal(vm: Vm, which: readonly Link[] = links): Promise<string[]> {
   const lock = await lockFaults(vm.host)
   try {
-    const recorded = readable(vm.host)
+    const recorded = readableFaults(vm.host)
     const mine = recorded.filter(({ link }) => which.includes(link))
     const rest = recorded.filter(({ link }) => !which.includes(link))
     if (!qemuOf(vm)) {
@@ -148,11 +152,8 @@ export async function endFaults(vm: Vm): Promise<void> {
   const lock = await lockFaults(vm.host)
   try {
     recordFaults(vm.host, [])
-    if (qemuOf(vm))
-      await plugIn(vm, links).catch((thrown: unknown) => {
-        // one that just ends, as when its guest reboots, takes its cables with it
-        if (!(thrown instanceof Failure)) throw thrown
-      })
+    // one that just ends, as when its guest reboots, takes its cables with it
+    if (qemuOf(vm)) await plugIn(vm, links).catch(onFailure(() => {}))
   } finally {
     lock.release()
   }
@@ -226,7 +227,7 @@ async function allOrNothing(faults: Fault[], work: (fault: Fault) => Promise<voi
     const vm = theVm(host)
     recordFaults(
       host,
-      readable(host).filter((one) => one.link !== link),
+      readableFaults(host).filter((one) => one.link !== link),
     )
     await plugIn(vm, [link]).catch(() => {})
     await withGuest(vm, (guest) => shell(guest, healing([link]))).catch(() => {})
@@ -251,19 +252,10 @@ async function forget(host: string, gone: Fault[]): Promise<void> {
   try {
     recordFaults(
       host,
-      readable(host).filter(({ id }) => !ids.has(id)),
+      readableFaults(host).filter(({ id }) => !ids.has(id)),
     )
   } finally {
     lock.release()
-  }
-}
-
-function readable(host: string): Fault[] {
-  try {
-    return recordedFaults(host)
-  } catch (thrown) {
-    if (thrown instanceof Failure) return []
-    throw thrown
   }
 }
 

@@ -1,4 +1,4 @@
-import { Failure } from '../failure.ts'
+import { attempt, Failure, onFailure } from '../failure.ts'
 import { type Fault, type Link, type RoundTrip } from './fault.ts'
 import { activeFaults } from './record.ts'
 import {
@@ -100,11 +100,11 @@ function measurements(fault: Fault, guest: GuestAgent, there: Target): Promise<P
 export async function unfaulted(vm: Vm, link: Link, fault?: Fault): Promise<Proof> {
   let text = ''
   const probe = async (guest: GuestAgent): Promise<boolean> => {
-    let there: Target
-    try {
-      there = targetOf({ host: vm.host, link, peer: fault?.peer })
-    } catch (thrown) {
-      if (!(thrown instanceof Failure)) throw thrown
+    const there = attempt(
+      () => targetOf({ host: vm.host, link, peer: fault?.peer }),
+      () => undefined,
+    )
+    if (!there) {
       text = 'it has its carrier and no rule; no other VM runs to measure it against'
       return true
     }
@@ -117,10 +117,7 @@ export async function unfaulted(vm: Vm, link: Link, fault?: Fault): Promise<Proo
   return await withGuest(vm, (guest) =>
     waitFor(`${link} of \`${vm.host}\` to work again`, 20, () => probe(guest)).then(
       () => ({ holds: true, text }),
-      (thrown: unknown) => {
-        if (thrown instanceof Failure) return { holds: false, text: text || thrown.message }
-        throw thrown
-      },
+      onFailure(({ message }) => ({ holds: false, text: text || message })),
     ),
   )
 }

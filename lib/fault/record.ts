@@ -1,6 +1,6 @@
 import { rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { Failure } from '../failure.ts'
+import { attempt, Failure } from '../failure.ts'
 import { holds, kinds, links, type Fault } from './fault.ts'
 import { lock, type Lock } from '../lock.ts'
 import { files, qemuOf, readJson, writeJson, type Vm } from '../vm/vm.ts'
@@ -23,6 +23,13 @@ export function recordedFaults(host: string): Fault[] {
     hint: `tsx tasks/chaos-network.ts heal --host ${host} heals whatever there is`,
   })
 }
+
+/** The same, and none of a record that nobody can read. */
+export const readableFaults = (host: string): Fault[] =>
+  attempt(
+    () => recordedFaults(host),
+    () => [],
+  )
 
 /** The faults of a VM that are at work, by the record and by what runs. */
 export function activeFaults(vm: Vm, now = Date.now()): Fault[] {

@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
-import { Failure } from '../failure.ts'
+import { attempt } from '../failure.ts'
 import { call, library } from './library.ts'
 import { isDirectory } from './paths.ts'
 import { bindingsOf, parts, pieceText, sourceOf, staticText, type Node } from './syntax.ts'
@@ -348,10 +348,8 @@ library['import'] = [1, ([path], at) => imported(path!(), at)]
 
 /** The tree of a file; none when it is not UTF-8 text, as secrets that were encrypted are not. */
 function opened(path: string, at: Node): Node | undefined {
-  try {
-    return sourceOf(at).open(path).root
-  } catch (error) {
-    if (error instanceof Failure) return undefined
-    throw error
-  }
+  return attempt(
+    () => sourceOf(at).open(path).root,
+    () => undefined,
+  )
 }

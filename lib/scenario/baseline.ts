@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import { dirname, join } from 'node:path'
 import { deploy, deployment } from '../vm/deployment.ts'
-import { Failure, usage } from '../failure.ts'
+import { Failure, onFailure, usage } from '../failure.ts'
 import { endFaults } from '../fault/lease.ts'
 import type { Ground } from '../vm/ground.ts'
 import { buildHosts, disagreement, type Host } from '../nix/host.ts'
@@ -253,11 +253,10 @@ async function giveInputs(
   const lock = await world.config.read('flake.lock')
   if (lock === undefined) return
   if (guest.kind === 'nixos') {
-    await fetchInputs(world.flake(), lock, store, say).catch((thrown: unknown) => {
-      if (!(thrown instanceof Failure)) throw thrown
-      // one that no evaluation touches is not missed; what is missed is found out by a build in the guest
-      note({ kind: 'say', name: `not every input could be fetched: ${thrown.message}` })
-    })
+    // one that no evaluation touches is not missed; what is missed is found out by a build in the guest
+    const missed = ({ message }: Failure): unknown =>
+      note({ kind: 'say', name: `not every input could be fetched: ${message}` })
+    await fetchInputs(world.flake(), lock, store, say).catch(onFailure(missed))
   }
   const roots = '/nix/var/nix/gcroots/lab'
   await root.exec(`mkdir -p ${roots}`)

@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { NoJson } from './agent-json.ts'
 import { clockRanWrong, collectEvidence } from './evidence.ts'
 import { deferred } from '../deferred.ts'
-import { Failure, Unwritable, explain, orUnwritable } from '../failure.ts'
+import { Failure, Unwritable, explain, onFailure, orUnwritable } from '../failure.ts'
 import { follow } from '../vm/follow.ts'
 import { KernelFailed } from '../vm/kernel.ts'
 import { machine, type Machine } from './machine.ts'
@@ -201,12 +201,10 @@ async function takeFrom(
   name: string,
   say: (line: string) => void,
 ): Promise<void> {
-  try {
-    take(name, (await vm.root(after, { timeout: 60 * vm.patience })).stdout)
-  } catch (thrown) {
-    if (!(thrown instanceof Failure)) throw thrown
-    say(`nothing to see on ${vm.host}: ${thrown.message}`)
-  }
+  await vm
+    .root(after, { timeout: 60 * vm.patience })
+    .then(({ stdout }) => take(name, stdout))
+    .catch(onFailure(({ message }) => say(`nothing to see on ${vm.host}: ${message}`)))
 }
 
 /**

@@ -1,4 +1,4 @@
-import { Failure } from '../failure.ts'
+import { Failure, onFailure } from '../failure.ts'
 import { endFaults } from '../fault/lease.ts'
 import { follow } from '../vm/follow.ts'
 import { kernelOf } from '../vm/kernel.ts'
@@ -31,11 +31,7 @@ export interface BootOptions {
 
 /** The answer may be lost, as sshd goes down with the system: that it reboots is seen by what comes of it. */
 export async function startReboot(root: Exec): Promise<void> {
-  try {
-    await root('systemctl reboot --no-block', { allow: 'any' })
-  } catch (thrown) {
-    if (!(thrown instanceof Failure)) throw thrown
-  }
+  await root('systemctl reboot --no-block', { allow: 'any' }).catch(onFailure(() => {}))
 }
 
 /**

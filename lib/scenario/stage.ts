@@ -1,5 +1,5 @@
 import { join } from 'node:path'
-import { Failure, explain, usage } from '../failure.ts'
+import { explain, onFailure, usage, type Failure } from '../failure.ts'
 import { endFaults } from '../fault/lease.ts'
 import { whenCutShort } from '../interrupt.ts'
 import type { Lock } from '../lock.ts'
@@ -194,10 +194,9 @@ export async function withStage(
       for (const each of stage.prepared.values()) {
         await endFaults(each.vm)
         // what the cases came to is worth more than how they leave a VM
-        await leaveAsBefore(each, patience).catch((thrown: unknown) => {
-          if (!(thrown instanceof Failure)) throw thrown
-          troubles.push(thrown)
-        })
+        await leaveAsBefore(each, patience).catch(
+          onFailure((failure) => void troubles.push(failure)),
+        )
       }
     }
   } finally {

@@ -1,7 +1,7 @@
 import { cpSync, existsSync, readdirSync, rmSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { privateDirectory } from '../directory.ts'
-import { Failure } from '../failure.ts'
+import { attempt, onFailure } from '../failure.ts'
 import { checkDisk } from '../image/qcow2.ts'
 import { lock, type Lock } from '../lock.ts'
 import { run } from '../run.ts'
@@ -80,10 +80,8 @@ export const removedInWords = (found: Copy[]): string =>
 async function inNobodysHands(): Promise<Copy[]> {
   const found: Copy[] = []
   for (const copy of copies()) {
-    const held = await lock(lockOf(copy.home), `use copy ${copy.number}`).catch((thrown) => {
-      if (thrown instanceof Failure) return undefined
-      throw thrown
-    })
+    const taking = lock(lockOf(copy.home), `use copy ${copy.number}`)
+    const held = await taking.catch(onFailure(() => undefined))
     if (held) found.push(copy)
     held?.release()
   }
@@ -130,14 +128,11 @@ export function removeCopy(home: string): void {
 }
 
 /** A record that cannot be read must not keep a copy from being deleted. */
-function vmIn(host: string): Vm | undefined {
-  try {
-    return readVm(host)
-  } catch (thrown) {
-    if (!(thrown instanceof Failure)) throw thrown
-    return undefined
-  }
-}
+const vmIn = (host: string): Vm | undefined =>
+  attempt(
+    () => readVm(host),
+    () => undefined,
+  )
 
 function kill(pid: number): void {
   try {

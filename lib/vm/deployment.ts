@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs'
 import { createDisk, firstGeneration } from './disk.ts'
-import { Failure } from '../failure.ts'
+import { Failure, onFailure } from '../failure.ts'
 import { demandedAccelerator } from './accelerator.ts'
 import { baseImage, preflight, type Ground } from './ground.ts'
 import { chooseGuest, guestStore } from '../nix/guest.ts'
@@ -214,7 +214,8 @@ const steps: Step<Deployment>[] = [
       `clone them in ${host}, where it upgrades from and where chezmoi looks`,
     ],
     run: async (c, say) => {
-      const why = await ensureRemotes().catch(reasonOnly)
+      // a flake that cannot be published is no reason not to have its VM
+      const why = await ensureRemotes().catch(onFailure(({ message }) => message))
       if (why) return { skipped: why }
       c.changed = true
       const limit = 60 * c.ground.accelerator.patience
@@ -237,12 +238,6 @@ const steps: Step<Deployment>[] = [
     },
   },
 ]
-
-/** A flake that cannot be published is no reason not to have its VM. */
-function reasonOnly(thrown: unknown): string {
-  if (!(thrown instanceof Failure)) throw thrown
-  return thrown.message
-}
 
 /** A VM that has a disk, but not the built generation: the disk is kept and the host rebuilt. */
 async function catchUp(c: Deployment, running: string, say: (line: string) => void): Promise<void> {

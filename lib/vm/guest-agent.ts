@@ -1,7 +1,7 @@
 import { randomInt } from 'node:crypto'
 import { constants } from 'node:os'
 import { deferred, type Deferred } from '../deferred.ts'
-import { Failure } from '../failure.ts'
+import { Failure, onFailure } from '../failure.ts'
 import { pause, TookTooLong, waitFor, type Blame } from '../retry.ts'
 import { lastLines, type Ran } from '../run.ts'
 import { openSocket } from './socket.ts'
@@ -162,10 +162,7 @@ async function askAgent(path: string, limit = 5): Promise<void> {
 export const reachable = (path: string, limit: number): Promise<boolean> =>
   askAgent(path, limit).then(
     () => true,
-    (thrown: unknown) => {
-      if (thrown instanceof Failure) return false
-      throw thrown
-    },
+    onFailure(() => false),
   )
 
 interface Status {

@@ -1,6 +1,6 @@
 import { join } from 'node:path'
 import { endFaults } from '../fault/lease.ts'
-import { Failure, usage } from '../failure.ts'
+import { Failure, onFailure, usage } from '../failure.ts'
 import { suggest } from '../nearest.ts'
 import { withFreePort } from './port.ts'
 import { argsNow, opensUplink, stopVm } from './qemu.ts'
@@ -116,11 +116,8 @@ export async function restore(vm: Vm, name: string): Promise<PutBack> {
   writeVm({ ...vm, port, toplevel, memory, cpus, openUplink: opensUplink(argv) })
   const clock = await setClock(vm, 10).then(
     () => true,
-    (thrown: unknown) => {
-      // it may have been saved before its agent was there, as in a boot that hangs
-      if (thrown instanceof Failure) return false
-      throw thrown
-    },
+    // it may have been saved before its agent was there, as in a boot that hangs
+    onFailure(() => false),
   )
   return { saved, clock }
 }

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import { existsSync, lstatSync, readFileSync, readdirSync, statSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { privateDirectory } from '../directory.ts'
-import { Failure } from '../failure.ts'
+import { attempt, Failure } from '../failure.ts'
 import { lock, type Lock } from '../lock.ts'
 import { suggest } from '../nearest.ts'
 import { alive, processesOf, type Identity } from '../process.ts'
@@ -228,14 +228,11 @@ export async function recordVm(host: string, made: (slot: number) => Vm): Promis
 }
 
 /** The same as `readJson`, but nothing of a file that holds no JSON: for what can be found out again. */
-export function readableJson<T>(path: string): T | undefined {
-  try {
-    return readJson<T>(path)
-  } catch (thrown) {
-    if (!(thrown instanceof Failure)) throw thrown
-    return undefined
-  }
-}
+export const readableJson = <T>(path: string): T | undefined =>
+  attempt(
+    () => readJson<T>(path),
+    () => undefined,
+  )
 
 /** @throws Failure when the file holds no JSON, as after a disk ran full under another program */
 export function readJson<T>(path: string): T | undefined {
