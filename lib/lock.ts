@@ -48,6 +48,20 @@ export async function lock(
   }
 }
 
+/** Does something for which locks are needed: they are taken in this order, and let go of at its end. */
+export async function locked<T>(
+  takes: (() => Promise<Lock>)[],
+  work: () => T | Promise<T>,
+): Promise<T> {
+  const held: Lock[] = []
+  try {
+    for (const take of takes) held.push(await take())
+    return await work()
+  } finally {
+    for (const { release } of held) release()
+  }
+}
+
 function openLock(path: string): number {
   try {
     return openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600)

@@ -6,7 +6,7 @@ import { removeAbandoned, removedInWords } from '../lib/vm/copies.ts'
 import { writeSshConfigOfAll } from '../lib/vm/identity.ts'
 import { stopVm } from '../lib/vm/qemu.ts'
 import { main, type Args } from '../lib/task.ts'
-import { files, lockVm, runningOf, theVm, type WhichVm } from '../lib/vm/vm.ts'
+import { files, runningOf, theVm, withVms, type WhichVm } from '../lib/vm/vm.ts'
 
 export const name = 'destroy'
 export const describe = 'Delete a VM: its disk, keys and logs'
@@ -39,10 +39,10 @@ export async function run(args: Args): Promise<void> {
       console.log(`${host} is kept. To delete it: just destroy-test-vm ${host} --yes`)
       continue
     }
-    const held = await lockVm(host, 'destroy')
-    await stopVm(vm, 0)
-    rmSync(dir, { recursive: true, force: true })
-    held.release()
+    await withVms([host], 'destroy', async () => {
+      await stopVm(vm, 0)
+      rmSync(dir, { recursive: true, force: true })
+    })
     writeSshConfigOfAll()
     console.log(`Deleted ${host}`)
   }

@@ -4,7 +4,7 @@ import { counting } from '../lib/retry.ts'
 import { runLanes, dryRun, type Lane } from '../lib/steps.ts'
 import { main, type Args } from '../lib/task.ts'
 import { abandonedCopies, removeAbandoned, removedInWords } from '../lib/vm/copies.ts'
-import { lockVm, qemuOf, type Vm } from '../lib/vm/vm.ts'
+import { qemuOf, withVms, type Vm } from '../lib/vm/vm.ts'
 
 export const name = 'down'
 export const describe = 'Power VMs off and end what keeps them running; their disks stay'
@@ -58,12 +58,10 @@ const lane = (vm: Vm, grace: number): Lane<Vm> => ({
         `end the keeper, ask the guest to power off, cut it off after ${grace} s`,
         `signal only pid ${qemuOf(vm)?.pid ?? '(none runs)'}`,
       ],
-      run: async (_, say) => {
-        const held = await lockVm(vm.host, 'stop')
-        const how = await counting('power off', grace, say, () => stopVm(vm, grace))
-        held.release()
-        return how
-      },
+      run: (_, say) =>
+        withVms([vm.host], 'stop', () =>
+          counting('power off', grace, say, () => stopVm(vm, grace)),
+        ),
     },
   ],
 })

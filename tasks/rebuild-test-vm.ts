@@ -8,7 +8,7 @@ import { connect } from '../lib/ssh/ssh.ts'
 import { dryRun, runLanes, type Lane } from '../lib/steps.ts'
 import { switchTo } from '../lib/vm/switch.ts'
 import { main, type Args } from '../lib/task.ts'
-import { lockVm, qemuOf, writeVm, type Vm } from '../lib/vm/vm.ts'
+import { qemuOf, withVms, writeVm, type Vm } from '../lib/vm/vm.ts'
 import { printVerified, verifyHosts } from './verify.ts'
 
 export const name = 'rebuild-test-vm'
@@ -56,9 +56,8 @@ export async function run(args: Args): Promise<ExitCode> {
   }
   const { baseImage, preflight } = await import('../lib/vm/ground.ts')
   const quiet = Boolean(args['json'])
-  const locks = []
-  try {
-    for (const { host } of vms) locks.push(await lockVm(host, 'rebuild'))
+  const hosts = vms.map(({ host }) => host)
+  await withVms(hosts, 'rebuild', async () => {
     for (const vm of vms) {
       const ground = grounds[vm.guest]
       const guest = guestOf(vm)
@@ -67,9 +66,7 @@ export async function run(args: Args): Promise<ExitCode> {
       }
     }
     await runLanes(lanes, { quiet })
-  } finally {
-    for (const held of locks) held.release()
-  }
+  })
   return printVerified(await verifyHosts(vms, quiet), quiet)
 }
 

@@ -2,7 +2,7 @@ import { hostName } from '../lib/host-name.ts'
 import { table } from '../lib/table.ts'
 import { main, type Args } from '../lib/task.ts'
 import { restore, savedOf, type Saved } from '../lib/vm/saved.ts'
-import { lockVm, theVm } from '../lib/vm/vm.ts'
+import { theVm, withVms } from '../lib/vm/vm.ts'
 
 export const name = 'restore'
 export const describe = 'Put a VM back to what was saved of it'
@@ -43,15 +43,12 @@ export async function run(args: Args): Promise<void> {
     else console.log(table([['name', 'saved', 'was', 'toplevel'], ...rows]))
     return
   }
-  const held = await lockVm(vm.host, 'restore')
-  try {
+  await withVms([vm.host], 'restore', async () => {
     const wanted = String(args['name'])
     const { saved, clock } = await restore(vm, wanted)
     if (args['json']) console.log(JSON.stringify({ host: vm.host, ...saved, clock }, null, 2))
     else console.log(inWords(vm.host, wanted, saved, clock))
-  } finally {
-    held.release()
-  }
+  })
 }
 
 function inWords(host: string, wanted: string, { at, argv }: Saved, clock: boolean) {

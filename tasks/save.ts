@@ -1,7 +1,7 @@
 import { hostName } from '../lib/host-name.ts'
 import { main, type Args } from '../lib/task.ts'
 import { remove, save, savedName } from '../lib/vm/saved.ts'
-import { lockVm, theVm } from '../lib/vm/vm.ts'
+import { theVm, withVms } from '../lib/vm/vm.ts'
 
 export const name = 'save'
 export const describe = 'Keep a VM as it is now under a name: memory, disk and EFI variables'
@@ -26,8 +26,7 @@ export const examples: [string, string][] = [
 export async function run(args: Args): Promise<void> {
   const vm = theVm(hostName(args['host']))
   const wanted = savedName(args['name'])
-  const held = await lockVm(vm.host, 'save')
-  try {
+  await withVms([vm.host], 'save', async () => {
     if (args['delete']) {
       await remove(vm, wanted)
       console.log(`Deleted \`${wanted}\` of ${vm.host}`)
@@ -36,9 +35,7 @@ export async function run(args: Args): Promise<void> {
     const { argv } = await save(vm, wanted)
     const what = argv ? '' : ', which is off'
     console.log(`Saved ${vm.host}${what}, as \`${wanted}\`: just restore ${vm.host} ${wanted}`)
-  } finally {
-    held.release()
-  }
+  })
 }
 
 await main(import.meta, { name, describe, usage, positionals, options, under, examples, run })

@@ -11,7 +11,7 @@ import { main, type Args } from '../lib/task.ts'
 import { sshTarget } from '../lib/vm/identity.ts'
 import { serveLab } from '../lib/vm/remotes.ts'
 import { bootOf, upgradeNow, type Ended } from '../lib/vm/upgrade.ts'
-import { lockVm, qemuOf, type Vm } from '../lib/vm/vm.ts'
+import { qemuOf, withVms, type Vm } from '../lib/vm/vm.ts'
 
 export const name = 'upgrade-test-vm'
 export const describe = "Start a VM's upgrade now, follow it, and say what came of it"
@@ -59,15 +59,10 @@ export async function upgradeVms(vms: Vm[], { reboot, json }: Args): Promise<Upg
   const { preflight } = await import('../lib/vm/ground.ts')
   const { patience } = (await preflight(guestOf(vms[0]!))).accelerator
   const upgraded: Upgraded[] = []
-  const locks = []
-  try {
-    for (const { host } of vms) locks.push(await lockVm(host, 'upgrade'))
-    const lanes = vms.map((vm) => lane(vm, patience, Boolean(reboot), upgraded))
-    await runLanes(lanes, { quiet: Boolean(json) })
-  } finally {
-    for (const held of locks) held.release()
-  }
-  return vms.flatMap(({ host }) => upgraded.find((one) => one.host === host) ?? [])
+  const hosts = vms.map(({ host }) => host)
+  const lanes = vms.map((vm) => lane(vm, patience, Boolean(reboot), upgraded))
+  await withVms(hosts, 'upgrade', () => runLanes(lanes, { quiet: Boolean(json) }))
+  return hosts.flatMap((host) => upgraded.find((one) => one.host === host) ?? [])
 }
 
 const lane = (vm: Vm, patience: number, reboot: boolean, into: Upgraded[]): Lane<Vm> => ({

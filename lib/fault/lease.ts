@@ -14,10 +14,10 @@ import {
 import {
   activeFaults,
   faultFile,
-  lockFaults,
   readableFaults,
   recordFaults,
   recordedFaults,
+  withFaults,
 } from './record.ts'
 import { agrees, healing, injection, looking, rules, seen, type Seen } from './rules.ts'
 import { before, measure, unfaulted } from './measure.ts'
@@ -36,17 +36,14 @@ import { qemuOf, theVm, type Vm } from '../vm/vm.ts'
  */
 export async function inject(request: Request): Promise<Fault[]> {
   const vms = request.hosts.map(theVm)
-  const held = []
-  try {
-    for (const vm of vms.toSorted((a, b) => a.slot - b.slot)) held.push(await lockFaults(vm.host))
+  const hosts = vms.toSorted((a, b) => a.slot - b.slot).map(({ host }) => host)
+  return withFaults(hosts, async () => {
     const id = `f${randomBytes(4).toString('hex')}`
     const faults = await Promise.all(vms.map((vm) => prepare(id, request, vm)))
     // a partition is measured on both sides before either has it
     await allOrNothing(faults, (fault) => put(fault, request.lease))
     return faults
-  } finally {
-    for (const lock of held) lock.release()
-  }
+  })
 }
 
 /** Whether a fault is as it was asked for, by real packets. @returns one line for each of its VMs */
@@ -107,8 +104,7 @@ export async function list(vm: Vm): Promise<Listed[]> {
  * @throws Failure when something is left; it says when that heals itself
  */
 export async function heal(vm: Vm, which: readonly Link[] = links): Promise<string[]> {
-  const lock = await lockFaults(vm.host)
-  try {
+  return withFaults([vm.host], async () => {
     const recorded = readableFaults(vm.host)
     const mine = recorded.filter(({ link }) => which.includes(link))
     const rest = recorded.filter(({ link }) => !which.includes(link))
@@ -138,9 +134,7 @@ export async function heal(vm: Vm, which: readonly Link[] = links): Promise<stri
       lines.push(`${fault ? faultName(fault) : `${link} of ${vm.host}`}: healed, ${proof.text}`)
     }
     return lines
-  } finally {
-    lock.release()
-  }
+  })
 }
 
 /**
@@ -149,14 +143,11 @@ export async function heal(vm: Vm, which: readonly Link[] = links): Promise<stri
  */
 export async function endFaults(vm: Vm): Promise<void> {
   if (!existsSync(faultFile(vm.host))) return
-  const lock = await lockFaults(vm.host)
-  try {
+  await withFaults([vm.host], async () => {
     recordFaults(vm.host, [])
     // one that just ends, as when its guest reboots, takes its cables with it
     if (qemuOf(vm)) await plugIn(vm, links).catch(onFailure(() => {}))
-  } finally {
-    lock.release()
-  }
+  })
 }
 
 async function prepare(id: string, request: Request, vm: Vm): Promise<Fault> {
@@ -248,15 +239,12 @@ const whole = ({ carrier, lease, ruled }: Seen): boolean => carrier && !lease &&
 
 async function forget(host: string, gone: Fault[]): Promise<void> {
   const ids = new Set(gone.map(({ id }) => id))
-  const lock = await lockFaults(host)
-  try {
+  await withFaults([host], () =>
     recordFaults(
       host,
       readableFaults(host).filter(({ id }) => !ids.has(id)),
-    )
-  } finally {
-    lock.release()
-  }
+    ),
+  )
 }
 
 function taken(request: Request, vm: Vm, why: string): Failure {

@@ -2,7 +2,7 @@ import { rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { attempt, Failure } from '../failure.ts'
 import { holds, kinds, links, type Fault } from './fault.ts'
-import { lock, type Lock } from '../lock.ts'
+import { lock, locked, type Lock } from '../lock.ts'
 import { files, qemuOf, readJson, writeJson, type Vm } from '../vm/vm.ts'
 
 /** Where the faults of a VM are recorded: what the keeper goes by, and what outlives every task. */
@@ -45,6 +45,13 @@ export function recordFaults(host: string, faults: Fault[]): void {
 /** One task at a time changes the faults of a VM; held by the kernel, so a crash lets it go. */
 export const lockFaults = (host: string): Promise<Lock> =>
   lock(join(files(host).dir, 'faults.lock'), `change the faults of \`${host}\``, { wait: 60 })
+
+/** Does something for which nobody else may change the faults of these VMs. */
+export const withFaults = <T>(hosts: string[], work: () => T | Promise<T>): Promise<T> =>
+  locked(
+    hosts.map((host) => () => lockFaults(host)),
+    work,
+  )
 
 const isFault = (value: unknown): value is Fault => {
   const fault = (value ?? {}) as Partial<Fault>

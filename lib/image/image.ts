@@ -16,7 +16,7 @@ import { fingerprint, finishBase, imageKey, layout, readImage, recipe, suiteOf }
 import type { BaseImage, ImageOptions, Manifest } from './base.ts'
 import { privateDirectory } from '../directory.ts'
 import { Failure } from '../failure.ts'
-import { lock } from '../lock.ts'
+import { lock, locked } from '../lock.ts'
 import { inNamespaces, requireNamespaces } from '../namespaces.ts'
 import { mib } from './partitions.ts'
 import { findCommand } from '../find-command.ts'
@@ -41,19 +41,18 @@ export async function ensureBaseImage(options: ImageOptions = {}): Promise<BaseI
     options.fresh || !existsSync(current) ? undefined : readImage(realpathSync(current))
   const found = cached()
   if (typeof found === 'object') return found
-  const held = await lock(join(images, 'lock'), 'build the base image', {
-    wait: 900,
-    say: (line) => say(`base image: ${line}`),
-  })
-  try {
+  const take = () =>
+    lock(join(images, 'lock'), 'build the base image', {
+      wait: 900,
+      say: (line) => say(`base image: ${line}`),
+    })
+  return locked([take], async () => {
     // whoever held the lock may have built it
     const now = cached()
     if (typeof now === 'object') return now
     if (now) say(`base image: ${now}; building it again`)
-    return await build(images, current, options, say)
-  } finally {
-    held.release()
-  }
+    return build(images, current, options, say)
+  })
 }
 
 async function build(

@@ -3,7 +3,7 @@ import { chmodSync, existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { privateDirectory } from '../directory.ts'
 import { Failure } from '../failure.ts'
-import { lock } from '../lock.ts'
+import { lock, locked } from '../lock.ts'
 import { labHome } from '../settings.ts'
 import { writeFile } from '../write-file.ts'
 
@@ -28,8 +28,8 @@ export async function ensureAgeKey(name: string): Promise<AgeKey> {
   for (const dir of [labHome(), join(labHome(), 'keys'), join(labHome(), 'keys', 'age')]) {
     privateDirectory(dir)
   }
-  const held = await lock(`${path}.lock`, `make the age key of \`${name}\``, { wait: 30 })
-  try {
+  const take = () => lock(`${path}.lock`, `make the age key of \`${name}\``, { wait: 30 })
+  return locked([take], async () => {
     if (!existsSync(path)) {
       const identity = await generateX25519Identity()
       const recipient = await identityToRecipient(identity)
@@ -43,9 +43,7 @@ export async function ensureAgeKey(name: string): Promise<AgeKey> {
       })
     }
     return { path, recipient: await identityToRecipient(identity) }
-  } finally {
-    held.release()
-  }
+  })
 }
 
 /**

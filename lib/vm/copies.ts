@@ -3,7 +3,7 @@ import { basename, dirname, join } from 'node:path'
 import { privateDirectory } from '../directory.ts'
 import { attempt, onFailure } from '../failure.ts'
 import { checkDisk } from '../image/qcow2.ts'
-import { lock, type Lock } from '../lock.ts'
+import { lock, locked, type Lock } from '../lock.ts'
 import { run } from '../run.ts'
 import { inLab, labHome, runtimeDir } from '../settings.ts'
 import { labKey } from './identity.ts'
@@ -97,8 +97,8 @@ const lockOf = (home: string): string => join(home, 'lock')
 async function guarded<T>(work: () => Promise<T>): Promise<T> {
   privateDirectory(labHome())
   privateDirectory(directory())
-  const held = await lock(join(directory(), 'lock'), 'make or remove copies', { wait: 60 })
-  return work().finally(() => held.release())
+  const take = () => lock(join(directory(), 'lock'), 'make or remove copies', { wait: 60 })
+  return locked([take], work)
 }
 
 /**

@@ -9,7 +9,6 @@ import { ensureIdentity, ensureLabKey, sshTarget, writeSshConfigOfAll } from './
 import { checkDisk, diskSize } from '../image/qcow2.ts'
 import { deployment, sameGuest, type Deployment } from './wanted.ts'
 import { labSettings } from '../lab-settings.ts'
-import type { Lock } from '../lock.ts'
 import { freePort, isFree, portsOfOthers, preferredPort } from './port.ts'
 import { gib, requireMemory, requireSpace } from './preflight.ts'
 import { ensureKeeper, qemuArgs, startQemu, stopVm, waitForGuest } from './qemu.ts'
@@ -27,11 +26,11 @@ import {
   freeSlot,
   hasDisk,
   isRunning,
-  lockVm,
   newUuid,
   readVm,
   recordVm,
   theVm,
+  withVms,
   writeVm,
   type Vm,
 } from './vm.ts'
@@ -48,14 +47,11 @@ export async function deploy(
   quiet = false,
   say?: (line: string) => void,
 ): Promise<void> {
-  const locks: Lock[] = []
-  try {
-    for (const { host } of deployments) locks.push(await lockVm(host, 'deploy'))
+  const hosts = deployments.map(({ host }) => host)
+  await withVms(hosts, 'deploy', async () => {
     await runLanes([groundLane(deployments)], { quiet, say })
     await runLanes(deployments.map(lane), { quiet, say })
-  } finally {
-    for (const held of locks) held.release()
-  }
+  })
 }
 
 export const groundLane = (deployments: Deployment[]): Lane<Deployment> => ({

@@ -2,7 +2,7 @@ import { chmodSync, existsSync, readFileSync, renameSync } from 'node:fs'
 import { join } from 'node:path'
 import { privateDirectory } from '../directory.ts'
 import { Failure } from '../failure.ts'
-import { lock } from '../lock.ts'
+import { lock, locked } from '../lock.ts'
 import { pasted } from '../quote.ts'
 import { run } from '../run.ts'
 import { labHome } from '../settings.ts'
@@ -21,8 +21,8 @@ export async function ensureLabKey(): Promise<void> {
   privateDirectory(labHome())
   privateDirectory(join(labHome(), 'keys'))
   // two deploys at once must not each keep half of a pair
-  const held = await lock(join(labHome(), 'keys', 'lock'), "make the lab's key", { wait: 30 })
-  await ensureKey(labKey(), 'gitops-vm-lab').finally(() => held.release())
+  const take = () => lock(join(labHome(), 'keys', 'lock'), "make the lab's key", { wait: 30 })
+  await locked([take], () => ensureKey(labKey(), 'gitops-vm-lab'))
 }
 
 /** The public part of a key, without its comment. */

@@ -5,7 +5,7 @@ import { allowing } from '../git-owner.ts'
 import { Failure, usage } from '../failure.ts'
 import { flakeDirectory } from '../flake/directory.ts'
 import { labSettings } from '../lab-settings.ts'
-import { lock } from '../lock.ts'
+import { lock, locked } from '../lock.ts'
 import { run } from '../run.ts'
 import { scratchDirectory } from '../scratch.ts'
 import { givenPath, labHome, project } from '../settings.ts'
@@ -90,12 +90,10 @@ export async function publish(
 ): Promise<Published> {
   privateDirectory(labHome())
   mkdirSync(labRemotes(), { recursive: true, mode: 0o700 })
-  const held = await lock(join(labRemotes(), 'lock'), `publish \`${source}\``, { wait: 60 })
-  try {
-    return await publishTo(await bareRepository(bare, branch), source, branch, options)
-  } finally {
-    held.release()
-  }
+  const take = () => lock(join(labRemotes(), 'lock'), `publish \`${source}\``, { wait: 60 })
+  return locked([take], async () =>
+    publishTo(await bareRepository(bare, branch), source, branch, options),
+  )
 }
 
 async function publishTo(

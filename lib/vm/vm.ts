@@ -3,7 +3,7 @@ import { existsSync, lstatSync, readFileSync, readdirSync, statSync } from 'node
 import { basename, dirname, join } from 'node:path'
 import { privateDirectory } from '../directory.ts'
 import { attempt, Failure } from '../failure.ts'
-import { lock, type Lock } from '../lock.ts'
+import { lock, locked, type Lock } from '../lock.ts'
 import { suggest } from '../nearest.ts'
 import { alive, processesOf, type Identity } from '../process.ts'
 import { labHome, socketDir, type GuestKind } from '../settings.ts'
@@ -161,6 +161,13 @@ export async function lockVm(host: string, what: string): Promise<Lock> {
   return await lock(files(host).lock, `${what} \`${host}\``)
 }
 
+/** Does something with VMs that no other task may be at meanwhile. @param what it is, as a verb */
+export const withVms = <T>(hosts: string[], what: string, work: () => T | Promise<T>): Promise<T> =>
+  locked(
+    hosts.map((host) => () => lockVm(host, what)),
+    work,
+  )
+
 /**
  * The QEMU process of a VM: the recorded one when it is alive, else one found by the VM's UUID (a
  * task may have been killed before it could write the record).
@@ -217,14 +224,12 @@ export function freeSlot(host: string): number {
  * the one would not see yet what the other takes.
  */
 export async function recordVm(host: string, made: (slot: number) => Vm): Promise<Vm> {
-  const held = await lock(join(labHome(), 'vms', '.lock'), `record \`${host}\``, { wait: 60 })
-  try {
+  const place = join(labHome(), 'vms', '.lock')
+  return locked([() => lock(place, `record \`${host}\``, { wait: 60 })], () => {
     const vm = made(readVm(host)?.slot ?? freeSlot(host))
     writeVm(vm)
     return vm
-  } finally {
-    held.release()
-  }
+  })
 }
 
 /** The same as `readJson`, but nothing of a file that holds no JSON: for what can be found out again. */
