@@ -1,7 +1,6 @@
 import { closeSync, fstatSync, openSync, readSync, watch, type FSWatcher } from 'node:fs'
 import { basename, dirname } from 'node:path'
 import { StringDecoder } from 'node:string_decoder'
-import { queue } from '../queue.ts'
 
 /**
  * Calls back with each complete line of a file that another process writes, until stopped. The
@@ -78,25 +77,4 @@ export function follow(
     clearTimeout(soon)
     watcher?.close()
   }
-}
-
-/**
- * The lines of `follow` as an iterator for `for await`. It follows from the call on, not from the
- * first `next`, so that nothing is missed in between; it ends when the signal is aborted.
- */
-export function serialLines(
-  path: string,
-  options: { from?: number | 'end'; signal?: AbortSignal } = {},
-): AsyncGenerator<string, void, void> {
-  const { signal } = options
-  const stopAll = (): void => {
-    stop()
-    lines.end()
-    signal?.removeEventListener('abort', stopAll)
-  }
-  const lines = queue<string>(stopAll)
-  const stop = follow(path, lines.push, options)
-  signal?.addEventListener('abort', stopAll)
-  if (signal?.aborted) stopAll()
-  return lines.items
 }

@@ -27,7 +27,6 @@ export interface GuestAgent {
    * @throws Failure when the agent refuses it or does not answer in time
    */
   execute: <T = unknown>(command: string, args?: object, limit?: number) => Promise<T>
-  ping: (limit?: number) => Promise<void>
   /**
    * Runs a program in the guest, as root and without a shell, and waits for it. The agent keeps
    * 16 MiB of each stream and drops the rest.
@@ -142,10 +141,7 @@ export async function guestAgent(
     socket.destroy()
     throw thrown
   }
-  const ping = async (limit?: number): Promise<void> => {
-    await execute('guest-ping', undefined, limit)
-  }
-  return { execute, ping, exec, close: () => socket.destroy() }
+  return { execute, exec, close: () => socket.destroy() }
 }
 
 /**

@@ -9,7 +9,7 @@ import { keepCables } from '../fault/cable.ts'
 import { Failure, orUnwritable } from '../failure.ts'
 import { gone } from '../process.ts'
 import { startQemu } from './qemu.ts'
-import { qmp } from './qmp.ts'
+import { qmp, type QmpEvent } from './qmp.ts'
 import { files, qemuOf, readVm, runningOf } from './vm.ts'
 
 const [host = '', uuid] = process.argv.slice(2)
@@ -29,13 +29,14 @@ for (;;) {
 
 /** Follows QEMU until it ends; the reason that it gave for its last shutdown. */
 async function watch(): Promise<string> {
-  const monitor = await qmp(f.keeperQmp, { timeout: 10 })
-  keepCables(host, monitor, note)
   let reason = 'unknown'
-  for await (const event of monitor.events) {
+  const told = (event: QmpEvent): void => {
     note(event)
     if (event.event === 'SHUTDOWN') reason = String(event.data?.['reason'])
   }
+  const monitor = await qmp(f.keeperQmp, { timeout: 10, told })
+  keepCables(host, monitor, note)
+  await monitor.closed
   return reason
 }
 

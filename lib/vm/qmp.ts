@@ -1,7 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { deferred, type Deferred } from '../deferred.ts'
 import { Failure } from '../failure.ts'
-import { queue } from '../queue.ts'
 import { waitFor } from '../retry.ts'
 import { openSocket } from './socket.ts'
 
@@ -15,47 +14,30 @@ export interface Qmp {
   /**
    * Runs one command and gives what it returns (QEMU QMP Reference Manual).
    * @param limit seconds, default 30
-   * @throws QmpRefused when QEMU says no, Failure when QEMU ends or the limit passes
+   * @throws Failure when QEMU says no, when it ends or the limit passes
    */
   execute: <T = unknown>(command: string, args?: object, limit?: number) => Promise<T>
   /** Calls back with each event from now on; returns how to stop. */
   on: (listener: (event: QmpEvent) => void) => () => void
-  /** Every event since the connection was made, for one reader; ends with the connection. */
-  events: AsyncIterable<QmpEvent>
-  /**
-   * Waits for an event that comes after this call, so call it before what brings the event about.
-   * @throws Failure naming the event when `limit` seconds pass or the connection ends
-   */
-  waitEvent: (name: string, limit: number, where?: (data: object) => boolean) => Promise<QmpEvent>
   /** Resolves when the connection is gone. */
   closed: Promise<void>
   close: () => void
 }
 
-/** QEMU understood and refused. */
-export class QmpRefused extends Failure {
-  /** QEMU's class of the error: `GenericError`, `DeviceNotFound`, `CommandNotFound`. */
-  readonly class: string
-
-  constructor(command: string, error: { class: string; desc: string }) {
-    super(`QEMU refused \`${command}\`: ${error.desc}`)
-    this.class = error.class
-  }
-}
-
 /**
  * Connects to a QMP monitor. It serves one client; the next one waits for its turn.
  * @param options.timeout seconds until the monitor greets, default 10
+ * @param options.told called with every event from the first one on
  * @throws Failure when QEMU does not run or another client does not leave
  */
-export async function qmp(path: string, options: { timeout?: number } = {}): Promise<Qmp> {
-  const limit = options.timeout ?? 10
+export async function qmp(
+  path: string,
+  { timeout: limit = 10, told }: { timeout?: number; told?: (event: QmpEvent) => void } = {},
+): Promise<Qmp> {
   const socket = await openSocket(path, 'QMP monitor')
   const greeted = deferred<void>()
   const pending = new Map<number, Deferred<unknown> & { command: string }>()
-  const listeners = new Set<(event: QmpEvent) => void>()
-  const onClose = new Set<() => void>()
-  const events = queue<QmpEvent>()
+  const listeners = new Set(told ? [told] : [])
   const closed = new Promise<void>((resolve) => socket.once('close', () => resolve()))
   let lastId = 0
 
@@ -63,12 +45,14 @@ export async function qmp(path: string, options: { timeout?: number } = {}): Pro
     const message = JSON.parse(line) as Message
     if (message.QMP) greeted.resolve()
     if (message.event !== undefined) {
-      events.push(message as QmpEvent)
       for (const listener of listeners) listener(message as QmpEvent)
     }
     const asked = pending.get(message.id ?? 0)
-    if (message.error) asked?.reject(new QmpRefused(asked.command, message.error))
-    else asked?.resolve(message.return)
+    if (!message.error) asked?.resolve(message.return)
+    else {
+      const { desc } = message.error
+      asked?.reject(new Failure(`QEMU refused \`${asked.command}\`: ${desc}`))
+    }
   }
   let rest = ''
   socket.setEncoding('utf8').on('data', (text: string) => {
@@ -89,8 +73,6 @@ export async function qmp(path: string, options: { timeout?: number } = {}): Pro
       else reject(new Failure(`QEMU ended before it answered \`${command}\``))
     }
     greeted.reject(new Failure(`QEMU ended before its monitor at \`${path}\` greeted`))
-    for (const tell of onClose) tell()
-    events.end()
   })
 
   const execute: Qmp['execute'] = async <T>(command: string, args?: object, seconds = 30) => {
@@ -112,24 +94,6 @@ export async function qmp(path: string, options: { timeout?: number } = {}): Pro
     listeners.add(listener)
     return () => listeners.delete(listener)
   }
-  const waitEvent: Qmp['waitEvent'] = (name, seconds, where = () => true) => {
-    const found = deferred<QmpEvent>()
-    const off = on((event) => {
-      if (event.event === name && where(event.data ?? {})) found.resolve(event)
-    })
-    const ended = (): void => found.reject(new Failure(`QEMU ended before its event ${name} came`))
-    const late = new Failure(`QEMU's event ${name} did not come within ${seconds} s`)
-    const timer = setTimeout(() => found.reject(late), seconds * 1000).unref()
-    onClose.add(ended)
-    if (socket.destroyed) ended()
-    const forget = (): void => {
-      clearTimeout(timer)
-      onClose.delete(ended)
-      off()
-    }
-    found.promise.then(forget, forget)
-    return found.promise
-  }
 
   const busy = new Failure(`The QMP monitor at \`${path}\` did not greet within ${limit} s`, {
     hint: 'It serves one client at a time: another task may hold it',
@@ -144,7 +108,7 @@ export async function qmp(path: string, options: { timeout?: number } = {}): Pro
   } finally {
     clearTimeout(timer)
   }
-  return { execute, on, events: events.items, waitEvent, closed, close: () => socket.destroy() }
+  return { execute, on, closed, close: () => socket.destroy() }
 }
 
 interface Message {

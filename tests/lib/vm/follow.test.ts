@@ -10,7 +10,7 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { follow, serialLines } from '../../../lib/vm/follow.ts'
+import { follow } from '../../../lib/vm/follow.ts'
 import { pause, waitFor } from '../../../lib/retry.ts'
 
 const until = (lines: string[], count: number): Promise<boolean> =>
@@ -84,18 +84,5 @@ describe('follow', () => {
     writeFileSync(log, 'late\n')
     await until(lines, 1)
     expect(lines).toEqual(['late'])
-  })
-
-  test('serialLines yields what is written after the call, and ends by its signal', async () => {
-    writeFileSync(log, 'old\n')
-    const abort = new AbortController()
-    const lines = serialLines(log, { from: 'end', signal: abort.signal })
-    appendFileSync(log, 'one\ntwo\n')
-    const got: string[] = []
-    for await (const line of lines) {
-      got.push(line)
-      if (got.length === 2) setTimeout(() => abort.abort(), 10)
-    }
-    expect(got).toEqual(['one', 'two'])
   })
 })

@@ -52,8 +52,8 @@ describe.skipIf(noAgent)('a guest agent', () => {
 
   test('answers, and refuses what it does not know', async () => {
     await start()
-    const { ping, execute } = await meet()
-    await ping()
+    const { execute } = await meet()
+    await execute('guest-ping')
     const info = await execute<{ version: string }>('guest-info')
     expect(info.version).toMatch(/^\d+\.\d+/)
     const thrown = await failure(execute('guest-brew'))
@@ -132,25 +132,27 @@ describe.skipIf(noAgent)('a guest agent', () => {
 
   test('one that is frozen is named with the limit, and a late answer is dropped', async () => {
     await start()
-    const { execute, ping } = await meet()
+    const { execute } = await meet()
     daemon.kill('SIGSTOP')
     const thrown = await failure(execute('guest-info', {}, 0.2))
     expect(thrown.message).toBe(
       'The guest agent of `sorrow` did not answer `guest-info` within 0.2 s',
     )
     daemon.kill('SIGCONT')
-    await ping()
+    await execute('guest-ping')
     expect(await execute('guest-get-host-name')).toHaveProperty('host-name')
   })
 
   test('killed in mid-command it fails what waits and what comes later', async () => {
     await start()
-    const { exec, ping } = await meet()
+    const { exec, execute } = await meet()
     const running = failure(exec('sh', ['-c', 'exec sleep 0.5']))
-    await ping()
+    await execute('guest-ping')
     daemon.kill('SIGKILL')
     expect((await running).message).toContain('The guest agent of `sorrow` is gone')
-    expect((await failure(ping())).message).toContain('The guest agent of `sorrow` is gone')
+    expect((await failure(execute('guest-ping'))).message).toContain(
+      'The guest agent of `sorrow` is gone',
+    )
   })
 
   test('is reachable, or not', async () => {

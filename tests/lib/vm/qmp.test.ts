@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { Failure } from '../../../lib/failure.ts'
-import { qmp, QmpRefused, runJob, type Qmp } from '../../../lib/vm/qmp.ts'
+import { qmp, runJob, type Qmp, type QmpEvent } from '../../../lib/vm/qmp.ts'
 import { waitFor } from '../../../lib/retry.ts'
 
 const noQemu = spawnSync('qemu-system-x86_64', ['--version']).error && 'QEMU is not installed'
@@ -34,6 +34,7 @@ afterEach(() => {
 describe.skipIf(noQemu)('a monitor', () => {
   let qemu: ChildProcess
   let client: Qmp
+  let events: QmpEvent[]
   const start = async (...args: string[]): Promise<void> => {
     const bare = ['-nodefaults', '-display', 'none', '-S', '-machine']
     const argv = [...bare, ...(args.length > 0 ? args : ['none'])]
@@ -41,7 +42,9 @@ describe.skipIf(noQemu)('a monitor', () => {
       stdio: ['ignore', 'ignore', 'inherit'],
     })
     // the socket is there a moment before QEMU listens on it
-    client = await waitFor('QEMU to answer', 20, () => qmp(path), { every: 0.02 })
+    events = []
+    const told = (event: QmpEvent): unknown => events.push(event)
+    client = await waitFor('QEMU to answer', 20, () => qmp(path, { told }), { every: 0.02 })
   }
   afterEach(async () => {
     client.close()
@@ -63,50 +66,34 @@ describe.skipIf(noQemu)('a monitor', () => {
     expect(versions.every((version) => typeof version.package === 'string')).toBe(true)
   })
 
-  test('a refusal carries class and description', async () => {
+  test('a refusal has the description', async () => {
     await start()
     const thrown = await failure(client.execute('set_link', { name: 'wan', up: false }))
-    expect(thrown).toBeInstanceOf(QmpRefused)
-    expect((thrown as QmpRefused).class).toBe('DeviceNotFound')
     expect(thrown.message).toBe("QEMU refused `set_link`: Device 'wan' not found")
     const unknown = await failure(client.execute('brew-coffee'))
-    expect((unknown as QmpRefused).class).toBe('CommandNotFound')
+    expect(unknown.message).toMatch(/^QEMU refused `brew-coffee`: /)
   })
 
-  test('gives events to listeners, to a wait and to the iterator', async () => {
+  test('gives events to listeners, and all of them to who is told from the start', async () => {
     await start()
     const seen: string[] = []
     const off = client.on(({ event }) => seen.push(event))
-    const resumed = client.waitEvent('RESUME', 20)
     await client.execute('cont')
-    expect((await resumed).event).toBe('RESUME')
+    await waitFor('RESUME', 20, () => seen.length > 0, { every: 0.02 })
     off()
-    const stopped = client.waitEvent('STOP', 20, () => true)
     await client.execute('stop')
-    await stopped
-    expect(seen).toEqual(['RESUME'])
     await client.execute('quit')
-    const all: string[] = []
-    for await (const { event } of client.events) all.push(event)
-    expect(all.slice(0, 2)).toEqual(['RESUME', 'STOP'])
-  })
-
-  test('an event that does not come is named with the limit', async () => {
-    await start()
-    const thrown = await failure(client.waitEvent('SHUTDOWN', 0.1))
-    expect(thrown.message).toBe("QEMU's event SHUTDOWN did not come within 0.1 s")
-    const other = failure(client.waitEvent('STOP', 0.3, () => false))
-    await client.execute('cont')
-    await client.execute('stop')
-    expect((await other).message).toContain('STOP did not come')
+    await client.closed
+    expect(seen).toEqual(['RESUME'])
+    expect(events.slice(0, 2).map(({ event }) => event)).toEqual(['RESUME', 'STOP'])
   })
 
   test('quit succeeds, and says goodbye with its event', async () => {
     await start()
-    const shutdown = client.waitEvent('SHUTDOWN', 20)
     await client.execute('quit')
-    expect((await shutdown).data?.['reason']).toBe('host-qmp-quit')
     await client.closed
+    const shutdown = events.find(({ event }) => event === 'SHUTDOWN')
+    expect(shutdown?.data?.['reason']).toBe('host-qmp-quit')
   })
 
   test('killed in mid-command, it fails what waits and what comes later', async () => {
@@ -114,13 +101,10 @@ describe.skipIf(noQemu)('a monitor', () => {
     // one that is stopped does not answer
     qemu.kill('SIGSTOP')
     const asked = failure(client.execute('query-status'))
-    const awaited = failure(client.waitEvent('STOP', 3600))
     qemu.kill('SIGKILL')
     expect((await asked).message).toBe('QEMU ended before it answered `query-status`')
-    expect((await awaited).message).toBe('QEMU ended before its event STOP came')
     await client.closed
     expect((await failure(client.execute('query-status'))).message).toContain('it has ended')
-    expect((await failure(client.waitEvent('STOP', 3600))).message).toContain('QEMU ended')
   })
 
   test('one that does not answer is named with the limit', async () => {
