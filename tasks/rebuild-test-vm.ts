@@ -4,7 +4,7 @@ import { guestOf } from '../lib/nix/guest.ts'
 import { buildHosts, readHost, type Host } from '../lib/nix/host.ts'
 import { chooseVms } from '../lib/nix/hosts.ts'
 import { sshTarget } from '../lib/vm/identity.ts'
-import { connect } from '../lib/ssh/ssh.ts'
+import { connected } from '../lib/ssh/ssh.ts'
 import { dryRun, runLanes, type Lane } from '../lib/steps.ts'
 import { switchTo } from '../lib/vm/switch.ts'
 import { main, type Args } from '../lib/task.ts'
@@ -89,10 +89,10 @@ const lane = (context: Rebuild): Lane<Rebuild> => ({
         'make it a new generation of the system profile, and switch to it',
       ],
       run: async (c, say) => {
-        const root = await connect(sshTarget(c.vm, 'root'))
-        const { patience } = c.ground.accelerator
-        const sent = await switchTo(root, c.built!, c.ground.store, patience, say)
-        await root.close()
+        const { store, accelerator } = c.ground
+        const sent = await connected(sshTarget(c.vm, 'root'), (root) =>
+          switchTo(root, c.built!, store, accelerator.patience, say),
+        )
         writeVm({ ...c.vm, toplevel: c.built!.toplevel })
         // an older nix does not say how much it copied
         return sent > 0 ? `${(sent / 1000).toFixed(0)} kB sent` : undefined

@@ -4,7 +4,7 @@ import { guestOf } from '../lib/nix/guest.ts'
 import { chooseVms } from '../lib/nix/hosts.ts'
 import { machine } from '../lib/scenario/machine.ts'
 import { counting } from '../lib/retry.ts'
-import { connect } from '../lib/ssh/ssh.ts'
+import { connected, type Ssh } from '../lib/ssh/ssh.ts'
 import { runLanes, type Lane, type Step } from '../lib/steps.ts'
 import { green, red, table } from '../lib/table.ts'
 import { main, type Args } from '../lib/task.ts'
@@ -76,23 +76,20 @@ const lane = (vm: Vm, patience: number, reboot: boolean, into: Upgraded[]): Lane
         serveLab(vm.host)
         const from = performance.now()
         let at = 'start'
-        const root = await connect(sshTarget(vm, 'root'))
         const told = (line: string): void => {
           const [, phase] = /: phase: ([\w-]+)$/.exec(line) ?? []
           at = phase ?? `${at.split(':')[0]}: ${line}`
         }
-        try {
-          const most = limit * patience
-          const ended = await counting(
+        const most = limit * patience
+        const upgrade = (root: Ssh) =>
+          counting(
             () => at,
             most,
             say,
             () => upgradeNow(root, most, told),
           )
-          into.push({ ...ended, host: vm.host, seconds: (performance.now() - from) / 1000 })
-        } finally {
-          await root.close()
-        }
+        const ended = await connected(sshTarget(vm, 'root'), upgrade)
+        into.push({ ...ended, host: vm.host, seconds: (performance.now() - from) / 1000 })
       },
     },
     ...(reboot ? [rebootStep(vm, patience, into)] : []),

@@ -9,9 +9,8 @@ import {
 } from '../lib/vm/checks.ts'
 import { Exit, Failure, explain, type ExitCode } from '../lib/failure.ts'
 import { guestOf, guestStore } from '../lib/nix/guest.ts'
-import { guestAgent, programPath } from '../lib/vm/guest-agent.ts'
+import { programPath, withGuest, type GuestAgent } from '../lib/vm/guest-agent.ts'
 import { readHost, type Host } from '../lib/nix/host.ts'
-import { kernelOf } from '../lib/vm/kernel.ts'
 import { chooseVms } from '../lib/nix/hosts.ts'
 import { labKey, publicKey, sshTarget } from '../lib/vm/identity.ts'
 import { closure } from '../lib/nix/nix.ts'
@@ -120,30 +119,22 @@ async function verify(vm: Vm): Promise<Verified> {
 
 /** How root may log in, asked of sshd itself through the guest agent, which SSH has no part in. */
 async function rootLogin(vm: Vm): Promise<Result> {
-  const agent = await guestAgent(files(vm.host).agent, {
-    name: vm.host,
-    timeout: limit,
-    blame: kernelOf(vm.host),
-  })
   const script = `${programPath}
 sshd -T -C user=root,host=localhost,addr=127.0.0.1 || exit 0
 for file in /etc/ssh/authorized_keys.d/root /etc/ssh/lab_keys.d/root; do
   [ ! -e $file ] || while read -r line; do echo "$line"; done <$file
 done`
-  try {
-    const { stdout } = await agent.exec('/bin/sh', ['-c', script], { timeout: limit })
-    // OpenSSH writes the names in small letters up to 9, in mixed case since
-    const says = (setting: string): boolean => stdout.toLowerCase().includes(`\n${setting}\n`)
-    const open = says('permitrootlogin yes')
-    const methods = [
-      ...(says('pubkeyauthentication yes') && !says('permitrootlogin no') ? ['publickey'] : []),
-      ...(open && says('passwordauthentication yes') ? ['password'] : []),
-      ...(open && says('kbdinteractiveauthentication yes') ? ['keyboard-interactive'] : []),
-    ]
-    return judgeLogin('root', methods, stdout.includes(publicKey(labKey())))
-  } finally {
-    agent.close()
-  }
+  const ask = (guest: GuestAgent) => guest.exec('/bin/sh', ['-c', script], { timeout: limit })
+  const { stdout } = await withGuest(vm, ask, limit)
+  // OpenSSH writes the names in small letters up to 9, in mixed case since
+  const says = (setting: string): boolean => stdout.toLowerCase().includes(`\n${setting}\n`)
+  const open = says('permitrootlogin yes')
+  const methods = [
+    ...(says('pubkeyauthentication yes') && !says('permitrootlogin no') ? ['publickey'] : []),
+    ...(open && says('passwordauthentication yes') ? ['password'] : []),
+    ...(open && says('kbdinteractiveauthentication yes') ? ['keyboard-interactive'] : []),
+  ]
+  return judgeLogin('root', methods, stdout.includes(publicKey(labKey())))
 }
 
 /** The closure is looked at where it was built; running it is another check's concern. */

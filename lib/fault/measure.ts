@@ -1,17 +1,9 @@
 import { attempt, Failure, onFailure } from '../failure.ts'
 import { type Fault, type Link, type RoundTrip } from './fault.ts'
 import { activeFaults } from './record.ts'
-import {
-  counters,
-  gitAnswers,
-  nameIsFound,
-  ping,
-  watchCarrier,
-  withGuest,
-  type Pinged,
-} from './probe.ts'
+import { counters, gitAnswers, nameIsFound, ping, watchCarrier, type Pinged } from './probe.ts'
 import { judgePing, payload, pingFlags, roundTrip, type Proof } from './proof.ts'
-import type { GuestAgent } from '../vm/guest-agent.ts'
+import { withGuest, type GuestAgent } from '../vm/guest-agent.ts'
 import { waitFor } from '../retry.ts'
 import { knownVms, macs, qemuOf, theVm, type Vm } from '../vm/vm.ts'
 

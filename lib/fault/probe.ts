@@ -1,23 +1,7 @@
 import { Failure } from '../failure.ts'
 import type { Link } from './fault.ts'
-import { kernelOf } from '../vm/kernel.ts'
-import { guestAgent, programPath, type GuestAgent } from '../vm/guest-agent.ts'
+import { programPath, type GuestAgent } from '../vm/guest-agent.ts'
 import { uplink } from '../vm/qemu.ts'
-import { files, type Vm } from '../vm/vm.ts'
-
-/** Opens the guest agent of a VM for as long as the work takes. */
-export async function withGuest<T>(vm: Vm, work: (guest: GuestAgent) => Promise<T>): Promise<T> {
-  const guest = await guestAgent(files(vm.host).agent, {
-    name: vm.host,
-    timeout: 30,
-    blame: kernelOf(vm.host),
-  })
-  try {
-    return await work(guest)
-  } finally {
-    guest.close()
-  }
-}
 
 /** What ping(8) of iputils saw. */
 export interface Pinged {

@@ -28,11 +28,10 @@ import { counting } from '../retry.ts'
 import { run } from '../run.ts'
 import { CannotLoad } from '../vm/monitor.ts'
 import { deleteSnapshot, restoreSnapshot, saveSnapshot, snapshotsOf } from '../vm/snapshot.ts'
-import { connect } from '../ssh/ssh.ts'
 import { bring, switchTo } from '../vm/switch.ts'
 import { fetchInputs, lockedInputs } from '../nix/inputs.ts'
 import { causeIn } from '../nix/nix.ts'
-import type { Ssh } from '../ssh/ssh.ts'
+import { connected, type Ssh } from '../ssh/ssh.ts'
 import {
   files,
   lockVm,
@@ -148,13 +147,14 @@ export async function ensureBaseline(
     await inHand.powerOn()
     await inHand.awaitBoot('none', { limit: 90 })
   } else await inHand.until('SSH', 60, 'true')
-  const ssh = await connect({ ...sshTarget(vm, 'root'), connectTimeout: 30 * patience })
-  // what would boot golden for ever has no place on a host without one
-  const unpin = '! command -v unpin-golden >/dev/null || unpin-golden'
-  if (!facts.goldenEnable) await ssh.exec(unpin, { timeout: 60 * patience })
-  await switchTo(ssh, wanted, ground.store, patience, say)
-  await giveInputs(ssh, wanted, world, ground, note, say)
-  await ssh.close()
+  const target = { ...sshTarget(vm, 'root'), connectTimeout: 30 * patience }
+  await connected(target, async (root) => {
+    // what would boot golden for ever has no place on a host without one
+    const unpin = '! command -v unpin-golden >/dev/null || unpin-golden'
+    if (!facts.goldenEnable) await root.exec(unpin, { timeout: 60 * patience })
+    await switchTo(root, wanted, ground.store, patience, say)
+    await giveInputs(root, wanted, world, ground, note, say)
+  })
   await counting('seed', 120 * patience, say, () => seed(inHand, from))
   await buildsSmall(inHand, from, say)
   await inHand.reboot({ limit: 90 })
@@ -344,9 +344,9 @@ async function validate(vm: Machine, wanted: Host): Promise<void> {
     throw refuse(`units failed, or restart: ${bad.join(', ')}`, mayFailHint)
   }
   const checks = checksOf(wanted)
-  const ssh = await connect({ ...sshTarget(vm.vm), connectTimeout: 30 * vm.patience })
-  const answers = await probe(ssh, probesOf(checks), 180 * vm.patience)
-  await ssh.close()
+  const target = { ...sshTarget(vm.vm), connectTimeout: 30 * vm.patience }
+  const asks = (ssh: Ssh) => probe(ssh, probesOf(checks), 180 * vm.patience)
+  const answers = await connected(target, asks)
   const red = judge(checks, answers).filter(({ state }) => state === 'fail')
   if (red.length > 0) {
     throw refuse(red.map(({ check, found }) => `${check}: found ${found || 'nothing'}`).join('; '))

@@ -30,7 +30,7 @@ import { Lost } from '../share.ts'
 import type { SharedStep } from '../shared-steps.ts'
 import { runLanes, type Lane } from '../steps.ts'
 import { deleteSnapshot, saveSnapshot } from '../vm/snapshot.ts'
-import { connect } from '../ssh/ssh.ts'
+import { connected } from '../ssh/ssh.ts'
 import { counting } from '../retry.ts'
 import { durations, remember, sharedDurations, type Seconds } from './durations.ts'
 import { switchTo } from '../vm/switch.ts'
@@ -261,9 +261,7 @@ async function runControl(
       const built = await world.host(host, cut, stage.ground.store)
       await buildHosts([built], stage.ground.store, say)
       const target = { ...sshTarget(vm.vm, 'root'), connectTimeout: 30 * vm.patience }
-      const ssh = await connect(target)
-      await switchTo(ssh, built, stage.ground.store, vm.patience, say)
-      await ssh.close()
+      await connected(target, (root) => switchTo(root, built, stage.ground.store, vm.patience, say))
       const at = fromHome(world.paths.flake)
       await counting('fetch the cut', 60 * vm.patience, say, () =>
         vm.user(`cd ${at} && jj git fetch && jj new ${world.branch}`, {

@@ -2,7 +2,7 @@ import { Failure, onFailure } from '../failure.ts'
 import { endFaults } from '../fault/lease.ts'
 import { follow } from '../vm/follow.ts'
 import { kernelOf } from '../vm/kernel.ts'
-import { guestAgent } from '../vm/guest-agent.ts'
+import { programPath, withGuest } from '../vm/guest-agent.ts'
 import { sshTarget } from '../vm/identity.ts'
 import { end, gone } from '../process.ts'
 import { quote } from '../quote.ts'
@@ -166,19 +166,10 @@ export function machine(vm: Vm, options: MachineOptions): Machine {
     connections.clear()
   }
 
-  const agent: Machine['agent'] = async (script, { limit = 15, allow } = {}) => {
-    const path = 'PATH=/run/current-system/sw/bin:/usr/sbin:/usr/bin:/sbin:/bin'
-    const client = await guestAgent(f.agent, {
-      name: host,
-      timeout: seconds(5),
-      blame: kernelOf(host),
-    })
-    try {
-      const argvOf = ['-c', `export ${path}; ${script}`]
-      return await client.exec('/bin/sh', argvOf, { timeout: seconds(limit), allow })
-    } finally {
-      client.close()
-    }
+  const agent: Machine['agent'] = (script, { limit = 15, allow } = {}) => {
+    const command = ['-c', `${programPath}; ${script}`]
+    const options = { timeout: seconds(limit), allow }
+    return withGuest(vm, (guest) => guest.exec('/bin/sh', command, options), seconds(5))
   }
 
   const bootId = (): Promise<string> =>

@@ -71,6 +71,16 @@ export async function connect(target: SshTarget): Promise<Ssh> {
   }
 }
 
+/** Does something over a connection of its own, which is closed after it. */
+export async function connected<T>(target: SshTarget, work: (ssh: Ssh) => Promise<T>): Promise<T> {
+  const ssh = await connect(target)
+  try {
+    return await work(ssh)
+  } finally {
+    await ssh.close()
+  }
+}
+
 export interface WaitForSshOptions
   extends
     SshTarget,

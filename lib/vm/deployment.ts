@@ -14,7 +14,7 @@ import { gib, requireMemory, requireSpace } from './preflight.ts'
 import { ensureKeeper, qemuArgs, startQemu, stopVm, waitForGuest } from './qemu.ts'
 import { labCache, labFlake, labHome } from '../settings.ts'
 import { counting } from '../retry.ts'
-import { connect } from '../ssh/ssh.ts'
+import { connected } from '../ssh/ssh.ts'
 import { settle } from './settle.ts'
 import { goOn } from './snapshot.ts'
 import { runLanes, type Lane, type Step } from '../steps.ts'
@@ -240,10 +240,10 @@ async function catchUp(c: Deployment, running: string, say: (line: string) => vo
   c.changed = true
   writeVm({ ...theVm(c.host), settled: false })
   say(`it runs ${running}: switch`)
-  const root = await connect(sshTarget(theVm(c.host), 'root'))
-  await switchTo(root, c.built!, c.ground.store, c.ground.accelerator.patience, say)
-  const now = await runningToplevel(root)
-  await root.close()
+  const now = await connected(sshTarget(theVm(c.host), 'root'), async (root) => {
+    await switchTo(root, c.built!, c.ground.store, c.ground.accelerator.patience, say)
+    return runningToplevel(root)
+  })
   if (now === c.built!.toplevel) return
   throw new Failure(`Cannot bring \`${c.host}\` to ${c.built!.toplevel}: it runs ${now}`, {
     exit: 1,

@@ -4,7 +4,9 @@ import { deferred, type Deferred } from '../deferred.ts'
 import { Failure, onFailure } from '../failure.ts'
 import { pause, TookTooLong, waitFor, type Blame } from '../retry.ts'
 import { lastLines, type Ran } from '../run.ts'
+import { kernelOf } from './kernel.ts'
 import { openSocket } from './socket.ts'
+import { files, type Vm } from './vm.ts'
 
 /**
  * For shell programs in a guest, as its agent finds next to nothing by itself: NixOS has its commands in the first
@@ -142,6 +144,23 @@ export async function guestAgent(
     throw thrown
   }
   return { execute, exec, close: () => socket.destroy() }
+}
+
+/**
+ * Opens the guest agent of a VM for as long as the work takes.
+ * @param timeout seconds until it answers
+ */
+export async function withGuest<T>(
+  { host }: Pick<Vm, 'host'>,
+  work: (guest: GuestAgent) => Promise<T>,
+  timeout = 30,
+): Promise<T> {
+  const guest = await guestAgent(files(host).agent, { name: host, timeout, blame: kernelOf(host) })
+  try {
+    return await work(guest)
+  } finally {
+    guest.close()
+  }
 }
 
 /**

@@ -1,7 +1,7 @@
 import type { Host } from '../nix/host.ts'
 import { counting } from '../retry.ts'
 import { probe } from '../ssh/probes.ts'
-import { connect } from '../ssh/ssh.ts'
+import { connected } from '../ssh/ssh.ts'
 import { checksOf, probesOf } from './checks.ts'
 import { sshTarget } from './identity.ts'
 import type { Vm } from './vm.ts'
@@ -21,15 +21,12 @@ export async function settle(
   patience: number,
   say: (line: string) => void,
 ): Promise<void> {
-  const ssh = await connect(sshTarget(vm))
-  try {
+  await connected(sshTarget(vm), async (ssh) => {
     const services = checksOf(host).filter(({ name }) => host.facts.declared.includes(name))
     // a guest that still boots gets 120 s of its own
     const limit = 120 + 60 * patience
     const what = `first boot and ${services.map(({ name }) => name).join(', ')}`
     await counting(what, limit, say, () => probe(ssh, probesOf(services), limit))
     await counting('sync', limit, say, () => ssh.exec('sync', { timeout: limit }))
-  } finally {
-    await ssh.close()
-  }
+  })
 }

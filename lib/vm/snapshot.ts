@@ -1,10 +1,9 @@
 import { statfsSync } from 'node:fs'
 import { Failure } from '../failure.ts'
-import { guestAgent } from './guest-agent.ts'
+import { programPath, withGuest, type GuestAgent } from './guest-agent.ts'
 import { ensureKeeper, startQemu, stopVm } from './qemu.ts'
 import { thaw } from './frozen.ts'
 import { CannotLoad, loadPaused, parts, withMonitor } from './monitor.ts'
-import { kernelOf } from './kernel.ts'
 import { runJob, type Qmp } from './qmp.ts'
 import { waitFor } from '../retry.ts'
 import { run } from '../run.ts'
@@ -136,24 +135,12 @@ export async function loadSnapshot(
  * @throws Failure when no agent answers
  */
 export async function setClock(vm: Vm, limit: number): Promise<void> {
-  const agent = await guestAgent(files(vm.host).agent, {
-    name: vm.host,
-    timeout: limit,
-    blame: kernelOf(vm.host),
-  })
-  try {
+  const set = async (guest: GuestAgent): Promise<void> => {
     // the answer comes a tenth of a second later: nothing here needs it better
     const now = (Date.now() / 1000).toFixed(1)
-    await agent.exec(
-      '/bin/sh',
-      ['-c', `PATH=/usr/bin:/run/current-system/sw/bin date -s @${now}`],
-      {
-        timeout: limit,
-      },
-    )
-  } finally {
-    agent.close()
+    await guest.exec('/bin/sh', ['-c', `${programPath}; date -s @${now}`], { timeout: limit })
   }
+  await withGuest(vm, set, limit)
 }
 
 /** Names of the snapshots of a VM, which may be off. */

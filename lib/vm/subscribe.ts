@@ -4,7 +4,7 @@ import type { Host } from '../nix/host.ts'
 import { inHome, labSettings } from '../lab-settings.ts'
 import { project } from '../settings.ts'
 import { quote } from '../quote.ts'
-import { connect } from '../ssh/ssh.ts'
+import { connected } from '../ssh/ssh.ts'
 import { sshTarget } from './identity.ts'
 import {
   configRemote,
@@ -39,14 +39,11 @@ export async function subscribe(vm: Vm, { facts }: Host, limit: number): Promise
     [inHome(paths.dotfiles, facts.home), 'dotfiles.git'],
   ]
   const words = [vm.user, facts.home, branch, ...clones.flat()]
-  const root = await connect(sshTarget(vm, 'root'))
-  try {
-    await root.exec(`sh -s -- ${words.map(quote).join(' ')}`, {
+  await connected(sshTarget(vm, 'root'), (root) =>
+    root.exec(`sh -s -- ${words.map(quote).join(' ')}`, {
       input: readFileSync(join(project, 'lib/vm/subscribe.sh'), 'utf8'),
       timeout: limit,
       hint: `just ssh-test-vm ${vm.host}`,
-    })
-  } finally {
-    await root.close()
-  }
+    }),
+  )
 }
