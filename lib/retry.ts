@@ -134,6 +134,19 @@ export async function counting<T>(
   }
 }
 
+/**
+ * Waits for work no longer than its limit; it goes on all the same.
+ * @param limit seconds
+ * @param late what is thrown then
+ */
+export function within<T>(work: Promise<T>, limit: number, late: () => Failure): Promise<T> {
+  let timer: NodeJS.Timeout | undefined
+  const over = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(late()), limit * 1000)
+  })
+  return Promise.race([work, over]).finally(() => clearTimeout(timer))
+}
+
 /** Waits for `seconds`, or until the function that it hands out is called. */
 export function pause(seconds: number, handOut?: (end: () => void) => void): Promise<void> {
   return new Promise((resolve) => {

@@ -12,7 +12,7 @@ import { askFacts, clonesOf, factsWithin } from './oracle-facts.ts'
 import { seeded } from './random.ts'
 import type { Note } from '../report/record.ts'
 import { judgeCase, type CaseResult } from '../report/result.ts'
-import { counting } from '../retry.ts'
+import { counting, within } from '../retry.ts'
 import { Lost } from '../share.ts'
 import {
   NotApplicable,
@@ -127,9 +127,10 @@ export async function runCase(
     const faults: FaultState[] = []
     const ends = new Map<string, Ends | `/${string}`>()
     const scene = sceneOf({ name, vms, world, stage, result, faults, ends, note, say })
-    const { patience } = stage.ground.accelerator
+    const limit = (one.limit ?? defaultLimit) * stage.ground.accelerator.patience
+    const late = `The case \`${name}\` took longer than its limit of ${limit} s`
     const over = Promise.race([one.run(scene), full.promise])
-    await within(over, (one.limit ?? defaultLimit) * patience, `case \`${name}\``)
+    await within(over, limit, () => new Failure(late))
     const asked = note({ kind: 'step', name: 'oracle', phase: 'begin', hosts })
     result.oracle.push(...judgeFaults(faults).map((row) => ({ host: '', ...row })))
     for (const kind of ['config', 'dotfiles'] as const) {
@@ -367,15 +368,6 @@ const followPower = (host: string, note: Note): (() => void) =>
     },
     { from: 'end' },
   )
-
-async function within<T>(work: Promise<T>, limit: number, name: string): Promise<T> {
-  let timer: NodeJS.Timeout | undefined
-  const late = new Promise<never>((_, reject) => {
-    const failure = new Failure(`The ${name} took longer than its limit of ${limit} s`)
-    timer = setTimeout(() => reject(failure), limit * 1000)
-  })
-  return Promise.race([work, late]).finally(() => clearTimeout(timer))
-}
 
 const matches = (pattern: RegExp, found: Value): boolean =>
   found !== null && pattern.test(String(found))

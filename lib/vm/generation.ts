@@ -1,4 +1,5 @@
 import { Failure } from '../failure.ts'
+import { within } from '../retry.ts'
 import { guestAgent, programPath } from './guest-agent.ts'
 import { files, type Vm } from './vm.ts'
 
@@ -51,18 +52,11 @@ export async function generationOf(vm: Vm, limit: number): Promise<Generation> {
     })
     return readGeneration(stdout)
   }
-  let timer: NodeJS.Timeout | undefined
-  const over = new Promise<never>((_, reject) => {
-    const failure = new Failure(`\`${vm.host}\` does not answer within ${limit} s`)
-    timer = setTimeout(() => reject(failure), limit * 1000)
-  })
-  try {
-    return await Promise.race([ask(), over])
-  } finally {
+  const silent = () => new Failure(`\`${vm.host}\` does not answer within ${limit} s`)
+  return within(ask(), limit, silent).finally(() => {
     late = true
-    clearTimeout(timer)
     client?.close()
-  }
+  })
 }
 
 /** Reads what the script printed. */

@@ -2,7 +2,7 @@ import { randomInt } from 'node:crypto'
 import { constants } from 'node:os'
 import { deferred, type Deferred } from '../deferred.ts'
 import { Failure, onFailure } from '../failure.ts'
-import { pause, TookTooLong, waitFor, type Blame } from '../retry.ts'
+import { pause, TookTooLong, waitFor, within, type Blame } from '../retry.ts'
 import { lastLines, type Ran } from '../run.ts'
 import { kernelOf } from './kernel.ts'
 import { openSocket } from './socket.ts'
@@ -89,17 +89,11 @@ export async function guestAgent(
     const late = (): Failure =>
       options.blame?.(`The ${agent} did not answer \`${command}\``) ??
       new TookTooLong(`The ${agent} did not answer \`${command}\` within ${limit} s`)
-    const timer = setTimeout(() => answer.reject(late()), limit * 1000)
     pending.set(id, { ...answer, command })
     // the byte makes the agent drop half a command that an earlier client left behind
     if (command === 'guest-sync-delimited') socket.write(Buffer.of(0xff))
     socket.write(`${JSON.stringify({ execute: command, arguments: args, id })}\n`)
-    try {
-      return (await answer.promise) as T
-    } finally {
-      clearTimeout(timer)
-      pending.delete(id)
-    }
+    return within(answer.promise as Promise<T>, limit, late).finally(() => pending.delete(id))
   }
 
   const exec: GuestAgent['exec'] = async (program, args = [], execOptions = {}) => {

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { deferred, type Deferred } from '../deferred.ts'
 import { Failure } from '../failure.ts'
-import { waitFor } from '../retry.ts'
+import { waitFor, within } from '../retry.ts'
 import { openSocket } from './socket.ts'
 
 export interface QmpEvent {
@@ -79,34 +79,26 @@ export async function qmp(
     if (socket.destroyed) throw new Failure(`Cannot ask QEMU for \`${command}\`: it has ended`)
     const answer = deferred<unknown>()
     const id = (lastId += 1)
-    const late = new Failure(`QEMU did not answer \`${command}\` within ${seconds} s`)
-    const timer = setTimeout(() => answer.reject(late), seconds * 1000)
+    const late = () => new Failure(`QEMU did not answer \`${command}\` within ${seconds} s`)
     pending.set(id, { ...answer, command })
     socket.write(`${JSON.stringify({ execute: command, arguments: args, id })}\n`)
-    try {
-      return (await answer.promise) as T
-    } finally {
-      clearTimeout(timer)
-      pending.delete(id)
-    }
+    return within(answer.promise as Promise<T>, seconds, late).finally(() => pending.delete(id))
   }
   const on: Qmp['on'] = (listener) => {
     listeners.add(listener)
     return () => listeners.delete(listener)
   }
 
-  const busy = new Failure(`The QMP monitor at \`${path}\` did not greet within ${limit} s`, {
-    hint: 'It serves one client at a time: another task may hold it',
-  })
-  const timer = setTimeout(() => greeted.reject(busy), limit * 1000)
+  const busy = () =>
+    new Failure(`The QMP monitor at \`${path}\` did not greet within ${limit} s`, {
+      hint: 'It serves one client at a time: another task may hold it',
+    })
   try {
-    await greeted.promise
+    await within(greeted.promise, limit, busy)
     await execute('qmp_capabilities', undefined, limit)
   } catch (thrown) {
     socket.destroy()
     throw thrown
-  } finally {
-    clearTimeout(timer)
   }
   return { execute, on, closed, close: () => socket.destroy() }
 }
