@@ -22,7 +22,7 @@ import { unwell } from '../lib/scenario/unwell.ts'
 import { doAsTold } from '../lib/scenario/told.ts'
 import { cutUplink } from '../lib/scenario/uplink.ts'
 import {
-  deploys,
+  deploysForGood,
   failingUnit,
   module,
   note,
@@ -115,9 +115,8 @@ const cases: Case[] = [
         ),
         'Hook',
       )
-      const to = await deploys(scene, vm)
+      const to = await deploysForGood(scene, vm)
       scene.check('it deployed the hook', first, to.commit)
-      scene.ends(vm, to.toplevel)
       const units = await vm.ask(`unit=nix-local-upgrade
         systemctl show -p TimersCalendar -p RandomizedDelayUSec $unit.timer | sort
         systemctl show -p After -p Wants $unit.service | grep -c -w network-online.target`)
@@ -193,7 +192,7 @@ const cases: Case[] = [
       const state = 'systemctl show --value -p SubState lab-rebuild.service'
       await vm.until('the rebuild to end', 90, `[ "$(${state})" != running ]`)
       scene.check('the rebuild ends well', 'exited', await vm.ask(state))
-      scene.ends(vm, toplevel as `/${string}`)
+      scene.ends(vm, toplevel)
       await vm.root('systemctl stop lab-rebuild.service')
     },
   },
@@ -224,8 +223,7 @@ const cases: Case[] = [
       })
       // among others, and not the first of them
       await world.config.commit(await sealedTo(other!, own!), 'Secrets')
-      const to = await deploys(scene, vm)
-      scene.ends(vm, to.toplevel)
+      const to = await deploysForGood(scene, vm)
       await world.config.commit(await sealedTo(other!), 'Secrets of another')
       await upgrades(scene, vm, { outcome: 'switch-failed' })
       const said = `journalctl --output=cat _SYSTEMD_INVOCATION_ID="$(systemctl show --value -p InvocationID nix-local-upgrade.service)"`
@@ -259,8 +257,7 @@ const cases: Case[] = [
     run: async (scene) => {
       const { vm, world } = scene
       const two = await world.config.commit(note(vm, 'two'), 'Two')
-      const to = await deploys(scene, vm)
-      scene.ends(vm, to.toplevel)
+      const to = await deploysForGood(scene, vm)
       const parent = world.start.config
       await world.config.commit(note(vm, 'other'), 'Other', { parent })
       const rewritten = new RegExp(`^${world.branch} was rewritten: .* does not descend from`)
@@ -295,36 +292,32 @@ const cases: Case[] = [
     run: async (scene) => {
       const { vm, world } = scene
       // the bookmark of the trunk is where the host's own commit does not stand
-      await vm.user(
-        `cd ${fromHome(world.paths.flake)} && echo side >world/side && jj commit -m Side
+      const inClone = cloneOf(scene, vm)
+      await inClone(
+        `echo side >world/side && jj commit -m Side
         jj bookmark set ${world.branch} --revision @- && jj new ${world.branch}@origin
         echo '{ environment.etc."lab-local".text = "mine"; }' >${ownFiles}/all.nix && jj commit -m Mine`,
       )
       await world.config.commit(note(vm, 'two'), 'Two')
-      const to = await deploys(scene, vm)
-      scene.ends(vm, to.toplevel)
+      const to = await deploysForGood(scene, vm)
       scene.check('the remote’s change runs', 'two', await seen(vm))
       scene.check('its own change runs', 'mine', await seen(vm, 'lab-local'))
-      const said = await vm.askUser(
-        `cd ${fromHome(world.paths.flake)} && jj log --no-graph -r '${world.branch}@origin..@-' -T description`,
-      )
-      scene.check('its own commit stands on the remote’s', 'Mine', said)
-      const trunk = `cd ${fromHome(world.paths.flake)} && jj log --no-graph -r ${world.branch} -T description`
-      const at = await vm.askUser(trunk, { allow: 'any' })
-      scene.check('so does the bookmark of the trunk', 'Mine', at)
+      const described = (revisions: string): Promise<string> =>
+        inClone(`jj log --no-graph -r '${revisions}' -T description`, { allow: 'any' })
+      const own = await described(`${world.branch}@origin..@-`)
+      scene.check('its own commit stands on the remote’s', 'Mine', own)
+      scene.check('so does the bookmark of the trunk', 'Mine', await described(world.branch))
       // a merge that somebody is at is neither deployed nor taken apart
-      await vm.user(
-        `cd ${fromHome(world.paths.flake)} && jj new @- 'description(exact:"Side\\n")' && echo draft >world/draft`,
-      )
+      await inClone(`jj new @- 'description(exact:"Side\\n")' && echo draft >world/draft`)
       const reason = /^The working copy is a merge with edits that are not described: /
       await upgrades(scene, vm, { outcome: 'failed', reason })
-      const merge = `cd ${fromHome(world.paths.flake)} && jj log --no-graph -r 'parents(@)' -T description | sort && cat world/draft`
-      const found = (await vm.askUser(merge)).replaceAll('\n', ' ')
+      const merge = "jj log --no-graph -r 'parents(@)' -T description | sort && cat world/draft"
+      const found = (await inClone(merge)).replaceAll('\n', ' ')
       scene.check('the merge is as it was', 'Mine Side draft', found)
-      await vm.user(`cd ${fromHome(world.paths.flake)} && jj describe -m Merged`)
-      const deployed = `cd ${fromHome(world.paths.flake)} && git log -1 --format=%s refs/nix-local-upgrade/candidate`
+      await inClone('jj describe -m Merged')
+      const deployed = 'git log -1 --format=%s refs/nix-local-upgrade/candidate'
       await upgrades(scene, vm, { outcome: 'up-to-date', reason: /changes nothing of this host/ })
-      scene.check('the merge is what is deployed', 'Merged', await vm.askUser(deployed))
+      scene.check('the merge is what is deployed', 'Merged', await inClone(deployed))
     },
   },
   {
@@ -352,16 +345,14 @@ const cases: Case[] = [
     run: async (scene) => {
       const { vm, world } = scene
       const path = hostModule(vm.host)
-      const own = `cd ${fromHome(world.paths.flake)} && jj log --no-graph -r @- -T commit_id`
-      await vm.user(
-        `cd ${fromHome(world.paths.flake)} && echo '{ time.timeZone = "UTC"; }' >${path} && jj commit -m Mine`,
-      )
-      const before = await vm.user(own)
+      const inClone = cloneOf(scene, vm)
+      const own = 'jj log --no-graph -r @- -T commit_id'
+      await inClone(`echo '{ time.timeZone = "UTC"; }' >${path} && jj commit -m Mine`)
+      const before = await inClone(own)
       await world.config.commit(note(vm, 'two'), 'Two')
       const reason = new RegExp(`^Conflict in ${path}`)
       await upgrades(scene, vm, { outcome: 'conflict', phase: 'rebase', reason })
-      const after = await vm.user(own)
-      scene.check('its commit is as it was', before.stdout, after.stdout)
+      scene.check('its commit is as it was', before, await inClone(own))
     },
   },
   {
@@ -377,12 +368,12 @@ const cases: Case[] = [
       await upgrades(scene, vm, { outcome: 'build-failed' })
       await upgrades(scene, vm, { outcome: 'skipped-known-bad', phase: 'fetch' })
       // it is remembered for good: not used up, nor forgotten for another one
-      const clone = `cd ${fromHome(world.paths.flake)}`
-      await vm.user(`${clone} && echo own >world/own && jj commit -m Own`)
+      const inClone = cloneOf(scene, vm)
+      await inClone('echo own >world/own && jj commit -m Own')
       await upgrades(scene, vm, { outcome: 'build-failed' })
       // what is rebased has another name each time
       await upgrades(scene, vm, { outcome: 'skipped-known-bad', phase: 'fetch' })
-      await vm.user(`${clone} && jj new ${world.branch}@origin`)
+      await inClone(`jj new ${world.branch}@origin`)
       await upgrades(scene, vm, { outcome: 'skipped-known-bad', phase: 'fetch' })
       await world.config.commit(note(vm, 'three'), 'Good')
       await upgrades(scene, vm, { outcome: 'upgraded' })

@@ -19,6 +19,7 @@ import {
   staysDown,
   validated,
 } from '../lib/scenario/trial.ts'
+import type { StorePath } from '../lib/nix/store.ts'
 import { quote } from '../lib/quote.ts'
 import { brokenTrials } from '../lib/scenario/broken-trials.ts'
 import { bootCounting } from '../lib/scenario/boot-counting.ts'
@@ -42,7 +43,7 @@ const others: Case[] = [
       const script = '/boot/startup.nsh'
       await vm.root(`echo 'echo mine' >${script}`)
       const trial = await armed(scene, vm, harmless)
-      scene.ends(vm, trial as `/${string}`)
+      scene.ends(vm, trial)
       const failed = `/nix/store/${'0'.repeat(32)}-of-before 2026-01-01T00:00:00Z it did not come up`
       // so has this one, as after a power cut, and it is forgiven
       const own = `${trial} 2026-01-01T00:00:00Z it did not come up`
@@ -329,12 +330,12 @@ async function bootsGoldenInstead(scene: Scene, entry?: string): Promise<number>
 }
 
 /** What was not started has not failed: it boots the next time, and becomes golden. */
-async function isTriedAgain(scene: Scene, trial: string): Promise<void> {
+async function isTriedAgain(scene: Scene, trial: StorePath): Promise<void> {
   const { vm, check } = scene
   const { trial: next, lastFailed } = await bootStatus(scene, vm)
   check('it is on trial again', trial, next ?? undefined)
   check('nothing is written down as failed', null, lastFailed)
-  scene.ends(vm, trial as `/${string}`)
+  scene.ends(vm, trial)
   await boots(scene, vm, 'the trial boots', trial)
   await becomesGolden(scene, vm, trial)
 }

@@ -242,7 +242,7 @@ async function publishedByUser(
     lineOf(await world.dotfiles.read('dot_labrc'), line)
   const module = `{ lib, ... }: { myModules.services.chezmoiSync.${option} = lib.mkForce false; }\n`
   const { toplevel } = await rebuild(scene, vm, module)
-  scene.ends(vm, toplevel as `/${string}`)
+  scene.ends(vm, toplevel)
   // the one that runs meanwhile goes on
   const script = `#!/bin/sh
 echo begun >>labruns; until [ -e /run/lab-go ]; do sleep 0.1; done; echo ended >>labruns\n`

@@ -14,6 +14,9 @@ import { Failure } from '../failure.ts'
 import { imageKey, type BaseImage, type ImageOptions } from '../image/base.ts'
 import { labCache } from '../settings.ts'
 
+/** Where something is in a store of Nix. */
+export type StorePath = `/${string}`
+
 /**
  * Options for every nix command that evaluates or builds for the guest. The store is a directory
  * of its own, as the guest's kernel is an input that is not in the derivation (see toplevel.nix);

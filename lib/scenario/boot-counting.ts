@@ -79,7 +79,7 @@ async function counted(scene: Scene): Promise<void> {
   const held = await vm.ask(`grep -c ^${good} ${failedTrials}`, { allow: 'any' })
   check('and has not failed', '0', held)
 
-  scene.ends(vm, good as `/${string}`)
+  scene.ends(vm, good)
   await boots(scene, vm, 'the trial boots', good)
   await becomesGolden(scene, vm, good)
   const entry = await entryOf(good)

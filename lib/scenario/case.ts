@@ -23,6 +23,7 @@ import {
   type Value,
   type Watch,
 } from './family.ts'
+import type { StorePath } from '../nix/store.ts'
 import { labHome } from '../settings.ts'
 import { notAsked } from './subject.ts'
 import { freeBelow, requireSpace } from '../vm/preflight.ts'
@@ -125,7 +126,7 @@ export async function runCase(
     const { watch } = stage
     if (watch) await Promise.all(vms.map((vm) => vm.root(watch.before)))
     const faults: FaultState[] = []
-    const ends = new Map<string, Ends | `/${string}`>()
+    const ends = new Map<string, Ends | StorePath>()
     const scene = sceneOf({ name, vms, world, stage, result, faults, ends, note, say })
     const limit = (one.limit ?? defaultLimit) * stage.ground.accelerator.patience
     const late = `The case \`${name}\` took longer than its limit of ${limit} s`
@@ -240,7 +241,7 @@ interface Parts {
   stage: Stage
   result: CaseResult
   faults: FaultState[]
-  ends: Map<string, Ends | `/${string}`>
+  ends: Map<string, Ends | StorePath>
   note: Note
   say: (line: string) => void
 }
@@ -291,7 +292,7 @@ function sceneOf({ name, vms, world, stage, result, faults, ends, note, say }: P
 /** The oracle's rows for one VM. */
 async function ask(
   vm: Machine,
-  wanted: Ends | `/${string}`,
+  wanted: Ends | StorePath,
   world: World,
   stage: Stage,
 ): Promise<CaseResult['oracle']> {

@@ -1,4 +1,5 @@
 import { Failure } from '../failure.ts'
+import type { StorePath } from '../nix/store.ts'
 import type { RunEvent, RunRecord } from '../report/record.ts'
 import type { CaseResult } from '../report/result.ts'
 import type { Ground } from '../vm/ground.ts'
@@ -78,7 +79,7 @@ export interface Scene {
   /** As `check`, and ends the case when it does not hold. */
   must: (name: string, expected: Value | RegExp, found: Value | undefined) => void
   /** Overrides the case's `ends` for one VM, by a store path. */
-  ends: (vm: Machine, toplevel: Ends | `/${string}`) => void
+  ends: (vm: Machine, toplevel: Ends | StorePath) => void
   /**
    * Announces a fault. The oracle fails a case whose fault was not proved to have bitten, or was
    * not proved healed.

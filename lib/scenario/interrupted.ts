@@ -3,7 +3,7 @@ import type { Case, Scene } from './family.ts'
 import type { Machine } from './machine.ts'
 import { profileOf } from './subject.ts'
 import { comes, validated } from './trial.ts'
-import { failingUnit, module, note, program, seen, upgrades } from './upgrade.ts'
+import { cloneOf, failingUnit, module, note, program, seen, upgrades } from './upgrade.ts'
 
 /** Phases of an upgrade that succeeds, in order. */
 const phases = [
@@ -274,7 +274,7 @@ function inCheckout({ name, title, limit, at }: Unforeseen): Case {
     run: async (scene) => {
       const { vm, world, check, must } = scene
       const clone = `${await vm.askUser('pwd')}/${fromHome(world.paths.flake)}`
-      const inClone = (script: string): Promise<string> => vm.askUser(`cd ${clone} && ${script}`)
+      const inClone = cloneOf(scene, vm)
       await inClone('echo mine >mine && jj commit --quiet -m Mine')
       const file = (index: number): string => `labmany/${String(index).padStart(4, '0')}`
       const files = Array.from({ length: many }, (_, index) => [file(index), `${index}\n`] as const)

@@ -5,6 +5,7 @@ import { rebuild } from './trial.ts'
 import { silenceRemote } from './uplink.ts'
 import {
   deploys,
+  deploysForGood,
   module,
   note,
   noted,
@@ -172,8 +173,7 @@ export const limits: Case[] = [
       const parent = await world.dotfiles.commit(changes, 'Script', other)
       await world.config.commit(module(vm, host(noted('two'))), 'Two')
       const reason = /; chezmoi-pre-update\.service failed/
-      const { toplevel } = await deploys(scene, vm, { reason, waits: limit })
-      scene.ends(vm, toplevel)
+      await deploysForGood(scene, vm, { reason, waits: limit })
       scene.check('the commit runs', 'two', await seen(vm))
       const said = await vm.ask(saidLast)
       scene.check('it is told', `failed: Cannot apply: no end within ${limit} s`, said)
@@ -214,8 +214,7 @@ export const limits: Case[] = [
         const limit = fixed ? seconds : Math.ceil(seconds * vm.patience)
         // the agent that runs has the limits of the generation that it belongs to
         await world.config.commit(withOptions(vm, options(limit)), 'May hang')
-        const { toplevel } = await deploys(scene, vm)
-        scene.ends(vm, toplevel)
+        const { toplevel } = await deploysForGood(scene, vm)
         await world.config.commit(withOptions(vm, options(limit), brings), 'Hangs')
         await vm.root(`touch ${there}`)
         await upgrades(scene, vm, { ...wanted, reason: reason(limit), waits: limit })
@@ -242,7 +241,7 @@ export const limits: Case[] = [
       const limit = Math.ceil(20 * vm.patience)
       const option = optionsModule(`lockTimeout = lib.mkForce ${limit};`)
       const { toplevel } = await rebuild(scene, vm, option)
-      scene.ends(vm, toplevel as `/${string}`)
+      scene.ends(vm, toplevel)
       await vm.root(
         `systemd-run --quiet --wait ${toplevel}/bin/switch-to-configuration switch
         systemd-run --quiet --unit=lab-rebuild flock /run/nixos/switch-to-configuration.lock sleep infinity`,

@@ -4,6 +4,7 @@ import type { Case } from './family.ts'
 import {
   deployedBy,
   deploys,
+  deploysForGood,
   markers,
   module,
   noted,
@@ -72,8 +73,7 @@ export const options: Case[] = [
       await world.config.commit(withOptions(vm, choice), 'Choice')
       await deploys(scene, vm)
       await world.config.commit(withOptions(vm, choice, noted('two')), 'Two')
-      const { toplevel } = await deploys(scene, vm)
-      scene.ends(vm, toplevel)
+      const { toplevel } = await deploysForGood(scene, vm)
       scene.check('the commit runs', 'two', await seen(vm))
       const bad = 'environment.etc."lab-case".source = pkgs.runCommand "lab-bad" { } "exit 1";'
       await world.config.commit(withOptions(vm, choice, bad), 'Bad')
@@ -99,8 +99,7 @@ export const options: Case[] = [
       await deploys(scene, vm)
       await world.dotfiles.commit({ dot_labrc: setThird }, 'Edit')
       await world.config.commit(host(noted('two')), 'Two')
-      const { toplevel } = await deploys(scene, vm)
-      scene.ends(vm, toplevel)
+      await deploysForGood(scene, vm)
       const line = lineOf(await readHome(vm, '.labrc'), 3)
       scene.check('the dotfiles are as they were', 'line 3', line)
     },
@@ -113,8 +112,7 @@ export const options: Case[] = [
     run: async (scene) => {
       const { vm, world } = scene
       await world.config.commit(withOptions(vm, 'enable = lib.mkForce false;'), 'No upgrades')
-      const { toplevel } = await deploys(scene, vm)
-      scene.ends(vm, toplevel)
+      await deploysForGood(scene, vm)
       const left = await vm.ask(
         'systemctl list-unit-files --no-legend "nix-local-upgrade*"; systemctl list-timers --all --no-legend "nix-local-upgrade*"',
       )
@@ -138,8 +136,7 @@ export const options: Case[] = [
       await vm.user(`mv ${flake} '${odd}' && ln -s '${odd}' ${flake}`)
       await vm.user(`cd '${odd}' && echo own >world/own && jj commit --quiet -m Own`)
       await world.config.commit(withOptions(vm, choice, noted('two')), 'Two')
-      const { toplevel } = await deploys(scene, vm)
-      scene.ends(vm, toplevel)
+      await deploysForGood(scene, vm)
       scene.check('the commit runs', 'two', await seen(vm))
     },
   },
@@ -157,8 +154,7 @@ export const options: Case[] = [
       await world.config.commit(host(), 'From the remote')
       await deploys(scene, vm)
       const two = await world.config.commit(host(noted('two')), 'Two')
-      const to = await deploys(scene, vm)
-      scene.ends(vm, to.toplevel)
+      const to = await deploysForGood(scene, vm)
       scene.check('it deployed the commit', two, to.commit)
       scene.check('it runs', 'two', await seen(vm))
       scene.check('it has done so without the clone', 'remote', (await vm.status())?.mode)

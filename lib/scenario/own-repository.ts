@@ -3,7 +3,16 @@ import type { Case, Scene } from './family.ts'
 import { hostModule, ownFiles } from './host-module.ts'
 import { killAt } from './interrupted.ts'
 import { doAsTold, told } from './told.ts'
-import { deployedBy, deploys, markers, note, noted, seen, upgrades } from './upgrade.ts'
+import {
+  cloneOf,
+  deployedBy,
+  deploysForGood,
+  markers,
+  note,
+  noted,
+  seen,
+  upgrades,
+} from './upgrade.ts'
 
 /** What becomes of a clone or of a trunk by somebody's hand, and what brings it to rights. */
 export const ownRepository: Case[] = [
@@ -57,7 +66,7 @@ export const ownRepository: Case[] = [
 async function mended(scene: Scene): Promise<void> {
   const { vm, world, check } = scene
   const clone = fromHome(world.paths.flake)
-  const inClone = (script: string): Promise<string> => vm.askUser(`cd ${clone} && ${script}`)
+  const inClone = cloneOf(scene, vm)
   const refused = async (reason: RegExp): Promise<string> =>
     (await upgrades(scene, vm, { outcome: 'failed', reason })).reason ?? ''
   const file = `${ownFiles}/all.nix`
@@ -105,8 +114,7 @@ async function mended(scene: Scene): Promise<void> {
 
   // as a power cut leaves what was just written
   await inClone('mkdir -p .git/refs/nix-local-upgrade && : >.git/refs/nix-local-upgrade/trunk')
-  const to = await deploys(scene, vm)
-  scene.ends(vm, to.toplevel)
+  await deploysForGood(scene, vm)
   check('the remote’s change runs', 'two', await seen(vm))
   check('its own change runs', 'mine', await seen(vm, 'lab-local'))
   check('locks of nobody are gone', '', await inClone('find .git -name "*.lock"'))
@@ -114,8 +122,7 @@ async function mended(scene: Scene): Promise<void> {
 
 async function halfMoved(scene: Scene): Promise<void> {
   const { vm, world, check } = scene
-  const clone = fromHome(world.paths.flake)
-  const inClone = (script: string): Promise<string> => vm.askUser(`cd ${clone} && ${script}`)
+  const inClone = cloneOf(scene, vm)
   const text = Array.from({ length: 50 }, (_, line) => `line ${line}`).join('\\n')
   // two commits of this host: the working copy is on the one, and to go to the other
   await inClone(`jj new ${world.branch}@origin && printf '${text}\\n' >other.txt && mkdir -p deep/er && echo o >deep/er/other
@@ -127,8 +134,7 @@ async function halfMoved(scene: Scene): Promise<void> {
     rm -r link gone; truncate -s 20 tool; chmod -x tool
     printf 'line 0\\nline' >other.txt; echo draft >draft`)
   await world.config.commit(note(vm, 'two'), 'Two')
-  const to = await deploys(scene, vm)
-  scene.ends(vm, to.toplevel)
+  await deploysForGood(scene, vm)
   check('the remote’s change runs', 'two', await seen(vm))
   check('so does its own commit', 'mine', await seen(vm, 'lab-local'))
   const there = 'ls -d tool link gone deep/er/other 2>/dev/null; git diff HEAD --name-only'
@@ -148,8 +154,7 @@ async function halfMoved(scene: Scene): Promise<void> {
 
 async function headLeft(scene: Scene): Promise<void> {
   const { vm, world, check } = scene
-  const inClone = (script: string): Promise<string> =>
-    vm.askUser(`cd ${fromHome(world.paths.flake)} && ${script}`)
+  const inClone = cloneOf(scene, vm)
   await inClone(`jj new ${world.branch}@origin && echo mine >mine && jj commit -m Mine`)
   const ways = [
     ['on the way there', 'two'],
@@ -206,8 +211,7 @@ async function pushedConflict(scene: Scene): Promise<void> {
   check('it is deployed once it is accepted', 'marked', await seen(vm))
 
   await world.config.commit({ [path]: host('after', comment) }, 'After')
-  const to = await deploys(scene, vm)
-  scene.ends(vm, to.toplevel)
+  await deploysForGood(scene, vm)
   check('what was accepted holds nothing back', 'after', await seen(vm))
   // as a conflict of jj is in git
   const sides = { '.jjconflict-base-0/x': 'x\n', '.jjconflict-side-0/x': 'y\n' }
@@ -217,8 +221,7 @@ async function pushedConflict(scene: Scene): Promise<void> {
 
 async function inTheWay(scene: Scene): Promise<void> {
   const { vm, world, check } = scene
-  const clone = fromHome(world.paths.flake)
-  const inClone = (script: string): Promise<string> => vm.askUser(`cd ${clone} && ${script}`)
+  const inClone = cloneOf(scene, vm)
   await inClone("echo lab.env >>.git/info/exclude && echo 'the only copy' >lab.env")
   const before = await inClone('git rev-parse HEAD')
   const bad = '{ environment.etc."lab-case".text = "two" }\n'
@@ -231,8 +234,7 @@ async function inTheWay(scene: Scene): Promise<void> {
   await upgrades(scene, vm, { outcome: 'build-failed' })
   check('theirs has gone with the bad commit', 'away', await inClone('cat lab.env || echo away'))
   await world.config.commit(note(vm, 'three'), 'Good')
-  const to = await deploys(scene, vm)
-  scene.ends(vm, to.toplevel)
+  await deploysForGood(scene, vm)
   check('a good commit is deployed', 'three', await seen(vm))
   check('with its file', 'theirs', await inClone('cat lab.env'))
   check('and the user has theirs', 'the only copy', await inClone('cat ../lab.env'))

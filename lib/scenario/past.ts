@@ -4,6 +4,7 @@ import type { Case } from './family.ts'
 import { ownFiles } from './host-module.ts'
 import {
   deploys,
+  deploysForGood,
   failingUnit,
   module,
   note,
@@ -65,7 +66,7 @@ export const past: Case[] = [
     run: async (scene) => {
       const { vm, world } = scene
       const byHand = await buildInGuest(vm, world.paths.flake, harmless, scene.say)
-      scene.ends(vm, byHand as `/${string}`)
+      scene.ends(vm, byHand)
       const overtaken = async (text: string, command: string): Promise<void> => {
         const slow = `{ pkgs, ... }: { environment.etc."lab-case".source = pkgs.runCommand "lab-slow-${text}" { } "sleep 45; echo ${text} > $out"; }\n`
         await world.config.commit(module(vm, slow), text)
@@ -102,8 +103,7 @@ export const past: Case[] = [
       const restart = `systemctl restart ${names.join(' ')}`
       await vm.root(`touch /run/lab-ill; ${restart} 2>/dev/null || true`)
       await world.config.commit(withOptions(vm, '', `${units} ${noted('two')}`), 'Two')
-      const { toplevel } = await deploys(scene, vm)
-      scene.ends(vm, toplevel)
+      await deploysForGood(scene, vm)
       const failed = `systemctl is-failed ${names.map((name) => `${name}.service`).join(' ')}`
       const found = (await vm.ask(failed, { allow: 'any' })).split('\n')
       scene.check('they fail as before', 'failed failed', found.join(' '))
@@ -122,8 +122,7 @@ export const past: Case[] = [
       await world.config.commit(withOptions(vm, check), 'One')
       const one = await deploys(scene, vm)
       await world.config.commit(withOptions(vm, check, noted('two')), 'Two')
-      const two = await deploys(scene, vm)
-      scene.ends(vm, two.toplevel)
+      const two = await deploysForGood(scene, vm)
       await vm.root('touch /run/lab-no')
       await world.config.commit(withOptions(vm, check), 'Back to one')
       const back = await upgrades(scene, vm, { outcome: 'validation-failed', waits: 20 })
@@ -147,8 +146,7 @@ export const past: Case[] = [
       const collects = `sh -c 'case $0 in preflight | validate) [ ! -e /run/lab-no ] || { nix-collect-garbage -d >/dev/null 2>&1 && touch /run/lab-$0; } ;; esac'`
       const options = `phaseHook = lib.mkForce ${JSON.stringify(collects)}; ${declared('test ! -e /run/lab-no')}`
       await world.config.commit(withOptions(vm, options), 'One')
-      const { toplevel } = await deploys(scene, vm)
-      scene.ends(vm, toplevel)
+      const { toplevel } = await deploysForGood(scene, vm)
       await world.config.commit(withOptions(vm, options, noted('two')), 'Two')
       await vm.root('touch /run/lab-no')
       // the agent gives a check 20 s to come to hold
@@ -188,8 +186,7 @@ export const past: Case[] = [
       const { vm, world } = scene
       const check = declared('test ! -e /run/lab-no || ! mount -o remount,ro /boot')
       await world.config.commit(withOptions(vm, check), 'One')
-      const { toplevel } = await deploys(scene, vm)
-      scene.ends(vm, toplevel)
+      const { toplevel } = await deploysForGood(scene, vm)
       await world.config.commit(withOptions(vm, check, noted('two')), 'Two')
       await vm.root('touch /run/lab-no')
       const wanted = { outcome: 'validation-failed', left: 'boot entries', waits: 20 }

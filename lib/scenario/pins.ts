@@ -56,7 +56,7 @@ export const pins: Case[] = [
         myModules.system.reachability.timeout = lib.mkOverride 40 60;`
       const module = `{ lib, ... }: { imports = [ (${lockedOut}) ]; ${times} ${opens} ${late} }`
       const trial = await armed(scene, vm, module)
-      scene.ends(vm, trial as `/${string}`)
+      scene.ends(vm, trial)
       await boots(scene, vm, 'the trial boots', trial)
       await becomesGolden(scene, vm, trial)
     },
@@ -183,7 +183,7 @@ export const pins: Case[] = [
       await rebuildsAmidPin(scene)
       const known = await vm.ask(`cut -d ' ' -f 1 ${failedTrials} || true`)
       scene.check('what else has failed is still known', other, known)
-      scene.ends(vm, trial as `/${string}`)
+      scene.ends(vm, trial)
       const last = await bootStatus(scene, vm)
       scene.check('it is golden', `${trial} null`, `${last['golden']} ${last['trial']}`)
     },
@@ -223,7 +223,7 @@ export const pins: Case[] = [
       scene.check('golden is what it was', golden, now)
       scene.check('and whole', /^golden: (?!.*PROBLEM)/s, await told(scene, vm, 'show-golden'))
       fault.healed(Number(await vm.ask(`rm /boot/lab-fill; ${free}`)) > 2048, 'it is empty')
-      scene.ends(vm, trial as `/${string}`)
+      scene.ends(vm, trial)
       await told(scene, vm, 'pin-golden')
       const { golden: last } = await bootStatus(scene, vm)
       scene.check('it becomes golden once there is room', trial, last)

@@ -3,7 +3,17 @@ import { fromHome } from '../lab-settings.ts'
 import type { Case } from './family.ts'
 import { comes } from './trial.ts'
 import { cutUplink } from './uplink.ts'
-import { deploys, module, note, noted, oneshot, seen, upgrades, withOptions } from './upgrade.ts'
+import {
+  deploys,
+  deploysForGood,
+  module,
+  note,
+  noted,
+  oneshot,
+  seen,
+  upgrades,
+  withOptions,
+} from './upgrade.ts'
 
 const statusFile = '/var/lib/nix-local-upgrade/status.json'
 
@@ -62,8 +72,7 @@ export const several: Case[] = [
         before,
       )
       await world.config.commit(note(vm, 'two'), 'Two')
-      const { toplevel } = await deploys(scene, vm)
-      scene.ends(vm, toplevel)
+      await deploysForGood(scene, vm)
       scene.check('its own commits are as they were', before, await own())
       const said = await vm.askUser(`cd ${clone}/world && cat one.txt two.txt three.txt`)
       scene.check('so is what is in them', 'one two three', said.replaceAll('\n', ' '))
@@ -125,8 +134,7 @@ export const several: Case[] = [
       const said = await vm.askUser(`tail -n 1 ${file}`)
       scene.check('the edit is still there', '# edited meanwhile', said)
       await world.config.commit(note(vm, 'two'), 'Mended')
-      const { toplevel } = await deploys(scene, vm)
-      scene.ends(vm, toplevel)
+      await deploysForGood(scene, vm)
       const after = await vm.askUser(`tail -n 1 ${file}`)
       scene.check('also after the next upgrade', '# edited meanwhile', after)
     },
@@ -147,8 +155,7 @@ export const several: Case[] = [
       const late = 'test -e /run/lab-asked || ! touch /run/lab-asked'
       const options = `validationChecks = [ "${late}" ${declared} ];`
       await world.config.commit(withOptions(vm, options), 'Checks')
-      const { toplevel } = await deploys(scene, vm)
-      scene.ends(vm, toplevel)
+      await deploysForGood(scene, vm)
       for (const file of checks) {
         await world.config.commit(withOptions(vm, options, noted(file)), file)
         await vm.root(`touch ${file}`)

@@ -1,6 +1,7 @@
 import { Failure } from '../failure.ts'
 import { inHome } from '../lab-settings.ts'
 import { guestOf } from '../nix/guest.ts'
+import type { StorePath } from '../nix/store.ts'
 import { causeIn, firstError } from '../nix/nix.ts'
 import { quote } from '../quote.ts'
 import { agentJson } from './agent-json.ts'
@@ -32,7 +33,7 @@ export const failedTrials = '/var/lib/golden-generation/failed'
 
 /** A generation that was built in the guest and made the boot default, as a rebuild by hand does. */
 export interface Rebuilt {
-  toplevel: string
+  toplevel: StorePath
   /** Of switch-to-configuration: 0, or what it refused or left undone. */
   code: number
   /** What it printed. */
@@ -58,7 +59,7 @@ export async function buildInGuest(
   path: string,
   module: string,
   say: (line: string) => void,
-): Promise<string> {
+): Promise<StorePath> {
   const home = `/home/${vm.vm.user}`
   const flake = inHome(path, home)
   await vm.write(`${home}/.lab/hosts/module.nix`, module, { user: true })
@@ -78,7 +79,7 @@ export async function buildInGuest(
     const why = causeIn(evidence) ?? `nix exited with ${built.code}`
     throw new Failure(`Cannot build in \`${vm.host}\`: ${why}`, { evidence })
   }
-  return built.stdout.trim()
+  return built.stdout.trim() as StorePath
 }
 
 /** The command that makes a toplevel the boot default, as a rebuild does once it has built it. */
@@ -95,7 +96,7 @@ async function rebuilt(scene: Scene, vm: Machine, module: string): Promise<Rebui
 }
 
 /** As `rebuild`, for a module that the boot loader must take for a trial. */
-export async function armed(scene: Scene, vm: Machine, module: string): Promise<string> {
+export async function armed(scene: Scene, vm: Machine, module: string): Promise<StorePath> {
   const { toplevel, code, said } = await rebuild(scene, vm, module)
   if (!scene.golden(vm)) {
     scene.must('the rebuild boots next', 0, code)

@@ -1,4 +1,5 @@
 import type { Failure } from '../failure.ts'
+import type { StorePath } from '../nix/store.ts'
 import { TookTooLong } from '../retry.ts'
 import type { Note } from '../report/record.ts'
 import { counting } from '../retry.ts'
@@ -26,7 +27,7 @@ export interface UpgradeStatus {
 
 export interface Deployed {
   commit: string
-  toplevel: `/${string}`
+  toplevel: StorePath
   generation: number
 }
 

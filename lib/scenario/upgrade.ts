@@ -1,5 +1,8 @@
 import { Failure } from '../failure.ts'
+import { fromHome } from '../lab-settings.ts'
+import type { StorePath } from '../nix/store.ts'
 import { TookTooLong } from '../retry.ts'
+import type { ExecOptions } from '../ssh/commands.ts'
 import type { Changes } from './remote.ts'
 import { startToEnd } from '../vm/upgrade.ts'
 import { NoJson } from './agent-json.ts'
@@ -32,6 +35,12 @@ export const withOptions = (vm: Machine, options: string, more = ''): Changes =>
 /** The same as the text of a module. */
 export const optionsModule = (options: string, more = ''): string =>
   `{ lib, pkgs, ... }: { myModules.services.autoUpgrade = { ${options} }; ${more} }\n`
+
+/** Runs a shell script as a host's user, in the clone that it is upgraded from. @returns what it prints */
+export const cloneOf =
+  ({ world }: Scene, vm: Machine) =>
+  (script: string, options?: ExecOptions): Promise<string> =>
+    vm.askUser(`cd ${fromHome(world.paths.flake)} && ${script}`, options)
 
 export const seen = (vm: Machine, name = 'lab-case'): Promise<string> =>
   vm.ask(`cat /etc/${name} 2>/dev/null || echo none`)
@@ -124,6 +133,17 @@ export async function deploys(
   return deployedBy(scene, await upgrades(scene, vm, { outcome: 'upgraded', ...wanted }))
 }
 
+/** As `deploys`, for what is to run still when the case is over. */
+export async function deploysForGood(
+  scene: Scene,
+  vm: Machine,
+  wanted: Partial<Wanted> = {},
+): Promise<Deployed> {
+  const deployed = await deploys(scene, vm, wanted)
+  scene.ends(vm, deployed.toplevel)
+  return deployed
+}
+
 /** What an upgrade says that it deployed; one that names nothing ends the case. */
 export function deployedBy({ must }: Scene, status: UpgradeStatus | undefined): Deployed {
   must('the upgrade names what it deployed', /^\/nix\/store\//, status?.to?.toplevel)
@@ -160,7 +180,7 @@ async function seenOf(
   if (!held) scene.event(log)
   const to: Deployed = {
     commit: '',
-    toplevel: profile as `/${string}`,
+    toplevel: profile as StorePath,
     generation: Number(/\d+/.exec(link)?.[0]),
   }
   // the word of those that have words, for what was seen
