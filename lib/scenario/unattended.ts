@@ -201,8 +201,7 @@ async function leftForLater(scene: Scene): Promise<void> {
 
   const before = await vm.bootId()
   await vm.root(`rm ${record}; systemctl start --no-block ${reboot}`)
-  const wait = { name: 'to reboot by itself', limit: 120, until: deployed.condition }
-  await rebooted(scene, vm, deployed.name, () => vm.awaitBoot(before, wait))
+  await rebootsByItself(scene, before, deployed)
   await becomesGolden(scene, vm, toplevel)
 }
 
@@ -223,8 +222,7 @@ async function rebootsAfter(
   const said = await vm.ask(`date -s '+15 hours' >/dev/null; systemctl start ${reboot}
     systemctl list-jobs --no-legend reboot.target; journalctl --no-pager -o cat -n 3 -u ${reboot}`)
   scene.check('no reboot comes in the middle of it', /^(?!.*reboot\.target).*at work/s, said)
-  const wait = { name: 'to reboot by itself', limit: 120, until: deployed.condition }
-  await rebooted(scene, vm, 'it comes at the end', () => vm.awaitBoot(before, wait))
+  await rebootsByItself(scene, before, { ...deployed, name: 'it comes at the end' })
   await becomesGolden(scene, vm, await vm.running())
 }
 
@@ -252,7 +250,6 @@ function zone(hours: number): Buffer {
   return Buffer.concat([block, block, Buffer.from(`\nLAB-${hours}\n`)])
 }
 
-/** The boot of what the upgrade says it deployed. */
 async function bootsElsewhere(scene: Scene): Promise<void> {
   const { vm, world, check } = scene
   const off = 'myModules.system.boot.goldenGeneration.enable = lib.mkForce false;'
@@ -268,8 +265,7 @@ async function bootsElsewhere(scene: Scene): Promise<void> {
   await world.config.commit(module(vm, `{ lib, ... }: { ${host} ${stage} }\n`), 'Another')
   const [first, unit] = [await vm.bootId(), vm.subject.unit]
   await vm.root(`systemctl start --no-block ${unit}.service`)
-  const wait = { name: 'to reboot by itself', limit: 120, until: booted(chosen) }
-  await rebooted(scene, vm, 'it boots again', () => vm.awaitBoot(first, wait))
+  await rebootsByItself(scene, first, { name: 'it boots again', condition: booted(chosen) })
   const before = await vm.bootId()
   const reason =
     /a reboot is due, and the last one for it has started another generation: the boot default is nixos-/
@@ -279,31 +275,47 @@ async function bootsElsewhere(scene: Scene): Promise<void> {
   check('nor was there one', before, await vm.bootId())
   await doAsTold(scene, vm, said!.slice(said!.indexOf('the boot default')))
   await vm.root(`systemctl start --no-block ${unit}.service`)
-  const due = { ...wait, until: deployed.condition }
-  await rebooted(scene, vm, deployed.name, () => vm.awaitBoot(before, due))
+  await rebootsByItself(scene, before, deployed)
   await world.config.commit(module(vm, `{ ${noted('golden again')} }\n`), 'With golden')
   const { toplevel } = await deploys(scene, vm)
   await boots(scene, vm, 'the trial boots', toplevel)
   await becomesGolden(scene, vm, toplevel)
 }
 
-const deployed = {
+/** A boot that is to come, and a shell condition that holds in it. */
+interface Boot {
+  name: string
+  condition: string
+}
+
+/** The boot of what the upgrade says it deployed. */
+const deployed: Boot = {
   name: 'the new generation boots',
   condition:
     '[ "$(readlink -f /run/booted-system)" = "$(readlink -f /nix/var/nix/profiles/system)" ]',
 }
 
+/** Waits for a boot that nobody else begins. @param before id of the one that it follows on @returns seconds */
+const rebootsByItself = (
+  scene: Scene,
+  before: string,
+  { name, condition: until }: Boot,
+): Promise<number> => {
+  const wait = { name: 'to reboot by itself', limit: 120, until }
+  return rebooted(scene, scene.vm, name, () => scene.vm.awaitBoot(before, wait))
+}
+
 /**
  * Lets a host reboot by itself, then brings it a first stage for which it does.
  * @param allowed settings that let it reboot
- * @param into the boot that is to come of it, and a shell condition that holds in it
+ * @param into the boot that is to come of it
  * @returns the toplevel that was deployed, and the seconds to that boot
  */
 async function rebootsInto(
   scene: Scene,
   allowed: string,
   stage: string,
-  into: { name: string; condition: string },
+  into: Boot,
 ): Promise<{ toplevel: string; seconds: number }> {
   const { vm, world } = scene
   await world.config.commit(module(vm, `{ lib, ... }: { ${allowed} }\n`), 'Allow reboots')
@@ -314,8 +326,7 @@ async function rebootsInto(
   )
   const before = await vm.bootId()
   await vm.root(`systemctl start --no-block ${vm.subject.unit}.service`)
-  const wait = { name: 'to reboot by itself', limit: 120, until: into.condition }
-  const seconds = await rebooted(scene, vm, into.name, () => vm.awaitBoot(before, wait))
+  const seconds = await rebootsByItself(scene, before, into)
   if (vm.subject.status === undefined) return { toplevel: await vm.running(), seconds }
   const status = await vm.status()
   scene.check('the upgrade before it', 'upgraded', status?.outcome ?? undefined)
