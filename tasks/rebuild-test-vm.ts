@@ -2,7 +2,7 @@ import { Exit, Failure, type ExitCode } from '../lib/failure.ts'
 import type { Ground } from '../lib/vm/ground.ts'
 import { guestOf } from '../lib/nix/guest.ts'
 import { buildHosts, readHost, type Host } from '../lib/nix/host.ts'
-import { chooseVms } from '../lib/nix/hosts.ts'
+import { someVms } from '../lib/nix/hosts.ts'
 import { sshTarget } from '../lib/vm/identity.ts'
 import { connected } from '../lib/ssh/ssh.ts'
 import { dryRun, runLanes, type Lane } from '../lib/steps.ts'
@@ -39,8 +39,7 @@ interface Rebuild {
 }
 
 export async function run(args: Args): Promise<ExitCode> {
-  const vms = chooseVms(args['host'])
-  if (vms.length === 0) throw new Failure('Cannot find any VM', { hint: 'just lab makes two' })
+  const vms = someVms(args['host'])
   const grounds = { debian: {} as Ground, nixos: {} as Ground }
   const lanes = vms.map((vm) => lane({ vm, ground: grounds[vm.guest] }))
   if (args['dry-run']) {

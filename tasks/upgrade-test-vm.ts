@@ -1,7 +1,7 @@
 import { Exit, Failure, type ExitCode } from '../lib/failure.ts'
 import { labSettings } from '../lib/lab-settings.ts'
 import { guestOf } from '../lib/nix/guest.ts'
-import { chooseVms } from '../lib/nix/hosts.ts'
+import { someVms } from '../lib/nix/hosts.ts'
 import { machine } from '../lib/scenario/machine.ts'
 import { counting } from '../lib/retry.ts'
 import { connected, type Ssh } from '../lib/ssh/ssh.ts'
@@ -43,8 +43,7 @@ export interface Upgraded extends Ended {
 }
 
 export async function run(args: Args): Promise<ExitCode> {
-  const vms = chooseVms(args['host'])
-  if (vms.length === 0) throw new Failure('Cannot find any VM', { hint: 'just lab makes two' })
+  const vms = someVms(args['host'])
   const off = vms.find((vm) => !qemuOf(vm))
   if (off) {
     throw new Failure(`Cannot upgrade \`${off.host}\`: it is not running`, {

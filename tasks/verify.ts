@@ -7,11 +7,11 @@ import {
   tailscaleLogin,
   type Result,
 } from '../lib/vm/checks.ts'
-import { Exit, Failure, explain, type ExitCode } from '../lib/failure.ts'
+import { Exit, explain, type ExitCode } from '../lib/failure.ts'
 import { guestOf, guestStore } from '../lib/nix/guest.ts'
 import { programPath, withGuest, type GuestAgent } from '../lib/vm/guest-agent.ts'
 import { readHost, type Host } from '../lib/nix/host.ts'
-import { chooseVms } from '../lib/nix/hosts.ts'
+import { someVms } from '../lib/nix/hosts.ts'
 import { labKey, publicKey, sshTarget } from '../lib/vm/identity.ts'
 import { closure } from '../lib/nix/nix.ts'
 import { probe } from '../lib/ssh/probes.ts'
@@ -48,10 +48,8 @@ export interface Verified {
 }
 
 export async function run(args: Args): Promise<ExitCode> {
-  const vms = chooseVms(args['host'])
-  if (vms.length === 0) throw new Failure('Cannot find any VM', { hint: 'just lab makes two' })
   const json = Boolean(args['json'])
-  return printVerified(await verifyHosts(vms, json), json)
+  return printVerified(await verifyHosts(someVms(args['host']), json), json)
 }
 
 /** Verifies VMs side by side; one that cannot be asked is a failed check of its own. */

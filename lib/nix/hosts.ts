@@ -1,4 +1,4 @@
-import { usage } from '../failure.ts'
+import { Failure, usage } from '../failure.ts'
 import { hostName } from '../host-name.ts'
 import { suggest } from '../nearest.ts'
 import { guestStore } from './guest.ts'
@@ -45,3 +45,10 @@ export async function chooseHosts(
 /** The VMs that a task works on: those named, else every one there is. */
 export const chooseVms = (named: string[] | undefined): Vm[] =>
   (named?.length ? [...new Set(named.map(hostName))] : knownVms()).map(theVm)
+
+/** The same, for a task that has no use without one. @throws Failure where there is none */
+export function someVms(named: string[] | undefined): Vm[] {
+  const vms = chooseVms(named)
+  if (vms.length > 0) return vms
+  throw new Failure('Cannot find any VM', { hint: 'just lab makes two' })
+}
