@@ -22,6 +22,7 @@ import { unwell } from '../lib/scenario/unwell.ts'
 import { doAsTold } from '../lib/scenario/told.ts'
 import { cutUplink } from '../lib/scenario/uplink.ts'
 import {
+  cloneOf,
   deploysForGood,
   failingUnit,
   module,

@@ -1,6 +1,7 @@
 import { join } from 'node:path'
 import { Exit, usage as usageFailure, type ExitCode } from '../lib/failure.ts'
 import { upgradeKinds, upgradeKindsInWords } from '../lib/lab-settings.ts'
+import { flags } from '../lib/scenario/flags.ts'
 import { main, type Args } from '../lib/task.ts'
 import { table } from '../lib/table.ts'
 
@@ -15,20 +16,16 @@ export const positionals = {
   },
 }
 export const options = {
-  host: {
-    type: 'string',
-    array: true,
-    describe: 'VMs to use, two at most; the first of the flake without any',
-  },
-  case: { type: 'string', array: true, describe: 'Cases, as <case> or <family>/<case>' },
+  host: flags.host,
+  case: flags.case,
   every: {
     type: 'boolean',
     describe: 'Hold each to every promise, also to what it never promised',
   },
-  list: { type: 'boolean', describe: 'List the cases and run none' },
+  list: flags.list,
   seed: { type: 'number', describe: 'Seed of what is random, the same for all' },
   of: { type: 'string', array: true, describe: 'Record of a run that has been; runs nothing' },
-  json: { type: 'boolean', describe: 'Print data on standard output' },
+  json: flags.json,
 } as const
 export const under = [
   'just gitops-test --subject <subject> --seed <seed>   one after the other, with the same cases',

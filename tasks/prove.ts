@@ -7,6 +7,7 @@ import {
   type Control,
   type Proof,
 } from '../lib/scenario/control.ts'
+import { flags } from '../lib/scenario/flags.ts'
 import { readJobs } from '../lib/scenario/jobs.ts'
 import { green, red, table } from '../lib/table.ts'
 import { toCarryOn } from '../lib/report/cut-short.ts'
@@ -21,29 +22,19 @@ export const positionals = {
   control: { describe: 'Controls by name, or patch files; all controls without any', array: true },
 }
 export const options = {
-  host: {
-    type: 'string',
-    array: true,
-    describe: 'VMs to use, two at most; the first of the flake without any',
-  },
+  host: flags.host,
   case: { type: 'string', describe: 'Case that a patch file must turn red, as <family>/<case>' },
-  shard: {
-    type: 'string',
-    describe: 'Part to run, as 2/4; by recorded times, so that parts end together',
-  },
-  durations: { type: 'string', describe: 'Seconds by case for --shard, as merge-runs writes them' },
-  jobs: {
-    type: 'string',
-    describe: 'Labs side by side, copies of the VMs: a number, or auto',
-  },
+  shard: flags.shard,
+  durations: flags.durations,
+  jobs: flags.jobs,
   resume: {
     type: 'boolean',
     describe: 'Carry on the last run that was cut short: the controls that it had not come to',
   },
   list: { type: 'boolean', describe: 'List the controls and run none' },
-  seed: { type: 'number', describe: 'Seed of what is random' },
+  seed: flags.seed,
   keep: { type: 'boolean', describe: 'Leave the VMs as the last control left them' },
-  json: { type: 'boolean', describe: 'Print data on standard output' },
+  json: flags.json,
 } as const
 export const under = [
   'git apply tests/controls/<name>.patch   in a commit of the remote alone',

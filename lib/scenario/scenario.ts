@@ -1,16 +1,16 @@
 import type { ExitCode } from '../failure.ts'
-import { upgradeKindsInWords } from '../lab-settings.ts'
 import { main, type Args, type Task } from '../task.ts'
 import type { Family } from './family.ts'
+import { flags } from './flags.ts'
 
 const options = {
   case: { type: 'string', array: true, describe: 'Cases to run, by name; all without any' },
   seed: { type: 'number', describe: 'Seed of what is random; a failure prints the one it had' },
-  subject: { type: 'string', describe: `What to judge: ${upgradeKindsInWords}` },
-  keep: { type: 'boolean', describe: 'Leave the VMs as the last case left them' },
-  pause: { type: 'boolean', describe: 'Stop at each case that fails, until Enter' },
-  list: { type: 'boolean', describe: 'List the cases and run none' },
-  json: { type: 'boolean', describe: 'Print data on standard output' },
+  subject: flags.subject,
+  keep: flags.keep,
+  pause: flags.pause,
+  list: flags.list,
+  json: flags.json,
 } as const
 
 /** What a scenario's task file exports and runs: a table of cases is all that it has to say. */

@@ -1,7 +1,7 @@
 import type { ExitCode } from '../../lib/failure.ts'
-import { upgradeKindsInWords } from '../../lib/lab-settings.ts'
 import { toCarryOn } from '../../lib/report/cut-short.ts'
 import { readShard } from '../../lib/report/shard.ts'
+import { flags } from '../../lib/scenario/flags.ts'
 import { readJobs } from '../../lib/scenario/jobs.ts'
 import { main, type Args } from '../../lib/task.ts'
 import { families, familyNames } from './families.ts'
@@ -13,31 +13,21 @@ export const positionals = {
   family: { describe: 'Families of scenarios; all without any', array: true },
 }
 export const options = {
-  host: {
-    type: 'string',
-    array: true,
-    describe: 'VMs to use, two at most; the first of the flake without any',
-  },
-  case: { type: 'string', array: true, describe: 'Cases, as <case> or <family>/<case>' },
-  shard: {
-    type: 'string',
-    describe: 'Part to run, as 2/4; by recorded times, so that parts end together',
-  },
-  durations: { type: 'string', describe: 'Seconds by case for --shard, as merge-runs writes them' },
-  jobs: {
-    type: 'string',
-    describe: 'Labs side by side, copies of the VMs: a number, or auto',
-  },
+  host: flags.host,
+  case: flags.case,
+  shard: flags.shard,
+  durations: flags.durations,
+  jobs: flags.jobs,
   resume: {
     type: 'boolean',
     describe: 'Carry on the last run that was cut short: the cases that it had not come to',
   },
-  list: { type: 'boolean', describe: 'List the cases and run none' },
-  seed: { type: 'number', describe: 'Seed of what is random' },
-  subject: { type: 'string', describe: `What to judge: ${upgradeKindsInWords}` },
-  keep: { type: 'boolean', describe: 'Leave the VMs as the last case left them' },
-  pause: { type: 'boolean', describe: 'Stop at each case that fails, until Enter' },
-  json: { type: 'boolean', describe: 'Print data on standard output' },
+  list: flags.list,
+  seed: flags.seed,
+  subject: flags.subject,
+  keep: flags.keep,
+  pause: flags.pause,
+  json: flags.json,
 } as const
 export const under = [
   'tasks/auto-upgrade.ts, break-boot.ts, chaos-network.ts, concurrent-edits.ts, full-workflow.ts',
