@@ -70,31 +70,23 @@ const curry =
       : run(args, at)
   }
 
-/** Runs on a set; what is unknown passes through, because its own place says more. */
-const onSet = (
-  index: number,
-  arity: number,
-  run: (set: SetValue, args: Thunk[], at: Node) => Value,
-): LibraryFunction => [
-  arity,
-  (args, at) => {
-    const value = args[index]!()
-    return value.is === 'set' ? run(value, args, at) : value.is === 'unknown' ? value : other(at)
-  },
-]
-
-/** The same on a list. */
-const onList = (
-  index: number,
-  arity: number,
-  run: (list: ListValue, args: Thunk[], at: Node) => Value,
-): LibraryFunction => [
-  arity,
-  (args, at) => {
-    const value = args[index]!()
-    return value.is === 'list' ? run(value, args, at) : value.is === 'unknown' ? value : other(at)
-  },
-]
+/** Runs on one kind of value; what is unknown passes through, because its own place says more. */
+const on =
+  <V extends SetValue | ListValue>(is: V['is']) =>
+  (
+    index: number,
+    arity: number,
+    run: (value: V, args: Thunk[], at: Node) => Value,
+  ): LibraryFunction => [
+    arity,
+    (args, at) => {
+      const value = args[index]!()
+      if (value.is === is) return run(value as V, args, at)
+      return value.is === 'unknown' ? value : other(at)
+    },
+  ]
+const onSet = on<SetValue>('set')
+const onList = on<ListValue>('list')
 
 const call2 = (f: Thunk, a: Thunk, b: Thunk, at: Node): Value => call(call(f(), a, at), b, at)
 

@@ -34,6 +34,16 @@ import { openWorld, type World } from './world.ts'
 export const replayOf = ({ family, one }: Chosen, hosts: string[], seed: number): string =>
   ['just', family.name, ...hosts, '--case', one.name, '--seed', seed].join(' ')
 
+/** The result of a case that has not run, but for what became of it. */
+export const nothingOf = (
+  chosen: Chosen,
+  hosts: string[],
+  seed: number,
+): Omit<CaseResult, 'state' | 'reason'> => ({
+  ...{ family: chosen.family.name, case: chosen.one.name, title: chosen.one.title, hosts, seed },
+  ...{ seconds: 0, checks: [], oracle: [], replay: replayOf(chosen, hosts, seed) },
+})
+
 /** Names a case's world and its evidence; controls of one case, which may run side by side, have their own. */
 export const placeOf = ({ family, one }: Chosen, { control }: Pick<Stage, 'control'>): string =>
   [`${family.name}-${one.name}`, ...(control ? [control.name] : [])].join('.')
@@ -90,19 +100,9 @@ export async function runCase(
   const note: Note = (event) => stage.record.note({ case: name, ...event })
   const from = performance.now()
   const began = note({ kind: 'case', name, phase: 'begin', hosts })
-  const result: CaseResult = {
-    family: family.name,
-    case: one.name,
-    title: one.title,
-    hosts,
-    state: 'passed',
-    reason: '',
-    seconds: 0,
-    seed: stage.seed,
-    checks: [],
-    oracle: [],
-    replay: stage.control?.replay ?? replayOf(chosen, hosts, stage.seed) + stage.flags,
-  }
+  const blank = nothingOf(chosen, hosts, stage.seed)
+  const replay = stage.control?.replay ?? blank.replay + stage.flags
+  const result: CaseResult = { ...blank, replay, state: 'passed', reason: '' }
   const without = notAsked(stage.subject, one)
   if (without !== undefined) {
     Object.assign(result, { state: 'skipped', reason: without })

@@ -15,7 +15,7 @@ import { labFlake } from '../settings.ts'
 import type { SharedStep } from '../shared-steps.ts'
 import { runLanes, type Lane, type Outcome, type Step } from '../steps.ts'
 import { table } from '../table.ts'
-import { defaultLimit, replayOf, runCase } from './case.ts'
+import { defaultLimit, nothingOf, runCase } from './case.ts'
 import { durations, guessed, remember, sharedDurations, type Seconds } from './durations.ts'
 import type { Chosen, Family, Stage } from './family.ts'
 import { shareOut, type OpenLab } from './labs.ts'
@@ -106,16 +106,6 @@ function skipAll(
   pruneRuns(record.id)
   return { dir: record.dir, hosts, results, troubles, ground: why }
 }
-
-/** The result of a case that was not run, but for why. */
-const nothingOf = (
-  each: Chosen,
-  hosts: string[],
-  seed: number,
-): Omit<CaseResult, 'state' | 'reason'> => ({
-  ...{ family: each.family.name, case: each.one.name, title: each.one.title, hosts, seed },
-  ...{ seconds: 0, checks: [], oracle: [], replay: replayOf(each, hosts, seed) },
-})
 
 /** @throws Failure (usage) for a name that no case has */
 export function choose(families: Family[], names: string[] | undefined): Chosen[] {

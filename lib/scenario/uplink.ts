@@ -1,3 +1,4 @@
+import { setCable } from '../fault/cable.ts'
 import type { Scene } from './family.ts'
 import { mkfifo } from './fifo.ts'
 import type { Machine } from './machine.ts'
@@ -13,7 +14,7 @@ const asks = (name: string): string =>
  */
 export async function cutUplink(scene: Scene, vm: Machine): Promise<() => Promise<void>> {
   const cable = (up: boolean): Promise<unknown> =>
-    vm.monitor((monitor) => monitor.execute('set_link', { name: 'uplink-nic', up }))
+    vm.monitor((monitor) => setCable(monitor, 'uplink', up))
   return unanswered(scene, vm, 'uplink cut', 'config', /^(?!0$)/, async () => {
     await cable(false)
     return () => cable(true)
