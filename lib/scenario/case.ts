@@ -16,6 +16,7 @@ import { counting, within } from '../retry.ts'
 import { Lost } from '../share.ts'
 import {
   NotApplicable,
+  type Case,
   type Chosen,
   type Ends,
   type Scene,
@@ -95,7 +96,6 @@ export async function runCase(
 ): Promise<CaseResult> {
   await stage.pause?.over()
   const { family, one } = chosen
-  const place = placeOf(chosen, stage)
   const name = `${family.name}/${one.name}`
   const note: Note = (event) => stage.record.note({ case: name, ...event })
   const from = performance.now()
@@ -110,81 +110,24 @@ export async function runCase(
     return result
   }
   const vms = hosts.map((host) => inHand(host, stage, say, note))
-  let unwritable = false
-  let lost: Lost | undefined
-  const full = deferred<never>()
-  const stop = hosts.map((host) => followPower(host, note))
-  // QEMU stops a guest whose write finds no room, and every wait for it would last to its limit
-  const fullness = setInterval(() => {
-    if (freeBelow(labHome()) < dregs) full.reject(new Unwritable('The disk of LAB_HOME is full'))
-  }, 1000)
-  stop.push(() => clearInterval(fullness))
-  try {
-    requireSpace(labHome(), room, `run \`${name}\``)
-    const world = openWorld(`${stage.record.id}/${place}`, stage.from, hosts)
-    await putBack(vms, stage)
-    const { watch } = stage
-    if (watch) await Promise.all(vms.map((vm) => vm.root(watch.before)))
-    const faults: FaultState[] = []
-    const ends = new Map<string, Ends | StorePath>()
-    const scene = sceneOf({ name, vms, world, stage, result, faults, ends, note, say })
-    const limit = (one.limit ?? defaultLimit) * stage.ground.accelerator.patience
-    const late = `The case \`${name}\` took longer than its limit of ${limit} s`
-    const over = Promise.race([one.run(scene), full.promise])
-    await within(over, limit, () => new Failure(late))
-    const asked = note({ kind: 'step', name: 'oracle', phase: 'begin', hosts })
-    result.oracle.push(...judgeFaults(faults).map((row) => ({ host: '', ...row })))
-    for (const kind of ['config', 'dotfiles'] as const) {
-      const row = judgeRemote(kind, await world[kind].made(), await world[kind].commits())
-      result.oracle.push({ host: '', ...row })
-    }
-    await Promise.all(
-      vms.map(async (vm) => {
-        const wanted = ends.get(vm.host) ?? one.ends ?? 'start'
-        const facts = () => ask(vm, wanted, world, stage)
-        result.oracle.push(...(await counting(`oracle on ${vm.host}`, factsWithin(vm), say, facts)))
-      }),
-    )
-    note({ kind: 'step', name: 'oracle', phase: 'end', of: asked })
-    judgeCase(result)
-  } catch (error) {
-    const thrown = orUnwritable(error)
-    if (thrown instanceof Lost) lost = thrown
-    // whatever failed on a full disk says nothing of the guests
-    unwritable = thrown instanceof Unwritable || freeBelow(labHome()) < dregs
-    const said = judgeThrown(result, thrown, name)
-    if (unwritable) {
-      result.state = 'error'
-      result.reason =
-        thrown instanceof Unwritable
-          ? thrown.message
-          : `The disk of LAB_HOME is full; ${result.reason}`
-    }
-    if (said) note({ kind: 'say', name: said })
+  const running: Running = {
+    one,
+    name,
+    place: placeOf(chosen, stage),
+    vms,
+    stage,
+    result,
+    note,
+    say,
   }
-  for (const end of stop) end()
-  if (stage.watch && !unwritable && !lost) {
-    say('look at what was watched')
-    for (const vm of vms) await takeFrom(vm, stage.watch, name, say)
-  }
-  // a guest that QEMU has stopped would only be waited for
-  if ((result.state === 'failed' || result.state === 'error') && !unwritable && !lost) {
-    say('collect the evidence')
-    result.evidence = join(stage.record.dir, 'evidence', place)
-    const dir = (vm: Machine): string => join(result.evidence!, vm.host)
-    try {
-      mkdirSync(result.evidence, { recursive: true, mode: 0o700 })
-      await Promise.all(vms.map((vm) => collectEvidence(vm, dir(vm), result.replay, stage.from)))
-      const starved = vms.find((vm) => clockRanWrong(dir(vm)))
-      // its limits were not those of the case
-      if (starved) {
-        result.state = 'error'
-        result.reason = `The clock of \`${starved.host}\` ran wrong, as this machine had no time for it at boot; ${result.reason}`
-      }
-    } catch (thrown) {
-      // what the case came to is worth more than what explains it
-      result.reason += `; its evidence is not whole: ${(orUnwritable(thrown) as Error).message}`
+  const { lost, unwritable } = await playOut(running)
+  // a guest that is lost, or that QEMU has stopped, would only be waited for
+  if (!lost && !unwritable) {
+    if (stage.watch) {
+      say('look at what was watched')
+      for (const vm of vms) await takeFrom(vm, stage.watch, name, say)
     }
+    if (result.state === 'failed' || result.state === 'error') await collect(running)
   }
   for (const vm of vms) vm.retire()
   result.seconds = (performance.now() - from) / 1000
@@ -195,6 +138,100 @@ export async function runCase(
     await stage.pause?.at(result, [...stage.prepared.keys()])
   }
   return result
+}
+
+interface Running extends Pick<Parts, 'name' | 'vms' | 'stage' | 'result' | 'note' | 'say'> {
+  one: Case
+  place: string
+}
+
+/**
+ * Runs a case to its end, or to what ends it before that; either is in its result.
+ * @returns why its guests cannot be asked any more, if they cannot
+ */
+async function playOut(running: Running): Promise<{ lost?: Lost; unwritable?: boolean }> {
+  const { name, vms, result, note } = running
+  const full = deferred<never>()
+  const stop = vms.map(({ host }) => followPower(host, note))
+  // QEMU stops a guest whose write finds no room, and every wait for it would last to its limit
+  const fullness = setInterval(() => {
+    if (freeBelow(labHome()) < dregs) full.reject(new Unwritable('The disk of LAB_HOME is full'))
+  }, 1000)
+  stop.push(() => clearInterval(fullness))
+  try {
+    await play(running, full.promise)
+    judgeCase(result)
+    return {}
+  } catch (error) {
+    const thrown = orUnwritable(error)
+    // whatever failed on a full disk says nothing of the guests
+    const unwritable = thrown instanceof Unwritable || freeBelow(labHome()) < dregs
+    const said = judgeThrown(result, thrown, name)
+    if (unwritable) {
+      result.state = 'error'
+      result.reason =
+        thrown instanceof Unwritable
+          ? thrown.message
+          : `The disk of LAB_HOME is full; ${result.reason}`
+    }
+    if (said) note({ kind: 'say', name: said })
+    return { lost: thrown instanceof Lost ? thrown : undefined, unwritable }
+  } finally {
+    for (const end of stop) end()
+  }
+}
+
+/** The case itself, and the oracle after it. @param full rejects once the disk is full */
+async function play(running: Running, full: Promise<never>): Promise<void> {
+  const { one, name, place, vms, stage, result, note, say } = running
+  requireSpace(labHome(), room, `run \`${name}\``)
+  const hosts = vms.map(({ host }) => host)
+  const world = openWorld(`${stage.record.id}/${place}`, stage.from, hosts)
+  await putBack(vms, stage)
+  const { watch } = stage
+  if (watch) await Promise.all(vms.map((vm) => vm.root(watch.before)))
+  const faults: FaultState[] = []
+  const ends = new Map<string, Ends | StorePath>()
+  const scene = sceneOf({ name, vms, world, stage, result, faults, ends, note, say })
+  const limit = (one.limit ?? defaultLimit) * stage.ground.accelerator.patience
+  const late = `The case \`${name}\` took longer than its limit of ${limit} s`
+  const over = Promise.race([one.run(scene), full])
+  await within(over, limit, () => new Failure(late))
+  const asked = note({ kind: 'step', name: 'oracle', phase: 'begin', hosts })
+  result.oracle.push(...judgeFaults(faults).map((row) => ({ host: '', ...row })))
+  for (const kind of ['config', 'dotfiles'] as const) {
+    const row = judgeRemote(kind, await world[kind].made(), await world[kind].commits())
+    result.oracle.push({ host: '', ...row })
+  }
+  await Promise.all(
+    vms.map(async (vm) => {
+      const wanted = ends.get(vm.host) ?? one.ends ?? 'start'
+      const facts = () => ask(vm, wanted, world, stage)
+      result.oracle.push(...(await counting(`oracle on ${vm.host}`, factsWithin(vm), say, facts)))
+    }),
+  )
+  note({ kind: 'step', name: 'oracle', phase: 'end', of: asked })
+}
+
+/** Collects the evidence of a case that did not hold; its result is another where that tells why. */
+async function collect({ place, vms, stage, result, say }: Running): Promise<void> {
+  say('collect the evidence')
+  const evidence = join(stage.record.dir, 'evidence', place)
+  result.evidence = evidence
+  const dir = (vm: Machine): string => join(evidence, vm.host)
+  try {
+    mkdirSync(evidence, { recursive: true, mode: 0o700 })
+    await Promise.all(vms.map((vm) => collectEvidence(vm, dir(vm), result.replay, stage.from)))
+    const starved = vms.find((vm) => clockRanWrong(dir(vm)))
+    // its limits were not those of the case
+    if (starved) {
+      result.state = 'error'
+      result.reason = `The clock of \`${starved.host}\` ran wrong, as this machine had no time for it at boot; ${result.reason}`
+    }
+  } catch (thrown) {
+    // what the case came to is worth more than what explains it
+    result.reason += `; its evidence is not whole: ${(orUnwritable(thrown) as Error).message}`
+  }
 }
 
 async function takeFrom(
