@@ -37,6 +37,7 @@ export function activeFaults(vm: Vm, now = Date.now()): Fault[] {
   return recordedFaults(vm.host).filter((fault) => holds(fault, qemu, now))
 }
 
+/** Records these faults of a VM, in place of what was recorded. */
 export function recordFaults(host: string, faults: Fault[]): void {
   if (faults.length === 0) rmSync(faultFile(host), { force: true })
   else writeJson(faultFile(host), faults)

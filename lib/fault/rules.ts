@@ -110,6 +110,7 @@ export interface Seen {
   ruled: boolean
 }
 
+/** Reads what `looking` printed. */
 export function seen(answer: string): Record<Link, Seen> {
   const qdiscs = JSON.parse(/^\[.*\]$/m.exec(answer)?.[0] ?? '[]') as {
     kind: string

@@ -225,6 +225,7 @@ export function mergeDeep(left: Value, right: Value, at: Node): Value {
   }
 }
 
+/** One list of several; of what is no list, its gaps stay. */
 export function concatenate(all: Value[], at: Node): Value {
   const known = all.filter((part) => part.is === 'list')
   const gaps = gapsOf(all)

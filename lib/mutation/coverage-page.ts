@@ -9,6 +9,7 @@ export interface Totals {
   neither: { agent: string; line: number; kind: string; what: string }[]
 }
 
+/** The figures of each agent, and of all of them together. */
 export function totals(all: Covered[]): Totals {
   const sums = (kind: 'lines' | 'branches'): Counts[] => {
     const each = all.map((one) => counts(one, kind))

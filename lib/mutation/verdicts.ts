@@ -44,6 +44,7 @@ interface Kept {
   verdicts: Record<string, Verdict>
 }
 
+/** The verdicts of earlier runs; none where there is no file that holds any. */
 export function kept(): Kept {
   try {
     const found = JSON.parse(readFileSync(file(), 'utf8')) as Kept | null

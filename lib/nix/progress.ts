@@ -30,6 +30,7 @@ export interface Progress {
   errors: () => string
 }
 
+/** Follows what nix says in its own log format, of which it gets every line. */
 export function progress(): Progress {
   const counted = new Map<number, { done: number; expected: number; failed: number }>()
   const kinds = new Map<number, number>()

@@ -82,6 +82,7 @@ export function controlFrom(path: string, named: string | undefined): Control {
   return { ...control, red: red ? pattern(path, red) : anyCheck }
 }
 
+/** A control of the project, by its patch. @throws Failure for a head that lacks something */
 export function readControl(name: string, patch: string): Control {
   const head = (key: string): string => {
     const value = headOf(patch, key)

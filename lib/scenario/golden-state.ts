@@ -14,6 +14,8 @@ const whole = `cd /boot && find . -type d | sort && find . -type f ! -name rando
 for name in Default OneShot; do echo "$name $(cat ${variables}/LoaderEntry$name-* 2>/dev/null | cksum)"; done
 ls -A ${state}; cat ${state}/*
 for link in /nix/var/nix/gcroots/golden-* /nix/var/nix/profiles/system /run/current-system; do echo "$link $(readlink "$link")"; done`
+
+/** That state as a text, which is another one once any of it has changed. */
 export async function everything(vm: Machine): Promise<string> {
   const { stdout } = await vm.root(whole, { allow: 'any' })
   // two that could not be looked at are not alike

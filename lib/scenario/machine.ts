@@ -121,6 +121,7 @@ export interface MachineOptions {
   subject?: Subject
 }
 
+/** Takes a VM in hand; nothing is connected before it is needed. */
 export function machine(vm: Vm, options: MachineOptions): Machine {
   const { patience, argv, tag, note, say, subject } = options
   const { host } = vm

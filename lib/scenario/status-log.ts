@@ -100,6 +100,7 @@ export interface Seen {
   text: string
 }
 
+/** Reads what the watcher has written: a state for each line that is whole. */
 export function readStatusLog(text: string): Seen[] {
   const begun = new Set<string>()
   return text.split('\n').flatMap((line): Seen[] => {

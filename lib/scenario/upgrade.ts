@@ -42,6 +42,7 @@ export const cloneOf =
   (script: string, options?: ExecOptions): Promise<string> =>
     vm.askUser(`cd ${fromHome(world.paths.flake)} && ${script}`, options)
 
+/** What `note` or the like has put into a file of /etc; `none` where there is no such file. */
 export const seen = (vm: Machine, name = 'lab-case'): Promise<string> =>
   vm.ask(`cat /etc/${name} 2>/dev/null || echo none`)
 

@@ -18,6 +18,7 @@ export interface Live {
 /** Milliseconds between two frames, at the least and at the most. */
 const pace = { least: 100, most: 1000 }
 
+/** Draws the lanes again and again in a terminal, until `end`. */
 export function liveView(
   terminal: WriteStream,
   lanes: SeenLane[],

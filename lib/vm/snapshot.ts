@@ -155,6 +155,7 @@ export async function snapshotsIn(image: string): Promise<string[]> {
   return snapshots.map(({ name }) => name)
 }
 
+/** Deletes a snapshot of a VM that runs. @param limit seconds */
 export async function deleteSnapshot(vm: Vm, tag: string, limit: number): Promise<void> {
   await withMonitor(vm, (monitor) => dropTag(monitor, tag, limit))
 }

@@ -147,6 +147,7 @@ export function theVm(host: string): Vm {
   })
 }
 
+/** Records a VM as it is now. */
 export function writeVm(vm: Vm): void {
   writeJson(files(vm.host).record, vm)
 }
@@ -178,6 +179,7 @@ export function qemuOf(vm: WhichVm): Identity | undefined {
   return processesOf(vm.uuid).find((found) => found.program.startsWith('qemu-system'))
 }
 
+/** Whether there is a VM of that name whose QEMU runs. */
 export function isRunning(host: string): boolean {
   const vm = readVm(host)
   return vm !== undefined && qemuOf(vm) !== undefined
