@@ -17,7 +17,7 @@ import {
 } from '../lib/scenario/dotfile-sync.ts'
 import { hardDotfiles } from '../lib/scenario/hard-dotfiles.ts'
 import { ownEdits } from '../lib/scenario/own-edits.ts'
-import { scenarioTask, type Case, type Family, type Scene } from '../lib/scenario/scenario.ts'
+import { scenarioTask, type EditCase, type Family, type Scene } from '../lib/scenario/scenario.ts'
 import { putBack } from '../lib/scenario/put-back.ts'
 import { sealedConflict } from '../lib/scenario/sealed-conflict.ts'
 import { spoiltDotfiles } from '../lib/scenario/spoilt-dotfiles.ts'
@@ -43,72 +43,62 @@ const byUser = [
   },
 ]
 
+const cases: EditCase[] = [
+  {
+    name: 'different-files',
+    title: 'each host edits another file, one in $HOME and one in the source; both have both',
+    hosts: 2,
+    run: differentFiles,
+  },
+  {
+    name: 'different-lines',
+    title: 'both edit one file in distant lines; the result has both edits on both',
+    hosts: 2,
+    run: differentLines,
+  },
+  {
+    name: 'same-line',
+    title: 'both edit one line: seen on both, applied on neither, and gone once it is settled',
+    hosts: 2,
+    limit: 300,
+    run: sameLine,
+  },
+  {
+    name: 'offline',
+    title: 'one host has no network for a while and goes on editing; it catches up later',
+    hosts: 2,
+    limit: 300,
+    run: offline,
+  },
+  ...ownEdits,
+  putBack,
+  sealedConflict,
+  ...hardDotfiles,
+  ...dotfileHistory,
+  ...spoiltDotfiles,
+  untrackedDotfiles,
+  unknownToJj,
+  dotfileAnswers,
+  ...dotfileCommands,
+  ...byUser.map(({ name, title, option, publish }): EditCase => ({
+    name,
+    title,
+    limit: 300,
+    run: (scene) => publishedByUser(scene, option, publish),
+  })),
+  {
+    name: 'same-second',
+    title: 'both push in the same second, 20 rounds; no edit and no commit is lost',
+    hosts: 2,
+    limit: 900,
+    run: sameSecond,
+  },
+]
+
 export const family: Family = {
   name: 'concurrent-edits',
   describe: 'Edit dotfiles on both VMs at once, and see that no edit and no commit is lost',
-  cases: [
-    {
-      name: 'different-files',
-      title: 'each host edits another file, one in $HOME and one in the source; both have both',
-      promise: 'edits',
-      own: true,
-      hosts: 2,
-      run: differentFiles,
-    },
-    {
-      name: 'different-lines',
-      title: 'both edit one file in distant lines; the result has both edits on both',
-      promise: 'edits',
-      own: true,
-      hosts: 2,
-      run: differentLines,
-    },
-    {
-      name: 'same-line',
-      title: 'both edit one line: seen on both, applied on neither, and gone once it is settled',
-      promise: 'edits',
-      own: true,
-      hosts: 2,
-      limit: 300,
-      run: sameLine,
-    },
-    {
-      name: 'offline',
-      title: 'one host has no network for a while and goes on editing; it catches up later',
-      promise: 'edits',
-      own: true,
-      hosts: 2,
-      limit: 300,
-      run: offline,
-    },
-    ...ownEdits,
-    putBack,
-    sealedConflict,
-    ...hardDotfiles,
-    ...dotfileHistory,
-    ...spoiltDotfiles,
-    untrackedDotfiles,
-    unknownToJj,
-    dotfileAnswers,
-    ...dotfileCommands,
-    ...byUser.map(({ name, title, option, publish }): Case => ({
-      name,
-      title,
-      promise: 'edits',
-      own: true,
-      limit: 300,
-      run: (scene) => publishedByUser(scene, option, publish),
-    })),
-    {
-      name: 'same-second',
-      title: 'both push in the same second, 20 rounds; no edit and no commit is lost',
-      promise: 'edits',
-      own: true,
-      hosts: 2,
-      limit: 900,
-      run: sameSecond,
-    },
-  ],
+  cases: cases.map((one) => ({ ...one, promise: 'edits', own: true })),
 }
 
 const rounds = 20

@@ -5,7 +5,7 @@ import { run } from '../run.ts'
 import { scratchDirectory } from '../scratch.ts'
 import { answerWith, type Answer } from '../vm/served.ts'
 import { lineOf, readHome, setLine, shared, syncs } from './dotfile-sync.ts'
-import type { Case, Scene } from './family.ts'
+import type { Case, EditCase, Scene } from './family.ts'
 import type { Machine } from './machine.ts'
 import { doAsTold } from './told.ts'
 import { note, noted, seen, upgrades, withOptions } from './upgrade.ts'
@@ -78,12 +78,10 @@ export const answers: Case[] = [
 ]
 
 /** The same in place of the dotfiles' remote. */
-export const dotfileAnswers: Case = {
+export const dotfileAnswers: EditCase = {
   name: 'answers',
   title:
     'a web server gives errors or a web page for the remote of dotfiles, to a clone and to a host that has yet to clone: no edit is lost, and the next run catches up',
-  promise: 'edits',
-  own: true,
   limit: 400,
   run: dotfilesAnswered,
 }

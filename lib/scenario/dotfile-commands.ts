@@ -1,17 +1,15 @@
 import { fromHome } from '../lab-settings.ts'
 import { answerWith } from '../vm/served.ts'
 import { lineOf, own, readHome, setLine, shared, syncs } from './dotfile-sync.ts'
-import type { Case, Scene } from './family.ts'
+import type { EditCase, Scene } from './family.ts'
 import { told } from './told.ts'
 
 /** What people ask of the sync, and do by its commands. */
-export const dotfileCommands: Case[] = [
+export const dotfileCommands: EditCase[] = [
   {
     name: 'commands',
     title:
       'what was edited and put aside is listed and put back by name, from anywhere and all at once, and nothing in the way is lost',
-    promise: 'edits',
-    own: true,
     limit: 300,
     run: restored,
   },
@@ -19,8 +17,6 @@ export const dotfileCommands: Case[] = [
     name: 'home-and-source',
     title:
       'one line is edited at home and in the source of one host: both texts are shown, with a remote and without, and what is said to settle it does',
-    promise: 'edits',
-    own: true,
     limit: 300,
     run: homeAndSource,
   },

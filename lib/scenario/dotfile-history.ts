@@ -10,17 +10,15 @@ import {
   syncs,
 } from './dotfile-sync.ts'
 import { fromHome } from '../lab-settings.ts'
-import type { Case, Scene } from './family.ts'
+import type { EditCase, Scene } from './family.ts'
 import { told } from './told.ts'
 
 /** What becomes of the remote's history, and of a host's clone. */
-export const dotfileHistory: Case[] = [
+export const dotfileHistory: EditCase[] = [
   {
     name: 'rewritten',
     title:
       'the trunk of the dotfiles is rewritten, and removed: nothing of it comes back, no edit is lost, and a remote that is begun anew gets all',
-    promise: 'edits',
-    own: true,
     limit: 300,
     run: rewritten,
   },
@@ -28,8 +26,6 @@ export const dotfileHistory: Case[] = [
     name: 'cloned-anew',
     title:
       'a host loses its clone while a conflict waits, and is cloned anew, also by hand: what was published stays, and edits and conflicts get through as before',
-    promise: 'edits',
-    own: true,
     limit: 300,
     run: clonedAnew,
   },

@@ -38,6 +38,9 @@ export interface Case {
   run: (scene: Scene) => Promise<void>
 }
 
+/** A case of the dotfiles' family: all of it is about the one promise, in terms of the lab's own agent. */
+export type EditCase = Omit<Case, 'promise' | 'own'>
+
 /**
  * What must run when a case is over, for the oracle: `start` is the generation of the baseline,
  * `main` the one that the remote's main makes (evaluated on the host's side), `golden` the one that

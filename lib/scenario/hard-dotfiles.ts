@@ -1,15 +1,13 @@
 import { own, readHome, setLine, setThird, shared, syncs } from './dotfile-sync.ts'
 import { fromHome } from '../lab-settings.ts'
-import type { Case, Scene } from './family.ts'
+import type { EditCase, Scene } from './family.ts'
 
 /** Sources that cannot be applied as a whole. */
-export const hardDotfiles: Case[] = [
+export const hardDotfiles: EditCase[] = [
   {
     name: 'half-broken',
     title:
       'some dotfiles cannot be read, made, put aside or taken in: each is named, all others are applied and taken in, and scripts run in their order',
-    promise: 'edits',
-    own: true,
     limit: 400,
     run: halfBroken,
   },

@@ -11,18 +11,16 @@ import {
   shared,
   syncs,
 } from './dotfile-sync.ts'
-import type { Case, Scene } from './family.ts'
+import type { EditCase, Scene } from './family.ts'
 import { git } from './remote.ts'
 import { told } from './told.ts'
 
 /** What a user of one host does to files while nobody expects it. */
-export const ownEdits: Case[] = [
+export const ownEdits: EditCase[] = [
   {
     name: 'removed-in-source',
     title:
       'a file is edited at home and removed in the source: the edit stays, and holds no other back',
-    promise: 'edits',
-    own: true,
     limit: 300,
     run: removedInSource,
   },
@@ -30,8 +28,6 @@ export const ownEdits: Case[] = [
     name: 'edited-meanwhile',
     title:
       'a file is edited at home right before a sync writes it: the same run brings both edits together',
-    promise: 'edits',
-    own: true,
     limit: 300,
     run: editedMeanwhile,
   },
@@ -39,8 +35,6 @@ export const ownEdits: Case[] = [
     name: 'put-aside',
     title:
       'the source comes to change a file of this host alone: its text is put aside, and put back on demand',
-    promise: 'edits',
-    own: true,
     limit: 300,
     run: putAside,
   },
@@ -48,8 +42,6 @@ export const ownEdits: Case[] = [
     name: 'other-kinds',
     title:
       'a user has directories, files and a link where the source comes to have something else: what is theirs stays, and all else is applied',
-    promise: 'edits',
-    own: true,
     limit: 300,
     run: otherKinds,
   },
@@ -57,8 +49,6 @@ export const ownEdits: Case[] = [
     name: 'own-ways',
     title:
       'a user has a name of their own, a big file, a change that is described and a template that they edited: each is taken for what it is',
-    promise: 'edits',
-    own: true,
     limit: 300,
     run: ownWays,
   },
@@ -66,8 +56,6 @@ export const ownEdits: Case[] = [
     name: 'unfinished',
     title:
       'markers of a conflict in a file, a merge that git waits for and a branch of one’s own are no edits: all are left to the user',
-    promise: 'edits',
-    own: true,
     limit: 300,
     run: unfinished,
   },

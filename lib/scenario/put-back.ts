@@ -1,14 +1,12 @@
 import { readHome, setLine, shared, syncs } from './dotfile-sync.ts'
-import type { Case, Scene } from './family.ts'
+import type { EditCase, Scene } from './family.ts'
 import { told } from './told.ts'
 
 /** What a user does about what the source has come in the place of. */
-export const putBack: Case = {
+export const putBack: EditCase = {
   name: 'put-back',
   title:
     'a file and a directory take each other’s place: each comes back by any path, and no text is lost by it',
-  promise: 'edits',
-  own: true,
   limit: 300,
   run: comesBack,
 }

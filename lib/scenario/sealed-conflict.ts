@@ -1,16 +1,14 @@
 import { lineOf, own, readHome, setLine, shared, syncs } from './dotfile-sync.ts'
 import { fromHome } from '../lab-settings.ts'
-import type { Case, Scene } from './family.ts'
+import type { EditCase, Scene } from './family.ts'
 import type { Machine } from './machine.ts'
 import { told } from './told.ts'
 
 /** Conflicts of several kinds at once, and how each is settled. */
-export const sealedConflict: Case = {
+export const sealedConflict: EditCase = {
   name: 'sealed-conflict',
   title:
     'encrypted files conflict, one that was edited at home does, and one of another host: what is said to settle each does, touches no other, and publishes no sealed text',
-  promise: 'edits',
-  own: true,
   limit: 400,
   run: sealedConflicts,
 }

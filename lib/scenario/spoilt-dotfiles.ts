@@ -9,18 +9,16 @@ import {
   syncs,
 } from './dotfile-sync.ts'
 import { fromHome } from '../lab-settings.ts'
-import type { Case, Scene } from './family.ts'
+import type { EditCase, Scene } from './family.ts'
 import { git } from './remote.ts'
 import { doAsTold, told } from './told.ts'
 
 /** What a run that was killed, a power cut or another user leaves of the source. */
-export const spoiltDotfiles: Case[] = [
+export const spoiltDotfiles: EditCase[] = [
   {
     name: 'cut-off',
     title:
       'a sync is killed while files of the source are half written, and its user goes on editing: the next one brings in all that is theirs, and takes back nothing from afar',
-    promise: 'edits',
-    own: true,
     limit: 400,
     run: cutOff,
   },
@@ -28,8 +26,6 @@ export const spoiltDotfiles: Case[] = [
     name: 'damaged',
     title:
       'a power cut or another user has spoilt files of the source: it is told which, nothing is pushed, and once they are mended every edit is still there',
-    promise: 'edits',
-    own: true,
     limit: 400,
     run: damaged,
   },

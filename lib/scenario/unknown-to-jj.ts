@@ -1,14 +1,12 @@
 import { fromHome } from '../lab-settings.ts'
 import { lineOf, readHome, setLine, shared, syncs } from './dotfile-sync.ts'
-import type { Case, Scene } from './family.ts'
+import type { EditCase, Scene } from './family.ts'
 
 /** What git does to files and jj knows nothing of: a sync by way of jj is to publish none of it. */
-export const unknownToJj: Case = {
+export const unknownToJj: EditCase = {
   name: 'unknown-to-jj',
   title:
     'git passes a dotfile through a filter, as git-crypt does, and is told to leave others out: neither the plain text nor their absence is published',
-  promise: 'edits',
-  own: true,
   limit: 300,
   run: filteredAndLeftOut,
 }

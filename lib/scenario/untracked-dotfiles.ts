@@ -1,14 +1,12 @@
 import { fromHome } from '../lab-settings.ts'
 import { lineOf, readHome, setLine, setThird, shared, syncs } from './dotfile-sync.ts'
-import type { Case, Scene } from './family.ts'
+import type { EditCase, Scene } from './family.ts'
 
 /** What is in the source and that jj does not look at. */
-export const untrackedDotfiles: Case = {
+export const untrackedDotfiles: EditCase = {
   name: 'not-tracked',
   title:
     'a dotfile that Git ignores and a directory that becomes a repository of its own are named, and hold nothing else back; what the trunk brings takes the place of neither',
-  promise: 'edits',
-  own: true,
   limit: 300,
   run: notTracked,
 }
