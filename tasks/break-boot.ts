@@ -1,4 +1,4 @@
-import { scenarioTask, type Case, type Family, type Scene } from '../lib/scenario/scenario.ts'
+import { scenarioTask, type Family, type Scene, type TrialCase } from '../lib/scenario/scenario.ts'
 import {
   armed,
   becomesGolden,
@@ -29,11 +29,10 @@ import { pins } from '../lib/scenario/pins.ts'
 import { ofGuest, unitsByHand } from '../lib/scenario/host-module.ts'
 import { told } from '../lib/scenario/told.ts'
 
-const others: Case[] = [
+const others: TrialCase[] = [
   {
     name: 'good-trial',
     title: 'a good generation boots on trial, becomes golden, and boots from then on',
-    promise: 'fallback',
     own: true,
     limit: 300,
     ends: 'any',
@@ -64,7 +63,6 @@ const others: Case[] = [
     name: 'not-started',
     title:
       'another entry is chosen for the next boot than the trial: it has not failed, and is tried after that',
-    promise: 'fallback',
     own: true,
     limit: 400,
     ends: 'any',
@@ -79,7 +77,6 @@ const others: Case[] = [
     name: 'power-cut-as-armed',
     title:
       'the power fails as a trial is noted, and its one-shot entry is not set: it has not failed, and is tried after that',
-    promise: 'fallback',
     own: true,
     limit: 400,
     ends: 'any',
@@ -104,7 +101,6 @@ const others: Case[] = [
   {
     name: 'never-started',
     title: 'a trial that no boot loader starts: it is armed three times, and not for ever',
-    promise: 'fallback',
     own: true,
     limit: 400,
     ends: 'golden',
@@ -123,7 +119,6 @@ const others: Case[] = [
     name: 'fails-twice',
     title:
       'what has failed is put on trial by another rebuild, and fails again: golden is back again',
-    promise: 'fallback',
     limit: 400,
     ends: 'golden',
     run: async (scene) => {
@@ -134,7 +129,6 @@ const others: Case[] = [
   {
     name: 'garbage-kernel',
     title: 'a kernel that no firmware can start is refused before anything is on trial',
-    promise: 'fallback',
     own: true,
     ends: 'golden',
     run: async (scene) => {
@@ -150,7 +144,6 @@ const others: Case[] = [
     name: 'power-cut',
     title:
       'the power fails at a random moment while a good generation boots on trial: golden boots next',
-    promise: 'fallback',
     limit: 240,
     ends: 'golden',
     run: async (scene) => {
@@ -180,7 +173,6 @@ const others: Case[] = [
     name: 'collected',
     title:
       'golden survives nix-collect-garbage -d and a new installer run, and a broken trial after them',
-    promise: 'fallback',
     own: true,
     limit: 300,
     ends: 'golden',
@@ -207,7 +199,6 @@ const others: Case[] = [
     name: 'damaged-golden',
     title:
       "golden's own files on the ESP are cut in half: a rebuild makes them whole, from golden's own entry and no copy of it, and golden is there when that panics",
-    promise: 'fallback',
     own: true,
     limit: 300,
     ends: 'golden',
@@ -238,7 +229,6 @@ const others: Case[] = [
   {
     name: 'emergency-on-demand',
     title: 'the trial is booted into emergency mode on purpose: nothing throws out who looks at it',
-    promise: 'fallback',
     own: true,
     limit: 300,
     ends: 'golden',
@@ -264,7 +254,6 @@ const others: Case[] = [
     name: 'golden-panics',
     title:
       'golden itself panics: it halts with its words on the console, and a power cycle tries again',
-    promise: 'fallback',
     own: true,
     limit: 300,
     ends: 'golden',
@@ -348,10 +337,19 @@ const illOnce = (vm: Scene['vm'], script: string) =>
     ln -sfn ../lab-ill.service sysinit.target.wants/; touch /var/lib/lab-ill; sync`,
   )
 
+const cases = [
+  ...brokenTrials,
+  ...others,
+  ...pins,
+  ...bootCounting,
+  ...goldenByHand,
+  ...goldenDamaged,
+]
+
 export const family: Family = {
   name: 'break-boot',
   describe: 'Break the boot of a new generation in every way, and see golden come back by itself',
-  cases: [...brokenTrials, ...others, ...pins, ...bootCounting, ...goldenByHand, ...goldenDamaged],
+  cases: cases.map((one) => ({ ...one, promise: 'fallback' })),
 }
 
 await scenarioTask(import.meta, family)

@@ -1,4 +1,4 @@
-import type { Case, Scene } from './family.ts'
+import type { Scene, TrialCase } from './family.ts'
 import { told } from './told.ts'
 import {
   armed,
@@ -15,12 +15,11 @@ import {
 } from './trial.ts'
 
 /** Hosts whose boot loader counts how often it has tried an entry, as NixOS has it from 26.11 on. */
-export const bootCounting: Case[] = [
+export const bootCounting: TrialCase[] = [
   {
     name: 'counted',
     title:
       'the boot loader counts tries and prefers the newest entry: what fails is tried once, and what was never started is known by its count',
-    promise: 'fallback',
     own: true,
     limit: 500,
     ends: 'any',

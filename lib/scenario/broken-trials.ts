@@ -1,4 +1,4 @@
-import type { Case } from './family.ts'
+import type { TrialCase } from './family.ts'
 import { ofGuest } from './host-module.ts'
 import { armed, early, failsTrial, notUp } from './trial.ts'
 import { program, restarting } from './upgrade.ts'
@@ -129,11 +129,10 @@ function validated(service: string, timeout = 15): string {
 }
 
 /** Each leads back to golden by itself. */
-export const brokenTrials: Case[] = broken.map(
+export const brokenTrials: TrialCase[] = broken.map(
   ({ name, title, module, limit = 240, reason = notUp }) => ({
     name,
     title,
-    promise: 'fallback',
     // it is set by the options of the golden generation itself
     ...(module.includes('goldenGeneration') ? { own: true } : {}),
     limit,

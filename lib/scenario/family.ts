@@ -38,7 +38,10 @@ export interface Case {
   run: (scene: Scene) => Promise<void>
 }
 
-/** A case of the dotfiles' family: all of it is about the one promise, in terms of the lab's own agent. */
+/** A case of the boots' family, all of which is about the promise `fallback`. */
+export type TrialCase = Omit<Case, 'promise'>
+
+/** A case of the dotfiles' family, all of which is about `edits`, in terms of the lab's own agent. */
 export type EditCase = Omit<Case, 'promise' | 'own'>
 
 /**

@@ -1,16 +1,15 @@
-import type { Case, Scene } from './family.ts'
+import type { Scene, TrialCase } from './family.ts'
 import { apartFromTime, everything, refused, said, state, variables } from './golden-state.ts'
 import { unitsByHand } from './host-module.ts'
 import { told } from './told.ts'
 import { booted, bootStatus, buildInGuest, comes, harmless, makesDefault } from './trial.ts'
 
 /** What people ask of golden on a host that runs: none of it takes a reboot. */
-export const goldenByHand: Case[] = [
+export const goldenByHand: TrialCase[] = [
   {
     name: 'asked-amiss',
     title:
       'golden is asked for in the wrong words, without root, at a wrong moment and on a host that is not well: each is refused with its reason, and changes nothing',
-    promise: 'fallback',
     own: true,
     limit: 300,
     ends: 'golden',
@@ -20,7 +19,6 @@ export const goldenByHand: Case[] = [
     name: 'nothing-golden',
     title:
       'golden is given up and pinned again, also where /boot or the boot loader’s variables cannot be written: nothing is done by halves',
-    promise: 'fallback',
     own: true,
     limit: 300,
     ends: 'golden',

@@ -1,16 +1,15 @@
-import type { Case, Scene } from './family.ts'
+import type { Scene, TrialCase } from './family.ts'
 import { apartFromTime, refused, said, state, variables } from './golden-state.ts'
 import { told } from './told.ts'
 import { bootStatus, comes, harmless, rebuild, validated } from './trial.ts'
 import { deploys, note, upgrades } from './upgrade.ts'
 
 /** What becomes of golden where somebody else has had their hands in it, or nothing of it can be written. */
-export const goldenDamaged: Case[] = [
+export const goldenDamaged: TrialCase[] = [
   {
     name: 'golden-in-pieces',
     title:
       'root, boot entry, copies, default and record of golden are damaged: each is named, and whole again after a rebuild, a validation or a pin',
-    promise: 'fallback',
     own: true,
     limit: 300,
     ends: 'golden',
@@ -20,7 +19,6 @@ export const goldenDamaged: Case[] = [
     name: 'variables-read-only',
     title:
       'the boot loader’s variables cannot be written: a rebuild and an upgrade are refused, golden is what boots, and a later upgrade is deployed',
-    promise: 'fallback',
     own: true,
     limit: 300,
     ends: 'main',

@@ -1,4 +1,4 @@
-import type { Case, Scene } from './family.ts'
+import type { Scene, TrialCase } from './family.ts'
 import { ofGuest, unitsByHand } from './host-module.ts'
 import {
   armed,
@@ -20,12 +20,11 @@ import { told } from './told.ts'
 import { noted, seen } from './upgrade.ts'
 
 /** What is golden, and what it takes to become it: by hand, or for the first time. */
-export const pins: Case[] = [
+export const pins: TrialCase[] = [
   {
     name: 'reached-late',
     title:
       'a service is up late, as the clock is set, and the host can be reached half a minute after its boot: the validation waits for both, and it becomes golden',
-    promise: 'fallback',
     own: true,
     limit: 300,
     ends: 'any',
@@ -65,7 +64,6 @@ export const pins: Case[] = [
     name: 'golden-unwell',
     title:
       'a service of golden is dead: it says so, stays up, and does not reboot; a trial of that boot can be taken back',
-    promise: 'fallback',
     own: true,
     limit: 300,
     ends: 'golden',
@@ -102,7 +100,6 @@ export const pins: Case[] = [
   {
     name: 'by-hand',
     title: 'golden is wanted back by hand: it runs at once, and boots; what was on trial does not',
-    promise: 'fallback',
     own: true,
     limit: 400,
     ends: 'golden',
@@ -137,7 +134,6 @@ export const pins: Case[] = [
     name: 'pinned-by-hand',
     title:
       'nothing becomes golden by itself: a good boot can be left again, live and for good, and is golden once it is pinned',
-    promise: 'fallback',
     own: true,
     limit: 400,
     ends: 'any',
@@ -192,7 +188,6 @@ export const pins: Case[] = [
     name: 'no-room-for-golden',
     title:
       'what has booted well cannot become golden, as /boot has no room for its copies: golden stays what it was, and whole',
-    promise: 'fallback',
     own: true,
     limit: 300,
     ends: 'any',
@@ -233,7 +228,6 @@ export const pins: Case[] = [
     name: 'turned-off',
     title:
       'the golden generation is turned off: what is deployed boots again, and nothing of golden is left',
-    promise: 'fallback',
     own: true,
     limit: 300,
     ends: 'golden',
@@ -261,7 +255,6 @@ export const pins: Case[] = [
     name: 'first-golden',
     title:
       'nothing is golden yet: a boot that is not well does not become it, and the next one does',
-    promise: 'fallback',
     own: true,
     limit: 400,
     ends: 'golden',

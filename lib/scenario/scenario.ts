@@ -53,5 +53,5 @@ export const scenarioTask = (meta: ImportMeta, family: Family): Promise<void> =>
   main(meta, scenario(family))
 
 // what a task file needs for its cases
-export type { Case, EditCase, Family, Scene } from './family.ts'
+export type { Case, EditCase, Family, Scene, TrialCase } from './family.ts'
 export type { Machine } from './machine.ts'
