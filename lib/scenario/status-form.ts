@@ -49,6 +49,7 @@ const some = text(/./s)
 const time = text(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/)
 // a flake that comes without its history is known by its contents
 const commit = text(/^([0-9a-f]{40}|[0-9a-f]{64}|sha256-\S+)$/)
+const none: Form = (value) => (value === null ? undefined : shown(value))
 const generation = orNull(whole)
 const path = text(/^\/./)
 const nothing = text(/^$/)
@@ -56,6 +57,13 @@ const nothing = text(/^$/)
 const upgradeOutcomes =
   /^(upgraded|up-to-date|offline|locked|diverged|conflict|no-space|skipped-known-bad|(build|switch|validation)-failed|failed)$/
 const syncOutcomes = /^(synced|up-to-date|offline|skipped|diverged|conflict|failed)$/
+
+interface Deployed {
+  toplevel?: unknown
+}
+const built = fields({ commit, toplevel: path, generation })
+/** What is not built yet has neither path nor number. */
+const unbuilt = fields({ commit, toplevel: nothing, generation: none })
 
 /** What `nix-local-upgrade` writes to its status.json, at work and in the end. */
 export const upgradeForm = fields({
@@ -67,8 +75,7 @@ export const upgradeForm = fields({
   mode: text(/^(local|remote)$/),
   // of what somebody has switched to by hand nobody knows the commit
   from: fields({ commit: either(commit, nothing), toplevel: path, generation }),
-  // what is not built yet has no path
-  to: orNull(fields({ commit, toplevel: either(path, nothing), generation })),
+  to: orNull((value) => ((value as Deployed).toplevel === '' ? unbuilt : built)(value)),
   notRestored: list(some),
   checks: list(fields({ command: some, result: text(/^(ok|failed|n\/a)$/) })),
   started: time,

@@ -131,7 +131,7 @@ interface Status {
   reason?: string
   started?: string
   finished?: string | null
-  to?: { toplevel?: string } | null
+  to?: { toplevel?: string; generation?: number | null } | null
 }
 
 /**
@@ -219,6 +219,10 @@ function wrong(one: Seen, before: Seen[], host: string | undefined): string[] {
     const what = one.profile ? 'did not run' : 'was not the profile'
     said.push(`it said \`${outcome}\` of a generation that ${what}`)
   }
+  // nothing moves any more then, which a look could come too late for
+  const { generation } = status.to ?? {}
+  if (!one.left && outcome !== null && generation && !one.profile)
+    said.push(`it said \`${outcome}\` of generation ${generation}, which that is not`)
   const last = earlier.at(-1)
   const former = last && parse(last.text)
   // a watcher that was started anew finds what was there

@@ -72,7 +72,7 @@ test('an upgrade from its beginning to its end is in order, and so is one that w
   expect(judgeStatus([begun[0]!, begun[5]!, upgraded])).toMatchObject({ state: 'ok' })
   const back = [
     seen(status('rollback', null, to)),
-    seen(status('validate', 'validation-failed', to)),
+    seen(status('validate', 'validation-failed', { to: { ...to.to, generation: null } })),
   ]
   expect(judgeStatus([...well, ...back])).toMatchObject({ state: 'ok' })
   const again = seen(status('recover', null, { started: '2026-01-01T10:05:00Z' }))
@@ -154,7 +154,7 @@ test.each<[string, RegExp, Seen[]]>([
   [
     'a commit that is none',
     /is to: commit: "main"$/,
-    [seen(status('done', 'failed', { to: { ...to.to, commit: 'main' } }))],
+    [seen(status('done', null, { to: { ...to.to, commit: 'main' } }))],
   ],
   [
     'a field that is missing',
@@ -191,6 +191,16 @@ test.each<[string, RegExp, Seen[]]>([
     'up-to-date of what is not the profile',
     /that was not the profile/,
     [seen(status('done', 'up-to-date', to), { runs: true })],
+  ],
+  [
+    'the number of what was put back',
+    /^it said `validation-failed` of generation 12, which that is not$/,
+    [seen(status('validate', null, to), there), seen(status('validate', 'validation-failed', to))],
+  ],
+  [
+    'the number of what is not built',
+    /is to: generation: 12$/,
+    [seen(status('fetch', null, { to: { ...to.to, toplevel: '' } }))],
   ],
   ['half a file', /was not whole/, [seen('{"phase":"fet')]],
   ['an empty file, as after a power cut', /was not whole/, [...begun, seen('', { boot: 'two' })]],
