@@ -27,7 +27,7 @@ const only = process.argv.slice(2)
 const wants = (part: string): boolean => only.length === 0 || only.includes(part)
 const scratch = mkdtempSync(join(tmpdir(), 'lab-bench-'))
 process.env['LAB_HOME'] = join(scratch, 'home')
-process.env['LAB_ENV_FILE'] = join(scratch, 'none')
+process.env['LAB_ENV_FILE'] = ''
 process.env['LAB_FLAKE'] = copyFlake(scratch)
 const accelerator = await findAccelerator(findFirmware())
 const rows: string[][] = [['figure', 'seconds', 'against', 'seconds', 'ratio', 'aim']]

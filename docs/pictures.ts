@@ -107,7 +107,7 @@ async function record(
     ...size,
     name: 'xterm-256color',
     cwd: project,
-    env: { ...env, LAB_HOME: home, LAB_ENV_FILE: join(home, 'none'), XDG_RUNTIME_DIR: home },
+    env: { ...env, LAB_HOME: home, LAB_ENV_FILE: '', XDG_RUNTIME_DIR: home },
   })
   let seen: Screen = []
   child.onData((data) =>

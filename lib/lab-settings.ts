@@ -1,8 +1,8 @@
-import { existsSync, readFileSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Failure, usage } from './failure.ts'
 import { allPromises, type Promised } from './scenario/promise.ts'
-import { labFlake, utf8Text } from './settings.ts'
+import { isThere, labFlake, utf8Text } from './settings.ts'
 
 /** What upgrades a host, as far as the lab knows kinds of it; `unit` is any other. */
 export const upgradeKinds = ['lab', 'nixos-upgrade', 'comin', 'unit'] as const
@@ -136,7 +136,7 @@ export async function labSettings(flake = labFlake()): Promise<LabSettings> {
   const key = JSON.stringify([flake, known.map(([, variable]) => process.env[variable])])
   if (read?.key === key) return read.settings
   const file = join(flake, 'lab.toml')
-  const written = existsSync(file) ? await parse(file) : {}
+  const written = isThere(file) ? await parse(file) : {}
   const settings = structuredClone(defaults)
   for (const [path, variable, form, what] of known) {
     const set = process.env[variable]

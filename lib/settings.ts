@@ -1,7 +1,7 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { isUtf8 } from 'node:buffer'
 import { createHash } from 'node:crypto'
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, readFileSync, readlinkSync } from 'node:fs'
 import { homedir, tmpdir, userInfo } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -16,13 +16,21 @@ const paths = 'HOME CACHE FLAKE DOTFILES NIXOS_IMAGE OVMF_CODE OVMF_VARS'
   .map((path) => `LAB_${path}`)
 
 /**
- * Reads `.env` once; a variable that is set already wins, and a flag beats both. Paths in it are meant from where
- * the file is.
- * @throws Failure (usage) when it is there and cannot be read
+ * Reads `.env`, or the file that LAB_ENV_FILE names (none where that is empty); a variable that is set already wins,
+ * and a flag beats both. Paths in it are meant from where the file is.
+ * @throws Failure (usage) when it is there and cannot be read, or was named and is not there
  */
 export async function loadEnv(): Promise<void> {
-  const file = process.env['LAB_ENV_FILE'] ?? join(project, '.env')
-  if (!existsSync(file)) return
+  const named = process.env['LAB_ENV_FILE']
+  if (named === '') return
+  const file = named === undefined ? join(project, '.env') : givenPath(named)
+  if (!isThere(file)) {
+    if (named === undefined) return
+    throw usage(
+      `Cannot read \`${file}\` of LAB_ENV_FILE: it does not exist`,
+      'Name a file that is there, or unset LAB_ENV_FILE',
+    )
+  }
   const { config } = await import('dotenv')
   const unset = paths.filter((name) => process.env[name] === undefined)
   const { error, parsed = {} } = config({ path: file, quiet: true })
@@ -60,6 +68,23 @@ async function refuseSlips(file: string, parsed: Record<string, string>): Promis
     if (variable !== undefined)
       throw usage(`Cannot read ${where}: \`${variable}\` stays as it is`, 'Write a path, as ~/lab')
   }
+}
+
+/**
+ * Whether a file is there that may be left out.
+ * @throws Failure (usage) for a symlink that leads nowhere, which its maker meant to be read
+ */
+export function isThere(file: string): boolean {
+  if (existsSync(file)) return true
+  try {
+    readlinkSync(file)
+  } catch {
+    return false
+  }
+  throw usage(
+    `Cannot read \`${file}\`: it is a symlink that leads to no file`,
+    'Remove it, or make the file that it leads to',
+  )
 }
 
 /** The text of a file that a person wrote. @throws Failure (usage) for one that some editor saved in another encoding */

@@ -46,7 +46,7 @@ export function makeLab(extra: Record<string, string> = {}): Lab {
   const env: Record<string, string> = {
     LAB_HOME: join(dir, 'home'),
     LAB_CACHE: process.env['LAB_TEST_CACHE'] ?? join(tmpdir(), 'cache'),
-    LAB_ENV_FILE: join(dir, 'none'),
+    LAB_ENV_FILE: '',
     // the sockets go with it
     XDG_RUNTIME_DIR: dir,
     CI: 'true',

@@ -6,7 +6,7 @@ import { kinds } from '../fault/fault.ts'
 import { readRequest } from '../fault/request.ts'
 import { readToml } from '../lab-settings.ts'
 import { unknown } from '../nearest.ts'
-import { labFlake } from '../settings.ts'
+import { isThere, labFlake } from '../settings.ts'
 import type { Case, Ends, Family } from './family.ts'
 import { allPromises, type Promised } from './promise.ts'
 import { keepsPromise, type OwnPromise } from './own-promise.ts'
@@ -73,7 +73,7 @@ const caseOf =
 /** @throws Failure (usage) naming the line of what is not understood */
 export async function readPromises(flake: string): Promise<OwnPromise[]> {
   const file = join(flake, 'lab.toml')
-  if (!existsSync(file)) return []
+  if (!isThere(file)) return []
   const { promise: written = [] } = await readToml(file)
   const tables = Array.isArray(written) ? (written as unknown[]) : undefined
   if (!tables?.every((one) => typeof one === 'object' && one !== null)) {

@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process'
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
@@ -9,6 +9,7 @@ import { seeding } from '../../lib/scenario/baseline.ts'
 import { disagreement, type Facts } from '../../lib/nix/host.ts'
 import { labSettings, mayFail } from '../../lib/lab-settings.ts'
 import { clonesOf } from '../../lib/scenario/oracle-facts.ts'
+import { readPromises } from '../../lib/scenario/own-promises.ts'
 import { runFamilies } from '../../lib/scenario/run.ts'
 import type { Family } from '../../lib/scenario/family.ts'
 
@@ -37,6 +38,15 @@ test('A flake that says nothing has every default', async () => {
     ports: { ssh: 2222 },
     upgrade: { kind: null, unit: null, remote: null, promises: null },
   })
+})
+
+test('A lab.toml that leads nowhere is not taken for none', async () => {
+  symlinkSync('elsewhere.toml', join(flake, 'lab.toml'))
+  for (const read of [labSettings, readPromises])
+    await expect(read(flake)).rejects.toMatchObject({
+      message: `Cannot read \`${join(flake, 'lab.toml')}\`: it is a symlink that leads to no file`,
+      exit: 2,
+    })
 })
 
 test('[upgrade] says what is judged, and the other tasks follow its unit', async () => {

@@ -75,6 +75,16 @@ describe('.env', () => {
     expect(labCache()).toBe(join(homedir(), 'cache'))
   })
 
+  test('one that is named and is not there is told, and an empty name is none', async () => {
+    vi.stubEnv('LAB_ENV_FILE', '')
+    await loadEnv()
+    vi.stubEnv('LAB_ENV_FILE', '/nonexistent/env')
+    await expect(loadEnv()).rejects.toMatchObject({
+      message: 'Cannot read `/nonexistent/env` of LAB_ENV_FILE: it does not exist',
+      exit: 2,
+    })
+  })
+
   test.each(['utf16le', 'latin1'] as const)('in %s is refused', async (encoding) => {
     const text = Buffer.from('\uFEFFLAB_HOME=/\u00e9\n', encoding)
     const thrown = await load(text).catch((error: unknown) => error)

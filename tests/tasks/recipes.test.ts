@@ -199,7 +199,7 @@ test.each([
   try {
     const { status, stdout, stderr } = spawnSync(just, ['lab', '--dry-run'], {
       cwd: project,
-      env: { ...process.env, ...env, LAB_ENV_FILE: join(scratch, 'none') },
+      env: { ...process.env, ...env, LAB_ENV_FILE: '' },
       encoding: 'utf8',
     })
     expect({ status, stderr }).toEqual({ status: 0, stderr: '' })

@@ -35,7 +35,7 @@ const seal = (...args: string[]): Promise<Ended> =>
       LAB_FLAKE: flake,
       LAB_HOME: join(dir, 'home'),
       LAB_GUEST: 'debian',
-      LAB_ENV_FILE: join(dir, 'none'),
+      LAB_ENV_FILE: '',
     }),
   )
 const rules = (): string => join(flake, '.sops.yaml')

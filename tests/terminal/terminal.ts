@@ -76,7 +76,7 @@ export async function openTerminal(
       // the sockets go with it
       XDG_RUNTIME_DIR: home,
       LAB_HOME: join(home, 'lab'),
-      LAB_ENV_FILE: join(home, 'none'),
+      LAB_ENV_FILE: '',
       ...env,
       PS1: prompt,
       HISTFILE: '',
