@@ -50,6 +50,7 @@ async function refuseSlips(file: string, parsed: Record<string, string>): Promis
     /^[^\S\n]*(?:(?:export|set)\s+)?(lab[_-][\w-]+)/gim,
   )) {
     const where = `line ${text.slice(0, index).split('\n').length} of \`${file}\``
+    const [line = ''] = text.slice(index).split('\n')
     const example = readFileSync(join(project, '.env.example'), 'utf8')
     const known = [...example.matchAll(/LAB_\w+(?==)/g)].map(([one]) => one)
     if (!known.includes(key)) {
@@ -59,6 +60,12 @@ async function refuseSlips(file: string, parsed: Record<string, string>): Promis
         `${suggest(key, known)}.env.example has all of them`,
       )
     }
+    // dotenv has a comment begin there, a shell does not
+    if (/^[^=]*=\s*[^\s'"`#][^#]*(?<=\S)#/.test(line))
+      throw usage(
+        `Cannot read ${where}: a \`#\` in a value`,
+        `Write ${key}="…", or a blank before a comment`,
+      )
     // a quote that is not closed becomes a part of the value, and one that is closed further down has lines in it
     if (/^["'`]|\n/.test(parsed[key] ?? '"'))
       throw usage(`Cannot read ${where}`, `Write ${key}=…, with a quote at both ends or none`)

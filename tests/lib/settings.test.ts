@@ -64,6 +64,7 @@ describe('.env', () => {
     ['# LAB_HOMES=/y\n\n  export LAB_HOME = "/x" # here\n'],
     ["LAB_CPUS=\nMINE='LAB_HOME'\nMINE TOO\nLAB_HOME='/x'"],
     ["MINE=$HOME\nLAB_HOME='/x'\n"],
+    ["MINE=a#b\nLAB_HOME=/x # a#b\nLAB_CPUS='2'#two\n#LAB_HOME=/y#z\nLAB_CACHE=#none\n"],
   ])('%j is read', async (text) => {
     await load(text)
     expect(labHome()).toBe('/x')
@@ -105,6 +106,8 @@ describe('.env', () => {
     ['#\nLAB-HOME=/x\n', 'there is no setting `LAB-HOME`', 'LAB_HOME'],
     ['#\nset LAB_HOME=/x\n', '', 'LAB_HOME=…'],
     ['#\nLAB_HOME="/x\n"\n', '', 'LAB_HOME=…, with a quote at both ends'],
+    ['#\nLAB_HOME=/x/c#/lab\n', 'a `#` in a value', 'LAB_HOME="…"'],
+    ['#\n  export LAB_HOME = /my lab#1 # here\n', 'a `#` in a value', 'LAB_HOME="…"'],
     ['#\nLAB_HOME /x\n', '', 'LAB_HOME=…, with a quote at both ends'],
   ])('%j is refused with its line', async (text, why, hint) => {
     const thrown = await load(text).catch((error: unknown) => error)
