@@ -1,4 +1,4 @@
-import { existsSync, readFileSync } from 'node:fs'
+import { readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { Failure, usage } from '../failure.ts'
 import type { Weather } from '../fault/case.ts'
@@ -16,13 +16,17 @@ const numbers = ['ms', 'percent', 'kbit', 'down', 'up']
 
 /** What each setting may be, in words, and the test of it. */
 const forms: Record<string, [what: string, is: (value: unknown) => boolean]> = {
-  name: ['a name of a-z, 0-9 and -', (value) => /^[a-z][a-z0-9-]*$/.test(String(value))],
-  title: ['a line of text', (value) => typeof value === 'string' && /^[^\n]+$/.test(value)],
+  // files are called after it
+  name: [
+    'a name of 1 to 63 of a-z, 0-9 and -',
+    (value) => isText(value) && /^[a-z][a-z0-9-]{0,62}$/.test(value),
+  ],
+  title: ['a line of text', (value) => isText(value) && /^[^\p{Cc}\u2028]+$/u.test(value)],
   about: [`one of ${allPromises.join(', ')}`, (value) => allPromises.includes(value as Promised)],
   shell: ['a shell command', (value) => isText(value)],
   patch: [
     'a path below the flake',
-    (value) => isText(value) && !/^\/|(^|\/)\.\.(\/|$)/.test(String(value)),
+    (value) => isText(value) && !/^\/|(^|\/)\.\.(\/|$)/.test(value),
   ],
   fault: [`one of ${faults().join(', ')}`, (value) => faults().includes(value as string)],
   direction: ['out, in or both', (value) => ['out', 'in', 'both'].includes(value as string)],
@@ -42,7 +46,10 @@ const forms: Record<string, [what: string, is: (value: unknown) => boolean]> = {
 function faults(): string[] {
   return Object.keys(kinds).filter((kind) => kind !== 'partition')
 }
-function isText(value: unknown): boolean {
+function isFile(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isFile() === true
+}
+function isText(value: unknown): value is string {
   return typeof value === 'string' && value.trim() !== ''
 }
 function isCommands(value: unknown): boolean {
@@ -83,7 +90,7 @@ export async function readPromises(flake: string): Promise<OwnPromise[]> {
   const read: OwnPromise[] = []
   for (const [index, table] of tables.entries()) {
     const one = readOne(table as Record<string, unknown>, (key) => at(file, lines, index, key))
-    if (one.patch !== undefined && !existsSync(join(flake, one.patch))) {
+    if (one.patch !== undefined && !isFile(join(flake, one.patch))) {
       throw usage(
         `Cannot read ${at(file, lines, index, 'patch')}: there is no file \`${join(flake, one.patch)}\``,
         'Write the path of the patch from lab.toml',

@@ -63,6 +63,15 @@ ends = "start"
 const whole = 'name = "a"\ntitle = "A"\nholds = "true"\n'
 test.each([
   ['[[promise]]\nname = "a"\n', /\(line 1\): a promise has a name and a title/],
+  ...['true', '["a"]', '""', '"A"', `"${'a'.repeat(64)}"`].map((name): [string, RegExp] => [
+    `[[promise]]\nname = ${name}\n`,
+    /`name` of `.*` \(line 2\) as a name of 1 to 63 of a-z, 0-9 and -: /,
+  ]),
+  ...['" "', '"\\t"', '"a\\u001b[31m"', '"a\\rb"', '1'].map((title): [string, RegExp] => [
+    `[[promise]]\ntitle = ${title}\n`,
+    /`title` of `.*` \(line 2\) as a line of text: /,
+  ]),
+  [`[[promise]]\n${whole}patch = "."\n`, /\(line 5\): there is no file `/],
   [`[[promise]]\n${whole}hold = "x"\n`, /\(line 5\): There is no setting `hold`|`hold`/],
   [`[[promise]]\n${whole}within = 0\n`, /`within` of `.*` \(line 5\) as seconds from 1 to 600: 0/],
   [`[[promise]]\n${whole}about = "luck"\n`, /`about` of `.*` \(line 5\) as one of deploy, /],
