@@ -15,6 +15,8 @@ export interface AgeKey {
   recipient: string
 }
 
+type PublicKey = Pick<AgeKey, 'recipient'>
+
 const keyFile = (name: string): string => join(labHome(), 'keys', 'age', `${name}.txt`)
 
 /** The age key of a VM, when it has one. */
@@ -108,7 +110,7 @@ function encrypt(key: Buffer, value: string, context: string): string {
 const header = '# Made by `seal-secrets` of the lab, which writes it anew.'
 
 /** `.sops.yaml`: who may read which file, for a person who edits one with sops itself. */
-export const sopsRules = (owner: AgeKey, hosts: Record<string, AgeKey>): string =>
+export const sopsRules = (owner: PublicKey, hosts: Record<string, PublicKey>): string =>
   [
     header,
     'keys:',
@@ -124,8 +126,15 @@ export const sopsRules = (owner: AgeKey, hosts: Record<string, AgeKey>): string 
   ].join('\n')
 
 /**
- * Whether a file is the lab's, and so may be written over: a `.sops.yaml` of ours, or the greeting sealed and nothing
- * beside it, as a person may have added secrets with sops.
+ * Whether a file is the lab's, and so may be written over: a `.sops.yaml` as the lab writes one, or the greeting sealed
+ * and nothing beside it, as a person may have added rules, or secrets with sops.
  */
 export const isOurs = (text: string): boolean =>
-  text.startsWith(header) || /^greeting: ENC\[.*\nsops:\n( .*\n)*$/.test(text)
+  isOwnRules(text) || /^greeting: ENC\[.*\nsops:\n( .*\n)*$/.test(text)
+
+function isOwnRules(text: string): boolean {
+  const [owner, ...hosts] = [...text.matchAll(/^ {2}- &(\S+) (\S+)$/gm)].map(
+    ([, host = '', recipient = '']): [string, PublicKey] => [host, { recipient }],
+  )
+  return owner !== undefined && text === sopsRules(owner[1], Object.fromEntries(hosts))
+}

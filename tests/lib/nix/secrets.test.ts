@@ -64,7 +64,11 @@ test('The rules name every key and are known for the lab’s', () => {
   const text = sopsRules(sorrow, { torment })
   expect(text).toContain(`- &torment ${torment.recipient}`)
   expect(isOurs(text)).toBe(true)
+  expect(isOurs(sopsRules(sorrow, {}))).toBe(true)
   expect(isOurs('keys: []\n')).toBe(false)
+  const added = `  - path_regex: ^mine$\n    age: ${torment.recipient}\n`
+  for (const own of [`${text}${added}`, text.replace('keys:', '# mine\nkeys:'), `${text}\n`])
+    expect(isOurs(own)).toBe(false)
 })
 
 describe('The check before a switch', () => {
