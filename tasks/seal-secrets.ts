@@ -1,7 +1,7 @@
 import { lstatSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { makeDirectory } from '../lib/directory.ts'
-import { Failure } from '../lib/failure.ts'
+import { Failure, usage as usageFailure } from '../lib/failure.ts'
 import { flakeDirectory } from '../lib/flake/directory.ts'
 import { intendToAdd } from '../lib/flake/git-index.ts'
 import { chooseGuest } from '../lib/nix/guest.ts'
@@ -36,6 +36,9 @@ export const examples: [string, string][] = [
   ['just seal-secrets --keys', 'What to add to a .sops.yaml that you have'],
 ]
 
+/** What the key is called by which the lab's owner reads what is sealed. */
+const ownKey = 'lab'
+
 export async function run(args: Args): Promise<void> {
   const flake = flakeDirectory()
   const { keys: keysAlone, 'dry-run': dryRun } = args
@@ -45,13 +48,18 @@ export async function run(args: Args): Promise<void> {
   requireWay(flake, [rules, file])
   const [oldRules, old] = [ours(rules), ours(file)]
   const hosts = await hostsOf(args)
+  if (hosts.includes(ownKey))
+    throw usageFailure(
+      `Cannot seal to a host that is called \`${ownKey}\`: the lab's own key has that name`,
+      'Name the hosts that may read it: just seal-secrets <host..>',
+    )
   if (dryRun) {
-    console.log(`would make the age keys of lab, ${hosts.join(', ')} unless they are there`)
+    console.log(`would make the age keys of ${ownKey}, ${hosts.join(', ')} unless they are there`)
     console.log(`would write ${rules} and ${file}`)
     await tellGit(flake, [rules, file], true)
     return
   }
-  const owner = await ensureAgeKey('lab')
+  const owner = await ensureAgeKey(ownKey)
   const keys: Record<string, AgeKey> = {}
   for (const host of hosts) keys[host] = await ensureAgeKey(host)
   const recipients = [owner, ...Object.values(keys)].map(({ recipient }) => recipient)

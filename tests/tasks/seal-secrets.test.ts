@@ -98,6 +98,22 @@ test.each<[string, () => void | Promise<void>]>([
       writeFileSync(sealed(), text.replace('sops:\n', 'password: ENC[AES256_GCM,data:x]\nsops:\n'))
     },
   ],
+  [
+    'rules that were added to those of the lab',
+    async () => {
+      await seal()
+      const more = '  # of my own\n  - path_regex: \\.env$\n    age: age1x\n'
+      writeFileSync(rules(), `${readFileSync(rules(), 'utf8')}${more}`)
+    },
+  ],
+  [
+    'a host that is called as the lab’s own key is',
+    () => {
+      const text =
+        '{ outputs = { self }: { labConfigurations = { lab = { }; sorrow = { }; }; }; }\n'
+      writeFileSync(join(flake, 'flake.nix'), text)
+    },
+  ],
   ['a file in the place of the directory', () => writeFileSync(join(flake, 'secrets'), 'x\n')],
   ['a directory in the place of the secrets', () => void mkdirSync(sealed(), { recursive: true })],
   ['a directory in the place of the rules', () => mkdirSync(rules())],
