@@ -8,7 +8,7 @@ import { run } from '../run.ts'
 export interface Marked {
   /** Files that git was told of, from the directory on. */
   marked: string[]
-  /** What a person has to do, where git did not let itself be told, or ignores a Nix file. */
+  /** What a person has to do, where git did not let itself be told, or ignores a Nix file, or one that was named. */
   notes: string[]
 }
 
@@ -57,7 +57,8 @@ export async function intendToAdd(
     said = told.stderr
     if (told.code !== 0) throw new Failure(said.trim().split('\n')[0] ?? '')
     const unmarked = [...namesIn((await list('--ignored')).stdout), ...yet.ignored]
-    const ignored = unmarked.filter((one) => one.endsWith('.nix'))
+    // of what is in a directory, the Nix files alone: a key beside them may well be ignored
+    const ignored = unmarked.filter((one) => one.endsWith('.nix') || names.includes(one))
     const force = pasted('git', '-C', directory, 'add', '--force', '--intent-to-add', ...ignored)
     const unseen = `git ignores ${ignored.join(', ')}, and a flake does not see it: ${force}`
     return { marked, notes: ignored.length > 0 ? [unseen] : [] }

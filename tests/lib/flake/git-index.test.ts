@@ -72,6 +72,16 @@ test('What is no Nix file may well be ignored', async () => {
   expect(await mark()).toEqual({ marked: [sorrow], notes: [] })
 })
 
+test('What was asked for by its name is said to be ignored, whatever it is', async () => {
+  writeFileSync(join(flake, '.gitignore'), 'secrets\n')
+  mkdirSync(join(flake, 'secrets'))
+  const file = join(flake, 'secrets/base.yaml')
+  const notes = [expect.stringContaining('git ignores secrets/base.yaml, and a flake does not')]
+  expect(await intendToAdd(flake, [file], true)).toEqual({ marked: [], notes })
+  writeFileSync(file, '')
+  expect(await intendToAdd(flake, [file], false)).toEqual({ marked: [], notes })
+})
+
 test('A file beyond a sparse checkout is marked like any other', async () => {
   git('add', 'hosts/alpha')
   git('commit', '--quiet', '--message', 'alpha')
