@@ -193,13 +193,23 @@ async function takeFiles(at: Git, source: string, known: boolean): Promise<strin
   const work = ['--work-tree', source]
   try {
     if (known) {
-      const list = ['ls-files', '-z', '--cached', '--others', '--exclude-standard']
-      const { stdout } = await run('git', ['-C', source, ...list])
-      const input = stdout.split('\0').filter((path) => !isReplaced(join(source, path)))
+      const list = async (...which: string[]): Promise<string[]> => {
+        const { stdout } = await run('git', ['-C', source, 'ls-files', '-z', ...which])
+        return stdout.split('\0').filter(Boolean)
+      }
+      const paths = await list('--cached', '--others', '--exclude-standard')
+      refuseUnreadable(source, paths)
       await at([...work, 'update-index', '--add', '--remove', '-z', '--stdin'], {
         env,
-        input: input.join('\0'),
+        input: paths.filter((path) => !isReplaced(join(source, path))).join('\0'),
       })
+      // git takes it for unchanged, and its directory alone does not say at which commit it is
+      const unfetched = /^160000 \S+ 0\t/
+      const links = (await list('--stage')).filter(
+        (line) => unfetched.test(line) && isReplaced(join(source, line.replace(unfetched, ''))),
+      )
+      if (links.length > 0)
+        await at(['update-index', '-z', '--index-info'], { env, input: links.join('\0') })
     } else await at([...work, 'add', '--all', '.'], { env })
     return await at([...work, 'write-tree'], { env })
   } finally {
@@ -207,7 +217,21 @@ async function takeFiles(at: Git, source: string, known: boolean): Promise<strin
   }
 }
 
-/** Whether a directory took the place of a file that git knows: what is in it is listed by itself. */
+/** @throws Failure for a file that git lists and that is not found by its name: it would be left out in silence */
+function refuseUnreadable(source: string, paths: string[]): void {
+  const odd = paths.find(
+    (path) => path.includes('\uFFFD') && !lstatSync(join(source, path), { throwIfNoEntry: false }),
+  )
+  if (odd === undefined) return
+  throw new Failure(`Cannot publish \`${source}\`: the name of its file \`${odd}\` is not UTF-8`, {
+    hint: 'jj, by which the VMs upgrade, takes no such file: rename it, or have git ignore it',
+  })
+}
+
+/**
+ * Whether a directory took the place of a file that git knows, whose own files are listed by themselves, or is that of
+ * a submodule that was not fetched.
+ */
 const isReplaced = (path: string): boolean =>
   existsSync(path) && lstatSync(path).isDirectory() && !existsSync(join(path, '.git'))
 

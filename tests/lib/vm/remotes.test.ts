@@ -68,6 +68,33 @@ test('a user whose new repositories have other hashes publishes what has the usu
   }
 })
 
+test('a submodule that was not fetched stays in what is published of the files on the disk', async () => {
+  commit('flake.nix', '{ }')
+  const other = git(flake, 'rev-parse', 'HEAD')
+  git(flake, 'update-index', '--add', '--cacheinfo', `160000,${other},part`)
+  mkdirSync(join(flake, 'part'))
+  git(flake, '-c', 'user.name=a', '-c', 'user.email=a@b', 'commit', '-qm', 'with a part')
+  writeFileSync(join(flake, 'flake.nix'), '{ a = 1; }')
+  await send({ dirty: true })
+  expect(git(configRemote(), 'ls-tree', 'main', 'part')).toContain(other)
+  // one whose directory was deleted is gone, as git has it
+  rmSync(join(flake, 'part'), { recursive: true })
+  await send({ dirty: true })
+  expect(git(configRemote(), 'ls-tree', 'main', 'part')).toBe('')
+})
+
+test('a file whose name is not UTF-8 is not left out in silence', async () => {
+  commit('flake.nix', '{ }')
+  writeFileSync(Buffer.from(`${flake}/b\xff`, 'latin1'), 'x')
+  await expect(send({ dirty: true })).rejects.toMatchObject({
+    message: expect.stringContaining('is not UTF-8'),
+  })
+  rmSync(Buffer.from(`${flake}/b\xff`, 'latin1'))
+  writeFileSync(join(flake, '\uFFFD\n'), 'x')
+  await send({ dirty: true })
+  expect(git(configRemote(), 'ls-tree', '-z', '--name-only', 'main')).toContain('\uFFFD\n')
+})
+
 test('the commit that is checked out is published as it is, with its history', async () => {
   const first = commit('flake.nix', '{ }')
   const second = commit('flake.nix', '{ a = 1; }')
