@@ -1,4 +1,12 @@
-import { accessSync, existsSync, readFileSync, readdirSync, realpathSync, statSync } from 'node:fs'
+import {
+  accessSync,
+  existsSync,
+  lstatSync,
+  readFileSync,
+  readdirSync,
+  realpathSync,
+  statSync,
+} from 'node:fs'
 import { basename, join } from 'node:path'
 import { makeDirectory, whyNot } from '../directory.ts'
 import { Failure, usage } from '../failure.ts'
@@ -247,17 +255,18 @@ function eventsOf(parts: Part[], titleOf: (part: Part) => string): Recorded[] {
   return all.toSorted((a, b) => a.t - b.t)
 }
 
+const newOne = 'Name a directory that is not there yet'
+
 /**
  * Makes the directory for what a merge writes.
  * @throws Failure (usage) when there is something in it already
  */
 export function newDirectory(dir: string): string {
-  if (existsSync(dir) && readdirSync(dir).length > 0) {
-    throw usage(
-      `Cannot write into \`${dir}\`: it is not empty`,
-      'Name a directory that is not there yet',
-    )
-  }
+  const there = lstatSync(dir, { throwIfNoEntry: false })
+  if (there && !statSync(dir, { throwIfNoEntry: false })?.isDirectory())
+    throw usage(`Cannot write into \`${dir}\`: it is not a directory`, newOne)
+  if (there && readdirSync(dir).length > 0)
+    throw usage(`Cannot write into \`${dir}\`: it is not empty`, newOne)
   try {
     makeDirectory(dir, 0o700)
   } catch (cause) {

@@ -4,7 +4,9 @@ import {
   mkdtempSync,
   readFileSync,
   readdirSync,
+  readlinkSync,
   rmSync,
+  symlinkSync,
   writeFileSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -251,6 +253,18 @@ test('a directory that holds something is not written into', async () => {
   const { code, stderr } = await mergeRuns(one(), two(), '--to', two())
   expect(code).toBe(2)
   expect(stderr).toMatch(/^merge-runs: Cannot write into `.*two`: it is not empty\n/)
+})
+
+test('what is no directory is not written into, and is left as it is', async () => {
+  const [file, link] = [join(lab.dir, 'file'), join(lab.dir, 'link')]
+  writeFileSync(file, 'mine')
+  symlinkSync('nowhere', link)
+  for (const to of [file, link]) {
+    const { code, stderr } = await mergeRuns(one(), two(), '--to', to)
+    expect(code).toBe(2)
+    expect(stderr).toMatch(/^merge-runs: Cannot write into `.*`: it is not a directory\n.*\n$/)
+  }
+  expect([readFileSync(file, 'utf8'), readlinkSync(link)]).toEqual(['mine', 'nowhere'])
 })
 
 const both = ['auto-upgrade/good-commit', 'auto-upgrade/unit-fails']
