@@ -50,10 +50,11 @@ export async function run(args: Args): Promise<ExitCode> {
     throw unknown('a subject', wrong, [...upgradeKinds], 'docs/subjects.md says what each is')
   }
   const before = args['of'] as string[] | undefined
-  if (before && (wanted.length > 0 || args['case'] !== undefined || args['every'])) {
+  const choice = ['case', 'every', 'host', 'list', 'seed'].find((one) => args[one] !== undefined)
+  if (before && (wanted.length > 0 || choice !== undefined)) {
     throw usageFailure(
-      'Cannot choose subjects or cases of runs that have been',
-      'With --of name their records alone',
+      `Cannot use ${choice === undefined ? 'subjects' : `--${choice}`} with --of`,
+      'The runs that have been have decided that: name their records alone',
     )
   }
   const all = await families()

@@ -301,6 +301,19 @@ test.each([
   expect([code, stderr]).toEqual([2, expect.stringContaining(why)])
 })
 
+test.each(['--seed 1', '--host sorrow', '--list', '--every', '--case good-commit', 'lab'])(
+  'runs that have been are not given another choice: %s',
+  async (words) => {
+    const ours = part('ours', [result(both[0]!)], judging('ours', ['deploy']))
+    const { code, stderr } = await lab.task('compare', ...words.split(' '), '--of', ours)
+    const [first] = words.split(' ')
+    expect([code, stderr]).toEqual([
+      2,
+      expect.stringContaining(`Cannot use ${first === 'lab' ? 'subjects' : first} with --of`),
+    ])
+  },
+)
+
 test('a case that nobody ran makes a comparison an error', async () => {
   const ours = part('ours', [result(both[0]!)], judging('ours', ['deploy']))
   expect((await lab.task('compare', '--of', ours)).code).toBe(3)
