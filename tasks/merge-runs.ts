@@ -1,6 +1,6 @@
 import { writeFileSync } from 'node:fs'
 import { basename, join, resolve } from 'node:path'
-import type { ExitCode } from '../lib/failure.ts'
+import { oneLine, type ExitCode } from '../lib/failure.ts'
 import type { RunRecord } from '../lib/report/record.ts'
 import { main, type Args } from '../lib/task.ts'
 
@@ -51,8 +51,7 @@ export async function run(args: Args): Promise<ExitCode> {
   const unwritten = writeReports(record, page)
   writePlan(dir, plan)
 
-  for (const note of notes) console.error(`${name}: ${note}`)
-  for (const trouble of troubles) console.error(`${name}: ${trouble.message}`)
+  for (const note of [...notes, ...told]) console.error(oneLine(`${name}: ${note}`))
   const ended = { dir, hosts, results, troubles: [...troubles, ...unwritten] }
   return summarize(ended, Boolean(args['json']))
 }

@@ -21,9 +21,8 @@ export function summarize({ dir, results, troubles }: Ended, json: boolean): Exi
   else {
     const colour = { passed: green, failed: red, error: red, skipped: yellow }
     const rows = results.map((one) => [
-      one.family,
-      one.case,
-      one.hosts.join(' '),
+      // a record may be somebody else's
+      ...[one.family, one.case, one.hosts.join(' ')].map(oneLine),
       colour[one.state](one.state === 'passed' ? 'passed' : one.state.toUpperCase()),
       `${one.seconds.toFixed(1)} s`,
       oneLine(one.reason.split('\n')[0]!),
@@ -40,7 +39,7 @@ export function summarize({ dir, results, troubles }: Ended, json: boolean): Exi
     // what failed stands last, where a reader looks first
     for (const one of [...left, ...bad]) {
       const evidence = one.evidence ? `evidence ${one.evidence}; ` : ''
-      console.log(`${one.family} ${one.case}: ${evidence}replay: ${one.replay}`)
+      console.log(oneLine(`${one.family} ${one.case}: ${evidence}replay: ${one.replay}`))
     }
   }
   return exitOf({ results, troubles })

@@ -154,9 +154,8 @@ export function matrixText(rows: Row[], titles: string[]): string {
   ])
   const why = titles.flatMap((title) =>
     rows.flatMap(({ by }) =>
-      by[title]!.cases.filter(({ state }) => state === 'failed' || state === 'error').map(
-        (one) =>
-          `${title}: ${one.case}: ${oneLine(one.reason.split('\n')[0]!)}; replay: ${one.replay}`,
+      by[title]!.cases.filter(({ state }) => state === 'failed' || state === 'error').map((one) =>
+        oneLine(`${title}: ${one.case}: ${one.reason.split('\n')[0]!}; replay: ${one.replay}`),
       ),
     ),
   )

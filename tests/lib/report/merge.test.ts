@@ -267,6 +267,15 @@ test('what is no directory is not written into, and is left as it is', async () 
   expect([readFileSync(file, 'utf8'), readlinkSync(link)]).toEqual(['mine', 'nowhere'])
 })
 
+test('what a record of somebody else says is no command to the terminal', async () => {
+  const escape = '\u001b]0;x\u0007'
+  const odd = result('f/a', 'failed', { replay: `just ${escape}`, hosts: [`a${escape}`] })
+  const dir = part('odd', [odd], { ground: `tcg${escape}`, ended: { troubles: [escape] } })
+  const { stdout, stderr } = await mergeRuns(dir, one())
+  expect(stdout + stderr).toContain('replay: just \\u001b]0;x')
+  expect(stdout + stderr).not.toContain('\u001b')
+})
+
 const both = ['auto-upgrade/good-commit', 'auto-upgrade/unit-fails']
 const judging = (title: string, promises: string[]): Partial<Plan> => ({
   ...{ asked: both, flake: title, subject: { kind: 'unit', title, promises } },
