@@ -30,7 +30,10 @@ export const options = {
     array: true,
     describe: 'Judge by these test files alone, as tests/agents/golden.test.ts',
   },
-  resume: { type: 'boolean', describe: 'Go on with the last run: its agents, sample and seed' },
+  resume: {
+    type: 'boolean',
+    describe: 'Go on with the last run: its agents, sample and seed, or its mutants',
+  },
   fresh: { type: 'boolean', describe: 'Judge each mutant anew, also where nothing has changed' },
   scenarios: { type: 'boolean', describe: 'Have VMs meet the mutants that live through the tests' },
   alone: { type: 'boolean', describe: 'No test judges: all of them meet --scenarios' },
@@ -64,11 +67,15 @@ export const examples: [string, string][] = [
 export async function run(args: Args): Promise<ExitCode> {
   const json = Boolean(args['json'])
   const say = (line: string): void => void process.stderr.write(`${line}\n`)
-  if (args['resume'] && args['agent']?.length)
-    throw usageFailure('Cannot use agents with --resume', 'It goes on with those of the last run')
+  const anew = ['sample', 'seed', 'mutant'].find((flag) => args[flag] !== undefined)
+  if (args['resume'] && (args['agent']?.length || anew !== undefined))
+    throw usageFailure(
+      `Cannot use ${anew === undefined ? 'agents' : `--${anew}`} with --resume`,
+      'It goes on with those of the last run',
+    )
   await refuseCases(args)
   const asked = await whatIsAsked(args)
-  const mutants = await choose(asked, args['mutant'])
+  const mutants = await choose(asked)
   if (args['list']) {
     const { told } = await import('../lib/mutation/mutant.ts')
     const rows = mutants.map((one) => [one.id, `${one.file}:${one.lines[0]}`, one.kind, told(one)])
@@ -100,7 +107,7 @@ async function refuseCases({ scenarios, case: cases, ...args }: Args): Promise<v
 async function whatIsAsked(args: Args): Promise<Asked> {
   if (!args['resume']) {
     const seed = args['seed'] ?? Math.floor(Math.random() * 2 ** 31)
-    return { agents: args['agent'] ?? [], seed, sample: args['sample'] }
+    return { agents: args['agent'] ?? [], seed, sample: args['sample'], mutants: args['mutant'] }
   }
   const { kept } = await import('../lib/mutation/verdicts.ts')
   const { asked } = kept()
@@ -109,7 +116,7 @@ async function whatIsAsked(args: Args): Promise<Asked> {
 }
 
 /** @throws Failure (usage) for an agent or a mutant that there is none of */
-async function choose({ agents, seed, sample }: Asked, ids?: string[]): Promise<Mutant[]> {
+async function choose({ agents, seed, sample, mutants: ids }: Asked): Promise<Mutant[]> {
   const { mutantsOf, programs, sample: take } = await import('../lib/mutation/mutant.ts')
   const known = programs(project)
   for (const agent of agents) {
@@ -157,7 +164,10 @@ async function judge(
   const ready = async (): Promise<Copy> => (copy ??= await makeCopy())
   try {
     const alone = Boolean(args['alone'])
-    const traces = alone ? [] : await traceTests(judging(mutants, args['tests']), ready, say)
+    const files = alone ? [] : judging(mutants, args['tests'])
+    // the first verdict may be an hour away, and what is cut short until then is gone on with as well
+    keep({ asked, verdicts: before.verdicts })
+    const traces = await traceTests(files, ready, say)
     for (const [index, mutant] of mutants.entries()) {
       const prepared = prepare(mutant, traces)
       const reason = reasons.get(mutant.id)

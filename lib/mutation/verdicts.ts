@@ -38,6 +38,8 @@ export interface Asked {
   agents: string[]
   seed: number
   sample?: number
+  /** The ids of those that were named. */
+  mutants?: string[]
 }
 interface Kept {
   asked?: Asked

@@ -88,6 +88,8 @@ test.each([
   ['coverage', ['--host', 'sorrow'], 'Tests alone run in no VM'],
   ['mutate', ['module/reachability', '--list'], 'A run without one would prove nothing'],
   ['mutate', ['golden-lib', '--resume'], 'It goes on with those of the last run'],
+  ['mutate', ['--resume', '--seed', '7', '--list'], 'It goes on with those of the last run'],
+  ['mutate', ['--resume', '--mutant', 'x', '--list'], 'It goes on with those of the last run'],
   ['coverage', ['--seed', '7'], 'Tests alone run in no VM'],
   ['prove', ['known-bat'], 'The nearest is known-bad; just prove --list'],
   ['pipelines/gitops', ['--jobs', '0'], 'Write --jobs 4, or --jobs auto for as many'],
