@@ -54,6 +54,11 @@ export async function run(args: Args): Promise<ExitCode> {
       `Cannot use --${idle} without cases`,
       'Tests alone run in no VM: --case NAME or --scenarios',
     )
+  await refuseTests(args['tests'])
+  // cases and tests take hours: a directory that nothing can be written to is told before them
+  const { privateDirectory } = await import('../lib/directory.ts')
+  const { labHome } = await import('../lib/settings.ts')
+  privateDirectory(labHome())
   let code: ExitCode = Exit.held
   if (inVms) {
     const { families } = await import('./pipelines/families.ts')
@@ -91,18 +96,26 @@ async function choose(agents: string[] | undefined): Promise<string[]> {
   return (agents?.length ? [...new Set(agents)] : known).map((agent) => `${agent}.sh`)
 }
 
+/** @throws Failure (usage) for a test file that there is none of */
+async function refuseTests(files: string[] = []): Promise<void> {
+  if (files.length === 0) return
+  const { agentTests } = await import('../lib/mutation/map.ts')
+  const { unknown } = await import('../lib/nearest.ts')
+  const known = agentTests()
+  for (const file of files)
+    if (!known.includes(file))
+      throw unknown('a test file of agents', file, known, 'They are in tests/agents')
+}
+
 async function ranByTests(given: string[] | undefined, say: (line: string) => void): Promise<Hits> {
   const { makeCopy } = await import('../lib/mutation/copy.ts')
   const { agentTests, traceTests } = await import('../lib/mutation/map.ts')
   const { merge } = await import('../lib/mutation/trace.ts')
-  const { unknown } = await import('../lib/nearest.ts')
-  const known = agentTests()
-  for (const file of given ?? [])
-    if (!known.includes(file)) throw unknown('a test file of agents', file, known, known.join(' '))
   let copy: Copy | undefined
   const all: Hits = {}
   try {
-    const traces = await traceTests(given ?? known, async () => (copy ??= await makeCopy()), say)
+    const files = given ?? agentTests()
+    const traces = await traceTests(files, async () => (copy ??= await makeCopy()), say)
     for (const { hits } of traces) for (const one of Object.values(hits)) merge(all, one)
   } finally {
     await copy?.end()
@@ -113,10 +126,9 @@ async function ranByTests(given: string[] | undefined, say: (line: string) => vo
 async function summarize(all: Covered[], cases: number, json: boolean): Promise<void> {
   const { coveragePage, rows, totals } = await import('../lib/mutation/coverage-page.ts')
   const path = await import('node:path')
-  const { privateDirectory } = await import('../lib/directory.ts')
   const { labHome } = await import('../lib/settings.ts')
   const { writeFile } = await import('../lib/write-file.ts')
-  const report = path.join(privateDirectory(labHome()), 'coverage.html')
+  const report = path.join(labHome(), 'coverage.html')
   writeFile(report, coveragePage(all, cases), { over: 'any', mode: 0o600 })
   if (json) console.log(JSON.stringify({ report, cases, ...totals(all) }, null, 2))
   else {

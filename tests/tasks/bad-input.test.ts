@@ -90,6 +90,11 @@ test.each([
   ['mutate', ['golden-lib', '--resume'], 'It goes on with those of the last run'],
   ['mutate', ['--resume', '--seed', '7', '--list'], 'It goes on with those of the last run'],
   ['mutate', ['--resume', '--mutant', 'x', '--list'], 'It goes on with those of the last run'],
+  [
+    'coverage',
+    ['--case', 'break-boot/panic', '--tests', 'tests/agents/goldn.test.ts'],
+    'The nearest is tests/agents/golden.test.ts; They are in tests/agents',
+  ],
   ['coverage', ['--seed', '7'], 'Tests alone run in no VM'],
   ['prove', ['known-bat'], 'The nearest is known-bad; just prove --list'],
   ['pipelines/gitops', ['--jobs', '0'], 'Write --jobs 4, or --jobs auto for as many'],
