@@ -65,7 +65,14 @@ export async function loadForSignals(): Promise<void> {
 
 function whatStillRuns(): string {
   const { knownVms, qemuOf, readVm } = vms ?? {}
-  const running = (knownVms?.() ?? []).filter((host) => {
+  let known: string[]
+  try {
+    known = knownVms?.() ?? []
+  } catch {
+    // nor may a LAB_HOME that is none of the lab's end this in a stack
+    return 'which VMs run is not known (just status says why)'
+  }
+  const running = known.filter((host) => {
     try {
       const vm = readVm?.(host)
       return vm && qemuOf?.(vm)
