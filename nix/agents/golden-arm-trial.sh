@@ -32,6 +32,6 @@ if [[ -n $reason ]]; then
   stage "$golden" || fail "Cannot put $toplevel on trial: golden could not be booted after it"
 fi
 arm "$toplevel" || exit 1
-echo "on trial at the next boot: $toplevel"
+echo "on trial $when: $toplevel"
 failure=$(last_failure "$toplevel")
 [[ -z $failure ]] || echo "it failed a trial before: $failure"

@@ -48,7 +48,7 @@ judge_trial() {
     fi
     tries=$(field trial.json tries)
     if ((tries < 2)); then
-      if arm "$trial" $((tries + 1)); then echo "on trial at the next boot: $trial"; fi
+      if arm "$trial" $((tries + 1)); then echo "on trial $when: $trial"; fi
       return 0
     fi
     record_failure "$trial" "it was armed $((tries + 1)) times and never started: $why"
@@ -118,7 +118,7 @@ elif [[ -n $good && -z $golden && $GOLDEN_AUTO_PIN == true ]]; then
   echo "golden from now on: $booted"
   # made the system while this boot was looked at, when there was nothing yet that a trial could come back to
   next=$(readlink -f "$profile")
-  if [[ $next != "$booted" ]] && arm "$next"; then echo "on trial at the next boot: $next"; fi
+  if [[ $next != "$booted" ]] && arm "$next"; then echo "on trial $when: $next"; fi
 else
   echo "booted: $booted, which is neither golden nor on trial"
 fi

@@ -12,6 +12,7 @@
 #                `counted`, its file where the boot loader counts boots in the name; and `state`:
 #                  arming   its one-shot may not be set yet
 #                  armed    in a later boot it has been tried, unless `not_started` knows better
+#                  waits    somebody has set another entry to boot once before it
 #                  cleared  its one-shot was gone when the machine went down
 #                  failed   its own boot has written down why
 #   failed       generations that failed their trial, a line each: <toplevel> <time> <reason>
@@ -304,7 +305,8 @@ on_boot_error() { # on_boot_error <reset|stay>
 # Puts a generation on trial. Interrupted, it is either not on trial, or `arming` and taken up at the
 # next boot: the variable is set in between.
 arm() { # arm <toplevel> [<how often before>]
-  local entry id reason trial counted=''
+  local entry id reason trial oneshot counted=''
+  when='at the next boot'
   if ! entry=$(entry_of "$1"); then
     disarm
     complain "Cannot put $1 on trial: no boot entry names it"
@@ -320,9 +322,18 @@ arm() { # arm <toplevel> [<how often before>]
   on_boot_error reset
   id=$(entry_id "$entry")
   trial="{\"toplevel\":\"$1\",\"entry\":\"$id\",\"armedAt\":\"$(now)\",\"boot\":\"$(this_boot)\",\"state\":"
+  oneshot=$(efi_variable LoaderEntryOneShot)
+  # as for a test of the memory; the trial is armed once golden has booted after it
+  if [[ -n $oneshot && $oneshot != "$id" ]] && ! is_ours "$oneshot"; then
+    # shellcheck disable=SC2034 # whoever has it armed says so
+    when="once $oneshot has booted, which somebody has set"
+    write_state trial.json "$trial\"waits\",\"tries\":\"${2:-0}\"}"
+    return
+  fi
   # a trial of which nothing is known would be nobody's to judge
   write_state trial.json "$trial\"arming\"}" || return 1
   if ! bootctl set-oneshot "$id"; then
+    [[ -z $oneshot ]] || bootctl set-oneshot '' || true
     disarm
     complain "Cannot put $1 on trial: the boot loader's one-shot entry cannot be set"
     return 1
@@ -330,8 +341,12 @@ arm() { # arm <toplevel> [<how often before>]
   if [[ $entry == *+* ]]; then counted=${entry##*/}; fi
   write_state trial.json "$trial\"armed\",\"counted\":\"$counted\",\"tries\":\"${2:-0}\"}"
 }
+# Whether a one-shot entry is that of the trial, and not one that somebody has set.
+is_ours() { [[ $1 == "$(field trial.json entry)" && $(field trial.json state) != waits ]]; } # is_ours <entry's id>
 disarm() {
-  [[ -z $(efi_variable LoaderEntryOneShot) ]] || bootctl set-oneshot '' || true
+  local oneshot
+  oneshot=$(efi_variable LoaderEntryOneShot)
+  if [[ -n $oneshot ]] && is_ours "$oneshot"; then bootctl set-oneshot '' || true; fi
   [[ ! -e $state/trial.json ]] || rm -f "$state/trial.json"
   on_boot_error stay
 }
@@ -354,6 +369,7 @@ not_started() {
   local entry counted
   case $(field trial.json state) in
     arming) echo 'it was interrupted before it was armed' && return ;;
+    waits) echo 'another entry was set to boot before it' && return ;;
     cleared) echo 'its one-shot entry was taken back before the reboot' && return ;;
     failed) return ;;
   esac

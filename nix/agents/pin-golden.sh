@@ -31,5 +31,5 @@ if [[ -z $trial || $trial == "$booted" ]]; then
   disarm
 elif arm "$trial" "$(field trial.json tries)"; then
   # with what is golden now to come back to
-  echo "$words at the next boot: $trial"
+  echo "$words $when: $trial"
 fi

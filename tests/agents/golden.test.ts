@@ -191,6 +191,27 @@ describe('A trial', () => {
     expect(await links()).toBe(`${one}\n${one}`)
   })
 
+  test('leaves an entry that somebody has set to boot once, and comes after it', async () => {
+    const memory = 'memtest86.conf'
+    await host.sh(`bootctl set-oneshot ${memory}`)
+    expect(await host.rebuild(2)).toContain(
+      `on trial once ${memory} has booted, which somebody has set: ${two}`,
+    )
+    expect(await host.rebuild(1)).toContain(`the golden generation boots: ${one}`)
+    expect(await host.status()).toMatchObject({ trial: null, oneshot: memory })
+    await host.rebuild(2)
+    expect(host.variable('LoaderEntryOneShot')).toBe(memory)
+    // it is booted, and the power goes off after it
+    await host.sh("bootctl set-oneshot ''")
+    const { tried, said } = await host.boot()
+    expect(tried).toEqual([one])
+    expect(said).toContain(`on trial at the next boot: ${two}`)
+    expect(await host.status()).toMatchObject({ trial: two, lastFailed: null })
+    // its own is taken back by whatever ends the trial
+    await host.rebuild(1)
+    expect(await host.status()).toMatchObject({ trial: null, oneshot: null })
+  })
+
   test('that is stuck is ended by its deadline, and no other boot is', async () => {
     expect(await host.sh('golden-trial-deadline')).toBe('')
     await host.rebuild(2)
