@@ -9,6 +9,16 @@ toplevel=$(readlink -f "${1:-$profile}")
 # whoever has the lock may be at making another golden
 locked
 golden=$(field golden.json toplevel)
+if [[ -z $golden && -s $state/given-up ]]; then
+  golden=$(<"$state/given-up")
+  if [[ ! -e $golden/init ]]; then
+    # collected meanwhile
+    rm -f "$state/given-up"
+  elif pin "$golden"; then
+    echo "golden again: $golden"
+  fi
+  golden=$(field golden.json toplevel)
+fi
 if [[ -z $golden ]]; then
   # it would boot for ever, whatever is made the system
   if [[ $(efi_variable LoaderEntryDefault) == golden-* ]]; then

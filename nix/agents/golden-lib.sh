@@ -16,6 +16,7 @@
 #                  cleared  its one-shot was gone when the machine went down
 #                  failed   its own boot has written down why
 #   failed       generations that failed their trial, a line each: <toplevel> <time> <reason>
+#   given-up     the toplevel of what was golden until a rebuild turned all of this off
 # Golden has boot entry, kernel and first stage of its own on the ESP: an installer removes those of
 # generations that were collected, and a gcroot keeps a closure only.
 #
@@ -223,6 +224,7 @@ pin() { # pin <toplevel>
     take_back
     return 1
   fi
+  rm -f "$state/given-up"
   keep_golden
 }
 # What a pin has made that came to nothing would fill the ESP, and keep a generation from being collected

@@ -1,8 +1,13 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154 # golden-lib.sh comes first
-# Gives up the golden generation: the boot loader's own default boots again, with nothing to fall back to.
+# Gives up the golden generation: the boot loader's own default boots again, with nothing to fall back to. With
+# --turned-off, as the rebuild does that turns golden off, it is golden again where a rebuild turns that on again: the
+# rebuild may be taken back, as by an upgrade that fails.
 
-[[ $# -eq 0 ]] || { echo 'Usage: unpin-golden' >&2 && exit 2; }
+case ${1-} in
+  '' | --turned-off) ;;
+  *) echo 'Usage: unpin-golden' >&2 && exit 2 ;;
+esac
 need_root 'unpin the golden generation'
 locked
 golden=$(field golden.json toplevel)
@@ -17,6 +22,7 @@ bootctl set-default '' || fail "Cannot unpin $golden: the boot loader's default 
 disarm
 # golden.json last: until then another run finds what to take away
 forget || fail "Cannot unpin $golden: its files on $GOLDEN_BOOT cannot be removed"
+if [[ -n ${1-} ]]; then write_state given-up "$golden" || true; else rm -f "$state/given-up"; fi
 rm -f "$state/golden.json"
 # what loader.conf preferred was golden's entry
 on_boot_error stay

@@ -464,7 +464,10 @@ restore_boot() {
   if [[ -e /var/lib/golden-generation/golden.json ]]; then return; fi
   local default=${boot_before%% *} oneshot=${boot_before#* }
   efi_variable LoaderEntryDefault
-  if [[ $REPLY != "$default" ]]; then
+  # its entry has gone with it
+  if [[ $default == golden-* ]]; then
+    not_restored+=("golden generation")
+  elif [[ $REPLY != "$default" ]]; then
     bootctl set-default "$default" || not_restored+=("boot default")
   fi
   efi_variable LoaderEntryOneShot

@@ -299,7 +299,7 @@ in
     # Turned off, the boot default must not stay at what was golden once
     (mkIf (!cfg.enable && loader.systemd-boot.enable or false) {
       boot.loader.systemd-boot.extraInstallCommands = ''
-        [ ! -e /var/lib/golden-generation/golden.json ] && [ ! -e ${boot}/EFI/golden ] || ${lib.getExe unpin}
+        [ ! -e /var/lib/golden-generation/golden.json ] && [ ! -e ${boot}/EFI/golden ] || ${lib.getExe unpin} --turned-off
       '';
     })
   ];

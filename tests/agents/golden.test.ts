@@ -550,6 +550,24 @@ describe('Golden', () => {
     expect((await host.boot()).tried).toEqual([two])
   })
 
+  test('that a rebuild has turned off is golden again by the rebuild that goes back', async () => {
+    const off = await host.generation(3, { off: true })
+    const before = await host.status()
+    await host.rebuild(3)
+    expect(await host.status()).toMatchObject({ golden: null, default: null, running: off })
+    expect(await left()).toBe('')
+    expect(await host.rebuild(1)).toContain(`golden again: ${one}`)
+    expect(await host.status()).toEqual(before)
+    expect(await host.sh('show-golden')).not.toContain('PROBLEM')
+    // another generation than golden's may be the one to go back to
+    await host.rebuild(3)
+    expect(await host.rebuild(2)).toContain(`on trial at the next boot: ${two}`)
+    expect((await host.boot([two])).tried).toEqual([two, one])
+    // what is given up by hand is given up
+    await host.sh('unpin-golden')
+    expect(await host.rebuild(2)).toContain('no golden generation yet')
+  })
+
   test('puts what was to boot next on trial when it is the first one', async () => {
     await host.sh('unpin-golden')
     expect(await host.rebuild(2, 'boot')).toContain('nothing is on trial')

@@ -51,6 +51,8 @@ export interface Made {
   kernel?: number
   /** What the kernel begins with; `MZ` is what firmware asks for. */
   magic?: string
+  /** Golden is turned off in it. */
+  off?: boolean
 }
 
 export class GoldenHost {
@@ -122,17 +124,22 @@ export class GoldenHost {
   }
 
   /** Adds a generation to the store and to the profile. @returns its toplevel */
-  async generation(number: number, { kernel = 64, magic = 'MZ' }: Made = {}): Promise<string> {
+  async generation(
+    number: number,
+    { kernel = 64, magic = 'MZ', off = false }: Made = {},
+  ): Promise<string> {
     const installer = readFileSync(join(project, 'nix/lab/guest/install-boot-entries.sh'), 'utf8')
     writeFileSync(this.path('root/install'), installer)
     const text = `${magic}kernel-${number}-`.padEnd(kernel * 1024, 'k')
     writeFileSync(this.path('root/kernel'), text)
+    writeFileSync(this.path('root/extra'), `#!/bin/bash\n${off ? turnedOff : turnedOn}\n`)
     // builtins.toFile keeps what it makes in the store, referred to by the toplevel
     const expr = `let
       file = name: path: builtins.toFile name (builtins.readFile path);
       kernel = file "kernel" /root/kernel;
       initrd = builtins.toFile "initrd" "the first stage";
       installer = file "install" /root/install;
+      extra = file "extra" /root/extra;
     in derivation {
       name = "nixos-system-sorrow-${number}";
       system = "x86_64-linux"; builder = "/bin/sh"; PATH = "/usr/bin";
@@ -143,7 +150,7 @@ export class GoldenHost {
         echo "loglevel=4 panic=5" >$out/kernel-params
         echo 0 >$out/configuration-limit
         cp \${installer} $out/bin/install-boot-entries
-        printf '#!/bin/bash\\nexec golden-arm-trial "$1"\\n' >$out/extra-install-commands
+        cp \${extra} $out/extra-install-commands
         cat >$out/bin/switch-to-configuration <<'END'
       #!/bin/sh
       generation=$(cd -P "\${"$"}{0%/*}/.." && pwd -P)
@@ -263,6 +270,20 @@ export class GoldenHost {
     })
   }
 }
+
+/** What ends the installation of boot entries, as the module has it. */
+const extra = module
+  .match(/extraInstallCommands = ''\n[^]*?''/g)!
+  .map((text) =>
+    text
+      .split('\n')
+      .slice(1, -1)
+      .join('\n')
+      .replaceAll('${boot}', '/boot')
+      .replace('${lib.getExe arm}', 'golden-arm-trial')
+      .replace('${lib.getExe unpin}', 'unpin-golden'),
+  )
+const [turnedOn, turnedOff] = [extra.at(0), extra.at(-1)]
 
 /** Nothing of this reaches the machine: the mounts end with the script. */
 const prelude = `mount --bind /boot /boot

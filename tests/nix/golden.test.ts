@@ -97,7 +97,7 @@ describe('A host with a golden generation', () => {
       '{ lib, ... }: { myModules.system.boot.goldenGeneration.enable = lib.mkForce false; }'
     const { install, kernelParams } = await expression<Read>(`(${read}) ${sorrow(off)}`)
     expect(install).toMatch(
-      /^\[ "\$\?" = 0 \] \|\| exit 1\n[^]*golden\.json \] && \[ ! -e \/boot\/EFI\/golden \] \|\| \S+\/bin\/unpin-golden\n$/,
+      /^\[ "\$\?" = 0 \] \|\| exit 1\n[^]*golden\.json \] && \[ ! -e \/boot\/EFI\/golden \] \|\| \S+\/bin\/unpin-golden --turned-off\n$/,
     )
     expect(kernelParams).not.toContain('panic=10')
   })
