@@ -50,6 +50,7 @@ locked() {
   exec 9>/run/golden-generation.lock
   umask 022
   flock --wait 120 9 || fail 'Cannot change the golden generation: another command is at it for 2 minutes'
+  mend_state
 }
 unlocked() { exec 9>&-; }
 
@@ -69,6 +70,37 @@ write_state() { # write_state <file> <text>; fails where it cannot, and the file
 now() { TZ=UTC printf '%(%Y-%m-%dT%H:%M:%SZ)T' -1; }
 this_boot() { echo "$(</proc/sys/kernel/random/boot_id)"; }
 booted_system() { readlink -f /run/booted-system || true; }
+
+# A damaged disk, or a backup, may have left less of a record than there was, and whoever believed it would take golden's
+# own files for another's. Golden is known by its root as well, and what is the system and not golden is on trial.
+mend_state() {
+  local text toplevel entry
+  if [[ -e $state/golden.json ]]; then
+    text=$(<"$state/golden.json")
+    if [[ ! $text =~ ^\{\"toplevel\":\"/nix/store/[^\"]+\",\"entry\":\"golden-[^\"]+\.conf\".*\}$ ]]; then
+      complain "$state/golden.json is damaged, and is made anew"
+      toplevel=$(readlink "$gcroot" || true)
+      entry=${toplevel#/nix/store/}
+      if [[ -e $toplevel/init ]]; then
+        write_state golden.json "{\"toplevel\":\"$toplevel\",\"entry\":\"golden-${entry%%-*}.conf\",\"pinnedAt\":\"$(now)\"}"
+      else
+        rm -f "$state/golden.json"
+      fi
+    fi
+  fi
+  if [[ -e $state/trial.json ]]; then
+    text=$(<"$state/trial.json")
+    if [[ ! $text =~ ^\{\"toplevel\":\"/nix/store/[^\"]+\",.*\"state\":\"[a-z]+\".*\}$ ]]; then
+      complain "$state/trial.json is damaged, and is made anew"
+      toplevel=$(readlink -f "$profile")
+      if [[ $toplevel != "$(field golden.json toplevel)" ]] && entry=$(entry_of "$toplevel"); then
+        write_state trial.json "{\"toplevel\":\"$toplevel\",\"entry\":\"$(entry_id "$entry")\",\"boot\":\"unknown\",\"state\":\"arming\"}" || true
+      else
+        rm -f "$state/trial.json"
+      fi
+    fi
+  fi
+}
 
 efi_variable() { # efi_variable <name>: its text, empty when it is not set
   local file=/sys/firmware/efi/efivars/$1-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f

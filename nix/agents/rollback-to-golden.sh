@@ -7,6 +7,7 @@ case ${1-} in
   *) echo 'Usage: rollback-to-golden [--reboot]' >&2 && exit 2 ;;
 esac
 need_root 'go back to the golden generation'
+mend_state
 golden=$(field golden.json toplevel)
 [[ -n $golden ]] || fail 'Cannot go back: no generation is golden'
 [[ -e $golden/init ]] || fail "Cannot go back: $golden is not in the store"

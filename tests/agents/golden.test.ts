@@ -212,6 +212,17 @@ describe('A trial', () => {
     expect(await host.status()).toMatchObject({ trial: null, oneshot: null })
   })
 
+  test('whose record is not whole, as of a disk that was mended, is judged or begun anew', async () => {
+    const record = host.path('var/lib/golden-generation/trial.json')
+    await host.rebuild(2)
+    writeFileSync(record, '')
+    await host.sh("bootctl set-oneshot ''")
+    expect((await host.boot()).said).toContain(`on trial at the next boot: ${two}`)
+    expect(await host.status()).toMatchObject({ lastFailed: null })
+    writeFileSync(record, `{"toplevel":"${two}","entry":"nix`)
+    expect((await host.boot()).said).toContain(`golden from now on: ${two}`)
+  })
+
   test('that is stuck is ended by its deadline, and no other boot is', async () => {
     expect(await host.sh('golden-trial-deadline')).toBe('')
     await host.rebuild(2)
@@ -622,6 +633,23 @@ describe('Golden', () => {
     expect(await left()).toBe('')
     expect(await host.boot()).toMatchObject({ tried: [two] })
     expect(host.choose()).toBe(two)
+  })
+
+  test('is what it was where its record is not whole, as of a disk that was mended', async () => {
+    const record = '/var/lib/golden-generation/golden.json'
+    const before = await host.status()
+    for (const text of ['', '{', `{"toplevel":"${one}","ent`, 'null', '\0'.repeat(200)]) {
+      writeFileSync(host.path(record), text)
+      await host.sh('golden-boot-validation 2>/dev/null')
+      expect(await host.status()).toEqual(before)
+      expect(await host.sh('show-golden')).not.toContain('PROBLEM')
+    }
+    writeFileSync(host.path(record), '')
+    await host.rebuild(2)
+    expect((await host.boot([two])).tried).toEqual([two, one])
+    // and what has no root any more, either, is not golden
+    await host.sh(`: >${record}; rm /nix/var/nix/gcroots/golden-generation`)
+    expect(await host.rebuild(2)).toContain('no golden generation yet')
   })
 
   test('is not given up by halves where /boot cannot be written', async () => {
