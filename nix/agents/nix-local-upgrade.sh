@@ -43,8 +43,11 @@ take_lock() {
   echo "nix-local-upgrade (pid $$, since $started)" >/run/nix-local-upgrade.lock || true
   # what a wrapper cannot foresee
   trap ended_unexpectedly EXIT
-  # the next run puts back what the transaction says; nobody may listen any more, as behind `| head`
-  trap 'trap - EXIT; write_status failed "Ended by a signal in phase $phase" || true; exit 1' HUP INT TERM PIPE
+  # the next run puts back what the transaction says
+  trap 'trap - EXIT; write_status failed "Ended by a signal in phase $phase" || true; exit 1' INT TERM
+  # Whoever has started it by hand may be gone: a switch may cut the very line that they came by, and nobody but
+  # this run would put that back.
+  trap '' HUP PIPE
   mkdir -p "$state" "$work" || finish failed "Cannot make $state and $work"
   rm -f "$state"/*.new
   look_how_it_ended "$state/status.json"
@@ -210,7 +213,7 @@ conclude() {
         stop validation-failed "$reason"
         ;;
       notify)
-        echo "<3>nix-local-upgrade: validation failed: $reason"
+        echo "<3>nix-local-upgrade: validation failed: $reason" || true
         record_deployed
         finish validation-failed "$reason; kept, as the host is set to notify"
         ;;

@@ -37,7 +37,8 @@ only_unreached='' # whether a generation is taken back for nothing but that nobo
 reboots='' # whether this run ends in a reboot
 
 now() { TZ=UTC printf -v REPLY '%(%FT%TZ)T' -1; } # in REPLY
-say() { echo "nix-local-upgrade: $1"; }
+# Where nobody listens any more, what is started next must not fail for that.
+say() { { echo "nix-local-upgrade: $1"; } 2>/dev/null || exec >/dev/null 2>&1; }
 
 quote() { # quote <text>: as a JSON string in REPLY, in which other control characters are blanks
   local text=$1
@@ -152,13 +153,11 @@ finish() { # finish <outcome> <reason>: the end of a run that holds the lock
   elif [[ -n $stage ]]; then
     rm -f "$state/transaction.json"
   fi
-  # how it ended stays so where nobody listens
-  trap '' PIPE
-  say "$1: $text" || true
+  say "$1: $text"
   trap - EXIT
   # the last thing of all, as it stops this unit with the others; what it does with a signal is inherited
   if [[ -n $reboots ]]; then
-    trap '' HUP INT TERM
+    trap '' INT TERM
     systemctl --no-block reboot
   fi
   exit "$code"

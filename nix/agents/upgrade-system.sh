@@ -135,7 +135,7 @@ write_transaction() {
 ask_build() {
   # the place of an error in the commit may be deep in the trace
   { "${builder[@]}" nix --extra-experimental-features 'nix-command flakes' build --show-trace --no-link --print-out-paths "$flake#$UPGRADE_ATTRIBUTE" \
-    2>&1 >"$work/toplevel"; } | tee "$work/said" >&2
+    2>&1 >"$work/toplevel"; } | { tee "$work/said" >&2 || true; }
 }
 
 # Nix does not write its caches through, and one that a power cut spoilt fails every evaluation after it.
@@ -343,7 +343,7 @@ add_check() { # add_check <command> <result>
   checks+="${checks:+,}{\"command\":$REPLY,\"result\":\"$2\"}"
 }
 
-# Units that have failed since the switch, and each check; prints nothing and leaves it in `bad`.
+# Units that have failed since the switch, and each check; what is wrong is left in `bad`.
 validate() {
   local unit check end found silent=''
   bad=()
@@ -363,6 +363,7 @@ validate() {
   end=$((REPLY + UPGRADE_PATIENCE))
   read_whole items "$UPGRADE_CHECKS" || bad+=("the checks cannot be read")
   for check in "${found[@]}"; do
+    say "check: $check"
     until timeout --kill-after=10 60 bash -c "$check" </dev/null 9>&-; do
       since_boot
       if [[ $REPLY -ge $end ]]; then

@@ -172,13 +172,34 @@ test('A full disk is known on a machine of another language', async () => {
   expect(done.outcome).toBe('no-space')
 })
 
-test('A run whose words nobody reads any more does not pass for one at work', async () => {
-  await world.sh('bash -euo pipefail /root/agent 2>&1 | head -n 2 || true', { env: settings })
-  expect(world.status()).toMatchObject({
-    outcome: 'failed',
-    reason: expect.stringMatching(/^Ended by a signal in phase /),
+test('A run whose words nobody reads any more comes to its end', async () => {
+  const commit = await world.push('two', { 'text.nix': '"two"' })
+  await world.sh('bash -euo pipefail /root/agent 2>&1 | head -n 2', {
+    env: { ...settings, UPGRADE_CHECKS: '["echo asked"]' },
+    daemon: true,
   })
-  expect(await world.upgrade()).toMatchObject({ outcome: 'up-to-date' })
+  expect(world.status()).toMatchObject({ outcome: 'upgraded', to: { commit } })
+})
+
+test('A switch that cuts the line to whoever has begun it by hand is judged, and put back', async () => {
+  const before = await world.state()
+  await world.push('two', { 'text.nix': '"two\nswitch does: touch /root/cut; sleep 2"' })
+  // a terminal that is gone once the switch has begun
+  const terminal = `
+import os, pty, select, sys
+process, terminal = pty.fork()
+if not process: os.execvp(sys.argv[2], sys.argv[2:])
+while not os.path.exists(sys.argv[1]):
+    if select.select([terminal], [], [], 0.1)[0]: os.read(terminal, 4096)
+os.close(terminal)
+os.waitpid(process, 0)`
+  await world.run(['bash', '-euo', 'pipefail', '/root/agent'], {
+    env: { ...settings, UPGRADE_CHECKS: '["echo asked; [ ! -e /root/cut ]"]' },
+    daemon: true,
+    around: ['python3', '-c', terminal, `${world.dir}/root/cut`],
+  })
+  expect(world.status()).toMatchObject({ outcome: 'validation-failed', notRestored: [] })
+  expect(await world.state()).toBe(before)
 })
 
 test('The first status is on the disk before it has its name, and later ones are not waited for', async () => {
