@@ -182,7 +182,7 @@ stop() { # stop <outcome> <reason>: puts back what was changed, and ends
 # Not tried again until the remote moves, unless it may be for want of room that it failed.
 remember_bad() { # remember_bad <outcome> <reason>
   local before
-  if ! look_for_room || ! room 'The store' /nix/store "${store_reserve[@]}" || ! room_to_boot 1024; then
+  if ! look_for_room || ! room 'The store' /nix/store "${store_reserve[@]}" || ! boot_is_writable || ! room_to_boot 1024; then
     notes+=("not held against the revision, as $REPLY")
     return
   fi

@@ -48,6 +48,16 @@ look_for_room() {
   room "$state" "$state" 1024 16 && room "$work" "$work" 1024 16 && room "${profile%/*}" "${profile%/*}" 1024 32 &&
     { [[ $UPGRADE_MODE != local ]] || room "$repository" "$repository" "$((16384 + checkout_kib))" "$((512 + checkout_files))"; }
 }
+# Whether what boots can be changed; why it cannot is in REPLY.
+boot_is_writable() {
+  REPLY=''
+  if [[ ${UPGRADE_BOOT_MOUNTED:-false} == true ]] && ! mountpoint --quiet "$UPGRADE_BOOT"; then
+    REPLY="$UPGRADE_BOOT is not mounted, so nothing new can be made to boot: \`mount $UPGRADE_BOOT\`, and look why"
+  elif [[ -d $UPGRADE_BOOT && ! -w $UPGRADE_BOOT ]]; then
+    REPLY="$UPGRADE_BOOT is mounted read-only, so nothing new can be made to boot: \`mount -o remount,rw $UPGRADE_BOOT\`, and look why"
+  fi
+  [[ -z $REPLY ]]
+}
 # Whether there is room for what boots; a container has no /boot, and no need of one.
 room_to_boot() { # room_to_boot <KiB>
   [[ ! -d $UPGRADE_BOOT ]] || room "$UPGRADE_BOOT" "$UPGRADE_BOOT" "$1" 8
@@ -239,8 +249,7 @@ switch() {
   look_at_profile
   [[ $profile_now == "$from_profile" && $(running) == "$from_running" ]] ||
     stop locked "The system was switched by somebody else in the meantime"
-  [[ ! -d $UPGRADE_BOOT || -w $UPGRADE_BOOT ]] ||
-    stop failed "$UPGRADE_BOOT is mounted read-only, so nothing new can be made to boot: \`mount -o remount,rw $UPGRADE_BOOT\`, and look why"
+  boot_is_writable || stop failed "$REPLY"
   # what nobody could judge afterwards is not begun, and the commit has no part in it
   { failed_units && failed_before=$REPLY && remember_services; } ||
     stop failed "systemd does not say how the services are, so nobody could tell what a switch has done to them"

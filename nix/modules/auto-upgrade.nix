@@ -14,6 +14,16 @@ let
   inherit (loader.grub) mirroredBoots;
   time = types.strMatching "([01][0-9]|2[0-3]):[0-5][0-9]";
 
+  # where the boot loader keeps kernels
+  boot =
+    if loader.systemd-boot.xbootldrMountPoint or null != null then
+      loader.systemd-boot.xbootldrMountPoint
+    # GRUB reads any file system, and has no more than itself on the EFI system partition
+    else if loader.grub.enable or false && mirroredBoots != [ ] then
+      (lib.head mirroredBoots).path
+    else
+      loader.efi.efiSysMountPoint or "/boot";
+
   rebootsLater = cfg.allowReboot && cfg.rebootWindow != null;
 
   # the one that nix.conf and the store of this host are for, and perhaps its flake
@@ -86,15 +96,9 @@ let
       UPGRADE_SETTLE = toString cfg.settleTime;
       UPGRADE_PATIENCE = "20";
       UPGRADE_ON_FAILURE = cfg.onValidationFailure;
-      # where the boot loader keeps kernels
-      UPGRADE_BOOT =
-        if loader.systemd-boot.xbootldrMountPoint or null != null then
-          loader.systemd-boot.xbootldrMountPoint
-        # GRUB reads any file system, and has no more than itself on the EFI system partition
-        else if loader.grub.enable or false && mirroredBoots != [ ] then
-          (lib.head mirroredBoots).path
-        else
-          loader.efi.efiSysMountPoint or "/boot";
+      UPGRADE_BOOT = boot;
+      # else an upgrade would write to the directory below it
+      UPGRADE_BOOT_MOUNTED = lib.boolToString ((config.fileSystems or { }) ? ${boot});
       UPGRADE_KEEP_GENERATIONS = toString cfg.keepGenerations;
       UPGRADE_KEEP_DAYS = toString cfg.keepDays;
       UPGRADE_ALLOW_REBOOT = lib.boolToString cfg.allowReboot;

@@ -41,6 +41,14 @@ test.each<[string, string, Record<string, string>, string, RegExp, string]>([
     '',
   ],
   [
+    '/boot that is not mounted',
+    '',
+    { UPGRADE_BOOT_MOUNTED: 'true' },
+    'failed',
+    /^\/boot is not mounted, so nothing new can be made to boot: `mount \/boot`/,
+    '',
+  ],
+  [
     'a cache of nix with no room',
     `mkdir -p /home/rain/.cache; ${cache}; dd if=/dev/zero of=/home/rain/.cache/fill 2>/dev/null || true`,
     {},

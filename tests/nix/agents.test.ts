@@ -178,6 +178,8 @@ test('They look for kernels where the boot loader keeps them, be it a partition 
   )
   const scripts = await lab<Record<string, string>>('sorrow', wherever)
   expect(scripts['nix-local-upgrade']).toMatch(/^UPGRADE_BOOT=\/boot-of-its-own$/m)
+  // where something is mounted, as far as the configuration says
+  expect(scripts['nix-local-upgrade']).toMatch(/^UPGRADE_BOOT_MOUNTED=false$/m)
   expect(scripts['show-golden']).toMatch(/^GOLDEN_BOOT=\/boot-of-its-own$/m)
   expect(scripts['show-golden']).toMatch(/^GOLDEN_ESP=\/boot$/m)
 }, 300_000)
@@ -192,6 +194,7 @@ test('Of GRUB that is not the EFI system partition, which may be too small for a
   )
   const scripts = await lab<Record<string, string>>('sorrow', grub)
   expect(scripts['nix-local-upgrade']).toMatch(/^UPGRADE_BOOT=\/boot$/m)
+  expect(scripts['nix-local-upgrade']).toMatch(/^UPGRADE_BOOT_MOUNTED=true$/m)
 }, 300_000)
 
 test('What a sync remembers has no age after which it would go', async () => {
