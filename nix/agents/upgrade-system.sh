@@ -229,15 +229,18 @@ judge_built() {
 # Whether the boot loader's partition takes kernel and initrd, before anything refers to them, and all else
 # has room for the switch, and for the way back.
 preflight() {
-  local wanted=() there=() file need=1024
-  mapfile -t wanted < <(readlink --canonicalize-existing "$toplevel"/{kernel,initrd})
-  mapfile -t there < <(readlink --canonicalize "$profile"-*-link/{kernel,initrd})
+  local wanted=() there=() file own need=1024 size
+  own=$(readlink --canonicalize-existing "$toplevel"/{kernel,initrd} || true)
+  # a specialisation has a boot entry, too, and may have a kernel of its own
+  mapfile -t wanted < <(readlink --canonicalize-existing "$toplevel"/{,specialisation/*/}{kernel,initrd} | sort --unique)
+  mapfile -t there < <(readlink --canonicalize "$profile"-*-link/{,specialisation/*/}{kernel,initrd})
   for file in "${wanted[@]}"; do
     if [[ " ${there[*]} " == *" $file "* ]]; then continue; fi
-    need=$((need + $(stat --format %s "$file" || echo 0) / 1024 + 4))
+    size=$(($(stat --format %s "$file" || echo 0) / 1024 + 4))
+    need=$((need + size))
+    # once it has booted well, golden takes copies of its own of these, before it gives up those that it has
+    if [[ -e /var/lib/golden-generation/golden.json && $'\n'$own$'\n' == *$'\n'"$file"$'\n'* ]]; then need=$((need + size)); fi
   done
-  # once it has booted well, golden takes copies of its own of these, before it gives up those that it has
-  if [[ -e /var/lib/golden-generation/golden.json ]]; then need=$((need * 2)); fi
   room_to_boot "$need" || stop no-space "$REPLY"
   look_for_room || stop no-space "$REPLY"
 }

@@ -306,6 +306,20 @@ test('No room on /boot, or in the store, is seen before the switch', async () =>
   expect(await world.upgrade()).toMatchObject({ outcome: 'upgraded' })
 })
 
+test('Room on /boot is looked for by what a specialisation boots, too', async () => {
+  const special = flake.replace(
+    'chmod +x $out/bin/switch-to-configuration',
+    'chmod +x $out/bin/switch-to-configuration; mkdir -p $out/specialisation/s; truncate -s 3M $out/specialisation/s/kernel',
+  )
+  await world.push('special', { 'flake.nix': special })
+  world.write('root/agent', `mount -t tmpfs -o size=\${BOOT_SIZE} tmpfs /boot\n${agent}`)
+  const env = { UPGRADE_BOOT_MOUNTED: 'true' }
+  const small = await world.upgrade({ ...env, BOOT_SIZE: '3M' })
+  expect(small).toMatchObject({ outcome: 'no-space', phase: 'preflight' })
+  expect(small.reason).toBe('/boot has 3 MiB free and 5 MiB are needed')
+  expect(await world.upgrade({ ...env, BOOT_SIZE: '5M' })).toMatchObject({ outcome: 'upgraded' })
+})
+
 test('A second run finds the first at work, says who it is, and changes nothing', async () => {
   await world.push('two', { 'text.nix': '"two"' })
   const waits =
