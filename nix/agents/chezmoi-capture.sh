@@ -76,7 +76,7 @@ re_add() { # [--dry-run] <file...>
 # Adds a target to `unchanged` where the source is as it was when the target was written from it. Else
 # the source went on meanwhile, as the file was edited while a run was going on: both are merged.
 capture_one() { # <target> <source file> <what chezmoi last wrote there> <its mode> <the source's> <sum of that>
-  local file=$1 source=$2 target=${1#"$HOME/"} last=$3 mode=$4 perm=$5 sum=$6 path base
+  local file=$1 source=$2 target=${1#"$HOME/"} last=$3 mode=$4 perm=$5 sum=$6 path base each
   # chezmoi gives it a name in the source, which may be that of another file
   if is_external "$target"; then keep "$target" 'of an external, edited here' && return; fi
   case ${source##*/} in
@@ -101,6 +101,8 @@ capture_one() { # <target> <source file> <what chezmoi last wrote there> <its mo
   cp "$file" "$work/ours"
   # what chezmoi does not take comes in by no merge either, and is not published as a conflict
   if ! re_add --dry-run "$file"; then not_taken "$file" && return; fi
+  # nor does what came since chezmoi looked, which the next round takes in
+  cmp --silent "$file" "$work/ours" || return 0
   base=$(commit_with "$path" "$last" "$work/base") || base=''
   if [[ -n $base && $((8#$(stat -c %a "$file" || echo 0))) == "$mode" ]] &&
     git merge-file --quiet -p "$work/ours" "$work/base" "$work/theirs" >"$work/merged"; then
@@ -120,7 +122,12 @@ capture_one() { # <target> <source file> <what chezmoi last wrote there> <its mo
   add_conflict "$path"
   # where no commit has it, as under another name, the edit is shown against what the source has; never in the clear
   if [[ -z $base && ${source##*/} != encrypted_* ]]; then base=$head; fi
-  if [[ -n $base ]]; then home_sides+=("$path" "$base" "$target"); fi
+  if [[ -n $base ]]; then
+    # as it may be another text by the time that it is published
+    each=$work/home.${#home_sides[@]}
+    cp "$work/ours" "$each"
+    home_sides+=("$path" "$base" "$each")
+  fi
 }
 
 # Prints the newest commit in which <file> has the content with <sum>, which goes to <where>.

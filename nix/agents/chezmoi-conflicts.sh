@@ -93,13 +93,13 @@ push_bookmark() { # <bookmark> <commit, or empty for none>
 
 # A commit of the texts in $HOME that conflict with the source, on the commit that they were edited in.
 commit_of_home() { # <bookmark that it gets>
-  local side file base target tree previous
+  local side file base text tree previous
   export GIT_INDEX_FILE=$work/index
   base=${home_sides[1]}
   git read-tree "$base"
   for ((side = 0; side < ${#home_sides[@]}; side += 3)); do
-    file=${home_sides[side]} target=${home_sides[side + 2]}
-    git update-index --add --cacheinfo "100644,$(git hash-object -w --no-filters "$HOME/$target"),$file"
+    file=${home_sides[side]} text=${home_sides[side + 2]}
+    git update-index --add --cacheinfo "100644,$(git hash-object -w --no-filters "$text"),$file"
   done
   tree=$(git write-tree)
   unset GIT_INDEX_FILE

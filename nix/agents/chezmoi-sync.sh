@@ -48,7 +48,7 @@ filtered=()                                 # changed files that git would pass 
 nested=()                                   # directories of dotfiles with a repository of their own
 unfetched=''                                # whether git has what jj does not fetch
 own_files=()                                # of `conflicts`, this host's
-home_sides=()                               # source file, base commit and target of each edit that conflicts
+home_sides=()                               # source file, base commit and a copy of the text of each edit that conflicts
 ended='' work=''
 remote_commit='' # where a step of jj is to lead
 pushed='' broken='' edited_meanwhile='' applied_from='' identified='' # what failed is in `broken`, and holds nothing else back

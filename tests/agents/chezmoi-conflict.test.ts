@@ -569,6 +569,23 @@ test('An edit at home conflicts for all to see, also where the source has anothe
   expect(await sorrow.sh('cat .a')).toContain('of torment')
 })
 
+test('What chezmoi would not take is not published with a conflict either, however late it is written', async () => {
+  const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': ten })
+  await sorrow.sh('sed -i "s/line 5/of sorrow/" .a')
+  await sorrow.sync()
+  await torment.sh(`sed -i 's/line 5/of torment/' .a; mkdir -p .config/chezmoi
+    printf '[add]\nsecrets = "error"\n' >.config/chezmoi/chezmoi.toml
+    cd .local/share/chezmoi; jj git fetch 2>&1; jj new main@origin 2>&1
+    printf '#!/bin/sh\n[ $1 != publish ] || echo "x = ghp_aBcD1234eFgH5678iJkL9012mNoP3456qRsT" >>~/.a\n' >~/hook
+    chmod +x ~/hook`)
+  expect(await torment.sync({ CHEZMOI_PHASE_HOOK: `${torment.home}/hook` })).toMatchObject({
+    conflicts: [{ host: 'torment', files: ['dot_a'] }],
+  })
+  expect(await atRemote('git show conflict/torment:dot_a')).toContain('of torment')
+  expect(await atRemote('git log -p --all')).not.toContain('ghp_')
+  expect(await torment.sh('tail -n 1 .a')).toContain('ghp_')
+})
+
 test('What is edited in the source and in no commit is not left behind as a conflict is settled', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': ten, '.b': ten })
   await torment.sh(`mkdir -p .config/chezmoi; mv .local/share/chezmoi 'my dots'
