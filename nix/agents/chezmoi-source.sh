@@ -153,17 +153,17 @@ recover() {
 # Someone who resolves a conflict in the source is not disturbed, nor is who is at work elsewhere in its history. Also
 # takes the source's present text into jj's history, so that nothing below can lose it.
 refuse_unresolved() {
-  local said facts=() fact open='' immutable='' aside='' name='' question
+  local said facts=() fact open='' immutable='' aside='' names=() question
   local conflict='conflicts() & ::@ & ~::remote_bookmarks()'
   # Commits upon the working copy, or of this host, that are nowhere else, as after `jj edit` or `git checkout` of an
   # older one: an apply would take what they have out of the home.
   local upon="heads((working_copies() | bookmarks() | remote_bookmarks()).. & (@+:: | description(regex:'^Dotfiles of $host: ')))"
-  # what its user has begun, and no remote has
-  local named='remote_bookmarks()..@ & bookmarks()'
+  # what its user has begun on a branch of its own, be it pushed
+  local named="present($trunk_rev)..@ & (bookmarks() | remote_bookmarks())"
   question=("${jj[@]}" log --no-graph --revisions "@ | $conflict | $upon | $named" -T "
     if(self.contained_in('$conflict'), 'conflict ' ++ commit_id ++ \"\\0\")
     ++ if(self.contained_in(\"$upon\") && !divergent, 'upon ' ++ commit_id.short() ++ \"\\0\")
-    ++ if(self.contained_in('$named'), local_bookmarks.map(|b| 'name ' ++ b.name() ++ \"\\0\").join(''))
+    ++ if(self.contained_in('$named'), bookmarks.map(|b| 'name ' ++ commit_id ++ ' ' ++ b.name() ++ \"\\0\").join(''))
     ++ if(current_working_copy, if(immutable, \"immutable\\0\") ++ 'copy ' ++ $working_copy ++ \"\\0\")")
   if ! within "$limit" stale "${question[@]}" >"$work/copy"; then
     # a run of jj that was killed may leave it stale
@@ -182,7 +182,7 @@ refuse_unresolved() {
       'name '*)
         # quoted where it has signs that jj gives a meaning
         said=${said//\"/}
-        if [[ $said != "$branch" && $said != conflict/* && $said != head-follows ]]; then name=$said; fi
+        case ${said#* } in "$branch" | conflict/* | head-follows) ;; *) names+=("$said") ;; esac
         ;;
       immutable) immutable=yes ;;
       'copy '*) copy=$said ;;
@@ -195,9 +195,19 @@ refuse_unresolved() {
   if [[ -n $aside ]]; then
     finish failed "The commit $aside is in neither the working copy of $repository nor the trunk: \`jj new $aside\` there goes back to it, \`jj abandon $aside\` gives it up, a bookmark keeps it aside"
   fi
-  if [[ -n $name && -n $from ]]; then
-    finish failed "$repository has commits of the bookmark \`$name\`: \`jj bookmark delete $name\` there lets them be shared, \`jj new $branch@origin\` does not"
-  fi
+  if ((${#names[@]})) && [[ -n $from ]]; then refuse_named "${names[@]}"; fi
+}
+refuse_named() { # <commit and bookmark...>
+  local each name remedy
+  # the trunk may have them by now
+  fetch || true
+  for each; do
+    if ancestor "${each%% *}" "$to"; then continue; fi
+    name=${each#* }
+    remedy="jj bookmark delete $name"
+    if [[ -n ${refs[refs/remotes/origin/$name]-} ]]; then remedy="jj bookmark track $name@origin && $remedy && jj git push --deleted"; fi
+    finish failed "$repository has commits of the bookmark \`$name\`: \`$remedy\` there lets them be shared, \`jj new $branch@origin\` does not"
+  done
 }
 unresolved() { # <commit>
   local files

@@ -168,6 +168,26 @@ test('Nor is a bookmark of jj, and its commits are shared once it is gone', asyn
   expect(await atRemote(trunk)).toBe('a\nx')
 })
 
+test('Nor is one that was pushed by hand, until the trunk has its commits or no remote has it any more', async () => {
+  const { torment, atRemote } = await makeDotfiles(root, { '.a': 'a\n', '.b': 'b\n' })
+  const begin = (text: string): Promise<string> =>
+    torment.sh(`${source}; jj config set --user user.name x; jj config set --user user.email x@y
+      echo ${text} >>dot_a; jj commit --quiet -m ${text}; jj bookmark set --quiet try -r @-
+      jj git push --quiet --bookmark try 2>&1`)
+  await begin('one')
+  const { outcome, reason } = await torment.sync()
+  expect([outcome, await atRemote('git show main:dot_a')]).toEqual(['failed', 'a'])
+  await torment.sh(`${source}; ${/`try`: `(.*)` there/.exec(reason!)?.[1]} 2>&1`)
+  expect(await torment.sync()).toMatchObject({ outcome: 'synced', applied: ['.a'] })
+  expect(await atRemote('git show main:dot_a; git branch --format="%(refname)"')).toBe(
+    'a\none\nrefs/heads/main',
+  )
+  // as a forge merges it
+  await begin('two')
+  await atRemote('git update-ref refs/heads/main try')
+  expect(await torment.sync()).toMatchObject({ outcome: 'synced', applied: ['.a'] })
+})
+
 test.for([
   ['jj edit', 'jj edit --quiet @--'],
   ['git checkout', 'git checkout -q main'],
