@@ -167,7 +167,29 @@ shield() {
     find_own
     for i in "${!here[@]}"; do shield_one "${here[i]}" "${marks[i]}" "${types[i]}"; done
   fi
+  for row in "${rows[@]}"; do
+    if [[ $row == ' '[AM]* && $HOME/${row:3} == "${XDG_CONFIG_HOME:-$HOME/.config}"/chezmoi/chezmoi.* ]]; then try_configuration "${row:3}"; fi
+  done
   plan
+}
+
+# With a configuration that it cannot read chezmoi does nothing, and no host would get to have its repair.
+try_configuration() { # <target>
+  local said at=$work/configuration name=${1##*/}
+  if [[ -n ${why["/$1"]-} ]]; then return; fi
+  within "$limit" must chezmoi dump --format=json --recursive=false -- "$HOME/$1" >"$work/kinds" || return 0
+  if ! jq --exit-status '.[] | .type == "file"' "$work/kinds" >/dev/null; then return; fi
+  mkdir -p "$at/chezmoi"
+  jq -j '.[].contents' "$work/kinds" >"$at/chezmoi/$name"
+  if ! XDG_CONFIG_HOME=$at within "$limit" must chezmoi source-path >/dev/null; then
+    said=$(because must)
+    said=${said#chezmoi: }
+    said="chezmoi could not read it: ${said//"$at/chezmoi/$name"/$name}"
+    keep "$1" "cannot be applied: $said"
+    unapplied+=("$1: $said")
+    narrow=yes
+  fi
+  rm -r "$at"
 }
 
 # chezmoi takes a script that it ran before for a file that somebody has removed since, and asks whether to go on: it

@@ -284,6 +284,24 @@ test('A template that somebody broke, and a file without its key: named, and no 
   expect(await atRemote('git show main:dot_u.tmpl')).toBe('fine')
 })
 
+test('A configuration that chezmoi could not read is not applied, so that its repair arrives', async () => {
+  const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
+  const file = '.config/chezmoi/chezmoi.toml'
+  await sorrow.sh(`cd .local/share/chezmoi; mkdir -p dot_config/chezmoi; echo more >>dot_a
+    echo '= [' >dot_config/chezmoi/chezmoi.toml`)
+  for (const host of [sorrow, torment]) {
+    const ran = await host.sync()
+    expect(ran).toMatchObject({ outcome: 'failed', applied: ['.a'] })
+    expect(ran.reason).toMatch(/^Cannot apply \.config\/chezmoi\/chezmoi\.toml: chezmoi could not/)
+  }
+  await publish(sorrow, `echo 'data.x = 1' >dot_config/chezmoi/chezmoi.toml`)
+  expect(await torment.sync()).toMatchObject({ outcome: 'synced', applied: [file], kept: [] })
+  // nor is one that was good so far spoiled
+  await sorrow.sh(`echo '= [' >>.local/share/chezmoi/dot_config/chezmoi/chezmoi.toml`)
+  expect(await sorrow.sync()).toMatchObject({ outcome: 'failed', applied: [] })
+  expect(await sorrow.sh(`cat ${file}`)).toBe('data.x = 1')
+})
+
 test('With a source that nobody can read nothing is applied', async () => {
   const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': 'a\n' })
   await sorrow.sh(`git clone -q ${await atRemote('pwd')} hand; cd hand; git config user.name x; git config user.email x
