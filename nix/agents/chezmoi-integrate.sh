@@ -46,7 +46,7 @@ refuse_rewritten() {
   if [[ -z $to || $last == "$to" ]]; then return; fi
   last=$(commit_of "${last:-${from:-none}}")
   if [[ -n $last ]] && ! ancestor "$last" "$to" && ancestor "$last" "$head"; then
-    finish diverged "The trunk was rewritten: ${last:0:12} is not in ${to:0:12}"
+    finish diverged "The trunk was rewritten: ${last:0:12} is not in ${to:0:12}; to go along, in $repository: \`jj rebase --source 'roots(${last:0:12}..@)' --onto $branch@origin && jj abandon '$branch@origin..${last:0:12}'\`"
   fi
 }
 # Once it is in the source: one that conflicts with it is not, and would hide what was rewritten before it.
