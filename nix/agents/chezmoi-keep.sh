@@ -374,12 +374,13 @@ shield_one() { # <target> <its row> <what chezmoi last wrote there>
   elif [[ -n ${is_modified["/$target"]-} ]]; then
     put_aside "$target" "$2" "$3"
   elif is_directory "$file"; then
-    if [[ $3 == none ]]; then
-      keep "$target" 'a directory of this host'
-    elif [[ -z $owned ]]; then
+    if [[ $3 != none && -n $owned ]]; then
+      keep "$target" "a directory of this host, with what is in no commit:${owned%,}"
+    elif [[ $3 == dir ]]; then
       remove_directory "$target"
     else
-      keep "$target" "a directory of this host, with what is in no commit:${owned%,}"
+      # an empty one may be somebody's all the same
+      keep "$target" 'a directory of this host'
     fi
     if [[ $3 != remove ]]; then record "$target" '{"type":"remove"}'; fi
   elif [[ $3 == none && $2 == ?D ]]; then

@@ -65,6 +65,20 @@ test('A directory of the host stays where the trunk has a file, a link, or nothi
   expect(await torment.sh(own.map((name) => `cat ${name}/in/own`).join('\n'))).toBe(own.join('\n'))
 })
 
+test('Nor does one go for being empty, where chezmoi has not made it', async () => {
+  const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n', '.b': 'b\n' })
+  await torment.sh('rm .b; mkdir .b .own')
+  await publish(sorrow, 'echo x >dot_own; echo more | tee -a dot_a dot_b')
+  for (const _ of [1, 2]) {
+    const ran = await torment.sync()
+    expect(kept(ran)).toEqual({
+      '.b': 'a directory of this host',
+      '.own': 'a directory of this host',
+    })
+  }
+  expect(await torment.sh('rmdir .b .own; cat .a')).toBe('a\nmore')
+})
+
 test('A file or a link of the host stays where the trunk has a directory, and nothing goes by way of the link', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
   await torment.sh('echo own >.dir; mkdir mine; ln -s mine .way; ln -s mine .empty')
