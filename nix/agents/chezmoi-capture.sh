@@ -222,17 +222,17 @@ keep_uncommitted() { # <target> <reason>
 commit_sound() { # <files>
   local names=$1 sound='all()' target path
   for path in "${nested[@]}"; do
-    quote "$path"
+    quote_path "$path"
     sound+=" ~ root:$REPLY"
   done
   for path in "${filtered[@]}"; do
-    quote "$path"
+    quote_path "$path"
     sound+=" ~ root-file:$REPLY"
   done
   for target in "${unreadable[@]}"; do
     [[ ${unreadable_because["/$target"]} == template:* ]] || continue
     path=$(must 'read the source' chezmoi source-path -- "$HOME/$target")
-    quote "$(realpath --relative-to=. "$path")"
+    quote_path "$(realpath --relative-to=. "$path")"
     sound+=" ~ root-file:$REPLY"
   done
   if [[ $sound != 'all()' ]]; then
@@ -244,6 +244,9 @@ commit_sound() { # <files>
   identity
   step 'commit' commit --message "Dotfiles of $host: $names" "$sound"
 }
+
+# A path as jj reads one in a fileset, in REPLY: it takes control characters as they are, and not as JSON has them.
+quote_path() { REPLY=${1//\\/\\\\} REPLY="\"${REPLY//\"/\\\"}\""; }
 
 # A file of the source that jj was told not to track is in no commit, though chezmoi applies it here.
 find_untracked() {

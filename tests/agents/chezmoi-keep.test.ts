@@ -540,6 +540,20 @@ test('A conflict bears the name of its file, also where a directory is in its pl
   expect(await torment.sh('cat .cfg')).toBe('x\nedit')
 })
 
+test('A template that is broken here holds nothing else back, whatever signs its name has', async () => {
+  const { sorrow, atRemote } = await makeDotfiles(root, { '.a': 'a\n' })
+  await sorrow.sh(
+    `cd .local/share/chezmoi; echo '{{ fail "no" }}' >$'dot_a\\tb"c\\\\.tmpl'; echo more >>dot_a`,
+  )
+  expect(await sorrow.sync()).toMatchObject({
+    outcome: 'failed',
+    reason: expect.stringContaining(': template: '),
+  })
+  expect(await atRemote('git show main:dot_a; git ls-tree -r --name-only main')).toBe(
+    'a\nmore\ndot_a',
+  )
+})
+
 test('With a chezmoi that is too old nothing is applied, and the reason says so', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
   await publish(sorrow, 'echo more >>dot_a')
