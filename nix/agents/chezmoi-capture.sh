@@ -251,7 +251,7 @@ quote_path() { REPLY=${1//\\/\\\\} REPLY="\"${REPLY//\"/\\\"}\""; }
 # A file of the source that jj was told not to track is in no commit, though chezmoi applies it here.
 find_untracked() {
   local target
-  untracked=()
+  untracked=() trackable=''
   git -C "$root" ls-files --others -z --exclude=.jj >"$work/others" 2>/dev/null || return 0
   [[ -s $work/others ]] || return 0
   within "$limit" managed chezmoi managed --exclude=none --path-style=all --format=json >"$work/managed" || return 0
@@ -260,9 +260,13 @@ find_untracked() {
       target=${target%/}
       keep_uncommitted "$target" 'a repository of its own in the source, which jj does not look into'
       untracked+=("$target (a repository of its own, as which it could be an external)")
+    elif [[ $target == *$'\ufffd'* ]]; then
+      # what jq makes of it
+      keep_uncommitted "$target" 'its name is not UTF-8, so jj does not track it'
+      untracked+=("$target (its name is not UTF-8: rename it)")
     else
       keep_uncommitted "$target" 'in the source, but jj does not track it'
-      untracked+=("$target")
+      untracked+=("$target") trackable=yes
     fi
   done < <(jq -j --rawfile others "$work/others" '
     ($others | split("\u0000") | map({key: ., value: true}) | from_entries) as $untracked

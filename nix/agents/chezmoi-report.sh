@@ -164,7 +164,7 @@ summary() {
   fi
   if ((${#untracked[@]})); then
     printf -v names '%s, ' "${untracked[@]}"
-    finish failed "jj does not track ${names%, }, so it stays on this host (\`jj file track\` in $root)"
+    finish failed "jj does not track ${names%, }, so it stays on this host${trackable:+ (\`jj file track\` in $root)}"
   fi
   if [[ -n $pushed || $from != "$to" || ${#captured[@]} -gt 0 || ${#applied[@]} -gt 0 ]]; then
     finish synced ''

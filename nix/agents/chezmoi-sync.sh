@@ -44,6 +44,7 @@ captured=() applied=() conflicts=()         # objects of JSON in `conflicts`
 kept=()                                     # targets that stay as they are,
 declare -A why=() copies=()                 # for what reason, and where a former text is, by "/<target>"
 uncaptured=() unapplied=() untracked=()     # what is wrong with one target, and holds nothing else back
+trackable=''                                # whether jj could be told to track one of them
 filtered=()                                 # changed files that git would pass through a filter
 nested=()                                   # directories of dotfiles with a repository of their own
 unfetched=''                                # whether git has what jj does not fetch

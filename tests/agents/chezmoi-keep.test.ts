@@ -422,6 +422,18 @@ test('A dotfile that jj was told not to track is named, and no run says that all
   expect(await torment.sh('cat .local/share/chezmoi/dot_lost')).toBe('x\nedit')
 })
 
+test('So is one whose name is not UTF-8, which no command of jj’s would track', async () => {
+  const { sorrow, atRemote } = await makeDotfiles(root, { '.a': 'a\n' })
+  await sorrow.sh("cd .local/share/chezmoi; echo odd >$'dot_\\377'; echo more >>dot_a")
+  expect(await sorrow.sync()).toMatchObject({
+    outcome: 'failed',
+    reason: expect.stringMatching(
+      /^jj does not track \.\ufffd \(its name is not UTF-8: rename it\), so it stays on this host$/,
+    ),
+  })
+  expect(await atRemote('git show main:dot_a')).toBe('a\nmore')
+})
+
 test('So is what is in a repository of its own there, which jj looks into as little as git does', async () => {
   const { sorrow } = await makeDotfiles(root, { '.a': 'a\n' })
   await sorrow.sh(`cd .local/share/chezmoi; git init -q dot_own; echo own >dot_own/x; cd dot_own
