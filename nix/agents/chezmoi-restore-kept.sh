@@ -31,7 +31,9 @@ case ${1:-} in
     for file; do
       # where a file is now, there may have been a directory
       if [[ -z ${newest["/$file"]-} ]]; then
-        file=$(realpath --canonicalize-missing --no-symlinks --relative-to="$HOME" -- "$file")
+        file=$(realpath --canonicalize-missing --no-symlinks -- "$file")
+        # where the home is a link, a relative path leads to what is behind it
+        file=${file#"$HOME/"} file=${file#"$(realpath "$HOME")/"}
       fi
       files+=("/$file")
     done

@@ -255,8 +255,12 @@ test('What was in a directory comes back by any path, also where a file is in th
   const lay = `cd; rm -rf app; echo file >app; mkdir -p sub`
   await torment.sh(`kept=.local/state/chezmoi-sync/kept/2026-01-01T00:00:00Z/app
     mkdir -p $kept; echo x >$kept/x`)
-  for (const path of ['app/x', '"$HOME/app/x"', '../app/x'])
-    expect(await torment.sh(`${lay}; cd sub; ${restore} ${path} >/dev/null; cat ~/app/x`)).toBe('x')
+  await torment.sh('ln -s torment ../link')
+  for (const home of ['', 'export HOME=${HOME%/*}/link; '])
+    for (const path of ['app/x', '"$HOME/app/x"', '../app/x'])
+      expect(
+        await torment.sh(`${home}${lay}; cd sub; ${restore} ${path} >/dev/null; cat ~/app/x`),
+      ).toBe('x')
 })
 
 test('A copy that cannot be read leaves what is there by then in its place', async () => {
