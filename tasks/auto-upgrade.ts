@@ -300,7 +300,7 @@ const cases: Case[] = [
         echo '{ environment.etc."lab-local".text = "mine"; }' >${ownFiles}/all.nix && jj commit -m Mine`,
       )
       await world.config.commit(note(vm, 'two'), 'Two')
-      const to = await deploysForGood(scene, vm)
+      await deploysForGood(scene, vm)
       scene.check('the remote’s change runs', 'two', await seen(vm))
       scene.check('its own change runs', 'mine', await seen(vm, 'lab-local'))
       const described = (revisions: string): Promise<string> =>

@@ -209,6 +209,10 @@ async function offline(scene: Scene): Promise<void> {
     `of ${other.host}`,
     lineOf(await readHome(other, own[1]!), 3),
   )
+  // what waits for its user does so without a network, too, and until it is mended
+  await other.user(`echo '{{ fail "no" }}' >${source}/dot_labt.tmpl`)
+  for (const _ of [1, 2]) await syncs(scene, other, 'failed: Cannot apply .*\\.labt: ')
+  await other.user(`rm ${source}/dot_labt.tmpl`)
   // a line for the link: none means that the fault was gone before
   const healed = await heal(other.vm, ['uplink'])
   fault.healed(healed.length === 1, healed.join('; '))

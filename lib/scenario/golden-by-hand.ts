@@ -131,13 +131,13 @@ async function deadlineWaits(scene: Scene): Promise<void> {
   await vm.root(`${holdsLock}
     echo '${record}' >${state}/trial.json; systemctl start --no-block ${unit}`)
   await comes(scene, vm, 'a deadline waits for whoever judges the boot', 30, waiting)
-  const said = await vm.ask(
+  const jobs = await vm.ask(
     `rm ${state}/trial.json; systemctl stop lab-lock.service
     while [ "$(systemctl show --value -p ActiveState ${unit})" = activating ]; do sleep 0.2; done
     systemctl list-jobs --no-legend reboot.target`,
     { allow: 'any' },
   )
-  must('a boot that was found good meanwhile is left alone', '', said)
+  must('a boot that was found good meanwhile is left alone', '', jobs)
   check('a deadline that has nothing to judge changes nothing', before, await everything(vm))
 }
 

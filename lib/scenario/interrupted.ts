@@ -1,4 +1,3 @@
-import { fromHome } from '../lab-settings.ts'
 import type { Case, Scene } from './family.ts'
 import type { Machine } from './machine.ts'
 import { profileOf } from './subject.ts'
@@ -102,6 +101,7 @@ export const interrupted: Case[] = [
     inRollback(one),
     inCheckout(one),
   ]),
+  afterCheckout(),
   ...middles.map((middle) => inMiddle(stopped, middle)),
   {
     name: 'power-cut-spoils',
@@ -262,6 +262,8 @@ function atMoment(
 
 /** Files of a commit that take a while to be written. */
 const many = 1000
+const file = (index: number): string => `labmany/${String(index).padStart(4, '0')}`
+const files = Array.from({ length: many }, (_, index) => [file(index), `${index}\n`] as const)
 
 function inCheckout({ name, title, limit, at }: Unforeseen): Case {
   return {
@@ -271,41 +273,70 @@ function inCheckout({ name, title, limit, at }: Unforeseen): Case {
     own: true,
     limit,
     ends: 'main',
-    run: async (scene) => {
-      const { vm, world, check, must } = scene
-      const clone = `${await vm.askUser('pwd')}/${fromHome(world.paths.flake)}`
-      const inClone = cloneOf(scene, vm)
-      await inClone('echo mine >mine && jj commit --quiet -m Mine')
-      const file = (index: number): string => `labmany/${String(index).padStart(4, '0')}`
-      const files = Array.from({ length: many }, (_, index) => [file(index), `${index}\n`] as const)
-      const two = await world.config.commit(
-        { ...note(vm, 'two'), ...Object.fromEntries(files) },
-        'Two, with many files',
-      )
-      await at(scene, vm, async () => {
-        const unit = `${vm.subject.unit}.service`
-        const group = `/sys/fs/cgroup/system.slice/${unit}`
-        // all of it stands still until whatever comes has come, for longer than a file system keeps names to
-        // itself (5 s), and not as long as texts (30 s): files that are new are there then, and empty
-        await vm.root(
-          `systemctl start --no-block ${unit}; until [ -d ${group} ]; do :; done
+    run: (scene) =>
+      checksOut(scene, (clone) =>
+        at(scene, scene.vm, async () => {
+          const { vm, event, must } = scene
+          const unit = `${vm.subject.unit}.service`
+          const group = `/sys/fs/cgroup/system.slice/${unit}`
+          // all of it stands still until whatever comes has come
+          await vm.root(
+            `systemctl start --no-block ${unit}; until [ -d ${group} ]; do :; done
           until [ -e ${clone}/${file(many / 10)} ] || [ ! -d ${group} ]; do :; done
-          echo 1 >${group}/cgroup.freeze; sleep 7`,
-          { timeout: 120 * vm.patience },
-        )
-        const written = Number(await inClone('ls labmany | wc -l'))
-        scene.event(`${written} of ${many} files are written`)
-        must('it is in the middle', true, written < many)
-      })
-      await upgrades(scene, vm, { outcome: 'upgraded' })
-      check('the remote’s change runs', 'two', await seen(vm))
-      const log = await inClone(`git log --format=%s ${two}..HEAD`)
-      check('its own commit is there once, on theirs', 'Mine', log)
-      const left = 'git status --porcelain; git diff --name-only HEAD; cat mine; ls labmany | wc -l'
-      check('the files are those of its commit', `mine\n${many}`, await inClone(left))
-    },
+          echo 1 >${group}/cgroup.freeze; ${namesReachDisk}`,
+            { timeout: 120 * vm.patience },
+          )
+          const written = Number((await vm.user(`ls ${clone}/labmany | wc -l`)).stdout)
+          event(`${written} of ${many} files are written`)
+          must('it is in the middle', true, written < many)
+        }),
+      ),
   }
 }
+
+function afterCheckout(): Case {
+  return {
+    name: 'power-cut-after-checkout',
+    title:
+      'the power fails once the upgrade has written the clone’s files: all are on the disk, none is taken for an edit, and the host’s own commit is there once',
+    promise: 'whole',
+    own: true,
+    limit: 400,
+    ends: 'main',
+    run: (scene) =>
+      checksOut(scene, () =>
+        powerCutAt(scene, scene.vm, async () => {
+          await scene.vm.holdUpgradeAt('build', { limit: 90 })
+          await scene.vm.root(namesReachDisk)
+        }),
+      ),
+  }
+}
+
+/** Upgrades a host with a commit of its own to one with many files, and has something come amid that. */
+async function checksOut(scene: Scene, amid: (clone: string) => Promise<void>): Promise<void> {
+  const { vm, world, check } = scene
+  const inClone = cloneOf(scene, vm)
+  const clone = await inClone('pwd')
+  await inClone('echo mine >mine && jj commit --quiet -m Mine')
+  const two = await world.config.commit(
+    { ...note(vm, 'two'), ...Object.fromEntries(files) },
+    'Two, with many files',
+  )
+  await amid(clone)
+  await upgrades(scene, vm, { outcome: 'upgraded' })
+  check('the remote’s change runs', 'two', await seen(vm))
+  const log = await inClone(`git log --format=%s ${two}..HEAD`)
+  check('its own commit is there once, on theirs', 'Mine', log)
+  const left = 'git status --porcelain; git diff --name-only HEAD; cat mine; ls labmany | wc -l'
+  check('the files are those of its commit', `mine\n${many}`, await inClone(left))
+}
+
+/**
+ * Shell command that waits for longer than a file system keeps names to itself (5 s), and not as long as texts (30 s):
+ * files that nobody has brought to the disk are there after a power cut then, and empty.
+ */
+export const namesReachDisk = 'sleep 7'
 
 /** Kills the upgrade and all that it started, as systemd would. */
 export async function killAt(vm: Machine, reached: () => Promise<void>): Promise<void> {
@@ -336,8 +367,12 @@ async function stopAt(scene: Scene, vm: Machine, reached: () => Promise<void>): 
   scene.check('it says that it was stopped', /^failed: .*signal/, `${outcome}: ${reason}`)
 }
 
-/** Cuts the power, and waits until the next boot was validated. */
-async function powerCutAt(scene: Scene, vm: Machine, reached: () => Promise<void>): Promise<void> {
+/** Cuts the power once something is reached, and waits until the next boot was validated. */
+export async function powerCutAt(
+  scene: Scene,
+  vm: Machine,
+  reached: () => Promise<void>,
+): Promise<void> {
   const before = await vm.bootId()
   await reached()
   await vm.cutPower()

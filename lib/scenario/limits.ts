@@ -159,9 +159,10 @@ export const limits: Case[] = [
     run: async (scene) => {
       const { vm, world } = scene
       const limit = Math.ceil(10 * vm.patience)
+      const room = 20_000
       // whatever a host's dotfiles are set to holds in its sync
       const other = { branch: 'other', parent: world.start.dotfiles }
-      const option = `myModules.services.chezmoiSync = { applyTimeout = lib.mkForce ${limit}; keepLimit = lib.mkForce 1; branch = lib.mkForce "${other.branch}"; };`
+      const option = `myModules.services.chezmoiSync = { applyTimeout = lib.mkForce ${limit}; keepLimit = lib.mkForce ${room}; branch = lib.mkForce "${other.branch}"; };`
       const host = (more = ''): string => `{ lib, ... }: { ${option} ${more} }\n`
       await world.config.commit(module(vm, host()), 'Limit')
       await deploys(scene, vm)
@@ -185,13 +186,18 @@ export const limits: Case[] = [
       scene.check('the dotfiles are applied', 'line three', line)
 
       // nor is there room for more than is set
-      await vm.user('echo mine >.labown')
+      await vm.user(`echo mine >.labown; truncate -s ${room} .labown`)
       const theirs = '#!/bin/sh\necho theirs\n'
       await world.dotfiles.commit({ modify_dot_labown: theirs }, 'Their own', { ...other, parent })
       const { kept } = (await syncByUnit(vm)).status
       const why = kept.find(({ file }) => file === '.labown')?.reason
-      scene.check('what there is no room for is named', /there may be 1 bytes in/, why)
-      scene.check('and stays as it is', 'mine\n', await readHome(vm, '.labown'))
+      scene.check(
+        'what there is no room for is named',
+        new RegExp(`there may be ${room} bytes in`),
+        why,
+      )
+      const stays = (await vm.user('head -n 1 .labown; stat -c %s .labown')).stdout
+      scene.check('and stays as it is', `mine\n${room}\n`, stays)
     },
   },
   ...hanging.map(

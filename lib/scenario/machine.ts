@@ -169,8 +169,8 @@ export function machine(vm: Vm, options: MachineOptions): Machine {
 
   const agent: Machine['agent'] = (script, { limit = 15, allow } = {}) => {
     const command = ['-c', `${programPath}; ${script}`]
-    const options = { timeout: seconds(limit), allow }
-    return withGuest(vm, (guest) => guest.exec('/bin/sh', command, options), seconds(5))
+    const bounds = { timeout: seconds(limit), allow }
+    return withGuest(vm, (guest) => guest.exec('/bin/sh', command, bounds), seconds(5))
   }
 
   const bootId = (): Promise<string> =>

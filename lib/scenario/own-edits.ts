@@ -278,7 +278,21 @@ async function unfinished(scene: Scene): Promise<void> {
   scene.must('git waits amid a rebase', /^u UU/m, amid)
   await syncs(scene, vm, 'conflict: git is in the middle')
   check('the rebase is as it was', amid, await inSource(stopped))
-  await inSource('git rebase --abort; git checkout -q --detach HEAD~1; git branch -qD side')
+  const others = {
+    'git am': `git format-patch -1 --stdout side >../labpatch; ${as} am ../labpatch`,
+    'git cherry-pick': `${as} cherry-pick side`,
+    'git revert': `${as} revert HEAD~1`,
+  }
+  await inSource('git rebase --abort')
+  for (const [command, begins] of Object.entries(others)) {
+    const ends = `${command.replace('git', as)} --abort`
+    const waits = await inSource(`! { ${begins}; } >/dev/null 2>&1; git status`)
+    scene.must(`git waits amid ${command}`, new RegExp(`${command} --abort`), waits)
+    await syncs(scene, vm, 'conflict: git is in the middle')
+    check(`${command} is as it was`, waits, await inSource('git status'))
+    await inSource(ends)
+  }
+  await inSource('rm ../labpatch; git checkout -q --detach HEAD~1; git branch -qD side')
   await syncs(scene, vm, 'up-to-date')
 
   // a branch of its user's own that the remote has as well

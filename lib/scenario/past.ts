@@ -122,7 +122,7 @@ export const past: Case[] = [
       await world.config.commit(withOptions(vm, check), 'One')
       const one = await deploys(scene, vm)
       await world.config.commit(withOptions(vm, check, noted('two')), 'Two')
-      const two = await deploysForGood(scene, vm)
+      await deploysForGood(scene, vm)
       await vm.root('touch /run/lab-no')
       await world.config.commit(withOptions(vm, check), 'Back to one')
       const back = await upgrades(scene, vm, { outcome: 'validation-failed', waits: 20 })

@@ -1,4 +1,5 @@
 import type { Scene, TrialCase } from './family.ts'
+import { variables } from './golden-state.ts'
 import { ofGuest, unitsByHand } from './host-module.ts'
 import {
   armed,
@@ -120,8 +121,15 @@ export const pins: TrialCase[] = [
       const { profile, trial: left } = await bootStatus(scene, vm)
       scene.must('golden is the system profile', scene.start(vm), profile)
       scene.check('the trial is taken back', null, left)
-      // on trial once more, which the reboot is to leave out
+      // on trial once more, which the reboot is to leave out; what leads back from it has gone bad on the disk
+      const loads = (await vm.root("sed -n 's,^linux ,/boot,p' /boot/loader/entries/golden-*.conf"))
+        .stdout
+      await vm.root(
+        `printf x | dd of=${loads.trim()} bs=1 seek=5000 conv=notrunc status=none; sync -f /boot`,
+      )
       await told(scene, vm, makesDefault(trial))
+      const again = await told(scene, vm, 'show-golden')
+      scene.check('what leads back is whole again', /^golden: (?!.*PROBLEM)/s, again)
       const before = await vm.bootId()
       // its last words may go down with sshd
       await vm.root('rollback-to-golden --reboot', { allow: 'any' })
@@ -222,6 +230,44 @@ export const pins: TrialCase[] = [
       await told(scene, vm, 'pin-golden')
       const { golden: last } = await bootStatus(scene, vm)
       scene.check('it becomes golden once there is room', trial, last)
+    },
+  },
+  {
+    name: 'power-cut-as-pinned',
+    title:
+      'the power fails the moment that a good boot has become golden: all of it is on the disk, and what boots next is golden’s own entry',
+    own: true,
+    limit: 400,
+    ends: 'any',
+    run: async (scene) => {
+      const { vm } = scene
+      // with files that the former golden has not
+      const trial = await armed(
+        scene,
+        vm,
+        `{ lib, ... }: { ${ofGuest('anotherFirstStage')} ${noted('pinned')}
+          myModules.system.boot.goldenGeneration.watchdogTimeout = lib.mkForce 0; }`,
+      )
+      await boots(scene, vm, 'the trial boots', trial)
+      const golden = 'readlink -f /nix/var/nix/gcroots/golden-generation'
+      await vm.root(`until [ "$(${golden})" = ${trial} ]; do :; done`, {
+        timeout: 120 * vm.patience,
+      })
+      const before = await vm.bootId()
+      await vm.cutPower()
+      await vm.powerOn()
+      await vm.awaitBoot(before, { limit: 120, until: booted(trial) })
+      await comes(scene, vm, 'the boot is validated', 90, validated)
+      const selected = await vm.root(
+        `tr -cd '[:print:]' <$(echo ${variables}/LoaderEntrySelected-*)`,
+      )
+      scene.check('golden’s own entry has booted', /golden-\S+\.conf$/i, selected.stdout)
+      const said = await told(scene, vm, 'journalctl -b -o cat -u golden-boot-validation.service')
+      const panic = (await vm.root('cat /proc/sys/kernel/panic')).stdout.trim()
+      scene.check('a panic reboots it, without a watchdog, too', /^[1-9]/, panic)
+      scene.check('none of its files had to be mended', false, /are made anew/.test(said))
+      scene.check('it is whole', /^golden: (?!.*PROBLEM)/s, await told(scene, vm, 'show-golden'))
+      scene.ends(vm, trial as `/${string}`)
     },
   },
   {

@@ -42,6 +42,15 @@ const revisions: (Pick<Case, 'name' | 'title' | 'promise' | 'own'> & {
     reason: /lab-bad|Cannot build/,
   },
   {
+    name: 'builder-killed',
+    title: 'a builder is killed, as where memory is short: that is not held against the commit',
+    promise: 'refuse',
+    own: true,
+    module: `{ pkgs, ... }: { environment.etc."lab-case".source = pkgs.runCommand "lab-killed" { } "kill -9 $$"; }\n`,
+    outcome: 'failed',
+    reason: /^A builder was killed/,
+  },
+  {
     name: 'misspelt',
     title: 'a commit that misspells a package is not deployed, and what it may mean is named',
     promise: 'refuse',

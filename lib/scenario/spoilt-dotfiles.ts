@@ -1,3 +1,5 @@
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import {
   own,
   readHome,
@@ -10,7 +12,9 @@ import {
 } from './dotfile-sync.ts'
 import { fromHome } from '../lab-settings.ts'
 import type { EditCase, Scene } from './family.ts'
+import { namesReachDisk, powerCutAt } from './interrupted.ts'
 import { git } from './remote.ts'
+import { waitFor } from '../retry.ts'
 import { doAsTold, told } from './told.ts'
 
 /** What a run that was killed, a power cut or another user leaves of the source. */
@@ -23,6 +27,20 @@ export const spoiltDotfiles: EditCase[] = [
     run: cutOff,
   },
   {
+    name: 'power-cut-at-end',
+    title:
+      'the power fails the moment that a sync has written what came from afar, to its source or to the home: nothing of that is half there or taken for an edit, and what was put aside is on the disk',
+    limit: 400,
+    run: cutAtEnd,
+  },
+  {
+    name: 'killed-as-published',
+    title:
+      'a sync is killed when the remote has its side of a conflict, before it is told so: the next one knows it for its own, and takes it back once the conflict is settled',
+    limit: 300,
+    run: killedAsPublished,
+  },
+  {
     name: 'damaged',
     title:
       'a power cut or another user has spoilt files of the source: it is told which, nothing is pushed, and once they are mended every edit is still there',
@@ -33,21 +51,22 @@ export const spoiltDotfiles: EditCase[] = [
 
 /** Enough for a checkout to take a while. */
 const many = 3000
+const name = (index: number): string => `labmany/${String(index).padStart(4, '0')}`
+const textOf = (index: number): string => `${index}\n`.repeat(50)
+const files = Object.fromEntries(Array.from({ length: many }, (_, i) => [name(i), textOf(i)]))
+/** They are no targets, so that an apply has nothing to do with them. */
+const ignored = { '.chezmoiignore': 'labmany\nlabgone\n', 'labgone/x': 'x\n' }
 
 const unit = 'chezmoi-pre-update.service'
+const group = `/sys/fs/cgroup/system.slice/${unit}`
 const state = '/var/lib/chezmoi-sync'
 
 async function cutOff(scene: Scene): Promise<void> {
   const { vm, world, check, must } = scene
   const source = fromHome(world.paths.dotfiles)
   const [one, two] = ['dot_config/lab/one.conf', 'dot_config/lab/two.conf']
-  // no target, so that an apply has nothing to do with them
-  const before = { '.chezmoiignore': 'labmany\nlabgone\n', 'labgone/x': 'x\n' }
-  await world.dotfiles.commit(before, 'Before')
+  await world.dotfiles.commit(ignored, 'Before')
   await syncs(scene, vm, 'synced')
-  const name = (index: number) => `labmany/${String(index).padStart(4, '0')}`
-  const text = (index: number) => `${index}\n`.repeat(50)
-  const files = Object.fromEntries(Array.from({ length: many }, (_, i) => [name(i), text(i)]))
   const edits = {
     dot_labrc: setThird,
     [two]: (was: string) => was.replace('two 3\n', 'two three\n'),
@@ -56,7 +75,6 @@ async function cutOff(scene: Scene): Promise<void> {
   const afar = await world.dotfiles.commit({ ...files, ...edits }, 'From afar')
 
   await vm.user(setLine(shared, 15, 'at home'))
-  const group = `/sys/fs/cgroup/system.slice/${unit}`
   const { stdout: home } = await vm.user('pwd')
   const there = `${home.trim()}/${source}`
   await vm.root(
@@ -114,6 +132,79 @@ async function cutOff(scene: Scene): Promise<void> {
   const both = `${from}since\nsince then\n`
   check('an edit of what the step had brought', both, await world.dotfiles.read(two))
   check('stays in the source, too', both, (await vm.user(`cat ${source}/${two}`)).stdout)
+}
+
+async function cutAtEnd(scene: Scene): Promise<void> {
+  const { vm, world, check, must } = scene
+  const source = fromHome(world.paths.dotfiles)
+  /** Starts a sync, has it stand still at a moment, and cuts the power. */
+  const cutOnce = (reached: string): Promise<void> =>
+    powerCutAt(scene, vm, async () => {
+      await vm.root(
+        `systemctl start --no-block ${unit}; until [ -d ${group} ]; do :; done
+        until { ${reached}; } || [ ! -d ${group} ]; do :; done
+        echo 1 >${group}/cgroup.freeze; ${namesReachDisk}`,
+        { timeout: 120 * vm.patience },
+      )
+      const frozen = await vm.root(`cat ${group}/cgroup.freeze`, { allow: 'any' })
+      must('it is at work yet', '1', frozen.stdout.trim())
+    })
+  const endsWell = async (): Promise<void> => {
+    const { status } = await syncByUnit(vm)
+    check('the next run ends well', /^(synced|up-to-date)$/, status.outcome ?? 'no outcome')
+  }
+  await world.dotfiles.commit(ignored, 'Before')
+  await syncs(scene, vm, 'synced')
+  const trunk = await world.dotfiles.commit({ ...files, dot_labrc: setThird }, 'From afar')
+  await cutOnce(`[ -e ${state}/step ] && while [ -e ${state}/step ]; do :; done`)
+  await endsWell()
+  check('nothing was taken for an edit', trunk, await world.dotfiles.head())
+  const left = await vm.user(`cd ${source}; git status --porcelain; git diff --name-only ${trunk}
+    find labmany -type f | wc -l; find labmany -empty | wc -l; ls ${state}/step 2>/dev/null; sed -n 3p ~/${shared}`)
+  check('the source is as in the trunk', `${many}\n0\nline three\n`, left.stdout)
+
+  // its user's own text is kept aside for a script that is to change it
+  await vm.user('echo mine >.labmod')
+  const script = "#!/bin/sh\nsed '/afar/d'\necho from afar\n"
+  await world.dotfiles.commit({ modify_dot_labmod: script }, 'A script')
+  await cutOnce(`grep --quiet afar ~${vm.vm.user}/.labmod`)
+  await endsWell()
+  const aside = await vm.user(
+    `cat .labmod; find ${state}/kept -type f -exec grep -hx mine {} + | sort -u`,
+  )
+  check('what was put aside is on the disk', 'mine\nfrom afar\nmine\n', aside.stdout)
+}
+
+async function killedAsPublished(scene: Scene): Promise<void> {
+  const { vm, world, check } = scene
+  const mine = `conflict/${vm.host}`
+  const hook = join(world.dotfiles.dir, 'hooks/post-receive')
+  mkdirSync(dirname(hook), { recursive: true })
+  writeFileSync(hook, '#!/bin/sh\nexec sleep 300 >/dev/null 2>&1\n', { mode: 0o755 })
+  await vm.user(setLine(shared, 7, 'mine'))
+  await world.dotfiles.commit({ dot_labrc: replacing(7, 'from afar') }, 'Clashes')
+  await vm.root(`systemctl start --no-block ${unit}`)
+  const published = async (): Promise<string> => {
+    const commit = await world.dotfiles.head(mine)
+    const text = commit === undefined ? undefined : await world.dotfiles.read('dot_labrc', commit)
+    return text?.split('\n')[6] ?? 'nothing'
+  }
+  await waitFor('the conflict to be published', 60 * vm.patience, async () => {
+    return (await published()) === 'mine' ? 'mine' : undefined
+  })
+  await vm.root(`echo 1 >${group}/cgroup.kill; until [ ! -d ${group} ]; do :; done`)
+  rmSync(hook)
+  await syncs(scene, vm, 'conflict')
+  check('it is still published', 'mine', await published())
+  const source = fromHome(world.paths.dotfiles)
+  await vm.user(
+    `cd ${source} && jj new @- ${world.branch}@origin && jj resolve --tool :ours dot_labrc`,
+  )
+  await syncs(scene, vm, 'synced')
+  const settled = (await world.dotfiles.read('dot_labrc'))?.split('\n')[6]
+  check('once it is settled, the trunk has it', 'mine', settled)
+  const left = await git(['--git-dir', world.dotfiles.dir, 'branch', '--list', 'conflict/*'])
+  check('and nothing is published', '', left.trim())
 }
 
 const setSeventh = replacing(7, 'line seven')
