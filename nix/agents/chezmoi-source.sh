@@ -153,7 +153,7 @@ recover() {
 # Someone who resolves a conflict in the source is not disturbed, nor is who is at work elsewhere in its history. Also
 # takes the source's present text into jj's history, so that nothing below can lose it.
 refuse_unresolved() {
-  local said facts=() fact open='' immutable='' aside='' names=() question
+  local said facts=() fact open='' immutable='' aside='' branches=() question
   local conflict='conflicts() & ::@ & ~::remote_bookmarks()'
   # Commits upon the working copy, or of this host, that are nowhere else, as after `jj edit` or `git checkout` of an
   # older one: an apply would take what they have out of the home.
@@ -182,7 +182,7 @@ refuse_unresolved() {
       'name '*)
         # quoted where it has signs that jj gives a meaning
         said=${said//\"/}
-        case ${said#* } in "$branch" | conflict/* | head-follows) ;; *) names+=("$said") ;; esac
+        case ${said#* } in "$branch" | conflict/* | head-follows) ;; *) branches+=("$said") ;; esac
         ;;
       immutable) immutable=yes ;;
       'copy '*) copy=$said ;;
@@ -195,7 +195,7 @@ refuse_unresolved() {
   if [[ -n $aside ]]; then
     finish failed "The commit $aside is in neither the working copy of $repository nor the trunk: \`jj new $aside\` there goes back to it, \`jj abandon $aside\` gives it up, a bookmark keeps it aside"
   fi
-  if ((${#names[@]})) && [[ -n $from ]]; then refuse_named "${names[@]}"; fi
+  if ((${#branches[@]})) && [[ -n $from ]]; then refuse_named "${branches[@]}"; fi
 }
 refuse_named() { # <commit and bookmark...>
   local each name remedy

@@ -111,7 +111,7 @@ const programs: Record<string, string[]> = {
   sed: ['sed'],
   systemd: ['bootctl', 'busctl', 'systemctl'],
   tar: ['tar'],
-  'util-linux': ['flock', 'runuser', 'unshare'],
+  'util-linux': ['flock', 'mountpoint', 'runuser', 'unshare'],
 }
 const builtins = new Set(
   `"$@" : [ alias break cd command compgen continue coproc echo eval exec exit kill mapfile printf pwd read return set
