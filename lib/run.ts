@@ -38,7 +38,7 @@ export async function run(command: string, args: string[], options: RunOptions =
     // bash takes our pipe for a remote login where no other shell is around it, as under a timer or in CI, and would
     // run what the user's .bashrc has
     env: { ...process.env, PATH: searchPath(), SHLVL: '1', ...options.env },
-    input: options.input ?? '',
+    input: options.input,
     quiet: true,
     nothrow: true,
     timeout: `${Math.ceil(seconds * 1000)}ms`,
@@ -49,6 +49,8 @@ export async function run(command: string, args: string[], options: RunOptions =
   })`${[command, ...args]}`
   // a command may end without reading its input; its exit code says what that means
   started.stdin.on('error', () => {})
+  // zx leaves open what there is nothing for
+  if (!options.input) started.stdin.end()
   if (options.onLine) {
     // at once: a line that comes before anybody listens is lost
     for (const input of [started.stdout, started.stderr]) {

@@ -25,6 +25,8 @@ test('what a user has in .bashrc has no part in it, as where no other shell is a
 
 test('input is read, and a command that does not read it is judged by its exit code alone', async () => {
   expect((await run('cat', [], { input: 'hello' })).stdout).toBe('hello')
+  for (const none of [{}, { input: '' }])
+    expect((await run('cat', [], { ...none, timeout: 10 })).stdout).toBe('')
   const large = 'x'.repeat(2 ** 22)
   expect((await run('true', [], { input: large })).code).toBe(0)
   await expect(run('nonesuch', [], { input: large })).rejects.toThrow('`nonesuch` is not installed')
