@@ -268,6 +268,8 @@ describe('what cases push', () => {
       'concurrent-edits/rewritten',
       'concurrent-edits/cloned-anew',
       'concurrent-edits/cut-off',
+      'concurrent-edits/power-cut-at-end',
+      'concurrent-edits/killed-as-published',
       'concurrent-edits/damaged',
       'concurrent-edits/not-tracked',
       'concurrent-edits/unknown-to-jj',
