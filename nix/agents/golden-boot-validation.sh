@@ -39,6 +39,11 @@ judge_trial() {
   local trial why tries failure
   trial=$(field trial.json toplevel)
   [[ -n $trial && $(field trial.json boot) != "$(this_boot)" ]] || return 0
+  # it has become golden, and a power cut kept its record from going
+  if [[ $trial == "$golden" ]]; then
+    disarm
+    return 0
+  fi
   why=$(not_started)
   if [[ -n $why ]]; then
     echo "the trial of $trial was not started: $why"

@@ -58,6 +58,18 @@ describe('A trial', () => {
     expect(await host.status()).toMatchObject({ trial: null, oneshot: null })
   })
 
+  test('that a power cut has left on record, when it had become golden, has not failed', async () => {
+    await host.rebuild(2)
+    const record = host.path('var/lib/golden-generation/trial.json')
+    const before = readFileSync(record)
+    await host.boot()
+    expect(await host.status()).toMatchObject({ golden: two, trial: null })
+    writeFileSync(record, before)
+    const { said } = await host.boot()
+    expect(said).not.toContain('FAILED')
+    expect(await host.status()).toMatchObject({ golden: two, trial: null, lastFailed: null })
+  })
+
   test('that is good makes the new generation golden, which takes the former one’s files', async () => {
     const first = host.entries()
     expect(await host.rebuild(2)).toContain(`on trial at the next boot: ${two}`)
