@@ -180,7 +180,7 @@ async function killedAsPublished(scene: Scene): Promise<void> {
   const mine = `conflict/${vm.host}`
   const hook = join(world.dotfiles.dir, 'hooks/post-receive')
   mkdirSync(dirname(hook), { recursive: true })
-  writeFileSync(hook, '#!/bin/sh\nexec sleep 300 >/dev/null 2>&1\n', { mode: 0o755 })
+  writeFileSync(hook, '#!/bin/sh\nexec sleep 60 >/dev/null 2>&1\n', { mode: 0o755 })
   await vm.user(setLine(shared, 7, 'mine'))
   await world.dotfiles.commit({ dot_labrc: replacing(7, 'from afar') }, 'Clashes')
   await vm.root(`systemctl start --no-block ${unit}`)
