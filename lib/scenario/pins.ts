@@ -122,10 +122,9 @@ export const pins: TrialCase[] = [
       scene.must('golden is the system profile', scene.start(vm), profile)
       scene.check('the trial is taken back', null, left)
       // on trial once more, which the reboot is to leave out; what leads back from it has gone bad on the disk
-      const loads = (await vm.root("sed -n 's,^linux ,/boot,p' /boot/loader/entries/golden-*.conf"))
-        .stdout
+      const loads = await vm.ask("sed -n 's,^linux ,/boot,p' /boot/loader/entries/golden-*.conf")
       await vm.root(
-        `printf x | dd of=${loads.trim()} bs=1 seek=5000 conv=notrunc status=none; sync -f /boot`,
+        `printf x | dd of=${loads} bs=1 seek=5000 conv=notrunc status=none; sync -f /boot`,
       )
       await told(scene, vm, makesDefault(trial))
       const again = await told(scene, vm, 'show-golden')
@@ -258,16 +257,16 @@ export const pins: TrialCase[] = [
       await vm.powerOn()
       await vm.awaitBoot(before, { limit: 120, until: booted(trial) })
       await comes(scene, vm, 'the boot is validated', 90, validated)
-      const selected = await vm.root(
+      const selected = await vm.ask(
         `tr -cd '[:print:]' <$(echo ${variables}/LoaderEntrySelected-*)`,
       )
-      scene.check('golden’s own entry has booted', /golden-\S+\.conf$/i, selected.stdout)
+      scene.check('golden’s own entry has booted', /golden-\S+\.conf$/i, selected)
       const said = await told(scene, vm, 'journalctl -b -o cat -u golden-boot-validation.service')
-      const panic = (await vm.root('cat /proc/sys/kernel/panic')).stdout.trim()
+      const panic = await vm.ask('cat /proc/sys/kernel/panic')
       scene.check('a panic reboots it, without a watchdog, too', /^[1-9]/, panic)
       scene.check('none of its files had to be mended', false, /are made anew/.test(said))
       scene.check('it is whole', /^golden: (?!.*PROBLEM)/s, await told(scene, vm, 'show-golden'))
-      scene.ends(vm, trial as `/${string}`)
+      scene.ends(vm, trial)
     },
   },
   {

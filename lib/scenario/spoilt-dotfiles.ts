@@ -1,6 +1,7 @@
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import {
+  lineOf,
   own,
   readHome,
   replacing,
@@ -145,8 +146,8 @@ async function cutAtEnd(scene: Scene): Promise<void> {
         echo 1 >${group}/cgroup.freeze; ${namesReachDisk}`,
         { timeout: 120 * vm.patience },
       )
-      const frozen = await vm.root(`cat ${group}/cgroup.freeze`, { allow: 'any' })
-      must('it is at work yet', '1', frozen.stdout.trim())
+      const frozen = await vm.ask(`cat ${group}/cgroup.freeze`, { allow: 'any' })
+      must('it is at work yet', '1', frozen)
     })
   const endsWell = async (): Promise<void> => {
     const { status } = await syncByUnit(vm)
@@ -187,7 +188,7 @@ async function killedAsPublished(scene: Scene): Promise<void> {
   const published = async (): Promise<string> => {
     const commit = await world.dotfiles.head(mine)
     const text = commit === undefined ? undefined : await world.dotfiles.read('dot_labrc', commit)
-    return text?.split('\n')[6] ?? 'nothing'
+    return lineOf(text, 7)
   }
   const there = `[ -n "$(git ls-remote origin refs/heads/${mine})" ]`
   await vm.user(`cd ${source} && until ${there}; do sleep 0.2; done`, {
@@ -201,7 +202,7 @@ async function killedAsPublished(scene: Scene): Promise<void> {
     `cd ${source} && jj new @- ${world.branch}@origin && jj resolve --tool :ours dot_labrc`,
   )
   await syncs(scene, vm, 'synced')
-  const settled = (await world.dotfiles.read('dot_labrc'))?.split('\n')[6]
+  const settled = lineOf(await world.dotfiles.read('dot_labrc'), 7)
   check('once it is settled, the trunk has it', 'mine', settled)
   const list = ['--git-dir', world.dotfiles.dir, 'branch', '--list', 'conflict/*']
   const left = await git(list, { allow: [128] })
