@@ -9,6 +9,7 @@ import type { Changes } from '../lib/scenario/remote.ts'
 import { scenarioTask, type Case, type Family } from '../lib/scenario/scenario.ts'
 import { full } from '../lib/scenario/full.ts'
 import { interrupted } from '../lib/scenario/interrupted.ts'
+import { powerCuts } from '../lib/scenario/power-cuts.ts'
 import { ownRepository } from '../lib/scenario/own-repository.ts'
 import { past } from '../lib/scenario/past.ts'
 import { limits } from '../lib/scenario/limits.ts'
@@ -407,6 +408,7 @@ const cases: Case[] = [
   ...answers,
   ...unattended,
   ...interrupted,
+  ...powerCuts,
   ...lockedOutCases,
   ...reached,
 ]

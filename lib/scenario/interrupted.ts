@@ -1,5 +1,6 @@
 import type { Case, Scene } from './family.ts'
 import type { Machine } from './machine.ts'
+import { standsStill } from './still.ts'
 import { profileOf } from './subject.ts'
 import { comes, validated } from './trial.ts'
 import { cloneOf, failingUnit, module, note, program, seen, upgrades } from './upgrade.ts'
@@ -68,7 +69,7 @@ const middles = [
 const switchAtWork =
   'grep -q ":$(stat -c %i /run/nixos/switch-to-configuration.lock 2>/dev/null || echo none) " /proc/locks'
 
-const atProfile = {
+export const atProfile = {
   name: 'at-profile',
   title: 'has moved the profile',
   // without a pause: what comes next comes within a second
@@ -103,78 +104,7 @@ export const interrupted: Case[] = [
   ]),
   afterCheckout(),
   ...middles.map((middle) => inMiddle(stopped, middle)),
-  {
-    name: 'power-cut-spoils',
-    title:
-      'the power fails after a build, and with it goes the content of what Nix has registered as complete, and of its caches: all is made again, and what is in use is named',
-    promise: 'whole',
-    own: true,
-    limit: 400,
-    ends: 'main',
-    run: spoiltByPowerCut,
-  },
-  {
-    name: 'power-cut-replaced',
-    title:
-      'the power fails once the profile has moved, and another commit comes: what was cut off is no generation any more',
-    promise: 'whole',
-    own: true,
-    limit: 400,
-    ends: 'main',
-    run: replacedAfterPowerCut,
-  },
 ]
-
-async function replacedAfterPowerCut(scene: Scene): Promise<void> {
-  const { vm, world } = scene
-  const generations = (): Promise<string> =>
-    vm.ask('ls -dv /nix/var/nix/profiles/system-*-link | xargs readlink')
-  const before = await generations()
-  // what comes before anything can boot it
-  const slow = '{ system.preSwitchChecks.lab-slow = "sleep 60"; }\n'
-  await world.config.commit(module(vm, slow), 'Slow')
-  await powerCutAt(scene, vm, async () => {
-    await vm.root(
-      `systemctl start --no-block ${vm.subject.unit}.service; ${atProfile.reached(scene, vm)}; sync -f /nix/var`,
-      { timeout: 90 * vm.patience },
-    )
-  })
-  scene.check('it runs what it ran', scene.start(vm), await vm.running())
-  await world.config.commit(note(vm, 'three'), 'Three')
-  await upgrades(scene, vm, { outcome: 'upgraded' })
-  const expected = `${before}\n${await vm.running()}`
-  scene.check('the profile has what was deployed and no more', expected, await generations())
-}
-
-async function spoiltByPowerCut(scene: Scene): Promise<void> {
-  const { vm, world, must } = scene
-  const built = `pkgs.runCommand "lab-built" { } "echo two >$out"`
-  const text = `{ pkgs, ... }: { environment.etc."lab-case".source = ${built}; }\n`
-  await world.config.commit(module(vm, text), 'Built')
-  // the same each time: whether a cut by itself comes amid what is not on the disk yet is chance
-  await powerCutAt(scene, vm, async () => {
-    await vm.holdUpgradeAt('preflight', { limit: 90 })
-    await vm.root('sync')
-  })
-  const fault = scene.fault('store paths without their content', vm.host)
-  // as Nix leaves it, all of the store is of 1970; one that somebody has built meanwhile is in use
-  const spoil = `echo kept >/tmp/lab-kept; kept=$(nix-store --add /tmp/lab-kept)
-    ln -sfn $kept /nix/var/nix/gcroots/lab-kept
-    mount -o remount,rw /nix/store 2>/dev/null || true
-    for path in /nix/store/*-lab-built $kept; do nix-store --verify-path $path
-      : >$path; touch -d @1 $path; nix-store --verify-path $path 2>/dev/null || stat -c %s $path; done`
-  const sizes = (await vm.ask(spoil, { allow: 'any' })).split('\n').join(' ')
-  fault.bit(sizes === '0 0', `they have ${sizes} bytes`)
-  // Nix does not write its caches through either
-  const caches = `cd .cache/nix && for file in *-cache-*.sqlite; do printf spoilt >$file && rm -f $file-*; done; ls -d *-cache-*.sqlite`
-  const names = await vm.askUser(caches)
-  must('a cache of Nix is spoilt', /sqlite/, names)
-  const kept = /; spoilt by a power cut, and in use: \/nix\/store\/\S+-lab-kept(;|$)/
-  await upgrades(scene, vm, { outcome: 'upgraded', reason: kept })
-  scene.check('it has its content again', 'two', await seen(vm))
-  await vm.root('rm /nix/var/nix/gcroots/lab-kept && nix-store --delete /nix/store/*-lab-kept')
-  fault.healed(true, 'it was built again, and what was in use is gone')
-}
 
 function inPhase({ name, title, limit, at }: Interruption, phase: (typeof phases)[number]): Case {
   return {
@@ -277,15 +207,9 @@ function inCheckout({ name, title, limit, at }: Unforeseen): Case {
       checksOut(scene, (clone) =>
         at(scene, scene.vm, async () => {
           const { vm, event, must } = scene
-          const unit = `${vm.subject.unit}.service`
-          const group = `/sys/fs/cgroup/system.slice/${unit}`
-          // all of it stands still until whatever comes has come
-          await vm.root(
-            `systemctl start --no-block ${unit}; until [ -d ${group} ]; do :; done
-          until [ -e ${clone}/${file(many / 10)} ] || [ ! -d ${group} ]; do :; done
-          echo 1 >${group}/cgroup.freeze; ${namesReachDisk}`,
-            { timeout: 120 * vm.patience },
-          )
+          const begun = `[ -e ${clone}/${file(many / 10)} ]`
+          await standsStill(scene, vm, `${vm.subject.unit}.service`, begun)
+          await vm.root(namesReachDisk)
           const written = Number((await vm.user(`ls ${clone}/labmany | wc -l`)).stdout)
           event(`${written} of ${many} files are written`)
           must('it is in the middle', true, written < many)

@@ -2,12 +2,14 @@ import { fromHome } from '../lab-settings.ts'
 import type { Case, Scene } from './family.ts'
 import { hostModule, ownFiles } from './host-module.ts'
 import { killAt } from './interrupted.ts'
+import { goesOn, standsStill } from './still.ts'
 import { doAsTold, told } from './told.ts'
 import {
   cloneOf,
   deployedBy,
   deploysForGood,
   markers,
+  module,
   note,
   noted,
   seen,
@@ -42,6 +44,14 @@ export const ownRepository: Case[] = [
     own: true,
     limit: 300,
     run: headLeft,
+  },
+  {
+    name: 'edited-before-rebase',
+    title:
+      'a user edits a file the moment before the upgrade moves their commit, and what is deployed does not build: their commit goes back, and the edit stays',
+    promise: 'local',
+    own: true,
+    run: editedBeforeRebase,
   },
   {
     name: 'pushed-conflict',
@@ -173,6 +183,22 @@ async function headLeft(scene: Scene): Promise<void> {
   }
   const log = await inClone(`git log --reverse --format=%s ${world.start.config}..HEAD`)
   check('its own commit is there once, on theirs', 'two, three, Mine', log.replaceAll('\n', ', '))
+}
+
+async function editedBeforeRebase(scene: Scene): Promise<void> {
+  const { vm, world, check } = scene
+  const inClone = cloneOf(scene, vm)
+  const unit = `${vm.subject.unit}.service`
+  await inClone('echo mine >mine && jj commit --quiet -m Mine')
+  await world.config.commit(module(vm, 'nonsense\n'), 'Bad')
+  // it knows by then what to go back to
+  await standsStill(scene, vm, unit, '[ -s /var/lib/nix-local-upgrade/transaction.json ]')
+  await inClone('echo since >>mine')
+  await goesOn(vm, unit)
+  check('outcome', 'build-failed', (await vm.status())?.outcome ?? undefined)
+  check('the edit is still there', 'mine\nsince', await inClone('cat mine'))
+  const log = `git log --format=%s ${world.start.config}..HEAD; git status --porcelain`
+  check('on the commit as it was', 'Mine\n M mine', await inClone(log))
 }
 
 async function pushedConflict(scene: Scene): Promise<void> {

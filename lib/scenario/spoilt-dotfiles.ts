@@ -15,6 +15,7 @@ import { fromHome } from '../lab-settings.ts'
 import type { EditCase, Scene } from './family.ts'
 import { namesReachDisk, powerCutAt } from './interrupted.ts'
 import { git } from './remote.ts'
+import { killAll, standsStill } from './still.ts'
 import { doAsTold, told } from './told.ts'
 
 /** What a run that was killed, a power cut or another user leaves of the source. */
@@ -58,7 +59,6 @@ const files = Object.fromEntries(Array.from({ length: many }, (_, i) => [name(i)
 const ignored = { '.chezmoiignore': 'labmany\nlabgone\n', 'labgone/x': 'x\n' }
 
 const unit = 'chezmoi-pre-update.service'
-const group = `/sys/fs/cgroup/system.slice/${unit}`
 const state = '/var/lib/chezmoi-sync'
 
 async function cutOff(scene: Scene): Promise<void> {
@@ -77,12 +77,8 @@ async function cutOff(scene: Scene): Promise<void> {
   await vm.user(setLine(shared, 15, 'at home'))
   const { stdout: home } = await vm.user('pwd')
   const there = `${home.trim()}/${source}`
-  await vm.root(
-    `systemctl start --no-block ${unit}; until [ -d ${group} ]; do :; done
-    until [ -e ${there}/${name(100)} ] || [ ! -d ${group} ]; do :; done
-    echo 1 >${group}/cgroup.kill; until [ ! -d ${group} ]; do :; done`,
-    { timeout: 120 * vm.patience },
-  )
+  await standsStill(scene, vm, unit, `[ -e ${there}/${name(100)} ]`)
+  await killAll(vm, unit)
   const written = `cd ${source}; ls labmany | wc -l; test -e ${state}/step && echo noted`
   const [count, noted] = (await vm.user(written, { allow: 'any' })).stdout.split('\n')
   scene.event(`${count} of ${many} files are written`)
@@ -135,19 +131,13 @@ async function cutOff(scene: Scene): Promise<void> {
 }
 
 async function cutAtEnd(scene: Scene): Promise<void> {
-  const { vm, world, check, must } = scene
+  const { vm, world, check } = scene
   const source = fromHome(world.paths.dotfiles)
   /** Starts a sync, has it stand still at a moment, and cuts the power. */
   const cutOnce = (reached: string): Promise<void> =>
     powerCutAt(scene, vm, async () => {
-      await vm.root(
-        `systemctl start --no-block ${unit}; until [ -d ${group} ]; do :; done
-        until { ${reached}; } || [ ! -d ${group} ]; do :; done
-        echo 1 >${group}/cgroup.freeze; ${namesReachDisk}`,
-        { timeout: 120 * vm.patience },
-      )
-      const frozen = await vm.ask(`cat ${group}/cgroup.freeze`, { allow: 'any' })
-      must('it is at work yet', '1', frozen)
+      await standsStill(scene, vm, unit, reached)
+      await vm.root(namesReachDisk)
     })
   const endsWell = async (): Promise<void> => {
     const { status } = await syncByUnit(vm)
@@ -194,7 +184,7 @@ async function killedAsPublished(scene: Scene): Promise<void> {
   await vm.user(`cd ${source} && until ${there}; do sleep 0.2; done`, {
     timeout: 60 * vm.patience,
   })
-  await vm.root(`echo 1 >${group}/cgroup.kill; until [ ! -d ${group} ]; do :; done`)
+  await killAll(vm, unit)
   rmSync(hook)
   await syncs(scene, vm, 'conflict')
   check('it is still published', 'mine', await published())

@@ -1,0 +1,117 @@
+import type { Case, Scene } from './family.ts'
+import { atProfile, powerCutAt } from './interrupted.ts'
+import { profileOf } from './subject.ts'
+import { module, note, seen, upgrades } from './upgrade.ts'
+
+/** What a power cut leaves in the store and in the profile. */
+export const powerCuts: Case[] = [
+  {
+    name: 'power-cut-spoils',
+    title:
+      'the power fails after a build, and with it goes the content of what Nix has registered as complete, and of its caches: all is made again, and what is in use is named',
+    promise: 'whole',
+    own: true,
+    limit: 400,
+    ends: 'main',
+    run: spoiltByPowerCut,
+  },
+  {
+    name: 'power-cut-spoils-profile',
+    title:
+      'the power fails once the profile has moved, and with it goes the content of what the new generation is made of: it is built again, not deployed as it is',
+    promise: 'whole',
+    own: true,
+    limit: 400,
+    ends: 'main',
+    run: spoiltInProfile,
+  },
+  {
+    name: 'power-cut-replaced',
+    title:
+      'the power fails once the profile has moved, and another commit comes: what was cut off is no generation any more',
+    promise: 'whole',
+    own: true,
+    limit: 400,
+    ends: 'main',
+    run: replacedAfterPowerCut,
+  },
+]
+
+/** In a module, keeps a switch from having done anything but moved the profile, until the host has this file. */
+const waitsAtProfile = 'system.preSwitchChecks.lab-slow = "[ -e /run/lab-quick ] || sleep 60";'
+
+/** Starts an upgrade to a commit with `waitsAtProfile`, and cuts the power when it has moved the profile. */
+async function cutAtProfile(scene: Scene): Promise<void> {
+  const { vm } = scene
+  await powerCutAt(scene, vm, async () => {
+    await vm.root(
+      `systemctl start --no-block ${vm.subject.unit}.service; ${atProfile.reached(scene, vm)}; sync -f /nix/var`,
+      { timeout: 90 * vm.patience },
+    )
+  })
+  scene.check('it runs what it ran', scene.start(vm), await vm.running())
+}
+
+async function replacedAfterPowerCut(scene: Scene): Promise<void> {
+  const { vm, world } = scene
+  const generations = (): Promise<string> =>
+    vm.ask('ls -dv /nix/var/nix/profiles/system-*-link | xargs readlink')
+  const before = await generations()
+  await world.config.commit(module(vm, `{ ${waitsAtProfile} }\n`), 'Slow')
+  await cutAtProfile(scene)
+  await world.config.commit(note(vm, 'three'), 'Three')
+  await upgrades(scene, vm, { outcome: 'upgraded' })
+  const expected = `${before}\n${await vm.running()}`
+  scene.check('the profile has what was deployed and no more', expected, await generations())
+}
+
+async function spoiltInProfile(scene: Scene): Promise<void> {
+  const { vm, world } = scene
+  await world.config.commit(module(vm, builtModule(waitsAtProfile)), 'Built')
+  await cutAtProfile(scene)
+  const fault = scene.fault('a store path without its content', vm.host)
+  const path = '/nix/store/*-lab-built'
+  const kept = await vm.ask(`${profileOf(vm.subject)}
+    nix-store --query --requisites "$profile" | grep -c -e -lab-built$`)
+  scene.must('the profile keeps it', '1', kept)
+  const size = await vm.ask(`${spoils(path)}; stat -c %s ${path}; touch /run/lab-quick`)
+  fault.bit(size === '0', `it has ${size} bytes`)
+  await upgrades(scene, vm, { outcome: 'upgraded' })
+  scene.check('it has its content again', 'two', await seen(vm))
+  fault.healed(true, 'it was built again')
+}
+
+/** A file of /etc that the host builds. */
+const builtModule = (more = ''): string =>
+  `{ pkgs, ... }: { environment.etc."lab-case".source = pkgs.runCommand "lab-built" { } "echo two >$out"; ${more} }\n`
+
+/** Takes a store path's content, as a power cut does; as Nix leaves it, all of the store is of 1970. */
+const spoils = (path: string): string =>
+  `mount -o remount,rw /nix/store 2>/dev/null || true; : >${path}; touch -d @1 ${path}`
+
+async function spoiltByPowerCut(scene: Scene): Promise<void> {
+  const { vm, world, must } = scene
+  await world.config.commit(module(vm, builtModule()), 'Built')
+  // the same each time: whether a cut by itself comes amid what is not on the disk yet is chance
+  await powerCutAt(scene, vm, async () => {
+    await vm.holdUpgradeAt('preflight', { limit: 90 })
+    await vm.root('sync')
+  })
+  const fault = scene.fault('store paths without their content', vm.host)
+  // one that somebody has built meanwhile is in use
+  const spoil = `echo kept >/tmp/lab-kept; kept=$(nix-store --add /tmp/lab-kept)
+    ln -sfn $kept /nix/var/nix/gcroots/lab-kept
+    for path in /nix/store/*-lab-built $kept; do nix-store --verify-path $path
+      ${spoils('$path')}; nix-store --verify-path $path 2>/dev/null || stat -c %s $path; done`
+  const sizes = (await vm.ask(spoil, { allow: 'any' })).split('\n').join(' ')
+  fault.bit(sizes === '0 0', `they have ${sizes} bytes`)
+  // Nix does not write its caches through either
+  const caches = `cd .cache/nix && for file in *-cache-*.sqlite; do printf spoilt >$file && rm -f $file-*; done; ls -d *-cache-*.sqlite`
+  const names = await vm.askUser(caches)
+  must('a cache of Nix is spoilt', /sqlite/, names)
+  const kept = /; spoilt by a power cut, and in use: \/nix\/store\/\S+-lab-kept(;|$)/
+  await upgrades(scene, vm, { outcome: 'upgraded', reason: kept })
+  scene.check('it has its content again', 'two', await seen(vm))
+  await vm.root('rm /nix/var/nix/gcroots/lab-kept && nix-store --delete /nix/store/*-lab-kept')
+  fault.healed(true, 'it was built again, and what was in use is gone')
+}

@@ -1,0 +1,39 @@
+import type { Scene } from './family.ts'
+import type { Machine } from './machine.ts'
+
+/** The control group of a unit: its directory is there while anything of the unit is at work. */
+const groupOf = (unit: string): string => `/sys/fs/cgroup/system.slice/${unit}`
+
+/**
+ * Starts a unit and has all of it stand still the moment that something is seen; ends the case where it was over
+ * before that.
+ * @param seen shell condition, asked by root all the time: one that starts a program misses what is short
+ */
+export async function standsStill(
+  scene: Scene,
+  vm: Machine,
+  unit: string,
+  seen: string,
+): Promise<void> {
+  const group = groupOf(unit)
+  await vm.root(
+    `systemctl start --no-block ${unit}; until [ -d ${group} ]; do :; done
+    until { ${seen}; } || [ ! -d ${group} ]; do :; done
+    echo 1 >${group}/cgroup.freeze`,
+    { timeout: 120 * vm.patience, allow: 'any' },
+  )
+  const frozen = await vm.ask(`cat ${group}/cgroup.freeze`, { allow: 'any' })
+  scene.must('it is at work yet', '1', frozen)
+}
+
+/** Has a unit that stands still go on, and waits for its end. */
+export async function goesOn(vm: Machine, unit: string): Promise<void> {
+  await vm.root(`echo 0 >${groupOf(unit)}/cgroup.freeze`)
+  await vm.until(`${unit} to end`, 120, `[ ! -d ${groupOf(unit)} ]`)
+}
+
+/** Kills all of a unit at once, and waits until it is gone. */
+export async function killAll(vm: Machine, unit: string): Promise<void> {
+  const group = groupOf(unit)
+  await vm.root(`echo 1 >${group}/cgroup.kill; until [ ! -d ${group} ]; do :; done`)
+}
