@@ -1,7 +1,8 @@
 import type { Case, Scene } from './family.ts'
 import { atProfile, powerCutAt } from './interrupted.ts'
 import { profileOf } from './subject.ts'
-import { module, note, seen, upgrades } from './upgrade.ts'
+import { comes } from './trial.ts'
+import { deploys, module, note, noted, seen, upgrades, withOptions } from './upgrade.ts'
 
 /** What a power cut leaves in the store and in the profile. */
 export const powerCuts: Case[] = [
@@ -26,6 +27,16 @@ export const powerCuts: Case[] = [
     run: spoiltInProfile,
   },
   {
+    name: 'power-cut-resumed',
+    title:
+      'the power fails amid an upgrade, and nothing starts another: it resumes by itself after the boot, and a boot after that starts none',
+    promise: 'whole',
+    own: true,
+    limit: 400,
+    ends: 'main',
+    run: resumedAfterBoot,
+  },
+  {
     name: 'power-cut-replaced',
     title:
       'the power fails once the profile has moved, and another commit comes: what was cut off is no generation any more',
@@ -36,6 +47,30 @@ export const powerCuts: Case[] = [
     run: replacedAfterPowerCut,
   },
 ]
+
+async function resumedAfterBoot(scene: Scene): Promise<void> {
+  const { vm, world, check } = scene
+  const soon = (text: string) =>
+    withOptions(vm, 'resumeDelay = lib.mkOverride 10 "20s";', noted(text))
+  await world.config.commit(soon('one'), 'Resumes soon')
+  await deploys(scene, vm)
+  await world.config.commit(soon('two'), 'Two')
+  await powerCutAt(scene, vm, () => vm.holdUpgradeAt('build', { limit: 90 }))
+  const { unit } = vm.subject
+  await comes(scene, vm, 'the upgrade has resumed', 120, upgradeEnded(unit))
+  check('outcome', 'upgraded', (await vm.status())?.outcome ?? undefined)
+  check('what the commit brings is there', 'two', await seen(vm))
+  await vm.reboot()
+  const { stdout } = await vm.root(
+    `until systemctl is-active --quiet timers.target; do sleep 1; done
+    systemctl show --value -p ActiveState -p ConditionResult ${unit}-resume.timer`,
+  )
+  check('a boot that follows no such upgrade has none to resume', 'inactive\nno\n', stdout)
+}
+
+/** Shell condition: a run of the upgrade has ended in this boot. */
+const upgradeEnded = (unit: string): string =>
+  `[ "$(systemctl show --value -p ActiveState ${unit}.service)" != activating ] && [ -n "$(systemctl show --value -p InvocationID ${unit}.service)" ]`
 
 /** In a module, keeps a switch from having done anything but moved the profile, until the host has this file. */
 const waitsAtProfile = 'system.preSwitchChecks.lab-slow = "[ -e /run/lab-quick ] || sleep 60";'

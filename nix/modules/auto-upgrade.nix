@@ -207,6 +207,15 @@ in
       default = "10min";
       description = "The timer waits up to this long, so that hosts do not upgrade in the same second.";
     };
+    resumeDelay = mkOption {
+      type = types.nonEmptyStr;
+      default = "5min";
+      example = "1h";
+      description = ''
+        How long after a boot an upgrade that a power cut or a crash has ended goes on, as a systemd time span. A
+        boot that follows no such upgrade starts none.
+      '';
+    };
     preUpdateHooks = mkOption {
       type = types.listOf types.nonEmptyStr;
       default = [ ];
@@ -356,6 +365,21 @@ in
         OnCalendar = "*-*-* ${cfg.rebootWindow.lower or ""}";
         # one that was off at that time looks once it is up; outside of the hours it does nothing
         Persistent = true;
+      };
+    };
+
+    # The schedule may be a day away, and until then the host would run what nobody has validated.
+    systemd.timers.nix-local-upgrade-resume = {
+      description = "Resume an upgrade that ended with the last boot";
+      wantedBy = [ "timers.target" ];
+      unitConfig.ConditionPathExists = [
+        "/var/lib/nix-local-upgrade/transaction.json"
+        # every switch starts timers.target again: an upgrade of this boot is not resumed
+        "!/run/nix-local-upgrade.lock"
+      ];
+      timerConfig = {
+        OnBootSec = cfg.resumeDelay;
+        Unit = "nix-local-upgrade.service";
       };
     };
 

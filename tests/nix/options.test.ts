@@ -26,6 +26,24 @@ test('The timer for reboots fires as the hours for them begin', async () => {
   })
 })
 
+test('An upgrade that ended with the last boot resumes after this one, and one of this boot does not', async () => {
+  const timer = 't.nix-local-upgrade-resume'
+  const found = await read(
+    '{ myModules.services.autoUpgrade.resumeDelay = "1h"; }',
+    `{ inherit (${timer}) wantedBy unitConfig timerConfig; }`,
+  )
+  expect(found).toEqual({
+    wantedBy: ['timers.target'],
+    unitConfig: {
+      ConditionPathExists: [
+        '/var/lib/nix-local-upgrade/transaction.json',
+        '!/run/nix-local-upgrade.lock',
+      ],
+    },
+    timerConfig: { OnBootSec: '1h', Unit: 'nix-local-upgrade.service' },
+  })
+})
+
 test('A host that says nothing of it goes back where a check fails', async () => {
   const host =
     '{ hostSpec = { hostName = "x"; primaryUsername = "me"; }; myModules.services.autoUpgrade.enable = true; }'

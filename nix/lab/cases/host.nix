@@ -33,6 +33,9 @@
           # an upgrade comes when a case starts one
           schedule = lib.mkForce "yearly";
           randomizedDelay = lib.mkForce "1s";
+        }
+        // lib.optionalAttrs (options.myModules.services.autoUpgrade ? resumeDelay) {
+          resumeDelay = lib.mkForce "1d";
         };
       }
       // lib.optionalAttrs (options ? myModules.services.chezmoiSync) {
