@@ -10,20 +10,20 @@ import {
 } from './syntax.ts'
 import type { Outline, Place } from './value.ts'
 
-/** What a person can write to have a host, where no edit is made. Lines count from 1. */
+/** The edit for the user to make by hand where add-to-flake makes none. Lines count from 1. */
 export interface ByHand {
   file: string
   line: number
-  /** What is replaced, in UTF-16 units of the file. */
+  /** The range that `text` replaces, in UTF-16 units of the file. */
   offset: number
   length: number
   text: string
-  /** The same in words, to go on with behind where. */
+  /** The same in words, to follow the place in a message. */
   words: string
 }
 
 /**
- * The entry that makes a host of the files that scaffold-host writes, and the place where it does.
+ * The entry that makes a host of the files that scaffold-host writes, and the place to write it.
  * @param own absolute path of the host's files
  */
 export function byHand(
@@ -54,7 +54,7 @@ export function byHand(
   return beside ?? aroundOutputs(body, nixpkgs, entry)
 }
 
-/** Whether the set has what is to be written into it in a form that takes no more, as `flake = let … in { … }` does. */
+/** Whether the set already binds that attribute in a form that allows no second one, as `flake = let … in { … }`. */
 const isTaken = ({ node, under = 'nixosConfigurations' }: Place): boolean =>
   bindingsOf(node).some((one) => {
     const names = one.childForFieldName('attrpath') ?? one.childForFieldName('attrs')
@@ -64,7 +64,7 @@ const isTaken = ({ node, under = 'nixosConfigurations' }: Place): boolean =>
     return first?.text === under && others.length === 0 && value?.type !== 'attrset_expression'
   })
 
-/** What `nixosConfigurations` is bound to, and the host with it. */
+/** The value of `nixosConfigurations`, extended with the host. */
 function besides(bound: Node, entry: (at: Node) => string): ByHand | undefined {
   const path = bound.parent!
   const owner = path.parent!
@@ -88,7 +88,7 @@ function besides(bound: Node, entry: (at: Node) => string): ByHand | undefined {
   }
 }
 
-/** Where the outputs come from elsewhere as a whole, the host is added to what comes. */
+/** Where all outputs come from elsewhere, the host is added around the whole expression. */
 function aroundOutputs(body: Node, nixpkgs: string, entry: (at: Node) => string): ByHand {
   if (body.type === 'source_code') {
     const flake = body.childForFieldName('expression')
@@ -148,7 +148,7 @@ function relativePath(file: string, to: string): string {
   return /^[\w.+/-]+$/.test(written) ? written : `(./. + ${nixString(`/${path}`)})`
 }
 
-/** How `nixosSystem` is called there: as for other hosts of the file, else by what is in scope. */
+/** The expression for `nixosSystem` at a node: as the file's other hosts call it, else by the names in scope. */
 function systemFunction(at: Node, nixpkgs: string): string {
   const { root, path } = sourceOf(at)
   const scope = visible(at)
@@ -167,11 +167,11 @@ function systemFunction(at: Node, nixpkgs: string): string {
   return system
 }
 
-/** Not so in a module that is no function, or takes no more than `config`. */
+/** Whether nixpkgs is in scope: it is not in a module that is no function, or that takes only `config`. */
 const reachesNixpkgs = (at: Node, nixpkgs: string): boolean =>
   visible(at).has(systemFunction(at, nixpkgs).split('.')[0]!)
 
-/** The names that are in scope at a node, and which of them stands for all arguments of the file's function. */
+/** The names in scope at a node, and whether a name holds all arguments of a function (`inputs`). */
 function visible(at: Node): Map<string, 'name' | 'inputs'> {
   const names = new Map<string, 'name' | 'inputs'>()
   for (let node = at; node.parent; node = node.parent) {

@@ -17,24 +17,24 @@ import { evaluationStore } from '../nix/store.ts'
 import { run } from '../run.ts'
 import { scratchDirectory } from '../scratch.ts'
 
-/** A file of a flake with the text that it is to have. */
+/** A file of a flake with its text before and after an edit. */
 interface Edited {
   /** Absolute path. */
   file: string
   before: string
   after: string
-  /** What was written into it, and at which line. */
+  /** What the edit inserts, and at which line. */
   inserted: string
   line: number
 }
 
-/** Whether nix looked at an edit and found nothing wrong; if it did not look, why. */
+/** Whether nix checked an edit and found nothing wrong; if it was not checked, why. */
 export type Asked = { asked: true } | { asked: false; why: string }
 
 /**
- * Has nix parse the edited file, which finds undefined variables too.
+ * Parses the edited file with nix, which also finds undefined variables.
  * @param flake absolute path of its directory
- * @throws Failure when nix parses the file as it is, and does not with the edit
+ * @throws Failure when nix parses the file without the edit, but not with it
  */
 export const parses = (flake: string, edit: Edited): Promise<Asked> =>
   compared(flake, edit, (copy) =>
@@ -44,16 +44,16 @@ export const parses = (flake: string, edit: Edited): Promise<Asked> =>
     ),
   )
 
-/** Whether nix parses a file as it is; no where there is no nix to ask. */
+/** Whether nix parses a file; false where nix is not installed. */
 export async function isParsed(file: string): Promise<boolean> {
   return (await ask(['--store', 'dummy://', ...features, '--parse', file], 20)).held
 }
 
 /**
- * Has nix evaluate the names of the flake's hosts. Inputs are those that the flake is locked to;
- * where they cannot be had, the flake does not evaluate without the edit either.
+ * Evaluates the names of the flake's hosts with nix. Inputs are those in the flake's lock file; where they cannot
+ * be fetched, the flake does not evaluate without the edit either, and the edit is not blamed.
  * @param flake absolute path of its directory
- * @throws Failure when the flake evaluates as it is, and with the edit does not or lacks the host
+ * @throws Failure when the flake evaluates without the edit, but with it fails or lacks the host
  */
 export const evaluates = (flake: string, edit: Edited, name: string): Promise<Asked> =>
   compared(flake, edit, async (copy) => {
@@ -65,10 +65,11 @@ export const evaluates = (flake: string, edit: Edited, name: string): Promise<As
   })
 
 /**
- * Has nix evaluate whether a flake that takes its hosts from a directory takes this one, as it may leave
- * out names or kinds of files. One that is not there yet is put into a copy, with another for comparison.
+ * Evaluates with nix whether a flake that takes its hosts from a directory takes this one: it may leave out
+ * certain names or kinds of files. A host without files yet is put into a copy of the flake, with another one for
+ * comparison.
  * @param flake absolute path of its directory
- * @param directory whose listing makes the hosts
+ * @param directory the one whose listing makes the hosts
  * @param main the host's own file in it
  * @throws Failure (usage) when the host is left out
  */
@@ -82,14 +83,14 @@ export async function takes(
   if (relative(flake, directory).startsWith('..')) {
     return { asked: false, why: `\`${directory}\` is outside the flake` }
   }
-  // a symlink that leads nowhere is there, too: nothing may be written through its copy
+  // a dangling symlink counts as present: nothing may be written through its copy
   const there = forms.find((path) => lstatSync(path, { throwIfNoEntry: false }))
   const other = `another-host-${process.pid}`
   const scratch = scratchDirectory('flake')
   try {
     const copy = join(scratch, 'after')
     if (!there) {
-      // names alone are asked for, so what the hosts are does not matter
+      // only the names are evaluated, so the hosts may be empty
       mirror(flake, copy, main, '{ }\n')
       const beside = join(copy, relative(flake, directory))
       for (const one of [name, other]) {
@@ -107,14 +108,14 @@ export async function takes(
     if (!there && !names.includes(other)) return { asked: false, why: 'it is not there yet' }
     throw usage(
       `Cannot add \`${name}\`: the flake leaves \`${there ?? forms[0]}\` out`,
-      'Something between the listing and the hosts filters it: mend that, or take another name',
+      'Something between the listing and the hosts leaves it out: fix that, or choose another name',
     )
   } finally {
     rmSync(scratch, { recursive: true, force: true })
   }
 }
 
-/** Whether nix evaluates a host of that name, where the source does not show the names. */
+/** Whether the flake has a host of that name according to nix, where the source does not show the names. */
 export async function has(flake: string, name: string): Promise<boolean> {
   const answer = await namesIn(flake, flake)
   return answer.held && (JSON.parse(answer.stdout) as string[]).includes(name)
@@ -123,8 +124,8 @@ export async function has(flake: string, name: string): Promise<boolean> {
 const before = 'before'
 
 /**
- * Asks about a copy of the flake with the edit, as that is not on disk yet. Only if the answer is no
- * and was yes without the edit, the edit is at fault.
+ * Asks nix about a copy of the flake with the edit, which is not on disk yet. The edit is at fault only if the
+ * answer is no with it and yes without it.
  */
 async function compared(
   flake: string,
@@ -150,8 +151,8 @@ async function compared(
 }
 
 /**
- * Makes `copy` look like the flake but for one file, which has another text, or is new. Directories without it
- * are symlinks; files are not, as nix takes a file's relative paths from where its symlink leads.
+ * Makes `copy` look like the flake, except for one file that has another text or is new. Directories without that
+ * file are symlinks. Files are copied, because nix resolves a file's relative paths from the target of a symlink.
  */
 function mirror(flake: string, copy: string, file: string, text: string): void {
   let [from, to] = [flake, copy]
@@ -169,44 +170,44 @@ function mirror(flake: string, copy: string, file: string, text: string): void {
   }
 }
 
-/** `getFlake` for the locked inputs only: it would see neither the edit nor an untracked file. */
+/** `getFlake` serves only for the locked inputs: it would see neither the edit nor an untracked file. */
 const hostNames = (flake: string, copy: string): string => `
 let
   flake = builtins.getFlake ${nixString(addressOf(flake))};
-  # as frameworks read directories of it
+  # frameworks read directories below outPath
   self = flake // outputs // { outPath = ${nixString(copy)}; };
   outputs = (import ${nixString(`${copy}/flake.nix`)}).outputs (flake.inputs // { inherit self; });
 in
 builtins.attrNames outputs.nixosConfigurations
 `
 
-/** Where nix finds a flake: by a path as it is, or else encoded, which Nix 2.26 takes and 2.8 does not. */
+/** The flake reference for nix: the plain path, or an encoded one, which Nix 2.26 accepts and 2.8 does not. */
 const addressOf = (flake: string): string =>
   oddIn(flake) === undefined ? flake : `path:${flake.split('/').map(encodeURIComponent).join('/')}`
 
-/** The names of the hosts of a flake, as its copy has them. */
+/** The names of the hosts that the flake has in a copy. */
 async function namesIn(flake: string, copy: string): Promise<Answer> {
   const question = [...evaluation, '-E', hostNames(flake, copy)]
   let answer = await ask(question, 60)
-  // without a daemon nix's own store is root's alone, and then nothing at all evaluates
+  // without a daemon only root can use nix's own store, and nothing evaluates at all
   const isClosed = !answer.held && !answer.silent && !(await ask(['--eval', '-E', '1'], 20)).held
   if (isClosed) answer = await ask(question, 60, evaluationStore)
   const odd = oddIn(flake)
   if (answer.held || odd === undefined || !isForOdd(answer.why)) return answer
-  const why = `nix cannot spell the path of the flake, for the ${oneLine(`\`${odd}\``)} in it`
+  const why = `nix cannot handle the path of the flake, because of the ${oneLine(`\`${odd}\``)} in it`
   return { ...answer, why }
 }
 
-/** What a flake may need; the pipe operators as Nix and as Lix call them. One that is not known gives a warning. */
+/** Features a flake may need; Nix and Lix name the pipe operators differently. An unknown name only gives a warning. */
 const features = ['--option', 'extra-experimental-features', 'flakes pipe-operators pipe-operator']
 
 const evaluation = [
   ['--eval', '--strict', '--json', ...features],
-  // do not wait for a network that is not there
+  // do not wait for an absent network
   ['--option', 'connect-timeout', '5', '--option', 'download-attempts', '1'],
 ].flat()
 
-/** `silent`: there is no nix here, or it did not come to an end. */
+/** `silent`: nix is not installed, or did not finish. */
 type Answer = { held: true; stdout: string } | { held: false; silent: boolean; why: string }
 
 async function ask(args: string[], timeout: number, store = (): string[] => []): Promise<Answer> {

@@ -4,23 +4,23 @@ import { usage } from '../failure.ts'
 import { labFlake } from '../settings.ts'
 import { cannot } from '../write-file.ts'
 
-/** A character for which nix does not take a path as that of a flake; Nix 2.8 takes no `@` and no `:` either. */
+/** A character that nix does not accept in the path of a flake; Nix 2.8 accepts no `@` and no `:` either. */
 export const oddIn = (path: string): string | undefined => /[^\w/.+=,~!&'"$*;()-]/u.exec(path)?.[0]
 
-/** The refusals that such a character leads to. */
+/** Whether an error of nix comes from such a character. */
 export const isForOdd = (why: string): boolean =>
   /not a valid URL|unexpected fragment|getting status of/.test(why)
 
 /**
  * The directory of a flake, absolute and without symlinks.
- * @param given as the user wrote it; LAB_FLAKE or the project without
- * @throws Failure (usage) when there is no `flake.nix` in it, or what is there is no file
+ * @param given as the user wrote it; default: LAB_FLAKE, or the project
+ * @throws Failure (usage) when it has no `flake.nix`, or that is not a regular file
  */
 export function flakeDirectory(given?: string): string {
   const directory = given ?? labFlake()
   const file = join(directory, 'flake.nix')
   try {
-    // an empty word is a variable that is not set, and no name of this directory
+    // an empty argument comes from an unset variable, and does not mean the current directory
     if (directory !== '' && statSync(file).isFile()) return realpathSync(directory)
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'EACCES') throw cannot('read', file, error)

@@ -5,7 +5,7 @@ import { mentions, pathsOf, seenOfAll, type Seen } from './seen.ts'
 import { sourceOf, within, type Node } from './syntax.ts'
 import type { SetValue } from './value.ts'
 
-/** What is about to be written for a host, and what it leads to. */
+/** An entry that is about to be written for a host, and what its source shows. */
 interface NewEntry {
   /** Absolute path of the flake's directory. */
   directory: string
@@ -15,11 +15,11 @@ interface NewEntry {
   name: string
   /** The host that was copied. */
   like: string | undefined
-  /** Files that are seen to be the new host's own. */
+  /** Paths that appear to be the new host's own. */
   reads: string[]
 }
 
-/** What a person should look at in a new entry, a line each. */
+/** What the user should check in a new entry, one line each. */
 export const doubts = (made: NewEntry): string[] => [
   ...lent(made).map(
     (path) => `The new entry still says \`${path}\`, as that of \`${made.like}\` alone does`,
@@ -28,7 +28,7 @@ export const doubts = (made: NewEntry): string[] => [
   ...(made.reads.length === 0 ? withFilesOf(made) : []),
 ]
 
-/** Paths in the new entry that are as in the copied one, and that no other host reads; of an only host, its hardware. */
+/** Paths copied unchanged that no other host reads; if there is no other host, only paths of hardware and disks. */
 function lent({ entry, hosts, like }: NewEntry): string[] {
   const own = new Set(like === undefined ? [] : seenOfAll(hosts).get(like)?.paths)
   const others = [...seenOfAll(hosts)].filter(([other]) => other !== like)
@@ -41,7 +41,7 @@ function lent({ entry, hosts, like }: NewEntry): string[] {
     .filter((text) => own.has(resolve(dirname(sourceOf(entry).path), text)) && !mayBeOfAll(text))
 }
 
-/** Files that are the copied host's own, and that the new one leads to in place of any of its name. */
+/** A warning if the new entry reads the copied host's own configuration instead of one of its own. */
 function withFilesOf({ directory, hosts, seen, like }: NewEntry): string[] {
   const own = like === undefined ? undefined : seenOfAll(hosts).get(like)
   const main = own && mainOf(pathsOf(own, like!, directory), like!, directory)
@@ -50,7 +50,7 @@ function withFilesOf({ directory, hosts, seen, like }: NewEntry): string[] {
     : [`The new entry leads to \`${main}\`, as that of \`${like}\` does: ${twice}`]
 }
 
-/** That nothing but what it is called tells the new host from the copied one, as far as that is to be seen. */
+/** A warning if the new host appears to differ from the copied one in nothing but its name. */
 export function twinOf(
   hosts: SetValue,
   { paths, texts }: Seen,
@@ -66,7 +66,7 @@ export function twinOf(
 
 const twice = 'it would be the same host twice'
 
-/** What the new entry asks for by its name that is not there, or is not to be seen. */
+/** Attributes of the new host's name that the entry uses, and that do not exist or that the source does not show. */
 function missing({ entry, seen, name }: NewEntry): string[] {
   const notes = seen.unknowns
     .filter(({ node }) => node.type === 'select_expression')
@@ -74,7 +74,7 @@ function missing({ entry, seen, name }: NewEntry): string[] {
       const own = sourceOf(node).path === sourceOf(entry).path && within(node, entry)
       const named = own && mentions(node.text, name)
       if (named && fault !== 'absent')
-        return [`The new entry asks for \`${node.text}\`: see that it is there`]
+        return [`The new entry uses \`${node.text}\`: make sure that it exists`]
       if (fault !== 'absent' || why !== `there is no \`${name}\``) return []
       const { file, line } = placeOf(node)
       return named

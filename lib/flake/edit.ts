@@ -32,21 +32,21 @@ import { attributeName, faults, leaves, nixReader, nixString, nodesOf } from './
 import { sourceOf, within, type Node, type NixSource } from './syntax.ts'
 import type { Outline, SetValue, Value } from './value.ts'
 
-/** What adding a host to a flake comes to. Lines count from 1; `file` is absolute. */
+/** The result of adding a host to a flake. Lines count from 1; `file` is absolute. */
 export type Addition =
-  /** Without a line where its name is made of others, and is written nowhere. */
+  /** `line` is missing where the host's name is computed and so written nowhere. */
   (
     | { outcome: 'present'; file: string; line?: number }
     /** The flake lists `directory`, so there is nothing to edit. */
     | (Place & { outcome: 'discovered'; directory: string })
     /**
-     * A function that is not known here most likely lists `directory`, unless its hosts are `named` elsewhere; nix
-     * may know.
+     * A function unknown to this module most likely lists `directory`, unless its hosts are `named` elsewhere; nix may
+     * be able to tell.
      */
     | (Place & { outcome: 'likely'; directory: string; named: boolean; refused: Failure })
     | Edit
   ) & {
-    /** Where the flake reads the files of the host, or would if it had a word for them. */
+    /** Where the flake reads the host's files, or the best guess if its source does not show it. */
     own: OwnFiles
   }
 
@@ -62,23 +62,23 @@ export interface Edit {
   /** What was inserted, and where in `before`, in UTF-16 units. */
   inserted: string
   offset: number
-  /** The host that was copied; none for the first one. */
+  /** The host that was copied; missing for the first host. */
   like?: string
-  /** Why it is written like that. */
+  /** Why the entry has this form. */
   reason: string
-  /** What a person should look at. */
+  /** What the user should check. */
   notes: string[]
   /** Absolute paths that the new entry names and the copied one does not. */
   paths: string[]
 }
 
-/** A flake as it was read. */
+/** A flake and what its source shows. */
 interface Flake {
   directory: string
   /** Its `flake.nix`. */
   file: string
   of: Outline
-  /** Files that nix can parse, whatever the grammar makes of them. */
+  /** Files that nix can parse although the grammar finds errors in them. */
   whole: Set<string>
 }
 
@@ -87,8 +87,8 @@ interface Flake {
  * `outputs.nixosConfigurations` evaluates to down to where its names are written, and copies one of
  * the hosts there.
  * @param directory absolute path of the flake's directory
- * @param like host to copy, rather than one of the most common form
- * @throws Failure (usage) with file and line when the flake is of no form that can be edited
+ * @param like host to copy; by default one of the most common form
+ * @throws Failure (usage) with file and line when the flake has no form that can be edited
  */
 export async function addHost(directory: string, name: string, like?: string): Promise<Addition> {
   const flake = await read(directory, name)
@@ -113,7 +113,7 @@ export async function addHost(directory: string, name: string, like?: string): P
   }
   const draft =
     hosts.attrs.size > 0 ? copied(flake, name, refuse, like) : first(flake, name, refuse)
-  // a symlink on the way may lead out of it
+  // a symlink on the path may lead out of the flake
   if (relative(realpathSync(directory), realpathSync(dirname(draft.file))).startsWith('..')) {
     throw usage(`Cannot add \`${name}\`: the hosts are in \`${draft.file}\`, outside the flake`)
   }
@@ -124,15 +124,15 @@ export async function addHost(directory: string, name: string, like?: string): P
     if (hosts.attrs.size > 0 || !place || !(error instanceof Failure)) throw error
     throw refuse({
       node: place.node,
-      why: 'it is empty, and what a host looks like there is not to be seen',
+      why: 'it is empty, and nothing shows what a host there looks like',
     })
   }
 }
 
 /**
- * Where a flake reads the files of a host, or will once it is added.
- * @throws Failure (usage) when nix cannot parse the flake, which then reads none
- * @returns `found`: what to say where no entry is wanted, as the flake lists a directory
+ * Where a flake reads a host's files, or will once the host is added.
+ * @throws Failure (usage) when nix cannot parse the flake, which then reads nothing
+ * @returns `found`: where the hosts come from, in words; only if the flake lists a directory and needs no entry
  */
 export async function readingPlace(
   directory: string,
@@ -155,14 +155,14 @@ export async function readingPlace(
   }
 }
 
-/** What a person can write by hand to have a host, as a refusal says it. */
+/** The edit that a refusal tells the user to make by hand. */
 export async function handWritten(directory: string, name: string): Promise<ByHand> {
   const { of } = await read(directory, name)
   const own = filesLikeOthers(directory, of.hosts, name) ?? usualFiles(directory, name)
   return byHand(of, name, own.path)
 }
 
-/** Reads a flake; of a file that the grammar finds wrong, nix is asked before that is believed. */
+/** Reads a flake. Where the grammar finds a syntax error, nix decides whether it is one. */
 async function read(directory: string, name: string): Promise<Flake> {
   const file = join(directory, 'flake.nix')
   const whole = new Set<string>()
@@ -181,13 +181,13 @@ async function read(directory: string, name: string): Promise<Flake> {
   }
 }
 
-/** Whether there is nothing in a directory but this host: then it says nothing of where the flake reads others. */
+/** Whether a directory holds only this host: then it does not show where the flake reads the others. */
 const isMadeFor = (name: string, directory: string | undefined): boolean =>
   directory !== undefined &&
   existsSync(directory) &&
   readdirSync(directory).every((entry) => entry === name || entry === `${name}.nix`)
 
-/** Where a host that the flake has reads its files, if that is to be seen. */
+/** Where an existing host reads its files, if the source shows it. */
 function ownFiles({ directory, of: { hosts } }: Flake, name: string): OwnFiles | undefined {
   const seen = hosts.is === 'set' ? seenOfAll(hosts).get(name) : undefined
   const main = seen && mainOf(pathsOf(seen, name, directory), name, directory)
@@ -197,7 +197,7 @@ function ownFiles({ directory, of: { hosts } }: Flake, name: string): OwnFiles |
 type Draft = Omit<Edit, 'paths'>
 type Refuse = (why: Why) => Failure
 
-/** A copy of one of the hosts, behind it. */
+/** A draft that copies one of the hosts, and inserts the copy after it. */
 function copied({ directory, of }: Flake, name: string, refuse: Refuse, like?: string): Draft {
   const { attrs, places: sets, gaps } = of.hosts as SetValue
   const shown = seenOfAll(of.hosts as SetValue)
@@ -208,7 +208,7 @@ function copied({ directory, of }: Flake, name: string, refuse: Refuse, like?: s
     const own = pathsOf(seen, host, directory)
     const word = seen.texts.some((text) => mentions(text, host))
     const names = own.length > 0 ? 'files' : word ? 'word' : 'nothing'
-    // where hosts are told of each other all paths are everybody's
+    // where hosts are handed each other's values, every path counts as shared
     const shared = new Set(own.length > 0 ? seen.shared : [])
     const around = platformAround(entry)
     const platform = around === 'x86_64-linux' ? undefined : (around ?? otherPlatform(seen, own))
@@ -217,7 +217,7 @@ function copied({ directory, of }: Flake, name: string, refuse: Refuse, like?: s
   const fitting = all.filter(({ platform, name: host }) => !platform || host === like)
   const places = byPlace(fitting.length > 0 ? fitting : all)
     .filter((place) => !place.every(hangsOnItsName))
-    // what is made for each system is no list of hosts, unless there is nothing else
+    // a set with one entry per system is no set of hosts, unless there is no other
     .toSorted((a, b) => Number(isSystem(a[0]!.name)) - Number(isSystem(b[0]!.name)))
   const [fullest, second] = places
   const isTie = second?.length === fullest?.length && !isSystem(second?.[0]?.name ?? '')
@@ -241,7 +241,7 @@ function copied({ directory, of }: Flake, name: string, refuse: Refuse, like?: s
     like === undefined ? fullest : places.find((at) => at.some((entry) => entry.name === like))
   const chosen = place && model(place, like)
   const [gap] = gaps
-  // such as the one image beside hosts that an option is told of
+  // e.g. the only entry is an image, and the hosts come from an option
   if (gap && like === undefined && chosen?.entry.names === 'nothing') throw refuse(gap)
   if (chosen) {
     const there = namedIn(chosen.entry, name)
@@ -249,15 +249,15 @@ function copied({ directory, of }: Flake, name: string, refuse: Refuse, like?: s
       const { file, line } = placeOf(there)
       throw usage(
         `Cannot add \`${name}\`: it is written at line ${line} of \`${file}\`, and the flake makes no host of it`,
-        'Something between there and the hosts leaves it out: mend that, or take another name',
+        'Something between there and the hosts leaves it out: fix that, or choose another name',
       )
     }
     const meant = otherMeaning(chosen.entry, name)
     if (meant) {
       const { file, line } = placeOf(meant)
       throw usage(
-        `Cannot add \`${name}\`: the \`rec\` set of the hosts speaks of it at line ${line} of \`${file}\`, and would mean the new host`,
-        'Take another name',
+        `Cannot add \`${name}\`: the \`rec\` set of the hosts uses that name at line ${line} of \`${file}\`, and would then mean the new host`,
+        'Choose another name',
       )
     }
     const { notes, ...insertion } = copyBehind(chosen, name)
@@ -277,7 +277,7 @@ function copied({ directory, of }: Flake, name: string, refuse: Refuse, like?: s
       .filter((entry) => !hangsOnItsName(entry))
       .map((entry) => entry.name)
     throw usage(
-      `Cannot copy \`${like}\`: it is no host that can be copied`,
+      `Cannot copy \`${like}\`: it is not a host that can be copied`,
       others.length > 0 ? `There are ${others.join(', ')}` : undefined,
     )
   }
@@ -285,7 +285,7 @@ function copied({ directory, of }: Flake, name: string, refuse: Refuse, like?: s
   const [literal] = literals
   const [at] = sets
   if (literal) {
-    // what is written behind the name, in a `let`, would make no host there
+    // a name outside the set, such as in a `let`: an entry beside that would make no host
     const there = at && sourceOf(literal) === sourceOf(at.node) && within(literal, at.node)
     throw refuse({
       node: there ? literal : whereWritten(of, at?.node ?? literal),
@@ -298,7 +298,7 @@ function copied({ directory, of }: Flake, name: string, refuse: Refuse, like?: s
     : usage(`Cannot add \`${name}\`: the hosts have computed names`)
 }
 
-/** The set that hosts can be written into by hand, or what `nixosConfigurations` is written as. */
+/** The set into which a host can be written by hand, else the name `nixosConfigurations`. */
 function whereWritten({ bound, outputs }: Outline, place: Node): Node {
   if (bound && (sourceOf(bound) !== sourceOf(place) || !outputs || !within(place, outputs.node)))
     return bound
@@ -307,7 +307,7 @@ function whereWritten({ bound, outputs }: Outline, place: Node): Node {
 
 const isSystem = (name: string): boolean => /^(x86_64|aarch64|riscv64|i686|armv[67]l)-/.test(name)
 
-/** Entries by the set or list that they are written in, the fullest first; each entry once. */
+/** Entries grouped by the set or list that holds them, the fullest first; each entry once. */
 function byPlace(entries: HostEntry[]): HostEntry[][] {
   const places = new Map<string, Map<number, HostEntry>>()
   for (const entry of entries) {
@@ -343,7 +343,7 @@ function first({ file, of }: Flake, name: string, refuse: Refuse): Draft {
   return { ...insert(sourceOf(place.node), intoEmpty(place.node, element)), reason, notes: [] }
 }
 
-/** The draft, verified, with what the new entry leads to. */
+/** Verifies the draft, and adds notes, paths and the place of the host's files. */
 async function complete(
   flake: Flake,
   draft: Draft,
@@ -357,7 +357,7 @@ async function complete(
     .filter(({ text }) => text.includes(name) && !text.includes('${'))
     .map(({ text }) => resolve(dirname(draft.file), text))
   const reads = pathsOf(seen, name, directory)
-  // a function may name files that a host can be without: only those count that the copied one has
+  // a function may name optional files: only those that the copied host has count
   const like = draft.like
   const asLike = reads.filter(
     (path) => like !== undefined && existsSync(renamedPath(directory, path, name, like)),
@@ -366,10 +366,10 @@ async function complete(
   const system = main && like !== undefined && systemOf(flake, like)
   const whole =
     system && !systemFile(made, main)
-      ? [`\`${asFiles(main, name).main}\` is to make a whole system, as \`${system}\` does`]
+      ? [`\`${asFiles(main, name).main}\` must make a whole system, as \`${system}\` does`]
       : []
   const usual = usualFiles(directory, name).path
-  // files that look like the only host's own are not, where a copy of it has none
+  // if a copy of the only host has no files of its own, what looked like the host's own files is not
   const isOnly = (flake.of.hosts as SetValue).attrs.size === 1
   const unseen = isOnly ? usualFiles(directory, name) : own
   const unread =
@@ -381,7 +381,7 @@ async function complete(
     ...draft.notes,
     ...whole,
     ...doubts({ directory, hosts: flake.of.hosts as SetValue, entry, seen, name, like, reads }),
-    ...(unread ? [`\`${usual}\` is there, and nothing in the new entry is seen to read it`] : []),
+    ...(unread ? [`\`${usual}\` exists, but nothing in the new entry appears to read it`] : []),
   ]
   const twin = twinOf(flake.of.hosts as SetValue, seen, name, like)
   return {
@@ -392,7 +392,7 @@ async function complete(
   }
 }
 
-/** The file of a host that makes all of it. */
+/** The file of a host, if that file makes the whole system. */
 function systemOf({ directory, of }: Flake, host: string): string | undefined {
   const hosts = of.hosts as SetValue
   const main = mainOf(pathsOf(seenOfAll(hosts).get(host)!, host, directory), host, directory)
@@ -417,9 +417,9 @@ function insert(
 }
 
 /**
- * Parses the edited text: it must have one new node, every other token where it was, and for hosts
- * those that there were and the new one.
- * @returns the new node, what is seen of the host, and what it is
+ * Parses the edited text and checks it: there must be exactly one new node, every other token must be
+ * unchanged, and the hosts must be the previous ones and the new one.
+ * @returns the new node, what the source shows of the host, and the host's value
  */
 async function verify(
   { file, of, whole }: Flake,
@@ -456,6 +456,6 @@ async function verify(
 const tokens = (all: Node[]): string =>
   all.map(({ type, text }) => `${type} ${text.trimEnd()}`).join('\n')
 
-/** The nodes that fit, not looking into those that do. */
+/** The outermost nodes that fit. */
 const outermost = (node: Node, fits: (node: Node) => boolean): Node[] =>
   [...nodesOf(node, fits)].filter(fits)

@@ -20,20 +20,20 @@ export interface HostEntry {
   literal: Node
   element: Node
   container: Node
-  /** The attributes before the name, of `nixosConfigurations.a = …`. */
+  /** The attributes before the name: `nixosConfigurations` of `nixosConfigurations.a = …`. */
   prefix: string
-  /** The platform that it is for, when that is not the lab's. */
+  /** The host's platform, if it is not the lab's. */
   platform?: string
-  /** What is seen of its name in what it is made of: files of its own, a word, or nothing. */
+  /** Where the host's value shows its name: in paths of its own files, as a word in a text, or nowhere. */
   names: 'files' | 'word' | 'nothing'
-  /** Absolute paths that most of the other hosts read as well: a name in them is not the host's. */
+  /** Absolute paths that most other hosts read too: a name in such a path is not the host's. */
   shared: ReadonlySet<string>
 }
 
-/** Of an entry that nothing is known of but where it is written. */
+/** For an entry of which only its place is known. */
 const unseen = { names: 'nothing', shared: new Set<string>() } as const
 
-/** The entry that a name was written in; undefined when copying that one alone makes no host. */
+/** The entry that contains a host's name; undefined where a copy of it alone would not make a host. */
 export function hostEntry(name: string, { literals }: Attr): HostEntry | undefined {
   const [literal] = literals
   if (!literal || literals.length > 1 || staticText(literal) !== name) return undefined
@@ -65,7 +65,7 @@ export function hostEntry(name: string, { literals }: Attr): HostEntry | undefin
     : undefined
 }
 
-/** The platform that a host is written for, where a set around it is called after one, as in `riscv64-linux.web = …`. */
+/** The platform that names a set around the host, as in `riscv64-linux.web = …`. */
 export function platformAround({ literal }: HostEntry): string | undefined {
   for (let node: Node | null = literal; node; node = node.parent) {
     if (node.type !== 'binding') continue
@@ -77,7 +77,7 @@ export function platformAround({ literal }: HostEntry): string | undefined {
   return undefined
 }
 
-/** Where that place has the name already, as a filter may leave out what is written there. */
+/** Where the same set or list already has the name; a filter may have left it out of the hosts. */
 export function namedIn({ literal, container }: HostEntry, name: string): Node | undefined {
   const way = wayTo(literal, container)
   return [...nodesOf(container)].find(
@@ -88,7 +88,7 @@ export function namedIn({ literal, container }: HostEntry, name: string): Node |
   )
 }
 
-/** Where a `rec` set speaks of something by that name, which would be the new host from then on. */
+/** Where a `rec` set refers to a variable of that name, which would then mean the new host. */
 export const otherMeaning = ({ container, prefix }: HostEntry, name: string): Node | undefined =>
   container.parent?.type === 'rec_attrset_expression' && prefix === ''
     ? [...nodesOf(container)].find(
@@ -96,7 +96,7 @@ export const otherMeaning = ({ container, prefix }: HostEntry, name: string): No
       )
     : undefined
 
-/** What stands between a name and the set or list that it is written in. */
+/** The syntax between a name and the set or list that holds it, for comparison. */
 function wayTo(literal: Node, container: Node): string {
   const way: string[] = []
   for (let node = literal; node.parent && node.id !== container.id; node = node.parent) {
@@ -109,20 +109,20 @@ function wayTo(literal: Node, container: Node): string {
   return way.join(' ')
 }
 
-/** An entry to copy, and the reason why this one. */
+/** An entry to copy, and why this one was chosen. */
 export interface Model {
   entry: HostEntry
-  /** Whether `name` counts inside `name-disk` and as a bare attribute too. */
+  /** Whether `name` is replaced inside `name-disk` and as a bare attribute too. */
   loose: boolean
   reason: string
 }
 
 /**
- * Of hosts that are written in one place, the one to copy: one that its own name leads to something, as a copy
- * of another would be the same host twice, then of the most common form, then one with files of its own, then
- * the simplest, then the last. Two entries have the same form when they differ in nothing but their
- * names. That also tells what a name means: `guppy-disk` follows the host when the other hosts'
- * entries have their own name there.
+ * Chooses the entry to copy among hosts written in one place. Entries whose name leads to something come first, as a
+ * copy of another one would be the same host twice; then those of the most common form, those with files of their
+ * own, the simplest, and the last. Two entries have the same form when they differ only in their names. This also
+ * shows what a name means: `guppy-disk` follows the host's name when the entries of other hosts have their own name
+ * there.
  */
 export function model(entries: HostEntry[], like?: string): Model | undefined {
   const usable = entries.filter((entry) => !hangsOnItsName(entry))
@@ -150,7 +150,7 @@ export function model(entries: HostEntry[], like?: string): Model | undefined {
   return { entry, loose, reason }
 }
 
-/** `a = mkHost a;` takes the host from a variable of its name, which a copy would not have. */
+/** `a = mkHost a;` uses a variable with the host's name, which would not exist for a copy. */
 export const hangsOnItsName = ({ name, element }: HostEntry): boolean =>
   leaves(element).some(
     ({ type, text, parent }) =>
@@ -160,8 +160,8 @@ export const hangsOnItsName = ({ name, element }: HostEntry): boolean =>
   )
 
 /**
- * Entries grouped by form, the largest group first. Ties go to files of their own, to fewer tokens, then to the name in
- * fewer of them, then to the later entry.
+ * Entries grouped by form, the largest group first. Ties go to the group with own files, then with fewer tokens, then
+ * with the name in fewer places, then to the later one.
  */
 function byForm(entries: HostEntry[], loose: boolean): HostEntry[][] {
   const forms = new Map<string, HostEntry[]>()
@@ -205,8 +205,8 @@ function renamed(
 }
 
 /**
- * A name as a word of its own; a hyphen ends a word only where that was shown to be meant. In a home it is a person's,
- * and NixOS is called as many a first host is.
+ * A pattern for a name as a whole word; a hyphen ends a word only if `loose`. A name right below `/home/` is a
+ * person's, and `nixos`, the name of many a first host, is mostly the name of the distribution.
  */
 export const word = (name: string, loose: boolean): RegExp => {
   const letters = loose ? 'A-Za-z0-9' : 'A-Za-z0-9_-'
@@ -218,10 +218,10 @@ export const word = (name: string, loose: boolean): RegExp => {
   )
 }
 
-/** Inside `user = …` the name is a person's, who may well be called like the host. */
+/** In `user = …` the name is a person's, even if the host has the same name. */
 const namesPerson = (token: Node): boolean => /^(primary)?-?user-?(name)?$/i.test(boundTo(token))
 
-/** What a token is part of the value of: the last name of the attribute, or nothing. */
+/** The last name of the attribute whose value contains the token, or nothing. */
 function boundTo(token: Node): string {
   for (let node: Node | null = token; node; node = node.parent) {
     if (node.type !== 'binding') continue
@@ -230,18 +230,18 @@ function boundTo(token: Node): string {
   return ''
 }
 
-/** Whether a token says something of one host alone, as far as that is to be seen. */
+/** Whether a token appears to be specific to one host. */
 const isOfHost = (token: Node, host: string): boolean =>
   isAddress(token) ||
   isNumberOf(token) ||
   isVariableOf(token, host) ||
   (isNamedIn(token.text, host) && !namesPerson(token))
 
-/** As a person may write it: a host's name may have a domain, and be in capitals. */
+/** In any case, as people write it, and without the domain that a host's name may have. */
 const isNamedIn = (text: string, host: string): boolean =>
   word(host.toLowerCase().split('.')[0]!, true).test(text.toLowerCase())
 
-/** `webConfig`, which is no function that is called, is of `web`. */
+/** `webConfig` belongs to `web`, unless it is a function that is called. */
 function isVariableOf({ type, text, parent }: Node, host: string): boolean {
   const words = text.split(/(?=[A-Z])/).map((one) => one.toLowerCase())
   const isCalled = parent?.parent?.childForFieldName('function')?.id === parent?.id
@@ -253,13 +253,13 @@ function isVariableOf({ type, text, parent }: Node, host: string): boolean {
   )
 }
 
-/** Of a network; two hosts that have the same one do not reach each other. */
+/** A MAC or IP address: two hosts with the same one cannot reach each other. */
 const isAddress = ({ type, text }: Node): boolean =>
   type === 'string_fragment' &&
   (/^[0-9a-f]{2}([:-][0-9a-f]{2}){5}$/i.test(text) ||
     (isIP(text.split('/')[0]!) !== 0 && !/^(127\.|0\.0\.0\.0|::1?(\/|$))/.test(text)))
 
-/** The id of a machine, or a port that is not one of a well-known service; what a firewall lets in may be in all. */
+/** A machine id, or a port above those of well-known services; a firewall's ports may be open on all hosts. */
 function isNumberOf(token: Node): boolean {
   const name = boundTo(token)
   if (token.type === 'string_fragment') return /^(host|machine)-?id$/i.test(name)
@@ -267,16 +267,16 @@ function isNumberOf(token: Node): boolean {
   return port && /ports?$/i.test(name) && !name.startsWith('allowed')
 }
 
-/** An insertion into a text; nothing is replaced. */
+/** An insertion into a text, which replaces nothing. */
 export interface Insertion {
   /** In UTF-16 units. */
   offset: number
   text: string
-  /** What the new entry says of the copied host still, to be looked at by a person. */
+  /** What in the new entry still belongs to the copied host, for the user to check. */
   notes: string[]
 }
 
-/** Writes another host after the entry, in the same form and layout. */
+/** Inserts another host after the entry, in the same form and layout. */
 export function copyBehind({ entry, loose }: Model, name: string): Insertion {
   const { text: source } = sourceOf(entry.element)
   const { element } = entry
@@ -287,7 +287,7 @@ export function copyBehind({ entry, loose }: Model, name: string): Insertion {
   for (const token of tokens) {
     const space = source.slice(end, token.startIndex)
     end = endOf(token)
-    // a comment that names the neighbour speaks of the neighbour
+    // a comment with the copied host's name is about that host
     if (token.type === 'comment' && word(entry.name, true).test(token.text)) continue
     const written =
       token.type === 'comment'
@@ -301,7 +301,7 @@ export function copyBehind({ entry, loose }: Model, name: string): Insertion {
   return { ...besides(entry, text), notes: [...new Set(notes)] }
 }
 
-/** Where a sibling goes, and its text with the white space before it. */
+/** Where to insert a sibling after the entry, and its text with the leading white space. */
 function besides(
   { element, container }: HostEntry,
   text: string,
@@ -318,7 +318,7 @@ function besides(
   if (before.trim() !== '' || next?.startPosition.row === row) {
     return { offset: element.endIndex, text: ` ${text}` }
   }
-  // what is said of the neighbour behind it on its line stays there
+  // a comment at the end of the entry's line stays on that line
   const comments = sourceOf(element).root.descendantsOfType('comment')
   const remarks = comments.filter(
     (one) => one.startIndex >= element.endIndex && one.startPosition.row === row,
@@ -335,7 +335,7 @@ function besides(
   }
 }
 
-/** Writes the first element of an empty set or list. */
+/** Inserts the first element of an empty set or list. */
 export function intoEmpty(container: Node, element: string): { offset: number; text: string } {
   const { text: source } = sourceOf(container)
   const open = container.children.find(({ type }) => type === '{' || type === '[')!

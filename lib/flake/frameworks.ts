@@ -5,8 +5,8 @@ import { sourceOf, type Node } from './syntax.ts'
 import { asPath, type Place, type SetValue, type Unknown, type Value } from './value.ts'
 
 /**
- * Where frameworks that make hosts of what is in a directory look for them, and the file of a host there: clan,
- * blueprint, nixos-unified, ez-configs, snowfall and easy-hosts.
+ * The directories from which frameworks read hosts, and the name of a host's file there: clan, blueprint,
+ * nixos-unified, ez-configs, snowfall and easy-hosts.
  */
 const customary: [directory: string, file: string][] = [
   ['machines', 'configuration.nix'],
@@ -17,17 +17,17 @@ const customary: [directory: string, file: string][] = [
   ['x86_64-nixos', 'default.nix'],
 ]
 
-/** The file that a host has in a directory of hosts, by the custom. */
+/** The customary name of a host's file in a directory of hosts. */
 export const customaryFile = (directory: string): string =>
   customary.find(([name]) => directory.endsWith(`/${name}`))?.[1] ?? 'default.nix'
 
-/** The directory that an unknown function most likely reads the hosts from, by what it is given. */
+/** The directory from which an unknown function most likely reads the hosts, judging by its argument. */
 export function givenHosts(given: Value, node: Node): string | undefined {
   if (given.is !== 'set') return undefined
   const of = (attr: string): string | undefined => {
     const value = given.attrs.get(attr)?.value()
     const path = value && value.is !== 'unknown' ? asPath(value) : undefined
-    // blueprint takes a word as well
+    // blueprint takes a relative path as a string too
     return (
       path ?? (value?.is === 'text' ? join(flakeOf(sourceOf(node).path), value.text) : undefined)
     )
@@ -39,22 +39,22 @@ export function givenHosts(given: Value, node: Node): string | undefined {
   return given.attrs.has('inputs') || given.attrs.has('self') ? flakeHostsAt(node) : undefined
 }
 
-/** The same of a module or a function that is given nothing but the flake which the node is in. */
+/** The same for a module, or a function that is given only the flake that contains the node. */
 export const flakeHostsAt = (node: Node): string | undefined =>
   hostsBelow(flakeOf(sourceOf(node).path))
 
-/** The customary directory there, else the directory itself, unless it is the flake's. */
+/** The customary directory of hosts below a directory, else the directory itself, unless it is the flake's. */
 function hostsBelow(directory: string): string | undefined {
   const there = customary.map(([name]) => join(directory, name)).find(isDirectory)
   if (there) return there
   return isDirectory(directory) && !existsSync(join(directory, 'flake.nix')) ? directory : undefined
 }
 
-/** The set of hosts that an unknown function is given, or a module, and the attributes that lead to it. */
+/** The set of hosts that an unknown function or a module is given, and the attribute path to it. */
 export function givenSet(given: Value, before: string[] = []): Unknown['listed'] {
   if (given.is !== 'set' || before.length > 2) return undefined
   const own = [...given.attrs].filter(
-    // snowfall's `systems` say what is special about a host
+    // snowfall's `systems` only holds special settings of hosts
     ([name, { value }]) =>
       !['inputs', 'self', 'imports', 'flake'].includes(name) &&
       !(name === 'systems' && (at(value(), 'hosts') ?? at(value(), 'modules'))),
@@ -74,7 +74,7 @@ export function givenSet(given: Value, before: string[] = []): Unknown['listed']
   return undefined
 }
 
-/** Where a set of hosts has one more for each kind or platform: that of the lab. A host may well be called `nixos`. */
+/** If a set of hosts has a level for each kind or platform: that of the lab. A host may itself be called `nixos`. */
 function kindIn(hosts: Value): string | undefined {
   if (hosts.is !== 'set') return undefined
   const names = [...hosts.attrs.keys()]
@@ -89,7 +89,7 @@ function kindIn(hosts: Value): string | undefined {
 
 const isWritten = ({ node }: Place): boolean => /(attrset|list)_expression$/.test(node.type)
 
-/** A directory that a framework's module is told of by its options, such as `ezConfigs.root`. */
+/** A directory given by the options of a framework's module, such as `ezConfigs.root`. */
 function toldDirectory(options: Value, depth = 0): string | undefined {
   if (options.is !== 'set' || depth > 2) return undefined
   for (const [name, attr] of options.attrs) {
@@ -106,13 +106,13 @@ function toldDirectory(options: Value, depth = 0): string | undefined {
   return undefined
 }
 
-/** What a framework is told that is not of NixOS hosts. */
+/** Whether an option of a framework is not about NixOS hosts. */
 const isOfOthers = (option: string): boolean =>
   /^(darwin|home)|modules|secrets|overlays|packages|specialArgs/i.test(option)
 
 /**
- * What a framework's module is told of the hosts: the directory in which they are, or the set of them. ez-configs
- * and easy-hosts with `autoConstruct` have a directory, and in the set no more than what is special about a host.
+ * Where the hosts are, by the options of a framework's module: a directory or a set. For ez-configs, and for easy-hosts
+ * with `autoConstruct`, it is a directory; their sets only hold special settings of hosts.
  */
 export function toldHosts(options: Value): Pick<Unknown, 'directory' | 'listed' | 'told'> {
   const ez = at(options, 'ezConfigs')
@@ -123,7 +123,7 @@ export function toldHosts(options: Value): Pick<Unknown, 'directory' | 'listed' 
   return { directory: toldDirectory(options), listed: givenSet(options) }
 }
 
-/** ez-configs has a directory below its root, or another one by name. */
+/** The directory of ez-configs: below its root, or one set explicitly. */
 function ezDirectory(ez: Value): string | undefined {
   const root = pathAt(ez, 'root')
   return (
@@ -131,7 +131,7 @@ function ezDirectory(ez: Value): string | undefined {
   )
 }
 
-/** easy-hosts has a directory for each platform, or all hosts are of `onlySystem`: none for the lab where it is another. */
+/** The directory of easy-hosts: one for each platform, or one for all; none if `onlySystem` is another platform. */
 function easyDirectory(easy: Value): string | undefined {
   const path = pathAt(easy, 'path')
   if (path === undefined) return undefined
@@ -142,7 +142,7 @@ function easyDirectory(easy: Value): string | undefined {
   return isDirectory(nixos) || !isDirectory(linux) ? nixos : linux
 }
 
-/** What is at a path of names; none where there is no such name. */
+/** The value at an attribute path, if there is one. */
 const at = (value: Value, ...names: string[]): Value | undefined =>
   names.reduce<Value | undefined>(
     (of, name) => (of?.is === 'set' ? of.attrs.get(name)?.value() : undefined),
@@ -154,7 +154,7 @@ function pathAt(value: Value, ...names: string[]): string | undefined {
   return of && asPath(of)
 }
 
-/** Whether there is such an option, and it is not false. */
+/** Whether the option is set, and not to `false`. */
 function has(options: Value, option: string, depth = 0): boolean {
   if (options.is !== 'set' || depth > 2) return false
   return [...options.attrs].some(([name, attr]) =>

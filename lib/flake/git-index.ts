@@ -6,24 +6,24 @@ import { pasted } from '../quote.ts'
 import { run } from '../run.ts'
 
 export interface Marked {
-  /** Files that git was told of, from the directory on. */
+  /** Files marked as new in git, relative to the directory. */
   marked: string[]
-  /** What a person has to do, where git did not let itself be told, or ignores a Nix file, or one that was named. */
+  /** What the user must do if git refused, or if it ignores a Nix file or a given file. */
   notes: string[]
 }
 
 /**
- * Makes git know of new files, without their text, so that a flake in the repository sees them.
- * Files that are tracked or ignored are left alone, and so are those in no repository.
- * @param directory where the paths begin
- * @param dryRun whether only to find the files; they may yet have to be written
+ * Marks new files in git's index, without their text, so that a flake in the repository sees them.
+ * Files that are tracked, ignored, or in no repository are left alone.
+ * @param directory the paths are relative to it
+ * @param dryRun only find the files, which may not exist yet
  */
 export async function intendToAdd(
   directory: string,
   paths: string[],
   dryRun: boolean,
 ): Promise<Marked> {
-  // without a path git would take them all
+  // without a path, git would take all files
   if (paths.length === 0) return { marked: [], notes: [] }
   const names = paths.map((path) => relative(directory, resolve(directory, path)))
   const git = (files: string[], ...args: string[]) =>
@@ -33,7 +33,7 @@ export async function intendToAdd(
     })
   const list = (...which: string[]) =>
     git(names, 'ls-files', '--others', ...which, '--exclude-standard', '-z')
-  // git lists no file that is not there; it would be told of one that it neither ignores nor still has
+  // git does not list missing files; a missing one will be marked if it is neither ignored nor tracked
   const yetToBe = async (files: string[]): Promise<{ marked: string[]; ignored: string[] }> => {
     if (files.length === 0) return { marked: [], ignored: [] }
     const { stdout } = await git(files, '-c', 'core.quotePath=false', 'check-ignore')
@@ -41,7 +41,7 @@ export async function intendToAdd(
     const tracked = namesIn((await git(files, 'ls-files', '-z')).stdout)
     return { marked: files.filter((file) => ![...ignored, ...tracked].includes(file)), ignored }
   }
-  // a sparse checkout, too, is to have what was written
+  // --sparse: add the files even outside a sparse checkout
   const add = ['add', '--sparse', '--intent-to-add']
   let said = ''
   try {
@@ -52,12 +52,12 @@ export async function intendToAdd(
     const yet = await yetToBe(dryRun ? absent : [])
     const marked = [...namesIn(others.stdout), ...yet.marked]
     const tell = others.code === 0 && marked.length > 0 && !dryRun
-    // of those alone: git refuses them all for one that it ignores
+    // only those: git refuses all of them if one is ignored
     const told = tell ? await git(marked, ...add) : others
     said = told.stderr
     if (told.code !== 0) throw new Failure(said.trim().split('\n')[0] ?? '')
     const unmarked = [...namesIn((await list('--ignored')).stdout), ...yet.ignored]
-    // of what is in a directory, the Nix files alone: a key beside them may well be ignored
+    // in a given directory, report only Nix files: ignoring a key beside them may be intended
     const ignored = unmarked.filter((one) => one.endsWith('.nix') || names.includes(one))
     const force = pasted('git', '-C', directory, 'add', '--force', '--intent-to-add', ...ignored)
     const unseen = `git ignores ${ignored.join(', ')}, and a flake does not see it: ${force}`
@@ -69,7 +69,7 @@ export async function intendToAdd(
     const first = allow === undefined ? '' : `${allow} && `
     return {
       marked: [],
-      notes: [`git was not told of the files (${error.message}): ${first}${todo}`],
+      notes: [`git could not mark the files (${error.message}): ${first}${todo}`],
     }
   }
 }

@@ -29,7 +29,7 @@ export function outline(file: string, open: ReadNix): Outline {
   const body = (outputs.is === 'function' && outputs.lambda?.childForFieldName('body')) || root
   let made: Value = argument(written)
   const outPath = { value: (): Value => ({ is: 'path', text: dirname(file) }), literals: [] }
-  // what it is made of is not known while it is made
+  // while the outputs are computed, `self` knows nothing of them
   const self = (): Value => {
     const of = made.is === 'set' ? made : { ...emptySet(), gaps: [argument(written)] }
     const attrs = new Map(of.attrs)
@@ -54,7 +54,7 @@ export function outline(file: string, open: ReadNix): Outline {
   const attr = made.attrs.get('nixosConfigurations')
   const [gap] = attr ? [] : made.gaps
   const sets = made.places.filter(({ node }) => node.type.endsWith('attrset_expression'))
-  // an empty one is most likely what a fold begins with, in a library
+  // an empty set is most likely the start value of a fold in a library
   const place = sets.find(({ node }) => bindingsOf(node).length > 0) ?? sets[0]
   const where = { bound: attr?.literals[0], outputs: place, body, nixpkgs }
   if (!attr && !gap) {
@@ -67,7 +67,7 @@ export function outline(file: string, open: ReadNix): Outline {
   return { hosts: unknown(node, '`nixosConfigurations` is no attribute set'), ...where }
 }
 
-/** The name of the input that is nixpkgs: so called, else by its address. */
+/** The name of the input that is nixpkgs: `nixpkgs` itself, else the one with such a URL. */
 function nixpkgsOf(flake: Value): string {
   const inputs = flake.is === 'set' ? flake.attrs.get('inputs')?.value() : undefined
   const named = inputs?.is === 'set' ? [...inputs.attrs] : []
@@ -79,12 +79,12 @@ function nixpkgsOf(flake: Value): string {
   return named.find(([, { value }]) => isNixpkgs(value()))?.[0] ?? 'nixpkgs'
 }
 
-/** Why a flake is of no form that can be edited, and at which node. */
+/** Why a flake has no form that can be edited, and at which node. */
 export type Why = Omit<Unknown, 'is'>
 
 /**
- * The failure for a flake of no form that can be edited: where, why, and what to write by hand.
- * @param own where scaffold-host writes the host
+ * The failure for a flake whose form cannot be edited: where, why, and what to write by hand.
+ * @param own where scaffold-host writes the host's files
  * @param flake absolute path of its directory
  */
 export function refusal(
@@ -102,7 +102,7 @@ export function refusal(
   )
 }
 
-/** Where the hosts are most likely read from, when that is no place that can be followed. */
+/** A hint on where the hosts most likely come from, if the source could not be followed there. */
 function elsewhere(
   name: string,
   { why, listed, directory, told, file }: Why,
@@ -149,10 +149,7 @@ function handHint(
   return `Write it by hand${at}${words}`
 }
 
-/**
- * An entry of a directory to look at, other than the host itself: another directory, else another file, whose
- * name has a suffix.
- */
+/** An entry of a directory to serve as an example, other than the host itself: a directory, else a file with suffix. */
 function anEntryOf(directory: string, but: string): { name: string; suffix: string } | undefined {
   if (!existsSync(directory)) return undefined
   const all = readdirSync(directory, { withFileTypes: true }).filter(
@@ -161,7 +158,7 @@ function anEntryOf(directory: string, but: string): { name: string; suffix: stri
   const first = (entries: typeof all): string | undefined =>
     entries.map(({ name }) => name).toSorted()[0]
   const inner = all.filter((entry) => entry.isDirectory())
-  // not one of another platform, such as `darwin-configuration.nix` is for
+  // not a host of another platform, which may have a `darwin-configuration.nix`
   const usual = inner.filter(({ name }) =>
     [customaryFile(directory), 'default.nix'].some((file) =>
       existsSync(join(directory, name, file)),
@@ -177,7 +174,7 @@ function notParsed(node: Node): Failure {
   const { file, line } = placeOf(node)
   if (isMarked(sourceOf(node).text)) {
     return usage(
-      `Cannot parse \`${file}\`: it begins with a byte order mark, which nix takes for a syntax error`,
+      `Cannot parse \`${file}\`: it begins with a byte order mark, which nix rejects as a syntax error`,
       `Save it as UTF-8 without one: ${pasted('sed', '-i', '1s/^\\xEF\\xBB\\xBF//', file)}`,
     )
   }

@@ -29,13 +29,14 @@ import type {
   Value,
 } from './value.ts'
 
-/** What a function gives for an argument. */
+/** The result of calling a function with an argument. */
 export function call(value: Value, given: Thunk, at: Node): Value {
   if (value.is === 'function') return value.call(given)
-  // an unknown function was given a listing before
+  // an unknown function that was given a listing returned this
   if (isListed(value)) return value
-  if (value.is !== 'unknown') return unknown(at, `\`${abridged(at)}\` calls what is no function`)
-  // a library that was made for a directory has functions of its own, such as snowfall's
+  if (value.is !== 'unknown')
+    return unknown(at, `\`${abridged(at)}\` calls something that is no function`)
+  // a library made for one directory, such as snowfall's, has its own `mkFlake`
   const isOwn = value.name === 'mkFlake' && value.directory !== undefined
   const isKnown = !isOwn && Object.hasOwn(library, value.name ?? '')
   const known = isKnown ? library[value.name!] : undefined
@@ -58,7 +59,7 @@ const computed = (at: Node, directory?: string): Unknown => ({
   directory,
 })
 
-/** A function of Nix or nixpkgs: how many arguments it takes, and what comes of them. */
+/** A function of Nix or nixpkgs: how many arguments it takes, and how to compute its result. */
 export type LibraryFunction = [arity: number, run: (args: Thunk[], at: Node) => Value]
 
 const curry =
@@ -70,7 +71,7 @@ const curry =
       : run(args, at)
   }
 
-/** Runs on one kind of value; what is unknown passes through, because its own place says more. */
+/** Runs on one kind of value; an unknown one passes through, because its place explains more. */
 const on =
   <V extends SetValue | ListValue>(is: V['is']) =>
   (
@@ -94,7 +95,7 @@ const nameOf =
   ([name, { literals, listing }]: [string, Attr]): Thunk =>
   () => ({ ...asText(name, literals[0]), listing })
 
-/** What a new entry of an empty set must look like is not to be seen once a function is mapped over it. */
+/** An empty set that is mapped over does not show what a new entry must look like, so it is no place for one. */
 const mapped = (set: SetValue): Place[] => (set.attrs.size > 0 ? set.places : [])
 
 const mapList = (list: ListValue, f: Thunk, at: Node): ListValue => ({
@@ -109,7 +110,7 @@ const entries = (set: SetValue, f: Thunk, at: Node): ListValue => ({
   gaps: set.gaps,
 })
 
-/** What a filter keeps: something, and known of each. */
+/** What a filter keeps; undefined where it keeps nothing, or is not known for each element. */
 function kept<T>(all: T[], keep: (one: T) => Value): T[] | undefined {
   const asked = all.map((one) => ({ one, value: keep(one) }))
   const some = asked.filter(({ value }) => value.is === 'truth' && value.holds)
@@ -142,7 +143,7 @@ const fold = (list: ListValue, at: Node): Value =>
     gaps: list.gaps,
   })
 
-/** The set of names and values, one of each an item. */
+/** A set with one name and value for each item. */
 function pairs(
   list: ListValue,
   pair: (item: Thunk) => { name: Value; value: Thunk },
@@ -169,8 +170,8 @@ const listToAttrs = (list: ListValue, at: Node): SetValue =>
   )
 
 /**
- * The functions that make, keep or join names, by their last name alone: `lib.genAttrs` and
- * `inputs.nixpkgs.lib.attrsets.genAttrs` are one.
+ * The functions that make, keep or join names, known by their last name only: `lib.genAttrs` and
+ * `inputs.nixpkgs.lib.attrsets.genAttrs` are the same.
  */
 export const library: Record<string, LibraryFunction> = {
   attrNames: onSet(0, 1, (set) => ({
@@ -200,7 +201,7 @@ export const library: Record<string, LibraryFunction> = {
       return setOf({ config: { value: () => setOf({ flake }), literals: [] } })
     },
   ],
-  // `lib.extend`: what the overlay adds is known, and the rest by its names
+  // `lib.extend`: the overlay's additions are known; the rest is recognised by function names
   extend: [
     1,
     ([overlay], at) => {
@@ -243,7 +244,7 @@ export const library: Record<string, LibraryFunction> = {
   hasSuffix: [2, ([end, of], at) => compared(end!(), of!(), at, (a, b) => b.endsWith(a))],
   // flake-parts
   importApply: [2, ([path, given], at) => call(call(outside(at, 'import'), path!, at), given!, at)],
-  // every file of a directory, or of several, but those below a name that begins with `_`, as a module that imports them
+  // a module that imports every file of one or more directories, except those below a name that begins with `_`
   'import-tree': [
     1,
     ([path], at) => {
@@ -283,12 +284,12 @@ export const library: Record<string, LibraryFunction> = {
     1,
     ([of], at) => {
       const given = of!()
-      // adios-flake takes one set, in which `flake` is what it is in a module
+      // adios-flake takes one set, whose `flake` is that of a module
       if (given.is === 'set' && given.attrs.has('flake')) return flakeParts(given, at, given)
       // flake-utils-plus
       const hosts = given.is === 'set' ? given.attrs.get('hosts') : undefined
       if (hosts) return setOf({ nixosConfigurations: hosts })
-      // there are others of that name, which take no `{ inherit inputs; }`, or a directory as well
+      // other functions of that name take no `{ inherit inputs; }`, or take a directory too
       const loaded = given.is === 'set' && ['root', 'src'].some((name) => given.attrs.has(name))
       if (loaded) return computed(at, givenHosts(given, at))
       const ours = given.is === 'set' && given.attrs.has('inputs')
@@ -343,16 +344,16 @@ const nixFilesIn = (tree: string): string[] =>
         .map((name) => join(tree, name))
     : [tree]
 
-/** The paths that one with the names of a directory in it stands for. */
+/** The actual paths for a path that contains a listed directory's names as `*`. */
 function listed({ text, listing }: TextValue): string[] {
   const { directory } = listing!
-  // in `./${name}` the directory has lost its slash
+  // in `./${name}` the directory has lost its first slash
   const names = `${directory.slice(1)}/*`
   const all = existsSync(directory) ? readdirSync(directory) : []
   return all.toSorted().map((name) => text.replace(names, () => name))
 }
 
-/** Of the directories in one that is listed, such as `systems`, that of the lab's platform, or the only one. */
+/** In a listed directory such as `systems`, the subdirectory of the lab's platform, or the only one. */
 function ofPlatform(path: TextValue): string | undefined {
   const all = listed(path).filter(isDirectory)
   return (
@@ -363,8 +364,8 @@ function ofPlatform(path: TextValue): string | undefined {
 }
 
 /**
- * flake-parts and its like: `flake` of a module, and of those that it imports by path.
- * @param given what the modules get `inputs` and `self` from
+ * flake-parts and the like: the `flake` of a module, merged with that of the modules it imports by path.
+ * @param given the set from which the modules get `inputs` and `self`
  */
 function flakeParts(top: Value, at: Node, given: Value): Value {
   const found = emptySet()
@@ -385,7 +386,7 @@ function flakeParts(top: Value, at: Node, given: Value): Value {
   }
   const add = (one: Value): void => {
     if (one.is === 'path' && one.listing) {
-      // what else lies there is filtered out in words that are not known here
+      // the flake filters out other entries in ways that are not known here
       return listed(one)
         .filter((path) => existsSync(path.endsWith('.nix') ? path : join(path, 'default.nix')))
         .forEach((path) => add({ is: 'path', text: path }))
@@ -420,11 +421,11 @@ function flakeParts(top: Value, at: Node, given: Value): Value {
     }
   }
   add(top)
-  // what a framework is told may stand in another module than the one that imports it
+  // a framework's options may be set in another module than the one that imports it
   const options = configs.reduce((left, right) => mergeDeep(left, right, at), emptySet())
   const { told, directory, listed: set } = toldHosts(options)
   for (const stranger of strangers) {
-    // its module makes the hosts of what it is told of, or of what is where it is the custom
+    // its module makes hosts of what its options name, or of its customary directory
     const where = {
       told,
       directory: told ? directory : (directory ?? flakeHostsAt(at)),

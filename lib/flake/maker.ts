@@ -1,7 +1,7 @@
 import { nixString, parts, type Node } from './syntax.ts'
 import type { Scope } from './value.ts'
 
-/** The call of `mkHost` or the like, if one such function is in scope and wants but a host's name. */
+/** A call of `mkHost` or the like, if exactly one such function is in scope and it needs only a host's name. */
 export function hostMaker(scope: Scope, name: string): string | undefined {
   const makers = new Map<string, string | undefined>()
   for (let frame: Scope | undefined = scope; frame; frame = frame.outer) {
@@ -21,7 +21,7 @@ export function hostMaker(scope: Scope, name: string): string | undefined {
   return others.length === 0 ? only : undefined
 }
 
-/** What to call a function with that wants a host's name and nothing else. */
+/** The argument for a function that needs only a host's name; undefined for another function. */
 function nameArgument(lambda: Node, name: string): string | undefined {
   const isName = /^(host-?name|host|name)$/i
   const formals = lambda.childForFieldName('formals')

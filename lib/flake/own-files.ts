@@ -11,18 +11,18 @@ import type { SetValue, Unknown, Value } from './value.ts'
 export interface OwnFiles {
   /** Absolute path as the flake names it: a directory or a file. */
   path: string
-  /** The file in it that is the host's configuration; the same when that is all it has. */
+  /** The file in it that is the host's configuration; equal to `path` when the host is one file. */
   main: string
-  /** That of another host, where it makes a whole system and is no module, as in `web = import ./hosts/web inputs`. */
+  /** A file of another host that makes a whole system, not a module, as in `web = import ./hosts/web inputs`. */
   system?: string
 }
 
-/** The files of a host of its own directory, by the custom of this project. */
+/** A host's files in its own directory, where this project puts them by default. */
 export const usualFiles = (flake: string, name: string): OwnFiles =>
   asFiles(join(flake, 'hosts', name), name)
 
 /**
- * Where a new host's files go, by where the flake reads those of the others.
+ * Where a new host's files go, judging by where the flake reads the files of its other hosts.
  * @returns undefined where the source does not show it
  */
 export function filesLikeOthers(
@@ -52,9 +52,9 @@ export function filesLikeOthers(
 }
 
 /**
- * The directory that has one for each host, where the source does not show what reads it, as a module may that is told
- * the name. One host alone shows nothing: many are called as what is in `modules`. Nor does what lies among the files
- * that hosts are written in: all of those may be modules of the flake.
+ * The directory with a subdirectory for each host, where the source does not show what reads it: it may be a module
+ * that is given the host's name. A single host proves nothing, as many are named like a directory in `modules`.
+ * Neither do directories beside or below the files that name the hosts: they may all be modules of the flake.
  */
 function directoryOf({ attrs }: SetValue, flake: string): string | undefined {
   const names = [...attrs.keys()]
@@ -72,10 +72,10 @@ function directoryOf({ attrs }: SetValue, flake: string): string | undefined {
   return fitting.length === 1 ? fitting[0] : undefined
 }
 
-/** Of the paths that are a host's own, the one that its configuration is at; where the flake lies says nothing. */
+/** Which of a host's own paths is its configuration; the path of the flake itself does not count. */
 export function mainOf(paths: string[], name: string, flake: string): string | undefined {
   const rank = (path: string): number => rankOf(relative(flake, path), name)
-  // a host that is called after its role reads `roles/server` as well as `hosts/server`
+  // a host named after its role may read both `roles/server` and `hosts/server`
   const isAmongHosts = (path: string): boolean =>
     /(^|\/)(hosts?|machines?|systems?|nodes?)\//.test(relative(flake, path))
   const [first] = paths.toSorted(
@@ -85,30 +85,30 @@ export function mainOf(paths: string[], name: string, flake: string): string | u
   return first === undefined || rank(first) === 2 ? undefined : first
 }
 
-/** What the configuration of a host is mostly called in a directory of its own. */
+/** Usual names of a host's configuration in the host's directory. */
 const configurations = /^(default|configuration|config|nixos)\.nix$/
 
-/** 0 for a path, from the flake on, that is most likely a host's configuration, 2 for one that is not. */
+/** 0 for a path, relative to the flake, that most likely is a host's configuration; 2 for one that is not. */
 function rankOf(path: string, name: string): number {
   const file = basename(path)
   if (/hardware|disk|disko|secret|home(?!lab)|\bhm\b|users?\b/.test(path.replaceAll(name, '')))
     return 2
-  // a patch or a key that is called after the host
+  // a patch or a key named after the host
   if (/\.(patch|diff|ya?ml|json|toml|age|pub|key|pem|txt|png|jpe?g|svg|sh|conf)$/.test(file))
     return 2
   return file === name || file === `${name}.nix` || configurations.test(file) ? 0 : 1
 }
 
-/** A host's files at a path that the flake names: below it, unless it names a file. */
+/** A host's files, given the path that the flake names: a directory, or a file in it. */
 export function asFiles(path: string, name: string): OwnFiles {
   if (!path.endsWith('.nix')) return { path, main: join(path, 'default.nix') }
-  // `hosts/web.host.nix` is all that `web` has: what else is in `hosts` is of others
+  // `hosts/web.host.nix` is all that `web` has: the other files in `hosts` belong to other hosts
   const [file, above] = [basename(path), basename(dirname(path))]
   const isAll = file === `${name}.nix` || (mentions(file, name) && !mentions(above, name))
   return isAll ? { path, main: path } : { path: dirname(path), main: path }
 }
 
-/** The file that a host's configuration is at, when it makes the whole system. */
+/** The file of a host's configuration, if that file makes the whole system. */
 export function systemFile(made: Value, main: string): string | undefined {
   const file = main.endsWith('.nix') ? main : join(main, 'default.nix')
   return made.is === 'unknown' && sourceOf(made.node).path === file ? file : undefined
@@ -116,16 +116,16 @@ export function systemFile(made: Value, main: string): string | undefined {
 
 const inside = (flake: string, path: string): boolean => !relative(flake, path).startsWith('..')
 
-/** The same path for another host: the name is replaced where it is a word of its own. */
+/** The same path for another host: the name is replaced where it is a whole word. */
 export const renamedPath = (flake: string, path: string, from: string, to: string): string =>
   join(
     flake,
     relative(flake, path).replaceAll(word(from, false), () => to),
   )
 
-/** In a directory that is listed: by the paths that are made of the names in it, else by what lies there. */
+/** In a directory that the flake lists: by the paths that it makes of the listed names, else by what is there. */
 function filesOfListing(directory: string, paths: string[], name: string): OwnFiles {
-  // a name of a listing stands in a path without its first slash
+  // in a path, a listed name has lost its first slash
   const listed = `${directory.slice(1)}/*`
   const rank = (one: string): number => rankOf(relative(directory, one), name)
   const [path] = paths
@@ -133,13 +133,13 @@ function filesOfListing(directory: string, paths: string[], name: string): OwnFi
     .map((one) => resolve(one.replace(listed, name)))
     .filter((one) => one.startsWith(`${directory}/`))
     .toSorted((a, b) => rank(a) - rank(b) || a.length - b.length)
-  // beside a host's configuration there may be what a flake reads of it first, such as `meta.nix`
+  // the flake may first read another file beside the configuration, such as `meta.nix`
   const own = path && rank(path) === 0
   const like = filesIn(directory, name)
   return path?.endsWith('.nix') && (own || !like.seen) ? asFiles(path, name) : like
 }
 
-/** In a directory whose entries are hosts: in the form of the others, if they have one that is `seen`. */
+/** In a directory whose entries are hosts: in the form of the other entries; `seen` is false where they have none. */
 function filesIn(directory: string, name: string): OwnFiles & { seen: boolean } {
   const others = entriesOf(directory, name)
   const inner = others.filter((one) => statSync(join(directory, one)).isDirectory())
@@ -167,8 +167,8 @@ const entriesOf = (directory: string, but: string): string[] =>
     : []
 
 /**
- * The file that lists the hosts of a directory, if there is one: it names at least half of what lies there, so
- * that a new file does nothing until it is named as well.
+ * The file that lists the hosts of a directory, if there is one: it names at least half of the entries, so a new
+ * file there probably does nothing until it is named as well.
  */
 export function listingFile(
   flake: string,
@@ -192,11 +192,11 @@ export function listingFile(
   return undefined
 }
 
-/** The Nix files of a flake, those at its top first, without hidden directories and symlinks. */
+/** The Nix files of a flake, those at the top first; hidden directories and symlinks are skipped. */
 const nixFiles = (flake: string, limit: number): string[] =>
   below(flake, (entry) => entry.isFile() && entry.name.endsWith('.nix'), limit)
 
-/** Its directories, in the same way. */
+/** The directories of a flake, in the same way. */
 const directoriesIn = (flake: string, limit: number): string[] =>
   below(flake, (entry) => entry.isDirectory(), limit)
 

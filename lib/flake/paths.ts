@@ -1,6 +1,6 @@
 import { existsSync, statSync } from 'node:fs'
 
-/** Not so of what is below a file, as a path may be that only looks like one of a host. */
+/** False for a path below a regular file too, for which `statSync` would throw. */
 export const isDirectory = (path: string): boolean =>
   existsSync(path) && statSync(path).isDirectory()
 

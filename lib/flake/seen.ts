@@ -5,21 +5,21 @@ import { inOneEvaluation, recordingImports } from './trace.ts'
 import type { Node } from './syntax.ts'
 import { argument, type SetValue, type Thunk, type Unknown, type Value } from './value.ts'
 
-/** What the source shows of a host: of what is given to functions that are not known here, too. */
+/** What the source shows of a host, including the arguments of unknown functions. */
 export interface Seen {
-  /** Absolute paths that it names or imports. */
+  /** Absolute paths that the host names or imports. */
   paths: string[]
   texts: string[]
-  /** What it asks for, and what is not known; those with the fault `absent` are not there. */
+  /** Values that the host uses and that are unknown; those with the fault `absent` do not exist. */
   unknowns: Unknown[]
-  /** Paths that most of the other hosts read as well. */
+  /** Paths that most of the other hosts read too. */
   shared?: string[]
 }
 
-/** A host is a small thing; what is larger has led into a library. */
+/** Limit of values to look at: a host has fewer, so more of them means that the search is inside a library. */
 const largest = 4000
 
-/** Looks at all that a host's value comes from, as far as it can be seen. */
+/** Collects everything that the source shows of a host's value. */
 export function seenIn(value: Thunk, node: Node): Seen {
   const seen: Seen = { paths: [], texts: [], unknowns: [] }
   const before = new Set<Value>()
@@ -31,7 +31,7 @@ export function seenIn(value: Thunk, node: Node): Seen {
       seen.unknowns.push(one)
       waiting.push(...(one.given ?? []))
     } else if (one.is === 'set') {
-      // a flake, or all of them, which a host is often handed: what is in them is not its own
+      // a flake or the set of inputs, which many hosts are given: its content is not the host's own
       if (one.attrs.has('outPath') || one.attrs.has('self')) return
       waiting.push(...[...one.attrs.values()].map((attr) => attr.value))
       waiting.push(...one.gaps.map((gap) => () => gap))
@@ -53,8 +53,8 @@ export function seenIn(value: Thunk, node: Node): Seen {
 }
 
 /**
- * What is seen of each host. A path that most of the others read as well is no host's own, though there be one of
- * its name: all import `modules/laptop.nix`, and `laptop` is one of them.
+ * What the source shows of each host. A path that most of the other hosts read too is not a host's own, even if it
+ * contains the host's name: if all import `modules/laptop.nix`, it is not the file of the host `laptop`.
  */
 export function seenOfAll(hosts: SetValue): Map<string, Seen> {
   const found = looked.get(hosts) ?? lookAtAll(hosts)
@@ -62,7 +62,7 @@ export function seenOfAll(hosts: SetValue): Map<string, Seen> {
   return found
 }
 
-/** What was imported is seen once: a value is computed but once. */
+/** Cached, because imports are recorded only when a value is first computed. */
 const looked = new WeakMap<SetValue, Map<string, Seen>>()
 
 function lookAtAll({ attrs }: SetValue): Map<string, Seen> {
@@ -83,25 +83,22 @@ function lookAtAll({ attrs }: SetValue): Map<string, Seen> {
   )
 }
 
-/** A name as a word of its own, in a path or a text; a hyphen is no end of it. */
+/** Whether a path or text contains a name as a whole word; a hyphen does not end a word. */
 export const mentions = (text: string, name: string): boolean =>
   text.split(/[^A-Za-z0-9_-]+/).some((word) => word === name)
 
-/** Those of the paths below a directory that have a name in them. */
+/** The paths below a directory that contain a name. */
 export const pathsOf = ({ paths }: Seen, name: string, below: string): string[] =>
   [...new Set(paths)].filter((path) => {
     const inside = relative(below, path)
     return !inside.startsWith('..') && mentions(inside, name)
   })
 
-/** `x86_64-linux` and its like. */
+/** Such as `x86_64-linux`. */
 export const isPlatform = (text: string): boolean =>
   /^(x86_64|aarch64|riscv64|i686|armv[5-7]l|powerpc64le|s390x|loongarch64)-[a-z]+$/.test(text)
 
-/**
- * The platform that a host is for when it is another one than the lab's, as its source says: among its
- * arguments, or in the files that are its own.
- */
+/** The platform of a host if it is not the lab's, by the host's arguments, else by its own files. */
 export function otherPlatform(seen: Seen, own: string[]): string | undefined {
   const asked = seen.unknowns.flatMap(({ node }) =>
     node.type === 'select_expression' ? node.text.split('.') : [],

@@ -5,32 +5,32 @@ import { parserOf } from '../grammar.ts'
 
 export type { Node } from 'web-tree-sitter'
 
-/** A parsed Nix file. Offsets of its nodes count UTF-16 units: they index `text` as they are. */
+/** A parsed Nix file. Offsets of its nodes count UTF-16 units, so they index `text` directly. */
 export interface NixSource {
   path: string
   text: string
   root: Node
-  /** The first syntax error, unless nix itself was asked and found none; the whole where it `isMarked`. */
+  /** The first syntax error, unless nix was asked and found none; the root if the text `isMarked`. */
   broken?: Node
   /** Parses another file in the same way. */
   open: ReadNix
 }
 
 /**
- * Parses a file, once. What is broken shows in the tree (`firstError`).
+ * Parses a file, once. Syntax errors show in the tree (`firstError`).
  * @throws Failure (usage) when it is not UTF-8 text
  */
 export type ReadNix = (path: string) => NixSource
 
 const sources = new WeakMap<Tree, NixSource>()
 
-/** `inherit (x) ;` of nothing, which the grammar does not know. */
+/** `inherit (x) ;` without names, which the grammar does not know. */
 const emptyInherit = /\binherit\s*(?:\((?:[^()]|\([^()]*\))*\)\s*)?;/g
 
 /**
  * A reader of Nix files.
- * @param instead texts that stand for what is in a file, by path
- * @param whole files that nix can parse, whatever this grammar makes of them
+ * @param instead texts to use instead of the content of files, by path
+ * @param whole files that nix can parse, even where this grammar finds errors
  */
 export async function nixReader(
   instead: Record<string, string> = {},
@@ -42,8 +42,8 @@ export async function nixReader(
     const before = opened.get(path)
     if (before) return before
     const text = instead[path] ?? decode(readFileSync(path), path)
-    // The grammar is older than the pipe operators, and takes them for the operator that binds like them.
-    // What a node says of itself is asked for later, and is what stands in the file.
+    // The grammar is older than the pipe operators, so it is shown one that binds in the same way.
+    // The text of a node is read later, and comes from the file.
     let shown = text
       .replaceAll(/\|>|<\|/g, '->')
       .replaceAll(emptyInherit, (nothing) => nothing.replaceAll(/[^\r\n]/g, ' '))
@@ -72,15 +72,15 @@ export function sourceOf(node: Node): NixSource {
   return source
 }
 
-/** Whether a text begins with a byte order mark, as some editors write it; the grammar passes over it, nix does not. */
+/** Whether a text begins with a byte order mark, as some editors write it; the grammar skips it, nix does not. */
 export const isMarked = (text: string): boolean => text.startsWith('\uFEFF')
 
 /** Line of a node in its file, counted from 1. */
 export const lineOf = (node: Node): number => node.startPosition.row + 1
 
 /**
- * The place of the first syntax error, or undefined. An unclosed bracket makes the parser give up
- * on all that encloses it, so of nested errors the innermost is taken, and in it the bracket.
+ * The node of the first syntax error, or undefined. An unclosed bracket makes the parser give up
+ * on everything around it, so the innermost of nested errors is taken, and in it the bracket.
  */
 export function firstError(root: Node): Node | undefined {
   if (!root.hasError || isTrailingComma(root)) return undefined
@@ -98,14 +98,14 @@ export const faults = (node: Node): number =>
     (one) => (one.isError || one.isMissing) && firstError(one),
   ).length
 
-/** `{ a, b, }:` is right, and how nixfmt writes it; the grammar misses an argument there. */
+/** `{ a, b, }:` is valid, and how nixfmt writes it; the grammar reports a missing argument there. */
 function isTrailingComma(node: Node): boolean {
   const last = node.isMissing ? node.parent : node.isError && node.text === ',' ? node : undefined
   return last?.parent?.type === 'formals' && last.nextSibling?.type === '}'
 }
 
 /**
- * Decodes a file's bytes so that encoding gives them back: a byte order mark stays.
+ * Decodes a file's bytes so that encoding restores them: a byte order mark is kept.
  * @throws Failure (usage) when they are not UTF-8
  */
 export function decode(bytes: Uint8Array, path: string): string {
@@ -118,7 +118,7 @@ export function decode(bytes: Uint8Array, path: string): string {
 
 const escapes: Record<string, string> = { n: '\n', r: '\r', t: '\t' }
 
-/** What a child of a string or path literal stands for; undefined for an interpolation. */
+/** The text of a child of a string or path literal; undefined for an interpolation. */
 export function pieceText(piece: Node): string | undefined {
   if (piece.type === 'interpolation') return undefined
   if (piece.type === 'escape_sequence') return escapes[piece.text[1]!] ?? piece.text.slice(1)
@@ -127,7 +127,7 @@ export function pieceText(piece: Node): string | undefined {
   return piece.text
 }
 
-/** What an attribute name or a string literal stands for; undefined when it depends on something. */
+/** The text of an attribute name or a string literal; undefined if it contains an interpolation. */
 export function staticText(node: Node): string | undefined {
   if (node.type === 'identifier') return node.text
   if (node.type !== 'string_expression') return undefined
@@ -135,7 +135,7 @@ export function staticText(node: Node): string | undefined {
   return pieces.includes(undefined) ? undefined : pieces.join('')
 }
 
-/** A Nix string literal that evaluates to the text, whatever is in it. */
+/** A Nix string literal that evaluates to any given text. */
 export function nixString(text: string): string {
   const named: Record<string, string> = { '\n': '\\n', '\r': '\\r', '\t': '\\t' }
   const escaped = text.replace(/["\\]|\$(?=\{)|[\n\r\t]/g, (found) => named[found] ?? `\\${found}`)
@@ -148,11 +148,11 @@ const keywords = ['assert', 'else', 'if', 'in', 'inherit', 'let', 'or', 'rec', '
 export const attributeName = (text: string): string =>
   /^[A-Za-z_][A-Za-z0-9_'-]*$/.test(text) && !keywords.includes(text) ? text : nixString(text)
 
-/** The children of a list or of a path of attributes, without comments. */
+/** The children of a list or an attribute path, without comments. */
 export const parts = (node: Node): Node[] =>
   node.namedChildren.filter((child) => child.type !== 'comment')
 
-/** A node and those below it, in order, but for what is below one that `whole` takes; a stack has no such depth. */
+/** A node and those below it, in order, without what is below one that fits `whole`; not recursive, for deep trees. */
 export function* nodesOf(node: Node, whole: (one: Node) => boolean = () => false): Generator<Node> {
   const waiting = [node]
   for (let one = waiting.pop(); one; one = waiting.pop()) {
@@ -165,13 +165,13 @@ export function* nodesOf(node: Node, whole: (one: Node) => boolean = () => false
 export const leaves = (node: Node): Node[] =>
   [...nodesOf(node)].filter(({ childCount }) => childCount === 0)
 
-/** Where a node ends. A comment takes the first half of a CRLF with it, which belongs to the line's end. */
+/** Where a node ends. The grammar includes the CR of a CRLF in a comment; it belongs to the line's end. */
 export const endOf = (node: Node): number => node.endIndex - (node.text.endsWith('\r') ? 1 : 0)
 
-/** The bindings of a set, and what it inherits. */
+/** The bindings and `inherit` clauses of a set. */
 export const bindingsOf = (set: Node): Node[] =>
   set.namedChildren.find(({ type }) => type === 'binding_set')?.namedChildren ?? []
 
-/** Whether a node is another, or below it, in the same file. */
+/** Whether a node equals another or is inside it; both must be of the same file. */
 export const within = (inner: Node, outer: Node): boolean =>
   inner.startIndex >= outer.startIndex && inner.endIndex <= outer.endIndex

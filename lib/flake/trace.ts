@@ -20,7 +20,7 @@ import {
 import { hasNames, isListed, opaque, outside, unknown } from './value.ts'
 import type { Attr, Place, Scope, SetValue, TextValue, Thunk, Unknown, Value } from './value.ts'
 
-/** A recursive function over what is unknown has no end of its own. */
+/** Limits, because a recursive function over unknown values may never end. */
 const deepest = 500
 const longest = 200_000
 let depth = 0
@@ -34,7 +34,7 @@ export function evaluate(node: Node, scope: Scope = { names: new Map() }): Value
   try {
     return (expressions[node.type] ?? other)(node, scope)
   } catch (error) {
-    // in a file that nix can parse and this grammar cannot
+    // the file is one that nix can parse and this grammar cannot
     if (error instanceof Unreadable) return unknown(node, `\`${abridged(node)}\` cannot be read`)
     throw error
   } finally {
@@ -44,7 +44,7 @@ export function evaluate(node: Node, scope: Scope = { names: new Map() }): Value
 
 class Unreadable extends Error {}
 
-/** Runs `work` as one evaluation, with one limit for all of it. */
+/** Runs `work` as one evaluation, with one limit of steps for all of it. */
 export function inOneEvaluation<T>(work: () => T): T {
   if (depth === 0) steps = 0
   depth++
@@ -117,7 +117,7 @@ const expressions: Record<string, (node: Node, scope: Scope) => Value> = {
       evaluate(field(node, name), scope),
     )
     const listed = branches.find(isListed)
-    // which branch is taken is not known, so neither may have a name that somebody wrote
+    // which branch is taken is not known, so neither may contain a name that is written in the source
     return listed && branches.every((one) => isListed(one) || !hasNames(one))
       ? listed
       : { ...other(node), given: branches.map((one) => () => one) }
@@ -126,7 +126,7 @@ const expressions: Record<string, (node: Node, scope: Scope) => Value> = {
   path_expression: text,
 }
 
-/** `let` and `rec { }`: the values see the names. */
+/** `let` and `rec { }`: the names are in scope in the values. */
 function recursive(node: Node, outer: Scope): { set: SetValue; inner: Scope } {
   const inner: Scope = { names: new Map(), outer }
   const set = bindings(node, inner, outer)
@@ -139,7 +139,7 @@ interface Binding {
   value: Node
 }
 
-/** @param outer where `inherit x;` looks, which is never among the set's own names */
+/** @param outer scope of `inherit x;`, which never sees the set's own names */
 function bindings(node: Node, inner: Scope, outer: Scope): SetValue {
   const all = bindingsOf(node)
   const plain = all
@@ -191,7 +191,7 @@ function byName(all: Binding[], place: Place): SetValue {
   return result
 }
 
-/** An attribute's name; that of `${name} = …` is what `name` is. */
+/** An attribute's name; for `${name} = …` it is the value of `name`. */
 function attributeText(node: Node, scope: Scope): TextValue | Unknown {
   if (node.type === 'identifier') return { is: 'text', text: node.text, literal: node }
   const value =
@@ -202,13 +202,13 @@ function attributeText(node: Node, scope: Scope): TextValue | Unknown {
 
 const isText = (value: Value): value is TextValue => value.is === 'text' || value.is === 'path'
 
-/** What an interpolated value stands for: a flake for its directory. */
+/** The value as interpolated: a flake becomes its directory. */
 const interpolated = (value: Value): Value => {
   const path = value.is === 'set' ? asPath(value) : undefined
   return path === undefined ? value : { is: 'path', text: path }
 }
 
-/** A string or a path: known when all that is interpolated in it is. */
+/** A string or a path: known if all interpolated values are. */
 function text(node: Node, scope: Scope): TextValue | Unknown {
   const values = node.namedChildren.map((piece): Value => {
     const written = pieceText(piece)
@@ -225,7 +225,7 @@ function text(node: Node, scope: Scope): TextValue | Unknown {
     return { is: 'path', text: resolve(dirname(sourceOf(node).path), joined), listing }
   }
   if (staticText(node) !== undefined) return asText(joined, node)
-  // `"${name}"` is the name as it was written; `"${name}-vm"` nobody wrote
+  // `"${name}"` is the name as written in the source; `"${name}-vm"` is written nowhere
   const [only, ...rest] = known
   return only?.is === 'text' && rest.length === 0 ? only : { ...asText(joined), listing }
 }
@@ -324,7 +324,7 @@ function lookup(scope: Scope, name: string, at: Node): Value {
   return name === 'true' || name === 'false' ? truth(name === 'true') : outside(at, name)
 }
 
-/** `import ./hosts`: only a path that stands in the source is followed. */
+/** `import ./hosts`: only a path that the source shows is followed. */
 function imported(target: Value, at: Node): Value {
   const named = asPath(target)
   if (named === undefined || (target.is !== 'path' && target.is !== 'text')) {
@@ -346,7 +346,7 @@ function imported(target: Value, at: Node): Value {
 
 library['import'] = [1, ([path], at) => imported(path!(), at)]
 
-/** The tree of a file; none when it is not UTF-8 text, as secrets that were encrypted are not. */
+/** The tree of a file; undefined when it is not UTF-8 text, as encrypted secrets are not. */
 function opened(path: string, at: Node): Node | undefined {
   return attempt(
     () => sourceOf(at).open(path).root,

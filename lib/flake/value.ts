@@ -1,8 +1,8 @@
 import type { Node } from './syntax.ts'
 
 /**
- * What Nix expressions evaluate to, as far as their source shows it. Flake inputs, and whatever
- * hangs on them, are unknown. A name keeps the `literal` that it was written as (an attribute name
+ * What Nix expressions evaluate to, as far as their source shows it. Flake inputs, and everything
+ * that depends on them, are unknown. A name keeps the `literal` that it was written as (an attribute name
  * or a string) on its way through `mapAttrs`, `genAttrs`, `listToAttrs` and the like.
  */
 export type Value = SetValue | ListValue | TextValue | TruthValue | FunctionValue | Unknown
@@ -11,7 +11,7 @@ export type Thunk = () => Value
 export interface SetValue {
   is: 'set'
   attrs: Map<string, Attr>
-  /** Literal sets and lists that a new attribute can be written into. */
+  /** Literal sets and lists into which a new attribute can be written. */
   places: Place[]
   /** Parts of the set that are not known. */
   gaps: Unknown[]
@@ -19,12 +19,12 @@ export interface SetValue {
 
 export interface Attr {
   value: Thunk
-  /** More than one when several bindings define it, as `a.x = 1; a.y = 2;` do `a`. */
+  /** More than one when several bindings define it, as `a.x = 1; a.y = 2;` define `a`. */
   literals: Node[]
   listing?: Listing
 }
 
-/** Where a directory is listed; a name with this stands for each of the names in it. */
+/** Where a directory is listed; a name with a listing stands for each name in that directory. */
 export interface Listing {
   node: Node
   directory: string
@@ -63,19 +63,19 @@ export interface Unknown {
   is: 'unknown'
   node: Node
   why: string
-  /** The last name that led to it, for what comes from outside: `genAttrs` for `lib.genAttrs`. */
+  /** The last name that led to it, if it comes from outside: `genAttrs` for `lib.genAttrs`. */
   name?: string
-  /** When nothing is written there, or what is written cannot be parsed. */
+  /** `absent`: nothing is written there; `syntax`: what is written cannot be parsed. */
   fault?: 'absent' | 'syntax'
-  /** What a function that is not known here most likely reads the hosts from. */
+  /** The directory from which an unknown function most likely reads the hosts. */
   directory?: string
-  /** Whether the flake itself names that directory, which need not be there yet. */
+  /** Whether the flake itself names that directory, which may not exist yet. */
   told?: boolean
-  /** The set of hosts that a function which is not known here was most likely given. */
+  /** The set that an unknown function was given, and that most likely holds the hosts. */
   listed?: SetValue & { path: string }
-  /** A file of data that it was read from. */
+  /** The data file from which it was read. */
   file?: string
-  /** What a function that is not known here was called with, or what it may have been instead. */
+  /** The arguments of an unknown function, or the operands or branches of an unknown expression. */
   given?: Thunk[]
 }
 
@@ -84,13 +84,13 @@ export interface Place {
   node: Node
   prefix: string[]
   scope: Scope
-  /** Attributes that are to be written before a name, as `flake` in a module of flake-parts. */
+  /** An attribute that must be written before a name, such as `flake` in a module of flake-parts. */
   under?: string
 }
 
 export interface Scope {
   names: Map<string, Thunk>
-  /** The set of a `with`, which is asked when no `names` has it. */
+  /** The set of a `with`, used for a name that no `names` has. */
   dynamic?: Thunk
   outer?: Scope
 }
@@ -104,10 +104,10 @@ export const outside = (node: Node, name: string, written = name): Unknown => ({
 
 export const unknown = (node: Node, why: string): Unknown => ({ is: 'unknown', node, why })
 
-/** What an unknown function makes: any attribute may be in it. */
+/** The result of an unknown function: it may have any attribute. */
 export const opaque = (node: Node, why: string): Unknown => ({ ...unknown(node, why), name: '' })
 
-/** An argument that nothing is known of, such as the inputs of a flake. */
+/** An argument of which nothing is known, such as a flake's inputs. */
 export const argument = (node: Node): Unknown => outside(node, 'argument')
 
 /** An expression on one line. A long one is cut, but never in the name of a file. */
@@ -124,8 +124,8 @@ export const other = (node: Node): Unknown =>
   unknown(node, `the hosts depend on \`${abridged(node)}\``)
 
 /**
- * What is at `value.name`.
- * @param written how the source says it, where that is not in one place
+ * The value at `value.name`.
+ * @param written how the source spells it, where that is not in one node
  */
 export function attribute(value: Value, name: string, at: Node, written?: string): Value {
   if (value.is === 'set') {
@@ -134,21 +134,22 @@ export function attribute(value: Value, name: string, at: Node, written?: string
     if (value.gaps[0]) return attribute(value.gaps[0], name, at, written)
     return { ...unknown(at, `there is no \`${name}\``), fault: 'absent' }
   }
-  if (value.is !== 'unknown') return unknown(at, `\`${name}\` is asked of what is no attribute set`)
+  if (value.is !== 'unknown')
+    return unknown(at, `\`${name}\` is looked up in something that is no attribute set`)
   const { directory, told, listed, file, given } = value
   return value.name === undefined
     ? value
     : { ...outside(at, name, written ?? abridged(at)), directory, told, listed, file, given }
 }
 
-/** The text of a string, a path, or of a flake, which stands for its directory. */
+/** The path that a value stands for: a path, a string with an absolute one, or a flake, by its directory. */
 export function asPath(value: Value): string | undefined {
   const of = value.is === 'set' ? value.attrs.get('outPath')?.value() : value
   if (of?.is === 'path') return of.text
   return of?.is === 'text' && of.text.startsWith('/') ? of.text : undefined
 }
 
-/** A value computed at most once; one that needs itself is unknown. */
+/** A value computed at most once; unknown if it depends on itself. */
 export function lazy(node: Node, compute: Thunk): Thunk {
   let value: Value | undefined
   let running = false
@@ -168,7 +169,7 @@ export const asText = (written: string, literal?: Node): TextValue => ({
 
 export const truth = (holds: boolean): TruthValue => ({ is: 'truth', holds })
 
-/** What comes of comparing two texts; the names in a listed directory are not known. */
+/** The result of comparing two texts; the names in a listed directory are not known. */
 export const compared = (
   a: Value,
   b: Value,
@@ -186,7 +187,7 @@ export const emptySet = (places: Place[] = []): SetValue => ({
   gaps: [],
 })
 
-/** What a set or a list made of several parts does not show. */
+/** The unknown parts of several values that are combined into one. */
 export const gapsOf = (all: Value[]): Unknown[] =>
   all.flatMap((one) =>
     one.is === 'unknown' ? [one] : one.is === 'set' || one.is === 'list' ? one.gaps : [],
@@ -205,7 +206,7 @@ export function merge(left: Value, right: Value, at: Node): Value {
   }
 }
 
-/** What modules come to together: sets of the same name become one. */
+/** Merges modules: sets of the same name become one. */
 export function mergeDeep(left: Value, right: Value, at: Node): Value {
   if (left.is !== 'set' || right.is !== 'set')
     return right.is === 'set' ? right : merge(left, right, at)
@@ -225,7 +226,7 @@ export function mergeDeep(left: Value, right: Value, at: Node): Value {
   }
 }
 
-/** One list of several; of what is no list, its gaps stay. */
+/** Concatenates lists; of a value that is no list, only its gaps are kept. */
 export function concatenate(all: Value[], at: Node): Value {
   const known = all.filter((part) => part.is === 'list')
   const gaps = gapsOf(all)
@@ -238,12 +239,12 @@ export function concatenate(all: Value[], at: Node): Value {
   }
 }
 
-/** Whether all names in a value are those of a listed directory, whatever becomes of some of them. */
+/** Whether all names in a value are those of a listed directory, even if some may be filtered out. */
 export function isListed(value: Value): boolean {
   if (value.is === 'text') return value.listing !== undefined
   if (value.is === 'set') {
     const all = [...value.attrs.values()]
-    // or it is a record of one of them, as `listToAttrs` takes it
+    // or it is a `{ name, value }` record with a listed name, as `listToAttrs` takes it
     const name = value.attrs.get('name')?.value()
     return (
       (all.length > 0 && all.every(({ listing }) => listing)) ||
@@ -258,19 +259,19 @@ export function isListed(value: Value): boolean {
 export const hasNames = (value: Value): boolean =>
   (value.is === 'set' && value.attrs.size > 0) || (value.is === 'list' && value.items.length > 0)
 
-/** What a condition or a filter lets through is not known, but for names that nobody wrote. */
+/** The result of a condition or filter is unknown, unless its names come from a listing. */
 export const ifListed = (value: Value, at: Node): Value =>
   value.is === 'unknown' || isListed(value) ? value : { ...other(at), given: [() => value] }
 
-/** What a flake's `nixosConfigurations` evaluates to, as far as its source shows it, and where that is written. */
+/** What a flake's `nixosConfigurations` evaluates to, as far as the source shows it, and where it is written. */
 export interface Outline {
   hosts: SetValue | Unknown
-  /** The attribute name `nixosConfigurations`; none where the source does not show it. */
+  /** The attribute name `nixosConfigurations`; missing where the source does not show it. */
   bound?: Node
-  /** The set that the outputs are. */
+  /** The set of the flake's outputs. */
   outputs?: Place
-  /** The input that is nixpkgs, by its name. */
+  /** The name of the input that is nixpkgs. */
   nixpkgs: string
-  /** What the function gives that the outputs are, or the whole file without one. */
+  /** The body of the `outputs` function, or the whole file if there is none. */
   body: Node
 }

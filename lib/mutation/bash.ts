@@ -6,9 +6,9 @@ const hidden = (text: string): string => text.replaceAll(/[^\n]/g, 'x')
 const blank = (text: string): string => ' '.repeat(text.length)
 
 /**
- * Parses a bash program. What the grammar stumbles over (escaped quotes and blanks, quoted parts of patterns,
- * `<>`, assignments above a keyword) is hidden from it behind text of the same length: offsets are those of the
- * program, and what a node says is looked up in the program, as is its line.
+ * Parses a bash program. Text that the grammar cannot parse (escaped quotes and blanks, quoted parts of patterns,
+ * `<>`, assignments above a keyword) is replaced by text of the same length: offsets are those of the program, and
+ * callers take the text and line of a node from the program.
  */
 export async function parseShell(text: string): Promise<Node> {
   const shown = text
@@ -29,7 +29,7 @@ export async function parseShell(text: string): Promise<Node> {
   return tree.rootNode
 }
 
-/** What stands between `then` and `fi`, `do` and `done`, braces, or is the file's own. */
+/** Nodes that hold statements: between `then` and `fi`, `do` and `done`, in braces, or at the top of the file. */
 const blocks = ['program', 'compound_statement', 'do_group', 'case_item', 'else_clause']
 const statements = [
   ...['command', 'redirected_statement', 'pipeline', 'list', 'negated_command', 'test_command'],
@@ -47,10 +47,10 @@ const swapped: Record<string, string> = {
   ...{ '-lt': '-le', '-le': '-lt', '-gt': '-ge', '-ge': '-gt', '-eq': '-ne', '-ne': '-eq' },
   ...{ '<': '<=', '<=': '<', '>': '>=', '>=': '>' },
 }
-/** Lines for people, and waits that only spare the machine work. */
+/** Messages to the user, and waits that only save the machine work: no mutant drops or moves them. */
 const idle = /^(say|complain|sleep)\b/
 
-/** Every small change that a careless hand could make in a bash program. */
+/** All mutants of a bash program: small changes that a careless edit could make. */
 export async function editsOfShell(text: string): Promise<Edit[]> {
   const edits: Edit[] = []
   const of = (node: Node): string => text.slice(node.startIndex, node.endIndex)
@@ -58,12 +58,12 @@ export async function editsOfShell(text: string): Promise<Edit[]> {
     const [from, to] = [node.startIndex, last.endIndex]
     const known = edits.some((one) => one.from === from && one.to === to && one.instead === instead)
     if (known || instead === text.slice(from, to)) return
-    // what follows a here-document's head is not what follows it in the text
+    // the rest of a line with a here-document is not next to it in the text
     if (last.descendantsOfType('heredoc_redirect').length > 0) return
     const lines: [number, number] = [lineAt(text, from), lineAt(text, to)]
     edits.push({ kind, from, to, instead, within: functionOf(node), lines })
   }
-  /** The same of what is between two nodes. */
+  /** The text from the first node to the last. */
   const between = (first: Node, last: Node): string => text.slice(first.startIndex, last.endIndex)
 
   const visit = (node: Node): void => {
@@ -161,7 +161,7 @@ export async function editsOfShell(text: string): Promise<Edit[]> {
   return edits.toSorted((a, b) => a.from - b.from)
 }
 
-/** The statements of a block; none for what is no block. */
+/** The statements of a block; none if the node is no block. */
 export function bodyOf(node: Node): Node[] {
   const then = node.children.findIndex(({ type }) => type === 'then')
   if (node.type === 'if_statement' || node.type === 'elif_clause')
@@ -170,7 +170,7 @@ export function bodyOf(node: Node): Node[] {
   return blocks.includes(node.type) ? node.namedChildren : []
 }
 
-/** The first and the last node of an if's condition. */
+/** The first and last node of an `if` condition. */
 export function conditionOf(node: Node): [Node | undefined, Node | undefined] {
   const then = node.children.findIndex(({ type }) => type === 'then')
   const own = node.children
@@ -179,7 +179,7 @@ export function conditionOf(node: Node): [Node | undefined, Node | undefined] {
   return [own[0], own.at(-1)]
 }
 
-/** Whether a comparison is all of an if's condition, so that to swap it is to negate that. */
+/** Whether a comparison is the whole condition of an `if`: swapping it is the same as negating the condition. */
 function isWhole(node: Node): boolean {
   const test = node.parent
   return (
@@ -188,7 +188,7 @@ function isWhole(node: Node): boolean {
   )
 }
 
-/** Line of an offset, from 1. */
+/** Line of an offset, counted from 1. */
 export const lineAt = (text: string, offset: number): number =>
   text.slice(0, offset).split('\n').length
 

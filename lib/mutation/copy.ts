@@ -14,25 +14,25 @@ import { killWithin } from '../process.ts'
 import { run } from '../run.ts'
 import { labCache, project } from '../settings.ts'
 
-/** What a run of one test file came to. */
+/** The result of running one test file. */
 export interface TestRun {
   state: 'green' | 'red' | 'hung'
-  /** The first test that failed, and by what; where it was stopped. */
+  /** The first test that failed, with its error; or that the file hit the time limit. */
   found: string
-  /** Seconds and outcome by the test's full name. */
+  /** Each test that ran: full name, seconds, and whether it passed. */
   tests: { name: string; seconds: number; passed: boolean }[]
   seconds: number
 }
 
-/** A copy of the project, for programs that must never be in the working tree. */
+/** A copy of the project, because mutants must never be in the working tree. */
 export interface Copy {
-  /** Writes a file of the project as it is to be in the copy; gives what puts the file back. */
+  /** Overwrites a file in the copy; the returned function restores it. */
   lay: (path: string, text: string) => () => void
   /**
-   * Runs one test file of the copy.
-   * @param only full names of the tests; all of the file without
+   * Runs one test file in the copy.
+   * @param only full names of the tests; default: all of the file
    * @param limit seconds
-   * @throws Failure when nothing was run
+   * @throws Failure when no test ran
    */
   test: (file: string, limit: number, options?: TestOptions) => Promise<TestRun>
   end: () => Promise<void>
@@ -48,15 +48,14 @@ export interface TestOptions {
 const place = (): string => join(labCache(), 'mutation')
 
 /**
- * Makes the copy, in the cache: what a killed run left there is taken away by the next one. Only one run has it
- * at a time.
- * @throws Failure when another one has it
+ * Makes the copy, in the cache, where the next run removes what a killed run left. Only one run can have it at a time.
+ * @throws Failure when another run has it
  */
 export async function makeCopy(): Promise<Copy> {
   mkdirSync(place(), { recursive: true })
   const held = await lock(join(place(), 'lock'), 'copy the project for mutants')
   const [tree, scratch] = [join(place(), 'copy'), join(place(), 'tmp')]
-  // vitest is killed with this process, and the programs that run its files are not
+  // vitest is killed with this process, but the workers that run its test files are not
   const killTests = (): void => void killWithin(tree)
   killTests()
   process.once('exit', killTests)
@@ -101,12 +100,12 @@ async function runTests(
   const named = only && ['-t', `^(${only.map(escaped).join('|')})$`]
   const flags = ['--reporter=json', `--outputFile=${results}`, ...(bail ? ['--bail=1'] : [])]
   const args = [vitest, 'run', '--root', tree, ...flags, ...(named ?? []), file]
-  // the image is made once for all labs
+  // all labs share one base image
   const cache = process.env['LAB_TEST_CACHE'] ?? labCache()
   try {
     await run('nice', ['-n', '5', process.execPath, ...args], {
       cwd: tree,
-      // npm test may leave half of the tests to other commits; a mutant meets all
+      // npm test may leave some tests to other commits; a mutant must meet all
       env: { LAB_TEST_COMMIT: '', LAB_TEST_CACHE: cache, TMPDIR: scratch, ...env },
       timeout: limit,
       allow: [1],
@@ -115,7 +114,11 @@ async function runTests(
     if (!(error instanceof Failure) || !/took longer/.test(error.message)) throw error
     await remove(scratch)
     mkdirSync(scratch, { mode: 0o711 })
-    return { state: 'hung', found: `${file} had no end within ${limit.toFixed(0)} s`, tests: [] }
+    return {
+      state: 'hung',
+      found: `${file} did not finish within ${limit.toFixed(0)} s`,
+      tests: [],
+    }
   }
   if (!existsSync(results)) throw new Failure(`Cannot run \`${file}\`: no result was written`)
   return read(JSON.parse(readFileSync(results, 'utf8')) as Results, file)
@@ -134,7 +137,7 @@ interface Results {
   }[]
 }
 
-/** What vitest wrote of one test file. @throws Failure when it says nothing of the tests */
+/** Reads vitest's result for one test file. @throws Failure when no test was run */
 export function read({ testResults }: Results, file: string): Omit<TestRun, 'seconds'> {
   const all = testResults.flatMap(({ assertionResults }) => assertionResults)
   const tests = all
@@ -145,7 +148,7 @@ export function read({ testResults }: Results, file: string): Omit<TestRun, 'sec
       passed: one.status === 'passed',
     }))
   const failed = all.find(({ status }) => status === 'failed')
-  // a file whose world could not be set up has no test that failed
+  // if the setup of a file failed, no single test did
   const whole = testResults.find(({ status, message }) => status === 'failed' && message)
   const red = failed !== undefined || whole !== undefined
   if (!red && tests.length === 0)
@@ -157,7 +160,7 @@ export function read({ testResults }: Results, file: string): Omit<TestRun, 'sec
 
 const escaped = (text: string): string => text.replaceAll(/[.*+?^${}()|[\]\\/]/g, '\\$&')
 
-/** Files of scratch roots belong to the ids of a user namespace, where root is not who runs this. */
+/** Removes files of scratch roots too: unless this runs as root, they belong to ids of a user namespace. */
 async function remove(...paths: string[]): Promise<void> {
   const own = process.getuid?.() === 0 ? [] : ['unshare', '--user', '--map-auto', '--map-root-user']
   const [command, ...args] = [...own, 'rm', '-rf', '--', ...paths]

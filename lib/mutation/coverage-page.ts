@@ -5,11 +5,11 @@ import { counts, type Counts, type Covered } from './coverage.ts'
 export interface Totals {
   lines: Counts[]
   branches: Counts[]
-  /** What neither has run, with its place. */
+  /** Steps and branches that neither tests nor scenarios have run, with their place. */
   neither: { agent: string; line: number; kind: string; what: string }[]
 }
 
-/** The figures of each agent, and of all of them together. */
+/** The figures of each agent, and their sum. */
 export function totals(all: Covered[]): Totals {
   const sums = (kind: 'lines' | 'branches'): Counts[] => {
     const each = all.map((one) => counts(one, kind))
@@ -29,7 +29,7 @@ export function totals(all: Covered[]): Totals {
 const of = (part: number, all: number): string =>
   all === 0 ? '-' : `${part} (${Math.floor((part / all) * 100)} %)`
 
-/** A table of lines and branches by who has run them. */
+/** A table of lines and branches: how many were run by tests, by scenarios, and by neither. */
 export function rows(all: Covered[]): string[][] {
   const { lines, branches } = totals(all)
   const head = ['agent', 'lines', 'by tests', 'by scenarios', 'neither']
@@ -47,7 +47,7 @@ export function rows(all: Covered[]): string[][] {
   ]
 }
 
-/** The agents as one HTML file: each line is marked by who has run it, and what it lacks stands beside it. */
+/** The agents as one HTML file: each line is marked by what has run it; a tooltip lists what has not run. */
 export function coveragePage(all: Covered[], cases: number): string {
   const [head, ...body] = rows(all)
   const cells = (row: string[], tag: string): string =>
@@ -55,7 +55,7 @@ export function coveragePage(all: Covered[], cases: number): string {
   return `<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
 <title>Coverage of the agents</title><style>${style}${marks}</style>
-<header><h1>What has run of the agents</h1><p>By tests in scratch roots, and by ${cases} cases in VMs. A line without a mark holds nothing that bash shows as it runs.</p>
+<header><h1>Which lines of the agents have run</h1><p>By tests in scratch roots, and by ${cases} cases in VMs. An unmarked line has nothing that bash shows in a trace.</p>
 <p class="source"><span class="both">by both</span> <span class="tests">by tests</span> <span class="scenarios">by scenarios</span> <span class="part">a branch not taken</span> <span class="neither">by neither</span></p></header>
 <main><section><table><thead>${cells(head!, 'th')}</thead><tbody>${body.map((row) => cells(row, 'td')).join('')}</tbody></table></section>
 ${all.map(source).join('')}</main></html>

@@ -2,27 +2,27 @@ import type { Node } from 'web-tree-sitter'
 import { bodyOf, conditionOf, lineAt, parseShell } from './bash.ts'
 import { firstWord, type Hits } from './trace.ts'
 
-/** Something that bash shows as it runs it, or a way that it can take. */
+/** A step that bash shows in a trace, or a branch that it can take. */
 export interface Unit {
   kind: 'step' | 'branch'
   /** First and last line, from 1. */
   lines: [number, number]
-  /** What a branch is: `then`, `else`, `after ||`, ... */
+  /** The text of a step; the kind of a branch: `then`, `else`, `after ||`, ... */
   what: string
-  /** Whether it was run, by what was traced. */
+  /** Whether it has run, according to a trace. */
   ran: (hits: Hits[string] | undefined) => boolean
 }
 
-/** What bash prints in a trace; functions, blocks and redirections alone leave nothing. */
+/** Nodes that bash prints in a trace; functions, blocks and bare redirections leave no line. */
 const shown = [
   ...['command', 'test_command', 'variable_assignment', 'declaration_command'],
   ...['case_statement', 'for_statement'],
 ]
 
 /**
- * All that a trace can tell of a program: its steps, and of each if, case, loop, `&&` and `||` the ways that it
- * can take. An if without an else has the way past it only where its condition is one test: bash shows each part
- * of a longer one by itself.
+ * Everything that a trace can show of a program: its steps, and the branches of each `if`, `case`, loop, `&&` and
+ * `||`. For an `if` without `else`, the branch past it counts only where its condition is one test: bash shows each
+ * part of a longer condition separately.
  */
 async function unitsOf(text: string): Promise<Unit[]> {
   const units: Unit[] = []
@@ -86,9 +86,9 @@ async function unitsOf(text: string): Promise<Unit[]> {
 }
 
 /**
- * The node whose lines a trace has for this one. What is substituted is shown with the line of the statement that it
- * is a part of; a process that a loop or a block reads from, with the head of the function, or with the end of the
- * loop outside of any.
+ * The node whose lines a trace shows for this one. A substitution is shown with the line of the statement that contains
+ * it; a process substitution from which a loop or a block reads, with the head of the function, or outside of functions
+ * with the end of the loop.
  */
 function shownAs(node: Node): Node {
   let at: Node | null = node
@@ -105,7 +105,7 @@ const substitutedIn =
   /^(command|redirected_statement|declaration_command|.*_assignments?|test_command)$/
 const compound = /^((while|for|c_style_for|if|case|compound)_statement|subshell)$/
 
-/** An assignment in front of a command is none of its own, nor is one in a `local`. */
+/** An assignment in front of a command, or in a `local`, is not a step of its own. */
 const isStep = (node: Node): boolean =>
   node.type !== 'variable_assignment' ||
   !/^(command|declaration_command)$/.test(node.parent?.type ?? '')
@@ -113,14 +113,14 @@ const isStep = (node: Node): boolean =>
 function firstShown(node: Node): Node | undefined {
   if (shown.includes(node.type) && isStep(node)) return node
   for (const child of node.namedChildren) {
-    // what it is given may be run, and is not the way itself
+    // a function's body may run later, but is not part of this branch
     const found = child.type === 'function_definition' ? undefined : firstShown(child)
     if (found) return found
   }
   return undefined
 }
 
-/** The first word of what the trace shows of a node, where that is known before. */
+/** The first word that the trace shows for a node, if the program determines it. */
 function wordOf(node: Node, of: (node: Node) => string): string | undefined {
   if (node.type === 'test_command')
     return of(node).startsWith('((') ? undefined : of(node).slice(0, 2).trim()
@@ -137,7 +137,7 @@ export interface Covered {
   units: (Pick<Unit, 'kind' | 'lines' | 'what'> & { tests: boolean; scenarios: boolean })[]
 }
 
-/** What tests and scenarios have run of one agent. */
+/** Which units of one agent tests and scenarios have run. */
 export async function covered(
   file: string,
   text: string,
@@ -163,7 +163,7 @@ export interface Counts {
   neither: number
 }
 
-/** Lines that hold a step, or branches, by who has run them. A line is run when each step that begins on it was. */
+/** Counts lines with a step, or branches, by what has run them. A line has run when each step that begins on it has. */
 export function counts({ agent, units }: Covered, kind: 'lines' | 'branches'): Counts {
   const own = units.filter((one) => one.kind === (kind === 'lines' ? 'step' : 'branch'))
   const begins = [...new Set(own.map(({ lines: [first] }) => first))]

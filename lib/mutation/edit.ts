@@ -1,4 +1,4 @@
-/** What a mutant does to a program, as the table counts it. */
+/** Kinds of mutants, as the table counts them. */
 export const kinds = [
   'statement',
   'condition',
@@ -14,14 +14,14 @@ export const kinds = [
 ] as const
 export type Kind = (typeof kinds)[number]
 
-/** A change of a text, by offsets in UTF-16 units. */
+/** A replacement in a text, by offsets in UTF-16 units. */
 export interface Edit {
   kind: Kind
   from: number
   to: number
   instead: string
-  /** The function or attribute that it is in. */
+  /** The function or attribute path that contains it. */
   within: string
-  /** First and last line of what it changes, from 1. */
+  /** First and last line of the changed text, counted from 1. */
   lines: [number, number]
 }

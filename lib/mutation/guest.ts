@@ -12,20 +12,20 @@ import { merge, readTrace, traced, traceDirectories, type Hits } from './trace.t
 const agents = join(project, 'nix/agents')
 const place = (): string => join(labHome(), 'agent-traces')
 const names = (): string[] => readdirSync(agents).filter((name) => name.endsWith('.sh'))
-/** What tells an agent's text from another, by its name in nix/agents. */
+/** A hash of each agent's text, by its name in nix/agents. */
 const known = (): Record<string, string> =>
   Object.fromEntries(names().map((name) => [name, hash(readFileSync(join(agents, name), 'utf8'))]))
 
 interface Kept {
   case: string
-  /** The agents as they were then, as `known` tells them. */
+  /** The agents' hashes at that time, as from `known`. */
   agents: Record<string, string>
   hits: Hits
 }
 
 /**
- * What each case has run of the agents, by `<family>/<case>`. An agent that has changed since is left out of it;
- * one that the case did not run is in it, without lines.
+ * The lines of the agents that each case has run, by `<family>/<case>`. An agent that has changed since is left out;
+ * one that the case did not run is included, without lines.
  */
 export function keptTraces(): Map<string, Hits> {
   const kept = new Map<string, Hits>()
@@ -43,7 +43,7 @@ export function keptTraces(): Map<string, Hits> {
   return kept
 }
 
-/** Null for a damaged file: its case counts as one that was not traced. */
+/** Null for a damaged file: its case counts as not traced. */
 function readKept(path: string): Kept | null {
   try {
     return JSON.parse(readFileSync(path, 'utf8')) as Kept | null
@@ -53,9 +53,9 @@ function readKept(path: string): Kept | null {
 }
 
 /**
- * Runs cases in VMs whose agents trace themselves, and keeps what each has run. What a VM had not written to its
- * disk when its power was cut is not seen.
- * @param wanted names of cases; all of them without any
+ * Runs cases in VMs whose agents trace themselves, and keeps what each case has run. A trace that was not on the VM's
+ * disk yet when its power was cut is lost.
+ * @param wanted names of cases; all cases if empty
  */
 export function traceCases(
   wanted: string[],
@@ -71,7 +71,7 @@ export function traceCases(
   })
 }
 
-/** Every agent as it traces itself, by its path in the flake. */
+/** The text of every agent with tracing, by its path in the flake. */
 export const tracedAgents = (): Record<string, string> =>
   Object.fromEntries(
     names().map((name) => {
@@ -80,7 +80,7 @@ export const tracedAgents = (): Record<string, string> =>
     }),
   )
 
-/** Keeps what the VMs of a case have traced, of all of them together, under the case's name. */
+/** Keeps the traces of a case's VMs, merged, under the case's name. */
 export function watch(): Watch {
   const [, directory] = traceDirectories
   const seen = new Map<string, Hits>()

@@ -8,15 +8,15 @@ import type { Copy } from './copy.ts'
 import { hash, type Mutant } from './mutant.ts'
 import { readTraces, traced, type Hits } from './trace.ts'
 
-/** What one test file runs of the agents. */
+/** Which lines of the agents one test file runs. */
 export interface Traced {
   file: string
-  /** Seconds for the whole file, without traces. */
+  /** Seconds for the whole file, with tracing. */
   seconds: number
   tests: { name: string; seconds: number }[]
-  /** Tests that failed while they were traced, without a mutant: they judge none. */
+  /** Tests that failed in the traced run, without a mutant: they judge none. */
   failed: string[]
-  /** By the test's name; what the file does before its first test is under ''. */
+  /** By the test's name; what the file runs before its first test is under ''. */
   hits: Record<string, Hits>
 }
 
@@ -25,7 +25,7 @@ const ofModules = ['agents', 'golden', 'modules', 'reachability', 'units'].map(
   (name) => `tests/nix/${name}.test.ts`,
 )
 
-/** The test files with a scratch root, which run agents; but for the one that judges mutants itself. */
+/** The test files that run agents in a scratch root, except for the one that tests mutants. */
 export const agentTests = (): string[] =>
   readdirSync(join(project, 'tests/agents'))
     .filter((name) => name.endsWith('.test.ts') && name !== 'mutants.test.ts')
@@ -33,8 +33,8 @@ export const agentTests = (): string[] =>
 
 /**
  * The test files that may judge these mutants.
- * @param given the only ones that shall
- * @throws Failure (usage) for one that may judge none
+ * @param given the only ones to use
+ * @throws Failure (usage) for one that cannot judge any of them
  */
 export function judging(mutants: Mutant[], given?: string[]): string[] {
   const isModule = ({ file }: Mutant): boolean => file.endsWith('.nix')
@@ -51,7 +51,7 @@ export function judging(mutants: Mutant[], given?: string[]): string[] {
 const isOfModules = (file: string): boolean => ofModules.includes(file)
 const textOf = (file: string): string => readFileSync(join(project, file), 'utf8')
 
-/** What a test file depends on besides the agents: itself, and what it imports of the tests. */
+/** What a test file depends on besides the agents: its own text and that of its imports in tests/. */
 export function testText(file: string, seen = new Set<string>()): string {
   if (seen.has(file)) return ''
   seen.add(file)
@@ -63,9 +63,9 @@ export function testText(file: string, seen = new Set<string>()): string {
 }
 
 /**
- * What each of these test files runs, kept in the cache for as long as neither the agents nor its tests change.
- * A test that fails although nothing is changed judges none, and is named each time.
- * @throws Failure for a file of which no test passes
+ * What each of these test files runs, cached for as long as neither the agents nor the tests change. A test that fails
+ * without a mutant judges none, and is named in each run.
+ * @throws Failure for a file in which no test passes
  */
 export async function traceTests(
   files: string[],
@@ -131,14 +131,14 @@ async function traceOne(file: string, agents: string[], copy: Copy): Promise<Tra
   }
 }
 
-/** The tests that run a mutant's lines, by file, what takes least first. */
+/** The tests of one file that run a mutant's lines. */
 export interface Judges {
   file: string
   tests: string[]
   seconds: number
 }
 
-/** @param traces of all files that may judge */
+/** The tests that run a mutant's lines, the quickest file first. @param traces of all files that may judge */
 export function judgesOf(mutant: Mutant, traces: Traced[]): Judges[] {
   const isModule = mutant.file.endsWith('.nix')
   const name = mutant.file.split('/').at(-1)!
@@ -149,7 +149,7 @@ export function judgesOf(mutant: Mutant, traces: Traced[]): Judges[] {
   return traces
     .flatMap(({ file, tests, hits }): Judges[] => {
       if (isModule !== isOfModules(file)) return []
-      // what is run before the first test is all tests' own
+      // what runs before the first test belongs to all tests
       const own = isModule || runs(hits['']) ? tests : tests.filter((test) => runs(hits[test.name]))
       if (own.length === 0) return []
       const seconds = own.reduce((sum, test) => sum + test.seconds, 0)

@@ -7,17 +7,17 @@ import type { Edit } from './edit.ts'
 import { editsOfModule } from './nix.ts'
 
 export interface Mutant extends Edit {
-  /** The same for as long as what it changes is the same, wherever that moves to. */
+  /** Depends on the changed text, not on its line, so it stays the same if the text moves. */
   id: string
   /** The program's name: `golden-lib`, or `module/auto-upgrade`. */
   agent: string
   /** Path in the project. */
   file: string
-  /** What it replaces. */
+  /** The text that it replaces. */
   was: string
 }
 
-/** Every program that there are mutants of, by the name that the command line takes. */
+/** Every program that has mutants, by its name on the command line. */
 export function programs(project: string): Map<string, string> {
   const all = (directory: string, ending: string, prefix: string): [string, string][] =>
     readdirSync(join(project, directory))
@@ -51,7 +51,7 @@ export async function mutantsOf(project: string, agent: string, file: string): P
 export const mutated = (text: string, { from, to, instead }: Edit): string =>
   text.slice(0, from) + instead + text.slice(to)
 
-/** What a mutant does, on one line. */
+/** Describes a mutant on one line. */
 export function told({ was, instead }: Mutant): string {
   const short = (text: string): string => {
     const line = text.trim().replaceAll(/\s+/g, ' ')
@@ -60,7 +60,7 @@ export function told({ was, instead }: Mutant): string {
   return instead.trim() ? `${short(was)} => ${short(instead)}` : `without ${short(was)}`
 }
 
-/** So many of them, the same for the same seed. */
+/** A random sample, the same for the same seed. */
 export function sample(mutants: Mutant[], count: number, seed: number): Mutant[] {
   const random = seeded(seed)
   const rest = [...mutants]

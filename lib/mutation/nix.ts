@@ -1,14 +1,14 @@
 import { nixReader, lineOf, type Node } from '../flake/syntax.ts'
 import type { Edit } from './edit.ts'
 
-/** Lists that a unit or a wrapper gets something by, of which each entry counts. */
+/** Lists of a unit or a wrapper in which each entry matters. */
 const lists =
   /(^|\.)(after|before|wants|wantedBy|requiredBy|path|runtimeInputs|assertions|kernelParams)$/
-/** Sets of a unit, each setting of which counts. */
+/** Sets of a unit in which each setting matters. */
 const sets = /(^|\.)(serviceConfig|timerConfig|unitConfig)$/
 const single = /(^|\.)(restartIfChanged|X-StopOnRemoval|RemainAfterExit)$/
 
-/** A module without one entry of what orders, equips or keeps its units. */
+/** All mutants of a module: each lacks one entry that orders or configures a unit, or equips one with programs. */
 export async function editsOfModule(path: string): Promise<Edit[]> {
   const { root, text } = (await nixReader())(path)
   const edits: Edit[] = []

@@ -15,9 +15,9 @@ import type { Judged } from './tally.ts'
 import type { Verdict } from './verdicts.ts'
 
 export interface Given {
-  /** The only cases that shall meet mutants. */
+  /** The only cases to run with mutants. */
   cases?: string[]
-  /** Cases that a mutant meets at most, in the order of `casesFor`. */
+  /** Maximum number of cases to run for a mutant, in the order of `casesFor`. */
   most?: number
   hosts?: string[]
   seed: number
@@ -32,11 +32,11 @@ const familiesOf: [RegExp, string[]][] = [
 ]
 
 /**
- * The cases that may notice a mutant: those first that were seen to run its lines, and none that was seen not to.
- * Among the first, the one that is most about that place: it runs lines near it that few others run. Of 165 controls,
- * whose case a person chose, that case was the first for 31 % (what takes least first: 10 %) and among the first three
- * for 50 % (25 %).
- * @param traces what cases have run of the agents, where `just coverage --case` has traced them as they are now
+ * The cases that may notice a mutant. Traced cases that run its lines come first; traced cases that do not are left
+ * out. The first ones are ordered by how specific a case is to that place: it runs lines near it that few others run.
+ * For 165 controls, whose case was chosen by hand, that case came first for 31 % (10 % if sorted by duration) and among
+ * the first three for 50 % (25 %).
+ * @param traces lines of the agents that cases have run, as far as `just coverage --case` has traced the present agents
  */
 export function casesFor(
   mutant: Mutant,
@@ -69,9 +69,9 @@ const ran = ({ lines: [from, to] }: Mutant, lines: number[]): boolean =>
   lines.some((line) => from <= line && line <= to)
 
 /**
- * How much a case is about a mutant's place, by the lines that it has run of the agent: each counts for less the more
- * cases run it, and half as much for every 16 lines that it is away.
- * @param all lines of every case that was traced
+ * How specific a case is to a mutant's place, by the lines of the agent that it has run: a line counts less the more
+ * cases run it, and half as much for every 16 lines of distance.
+ * @param all lines of every traced case
  */
 function nearnessTo(
   { lines: [from] }: Mutant,
@@ -86,8 +86,8 @@ function nearnessTo(
 }
 
 /**
- * Has the VMs meet each mutant that lives: one case after the other, until one is red by a check. All mutants meet
- * their next case in one run, so the VMs are prepared once for all of them.
+ * Runs scenarios against each surviving mutant, case by case, until a check fails. The next cases of all mutants share
+ * one run, so the VMs are prepared once for all of them.
  */
 export async function meetScenarios(
   judged: Judged[],
@@ -120,13 +120,13 @@ export async function meetScenarios(
         evidence: broken.found,
       })
   }
-  // VMs have run what no test reaches
+  // VMs may have run a line that no test reaches, so `not run` no longer holds
   for (const { one, cases } of living)
     if (cases.length > 0 && found.get(one.id) === one) found.set(one.id, { ...one, state: 'alive' })
   return [...found.values()]
 }
 
-/** A mutant as `just prove` takes what it cuts: any check that fails is one that noticed. */
+/** A mutant as a control for `just prove`: any failing check counts as having noticed it. */
 export async function controlOf(mutant: Mutant, named: string): Promise<Control> {
   const text = readFileSync(join(project, mutant.file), 'utf8')
   const scratch = scratchDirectory('mutant')

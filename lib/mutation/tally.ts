@@ -6,7 +6,7 @@ import { states, type State, type Verdict } from './verdicts.ts'
 
 export type Judged = Mutant & Verdict
 
-/** How many of a group came to what, and the part that was killed of those that make a difference. */
+/** The verdicts of a group of mutants, counted, and the fraction killed of those that are not equivalent. */
 export interface Tally {
   name: string
   mutants: number
@@ -23,7 +23,7 @@ function tally(name: string, judged: Judged[]): Tally {
   return { name, mutants: judged.length, counts, killed: real > 0 ? killed / real : undefined }
 }
 
-/** Per agent, per kind, and of all. */
+/** Tallies per agent, per kind, and of all mutants. */
 export function tallies(judged: Judged[]): { agents: Tally[]; kinds: Tally[]; all: Tally } {
   const agents = [...new Set(judged.map(({ agent }) => agent))]
   return {
@@ -53,7 +53,7 @@ export const row = ({ name, mutants, counts, killed }: Tally): string[] => [
   ...[name, `${mutants}`, ...states.map((state) => `${counts[state]}`), percent(killed)],
 ]
 
-/** The verdicts as one HTML file that needs nothing else: tables, and each mutant, those that live first. */
+/** The verdicts as one self-contained HTML file: tables, and each mutant, the survivors first. */
 export function page(judged: Judged[], about: string): string {
   const { agents, kinds: byKind, all } = tallies(judged)
   const grid = (what: string, rows: Tally[]): string =>
@@ -90,10 +90,10 @@ const colours: Record<State, string> = {
 const mutantRow = (one: Judged): string =>
   `<tr><td><code>${one.id}</code><br>${escape(place(one))}<td><b class="${colours[one.state]}">${one.state}</b><td>${one.kind}${one.within ? ` in <code>${escape(one.within)}</code>` : ''}<pre><del>${escape(one.was)}</del>\n<ins>${escape(one.instead)}</ins></pre><td>${escape(one.found)}</tr>`
 
-/** Where a mutant is, as an editor takes it. */
+/** A mutant's place in the form that editors understand. */
 const place = ({ file, lines: [line] }: Mutant): string => `${file}:${line}`
 
-/** One line for each mutant that nothing has noticed. */
+/** One row for each mutant that nothing has noticed. */
 export const survivors = (judged: Judged[]): string[][] =>
   judged
     .filter(({ state }) => state === 'alive' || state === 'not run')

@@ -2,17 +2,16 @@ import { quote } from '../quote.ts'
 import { existsSync, readFileSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 
-/** How often each line was at work, by file of nix/agents, line, and first word of what bash ran there. */
+/** How often each line ran, by file of nix/agents, line, and first word of the command that bash ran there. */
 export type Hits = Record<string, Record<number, Record<string, number>>>
 
-/** Where a traced program writes, where it is: in a scratch root, and in a guest. */
+/** Where a traced program writes, if the directory exists: in a scratch root, and in a guest. */
 export const traceDirectories = ['/trace', '/var/lib/agent-trace']
 
 /**
- * An agent that traces itself by bash's own xtrace, where there is a directory for that. What does it takes
- * the place of the first line, a comment, so that all others keep their numbers. An agent is put together from
- * several files, and each of them says at which line of the whole it begins. A program of another shell than
- * bash is left as it is.
+ * An agent that traces itself with bash's xtrace, where one of the directories exists. The code for that replaces the
+ * first line, a comment, so that all other lines keep their numbers. An agent is assembled from several files, and each
+ * of them reports at which line of the whole it begins. A program for another shell than bash is not changed.
  */
 export function traced(file: string, text: string, directories = traceDirectories): string {
   if (text.startsWith('#!')) return text
@@ -26,7 +25,7 @@ export function traced(file: string, text: string, directories = traceDirectorie
   return `${once}; : "@file ${file} $LINENO"${text.slice(first)}`
 }
 
-/** Reads what one process has written, into `hits`. */
+/** Reads the trace of one process into `hits`. */
 export function readTrace(text: string, hits: Hits): void {
   const begins = new Map<string, { file: string; line: number }[]>()
   const steps: { source: string; line: number; word: string }[] = []
@@ -39,14 +38,14 @@ export function readTrace(text: string, hits: Hits): void {
   }
   for (const { source, line, word } of steps) {
     const part = begins.get(source)?.findLast((one) => one.line <= line)
-    // its first line is what traces
+    // its first line is the tracing code
     if (!part || line === part.line) continue
     const words = ((hits[part.file] ??= {})[line - part.line + 1] ??= {})
     words[word] = (words[word] ?? 0) + 1
   }
 }
 
-/** The word that tells one command on a line from another; an assignment up to its `=`. */
+/** The word that distinguishes commands on the same line; an assignment up to its `=`. */
 export const firstWord = (command: string): string =>
   /^\w+(?:\[.*?\])?\+?=/.exec(command)?.[0].replace(/\[.*\]|\+/g, '') ?? command.split(' ')[0]!
 
@@ -59,7 +58,7 @@ export const merge = (into: Hits, from: Hits): void => {
       }
 }
 
-/** What each test has run, of the traces that tests/agents/root.ts keeps apart: by the test's name. */
+/** What each test has run, by the test's name; tests/agents/root.ts keeps their traces in separate directories. */
 export function readTraces(directory: string): Map<string, Hits> {
   const found = new Map<string, Hits>()
   if (!existsSync(directory)) return found

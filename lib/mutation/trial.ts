@@ -6,10 +6,10 @@ import { judgesOf, type Traced } from './map.ts'
 import { mutated, type Mutant } from './mutant.ts'
 import { keyOf, type Verdict } from './verdicts.ts'
 
-/** How many times as long as without a mutant a test file may take, and seconds more for its start. */
+/** Time limit of a test file: this many times its duration without a mutant, plus seconds for its start. */
 const patience = { times: 6, more: 120 }
 
-/** Whether a mutant has to be judged at all, and by what. */
+/** The tests that judge a mutant, and the key that tells whether an earlier verdict still holds. */
 export function prepare(mutant: Mutant, traces: Traced[]) {
   const judges = judgesOf(mutant, traces)
   const text = readFileSync(join(project, mutant.file), 'utf8')
@@ -18,7 +18,7 @@ export function prepare(mutant: Mutant, traces: Traced[]) {
 export type Prepared = ReturnType<typeof prepare>
 
 /**
- * Lays a mutant in the copy and runs the tests that reach its lines, what takes least first, until one fails twice
+ * Puts a mutant into the copy and runs the tests that reach its lines, the quickest file first, until one fails twice
  * in a row.
  */
 export async function meetTests(
@@ -40,7 +40,7 @@ export async function meetTests(
       for (let left = tests; left.length > 0;) {
         const ran = await judge(left)
         if (ran.state === 'green') break
-        // a machine that was busy for a moment, or a test that fails now and then, has judged nothing
+        // a single failure proves nothing: the machine may have been busy, or the test may be flaky
         const red = ran.tests.filter(({ passed }) => !passed).map(({ name }) => name)
         const suspects = red.length > 0 ? red : left
         const again = await judge(suspects)

@@ -19,12 +19,12 @@ export type State = (typeof states)[number]
 
 export interface Verdict {
   id: string
-  /** `not run`: nothing that was asked reaches its line, so nothing could have seen it. */
+  /** `not run`: no test or case that ran reaches its line, so nothing could have noticed it. */
   state: State
   /** The test or the check that failed; for an equivalent one, the reviewer's reason. */
   found: string
   seconds: number
-  /** What it depends on: the program, and the tests that run the line. */
+  /** A hash of what the verdict depends on: the program, and the tests that run the line. */
   key: string
 }
 
@@ -33,12 +33,12 @@ export const keyOf = (mutant: Mutant, text: string, judges: Judges[]): string =>
 
 const file = (): string => join(labHome(), 'mutants.json')
 
-/** How a run began, for `--resume`. */
+/** The options of a run, for `--resume`. */
 export interface Asked {
   agents: string[]
   seed: number
   sample?: number
-  /** The ids of those that were named. */
+  /** The ids of mutants given by name. */
   mutants?: string[]
 }
 interface Kept {
@@ -52,13 +52,13 @@ export function kept(): Kept {
     const found = JSON.parse(readFileSync(file(), 'utf8')) as Kept | null
     if (found?.verdicts) return found
   } catch {
-    // none yet, or damaged
+    // no file yet, or a damaged one
   }
-  // each mutant is judged anew
+  // every mutant is judged again
   return { verdicts: {} }
 }
 
-/** Keeps verdicts as they come. */
+/** Saves all verdicts; called after each new one. */
 export function keep(all: Kept): void {
   privateDirectory(labHome())
   writeFile(file(), `${JSON.stringify(all)}\n`, { over: 'any', mode: 0o600 })
@@ -69,13 +69,13 @@ const reviewed = 'tests/mutants/equivalent.toml'
 interface Reviewed {
   /** The mutant's id, as `just mutate --json` prints it. */
   id: string
-  /** For whoever reads the file: what the mutant does. */
+  /** What the mutant does, for readers of the file. */
   what: string
   reason: string
 }
 
 /**
- * The mutants that somebody has found to make no difference, by their ids.
+ * The reasons of reviewed mutants that make no difference, by the mutants' ids.
  * @throws Failure for an entry without an id or a reason
  */
 export function equivalents(path = join(project, reviewed)): Map<string, string> {

@@ -2,7 +2,7 @@ import type { Facts } from './host.ts'
 
 /**
  * What the source plan (its Task 5) expects of a host's configuration: every lab host is headless,
- * upgrades itself and keeps a golden generation; the two that the plan names have its services.
+ * upgrades itself and keeps a golden generation; the two named in the plan have the plan's services.
  */
 function expectedOf(host: string): Partial<Facts> {
   const every = { desktop: [], autoUpgradeEnable: true, goldenEnable: true }
@@ -16,7 +16,7 @@ export interface Difference {
   found: string
 }
 
-/** The facts that are not as the plan expects them. */
+/** The facts that differ from what the plan expects. */
 export const differences = (host: string, facts: Facts): Difference[] =>
   Object.entries({ hostName: host, ...expectedOf(host) })
     .map(([fact, expected]) => ({

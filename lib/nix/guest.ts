@@ -5,19 +5,19 @@ import { evaluationStore } from './store.ts'
 import { labFlake, project, type GuestKind } from '../settings.ts'
 import type { Vm } from '../vm/vm.ts'
 
-/** A way to get from `hosts/<name>` to a bootable disk; all that comes after is the same code. */
+/** A way to get from `hosts/<name>` to a bootable disk; everything after that is common code. */
 export interface Guest {
   kind: GuestKind
   /** The flake's attribute set that holds this guest's configurations. */
   attribute: 'labConfigurations' | 'nixosConfigurations'
-  /** Why this one, for the line that says so. */
+  /** Why this guest was chosen, for the log line. */
   reason: string
 }
 
 /**
- * The guest that `LAB_GUEST` asks for. `auto` takes NixOS where the machine runs it, or where the
- * flake offers nothing else, and the embedded guest everywhere else.
- * @throws Failure (usage) for another word
+ * The guest that `LAB_GUEST` selects. `auto` selects NixOS where the machine runs it, or where the
+ * flake offers nothing else, and otherwise the embedded guest.
+ * @throws Failure (usage) for any other value
  */
 export function chooseGuest(): Guest {
   const wanted = process.env['LAB_GUEST'] || 'auto'
@@ -44,18 +44,18 @@ const debian = (reason: string): Guest => ({
   reason,
 })
 
-/** By its text: an evaluation to find this out would cost every task a second. */
+/** Whether the text of flake.nix mentions `labConfigurations`: evaluating it would cost every task a second. */
 function offersLab(flake: string): boolean {
   if (flake === project) return true
   const file = join(flake, 'flake.nix')
-  // without one, its absence is said by whoever needs it
+  // a missing flake.nix is reported later, by the code that needs it
   return !existsSync(file) || readFileSync(file, 'utf8').includes('labConfigurations')
 }
 
-/** The guest that a VM was made as, whatever `LAB_GUEST` says now. */
+/** The guest as which a VM was made, whatever `LAB_GUEST` says now. */
 export const guestOf = ({ guest, host }: Vm): Guest =>
   ({ nixos, debian })[guest](`\`${host}\` was made as one`)
 
-/** Options that name the store in which hosts are evaluated: the machine's own for NixOS. */
+/** Nix options for the store in which hosts are evaluated: none for NixOS, which uses the machine's own store. */
 export const guestStore = ({ kind } = chooseGuest()): string[] =>
   kind === 'nixos' ? [] : evaluationStore()

@@ -7,7 +7,7 @@ import { evaluate, realise } from './nix.ts'
 import { labFlake, project, type GuestKind } from '../settings.ts'
 import { readVm } from '../vm/vm.ts'
 
-/** What the lab needs to know of a host's configuration: `nix/lab/facts.nix` says where it stands. */
+/** What the lab needs to know of a host's configuration; `nix/lab/facts.nix` reads it. */
 export interface Facts {
   hostName: string
   primaryUser: string
@@ -15,7 +15,7 @@ export interface Facts {
   cli: string[]
   networking: string[]
   autoUpgradeEnable: boolean
-  /** NixOS's own upgrades. */
+  /** Whether NixOS's own `system.autoUpgrade` is on. */
   systemAutoUpgrade: boolean
   comin: boolean
   goldenEnable: boolean
@@ -23,22 +23,22 @@ export interface Facts {
   schedule: string
   /** Units that a boot must bring up to count as good. */
   validateServices: string[]
-  /** Services that the configuration declares, by the names of its lists. */
+  /** Services that the configuration declares, as its lists name them. */
   declared: string[]
   /** The unit of each declared service that has one. */
   units: Record<string, string>
-  /** Units of which no failure counts: `lab.toml`'s. */
+  /** Units whose failure does not count, from `lab.toml`. */
   mayFail: string[]
-  /** What this guest cannot have, with the reason. */
+  /** What this guest cannot provide, with the reason. */
   unavailable: Record<string, string>
   syncthingAddress: string
   /** Files that sops-nix decrypts, with the owner and mode that they must have. */
   secrets: { path: string; owner: string; mode: string }[]
-  /** The units of `lab.toml`, and whether the host has them, as a service and as a timer. */
+  /** The units named in `lab.toml`, and whether the host has them as a service and as a timer. */
   agents: Record<'upgrade' | 'sync' | 'golden', { unit: string; present: boolean; timer: boolean }>
-  /** The primary user's. */
+  /** The primary user's home directory. */
   home: string
-  /** What the host's own configuration says of its clones; null where it has not our agents. */
+  /** The clones, by the host's own configuration; null where it does not have our agents. */
   clones: { branch: string | null; flake: string | null; dotfilesBranch: string | null }
   /** Such as `x86_64-linux`; null where the host does not say. */
   platform: string | null
@@ -50,17 +50,17 @@ export interface Host {
   /** Store path of `system.build.toplevel`, known before it is built. */
   toplevel: string
   derivation: string
-  /** The guest that it was read for. */
+  /** The guest for which it was read. */
   guest: GuestKind
-  /** The disk that a NixOS host mounts; null where the lab cannot make one like it. */
+  /** The disk that a NixOS host mounts; null where the lab cannot make such a disk. */
   layout?: DiskLayout | null
 }
 
 /**
  * Reads a host's configuration in one evaluation. A NixOS host of another flake is read with what
- * the lab adds to it, which no file of that flake holds.
+ * the lab adds to it (nix/lab/foreign.nix), which no file of that flake contains.
  * @param attribute `labConfigurations` or `nixosConfigurations`
- * @param disko whether it keeps the disk of its own disko, whatever that is; default: as its VM was made
+ * @param disko whether the host keeps the disk layout of its own disko; default: as its VM was made
  * @throws Failure with nix's own words
  */
 export async function readHost(
@@ -70,7 +70,7 @@ export async function readHost(
   flake = labFlake(),
   disko = readVm(name)?.disko ?? false,
 ): Promise<Host> {
-  // of the lab's flake always: a world's tree need not have its lab.toml
+  // always from the lab's flake: the tree of a world may have no lab.toml
   const { user, units, paths, mayFail } = await labSettings()
   const nixos = attribute === 'nixosConfigurations'
   const names = JSON.stringify(JSON.stringify({ user, units, flake: paths.flake }))
@@ -96,8 +96,8 @@ export async function readHost(
 }
 
 /**
- * What a host upgrades from against what `lab.toml` says: the lab's remotes and clones go by the latter.
- * @returns what is different and how to say it, or undefined
+ * Compares what a host upgrades from with `lab.toml`, by which the lab makes its remotes and clones.
+ * @returns a message about the first difference, or undefined
  */
 export function disagreement(
   { facts, name }: Pick<Host, 'facts' | 'name'>,
@@ -115,7 +115,7 @@ export function disagreement(
   return `\`${name}\` ${what} \`${own}\`, and \`${key}\` of lab.toml is \`${ours}\``
 }
 
-/** How the disk image of a NixOS host is wanted of disko. */
+/** How disko is to make the disk image of a NixOS host. */
 export interface ImageWanted {
   /** Bytes. */
   size: number
@@ -123,7 +123,7 @@ export interface ImageWanted {
   emulated: boolean
 }
 
-/** Derivation of the program that makes the disk image of a NixOS host, by disko. @throws Failure */
+/** The derivation of disko's program that makes the disk image of a NixOS host. @throws Failure */
 export const readImageBuilder = (
   name: string,
   wanted: ImageWanted,
@@ -142,7 +142,7 @@ export const readImageBuilder = (
     [],
   )
 
-/** The Nix function of nix/lab/foreign.nix with its arguments, all but the host. @param image by disko */
+/** The Nix function of nix/lab/foreign.nix with all arguments but the host. @param image if disko makes the disk */
 function prepared(image?: Partial<ImageWanted>): string {
   const size = image?.size === undefined ? 'null' : `"${Math.round(image.size / 1024 ** 2)}M"`
   const disko = `(${text('disko')}) { imageSize = ${size}; emulated = ${image?.emulated ?? false}; }`
@@ -155,7 +155,7 @@ function prepared(image?: Partial<ImageWanted>): string {
 
 const text = (name: string): string => readFileSync(join(project, `nix/lab/${name}.nix`), 'utf8')
 
-/** Builds the toplevels of hosts; what is built already costs nothing. @param say told the counts */
+/** Builds the toplevels of hosts; an existing build costs nothing. @param say receives the progress counts */
 export const buildHosts = (
   hosts: Host[],
   store: string[],

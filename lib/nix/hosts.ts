@@ -7,10 +7,10 @@ import { labFlake } from '../settings.ts'
 import { theVm, type Vm, knownVms } from '../vm/vm.ts'
 
 /**
- * The hosts that a task works on: those named, else those of `LAB_HOSTS`, a list with blanks or commas;
- * without it, all that the flake offers to the lab.
- * @param dryRun whether the flake is to stay as it is, also where its lock lacks an input
- * @throws Failure (usage) for a name that is none, or that the flake does not have
+ * The hosts that a task works on: those named, else those of `LAB_HOSTS` (separated by blanks or commas), else all
+ * hosts that the flake offers to the lab.
+ * @param dryRun do not write to the flake, even where its lock file lacks an input
+ * @throws Failure (usage) for an invalid name, or one that the flake does not have
  */
 export async function chooseHosts(
   named: string[] | undefined,
@@ -42,11 +42,11 @@ export async function chooseHosts(
   return chosen.length > 0 ? chosen : offered
 }
 
-/** The VMs that a task works on: those named, else every one there is. */
+/** The VMs that a task works on: those named, else all existing ones. */
 export const chooseVms = (named: string[] | undefined): Vm[] =>
   (named?.length ? [...new Set(named.map(hostName))] : knownVms()).map(theVm)
 
-/** The same, for a task that has no use without one. @throws Failure where there is none */
+/** The same, for a task that needs at least one VM. @throws Failure where there is none */
 export function someVms(named: string[] | undefined): Vm[] {
   const vms = chooseVms(named)
   if (vms.length > 0) return vms

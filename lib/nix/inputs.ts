@@ -3,13 +3,13 @@ import { run } from '../run.ts'
 import { counting } from '../retry.ts'
 
 export interface Input {
-  /** As flake.lock calls it. */
+  /** Its name in flake.lock. */
   name: string
   /** Store path. */
   path: string
 }
 
-/** The inputs of a flake and theirs, as far as they are in a store. @param lock the text of flake.lock */
+/** A flake's direct and indirect inputs that are in a store. @param lock the text of flake.lock */
 export async function lockedInputs(lock: string, store: string[]): Promise<Input[]> {
   const all = await inputs(lock)
   const missing = await invalid(all, store)
@@ -17,8 +17,8 @@ export async function lockedInputs(lock: string, store: string[]): Promise<Input
 }
 
 /**
- * Fetches all inputs of a flake into this machine's store, where one is not there.
- * @param flake a reference to it
+ * Fetches all inputs of a flake into the store, if any is missing there.
+ * @param flake a flake reference
  * @throws Failure with nix's own words
  */
 export async function fetchInputs(
@@ -35,7 +35,7 @@ export async function fetchInputs(
   )
 }
 
-/** Where the store has them: by the hash that they are locked to, and the name that all of them have. */
+/** The inputs' store paths, computed from the locked hash and the name `source` that all of them have. */
 async function inputs(lock: string): Promise<Input[]> {
   const { nodes } = JSON.parse(lock) as { nodes: Record<string, { locked?: { narHash?: string } }> }
   const locked = Object.entries(nodes).flatMap(([name, node]) => {
@@ -44,7 +44,7 @@ async function inputs(lock: string): Promise<Input[]> {
   })
   return Promise.all(
     locked.map(async ({ name, hash }) => {
-      // asks no store: this one may not be there yet, and of several that make it at once some fail
+      // needs no store: it may not exist yet, and of several processes that create it at once some fail
       const print = ['--store', 'dummy://', '--print-fixed-path', '--recursive', 'sha256']
       return { name, path: (await run('nix-store', [...print, hash, 'source'])).stdout.trim() }
     }),

@@ -19,22 +19,22 @@ const features = [
 ]
 
 /**
- * Runs nix with flakes on. Flags that only some versions have are not used: Debian 12 carries 2.8.
+ * Runs nix with flakes enabled. Only use flags that all versions have: Debian 12 ships 2.8.
  * @throws Failure with nix's own last words
  */
 export const nix = (args: string[], options: RunOptions = {}) =>
   run('nix', [...features, ...args], { timeout: 300, ...options })
 
-/** Of a NixOS host, 1.1 GB was seen: a flake of 18 hosts would take a laptop's memory at once. */
+/** One evaluation of a NixOS host took up to 1.1 GB: 18 hosts at once would fill a laptop's memory. */
 const evaluations = gate(
   Math.max(1, Math.min(availableParallelism(), Math.floor(freemem() / 1.5e9))),
 )
 
 /**
  * One evaluation: a Nix function, given as text, applied to an attribute of a flake.
- * @param flake its directory, of which nix takes git's view where it is a repository
+ * @param flake its directory; in a git repository, nix sees only the files that git tracks
  * @param store options that name the store to write derivations to
- * @param options `readOnly` keeps nix from writing inputs that it has found into the flake's lock
+ * @param options `readOnly` keeps nix from writing newly resolved inputs into the flake's lock file
  * @returns the JSON value
  */
 export async function evaluate<T>(
@@ -49,7 +49,7 @@ export async function evaluate<T>(
   const of = [...store, ...(readOnly ? ['--no-write-lock-file'] : [])]
   const args = ['eval', ...of, '--json', `${flake}#${attribute}`, '--apply', apply]
   try {
-    // what nix says of a wrong definition may be longer than what a failure keeps of a command's words
+    // nix's message about a wrong definition may be longer than the output that a failed command keeps
     const { stdout, stderr, code } = await nix(args, { ...options, allow: [1] })
     if (code === 0) return JSON.parse(stdout) as T
     throw new Failure('nix gives no reason', { evidence: stderr })
@@ -65,12 +65,13 @@ export async function evaluate<T>(
 }
 
 /**
- * Of a path that ends elsewhere for nix, and of a directory without a `flake.nix`, nix takes another flake without a
- * word: the one at the shorter path, or in a directory above. The lab's own settings would be of this one.
+ * Refuses paths for which nix silently takes another flake: for a path with `?` or `#`, the one at the shorter path;
+ * for a directory without `flake.nix`, the one in a directory above. The lab would still read its settings from the
+ * given one.
  * @throws Failure
  */
 function refuseAnother(flake: string, attribute: string): void {
-  // another reference is of the lab's own making
+  // any other reference was made by the lab itself
   if (!flake.startsWith('/')) return
   const [end] = /[?#]/.exec(flake) ?? []
   if (end !== undefined) {
@@ -89,7 +90,7 @@ function refuseAnother(flake: string, attribute: string): void {
 /**
  * Builds derivations and returns their output paths, in order. `nix-store --realise` rather than
  * `nix build`, whose syntax for a derivation changed between versions.
- * @param say told what is built and fetched, as nix counts it
+ * @param say receives lines with nix's counts of builds and downloads
  * @throws Failure with the last lines of the builder that failed
  */
 export async function realise(
@@ -103,7 +104,7 @@ export async function realise(
   const { timeout = 1800 } = rest
   let last = ''
   const onLine = (line: string): void => {
-    // at once, as most builds take less than the second in which time is told
+    // at once, as most builds finish before the time is first reported, after a second
     if (seen.take(line) && say && seen.line() !== last) say((last = seen.line()))
   }
   const realised = () => run('nix-store', args, { onLine, ...rest, timeout })
@@ -116,15 +117,15 @@ export async function realise(
     if (!(error instanceof Failure) || !seen.errors()) throw error
     if (/namespaces (are not enabled|that are required)/.test(seen.errors()))
       await requireNamespaces()
-    // what it printed was meant for a program
+    // the output itself is JSON, so the evidence is nix's errors from it
     throw new Failure(error.message, { ...error.detail, evidence: seen.errors() })
   }
 }
 
 /**
  * Copies a closure from this machine's store into a guest's, over SSH.
- * @param host what ssh_config calls it
- * @returns bytes that were copied
+ * @param host its name in `sshConfig`
+ * @returns number of bytes copied
  * @throws Failure
  */
 export async function copyTo(
@@ -141,7 +142,7 @@ export async function copyTo(
   }
   const seen = progress()
   const onLine = (line: string): void => void seen.take(line)
-  // the guest trusts whoever may log in as its root
+  // --no-check-sigs: the guest trusts everyone who can log in as its root
   const args = ['copy', '--no-check-sigs', '--log-format', 'internal-json', '--to', `ssh://${host}`]
   try {
     const env = { NIX_SSHOPTS: `-F ${sshConfig}` }
@@ -163,7 +164,7 @@ export interface PathInfo {
 export async function closure(path: string, store: string[]): Promise<PathInfo[]> {
   const { stdout } = await nix(['path-info', ...store, '--json', '--recursive', path])
   const info = JSON.parse(stdout) as PathInfo[] | Record<string, PathInfo>
-  // a list up to 2.18, an attribute set by path since
+  // a list up to nix 2.18, an object by path since then
   return Array.isArray(info)
     ? info
     : Object.entries(info).map(([key, value]) => ({ ...value, path: key }))
@@ -173,27 +174,27 @@ const unreached =
   /unable to download|could(?:n't| not) resolve host|failed to open archive|failed to connect|unable to access/i
 
 /**
- * The error that came first in what nix printed, with the lines that belong to it. Errors that only follow from
- * another are passed over: nix 2.34 names what failed and then all that needs it, up to the whole system.
- * @param said standard error; where it has no error, its last lines are the answer
+ * The first error in nix's output, with the lines that belong to it. Errors that only follow from another are skipped:
+ * nix 2.34 names what failed and then everything that depends on it, up to the whole system.
+ * @param said standard error; if it has no error, its last lines are returned
  */
 export function firstError(said: string): string {
   const errors = said.match(/^error:.*(?:\n(?:[ \t].*)?)*/gm) ?? []
   const first = errors.find((each) => !/\d+ dependenc(y|ies) (failed|of derivation)/.test(each))
   const lines = (first ?? errors[0] ?? lastLines(said)).trimEnd().split('\n')
-  // its own words come first, the innermost error of a trace or the end of a builder's log last
+  // the message comes first; the innermost error of a trace, or the end of a builder's log, comes last
   return lines.length > 12
     ? [...lines.slice(0, 2), ...lines.slice(-10)].join('\n')
     : lines.join('\n')
 }
 
-/** In one line, what an error of nix says: of a trace the innermost. */
+/** The message of a nix error on one line: the innermost one of a trace. */
 export const causeIn = (error: string): string | undefined => lastError(error)?.[1]
 
 const lastError = (words: string): RegExpExecArray | undefined =>
   [...words.matchAll(/^\s*error:\s*(?:error:\s*)*(\S.*)/gm)].at(-1)
 
-/** nix prints a trace with the cause at its end; the last `error:` says what to mend and where. */
+/** nix prints a trace that ends with the cause: its last `error:` says what to fix and where. */
 async function evaluationFailure(
   flake: string,
   attribute: string,
@@ -208,7 +209,7 @@ async function evaluationFailure(
     `Cannot evaluate \`${flake}#${attribute}\`: ${cause?.[1] ?? failure.message}`,
     {
       ...failure.detail,
-      // of words that are many the first, as the values in them come last
+      // if the cause is long, its first lines: the values in it come last
       evidence:
         cause && words.length - end.length > cause.index
           ? words.slice(cause.index).trimStart().split('\n').slice(0, 8).join('\n')
@@ -229,24 +230,24 @@ export const withoutHosts = (flake: string, attribute: string, lacks: string): F
 async function hintFor(flake: string, words: string, cause: string): Promise<string | undefined> {
   const odd = oddIn(flake)
   if (odd !== undefined && isForOdd(cause)) {
-    return `nix cannot spell the path of this flake, for the ${oneLine(`\`${odd}\``)} in it: move it, or mount it elsewhere`
+    return `nix cannot handle the path of this flake, because of the ${oneLine(`\`${odd}\``)} in it: move it, or mount it elsewhere`
   }
   if (/permission denied|not permitted|^creating directory|read-only file system/i.test(cause))
-    return 'This user may not write there: nix wants a home, and a store of the user or its daemon (Debian: nix-setup-systemd)'
+    return 'This user may not write there: nix needs a home directory, and a store of this user or its daemon (Debian: nix-setup-systemd)'
   if (unreached.test(cause))
-    return `${unfetched(flake, words)} could not be fetched: see that this machine reaches where it is`
+    return `${unfetched(flake, words)} could not be fetched: check that this machine can reach its server`
   const isOfFile = /no such file|path .* does not exist|not tracked|does not contain|find a flake/i
   if (!isOfFile.test(cause) && !(await hasUntracked(flake))) return undefined
   return 'A file that git does not track is invisible to a flake: git add --intent-to-add it'
 }
 
-/** Whether there is a Nix file that the flake does not see, be it ignored or forgotten. */
+/** Whether there is a Nix file that git does not track, ignored or forgotten, so that the flake does not see it. */
 async function hasUntracked(flake: string): Promise<boolean> {
   const ask = ['-C', flake, 'ls-files', '--others', '--', '*.nix']
   return (await run('git', ask, { allow: [127, 128] })).stdout !== ''
 }
 
-/** What nix could not fetch: an input of the flake, by its revision. */
+/** What nix could not fetch, in words: the input whose locked revision is in nix's output. */
 export function unfetched(flake: string, words: string): string {
   const path = join(flake, 'flake.lock')
   if (!existsSync(path)) return 'An input of the flake'

@@ -1,6 +1,6 @@
 /**
- * Nix's own account of what it does, as `--log-format internal-json` gives it: one JSON object a
- * line on standard error, behind `@nix `. The numbers are those of `ActivityType` and `ResultType`
+ * An event of nix's `--log-format internal-json`: one JSON object per line on standard error, after
+ * `@nix `. The numbers are those of `ActivityType` and `ResultType`
  * in nix's `src/libutil/logging.hh`; they have been the same since 2.4.
  */
 interface Event {
@@ -15,22 +15,22 @@ interface Event {
 
 const activity = { copyPath: 100, copyPaths: 103, builds: 104, build: 105 }
 const result = { buildLogLine: 101, progress: 105 }
-/** Levels of a message: what stops nix, and what it warns of. */
+/** The level of messages about errors that stop nix. */
 const levels = { error: 0 }
 
-/** Counts as nix-output-monitor has them, and the last words of whatever failed. */
+/** Counts like those of nix-output-monitor, and the last log lines of what failed. */
 export interface Progress {
-  /** Takes one line of standard error; true when it was nix's and not some other program's. */
+  /** Processes one line of standard error; true if it is an event of nix, not another program's output. */
   take: (line: string) => boolean
-  /** One line: what is done, what runs, what is left. Empty before there is anything to count. */
+  /** One line with counts of builds and downloads, and what is being built. Empty before there is anything to count. */
   line: () => string
-  /** What was copied, in bytes. */
+  /** Bytes copied. */
   copied: () => number
   /** Error messages with the last lines of the builders that failed, without colours. */
   errors: () => string
 }
 
-/** Follows what nix says in its own log format, of which it gets every line. */
+/** Follows nix's progress; `take` must get every line of its log. */
 export function progress(): Progress {
   const counted = new Map<number, { done: number; expected: number; failed: number }>()
   const kinds = new Map<number, number>()
@@ -55,7 +55,7 @@ export function progress(): Progress {
       kinds.set(id, type)
       if (type === activity.build) building.set(id, { name: nameOf(fields?.[0]), log: [] })
     },
-    // counts outlive their activity: a second round of builds goes on from the first
+    // counts stay when their activity ends: a second round of builds continues those of the first
     stop: ({ id }) => void building.delete(id ?? -1),
     result: ({ id, type, fields = [] }) => {
       if (id === undefined) return

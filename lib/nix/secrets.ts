@@ -7,7 +7,7 @@ import { lock, locked } from '../lock.ts'
 import { labHome } from '../settings.ts'
 import { writeFile } from '../write-file.ts'
 
-/** An age key of the lab: a VM's own, or the lab's, by which its owner reads what is sealed. */
+/** An age key of the lab: a VM's own, or the lab's, with which the lab's user reads sealed files. */
 export interface AgeKey {
   /** The file that `age --identity` and sops take. */
   path: string
@@ -19,11 +19,11 @@ type PublicKey = Pick<AgeKey, 'recipient'>
 
 const keyFile = (name: string): string => join(labHome(), 'keys', 'age', `${name}.txt`)
 
-/** The age key of a VM, when it has one. */
+/** The text of a VM's age key file, if it has one. */
 export const ageKeyText = (host: string): string | undefined =>
   existsSync(keyFile(host)) ? readFileSync(keyFile(host), 'utf8') : undefined
 
-/** Makes an age key, once. @throws Failure when the file that is there holds none */
+/** The age key of that name, made on first use. @throws Failure when an existing file contains no key */
 export async function ensureAgeKey(name: string): Promise<AgeKey> {
   const { generateX25519Identity, identityToRecipient } = await import('age-encryption')
   const path = keyFile(name)
@@ -51,10 +51,10 @@ export async function ensureAgeKey(name: string): Promise<AgeKey> {
 /**
  * A file as `sops` writes it (version 3 of its format: docs of getsops/sops, "Encryption protocol"):
  * each value under AES-256-GCM with one data key, the data key under age for each recipient, and a
- * MAC over all values, so that a reader sees whether one was changed or taken away.
+ * MAC over all values, so that a reader notices if one was changed or removed.
  * @param values text by name
  * @returns YAML
- * @throws Failure for a name that YAML would read otherwise, or a value that is empty
+ * @throws Failure for a name that YAML would not read as that text, or an empty value
  */
 export async function seal(
   values: Record<string, string>,
@@ -67,10 +67,10 @@ export async function seal(
   const lines = Object.entries(values).map(([name, value]) => {
     if (!/^[a-z][a-z0-9_-]*$/.test(name))
       throw new Failure(`Cannot seal a secret named \`${name}\``)
-    // sops leaves these as they are
+    // sops does not encrypt empty values
     if (value === '') throw new Failure(`Cannot seal the secret \`${name}\`: it is empty`)
     hash.update(value)
-    // the name is authenticated with the value, so that two values cannot change places
+    // the name is authenticated with the value, so that two values cannot be swapped
     return `${name}: ${encrypt(key, value, `${name}:`)}`
   })
   const lastModified = `${now.toISOString().slice(0, 19)}Z`
@@ -97,9 +97,9 @@ export async function seal(
   ].join('\n')
 }
 
-/** @param context what the value is bound to: its path in the file, or the time for the MAC */
+/** @param context authenticated with the value: its path in the file, or the modification time for the MAC */
 function encrypt(key: Buffer, value: string, context: string): string {
-  // of sops' own length, which other programs' 12 bytes are not
+  // sops uses 32 bytes here, unlike the usual 12
   const iv = randomBytes(32)
   const cipher = createCipheriv('aes-256-gcm', key, iv).setAAD(Buffer.from(context))
   const data = Buffer.concat([cipher.update(value, 'utf8'), cipher.final()])
@@ -109,7 +109,7 @@ function encrypt(key: Buffer, value: string, context: string): string {
 
 const header = '# Made by `seal-secrets` of the lab, which writes it anew.'
 
-/** `.sops.yaml`: who may read which file, for a person who edits one with sops itself. */
+/** `.sops.yaml`: who can read which file, for users who edit one with sops itself. */
 export const sopsRules = (owner: PublicKey, hosts: Record<string, PublicKey>): string =>
   [
     header,
@@ -126,8 +126,8 @@ export const sopsRules = (owner: PublicKey, hosts: Record<string, PublicKey>): s
   ].join('\n')
 
 /**
- * Whether a file is the lab's, and so may be written over: a `.sops.yaml` as the lab writes one, or the greeting sealed
- * and nothing beside it, as a person may have added rules, or secrets with sops.
+ * Whether a file is the lab's own, and may be overwritten: a `.sops.yaml` exactly as the lab writes it, or a file with
+ * only the sealed greeting. A user may have added rules, or secrets with sops, to other files.
  */
 export const isOurs = (text: string): boolean =>
   isOwnRules(text) || /^greeting: ENC\[.*\nsops:\n( .*\n)*$/.test(text)

@@ -14,14 +14,14 @@ import { Failure } from '../failure.ts'
 import { imageKey, type BaseImage, type ImageOptions } from '../image/base.ts'
 import { labCache } from '../settings.ts'
 
-/** Where something is in a store of Nix. */
+/** An absolute path in a Nix store. */
 export type StorePath = `/${string}`
 
 /**
- * Options for every nix command that evaluates or builds for the guest. The store is a directory
- * of its own, as the guest's kernel is an input that is not in the derivation (see toplevel.nix);
- * the sandbox gives builders what they may use: a POSIX shell, cp, mkdir, ln, chmod, cat, rm, and
- * the image's kernel and first stage. Works as root and, through user namespaces, as anyone.
+ * Options for every nix command that evaluates or builds for the guest. The store is a separate
+ * directory, as the guest's kernel is an input that is not in the derivation (see toplevel.nix).
+ * The sandbox gives builders a POSIX shell, cp, mkdir, ln, chmod, cat, rm, and the image's kernel
+ * and first stage. Works as root and, through user namespaces, as any user.
  */
 export function storeOptions(base: BaseImage): string[] {
   if (/[\s?=]/.test(base.dir)) {
@@ -40,7 +40,7 @@ export function storeOptions(base: BaseImage): string[] {
   ]
 }
 
-/** The same for a task that only evaluates, which an image need not exist for. */
+/** The same for a task that only evaluates, for which no image has to exist. */
 export function evaluationStore(options: ImageOptions = {}): string[] {
   const cache = options.cache ?? labCache()
   const current = join(cache, 'images', imageKey(options))
@@ -52,30 +52,30 @@ function evaluationOptions(store: string): string[] {
   layOut(store)
   return ['--store', store, ...ownStore]
 }
-/** For a store of the user's own, which has no build users and no cache. */
+/** For a store that belongs to the user: it has no build users and no cache. */
 const ownStore = ['--option', 'build-users-group', '', '--option', 'substituters', '']
 
 /**
- * Makes a new store, whole at once. Two nix commands that find none both make it in place, and one of
- * them fails: by the link in its gcroots that is there already, or by a `db/schema` that it reads while
- * the other writes it (both seen with 2.8, the first with 2.34 too).
- * @throws Failure when nix cannot be run or makes none
+ * Creates a new store elsewhere and moves it into place at once. Two nix commands that find no store both create it in
+ * place, and one of them fails: because the link in gcroots exists already, or because it reads `db/schema` while the
+ * other writes it (both seen with 2.8, the first with 2.34 too).
+ * @throws Failure when nix cannot be run or creates no store
  */
 function layOut(store: string): void {
-  // one that is not whole nix itself completes
+  // nix itself completes a partial store
   if (existsSync(join(store, 'nix'))) return
   const made = mkdtempSync(`${store}-`)
   try {
     chmodSync(made, 0o755)
     execFileSync('nix-store', ['--store', made, ...ownStore, '--init'], { stdio: 'pipe' })
     const profiles = join(made, 'nix/var/nix/gcroots/profiles')
-    // nix 2.34.8 makes none, others one that leads to where the store was made
+    // nix 2.34.8 creates no such link, other versions one to the temporary place
     rmSync(profiles, { force: true })
     symlinkSync(join(store, 'nix/var/nix/profiles'), profiles)
     renameSync(made, store)
   } catch (error) {
     rmSync(made, { recursive: true, force: true })
-    // somebody else was first
+    // another process was first
     if (existsSync(join(store, 'nix'))) return
     const { code, stderr } = error as NodeJS.ErrnoException & { stderr?: Buffer }
     throw new Failure(`Cannot make a Nix store in \`${store}\``, {

@@ -6,12 +6,12 @@ import { nixReader, parts, staticText } from '../flake/syntax.ts'
 import { run } from '../run.ts'
 import { project } from '../settings.ts'
 
-/** Choices as a person gave them; services are of one list, with commas or not. */
+/** Choices as the user gave them; all services are in one list, whose elements may contain commas. */
 export type GivenChoices = Omit<HostChoices, 'cli' | 'networking'> & { services: string[] }
 
 /**
- * The choices, if a host can be made of them: each is held to what the modules' options take.
- * @throws Failure (usage) for the first that is wrong
+ * The choices, validated: each is checked against what the modules' options accept.
+ * @throws Failure (usage) for the first invalid one
  */
 export async function hostChoices(given: GivenChoices): Promise<HostChoices> {
   const name = hostName(given.name)
@@ -22,7 +22,7 @@ export async function hostChoices(given: GivenChoices): Promise<HostChoices> {
     'Write a-z, 0-9, _, hyphen and dot',
   )
   if (user === 'root')
-    throw usage('Cannot use `root` as the primary user', 'It is a person who logs in')
+    throw usage('Cannot use `root` as the primary user', 'The primary user is a person who logs in')
   const device = matching(
     given.device,
     /^\/dev\/(?!.*\.\.)[A-Za-z0-9][\w.:+/-]*$/,
@@ -53,7 +53,7 @@ function oneOf(text: string, known: string[], what: string): string {
   throw usage(`Cannot find ${what} \`${oneLine(text)}\``, `There are ${known.join(', ')}`)
 }
 
-/** systemd says whether it is a calendar event; where there is none, the host's own will. */
+/** Checks a calendar event with systemd; without systemd here, the host's own will report a wrong one. */
 async function calendar(text: string): Promise<string> {
   const plain = matching(
     text,
@@ -70,8 +70,8 @@ async function calendar(text: string): Promise<string> {
 }
 
 /**
- * The names that a module's option takes: those of the first `enum` in its file, the one place
- * where they stand.
+ * The names that a module's option accepts, read from the first `enum` in its file, so that they are
+ * written in one place only.
  * @param module file under `nix/modules`
  */
 export async function namesIn(module: string): Promise<string[]> {

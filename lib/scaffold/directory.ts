@@ -17,10 +17,10 @@ import { usage } from '../failure.ts'
 import { cannot, readRegular, requireWritable, writeFile } from '../write-file.ts'
 
 /**
- * Looks whether a host's files may be written where the flake reads them.
+ * Checks that a host's files may be written where the flake reads them.
  * @param files absolute paths
- * @param own where the host is: a directory, or the one file
- * @throws Failure (usage) when it exists and `force` is not given, or lies behind a symlink or a file
+ * @param own the host's directory, or its only file
+ * @throws Failure (usage) when `own` exists and `force` is not given, or when a path leads through a symlink or a file
  */
 export function requireRoom(
   flake: string,
@@ -31,7 +31,7 @@ export function requireRoom(
 ): void {
   requireWay(flake, files)
   if (force) return
-  // the same host in the other form would be there twice
+  // a host that exists in the other form (file or directory) would be there twice
   const other = own.endsWith('.nix') ? own.slice(0, -4) : `${own}.nix`
   for (const path of [own, other]) {
     if (!lstatSync(path, { throwIfNoEntry: false })) continue
@@ -43,9 +43,9 @@ export function requireRoom(
 }
 
 /**
- * Looks whether files can be written below a flake.
+ * Checks that files can be written below a flake.
  * @param files absolute paths
- * @throws Failure (usage) when one lies behind a symlink or a file, or is neither there as a file nor absent
+ * @throws Failure (usage) when a path leads through a symlink or a file, or exists and is not a regular file
  */
 export function requireWay(flake: string, files: string[]): void {
   for (const file of files) {
@@ -65,7 +65,7 @@ export function requireWay(flake: string, files: string[]): void {
   }
 }
 
-/** Writes a host that is one file, over one that is there. @throws Failure */
+/** Writes a host that is one file, and overwrites an existing one. @throws Failure */
 export function writeHostFile(path: string, text: string): void {
   try {
     mkdirSync(dirname(path), { recursive: true })
@@ -79,12 +79,12 @@ export function writeHostFile(path: string, text: string): void {
 
 /**
  * Writes files into a host's directory, all of them or none. They are written elsewhere first, so
- * that a full disk is met before anything is replaced; what else is in the directory stays.
- * @param flake where to write them first; nobody else may be writing there
+ * that a full disk shows before anything is replaced; other files in the directory are kept.
+ * @param flake where to write them first; no other process may write there meanwhile
  * @throws Failure
  */
 export function writeHost(flake: string, directory: string, files: Record<string, string>): void {
-  // what a run left that was killed
+  // left by a run that was killed
   for (const entry of readdirSync(flake)) {
     if (entry.startsWith('.scaffold-host-')) rmSync(join(flake, entry), { recursive: true })
   }
@@ -95,7 +95,7 @@ export function writeHost(flake: string, directory: string, files: Record<string
     if (existsSync(directory)) replaceAll(draft, directory, Object.keys(files))
     else {
       mkdirSync(dirname(directory), { recursive: true })
-      // mkdtemp lets only its maker in
+      // mkdtemp makes a directory for its owner only
       chmodSync(draft, 0o777 & ~process.umask())
       renameSync(draft, directory)
     }
@@ -106,13 +106,13 @@ export function writeHost(flake: string, directory: string, files: Record<string
   }
 }
 
-/** Moves files over those in a directory, and all of them back when one cannot be moved. */
+/** Moves files into a directory over existing ones, and restores all of them if one cannot be moved. */
 function replaceAll(from: string, directory: string, names: string[]): void {
   const undo: (() => void)[] = []
   try {
     for (const name of names) {
       const [file, old] = [join(directory, name), join(from, `${name}.old`)]
-      // not moved: whoever is killed in between would leave none
+      // copied, not moved: if killed in between, there would be no file
       if (existsSync(file)) {
         copyFileSync(file, old)
         undo.push(() => renameSync(old, file))
@@ -127,9 +127,8 @@ function replaceAll(from: string, directory: string, names: string[]): void {
 }
 
 /**
- * Whether any Nix file below a directory speaks of an option: a host in the plan's shape sets some that a
- * flake of another shape has never heard of. Hidden directories and symlinks are not looked into, and what
- * cannot be read says nothing.
+ * Whether any Nix file below a directory mentions an option: a host in the plan's shape sets options that other
+ * flakes may not have. Hidden directories and symlinks are skipped; what cannot be read counts as no mention.
  */
 export function mentions(directory: string, option: string): boolean {
   const inside = (entry: Dirent): boolean => {

@@ -1,4 +1,4 @@
-/** What a new host can differ in from `hosts/sorrow`. */
+/** The choices in which a new host can differ from `hosts/sorrow`. */
 export interface HostChoices {
   name: string
   user: string
@@ -11,7 +11,7 @@ export interface HostChoices {
   device: string
 }
 
-/** What `hosts/sorrow` has. */
+/** The choices of `hosts/sorrow`. */
 export const usual = {
   user: 'rain',
   cli: ['atuin'],

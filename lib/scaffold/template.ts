@@ -1,19 +1,19 @@
 import { usual, type HostChoices } from './shape.ts'
 import { nixString } from '../flake/syntax.ts'
 
-/** Units without which nobody can reach the host: an upgrade that loses them must come back. */
+/** Units without which the host cannot be reached: an upgrade that loses them must be rolled back. */
 const waysIn: Record<string, string> = { openssh: 'sshd.service', tailscale: 'tailscaled.service' }
 
 /**
- * The two files of a host, as texts by file name.
- * @param main what the flake calls the first
+ * The texts of a host's two files, by file name.
+ * @param main name that the flake uses for the first file
  */
 export const hostFiles = (choices: HostChoices, main = 'default.nix'): Record<string, string> => ({
   [main]: defaultNix(choices, '[ ./hardware-configuration.nix ]'),
   'hardware-configuration.nix': hardwareNix(choices, main),
 })
 
-/** The same in one file, as flakes want it in which a host is a file. */
+/** The same in one file, for flakes in which a host is one file. */
 export const hostFile = (choices: HostChoices): string => {
   const hardware = hardwareNix(choices, 'below')
     .trimEnd()
@@ -97,7 +97,7 @@ function defaultNix(
 `
 }
 
-/** @param disks where they stand, as a comment says it */
+/** @param disks where the disks are configured, for a comment */
 function hardwareNix({ name, layout }: HostChoices, disks: string): string {
   const mounts = {
     btrfs: btrfs('/', '@root') + btrfs('/nix', '@nix'),

@@ -1,13 +1,13 @@
-/** What adding `sorrow` to each flake beside this file comes to; written by hand and eye. */
+/** The expected result of adding `sorrow` to each flake beside this file; written and checked by hand. */
 export interface ExpectedEdit {
   flake: string
-  /** The file that is edited, `flake.nix` if not said. */
+  /** The edited file; `flake.nix` by default. */
   file?: string
   line: number
   /** The host that is copied. */
   like?: string
   inserted: string | string[]
-  /** What a person is told to look at; not looked at where it is not said. */
+  /** What the user is told to check; not compared where it is missing. */
   notes?: string[]
 }
 
@@ -24,7 +24,7 @@ export const edits: ExpectedEdit[] = [
     line: 7,
     like: 'ruff',
     inserted: ['', '        sorrow = import ./hosts/sorrow { inherit inputs; };'],
-    notes: ['`@/hosts/sorrow/default.nix` is to make a whole system, as `@/hosts/ruff/default.nix` does'],
+    notes: ['`@/hosts/sorrow/default.nix` must make a whole system, as `@/hosts/ruff/default.nix` does'],
   },
   {
     flake: 'by-platform',
@@ -776,7 +776,7 @@ export const refusals: Record<string, string> = {
   'mapped-empty':
     'Cannot add `sorrow` to `@/flake.nix` at line 9: there is no host to copy',
   'empty-records':
-    'Cannot add `sorrow` to `@/flake.nix` at line 9: it is empty, and what a host looks like there is not to be seen',
+    'Cannot add `sorrow` to `@/flake.nix` at line 9: it is empty, and nothing shows what a host there looks like',
   'named-in-a-file':
     'Cannot add `sorrow` to `@/flake.nix` at line 2: the hosts are computed by `inputs.fleet.lib.compose { inherit inputs; module…`',
   'auto-wired':
@@ -804,7 +804,7 @@ export const refusals: Record<string, string> = {
     'Cannot choose where to add `sorrow`: it has hosts in two places, `swift` at line 11 and `dove` at line 12',
 }
 
-/** What to do about a refusal, where it is not an entry that is to be written by hand. */
+/** Hints of the refusals; where one is missing here, it names an entry to write or `--like`. */
 export const hints: Record<string, RegExp> = {
   'module-of-config': /^Write it by hand at line 4 of `@\/flake\.nix` around what the outputs are: let made = /,
   'folded-library': /^Write it by hand at line 8 in the set that begins there: nixosConfigurations\.sorrow = /,
@@ -864,7 +864,7 @@ export const hints: Record<string, RegExp> = {
     /^Its hosts are most likely what is in `@\/hosts`: write `sorrow\.nix` there, like `dunlin\.nix`$/,
 }
 
-/** Refused flakes whose inputs have stand-ins: what a person is told to write makes a host, as nix sees it. */
+/** Refused flakes whose inputs have stand-ins: nix evaluates the entry from the hint, and it must make a host. */
 export const writtenByHand = [
   ...['computed-names', 'condition', 'empty-records', 'empty-set', 'filtered', 'flake-taken', 'folded-library', 'module-of-config', 'own-variables'],
   ...['inherited', 'mapped-empty', 'module-without-arguments', 'nothing', 'named-in-a-file', 'no-outputs', 'none', 'other-flake', 'other-library'],
@@ -872,7 +872,7 @@ export const writtenByHand = [
   ...['own-variable', 'pieces', 'systems', 'two-places', 'variable-name'],
 ]
 
-/** Refused flakes whose frameworks have stand-ins: what their hints say is read makes a host, as nix sees it. */
+/** Refused flakes whose frameworks have stand-ins: nix evaluates them with the hint followed; that must make a host. */
 export const readByFrameworks = [
   ...['own-library', 'told-and-listed', 'told-and-special', 'told-by-kind', 'told-by-names'],
   'told-by-system',
@@ -880,7 +880,7 @@ export const readByFrameworks = [
   ...['told-only-system', 'told-other-system'],
 ]
 
-/** Where scaffold-host writes `sorrow`, for flakes that read it elsewhere than in `hosts/sorrow`. */
+/** Where scaffold-host writes `sorrow`, for flakes that do not read it from `hosts/sorrow`. */
 export const ownFiles: Record<string, string> = {
   'dotted': 'sorrow.nix',
   'evaluated-module': 'hosts/sorrow.nix',

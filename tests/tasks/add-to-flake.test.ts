@@ -249,7 +249,7 @@ test.each([
     expect(out).toContain('Marked hosts/sorrow/default.nix')
     expect(out).toMatch(
       hasNix
-        ? /host names: (yes|not known \(nix cannot spell the path of the flake, for the `)/
+        ? /host names: (yes|not known \(nix cannot handle the path of the flake, because of the `)/
         : /Added/,
     )
     expect((await add(['sorrow'])).out).toContain('Nothing to do')
@@ -286,7 +286,7 @@ describe('in a git repository', () => {
     expect(code).toBe(0)
     expect(read()).toBe(withSorrow)
     expect(out).toMatch(
-      /Note: git was not told of the files \(fatal: .*index\.lock.*\): git -C \S+ add --sparse --intent-to-add /,
+      /Note: git could not mark the files \(fatal: .*index\.lock.*\): git -C \S+ add --sparse --intent-to-add /,
     )
   })
 

@@ -300,7 +300,7 @@ describe('a name', () => {
   ])('that %s has another meaning for is refused', async (hosts, name) => {
     const failure = await refusedBy(addHost(flakeOf(hosts), name))
     expect(failure.exit).toBe(2)
-    expect(failure.message).toMatch(/: the `rec` set of the hosts speaks of it at line 2 of /)
+    expect(failure.message).toMatch(/: the `rec` set of the hosts uses that name at line 2 of /)
     expect((await addHost(flakeOf(hosts.replace('rec ', '')), name)).outcome).toBe('edit')
   })
 
@@ -376,7 +376,7 @@ describe('a refusal', () => {
     expect((await edit(root, 'sorrow', 'dove')).line).toBe(12)
     expect((await edit(root, 'sorrow', 'swift')).line).toBe(11)
     const failure = await refusedBy(addHost(root, 'sorrow', 'eagle'))
-    expect(failure.message).toBe('Cannot copy `eagle`: it is no host that can be copied')
+    expect(failure.message).toBe('Cannot copy `eagle`: it is not a host that can be copied')
     expect(failure.detail.hint).toMatch(/^There are .*\bdove\b/)
   })
 
@@ -394,7 +394,7 @@ describe('a refusal', () => {
     const copy = copyOf(flake, file, (text) => `\uFEFF${text}`)
     const failure = await refusedBy(addHost(copy, 'sorrow'))
     expect(failure.message).toBe(
-      `Cannot parse \`${copy}/${file}\`: it begins with a byte order mark, which nix takes for a syntax error`,
+      `Cannot parse \`${copy}/${file}\`: it begins with a byte order mark, which nix rejects as a syntax error`,
     )
     const [, command] = /: (sed .*)$/.exec(failure.detail.hint ?? '') ?? []
     spawnSync('sh', ['-c', command ?? 'exit 1'])
@@ -521,7 +521,7 @@ describe('notes', () => {
     mkdirSync(join(copy, 'hosts/sorrow'), { recursive: true })
     const { notes } = await edit(copy, 'sorrow', 'rail')
     expect(notes).toEqual([
-      `\`${copy}/hosts/sorrow\` is there, and nothing in the new entry is seen to read it`,
+      `\`${copy}/hosts/sorrow\` exists, but nothing in the new entry appears to read it`,
     ])
   })
 })
