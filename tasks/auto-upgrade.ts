@@ -61,7 +61,7 @@ const cases: Case[] = [
   ...refused,
   {
     name: 'late-failure',
-    title: 'a service that falls over a second after its start is seen, and all goes back',
+    title: 'a service fails a second after its start: the upgrade notices that and rolls back',
     promise: 'rollback',
     run: async (scene) => {
       const { vm, world } = scene
@@ -88,7 +88,7 @@ const cases: Case[] = [
   {
     name: 'dotfiles-first',
     title:
-      'dotfiles come in step before anything else is fetched, and no bad commit holds them back',
+      'the dotfiles are synchronized before anything else is fetched, even if the commit is bad',
     promise: 'dotfiles',
     run: async (scene) => {
       const { vm, world } = scene
@@ -100,13 +100,13 @@ const cases: Case[] = [
   },
   {
     name: 'hooks',
-    title: 'pre-update hooks run before anything else, and one that fails ends the upgrade',
+    title: 'pre-update hooks run before anything else, and a failing hook ends the upgrade',
     promise: 'checks',
     own: true,
     limit: 300,
     run: async (scene) => {
       const { vm, world } = scene
-      // the first is of several lines, and asks for a program of the system's
+      // the first hook has several lines and needs a program of the system
       const hook =
         'if true; then\\n  command -v nix-local-upgrade >/run/lab-hook &&\\n  test ! -e /run/lab-stop\\nfi'
       const first = await world.config.commit(
@@ -134,7 +134,7 @@ const cases: Case[] = [
       await vm.root('rm /run/lab-stop')
       await upgrades(scene, vm, { outcome: 'up-to-date' })
       scene.check('once the first is content, it does', 'yes', await second())
-      // of a run by hand, no unit ends what a hook has left at work
+      // after a run by hand no unit ends the process that a hook left running
       await vm.root('touch /run/lab-daemon')
       const twice = 'for run in one two; do nix-local-upgrade 2>&1; done'
       const { stdout } = await vm.root(twice, { allow: 'any', timeout: 120 * vm.patience })
@@ -146,7 +146,7 @@ const cases: Case[] = [
   {
     name: 'timer',
     title:
-      'the timer fires by itself, at the time that it says, and makes up for a time that was missed',
+      'the timer starts an upgrade at its scheduled time, and catches up on one that was missed',
     promise: 'deploy',
     limit: 240,
     ends: 'main',
@@ -174,7 +174,7 @@ const cases: Case[] = [
   },
   {
     name: 'rebuild-overlap',
-    title: 'a rebuild by hand is at work: the upgrade says who it is and changes nothing',
+    title: 'a manual rebuild is running: the upgrade names its process and changes nothing',
     promise: 'lock',
     limit: 300,
     run: async (scene) => {
@@ -182,7 +182,7 @@ const cases: Case[] = [
       await world.config.commit(note(vm, 'two'), 'Two')
       const slow = `{ pkgs, ... }: { ${oneshot('lab-slow', 'sleep 30')} }`
       const { toplevel } = await rebuild(scene, vm, slow)
-      // the lock is older than any rebuild counts as hung: what counts is who has it
+      // a lock this old would count as hung, but what counts is the age of the process that holds it
       await vm.root(
         `systemd-run --quiet --unit=lab-rebuild --remain-after-exit ${toplevel}/bin/switch-to-configuration switch
         until systemctl is-active --quiet lab-slow.service || [ "$(systemctl show --value -p ActiveState lab-slow.service)" = activating ]; do sleep 0.5; done
@@ -201,7 +201,7 @@ const cases: Case[] = [
   {
     name: 'wrong-key',
     title:
-      'secrets that the key of this host does not open: refused before the switch, login survives',
+      'this host’s key cannot open the secrets: refused before the switch, and login still works',
     promise: 'checks',
     own: true,
     limit: 300,
@@ -211,11 +211,11 @@ const cases: Case[] = [
       const key = '/var/lib/lab-key.txt'
       const made = `age-keygen -o ${key} 2>/dev/null && age-keygen -y ${key}; age-keygen | age-keygen -y`
       const [own, other] = (await vm.ask(made)).split('\n')
-      // as nix/modules/nixos/secrets.nix does, in words that any guest has
+      // what nix/modules/nixos/secrets.nix does, with options that every kind of guest has
       const check = `{ lib, pkgs, ... }: { system.preSwitchChecks.labSecrets =
         "PATH=\${lib.makeBinPath [ pkgs.age pkgs.gnugrep ]}:/run/current-system/sw/bin:$PATH SECRETS_KEY=${key} sh \${../check-secrets.sh} \${../own.yaml} \${../secrets.yaml} \${../own.yaml}"; }\n`
       const agent = 'nix/agents/check-secrets.sh'
-      // the remote's, as a control cuts that one; a flake that imports our modules has none
+      // the remote's copy, which a control may cut; a flake that imports our modules has none
       const checker = (await world.config.read(agent)) ?? readFileSync(join(project, agent), 'utf8')
       const sealedTo = async (...recipients: string[]): Promise<Changes> => ({
         ...module(vm, check),
@@ -223,7 +223,7 @@ const cases: Case[] = [
         'world/secrets.yaml': await seal({ greeting: 'hello' }, recipients),
         'world/own.yaml': await seal({ greeting: 'hello' }, [own!]),
       })
-      // among others, and not the first of them
+      // this host's key is one of several recipients, and not the first
       await world.config.commit(await sealedTo(other!, own!), 'Secrets')
       const to = await deploysForGood(scene, vm)
       await world.config.commit(await sealedTo(other!), 'Secrets of another')
@@ -240,7 +240,8 @@ const cases: Case[] = [
   },
   {
     name: 'untracked-file',
-    title: 'a commit that imports a file nobody added is not deployed, and the file is named',
+    title:
+      'a commit imports a file that was never added: it is not deployed, and the file is named',
     promise: 'local',
     own: true,
     run: async (scene) => {
@@ -254,7 +255,7 @@ const cases: Case[] = [
   },
   {
     name: 'diverged',
-    title: 'a trunk that was rewritten is refused until it is accepted by name',
+    title: 'the trunk was rewritten: it is refused until its commit is accepted by name',
     promise: 'history',
     run: async (scene) => {
       const { vm, world } = scene
@@ -268,7 +269,7 @@ const cases: Case[] = [
       if (vm.subject.kind !== 'lab') return
       const known = `git -C ${fromHome(world.paths.flake)} rev-parse refs/remotes/origin/${world.branch}`
       scene.check('its clone knows the trunk as it was', two, await vm.askUser(known))
-      // rewritten once more, it is another than the one that somebody has looked at
+      // rewritten once more: the commit named before is no longer the remote's
       await world.config.commit(note(vm, 'another'), 'Another', { parent })
       const [, former] = /--accept (\w+)/.exec(reason ?? '') ?? []
       scene.must('it names the commit', /^[0-9a-f]{40}$/, former)
@@ -286,14 +287,14 @@ const cases: Case[] = [
   {
     name: 'local-merges',
     title:
-      'a commit of this host is rebased onto the remote, and both are deployed; a merge that its user is still at is neither deployed nor touched',
+      'a commit of this host is rebased onto the remote, and both are deployed; a merge that its user has not finished is neither deployed nor touched',
     limit: 300,
     promise: 'local',
     own: true,
     ends: 'any',
     run: async (scene) => {
       const { vm, world } = scene
-      // the bookmark of the trunk is where the host's own commit does not stand
+      // the trunk's bookmark points to another commit than the host's own
       const inClone = cloneOf(scene, vm)
       await inClone(
         `echo side >world/side && jj commit -m Side
@@ -309,7 +310,7 @@ const cases: Case[] = [
       const own = await described(`${world.branch}@origin..@-`)
       scene.check('its own commit stands on the remote’s', 'Mine', own)
       scene.check('so does the bookmark of the trunk', 'Mine', await described(world.branch))
-      // a merge that somebody is at is neither deployed nor taken apart
+      // an unfinished merge is neither deployed nor taken apart
       await inClone(`jj new @- 'description(exact:"Side\\n")' && echo draft >world/draft`)
       const reason = /^The working copy is a merge with edits that are not described: /
       await upgrades(scene, vm, { outcome: 'failed', reason })
@@ -324,7 +325,7 @@ const cases: Case[] = [
   },
   {
     name: 'half-written',
-    title: 'an edit that somebody is at is not deployed, and still there when the upgrade is done',
+    title: 'a half-written edit is not deployed, and is still there after the upgrade',
     promise: 'local',
     own: true,
     ends: 'main',
@@ -341,7 +342,8 @@ const cases: Case[] = [
   },
   {
     name: 'local-conflicts',
-    title: 'a commit of this host that conflicts is left as it was, and the file is named',
+    title:
+      'a commit of this host conflicts with the remote: it stays unchanged, and the file is named',
     promise: 'local',
     own: true,
     run: async (scene) => {
@@ -369,11 +371,11 @@ const cases: Case[] = [
       await world.config.commit(module(vm, 'nonsense\n'), 'Bad')
       await upgrades(scene, vm, { outcome: 'build-failed' })
       await upgrades(scene, vm, { outcome: 'skipped-known-bad', phase: 'fetch' })
-      // it is remembered for good: not used up, nor forgotten for another one
+      // the record is permanent: neither a skipped run nor another bad commit removes it
       const inClone = cloneOf(scene, vm)
       await inClone('echo own >world/own && jj commit -m Own')
       await upgrades(scene, vm, { outcome: 'build-failed' })
-      // what is rebased has another name each time
+      // a rebase gives the commit another id each time
       await upgrades(scene, vm, { outcome: 'skipped-known-bad', phase: 'fetch' })
       await inClone(`jj new ${world.branch}@origin`)
       await upgrades(scene, vm, { outcome: 'skipped-known-bad', phase: 'fetch' })

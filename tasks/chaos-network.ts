@@ -9,7 +9,7 @@ import { note, seen, upgrades } from '../lib/scenario/upgrade.ts'
 const offline = { upgrade: /^offline$/, sync: /^offline$/ }
 const works = { upgrade: /^upgraded$/, sync: /^synced$/ }
 const either = { upgrade: /^(upgraded|offline)$/, sync: /^(synced|offline)$/ }
-// what comes in is damaged behind the checksums of TCP, and git may take it for the answer of a remote
+// damage that the checksums of TCP miss may look to git like an answer of the remote, so it may also fail
 const damaged = {
   upgrade: /^(upgraded|offline|failed)$/,
   sync: /^(synced$|offline$|failed: Cannot (fetch|push))/,
@@ -18,19 +18,76 @@ const on = { link: 'uplink', direction: 'both' } as const
 const lan = { link: 'lan', direction: 'both' } as const
 
 const table: Under[] = [
-  promise('cut', 'the cable is out: offline, nothing changed', { ...on, kind: 'cut' }, offline),
-  promise('flap', 'the cable is in and out', { ...on, kind: 'flap', down: 2, up: 3 }, either),
-  promise('delay', '300 ms later each way: it holds', { ...on, kind: 'delay', value: 300 }, works),
-  promise('jitter', 'packets overtake: it holds', { ...on, kind: 'jitter', value: 100 }, works),
-  promise('loss', '20 % lost each way', { ...on, kind: 'loss', value: 20 }, either),
-  promise('duplicate', 'half come twice', { ...on, kind: 'duplicate', value: 50 }, works),
-  promise('corrupt', '10 % damaged each way', { ...on, kind: 'corrupt', value: 10 }, damaged),
-  promise('rate', '128 kbit/s: slower, it holds', { ...on, kind: 'rate', value: 128 }, works),
-  promise('one-way-out', 'nothing gets out', { ...on, kind: 'one-way', direction: 'out' }, offline),
-  promise('one-way-in', 'nothing gets in', { ...on, kind: 'one-way', direction: 'in' }, offline),
-  promise('dns', 'the remote has no address: offline', { ...on, kind: 'dns' }, offline),
-  promise('lan-cut', 'no cable to the other VM: it holds', { ...lan, kind: 'cut' }, works, 2),
-  promise('partition', 'they do not hear each other', { ...lan, kind: 'partition' }, works, 2),
+  promise(
+    'cut',
+    'the cable is unplugged: offline, nothing changes',
+    { ...on, kind: 'cut' },
+    offline,
+  ),
+  promise(
+    'flap',
+    'the cable is unplugged and plugged in again and again',
+    { ...on, kind: 'flap', down: 2, up: 3 },
+    either,
+  ),
+  promise(
+    'delay',
+    '300 ms of delay each way: upgrade and sync succeed',
+    { ...on, kind: 'delay', value: 300 },
+    works,
+  ),
+  promise(
+    'jitter',
+    'packets overtake each other: upgrade and sync succeed',
+    { ...on, kind: 'jitter', value: 100 },
+    works,
+  ),
+  promise('loss', '20 % of packets are lost each way', { ...on, kind: 'loss', value: 20 }, either),
+  promise(
+    'duplicate',
+    'half of the packets arrive twice: upgrade and sync succeed',
+    { ...on, kind: 'duplicate', value: 50 },
+    works,
+  ),
+  promise(
+    'corrupt',
+    '10 % of packets are damaged each way',
+    { ...on, kind: 'corrupt', value: 10 },
+    damaged,
+  ),
+  promise(
+    'rate',
+    '128 kbit/s: slower, but upgrade and sync succeed',
+    { ...on, kind: 'rate', value: 128 },
+    works,
+  ),
+  promise(
+    'one-way-out',
+    'no packet gets out: offline',
+    { ...on, kind: 'one-way', direction: 'out' },
+    offline,
+  ),
+  promise(
+    'one-way-in',
+    'no packet gets in: offline',
+    { ...on, kind: 'one-way', direction: 'in' },
+    offline,
+  ),
+  promise('dns', 'the name server does not answer: offline', { ...on, kind: 'dns' }, offline),
+  promise(
+    'lan-cut',
+    'the cable to the other VM is unplugged: upgrade and sync succeed',
+    { ...lan, kind: 'cut' },
+    works,
+    2,
+  ),
+  promise(
+    'partition',
+    'the VMs cannot reach each other: upgrade and sync succeed',
+    { ...lan, kind: 'partition' },
+    works,
+    2,
+  ),
 ]
 
 function promise(
@@ -40,10 +97,10 @@ function promise(
   meanwhile: Pick<Under, 'upgrade' | 'sync'>,
   hosts: 1 | 2 = 1,
 ): Under {
-  return { name, title: `${title}; it catches up`, fault, ...meanwhile, hosts }
+  return { name, title: `${title}; once healed, it catches up`, fault, ...meanwhile, hosts }
 }
 
-/** A lease that nobody ends: the upgrade is refused by the network, and the next one is not. */
+/** A fault that nobody heals: the upgrade finds no network, and the one after the lease has run out does. */
 async function lease(scene: Scene): Promise<void> {
   const { inject, list, prove } = await import('../lib/fault/lease.ts')
   const { vm, world, check } = scene
@@ -54,7 +111,7 @@ async function lease(scene: Scene): Promise<void> {
     link: 'uplink',
     direction: 'out',
     hosts: [vm.host],
-    // the fetch under it gives up by clocks that no machine makes faster
+    // part of the fetch's time limits is fixed, however fast the machine is
     lease: 40 + 10 * vm.patience,
   })
   const { holds, text } = await prove([fault!])
@@ -74,7 +131,7 @@ async function lease(scene: Scene): Promise<void> {
   check('it was deployed', 'two', outcome === 'upgraded' ? await seen(vm) : 'nothing')
 }
 
-/** A pulled cable stays out over a reboot, and a boot with no network is as good as any. */
+/** A pulled cable stays out over a reboot, and a boot without network still counts as good. */
 async function reboot(scene: Scene): Promise<void> {
   const { begin } = await import('../lib/fault/case.ts')
   const { list } = await import('../lib/fault/lease.ts')
@@ -82,7 +139,7 @@ async function reboot(scene: Scene): Promise<void> {
   const end = await begin(scene, [vm], { ...on, kind: 'cut' })
   const seconds = await vm.reboot()
   scene.event(`${vm.host} booted with its cable out`, { host: vm.host, seconds })
-  // a host without a golden generation has nobody who judges its boots
+  // without a golden generation nothing validates boots
   if (scene.golden(vm)) {
     await vm.until(
       'the boot to be validated',
@@ -114,7 +171,7 @@ export const family: Family = {
     })),
     {
       name: 'lease',
-      title: 'nobody heals the fault: it heals itself',
+      title: 'nobody heals the fault: it ends by itself when its lease runs out',
       promise: 'offline',
       limit: 240,
       ends: 'main',
@@ -122,7 +179,7 @@ export const family: Family = {
     },
     {
       name: 'reboot',
-      title: 'a reboot with the cable out is validated',
+      title: 'the host reboots with its cable unplugged: the boot is still validated as good',
       promise: 'offline',
       limit: 240,
       run: reboot,
@@ -146,9 +203,9 @@ export const task: Task = {
   options,
   parts: { Faults: faultHelp },
   under: [
-    'tc qdisc add dev uplink root netem …   in the guest, under a unit that takes it away',
+    'tc qdisc add dev uplink root netem …   in the guest, by a unit that removes it',
     'QMP set_link uplink-nic   cut and flap, by the keeper',
-    'ping, getent, TCP connect   measure before, under and after it',
+    'ping, getent, TCP connect   measure before, during and after the fault',
     ...scenarios.under,
   ],
   examples: [
@@ -178,7 +235,7 @@ export const task: Task = {
   },
 }
 
-/** A word that no host has may be a fault with a slip in it. */
+/** A word that names no host may be a misspelt fault. */
 function orFault(thrown: unknown, word = ''): unknown {
   const [near] = nearest(word, verbs)
   if (!near || !(thrown instanceof Failure) || !thrown.message.includes(`host \`${word}\``))

@@ -1,11 +1,11 @@
 import { Failure } from '../failure.ts'
 
 /**
- * What an agent wrote and nobody can read: the agent's fault, and no fault of the lab. A case that does not
- * catch it has a red check of that name.
+ * An agent's output that cannot be parsed: a fault of the agent, not of the lab. If a case does not catch it, it
+ * becomes a red check of that name.
  */
 export class NoJson extends Failure {
-  /** What ought to be JSON. */
+  /** What should be JSON. */
   readonly what: string
 
   constructor(what: string, text: string, cause?: unknown) {
@@ -15,11 +15,11 @@ export class NoJson extends Failure {
 }
 
 /**
- * Whatever JSON a case or the oracle has from an agent is read by this.
- * @param what it is, as a failure and a check name it
- * @throws NoJson when it is none, or no object
+ * Parses JSON from an agent, for cases and for the oracle.
+ * @param what the text is, for the failure and the check
+ * @throws NoJson when it is not a JSON object
  */
-// oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- as JSON.parse, it is told what to expect
+// oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- like JSON.parse, the caller names the type
 export function agentJson<T extends object>(text: string, what: string): T {
   let found: unknown
   try {

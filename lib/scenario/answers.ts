@@ -14,10 +14,10 @@ const day = 86_400
 const path = '/repository.git'
 const page = '<!DOCTYPE html><html><form action="/sign-in"><input name="user"></form></html>\n'
 
-/** What may be over in an hour: nobody is called for it. */
+/** Temporary answers, which may be over in an hour: the upgrade counts them as offline, not as a failure. */
 const passing: Omit<Answer, 'path'>[] = [{ status: 503 }, { status: 429 }]
 
-/** What waits for a person, who is told what there is to do. */
+/** Answers that only a person can change: the upgrade fails and says what to do. */
 const lasting: { what: string; answer: Omit<Answer, 'path'>; page?: true; reason: RegExp }[] = [
   {
     what: 'no login',
@@ -34,10 +34,10 @@ const lasting: { what: string; answer: Omit<Answer, 'path'>; page?: true; reason
   },
 ]
 
-/** What makes a certificate that is not taken: days by which the clocks of the guest and of the remote are off. */
+/** Reasons to reject a certificate; `guest` and `remote` are the days by which their clocks are off. */
 const clocks: { what: string; guest: number; remote: number; reason: RegExp }[] = [
   {
-    what: 'a certificate of nobody',
+    what: 'a self-signed certificate',
     ...{ guest: 0, remote: 0 },
     reason: /; its TLS certificate is valid by its dates, and made by nobody/,
   },
@@ -53,12 +53,12 @@ const clocks: { what: string; guest: number; remote: number; reason: RegExp }[] 
   },
 ]
 
-/** Remotes behind a web server, and what it may say in place of a repository. */
+/** Remotes behind a web server, and what it may answer in place of a repository. */
 export const answers: Case[] = [
   {
     name: 'answers',
     title:
-      'a web server gives errors, a web page or a bad certificate for the remote: what passes is no failure, all else says what to do, and nothing is changed',
+      'a web server answers for the remote with errors, a web page or a bad certificate: a temporary error is no failure, any other says what to do, and nothing changes',
     promise: 'offline',
     own: true,
     limit: 400,
@@ -68,7 +68,7 @@ export const answers: Case[] = [
   {
     name: 'from-tarball',
     title:
-      'a host upgrades from a tarball on a web server: to a newer one, to an older one when it is told to, and not to one that is not there',
+      'a host upgrades from a tarball on a web server: to a newer one, to an older one once that is accepted, and not to a missing one',
     promise: 'deploy',
     own: true,
     limit: 500,
@@ -77,11 +77,11 @@ export const answers: Case[] = [
   },
 ]
 
-/** The same in place of the dotfiles' remote. */
+/** The same answers from the dotfiles' remote. */
 export const dotfileAnswers: EditCase = {
   name: 'answers',
   title:
-    'a web server gives errors or a web page for the remote of dotfiles, to a clone and to a host that has yet to clone: no edit is lost, and the next run catches up',
+    'a web server answers for the dotfiles’ remote with errors or a web page, before and after the first clone: no edit is lost, and the next run catches up',
   limit: 400,
   run: dotfilesAnswered,
 }
@@ -139,7 +139,7 @@ async function dotfilesAnswered(scene: Scene): Promise<void> {
   const { vm, world, check } = scene
   const source = fromHome(world.paths.dotfiles)
   const url = await vm.askUser(`git -C ${source} remote get-url origin`)
-  // as a user has it who is told another address for all that is there
+  // a URL rewrite in the user's git config, as for a remote that has moved
   const instead = `git config --global url.http://git.lab${path}.insteadOf ${url}`
   const usual = `git config --global --remove-section url.http://git.lab${path}`
   const scratch = scratchDirectory('answers')
@@ -177,7 +177,7 @@ async function dotfilesAnswered(scene: Scene): Promise<void> {
     await syncs(scene, vm, 'synced')
     check('the trunk has the other edit', 'edited', await trunk(15))
 
-    // that it was refused passes by itself as little
+    // nor does a refused push resolve itself
     const hook = join(world.dotfiles.dir, 'hooks/pre-receive')
     mkdirSync(dirname(hook), { recursive: true })
     writeFileSync(hook, '#!/bin/sh\necho not today >&2\nexit 1\n', { mode: 0o755 })
@@ -225,7 +225,7 @@ async function fromTarball(scene: Scene): Promise<void> {
     await doAsTold(scene, vm, reason)
     scene.check('it runs once it is accepted', 'none', await seen(vm))
     await upgrades(scene, vm, { outcome: 'up-to-date' })
-    // back to its clone: what a tarball had for a revision is no commit that others descend from
+    // back to its clone: the revision of a tarball is no commit, so nothing can descend from it
     const three = await world.config.commit(note(vm, 'three'), 'Three')
     await offer(three)
     await upgrades(scene, vm, { outcome: 'upgraded' })
@@ -244,7 +244,7 @@ async function written(directory: string, text: string): Promise<string> {
   return file
 }
 
-/** A key and a certificate for git.lab that nobody else has signed, valid for 30 days. */
+/** A key and a self-signed certificate for git.lab, valid for 30 days. */
 async function selfSigned(directory: string): Promise<{ key: string; cert: string }> {
   const [key, cert] = [join(directory, 'key.pem'), join(directory, 'cert.pem')]
   await run('openssl', [
@@ -254,6 +254,6 @@ async function selfSigned(directory: string): Promise<{ key: string; cert: strin
   return { key: readFileSync(key, 'utf8'), cert: readFileSync(cert, 'utf8') }
 }
 
-/** Sets a guest's clock that many days from this machine's. */
+/** Sets a guest's clock to this machine's, shifted by a number of days. */
 const setClock = (vm: Machine, days: number): Promise<unknown> =>
   vm.root(`date -s @${Math.round(Date.now() / 1000) + days * day} >/dev/null`)

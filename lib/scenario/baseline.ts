@@ -46,13 +46,13 @@ import {
 } from '../vm/vm.ts'
 import type { Clones, Template, World } from './world.ts'
 
-/** A VM's lock, held for a whole run; `deploy` has to take it for itself meanwhile. */
+/** A VM's lock, held for a whole run, but released while `deploy` takes it itself. */
 export interface Hold {
   release: () => void
   again: () => Promise<void>
 }
 
-/** @throws Failure naming who has the VM in hand */
+/** @throws Failure naming the holder of the VM's lock */
 export async function holdVm(host: string, what: string): Promise<Hold> {
   let held: Lock | undefined = await lockVm(host, what)
   return {
@@ -66,14 +66,14 @@ export async function holdVm(host: string, what: string): Promise<Hold> {
   }
 }
 
-/** Raised when what a baseline consists of changes, so that older snapshots are made anew. */
+/** Raise it when the contents of a baseline change, so that older snapshots are made anew. */
 const version = 4
 
 const recordOf = (host: string): string => join(files(host).dir, 'baseline.json')
 
 /**
- * Brings a VM to its baseline: from its snapshot where that is of the very same toplevel, remotes
- * and QEMU, else made anew (deployed, switched, seeded, rebooted and validated) and then kept as one.
+ * Brings a VM to its baseline. Its snapshot is restored if toplevel, remotes and QEMU are still the same. Otherwise the
+ * baseline is made anew (deployed, switched, seeded, rebooted and validated) and saved as a snapshot.
  */
 export async function ensureBaseline(
   host: string,
@@ -102,14 +102,14 @@ export async function ensureBaseline(
     let vm = await withFreePort(before)
     const argv = qemuArgs(vm, ground.accelerator.kind, ground.firmware)
     await stopOther(vm, argv)
-    // a baseline that differs in this is no ground to make another on: golden would be on trial against it
+    // cannot start from a baseline that differs in this: the new one would be on trial against its golden
     const fits = known !== undefined && (known.golden ?? true) === wanted.facts.goldenEnable
     if (known && !fits && vm.toplevel === known.toplevel) {
       await leaveAsBefore({ ...known, vm, argv, facts: wanted.facts }, patience)
       vm = theVm(host)
     }
     await rememberBefore(vm, known, 60 * patience)
-    // a run that was killed in the middle of a fault has left it
+    // a run that was killed during a fault leaves it active
     await endFaults(vm)
     try {
       if (known && fits) {
@@ -124,19 +124,19 @@ export async function ensureBaseline(
       if (!(thrown instanceof CannotLoad)) throw thrown
     }
   }
-  // one that runs is switched to the world's generation anyway
+  // a running VM needs no deploy: it is switched to the world's generation below
   const there = readVm(host)
   if (!there || !qemuOf(there)) {
     hold.release()
     await deploy([deployment(host)], true, say)
     await hold.again()
-    // the deploy has subscribed it to the lab's own remotes
+    // the deploy has pointed it to the lab's own remotes
     serve(world.dir, host)
   }
   const vm = theVm(host)
   const argv = qemuArgs(vm, ground.accelerator.kind, ground.firmware)
   const restarted = await stopOther(vm, argv)
-  // a VM that there was not is left as it was deployed
+  // a new VM is left as it was deployed
   if (!before) await rememberBefore(vm, known, 60 * patience)
   const key = await keyOf(vm, argv, wanted.toplevel, from, subject)
   const { toplevel, facts } = wanted
@@ -149,7 +149,7 @@ export async function ensureBaseline(
   } else await inHand.until('SSH', 60, 'true')
   const target = { ...sshTarget(vm, 'root'), connectTimeout: 30 * patience }
   await connected(target, async (root) => {
-    // what would boot golden for ever has no place on a host without one
+    // on a host without golden generations an earlier pin would boot for ever
     const unpin = '! command -v unpin-golden >/dev/null || unpin-golden'
     if (!facts.goldenEnable) await root.exec(unpin, { timeout: 60 * patience })
     await switchTo(root, wanted, ground.store, patience, say)
@@ -171,10 +171,10 @@ export async function ensureBaseline(
   return made
 }
 
-/** Whether a VM has a baseline from an earlier run, of whatever it was made of. */
+/** Whether a VM has a baseline of an earlier run, up to date or not. */
 export const hasBaseline = (host: string): boolean => readJson(recordOf(host)) !== undefined
 
-/** Ends a QEMU that was started with other arguments: no snapshot of ours fits it. */
+/** Ends a QEMU that was started with other arguments, which our snapshots would not fit. @returns whether it did */
 async function stopOther(vm: Vm, argv: string[]): Promise<boolean> {
   const running = runningOf(vm.host)
   if (!qemuOf(vm) || JSON.stringify(running?.argv) === JSON.stringify(argv)) return false
@@ -190,7 +190,7 @@ async function keyOf(
   subject: Subject,
 ): Promise<string> {
   const qemu = (await run('qemu-system-x86_64', ['--version'])).stdout.split('\n')[0]
-  // a port is the host's affair, which no snapshot holds
+  // the forwarded port is not part of a snapshot
   const shape = argv.map((arg) => arg.replace(/hostfwd=tcp:[\d.]+:\d+/, ''))
   const all = [
     version,
@@ -209,7 +209,7 @@ async function keyOf(
 
 const isOwn = (path: string): boolean => path.startsWith('~/')
 
-/** The clones that a user of the setup has, colocated, as `jj` makes them. */
+/** Shell script that makes the clones of a user of the setup: colocated, by `jj`. */
 export function seeding({ paths }: Clones): string {
   const [flake, dotfiles] = [fromHome(paths.flake), fromHome(paths.dotfiles)]
   const own = [paths.flake, paths.dotfiles].filter(isOwn).map(fromHome)
@@ -229,18 +229,18 @@ ${dotfiles === '.local/share/chezmoi' ? '' : tellChezmoi(dotfiles)}chezmoi apply
 `
 }
 
-/** Where chezmoi's source is not its default, it has to be told. */
+/** Sets chezmoi's source directory if it is not the default. */
 const tellChezmoi = (dotfiles: string): string => `mkdir -p .config/chezmoi
 printf 'sourceDir = "%s"\\n' "$(cd ${dotfiles} && pwd)" >.config/chezmoi/chezmoi.toml
 `
 
-/** What the subject fetches from is the lab's remote here, for root and for the user alike. */
+/** Redirects the URL that the subject fetches to the lab's remote; run for root and for the user. */
 const leadsHere = ({ fetches }: Subject): string =>
   fetches ? `git config --global 'url.git://git.lab/config.git.insteadOf' ${quote(fetches)}` : ':'
 
 /**
- * Brings a guest the inputs of its flake, and theirs, which a locked flake finds in the store by their hashes.
- * The embedded guest gets those that its evaluation has reached on this side.
+ * Copies the inputs of a guest's flake, and their inputs, into its store, where a locked flake finds them by hash.
+ * The embedded guest gets only those that its evaluation on this side has fetched.
  */
 async function giveInputs(
   root: Ssh,
@@ -253,7 +253,7 @@ async function giveInputs(
   const lock = await world.config.read('flake.lock')
   if (lock === undefined) return
   if (guest.kind === 'nixos') {
-    // one that no evaluation touches is not missed; what is missed is found out by a build in the guest
+    // an input that no evaluation needs may be absent; the build in the guest finds out what is missing
     const missed = ({ message }: Failure): unknown =>
       note({ kind: 'say', name: `not every input could be fetched: ${message}` })
     await fetchInputs(world.flake(), lock, store, say).catch(onFailure(missed))
@@ -266,7 +266,7 @@ async function giveInputs(
   }
 }
 
-/** A change as small as those of cases: what a build of it lacks in the guest is found out here, and named. */
+/** Builds a change as small as those of cases in the guest, to find out here what such a build lacks, and name it. */
 async function buildsSmall(vm: Machine, from: Clones, say: (line: string) => void): Promise<void> {
   const small = `{ ${ofGuest('anotherFirstStage')} environment.etc."lab-small".text = "small";
     systemd.services.lab-small = { wantedBy = [ "multi-user.target" ]; script = "true"; serviceConfig.Type = "oneshot"; }; }\n`
@@ -275,21 +275,21 @@ async function buildsSmall(vm: Machine, from: Clones, say: (line: string) => voi
     const { evidence = '' } = thrown.detail
     const memory = /out of memory|bad_alloc|cannot allocate|\bKilled\b/i.test(evidence)
     const why = memory
-      ? `${gib(vm.vm.memory)} of memory are too little to evaluate it`
+      ? `${gib(vm.vm.memory)} of memory is not enough to evaluate it`
       : `it cannot build a small change: ${causeIn(evidence) ?? thrown.message}`
     throw new Failure(`Cannot take \`${vm.host}\` for a baseline: ${why}`, {
       evidence,
       cause: thrown,
       hint: memory
         ? `just destroy-test-vm ${vm.host} && just deploy-test-vm ${vm.host} --memory ${Math.ceil((2 * vm.vm.memory) / 1024 ** 3)}G`
-        : 'What a build in the guest takes, and the cache of this machine does not have, belongs into its system.extraDependencies',
+        : 'Add what a build in the guest needs, and the cache of this machine lacks, to its system.extraDependencies',
     })
   })
   await vm.user('rm -rf ~/.lab')
 }
 
 async function seed(vm: Machine, from: Clones): Promise<void> {
-  // what it remembers of the lab's own remotes is of other histories than those that come now
+  // what the subject and the agents remember of the lab's own remotes does not fit the histories of the cases
   await vm.root(
     `systemctl stop ${vm.subject.unit}.timer ${vm.subject.unit}.service 2>/dev/null
     ${leadsHere(vm.subject)}
@@ -297,7 +297,7 @@ async function seed(vm: Machine, from: Clones): Promise<void> {
     rm -rf /var/lib/nix-local-upgrade/* /var/lib/chezmoi-sync/*`,
     { timeout: 60 * vm.patience },
   )
-  // a directory such as /etc/nixos is root's to make
+  // only root can make a directory such as /etc/nixos
   const others = [from.paths.flake, from.paths.dotfiles].filter((path) => !isOwn(path)).join(' ')
   if (others) {
     await vm.root(`rm -rf ${others} && install --directory --owner=${vm.vm.user} ${others}`)
@@ -307,7 +307,7 @@ async function seed(vm: Machine, from: Clones): Promise<void> {
   })
 }
 
-/** What the remote has at the start is nothing new to a subject from then on, and what is rewritten is seen to be. */
+/** Lets the subject see the remote's first commit, so that it is not new to it later and a rewrite of it is noticed. */
 async function firstUpgrade(vm: Machine): Promise<void> {
   const { result, log } = await vm.upgrade({ limit: 180 })
   if (result === 'success') return
@@ -320,8 +320,8 @@ async function firstUpgrade(vm: Machine): Promise<void> {
 }
 
 /**
- * Takes a VM for a baseline only when it is in order: what `verify` asks, no unit that is restarted again
- * and again, and the wanted generation booted, validated and golden.
+ * Accepts a VM as a baseline only if it passes the checks of `verify`, no unit keeps restarting, and the wanted
+ * generation is booted, validated and golden.
  */
 async function validate(vm: Machine, wanted: Host): Promise<void> {
   const { toplevel } = wanted
@@ -341,7 +341,7 @@ async function validate(vm: Machine, wanted: Host): Promise<void> {
   if (booted !== toplevel) throw refuse(`it booted ${booted}`)
   const bad = failed.filter((unit) => !mayFail(unit, wanted.facts.mayFail))
   if (bad.length > 0) {
-    throw refuse(`units failed, or restart: ${bad.join(', ')}`, mayFailHint)
+    throw refuse(`units have failed or keep restarting: ${bad.join(', ')}`, mayFailHint)
   }
   const checks = checksOf(wanted)
   const target = { ...sshTarget(vm.vm), connectTimeout: 30 * vm.patience }
@@ -359,7 +359,7 @@ async function validate(vm: Machine, wanted: Host): Promise<void> {
     cut -d' ' -f1 /proc/uptime`,
     { timeout: 60 * vm.patience },
   )
-  // a kernel that was starved as it measured its clock has every limit end before its time, up to the next boot
+  // after a kernel was starved while it calibrated its clock, time limits end too early until the next boot
   const rate = (Number(last.stdout) - Number(up)) / ((performance.now() - asked) / 1000)
   if (!(rate < 1.5))
     throw refuse(`its clock runs ${rate.toFixed(1)} times as fast as this machine's`)

@@ -6,10 +6,10 @@ import { deleteSnapshot, restoreSnapshot, saveSnapshot, snapshotOff } from '../v
 import { files, keepersOf, qemuOf, readJson, writeJson, writeVm, type Vm } from '../vm/vm.ts'
 import type { Baseline, Prepared } from './prepared.ts'
 
-/** What `leaveAsBefore` goes by; the state itself is a snapshot in the VM's own disks. */
+/** What `leaveAsBefore` needs to know; the state itself is a snapshot in the VM's own disks. */
 interface Before {
   toplevel: string
-  /** False for a VM that was off, of which its disks are all that there is. */
+  /** False for a VM that was off: only its disks were kept. */
   runs: boolean
 }
 
@@ -17,8 +17,8 @@ const beforeTag = 'before-scenarios'
 const beforeOf = (host: string): string => join(files(host).dir, 'before-scenarios.json')
 
 /**
- * Keeps a VM as it is now, for `leaveAsBefore`. One that a run left at its baseline, cut short or asked
- * to, has what an earlier run kept.
+ * Saves the present state of a VM for `leaveAsBefore`. A VM that is still at its baseline, because a run was cut short
+ * or asked to leave it there, keeps the state that the earlier run saved.
  * @param limit seconds
  */
 export async function rememberBefore(
@@ -28,7 +28,7 @@ export async function rememberBefore(
 ): Promise<void> {
   if (vm.toplevel === known?.toplevel) return
   const runs = qemuOf(vm) !== undefined
-  // one that is just rebooting is neither on nor off
+  // a VM in the middle of a reboot is neither on nor off
   if (!runs && keepersOf(vm).length > 0) return
   if (runs) await saveSnapshot(vm, beforeTag, limit)
   else await snapshotOff(vm, 'save', beforeTag)
@@ -36,7 +36,7 @@ export async function rememberBefore(
 }
 
 /**
- * Leaves a VM as it was before the scenarios, on or off; at its baseline where nothing was kept.
+ * Restores a VM to its state before the scenarios, on or off; to its baseline if no state was saved.
  * @throws Failure when QEMU loads neither
  */
 export async function leaveAsBefore(prepared: Prepared, patience: number): Promise<void> {

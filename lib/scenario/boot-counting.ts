@@ -14,12 +14,12 @@ import {
   validated,
 } from './trial.ts'
 
-/** Hosts whose boot loader counts how often it has tried an entry, as NixOS has it from 26.11 on. */
+/** Hosts whose boot loader counts how often it has tried an entry, as NixOS does from 26.11 on. */
 export const bootCounting: TrialCase[] = [
   {
     name: 'counted',
     title:
-      'the boot loader counts tries and prefers the newest entry: what fails is tried once, and what was never started is known by its count',
+      'the boot loader counts tries and prefers the newest entry: a trial that fails is booted once, and one that was never started goes on trial again',
     own: true,
     limit: 500,
     ends: 'any',
@@ -28,8 +28,8 @@ export const bootCounting: TrialCase[] = [
 ]
 
 /**
- * What an installer that counts leaves behind: three tries for what has not been booted yet, in the name of its
- * entry, and the line in loader.conf that comes before the default of the EFI variables.
+ * What an installer with boot counting leaves behind: three tries in the file name of an entry that was never
+ * booted, and the `preferred` line in loader.conf, which overrides the default in the EFI variables.
  */
 const counts = `{ lib, options, pkgs, ... }: {
   config = lib.optionalAttrs (!(options.boot.loader.systemd-boot ? bootCounting)) {
@@ -66,7 +66,7 @@ async function counted(scene: Scene): Promise<void> {
 
   const good = await armed(scene, vm, `{ imports = [ (${counts}) (${harmless}) ]; }`)
   check('its tries are counted', /^nixos-[^+]+\+3\.conf$/, await entryOf(good))
-  // as whoever sits before the boot menu chooses another: no shutdown sees it
+  // as if a person chose another entry in the boot menu: no shutdown runs before that
   const { goldenEntry } = await bootStatus(scene, vm)
   await vm.root(`bootctl set-oneshot '${goldenEntry}' && sync`)
   const before = await vm.bootId()

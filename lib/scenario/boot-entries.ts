@@ -1,33 +1,33 @@
-/** Text by file name, of every entry on the ESP. */
+/** The text of every boot entry on the ESP, by file name. */
 type Entries = Record<string, string>
 
-/** The toplevel that an entry boots. */
+/** The toplevel that a boot entry starts. */
 export const initOf = (text: string): string | undefined =>
   /^options .*\binit=(\S+)\/init\b/m.exec(text)?.[1]
 
-/** What counts boots in an entry's name: the tries that are left, and those that were made. */
+/** The boot counter in an entry's file name: tries left, and tries made. */
 const counter = /\+(\d+)(?:-\d+)?(?=\.conf$)/i
 
-/** By what an entry is chosen: its name without a counter. */
+/** The id by which an entry is chosen: its file name without the counter. */
 export const idOf = (name: string): string => name.toLowerCase().replace(counter, '')
 
-/** Whether the boot loader takes an entry for bad: its tries are used up. */
+/** Whether the boot loader treats an entry as bad: its tries are used up. */
 export const isBad = (name: string): boolean => counter.exec(name)?.[1] === '0'
 
-/** The generation that an entry says it is of: in its text, or by its name, as each release of NixOS has it. */
+/** The generation number of an entry: from its text or its file name, depending on the NixOS release. */
 export const numberOf = (name: string, text: string): number | undefined => {
   const found =
     /^version Generation (\d+)/m.exec(text) ?? /^nixos-generation-(\d+)/i.exec(name) ?? undefined
   return found && Number(found[1])
 }
 
-/** The profile that an entry says it is of; NixOS names only those beside the system's. */
+/** The profile that an entry belongs to; NixOS names it unless it is the system profile. */
 export const profileOfEntry = (text: string): string =>
   /^title .*\[(.+)\]/m.exec(text)?.[1] ?? 'system'
 
 /**
- * The entry that the boot loader takes for an id or a pattern, as loader.conf has them: of several the newest one,
- * and a bad one only where there is no other.
+ * The entry that the boot loader chooses for an id or a pattern from loader.conf: the newest match, and a bad one only
+ * if there is no other.
  */
 export function chosen(entries: Entries, pattern: string): string | undefined {
   const parts = idOf(pattern).split('*')
@@ -39,8 +39,8 @@ export function chosen(entries: Entries, pattern: string): string | undefined {
 }
 
 /**
- * The entry that boots where none is set for once. What loader.conf prefers (systemd 260) comes before the default
- * of an EFI variable, unless it is bad.
+ * The entry that boots if no one-shot entry is set. `preferred` in loader.conf (systemd 260) overrides the default in
+ * the EFI variable, unless that entry is bad.
  */
 export function defaultOf(entries: Entries, conf: string, variable: string): string {
   const said = (key: string): string => new RegExp(`^${key}\\s+(\\S+)`, 'm').exec(conf)?.[1] ?? ''

@@ -3,51 +3,54 @@ import { ofGuest } from './host-module.ts'
 import { armed, early, failsTrial, notUp } from './trial.ts'
 import { program, restarting } from './upgrade.ts'
 
-/** Cases in which a trial ends in a reset of some kind, and golden boots after it. */
+/** Cases in which the trial boot fails and golden boots after it. */
 const broken: { name: string; title: string; module: string; reason?: RegExp; limit?: number }[] = [
   {
     name: 'panic',
-    title: 'the kernel panics while systemd starts: golden is back by itself',
+    title: 'the kernel panics while systemd starts: the host falls back to golden by itself',
     module: early('echo c >/proc/sysrq-trigger'),
   },
   {
     name: 'bad-initrd',
-    title: 'the first stage is garbage: golden is back by itself',
+    title: 'the first stage (initrd) is garbage: the host falls back to golden by itself',
     module: `{ ${ofGuest('brokenFirstStage')} }`,
   },
   {
     name: 'unloadable-kernel',
-    title: 'the boot loader cannot load the kernel: it resets instead of waiting in the firmware',
+    title:
+      'the boot loader cannot load the kernel: the host resets instead of waiting in the firmware',
     module: `{ ${ofGuest('unloadableKernel')} }`,
   },
   {
     name: 'missing-init',
-    title: 'the first process is not there: golden is back by itself',
+    title: 'the init program does not exist: the host falls back to golden by itself',
     module: '{ lib, ... }: { boot.kernelParams = lib.mkAfter [ "init=/nonexistent" ]; }',
   },
   {
     name: 'hang',
-    title: 'systemd dies and the machine stands still: the watchdog resets it',
+    title: 'systemd crashes and the host hangs: the watchdog resets it',
     module: early('kill -SEGV 1'),
     limit: 300,
   },
   {
     name: 'early-hang',
-    title: 'it hangs before the system has started: the first stage has armed the watchdog',
+    title:
+      'the boot hangs before the system has started: the watchdog, armed by the first stage, resets it',
     module: `{ ${ofGuest('hangsEarly')} }`,
     limit: 300,
   },
   {
     name: 'unreachable',
-    title: 'the network is down while sshd runs: nobody could log in, so it goes back to golden',
-    // with no service to wait for, as a host has it that says nothing of it
+    title:
+      'the network is down while sshd runs: nobody could log in, so the host goes back to golden',
+    // with no services to wait for, which is the default of a host
     module: `{ lib, ... }: { ${ofGuest('networkDown')} myModules.system.boot.goldenGeneration.validateServices = lib.mkForce [ ]; }`,
     reason: /^this host cannot be reached: no address on mgmt/,
     limit: 160,
   },
   {
     name: 'mute-systemd',
-    title: 'systemd can be asked nothing: that is no good boot, and it is reset without systemd',
+    title: 'systemd does not answer: the boot counts as bad, and the host is reset without systemd',
     module: `{ lib, ... }: { myModules.system.boot.goldenGeneration.validationTimeout = lib.mkForce 10;
       systemd.services.lab-mute = { before = [ "golden-boot-validation.service" ]; wantedBy = [ "multi-user.target" ];
         serviceConfig = { Type = "oneshot"; ExecStart = "/bin/sh -c 'rm -f /run/systemd/private /run/dbus/system_bus_socket'"; }; }; }`,
@@ -64,7 +67,8 @@ const broken: { name: string; title: string; module: string; reason?: RegExp; li
   },
   {
     name: 'stuck-early',
-    title: 'a unit waits for ever long before others are started: the deadline comes all the same',
+    title:
+      'a unit waits for ever early in the boot, before others start: the deadline still ends the trial',
     module: `{ lib, pkgs, ... }: { myModules.system.boot.goldenGeneration.trialTimeout = lib.mkForce 60;
       systemd.services.lab-stuck = { before = [ "sysinit.target" ]; wantedBy = [ "sysinit.target" ]; unitConfig.DefaultDependencies = false;
         serviceConfig = { Type = "oneshot"; TimeoutStartSec = "infinity"; ExecStart = "${program('sleep infinity')}"; }; }; }`,
@@ -74,7 +78,7 @@ const broken: { name: string; title: string; module: string; reason?: RegExp; li
   {
     name: 'emergency',
     title:
-      'what it needs cannot be mounted, /boot included: it ends in emergency mode, and golden is back',
+      'local file systems cannot be mounted, /boot included: the boot ends in emergency mode, and the host falls back to golden',
     module: `{ systemd.services.lab-break = { requiredBy = [ "local-fs.target" ]; before = [ "local-fs.target" ]; after = [ "boot.mount" ];
       unitConfig = { DefaultDependencies = false; OnFailure = "emergency.target"; OnFailureJobMode = "replace-irreversibly"; };
       path = [ "/run/current-system/sw" ]; serviceConfig.Type = "oneshot"; script = "umount /boot; exit 1"; }; }`,
@@ -83,7 +87,7 @@ const broken: { name: string; title: string; module: string; reason?: RegExp; li
   {
     name: 'slow-validation',
     title:
-      'a service takes longer to come up than a trial may: the deadline does not wait for the validation',
+      'a service takes longer to start than a trial may last: the deadline does not wait for the validation',
     module: `{ lib, pkgs, ... }: { ${validated('lab-slow', 200)} ${restarting('lab-slow', 'false', 100)}
       myModules.system.boot.goldenGeneration.trialTimeout = lib.mkForce 60; }`,
     reason: /^it was not validated within 60 s$/,
@@ -91,7 +95,7 @@ const broken: { name: string; title: string; module: string; reason?: RegExp; li
   },
   {
     name: 'dead-service',
-    title: 'a service is dead after the boot: the validation sends it back to golden',
+    title: 'a service is dead after the boot: the validation sends the host back to golden',
     module: `{ lib, pkgs, ... }: { systemd.services.sshd.serviceConfig = { ExecStart = lib.mkForce "${program('false')}"; Restart = lib.mkForce "no"; }; }`,
     reason: /^sshd.service is failed$/,
     limit: 120,
@@ -99,21 +103,22 @@ const broken: { name: string; title: string; module: string; reason?: RegExp; li
   {
     name: 'missing-service',
     title:
-      'a service that a good boot needs is there no more: the validation sends it back to golden',
+      'a service that a good boot needs no longer exists: the validation sends the host back to golden',
     module: `{ lib, pkgs, ... }: { ${validated('lab-gone')} }`,
     reason: /^lab-gone\.service does not exist$/,
     limit: 120,
   },
   {
     name: 'restarting-service',
-    title: 'a service is up and falls over, again and again: the validation waits, and sees it',
+    title:
+      'a service starts and crashes again and again: the validation waits long enough to see it',
     module: `{ lib, pkgs, ... }: { ${validated('lab-flaky')} ${restarting('lab-flaky', 'sleep 4', 0)} }`,
     reason: /^(a unit was restarted|lab-flaky\.service is activating)/,
     limit: 160,
   },
   {
     name: 'activating-service',
-    title: 'a service is still to come up when its time is over: that is not active',
+    title: 'a service is still starting when its time is up: that does not count as active',
     module: `{ lib, pkgs, ... }: { ${validated('lab-slow')} ${restarting('lab-slow', 'false', 100)} }`,
     reason: /^lab-slow\.service is activating/,
     limit: 160,
@@ -121,19 +126,19 @@ const broken: { name: string; title: string; module: string; reason?: RegExp; li
 ]
 
 /**
- * Settings of a host whose boots are good when this service is active; for a module that has `lib`.
- * @param timeout seconds that it has for that
+ * Settings by which a boot is good once this service is active; for a module that has `lib`.
+ * @param timeout seconds that the service has to become active
  */
 function validated(service: string, timeout = 15): string {
   return `myModules.system.boot.goldenGeneration = { validateServices = [ "${service}.service" ]; validationTimeout = lib.mkForce ${timeout}; };`
 }
 
-/** Each leads back to golden by itself. */
+/** After each of them golden boots by itself. */
 export const brokenTrials: TrialCase[] = broken.map(
   ({ name, title, module, limit = 240, reason = notUp }) => ({
     name,
     title,
-    // it is set by the options of the golden generation itself
+    // its module sets options of the lab's own golden generation
     ...(module.includes('goldenGeneration') ? { own: true } : {}),
     limit,
     ends: 'golden',

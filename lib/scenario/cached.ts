@@ -14,8 +14,8 @@ import { deploys, module, seen, upgrades } from './upgrade.ts'
 const word = 'packaged'
 
 /**
- * A package as nixpkgs has them: its source is fetched, and whoever built it has it in a cache. The source is
- * nowhere to be had for a guest, so a package that is there has come from the cache.
+ * A package like those of nixpkgs: its source is fetched, and its output is in a binary cache. No guest can fetch
+ * the source, so if the guest has the package, it came from the cache.
  */
 const definition = `let
   source = import <nix/fetchurl.nix> {
@@ -37,29 +37,30 @@ derivation {
 const faults: { fault: CacheFault; title: string; outcome: string; reason: RegExp }[] = [
   {
     fault: 'gone',
-    title: 'the binary cache is not there, nor is the source',
+    title: 'the binary cache and the source are gone',
     outcome: 'offline',
     reason: /^Cannot fetch what the build needs: /,
   },
   {
     fault: 'cut',
-    title: 'the binary cache ends in the middle of a path',
+    title: 'the binary cache breaks off in the middle of a path',
     outcome: 'offline',
     reason: /^Cannot fetch what the build needs: /,
   },
   {
     fault: 'wrong',
-    title: 'the binary cache has a path with other contents than it says',
+    title: 'the binary cache serves a path with the wrong contents',
     outcome: 'failed',
     reason: /^The binary cache gave something else than what it names: /,
   },
 ]
 
-/** Upgrades that need what only the binary cache on uplink has. */
+/** Upgrades that need a package from the binary cache on uplink. */
 export const cached: Case[] = [
   {
     name: 'cache-slow',
-    title: 'a package comes from the binary cache over a slow line: it takes longer, and holds',
+    title:
+      'a package comes from the binary cache over a slow line: the upgrade takes longer, but succeeds',
     promise: 'offline',
     own: true,
     limit: 300,
@@ -78,7 +79,7 @@ export const cached: Case[] = [
   },
   ...faults.map(({ fault, title, outcome, reason }): Case => ({
     name: `cache-${fault}`,
-    title: `${title}: nothing of it is taken, and the next run deploys the same commit`,
+    title: `${title}: nothing is stored or deployed, and the next run deploys the same commit`,
     promise: 'offline',
     own: true,
     limit: 300,
@@ -104,7 +105,7 @@ export const cached: Case[] = [
   })),
 ]
 
-/** Commits a package that this machine has built, and a guest cannot build. @returns its store path */
+/** Commits a package that this machine has built and a guest cannot build. @returns its store path */
 async function offer({ vm, world, store }: Scene): Promise<string> {
   const scratch = scratchDirectory('package')
   try {
@@ -127,7 +128,7 @@ async function offer({ vm, world, store }: Scene): Promise<string> {
   }
 }
 
-/** What a guest gets of a path as it asks for it: how that ended, and a hash of it. */
+/** Downloads a path in the guest. @returns curl's exit status and a hash of what arrived */
 async function fetched(vm: Machine, path: string): Promise<string> {
   const url = `http://${uplink.git}/nar/${path.split('/').at(-1)}.nar`
   const script = `curl --silent --max-time 60 --output /run/lab-nar ${url}; echo "curl exits with $?"

@@ -31,11 +31,11 @@ import { freeBelow, requireSpace } from '../vm/preflight.ts'
 import { files } from '../vm/vm.ts'
 import { openWorld, type World } from './world.ts'
 
-/** The command that runs a case again, as a person has it: tsx is on the path of recipes alone. */
+/** The command by which a person runs a case again: through just, as tsx is only on the path of recipes. */
 export const replayOf = ({ family, one }: Chosen, hosts: string[], seed: number): string =>
   ['just', family.name, ...hosts, '--case', one.name, '--seed', seed].join(' ')
 
-/** The result of a case that has not run, but for what became of it. */
+/** The result of a case that has not run, without its state. */
 export const nothingOf = (
   chosen: Chosen,
   hosts: string[],
@@ -45,18 +45,18 @@ export const nothingOf = (
   ...{ seconds: 0, checks: [], oracle: [], replay: replayOf(chosen, hosts, seed) },
 })
 
-/** Names a case's world and its evidence; controls of one case, which may run side by side, have their own. */
+/** The name of a case's world and evidence; each control has its own, as several may run the same case side by side. */
 export const placeOf = ({ family, one }: Chosen, { control }: Pick<Stage, 'control'>): string =>
   [`${family.name}-${one.name}`, ...(control ? [control.name] : [])].join('.')
 
-/** Bytes that must be free for a case to begin, and below which a disk counts as full. */
+/** Bytes that must be free to begin a case; `dregs`: bytes below which the disk counts as full. */
 const room = 256 * 1024 ** 2
 const dregs = 16 * 1024 ** 2
 
-/** Seconds on KVM that a case has unless it says otherwise. */
+/** Time limit of a case in seconds on KVM, unless it sets its own. */
 export const defaultLimit = 180
 
-/** A VM of the run, whose baseline is ready. */
+/** A VM of the run; its baseline must be ready. */
 export function inHand(
   host: string,
   stage: Stage,
@@ -69,14 +69,14 @@ export function inHand(
 }
 
 /**
- * Puts VMs back to their baseline.
- * @throws Lost when that cannot be done, and there are other labs
+ * Restores VMs to their baseline.
+ * @throws Lost when that fails and there are other labs
  */
 export async function putBack(vms: Machine[], { shares }: Stage): Promise<void> {
   try {
     await Promise.all(vms.map((vm) => vm.restore()))
   } catch (thrown) {
-    // on a full disk the others could not do it either
+    // on a full disk the other labs could not do it either
     if (!shares || !(thrown instanceof Failure) || freeBelow(labHome()) < dregs) throw thrown
     const { evidence } = thrown.detail
     throw new Lost(thrown.message, { evidence, cause: thrown })
@@ -84,9 +84,9 @@ export async function putBack(vms: Machine[], { shares }: Stage): Promise<void> 
 }
 
 /**
- * Runs one case: the VMs put back to their baseline, a world of its own, the case's steps, then the
- * oracle on every VM; evidence when it did not hold. Whatever happens is in the result.
- * @throws Lost when the VMs cannot be put back, and there are other labs
+ * Runs one case: restores the VMs to their baseline, opens a new world, runs the case's steps, then the oracle on every
+ * VM, and collects evidence if the case failed. Every outcome is in the result.
+ * @throws Lost when the VMs cannot be restored and there are other labs
  */
 export async function runCase(
   chosen: Chosen,
@@ -121,7 +121,7 @@ export async function runCase(
     say,
   }
   const { lost, unwritable } = await playOut(running)
-  // a guest that is lost, or that QEMU has stopped, would only be waited for
+  // a guest that is lost, or that QEMU has stopped, would not answer
   if (!lost && !unwritable) {
     if (stage.watch) {
       say('look at what was watched')
@@ -146,14 +146,14 @@ interface Running extends Pick<Parts, 'name' | 'vms' | 'stage' | 'result' | 'not
 }
 
 /**
- * Runs a case to its end, or to what ends it before that; either is in its result.
+ * Runs a case to its end or to its failure, and records which in its result.
  * @returns why its guests cannot be asked any more, if they cannot
  */
 async function playOut(running: Running): Promise<{ lost?: Lost; unwritable?: boolean }> {
   const { name, vms, result, note } = running
   const full = deferred<never>()
   const stop = vms.map(({ host }) => followPower(host, note))
-  // QEMU stops a guest whose write finds no room, and every wait for it would last to its limit
+  // QEMU stops a guest when a write finds no room, and every wait for the guest would run into its limit
   const fullness = setInterval(() => {
     if (freeBelow(labHome()) < dregs) full.reject(new Unwritable('The disk of LAB_HOME is full'))
   }, 1000)
@@ -164,7 +164,7 @@ async function playOut(running: Running): Promise<{ lost?: Lost; unwritable?: bo
     return {}
   } catch (error) {
     const thrown = orUnwritable(error)
-    // whatever failed on a full disk says nothing of the guests
+    // a failure on a full disk says nothing about the guests
     const unwritable = thrown instanceof Unwritable || freeBelow(labHome()) < dregs
     const said = judgeThrown(result, thrown, name)
     if (unwritable) {
@@ -181,7 +181,7 @@ async function playOut(running: Running): Promise<{ lost?: Lost; unwritable?: bo
   }
 }
 
-/** The case itself, and the oracle after it. @param full rejects once the disk is full */
+/** Runs the case itself, then the oracle. @param full rejects once the disk is full */
 async function play(running: Running, full: Promise<never>): Promise<void> {
   const { one, name, place, vms, stage, result, note, say } = running
   requireSpace(labHome(), room, `run \`${name}\``)
@@ -213,7 +213,7 @@ async function play(running: Running, full: Promise<never>): Promise<void> {
   note({ kind: 'step', name: 'oracle', phase: 'end', of: asked })
 }
 
-/** Collects the evidence of a case that did not hold; its result is another where that tells why. */
+/** Collects the evidence of a failed case. If a guest's clock ran wrong, the result becomes an error. */
 async function collect({ place, vms, stage, result, say }: Running): Promise<void> {
   say('collect the evidence')
   const evidence = join(stage.record.dir, 'evidence', place)
@@ -223,13 +223,13 @@ async function collect({ place, vms, stage, result, say }: Running): Promise<voi
     mkdirSync(evidence, { recursive: true, mode: 0o700 })
     await Promise.all(vms.map((vm) => collectEvidence(vm, dir(vm), result.replay, stage.from)))
     const starved = vms.find((vm) => clockRanWrong(dir(vm)))
-    // its limits were not those of the case
+    // with a wrong clock the time limits were not those of the case
     if (starved) {
       result.state = 'error'
-      result.reason = `The clock of \`${starved.host}\` ran wrong, as this machine had no time for it at boot; ${result.reason}`
+      result.reason = `The clock of \`${starved.host}\` ran wrong, because this machine was too busy during its boot; ${result.reason}`
     }
   } catch (thrown) {
-    // what the case came to is worth more than what explains it
+    // the case's result matters more than its evidence
     result.reason += `; its evidence is not whole: ${(orUnwritable(thrown) as Error).message}`
   }
 }
@@ -247,16 +247,16 @@ async function takeFrom(
 }
 
 /**
- * What ended a case before its end. A check that was red by then is the reason, as what comes after it may
- * only follow from it; a guest whose kernel is dead has judged nothing.
- * @returns what else there is to know
+ * Judges a case that was ended by an exception. If a check was already red, that check is the reason, because later
+ * failures may only follow from it. If the guest's kernel is dead, the case is an error, whatever was red.
+ * @returns further details, for the record
  */
 export function judgeThrown(result: CaseResult, thrown: unknown, name: string): string | undefined {
   const known = thrown instanceof Failure
   const message = known ? thrown.message : explain(name, thrown)
   const dead = thrown instanceof KernelFailed && thrown.how === 'oopsed'
   const more = known ? thrown.detail.evidence : undefined
-  // wherever it was read
+  // an agent's broken JSON counts as a red check
   if (thrown instanceof NoJson) {
     const found = more?.trim().slice(0, 200) || 'nothing'
     result.checks.push({ name: `${thrown.what} is JSON`, held: false, expected: 'JSON', found })
@@ -285,7 +285,7 @@ interface Parts {
 
 function sceneOf({ name, vms, world, stage, result, faults, ends, note, say }: Parts): Scene {
   const check: Scene['check'] = (what, expected, found) => {
-    // what is not there is no text, though its name would match as one
+    // a pattern must not match the word `undefined` of a missing value
     const there = expected !== undefined && found !== undefined
     const held =
       there && (expected instanceof RegExp ? matches(expected, found) : expected === found)
@@ -326,7 +326,7 @@ function sceneOf({ name, vms, world, stage, result, faults, ends, note, say }: P
   }
 }
 
-/** The oracle's rows for one VM. */
+/** Asks the oracle about one VM. @returns its rows */
 async function ask(
   vm: Machine,
   wanted: Ends | StorePath,
@@ -347,7 +347,7 @@ async function ask(
     ...(declared.goldenEnable ? ['golden-boot-validation.service'] : []),
     'boot-complete.target',
   ]
-  // evaluated here while the guest answers
+  // main is evaluated on this side while the guest answers
   const [facts, main] = await Promise.all([
     askFacts(vm, units, clones),
     wanted === 'main' ? world.host(vm.host, world.branch, stage.ground.store) : undefined,
@@ -394,7 +394,7 @@ function announce(faults: FaultState[], name: string, host: string | undefined, 
   }
 }
 
-/** What QEMU and the keeper say of a VM, onto the run's record: resets, panics, starts. */
+/** Copies what QEMU and the keeper report about a VM into the run's record: resets, panics, starts. */
 const followPower = (host: string, note: Note): (() => void) =>
   follow(
     files(host).events,

@@ -4,9 +4,9 @@ import type { Control } from './control.ts'
 import { project } from '../settings.ts'
 
 /**
- * Whether some check of a control's family, or some row of the oracle, can have a name that its pattern
- * matches. Names are read from the sources. Where a name has a part that is only known in a run, it is
- * enough that the pattern has one of the name's fixed parts.
+ * Whether a control's pattern can match the name of some check of its family or of some row of the oracle. Names are
+ * read from the sources. If part of a name is only known during a run, it is enough that the pattern contains one of
+ * the name's fixed parts.
  */
 export function canBeRed({ case: named, red }: Control): boolean {
   const own = join(project, 'tasks', `${named.split('/')[0]}.ts`)
@@ -14,14 +14,14 @@ export function canBeRed({ case: named, red }: Control): boolean {
     readdirSync(join(project, dir)).map((file) => join(project, dir, file)),
   )
   const names = [own, ...shared].flatMap((file) => checkNames(readFileSync(file, 'utf8')))
-  // as a pattern writes them
+  // names are plain text, so undo the pattern's escapes
   const source = red.source.replaceAll(/\\([^\w])/g, '$1')
   const plain = names.filter((name) => !name.includes('${'))
   return names.some((name) => {
     const whole = name.replaceAll(hole, 'sorrow')
     if (red.test(whole) || red.test(`oracle sorrow ${whole}`)) return true
     if (whole === name) return false
-    // a part may be a name that is handed on
+    // the last part may be another name, passed as an argument
     const begun = name.replace(/\$\{[^}]*\}$/, '').replaceAll(hole, 'sorrow')
     if (name.endsWith('}') && plain.some((end) => red.test(begun + end))) return true
     const fixed = name.split(hole).map((part) => part.trim())
@@ -31,7 +31,7 @@ export function canBeRed({ case: named, red }: Control): boolean {
 
 const hole = /\$\{[^}]*\}/g
 
-/** The names that a source gives to checks and rows: what stands first in a call that makes one. */
+/** The names of checks and rows in a source: the first text argument of the calls that make them. */
 function checkNames(text: string): string[] {
   const made =
     /\b(?:check|must|name|row|nothingWrong|outcome|comes|rebooted)\(\s*(?:\w+,\s*)*(?:'([^'\n]+)'|`([^`]+)`)/g

@@ -38,7 +38,7 @@ import { writeJson } from '../vm/vm.ts'
 import { openWorld } from './world.ts'
 
 const tag = 'lab-cut'
-/** What a control takes besides its case, by the first guess: a switch, a boot and a snapshot. */
+/** First guess of the seconds that a control takes besides its case: a switch, a boot and a snapshot. */
 const secondsOfACut = 40
 const goldenRecord = '/var/lib/golden-generation/golden.json'
 
@@ -49,7 +49,7 @@ interface Cut {
 
 const named = ({ control }: Cut): string => `prove/${control.name}`
 
-/** Seconds that a control takes, times the VMs that it has. */
+/** Seconds that a control takes, times the number of its VMs. */
 const vmSecondsOf = (cut: Cut, took: Seconds): number => {
   const vms = cut.chosen.one.hosts ?? 1
   const known = took[named(cut)]
@@ -57,8 +57,8 @@ const vmSecondsOf = (cut: Cut, took: Seconds): number => {
 }
 
 /**
- * The controls of a part, by recorded times; all of them without a part.
- * @throws Failure (usage) for a control of a case that there is none of
+ * The controls of a part, divided by recorded times; all controls if no part is given.
+ * @throws Failure (usage) for a control whose case does not exist
  */
 export function controlsOf(
   controls: Control[],
@@ -76,11 +76,11 @@ export function controlsOf(
 }
 
 /**
- * Runs controls, those whose case wants one VM side by side and the others after them. Each verdict is
- * written to the run's `proofs.json` as it comes.
- * @param known where their cases are
- * @returns a proof for each that was run, how many there were to be, and the run's directory
- * @throws Failure (usage) for a control of a case that there is none of, or whose pattern no check can have
+ * Runs controls: those whose case needs one VM side by side, then those that need two. Each verdict is written to the
+ * run's `proofs.json` at once.
+ * @param known the families that contain their cases
+ * @returns a proof for each control that was run, the number that should have run, and the run's directory
+ * @throws Failure (usage) for a control whose case does not exist, or whose pattern matches no check
  */
 export async function runControls(
   controls: Control[],
@@ -98,7 +98,7 @@ export async function runControls(
       hint,
     )
   })
-  // before a VM is touched
+  // a patch that does not fit fails here, before a VM is touched
   for (const { control } of cuts) await cutFiles(control, ofTheFlake)
   const single = cuts.filter(({ chosen }) => (chosen.one.hosts ?? 1) === 1)
   const double = cuts.filter(({ chosen }) => chosen.one.hosts === 2)
@@ -135,26 +135,26 @@ export async function runControls(
   return { dir, proofs, wanted: order.length, troubles }
 }
 
-/** @throws Failure (usage) where it ran a patch that is no control of this project */
+/** The controls that a run left undone. @throws Failure (usage) if one was a patch file */
 function controlsLeft(controls: Control[], resume: Part): Control[] {
   return leftOf(resume).map((name) => {
     const found = controls.find((one) => name === `prove/${one.name}`)
     if (found) return found
     throw usage(
-      `Cannot carry on \`${resume.dir}\`: \`${name.slice(6)}\` was a patch file, and no control`,
+      `Cannot carry on \`${resume.dir}\`: \`${name.slice(6)}\` was a patch file, not a control`,
       'Name the patch files once more, without --resume',
     )
   })
 }
 
-/** The verdicts of a run that was cut short, of those that have one. */
+/** The verdicts that a run had reached when it was cut short. */
 function proofsOf({ dir, results }: Part): Proof[] {
   const file = join(dir, 'proofs.json')
   const all = existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as Proof[]) : []
   return all.filter((proof) => results.some((one) => one.case === proof.control))
 }
 
-/** A file of the flake as it is on the disk, which the remotes of cases are made of. */
+/** A file of the flake on disk, from which the remotes of cases are made. */
 const ofTheFlake = async (path: string): Promise<string | undefined> => {
   const file = join(flakeDirectory(), path)
   return existsSync(file) ? readFileSync(file, 'utf8') : undefined
@@ -222,7 +222,7 @@ const sharedCut = (
   },
 })
 
-/** A control that could not even be cut has a verdict, too. */
+/** The verdict of a control that could not be run. */
 function notRun(control: Control, hosts: string[], seed: number, thrown: unknown): Proof {
   if (!(thrown instanceof Failure)) throw thrown
   const { name, cut, case: ofCase } = control
@@ -234,8 +234,8 @@ function notRun(control: Control, hosts: string[], seed: number, thrown: unknown
 }
 
 /**
- * Runs a control: the VMs go from their baseline to a generation with the net cut, boot into it, make
- * it golden, and so become the baseline of the case that has to come out red.
+ * Runs a control: switches the VMs from their baseline to a generation with the net cut, boots it and makes it golden.
+ * That state is the baseline of the case, which has to come out red.
  */
 async function runControl(
   control: Control,
@@ -257,7 +257,7 @@ async function runControl(
     hosts.map(async (host) => {
       const vm = inHand(host, stage, say)
       await putBack([vm], stage)
-      // built here and sent, which spares the guest the minutes of an upgrade of its own
+      // built here and sent, which is minutes faster than an upgrade in the guest
       const built = await world.host(host, cut, stage.ground.store)
       await buildHosts([built], stage.ground.store, say)
       const target = { ...sshTarget(vm.vm, 'root'), connectTimeout: 30 * vm.patience }
@@ -269,7 +269,7 @@ async function runControl(
         }),
       )
       const { toplevel } = built
-      // whatever is cut, this boot must come to it: so the lab itself chooses it once
+      // the cut may break what chooses the boot entry, so the lab sets the one-shot entry itself
       await vm.root(
         `entry=$(grep -l "init=${toplevel}/init" /boot/loader/entries/nixos-*.conf | head -n 1)
         bootctl set-oneshot "$(basename "$entry" | sed 's/+[0-9-]*\\.conf$/.conf/')"`,
@@ -308,7 +308,7 @@ async function runControl(
   }
   const tries: Proof[] = []
   do {
-    // its result is the control's, and not one of a case that ought to hold
+    // the result counts for the control, not for the case
     tries.push(judgeControl(control, await runCase(chosen, hosts, cutStage, say)))
   } while (undecided(tries, red))
   for (const host of hosts) {

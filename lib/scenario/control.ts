@@ -8,8 +8,8 @@ import { project } from '../settings.ts'
 import { scratchDirectory } from '../scratch.ts'
 
 /**
- * A safety net of the agents cut on purpose: a patch with a head that says what it cuts, the case
- * that must come out red by it, and the check by which that has to show.
+ * A safety net of the agents cut on purpose: a patch whose head says what it cuts, which case must come out red, and
+ * which check must show it.
  */
 export interface Control {
   name: string
@@ -20,18 +20,18 @@ export interface Control {
   /** Matches the name of a check or of a row of the oracle that must fail. */
   red: RegExp
   patch: string
-  /** The argument that names it. */
+  /** The command line argument that names it. */
   argument: string
-  /** The recipe and the arguments that run it again, where that is not `just prove`. */
+  /** The recipe and arguments that run it again, if not `just prove`. */
   again?: string
 }
 
 const dir = join(project, 'tests/controls')
 
-/** What a check is named that must fail, where any will do. */
+/** Matches any check: the pattern of a patch that does not say which one must fail. */
 export const anyCheck = new RegExp('')
 
-/** Every control there is, by name. @throws Failure for one whose head is not whole */
+/** All controls, sorted by name. @throws Failure for one with an incomplete head */
 export const controls = (): Control[] =>
   readdirSync(dir)
     .filter((file) => file.endsWith('.patch'))
@@ -44,15 +44,15 @@ export const isPatchFile = (argument: string): boolean =>
   argument.includes('/') || argument.endsWith('.patch')
 
 /**
- * A patch from anywhere, with or without a head. Without `Red:`, any check that fails will do.
+ * Reads a control from any patch file, with or without a head. Without `Red:`, any failed check will do.
  * @param named the case, in place of the head's
- * @throws Failure (usage) when it cannot be read or has no case
+ * @throws Failure (usage) when the file cannot be read or names no case
  */
 export function controlFrom(path: string, named: string | undefined): Control {
   let patch: string
   try {
     patch = readFileSync(path, 'utf8')
-    // as an editor of Windows saves it; the agents have no such line ends
+    // saved by a Windows editor; the agents have no CRLF line ends
     if (!/(?<!\r)\n/.test(patch)) patch = patch.replaceAll('\r\n', '\n')
   } catch (cause) {
     const why =
@@ -64,7 +64,7 @@ export function controlFrom(path: string, named: string | undefined): Control {
       'just prove --list names the controls that are here',
     )
   }
-  // it names directories
+  // the name is used for directories
   const name = basename(path)
     .replace(/\.patch$/, '')
     .replaceAll(/[^\w.-]/g, '-')
@@ -82,7 +82,7 @@ export function controlFrom(path: string, named: string | undefined): Control {
   return { ...control, red: red ? pattern(path, red) : anyCheck }
 }
 
-/** A control of the project, by its patch. @throws Failure for a head that lacks something */
+/** Reads a control of the project from its patch. @throws Failure for an incomplete head */
 export function readControl(name: string, patch: string): Control {
   const head = (key: string): string => {
     const value = headOf(patch, key)
@@ -96,25 +96,27 @@ export function readControl(name: string, patch: string): Control {
 const headOf = (patch: string, key: string): string | undefined =>
   new RegExp(`^${key}: (.+)$`, 'm').exec(patch.split(/^(?:diff |--- )/m)[0] ?? '')?.[1]?.trim()
 
-/** @throws Failure (usage) for what is no pattern */
+/** @throws Failure (usage) for an invalid pattern */
 function pattern(name: string, text: string): RegExp {
   try {
     return new RegExp(text)
   } catch (cause) {
-    throw usage(`Cannot use \`${name}\`: its \`Red:\` is no pattern: ${(cause as Error).message}`)
+    throw usage(
+      `Cannot use \`${name}\`: its \`Red:\` is not a valid pattern: ${(cause as Error).message}`,
+    )
   }
 }
 
 /**
- * The files that a control changes, as they are with its cut.
- * @param read a file of the tree that is cut, undefined when there is none
- * @throws Failure (usage) when the patch does not fit, or is none
+ * The files that a control changes, with its patch applied.
+ * @param read reads a file of the tree to cut; undefined if the file does not exist
+ * @throws Failure (usage) when the patch does not fit, or is not a patch
  */
 export async function cutFiles(
   control: Control,
   read: (path: string) => Promise<string | undefined>,
 ): Promise<Changes> {
-  // after a name with a space in it git writes a tab, and diff its time after any
+  // git writes a tab after a name with a space; diff writes a tab and a time after every name
   const heads = control.patch.matchAll(/^--- ([^\t\n]+).*\n\+\+\+ ([^\t\n]+)/gm)
   const files = [...heads].map(([, from, to]) => ({
     path: (to === '/dev/null' ? from! : to!).replace(/^[ab]\//, ''),
@@ -124,7 +126,7 @@ export async function cutFiles(
   if (files.length === 0)
     throw usage(
       `Cannot use the control \`${control.name}\`: it cuts nothing`,
-      'It is to be a patch, as `git diff` makes it',
+      'It must be a patch in the form that `git diff` writes',
     )
   const scratch = scratchDirectory('control')
   try {
@@ -135,11 +137,11 @@ export async function cutFiles(
       if (text !== undefined) writeFileSync(join(scratch, path), text)
     }
     writeFileSync(join(scratch, '.cut.patch'), control.patch)
-    // a repository around the scratch directory would make git leave its files alone
+    // inside another repository git would skip the files of the scratch directory
     const env = { GIT_CEILING_DIRECTORIES: dirname(scratch) }
     const apply = (...flags: string[]): Promise<string> =>
       git(['-C', scratch, 'apply', ...flags, '.cut.patch'], { env })
-    // one that was edited by hand may have other counts than it says
+    // a patch that was edited by hand may state wrong line counts
     await apply()
       .catch(() => apply('--recount'))
       .catch((cause: Failure) => {
@@ -169,18 +171,18 @@ export interface Proof {
   case: string
   hosts: string[]
   seed: number
-  /** Whether the case came out red, and for the reason it was cut. */
+  /** Whether the case came out red, and by the check that had to fail. */
   state: 'caught' | 'stayed green' | 'red for another reason' | 'not run'
   /** What was red. */
   found: string
   seconds: number
   /** The command that runs it again. */
   replay: string
-  /** Directory of its evidence, where there is some. */
+  /** Directory of its evidence, if there is any. */
   evidence?: string
 }
 
-/** A verdict as a run's report has it. @param red what had to be red */
+/** A verdict in the form of a run's report. @param red the check that had to be red */
 export function resultOf(proof: Proof, red: RegExp): CaseResult {
   const { control, cut, case: ofCase, hosts, seed, state, found, seconds, replay, evidence } = proof
   const caught = state === 'caught'
@@ -207,8 +209,8 @@ export const replayOfControl = (control: Control, hosts: string[], seed: number)
   ].join(' ')
 
 /**
- * A control is caught when a check that it names failed; a green one means that the lab proves nothing.
- * Only a check makes a case red: a wait that had no end may have any reason, and has judged nothing.
+ * A control is caught when a check that it names failed. A green case means that the lab does not test this net. Only
+ * checks count: a wait that timed out may have any reason, so by itself it proves nothing.
  */
 export function judgeControl(control: Control, result: CaseResult): Proof {
   const red = [
@@ -236,9 +238,9 @@ export function judgeControl(control: Control, result: CaseResult): Proof {
 const oracleName = (host: string, row: string): string => `oracle ${host} ${row}`
 
 /**
- * Whether another run is needed: what is neither caught nor green has to come twice in a row, as it may be
- * of the lab's own making; so may what was caught by a check that nobody has named.
- * @param tries what the runs came to so far, at least one
+ * Whether another run is needed. A verdict other than caught or green may be the lab's own fault, so it must come
+ * twice in a row. The same holds for a catch by an arbitrary check, when the control names none.
+ * @param tries the verdicts so far, at least one
  * @param red which checks must fail
  */
 export function undecided(tries: Proof[], red?: RegExp): boolean {
@@ -248,7 +250,7 @@ export function undecided(tries: Proof[], red?: RegExp): boolean {
   return last!.state !== before!.state && tries.length < 3
 }
 
-/** The verdict of several runs: the last two agree, or it has none. */
+/** The verdict of several runs: that of the last two if they agree, else `not run`. */
 export function settle(tries: Proof[]): Proof {
   const [last, before] = tries.toReversed()
   const seconds = tries.reduce((sum, one) => sum + one.seconds, 0)

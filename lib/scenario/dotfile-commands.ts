@@ -4,19 +4,19 @@ import { lineOf, own, readHome, setLine, shared, syncs } from './dotfile-sync.ts
 import type { EditCase, Scene } from './family.ts'
 import { told } from './told.ts'
 
-/** What people ask of the sync, and do by its commands. */
+/** The commands by which users inspect the sync and settle what it leaves to them. */
 export const dotfileCommands: EditCase[] = [
   {
     name: 'commands',
     title:
-      'what was edited and put aside is listed and put back by name, from anywhere and all at once, and nothing in the way is lost',
+      'edits and files put aside are listed, files are restored by name from any directory or all at once, and nothing in the way is lost',
     limit: 300,
     run: restored,
   },
   {
     name: 'home-and-source',
     title:
-      'one line is edited at home and in the source of one host: both texts are shown, with a remote and without, and what is said to settle it does',
+      'one host edits the same line at home and in the source: both texts are shown, with the remote and without, and the suggested commands settle it',
     limit: 300,
     run: homeAndSource,
   },
@@ -44,7 +44,7 @@ async function restored(scene: Scene): Promise<void> {
   await vm.user(`mkdir labdir; echo one >${one}; echo two >'${two}'`)
   const modified = { modify_dot_labmod: script, 'labdir/modify_dot_lab two': script }
   await world.dotfiles.commit(modified, 'From afar')
-  // by a clock that is ahead, and is put back later
+  // with a clock that is an hour ahead and is set back afterwards
   await vm.root("date -s '+1 hour'")
   await syncs(scene, vm, 'synced')
   await vm.root("date -s '-1 hour'")
@@ -61,7 +61,7 @@ async function restored(scene: Scene): Promise<void> {
     1,
     await exits('chezmoi-restore-kept .labrc'),
   )
-  // none of them, where one is not there
+  // if one of several is missing, none is restored
   check('nor are those beside it', 1, await exits(`chezmoi-restore-kept ${one} .labrc`))
   check('all is as it was', both, await texts())
   await ask(`chezmoi-restore-kept "$HOME/${one}" && cd labdir && chezmoi-restore-kept '.lab two'`)
@@ -105,7 +105,7 @@ async function homeAndSource(scene: Scene): Promise<void> {
   const shown = await ask('chezmoi-show-conflicts')
   check('both texts are shown', /^conflict: dot_labrc$.*\+at home$.*\+in the source$/ms, shown)
   check('without the remote, too', shown, await ask('chezmoi-show-conflicts --offline'))
-  // a remote that is away says so, and nothing else is another
+  // if the remote is away, the output says so and is otherwise the same
   const url = await vm.askUser(`git -C ${source} remote get-url origin`)
   const [path, instead] = ['/gone.git', 'url.http://git.lab/gone.git']
   answerWith(vm.host, { path, status: 503 })
@@ -132,7 +132,7 @@ async function homeAndSource(scene: Scene): Promise<void> {
   for (const name of names)
     check(`${name} is gone`, 'gone', (await world.dotfiles.head(name)) ?? 'gone')
 
-  // two names for one file: no line of text conflicts, and chezmoi would read neither
+  // two source names for one target: no line conflicts, but chezmoi would accept neither
   await world.dotfiles.commit({ private_dot_labtwo: 'from afar\n' }, 'Private')
   await vm.user(`echo mine >${source}/dot_labtwo`)
   await syncs(scene, vm, 'conflict')
@@ -142,13 +142,13 @@ async function homeAndSource(scene: Scene): Promise<void> {
   await syncs(scene, vm, 'synced')
   check('with one, it is applied', 'from afar\n', await readHome(vm, '.labtwo'))
 
-  // an edit at home does not make public what the source has made private
+  // an edit at home must not make a file public that the source has made private
   await vm.user(
     `mv ${source}/dot_labrc ${source}/private_dot_labrc; ${setLine(shared, 9, 'at home')}`,
   )
   await syncs(scene, vm, 'conflict')
   await vm.user('chezmoi apply --force .labrc')
-  // the source's own change went to the trunk at once
+  // the change of the source was pushed to the trunk at once
   await syncs(scene, vm, 'up-to-date')
   const mode = await vm.askUser('stat -c %a .labrc')
   check('it is private here', '600', mode)

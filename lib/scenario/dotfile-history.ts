@@ -13,19 +13,19 @@ import { fromHome } from '../lab-settings.ts'
 import type { EditCase, Scene } from './family.ts'
 import { told } from './told.ts'
 
-/** What becomes of the remote's history, and of a host's clone. */
+/** The remote's history is rewritten, and a host loses its clone. */
 export const dotfileHistory: EditCase[] = [
   {
     name: 'rewritten',
     title:
-      'the trunk of the dotfiles is rewritten, and removed: nothing of it comes back, no edit is lost, and a remote that is begun anew gets all',
+      'the trunk of the dotfiles is rewritten, then removed: no commit that was taken out comes back, no edit is lost, and an empty remote gets everything',
     limit: 300,
     run: rewritten,
   },
   {
     name: 'cloned-anew',
     title:
-      'a host loses its clone while a conflict waits, and is cloned anew, also by hand: what was published stays, and edits and conflicts get through as before',
+      'a host loses its clone while a conflict is open and is cloned again, also by hand: the published conflict stays, and edits and conflicts still get through',
     limit: 300,
     run: clonedAnew,
   },
@@ -43,13 +43,13 @@ async function rewritten(scene: Scene): Promise<void> {
   await world.dotfiles.commit({ dot_labrc: replacing(3, 'leaked') }, 'Leaked')
   await syncs(scene, vm, 'synced')
   await vm.user(setLine(shared, 15, 'mine'))
-  // what conflicts is not in the source, and takes nothing from what is known of the trunk before it
+  // an open conflict must not make the sync forget which trunk it has seen before
   await world.dotfiles.commit({ dot_labrc: replacing(15, 'from afar') }, 'Clashes')
   await syncs(scene, vm, 'conflict')
   const other = { branch: 'other', parent: start }
   await world.dotfiles.commit({ dot_labrc: setThird }, 'Other', other)
   const trunk = await world.dotfiles.commit({ dot_labrc: setThird }, 'Rewritten', { parent: start })
-  // who looks before anything is synchronized has the look change nothing
+  // looking at the conflicts before a sync changes nothing
   const look = await told(scene, vm, 'chezmoi-show-conflicts', 'user')
   check('both are shown', /\+leaked\n.*\+line three$/ms, look)
   for (const run of ['it', 'the next run, too']) {
@@ -62,7 +62,7 @@ async function rewritten(scene: Scene): Promise<void> {
   check('the trunk has the edit once its user says so', 'mine', await line(15, 'trunk'))
   check('and not what was taken back', 'line three', await line(3, 'trunk'))
   check('nor has the home', 'line three', await line(3, 'home'))
-  // taken back right after it was pushed: this host has not fetched it since
+  // the trunk is reset right after the push: this host has not fetched since then
   const pushed = (await world.dotfiles.head())!
   await world.dotfiles.move(world.branch, trunk)
   await syncs(scene, vm, 'diverged: The trunk was rewritten')
@@ -101,10 +101,10 @@ async function clonedAnew(scene: Scene): Promise<void> {
   }
   await conflictIn(7)
   const url = await vm.askUser(`git -C ${source} remote get-url origin`)
-  // the remote's own default branch is none that hosts share
+  // the remote's default branch is not the one that the hosts share
   await world.dotfiles.commit({ dot_labother: 'other\n' }, 'Other', { branch: 'other' })
   await world.dotfiles.choose('other')
-  // with what is left of a clone that was cut off
+  // with the remains of an interrupted clone
   await vm.user(`rm -rf ${source}; mkdir -p ${dirname(source)}/.chezmoi-sync.clone/half`)
   await syncs(scene, vm, 'synced')
   const other = (await vm.user('cat .labother', { allow: 'any' })).stdout
@@ -117,12 +117,12 @@ async function clonedAnew(scene: Scene): Promise<void> {
   const shown = () => told(scene, vm, 'chezmoi-show-conflicts', 'user')
   check('and it is still shown', /^.*\bmine$/m, await shown())
 
-  // what it leads to may be on a disk that is not there now
+  // the link may lead to a disk that is not mounted now
   await vm.user(`rm -rf ${source}; ln -s /lab-away ${source}`)
   await syncs(scene, vm, 'failed: Cannot clone to .*: something else is there')
   const link = await vm.askUser(`readlink ${source}`)
   check('a link in the place of the clone stays', '/lab-away', link)
-  // by git alone, and of one branch: nothing in it follows the remote as a clone of jj does
+  // cloned with plain git, a single branch: it does not track the remote as a jj clone does
   await vm.user(`rm ${source}; git clone -q --single-branch ${url} ${source}`)
   await vm.user(setLine(own[0]!, 3, 'mine'))
   await syncs(scene, vm, 'synced')

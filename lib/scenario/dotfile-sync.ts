@@ -4,7 +4,7 @@ import type { Machine } from './machine.ts'
 import { quote } from '../quote.ts'
 import { startAgain } from '../vm/upgrade.ts'
 
-/** What the dotfile agent writes to /var/lib/chezmoi-sync/status.json, as far as cases read it. */
+/** The part of /var/lib/chezmoi-sync/status.json, written by the dotfile agent, that cases read. */
 export interface SyncStatus {
   phase: string
   /** Null while it runs. */
@@ -12,19 +12,19 @@ export interface SyncStatus {
   reason: string | null
   captured: string[]
   applied: string[]
-  /** Targets that were left as they are, with the reason. */
+  /** Targets that were left unchanged, with the reason. */
   kept: { file: string; reason: string }[]
-  /** Edits that conflict with the trunk, of this host and of others. */
+  /** Edits of this host and of others that conflict with the trunk. */
   conflicts: { host: string; files: string[] }[]
 }
 
 export interface Synced {
   status: SyncStatus
-  /** Pushes that it tried: more than one when another host was first. */
+  /** Attempts to push: more than one if another host pushed first. */
   pushes: number
-  /** Its exit code, or that of its unit's start. */
+  /** Exit code of the sync, or of the start of its unit. */
   code: number
-  /** Directories that it has left in /tmp. */
+  /** Number of directories that it left in /tmp. */
   left: number
   seconds: number
 }
@@ -32,13 +32,13 @@ export interface Synced {
 const unit = 'chezmoi-pre-update.service'
 const statusFile = '/var/lib/chezmoi-sync/status.json'
 
-/** Starts the sync as the upgrade does, and waits until it has ended. */
+/** Starts the sync the way the upgrade does, and waits for its end. */
 export const syncByUnit = (vm: Machine): Promise<Synced> =>
   ran(vm, 'root', `${startAgain(unit)} 2>/dev/null`)
 
 /**
- * Runs the sync as the user would, after some edits, in one command: an emulated guest takes a third
- * of a second for each.
+ * Makes some edits and runs the sync as the user would. All in one command, because each one takes an emulated guest a
+ * third of a second.
  */
 export const editAndSync = (vm: Machine, edits: string): Promise<Synced> =>
   ran(vm, 'user', `cd; ${edits}\nchezmoi-sync >/tmp/sync.log 2>&1`)
@@ -49,7 +49,7 @@ async function ran(vm: Machine, as: 'root' | 'user', command: string): Promise<S
     as === 'user'
       ? 'cat /tmp/sync.log'
       : `journalctl --output=cat _SYSTEMD_INVOCATION_ID="$(systemctl show --value -p InvocationID ${unit})"`
-  // what an earlier run has written is not this one's
+  // tells this run's status from that of an earlier one
   const stamp = `$(stat -c '%i %y' ${statusFile} 2>/dev/null)`
   const scratch = `find /tmp -maxdepth 1 -name 'tmp.*' -user ${vm.vm.user} | wc -l`
   const script = `before=${stamp} scratch=$(${scratch})
@@ -75,10 +75,10 @@ export const readHome = async (vm: Machine, file: string): Promise<string> =>
 export const setLine = (file: string, line: number, text: string): string =>
   `sed -i ${quote(`${line}s/.*/${text}/`)} ${quote(file)}`
 
-/** Files that every host has from the dotfiles: one for all, and one for each. */
+/** Files that the dotfiles put on every host: one that all hosts edit, and one for each host to edit. */
 export const shared = '.labrc'
 export const own = ['.config/lab/one.conf', '.config/lab/two.conf']
-/** An edit of `shared` in the source: of a line, counted from 1, that is as it was at first. */
+/** Edits a line of `shared` in the source, counted from 1, which must still have its first text. */
 export const replacing =
   (line: number, text: string) =>
   (was: string): string =>
@@ -88,25 +88,25 @@ export const setThird = replacing(3, 'line three')
 export const lineOf = (text: string | undefined, line: number): string =>
   text?.split('\n')[line - 1] ?? 'nothing'
 
-/** What a run came to, with its reason. */
+/** The outcome of a run, with its reason. */
 export const said = ({ outcome: found, reason }: Synced['status']): string =>
   reason ? `${found}: ${reason}` : (found ?? 'nothing')
 
-/** Runs the sync as the upgrade does, and checks what it comes to: see `outcome`. */
+/** Runs the sync the way the upgrade does, and checks its outcome: see `outcome`. */
 export const syncs = async (scene: Scene, vm: Machine, expected: string): Promise<SyncStatus> =>
   outcome(scene, vm, expected, await syncByUnit(vm)).status
 
 /**
- * Checks what a run came to; with anything else there is no sense in going on.
- * @param expected the outcome and, behind a colon, how its reason begins, as in a regular expression
+ * Checks the outcome of a run, and ends the case if it is another one.
+ * @param expected the outcome, optionally with a colon and the beginning of its reason; a regular expression
  */
 export function outcome(scene: Scene, vm: Machine, expected: string, synced: Synced): Synced {
   const { status, code, left } = synced
   scene.must(`sync of ${vm.host}`, new RegExp(`^${expected}\\b`), said(status))
-  // what waits for a person is a failed unit; what passes, or is well, is none
+  // the unit fails only when a person is needed, not for a success or a temporary problem
   const well = /^(synced|up-to-date|offline|skipped)$/.test(status.outcome ?? '')
   scene.check(`sync of ${vm.host}: whether it failed`, !well, code !== 0)
-  // texts that are sealed elsewhere may be in it
+  // temporary files may hold secrets in plain text
   scene.check(`sync of ${vm.host}: nothing of it is left in /tmp`, 0, left)
   return synced
 }

@@ -8,20 +8,20 @@ import { writeFile } from '../write-file.ts'
 /** Seconds by `<family>/<case>` and `prove/<control>`. */
 export type Seconds = Record<string, number>
 
-/** What ships: one run of all cases, two VMs side by side on two cores under TCG. */
+/** The times that ship with the lab: one run of all cases, two VMs side by side on two cores under TCG. */
 const guess = JSON.parse(
   readFileSync(join(import.meta.dirname, 'durations.json'), 'utf8'),
 ) as Seconds
 
 const file = (): string => join(labHome(), 'durations.json')
 
-/** Seconds that each took when it last passed on this machine; else the first guess. */
+/** Seconds that each case took when it last passed on this machine, else the times that ship. */
 export const durations = (): Seconds => ({ ...guess, ...kept() })
 
 /**
- * Seconds that the parts of a run are dealt out by. What this machine has seen itself does not count: the
- * parts run on several machines, which have to come to the same.
- * @param path of seconds that beat those that ship, as `just merge-runs` writes them
+ * Seconds by which a run is divided into parts. Times measured on this machine do not count: the parts run on several
+ * machines, which must all compute the same division.
+ * @param path file of seconds that override those that ship, as `just merge-runs` writes it
  * @throws Failure (usage) when it cannot be read
  */
 export function sharedDurations(path: string | undefined): Seconds {
@@ -36,14 +36,14 @@ export function sharedDurations(path: string | undefined): Seconds {
   }
 }
 
-/** A case that nobody has timed takes a third of its limit, as most others do. */
+/** Estimate for a case without a recorded time: a third of its limit, like most others. */
 export const guessed = (limit: number): number => limit / 3
 
 function kept(): Seconds {
   try {
     return read(file())
   } catch {
-    // none yet, or damaged: an estimate is worth no failure
+    // missing or damaged: not worth a failure for an estimate
     return {}
   }
 }
@@ -55,13 +55,13 @@ function read(path: string): Seconds {
   return Object.fromEntries(seconds)
 }
 
-/** Keeps how long one took, for the next run. */
+/** Records how long a case or control took, for the next run. */
 export function remember(name: string, seconds: number): void {
   const all = { ...kept(), [name]: Math.round(seconds * 10) / 10 }
   try {
     privateDirectory(labHome())
     writeFile(file(), `${JSON.stringify(all, null, 2)}\n`, { over: 'any', mode: 0o600 })
   } catch {
-    // as on a full disk, which is said where it matters
+    // for example on a full disk, which is reported where it matters
   }
 }

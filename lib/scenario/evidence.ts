@@ -18,18 +18,18 @@ import { files } from '../vm/vm.ts'
 import type { Clones } from './world.ts'
 
 /**
- * A kernel that is starved while it measures its clock at boot warns of it, and then its time may run many times too
- * fast until the next boot: whatever has a limit ends before it.
+ * The kernel's warning that it was starved while it calibrated its clock at boot. Its time may then run many times too
+ * fast until the next boot, so that time limits end too early.
  */
 const clockWarning = 'PIT calibration deviates from'
 
-/** Whether the evidence of a VM says so of the boot that it is in. @param dir where `collectEvidence` has put it */
+/** Whether the evidence of a VM has that warning for its current boot. @param dir where `collectEvidence` put it */
 export function clockRanWrong(dir: string): boolean {
   const file = join(dir, 'clock.txt')
   return existsSync(file) && readFileSync(file, 'utf8').includes(clockWarning)
 }
 
-/** What is collected inside the guest, each into a file of its own; as root unless it says otherwise. */
+/** Commands that collect evidence inside the guest as root, by the file that each one's output goes to. */
 const inside: Record<string, string> = {
   'journal.txt': 'journalctl --no-pager --boot 0 --lines 2000',
   'journal-of-the-boot-before.txt': 'journalctl --no-pager --boot -1 --lines 2000',
@@ -44,7 +44,7 @@ const inside: Record<string, string> = {
   'disk.txt': 'df; df -i; dmesg | tail -n 100',
 }
 
-/** Through the guest agent there is no user's login. */
+/** The same for the user's repositories; through `runuser`, because the guest agent has no login of the user. */
 const repositories = (home: string, user: string, { paths }: Clones): Record<string, string> =>
   Object.fromEntries(
     [paths.flake, paths.dotfiles].map((path) => [
@@ -55,9 +55,9 @@ const repositories = (home: string, user: string, { paths }: Clones): Record<str
   )
 
 /**
- * Puts what explains a failure into a directory, a file each: serial log, screenshot, both boots'
- * journals, boot entries, generations, state of the agents, operation logs of the repositories. What
- * cannot be had is said in its place: a guest that is gone is evidence, too.
+ * Writes the evidence of a failure into a directory, one file each: serial log, screenshot, journals of this boot and
+ * the one before, boot entries, generations, state of the agents, operation logs of the repositories. If something
+ * cannot be collected, a file says why: a guest that does not answer is evidence, too.
  */
 export async function collectEvidence(
   vm: Machine,
@@ -81,7 +81,7 @@ ${Object.entries(asked)
   .map(([name, command]) => `printf '\\036%s\\n' ${name}; ( ${command}\n)`)
   .join('\n')}`
   try {
-    // the agent reaches a guest whose network is gone
+    // the guest agent works without a network
     const told = await vm
       .root(script, { timeout: 60 * vm.patience, allow: 'any' })
       .catch(() => vm.agent(script, { limit: 60, allow: 'any' }))
@@ -100,7 +100,7 @@ async function screenshot(vm: Machine, path: string): Promise<void> {
   await vm.monitor((monitor) => monitor.execute('screendump', { filename: path, format: 'png' }))
 }
 
-/** The last MiB of a log that may have grown for weeks. */
+/** The end of a log, by default the last MiB: it may have grown for weeks. */
 function lastPart(path: string, most = 1024 ** 2): Buffer {
   const fd = openSync(path, 'r')
   try {

@@ -2,8 +2,8 @@ import { openSync, closeSync, constants, renameSync, rmSync } from 'node:fs'
 import { run } from '../run.ts'
 
 /**
- * Puts a named pipe in a file's place: whoever opens it to read waits, for ever if nobody ends it.
- * @returns puts the file back and lets those who wait go on, into nothing
+ * Replaces a file by a named pipe, so that every reader blocks until the pipe is removed.
+ * @returns puts the file back and releases the blocked readers, who read nothing
  */
 export async function mkfifo(path: string): Promise<() => Promise<void>> {
   const kept = `${path}.kept`
@@ -14,7 +14,7 @@ export async function mkfifo(path: string): Promise<() => Promise<void>> {
     renameSync(path, pipe)
     renameSync(kept, path)
     try {
-      // fails when nobody waits
+      // fails when no reader waits
       closeSync(openSync(pipe, constants.O_WRONLY | constants.O_NONBLOCK))
     } catch {}
     rmSync(pipe)

@@ -1,6 +1,6 @@
 import { upgradeKindsInWords } from '../lab-settings.ts'
 
-/** Flags that several tasks have which run cases. */
+/** Flags shared by the tasks that run cases. */
 export const flags = {
   host: {
     type: 'string',

@@ -3,12 +3,12 @@ import { ofGuest } from './host-module.ts'
 import { watcherUnit } from './status-log.ts'
 import { deployedBy, module, note, upgrades } from './upgrade.ts'
 
-/** Upgrades with no room for what they bring. */
+/** Upgrades without disk space for what they bring. */
 export const full: Case[] = [
   {
     name: 'boot-full',
     title:
-      '/boot has no room for the new first stage, or for it alone and not for golden’s copy: refused before the switch',
+      '/boot has no room for the new first stage, or for that but not for golden’s copy of it: the upgrade is refused before the switch',
     promise: 'space',
     limit: 300,
     ends: 'main',
@@ -18,12 +18,12 @@ export const full: Case[] = [
       const fault = scene.fault('/boot full', vm.host)
       const fill = `free=$(df --output=avail -B1M /boot | tail -n 1)
         fallocate --length "$((free - 2))M" /boot/lab-fill; df --output=avail -B1M /boot | tail -n 1`
-      // of nothing, where df fails, Number would make that nothing is left
+      // if df fails, Number('') would be 0 and look like a full disk
       const left = Number.parseInt(await vm.ask(fill))
       fault.bit(left < 4, `${left} MiB are left`)
       const reason = /^\/boot has \d+ MiB free and \d+ MiB are needed/
       const refused = await upgrades(scene, vm, { outcome: 'no-space', phase: 'preflight', reason })
-      // golden will have copies of its own, for which there has to be room as well
+      // golden keeps its own copies, which need room as well
       if (scene.golden(vm)) {
         const built = deployedBy(scene, refused).toplevel
         await vm.root(`rm /boot/lab-fill; free=$(df --output=avail -B1K /boot | tail -n 1)
@@ -40,14 +40,14 @@ export const full: Case[] = [
   {
     name: 'store-full',
     title:
-      'the disk is full to the last byte, or has no room for a build: said so, and refused before it',
+      'the disk is full to the last byte, or too full for a build: the upgrade says so and does not build',
     promise: 'space',
     own: true,
     limit: 300,
     ends: 'main',
     run: async (scene) => {
       const { vm, world } = scene
-      // there is a status that another run would leave
+      // leaves a status of an earlier run
       await upgrades(scene, vm, { outcome: 'up-to-date' })
       await world.config.commit(note(vm, 'two'), 'Two')
       const fault = scene.fault('store full', vm.host)
@@ -68,12 +68,12 @@ export const full: Case[] = [
   },
 ]
 
-/** Upgrades with no room for a single file: it must not leave the words of the last one as its own. */
+/** Upgrades without room for a single file: the status must not be that of the run before. */
 async function fillsUp(scene: Scene): Promise<void> {
   const { vm } = scene
   const files = '/var/lib/lab-full /var/lib/lab-full-to-the-last'
   const limit = { timeout: 120 * vm.patience }
-  // the lab has no room for what it sees, either
+  // the watcher of the lab cannot write either
   const fill = `systemctl stop ${watcherUnit}; set -- ${files}; free=$(df --output=avail -B1M /var/lib | tail -n 1); fallocate --length "$((free - 1))M" $1
     dd if=/dev/zero of=$2 bs=64K 2>/dev/null; dd if=/dev/zero bs=4K >>$2 2>/dev/null; df --output=avail -B1K /var/lib | tail -n 1`
   const left = Number.parseInt(await vm.ask(fill, limit))

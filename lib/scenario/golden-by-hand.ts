@@ -4,12 +4,12 @@ import { unitsByHand } from './host-module.ts'
 import { told } from './told.ts'
 import { booted, bootStatus, buildInGuest, comes, harmless, makesDefault } from './trial.ts'
 
-/** What people ask of golden on a host that runs: none of it takes a reboot. */
+/** Golden commands on a running host; none of them needs a reboot. */
 export const goldenByHand: TrialCase[] = [
   {
     name: 'asked-amiss',
     title:
-      'golden is asked for in the wrong words, without root, at a wrong moment and on a host that is not well: each is refused with its reason, and changes nothing',
+      'commands for golden with wrong arguments, without root, at a wrong moment and on an unhealthy host: each is refused with its reason and changes nothing',
     own: true,
     limit: 300,
     ends: 'golden',
@@ -18,7 +18,7 @@ export const goldenByHand: TrialCase[] = [
   {
     name: 'nothing-golden',
     title:
-      'golden is given up and pinned again, also where /boot or the boot loader’s variables cannot be written: nothing is done by halves',
+      'golden is unpinned and pinned again, also while /boot or the boot loader’s variables cannot be written: no command is left half done',
     own: true,
     limit: 300,
     ends: 'golden',
@@ -26,7 +26,7 @@ export const goldenByHand: TrialCase[] = [
   },
 ]
 
-/** Runs a command where something is cut off for it alone, as all else on the host would go down with it. */
+/** Runs a command in its own mount namespace, so that the cut affects nothing else on the host. */
 const where = (cut: string, command: string): string =>
   `unshare --mount sh -c '${cut} && { ${command}; }'`
 const readOnly = (path: string): string => `mount -o remount,bind,ro ${path}`
@@ -68,7 +68,7 @@ next boot:    ${status['oneshot']}
 validation:   ${status['validation']}`
   check('where it stands is told in words', words, await told(scene, vm, 'show-boot-status'))
   await refused(scene, 'to pin what was not booted', /^1 .*\n.*: reboot first$/, 'pin-golden')
-  // whoever asks for one that cannot boot does not want the last one either
+  // a refused trial also cancels the trial that was armed before
   await vm.root('mkdir /run/lab-none && touch /run/lab-none/init')
   const none = await said(vm, 'golden-arm-trial /run/lab-none')
   check('a trial that cannot boot is refused in place of another', noEntry, none)
@@ -81,7 +81,7 @@ validation:   ${status['validation']}`
   const [after, begins] = (await vm.ask(order)).split('\n')
   const walls = /^(?=(.* )?firewall\.service\b)(?=(.* )?nftables\.service\b)/
   check('a boot is judged when its firewall is up', walls, after)
-  // the first stage may have waited for a passphrase until then
+  // the first stage may wait for a passphrase, and that time does not count
   check('the time of a trial begins with its system', /^\{ OnStartupUSec=/, begins)
 
   await waitsForLock(scene)
@@ -100,13 +100,13 @@ validation:   ${status['validation']}`
   check('to pin a host that is not well changes nothing', before, await everything(vm))
 }
 
-/** Keeps everybody else from changing golden, until its unit is stopped. */
+/** Holds the lock of golden until its unit is stopped. */
 const holdsLock = `systemd-run --quiet --unit=lab-lock flock /run/golden-generation.lock sleep infinity
     until ! flock --nonblock /run/golden-generation.lock true; do :; done`
-/** Holds while somebody waits for that. */
+/** True while another process waits for that lock. */
 const waiting = `grep -q -- '->.*FLOCK.*:'"$(stat -c %i /run/golden-generation.lock) " /proc/locks`
 
-/** Two who change golden at once do so one after the other. */
+/** Commands that change golden run one after the other. */
 async function waitsForLock(scene: Scene): Promise<void> {
   const { vm, check } = scene
   const [before, whole] = [await everything(vm), await apartFromTime(vm)]
@@ -122,7 +122,7 @@ async function waitsForLock(scene: Scene): Promise<void> {
   await vm.root('systemctl stop lab-pin.service')
 }
 
-/** The deadline of a trial comes while its boot is found good: what it waited for has ended the trial. */
+/** The deadline of a trial waits for the lock while the boot is validated, and then finds the trial over. */
 async function deadlineWaits(scene: Scene): Promise<void> {
   const { vm, check, must } = scene
   const before = await everything(vm)
@@ -205,7 +205,7 @@ validation:   ${validation}`
   check('it is pinned once that can be', `golden from now on: ${golden}`, pinned.split('\n').at(-1))
   check('all is as it was at first', start, await apartFromTime(vm))
 
-  // a rebuild boots next also where there is nothing to come back to; from then on there is
+  // without golden a rebuild is what boots next; pinning golden then puts it on trial
   await told(scene, vm, 'unpin-golden')
   const next = await buildInGuest(vm, scene.world.paths.flake, harmless, scene.say)
   await told(scene, vm, makesDefault(next))

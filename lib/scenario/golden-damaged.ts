@@ -4,12 +4,12 @@ import { told } from './told.ts'
 import { bootStatus, comes, harmless, rebuild, validated } from './trial.ts'
 import { deploys, note, upgrades } from './upgrade.ts'
 
-/** What becomes of golden where somebody else has had their hands in it, or nothing of it can be written. */
+/** Golden is damaged from outside, or its state cannot be written. */
 export const goldenDamaged: TrialCase[] = [
   {
     name: 'golden-in-pieces',
     title:
-      'root, boot entry, copies, default and record of golden are damaged: each is named, and whole again after a rebuild, a validation or a pin',
+      'GC root, boot entry, copies, default and record of golden are damaged: each problem is named, and a rebuild, a validation or a pin repairs it',
     own: true,
     limit: 300,
     ends: 'golden',
@@ -18,7 +18,7 @@ export const goldenDamaged: TrialCase[] = [
   {
     name: 'variables-read-only',
     title:
-      'the boot loader’s variables cannot be written: a rebuild and an upgrade are refused, golden is what boots, and a later upgrade is deployed',
+      'the boot loader’s variables cannot be written: a rebuild and an upgrade are refused, golden still boots, and a later upgrade is deployed',
     own: true,
     limit: 300,
     ends: 'main',
@@ -26,12 +26,12 @@ export const goldenDamaged: TrialCase[] = [
   },
 ]
 
-/** @returns what damages golden, what is said of it, and what mends it */
+/** @returns for each damage its name, a command that does it, the problems to report, and a command that repairs it */
 function damages(golden: string): [string, string, RegExp[], string][] {
   const root = '/nix/var/nix/gcroots/golden-generation'
   const entry = '/boot/loader/entries/golden-*.conf'
   const copy = (key: string): string => `/boot$(sed -n "s/^${key} //p" ${entry})`
-  // what an installer of boot entries calls
+  // what the boot entry installer calls
   const rebuilt = `golden-arm-trial ${golden}`
   const again = 'systemctl restart golden-boot-validation.service'
   const other = `"$(cd /boot/loader/entries && basename "$(grep -l init=${golden}/init nixos-*.conf | tail -n 1)")"`
@@ -123,7 +123,7 @@ async function variablesReadOnly(scene: Scene): Promise<void> {
 
   const healed = await remounted('rw')
   fault.healed(healed.startsWith('0 '), healed)
-  // it was no fault of the commit, which is tried again
+  // the commit was not to blame, so it is tried again
   const { toplevel: deployed } = await deploys(scene, vm)
   const now = await bootStatus(scene, vm)
   check('it is on trial', deployed, now['trial'])

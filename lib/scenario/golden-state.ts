@@ -1,32 +1,32 @@
 import type { Scene } from './family.ts'
 import type { Machine } from './machine.ts'
 
-/** Where the agents write down what is golden, on trial and failed. */
+/** Where the agents record which generation is golden, on trial or failed. */
 export const state = '/var/lib/golden-generation'
 /** Where the boot loader's variables are. */
 export const variables = '/sys/firmware/efi/efivars'
 
 /**
- * All that a boot depends on: every file on the ESP, the boot loader's variables, what is written down, what the
- * collector leaves, the profile and what runs. The firmware's random seed is no work of the agents.
+ * Everything that a boot depends on: every file on the ESP, the boot loader's variables, the agents' records, GC roots,
+ * the profile and the running system. The random seed is left out: the agents do not write it.
  */
 const whole = `cd /boot && find . -type d | sort && find . -type f ! -name random-seed -exec cksum {} + | sort -k 3
 for name in Default OneShot; do echo "$name $(cat ${variables}/LoaderEntry$name-* 2>/dev/null | cksum)"; done
 ls -A ${state}; cat ${state}/*
 for link in /nix/var/nix/gcroots/golden-* /nix/var/nix/profiles/system /run/current-system; do echo "$link $(readlink "$link")"; done`
 
-/** That state as a text, which is another one once any of it has changed. */
+/** That state as a text, which differs as soon as any of it has changed. */
 export async function everything(vm: Machine): Promise<string> {
   const { stdout } = await vm.root(whole, { allow: 'any' })
-  // two that could not be looked at are not alike
+  // two states that could not be read must not compare as equal
   return stdout.includes('/loader.conf') ? stdout : `${stdout}\nnot seen (${(unseen += 1)})`
 }
 let unseen = 0
-/** The same for a golden that was pinned anew: all but the time of that. */
+/** The same without the time of the pin, for comparison after golden was pinned again. */
 export const apartFromTime = async (vm: Machine): Promise<string> =>
   (await everything(vm)).replace(/"pinnedAt":"[^"]*"/, '')
 
-/** What a command says, with its exit code at first. */
+/** The output of a command, after its exit code. */
 export async function said(
   vm: Machine,
   command: string,
@@ -38,7 +38,7 @@ export async function said(
   return `${code} ${stdout.trim()}`
 }
 
-/** A command that must fail, say why and leave all as it was. */
+/** Checks that a command is refused with its reason and changes nothing. */
 export async function refused(
   scene: Scene,
   what: string,

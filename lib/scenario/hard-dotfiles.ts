@@ -7,26 +7,26 @@ export const hardDotfiles: EditCase[] = [
   {
     name: 'half-broken',
     title:
-      'some dotfiles cannot be read, made, put aside or taken in: each is named, all others are applied and taken in, and scripts run in their order',
+      'some dotfiles cannot be read, generated, put aside or captured: each is named, all others are applied and captured, and scripts run in order',
     limit: 400,
     run: halfBroken,
   },
 ]
 
-/** Has a script write down that it ran, and whether another file was there by then. */
+/** A script that records that it ran, and whether another file was there by then. */
 const notes = (name: string, more = ''): string =>
   `#!/bin/sh\necho "${name} $(cat ~/.labplain 2>/dev/null)" >>~/labnotes\n${more}`
 
-/** Looks like a secret to chezmoi; in two parts, so that it does not look like one in here. */
+/** Looks like a secret to chezmoi; split in two so that secret scanners do not report this file. */
 const token = `ghp_${'aBcD1234eFgH5678iJkL9012mNoP3456qRsT'}`
 
 async function halfBroken(scene: Scene): Promise<void> {
   const { vm, world, check } = scene
   const source = fromHome(world.paths.dotfiles)
-  // all the room that there is for what is put aside
+  // uses up the whole limit for files that are put aside
   const fill = 'd=/var/lib/chezmoi-sync/kept; mkdir -p $d; fallocate --length 256M $d/.lab-fill'
   const noKey = '[age]\\nidentity = "~/no"\\nrecipient = "no"\\n'
-  // of a session of the user's, which what runs in the first run learns of
+  // the runtime directory of a user session, which the second run sees: a script of the first starts it
   const { user } = vm.vm
   await vm.root(`install -d -m 700 -o ${user} /run/user/$(id -u ${user})`)
   await vm.user(`mkdir -p .config/chezmoi; printf 'encryption = "age"\\n${noKey}' >.config/chezmoi/chezmoi.toml
@@ -41,7 +41,7 @@ async function halfBroken(scene: Scene): Promise<void> {
       modify_dot_labmod: '#!/bin/sh\ncat\necho from afar\n',
       create_dot_labmade: 'theirs\n',
       remove_dot_labold: '',
-      // a second run amid the first, by a name that a login finds
+      // starts a second run during the first, by the command name that a login shell finds
       'run_once_before_zero.sh': notes('before', 'chezmoi-sync >~/labsecond 2>&1\n'),
       'run_once_one.sh': notes('at last', 'exit 3\n'),
       'run_after_two.sh': notes('after'),
@@ -99,13 +99,13 @@ async function halfBroken(scene: Scene): Promise<void> {
       'dot_labt.tmpl': 'fine\n',
       'encrypted_dot_labkey.age': null,
       'run_once_one.sh': notes('now'),
-      // it was never the dotfiles that made it
+      // the dotfiles never created this file: the user did
       create_dot_labmade: null,
       dot_labmade: 'theirs\n',
     },
     'Mended',
   )
-  // by hand, chezmoi takes the text that is there for what it wrote
+  // after a manual apply chezmoi believes that it wrote the existing text
   await vm.user(
     `rm /var/lib/chezmoi-sync/kept/.lab-fill .labpipe; echo fine | tee ${source}/dot_labu.tmpl >${source}/dot_labv.tmpl
     chezmoi apply --force .labmade`,
@@ -144,6 +144,6 @@ async function halfBroken(scene: Scene): Promise<void> {
   check('what chezmoi refuses is not in the trunk', false, published)
   check('what comes after it is', await readHome(vm, shared), await inTrunk('dot_labrc'))
   await vm.user(`sed -i /token/d ${refused}`)
-  // a script of these dotfiles runs each time
+  // never up-to-date: a script of these dotfiles runs each time
   await syncs(scene, vm, 'synced')
 }

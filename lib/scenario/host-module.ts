@@ -1,11 +1,11 @@
-/** Where cases keep what they change of a flake. */
+/** Directory of a flake that holds the changes of cases. */
 export const ownFiles = 'world'
 
-/** Where a case puts what it changes of a host: a module of its own, empty at first. */
+/** The module in which a case changes a host; empty at first. */
 export const hostModule = (host: string): string => `${ownFiles}/hosts/${host}.nix`
 
-/** A setting that takes what a case needs of a guest from the file that has it for this kind of guest. */
+/** A setting that imports what a case needs from the file for this kind of guest. */
 export const ofGuest = (name: string): string => `imports = [ (import ../guest.nix).${name} ];`
 
-/** Where systemd looks for units first, and neither kind of guest keeps any of its own: what lies there stays over a switch. */
+/** Where systemd looks for units first. Neither kind of guest manages it, so its files survive a switch. */
 export const unitsByHand = '/etc/systemd/system.control'

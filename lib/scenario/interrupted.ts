@@ -13,7 +13,7 @@ const phases = [
 
 interface Interruption {
   name: string
-  /** What happens; the phase follows. */
+  /** What happens; the moment follows. */
   title: string
   limit: number
   /** @param reached waits until the upgrade is there */
@@ -21,14 +21,14 @@ interface Interruption {
 }
 
 interface Unforeseen extends Interruption {
-  /** What the next upgrade comes to where it had begun to put a bad commit back. */
+  /** Outcome of the next upgrade after an interrupted rollback. */
   afterRollback: string | RegExp
 }
 
-/** By a person, or by a shutdown: it is given the time to say so. */
+/** By a person or a shutdown: the upgrade has the time to report it. */
 const stopped: Interruption = {
   name: 'stopped',
-  title: 'the upgrade is stopped as it',
+  title: 'the upgrade is stopped when it',
   limit: 300,
   at: stopAt,
 }
@@ -36,21 +36,21 @@ const stopped: Interruption = {
 const unforeseen: Unforeseen[] = [
   {
     name: 'killed',
-    title: 'the upgrade is killed as it',
+    title: 'the upgrade is killed when it',
     limit: 300,
     at: (_, vm, reached) => killAt(vm, reached),
     afterRollback: 'skipped-known-bad',
   },
   {
     name: 'power-cut',
-    title: 'the power fails as the upgrade',
+    title: 'the power fails when the upgrade',
     limit: 400,
     at: powerCutAt,
     afterRollback: /^(validation-failed|skipped-known-bad)$/,
   },
 ]
 
-/** Work that takes so long that something can come in the middle of it. */
+/** Work that takes long enough to be interrupted in the middle. */
 const middles = [
   {
     phase: 'build',
@@ -65,35 +65,35 @@ const middles = [
   },
 ]
 
-/** Holds while somebody has the lock of a switch; to try it would be to take it from whoever comes. */
+/** True while a process holds the switch lock. To try the lock could take it from the next switch. */
 const switchAtWork =
   'grep -q ":$(stat -c %i /run/nixos/switch-to-configuration.lock 2>/dev/null || echo none) " /proc/locks'
 
 export const atProfile = {
   name: 'at-profile',
-  title: 'has moved the profile',
-  // without a pause: what comes next comes within a second
+  title: 'has just moved the profile',
+  // polls without a pause: the next step follows within a second
   reached: (_: Scene, { subject }: Machine) =>
     `now() { ${profileOf(subject)}; readlink "$profile"; }; at=$(now); until [ "$(now)" != "$at" ]; do :; done`,
 }
 
-/** Moments that are seen from outside, whatever upgrades the host. */
+/** Moments that can be seen from outside, with any subject. */
 const moments = [
   atProfile,
   {
     name: 'at-lock',
-    title: 'takes the lock of a switch',
+    title: 'takes the switch lock',
     reached: () => `until ${switchAtWork}; do sleep 0.05; done`,
   },
   {
     name: 'at-some-time',
-    title: 'is wherever chance has it',
-    // by what an upgrade takes there: mostly before its switch, at times after its end
+    title: 'is at a random point',
+    // scaled to what an upgrade takes: mostly before its switch, sometimes after its end
     reached: ({ random, patience }: Scene) => `sleep ${(random() * 8 * patience).toFixed(2)}`,
   },
 ]
 
-/** Upgrades that something ends in the middle: whatever it was, the next one is whole. */
+/** Upgrades that are cut off in the middle: after each of them the next one succeeds. */
 export const interrupted: Case[] = [
   ...unforeseen.flatMap((one): Case[] => [
     ...phases.map((phase) => inPhase(one, phase)),
@@ -109,7 +109,7 @@ export const interrupted: Case[] = [
 function inPhase({ name, title, limit, at }: Interruption, phase: (typeof phases)[number]): Case {
   return {
     name: `${name}-in-${phase}`,
-    title: `${title} enters ${phase}: the next one is whole`,
+    title: `${title} enters ${phase}: the next upgrade succeeds`,
     promise: 'whole',
     own: true,
     limit,
@@ -118,7 +118,7 @@ function inPhase({ name, title, limit, at }: Interruption, phase: (typeof phases
       const { vm, world } = scene
       await world.config.commit(note(vm, 'two'), 'Two')
       await at(scene, vm, () => vm.holdUpgradeAt(phase, { limit: 90 }))
-      // what was validated has held, and all before that is done anew
+      // once validation has passed the upgrade stands; anything earlier is redone
       const held = phases.indexOf(phase) > phases.indexOf('validate')
       await upgrades(scene, vm, { outcome: held ? 'up-to-date' : 'upgraded' })
     },
@@ -128,7 +128,7 @@ function inPhase({ name, title, limit, at }: Interruption, phase: (typeof phases
 function inRollback({ name, title, limit, at, afterRollback }: Unforeseen): Case {
   return {
     name: `${name}-in-rollback`,
-    title: `${title} begins to put things back: the next one does it`,
+    title: `${title} begins to roll back: the next upgrade completes the rollback`,
     promise: 'whole',
     own: true,
     limit,
@@ -147,7 +147,7 @@ function inMiddle(
 ): Case {
   return {
     name: `${name}-amid-${phase}`,
-    title: `${title} is in the middle of its ${phase}: the next one is whole`,
+    title: `${title} is in the middle of its ${phase}: the next upgrade succeeds`,
     promise: 'whole',
     limit,
     ends: 'main',
@@ -158,7 +158,7 @@ function inMiddle(
         await vm.root(`systemctl start --no-block ${vm.subject.unit}.service`)
         await comes(scene, vm, `the ${phase} is at work`, 90, atWork)
       })
-      // one that was booted meanwhile may have been taken up
+      // a generation that was booted meanwhile may already count as deployed
       await upgrades(scene, vm, { outcome: /^(upgraded|up-to-date)$/ })
     },
   }
@@ -170,7 +170,7 @@ function atMoment(
 ): Case {
   return {
     name: `${name}-${moment.name}`,
-    title: `${title} ${moment.title}: the next one is whole`,
+    title: `${title} ${moment.title}: the next upgrade succeeds`,
     promise: 'whole',
     limit,
     ends: 'main',
@@ -198,7 +198,7 @@ const files = Array.from({ length: many }, (_, index) => [file(index), `${index}
 function inCheckout({ name, title, limit, at }: Unforeseen): Case {
   return {
     name: `${name}-amid-checkout`,
-    title: `${title} is in the middle of writing the clone's files: the next one finishes that, and the host's own commit is there once`,
+    title: `${title} is in the middle of writing the clone's files: the next upgrade finishes that, and the host's own commit is there once`,
     promise: 'whole',
     own: true,
     limit,
@@ -222,7 +222,7 @@ function afterCheckout(): Case {
   return {
     name: 'power-cut-after-checkout',
     title:
-      'the power fails once the upgrade has written the clone’s files: all are on the disk, none is taken for an edit, and the host’s own commit is there once',
+      'the power fails once the upgrade has written the clone’s files: all are on the disk, none counts as an edit, and the host’s own commit is there once',
     promise: 'whole',
     own: true,
     limit: 400,
@@ -237,7 +237,7 @@ function afterCheckout(): Case {
   }
 }
 
-/** Upgrades a host with a commit of its own to one with many files, and has something come amid that. */
+/** Upgrades a host that has its own commit to a commit with many files, and interrupts the upgrade with `amid`. */
 async function checksOut(scene: Scene, amid: (clone: string) => Promise<void>): Promise<void> {
   const { vm, world, check } = scene
   const inClone = cloneOf(scene, vm)
@@ -257,16 +257,16 @@ async function checksOut(scene: Scene, amid: (clone: string) => Promise<void>): 
 }
 
 /**
- * Shell command that waits for longer than a file system keeps names to itself (5 s), and not as long as texts (30 s):
- * files that nobody has brought to the disk are there after a power cut then, and empty.
+ * Shell command that waits until the file system has written file names to the disk (5 s), but not yet contents (30 s):
+ * after a power cut, files that were not synced are then there, and empty.
  */
 export const namesReachDisk = 'sleep 7'
 
-/** Kills the upgrade and all that it started, as systemd would. */
+/** Kills the upgrade and everything that it started, as systemd would. */
 export async function killAt(vm: Machine, reached: () => Promise<void>): Promise<void> {
   await reached()
   const unit = `${vm.subject.unit}.service`
-  // what is over by then has nothing left to kill, and ended well
+  // an upgrade that has already ended leaves nothing to kill, and that is fine
   await vm.root(`systemctl kill --signal=KILL ${unit} 2>/dev/null`, { allow: 'any' })
   const state = `$(systemctl show --value -p ActiveState ${unit})`
   await vm.until(
@@ -278,7 +278,7 @@ export async function killAt(vm: Machine, reached: () => Promise<void>): Promise
   await vm.releaseUpgrade()
 }
 
-/** One that runs in a unit of its own goes on, and whoever comes next finds it at work. */
+/** A switch that runs in a separate unit survives the kill, and the next upgrade would find it running. */
 const noSwitch = (vm: Machine): Promise<string> =>
   vm.until('no switch to be at work', 90, `! ${switchAtWork}`)
 
@@ -291,7 +291,7 @@ async function stopAt(scene: Scene, vm: Machine, reached: () => Promise<void>): 
   scene.check('it says that it was stopped', /^failed: .*signal/, `${outcome}: ${reason}`)
 }
 
-/** Cuts the power once something is reached, and waits until the next boot was validated. */
+/** Cuts the power once `reached` resolves, and waits until the next boot is validated. */
 export async function powerCutAt(
   scene: Scene,
   vm: Machine,

@@ -2,7 +2,7 @@ import { availableParallelism } from 'node:os'
 import { Failure, usage } from '../failure.ts'
 import { availableMemory, gib } from '../vm/preflight.ts'
 
-/** Labs that work side by side: the run's own VMs are the first, the others are copies of them. */
+/** Number of labs that work side by side: the run's own VMs are the first, the others are copies of them. */
 export type Jobs = number | 'auto'
 
 /** @param text such as `4`, or `auto` @throws Failure (usage) */
@@ -15,29 +15,29 @@ export function readJobs(text: string | undefined): Jobs | undefined {
   )
 }
 
-/** What a job takes, and of what there is to take. */
+/** What a job needs, and what the machine has. */
 export interface Room {
   /** VMs of a job. */
   vms: number
-  /** Bytes of memory that a job's VMs have together. */
+  /** Bytes of memory of all VMs of a job. */
   memory: number
-  /** Jobs for which there is something to do. */
+  /** The most jobs for which there is work. */
   most: number
   accelerator: 'kvm' | 'tcg'
   cores: number
-  /** Bytes that copies may have. */
+  /** Bytes of memory available for copies. */
   available: number
 }
 
-/** Cores that the two CPUs of a VM keep busy: much of a case is waiting, and an emulated CPU never waits for long. */
+/** Cores that the two CPUs of a VM keep busy: a case mostly waits, but an emulated CPU never waits for long. */
 const coresOfVm = { kvm: 1, tcg: 2 }
 
-/** Bytes that QEMU itself takes beside a guest's memory: under TCG what it has translated, above all. */
+/** Bytes that QEMU needs besides the guest's memory: under TCG mainly for translated code. */
 const overhead = { kvm: 128 * 1024 ** 2, tcg: 512 * 1024 ** 2 }
 
 /**
- * How many jobs there are to be; `auto` are as many as the machine has cores and memory for.
- * @throws Failure when a number was asked for that there is no memory for
+ * The number of jobs to run; `auto` means as many as the machine has cores and memory for.
+ * @throws Failure when there is not enough memory for the requested number
  */
 export function jobsFor(asked: Jobs, room: Room): number {
   const { vms, most, accelerator, cores, available } = room
@@ -57,13 +57,13 @@ export function jobsFor(asked: Jobs, room: Room): number {
   return jobs
 }
 
-/** How much slower a VM is when there are more of them than cores. Limits are measured with one VM a core. */
+/** How much slower a VM is when there are more VMs than cores. Limits are measured with one VM per core. */
 export const load = (vms: number, cores = availableParallelism()): number =>
   Math.max(1, vms / cores)
 
 /**
- * What this machine has.
- * @param reserved bytes that the run's own VMs are yet to take
+ * The cores and memory of this machine.
+ * @param reserved bytes that the run's own VMs have yet to allocate
  */
 export const roomHere = (reserved: number): Pick<Room, 'cores' | 'available'> => ({
   cores: availableParallelism(),

@@ -23,15 +23,15 @@ import {
 import type { Stage } from './family.ts'
 import type { Prepared } from './prepared.ts'
 
-/** VMs at their baseline that cases are run on, in any order: the run's own, or copies of them. */
+/** VMs at their baseline, on which cases run in any order: the run's own, or copies of them. */
 export interface Lab {
-  /** What its VMs are called in the report, in the order of the run's hosts. */
+  /** Names of its VMs in the report, in the order of the run's hosts. */
   titles: string[]
   ready: Promise<OpenLab>
 }
 
 export interface OpenLab {
-  /** Does work there: all that it asks of a VM by its name is of this lab's. */
+  /** Does work in this lab: host names then mean this lab's VMs. */
   use: <T>(work: (stage: Stage) => Promise<T>) => Promise<T>
 }
 
@@ -39,9 +39,9 @@ export interface OpenLab {
 const growth = 512 * 1024 ** 2
 
 /**
- * Copies the run's VMs, which are at their baseline: once as a mold, which takes a while, and from that as often as
- * there are to be copies, which are started one after the other.
- * @param keep told of the copies as soon as there is something of them, for whoever removes them
+ * Copies the run's VMs, which are at their baseline: once as a mold, which takes a while, then from the mold for each
+ * copy. Copies are started one after the other.
+ * @param keep called with the copies as soon as they occupy anything, so that they can be removed
  * @returns the run's own lab and its copies
  * @throws Failure when there is no room for them
  */
@@ -54,7 +54,7 @@ export async function openLabs(
 ): Promise<Lab[]> {
   const size = hosts.reduce((sum, host) => sum + diskOf(host), 0)
   const count = jobs - 1
-  // the memory that a snapshot holds becomes a file of its own
+  // the memory in a snapshot becomes a separate file
   requireSpace(labHome(), 2 * size + count * hosts.length * growth, `make ${count} copies`)
   const copies = await reserveCopies(count)
   keep(copies)
@@ -121,7 +121,7 @@ async function start(
   return { use: (work) => inLab(home, () => work({ ...of, prepared })) }
 }
 
-/** Has a VM that is a copy of another start; a port that was taken since it was looked at means another one. */
+/** Starts a copy of a VM on a free port; if another process takes that port first, tries again with another one. */
 async function onFreePort<T>(
   { ground: { accelerator, firmware } }: Stage,
   copy: Vm,
@@ -141,7 +141,7 @@ async function onFreePort<T>(
   }
 }
 
-/** The stage as a lab has it: what happens there goes onto the run's record under the names of its own VMs. */
+/** The stage of one lab: its events go onto the run's record under the names of this lab's VMs. */
 function renamed(stage: Stage, hosts: string[], called: (host: string) => string): Stage {
   const { record } = stage
   const note: Note = (event) => {
@@ -153,11 +153,11 @@ function renamed(stage: Stage, hosts: string[], called: (host: string) => string
   return { ...stage, record: { ...record, note }, shares: true }
 }
 
-/** Bytes that the images of a VM take on the disk. */
+/** Bytes that the images of a VM occupy on disk. */
 const diskOf = (host: string): number =>
   [files(host).disk, files(host).vars].reduce((sum, path) => sum + statSync(path).blocks * 512, 0)
 
-/** Bytes of memory that a VM's QEMU has for itself, without what copies share. */
+/** Bytes of private memory of a VM's QEMU, without what copies share. */
 function memoryOf(vm: Vm): number {
   const { pid } = qemuOf(vm) ?? {}
   const status = pid === undefined ? '' : readFileSync(`/proc/${pid}/status`, 'utf8')
@@ -165,8 +165,8 @@ function memoryOf(vm: Vm): number {
 }
 
 /**
- * Has labs share cases, and says which lab was lost meanwhile.
- * @param nobody told of each case that no lab was left for, and why
+ * Distributes cases over labs, and prints which labs were lost.
+ * @param nobody called for each case that no lab was left to run, with the reason
  */
 export async function shareOut<S extends SharedStep<OpenLab>>(
   steps: S[],
@@ -183,6 +183,6 @@ export async function shareOut<S extends SharedStep<OpenLab>>(
   }
   const left = await runShared(steps, labs, lost, { quiet })
   for (const step of left) nobody(step, losses.at(-1)!.why)
-  // once nothing is drawn any more
+  // after the live display has ended
   for (const { words } of losses) console.error(words)
 }

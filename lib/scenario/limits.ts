@@ -18,29 +18,29 @@ import {
   type Wanted,
 } from './upgrade.ts'
 
-/** While this file is there, what looks for it hangs. */
+/** While this file exists, the commands that check for it hang. */
 const there = '/run/lab-hang'
 
-/** A line for each time that a check was started which hangs. */
+/** Gets one line each time that the hanging check is started. */
 const starts = '/run/lab-starts'
 
-/** A command that never ends by itself, and by which its process is found. */
+/** A command that never ends, with an argument by which its process is found. */
 const forever = 'sleep 86399'
 
-/** The same, of a program that does not end when it is asked to: for a shell, in a string of Nix. */
+/** The same, but ignoring SIGTERM: for a shell, in a string of Nix. */
 const deaf = `{ trap '' TERM; exec ${forever}; }`
 
-/** Whether a process of it is left, told so that the question does not find itself. */
+/** Whether such a process is left; the pattern is written so that pgrep does not find itself. */
 export const left = `pgrep --full '^(.*/)?sleep 8639[9]$' >/dev/null; case $? in 0) echo running ;; 1) echo ended ;; *) echo "not known: $?" ;; esac`
 
 const stops = async (scene: Scene, vm: Machine): Promise<boolean> =>
   scene.check('what hung is ended', 'ended', await vm.ask(left))
 
-/** What hangs in an upgrade, by a file that is there or in what a commit brings. */
+/** What hangs in an upgrade, either while `there` exists or because a commit brings it. */
 const hanging: (Pick<Case, 'name' | 'title' | 'promise'> & {
-  /** The time limit that is set, on KVM: long enough for whatever is well. */
+  /** Seconds of the time limit, on KVM: long enough for a healthy run. */
   seconds: number
-  /** Whether it is no option, and the same on any machine. */
+  /** The limit is not an option, and is the same on any machine. */
   fixed?: true
   options: (limit: number) => string
   brings?: string
@@ -49,7 +49,7 @@ const hanging: (Pick<Case, 'name' | 'title' | 'promise'> & {
 })[] = [
   {
     name: 'hook-hangs',
-    title: 'a hook that never ends has a time limit, and nothing is deployed',
+    title: 'a hook never ends: it is stopped at its time limit, and nothing is deployed',
     promise: 'checks',
     seconds: 5,
     options: (limit) =>
@@ -59,9 +59,9 @@ const hanging: (Pick<Case, 'name' | 'title' | 'promise'> & {
   },
   {
     name: 'build-hangs',
-    title: 'a build that never ends has a time limit, and nothing is deployed',
+    title: 'a build never ends: it is stopped at its time limit, and nothing is deployed',
     promise: 'refuse',
-    // an evaluation is part of it
+    // the limit includes the evaluation
     seconds: 15,
     options: (limit) => `buildTimeout = lib.mkForce ${limit};`,
     brings: `environment.etc."lab-case".source = pkgs.runCommand "lab-hangs" { } "${program(forever)}";`,
@@ -70,9 +70,9 @@ const hanging: (Pick<Case, 'name' | 'title' | 'promise'> & {
   },
   {
     name: 'switch-hangs',
-    title: 'a switch that never ends has a time limit: all goes back',
+    title: 'a switch never ends: it is stopped at its time limit, and the upgrade rolls back',
     promise: 'rollback',
-    // the way back is a switch as well
+    // the rollback is a switch as well
     seconds: 15,
     options: (limit) => `switchTimeout = lib.mkForce ${limit};`,
     brings: oneshot('lab-hangs', forever),
@@ -81,7 +81,7 @@ const hanging: (Pick<Case, 'name' | 'title' | 'promise'> & {
   },
   {
     name: 'check-hangs',
-    title: 'a check that never ends has a time limit, and counts as failed',
+    title: 'a check never ends: it is stopped at its time limit and counts as failed',
     promise: 'checks',
     seconds: 60,
     fixed: true,
@@ -92,11 +92,12 @@ const hanging: (Pick<Case, 'name' | 'title' | 'promise'> & {
   },
 ]
 
-/** Each time limit of the agents, with something that never ends. */
+/** Every time limit of the agents, tested with something that never ends. */
 export const limits: Case[] = [
   {
     name: 'remote-silent',
-    title: 'the remote takes the connection and never answers: the fetch has a time limit',
+    title:
+      'the remote accepts connections and never answers: the fetch gives up after its time limit',
     promise: 'patience',
     limit: 300,
     ends: 'main',
@@ -113,7 +114,7 @@ export const limits: Case[] = [
   {
     name: 'dotfiles-silent',
     title:
-      'a remote that never answers is given up after the limit that is set: that of the dotfiles, and the commit is deployed all the same; then that of the configuration',
+      'a remote never answers: the dotfile sync gives up after the limit that is set, and the commit is still deployed; so does the fetch of the configuration',
     promise: 'dotfiles',
     own: true,
     limit: 400,
@@ -152,7 +153,7 @@ export const limits: Case[] = [
   {
     name: 'script-hangs',
     title:
-      'a script among the dotfiles never ends: it is ended and told, and the commit is deployed all the same',
+      'a script among the dotfiles never ends: it is stopped and reported, and the commit is still deployed',
     promise: 'dotfiles',
     own: true,
     limit: 300,
@@ -160,7 +161,7 @@ export const limits: Case[] = [
       const { vm, world } = scene
       const limit = Math.ceil(10 * vm.patience)
       const room = 20_000
-      // whatever a host's dotfiles are set to holds in its sync
+      // the sync must use the limits and the branch that the host's options set
       const other = { branch: 'other', parent: world.start.dotfiles }
       const option = `myModules.services.chezmoiSync = { applyTimeout = lib.mkForce ${limit}; keepLimit = lib.mkForce ${room}; branch = lib.mkForce "${other.branch}"; };`
       const host = (more = ''): string => `{ lib, ... }: { ${option} ${more} }\n`
@@ -185,7 +186,7 @@ export const limits: Case[] = [
       const line = lineOf(await readHome(vm, '.labrc'), 3)
       scene.check('the dotfiles are applied', 'line three', line)
 
-      // nor is there room for more than is set
+      // the limit for files that are put aside holds as well
       await vm.user(`echo mine >.labown; truncate -s ${room} .labown`)
       const theirs = '#!/bin/sh\necho theirs\n'
       await world.dotfiles.commit({ modify_dot_labown: theirs }, 'Their own', { ...other, parent })
@@ -218,14 +219,14 @@ export const limits: Case[] = [
       run: async (scene) => {
         const { vm, world } = scene
         const limit = fixed ? seconds : Math.ceil(seconds * vm.patience)
-        // the agent that runs has the limits of the generation that it belongs to
+        // an agent has the limits of its own generation, so they are deployed first
         await world.config.commit(withOptions(vm, options(limit)), 'May hang')
         const { toplevel } = await deploysForGood(scene, vm)
         await world.config.commit(withOptions(vm, options(limit), brings), 'Hangs')
         await vm.root(`touch ${there}`)
         await upgrades(scene, vm, { ...wanted, reason: reason(limit), waits: limit })
         scene.check('nothing of the commit runs', toplevel, await vm.running())
-        // one that fails at once is tried again and again, and its reason is the same
+        // a check that failed at once would be retried, with the same reason
         if (fixed) {
           const { stdout } = await vm.root(`cat ${starts} || true`)
           const count = stdout.split('started').length - 1
@@ -237,13 +238,14 @@ export const limits: Case[] = [
   ),
   {
     name: 'lock-hangs',
-    title: 'a rebuild by hand never ends: the upgrade gives way for a time, and fails after it',
+    title:
+      'a manual rebuild never ends: upgrades give way to it at first, and fail once it counts as hung',
     promise: 'lock',
     own: true,
     limit: 400,
     run: async (scene) => {
       const { vm, world } = scene
-      // long enough for an upgrade to come to the lock: it is the limit of the whole run as well
+      // long enough for an upgrade to reach the lock, as this limits the whole run as well
       const limit = Math.ceil(20 * vm.patience)
       const option = optionsModule(`lockTimeout = lib.mkForce ${limit};`)
       const { toplevel } = await rebuild(scene, vm, option)
@@ -253,7 +255,7 @@ export const limits: Case[] = [
         systemd-run --quiet --unit=lab-rebuild flock /run/nixos/switch-to-configuration.lock sleep infinity`,
         { timeout: 60 * vm.patience },
       )
-      // whatever an upgrade itself hangs at, systemd ends it
+      // if the upgrade itself hangs, systemd ends it
       const own = `systemctl show --value -p TimeoutStartUSec ${vm.subject.unit}.service`
       scene.check('systemd ends the run itself, too', /^(?!infinity)./, await vm.ask(own))
       await world.config.commit(note(vm, 'two'), 'Two')
@@ -265,7 +267,7 @@ export const limits: Case[] = [
       await upgrades(scene, vm, { outcome: 'failed', phase: 'lock', reason: hung })
       await vm.root('systemctl stop lab-rebuild.service')
       scene.check('nothing of the commit runs', toplevel, await vm.running())
-      // the same of a run of the upgrade itself: whoever had the lock last is gone, so the lock's own age counts
+      // the same for the upgrade's own lock: its file names a process that is gone, so the file's age counts
       const lock = '/run/nix-local-upgrade.lock'
       await vm.root(`systemd-run --quiet --unit=lab-other flock ${lock} sleep infinity
         until ! flock --nonblock ${lock} true; do sleep 0.1; done; touch -d '-${limit} seconds' ${lock}`)
@@ -279,5 +281,5 @@ export const limits: Case[] = [
   },
 ]
 
-/** Shell command for what the last synchronization came to. */
+/** Shell command that prints outcome and reason of the last synchronization. */
 const saidLast = 'jq -r \'.outcome + ": " + .reason\' /var/lib/chezmoi-sync/status.json'

@@ -4,7 +4,7 @@ import type { Case } from './scenario.ts'
 import { booted, comesBack, validated } from './trial.ts'
 import { module, note, unreachedUpgrade, upgrades } from './upgrade.ts'
 
-/** A host that nobody can log in to any more: sshd runs, and what comes to its port on the way in is dropped. */
+/** A host that nobody can log in to any more: sshd runs, but incoming packets to its port are dropped. */
 export const lockedOut = `{ pkgs, ... }: {
   systemd.services.lab-firewall = {
     wantedBy = [ "multi-user.target" ];
@@ -26,14 +26,14 @@ export const lockedOut = `{ pkgs, ... }: {
 const reason = /^this host cannot be reached: sshd does not answer at \S+, port 22, over mgmt/
 
 /**
- * A commit that closes the way in, found by the upgrade itself or, with the power cut before that, by the boot; and
- * a boot that is good, which becomes golden after the checks that the cut left out.
+ * A commit that closes SSH is found by the upgrade itself or, if the power fails before its checks, by the boot
+ * validation. A good boot after such a power cut becomes golden only once the skipped checks have passed.
  */
 export const lockedOutCases: Case[] = [
   {
     name: 'locks-out',
     title:
-      'a commit drops SSH while sshd runs: all goes back before anybody is locked out for good',
+      'a commit drops SSH while sshd runs: the upgrade rolls back before anybody is locked out for good',
     promise: 'reach',
     limit: 300,
     run: async (scene) => {
@@ -46,13 +46,14 @@ export const lockedOutCases: Case[] = [
       }
       const said = await vm.askUser('readlink -f /run/current-system')
       scene.check('a login finds the system that ran', scene.start(vm), said)
-      // what ran before can be reached, so that it was the commit
+      // the system before can be reached, so the commit was to blame
       if (vm.subject.kind === 'lab') await upgrades(scene, vm, { outcome: 'skipped-known-bad' })
     },
   },
   {
     name: 'locks-out-with-power-cut',
-    title: 'the same with the power cut before its checks: its boot does not become golden',
+    title:
+      'a commit drops SSH and the power fails before the checks: its boot does not become golden',
     promise: 'fallback',
     own: true,
     limit: 400,
@@ -74,14 +75,14 @@ export const lockedOutCases: Case[] = [
   {
     name: 'power-cut-before-checks',
     title:
-      'the power fails before the checks of an upgrade: its boot is golden after them, not before',
+      'the power fails before the checks of an upgrade: its boot becomes golden only after them',
     promise: 'checks',
     own: true,
     limit: 400,
     ends: 'main',
     run: async (scene) => {
       const { vm, world } = scene
-      // what has failed for weeks is not the commit's doing
+      // units that have failed for weeks are not the commit's fault
       const failing = ['lab-old-one.service', 'lab-old-two.service']
       await vm.root(
         `mkdir -p ${unitsByHand}/multi-user.target.wants && cd ${unitsByHand}
@@ -103,7 +104,7 @@ export const lockedOutCases: Case[] = [
       const golden = (): Promise<string> =>
         vm.ask('readlink -f /nix/var/nix/gcroots/golden-generation')
       scene.check('it is not golden before its checks', scene.start(vm), await golden())
-      // as the timer does when the trial's time is over, which the upgrade need not be
+      // what the timer does when the trial's time is over, even if the upgrade is not done
       const deadline = 'systemctl start golden-trial-deadline.service'
       const jobs = `${deadline} && echo asked; systemctl list-jobs --no-legend reboot.target`
       const said = await vm.ask(jobs, { allow: 'any' })
