@@ -57,7 +57,7 @@ test('one who waits gets the lock when its holder dies', async () => {
   const held = await waiting
   held.release()
   expect(said[0]).toMatch(new RegExp(`^waiting for .*pid ${child.pid}.*: 0 s of at most 30 s$`))
-  // it is over
+  // the wait is over
   expect(said.at(-1)).toBe('')
 })
 

@@ -189,7 +189,7 @@ test.each([
   expect(thrown).toMatchObject({ exit: 2, message, detail: { hint } })
 })
 
-/** A task in a file of its own, to be started as one. */
+/** Writes a task to a separate file, from which it can be started. */
 function written(text: string): string {
   const dir = mkdtempSync(join(tmpdir(), 'task-'))
   onTestFinished(() => rmSync(dir, { recursive: true }))

@@ -155,7 +155,7 @@ describe('a locked directory', () => {
 })
 
 describe('as another user', () => {
-  /** What the code says as a user who is not the owner of anything here. */
+  /** The output of code that runs as a user who owns nothing here. */
   const asNobody = (code: string): string => {
     const { stdout, stderr } = spawnSync(
       'setpriv',
@@ -189,7 +189,7 @@ describe('as another user', () => {
     expect(asNobody(`writeHost(dir, '${host}', { 'default.nix': '' })`)).toBe(
       no('write', host, dir),
     )
-    // a directory that all may write in is no leave to replace what is another's
+    // write access to the directory is no permission to replace another user's file
     chmodSync(dir, 0o777)
     expect(asNobody(`${over}; requireWritable(over)`)).toBe(no('edit', path))
     chmodSync(path, 0o600)
