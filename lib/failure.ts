@@ -105,8 +105,8 @@ export class Unwritable extends Failure {}
 
 /** Errors that a path given by the user can cause; any other file error is a bug. */
 const unreachable: Record<string, string> = {
-  EACCES: 'this user may not',
-  ELOOP: 'its symlinks have no end',
+  EACCES: 'this user may not access it',
+  ELOOP: 'its symlinks form a loop',
   ENAMETOOLONG: 'its name is too long',
   ENOTDIR: 'a directory in it is a file',
 }
@@ -126,7 +126,7 @@ export function orUnwritable(thrown: unknown): unknown {
     return new Failure(`Cannot use \`${path}\`: ${wrong}`, { cause: thrown })
   if (!why || thrown instanceof Failure) return thrown
   return new Unwritable(`Cannot write${path ? ` \`${path}\`` : ''}: ${why}`, {
-    hint: 'just status says what each VM takes; LAB_HOME and LAB_CACHE can be on another file system',
+    hint: 'just status says how much each VM takes; LAB_HOME and LAB_CACHE can be on another file system',
     cause: thrown,
   })
 }

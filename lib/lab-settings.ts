@@ -117,7 +117,7 @@ export const mayFail = (unit: string, names: string[]): boolean =>
 
 /** The hint for a failed unit. */
 export const mayFailHint =
-  'If it needs what a VM has not, such as the internet, name it in `may-fail` of lab.toml'
+  'If it needs something that a VM lacks, such as the internet, name it in `may-fail` of lab.toml'
 
 /** A guest directory, relative to the user's home, for a command that runs there. */
 export const fromHome = (path: string): string => path.replace(/^~\//, '')

@@ -30,8 +30,8 @@ export async function lock(
   }
   if (!taken) {
     closeSync(fd)
-    throw new Failure(`Cannot ${what}: ${holder(path)} is at it`, {
-      hint: 'Wait for it to end, or end it; its lock goes with it',
+    throw new Failure(`Cannot ${what}: ${holder(path)} holds the lock`, {
+      hint: 'Wait for it to end, or end it: that releases the lock',
     })
   }
   ftruncateSync(fd)

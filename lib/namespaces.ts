@@ -42,7 +42,7 @@ function remedy(): string {
   const ranges = existsSync('/etc/subuid') ? readFileSync('/etc/subuid', 'utf8').split('\n') : []
   if (!isRoot() && !ranges.some((line) => [username, String(uid)].includes(line.split(':')[0]!)))
     return `Install uidmap, and: sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 ${username}`
-  return 'A container has to allow them: docker run --privileged, for one'
+  return 'In a container they must be allowed, for example by docker run --privileged'
 }
 
 const isRoot = (): boolean => process.getuid?.() === 0

@@ -66,7 +66,7 @@ export async function install(missing: Package[], yes: boolean): Promise<void> {
   const asRoot = process.getuid?.() === 0
   const line = installLine(missing)
   if (!onDebian()) {
-    throw new Failure(`Cannot install ${names.join(', ')}: this is no Debian`, {
+    throw new Failure(`Cannot install ${names.join(', ')}: this is not Debian`, {
       hint: `${withNix}; elsewhere install them by hand`,
     })
   }

@@ -25,7 +25,7 @@ export function scratchDirectory(name: string, within = tmpdir()): string {
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code !== 'ENOENT') throw cause
     // such as the TMPDIR of a nix develop shell that has ended
-    const hint = 'Set TMPDIR to a directory that is there'
+    const hint = 'Set TMPDIR to a directory that exists'
     throw new Failure(`Cannot use \`${within}\`: it does not exist`, { hint, cause })
   }
 }

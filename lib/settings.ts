@@ -28,7 +28,7 @@ export async function loadEnv(): Promise<void> {
     if (named === undefined) return
     throw usage(
       `Cannot read \`${file}\` of LAB_ENV_FILE: it does not exist`,
-      'Name a file that is there, or unset LAB_ENV_FILE',
+      'Name a file that exists, or unset LAB_ENV_FILE',
     )
   }
   const { config } = await import('dotenv')
@@ -73,7 +73,7 @@ async function refuseSlips(file: string, parsed: Record<string, string>): Promis
       ? (/\$\{?\w+\}?|^~[^/]+/.exec(parsed[key] ?? '') ?? [])
       : []
     if (variable !== undefined)
-      throw usage(`Cannot read ${where}: \`${variable}\` stays as it is`, 'Write a path, as ~/lab')
+      throw usage(`Cannot read ${where}: \`${variable}\` is not expanded`, 'Write a path, as ~/lab')
   }
 }
 

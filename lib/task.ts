@@ -161,8 +161,8 @@ function refuseOddFlags(task: Task, words: string[]): void {
     const [, pasted] = /^[\u2010-\u2015\u2212]+-*(.*)/s.exec(word) ?? []
     if (pasted !== undefined)
       throw usage(
-        `Cannot read \`${word}\`: it begins with a dash that is no hyphen`,
-        `Typed anew: --${pasted}`,
+        `Cannot read \`${word}\`: it begins with a dash that is not a hyphen`,
+        `Type it with hyphens: --${pasted}`,
       )
     const [, key = '', value = own[index + 1]] = /^--([^=]+)(?:=(.*))?$/s.exec(word) ?? []
     if (key in positionals && !(key in options))

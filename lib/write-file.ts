@@ -188,7 +188,7 @@ export async function withDirectory<T>(
   try {
     if (!(await flock(fd, ['--timeout', String(seconds)]))) {
       throw new Failure(
-        `Cannot write in \`${directory}\`: another task has been at it for ${seconds} s`,
+        `Cannot write in \`${directory}\`: another task has been writing there for ${seconds} s`,
       )
     }
     return await work()

@@ -18,7 +18,7 @@ export function toCarryOn(names: string[], given: Record<string, unknown>): Part
   if (anew !== undefined) {
     throw usage(
       `Cannot use ${/family|control/.test(anew) ? `a ${anew}` : `--${anew}`} with --resume`,
-      'The run that is carried on has decided that: leave it out',
+      'The run that is carried on has already fixed this: leave it out',
     )
   }
   const part = lastCutShort(names)
@@ -45,10 +45,7 @@ export function lastCutShort(names: string[]): Part {
     if (part.plan.ended || !names.includes(part.plan.name)) continue
     return { ...part, results: part.results.filter(({ state }) => state !== 'error') }
   }
-  throw usage(
-    'Cannot carry on: no run here was cut short',
-    'Leave out --resume, and everything runs',
-  )
+  throw usage('Cannot carry on: no run here was cut short', 'Leave out --resume to run everything')
 }
 
 /** The cases of a run that have no result yet. */
@@ -67,7 +64,7 @@ export function carriedOn(before: Part, now: Plan): Plan {
   if (apart) {
     throw usage(
       `Cannot carry on \`${before.dir}\`: what it ran and what would run now are of different ${apart}`,
-      'What held before says nothing of what there is now: leave out --resume, and everything runs',
+      'The earlier results do not apply to what would run now: leave out --resume to run everything',
     )
   }
   const grounds = new Set([...before.plan.ground.split('; '), ...now.ground.split('; ')])

@@ -167,7 +167,7 @@ function refuseOther(first: Part, other: Part): void {
   if (!apart) return
   throw usage(
     `Cannot merge \`${first.dir}\` and \`${other.dir}\`: they are of different ${apart}`,
-    'What holds for one says nothing of the other: merge runs of the same',
+    'Results of one do not apply to the other: merge only runs that agree in this',
   )
 }
 
@@ -194,7 +194,7 @@ function refuseOtherHosts(parts: Part[]): void {
   if (!other) return
   throw usage(
     `Cannot merge \`${most!.dir}\` and \`${other.dir}\`: they are of different hosts (${hosts.join(', ')} and ${other.plan.hosts.join(', ')})`,
-    'What holds on one says nothing of the other: merge the runs of each pair of hosts',
+    'Results on one do not apply to the other: merge only runs of the same pair of hosts',
   )
 }
 
@@ -255,7 +255,7 @@ function eventsOf(parts: Part[], titleOf: (part: Part) => string): Recorded[] {
   return all.toSorted((a, b) => a.t - b.t)
 }
 
-const newOne = 'Name a directory that is not there yet'
+const newOne = 'Name a directory that does not exist yet'
 
 /**
  * Makes the directory that a merge writes into.

@@ -148,7 +148,7 @@ describe('a locked directory', () => {
     await expect(withDirectory(dir, 1, () => Promise.reject(new Error('no')))).rejects.toThrow('no')
     await withDirectory(dir, 1, async () => {
       await expect(withDirectory(dir, 0.2, () => Promise.resolve())).rejects.toThrow(
-        `Cannot write in \`${dir}\`: another task has been at it for 0.2 s`,
+        `Cannot write in \`${dir}\`: another task has been writing there for 0.2 s`,
       )
     })
   })

@@ -142,6 +142,6 @@ test.each([
   rmSync(lab.dir, { recursive: true })
   expect({ code, stderr }).toEqual({
     code: 2,
-    stderr: `pipelines/gitops: Cannot use ${named} with --resume\n  hint: The run that is carried on has decided that: leave it out\n`,
+    stderr: `pipelines/gitops: Cannot use ${named} with --resume\n  hint: The run that is carried on has already fixed this: leave it out\n`,
   })
 })
