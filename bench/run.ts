@@ -1,7 +1,7 @@
 /**
- * Measures what the README's table says. A figure is a ratio of two things timed in this one run, or
- * seconds with a limit: machines differ, and this one may be busy. It makes its VMs in a `LAB_HOME` of
- * its own and ends them. `just bench`, or `just bench help deploy rebuild image recover jobs` for some parts.
+ * Measures the figures of docs/figures.md. Each is a ratio of two times from this one run, or seconds with a
+ * limit, because machines differ and this one may be busy. The VMs are in a separate `LAB_HOME` and are ended
+ * afterwards. `just bench`, or `just bench help deploy rebuild image recover jobs` for some parts.
  */
 import { execFileSync, spawn, spawnSync } from 'node:child_process'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
@@ -21,7 +21,7 @@ import { table } from '../lib/table.ts'
 import { files, theVm } from '../lib/vm/vm.ts'
 import { changeHost, copyFlake } from '../tests/flake-copy.ts'
 
-/** Standard error goes into the exception of a command that fails. */
+/** Keeps standard error for the exception of a command that fails. */
 const quiet = { encoding: 'utf8', stdio: 'pipe' } as const
 const only = process.argv.slice(2)
 const wants = (part: string): boolean => only.length === 0 || only.includes(part)
@@ -32,7 +32,7 @@ process.env['LAB_FLAKE'] = copyFlake(scratch)
 const accelerator = await findAccelerator(findFirmware())
 const rows: string[][] = [['figure', 'seconds', 'against', 'seconds', 'ratio', 'aim']]
 
-/** The cases of `jobs`, those that take the least; LAB_BENCH_CASES says how many of them. */
+/** The cases of `jobs`: those that take the least time. LAB_BENCH_CASES sets how many of them run. */
 const shared = [
   ...['untracked-file', 'build-error', 'local-conflicts', 'syntax-error', 'half-written'],
   ...['dotfiles-first', 'both-at-once', 'local-merges', 'hooks', 'diverged'],
@@ -57,7 +57,7 @@ console.log(
   `${cpus().length} CPUs (${cpus()[0]?.model}), ${accelerator.kind}, Node ${process.version}`,
 )
 
-/** What a task imports, against node with tsx on an empty file: the median of nine. */
+/** What the imports of a task cost, against node with tsx on an empty file: the median of nine. */
 function help(): void {
   const empty = join(scratch, 'empty.ts')
   writeFileSync(empty, '')
@@ -87,7 +87,7 @@ async function image(): Promise<void> {
   rows.push([`  on disk ${(manifest.allocated / 1e6).toFixed(0)} MB`, '', '', '', '', ''])
 }
 
-/** A deploy of a cached host against the same QEMU line on the same kind of disk, by hand. */
+/** A deploy of a cached host, against the same QEMU command by hand on the same kind of disk. */
 async function deploy(): Promise<void> {
   const [deploys, wholes, hands]: number[][] = [[], [], []]
   for (let times = 0; times < 3; times++) {
@@ -103,7 +103,7 @@ async function deploy(): Promise<void> {
   note('the same, subscribed and settled', middle(wholes!), 'to SSH', one, '')
   const both = await freshly('sorrow', 'torment')
   note('deploy of both to SSH', both.toSsh, 'deploy of one', one, '<= 1.5')
-  // the first waits for their boot to end, and starts every program for the first time
+  // not timed: the first one waits for the boots to end, and loads every program for the first time
   lab('verify')
   note(
     'verify of both',
@@ -114,13 +114,13 @@ async function deploy(): Promise<void> {
   )
 }
 
-/** From QEMU's start to the first login, with nothing of the lab in between. */
+/** Seconds from QEMU's start to the first login, without the lab. */
 async function byHand(host: string): Promise<number> {
   const vm = theVm(host)
   const { disk, vars, run } = files(host)
   const firmware = findFirmware()
   execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', '-b', vm.layer, '-F', 'qcow2', disk])
-  // a firmware whose variables are new takes a second longer
+  // new variables, as a deploy has them: with these the firmware takes a second longer
   execFileSync('qemu-img', ['convert', '-O', 'qcow2', firmware.vars, vars])
   execFileSync('mkdir', ['-p', run])
   const argv = qemuArgs(vm, accelerator.kind, firmware)
@@ -130,7 +130,7 @@ async function byHand(host: string): Promise<number> {
     '-F',
     sshConfig(),
     '-o',
-    // one that the guest's firmware swallowed holds up the next
+    // a connection that is lost while the firmware runs would hold up the next one
     'ConnectTimeout=2',
     '-o',
     'ConnectionAttempts=1',
@@ -147,7 +147,7 @@ async function byHand(host: string): Promise<number> {
   return took
 }
 
-/** One changed line, from the command to verified, against its three commands done by hand. */
+/** One changed line, from the command until it is verified, against the same three commands by hand. */
 async function rebuild(): Promise<void> {
   const flake = process.env['LAB_FLAKE']!
   lab('deploy-vm', 'sorrow')
@@ -164,7 +164,7 @@ async function rebuild(): Promise<void> {
   note('rebuild after a change, to verified', took, 'nix build, copy, switch', hand, '<= 20 s')
 }
 
-/** `nix build`, `nix copy` and a switch, as a person would type them, with no check before or after. */
+/** `nix build`, `nix copy` and a switch, as a person would type them, without checks before or after. */
 async function bareRebuild(flake: string): Promise<void> {
   const store = storeOptions(await ensureBaseImage())
   const nix = ['--extra-experimental-features', 'nix-command flakes']
@@ -191,7 +191,7 @@ async function bareRebuild(flake: string): Promise<void> {
   execFileSync('ssh', ['-F', sshConfig(), 'sorrow-root', command], quiet)
 }
 
-/** Each way to break a boot: seconds until golden answers, against one plain reboot of the same VM. */
+/** Each way to break a boot: seconds until the golden generation answers, against a plain reboot of the same VM. */
 function recover(): void {
   const argv = ['--import', import.meta.resolve('tsx'), join(project, 'tasks/break-boot.ts')]
   const ran = spawnSync(process.execPath, [...argv, 'sorrow', '--json'], { encoding: 'utf8' })
@@ -206,7 +206,7 @@ function recover(): void {
   }
 }
 
-/** What a copy of both VMs costs, and the same cases with 1, 2 and 4 jobs; each of them has to pass. */
+/** The cost of a copy of both VMs, and the same cases with 1, 2 and 4 jobs; every case has to pass. */
 function jobs(): void {
   const cases = shared.slice(0, Number(process.env['LAB_BENCH_CASES'] ?? shared.length))
   const flags = cases.flatMap((name) => ['--case', name])
@@ -216,7 +216,7 @@ function jobs(): void {
   }
   const spansOf = (events: Recorded[], name: string): Recorded[] =>
     events.filter((one) => one.kind === 'step' && one.name === name && one.phase === 'end')
-  // the baselines are made by the first run, and are no part of it
+  // the first run also makes the baselines, which are not counted
   const took = (events: Recorded[]): number =>
     events.findLast(({ kind, phase }) => kind === 'case' && phase === 'end')!.t -
     Math.max(...spansOf(events, 'baseline').map(({ t }) => t))
@@ -233,7 +233,7 @@ function jobs(): void {
       const cost = `${mb(end['disk'])} MB of disk, ${mb(end['memory'])} MB of memory`
       note(`${end.name} of ${copies.length}, ready: ${cost}`, lasted(end), '', undefined, '')
     }
-    // fewer where so many would have nothing to do
+    // fewer jobs than `count` if some would have nothing to do
     note(`${cases.length} cases, ${copies.length + 1} jobs`, took(events), '1 job', alone, '')
   }
 }

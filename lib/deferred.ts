@@ -4,7 +4,7 @@ export interface Deferred<T> {
   reject: (reason: unknown) => void
 }
 
-/** A promise that others settle. Nobody needs to listen: its rejection is never an unhandled one. */
+/** A promise that is settled from outside. A rejection is never reported as unhandled. */
 export function deferred<T>(): Deferred<T> {
   let resolve!: (value: T) => void
   let reject!: (reason: unknown) => void

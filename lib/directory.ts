@@ -3,8 +3,8 @@ import { dirname } from 'node:path'
 import { Failure } from './failure.ts'
 
 /**
- * Makes a directory that only this user can enter, and its parents. A symlink or another user's
- * directory in its place is refused: keys go in there.
+ * Makes a directory that only this user can enter, and its parents. Refuses a symlink or another
+ * user's directory in its place, because keys are stored there.
  * @throws Failure
  */
 export function privateDirectory(path: string): string {
@@ -35,8 +35,8 @@ export function privateDirectory(path: string): string {
 }
 
 /**
- * Makes a directory and its parents, where it is not there. Node's own `recursive` never returns below /proc.
- * @throws the error of the first that cannot be made
+ * Makes a directory and its parents if missing. Node's own `recursive` option never returns below /proc.
+ * @throws the error of the first directory that cannot be made
  */
 export function makeDirectory(path: string, mode = 0o777): void {
   if (existsSync(path)) return
@@ -48,7 +48,7 @@ export function makeDirectory(path: string, mode = 0o777): void {
   }
 }
 
-/** What the system has against it, of an error of node:fs. */
+/** The system's reason in an error of node:fs, such as `permission denied`. */
 export const whyNot = (cause: unknown): string =>
   (cause as Error).message.split(/: |, /)[1] ?? (cause as Error).message
 

@@ -1,14 +1,14 @@
-/** What a task's exit code says. */
+/** What a task's exit code means. */
 export const Exit = { held: 0, checkFailed: 1, usage: 2, labCouldNotRun: 3 } as const
 export type ExitCode = (typeof Exit)[keyof typeof Exit]
 
-/** What helps the reader of a failure: each part is printed on a line of its own. */
+/** Details that help the reader of a failure; each is printed on a separate line. */
 export interface FailureDetail {
   /** What to do about it, one line. */
   hint?: string
-  /** Exit code of the task; 3 (the lab itself could not run) unless said otherwise. */
+  /** Exit code of the task; default 3 (the lab itself could not run). */
   exit?: ExitCode
-  /** Where the evidence lies: a path or a few last lines of a log. */
+  /** Where to find the evidence: a path, or the last few lines of a log. */
   evidence?: string
   /** The command that replays what failed. */
   replay?: string
@@ -33,7 +33,7 @@ export class Failure extends Error {
   }
 }
 
-/** For `catch`: what a failure, as it may well come, is answered with. Anything else is a bug, and thrown on. */
+/** For `catch`: answers an expected failure. Anything else is a bug and is rethrown. */
 export const onFailure =
   <T>(answer: (failure: Failure) => T) =>
   (thrown: unknown): T => {
@@ -41,7 +41,7 @@ export const onFailure =
     throw thrown
   }
 
-/** The same for work that is done at once. */
+/** The same for synchronous work. */
 export function attempt<T, U>(work: () => T, answer: (failure: Failure) => U): T | U {
   try {
     return work()
@@ -56,13 +56,13 @@ export const usage = (message: string, hint?: string): Failure =>
 
 const beside = new WeakMap<object, unknown[]>()
 
-/** The first of several failures; `explain` tells the others after it. */
+/** Joins several failures: returns the first, and `explain` prints the others after it. */
 export function together([first, ...others]: unknown[]): unknown {
   if (typeof first === 'object' && first !== null) beside.set(first, others)
   return first
 }
 
-/** The text that a task prints for whatever was thrown, prefixed with the task's name. */
+/** The text that a task prints for anything thrown, prefixed with the task's name. */
 export function explain(task: string, thrown: unknown): string {
   const others = (typeof thrown === 'object' && thrown !== null && beside.get(thrown)) || []
   return [explainOne(task, thrown), ...others.map((other) => explainOne('also', other))].join('\n')
@@ -85,8 +85,8 @@ function explainOne(task: string, thrown: unknown): string {
 }
 
 /**
- * Text that somebody gave may hold newlines, terminal escapes, or blanks that look like others or like nothing; an
- * error stays one readable line.
+ * Keeps an error on one readable line: escapes newlines, terminal escapes, and blanks that look like others or are
+ * invisible, all of which text from outside may contain.
  */
 export const oneLine = (text: string): string =>
   text.replace(/[\p{Cc}\p{Cf}]|[^\S ]/gu, (c) => {
@@ -100,20 +100,20 @@ const unwritable: Record<string, string> = {
   EROFS: 'the file system is read-only',
 }
 
-/** The machine's own disk takes nothing more: whatever was tried says nothing of what is tested. */
+/** The host's own disk cannot be written, so the failure says nothing about what is being tested. */
 export class Unwritable extends Failure {}
 
-/** A path that a person gave leads to these; any other error of a file is a bug. */
+/** Errors that a path given by the user can cause; any other file error is a bug. */
 const unreachable: Record<string, string> = {
-  EACCES: 'this user may not',
-  ELOOP: 'its symlinks have no end',
+  EACCES: 'this user may not access it',
+  ELOOP: 'its symlinks form a loop',
   ENAMETOOLONG: 'its name is too long',
   ENOTDIR: 'a directory in it is a file',
 }
 
 /**
- * What comes of a full disk, a path that cannot be used or a package that is not there, as a failure; anything
- * else that was thrown as it is.
+ * Turns the error of a full disk, an unusable path or a missing package into a failure; returns anything else
+ * unchanged.
  */
 export function orUnwritable(thrown: unknown): unknown {
   const { code, path, message } = (thrown ?? {}) as NodeJS.ErrnoException
@@ -126,7 +126,7 @@ export function orUnwritable(thrown: unknown): unknown {
     return new Failure(`Cannot use \`${path}\`: ${wrong}`, { cause: thrown })
   if (!why || thrown instanceof Failure) return thrown
   return new Unwritable(`Cannot write${path ? ` \`${path}\`` : ''}: ${why}`, {
-    hint: 'just status says what each VM takes; LAB_HOME and LAB_CACHE can be on another file system',
+    hint: 'just status says how much each VM takes; LAB_HOME and LAB_CACHE can be on another file system',
     cause: thrown,
   })
 }

@@ -1,10 +1,10 @@
 import { accessSync, constants } from 'node:fs'
 import { resolve } from 'node:path'
 
-/** Where commands are looked for: Debian keeps the tools for disks where users do not look. */
+/** Where commands are searched: Debian keeps the disk tools in sbin, which is not in a user's PATH. */
 export const searchPath = (): string => `${process.env['PATH'] ?? '/usr/bin:/bin'}:/usr/sbin:/sbin`
 
-/** The path of a command, or undefined; looks into the sbin directories as well. */
+/** The path of a command, or undefined; also searches the sbin directories. */
 export function findCommand(name: string): string | undefined {
   return searchPath()
     .split(':')

@@ -1,6 +1,6 @@
-/** Lets `free` in at once; who gives up while waiting loses its place and takes no other's. */
+/** Admits `free` callers at once and queues the others. A caller that gives up frees its place and uses no turn. */
 export function gate(free: number): {
-  /** @param givenUp rejects when the place is not wanted any more */
+  /** @param givenUp rejects when the caller no longer wants a place */
   enter: (givenUp?: Promise<never>) => Promise<void>
   leave: () => void
 } {

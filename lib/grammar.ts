@@ -12,7 +12,7 @@ export function parserOf(language: 'bash' | 'nix'): Promise<Parser> {
 }
 
 async function loaded(language: string): Promise<Parser> {
-  // begun twice at once, it would give one parser the grammar of the other
+  // two initialisations at once would give one parser the grammar of the other
   const { Language, Parser } = await (begun ??= begin())
   const { resolve } = createRequire(import.meta.url)
   const grammar = resolve(`@cursorless/tree-sitter-wasms/out/tree-sitter-${language}.wasm`)

@@ -1,11 +1,11 @@
 import { oneLine, usage } from './failure.ts'
 
-/** A DNS label that begins with a letter: what NixOS takes as `networking.hostName`, in lower case. */
+/** A DNS label that begins with a letter: what NixOS accepts as `networking.hostName`, in lower case. */
 const rule = /^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$/
 
 /**
- * The name, if it can be a host's. It goes into paths, Nix code and command lines, so nothing else
- * gets past here.
+ * Returns the name if it is a valid host name. It goes into paths, Nix code and command lines, so
+ * this check must let nothing else through.
  * @throws Failure (usage)
  */
 export function hostName(name: string): string {

@@ -2,21 +2,21 @@ import { constants } from 'node:os'
 
 type Signal = 'SIGINT' | 'SIGTERM' | 'SIGHUP'
 
-/** What a person has to know of work that was cut short, as parts of one sentence. */
+/** What the user needs to know about work that was cut short, as parts of one sentence. */
 interface Said {
-  /** What is left of it. */
+  /** What the work leaves behind. */
   left: string
-  /** How to go on, where the same command does not go on from there. */
+  /** How to continue, if running the same command again does not. */
   goOn?: string
 }
 
-/** What is to be done before a signal ends the task, the last one first. */
+/** Callbacks to run before a signal ends the task, the last one first. */
 const closing: (() => Said | void)[] = []
 
 /**
- * Has something done when a signal ends the task (Ctrl-C, the terminal closed): at once and without
- * waiting, as the prompt is waited for.
- * @returns what takes it back
+ * Registers a callback for when a signal ends the task (Ctrl-C, the terminal closed). It must not
+ * wait for anything, because the user is waiting for the prompt.
+ * @returns a function that unregisters the callback
  */
 export function whenCutShort(close: () => Said | void): () => void {
   closing.push(close)
@@ -28,26 +28,26 @@ export function whenCutShort(close: () => Said | void): () => void {
 
 let ending = false
 
-/** Whether a signal is ending the task: what fails because of it is not told. */
+/** Whether a signal is ending the task; failures caused by that are not reported. */
 export const isCutShort = (): boolean => ending
 
-/** Loaded while there is time: Ctrl-C ends the process that compiles for tsx, too. */
+/** Loaded in advance, because Ctrl-C also ends the process that compiles for tsx. */
 let vms: typeof import('./vm/vm.ts') | undefined
 
 /**
- * From now on a signal ends the task like this: what is on the screen stays, one line says what still runs
- * and how to go on, and the exit code is the one that shells give. Commands that were started by `run` end
- * with the task, and so do its locks.
+ * Sets how a signal ends the task: the screen keeps its content, one line says what still runs and how to
+ * continue, and the exit code is the one that shells use. Commands started by `run` end with the task, and
+ * its locks are released.
  */
 export function endOnSignals(task: string): void {
-  // nobody may be there any more to read it
+  // its reader may be gone
   process.stderr.on('error', () => {})
   const end = (signal: Signal): void => {
-    // who started us hands on what it got itself
+    // our parent may pass on a signal that we also got directly
     if (ending) return
     ending = true
     const said = closing.toReversed().flatMap((close) => close() || [])
-    // `^C` stands where the line begins
+    // overwrite the `^C` at the beginning of the line
     const from = process.stderr.isTTY && process.env['TERM'] !== 'dumb' ? '\r\u001b[K' : ''
     const left = said.map((one) => one.left)
     const goOn = said.map((one) => one.goOn).find(Boolean)
@@ -58,7 +58,7 @@ export function endOnSignals(task: string): void {
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, end)
 }
 
-/** To be called once it is clear that there is work to do. */
+/** Call this once it is clear that there is work to do. */
 export async function loadForSignals(): Promise<void> {
   vms = await import('./vm/vm.ts')
 }
@@ -69,7 +69,7 @@ function whatStillRuns(): string {
   try {
     known = knownVms?.() ?? []
   } catch {
-    // nor may a LAB_HOME that is none of the lab's end this in a stack
+    // a LAB_HOME that the lab refuses must not end this with a stack trace
     return 'which VMs run is not known (just status says why)'
   }
   const running = known.filter((host) => {
@@ -77,7 +77,7 @@ function whatStillRuns(): string {
       const vm = readVm?.(host)
       return vm && qemuOf?.(vm)
     } catch {
-      // a record that cannot be read is another command's to tell
+      // reporting an unreadable record is left to other commands
       return false
     }
   })

@@ -4,35 +4,35 @@ import { Failure, usage } from './failure.ts'
 import { allPromises, type Promised } from './scenario/promise.ts'
 import { isThere, labFlake, utf8Text } from './settings.ts'
 
-/** What upgrades a host, as far as the lab knows kinds of it; `unit` is any other. */
+/** The kinds of upgrade mechanism that the lab knows; `unit` is any other systemd unit. */
 export const upgradeKinds = ['lab', 'nixos-upgrade', 'comin', 'unit'] as const
 export type UpgradeKind = (typeof upgradeKinds)[number]
 export const upgradeKindsInWords = new Intl.ListFormat('en-GB', { type: 'disjunction' }).format(
   upgradeKinds,
 )
 
-/** The names by which a flake calls what the lab works with. */
+/** The names that a flake uses for what the lab works with. */
 export interface LabSettings {
-  /** Whose files and whose login; null means the host's own primary user. */
+  /** The user whose files and login the lab uses; null means the host's primary user. */
   user: string | null
-  /** Branch that is deployed, and that hosts share their dotfiles by. */
+  /** Branch that is deployed, and through which hosts share their dotfiles. */
   branch: string
-  /** Units that need what a VM has not, such as the internet: no failure of theirs counts. See `mayFail`. */
+  /** Units that need something a VM lacks, such as the internet; their failures do not count. See `mayFail`. */
   mayFail: string[]
-  /** Services without `.service`, by what they are for. */
+  /** Service names without `.service`, by purpose. */
   units: { upgrade: string; sync: string; golden: string }
   /** Directories in the guest; `~/` is the user's home. */
   paths: { flake: string; dotfiles: string }
   /** The first port that a VM's SSH is forwarded to, on 127.0.0.1. */
   ports: { ssh: number }
-  /** What the scenarios judge; null means what the hosts are seen to have. */
+  /** The upgrade mechanism that the scenarios judge; null means the one detected on the hosts. */
   upgrade: {
     kind: UpgradeKind | null
-    /** Service without `.service`. */
+    /** Service name without `.service`. */
     unit: string | null
-    /** Address that the unit fetches from; null means that it has its flake at `paths.flake`. */
+    /** Address that the unit fetches from; null means that it uses the flake at `paths.flake`. */
     remote: string | null
-    /** What it promises, where that is not what its kind does. */
+    /** What it promises, if that differs from what its kind promises. */
     promises: Promised[] | null
   }
 }
@@ -51,17 +51,17 @@ const defaults: LabSettings = {
   upgrade: { kind: null, unit: null, remote: null, promises: null },
 }
 
-/** Each setting: where it is in lab.toml, its variable, and what it may be. */
+/** Each setting: its path in lab.toml, its variable, its valid form, and that form in words. */
 const known: [path: string, variable: string, form: RegExp, what: string][] = [
   ['user', 'LAB_USER', /^[A-Za-z_][A-Za-z0-9_.-]{0,30}$/, 'a user name'],
-  // what git takes as one
+  // a branch name that git accepts
   [
     'branch',
     'LAB_BRANCH',
     /^(?!HEAD$|.*(?:\.\.|\/[./]|[./]$|\.lock(?:\/|$)))\w[\w./-]*$/,
     'a branch',
   ],
-  // one that begins with `*` would be about units that nobody thought of
+  // a leading `*` would match units that nobody had in mind
   ['may-fail', 'LAB_MAY_FAIL', /^(\w[\w@:.*\\-]*(,\w[\w@:.*\\-]*)*)?$/, 'a list of units'],
   ['units.upgrade', 'LAB_UPGRADE_UNIT', /^[\w@:.\\-]+$/, 'a unit'],
   ['units.sync', 'LAB_SYNC_UNIT', /^[\w@:.\\-]+$/, 'a unit'],
@@ -95,7 +95,7 @@ const known: [path: string, variable: string, form: RegExp, what: string][] = [
   ],
 ]
 
-/** Settings that are lists of words; a variable has them with commas in between. */
+/** Settings that are lists of words; a variable separates them by commas. */
 const lists = ['may-fail', 'upgrade.promises']
 
 /** The units of the lab's own agents, which the scenarios are about. */
@@ -105,8 +105,8 @@ const unitTypes = /\.(service|socket|device|mount|automount|swap|target|path|tim
 
 /**
  * Whether a unit may fail.
- * @param unit with its type, as `acme-example.org.service`
- * @param names as `lab.toml` has them: `*` is any part of a name, and one without a type is a service
+ * @param unit with its type, such as `acme-example.org.service`
+ * @param names as in `lab.toml`: `*` matches any part of a name, and a name without a type is a service
  */
 export const mayFail = (unit: string, names: string[]): boolean =>
   names.some((name) => {
@@ -115,11 +115,11 @@ export const mayFail = (unit: string, names: string[]): boolean =>
     return new RegExp(`^${parts.join('.*')}$`).test(unit)
   })
 
-/** For whoever meets a failed unit. */
+/** The hint for a failed unit. */
 export const mayFailHint =
-  'If it needs what a VM has not, such as the internet, name it in `may-fail` of lab.toml'
+  'If it needs something that a VM lacks, such as the internet, name it in `may-fail` of lab.toml'
 
-/** A directory of the guest in a command that runs in the user's home. */
+/** A guest directory, relative to the user's home, for a command that runs there. */
 export const fromHome = (path: string): string => path.replace(/^~\//, '')
 
 /** The same, absolute. */
@@ -128,9 +128,9 @@ export const inHome = (path: string, home: string): string => path.replace(/^~(?
 let read: { key: string; settings: LabSettings } | undefined
 
 /**
- * What `lab.toml` beside the flake's `flake.nix` says; a variable beats it, and what neither names
- * has its default.
- * @throws Failure (usage) naming the line that cannot be read, or a setting that there is none of
+ * Reads `lab.toml` beside the flake's `flake.nix`. A variable overrides it; a setting in neither has
+ * its default.
+ * @throws Failure (usage) naming the line that cannot be read, or the unknown setting
  */
 export async function labSettings(flake = labFlake()): Promise<LabSettings> {
   const key = JSON.stringify([flake, known.map(([, variable]) => process.env[variable])])
@@ -156,7 +156,7 @@ export async function labSettings(flake = labFlake()): Promise<LabSettings> {
     )
   }
   const { kind, unit } = settings.upgrade
-  // the other tasks go by this name
+  // the other tasks find the upgrade unit by this name
   const upgrades = unit ?? (kind === 'nixos-upgrade' || kind === 'comin' ? kind : null)
   if (upgrades !== null && settings.units.upgrade === ownUnits.upgrade)
     settings.units.upgrade = upgrades
@@ -166,7 +166,7 @@ export async function labSettings(flake = labFlake()): Promise<LabSettings> {
 
 export type Toml = { [key: string]: unknown }
 
-/** A file of TOML. @throws Failure (usage) with the line that cannot be read */
+/** Reads a TOML file. @throws Failure (usage) with the line that cannot be read */
 export async function readToml(file: string): Promise<Toml> {
   const { parse: parseToml } = await import('smol-toml')
   try {
@@ -180,7 +180,7 @@ export async function readToml(file: string): Promise<Toml> {
 }
 
 async function parse(file: string): Promise<Toml> {
-  // promises of the user's own are read where they are run
+  // the user's own promises are read where they are run
   const { promise: _, ...found } = await readToml(file)
   for (const path of leaves(found)) {
     if (known.some(([one]) => one === path)) continue
@@ -194,7 +194,7 @@ async function parse(file: string): Promise<Toml> {
 
 const numberless = (value: unknown): unknown => (typeof value === 'number' ? String(value) : value)
 
-/** A file, with the line on which a setting stands in it, where that is plain to see. */
+/** A file, with the line of a setting in it if that can be found. */
 function placeOf(file: string, path: string): string {
   let table = ''
   const lines = readFileSync(file, 'utf8').split('\n')

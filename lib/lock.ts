@@ -9,10 +9,10 @@ export interface Lock {
 
 /**
  * Takes a lock that the kernel holds for this process (flock(2) on an open file), so that no crash
- * can leave it behind. The file's text only names the holder for whoever is refused.
- * @param options.wait seconds to wait for it; 0 refuses at once
- * @param options.say told each second for whom it waits
- * @throws Failure naming the holder when the lock is not had in time
+ * can leave it behind. The file's text only tells a refused process who holds the lock.
+ * @param options.wait seconds to wait for it; 0 fails at once
+ * @param options.say called each second with the holder that it waits for
+ * @throws Failure naming the holder if the lock is not free in time
  */
 export async function lock(
   path: string,
@@ -24,14 +24,14 @@ export async function lock(
   let taken = await flock(fd, ['--nonblock'])
   if (!taken && seconds > 0) {
     const freed = () => flock(fd, ['--timeout', String(seconds)])
-    // asked anew each time: who has just got it writes its name a moment later
+    // read again each time: a new holder writes its name a moment after it gets the lock
     const called = () => `waiting for ${holder(path)}`
     taken = await counting(called, seconds, options.say ?? (() => {}), freed)
   }
   if (!taken) {
     closeSync(fd)
-    throw new Failure(`Cannot ${what}: ${holder(path)} is at it`, {
-      hint: 'Wait for it to end, or end it; its lock goes with it',
+    throw new Failure(`Cannot ${what}: ${holder(path)} holds the lock`, {
+      hint: 'Wait for it to end, or end it: that releases the lock',
     })
   }
   ftruncateSync(fd)
@@ -48,7 +48,7 @@ export async function lock(
   }
 }
 
-/** Does something for which locks are needed: they are taken in this order, and let go of at its end. */
+/** Runs work that needs locks: takes them in this order and releases them at the end. */
 export async function locked<T>(
   takes: (() => Promise<Lock>)[],
   work: () => T | Promise<T>,
@@ -75,8 +75,8 @@ function openLock(path: string): number {
 const holder = (path: string): string => readFileSync(path, 'utf8') || 'another task'
 
 /**
- * flock(1) locks the open file that it inherits, which is ours: the lock outlives that process.
- * @returns whether it was had, within what the flags say
+ * flock(1) locks the open file that it inherits from us, so the lock outlives that process.
+ * @returns whether the lock was obtained in the time that the flags allow
  */
 export async function flock(fd: number, flags: string[]): Promise<boolean> {
   const child = spawn('flock', ['--conflict-exit-code', '75', ...flags, '3'], {

@@ -4,9 +4,9 @@ import { Failure } from './failure.ts'
 import { run } from './run.ts'
 
 /**
- * Arguments of `unshare` for a command as root of namespaces of its own: real root keeps its user, anyone else
- * becomes root of a range of subordinate users, so that files can have any owner. What it mounts nobody else sees,
- * and nothing of it outlives the process that started it.
+ * Arguments of `unshare` that run a command as root of new namespaces. Real root keeps its user; any other user
+ * becomes root of a range of subordinate users, so that files can have any owner. Mounts are visible only inside,
+ * and no process inside outlives the one that started it.
  */
 export const inNamespaces = (): string[] => [
   ...(isRoot() ? [] : ['--user', '--map-auto', '--map-root-user']),
@@ -14,8 +14,8 @@ export const inNamespaces = (): string[] => [
 ]
 
 /**
- * Asks for the namespaces that the image and Nix's sandbox are made in; root, too, needs those of users for Nix.
- * @throws Failure that says how this user gets them
+ * Checks that the namespaces for image builds and Nix's sandbox can be made. Root needs user namespaces too, for Nix.
+ * @throws Failure that says how this user can get them
  */
 export async function requireNamespaces(signal?: AbortSignal): Promise<void> {
   try {
@@ -30,7 +30,7 @@ export async function requireNamespaces(signal?: AbortSignal): Promise<void> {
   }
 }
 
-/** What keeps a user from them, by how often it does: a setting of the machine, no range of ids, a container. */
+/** The fix for the likely cause, most frequent first: a setting of the machine, no range of ids, a container. */
 function remedy(): string {
   if (setting('kernel/apparmor_restrict_unprivileged_userns') === '1' && !isRoot())
     return 'sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0'
@@ -42,12 +42,12 @@ function remedy(): string {
   const ranges = existsSync('/etc/subuid') ? readFileSync('/etc/subuid', 'utf8').split('\n') : []
   if (!isRoot() && !ranges.some((line) => [username, String(uid)].includes(line.split(':')[0]!)))
     return `Install uidmap, and: sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 ${username}`
-  return 'A container has to allow them: docker run --privileged, for one'
+  return 'In a container they must be allowed, for example by docker run --privileged'
 }
 
 const isRoot = (): boolean => process.getuid?.() === 0
 
-/** A setting of the kernel; undefined where it has none of that name. */
+/** A kernel setting; undefined if the kernel has none of that name. */
 function setting(name: string): string | undefined {
   const path = `/proc/sys/${name}`
   return existsSync(path) ? readFileSync(path, 'utf8').trim() : undefined

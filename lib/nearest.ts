@@ -1,19 +1,19 @@
 import { createRequire } from 'node:module'
 import { usage, type Failure } from './failure.ts'
 
-/** So many names are read at a glance; more are left to the command that lists them. */
+/** Up to this many names are listed in a hint; more are left to the command that lists them. */
 const few = 6
 
 /**
- * The failure for a name that nothing has: it names the nearest ones there are, and how to see all.
+ * The failure for an unknown name: it suggests the nearest known names and says how to list all.
  * @param what with its article: `a case`
- * @param lists the command that lists them, and what else helps
+ * @param lists the command that lists them, and any other advice
  */
 export function unknown(what: string, name: string, known: string[], lists: string): Failure {
   return usage(`Cannot find ${what} \`${name}\``, `${suggest(name, known)}${lists}`)
 }
 
-/** `The nearest is x; `, or all of a few names, or nothing where no name is near. */
+/** `The nearest is x; `; if no name is near, all names when they are few, else nothing. */
 export function suggest(name: string, known: string[]): string {
   const near = nearest(name, known)
   if (near.length === 1) return `The nearest is ${near[0]}; `
@@ -21,9 +21,9 @@ export function suggest(name: string, known: string[]): string {
   return known.length > 0 && known.length <= few ? `There are ${known.join(', ')}; ` : ''
 }
 
-/** At most 4 names that may be meant: a slip or two away, or with the word in them; the nearest first. */
+/** At most 4 names that may be meant, the nearest first: a few typing errors away, or one contains the other. */
 export function nearest(name: string, known: string[]): string[] {
-  // only who mistypes waits for it
+  // loaded only when a name was mistyped
   const { distance } = createRequire(import.meta.url)(
     'fastest-levenshtein',
   ) as typeof import('fastest-levenshtein')
@@ -38,7 +38,7 @@ export function nearest(name: string, known: string[]): string[] {
         (one.length >= 3 && wanted.includes(one.toLowerCase())),
     )
     .toSorted((a, b) => a.off - b.off)
-  // beside one that is a slip away, nobody means one that is four away
+  // if one name is a slip or two away, much more distant names are not meant
   const most = near[0] && near[0].off <= 2 ? near[0].off + 1 : Infinity
   return near
     .filter(({ off }) => off <= most)

@@ -11,7 +11,7 @@ import { project } from './settings.ts'
 
 export interface Package {
   name: string
-  /** A command, an absolute path, or `@firmware`: what tells that the package is there. */
+  /** A command, an absolute path, or `@firmware`; if it is found, the package counts as present. */
   brings: string
   why: string
   forTests: boolean
@@ -32,7 +32,7 @@ export function packages(): Package[] {
   return [...read(lab, false), ...read(test, true)]
 }
 
-/** True when what the package brings is on this machine, from whichever distribution. */
+/** True if what the package provides is on this machine, on any distribution. */
 export function present({ brings }: Package): boolean {
   if (brings.startsWith('/')) return existsSync(brings)
   if (brings !== '@firmware') return findCommand(brings) !== undefined
@@ -45,7 +45,7 @@ export function present({ brings }: Package): boolean {
 
 export const onDebian = (): boolean => findCommand('apt-get') !== undefined
 
-/** For whoever lacks one elsewhere. */
+/** The hint for other distributions. */
 export const withNix = 'nix develop gives every tool that nixpkgs has'
 
 const apt = (missing: Package[]): string[] => [
@@ -59,14 +59,14 @@ export const installLine = (missing: Package[]): string =>
 
 /**
  * Installs Debian packages: as root directly, else through sudo. Asks first, unless `yes`.
- * @throws Failure with the command to type when it may not or cannot
+ * @throws Failure with the command to type if it may not or cannot install
  */
 export async function install(missing: Package[], yes: boolean): Promise<void> {
   const names = missing.map(({ name }) => name)
   const asRoot = process.getuid?.() === 0
   const line = installLine(missing)
   if (!onDebian()) {
-    throw new Failure(`Cannot install ${names.join(', ')}: this is no Debian`, {
+    throw new Failure(`Cannot install ${names.join(', ')}: this is not Debian`, {
       hint: `${withNix}; elsewhere install them by hand`,
     })
   }
@@ -93,7 +93,7 @@ async function mayInstall(names: string[], line: string): Promise<boolean> {
   return agreed('Run this now?')
 }
 
-/** Not through `run`: sudo asks for its password on the terminal, and dpkg is not to be killed half-way. */
+/** Not through `run`: sudo asks for its password on the terminal, and dpkg must not be killed half-way. */
 async function succeeds([command, ...args]: string[]): Promise<boolean> {
   const child = spawn(command!, args, { stdio: ['inherit', 2, 2] })
   const forget = whenCutShort(() => ({ left: 'apt-get may still run and ends what it has begun' }))

@@ -1,12 +1,12 @@
 import { readFileSync, readdirSync, readlinkSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 
-/** What tells a process from another that has its pid later. */
+/** What distinguishes a process from a later one with the same pid. */
 export interface Identity {
   pid: number
   /** Start time in clock ticks since boot: field 22 of /proc/<pid>/stat. */
   start: number
-  /** The host's boot, as pids and start times begin anew with it. */
+  /** The host's boot id, because pids and start times begin anew with each boot. */
   bootId: string
   /** The VM's UUID, which the command line carries. */
   uuid: string
@@ -14,7 +14,7 @@ export interface Identity {
 
 export const bootId = (): string => readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim()
 
-/** Whether a process's first thread has ended, and its start time. @throws when there is none of that pid */
+/** Whether a process's first thread has ended, and its start time. @throws if no process has that pid */
 function statOf(pid: number): { ended: boolean; start: number } {
   const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
   // the second field is the command in parentheses and may hold blanks
@@ -33,7 +33,7 @@ export function identify(pid: number, uuid: string): Identity | undefined {
   }
 }
 
-/** True while the very process that was recorded runs: pid, start time, boot and UUID agree. */
+/** True while the recorded process itself runs: pid, start time, boot and UUID agree. */
 export function alive(recorded: Identity | undefined): recorded is Identity {
   if (!recorded) return false
   const now = identify(recorded.pid, recorded.uuid)
@@ -41,8 +41,8 @@ export function alive(recorded: Identity | undefined): recorded is Identity {
 }
 
 /**
- * Every process of this user whose command line carries the VM's UUID. The record of a task that
- * was killed before it could write one is thereby not needed.
+ * Every process whose command line carries the VM's UUID. It needs no record, so it also finds the
+ * processes of a task that was killed before it could write one.
  */
 export function processesOf(uuid: string): (Identity & { program: string })[] {
   const found = []
@@ -59,8 +59,8 @@ export function processesOf(uuid: string): (Identity & { program: string })[] {
 }
 
 /**
- * Ends a process: SIGTERM, then SIGKILL after `limit` seconds. Signals nothing but the process that
- * was recorded.
+ * Ends a process: SIGTERM, then SIGKILL after `limit` seconds. Signals only the recorded process,
+ * never another one with its pid.
  */
 export async function end(recorded: Identity, limit = 5): Promise<void> {
   for (const [signal, seconds] of [['SIGTERM', limit] as const, ['SIGKILL', 5] as const]) {
@@ -75,9 +75,9 @@ export async function end(recorded: Identity, limit = 5): Promise<void> {
 }
 
 /**
- * Kills every process whose working directory is this one or below it: what a command that was killed itself has
- * left behind. Who has moved to another root ends with who started it.
- * @returns how many there were
+ * Kills every process whose working directory is this one or below it: the processes that a killed command has
+ * left behind. One that changed its root is not found here; it ends with the process that started it.
+ * @returns how many it found
  */
 export function killWithin(directory: string): number {
   const within = readdirSync('/proc')
@@ -102,7 +102,7 @@ function worksIn(pid: number, directory: string): boolean {
   }
 }
 
-/** Resolves with true once the process holds nothing any more, or with false after `limit` seconds. */
+/** Resolves with true once the process has ended and released its files, or with false after `limit` seconds. */
 export async function gone(recorded: Identity, limit: number): Promise<boolean> {
   for (const until = performance.now() + limit * 1000; performance.now() < until;) {
     if (exited(recorded)) return true

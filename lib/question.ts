@@ -1,6 +1,6 @@
 import { createInterface } from 'node:readline'
 
-/** Whether somebody sits at a terminal who sees a question and can answer it. */
+/** Whether standard input and error are a terminal, so that a person can see and answer a question. */
 export const canAsk = (): boolean => process.stdin.isTTY && process.stderr.isTTY
 
 /**
@@ -10,7 +10,7 @@ export const canAsk = (): boolean => process.stdin.isTTY && process.stderr.isTTY
 export async function agreed(question: string): Promise<boolean> {
   const terminal = createInterface({ input: process.stdin, output: process.stderr })
   const answer = await new Promise<string | undefined>((resolve) => {
-    // the terminal is in raw mode, so nobody has had a signal
+    // the terminal is in raw mode and has sent no signal
     terminal.on('SIGINT', () => {
       terminal.off('close', ended).close()
       process.stderr.write('\n')

@@ -1,34 +1,34 @@
 import { Failure } from './failure.ts'
 
-/** Subscribes to something that ends a pause early; returns how to unsubscribe. */
+/** Subscribes to an event that ends a pause early; returns a function that unsubscribes. */
 export type Wake = (poke: () => void) => () => void
 
-/** Something did not end in its time. */
+/** Something took longer than its limit. */
 export class TookTooLong extends Failure {}
 
 /**
- * Finds out why something failed, where something else knows better: the guest's kernel is dead, say.
- * @param during what was done, at the beginning of the message
+ * Finds the real cause of a failure elsewhere: for example, that the guest's kernel is dead.
+ * @param during what was being done; the message begins with it
  */
 export type Blame = (during: string) => Failure | undefined
 
 export interface WaitOptions {
   /** Seconds from the start of one probe to the start of the next. Default 0.5. */
   every?: number
-  /** Looked up once, when the wait has failed: the last lines of a log, a unit's status. */
+  /** Fetched once, when the wait has failed: the last lines of a log, a unit's status. */
   evidence?: () => string | Promise<string>
   hint?: string
-  /** Asked once, when the wait has failed: its answer is thrown instead. */
+  /** Called once, when the wait has failed: a failure that it returns is thrown instead. */
   blame?: Blame
   /** Ends the wait at once; its reason is what the wait throws. */
   signal?: AbortSignal
-  /** Starts the next probe without waiting for its turn. */
+  /** Triggers the next probe at once, ahead of its time. */
   wake?: Wake
-  /** Says that trying again is of no use: the failure is thrown as it is. */
+  /** True if trying again is useless: the failure is then thrown unchanged. */
   final?: (failure: Failure) => boolean
-  /** Told each second how long it has waited, of at most how long; an empty line when it is over. */
+  /** Called each second with the time waited and the limit, and with an empty line at the end. */
   say?: (line: string) => void
-  /** What that line calls it, where it is not the name. */
+  /** What that line calls the wait, if not its name. */
   as?: string
 }
 
@@ -37,7 +37,7 @@ export interface WaitOptions {
  * by the probe means "not yet" and is kept as the reason; anything else is a bug and ends the wait.
  * @param name what is waited for, as it stands in the message: "`sorrow` to answer on SSH"
  * @param limit seconds; it also ends a probe that hangs (the probe's signal says so)
- * @throws TookTooLong naming the wait, its limit, the last reason and the evidence; what `blame` found
+ * @throws TookTooLong naming the wait, its limit, the last reason and the evidence; or what `blame` found
  */
 export async function waitFor<T>(
   name: string,
@@ -57,7 +57,7 @@ export async function waitFor<T>(
   signal?.addEventListener('abort', stop, { once: true })
   if (signal?.aborted) stop()
 
-  // a poke during a probe counts: what it announces may have come after the probe looked
+  // a poke during a probe counts: the event may have come after the probe looked
   let poked = false
   let wakeUp: (() => void) | undefined
   const unsubscribe = options.wake?.(() => {
@@ -103,15 +103,15 @@ export async function waitFor<T>(
   })
 }
 
-/** How a wait speaks: its name, how long it has lasted, and its limit; all in seconds. */
+/** The progress line of a wait: its name, how long it has lasted, and its limit, in seconds. */
 const counted = (name: string, elapsed: number, limit: number): string =>
   `${name}: ${elapsed.toFixed(0)} s of at most ${limit} s`
 
 /**
- * Does something that has a limit of its own, and says each second how much of it is over; says an empty
- * line when it is done.
- * @param name what it waits for; asked anew each time where it changes on the way
- * @param limit seconds; whoever does the work keeps to it
+ * Runs work that enforces its own limit, and reports each second how much of it has passed; reports an empty
+ * line at the end.
+ * @param name what it waits for; a function if this changes on the way
+ * @param limit seconds; `work` itself has to keep to it
  */
 export async function counting<T>(
   name: string | (() => string),
@@ -135,9 +135,9 @@ export async function counting<T>(
 }
 
 /**
- * Waits for work no longer than its limit; it goes on all the same.
+ * Waits for work until its limit has passed; the work itself goes on.
  * @param limit seconds
- * @param late what is thrown then
+ * @param late makes the failure that is then thrown
  */
 export function within<T>(work: Promise<T>, limit: number, late: () => Failure): Promise<T> {
   let timer: NodeJS.Timeout | undefined
@@ -147,7 +147,7 @@ export function within<T>(work: Promise<T>, limit: number, late: () => Failure):
   return Promise.race([work, over]).finally(() => clearTimeout(timer))
 }
 
-/** Waits for `seconds`, or until the function that it hands out is called. */
+/** Waits for `seconds`, or until the function that it passes to `handOut` is called. */
 export function pause(seconds: number, handOut?: (end: () => void) => void): Promise<void> {
   return new Promise((resolve) => {
     const timer = setTimeout(resolve, Math.max(0, seconds) * 1000)

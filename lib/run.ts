@@ -26,8 +26,8 @@ export interface Ran {
 }
 
 /**
- * Runs one command and waits for it: the only place where the lab starts a process that it waits
- * for. The command dies with the lab (`setpriv --pdeathsig`), so that a kill -9 leaves nothing.
+ * Runs one command and waits for it. The command dies with the lab (`setpriv --pdeathsig`), so that
+ * even a kill -9 leaves nothing behind.
  * @throws Failure naming the command, its exit code and its last lines
  */
 export async function run(command: string, args: string[], options: RunOptions = {}): Promise<Ran> {
@@ -35,8 +35,8 @@ export async function run(command: string, args: string[], options: RunOptions =
   const seconds = options.timeout ?? 120
   const started = $({
     cwd: options.cwd,
-    // bash takes our pipe for a remote login where no other shell is around it, as under a timer or in CI, and would
-    // run what the user's .bashrc has
+    // without an outer shell, as under a timer or in CI, bash would take our pipe for a remote login and run the
+    // user's .bashrc
     env: { ...process.env, PATH: searchPath(), SHLVL: '1', ...options.env },
     input: options.input,
     quiet: true,
@@ -44,15 +44,15 @@ export async function run(command: string, args: string[], options: RunOptions =
     timeout: `${Math.ceil(seconds * 1000)}ms`,
     timeoutSignal: 'SIGKILL',
     signal: options.signal,
-    // a shell that becomes the command: signals reach it and not a shell that waits for it
+    // the shell becomes the command, so that signals reach the command and not a waiting shell
     prefix: 'exec setpriv --pdeathsig KILL ',
   })`${[command, ...args]}`
   // a command may end without reading its input; its exit code says what that means
   started.stdin.on('error', () => {})
-  // zx leaves open what there is nothing for
+  // without input, zx leaves standard input open
   if (!options.input) started.stdin.end()
   if (options.onLine) {
-    // at once: a line that comes before anybody listens is lost
+    // attach at once: a line that comes earlier is lost
     for (const input of [started.stdout, started.stderr]) {
       createInterface({ input }).on('line', options.onLine)
     }
@@ -67,13 +67,13 @@ export async function run(command: string, args: string[], options: RunOptions =
   const done = await started
   took ??= (performance.now() - from) / 1000
   const code = done.exitCode ?? 128
-  // a shell whose child was killed by the limit may still end with 0
+  // a shell whose child was killed at the limit may still exit with 0
   const late = took >= seconds
   if (!late && (done.exitCode === 0 || options.allow?.includes(code))) {
     return { stdout: done.stdout, stderr: done.stderr, code }
   }
   if (options.signal?.aborted) throw options.signal.reason
-  // a command that is there may say so of another one that it was to run
+  // a command that is installed exits with 127, too, if one that it runs is missing
   const missing = code === 127 && findCommand(command) === undefined
   const why = late
     ? `took longer than its limit of ${seconds} s`
@@ -89,15 +89,15 @@ export async function run(command: string, args: string[], options: RunOptions =
 }
 
 /**
- * Ends the output of a command that has ended, once nothing more comes for a second: what it left behind may hold it
- * for ever, as a helper of unshare's does, or a connection that ssh keeps.
+ * Closes the output of a command that has ended, once nothing more comes for a second. A process that it left behind,
+ * such as a helper of unshare or a connection that ssh keeps, may hold it open for ever.
  */
 function leaveBehind(child: ChildProcess): void {
   const output = [child.stdout, child.stderr] as Socket[]
   const seen = (): number => output.reduce((sum, { bytesRead }) => sum + bytesRead, 0)
   let last = seen()
   let quiet = 0
-  // in steps, between which there is always a read: this process may itself have stood still
+  // counted in steps with a read between them, because this process may itself have been suspended
   const step = setInterval(() => {
     quiet = seen() === last ? quiet + 1 : 0
     last = seen()

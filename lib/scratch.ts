@@ -6,11 +6,11 @@ import { Failure } from './failure.ts'
 const swept = new Set<string>()
 
 /**
- * A directory for files of the moment. Whoever asks for one removes it; one that is left when the process ends,
- * Ctrl-C included, goes then, and that of a killed process with the next one that asks.
- * @param name what it is for, as it is to be read in a listing
- * @param within where it has to be, for what is moved from it to elsewhere on the same file system
- * @throws Failure when that is not there
+ * A directory for temporary files. The caller removes it; one that is left over is removed when the process ends,
+ * Ctrl-C included, and that of a killed process when the next process asks for a directory.
+ * @param name what it is for, shown in its file name
+ * @param within its parent directory, for files that are moved from it within the same file system
+ * @throws Failure if that does not exist
  */
 export function scratchDirectory(name: string, within = tmpdir()): string {
   if (!swept.has(within)) {
@@ -24,20 +24,20 @@ export function scratchDirectory(name: string, within = tmpdir()): string {
     return mkdtempSync(join(within, `vmlab-scratch-${process.pid}-${name}-`))
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code !== 'ENOENT') throw cause
-    // as of a shell of nix develop that has ended
-    const hint = 'Set TMPDIR to a directory that is there'
+    // such as the TMPDIR of a nix develop shell that has ended
+    const hint = 'Set TMPDIR to a directory that exists'
     throw new Failure(`Cannot use \`${within}\`: it does not exist`, { hint, cause })
   }
 }
 
-/** Removes the user's scratch directories whose process is no more. @param own a process that is just ending */
+/** Removes the user's scratch directories whose process has ended. @param own a process that is just ending */
 export function sweepScratch(within = tmpdir(), own?: number): void {
   for (const entry of existsSync(within) ? readdirSync(within) : []) {
     const pid = /^vmlab-scratch-(\d+)-/.exec(entry)?.[1]
     if (!pid || (Number(pid) !== own && existsSync(`/proc/${pid}`))) continue
     const path = join(within, entry)
     if (lstatSync(path, { throwIfNoEntry: false })?.uid !== process.getuid?.()) continue
-    // a command that is just being killed may still write there; what it leaves goes with the next sweep
+    // a command that is being killed may still write there; the next sweep removes what it leaves
     try {
       rmSync(path, { recursive: true, force: true, maxRetries: 3 })
     } catch {}

@@ -16,9 +16,9 @@ const paths = 'HOME CACHE FLAKE DOTFILES NIXOS_IMAGE OVMF_CODE OVMF_VARS'
   .map((path) => `LAB_${path}`)
 
 /**
- * Reads `.env`, or the file that LAB_ENV_FILE names (none where that is empty); a variable that is set already wins,
- * and a flag beats both. Paths in it are meant from where the file is.
- * @throws Failure (usage) when it is there and cannot be read, or was named and is not there
+ * Reads `.env`, or the file that LAB_ENV_FILE names (none if that is empty). A variable that is already set
+ * overrides it, and a flag overrides both. Paths in it are relative to the file.
+ * @throws Failure (usage) if it exists and cannot be read, or was named and does not exist
  */
 export async function loadEnv(): Promise<void> {
   const named = process.env['LAB_ENV_FILE']
@@ -28,7 +28,7 @@ export async function loadEnv(): Promise<void> {
     if (named === undefined) return
     throw usage(
       `Cannot read \`${file}\` of LAB_ENV_FILE: it does not exist`,
-      'Name a file that is there, or unset LAB_ENV_FILE',
+      'Name a file that exists, or unset LAB_ENV_FILE',
     )
   }
   const { config } = await import('dotenv')
@@ -42,10 +42,10 @@ export async function loadEnv(): Promise<void> {
   await refuseSlips(file, parsed)
 }
 
-/** @throws Failure (usage) for what dotenv passes over in silence, or takes for a part of a value */
+/** @throws Failure (usage) for mistakes that dotenv silently ignores or reads as part of a value */
 async function refuseSlips(file: string, parsed: Record<string, string>): Promise<void> {
   const text = utf8Text(file)
-  // in any spelling: dotenv takes `lab_home` for another setting, and passes over `set LAB_HOME=…`
+  // in any spelling: dotenv reads `lab_home` as another setting and ignores `set LAB_HOME=…`
   for (const { 1: key = '', index } of text.matchAll(
     /^[^\S\n]*(?:(?:export|set)\s+)?(lab[_-][\w-]+)/gim,
   )) {
@@ -60,26 +60,26 @@ async function refuseSlips(file: string, parsed: Record<string, string>): Promis
         `${suggest(key, known)}.env.example has all of them`,
       )
     }
-    // dotenv has a comment begin there, a shell does not
+    // dotenv starts a comment at this `#`, a shell does not
     if (/^[^=]*=\s*[^\s'"`#][^#]*(?<=\S)#/.test(line))
       throw usage(
         `Cannot read ${where}: a \`#\` in a value`,
         `Write ${key}="…", or a blank before a comment`,
       )
-    // a quote that is not closed becomes a part of the value, and one that is closed further down has lines in it
+    // an unclosed quote becomes part of the value; one that is closed further down includes the lines between
     if (/^["'`]|\n/.test(parsed[key] ?? '"'))
       throw usage(`Cannot read ${where}`, `Write ${key}=…, with a quote at both ends or none`)
     const [variable] = paths.includes(key)
       ? (/\$\{?\w+\}?|^~[^/]+/.exec(parsed[key] ?? '') ?? [])
       : []
     if (variable !== undefined)
-      throw usage(`Cannot read ${where}: \`${variable}\` stays as it is`, 'Write a path, as ~/lab')
+      throw usage(`Cannot read ${where}: \`${variable}\` is not expanded`, 'Write a path, as ~/lab')
   }
 }
 
 /**
- * Whether a file is there that may be left out.
- * @throws Failure (usage) for a symlink that leads nowhere, which its maker meant to be read
+ * Whether an optional file exists.
+ * @throws Failure (usage) for a symlink that leads nowhere: the user who made it expects the file to be read
  */
 export function isThere(file: string): boolean {
   if (existsSync(file)) return true
@@ -94,30 +94,30 @@ export function isThere(file: string): boolean {
   )
 }
 
-/** The text of a file that a person wrote. @throws Failure (usage) for one that some editor saved in another encoding */
+/** The text of a file that a person wrote. @throws Failure (usage) if an editor saved it in another encoding */
 export function utf8Text(file: string): string {
   const raw = readFileSync(file)
-  // of UTF-16 without a mark, all that is seen are zeros
+  // UTF-16 without a byte order mark shows only by its zero bytes
   if (!isUtf8(raw) || raw.includes(0))
     throw usage(`Cannot read \`${file}\`: it is not UTF-8`, 'Save it anew as UTF-8')
   return raw.toString()
 }
 
-/** An empty HOME is none; it would be the directory that the user is in. */
+/** Treats an empty HOME as unset; it would otherwise mean the current directory. */
 const userHome = (): string => homedir() || userInfo().homedir
 
-/** A path from a variable; dotenv leaves `~` as it is, so it is read here. */
+/** A path from a variable; dotenv does not expand `~`, so it is expanded here. */
 export const givenPath = (text: string): string => resolve(text.replace(/^~(?=\/|$)/, userHome))
 
 const xdg = (variable: string, fallback: string): string =>
   process.env[variable] || join(userHome(), fallback)
 
-/** The lab of the work at hand, where that is a copy. */
+/** The `LAB_HOME` of the current work, if that runs in a copy of the lab. */
 const atWorkIn = new AsyncLocalStorage<string>()
 
 /**
- * Does work in another lab: all that it calls, and waits for, has that directory for its `LAB_HOME`. Labs are
- * at work side by side in one process like this, which a variable of the process could not have.
+ * Runs work in another lab: everything that it calls and awaits uses that directory as its `LAB_HOME`. Several
+ * labs can work side by side in one process this way, which an environment variable would not allow.
  */
 export const inLab = <T>(home: string, work: () => T): T => atWorkIn.run(home, work)
 
@@ -145,7 +145,7 @@ export const runtimeDir = (): string => {
   return join(short.length <= 50 ? short : '/tmp', `vmlab-${process.getuid?.() ?? 0}-${id}`)
 }
 
-/** Where the sockets of one VM live; a name that is too long is cut and told apart by its hash. */
+/** Where the sockets of one VM live; a long name is cut and kept unique by its hash. */
 export const socketDir = (host: string): string => {
   const hash = createHash('sha256').update(host).digest('hex').slice(0, 8)
   return join(runtimeDir(), host.length <= 20 ? host : `${host.slice(0, 11)}-${hash}`)
@@ -155,7 +155,7 @@ export type GuestKind = 'debian' | 'nixos'
 
 /**
  * A size as QEMU and people write it (`512M`, `2G`, `20GiB`), in bytes.
- * @throws Failure (usage) when it is no size
+ * @throws Failure (usage) if it is not a size
  */
 export function bytes(text: string, what: string): number {
   const found = /^([1-9][0-9]*(?:\.[0-9]+)?)\s*([KMGT])(?:i?B)?$/i.exec(text.trim())

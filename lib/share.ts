@@ -1,30 +1,30 @@
 import { Failure, together } from './failure.ts'
 
-/** Nothing more can be done in a lab, whatever it is. */
+/** A lab has become unusable: nothing more can run in it. */
 export class Lost extends Failure {}
 
 export interface Sharing<T, L> {
-  /** VMs of each lab. */
+  /** Number of VMs in each lab. */
   vms: number
-  /** VMs that a thing needs: one, or all of a lab. */
+  /** Number of VMs that a thing needs: one, or all of a lab. */
   needs: (thing: T) => number
-  /** Seconds that it takes, as far as anybody knows. */
+  /** Expected duration in seconds. */
   seconds: (thing: T) => number
   /**
-   * Does a thing.
-   * @param vms which of the lab's VMs it has
-   * @throws Lost when the lab is of no use any more; another one does the thing then
+   * Runs a thing.
+   * @param vms which of the lab's VMs it gets
+   * @throws Lost if the lab has become unusable; another lab then runs the thing
    */
   run: (thing: T, lab: L, vms: number[]) => Promise<void>
-  /** Told once of each lab that is lost. */
+  /** Called once for each lab that is lost. */
   lost: (index: number, why: Failure) => void
 }
 
 /**
- * Has things done by several labs. Each VM that is free takes the next one, the longest first; what needs all
- * VMs of a lab comes before the rest, as none of them has to wait for another then.
- * @param labs those that are not ready yet begin later; one that fails to be ready is lost
- * @returns what nobody has done, as no lab is left
+ * Shares things among several labs. Each free VM takes the next one, the longest first. Things that need all
+ * VMs of a lab come before the rest, so that no VM has to wait for another.
+ * @param labs those that are not ready yet begin later; a lab whose promise fails is lost
+ * @returns the things not done because no lab was left
  */
 export async function share<T, L>(
   things: T[],
@@ -68,7 +68,7 @@ export async function share<T, L>(
       lose(ready, thrown)
     }
   }
-  // what a lab gives back as it is lost may come when the others have found nothing more to do
+  // a lost lab may return its thing after the others have found nothing more to do
   do await Promise.all([...left].map(ofLab))
   while (waiting.length > 0 && left.size > 0 && bugs.length === 0)
   if (bugs.length > 0) throw together(bugs)

@@ -3,33 +3,33 @@ import { Lost, share } from './share.ts'
 import { viewOf, type LanesOptions, type Outcome } from './steps.ts'
 import type { SeenLane, SeenStep } from './view/seen.ts'
 
-/** A case that any lab can do. */
+/** A case that any lab can run. */
 export interface SharedStep<L> {
   title: string
-  /** VMs that it needs: one, or all of a lab. */
+  /** Number of VMs that it needs: one, or all of a lab. */
   vms: number
-  /** Seconds that it took before, if anybody knows; by `seconds`, at a guess, the longest comes first. */
+  /** Seconds that it took before, if known. `seconds` is an estimate, by which the longest case comes first. */
   usually?: number
   seconds: number
   /**
-   * @param vms which of the lab's VMs it has
+   * @param vms which of the lab's VMs it gets
    * @param say replaces the line under the step
-   * @throws Lost when the lab is of no use any more
+   * @throws Lost if the lab has become unusable
    */
   run: (lab: L, vms: number[], say: (line: string) => void) => Promise<Outcome>
 }
 
 export interface SharingLab<L> {
-  /** What its VMs are called, in their order. */
+  /** Titles of its VMs, in their order. */
   titles: string[]
   ready: L | Promise<L>
 }
 
 /**
- * Runs cases in several labs side by side, each where there is room next; shown as `runLanes` shows them. A case
+ * Runs cases in several labs side by side, each on the next free VMs, and shows them as `runLanes` does. A case
  * that fails is shown as failed, and nothing is thrown.
- * @param lost told of each lab that is of no use any more
- * @returns the cases that nobody has run, as no lab is left
+ * @param lost called for each lab that has become unusable
+ * @returns the cases that were not run because no lab was left
  */
 export async function runShared<L, S extends SharedStep<L>>(
   steps: S[],

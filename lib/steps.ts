@@ -2,7 +2,7 @@ import type { ListrTask } from 'listr2'
 import { Failure, together } from './failure.ts'
 import type { SeenLane, SeenStep } from './view/seen.ts'
 
-/** What a step leaves to be known, one line; or why there was nothing to do after all. */
+/** The result of a step in one line, or why there was nothing to do after all. */
 export type Outcome = string | { skipped: string } | void
 
 /** One step of a task: its title is what the log calls it. */
@@ -12,9 +12,9 @@ export interface Step<C> {
   would: (context: C) => string[] | Promise<string[]>
   /** Why the step has nothing to do, or false. */
   skip?: (context: C) => string | false
-  /** Seconds that it took before, for the time that is left. */
+  /** Seconds that it took before, used to estimate the time that is left. */
   usually?: number
-  /** `say` replaces the line under the step: the wait that it is in, and its limit. */
+  /** `say` replaces the line under the step: the current wait and its limit. */
   run: (context: C, say: (line: string) => void) => Promise<Outcome>
 }
 
@@ -23,18 +23,18 @@ export interface Lane<C> {
   title: string
   context: C
   steps: Step<C>[]
-  /** Begins when the lanes that are not so have ended, as what needs both VMs does. */
+  /** Begins when all lanes without this flag have ended, as for steps that need both VMs. */
   after?: boolean
 }
 
 export interface LanesOptions {
   /** Shows nothing. */
   quiet?: boolean
-  /** Told the waits that a quiet run is in. */
+  /** Called with the current wait of a quiet run. */
   say?: (line: string) => void
   /**
-   * The steps are cases: where one fails its reason stays to be seen, the lane's next one runs, and nothing
-   * but a bug is thrown. They are counted, and those that passed fold away.
+   * The steps are cases: if one fails, its reason stays visible, the lane goes on with the next one, and only
+   * bugs are thrown. They are counted, and those that passed fold away.
    */
   cases?: boolean
 }
@@ -42,8 +42,8 @@ export interface LanesOptions {
 /**
  * Runs each lane's steps in order, and the lanes side by side. In a terminal this is a live view;
  * under CI or in a pipe it is plain lines. Progress goes to standard error, so that standard output
- * is the task's answer alone. All lanes run to their end; then the first failure is thrown, with the
- * others in it.
+ * holds only the task's answer. All lanes run to their end; then the first failure is thrown, with
+ * the others attached.
  */
 export async function runLanes<C>(
   lanes: Lane<C>[],
@@ -84,13 +84,13 @@ export async function runLanes<C>(
         ends('done', outcome ?? undefined)
       } catch (thrown) {
         ends('failed', thrown instanceof Failure ? thrown.message : String(thrown))
-        // a case that failed has its result; what is a bug of the lab has none
+        // a case that failed has its own result; a bug of the lab has none
         if (!cases || !(thrown instanceof Failure)) failures.push(thrown)
         throw thrown
       }
     },
   })
-  // what is inside is returned and not run here: a second renderer cannot have the terminal
+  // the inner list is returned and not run here: two renderers cannot share the terminal
   const inside = (some: SeenLane[]): ListrTask => ({
     task: (_, all) =>
       all.newListr(
@@ -110,7 +110,7 @@ export async function runLanes<C>(
     {
       concurrent: false,
       exitOnError: false,
-      // Ctrl-C is the task's, which says what still runs
+      // the task handles Ctrl-C itself and says what still runs
       registerSignalListeners: false,
       ...view.renderer,
     } as never,
@@ -124,21 +124,21 @@ export async function runLanes<C>(
   if (failures.length > 0) throw together(failures)
 }
 
-/** What shows how far the lanes are. */
+/** Shows the progress of the lanes. */
 export interface View {
   /** For listr2. */
   renderer: object
   begin: () => void
-  /** A step that listr2 does not run begins or ends; where lines are printed, this one is. */
+  /** Reports the begin or end of a step that listr2 does not run; only the plain view prints it. */
   line: (what: 'STARTED' | 'COMPLETED' | 'FAILED' | 'SKIPPED', title: string) => void
   say: (lane: SeenLane, step: SeenStep, line: string) => void
   changed: () => void
-  /** @returns how the step is called now that it has ended */
+  /** @returns the title of the ended step */
   ended: (lane: SeenLane, step: SeenStep) => string
   end: () => void
 }
 
-/** The view that suits where the progress goes to. */
+/** The view that suits the options and standard error: hidden, live or plain. */
 export const viewOf = async (
   seen: SeenLane[],
   { quiet = false, say, cases = false }: LanesOptions,
@@ -155,13 +155,13 @@ const hidden = (say?: (line: string) => void): View => ({
   end: () => {},
 })
 
-/** Whether somebody watches on a terminal that can be drawn on. */
+/** Whether standard error is a terminal that can be drawn on. */
 const isLive = (): boolean =>
   process.stderr.isTTY && !process.env['CI'] && process.env['TERM'] !== 'dumb'
 
 async function live(seen: SeenLane[], cases: boolean): Promise<View> {
   const { liveView } = await import('./view/live.ts')
-  // the reason of a case that failed is told here, that of a step below it by the task
+  // the view shows why a case failed; why a step failed is printed by the task, below the view
   const view = liveView(process.stderr, seen, { folded: cases, reasonsFollow: !cases })
   return {
     ...hidden(),
@@ -195,7 +195,7 @@ async function plain(seen: SeenLane[], cases: boolean): Promise<View> {
   }
 }
 
-/** Prints what the lanes would do, or nothing of it where some of that cannot be said; runs nothing. */
+/** Prints what the lanes would do and runs nothing. If one effect cannot be determined, nothing is printed. */
 export async function dryRun<C>(lanes: Lane<C>[], json = false): Promise<void> {
   const lines: string[] = []
   const data: { of: string; step: string; skipped?: string; would: string[] }[] = []

@@ -15,7 +15,7 @@ export function table(rows: string[][]): string {
     .join('\n')
 }
 
-/** Colours by their code, for a stream that shows them. */
+/** Colours text by a colour code, if the stream shows colours. */
 export const colourOn = (stream: { isTTY?: boolean }) => (code: number) => (text: string) =>
   stream.isTTY && !process.env['NO_COLOR'] && process.env['TERM'] !== 'dumb'
     ? `\u001b[${code}m${text}\u001b[0m`

@@ -9,13 +9,13 @@ import { loadEnv } from './settings.ts'
 /** A yargs option that can also be set by an environment variable (and so by `.env`). */
 export type Option = Options & {
   env?: string
-  /** Of a number, which is always a whole one: 0 unless it says so. */
+  /** Least value of a number, which is always a whole one; default 0. */
   least?: number
-  /** Likewise: what 32 bits hold unless it says so. */
+  /** Greatest value of a number; default the largest that 32 bits hold. */
   most?: number
 }
 
-/** What one task file exports: its name is the file's, the recipe's and the step's in the log. */
+/** What one task file exports. Its name is also that of the file, of the recipe and of the step in the log. */
 export interface Task {
   name: string
   /** One sentence: the first line of --help, of `just --list` and the title in a pipeline. */
@@ -24,18 +24,18 @@ export interface Task {
   usage?: string
   positionals?: Record<string, PositionalOptions>
   options?: Record<string, Option>
-  /** More lines for the end of --help, by their heading. */
+  /** More lines for the end of --help, by heading. */
   parts?: Record<string, string[]>
   /** The commands that really do the work, printed at the end of --help. */
   under: string[]
   examples: [command: string, meaning: string][]
-  /** Ctrl-C belongs to the program that it starts, such as ssh. */
+  /** The program that the task starts, such as ssh, handles Ctrl-C. */
   ownSignals?: boolean
-  /** It shows what comes, until nobody reads it any more. */
+  /** The task shows a stream and ends when its reader goes away. */
   endsWithReader?: boolean
   /**
-   * Resolves with an exit code, or with nothing when all held. Large machinery that only the work needs
-   * is imported in here: each file costs a start 3 ms, and --help is asked for most often.
+   * Resolves with an exit code, or with nothing if all checks held. Large modules that only the work needs
+   * are imported in here: each file adds 3 ms to the start, and --help is called most often.
    */
   run: (args: Args) => Promise<ExitCode | void>
 }
@@ -48,10 +48,10 @@ export type Args = Record<string, any>
 export async function main(meta: ImportMeta, task: Task): Promise<void> {
   const started = process.argv[1]
   if (!started || realpathSync(started) !== fileURLToPath(meta.url)) return
-  // of libraries, as Node 24 says them of zx: whoever runs a task can do nothing about it
+  // deprecations concern libraries (Node 24 reports some for zx), and the user can do nothing about them
   process.noDeprecation = true
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-    // its reader went away (`| head`): what all came to is still to be found out, and its exit code says it
+    // its reader went away (`| head`): the work goes on, because the exit code has to tell its result
     if (['EPIPE', 'ERR_STREAM_DESTROYED'].includes(error.code ?? '')) {
       if (task.endsWithReader) process.exit(Exit.held)
       return
@@ -71,9 +71,9 @@ export async function main(meta: ImportMeta, task: Task): Promise<void> {
     process.stderr.write(`${explain(task.name, thrown)}\n`)
     process.exitCode = thrown instanceof Failure ? thrown.exit : Exit.labCouldNotRun
   }
-  // a socket that is still closing must not hold the prompt back
+  // a socket that is still closing must not delay the prompt
   if (process.exitCode === undefined) return
-  // nor may what a slow reader (`| less`) has not yet taken be lost: a pipe holds no more than 64 KiB
+  // wait until a slow reader (`| less`) has taken all output: a pipe holds only 64 KiB
   for (const stream of [process.stdout, process.stderr]) {
     if (stream.writableLength > 0) await new Promise((taken) => stream.write('', taken))
   }
@@ -81,12 +81,12 @@ export async function main(meta: ImportMeta, task: Task): Promise<void> {
 }
 
 /**
- * Parses a command line as the task declares it. Undefined when it asked for help.
- * @throws Failure (usage) for an unknown flag, a missing or an extra argument, a value that is none
+ * Parses a command line as the task declares it. Returns undefined if it asked for help.
+ * @throws Failure (usage) for an unknown flag, a missing or an extra argument, an invalid value
  */
 export async function parse(task: Task, argv: string[]): Promise<Args | undefined> {
-  // required, not imported: each file of an import goes through tsx's loader in a thread of its own, which
-  // takes a sixth of the time that any task has started by then
+  // required, not imported: each imported file goes through tsx's loader in another thread, which takes a sixth
+  // of a task's time to start
   const { createRequire } = await import('node:module')
   const yargs = createRequire(import.meta.url)('yargs') as typeof import('yargs').default
   const options: Record<string, Options> = {}
@@ -94,7 +94,7 @@ export async function parse(task: Task, argv: string[]): Promise<Args | undefine
     const set = env === undefined ? undefined : process.env[env]
     options[key] = {
       ...option,
-      // yargs would make NaN of a slip: it is to call it a number, and leave it as it was typed
+      // parsed as text and only shown as a number in --help, because yargs would turn a typing error into NaN
       ...(type === 'number' ? { number: true, string: true } : { type }),
       // so that `--memory -1G` is a wrong size rather than an unknown flag
       ...(type === 'boolean' || option.array ? {} : { nargs: 1 }),
@@ -104,10 +104,10 @@ export async function parse(task: Task, argv: string[]): Promise<Args | undefine
       describe: env ? `${option.describe} (${env})` : option.describe,
     }
   }
-  // only a task that takes a command line has use for what yargs sets aside after `--`
+  // only a task that takes a command line needs what yargs sets aside after `--`
   const given = hostsAsDeclared(task, argv)
   const words = task.usage?.includes('[command..]') ? given : given.filter((word) => word !== '--')
-  // yargs would drop it, and a task without a name means every host
+  // yargs would drop it, and a task without a host's name means every host
   if (words.includes('-')) throw usage('Cannot read `-` as an argument')
   refuseOddFlags(task, words)
   let help = ''
@@ -121,11 +121,11 @@ export async function parse(task: Task, argv: string[]): Promise<Args | undefine
     })
     .options(options)
     .strict()
-    // a message is read by its words below, and by tests
+    // messages are matched by their words, below and in tests
     .locale('en')
     .version(false)
     .help()
-    // a terminal that is narrower would break the columns of help anywhere
+    // a narrower terminal would break the columns of the help anywhere
     .wrap(Math.min(100, process.stdout.columns || 100))
     .parserConfiguration({ 'populate--': true, 'boolean-negation': false, 'dot-notation': false })
     .fail((message: string, error: Error | undefined) => {
@@ -150,9 +150,9 @@ export async function parse(task: Task, argv: string[]): Promise<Args | undefine
 }
 
 /**
- * What yargs reads as something else, in silence: of `--dry-run=yes` it makes no dry run, of a list without
- * a name no list, which would mean all, of a positional that is named as a flag one word and no list, and of a
- * flag from a page that has made one dash of two hyphens a host.
+ * Refuses what yargs would silently misread: `--dry-run=yes` as no dry run; a list flag without a name as no list,
+ * which would mean all; a positional written as a flag as one word and not a list; and a flag copied from a page
+ * that turned its two hyphens into a dash as a host.
  */
 function refuseOddFlags(task: Task, words: string[]): void {
   const { name, options = {}, positionals = {} } = task
@@ -161,8 +161,8 @@ function refuseOddFlags(task: Task, words: string[]): void {
     const [, pasted] = /^[\u2010-\u2015\u2212]+-*(.*)/s.exec(word) ?? []
     if (pasted !== undefined)
       throw usage(
-        `Cannot read \`${word}\`: it begins with a dash that is no hyphen`,
-        `Typed anew: --${pasted}`,
+        `Cannot read \`${word}\`: it begins with a dash that is not a hyphen`,
+        `Type it with hyphens: --${pasted}`,
       )
     const [, key = '', value = own[index + 1]] = /^--([^=]+)(?:=(.*))?$/s.exec(word) ?? []
     if (key in positionals && !(key in options))
@@ -175,8 +175,8 @@ function refuseOddFlags(task: Task, words: string[]): void {
 }
 
 /**
- * A task that is about hosts alone has them by position, any other by --host. Both are taken everywhere,
- * and so is --vm, as the flag was once called.
+ * A task that is only about hosts declares them as positionals, any other as --host. Both forms are accepted
+ * everywhere, and so is --vm, the former name of the flag.
  * @throws Failure (usage) for a flag without a name
  */
 function hostsAsDeclared({ options, positionals }: Task, argv: string[]): string[] {
@@ -198,11 +198,11 @@ function hostsAsDeclared({ options, positionals }: Task, argv: string[]): string
       hosts.push(name)
     }
   }
-  // before all others: a flag that takes several words would take them, too
+  // hosts come first: a flag that takes several words would swallow them
   return [...hosts, ...others, ...rest]
 }
 
-/** What yargs could not read, with the flags that may have been meant. */
+/** The failure for what yargs could not read, with the flags that may have been meant. */
 function misread(message: string, task: Task, words: string[]): Failure {
   const { name, options } = task
   const help = `tsx tasks/${name}.ts --help`
@@ -210,7 +210,7 @@ function misread(message: string, task: Task, words: string[]): Failure {
   if (bare !== undefined) return withoutValue(bare, name)
   if (message.startsWith('Not enough non-option arguments'))
     return usage('Cannot begin: an argument is missing', `${commandOf(task)}; ${help}`)
-  // an unknown flag with a hyphen is named a second time, without it
+  // yargs names an unknown flag with a hyphen a second time, without the hyphen
   const [, word] = /^Unknown arguments?: ([^,]+)/.exec(message) ?? []
   if (word === undefined) return usage(message, help)
   const isFlag = words.some((one) => one.startsWith('-') && one.replace(/^-+|=.*$/gs, '') === word)
@@ -219,14 +219,14 @@ function misread(message: string, task: Task, words: string[]): Failure {
   return usage(`Unknown argument: ${word}`, `${suggest(`--${word}`, flags)}${help} lists all flags`)
 }
 
-/** How a task is called, with its positionals. */
+/** The command that runs a task, with its positionals. */
 const commandOf = ({ name, usage: words = '' }: Task): string =>
   `tsx tasks/${name}.ts ${words}`.trim()
 
 const withoutValue = (flag: string, task: string): Failure =>
   usage(`Cannot read --${flag} without a value`, `tsx tasks/${task}.ts --help`)
 
-/** Not yargs' to print, as it would wrap a command in the middle. */
+/** Not printed by yargs, which would wrap a command in the middle. */
 const epilogue = ({ parts, under, examples }: Task): string =>
   Object.entries({
     Examples: examples.flatMap(([command, meaning]) => [command, `  ${meaning}`]),
@@ -242,9 +242,9 @@ function fromEnv(text: string, option: Option, variable: string): string | numbe
 }
 
 /**
- * A number as a person wrote it, in digits alone.
+ * Reads a number written in digits alone.
  * @param where the flag or the variable
- * @throws Failure (usage) for another text, and for a number beyond the option's
+ * @throws Failure (usage) for any other text, and for a number outside the option's range
  */
 function wholeNumber(text: string, { least = 0, most }: Option, where: string): number {
   const value = /^-?\d+$/.test(text) ? Number(text) : Number.NaN

@@ -21,7 +21,7 @@ import { Failure, usage } from './failure.ts'
 import { flock } from './lock.ts'
 import { pasted } from './quote.ts'
 
-/** A file as it was read: what a later write compares with. */
+/** A file as it was read, for a later write to compare with. */
 export interface FileSeen {
   path: string
   bytes: Buffer
@@ -32,8 +32,8 @@ export interface FileSeen {
 
 /**
  * Reads a regular file.
- * @throws Failure (usage) for a symlink, which a rename would replace by a file, and for all else
- * that is no regular file
+ * @throws Failure (usage) for a symlink, which a rename would replace by a file, and for anything
+ * else that is not a regular file
  */
 export function readRegular(path: string): FileSeen {
   const stat = lstatSync(path, { throwIfNoEntry: false })
@@ -55,8 +55,8 @@ export function readRegular(path: string): FileSeen {
 }
 
 /**
- * A rename asks the directory alone, and would replace what its owner has locked.
- * @throws Failure for a file that nobody may write (usage), or not this user
+ * Checks a file's own permissions: a rename needs only those of the directory, and would replace a read-only file.
+ * @throws Failure for a file that nobody may write (usage), or that this user may not write
  */
 export function requireWritable({ path, mode }: FileSeen): void {
   if ((mode & 0o222) === 0)
@@ -69,16 +69,16 @@ export function requireWritable({ path, mode }: FileSeen): void {
 }
 
 export interface WriteOptions {
-  /** Permission bits; those of the file replaced, else 0644. */
+  /** Permission bits; default those of the replaced file, else 0644. */
   mode?: number
-  /** The file as it was read, or `any` for a file of the lab's own; else the path must not exist. */
+  /** The file as it was read, or `any` for the lab's own files; if unset, the path must not exist. */
   over?: FileSeen | 'any'
 }
 
 /**
- * Writes a file whole or not at all: into a new file beside it, which is renamed. Mode and owner of
- * a file replaced are kept.
- * @throws Failure when the file changed since it was read, or exists although it was not read
+ * Writes a file whole or not at all: writes a new file beside it, then renames that. Keeps the mode
+ * and owner of a replaced file.
+ * @throws Failure if the file changed since it was read, or exists although it was not read
  */
 export function writeFile(
   path: string,
@@ -119,25 +119,25 @@ export function writeFile(
 const draftOf = (path: string, pid: number): string =>
   join(dirname(path), `.${basename(path)}.${pid}.new`)
 
-/** Removes what a writer left that was killed: a draft whose process is no more. */
+/** Removes the drafts that killed writers left: those whose process has ended. */
 function removeDrafts(path: string): void {
   if (!existsSync(dirname(path))) return
   for (const entry of readdirSync(dirname(path))) {
     const pid = Number(/\.(\d+)\.new$/.exec(entry)?.[1])
     const draft = draftOf(path, pid)
-    // this process has none open, so one with its number is of another that had it before
+    // this process has no draft open, so one with its pid was left by an earlier process
     const over = pid === process.pid || !existsSync(`/proc/${pid}`)
     if (basename(draft) === entry && over) rmSync(draft, { force: true })
   }
 }
 
-/** Whether the file still is what was read, by its text and what kind of file it is. */
+/** Whether the file is still a regular file with the bytes that were read. */
 function unchanged({ path, bytes }: FileSeen): boolean {
   const now = lstatSync(path, { throwIfNoEntry: false })
   return now?.isFile() === true && now.size === bytes.length && readFileSync(path).equals(bytes)
 }
 
-/** Root keeps a user's file the user's; anyone else can only have written a file of their own. */
+/** Root gives the file back to the user who owned it; another user cannot and need not, so EPERM is ignored. */
 function own(fd: number, { uid, gid }: FileSeen): void {
   try {
     fchownSync(fd, uid, gid)
@@ -146,7 +146,7 @@ function own(fd: number, { uid, gid }: FileSeen): void {
   }
 }
 
-/** @param named what a failure names, where that is not the path itself */
+/** @param named the path that a failure names, if that is another one */
 function open(path: string, flags: number, verb: string, mode?: number, named = path): number {
   try {
     return openSync(path, flags, mode)
@@ -155,7 +155,7 @@ function open(path: string, flags: number, verb: string, mode?: number, named = 
   }
 }
 
-/** The failure for an error of node:fs; where this user may not, it says whose that is. */
+/** The failure for an error of node:fs; if permission is denied, its hint names the owner. */
 export function cannot(verb: string, path: string, cause: unknown): Failure {
   const { code, message } = cause as NodeJS.ErrnoException
   const [first, why] = message.split(/: |, /)
@@ -163,7 +163,7 @@ export function cannot(verb: string, path: string, cause: unknown): Failure {
   return new Failure(`Cannot ${verb} \`${path}\`: ${why ?? first}`, { hint, cause })
 }
 
-/** Whose a path is that this user may not use, or the directory that it is in or would be. */
+/** Names the owner of a path that this user may not use, or of the directory that it is in or would be in. */
 function whose(path: string): string | undefined {
   let at = path
   while (!existsSync(at) || (isMine(at) && !statSync(at).isDirectory())) at = dirname(at)
@@ -177,7 +177,7 @@ const isMine = (path: string): boolean => statSync(path).uid === process.getuid?
  * Runs `work` while no other task writes in the directory. The kernel holds the lock (flock(2) on
  * the directory itself), so nothing is left behind, not even by a crash.
  * @param seconds to wait for another task
- * @throws Failure when it is not had in time
+ * @throws Failure if the lock is not free in time
  */
 export async function withDirectory<T>(
   directory: string,
@@ -188,7 +188,7 @@ export async function withDirectory<T>(
   try {
     if (!(await flock(fd, ['--timeout', String(seconds)]))) {
       throw new Failure(
-        `Cannot write in \`${directory}\`: another task has been at it for ${seconds} s`,
+        `Cannot write in \`${directory}\`: another task has been writing there for ${seconds} s`,
       )
     }
     return await work()

@@ -1,4 +1,4 @@
-/** A VM with a real QEMU, real disks and no guest in it: it starts in a moment, and shows its firmware. */
+/** A VM with a real QEMU and real disks but no guest: it starts at once and shows its firmware. */
 import { execFileSync } from 'node:child_process'
 import { files, lockVm, newUuid, writeVm, type Vm } from '../lib/vm/vm.ts'
 
@@ -8,7 +8,7 @@ export interface Box {
   argv: string[]
 }
 
-/** Makes the VM `box` in the `LAB_HOME` that is set; nothing of it runs yet. */
+/** Makes the VM `box` in the current `LAB_HOME`, without starting it. */
 export async function makeBox(): Promise<Box> {
   const held = await lockVm('box', 'test')
   held.release()
@@ -36,7 +36,7 @@ export async function makeBox(): Promise<Box> {
     ...drive('efivars', f.vars),
     ...['-qmp', `unix:${f.qmp},server=on,wait=off`],
     ...[...socket('keeper', f.keeperQmp), '-mon', 'chardev=keeper,mode=control'],
-    // nobody answers there, as in a guest that is frozen
+    // nothing answers here, as in a frozen guest
     ...['-device', 'virtio-serial-pci', ...socket('qga', f.agent)],
     ...['-device', 'virtserialport,chardev=qga,name=org.qemu.guest_agent.0'],
     ...[...socket('serial', f.console), '-serial', 'chardev:serial'],

@@ -1,16 +1,16 @@
-/** What the tests read of a disk that is not mounted. */
+/** Helpers that read a disk without mounting it. */
 import { chmodSync, mkdirSync, readFileSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect } from 'vitest'
 import { run } from '../lib/run.ts'
 
-/** Asks debugfs. @param root a file, `?offset=<bytes>` after its path where that is not its beginning */
+/** Asks debugfs. @param root a file; add `?offset=<bytes>` if the file system does not start at its beginning */
 export const debugfs =
   (root: string) =>
   async (command: string): Promise<string> =>
     (await run('debugfs', ['-R', command, root])).stdout
 
-/** Expects the store of an ext4 to be whole by its own database, and to hold a closure and no more. */
+/** Expects the Nix store on an ext4 to be valid by its own database, and to hold one closure and nothing else. */
 export async function expectStore(root: string, toplevel: string, dir: string): Promise<void> {
   const ask = debugfs(root)
   mkdirSync(join(dir, 'nix/var/nix/db'), { recursive: true })
@@ -27,7 +27,7 @@ export async function expectStore(root: string, toplevel: string, dir: string): 
   await run('chmod', ['-R', 'u+w', dir])
 }
 
-/** Takes the ESP out of a raw disk, where it is the first partition, and looks whether it is sound. */
+/** Copies the ESP, the first partition, from a raw disk and checks its file system. */
 export async function espOf(disk: string, path: string, mib: number): Promise<string> {
   const place = ['bs=1M', 'skip=1', `count=${mib}`, 'conv=sparse']
   await run('dd', [`if=${disk}`, `of=${path}`, ...place])
@@ -35,7 +35,7 @@ export async function espOf(disk: string, path: string, mib: number): Promise<st
   return path
 }
 
-/** Text of a file of an ESP. */
+/** Text of a file on an ESP. */
 export const onEsp = async (esp: string, path: string): Promise<string> =>
   (await run('mcopy', ['-i', esp, `::/${path}`, '-'])).stdout
 
@@ -49,7 +49,7 @@ export async function partitionsOf(
     .partitions
 }
 
-/** What blkid says of a part of a file. */
+/** What blkid finds at an offset in a file. */
 export async function blkid(disk: string, start: number): Promise<Record<string, string>> {
   const args = ['--probe', '--offset', String(start), '--output', 'export', disk]
   const { stdout } = await run('blkid', args)

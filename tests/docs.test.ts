@@ -21,7 +21,7 @@ const pages = [
   ),
 ]
 
-/** Every case, as its table says; `just docs` writes it anew. */
+/** The page with every case, from the tables; `just docs` rewrites it. */
 async function scenarios(): Promise<string> {
   const all = await families()
   const parts = all.map(({ name, describe, cases }) =>

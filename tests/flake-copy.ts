@@ -1,10 +1,10 @@
-/** The project's flake as somebody's own, for tests and benchmarks that change it. */
+/** Copies of the project's flake, for tests and benchmarks that change it. */
 import { execFileSync } from 'node:child_process'
 import { cpSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { project } from '../lib/settings.ts'
 
-/** A copy of the project's flake as a git repository of its own, for tests that change it. */
+/** Copies the project's flake into a separate git repository. */
 export function copyFlake(dir: string): string {
   const flake = join(dir, 'flake')
   const git = (...args: string[]): string =>
@@ -15,7 +15,7 @@ export function copyFlake(dir: string): string {
     mkdirSync(dirname(join(flake, file)), { recursive: true })
     cpSync(join(project, file), join(flake, file))
   }
-  // an upgrade that comes by itself would take back what a test has just rebuilt
+  // a scheduled upgrade would revert what a test has just rebuilt
   for (const host of readdirSync(join(flake, 'hosts'))) {
     const path = join(flake, 'hosts', host, 'default.nix')
     writeFileSync(path, readFileSync(path, 'utf8').replace('"hourly"', '"yearly"'))
@@ -27,7 +27,7 @@ export function copyFlake(dir: string): string {
   return flake
 }
 
-/** Adds a module to a host of a copied flake: what a user's change looks like. */
+/** Adds a module to a host of a copied flake, as a user's change would. */
 export function changeHost(flake: string, host: string, module: string): void {
   writeFileSync(join(flake, 'hosts', host, 'change.nix'), module)
   const path = join(flake, 'hosts', host, 'default.nix')

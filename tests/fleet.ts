@@ -6,8 +6,8 @@ import { findCommand } from '../lib/find-command.ts'
 import { copyFlake } from './flake-copy.ts'
 
 /**
- * The project's flake with these hosts in place of its own, all alike.
- * @param inUse the others cannot be evaluated: whoever does it fails
+ * The project's flake with these identical hosts in place of its own.
+ * @param inUse the hosts that can be evaluated; evaluating any other one fails
  */
 export function makeFleet(dir: string, names: string[], inUse: string[]): string {
   const flake = copyFlake(dir)
@@ -30,7 +30,7 @@ export function makeFleet(dir: string, names: string[], inUse: string[]): string
 }
 
 /**
- * Puts a `nix` before the real one that writes down what it is asked to evaluate.
+ * Makes a `nix` that logs what it is asked to evaluate and then runs the real one.
  * @returns the directory for PATH, and what was evaluated so far
  */
 export function countEvaluations(dir: string): { bin: string; seen: () => string[] } {

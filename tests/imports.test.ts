@@ -22,7 +22,7 @@ const write = (files: Record<string, string>): void => {
   }
 }
 
-/** The files that `just ok`'s linter finds in a circle, by its own words. */
+/** The files in which the linter of `just ok` reports a circle of imports. */
 async function circles(): Promise<string[]> {
   const oxlint = join(project, 'node_modules/.bin/oxlint')
   const { stdout } = await run(oxlint, ['--format=unix'], { cwd: dir, allow: [1] })
@@ -44,7 +44,7 @@ test('no circle is closed by an import that waits until it is needed', async () 
   const paths = execFileSync('git', tracked, { cwd: project, encoding: 'utf8' }).split('\n')
   const sources = paths.filter((path) => path.endsWith('.ts'))
   expect(sources.length).toBeGreaterThan(100)
-  // the linter follows none of these, so each becomes one that it does follow
+  // the linter does not follow dynamic imports, so each becomes a static one
   let waiting = 0
   const atOnce = (text: string): string => {
     const late = [...text.matchAll(/\bimport\(\s*'(\.[^']+)'/g)].map(([, path]) => path!)

@@ -1,4 +1,4 @@
-/** What the tests share: running a task or a recipe as a user would, in a lab of the test's own. */
+/** Helpers for tests: run a task or a recipe as a user would, in a separate lab for the test. */
 import { spawn, type ChildProcess } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -27,27 +27,27 @@ export interface Lab {
   remove: () => Promise<void>
 }
 
-/** What the test's commands said: an exit code that was not expected is no evidence by itself. */
+/** The output of the test's commands, because an unexpected exit code alone explains nothing. */
 let said: Ended[] = []
 beforeEach(() => void (said = []))
 afterEach(({ task }) => {
   const error = task.result?.errors?.[0]
   if (!error) return
-  // in the error, as the log of a CI is often kept from its end
+  // added to the error, because often only the end of a CI log is kept
   for (const { code, stdout, stderr } of said.slice(-3)) {
     const words = `${stderr}\n${stdout}`.trim().split('\n').slice(-60).join('\n')
     error.message += `\n\na command of this test exited with ${code}:\n${words}`
   }
 })
 
-/** A lab with a `LAB_HOME` of its own; the image cache is shared by the whole suite. */
+/** A lab with a separate `LAB_HOME`; the image cache is shared by the whole suite. */
 export function makeLab(extra: Record<string, string> = {}): Lab {
   const dir = mkdtempSync(join(tmpdir(), 'lab-'))
   const env: Record<string, string> = {
     LAB_HOME: join(dir, 'home'),
     LAB_CACHE: process.env['LAB_TEST_CACHE'] ?? join(tmpdir(), 'cache'),
     LAB_ENV_FILE: '',
-    // the sockets go with it
+    // the sockets are removed with it
     XDG_RUNTIME_DIR: dir,
     CI: 'true',
     ...extra,

@@ -1,7 +1,7 @@
 /**
  * `npm test`: installs what the tests lack, runs every test, and then looks for what they left
- * behind. The whole suite has one TMPDIR of its own, so that a file left there, or a process that
- * still has it in its environment, is the suite's own.
+ * behind. The whole suite has its own TMPDIR, so that a file left there, and a process that still
+ * has it in its environment, is known to come from the suite.
  */
 import { chmodSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -18,7 +18,7 @@ if (missing.length > 0) {
 }
 
 const scratch = mkdtempSync(join(tmpdir(), 'lab-tests-'))
-// the image is built by the ids of a user namespace, which have to get through
+// the image is built under the ids of a user namespace, which must be able to enter
 chmodSync(scratch, 0o711)
 process.env['TMPDIR'] = scratch
 for (const variable of Object.keys(process.env)) {
@@ -47,12 +47,12 @@ for (const module of vitest.state.getTestModules()) {
       console.log(`skipped: ${module.relativeModuleId}: ${test.fullName}: ${why}`)
     }
   }
-  // a file that could not even be read has no tests to count
+  // a file that could not even be loaded has no tests to count
   if (module.state() === 'failed' && module.errors().length > 0) counts.failed += 1
 }
 await vitest.close()
 
-// what a task left that a test has killed: the next task would find it
+// removes what killed tasks left, as the next task would
 sweepScratch(scratch)
 const left = [
   ...readdirSync(scratch)
@@ -75,17 +75,17 @@ if (ofOthers.length > 0) console.log('LAB_TEST_ALL=1 npm test takes all three')
 console.log(`${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped`)
 process.exit(counts.failed > 0 || counts.passed === 0 ? 1 : 0)
 
-/** The commit whose third of the slow tests is to run; empty where all are, or those that were named. */
+/** The commit whose third of the slow tests runs; empty if all run, or those that were named. */
 async function commitOfThird(): Promise<string> {
   if (filter.length > 0 || options.project || process.env['LAB_TEST_ALL']) return ''
   const { stdout } = await run('git', ['rev-parse', 'HEAD'], { cwd: project, allow: [128] })
-  // a copy without git has one third
+  // a copy without git always runs the same third
   return process.env['LAB_TEST_COMMIT'] || stdout.trim() || 'none'
 }
 
-/** Ctrl-C: the prompt is to be back at once, and nothing of the tests may go on behind it. */
+/** Ctrl-C: returns to the prompt at once, and leaves no process of the tests running. */
 function cutShort(): void {
-  // a child may begin while its parent is being ended
+  // a child may start while its parent is being killed
   for (let round = 0; round < 3; round++) {
     for (const pid of readdirSync('/proc').filter(isOurs)) {
       try {
@@ -112,7 +112,7 @@ function isOurs(pid: string): boolean {
   if (!/^\d+$/.test(pid) || Number(pid) === process.pid) return false
   try {
     const environment = readFileSync(`/proc/${pid}/environ`, 'utf8').split('\0')
-    // esbuild serves this very process and ends with it
+    // esbuild serves this process and ends with it
     return environment.includes(`TMPDIR=${scratch}`) && !commandLine(pid).includes('esbuild')
   } catch {
     return false

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { project } from '../lib/settings.ts'
 
 /**
- * Runs a piece of the lab with its LAB_HOME on a file system of its own, which no other process sees.
+ * Runs code of the lab with LAB_HOME on a separate file system that no other process sees.
  * @param size MiB
  * @param code TypeScript, in which `#/` is the project's directory
  * @returns what it printed

@@ -11,7 +11,7 @@ test('each file that is left out for one commit is there, and runs for another',
   const files = [...new Set(left.flat())]
   expect(files.filter((file) => !existsSync(join(project, file)))).toEqual([])
   for (const file of files) expect(left.some((some) => !some.includes(file))).toBe(true)
-  // every third comes, and a file is in one of them
+  // every third occurs, and each file is in exactly one
   const each = [...new Set(left.map((some) => some.join()))].map((some) => some.split(','))
   expect(each).toHaveLength(3)
   for (const file of files) expect(each.filter((some) => !some.includes(file))).toHaveLength(1)

@@ -1,13 +1,13 @@
 /**
- * Tests of agents start hundreds of thousands of programs, and those of the lab boot VMs: more than two slow cores
- * do in the time of a CI. So `npm test` runs a third of the slow files, and for each commit another third: it names
- * the commit in LAB_TEST_COMMIT. `LAB_TEST_ALL=1 npm test` takes all, and so does vitest by itself.
+ * The tests of the agents start hundreds of thousands of programs, and those of the lab boot VMs: too much for two
+ * slow cores in the time that a CI allows. So `npm test` runs one third of the slow files, chosen by the commit in
+ * LAB_TEST_COMMIT. `LAB_TEST_ALL=1 npm test` runs all, and so does vitest by itself.
  */
 import { createHash } from 'node:crypto'
 
 /**
- * Three parts that take about as long. A file is in or out as a whole, as its tests may build on each other.
- * All other files run each time.
+ * Three parts that take about as long. A file runs as a whole or not at all, because its tests may build on each
+ * other. Files that are not listed run each time.
  */
 const thirds: Record<'agents' | 'e2e', string[]>[] = [
   {
@@ -38,7 +38,7 @@ const thirds: Record<'agents' | 'e2e', string[]>[] = [
   },
 ]
 
-/** The files that are left to other commits; none without a commit. */
+/** The slow files that this commit leaves out; none without a commit. */
 export function filesOfOthers(commit: string): string[] {
   if (!commit) return []
   const own = createHash('sha256').update(commit).digest()[0]! % thirds.length

@@ -1,4 +1,4 @@
-/** The workflows of CIs as they are written, for tests that run their lines. */
+/** Reads the CI workflow files, for tests that run their lines. */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parse } from 'yaml'
@@ -16,7 +16,7 @@ export const gitlab = '.gitlab-ci.yml'
 
 export const textOf = (file: string): string => readFileSync(join(project, file), 'utf8')
 
-/** What the shell is given in a job, line by line. */
+/** The shell commands of a job, line by line. */
 export function linesOf(file: string, job: string): string[] {
   const read = parse(textOf(file)) as Record<string, Job> & { jobs?: Record<string, Job> }
   const found = (read.jobs ?? read)[job]

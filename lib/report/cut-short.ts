@@ -7,10 +7,10 @@ import type { Plan } from './plan.ts'
 import { nameOf } from './result.ts'
 
 /**
- * The run that `--resume` carries on, which is told.
- * @param names what such a run may be called
- * @param given the task's other arguments, of which the run has decided some
- * @throws Failure (usage) where there is none, or where what it has decided is asked for anew
+ * Finds the run that `--resume` carries on, and prints which one it is.
+ * @param names the names that such a run may have
+ * @param given the task's other arguments; the run has already fixed some of these
+ * @throws Failure (usage) if there is no such run, or if an argument that it has fixed is given again
  */
 export function toCarryOn(names: string[], given: Record<string, unknown>): Part {
   const decided = ['family', 'control', 'host', 'case', 'shard', 'durations', 'seed', 'subject']
@@ -18,7 +18,7 @@ export function toCarryOn(names: string[], given: Record<string, unknown>): Part
   if (anew !== undefined) {
     throw usage(
       `Cannot use ${/family|control/.test(anew) ? `a ${anew}` : `--${anew}`} with --resume`,
-      'The run that is carried on has decided that: leave it out',
+      'The run that is carried on has already fixed this: leave it out',
     )
   }
   const part = lastCutShort(names)
@@ -31,10 +31,10 @@ export function toCarryOn(names: string[], given: Record<string, unknown>): Part
 const isEmpty = (value: unknown): boolean => Array.isArray(value) && value.length === 0
 
 /**
- * The last run that was cut short, by Ctrl-C or by a crash, with the results that stand: a case that the lab could not
- * run has none.
- * @param names what such a run may be called
- * @throws Failure (usage) where there is none
+ * The last run that was cut short, by Ctrl-C or by a crash, with the results that remain valid: those of cases that
+ * the lab could not run are left out.
+ * @param names the names that such a run may have
+ * @throws Failure (usage) if there is no such run
  */
 export function lastCutShort(names: string[]): Part {
   const runs = join(labHome(), 'runs')
@@ -45,13 +45,10 @@ export function lastCutShort(names: string[]): Part {
     if (part.plan.ended || !names.includes(part.plan.name)) continue
     return { ...part, results: part.results.filter(({ state }) => state !== 'error') }
   }
-  throw usage(
-    'Cannot carry on: no run here was cut short',
-    'Leave out --resume, and everything runs',
-  )
+  throw usage('Cannot carry on: no run here was cut short', 'Leave out --resume to run everything')
 }
 
-/** Those of a run's cases that have no result yet. */
+/** The cases of a run that have no result yet. */
 export const leftOf = ({ plan, results }: Part): string[] => {
   const done = new Set(results.map(nameOf))
   return plan.cases.filter((name) => !done.has(name))
@@ -59,15 +56,15 @@ export const leftOf = ({ plan, results }: Part): string[] => {
 
 /**
  * The plan of a run that is carried on.
- * @param now what it would be if it began now
- * @throws Failure (usage) where what it found before says nothing of what there is now
+ * @param now the plan that the run would have if it began now
+ * @throws Failure (usage) if the earlier results do not apply to what would run now
  */
 export function carriedOn(before: Part, now: Plan): Plan {
   const apart = difference(before.plan, now)
   if (apart) {
     throw usage(
       `Cannot carry on \`${before.dir}\`: what it ran and what would run now are of different ${apart}`,
-      'What held before says nothing of what there is now: leave out --resume, and everything runs',
+      'The earlier results do not apply to what would run now: leave out --resume to run everything',
     )
   }
   const grounds = new Set([...before.plan.ground.split('; '), ...now.ground.split('; ')])

@@ -1,8 +1,8 @@
 import type { CaseResult } from './result.ts'
 
 /**
- * A run as JUnit XML: a test suite per family, a test case per case; what was not run is skipped.
- * @param troubles what the lab could not do after the cases: errors of a suite of their own, as they fail the run
+ * A run as JUnit XML: a test suite per family, a test case per case.
+ * @param troubles what the lab could not do after the cases; this fails the run, so it makes a suite of errors
  */
 export function junit(results: CaseResult[], run: string, troubles: string[] = []): string {
   const families = [...new Set(results.map(({ family }) => family))]
@@ -77,7 +77,7 @@ const attributes = (values: Record<string, string>): string =>
     .map(([key, value]) => `${key}="${escape(value)}"`)
     .join(' ')
 
-/** XML 1.0 has no way at all to say most control characters. */
+/** XML 1.0 cannot represent most control characters, not even escaped. */
 const escape = (text: string): string =>
   text
     // oxlint-disable-next-line no-control-regex -- exactly these are what XML cannot hold

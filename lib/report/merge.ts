@@ -16,30 +16,30 @@ import { readEvents, type Recorded } from './record.ts'
 import { complete, nameOf, notRun, worst, type CaseResult } from './result.ts'
 import { shardName } from './shard.ts'
 
-/** The record of a run, as it lies on the disk; it may come from another machine. */
+/** The record of a run on disk; it may come from another machine. */
 export interface Part {
   dir: string
   plan: Plan
-  /** What its cases came to: fewer than planned when the run was cut short. */
+  /** Results of its cases; fewer than planned if the run was cut short. */
   results: CaseResult[]
   events: Recorded[]
 }
 
-/** Several runs as one. */
+/** Several runs merged into one. */
 export interface Merged {
   plan: Plan
   results: CaseResult[]
   events: Recorded[]
-  /** What a reader has to know of how the parts fit together, one line each. */
+  /** What a reader needs to know about how the parts fit together, one line each. */
   notes: string[]
   /** What the lab could not do after the cases of a part. */
   troubles: Failure[]
-  /** Seconds by case, of those that passed. */
+  /** Seconds of each case that passed. */
   durations: Record<string, number>
 }
 
 /**
- * The records in directories: each is a record itself, or holds some at any depth.
+ * Reads the records in directories: each directory is a record, or holds some at any depth.
  * @throws Failure (usage) for a directory without a record, or with one that cannot be read
  */
 export function readParts(dirs: string[]): Part[] {
@@ -51,12 +51,12 @@ export function readParts(dirs: string[]): Part[] {
       'Name the directory that a run prints at its end: the one with run.json',
     )
   })
-  // the same record may be named twice, as a directory and as one in it
+  // the same record may be named twice, directly and by a directory above it
   return [...new Set(found)].map(readPart)
 }
 
 function recordsIn(dir: string): string[] {
-  // one that lacks a part of it, as on its way from another machine, is a record all the same
+  // an incomplete record, such as a partial copy from another machine, still counts as one
   const its = ['run.json', 'results.json', 'events.jsonl']
   if (its.some((name) => existsSync(join(dir, name)))) return [realpathSync(dir)]
   if (!statSync(dir, { throwIfNoEntry: false })?.isDirectory()) return []
@@ -80,13 +80,13 @@ export function readPart(dir: string): Part {
   if (!isPlan(plan)) {
     throw usage(`Cannot read \`${join(dir, 'run.json')}\`: it does not say what was asked for`)
   }
-  // a run that was killed leaves its events alone
+  // a run that was killed leaves its events but no results
   const there = existsSync(join(dir, 'results.json'))
   const results = there ? read('results.json', json) : []
   if (!Array.isArray(results) || !results.every(isResult)) {
     throw usage(`Cannot read \`${join(dir, 'results.json')}\`: it is no list of results`)
   }
-  // a run notes its cases before it writes what they came to: without them a part of the record was left behind
+  // a run writes events before results, so a record with results but no events was copied only in part
   const events = read('events.jsonl', (path) => {
     if (there) accessSync(path)
     return readEvents(dir)
@@ -98,13 +98,13 @@ export function readPart(dir: string): Part {
   return {
     dir,
     plan,
-    // what was lacking in this record may be in another
+    // a case that was not run in this part may have run in another
     results: results.filter(({ reason }) => reason !== notRun).map((one) => withEvidence(one, dir)),
     events,
   }
 }
 
-/** Evidence lies in its record, wherever that has been brought. */
+/** Looks for evidence in the record's current directory, because the record may have been moved. */
 function withEvidence(one: CaseResult, dir: string): CaseResult {
   if (one.evidence === undefined) return one
   const here = join(dir, 'evidence', basename(one.evidence))
@@ -112,9 +112,9 @@ function withEvidence(one: CaseResult, dir: string): CaseResult {
 }
 
 /**
- * Puts parts together. A case that was asked for and that no part did is an error of the lab, as it proves
- * nothing; of a case that several parts did the worst result counts.
- * @throws Failure (usage) when the parts are of different flakes, hosts or versions of the lab
+ * Merges parts. A requested case that no part ran is an error of the lab, because it proves nothing. If several
+ * parts ran a case, its worst result counts.
+ * @throws Failure (usage) if the parts differ in flake, dotfiles, subject, hosts or version of the lab
  */
 export function merge(parts: Part[]): Merged {
   const [first, ...others] = parts as [Part, ...Part[]]
@@ -167,11 +167,11 @@ function refuseOther(first: Part, other: Part): void {
   if (!apart) return
   throw usage(
     `Cannot merge \`${first.dir}\` and \`${other.dir}\`: they are of different ${apart}`,
-    'What holds for one says nothing of the other: merge runs of the same',
+    'Results of one do not apply to the other: merge only runs that agree in this',
   )
 }
 
-/** In what two runs differ so that neither says anything of the other; undefined where they do not. */
+/** The difference between two runs that keeps their results from being combined; undefined if there is none. */
 export function difference(one: Plan, other: Plan): string | undefined {
   const same: [what: string, of: (plan: Plan) => string][] = [
     ['flakes, or of different commits of one', ({ flake }) => flake],
@@ -184,8 +184,8 @@ export function difference(one: Plan, other: Plan): string | undefined {
 }
 
 /**
- * A case that passed on one pair of a fleet's hosts has not been run on another. A part with one VM's cases alone
- * has the first host only.
+ * Refuses parts of different hosts: a case that passed on one pair of a fleet's hosts has not run on another pair. A
+ * part that has only cases of one VM lists only the first host.
  */
 function refuseOtherHosts(parts: Part[]): void {
   const [most, ...others] = parts.toSorted((a, b) => b.plan.hosts.length - a.plan.hosts.length)
@@ -194,14 +194,14 @@ function refuseOtherHosts(parts: Part[]): void {
   if (!other) return
   throw usage(
     `Cannot merge \`${most!.dir}\` and \`${other.dir}\`: they are of different hosts (${hosts.join(', ')} and ${other.plan.hosts.join(', ')})`,
-    'What holds on one says nothing of the other: merge the runs of each pair of hosts',
+    'Results on one do not apply to the other: merge only runs of the same pair of hosts',
   )
 }
 
-/** VMs as a part's events call them. */
+/** The names of the VMs in a part's events. */
 const vmsOf = ({ plan }: Part): string[] => plan.lanes ?? plan.hosts
 
-/** How lines call each part; two that would be called the same, as a part that was run again, by their directories. */
+/** The title of each part in messages. Parts with the same title, as when one was run again, add their directory. */
 function titlesOf(parts: Part[]): (part: Part) => string {
   const plain = ({ dir, plan: { shard } }: Part): string =>
     shard ? `part ${shardName(shard)}` : basename(dir)
@@ -212,7 +212,7 @@ function titlesOf(parts: Part[]): (part: Part) => string {
   }
 }
 
-/** Parts of the same number of which the record is not there. */
+/** The parts of the same division whose record is missing. */
 function missingParts(parts: Part[]): string[] {
   const counts = new Set(parts.flatMap(({ plan }) => plan.shard?.count ?? []))
   return [...counts].flatMap((count) => {
@@ -225,7 +225,7 @@ function missingParts(parts: Part[]): string[] {
   })
 }
 
-/** One result of each case. */
+/** One result for each case: its worst. */
 function worstOfEach(results: CaseResult[]): CaseResult[] {
   const names = [...new Set(results.map(nameOf))]
   return names.map((name) => {
@@ -234,7 +234,7 @@ function worstOfEach(results: CaseResult[]): CaseResult[] {
   })
 }
 
-/** All that happened, as if the parts had begun at the same moment; a VM is called after its part as well. */
+/** All events, as if the parts had begun at the same moment; the names of VMs begin with the title of their part. */
 function eventsOf(parts: Part[], titleOf: (part: Part) => string): Recorded[] {
   let before = 0
   const all = parts.flatMap((part) => {
@@ -242,7 +242,7 @@ function eventsOf(parts: Part[], titleOf: (part: Part) => string): Recorded[] {
     before += part.events.length
     const called = (vm: string): string => `${titleOf(part)} ${vm}`
     return part.events.map((one): Recorded => {
-      // what names no VM, as a fault between two does, is of all VMs of its part
+      // an event without a VM, such as a fault between two, belongs to all VMs of its part
       const hosts = (one['hosts'] as string[] | undefined) ?? vmsOf(part)
       return {
         ...one,
@@ -255,11 +255,11 @@ function eventsOf(parts: Part[], titleOf: (part: Part) => string): Recorded[] {
   return all.toSorted((a, b) => a.t - b.t)
 }
 
-const newOne = 'Name a directory that is not there yet'
+const newOne = 'Name a directory that does not exist yet'
 
 /**
- * Makes the directory for what a merge writes.
- * @throws Failure (usage) when there is something in it already
+ * Makes the directory that a merge writes into.
+ * @throws Failure (usage) if it cannot be made, or is not empty
  */
 export function newDirectory(dir: string): string {
   const there = lstatSync(dir, { throwIfNoEntry: false })

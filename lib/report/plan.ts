@@ -7,17 +7,17 @@ import { writeFile } from '../write-file.ts'
 import type { Shard } from './shard.ts'
 
 /**
- * What a run was to do, as its `run.json` says it from the first moment on: by it the records of several
- * runs are put together, and what none of them did is known.
+ * What a run was asked to do, written to its `run.json` at the beginning. With it the records of several runs
+ * can be merged, and the cases that none of them ran are known.
  */
 export interface Plan {
-  /** What was called, such as `gitops`. */
+  /** Name of the run, such as `gitops`. */
   name: string
   hosts: string[]
-  /** How the events of merged runs call the VMs, which have their hosts' names in each of them. */
+  /** Names of the VMs in the events of merged runs; in a single run VMs have the names of their hosts. */
   lanes?: string[]
   seed: number
-  /** What the guests deploy: commits that depend on nothing but the files in them. */
+  /** The commits that the guests deploy; their ids depend only on the files in them. */
   flake: string
   dotfiles: string
   /** Hash of the lab's own sources. */
@@ -25,24 +25,24 @@ export interface Plan {
   /** Accelerator and guest, as one line. */
   ground: string
   /**
-   * What upgraded the hosts and was judged, by the name of its kind, in tables, and with what it promises; `asked` is
-   * what a person called it, who had it judged in place of what the hosts have.
+   * The upgrade mechanism that was judged: its kind, its title in tables, and what it promises. `asked` is the name by
+   * which the user had it judged in place of the hosts' own.
    */
   subject?: { kind: string; title: string; promises: string[]; asked?: string }
-  /** The part that this run was of a greater one. */
+  /** Which part of a larger run this run was. */
   shard?: Shard
-  /** Every case that was asked for, in the order of the tables, as `<family>/<case>` or `prove/<control>`. */
+  /** Every requested case, in the order of the tables, as `<family>/<case>` or `prove/<control>`. */
   asked: string[]
-  /** Those of them that this run was to do. */
+  /** The requested cases that fall to this run. */
   cases: string[]
-  /** Set at the end of a run that nobody cut short: what the lab could not do after its cases. */
+  /** Set at the end of a run, unless it was cut short: what the lab could not do after its cases. */
   ended?: { troubles: string[] }
 }
 
-/** Writes what a run is to do. */
+/** Writes the `run.json` of a run. */
 export const writePlan = (dir: string, plan: Plan): void => keepRecord(dir, 'run.json', plan)
 
-/** Writes a file of a record, whole or not at all. A disk that is full is told by those who need it. */
+/** Writes a file of a record, whole or not at all. Ignores a full disk: the final reports will tell of it. */
 export function keepRecord(dir: string, file: string, value: unknown): void {
   try {
     writeFile(join(dir, file), `${JSON.stringify(value, null, 2)}\n`, { mode: 0o600, over: 'any' })
@@ -51,7 +51,7 @@ export function keepRecord(dir: string, file: string, value: unknown): void {
   }
 }
 
-/** Hash of what the lab does by itself: its programs and its part of a configuration. */
+/** Hash of the lab's own sources: its programs and its Nix modules. */
 export function labSources(): string {
   const hash = createHash('sha256')
   for (const part of ['lib', 'nix', 'tasks']) {

@@ -33,13 +33,13 @@ export interface RunEvent {
   /** The VM that it happened to. */
   host?: string
   case?: string
-  /** A span's two ends; the end names its beginning in `of`. Without it a moment. */
+  /** The begin or end of a span; the end names its begin in `of`. Unset for a single moment. */
   phase?: 'begin' | 'end'
   of?: number
   [more: string]: unknown
 }
 
-/** Records an event and gives its number, by which a span's end names its beginning. */
+/** Records an event and returns its id, by which a span's end names its begin. */
 export type Note = (event: RunEvent) => number
 
 export interface Recorded extends RunEvent {
@@ -53,40 +53,40 @@ export interface Recorded extends RunEvent {
 export interface RunRecord {
   id: string
   dir: string
-  /** Never fails: what a full disk does not take is kept in memory, and written once it does. */
+  /** Never fails: events that a full disk does not take are kept in memory and written once there is room. */
   note: Note
-  /** Everything that was noted. */
+  /** All events so far. */
   events: Recorded[]
   /**
-   * Gives back the room that the record holds for its reports, so that these can be written when a run has
-   * filled the disk, and writes what could not be written before.
+   * Frees the disk space that is reserved for the reports, so that they can be written even if a run has filled
+   * the disk, and writes the events that could not be written before.
    */
   settle: () => void
 }
 
-/** Bytes: the report of all cases, with evidence and a screenshot of several that failed. */
+/** Reserved bytes: enough for the report of all cases, with evidence and screenshots of several failures. */
 const spareBytes = 8 * 1024 ** 2
 
 const runsDir = (): string => join(labHome(), 'runs')
 
 /**
  * Begins the record of a run: `LAB_HOME/runs/<id>/events.jsonl`, one JSON object a line, each
- * appended by one write, so that a crash costs no line but the one that was being written.
- * @param name the family's, for the id
+ * appended by one write, so that a crash costs only the line that was being written.
+ * @param name the family's name, for the id
  */
 export function openRecord(name: string): RunRecord {
   privateDirectory(labHome())
   const stamp = new Date().toISOString().slice(0, 19).replaceAll(/[-:]/g, '')
   mkdirSync(runsDir(), { recursive: true, mode: 0o700 })
   let id = `${stamp}-${name}`
-  // to look first would give two that begin at once the same
+  // looking first would give the same id to two runs that begin at once
   for (let count = 2; !made(join(runsDir(), id)); count++) id = `${stamp}-${name}-${count}`
   return recordIn(join(runsDir(), id), [])
 }
 
 /**
- * Goes on with the record of a run that was cut short: what had begun and never ended, ends where its events do, and
- * what comes now comes after them. Nobody else may have the record in hand (`holdRecord`).
+ * Continues the record of a run that was cut short: spans that never ended are ended at the last event, and new events
+ * follow. The caller must hold the record's lock (`holdRecord`).
  */
 export function reopenRecord(dir: string): RunRecord {
   const before = readEvents(dir)
@@ -99,7 +99,7 @@ export function reopenRecord(dir: string): RunRecord {
   return record
 }
 
-/** @throws Failure where another process is at this run */
+/** Locks a record. @throws Failure if another process is carrying on this run */
 export const holdRecord = (dir: string): Promise<Lock> =>
   lock(join(dir, '.lock'), `carry on \`${dir}\``)
 
@@ -109,7 +109,7 @@ function recordIn(dir: string, events: Recorded[]): RunRecord {
   writeFileSync(spare, Buffer.alloc(spareBytes), { mode: 0o600 })
   const from = performance.now() - 1000 * (events.at(-1)?.t ?? 0)
   let waiting = ''
-  // a last line that was cut short is not among the events, and would spoil the next one
+  // a last line that was cut short is not among the events, and would corrupt the next one
   let written = wholeLines(file).length
   if (existsSync(file)) truncateSync(file, written)
   const write = (): void => {
@@ -118,7 +118,7 @@ function recordIn(dir: string, events: Recorded[]): RunRecord {
       written += Buffer.byteLength(waiting)
       waiting = ''
     } catch {
-      // half a line would spoil the next one
+      // half a line would corrupt the next one
       if (existsSync(file)) truncateSync(file, written)
     }
   }
@@ -136,13 +136,13 @@ function recordIn(dir: string, events: Recorded[]): RunRecord {
   return { id: basename(dir), dir, note, events, settle }
 }
 
-/** The lines of a file that end as one. */
+/** The complete lines of a file: all up to its last newline. */
 function wholeLines(file: string): Buffer {
   const bytes = existsSync(file) ? readFileSync(file) : Buffer.alloc(0)
   return bytes.subarray(0, bytes.lastIndexOf('\n') + 1)
 }
 
-/** Makes a directory, unless somebody has. */
+/** Makes a directory. @returns false if it already exists */
 function made(dir: string): boolean {
   try {
     mkdirSync(dir, { mode: 0o700 })
@@ -163,8 +163,8 @@ export function readEvents(dir: string): Recorded[] {
 }
 
 /**
- * Deletes the oldest records but `keep`, and the remotes that belonged to them.
- * @param own id of the run that has just ended: it stays, also where the clock makes it the oldest
+ * Deletes all but the newest `keep` records, and the remotes that belonged to the deleted ones.
+ * @param own id of the run that has just ended; it is kept even if the clock makes it the oldest
  */
 export function pruneRuns(own: string, keep = 20): void {
   const dir = runsDir()

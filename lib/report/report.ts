@@ -11,19 +11,19 @@ export interface Run {
   seed: number
   /** Accelerator and guest, as one line. */
   ground: string
-  /** What else a reader has to know, one line each. */
+  /** What else a reader needs to know, one line each. */
   notes?: string[]
   /** What the lab could not do after the cases, one line each. */
   troubles?: string[]
-  /** Names of the timeline's VMs, where they are not the hosts'. */
+  /** Names of the timeline's VMs, if they are not the hosts'. */
   lanes?: string[]
   results: CaseResult[]
   events: Recorded[]
 }
 
 /**
- * Seconds by what they went to, the most first; VMs that work side by side count each for itself. What was not in a
- * case, as a boot for a baseline, is in the seconds of its step.
+ * Seconds by activity, the most first; the seconds of VMs that work side by side add up. Time outside a case, such as
+ * a boot for a baseline, is part of its step's seconds.
  */
 export function whereTimeWent(events: Recorded[]): [what: string, seconds: number][] {
   const sums = new Map<string, number>()
@@ -53,7 +53,7 @@ export function whereTimeWent(events: Recorded[]): [what: string, seconds: numbe
   return [...sums].toSorted((a, b) => b[1] - a[1])
 }
 
-/** A run as one HTML file that needs nothing else: table, timeline, and what explains each failure. */
+/** A run as one self-contained HTML file: table, timeline, and an explanation of each failure. */
 export function report(run: Run): string {
   const { results, events, troubles = [] } = run
   const { passed, bad, left, skipped } = byState(results)
@@ -102,7 +102,7 @@ function row(one: CaseResult): string {
   return `<tr><td>${linked}<td>${escape(one.hosts.join(', '))}<td><b class="${one.state}">${one.state}</b><td class="n">${one.seconds.toFixed(1)} s<td>${escape(one.title)}${reason}<details><summary>${one.checks.length} checks, ${one.oracle.length} rows of the oracle</summary><table class="rows"><tbody>${[...checks, ...oracle].join('')}</tbody></table></details></tr>`
 }
 
-/** Where the page explains what is not as it should be. */
+/** The section of the page that explains a case that failed or was not run. */
 const anchor = (one: CaseResult): string =>
   one.reason === notRun ? 'not-run' : escape(`${one.family}-${one.case}`)
 
@@ -114,16 +114,16 @@ function failure(one: CaseResult): string {
 <p>${escape(one.title)}</p><p class="reason">${escape(printable(one.reason))}</p><p>Again: <code>${escape(one.replay)}</code></p>${one.evidence ? evidence(one.evidence) : ''}</section>`
 }
 
-/** What a run that was cut short has left, as one: it would hide what failed. */
+/** The cases that a cut-short run did not reach, in one section: one each would hide the failures. */
 const withoutResult = (left: CaseResult[]): string =>
   left.length === 0
     ? ''
     : `<section class="failure" id="not-run"><h2><b class="failed">not run</b> ${left.length} of the cases that were asked for</h2><details><summary>the command for each</summary><pre>${left.map(({ replay }) => escape(replay)).join('\n')}</pre></details></section>`
 
-/** Lines of a file of evidence that the page carries. */
+/** Lines of an evidence file that the page shows at most. */
 const most = 300
 
-/** Evidence as it was collected, long files by their end, which is said; a screenshot goes in whole. */
+/** The collected evidence: of a long file only its end, with a note saying so; a screenshot whole. */
 function evidence(dir: string): string {
   const place = `<code>${escape(dir)}</code>`
   if (!existsSync(dir)) return `<p>Its evidence is not here: it was left in ${place}</p>`
@@ -145,7 +145,7 @@ function evidence(dir: string): string {
   return `<p>Evidence: ${place}</p><div class="files">${shown}</div>`
 }
 
-/** A console's colours and cursor moves are no text, nor are titles and marks that only a terminal reads. */
+/** Removes colours, cursor moves, titles and marks, which only a terminal can read. */
 const printable = (text: string): string =>
   text.replaceAll(
     // oxlint-disable-next-line no-control-regex -- exactly these are taken out

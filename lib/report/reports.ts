@@ -7,13 +7,13 @@ import type { RunRecord } from './record.ts'
 import type { CaseResult } from './result.ts'
 import { report, type Run } from './report.ts'
 
-/** What the cases came to until now, for a run that is killed; the whole is written at the end, where a full disk is told. */
+/** Writes the results so far, in case the run is killed; `writeReports` writes all, and reports a full disk. */
 export const writeResults = (dir: string, results: CaseResult[]): void =>
   keepRecord(dir, 'results.json', results)
 
 /**
- * The run's record for people and for machines, each file whole or not at all, the smallest first.
- * @returns why a file could not be written
+ * Writes the run's reports for people and for machines, each file whole or not at all, the smallest first.
+ * @returns a failure for each file that could not be written
  */
 export function writeReports(
   { dir, id, settle }: Pick<RunRecord, 'dir' | 'id' | 'settle'>,

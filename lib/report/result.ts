@@ -15,7 +15,7 @@ export interface OracleRow {
   found: string
 }
 
-/** What a case came to. `error`: the lab itself could not run it. */
+/** The outcome of a case. `error`: the lab itself could not run it. */
 export type CaseState = 'passed' | 'failed' | 'skipped' | 'error'
 
 export interface CaseResult {
@@ -24,7 +24,7 @@ export interface CaseResult {
   title: string
   hosts: string[]
   state: CaseState
-  /** Why it is not passed. */
+  /** Why it did not pass. */
   reason: string
   seconds: number
   seed: number
@@ -32,11 +32,11 @@ export interface CaseResult {
   oracle: (OracleRow & { host: string })[]
   /** The command that runs it again. */
   replay: string
-  /** Directory of its evidence, where there is some. */
+  /** Directory of its evidence, if there is any. */
   evidence?: string
 }
 
-/** What a run came to. */
+/** The outcome of a run. */
 export interface Ran {
   /** The run's directory. */
   dir: string
@@ -44,19 +44,19 @@ export interface Ran {
   results: CaseResult[]
 }
 
-/** How plans and durations call a case. */
+/** The name of a case in plans and durations. */
 export const nameOf = (one: Pick<CaseResult, 'family' | 'case'>): string =>
   `${one.family}/${one.case}`
 
-/** Why a case that was asked for has no result of its own. */
+/** The reason given for a requested case that has no result. */
 export const notRun = 'it was not run'
 
-/** What runs a case of a plan as the plan had it. */
+/** What a command needs to run a case of a plan as the plan had it. */
 type AskedOf = Pick<Plan, 'hosts' | 'seed' | 'subject'>
 
 /**
- * A result for each case of a plan, in its order, which does not depend on what ended when. A case that nobody has
- * run, as a run was cut short or fell over a bug, is an error: it proves nothing.
+ * A result for each case of a plan, in the order of the plan and not in that of their ends. A case that was not run,
+ * because the run was cut short or hit a bug, is an error: it proves nothing.
  */
 export function complete(results: CaseResult[], names: string[], asked: AskedOf): CaseResult[] {
   const there = new Set(results.map(nameOf))
@@ -67,7 +67,7 @@ export function complete(results: CaseResult[], names: string[], asked: AskedOf)
 
 function notDone(name: string, { hosts, seed, subject }: AskedOf): CaseResult {
   const [family = '', one = ''] = name.split('/')
-  // controls are of the lab's own agents, whatever else is there
+  // controls always judge the lab's own agents, whatever the subject of the plan
   const ofControl = family === 'prove'
   const again = ofControl ? `just prove ${one}` : `just gitops-test --case ${name}`
   return {
@@ -90,7 +90,7 @@ function notDone(name: string, { hosts, seed, subject }: AskedOf): CaseResult {
   }
 }
 
-/** A case that passes its own steps and fails the oracle has failed; one that checked nothing, too. */
+/** Marks a case as failed if one of its checks or the oracle failed, or if it checked nothing. */
 export function judgeCase(result: CaseResult): void {
   const check = result.checks.find(({ held }) => !held)
   const row = result.oracle.find(({ state }) => state === 'failed')
@@ -103,7 +103,7 @@ export function judgeCase(result: CaseResult): void {
   } else result.reason = 'it checked nothing'
 }
 
-/** What a reader counts: a case that nobody has run has not failed, as little as it has held. */
+/** Results by what a reader counts: a case that was not run has neither failed nor passed. */
 export function byState(
   results: CaseResult[],
 ): Record<'passed' | 'bad' | 'left' | 'skipped', CaseResult[]> {
@@ -113,7 +113,7 @@ export function byState(
   return { passed: of('passed'), bad: of('failed', 'error'), left, skipped: of('skipped') }
 }
 
-/** The run's last word: an error of the lab is worse than a failed case. */
+/** The worst state in a run: an error of the lab is worse than a failed case. */
 export const worst = (results: CaseResult[]): CaseState => {
   const states = results.map(({ state }) => state)
   for (const state of ['error', 'failed', 'passed'] as const)

@@ -2,7 +2,7 @@ import type { Plan } from './plan.ts'
 import type { Recorded } from './record.ts'
 import type { CaseResult } from './result.ts'
 
-// a record may come from another machine or another version of the lab, or have been cut short on its way
+// a record may come from another machine or another version of the lab, or have been truncated in transit
 
 type Fields = Record<string, unknown>
 
@@ -19,11 +19,11 @@ const areRows = (value: unknown): value is Fields[] =>
 const isAbsentOr = (value: unknown, is: (value: unknown) => boolean): boolean =>
   value === undefined || is(value)
 
-/** Whether it says what a run was to do. */
+/** Whether a value is a complete plan. */
 export const isPlan = (value: unknown): value is Plan =>
   isObject(value) &&
   ['hosts', 'asked', 'cases'].every((key) => areStrings(value[key])) &&
-  // what is in neither of two plans would be the same in both
+  // a field missing in two plans would count as equal
   ['name', 'flake', 'dotfiles', 'lab', 'ground'].every((key) => isString(value[key])) &&
   typeof value['seed'] === 'number' &&
   isAbsentOr(value['subject'], isSubject) &&
@@ -34,7 +34,7 @@ export const isPlan = (value: unknown): value is Plan =>
 const isSubject = (value: unknown): boolean =>
   isObject(value) && isString(value['title']) && areStrings(value['promises'])
 
-/** As `--shard` takes it. */
+/** Whether it is a shard that `--shard` accepts. */
 function isShard(value: unknown): boolean {
   if (!isObject(value)) return false
   const { index, count } = value as { index: number; count: number }
@@ -47,7 +47,7 @@ function isShard(value: unknown): boolean {
   )
 }
 
-/** Whether it says what a case came to, and its rows do not deny it. */
+/** Whether a value is the result of a case, and its rows do not contradict its state. */
 export const isResult = (value: unknown): value is CaseResult =>
   isObject(value) &&
   ['family', 'case', 'title', 'reason', 'replay'].every((key) => isString(value[key])) &&
@@ -65,7 +65,7 @@ export const isResult = (value: unknown): value is CaseResult =>
       value['oracle'].every(({ state }) => state !== 'failed'))) &&
   isAbsentOr(value['evidence'], isString)
 
-/** Whether it says what happened in a run, and when. */
+/** Whether a value is an event of a run. */
 export const isRecorded = (value: unknown): value is Recorded =>
   isObject(value) &&
   ['id', 't'].every((key) => typeof value[key] === 'number') &&

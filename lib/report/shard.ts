@@ -24,9 +24,9 @@ export function readShard(text: string | undefined): Shard | undefined {
 }
 
 /**
- * Deals things out so that all bins take about as long: the longest first, each to the bin with the least
- * to do until then. The same things give the same bins everywhere; in a bin they keep their order.
- * @param seconds what one takes
+ * Distributes things so that all bins take about as long: the longest first, each to the bin with the least
+ * to do so far. The same things give the same bins everywhere; in a bin they keep their order.
+ * @param seconds how long one thing takes
  */
 export function deal<T>(things: T[], bins: number, seconds: (thing: T) => number): T[][] {
   const load = Array.from({ length: bins }, () => 0)
@@ -40,10 +40,10 @@ export function deal<T>(things: T[], bins: number, seconds: (thing: T) => number
 }
 
 /**
- * What a part has to do; everything without a part.
- * @param seconds what one takes, by figures that every part has alike
- * @param what one thing is called
- * @throws Failure (usage) when there are more parts than things to do
+ * The things that a part has to do; without a part, all of them.
+ * @param seconds how long one thing takes; the figures must be the same in every part
+ * @param what the noun for one thing
+ * @throws Failure (usage) if there are more parts than things to do
  */
 export function partOf<T>(
   things: T[],

@@ -9,8 +9,8 @@ import { byState, worst, type Ran } from './result.ts'
 type Ended = Ran & { troubles: Failure[] }
 
 /**
- * The last lines: the table, where the time went, the report, and how to run each failure again.
- * @param ran what the run came to; `troubles` are what the lab could not do after the cases
+ * Prints the last lines: the table, where the time went, the report, and how to run each failure again.
+ * @param ran the outcome of the run; `troubles` are what the lab could not do after the cases
  */
 export function summarize({ dir, results, troubles }: Ended, json: boolean): ExitCode {
   const told = troubles.map(({ message }) => message)
@@ -21,7 +21,7 @@ export function summarize({ dir, results, troubles }: Ended, json: boolean): Exi
   else {
     const colour = { passed: green, failed: red, error: red, skipped: yellow }
     const rows = results.map((one) => [
-      // a record may be somebody else's
+      // a record may come from elsewhere and hold any text
       ...[one.family, one.case, one.hosts.join(' ')].map(oneLine),
       colour[one.state](one.state === 'passed' ? 'passed' : one.state.toUpperCase()),
       `${one.seconds.toFixed(1)} s`,
@@ -36,7 +36,7 @@ export function summarize({ dir, results, troubles }: Ended, json: boolean): Exi
       console.log(`time: ${went.map(([what, s]) => `${what} ${s.toFixed(0)} s`).join(', ')}`)
     const page = join(dir, 'report.html')
     console.log(`report: ${existsSync(page) ? page : `none; what could be written is in ${dir}`}`)
-    // what failed stands last, where a reader looks first
+    // failures come last, where a reader looks first
     for (const one of [...left, ...bad]) {
       const evidence = one.evidence ? `evidence ${one.evidence}; ` : ''
       console.log(oneLine(`${one.family} ${one.case}: ${evidence}replay: ${one.replay}`))
@@ -45,7 +45,7 @@ export function summarize({ dir, results, troubles }: Ended, json: boolean): Exi
   return exitOf({ results, troubles })
 }
 
-/** The exit code of a run, by the worst of what it came to. */
+/** The exit code of a run, by the worst of its results. */
 export function exitOf({ results, troubles }: Pick<Ended, 'results' | 'troubles'>): ExitCode {
   if (troubles.length > 0) return Exit.labCouldNotRun
   // a run in which nothing ran has proved nothing

@@ -9,20 +9,20 @@ export interface Span {
   case?: string
   from: number
   to: number
-  /** What the end said. */
+  /** State or outcome from the end event. */
   state?: string
 }
 
 /**
- * Begins and ends of a record joined. What never ended, as a boot that came too late, lasts until its case ends; without
- * one, as after a crash, until the record does.
+ * Joins the begin and end events of a record. A span that never ended, such as a boot that came too late, lasts until
+ * its case ends; if the case has no end, as after a crash, until the record ends.
  */
 export function spans(events: Recorded[]): Span[] {
   const last = events.at(-1)?.t ?? 0
   const ends = new Map(events.flatMap((one) => (one.of === undefined ? [] : [[one.of, one]])))
   const cases = events.filter(({ kind, phase }) => kind === 'case' && phase === 'begin')
   const endOfCase = (one: Recorded): number => {
-    // controls of one case may run side by side, each on a VM of its own
+    // controls of one case may run side by side, each on a different VM
     const around = cases.findLast(
       (each) => each.name === one.case && each.t <= one.t && hostsOf(one).some(isOf(each)),
     )
@@ -41,7 +41,7 @@ export function spans(events: Recorded[]): Span[] {
   })
 }
 
-/** The VMs of an event; one without a name stands for all of them. */
+/** The VMs of an event; an empty name stands for all of them. */
 const hostsOf = ({ host, hosts }: Recorded): string[] =>
   host ? [host] : ((hosts as string[] | undefined) ?? [''])
 
@@ -58,11 +58,11 @@ const left = 90
 
 /**
  * The run as one SVG: per VM a lane each for cases, upgrades, boots and faults, and below them marks
- * for what happened in a moment (power, reset), all on one axis of seconds.
+ * for single moments (power, reset), all on one axis of seconds.
  */
 export function timeline(events: Recorded[], hosts: string[]): string {
   const end = Math.max(1, events.at(-1)?.t ?? 1)
-  // so wide that a case of ten seconds can be read, and scrolled
+  // wide enough that a case of ten seconds can be read; the page scrolls
   const scale = Math.max(1000 / end, 4)
   const x = (t: number): number => left + t * scale
   const width = x(end) + 20
@@ -103,8 +103,8 @@ function block(
 }
 
 /**
- * The share of the time of all cases, from the first one's beginning to the last one's end, in which a VM had one
- * (or what precedes it: a cut). Undefined where there is no case.
+ * The share of the time from the beginning of the first case to the end of the last in which a VM was running a case
+ * (or the cut that precedes it). Undefined if there is no case.
  */
 function busy(all: Span[], host: string): number | undefined {
   const work = all.filter(
@@ -117,7 +117,7 @@ function busy(all: Span[], host: string): number | undefined {
   return own.reduce((sum, span) => sum + span.to - span.from, 0) / (to - from)
 }
 
-/** What prepares a VM stands before its cases. */
+/** Steps that prepare a VM are shown in the lane of its cases. */
 const laneOf = ({ kind, name }: Span): Span['kind'] =>
   kind === 'step' && name !== 'oracle' ? 'case' : kind
 

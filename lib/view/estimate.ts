@@ -1,12 +1,12 @@
 import type { SeenLane, SeenStep } from './seen.ts'
 
-/** Seconds of done steps that count as much as what this machine has shown of its speed. */
+/** Weight of the assumption that this machine is as fast as the earlier one, in seconds of steps that are done. */
 const trust = 180
 
 /**
- * Seconds until all lanes have ended, from what each step took before: lanes run side by side, those
- * that come after the others when these have ended. A machine that turns out to be faster or slower than
- * the one of before is reckoned with. Undefined where nothing is known of any step that is left.
+ * Seconds until all lanes have ended, from what each step took before. Lanes run side by side; `after` lanes
+ * follow the others. The speed that this machine has shown so far is taken into account. Undefined if no
+ * remaining step has an earlier time.
  */
 export function estimate(lanes: SeenLane[], now: number): number | undefined {
   const steps = lanes.flatMap((lane) => lane.steps)
@@ -35,7 +35,7 @@ export function estimate(lanes: SeenLane[], now: number): number | undefined {
 const secondsOf = ({ from, to }: SeenStep, now: number): number =>
   from === undefined ? 0 : ((to ?? now) - from) / 1000
 
-/** A time as a person says it: `42 s`, `14 min`, `1 h 5 min`. */
+/** A duration for people: `42 s`, `14 min`, `1 h 5 min`. */
 export function lasting(seconds: number): string {
   if (seconds < 90) return `${Math.floor(seconds)} s`
   const minutes = Math.round(seconds / 60)

@@ -8,16 +8,16 @@ export interface FrameOptions {
   columns: number
   rows: number
   now: number
-  /** Leaves out what passed and what is yet to come, and ends with one line for the whole. */
+  /** Leaves out steps that passed or are pending, and ends with one line for the whole run. */
   folded: boolean
-  /** Nothing is at work any more: what is shown stays. */
+  /** Nothing is running any more: this frame is the last one and stays. */
   ended: boolean
-  /** The reasons of failures are told by somebody else when all has ended. */
+  /** The task prints the reasons of failures once all has ended. */
   reasonsFollow: boolean
   marks: Marks
 }
 
-/** What stands before a step, and its colours; each mark is one column wide. */
+/** The coloured marks before steps; each is one column wide. */
 export interface Marks {
   done: string
   failed: string
@@ -28,16 +28,16 @@ export interface Marks {
 
 interface Line {
   text: string
-  /** The lines of the lowest rank are the last to go when the screen is too short. */
+  /** If the screen is too short, the lines of the highest rank are dropped first. */
   rank: number
 }
 
 const ranks = { whole: 0, lane: 1, atWork: 2, says: 3, failed: 4, done: 6, outcome: 7, pending: 8 }
 
 /**
- * The lines that show lanes of steps on a screen: never more than one less than its rows, as the cursor
- * has the last one, and none wider than it. What a short screen has no room for goes in this order: the
- * steps to come, what steps left, steps that are done, failures from the oldest on, waits.
+ * The lines that show lanes of steps on a screen: at most one less than its rows, because the cursor takes the
+ * last one, and none wider than the screen. A short screen drops lines in this order: pending steps, outcomes
+ * of steps, steps that are done, failures from the oldest on, waits.
  */
 export function frame(lanes: SeenLane[], options: FrameOptions): string[] {
   const { columns, rows, now, folded } = options
@@ -58,15 +58,15 @@ export function frame(lanes: SeenLane[], options: FrameOptions): string[] {
   return lines.filter((_, at) => kept.has(at)).map(({ text }) => shortened(text, columns - 1))
 }
 
-/** A text that is at most so wide; the last word of it is lost, not the first. */
+/** Cuts a text to a width, at its end. */
 function shortened(text: string, width: number): string {
   const most = Math.max(2, width)
   const cut = cliTruncate(text, most)
-  // half of a wide character is none
+  // a wide character at the cut may be one column too wide
   return stringWidth(cut) > most ? cliTruncate(text, most - 1) : cut
 }
 
-/** A step's line: where it is too long its title is shortened, and its time stays. */
+/** A step's line; if it is too long, its title is shortened and its time stays. */
 function titled(mark: string, title: string, time: string, columns: number): string {
   const room = columns - 6 - stringWidth(time)
   return `  ${mark} ${shortened(oneLine(title), room)}${time}`
@@ -88,7 +88,7 @@ export function wholeOf(lanes: SeenLane[], now: number): string {
 
 /**
  * Such as `37 of 87, 1 failed`.
- * @param open there will be more steps: `37 ended, 1 failed`
+ * @param open more steps may come, so no total is shown: `37 ended, 1 failed`
  */
 function countOf(steps: SeenStep[], open = false): string {
   const count = (...states: SeenStep['state'][]): number =>
@@ -104,11 +104,11 @@ function countOf(steps: SeenStep[], open = false): string {
     .join(', ')
 }
 
-/** @param options.short has a failure on one line: its reason, which names it */
+/** @param options.short shows a failure on one line: its reason, which names the step */
 function linesOf(lane: SeenLane, options: FrameOptions & { short: boolean }): Line[] {
   const { folded } = options
   const waits = lane.after && lane.steps.every(({ state }) => state === 'pending')
-  // a VM that has not taken anything yet, or nothing to come: neither says anything
+  // leave out a VM that has not taken a step yet, and an empty list of steps to come
   if (lane.shares && lane.steps.length === 0) return []
   const open = lane.shares === 'takes'
   const count = lane.shares === 'to come' ? String(lane.steps.length) : countOf(lane.steps, open)
@@ -119,7 +119,7 @@ function linesOf(lane: SeenLane, options: FrameOptions & { short: boolean }): Li
   return [
     { text: head, rank: ranks.lane },
     ...lane.steps.flatMap((step, at) => {
-      // the newest failure is the last to go, and its reason just before it
+      // the newest failure is dropped last, and its reason just before it
       if (step.state === 'failed') {
         const age = byRecency.indexOf(step) / 1000
         if (options.short && step.outcome) {
@@ -163,7 +163,7 @@ function linesOfEnded(
       : marks.dim(` (${((step.to - step.from) / 1000).toFixed(1)} s)`)
   const told = state === 'failed' && ended && reasonsFollow
   const words = outcome && !told ? oneLine(outcome.split('\n')[0]!) : ''
-  // what stays is said in full, as nobody says it again
+  // the last frame shows it in full, because it is printed nowhere else
   const whole = ended ? wrap(words, columns - 5) : [words]
   return [
     { text: titled(mark, step.title, took, columns), rank },

@@ -6,19 +6,19 @@ import { frame, type FrameOptions } from './frame.ts'
 import { screenOf } from './screen.ts'
 import type { SeenLane } from './seen.ts'
 
-/** What a person watches while lanes run. */
+/** The live display of running lanes. */
 export interface Live {
   begin: () => void
-  /** Something is other than when it was drawn. */
+  /** Something has changed since the last frame. */
   changed: () => void
-  /** Draws what it came to, which stays. */
+  /** Draws the last frame, which stays. */
   end: () => void
 }
 
-/** Milliseconds between two frames, at the least and at the most. */
+/** Least and most milliseconds between two frames. */
 const pace = { least: 100, most: 1000 }
 
-/** Draws the lanes again and again in a terminal, until `end`. */
+/** Redraws the lanes in a terminal until `end`. */
 export function liveView(
   terminal: WriteStream,
   lanes: SeenLane[],
@@ -58,7 +58,7 @@ export function liveView(
   return {
     begin: () => {
       terminal.on('resize', again)
-      // whoever stopped us has written below what is drawn
+      // after a stop (Ctrl-Z) the shell has written below the frame
       process.on('SIGCONT', screen.leave)
       const keep = whenCutShort(end)
       forget = () => {

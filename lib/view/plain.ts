@@ -2,20 +2,20 @@ import { lasting } from './estimate.ts'
 import { wholeOf } from './frame.ts'
 import type { SeenLane, SeenStep } from './seen.ts'
 
-/** Seconds after which a wait that only counts up is said again, and after which silence is broken. */
+/** Seconds after which a wait that only counts up is printed again, and after which silence is broken. */
 const again = { wait: 30, silence: 60 }
 
-/** Progress as lines that nobody draws over: in a pipe, in CI's log, on a dumb terminal. */
+/** Progress as lines that are never redrawn: in a pipe, in CI's log, on a dumb terminal. */
 export interface PlainLines {
-  /** What a step says; a wait that has just begun is not said, nor each second one that counts further. */
+  /** Prints what a step says, but no wait that has just begun, and not every second of one that counts up. */
   say: (lane: SeenLane, line: string) => void
-  /** A step as it is called when it has ended: with its time, and its number where steps are counted. */
+  /** The title of a step that has ended: with its time, and with its number if steps are counted. */
   ended: (lane: SeenLane, step: SeenStep) => string
   begin: () => void
   end: () => void
 }
 
-/** @param write puts out one line */
+/** @param write prints one line */
 export function plainLines(
   lanes: SeenLane[],
   counted: boolean,

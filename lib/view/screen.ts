@@ -1,25 +1,25 @@
 import type { WriteStream } from 'node:tty'
 import stringWidth from 'string-width'
 
-/** The part of a terminal that is drawn again and again, below what was there. */
+/** The part of a terminal that is redrawn, below earlier output. */
 export interface Screen {
   columns: () => number
   rows: () => number
-  /** Puts these lines in place of the ones before. */
+  /** Replaces the lines drawn before by these. */
   draw: (lines: string[]) => void
-  /** What is drawn stays where it is, and the next drawing goes below it. */
+  /** Leaves the drawn lines where they are; the next ones go below them. */
   leave: () => void
 }
 
 const clear = { line: '\u001b[K', down: '\u001b[J' }
 
 /**
- * Draws with nothing but a way up and an erase: cursor, echo and scrolling stay as the person has them,
- * so there is nothing to be restored, not even after a kill -9. The cursor rests below what is drawn.
+ * Draws only by moving the cursor up and erasing: cursor, echo and scrolling keep the user's settings, so
+ * there is nothing to restore, not even after a kill -9. The cursor rests below the drawn lines.
  */
 export function screenOf(terminal: WriteStream): Screen {
   let drawn: number[] = []
-  // a pseudo terminal that nobody gave a size says 0
+  // a pseudo terminal without a size reports 0
   const columns = (): number => terminal.columns || 80
   const rows = (): number => terminal.rows || 24
   const leave = (): void => {
@@ -29,12 +29,12 @@ export function screenOf(terminal: WriteStream): Screen {
     columns,
     rows,
     draw: (lines) => {
-      // a window that became narrower has wrapped what is on it
+      // a window that became narrower has wrapped its lines
       const high = drawn.reduce((sum, width) => sum + Math.max(1, Math.ceil(width / columns())), 0)
       const up = Math.min(high, rows() - 1)
       drawn = lines.map((line) => stringWidth(line))
       const back = up > 0 ? `\r\u001b[${up}A` : '\r'
-      // line by line: of a screen that is cleared as a whole, tmux keeps what was on it in its history
+      // line by line: if a screen is cleared as a whole, tmux saves its content to the history
       const over = lines.map((line) => `${clear.line}${line}\n`).join('')
       terminal.write(`${back}${over}${clear.down}`)
     },

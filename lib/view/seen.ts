@@ -1,13 +1,13 @@
-/** A step as a person sees it. */
+/** A step as the user sees it. */
 export interface SeenStep {
   title: string
   state: 'pending' | 'at work' | 'done' | 'skipped' | 'failed'
   /** Milliseconds, as `performance.now()` counts them. */
   from?: number
   to?: number
-  /** The wait that it is in. */
+  /** Its current wait. */
   says?: string
-  /** What stays of it when it is done, or why it was skipped or failed. */
+  /** Its result when it is done, or why it was skipped or failed. */
   outcome?: string
   /** Seconds that it took before. */
   usually?: number
@@ -18,6 +18,6 @@ export interface SeenLane {
   steps: SeenStep[]
   /** Begins when the others have ended. */
   after?: boolean
-  /** One of several that take their steps from what is to come: a step is on its lane from then on. */
+  /** A lane that takes its steps from the lane `to come`: a step moves to the lane that takes it. */
   shares?: 'takes' | 'to come'
 }

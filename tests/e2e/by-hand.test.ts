@@ -1,4 +1,4 @@
-/** The loop of a person: change a line, publish it, upgrade, see it; break it, and see it come back. */
+/** The manual loop: change a line, publish it, upgrade, see it; then break it and see the old state come back. */
 import { execFileSync } from 'node:child_process'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { Upgraded } from '../../tasks/upgrade-test-vm.ts'

@@ -21,7 +21,7 @@ const guest = async (command: string): Promise<string> =>
 const rules = (): Promise<string> =>
   guest('tc qdisc show | grep -cE "netem|clsact"; cat /sys/class/net/uplink/carrier')
 
-/** Waits for what a lease brings about by itself; at most `limit` seconds. */
+/** Waits for what the end of a lease does by itself; at most `limit` seconds. */
 async function until(limit: number, holds: () => Promise<boolean>): Promise<void> {
   for (const end = performance.now() + limit * 1000; !(await holds());) {
     if (performance.now() > end) throw new Error(`It did not come within ${limit} s`)
@@ -85,7 +85,7 @@ test.each([['loss', '--percent', '30'], ['cut']])(
     let said = ''
     child.stderr!.on('data', (text: Buffer) => (said += text.toString()))
     const ended = new Promise((resolve) => child.on('close', resolve))
-    // as soon as it is recorded, whether or not the guest has it yet
+    // as soon as the fault is recorded, whether or not the guest has it yet
     await until(60, async () => existsSync(record()) || child.exitCode !== null)
     expect(existsSync(record()), said).toBe(true)
     child.kill('SIGKILL')

@@ -66,7 +66,7 @@ test('a size that the VM does not get is said, with what to do', async () => {
 test('a power cut at the moment that the first deploy is done loses nothing of it', async () => {
   expect(await lab.task('deploy-vm', 'sorrow', '--fresh')).toMatchObject({ code: 0 })
   expect(await lab.task('down', 'sorrow', '--now')).toMatchObject({ code: 0 })
-  // off, it starts with the size that is asked for
+  // a VM that is off starts with the requested memory
   expect(await lab.task('deploy-vm', 'sorrow', '--memory', '1536M')).toMatchObject({ code: 0 })
   expect(record()).toMatchObject({ memory: 1536 * 1024 ** 2 })
   expect(await lab.task('verify', 'sorrow')).toMatchObject({ code: 0 })
@@ -77,7 +77,7 @@ test('a second deploy of the VM fails at once and names the first', async () => 
   const firstLine = once(first.stderr!, 'data')
   const ended = once(first, 'close')
   await firstLine
-  // it has its lock; a VM that is there may be deployed before the second has come to ask for it
+  // stop the first task while it holds the lock: otherwise its deploy could end before the second one asks for it
   first.kill('SIGSTOP')
   const { code, stderr } = await lab.task('deploy-vm', 'sorrow')
   first.kill('SIGCONT')
@@ -92,7 +92,7 @@ test('down never signals a process that only has the recorded pid', async () => 
   writeFileSync(file('qemu.json'), JSON.stringify({ ...running, pid: other.pid }))
   expect(await lab.task('down', 'sorrow', '--now')).toMatchObject({ code: 0 })
   expect(other.exitCode ?? other.signalCode).toBeNull()
-  // the VM itself was found all the same, by its UUID
+  // QEMU itself was found nevertheless, by its UUID
   expect(qemus()).toEqual([])
   other.kill('SIGKILL')
 })

@@ -1,6 +1,6 @@
 /**
- * The disk of a NixOS host, by its builder, of a system that is small enough to be built here: a kernel, a
- * first stage that finds the root by its label, and a first process that says what it finds.
+ * The disk builder of NixOS hosts, tried with a system that is small enough to build here: a kernel, a first
+ * stage that finds the root by its label, and a first process that prints what it finds.
  */
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -58,7 +58,7 @@ async function wanted(line: string, layout: Partial<DiskLayout>): Promise<NixosD
 const uuid = '0e1a4d8c-5a3f-4b6e-9d27-3c1f2b4a5d6e'
 const byNames: DiskLayout = {
   esp: { by: 'partuuid', name: uuid },
-  // by which the embedded guest's first stage, which is this one's, finds its root
+  // the embedded guest's first stage, which this system uses, finds its root by this label
   root: { by: 'label', name: 'nixos', fsType: 'ext4', subvolumes: {} },
   swap: [{ by: 'uuid', name: uuid }],
   loader: '',
@@ -68,7 +68,7 @@ beforeAll(async () => {
   lab = makeLab()
   base = await ensureBaseImage({ cache: lab.env['LAB_CACHE']! })
   store = storeOptions(base)
-  // the embedded guest's image is shared, and what is made of it here is not
+  // the embedded guest's image is shared, but what is made from it here is not
   process.env['LAB_CACHE'] = join(lab.dir, 'cache')
 })
 afterAll(async () => {
@@ -79,7 +79,7 @@ afterAll(async () => {
 const images = (): string[] =>
   readdirSync(join(lab.dir, 'cache/nixos')).filter((name) => !name.endsWith('.lock'))
 
-/** What the system says when it boots off a VM's own disk over a layer. */
+/** What the system prints when it boots from a VM's disk on top of a layer. */
 async function boot(layer: string): Promise<string[]> {
   const disk = join(lab.dir, 'disk.qcow2')
   const vars = join(lab.dir, 'vars.fd')
@@ -111,7 +111,7 @@ test('firmware, boot loader, kernel and first stage come to the system that it w
     'entries nixos-generation-1.conf',
     'odd',
   ])
-  // 6 GiB but for 1 of ESP, 2 of swap and what ext4 keeps for itself
+  // 6 GiB minus 1 for the ESP, 2 for swap and what ext4 uses itself
   expect(Number(/root of (\d+) MiB/.exec(said[4]!)![1])).toBeGreaterThan(2900)
 })
 
@@ -130,7 +130,7 @@ test('a disk is as the host names its parts, and its store as Nix has it', async
   const vfat = await espOf(disk, join(lab.dir, 'esp.img'), 1024)
   const entry = await onEsp(vfat, 'loader/entries/nixos-generation-1.conf')
   expect(entry).toContain(`options init=${toplevel}/init console=ttyS0\n`)
-  // as systemd-boot-builder.py calls a file of a package
+  // the name that systemd-boot-builder.py gives to a file of a package
   const file = /^linux \/(EFI\/nixos\/\w{32}-linux-1\.0-bzImage\.efi)$/m.exec(entry)![1]!
   const out = join(lab.dir, 'kernel')
   await run('mcopy', ['-i', vfat, `::/${file}`, out])
@@ -160,11 +160,11 @@ test('another system of the same layout costs what differs, and boots as well', 
   utimesSync(found, 1, 1)
   const layer = await ensureNixosDisk(await wanted('two', {}), () => {})
   expect(images()).toEqual(before)
-  // so that a task that deletes old bases meanwhile leaves it
+  // touched, so that a task that deletes old bases meanwhile keeps it
   expect(statSync(found).mtimeMs).toBeGreaterThan(Date.now() - 600_000)
   expect(statSync(layer).blocks * 512).toBeLessThan(4e6)
   expect((await boot(layer))[0]).toBe('two')
-  // names of its own are another layout
+  // other names make another layout
   const other = await wanted('two', {
     root: { ...byNames.root, by: 'partlabel', name: 'disk-main-root' },
   })
@@ -198,7 +198,7 @@ test('a base that was cut short is not stood upon, and one that is killed half-w
   child.kill('SIGKILL')
   await ended
   expect(half()).toBeDefined()
-  // also a task that has another disk to make, or none, takes away what is left
+  // a task that makes another disk, or none, also removes what is left
   await ensureNixosDisk(await wanted('one', {}), () => {})
   expect(half()).toBeUndefined()
 

@@ -31,13 +31,13 @@ interface Standing {
   port: number
 }
 
-/** What stays as it is while nobody does anything; the size of a disk does not. */
+/** The parts of the status that do not change by themselves, unlike the size of a disk. */
 const status = async (): Promise<Standing[]> => {
   const all = JSON.parse((await lab.task('status', '--json')).stdout) as Standing[]
   return all.map(({ host, state, pid, uuid, port }) => ({ host, state, pid, uuid, port }))
 }
 
-/** Waits for a condition of a guest that nothing announces; at most `limit` seconds. */
+/** Polls for a condition of a guest, for at most `limit` seconds. */
 async function until<T>(limit: number, probe: () => Promise<T | undefined>): Promise<T> {
   for (const end = performance.now() + limit * 1000; ;) {
     const found = await probe().catch(() => undefined)
@@ -91,7 +91,7 @@ test('the VMs reach each other over lan, and the host over uplink alone', async 
   const asked =
     'git ls-remote --exit-code git://10.0.3.100/config.git main >/dev/null && echo reached'
   expect(await ssh('sorrow', asked)).toBe('reached')
-  // nothing else of the host, and nothing beyond it
+  // it reaches nothing else on the host, and nothing beyond it
   for (const address of ['10.0.3.2/22', '10.0.2.2/22']) {
     const [ip, port] = address.split('/')
     expect(
@@ -211,7 +211,7 @@ test('QEMU killed: status says so, and a deploy brings the VM back as it was', a
 
 test('a lost keeper is seen and replaced', async () => {
   const { uuid } = (await status()).find(({ host }) => host === 'torment')!
-  // not of another lab's VM of that name
+  // with the UUID, so as not to kill the keeper of another lab's VM of that name
   execFileSync('pkill', ['-KILL', '-f', `keeper\\.ts torment ${uuid}`])
   await until(10, async () =>
     (await status()).find(({ host, state }) => host === 'torment' && state === 'unattended'),
@@ -225,7 +225,7 @@ test('a lost keeper is seen and replaced', async () => {
 test('down ends both, their keepers too; destroy leaves nothing', async () => {
   const running = await status()
   expect(await lab.just('down')).toMatchObject({ code: 0 })
-  // a zombie that nobody has reaped yet is gone, too
+  // a zombie that is not reaped yet counts as gone, too
   for (const { pid, uuid } of running) expect(identify(pid!, uuid)).toBeUndefined()
   expect((await status()).map(({ state }) => state)).toEqual(['stopped', 'stopped'])
   const ask = await lab.just('destroy-test-vm', 'torment')

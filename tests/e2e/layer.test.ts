@@ -25,7 +25,7 @@ let lab: Lab
 let base: BaseImage
 let store: string[]
 
-/** The toplevel of sorrow with a line of its own. */
+/** Builds the toplevel of sorrow with an extra line. */
 async function build(line: string): Promise<string> {
   const expr = `((import ${project}/nix/lab).labSystem { hostname = "sorrow"; modules = [ { ${line} } ]; }).config.system.build.toplevel`
   const { stdout } = await nix([
@@ -79,7 +79,7 @@ test('a host layer holds generation 1, on file systems without a fault', async (
   // the kernel is the image's own file under a second name
   expect(await ask('stat /lab/boot/kernel')).toContain('Links: 2')
 
-  // and Nix agrees, over the very files
+  // and Nix finds these files valid
   await expectStore(image, toplevel, join(lab.dir, 'within'))
 })
 
@@ -93,7 +93,7 @@ test('another host, or a change, costs a few MB and a moment; the same one nothi
   expect(await ensureHostLayer(base, { toplevel, store, host: 'torment', size })).toBe(layer)
   expect(statSync(layer).mtimeMs).toBe(mtimeMs)
 
-  // cut short by whatever, it is seen and made again
+  // a truncated layer is detected and made again
   truncateSync(layer, statSync(layer).size / 2)
   await expect(checkDisk(layer)).rejects.toThrow('Cannot use the disk')
   await ensureHostLayer(base, { toplevel, store, host: 'torment', size })

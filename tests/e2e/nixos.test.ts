@@ -1,7 +1,7 @@
 /**
- * The way of a `nixos` guest, on the embedded guest's disk, as no NixOS can be built without its
- * cache: all but disko's image builder. The flake's `nixosConfigurations` are the lab's own systems,
- * which say that they are prepared (`lab.vm`), and the disk is given by LAB_NIXOS_IMAGE.
+ * All steps of a `nixos` guest except disko's image builder. They run on the embedded guest's disk, because no
+ * NixOS can be built without its cache. The flake's `nixosConfigurations` are the lab's own systems, which
+ * declare that they are prepared (`lab.vm`), and LAB_NIXOS_IMAGE gives the disk.
  */
 import { execFileSync } from 'node:child_process'
 import { readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -45,7 +45,7 @@ beforeAll(async () => {
   execFileSync('git', ['-C', flake, 'add', '--all'])
   const base = await ensureBaseImage({ cache: lab.env['LAB_CACHE']! })
   const store = storeOptions(base)
-  // the nixos guest builds in the machine's store, whichever that is
+  // the nixos guest builds in the machine's own store
   const [, directory, ...options] = store
   const settings = options.flatMap((word, at) =>
     word === '--option' ? [`${options[at + 1]} = ${options[at + 2]}`] : [],

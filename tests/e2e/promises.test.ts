@@ -1,4 +1,4 @@
-/** The worked examples of docs/promises.md, as they stand there, on a VM of their own. */
+/** The worked examples of docs/promises.md, unchanged, on a separate VM. */
 import { execFileSync } from 'node:child_process'
 import { cpSync, mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -49,7 +49,7 @@ async function judged(...flags: string[]): Promise<CaseResult[]> {
   return (JSON.parse(stdout) as { results: CaseResult[] }).results
 }
 
-// two at a time, as a machine with much else to do takes minutes for each
+// two per test, because a busy machine takes minutes for each
 test.each([
   { cases: ['web-stays-up', 'ssh-stays-open'], asks: 1 },
   { cases: ['secret-is-rotated', 'secret-of-another'], asks: 3 },

@@ -1,7 +1,7 @@
 /**
- * A case of every family and two controls, on two VMs: what `just gitops-test` and `just prove` run in
- * full; parts of it, as a CI has them; and cases that are shared by the VMs and a copy of them, as
- * `--jobs 2` has it.
+ * One case of every family and two controls on two VMs, a sample of what `just gitops-test` and `just prove` run
+ * in full. Also parts of a run, as in a CI, and cases shared between the VMs and a copy of them, as with
+ * `--jobs 2`.
  */
 import { once } from 'node:events'
 import { cpSync, existsSync, readFileSync, readdirSync } from 'node:fs'
@@ -40,7 +40,7 @@ test('a case of every family holds, and so does the oracle after it', async () =
   )
   expect(seen, stderr).toEqual(Object.fromEntries(cases.map((name) => [name, ['passed', '']])))
   expect(code).toBe(0)
-  // one that asserted nothing would pass as well
+  // a case that asserted nothing would pass as well
   for (const { checks, oracle } of results) {
     expect(checks.length).toBeGreaterThan(0)
     expect(oracle.length).toBeGreaterThan(10)
@@ -50,7 +50,7 @@ test('a case of every family holds, and so does the oracle after it', async () =
   }
   expect(readFileSync(join(run, 'junit.xml'), 'utf8')).toContain(`tests="${cases.length}"`)
 
-  // the VMs are left as they were before, with the flake's own generation
+  // the run restores the VMs to the flake's own generation
   const verified = JSON.parse((await lab.task('verify', '--json')).stdout) as Verified[]
   expect(verified).toHaveLength(2)
   for (const { host, results: rows } of verified) {
@@ -63,7 +63,7 @@ test('a case of every family holds, and so does the oracle after it', async () =
   }
 })
 
-// of one case, and run side by side
+// both cut a net of the same case, and they run side by side
 const controls = ['conflict-check', 'rollback-repository']
 
 test('a safety net that is cut is seen, for the reason that it was cut', async () => {
@@ -83,7 +83,7 @@ test('a safety net that is cut is seen, for the reason that it was cut', async (
   }
 })
 
-// what a part of a CI runs, in the lines of the workflow; npm ci has been run before any test
+// the lines of the workflow that run one part; npm ci has already run before the tests
 test('the lines of the workflows run a part and merge it; a baseline is the same whatever VMs are in hand', async () => {
   const baseline = join(lab.dir, 'home/vms/sorrow/baseline.json')
   const before = readFileSync(baseline, 'utf8')
@@ -103,7 +103,7 @@ test('the lines of the workflows run a part and merge it; a baseline is the same
   await runLines('cases')
   expect(readFileSync(baseline, 'utf8')).toBe(before)
 
-  // what the artifact carries over to the other job
+  // the artifact carries this over to the other job
   const runs = join(lab.dir, 'home/runs')
   const [record] = readdirSync(runs).filter((id) => id.endsWith('-gitops-1of1'))
   cpSync(join(runs, record!), join(PARTS, 'run-0', record!), { recursive: true })
@@ -119,7 +119,7 @@ test('the lines of the workflows run a part and merge it; a baseline is the same
   expect(readFileSync(join(MERGED, 'report.html'), 'utf8')).toContain('part 1/1 sorrow')
 })
 
-// the copy has one of the first two, as the VMs themselves are both taken by the other
+// two of these need two VMs: one of them takes both VMs of the lab, so the copy gets the other
 const shared = [
   'auto-upgrade/untracked-file',
   'concurrent-edits/different-files',
@@ -130,7 +130,7 @@ const flags = shared.flatMap((name) => ['--case', name])
 const copiesDir = (): string => join(lab.env['LAB_HOME']!, 'copies')
 const uuids = new Set<string>()
 
-/** What there is of copies: their directories, and the programs that run for them. */
+/** What exists of copies: their directories, and the programs that run for them. */
 function left(): { directories: string[]; programs: string[] } {
   const all = existsSync(copiesDir()) ? readdirSync(copiesDir()) : []
   const directories = all.filter((name) => name !== 'lock')
@@ -149,7 +149,7 @@ function left(): { directories: string[]; programs: string[] } {
 
 const qemus = (): string[] => left().programs.filter((one) => one.includes('qemu-system'))
 
-/** What QEMU has started for a guest ends a moment after it. */
+/** Waits a little, because programs that QEMU started for a guest end a moment after it. */
 async function nothingIsLeft(): Promise<void> {
   const gone = (): boolean => Object.values(left()).flat().length === 0
   await waitFor('nothing to be left', 5, gone).catch(() => {})

@@ -1,6 +1,6 @@
 /**
- * What is not the lab's, judged from outside on a VM of its own: a script of a user's, whole and with a net cut, and
- * NixOS's `system.autoUpgrade` beside the lab's agents.
+ * Upgrade mechanisms other than the lab's, judged from outside on a separate VM: a user's script, complete and with a
+ * safety net cut, and NixOS's `system.autoUpgrade` beside the lab's agents.
  */
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -26,7 +26,7 @@ taken_back() {
   exit 1
 }`
 
-/** What people write for themselves. @param onFailure what it does when a switch has not held */
+/** A script such as users write themselves. @param onFailure what it does when a switch has failed */
 const script = (onFailure: string): string => `
 profile=/nix/var/nix/profiles/system mirror=/var/lib/pull.git
 ${onFailure}
@@ -59,7 +59,7 @@ const module = `{ lib, ... }:
 }
 `
 
-/** Puts the script into the flake, and says what it is to the lab. */
+/** Puts the script into the flake and declares it to the lab. */
 function pull(onFailure: string): void {
   lab.env['LAB_FLAKE'] = flake
   writeFileSync(join(flake, 'hosts/sorrow/pull.sh'), script(onFailure))

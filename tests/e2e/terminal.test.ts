@@ -19,7 +19,7 @@ beforeEach(async () => {
 const count = (text: string, part: string | RegExp): number => text.split(part).length - 1
 const record = (host: string): string => join(lab.env['LAB_HOME']!, 'vms', host, 'vm.json')
 
-/** No line of a picture was left over by the next one. */
+/** Expects that no frame left a line behind when the next was drawn. */
 function drawnOnce(all: string): void {
   for (const step of ['preflight', 'evaluate', 'base image']) {
     expect(count(all, new RegExp(`^  . ${step} `, 'm'))).toBe(1)
@@ -56,7 +56,7 @@ test('Ctrl-C while a VM boots: it runs on, the line says so, and the same comman
   await terminal.shows(/wait for SSH.*\n {4}SSH on port \d+: [1-9]\d* s of at most \d+ s/, 120)
   terminal.type('\u0003')
   expect(await terminal.prompted(10)).toBeLessThan(2)
-  // the terminal breaks a line wherever it ends
+  // the terminal breaks a long line anywhere
   expect(terminal.screen().replaceAll('\n', '')).toContain(
     'deploy-vm: Cut short: sorrow and torment still run (just down ends that); the same command again goes on from here',
   )
@@ -99,7 +99,7 @@ test('cases on both VMs: what is at work, the waits and the whole, and Ctrl-C in
 
 test('the run that was cut short is carried on, into one report', async () => {
   expect(await terminal.runs('clear; npx just gitops-test --resume', 400)).toBe(0)
-  // the terminal breaks a line wherever it is full
+  // the terminal breaks a long line anywhere
   const said = terminal.all().replaceAll('\n', '')
   expect(said).toMatch(/^Carrying on \S+-gitops: \d of 3 have a result/)
   expect(terminal.all()).toMatch(/^3 passed, 0 failed, 0 skipped$/m)

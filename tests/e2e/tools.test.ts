@@ -1,4 +1,4 @@
-/** What a person does with a VM that runs: read, copy, look, keep, put back; on one VM. */
+/** What a user does with a running VM: read, copy, look, save, restore; on one VM. */
 import { spawn } from 'node:child_process'
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -36,7 +36,7 @@ test('status names the generation that runs, and that it is golden', async () =>
   const { stdout } = await lab.just('status')
   expect(stdout).toMatch(/^sorrow +running +debian +1 \(no commit\) +yes +no +none +\d+ MiB/m)
 
-  // what an upgrade and a trial write
+  // the files that an upgrade and a trial write
   await root(`mkdir -p /var/lib/nix-local-upgrade
     echo "0123456789abcdef 0123456789abcdef ${toplevel} 2026-01-01T00:00:00Z" >/var/lib/nix-local-upgrade/deployed
     ln -s ${toplevel} /nix/var/nix/profiles/system-12-link
@@ -96,7 +96,7 @@ test('a VM is put back to what was saved of it, with its clock set to now', asyn
   const { code, stdout } = await lab.just('restore', 'sorrow', 'one')
   expect(code).toBe(0)
   expect(stdout).toContain('Its clock was set to now')
-  // the guest itself has lived through none of it: a kernel whose clock leaps may hang
+  // for the guest no time has passed in between: a kernel whose clock leaps may hang
   expect((await up()) - atSave).toBeLessThan((Date.now() - from) / 1000 - 5)
   expect(await root('cat /etc/lab-saved')).toBe('before')
   const off = Number(await root('date +%s')) - Date.now() / 1000
@@ -104,7 +104,7 @@ test('a VM is put back to what was saved of it, with its clock set to now', asyn
   const { stderr } = await lab.just('restore', 'sorrow', 'oen')
   expect(stderr).toContain('saved are one')
 
-  // and from nothing, when the power was cut
+  // and from off, after a power cut
   await lab.just('down', 'sorrow', '--now')
   expect(await lab.just('restore', 'sorrow', 'one')).toMatchObject({ code: 0 })
   expect(await root('cat /etc/lab-saved')).toBe('before')
@@ -125,7 +125,7 @@ test('the terminal of the console answers no question of the guest', async () =>
   terminal.stdout.on('data', (chunk: Buffer) => {
     const text = chunk.toString('latin1')
     screen += text
-    // as a terminal of 150 columns does
+    // answer as a terminal of 150 columns does
     if (text.includes('\u001b[6n')) terminal.stdin.write('\u001b[50;150R')
   })
   const shows = async (text: string): Promise<void> => {

@@ -7,8 +7,8 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { project } from '../../lib/settings.ts'
 
 /**
- * A user who was made for this test, with a clone of his own: all but the package install has to
- * work for him, from the image on. Where the suite itself runs as such a user, every test shows it.
+ * A user made for this test, with a separate clone: everything but the package install has to work for an
+ * ordinary user, from the image on. If the suite itself runs as such a user, every test shows that.
  */
 const user = `lab${process.pid}`
 const isRoot = process.getuid?.() === 0
@@ -17,7 +17,7 @@ let clone: string
 
 beforeAll(() => {
   if (!isRoot) return
-  // not in TMPDIR, through which nobody else can read
+  // not in TMPDIR, which other users cannot read
   home = mkdtempSync('/tmp/lab-user-')
   chmodSync(home, 0o755)
   clone = join(home, 'clone')
@@ -27,11 +27,11 @@ beforeAll(() => {
     mkdirSync(dirname(join(clone, file)), { recursive: true })
     cpSync(join(project, file), join(clone, file))
   }
-  // links as they are: npx would follow an absolute one to where this user may not go
+  // keep relative links: npx would follow an absolute one to a place that this user cannot read
   const asIs = { recursive: true, verbatimSymlinks: true }
   cpSync(join(project, 'node_modules'), join(clone, 'node_modules'), asIs)
   execFileSync('chown', ['--recursive', `${user}:`, home])
-  // a flake sees what git knows of
+  // a flake sees only files that git tracks
   execFileSync('runuser', ['-u', user, '--', 'git', '-C', clone, 'init', '--quiet'])
   execFileSync('runuser', ['-u', user, '--', 'git', '-C', clone, 'add', '--all'])
 })
@@ -42,7 +42,7 @@ afterAll(() => {
   rmSync(home, { recursive: true, force: true })
 })
 
-/** Starts a shell line as that user, as a login of his would. */
+/** Starts a shell line as that user, as in a login. */
 function as(line: string): ChildProcess {
   return spawn('runuser', ['-l', user, '-c', `cd ${clone} && ${line}`], {
     stdio: ['ignore', 'pipe', 'pipe'],
@@ -59,7 +59,7 @@ async function ended(
   return { code, stdout, stderr }
 }
 
-/** Processes of that user; a zombie that nobody has reaped yet has ended. */
+/** Processes of that user; a zombie that is not reaped yet counts as ended. */
 const running = (pattern: string): string[] =>
   spawnSync('pgrep', ['-u', user, '-af', pattern], { encoding: 'utf8' })
     .stdout.split('\n')
@@ -74,7 +74,7 @@ test('an ordinary user: killed in the middle of the image, the same command carr
       setTimeout(() => spawnSync('pkill', ['-KILL', '-u', user, 'node']), 5000)
   })
   expect((await ended(first)).code).not.toBe(0)
-  // nothing goes on that nobody waits for
+  // nothing goes on in the background
   expect(running('mmdebstrap|apt-get')).toEqual([])
 
   const second = await ended(as(command))

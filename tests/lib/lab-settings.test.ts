@@ -96,7 +96,7 @@ test('units that may fail are named with or without their type, and by a part of
   process.env['LAB_MAY_FAIL'] = 'a,b*'
   expect((await labSettings(flake)).mayFail).toEqual(['a', 'b*'])
   delete process.env['LAB_MAY_FAIL']
-  // as is left when the last one is taken out
+  // an empty list, as when the last unit is removed
   toml('may-fail = []\n')
   expect((await labSettings(flake)).mayFail).toEqual([])
 })
@@ -183,7 +183,7 @@ test('A guest is seeded where lab.toml says', async () => {
   expect(script).toContain('rm -rf src/dots\nmkdir -p src\n')
   expect(script).toContain('git://git.lab/config.git /etc/nixos\n')
   expect(script).toContain('git://git.lab/dotfiles.git src/dots\n')
-  // as a shell runs it
+  // run by a shell
   const at = mkdtempSync(join(tmpdir(), 'home-'))
   mkdirSync(join(at, 'src/dots'), { recursive: true })
   const told = script.slice(script.indexOf('mkdir -p .config'), script.indexOf('chezmoi apply'))

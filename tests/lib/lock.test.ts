@@ -27,7 +27,7 @@ await lock(process.argv[1], 'hold'); console.log('held'); setInterval(() => {}, 
 test('a second holder is refused at once and is told who has it', async () => {
   const child = await otherHolder()
   await expect(lock(path, 'deploy `sorrow`')).rejects.toThrow(
-    new RegExp(`Cannot deploy \`sorrow\`: .*\\(pid ${child.pid}\\) is at it`),
+    new RegExp(`Cannot deploy \`sorrow\`: .*\\(pid ${child.pid}\\) holds the lock`),
   )
   child.kill('SIGKILL')
   await once(child, 'exit')
@@ -43,7 +43,7 @@ test('a holder that was killed with -9 leaves no lock behind', async () => {
 
 test('a lock that was released is free', async () => {
   const first = await lock(path, 'deploy')
-  await expect(lock(path, 'deploy')).rejects.toThrow('is at it')
+  await expect(lock(path, 'deploy')).rejects.toThrow('holds the lock')
   first.release()
   const second = await lock(path, 'deploy')
   second.release()
@@ -57,7 +57,7 @@ test('one who waits gets the lock when its holder dies', async () => {
   const held = await waiting
   held.release()
   expect(said[0]).toMatch(new RegExp(`^waiting for .*pid ${child.pid}.*: 0 s of at most 30 s$`))
-  // it is over
+  // the wait is over
   expect(said.at(-1)).toBe('')
 })
 

@@ -19,7 +19,7 @@ test.each([
   ['power-cut', ['power-cut-in-build', 'power-cut-in-fetch']],
   ['good-commits-here', ['good-commit']],
   ['gloom', []],
-  // a name of one letter is in every word
+  // a name of one letter is contained in too many words
   ['exit', []],
   ['', ['x']],
 ])('%j may mean %j', (typed, meant) => {

@@ -137,7 +137,7 @@ describe('waitFor', () => {
         60,
         async () => {
           starts.push(performance.now() - from)
-          // the third one overruns its turn
+          // the third probe takes longer than its interval
           await pause(starts.length === 3 ? 0.5 : 0.1)
           return starts.length === 6
         },

@@ -9,7 +9,7 @@ interface Thing {
 }
 const thing = (name: string, seconds: number, vms = 1): Thing => ({ name, vms, seconds })
 
-/** Works in labs whose time is counted and not waited for: a second is a turn of the event loop. */
+/** Works in labs with simulated time: a second is a turn of the event loop. */
 async function worked(
   things: Thing[],
   count: number,

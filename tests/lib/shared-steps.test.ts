@@ -5,7 +5,7 @@ import { runShared, type SharedStep } from '../../lib/shared-steps.ts'
 
 afterEach(() => void vi.restoreAllMocks())
 
-/** What is printed where there is no terminal. */
+/** The lines that are printed without a terminal. */
 function printed(): string[] {
   const lines: string[] = []
   vi.spyOn(process.stderr, 'write').mockImplementation((text) => {

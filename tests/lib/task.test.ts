@@ -54,7 +54,7 @@ test.each([
   ['a switch set to nothing', ['--json='], 'Cannot read `` in --json'],
   ['a flag turned off by no', ['--no-json'], 'Unknown argument: no-json'],
   ['a flag with a dot', ['--memory.size=1G'], 'Unknown argument: memory.size'],
-  ['a pasted dash', ['\u2014case', 'one'], 'begins with a dash that is no hyphen'],
+  ['a pasted dash', ['\u2014case', 'one'], 'begins with a dash that is not a hyphen'],
   ['a flag given twice', ['--memory', '1G', '--memory', '2G'], '--memory is given twice'],
 ])('%s is a usage failure', async (_, argv, message) => {
   const thrown = await parse(task, argv).catch((error: unknown) => error)
@@ -189,7 +189,7 @@ test.each([
   expect(thrown).toMatchObject({ exit: 2, message, detail: { hint } })
 })
 
-/** A task in a file of its own, to be started as one. */
+/** Writes a task to a separate file, from which it can be started. */
 function written(text: string): string {
   const dir = mkdtempSync(join(tmpdir(), 'task-'))
   onTestFinished(() => rmSync(dir, { recursive: true }))

@@ -148,14 +148,14 @@ describe('a locked directory', () => {
     await expect(withDirectory(dir, 1, () => Promise.reject(new Error('no')))).rejects.toThrow('no')
     await withDirectory(dir, 1, async () => {
       await expect(withDirectory(dir, 0.2, () => Promise.resolve())).rejects.toThrow(
-        `Cannot write in \`${dir}\`: another task has been at it for 0.2 s`,
+        `Cannot write in \`${dir}\`: another task has been writing there for 0.2 s`,
       )
     })
   })
 })
 
 describe('as another user', () => {
-  /** What the code says as a user who is not the owner of anything here. */
+  /** The output of code that runs as a user who owns nothing here. */
   const asNobody = (code: string): string => {
     const { stdout, stderr } = spawnSync(
       'setpriv',
@@ -189,7 +189,7 @@ describe('as another user', () => {
     expect(asNobody(`writeHost(dir, '${host}', { 'default.nix': '' })`)).toBe(
       no('write', host, dir),
     )
-    // a directory that all may write in is no leave to replace what is another's
+    // write access to the directory is no permission to replace another user's file
     chmodSync(dir, 0o777)
     expect(asNobody(`${over}; requireWritable(over)`)).toBe(no('edit', path))
     chmodSync(path, 0o600)

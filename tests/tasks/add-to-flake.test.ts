@@ -52,7 +52,7 @@ const plain = `{
 `
 const withSorrow = plain.replace('# second\n', '# second\n        sorrow = mkHost "sorrow";\n')
 
-/** One whose source does not show the names of its hosts, and nix does. */
+/** A flake whose host names only nix can tell, not its source. */
 const opaque = `{
   outputs =
     { self }:
@@ -73,7 +73,7 @@ const git = (...args: string[]): string => {
 }
 const hasNix = spawnSync('nix-instantiate', ['--version']).error === undefined
 
-/** A directory for PATH that holds these commands of the machine and nothing else. */
+/** A directory for PATH that holds only these commands of the machine. */
 function only(...commands: string[]): string {
   const bin = join(dir, 'bin')
   mkdirSync(bin, { recursive: true })
@@ -84,7 +84,7 @@ function only(...commands: string[]): string {
   return bin
 }
 
-/** A directory for PATH in whose nix-instantiate `first` is done, by sh, before the real one runs. */
+/** A directory for PATH whose nix-instantiate runs `first` by sh, and then the real one. */
 function nixAfter(first: string): string {
   const real = spawnSync('sh', ['-c', 'command -v nix-instantiate'], {
     encoding: 'utf8',
@@ -316,7 +316,7 @@ describe('in a git repository', () => {
 })
 
 describe('nix', () => {
-  // as for an ordinary user of a Debian whose nix has no daemon
+  // as for an ordinary user on Debian without a nix daemon
   test('whose own store cannot be opened evaluates in that of the lab', async ({ skip }) => {
     if (!hasNix) skip('nix-instantiate is not installed')
     write(opaque)
@@ -397,7 +397,7 @@ describe('what cannot be done', () => {
     renameSync(join(flake, 'flake.nix'), join(dir, 'real.nix'))
     symlinkSync('../real.nix', join(flake, 'flake.nix'))
     await refused(['sorrow'], `add-to-flake: Cannot edit \`${flake}/flake.nix\`: it is a symlink`)
-    // scaffold-host reads it first, and a pipe has no end
+    // scaffold-host reads it first, and reading a pipe would never end
     rmSync(join(flake, 'flake.nix'))
     spawnSync('mkfifo', [join(flake, 'flake.nix')])
     const { code, err } = await ended(startTask('scaffold-host', ['sorrow', '--flake', flake]))
@@ -508,7 +508,7 @@ test('a host that only nix can find is there; another is refused', async () => {
 })
 
 describe('a framework that makes hosts of a directory', () => {
-  /** A flake whose hosts a library of another flake makes, of what is in `configurations/nixos`. */
+  /** A flake whose hosts are made by a library of another flake, from `configurations/nixos`. */
   function framework(library = 'outputs'): void {
     mkdirSync(join(dir, 'framework'))
     writeFileSync(

@@ -132,7 +132,7 @@ test.each([
   ['copy', ['a', 'sorow:'], 'just status lists them'],
 ])('%s %j is answered in two short lines, with what is nearest', async (task, args, hint) => {
   const { code, stdout, stderr } = await lab.task(task, ...args)
-  // a VM that there is not may only not be made yet
+  // a VM that does not exist may just not be made yet, so this is no usage error
   const wanted = /Cannot find a VM/.test(stderr) ? 3 : 2
   expect({ code, stdout }).toEqual({ code: wanted, stdout: '' })
   expect(stderr).toContain(`\n  hint: ${hint}`)

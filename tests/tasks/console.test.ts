@@ -35,12 +35,12 @@ test('a console stays over a reboot, or a snapshot that is put back, and ends wi
     waitFor('the console', 30, () => said.split('Attached to box').length > times || undefined)
   const came = ended(watching)
   await attached(1)
-  // what it has not read by its end is a broken connection
+  // QEMU ends with unread input, which the console sees as a broken connection
   process.kill(qemuOf(vm)!.pid, 'SIGSTOP')
   watching.stdin.write('x')
   await new Promise((resolve) => setTimeout(resolve, 300))
   await stopVm(vm, 0)
-  // what is typed meanwhile reaches nobody
+  // what is typed meanwhile is lost
   watching.stdin.write('x')
   await startQemu(vm, argv)
   await attached(2)

@@ -1,4 +1,4 @@
-/** Commands that tasks give to be typed next. */
+/** Commands that tasks suggest to type next. */
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'

@@ -1,4 +1,4 @@
-/** `just logs`, for a VM that is said to run, with a journal that has no end. */
+/** `just logs`, for a VM that seems to run, with an endless journal. */
 import { spawn, type ChildProcess } from 'node:child_process'
 import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { once } from 'node:events'
@@ -17,7 +17,7 @@ beforeEach(async () => {
   const { vm } = await makeBox()
   qemu = spawn('sh', ['-c', 'sleep 600; :', vm.uuid], { argv0: 'qemu-system-x86_64' })
   await once(qemu, 'spawn')
-  // as OpenSSH does: 255 after a signal, and where nobody takes its output
+  // exits as OpenSSH does: with 255 after a signal, and when its output is closed
   mkdirSync(join(home, 'bin'))
   const ssh = join(home, 'bin/ssh')
   writeFileSync(
@@ -37,7 +37,7 @@ test('Ctrl-C ends what is followed, and is no failure', async () => {
   const following = startTask('logs', ['box', '--follow'])
   const came = ended(following)
   await once(following.stdout, 'data')
-  // a terminal sends it to all that it shows
+  // a terminal sends SIGINT to all processes in the foreground
   const { pid } = following
   const children = spawn('pkill', ['-INT', '-P', String(pid)])
   following.kill('SIGINT')

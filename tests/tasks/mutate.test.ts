@@ -4,7 +4,7 @@ import type { Mutant } from '../../lib/mutation/mutant.ts'
 import { makeLab, type Lab } from '../lab.ts'
 
 let lab: Lab
-// a cache that nothing can be traced in: each run ends before its first verdict
+// an unusable cache, so that nothing can be traced and each run ends before its first verdict
 beforeEach(() => (lab = makeLab({ LAB_CACHE: '/dev/null/cache' })))
 afterEach(() => rmSync(lab.dir, { recursive: true }))
 
@@ -15,7 +15,7 @@ test('a run that was cut short before its first verdict is gone on with', async 
   expect(await lab.task('mutate', 'show-golden', '--sample', '2')).toMatchObject({ code: 3 })
   const chosen = await resumed()
   expect(chosen.map(({ agent }) => agent)).toEqual(['show-golden', 'show-golden'])
-  // one that was refused has not begun
+  // a refused run has not begun
   expect(await lab.task('mutate', 'show-golden', '--tests', 'none.ts')).toMatchObject({ code: 2 })
   expect(await resumed()).toEqual(chosen)
   const [{ id }] = chosen as [Mutant, Mutant]

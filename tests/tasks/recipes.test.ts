@@ -35,7 +35,7 @@ const { recipes, settings } = JSON.parse(dump.stdout) as {
 /** The recipe that runs a task file, by the file's place below `tasks/`. */
 const byTask = new Map(
   Object.entries(recipes).flatMap(([name, recipe]) => {
-    // a part of another recipe may run a task with flags of its own
+    // a private recipe is part of another one and may run a task with different flags
     if (recipe.private) return []
     const [, file] = /(?:,"|tasks\/)([\w/-]+\.ts) /.exec(JSON.stringify(recipe.body)) ?? []
     return file && !file.startsWith('bench/') ? [[file, { name, ...recipe }] as const] : []
@@ -43,7 +43,7 @@ const byTask = new Map(
 )
 const tasks = readdirSync(join(project, 'tasks'), { recursive: true, encoding: 'utf8' })
   .filter((file) => file.endsWith('.ts'))
-  // one that cannot be started is a part of others
+  // a file that cannot be started is a part of others
   .filter((file) => readFileSync(join(project, 'tasks', file), 'utf8').includes('(import.meta,'))
   .toSorted()
 
@@ -84,7 +84,7 @@ test.each(tasks)('%s is called in its help and its examples as it is called here
   }
 })
 
-/** What may be typed where a number is wanted, and is none; of what is one, more than any flag takes. */
+/** Texts that are not numbers, and numbers that are too large for any flag. */
 const noNumbers = ['x', '-1000000', '1.5', '', ' ', '1e99', '1e1', '0x10', 'NaN', '9'.repeat(30)]
 
 test.each(tasks)('%s answers what is no number, or no value at all, in one line', async (file) => {
@@ -153,7 +153,7 @@ test('just adds nothing to what a task said, and keeps its exit code', async () 
   })
   expect({ code, lines: stderr.trim().split('\n').length }).toEqual({ code: 2, lines: 2 })
   expect(stderr).not.toContain('recipe')
-  // a tool that fails without a word is named
+  // just names a tool that fails without a message
   expect(settings.no_exit_message).toBe(true)
   const tools = Object.entries(recipes).filter(([, { body }]) =>
     /^\[\["\w/.test(JSON.stringify(body)),
@@ -174,7 +174,7 @@ test('nix develop brings what packages.debian lists, as far as nixpkgs has it', 
     'qemu-utils': 'qemu_kvm',
     'xz-utils': 'xz',
   }
-  // of the system there, as a program that is setuid has to be
+  // NixOS itself provides these, as it must for a setuid program
   const ofNixos = ['uidmap', 'ca-certificates']
   for (const { name, forTests } of packages()) {
     if (forTests || ofNixos.includes(name)) continue

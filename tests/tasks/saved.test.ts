@@ -44,7 +44,7 @@ const write = (byte: string): Promise<unknown> =>
     return monitor.execute('human-monitor-command', { 'command-line': line })
   })
 
-/** Ends QEMU and its keeper, and looks. */
+/** Ends QEMU and its keeper, and reads the disk. */
 async function holds(byte: string): Promise<boolean> {
   await stopVm(vm, 0)
   const io = ['-r', '-f', 'qcow2', '-c', `read -P ${byte} 0 64k`, files('box').disk]
@@ -69,7 +69,7 @@ test('a VM is put back to what was saved of it, whether it runs or not', async (
   const here = await task('restore', 'box')
   expect(here).toMatchObject({ code: 0, err: '' })
   expect(here.out).toMatch(/^Put box back to `default`, saved at .*Z$/m)
-  // there is no guest in it, and that is said instead of being waited for
+  // the VM has no guest, and the task says so instead of waiting for one
   expect(here.out).toMatch(/^Its clock goes on from then: no guest agent answers/m)
   expect(readVm('box')!.toplevel).toBe('/nix/store/x')
   expect(keepersOf(vm)).toHaveLength(1)
@@ -94,7 +94,7 @@ test('a VM that was started with more memory and a closed uplink since then gets
     argv.map((arg) => (arg === '64' ? '128' : arg)),
   )
   expect(await task('restore', 'box')).toMatchObject({ code: 0 })
-  // status is to say that it is open, as it is
+  // the record says that the uplink is open, so that status shows it
   expect(readVm('box')).toMatchObject({ memory: 2 ** 26, openUplink: true })
   const command = readFileSync(`/proc/${qemuOf(vm)!.pid}/cmdline`, 'utf8')
   expect(command).toContain('\0-m\x0064\0')
@@ -181,7 +181,7 @@ test('a shell with another directory for sockets finds a VM, and starts it with 
   const { run } = files('box')
   expect(await there('down', '--now')).toMatchObject({ code: 0 })
   expect([existsSync(run), readdirSync(other)]).toEqual([false, []])
-  // and the other way round, for which what was saved of it has other paths
+  // and the other way round: the saved state names other paths
   expect(await there('restore', 'box')).toMatchObject({ code: 0, err: '' })
   expect(files('box').run.startsWith(other)).toBe(true)
   expect(await task('save', 'box')).toMatchObject({ code: 0, err: '' })
@@ -223,14 +223,14 @@ test('status waits for no VM that is off, and not long for one whose guest does 
   expect(silent.out).toMatch(/^box +unattended +debian +no answer/m)
   expect(silent.out).toContain('`box` does not answer within 5 s: just screenshot box shows')
   const took = performance.now() - from - quick
-  // five seconds for the guest, and what a start of node takes
+  // five seconds for the guest, and the start of node
   expect(took).toBeLessThan(5000 + quick * 2 + 2000)
   await withMonitor(vm, (monitor) => monitor.execute('stop'))
   const paused = await task('status')
   expect(paused.out).toMatch(/^box +paused +debian +no answer/m)
   expect(paused.out).toContain('box stands still: just deploy-test-vm box has it go on')
   await withMonitor(vm, (monitor) => monitor.execute('cont'))
-  // one that is stopped as a whole, as by a full disk of the host
+  // a QEMU that is stopped as a whole, as by a full disk of the host
   process.kill(qemuOf(vm)!.pid, 'SIGSTOP')
   try {
     const frozen = JSON.parse((await task('status', '--json')).out) as object[]

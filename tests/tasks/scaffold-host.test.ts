@@ -48,7 +48,7 @@ const everything = (): string[] => readdirSync(flake, { recursive: true }).map(S
 
 describe('scaffold-host', () => {
   test.each(['sorrow', 'torment'])('writes %s as it is in this project', async (host) => {
-    // as a flake does that declares what the host sets
+    // a flake declares the option that the host sets
     mkdirSync(join(flake, 'modules'))
     writeFileSync(join(flake, 'modules/spec.nix'), '{ options.hostSpec = { }; }\n')
     const { code, out, err } = await scaffold([host])
@@ -203,12 +203,12 @@ describe('where the flake reads its hosts', () => {
     expect(text).toContain('hostName = "web";')
     expect(text).toContain('nixpkgs.hostPlatform = lib.mkDefault "x86_64-linux";')
     expect(text).not.toContain('./hardware-configuration.nix')
-    // it would fail a check of the owner's own, such as git's or nixfmt's
+    // trailing blanks would fail the owner's checks, such as git's or nixfmt's
     expect(text).not.toMatch(/[ \t]$/m)
     expect(text).not.toContain('default.nix')
     const parsed = spawnSync('nix-instantiate', ['--store', 'dummy://', '--parse', path])
     if (!parsed.error) expect(parsed.status).toBe(0)
-    // once more is refused, as is the same host in the other form
+    // a second time is refused, as is the same host in the other form
     expect((await scaffold(['web'])).err).toContain(`Cannot make host \`web\`: \`${path}\` exists`)
     expect((await scaffold(['web', '--force'])).code).toBe(0)
     mkdirSync(join(flake, 'hosts/db'), { recursive: true })
@@ -261,7 +261,7 @@ describe('the files of a host', () => {
   test('are all replaced or none', () => {
     const directory = join(flake, 'hosts/web')
     mkdirSync(directory, { recursive: true })
-    // the longest name that a file can have leaves no room for what it is moved to
+    // the longest possible file name leaves no room for the suffix of its temporary name
     const names = ['a.nix', 'b.nix', 'c'.repeat(255)]
     for (const file of names.toSpliced(1, 1)) writeFileSync(join(directory, file), `old ${file[0]}`)
     const files = Object.fromEntries(names.map((file) => [file, 'new']))

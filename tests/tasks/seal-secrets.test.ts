@@ -41,7 +41,7 @@ const seal = (...args: string[]): Promise<Ended> =>
 const rules = (): string => join(flake, '.sops.yaml')
 const sealed = (): string => join(flake, 'secrets/base.yaml')
 
-/** All below the flake, with what each file holds. */
+/** All files below the flake, with their contents. */
 const everything = (): Record<string, string> =>
   Object.fromEntries(
     readdirSync(flake, { recursive: true, encoding: 'utf8' })

@@ -1,7 +1,7 @@
 import { spawn, type ChildProcessWithoutNullStreams } from 'node:child_process'
 import { project } from '../../lib/settings.ts'
 
-/** What a task's process came to. */
+/** Exit code and output of a task's process. */
 export interface Ended {
   code: number | null
   out: string
@@ -9,7 +9,7 @@ export interface Ended {
 }
 
 /**
- * Starts a task as a person does.
+ * Starts a task as a user does.
  * @param env what differs from the environment of the tests
  */
 export const startTask = (

@@ -9,7 +9,7 @@ import { openTerminal, sizes, type Terminal } from './terminal.ts'
 const ctrlC = '\u0003'
 const steps = 'node --import tsx tests/terminal/steps.ts'
 
-/** Seconds from Ctrl-C to the prompt; then the terminal has to be as it was. */
+/** Presses Ctrl-C: the prompt must be back within 2 s, and the terminal as it was. */
 async function cutShort(terminal: Terminal): Promise<void> {
   terminal.type(ctrlC)
   expect(await terminal.prompted(10)).toBeLessThan(2)
@@ -43,7 +43,7 @@ test('the prompt comes after what a slow task says at its end', async () => {
   const dir = mkdtempSync(join(tmpdir(), 'slow-'))
   onTestFinished(() => rmSync(dir, { recursive: true }))
   writeFileSync(join(dir, 'justfile'), 'slow:\n    @exec node slow.mjs\n')
-  // on a busy machine a task may well take as long
+  // a task may take this long on a busy machine
   writeFileSync(
     join(dir, 'slow.mjs'),
     `process.on('SIGINT', () => {
@@ -62,7 +62,7 @@ test('the prompt comes after what a slow task says at its end', async () => {
   await terminal.prompted(10)
 })
 
-/** A mirror that takes every connection and never answers. */
+/** A mirror that accepts every connection and never answers. */
 async function silentMirror(): Promise<string> {
   const server = createServer().listen(0, '127.0.0.1')
   await once(server, 'listening')
@@ -79,7 +79,7 @@ test('Ctrl-C while the base image is built: nothing of it goes on', async () => 
   })
   terminal.enter('clear; npx just lab')
   await terminal.shows(/base image.*\n.*Debian packages: \d+ s of at most \d+ s/)
-  // it is said before it is started
+  // the line is printed before the command starts
   await expect.poll(() => processesWith(cache), { timeout: 10_000 }).not.toEqual([])
   await cutShort(terminal)
   expect(processesWith(cache)).toEqual([])

@@ -16,8 +16,8 @@ import { openTerminal, sizes, type Terminal } from './terminal.ts'
 const [enter, ctrlC, ctrlD] = ['\r', '\u0003', '\u0004']
 
 /**
- * A machine on which one package is missing: every command that there is but one, and an apt-get that
- * writes down how it was called.
+ * A machine on which one package is missing: all commands but one, and an apt-get that records how it was
+ * called.
  */
 async function withoutMtools(columns = 80): Promise<{ terminal: Terminal; asked: () => string }> {
   const dir = mkdtempSync(join(tmpdir(), 'bin-'))
@@ -30,7 +30,7 @@ async function withoutMtools(columns = 80): Promise<{ terminal: Terminal; asked:
         try {
           symlinkSync(join(from, name), join(bin, name))
         } catch {
-          // one that is found there already and leads nowhere
+          // a link of this name that leads nowhere is already there
         }
       }
     }

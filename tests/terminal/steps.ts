@@ -1,6 +1,6 @@
 /**
- * A task as any other, whose steps do nothing but take a while: what the view, Ctrl-C and the exit codes
- * make of steps is tried on it, in seconds and without a VM.
+ * A task like any other whose steps only take a while: it tests the view, Ctrl-C and exit codes in seconds
+ * and without a VM.
  */
 import { Exit, Failure, type ExitCode } from '../../lib/failure.ts'
 import { counting, pause } from '../../lib/retry.ts'

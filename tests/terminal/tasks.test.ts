@@ -5,7 +5,7 @@ import { expect, onTestFinished, test } from 'vitest'
 import { copyFlake } from '../flake-copy.ts'
 import { openTerminal, sizes } from './terminal.ts'
 
-/** Every task that a person calls, as far as it goes without a VM; a second run where it has something to find. */
+/** Every task that a user calls, as far as it gets without a VM; run again if the second run finds something. */
 const calls: [command: string, shows: RegExp, first: number, second?: number][] = [
   ['just', /Break the GitOps setup in every way/, 0],
   ['just status', /^There is no VM\. just lab makes and verifies two$/m, 0],

@@ -1,6 +1,6 @@
 /**
- * A person's terminal: a shell in a pseudo terminal, and an emulator that makes a screen of what comes
- * out of it. What a test reads is what a person would see.
+ * A user's terminal: a shell in a pseudo terminal, and an emulator that turns its output into a screen. A test
+ * reads what a user would see.
  */
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -16,32 +16,32 @@ export interface Size {
   rows: number
 }
 
-/** The sizes that everything is tried at. */
+/** The sizes that everything is tested at. */
 export const sizes: Size[] = [
   { columns: 80, rows: 24 },
   { columns: 150, rows: 50 },
 ]
 
-/** What the shell prints when it waits for a command; no task prints such a thing. */
+/** What the shell prints when it waits for a command; no task prints this. */
 const prompt = 'person$ '
 
 export interface Terminal {
   /** What is on the screen, without blanks at the ends of lines and below the last one. */
   screen: () => string
-  /** The same with all that was scrolled away. */
+  /** The same with all lines that were scrolled away. */
   all: () => string
-  /** Types text, as it is: `\r` is Enter, `\x03` Ctrl-C. */
+  /** Types text unchanged: `\r` is Enter, `\x03` Ctrl-C. */
   type: (keys: string) => void
   /** Types a command and Enter. */
   enter: (command: string) => void
   resize: (size: Size) => void
-  /** Waits until the screen shows it. @param seconds limit; the screen is in what it throws */
+  /** Waits until the screen shows a text. @param seconds limit; the error it throws then holds the screen */
   shows: (wanted: RegExp | string, seconds?: number) => Promise<void>
   /** Waits until the shell asks for the next command. @returns seconds that it took */
   prompted: (seconds?: number) => Promise<number>
   /** Types a command, waits for the prompt. @returns its exit code */
   runs: (command: string, seconds?: number) => Promise<number>
-  /** Whether the cursor can be seen, by what the emulator was told last. */
+  /** Whether the cursor is visible, by the last escape code that sets it. */
   cursorVisible: () => boolean
   /** The escape codes that commands have sent, without those of the shell's own prompt. */
   escapes: () => string[]
@@ -52,7 +52,7 @@ export interface Terminal {
 /**
  * Opens a terminal with a shell at its prompt, in the project's directory. It is closed when the test
  * ends, and a test that fails prints its screen.
- * @param env on top of the environment of the tests, without what CI sets there
+ * @param env added to the environment of the tests, without what CI sets there
  */
 export async function openTerminal(
   { columns, rows }: Size,
@@ -73,7 +73,7 @@ export async function openTerminal(
       ...rest,
       HOME: home,
       LANG: 'C.UTF-8',
-      // the sockets go with it
+      // the sockets are removed with it
       XDG_RUNTIME_DIR: home,
       LAB_HOME: join(home, 'lab'),
       LAB_ENV_FILE: '',
@@ -131,7 +131,7 @@ export async function openTerminal(
       })
     }
   }
-  /** The prompt stands alone in the cursor's line, and the cursor behind it. */
+  /** Whether the cursor's line holds only the prompt, with the cursor behind it. */
   const atPrompt = (): boolean => {
     const { active } = emulator.buffer
     const line = active.getLine(active.baseY + active.cursorY)?.translateToString(true) ?? ''
@@ -151,7 +151,7 @@ export async function openTerminal(
 
   onTestFailed(() => console.error(framed(all().split('\n').slice(-rows).join('\n'))))
   onTestFinished(async () => {
-    // as when somebody closes the window
+    // as when the window is closed
     shell.kill('SIGHUP')
     const gone = (): boolean => !existsSync(`/proc/${shell.pid}`)
     for (let tries = 0; tries < 40 && !gone(); tries++) await pause(0.05)

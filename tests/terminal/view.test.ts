@@ -66,7 +66,7 @@ test.each([...sizes, { columns: 80, rows: 10 }])(
     expect(screen).toMatch(/^sorrow and torment: 0 of 29, after the others$/m)
     expect(screen).toMatch(/^ {2}✖ (step 3: .*\n {4})?Cannot do step 3 of `sorrow`$/m)
     expect(screen).toMatch(whole)
-    // what passed and what is to come is folded away, and nothing was scrolled off
+    // passed and pending steps are folded away, and nothing was scrolled off
     expect(screen).not.toMatch(/step (19|21|1):/)
     expect(terminal.all()).toBe(screen)
     terminal.type('\u0003')
@@ -99,7 +99,7 @@ test('a window that is made smaller and larger again has one picture on it', asy
     const then = Number(/step 20 of torment: (\d+) s/.exec(terminal.screen())?.[1] ?? 0)
     await terminal.shows(new RegExp(`step 20 of torment: ${then + 2} s`), 10)
     const screen = terminal.screen()
-    // what a lower window pushed out at its top comes back above the picture when there is room again
+    // lines that a lower window pushed out at its top come back above the frame when there is room again
     expect(count(screen, 'sorrow: 19 of 29')).toBeLessThanOrEqual(2)
     expect(count(screen, 'torment: 19 of 29')).toBe(1)
     expect(count(screen, ' of 87')).toBe(1)

@@ -94,7 +94,7 @@ test('a fault holds while its lease runs, in the QEMU that it was put in', () =>
   expect(holds(fault(), qemu, 60_999)).toBe(true)
   expect(holds(fault(), qemu, 61_000)).toBe(false)
   expect(holds(fault({ state: 'wanted' }), qemu, 2000)).toBe(false)
-  // a reboot of the guest is another QEMU, or another process with the same pid
+  // after a reboot of the guest there is another QEMU, maybe with the same pid
   expect(holds(fault(), { pid: 8, start: 70 }, 2000)).toBe(false)
   expect(holds(fault(), { pid: 7, start: 71 }, 2000)).toBe(false)
   expect(holds(fault(), undefined, 2000)).toBe(false)

@@ -12,7 +12,7 @@ beforeAll(() => {
 })
 afterAll(() => rmSync(dir, { recursive: true }))
 
-/** A guest whose link is a file here, and whose every sleep is followed by these commands. */
+/** A guest whose link is a local file, and that runs these commands after every sleep. */
 const guest = (after: string): GuestAgent => {
   const exec = async (_: string, argv: string[] = [], { input = '' } = {}) => {
     const here = String(input).replaceAll('/sys/class/net/uplink', dir)

@@ -74,7 +74,7 @@ test('a delay is what the median has more than before, once or twice', () => {
   expect(judgePing(one, late(85), before).holds).toBe(false)
   expect(judgePing(one, late(200), before).holds).toBe(false)
   expect(judgePing({ ...one, direction: 'both' }, late(201), before).holds).toBe(true)
-  // 20 ms is the least that may be asked, and no delay at all is not within its tolerance
+  // 20 ms is the least delay that can be set, and no delay at all is outside its tolerance
   expect(judgePing({ ...one, value: 20 }, late(0.4), before).holds).toBe(false)
 })
 
@@ -91,7 +91,7 @@ test('jitter is the spread between the quartiles, of which a constant delay has 
 })
 
 test('a rate is the bits on the wire by the time that they took more than before', () => {
-  // 16000 bytes of payload at 10 Mbit/s took 14.1 ms, and 0.7 ms before
+  // 16000 bytes of payload took 14.1 ms at 10 Mbit/s, and 0.7 ms without a limit
   const fast = { kind: 'rate', direction: 'out', value: 10_000 } as const
   expect(payload(10_000)).toBe(16_000)
   const slow = pinged({ times: [14.068, 15.9, 20.5] })

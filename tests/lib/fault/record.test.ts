@@ -78,7 +78,7 @@ test('a VM that does not run has no active fault, and healing says where it went
 })
 
 test('faults end with a QEMU that just ends, and the next one to change them waits for nobody', async () => {
-  // what a guest leaves that reboots: a process that still is there, and no monitor
+  // as after a reboot of the guest: the process still exists, but has no monitor
   const ending = spawn('sh', ['-c', 'sleep 60; :', vm.uuid], { argv0: 'qemu-system-x86_64' })
   try {
     await waitFor('it to be seen', 10, () => qemuOf(vm))
@@ -99,7 +99,7 @@ test('nothing is injected into a VM that does not run, and nothing is recorded',
   expect(existsSync(faultFile('sorrow'))).toBe(false)
 })
 
-/** The monitor's calls as the keeper makes them; what they do is seen on a VM, in tests/e2e. */
+/** The monitor's calls that the keeper makes; their effect on a VM is tested in tests/e2e. */
 function watched() {
   const calls: string[] = []
   const listeners: ((event: QmpEvent) => void)[] = []

@@ -43,7 +43,7 @@ beforeAll(() => (scratch = mkdtempSync(join(tmpdir(), 'flake-edit-'))))
 afterAll(() => rmSync(scratch, { recursive: true, force: true }))
 
 let copies = 0
-/** A copy of a flake of the corpus, with the file to be edited rewritten. */
+/** A copy of a flake of the corpus, with the edited file rewritten first. */
 function copyOf(flake: string, file = 'flake.nix', rewrite = (text: string) => text): string {
   const copy = join(scratch, String(++copies), flake)
   cpSync(join(corpus, flake), copy, { recursive: true })
@@ -95,7 +95,7 @@ describe('an edit', () => {
       like: expected.like,
       inserted: insertion(expected),
     })
-    // the text with the insertion is the old one, byte for byte, up to some place and from there on
+    // before and after the insertion, the text is the old one byte for byte
     const [old, edited] = [readFileSync(file), Buffer.from(after)]
     const start = edited.findIndex((byte, index) => byte !== old[index])
     const length = edited.length - old.length
@@ -166,7 +166,7 @@ function flakeOf(hosts: string): string {
   return directory
 }
 
-/** The same, with these files in it. */
+/** The same flake with these files in it. */
 function flakeWith(hosts: string, ...files: string[]): string {
   const flake = flakeOf(hosts)
   for (const file of files) {
@@ -358,7 +358,7 @@ describe('a refusal', () => {
     const failure = await refusedBy(addHost(root, 'sorrow'))
     expect(failure.message.replaceAll(root, '@')).toBe(message)
     expect(failure.exit).toBe(2)
-    // scaffold-host says the same of where the hosts are
+    // scaffold-host gives the same failure when it looks for the place of the hosts
     if (message.startsWith('Cannot parse'))
       return await expect(readingPlace(root, 'sorrow')).rejects.toThrow(failure.message)
     const likely = /^Its hosts are (most likely what is in) `(.*?)`: /.exec(
@@ -427,7 +427,7 @@ test.each(Object.entries(ownFiles))('%s reads a new host at %s', async (flake, m
   const root = join(corpus, flake)
   const { own } = await readingPlace(root, 'sorrow')
   expect(relative(root, own.main)).toBe(main)
-  // the same where the host is there
+  // the same if the host already exists
   const copy = join(scratch, String(++copies))
   cpSync(root, copy, { recursive: true })
   mkdirSync(dirname(join(copy, main)), { recursive: true })
@@ -455,7 +455,7 @@ test.each(['home/mia/nixos', 'secrets', 'disks/hosts/sorrow', 'nixos/sorrow'])(
 describe('a file that the grammar finds wrong', () => {
   test('is believed to be right where nix parses it', async ({ skip }) => {
     if (spawnSync('nix-instantiate', ['--version']).error) skip('nix-instantiate is not installed')
-    // the grammar takes the comment for a name that is missing
+    // the grammar reads the comment as a missing name
     const form = 'inherit # nothing\n ;'
     const copy = copyOf('plan', 'flake.nix', (text) => text.replace(/\blet\b/, `let ${form}`))
     const text = readFileSync(join(copy, 'flake.nix'), 'utf8')
@@ -537,7 +537,7 @@ test('paths that the new entry names are told', async () => {
   expect(paths).toEqual([])
   const root = join(corpus, 'flake-parts-import')
   expect((await edit(root, 'sorrow')).paths).toEqual([join(root, 'hosts/sorrow')])
-  // not ./common, which is there for every host
+  // not ./common, which every host has
   const spelled = join(corpus, 'nixos-system')
   expect((await edit(spelled, 'sorrow')).paths).toEqual([
     join(spelled, 'hosts/sorrow/configuration.nix'),
@@ -546,7 +546,7 @@ test('paths that the new entry names are told', async () => {
 
 const pipeOperators = ['--option', 'extra-experimental-features', 'pipe-operators']
 
-/** Names of the hosts of flakes, by Nix, with stand-ins for their inputs. */
+/** The hosts of flakes as Nix evaluates them, with stand-ins for their inputs. */
 function evaluated(flakes: string[]): string[][] {
   const list = flakes.map((flake) => `"${flake}"`).join(' ')
   const expression = `
@@ -571,11 +571,11 @@ function evaluated(flakes: string[]): string[][] {
   return JSON.parse(stdout) as string[][]
 }
 
-// the one flake that makes a second host of each name
+// this is the only flake that makes a second host of each name
 const made = (flake: string): string[] =>
   flake === 'map-attrs-prime' ? ['sorrow', 'sorrow-vm'] : ['sorrow']
 
-/** Has nix compare the hosts of flakes with those of their edited copies. */
+/** Compares, with nix, the hosts of flakes and of their edited copies. */
 async function comparedByNix(expectations: ExpectedEdit[]): Promise<void> {
   const edited: string[] = []
   for (const expected of expectations) {
@@ -602,7 +602,7 @@ test('what a refusal says to write by hand makes a host', async ({ skip }) => {
       const before = readFileSync(file, 'utf8')
       writeFileSync(file, before.slice(0, offset) + text + before.slice(offset + length))
       const failure = await refusedBy(addHost(join(corpus, 'refused', flake), 'sorrow'))
-      // but for those that are told another place, or which host to copy
+      // except those whose hint names another place, or which host to copy
       if (!['named-in-a-file', 'two-places'].includes(flake))
         expect(failure.detail.hint?.endsWith(words)).toBe(true)
       return copy
@@ -615,7 +615,7 @@ test('what a refusal says to write by hand makes a host', async ({ skip }) => {
     ])
 })
 
-/** Does what a hint says, in a copy of its flake. */
+/** Follows a hint in a copy of its flake. */
 async function followed(flake: string): Promise<string> {
   const copy = copyOf(`refused/${flake}`)
   const { hint = '' } = (await refusedBy(addHost(copy, 'sorrow'))).detail

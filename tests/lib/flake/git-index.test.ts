@@ -31,7 +31,7 @@ test('What git ignores is left alone, and said: a flake does not see it', async 
     `git ignores ${sorrow}, and a flake does not see it: git -C ${flake} add --force --intent-to-add ${sorrow}`,
   ])
   expect(git('ls-files')).toBe('')
-  // the command does it
+  // the command in the note marks the file
   spawnSync('sh', ['-c', notes[0]!.split(': ')[1]!])
   expect(git('ls-files')).toBe(`${sorrow}\n`)
   expect(await mark()).toEqual({ marked: [], notes: [] })

@@ -44,7 +44,7 @@ const left = (): string[] =>
 
 test('The newest images are kept, and those that disks stand on, of any lab', async () => {
   const paths = [1, 2, 3, 4, 5, 6, 7].map((digit) => image(digit, digit))
-  // noted by another lab; of before anything was noted; noted, and its disk made anew on another image
+  // one noted by another lab; one from before disks were noted; one noted whose disk was moved to another image
   const [other, old, moved] = ['other', 'old', 'moved'].map((name) => join(dir, name))
   await chooseImage(paths[5]!, other!, [], 9)
   await createOverlay(paths[5]!, other!, size)
@@ -55,7 +55,7 @@ test('The newest images are kept, and those that disks stand on, of any lab', as
   for (const path of [paths[5]!, paths[6]!]) utimesSync(path, long, long)
 
   await chooseImage(image(8, 0), join(dir, 'new'), [old!])
-  // 8, 1 and 2 are the newest, 5 and 6 are stood on
+  // 8, 1 and 2 are the newest; disks stand on 5 and 6
   expect(left()).toEqual(['1', '2', '5', '6', '8'])
   expect(existsSync(`${paths[6]}.disks`)).toBe(false)
 
@@ -81,7 +81,7 @@ test('A disk that cannot be read keeps what it may stand on, and no other file i
   expect(left()).toEqual(['4', 'k'])
 })
 
-/** The base of an ext4, whose only layer was chosen so many hours ago; returns that layer. */
+/** Makes an ext4 base whose only layer was chosen so many hours ago; returns that layer. */
 function base(digit: number, hours: number): string {
   const hash = String(digit).repeat(16)
   const made = join(images, `${'a'.repeat(16)}-${hash}`)
@@ -109,12 +109,12 @@ test('The newest bases of ext4 are kept, and those that disks stand on, whatever
   utimesSync(embedded, 1, 1)
   const disk = join(dir, 'disk')
   await createOverlay(layers[3]!, disk, size)
-  // one that another task has just found, whose layer is not made yet
+  // a base that another task has just found, before it makes its layer
   const found = dirname(dirname(layers[4]!))
   utimesSync(found, new Date(), new Date())
 
   await chooseImage(base(7, 0), join(dir, 'new'), [disk], 2)
-  // 7 is the newest, 5 has just been found, 4 is stood on
+  // 7 is the newest, 5 has just been found, and a disk stands on 4
   expect(bases()).toEqual(['4', '5', '7', 'b'])
 
   rmSync(disk)

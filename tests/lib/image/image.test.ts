@@ -21,13 +21,13 @@ import { run } from '../../../lib/run.ts'
 
 function scratch(): string {
   const dir = mkdtempSync(join(tmpdir(), 'lab-image-'))
-  // the ids of a user namespace have to get through
+  // the ids of a user namespace must be able to enter
   chmodSync(dir, 0o711)
   onTestFinished(() => rmSync(dir, { recursive: true, force: true }))
   return dir
 }
 
-/** Nothing answers there. */
+/** An address where nothing answers. */
 const nowhere = 'http://127.0.0.1:9/debian'
 
 test('The mirror is the one apt is set up with, unless one is named', async () => {
@@ -79,7 +79,7 @@ test('Of two builders at once the second waits for the first, by name', async ()
     }).catch((error: Failure) => error.message)
   const [one, two] = await Promise.all([build(), build()])
   expect(one).toBe(two)
-  // it has no name before the first has written it, nor once the first has let go of the lock
+  // the lock names no holder before the first has written its name, nor after it has released the lock
   const named = waits.filter((wait) => !wait.includes('waiting for another task'))
   expect(named.length).toBeGreaterThan(0)
   for (const wait of named) {
@@ -88,7 +88,7 @@ test('Of two builders at once the second waits for the first, by name', async ()
 })
 
 test('An image that is not what was built is built again, with a line that says so', async () => {
-  // all that is looked at of an image
+  // everything that the check of an image looks at
   const cache = scratch()
   const dir = join(cache, 'images', `${imageKey()}-1`)
   for (const sub of ['boot', 'bin']) mkdirSync(join(dir, sub), { recursive: true })
@@ -116,7 +116,7 @@ test('An image that is not what was built is built again, with a line that says 
   await expect(ensure()).rejects.toThrow('does not answer')
   expect(lines[0]).toBe('base image: it is not what was built; building it again')
 
-  // the disks of VMs stand on it: it stays until another has been made
+  // disks of VMs stand on it, so it stays until another has been made
   expect(existsSync(raw)).toBe(true)
 })
 

@@ -17,7 +17,7 @@ afterEach(() => {
   rmSync(cache, { recursive: true })
 })
 
-/** A process as a killed run leaves one: it works in a directory and nobody waits for it. */
+/** A process such as a killed run leaves behind: it works in a directory and has no parent that waits for it. */
 const left = (cwd: string) => {
   const child = spawn('sleep', ['60'], { cwd, stdio: 'ignore', detached: true })
   return { child, ended: once(child, 'exit') }
@@ -30,7 +30,7 @@ test('What a killed run has left at work in the copy is ended by the next one, b
   const copy = await makeCopy()
   expect((await ended)[1]).toBe('SIGKILL')
   expect(existsSync(join(tree, 'package.json'))).toBe(true)
-  // and what this one leaves goes with it
+  // and a process that this run leaves is killed at its end
   const own = left(tree)
   await copy.end()
   expect((await own.ended)[1]).toBe('SIGKILL')
@@ -61,6 +61,6 @@ test('A run is red by a test that failed, or a world that could not be set up, a
     state: 'red',
     found: 'x.test.ts: no world',
   })
-  // as of no file that is named so
+  // as if no file had that name
   expect(() => ran()).toThrow('Cannot judge by `x.test.ts`')
 })

@@ -25,7 +25,7 @@ else
 fi
 `
 
-/** Runs the parts as one program, as agents are, with these arguments one after the other. */
+/** Runs the parts as one program, as agents do, once with each of these arguments. */
 const trace = (...runs: string[]) => traceOf({ 'part.sh': part, 'program.sh': program }, runs)
 
 async function traceOf(
@@ -69,7 +69,7 @@ test('Lines and branches are told by who has run them', async () => {
   const tests = (await trace('a')).hits
   const scenarios = (await trace('b')).hits
   const one = await covered('part.sh', part, tests, scenarios)
-  // what stands after `||` was run by the second alone
+  // only the scenarios ran the command after `||`
   expect(counts(one, 'lines')).toMatchObject({ all: 2, tests: 1, scenarios: 1, neither: 0 })
   const missed = (who: 'tests' | 'scenarios') =>
     one.units.filter((unit) => unit.kind === 'branch' && !unit[who]).map(({ what }) => what)

@@ -48,7 +48,7 @@ test('Cases that were seen to run its lines come first, and none that was seen n
     ['break-boot/stuck', { 'pin-golden.sh': { [from]: { word: 1 } } }],
     ['break-boot/panic', { 'pin-golden.sh': { [from + 100]: { word: 1 } } }],
     ['break-boot/hang', { 'pin-golden.sh': {} }],
-    // traced before this agent was changed
+    // traced before this agent last changed
     ['break-boot/emergency', { 'golden-lib.sh': { [from]: { word: 1 } } }],
   ])
   const all = casesFor(mutant!, known, undefined, traces)

@@ -16,7 +16,7 @@ const traces: Traced[] = [
   },
 ]
 
-/** What a mutant comes to where its tests end so, one run after the other, and the tests that were run. */
+/** The verdict on a mutant whose test runs end like this, one after the other, and the tests that were run. */
 async function met(ends: (string | undefined)[]): Promise<{ verdict: Verdict; asked: string[][] }> {
   const asked: string[][] = []
   const run: Copy['test'] = async (_, __, { only = [] } = {}): Promise<TestRun> => {

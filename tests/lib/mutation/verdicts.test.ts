@@ -43,7 +43,7 @@ test('A mutant is judged by the tests that run its line, what takes least first'
     {
       ...{ file: 'tests/agents/two.test.ts', seconds: 9, failed: [] },
       tests: [{ name: 'z', seconds: 8 }],
-      // what stands before the first test is all tests' own
+      // hits before the first test count for all tests
       hits: { '': { 'a.sh': { 3: { one: 1 } } } },
     },
   ]

@@ -4,7 +4,7 @@ import { causeIn, firstError } from '../../../lib/nix/nix.ts'
 const store = '/nix/store/p45blj38pqhxhpczp9aqrp9hwfi46gnw'
 
 test('What failed first is told, and not what only needs it', () => {
-  // as nix 2.34 said it of a cache whose path had other contents
+  // the output of nix 2.34 for a cache whose path had other contents
   const said = `copying path '${store}-initrd-usr-lib' from 'http://10.0.3.100'...
 error: hash mismatch importing path '${store}-initrd-usr-lib';
          specified: sha256:1na05i2gfq9vkwm3mjhjz679cqq41j65x93yi8d6p935xikwv283

@@ -76,7 +76,7 @@ test.each(['near?other', 'near#other', 'near/hosts'])(
     mkdirSync(join(scratch, 'near'), { recursive: true })
     mkdirSync(flake, { recursive: true })
     writeFileSync(join(scratch, 'near', 'flake.nix'), '{ outputs = _: { host = "near"; }; }')
-    // one of its own, or none
+    // a flake.nix beside it, or none
     if (name !== 'near/hosts')
       writeFileSync(join(flake, 'flake.nix'), '{ outputs = _: { host = "own"; }; }')
     const store = ['--store', join(scratch, 'store')]

@@ -33,13 +33,13 @@ test('of a fleet of twenty only the hosts in hand are evaluated, each once', asy
   const evaluated = (): string[] => seen().filter((one) => one !== attribute)
   expect(evaluated()).toEqual([])
 
-  // what a deploy reads before it makes anything
+  // a deploy evaluates before it makes anything
   const { steps, context } = groundLane(wanted.map((host) => deployment(host)))
   await steps.find(({ title }) => title === 'evaluate')!.run(context, () => {})
   const each = wanted.map((host) => `${attribute}.${host}`).toSorted()
   expect(evaluated().toSorted()).toEqual(each)
 
-  // what cases begin with: the same hosts with the lab's settings on top, in a remote that knows all twenty
+  // cases begin with the same hosts plus the lab's settings, in a remote that has all twenty
   const world = openWorld('run/fleet', await template(chooseGuest(), all.toSorted()), wanted)
   for (const host of wanted) {
     const { facts } = await world.host(host, world.branch, evaluationStore())

@@ -30,7 +30,7 @@ test('the inputs of a lock and theirs are fetched into a store, and found there 
   await nix(['flake', 'lock', '--store', join(dir, 'first'), whole])
   const lock = readFileSync(join(whole, 'flake.lock'), 'utf8')
   const store = ['--store', join(dir, 'store')]
-  // the machine's own store is not asked: a new machine has none yet
+  // the machine's own store is not used: a new machine has none yet
   writeFileSync(join(dir, 'none'), '')
   vi.stubEnv('NIX_REMOTE', join(dir, 'none/store'))
   onTestFinished(() => void vi.unstubAllEnvs())
@@ -42,6 +42,6 @@ test('the inputs of a lock and theirs are fetched into a store, and found there 
     const text = readFileSync(join(dir, 'store', path, 'flake.nix'), 'utf8')
     expect(text).toBe(readFileSync(join(dir, name, 'flake.nix'), 'utf8'))
   }
-  // all there: nothing is asked of anybody
+  // all inputs are there, so nothing is fetched
   await fetchInputs('git+file:///nonexistent', lock, store, () => {})
 })

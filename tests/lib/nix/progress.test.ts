@@ -5,7 +5,7 @@ import { progress } from '../../../lib/nix/progress.ts'
 import { realise } from '../../../lib/nix/nix.ts'
 import { store } from '../../nix/evaluate.ts'
 
-/** What builds need and nothing else: a shell in the sandbox. */
+/** Options for builds that need only a shell in the sandbox. */
 const buildable = (): string[] => [
   ...store(),
   ...['--option', 'build-users-group', '', '--option', 'substituters', ''],

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { ensureAgeKey, isOurs, seal, sopsRules, type AgeKey } from '../../../lib/nix/secrets.ts'
 
-// another implementation of sops' format than ours
+// an implementation of sops' format that is independent of ours
 const { decryptSops } = await import('sops-age')
 
 let home: string

@@ -8,7 +8,7 @@ import { run } from '../../../lib/run.ts'
 test('Two commands that come to a new store at once both find it whole', async () => {
   const cache = mkdtempSync(join(tmpdir(), 'store-'))
   try {
-    // a suite that no image was built of
+    // a suite for which no image was built
     const options = { cache, suite: 'none' }
     const evaluate = async (): Promise<string> => {
       const args = ['eval', ...evaluationStore(options), '--expr', '1 + 1']

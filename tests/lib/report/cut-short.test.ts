@@ -31,7 +31,7 @@ const result = (name: string, state: CaseState, reason = ''): CaseResult => ({
   checks: [{ name: 'one', held: state === 'passed', expected: 'x', found: 'x' }],
 })
 
-/** A run's record, in LAB_HOME. */
+/** Writes the record of a run in LAB_HOME. */
 function runOf(id: string, more: Partial<Plan>, results?: CaseResult[]): string {
   const dir = join(home, 'runs', id)
   mkdirSync(dir, { recursive: true })
@@ -51,7 +51,7 @@ test('the last run that did not end is found, with what it had come to', () => {
   ])
   runOf('3', { name: 'prove' })
   runOf('4', { ended: { troubles: [] } })
-  // a record that was only just made
+  // a record that was only just created
   mkdirSync(join(home, 'runs/5'))
   const found = lastCutShort(['gitops'])
   expect(found.dir).toBe(cut)
@@ -142,6 +142,6 @@ test.each([
   rmSync(lab.dir, { recursive: true })
   expect({ code, stderr }).toEqual({
     code: 2,
-    stderr: `pipelines/gitops: Cannot use ${named} with --resume\n  hint: The run that is carried on has decided that: leave it out\n`,
+    stderr: `pipelines/gitops: Cannot use ${named} with --resume\n  hint: The run that is carried on has already fixed this: leave it out\n`,
   })
 })

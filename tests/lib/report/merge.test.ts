@@ -43,7 +43,7 @@ const result = (name: string, state: CaseState = 'passed', more: object = {}): C
   ...more,
 })
 
-/** A record as a run leaves it. */
+/** Writes a record as a run leaves it. */
 function part(name: string, results: CaseResult[] | undefined, more: Partial<Plan> = {}): string {
   const dir = join(lab.dir, name)
   mkdirSync(dir, { recursive: true })
@@ -59,7 +59,7 @@ function part(name: string, results: CaseResult[] | undefined, more: Partial<Pla
   return dir
 }
 
-/** Of a part, as text. */
+/** The plan of a part, as text. */
 function planOf(of: { index: number; count: number }): string {
   return JSON.stringify({ ...plan, shard: of })
 }
@@ -82,7 +82,7 @@ test('the parts of a run become one record, in the order of the tables', async (
   expect(readFileSync(join(to, 'junit.xml'), 'utf8')).toContain('tests="4" failures="0" errors="0"')
   const page = readFileSync(join(to, 'report.html'), 'utf8')
   for (const lane of ['part 1/2 sorrow', 'part 2/2 torment']) expect(page).toContain(lane)
-  // what is merged can be merged again, and its times deal out the next run
+  // a merged run can be merged again, and its durations distribute the next run
   const times = JSON.parse(readFileSync(join(to, 'durations.json'), 'utf8')) as object
   expect(times).toEqual(Object.fromEntries(asked.map((name) => [name, 10])))
   const again = join(lab.dir, 'again')
@@ -119,7 +119,7 @@ test('a case that no part ran is no pass: it is named, in the report as in JUnit
   expect(stdout).toContain('g d: replay: just gitops-test --case g/d')
   expect(readFileSync(join(to, 'junit.xml'), 'utf8')).toContain('errors="2"')
   expect(readFileSync(join(to, 'report.html'), 'utf8')).toContain('no part ran f/b, g/d')
-  // with the part that was lacking it is whole
+  // with the missing part the run is complete
   const { results } = merge(readParts([to, two()]))
   expect(results.map(({ state }) => state)).toEqual(asked.map(() => 'passed'))
 })
@@ -197,7 +197,7 @@ test('what the lab could not do after the cases of a part makes its exit code th
   expect(readFileSync(join(to, 'report.html'), 'utf8')).toMatch(
     /<h1>Failed: [^]*part 2\/2: Cannot put `sorrow` back/,
   )
-  // also where the merged run is merged again
+  // also if the merged run is merged again
   expect(merge(readParts([to])).troubles).toHaveLength(1)
 })
 
@@ -244,7 +244,7 @@ test('results without the events of their run are not taken for a whole record',
   expect(() => readParts([dir, two()])).toThrow(
     `Cannot read \`${join(dir, 'events.jsonl')}\`: it is not there`,
   )
-  // as of a run that was killed at its very beginning
+  // as in a run that was killed at its very beginning
   rmSync(join(dir, 'results.json'))
   expect(readParts([dir])).toMatchObject([{ results: [], events: [] }])
 })
@@ -296,7 +296,7 @@ test('runs on other hosts are compared by what each has judged', async () => {
     ['deploy', 'held', 'held'],
     ['rollback', 'held', 'broken'],
   ])
-  // it never promised it
+  // it never promised a rollback
   expect(code).toBe(0)
 })
 

@@ -38,7 +38,7 @@ const bad: CaseResult = {
 
 test('two runs that begin at once have a record each', async () => {
   vi.setSystemTime(new Date(2026, 0, 1))
-  // neither sees the other's
+  // neither run sees the other's directory
   vi.doMock('node:fs', async (fs) => ({ ...(await fs<object>()), existsSync: () => false }))
   vi.resetModules()
   const { openRecord: open } = await import('../../../lib/report/record.ts')
@@ -138,7 +138,7 @@ test('a run that was cut short says what it has not run, and that hides no failu
   const page = report({ ...run, results })
   expect(page).toMatch(/<h1>Failed: x.*\n.*1 passed.*1 failed.*2 not run.*0 skipped/)
   expect(page.match(/<section class="failure"/g)).toHaveLength(2)
-  // what failed stands above what held
+  // failures come before the cases that were not run and the table
   expect(page.indexOf('id="auto-upgrade-bad"')).toBeLessThan(page.indexOf('id="not-run"'))
   expect(page.indexOf('id="not-run"')).toBeLessThan(page.indexOf('<h2>Cases'))
   for (const [, to] of page.matchAll(/href="#([^"]*)"/g)) expect(page).toContain(`id="${to}"`)
@@ -326,7 +326,7 @@ test('the timeline has each VM with the share of the time of all cases in which 
 test('what a case spends on something named is told apart from its rest', () => {
   const at = { case: 'f/a', host: 'sorrow' }
   const events = [
-    // its boot and its reset are no part of a case
+    // the baseline's boot and reset are not part of a case
     event(1, 0, { kind: 'step', name: 'baseline', host: 'sorrow', phase: 'begin' }),
     event(2, 10, { kind: 'boot', name: 'boot', host: 'sorrow', phase: 'begin' }),
     event(3, 30, { kind: 'boot', name: 'boot', host: 'sorrow', phase: 'end', of: 2 }),
@@ -349,7 +349,7 @@ test('what a case spends on something named is told apart from its rest', () => 
 test('JUnit: counts, failures and skips, in XML that a parser takes', () => {
   const skipped: CaseResult = { ...passed, case: 'none', state: 'skipped', reason: 'no KVM' }
   const error: CaseResult = { ...passed, case: 'bug', state: 'error', reason: 'stack ]]>' }
-  // what fails the run after its cases must not be green beside them
+  // trouble after the cases fails the run, so it must not leave the report green
   const text = junit([passed, bad, skipped, error], 'run', ['Cannot put `sorrow` back <1>'])
   const path = join(home, 'junit.xml')
   writeFileSync(path, text)

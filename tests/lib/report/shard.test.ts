@@ -44,7 +44,7 @@ test.each(counts)('of %i parts each case is in exactly one, and they end togethe
   const loads = parts.map((part) => part.reduce((sum, each) => sum + seconds(each), 0))
   const longest = Math.max(...all.map(seconds))
   const fair = Math.max(loads.reduce((a, b) => a + b) / count, longest)
-  // what dealing the longest first promises: a third more than the best that there is
+  // the bound of dealing the longest first: at most a third more than the optimum
   expect(Math.max(...loads)).toBeLessThan(fair * (4 / 3))
 })
 

@@ -134,7 +134,7 @@ test('what is neither caught nor green has to come twice in a row', () => {
   const tries = (...states: Proof['state'][]): Proof[] => states.map((state) => proof(state))
   const other = 'red for another reason'
   expect(undecided(tries('caught'))).toBe(false)
-  // any check may be red for once, whatever was cut
+  // if any check may be red, it may be red by chance, so one try does not decide
   expect(undecided(tries('caught'), anyCheck)).toBe(true)
   expect(undecided(tries('caught', 'caught'), anyCheck)).toBe(false)
   expect(undecided(tries('caught', 'stayed green'), anyCheck)).toBe(true)

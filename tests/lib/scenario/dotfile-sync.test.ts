@@ -32,7 +32,7 @@ test('what an earlier sync has written is no word of one that has written none',
   }
   put('systemctl', `#!/bin/sh\necho '{"outcome":"failed"}' >${dir}/status.json\nexit 1\n`)
   expect(await syncByUnit(vm)).toMatchObject({ code: 1, left: expect.any(Number) })
-  // its reason has a quotation mark that was not told apart
+  // its reason has an unescaped quotation mark
   put('systemctl', `#!/bin/sh\necho '{"reason":"no "x""}' >${dir}/status.json\nexit 1\n`)
   await expect(syncByUnit(vm)).rejects.toBeInstanceOf(NoJson)
   put('systemctl', '#!/bin/sh\nexit 1\n')

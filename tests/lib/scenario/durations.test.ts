@@ -32,7 +32,7 @@ test('what a case took is kept for the next run, and for that case alone', () =>
   const guess = durations()
   remember('break-boot/panic', 12.34)
   expect(durations()).toEqual({ ...guess, 'break-boot/panic': 12.3 })
-  // only what was seen here: a better guess of the next version is to count
+  // only durations measured here are stored, so that better guesses of the next version count
   expect(JSON.parse(readFileSync(file(), 'utf8'))).toEqual({ 'break-boot/panic': 12.3 })
   expect(readdirSync(home)).toEqual(['durations.json'])
 })

@@ -61,7 +61,7 @@ const fill = async () => {
   try {
     for (;;) appendFileSync(join(home, 'fill'), Buffer.alloc(2 ** 16))
   } catch {}
-  // as a guest waits whose disk takes nothing more
+  // wait for ever, as a guest with a full disk does
   await new Promise(() => {})
 }
 const one = { name: 'a', title: 'A', promise: 'deploy', run: fill }

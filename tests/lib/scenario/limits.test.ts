@@ -6,7 +6,7 @@ import { labSubject } from '../../../lib/scenario/subject-lab.ts'
 
 const system = '/nix/store/aaa-system'
 
-/** The checks that are red in the case of a check that hangs, which its agent has started so many times. */
+/** The red checks of the case in which a check hangs, if the agent has started that check so many times. */
 async function red(starts: number): Promise<string[]> {
   const rows: string[] = []
   const check: Scene['check'] = (name, expected, found) => {
@@ -37,7 +37,7 @@ async function red(starts: number): Promise<string[]> {
 
 test('a check that hangs is ended by its limit, and one that fails at once is another', async () => {
   expect(await red(1)).toEqual([])
-  // one that fails is tried again each second
+  // a check that fails is tried again each second
   expect(await red(20)).toEqual(['what hung was started once: 20 times'])
   expect(await red(0)).toEqual(['what hung was started once: 0 times'])
 })

@@ -20,7 +20,7 @@ const rebased: Repository = {
   commits: {
     base: { change: undefined, tree: 't', parents: [], origin: 'Lab\nStart' },
     next: { change: undefined, tree: 't', parents: ['base'], origin: 'Lab\nTwo' },
-    // before it was described, with half of it
+    // before it was described, with half of its changes
     a0: commit('kkkk', 'base', '', 'Rain <rain@sorrow> 1790000001 +0200'),
     a1: commit('kkkk', 'base', 'Own one'),
     b1: commit('llll', 'a1', 'Own two'),

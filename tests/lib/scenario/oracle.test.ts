@@ -24,7 +24,7 @@ const entry = (toplevel: string): string =>
 
 const deployedAt = (toplevel: string) => ({ commit: 'c'.repeat(40), toplevel, generation: 12 })
 
-/** A state of the upgrade's status, as the watcher writes it down. */
+/** A state of the upgrade's status, as the watcher records it. */
 const status = (outcome: string, toplevel: string, more: Partial<Seen> = {}): Seen => ({
   ...{ boot: 'one', of: 'upgrade', from: true, profile: true, runs: true },
   text: JSON.stringify({
@@ -35,7 +35,7 @@ const status = (outcome: string, toplevel: string, more: Partial<Seen> = {}): Se
   ...more,
 })
 
-/** The same run as it switched: what ended well was seen to. */
+/** The same run during its switch: an upgrade that ended well must have been seen there. */
 const switching = (toplevel: string): Seen => {
   const { text, ...rest } = status('upgraded', toplevel)
   const working = { phase: 'switch', outcome: null, finished: null }
@@ -168,9 +168,9 @@ test('a host without golden, upgraded by what has no words, is asked the rest as
       'status',
     ],
   ])
-  // the same rows, whoever is judged
+  // the same rows, whatever subject is judged
   expect(rows.map(({ name }) => name)).toEqual(judgeFacts(well, expected).map(({ name }) => name))
-  // a profile that was moved by a switch that did not happen
+  // the profile was moved for a switch that did not happen
   expect(failed({ ...plain, running: golden }, { lacks, running: golden })).toEqual([
     ...['profile', 'boots next', 'boot default'],
   ])
@@ -183,20 +183,20 @@ test('without a trial the boot default is what runs', () => {
     startupScript: '',
   }
   expect(failed(settled, { running: golden })).toEqual([])
-  // what a trial had run where nothing boots is not there for golden, and a script of the user's may be
+  // the start-up script of a trial must be gone when golden runs; a script of the user may stay
   expect(failed({ ...settled, startupScript: 'reset -c' }, { running: golden })).toEqual(['ESP'])
   expect(failed({ ...settled, startupScript: 'echo mine' }, { running: golden })).toEqual([])
   expect(failed(settled, { running: golden, booted: true })).toEqual([])
 })
 
-/** On trial by an entry, as far as the boot loader and the record go. */
+/** On trial by this entry, according to the boot loader and the record. */
 const tried = (name: string): Partial<Facts> => ({
   oneShot: name,
   trial: { ...well.trial!, entry: name },
 })
 const twin = 'c'.repeat(40)
 
-/** Every row has an input that it alone catches; a row that cannot fail would be a lie. */
+/** Every row has an input that only this row catches; a row that cannot fail would prove nothing. */
 const ill: [row: string, facts: Partial<Facts>, wanted?: Partial<Expected>][] = [
   ['guest agent', { agentBootId: undefined }],
   ['guest agent', { agentBootId: 'another boot' }],
@@ -235,7 +235,7 @@ const ill: [row: string, facts: Partial<Facts>, wanted?: Partial<Expected>][] = 
   ['store', { store: 'path `x` disappeared, but it still has valid referrers' }],
   ['new paths', { spoiltPaths: ["path '/nix/store/x' was modified!"] }],
   ['deployed commit', { deployed: { commit: 'c'.repeat(40), toplevel: newer } }],
-  // one that has held has left its word of it
+  // a generation that has held must have left this record
   ['deployed commit', { deployed: undefined }],
   ['facts', { unread: ['transaction: exit 1'] }],
   ['no half-done upgrade', { transaction: '{}' }],
@@ -280,7 +280,7 @@ const ill: [row: string, facts: Partial<Facts>, wanted?: Partial<Expected>][] = 
   ['ESP', { bootFiles: ['EFI/golden/k.efi.new'] }],
   ['ESP', { bootFiles: ['EFI/golden/of-another.efi'] }],
   ['ESP', { bootFiles: ['EFI/nixos/of-none.efi'] }],
-  // the name of another begins so
+  // a name that is only the beginning of another file's name
   ['ESP', { bootFiles: ['EFI/golden/k'] }],
   ['ESP', { bootFiles: ['EFI/nixos/k.e'] }],
   ['ESP', { entries: { ...well.entries, 'golden-bbb.conf': entry(newer) } }],
@@ -293,7 +293,7 @@ const ill: [row: string, facts: Partial<Facts>, wanted?: Partial<Expected>][] = 
     { journal: ['syncthing.service: Scheduled restart job, restart counter is at 3.'] },
   ],
   ['status', { seen: [status('upgraded', newer, { runs: false })] }],
-  // nobody has watched to the end, or at all
+  // the watcher did not see the end, or anything at all
   ['status', { states: [status('offline', newer).text] }],
   ['status', { ...{ seen: [], deployed: undefined }, states: well.states }],
   ['files of the user', { foreign: ['/home/rain/.labrc'] }],
@@ -386,7 +386,7 @@ test('an entry is found with a boot counter in its name', () => {
   expect(failed({ entries: counted })).toEqual([])
 })
 
-/** As NixOS 26.11 writes them: named by a hash of what is in them, with a counter until they are blessed. */
+/** Entries as NixOS 26.11 writes them: named by a hash of their content, with a counter until they are blessed. */
 const hashed = (number: number, toplevel: string): string =>
   `title NixOS\nsort-key nixos\nversion Generation ${number} NixOS 26.11\nlinux /EFI/nixos/k.efi\noptions init=${toplevel}/init\n`
 const nixos: Partial<Facts> = {
@@ -418,7 +418,7 @@ test('entries of a profile beside the one that is deployed by have generations o
   const entries = { ...nixos.entries, 'nixos-5a6b.conf': other }
   expect(failed({ ...nixos, entries, beside: [third] })).toEqual([])
   expect(failed({ ...nixos, entries })).toEqual(['generations'])
-  // by `other` the same menu is that of a profile whose second generation is the third system
+  // for the profile `other` the same menu is right: its second generation is the third system
   const by = { ...nixos, entries, profileName: 'other', beside: [golden, newer] }
   const judged = failed({ ...by, generations: { 2: third }, current: 2, menuLimit: 0 })
   expect(judged).not.toContain('generations')
@@ -463,7 +463,7 @@ test('a change that was rebased is not lost, an empty one is none, a dropped one
     ...repository.commits,
     [rebased]: { change: 'kkkk', tree: 't3', parents: [start], origin: 'A 1\nEdit: tree x' },
     [working]: { change: 'wwww', tree: 't1', parents: [start], origin: 'A 2\n' },
-    // what jj makes before it clones
+    // the commit that jj makes before it clones
     ['e'.repeat(40)]: {
       ...{ change: 'ssss', tree: '4b825dc642cb6eb9a060e54bf8d69288fbee4904' },
       ...{ parents: [], origin: 'A 0\n' },
@@ -487,7 +487,7 @@ test('a copy of a commit on trial, taken back, is no loss while the commit is th
   }
   expect(lostChanges({ ...repository, commits, visible: ['kkkk'], heads: [start] })).toEqual([])
   expect(lostChanges({ ...repository, commits, visible: [], heads: [start] })).toEqual([edit, copy])
-  // what a person has made of both sides is in neither
+  // a user's resolution of a conflict is in neither side
   const settled = { ...repository, commits, settling: [merge] }
   expect(lostChanges({ ...settled, visible: ['kkkk'], heads: [start] })).toEqual([merge])
   expect(lostChanges({ ...settled, visible: ['kkkk', 'mmmm'], heads: [start] })).toEqual([])
@@ -573,7 +573,7 @@ test('a record of which nothing or half is left is no record that is not there',
   )
   expect(failed({ transaction })).toEqual(['no half-done upgrade'])
   expect(unread).toEqual(['golden: it holds no JSON', 'trial: it holds no JSON'])
-  // `show` prints nothing of a file that is not there
+  // `show` prints nothing for a missing file
   const none = '\u001etransaction\n\u001etrial\n\u001egolden\n\u001eend\n'
   expect(readFacts(none, said({}), undefined)).toMatchObject({
     transaction: undefined,
@@ -593,7 +593,7 @@ test('what jj complains of is no change, so a clone that it cannot read has none
   ])
 })
 
-/** Runs what the oracle asks on this machine, with programs in the place of the guest's. */
+/** Runs the oracle's questions on this machine, with programs in place of the guest's. */
 function here(script: string, programs: Record<string, string>, home = ''): Facts['unread'] {
   const dir = mkdtempSync(join(tmpdir(), 'programs-'))
   onTestFinished(() => rmSync(dir, { recursive: true }))
@@ -624,7 +624,7 @@ test.each([
   ['foreign', { find: 'kill -KILL $$' }],
 ])('a fact of %s that could not be read is none: %j', (name, programs) => {
   const journal = { journalctl: 'echo Started.' }
-  // what this machine is no guest for
+  // facts that this machine cannot give, as it is not a guest
   const other = /^(links|efi|generations)/
   expect(here(guest, journal).filter((line) => !other.test(line))).toEqual([])
   expect(here(guest, { ...journal, ...programs })).toContainEqual(
@@ -660,7 +660,7 @@ test.each([
 test('a commit whose text is no UTF-8 hides none of those that came before it', () => {
   const texts = ['tree t1\nauthor A\n\nf\ufffdr\n', 'tree t2\nauthor A\n\nStart\n']
   const sent = texts.map((text, at) => `${object(`${at}`.repeat(40), text)}\n`).join('')
-  // what is one byte in the guest is three where it has been read
+  // one byte in the guest becomes three when it is decoded here
   const user = said({ 'commits nix-config': sent })
   const { commits } = readFacts(said({}), user, undefined).repositories['nix-config']!
   expect(Object.keys(commits)).toHaveLength(2)

@@ -56,7 +56,7 @@ ends = "start"
     ['web', 'rollback', 'start'],
     ['bare', 'deploy', 'start'],
   ])
-  // the rest of the file is read as before
+  // the rest of the file is read as usual
   expect((await labSettings(flake)).user).toBe('mia')
 })
 
@@ -164,10 +164,10 @@ test.each<[boolean, string, boolean]>([
   [false, 'command -v lab-none', true],
   [false, '! true # with a remark', true],
   [false, 'true', false],
-  // a slip is no promise that was kept
+  // a typing error does not count as a promise kept
   [false, 'lab-none --quiet', false],
   [false, '/etc/hostname', false],
-  // nor is one whose words go elsewhere, or that is a part of a pipe
+  // nor does one whose output is redirected, or that is part of a pipe
   [false, 'lab-none --quiet >/dev/null 2>&1', false],
   [false, '/etc/hostname >/dev/null 2>&1', false],
   [false, 'lab-none 2>/dev/null | grep --quiet one', false],
@@ -180,7 +180,7 @@ test.each<[boolean, string, boolean]>([
   expect(status === 0, stdout).toBe(so)
 })
 
-/** The checks that are red where the upgrades of a promise end so: systemd's result, or the agent's outcome. */
+/** The checks that are red if the upgrades of a promise end with this result of systemd or outcome of the agent. */
 async function red(
   about: string,
   ends: string,
@@ -230,7 +230,7 @@ test.each([
   'a promise of %s that ends with %s holds for one that was %s, and for no other',
   async (about, ends, outcome) => {
     expect(await red(about, ends, [outcome])).toEqual([])
-    // it never came to what the promise is about
+    // the upgrade never reached what the promise is about
     for (const other of ['offline', 'failed', 'locked'])
       expect(await red(about, ends, [other])).toEqual([`outcome: ${other}`])
     expect(await red(about, ends, ['old'])).toEqual(['outcome: undefined'])

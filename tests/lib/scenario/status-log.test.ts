@@ -54,7 +54,7 @@ const begun = ['recover', 'hooks', 'fetch', 'rebase', 'build', 'switch'].map((ph
 )
 
 test('a state is read whatever signs are in it', () => {
-  // what ends a line to JavaScript and to nobody else
+  // U+2028 ends a line only in JavaScript
   const text = status('fetch', 'failed', { reason: 'Conflict in a\u2028b' })
   const line = `one upgrade yes no no ${text} end\n`
   expect(readStatusLog(`${line}one begins\n${line}two upgrade yes no no ${text} end\n`)).toEqual([
@@ -68,7 +68,7 @@ test('an upgrade from its beginning to its end is in order, and so is one that w
   const well = [...begun, seen(status('validate', null, to), there)]
   const upgraded = seen(status('done', 'upgraded', to), there)
   expect(judgeStatus([...well, upgraded])).toMatchObject({ state: 'ok' })
-  // a look now and then misses phases
+  // sampling may miss phases
   expect(judgeStatus([begun[0]!, begun[5]!, upgraded])).toMatchObject({ state: 'ok' })
   const back = [
     seen(status('rollback', null, to)),
@@ -262,7 +262,7 @@ test('a rejected generation is one that was put back, until it is deployed after
   expect(rejected([kept])).toEqual([])
   expect(rejected([seen(status('build', 'build-failed'))])).toEqual([])
   expect(rejected([bad, seen(status('done', 'upgraded', to))])).toEqual([])
-  // a commit that goes back to it, and fails, takes nothing from the earlier one
+  // a later commit that returns to the same system and fails does not discredit the earlier one
   expect(rejected([seen(status('done', 'upgraded', to)), bad])).toEqual([])
 })
 
@@ -309,10 +309,10 @@ test('the watcher writes down each state, and whether it was true in that moment
     point('new')
     write(`${status('done', 'upgraded', { ...from, ...named })}\n`)
     expect(await next(3)).toMatchObject({ from: false, profile: true, runs: true })
-    // half of a line, as after a power cut
+    // half a line, as after a power cut
     write('{"phase":')
     expect((await next(4)).text).toBe('{"phase":')
-    // it is found as it was seen
+    // the current state is read as it was logged
     const { stdout } = spawnSync('bash', ['-c', statesNow.replaceAll('/var/lib/', `${dir}/lib/`)])
     expect(log().at(-1)!.text.trim()).toBe(String(stdout).trim())
     write('')
@@ -320,7 +320,7 @@ test('the watcher writes down each state, and whether it was true in that moment
     // the number of another generation
     write(status('done', 'upgraded', { to: { ...named.to, generation: 1 } }))
     expect(await next(6)).toMatchObject({ profile: false, runs: true })
-    // a profile that was linked by hand has none
+    // a profile that was linked by hand has no number
     write(status('done', 'upgraded', { to: { ...named.to, generation: null } }))
     expect(await next(7)).toMatchObject({ profile: true, runs: true })
     expect(judgeStatus(log().slice(0, 3))).toMatchObject({ state: 'ok' })

@@ -1,4 +1,4 @@
-/** A round of comin, by states as `comin status --json` of comin 0.13 printed them in a guest, cut to what is asked. */
+/** A round of comin, with states from `comin status --json` of comin 0.13 in a guest, cut to what is used. */
 import { execFileSync } from 'node:child_process'
 import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -64,8 +64,8 @@ const deployment = (uuid: string, status: string, error = ''): Deployment => ({
 const fetched = '2026-11-26T11:17:13.8Z'
 
 /**
- * What a round says and ends with, where the daemon's states are these: the first before the fetch, then one for
- * each question; the last one stays. A `null` is a daemon that does not answer.
+ * Output and exit code of a round in which the daemon has these states: the first before the fetch, then one for
+ * each question; the last one stays. `null` means that the daemon does not answer.
  */
 async function follow(...states: (State | null)[]): Promise<{ said: string; code: number }> {
   const dir = mkdtempSync(join(tmpdir(), 'comin-'))
@@ -222,6 +222,6 @@ test('the module of a host that has comin gives it the one remote of the lab', (
     }),
   ) as { url: string; branches: { main: { name: string } }; script: string }
   expect([url, branches.main.name]).toEqual(['git://git.lab/config.git', 'live'])
-  // as it stands here, through Nix's own quoting
+  // the script survives Nix's quoting unchanged
   expect(script.trim()).toBe(round.trim())
 })

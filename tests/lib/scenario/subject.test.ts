@@ -41,7 +41,7 @@ test('the hosts of this project are seen to have the lab’s agents; a flag beat
   const other = await theSubject('nixos-upgrade', 'sorrow')
   expect(other).toMatchObject({ kind: 'nixos-upgrade', unit: 'nixos-upgrade' })
   expect(other.module).toContain('flake = lib.mkForce "git://git.lab/config.git?ref=main"')
-  // in place of the lab's agents
+  // it replaces the lab's agents
   expect(other.module).toContain('goldenGeneration.enable = lib.mkForce false')
   await expect(theSubject('comin', 'sorrow')).rejects.toThrow('Cannot judge comin on `sorrow`')
   await expect(theSubject('nixos-upgrad', 'sorrow')).rejects.toThrow(/`nixos-upgrad`/)

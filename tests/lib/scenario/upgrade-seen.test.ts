@@ -1,4 +1,4 @@
-/** What is asked of an upgrade that says nothing of itself. */
+/** The checks of an upgrade that reports nothing about itself. */
 import { expect, test } from 'vitest'
 import type { Scene } from '../../../lib/scenario/family.ts'
 import type { Machine } from '../../../lib/scenario/machine.ts'
@@ -6,7 +6,7 @@ import { upgrades, type Wanted } from '../../../lib/scenario/upgrade.ts'
 
 const [old, main] = ['/nix/store/aaa-system', '/nix/store/bbb-system']
 
-/** The checks that did not hold, and what was made of it. */
+/** The checks that did not hold, and the verdict. */
 async function asked(
   wanted: Wanted,
   { result = 'success', running = main }: { result?: string; running?: string } = {},

@@ -11,7 +11,7 @@ beforeEach(() => {
 })
 afterEach(() => rmSync(dir, { recursive: true }))
 
-/** An upgrade on a machine whose systemctl has these answers, by how often its state was asked. */
+/** An upgrade on a machine whose systemctl gives these answers, one for each time that the state is asked. */
 async function upgraded(
   start: string,
   states: string[],
@@ -50,7 +50,7 @@ async function upgraded(
 }
 
 test('One that goes on when systemd has started itself anew is waited for', async () => {
-  // which answers nobody for a moment
+  // while it starts anew, systemd does not answer for a moment
   const states = ['activating', '', 'activating', 'failed']
   expect(await upgraded('exit 1', states)).toEqual({ result: 'exit-code', asked: 4 })
 })

@@ -11,7 +11,7 @@ import { comes, rebooted } from '../../../lib/scenario/trial.ts'
 import { deployedBy, upgrades } from '../../../lib/scenario/upgrade.ts'
 import { KernelFailed } from '../../../lib/vm/kernel.ts'
 
-/** What a case has recorded, as `held: name: found`. */
+/** Records the checks of a case, as `held: name: found`. */
 function recording(): { scene: Scene; rows: string[] } {
   const rows: string[] = []
   const check: Scene['check'] = (name, expected, found) => {
@@ -49,7 +49,7 @@ test('a boot that does not come is a red check where the guest says what it runs
 
 test('a boot that comes after its limit is late, and nothing is judged by it', async () => {
   const { scene, rows } = recording()
-  // the condition as a guest of this moment would answer it
+  // runs the condition here, as a guest would at this moment
   const sh = async (script: string) => ({
     stdout: spawnSync('sh', ['-c', script], { encoding: 'utf8' }).stdout,
   })

@@ -62,7 +62,7 @@ test('a guest has the store of its toplevels for a binary cache, whole again in 
   expect(readdirSync(cacheOf('sorrow'))).toEqual(['fault'])
   openWorld('run/other', from, ['sorrow'])
   expect(readdirSync(cacheOf('sorrow'))).toEqual(['store'])
-  // what any NixOS machine has, or another that it is told to take
+  // the store that any NixOS machine has, or another one that NIX_REMOTE names
   vi.stubEnv('NIX_REMOTE', home)
   openWorld('run/nixos', { ...from, guest: { ...debian, kind: 'nixos' } }, ['sorrow'])
   expect(readlinkSync(join(cacheOf('sorrow'), 'store'))).toBe(home)
@@ -115,7 +115,7 @@ test('lab.toml names the branch that both remotes have', async () => {
   vi.stubEnv('LAB_BRANCH', 'live')
   const from = await template(debian, ['sorrow'])
   expect(from).toMatchObject({ branch: 'live', config: plain.config })
-  // the same commits, and another repository
+  // the same commits in another repository
   expect(from.dir).not.toBe(plain.dir)
   const world = openWorld('run/one', from, ['sorrow'])
   for (const remote of [world.config, world.dotfiles]) {
@@ -165,7 +165,7 @@ test('remotes carry the flake as it is, and what cases change is one commit on t
   const remote = (...args: string[]): Buffer =>
     execFileSync('git', ['--git-dir', join(from.dir, 'config.git'), ...args])
   const list = (commit: string): string => remote('ls-tree', '-r', commit).toString()
-  // as git itself would commit it
+  // as git itself would commit the files
   expect(list('main^')).toBe(git('ls-tree', '-r', git('write-tree').trim()))
   expect(remote('show', 'main:picture')).toEqual(picture)
   const changed = remote('diff', '--name-only', '--no-renames', 'main^', 'main').toString()

@@ -71,7 +71,7 @@ test('One that hangs is killed and has no answer, the others have theirs', async
 })
 
 test('Those with programs run side by side', async () => {
-  // each waits for the other: one after the other would never end
+  // each waits for the other, so in sequence they would never end
   const dir = join(sshd.dir, 'meet')
   const meet = (own: string, other: string): string =>
     `mkdir -p ${dir}; : >${dir}/${own}; until [ -e ${dir}/${other} ]; do sleep 0.05; done; echo met`

@@ -37,7 +37,7 @@ afterEach(async () => {
 })
 
 describe.skipIf(noSshd)('a command', () => {
-  // fewer than sshd's default of 10: a command that takes the place of another may be refused
+  // fewer than sshd's default of 10, as a command that takes the place of another may be refused
   let server: Sshd
   let ssh: Ssh
   beforeAll(async () => {
@@ -177,7 +177,7 @@ describe.skipIf(noSshd)('a command', () => {
   })
 })
 
-/** Starts more commands than run at once, and waits until those that run have said so. */
+/** Starts more commands than may run at once, and waits until the running ones have reported. */
 const busy = async (ssh: Ssh): Promise<{ all: Promise<Failure>[]; begun: () => number }> => {
   let begun = 0
   const onLine = (): void => void (begun += 1)
@@ -217,7 +217,7 @@ describe.skipIf(noSshd)('a connection', () => {
     const { target, signal } = await started('MaxSessions 100')
     const ssh = await login({ ...target, keepalive: 4 })
     const { all, begun } = await busy(ssh)
-    // alive and silent for longer than that is no reason to give it up
+    // a connection that is silent for longer, but alive, is not given up
     await pause(5)
     expect(begun()).toBe(8)
     signal('SIGSTOP')
@@ -353,7 +353,7 @@ describe.skipIf(noSshd)('waiting for SSH', () => {
     open.push(ssh)
     return ssh
   }
-  /** Accepts at once, as QEMU's user network does; `onward` says what becomes of a connection. */
+  /** Accepts at once, as QEMU's user network does; `onward` decides what happens to a connection. */
   const inFront = async (
     onward: (nth: number, socket: Socket, pass: () => void) => void,
   ): Promise<{ port: number; count: () => number }> => {
@@ -411,7 +411,7 @@ describe.skipIf(noSshd)('waiting for SSH', () => {
     const { port, count } = await inFront((_, socket) => socket.resetAndDestroy())
     const thrown = await failure(wait({ port, limit: 2 }))
     expect(thrown.message).toContain('closed the connection before the login')
-    // the first at 0 s, the others 0.4 s apart
+    // the first attempt at 0 s, the others 0.4 s apart
     expect(count()).toBeGreaterThan(1)
     expect(count()).toBeLessThanOrEqual(6)
   })
@@ -497,7 +497,7 @@ describe.skipIf(noSshd)('waiting for SSH', () => {
     expect((await failure(never)).message).toMatch(
       /limit of 4 s: Command `echo why >&2; false` on `sorrow` exited with 1$/,
     )
-    // of listeners, as when each of many tries leaves one
+    // no warning about leaked listeners, as if each of many tries left one
     expect(warned).toEqual([])
   })
 

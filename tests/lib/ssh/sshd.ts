@@ -14,23 +14,22 @@ import { join } from 'node:path'
 import { waitFor } from '../../../lib/retry.ts'
 import type { SshTarget } from '../../../lib/ssh/ssh.ts'
 
-/** Why no sshd can be started here, or undefined. */
+/** Why sshd cannot be started here, or undefined. */
 export const noSshd = existsSync('/usr/sbin/sshd') ? undefined : 'openssh-server is not installed'
 
 export interface Sshd {
   dir: string
   target: SshTarget
   start: () => Promise<void>
-  /** Signals sshd and all that it started. */
+  /** Signals sshd and all processes that it started. */
   signal: (name: NodeJS.Signals) => void
   /** Ends them all and removes the directory. */
   stop: () => Promise<void>
 }
 
 /**
- * A real sshd on a free port of 127.0.0.1, not started yet, with a host key of its own and one
- * authorized key. Sessions have its directory for their home: what a user's own shell runs as it starts takes its time,
- * and is not to be killed in the middle of it.
+ * A real sshd on a free port of 127.0.0.1, not started yet, with its own host key and one authorized key. Its directory
+ * is the home of sessions, because the start-up files of a user's own shell take time and must not be killed half-way.
  * @param settings lines of sshd_config
  */
 export async function makeSshd(settings: string[] = [], hostKeyType = 'ed25519'): Promise<Sshd> {
@@ -51,7 +50,7 @@ export async function makeSshd(settings: string[] = [], hostKeyType = 'ed25519')
     SetEnv HOME=${dir}
   `
   writeFileSync(config!, [lines, ...settings, ''].join('\n'))
-  // sshd wants this directory when root starts it, and where no service ever ran there is none
+  // sshd needs this directory when root starts it; it is missing if the service never ran
   const run = '/run/sshd'
   const makeRun = userInfo().uid === 0 && !existsSync(run)
   let child: ChildProcess | undefined
@@ -101,7 +100,7 @@ export const listens = (port: number): Promise<boolean> =>
     socket.on('connect', () => socket.destroy())
   })
 
-/** A process and all its descendants, the living ones. */
+/** A process and all its living descendants. */
 function below(root: number | undefined): number[] {
   const parents = new Map(pids().map((pid) => [pid, parentOf(pid)]))
   const found = parents.get(root ?? 0) === undefined ? [] : [root!]
@@ -111,7 +110,7 @@ function below(root: number | undefined): number[] {
   return found
 }
 
-/** Commands outlive their sshd; sshd puts its address into their environment. */
+/** The sessions of an sshd, which outlive it; sshd puts its address into their environment. */
 const sessionsOn = (port: number): number[] =>
   pids().filter(
     (pid) =>

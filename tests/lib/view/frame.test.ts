@@ -100,7 +100,7 @@ test('of VMs that share what is to come each shows what it has taken, and none w
     'torment (copy 1): 0 ended',
     '  > e 5 s of about 45 s',
     'to come: 10',
-    // 400 s to come and 80 s at work, on four VMs
+    // 400 s to come and 80 s running, on four VMs
     '2 of 15, 1 failed, 10 min, about 2 min left',
   ])
 })
@@ -157,7 +157,7 @@ test('a tree that has room for all of its steps has them in their order', () => 
     '    SSH: 3 s of at most 60 s',
     '    wait',
   ])
-  // what is to come goes first, then what was left by steps, then the oldest step that is done
+  // steps to come are dropped first, then the outcomes of steps, then the oldest step that is done
   expect(frame([lane], { ...options, folded: false, rows: 5 })).toEqual([
     'sorrow',
     '  - disk',

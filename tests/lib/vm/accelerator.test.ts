@@ -9,7 +9,7 @@ test.each([
   ['QEMU emulator version 8.0.5', 1],
   ['QEMU emulator version 8.1.0', 2],
   ['QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2)', 2],
-  // whatever it is, it is no old one
+  // an unknown version counts as a new one
   ['', 2],
 ])('%s emulates %d CPUs', (said, cpus) => {
   expect(emulatedCpus(said)).toBe(cpus)

@@ -33,7 +33,7 @@ beforeAll(async () => {
   writeFileSync(join(dir, 'large'), 'a binary cache\n'.repeat(20_000))
   const add = ['--store', store, ...own, '--add', join(dir, 'large')]
   path = (await run('nix-store', add)).stdout.trim()
-  // beside what is valid there may be what is left of a build
+  // beside valid paths a store may hold the rest of a build
   writeFileSync(join(store, `nix/store/${'a'.repeat(32)}-left`), '')
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
@@ -53,7 +53,7 @@ function serve(fault?: string): void {
   if (fault !== undefined && fault !== 'gone') writeFileSync(join(dir, 'cache/fault'), fault)
 }
 
-/** Copies the path by nix into a store of its own. */
+/** Copies the path with nix into a new store. */
 async function copy(): Promise<{ said: string; verified: string; arrived: boolean }> {
   const to = mkdtempSync(join(dir, 'to-'))
   const options = ['--option', 'build-users-group', '', '--option', 'download-attempts', '2']

@@ -39,7 +39,7 @@ const host: Host = {
 }
 const checks = checksOf(host)
 
-/** The verdict on one check, given the text that the guest answers. */
+/** The verdict on one check, given the guest's answer. */
 const verdict = (name: string, text: string, code = 0) => {
   const index = checks.findIndex((check) => check.name === name)
   return judge(checks, { [`p${index}`]: { code, text } })[index]!

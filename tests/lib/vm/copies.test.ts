@@ -47,7 +47,7 @@ afterEach(() => {
   vi.unstubAllEnvs()
 })
 
-/** What copies share, which none of them may write. */
+/** Hashes of the files that copies share and none may write. */
 const hashesIn = (of: string): string[] =>
   ['disk.qcow2', 'vars.qcow2', 'memory', 'devices'].map((name) =>
     createHash('sha256')
@@ -55,7 +55,7 @@ const hashesIn = (of: string): string[] =>
       .digest('hex'),
   )
 
-/** A process that is found as a VM's QEMU is, and that ignores what asks it to end. */
+/** A process that is found like a VM's QEMU and ignores SIGTERM. */
 async function likeQemu(uuid: string): Promise<ChildProcess> {
   const script = 'trap "" TERM; echo up; while :; do sleep 0.1; done'
   const child = spawn('/bin/sh', ['-c', script, uuid], {
@@ -67,7 +67,7 @@ async function likeQemu(uuid: string): Promise<ChildProcess> {
   return child
 }
 
-/** A VM of the lab at hand, with its process. */
+/** A VM of the current lab, with its process. */
 async function running(host: string): Promise<{ vm: Vm; child: ChildProcess }> {
   const vm: Vm = {
     ...{ host, uuid: newUuid(), slot: 1, guest: 'debian', port: 2222, memory: 2 ** 30, cpus: 2 },
@@ -124,7 +124,7 @@ await reserveCopies(2); console.log('held'); setInterval(() => {}, 1000)`
   const left = await Promise.all(homes.map((home) => inLab(home, () => running('sorrow'))))
   const sockets = homes.map((home) => inLab(home, runtimeDir))
   expect(sockets.every((path) => existsSync(path))).toBe(true)
-  // a run that is alive has them in hand
+  // a run that is alive still holds them
   expect(await removeAbandoned()).toEqual([])
   child.kill('SIGKILL')
   await once(child, 'exit')
@@ -138,7 +138,7 @@ await reserveCopies(2); console.log('held'); setInterval(() => {}, 1000)`
 
 test('so are its sockets where the shell that began the run has put them', async () => {
   const [copy] = await reserveCopies(1)
-  // a longer path would not be taken, as the lab's sockets would not fit below it
+  // a longer path would not be used, because the lab's sockets would not fit below it
   const elsewhere = mkdtempSync(join(dir, 'e-'))
   vi.stubEnv('XDG_RUNTIME_DIR', elsewhere)
   await inLab(copy!.home, async () => {
@@ -168,7 +168,7 @@ test('copies begin at the snapshot as often as they want to, and change nothing 
   execFileSync('ssh-keygen', ['-q', '-t', 'ed25519', '-N', '', '-f', f.hostKey])
   writeFileSync(f.credential, 'who it is')
   await ensureLabKey()
-  // a mark in its memory, which nothing but a snapshot brings into a copy's
+  // a mark in its memory, which only a snapshot brings into a copy's memory
   const mark = join(dir, 'mark')
   writeFileSync(mark, Buffer.alloc(8, 0x5a))
   const marked = ['-device', `loader,file=${mark},addr=0x2000000,force-raw=on`]
@@ -201,7 +201,7 @@ test('copies begin at the snapshot as often as they want to, and change nothing 
   const held = await reserveCopies(2)
   const homes = held.map(({ home }) => home)
   const mold = moldOf(homes[0]!)
-  /** Runs work in a copy with a VM of its own, and the arguments of its QEMU. */
+  /** Runs work in a copy, with the copy's own VM and QEMU arguments. */
   const asCopy = <T>(home: string, work: (copy: Vm, own: string[]) => Promise<T>): Promise<T> =>
     inLab(home, async () => {
       const copy = { ...vm, uuid: newUuid() }
@@ -237,7 +237,7 @@ test('copies begin at the snapshot as often as they want to, and change nothing 
         expect(await remembers(made)).toBe(true)
         await write(made, '0x44')
         await saveSnapshot(made, 'lab-two', 30)
-        // its firmware begins anew, and writes in its memory
+        // its firmware restarts, and writes in its memory
         await withMonitor(made, (monitor) => monitor.execute('system_reset'))
         await write(made, '0x55')
         await loadSnapshot(made, 'lab-two', own, 30)
@@ -246,7 +246,7 @@ test('copies begin at the snapshot as often as they want to, and change nothing 
         expect(await snapshotsOf(made)).toEqual([])
         expect(await remembers(made)).toBe(true)
         expect(statSync(files('box').disk).blocks * 512).toBeLessThan(2 ** 20)
-        // one that is off, and one whose QEMU was killed
+        // a VM that is off, and one whose QEMU was killed
         process.kill(qemuOf(made)!.pid, 'SIGKILL')
         await loadSnapshot(made, 'lab-one', own, 30)
         const { pid: last } = qemuOf(made)!

@@ -3,7 +3,7 @@ import { readGeneration } from '../../../lib/vm/generation.ts'
 
 const [here, other] = ['/nix/store/a-nixos-system', '/nix/store/b-nixos-system']
 
-/** What a guest prints, a line each. */
+/** The lines that a guest prints. */
 const printed = (
   more: Partial<Record<'golden' | 'trial' | 'armedIn' | 'deployed' | 'revision', string>>,
   ...numbers: number[]

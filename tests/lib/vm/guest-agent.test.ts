@@ -38,7 +38,7 @@ describe.skipIf(noAgent)('a guest agent', () => {
   const start = async (): Promise<void> => {
     const argv = ['-m', 'unix-listen', '-p', path, '-t', dir, '-f', join(dir, 'pid')]
     daemon = spawn('qemu-ga', [...argv, '-l', join(dir, 'log')], { stdio: 'ignore' })
-    // the socket is there a moment before anybody listens on it
+    // the socket exists a moment before qemu-ga listens on it
     await waitFor('qemu-ga to answer', 20, () => reachable(path, 5), { every: 0.02 })
   }
   const meet = async (): Promise<GuestAgent> => (agent = await guestAgent(path, { name: 'sorrow' }))

@@ -72,7 +72,7 @@ test('a key for tailscale comes with the identity of a VM whose uplink is open, 
     const other = qemuArgs(closed, 'tcg', { code: '/code', vars: '/vars' }).join(' ')
     expect(other).toContain('user,id=uplink,net=10.0.3.0/24,restrict=on,')
     expect(other).not.toContain('open-uplink')
-    // the way in stays what it is
+    // the management network stays the same
     for (const each of [argv, other]) expect(each).toContain('user,id=mgmt,restrict=on,')
   } finally {
     delete process.env['LAB_TAILSCALE_AUTHKEY']

@@ -41,7 +41,7 @@ describe.skipIf(noQemu)('a monitor', () => {
     qemu = spawn('qemu-system-x86_64', [...argv, '-qmp', `unix:${path},server=on,wait=off`], {
       stdio: ['ignore', 'ignore', 'inherit'],
     })
-    // the socket is there a moment before QEMU listens on it
+    // the socket exists a moment before QEMU listens on it
     events = []
     const told = (event: QmpEvent): unknown => events.push(event)
     client = await waitFor('QEMU to answer', 20, () => qmp(path, { told }), { every: 0.02 })
@@ -98,7 +98,7 @@ describe.skipIf(noQemu)('a monitor', () => {
 
   test('killed in mid-command, it fails what waits and what comes later', async () => {
     await start()
-    // one that is stopped does not answer
+    // a stopped QEMU does not answer
     qemu.kill('SIGSTOP')
     const asked = failure(client.execute('query-status'))
     qemu.kill('SIGKILL')
@@ -113,7 +113,7 @@ describe.skipIf(noQemu)('a monitor', () => {
     const thrown = await failure(client.execute('query-status', {}, 0.2))
     expect(thrown.message).toBe('QEMU did not answer `query-status` within 0.2 s')
     qemu.kill('SIGCONT')
-    // the late answer is not taken for another command's
+    // the late answer is not mistaken for the answer to another command
     expect(await client.execute('query-name')).toEqual({})
   })
 
@@ -178,7 +178,7 @@ describe('no monitor', () => {
     const refused = await failure(qmp(long))
     expect(refused.message).toContain('the path has 105 bytes')
     expect(refused.detail.hint).toContain('XDG_RUNTIME_DIR')
-    // 103 bytes are taken: the reason is another one
+    // 103 bytes are accepted, so the reason is another one
     expect((await failure(qmp(long.slice(0, 103)))).message).toContain('no such socket')
 
     const server = createServer((socket) => socket.on('error', () => {}).write('hello\n'))

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest'
 import { queriesRemoved, withoutQueries } from '../../../lib/vm/queries.ts'
 
-/** As systemd 262 sends them when it starts a getty on a serial line, up to what stays. */
+/** The queries that systemd 262 sends when it starts a getty on a serial line, up to the text that is kept. */
 const getty =
   '\u001b[!p\u001b]104\u001b\\\u001b[0m\u001b[?7h\u001b[1G\u001b[0J\u001b7\u001b[32766;32766H\u001b[6n\u001b8\u001bP+q6E616D65\u001b\\\r\n'
 const gettyShown =

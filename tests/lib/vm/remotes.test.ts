@@ -77,7 +77,7 @@ test('a submodule that was not fetched stays in what is published of the files o
   writeFileSync(join(flake, 'flake.nix'), '{ a = 1; }')
   await send({ dirty: true })
   expect(git(configRemote(), 'ls-tree', 'main', 'part')).toContain(other)
-  // one whose directory was deleted is gone, as git has it
+  // a submodule whose directory was deleted is gone, as in git
   rmSync(join(flake, 'part'), { recursive: true })
   await send({ dirty: true })
   expect(git(configRemote(), 'ls-tree', 'main', 'part')).toBe('')
@@ -185,7 +185,7 @@ test('files and commits in turn are one history, which no guest takes for a rewr
     const { commit: now, moved } = await send({ dirty: how === 'dirty' })
     expect([step, follows(before)]).toEqual([step, true])
     expect(git(configRemote(), 'show', 'main:flake.nix')).toBe(text)
-    // what is committed as it was published needs nothing new in the files
+    // a commit of what was already published changes no files
     if (step !== 'commit 6') expect([step, moved]).toEqual([step, true])
     before = now
   }
@@ -217,7 +217,7 @@ test('what somebody pushed to the remote is not lost', async () => {
   commit('flake.nix', '2')
   await expect(send()).rejects.toMatchObject({ message: expect.stringContaining('Cannot publish') })
   expect(git(configRemote(), 'show', 'main:theirs')).toBe('x')
-  // once it is merged here, it goes on
+  // once it is merged here, publishing works again
   const own = ['-c', 'user.name=a', '-c', 'user.email=a@b']
   git(flake, ...own, 'pull', '-q', '--no-rebase', '--no-edit', there, 'main')
   expect(await send()).toMatchObject({ moved: true })
@@ -233,7 +233,7 @@ test('a shallow clone is published whole, without a history that nobody could cl
   await send()
   expect(readFileSync(join(clone(), 'flake.nix'), 'utf8')).toBe('2')
   expect(git(configRemote(), 'rev-parse', '--is-shallow-repository')).toBe('false')
-  // what is not committed stays here all the same
+  // uncommitted changes stay here nevertheless
   writeFileSync(join(flake, 'flake.nix'), '3')
   expect(await send()).toMatchObject({ moved: false, what: 'the files as they were committed' })
   await send({ dirty: true })

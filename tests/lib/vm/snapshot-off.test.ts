@@ -23,7 +23,7 @@ afterEach(() => {
   rmSync(home, { recursive: true })
 })
 
-/** Runs a command of qemu-io on both disks of the VM: whether it succeeds on both. */
+/** Runs a qemu-io command on both disks of the VM. @returns whether it succeeds on both */
 const io = (command: string): boolean =>
   [files(vm.host).disk, files(vm.host).vars].every(
     (image) => spawnSync('qemu-io', ['-f', 'qcow2', '-c', command, image]).status === 0,

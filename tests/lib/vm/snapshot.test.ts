@@ -21,7 +21,7 @@ import {
 import { files, qemuOf, type Vm } from '../../../lib/vm/vm.ts'
 import { makeBox } from '../../box.ts'
 
-/** A real QEMU with both disks and no guest: what a snapshot takes and brings back is seen on the disk. */
+/** A real QEMU with both disks and no guest: the disk shows what a snapshot saves and restores. */
 let home: string
 let vm: Vm
 let argv: string[]
@@ -46,7 +46,7 @@ const write = (byte: string): Promise<unknown> =>
     }
   })
 
-/** Ends QEMU and looks: while it runs, what the images hold is its own affair. */
+/** Ends QEMU and reads the disk: while QEMU runs, its images may be incomplete. */
 async function holds(byte: string): Promise<boolean> {
   await off()
   const read = ['-r', '-f', 'qcow2', '-c', `read -P ${byte} 0 64k`]
@@ -105,7 +105,7 @@ test('a snapshot that is not there is no reason to cut the power of a VM that ru
   expect(qemuOf(vm)?.pid).toBe(pid)
   await end(qemuOf(vm)!)
   await expect(loadSnapshot(vm, 'lab-none', argv, 30)).rejects.toThrow('has no snapshot')
-  // one that was started for it alone does not go on to boot
+  // a QEMU that was started only for the load does not go on to boot
   expect(qemuOf(vm)).toBeUndefined()
 })
 
@@ -122,7 +122,7 @@ test('kill -9 in the middle of a save leaves whole disks, no snapshot of that na
   const { disk, vars } = files('box')
   const memory = join(home, 'memory')
   writeFileSync(memory, randomBytes(40 * 2 ** 20))
-  // memory that is not empty, on a disk so slow that the save takes ten seconds
+  // memory that is not empty, and a disk so slow that the save takes ten seconds
   const slow = [
     ...['-object', 'throttle-group,id=slow,x-bps-write=4194304', '-device'],
     `loader,file=${memory},addr=0x1000000,force-raw=on`,
@@ -144,7 +144,7 @@ test('kill -9 in the middle of a save leaves whole disks, no snapshot of that na
   await gone(qemu, 5)
   expect(await snapshotsOf(vm)).toEqual([])
   for (const image of [disk, vars]) {
-    // 3 says that clusters are leaked, which harms nothing
+    // 3 means leaked clusters, which do no harm
     expect([0, 3]).toContain(spawnSync('qemu-img', ['check', '-q', image]).status)
   }
   await startQemu(vm, argv)
@@ -164,7 +164,7 @@ test('what a task leaves that is killed before it has loaded one stands still, a
 test('a QEMU that cannot be recorded is not left to stand still, and no second one is tried', async () => {
   await startQemu(vm, argv)
   await saveSnapshot(vm, 'lab-one', 30)
-  // the record has more bytes than that
+  // the record is larger than this limit
   const most = (bytes: string): string[] => [`--fsize=${bytes}:`, '--pid', String(process.pid)]
   execFileSync('prlimit', most('64'))
   try {

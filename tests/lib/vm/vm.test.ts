@@ -138,7 +138,7 @@ test('slots are promised to the two hosts of the plan and never given twice', as
   expect((await make('torment')).slot).toBe(2)
   expect((await make('sorrow')).slot).toBe(1)
   expect((await make('dread')).slot).toBe(4)
-  // also where several are made at once, as from a flake of new hosts
+  // also if several are made at once, as from a flake of new hosts
   const made = ['web', 'mail', 'git'].map(async (host) => {
     const held = await lockVm(host, 'make')
     const vm = await recordVm(host, (slot) => ({ ...theVm('dread'), host, uuid: newUuid(), slot }))
