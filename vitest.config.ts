@@ -1,5 +1,5 @@
 import { defineConfig } from 'vitest/config'
-import { filesOfOthers } from './tests/thirds.ts'
+import { filesOfOthers } from './tests/parts.ts'
 
 const shared = { environment: 'node' as const, testTimeout: 60_000, hookTimeout: 60_000 }
 const others = filesOfOthers(process.env['LAB_TEST_COMMIT'] ?? '')

@@ -1,5 +1,5 @@
 /**
- * `npm test`: installs what the tests lack, runs every test, and then looks for what they left
+ * `npm test`: installs what the tests lack, runs them (of the slow ones a quarter, see parts.ts), and then looks for what they left
  * behind. The whole suite has its own TMPDIR, so that a file left there, and a process that still
  * has it in its environment, is known to come from the suite.
  */
@@ -10,7 +10,7 @@ import { install, packages, present } from '../lib/packages.ts'
 import { run } from '../lib/run.ts'
 import { sweepScratch } from '../lib/scratch.ts'
 import { project } from '../lib/settings.ts'
-import { filesOfOthers } from './thirds.ts'
+import { filesOfOthers } from './parts.ts'
 
 const missing = packages().filter((one) => !present(one))
 if (missing.length > 0) {
@@ -31,7 +31,7 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal
 
 const { parseCLI, startVitest } = await import('vitest/node')
 const { filter, options } = parseCLI(['vitest', 'run', ...process.argv.slice(2)])
-const commit = await commitOfThird()
+const commit = await commitOfPart()
 process.env['LAB_TEST_COMMIT'] = commit
 const vitest = await startVitest('test', filter, { ...options, run: true, watch: false })
 const counts = { passed: 0, failed: 0, skipped: 0 }
@@ -69,17 +69,17 @@ counts.failed += left.length
 const ofOthers = filesOfOthers(commit)
 counts.skipped += ofOthers.length
 for (const file of ofOthers) {
-  console.log(`skipped: ${file}: in a third of the slow tests that other commits take`)
+  console.log(`skipped: ${file}: other commits run it, as each runs a quarter of the slow tests`)
 }
-if (ofOthers.length > 0) console.log('LAB_TEST_ALL=1 npm test takes all three')
+if (ofOthers.length > 0) console.log('LAB_TEST_ALL=1 npm test runs all')
 console.log(`${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped`)
 process.exit(counts.failed > 0 || counts.passed === 0 ? 1 : 0)
 
-/** The commit whose third of the slow tests runs; empty if all run, or those that were named. */
-async function commitOfThird(): Promise<string> {
+/** The commit whose part of the slow tests runs; empty if all run, or those that were named. */
+async function commitOfPart(): Promise<string> {
   if (filter.length > 0 || options.project || process.env['LAB_TEST_ALL']) return ''
   const { stdout } = await run('git', ['rev-parse', 'HEAD'], { cwd: project, allow: [128] })
-  // a copy without git always runs the same third
+  // a copy without git always runs the same part
   return process.env['LAB_TEST_COMMIT'] || stdout.trim() || 'none'
 }
 

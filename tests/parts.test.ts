@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import { project } from '../lib/settings.ts'
-import { filesOfOthers } from './thirds.ts'
+import { filesOfOthers } from './parts.ts'
 
 const commits = Array.from({ length: 64 }, (_, index) => `commit ${index}`)
 
@@ -11,9 +11,9 @@ test('each file that is left out for one commit is there, and runs for another',
   const files = [...new Set(left.flat())]
   expect(files.filter((file) => !existsSync(join(project, file)))).toEqual([])
   for (const file of files) expect(left.some((some) => !some.includes(file))).toBe(true)
-  // every third occurs, and each file is in exactly one
+  // every part occurs, and each file is in exactly one
   const each = [...new Set(left.map((some) => some.join()))].map((some) => some.split(','))
-  expect(each).toHaveLength(3)
+  expect(each).toHaveLength(4)
   for (const file of files) expect(each.filter((some) => !some.includes(file))).toHaveLength(1)
 })
 
