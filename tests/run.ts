@@ -1,7 +1,7 @@
 /**
- * `npm test`: installs what the tests lack, runs them (of the slow ones a quarter, see parts.ts), and then looks for what they left
- * behind. The whole suite has its own TMPDIR, so that a file left there, and a process that still
- * has it in its environment, is known to come from the suite.
+ * `npm test`: installs what the tests lack, runs them (of the slow ones a quarter, see parts.ts), and
+ * then looks for what they left behind. The whole suite has its own TMPDIR, so that a file left there,
+ * and a process that still has it in its environment, is known to come from the suite.
  */
 import { chmodSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
