@@ -48,7 +48,7 @@ export class OtherHostKey extends Failure {}
 /** The other side closed the connection before the login. */
 class HungUp extends Failure {}
 
-/** Seconds for which `connect` retries: OpenSSH from 9.8 on refuses a client for 15 s after too many failed connections. */
+/** Seconds for which `connect` retries: OpenSSH from 9.8 on refuses a client for 15 s after too many failed logins. */
 const hangUpLimit = 20
 
 /**
@@ -191,7 +191,7 @@ interface Prepared {
   pinned: { key: Buffer; algorithms: ServerHostKeyAlgorithm[] }
 }
 
-/** Does everything that can fail before the socket is opened, because an await while it has no listeners would lose its events. */
+/** Does all that can fail before a socket is opened: an await while it has no listeners could miss its events. */
 async function prepare(target: SshTarget): Promise<Prepared> {
   const [, type, base64] = /^\s*([\w@.-]+)\s+([A-Za-z0-9+/]+=*)/.exec(target.hostKey) ?? []
   const key = Buffer.from(base64 ?? '', 'base64')
