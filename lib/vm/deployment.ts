@@ -266,7 +266,7 @@ async function start(vm: Vm, ground: Ground): Promise<void> {
   }
 }
 
-/** The VM with the requested memory and CPUs. @throws Failure when its disk, or the image below it, is damaged or gone */
+/** The VM with the requested memory and CPUs. @throws Failure when its disk or the image below is damaged or gone */
 async function checkedVm(c: Deployment): Promise<Vm> {
   const there = theVm(c.host)
   const vm = { ...there, ...c.size, disk: there.disk, openUplink: c.openUplink }

@@ -59,7 +59,7 @@ export function kernelFailure(
   return { how: 'oopsed', what: place ? `${line}, in ${place}` : line, lines: near }
 }
 
-/** A log from a byte on, at most its last MiB; from its beginning when the file is shorter than `from`, so was replaced. */
+/** A log from a byte on, at most its last MiB; from its beginning when it is shorter than that, so was replaced. */
 function lastPart(path: string, from: number): { text: string; from: number } {
   if (!existsSync(path)) return { text: '', from: 0 }
   const fd = openSync(path, 'r')

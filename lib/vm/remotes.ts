@@ -150,7 +150,7 @@ async function publishTo(
   return move(await commit([tip, head], asIs ? 'Merge what was committed' : named), what)
 }
 
-/** Whether the directory is the top of a git work tree, a part of one, or neither. @throws Failure with git's message */
+/** Whether a directory is the top of a git work tree, a part of one, or neither. @throws Failure with git's message */
 async function workTree(source: string): Promise<'top' | 'part' | 'none'> {
   const { stdout, stderr, code } = await run('git', ['-C', source, 'rev-parse', '--show-prefix'], {
     allow: [128],
@@ -174,7 +174,7 @@ async function takeHead(at: Git, source: string): Promise<string | undefined> {
   return head
 }
 
-/** Copies the committed files of the source's HEAD without its history. @returns the tree; undefined before its first commit */
+/** Copies the files of the source's HEAD, without history. @returns the tree; undefined before its first commit */
 async function takeTree(at: Git, source: string): Promise<string | undefined> {
   const ask = ['-C', source, 'rev-parse', '--quiet', '--verify', 'HEAD^{tree}']
   const tree = (await run('git', ask, { allow: [1, 128] })).stdout.trim()

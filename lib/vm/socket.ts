@@ -6,7 +6,7 @@ const longest = 103
 
 /**
  * Connects to a Unix socket on which a program serves one client at a time.
- * @param what the message's name for it: "QMP monitor"
+ * @param what name of the socket in messages: "QMP monitor"
  * @throws Failure when the path is too long or nobody listens
  */
 export async function openSocket(path: string, what: string): Promise<Socket> {
@@ -26,7 +26,7 @@ export async function openSocket(path: string, what: string): Promise<Socket> {
       reject(new Failure(`Cannot connect to the ${what} at \`${path}\`: ${why}`))
     })
   })
-  // QEMU's end is an ECONNRESET here; `close` always follows
+  // when QEMU ends this gets an ECONNRESET; `close` always follows, and is what callers handle
   socket.on('error', () => {})
   return socket
 }

@@ -189,7 +189,7 @@ export function isRunning(host: string): boolean {
 export const hasDisk = (host: string): boolean =>
   readVm(host) !== undefined && existsSync(files(host).disk) && existsSync(files(host).vars)
 
-/** The keepers of a VM: none, one, or for a moment two. Compares with this program's name, as some distributions call it `node-22`. */
+/** The keepers of a VM: none, one, or for a moment two. Some distributions call the program `node-22`. */
 export const keepersOf = (vm: WhichVm): Identity[] =>
   processesOf(vm.uuid).filter((found) => found.program === basename(process.execPath))
 
