@@ -46,7 +46,9 @@ export async function before(fault: Omit<Place, 'peer'> & Partial<Fault>): Promi
       )
     }
     if (fault.kind === 'dns' && !(await nameIsFound(guest))) {
-      throw new Failure(`Cannot inject a dns fault into \`${fault.host}\`: names do not resolve even now`)
+      throw new Failure(
+        `Cannot inject a dns fault into \`${fault.host}\`: names do not resolve even now`,
+      )
     }
     return roundTrip(seen.times)
   })

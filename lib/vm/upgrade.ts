@@ -9,7 +9,7 @@ export interface Ended extends Booted {
   /** The upgrade agent's outcome, such as `upgraded`; systemd's result of the unit where the agent reports none. */
   outcome: string
   reason: string
-  /** Whether it succeeded: the outcome is `upgraded` or `up-to-date`, or, without one, the unit's result is `success`. */
+  /** Whether it succeeded: the outcome is `upgraded` or `up-to-date`; without one, the unit's result is `success`. */
   held: boolean
 }
 
@@ -54,8 +54,8 @@ export async function upgradeNow(
   const { upgrade, units } = await labSettings()
   if (upgrade.kind === 'comin') {
     throw usage(
-      'Cannot start an upgrade by comin: it asks remotes of its own, which a VM does not reach',
-      'just gitops-test gives it the remote of the lab',
+      'Cannot start an upgrade by comin: it polls its own remotes, which a VM does not reach',
+      'just gitops-test makes it poll the remote of the lab',
     )
   }
   const unit = `${units.upgrade}.service`
@@ -80,7 +80,7 @@ export async function upgradeNow(
   const { stdout } = await root.exec(script, {
     timeout: limit,
     onLine,
-    hint: `lab.toml names the unit that upgrades a host, \`${unit}\` now`,
+    hint: `lab.toml names the unit that upgrades a host; it is now \`${unit}\``,
   })
   const [, found = '', status = ''] = stdout.split(`${separator}\n`)
   const [result = '', ...boot] = found.split('\n')
@@ -118,7 +118,7 @@ function goldenOf(boot: { golden: string; trial: string } | undefined, toplevel:
   return boot.trial === toplevel ? 'on trial at the next boot' : 'not golden'
 }
 
-// oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- like JSON.parse, it trusts the caller for the type
+// oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- the caller names the type, as with JSON.parse
 function parse<T>(text: string): T | undefined {
   try {
     return text.trim() ? (JSON.parse(text) as T) : undefined

@@ -85,9 +85,12 @@ function keptUplink(host: string, open: boolean): string[] {
 /** @throws Failure when the existing VM was made as the other kind of guest, or with another kind of disk */
 export function sameGuest({ host, fresh, ground, disko }: Deployment): void {
   if (hasDisk(host) && !fresh && disko && !readVm(host)!.disko) {
-    throw new Failure(`Cannot give \`${host}\` the disk of its disko: it has one of the lab's`, {
-      hint: '--fresh makes a new disk',
-    })
+    throw new Failure(
+      `Cannot give \`${host}\` a disk made by its disko: it has one made by the lab`,
+      {
+        hint: '--fresh makes a new disk',
+      },
+    )
   }
   const made = hasDisk(host) && !fresh ? readVm(host)!.guest : ground.guest.kind
   if (made === ground.guest.kind) return
