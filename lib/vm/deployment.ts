@@ -184,7 +184,7 @@ const steps: Step<Deployment>[] = [
     would: ({ host }) => [`log in to ${host} with the lab's key and the pinned host key`],
     run: async (c, say) => {
       ensureKeeper(theVm(c.host))
-      if (!c.started && (await goOn(theVm(c.host)))) say('it stood still, and goes on')
+      if (!c.started && (await goOn(theVm(c.host)))) say('it was paused, and now continues')
       const ssh = await waitForGuest(
         theVm(c.host),
         c.started,
@@ -206,7 +206,7 @@ const steps: Step<Deployment>[] = [
       return 'it has its clones'
     },
     would: ({ host }) => [
-      `make ${labRemotes()}, the lab's own remotes, unless they are there`,
+      `make ${labRemotes()}, the lab's own remotes, unless they exist`,
       `clone them in ${host}: the flake where it upgrades from, the dotfiles where chezmoi looks`,
     ],
     run: async (c, say) => {
@@ -223,7 +223,7 @@ const steps: Step<Deployment>[] = [
   {
     title: 'settle',
     skip: ({ host, fresh }) =>
-      !fresh && readVm(host)?.settled === true && 'its disk holds all that was written',
+      !fresh && readVm(host)?.settled === true && 'everything is on its disk already',
     would: ({ host }) => [
       `wait until the first boot of ${host} is over and its services answer`,
       'sync',

@@ -7,7 +7,7 @@ const longest = 103
 /**
  * Connects to a Unix socket on which a program serves one client at a time.
  * @param what name of the socket in messages: "QMP monitor"
- * @throws Failure when the path is too long or nobody listens
+ * @throws Failure when the path is too long or nothing listens
  */
 export async function openSocket(path: string, what: string): Promise<Socket> {
   const bytes = Buffer.byteLength(path)
@@ -33,6 +33,6 @@ export async function openSocket(path: string, what: string): Promise<Socket> {
 
 const reasons: Record<string, string> = {
   ENOENT: 'there is no such socket, so its QEMU does not run',
-  ECONNREFUSED: 'nobody listens there any more',
-  EAGAIN: 'other clients wait for it already',
+  ECONNREFUSED: 'nothing listens there any more',
+  EAGAIN: 'too many clients wait for it already',
 }
