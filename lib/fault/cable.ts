@@ -2,7 +2,7 @@ import { cableIn, links, type Link } from './fault.ts'
 import { readableFaults } from './record.ts'
 import type { Qmp, QmpEvent } from '../vm/qmp.ts'
 
-/** QEMU's id of a NIC: with its link down nothing passes, and the guest sees no carrier. */
+/** QEMU's id of a NIC. While its link is down no packet passes and the guest sees no carrier. */
 const nic = (link: Link): string => `${link}-nic`
 
 export const setCable = (
@@ -12,9 +12,9 @@ export const setCable = (
 ): Promise<unknown> => monitor.execute('set_link', { name: nic(link), up })
 
 /**
- * Keeps a VM's cables as its recorded faults have them until the monitor is gone: the keeper's part
- * of a lease. What is recorded is looked at four times a second. A pulled cable is pulled again each
- * second, as a snapshot that is loaded brings its own.
+ * Plugs and unplugs a VM's cables as its recorded faults say, until the monitor connection closes:
+ * the keeper's part of a lease. Reads the record four times a second. A pulled cable is pulled again
+ * each second, because loading a snapshot restores the link state that was saved with it.
  */
 export function keepCables(
   host: string,
@@ -38,7 +38,7 @@ export function keepCables(
   const timer = setInterval(() => {
     if (busy) return
     busy = true
-    // QEMU may end at any moment; the next one is looked at anew
+    // QEMU may end at any moment; forget the last state, so that the next look sets it again
     void look()
       .catch(() => last.clear())
       .finally(() => (busy = false))

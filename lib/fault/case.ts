@@ -6,7 +6,7 @@ import type { Scene } from '../scenario/family.ts'
 import type { Machine } from '../scenario/machine.ts'
 import { note, seen, upgrades } from '../scenario/upgrade.ts'
 
-/** A fault as a case has it: on its own VMs, for as long as it takes. */
+/** A fault as a case describes it: the VMs are the case's own, and it lasts as long as the case needs. */
 export type Weather = Omit<Request, 'hosts' | 'lease'>
 
 /** What is promised of an upgrade under a fault. */
@@ -14,7 +14,7 @@ export interface Under {
   name: string
   title: string
   fault: Weather
-  /** What the upgrade, and the dotfile sync in it, come to meanwhile. */
+  /** How the upgrade, and the dotfile sync that it runs, must end during the fault. */
   upgrade: RegExp
   sync: RegExp
   hosts?: 1 | 2
@@ -23,7 +23,10 @@ export interface Under {
 const own = '.config/lab/one.conf'
 const labrc = '.labrc'
 
-/** A commit and a dotfile from afar, an edit here; then the fault, the upgrade, and the catching up. */
+/**
+ * Pushes a config commit and a dotfile commit to the remotes and edits a dotfile in each VM. Then
+ * injects the fault, upgrades, ends the fault, and checks that every VM catches up.
+ */
 export async function underFault(scene: Scene, { fault, upgrade, sync }: Under): Promise<void> {
   const { vm, vms, world, check } = scene
   const mine = fault.kind === 'partition' ? vms : [vm]
@@ -33,13 +36,13 @@ export async function underFault(scene: Scene, { fault, upgrade, sync }: Under):
   await world.dotfiles.commit({ 'dot_config/lab/one.conf': afar }, 'From afar')
   for (const each of mine) await each.user(setLine(labrc, edited(each), `of ${each.host}`))
 
-  // dotfiles are asked for only where the upgrade is to bring them
+  // dotfiles are checked only where the subject promises that an upgrade syncs them
   const dotfiles = scene.subject.promises.has('dotfiles')
   const end = await begin(scene, mine, fault)
   for (const each of mine) {
     const { outcome, phase } = await upgrades(scene, each, { outcome: upgrade })
     if (dotfiles) check(`dotfiles of ${each.host} meanwhile`, sync, said(await lastSync(each)))
-    // of a remote that makes no sense, and of nothing else
+    // an upgrade may fail only because of what the remote answered, so only while fetching
     if (outcome === 'failed' && scene.subject.status)
       check(`${each.host} failed as it fetched`, 'fetch', phase)
     if (outcome !== 'upgraded') {
@@ -73,7 +76,7 @@ export async function underFault(scene: Scene, { fault, upgrade, sync }: Under):
     )
 }
 
-/** Injects and proves a fault; what it gives heals it and proves that. */
+/** Injects a fault and proves it. @returns a function that heals it and proves that it is gone */
 export async function begin(
   { fault: announce, patience }: Scene,
   vms: Machine[],
@@ -89,7 +92,7 @@ export async function begin(
   announced.bit(holds, text)
   return async () => {
     const lines = await spend(() => Promise.all(vms.map(({ vm }) => heal(vm, [weather.link]))))
-    // a line for each link that had one: none means that it was gone before
+    // one line for each link that had a fault; no line means that the fault was gone already
     announced.healed(
       lines.every((each) => each.length === 1),
       lines.flat().join('; '),

@@ -8,8 +8,8 @@ import type { Args } from '../task.ts'
 import { qemuOf } from '../vm/vm.ts'
 
 /**
- * Runs a verb: injects and proves a fault, or heals, or lists.
- * @param options all flags of the command line; most belong to something else than this verb
+ * Runs a verb: `heal`, `list`, or a kind of fault, which is injected and proved.
+ * @param options all flags of the command line; one that this verb does not use is refused
  */
 export async function runFault(verb: string, args: Args, options: string[]): Promise<ExitCode> {
   const used = { list: ['host'], heal: ['host', 'link'] }[verb] ?? Object.keys(faultOptions)
@@ -45,7 +45,7 @@ async function printList(args: Args): Promise<ExitCode> {
   return Exit.held
 }
 
-/** Every VM is tried, whatever becomes of the others. */
+/** Tries every VM, even when healing another one fails. */
 async function healAll(args: Args): Promise<ExitCode> {
   const which = args['link'] === undefined ? links : links.filter((link) => link === args['link'])
   if (which.length === 0) throw usage(`Cannot heal \`${args['link']}\``, links.join(' or '))

@@ -1,49 +1,48 @@
-/** The NICs that can be faulted. mgmt never is: it is how the lab stays in command. */
+/** The NICs that can be faulted. mgmt never is: the lab controls its VMs over it. */
 export const links = ['uplink', 'lan'] as const
 export type Link = (typeof links)[number]
 
-/** Which way the fault lies, as the VM sees it. */
+/** The direction of the packets that a fault affects, as the VM sees it. */
 export const directions = ['out', 'in', 'both'] as const
 export type Direction = (typeof directions)[number]
 
 export interface KindOf {
   describe: string
-  /** What its number is, and the least and most that can be proved by measuring. */
+  /** The option that gives its number, with the least and most that measuring can prove. */
   unit?: { option: 'ms' | 'percent' | 'kbit'; symbol: string; least: number; most: number }
-  /** Links it makes sense on; both without. */
+  /** The only link that it makes sense on. Default: both. */
   link?: Link
-  /** Ways it can lie; without, it has none to choose. The first is the default. */
+  /** The directions that can be chosen, the default first; undefined where there is no choice. */
   directions?: readonly Direction[]
-  /** The cable is QEMU's to pull; all else is done in the guest's kernel. */
+  /** QEMU pulls the cable; every other fault is made by the guest's kernel. */
   cable?: true
 }
 
 const eitherWay = ['out', 'in', 'both'] as const
-/** The units that faults have numbers in. */
 const percent = { option: 'percent', symbol: '%', least: 1, most: 90 } as const
 const ms = { option: 'ms', symbol: 'ms', least: 20, most: 5000 } as const
 const kbit = { option: 'kbit', symbol: 'kbit/s', least: 16, most: 20_000 } as const
 
-/** Every kind of fault, and what may be asked of it. */
+/** Every kind of fault, with the options that it takes. */
 export const kinds = {
   cut: { describe: 'the cable is pulled: the guest sees no carrier', cable: true },
   flap: { describe: 'the cable is pulled and put back, again and again', cable: true },
-  delay: { describe: 'every packet comes --ms later', unit: ms, directions: eitherWay },
+  delay: { describe: 'every packet arrives --ms later', unit: ms, directions: eitherWay },
   jitter: {
-    describe: 'every packet comes between 0 and twice --ms later, so that they overtake',
+    describe: 'every packet arrives 0 to twice --ms later, so that packets overtake each other',
     unit: ms,
     directions: eitherWay,
   },
   loss: { describe: '--percent of the packets are lost', unit: percent, directions: eitherWay },
-  duplicate: { describe: '--percent come twice', unit: percent, directions: eitherWay },
-  corrupt: { describe: '--percent have a wrong bit', unit: percent, directions: eitherWay },
+  duplicate: { describe: '--percent arrive twice', unit: percent, directions: eitherWay },
+  corrupt: { describe: '--percent have one bit flipped', unit: percent, directions: eitherWay },
   rate: {
-    describe: 'no more than --kbit a second get through',
+    describe: 'at most --kbit a second get through',
     unit: kbit,
     directions: eitherWay,
   },
-  'one-way': { describe: 'nothing gets through one way', directions: ['out', 'in'] },
-  partition: { describe: 'two VMs no longer hear each other, all others do', link: 'lan' },
+  'one-way': { describe: 'nothing gets through in one direction', directions: ['out', 'in'] },
+  partition: { describe: 'two VMs cannot reach each other; both reach all others', link: 'lan' },
   dns: { describe: 'the name server does not answer; addresses still do', link: 'uplink' },
 } as const satisfies Record<string, KindOf>
 
@@ -51,7 +50,7 @@ export type Kind = keyof typeof kinds
 
 export const kindOf = (kind: Kind): KindOf => kinds[kind]
 
-/** A fault as it is asked for: of one VM, or for a partition of two. */
+/** A request for a fault, on one or more VMs; a partition needs two. */
 export interface Request {
   kind: Kind
   link: Link
@@ -66,7 +65,7 @@ export interface Request {
   lease: number
 }
 
-/** A fault that one VM has, as it is recorded. Times are in ms since the epoch. */
+/** The record of a fault on one VM. Times are in ms since the epoch. */
 export interface Fault extends Omit<Request, 'hosts' | 'lease'> {
   id: string
   host: string
@@ -74,11 +73,11 @@ export interface Fault extends Omit<Request, 'hosts' | 'lease'> {
   peer?: string
   since: number
   until: number
-  /** `wanted` until the guest has it: a task that is killed leaves no fault that is not there. */
+  /** `wanted` until the fault is in place, so that a killed task leaves no record of a fault that never was. */
   state: 'wanted' | 'active'
-  /** The QEMU that it was put in: what the guest's kernel does ends with it, a pulled cable does not. */
+  /** The QEMU it was injected into: a fault of the guest's kernel ends with that QEMU, a pulled cable does not. */
   qemu: { pid: number; start: number }
-  /** Round trip in ms before the fault, least and median, with the payload that it is measured by. */
+  /** Round trip in ms before the fault, with the same payload as the measurement of the fault. */
   before: RoundTrip
 }
 
@@ -88,8 +87,8 @@ export interface RoundTrip {
 }
 
 /**
- * Whether a recorded fault is at work: its lease runs and, unless it is the cable's, the QEMU that
- * it was put in is the one that runs.
+ * Whether a recorded fault is in effect: its lease has not ended and the QEMU that it was injected
+ * into still runs. A fault of the cable outlives that QEMU.
  */
 export function holds(
   fault: Fault,
@@ -101,7 +100,7 @@ export function holds(
   return same || kindOf(fault.kind).cable === true
 }
 
-/** Whether the cable of a link is in at this moment, by the faults that are recorded of a VM. */
+/** Whether the cable of a link should be plugged in at this moment, by a VM's recorded faults. */
 export function cableIn(faults: Fault[], link: Link, now: number): boolean {
   return !faults.some((fault) => {
     if (fault.link !== link || fault.state !== 'active') return false

@@ -30,9 +30,9 @@ import { waitFor } from '../retry.ts'
 import { qemuOf, theVm, type Vm } from '../vm/vm.ts'
 
 /**
- * Injects a fault and returns as soon as it is at work: one record for each VM. It heals itself when
- * its lease is over, whatever becomes of this task. Links are measured first, so that what is seen
- * later is the fault's doing.
+ * Injects a fault and returns one record for each VM as soon as the fault is in effect. It heals
+ * itself when its lease ends, even if this task is killed. Links are measured first, so that a later
+ * difference is due to the fault.
  * @throws Failure when a link does not work, or has a fault already
  */
 export async function inject(request: Request): Promise<Fault[]> {
@@ -41,13 +41,13 @@ export async function inject(request: Request): Promise<Fault[]> {
   return withFaults(hosts, async () => {
     const id = `f${randomBytes(4).toString('hex')}`
     const faults = await Promise.all(vms.map((vm) => prepare(id, request, vm)))
-    // a partition is measured on both sides before either has it
+    // both sides of a partition have been measured by now, before either has the fault
     await allOrNothing(faults, (fault) => put(fault, request.lease))
     return faults
   })
 }
 
-/** Whether a fault is as it was asked for, by real packets. @returns one line for each of its VMs */
+/** Measures with real packets whether a fault does what was requested, on each of its VMs. */
 export async function prove(faults: Fault[]): Promise<Proof> {
   const proof = await measure(faults)
   const over = faults.find((fault) => Date.now() >= fault.until)
@@ -58,19 +58,19 @@ export async function prove(faults: Fault[]): Promise<Proof> {
   }
 }
 
-/** What a VM has, by its record and by itself. */
+/** A fault of a VM, by its record and by the guest's own state. */
 export interface Listed {
   host: string
   link: Link
   name: string
-  /** `unrecorded` is a fault that the guest has and no record knows; `unconfirmed`: it cannot be asked. */
+  /** `unrecorded`: the guest has it, but no record does. `unconfirmed`: the guest does not answer. */
   state: 'active' | 'unrecorded' | 'unconfirmed'
   left: number
 }
 
 /**
- * The faults of a VM, each as the guest itself confirms it. A record of one that the guest no longer
- * has, as after a snapshot was loaded, is dropped.
+ * The faults of a VM, checked against the guest itself. Drops the record of a fault that the guest
+ * no longer has, as after a snapshot was loaded.
  */
 export async function list(vm: Vm): Promise<Listed[]> {
   const recorded = activeFaults(vm)
@@ -100,9 +100,9 @@ export async function list(vm: Vm): Promise<Listed[]> {
 }
 
 /**
- * Heals a VM's links whatever is recorded of them, and waits until they work as before.
- * @returns one line for each link that had a fault, or that was found to have one
- * @throws Failure when something is left; it says when that heals itself
+ * Heals a VM's links, with or without a record of a fault, and waits until they work as before.
+ * @returns one line for each link that had a fault, recorded or not
+ * @throws Failure when a link still does not work
  */
 export async function heal(vm: Vm, which: readonly Link[] = links): Promise<string[]> {
   return withFaults([vm.host], async () => {
@@ -110,7 +110,7 @@ export async function heal(vm: Vm, which: readonly Link[] = links): Promise<stri
     const mine = recorded.filter(({ link }) => which.includes(link))
     const rest = recorded.filter(({ link }) => !which.includes(link))
     if (!qemuOf(vm)) {
-      // nothing is left of what a guest's kernel did; a cable that is pulled is the record's alone
+      // faults of the guest's kernel ended with QEMU, and a pulled cable exists only in the record
       recordFaults(vm.host, rest)
       return mine.map((fault) => `${faultName(fault)}: gone with QEMU`)
     }
@@ -139,14 +139,14 @@ export async function heal(vm: Vm, which: readonly Link[] = links): Promise<stri
 }
 
 /**
- * For whoever puts a VM back to a snapshot: what its guest's kernel did is not in there, and what is
- * recorded ends with it. Costs nothing where nothing is recorded.
+ * Ends all faults of a VM that is about to be restored to a snapshot: the snapshot does not contain
+ * the rules of the guest's kernel, so the record must go too. Costs nothing where none is recorded.
  */
 export async function endFaults(vm: Vm): Promise<void> {
   if (!existsSync(faultFile(vm.host))) return
   await withFaults([vm.host], async () => {
     recordFaults(vm.host, [])
-    // one that just ends, as when its guest reboots, takes its cables with it
+    // a QEMU that is just ending, as when its guest reboots, takes its link state with it
     if (qemuOf(vm)) await plugIn(vm, links).catch(onFailure(() => {}))
   })
 }
@@ -180,11 +180,11 @@ async function prepare(id: string, request: Request, vm: Vm): Promise<Fault> {
   }
 }
 
-/** Puts a fault in; recorded as wanted before and as active after. */
+/** Injects a fault: a guest's is recorded as `wanted` before and `active` after, a cable's as `active` at once. */
 async function put(fault: Fault, lease: number): Promise<void> {
   const vm = theVm(fault.host)
   const cable = kindOf(fault.kind).cable
-  // what is over goes, and what a snapshot took away from this very link
+  // drops expired faults, and one of this link that loading a snapshot has removed
   const others = recordedFaults(vm.host).filter(
     ({ link, until }) => link !== fault.link && until > Date.now(),
   )
@@ -210,7 +210,7 @@ async function put(fault: Fault, lease: number): Promise<void> {
   }
 }
 
-/** Does the work for each side; when it fails for one, none keeps it. */
+/** Does the work for each VM; if it fails for one, removes the fault from all. */
 async function allOrNothing(faults: Fault[], work: (fault: Fault) => Promise<void>): Promise<void> {
   const done = await Promise.allSettled(faults.map(work))
   const failed = done.find((one) => one.status === 'rejected')
@@ -227,7 +227,7 @@ async function allOrNothing(faults: Fault[], work: (fault: Fault) => Promise<voi
   throw failed.reason
 }
 
-/** The keeper does the same within a moment; this is for a VM that has lost its keeper. */
+/** The keeper would do this within a moment; a VM that has lost its keeper needs it done here. */
 const plugIn = (vm: Vm, which: readonly Link[]): Promise<void> =>
   withMonitor(vm, async (monitor) => {
     for (const link of which) await setCable(monitor, link, true)

@@ -20,14 +20,14 @@ const few = '-i 0.02 -c 20'
 const lost = '-i 0.1 -c 8 -W 1'
 
 /**
- * The round trip over a link that has no fault yet, with the payload that the fault is measured by.
- * @throws Failure when the link loses packets as it is, or nobody is there to measure against
+ * The round trip over a link before its fault, with the same payload as the measurement of the fault.
+ * @throws Failure when the link already loses packets, or there is nothing to measure against
  */
 export async function before(fault: Omit<Place, 'peer'> & Partial<Fault>): Promise<RoundTrip> {
   const there = targetOf(fault)
   if (there.vm && activeFaults(there.vm).some(({ link }) => link === fault.link)) {
     throw new Failure(
-      `Cannot measure ${fault.link} of \`${fault.host}\`: \`${there.vm.host}\`, against which it is measured, has a fault of its own`,
+      `Cannot measure ${fault.link} of \`${fault.host}\`: \`${there.vm.host}\`, the VM to measure it against, has a fault itself`,
       { hint: 'tsx tasks/chaos-network.ts heal' },
     )
   }
@@ -35,24 +35,26 @@ export async function before(fault: Omit<Place, 'peer'> & Partial<Fault>): Promi
     const size = fault.kind === 'rate' ? ` -s ${payload(fault.value ?? 0)}` : ''
     const all = ({ received, sent }: Pinged): boolean => sent > 0 && received === sent
     let seen = await ping(guest, there.address, `${few}${size}`)
-    // ping waits 20 ms for the last answers, if the others came fast: a busy machine holds them back for longer
-    // now and then; a link that loses some does so again
+    // ping waits only 20 ms for the last replies if the others came fast, and a busy machine delays some
+    // for longer: try again, as a link that really loses packets will lose some again
     for (let again = 3; again > 0 && !all(seen); again--) {
       seen = await ping(guest, there.address, `${few}${size}`)
     }
     if (!all(seen)) {
       throw new Failure(
-        `Cannot inject a fault on ${fault.link} of \`${fault.host}\`: ${seen.received} of ${seen.sent} packets come back without one`,
+        `Cannot inject a fault on ${fault.link} of \`${fault.host}\`: even without one, only ${seen.received} of ${seen.sent} packets come back`,
       )
     }
     if (fault.kind === 'dns' && !(await nameIsFound(guest))) {
-      throw new Failure(`Cannot fail the names of \`${fault.host}\`: they are not found as it is`)
+      throw new Failure(
+        `Cannot inject a dns fault into \`${fault.host}\`: names do not resolve even now`,
+      )
     }
     return roundTrip(seen.times)
   })
 }
 
-/** Measures a fault on each of its VMs, and says whether it is as it was asked for. */
+/** Measures a fault on each of its VMs, and says in one line whether it does what was requested. */
 export async function measure(faults: Fault[]): Promise<Proof> {
   const proofs = await Promise.all(
     faults.map((fault) =>
@@ -86,8 +88,8 @@ function measurements(fault: Fault, guest: GuestAgent, there: Target): Promise<P
 }
 
 /**
- * Whether a link works as it did before its fault. It has 20 s: a neighbour that was lost has to be
- * found again.
+ * Whether a link works as it did before its fault. Allows 20 s, because the guest may have to resolve
+ * its neighbour's MAC address again.
  */
 export async function unfaulted(vm: Vm, link: Link, fault?: Fault): Promise<Proof> {
   let text = ''
@@ -140,7 +142,7 @@ async function flapping({ link, down = 0, up = 0 }: Fault, guest: GuestAgent): P
   }
 }
 
-/** On uplink nobody but the guest begins to talk, so the NIC's own counters tell the ways apart. */
+/** On uplink only the guest starts a conversation, so the NIC's own counters tell the two directions apart. */
 async function oneWay(fault: Fault, guest: GuestAgent, there: Target): Promise<Proof> {
   const { link, direction } = fault
   const first = await counters(guest, link)
@@ -154,7 +156,7 @@ async function oneWay(fault: Fault, guest: GuestAgent, there: Target): Promise<P
   }
 }
 
-/** On lan each way is asked for: the one that is shut, and the other by what its far end receives. */
+/** On lan the ping comes from the side whose requests still arrive, so that the fault drops only the replies. */
 async function oneWayOnLan(fault: Fault, guest: GuestAgent, there: Target, vm: Vm): Promise<Proof> {
   const { link, direction, host } = fault
   const mine = theVm(host)

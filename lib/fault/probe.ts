@@ -3,22 +3,20 @@ import type { Link } from './fault.ts'
 import { programPath, type GuestAgent } from '../vm/guest-agent.ts'
 import { uplink } from '../vm/qemu.ts'
 
-/** What ping(8) of iputils saw. */
+/** The summary of ping(8) from iputils. */
 export interface Pinged {
   sent: number
-  /** Whole, and each counted once. */
+  /** Replies that came back undamaged, duplicates not counted. */
   received: number
   duplicates: number
   /** Round trips in ms, in the order in which they ended. */
   times: number[]
 }
 
-/**
- * @throws Failure when there is no summary to read
- */
+/** @throws Failure when there is no summary to read */
 export function readPing(text: string): Pinged {
   const found = /(\d+) packets transmitted, (\d+) received(?:, \+(\d+) duplicates)?/.exec(text)
-  // a guest that drops its routes with the carrier does not even send
+  // a guest that drops its routes when it loses the carrier does not even send
   if (/unreachable/.test(text) && !found) return { sent: 0, received: 0, duplicates: 0, times: [] }
   if (!found) throw new Failure('Cannot read what ping said', { evidence: text.slice(-400) })
   const [sent, received, duplicates] = found.slice(1).map((digits) => Number(digits ?? 0))
@@ -27,9 +25,9 @@ export function readPing(text: string): Pinged {
 }
 
 /**
- * Pings from a guest, as root, and never fails for what was lost.
+ * Pings from a guest, as root. Lost packets are not a failure.
  * @param flags of ping(8)
- * @param options.neighbour MAC of the target, for a link over which it cannot be asked
+ * @param options.neighbour MAC of the target, for a link over which ARP cannot resolve it
  * @param options.limit seconds
  */
 export async function ping(
@@ -43,21 +41,21 @@ export async function ping(
   const lines = [
     entry && `ip neigh replace ${entry} lladdr ${neighbour.mac} nud permanent`,
     `ping -n ${flags} ${target} 2>&1`,
-    // not deleted: what the guest knew of its neighbour before is then known still
+    // not deleted, so that the guest still knows its neighbour afterwards
     entry && `ip neigh change ${entry} lladdr ${neighbour.mac} nud stale`,
   ]
   return readPing(await shell(guest, lines.filter(Boolean).join('\n'), limit))
 }
 
-/** Whether a TCP connection to the git daemon comes about within 4 s. */
+/** Whether a TCP connection to the git daemon opens within 4 s. */
 export const gitAnswers = (guest: GuestAgent): Promise<boolean> =>
   says(guest, `timeout 4 bash -c 'exec 3<>/dev/tcp/${uplink.git}/9418'`)
 
-/** Whether the name of the git server is found within 8 s; without a fault it takes half of one. */
+/** Whether the name of the git server resolves within 8 s; without a fault it takes half a second. */
 export const nameIsFound = (guest: GuestAgent): Promise<boolean> =>
   says(guest, `timeout 8 getent hosts ${uplink.gitName}`)
 
-/** How many packets a NIC has sent and received, and how many echo requests reached the guest. */
+/** How many packets a NIC has sent and received, and how many echo requests (`asked`) reached the guest. */
 export async function counters(
   guest: GuestAgent,
   link: Link,
@@ -71,8 +69,8 @@ export async function counters(
 }
 
 /**
- * The share of time that a link had no carrier, and how often that changed.
- * @param seconds to watch it
+ * The share of time that a link had no carrier, and how often the carrier changed.
+ * @param seconds to watch the link for
  */
 export async function watchCarrier(
   guest: GuestAgent,
@@ -84,7 +82,7 @@ export async function watchCarrier(
     [
       'now() { read -r t _ </proc/uptime; t=${t%.*}${t#*.}; }',
       `now; end=$((t + ${Math.round(seconds * 100)}))`,
-      // the last look comes after the end: a guest that stood still meanwhile has looked twice all the same
+      // looks once more after the end, so that a guest that was paused meanwhile still has two readings
       `while :; do read -r c </sys/class/net/${link}/carrier; echo "$t $c"; [ "$t" -lt "$end" ] || break; sleep 0.1; now; done`,
     ].join('\n'),
     seconds + 30,
@@ -104,7 +102,7 @@ export async function watchCarrier(
   return { without: without / (looks.at(-1)![0]! - looks[0]![0]! || 1), changes }
 }
 
-/** Runs a shell program in a guest, whatever it exits with. */
+/** Runs a shell program in a guest and ignores its exit code. @returns what it printed */
 export async function shell(guest: GuestAgent, program: string, limit = 30): Promise<string> {
   const input = `${programPath}\n${program}\n`
   return (await guest.exec('/bin/sh', ['-s'], { input, timeout: limit, allow: 'any' })).stdout

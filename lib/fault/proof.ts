@@ -1,21 +1,21 @@
 import type { Fault, RoundTrip } from './fault.ts'
 import type { Pinged } from './probe.ts'
 
-/** What was asked of a fault and what was measured of it. */
+/** Whether a measured fault does what was requested. */
 export interface Proof {
   holds: boolean
-  /** One line: asked, measured, and by what the two may differ. */
+  /** One line: the requested value, the measured one, and the tolerance. */
   text: string
 }
 
 type Asked = Pick<Fault, 'kind' | 'direction' | 'value'>
 
-/** Standard deviations that a measured share may be off: beyond 4, one sound fault in 16 000 is. */
+/** Standard deviations that a measured share may be off. A correct fault is off by more than 4 once in 16 000. */
 const sigmas = 4
 
 /**
- * How many packets prove a share: so many that the tolerance is at most 40 % of it, and a fault that
- * does nothing, or a small part, is never taken for one that does what was asked.
+ * How many packets prove a share: enough to keep the tolerance at or below 40 % of it, so that a fault
+ * that does nothing, or only a small part, never passes.
  * @param percent from 1 to 90
  */
 export function sampleOf(percent: number): number {
@@ -23,24 +23,24 @@ export function sampleOf(percent: number): number {
   return Math.max(400, Math.ceil(((sigmas / 0.4) ** 2 * (1 - p)) / p))
 }
 
-/** Flags of ping(8) for the sample that a kind of fault is measured by. */
+/** Flags of ping(8) for the sample that measures a kind of fault. */
 export function pingFlags({ kind, value = 0 }: Asked): string {
   if (kind === 'delay') return '-i 0.02 -c 40'
-  // so far apart that most come in the order in which they went, and still within seconds
+  // far enough apart that most arrive in order, yet done within seconds
   if (kind === 'jitter') return '-i 0.01 -c 400'
   if (kind === 'rate') return `-A -c 8 -s ${payload(value)}`
-  // a packet of this size has its flipped bit where a checksum sees it, but for 1 in 70
+  // in a packet of 1000 bytes a checksum covers the flipped bit in all but 1 of 70 cases
   return `-q -f -c ${sampleOf(value)} -s ${kind === 'corrupt' ? 1000 : 56}`
 }
 
-/** Bytes of payload that take a rate about 0.1 s: large enough to be told from the guest's own time. */
+/** Bytes of payload that take about 0.1 s at a rate: long enough to stand out from the guest's own delays. */
 export const payload = (kbit: number): number =>
   Math.min(16_000, Math.max(200, Math.round((kbit * 1000 * 0.1) / 8)))
 
-/** Bits on the wire of an echo of so many bytes: each fragment of 1480 has two headers. */
+/** Bits on the wire of an echo with so many bytes of payload: each fragment of 1480 bytes has two headers. */
 const bits = (bytes: number): number => 8 * (bytes + 8 + 34 * Math.ceil((bytes + 8) / 1480))
 
-/** Judges a fault that is measured by ping. @param before the fault, with the same payload */
+/** Judges a fault that ping measures. @param before round trip before the fault, with the same payload */
 export function judgePing(fault: Asked, seen: Pinged, before: RoundTrip): Proof {
   const { kind, direction, value = 0 } = fault
   const ways = direction === 'both' ? 2 : 1
@@ -59,7 +59,7 @@ export function judgePing(fault: Asked, seen: Pinged, before: RoundTrip): Proof 
     )
   }
   if (kind === 'jitter') {
-    // half of all packets, between the quartiles: of one way `value` apart, of two sqrt(2) less
+    // the interquartile range of the delay: `value` for one direction, (4 - 2 sqrt(2)) times that for both
     const asked = value * (ways === 2 ? 4 - 2 * Math.SQRT2 : 1)
     return compare('jitter', 'ms', asked, spread(seen.times), asked / 4, sample)
   }
@@ -75,7 +75,7 @@ export function judgePing(fault: Asked, seen: Pinged, before: RoundTrip): Proof 
   return compare(kind, '%', 100 * share, 100 * measured, tolerance, sample)
 }
 
-/** The share of echoes that a fault should hit, and the deviation of one; twice if it lies both ways. */
+/** The share of echoes that a fault should hit, and the standard deviation of one. Both directions make two chances. */
 function expected({ kind, direction, value = 0 }: Asked): { share: number; deviation: number } {
   const p = value / 100
   if (direction !== 'both') return { share: p, deviation: Math.sqrt(p * (1 - p)) }

@@ -5,12 +5,12 @@ import { holds, kinds, links, type Fault } from './fault.ts'
 import { lock, locked, type Lock } from '../lock.ts'
 import { files, qemuOf, readJson, writeJson, type Vm } from '../vm/vm.ts'
 
-/** Where the faults of a VM are recorded: what the keeper goes by, and what outlives every task. */
+/** The file that records the faults of a VM. The keeper reads it, and it outlives every task. */
 export const faultFile = (host: string): string => join(files(host).dir, 'faults.json')
 
 /**
- * The faults that are recorded of a VM, over or not.
- * @throws Failure when the record is not one
+ * The recorded faults of a VM, expired ones included.
+ * @throws Failure when the file is not a record of faults
  */
 export function recordedFaults(host: string): Fault[] {
   try {
@@ -24,30 +24,30 @@ export function recordedFaults(host: string): Fault[] {
   })
 }
 
-/** The same, and none of a record that nobody can read. */
+/** The same, but none where the record cannot be read. */
 export const readableFaults = (host: string): Fault[] =>
   attempt(
     () => recordedFaults(host),
     () => [],
   )
 
-/** The faults of a VM that are at work, by the record and by what runs. */
+/** The recorded faults of a VM that are in effect in the QEMU that runs. */
 export function activeFaults(vm: Vm, now = Date.now()): Fault[] {
   const qemu = qemuOf(vm)
   return recordedFaults(vm.host).filter((fault) => holds(fault, qemu, now))
 }
 
-/** Records these faults of a VM, in place of what was recorded. */
+/** Replaces the record of a VM's faults. */
 export function recordFaults(host: string, faults: Fault[]): void {
   if (faults.length === 0) rmSync(faultFile(host), { force: true })
   else writeJson(faultFile(host), faults)
 }
 
-/** One task at a time changes the faults of a VM; held by the kernel, so a crash lets it go. */
+/** Lets one task at a time change the faults of a VM. The kernel holds the lock, so a crash releases it. */
 export const lockFaults = (host: string): Promise<Lock> =>
   lock(join(files(host).dir, 'faults.lock'), `change the faults of \`${host}\``, { wait: 60 })
 
-/** Does something for which nobody else may change the faults of these VMs. */
+/** Runs `work` while no other task can change the faults of these VMs. */
 export const withFaults = <T>(hosts: string[], work: () => T | Promise<T>): Promise<T> =>
   locked(
     hosts.map((host) => () => lockFaults(host)),

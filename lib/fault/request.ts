@@ -13,30 +13,30 @@ import {
 import { hostName } from '../host-name.ts'
 import type { Option } from '../task.ts'
 
-/** What the command line of `chaos-network` can begin with; else it names hosts. */
+/** The first words that `chaos-network` takes as a verb; any other names a host. */
 export const verbs = [...Object.keys(kinds), 'heal', 'list']
 
-/** Seconds that a cable is out, or in. */
+/** Seconds that a flapping cable may stay out, or in. */
 const flapped = { least: 1, most: 60 }
 
-/** What a number may be depends on the fault, which may have none at all: `readRequest` looks. */
+/** `readRequest` checks the numbers, as their range depends on the fault, and some faults take none. */
 export const faultOptions: Record<string, Option> = {
   link: { type: 'string', describe: `${links.join(' or ')}; mgmt is never faulted` },
   host: {
     type: 'string',
     array: true,
-    describe: 'VM; for a partition two; for heal and list all without any',
+    describe: 'VM; two for a partition; default for heal and list: all',
   },
-  for: { type: 'string', describe: 'Lease: it heals itself after that, 60s without' },
+  for: { type: 'string', describe: 'Lease, after which the fault heals itself; default: 60s' },
   direction: {
     type: 'string',
-    describe: `${directions.join(', ')}, as the VM sees it; out without`,
+    describe: `${directions.join(', ')}, as the VM sees it; default: out`,
   },
   ms: { type: 'number', describe: 'delay, jitter' },
   percent: { type: 'number', describe: 'loss, duplicate, corrupt' },
-  kbit: { type: 'number', describe: 'rate, a second' },
-  down: { type: 'number', describe: 'flap: seconds without the cable, 2 without' },
-  up: { type: 'number', describe: 'flap: seconds with it, 3 without' },
+  kbit: { type: 'number', describe: 'rate: kbit per second' },
+  down: { type: 'number', describe: 'flap: seconds without the cable; default: 2' },
+  up: { type: 'number', describe: 'flap: seconds with the cable; default: 3' },
 }
 
 /** One line for each kind, for --help. */
@@ -44,7 +44,7 @@ export const faultHelp: string[] = Object.entries(kinds).map(
   ([kind, { describe }]) => `${kind.padEnd(10)} ${describe}`,
 )
 
-/** A fault as a command line has it. */
+/** The options of a command line that describe a fault. */
 export interface Words {
   link?: string
   host?: string | string[]
@@ -58,7 +58,7 @@ export interface Words {
 }
 
 /**
- * Reads what was asked on a command line.
+ * Reads a request for a fault from a command line.
  * @throws Failure (usage) naming what is wrong, with what would be right
  */
 export function readRequest(kind: string, args: Words): Request {
@@ -77,8 +77,8 @@ export function readRequest(kind: string, args: Words): Request {
     throw usage(
       `Cannot inject ${kind} on ${link} of ${hosts.length} VMs`,
       wanted === 2
-        ? 'A partition lies between two: --host sorrow --host torment'
-        : 'Name one with --host sorrow: on lan the others are what it is measured against',
+        ? 'A partition needs two: --host sorrow --host torment'
+        : 'Name one with --host sorrow: on lan it is measured against the others',
     )
   }
   return {
@@ -142,8 +142,8 @@ function readNumbers(
 }
 
 /**
- * A lease as people write it (`60s`, `2m`, `1h`, `90`), in seconds.
- * @throws Failure (usage) when it is none, or too short to be proved or long enough to be forgotten
+ * Reads a lease (`60s`, `2m`, `1h`, `90`). @returns seconds
+ * @throws Failure (usage) when it is not a time, too short to prove the fault, or so long that a person forgets it
  */
 export function seconds(text: string): number {
   const found = /^([0-9]+(?:\.[0-9]+)?)\s*(s|m|h)?$/.exec(text.trim())

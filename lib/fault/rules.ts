@@ -4,16 +4,16 @@ import { quote } from '../quote.ts'
 import { uplink } from '../vm/qemu.ts'
 import { macs } from '../vm/vm.ts'
 
-/** The device that packets which come in pass through, when the fault lies on their way. */
+/** The device through which incoming packets are redirected when a fault affects them. */
 const inbound = (link: Link): string => `fault-${link}`
 
-/** The unit in the guest that holds a link's lease: when it ends, however it ends, the rules go. */
+/** The unit in the guest that holds a link's lease. When it ends, for any reason, the rules are removed. */
 const unit = (link: Link): string => `lab-fault-${link}`
 
 /**
- * The commands that put a fault into the guest's kernel (tc(8), tc-netem(8)): netem for what is
- * done to packets, the clsact hooks for what is dropped. None for a fault of the cable.
- * @param peerSlot of a partition's other side, which is told by its MAC
+ * The commands that inject a fault into the guest's kernel (tc(8), tc-netem(8)): netem changes
+ * packets, the clsact hooks drop them. None for a fault of the cable.
+ * @param peerSlot slot of a partition's other side, which is recognised by its MAC
  */
 export function rules(fault: Pick<Fault, 'kind' | 'link' | 'direction' | 'value'>, peerSlot = 0) {
   const { kind, link, direction } = fault
@@ -64,9 +64,9 @@ const clear = (link: Link): string =>
     .join('; ')
 
 /**
- * The shell program that injects: the lease first, as a transient unit of the guest's systemd, so
- * that there is never a rule that nothing takes away; then the rules. The unit's description is the
- * fault itself, for a record that was lost.
+ * The shell program that injects a fault: first the lease, as a transient unit of the guest's
+ * systemd, so that every rule will be removed; then the rules. The unit's description holds the
+ * fault itself, in case the record is lost.
  * @param lease seconds
  */
 export function injection(fault: Fault, commands: string[], lease: number): string {
@@ -84,16 +84,16 @@ export function injection(fault: Fault, commands: string[], lease: number): stri
   ].join('\n')
 }
 
-/** The shell program that heals links, whether or not anything is known of what they have. */
+/** The shell program that heals links, whatever fault they have, recorded or not. */
 export const healing = (which: readonly Link[]): string =>
   [
     programPath,
-    // one at a time: those that are not there would keep the others from being stopped
+    // one at a time: a unit that does not exist would keep the others from being stopped
     ...which.map((link) => `systemctl stop ${unit(link)} 2>/dev/null; ${clear(link)}`),
     'true',
   ].join('\n')
 
-/** The shell program that tells what the guest really has; `seen` reads its answer. */
+/** The shell program that prints the real state of the guest's links; `seen` reads its output. */
 export const looking = [
   programPath,
   `for link in ${links.join(' ')}; do echo "carrier $link $(cat /sys/class/net/$link/carrier)"; done`,
@@ -101,16 +101,16 @@ export const looking = [
   'tc -j qdisc show',
 ].join('\n')
 
-/** What a guest really has on a link. */
+/** The real state of a guest's link. */
 export interface Seen {
   carrier: boolean
   /** The fault whose lease the guest holds. */
   lease?: Fault
-  /** Any rule of a fault, whether or not there is a lease. */
+  /** Whether it has any rule of a fault, with or without a lease. */
   ruled: boolean
 }
 
-/** Reads what `looking` printed. */
+/** Reads the output of `looking`. */
 export function seen(answer: string): Record<Link, Seen> {
   const qdiscs = JSON.parse(/^\[.*\]$/m.exec(answer)?.[0] ?? '[]') as {
     kind: string
@@ -134,7 +134,7 @@ export function seen(answer: string): Record<Link, Seen> {
   return { uplink: of('uplink'), lan: of('lan') }
 }
 
-/** Whether what the guest has agrees with a fault that is at work. */
+/** Whether the state of a guest's link agrees with a fault that is in effect. */
 export const agrees = (fault: Fault, there: Seen): boolean =>
   kindOf(fault.kind).cable
     ? fault.kind === 'flap' || !there.carrier

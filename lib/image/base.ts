@@ -15,40 +15,40 @@ import { mib, putInto, writeTable, type NamedPartition, type Partition } from '.
 import { run } from '../run.ts'
 import { project } from '../settings.ts'
 
-/** What is fixed when an image is built, and what was found in the mirror then. */
+/** The record of how an image was built, with the package versions that the mirror had. */
 export interface Manifest {
   suite: string
   mirror: string
   /** Versions by Debian package. */
   packages: Record<string, string>
-  /** Stages of the build in order; `mb` is what lay in the building directory after it. */
+  /** Stages of the build in order; `mb` is the size of the build directory after the stage. */
   stages: { name: string; seconds: number; mb: number }[]
-  /** Size of base.raw in bytes, as `ls` shows it and as it takes up on the disk. */
+  /** Bytes of base.raw: its length, and the space that it takes on the disk. */
   size: number
   allocated: number
   /** See `fingerprint`. */
   fingerprint: string
 }
 
-/** What layers are made over, with `esp.img` and `root.meta` in its directory (see `finishBase`). */
+/** An image that layers are made on, with `esp.img` and `root.meta` in its directory (see `finishBase`). */
 export interface Base {
-  /** Never changes: another build gets another directory, as overlays stand on this one. */
+  /** Its contents never change, because overlays refer to them: another build gets another directory. */
   dir: string
   raw: string
-  /** First the ESP; the root is the last one, which a layer makes as large as its disk. */
+  /** The ESP is first. The root is last, and a layer enlarges it to fill its disk. */
   partitions: NamedPartition[]
   esp: Partition
   root: Partition
-  /** What its ESP holds, as files of this machine. */
+  /** Paths on this machine of the files in its ESP. */
   kernel: string
   initrd: string
   /** Store paths that its root holds. */
   holds: ReadonlySet<string>
-  /** Where its root has kernel and first stage besides, for a second name of them. */
+  /** Directory in its root with copies of kernel and initrd, which a layer can hard-link. */
   bootFiles?: string
 }
 
-/** The embedded guest's. */
+/** The base of the embedded guest. */
 export interface BaseImage extends Base {
   manifest: Manifest
 }
@@ -56,31 +56,30 @@ export interface BaseImage extends Base {
 export interface ImageOptions {
   /** Default `labCache()`. */
   cache?: string
-  /** Default `LAB_DEBIAN_MIRROR`, else the mirror that apt is set up with. */
+  /** Default `LAB_DEBIAN_MIRROR`, else the mirror that apt is configured with. */
   mirror?: string
   /** Default `LAB_DEBIAN_SUITE`, else forky. */
   suite?: string
-  /** Builds anew, with the versions that the mirror has now, even if there is an image. */
+  /** Builds the image again, with the mirror's present versions, even if one is cached. */
   fresh?: boolean
   onProgress?: (line: string) => void
   signal?: AbortSignal
 }
 
-/** The files that a base image is made by. */
+/** The directory of the files that build a base image. */
 export const recipe = join(project, 'nix/lab/image')
 const esp: NamedPartition = { start: mib, size: 264 * mib, type: 'uefi', name: 'ESP' }
 const root: NamedPartition = { start: 265 * mib, size: 1536 * mib, type: 'linux', name: 'nixos' }
-/** How the embedded guest's disk is laid out. */
+/** The layout of the embedded guest's disk. */
 export const layout = { esp, root, partitions: [esp, root] }
 
-/** The Debian suite that an image is made of. */
+/** The Debian suite that an image is made from. */
 export const suiteOf = (options: ImageOptions): string =>
   options.suite ?? (process.env['LAB_DEBIAN_SUITE'] || 'forky')
 
 /**
- * The hash of all that goes into a base image and is known beforehand: the recipe's files and the
- * suite. Versions of packages move with the mirror and are written into the manifest instead;
- * `fresh` takes new ones.
+ * The hash of the inputs of a base image that are known beforehand: the recipe's files and the suite.
+ * Package versions change with the mirror; they are in the manifest instead, and `fresh` gets new ones.
  */
 export function imageKey(options: ImageOptions = {}): string {
   const hash = createHash('sha256').update(`2 ${suiteOf(options)}`)
@@ -123,9 +122,9 @@ export function readImage(dir: string): BaseImage | string {
 }
 
 /**
- * Makes a disk of a root file system: its ESP and its partition table around it, and beside it what layers
- * are made against, `esp.img` and `root.meta` (the file system's metadata alone).
- * @param raw the disk, which has the root at its place and else nothing
+ * Completes a disk that has only its root file system: adds the ESP and the partition table, and writes
+ * `esp.img` and `root.meta` (only the file system's metadata) beside it, which layers are compared with.
+ * @param raw the disk, with nothing but the root at its place
  */
 export async function finishBase(
   dir: string,
@@ -144,9 +143,9 @@ export async function finishBase(
 }
 
 /**
- * A cheap checksum (3 MB are read, whatever the size): the first and the last MiB and 256 blocks of
- * 4 KiB evenly spaced between. With the exact size it tells a file that was cut short, also one
- * that was then filled up with zeros. A flipped bit elsewhere it does not see.
+ * A cheap checksum (it reads 3 MB, whatever the size): the first and the last MiB and 256 blocks of
+ * 4 KiB evenly spaced between. Together with the exact size it detects a truncated file, even one
+ * that was then padded with zeros. It does not detect a flipped bit elsewhere.
  */
 export function fingerprint(path: string): string {
   const fd = openSync(path, 'r')

@@ -7,12 +7,12 @@ import { quote } from '../quote.ts'
 import { run } from '../run.ts'
 
 /**
- * Makes a btrfs with subvolumes that holds generation 1 of a host, from a copy of its closure: `mkfs.btrfs`
- * takes a directory, and whom its files belong to.
+ * Makes a btrfs with subvolumes that holds generation 1 of a host. `mkfs.btrfs` makes it from a directory
+ * with a copy of the closure, and takes over the owners of the files.
  * @param path of the image, of `size` bytes
  * @param subvolumes by mount point
  * @param args more for mkfs.btrfs, such as a label
- * @throws Failure when there is no mkfs.btrfs that makes subvolumes of directories
+ * @throws Failure when no mkfs.btrfs here can make subvolumes from directories
  */
 export async function makeBtrfs(
   path: string,
@@ -30,7 +30,7 @@ export async function makeBtrfs(
   writeSkeleton(files, work)
   for (const store of generation.closure) files.tree(generation.physical(store), store)
   await writeState(files, generation, work)
-  // a mount point must be there
+  // every mount point must exist
   for (const mountPoint of Object.keys(subvolumes)) {
     if (mountPoint !== '/') files.parents(join(tree, within(subvolumes, mountPoint, true)))
   }
@@ -42,7 +42,7 @@ export async function makeBtrfs(
   await files.run(join(work, 'commands'))
 }
 
-/** Where a path lies in the file system: in the subvolume that is mounted nearest above it. */
+/** The place of a path in the file system: in the subvolume with the nearest mount point above it. */
 function within(subvolumes: Record<string, string>, path: string, above = false): string {
   const [mountPoint, name] = Object.entries(subvolumes)
     .filter(([each]) => each === '/' || (path === each && !above) || path.startsWith(`${each}/`))
@@ -50,7 +50,7 @@ function within(subvolumes: Record<string, string>, path: string, above = false)
   return join(name, path.slice(mountPoint === '/' ? 0 : mountPoint.length))
 }
 
-/** This machine's mkfs.btrfs, else the host's own, if it can do what is wanted: it is in its closure. */
+/** This machine's mkfs.btrfs if it knows `--subvol`, else the one in the host's closure. */
 async function findMkfs({ toplevel, physical }: Generation): Promise<string> {
   const own = join(toplevel, 'sw/bin/mkfs.btrfs')
   const found = [
@@ -63,13 +63,13 @@ async function findMkfs({ toplevel, physical }: Generation): Promise<string> {
     if (`${stdout}${stderr}`.includes('--subvol')) return path
   }
   throw new Failure('Cannot make the root of this host: no mkfs.btrfs here knows `--subvol`', {
-    hint: 'Install btrfs-progs 6.12 or newer, or --disko, which makes the disk in a VM of its own',
+    hint: 'Install btrfs-progs 6.12 or newer, or use --disko, which makes the disk in a separate VM',
   })
 }
 
 /**
- * A shell script that copies into a directory. It runs as root of a user namespace, in which this user's
- * files are root's.
+ * A shell script that copies into a directory. It runs as root of a user namespace, in which root owns
+ * this user's files.
  */
 class Copies implements Writer {
   private readonly lines = ['set -eu']

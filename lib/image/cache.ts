@@ -17,23 +17,23 @@ import { standsOn } from './qcow2.ts'
 const making = '.making-'
 
 interface Wanted<T> {
-  /** Directory of the cache, and what this one is called in it. */
+  /** Directory of the cache, and the key of the item in it. */
   dir: string
   key: string
-  /** For whoever has to wait, as `make the disk of sorrow`. */
+  /** Name of the work in messages to tasks that wait: `make the disk of sorrow`. */
   what: string
-  /** Seconds to wait for another task that makes the very same. */
+  /** Seconds to wait for another task that makes the same item. */
   wait: number
   say?: (line: string) => void
-  /** What is there already. */
+  /** The item, if it exists already. */
   find: () => T | undefined | Promise<T | undefined>
-  /** Makes it in a directory of its own, and moves it by rename to where it is found. */
+  /** Makes the item in the directory `work`, and moves it by rename to where `find` looks. */
   make: (work: string) => Promise<T>
 }
 
 /**
- * What a cache has under a key, else makes it, one task at a time. What tasks that were killed have left
- * half-made of this or anything else in the cache is removed.
+ * Finds an item in a cache, or makes it, one task at a time. Removes everything that killed tasks have left
+ * unfinished in the cache.
  * @throws Failure
  */
 export async function cached<T>({ dir, key, what, wait, say, find, make }: Wanted<T>): Promise<T> {
@@ -46,7 +46,7 @@ export async function cached<T>({ dir, key, what, wait, say, find, make }: Wante
   try {
     const now = await find()
     if (now !== undefined) return now
-    // the lock is ours: this is of a task that was killed
+    // this task holds the lock, so a killed task left this
     await removeTree(work)
     mkdirSync(work)
     return await make(work)
@@ -56,7 +56,7 @@ export async function cached<T>({ dir, key, what, wait, say, find, make }: Wante
   }
 }
 
-/** Nobody has the lock of a killed task any more. */
+/** Removes the work of killed tasks, which is the work whose lock is free. */
 async function clearLeftOvers(dir: string): Promise<void> {
   for (const name of readdirSync(dir).filter((one) => one.startsWith(making))) {
     const path = join(dir, `${name.slice(making.length)}.lock`)
@@ -67,23 +67,23 @@ async function clearLeftOvers(dir: string): Promise<void> {
   }
 }
 
-/** A copy of a store has directories that may not be written to. */
+/** Removes a directory tree, in which a copy of a store may have read-only directories. */
 async function removeTree(dir: string): Promise<void> {
   if (!existsSync(dir)) return
   await run('chmod', ['-R', 'u+w', dir], { timeout: 600 })
   rmSync(dir, { recursive: true, force: true })
 }
 
-/** Seconds that an image is kept after it was chosen: the disk that is to stand on it comes a moment later. */
+/** Seconds that an image is kept after it was chosen, because the disk on it is made a moment later. */
 const grace = 600
 
 /**
- * Notes that a VM's disk stands on an image, or will in a moment, and deletes those beside it that are older
- * than the newest few and on which no disk stands. A whole closure takes 1 GB each time. Where the image is a
- * layer, this goes for the NixOS bases beside its own as well, each with all its layers.
- * @param disk that it is chosen for; a cache may serve several LAB_HOMEs
- * @param others disks that may stand on images from before this was noted
- * @param keep images to keep in any case, by when they were last chosen
+ * Records that a VM's disk is an overlay on an image, or will be in a moment. Deletes the other images beside it,
+ * except the newest few and those below a disk, because a whole closure takes 1 GB each time. If the image is a
+ * layer, does the same to the NixOS bases beside its own, each with all its layers.
+ * @param disk the disk that the image is chosen for; a cache may serve several LAB_HOMEs
+ * @param others more disks to check, which may be on images from before such records were kept
+ * @param keep number of images to keep in any case, those that were last chosen most recently
  */
 export async function chooseImage(
   image: string,
@@ -108,7 +108,7 @@ export async function chooseImage(
     const stood = await Promise.all(layersOf(dir).map((layer) => isStoodOn(layer, others)))
     if (stood.includes(true)) continue
     try {
-      // it is gone at once for whoever looks for a base, however long it takes to delete
+      // other tasks stop finding it as a base at once, however long deleting it takes
       renameSync(dir, join(dirname(dir), `${making}${basename(dir)}`))
     } catch {
       // another task was first
@@ -117,7 +117,7 @@ export async function chooseImage(
   await clearLeftOvers(dirname(base))
 }
 
-/** Those beside `path` that were last chosen before the newest few, and not a moment ago. */
+/** The entries beside `path`, without the newest `keep` and those chosen in the last `grace` seconds. */
 function olderThan(
   path: string,
   wanted: (name: string) => boolean,
@@ -141,7 +141,7 @@ async function isStoodOn(image: string, others: string[]): Promise<boolean> {
 }
 
 const isImage = (name: string): boolean => /^[0-9a-f]{16}\.qcow2$/.test(name)
-/** As `ensureNixosDisk` calls the bases of ext4; the embedded guest's images have other names. */
+/** Whether `ensureNixosDisk` names an ext4 base so; the embedded guest's images have other names. */
 const isBase = (name: string): boolean => /^[0-9a-f]{16}-[0-9a-f]{16}$/.test(name)
 
 const layersOf = (base: string): string[] => {

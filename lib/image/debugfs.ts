@@ -5,12 +5,12 @@ import type { Writer } from './generation.ts'
 import { run } from '../run.ts'
 
 /**
- * A script for debugfs(8), which writes into an ext4 without mounting it. Owner is root, a file has the
- * mode that it has here, and every time is 1, as in a store.
+ * A script for debugfs(8), which writes into an ext4 without mounting it. Everything belongs to root, a file
+ * keeps the mode of its source, and every time is 1, as in a store.
  */
 export class Debugfs implements Writer {
   private readonly lines: string[] = []
-  /** Of what was written. */
+  /** Space that the commands so far take in the file system. */
   readonly taken = { inodes: 0, bytes: 0 }
 
   directory(path: string, mode = 0o755): void {
@@ -33,9 +33,9 @@ export class Debugfs implements Writer {
     this.lines.push(`ln ${existing} ${quote(path)}`, `sif ${existing} links_count 2`)
   }
 
-  /** Its modes on this side are canonical already. */
+  /** The modes of its source are those of a store already. */
   tree(source: string, path: string): void {
-    // from within, as a path is looked up from its first part on
+    // changes into each directory, because debugfs would look up every path from the root
     this.lines.push(`cd ${quote(dirname(path))}`)
     this.within(source, basename(path))
     this.lines.push('cd /')
@@ -63,9 +63,9 @@ export class Debugfs implements Writer {
   }
 
   /**
-   * Writes all of it.
-   * @param image a file, `?offset=<bytes>` after its path where the file system is not at its beginning
-   * @throws Failure with what debugfs complains of first
+   * Runs the script.
+   * @param image path of the image, with `?offset=<bytes>` when the file system does not begin at byte 0
+   * @throws Failure with the first error message of debugfs
    */
   async run(image: string, script: string): Promise<void> {
     writeFileSync(script, this.lines.join('\n'))
@@ -73,7 +73,7 @@ export class Debugfs implements Writer {
       env: { E2FSPROGS_FAKE_TIME: '1' },
       timeout: 3600,
     })
-    // its exit code is 0 whatever happened
+    // the exit code of debugfs is always 0
     const complaint = stderr.split('\n').find((line) => line && !/^debugfs \d/.test(line))
     if (complaint) throw new Failure(`Cannot write generation 1 into the disk: ${complaint}`)
   }
@@ -82,7 +82,7 @@ export class Debugfs implements Writer {
 /** ext4's unit of allocation. */
 export const block = 4096
 
-/** debugfs splits its lines at blanks; inside quotes only a quote, written twice, is special. */
+/** debugfs splits its lines at blanks; inside quotes only a quote is special, and is written twice. */
 function quote(path: string): string {
   if (/[\n\r]/.test(path)) throw new Failure(`Cannot write a file name with a newline: \`${path}\``)
   return `"${path.replaceAll('"', '""')}"`

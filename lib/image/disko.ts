@@ -12,13 +12,13 @@ import { counting } from '../retry.ts'
 import { run } from '../run.ts'
 import { labCache } from '../settings.ts'
 
-/** What an installed system takes while it is built: the image, and no copy of it. */
+/** Bytes that building an installed system takes: the image, of which no copy is made. */
 const needed = 8 * 1024 ** 3
 
 /**
- * The disk of a NixOS host as its disko lays it out, for `--disko`. It is made by disko's own image
- * builder: a program that formats a sparse file and installs the host into it inside QEMU, so it needs
- * neither root nor Nix's `kvm` feature. It holds nothing of one VM, and is cached by the program's store path.
+ * The disk of a NixOS host as its disko lays it out, for `--disko`. disko's own image builder makes it: a
+ * program that formats a sparse file and installs the host into it inside QEMU, so it needs neither root
+ * nor Nix's `kvm` feature. It contains nothing specific to one VM, and is cached by the program's store path.
  * @param limit seconds that the installation may take
  * @returns path of a qcow2 image
  * @throws Failure
@@ -60,5 +60,5 @@ export async function ensureDiskoImage(
   })
 }
 
-/** The builder echoes each command of a shell; its own words are enough to see that it goes on. */
+/** The builder echoes each shell command that it runs, which is enough to show progress. */
 const stage = (line: string): string => `disko: ${line.replace(/^\++ /, '').slice(0, 100)}`

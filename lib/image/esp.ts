@@ -3,7 +3,7 @@ import { basename, dirname, join } from 'node:path'
 import { run } from '../run.ts'
 import type { Generation } from './generation.ts'
 
-/** What an EFI system partition begins with, as files of this machine. */
+/** Paths on this machine of the files that a new EFI system partition gets. */
 export interface EspFiles {
   /** systemd-boot. */
   loader: string
@@ -12,10 +12,10 @@ export interface EspFiles {
 }
 
 /**
- * Makes an ESP with a boot loader, and a kernel and first stage under names of no generation, which
- * `installGeneration` renames. It has no random seed, which each machine makes for itself. Clusters are 4 KiB,
- * the largest that FAT32 allows at 264 MiB: the firmware reads a kernel the faster for it.
- * @param path of the image, which is made anew
+ * Makes an ESP with a boot loader, and a kernel and initrd under provisional names, which `installGeneration`
+ * changes. It has no random seed, because each machine makes its own. Clusters are 4 KiB, the largest that FAT32
+ * allows at 264 MiB, so that the firmware reads a kernel faster.
+ * @param path of the image, which is overwritten
  * @param size bytes
  * @param args more for mkfs.vfat, such as a label
  */
@@ -34,11 +34,11 @@ export async function makeEsp(
   await put(path, loader, 'EFI/systemd/systemd-bootx64.efi')
   await put(path, kernel, 'EFI/nixos/kernel.efi')
   await put(path, initrd, 'EFI/nixos/initrd.efi')
-  // where the firmware ends when the boot loader cannot load a kernel: begin again, with the default
+  // the firmware's shell runs this when the boot loader cannot load a kernel: reset, and boot the default entry
   await run('mcopy', ['-i', path, '-', '::/startup.nsh'], { input: 'reset -c\r\n' })
 }
 
-/** Makes generation 1 what an ESP of `makeEsp` boots. @param had what it was made with */
+/** Makes an ESP from `makeEsp` boot generation 1. @param had the files that it was made with */
 export async function installGeneration(
   esp: string,
   generation: Generation,
@@ -63,13 +63,13 @@ export async function installGeneration(
 const put = (esp: string, source: string, target: string): Promise<unknown> =>
   run('mcopy', ['-i', esp, source, `::/${target}`])
 
-/** A file of the store on the ESP, as systemd-boot-builder.py and the embedded guest's installer name it. */
+/** The name on the ESP for a file of the store, as systemd-boot-builder.py and the embedded guest's installer do it. */
 function espName(path: string): string {
   const directory = basename(dirname(path))
   return directory === 'store' ? `${basename(path)}.efi` : `${directory}-${basename(path)}.efi`
 }
 
-/** As nix/lab/guest/install-boot-entries.sh writes it: the first switch finds nothing to change. */
+/** Same text as nix/lab/guest/install-boot-entries.sh writes, so that the first switch changes nothing. */
 const bootEntry = ({ toplevel, physical, kernel, initrd }: Generation): string =>
   [
     'title NixOS',
@@ -81,6 +81,6 @@ const bootEntry = ({ toplevel, physical, kernel, initrd }: Generation): string =
     '',
   ].join('\n')
 
-/** Whether two files have the same bytes. */
+/** Whether two files have the same contents. */
 export const same = (a: string, b: string): boolean =>
   statSync(a).size === statSync(b).size && readFileSync(a).equals(readFileSync(b))

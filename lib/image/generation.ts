@@ -2,37 +2,37 @@ import { chmodSync, mkdirSync, readlinkSync, realpathSync, writeFileSync } from 
 import { join, resolve } from 'node:path'
 import { run } from '../run.ts'
 
-/** A built system, as a disk has it for its generation 1. */
+/** A built system that becomes generation 1 of a disk. */
 export interface Generation {
   toplevel: string
-  /** Every store path of it. */
+  /** All store paths of its closure. */
   closure: string[]
-  /** Files of the closure, by their logical paths. */
+  /** Logical paths of files in the closure. */
   kernel: string
   initrd: string
   /** Options that name its store. */
   store: string[]
-  /** Where this machine has what lies at a logical path. */
+  /** The path on this machine for a logical path. */
   physical: (logical: string) => string
 }
 
-/** What writes into a file system that is not mounted: owners are root's, times those of a store. */
+/** Writes into a file system that is not mounted. All files belong to root and have the times of a store. */
 export interface Writer {
   directory: (path: string, mode?: number) => void
   symlink: (target: string, path: string) => void
-  /** The file that this machine has at `source`, with its mode. */
+  /** Copies a file of this machine, with its mode. */
   file: (source: string, path: string) => void
-  /** A store path with all below it. */
+  /** Copies a store path and everything below it. */
   tree: (source: string, path: string) => void
 }
 
-/** Looks up what belongs to a built toplevel. @throws Failure when it is not in the store */
+/** Looks up the closure, kernel and initrd of a built toplevel. @throws Failure when it is not in the store */
 export async function readGeneration(toplevel: string, store: string[]): Promise<Generation> {
   const root = storeRoot(store)
   const physical = (logical: string): string => join(root, logical)
   const query = ['--query', '--requisites', toplevel]
   const { stdout } = await run('nix-store', [...store, ...query])
-  // a chain of links may leave the toplevel, and is of logical paths
+  // a chain of symlinks may lead out of the toplevel, and its targets are logical paths
   const file = (name: string): string => {
     const path = resolve(toplevel, readlinkSync(physical(join(toplevel, name))))
     return realpathSync(physical(path)).slice(root.length)
@@ -47,7 +47,7 @@ export async function readGeneration(toplevel: string, store: string[]): Promise
   }
 }
 
-/** The directory before /nix/store of a store that lies elsewhere; nothing for the machine's own. */
+/** The directory above /nix/store of a store elsewhere; empty for the machine's own. */
 function storeRoot(store: string[]): string {
   const at = store.indexOf('--store')
   const url = at === -1 ? (process.env['NIX_REMOTE'] ?? '') : store[at + 1]!
@@ -55,7 +55,7 @@ function storeRoot(store: string[]): string {
   return root === undefined ? '' : realpathSync(root)
 }
 
-/** Writes what Nix keeps beside the store: the database of the closure, and the system profile. */
+/** Writes Nix's state outside the store: the database of the closure, and the system profile. */
 export async function writeState(
   files: Writer,
   { toplevel, closure, store }: Generation,
@@ -97,8 +97,8 @@ const nixDirectories = [
 ]
 
 /**
- * What the root of NixOS has before its first boot, besides its store: places to mount on, and the file
- * by which its own tools know it.
+ * Writes what the root of a NixOS has before its first boot, besides its store: mount points, and the file
+ * by which NixOS tools recognise it.
  */
 export function writeSkeleton(files: Writer, work: string): void {
   for (const name of ['boot', 'dev', 'etc', 'home', 'proc', 'run', 'sys', 'var']) {

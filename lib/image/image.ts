@@ -24,13 +24,13 @@ import { counting } from '../retry.ts'
 import { lastLines, run, type RunOptions } from '../run.ts'
 import { labCache } from '../settings.ts'
 
-/** Bytes that a build takes at its height, 1.1 GB measured. */
+/** Bytes that a build takes at its peak; 1.1 GB were measured. */
 const needed = 1.5 * 1024 ** 3
 
 /**
- * The base image of the embedded guest: from the cache, else built, which takes a minute and the
- * network. Two builders at once: the second waits for the first and uses what it made.
- * @throws Failure when it cannot be built; nothing half-made is left then
+ * The base image of the embedded guest: from the cache, else built, which takes a minute and needs the
+ * network. A second concurrent builder waits for the first and uses its image.
+ * @throws Failure when it cannot be built; nothing partial is left then
  */
 export async function ensureBaseImage(options: ImageOptions = {}): Promise<BaseImage> {
   const images = join(privateDirectory(options.cache ?? labCache()), 'images')
@@ -47,7 +47,7 @@ export async function ensureBaseImage(options: ImageOptions = {}): Promise<BaseI
       say: (line) => say(`base image: ${line}`),
     })
   return locked([take], async () => {
-    // whoever held the lock may have built it
+    // another task that held the lock may have built it
     const now = cached()
     if (typeof now === 'object') return now
     if (now) say(`base image: ${now}; building it again`)
@@ -62,7 +62,7 @@ async function build(
   say: (line: string) => void,
 ): Promise<BaseImage> {
   const { signal } = options
-  // the lock is ours, so these are of builders that were killed
+  // this task holds the lock, so killed builders left these
   for (const name of readdirSync(images)) {
     if (name.startsWith('.building-')) await removeTree(join(images, name))
   }
@@ -70,7 +70,7 @@ async function build(
   if (free.bavail * free.bsize < needed) {
     const have = ((free.bavail * free.bsize) / 1024 ** 3).toFixed(1)
     throw new Failure(
-      `Cannot build the base image: \`${images}\` has ${have} GiB free, it takes 1.5`,
+      `Cannot build the base image: \`${images}\` has ${have} GiB free, but the build needs 1.5`,
       {
         hint: 'Make room, or set LAB_CACHE to another disk',
       },
@@ -137,7 +137,7 @@ async function build(
     writeFileSync(join(dir, 'manifest.json'), `${JSON.stringify(manifest, null, 2)}\n`)
     const built = `${current}-${Date.now().toString(36)}`
     renameSync(dir, built)
-    // a link, moved by rename: disks that stand on an older build keep it
+    // a symlink that is replaced by rename, so that disks on an older build keep that build
     const link = `${dir}.link`
     symlinkSync(basename(built), link)
     renameSync(link, current)
@@ -168,11 +168,11 @@ const describe = ({ packages, stages, allocated, suite }: Manifest): string => {
   return `base image: ${suite}, ${kernel}, ${taken.join(', ')}; ${(allocated / 1e6).toFixed(0)} MB; ${seconds.join(', ')}`
 }
 
-/** As root of namespaces of its own. */
+/** Runs a command as root in new namespaces. */
 const inNamespace = (command: string[], options: RunOptions) =>
   run('unshare', [...inNamespaces(), ...command], options)
 
-/** Removes what a build left: files in it may belong to subordinate users. */
+/** Removes a build directory, in which files may belong to subordinate users. */
 async function removeTree(dir: string): Promise<void> {
   await inNamespace(['rm', '-rf', dir], { timeout: 120, allow: [1, 128] })
   rmSync(dir, { recursive: true, force: true })
@@ -200,7 +200,7 @@ async function requireTools(signal?: AbortSignal): Promise<void> {
 }
 
 /**
- * The Debian mirror that apt is set up with, unless `LAB_DEBIAN_MIRROR` names one.
+ * The Debian mirror: `LAB_DEBIAN_MIRROR`, else the one that apt is configured with.
  * @throws Failure when apt knows of none
  */
 export async function debianMirror(): Promise<string> {
@@ -218,7 +218,7 @@ export async function debianMirror(): Promise<string> {
   })
 }
 
-/** One clear line out of a build that failed, from what its log says. */
+/** Turns the error of a failed build into one clear message, from the build's log. */
 function buildFailure(error: unknown, dir: string, mirror: string, suite: string): unknown {
   if (!(error instanceof Failure)) return error
   const path = join(dir, 'build.log')
@@ -242,7 +242,7 @@ function buildFailure(error: unknown, dir: string, mirror: string, suite: string
   }
   if (/signed-by|NO_PUBKEY|is not signed|keyring/i.test(all)) {
     return cannot(
-      'the mirror is not signed by a key that is known here',
+      'the mirror is not signed by a key that this machine knows',
       'Install debian-archive-keyring',
     )
   }

@@ -14,21 +14,21 @@ import { run } from '../run.ts'
 export interface LayerOptions {
   /** Store path of a toplevel that is built in `store`. */
   toplevel: string
-  /** What `storeOptions` gave. */
+  /** The result of `storeOptions`. */
   store: string[]
-  /** For the lines that say what goes on. */
+  /** For progress messages. */
   host: string
   /** Size of the VM's disk in bytes, 20 GiB unless said otherwise; the root file system fills it. */
   size?: number
 }
 
 /**
- * A qcow2 image over a base that holds generation 1 of a host: its closure in the store and
- * in Nix's database, the system profile, /boot's entry. Made in a second or so without mounting
- * anything, and cached by toplevel and size.
+ * A qcow2 image over a base that holds generation 1 of a host: its closure in the store and in Nix's
+ * database, the system profile, the boot entry. It takes about a second, mounts nothing, and is cached
+ * by toplevel and size.
  *
- * debugfs, resize2fs and mtools work on thin copies: of the ESP, and of the root file system's
- * metadata alone (`root.meta`, from e2image). What differs afterwards is all that the layer holds.
+ * debugfs, resize2fs and mtools work on sparse copies: of the ESP, and of only the root file system's
+ * metadata (`root.meta`, from e2image). The layer holds only what differs afterwards.
  * @returns path of the layer
  * @throws Failure
  */
@@ -50,7 +50,7 @@ export async function ensureHostLayer(base: Base, options: LayerOptions): Promis
   })
 }
 
-/** False as well for a layer that was cut short: it is made again. */
+/** False also for a truncated layer, which is then made again. */
 const isWhole = async (path: string): Promise<boolean> =>
   existsSync(path) &&
   (await checkDisk(path).then(
@@ -73,7 +73,7 @@ async function make(
   }
   const generation = await readGeneration(toplevel, store)
 
-  // the ESP: kernel and first stage lie there already, under names of no generation
+  // the ESP: kernel and initrd are there already, under provisional names
   const esp = within('esp.img')
   await run('cp', ['--sparse=always', join(base.dir, 'esp.img'), esp])
   await installGeneration(esp, generation, base)
@@ -89,14 +89,14 @@ async function make(
     const twin = ([generation.kernel, generation.initrd] as string[]).includes(logical)
       ? [base.kernel, base.initrd].find((file) => same(generation.physical(logical), file))
       : undefined
-    // the image's own file has a store path's mode and time, and one more name costs nothing
+    // the base's copy has the mode and time of a store path, and a hard link to it costs nothing
     if (base.bootFiles && twin) files.hardLink(join(base.bootFiles, basename(twin)), logical)
     else files.tree(generation.physical(logical), logical)
   }
   await writeState(files, generation, work)
   await files.run(root, within('commands'))
 
-  // the disk: a partition table of its own size, and what has changed
+  // the disk: a partition table for its size, and the changed clusters
   const delta = within('delta.raw')
   await run('truncate', ['--size', String(size), delta])
   const { partitions } = base
@@ -111,9 +111,9 @@ async function make(
 }
 
 /**
- * Copies into `delta` every cluster that differs between two states of a partition, whole: the
- * changed blocks over what the base image has there. `before` and `after` may be thin copies in
- * which unchanged blocks are holes.
+ * Copies every cluster that differs between two states of a partition into `delta`. The whole cluster
+ * is copied: the base image's contents with the changed blocks on top. `before` and `after` may be
+ * sparse copies in which unchanged blocks are holes.
  */
 async function overlayChanges(
   base: string,
@@ -157,7 +157,7 @@ async function overlayChanges(
         const changed = now.subarray(offset, offset + block)
         if (!changed.equals(old.subarray(offset, offset + block))) changed.copy(whole, offset)
       }
-      // a cluster of zeros would be a hole, through which the base image shows
+      // a cluster of zeros would become a hole, in which the base image is visible
       if (whole.every((byte) => byte === 0)) throw new Error(`Cluster ${at} became empty`)
       writeSync(files.delta, whole, 0, cluster, start + position)
     }

@@ -28,20 +28,20 @@ import { run } from '../run.ts'
 import { labCache } from '../settings.ts'
 import { requireSpace } from '../vm/preflight.ts'
 
-/** The disk that a NixOS host's own configuration mounts; `nix/lab/disk.nix` reads it there. */
+/** The disk that a NixOS host's configuration mounts; `nix/lab/disk.nix` reads it from there. */
 export interface DiskLayout {
   esp: NamedDevice
   root: NamedDevice & {
     fsType: 'ext4' | 'btrfs'
-    /** By mount point, the subvolume of btrfs; an empty one is the whole of it. */
+    /** btrfs subvolumes by mount point; an empty name is the whole file system. */
     subvolumes: Record<string, string>
   }
   swap: NamedDevice[]
-  /** systemd-boot of the host's own systemd. */
+  /** systemd-boot from the host's own systemd. */
   loader: string
 }
 
-/** How /dev/disk/by-<by>/<name> finds a file system or its partition. */
+/** A file system or its partition, as /dev/disk/by-<by>/<name> names it. */
 export interface NamedDevice {
   by: 'partlabel' | 'partuuid' | 'label' | 'uuid'
   name: string
@@ -50,9 +50,9 @@ export interface NamedDevice {
 export type NixosDisk = Required<LayerOptions> & { layout: DiskLayout }
 
 /**
- * The disk of a NixOS host as its configuration mounts it, made as the embedded guest's is: without root,
+ * The disk of a NixOS host as its configuration mounts it, made like the embedded guest's: without root,
  * mount or VM, and cached. On ext4, systems of one layout share a base that holds the closure of the first
- * of them, and each costs what differs. A btrfs is made whole for each.
+ * of them, and each takes only the space of what differs. A btrfs is made whole for each system.
  * @returns path of a qcow2 image
  * @throws Failure
  */
@@ -76,7 +76,7 @@ export async function ensureNixosDisk(
   })
 }
 
-/** Seconds that a disk may take. */
+/** Seconds that making a disk may take. */
 const limit = 3600
 
 const once = (dir: string, key: string, { host }: NixosDisk, say: (line: string) => void) => ({
@@ -90,7 +90,7 @@ const counted = (
   make: () => Promise<void>,
 ): Promise<void> => counting(`make the disk of ${host}`, limit, say, make)
 
-/** `LAB_NIXOS_IMAGE`, an image that was made elsewhere. @throws Failure when it cannot be used */
+/** The path of `LAB_NIXOS_IMAGE`, an image that was made elsewhere. @throws Failure when it cannot be used */
 export async function givenImage(): Promise<string | undefined> {
   const given = process.env['LAB_NIXOS_IMAGE']
   if (!given) return undefined
@@ -102,7 +102,7 @@ export async function givenImage(): Promise<string | undefined> {
   return path
 }
 
-/** The base of this layout that holds most of a closure, at least three quarters; else a new one. */
+/** The base of this layout that holds the largest part of a closure, at least three quarters; else a new one. */
 async function ensureBase(
   images: string,
   wanted: NixosDisk,
@@ -122,7 +122,7 @@ async function ensureBase(
     ...once(images, layout, wanted, say),
     find,
     make: async (work) => {
-      // one of the same closure that is damaged keeps its name, as a disk may stand on it
+      // a new name each time: a damaged base of the same closure must stay, as a disk may depend on it
       const dir = join(images, `${layout}-${hash([wanted.toplevel, Date.now()])}`)
       requireSpace(images, size(paths) * 1.5, `make the disk of \`${wanted.host}\``)
       await counted(wanted, say, () => makeBase(wanted, work))
@@ -130,7 +130,7 @@ async function ensureBase(
       return readBase(dir, wanted.layout)!
     },
   })
-  // one that was just found is not deleted by another task while its layer is made
+  // keeps other tasks from deleting this base while a layer on it is made
   const now = new Date()
   utimesSync(base.dir, now, now)
   return base
@@ -138,7 +138,7 @@ async function ensureBase(
 
 const size = (paths: PathInfo[]): number => paths.reduce((sum, { narSize }) => sum + narSize, 0)
 
-/** A base that is whole, or undefined. */
+/** Reads a base; undefined when it is damaged or incomplete. */
 function readBase(dir: string, layout: DiskLayout): Base | undefined {
   const raw = join(dir, 'base.raw')
   try {
@@ -164,13 +164,13 @@ function readBase(dir: string, layout: DiskLayout): Base | undefined {
   }
 }
 
-/** Makes an ext4 that holds a closure and nothing of a generation, and the disk around it. */
+/** Makes a disk with an ext4 that holds a closure, but no generation. */
 async function makeBase({ toplevel, store, layout }: NixosDisk, work: string): Promise<void> {
   const generation = await readGeneration(toplevel, store)
   const files = new Debugfs()
   writeSkeleton(files, work)
   for (const path of generation.closure) files.tree(generation.physical(path), path)
-  // ext4 has an inode for each 16 KiB
+  // mke2fs makes one inode for each 16 KiB
   const { bytes, inodes } = files.taken
   const least = Math.max(bytes * 1.1, inodes * 1.1 * 16384) + 512 * mib
   const rootSize = Math.ceil(least / mib) * mib
@@ -199,7 +199,7 @@ async function makeBase({ toplevel, store, layout }: NixosDisk, work: string): P
   writeFileSync(join(work, 'manifest.json'), `${JSON.stringify(manifest)}\n`)
 }
 
-/** Makes a disk whose root is btrfs, with a host's generation 1. */
+/** Makes a disk with a btrfs root that holds a host's generation 1. */
 async function makeWhole(wanted: NixosDisk, work: string, path: string): Promise<void> {
   const { layout, toplevel, store, size: bytes, host } = wanted
   const generation = await readGeneration(toplevel, store)
@@ -210,7 +210,7 @@ async function makeWhole(wanted: NixosDisk, work: string, path: string): Promise
   const all = [...partitions.slice(0, -1), last]
   const within = (name: string): string => join(work, name)
   const total = size(await closure(toplevel, store))
-  // a copy of the closure, the file system, and the image
+  // room for a copy of the closure, the file system, and the image
   requireSpace(work, total * 3.5, `make the disk of \`${host}\``)
   if (rootSize < total * 1.2 + 512 * mib) {
     const least = Math.ceil((start + total * 1.2) / mib + 513)
@@ -234,7 +234,7 @@ async function makeWhole(wanted: NixosDisk, work: string, path: string): Promise
   renameSync(made, path)
 }
 
-/** The ESP of 1 GiB as disko's example has it, swap of 2 GiB, and the root. */
+/** An ESP of 1 GiB, like in disko's example, a swap of 2 GiB for each device, and the root. */
 function partitionsOf({ esp, swap, root }: DiskLayout, rootSize: number): NamedPartition[] {
   let start = mib
   const next = (
@@ -255,7 +255,7 @@ function partitionsOf({ esp, swap, root }: DiskLayout, rootSize: number): NamedP
   ]
 }
 
-/** Arguments of a mkfs that give a file system its label or UUID, where it is found by one. */
+/** Arguments of a mkfs that set the label or UUID of a file system, if it is mounted by one. */
 function identity({ by, name }: NamedDevice, flags: Record<'label' | 'uuid', string>): string[] {
   return by === 'label' || by === 'uuid' ? [flags[by], name] : []
 }

@@ -10,16 +10,16 @@ export interface Partition {
 export interface NamedPartition extends Partition {
   /** sfdisk's names of GPT types. */
   type: 'uefi' | 'linux' | 'swap'
-  /** What /dev/disk/by-partlabel has it as. */
+  /** Its name in /dev/disk/by-partlabel. */
   name: string
-  /** What /dev/disk/by-partuuid has it as, where that matters. */
+  /** Its name in /dev/disk/by-partuuid, if that matters. */
   uuid?: string
 }
 
 export const mib = 1024 ** 2
 
 /**
- * Writes a GPT of these partitions into a file, whose other bytes are left as they are.
+ * Writes a GPT of these partitions into a file, and leaves all other bytes unchanged.
  * @throws Failure when they do not fit
  */
 export async function writeTable(disk: string, partitions: NamedPartition[]): Promise<void> {
@@ -35,8 +35,8 @@ export async function writeTable(disk: string, partitions: NamedPartition[]): Pr
 }
 
 /**
- * Copies an image of a partition to its place in a disk that has nothing there; of a file with holes it
- * reads the data alone.
+ * Copies an image of a partition to its place in a disk that has only zeros there. Skips the holes of a
+ * sparse image.
  * @param format of the disk
  */
 export async function putInto(

@@ -7,7 +7,7 @@ import { lastLines, run } from '../run.ts'
 export const cluster = 65536
 
 /**
- * The VM's own disk: an empty overlay on its host's layer.
+ * Makes a VM's own disk: an empty overlay on its host's layer.
  * @param size bytes, as the layer was made for
  */
 export async function createOverlay(layer: string, path: string, size: number): Promise<void> {
@@ -25,15 +25,15 @@ export async function createOverlay(layer: string, path: string, size: number): 
   ])
 }
 
-/** Bytes that a guest sees of an image. @throws Failure */
+/** The size in bytes that a guest sees of an image. @throws Failure */
 export async function diskSize(path: string): Promise<number> {
   const { stdout } = await run('qemu-img', ['info', '-U', '--output', 'json', '-f', 'qcow2', path])
   return (JSON.parse(stdout) as { 'virtual-size': number })['virtual-size']
 }
 
 /**
- * Looks whether a disk and all below it can be opened and are consistent.
- * @throws Failure when one is damaged, cut short or gone
+ * Checks that a disk and all images below it can be opened and are consistent.
+ * @throws Failure when one is damaged, truncated or gone
  */
 export async function checkDisk(path: string): Promise<void> {
   const broken = (why: string): Failure =>
@@ -46,17 +46,17 @@ export async function checkDisk(path: string): Promise<void> {
   for (const { filename, format } of JSON.parse(info.stdout) as ImageInfo[]) {
     if (format !== 'qcow2') continue
     const check = ['check', '-U', '--output', 'json', '-f', 'qcow2', filename]
-    // 2: corrupt, 3: leaked clusters, which harm nobody
+    // 2: corrupt, 3: leaked clusters, which are harmless
     const { code, stderr, stdout } = await run('qemu-img', check, { allow: [1, 2, 3] })
     if (code === 1) throw broken(lastLines(stderr, 1))
     if (code === 2) throw broken(`\`${filename}\` is corrupt`)
     const { 'image-end-offset': end = 0 } = JSON.parse(stdout) as { 'image-end-offset'?: number }
-    // a read beyond the end gives zeros, so no check finds it; the last cluster may be a short one
+    // a read beyond the end gives zeros, so qemu-img finds no error; the last cluster may be a partial one
     if (end - cluster >= statSync(filename).size) throw broken(`\`${filename}\` is cut short`)
   }
 }
 
-/** Whether a disk is an overlay on an image; one that cannot be read counts as one. */
+/** Whether a disk is an overlay on an image; true also for a disk that cannot be read. */
 export async function standsOn(disk: string, image: string): Promise<boolean> {
   const info = ['info', '-U', '--output', 'json', '-f', 'qcow2', disk]
   const { code, stdout } = await run('qemu-img', info, { allow: [1] })

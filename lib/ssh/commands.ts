@@ -18,16 +18,16 @@ export type Exec = (command: string, options?: ExecOptions) => Promise<Ran>
 
 /**
  * Runs commands on a connection: see `Ssh.exec`.
- * @param on what messages call the other side
- * @param blame asked when a command had no end, or the connection none
- * @returns `cutOff` fails every command, those to come as well; the connection's owner calls it
+ * @param on name of the other side in messages
+ * @param blame asked for the reason when a command times out or the connection is lost
+ * @returns `exec`, and `cutOff`, which fails every running and later command; the connection's owner calls it
  */
 export function commands(
   ssh: NodeSSH,
   on: string,
   blame?: Blame,
 ): { exec: Exec; cutOff: (why: string) => void } {
-  // sshd allows 10 sessions (MaxSessions); a command that was given up may still hold one
+  // sshd allows 10 sessions (MaxSessions); a command that timed out or was aborted may still hold one
   const { enter, leave } = gate(8)
   const running = new Set<(why: string) => void>()
   let gone: string | undefined
@@ -71,7 +71,7 @@ export function commands(
           },
         })
       const done = whenSessionFree(start, () => over)
-      // not when the command is given up: sshd counts a session until its channel is closed
+      // not as soon as a command times out or is aborted: sshd counts a session until its channel is closed
       done.then(leave, leave)
       const ended = done.catch((error: Error) => {
         throw cannot(`could not be started: ${error.message}`)
@@ -102,9 +102,8 @@ export function commands(
 }
 
 /**
- * sshd frees a session a little after it has closed its channel: when several commands end
- * together, those that take their place may be refused. Nothing has run then, so it is safe to
- * start again.
+ * sshd frees a session a little after it has closed its channel. When several commands end together,
+ * the next ones may be refused. A refused command has not run, so it is safe to start it again.
  */
 async function whenSessionFree<T>(start: () => Promise<T>, over: () => boolean): Promise<T> {
   for (;;) {
@@ -133,7 +132,7 @@ interface Collected {
   text: () => string
 }
 
-/** Gathers one stream: packets split characters as well as lines. */
+/** Collects one stream, whose packets may split lines and even characters. */
 function collect(onLine: ExecOptions['onLine'], onThrow: (thrown: unknown) => void): Collected {
   const decoder = new StringDecoder('utf8')
   const parts: string[] = []
@@ -149,7 +148,7 @@ function collect(onLine: ExecOptions['onLine'], onThrow: (thrown: unknown) => vo
     try {
       take(decoder.write(chunk))
     } catch (thrown) {
-      // thrown into ssh2's parser it would look like a broken connection
+      // inside ssh2's parser this exception would look like a broken connection
       onThrow(thrown)
     }
   }

@@ -12,7 +12,7 @@ export interface SshConfigHost {
 }
 
 /**
- * Writes an ssh_config, and beside it `known_hosts` with the pinned keys, so that
+ * Writes an ssh_config, and `known_hosts` with the pinned keys in the same directory, so that
  * `ssh -F <path> sorrow` logs in as the host's user and `sorrow-root` as root, with the pinned key
  * and nothing from the user's own configuration.
  * @throws Failure when a path cannot be written in an ssh_config
@@ -46,7 +46,7 @@ const sshConfigEntry = (alias: string, host: SshConfigHost, knownHosts: string):
   LogLevel ERROR
 `
 
-/** ssh expands `%` and `${…}` in paths; only the first has an escape. */
+/** ssh expands `%` and `${…}` in paths; only `%` can be escaped. */
 function configPath(path: string): string {
   if (/[\n\r\0]|\$\{/.test(path)) {
     throw new Failure(`Cannot write an ssh_config: it has no way to spell the path \`${path}\``, {

@@ -1,11 +1,12 @@
 # shellcheck shell=bash
-# What probes are written in: bash, and best its builtins. Under emulation a program that is started costs a
-# twentieth of a second and more, so systemd is asked for all units at once. `ask` and `tell` lines follow, a pair a probe.
+# The prelude of the probes' script. Probes are written in bash, preferably with builtins only: under emulation each
+# program takes a twentieth of a second or more to start, so systemd is asked for all units at once. `probe` appends an
+# `ask` and a `tell` line for each probe that starts programs, and a `tell_now` line for each other one.
 
 end=0
 
-# A guest that still boots has answers that are not yet true, also where nothing is being started at this moment. It
-# is asked again and again, as `is-system-running --wait` misses the end of a boot that comes before the bus is there.
+# The answers of a guest that still boots are not final, even at a moment when no unit is starting. This polls, because
+# `is-system-running --wait` misses the end of a boot that happens before the bus is up.
 until [[ $SECONDS -ge 120 || $(systemctl is-system-running) != @(initializing|starting) ]]; do sleep 0.5; done
 units=$(systemctl list-units --all --plain --no-legend --no-pager)
 
@@ -20,8 +21,8 @@ unit() { # unit <name>: its load, active and sub state; fails when it is not act
   echo 'not-found inactive dead'
   return 1
 }
-# failed [unit]: the units that have failed, but for that one, with those that are started again and again:
-# such a one is up most of the time, and systemd never calls it failed.
+# failed [unit]: the units that have failed, except that one, and those that keep restarting: such a unit is up most of
+# the time, and systemd never reports it as failed.
 failed() {
   local name _ active sub
   while read -r name _ active sub _; do
@@ -30,8 +31,8 @@ failed() {
   restarting "${1-}"
 }
 
-# A service that has fallen over at least twice, and is not up for twice as long as it used to be. On average it
-# was up for the time since the boot, divided by the restarts.
+# The services that have restarted at least twice and have not yet been up for twice their average uptime. That average
+# is the time from the boot to the last start, divided by the restarts. After 300 s up a service no longer counts.
 restarting() { # restarting <unit to leave out>
   local line up since often lasted asked=''
   local -A of=()
@@ -54,23 +55,23 @@ restarting() { # restarting <unit to leave out>
   [[ -n $asked ]] || echo 'systemd does not answer'
 }
 
-ask() { # ask <snippet>: what it says, a record separator, how it ended
+ask() { # ask <snippet>: prints its output, a record separator, and its exit status
   trap 'printf "\036%s" "$?"' EXIT
   eval "$1" 2>&1 </dev/null
 }
 
-# For the other side: its name, its text, and how it ended. For a snippet that starts no program, and so can
-# neither hang nor be worth a process of its own.
+# Runs a snippet that starts no program, so it cannot hang and needs no subshell. Prints the answer for the lab: the
+# probe's name, its output and its exit status.
 tell_now() { # tell_now <name> <snippet>
-  # a snippet may set $1, and variables of any likely name: what others go by stays as it is
+  # a snippet may set $1 and any common variable name, so what this function and later probes need is local
   local probe_of_mine=$1 units=$units end=$end
   printf '\036%s\n' "$1"
   eval "$2" 2>&1 </dev/null
   printf '\n\036%s %s\n' "$probe_of_mine" "$?"
 }
 
-# The same of one that was asked; nothing when it has not ended at second `end`: it is killed then, with what
-# it has started.
+# Prints the answer of a probe that `ask` started. One that has not ended at second `end` is killed with its children,
+# and nothing is printed.
 tell() { # tell <name> <descriptor> <pid>
   local text='' left=$((end - SECONDS))
   IFS= read -rd '' -t $((left > 0 ? left : 1)) -u "$2" text

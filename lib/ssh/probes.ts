@@ -12,18 +12,18 @@ export interface Answer {
 }
 
 export interface Probe {
-  /** bash, which may call what `probes.sh` declares: `unit <name>` and `failed`. */
+  /** bash, which may call the functions of `probes.sh`: `unit <name>` and `failed`. */
   snippet: string
-  /** Whether it starts a program. What does not is run at once, in the shell that asks. */
+  /** Whether it starts a program. A snippet that does not runs in the main shell, without a process for it. */
   programs: boolean
 }
 
 /**
- * Runs snippets in a guest, those with programs side by side, as the user who is logged in, over one
- * command of one connection.
+ * Runs snippets in a guest, as the user who is logged in, in a single SSH command. Those that start
+ * programs run in parallel.
  * @param probes by a name of letters and digits
- * @param limit seconds for all of it, with the 120 that a guest gets which still boots
- * @param each seconds that a probe may take; one that hangs is killed and has no answer, the others have theirs
+ * @param limit seconds for everything, including up to 120 for a guest that still boots
+ * @param each seconds that a probe may take; one that hangs is killed and gets no answer, the others do
  */
 export async function probe(
   ssh: Ssh,
@@ -34,7 +34,7 @@ export async function probe(
   const answers: Record<string, Answer> = {}
   let lines: string[] = []
   const onLine = (line: string): void => {
-    // oxlint-disable-next-line no-control-regex -- the record separator, which no text has
+    // oxlint-disable-next-line no-control-regex -- the record separator, which occurs in no text
     const [, name, code] = /^\u001e(\w+)(?: (\d+))?$/.exec(line) ?? []
     if (code !== undefined) answers[name!] = { code: Number(code), text: lines.join('\n').trim() }
     if (name === undefined) lines.push(line)

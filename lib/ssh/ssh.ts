@@ -8,7 +8,7 @@ import { pause, waitFor, type Blame, type WaitOptions } from '../retry.ts'
 import { commands, type Exec } from './commands.ts'
 
 export interface SshTarget {
-  /** What messages call it; `user@host:port` unless given. */
+  /** Its name in messages. Default `user@host:port`. */
   name?: string
   /** Default 127.0.0.1. */
   host?: string
@@ -18,43 +18,43 @@ export interface SshTarget {
   keyPath: string
   /** The pinned host key as a public key line: `ssh-ed25519 AAAA…`. */
   hostKey: string
-  /** Seconds from dialling to being logged in. Default 30. */
+  /** Seconds from dialling to the end of the login. Default 30. */
   connectTimeout?: number
   /** Seconds of silence after which the other side counts as dead. Default 30. */
   keepalive?: number
-  /** Told which methods sshd offers to this user before any key is shown; costs a round trip. */
+  /** Called with the methods that sshd offers to this user before any key is shown; costs a round trip. */
   onMethods?: (methods: string[]) => void
-  /** Asked why when there is no answer. */
+  /** Asked for the reason when there is no answer. */
   blame?: Blame
 }
 
 export interface Ssh {
   /**
    * Runs one command and waits for it; at most 8 run at once, the others queue. A command that
-   * passes its limit (seconds from its start, default 120) is sent SIGKILL, which OpenSSH ignores
-   * before 9.8 when root logged in: such a command may live on.
+   * passes its limit (seconds from its start, default 120) is sent SIGKILL. OpenSSH before 9.8
+   * ignores that signal in a login as root, so the command may live on.
    * @throws Failure naming the command and its exit code or signal, or why the connection was lost
    */
   exec: Exec
   /** Resolves when the connection is gone, for whatever reason. */
   closed: Promise<void>
-  /** Commands that still run fail. */
+  /** Closes the connection; commands that still run fail. */
   close: () => Promise<void>
 }
 
-/** Something else than the expected machine answers. */
+/** A machine other than the expected one answers. */
 export class OtherHostKey extends Failure {}
 
-/** The other side closed the connection before there was a login. */
+/** The other side closed the connection before the login. */
 class HungUp extends Failure {}
 
-/** Seconds for which `connect` tries again: OpenSSH from 9.8 on shuts out for 15 s who came and went too often. */
+/** Seconds for which `connect` retries: OpenSSH from 9.8 on refuses a client for 15 s after too many failed logins. */
 const hangUpLimit = 20
 
 /**
- * Logs in over SSH. An sshd that hangs up before the login is tried again, each second: it may be starting anew,
- * have too much to do, or shut out who has knocked too often.
- * @throws Failure saying why it could not: refused, closed, silent, another host key, key refused
+ * Logs in over SSH. Retries each second when sshd hangs up before the login, because it may be restarting, overloaded,
+ * or refusing this client after too many connections.
+ * @throws Failure with the reason: refused, closed, silent, another host key, key refused
  */
 export async function connect(target: SshTarget): Promise<Ssh> {
   const prepared = await prepare(target)
@@ -71,7 +71,7 @@ export async function connect(target: SshTarget): Promise<Ssh> {
   }
 }
 
-/** Does something over a connection of its own, which is closed after it. */
+/** Runs `work` over a new connection and closes that afterwards. */
 export async function connected<T>(target: SshTarget, work: (ssh: Ssh) => Promise<T>): Promise<T> {
   const ssh = await connect(target)
   try {
@@ -89,21 +89,21 @@ export interface WaitForSshOptions
   limit: number
   /** The command that has to succeed. Default `true`. */
   until?: string
-  /** Seconds a silent connection has before another is tried beside it. Default 2, 5 with `wake`. */
+  /** Seconds of silence on a connection before another is tried beside it. Default 2, 5 with `wake`. */
   silence?: number
-  /** Seconds that the first try is held back for the first wake, as after a start. Default 0. */
+  /** Seconds that the first try waits for a first wake, for a guest that has just started. Default 0. */
   hold?: number
 }
 
 /**
- * Waits until a command works over SSH and returns the connection that it worked on. Tries are
- * `every` 0.4 s at most: polling faster takes an emulated guest's CPU.
+ * Waits until a command works over SSH and returns the connection that it worked on. By default it
+ * tries every 0.4 s: polling faster takes an emulated guest's CPU.
  *
  * QEMU's user network accepts a connection before the guest has a network, and keeps repeating its
- * SYN into the guest even when we have hung up: each costs the guest an sshd once it is up
- * (measured: 30 tries during a boot came as 30 connections after it). So silent connections are
- * few and kept, and the first one on which a banner comes is used. A `wake`, such as a line of the
- * serial log, tries at once; after a start the first try can be held back for it.
+ * SYN into the guest even after we have hung up. Each such connection costs the guest an sshd once it
+ * is up (measured: 30 tries during a boot became 30 connections after it). So only a few silent
+ * connections are opened, they are kept, and the first one that sends a banner is used. A `wake`, such
+ * as a line of the serial log, triggers a try at once; `hold` delays the first try until then.
  * @throws Failure with the last reason when the limit passes; OtherHostKey at once
  */
 export async function waitForSsh(options: WaitForSshOptions): Promise<Ssh> {
@@ -145,7 +145,7 @@ export async function waitForSsh(options: WaitForSshOptions): Promise<Ssh> {
   }
   const onWake = (poke: () => void): void => {
     holding?.()
-    // an emulated guest takes a second for an answer: another knock beside it would cost a second
+    // an emulated guest takes a second to answer, and a second connection would cost it another
     if (now() - knocked < 2 || silent.size >= 3) return
     stopListening?.()
     poke()
@@ -167,7 +167,7 @@ function hangUp(sockets: Map<Socket, unknown>): void {
   sockets.clear()
 }
 
-/** The key alone. Only one who asks for the methods tries `none` first, as sshd names them then. */
+/** Tries only the key; with `onMethods` it tries `none` first, as sshd answers that with its methods. */
 function authentication(
   target: SshTarget,
   key: string,
@@ -187,11 +187,11 @@ function authentication(
 interface Prepared {
   ssh: typeof NodeSSH
   privateKey: string
-  /** The pinned key as it comes over the wire, and the algorithms that prove it. */
+  /** The pinned key in its wire format, and the signature algorithms that fit it. */
   pinned: { key: Buffer; algorithms: ServerHostKeyAlgorithm[] }
 }
 
-/** All that can fail before a socket is open: nothing may be awaited while nobody listens on it. */
+/** Does all that can fail before a socket is opened: an await while it has no listeners could miss its events. */
 async function prepare(target: SshTarget): Promise<Prepared> {
   const [, type, base64] = /^\s*([\w@.-]+)\s+([A-Za-z0-9+/]+=*)/.exec(target.hostKey) ?? []
   const key = Buffer.from(base64 ?? '', 'base64')
@@ -210,7 +210,7 @@ async function prepare(target: SshTarget): Promise<Prepared> {
 const knock = (target: SshTarget): Socket =>
   dial({ host: target.host ?? '127.0.0.1', port: target.port, noDelay: true })
 
-/** Resolves when the first bytes are there to be read; rejects when the socket closes before. */
+/** Resolves when the first bytes can be read; rejects when the socket closes before. */
 function banner(socket: Socket, target: SshTarget): Promise<Socket> {
   const { promise, resolve, reject } = deferred<Socket>()
   socket.once('data', (chunk) => {
@@ -232,8 +232,8 @@ async function login(socket: Socket, target: SshTarget, prepared: Prepared): Pro
   let phase: 'login' | 'open' | 'closing' = 'login'
   let otherKey = false
 
-  // every end of the connection comes here: node-ssh by itself resolves a command whose server was
-  // killed, and lets a missed keepalive become an uncaught exception
+  // handles every end of the connection: node-ssh alone would resolve a command whose server was
+  // killed, and turn a missed keepalive into an uncaught exception
   const end = (error?: SshError): void => {
     if (phase === 'login') {
       const other = otherKey || error?.message.includes('no matching host key format')
@@ -290,7 +290,7 @@ const isOther = (target: SshTarget): Failure =>
 
 const hangUps = ['ECONNRESET', 'EPIPE']
 
-/** The failure of a login, by what became of its connection. @param error none where that was closed */
+/** Explains why a login failed. @param error undefined where the connection was closed without one */
 function noLogin(target: SshTarget, error?: SshError): Failure {
   const { connectTimeout = 30 } = target
   if (error?.code === 'ECONNREFUSED') {
@@ -315,7 +315,7 @@ function noLogin(target: SshTarget, error?: SshError): Failure {
 
 function whyLost(error: SshError | undefined, keepalive: number): string {
   if (error?.level === 'client-timeout') return `no sign of life for ${keepalive} s`
-  // a server that is killed with something unread resets the connection
+  // a server that is killed while it has unread data resets the connection
   if (!error || hangUps.includes(String(error.code))) return 'the other side closed the connection'
   return `the connection broke (${error.message})`
 }

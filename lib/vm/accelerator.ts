@@ -12,21 +12,21 @@ import { readableJson, writeJson } from './vm.ts'
 
 export interface Accelerator {
   kind: 'kvm' | 'tcg'
-  /** Why this one, for the line that says so. */
+  /** Why this one was chosen, for messages. */
   reason: string
-  /** What time limits are multiplied with: an emulated CPU is that much slower. */
+  /** Factor for time limits, because an emulated CPU is slower. */
   patience: number
-  /** How many CPUs a VM has unless somebody asks for others. */
+  /** Default number of CPUs of a VM. */
   cpus: number
 }
 
-/** QEMU arguments; the probe guest and the VMs get the same ones, or it would prove nothing. */
+/** QEMU arguments. The probe guest and the VMs must get the same ones, or the probe would prove nothing. */
 export const acceleratorArgs = (kind: 'kvm' | 'tcg'): string[] =>
   kind === 'kvm'
     ? ['-accel', 'kvm', '-cpu', 'host']
     : ['-accel', 'tcg,thread=multi,tb-size=512', '-cpu', 'qemu64,+rdrand']
 
-/** What `LAB_ACCEL` asks for. @throws Failure (usage) for what is none of the three */
+/** The value of `LAB_ACCEL`. @throws Failure (usage) unless it is auto, kvm or tcg */
 export function demandedAccelerator(): string {
   const demanded = process.env['LAB_ACCEL'] || 'auto'
   if (['auto', 'kvm', 'tcg'].includes(demanded)) return demanded
@@ -34,9 +34,9 @@ export function demandedAccelerator(): string {
 }
 
 /**
- * The accelerator that a probe guest was seen to run on: KVM where this user may use it and it
- * works, else TCG. Opening /dev/kvm proves nothing, so a guest boots the firmware under it. The
- * answer is remembered until the host boots or QEMU changes. `LAB_ACCEL=kvm|tcg` decides by hand.
+ * Finds the accelerator: KVM where this user may use it and a probe guest runs on it, else TCG. That
+ * /dev/kvm opens proves nothing, so the probe guest boots the firmware under KVM. The result is cached
+ * until the host reboots, or QEMU, the firmware or the user changes. `LAB_ACCEL=kvm|tcg` overrides it.
  * @throws Failure when KVM is demanded and does not work
  */
 export async function findAccelerator(firmware: Firmware): Promise<Accelerator> {
@@ -46,7 +46,7 @@ export async function findAccelerator(firmware: Firmware): Promise<Accelerator> 
   if (demanded === 'tcg') return { ...tcg, reason: 'LAB_ACCEL says so' }
   const key = [bootId(), process.getuid?.(), qemu, firmware.code].join(' ')
   const memory = join(privateDirectory(labCache()), 'accelerator.json')
-  // one that cannot be read is found again
+  // a cached result that cannot be read is found out again
   let known = readableJson<{ key: string; problem: string | null }>(memory)
   if (known?.key !== key) {
     known = { key, problem: await probe(firmware) }
@@ -64,16 +64,17 @@ export async function findAccelerator(firmware: Firmware): Promise<Accelerator> 
 }
 
 /**
- * A kernel patches its own code now and then, as when the first ping asks for times. QEMU before 8.1 may let another
- * emulated CPU run half of such a patch: the kernel says `Oops: int3` and ends whatever ran there, be it sshd.
- * @param qemu what it says of its version
+ * The number of CPUs of an emulated VM. A kernel sometimes patches its own code, as when the first ping enables
+ * timestamps. With QEMU before 8.1 another emulated CPU may run a half-written patch: the kernel reports `Oops: int3`
+ * and kills the process that ran there, even sshd.
+ * @param qemu output of QEMU's `--version`
  */
 export function emulatedCpus(qemu: string): number {
   const [, major, minor] = /version (\d+)\.(\d+)/.exec(qemu) ?? []
   return Number(major) * 100 + Number(minor) < 801 ? 1 : 2
 }
 
-/** Boots the firmware under KVM until its boot manager speaks. Null when it did, else why not. */
+/** Boots the firmware under KVM until its boot manager prints a line. @returns null, or why it did not */
 async function probe(firmware: Firmware): Promise<string | null> {
   try {
     accessSync('/dev/kvm', constants.R_OK | constants.W_OK)
@@ -116,5 +117,5 @@ async function probe(firmware: Firmware): Promise<string | null> {
   return problem
 }
 
-/** A value inside a QEMU option, where a comma is written twice. */
+/** Escapes a value inside a QEMU option, by doubling its commas. */
 export const optionValue = (text: string): string => text.replaceAll(',', ',,')

@@ -1,12 +1,11 @@
 /**
- * The web server of the guests' uplink, over HTTP on standard input and output, one process per connection, so that
- * nothing listens on the host. Plain JavaScript, as QEMU starts it for each connection, and node is up in a quarter
- * of the time that tsx takes.
+ * The web server of the guests' uplink: HTTP on standard input and output, one process per connection, so that
+ * nothing listens on the host. Plain JavaScript, because QEMU starts it for each connection, and node starts in a
+ * quarter of the time that tsx takes.
  *
- * It is a binary cache of what lies in a Nix store of this machine. Its argument is a directory with a link `store`
- * to the root of that store (without it there is no cache), and maybe a file `fault` that says how the cache
- * misbehaves: `cut` or `wrong`. A file `answer.json` there says what is answered below a path of its own instead
- * (`Answer` of served.ts).
+ * It is a binary cache of a Nix store of this machine. Its argument is a directory with a link `store` to the root of
+ * that store (without the link there is no cache), and optionally a file `fault` that makes the cache misbehave: `cut`
+ * or `wrong`. An optional file `answer.json` there sets the answer for all URLs below one path (`Answer` of served.ts).
  */
 import { execFile, spawn } from 'node:child_process'
 import { readFileSync, readdirSync, realpathSync } from 'node:fs'
@@ -29,22 +28,22 @@ const root = given(() => realpathSync(join(directory, 'store')))
 const set = given(() => JSON.parse(readFileSync(join(directory, 'answer.json'), 'utf8')))
 if (root === undefined && set === undefined) process.exit(1)
 const fault = given(() => readFileSync(join(directory, 'fault'), 'utf8').trim())
-// the machine's own store is asked as it is, through its daemon where it has one
+// the machine's own store is queried with nix's defaults, so through its daemon if there is one
 const options = [
   ...['--extra-experimental-features', 'nix-command'],
   ...(root === '/' ? [] : ['--store', root]),
 ]
 const paths = root && join(root, 'nix/store')
 
-/** The text that describes a path, as nix reads it; undefined where the store does not have it. */
+/** The narinfo of a path; undefined when the store does not have it. */
 async function narinfo(hash) {
   const name = readdirSync(paths).find((entry) => entry.startsWith(`${hash}-`))
   if (name === undefined) return undefined
   const ask = ['path-info', ...options, '--json', `/nix/store/${name}`]
   const said = await promisify(execFile)('nix', ask).catch(() => undefined)
-  // a list up to 2.18, an attribute set by path since
+  // a list up to nix 2.18, an object with the path as its key since
   const [info] = said ? Object.values(JSON.parse(said.stdout)) : []
-  // of a path that is not valid there is none
+  // an invalid path has no hash
   if (!info?.narHash) return undefined
   const fields = {
     StorePath: `/nix/store/${name}`,
@@ -59,7 +58,7 @@ async function narinfo(hash) {
   return known.map(([key, value]) => `${key}: ${value}\n`).join('')
 }
 
-/** What a faulty cache makes of a path: it ends after 64 KiB, or has another byte. */
+/** Damages a path as a faulty cache does: ends it after 64 KiB, or changes the byte there. */
 function spoiled() {
   let seen = 0
   return new Transform({

@@ -11,31 +11,31 @@ export interface Result {
   /** What was found; for `n/a` the reason. */
   found: string
   expected?: string
-  /** What to do where it fails. */
+  /** What to do when the check fails. */
   hint?: string
 }
 
-/** One thing to ask a guest, and how to judge its answer against the configuration. */
+/** One question to a guest, and how to judge its answer against the configuration. */
 export interface Check {
   name: string
   /** A bash snippet, run as the primary user. */
   probe: string
-  /** It starts no program while all is well, and waits for nothing. */
+  /** The probe starts no program unless something is wrong, and does not wait. */
   quick?: true
-  /** Why the guest cannot have the thing; it is not asked then. */
+  /** Why this guest cannot have what is checked; the guest is not asked then. */
   unavailable?: string
   expected: string
   hint?: string
   holds: (answer: Answer) => boolean
-  /** Why there is nothing to judge, by the answer; undefined where there is. */
+  /** The reason, from the answer, why there is nothing to judge; undefined when there is. */
   without?: (answer: Answer) => string | undefined
-  /** What to show of the answer. Default: its first line. */
+  /** The part of the answer to show. Default: its first line. */
   show?: (answer: Answer) => string
 }
 
-/** How a declared service is asked whether it works: a unit that is active may still not answer. */
+/** Probes for declared services, because a unit that is active may still not answer. */
 const services: Record<string, { probe: (host: Host) => string; says: RegExp; quick?: true }> = {
-  // this very login came through it: asked over its own connection, it has answered
+  // the probe runs over an SSH login, which proves that sshd works
   openssh: { probe: () => 'echo "$SSH_CONNECTION"', says: /^\S+ \d+ \S+ 22$/m, quick: true },
   ssh: {
     probe: () => 'read -r line < <(ssh -G localhost) && echo "$line"',
@@ -50,8 +50,8 @@ const services: Record<string, { probe: (host: Host) => string; says: RegExp; qu
 }
 
 /**
- * HTTP without a program: the address is `host:port`. A service that was started a moment ago may
- * refuse for as long as 60 s; silence of 10 s is an answer, too.
+ * Shell for an HTTP GET without a program; the address is `host:port`. Retries for 60 s while a service
+ * that has just started refuses the connection, and stops reading after 10 s of silence.
  */
 function httpGet(address: string, path: string): string {
   const [host = '', port = ''] = address.split(':')
@@ -66,13 +66,13 @@ function httpGet(address: string, path: string): string {
 
 const is = (text: string) => (answer: Answer) => answer.code === 0 && answer.text === text
 
-/** Everything that `verify` asks of a guest whose configuration is known. */
+/** All checks that `verify` makes of a guest whose configuration is known. */
 export function checksOf(host: Host): Check[] {
   const { facts, toplevel } = host
   const link = (name: string, path: string): Check => ({
     name,
     quick: true,
-    // a program only to say what it is instead
+    // runs a program only to show the other path when they differ
     probe: `[[ ${path} -ef ${toplevel} ]] && echo ${toplevel} || readlink -f ${path}`,
     expected: toplevel,
     holds: is(toplevel),
@@ -93,7 +93,7 @@ export function checksOf(host: Host): Check[] {
     ...(facts.goldenEnable ? [goldenCheck] : []),
     ...othersAgents(host),
     ...facts.secrets.map(secretCheck),
-    // what else the host declares and this guest cannot have, such as its secrets
+    // what the host declares but this guest cannot have, such as its secrets
     ...Object.keys(facts.unavailable)
       .filter((name) => !facts.declared.includes(name))
       .map((name) => serviceCheck(host, name)),
@@ -101,14 +101,14 @@ export function checksOf(host: Host): Check[] {
     ...failureChecks(facts),
     {
       name: `nix as ${facts.primaryUser}`,
-      // through the daemon, which a user's nix needs for all that it does
+      // goes through the daemon, which a user's nix needs for everything
       probe: 'nix-store --query --hash /run/current-system',
       expected: 'an answer from the store',
       holds: ({ code, text }) => code === 0 && /^sha256:\w{52}$/.test(text),
     },
     {
       name: `jj as ${facts.primaryUser}`,
-      // a whole repository would take as long as all other probes together
+      // testing with a real repository would take as long as all other probes together
       probe: 'jj config path --user && [ -w "$HOME" ]',
       expected: 'its configuration in the home',
       holds: ({ code, text }) => code === 0 && text.startsWith('/home/'),
@@ -122,12 +122,12 @@ export function checksOf(host: Host): Check[] {
   ]
 }
 
-/** Programs of a display, among what the guest itself has. */
+/** Checks that the guest has no graphical programs. */
 const headlessCheck = ({ guest }: Host): Check =>
   guest === 'nixos'
     ? {
         name: 'headless userland',
-        // there is next to nothing in /usr: all that NixOS has is in the closure of what runs
+        // NixOS has almost nothing in /usr; its programs are in the closure of the running system
         probe: 'nix-store --query --requisites /run/current-system',
         expected: 'no graphical package',
         holds: ({ code, text }) =>
@@ -163,9 +163,9 @@ function serviceCheck({ facts, ...host }: Host, service: string): Check {
 }
 
 /**
- * Whether a VM has logged in to tailscale. To be asked it must have been given a key, and a way to tailscale's
- * coordination server.
- * @param key whether there is a LAB_TAILSCALE_AUTHKEY
+ * Checks whether a VM has logged in to tailscale. That needs a key, and a route to tailscale's coordination
+ * server; without them the check does not apply.
+ * @param key whether LAB_TAILSCALE_AUTHKEY is set
  */
 export function tailscaleLogin({ facts, name }: Host, openUplink: boolean, key: boolean): Check[] {
   if (!facts.declared.includes('tailscale') || facts.unavailable['tailscale']) return []
@@ -175,7 +175,7 @@ export function tailscaleLogin({ facts, name }: Host, openUplink: boolean, key: 
   return [
     {
       name: 'tailscale login',
-      // the login may still be on its way
+      // the login may still be in progress
       probe: `ask() { tailscale status --json --peers=false; }
         until [[ $(ask) == *'"Running"'* ]] || [ $SECONDS -ge 60 ]; do sleep 1; done; ask`,
       ...(reason === undefined ? {} : { unavailable: reason }),
@@ -189,7 +189,7 @@ export function tailscaleLogin({ facts, name }: Host, openUplink: boolean, key: 
 const timerCheck = ({ facts }: Host): Check => ({
   name: 'auto-upgrade timer',
   quick: true,
-  // a timer that has elapsed is active, and has no next time; one whose upgrade is at work is running
+  // an elapsed timer is active too, but never fires again; during an upgrade the timer is `running`
   probe: `unit nix-local-upgrade.timer && while read -r line; do
     case $line in OnCalendar=*) echo "\${line#*=}" ;; esac; done </etc/systemd/system/nix-local-upgrade.timer`,
   expected: `waiting, ${facts.schedule}`,
@@ -200,8 +200,8 @@ const timerCheck = ({ facts }: Host): Check => ({
 })
 
 /**
- * What the host is upgraded from is its owner's to clone, so a VM that was just made has none; until then
- * its upgrade fails each time that the timer fires, and there is nothing to judge.
+ * The clone that the host is upgraded from is made by its owner, so a new VM may have none. Until there is
+ * one the upgrade fails each time the timer fires, and the check does not apply.
  */
 const cloneCheck = (clone: string): Check => ({
   name: 'clone to upgrade from',
@@ -218,7 +218,7 @@ function failedUnits({ agents, clones }: Host['facts']): string {
   return `[[ -e ${quote(clones.flake)} ]] && failed || failed ${quote(agents.upgrade.unit)}.service`
 }
 
-/** Which units failed; what `lab.toml` lets fail is told apart, and never counts as held. */
+/** Checks for failed units. Those that `lab.toml` lets fail have a check of their own, `n/a` when any has failed. */
 function failureChecks(facts: Host['facts']): Check[] {
   const may = (line: string): boolean => mayFail(line.split(' ')[0]!, facts.mayFail)
   const excused = ({ text }: Answer): string[] => text.split('\n').filter(may)
@@ -250,14 +250,14 @@ const goldenCheck: Check = {
   name: 'golden validation',
   quick: true,
   probe: 'unit golden-boot-validation.service',
-  // one that failed would be `failed`, one that has not run yet `inactive`
+  // it would be `failed` after a failure, and `inactive` before it has run
   expected: 'loaded active exited',
   holds: is('loaded active exited'),
 }
 
 /**
- * Agents of a flake's own, by the units that lab.toml names: what can be asked of a unit that the lab
- * knows nothing else of. One that has not run yet is inactive, which is no fault of it.
+ * Checks agents that the flake brings itself, by the units that lab.toml names. The lab knows nothing else
+ * about these units. One that has not run yet is inactive, which is not an error.
  */
 function othersAgents({ facts }: Host): Check[] {
   const { upgrade, sync, golden } = facts.agents
@@ -275,12 +275,12 @@ function othersAgents({ facts }: Host): Check[] {
             quick: true,
             probe: `unit ${unit}.timer`,
             expected: 'loaded active waiting',
-            // a timer's service may run just now
+            // the timer's service may be running at the moment
             holds: ({ text }) => /^loaded active (waiting|running)$/.test(text),
           }
         : {
             name: unit,
-            // nothing keeps a unit in memory that is only started now and then
+            // systemd unloads a unit that is started only now and then, so `unit` would not find it
             probe: `systemctl show --value --property=LoadState --property=ActiveState ${unit}.service`,
             expected: 'loaded, and not failed',
             holds: ({ text }) => /\bloaded\b/.test(text) && !/\bfailed\b/.test(text),
@@ -289,7 +289,7 @@ function othersAgents({ facts }: Host): Check[] {
     )
 }
 
-/** A secret that could not be decrypted is a file that is not there. */
+/** Checks a secret's file, which is missing when the secret could not be decrypted. */
 const secretCheck = ({ path, owner, mode }: Host['facts']['secrets'][number]): Check => ({
   name: `secret ${path.split('/').at(-1)}`,
   probe: `[ -s ${quote(path)} ] && stat --dereference --format '%U %a' ${quote(path)}`,
@@ -315,8 +315,9 @@ export function judgeClosure(paths: string[]): Result {
 }
 
 /**
- * Judges how a user may log in: by key alone, and with the lab's key.
- * @param methods what sshd offers to that user
+ * Judges how a user may log in: only by key, and with the lab's key.
+ * @param methods methods that sshd offers to that user
+ * @param key whether the lab's key is accepted
  */
 export function judgeLogin(user: string, methods: string[], key: boolean): Result {
   const found = `${methods.join(', ') || 'nothing'}${key ? '' : ', without the key of the lab'}`
@@ -324,7 +325,7 @@ export function judgeLogin(user: string, methods: string[], key: boolean): Resul
   return { check: `SSH as ${user}`, state, found, expected: 'publickey' }
 }
 
-/** Judges the answers; a guest that gave none has failed. */
+/** Judges the answers; a check without an answer has failed. */
 export const judge = (checks: Check[], given: Record<string, Answer>): Result[] =>
   checks.map((check, index) => {
     const { name, expected, unavailable } = check
@@ -338,7 +339,7 @@ export const judge = (checks: Check[], given: Record<string, Answer>): Result[] 
     return { check: name, state: 'fail', found, expected, hint: check.hint }
   })
 
-/** What to ask, by the name under which `judge` looks for the answers. */
+/** The probes of checks, by the names that `judge` looks up. */
 export const probesOf = (checks: Check[]): Record<string, Probe> =>
   Object.fromEntries(
     checks.flatMap(({ probe, quick, unavailable }, index) =>

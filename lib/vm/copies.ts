@@ -12,8 +12,8 @@ import { snapshotsIn } from './snapshot.ts'
 import { files, keepersOf, knownVms, qemuOf, readVm, type Vm } from './vm.ts'
 
 /**
- * A lab that a run has for as long as it lasts: copies of its VMs, with disks, sockets, ports, a lan and remotes
- * of their own, and a directory that is laid out like every `LAB_HOME`.
+ * A lab that exists only during a run: copies of VMs, with separate disks, sockets, ports, lan and remotes, in a
+ * directory laid out like any `LAB_HOME`.
  */
 export interface Copy {
   /** From 1 on. */
@@ -23,7 +23,7 @@ export interface Copy {
 
 const directory = (): string => join(labHome(), 'copies')
 
-/** The copies that there are, whoever's they are. */
+/** All copies that exist, of any run. */
 export function copies(): Copy[] {
   if (!existsSync(directory())) return []
   const numbers = readdirSync(directory()).filter((name) => /^[1-9]\d*$/.test(name))
@@ -32,16 +32,16 @@ export function copies(): Copy[] {
     .toSorted((a, b) => a.number - b.number)
 }
 
-/** How a copy's VM is called where those of several labs are shown. */
+/** The name of a copy's VM where VMs of several labs are shown. */
 export const titleInCopy = (host: string, { number }: Pick<Copy, 'number'>): string =>
   `${host} (copy ${number})`
 
-/** A copy in the hands of a run. */
+/** A copy whose lock this run holds. */
 export interface HeldCopy extends Copy {
   held: Lock
 }
 
-/** Takes room for copies, under the first numbers that are free, and locks each for this process. */
+/** Makes the directories of new copies, with the first free numbers, and locks each for this process. */
 export function reserveCopies(count: number): Promise<HeldCopy[]> {
   return guarded(async () => {
     const taken = new Set(copies().map(({ number }) => number))
@@ -57,8 +57,8 @@ export function reserveCopies(count: number): Promise<HeldCopy[]> {
 }
 
 /**
- * Ends and deletes the copies that no run has in hand any more, as after a kill -9.
- * @returns those that are gone now
+ * Ends and deletes the copies that no run holds any more, as after a kill -9.
+ * @returns those that were deleted
  */
 export async function removeAbandoned(): Promise<Copy[]> {
   if (copies().length === 0) return []
@@ -69,11 +69,11 @@ export async function removeAbandoned(): Promise<Copy[]> {
   })
 }
 
-/** The copies whose run is gone. */
+/** The copies that no run holds any more. */
 export const abandonedCopies = async (): Promise<Copy[]> =>
   copies().length === 0 ? [] : guarded(inNobodysHands)
 
-/** The line that says so. */
+/** The message that abandoned copies were removed. */
 export const removedInWords = (found: Copy[]): string =>
   `Ended and deleted what a run that was killed has left: ${found.map(({ number }) => `copy ${number}`).join(', ')}`
 
@@ -88,12 +88,12 @@ async function inNobodysHands(): Promise<Copy[]> {
   return found
 }
 
-/** The lab of the VMs that copies are taken from, which lies in the first copy that a run has. */
+/** The lab with the VMs that copies are made from; it is inside the first copy of a run. */
 export const moldOf = (home: string): string => join(home, 'mold')
 
 const lockOf = (home: string): string => join(home, 'lock')
 
-/** One at a time: nobody takes a copy that is just being made for one that was left behind. */
+/** Makes or removes copies under a lock, so that a copy that is just being made does not look abandoned. */
 async function guarded<T>(work: () => Promise<T>): Promise<T> {
   privateDirectory(labHome())
   privateDirectory(directory())
@@ -102,14 +102,13 @@ async function guarded<T>(work: () => Promise<T>): Promise<T> {
 }
 
 /**
- * Ends a copy's processes and deletes all that it has. Waits for nothing but that, so that it can be done when a
- * signal ends the task.
+ * Ends a copy's processes and deletes its files. Synchronous, so that it works while a signal ends the task.
  */
 export function removeCopy(home: string): void {
   if (existsSync(moldOf(home))) removeCopy(moldOf(home))
   const ended = inLab(home, () => {
     const vms = knownVms().flatMap((host) => vmIn(host) ?? [])
-    // that of a shell with another TMPDIR is another one, and known as long as its QEMU runs
+    // a shell with another TMPDIR used another directory, which only the arguments of its running QEMU tell
     const places = new Set([runtimeDir(), ...vms.map(({ host }) => dirname(files(host).run))])
     const alive = () => vms.flatMap((vm) => [...keepersOf(vm), qemuOf(vm) ?? []].flat())
     let found = alive()
@@ -123,7 +122,7 @@ export function removeCopy(home: string): void {
     for (const place of places) rmSync(place, { recursive: true, force: true })
     return true
   })
-  // by its record what does not end is found again
+  // the record is kept for processes that did not end, so that they are found again
   if (ended) rmSync(home, { recursive: true, force: true, maxRetries: 3 })
 }
 
@@ -143,9 +142,9 @@ function kill(pid: number): void {
 }
 
 /**
- * Copies a VM that runs, as its disks hold it under a snapshot, and what tells who it is. It stands still meanwhile:
- * QEMU writes out what it holds back of its images when it stops a guest.
- * @param tag the one snapshot that the copy keeps
+ * Copies a running VM: its disks, in which the copy keeps one snapshot, and its identity. Pauses the VM meanwhile,
+ * because QEMU flushes what it has cached of its images when it stops a guest.
+ * @param tag the snapshot that the copy keeps
  */
 export async function copyVm(vm: Vm, tag: string, home: string): Promise<void> {
   const { disk, vars } = files(vm.host)
@@ -166,7 +165,7 @@ export async function copyVm(vm: Vm, tag: string, home: string): Promise<void> {
   }
 }
 
-/** Copies what tells who a VM is, and how it is logged in to. @returns its directory in the copy */
+/** Copies a VM's identity and the lab's key for its logins. @returns the VM's directory in the copy */
 export async function copyWho({ host }: Vm, home: string): Promise<string> {
   const { hostKey, credential } = files(host)
   const keys = dirname(labKey())

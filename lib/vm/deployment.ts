@@ -38,9 +38,9 @@ import {
 export { deployment, type Deployment }
 
 /**
- * Deploys VMs side by side. Each one's lock is taken first, so that a second deploy of the same VM
- * fails at once and names this one.
- * @param say told what a quiet deploy waits for
+ * Deploys VMs in parallel. Takes the lock of each first, so that a second deploy of the same VM fails
+ * at once and names this one.
+ * @param say called with what a quiet deploy waits for
  */
 export async function deploy(
   deployments: Deployment[],
@@ -67,7 +67,7 @@ export const groundLane = (deployments: Deployment[]): Lane<Deployment> => ({
           : ['boot a probe guest under KVM, once per boot of this machine']),
       ],
       run: async () => {
-        // published only once the VMs run
+        // throws for a wrong LAB_DOTFILES now; the dotfiles are published only once the VMs run
         dotfilesSource()
         const found = await preflight()
         const asleep = deployments.filter(({ host }) => !isRunning(host))
@@ -82,7 +82,7 @@ export const groundLane = (deployments: Deployment[]): Lane<Deployment> => ({
     {
       title: 'evaluate',
       would: () => [
-        'evaluate every host, so that a mistake in the flake is said before anything is made',
+        'evaluate every host, so that a mistake in the flake is reported before anything is made',
       ],
       run: async () => {
         const { attribute } = chooseGuest()
@@ -106,7 +106,7 @@ export const groundLane = (deployments: Deployment[]): Lane<Deployment> => ({
   ],
 })
 
-/** The directory that options of nix name as its store; none is the machine's own. */
+/** The directory that options of nix name as the store; undefined for the machine's own. */
 const storeIn = (options: string[]): string | undefined => options[options.indexOf('--store') + 1]
 
 export const lane = (context: Deployment): Lane<Deployment> => ({
@@ -122,7 +122,7 @@ const steps: Step<Deployment>[] = [
     run: async (c, say) => {
       sameGuest(c)
       c.ground.store ??= guestStore(c.ground.guest)
-      // the embedded guest's derivations belong into its image's store, which may be newer than the first look
+      // the embedded guest's derivations belong in the store of its image, which may be newer than the evaluation
       if (!c.built || c.builtIn !== storeIn(c.ground.store)) {
         const { attribute } = c.ground.guest
         c.built = await readHost(c.host, attribute, c.ground.store, labFlake(), c.disko)
@@ -145,7 +145,7 @@ const steps: Step<Deployment>[] = [
       if (old) await stopVm(old, 0)
       const layer = await firstGeneration(c, say)
       const { ports } = await labSettings()
-      // an image that was made elsewhere has a size of its own
+      // an image that was made elsewhere decides the disk's size
       const disk = await diskSize(layer)
       const vm = await recordVm(c.host, (slot) => ({
         ...newVm(c, layer, old, slot, ports.ssh),
@@ -153,7 +153,7 @@ const steps: Step<Deployment>[] = [
       }))
       if (c.size.disk !== undefined && vm.disk !== c.size.disk) {
         c.notes.push(
-          `the disk of \`${c.host}\` has ${gib(vm.disk)}, as the image has that it is made from: \`--disk\` and LAB_DISK have no effect on an image that LAB_NIXOS_IMAGE names`,
+          `the disk of \`${c.host}\` has ${gib(vm.disk)}, the size of its image: \`--disk\` and LAB_DISK have no effect on an image that LAB_NIXOS_IMAGE names`,
         )
       }
       await ensureIdentity(vm)
@@ -184,7 +184,7 @@ const steps: Step<Deployment>[] = [
     would: ({ host }) => [`log in to ${host} with the lab's key and the pinned host key`],
     run: async (c, say) => {
       ensureKeeper(theVm(c.host))
-      if (!c.started && (await goOn(theVm(c.host)))) say('it stood still, and goes on')
+      if (!c.started && (await goOn(theVm(c.host)))) say('it was paused, and now continues')
       const ssh = await waitForGuest(
         theVm(c.host),
         c.started,
@@ -201,16 +201,16 @@ const steps: Step<Deployment>[] = [
     title: 'subscribe',
     skip: ({ host, fresh }) => {
       if (fresh || !readVm(host)?.subscribed) return false
-      // a run of scenarios that was killed may have left its own
+      // a killed run of scenarios may have left the VM with the run's own remotes
       serveLab(host)
       return 'it has its clones'
     },
     would: ({ host }) => [
-      `make ${labRemotes()}, the lab's own remotes, unless they are there`,
-      `clone them in ${host}, where it upgrades from and where chezmoi looks`,
+      `make ${labRemotes()}, the lab's own remotes, unless they exist`,
+      `clone them in ${host}: the flake where it upgrades from, the dotfiles where chezmoi looks`,
     ],
     run: async (c, say) => {
-      // a flake that cannot be published is no reason not to have its VM
+      // a flake that cannot be published must not keep its VM from being deployed
       const why = await ensureRemotes().catch(onFailure(({ message }) => message))
       if (why) return { skipped: why }
       c.changed = true
@@ -223,7 +223,7 @@ const steps: Step<Deployment>[] = [
   {
     title: 'settle',
     skip: ({ host, fresh }) =>
-      !fresh && readVm(host)?.settled === true && 'its disk holds all that was written',
+      !fresh && readVm(host)?.settled === true && 'everything is on its disk already',
     would: ({ host }) => [
       `wait until the first boot of ${host} is over and its services answer`,
       'sync',
@@ -235,7 +235,7 @@ const steps: Step<Deployment>[] = [
   },
 ]
 
-/** A VM that has a disk, but not the built generation: the disk is kept and the host rebuilt. */
+/** Switches a VM that runs another generation to the built one, and keeps its disk. */
 async function catchUp(c: Deployment, running: string, say: (line: string) => void): Promise<void> {
   c.changed = true
   writeVm({ ...theVm(c.host), settled: false })
@@ -250,7 +250,7 @@ async function catchUp(c: Deployment, running: string, say: (line: string) => vo
   })
 }
 
-/** Starts QEMU; a port that was taken since it was looked at means the next free one. */
+/** Starts QEMU; retries with the next free port when its port was taken after the check. */
 async function start(vm: Vm, ground: Ground): Promise<void> {
   const taken = portsOfOthers(vm)
   for (let tries = 3; ; tries--) {
@@ -266,7 +266,7 @@ async function start(vm: Vm, ground: Ground): Promise<void> {
   }
 }
 
-/** The VM with the size that was asked for, if its disk and what it stands on are whole. */
+/** The VM with the requested memory and CPUs. @throws Failure when its disk or the image below is damaged or gone */
 async function checkedVm(c: Deployment): Promise<Vm> {
   const there = theVm(c.host)
   const vm = { ...there, ...c.size, disk: there.disk, openUplink: c.openUplink }

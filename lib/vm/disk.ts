@@ -5,7 +5,7 @@ import { run } from '../run.ts'
 import { files, knownVms, type Vm } from './vm.ts'
 import type { Deployment } from './wanted.ts'
 
-/** Makes a VM's overlay and its own EFI variables, in whose place nothing half-made is ever seen. */
+/** Makes a VM's overlay and its EFI variables, and moves each to its place only when it is whole. */
 export async function createDisk(vm: Vm, firmware: Firmware): Promise<void> {
   const { disk, vars } = files(vm.host)
   const beside = (path: string): string => `${path}.tmp`
@@ -16,7 +16,7 @@ export async function createDisk(vm: Vm, firmware: Firmware): Promise<void> {
   renameSync(beside(disk), disk)
 }
 
-/** The image with the host's first generation, which the VM's own disk is an overlay on. */
+/** The image with the host's first generation; the VM's disk is an overlay on it. */
 export async function firstGeneration(
   { ground, built, host, size, disko }: Deployment,
   say: (line: string) => void,
@@ -40,7 +40,7 @@ export async function firstGeneration(
   return chosen(await ensureNixosDisk({ host, toplevel, layout, store, size: disk }, say), host)
 }
 
-/** Older images of the same kind are deleted, but for those that VMs stand on. */
+/** Deletes older images of the same kind, except those below a VM's disk. */
 async function chosen(image: string, host: string): Promise<string> {
   const { chooseImage } = await import('../image/cache.ts')
   const disks = knownVms().map((each) => files(each).disk)

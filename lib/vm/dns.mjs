@@ -1,9 +1,9 @@
 /**
  * The name server of the guests' uplink: DNS over TCP (RFC 7766) on standard input and output, one
- * process per connection, so that nothing listens on the host. Knows the names that its arguments
- * say, `<name>=<IPv4 address>`, and that no other exists; with `--others`, what this machine knows of
- * others. Plain JavaScript, as QEMU starts it for each look-up, and node is up in a quarter of the time
- * that tsx takes.
+ * process per connection, so that nothing listens on the host. Resolves the names in its arguments,
+ * `<name>=<IPv4 address>`, and answers NXDOMAIN for all others; with `--others` it resolves those as
+ * this machine does. Plain JavaScript, because QEMU starts it for each look-up, and node starts in a
+ * quarter of the time that tsx takes.
  */
 import { lookup } from 'node:dns/promises'
 import packet from 'dns-packet'
@@ -15,7 +15,7 @@ const nxdomain = 3
 let rest = Buffer.alloc(0)
 process.stdin.on('data', (chunk) => {
   rest = Buffer.concat([rest, chunk])
-  // the C library asks for both address families at once
+  // the C library sends the queries for both address families at once
   for (let end; rest.length >= 2 && (end = 2 + rest.readUInt16BE(0)) <= rest.length;) {
     const asked = packet.decode(rest.subarray(2, end))
     rest = rest.subarray(end)

@@ -7,8 +7,8 @@ export interface Firmware {
 }
 
 /**
- * Pairs of OVMF code and variables, the first that exists is taken. The 2 MiB build starts 6 s
- * sooner under TCG than the 4 MiB one; distributions that dropped it have the other.
+ * Pairs of OVMF code and variables; the first that exists is used. The 2 MiB build starts 6 s sooner
+ * under TCG than the 4 MiB one, but some distributions have only the latter.
  */
 const pairs: [code: string, vars: string][] = [
   ['/usr/share/OVMF/OVMF_CODE.fd', '/usr/share/OVMF/OVMF_VARS.fd'],
@@ -24,7 +24,7 @@ const pairs: [code: string, vars: string][] = [
  */
 export function findFirmware(): Firmware {
   const { LAB_OVMF_CODE: code, LAB_OVMF_VARS: vars } = process.env
-  // one alone would be passed over, or be a pair of what do not fit
+  // one alone would be ignored, or combined with a file that does not fit
   if (code ? !vars : vars)
     throw usage(
       `Cannot use ${code ? 'LAB_OVMF_CODE' : 'LAB_OVMF_VARS'} alone`,

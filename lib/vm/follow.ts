@@ -4,10 +4,9 @@ import { StringDecoder } from 'node:string_decoder'
 
 /**
  * Calls back with each complete line of a file that another process writes, until stopped. The
- * file may not exist yet; one that is cut short or replaced is read again from its beginning, as
- * QEMU does with a serial log at every start.
+ * file may not exist yet. One that is truncated or replaced is read again from its beginning.
  * @param options.from byte to start at, or `end` for what is written from now on. Default 0.
- * @returns stops following; no line comes after it
+ * @returns a function that stops following; no line comes after it
  */
 export function follow(
   path: string,
@@ -53,7 +52,7 @@ export function follow(
     }
   }
 
-  // a serial console is written byte by byte: gather the events of a moment into one read
+  // a serial console is written byte by byte: gather the events of 20 ms into one read
   let soon: NodeJS.Timeout | undefined
   const changed = (): void => {
     soon ??= setTimeout(() => {
@@ -63,7 +62,7 @@ export function follow(
   }
   let watcher: FSWatcher | undefined
   try {
-    // the directory, because the file may come later; no inotify left is no reason to fail
+    // watches the directory, as the file may come later; without free inotify watches, polling alone must do
     watcher = watch(dirname(path), (_, file) => {
       if (file === null || file === basename(path)) changed()
     }).on('error', () => watcher?.close())

@@ -10,8 +10,8 @@ import type { Qmp } from './qmp.ts'
 import { files, type Frozen, type Vm } from './vm.ts'
 
 /**
- * Takes a snapshot out of the disks of a VM that is off, for others to begin at, as often as they want to: its
- * images, its memory as a file, and the state of its devices. The VM itself can no longer be started after it.
+ * Moves a snapshot out of the disks of a VM that is off, so that other VMs can start from it as often as needed: its
+ * images, its memory as a file, and the state of its devices. Afterwards the VM itself can no longer be started.
  * @param argv QEMU's arguments as when the snapshot was taken
  * @param limit seconds
  * @throws Failure when QEMU does not start, CannotLoad when it cannot load or write it
@@ -32,9 +32,9 @@ export async function freeze(vm: Vm, tag: string, argv: string[], limit: number)
 }
 
 /**
- * Puts a VM to what it is a copy of, in a new QEMU, whatever it was doing. Its disks become overlays of a few
- * hundred KB, and its memory takes what it changes of the file that all copies share. A reboot starts it with
- * memory of its own.
+ * Resets a VM, whatever it was doing, to the snapshot that it is a copy of, in a new QEMU. Its disks become overlays
+ * of a few hundred KB, and its memory is a private mapping of the file that all copies share, so it costs only the
+ * changed pages. After a reboot it has ordinary memory.
  * @param limit seconds
  * @throws Failure when QEMU does not start, CannotLoad when it cannot load the state
  */
@@ -54,7 +54,7 @@ export async function thaw(vm: Vm, { dir }: Frozen, argv: string[], limit: numbe
       await monitor.execute('cont')
     })
   } catch (thrown) {
-    // half of a state is none
+    // a half-loaded state is useless
     await stopVm(vm, 0)
     throw thrown
   }
@@ -64,8 +64,8 @@ export async function thaw(vm: Vm, { dir }: Frozen, argv: string[], limit: numbe
 const stateIn = (dir: string): string => join(dir, 'devices')
 
 /**
- * A guest's memory as a file, under the name that q35 gives to its memory else (`query-machines` says so), so that a
- * snapshot of the one can be loaded into the other.
+ * Backs a guest's memory with a file, under the name that q35 gives to its default memory (see `query-machines`), so
+ * that a snapshot of either kind can be loaded into the other.
  */
 const memoryArgs = ({ memory }: Vm, dir: string, share: 'on' | 'off'): string[] => {
   const size = Math.round(memory / 1024 ** 2)
@@ -77,8 +77,8 @@ const memoryArgs = ({ memory }: Vm, dir: string, share: 'on' | 'off'): string[] 
 }
 
 /**
- * Sends or takes what a VM is but for its memory, which is in its file already. Containers start VMs from a template
- * in this way (Kata Containers, "VM templating").
+ * Saves or loads the state of a VM except its memory, which is already in its file. Kata Containers starts VMs from a
+ * template in the same way ("VM templating").
  */
 async function migrate(
   monitor: Qmp,
@@ -106,7 +106,7 @@ async function migrate(
       wake: (poke) => monitor.on(({ event }) => event === 'MIGRATION' && poke()),
     },
   )
-  // a snapshot that is saved with it could be loaded by no other QEMU
+  // no other QEMU could load a snapshot that is saved with it
   await leaveOutMemory(false)
 }
 

@@ -6,9 +6,9 @@ import { files, type Vm } from './vm.ts'
 /** The generation that a guest runs. */
 export interface Generation {
   toplevel: string
-  /** Its number among those of the system profile, the latest where it has several. */
+  /** Its number in the system profile, the highest if it has several. */
   number?: number
-  /** The commit that it was deployed from; none where it came from a working tree. */
+  /** The commit that it was deployed from; undefined when it was built from a working tree. */
   commit?: string
   golden: boolean
   /** `running`: this boot is its trial. `next`: another generation is on trial at the next boot. */
@@ -16,9 +16,10 @@ export interface Generation {
 }
 
 /**
- * Bash does all but two reads of a link itself: in an emulated guest each program is a tenth of a second.
- * A line each: what runs, golden, what is on trial and in which boot that was armed, this boot, the commit
- * and toplevel of the last upgrade, the revision of NixOS, then the links of the profile that lead to what runs.
+ * Uses bash builtins for all but `readlink` and `nixos-version`: in an emulated guest each program takes a tenth of
+ * a second. Prints one line each: the running toplevel, the golden one, the one on trial, the boot in which that
+ * trial was armed, this boot, the line that records the last upgrade (its commit and toplevel), the configuration
+ * revision, then each link of the system profile that leads to the running toplevel.
  */
 const script = `exec 2>/dev/null
 toplevel=$(readlink -f /run/current-system)
@@ -35,8 +36,8 @@ if [[ -x /run/current-system/sw/bin/nixos-version ]]; then echo "$(nixos-version
 for link in /nix/var/nix/profiles/system-*-link; do [[ ! $link -ef $toplevel ]] || echo "$link"; done`
 
 /**
- * What a guest runs, asked through its agent, which needs no network.
- * @param limit seconds for the whole of it; a guest that is frozen or still boots costs no more
+ * The generation that a guest runs. Asks its agent, which needs no network.
+ * @param limit seconds for everything, even with a guest that is frozen or still boots
  * @throws Failure when it does not answer in time
  */
 export async function generationOf(vm: Vm, limit: number): Promise<Generation> {
@@ -59,7 +60,7 @@ export async function generationOf(vm: Vm, limit: number): Promise<Generation> {
   })
 }
 
-/** Reads what the script printed. */
+/** Reads the output of the script. */
 export function readGeneration(printed: string): Generation {
   const [toplevel = '', golden, trial, armedIn, boot, deployed = '', revision, ...links] =
     printed.split('\n')

@@ -6,18 +6,18 @@ import { storeOptions } from '../nix/store.ts'
 import { requireTools } from './preflight.ts'
 import { labCache } from '../settings.ts'
 
-/** What every VM of the lab stands on; found once per task. */
+/** What all VMs of the lab need; found once per task. */
 export interface Ground {
   guest: Guest
   firmware: Firmware
   accelerator: Accelerator
-  /** What the embedded guest's disks stand on; NixOS has a disk of its own for each host. */
+  /** The image below the embedded guest's disks; each NixOS host has an image for itself. */
   base?: BaseImage
   /** nix options that name the store in which toplevels are built. */
   store: string[]
 }
 
-/** The tools, the firmware and the accelerator, each proved. @throws Failure */
+/** Checks for the tools, and finds the firmware and the accelerator. @throws Failure */
 export async function preflight(
   guest = chooseGuest(),
 ): Promise<Pick<Ground, 'guest' | 'firmware' | 'accelerator'>> {
@@ -26,7 +26,7 @@ export async function preflight(
   return { guest, firmware, accelerator: await findAccelerator(firmware) }
 }
 
-/** The base image, built when it is not cached, and its store; for NixOS the store alone. @throws Failure */
+/** The base image, built unless it is cached, and its store; for NixOS only the store. @throws Failure */
 export async function baseImage(
   say: (line: string) => void,
   guest = chooseGuest(),

@@ -9,8 +9,8 @@ import { openSocket } from './socket.ts'
 import { files, type Vm } from './vm.ts'
 
 /**
- * For shell programs in a guest, as its agent finds next to nothing by itself: NixOS has its commands in the first
- * directory, Debian in the others.
+ * Sets PATH for shell programs in a guest, because the agent's own PATH has almost nothing. NixOS has its commands in
+ * the first directory, Debian in the others.
  */
 export const programPath = 'export PATH=/run/current-system/sw/bin:/usr/sbin:/usr/bin:/sbin:/bin'
 
@@ -24,7 +24,7 @@ export interface GuestExecOptions {
 
 export interface GuestAgent {
   /**
-   * Runs one command of the agent and gives what it returns (QEMU Guest Agent Protocol Reference).
+   * Runs one command of the agent and returns its result (QEMU Guest Agent Protocol Reference).
    * @param limit seconds, default 10
    * @throws Failure when the agent refuses it or does not answer in time
    */
@@ -42,8 +42,8 @@ export interface GuestAgent {
  * Connects to a guest agent and waits until it answers; it may start after this call. QEMU accepts
  * the connection whether or not an agent runs in the guest, and serves one client at a time.
  * @param options.timeout seconds until the agent answers, default 10
- * @param options.name what messages call the guest
- * @param options.blame asked why when there is no answer
+ * @param options.name name of the guest in messages
+ * @param options.blame asked for the reason when there is no answer
  * @throws Failure when QEMU does not run or the agent does not answer
  */
 export async function guestAgent(
@@ -53,7 +53,7 @@ export async function guestAgent(
   const agent = `guest agent${options.name ? ` of \`${options.name}\`` : ''}`
   const socket = await openSocket(path, 'guest agent')
   const pending = new Map<number, Deferred<unknown> & { command: string }>()
-  // answers to an earlier client may come first: no number of ours may be one of its
+  // answers to an earlier client may arrive first, so our ids must differ from its ids
   let lastId = randomInt(2 ** 40)
 
   const take = (line: string): void => {
@@ -66,7 +66,7 @@ export async function guestAgent(
   }
   let rest: Buffer[] = []
   socket.on('data', (chunk: Buffer) => {
-    // the agent's sentinel: what came before it belongs to another time
+    // the agent's sentinel byte: everything before it is left from an earlier client
     const sentinel = chunk.lastIndexOf(0xff)
     if (sentinel >= 0) rest = []
     let left = chunk.subarray(sentinel + 1)
@@ -90,7 +90,7 @@ export async function guestAgent(
       options.blame?.(`The ${agent} did not answer \`${command}\``) ??
       new TookTooLong(`The ${agent} did not answer \`${command}\` within ${limit} s`)
     pending.set(id, { ...answer, command })
-    // the byte makes the agent drop half a command that an earlier client left behind
+    // the byte makes the agent drop a partial command of an earlier client
     if (command === 'guest-sync-delimited') socket.write(Buffer.of(0xff))
     socket.write(`${JSON.stringify({ execute: command, arguments: args, id })}\n`)
     return within(answer.promise as Promise<T>, limit, late).finally(() => pending.delete(id))
@@ -141,8 +141,8 @@ export async function guestAgent(
 }
 
 /**
- * Opens the guest agent of a VM for as long as the work takes.
- * @param timeout seconds until it answers
+ * Runs `work` with a connection to the guest agent of a VM.
+ * @param timeout seconds until the agent answers
  */
 export async function withGuest<T>(
   { host }: Pick<Vm, 'host'>,
@@ -188,7 +188,7 @@ interface Message {
   error?: { class: string; desc: string }
 }
 
-/** Half a line of an earlier answer is no message. */
+/** Parses a line; undefined for a partial line of an earlier answer. */
 function parse(line: string): Message | undefined {
   try {
     return JSON.parse(line) as Message

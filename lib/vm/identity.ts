@@ -13,14 +13,14 @@ import { kernelOf } from './kernel.ts'
 import { files, knownVms, readVm, type Vm } from './vm.ts'
 import { writeFile } from '../write-file.ts'
 
-/** The lab's own key pair: what the primary user and root of every VM accept. */
+/** The lab's own key pair, which logs in as the primary user and as root of every VM. */
 export const labKey = (): string => join(labHome(), 'keys', 'id_ed25519')
 
 /** Makes the lab's key pair, once. */
 export async function ensureLabKey(): Promise<void> {
   privateDirectory(labHome())
   privateDirectory(join(labHome(), 'keys'))
-  // two deploys at once must not each keep half of a pair
+  // two concurrent deploys must not each write half of the pair
   const take = () => lock(join(labHome(), 'keys', 'lock'), "make the lab's key", { wait: 30 })
   await locked([take], () => ensureKey(labKey(), 'gitops-vm-lab'))
 }
@@ -34,17 +34,17 @@ export function publicKey(path: string): string {
 }
 
 /**
- * Makes what tells this VM from another: its SSH host key, made here so that it can be pinned
- * before the first connection, and the systemd credential that brings it, the lab's public key and,
- * where there are such, its age key and a key for tailscale into the guest at every boot. No image holds
- * any of it, and it works on any systemd (tmpfiles.d reads the credential `tmpfiles.extra`:
+ * Makes the identity of a VM: its SSH host key, made here so that it can be pinned before the first
+ * connection, and a systemd credential. At every boot the credential brings into the guest the host key,
+ * the lab's public key and, if there are any, the host's age key and a key for tailscale. No image holds
+ * any of these, and this works with any systemd (tmpfiles.d reads the credential `tmpfiles.extra`:
  * systemd-tmpfiles-setup.service(8)).
  */
 export async function ensureIdentity(vm: Vm): Promise<void> {
   const f = files(vm.host)
   await ensureKey(f.hostKey, vm.host)
   const key = publicKey(labKey())
-  // NixOS writes authorized_keys.d anew at every switch; nix/lab/vm.nix has sshd read this one, too
+  // NixOS rewrites authorized_keys.d at every switch; nix/lab/vm.nix makes sshd read lab_keys.d too
   const keys = vm.guest === 'nixos' ? '/etc/ssh/lab_keys.d' : '/etc/ssh/authorized_keys.d'
   const lines = [
     put('/etc/ssh/ssh_host_ed25519_key', '0600', readFileSync(f.hostKey, 'utf8')),
@@ -58,7 +58,7 @@ export async function ensureIdentity(vm: Vm): Promise<void> {
     lines.push(put('/var/lib/sops-nix/key.txt', '0400', age))
   }
   const tailscale = process.env['LAB_TAILSCALE_AUTHKEY']
-  // of no use without a way to its coordination server
+  // useless without a route to tailscale's coordination server
   if (tailscale && vm.openUplink) {
     lines.push('d /run/lab 0700 root root - -')
     lines.push(put('/run/lab/tailscale-authkey', '0400', `${tailscale}\n`))
@@ -69,7 +69,7 @@ export async function ensureIdentity(vm: Vm): Promise<void> {
 const put = (path: string, mode: string, content: string): string =>
   `f+~ ${path} ${mode} root root - ${Buffer.from(content).toString('base64')}`
 
-/** Made under another name first: a key cut short by a crash is never taken for one. */
+/** Makes a key under a temporary name first, so that a crash never leaves a truncated key. */
 async function ensureKey(path: string, comment: string): Promise<void> {
   if (existsSync(path) && existsSync(`${path}.pub`)) {
     chmodSync(path, 0o600)
@@ -81,13 +81,13 @@ async function ensureKey(path: string, comment: string): Promise<void> {
   renameSync(beside, path)
 }
 
-/** The ssh_config that names every VM: `ssh -F <this> sorrow`, or `sorrow-root`. */
+/** The path of the ssh_config with every VM: `ssh -F <this> sorrow`, or `sorrow-root`. */
 export const sshConfig = (): string => join(labHome(), 'ssh_config')
 
-/** The line that a person pastes. */
+/** The command line for a person to paste. */
 export const sshLine = (host: string): string => pasted('ssh', '-F', sshConfig(), host)
 
-/** Where and as whom a VM is reached, with its pinned host key. */
+/** The SSH target of a VM, with its pinned host key. */
 export const sshTarget = (vm: Vm, user = vm.user): SshTarget => ({
   name: vm.host,
   port: vm.port,
@@ -98,8 +98,8 @@ export const sshTarget = (vm: Vm, user = vm.user): SshTarget => ({
 })
 
 /**
- * Writes the ssh_config anew for the VMs that there are. One without a host key is being made, or its
- * deploy was killed before it had one: it comes in when it starts.
+ * Rewrites the ssh_config for all existing VMs. Skips one without a host key: it is being made, or its
+ * deploy was killed before it had one. It is added when it starts.
  */
 export function writeSshConfigOfAll(): void {
   const vms = knownVms()

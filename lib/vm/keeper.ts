@@ -1,8 +1,8 @@
 /**
  * The small process that outlives the tasks: one per VM, started by `ensureKeeper` as
- * `keeper.ts <host> <uuid>`. A guest's reboot ends QEMU (`-no-reboot`); this starts it again on the
- * same disk and variables. Any other end of QEMU ends the keeper. Every QMP event is kept. It also
- * pulls the cables that faults say, and puts them back when their lease is over.
+ * `keeper.ts <host> <uuid>`. A guest's reboot ends QEMU (`-no-reboot`); the keeper starts it again on
+ * the same disk and variables. Any other end of QEMU ends the keeper. It logs every QMP event. It also
+ * pulls the cables of recorded faults, and plugs them back in when the lease ends.
  */
 import { appendFileSync } from 'node:fs'
 import { keepCables } from '../fault/cable.ts'
@@ -27,7 +27,7 @@ for (;;) {
   await startQemu(vm, argv)
 }
 
-/** Follows QEMU until it ends; the reason that it gave for its last shutdown. */
+/** Follows QEMU until it ends. @returns the reason that it gave for its last shutdown */
 async function watch(): Promise<string> {
   let reason = 'unknown'
   const told = (event: QmpEvent): void => {
@@ -46,7 +46,7 @@ function note(event: object): void {
       mode: 0o600,
     })
   } catch (thrown) {
-    // a VM is kept on a disk that is full, too
+    // a full disk must not end the keeper
     if (!(orUnwritable(thrown) instanceof Failure)) throw thrown
   }
 }

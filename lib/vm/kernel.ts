@@ -3,9 +3,9 @@ import { Failure } from '../failure.ts'
 import type { Blame } from '../retry.ts'
 import { files } from './vm.ts'
 
-/** The guest's kernel has failed, by its own words on the serial console. */
+/** The guest's kernel has failed, by its own message on the serial console. */
 export class KernelFailed extends Failure {
-  /** A panic may be what a case asked for; an oops never is. */
+  /** A case may cause a panic on purpose, but never an oops. */
   readonly how: 'oopsed' | 'panicked'
 
   constructor(message: string, how: KernelFailed['how'], evidence: string) {
@@ -15,8 +15,8 @@ export class KernelFailed extends Failure {
 }
 
 /**
- * For waits on a guest: what its kernel has said since the boot that it is in when the wait begins. A
- * guest whose kernel is dead answers nothing any more, and nothing else would say why.
+ * For waits on a guest: reports a kernel failure since the start of the boot during which the wait
+ * began. A guest with a dead kernel no longer answers, and nothing else would say why.
  */
 export function kernelOf(host: string): Blame {
   const { serial } = files(host)
@@ -26,7 +26,7 @@ export function kernelOf(host: string): Blame {
   const length = before.text.length - booted
   return (during) => {
     const { text } = lastPart(serial, from)
-    // what was there before a boot that has begun since is over
+    // after a reboot during the wait, failures from before the wait no longer count
     const over = text.indexOf(bootBegins, length) >= 0
     const found = kernelFailure(over ? text.slice(length) : text)
     if (!found) return undefined
@@ -36,14 +36,14 @@ export function kernelOf(host: string): Blame {
   }
 }
 
-/** Where the firmware hands over. */
+/** The line with which the firmware hands over to the boot loader. */
 const bootBegins = 'BdsDxe: starting'
 
-/** An oops has its number in brackets on x86; what follows on it, such as a panic, says less. */
+/** On x86 an oops has its number in brackets. It is reported before a panic that follows it, which says less. */
 const oops = /(?:kernel BUG at|BUG: unable to handle|BUG: kernel NULL|: [0-9a-f]{4} \[#\d+\]).*/
 const panic = /Kernel panic - not syncing: (.*)/
 
-/** What a kernel said of its own failure; undefined where it said nothing of the kind. */
+/** Finds a kernel failure in a log; undefined when there is none. */
 export function kernelFailure(
   log: string,
 ): { how: KernelFailed['how']; what: string; lines: string[] } | undefined {
@@ -59,7 +59,7 @@ export function kernelFailure(
   return { how: 'oopsed', what: place ? `${line}, in ${place}` : line, lines: near }
 }
 
-/** A log from a byte on, of which the last MiB at most; from its start when it was begun anew. */
+/** A log from a byte on, at most its last MiB; from its beginning when it is shorter than that, so was replaced. */
 function lastPart(path: string, from: number): { text: string; from: number } {
   if (!existsSync(path)) return { text: '', from: 0 }
   const fd = openSync(path, 'r')
@@ -68,7 +68,7 @@ function lastPart(path: string, from: number): { text: string; from: number } {
     const start = Math.max(size < from ? 0 : from, size - 1024 ** 2)
     const part = Buffer.alloc(size - start)
     readSync(fd, part, 0, part.length, start)
-    // one character a byte, so that a place in the text is one in the file
+    // one character per byte, so that positions in the text are positions in the file
     return { text: part.toString('latin1'), from: start }
   } finally {
     closeSync(fd)

@@ -3,8 +3,8 @@ import { qmp, runJob, type Qmp } from './qmp.ts'
 import { files, type Vm } from './vm.ts'
 
 /**
- * One connection for one errand: the monitor serves a single client, and others wait for it.
- * @param timeout seconds to wait for it
+ * Connects to a VM's monitor for one operation only, because it serves a single client and others wait.
+ * @param timeout seconds to wait for the monitor
  */
 export async function withMonitor<T>(
   vm: Vm,
@@ -19,12 +19,12 @@ export async function withMonitor<T>(
   }
 }
 
-/** Memory and both disks: what a VM is. The memory lies in the VM's own disk image. */
+/** What a snapshot contains: memory and both disks. The memory is stored in the VM's own disk image. */
 export const parts = { vmstate: 'disk0', devices: ['disk0', 'efivars'] }
 
-/** Loads a snapshot that the disks hold; the VM's CPUs wait for `cont` after it. @param limit seconds */
+/** Loads a snapshot from the disks; the VM stays paused until `cont`. @param limit seconds */
 export const loadPaused = (monitor: Qmp, tag: string, limit: number): Promise<void> =>
   runJob(monitor, 'snapshot-load', { tag, ...parts }, limit)
 
-/** The snapshot is not there, or does not fit this QEMU. */
+/** The snapshot does not exist, or does not fit this QEMU. */
 export class CannotLoad extends Failure {}

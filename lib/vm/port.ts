@@ -4,13 +4,13 @@ import { labSettings } from '../lab-settings.ts'
 import { writeSshConfigOfAll } from './identity.ts'
 import { knownVms, qemuOf, theVm, writeVm, type Vm } from './vm.ts'
 
-/** The port that the VM of a slot has where nobody else has it: 2222 for slot 1, unless the settings say otherwise. */
+/** The port for the VM of a slot, if it is free: 2222 for slot 1, unless the settings say otherwise. */
 export const preferredPort = async (slot: number): Promise<number> =>
   (await labSettings()).ports.ssh - 1 + slot
 
 /**
  * The first free port on 127.0.0.1 from the preferred one on.
- * Ports in `taken` belong to VMs that are stopped and will want them again.
+ * Ports in `taken` are skipped, as they belong to VMs that are off and will need them again.
  */
 export async function freePort(slot: number, taken: Set<number>): Promise<number> {
   const preferred = await preferredPort(slot)
@@ -29,7 +29,7 @@ export const isFree = (port: number): Promise<boolean> =>
     )
   })
 
-/** Ports that the other VMs have, which may be off and will want them again. */
+/** Ports of the other VMs; those that are off will need them again. */
 export const portsOfOthers = (vm: Vm): Set<number> =>
   new Set(
     knownVms()
@@ -37,7 +37,7 @@ export const portsOfOthers = (vm: Vm): Set<number> =>
       .map((host) => theVm(host).port),
   )
 
-/** The VM with a port that it can have: one that is off has no claim on its own. */
+/** Gives a VM that is off another port when something has taken its own. */
 export async function withFreePort(vm: Vm): Promise<Vm> {
   if (qemuOf(vm) || (await isFree(vm.port))) return vm
   const moved = { ...vm, port: await freePort(vm.slot, portsOfOthers(vm)) }

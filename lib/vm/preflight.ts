@@ -4,20 +4,20 @@ import { Failure, Unwritable } from '../failure.ts'
 import { onDebian, packages, present, withNix, type Package } from '../packages.ts'
 import type { GuestKind } from '../settings.ts'
 
-/** What builds the image of the embedded guest and nothing else. */
+/** Tools that only the build of the embedded guest's image needs. */
 const forDebian = new Set(
   'mmdebstrap newuidmap cpio depmod xz busybox'
     .split(' ')
     .concat('/etc/ssl/certs/ca-certificates.crt'),
 )
 
-/** What the VMs of a guest need of this machine and it has not. */
+/** The packages that VMs of this kind of guest need and this machine lacks. */
 export const lacking = (guest: GuestKind): Package[] =>
   packages().filter(
     (one) => !one.forTests && !(guest === 'nixos' && forDebian.has(one.brings)) && !present(one),
   )
 
-/** The firmware is looked for by `findFirmware`. @throws Failure naming every command that is missing */
+/** Leaves the firmware to `findFirmware`. @throws Failure naming every command that is missing */
 export function requireTools(guest: GuestKind = 'debian'): void {
   const missing = lacking(guest).filter(({ brings }) => brings !== '@firmware')
   if (missing.length === 0) return
@@ -26,13 +26,13 @@ export function requireTools(guest: GuestKind = 'debian'): void {
   throw new Failure(`Cannot find ${names.join(', ')}`, { hint })
 }
 
-/** Bytes of memory that programs can have. */
+/** Bytes of memory that new programs can use. */
 export function availableMemory(): number {
   const found = /^MemAvailable:\s+(\d+) kB/m.exec(readFileSync('/proc/meminfo', 'utf8'))
   return Number(found?.[1] ?? 0) * 1024
 }
 
-/** @throws Failure when the VMs that are to be started want more memory than there is, in bytes */
+/** @throws Failure when fewer than `wanted` bytes of memory are available for the VMs to start */
 export function requireMemory(wanted: number): void {
   const available = availableMemory()
   if (available >= wanted) return
@@ -43,8 +43,8 @@ export function requireMemory(wanted: number): void {
 }
 
 /**
- * @param what is to be done, as a message says it: `make the disks of the VMs`
- * @throws Unwritable when the file system below `path` has less than `wanted` bytes free
+ * @param what the task for which space is needed, as in messages: `make the disks of the VMs`
+ * @throws Unwritable when the file system of `path` has less than `wanted` bytes free
  */
 export function requireSpace(path: string, wanted: number, what: string): void {
   const free = freeBelow(path)
@@ -55,7 +55,7 @@ export function requireSpace(path: string, wanted: number, what: string): void {
   )
 }
 
-/** Bytes that the file system of `path`, or of the nearest parent that there is, has for this user. */
+/** Bytes free for this user in the file system of `path`, or of its nearest existing parent. */
 export function freeBelow(path: string): number {
   const { bavail, bsize } = statfsSync(existingParent(path))
   return bavail * bsize

@@ -27,20 +27,20 @@ import {
   type WhichVm,
 } from './vm.ts'
 
-/** What a guest finds on its uplink. */
+/** Addresses and names on a guest's uplink. */
 export const uplink = { git: '10.0.3.100', gitName: 'git.lab', dns: '10.0.3.53' } as const
 
-/** The file of fw_cfg by which a guest knows that its uplink is open (nix/lab/vm.nix). */
+/** The fw_cfg file that tells a guest that its uplink is open (nix/lab/vm.nix). */
 const openFile = 'opt/lab/open-uplink'
 
-/** Whether QEMU's arguments let a guest reach the world. */
+/** Whether QEMU's arguments let a guest reach the internet. */
 export const opensUplink = (argv: string[]): boolean =>
   argv.some((arg) => arg.includes(`name=${openFile},`))
 
 /**
- * The whole QEMU command line of a VM: no monitor, no display, no default device, and a network
- * that reaches nothing but the forwarded SSH port, the git remote, this machine's binary cache and the
- * other VMs, unless its uplink is open.
+ * The whole QEMU command line of a VM: no interactive monitor, no display, no default devices. Unless
+ * its uplink is open, its network has only the forwarded SSH port, the lab's name server and git remote,
+ * this machine's binary cache and the other VMs.
  */
 export function qemuArgs(vm: Vm, accelerator: Accelerator['kind'], firmware: Firmware): string[] {
   const f = files(vm.host)
@@ -59,10 +59,10 @@ export function qemuArgs(vm: Vm, accelerator: Accelerator['kind'], firmware: Fir
     ...['-name', vm.host, '-uuid', vm.uuid, '-nodefaults', '-no-user-config'],
     ...['-machine', 'q35', ...acceleratorArgs(accelerator)],
     ...['-smp', String(vm.cpus), '-m', `${Math.round(vm.memory / 1024 ** 2)}M`],
-    // a reset ends QEMU and the keeper starts it again: under TCG that is twice as fast
+    // a reset ends QEMU and the keeper starts it again, which under TCG is twice as fast as a reset
     ...['-display', 'none', '-vga', 'std', '-rtc', 'base=utc', '-no-reboot'],
     ...['-drive', `if=pflash,format=raw,readonly=on,file=${optionValue(firmware.code)}`],
-    // written through, as flash is: a power cut must not take a boot entry that was chosen before it
+    // written through, like flash: a power cut must not lose a boot entry that was chosen before it
     ...[
       '-drive',
       `if=pflash,format=qcow2,node-name=efivars,cache.writeback=off,file.driver=file,file.cache.no-flush=on,file.filename=${optionValue(f.vars)}`,
@@ -74,7 +74,7 @@ export function qemuArgs(vm: Vm, accelerator: Accelerator['kind'], firmware: Fir
       discard: 'unmap',
       file: { driver: 'file', filename: f.disk, cache: { 'no-flush': true } },
     }),
-    // virtio, as NVMe blocks snapshots
+    // virtio, because an NVMe device blocks snapshots
     ...['-device', 'virtio-blk-pci,drive=disk0,bootindex=1'],
     ...nic('mgmt', `user,restrict=on,hostfwd=tcp:127.0.0.1:${vm.port}-:22`),
     ...nic('uplink', uplinkOf(vm)),
@@ -94,7 +94,7 @@ export function qemuArgs(vm: Vm, accelerator: Accelerator['kind'], firmware: Fir
   ]
 }
 
-/** The network of an uplink: what a guest finds there are programs of this project, started for each connection. */
+/** The network of an uplink. QEMU starts a program for each connection of the guest to one of its servers. */
 function uplinkOf(vm: Pick<Vm, 'host' | 'openUplink'>): string {
   const remote = `git daemon --inetd --export-all --enable=receive-pack --base-path=${quote(served(vm.host))} ${quote(served(vm.host))}`
   const cache = [process.execPath, join(project, 'lib/vm/cache.mjs'), cacheOf(vm.host)]
@@ -114,9 +114,9 @@ function uplinkOf(vm: Pick<Vm, 'host' | 'openUplink'>): string {
 const withId = (id: string, netdev: string): string => netdev.replace(/^\w+/, `$&,id=${id}`)
 
 /**
- * QEMU's arguments of an earlier start, for one now: with another port for SSH, sockets in another place, and the
- * programs of the uplink where Node.js and this project are today.
- * @param there directory of the sockets then
+ * Adapts QEMU's arguments of an earlier start to a start now: the SSH port, the directory of the sockets, and the
+ * programs of the uplink, as Node.js and this project may have moved.
+ * @param there directory of the sockets in `argv`
  */
 export function argsNow(argv: string[], vm: Vm, there: string): string[] {
   const [from, to] = [there, files(vm.host).run].map((path) => `${optionValue(path)}/`)
@@ -129,8 +129,8 @@ export function argsNow(argv: string[], vm: Vm, there: string): string[] {
 }
 
 /**
- * The multicast group that is this lab's lan: on loopback, joined by every VM that runs, and with
- * no process of its own to keep. Different for each `LAB_HOME`.
+ * The multicast group that is this lab's lan. It is on loopback, every running VM joins it, and it needs
+ * no process. Each `LAB_HOME` has another one.
  */
 function lanGroup(): string {
   const id = Number.parseInt(runtimeDir().slice(-6), 16)
@@ -139,9 +139,9 @@ function lanGroup(): string {
 
 /**
  * Starts QEMU, detached, and waits until its monitor answers.
- * @param once arguments for this start alone, such as `-S` before a snapshot is loaded; the keeper, which
- *   starts it again by its record, does without
- * @throws Failure with QEMU's own words when it does not start; none is left that was started
+ * @param once arguments for this start only, such as `-S` before a snapshot is loaded; they are not recorded,
+ *   so the keeper starts QEMU again without them
+ * @throws Failure with QEMU's own message when it does not start; no QEMU is left running then
  */
 export async function startQemu(vm: Vm, argv: string[], once: string[] = []): Promise<Running> {
   const f = files(vm.host, argv)
@@ -158,7 +158,7 @@ export async function startQemu(vm: Vm, argv: string[], once: string[] = []): Pr
   try {
     return await answering(vm, argv, child)
   } catch (thrown) {
-    // nobody would know of it, as on a disk that is too full for its record
+    // it may have no record, as on a full disk, so end it
     child.kill('SIGKILL')
     throw thrown
   }
@@ -191,7 +191,7 @@ async function answering(vm: Vm, argv: string[], child: ChildProcess): Promise<R
   throw new Failure(late, { evidence })
 }
 
-/** Starts the small process that starts QEMU again after a guest's reboot, unless it runs. */
+/** Starts the keeper, which starts QEMU again after a guest's reboot, unless it runs already. */
 export function ensureKeeper(vm: Vm): void {
   if (keepersOf(vm).length > 0) return
   const log = openSync(join(files(vm.host).dir, 'keeper.log'), 'a', 0o600)
@@ -202,7 +202,7 @@ export function ensureKeeper(vm: Vm): void {
     vm.host,
     vm.uuid,
   ]
-  // of the lab at hand, which may be a copy
+  // the current lab, which may be a copy
   const env = { ...process.env, LAB_HOME: labHome() }
   spawn(process.execPath, argv, {
     detached: true,
@@ -214,8 +214,9 @@ export function ensureKeeper(vm: Vm): void {
 }
 
 /**
- * Waits until the primary user can log in, woken by what the guest says on its serial console.
- * @param started whether QEMU was started just now, so that there is something to wait for first
+ * Waits until the primary user can log in.
+ * @param started whether QEMU was just started; then the first login waits until the serial console says
+ *   that sshd has started, or for a quarter of the limit
  * @param limit seconds
  * @throws Failure with the console's last lines when the limit passes or QEMU ends
  */
@@ -229,7 +230,7 @@ export async function waitForGuest(
   const evidence = (): string => `${serial}\n${lastLines(readFileSync(serial, 'utf8'), 5)}`
   const over = new AbortController()
   let missed = 0
-  // systemd says so on the console of either guest
+  // systemd logs this to the console of both kinds of guest
   const wake: Wake = (poke) =>
     follow(serial, (line) => /Started.*(sshd|SSH Daemon)/.test(line) && poke(), { from: 'end' })
   const watch = setInterval(() => {
@@ -259,15 +260,15 @@ export async function waitForGuest(
 }
 
 /**
- * Ends a VM's keeper and QEMU. The guest is asked to power off first, and cut off when it has not
- * done so within `grace` seconds.
+ * Ends a VM's keeper and QEMU. Asks the guest to power off first, and kills QEMU when it has not ended
+ * within `grace` seconds; with 0 it kills at once.
  */
 export async function stopVm(
   vm: WhichVm,
   grace: number,
 ): Promise<'stopped' | 'cut off' | 'not running'> {
   const { running, run } = files(vm.host)
-  // what a keeper has just forked looks like one until it is QEMU
+  // the process that a keeper has just forked looks like a keeper until it executes QEMU
   for (let keepers; (keepers = keepersOf(vm)).length > 0;)
     await Promise.all(keepers.map((keeper) => end(keeper)))
   const qemu = qemuOf(vm)
@@ -284,7 +285,7 @@ export async function stopVm(
   try {
     rmdirSync(dirname(run))
   } catch {
-    // other VMs have their sockets there
+    // other VMs still have sockets there
   }
   return how
 }

@@ -12,12 +12,12 @@ export interface QmpEvent {
 
 export interface Qmp {
   /**
-   * Runs one command and gives what it returns (QEMU QMP Reference Manual).
+   * Runs one command and returns its result (QEMU QMP Reference Manual).
    * @param limit seconds, default 30
-   * @throws Failure when QEMU says no, when it ends or the limit passes
+   * @throws Failure when QEMU refuses, when it ends or the limit passes
    */
   execute: <T = unknown>(command: string, args?: object, limit?: number) => Promise<T>
-  /** Calls back with each event from now on; returns how to stop. */
+  /** Calls the listener with each event from now on; returns a function that stops it. */
   on: (listener: (event: QmpEvent) => void) => () => void
   /** Resolves when the connection is gone. */
   closed: Promise<void>
@@ -25,10 +25,10 @@ export interface Qmp {
 }
 
 /**
- * Connects to a QMP monitor. It serves one client; the next one waits for its turn.
+ * Connects to a QMP monitor. It serves one client at a time; others wait for their turn.
  * @param options.timeout seconds until the monitor greets, default 10
  * @param options.told called with every event from the first one on
- * @throws Failure when QEMU does not run or another client does not leave
+ * @throws Failure when QEMU does not run or another client does not disconnect
  */
 export async function qmp(
   path: string,
@@ -68,7 +68,7 @@ export async function qmp(
   })
   socket.once('close', () => {
     for (const { command, resolve, reject } of pending.values()) {
-      // that it answers before it ends is not certain
+      // QEMU may end before it answers `quit`
       if (command === 'quit') resolve(undefined)
       else reject(new Failure(`QEMU ended before it answered \`${command}\``))
     }
@@ -112,8 +112,8 @@ interface Message {
 }
 
 /**
- * Runs a command that makes a job (`snapshot-save`, `snapshot-load`, `snapshot-delete`) and waits
- * for its end.
+ * Runs a command that starts a job (`snapshot-save`, `snapshot-load`, `snapshot-delete`) and waits
+ * until the job ends.
  * @param args the command's arguments without `job-id`
  * @param limit seconds
  * @throws Failure with QEMU's error when the job fails
@@ -133,7 +133,7 @@ export async function runJob(
       const jobs = await client.execute<Job[]>('query-jobs', undefined, limit)
       return jobs.find((one) => one.id === id && one.status === 'concluded')
     },
-    // the event tells; the query only makes sure that none was missed
+    // the event normally ends the wait; the query is for an event that was missed
     { every: 1, final: () => true, wake: (poke) => client.on(onJob(id, poke)) },
   )
   await client.execute('job-dismiss', { id })

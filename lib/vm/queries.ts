@@ -1,9 +1,9 @@
 import { Transform } from 'node:stream'
 
 /**
- * What a program asks a terminal for, to be answered as if it was typed: where the cursor is and how large
- * the screen (DSR, window reports), what kind of terminal it is (ENQ, DECID, DA, XTVERSION, DECREQTPARM),
- * what modes, keys, colours and clipboard it has (DECRQM, kitty's keys, OSC, DECRQSS, XTGETTCAP).
+ * Control sequences that query a terminal, which answers as if the user typed: the cursor's position and the
+ * screen's size (DSR, window reports), the kind of terminal (ENQ, DECID, DA, XTVERSION, DECREQTPARM), its
+ * modes, keys, colours and clipboard (DECRQM, kitty's keys, OSC, DECRQSS, XTGETTCAP).
  * From "XTerm Control Sequences" (invisible-island.net), and systemd's src/basic/terminal-util.c.
  */
 // oxlint-disable no-control-regex -- control sequences are what is looked for
@@ -13,7 +13,7 @@ const query = new RegExp(
     '\\u001b\\[[?>=]?[\\d;]*(?:[nc]|\\$p)',
     '\\u001b\\[(?:1[13-9]|2[01])(?:;\\d+)?t',
     '\\u001b\\[(?:>[\\d;]*q|[01]?x|\\?u)',
-    // a string ends with BEL or ST; of OSC only those with a value `?`
+    // a string ends with BEL or ST; an OSC is a query only with the value `?`
     '\\u001b\\][^\\u0007\\u001b]*;\\?(?:;[^\\u0007\\u001b]*)?(?:\\u0007|\\u001b\\\\)',
     '\\u001bP[$+]q[^\\u001b]*\\u001b\\\\',
     // answers to graphics queries
@@ -22,17 +22,17 @@ const query = new RegExp(
   'g',
 )
 
-/** A control sequence whose end has not come yet; one that is longer than any query is none. */
+/** A control sequence whose end has not arrived yet. One that is longer than any query does not count. */
 const unfinished =
   /\u001b(?:\[[?>=]?[\d;]*\$?|\][^\u0007\u001b]{0,200}\u001b?|[P_][^\u001b]{0,200}\u001b?)?$/
 
 /**
- * Text of a guest's console without its queries. A terminal answers them by typing, and what comes after
- * the one who asked has stopped listening, as when an old log is shown, ends up in a login prompt.
+ * Removes the queries from the text of a guest's console. A terminal answers a query as if the user typed. When
+ * the program that asked no longer listens, as when an old log is shown, the answer ends up in a login prompt.
  */
 export const withoutQueries = (text: string): string => text.replace(query, '')
 
-/** The same for what comes in pieces. Bytes go through as they are, in whatever encoding. */
+/** The same for a stream. All other bytes pass unchanged, in any encoding. */
 export function queriesRemoved(): Transform {
   let rest = ''
   return new Transform({

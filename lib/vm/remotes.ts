@@ -11,15 +11,15 @@ import { scratchDirectory } from '../scratch.ts'
 import { givenPath, labHome, project } from '../settings.ts'
 import { repositories, serve } from './served.ts'
 
-/** The lab's own remotes, for people: what every VM is subscribed to, and what `just publish` moves. */
+/** The directory of the lab's own remotes: every VM is subscribed to them, and `just publish` updates them. */
 export const labRemotes = (): string => join(labHome(), 'srv', '.lab')
 
 export const configRemote = (): string => join(labRemotes(), 'config.git')
 export const dotfilesRemote = (): string => join(labRemotes(), 'dotfiles.git')
 
 /**
- * Publishes the lab's flake. @throws Failure (usage) where its flake.nix is not at the top of a repository,
- * as a guest clones whole repositories
+ * Publishes the lab's flake. @throws Failure (usage) when its flake.nix is not at the top of a repository,
+ * because a guest clones whole repositories
  */
 export async function publishFlake(options: PublishOptions = {}): Promise<Published> {
   const flake = flakeDirectory()
@@ -32,7 +32,7 @@ export async function publishFlake(options: PublishOptions = {}): Promise<Publis
   return publish(configRemote(), flake, (await labSettings()).branch, options)
 }
 
-/** Publishes the dotfiles of LAB_DOTFILES, a chezmoi source directory; without it a small example. */
+/** Publishes the dotfiles of LAB_DOTFILES, a chezmoi source directory; if it is not set, a small example. */
 export async function publishDotfiles(options: PublishOptions = {}): Promise<Published> {
   const source = dotfilesSource()
   return publish(dotfilesRemote(), source, (await labSettings()).branch, options)
@@ -47,14 +47,14 @@ export function dotfilesSource(): string {
   throw usage(`Cannot find the directory \`${directory}\` of LAB_DOTFILES`)
 }
 
-/** Serves a guest the lab's own remotes. @returns false where there are none yet */
+/** Serves a guest the lab's own remotes. @returns false when they do not exist yet */
 export function serveLab(host: string): boolean {
   if (!repositories.every((name) => existsSync(join(labRemotes(), name)))) return false
   serve(labRemotes(), host)
   return true
 }
 
-/** The commit of a remote's branch; undefined where nothing was published yet. */
+/** The commit of a remote's branch; undefined when nothing was published yet. */
 export async function publishedCommit(bare: string, branch: string): Promise<string | undefined> {
   const ask = ['--git-dir', bare, 'rev-parse', '--quiet', '--verify', `refs/heads/${branch}`]
   return (await run('git', ask, { allow: [1, 128] })).stdout.trim() || undefined
@@ -62,23 +62,23 @@ export async function publishedCommit(bare: string, branch: string): Promise<str
 
 export interface Published {
   commit: string
-  /** False when the remote had all of it already. */
+  /** False when the remote's branch was at this commit already. */
   moved: boolean
-  /** What the commit is, for people. */
+  /** Description of the commit for messages. */
   what: string
 }
 
 export interface PublishOptions {
-  /** Takes the files as they are on the disk, committed or not; a directory outside git always is. */
+  /** Publishes the files as they are on the disk, committed or not. A directory outside git is always published so. */
   dirty?: boolean
-  /** Moves the branch to a commit that does not descend from it, as a forced push does. */
+  /** Moves the branch even to a commit that does not descend from it, like a forced push. */
   force?: boolean
 }
 
 /**
- * Brings a branch of a bare repository to what a directory holds. The directory is only read. What is
- * not in its history gets a commit of the lab's own, which later commits are merged onto, so that a
- * guest that has upgraded to it does not take what follows for a rewritten history.
+ * Moves a branch of a bare repository to the contents of a directory, which is only read. Files that are
+ * not in its history get a commit by the lab. Later commits are merged onto that commit, so that a guest
+ * that has upgraded to it does not see a rewritten history.
  * @param source a git work tree, or any directory
  * @throws Failure when the branch holds commits that the source does not have, or git cannot read it
  */
@@ -137,7 +137,7 @@ async function publishTo(
   if (head && (!tip || force || (await descends(tip, head)))) {
     return move(asIs ? head : await commit([head], named), what)
   }
-  // what the remote has beyond the last published commit are commits that the lab made of files
+  // beyond the last published commit the remote then has only commits that the lab made from files
   const ours = tip !== undefined && tip === lastTip
   if (head ? !(ours && lastHead && (await descends(lastHead, head))) : tip && !ours && !force) {
     throw new Failure(`Cannot publish \`${source}\`: its history does not contain ${tip}`, {
@@ -150,7 +150,7 @@ async function publishTo(
   return move(await commit([tip, head], asIs ? 'Merge what was committed' : named), what)
 }
 
-/** Whether git knows the directory, and as the top of a work tree. @throws Failure with git's own words */
+/** Whether a directory is the top of a git work tree, a part of one, or neither. @throws Failure with git's message */
 async function workTree(source: string): Promise<'top' | 'part' | 'none'> {
   const { stdout, stderr, code } = await run('git', ['-C', source, 'rev-parse', '--show-prefix'], {
     allow: [128],
@@ -163,18 +163,18 @@ async function workTree(source: string): Promise<'top' | 'part' | 'none'> {
   throw new Failure(`Cannot read \`${source}\`: ${why}`, { hint })
 }
 
-/** Fetches the source's HEAD; undefined before its first commit, and where its history is cut off. */
+/** Fetches the source's HEAD; undefined before its first commit, and for a shallow clone. */
 async function takeHead(at: Git, source: string): Promise<string | undefined> {
   const ask = async (...args: string[]): Promise<string> =>
     (await run('git', ['-C', source, 'rev-parse', ...args], { allow: [1, 128] })).stdout.trim()
   const head = await ask('--quiet', '--verify', 'HEAD')
-  // what a shallow clone does not have cannot be cloned from it
+  // a shallow clone lacks history, so it cannot be published with its history
   if (!head || (await ask('--is-shallow-repository')) === 'true') return undefined
   await at(['fetch', '--quiet', '--no-tags', '--no-write-fetch-head', source, '+HEAD:refs/lab/new'])
   return head
 }
 
-/** Takes the files of the source's HEAD, as git has them, without its history; undefined before its first commit. */
+/** Copies the files of the source's HEAD, without history. @returns the tree; undefined before its first commit */
 async function takeTree(at: Git, source: string): Promise<string | undefined> {
   const ask = ['-C', source, 'rev-parse', '--quiet', '--verify', 'HEAD^{tree}']
   const tree = (await run('git', ask, { allow: [1, 128] })).stdout.trim()
@@ -186,7 +186,7 @@ async function takeTree(at: Git, source: string): Promise<string | undefined> {
   return tree
 }
 
-/** Writes a directory's files into the repository as a tree: those that git knows or would add. */
+/** Writes a directory's files into the repository as a tree: those that git tracks or would add. */
 async function takeFiles(at: Git, source: string, known: boolean): Promise<string> {
   const scratch = scratchDirectory('publish')
   const env = { GIT_INDEX_FILE: join(scratch, 'index') }
@@ -203,7 +203,7 @@ async function takeFiles(at: Git, source: string, known: boolean): Promise<strin
         env,
         input: paths.filter((path) => !isReplaced(join(source, path))).join('\0'),
       })
-      // git takes it for unchanged, and its directory alone does not say at which commit it is
+      // a submodule that was not fetched counts as unchanged; its directory does not show the commit, so copy the entry
       const unfetched = /^160000 \S+ 0\t/
       const links = (await list('--stage')).filter(
         (line) => unfetched.test(line) && isReplaced(join(source, line.replace(unfetched, ''))),
@@ -217,20 +217,20 @@ async function takeFiles(at: Git, source: string, known: boolean): Promise<strin
   }
 }
 
-/** @throws Failure for a file that git lists and that is not found by its name: it would be left out in silence */
+/** @throws Failure for a file whose name is not UTF-8: it is not found by its name, and would be left out silently */
 function refuseUnreadable(source: string, paths: string[]): void {
   const odd = paths.find(
     (path) => path.includes('\uFFFD') && !lstatSync(join(source, path), { throwIfNoEntry: false }),
   )
   if (odd === undefined) return
   throw new Failure(`Cannot publish \`${source}\`: the name of its file \`${odd}\` is not UTF-8`, {
-    hint: 'jj, by which the VMs upgrade, takes no such file: rename it, or have git ignore it',
+    hint: 'jj, which the VMs upgrade with, rejects such a file: rename it, or let git ignore it',
   })
 }
 
 /**
- * Whether a directory took the place of a file that git knows, whose own files are listed by themselves, or is that of
- * a submodule that was not fetched.
+ * Whether a path that git lists is a directory without a repository: one that has replaced a tracked file, whose own
+ * files are listed separately, or that of a submodule that was not fetched.
  */
 const isReplaced = (path: string): boolean =>
   existsSync(path) && lstatSync(path).isDirectory() && !existsSync(join(path, '.git'))
@@ -245,7 +245,7 @@ interface GitOptions {
   allow?: number[]
 }
 
-/** Makes a bare repository where there is none. @returns git in it */
+/** Makes a bare repository unless it exists. @returns a function that runs git in it */
 async function bareRepository(dir: string, branch: string): Promise<Git> {
   const author = { NAME: 'Lab', EMAIL: 'lab@localhost' }
   const identity = Object.entries(author).flatMap(([key, value]) => [
@@ -260,20 +260,20 @@ async function bareRepository(dir: string, branch: string): Promise<Git> {
   if (!existsSync(join(dir, 'HEAD'))) {
     const beside = `${dir}.new`
     rmSync(beside, { recursive: true, force: true })
-    // whatever its user has new repositories be: jj reads no SHA-256, and `just watch` looks at the files of refs
+    // overrides the user's defaults: jj cannot read SHA-256, and `just watch` watches the files of refs
     const env = { GIT_DEFAULT_HASH: 'sha1', GIT_DEFAULT_REF_FORMAT: 'files' }
     await run('git', ['init', '--quiet', '--bare', beside], { env })
     await run('mv', ['-T', beside, dir])
   }
   dropLeftLocks(dir)
-  // the branch is lab.toml's to say, and may be another by now
+  // the branch comes from lab.toml and may have changed
   await at(['symbolic-ref', 'HEAD', `refs/heads/${branch}`])
   return at as Git
 }
 
 /**
- * Removes git's locks on what points at commits, where whoever took one was killed. They are held for as long as a line
- * is written: one that is a minute old is nobody's, also where a person has pushed there.
+ * Removes git's lock files on refs that a killed process left. Git holds such a lock only while it writes a line, so
+ * one that is a minute old is stale, even in a repository that people push to.
  */
 function dropLeftLocks(dir: string): void {
   const refs = readdirSync(join(dir, 'refs'), { recursive: true, encoding: 'utf8' })

@@ -4,9 +4,9 @@ import { sshConfig } from './identity.ts'
 import { qemuOf, theVm, type Vm } from './vm.ts'
 
 /**
- * A VM that runs, by a name as it was typed.
- * @param what is to be done with it, as a message names it: `take a screenshot of`
- * @throws Failure when it is no name, there is no such VM, or it does not run
+ * A running VM, by its name as typed.
+ * @param what verb for messages: `take a screenshot of`
+ * @throws Failure when the name is not valid, there is no such VM, or it does not run
  */
 export function runningVm(name: string, what: string): Vm {
   const vm = theVm(hostName(name))
@@ -16,5 +16,5 @@ export function runningVm(name: string, what: string): Vm {
   })
 }
 
-/** Arguments of ssh and scp that name the lab's VMs, and give one up that does not answer. */
+/** Arguments of ssh and scp, for the names of the lab's VMs and a time limit on connecting. */
 export const sshArgs = (): string[] => ['-F', sshConfig(), '-o', 'ConnectTimeout=30']

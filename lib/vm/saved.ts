@@ -24,26 +24,26 @@ import {
   type Vm,
 } from './vm.ts'
 
-/** A VM as somebody kept it under a name: a snapshot in its own disks, and what fits to it. */
+/** A VM saved under a name: a snapshot in its own disks, and the VM's settings that belong to it. */
 export interface Saved extends Pick<Vm, 'toplevel' | 'memory' | 'cpus'> {
   tag: string
   /** ISO 8601. */
   at: string
-  /** QEMU's arguments; undefined for a VM that was off, of which its disks are all that there is. */
+  /** QEMU's arguments; undefined for a VM that was off, of which only the disks were saved. */
   argv?: string[]
 }
 
-/** Tags of scenarios begin otherwise. */
+/** Tags of scenarios have other prefixes. */
 const prefix = 'saved-'
 
-/** Seconds for a job of QEMU's, which writes or reads a guest's whole memory. */
+/** Seconds for one of QEMU's jobs, which writes or reads a guest's whole memory. */
 const limit = 300
 
 const recordOf = (host: string): string => join(files(host).dir, 'saved.json')
 
 const recorded = (host: string): Record<string, Saved> => readJson(recordOf(host)) ?? {}
 
-/** What is saved of a VM, by name, the newest first; a disk made anew has none of it. */
+/** The saved states of a VM by name, newest first. Skips those that are not in its disk, as after it was made anew. */
 export async function savedOf(vm: Vm): Promise<Map<string, Saved>> {
   const all = Object.entries(recorded(vm.host))
   const tags = all.length > 0 ? await snapshotsOf(vm) : []
@@ -51,18 +51,15 @@ export async function savedOf(vm: Vm): Promise<Map<string, Saved>> {
   return new Map(there.toSorted(([, a], [, b]) => b.at.localeCompare(a.at)))
 }
 
-/**
- * The name, if something can be saved under it.
- * @throws Failure (usage)
- */
+/** Checks a name for a saved state and returns it. @throws Failure (usage) when it is not allowed */
 export function savedName(name: string): string {
   if (/^[a-zA-Z0-9][\w.-]{0,40}$/.test(name)) return name
   throw usage(`Cannot save under the name \`${name}\``, 'Write up to 41 letters, digits, - _ or .')
 }
 
 /**
- * Keeps a VM as it is now, on or off. What had the name is deleted last, so that a disk that is full or a
- * kill leaves the one or the other.
+ * Saves a VM as it is now, on or off. The state that had the name before is deleted last, so that a full
+ * disk or a kill leaves either the old or the new one.
  * @throws Failure when there is no room
  */
 export async function save(vm: Vm, name: string): Promise<Saved> {
@@ -91,12 +88,12 @@ export async function remove(vm: Vm, name: string): Promise<void> {
 
 export interface PutBack {
   saved: Saved
-  /** Whether its guest knows what time it is. */
+  /** Whether its guest's clock was set; false for a VM that is off. */
   clock: boolean
 }
 
 /**
- * Puts a VM back, on or off as it was when it was saved; what it was until now is gone.
+ * Restores a saved VM, on or off as it was when it was saved; its present state is lost.
  * @throws Failure (usage) when nothing is saved under that name, CannotLoad when QEMU cannot load it: the
  *   VM is off then
  */
@@ -116,7 +113,7 @@ export async function restore(vm: Vm, name: string): Promise<PutBack> {
   writeVm({ ...vm, port, toplevel, memory, cpus, openUplink: opensUplink(argv) })
   const clock = await setClock(vm, 10).then(
     () => true,
-    // it may have been saved before its agent was there, as in a boot that hangs
+    // it may have been saved before its agent ran, as in a boot that hangs
     onFailure(() => false),
   )
   return { saved, clock }
@@ -135,7 +132,7 @@ async function find(vm: Vm, name: string): Promise<Saved> {
   )
 }
 
-/** Deletes the snapshots of ours that no name leads to: replaced, removed, or of a save that was killed. */
+/** Deletes saved snapshots that no name refers to: replaced, removed, or left by a killed save. */
 async function dropUnnamed(vm: Vm): Promise<void> {
   const named = Object.values(recorded(vm.host)).map(({ tag }) => tag)
   for (const tag of await snapshotsOf(vm)) {
@@ -145,7 +142,7 @@ async function dropUnnamed(vm: Vm): Promise<void> {
   }
 }
 
-/** Why a VM without a record of its QEMU is not simply off, if it is not. */
+/** Why a VM without a record of its QEMU cannot be saved as off; undefined when it is off. */
 function unsteady(vm: Vm): string | undefined {
   if (qemuOf(vm)) return `the record of its QEMU is gone; just down ${vm.host} ends it`
   return keepersOf(vm).length > 0 ? 'it is just rebooting' : undefined

@@ -5,17 +5,17 @@ import { evaluationStore } from '../nix/store.ts'
 import { labHome, type GuestKind } from '../settings.ts'
 
 /**
- * Bare git repositories that one guest reaches at git://git.lab (10.0.3.100), over uplink only. Guests
- * share one where their directories hold a symlink to it.
+ * The directory of bare git repositories that one guest reaches at git://git.lab (10.0.3.100), over uplink
+ * only. Guests share a repository when their directories hold symlinks to the same one.
  */
 export const served = (host: string): string => join(labHome(), 'srv', host)
 
-/** What every guest is served: the flake that it is upgraded from, and its dotfiles. */
+/** The repositories that every guest is served: the flake it is upgraded from, and its dotfiles. */
 export const repositories = ['config.git', 'dotfiles.git'] as const
 
 /**
- * Serves a guest the repositories of a directory, in place of those that it had.
- * @throws Failure when somebody made a directory of that name by hand
+ * Serves a guest the repositories of a directory, instead of those that it was served before.
+ * @throws Failure when a directory that the lab did not make has the name of the link
  */
 export function serve(from: string, host: string): void {
   const dir = served(host)
@@ -25,12 +25,12 @@ export function serve(from: string, host: string): void {
   }
 }
 
-/** What QEMU hands to cache.mjs for a guest. */
+/** The directory that QEMU passes to cache.mjs for a guest. */
 export const cacheOf = (host: string): string => join(labHome(), 'srv', '.cache', host)
 
 /**
- * Serves a guest, as its binary cache on uplink, the store in which its toplevels are built: for NixOS the machine's
- * own. What was broken of the cache is whole again.
+ * Serves a guest the store in which its toplevels are built, as its binary cache on uplink. For NixOS that is the
+ * machine's own store. Removes any fault and answer that was set for the guest.
  */
 export function serveStore(host: string, guest: GuestKind): void {
   const dir = cacheOf(host)
@@ -41,24 +41,24 @@ export function serveStore(host: string, guest: GuestKind): void {
   for (const file of ['fault', answerFile]) rmSync(join(dir, file), { force: true })
 }
 
-/** What the web server of a guest's uplink says below a path. */
+/** What the web server of a guest's uplink answers below a path. */
 export interface Answer {
   path: string
   status: number
   headers?: Record<string, string>
-  /** The file to answer with; nothing without one. */
+  /** The file to answer with. Default: an empty body. */
   file?: string
-  /** Key and certificate, as PEM: the server speaks TLS then, and nothing else, the binary cache included. */
+  /** Key and certificate, as PEM. With them the server, including the binary cache, speaks only TLS. */
   tls?: { key: string; cert: string }
 }
 const answerFile = 'answer.json'
 
-/** Has a guest's web server, at http://git.lab, give an answer until `serveStore`, or until it is given another. */
+/** Sets what a guest's web server, at http://git.lab, answers, until the next call of this or of `serveStore`. */
 export function answerWith(host: string, answer: Answer): void {
   writeFileSync(join(cacheOf(host), answerFile), JSON.stringify(answer), { mode: 0o600 })
 }
 
-/** How a guest's cache misbehaves: it is not there, it ends in the middle of a path, or gives another byte. */
+/** How a guest's cache misbehaves: it is missing, it ends in the middle of a path, or it sends a wrong byte. */
 export type CacheFault = 'gone' | 'cut' | 'wrong'
 
 /** Breaks a guest's cache until `serveStore`. */
@@ -67,7 +67,7 @@ export function breakCache(host: string, fault: CacheFault): void {
   else writeFileSync(join(cacheOf(host), 'fault'), fault)
 }
 
-/** @throws Failure when somebody made a directory of that name by hand */
+/** Points a symlink to `to`, atomically. @throws Failure when a directory that the lab did not make has its name */
 function link(to: string, dir: string, name: string): void {
   const beside = join(dir, `.${name}.new`)
   rmSync(beside, { force: true })
@@ -82,7 +82,7 @@ function link(to: string, dir: string, name: string): void {
   }
 }
 
-/** Serves a guest nothing; an upgrade of what it has cloned is offline then. */
+/** Serves a guest no repositories, so that an upgrade from a clone of them ends as offline. */
 export function serveNothing(host: string): void {
   for (const repository of repositories) {
     const path = join(served(host), repository)

@@ -7,11 +7,11 @@ import { sshTarget } from './identity.ts'
 import type { Vm } from './vm.ts'
 
 /**
- * Waits until a guest's boot is over and its declared services have answered, as they write their
- * configuration when they are first started, and then until all of it is on its disk: a power cut
- * leaves a file that was not synced empty, and it stays so.
+ * Waits until a guest's boot is over and its declared services have answered, because they write their
+ * configuration at their first start. Then syncs: after a power cut a file that was not synced would be
+ * empty, and stay so.
  *
- * A service that does not answer in time is for `verify` to say.
+ * A service that does not answer in time is not an error here; `verify` reports it.
  * @param patience factor of the time limits, for an emulated CPU
  * @throws Failure when the guest cannot be asked, or does not sync in time
  */
@@ -23,7 +23,7 @@ export async function settle(
 ): Promise<void> {
   await connected(sshTarget(vm), async (ssh) => {
     const services = checksOf(host).filter(({ name }) => host.facts.declared.includes(name))
-    // a guest that still boots gets 120 s of its own
+    // the first 120 s are for a guest that still boots
     const limit = 120 + 60 * patience
     const what = `first boot and ${services.map(({ name }) => name).join(', ')}`
     await counting(what, limit, say, () => probe(ssh, probesOf(services), limit))

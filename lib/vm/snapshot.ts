@@ -10,11 +10,11 @@ import { run } from '../run.ts'
 import { files, keepersOf, qemuOf, type Vm } from './vm.ts'
 
 /**
- * Takes a snapshot of a VM that runs, in place of one of that name. The VM stands still meanwhile
- * (0.7 s where it uses 200 MiB). A save that is cut off by a kill leaves no snapshot of that name:
- * QEMU enters it into the images' tables last.
+ * Takes a snapshot of a running VM, replacing one of that name. The VM is paused meanwhile (0.7 s if it
+ * uses 200 MiB). A save that is killed leaves no snapshot of that name, because QEMU enters it into the
+ * images' tables last.
  * @param limit seconds
- * @throws Failure when there is no room for it; the VM runs on
+ * @throws Failure when there is no room for it; the VM continues
  */
 export async function saveSnapshot(vm: Vm, tag: string, limit: number): Promise<void> {
   requireRoom(vm)
@@ -32,8 +32,8 @@ export async function saveSnapshot(vm: Vm, tag: string, limit: number): Promise<
 }
 
 /**
- * Has a VM go on that stands still, as a task leaves it that is killed while it copies or loads a snapshot.
- * @returns whether it stood still
+ * Resumes a paused VM; a task that is killed while it copies or loads a snapshot leaves it paused.
+ * @returns whether it was paused
  */
 export const goOn = (vm: Vm): Promise<boolean> =>
   withMonitor(vm, async (monitor) => {
@@ -43,25 +43,25 @@ export const goOn = (vm: Vm): Promise<boolean> =>
   })
 
 /**
- * Whether a VM stands still: for as long as a task copies it, or for good after one that was killed.
+ * Whether a VM is paused: while a task copies it, or until it is resumed if that task was killed.
  * @param limit seconds
  */
 export const standsStill = (vm: Vm, limit: number): Promise<boolean> =>
   withMonitor(vm, waits, limit)
 
 async function waits(monitor: Qmp): Promise<boolean> {
-  // `prelaunch` where a snapshot was to be loaded, `io-error` where the host's disk was full
+  // also false in `prelaunch`, before a snapshot is loaded, and `io-error`, when the host's disk was full
   const { running } = await monitor.execute<{ running: boolean }>('query-status')
   return !running
 }
 
 /**
- * Puts a VM back to its snapshot, whatever state it is in. Every connection into it is stale after it. Sets the
- * guest's clock, which else goes on from when the snapshot was taken.
+ * Restores a VM to a snapshot, whatever state it is in. Afterwards every connection into it is stale. Sets the
+ * guest's clock, which would otherwise continue from when the snapshot was taken.
  * @param argv QEMU's arguments as when the snapshot was taken
  * @param limit seconds
- * @throws Failure when QEMU cannot load it; the VM is off then, as it could be in no known state. One that
- *   runs and has no such snapshot runs on
+ * @throws Failure when QEMU cannot load it; the VM is off then, because its state would be unknown. A running VM
+ *   without such a snapshot keeps running
  */
 export async function restoreSnapshot(
   vm: Vm,
@@ -73,21 +73,21 @@ export async function restoreSnapshot(
   await setClock(vm, limit)
 }
 
-/** The same with the guest's clock left as it is: it goes on from when the snapshot was taken. */
+/** The same, but the guest's clock continues from when the snapshot was taken. */
 export async function putBack(vm: Vm, tag: string, argv: string[], limit: number): Promise<void> {
   const load = (): Promise<true | undefined> => loadSnapshot(vm, tag, argv, limit)
-  // a guest that is just rebooting ends QEMU in the middle, and its keeper starts it again
+  // a guest that is just rebooting may end QEMU during a try, and its keeper then starts it again
   const final = (failure: unknown): boolean => failure instanceof CannotLoad
   await waitFor(`\`${vm.host}\` to be put back`, limit, load, { every: 0.2, final })
   ensureKeeper(vm)
 }
 
 /**
- * One try of `restoreSnapshot`, the guest's clock left as it is. It takes a new QEMU: the counter of cycles (TSC) of
- * an emulated CPU never goes back within a process (QEMU's `cpu_get_ticks`), so that a guest which is loaded into the
- * one that runs sees minutes pass in an instant. Its kernel complains of a stall then, and now and then it hangs.
- * @returns undefined while neither a QEMU runs nor one may be started
- * @throws CannotLoad when there is no use in another try
+ * One try of `putBack`. Starts a new QEMU, because the cycle counter (TSC) of an emulated CPU never goes back within
+ * a process (QEMU's `cpu_get_ticks`): a guest loaded into the running QEMU would see minutes pass in an instant. Its
+ * kernel would report a stall and sometimes hang.
+ * @returns undefined while no QEMU runs and the keeper is about to start one
+ * @throws CannotLoad when another try is useless
  */
 export async function loadSnapshot(
   vm: Vm,
@@ -108,7 +108,7 @@ export async function loadSnapshot(
   if (qemuOf(vm)) {
     await withMonitor(vm, required)
     await stopVm(vm, 0)
-    // between the end of one QEMU and the start of the next
+    // the guest is rebooting: its keeper has not started the next QEMU yet
   } else if (keepersOf(vm).length > 0) return undefined
   try {
     await startQemu(vm, argv, ['-S'])
@@ -118,7 +118,7 @@ export async function loadSnapshot(
       await monitor.execute('cont')
     })
   } catch (thrown) {
-    // half of a state is none
+    // a half-loaded state is useless
     await stopVm(vm, 0)
     if (thrown instanceof CannotLoad) throw thrown
     throw new CannotLoad(`Cannot put \`${vm.host}\` back to its snapshot \`${tag}\``, {
@@ -130,20 +130,20 @@ export async function loadSnapshot(
 }
 
 /**
- * Sets the guest's clock to the host's, through the agent: `guest-set-time` would need hwclock.
+ * Sets the guest's clock to the host's with a command through the agent, as `guest-set-time` would need hwclock.
  * @param limit seconds
  * @throws Failure when no agent answers
  */
 export async function setClock(vm: Vm, limit: number): Promise<void> {
   const set = async (guest: GuestAgent): Promise<void> => {
-    // the answer comes a tenth of a second later: nothing here needs it better
+    // the clock is then a tenth of a second late, which is good enough here
     const now = (Date.now() / 1000).toFixed(1)
     await guest.exec('/bin/sh', ['-c', `${programPath}; date -s @${now}`], { timeout: limit })
   }
   await withGuest(vm, set, limit)
 }
 
-/** Names of the snapshots of a VM, which may be off. */
+/** Names of the snapshots of a VM, running or off. */
 export async function snapshotsOf(vm: Vm): Promise<string[]> {
   return qemuOf(vm) ? withMonitor(vm, tagsOf) : snapshotsIn(files(vm.host).disk)
 }
@@ -155,14 +155,14 @@ export async function snapshotsIn(image: string): Promise<string[]> {
   return snapshots.map(({ name }) => name)
 }
 
-/** Deletes a snapshot of a VM that runs. @param limit seconds */
+/** Deletes a snapshot of a running VM. @param limit seconds */
 export async function deleteSnapshot(vm: Vm, tag: string, limit: number): Promise<void> {
   await withMonitor(vm, (monitor) => dropTag(monitor, tag, limit))
 }
 
 /**
- * The same for a VM that is off, of its disks alone: keeps them under a name, in place of what had it, puts
- * them back, or drops the name.
+ * For a VM that is off, whose snapshots hold only the disks: saves a snapshot, replacing one of that name,
+ * loads it, or drops it.
  * @throws CannotLoad when there is none of that name, Failure when a disk cannot be written
  */
 export async function snapshotOff(
@@ -190,7 +190,7 @@ interface Node {
   image?: { snapshots?: { name: string }[] }
 }
 
-/** Snapshots that the disk has; one without its memory is none. */
+/** Names of the snapshots in the disk that also stores the memory, without which a snapshot is incomplete. */
 async function tagsOf(monitor: Qmp): Promise<string[]> {
   const nodes = await monitor.execute<Node[]>('query-named-block-nodes', { flat: true })
   const disk = nodes.find((node) => node['node-name'] === parts.vmstate)
@@ -200,7 +200,7 @@ async function tagsOf(monitor: Qmp): Promise<string[]> {
 const dropTag = (monitor: Qmp, tag: string, limit: number): Promise<void> =>
   runJob(monitor, 'snapshot-delete', { tag, devices: parts.devices }, limit)
 
-/** A task that was killed leaves its job to QEMU, which finishes it. */
+/** Waits for jobs of killed tasks, which QEMU still finishes. */
 async function otherJobsEnd(monitor: Qmp, limit: number): Promise<void> {
   await waitFor(
     "QEMU's earlier jobs",
@@ -213,7 +213,7 @@ async function otherJobsEnd(monitor: Qmp, limit: number): Promise<void> {
   )
 }
 
-/** A save that runs out of room on the host stops the guest in its writes: it is not begun. */
+/** Refuses a save when the host may lack room: without room for a write, the guest halts. */
 function requireRoom(vm: Vm): void {
   const { bavail, bsize } = statfsSync(files(vm.host).dir)
   const free = bavail * bsize

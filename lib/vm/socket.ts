@@ -6,8 +6,8 @@ const longest = 103
 
 /**
  * Connects to a Unix socket on which a program serves one client at a time.
- * @param what the message's name for it: "QMP monitor"
- * @throws Failure when the path is too long or nobody listens
+ * @param what name of the socket in messages: "QMP monitor"
+ * @throws Failure when the path is too long or nothing listens
  */
 export async function openSocket(path: string, what: string): Promise<Socket> {
   const bytes = Buffer.byteLength(path)
@@ -26,13 +26,13 @@ export async function openSocket(path: string, what: string): Promise<Socket> {
       reject(new Failure(`Cannot connect to the ${what} at \`${path}\`: ${why}`))
     })
   })
-  // QEMU's end is an ECONNRESET here; `close` always follows
+  // when QEMU ends this gets an ECONNRESET; `close` always follows, and is what callers handle
   socket.on('error', () => {})
   return socket
 }
 
 const reasons: Record<string, string> = {
   ENOENT: 'there is no such socket, so its QEMU does not run',
-  ECONNREFUSED: 'nobody listens there any more',
-  EAGAIN: 'other clients wait for it already',
+  ECONNREFUSED: 'nothing listens there any more',
+  EAGAIN: 'too many clients wait for it already',
 }

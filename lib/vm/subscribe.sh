@@ -1,6 +1,6 @@
 # shellcheck shell=sh
-# subscribe <user> <home> <branch> [<place> <repository>]...: clones repositories of the lab where they are
-# not there yet, as the user's own. Run as root, since a place such as /etc/nixos is root's to make.
+# subscribe <user> <home> <branch> [<place> <repository>]...: clones each repository of the lab to its place, owned
+# by the user, unless the place exists. Runs as root, since only root can create a place such as /etc/nixos.
 set -eu
 cd /
 user=$1 home=$2 branch=$3
@@ -20,7 +20,7 @@ fi
 while [ $# -gt 0 ]; do
   if [ ! -e "$1" ]; then
     as mkdir -p "${1%/*}" 2>/dev/null || mkdir -p "${1%/*}"
-    # beside its place and then renamed, so that a clone that was cut off is not taken for one
+    # cloned beside its place and then renamed, so that an interrupted clone is never mistaken for a whole one
     rm -rf "$1.new"
     install -d -o "$user" -g "$(id -g "$user")" "$1.new"
     if command -v jj >/dev/null; then

@@ -16,7 +16,7 @@ import {
 } from './remotes.ts'
 import type { Vm } from './vm.ts'
 
-/** Makes the lab's own remotes where there are none: the flake's commit as it is now, and the dotfiles. */
+/** Publishes the flake and the dotfiles to the lab's own remotes, unless those have something already. */
 export async function ensureRemotes(): Promise<void> {
   const { branch } = await labSettings()
   const has = async (bare: string): Promise<boolean> =>
@@ -27,9 +27,9 @@ export async function ensureRemotes(): Promise<void> {
 
 /**
  * Clones the lab's remotes in a guest, as its user would: the flake where the host upgrades from, and
- * the dotfiles where chezmoi looks for them. What lies there already is left alone.
+ * the dotfiles where chezmoi looks for them. Leaves anything that exists there alone.
  * @param limit seconds
- * @throws Failure with what the guest said
+ * @throws Failure with the guest's error message
  */
 export async function subscribe(vm: Vm, { facts }: Host, limit: number): Promise<void> {
   const { branch, paths } = await labSettings()

@@ -9,14 +9,14 @@ import type { Ssh } from '../ssh/ssh.ts'
 
 const profile = '/nix/var/nix/profiles/system'
 
-/** The store path that a guest runs. */
+/** The store path of the system that a guest runs. */
 export const runningToplevel = async (root: Ssh): Promise<string> =>
   (await root.exec('readlink -f /run/current-system', { timeout: 30 })).stdout.trim()
 
 /**
- * Brings a guest what its store lacks of a host's toplevel.
+ * Copies the paths of a host's toplevel that a guest's store lacks into it.
  * @param root a connection as root
- * @param store options that name the store in which it is
+ * @param store options that name the store that has the toplevel
  * @returns bytes that were sent
  */
 export const bring = (
@@ -31,11 +31,11 @@ export const bring = (
     : counting('copy the closure', 120 * patience, say, () => send(root, toplevel, store, patience))
 
 /**
- * Brings a built toplevel into a guest that runs, as a new generation, and switches to it.
+ * Copies a built toplevel into a running guest, makes it a new generation, and switches to it.
  * @param root a connection as root
  * @param store options that name the store in which it was built
  * @returns bytes that were sent
- * @throws Failure (a check failed) when the switch leaves failed units that `lab.toml` does not have in `may-fail`
+ * @throws Failure (a check failed) when the switch fails, or leaves failed units that are not in `may-fail` of lab.toml
  */
 export async function switchTo(
   root: Ssh,
@@ -47,7 +47,7 @@ export async function switchTo(
   const nixos = host.guest === 'nixos'
   const sent = await bring(root, host, store, patience, say)
   const limit = (nixos ? 300 : 60) * patience
-  // a unit of its own: on NixOS a switch may restart what this login hangs on
+  // runs in a separate unit, because on NixOS a switch may restart a service that this login depends on
   const apart = nixos
     ? 'systemd-run --collect --pipe --quiet --wait --service-type=exec --unit=lab-switch '
     : ''
@@ -64,7 +64,7 @@ export async function switchTo(
   })
 }
 
-/** Whether a switch that ended with failed units left none but those of which no failure counts. */
+/** Whether all units that a switch left failed are units that may fail. */
 async function onlyExcused(root: Ssh, { facts }: Host, limit: number): Promise<boolean> {
   const ask = 'systemctl list-units --all --plain --no-legend --state=failed,auto-restart'
   const { stdout } = await root.exec(ask, { timeout: limit })
@@ -72,7 +72,7 @@ async function onlyExcused(root: Ssh, { facts }: Host, limit: number): Promise<b
   return failed.length > 0 && failed.every((unit) => mayFail(unit, facts.mayFail))
 }
 
-/** Sends what the guest's store lacks of a closure: two commands, where `nix copy` takes a dozen. */
+/** Sends the paths of a closure that the guest's store lacks, with two commands where `nix copy` needs a dozen. */
 async function send(
   root: Ssh,
   toplevel: string,
@@ -84,7 +84,7 @@ async function send(
   const ask = `nix-store --check-validity --print-invalid ${paths.join(' ')}`
   const missing = (await root.exec(ask, { timeout: limit })).stdout.split('\n').filter(Boolean)
   if (missing.length === 0) return 0
-  // base64, as a command's output is taken for text
+  // base64, because `run` decodes a command's output as text
   const argv = [
     '-c',
     'nix-store "$@" | base64 --wrap=0',

@@ -4,33 +4,33 @@ import type { Exec } from '../ssh/commands.ts'
 import type { Ssh } from '../ssh/ssh.ts'
 import { quote } from '../quote.ts'
 
-/** How an upgrade ended, as the guest itself says. */
+/** How an upgrade ended, as the guest reports it. */
 export interface Ended extends Booted {
-  /** The agent's own word, such as `upgraded`; systemd's result of the unit where the agent has none. */
+  /** The upgrade agent's outcome, such as `upgraded`; systemd's result of the unit where the agent reports none. */
   outcome: string
   reason: string
-  /** Whether the agent said that it holds, or the unit ended well. */
+  /** Whether it succeeded: the outcome is `upgraded` or `up-to-date`; without one, the unit's result is `success`. */
   held: boolean
 }
 
-/** What a guest is made of, and what boots next. */
+/** The system profile of a guest, and its state for the boot loader. */
 export interface Booted {
   /** Number and store path of the system profile. */
   generation: string
   toplevel: string
-  /** What the golden generation makes of it; empty on a host without one. */
+  /** Whether it is golden, on trial, or neither; empty on a host without golden generations. */
   golden: string
-  /** Of the last generation that failed its trial boot: what it was and why. */
+  /** The last generation that failed its trial boot, and why. */
   lastFailed: string
 }
 
-/** Shell that starts a unit. systemd refuses the sixth start within 10 s, which a fast machine comes to. */
+/** Shell that starts a unit. systemd refuses the sixth start within 10 s, so this resets its counter first. */
 export const startAgain = (unit: string): string =>
   `systemctl reset-failed ${unit} 2>/dev/null; systemctl start ${unit}`
 
 /**
- * Shell that starts a unit and waits until it is over. A switch to another systemd has that take the place of the
- * one that runs: `systemctl start` is cut off then, and the upgrade goes on.
+ * Shell that starts a unit and waits until it has ended. A switch to another systemd re-executes systemd, which
+ * cuts off `systemctl start` while the upgrade continues, so this then polls the unit.
  */
 export const startToEnd = (unit: string): string => `${startAgain(unit)} || until
       systemctl show --property=ActiveState ${unit} | grep -qE '=(active|inactive|failed)$'
@@ -40,10 +40,10 @@ const statusFile = '/var/lib/nix-local-upgrade/status.json'
 const separator = '\u001e'
 
 /**
- * Starts the upgrade unit of a guest, or joins the one that is at work, and waits until it has ended.
+ * Starts the upgrade unit of a guest, or joins an upgrade that is running, and waits until it has ended.
  * @param root a connection as root
  * @param limit seconds
- * @param told each line that the unit says
+ * @param told called with each line that the unit logs
  * @throws Failure when it takes longer
  */
 export async function upgradeNow(
@@ -54,8 +54,8 @@ export async function upgradeNow(
   const { upgrade, units } = await labSettings()
   if (upgrade.kind === 'comin') {
     throw usage(
-      'Cannot start an upgrade by comin: it asks remotes of its own, which a VM does not reach',
-      'just gitops-test gives it the remote of the lab',
+      'Cannot start an upgrade by comin: it polls its own remotes, which a VM does not reach',
+      'just gitops-test makes it poll the remote of the lab',
     )
   }
   const unit = `${units.upgrade}.service`
@@ -73,14 +73,14 @@ export async function upgradeNow(
   let over = false
   const onLine = (line: string): void => {
     over ||= line.includes(separator)
-    // systemd says of its own when it starts and ends a unit
+    // leaves out systemd's own lines about starting and ending the unit
     if (!over && line.trim() && !/^(Starting|Finished|Started) |\.service: /.test(line))
       told(line.trim())
   }
   const { stdout } = await root.exec(script, {
     timeout: limit,
     onLine,
-    hint: `lab.toml names the unit that upgrades a host, \`${unit}\` now`,
+    hint: `lab.toml names the unit that upgrades a host; it is now \`${unit}\``,
   })
   const [, found = '', status = ''] = stdout.split(`${separator}\n`)
   const [result = '', ...boot] = found.split('\n')
@@ -111,14 +111,14 @@ function readBoot([link = '', toplevel = '', boot = '']: string[]): Booted {
   }
 }
 
-/** What a generation is to the boot loader, by `show-boot-status --json`. */
+/** The state of a generation for the boot loader, from `show-boot-status --json`. */
 function goldenOf(boot: { golden: string; trial: string } | undefined, toplevel: string): string {
   if (!boot) return ''
   if (boot.golden === toplevel) return 'golden'
   return boot.trial === toplevel ? 'on trial at the next boot' : 'not golden'
 }
 
-// oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- as JSON.parse, it is told what to expect
+// oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- the caller names the type, as with JSON.parse
 function parse<T>(text: string): T | undefined {
   try {
     return text.trim() ? (JSON.parse(text) as T) : undefined

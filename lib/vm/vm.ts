@@ -9,7 +9,7 @@ import { alive, processesOf, type Identity } from '../process.ts'
 import { labHome, socketDir, type GuestKind } from '../settings.ts'
 import { writeFile } from '../write-file.ts'
 
-/** What is recorded of a VM, in `vm.json`; written whole, by rename. */
+/** The record of a VM, `vm.json`; replaced atomically, by rename. */
 export interface Vm {
   host: string
   uuid: string
@@ -22,32 +22,32 @@ export interface Vm {
   cpus: number
   disk: number
   user: string
-  /** Store path of the toplevel that the disk was made from, or that was last switched to. */
+  /** Store path of the toplevel that the disk was made from, or that the lab last switched to. */
   toplevel: string
   /** Path of the image below the VM's own overlay. */
   layer: string
-  /** Whether its disk is disko's own. */
+  /** Whether disko made its disk. */
   disko?: boolean
-  /** Whether its uplink reaches the world. */
+  /** Whether its uplink reaches the internet. */
   openUplink?: boolean
   /** Whether its user has the clones that `subscribe` makes; a new disk has none. */
   subscribed?: boolean
-  /** Whether all that its first boot and its last switch wrote is known to be on its disk. */
+  /** Whether everything that its first boot and its last switch wrote is known to be on its disk. */
   settled?: boolean
-  /** What it begins at and its disks stand on, where it is a copy. */
+  /** For a copy: the snapshot that it starts from and that its disks are overlays on. */
   frozen?: Frozen
 }
 
-/** What a VM's processes are found by. */
+/** The part of a record that its VM's processes are found by. */
 export type WhichVm = Pick<Vm, 'host' | 'uuid'>
 
-/** A snapshot outside of the disks that it was taken in; see `freeze`. */
+/** A snapshot moved out of the disks in which it was taken; see `freeze`. */
 export interface Frozen {
   tag: string
   dir: string
 }
 
-/** What is recorded of a running QEMU, in `qemu.json`, for the keeper to start it again. */
+/** The record of a running QEMU, `qemu.json`, with which the keeper starts it again. */
 export interface Running extends Identity {
   argv: string[]
 }
@@ -56,8 +56,8 @@ const dirOf = (host: string): string => join(labHome(), 'vms', host)
 const runningIn = (host: string): string => join(dirOf(host), 'qemu.json')
 
 /**
- * Where a VM keeps its files. Sockets have a shorter directory of their own.
- * @param argv of the QEMU that is meant, where that is not the one that runs
+ * The paths of a VM's files. Its sockets are in a separate directory with a shorter path.
+ * @param argv arguments of a QEMU other than the one that runs
  */
 export function files(host: string, argv = argvOf(host)) {
   const dir = dirOf(host)
@@ -82,22 +82,22 @@ export function files(host: string, argv = argvOf(host)) {
   }
 }
 
-/** Arguments of the QEMU that runs, by its record. */
+/** The recorded arguments of the QEMU that runs. */
 function argvOf(host: string): string[] | undefined {
   const recorded = runningOf(host)
   return alive(recorded) ? recorded.argv : undefined
 }
 
 /**
- * Where QEMU has its sockets: a shell with another TMPDIR, or without XDG_RUNTIME_DIR, would look for them
- * elsewhere.
+ * The directory of QEMU's sockets, from its arguments, because a shell with another TMPDIR, or without
+ * XDG_RUNTIME_DIR, would look for them elsewhere.
  */
 export function socketsIn(argv: string[] = []): string | undefined {
   const found = argv.map((arg) => /^socket,id=keeper,path=(.*)\/keeper,/.exec(arg)?.[1])
   return found.find(Boolean)?.replaceAll(',,', ',')
 }
 
-/** What is recorded of a VM's QEMU, if it can be read: without it QEMU is found all the same. */
+/** The record of a VM's QEMU, if it can be read; `qemuOf` finds QEMU without it too. */
 export const runningOf = (host: string): Running | undefined =>
   readableJson<Running>(runningIn(host))
 
@@ -127,7 +127,7 @@ function refuseOddHome(): void {
 
 /**
  * The record of a VM, or undefined when there is none.
- * @throws Failure when the record is not one
+ * @throws Failure when the file is not a record
  */
 export function readVm(host: string): Vm | undefined {
   const vm = readJson<Vm>(files(host).record)
@@ -137,7 +137,7 @@ export function readVm(host: string): Vm | undefined {
   return vm
 }
 
-/** @throws Failure (with the command that makes it) when the VM does not exist */
+/** The record of a VM. @throws Failure, with the command that makes it, when the VM does not exist */
 export function theVm(host: string): Vm {
   const vm = readVm(host)
   if (vm) return vm
@@ -147,7 +147,7 @@ export function theVm(host: string): Vm {
   })
 }
 
-/** Records a VM as it is now. */
+/** Writes the record of a VM. */
 export function writeVm(vm: Vm): void {
   writeJson(files(vm.host).record, vm)
 }
@@ -162,7 +162,7 @@ export async function lockVm(host: string, what: string): Promise<Lock> {
   return await lock(files(host).lock, `${what} \`${host}\``)
 }
 
-/** Does something with VMs that no other task may be at meanwhile. @param what it is, as a verb */
+/** Runs `work` with the locks of these VMs, so that no other task uses them. @param what verb for messages */
 export const withVms = <T>(hosts: string[], what: string, work: () => T | Promise<T>): Promise<T> =>
   locked(
     hosts.map((host) => () => lockVm(host, what)),
@@ -170,8 +170,8 @@ export const withVms = <T>(hosts: string[], what: string, work: () => T | Promis
   )
 
 /**
- * The QEMU process of a VM: the recorded one when it is alive, else one found by the VM's UUID (a
- * task may have been killed before it could write the record).
+ * The QEMU process of a VM: the recorded one when it is alive, else one found by the VM's UUID, as a
+ * task may have been killed before it could write the record.
  */
 export function qemuOf(vm: WhichVm): Identity | undefined {
   const recorded = runningOf(vm.host)
@@ -179,25 +179,25 @@ export function qemuOf(vm: WhichVm): Identity | undefined {
   return processesOf(vm.uuid).find((found) => found.program.startsWith('qemu-system'))
 }
 
-/** Whether there is a VM of that name whose QEMU runs. */
+/** Whether a VM of that name exists and its QEMU runs. */
 export function isRunning(host: string): boolean {
   const vm = readVm(host)
   return vm !== undefined && qemuOf(vm) !== undefined
 }
 
-/** Whether a VM has a disk of its own, and its EFI variables. */
+/** Whether a VM has its disk and its EFI variables. */
 export const hasDisk = (host: string): boolean =>
   readVm(host) !== undefined && existsSync(files(host).disk) && existsSync(files(host).vars)
 
-/** The keepers of a VM: one, or none, or for a moment two. Some distributions call the program `node-22`. */
+/** The keepers of a VM: none, one, or for a moment two. Some distributions call the program `node-22`. */
 export const keepersOf = (vm: WhichVm): Identity[] =>
   processesOf(vm.uuid).filter((found) => found.program === basename(process.execPath))
 
 export const newUuid = (): string => randomUUID()
 
 /**
- * MAC addresses of the three NICs: the fourth byte tells them apart in the guest, the last is the
- * VM's slot, from which the guest takes its address on lan (10.0.4.<slot>).
+ * MAC addresses of the three NICs. The guest tells them apart by the fourth byte; the last byte is the
+ * VM's slot, from which the guest derives its address on lan (10.0.4.<slot>).
  */
 export function macs(slot: number): { mgmt: string; uplink: string; lan: string } {
   const tail = slot.toString(16).padStart(2, '0')
@@ -206,8 +206,8 @@ export function macs(slot: number): { mgmt: string; uplink: string; lan: string 
 }
 
 /**
- * A number from 1 to 254 that no other VM of this `LAB_HOME` has: 1 for sorrow and 2 for torment,
- * as their ports 2222 and 2223 are promised.
+ * A number from 1 to 254 that no other VM of this `LAB_HOME` has. sorrow gets 1 and torment gets 2,
+ * because their ports 2222 and 2223 are documented.
  */
 export function freeSlot(host: string): number {
   const promised: Record<string, number> = { sorrow: 1, torment: 2 }
@@ -222,8 +222,8 @@ export function freeSlot(host: string): number {
 }
 
 /**
- * Records a VM that is made, with its slot. One at a time: where two are made side by side, by one task or by two,
- * the one would not see yet what the other takes.
+ * Chooses the slot of a new VM and records the VM, under a lock: two VMs that are made at the same time, by one task
+ * or two, could otherwise choose the same slot.
  */
 export async function recordVm(host: string, made: (slot: number) => Vm): Promise<Vm> {
   const place = join(labHome(), 'vms', '.lock')
@@ -234,14 +234,14 @@ export async function recordVm(host: string, made: (slot: number) => Vm): Promis
   })
 }
 
-/** The same as `readJson`, but nothing of a file that holds no JSON: for what can be found out again. */
+/** Like `readJson`, but undefined when the file holds no JSON: for data that can be found out again. */
 export const readableJson = <T>(path: string): T | undefined =>
   attempt(
     () => readJson<T>(path),
     () => undefined,
   )
 
-/** @throws Failure when the file holds no JSON, as after a disk ran full under another program */
+/** @throws Failure when the file holds no JSON, as after another program wrote it to a full disk */
 export function readJson<T>(path: string): T | undefined {
   if (!existsSync(path)) return undefined
   if (lstatSync(path).isSymbolicLink()) {
@@ -251,12 +251,12 @@ export function readJson<T>(path: string): T | undefined {
     const found = JSON.parse(readFileSync(path, 'utf8')) as T | null
     if (found !== null) return found
   } catch {
-    // no JSON, or a directory
+    // not JSON, or a directory
   }
   throw damaged(path, path.split('/').at(-2) ?? '')
 }
 
-/** Writes a record whole or not at all. */
+/** Writes a record atomically. */
 export const writeJson = (path: string, value: unknown): void =>
   writeFile(path, `${JSON.stringify(value, null, 2)}\n`, { mode: 0o600, over: 'any' })
 

@@ -4,12 +4,12 @@ import type { Host } from '../nix/host.ts'
 import { gib } from './preflight.ts'
 import { hasDisk, isRunning, readVm, type Vm } from './vm.ts'
 
-/** What becomes known of one VM on its way. */
+/** The state of one VM's deployment, filled in by its steps. */
 export interface Deployment {
   host: string
   size: Partial<Pick<Vm, 'disk' | 'memory' | 'cpus'>>
   fresh: boolean
-  /** Whether a NixOS host keeps the disk of its own disko. */
+  /** Whether a NixOS host has a disk that its disko makes. */
   disko: boolean
   openUplink: boolean
   ground: Ground
@@ -18,9 +18,9 @@ export interface Deployment {
   builtIn?: string
   /** Whether anything was made, started or switched. */
   changed: boolean
-  /** Whether QEMU was started just now. */
+  /** Whether this deploy started QEMU. */
   started: boolean
-  /** What a person should know of sizes that were asked for and are not had. */
+  /** Messages about requested sizes and uplinks that the VM does not get. */
   notes: string[]
 }
 
@@ -34,7 +34,7 @@ export const deployment = (
     host,
     size,
     fresh,
-    // a disk that is kept stays what it is
+    // an existing disk keeps its kind
     disko: ways.disko ?? (!fresh && readVm(host)?.disko === true),
     openUplink: ways.openUplink ?? false,
     ground: {} as Ground,
@@ -44,7 +44,7 @@ export const deployment = (
   return { ...made, notes: fresh ? [] : kept(made) }
 }
 
-/** What a VM keeps although something else is asked for, and what to do about each. */
+/** Messages about properties that a VM keeps although others are requested, with what to do about each. */
 const kept = ({ host, size, openUplink }: Omit<Deployment, 'notes'>): string[] => [
   ...keptSizes(host, size),
   ...keptUplink(host, openUplink),
@@ -73,7 +73,7 @@ function keptSizes(host: string, size: Deployment['size']): string[] {
   return notes
 }
 
-/** A VM that runs keeps its uplink as it is. */
+/** A running VM keeps its uplink open or closed as it is. */
 function keptUplink(host: string, open: boolean): string[] {
   const is = readVm(host)?.openUplink === true
   if (!open || is || !isRunning(host)) return []
@@ -82,12 +82,15 @@ function keptUplink(host: string, open: boolean): string[] {
   ]
 }
 
-/** @throws Failure when the VM that is there was made as the other guest, or with another disk */
+/** @throws Failure when the existing VM was made as the other kind of guest, or with another kind of disk */
 export function sameGuest({ host, fresh, ground, disko }: Deployment): void {
   if (hasDisk(host) && !fresh && disko && !readVm(host)!.disko) {
-    throw new Failure(`Cannot give \`${host}\` the disk of its disko: it has one of the lab's`, {
-      hint: '--fresh makes a new disk',
-    })
+    throw new Failure(
+      `Cannot give \`${host}\` a disk made by its disko: it has one made by the lab`,
+      {
+        hint: '--fresh makes a new disk',
+      },
+    )
   }
   const made = hasDisk(host) && !fresh ? readVm(host)!.guest : ground.guest.kind
   if (made === ground.guest.kind) return

@@ -48,7 +48,7 @@ test('a VM that a killed task has left standing still goes on with the next depl
   await inLab(lab.env['LAB_HOME']!, stop)
   const { code, stderr } = await lab.task('deploy-vm', 'sorrow')
   expect({ code, stderr }).toMatchObject({ code: 0 })
-  expect(stderr).toContain('it stood still, and goes on')
+  expect(stderr).toContain('it was paused, and now continues')
 })
 
 test('a size that the VM does not get is said, with what to do', async () => {
