@@ -1,16 +1,16 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034,SC2154 # variables are shared by the parts of the program
-# Why a build failed, from what Nix said (read with 2.8, 2.26 and 2.34), and whose fault that is: the commit's,
+# Why a build failed, from Nix's output (tested with 2.8, 2.26 and 2.34), and whose fault that is: the commit's,
 # which is remembered, or that of the machine or the network, which is tried again.
 
 build_reason=''    # in one line
-failed_drv=''      # the first derivation that failed; nothing when it was the evaluation
+failed_drv=''      # the first derivation that failed; empty when the evaluation failed
 failed_log=''      # the end of its log
 missing_file=''    # what the evaluation looked for in the commit
-said_by_nix=''     # all but what builders said
+said_by_nix=''     # everything except the output of builders
 
-# What went wrong first is what counts: errors that only follow from another are passed over, and of a nested
-# one the innermost tells.
+# The first error counts: errors that only follow from another are skipped, and of a nested
+# one the innermost gives the reason.
 read_build_reason() {
   local line inside='' errors=() i cause=''
   build_reason='' failed_drv='' failed_log='' missing_file='' said_by_nix=''
@@ -49,7 +49,7 @@ read_build_reason() {
   fi
 }
 
-# message_of <error>: its own words in one line, in REPLY; nothing where only a trace follows
+# message_of <error>: its own message in one line, in REPLY; empty where only a trace follows
 message_of() {
   local line
   REPLY=''
@@ -66,12 +66,12 @@ message_of() {
   if [[ $REPLY =~ \'([^\']*)\'(\ does\ not\ exist|:\ No\ such\ file) ]] && path_in_commit "${BASH_REMATCH[1]}"; then
     missing_file=$path
   fi
-  # names of files as they are in the repository
+  # names files as in the repository
   # shellcheck disable=SC2001 # bash has no such pattern
   REPLY=$(sed -E "s#(«[^»]*»|/[^ '\`\"]*/[0-9a-z]{32}(-[0-9a-z]{32})?-source)/##g; s/  +/ /g" <<<"$REPLY")
 }
 
-# place_of <number of an error> <errors...>: where in the commit it is, in REPLY: its own place, or else the
+# place_of <number of an error> <errors...>: its place in the commit, in REPLY: the error's own, or else the
 # last one on the way to it
 place_of() {
   local last=$1 line own='' way='' i
@@ -87,7 +87,7 @@ place_of() {
   REPLY=${own:-$way}
 }
 
-# path_in_commit <place as Nix names it>: what it is in the repository, in `path`; fails when it is an input's
+# path_in_commit <place as Nix names it>: its path in the repository, in `path`; fails when it belongs to an input
 path=''
 path_in_commit() {
   if [[ $1 =~ ^«git\+file://[^»]*rev=${candidate}[^»]*»/(.*)$ || $1 =~ ^/.*/[0-9a-z]{32}(-[0-9a-z]{32})?-source/(.*)$ ]]; then
@@ -97,10 +97,10 @@ path_in_commit() {
   fi
 }
 
-# machine_fault: whether the machine, and not the commit, made the build fail: what it was, in REPLY
+# machine_fault: whether the machine, and not the commit, made the build fail: the cause is in REPLY
 machine_fault() {
   local said=${said_by_nix,,} log=${failed_log,,} own
-  # what an evaluation was about may have any words in it
+  # other lines of an evaluation may contain any words
   own=$(grep -i -E '^ *(error|fatal)|sqlite|^gc warning' <<<"$said" || true)
   case $said in
     *'shallow git repository'* | *'is a shallow'*) REPLY='The repository is a shallow clone, which Nix does not read' ;;
@@ -129,17 +129,17 @@ machine_fault() {
   esac
 }
 
-# Whether something of the commit failed: a derivation, a place in an expression, or the flake as a whole. All else,
-# as a nix.conf that cannot be read, comes from where Nix runs.
+# Whether something of the commit failed: a derivation, a place in an expression, or the flake as a whole. Anything
+# else, such as a nix.conf that cannot be read, comes from where Nix runs.
 is_of_commit() {
   [[ $failed_drv$build_reason == *@(.drv|flake)* ]] || grep -q -E '^ *at .*:[0-9]+:[0-9]+:?$' <<<"$said_by_nix"
 }
 
-# Whether what was to be fetched is at fault: then `judge_remote` has judged it.
+# Whether something that was to be fetched is at fault; if so, `judge_remote` has judged it.
 fetch_fault() {
   local said
   if [[ -n $failed_drv ]]; then
-    # what a builder says of a network is the network's only where it was there to fetch
+    # a builder's network error counts only in a derivation that fetches (one with a fixed output)
     grep -q -E '^Derive\(\[\("[^"]*","[^"]*","[^"]+"' "$failed_drv" 2>/dev/null || return 1
     [[ $build_reason != 'hash mismatch'* ]] || return 1
     judge_remote "$failed_log"
@@ -151,8 +151,8 @@ fetch_fault() {
   judge_remote "$said"
 }
 
-# What is the machine's fault or the network's is no word about the revision, which is tried again.
-build_failed() { # build_failed <exit code> <seconds that it took> <programs killed for want of memory, before it>
+# A fault of the machine or the network is not held against the revision, which is tried again.
+build_failed() { # build_failed <exit code> <seconds that it took> <number of programs killed for want of memory, before it>
   local killed
   read_build_reason
   if grep -q -i -E 'no space left on device|disk is full|disk quota exceeded' "$work/said"; then
@@ -186,7 +186,7 @@ build_failed() { # build_failed <exit code> <seconds that it took> <programs kil
   stop build-failed "$build_reason"
 }
 
-# Programs that the kernel has killed for want of memory since it booted, in REPLY
+# How many programs the kernel has killed for want of memory since it booted, in REPLY
 killed_for_memory() {
   REPLY=$(sed -n 's/^oom_kill //p' /proc/vmstat)
   REPLY=${REPLY:-0}

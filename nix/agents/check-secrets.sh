@@ -1,10 +1,10 @@
 #!/bin/sh
 # check-secrets FILE...: whether the host's age key opens every sops file, before a switch relies on it.
 #
-# A file's data key is what each recipient gets, as an armoured age message; opening that tells whether
-# this host is one of them. Values stay closed. SECRETS_KEY is the host's identity file.
+# A sops file has its data key once for each recipient, as an armoured age message; opening one shows whether
+# this host is a recipient. Values stay encrypted. SECRETS_KEY is the host's identity file.
 set -eu
-# a disk that is being made (nixos-install) gets its key with its identity, before its first boot
+# a disk that nixos-install is making gets its key with its identity, before its first boot
 if [ "${NIXOS_INSTALL_BOOTLOADER-}" = 1 ] && [ ! -e "$SECRETS_KEY" ]; then
   echo "check-secrets: No key in \`$SECRETS_KEY\` yet, so no secret was looked at" >&2
   exit 0

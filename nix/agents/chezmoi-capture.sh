@@ -1,13 +1,13 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034,SC2154 # variables are shared by the parts of the program
-# Takes what was edited here into a commit: at home, and in the source.
+# Turns edits made here, at home and in the source, into a commit.
 
-# Takes edits of targets in $HOME into the source, each as what it is relative to what chezmoi last wrote.
+# Copies edits of targets in $HOME to the source, each compared with what chezmoi last wrote.
 capture() {
   local row file targets=()
   uncaptured=()
   if ! compare; then
-    # perhaps the trunk has the repair, so only what came from here is held back
+    # the trunk may have the repair, so only changes from here are held back
     broken="Cannot compare the targets with the source: $(because status)"
     return
   fi
@@ -21,14 +21,14 @@ capture() {
   done
   ((${#targets[@]})) || return 0
 
-  # the same for all targets, as each start of chezmoi counts
+  # one call for all targets, as each start of chezmoi is slow
   local facts=() unchanged=() each i
   local -A sum_of=()
   must "read chezmoi's state" chezmoi state dump --format=json >"$work/state"
   must 'read the source' chezmoi dump --format=json --recursive=false -- "${targets[@]}" >"$work/dump"
   must 'read the source' chezmoi managed --exclude=none --path-style=all --format=json >"$work/managed"
   printf '%s\0' "${targets[@]}" >"$work/names"
-  # the source file; what chezmoi last wrote, and with which mode; and that of the source
+  # of each: the source file, what chezmoi last wrote and with which mode, and the mode in the source
   mapfile -d '' -t facts < <(jq -j --arg home "$HOME/" --rawfile names "$work/names" --slurpfile dump "$work/dump" \
     --slurpfile managed "$work/managed" '.entryState as $all | $names | rtrimstr("\u0000") | split("\u0000")[]
     | ltrimstr($home) as $target | $all[.] | $managed[0][$target].sourceAbsolute // "",
@@ -38,14 +38,14 @@ capture() {
   while IFS= read -rd '' each; do sum_of["/${each:66}"]=${each:0:64}; done < <(for ((i = 0; i < ${#facts[@]}; i += 4)); do
     [[ ! -f ${facts[i]} ]] || printf '%s\0' "${facts[i]}"
   done | xargs -0 --no-run-if-empty sha256sum --zero -- 2>/dev/null)
-  copy='' # as the source is about to change
+  copy='' # no longer valid, as the source is about to change
   for i in "${!targets[@]}"; do
     capture_one "${targets[i]}" "${facts[@]:4*i:4}" "${sum_of["/${facts[4 * i]}"]-}"
   done
   if ((${#unchanged[@]})); then re_add_all "${unchanged[@]}"; fi
 }
-# One that chezmoi does not take, as for what looks like a secret, keeps no other from it; and it is found by halves,
-# as each start of chezmoi counts. One that takes all the time there is would take that of each half.
+# A file that chezmoi refuses, as for a suspected secret, must not block the others; it is found by halves, as each
+# start of chezmoi is slow. After a timeout each file is tried alone: the slow one would time out in each half.
 re_add_all() { # <file...>
   local half=$(($# / 2)) each
   if re_add "$@"; then
@@ -66,25 +66,25 @@ not_taken() { # <file>
   uncaptured+=("${1#"$HOME/"}: $said")
   keep "${1#"$HOME/"}" "cannot be captured: $said"
 }
-# chezmoi may have been told to commit and push what it adds (`git.autoCommit`), which is done here: it finds another
-# repository, that sees nothing of the source.
+# chezmoi may be set to commit and push what it adds (`git.autoCommit`), which this program does itself: so chezmoi
+# gets another repository, which ignores everything.
 re_add() { # [--dry-run] <file...>
   if [[ ! -e $work/apart ]]; then git init --quiet "$work/apart" && echo '*' >"$work/apart/.git/info/exclude"; fi
   GIT_DIR=$work/apart/.git within "$limit" capture chezmoi re-add --no-tty "$@"
 }
 
-# Adds a target to `unchanged` where the source is as it was when the target was written from it. Else
-# the source went on meanwhile, as the file was edited while a run was going on: both are merged.
-capture_one() { # <target> <source file> <what chezmoi last wrote there> <its mode> <the source's> <sum of that>
+# Adds a target to `unchanged` where the source is still what the target was written from. If the source
+# has changed, because the file was edited during a run, both are merged.
+capture_one() { # <target> <source file> <what chezmoi last wrote there> <its mode> <the source's mode> <the source's sum>
   local file=$1 source=$2 target=${1#"$HOME/"} last=$3 mode=$4 perm=$5 sum=$6 path base each
-  # chezmoi gives it a name in the source, which may be that of another file
+  # chezmoi would give it a name in the source, which may be another file's
   if is_external "$target"; then keep "$target" 'of an external, edited here' && return; fi
   case ${source##*/} in
     *.tmpl | encrypted_*.tmpl.*) keep "$target" 'a template, edited here' && return ;;
     create_* | modify_* | symlink_* | remove_*) keep "$target" 'not a plain file' && return ;;
   esac
   if [[ ! -f $file || -L $file || ! -f $source ]]; then keep "$target" 'not a plain file' && return; fi
-  # chezmoi wrote a link, as with `mode = "symlink"`, and an editor has put a file in its place
+  # chezmoi wrote a link, as with `mode = "symlink"`, and an editor has replaced it by a file
   if [[ $last == symlink ]]; then keep "$target" 'not a plain file' && return; fi
   if [[ -z $last ]]; then keep "$target" 'was here before the dotfiles' && return; fi
   if [[ ${source##*/} == encrypted_* ]]; then
@@ -99,18 +99,18 @@ capture_one() { # <target> <source file> <what chezmoi last wrote there> <its mo
 
   path=$(realpath --relative-to=. "$source")
   cp "$file" "$work/ours"
-  # what chezmoi does not take comes in by no merge either, and is not published as a conflict
+  # a file that chezmoi refuses is neither merged nor published as a conflict
   if ! re_add --dry-run "$file"; then not_taken "$file" && return; fi
-  # nor does what came since chezmoi looked, which the next round takes in
+  # neither is one that was edited since chezmoi looked; the next round takes it in
   cmp --silent "$file" "$work/ours" || return 0
   base=$(commit_with "$path" "$last" "$work/base") || base=''
   if [[ -n $base && $((8#$(stat -c %a "$file" || echo 0))) == "$mode" ]] &&
     git merge-file --quiet -p "$work/ours" "$work/base" "$work/theirs" >"$work/merged"; then
     chmod --reference="$source" "$work/merged"
-    # not beside it, where any name may be another file's
+    # not beside the source, where any name may be another file's
     cp -p "$work/merged" "$git_dir/chezmoi-sync-merged"
     mv -T "$git_dir/chezmoi-sync-merged" "$source"
-    # now chezmoi and git know this very text, and the merged one is written over no other
+    # now chezmoi and git know exactly this text, so that the merged one overwrites no other
     must "capture $target" git hash-object -w --no-filters "$work/ours" >/dev/null
     sum=$(sha256sum <"$work/ours")
     must "capture $target" chezmoi state set --bucket=entryState --key="$file" \
@@ -120,17 +120,17 @@ capture_one() { # <target> <source file> <what chezmoi last wrote there> <its mo
   fi
   keep "$target" 'edited here and in the source'
   add_conflict "$path"
-  # where no commit has it, as under another name, the edit is shown against what the source has; never in the clear
+  # if no commit has the base, as after a rename, the edit is shown against HEAD, but no encrypted file in the clear
   if [[ -z $base && ${source##*/} != encrypted_* ]]; then base=$head; fi
   if [[ -n $base ]]; then
-    # as it may be another text by the time that it is published
+    # a copy, as the file may have changed by the time that it is published
     each=$work/home.${#home_sides[@]}
     cp "$work/ours" "$each"
     home_sides+=("$path" "$base" "$each")
   fi
 }
 
-# Prints the newest commit in which <file> has the content with <sum>, which goes to <where>.
+# Prints the newest commit in which <file> has the content with <sum>, and writes the content to <where>.
 commit_with() { # <file> <sum> <where>
   local commit sum
   while IFS= read -r commit; do
@@ -141,12 +141,12 @@ commit_with() { # <file> <sum> <where>
   return 1
 }
 
-# For jj: whether the working copy is empty, described or bare, and the files that it changes. A merge that changes no
-# file is one all the same: it settles a conflict.
+# jj's template: whether the working copy is empty, described or bare, and the files that it changes. A merge that
+# changes no file still counts, because it settles a conflict.
 working_copy='if(empty && parents.len() < 2, "empty", if(description, "described", "bare " ++ diff.files().map(|f| f.path()).join(" ")))'
 read_working_copy() { must 'read the source' "${jj[@]}" log --no-graph --revisions @ -T "$working_copy"; }
 
-# Where the user has not told jj a name, commits carry the user's on this host.
+# Where the user has configured no name for jj, commits carry the user's name on this host.
 identity() {
   if [[ -n $identified ]]; then return; fi
   identified=yes
@@ -171,7 +171,7 @@ commit_found() { # <what the working copy has>
     empty) ;;
     described)
       if ((${#filtered[@]})); then finish failed "Cannot commit: git passes ${filtered[0]} through a filter, which jj does not know"; fi
-      # its user is done with it as it is
+      # the user has described the change, which says that it is complete
       if ((${#nested[@]})); then finish failed "Cannot commit: ${nested[0]} has a repository of its own, in which jj takes the dotfiles for removed: move its .git away"; fi
       step 'commit' new
       ;;
@@ -180,8 +180,8 @@ commit_found() { # <what the working copy has>
   if [[ $1 != empty ]]; then look; fi
 }
 
-# jj looks into no directory with a repository of its own: it takes what was committed of that for removed. So that
-# stays in the working copy, and is in no commit.
+# jj does not look into a directory with its own repository: it takes dotfiles that were committed there for removed. So
+# the directory stays in the working copy, and is in no commit.
 find_nested() {
   local each
   while IFS= read -rd '' each; do
@@ -192,8 +192,8 @@ find_nested() {
     sed -z 's|/[^/]*$||')
 }
 
-# jj takes a file as it is, where git lets a filter, as that of git-crypt, make of it what others may see: a change of
-# it is in no commit.
+# jj takes a file as it is, where git passes it through a filter, such as git-crypt's, before others may see it: a change
+# to such a file is not committed.
 find_filtered() {
   local at file filter
   if [[ -z $(git config --get-regexp '^filter\..*\.(clean|process)$' || true) ]]; then return; fi
@@ -208,7 +208,7 @@ find_filtered() {
   done <"$work/attributes"
 }
 
-# What was captured into such a place is in the source alone, and not said to be captured.
+# An edit captured into such a place is only in the source, and is not reported as captured.
 keep_uncommitted() { # <target> <reason>
   local i
   keep "$1" "$2"
@@ -217,8 +217,8 @@ keep_uncommitted() { # <target> <reason>
   done
 }
 
-# A template that cannot be read stays in the working copy, as it was broken here, and so does what jj does not look
-# into; all else is committed.
+# Leaves in the working copy templates that cannot be read, because they were broken here, and what jj does not look
+# into; commits everything else.
 commit_sound() { # <files>
   local names=$1 sound='all()' target path
   for path in "${nested[@]}"; do
@@ -239,13 +239,13 @@ commit_sound() { # <files>
     names=$(must 'read the source' "${jj[@]}" diff --name-only "$sound" | paste -sd ' ')
     [[ -n $names ]] || return 0
   fi
-  # an argument has a limit, and a person reads no thousand names
+  # an argument has a limit, and no one reads a thousand names
   if ((${#names} > 2000)); then names="${names:0:2000} ..."; fi
   identity
   step 'commit' commit --message "Dotfiles of $host: $names" "$sound"
 }
 
-# A path as jj reads one in a fileset, in REPLY: it takes control characters as they are, and not as JSON has them.
+# A path as jj reads it in a fileset, in REPLY: unlike JSON, it takes control characters as they are.
 quote_path() { REPLY=${1//\\/\\\\} REPLY="\"${REPLY//\"/\\\"}\""; }
 
 # A file of the source that jj was told not to track is in no commit, though chezmoi applies it here.
@@ -261,7 +261,7 @@ find_untracked() {
       keep_uncommitted "$target" 'a repository of its own in the source, which jj does not look into'
       untracked+=("$target (a repository of its own, as which it could be an external)")
     elif [[ $target == *$'\ufffd'* ]]; then
-      # what jq makes of it
+      # jq's replacement for bytes that are not UTF-8
       keep_uncommitted "$target" 'its name is not UTF-8, so jj does not track it'
       untracked+=("$target (its name is not UTF-8: rename it)")
     else
@@ -274,8 +274,8 @@ find_untracked() {
       ($untracked | keys[] | select(test("(^|/)[.]chezmoi"))) | . + "\u0000"' "$work/managed")
 }
 
-# What git keeps beside its files, and jj does not fetch: a submodule is no directory then, and a file of Git LFS is
-# the pointer to it. Neither is put into the home.
+# What git keeps outside its files, and jj does not fetch: a submodule is then no directory, and a file of Git LFS is
+# only a pointer. Neither is applied to the home.
 find_unfetched() {
   local file
   unfetched=''
@@ -296,10 +296,10 @@ keep_unfetched() { # <file of the repository> <reason>
   keep "$REPLY" "$2"
   unfetched=yes
 }
-# The target of what is in the repository, in REPLY. Fails for what is none, and no concern of the home.
+# The target of a file of the repository, in REPLY. Fails for a file without one, which does not concern the home.
 target_of() { # <file of the repository>
   local below
-  # chezmoi takes a path by its own name of the source alone, which may be a link
+  # chezmoi accepts a path only by its own name for the source, which may be a link
   below=$(realpath --relative-to=. "$root")/
   below=${below#./}
   [[ /$1 != */.* && $1 == "$below"* ]] &&

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034,SC2154 # variables are shared by the parts of the program
-# Commands with a time limit, whose last error is kept by name of the step, and what the repository says of itself.
+# Commands with a time limit, whose last error is kept by name of the step, and queries of the repository.
 
 unsigned=(--config=signing.behavior=drop --config=git.sign-on-push=false)
 within() { # <seconds> <step> <command...>
@@ -12,7 +12,7 @@ within() { # <seconds> <step> <command...>
     *) timeout --kill-after=5 "$seconds" "$@" </dev/null 2>"$work/$step" 9>&- || code=$? ;;
   esac
   if ((code == 124 || code == 137)); then echo "No end within $seconds s" >>"$work/$step"; fi
-  # its key may want a passphrase, which nobody is here to give
+  # the signing key may need a passphrase, and no user is here to enter it
   if ((code)) && [[ $1 == jj && ${jj[*]} != *"${unsigned[*]}"* ]] && grep --quiet 'Signing error' "$work/$step"; then
     if [[ ! -e $work/unsigned ]]; then say 'there is no key here to sign with, so what is committed has no signature' >&2; fi
     : >"$work/unsigned"
@@ -31,7 +31,7 @@ because() { # <step>
   if [[ $line == *'Invalid UTF-8'* ]]; then misnamed; fi
   echo "$line$REPLY"
 }
-# What durable-git.sh asks for. All runs as the user here.
+# The functions that durable-git.sh needs. Everything runs as the user here.
 # shellcheck disable=SC2317,SC2329 # durable-git.sh calls it
 as_user() { # <seconds> <command...>
   timeout --kill-after=5 "$@" </dev/null 9>&-
@@ -57,8 +57,8 @@ must() { # <what> <command...>
 commit_of() { git rev-parse --verify --quiet "$1^{commit}" || true; }
 ancestor() { [[ $1 == "$2" ]] || git merge-base --is-ancestor "$1" "$2" 2>/dev/null; } # <commit> <commit>
 
-# Where the source and the remote's branches stand: the commits of HEAD in `head`, of branches by name in
-# `refs`, and the names of those that hosts publish conflicts by in `published`. To be done after a change.
+# Reads where the source and the remote's branches stand: the commit of HEAD in `head`, of branches by name in
+# `refs`, and the names of branches in which hosts publish conflicts in `published`. Call it after a change.
 head='' published=()
 declare -A refs=()
 look() {

@@ -1,13 +1,13 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034,SC2154 # variables are shared by the parts of the program
-# Conflicts, for people here and on other hosts.
+# Finds conflicts, and shows them to users of this host and of others.
 
-# Prints the tree of two commits together; ends with 1 where they conflict.
+# Prints the merged tree of two commits; exits with 1 where they conflict.
 merged() { # <commit> <commit>
   git -c merge.renames=false merge-tree --write-tree --no-messages "$1" "$2" 2>/dev/null
 }
-# Leaves the files in which two commits conflict in `files`. Where one has a directory in the place of a file,
-# git calls the file `<file>~<commit>`.
+# Leaves the files in which two commits conflict in `files`. Where one commit has a directory in place of a file,
+# git names the file `<file>~<commit>`.
 conflicting() { # <commit> <commit>
   local file
   files=()
@@ -17,7 +17,7 @@ conflicting() { # <commit> <commit>
   done < <(git -c merge.renames=false merge-tree --write-tree --name-only --no-messages -z "$1" "$2" 2>/dev/null | tail -zn +2)
 }
 
-# The files that one has changed, or all that differ where both have no commit in common.
+# The files that the second commit has changed, or all that differ where there is no common commit.
 differing() { # <commit> <commit>
   git diff --name-only -z "$1...$2" 2>/dev/null || git diff --name-only -z "$1" "$2"
 }
@@ -43,19 +43,19 @@ note_published() { # <commit>
   if grep --quiet --no-messages --line-regexp "$1" "$published_list"; then return; fi
   echo "$1" >>"$published_list" && sync "$published_list"
 }
-# Whether this clone has published it, or has it in what it is at.
+# Whether this clone has published it, or has it in its HEAD.
 published_here() { # <ref of the remote>
   [[ $1 == "refs/remotes/origin/$mine" || $1 == "refs/remotes/origin/$mine.home" ]] || return 1
   grep --quiet --no-messages --line-regexp "${refs[$1]}" "$published_list" || ancestor "${refs[$1]}" "$head"
 }
 
-# Publishes this host's side of a conflict, or takes it back once there is none. What was edited at home and what was
-# committed may conflict at once, from different commits on, so that no one commit says both.
+# Publishes this host's side of a conflict, or withdraws it once there is none. An edit at home and a commit
+# may conflict at once, with different base commits, so that no single commit holds both.
 publish() {
   local own='' own_home='' ref
   list_conflicts
   if ((${#own_files[@]} && !${#home_sides[@]})) || { [[ -n $to ]] && ! ancestor "$to" "$head"; }; then own=$head; fi
-  # what the trunk has says nothing of what is in no commit
+  # a commit that the trunk has says nothing about edits that are in no commit
   if ancestor "$own" "${to:-none}"; then own=''; fi
   if [[ ${CHEZMOI_AUTO_PUSH:-true} != true ]]; then return; fi
   if ((${#home_sides[@]})); then
@@ -69,7 +69,7 @@ publish() {
 }
 announce() { # <bookmark> <commit, or empty for none>
   local there=${refs[refs/remotes/origin/$1]-}
-  # noted first: what is published and not known for it would be taken for an earlier clone's
+  # recorded first: without a record, a published commit would pass for an earlier clone's
   if [[ -n $2 ]]; then note_published "$2" || finish failed "Cannot write $repository/$published_list"; fi
   if [[ $2 == "$there" ]]; then return; fi
   if [[ -n $there ]] && ! published_here "refs/remotes/origin/$1" && ! ancestor "$there" "${to:-none}"; then
@@ -81,7 +81,7 @@ announce() { # <bookmark> <commit, or empty for none>
 push_bookmark() { # <bookmark> <commit, or empty for none>
   local there=${refs[refs/remotes/origin/$1]-}
   if [[ $2 == "$there" ]]; then return; fi
-  # one that came from elsewhere
+  # the bookmark came from another clone
   if [[ -n $there ]]; then within "$limit" bookmark "${jj[@]}" bookmark track "$1@origin" || true; fi
   if [[ -n $2 ]]; then
     must 'name the conflict' "${jj[@]}" bookmark set "$1" --revision "$2" --allow-backwards
@@ -91,7 +91,7 @@ push_bookmark() { # <bookmark> <commit, or empty for none>
   within "$network_limit" publish "${jj[@]}" git push --remote origin --bookmark "exact:$1" --allow-empty-description
 }
 
-# A commit of the texts in $HOME that conflict with the source, on the commit that they were edited in.
+# Makes a commit of the texts in $HOME that conflict with the source, on top of the commit that they were edited from.
 commit_of_home() { # <bookmark that it gets>
   local side file base text tree previous
   export GIT_INDEX_FILE=$work/index

@@ -1,13 +1,13 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034,SC2154 # variables are shared by the parts of the program
-# Brings the remote's commits and those of this host together, and pushes.
+# Brings the remote's commits and this host's together, and pushes.
 
 fetch() {
   if [[ -z $remote ]]; then
     echo "The dotfiles have no remote: set \`repoUrl\`" >"$work/fetch"
     return 1
   fi
-  # all, also where git was told to fetch one branch alone: other hosts name their conflicts by others
+  # all branches, even where git is set to fetch only one: other hosts publish their conflicts in others
   within "$network_limit" fetch "${jj[@]}" git fetch --remote origin --branch 'glob:*' || return 1
   look
   to=${refs[$trunk]-}
@@ -29,7 +29,7 @@ integrate_and_push() {
     if [[ ${CHEZMOI_AUTO_PUSH:-true} != true || -n $broken ]]; then return; fi
     enter push
     if push; then return; fi
-    sleep "0.$((RANDOM % 10))" # two that lost to a third do not meet again
+    sleep "0.$((RANDOM % 10))" # so that two hosts that lost to a third do not collide again
     before=$to
     enter fetch
     fetch || end_offline fetch
@@ -39,7 +39,7 @@ integrate_and_push() {
   finish failed "Cannot push: others were first $tries times"
 }
 
-# A trunk that was rewritten dropped commits on purpose; a rebase onto it would bring them back.
+# A rewritten trunk dropped commits on purpose; a rebase onto it would bring them back.
 refuse_rewritten() {
   local last=''
   if [[ -s $state/trunk ]]; then read -r last <"$state/trunk" || true; fi
@@ -49,7 +49,7 @@ refuse_rewritten() {
     finish diverged "The trunk was rewritten: ${last:0:12} is not in ${to:0:12}; to go along, in $repository: \`jj rebase --source 'roots(${last:0:12}..@)' --onto $branch@origin && jj abandon '$branch@origin..${last:0:12}'\`"
   fi
 }
-# Once it is in the source: one that conflicts with it is not, and would hide what was rewritten before it.
+# Call this once the trunk is in the source: one that conflicts is not, and would hide that an earlier one was rewritten.
 remember_trunk() {
   local last=''
   if [[ -s $state/trunk ]]; then read -r last <"$state/trunk" || true; fi
@@ -58,29 +58,29 @@ remember_trunk() {
   mv "$state/trunk.new" "$state/trunk"
 }
 
-# Puts this host's commits onto the trunk. When they conflict, all is as it was, and the run ends.
+# Rebases this host's commits onto the trunk. If they conflict, undoes everything and ends the run.
 integrate() {
   local merge files=()
   if [[ -z $to ]] || ancestor "$to" "$head"; then return; fi
   refuse_nested
   refuse_in_the_way
   if { [[ -z $head ]] || ancestor "$head" "$to"; } && [[ $(read_working_copy) == empty ]]; then
-    # it comes along, as what is edited from now on is in it
+    # moves the empty working copy, too, because later edits go into it
     if rebase "$to" --source @ --onto "$trunk_rev"; then return; fi
   fi
   if compatible; then
     identity
     if rebase "$to" --branch @ --onto "$trunk_rev"; then return; fi
-    # One commit may conflict where all together do not, or be another host's, which stays as it is.
+    # One commit may conflict where all together do not, or be another host's, which must not change.
     must 'merge the trunk' "${jj[@]}" new --no-edit @- "$trunk_rev" --message "Merge the trunk into dotfiles of $host"
-    # a run that was cut off may have left one of its own
+    # a run that was cut off may have left its own merge
     merge=$(revisions "latest($trunk_rev+ & @-+)")
     if rebase "$merge" --source @ --onto "$merge"; then return; fi
     must 'take a merge back' "${jj[@]}" abandon "$merge"
   fi
   list_conflicts
   if ((!${#own_files[@]})); then
-    # what is in no commit conflicts, where no commit does
+    # no commit conflicts, so the uncommitted edits do
     if ((!${#unsound[@]})); then
       conflicting "$(must 'read the source' "${jj[@]}" log --no-graph --revisions @ -T commit_id)" "$to"
       unsound=("${files[@]}")
@@ -94,7 +94,7 @@ integrate() {
   summary
 }
 
-# What jj has for removed conflicts with what the trunk makes of it, and what is there is in no commit.
+# jj takes these files for removed, which conflicts with the trunk's changes; and what is there is in no commit.
 refuse_nested() {
   local each
   for each in "${nested[@]}"; do
@@ -104,8 +104,8 @@ refuse_nested() {
   done
 }
 
-# jj leaves what it does not track where it is, also where the trunk has something: and takes it for an edit of that,
-# or that for removed, from then on.
+# jj leaves untracked files where they are, even where the trunk has a file. From then on it takes them for an edit of
+# the trunk's file, or that file for removed.
 refuse_in_the_way() {
   local file part in_the_way=()
   local -A theirs=()
@@ -134,12 +134,12 @@ refuse_in_the_way() {
   finish failed "Cannot take the trunk: ${file%, } here is in the way, and in no commit: move it away"
 }
 
-# Fails where it leads to a conflict, or changes commits of others: then all is as it was.
+# Fails where it leads to a conflict, or would change commits of others: then everything is undone.
 rebase() { # <where it leads> <options>
   begin 'rebase' "$1"
   shift
   if ! rebase_once "$@"; then
-    # A rebase that was put back, done again in the same second, gives the same commit, which jj refuses to make.
+    # A rebase repeated in the same second in which it was undone gives the same commit, which jj refuses to make.
     if grep --quiet 'Newly-created commit .* already exists' "$work/step"; then
       sleep 1.1
       rebase_once "$@" || give_up 'rebase' "$REPLY"
@@ -155,7 +155,7 @@ rebase() { # <where it leads> <options>
     look
     return
   fi
-  # what was edited as it began is not the rebase's
+  # edits that were snapshotted as it began are not the rebase's
   took_in_since "$before_op" 'rebase '
   before_op=$REPLY
   back_from 'end a rebase'
@@ -169,24 +169,24 @@ rebase_once() {
 
 # -- steps that move git's HEAD
 
-# Commits what is in the files, or puts all back and ends.
+# Runs a command of jj that commits the files, or undoes it and ends the run.
 step() { # <what> <arguments of jj...>
   begin "$1" ''
   within "$limit" step "${jj[@]}" "${@:2}" || give_up "$1" ''
   end_step "$1"
 }
-# A step that cannot be written down is not begun: the next run would not know how to go on from the middle of it.
+# A step that cannot be recorded is not begun: if it were cut off, the next run could not continue.
 begin() { # <what> <commit that it leads to>
   before_op=$(must 'read the history' "${jj[@]}" operation log --no-graph --limit 1 -T 'id')
   keep_copy 2>"$work/must" || finish failed "Cannot $1: $(because must)"
-  # what was written lately may not be on the disk yet, and a power cut would take it
+  # recent writes may not be on the disk yet, and a power cut would lose them
   must "$1" sync --file-system .
   after_op='' remote_commit=$2
   note_step || finish failed "Cannot $1: $REPLY"
 }
 end_step() { # <what>
   head_follows || give_up "$1" "$REPLY"
-  sync --file-system . # until then a power cut may take a part of it
+  sync --file-system . # until then a power cut may lose a part of it
   rm -f "$state/step"
 }
 give_up() { # <what> <reason, or what jj said last>
@@ -194,7 +194,7 @@ give_up() { # <what> <reason, or what jj said last>
   if go_back; then rm -f "$state/step"; fi
   finish failed "Cannot $1: $said"
 }
-# Goes back to how it was before a step, unless somebody was at work since: then things stay as they are.
+# Goes back to the state before a step, unless a user has changed something since: then everything stays.
 back_from() { # <what>
   local code=0
   go_back || code=$?
@@ -202,8 +202,8 @@ back_from() { # <what>
   rm -f "$state/step"
 }
 
-# Whether the commits here and the trunk go together, found without a change of the source. chezmoi, too,
-# has to read the result: two hosts may give a file different attributes, which no line of text shows.
+# Whether the commits here can be merged with the trunk, tested without a change of the source. chezmoi, too,
+# must be able to read the result: two hosts may give a file different attributes, which no line of text shows.
 compatible() {
   local tree code=0
   unsound=()
@@ -213,7 +213,7 @@ compatible() {
   if ((code)) || ! { mkdir "$work/tree" "$work/empty" && files_of "$tree"; }; then
     finish failed "Cannot try a merge with the trunk: $(because archive)"
   fi
-  # what is in the home is no fault of the source
+  # an empty home, because files there are no fault of the source
   if ! within "$limit" managed chezmoi --source "$work/tree" --destination "$work/empty" managed >/dev/null; then
     mapfile -t unsound < <(grep -oE "$work/tree/[^,)]+" "$work/managed" | sed "s|^$work/tree/||")
     if ((!${#unsound[@]})); then finish failed "Cannot read the source with the trunk: $(because managed)"; fi
@@ -222,8 +222,8 @@ compatible() {
   ((!${#unsound[@]}))
 }
 
-# Writes the files of a commit as they are in it: jj knows no filters of git either, and one, as that of Git LFS, may ask
-# for what cannot be had.
+# Writes the files of a commit without git's filters: jj knows none either, and one, such as Git LFS's, may need what
+# cannot be had.
 files_of() { # files_of <tree>
   local filter filters=()
   while IFS= read -rd '' filter; do
@@ -233,10 +233,10 @@ files_of() { # files_of <tree>
   tar -x -C "$work/tree" -f "$work/tree.tar" && rm "$work/tree.tar"
 }
 
-# Markers that were left in a file read as text to jj, and would be pushed and applied.
+# Markers left in a file are text to jj, and would be pushed and applied.
 refuse_markers() {
   local at=$head changed=() marked=()
-  # what its user commits by hand is applied before that
+  # edits that the user commits by hand are applied before that
   if [[ ${CHEZMOI_AUTO_COMMIT:-true} != true ]]; then
     at=$(must 'read the source' "${jj[@]}" log --no-graph --revisions @ -T commit_id)
   fi
@@ -247,8 +247,8 @@ refuse_markers() {
   add_conflict "${marked[@]}"
   finish conflict "Conflict markers are left in ${marked[*]}"
 }
-# Which of `changed` have them. git looks itself, as one may be larger than what bash has room for. A line that jj alone
-# writes counts by itself: who settles a conflict by hand may leave one of five.
+# Which of `changed` have markers. git searches, because a file may be larger than bash has room for. A line that only
+# jj writes counts by itself: a user who settles a conflict by hand may leave one of five.
 with_markers() { # <commit>
   local of_jj='^([<>]{7,} [Cc]onflict [0-9]+ of [0-9]+|%{7,} diff from: |\\{7,} +to: |[-+%]{7,} (Contents of|Changes from) '
   of_jj+='|[-+<>|]{7,} [k-z]{8,}(/[0-9]+)? [0-9a-f]{8,}( |$))'
@@ -259,7 +259,7 @@ with_markers() { # <commit>
 }
 search_changed() { # <commit> <options and patterns of git grep...>
   ((!${#changed[@]})) || printf '%s\0' "${changed[@]}" | xargs -0 git --literal-pathspecs grep -lzaE "${@:2}" "$1" -- |
-    sed -z 's/^[^:]*://' || true # git says by its end whether there were any
+    sed -z 's/^[^:]*://' || true # git's exit status says whether there were any
 }
 
 push() {
@@ -278,7 +278,7 @@ push() {
 push_branch() {
   local command=("${jj[@]}" git push --remote origin --bookmark "exact:$branch" --allow-empty-description)
   within "$network_limit" push "${command[@]}" && return
-  # a repository that git cloned does not follow its remote's branch yet
+  # a repository that git cloned does not track its remote's branch yet
   grep -qi 'non-tracking' "$work/push" &&
     within "$limit" push "${jj[@]}" bookmark track "$branch@origin" &&
     within "$network_limit" push "${command[@]}"

@@ -1,29 +1,29 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034,SC2154 # a part of chezmoi-sync, which comes after it
-# What an apply would write over or remove, and what of that is in no commit of the dotfiles.
+# Finds what an apply would overwrite or remove, and what of that is in no commit of the dotfiles.
 #
-# - chezmoi is asked; nothing is guessed. Targets of which it cannot say what would become of them are not applied.
-# - It applies with `--less-interactive` and nobody to answer: a target that it did not write, or that is not
-#   as it wrote it, stays as it is. It looks right before it writes, so this holds for late edits as well.
-# - What it did write may still be the host's own: all below a directory that goes, and texts that came from
-#   the host (`create_`, `modify_`, an `add` that was taken back). Such a target is recorded as never
+# - chezmoi is asked; nothing is guessed. A target whose outcome it cannot tell is not applied.
+# - It applies with `--less-interactive` and no user to answer: a target that it did not write, or that has
+#   changed since it did, stays as it is. It looks right before it writes, so this protects late edits as well.
+# - What it did write may still be the host's own: everything below a directory that is removed, and texts that came
+#   from the host (`create_`, `modify_`, an `add` that was undone). Such a target is recorded as never
 #   written, and stays as well.
-# - A `modify_` script is there to change files of the host: the former text is put aside first.
+# - A `modify_` script exists to change files of the host: the former text is put aside first.
 
 rows=()                          # "<XY of `chezmoi status`> <target>", as `compare` found them
-unreadable=()                    # targets of which chezmoi could not say anything
+unreadable=()                    # targets about which chezmoi could not say anything
 declare -A unreadable_because=() # by "/<target>"
-history_read='' history=()       # names in commits, once they were asked for,
-externals_of='' externals=()     # and targets that come from elsewhere, by the commit
+history_read='' history=()       # names of files in commits, once they were read,
+externals_of='' externals=()     # and targets of externals, with the commit that they were read for
 narrow=''                        # whether an apply has to name its targets,
-planned=()                       # which are these rows then
-unrefreshed=''                   # why externals could not be fetched anew
-again=''                         # whether more can be known once a file has made room for its directory
-keep_limit=${CHEZMOI_KEEP_LIMIT:-268435456} # bytes of all that is put aside
+planned=()                       # and the rows that it then applies
+unrefreshed=''                   # why externals could not be refreshed
+again=''                         # whether to compare again once a file has made room for its directory
+keep_limit=${CHEZMOI_KEEP_LIMIT:-268435456} # limit for everything that is put aside, in bytes
 
 # -- what chezmoi would do
 
-# Leaves it in `rows` and `unreadable`. Fails where nothing can be known; `because status` says why.
+# Leaves chezmoi's answer in `rows` and `unreadable`. Fails where it has none; `because status` says why.
 compare() {
   local ask=(chezmoi status --no-tty --keep-going --exclude=none --path-style=absolute) line name known=() code=0
   rows=() unreadable=() unreadable_because=()
@@ -33,14 +33,14 @@ compare() {
   fi
   until within "$limit" status "${ask[@]}" >"$work/rows"; do
     if unblock; then continue; fi
-    # chezmoi reads nothing without its externals; where they cannot be fetched, those that it has will do
+    # chezmoi does nothing without its externals; where they cannot be fetched, the ones that it has will do
     if [[ -z $unrefreshed ]] && within "$limit" again "${ask[@]}" --refresh-externals=never >"$work/rows"; then
       unrefreshed=$(because status)
       quietly+=(--refresh-externals=never)
       break
     fi
     if grep -q '^No end within' "$work/status"; then return 1; fi
-    # it prints nothing when one target fails; its log has the names of the others
+    # chezmoi prints nothing when one target fails; its log names the others
     within "$limit" account "${ask[@]}" --debug >/dev/null || code=$?
     read_account
     if ((code > 1)) && ! ask_each; then return 1; fi
@@ -51,7 +51,7 @@ compare() {
   read_rows
 }
 
-# chezmoi crashes at what it has no memory for, and says nothing of what would have come next.
+# chezmoi crashes at a target that does not fit into memory, and says nothing about the targets after it.
 ask_each() {
   local target code managed=()
   local -A asked=()
@@ -71,19 +71,19 @@ ask_each() {
   done
 }
 
-# Reads chezmoi's log: targets that it could compare come in `known`, others in `unreadable`.
+# Reads chezmoi's log: targets that it could compare go to `known`, others to `unreadable`.
 read_account() {
   local i line failed='' previous='' reason logged='^time=.* msg=statusPreApplyFunc targetRelPath=("([^"\\]|\\.)*"|[^ ]+) target'
   while IFS= read -r line; do
     if [[ $line =~ $logged ]]; then
       name=${BASH_REMATCH[1]}
-      # bash reads what Go has quoted, but for the quotation marks in it
+      # bash decodes what Go has quoted, except for the quotation marks in it
       if [[ $name == \"* ]]; then name=${name:1:-1} && printf -v name '%b' "${name//\\\"/\"}"; fi
       known+=("$HOME/$name")
     elif [[ $line == 'chezmoi: '* ]]; then
       failed=${line#chezmoi: }
     elif [[ -n $failed ]]; then
-      # a name with a line end in it
+      # a name that contains a newline
       failed+=$'\n'$line
     else
       previous=${previous:-$line}
@@ -91,10 +91,10 @@ read_account() {
     [[ $failed == *': '* ]] || continue
     name=${failed%%: *}
     if [[ $name != warning ]]; then
-      # as it names a directory with `remove_` that is none
+      # chezmoi names a directory with `remove_` like this where a file is in its place
       if [[ $name == *stat\ "$HOME"/* || $name == "$HOME"/* ]]; then name=${name#*"$HOME/"}; fi
       reason=${failed#"${failed%%: *}: "}
-      # what a program that chezmoi started has said comes before
+      # the output of a program that chezmoi started comes before
       if [[ $reason == 'exit status '* && -n $previous ]]; then reason=$previous; fi
       unreadable+=("$name")
       unreadable_because["/$name"]=$reason
@@ -106,8 +106,8 @@ read_account() {
   done
 }
 
-# chezmoi reads nothing at all where `.chezmoiremove` has something below what is a file here. Such a file is put
-# aside, unless it is a target itself.
+# chezmoi does nothing at all where `.chezmoiremove` names a path below something that is a file here. Such a file is
+# put aside, unless it is a target itself.
 unblock() {
   local said source target
   said=$(<"$work/status")
@@ -126,7 +126,7 @@ unblock() {
   move_aside "$target"
 }
 
-# A name may have line ends in it, but a row begins with two letters and the home.
+# A name may contain newlines, but a row begins with two letters and the home.
 read_rows() {
   local line
   while IFS= read -r line || [[ -n $line ]]; do
@@ -146,12 +146,12 @@ is_directory() { [[ -d $1 && ! -L $1 ]]; }
 
 # -- before an apply
 
-# Sees to it that the apply of `rows` takes nothing away that is in no commit, and names what stays for that.
+# Ensures that the apply of `rows` removes nothing that is in no commit, and names the targets that stay for that.
 shield() {
-  local row target i here=() marks=() types=() # targets that are here, their rows, what chezmoi last wrote there
-  local scripts=()                            # that are to run
-  local below=() kinds=() of=()              # what is below directories that go
-  local -A sum_of=()                          # of files there, as they were found in commits
+  local row target i here=() marks=() types=() # existing targets, their letters, what chezmoi last wrote there
+  local scripts=()                            # scripts that will run
+  local below=() kinds=() of=()              # content of directories to be removed, its kinds, and which directory
+  local -A sum_of=()                          # checksums of files there, from when they were found in commits
   local -A is_modified=() stays_directory=() own=() uncommitted=()
   narrow='' planned=() again=''
   for row in "${rows[@]}"; do
@@ -173,7 +173,7 @@ shield() {
   plan
 }
 
-# With a configuration that it cannot read chezmoi does nothing, and no host would get to have its repair.
+# With a configuration that it cannot read chezmoi does nothing, so no host could ever receive the repair.
 try_configuration() { # <target>
   local said at=$work/configuration name=${1##*/}
   if [[ -n ${why["/$1"]-} ]]; then return; fi
@@ -192,8 +192,8 @@ try_configuration() { # <target>
   rm -r "$at"
 }
 
-# chezmoi takes a script that it ran before for a file that somebody has removed since, and asks whether to go on: it
-# would never run again.
+# chezmoi takes a script that it ran before for a file that a user has removed since, and asks whether to go on: the
+# script would never run again.
 free_scripts() {
   local i ran=()
   mapfile -t ran < <(last_written '.type // "none"' "${scripts[@]}")
@@ -209,7 +209,7 @@ last_written() { # <what, for jq> <target...>
     '.entryState as $all | $names | rtrimstr("\u0000") | split("\u0000")[] | $all[$home + .] // {} | '"$1" "$work/state"
 }
 
-# Leaves which directories stay directories, and which files a `modify_` script changes.
+# Finds which directories stay directories, and which files a `modify_` script changes.
 find_kinds() {
   local i target source directories=() names='' answers=()
   for i in "${!here[@]}"; do
@@ -235,7 +235,7 @@ find_kinds() {
   done
 }
 
-# Leaves in `own` what is in no commit, by target; of a directory that goes, the names below it.
+# Leaves in `own` what is in no commit, by target; for a directory that will be removed, the names below it.
 find_own() {
   local i target file kind singles=() singles_of=()
   for i in "${!here[@]}"; do
@@ -261,7 +261,7 @@ find_own() {
   if ((${#below[@]})); then find_own_below; fi
 }
 
-# As chezmoi looks at the directory alone when it removes one: what it wrote there, and nobody has changed.
+# chezmoi removes a directory without a look at its content: finds what it did not write there, or what changed since.
 find_own_below() {
   local i wrote=() files=() sums=() sum
   mapfile -t wrote < <(last_written '"\(.type // "") \(.contentsSHA256 // "")"' "${below[@]#"$HOME/"}")
@@ -290,7 +290,7 @@ find_own_below() {
   done
 }
 
-# Leaves in `uncommitted` which of these files have a text that no commit has.
+# Leaves in `uncommitted` which of these files have a text that is in no commit.
 find_uncommitted() { # <file...>
   local ids=() answers=() file i=0
   (($#)) || return 0
@@ -304,8 +304,8 @@ find_uncommitted() { # <file...>
   done
 }
 
-# Whether a file that chezmoi wrote may be made from a commit that does not have its text as it is. What
-# `create_` and `modify_` make has text of the host in it.
+# Whether a file that chezmoi wrote may be generated from a commit, which then does not have its text. What
+# `create_` and `modify_` generate has text of the host in it.
 rendered() { # <file>
   local path made='' target=${1#"$HOME/"}
   if [[ -z $history_read ]]; then
@@ -317,7 +317,7 @@ rendered() { # <file>
     bare_name "$path"
     [[ $REPLY == "${1##*/}" ]] || continue
     if [[ ${path##*/} == create_* || ${path##*/} == modify_* ]]; then return 1; fi
-    # another file may have that name in another directory
+    # a file in another directory may have that name, too
     bare_path "$path"
     if [[ /$REPLY == */"$target" ]]; then made=yes; fi
   done
@@ -341,7 +341,7 @@ is_external() { # <target>
 # The name of the target of a source file, in REPLY.
 bare_name() { # <source file>
   REPLY=${1##*/}
-  # its suffix is its user's choice
+  # the suffix is configurable
   if [[ $REPLY =~ ^((create|modify)_)?encrypted_ ]]; then REPLY=${REPLY%.*}; fi
   while [[ $REPLY =~ ^(run|once|onchange|before|after|create|modify|encrypted|private|readonly|empty|executable|symlink|remove)_(.*)$ ]]; do
     REPLY=${BASH_REMATCH[2]}
@@ -365,8 +365,8 @@ bare_path() { # <source file>
   REPLY=$path$name
 }
 
-# Names a target that stays as it is, and sees to it that chezmoi lets it be.
-shield_one() { # <target> <its row> <what chezmoi last wrote there>
+# Records a target that stays as it is, and makes chezmoi leave it alone.
+shield_one() { # <target> <letters of its row> <what chezmoi last wrote there>
   local target=$1 file=$HOME/$1 owned=${own["/$1"]-}
   if [[ -n ${stays_directory["/$target"]-} ]]; then
     # only its permissions change
@@ -379,7 +379,7 @@ shield_one() { # <target> <its row> <what chezmoi last wrote there>
     elif [[ $3 == dir ]]; then
       remove_directory "$target"
     else
-      # an empty one may be somebody's all the same
+      # even an empty one may be the user's
       keep "$target" 'a directory of this host'
     fi
     if [[ $3 != remove ]]; then record "$target" '{"type":"remove"}'; fi
@@ -397,16 +397,16 @@ record() { # <target> <state, as JSON>
   must "keep $1" chezmoi state set --bucket=entryState --key="$HOME/$1" --value="$2"
 }
 
-# Removes a directory that goes, but for what came into it since all below it was found in commits.
+# Removes a directory, except for what came into it since all of its content was found in commits.
 remove_directory() { # <target>
   local i each sum files=() directories=("$HOME/$1")
   local -A edited=()
   for i in "${!below[@]}"; do
     if [[ ${of[i]} != "$1" ]]; then continue; fi
-    # a directory comes before what is in it
+    # a directory is listed before its content, and has to be removed after it
     if [[ ${kinds[i]} == d ]]; then directories=("${below[i]}" "${directories[@]}"); else files+=("${below[i]}"); fi
   done
-  # what was edited since stays
+  # a file that was edited since stays
   while IFS= read -rd '' sum; do
     if [[ ${sum%% *} != "${sum_of["/${sum:66}"]-}" ]]; then edited["/${sum:66}"]=yes; fi
   done < <(for each in "${files[@]}"; do [[ -L $each ]] || printf '%s\0' "$each"; done | xargs -0 --no-run-if-empty sha256sum --zero -- 2>/dev/null)
@@ -418,8 +418,8 @@ remove_directory() { # <target>
   if exists "$HOME/$1"; then keep "$1" 'a directory of this host'; fi
 }
 
-# Copies a file that a script is about to change, so that chezmoi may write over this very text.
-put_aside() { # <target> <its row> <what chezmoi last wrote there>
+# Copies a file that a script is about to change, so that chezmoi may overwrite exactly this text.
+put_aside() { # <target> <letters of its row> <what chezmoi last wrote there>
   local file=$HOME/$1 copy='' each sum
   if [[ -n ${own["/$1"]-} ]]; then
     for each in "$state/kept/"*/"$1"; do
@@ -439,7 +439,7 @@ put_aside() { # <target> <its row> <what chezmoi last wrote there>
   record "$1" "{\"type\":\"file\",\"mode\":$((8#$(stat -c %a "$file" || echo 0))),\"contentsSHA256\":\"${sum%% *}\"}"
 }
 
-# Whether a file may be put aside; says so where not. Its size counts in full, as a copy may lose its holes.
+# Whether a file may be put aside; reports it if not. Its size counts in full, because a copy may lose its holes.
 has_room() { # <target>
   local size held
   mkdir -p "$state/kept"
@@ -450,7 +450,7 @@ has_room() { # <target>
   keep "$1" "cannot be put aside: there may be $keep_limit bytes in $state/kept"
   return 1
 }
-copy_aside() { # <target>; where its copy is comes in REPLY
+copy_aside() { # <target>; the path of the copy is in REPLY
   local place='' copy part=$state/kept/.part
   if new_place "$state/kept" && place=$REPLY copy=$REPLY/$1 && mkdir -p "${copy%/*}" &&
     cp -dp "$HOME/$1" "$part" && sync "$part" && mv -T "$part" "$copy" && sync --file-system "$state/kept"; then
@@ -463,7 +463,7 @@ copy_aside() { # <target>; where its copy is comes in REPLY
   return 1
 }
 
-# Moves a file out of the way, for chezmoi as if nothing had ever been there.
+# Moves a file out of the way, and makes chezmoi believe that there never was one.
 move_aside() { # <target>
   local copy
   local -A uncommitted=()
@@ -471,7 +471,7 @@ move_aside() { # <target>
   if [[ -f $HOME/$1 && ! -L $HOME/$1 ]]; then
     copy_aside "$1" || return 1
     copy=$REPLY
-    # on the disk by now; what was written since is not in it
+    # the copy is on the disk now; the file stays if it was written since
     cmp -s "$HOME/$1" "$copy" && rm -f "$HOME/$1" || return 1
   else
     new_place "$state/kept" && copy=$REPLY/$1 && mkdir -p "${copy%/*}" && mv -T "$HOME/$1" "$copy" || return 1
@@ -484,9 +484,9 @@ move_aside() { # <target>
   keep "$1" "in the place of a directory; it is put aside (see chezmoi-restore-kept)" "$copy"
 }
 
-# Leaves in `planned` the rows to be applied where that is not all: nothing that could not be looked at, and
-# nothing by way of what stands in the place of a directory, or into one that was deleted here. Of `unreadable` remain
-# those with a fault of their own.
+# Leaves in `planned` the rows to apply where these are not all: no target that could not be read, nothing
+# through a file in the place of a directory, and nothing below a directory that was deleted here. In `unreadable` it
+# leaves the targets that have a fault themselves.
 plan() {
   local row target stand_ins=() gone=() left=()
   for target in "${here[@]}"; do
@@ -498,7 +498,7 @@ plan() {
   done
   for row in "${rows[@]}"; do
     target=${row:3}
-    # a link to a directory with `remove_` is removed unasked
+    # chezmoi removes a link to a directory with `remove_` without asking
     if is_below "$target" "${stand_ins[@]}" || [[ -L $HOME/$target && -n ${why["/$target"]-} ]]; then
       narrow=yes
     elif [[ $row == ' '[AM]* ]] && is_below "$target" "${gone[@]}"; then
@@ -529,7 +529,7 @@ is_below() { # <target> <targets above...>: which of them it is below, in REPLY
   return 1
 }
 
-# Does what `rows` say. chezmoi loses the order of scripts where targets are named, so that is seen to here.
+# Applies `rows`. chezmoi loses the order of scripts where targets are named, so this function keeps it.
 apply_rows() {
   local row before='' after='' first=() second=() third=() source code=0
   : >"$work/output"
@@ -560,7 +560,7 @@ apply_rows() {
     ((!${#second[@]})) || apply_some --recursive=false -- "${second[@]}" || code=1
     ((!${#third[@]})) || apply_some --recursive=false -- "${third[@]}" || code=1
   fi
-  # whoever is asked whether to write over an edit, and does not answer, has kept it
+  # leave out chezmoi's questions whether to overwrite an edit: without an answer, the edit is kept
   sed -E 's/.* (has changed since chezmoi last wrote it|already exists) \([^)]*\)\? ?//g' "$work/output"
   return "$code"
 }

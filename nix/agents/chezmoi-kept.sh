@@ -1,9 +1,9 @@
 # shellcheck shell=bash
-# Where things are put aside: each in a directory of its own, so that none is ever written over another.
+# Where files are put aside: each in a new directory, so that none ever overwrites another.
 
-# Makes such a directory, in REPLY. Its name is the time in seconds, or a second later than the last one there:
-# so no two have one name, and the newest copy is the last by name, also after a clock was put back.
-new_place() { # <directory of all that is put aside>
+# Makes such a directory, in REPLY. Its name is the time in seconds, or one second after the latest one there:
+# so no two share a name, and the newest copy is the last by name, even after a clock was set back.
+new_place() { # <directory of everything that is put aside>
   local places=("$1"/2*) last now
   last=$(date -d "${places[-1]##*/}" +%s 2>/dev/null || echo 0)
   now=$EPOCHSECONDS

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034,SC2154 # variables are shared by the parts of the program
-# What a run of chezmoi-sync says: its phases, its outcome, and what stays as it is or conflicts.
+# What a run of chezmoi-sync reports: its phases, its outcome, and the targets that are kept or conflict.
 
 quote() { # <text>: as a string of JSON, in REPLY
   local text=$1 code
@@ -43,11 +43,11 @@ write_status() { # <outcome> <reason>
   put_status "$fields"
 }
 
-# Without room for a new file, the old one is written over: that needs none. A status that is not true is
-# worse than none, so one that cannot be replaced goes.
+# Without room for a new file, overwrites the old one, which needs none. A status that is wrong is
+# worse than none, so one that cannot be replaced is removed.
 put_status() { # <text>
   local file=$state/status.json size
-  # a rename that replaces a file brings its data to the disk, and one that replaces none does not
+  # a rename over a file also brings its data to the disk, and a rename to a new name does not
   if printf '%s\n' "$1" >"$file.new" && { [[ -e $file ]] || sync "$file.new"; } && mv -T "$file.new" "$file"; then return; fi
   rm -f "$file.new"
   size=$(stat -c %s "$file" || true)
@@ -60,7 +60,7 @@ put_status() { # <text>
 enter() { # <phase>
   phase=$1
   echo "chezmoi-sync: phase: $phase"
-  # what is known otherwise comes at the end
+  # the other fields follow at the end
   printf -v REPLY '{"phase":"%s","outcome":null,"reason":null,"host":"%s","started":"%s","finished":null}' \
     "$phase" "$host" "$started"
   put_status "$REPLY" || true
@@ -75,12 +75,12 @@ finish() { # <outcome> <reason>
   ended=yes
   write_status "$1" "$2" || code=1
   echo "chezmoi-sync: $1${2:+: $2}" >&2
-  # in a subshell, as of `$(must …)`, all has to end, too
+  # in a subshell, as of `$(must …)`, the whole program has to end, too
   if ((BASH_SUBSHELL)); then kill -s USR1 $$; fi
   exit "$code"
 }
 
-# What nothing above foresees, as a full /tmp: the last run's outcome must not pass for this one's.
+# For errors that nothing else handles, such as a full /tmp: the last run's outcome must not pass for this one's.
 # shellcheck disable=SC2317,SC2329 # a trap calls it
 end() {
   trap - EXIT
@@ -95,7 +95,7 @@ keep() { # <target> <reason> [<copy>]
   why["/$1"]=$2
   if [[ -n ${3-} ]]; then copies["/$1"]=$3; fi
 }
-# Begins anew, but for what was put aside.
+# Clears the list, except for what was put aside.
 forget_kept() {
   local target
   local -A reasons=()
@@ -127,7 +127,7 @@ note_conflict() { # <host> <file...>
   quote "$1"
   whose=$REPLY
   array "${@:2}"
-  # looked for once more
+  # the same conflict may be found twice
   for each in "${conflicts[@]}"; do
     if [[ $each == "{\"host\":$whose,\"files\":$REPLY}" ]]; then return; fi
   done
@@ -177,21 +177,21 @@ end_offline() { # <step that the network ended, or the remote refused>
   said=$(because "$1")
   list_conflicts
   if ((!${#own_files[@]})); then
-    # against what was fetched last
+    # against the trunk that was fetched last
     refuse_markers
     enter apply
     apply
-    # what waits for a person does so without a network, too
+    # faults that need a person are reported without a network, too
     if [[ -n $broken ]] || ((${#uncaptured[@]} + ${#unapplied[@]})); then summary; fi
   fi
   unreached "$1" "Cannot $1: $said" "$said"
 }
-# Ends for a remote that gave nothing: as offline where that may pass by itself, as it may for a directory on
+# Ends the run because the remote gave nothing: as offline where that may pass by itself, as it may for a directory on
 # a disk that is not mounted now.
 unreached() { # <step> <reason> [<reason when offline>]
   local url=${remote:-${CHEZMOI_REPO_URL:-}} more=''
   judge_remote "$(<"$work/$1")"
-  # a line that is slow, and dotfiles that are large, would never come to an end
+  # large dotfiles over a slow line would never come to an end
   if [[ $2 == *"No end within $network_limit s" ]]; then more=" (\`networkTimeout\` allows more)"; fi
   if [[ $url == /* && ! -e $url ]]; then verdict=offline; fi
   if [[ $verdict == offline ]]; then finish offline "${3:-$2}$more"; fi

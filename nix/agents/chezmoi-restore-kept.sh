@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154 # chezmoi-state.sh and chezmoi-kept.sh come first
-# What synchronizations of dotfiles put aside before the source wrote over it. Without an argument it is
-# listed; with files, or `--all`, the newest copy of each is put back. What is there by then is put aside in turn.
+# Files that synchronizations of dotfiles put aside before the source overwrote them. Without an argument they are
+# listed; with files, or `--all`, the newest copy of each is put back. A file that is there by then is put aside, too.
 
 kept=$state/kept
 declare -A newest=() times=()
@@ -26,13 +26,13 @@ case ${1:-} in
     exit 0
     ;;
   *)
-    # a path from the home, from where it is typed, or in full
+    # a path relative to the home, relative to the current directory, or absolute
     files=()
     for file; do
-      # where a file is now, there may have been a directory
+      # a file may now be where a directory was
       if [[ -z ${newest["/$file"]-} ]]; then
         file=$(realpath --canonicalize-missing --no-symlinks -- "$file")
-        # where the home is a link, a relative path leads to what is behind it
+        # where the home is a link, a relative path leads to the link's target
         file=${file#"$HOME/"} file=${file#"$(realpath "$HOME")/"}
       fi
       files+=("/$file")
@@ -48,7 +48,7 @@ for target; do
   fi
 done
 
-# Moves what is in the way to a place of its own.
+# Moves a file that is in the way to a new place.
 put_aside() { # <path below the home, with a slash before it>
   new_place "$kept"
   mkdir -p "$REPLY${1%/*}"
@@ -65,7 +65,7 @@ for target; do
     if is_in_the_way "$above"; then put_aside "$above"; fi
   done
   mkdir -p "${file%/*}"
-  # whole before anything else moves, and beside what may have any name
+  # copied in full before anything else moves, in a directory of a name that no other file has
   part=$(mktemp -d "${file%/*}/.restored.XXXXXX")
   cp --archive --no-target-directory "$copy" "$part/file"
   if [[ -e $file || -L $file ]]; then put_aside "$target"; fi

@@ -1,8 +1,8 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154 # chezmoi-state.sh and chezmoi-ask.sh come first
-# Names each dotfile that was edited on two hosts so that the edits conflict, with both edits. Reads
+# Shows each dotfile that was edited on two hosts so that the edits conflict, with both edits. Reads
 # bookmarks `conflict/<host>` of the remote, so it shows the same on every host, and this host's own
-# commits. `--offline` asks nobody and shows what the last fetch brought.
+# commits. `--offline` does not contact the remote, and shows what the last fetch brought.
 
 branch=${CHEZMOI_BRANCH:-main}
 host=${CHEZMOI_HOST:-$(uname -n)}
@@ -22,7 +22,7 @@ cd "$(git rev-parse --show-toplevel)" || exit
 below=$(realpath --relative-to=. "$root")
 printf -v here %q "$PWD"
 
-# jj must not look at what a synchronization was cut off in, or is at: that is the next one's to put back
+# jj must not touch the state of a synchronization that has not ended: the next one restores it
 if [[ -z $offline && -e $state/step ]]; then
   echo '(a synchronization has not ended: this is as of its fetch)'
 elif [[ -z $offline ]] && ! timeout --kill-after=5 "${CHEZMOI_NETWORK_LIMIT:-60}" jj --no-pager --quiet \
@@ -30,17 +30,17 @@ elif [[ -z $offline ]] && ! timeout --kill-after=5 "${CHEZMOI_NETWORK_LIMIT:-60}
   echo '(the remote cannot be reached: this is as of the last fetch)'
 fi
 
-# <host> <commit> <commits to bring together, for jj>
+# <host> <commit> <commits to merge, for jj>
 show() {
   local base file files=() encrypted=() home=''
   if is_home "$1" "$2" && ! is_former "$2"; then home=yes; fi
-  # without a commit in common, each has made all that it has
+  # without a common commit, each side has added all its files
   base=$(git merge-base "$2" "$trunk") || base=$(git hash-object -t tree /dev/null)
   conflicting "$(git rev-parse "$2")" "$(git rev-parse "$trunk")"
   if ((!${#files[@]})); then
-    # what is just not brought together yet is no conflict
+    # changes that are only not merged yet are no conflict
     if [[ $2 == HEAD && -z $told ]]; then return; fi
-    # no line conflicts, but together chezmoi refuses them, as with two kinds of permissions
+    # no line conflicts, but chezmoi refuses the merged files, as with two different permissions
     mapfile -d '' -t files < <(git diff --name-only -z "$base" "$2")
   fi
   for file in "${files[@]}"; do
@@ -51,12 +51,12 @@ show() {
     side "$base" "$trunk" "$file"
     if is_encrypted "$file"; then encrypted+=("$file"); fi
   done
-  # what is at home stays in conflict with any text that comes in the source's place
+  # an edit at home conflicts with any text that replaces the source's, so it is settled there
   if [[ -n $home && $1 != "$host" ]]; then
     echo "  To settle it: chezmoi-show-conflicts on $1, where it was edited at home, says how"
   elif [[ -n $home ]]; then
     for file in "${files[@]}"; do
-      # by its own name of the source, which may be a link
+      # by chezmoi's own name for the source, which may be a link
       settle_at_home "$(ask_chezmoi "$limit" said target-path "$root/${file#"$below/"}")"
     done
   elif [[ -z $3 ]]; then
@@ -72,14 +72,14 @@ show() {
   fi
   found=yes
 }
-# `jj new` leaves what is in the working copy where it is, which is nobody's then.
+# `jj new` leaves uncommitted edits behind in a commit that no one looks at.
 note_uncommitted() {
   local by=chezmoi-sync
   if [[ -z $(git status --porcelain --untracked-files=normal) ]]; then return; fi
   if [[ ${CHEZMOI_AUTO_COMMIT:-true} != true ]]; then by='jj commit'; fi
   echo "  First: $by, as what is edited in $here and in no commit would be left behind"
 }
-# Of an earlier clone of its host, which this one knows nothing of: it is settled anywhere.
+# Whether an earlier clone of its host published it, of which the present one knows nothing: any host settles it.
 is_former() { # <ref>
   case $1 in
     refs/remotes/origin/conflict/*.former-*) ;;
@@ -87,14 +87,14 @@ is_former() { # <ref>
     *) return 1 ;;
   esac
 }
-# as chezmoi-sync notes them
+# by the list of commits that chezmoi-sync has published
 is_own() { # <ref>
   local commit
   commit=$(git rev-parse --verify --quiet "$1") &&
     { grep --quiet --no-messages --line-regexp "$commit" "$(git rev-parse --git-path chezmoi-sync-published)" || git merge-base --is-ancestor "$1" HEAD; }
 }
-# Leaves the files in which two commits conflict in `files`. Where one has a directory in the place of a file,
-# git calls the file `<file>~<commit>`.
+# Leaves the files in which two commits conflict in `files`. Where one commit has a directory in place of a file,
+# git names the file `<file>~<commit>`.
 conflicting() { # <commit> <commit>
   local file
   while IFS= read -rd '' file; do
@@ -107,11 +107,11 @@ side() {
     echo '    (encrypted)'
     return
   fi
-  # as git itself has it, whatever this user sees differences by
+  # in git's own format, whatever diff tool this user has configured
   git diff --no-ext-diff --no-textconv --no-color --no-renames "$1" "$2" -- "$3" | sed -E '1,/^@@/{/^(diff|index|--- |\+\+\+ )/d}; /^@@/d; s/^/    /'
 }
 is_encrypted() { [[ ${1##*/} == *.age || ${1##*/} == *.asc || ${1##*/} == encrypted_* || ${1##*/} == *_encrypted_* ]]; }
-# Lines of two ciphertexts cannot be brought together, so both texts are, and are encrypted again.
+# Two ciphertexts cannot be merged by lines, so the user merges both texts and encrypts the result.
 settle_encrypted() { # <commit> <file>
   local commit trunk_commit name
   commit=$(git rev-parse --short "$1") trunk_commit=$(git rev-parse --short "$trunk")
@@ -121,7 +121,7 @@ settle_encrypted() { # <commit> <file>
   echo "    and take one side:   git show $commit:$name >$name   (or $trunk_commit:$name)"
   echo "    or write both into a file and encrypt it:   chezmoi encrypt <file> >$name"
 }
-# As chezmoi-sync writes it; what it was edited from may be the trunk itself.
+# By the message that chezmoi-sync writes, as its parent may be the trunk itself.
 is_home() { [[ $(git log -1 --format=%s "$2") == "Home of $1, in conflict" ]]; } # <host> <commit>
 settle_at_home() { # <file at home>
   local file
@@ -130,7 +130,7 @@ settle_at_home() { # <file at home>
   echo "  To settle it: chezmoi merge $file, or chezmoi re-add $file for the text at home, or"
   echo "    chezmoi apply --force $file for that of the trunk, then chezmoi-sync"
 }
-# An edit at home of which there is no commit, as it would be in the clear, or as nothing is pushed.
+# An edit at home without a commit, because that would be in the clear, or because nothing is pushed.
 show_at_home() { # <target>
   local file
   if [[ -n ${shown["$HOME/$1"]-} ]]; then return; fi
@@ -141,7 +141,7 @@ show_at_home() { # <target>
   found=yes
 }
 
-# whether the last synchronization has told of a conflict of this host's
+# whether the last synchronization reported a conflict of this host
 told=$(jq --raw-output --arg host "$host" '.conflicts[]? | select(.host == $host) | "yes"' "$state/status.json" 2>/dev/null || true)
 found=''
 declare -A shown=()
@@ -152,13 +152,13 @@ if git rev-parse --verify --quiet "$trunk" >/dev/null; then
     { is_home "$host" "$own" || ! git merge-base --is-ancestor "$trunk" "$own"; }; then
     show "$host" "$own" "@- $branch@origin"
   elif [[ -n $told ]]; then
-    # what its user has yet to commit
+    # edits that the user has not committed yet
     copy=$(jj --no-pager --color=never --ignore-working-copy log --no-graph --revisions @ --template commit_id)
     files=()
     conflicting "$copy" "$(git rev-parse "$trunk")"
     if ((${#files[@]})); then show "$host" "$copy" ''; fi
   fi
-  # an edit at home beside a commit
+  # an edit at home that conflicts in addition to a commit
   if is_own "refs/heads/conflict/$host.home"; then show "$host" "refs/heads/conflict/$host.home" ''; fi
   while IFS= read -r ref; do
     name=${ref#refs/remotes/origin/}
@@ -169,7 +169,7 @@ if git rev-parse --verify --quiet "$trunk" >/dev/null; then
     show "$whose" "$ref" "@- $name@origin"
   done < <(git for-each-ref --format='%(refname)' refs/remotes/origin/conflict/)
 fi
-# as chezmoi-sync says it
+# by the reason that chezmoi-sync gives
 while IFS= read -rd '' target; do
   show_at_home "$target"
 done < <(jq -j '.kept[]? | select(.reason == "edited here and in the source") | .file + "\u0000"' "$state/status.json" 2>/dev/null || true)

@@ -1,12 +1,12 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034,SC2154 # variables are shared by the parts of the program
-# The first steps of chezmoi-sync: its lock, the directory of the dotfiles, and what was left there.
+# The first steps of chezmoi-sync: its lock, the directory of the dotfiles, and what an earlier run left there.
 
 take_lock() {
   [[ -d $state ]] || mkdir -p "$state"
   trap 'ended=yes; exit 1' USR1
-  # the kernel holds it, so a crash cannot leave it behind; commands are started without it. Where there is no
-  # room to make it, nobody has it.
+  # the kernel holds the lock, so a crash cannot leave it behind; commands are started without it. Where there is no
+  # room for the file, no process holds it.
   command exec 9>>"$state/lock" || finish failed "Cannot write $state/lock, $(owner_of "$state/lock")"
   if ! flock --nonblock 9; then
     echo "chezmoi-sync: locked: Another run has not ended yet (process $(<"$state/lock.pid"))"
@@ -24,7 +24,7 @@ find_root() {
   if root=$(within "$limit" must chezmoi source-path); then return; fi
   file=$(sed -n -E 's/^chezmoi: open (\/[^:]+): .*/\1/p' "$work/must")
   if [[ -f $file ]]; then
-    # what a power cut leaves of a file that was new; whoever is about to write it has it locked
+    # a power cut leaves only zeros of a file that was new; a process that is about to write it has it locked
     if cmp --silent --bytes "$(stat --format %s "$file")" "$file" /dev/zero && flock --nonblock "$file" rm "$file"; then
       say "$file had nothing in it but zeros, and is removed: chezmoi begins a new one"
       root=$(must 'find the dotfiles' chezmoi source-path)
@@ -38,21 +38,21 @@ find_root() {
 open_repository() {
   local tree
   find_root
-  # `.chezmoiroot` may name what is not there; what is around it is the dotfiles all the same
+  # `.chezmoiroot` may name a directory that is missing; the one around it still holds the dotfiles
   tree=$root
   until [[ -d $tree ]]; do tree=$(dirname "$tree"); done
   if [[ ! -d $root && ! -e $(git -C "$tree" rev-parse --show-toplevel 2>/dev/null)/.chezmoiroot ]]; then
     if [[ -z ${CHEZMOI_REPO_URL:-} ]]; then finish skipped "No dotfiles at $root, and no \`repoUrl\` to clone"; fi
     mkdir -p "$(dirname "$root")"
     if exists "$root"; then finish failed "Cannot clone to $root: something else is there"; fi
-    # beside it and renamed, so that a clone that was cut off is not taken for the dotfiles
+    # clone beside it and rename, so that a clone that was cut off does not pass for the dotfiles
     local clone
     clone=$(dirname "$root")/.chezmoi-sync.clone
     rm -rf "$clone"
     if ! within "$network_limit" clone "${jj[@]}" git clone --colocate "$CHEZMOI_REPO_URL" "$clone"; then
       unreached clone "Cannot clone $CHEZMOI_REPO_URL: $(because clone)"
     fi
-    # what the remote's own default branch has is not this host's, and must not pass for it
+    # the clone has the remote's default branch checked out, which must not pass for this host's
     if git -C "$clone" rev-parse --verify --quiet "$trunk" >/dev/null; then
       must "take the branch $branch" "${jj[@]}" --repository "$clone" new "$trunk_rev"
     fi
@@ -63,7 +63,7 @@ open_repository() {
   fi
   repository=$(git -C "$tree" rev-parse --show-toplevel 2>"$work/open") ||
     finish failed "Cannot use $tree: $(because open)"
-  # a source without a repository of its own may lie in one of the whole home
+  # a source without its own repository may lie in one of the whole home
   if [[ $HOME/ == "$repository"/* || $(pwd -P)/ == "$repository"/* ]]; then finish failed "Cannot use $root: it is not a repository, but in $repository"; fi
   cd "$repository" || return
   git_dir=$(git rev-parse --git-dir)
@@ -87,8 +87,8 @@ open_repository() {
   to=$from
   refuse_other_branch
 }
-# What its user has on a branch of its own is for no other host. One that is of no remote was begun for what is to come
-# there, and jj would leave it with its next step.
+# A user's commits on another branch must not reach other hosts. A branch without a remote was begun for commits to
+# come, and jj would leave it with its next step.
 refuse_other_branch() {
   local name upstream
   name=$(git symbolic-ref --quiet --short HEAD || true)
@@ -98,7 +98,7 @@ refuse_other_branch() {
   finish failed "$repository is on the branch \`$name\`, not on \`$branch\`: \`git checkout --detach && git branch --delete $name\` there lets it be shared, a commit and \`git checkout $branch\` do not"
 }
 
-# One that a run was cut off in the making of has nothing in it but what git has. jj cannot read it, so that nobody
+# A .jj whose creation was cut off has nothing in it that git lacks. jj cannot read it, so no one
 # has used it since.
 make_jj() {
   if [[ -e $state/making-jj && -d .jj ]] && ! within "$limit" made "${jj[@]}" op log --ignore-working-copy --limit 1 >/dev/null; then
@@ -112,8 +112,8 @@ make_jj() {
   rm -f "$state/making-jj"
 }
 
-# What git was told to leave out of its working tree, or not to look at, jj would take for removed or edited. jj itself
-# forgets it of a file, and not of the checkout.
+# jj would take files that git was told to leave out of its working tree, or not to look at, for removed or edited. jj
+# itself drops that setting for a file, but not for the checkout.
 refuse_left_out() {
   local file=''
   must 'read the source' git ls-files -v -z >"$work/index"
@@ -123,8 +123,8 @@ refuse_left_out() {
   finish failed "Cannot use $repository: git was told to leave out ${file:-some files}, or not to look at it, which jj does not know (\`git sparse-checkout disable\`, \`git update-index --no-skip-worktree --no-assume-unchanged\`)"
 }
 
-# git stops in the middle where it waits for its user. jj would take what is in the files for an edit, and end it; a
-# bisection ends as HEAD is moved.
+# git stops in the middle where it waits for its user. jj would take the files for an edit, and end what git began; a
+# bisection ends when HEAD moves.
 refuse_unended() {
   local each
   for each in MERGE_HEAD CHERRY_PICK_HEAD REVERT_HEAD sequencer BISECT_LOG rebase-merge rebase-apply; do
@@ -132,14 +132,14 @@ refuse_unended() {
   done
 }
 
-# A run that was cut off in a step of jj: its text must not pass for the user's.
+# Recovers from a run that was cut off in a step of jj: its text must not pass for the user's.
 recover() {
   local fields=()
   [[ -e $state/step && -d .jj ]] || return 0
-  # a program that was killed leaves git's lock behind, of any age where the clock was set meanwhile
+  # a killed program leaves git's lock behind, whose age proves nothing, as the clock may have been set since
   drop_locks "$git_dir"
   mapfile -t fields <"$state/step"
-  # an older one has two lines more
+  # one of an older version has two more lines
   before_op=${fields[0]-} remote_commit=${fields[3]:-${fields[1]-}}
   if [[ ! $before_op =~ ^[0-9a-f]+$ ]]; then
     say "cannot be read, and removed: $state/step"
@@ -150,15 +150,15 @@ recover() {
   back_from 'put back what an earlier run began'
 }
 
-# Someone who resolves a conflict in the source is not disturbed, nor is who is at work elsewhere in its history. Also
-# takes the source's present text into jj's history, so that nothing below can lose it.
+# Does not disturb a user who resolves a conflict in the source, or who works elsewhere in its history. Also
+# snapshots the source's present text, so that nothing below can lose it.
 refuse_unresolved() {
   local said facts=() fact open='' immutable='' aside='' branches=() question
   local conflict='conflicts() & ::@ & ~::remote_bookmarks()'
-  # Commits upon the working copy, or of this host, that are nowhere else, as after `jj edit` or `git checkout` of an
-  # older one: an apply would take what they have out of the home.
+  # Commits on top of the working copy, or made by this host, that are nowhere else, as after `jj edit` or `git checkout`
+  # of an older one: an apply would remove their changes from the home.
   local upon="heads((working_copies() | bookmarks() | remote_bookmarks()).. & (@+:: | description(regex:'^Dotfiles of $host: ')))"
-  # what its user has begun on a branch of its own, be it pushed
+  # commits that the user has begun on another branch, pushed or not
   local named="present($trunk_rev)..@ & (bookmarks() | remote_bookmarks())"
   question=("${jj[@]}" log --no-graph --revisions "@ | $conflict | $upon | $named" -T "
     if(self.contained_in('$conflict'), 'conflict ' ++ commit_id ++ \"\\0\")
@@ -180,7 +180,7 @@ refuse_unresolved() {
       'conflict '*) open=$said ;;
       'upon '*) aside=$said ;;
       'name '*)
-        # quoted where it has signs that jj gives a meaning
+        # jj quotes a name that has special characters
         said=${said//\"/}
         case ${said#* } in "$branch" | conflict/* | head-follows) ;; *) branches+=("$said") ;; esac
         ;;
@@ -215,7 +215,7 @@ unresolved() { # <commit>
   add_conflict "${files[@]}"
   finish conflict "The source has conflicts to resolve: ${files[*]:-in ${1:0:12}}"
 }
-# Somebody may have begun to settle one since a run began, and its text is not to be applied.
+# A user may have begun to settle a conflict since a run began, and that text must not be applied.
 refuse_begun() {
   local open
   refuse_unended

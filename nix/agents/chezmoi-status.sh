@@ -1,14 +1,14 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154 # chezmoi-state.sh and chezmoi-ask.sh come first
-# What the last synchronization of dotfiles came to, and what has been edited since. `--json` prints the
-# status file as it is, and `null` where there is none.
+# How the last synchronization of dotfiles ended, and what has been edited since. `--json` prints the
+# status file unchanged, or `null` where there is none.
 
 case ${1:-} in
   '' | --json) ;;
   *) echo 'Usage: chezmoi-status [--json]' >&2 && exit 2 ;;
 esac
 if [[ ! -r $state/status.json ]]; then
-  # a program that reads it wants JSON all the same
+  # a program that asks for JSON needs JSON here as well
   if [[ -n ${1:-} ]]; then echo null; else echo 'Dotfiles have not been synchronized yet'; fi
   exit 0
 fi

@@ -1,25 +1,25 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034,SC2154 # variables are shared by the parts of the program
-# What a power cut, a kill or a full disk does to a repository, for every agent that keeps one.
+# Guards a repository against a power cut, a kill or a full disk, for every agent that keeps one.
 
-# git leaves objects and refs to the page cache, and a power cut leaves an empty ref of what was just written.
-# And what it finds and prints is for a program, however its user likes to see it.
+# git leaves objects and refs in the page cache, and a power cut empties a ref that was just written.
+# The output of `grep` and `log` is for a program, so the user's settings for it are overridden.
 durable=(GIT_CONFIG_COUNT=5 GIT_CONFIG_KEY_0=core.fsync GIT_CONFIG_VALUE_0=all)
 durable+=(GIT_CONFIG_KEY_1=color.grep GIT_CONFIG_VALUE_1=false GIT_CONFIG_KEY_2=grep.patternType GIT_CONFIG_VALUE_2=basic)
 durable+=(GIT_CONFIG_KEY_3=log.showSignature GIT_CONFIG_VALUE_3=false)
-# Submodules that their user has at hand have remotes of their own, which no agent has need of.
+# Submodules that the user has checked out have other remotes, which no agent needs.
 durable+=(GIT_CONFIG_KEY_4=fetch.recurseSubmodules GIT_CONFIG_VALUE_4=false)
 
-ended_badly='' # whether the last run was killed, or came to a failure
+ended_badly='' # whether the last run was killed, or failed
 
-# To be asked before a run writes a status of its own.
+# Call this before a run writes its own status.
 look_how_it_ended() { # look_how_it_ended <status of the last run>
   if [[ -e $1 ]] && ! grep -qE '"outcome": ?"(upgraded|synced|up-to-date|offline|skipped)"' "$1"; then ended_badly=yes; fi
 }
 
-# A cut between the writing of a file and its renaming leaves its lock, and git refuses that file ever after. So does
-# a disk that lets nothing be removed. After a run that ended well, only a lock from before this boot is one of these:
-# no program that runs has it; but a clock may have been ahead when it booted.
+# An interruption between writing a file and renaming it leaves the file's lock, and git refuses that file ever after.
+# So does a disk on which nothing can be removed. After a run that ended well, only a lock from before this boot is
+# stale for certain: no running program holds it; but the clock may have been ahead at that boot.
 drop_stale_locks() { # drop_stale_locks <.git directory>
   [[ -d $1 ]] || return 0
   if [[ -n $ended_badly ]]; then
@@ -29,7 +29,7 @@ drop_stale_locks() { # drop_stale_locks <.git directory>
   fi
 }
 
-# Removes locks that nobody holds, and prints them.
+# Removes locks that no process holds, and prints them.
 drop_locks() { # drop_locks <.git directory> <tests of find...>
   local directory=$1 lock
   shift
@@ -38,8 +38,8 @@ drop_locks() { # drop_locks <.git directory> <tests of find...>
   done < <(find "$directory" -name objects -prune -o -name '*.lock' -type f "$@" -print0)
 }
 
-# Whether somebody has a lock. git closes it while it waits for an editor, so any git or jj counts that is at
-# work in this repository, as well as whatever has the file open.
+# Whether a process holds a lock. git closes the file while it waits for an editor, so any git or jj that works
+# in this repository counts, as well as any process that has the file open.
 held() { # held <lock> <.git directory>
   local top process name there
   if [[ -n $(find /proc/[0-9]*/fd -lname "$(realpath "$1")" -print -quit 2>/dev/null) ]]; then return 0; fi
@@ -56,9 +56,9 @@ held() { # held <lock> <.git directory>
   return 1
 }
 
-# jj leaves objects and refs to the page cache, too, and at an empty one git refuses every fetch, while jj takes it for
-# what it would have written again. Both are renamed to their place when they are whole, so that an empty one is
-# nobody's work. A ref by which jj keeps a commit has its name, and is written anew where there is that commit.
+# jj leaves objects and refs in the page cache, too. At an empty one git refuses every fetch, while jj takes it for
+# the object that it is about to write. Both are renamed to their place when complete, so an empty one is
+# never valid. A ref by which jj keeps a commit is named after it, and is written anew if that commit exists.
 drop_unwritten() { # drop_unwritten <.git directory>: prints what it has removed
   local file id ref
   while IFS= read -r -d '' file; do
@@ -76,16 +76,16 @@ drop_unwritten() { # drop_unwritten <.git directory>: prints what it has removed
 
 # -- a step of jj that was cut off
 #
-# An agent notes where things are before it has jj do what moves git's HEAD, and can go back there, in this run
-# or the next. It defines
+# An agent records the current operation before it runs a step of jj that moves git's HEAD, and can go back to it, in
+# this run or the next. It defines
 #   repo_jj, repo_git  jj and git in the repository
-#   as_user            the same for any command, after its limit in seconds
-#   say                which prints a line
-# and sets `remote_commit`, where the step is to lead.
+#   as_user            any command in the repository, after its limit in seconds
+#   say                prints a line
+# and sets `remote_commit`, the commit that the step leads to.
 
-before_op='' after_op='' # operations of jj: what to go back to, and the last one of the step, if it is known
+before_op='' after_op='' # operations of jj: the one to go back to, and the last one of the step, if it is known
 
-# Also takes in what was edited by hand since jj last looked, unless told not to.
+# Also snapshots edits made by hand since jj last looked, unless told not to.
 operation() { repo_jj op log --no-graph --limit 1 --template id "$@"; } # operation [<options of jj>]
 git_head() {
   local code=0
@@ -93,10 +93,10 @@ git_head() {
   if [[ $code == 1 ]]; then echo none; fi
 }
 
-# jj moves git's HEAD first, then writes down the operation that does so, and changes the files last. Cut off in
-# between, the next jj of anybody takes HEAD for moved by hand, and the files for edits that undo what came with it.
-# So a step that changes files has HEAD locked, as git locks it: jj warns of that, and goes on. HEAD follows last, when
-# the files are what it says.
+# jj moves git's HEAD first, then records the operation that does so, and changes the files last. If it is cut off in
+# between, the next run of jj believes that a user moved HEAD, and takes the files for edits that undo the new commits.
+# So a step that changes files holds git's lock on HEAD: jj warns about that, and goes on. HEAD moves last, when the
+# files match it.
 
 # shellcheck disable=SC2016 # another bash reads it
 without_head() { # without_head <command...>: fails with the reason in REPLY where HEAD cannot be locked
@@ -115,24 +115,24 @@ without_head() { # without_head <command...>: fails with the reason in REPLY whe
 head_follows() {
   local name=head-follows
   if head_is_right; then return; fi
-  # edits since are somebody's own, and would pass for the step's
+  # without a snapshot: later edits are the user's, and would pass for the step's
   if repo_jj --ignore-working-copy --ignore-immutable bookmark set "$name" --revision @ --allow-backwards >"$work/said" 2>&1 &&
     repo_jj --ignore-working-copy --ignore-immutable bookmark forget "exact:$name" >>"$work/said" 2>&1 && head_is_right; then return; fi
-  # jj ends well where it could not
+  # jj exits with 0 even where it could not
   if git_follows "$work/said"; then why "$(<"$work/said")"; fi
   REPLY="cannot move git's HEAD: $REPLY"
   return 1
 }
 
-# jj ends well where git's own refs could not be moved, and only warns, perhaps twice.
-git_follows() { # git_follows <file with what jj said> [<what alone may not fail>]: fails with the warning in REPLY
+# jj exits with 0 where git's own refs could not be moved, and only warns, perhaps twice.
+git_follows() { # git_follows <file with jj's output> [<the only thing that may not fail>]: fails with the warning in REPLY
   REPLY=$(grep --max-count 1 --after-context 9 "^Warning: Failed to ${2-}" "$1" | grep -E '^(Warning|[0-9]+):|^ +[^ ]+@git: ' |
     sed -E '1!{/^Warning:/,$d}; s/^ +//; s/ at path "[^"]*"//g; s/(: [^:]+)\1+$/\1/' | paste --serial --delimiters ' ') && return 1 || return 0
 }
 
-# Whether all operations since the first are of a rebase or its way back: one that was cut off has not written
-# down its last.
-only_rebased_since() { # only_rebased_since <operation> [<what else may be, as a regular expression>]
+# Whether all operations since the first belong to a rebase or its rollback: one that was cut off has not recorded
+# its last.
+only_rebased_since() { # only_rebased_since <operation> [<regular expression of what else is allowed>]
   local id what
   while read -r id what; do
     case "$id $what" in
@@ -143,8 +143,8 @@ only_rebased_since() { # only_rebased_since <operation> [<what else may be, as a
   done < <(repo_jj op log --no-graph --ignore-working-copy --limit 100 --template 'id ++ " " ++ description.first_line() ++ "\n"')
   return 1
 }
-# jj takes in what somebody has edited as it begins a step, after `before_op` was noted: that is where to go back to.
-took_in_since() { # took_in_since <operation> <first words of the step's own operation>: in REPLY, the first where there was nothing
+# jj snapshots a user's edits as it begins a step, after `before_op` was recorded: that snapshot is where to go back to.
+took_in_since() { # took_in_since <operation> <first words of the step's own operation>: the snapshot in REPLY, or <operation> if none
   local id what own=''
   REPLY=$1
   while read -r id what; do
@@ -159,24 +159,24 @@ nobody_else_since() { # nobody_else_since <operation> <current operation>
   [[ $2 == "$1" || $2 == "$after_op" ]] || only_rebased_since "$1"
 }
 
-# jj reads no tree with a name that is not UTF-8, and names the tree alone: the file, as a remedy in REPLY.
+# jj reads no tree with a name that is not UTF-8, and reports only the tree: finds the file, as a remedy in REPLY.
 misnamed() {
   REPLY=$(repo_git ls-tree -r -z --name-only "$remote_commit" 2>/dev/null | LC_ALL=C.UTF-8 grep -zavx -m 1 '.*' | tr -d '\0')
   if [[ -n $REPLY ]]; then printf -v REPLY '; rename %q: its name is not UTF-8' "$REPLY"; fi
 }
 
-# What an operation has of commits and names, but for what is hidden.
+# The visible commits and the names of an operation.
 view_of() { # view_of <operation>
   repo_jj log --no-graph --at-operation "$1" --revisions 'visible_heads() | @ | bookmarks() | remote_bookmarks() | tags()' \
     --template 'commit_id ++ if(current_working_copy, " @ ") ++ local_bookmarks ++ " " ++ remote_bookmarks ++ " " ++ tags ++ "\n"'
 }
 
-# As it was at `before_op`, unless somebody has been at work in it since: what they did is not to be lost.
+# Restores the state at `before_op`, unless a user has changed the repository since: that work must not be lost.
 # Fails with the reason in REPLY: 1 where it may work the next time, 2 where it never will.
 go_back() {
   local current said
   if ! said=$(repo_jj operation show --no-op-diff --ignore-working-copy "$before_op" 2>&1 >/dev/null); then
-    # jj's log of operations was shortened meanwhile
+    # jj's operation log was shortened meanwhile
     if [[ $said == *'No operation ID matching'* ]]; then REPLY='jj has forgotten how it was' && return 2; fi
     why "$said"
     return 1
@@ -195,7 +195,7 @@ go_back() {
     REPLY='changed by somebody else since'
     return 2
   fi
-  # an earlier run may have come back already
+  # an earlier run may have gone back already
   if [[ $current != "$after_op" ]]; then
     if is_as_before "$current"; then return; fi
   fi
@@ -216,14 +216,14 @@ go_back() {
   return 1
 }
 
-# An operation that outlived a power cut, where its commits did not, lets jj read nothing any more: jj brings the one
-# to the disk at once, and not the others. Where it is of this step, jj is put back to before it, and so are the files.
+# jj syncs an operation to the disk at once, but not its commits: one that survives a power cut without them makes jj
+# unable to read anything. If it belongs to this step, jj and the files are set back to before it.
 forget_unwritten() {
   local from
   only_rebased_since "$before_op" 'commit |snapshot working copy' || return 1
   from=$(repo_jj log --no-graph --at-operation "$before_op" --revisions @ --template commit_id) || return 1
   say "commits of an operation that was cut off are lost, and it is taken back"
-  # the commit that they were on the way to is lost, and had these files
+  # the commit that the files were on the way to is lost; it had the files of the remote's commit
   if [[ -n $remote_commit ]]; then
     as_user 600 bash -euo pipefail -c "$(declare -f put_files_back begun); put_files_back $from $remote_commit" || return 1
   fi
@@ -232,7 +232,7 @@ forget_unwritten() {
     cp -T --preserve .jj/copy-before/tree_state .jj/working_copy/tree_state
     cd .jj/repo/op_heads/heads; : >"$1"; find . -type f ! -name "$1" -delete' - "$before_op"
 }
-# What jj knows of the files, as it was when `before_op` was noted.
+# Saves what jj knows of the files, at the time when `before_op` is recorded.
 # shellcheck disable=SC2016 # another bash reads it
 keep_copy() { as_user 20 bash -euo pipefail -c 'rm -rf .jj/copy-before; cp -rT --preserve .jj/working_copy .jj/copy-before'; }
 
@@ -246,7 +246,7 @@ head_is_right() {
     [[ $(git_head) == "$parent" ]]
 }
 
-# Cut off after it had moved HEAD and before it wrote that down, jj's next start would take HEAD for moved by hand.
+# If jj was cut off between moving HEAD and recording that, its next start would believe that a user moved HEAD.
 restore_head() {
   local head recorded
   head=$(git_head)
@@ -260,7 +260,7 @@ restore_head() {
 }
 move_head_to() { # move_head_to <commit, or `none`>
   if [[ $1 == none ]]; then
-    # as jj names it
+    # the name that jj uses
     repo_git symbolic-ref HEAD refs/jj/root || return
     repo_git read-tree --empty || true
   else
@@ -268,8 +268,8 @@ move_head_to() { # move_head_to <commit, or `none`>
     repo_git read-tree HEAD || true
   fi
 }
-# Whether the step has put HEAD there: onto what it moves things to, to what was there before, or to another
-# version of that or of the working copy.
+# Whether the step moved HEAD there: to its target, to the former parent, or to another version of that or of the
+# working copy.
 is_our_head() { # is_our_head <commit>
   local before change
   if [[ $1 == "$remote_commit" ]]; then return; fi
@@ -282,8 +282,8 @@ is_our_head() { # is_our_head <commit>
 }
 authored() { repo_git log --max-count 1 --format='%an %ae %at %B' "$1" 2>/dev/null; } # authored <commit>
 
-# A checkout that was cut off leaves some files as they are to be and some as they were, and jj would take
-# that for edits. So they are put back to what jj knows first, and then taken to where they are to be.
+# A checkout that was cut off leaves some files new and some old, and jj would take that for edits. So the files are
+# first restored to the commit that jj believes is checked out, and then moved to the right one.
 finish_checkout() { # finish_checkout <operation to go back to, or nothing>: fails with the reason in REPLY
   local said from to current
   if said=$(operation 2>&1 >/dev/null); then return; fi
@@ -310,21 +310,21 @@ finish_checkout() { # finish_checkout <operation to go back to, or nothing>: fai
   head_follows
 }
 
-# Runs as the user. A file is put back where it holds the beginning of what it was or was to be, or is gone:
-# all else is an edit of somebody's.
+# Runs as the user. Restores a file that is gone, or that holds the beginning of its old or new content:
+# anything else is a user's edit.
 # shellcheck disable=SC2317,SC2329 # bash gets its text
 put_files_back() { # put_files_back <commit of the files> <commit that they were on the way to>
   local row file mode from to pass
-  # first what is new: its room may be needed, and a directory be where a file was
+  # first remove new files: their room may be needed, and a directory may be where a file was
   for pass in new old; do
     while IFS='' read -r -d '' row && IFS='' read -r -d '' file; do
       read -r mode _ from to _ <<<"${row#:}"
       case $pass$mode in new000000 | old1[02]*) ;; *) continue ;; esac
-      # text of a conflict, which git does not have
+      # entry for a conflict, of whose text in the working copy git knows nothing
       if [[ $file == .jjconflict-* ]]; then continue; fi
       if [[ $pass == old && -d $file && ! -L $file ]]; then rmdir "$file" 2>/dev/null || continue; fi
       if [[ -e $file || -L $file ]]; then
-        # not touched since jj looked at it last
+        # unchanged since jj last looked at it
         if [[ .jj/working_copy/checkout -nt $file ]]; then continue; fi
         begun "$file" "$from" || begun "$file" "$to" || continue
       fi

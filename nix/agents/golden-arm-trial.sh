@@ -1,18 +1,18 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154 # golden-lib.sh comes first
-# golden-arm-trial [toplevel]: the next boot tries this generation once, by default that of the system
-# profile. Called by whatever installs boot entries, so that a manual rebuild is on trial as well.
+# golden-arm-trial [toplevel]: puts this generation on trial, by default the system profile's: the next boot tries it
+# once. Called by every installer of boot entries, so that a manual rebuild is on trial as well.
 
 need_root 'put a generation on trial'
 toplevel=$(readlink -f "${1:-$profile}")
 [[ -e $toplevel/init ]] || fail "Cannot put $toplevel on trial: it is no system"
-# whoever has the lock may be at making another golden
+# the holder of the lock may be pinning another generation
 locked
 golden=$(field golden.json toplevel)
 if [[ -z $golden && -s $state/given-up ]]; then
   golden=$(<"$state/given-up")
   if [[ ! -e $golden/init ]]; then
-    # collected meanwhile
+    # garbage-collected meanwhile
     rm -f "$state/given-up"
   elif pin "$golden"; then
     echo "golden again: $golden"
@@ -20,7 +20,7 @@ if [[ -z $golden && -s $state/given-up ]]; then
   golden=$(field golden.json toplevel)
 fi
 if [[ -z $golden ]]; then
-  # it would boot for ever, whatever is made the system
+  # this entry, of a golden generation whose state is lost, would boot for ever, whatever the system profile is
   if [[ $(efi_variable LoaderEntryDefault) == golden-* ]]; then
     forget || fail "Cannot have $toplevel boot: what was golden in a state that is lost is the boot default, which cannot be set"
     on_boot_error stay

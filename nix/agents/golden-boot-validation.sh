@@ -2,14 +2,14 @@
 # shellcheck disable=SC2154 # golden-lib.sh and golden-services.sh come first
 # golden-boot-validation [--upgraded]: is this boot good, and what follows from it?
 #
-#   on trial, good      it becomes golden (GOLDEN_AUTO_PIN), or is armed for one more boot
-#   on trial, bad       written down as failed; reboot, which is golden's
-#   golden, any         a trial that did not come up is written down, and golden is the profile again
+#   on trial, good      becomes golden (GOLDEN_AUTO_PIN), or is armed for one more boot
+#   on trial, bad       is recorded as failed; reboots into golden
+#   golden, any         a trial that did not come up is recorded, and golden becomes the profile again
 #   golden, bad         stays up and says so: there is nothing to go back to
-#   none golden, good   it becomes golden (GOLDEN_AUTO_PIN)
+#   no golden, good     becomes golden (GOLDEN_AUTO_PIN)
 #
-# A good boot of what an upgrade was cut off at is not pinned yet, and boots again like one on trial. That
-# upgrade's next run ends it with checks of its own, or takes it back; after it, --upgraded does the rest.
+# A good boot of a generation whose upgrade was cut off is not pinned yet, and boots again like one on trial. The
+# upgrade's next run completes it with its own checks, or rolls it back; after it, --upgraded does the rest.
 case ${1-} in
   '' | --upgraded) ;;
   *) echo 'Usage: golden-boot-validation [--upgraded]' >&2 && exit 2 ;;
@@ -17,7 +17,7 @@ esac
 need_root 'validate this boot'
 if [[ -n ${1-} ]]; then
   [[ -e $left ]] || exit 0
-  # the upgrade has taken it back
+  # the upgrade has rolled back
   if [[ ! /run/current-system -ef /run/booted-system ]]; then
     rm -f "$left"
     exit 0
@@ -34,12 +34,12 @@ guard() {
   fi
 }
 
-# What became of the trial, now that golden is booted
+# Finds out how the trial ended, now that golden is booted
 judge_trial() {
   local trial why tries failure
   trial=$(field trial.json toplevel)
   [[ -n $trial && $(field trial.json boot) != "$(this_boot)" ]] || return 0
-  # it has become golden, and a power cut kept its record from going
+  # it has become golden, and a power cut prevented the removal of its trial record
   if [[ $trial == "$golden" ]]; then
     disarm
     return 0
@@ -58,7 +58,7 @@ judge_trial() {
     fi
     record_failure "$trial" "it was armed $((tries + 1)) times and never started: $why"
   elif [[ $(field trial.json state) != failed ]]; then
-    # its own boot did not get so far as to say why
+    # its own boot did not get far enough to record a reason
     record_failure "$trial" 'it did not come up: it panicked, hung or lost its power'
   fi
   failure=$(last_failure "$trial")
@@ -106,7 +106,7 @@ if on_trial; then
     disarm
     echo "golden from now on: $booted"
   else
-    # the profile's generation boots again, and can fall back again
+    # it boots again, and can fall back again
     arm "$booted" && echo "validated, and not golden: $booted"
   fi
 elif [[ $booted == "$golden" ]]; then
@@ -121,7 +121,7 @@ elif [[ -n $good && -z $golden && $GOLDEN_AUTO_PIN == true ]]; then
   rm -f "$left"
   pin "$booted" || exit 1
   echo "golden from now on: $booted"
-  # made the system while this boot was looked at, when there was nothing yet that a trial could come back to
+  # a rebuild while this boot was validated had no golden to fall back to, so it could not be armed then
   next=$(readlink -f "$profile")
   if [[ $next != "$booted" ]] && arm "$next"; then echo "on trial $when: $next"; fi
 else

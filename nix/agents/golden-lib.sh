@@ -1,38 +1,38 @@
 # shellcheck shell=bash
-# What the commands of the golden generation share: each of them is this file followed by its own.
+# Shared by the commands of the golden generation: each command is this file followed by its own.
 #
-# Golden is the generation that is known to boot: the boot default, by the EFI variable
-# LoaderEntryDefault, which no installer of boot entries touches. Any other generation that is made the
-# system is on trial: the next boot starts it once, by LoaderEntryOneShot, which the boot loader takes
-# back as it reads it. Whatever becomes of that boot, the one after it is golden's.
+# Golden is the generation that is known to boot. It is the boot default, by the EFI variable
+# LoaderEntryDefault, which no installer of boot entries changes. Any other generation that becomes the system
+# profile is on trial: the next boot starts it once, by LoaderEntryOneShot, which the boot loader clears
+# as it reads it. However that boot ends, the one after it starts golden.
 #
-# State, each file replaced as a whole:
-#   golden.json  toplevel, entry (its id) and time of what is golden
-#   trial.json   what is on trial: toplevel, entry, time, the boot in which it was armed and `tries` before that;
-#                `counted`, its file where the boot loader counts boots in the name; and `state`:
+# State; each file is replaced as a whole:
+#   golden.json  toplevel, entry (its id) and time of the golden generation
+#   trial.json   the generation on trial: toplevel, entry, time, the boot that armed it, `tries` (how often before);
+#                `counted`, the file of its entry where the boot loader counts boots in the name; and `state`:
 #                  arming   its one-shot may not be set yet
-#                  armed    in a later boot it has been tried, unless `not_started` knows better
-#                  waits    somebody has set another entry to boot once before it
+#                  armed    a later boot concludes that it was tried, unless `not_started` finds otherwise
+#                  waits    a user has set another entry to boot once before it
 #                  cleared  its one-shot was gone when the machine went down
-#                  failed   its own boot has written down why
-#   failed       generations that failed their trial, a line each: <toplevel> <time> <reason>
-#   given-up     the toplevel of what was golden until a rebuild turned all of this off
-# Golden has boot entry, kernel and first stage of its own on the ESP: an installer removes those of
-# generations that were collected, and a gcroot keeps a closure only.
+#                  failed   its own boot has recorded the reason
+#   failed       generations that failed their trial, one a line: <toplevel> <time> <reason>
+#   given-up     the toplevel that was golden until a rebuild turned this feature off
+# Golden has its own boot entry, kernel and initrd on the ESP: an installer removes those of
+# collected generations, and a gcroot keeps only a closure.
 #
-# GOLDEN_BOOT is the partition with the boot entries, GOLDEN_ESP the EFI system partition: mostly one.
-# What bash can do itself it does: in an emulated guest each program that is started is a tenth of a second.
+# GOLDEN_BOOT is the partition with the boot entries, GOLDEN_ESP the EFI system partition: usually the same one.
+# Code uses bash itself where it can: in an emulated guest each program start takes a tenth of a second.
 
 state=/var/lib/golden-generation
 profile=/nix/var/nix/profiles/system
 gcroot=/nix/var/nix/gcroots/golden-generation
 entries=$GOLDEN_BOOT/loader/entries
 copies=$GOLDEN_BOOT/EFI/golden
-# a good boot of what an upgrade was cut off at, which is not golden before that has run its own checks
+# marks a good boot of a generation whose upgrade was cut off: it is pinned only after the upgrade's own checks
 left=/run/golden-generation.left
-# A panic or a hang of golden halts the machine: there is nothing left to fall back to, and coming back
-# again and again would wipe the console that says why. Once its boot was validated both are turned on
-# (see `guard`), as from then on it is known that a reboot leads somewhere.
+# A panic or a hang of golden halts the machine: there is nothing left to fall back to, and a reboot loop
+# would wipe the console that says why. Once golden's boot is validated, `guard` turns reboots on panic and the
+# watchdog on, because a reboot then leads to a system that works.
 quiet_options='panic=0 systemd.watchdog_sec=0'
 
 complain() { echo "${0##*/}: $1" >&2; }
@@ -45,7 +45,7 @@ need_root() { # need_root <what cannot be done>
 }
 # Never held while switch-to-configuration runs: that calls golden-arm-trial
 locked() {
-  # anybody may lock what they can read
+  # any user who can read the file could lock it
   umask 077
   exec 9>/run/golden-generation.lock
   umask 022
@@ -60,7 +60,7 @@ field() { # field <file> <key>: the value, empty when there is none
   text=$(<"$state/$1")
   if [[ $text =~ \"$2\":\"([^\"]*)\" ]]; then echo "${BASH_REMATCH[1]}"; fi
 }
-write_state() { # write_state <file> <text>; fails where it cannot, and the file is as it was
+write_state() { # write_state <file> <text>; where it cannot, it fails and leaves the old file
   if mkdir -p "$state" && printf '%s\n' "$2" >"$state/$1.new" && sync "$state/$1.new" &&
     mv -T "$state/$1.new" "$state/$1" && sync "$state"; then return; fi
   rm -f "$state/$1.new"
@@ -71,8 +71,8 @@ now() { TZ=UTC printf '%(%Y-%m-%dT%H:%M:%SZ)T' -1; }
 this_boot() { echo "$(</proc/sys/kernel/random/boot_id)"; }
 booted_system() { readlink -f /run/booted-system || true; }
 
-# A damaged disk, or a backup, may have left less of a record than there was, and whoever believed it would take golden's
-# own files for another's. Golden is known by its root as well, and what is the system and not golden is on trial.
+# A damaged disk, or a backup, may leave an incomplete record, and code that trusts it would take golden's own files
+# for another generation's. Golden is also known by its gcroot; a system profile that is not golden is on trial.
 mend_state() {
   local text toplevel entry
   if [[ -e $state/golden.json ]]; then
@@ -104,12 +104,12 @@ mend_state() {
 
 efi_variable() { # efi_variable <name>: its text, empty when it is not set
   local file=/sys/firmware/efi/efivars/$1-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f
-  # 4 bytes of attributes, then UTF-16 of what is ASCII
+  # 4 bytes of attributes, then ASCII text as UTF-16
   [[ ! -e $file ]] || tr -d '\0-\7' <"$file"
 }
 
-# The boot entry of a generation by what is in it, as its name differs between installers. Theirs come first: a copy that
-# somebody made, as of one for a rescue mode, is of the same generation
+# The boot entry of a generation, found by content, as installers name it differently. Entries of installers come
+# first: a copy that a user made, such as one for a rescue mode, boots the same generation
 entry_of() { # entry_of <toplevel>: the path; fails when there is none
   local entry
   for entry in "$entries"/nixos-*.conf "$entries"/*.conf; do
@@ -120,28 +120,28 @@ entry_of() { # entry_of <toplevel>: the path; fails when there is none
   done
   return 1
 }
-# What it loads, as `<key> <path on its partition>`; the last line of an entry may lack its end
+# The files that an entry loads, as `<key> <path on its partition>`; its last line may lack a newline
 loads() { # loads <entry>
   local key file
   while read -r key file || [[ -n $key ]]; do
     case $key in linux | initrd | devicetree) echo "$key $file" ;; esac
   done <"$1"
 }
-# How the boot loader calls it: by the file without what boot counting adds to the name
+# The boot loader's id of an entry: its file name without what boot counting adds
 entry_id() {
   local id=${1##*/}
   if [[ $id =~ ^(.+)\+[0-9]+(-[0-9]+)?\.conf$ ]]; then id=${BASH_REMATCH[1]}.conf; fi
   echo "${id,,}"
 }
 
-# Why the boot loader could not start a generation from what lies on the ESP; nothing when it could. A
-# kernel that it cannot load would end in the firmware, and no panic or watchdog would bring that back.
+# Prints why the boot loader could not start a generation from the files on the ESP; nothing when it could. A
+# kernel that it cannot load would end in the firmware, where no panic or watchdog helps.
 unloadable() { # unloadable <toplevel> <entry>
   local key file kernel='' initrd=''
   while read -r key file; do
     file=$GOLDEN_BOOT$file
     [[ -s $file ]] || { echo "$file is missing or empty" && return; }
-    # what the disk has is to be compared, and not what is left in memory of writing it
+    # drops the file from the page cache, so that the data on the disk is compared and not what was written
     dd if="$file" iflag=nocache count=0 status=none
     case $key in
       linux) kernel=$file ;;
@@ -151,13 +151,13 @@ unloadable() { # unloadable <toplevel> <entry>
   [[ -n $kernel ]] || { echo "$2 names no kernel" && return; }
   cmp -s "$kernel" "$1/kernel" || { echo "$kernel differs from the kernel in the store" && return; }
   cmp -s -n 2 "$kernel" <(printf MZ) || { echo "$kernel is no program that firmware can start" && return; }
-  # an installer may append secrets to the first stage
+  # an installer may append secrets to the initrd
   [[ ! -e $1/initrd ]] || cmp -s -n "$(stat -L -c %s "$1/initrd")" "${initrd:-/dev/null}" "$1/initrd" ||
     echo "${initrd:-The first stage} differs from the first stage in the store"
 }
 
-# Golden's entry for a generation: sets `text`, and `files` to what it loads, as `<source>=<name>`.
-# The generation's own entry where it has one: there a first stage with its secrets is found.
+# Plans golden's entry for a generation: sets `text`, and `files` to what it loads, as `<source>=<name>`.
+# Starts from the generation's own entry if it has one, which names an initrd with its secrets.
 plan_entry() { # plan_entry <toplevel>
   local entry base lines key value name
   if entry=$(entry_of "$1"); then
@@ -191,8 +191,8 @@ options init=$1/init $(<"$1/kernel-params")"
   done <<<"$lines"
 }
 
-# Puts golden's entry for a generation on the ESP, beside a former one, which stays as it is when this
-# fails. Sets `id`, the new entry's.
+# Writes golden's entry for a generation to the ESP, beside the former one, which stays unchanged when this
+# fails. Sets `id`, the new entry's id.
 stage() { # stage <toplevel>
   local text files file source target size needed=64 free hash=${1#/nix/store/}
   local -a lacking=()
@@ -233,7 +233,7 @@ stage() { # stage <toplevel>
     fi
     mv -T "$target.new" "$target"
   done
-  # what an entry names is on the disk before the entry is
+  # files that an entry names must be on the disk before the entry is
   if ! { printf '%s' "$text" >"$entries/$id.new" && sync -f "$GOLDEN_BOOT" &&
     mv -T "$entries/$id.new" "$entries/$id" && sync -f "$GOLDEN_BOOT"; }; then
     complain "Cannot make $1 golden: $entries/$id cannot be written"
@@ -241,8 +241,8 @@ stage() { # stage <toplevel>
   fi
 }
 
-# Makes a generation golden: the boot default, rooted, with an entry of its own. Interrupted at any
-# point, either the former one is golden still or `keep_golden` finishes it.
+# Makes a generation golden: the boot default, with a gcroot and its own entry. If this is interrupted at any
+# point, either the former generation is still golden or `keep_golden` completes the change.
 pin() { # pin <toplevel>
   local id
   stage "$1" || return 1
@@ -259,17 +259,17 @@ pin() { # pin <toplevel>
   rm -f "$state/given-up"
   keep_golden
 }
-# What a pin has made that came to nothing would fill the ESP, and keep a generation from being collected
+# Undoes a failed pin, which would fill the ESP, and keep a generation from being collected
 take_back() {
   if [[ -n $(field golden.json toplevel) ]]; then keep_golden || true; else forget || true; fi
 }
-# Takes away whatever golden has, but for what golden.json says
+# Removes everything of golden, except golden.json
 forget() {
   [[ $(efi_variable LoaderEntryDefault) != golden-* ]] || bootctl set-default '' || return 1
   rm -f "$gcroot" "$gcroot-next" "$entries"/golden-* && rm -rf "$copies"
 }
 
-# Makes what golden.json says true, and takes away what an earlier golden had.
+# Restores the state that golden.json describes, and removes what an earlier golden generation left.
 keep_golden() {
   local golden entry file id text
   golden=$(field golden.json toplevel) entry=$(field golden.json entry)
@@ -300,14 +300,14 @@ missing_copies() { # missing_copies <entry>
   [[ -n $kernel ]] || echo 'kernel'
 }
 
-# What follows when the boot loader cannot load a kernel: `reset` while a generation is on trial, and the
-# next boot is golden's; else `stay`, as for golden that would be a loop. systemd-boot reboots from 258 on
-# when told so, and does not mind the line before; a firmware that ends in its shell runs a script there.
+# Sets what follows when the boot loader cannot load a kernel: `reset` while a generation is on trial, so that the
+# next boot is golden's; else `stay`, because golden would reset in a loop. systemd-boot obeys this line of its
+# configuration from 258 on, and ignores it before; a firmware that ends in its shell runs a script there.
 #
 # Where NixOS counts boots (from 26.11 on, with systemd-boot 260) its installer writes a `preferred` entry,
-# which beats the default in LoaderEntryDefault: a generation that failed would boot until its tries are
-# used up. So what is preferred is golden, whose own entry has no counter and is never taken for bad; and
-# the profile's again when there is no golden any more.
+# which beats the default in LoaderEntryDefault: a failed generation would boot until its tries are used up.
+# So golden becomes the preferred entry: it has no counter and never counts as bad. Without a golden
+# generation, the profile's entry is preferred again.
 on_boot_error() { # on_boot_error <reset|stay>
   local conf=$GOLDEN_ESP/loader/loader.conf script=$GOLDEN_ESP/startup.nsh line text='' golden entry
   if [[ $1 == reset ]]; then
@@ -336,9 +336,9 @@ on_boot_error() { # on_boot_error <reset|stay>
   fi
 }
 
-# Puts a generation on trial. Interrupted, it is either not on trial, or `arming` and taken up at the
-# next boot: the variable is set in between.
-arm() { # arm <toplevel> [<how often before>]
+# Puts a generation on trial. If this is interrupted, it is either not on trial, or `arming`, which the next
+# boot resumes: the variable is set in between.
+arm() { # arm <toplevel> [<how often it was armed before>]
   local entry id reason trial oneshot counted=''
   when='at the next boot'
   if ! entry=$(entry_of "$1"); then
@@ -357,14 +357,14 @@ arm() { # arm <toplevel> [<how often before>]
   id=$(entry_id "$entry")
   trial="{\"toplevel\":\"$1\",\"entry\":\"$id\",\"armedAt\":\"$(now)\",\"boot\":\"$(this_boot)\",\"state\":"
   oneshot=$(efi_variable LoaderEntryOneShot)
-  # as for a test of the memory; the trial is armed once golden has booted after it
+  # another one-shot, such as a memory test, goes first; the trial is armed once golden has booted after it
   if [[ -n $oneshot && $oneshot != "$id" ]] && ! is_ours "$oneshot"; then
     # shellcheck disable=SC2034 # whoever has it armed says so
     when="once $oneshot has booted, which somebody has set"
     write_state trial.json "$trial\"waits\",\"tries\":\"${2:-0}\"}"
     return
   fi
-  # a trial of which nothing is known would be nobody's to judge
+  # without a record, no later boot could judge the trial
   write_state trial.json "$trial\"arming\"}" || return 1
   if ! bootctl set-oneshot "$id"; then
     [[ -z $oneshot ]] || bootctl set-oneshot '' || true
@@ -375,7 +375,7 @@ arm() { # arm <toplevel> [<how often before>]
   if [[ $entry == *+* ]]; then counted=${entry##*/}; fi
   write_state trial.json "$trial\"armed\",\"counted\":\"$counted\",\"tries\":\"${2:-0}\"}"
 }
-# Whether a one-shot entry is that of the trial, and not one that somebody has set.
+# Whether a one-shot entry is the trial's, and not one that a user has set.
 is_ours() { [[ $1 == "$(field trial.json entry)" && $(field trial.json state) != waits ]]; } # is_ours <entry's id>
 disarm() {
   local oneshot
@@ -391,13 +391,13 @@ set_trial_state() { # set_trial_state <state>
   if [[ $trial =~ ^(.*\"state\":\")[a-z]*(.*)$ ]]; then write_state trial.json "${BASH_REMATCH[1]}$1${BASH_REMATCH[2]}"; fi
 }
 
-# This boot is the trial's when the booted system is on trial since an earlier one, or was and is left to the
-# upgrade that was cut off at it
+# This boot is the trial's when the booted system was put on trial in an earlier one, or when it was on trial and
+# is now left to the upgrade that was cut off
 on_trial() {
   [[ $(field trial.json toplevel) == "$(booted_system)" && $(field trial.json state) != failed ]] &&
     [[ $(field trial.json boot) != "$(this_boot)" || -e $left ]]
 }
-# By what it is known, in the boot after it, that the trial was not started; nothing when it was, or when that
+# Prints, in the boot after a trial, how it is known that the trial was not started; nothing when it was, or when that
 # cannot be known
 not_started() {
   local entry counted
@@ -407,7 +407,7 @@ not_started() {
     cleared) echo 'its one-shot entry was taken back before the reboot' && return ;;
     failed) return ;;
   esac
-  # the boot loader takes it back as it reads it
+  # the boot loader clears it as it reads it
   if [[ $(efi_variable LoaderEntryOneShot) == "$(field trial.json entry)" ]]; then
     echo 'the boot loader has not read its one-shot entry'
     return
@@ -419,11 +419,11 @@ not_started() {
   fi
 }
 
-# Whether an upgrade to what is booted was cut off, and has still to run its own checks
+# Whether an upgrade to the booted system was cut off, and must still run its own checks
 upgrade_pending() {
   local file=/var/lib/nix-local-upgrade/transaction.json text
   [[ -s $file ]] || return 1
-  # a system that does not upgrade itself any more will never end it
+  # a system that no longer upgrades itself will never end it
   [[ ! -d /run/booted-system/sw/bin || -e /run/booted-system/sw/bin/nix-local-upgrade ]] || return 1
   text=$(<"$file")
   [[ $text =~ \"stage\":\ *\"system\" && $text =~ \"toplevel\":\ *\"([^\"]*)\" && ${BASH_REMATCH[1]} == "$(booted_system)" ]]
@@ -441,15 +441,15 @@ record_failure() { # record_failure <toplevel> <reason>
   [[ ! -e $state/failed ]] || lines=$(tail -n 100 "$state/failed")
   write_state failed "${lines:+$lines$'\n'}$1 $(now) ${2//$'\n'/ }"
 }
-forgive() { # forgive <toplevel>: it has passed
+forgive() { # forgive <toplevel>: drops its failures, as it has passed
   if [[ -n $(last_failure "$1") ]]; then
     write_state failed "$(grep -v -F "$1 " "$state/failed" || true)"
   fi
 }
-# Whether the next boot is golden's. What is not mounted, as in emergency mode, cannot be looked at or mended, and the
-# boot loader does not need it mounted.
+# Whether the next boot starts golden. A partition that is not mounted, as in emergency mode, cannot be checked or
+# mended, and the boot loader does not need it mounted.
 leads_to_golden() {
-  # its first stage would find no system, and halt there
+  # golden's initrd would find no system, and halt there
   [[ -e $(field golden.json toplevel)/init ]] || return 1
   if [[ -d $entries ]]; then
     keep_golden
@@ -457,13 +457,13 @@ leads_to_golden() {
     [[ $(efi_variable LoaderEntryDefault) == "$(field golden.json entry)" ]]
   fi
 }
-# Ends the trial in its own boot. Without a golden generation that can be booted it stays up: a reboot
+# Ends the trial in its own boot. Without a golden generation that can boot, the machine stays up: a reboot
 # would lead back to here.
 fail_trial() { # fail_trial <reason>
-  # back it goes, even where that cannot be written down
+  # reboot even where the failure cannot be recorded
   record_failure "$(booted_system)" "$1" || true
   set_trial_state failed || true
-  # not read yet where this boot came without the boot loader, as by kexec; the next one would be the trial's again
+  # still set where this boot bypassed the boot loader, as kexec does; the next boot would be the trial again
   [[ $(efi_variable LoaderEntryOneShot) != "$(field trial.json entry)" ]] || bootctl set-oneshot '' || true
   if [[ -z $(field golden.json toplevel) ]] || ! leads_to_golden; then
     complain 'no golden generation to go back to: this one keeps running'
@@ -476,8 +476,8 @@ fail_trial() { # fail_trial <reason>
   systemctl --force --force reboot
 }
 
-# Makes golden the system profile, and the default in the boot loader's own file, without touching what
-# runs.
+# Makes golden the system profile, and the default in the boot loader's own file, without changing the running
+# system.
 profile_to_golden() {
   local golden link number latest=0
   golden=$(field golden.json toplevel)
@@ -485,11 +485,11 @@ profile_to_golden() {
     for link in "$profile"-*-link; do
       number=${link#"$profile"-}
       number=${number%-link}
-      # a link of somebody's own has no number
+      # a link that a user made has no number
       if [[ $number =~ ^[0-9]+$ && $link -ef $golden ]] && ((number > latest)); then latest=$number; fi
     done
     if ((latest > 0)); then
-      # as nix-env does it, which takes a second under emulation
+      # as nix-env does, which takes a second under emulation
       ln -sfn "${profile##*/}-$latest-link" "$profile.golden" && mv -T "$profile.golden" "$profile" || return 1
     else
       nix-env --profile "$profile" --set "$golden" || return 1

@@ -1,8 +1,8 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154 # reachability.sh comes first
-# Whether what a good boot needs is up: every unit of GOLDEN_SERVICES has to become active (one that reloads is) within
-# GOLDEN_TIMEOUT seconds, and be so still, without a restart, GOLDEN_SETTLE seconds later; and the host can be
-# reached (reachability.sh). A unit of GOLDEN_UNAVAILABLE, which this guest cannot have, is n/a: neither good
+# Whether what a good boot needs is up: every unit of GOLDEN_SERVICES must become active (reloading counts) within
+# GOLDEN_TIMEOUT seconds, and still be active, without a restart, GOLDEN_SETTLE seconds later; and the host must be
+# reachable (reachability.sh). A unit of GOLDEN_UNAVAILABLE, which this guest cannot have, is n/a: neither good
 # nor bad.
 
 reason_unavailable() { # reason_unavailable <unit>: prints the reason, fails where there is none
@@ -16,7 +16,7 @@ reason_unavailable() { # reason_unavailable <unit>: prints the reason, fails whe
   return 1
 }
 
-# Sets `bad` and `waiting` to the units that have failed and that are not active yet, with their states,
+# Sets `bad` to the units that have failed and `waiting` to those that are not active yet, with their states,
 # and `restarts` to how often each was restarted. One call for all units, as each is slow under emulation.
 look() {
   local key value answered=0
@@ -60,7 +60,7 @@ validate() {
   since_boot
   deadline=$((REPLY + GOLDEN_TIMEOUT))
   look
-  # one that has failed for good ends the wait; one that is being started is waited for
+  # a unit that has failed for good ends the wait; one that is still starting does not
   while [[ -z $bad && -n $waiting && $REPLY -lt $deadline ]]; do
     sleep 1
     look

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# As the machine goes down: a trial that was armed in this boot and whose one-shot is gone, or is another's, will
-# not be started. The boot after it could not tell that from a trial that panicked.
+# At shutdown: a trial that was armed in this boot, and whose one-shot is gone or belongs to another entry, will
+# not be started. The next boot could not tell that from a trial that panicked.
 [[ $(field trial.json state) == armed && $(field trial.json boot) == "$(this_boot)" ]] || exit 0
 [[ $(efi_variable LoaderEntryOneShot) != "$(field trial.json entry)" ]] || exit 0
 locked

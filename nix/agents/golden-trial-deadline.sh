@@ -1,11 +1,11 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154 # golden-lib.sh comes first
-# A trial boot that got stuck before it could be validated, with a systemd that feeds the watchdog all the
-# while, has failed.
+# A trial boot that got stuck before it could be validated, while systemd kept feeding the watchdog,
+# has failed.
 need_root 'judge this boot'
-# whoever has the lock may have validated it
+# the holder of the lock may have validated it
 locked
-# one that is left to an upgrade was, too
+# a boot that is left to an upgrade has been validated, too
 on_trial && [[ ! -e $left ]] || exit 0
 if systemctl --quiet is-active emergency.target; then
   fail_trial 'it ended in emergency mode'

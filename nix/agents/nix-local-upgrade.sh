@@ -1,28 +1,28 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034,SC2154 # variables are shared by the parts of the program
-# Upgrade of this host: fetch, rebase, build, switch, validate; and back to how it was on failure.
+# Upgrades this host: fetch, rebase, build, switch, validate; and rolls back on failure.
 # Settings come as UPGRADE_* from the unit's wrapper. A step that takes too long is ended.
-#   nix-local-upgrade [--accept COMMIT]   takes this commit of the remote though its history was rewritten, or
-#                                         though files of it have conflict markers in them
-#   nix-local-upgrade --reboot            reboots now if a reboot is due and these are the hours for it
+#   nix-local-upgrade [--accept COMMIT]   accepts this commit of the remote although its history was rewritten, or
+#                                         although its files have conflict markers in them
+#   nix-local-upgrade --reboot            reboots now if a reboot is due and the reboot window is open
 
 build_limit=${UPGRADE_BUILD_LIMIT:-14400}
 hook_limit=${UPGRADE_HOOK_LIMIT:-600}
 accepted=''
 deployed_commit='' deployed_remote='' deployed_toplevel=''
 
-# items <JSON list of strings>: each with a NUL behind it
+# items <JSON list of strings>: prints each, with a NUL after it
 items() { [[ $1 == '[]' ]] || jq --raw-output0 '.[]' <<<"$1"; }
 
-# read_whole <command...>: leaves what it prints, each part with a NUL behind it, in `found`; fails where the command
-# does. What `wait` says of a <(…) is wrong once in some hundred times on a busy machine.
+# read_whole <command...>: leaves what it prints, as parts that end with a NUL, in `found`; fails where the command
+# does. The result of `wait` for a <(…) is wrong once in some hundred times on a busy machine.
 read_whole() {
   mapfile -d '' -t found < <("$@" && printf '.\0')
   [[ ${#found[@]} != 0 && ${found[-1]} == . ]] || return
   unset 'found[-1]'
 }
 
-# Where it cannot be made, nobody has it. Anybody may lock what they can read.
+# Where the file cannot be made, no process holds the lock. Any user who can read the file could lock it.
 open_lock() {
   umask 077
   command exec 9>>/run/nix-local-upgrade.lock || return
@@ -41,12 +41,12 @@ take_lock() {
     exit 1
   fi
   echo "nix-local-upgrade (pid $$, since $started)" >/run/nix-local-upgrade.lock || true
-  # what a wrapper cannot foresee
+  # for errors that nothing else handles
   trap ended_unexpectedly EXIT
-  # the next run puts back what the transaction says
+  # the next run restores what the transaction says
   trap 'trap - EXIT; write_status failed "Ended by a signal in phase $phase" || true; exit 1' INT TERM
-  # Whoever has started it by hand may be gone: a switch may cut the very line that they came by, and nobody but
-  # this run would put that back.
+  # The user who started it by hand may be disconnected: a switch may cut the very line that they came by, and only
+  # this run can restore that.
   trap '' HUP PIPE
   mkdir -p "$state" "$work" || finish failed "Cannot make $state and $work"
   rm -f "$state"/*.new
@@ -62,21 +62,21 @@ ended_unexpectedly() {
   stop failed "Ended unexpectedly in phase $phase, at \`${BASH_COMMAND%%$'\n'*}\`"
 }
 
-# How things are now, which a failure comes back to.
+# Records the present state, which a failure goes back to.
 look_around() {
   look_at_profile
   from_profile=$profile_now
   from_running=$(running)
-  # one that is not whole, as of a disk that was mended, is none
+  # an incomplete record, as after a repair of the disk, counts as none
   if [[ ! -f $state/deployed ]] || ! read -r deployed_commit deployed_remote deployed_toplevel _ <"$state/deployed"; then
     deployed_commit='' deployed_remote='' deployed_toplevel=''
   fi
-  # of what somebody has switched to nobody knows the commit
+  # the commit of a system that a user has switched to is unknown
   from_commit=$deployed_commit
   if [[ ! $deployed_toplevel -ef $from_running ]]; then from_commit=''; fi
 }
 
-# An earlier run was killed, or the power went: puts back what it had changed.
+# Undoes the changes of an earlier run that was killed or lost its power.
 recover() {
   local left
   if [[ $UPGRADE_MODE == local ]]; then
@@ -88,7 +88,7 @@ recover() {
   [[ -e $state/transaction.json ]] || return 0
   local line name
   local -A was=()
-  # with `=` between fields, `read` would leave out one that the last of them ends with, as a hash does
+  # with `=` between fields, `read` would drop a `=` at the end of the last one, such as a hash's
   while IFS= read -r line; do
     name=${line%%=*}
     was[${name:-unnamed}]=${line#*=}
@@ -97,7 +97,7 @@ recover() {
   )
   say "recovering from a run that did not end, begun at ${was[started]:-unknown}"
   if [[ -z ${was[stage]:-} ]]; then
-    # this run builds and switches all the same; what it must not take for edits is seen to here
+    # this run builds and switches all the same; an interrupted checkout would pass for edits, so it is finished here
     if [[ $UPGRADE_MODE == local ]]; then
       finish_checkout '' || finish failed "Cannot read the repository: $REPLY"
     fi
@@ -106,7 +106,7 @@ recover() {
     rm -f "$state/transaction.json"
     return
   fi
-  # a program that was killed in the middle leaves git's lock behind, of any age where the clock was set meanwhile
+  # a killed program leaves git's lock behind, whose age proves nothing, as the clock may have been set since
   if [[ $UPGRADE_MODE == local ]]; then
     drop_locks "$repository/.git"
   fi
@@ -116,16 +116,16 @@ recover() {
   from_commit=${was[commit]-} from_profile=${was[profile]-} from_running=${was[running]-} boot_before=${was[boot]-}
   failed_before=${was[failedUnits]-}
   failed_before=${failed_before// /$'\n'}
-  # written by another version of this program: what it does not say stays as it is
+  # written by another version of this program: what it does not record is left alone
   if [[ $stage == system && (-z $from_profile || -z $from_running) ]]; then stage=repository; fi
   if [[ -n $candidate && $candidate == "$deployed_commit" && $toplevel == "$deployed_toplevel" ]]; then
-    # it had held: only its end was cut off
+    # the upgrade had been accepted: only its end was cut off
     stage=''
     after_power_cut
   elif [[ $begun_in == "$this_boot" ]]; then
     roll_back
   elif [[ $stage == system ]] && runs "$toplevel"; then
-    # the new generation was booted, and came up: what is left of its upgrade is the validation
+    # the new generation was booted, and came up: only the validation is left
     say "the new generation was booted meanwhile"
     after_power_cut
     conclude
@@ -133,7 +133,7 @@ recover() {
     recover_after_boot
     after_power_cut
   fi
-  # nothing is built upon what is neither the one state nor the other
+  # do not build upon a half-restored state
   if [[ -n $unfinished ]]; then finish failed "Cannot put back yet what an earlier run changed"; fi
   if [[ ${#not_restored[@]} -gt 0 ]]; then say "could not put back: ${not_restored[*]}"; fi
   notes+=("an earlier run that did not end was put back")
@@ -143,21 +143,21 @@ recover() {
   look_around
 }
 
-# A profile keeps what is spoilt: where what was cut off has to go from it, that comes first.
+# A profile keeps damaged paths alive: the interrupted generation has to be removed from it before this call.
 after_power_cut() {
   if [[ $begun_in != "$this_boot" && -n $begun_at ]]; then drop_spoilt_paths "$begun_at"; fi
 }
 
-# What boots is the boot loader's and the golden generation's to say: profile and entries follow it.
+# The boot loader and the golden generation decide what boots: profile and entries are set to match.
 recover_after_boot() {
   local link latest=0 changed=''
   if [[ $stage == system ]] && ! is_running "$profile"; then
     for link in "$profile"-*-link; do
       number "$link"
-      # a link of somebody's own is no generation
+      # a link that a user made is no generation
       if [[ $REPLY != null && $REPLY -gt $latest ]] && is_running "$link"; then latest=$REPLY; fi
     done
-    # a garbage collection keeps what has booted, and may have taken it from the profile
+    # a garbage collection keeps the booted system, but the profile may have lost it
     if [[ $latest != 0 ]]; then
       nix-env --profile "$profile" --switch-generation "$latest" || later profile
     else
@@ -166,7 +166,7 @@ recover_after_boot() {
     changed=yes
   fi
   if [[ $stage == system ]] && ! is_running "$toplevel" && drop_rejected; then changed=yes; fi
-  # one that could not follow would have what was rejected boot
+  # with a profile that could not be changed, this would make the rejected generation boot
   if [[ -n $changed && ! $profile -ef $toplevel ]]; then
     timeout --kill-after=30 "$switch_limit" "$profile/bin/switch-to-configuration" boot || later 'boot entries'
   fi
@@ -187,19 +187,19 @@ run_hooks() {
   done
 }
 
-# Dotfiles that do not come in step are no reason to keep an old system.
+# Dotfiles that fail to synchronize are no reason to keep an old system.
 sync_dotfiles() {
   [[ -n $UPGRADE_DOTFILES ]] || return 0
   timeout 300 systemctl start "$UPGRADE_DOTFILES" 9>&- || notes+=("$UPGRADE_DOTFILES failed")
 }
 
-# A boot of what an upgrade was cut off at is the golden generation's to judge once that upgrade has ended.
+# The golden generation judges the boot of an interrupted upgrade once that upgrade has ended.
 golden_goes_on() {
   [[ -e /run/golden-generation.left ]] || return 0
   golden-boot-validation --upgraded 9>&- || notes+=("its boot has failed the validation of the golden generation")
 }
 
-# From a generation that runs to one that is kept, or back.
+# Validates the generation that runs, and keeps it or rolls back.
 conclude() {
   local bad=() reason
   enter validate
@@ -220,7 +220,7 @@ conclude() {
       ignore) notes+=("ignored: $reason") ;;
     esac
   fi
-  # what somebody has switched to while this one was judged is theirs
+  # leave alone a system that a user switched to during the validation
   if ! is_running "$toplevel"; then
     rm -f "$state/transaction.json" "$before_root"
     stage=''
@@ -235,13 +235,13 @@ conclude() {
 
 record_deployed() {
   now
-  # a run that has left no word of it has not held
+  # an upgrade that cannot be recorded counts as failed
   keep "$state/deployed" "$candidate $remote_commit $toplevel $REPLY" || stop failed "Cannot write $state/deployed"
   rm -f "$state/transaction.json" "$before_root"
   stage=''
 }
 
-# Whether the revision that was fetched is the one that runs.
+# Whether the fetched revision is the one that runs.
 is_deployed() {
   [[ $candidate == "$deployed_commit" ]] && runs "$deployed_toplevel" &&
     { [[ $UPGRADE_MODE == remote ]] || descends "$remote_commit" "$candidate"; }
@@ -253,7 +253,7 @@ end() { # end <outcome> <reason>
   finish "$1" "$2"
 }
 
-# What nix-local-upgrade-reboot.timer comes for. The status stays that of the last upgrade.
+# Run by nix-local-upgrade-reboot.timer. The status stays that of the last upgrade.
 reboot_only() {
   open_lock
   if ! flock --nonblock 9 || [[ -e $state/transaction.json ]]; then
@@ -280,7 +280,7 @@ main() {
     esac
   done
   [[ $EUID == 0 ]] || { echo "nix-local-upgrade: Only root may upgrade this host" >&2; exit 1; }
-  # a program in the background that reads a terminal would be stopped until its time is up
+  # a background program that reads from a terminal would be stopped until its time limit
   exec </dev/null
   if [[ -n $only_reboot ]]; then reboot_only; fi
   if [[ $UPGRADE_MODE == local ]]; then know_user; fi
@@ -307,7 +307,7 @@ main() {
     builder=(as_user "$build_limit")
   else
     begin build
-    # a flake that comes without its history is taken as it is
+    # a flake without its history cannot be searched for conflicts
     if commit_git rev-parse --quiet --verify "$candidate" >/dev/null; then refuse_conflicts; fi
   fi
   if [[ $UPGRADE_BUILD_FIRST == true ]]; then

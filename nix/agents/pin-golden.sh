@@ -25,11 +25,11 @@ forgive "$booted"
 echo "golden from now on: $booted"
 trial=$(field trial.json toplevel)
 words='still on trial'
-# made the system when there was nothing yet that a trial could come back to
+# it became the system profile when there was no golden yet for a trial to fall back to
 if [[ -z $former && -z $trial ]]; then trial=$(readlink -f "$profile") words='on trial'; fi
 if [[ -z $trial || $trial == "$booted" ]]; then
   disarm
 elif arm "$trial" "$(field trial.json tries)"; then
-  # with what is golden now to come back to
+  # the trial now falls back to the new golden
   echo "$words $when: $trial"
 fi

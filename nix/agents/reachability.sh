@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# Whether somebody can log in to this host: sshd's banner, over an address that the host has on its own network.
-# It is asked for as a neighbour would, by packets that come in on the interface with that address. A connection
-# of the host to itself goes over `lo`, which every firewall lets through.
+# Whether a user can log in to this host: it gets sshd's banner, over an address that the host has on its own network.
+# The check acts as a neighbour would, by packets that come in on the interface with that address. A connection
+# from the host to itself would go over `lo`, which every firewall lets through.
 #
 #   another network namespace        the host
 #   reach-out  ------ veth ------  reach-in  -- tc: redirect --> <interface> --> firewall --> sshd
@@ -9,14 +9,14 @@
 #
 # Nothing of this leaves the host, and the interface and its routes stay as they are. Settings:
 #   REACH_PORT        port of sshd; empty: the host need not be reached
-#   REACH_INTERFACES  names, one of which it must be reached over; empty: any that is a network card's, or has
+#   REACH_INTERFACES  names, one of which it must be reached over; empty: any network card, or any interface with
 #                     the default route
-#   REACH_TIMEOUT     seconds for an address to come, and for sshd to answer on it
-#   REACH_COMMAND     shell command that is asked instead; it succeeds when the host can be reached
+#   REACH_TIMEOUT     seconds to wait for an address, and for sshd to answer on it
+#   REACH_COMMAND     shell command to run instead; it succeeds when the host can be reached
 
-# In the namespace, as $1 the address, $2 its port, $3 the neighbour's address and $4 the neighbour's port: says
-# that it is there, waits for its end of the cable, and prints the banner. The line that it sends has sshd
-# hang up, and is what sshd's log has of it.
+# Runs in the namespace, with $1 the address, $2 its port, $3 the neighbour's address and $4 the neighbour's port:
+# prints `there`, waits for its end of the cable, and prints the banner. The line that it sends makes sshd
+# hang up, and appears in sshd's log.
 # shellcheck disable=SC2016 # a script of its own
 reach_neighbour='
 echo there
@@ -38,8 +38,8 @@ printf "a check whether this host can be reached\r\n" >&3
 cat <&3 >/dev/null
 '
 
-# Seconds since the boot for which the machine was awake, in REPLY: while something is waited for, the clock may be
-# set, and the lid be closed. The kernel's list of timers has that, as systemd has it; a container may hide it.
+# Seconds since the boot for which the machine was awake, in REPLY: while a check waits, the clock may be set, and the
+# lid may be closed. The kernel's list of timers has that value, the same as systemd's; a container may hide it.
 since_boot() {
   if { { read -r _ && read -r _ && read -r _ _ REPLY _; } </proc/timer_list; } 2>/dev/null && [[ $REPLY =~ ^[0-9]{10,}$ ]]; then
     REPLY=${REPLY%?????????}
@@ -48,8 +48,8 @@ since_boot() {
   fi
 }
 
-# Interfaces and their addresses, as `<interface> <address>/<length>` lines: those that are up, with a link, and
-# that count.
+# Interfaces and their addresses, as `<interface> <address>/<length>` lines: only those that are up, have a link, and
+# match the settings.
 reach_addresses() {
   local lines routes nic address carrier
   lines=$(ip -oneline address show up scope global) && routes=$(ip route show default; ip -6 route show default) || return
@@ -60,12 +60,12 @@ reach_addresses() {
     else
       reach_is_card "/sys/class/net/$nic" || [[ "$routes " == *" dev $nic "* ]] || continue
     fi
-    # one that is down has no such file to be read
+    # an interface that is down has no readable carrier file
     { read -r carrier <"/sys/class/net/$nic/carrier"; } 2>/dev/null || continue
     if [[ $carrier == 1 ]]; then echo "$nic $address"; fi
   done < <(grep -v -E ' (tentative|dadfailed|deprecated)' <<<"$lines")
 }
-# By one of REACH_INTERFACES; iptables has `+` and nftables `*` for any end of a name
+# Whether REACH_INTERFACES names it; iptables has `+` and nftables `*` for any end of a name
 reach_is_named() { # reach_is_named <interface>
   local names name
   read -r -a names <<<"$REACH_INTERFACES"
@@ -75,7 +75,7 @@ reach_is_named() { # reach_is_named <interface>
   done
   return 1
 }
-# Itself, or as a bridge or a VLAN by what is below it
+# Whether it is a network card: itself, or, as a bridge or a VLAN, by what is below it
 reach_is_card() { # reach_is_card <directory in /sys>
   local below
   [[ ! -e $1/device ]] || return 0
@@ -85,7 +85,7 @@ reach_is_card() { # reach_is_card <directory in /sys>
   return 1
 }
 
-# An address that a neighbour of this one could have: of the same network, nobody's here, and not the router's.
+# An address that a neighbour of this one could have: in the same network, not used here, and not the router's.
 reach_next_to() { # reach_next_to <address> <length>
   local a b c d number mask other
   if [[ $1 == *:* ]]; then
@@ -107,14 +107,14 @@ reach_next_to() { # reach_next_to <address> <length>
   return 1
 }
 
-# Whether the kernel drops what comes in where no answer would go out (IPv4 alone has such a filter)
+# Whether the kernel drops packets whose answer would leave elsewhere (only IPv4 has such a filter)
 reach_strict() { # reach_strict <interface>
   local all own
   read -r all </proc/sys/net/ipv4/conf/all/rp_filter && read -r own <"/proc/sys/net/ipv4/conf/$1/rp_filter" &&
     (((all > own ? all : own) == 1))
 }
 
-# The banner over one address, on standard output; fails with what went wrong on standard output.
+# Prints the banner over one address; where that fails, prints what went wrong instead.
 reach_ask() { # reach_ask <interface> <address>/<length>
   local address=${2%/*} family=-4 neighbour port=$((RANDOM % 20000 + 40000)) said='' rule route from to pid
   if [[ $address == *:* ]]; then family=-6; fi
@@ -123,16 +123,16 @@ reach_ask() { # reach_ask <interface> <address>/<length>
     return 1
   fi
   coproc REACH { exec unshare --net bash -c "$reach_neighbour" reach "$address" "$REACH_PORT" "$neighbour" "$port" 2>&1; }
-  # bash forgets them as soon as it has ended
+  # bash unsets these variables as soon as the process has ended
   from=${REACH[0]} to=${REACH[1]} pid=$REACH_PID
   route="route add $neighbour table 22022 dev reach-in"
   if [[ $family == -4 ]] && reach_strict "$1"; then
-    # One path in 256 is the interface's, and that filter asks for no more. Newer kernels prefer a path by the
-    # address that its interface has, so both have the same
+    # One path in 256 uses the interface, which is enough for that filter. Newer kernels prefer a path whose
+    # interface has the address, so both have the same
     route="address add $address/32 dev reach-in
 route add $neighbour table 22022 nexthop dev reach-in weight 255 nexthop dev $1 weight 1"
   fi
-  # of this one connection alone; by number, as a host may have no names of protocols
+  # for this one connection only; the protocol by number, as a host may have no names of protocols
   rule=(priority 22 ipproto 6 sport "$REACH_PORT" dport "$port" to "$neighbour" table 22022)
   if IFS= read -r -t 20 said <&"$from" && [[ $said == there ]] && said=$(
     {
@@ -151,7 +151,7 @@ END
   ); then
     echo >&"$to"
     IFS= read -r -t 10 said <&"$from" || said='no banner within 10 s'
-    # time for it to hang up
+    # gives it time to hang up
     if [[ $said == SSH-* ]]; then IFS= read -r -t 5 -d '' <&"$from" || true; fi
     [[ $said == SSH-* ]] || said="sshd does not answer at $address, port $REACH_PORT, over $1 (${said##*: })"
   else
@@ -160,7 +160,7 @@ END
   said=${said%$'\r'}
   {
     ip "$family" rule del "${rule[@]}"
-    # the namespace ends with its process, and the cable with the namespace
+    # the namespace ends with its process, and the veth pair with the namespace
     kill -KILL "$pid"
     ip link del reach-in
     wait "$pid"
@@ -192,7 +192,7 @@ reachable() {
     else
       unreachable=''
       while read -r nic address; do
-        # one at a time: names and the table are the same for all
+        # one at a time: all checks use the same names and the same table
         if said=$(umask 077 && exec 8>/run/reachability.lock && flock --wait 60 8 && reach_ask "$nic" "$address"); then
           echo "reached $said"
           unreachable=''

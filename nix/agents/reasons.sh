@@ -1,18 +1,18 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034 # the program that this is a part of uses it
-# What git, jj and ssh say, for every agent that talks to a remote: the one line that tells why, and whether
-# waiting may change it. Answers come in REPLY, `verdict` and `remedy`.
+# Reads the output of git, jj and ssh, for every agent that talks to a remote: finds the one line that gives the
+# reason, and whether waiting may help. Results come in REPLY, `verdict` and `remedy`.
 
 verdict='' remedy=''
 
-# why <text>: the reason in all that was said, as one line in REPLY. What stands in several lines, as jj's causes
-# do, comes together; hints and what git says after every failure are left out.
+# why <text>: finds the reason in a program's whole output, as one line in REPLY. A reason of several lines, such as
+# jj's causes, is joined; hints and the lines that git prints after every failure are left out.
 why() {
   local line first='' last='' causes='' in_causes=''
   REPLY=''
   while IFS= read -r line; do
     case $line in
-      # why a remote refuses a push, as jj has it
+      # jj's line on why a remote refuses a push
       '  '*' (reason: '*')') line=${line##* (reason: } && causes+=": ${line%)}" ;;
       '' | [Hh]int:* | [Ww]arning:* | '  '* | remote:* | 'Fetching into new repo'* | 'See http'*) ;;
       'fatal: Could not read from remote'* | 'Please make sure you have'* | 'and the repository exists.'*) ;;
@@ -34,20 +34,20 @@ why() {
   if [[ $REPLY == 'Commit '*' is immutable' ]]; then
     REPLY+=" (by a tag, a bookmark of a remote that is not tracked, or this user's setting of immutable_heads())"
   fi
-  # what the remote itself has to say is often the better half
+  # the remote's own message is often the more useful half
   line=$(sed -n -E 's/^remote: *([^ ].*[^ ]) *$/\1/p' <<<"$1" | grep -v -E '^[=*-]+$' || true)
   line=$(grep -m 1 -v -E '^(error|fatal): ' <<<"$line" || sed -n -E '1s/^(error|fatal): //p' <<<"$line")
   if [[ -n $line && $REPLY != *"$line"* && $REPLY == *': '* ]]; then REPLY+=" (the remote says: $line)"; fi
 }
-# jj may have one and the same cause at several depths.
-add_cause() { if [[ $first != *": $1" ]]; then first+=": $1"; fi; } # add_cause <text>: to `first` of why
-# A colon at the end of an error is not its end. jj shows what git says as it comes, over one line.
+# jj may print the same cause at several depths.
+add_cause() { if [[ $first != *": $1" ]]; then first+=": $1"; fi; } # add_cause <text>: appends it to `first` of why
+# An error that ends with a colon continues on the next line. jj passes on git's output, which overwrites one line.
 one_line_each() {
   sed -e 's/\r/\n/g' | sed -E -e 's/^git: //; s/[[:space:]]+(git:)?[[:space:]]*$//; /^(git:)?$/d' |
     sed -E -e ':next' -e '/^(fatal|error): .*:$/{N;s/\n */ /;b next' -e '}'
 }
 
-# readable <text>: without what is no UTF-8, in REPLY; no reader of JSON takes that. Of one line.
+# readable <text>: one line of text without bytes that are not UTF-8, in REPLY; readers of JSON reject them.
 readable() {
   local LC_ALL=C
   REPLY=$1
@@ -56,9 +56,9 @@ readable() {
   fi
 }
 
-# judge_remote <text>: whether what git or jj said of a remote may be another in an hour (`offline`) or waits for
-# somebody to mend it (`failed`), in `verdict`; how, in `remedy`. Only what speaks of the network is `offline`:
-# a fault that nobody thought of is better seen than waited for.
+# judge_remote <text>: sets `verdict` to `offline` where an error of git or jj may be gone in an hour, or to `failed`
+# where a person has to fix it, and `remedy` to how. Only network errors are `offline`: an unknown fault
+# should be seen, not waited for.
 judge_remote() {
   local said
   # names of files, branches and hosts could be any of the words below
@@ -69,9 +69,9 @@ judge_remote() {
     verdict=offline
     return
   fi
-  # what the remote says of a disk is of its own
+  # what the remote says about a disk is about its own disk
   case $(grep --text -v '^remote:' <<<"$said") in
-    # this machine's own
+    # faults of this machine
     *'dubious ownership'* | *'insufficient permission for adding'*)
       remedy="files of the repository belong to somebody else, as after \`sudo git pull\`" ;;
     *'no space left'* | *'disk quota exceeded'*) remedy='make room' ;;
@@ -115,14 +115,14 @@ judge_remote() {
   esac
 }
 
-# Whether what came is not what the remote had sent. A line begins with its length in four digits, and one of them
-# that is none was damaged; a shell that greets, and a server of another protocol, have words there.
+# Whether the data was damaged on the way. A line begins with its length in four digits; if exactly one of them is not
+# a digit, it was damaged. The greeting of a shell, or a server of another protocol, has words there.
 is_damaged() { # is_damaged <what git said>
   local LC_ALL=C length
   if [[ $1 =~ $damaged ]]; then return 0; fi
   if [[ $1 != *'bad line length character: '* ]]; then return 1; fi
   length=${1##*'bad line length character: '}
-  # as jj has what is no character
+  # jj prints this character for an invalid byte
   length=${length//$'\xef\xbf\xbd'/?}
   length=${length:0:4}
   length=${length//[^0-9a-f]/}
@@ -130,7 +130,7 @@ is_damaged() { # is_damaged <what git said>
 }
 damaged='pack has bad object at offset|pack is corrupted|pack signature mismatch|bad pack header|bad band #|inflate returned|bad line length -?[0-9]|invalid ls-refs response'
 
-# what git, curl, ssh and jj say of a network, or of a remote that is not up
+# what git, curl, ssh and jj print when the network fails, or when the remote is down
 network='resolve (host|proxy)|name or service not known|temporary failure|unable to look up|no address associated'
 network+='|connection (was |to [^ ]+ )?(refused|reset|closed|aborted|timed out)|(failed|unable|could not|couldn.t) to? ?connect|timed out|timeout'
 network+='|no route to host|(network|host) is (unreachable|down)|broken pipe|early eof|hung up|disconnect|unexpected (eof|end)'
@@ -147,8 +147,8 @@ judge_http() { # judge_http <status>
   esac
 }
 
-# judge_certificate <url> <command to run git by, with a time limit...>: whose fault a certificate is that was not taken, in `remedy`.
-# Asks the server once more without that check, and without credentials, for its dates and its clock.
+# judge_certificate <url> <command that runs git within a time limit...>: why a certificate was rejected, in `remedy`.
+# Asks the server again, without that check and without credentials, for the certificate's dates and the server's clock.
 judge_certificate() {
   local url=$1 said expires begins theirs ours
   shift
@@ -170,14 +170,14 @@ judge_certificate() {
   fi
 }
 day() { date --utc --date "@$1" +%F; }
-date_in() { # date_in <text> <before it>: in seconds since 1970
+date_in() { # date_in <text> <label before the date>: in seconds since 1970
   local text
   text=$(sed -n -E "s/.*$2(.*)/\1/p" <<<"$1" | head -n 1)
   if [[ -n $text ]]; then date --date "$text" +%s || true; fi
 }
 
-# not_of <user> <repository>: the first file of the repository that is somebody else's, as a remedy behind a
-# semicolon, in REPLY; nothing where all is this user's
+# not_of <user> <repository>: the first file of the repository that belongs to another user, as a remedy after a
+# semicolon, in REPLY; empty where all files are this user's
 not_of() {
   REPLY=$(find "$2/.git" "$2/.jj" ! -user "$1" -printf '%p belongs to %u' -quit 2>/dev/null || true)
   REPLY=${REPLY:+"; $REPLY: \`sudo chown -R $1: $2\` gives it back"}

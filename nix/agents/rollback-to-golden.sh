@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154 # golden-lib.sh comes first
-# rollback-to-golden [--reboot]: makes golden the system profile and runs it, live or by a reboot.
+# rollback-to-golden [--reboot]: makes golden the system profile and switches to it, live or by a reboot.
 
 case ${1-} in
   '' | --reboot) ;;
@@ -18,7 +18,7 @@ if [[ ${1-} == --reboot ]]; then
   exit 0
 fi
 if ! "$golden/bin/switch-to-configuration" test; then
-  # as where NixOS wants a boot for it
+  # for example where NixOS requires a boot for the change
   [[ /run/current-system -ef $golden ]] ||
     fail "Cannot go back at once: $golden does not run, and boots the next time (\`rollback-to-golden --reboot\`)"
   fail "Cannot go back: $golden runs, but not all of its units do"

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154 # golden-lib.sh comes first
-# show-boot-status [--json]: what was booted, what runs, what boots next, and what became of trials.
+# show-boot-status [--json]: what was booted, what runs, what boots next, and how trials ended.
 
 case ${1-} in
   '' | --json) ;;
@@ -24,7 +24,7 @@ if [[ ${1-} == --json ]]; then
     --arg oneshot "$oneshot" --arg lastFailed "$failed" --arg validation "$validation"
   exit 0
 fi
-what() { # what <toplevel>: the path with what it is
+what() { # what <toplevel>: the path with its roles
   local is=''
   [[ -z $1 || $1 != "$golden" ]] || is+=', golden'
   [[ -z $1 || $1 != "$trial" ]] || is+=', on trial'

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154 # golden-lib.sh comes first
-# Which generation is golden, and whether it could be booted. Fails when none is, or it could not.
+# Prints which generation is golden, and whether it can boot. Fails when there is none, or when it cannot.
 
 [[ $# -eq 0 ]] || { echo 'Usage: show-golden' >&2 && exit 2; }
 golden=$(field golden.json toplevel)
@@ -18,7 +18,7 @@ if [[ ! -r $entries ]]; then
 elif [[ ! -s $entries/$entry ]]; then
   problems+=("$entries/$entry is missing")
 elif [[ -e $golden/init ]]; then
-  # what is not in the store is nothing to compare with
+  # there is nothing to compare with if it is not in the store
   reason=$(unloadable "$golden" "$entries/$entry")
   [[ -z $reason ]] || problems+=("$reason")
 fi

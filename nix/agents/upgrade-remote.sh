@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034,SC2154 # variables are shared by the parts of the program
-# Mode `remote`: the flake is somewhere else, and there is no repository of a user's.
+# Mode `remote`: the flake is elsewhere, and no user has a repository of it here.
 
 fetch_remote() {
   local url=${UPGRADE_FLAKE_URL%%\?*} query='' mirror=$state/remote.git said code=0
@@ -10,9 +10,9 @@ fetch_remote() {
     fetch_flake
     return
   fi
-  # a mirror of its own, as only history tells whether a revision follows the last one
+  # the upgrade keeps a mirror, because only history tells whether a revision follows the last one
   fetch_mirror
-  # it has nothing that is not to be had again
+  # everything in it can be fetched again
   if [[ $code != 0 ]] && is_spoilt_mirror "$mirror"; then
     say "damaged, and made anew: $mirror"
     rm -rf "$mirror"
@@ -31,14 +31,14 @@ fetch_remote() {
 is_spoilt_mirror() { # is_spoilt_mirror <repository>
   local found=0
   timeout --kill-after=10 600 git --git-dir "$1" fsck --connectivity-only >/dev/null 2>&1 || found=$?
-  # neither is one that is too large to tell in that time
+  # one that is too large to check in that time does not count as damaged
   [[ $found != 0 && $found != 124 && $found != 137 ]]
 }
 
-fetch_mirror() { # how it ended in `code`, and what was said in `said`
+fetch_mirror() { # leaves the exit status in `code`, and the output in `said`
   code=0
   if [[ ! -s $mirror/HEAD || ! -d $mirror/refs || ! -d $mirror/objects ]]; then
-    # a run that was cut off at this has left less than a repository
+    # a run that was cut off here may have left an incomplete repository
     rm -rf "$mirror"
     git init --quiet --bare "$mirror" || stop failed "Cannot make $mirror"
   fi
@@ -46,10 +46,10 @@ fetch_mirror() { # how it ended in `code`, and what was said in `said`
     "${url#git+}" "+refs/heads/$UPGRADE_BRANCH:refs/heads/trunk" 2>&1) || code=$?
 }
 
-# A flake without a history in reach: what is older than the last one is refused.
+# Fetches a flake whose history is out of reach: a revision that is older than the last one is refused.
 fetch_flake() {
   local metadata modified said code=0 url=${UPGRADE_FLAKE_URL%%\?*}
-  # a branch has a place of its own in such a URL, before what is asked of it
+  # in such a URL the branch is a part of the path, before the query
   if [[ $url =~ ^(github|gitlab|sourcehut):[^/]+/[^/]+$ ]]; then url+=/$UPGRADE_BRANCH; fi
   url+=${UPGRADE_FLAKE_URL#"${UPGRADE_FLAKE_URL%%\?*}"}
   metadata=$("${detached[@]}" timeout --kill-after=10 "$UPGRADE_FETCH_TIMEOUT" nix --extra-experimental-features 'nix-command flakes' \

@@ -1,41 +1,41 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034,SC2154 # variables are shared by the parts of the program
-# The repository that the host is upgraded from. It belongs to its user, and every step in it runs as that
-# user. What is fetched goes to a ref of the upgrade's own first, so that a revision which is refused
+# The repository that the host is upgraded from. It belongs to its user, and every command in it runs as that
+# user. Fetched commits first go to a ref that only the upgrade uses, so that a revision which is refused
 # leaves the repository untouched: not even jj's operation log has a line of it.
 
 repository=$UPGRADE_REPOSITORY
 trunk_ref=refs/nix-local-upgrade/trunk
-# what moving to the remote's commit writes to the working copy, there and back: KiB and files
+# size of moving the working copy to the remote's commit and back: KiB and files
 checkout_kib=0 checkout_files=0
 user_group='' user_environment=() own_environment=()
 declare -A descent=()
-# In a terminal, ssh would ask there, and be stopped until its time is up: a program in the background may not read.
+# With a terminal, ssh would prompt there and hang until its time limit: a background program may not read from it.
 detached=()
 if { : </dev/tty; } 2>/dev/null; then detached=(setsid --wait); fi
 
-# What `as_user` needs to know of the user, once for all commands.
+# Collects what `as_user` needs to know of the user, once for all commands.
 know_user() {
   local home name path
   eval "home=~$UPGRADE_USER"
   user_group=$(id --group "$UPGRADE_USER" || true)
-  # what git's credentials, ssh's way to a host and jj's settings name may be in the user's own profile
+  # git's credential helpers, ssh's proxy commands and programs in jj's settings may be in the user's own profile
   path=$PATH:$home/.nix-profile/bin:$home/.local/state/nix/profile/bin:/etc/profiles/per-user/$UPGRADE_USER/bin
   # COLUMNS: without a terminal, jj starts a program twice to ask for its width
   user_environment=("HOME=$home" "USER=$UPGRADE_USER" "LOGNAME=$UPGRADE_USER" "PATH=$path" LC_ALL=C.UTF-8
     GIT_TERMINAL_PROMPT=0 COLUMNS=80 "${durable[@]}")
-  # the way to the network is the machine's affair
+  # proxies and certificates are set for the whole machine
   for name in {http,https,ftp,rsync,all,no}_proxy {HTTP,HTTPS,FTP,RSYNC,ALL,NO}_PROXY NIX_SSL_CERT_FILE SSL_CERT_FILE; do
     if [[ -n ${!name-} ]]; then user_environment+=("$name=${!name}"); fi
   done
   mapfile -t own_environment < <(compgen -e)
 }
 
-# Runs a command in the repository as its user, with nothing of this program's environment.
+# Runs a command in the repository as its user, without this program's environment.
 as_user() { # as_user <seconds> <command...>
   local limit=$1
   shift
-  # the lock stays with the upgrade, whatever a command leaves running
+  # the lock (9) is closed, so that a process which a command leaves running does not keep it
   (
     cd "$repository" || exit
     export -n "${own_environment[@]}"
@@ -44,17 +44,17 @@ as_user() { # as_user <seconds> <command...>
   ) </dev/null 9>&-
 }
 repo_git() { as_user 120 git "$@"; }
-# in `unsigned`, what has jj do without the key of its user, which may want a passphrase
+# options in `unsigned` make jj work without its user's signing key, which may need a passphrase
 unsigned=()
 repo_jj() { as_user 120 jj --repository "$repository" --no-pager --color never --config=ui.log-word-wrap=false --config=snapshot.auto-update-stale=false "${unsigned[@]}" "$@"; }
-without_key() { # whether jj failed for want of that key; from then on it does without
+without_key() { # whether jj failed because of that key; from then on it works without
   [[ ${#unsigned[@]} == 0 ]] && grep --quiet 'Signing error' "$work/said" || return
   unsigned=(--config=signing.behavior=drop)
   notes+=("what was rebased has no signature, as there is no key for one here")
 }
 
-# Whether one commit is the other or comes from it. Commits never change, so no question is put to git
-# twice; and where one comes from the other, the other cannot come from it.
+# Whether the second commit is the first or descends from it. Commits never change, so git is never asked twice; and
+# where one descends from the other, the reverse is false.
 descends() { # descends <from> <commit>
   if [[ $1 == "$2" ]]; then return; fi
   if [[ -z ${descent["$1 $2"]-} ]]; then
@@ -67,10 +67,10 @@ descends() { # descends <from> <commit>
   [[ ${descent["$1 $2"]} == yes ]]
 }
 
-# What `finished` wants to know of the working copy, for jj.
+# jj's template for the arguments of `finished`.
 finished_template='commit_id ++ " " ++ if(description || parents.len() > 1 && empty, "yes", "no") ++ " " ++ parents.map(|c| c.commit_id()).join(",")'
 
-# The commit to deploy: the last one that is finished. jj's working copy counts once it has a description.
+# The commit to deploy: the last one that is finished. jj's working copy is finished once it has a description.
 finished() { # finished <commit of the working copy> <whether it is described> <its parents>: in REPLY
   if [[ $2 == yes ]]; then REPLY=$1; else REPLY=$3; fi
 }
@@ -90,21 +90,21 @@ open_repository() {
     stop failed "$repository is a shallow clone, which Nix does not read: \`git -C $repository fetch --unshallow\` makes it whole"
 }
 
-# The commit that is deployed if the remote brings nothing, and what both together are known by.
+# Finds the commit to deploy if the remote brings nothing, and the name of the revision that has both.
 read_repository() {
   if ! find_finished && ! { without_key && find_finished; }; then
-    # left by whatever was cut off between an operation and the files of the working copy
+    # a jj command was cut off between its operation and the files of the working copy
     finish_checkout '' || stop failed "Cannot read the repository: $REPLY"
     find_finished || stop_because 'read the repository'
   fi
   if [[ $candidate == *,* ]]; then
-    # neither of them is what would be deployed
+    # neither parent alone is what would be deployed
     candidate=''
     stop failed "The working copy is a merge with edits that are not described: \`jj describe\` or \`jj commit\` says that they are finished"
   fi
   if [[ $candidate =~ ^0*$ ]]; then stop failed "The repository has no commit"; fi
   revision=$remote_commit
-  # with commits of one's own: their ids stay the same, as a refusal puts them back
+  # with local commits: their ids stay the same, because a rollback restores them
   if ! descends "$candidate" "$remote_commit"; then revision+="+$candidate"; fi
 }
 
@@ -129,8 +129,8 @@ fetch_failed() { # fetch_failed <exit code> <what was said>
   stop failed "Cannot fetch $UPGRADE_BRANCH: $line${remedy:+; $remedy}"
 }
 
-# because <what was said>: why a step in the repository failed, in REPLY; and where files there are not its
-# user's, as after `sudo git pull`, the first of them and how to get them back
+# because <output>: why a step in the repository failed, in REPLY; and where files there do not belong to its
+# user, as after `sudo git pull`, the first of them and how to get them back
 because() {
   local line
   why "$1"
@@ -145,19 +145,19 @@ because() {
   fi
   REPLY=$line
 }
-stop_because() { # stop_because <what cannot be done>: by what was said last
+stop_because() { # stop_because <what cannot be done>: gives the reason from the last output
   because "$(<"$work/said")"
   stop failed "Cannot $1: $REPLY"
 }
 
-# One ref that is not whole, and git refuses every fetch. Those of the upgrade's own are made anew.
+# A single damaged ref makes git refuse every fetch. Removes damaged refs of the upgrade, which a fetch makes anew.
 drop_broken_refs() {
   local ref text
   for ref in "$repository"/.git/refs/nix-local-upgrade/*; do
     [[ -f $ref && ! -L $ref ]] || continue
-    # zeros are left out by `read`, and it fails where the end of the line is missing
+    # `read` drops zeros, and fails where the last line has no end
     read -r text <"$ref" || true
-    # nobody else writes here, so a lock is one that was left
+    # only the upgrade writes here, so any lock is stale
     if [[ $ref != *.lock && $text =~ ^[0-9a-f]{40,64}$ ]]; then continue; fi
     say "not whole, and made anew: $ref"
     as_user 20 rm -f "$ref"
@@ -168,14 +168,14 @@ fetch() {
   local said code=0 base
   open_repository
   drop_broken_refs
-  # --refmap: the remote's branch is moved in the user's view only when its revision is accepted
+  # --refmap: the remote's branch moves in the user's view only when its revision is accepted
   said=$(as_user "$UPGRADE_FETCH_TIMEOUT" git fetch --quiet --refmap= --no-tags --no-write-fetch-head \
     origin "+refs/heads/$UPGRADE_BRANCH:$trunk_ref" 2>&1) || code=$?
   [[ $code == 0 ]] || fetch_failed "$code" "$said"
   remote_commit=$(repo_git rev-parse "$trunk_ref")
 
   base=$deployed_remote
-  # of a tarball there is a date, which no commit comes from
+  # for a tarball this is a date, from which no commit descends
   if [[ ! $base =~ ^[0-9a-f]{40} ]]; then base=$(repo_git rev-parse --verify --quiet "refs/remotes/origin/$UPGRADE_BRANCH" || true); fi
   if [[ -n $base && $accepted != "$remote_commit" ]] && ! descends "$base" "$remote_commit"; then
     stop diverged "$UPGRADE_BRANCH was rewritten: ${remote_commit:0:12} does not descend from ${base:0:12}, which this host had; \`sudo nix-local-upgrade --accept $remote_commit\` takes it"
@@ -183,7 +183,7 @@ fetch() {
   read_repository
 }
 
-# In a URL, a blank or a `?` would end a path.
+# A blank or a `?` in a URL would end the path.
 url_path() { # url_path <path>
   jq --null-input --raw-output --arg path "$1" '$path | gsub("(?<odd>[^A-Za-z0-9._/@+~:=,-])"; .odd | @uri)'
 }
@@ -200,7 +200,7 @@ measure_checkout() {
 rebase_onto_remote() {
   without_head repo_jj rebase --branch @ --onto "$remote_commit" >"$work/said" 2>&1 && return
   if without_key; then without_head repo_jj rebase --branch @ --onto "$remote_commit" >"$work/said" 2>&1 && return; fi
-  # A rebase that was put back, done again in the same second, gives the same commit, which jj refuses to make.
+  # A rebase repeated in the same second in which it was undone gives the same commit, which jj refuses to make.
   grep --quiet 'Newly-created commit .* already exists' "$work/said" || return
   sleep 1.1
   without_head repo_jj rebase --branch @ --onto "$remote_commit" >"$work/said" 2>&1
@@ -210,12 +210,12 @@ rebase() {
   local conflicted split
   before_op=$(operation 2>"$work/said") || stop_because 'read the repository'
   keep_copy >"$work/said" 2>&1 || stop_because 'write to the repository'
-  # what was written lately may not be on the disk yet, and a power cut would take it
+  # recent writes may not be on the disk yet, and a power cut would lose them
   sync --file-system "$repository"
   begin repository
   if ! descends "$remote_commit" "$candidate"; then
     refuse_in_the_way
-    # jj takes in the moved ref as if it had fetched it
+    # jj imports the moved ref as if it had fetched it
     repo_git update-ref "refs/remotes/origin/$UPGRADE_BRANCH" "$remote_commit" 2>"$work/said" ||
       stop_because "move the remote's branch"
     if ! rebase_onto_remote; then
@@ -233,7 +233,7 @@ rebase() {
     fi
     after_op=$(operation --ignore-working-copy)
   else
-    # what its user has settled in a later commit is settled
+    # a conflict that the user settled in a later commit is settled
     read_rebased '@ | @-'
     after_op=$before_op
   fi
@@ -242,7 +242,7 @@ rebase() {
   refuse_conflicts
 }
 
-# jj writes over no file that it does not track. But it tracks it from then on, and takes it away on the way back.
+# jj overwrites no untracked file. But it tracks the file from then on, and removes it on a rollback.
 refuse_in_the_way() {
   local file at='' found names=()
   # shellcheck disable=SC2016 # for that shell
@@ -266,10 +266,10 @@ refuse_conflicts() {
   [[ -z $files ]] || stop conflict "Conflict in ${files//$'\n'/, }"
 }
 
-# Finds with one start of jj what is on the remote's commit: the finished commit in REPLY, commits in conflict
-# in `conflicted`, and in `split` whether the bookmark of the trunk is in two places. Edits since are not
-# taken in: they would pass for the upgrade's own.
-read_rebased() { # read_rebased [<commits that are to be without conflicts>]
+# Reads with one start of jj what is on the remote's commit: the finished commit in REPLY, commits in conflict
+# in `conflicted`, and in `split` whether the bookmark of the trunk is in two places. Later edits are not
+# snapshotted: they would pass for the upgrade's own.
+read_rebased() { # read_rebased [<commits that must have no conflicts>]
   local ours="conflicts() & (${1-::@}) & ~::$remote_commit" bookmark="bookmarks(exact:\"$UPGRADE_BRANCH\")" lines line what at=''
   lines=$(repo_jj log --no-graph --ignore-working-copy --revisions "@ | $bookmark | $ours" --template "
     if(current_working_copy, \"at \" ++ $finished_template ++ \"\\n\")
@@ -289,13 +289,13 @@ read_rebased() { # read_rebased [<commits that are to be without conflicts>]
   if [[ -n ${1-} && $REPLY == "${at%% *}" && $conflicted != *"$REPLY"* ]]; then conflicted=''; fi
 }
 
-# Files with markers in them, or none.
+# Files that contain conflict markers, or none.
 # shellcheck disable=SC2317,SC2329 # read_whole calls it
 marked() {
   commit_git grep -z --files-with-matches -I --all-match -e '^<<<<<<< ' -e '^[=%+]\{7\}' -e '^>>>>>>> ' "$candidate" || [[ $? == 1 ]]
 }
 
-# Files in conflict: those that jj knows of, and those that were committed with the markers in them.
+# Files in conflict: those that jj knows of, and those that were committed with conflict markers.
 conflicts() {
   local each file found
   if [[ -n ${conflicted-} ]]; then
@@ -304,12 +304,12 @@ conflicts() {
     done | sort --unique
     return
   fi
-  # what cannot be looked at is not free of conflicts
+  # a commit that cannot be read does not pass as free of conflicts
   read_whole commit_git ls-tree -z --name-only "$candidate" || return
   for file in "${found[@]}"; do
     if [[ $file == .jjconflict-* ]]; then echo "$file"; fi
   done
-  # whoever accepts a commit by its name has seen it
+  # a user who accepts a commit by its id has seen it
   if [[ $accepted == "$remote_commit" ]]; then return; fi
   read_whole marked || return
   for file in "${found[@]}"; do
@@ -318,8 +318,8 @@ conflicts() {
   done
 }
 
-# Whether a file has regions between markers that are not deployed already, under this name or one that is gone. Text that shows
-# how a conflict looks is none: what stands in a block of code of a document.
+# Whether a file has regions between markers that are not deployed already, under this name or one that is gone. An
+# example of a conflict in a code block of a document does not count.
 has_new_markers() { # has_new_markers <file>
   local text shown old
   text=$(commit_git show "$candidate:$1" | marked_regions "$1")
@@ -342,7 +342,7 @@ marked_regions() { # marked_regions <file's name>: the regions in standard input
   sed -n -E "${blocks}/^<<<<<<< /,/^>>>>>>> /p"
 }
 
-# git in the repository that the commit is in; fails where the flake came without one
+# git in the repository of the commit; fails where the flake came without one
 commit_git() {
   if [[ $UPGRADE_MODE == local ]]; then
     repo_git "$@"
@@ -351,14 +351,14 @@ commit_git() {
   fi
 }
 submodules() { commit_git ls-tree -r "$candidate" 2>/dev/null | sed -n -E 's/^160000 commit [0-9a-f]+\t//p'; }
-submodule_of() { # submodule_of <file>: the one that it is in, in REPLY
+submodule_of() { # submodule_of <file>: the submodule that has it, in REPLY
   while IFS= read -r REPLY; do
     if [[ $1/ == "$REPLY"/* ]]; then return; fi
   done < <(submodules)
   return 1
 }
 
-# What the repository has beside the commit, and Nix leaves out unless the flake asks for it.
+# Notes submodules and files of Git LFS, which Nix leaves out unless the flake asks for them.
 note_unfetched() {
   local asked each names=()
   asked="$flake $(commit_git show "$candidate:flake.nix" 2>/dev/null || true)"
@@ -382,7 +382,7 @@ note_unfetched() {
   fi
 }
 
-# A full disk may cut off any of it; the next run goes on from there.
+# A full disk may cut off any of this; the next run continues from there.
 restore_repository() {
   local code=0
   [[ -n $before_op ]] || return 0

@@ -1,14 +1,14 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034,SC2154 # variables are shared by the parts of the program
-# How services are, by what systemd says of them: which have come up since the switch, and which do not stay up.
+# The state of services by what systemd reports: which have come up since the switch, and which do not stay up.
 
-ask_systemd() { # ask_systemd <command of systemctl...>; says nothing where systemd is not what runs
+ask_systemd() { # ask_systemd <command of systemctl...>; prints nothing where systemd does not run
   [[ -d /run/systemd/system ]] || return 0
   timeout 60 systemctl "$@" 2>/dev/null 9>&-
 }
 
-# Every service that systemd knows: `<restarts> <when it became active, in us since the boot> <state>/<sub state>
-# <type>` by its name, in `services`
+# `services` has every service that systemd knows, by name: `<restarts> <when it became active, in us since the boot>
+# <state>/<sub state> <type>`
 declare -A services=() services_before=()
 look_at_services() {
   local text line
@@ -23,11 +23,11 @@ look_at_services() {
       of=()
     fi
   done <<<"$text"$'\n'
-  # no answer at all is none, however systemctl ended
+  # an empty answer is a failure, however systemctl ended
   [[ ${#services[@]} -gt 0 || ! -d /run/systemd/system ]]
 }
 
-remember_services() { # as they are before the switch; fails where they cannot be asked
+remember_services() { # their state before the switch; fails where systemd cannot be asked
   local unit
   look_at_services || return
   for unit in "${!services[@]}"; do services_before["$unit"]=${services["$unit"]}; done
@@ -40,8 +40,8 @@ started_since() { # started_since <service>: whether it came up after the switch
   [[ ${after[2]} == @(active/running|activating/*) && ${after[1]} != "${before[1]-}" ]]
 }
 
-# Whether a service was restarted time and again before the switch: such a loop may have been met as it waited, as it
-# started or as it was being ended.
+# Whether a service was restarted again and again before the switch: the loop may have been observed while it waited,
+# started or was being stopped.
 was_restless() { # was_restless <service>
   local before
   read -r -a before <<<"${services_before[$1]-}"
@@ -49,13 +49,13 @@ was_restless() { # was_restless <service>
   since_boot
   [[ ${before[2]} == *activating/* || $((REPLY - before[1] / 1000000)) -lt 600 ]]
 }
-# Whether one waits to be started again as it did before: the count of a service that the switch has started begins anew.
+# Whether a service waits for a restart as it did before: one that the switch started counts from zero again.
 waits_as_before() { # waits_as_before <service>
   [[ ${services[$1]-} && ${services[$1]%% *} -ge ${services_before[$1]%% *} ]]
 }
 
 # Services that do not stay up, though they run at this moment or will again, one a line in REPLY. Those that
-# were the same before the switch, or had failed, are no reason to take it back.
+# did the same before the switch, or had failed, are no reason to roll back.
 restless() {
   local unit now first before units=()
   local -A at_first=()

@@ -1,28 +1,28 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034,SC2154 # variables are shared by the parts of the program
-# What the upgrade says and remembers. All of it lies in the state directory, where each file is complete
-# on the disk before it has its name:
-#   status.json       phase and outcome of the last run, or of the one at work
-#   transaction.json  how things were before a run's first change; gone once the run has held, or all of it
-#                     is seen to be back
-#   deployed          `<commit> <commit of the remote> <toplevel> <time>` of the last upgrade that held
-#   known-bad         `<revision> <outcome> <time> <reason>` a line
+# The status and the records of the upgrade. All are in the state directory, where each file is complete
+# on the disk before it gets its name:
+#   status.json       phase and outcome of the last run, or of the current one
+#   transaction.json  the state before a run's first change; removed once the upgrade is accepted, or everything
+#                     is known to be restored
+#   deployed          `<commit> <commit of the remote> <toplevel> <time>` of the last accepted upgrade
+#   known-bad         `<revision> <outcome> <time> <reason>`, one a line
 #
-# A start of a program or a fork takes long on an emulated CPU, so what is asked often answers in REPLY
+# Starting a program and forking are slow on an emulated CPU, so functions that are called often answer in REPLY
 # instead of on standard output.
 # Parts of one program, in the order of `parts` in ../modules/auto-upgrade.nix; nix-local-upgrade.sh is the last.
 
-# what programs say is read in English, whatever the machine's language is; LANGUAGE would beat the other
+# the output of programs is parsed in English, whatever the machine's language is; LANGUAGE would override LC_ALL
 export LC_ALL=C.UTF-8 LANGUAGE=
 
 state=${STATE_DIRECTORY:-/var/lib/nix-local-upgrade}
 work=/run/nix-local-upgrade
 TZ=UTC printf -v started '%(%FT%TZ)T' -1
 read -r this_boot </proc/sys/kernel/random/boot_id
-# when, and in which boot, the transaction was begun: another run may end it
+# when, and in which boot, the transaction began: a later run may complete it
 begun_at=$started begun_in=$this_boot
 phase=''
-# what has been changed so far and has to be put back on failure: nothing (also while `build` is at work),
+# what this run has changed so far and must restore on failure: nothing (also while `build` is at work),
 # `repository` or `system`
 stage=''
 candidate='' remote_commit='' toplevel='' revision=''
@@ -30,17 +30,17 @@ from_commit='' from_profile='' from_running=''
 profile_now='' # the link of the system profile as this run last saw it
 checks=''
 not_restored=()
-unjudged='' # whether what runs may be of a run that did not come to judge it
-unfinished='' # whether the next run may put back what this one could not
+unjudged='' # whether an interrupted run may have switched to the running system without validating it
+unfinished='' # whether the next run has to try again to restore something
 notes=()
-only_unreached='' # whether a generation is taken back for nothing but that nobody could reach it
+only_unreached='' # whether the rollback is only because the host could not be reached
 reboots='' # whether this run ends in a reboot
 
 now() { TZ=UTC printf -v REPLY '%(%FT%TZ)T' -1; } # in REPLY
-# Where nobody listens any more, what is started next must not fail for that.
+# If the reader of the output is gone, a program started later must not fail because of that.
 say() { { echo "nix-local-upgrade: $1"; } 2>/dev/null || exec >/dev/null 2>&1; }
 
-quote() { # quote <text>: as a JSON string in REPLY, in which other control characters are blanks
+quote() { # quote <text>: as a JSON string in REPLY, with blanks for other control characters
   local text=$1
   text=${text//\\/\\\\}
   text=${text//\"/\\\"}
@@ -54,15 +54,15 @@ listed() { # listed <texts...>: with commas between them, in REPLY
   REPLY=${REPLY%, }
 }
 
-# keep <file> <text>: on the disk before it has that name, so that no power cut halves it. Where it cannot be
-# written, it fails and says why.
+# keep <file> <text>: writes it to the disk before it gets that name, so that a power cut leaves no half of it. Where
+# it cannot, it fails and prints why.
 keep() {
   if printf '%s\n' "$2" >"$1.new" && sync "$1.new" && mv -T "$1.new" "$1" && sync "${1%/*}"; then return; fi
   rm -f "$1.new"
   return 1
 }
 
-later() { # later <what>: it could not be put back, and the next run tries again
+later() { # later <what>: it could not be restored, and the next run tries again
   not_restored+=("$1")
   unfinished=yes
 }
@@ -96,7 +96,7 @@ write_status() { # write_status [<outcome> <reason>]: without them the run is at
   end_state "$from_commit" "$from_running" "$from_profile"
   from=$REPLY
   if [[ -n $candidate ]]; then
-    # it has a number once it is the profile's
+    # a generation has a number only once it is the profile's
     if [[ -n $toplevel && $profile -ef $toplevel ]]; then part=$profile_now; else part=''; fi
     end_state "$candidate" "$toplevel" "$part"
     to=$REPLY
@@ -110,12 +110,12 @@ write_status() { # write_status [<outcome> <reason>]: without them the run is at
   put_status "$REPLY"
 }
 
-# Without room for a new file, the old one is written over: that needs none. A status that is not true is
-# worse than none, so one that cannot be replaced goes.
+# Without room for a new file, overwrites the old one, which needs none. A status that is wrong is
+# worse than none, so one that cannot be replaced is removed.
 put_status() { # put_status <text>
   local file=$state/status.json size
-  # replacing a file by a rename brings its data to the disk, and a new status is no reason to wait for it; a rename
-  # that replaces none does not, and after a power cut the first one would be empty
+  # a rename over a file also brings its data to the disk, and a new status is no reason to wait for it; a rename to a
+  # new name does not, and after a power cut the first status would be empty
   if printf '%s\n' "$1" >"$file.new" && { [[ -e $file ]] || sync "$file.new"; } && mv -T "$file.new" "$file"; then return; fi
   rm -f "$file.new"
   size=$(stat --format %s "$file" || true)
@@ -128,7 +128,7 @@ put_status() { # put_status <text>
 enter() { # enter <phase>
   phase=$1
   say "phase: $phase"
-  # who does not hold the lock leaves the status to who does
+  # only the holder of the lock writes the status
   if [[ $phase != lock ]]; then write_status || true; fi
   if [[ -n ${UPGRADE_PHASE_HOOK:-} ]]; then
     timeout --kill-after=10 300 bash -c "$UPGRADE_PHASE_HOOK $phase" 9>&- || say "The phase hook failed in $phase"
@@ -155,7 +155,7 @@ finish() { # finish <outcome> <reason>: the end of a run that holds the lock
   fi
   say "$1: $text"
   trap - EXIT
-  # the last thing of all, as it stops this unit with the others; what it does with a signal is inherited
+  # comes last, as it stops this unit with the others; `systemctl` inherits the ignored signals
   if [[ -n $reboots ]]; then
     trap '' INT TERM
     systemctl --no-block reboot
@@ -163,7 +163,7 @@ finish() { # finish <outcome> <reason>: the end of a run that holds the lock
   exit "$code"
 }
 
-stop() { # stop <outcome> <reason>: puts back what was changed, and ends
+stop() { # stop <outcome> <reason>: rolls back, and ends the run
   local failed_in=$phase
   if [[ -n $stage ]]; then
     enter rollback
@@ -174,12 +174,12 @@ stop() { # stop <outcome> <reason>: puts back what was changed, and ends
     fi
   fi
   phase=$failed_in
-  # its timer leaves a reboot that was due before to a run that is at work
+  # the reboot timer leaves a due reboot to a run that is at work
   if [[ $stage != system && -z $unfinished && $1 != locked ]]; then reboot_if_due; fi
   finish "$1" "$2"
 }
 
-# Not tried again until the remote moves, unless it may be for want of room that it failed.
+# The revision is not tried again until the remote moves, unless lack of room or of write access may be the cause.
 remember_bad() { # remember_bad <outcome> <reason>
   local before
   if ! look_for_room || ! room 'The store' /nix/store "${store_reserve[@]}" || ! boot_is_writable || ! room_to_boot 1024; then
@@ -192,7 +192,7 @@ remember_bad() { # remember_bad <outcome> <reason>
     notes+=("cannot be remembered, and is tried again")
 }
 
-forget_bad() { # what was remembered last
+forget_bad() { # removes the entry that was added last
   if [[ $(tail -n 1 "$state/known-bad" 2>/dev/null) == "$revision "* ]]; then keep "$state/known-bad" "$(head -n -1 "$state/known-bad")" || true; fi
 }
 

@@ -1,20 +1,20 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034,SC2154 # variables are shared by the parts of the program
-# Building a generation, running it, judging it, and going back.
+# Builds a generation, switches to it, validates it, and rolls back.
 
 profile=/nix/var/nix/profiles/system
 switch_lock=/run/nixos/switch-to-configuration.lock
 golden=/nix/var/nix/gcroots/golden-generation
-# what runs, until what comes after it has held: a generation may be collected meanwhile
+# keeps the former system until the new one is accepted, as a garbage collection may run meanwhile
 before_root=/nix/var/nix/gcroots/nix-local-upgrade
-# KiB and inodes that a build needs at the least, for what it writes and for Nix's database
+# KiB and inodes that a build needs at least, for its output and for Nix's database
 store_reserve=(262144 4096)
-# seconds after which whoever holds a lock counts as hung
+# seconds after which the holder of a lock counts as hung
 lock_limit=${UPGRADE_LOCK_LIMIT:-21600}
 switch_limit=${UPGRADE_SWITCH_LIMIT:-900}
 
 running() { readlink --canonicalize /run/current-system || true; }
-# Whether this toplevel, or a specialisation of it, runs.
+# Whether this toplevel, or one of its specialisations, runs.
 is_running() { # is_running <toplevel, or a link to it>
   local each
   [[ -n $1 ]] || return
@@ -23,10 +23,10 @@ is_running() { # is_running <toplevel, or a link to it>
   done
   return 1
 }
-runs() { [[ $profile -ef $1 ]] && is_running "$1"; } # runs <toplevel>: and it is the system profile's
+runs() { [[ $profile -ef $1 ]] && is_running "$1"; } # runs <toplevel>: it runs, and is the system profile's
 look_at_profile() { profile_now=$(readlink "$profile" || true); }
 
-# Whether a file system has so much free; what it lacks is in REPLY.
+# Whether a file system has that much free; what is missing is in REPLY.
 room() { # room <name> <path> <KiB> <inodes>
   local free inodes all
   if ! { read -r _ && read -r free inodes all; } < <(df --output=avail,iavail,itotal --block-size=1024 "$2"); then
@@ -36,19 +36,19 @@ room() { # room <name> <path> <KiB> <inodes>
   REPLY=''
   if [[ $free -lt $3 ]]; then
     REPLY="$1 has $((free / 1024)) MiB free and $((($3 + 1023) / 1024)) MiB are needed"
-  # vfat and btrfs have no number of inodes that could run out
+  # vfat and btrfs have no fixed number of inodes that could run out
   elif [[ $all =~ ^[1-9] && $inodes -lt $4 ]]; then
     REPLY="$1 has $inodes inodes free and $4 are needed"
   fi
   [[ -z $REPLY ]]
 }
 
-# Whether there is room for what any upgrade writes; what lacks is in REPLY.
+# Whether there is room for what any upgrade writes; what is missing is in REPLY.
 look_for_room() {
   room "$state" "$state" 1024 16 && room "$work" "$work" 1024 16 && room "${profile%/*}" "${profile%/*}" 1024 32 &&
     { [[ $UPGRADE_MODE != local ]] || room "$repository" "$repository" "$((16384 + checkout_kib))" "$((512 + checkout_files))"; }
 }
-# Whether what boots can be changed; why it cannot is in REPLY.
+# Whether boot entries can be changed; why not is in REPLY.
 boot_is_writable() {
   REPLY=''
   if [[ ${UPGRADE_BOOT_MOUNTED:-false} == true ]] && ! mountpoint --quiet "$UPGRADE_BOOT"; then
@@ -58,17 +58,17 @@ boot_is_writable() {
   fi
   [[ -z $REPLY ]]
 }
-# Whether there is room for what boots; a container has no /boot, and no need of one.
+# Whether there is room for boot files; a container has no /boot, and needs none.
 room_to_boot() { # room_to_boot <KiB>
   [[ ! -d $UPGRADE_BOOT ]] || room "$UPGRADE_BOOT" "$UPGRADE_BOOT" "$1" 8
 }
-efi_variable() { # efi_variable <name>: of the boot loader, in REPLY; nothing where there is none
-  # four bytes of attributes, of which the first alone is not zero, and UTF-16. Bash leaves zeros out, and warns
+efi_variable() { # efi_variable <name>: a variable of the boot loader, in REPLY; empty where there is none
+  # four bytes of attributes, of which only the first is not zero, then UTF-16. Bash drops zeros with a warning
   { REPLY=$(<"/sys/firmware/efi/efivars/$1-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"); } 2>/dev/null || REPLY=''
   REPLY=${REPLY:1}
 }
-# failed_units [<units>]: those that have failed, or wait to be started again and did not before the switch, and are not
-# among these, one a line, in REPLY; fails where systemd is not to be asked
+# failed_units [<units>]: units that have failed, or that wait for a restart and did not before the switch, except
+# the given ones; one a line, in REPLY. Fails where systemd cannot be asked
 failed_units() {
   local unit units=() listed active
   REPLY=''
@@ -81,8 +81,8 @@ failed_units() {
   REPLY="${units[*]}"
 }
 
-# Whoever switches without this agent: `nixos-rebuild` and its like.
-rebuild_at_work() { # prints who
+# Finds a process that switches without this agent, such as `nixos-rebuild`.
+rebuild_at_work() { # prints which one
   local pid
   [[ -e $switch_lock ]] || return 1
   ! flock --nonblock 8 8<"$switch_lock" || return 1
@@ -90,9 +90,9 @@ rebuild_at_work() { # prints who
   if [[ -n $pid ]]; then echo "pid $pid, $(tr '\0' ' ' <"/proc/$pid/cmdline" | cut -c 1-120)"; else echo "unknown"; fi
 }
 
-# Ends the run for the sake of another one; as a failure once that one has been at it for so long that it must be
-# hung, as nobody would ever hear of it otherwise.
-give_way() { # give_way <what is said of it> <pid, where it is known>
+# Ends this run in favour of another process. Counts as a failure once that process has been at work for so long that
+# it must be hung, because otherwise no one would ever notice.
+give_way() { # give_way <message> <pid of the other process, if known>
   local left=''
   if [[ -n $2 ]] && age_of "$2" && [[ $REPLY -ge $lock_limit ]]; then
     left="; it has been at it for $((REPLY / 60)) minutes, and counts as hung after $((lock_limit / 60)): look at it, and end it"
@@ -114,7 +114,7 @@ another_switch() { # another_switch <who>
   give_way "Another switch is at work: $1" "$pid"
 }
 
-# Writes down how things are before they are changed.
+# Records the present state before it is changed.
 begin() { # begin <stage>
   local stage_before=$stage trouble
   stage=$1
@@ -143,12 +143,12 @@ write_transaction() {
 }
 
 ask_build() {
-  # the place of an error in the commit may be deep in the trace
+  # the error's place in the commit may be deep in the trace
   { "${builder[@]}" nix --extra-experimental-features 'nix-command flakes' build --show-trace --no-link --print-out-paths "$flake#$UPGRADE_ATTRIBUTE" \
     2>&1 >"$work/toplevel"; } | { tee "$work/said" >&2 || true; }
 }
 
-# Nix does not write its caches through, and one that a power cut spoilt fails every evaluation after it.
+# Nix does not sync its caches to the disk, and one that a power cut damaged fails every evaluation after it.
 drop_spoilt_cache() {
   local spoilt
   spoilt=$(sed -n -E "s/.*(is not a database|disk image is malformed).*\(in '([^']*\/(fetcher|eval|binary)-cache-[^']*\.sqlite)'\).*/\2/p" "$work/said" | tail -n 1)
@@ -157,13 +157,13 @@ drop_spoilt_cache() {
   "${builder[@]}" rm -f "$spoilt" "$spoilt-journal" "$spoilt-wal" "$spoilt-shm"
 }
 
-# Nix brings to the disk what it fetches, and not what it builds (`fsync-store-paths` or not): with the power
-# goes the content of files in a path that is registered as complete. Such a path built again is the same.
-drop_spoilt_paths() { # drop_spoilt_paths <time since which paths were made>
+# Nix syncs what it fetches to the disk, but not what it builds (with `fsync-store-paths` or without): a power cut
+# empties files in a path that is registered as complete. Such a path built again is the same.
+drop_spoilt_paths() { # drop_spoilt_paths <time: checks paths made since>
   local path
   local -a made=() valid=() spoilt=() kept=() all=()
   local -A invalid=()
-  # what a garbage collection must not keep for the upgrade's sake
+  # this gcroot would keep the damaged paths from being deleted
   rm -f "$state/candidate"
   mapfile -t made < <(find /nix/store -mindepth 1 -maxdepth 1 -newerct "$1" ! -name '.*' ! -name '*.lock' ! -name '*.chroot')
   if [[ ${#made[@]} == 0 ]]; then return; fi
@@ -171,15 +171,15 @@ drop_spoilt_paths() { # drop_spoilt_paths <time since which paths were made>
   for path in "${made[@]}"; do
     if [[ -z ${invalid[$path]-} ]]; then valid+=("$path"); fi
   done
-  # one by one only to tell which
+  # all at once first; one by one only to find the damaged ones
   if timeout 1800 nix-store --verify-path "${valid[@]}" 2>/dev/null; then return; fi
   for path in "${valid[@]}"; do
     timeout 600 nix-store --verify-path "$path" 2>/dev/null || spoilt+=("$path")
   done
   if [[ ${#spoilt[@]} == 0 ]]; then return; fi
   say "spoilt by a power cut, and made anew: ${spoilt[*]}"
-  # with what refers to them, which Nix does not take by itself; what runs, boots or is a profile's stays, and is no
-  # reason to keep the others
+  # delete what refers to them as well, which Nix does not do by itself; a path that runs, boots or is in a profile
+  # stays, and must not keep the others
   for path in "${spoilt[@]}"; do
     mapfile -t all < <(nix-store --query --referrers-closure "$path" 2>/dev/null)
     nix-store --delete "${all[@]}" >/dev/null 2>&1 || [[ ! -e $path ]] || kept+=("$path")
@@ -203,7 +203,7 @@ build() {
   if [[ $code == 0 ]]; then
     toplevel=$(<"$work/toplevel")
     toplevel=${toplevel##*$'\n'}
-    # from here on a garbage collection leaves it alone
+    # from here on no garbage collection removes it
     nix-store --realise "$toplevel" --add-root "$state/candidate" >/dev/null 2>"$work/said" ||
       stop failed "Cannot keep the built system: $(last_words "$work/said")"
     write_status || true
@@ -214,7 +214,7 @@ build() {
   build_failed "$code" "$((REPLY - from))" "$killed"
 }
 
-# What was built may be what runs already, or what did not boot the last time.
+# The built system may be the one that runs already, or one that failed its last trial boot.
 judge_built() {
   if [[ -z $unjudged ]] && runs "$toplevel"; then
     record_deployed
@@ -226,19 +226,19 @@ judge_built() {
   fi
 }
 
-# Whether the boot loader's partition takes kernel and initrd, before anything refers to them, and all else
-# has room for the switch, and for the way back.
+# Whether the boot loader's partition has room for kernel and initrd, before anything refers to them, and everything
+# else has room for the switch, and for the rollback.
 preflight() {
   local wanted=() there=() file own need=1024 size
   own=$(readlink --canonicalize-existing "$toplevel"/{kernel,initrd} || true)
-  # a specialisation has a boot entry, too, and may have a kernel of its own
+  # a specialisation has a boot entry, too, and may have another kernel
   mapfile -t wanted < <(readlink --canonicalize-existing "$toplevel"/{,specialisation/*/}{kernel,initrd} | sort --unique)
   mapfile -t there < <(readlink --canonicalize "$profile"-*-link/{,specialisation/*/}{kernel,initrd})
   for file in "${wanted[@]}"; do
     if [[ " ${there[*]} " == *" $file "* ]]; then continue; fi
     size=$(($(stat --format %s "$file" || echo 0) / 1024 + 4))
     need=$((need + size))
-    # once it has booted well, golden takes copies of its own of these, before it gives up those that it has
+    # after a good boot, golden makes its own copies of these before it removes those that it has
     if [[ -e /var/lib/golden-generation/golden.json && $'\n'$own$'\n' == *$'\n'"$file"$'\n'* ]]; then need=$((need + size)); fi
   done
   room_to_boot "$need" || stop no-space "$REPLY"
@@ -253,18 +253,18 @@ switch() {
   [[ $profile_now == "$from_profile" && $(running) == "$from_running" ]] ||
     stop locked "The system was switched by somebody else in the meantime"
   boot_is_writable || stop failed "$REPLY"
-  # what nobody could judge afterwards is not begun, and the commit has no part in it
+  # a switch that could not be judged afterwards is not begun; the commit is not to blame
   { failed_units && failed_before=$REPLY && remember_services; } ||
     stop failed "systemd does not say how the services are, so nobody could tell what a switch has done to them"
   begin system
-  # all that was built lies on the disk before a boot can need it
+  # everything that was built must be on the disk before a boot needs it
   sync --file-system /nix/store
   nix-env --profile "$profile" --set "$toplevel" 2>"$work/said" ||
     stop failed "Cannot set the system profile: $(last_words "$work/said")"
   look_at_profile
   write_status || true
   switch_to "$toplevel" switch || code=$?
-  # 4: it runs, and units failed, which validation looks at
+  # 4: it runs, but units failed, which validation looks at
   if [[ $code != 0 && $code != 4 ]]; then switch_failed "$code"; fi
   if [[ ! /run/current-system -ef $toplevel ]]; then
     remember_bad switch-failed "switch-to-configuration ended well, and $(running) still runs"
@@ -272,13 +272,13 @@ switch() {
   fi
 }
 
-switch_to() { # switch_to <toplevel> <action>: what it says is kept in `said`, too
+switch_to() { # switch_to <toplevel> <action>: its output is kept in `said`, too
   local code=0 out printer
   exec {out}> >(exec tee "$work/said" >&2 9>&-)
   printer=$!
   timeout --kill-after=30 "$switch_limit" "$1/bin/switch-to-configuration" "$2" >&"$out" 2>&1 {out}>&- 9>&- || code=$?
   exec {out}>&-
-  # what a switch has started may hold it open
+  # a process that the switch started may hold it open
   timeout 3 tail --pid="$printer" --sleep-interval=0.1 --follow /dev/null || true
   return "$code"
 }
@@ -287,7 +287,7 @@ switch_failed() { # switch_failed <exit code>
   local reason="switch-to-configuration exited with $1" said who
   said=$(last_words "$work/said")
   reason+=${said:+: $said}
-  # another one was quicker by a moment, and nothing but the profile has been changed
+  # another switch won the race by a moment, and only the profile has been changed
   if [[ $1 == 11 || $said == *'Could not acquire lock'* ]]; then
     restore_profile
     stage=repository
@@ -301,10 +301,10 @@ switch_failed() { # switch_failed <exit code>
   elif grep -q -E "is not a mounted partition|golden-arm-trial: .*(cannot be (set|written)|not whole|could not be booted|differs from|is missing or empty|another command is at it)" "$work/said" ||
     grep -q -i -E 'input/output error|structure needs cleaning|cannot allocate memory|failed to connect to (system )?(bus|scope)' "$work/said" ||
     { [[ $1 == 1 ]] && grep -q -i 'read-only file system' "$work/said"; }; then
-    # the machine's own fault; with 1, nothing was changed either
+    # a fault of the machine; with 1, nothing was changed either
     stop failed "$reason"
   elif grep -q "check 'switchInhibitors' failed" "$work/said"; then
-    # no word about the commit: once it was booted, the next run finds that it runs
+    # not held against the commit: after that boot, the next run finds that it runs
     reason=$(sed -n '/ -> /p' "$work/said" | paste -s -d ,)
     stop failed "NixOS wants a boot for this (${reason//,/, }), and no switch: \`sudo nix-env --profile $profile --set $toplevel && sudo $toplevel/bin/switch-to-configuration boot\`, and a reboot"
   fi
@@ -312,7 +312,7 @@ switch_failed() { # switch_failed <exit code>
   stop switch-failed "$reason"
 }
 
-# last_words <file>: prints the last lines of what a program said that tell of a failure, or else the last one
+# last_words <file>: prints the last lines of a program's output that report a failure, or else the last line
 last_words() {
   local lines
   lines=$(sed -E 's/\x1b\[[0-9;]*[A-Za-z]//g; s/^[[:space:]]+//; s/[[:space:]]+$//' "$1" |
@@ -321,7 +321,7 @@ last_words() {
     tail -n 2 | paste -s -d '|' | sed 's/|/; /g'
 }
 
-# Whether systemd has jobs to do, but for this upgrade itself.
+# Whether systemd has jobs left, apart from this upgrade itself.
 jobs_left() {
   local job
   while read -r job; do
@@ -330,7 +330,7 @@ jobs_left() {
   return 1
 }
 
-# What was started gets time: to come up, or to fall over. Where nothing was, a moment will do.
+# Gives what was started time to come up, or to fail. Where nothing was started, a moment is enough.
 settle() {
   local end pause=$UPGRADE_SETTLE unit
   since_boot
@@ -355,7 +355,7 @@ add_check() { # add_check <command> <result>
   checks+="${checks:+,}{\"command\":$REPLY,\"result\":\"$2\"}"
 }
 
-# Units that have failed since the switch, and each check; what is wrong is left in `bad`.
+# Looks for units that have failed since the switch, and runs each check; problems are left in `bad`.
 validate() {
   local unit check end found silent=''
   bad=()
@@ -407,13 +407,13 @@ restore_profile() {
   before=$REPLY
   now=$(readlink "$profile" || true)
   number "$now"
-  # one that was linked by hand, by a whole path or to no generation, is a generation's from now on
+  # a profile that was linked by hand, by a full path or to no generation, becomes a numbered generation
   if [[ $now != "$from_profile" && ($before == null || $REPLY != "$before") ]]; then
     target=$(readlink --canonicalize "$profile")
     if [[ $target == "$toplevel" && $before == null ]]; then
       nix-env --profile "$profile" --set "$from_running" || { later profile; return; }
     elif [[ $target == "$toplevel" ]]; then
-      # as `nix-collect-garbage -d` leaves it, of which what runs is kept
+      # `nix-collect-garbage -d` removes the generation's link, but keeps the running system
       if [[ ! -e $profile-$before-link ]]; then ln -sfn "$from_running" "$profile-$before-link" || true; fi
       nix-env --profile "$profile" --switch-generation "$before" || { later profile; return; }
     elif [[ $target != "$from_running" || $before != null ]]; then
@@ -424,7 +424,7 @@ restore_profile() {
   drop_rejected || true
 }
 
-# Nothing boots into what was rejected. Fails where the profile has none of it.
+# Drops the rejected system from the profile, so that nothing boots it. Fails where the profile does not have it.
 drop_rejected() {
   local before link dropped=''
   number "$from_profile"
@@ -448,7 +448,7 @@ restore_running() {
   default=$(readlink --canonicalize "$profile")
   if [[ $default == "$from_running" ]]; then
     switch_to "$default" switch || code=$?
-    # the boot entries come first in it; where they cannot be written, what runs does not wait for them
+    # it writes boot entries first; where these cannot be written, the running system is restored without them
     if [[ $(running) != "$from_running" ]]; then
       later 'boot entries'
       code=0
@@ -461,7 +461,7 @@ restore_running() {
   if [[ $(running) != "$from_running" ]]; then
     later "running system (switch-to-configuration exited with $code: $(last_words "$work/said"))"
   elif [[ $code == 1 ]]; then
-    # before it came to the units
+    # it failed before it came to the units
     later 'boot entries'
   elif [[ $code != 0 ]]; then
     failed_units "$failed_before" || true
@@ -471,13 +471,13 @@ restore_running() {
   fi
 }
 
-# The boot loader's own variables, where nothing else looks after them: with a golden generation they
-# follow from what the switch back has made the system.
+# Restores the boot loader's own variables, where nothing else does: with a golden generation they
+# follow from the switch back.
 restore_boot() {
   if [[ -e /var/lib/golden-generation/golden.json ]]; then return; fi
   local default=${boot_before%% *} oneshot=${boot_before#* }
   efi_variable LoaderEntryDefault
-  # its entry has gone with it
+  # golden's entry was removed with the golden generation
   if [[ $default == golden-* ]]; then
     not_restored+=("golden generation")
   elif [[ $REPLY != "$default" ]]; then
@@ -489,11 +489,11 @@ restore_boot() {
   fi
 }
 
-# Generations beyond the last ones and older than the days: never the golden, the running, the booted one
-# nor the profile's own.
+# Removes generations beyond the last ones and older than the limit of days, but never the golden, the running, the
+# booted one or the profile's own.
 clean() {
   local line id keep_from protected link target removed=() links=("$profile"-*-link)
-  # mostly so, and there is nothing to look at
+  # the usual case: there is nothing to remove
   if [[ ${#links[@]} -le $UPGRADE_KEEP_GENERATIONS ]]; then return; fi
   keep_from=$(date --date "-$UPGRADE_KEEP_DAYS days" +%s)
   protected=" $(running) $(readlink --canonicalize /run/booted-system) $(readlink --canonicalize "$golden") $(readlink --canonicalize "$profile") "
@@ -511,7 +511,7 @@ clean() {
     timeout 300 "$profile/bin/switch-to-configuration" boot; } || notes+=("the clean-up did not succeed")
 }
 
-# Kernel and first stage come into force by a reboot only.
+# A new kernel, new modules or a new initrd take effect only by a reboot.
 reboot_if_due() {
   local hint now lower upper who target was=()
   if [[ /run/booted-system -ef $profile ]]; then return; fi
@@ -521,7 +521,7 @@ reboot_if_due() {
     notes+=("a reboot is due, and not allowed")
     return
   fi
-  # golden judges a boot that did not come up; else the next reboot would end as the last one did, for ever
+  # golden handles a boot that did not come up; without it, each reboot would end as the last one did, for ever
   target=$(readlink --canonicalize "$profile")
   efi_variable LoaderEntryDefault
   if [[ -e $state/rebooted ]]; then mapfile -t was <"$state/rebooted"; fi
@@ -551,6 +551,6 @@ reboot_if_due() {
   reboots=1
 }
 
-in_window() { # in_window <HH:MM> <lower> <upper>; one that ends before it begins goes over midnight
+in_window() { # in_window <HH:MM> <lower> <upper>; a window that ends before it begins spans midnight
   if [[ $2 < $3 ]]; then [[ ! $1 < $2 && $1 < $3 ]]; else [[ ! $1 < $2 || $1 < $3 ]]; fi
 }
