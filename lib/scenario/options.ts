@@ -106,7 +106,8 @@ export const options: Case[] = [
   },
   {
     name: 'turned-off',
-    title: 'a commit turns upgrades off: the run that deploys it succeeds, and leaves neither unit nor timer',
+    title:
+      'a commit turns upgrades off: the run that deploys it succeeds, and leaves neither unit nor timer',
     promise: 'deploy',
     own: true,
     run: async (scene) => {

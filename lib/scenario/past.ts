@@ -59,7 +59,8 @@ export const past: Case[] = [
   },
   {
     name: 'switched-meanwhile',
-    title: 'the user switches while an upgrade builds: the user’s switch stays, and the upgrade says so',
+    title:
+      'the user switches while an upgrade builds: the user’s switch stays, and the upgrade says so',
     promise: 'lock',
     own: true,
     limit: 300,
@@ -112,7 +113,8 @@ export const past: Case[] = [
   },
   {
     name: 'failed-revert',
-    title: 'a commit reverts to an earlier state that now fails: it is rolled back, and the earlier generation stays in the profile',
+    title:
+      'a commit reverts to an earlier state that now fails: it is rolled back, and the earlier generation stays in the profile',
     promise: 'rollback',
     own: true,
     limit: 400,
@@ -160,7 +162,8 @@ export const past: Case[] = [
   },
   {
     name: 'own-bad-commit',
-    title: 'a local commit is bad: the upgrade fails, and once the user moves off that commit, the remote’s is deployed',
+    title:
+      'a local commit is bad: the upgrade fails, and once the user moves off that commit, the remote’s is deployed',
     promise: 'local',
     own: true,
     limit: 300,
@@ -178,7 +181,8 @@ export const past: Case[] = [
   },
   {
     name: 'unfinished-rollback',
-    title: '/boot cannot be written during a rollback: once it can, the next run finishes the rollback',
+    title:
+      '/boot cannot be written during a rollback: once it can, the next run finishes the rollback',
     promise: 'rollback',
     own: true,
     limit: 400,

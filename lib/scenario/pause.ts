@@ -32,7 +32,9 @@ export function pauses(): Pause {
 }
 
 async function askedFor(result: CaseResult, hosts: string[]): Promise<void> {
-  process.stderr.write(`\n${inWords(result, hosts)}\nPress Enter to go on, Ctrl-C to end the run here: `)
+  process.stderr.write(
+    `\n${inWords(result, hosts)}\nPress Enter to go on, Ctrl-C to end the run here: `,
+  )
   // not in raw mode, so that Ctrl-C sends the signal that ends a run at any other time
   const terminal = createInterface({ input: process.stdin, terminal: false })
   await new Promise<void>((resolve) => {

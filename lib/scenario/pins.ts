@@ -100,7 +100,8 @@ export const pins: TrialCase[] = [
   },
   {
     name: 'by-hand',
-    title: 'golden is brought back by hand: it runs at once and boots next, and nothing is on trial any more',
+    title:
+      'golden is brought back by hand: it runs at once and boots next, and nothing is on trial any more',
     own: true,
     limit: 400,
     ends: 'golden',

@@ -43,7 +43,8 @@ const revisions: (Pick<Case, 'name' | 'title' | 'promise' | 'own'> & {
   },
   {
     name: 'builder-killed',
-    title: 'a builder is killed, as when memory runs out: the upgrade fails, but the commit is not remembered as bad',
+    title:
+      'a builder is killed, as when memory runs out: the upgrade fails, but the commit is not remembered as bad',
     promise: 'refuse',
     own: true,
     module: `{ pkgs, ... }: { environment.etc."lab-case".source = pkgs.runCommand "lab-killed" { } "kill -9 $$"; }\n`,
@@ -60,7 +61,8 @@ const revisions: (Pick<Case, 'name' | 'title' | 'promise' | 'own'> & {
   },
   {
     name: 'validation-fails',
-    title: 'a check fails after the switch: the repository, the profile, the boot default and the running system go back',
+    title:
+      'a check fails after the switch: the repository, the profile, the boot default and the running system go back',
     promise: 'checks',
     own: true,
     // overrides the lab's own setting
@@ -86,7 +88,8 @@ const revisions: (Pick<Case, 'name' | 'title' | 'promise' | 'own'> & {
   },
   {
     name: 'unit-restarts',
-    title: 'a service is restarted again and again and so never counts as failed: the upgrade rolls back',
+    title:
+      'a service is restarted again and again and so never counts as failed: the upgrade rolls back',
     promise: 'rollback',
     module: restartingUnit('lab-bad', 'false', 5),
     outcome: 'validation-failed',
@@ -103,7 +106,8 @@ const revisions: (Pick<Case, 'name' | 'title' | 'promise' | 'own'> & {
   },
   {
     name: 'unit-comes-and-goes',
-    title: 'a service ends every few seconds and runs whenever it is checked: the upgrade rolls back',
+    title:
+      'a service ends every few seconds and runs whenever it is checked: the upgrade rolls back',
     promise: 'rollback',
     module: restartingUnit('lab-bad', 'sleep 4', 0),
     outcome: 'validation-failed',

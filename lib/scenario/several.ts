@@ -21,7 +21,8 @@ const statusFile = '/var/lib/nix-local-upgrade/status.json'
 export const several: Case[] = [
   {
     name: 'remote-gone-later',
-    title: 'the remote goes away after an earlier upgrade: the run is offline, does not act on what was fetched before, and the next one catches up',
+    title:
+      'the remote goes away after an earlier upgrade: the run is offline, does not act on what was fetched before, and the next one catches up',
     promise: 'offline',
     limit: 300,
     ends: 'main',
@@ -48,7 +49,8 @@ export const several: Case[] = [
   },
   {
     name: 'local-commits',
-    title: 'several local commits, by two authors: each is rebased exactly once, unchanged and in order',
+    title:
+      'several local commits, by two authors: each is rebased exactly once, unchanged and in order',
     promise: 'local',
     own: true,
     run: async (scene) => {
@@ -81,7 +83,8 @@ export const several: Case[] = [
   },
   {
     name: 'twice-at-once',
-    title: 'a second upgrade starts in the middle of the first one’s switch: it names the first, which goes on undisturbed',
+    title:
+      'a second upgrade starts in the middle of the first one’s switch: it names the first, which goes on undisturbed',
     promise: 'lock',
     own: true,
     limit: 300,

@@ -187,7 +187,7 @@ export async function withStage(
     await use(stage, hosts, labs)
     endCopies()
     if (!options.keep) {
-      if (!quiet) console.error(`Putting ${hosts.join(' and ')} back as before the cases`)
+      if (!quiet) console.error(`Putting ${hosts.join(' and ')} back as they were before the cases`)
       const { patience } = ground.accelerator
       // a VM that is put back must not follow the remotes of cases
       closeWorlds(hosts)

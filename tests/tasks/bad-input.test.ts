@@ -79,7 +79,11 @@ test.each([
   ['break-boot', ['--case', 'panik'], 'The nearest is panic; just break-boot --list'],
   ['pipelines/gitops', ['brake-boot'], 'The nearest is break-boot; just gitops-test --list'],
   ['pipelines/gitops', ['--subject', 'comim', '--list'], 'The nearest is comin; '],
-  ['pipelines/gitops', ['--host', 'a', '--host', 'b', '--host', 'c'], 'Name two, and run the others'],
+  [
+    'pipelines/gitops',
+    ['--host', 'a', '--host', 'b', '--host', 'c'],
+    'Name two, and run the others',
+  ],
   ['auto-upgrade', ['a', 'b', 'c'], 'Name two, and run the others'],
   ['mutate', ['--case', 'break-boot/panic', '--list'], 'Tests alone run in no VM'],
   ['mutate', ['--scenarios', '--case', 'break-boot/panik', '--list'], 'The nearest is break-boot/'],
