@@ -163,7 +163,7 @@ full-workflow *flags:
 compare *subjects:
     @{{ task }}compare.ts "$@"
 
-# Break what lab.toml says of your own, and see your promises hold
+# Run the promises of your own lab.toml, and check that they hold
 [group("scenarios")]
 promises *flags:
     @{{ task }}promises.ts "$@"

@@ -38,13 +38,13 @@ const others: TrialCase[] = [
     ends: 'any',
     run: async (scene) => {
       const { vm } = scene
-      // of the user's own: the firmware's shell runs it where nothing boots
+      // a script of the user's, which the firmware's shell runs when nothing boots
       const script = '/boot/startup.nsh'
       await vm.root(`echo 'echo mine' >${script}`)
       const trial = await armed(scene, vm, harmless)
       scene.ends(vm, trial)
       const failed = `/nix/store/${'0'.repeat(32)}-of-before 2026-01-01T00:00:00Z it did not come up`
-      // so has this one, as after a power cut, and it is forgiven
+      // the trial itself has failed before, too, as after a power cut; that is forgotten once it is golden
       const own = `${trial} 2026-01-01T00:00:00Z it did not come up`
       await vm.root(`printf '%s\\n' '${failed}' '${own}' >>${failedTrials}`)
       const seconds = await boots(scene, vm, 'the trial boots', trial)
@@ -62,7 +62,7 @@ const others: TrialCase[] = [
   {
     name: 'not-started',
     title:
-      'another entry is chosen for the next boot than the trial: it has not failed, and is tried after that',
+      'another entry is chosen for the next boot instead of the trial: the trial does not count as failed, and boots the time after',
     own: true,
     limit: 400,
     ends: 'any',
@@ -76,7 +76,7 @@ const others: TrialCase[] = [
   {
     name: 'power-cut-as-armed',
     title:
-      'the power fails as a trial is noted, and its one-shot entry is not set: it has not failed, and is tried after that',
+      'the power fails after a trial was recorded and before its one-shot entry is set: the trial does not count as failed, and boots later',
     own: true,
     limit: 400,
     ends: 'any',
@@ -84,7 +84,7 @@ const others: TrialCase[] = [
       const { vm } = scene
       const trial = await buildInGuest(vm, scene.world.paths.flake, harmless, scene.say)
       const group = '/sys/fs/cgroup/system.slice/lab-arm.service'
-      // bash itself reads, as a program would be too late
+      // bash itself reads the file, as a program would be too late
       const noted = `text=; until [[ $text == *'"state":"arm'* ]]; do { IFS= read -r -d '' text </var/lib/golden-generation/trial.json; } 2>/dev/null; done`
       const script = `systemd-run --quiet --no-block --unit=lab-arm bash -c ${quote(makesDefault(trial))}
         timeout 120 bash -c ${quote(noted)}; echo 1 >${group}/cgroup.freeze; sync; bootctl status --no-pager | grep -i oneshot || echo none`
@@ -100,7 +100,8 @@ const others: TrialCase[] = [
   },
   {
     name: 'never-started',
-    title: 'a trial that no boot loader starts: it is armed three times, and not for ever',
+    title:
+      'a trial is never started by the boot loader: it is armed three times, then given up as failed',
     own: true,
     limit: 400,
     ends: 'golden',
@@ -118,7 +119,7 @@ const others: TrialCase[] = [
   {
     name: 'fails-twice',
     title:
-      'what has failed is put on trial by another rebuild, and fails again: golden is back again',
+      'a generation that has failed is put on trial again by another rebuild, and fails again: golden comes back both times',
     limit: 400,
     ends: 'golden',
     run: async (scene) => {
@@ -128,7 +129,8 @@ const others: TrialCase[] = [
   },
   {
     name: 'garbage-kernel',
-    title: 'a kernel that no firmware can start is refused before anything is on trial',
+    title:
+      'a rebuild has a kernel that no firmware can start: it is refused before anything is put on trial',
     own: true,
     ends: 'golden',
     run: async (scene) => {
@@ -150,7 +152,7 @@ const others: TrialCase[] = [
       const { vm } = scene
       const trial = await armed(scene, vm, harmless)
       const before = await vm.bootId()
-      // all of them after the boot loader has taken the one-shot back
+      // all of them after the boot loader has cleared the one-shot entry
       const moments = [
         /Welcome to/,
         /Reached target.*(local-fs\.target|Local File Systems)/,
@@ -172,7 +174,7 @@ const others: TrialCase[] = [
   {
     name: 'collected',
     title:
-      'golden survives nix-collect-garbage -d and a new installer run, and a broken trial after them',
+      'old generations are collected and the boot entries installed anew: golden survives, and comes back after a broken trial',
     own: true,
     limit: 300,
     ends: 'golden',
@@ -187,7 +189,7 @@ const others: TrialCase[] = [
       )
       const { stdout } = await vm.root(
         'ls -d /nix/var/nix/profiles/system-*-link | wc -l; show-golden',
-        // show-golden fails where it has a problem to name
+        // show-golden fails when it reports a problem
         { timeout: 30 * vm.patience, allow: 'any' },
       )
       scene.check('only the new generation is left in the profile', '1', stdout.split('\n')[0])
@@ -198,7 +200,7 @@ const others: TrialCase[] = [
   {
     name: 'damaged-golden',
     title:
-      "golden's own files on the ESP are cut in half: a rebuild makes them whole, from golden's own entry and no copy of it, and golden is there when that panics",
+      "golden's own files on the ESP are cut in half: a rebuild restores them, from golden's own entry and not from a copy of it, and golden comes back when the new generation panics",
     own: true,
     limit: 300,
     ends: 'golden',
@@ -207,7 +209,7 @@ const others: TrialCase[] = [
       await vm.root(
         'for file in /boot/EFI/golden/*; do truncate -s $(($(stat -c %s "$file") / 2)) "$file"; done; sync -f /boot',
       )
-      // as a user has one for a bad day; it comes first by its name
+      // a user's copy of golden's entry, for debugging; its name sorts first
       await vm.root(
         `cd /boot/loader/entries && sed 's/^options .*/& systemd.unit=rescue.target/' "$(grep -l 'init=${scene.start(vm)}/init' nixos-*.conf)" >debug.conf`,
       )
@@ -228,7 +230,8 @@ const others: TrialCase[] = [
   },
   {
     name: 'emergency-on-demand',
-    title: 'the trial is booted into emergency mode on purpose: nothing throws out who looks at it',
+    title:
+      'a trial is booted into emergency mode on purpose: no deadline reboots it while a person works there',
     own: true,
     limit: 300,
     ends: 'golden',
@@ -253,7 +256,7 @@ const others: TrialCase[] = [
   {
     name: 'golden-panics',
     title:
-      'golden itself panics: it halts with its words on the console, and a power cycle tries again',
+      'golden itself panics: it halts with the panic on the console, and boots again after a power cycle',
     own: true,
     limit: 300,
     ends: 'golden',
@@ -264,7 +267,7 @@ const others: TrialCase[] = [
       const panic = vm.serial(/end Kernel panic|Kernel panic - not syncing/, 'golden to panic', 120)
       await vm.startReboot()
       await panic
-      // its panic would have led to a reboot after 5 s, and its watchdog after 30
+      // with a panic timeout it would reboot after 5 s, with a watchdog after 30 s
       await staysDown(scene, vm, 15)
       const seconds = await powerCycled(scene, before)
       scene.event(`${vm.host} recovered`, { host: vm.host, seconds })
@@ -274,8 +277,8 @@ const others: TrialCase[] = [
 ]
 
 /**
- * Somebody switches a VM off and on that had stood still, and golden boots and is validated.
- * @param before id of the boot that was well
+ * Switches a halted VM off and on, and waits until golden has booted and is validated.
+ * @param before boot_id of the last good boot
  * @returns seconds to golden's SSH
  */
 async function powerCycled({ vm, start }: Scene, before: string): Promise<number> {
@@ -286,13 +289,13 @@ async function powerCycled({ vm, start }: Scene, before: string): Promise<number
   return seconds
 }
 
-/** Of a boot that has golden to fall back on. */
+/** Checks that a boot with golden to fall back on reboots after a panic or a hang. */
 async function leavesNoHang({ vm, check }: Scene): Promise<void> {
   check('a panic leads to a reboot', '10', await vm.ask('cat /proc/sys/kernel/panic'))
   check('so does a hang', /^[1-9]/, await vm.ask('systemctl show --value -p RuntimeWatchdogUSec'))
 }
 
-/** Each word of kernel-command-line(7) for emergency or rescue mode, which one boot could not all have. */
+/** Tests each word of kernel-command-line(7) for emergency or rescue mode, as one boot could not have them all. */
 async function endsNoneAskedFor({ vm, check }: Scene): Promise<void> {
   const words =
     'emergency -b rescue single s S 1 systemd.unit=emergency.target systemd.unit=rescue.target'
@@ -304,7 +307,7 @@ async function endsNoneAskedFor({ vm, check }: Scene): Promise<void> {
 
 /**
  * Reboots into golden while something else is on trial.
- * @param entry on the ESP that is chosen for that one boot; by default the one-shot entry is taken back
+ * @param entry glob of the entry to choose for that one boot; by default the one-shot entry is cleared
  * @returns seconds to golden's SSH
  */
 async function bootsGoldenInstead(scene: Scene, entry?: string): Promise<number> {
@@ -318,7 +321,7 @@ async function bootsGoldenInstead(scene: Scene, entry?: string): Promise<number>
   return seconds
 }
 
-/** What was not started has not failed: it boots the next time, and becomes golden. */
+/** A trial that was not started has not failed: it boots the next time, and becomes golden. */
 async function isTriedAgain(scene: Scene, trial: StorePath): Promise<void> {
   const { vm, check } = scene
   const { trial: next, lastFailed } = await bootStatus(scene, vm)
@@ -329,7 +332,7 @@ async function isTriedAgain(scene: Scene, trial: StorePath): Promise<void> {
   await becomesGolden(scene, vm, trial)
 }
 
-/** Makes the next boot of whatever boots run a script early on, once. */
+/** Makes the next boot, of whichever generation, run a script early on, once. */
 const illOnce = (vm: Scene['vm'], script: string) =>
   vm.root(
     `mkdir -p ${unitsByHand}/sysinit.target.wants && cd ${unitsByHand}

@@ -26,18 +26,19 @@ import { rebuild } from '../lib/scenario/trial.ts'
 import { unknownToJj } from '../lib/scenario/unknown-to-jj.ts'
 import { untrackedDotfiles } from '../lib/scenario/untracked-dotfiles.ts'
 
-/** Hosts that leave to their user what they would do by default. */
+/** Hosts whose user does by hand what the sync does by default. */
 const byUser = [
   {
     name: 'own-push',
-    title: 'a host that is not to push: its edits stay here until its user pushes them',
+    title: 'a host is set not to push (autoPush): its edits stay on it until its user pushes them',
     option: 'autoPush',
     publish: (branch: string): string =>
       `jj bookmark set ${branch} -r @- && jj git push --bookmark ${branch}`,
   },
   {
     name: 'own-commit',
-    title: 'a host that is not to commit: its edits stay here until its user commits them',
+    title:
+      'a host is set not to commit (autoCommit): its edits stay on it until its user commits them',
     option: 'autoCommit',
     publish: (): string => "jj commit -m 'By hand' && chezmoi-sync",
   },
@@ -46,26 +47,29 @@ const byUser = [
 const cases: EditCase[] = [
   {
     name: 'different-files',
-    title: 'each host edits another file, one in $HOME and one in the source; both have both',
+    title:
+      'each host edits a different file, one in $HOME and one in the source: both hosts get both edits',
     hosts: 2,
     run: differentFiles,
   },
   {
     name: 'different-lines',
-    title: 'both edit one file in distant lines; the result has both edits on both',
+    title: 'both hosts edit distant lines of the same file: both hosts get both edits',
     hosts: 2,
     run: differentLines,
   },
   {
     name: 'same-line',
-    title: 'both edit one line: seen on both, applied on neither, and gone once it is settled',
+    title:
+      'both hosts edit the same line: the conflict is shown on both, applied on neither, and gone once it is settled',
     hosts: 2,
     limit: 300,
     run: sameLine,
   },
   {
     name: 'offline',
-    title: 'one host has no network for a while and goes on editing; it catches up later',
+    title:
+      'one host has no network for a while and goes on editing: it catches up later, and no edit is lost',
     hosts: 2,
     limit: 300,
     run: offline,
@@ -88,7 +92,7 @@ const cases: EditCase[] = [
   })),
   {
     name: 'same-second',
-    title: 'both push in the same second, 20 rounds; no edit and no commit is lost',
+    title: 'both hosts push in the same second, in 20 rounds: no edit and no commit is lost',
     hosts: 2,
     limit: 900,
     run: sameSecond,
@@ -128,7 +132,7 @@ async function differentLines(scene: Scene): Promise<void> {
 async function sameLine(scene: Scene): Promise<void> {
   const { vm, other, world, check } = scene
   const source = fromHome(world.paths.dotfiles)
-  // git and jj write such a name in quotes where they are not told otherwise
+  // git and jj print such a name in quotes unless they are told otherwise
   const [file, inSource] = ['.größe', 'dot_größe']
   const text = await world.dotfiles.read('dot_labrc')
   await world.dotfiles.commit({ [inSource]: text! }, 'A file that is not ASCII')
@@ -209,11 +213,11 @@ async function offline(scene: Scene): Promise<void> {
     `of ${other.host}`,
     lineOf(await readHome(other, own[1]!), 3),
   )
-  // what waits for its user does so without a network, too, and until it is mended
+  // an error that the user has to fix is reported without a network, too, in each run until it is fixed
   await other.user(`echo '{{ fail "no" }}' >${source}/dot_labt.tmpl`)
   for (const _ of [1, 2]) await syncs(scene, other, 'failed: Cannot apply .*\\.labt: ')
   await other.user(`rm ${source}/dot_labt.tmpl`)
-  // a line for the link: none means that the fault was gone before
+  // one line for the link; none would mean that the fault was gone before
   const healed = await heal(other.vm, ['uplink'])
   fault.healed(healed.length === 1, healed.join('; '))
   await syncs(scene, other, 'synced')
@@ -237,7 +241,7 @@ async function publishedByUser(
   const module = `{ lib, ... }: { myModules.services.chezmoiSync.${option} = lib.mkForce false; }\n`
   const { toplevel } = await rebuild(scene, vm, module)
   scene.ends(vm, toplevel)
-  // the one that runs meanwhile goes on
+  // a sync that runs during the switch goes on
   const script = `#!/bin/sh
 echo begun >>labruns; until [ -e /run/lab-go ]; do sleep 0.1; done; echo ended >>labruns\n`
   await world.dotfiles.commit({ 'run_once_lab.sh': script }, 'Script')
@@ -275,7 +279,7 @@ echo begun >>labruns; until [ -e /run/lab-go ]; do sleep 0.1; done; echo ended >
   await both()
 }
 
-/** Markers that are left in the source are no text for a home, also where nothing is pushed. */
+/** Conflict markers that are left in the source must not reach the home, even where nothing is pushed. */
 async function leavesMarkers(scene: Scene): Promise<void> {
   const { vm, world } = scene
   const inSource = (script: string) =>
@@ -288,7 +292,7 @@ async function leavesMarkers(scene: Scene): Promise<void> {
   await syncs(scene, vm, '(synced|up-to-date)')
 }
 
-/** Other hosts are to see a conflict, but not before its user says so. */
+/** A conflict must not be published to other hosts before the user says so. */
 async function keepsConflict(scene: Scene): Promise<void> {
   const { vm, world, check } = scene
   await vm.user(setLine(shared, 7, 'mine'))
@@ -315,7 +319,7 @@ async function sameSecond(scene: Scene): Promise<void> {
       vms.map((vm, index) => {
         const edit = `${vm.host} ${round}`
         edits.push(edit)
-        // own half of the shared file, at home or in the source, and a file of its own
+        // each host edits its own half of the shared file, at home or in the source, and its own file
         const line = index * 15 + Math.floor(random() * 9) + 1
         const place = random() < 0.5 ? shared : `${source}/dot_labrc`
         return editAndSync(
@@ -346,7 +350,7 @@ async function sameSecond(scene: Scene): Promise<void> {
   check('commits on the trunk: the start, and one for each edit', 1 + 2 * rounds, commits.length)
 }
 
-/** Both homes and the trunk have the same text, with every one of these edits. */
+/** Checks that both homes and the trunk have the same text, with every one of these edits. */
 async function converged(scene: Scene, file: string, edits: string[]): Promise<void> {
   const [one = '', another] = await Promise.all(scene.vms.map((vm) => readHome(vm, file)))
   scene.check(`${file} is the same on both`, one, another)

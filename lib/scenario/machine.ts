@@ -25,19 +25,19 @@ export interface BootOptions {
   name?: string
   /** Seconds on a machine with KVM. Default 60. */
   limit?: number
-  /** A shell condition, run as root, for the boot that is meant where several may come. */
+  /** Shell condition, run as root, that tells the wanted boot from others that may come first. */
   until?: string
 }
 
-/** The answer may be lost, as sshd goes down with the system: that it reboots is seen by what comes of it. */
+/** Starts a reboot. The answer may get lost as sshd stops, so the caller has to wait for the new boot. */
 export async function startReboot(root: Exec): Promise<void> {
   await root('systemctl reboot --no-block', { allow: 'any' }).catch(onFailure(() => {}))
 }
 
 /**
- * What a boot that took too long is: one that has come meanwhile is late, which says much of this machine and
- * nothing of what the boot promises.
- * @param condition holds in the boot that was waited for
+ * The error of a boot that took too long. If the boot has come meanwhile it was only late, which tells much about this
+ * machine's speed and nothing about what the boot promises, so the error is no `TookTooLong`.
+ * @param condition shell condition that holds in the boot that was waited for
  */
 export async function lateBoot(
   thrown: TookTooLong,
@@ -47,12 +47,12 @@ export async function lateBoot(
   const ask = agent(`{ ${condition}; } && echo it has`, { allow: 'any' })
   const { stdout } = await ask.catch(() => ({ stdout: '' }))
   if (!stdout.includes('it has')) return thrown
-  return new Failure(`${thrown.message}, and has come a moment after it`, { cause: thrown })
+  return new Failure(`${thrown.message}, but the boot came a moment later`, { cause: thrown })
 }
 
 type Ask = (...asked: Parameters<Exec>) => Promise<string>
 
-/** A VM in the hands of a case. Limits are seconds on KVM; an emulated CPU gets `patience` as many. */
+/** A VM as a case controls it. Limits are seconds on KVM; an emulated CPU gets `patience` times as many. */
 export interface Machine extends UpgradeUnit {
   host: string
   vm: Vm
@@ -61,26 +61,26 @@ export interface Machine extends UpgradeUnit {
   root: Exec
   /** The same as the primary user. */
   user: Exec
-  /** What a shell command of root's prints, without the blanks around it. */
+  /** Runs a shell command as root and returns its output, trimmed. */
   ask: Ask
-  /** The same of the primary user's. */
+  /** `ask` as the primary user. */
   askUser: Ask
   /** Runs a shell script as root through the guest agent, which needs no network. */
   agent: (script: string, options?: { limit?: number; allow?: number[] | 'any' }) => Promise<Ran>
-  /** One errand on QEMU's monitor. */
+  /** Connects to QEMU's monitor for one task. */
   monitor: <T>(use: (monitor: Qmp) => Promise<T>) => Promise<T>
-  /** Writes a file in the guest, whole. */
+  /** Writes a file in the guest, atomically. */
   write: (path: string, text: string, options?: { mode?: string; user?: boolean }) => Promise<void>
   bootId: () => Promise<string>
-  /** Store path that runs. */
+  /** Store path of the running system. */
   running: () => Promise<string>
-  /** Has the guest reboot by itself, and waits for nothing. */
+  /** Starts a reboot of the guest, without waiting for it. */
   startReboot: () => Promise<void>
   /** Reboots and waits until another boot answers on SSH. @returns seconds */
   reboot: (options?: BootOptions) => Promise<number>
   /**
    * Waits for a boot that comes by itself: another QEMU process, SSH, another boot_id.
-   * @param before the boot_id that it follows on
+   * @param before boot_id of the boot before it
    * @returns seconds
    */
   awaitBoot: (before: string, options?: BootOptions) => Promise<number>
@@ -89,22 +89,22 @@ export interface Machine extends UpgradeUnit {
   /** Starts a VM that is off; `awaitBoot` waits for it. */
   powerOn: () => Promise<void>
   /**
-   * Waits for a line on the serial console that comes after this call, so call it before what brings
-   * the line about.
+   * Waits for a line that the serial console prints after this call, so call it before the action that
+   * causes the line.
    */
   serial: (pattern: RegExp, name: string, limit: number) => Promise<string>
   /**
-   * Does something of a case, and has its time told under that name where the run's time is told.
-   * @param limit seconds that the work keeps to, where it does not say itself how long it waits
+   * Runs a part of a case and records its time under that name, for the report of where the run's time went.
+   * @param limit seconds that the work may take, for work that does not show its own wait
    */
   spend: <T>(what: string, work: () => Promise<T>, limit?: number) => Promise<T>
-  /** Waits until a shell command, run as root, succeeds; gives what it printed. */
+  /** Waits until a shell command, run as root, succeeds; returns what it printed. */
   until: (name: string, limit: number, command: string) => Promise<string>
-  /** Puts the VM back to its baseline. */
+  /** Restores the VM to its baseline snapshot. */
   restore: () => Promise<void>
-  /** Forgets the connections; they are made again when needed. */
+  /** Closes the connections; they are opened again when needed. */
   disconnect: () => void
-  /** Ends it: what a case left running cannot touch the VM any more. */
+  /** Closes every connection for good, so that a command left running by a case can no longer reach the VM. */
   retire: () => void
 }
 
@@ -115,13 +115,13 @@ export interface MachineOptions {
   /** Name of the baseline snapshot. */
   tag: string
   note: Note
-  /** Shows the wait that it is in. */
+  /** Shows what is being waited for. */
   say: (line: string) => void
-  /** What upgrades it. Default: the lab's agents. */
+  /** What upgrades the VM. Default: the lab's agents. */
   subject?: Subject
 }
 
-/** Takes a VM in hand; nothing is connected before it is needed. */
+/** Makes the `Machine` of a VM. Connections are only opened when they are needed. */
 export function machine(vm: Vm, options: MachineOptions): Machine {
   const { patience, argv, tag, note, say, subject } = options
   const { host } = vm
@@ -140,7 +140,7 @@ export function machine(vm: Vm, options: MachineOptions): Machine {
 
   let retired = false
   const connection = (user: string): Promise<Ssh> => {
-    if (retired) throw new Failure(`\`${host}\` belongs to another case by now`)
+    if (retired) throw new Failure(`\`${host}\` now belongs to another case`)
     const known = connections.get(user)
     if (known) return known
     const made = connect({ ...sshTarget(vm, user), connectTimeout: seconds(15) })
@@ -266,7 +266,7 @@ export function machine(vm: Vm, options: MachineOptions): Machine {
       note({ kind: 'power', name: 'reboot', host })
       await startReboot(root)
       const old = qemuOf(vm)
-      // a reboot ends QEMU: until then the old system only answers to be asked again
+      // a reboot ends QEMU; before that, a connection would only reach the old system
       if (old) {
         await counting(`${host} to shut down`, seconds(30), say, () => gone(old, seconds(30)))
       }

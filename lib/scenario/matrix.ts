@@ -7,7 +7,7 @@ import { green, red, table, yellow } from '../table.ts'
 import type { Family } from './family.ts'
 import { allPromises, promises, type Promised } from './promise.ts'
 
-/** What the cases of one subject came to. */
+/** Results of the cases of one subject. */
 export interface Judged {
   subject: { title: string; promises: ReadonlySet<Promised> }
   results: CaseResult[]
@@ -16,9 +16,9 @@ export interface Judged {
 }
 
 /**
- * What runs came to that have been, each of a subject of its own and of the same cases.
+ * Reads the results of earlier runs, each of one subject and all of the same cases.
  * @param dirs their records, each of a run or of its parts
- * @returns for a reader also on which days they were, on what ground and with which seeds
+ * @returns the results and, for the reader, the dates, grounds (accelerator and guest) and seeds of the runs
  * @throws Failure (usage) for a record that does not say what it judged, or one of other cases
  */
 export function readJudged(dirs: string[]): {
@@ -34,13 +34,13 @@ export function readJudged(dirs: string[]): {
     if (!plan.subject) {
       throw usage(
         `Cannot compare \`${dir}\`: it does not say what was judged`,
-        'Runs of cases say it: just gitops-test --subject <subject>, or just compare',
+        'Compare runs of just gitops-test --subject <subject>, or of just compare',
       )
     }
     if (plan.asked.toSorted().join() !== first!.plan.asked.toSorted().join()) {
       throw usage(
         `Cannot compare \`${dir}\` with \`${first!.dir}\`: they were asked for other cases`,
-        'Only runs of the same cases say who keeps a promise: name them by --case',
+        'Compare runs of the same cases: choose them with --case',
       )
     }
   }
@@ -76,7 +76,7 @@ export interface Cell {
   state: Verdict
   /** Whether the subject says that it promises it. */
   promised: boolean
-  /** Of all its cases; 0 where none was run. */
+  /** Sum over all its cases; 0 where none was run. */
   seconds: number
   cases: { case: string; state: CaseResult['state']; reason: string; replay: string }[]
 }
@@ -90,7 +90,7 @@ export interface Row {
 
 /**
  * Promise by subject, for every promise that a case was about.
- * @throws Failure (usage) for a result of a case that there is none of
+ * @throws Failure (usage) for a result whose case does not exist
  */
 export function matrix(judged: Judged[], families: Family[]): Row[] {
   const promiseOf = new Map<string, Promised>(
@@ -104,7 +104,7 @@ export function matrix(judged: Judged[], families: Family[]): Row[] {
   if (unknown !== undefined) {
     throw usage(
       `Cannot compare \`${unknown}\`: there is no such case`,
-      'It is of another version of the lab, or of a lab.toml that has changed',
+      'The run is from another version of the lab, or lab.toml has changed since',
     )
   }
   const rows = allPromises.map((promise): Row => {
@@ -120,7 +120,7 @@ export function matrix(judged: Judged[], families: Family[]): Row[] {
 function cellOf(results: CaseResult[], promised: boolean): Cell {
   const some = (state: CaseResult['state']): boolean => results.some((one) => one.state === state)
   return {
-    // one broken promise is broken, whatever else held
+    // one failed case breaks the promise, whatever else held
     state: some('failed') ? 'broken' : some('error') ? 'unknown' : some('passed') ? 'held' : 'n/a',
     promised,
     seconds: results.reduce((sum, { seconds }) => sum + seconds, 0),
@@ -143,8 +143,8 @@ function cellText({ state, promised, seconds, cases }: Cell): string {
 const colours = { held: green, broken: red, unknown: red, 'n/a': yellow }
 
 /**
- * The matrix for a terminal, and below it why each promise that was broken is. What a promise says stands last, as
- * only that may be longer than a line.
+ * The matrix for a terminal, and below it the reason of each case that did not hold. The promise's text is the last
+ * column, as only that may be longer than a line.
  */
 export function matrixText(rows: Row[], titles: string[]): string {
   const cells = rows.map(({ promise, what, by }) => [

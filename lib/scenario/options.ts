@@ -15,12 +15,12 @@ import {
   type Wanted,
 } from './upgrade.ts'
 
-/** What comes of a check that fails where it is no reason to go back. */
+/** Hosts that do not roll back when a check fails. */
 const lenient: (Pick<Case, 'name' | 'title'> & { set: string; wanted: Wanted })[] = [
   {
     name: 'notifies',
     title:
-      'a check fails on a host that is only to be told: it says so, and keeps what it has deployed',
+      'a check fails on a host set to notify: the upgrade reports the failure and keeps what it deployed',
     set: 'notify',
     wanted: {
       outcome: 'validation-failed',
@@ -29,7 +29,7 @@ const lenient: (Pick<Case, 'name' | 'title'> & { set: string; wanted: Wanted })[
   },
   {
     name: 'ignores',
-    title: 'a check fails on a host that is to ignore it: it is upgraded, and names the check',
+    title: 'a check fails on a host set to ignore: the upgrade counts as good and names the check',
     set: 'ignore',
     wanted: {
       outcome: 'upgraded',
@@ -38,7 +38,7 @@ const lenient: (Pick<Case, 'name' | 'title'> & { set: string; wanted: Wanted })[
   },
 ]
 
-/** What a host does that is set otherwise than by default. */
+/** Hosts with options that differ from the defaults. */
 export const options: Case[] = [
   ...lenient.map(({ name, title, set, wanted }): Case => ({
     name,
@@ -53,7 +53,7 @@ export const options: Case[] = [
       await deploys(scene, vm)
       await world.config.commit(withOptions(vm, choice, noted('two')), 'Two')
       await vm.root('touch /run/lab-no')
-      // the agent gives a check 20 s to come to hold
+      // the agent gives a check 20 s to pass
       const told = await upgrades(scene, vm, { ...wanted, waits: 20 })
       scene.check('it is kept', 'two', await seen(vm))
       scene.ends(vm, deployedBy(scene, told).toplevel)
@@ -63,7 +63,7 @@ export const options: Case[] = [
   {
     name: 'build-in-switch',
     title:
-      'a host that builds as part of the switch: a good commit is deployed, one that does not build changes nothing',
+      'a host builds as part of the switch: a good commit is deployed, and one that does not build changes nothing',
     promise: 'refuse',
     own: true,
     limit: 300,
@@ -86,7 +86,7 @@ export const options: Case[] = [
   {
     name: 'dotfiles-left',
     title:
-      'a host that is not to sync its dotfiles before an upgrade: it upgrades, and they stay as they are',
+      'a host is set not to sync its dotfiles before an upgrade: it upgrades, and the dotfiles stay as they are',
     promise: 'dotfiles',
     own: true,
     limit: 300,
@@ -106,7 +106,8 @@ export const options: Case[] = [
   },
   {
     name: 'turned-off',
-    title: 'a commit turns upgrades off: the run that deploys it ends well, and no other comes',
+    title:
+      'a commit turns upgrades off: the run that deploys it succeeds, and leaves neither unit nor timer',
     promise: 'deploy',
     own: true,
     run: async (scene) => {
@@ -122,7 +123,7 @@ export const options: Case[] = [
   {
     name: 'odd-path',
     title:
-      'the clone lies where a name has a blank and a number sign: it is upgraded from there, and a commit of this host with it',
+      'the path of the clone has a space and a number sign: the host is upgraded from it, with its local commit',
     promise: 'deploy',
     own: true,
     limit: 300,
@@ -132,7 +133,7 @@ export const options: Case[] = [
       const choice = `repository = lib.mkForce "/home/${vm.vm.user}/${odd}";`
       await world.config.commit(withOptions(vm, choice), 'Elsewhere')
       await deploys(scene, vm)
-      // the oracle finds it by its former name
+      // the oracle looks for the clone at its former path
       await vm.user(`mv ${flake} '${odd}' && ln -s '${odd}' ${flake}`)
       await vm.user(`cd '${odd}' && echo own >world/own && jj commit --quiet -m Own`)
       await world.config.commit(withOptions(vm, choice, noted('two')), 'Two')
@@ -143,7 +144,7 @@ export const options: Case[] = [
   {
     name: 'from-remote',
     title:
-      'a host without a clone upgrades straight from the remote: to a good commit, also where its copy of the remote is damaged, not to a bad or a rewritten one',
+      'a host upgrades straight from the remote, without a clone: to a good commit, even if its copy of the remote is damaged, but not to a bad or rewritten one',
     promise: 'deploy',
     own: true,
     limit: 500,
@@ -158,9 +159,9 @@ export const options: Case[] = [
       scene.check('it deployed the commit', two, to.commit)
       scene.check('it runs', 'two', await seen(vm))
       scene.check('it has done so without the clone', 'remote', (await vm.status())?.mode)
-      // by what the clone knows, the oracle tells whether a commit follows another
+      // the oracle reads from the clone whether one commit descends from another
       await vm.user(`cd ${fromHome(world.paths.flake)} && jj git fetch`)
-      // it has nothing that is not to be had again
+      // the copy holds nothing that cannot be fetched again
       const objects = '/var/lib/nix-local-upgrade/remote.git/objects'
       const spoil = `find ${objects} -type f | while read -r file; do chmod u+w $file; : >$file; echo; done | wc -l`
       const spoilt = Number(await vm.ask(spoil))
@@ -180,7 +181,7 @@ export const options: Case[] = [
       await upgrades(scene, vm, { outcome: 'skipped-known-bad' })
       await world.config.commit(host(noted('other')), 'Other', { parent: world.start.config })
       const rewritten = new RegExp(`^${world.branch} was rewritten: .* does not descend from`)
-      // each time anew, and not only while it is news
+      // refused on every run, not only on the first
       for (const _ of [1, 2]) {
         await upgrades(scene, vm, { outcome: 'diverged', phase: 'fetch', reason: rewritten })
       }
@@ -189,7 +190,7 @@ export const options: Case[] = [
   {
     name: 'from-a-directory',
     title:
-      'a host takes its flake from a directory of the remote: one at the top is none, and the host stays as it is',
+      'a host takes its flake from a directory that the remote lacks: the flake at the top is not used instead, and the host stays as it is',
     promise: 'refuse',
     own: true,
     run: async (scene) => {

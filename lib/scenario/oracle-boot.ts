@@ -63,7 +63,7 @@ function differences(facts: Facts): string[] {
     if (!there) wrong.push(`${entry.name} is of no generation`)
   }
   if (!all.has(current)) wrong.push('the profile points at no generation')
-  // a menu that is limited has the last ones, and the profile's own
+  // a limited menu has the newest generations, and the one that the profile points at
   const sorted = [...all.keys()].toSorted((a, b) => b - a)
   const shown = menuLimit === undefined ? [] : sorted.slice(0, menuLimit || sorted.length)
   for (const number of new Set([current, ...shown])) {
@@ -76,7 +76,10 @@ function differences(facts: Facts): string[] {
   return [...wrong, ...ownDefault(facts)]
 }
 
-/** What boots where the firmware has lost its variables, or golden is given up; of a pattern nobody knows. */
+/**
+ * The default of loader.conf must boot the profile: it counts once the firmware has lost its variables or golden is
+ * unpinned. A default that is a pattern is not judged.
+ */
 function ownDefault({ entries, loaderConf, generations, current }: Facts): string[] {
   const said = /^default\s+([^\s*@]+)$/m.exec(loaderConf)?.[1]
   const boots = said && initOf(entries[chosen(entries, said) ?? ''] ?? '')
@@ -94,7 +97,7 @@ function rejectedOnes(facts: Facts): string[] {
   ]
 }
 
-/** What runs, what is golden and what is on trial has tries left, where the boot loader counts them. */
+/** The running, the golden and the trial generation have tries left, where the boot loader counts them. */
 function counters(facts: Facts): string[] {
   const good = [facts.running, facts.golden?.toplevel, facts.trial?.toplevel]
   return installed(facts)
@@ -147,7 +150,7 @@ function leftOver(facts: Facts): string[] {
     ...(!facts.trial && /^reboot-on-error/m.test(loaderConf)
       ? ['loader.conf has reboot-on-error, and nothing is on trial']
       : []),
-    // golden would be tried again and again; before there is one, it is the image's
+    // golden would be tried again and again; before anything is golden, the script is the image's own
     ...(golden && !facts.trial && startupScript === 'reset -c'
       ? ['startup.nsh resets, and nothing is on trial']
       : []),
@@ -159,7 +162,7 @@ function journal({ journal: lines }: Facts, excused: string[]): string[] {
     const restart = /^(\S+): Scheduled restart job, restart counter is at (\d+)/.exec(line)
     if (!restart) return [line]
     const [, unit = '', count] = restart
-    // what a case brings to fail is named so; and a unit may be early once
+    // cases name the units that they make fail lab-…; any other unit may start too early once or twice
     return unit.startsWith('lab-') || mayFail(unit, excused) || Number(count) !== 3
       ? []
       : [`${unit} restarts again and again`]

@@ -3,8 +3,8 @@ import type { Facts, Repository } from './oracle-facts.ts'
 import { nothingWrong } from './oracle-boot.ts'
 
 /**
- * The clones as a whole: each change is there once and has the author that it had; in the flake's clone,
- * where an agent only ever rebases, also its message, its content and its place among the others.
+ * Each change is in its clone exactly once, with its original author. In the flake's clone, where the agent only
+ * rebases, its message, its content and its order are the original ones as well.
  */
 export const judgeClones = ({ repositories, foreign }: Facts, clones: string[]): OracleRow[] => [
   ...clones.map((name, index) => {
@@ -22,7 +22,7 @@ interface Version {
   parents: string[]
 }
 
-/** What became of the commits of a clone that it should not have. */
+/** Forbidden changes to the commits of a clone: duplicates, or another author, message, content or order. */
 export function changed({ commits, shown, patches }: Repository, rebasedOnly: boolean): string[] {
   const versions = new Map<string, Version[]>()
   for (const [id, { change, origin, parents }] of Object.entries(commits)) {
@@ -44,7 +44,7 @@ export function changed({ commits, shown, patches }: Repository, rebasedOnly: bo
     if (left.length > 1) wrong.push(`\`${name}\` is there ${left.length} times`)
     differ(
       'the author',
-      // jj's word for somebody who has not said who
+      // jj's placeholder for an author without a name
       all.map(({ author }) => author).filter((author) => !author.includes('JJ_EMPTY_STRING')),
     )
     if (!rebasedOnly || left.length === 0) continue
@@ -53,7 +53,7 @@ export function changed({ commits, shown, patches }: Repository, rebasedOnly: bo
       'the message',
       finished.map(({ message }) => message),
     )
-    // one in conflict is written down with both sides
+    // a commit in conflict is stored with both sides, so its patch is another one
     const texts = finished.flatMap(({ id, parents }) =>
       parents.length === 1 &&
       patches[id] !== undefined &&
@@ -69,7 +69,7 @@ export function changed({ commits, shown, patches }: Repository, rebasedOnly: bo
   ]
 }
 
-/** Two changes that say the same of themselves are one that was copied. */
+/** Two changes with the same author, time and message: one is a copy of the other. */
 function copied(commits: Repository['commits'], shown: string[]): string[] {
   const said = shown.flatMap((id) => {
     const { change, origin = '' } = commits[id] ?? {}
@@ -82,7 +82,7 @@ function copied(commits: Repository['commits'], shown: string[]): string[] {
   return again.map(({ title }) => `\`${title}\` was copied`)
 }
 
-/** Changes that stood on another one and do not stand on it any more. */
+/** Changes that no longer descend from the change that they were made on. */
 function disordered(
   commits: Repository['commits'],
   now: Set<string>,

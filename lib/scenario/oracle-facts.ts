@@ -5,19 +5,19 @@ import { defaultOf } from './boot-entries.ts'
 import { asRoot, asUser } from './oracle-questions.ts'
 import { readStatusLog, type Seen } from './status-log.ts'
 
-/** What a VM says of itself, over SSH as root and as its user, and through the guest agent. */
+/** The state of a VM, read over SSH as root and as its user, and through the guest agent. */
 export interface Facts {
   bootId: string
-  /** As the guest agent has it; undefined when it does not answer. */
+  /** As the guest agent reads it; undefined when it does not answer. */
   agentBootId: string | undefined
   running: string
   booted: string
   profile: string
   /** What golden's gcroot points at. */
   gcroot: string
-  /** Entry that boots whenever none is set for once, or a pattern for it: loader.conf's, or an EFI variable's. */
+  /** Entry that boots unless a one-shot entry is set, or a pattern for it: from loader.conf or an EFI variable. */
   defaultEntry: string
-  /** Entry that boots next, once. */
+  /** One-shot entry: boots next, once. */
   oneShot: string | undefined
   /** Text by file name, of every entry on the ESP. */
   entries: Record<string, string>
@@ -28,23 +28,23 @@ export interface Facts {
   goldenFiles: Record<string, string>
   /** What `nix-store --verify` complained of; empty when nothing. */
   store: string
-  /** Valid paths that came since the baseline, how many, and those whose contents are not theirs. */
+  /** Number of valid store paths added since the baseline, and those whose contents are not as registered. */
   newPaths: number
   spoiltPaths: string[]
   /** ActiveState by unit. */
   units: Record<string, string>
   failedUnits: string[]
-  /** The last upgrade that held. */
+  /** The last successful upgrade. */
   deployed: { commit: string; toplevel: string } | undefined
   /** Text of the upgrade's transaction file, where there is one. */
   transaction: string | undefined
-  /** Toplevel by number, of each generation of the profile that is deployed by. */
+  /** Toplevel by number, of each generation of the profile that the subject deploys to. */
   generations: Record<number, string>
-  /** Toplevels of their specialisations, which have entries of their own. */
+  /** Toplevels of their specialisations, which have boot entries of their own. */
   specialisations: string[]
   /** Toplevels of the generations of other profiles, which have entries too. */
   beside: string[]
-  /** `system`, or what stands in brackets in the entries of another profile. */
+  /** `system`, or the name that the entries of another profile show in brackets. */
   profileName: string
   /** The generation that the profile points at. */
   current: number
@@ -53,20 +53,20 @@ export interface Facts {
   loaderConf: string
   /** Every file of the ESP that an agent or an installer writes, by its path below /boot. */
   bootFiles: string[]
-  /** What the firmware's shell runs where nothing boots. */
+  /** Script that the firmware's shell runs when nothing boots. */
   startupScript: string
-  /** Locks of the agents that another than root could hold. */
+  /** Lock files of the agents that a user other than root could lock. */
   openLocks: string[]
   trial: TrialRecord | undefined
-  /** What this boot's journal has of ordering cycles, oopses and units that are started again and again. */
+  /** Lines of this boot's journal about ordering cycles, kernel oopses and unit restarts. */
   journal: string[]
-  /** What the watcher saw of the agents' status files. */
+  /** States of the agents' status files that the watcher saw. */
   seen: Seen[]
-  /** What these files have now. */
+  /** Current contents of these files. */
   states: string[]
-  /** What could not be read, each with how its command ended: of it nothing else here says anything. */
+  /** Facts that could not be read, each with the exit status of its command: no other field here covers them. */
   unread: string[]
-  /** Files of the primary user's that are not the user's own. */
+  /** Files in the home and the clones of the primary user that another user owns. */
   foreign: string[]
   repositories: Record<string, Repository>
 }
@@ -80,7 +80,7 @@ export interface TrialRecord {
   toplevel: string
   entry: string
   state: string
-  /** In which it was put on trial. */
+  /** Id of the boot in which it was put on trial. */
   boot: string
 }
 
@@ -88,15 +88,15 @@ export interface TrialRecord {
 export interface Repository {
   /** Every commit that jj ever made or fetched here, by its id. */
   commits: Record<string, CommitFacts>
-  /** Changes that are visible now. */
+  /** Ids of the changes that are visible now. */
   visible: string[]
-  /** The commits that these changes are now. */
+  /** Ids of their current commits. */
   shown: string[]
-  /** What a commit that no branch of the remote has adds and takes away, by its id. */
+  /** Lines that each commit adds and removes, by its id; only commits that are on no branch of the remote. */
   patches: Record<string, string>
-  /** Merges that say something of their own: what git makes of their parents by itself is another text. */
+  /** Merges with content of their own, which git's automatic merge of their parents does not have. */
   settling: string[]
-  /** Commits that a branch of the remote had at the last fetch. */
+  /** Heads of the remote's branches at the last fetch. */
   heads: string[]
 }
 
@@ -105,19 +105,19 @@ export interface CommitFacts {
   change: string | undefined
   tree: string
   parents: string[]
-  /** Author, time of writing and message: what a copy of a commit has in common with it. */
+  /** Author, author time and message, which a copy of a commit shares with it. */
   origin: string
 }
 
-/** The clones of the primary user, by where they are: below the home, or absolute. */
+/** Paths of the primary user's clones, relative to the home or absolute. */
 export const clonesOf = ({ flake, dotfiles }: LabSettings['paths']): string[] =>
   [flake, dotfiles].map(fromHome)
 
-/** Seconds that a VM has to answer all of it. */
+/** Seconds that a VM has to answer all questions. */
 export const factsWithin = ({ patience }: Machine): number => 120 + 60 * patience
 
 /**
- * Asks a VM for all that the oracle judges.
+ * Asks a VM for all facts that the oracle judges.
  * @throws Failure when it does not answer on SSH
  */
 export async function askFacts(vm: Machine, units: string[], clones: string[]): Promise<Facts> {
@@ -182,7 +182,7 @@ export function readFacts(root: string, user: string, agent: string | undefined)
     ),
     failedUnits: lines('failedUnits').map((line) => line.split(' ')[0]!),
     deployed: deployed ? { commit: deployed, toplevel: ofIt } : undefined,
-    // one that is there and holds nothing is a line without a word
+    // a file that exists and is empty prints an empty line
     transaction: said['transaction'] ? said['transaction'].trim() || 'an empty file' : undefined,
     generations: readGenerations(lines('generations')),
     specialisations: lines('specialisations'),
@@ -200,7 +200,7 @@ export function readFacts(root: string, user: string, agent: string | undefined)
     states: lines('states'),
     unread: [
       ...named('unread ').map(([name, text]) => `${name}: ${text.trim()}`),
-      // what the agents would still take for a record
+      // files that the agents would still read as records
       ...['golden', 'trial'].flatMap((name) =>
         said[name] && readRecord(said[name]) === undefined ? [`${name}: it holds no JSON`] : [],
       ),
@@ -211,7 +211,7 @@ export function readFacts(root: string, user: string, agent: string | undefined)
         name,
         {
           commits: readCommits(text),
-          // whatever else jj says is no change
+          // lines of any other form are messages of jj, not changes
           ...{ visible: at(name).map(([change]) => change!), shown: at(name).map(([, id]) => id!) },
           patches: readPatches(said[`patches ${name}`] ?? ''),
           settling: readSettling(said[`settling ${name}`] ?? ''),
@@ -240,7 +240,7 @@ const pairs = (lines: string[], between: string): Record<string, string> =>
     }),
   )
 
-/** Half a file, as after a power cut, is none. */
+/** Undefined for a file that was cut short, as by a power cut. */
 function readRecord(text = ''): unknown {
   try {
     return JSON.parse(text)
@@ -249,7 +249,7 @@ function readRecord(text = ''): unknown {
   }
 }
 
-/** Names and then targets, of as many links. */
+/** @param lines the names of all links, then their targets */
 const readGenerations = (lines: string[]): Facts['generations'] =>
   Object.fromEntries(
     lines
@@ -260,7 +260,7 @@ const readGenerations = (lines: string[]): Facts['generations'] =>
       ]),
   )
 
-/** The lines that each commit adds and takes away, with the files that they are of, wherever they stand. */
+/** The lines that each commit adds and removes and the names of their files, without line numbers. */
 function readPatches(text: string): Repository['patches'] {
   const parts = text.split('\u001d').slice(1)
   return Object.fromEntries(
@@ -272,7 +272,7 @@ function readPatches(text: string): Repository['patches'] {
   )
 }
 
-/** Merges with the names of files that are not as git merges them; those in which jj has left a conflict settle none. */
+/** Merges in which files differ from git's automatic merge, but not those in which jj has stored a conflict. */
 function readSettling(text: string): string[] {
   const parts = text.split('\u001d').slice(1)
   return parts.flatMap((part) => {
@@ -281,7 +281,7 @@ function readSettling(text: string): string[] {
   })
 }
 
-/** The raw commits of `git cat-file --batch`; jj keeps its change id in a header of its own. */
+/** Reads the raw commits of `git cat-file --batch`; jj stores its change id in an extra header. */
 function readCommits(text: string): Repository['commits'] {
   const parts = text.split('\u001d').slice(1)
   return Object.fromEntries(

@@ -5,7 +5,7 @@ import { statesNow, statusLog, watcherUnit } from './status-log.ts'
 const efi = '/sys/firmware/efi/efivars'
 const loader = '4a67b082-0a4c-41cf-b6c7-440b29bb8c4f'
 
-/** Shell that asks for one fact. One whose command fails is told as unread, and not taken for nothing. */
+/** Shell functions that print one fact. A fact whose command fails is reported as unread, not as empty. */
 const asking = `set -o pipefail
 s() { printf '\\036%s\\n' "$1"; }
 ask() { # ask <section> <command..>
@@ -13,8 +13,8 @@ ask() { # ask <section> <command..>
 }`
 
 /**
- * One script over one command: an emulated guest pays a tenth of a second for each program that is
- * started, so what bash can do itself it does.
+ * All questions as one script. An emulated guest takes a tenth of a second to start a program, so the script uses
+ * bash's builtins where it can.
  */
 export const asRoot = (
   units: string[],
@@ -26,14 +26,14 @@ ${programPath} LC_ALL=C
 ${asking}
 whole() { local text; text=$(<"$1") && echo "$text"; }
 show() { [ ! -e "$1" ] || whole "$1"; }
-# what a boot has begun is part of it
+# wait until the boot has finished
 timeout 120 systemctl is-system-running --wait >/dev/null 2>&1
 ask bootId whole /proc/sys/kernel/random/boot_id
 states() { ${statesNow}; }
 ask states states
 ${profileOf(subject)}
 ask links readlink -f /run/current-system /run/booted-system "$profile" /nix/var/nix/gcroots/golden-generation
-variable() { # where they are not mounted, none is missed
+variable() { # fails where the EFI variables are not mounted; one that is not set prints nothing
   compgen -G '${efi}/*' >/dev/null || return
   [ ! -e "${efi}/LoaderEntry$1-${loader}" ] || tr -d '\\000-\\007' <"${efi}/LoaderEntry$1-${loader}"
 }
@@ -79,23 +79,23 @@ open_locks() {
   grep -E '/(golden-generation|nix-local-upgrade|reachability)[.]lock$' <<<"$locks" || [ $? = 1 ]
 }
 ask openLocks open_locks
-foreign() ( # what goes while it is looked at is no file any more; whatever else find says stands beside what it found
+foreign() ( # a file that vanishes during the search does not count; any other error of find is listed with the files
   cd ~${user} || exit
   { find "$PWD" ${clones.filter((path) => path.startsWith('/')).join(' ')} ! -user ${user} 2>&1 || [ $? = 1 ]; } |
     awk '!/: No such file or directory$/ && found++ < 5'
 )
 ask foreign foreign
-# whoever counts boots asks for this target; where nobody does, it must be there to be had
+# boot counting depends on this target; where nothing has started it, starting it must work
 { systemctl --quiet is-active golden-boot-validation.service || ! systemctl cat golden-boot-validation.service >/dev/null 2>&1; } &&
   timeout 60 systemctl start boot-complete.target
-# an empty journal is no clean one
+# an empty journal does not count as a clean one
 journal() {
   journalctl --boot --quiet --no-pager --output=cat _PID=1 + _TRANSPORT=kernel | awk '/${telling}/; END { exit NR == 0 }'
 }
 ask journal journal
 ask units systemctl show -p Id -p ActiveState ${units.join(' ')}
 ask failedUnits systemctl --failed --plain --no-legend --no-pager
-# by now it has written down what was there at the beginning
+# by now the watcher has logged the states that it found when it started
 watched() { systemctl --quiet is-active ${watcherUnit} && whole ${statusLog}; }
 ask status watched
 s store; nix-store --verify 2>&1 || echo "exit $?"
@@ -120,8 +120,8 @@ s end
 `
 
 /**
- * What the journal says of a boot that is not in order. A soft lockup is not among it: a guest whose snapshot
- * was put back finds its CPU `stuck` for as long as the snapshot lay there.
+ * Journal messages of a boot that is not in order. Soft lockups are left out: a guest that is restored from a snapshot
+ * reports its CPU as `stuck` for the age of the snapshot.
  */
 const telling = [
   'ordering cycle',
@@ -132,14 +132,14 @@ const telling = [
   'BUG: unable to handle',
 ].join('|')
 
-/** What a baseline's store held; written before its snapshot, so that each case finds it. */
+/** List of the baseline's store paths, written before its snapshot so that every case has it. */
 export const baselinePaths = '/var/lib/lab-baseline-paths'
 
-/** What is asked as the primary user, of each clone. */
+/** Questions that are asked as the primary user, about each clone. */
 export const asUser = (clones: string[]): string => `
 export LC_ALL=C
 ${asking}
-# byte counts are of no use to a reader of text
+# without sizes, which are in bytes and of no use once the text is decoded
 raw() { git rev-list --all | git cat-file --batch=$'\\035%(objectname)'; }
 for repository in ${clones.join(' ')}; do
   cd && cd "$repository" || continue

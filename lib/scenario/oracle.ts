@@ -6,7 +6,7 @@ import { judgeClones } from './oracle-clones.ts'
 import type { Facts, Repository } from './oracle-facts.ts'
 import { hasHeld, judgeStatus } from './status-log.ts'
 
-/** What a VM must be, as far as it depends on the case and its host. */
+/** What must be true of a VM, as far as it depends on the case and its host. */
 export interface Expected {
   /** Its `networking.hostName`; empty where that is not set. */
   host: string
@@ -19,17 +19,17 @@ export interface Expected {
   /** Units that must be active, and those that the guest cannot have, with the reason. */
   services: string[]
   unavailable: Record<string, string>
-  /** Units that may be failed, as an upgrade that was refused; see `mayFail` of lab-settings. */
+  /** Units that may have failed, such as a refused upgrade; see `mayFail` of lab-settings. */
   mayFail: string[]
-  /** The clones that no commit may be lost in; the first is the flake's. */
+  /** Clones that must not lose a commit; the first is the flake's. */
   clones: string[]
-  /** Why there is no golden generation to ask for, and no words of the upgrade's own. Default: there are. */
+  /** Why the VM has no golden generation, or the upgrade no status of its own (`words`). Default: both exist. */
   lacks?: { golden?: string; words?: string }
-  /** Commits that a deployed one may be, those that were deployed before left out as too old. */
+  /** Whether a commit may be the deployed one; one older than what was deployed before may not. */
   deployable: (commit: string) => boolean
 }
 
-/** Judges a VM after any case. Every row is there for every VM; one that cannot be judged has failed. */
+/** Judges a VM after any case. Every VM gets every row; one that cannot be judged has failed. */
 export function judgeFacts(facts: Facts, expected: Expected): OracleRow[] {
   const { running, golden } = facts
   const { lacks = {} } = expected
@@ -95,7 +95,7 @@ export function judgeFacts(facts: Facts, expected: Expected): OracleRow[] {
   ]
 }
 
-/** Rows of which there is nothing to judge, where there is a reason for it. */
+/** The rows; all n/a where there is a reason that they cannot be judged. */
 const unless = (reason: string | undefined, rows: OracleRow[]): OracleRow[] =>
   reason === undefined ? rows : rows.map((one) => ({ ...one, state: 'n/a', found: reason }))
 
@@ -110,11 +110,11 @@ function row(
   return { name, state: held ? 'ok' : 'failed', expected: shown(expected), found: shown(found) }
 }
 
-/** Whichever it is: `readlink -f` names a link that is not there by its own path. */
+/** Any generation holds. A missing link does not, as `readlink -f` prints its own path for it. */
 const generation = (name: string, found: string): OracleRow =>
   row(name, 'a generation', /^\/nix\/store\/\S+$/.test(found) ? 'a generation' : found)
 
-/** The toplevel that an entry boots; the text says what is wrong with one that boots none. */
+/** The toplevel that an entry boots, or a text that says why it boots none. */
 function target({ entries }: Facts, id: string): string {
   const text = entries[chosen(entries, id) ?? '']
   if (text === undefined) return `\`${id}\`, which is no entry of the ESP`
@@ -135,7 +135,7 @@ const statusRow = ({ seen, states, unread }: Facts, { host }: Expected): OracleR
     watched: !unread.some((one) => one.startsWith('status: ')),
   })
 
-/** The commit that was deployed last is not older than what was before. */
+/** The commit that was deployed last must not be older than the one before it. */
 function deployedRow({ deployed, seen }: Facts, { deployable }: Expected): OracleRow {
   const name = 'deployed commit'
   const want = 'not older than before'
@@ -155,8 +155,8 @@ function deployedRow({ deployed, seen }: Facts, { deployable }: Expected): Oracl
 }
 
 /**
- * Commits whose change is neither visible nor the remote's, and of which there is no copy either. An
- * empty change holds nothing that could be lost, nor does a merge of two that are kept, unless it settles a conflict.
+ * Commits that are lost: their change is neither visible nor on the remote, and there is no copy of them. An empty
+ * change holds nothing that could be lost, nor does a merge of kept commits, unless it settles a conflict.
  */
 export function lostChanges({ commits, visible, settling, heads }: Repository): string[] {
   const ofRemote = new Set<string>()
@@ -172,10 +172,10 @@ export function lostChanges({ commits, visible, settling, heads }: Repository): 
   const changes = new Set(kept.map(([, { change }]) => change))
   const origins = new Set(kept.map(([, { origin }]) => origin))
   return all.flatMap(([id, { change, origin, tree, parents }]) => {
-    // the first commit of all stands on nothing
+    // the root commit has no parent
     const before = parents.length === 0 ? emptyTree : commits[parents[0]!]?.tree
     const empty = parents.length > 1 ? !settling.includes(id) : before === tree
-    // a commit that git made is the remote's, and judged there
+    // a commit that git made comes from the remote, and is judged there
     const safe = change === undefined || changes.has(change) || origins.has(origin)
     return safe || empty ? [] : [id]
   })
@@ -188,7 +188,7 @@ function lostRow(name: string, repository: Repository | undefined): OracleRow {
   if (!repository || repository.visible.length === 0) {
     return { name, state: 'failed', expected, found: 'no repository' }
   }
-  // of what git could not give there would be nothing to miss
+  // a commit that git could not print would not be missed below
   const { commits, shown } = repository
   const unread = shown.filter((id) => !(id in commits) && !/^0+$/.test(id))
   if (unread.length > 0) {
@@ -204,9 +204,9 @@ function lostRow(name: string, repository: Repository | undefined): OracleRow {
 export interface Fault {
   name: string
   host?: string
-  /** Says what was measured while it was on, and whether that shows it. */
+  /** Records what was measured while the fault was on, and whether that proves it. */
   bit: (held: boolean, measured: string) => void
-  /** Says what was measured after it, and whether that shows that it is gone. */
+  /** Records what was measured after the fault, and whether that proves that it is gone. */
   healed: (held: boolean, measured: string) => void
 }
 
@@ -217,7 +217,7 @@ export interface FaultState {
   healed?: { held: boolean; measured: string }
 }
 
-/** Every fault must have bitten and be gone, by what was measured. */
+/** Measurements must prove that every fault has taken effect and is gone. */
 export function judgeFaults(faults: FaultState[]): OracleRow[] {
   return faults.flatMap(({ name, host, ...fault }) =>
     (['bit', 'healed'] as const).map((step): OracleRow => {
@@ -232,7 +232,7 @@ export function judgeFaults(faults: FaultState[]): OracleRow[] {
   )
 }
 
-/** The remote still has every commit that was pushed to it, but those that a case took back. */
+/** The remote still has every commit that was pushed to it, except those that a case removed. */
 export function judgeRemote(name: string, made: string[], reachable: string[]): OracleRow {
   const has = new Set(reachable)
   const lost = made.filter((commit) => !has.has(commit))

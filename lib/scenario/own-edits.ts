@@ -15,47 +15,46 @@ import type { EditCase, Scene } from './family.ts'
 import { git } from './remote.ts'
 import { told } from './told.ts'
 
-/** What a user of one host does to files while nobody expects it. */
+/** Unusual ways in which the user of one host changes dotfiles. */
 export const ownEdits: EditCase[] = [
   {
     name: 'removed-in-source',
     title:
-      'a file is edited at home and removed in the source: the edit stays, and holds no other back',
+      'a file is edited at home and removed in the source: the edit stays, and other edits are still synced',
     limit: 300,
     run: removedInSource,
   },
   {
     name: 'edited-meanwhile',
-    title:
-      'a file is edited at home right before a sync writes it: the same run brings both edits together',
+    title: 'a file is edited at home just before a sync writes it: the same run merges both edits',
     limit: 300,
     run: editedMeanwhile,
   },
   {
     name: 'put-aside',
     title:
-      'the source comes to change a file of this host alone: its text is put aside, and put back on demand',
+      'the source starts to modify a file that only this host has: its text is put aside, and can be put back',
     limit: 300,
     run: putAside,
   },
   {
     name: 'other-kinds',
     title:
-      'a user has directories, files and a link where the source comes to have something else: what is theirs stays, and all else is applied',
+      'the source puts other kinds of files where a user has files, directories and links: the user’s stay and are named, and all else is applied',
     limit: 300,
     run: otherKinds,
   },
   {
     name: 'own-ways',
     title:
-      'a user has a name of their own, a big file, a change that is described and a template that they edited: each is taken for what it is',
+      'a user has set a name in jj, adds a large file, describes a change and edits a template: all is pushed under that name except the template, which stays',
     limit: 300,
     run: ownWays,
   },
   {
     name: 'unfinished',
     title:
-      'markers of a conflict in a file, a merge that git waits for and a branch of one’s own are no edits: all are left to the user',
+      'conflict markers in a file, an unfinished git merge or rebase and a branch of the user’s: none is pushed, and all are left to the user',
     limit: 300,
     run: unfinished,
   },
@@ -77,7 +76,7 @@ async function removedInSource(scene: Scene): Promise<void> {
 async function editedMeanwhile(scene: Scene): Promise<void> {
   const { vm, world, check } = scene
   const line = async (number: number): Promise<string> => lineOf(await readHome(vm, shared), number)
-  // chezmoi runs it when the edits were taken in, and before it writes a file; what it starts goes on after it
+  // chezmoi runs it after the sync has captured the edits and before it writes a file; its child process outlives it
   const script = `#!/bin/sh\n${setLine('.labrc', 15, 'edited meanwhile')}
 setsid sleep 600 </dev/null >/dev/null 2>&1 &\n`
   await vm.user('jj config unset --user user.name; jj config unset --user user.email')
@@ -92,7 +91,7 @@ setsid sleep 600 </dev/null >/dev/null 2>&1 &\n`
   const trunk = await world.dotfiles.read('dot_labrc')
   check('the trunk has the edit', 'edited meanwhile', lineOf(trunk, 15))
   check('and what came from afar', 'line three', lineOf(trunk, 3))
-  // jj pushes nothing that is by nobody
+  // jj pushes no commit without an author
   const by = ['--git-dir', world.dotfiles.dir, 'log', '-1', '--format=%an <%ae>', world.branch]
   const { user } = vm.vm
   check(
@@ -142,7 +141,7 @@ async function otherKinds(scene: Scene): Promise<void> {
   const { vm, world, check } = scene
   const first = ['dot_labgiven/x', 'labshared/x', 'exact_labexact/x', 'lablinks/x', 'labgone']
   const all = <T>(text: T) => Object.fromEntries(first.map((path) => [path, text]))
-  // of a template what a sync has written is no text of this host
+  // what a sync has written from a template is no edit of this host
   const tool = (text: string) => ({
     'private_readonly_executable_dot_labtool.tmpl': `${text} {{ .chezmoi.username }}\n`,
   })
@@ -155,7 +154,7 @@ async function otherKinds(scene: Scene): Promise<void> {
 
   const links = { symlink_dot_labgiven: '.labrc\n', symlink_labshared: '.labrc\n' }
   const directories = { 'labfile/x': 'x\n', 'lablink/x': 'x\n', 'exact_labexact/y': 'y\n' }
-  // which git would fetch beside it, and jj does not
+  // a pointer of Git LFS: git would fetch its file, jj does not
   const pointer = `version https://git-lfs.github.com/spec/v1\noid sha256:${'0'.repeat(64)}\nsize 9\n`
   const unfetched = { '.gitattributes': 'dot_labbig filter=lfs\n', dot_labbig: pointer }
   const removed = { '.chezmoiremove': 'labgone\nlablinks\nlabswept\n' }
@@ -186,7 +185,7 @@ async function ownWays(scene: Scene): Promise<void> {
   const inTrunk = async (...command: string[]): Promise<string> =>
     (await git(['--git-dir', world.dotfiles.dir, ...command], { allow: [128] })).trim()
   const newest = () => inTrunk('log', '-1', '--format=%an <%ae> %s', world.branch)
-  // chezmoi prints more than it is asked for, asks before it writes, and commits what it adds
+  // settings by which chezmoi prints more, asks before it writes, and commits what it adds
   const settings =
     'color = true\\nverbose = true\\ninteractive = true\\n[git]\\nautoCommit = true\\n'
   const hook = '[hooks.read-source-state.pre]\\ncommand = "echo"\\nargs = ["a hook"]\\n'
@@ -202,7 +201,7 @@ async function ownWays(scene: Scene): Promise<void> {
   check('the remote is the one of the configuration', 'git://git.lab/dotfiles.git', url)
   const size = await inTrunk('cat-file', '-s', `${world.branch}:dot_labbig`)
   check('so is a big file', '3000000', size)
-  // a bookmark of its user's, moved since it was pushed
+  // a bookmark of the user's, moved since it was pushed
   const mark = 'lab-own'
   await inTrunk('branch', mark, `${world.branch}~1`)
   const marked = await inTrunk('rev-parse', mark)
@@ -210,7 +209,7 @@ async function ownWays(scene: Scene): Promise<void> {
     `cd ${fromHome(world.paths.dotfiles)} && jj git fetch && jj bookmark track ${mark}@origin && jj bookmark set ${mark} -r @- --allow-backwards`,
   )
 
-  // a commit is by whoever began it, which the agent does as it ends the one before
+  // jj sets the author when a commit is begun, which the agent does as it finishes the one before
   await vm.user(setLine(shared, 3, 'by its own name'))
   await syncs(scene, vm, 'synced')
   await vm.user(`echo edited >>.labtmpl; ${setLine(shared, 15, 'by its own name')}`)
@@ -270,7 +269,7 @@ async function unfinished(scene: Scene): Promise<void> {
   scene.must('git waits for its user', /^u UU/m, before)
   await syncs(scene, vm, 'conflict: git is in the middle')
   check('the merge is as it was', before, await inSource(state))
-  // of a rebase, a directory says so
+  // git marks an unfinished rebase by a directory
   const stopped = 'git status --porcelain=v2 --branch; cat dot_labrc .git/rebase-merge/onto'
   const amid = await inSource(
     `git merge --abort; ${as} rebase side >/dev/null 2>&1 || { ${stopped}; }`,
@@ -295,7 +294,7 @@ async function unfinished(scene: Scene): Promise<void> {
   await inSource('rm ../labpatch; git checkout -q --detach HEAD~1; git branch -qD side')
   await syncs(scene, vm, 'up-to-date')
 
-  // a branch of its user's own that the remote has as well
+  // a branch of the user's that the remote has as well
   const at = (await world.dotfiles.head()) ?? 'no trunk'
   await inSource(`git checkout -q -b lab-own; git push -q -u origin lab-own
     echo own >>dot_labrc; ${as} commit -qam Own`)

@@ -13,26 +13,26 @@ import { unreachedUpgrade } from './upgrade.ts'
 import type { Upgraded } from './upgrade-unit.ts'
 import type { World } from './world.ts'
 
-/** A promise of the user's own, as `[[promise]]` of `lab.toml` says it. */
+/** A promise of the user's own, from a `[[promise]]` in `lab.toml`. */
 export interface OwnPromise {
   name: string
   title: string
   about: Promised
-  /** A shell command in a clone of the flake, or a patch beside `lab.toml`: what is committed. */
+  /** Makes the change to commit: a shell command, run in a clone of the flake, or a patch beside `lab.toml`. */
   shell?: string
   patch?: string
-  /** On uplink while it upgrades; healed then, and upgraded again. */
+  /** Fault on uplink during an upgrade; it is then healed, and the host upgrades again. */
   fault?: Weather
   reboot: boolean
-  /** Commands in the guest, as root, that must succeed, or must not. */
+  /** Commands that must succeed (`holds`) or fail (`fails`), run in the guest as root. */
   holds: string[]
   fails: string[]
-  /** Seconds on KVM that they have for it. */
+  /** Seconds on KVM that each of them has for it. */
   within: number
   ends: Ends
 }
 
-/** Commits what a promise of the user's own says, upgrades, and asks the guest for what must be so. */
+/** Runs a promise of the user's own: commits its change, upgrades, and checks its commands in the guest. */
 export async function keepsPromise(scene: Scene, one: OwnPromise, flake: string): Promise<void> {
   const { vm, world } = scene
   const commits = one.shell !== undefined || one.patch !== undefined
@@ -57,8 +57,8 @@ export async function keepsPromise(scene: Scene, one: OwnPromise, flake: string)
 type Ended = Pick<Upgraded, 'status' | 'result'>
 
 /**
- * How an upgrade ends whose commit is not what runs in the end, by the promise that is kept so. One that ended
- * otherwise, as for want of a remote, leaves the same running, and has kept none.
+ * Outcomes that keep each promise when the upgrade's commit does not run in the end. With any other outcome, such as
+ * `offline`, the same system runs, but the promise was not kept.
  */
 const endings: Partial<Record<Promised, RegExp>> = {
   deploy: /^((build|switch|validation)-failed|conflict|diverged)$/,
@@ -71,12 +71,12 @@ const endings: Partial<Record<Promised, RegExp>> = {
   space: /^no-space$/,
 }
 
-/** That one of the upgrades has ended as the promise has it, which the others, as after a fault, need not. */
+/** Checks that one of the upgrades ended as the promise requires; others, such as one amid a fault, need not. */
 function judgeEnds({ vm, check }: Scene, { about }: OwnPromise, ended: Ended[]): void {
   const wanted = endings[about]
   if (!wanted) return
   const words = vm.subject.status !== undefined
-  // whoever has no words says so by the result of its unit
+  // a subject without a status shows it by the result of its unit
   const silent = about === 'fallback' ? /^success$/ : /^(?!success$)./
   const expected = words ? wanted : silent
   const found = ended.map(({ status, result }) => (words ? status?.outcome : result) ?? undefined)
@@ -96,12 +96,12 @@ async function upgraded(scene: Scene, vm: Machine): Promise<Ended> {
   return ended
 }
 
-/** What bash calls in place of a program that is not there. It is told wherever the command's own words go. */
+/** Bash calls this for a missing program. It writes to fd 3, which a redirection in the command leaves alone. */
 const notFound = 'command_not_found_handle() { echo "the shell finds no $1" >&3; return 127; }'
 
 /**
- * Shell that ends with 0 as soon as a command succeeds, or fails, and prints its last lines. One of which the
- * shell cannot run a part, as after a slip, has not failed.
+ * Shell that exits with 0 as soon as a command succeeds (or fails), and prints its last lines. A command that the
+ * shell cannot run in full, such as a misspelt one, does not count as failed.
  */
 export function untilSo(command: string, limit: number, holds: boolean): string {
   const loop = holds
@@ -110,12 +110,12 @@ export function untilSo(command: string, limit: number, holds: boolean): string 
 while said=$(exec 3>&1 2>&1\n${command}\n); code=$?; do
   case "$code $said" in *"the shell finds no "*) echo "$said"; exit 1 ;; "0 "*) sleep 1 ;; 12[67]" "*) echo "\${said:-the shell cannot run it}"; exit 1 ;; *) exit 0 ;; esac
 done`
-  // of a program that is not there, other shells say nothing that could not be redirected
+  // only bash calls a function for a missing program; the message of other shells can be redirected away
   const shell = holds ? 'sh' : 'bash --posix'
   return `said=$(timeout ${limit} ${shell} -c ${quote(loop)} 2>&1); code=$?; printf '%s' "$said" | tail -n 3; exit $code`
 }
 
-/** Asks through the guest agent, which needs no network and no login. */
+/** Runs a command through the guest agent, which needs no network and no login. */
 async function asked(
   scene: Scene,
   vm: Machine,
@@ -138,8 +138,8 @@ async function asked(
 }
 
 /**
- * What a command or a patch changes of the flake, in a clone of what the hosts upgrade from.
- * @throws Failure when it fails, or changes nothing, or makes something that is no text
+ * The changes that a command or a patch makes to the flake, in a clone of the repository that the hosts upgrade from.
+ * @throws Failure when it fails, or changes nothing, or makes a file that is not text
  */
 export async function changesOf(
   world: Pick<World, 'config' | 'branch'>,
@@ -181,6 +181,6 @@ function textOf(file: string, path: string): string {
   try {
     return new TextDecoder('utf8', { fatal: true }).decode(readFileSync(file))
   } catch (cause) {
-    throw new Failure(`Cannot commit \`${path}\`: it is no text`, { cause })
+    throw new Failure(`Cannot commit \`${path}\`: it is not text`, { cause })
   }
 }

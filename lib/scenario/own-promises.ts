@@ -14,9 +14,9 @@ import { keepsPromise, type OwnPromise } from './own-promise.ts'
 const ends = ['start', 'main', 'golden', 'any']
 const numbers = ['ms', 'percent', 'kbit', 'down', 'up']
 
-/** What each setting may be, in words, and the test of it. */
+/** The allowed values of each setting, in words, and the test for them. */
 const forms: Record<string, [what: string, is: (value: unknown) => boolean]> = {
-  // files are called after it
+  // files are named after it
   name: [
     'a name of 1 to 63 of a-z, 0-9 and -',
     (value) => isText(value) && /^[a-z][a-z0-9-]{0,62}$/.test(value),
@@ -56,7 +56,7 @@ function isCommands(value: unknown): boolean {
   return Array.isArray(value) ? value.length > 0 && value.every(isText) : isText(value)
 }
 
-export const describe = 'Break what lab.toml says of your own, and see your promises hold'
+export const describe = 'Run the promises of your own lab.toml, and check that they hold'
 
 /**
  * The family of `lab.toml`'s own promises; without cases where it has none.
@@ -143,7 +143,7 @@ function readOne(table: Record<string, unknown>, where: (key?: string) => string
       'Give it holds, fails or ends',
     )
   }
-  // what runs at the baseline would run in the end
+  // without a change the baseline's system would run in the end, too
   if (!asks && !shell && !patch && !one.fault && !one.reboot) {
     throw usage(
       `Cannot read ${where('ends')}: \`${name}\` would change nothing, so it cannot end otherwise`,
@@ -161,7 +161,7 @@ function faultOf(
   const extra = [...numbers, 'direction'].find((key) => table[key] !== undefined)
   if (fault === undefined) {
     if (extra === undefined) return undefined
-    throw usage(`Cannot read ${where(extra)}: \`${extra}\` is of a fault, and there is none`)
+    throw usage(`Cannot read ${where(extra)}: \`${extra}\` needs a fault, and there is none`)
   }
   try {
     const words = { ...table, link: 'uplink', host: 'any' } as Parameters<typeof readRequest>[1]
@@ -169,7 +169,7 @@ function faultOf(
     return weather
   } catch (thrown) {
     if (!(thrown instanceof Failure)) throw thrown
-    // what are flags there are settings here
+    // its messages name flags, which are settings here
     const [said, hint] = [thrown.message, thrown.detail.hint].map((text) =>
       text?.replaceAll(/--(?=(?:ms|percent|kbit|down|up)\b)/g, ''),
     )

@@ -16,12 +16,12 @@ import {
   upgrades,
 } from './upgrade.ts'
 
-/** What becomes of a clone or of a trunk by somebody's hand, and what brings it to rights. */
+/** Clones and trunks that a person or a crash has left in disorder, and what puts them right. */
 export const ownRepository: Case[] = [
   {
     name: 'own-repository',
     title:
-      'the clone is away, of root, locked, damaged or shallow: each is refused with what mends it, nothing is lost, and the upgrade goes on once it is mended',
+      'the clone is missing, owned by root, locked, damaged or shallow: the upgrade says how to fix each and loses nothing, and once it is fixed it deploys',
     promise: 'local',
     own: true,
     limit: 500,
@@ -30,7 +30,7 @@ export const ownRepository: Case[] = [
   {
     name: 'half-moved',
     title:
-      'jj was killed as it moved the working copy to another commit: the upgrade finishes that, and what the user wrote since is not lost',
+      'jj was killed while it moved the working copy to another commit: the upgrade finishes the move, and keeps what the user has written since',
     promise: 'local',
     own: true,
     limit: 300,
@@ -39,7 +39,7 @@ export const ownRepository: Case[] = [
   {
     name: 'head-left',
     title:
-      'jj was killed when it had moved git’s HEAD and not yet said so: HEAD goes back, and no commit is lost or doubled',
+      'jj was killed after it had moved git’s HEAD and before it recorded that: HEAD is put back, and no commit is lost or duplicated',
     promise: 'local',
     own: true,
     limit: 300,
@@ -48,7 +48,7 @@ export const ownRepository: Case[] = [
   {
     name: 'edited-before-rebase',
     title:
-      'a user edits a file the moment before the upgrade moves their commit, and what is deployed does not build: their commit goes back, and the edit stays',
+      'a user edits a file just before the upgrade rebases their commit, and the build fails: the commit goes back to where it was, and the edit stays',
     promise: 'local',
     own: true,
     run: editedBeforeRebase,
@@ -56,7 +56,7 @@ export const ownRepository: Case[] = [
   {
     name: 'pushed-conflict',
     title:
-      'somebody pushes a file with conflict markers: it is refused until it is accepted by name, an example in a document is none, and a file of Git LFS is named',
+      'a commit brings a file with conflict markers: it is refused until it is accepted by name; an example in a document is allowed, and a file in Git LFS is named',
     promise: 'refuse',
     own: true,
     limit: 400,
@@ -65,7 +65,7 @@ export const ownRepository: Case[] = [
   {
     name: 'in-the-way',
     title:
-      'a bad commit brings a file where the user has one that git ignores: theirs stays, and is named, until it is moved away',
+      'a commit brings a file where the user has one that git ignores: the upgrade names it and leaves it alone until it is moved away',
     promise: 'local',
     own: true,
     limit: 300,
@@ -113,7 +113,7 @@ async function mended(scene: Scene): Promise<void> {
   await doAsTold(scene, vm, await refused(/ is a shallow clone, which Nix does not read/))
 
   check('its own commit is as it was', mine, await inClone('jj log --no-graph -r @- -T commit_id'))
-  // as a user has it who is asked for a message, and another program that was killed
+  // one lock is held by a git that waits for a commit message, the other is left of a killed program
   const lock = `.git/refs/remotes/origin/${world.branch}.lock`
   await inClone(`touch ${lock} && rm -f .git/index.lock
     GIT_EDITOR='sh -c "sleep 1000"' setsid git -c user.name=o -c user.email=o@o commit --all --allow-empty >/dev/null 2>&1 &
@@ -122,7 +122,7 @@ async function mended(scene: Scene): Promise<void> {
   check('no lock is taken away from a program', lock, await inClone(`ls ${lock}`))
   await vm.root("pkill -KILL -x git; pkill -KILL -f 'sleep 1000'", { allow: 'any' })
 
-  // as a power cut leaves what was just written
+  // an empty file, as a power cut leaves one that was just written
   await inClone('mkdir -p .git/refs/nix-local-upgrade && : >.git/refs/nix-local-upgrade/trunk')
   await deploysForGood(scene, vm)
   check('the remote’s change runs', 'two', await seen(vm))
@@ -134,12 +134,12 @@ async function halfMoved(scene: Scene): Promise<void> {
   const { vm, world, check } = scene
   const inClone = cloneOf(scene, vm)
   const text = Array.from({ length: 50 }, (_, line) => `line ${line}`).join('\\n')
-  // two commits of this host: the working copy is on the one, and to go to the other
+  // two local commits: the working copy is on Mine, and is about to move to Other
   await inClone(`jj new ${world.branch}@origin && printf '${text}\\n' >other.txt && mkdir -p deep/er && echo o >deep/er/other
     echo '{ environment.etc."lab-local".text = "mine"; }' >${ownFiles}/all.nix && jj commit -m Other
     jj new ${world.branch}@origin && printf '#!/bin/sh\\n${text}\\n' >tool && chmod +x tool && ln -s tool link
     mkdir gone && echo one >gone/file && jj commit -m Mine`)
-  // it has written down that it went, and come half the way
+  // jj has recorded the move, and written only half of the files
   await inClone(`jj --ignore-working-copy new 'description(exact:"Other\\n")'
     rm -r link gone; truncate -s 20 tool; chmod -x tool
     printf 'line 0\\nline' >other.txt; echo draft >draft`)
@@ -155,7 +155,7 @@ async function halfMoved(scene: Scene): Promise<void> {
     `jj log --no-graph -r 'description(exact:"Mine\\n")' -T 'description'; jj file show -r 'description(exact:"Mine\\n")' gone/file`,
   )
   check('the other commit is as it was', 'Mine\none', mine)
-  // jj takes it in where it was written, which is on the other commit
+  // jj takes the draft into the commit on which it was written, a child of Mine
   const draft = `cat draft 2>/dev/null || jj file show -r 'description(exact:"Mine\\n")+' draft`
   check('the draft is not lost', 'draft', await inClone(draft))
   const edits = `jj diff --name-only -r 'description(exact:"Mine\\n")+'`
@@ -191,7 +191,7 @@ async function editedBeforeRebase(scene: Scene): Promise<void> {
   const unit = `${vm.subject.unit}.service`
   await inClone('echo mine >mine && jj commit --quiet -m Mine')
   await world.config.commit(module(vm, 'nonsense\n'), 'Bad')
-  // it knows by then what to go back to
+  // by then the upgrade has recorded what to go back to
   await standsStill(scene, vm, unit, '[ -s /var/lib/nix-local-upgrade/transaction.json ]')
   await inClone('echo since >>mine')
   await goesOn(vm, unit)
@@ -212,7 +212,7 @@ async function pushedConflict(scene: Scene): Promise<void> {
     })
   const document = `# How a conflict looks\n\n\`\`\`\n${markers}\`\`\`\n`
   const pointer = `version https://git-lfs.github.com/spec/v1\noid sha256:${'0'.repeat(64)}\nsize 9\n`
-  // the first of all files with markers is none that anything is wrong with
+  // nothing is wrong with the first of all files with markers
   const documents = { 'world/first.md': document, 'world/notes.md': document }
   const first = { ...documents, 'world/big.bin': pointer, [path]: host('one') }
   await world.config.commit(first, 'Documents, and a file of Git LFS')
@@ -222,12 +222,12 @@ async function pushedConflict(scene: Scene): Promise<void> {
   const beside = `${document}${markers.replace('two', 'three')}`
   await world.config.commit({ 'world/notes.md': beside }, 'Beside the example')
   await refused('world/notes\\.md')
-  // as jj writes it, which is no Nix, and is deployed as it is
+  // markers as jj writes them, in a file that is not Nix and would be deployed unchanged
   const ofJj =
     '<<<<<<< conflict 1 of 1\n%%%%%%% diff from base to one\n-none\n+one\n+++++++ two\ntwo\n>>>>>>> conflict 1 of 1 ends\n'
   await world.config.commit({ 'world/notes.md': document, 'world/motd': ofJj }, 'Markers of jj')
   await refused('world/motd')
-  // nix takes it for a comment
+  // Nix reads the markers as a comment
   const comment = `/*\n${markers}*/\n`
   const bad = { 'world/motd': 'one\ntwo\n', [path]: host('marked', comment) }
   const marked = await world.config.commit(bad, 'Markers')
@@ -239,7 +239,7 @@ async function pushedConflict(scene: Scene): Promise<void> {
   await world.config.commit({ [path]: host('after', comment) }, 'After')
   await deploysForGood(scene, vm)
   check('what was accepted holds nothing back', 'after', await seen(vm))
-  // as a conflict of jj is in git
+  // the form in which jj stores a conflict in git
   const sides = { '.jjconflict-base-0/x': 'x\n', '.jjconflict-side-0/x': 'y\n' }
   await world.config.commit(sides, 'A conflict of jj')
   await refused('\\.jjconflict-base-0, \\.jjconflict-side-0')

@@ -17,12 +17,12 @@ import {
 
 const declared = (check: string): string => `validationChecks = [ "${check}" ];`
 
-/** What a host has gone through before it upgrades, of its own or by somebody's hand. */
+/** Hosts with a history: switches by hand, failed services, earlier generations, unfinished rollbacks. */
 export const past: Case[] = [
   {
     name: 'switched-by-hand',
     title:
-      'somebody has switched back by hand: a bad commit leads back to that, any other is deployed',
+      'the user has switched back by hand: a good commit is deployed, and a bad one rolls back to what the user switched to',
     promise: 'deploy',
     own: true,
     limit: 400,
@@ -45,7 +45,7 @@ export const past: Case[] = [
       scene.check('what was switched to by hand runs again', scene.start(vm), await vm.running())
       const profile = await vm.ask('readlink -f /nix/var/nix/profiles/system')
       scene.check('the profile is as it was', two.toplevel, profile)
-      // as `nixos-rebuild switch --rollback` does it, which leaves a newer generation
+      // like `nixos-rebuild switch --rollback`, which leaves the newer generation in place
       await vm.root('nix-env --profile /nix/var/nix/profiles/system --rollback')
       await switchBack()
       await world.config.commit(withOptions(vm, '', oneshot('lab-worse', 'false')), 'Bad again')
@@ -59,7 +59,8 @@ export const past: Case[] = [
   },
   {
     name: 'switched-meanwhile',
-    title: 'somebody switches while an upgrade builds: that stays, and the upgrade says so',
+    title:
+      'the user switches while an upgrade builds: the user’s switch stays, and the upgrade says so',
     promise: 'lock',
     own: true,
     limit: 300,
@@ -80,7 +81,7 @@ export const past: Case[] = [
       }
       const switches = (action: string): string =>
         `systemd-run --quiet --wait ${byHand}/bin/switch-to-configuration ${action}`
-      // one half of a switch at a time: as `nixos-rebuild boot` does it, then what that has left to do
+      // half a switch at a time: first like `nixos-rebuild boot`, then what that leaves to do
       await overtaken('two', `${makesDefault(byHand)} && ${switches('boot')}`)
       scene.check('what ran runs on', scene.start(vm), await vm.running())
       await overtaken('three', switches('test'))
@@ -89,13 +90,13 @@ export const past: Case[] = [
   },
   {
     name: 'failed-before',
-    title: 'services that had failed before are no reason to refuse a good commit',
+    title: 'services had already failed before the upgrade: a good commit is deployed all the same',
     promise: 'deploy',
     own: true,
     limit: 300,
     run: async (scene) => {
       const { vm, world } = scene
-      // more than one, and tried anew by each switch
+      // more than one, and each switch tries to start them again
       const names = ['lab-old-one', 'lab-old-two']
       const units = names.map((name) => oneshot(name, 'test ! -e /run/lab-ill')).join(' ')
       await world.config.commit(withOptions(vm, '', units), 'Services')
@@ -112,7 +113,8 @@ export const past: Case[] = [
   },
   {
     name: 'failed-revert',
-    title: 'a commit that goes back to an earlier state fails now: the earlier generation stays',
+    title:
+      'a commit reverts to an earlier state that now fails: it is rolled back, and the earlier generation stays in the profile',
     promise: 'rollback',
     own: true,
     limit: 400,
@@ -136,20 +138,20 @@ export const past: Case[] = [
   {
     name: 'collected-meanwhile',
     title:
-      'all that is old is collected as an upgrade goes on and as it is judged: what it has built is there, and what ran goes back',
+      'garbage is collected before the switch of an upgrade and during its checks: the new build survives, and so does the system to roll back to',
     promise: 'rollback',
     own: true,
     limit: 400,
     run: async (scene) => {
       const { vm, world } = scene
-      // the phase is its last argument
+      // the agent appends the phase, which is $0 here
       const collects = `sh -c 'case $0 in preflight | validate) [ ! -e /run/lab-no ] || { nix-collect-garbage -d >/dev/null 2>&1 && touch /run/lab-$0; } ;; esac'`
       const options = `phaseHook = lib.mkForce ${JSON.stringify(collects)}; ${declared('test ! -e /run/lab-no')}`
       await world.config.commit(withOptions(vm, options), 'One')
       const { toplevel } = await deploysForGood(scene, vm)
       await world.config.commit(withOptions(vm, options, noted('two')), 'Two')
       await vm.root('touch /run/lab-no')
-      // the agent gives a check 20 s to come to hold
+      // the agent gives a check 20 s to pass
       const wanted = { outcome: 'validation-failed', limit: 180, waits: 20 }
       await upgrades(scene, vm, { ...wanted, reason: /^`test ! -e \/run\/lab-no` failed$/ })
       const said = await vm.ask('ls /run/lab-preflight /run/lab-validate', { allow: 'any' })
@@ -160,7 +162,8 @@ export const past: Case[] = [
   },
   {
     name: 'own-bad-commit',
-    title: 'a commit of this host is bad: once it is put aside, what it stood on is deployed',
+    title:
+      'a local commit is bad: the upgrade fails, and once the user moves off that commit, the remote’s is deployed',
     promise: 'local',
     own: true,
     limit: 300,
@@ -178,7 +181,8 @@ export const past: Case[] = [
   },
   {
     name: 'unfinished-rollback',
-    title: '/boot cannot be written while all goes back: the next run finishes what is left of it',
+    title:
+      '/boot cannot be written during a rollback: once it can, the next run finishes the rollback',
     promise: 'rollback',
     own: true,
     limit: 400,
@@ -192,7 +196,7 @@ export const past: Case[] = [
       const wanted = { outcome: 'validation-failed', left: 'boot entries', waits: 20 }
       await upgrades(scene, vm, wanted)
       scene.check('what runs went back', toplevel, await vm.running())
-      // nothing is built upon what is neither the one nor the other
+      // nothing is built while the rollback is unfinished
       const still = { outcome: 'failed', phase: 'recover', left: 'boot entries' }
       await upgrades(scene, vm, { ...still, reason: /^Cannot put back yet/ })
       await vm.root('rm /run/lab-no; mount -o remount,rw /boot')

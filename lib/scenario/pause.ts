@@ -3,15 +3,15 @@ import { usage } from '../failure.ts'
 import type { CaseResult } from '../report/result.ts'
 import { sshLine } from '../vm/identity.ts'
 
-/** What stops a run at each case that fails, until somebody has looked. */
+/** Stops a run at each case that fails, until the user presses Enter. */
 export interface Pause {
-  /** Resolves when no failed case is being looked at: the next one may put its VMs back then. */
+  /** Resolves when no failed case is being inspected: the next one may restore its VMs then. */
   over: () => Promise<void>
-  /** Tells of a case that failed, and waits for Enter; for several one after the other. */
+  /** Shows a case that failed, and waits for Enter; several are shown one after the other. */
   at: (result: CaseResult, hosts: string[]) => Promise<void>
 }
 
-/** @throws Failure (usage) where nobody could press a key */
+/** @throws Failure (usage) where there is no terminal */
 export function pauses(): Pause {
   if (!process.stdin.isTTY || !process.stderr.isTTY) {
     throw usage(
@@ -19,7 +19,7 @@ export function pauses(): Pause {
       'Leave out --pause; --keep leaves the VMs as the last case left them',
     )
   }
-  // lines that are drawn anew would take the question away: without CI a terminal has a live view
+  // a live view would redraw over the question; a terminal has one unless CI is set
   process.env['CI'] ||= 'true'
   let last = Promise.resolve()
   return {
@@ -32,8 +32,10 @@ export function pauses(): Pause {
 }
 
 async function askedFor(result: CaseResult, hosts: string[]): Promise<void> {
-  process.stderr.write(`\n${inWords(result, hosts)}\nEnter goes on, Ctrl-C ends the run here: `)
-  // not in raw mode: Ctrl-C is the signal that ends a run at any other time
+  process.stderr.write(
+    `\n${inWords(result, hosts)}\nPress Enter to go on, Ctrl-C to end the run here: `,
+  )
+  // not in raw mode, so that Ctrl-C sends the signal that ends a run at any other time
   const terminal = createInterface({ input: process.stdin, terminal: false })
   await new Promise<void>((resolve) => {
     terminal.once('line', () => resolve()).once('close', () => resolve())
@@ -42,8 +44,8 @@ async function askedFor(result: CaseResult, hosts: string[]): Promise<void> {
 }
 
 /**
- * What a person needs who looks at a case that failed.
- * @param hosts the VMs of the run; those that the case did not have wait at the end of their own
+ * What the user needs to inspect a case that failed.
+ * @param hosts the VMs of the run; those that the case did not use wait once their own case has ended
  */
 export function inWords(result: CaseResult, hosts: string[]): string {
   const rows = [
@@ -67,7 +69,7 @@ export function inWords(result: CaseResult, hosts: string[]): string {
     `${result.hosts.join(' and ')} ${result.hosts.length > 1 ? 'are' : 'is'} as the case left ${result.hosts.length > 1 ? 'them' : 'it'}:`,
     ...result.hosts.flatMap((host) => [`  ${sshLine(host)}`, `  ${sshLine(host)}-root`]),
     ...others.flatMap((host) => [
-      `${host} ends the case that it is in, and waits then:`,
+      `${host} finishes the case that it is in, then waits:`,
       `  ${sshLine(host)}`,
     ]),
   ].join('\n')

@@ -20,12 +20,12 @@ import { lockedOut } from './locked-out.ts'
 import { told } from './told.ts'
 import { noted, seen } from './upgrade.ts'
 
-/** What is golden, and what it takes to become it: by hand, or for the first time. */
+/** How a generation becomes golden: by validation, by hand, or for the first time. */
 export const pins: TrialCase[] = [
   {
     name: 'reached-late',
     title:
-      'a service is up late, as the clock is set, and the host can be reached half a minute after its boot: the validation waits for both, and it becomes golden',
+      'a service comes up late, after the clock was set, and the host is reachable only half a minute after its boot: the validation waits for both, and the boot becomes golden',
     own: true,
     limit: 300,
     ends: 'any',
@@ -37,7 +37,7 @@ export const pins: TrialCase[] = [
         path = [ "/run/current-system/sw" ];
         script = "sleep 30; systemctl stop lab-firewall.service";
       };`
-      // it falls over until the clock was set, which comes once the validation waits for it
+      // lab-late fails until the clock was set, which lab-clock does while the validation waits
       const late = `systemd.services.lab-clock = {
         wantedBy = [ "multi-user.target" ];
         path = [ "/run/current-system/sw" ];
@@ -51,7 +51,7 @@ export const pins: TrialCase[] = [
         script = "test -e /run/lab-clock || exit 1; exec sleep infinity";
       };
       myModules.system.boot.goldenGeneration.validateServices = [ "lab-late.service" ];`
-      // services have less time for that than the host has to be reached, which cases set to less by force
+      // services have less time for that than reachability, for which cases force a short time: hence the priority 40
       const times = `myModules.system.boot.goldenGeneration.validationTimeout = lib.mkForce 15;
         myModules.system.reachability.timeout = lib.mkOverride 40 60;`
       const module = `{ lib, ... }: { imports = [ (${lockedOut}) ]; ${times} ${opens} ${late} }`
@@ -64,7 +64,7 @@ export const pins: TrialCase[] = [
   {
     name: 'golden-unwell',
     title:
-      'a service of golden is dead: it says so, stays up, and does not reboot; a trial of that boot can be taken back',
+      'a service of golden fails: golden says so, stays up and does not reboot; a trial armed in that boot and never started does not count as failed',
     own: true,
     limit: 300,
     ends: 'golden',
@@ -80,7 +80,7 @@ export const pins: TrialCase[] = [
         /the golden generation itself is not well; it keeps running/,
         stdout,
       )
-      // the boot loader's counters would take it for a good boot
+      // with this target active, the boot loader's counters would count the boot as good
       const complete =
         'timeout 60 systemctl start boot-complete.target 2>&1; systemctl is-active boot-complete.target'
       const said = (await vm.agent(complete, { limit: 90, allow: 'any' })).stdout.trim()
@@ -88,7 +88,7 @@ export const pins: TrialCase[] = [
       await vm.agent(`${wellAgain}; systemctl start sshd`, { limit: 90 })
       vm.disconnect()
       await vm.until('SSH to answer', 30, booted(scene.start(vm)))
-      // in a boot that was not well, too, a trial may be taken back
+      // a trial that was armed in a bad boot can be cancelled, too
       await armed(scene, vm, harmless)
       await vm.root("bootctl set-oneshot ''")
       await boots(scene, vm, 'golden boots instead of a trial', scene.start(vm))
@@ -100,7 +100,8 @@ export const pins: TrialCase[] = [
   },
   {
     name: 'by-hand',
-    title: 'golden is wanted back by hand: it runs at once, and boots; what was on trial does not',
+    title:
+      'golden is brought back by hand: it runs at once and boots next, and nothing is on trial any more',
     own: true,
     limit: 400,
     ends: 'golden',
@@ -111,7 +112,7 @@ export const pins: TrialCase[] = [
         timeout: 60 * vm.patience,
       })
       scene.check('the trial runs', trial, await vm.running())
-      // half of the way back, and the rest once /boot can be written
+      // the first rollback stops halfway, the second finishes it once /boot can be written
       const half = 'mount -o remount,ro /boot && ! rollback-to-golden && mount -o remount,rw /boot'
       await told(scene, vm, half)
       const said = await told(scene, vm, 'rollback-to-golden')
@@ -121,7 +122,7 @@ export const pins: TrialCase[] = [
       const { profile, trial: left } = await bootStatus(scene, vm)
       scene.must('golden is the system profile', scene.start(vm), profile)
       scene.check('the trial is taken back', null, left)
-      // on trial once more, which the reboot is to leave out; what leads back from it has gone bad on the disk
+      // on trial once more, which the reboot must skip; golden's kernel on the ESP is damaged until then
       const loads = await vm.ask("sed -n 's,^linux ,/boot,p' /boot/loader/entries/golden-*.conf")
       await vm.root(
         `printf x | dd of=${loads} bs=1 seek=5000 conv=notrunc status=none; sync -f /boot`,
@@ -130,7 +131,7 @@ export const pins: TrialCase[] = [
       const again = await told(scene, vm, 'show-golden')
       scene.check('what leads back is whole again', /^golden: (?!.*PROBLEM)/s, again)
       const before = await vm.bootId()
-      // its last words may go down with sshd
+      // its answer may get lost as sshd stops
       await vm.root('rollback-to-golden --reboot', { allow: 'any' })
       const wait = { limit: 60, until: booted(scene.start(vm)) }
       await rebooted(scene, vm, 'golden boots', () => vm.awaitBoot(before, wait))
@@ -140,7 +141,7 @@ export const pins: TrialCase[] = [
   {
     name: 'pinned-by-hand',
     title:
-      'nothing becomes golden by itself: a good boot can be left again, live and for good, and is golden once it is pinned',
+      'automatic pinning is off: a good boot does not become golden and can be rolled back; once it is pinned by hand, it is golden',
     own: true,
     limit: 400,
     ends: 'any',
@@ -164,7 +165,7 @@ export const pins: TrialCase[] = [
       const first = await bootStatus(scene, vm)
       scene.check('golden is what it was', golden, first['golden'])
       scene.check('what has booted boots again', trial, first['trial'])
-      // before that, a first stage may have waited for a passphrase
+      // before systemd starts, the initrd may have waited for a passphrase
       const timer = 'systemctl show --value -p TimersMonotonic golden-trial-deadline.timer'
       const begins = /^\{ OnStartupUSec=/
       scene.check(
@@ -179,7 +180,7 @@ export const pins: TrialCase[] = [
       scene.check('nothing is on trial', null, left['trial'])
       await told(scene, vm, makesDefault(trial))
       await bootsWell()
-      // what is good by now may have failed before
+      // a generation that is good now may have failed before
       const other = `/nix/store/${'0'.repeat(32)}-other`
       const failed = '%s 2026-01-01T00:00:00Z it did not come up\\n'
       await vm.root(`printf '${failed}' ${trial} ${other} >>${failedTrials}`)
@@ -194,7 +195,7 @@ export const pins: TrialCase[] = [
   {
     name: 'no-room-for-golden',
     title:
-      'what has booted well cannot become golden, as /boot has no room for its copies: golden stays what it was, and whole',
+      '/boot has no room for the copies of a new golden generation: golden stays what it was, and complete, until there is room',
     own: true,
     limit: 300,
     ends: 'any',
@@ -209,7 +210,7 @@ export const pins: TrialCase[] = [
       const fault = scene.fault('/boot full', vm.host)
       const free = 'df --output=avail -B1K /boot | tail -n 1'
       const fill = `fallocate --length "$(($(${free}) - 1024))K" /boot/lab-fill; ${free}`
-      // of nothing, where df fails, Number would make that nothing is left
+      // where df fails, Number('') would be 0, as if /boot were full
       const left = Number.parseInt(await vm.ask(fill))
       fault.bit(left < 2048, `${left} KiB are left`)
       await boots(scene, vm, 'the trial boots', trial)
@@ -218,7 +219,7 @@ export const pins: TrialCase[] = [
         vm,
         'its validation has ended',
         90,
-        // before it has begun it is not activating either
+        // waiting until it is not activating would end before it has begun
         'systemctl show --value -p ActiveState golden-boot-validation | grep -qxE "active|failed"',
       )
       const { golden: now } = await bootStatus(scene, vm)
@@ -234,13 +235,13 @@ export const pins: TrialCase[] = [
   {
     name: 'power-cut-as-pinned',
     title:
-      'the power fails the moment that a good boot has become golden: all of it is on the disk, and what boots next is golden’s own entry',
+      'the power fails the moment a good boot has become golden: all its files are on the disk, and golden’s own entry boots next',
     own: true,
     limit: 400,
     ends: 'any',
     run: async (scene) => {
       const { vm } = scene
-      // with files that the former golden has not
+      // with files that the former golden does not have
       const trial = await armed(
         scene,
         vm,
@@ -272,7 +273,7 @@ export const pins: TrialCase[] = [
   {
     name: 'turned-off',
     title:
-      'the golden generation is turned off: what is deployed boots again, and nothing of golden is left',
+      'the golden generation is turned off: the boot loader chooses by itself again, and no files of golden are left',
     own: true,
     limit: 300,
     ends: 'golden',
@@ -299,7 +300,7 @@ export const pins: TrialCase[] = [
   {
     name: 'first-golden',
     title:
-      'nothing is golden yet: a boot that is not well does not become it, and the next one does',
+      'nothing is golden yet: a boot that fails its validation does not become golden, and the next good one does',
     own: true,
     limit: 400,
     ends: 'golden',
@@ -318,7 +319,7 @@ export const pins: TrialCase[] = [
       const ask = `${golden}; cat /proc/sys/kernel/random/boot_id`
       const [found, unwell = ''] = (await vm.agent(ask, { limit: 30 })).stdout.split('\n')
       scene.check('a boot that is not well is not golden', 'none', found)
-      // once the guest agent has answered, which would go down with it
+      // after a delay, so that the guest agent can answer before it stops
       const reboot = '(sleep 2; systemctl reboot) </dev/null >/dev/null 2>&1 &'
       await vm.agent(`${wellAgain}; ${reboot}`, { limit: 30 })
       const wait = { limit: 60, until: booted(scene.start(vm)) }
@@ -330,13 +331,13 @@ export const pins: TrialCase[] = [
 ]
 
 /**
- * Pins what is booted, and has a rebuild to the former golden come in the middle of that: what it puts on trial is to
- * fall back on what is golden after it.
+ * Pins the booted generation and, in the middle of that, rebuilds to the former golden: that trial must fall back on the
+ * new golden generation.
  */
 async function rebuildsAmidPin(scene: Scene): Promise<void> {
   const { vm, check } = scene
   const former = scene.start(vm)
-  // what has ended is waited for no more
+  // each wait ends when its process has ended
   const input = `lock=":$(stat -c %i /run/golden-generation.lock) "
     pin-golden >/run/lab-pin 2>&1 & pin=$!
     until ! flock --nonblock /run/golden-generation.lock true || ! kill -0 $pin 2>/dev/null; do :; done
@@ -347,11 +348,11 @@ async function rebuildsAmidPin(scene: Scene): Promise<void> {
   const said = await vm.ask('exec bash -s', { input, timeout: 60 * vm.patience })
   const armedAfter = new RegExp(`^pin 0\narm 0\n(.*\n)*on trial at the next boot: ${former}$`)
   check('a rebuild amid a pin goes by what is golden after it', armedAfter, said)
-  // the profile's own boots
+  // make the profile's own generation boot next
   await told(scene, vm, 'golden-arm-trial')
 }
 
-/** Has a VM boot with a service that is dead, and stay up. @returns the boot before it */
+/** Boots a VM with an sshd that fails, and checks that it stays up. @returns boot_id of the boot before */
 async function bootsUnwell(scene: Scene): Promise<string> {
   const { vm } = scene
   const before = await vm.bootId()

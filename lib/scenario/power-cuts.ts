@@ -9,7 +9,7 @@ export const powerCuts: Case[] = [
   {
     name: 'power-cut-spoils',
     title:
-      'the power fails after a build, and with it goes the content of what Nix has registered as complete, and of its caches: all is made again, and what is in use is named',
+      'a power cut after a build empties registered store paths and Nix’s caches: all are made again, except that a path in use is named instead',
     promise: 'whole',
     own: true,
     limit: 400,
@@ -19,7 +19,7 @@ export const powerCuts: Case[] = [
   {
     name: 'power-cut-spoils-profile',
     title:
-      'the power fails once the profile has moved, and with it goes the content of what the new generation is made of: it is built again, not deployed as it is',
+      'a power cut once the profile has moved empties a store path of the new generation: the path is built again before it is deployed',
     promise: 'whole',
     own: true,
     limit: 400,
@@ -39,7 +39,7 @@ export const powerCuts: Case[] = [
   {
     name: 'power-cut-replaced',
     title:
-      'the power fails once the profile has moved, and another commit comes: what was cut off is no generation any more',
+      'the power fails once the profile has moved, and another commit is pushed: the interrupted generation is removed from the profile',
     promise: 'whole',
     own: true,
     limit: 400,
@@ -72,7 +72,7 @@ async function resumedAfterBoot(scene: Scene): Promise<void> {
 const upgradeEnded = (unit: string): string =>
   `[ "$(systemctl show --value -p ActiveState ${unit}.service)" != activating ] && [ -n "$(systemctl show --value -p InvocationID ${unit}.service)" ]`
 
-/** In a module, keeps a switch from having done anything but moved the profile, until the host has this file. */
+/** For a module: delays a switch by 60 s after it has moved the profile, unless the host has /run/lab-quick. */
 const waitsAtProfile = 'system.preSwitchChecks.lab-slow = "[ -e /run/lab-quick ] || sleep 60";'
 
 /** Starts an upgrade to a commit with `waitsAtProfile`, and cuts the power when it has moved the profile. */
@@ -120,27 +120,27 @@ async function spoiltInProfile(scene: Scene): Promise<void> {
 const builtModule = (more = ''): string =>
   `{ pkgs, ... }: { environment.etc."lab-case".source = pkgs.runCommand "lab-built" { } "echo two >$out"; ${more} }\n`
 
-/** Takes a store path's content, as a power cut does; as Nix leaves it, all of the store is of 1970. */
+/** Empties a store path as a power cut does, and gives it the mtime that Nix gives all store paths. */
 const spoils = (path: string): string =>
   `mount -o remount,rw /nix/store 2>/dev/null || true; : >${path}; touch -d @1 ${path}`
 
 async function spoiltByPowerCut(scene: Scene): Promise<void> {
   const { vm, world, must } = scene
   await world.config.commit(module(vm, builtModule()), 'Built')
-  // the same each time: whether a cut by itself comes amid what is not on the disk yet is chance
+  // sync, so that the result is the same each time: what a real power cut loses is chance
   await powerCutAt(scene, vm, async () => {
     await vm.holdUpgradeAt('preflight', { limit: 90 })
     await vm.root('sync')
   })
   const fault = scene.fault('store paths without their content', vm.host)
-  // one that somebody has built meanwhile is in use
+  // one path is kept in use by a gcroot
   const spoil = `echo kept >/tmp/lab-kept; kept=$(nix-store --add /tmp/lab-kept)
     ln -sfn $kept /nix/var/nix/gcroots/lab-kept
     for path in /nix/store/*-lab-built $kept; do nix-store --verify-path $path
       ${spoils('$path')}; nix-store --verify-path $path 2>/dev/null || stat -c %s $path; done`
   const sizes = (await vm.ask(spoil, { allow: 'any' })).split('\n').join(' ')
   fault.bit(sizes === '0 0', `they have ${sizes} bytes`)
-  // Nix does not write its caches through either
+  // Nix does not sync its caches to the disk either
   const caches = `cd .cache/nix && for file in *-cache-*.sqlite; do printf spoilt >$file && rm -f $file-*; done; ls -d *-cache-*.sqlite`
   const names = await vm.askUser(caches)
   must('a cache of Nix is spoilt', /sqlite/, names)

@@ -1,12 +1,12 @@
 import type { Facts } from '../nix/host.ts'
 import type { Vm } from '../vm/vm.ts'
 
-/** A VM as every case finds it: it runs the world's generation, validated, golden, with its clones. */
+/** The state in which every case finds a VM: the world's generation runs, validated and golden, with its clones. */
 export interface Baseline {
   tag: string
-  /** Hash of all that it was made of. */
+  /** Hash of everything that it was made from. */
   key: string
-  /** Store path that it runs, and that is golden, where the host has such a generation. */
+  /** Store path that runs and that is golden, where the host has a golden generation. */
   toplevel: string
   golden?: boolean
 }

@@ -2,11 +2,11 @@ import { readHome, setLine, shared, syncs } from './dotfile-sync.ts'
 import type { EditCase, Scene } from './family.ts'
 import { told } from './told.ts'
 
-/** What a user does about what the source has come in the place of. */
+/** A user brings back files and directories that the source has replaced. */
 export const putBack: EditCase = {
   name: 'put-back',
   title:
-    'a file and a directory take each other’s place: each comes back by any path, and no text is lost by it',
+    'a file and a directory replace each other: each can be brought back by any path, and no text is lost',
   limit: 300,
   run: comesBack,
 }
@@ -51,7 +51,7 @@ async function comesBack(scene: Scene): Promise<void> {
   const app = 'cat labapp; stat -c %a labapp'
   const texts = `cd; find .labmod labapp .labplain /var/lib/chezmoi-sync/kept -type f -exec cat {} + | sort -u`
   const all = 'before, from afar, mine, own, since, x'
-  // each in the place of the one before: a file for a directory, and the other way round
+  // each replaces the one before: a file a directory, and the other way round
   await ask('cd .config && chezmoi-restore-kept ../labapp')
   check('in a directory’s place: the file as it was', 'own\n600\n', (await vm.user(app)).stdout)
   await vm.user('echo since >>labapp')

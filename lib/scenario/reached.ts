@@ -3,7 +3,7 @@ import { module, noted, seen, upgrades } from './upgrade.ts'
 
 const [nic, address] = ['labbr0', 'fd00:22::2']
 
-/** A bridge on the network of the VMs, with an address of IPv6 alone. */
+/** A bridge on the network of the VMs, with only an IPv6 address. */
 const bridge = `systemd.services.lab-bridge = {
     wantedBy = [ "multi-user.target" ];
     before = [ "golden-boot-validation.service" ];
@@ -21,7 +21,7 @@ const bridge = `systemd.services.lab-bridge = {
     };
   };`
 
-/** What drops SSH on the way in over it by one protocol, and nowhere else. */
+/** Drops incoming SSH on the bridge, and only there, for one version of IP. */
 const drop = (protocol: 'ip' | 'ip6', first = ''): string => `systemd.services.lab-firewall = {
     wantedBy = [ "multi-user.target" ];
     after = [ "lab-bridge.service" ];
@@ -39,12 +39,15 @@ const drop = (protocol: 'ip' | 'ip6', first = ''): string => `systemd.services.l
     };
   };`
 
-/** Hosts that are not reached at the IPv4 address of a card. A change of what it means to be reached holds from the next upgrade on. */
+/**
+ * Hosts that are not reached at the IPv4 address of a network card. New settings of reachability count from the next
+ * upgrade on.
+ */
 export const reached: Case[] = [
   {
     name: 'reached-otherwise',
     title:
-      'a host is reached over a bridge, by IPv6, or as a command of its own says: a good commit holds, and one that closes that way goes back, though SSH is open elsewhere',
+      'a host is reached over a bridge, by IPv6, or as its own command decides: a good commit stays, and one that closes this way in is rolled back, though SSH is open elsewhere',
     promise: 'reach',
     own: true,
     limit: 600,
@@ -61,14 +64,14 @@ export const reached: Case[] = [
         await world.config.commit(module(vm, text), message)
         return upgrades(scene, vm, { waits: 60, ...wanted })
       }
-      // stronger than what the lab itself says of it
+      // overrides the lab's own setting
       const over = 'interfaces = lib.mkOverride 10 [ "eth+" "labbr+" ];'
-      // what it is by default, where the firewall lets SSH in there and on the lab's own NIC alone
+      // the default interfaces; the firewall lets SSH in only over the bridge and the lab's own NIC
       const trusted = `interfaces = lib.mkOverride 10
         (lib.remove "mgmt" options.myModules.system.reachability.interfaces.default);`
       const firewall = `networking.firewall = { enable = lib.mkForce true;
         allowedTCPPorts = lib.mkForce [ ]; trustedInterfaces = [ "${nic}" ]; };`
-      // of two ways in, the first is closed
+      // of two addresses, the first is closed
       const first = drop('ip', `ip address add 10.22.99.1/24 dev ${nic}`)
       const ways = [
         ['A bridge', over, ''],
@@ -93,7 +96,7 @@ export const reached: Case[] = [
         reason: new RegExp(`^${unreached}$`),
       })
       scene.check('it goes back again', 'three', await seen(vm))
-      // a network that is away says nothing of the commit, which is tried again
+      // a network that is down says nothing about the commit, so the commit is tried again
       await vm.root('touch /run/lab-away')
       await deploy('A command that succeeds', own, noted('five'), {
         outcome: 'validation-failed',

@@ -2,7 +2,7 @@ import { fromHome } from '../lab-settings.ts'
 import type { Case } from './family.ts'
 import { failingUnit, module, oneshot, program, restartingUnit, upgrades } from './upgrade.ts'
 
-/** A switch waits for what it starts itself, so another unit starts this one. */
+/** It never reports that it is up. Another unit starts it, as a switch waits for units that it starts itself. */
 const neverUp = (name: string): string =>
   `{ pkgs, ... }: {
     systemd.services.${name}.serviceConfig = { Type = "notify"; TimeoutStartSec = "infinity"; ExecStart = "${program('sleep infinity')}"; };
@@ -16,7 +16,7 @@ const badSocket = (name: string): string =>
     systemd.services.${name}.serviceConfig.ExecStart = "${program('sleep infinity')}";
   }\n`
 
-/** Revisions that must be refused, with nothing of the host changed. */
+/** Revisions that must be refused without any change to the host. */
 const revisions: (Pick<Case, 'name' | 'title' | 'promise' | 'own'> & {
   module: string
   outcome: string
@@ -24,7 +24,7 @@ const revisions: (Pick<Case, 'name' | 'title' | 'promise' | 'own'> & {
 })[] = [
   {
     name: 'syntax-error',
-    title: 'a commit that does not parse is not deployed, and its place is named',
+    title: 'a commit does not parse: it is not deployed, and the file and line are named',
     promise: 'refuse',
     module: '{ environment.etc."lab-case".text = "two" }\n',
     outcome: 'build-failed',
@@ -33,7 +33,7 @@ const revisions: (Pick<Case, 'name' | 'title' | 'promise' | 'own'> & {
   {
     name: 'build-error',
     title:
-      'a commit that does not build is not deployed, and what its builder says of a network is no excuse',
+      'a commit does not build, and its builder reports a network error: it counts as a failed build, not as offline',
     promise: 'refuse',
     module: `{ pkgs, ... }: { environment.etc."lab-case".source = pkgs.runCommand "lab-bad" { } ''
       echo 'curl: (7) Failed to connect to 127.0.0.1 port 80: Connection refused' >&2; exit 1'';
@@ -43,7 +43,8 @@ const revisions: (Pick<Case, 'name' | 'title' | 'promise' | 'own'> & {
   },
   {
     name: 'builder-killed',
-    title: 'a builder is killed, as where memory is short: that is not held against the commit',
+    title:
+      'a builder is killed, as when memory runs out: the upgrade fails, but the commit is not remembered as bad',
     promise: 'refuse',
     own: true,
     module: `{ pkgs, ... }: { environment.etc."lab-case".source = pkgs.runCommand "lab-killed" { } "kill -9 $$"; }\n`,
@@ -52,7 +53,7 @@ const revisions: (Pick<Case, 'name' | 'title' | 'promise' | 'own'> & {
   },
   {
     name: 'misspelt',
-    title: 'a commit that misspells a package is not deployed, and what it may mean is named',
+    title: 'a commit misspells a package: it is not deployed, and the likely name is suggested',
     promise: 'refuse',
     module: '{ pkgs, ... }: { environment.etc."lab-case".source = pkgs.coreutls; }\n',
     outcome: 'build-failed',
@@ -60,17 +61,18 @@ const revisions: (Pick<Case, 'name' | 'title' | 'promise' | 'own'> & {
   },
   {
     name: 'validation-fails',
-    title: 'a check fails after the switch: repository, profile, boot default and system go back',
+    title:
+      'a check fails after the switch: the repository, the profile, the boot default and the running system go back',
     promise: 'checks',
     own: true,
-    // stronger than what the lab itself says of it
+    // overrides the lab's own setting
     module: '{ lib, ... }: { services.openssh.enable = lib.mkOverride 10 false; }\n',
     outcome: 'validation-failed',
     reason: /is-active sshd\.service/,
   },
   {
     name: 'unit-fails',
-    title: 'a unit fails after the switch: all goes back',
+    title: 'a service fails after the switch: the upgrade rolls back',
     promise: 'rollback',
     module: failingUnit,
     outcome: 'validation-failed',
@@ -78,7 +80,7 @@ const revisions: (Pick<Case, 'name' | 'title' | 'promise' | 'own'> & {
   },
   {
     name: 'socket-fails',
-    title: 'what fails after the switch is no service, but a socket: all goes back',
+    title: 'a socket, rather than a service, fails after the switch: the upgrade rolls back',
     promise: 'rollback',
     module: badSocket('lab-bad'),
     outcome: 'validation-failed',
@@ -86,7 +88,8 @@ const revisions: (Pick<Case, 'name' | 'title' | 'promise' | 'own'> & {
   },
   {
     name: 'unit-restarts',
-    title: 'a unit that is restarted for ever is never quite failed, and all goes back',
+    title:
+      'a service is restarted again and again and so never counts as failed: the upgrade rolls back',
     promise: 'rollback',
     module: restartingUnit('lab-bad', 'false', 5),
     outcome: 'validation-failed',
@@ -95,7 +98,7 @@ const revisions: (Pick<Case, 'name' | 'title' | 'promise' | 'own'> & {
   {
     name: 'unit-waits',
     title:
-      'a unit falls over at once and is to start again in minutes: nobody waits for that, and all goes back',
+      'a service fails at once and is restarted only minutes later: the upgrade does not wait for that, and rolls back',
     promise: 'rollback',
     module: restartingUnit('lab-bad', 'false', 300),
     outcome: 'validation-failed',
@@ -103,7 +106,8 @@ const revisions: (Pick<Case, 'name' | 'title' | 'promise' | 'own'> & {
   },
   {
     name: 'unit-comes-and-goes',
-    title: 'a service ends every few seconds and runs whenever it is looked at, and all goes back',
+    title:
+      'a service ends every few seconds and runs whenever it is checked: the upgrade rolls back',
     promise: 'rollback',
     module: restartingUnit('lab-bad', 'sleep 4', 0),
     outcome: 'validation-failed',
@@ -112,7 +116,7 @@ const revisions: (Pick<Case, 'name' | 'title' | 'promise' | 'own'> & {
   {
     name: 'unit-never-up',
     title:
-      'a service is to say when it is up and never does, and whoever started it has not waited: all goes back',
+      'a service never reports that it is up, and the unit that started it did not wait: the upgrade rolls back',
     promise: 'rollback',
     module: neverUp('lab-bad'),
     outcome: 'validation-failed',
@@ -120,7 +124,7 @@ const revisions: (Pick<Case, 'name' | 'title' | 'promise' | 'own'> & {
   },
 ]
 
-/** Each of them is pushed, and seen to leave the host and its clone as they were. */
+/** Pushes each of them, and checks that the host and its clone stay as they were. */
 export const refused: Case[] = revisions.map(
   ({ module: text, outcome, reason, ...named }): Case => ({
     ...named,

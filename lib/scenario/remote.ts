@@ -10,13 +10,13 @@ export type Changes = Record<string, string | null | ((text: string) => string)>
 export interface CommitOptions {
   /** Default: the trunk. */
   branch?: string
-  /** Commit that the new one stands on; default the branch's. */
+  /** Parent of the new commit; default: the branch's. */
   parent?: string
-  /** Tree that the changes are made in; default the parent's. */
+  /** Tree that the changes are applied to; default: the parent's. */
   tree?: string
 }
 
-/** A bare repository, committed to from the host's side: what a colleague's push looks like. */
+/** A bare repository on this machine. To a guest, a commit to it looks like a colleague's push. */
 export interface Remote {
   dir: string
   /** Makes a commit and moves the branch to it, wherever it was. @returns its id */
@@ -25,11 +25,11 @@ export interface Remote {
   head: (branch?: string) => Promise<string | undefined>
   /** Moves a branch to any commit, as a forced push does; null deletes it. */
   move: (branch: string, commit: string | null) => Promise<void>
-  /** Makes a branch the one that a clone begins with. */
+  /** Makes a branch the one that a clone checks out. */
   choose: (branch: string) => Promise<void>
   /** A file as a commit has it; undefined when there is none. */
   read: (path: string, commit?: string) => Promise<string | undefined>
-  /** What was committed here and not taken back by `move` or by another `parent`. */
+  /** Commits that were made here and not dropped by `move` or by another `parent`. */
   made: () => Promise<string[]>
   /** Every commit that a branch reaches, the newest first. */
   commits: (branch?: string) => Promise<string[]>
@@ -39,7 +39,7 @@ export interface Remote {
    * @returns the id of their tree
    */
   take: (directory: string, paths: string[]) => Promise<string>
-  /** Writes what a commit holds to a file as `.tar.gz`, in one directory, as a server offers it to be downloaded. */
+  /** Writes a commit's files to a `.tar.gz` with one top directory, like the downloads of a git server. */
   archive: (commit: string, file: string) => Promise<void>
 }
 
@@ -53,7 +53,7 @@ export async function git(
   return code === 0 ? stdout : ''
 }
 
-/** A bare repository that exists. @param trunk the branch that is meant where none is named */
+/** Opens an existing bare repository. @param trunk the branch to use where none is named */
 export function remote(dir: string, trunk = 'main'): Remote {
   const at = (args: string[], options: Parameters<typeof git>[1] = {}): Promise<string> =>
     git(['--git-dir', dir, ...args], options)
@@ -68,7 +68,7 @@ export function remote(dir: string, trunk = 'main'): Remote {
 
   const commits: Remote['commits'] = async (branch) =>
     (await at(['rev-list', branch ?? '--all'])).split('\n').filter(Boolean)
-  // what a forced push of ours takes away is no loss
+  // commits that our own forced push drops do not count as lost
   let made = new Set<string>()
   const takenBack = async (): Promise<void> => {
     const reached = new Set(await commits())
@@ -92,7 +92,7 @@ export function remote(dir: string, trunk = 'main'): Remote {
           return [path, typeof change === 'function' ? change(before!) : change] as const
         }),
       )
-      // git waits for an input that is empty
+      // with an empty input, git would wait
       if (changed.length > 0) await writeTree(at, scratch, changed)
       const tree = (await at(['write-tree'], { env })).trim()
       const count = parent ? Number(await at(['rev-list', '--count', parent])) : 0
@@ -136,12 +136,12 @@ export function remote(dir: string, trunk = 'main'): Remote {
   }
 }
 
-/** The environment in which git has its index there. */
+/** Environment that puts git's index into this directory. */
 const indexIn = (scratch: string) => ({ GIT_INDEX_FILE: join(scratch, 'index') })
 
 type Git = (args: string[], options?: Parameters<typeof git>[1]) => Promise<string>
 
-/** All files in one process, as git's own stream: a hundred `hash-object`s take seconds. */
+/** Writes all files with one `hash-object`: a process for each of a hundred files would take seconds. */
 async function writeTree(
   at: Git,
   scratch: string,
@@ -171,7 +171,7 @@ async function writeTree(
   })
 }
 
-/** The same history has the same ids on every machine: a snapshot's clone fits any world. */
+/** Fixed names and dates give a history the same ids on every machine, so that a snapshot's clone fits any world. */
 const author = (count: number): Record<string, string> => {
   const date = `${1_790_000_000 + count * 60} +0000`
   return {

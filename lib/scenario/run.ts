@@ -30,7 +30,7 @@ import {
 } from './stage.ts'
 import { subjectKind } from './subjects.ts'
 
-/** Runs the cases of families, prints their table, and gives the exit code by the worst. */
+/** Runs the cases of families, prints their table, and returns the exit code of the worst result. */
 export async function runFamilies(families: Family[], options: RunOptions): Promise<ExitCode> {
   subjectKind(options.subject)
   const { resume } = options
@@ -53,25 +53,25 @@ export async function runFamilies(families: Family[], options: RunOptions): Prom
   return code
 }
 
-/** Those cases of families that a run that was cut short has not come to. */
+/** The cases that an interrupted run has not got to. */
 function leftIn(families: Family[], resume: Part): Chosen[] {
   const left = new Set(leftOf(resume))
   return choose(families, undefined).filter((each) => left.has(named(each)))
 }
 
-/** Why there is nothing to break on the hosts of a flake that has never heard of the lab's agents. */
+/** Why nothing can be run on the hosts of a flake that does not have the lab's agents; undefined where it can. */
 async function noAgents({ subject }: RunOptions): Promise<string | undefined> {
   const guest = chooseGuest()
   const { upgrade } = await labSettings()
   if (guest.kind === 'debian' || subject !== undefined || upgrade.kind !== null) return undefined
-  // that there is no host at all is said by whoever needs one
+  // a flake without any host is reported later, where one is needed
   const any =
     'hosts: hosts == { } || builtins.any (host: host.options ? myModules.services.autoUpgrade || host.config.system.autoUpgrade.enable or false || host.config.services.comin.enable or false) (builtins.attrValues hosts)'
   if (await evaluate<boolean>(labFlake(), guest.attribute, any, guestStore(guest))) return undefined
   return `n/a on the \`nixos\` guest, taken as ${guest.reason}: no host of the flake has the lab's agents`
 }
 
-/** Why there is nothing to break: what the scenarios ask, and how it ends, is of the lab's own agents. */
+/** Why nothing can be run on other agents: the cases ask for what the lab's own agents do. Undefined where it can. */
 async function othersAgents({ subject }: RunOptions): Promise<string | undefined> {
   const { units, upgrade } = await labSettings()
   if (subject !== undefined || upgrade.kind !== null || units.upgrade === 'nixos-upgrade')
@@ -124,13 +124,13 @@ export function choose(families: Family[], names: string[] | undefined): Chosen[
   return names?.length ? all.filter((each) => names.some((name) => called(each, name))) : all
 }
 
-/** Runs cases, for who judges them by themselves. */
+/** Runs cases for callers that judge the results themselves. */
 export const judgeCases = (chosen: Chosen[], options: RunOptions): Promise<Ended> =>
   runCases(chosen, { asked: chosen.map(named), cases: chosen.map(named) }, options)
 
 /**
- * Prepares the VMs and runs the cases: those of one VM side by side, those of two alone. Several labs take them
- * as they come to be free.
+ * Prepares the VMs and runs the cases: those of one VM side by side, those of two alone. Where there are several labs,
+ * each takes the next case as soon as it is free.
  */
 async function runCases(chosen: Chosen[], asked: Asked, options: RunOptions): Promise<Ended> {
   const quiet = Boolean(options.json)
@@ -163,7 +163,7 @@ export interface LaneOfCases {
   after?: boolean
 }
 
-/** Cases of one VM, dealt out so that the hosts are done at about the same time, by what each took before. */
+/** Deals out cases of one VM by their earlier durations, so that the hosts are done at about the same time. */
 export const spread = (single: Chosen[], hosts: string[], took: Seconds): LaneOfCases[] =>
   deal(single, hosts.length, (each) => vmSeconds(each, took)).map((chosen, index) => ({
     hosts: [hosts[index]!],
@@ -172,13 +172,13 @@ export const spread = (single: Chosen[], hosts: string[], took: Seconds): LaneOf
 
 const named = ({ family, one }: Chosen): string => `${family.name}/${one.name}`
 
-/** Seconds that a case takes, times the VMs that it has. */
+/** Seconds that a case takes, times the number of its VMs. */
 export const vmSeconds = (each: Chosen, took: Seconds): number =>
   (took[named(each)] ?? guessed(each.one.limit ?? defaultLimit)) * (each.one.hosts ?? 1)
 
 const titleOf = ({ family, one }: Chosen): string => `${family.name} ${one.name}: ${one.title}`
 
-/** Runs a case in a lab, as a step: its result stands where those of the others do. */
+/** Runs a case in a lab, as a step, and records its result with those of the others. */
 async function step(
   each: Chosen,
   hosts: string[],

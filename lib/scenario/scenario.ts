@@ -4,8 +4,8 @@ import type { Family } from './family.ts'
 import { flags } from './flags.ts'
 
 const options = {
-  case: { type: 'string', array: true, describe: 'Cases to run, by name; all without any' },
-  seed: { type: 'number', describe: 'Seed of what is random; a failure prints the one it had' },
+  case: { type: 'string', array: true, describe: 'Names of the cases to run; default: all' },
+  seed: { type: 'number', describe: 'Seed of what is random; a failure prints its own' },
   subject: flags.subject,
   keep: flags.keep,
   pause: flags.pause,
@@ -13,7 +13,7 @@ const options = {
   json: flags.json,
 } as const
 
-/** What a scenario's task file exports and runs: a table of cases is all that it has to say. */
+/** The task of a family: its task file only has to supply the table of cases. */
 export const scenario = (family: Family): Task => ({
   name: family.name,
   describe: family.describe,

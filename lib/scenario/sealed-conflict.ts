@@ -8,14 +8,14 @@ import { told } from './told.ts'
 export const sealedConflict: EditCase = {
   name: 'sealed-conflict',
   title:
-    'encrypted files conflict, one that was edited at home does, and one of another host: what is said to settle each does, touches no other, and publishes no sealed text',
+    'encrypted files, a file edited at home and another host’s file conflict: the commands that are shown settle each one alone, and publish no decrypted text',
   limit: 400,
   run: sealedConflicts,
 }
 
 const inOrder = (texts: string[]): string => texts.toSorted().join(', ')
 
-/** Has a user seal texts for themselves. @returns seals one */
+/** Sets up age encryption for the user's chezmoi. @returns a function that encrypts a text for the user */
 async function sealing(vm: Machine): Promise<(text: string) => Promise<string>> {
   const { armor, Encrypter, generateX25519Identity, identityToRecipient } =
     await import('age-encryption')
@@ -82,7 +82,7 @@ async function sealedConflicts(scene: Scene): Promise<void> {
   check('and no ciphertext', /^(?![^]*BEGIN AGE)/, shown)
   check('that of elsewhere is settled there', /chezmoi-show-conflicts on elsewhere, /, shown)
 
-  // what it says, done: first the sealed file, with both texts in it
+  // follow the instructions that are shown: first for the encrypted file, keeping both texts
   const begin = /cd (\S+) && (jj new .*), then$/m.exec(shown)
   const [compare, ofFormer] = [sealed, former].map(
     (file) => new RegExp(`^ *(diff <\\(git show \\w+:${file} .*)$`, 'm').exec(shown)?.[1],
@@ -113,7 +113,7 @@ async function sealedConflicts(scene: Scene): Promise<void> {
   )
   await syncs(scene, vm, 'up-to-date')
 
-  // what was sealed is in no commit as a text, and no text of it may come into one
+  // the plain text of an encrypted file is in no commit, and must not get into one
   await vm.user(`echo 'at home alone' >>.labkey; printf 'in the source\n' >/tmp/lab-both
     cd ${source} && chezmoi encrypt /tmp/lab-both >${sealed}`)
   const both = await syncs(scene, vm, 'conflict')

@@ -17,11 +17,12 @@ import {
 
 const statusFile = '/var/lib/nix-local-upgrade/status.json'
 
-/** More than one of what there mostly is one of: runs, fetches, local commits, checks. */
+/** Several of what there usually is one of: runs, fetches, local commits, checks. */
 export const several: Case[] = [
   {
     name: 'remote-gone-later',
-    title: 'the remote goes away after a fetch that held: what was fetched then is no news of it',
+    title:
+      'the remote goes away after an earlier upgrade: the run is offline, does not act on what was fetched before, and the next one catches up',
     promise: 'offline',
     limit: 300,
     ends: 'main',
@@ -48,13 +49,14 @@ export const several: Case[] = [
   },
   {
     name: 'local-commits',
-    title: 'several commits of this host, by two authors: each is rebased once, whole and in order',
+    title:
+      'several local commits, by two authors: each is rebased exactly once, unchanged and in order',
     promise: 'local',
     own: true,
     run: async (scene) => {
       const { vm, world } = scene
       const clone = fromHome(world.paths.flake)
-      // the author of a commit is who began it, which is as the one before is finished
+      // jj sets the author when a commit is begun, which is when the one before is finished
       const guest = '--config user.name=Guest --config user.email=guest@example.org'
       await vm.user(`cd ${clone}
         echo one >world/one.txt && jj ${guest} commit -m 'Own one'
@@ -81,7 +83,8 @@ export const several: Case[] = [
   },
   {
     name: 'twice-at-once',
-    title: 'a second run in the middle of the switch: it names the first, which goes on',
+    title:
+      'a second upgrade starts in the middle of the first one’s switch: it names the first, which goes on undisturbed',
     promise: 'lock',
     own: true,
     limit: 300,
@@ -108,7 +111,7 @@ export const several: Case[] = [
   {
     name: 'edited-meanwhile',
     title:
-      'somebody describes a change, or edits the repository, while an upgrade builds that then fails: that stays',
+      'the user describes a change or edits a file while an upgrade builds, and the build fails: description and edit stay',
     promise: 'local',
     own: true,
     limit: 300,
@@ -125,7 +128,7 @@ export const several: Case[] = [
         const left = 'repository (changed by somebody else since)'
         await upgrades(scene, vm, { outcome: 'build-failed', phase: 'build', left })
       }
-      // an operation of jj that nobody has edited a file for
+      // an operation of jj that changes no file
       const clone = `cd ${fromHome(world.paths.flake)}`
       await failsLate('lab-slow', `${clone} && jj describe --quiet -m 'Half done'`)
       const words = await vm.askUser(`${clone} && jj log --no-graph -r @ -T description`)
@@ -142,16 +145,16 @@ export const several: Case[] = [
   {
     name: 'each-check-fails',
     title:
-      'several checks: one that comes to hold late is waited for, one that fails is named, and all goes back',
+      'several checks: one that passes late is waited for; when one fails, it is named and the upgrade rolls back',
     promise: 'checks',
     own: true,
     limit: 400,
     run: async (scene) => {
       const { vm, world } = scene
       const checks = ['/run/lab-one', '/run/lab-two']
-      // with a tab, which a string of JSON must not have as it is
+      // with a tab, which a string of JSON must escape
       const declared = checks.map((file) => `"test ! -e\\t${file}"`).join(' ')
-      // it fails when it is asked for the first time
+      // fails the first time that it is run
       const late = 'test -e /run/lab-asked || ! touch /run/lab-asked'
       const options = `validationChecks = [ "${late}" ${declared} ];`
       await world.config.commit(withOptions(vm, options), 'Checks')
@@ -160,7 +163,7 @@ export const several: Case[] = [
         await world.config.commit(withOptions(vm, options, noted(file)), file)
         await vm.root(`touch ${file}`)
         const reason = new RegExp(`^\`test ! -e\\s+${file}\` failed$`)
-        // the agent gives a check 20 s to come to hold
+        // the agent gives a check 20 s to pass
         await upgrades(scene, vm, { outcome: 'validation-failed', reason, waits: 20 })
         await vm.root(`rm ${file}`)
       }

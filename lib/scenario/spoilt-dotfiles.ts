@@ -18,33 +18,33 @@ import { git } from './remote.ts'
 import { killAll, standsStill } from './still.ts'
 import { doAsTold, told } from './told.ts'
 
-/** What a run that was killed, a power cut or another user leaves of the source. */
+/** Sources that a killed sync, a power cut or another user has damaged. */
 export const spoiltDotfiles: EditCase[] = [
   {
     name: 'cut-off',
     title:
-      'a sync is killed while files of the source are half written, and its user goes on editing: the next one brings in all that is theirs, and takes back nothing from afar',
+      'a sync is killed with the source half written, and the user goes on editing: the next sync publishes all of the user’s edits, and reverts nothing of the trunk',
     limit: 400,
     run: cutOff,
   },
   {
     name: 'power-cut-at-end',
     title:
-      'the power fails the moment that a sync has written what came from afar, to its source or to the home: nothing of that is half there or taken for an edit, and what was put aside is on the disk',
+      'the power fails the moment a sync has written the trunk’s changes to the source or the home: none is incomplete or mistaken for an edit, and what was put aside is on the disk',
     limit: 400,
     run: cutAtEnd,
   },
   {
     name: 'killed-as-published',
     title:
-      'a sync is killed when the remote has its side of a conflict, before it is told so: the next one knows it for its own, and takes it back once the conflict is settled',
+      'a sync is killed just after the remote has taken its side of a conflict: the next one knows the branch as its own, and deletes it once the conflict is settled',
     limit: 300,
     run: killedAsPublished,
   },
   {
     name: 'damaged',
     title:
-      'a power cut or another user has spoilt files of the source: it is told which, nothing is pushed, and once they are mended every edit is still there',
+      'a power cut or another user has damaged files of the source: the sync names them and pushes nothing, and once they are repaired every edit is still there',
     limit: 400,
     run: damaged,
   },
@@ -55,7 +55,7 @@ const many = 3000
 const name = (index: number): string => `labmany/${String(index).padStart(4, '0')}`
 const textOf = (index: number): string => `${index}\n`.repeat(50)
 const files = Object.fromEntries(Array.from({ length: many }, (_, i) => [name(i), textOf(i)]))
-/** They are no targets, so that an apply has nothing to do with them. */
+/** chezmoi ignores these files, so that an apply does not spend time on them. */
 const ignored = { '.chezmoiignore': 'labmany\nlabgone\n', 'labgone/x': 'x\n' }
 
 const unit = 'chezmoi-pre-update.service'
@@ -88,7 +88,7 @@ async function cutOff(scene: Scene): Promise<void> {
   const conflicts = await told(scene, vm, 'chezmoi-show-conflicts', 'user')
   check('so does whoever shows conflicts', /^\(a synchronization has not ended/, conflicts)
 
-  // what a power cut leaves of files that were new, and of git's index; and what a user does who knows of nothing
+  // what a power cut leaves of new files and of git's lock; then edits by a user who knows nothing of it
   await vm.user(`cd ${source}; truncate -s 3 ${name(1)}; : >${name(2)}; rm ${name(3)}; touch .git/index.lock
     echo since >>${one}; echo since >>${two}`)
   await syncs(scene, vm, 'synced')
@@ -119,7 +119,7 @@ async function cutOff(scene: Scene): Promise<void> {
   check('the source is as in the trunk, and nothing is left over', `${many}\n`, left.stdout)
   await syncs(scene, vm, 'up-to-date')
 
-  // as if killed when all files of a step were there; its user goes on from these
+  // as if killed once a step had written all its files; the user goes on from these
   const later = await world.dotfiles.commit({ dot_labrc: setSeventh }, 'From afar, later')
   await vm.user(`cd ${source}; jj git fetch --quiet
     printf '%s\\n' "$(jj op log --no-graph --limit 1 -T id)" ${later} >${state}/step
@@ -133,7 +133,7 @@ async function cutOff(scene: Scene): Promise<void> {
 async function cutAtEnd(scene: Scene): Promise<void> {
   const { vm, world, check } = scene
   const source = fromHome(world.paths.dotfiles)
-  /** Starts a sync, has it stand still at a moment, and cuts the power. */
+  /** Starts a sync, freezes it at a given moment, and cuts the power. */
   const cutOnce = (reached: string): Promise<void> =>
     powerCutAt(scene, vm, async () => {
       await standsStill(scene, vm, unit, reached)
@@ -153,7 +153,7 @@ async function cutAtEnd(scene: Scene): Promise<void> {
     find labmany -type f | wc -l; find labmany -empty | wc -l; ls ${state}/step 2>/dev/null; sed -n 3p ~/${shared}`)
   check('the source is as in the trunk', `${many}\n0\nline three\n`, left.stdout)
 
-  // its user's own text is kept aside for a script that is to change it
+  // the user's own text is put aside before a script changes it
   await vm.user('echo mine >.labmod')
   const script = "#!/bin/sh\nsed '/afar/d'\necho from afar\n"
   await world.dotfiles.commit({ modify_dot_labmod: script }, 'A script')
@@ -206,7 +206,7 @@ async function damaged(scene: Scene): Promise<void> {
   const source = fromHome(world.paths.dotfiles)
   const inSource = (script: string) => vm.user(`set -e; cd ${source}; ${script}`)
   const one = 'dot_config/lab/one.conf'
-  // the cut has come long ago, and no run has been there since the boot
+  // the power cut was long ago, and no sync has run since the boot
   await inSource('touch -d 2020-01-01 .git/index.lock .git/refs/remotes/origin/main.lock')
   await world.dotfiles.commit({ dot_labrc: setThird }, 'From afar')
   await syncs(scene, vm, 'synced')
@@ -241,7 +241,7 @@ async function damaged(scene: Scene): Promise<void> {
     return status.reason ?? ''
   }
   for (const [what, find, reason] of damages) {
-    // some text, where nothing at all would be a file that is new
+    // not empty, as an empty file would count as a new one
     await inSource(
       `f=$(${find}); cp -fp "$f" ~/labgood; rm -f "$f"; printf 'x' >"$f"; echo "$f" >~/labpath`,
     )
@@ -256,7 +256,7 @@ async function damaged(scene: Scene): Promise<void> {
   check('a lock since a run that failed is none', '', (await inSource(locks)).stdout)
   await doAsTold(scene, vm, said)
 
-  // its user is at work for a while, and then thinks better of it
+  // the user begins a commit by hand, and abandons it later
   await vm.user('mkfifo labsaid')
   await inSource(`export GIT_EDITOR="sh -c 'read -r no <~/labsaid; false'"
     setsid git -c user.name=o -c user.email=o@o commit --quiet -e -am 'By hand' >/tmp/lab-commit 2>&1 </dev/null &
@@ -276,7 +276,7 @@ async function damaged(scene: Scene): Promise<void> {
     (await world.dotfiles.read(one))?.trim().split('\n').at(-1),
   ]
   check('and the trunk, too', all, `${published.join('\n')}\n`)
-  // as a power cut leaves it where it was new
+  // zeros only, as a power cut leaves a new file
   await vm.user(
     'truncate -s 0 ~/.config/chezmoi/chezmoistate.boltdb; truncate -s 32K ~/.config/chezmoi/chezmoistate.boltdb',
   )

@@ -33,7 +33,7 @@ import { theSubject } from './subjects.ts'
 import { closeWorlds, openWorld, template } from './world.ts'
 
 export interface RunOptions {
-  /** What the record is called. */
+  /** Name of the record. */
   name: string
   /** At most two. */
   hosts?: string[]
@@ -42,28 +42,28 @@ export interface RunOptions {
   keep?: boolean
   /** Stops at each case that fails. */
   pause?: boolean
-  /** Labs that share the cases. Default 1: the VMs themselves, each with its own. */
+  /** Number of labs that share the cases. Default 1: only the VMs themselves, each with cases of its own. */
   jobs?: Jobs
   list?: boolean
   json?: boolean
-  /** Does one part of what is asked for. */
+  /** Runs only this part of the cases. */
   shard?: Shard
-  /** File of seconds by case, for parts that end together. */
+  /** File with the seconds of each case, by which the parts take about the same time. */
   durations?: string
-  /** What is judged, in place of what `lab.toml` or the hosts say. */
+  /** Kind of the subject, in place of the one that `lab.toml` or the hosts say. */
   subject?: string
-  /** Asks it for every promise, also for what it does not promise. */
+  /** Judges the subject by every promise, also by those that it does not make. */
   every?: boolean
-  /** A run that was cut short, to be carried on: its record, and what it was asked for. */
+  /** An interrupted run to carry on: its record, and what it was asked for. */
   resume?: Part
-  /** How to go on when this one is cut short; by default it begins anew. */
+  /** How to go on when this run is interrupted; by default it starts over. */
   goOn?: string
   /** Files on top of the flake, by path. */
   extra?: Changes
   watch?: Watch
 }
 
-/** What a subject brings to each host. */
+/** Files that a subject adds for each host. */
 const broughtBy = ({ module }: Subject): Changes =>
   module === undefined ? {} : { [`${ownFiles}/subject.nix`]: module }
 
@@ -71,18 +71,18 @@ const broughtBy = ({ module }: Subject): Changes =>
 export const toHaveThem =
   'import nixosModules.{autoUpgrade,goldenGeneration,chezmoiSync} of the lab'
 
-/** Parts may begin in the same second, and their records be brought to one directory. */
+/** Names the part, as parts may begin in the same second and their records end up in one directory. */
 export const recordName = ({ name, shard }: Pick<RunOptions, 'name' | 'shard'>): string =>
   shard ? `${name}-${shard.index}of${shard.count}` : name
 
-/** What a run is asked for, and what of it is its own part, by name. */
+/** Names of the cases that were asked for, and of those in the run's own part. */
 export type Asked = Pick<Plan, 'asked' | 'cases'>
 
 /**
- * Prepares VMs for cases: their baselines, their locks, a record; leaves them as they were before and
- * writes the report of what there is, whatever happened.
- * @param vms how many each of the cases needs: 1 or 2
- * @param use has the labs that share the cases; none where there is one job, which is the VMs themselves
+ * Prepares VMs for cases (baselines, locks, a record), lets `use` run them, and puts the VMs back as they were before.
+ * Whatever happened, it writes the report of what there is.
+ * @param vms number of VMs that each case needs: 1 or 2
+ * @param use runs the cases in the labs that share them; there are none for one job, which is the VMs themselves
  */
 export async function withStage(
   options: RunOptions,
@@ -94,7 +94,7 @@ export async function withStage(
   if (named.size > 2) {
     throw usage(
       `Cannot run it on ${[...named].join(', ')}: a run has two VMs`,
-      'Name two, and the others in a run of their own; what is no host stands before --host',
+      'Name two, and run the others separately; put arguments that are no hosts before --host',
     )
   }
   const pause = options.pause ? pauses() : undefined
@@ -120,7 +120,7 @@ export async function withStage(
     ground,
   )
   ground.accelerator.patience *= load(jobs * hosts.length)
-  // of every host, so that a baseline does not depend on which of them are in hand
+  // of every host, so that a baseline does not depend on which of them this run uses
   const all = await chooseHosts(undefined, guest.attribute)
   const found = await theSubject(options.subject, hosts[0]!)
   const subject = options.every ? { ...found, promises: new Set(allPromises) } : found
@@ -152,7 +152,7 @@ export async function withStage(
   const endCopies = (): void => {
     for (const { home } of copies) removeCopy(home)
   }
-  // Ctrl-C ends the process here and now, and what was found until then is to be read all the same
+  // Ctrl-C ends the process at once, and the results so far must be readable all the same
   const cutShort = (): void => {
     record.note({ kind: 'run', name: options.name, phase: 'end', of: 1, reason: 'cut short' })
     write(stage, plan, { notes: ['the run was cut short'] })
@@ -161,14 +161,14 @@ export async function withStage(
     try {
       endCopies()
     } catch {
-      // what is just being written there is found by the next run
+      // the next run removes a copy that is just being written
     }
   }
   process.once('exit', cutShort)
   process.once('exit', endCopiesNow)
   const forget = whenCutShort(() => ({
     left: `${stage.results.length} cases were run, report: ${join(record.dir, 'report.html')}`,
-    goOn: options.goOn ?? 'the same command again begins anew',
+    goOn: options.goOn ?? 'the same command starts over',
   }))
   try {
     const lanes: Lane<Stage>[] = []
@@ -187,13 +187,13 @@ export async function withStage(
     await use(stage, hosts, labs)
     endCopies()
     if (!options.keep) {
-      if (!quiet) console.error(`Putting ${hosts.join(' and ')} back as before the cases`)
+      if (!quiet) console.error(`Putting ${hosts.join(' and ')} back as they were before the cases`)
       const { patience } = ground.accelerator
-      // what a VM was before does not follow the remotes of cases
+      // a VM that is put back must not follow the remotes of cases
       closeWorlds(hosts)
       for (const each of stage.prepared.values()) {
         await endFaults(each.vm)
-        // what the cases came to is worth more than how they leave a VM
+        // the results matter more than the state in which the cases leave a VM
         await leaveAsBefore(each, patience).catch(
           onFailure((failure) => void troubles.push(failure)),
         )
@@ -217,20 +217,20 @@ export async function withStage(
   return { dir: record.dir, hosts, results, troubles, ground: plan.ground }
 }
 
-/** Takes down what a case came to, so that a run that is killed loses no more than the case that it was at. */
+/** Records the result of a case at once, so that a killed run loses only the case that it was running. */
 export function takeDown({ record, results }: Stage, result: CaseResult): void {
   results.push(result)
   writeResults(record.dir, results)
 }
 
-/** What a run came to, and what the lab could not do after its cases. */
+/** Result of a run, and what the lab could not do after its cases. */
 export interface Ended extends Ran {
   troubles: Failure[]
   /** Accelerator and guest, as one line. */
   ground: string
 }
 
-/** The report is written whatever happened, of what there is. @returns why a file of it could not be */
+/** Writes the report of what there is. @returns why a file of it could not be written */
 function write(
   { record, results }: Stage,
   plan: Plan,
@@ -247,24 +247,24 @@ const inWords = ({ accelerator: { kind, reason }, guest }: Ground, { title }: Su
   `${kind} (${reason.split('\n')[0]}), guest ${guest.kind}, judged: ${title}`
 
 /**
- * Bytes that a run wants free for a VM: what `saveSnapshot` asks for before it keeps the VM as it was, and
- * half as much for a baseline that is not there yet. A snapshot takes less in the end: 200 MB or so.
+ * Free bytes that a run requires for a VM: what `saveSnapshot` requires before it saves the VM's former state, and half
+ * as much for a baseline that does not exist yet. A snapshot takes less in the end: about 200 MB.
  */
 const roomOf = (host: string): number => (hasBaseline(host) ? 1 : 1.5) * 1024 ** 3
 
 /**
- * What the limits of cases, which are the embedded guest's on KVM, are multiplied with for a guest. Under TCG an
- * upgrade that takes 12 s there took 112 s on NixOS, and a boot 127 s in place of 25 s.
+ * Factor for each guest on the limits of cases, which are meant for the embedded guest on KVM. Under TCG an upgrade that
+ * takes 12 s on the embedded guest took 112 s on NixOS, and a boot 127 s instead of 25 s.
  */
 const slowness = { debian: 1, nixos: 2 }
 
-/** Copies of a run that was killed have their processes still. */
+/** Removes the copies that a killed run has left, whose processes still run. */
 async function sweep(quiet: boolean): Promise<void> {
   const found = await removeAbandoned()
   if (found.length > 0 && !quiet) console.error(removedInWords(found))
 }
 
-/** @param most jobs for which there is something to do */
+/** @param most number of jobs that would have something to do */
 function jobsOf(asked: Jobs, hosts: string[], most: number, { accelerator }: Ground): number {
   if (asked === 1) return 1
   const memory = (host: string): number => readVm(host)?.memory ?? 2 * 1024 ** 3
@@ -295,7 +295,7 @@ async function withCopies(
   return labs
 }
 
-/** What the VMs stand on; a base image that is not cached takes a minute, which is shown. */
+/** Accelerator, guest and base image of the VMs. A base image that is not cached takes a minute, which is shown. */
 async function standOn(quiet: boolean): Promise<Ground> {
   const ground = {} as Ground
   const steps: Step<Ground>[] = [

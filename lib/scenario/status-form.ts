@@ -1,4 +1,4 @@
-/** What is wrong with a value, with the field's name before it; undefined where it has its form. */
+/** Says what is wrong with a value, after the name of its field; undefined for a valid one. */
 type Form = (value: unknown) => string | undefined
 
 const shown = (value: unknown): string => JSON.stringify(value)?.slice(0, 60) ?? 'missing'
@@ -47,7 +47,7 @@ const fields =
 const any = text(/^/)
 const some = text(/./s)
 const time = text(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/)
-// a flake that comes without its history is known by its contents
+// a flake without a history, such as a tarball, is identified by the hash of its contents
 const commit = text(/^([0-9a-f]{40}|[0-9a-f]{64}|sha256-\S+)$/)
 const none: Form = (value) => (value === null ? undefined : shown(value))
 const generation = orNull(whole)
@@ -62,18 +62,18 @@ interface Deployed {
   toplevel?: unknown
 }
 const built = fields({ commit, toplevel: path, generation })
-/** What is not built yet has neither path nor number. */
+/** A generation that is not built yet has neither path nor number. */
 const unbuilt = fields({ commit, toplevel: nothing, generation: none })
 
-/** What `nix-local-upgrade` writes to its status.json, at work and in the end. */
+/** What `nix-local-upgrade` writes to its status.json, while it runs and when it has ended. */
 export const upgradeForm = fields({
   phase: some,
   outcome: orNull(text(upgradeOutcomes)),
   reason: any,
-  // a host may have none
+  // a host may have no name
   host: any,
   mode: text(/^(local|remote)$/),
-  // of what somebody has switched to by hand nobody knows the commit
+  // the commit of a system that was switched to by hand is unknown
   from: fields({ commit: either(commit, nothing), toplevel: path, generation }),
   to: orNull((value) => ((value as Deployed).toplevel === '' ? unbuilt : built)(value)),
   notRestored: list(some),
@@ -84,7 +84,7 @@ export const upgradeForm = fields({
 
 const atWork = { phase: some, reason: orNull(some), host: some, started: time }
 
-/** What `chezmoi-sync` writes to its status.json while it is at work. */
+/** What `chezmoi-sync` writes to its status.json while it runs. */
 const syncingForm = fields({ ...atWork, outcome: orNull(any), finished: orNull(time) })
 
 const syncedForm = fields({
@@ -101,6 +101,6 @@ const syncedForm = fields({
   conflicts: list(fields({ host: some, files: list(some) })),
 })
 
-/** What `chezmoi-sync` writes to its status.json; what it knows only in the end is there only then. */
+/** What `chezmoi-sync` writes to its status.json; fields that it knows only at the end are absent before. */
 export const syncForm: Form = (value) =>
   (value as { outcome?: unknown } | null)?.outcome === null ? syncingForm(value) : syncedForm(value)

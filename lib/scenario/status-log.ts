@@ -3,7 +3,7 @@ import { agentJson } from './agent-json.ts'
 import { unitsByHand } from './host-module.ts'
 import { syncForm, upgradeForm } from './status-form.ts'
 
-/** Where a guest keeps what its watcher saw; emptied as a baseline is made. */
+/** File of a guest with the states that its watcher saw; emptied when a baseline is made. */
 export const statusLog = '/var/lib/lab-status.log'
 
 const statusFile = '/var/lib/nix-local-upgrade/status.json'
@@ -16,20 +16,20 @@ const look = `look() { # look <file>: its text in \`now\`; fails where there is 
   [[ -n $opened ]]
 }`
 
-/** Bash that prints each status as it is now, on a line as the watcher writes it down. */
+/** Bash that prints each current status on one line, as the watcher logs it. */
 export const statesNow = `${look}
 for file in ${statusFile} ${syncFile}; do
   ! look "$file" || printf '%s\\n' "\${now//$'\\n'/ }"
 done`
 
 /**
- * The watcher: from the start of a guest on it writes down each state of the agents' status files, and of an
- * upgrade whether in that moment what it began with runs, and what it names as deployed is the system profile,
- * by its number, and runs. It looks twenty times a second, with nothing but bash's builtins, so that an emulated
- * guest does not notice.
+ * The watcher: from the start of a guest on it logs each state of the agents' status files. For an upgrade it also logs
+ * whether, at that moment, the system of `from` runs, and whether the system of `to` is the profile's generation of
+ * that number, and runs. It looks twenty times a second, with bash's builtins only, so that an emulated guest is not
+ * slowed down.
  */
 export const watcher = `#!/bin/bash
-# a pipe that never says anything, to wait on
+# a pipe that never delivers anything, to sleep on
 exec 3<> <(:)
 read -r boot </proc/sys/kernel/random/boot_id
 upgrade=none sync=none begun=
@@ -55,7 +55,7 @@ while :; do
     sync=$now
     printf '%s sync - - - %s end\\n' "$boot" "\${now//$'\\n'/ }" >>${statusLog}
   fi
-  # what is seen from here on was not left by somebody before
+  # what is seen from here on was not left by an earlier run
   [[ -n $begun ]] || printf '%s begins\\n' "$boot" >>${statusLog}
   begun=yes
   read -r -t 0.05 -u 3 _
@@ -75,7 +75,7 @@ ExecStart=/bin/sh -c 'exec bash ${watcherFile}'
 Restart=on-failure
 `
 
-/** Shell commands that put the watcher into a guest, where no switch takes it for its own, and start it. */
+/** Shell commands that install the watcher in a guest, where no switch removes it, and start it. */
 export const installWatcher = `cat >${watcherFile} <<'LAB'
 ${watcher}LAB
 mkdir -p ${unitsByHand}/sysinit.target.wants && cd ${unitsByHand}
@@ -95,12 +95,12 @@ export interface Seen {
   /** Whether `to.toplevel` was the system profile, of that generation, and ran. */
   profile: boolean
   runs: boolean
-  /** It was there as the watcher began in that boot: what was left of an earlier run. */
+  /** Left by an earlier run: it was there when the watcher started in that boot. */
   left?: true
   text: string
 }
 
-/** Reads what the watcher has written: a state for each line that is whole. */
+/** Reads the watcher's log: a state for each line that is complete. */
 export function readStatusLog(text: string): Seen[] {
   const begun = new Set<string>()
   return text.split('\n').flatMap((line): Seen[] => {
@@ -135,12 +135,12 @@ interface Status {
 }
 
 /**
- * Generations that an upgrade refused after it had built them, and that none has deployed, before or since:
- * outcomes that put things back, but for a host that is set to keep what failed.
+ * Generations that an upgrade built and then rolled back, and that no upgrade has deployed, before or since. On a host
+ * that is set to keep what failed, none is rejected.
  */
 export function rejected(seen: Seen[]): string[] {
   const found = new Set<string>()
-  // a commit that goes back to one of these, and fails now, is no reason for it to go
+  // a commit that reverts to one of these, and now fails, does not remove that generation
   const good = new Set<string>()
   for (const { of, text } of seen) {
     const status = of === 'upgrade' ? parse(text) : undefined
@@ -153,7 +153,7 @@ export function rejected(seen: Seen[]): string[] {
   return [...found].filter((toplevel) => !good.has(toplevel))
 }
 
-/** Whether an upgrade has said that what was to be deployed is. */
+/** Whether any upgrade has reported success. */
 export const hasHeld = (seen: Seen[]): boolean =>
   seen.some(({ of, text }) => of === 'upgrade' && isHeld(parse(text)))
 
@@ -161,15 +161,15 @@ const isHeld = (status: Status | undefined): boolean =>
   /^(upgraded|up-to-date)$/.test(status?.outcome ?? '')
 
 interface Known {
-  /** The host whose status it is; any without it. */
+  /** The host that the status must name; any where undefined. */
   host?: string
-  /** What the files have in the end: where the watcher has not seen that, it has not seen all. */
+  /** Contents of the files at the end: if the watcher has not seen these, it has missed something. */
   states?: string[]
-  /** Whether there was a watcher in the end. */
+  /** Whether the watcher still ran at the end. */
   watched?: boolean
 }
 
-/** The status was whole and true at each moment, and what it said one after the other can have happened. */
+/** Checks that each status was complete and true at its moment, and that their sequence is possible. */
 export function judgeStatus(
   seen: Seen[],
   { host, states = [], watched = true }: Known = {},
@@ -219,38 +219,38 @@ function wrong(one: Seen, before: Seen[], host: string | undefined): string[] {
     const what = one.profile ? 'did not run' : 'was not the profile'
     said.push(`it said \`${outcome}\` of a generation that ${what}`)
   }
-  // nothing moves any more then, which a look could come too late for
+  // nothing changes after the end, so the watcher cannot have looked too late
   const { generation } = status.to ?? {}
   if (!one.left && outcome !== null && generation && !one.profile)
     said.push(`it said \`${outcome}\` of generation ${generation}, which that is not`)
   const last = earlier.at(-1)
   const former = last && parse(last.text)
-  // a watcher that was started anew finds what was there
+  // a watcher that was restarted sees the old state again
   if (!former || former.started !== started || last.text === one.text) return said
-  // times are in whole seconds: after a run that took less than one, this may be the next
+  // times are in whole seconds: this may be the next run after one that took less than a second
   if (former.finished === started) return said
   if (former.outcome !== null) said.push(`it went on to ${phase} after \`${former.outcome}\``)
-  // an end names the phase that it failed in; a run that was killed in its first second may have been followed
-  // by another in that second, which begins with the first phase that has a status
+  // a final status names the phase that failed; after a run that was killed in its first second, another may have begun
+  // in the same second, with the first phase that has a status
   else if (phase !== 'recover' && outcome === null && place < order.indexOf(former.phase ?? '')) {
     said.push(`${phase} came after ${former.phase}`)
   }
   return said
 }
 
-/** What an agent did not say while it was at work, to whoever looked twenty times a second. */
+/** What an agent failed to report while it worked, although the watcher looked twenty times a second. */
 function unseen({ outcome, started, finished }: Status, one: Seen, before: Seen[]): string[] {
   if (!outcome) return []
   const working = before
     .filter(({ of, boot }) => of === one.of && boot === one.boot)
     .map(({ text }) => parse(text))
     .filter((status) => status?.started === started && status?.outcome === null)
-  // both take longer than a look; what was booted after a power cut is judged, and not switched to
+  // both take longer than a look; a system that booted after a power cut is validated without a switch
   const phases = ['switch', 'validate']
   if (outcome === 'upgraded' && !working.some((status) => phases.includes(status?.phase ?? '')))
     return ['it said `upgraded` and was seen neither to switch nor to judge that']
   const seconds = (Date.parse(finished ?? '') - Date.parse(started ?? '')) / 1000
-  // a full disk takes no word before the last one, which is written over the old
+  // on a full disk only the final status can be written, over the old one
   const full = /no-space|no space left/i.test(one.text)
   const silent = seconds >= 3 && working.length === 0 && !full
   return silent ? [`it worked for ${seconds} s and did not say so`] : []

@@ -1,13 +1,12 @@
 import type { Scene } from './family.ts'
 import type { Machine } from './machine.ts'
 
-/** The control group of a unit: its directory is there while anything of the unit is at work. */
+/** The control group of a unit; its directory exists while any process of the unit runs. */
 const groupOf = (unit: string): string => `/sys/fs/cgroup/system.slice/${unit}`
 
 /**
- * Starts a unit and has all of it stand still the moment that something is seen; ends the case where it was over
- * before that.
- * @param seen shell condition, asked by root all the time: one that starts a program misses what is short
+ * Starts a unit and freezes all its processes as soon as a condition holds; ends the case if the unit ended before that.
+ * @param seen shell condition that root tests without a pause: one that starts a program misses short moments
  */
 export async function standsStill(
   scene: Scene,
@@ -26,13 +25,13 @@ export async function standsStill(
   scene.must('it is at work yet', '1', frozen)
 }
 
-/** Has a unit that stands still go on, and waits for its end. */
+/** Lets a frozen unit go on, and waits for its end. */
 export async function goesOn(vm: Machine, unit: string): Promise<void> {
   await vm.root(`echo 0 >${groupOf(unit)}/cgroup.freeze`)
   await vm.until(`${unit} to end`, 120, `[ ! -d ${groupOf(unit)} ]`)
 }
 
-/** Kills all of a unit at once, and waits until it is gone. */
+/** Kills all processes of a unit at once, and waits until they are gone. */
 export async function killAll(vm: Machine, unit: string): Promise<void> {
   const group = groupOf(unit)
   await vm.root(`echo 1 >${group}/cgroup.kill; until [ ! -d ${group} ]; do :; done`)

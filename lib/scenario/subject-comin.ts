@@ -1,9 +1,9 @@
 import type { Subject, SubjectMaker } from './subject.ts'
 
 /**
- * comin: a daemon that polls its remotes, evaluates what is new, builds and deploys it. A unit beside it begins a
- * round and is over when that round is, by what `comin status --json` says (comin 0.9 and later have it). It does
- * not try a commit again that it could not deploy, and takes nothing back.
+ * comin: a daemon that polls its remotes, then evaluates, builds and deploys new commits. An extra unit starts one round
+ * and ends when the round has, according to `comin status --json` (comin 0.9 and later have it). comin does not try a
+ * commit again that it could not deploy, and rolls nothing back.
  */
 export const comin: SubjectMaker = ({ branch, here }): Subject => ({
   kind: 'comin',
@@ -16,7 +16,7 @@ export const comin: SubjectMaker = ({ branch, here }): Subject => ({
   module: here ? moduleFor(branch) : undefined,
 })
 
-/** The one remote is the lab's, and is asked when a case begins a round. */
+/** The only remote is the lab's, and it is polled only when a case begins a round. */
 const moduleFor = (branch: string): string => `{ config, lib, pkgs, ... }:
 let
   inherit (config.services.comin) package;
@@ -27,7 +27,7 @@ in
       name = "lab";
       url = "git://git.lab/config.git";
       branches.main.name = "${branch}";
-      # without an end this would be an hour of a case
+      # without a limit, a fetch that hangs would cost a case an hour
       timeout = 60;
       poller.period = 31536000;
     }
@@ -42,7 +42,7 @@ in
     serviceConfig = {
       Type = "oneshot";
       TimeoutStartSec = "1h";
-      # whoever kills the round means the daemon that is at work
+      # a kill of the round is meant for the daemon, which does the work
       ExecStopPost = pkgs.writeShellScript "lab-comin-killed" ''
         [ "$SERVICE_RESULT" != signal ] || systemctl kill --signal=KILL comin.service
       '';
@@ -58,9 +58,9 @@ ${round
 `
 
 /**
- * Shell that has comin fetch, and follows what comes of it to its end. A daemon that restarts itself is away for a
- * moment, and has only its store's word for what it did before. Its words are `evaluated`, `built`, `done` and, for
- * all three, `failed`; a commit that is built and not deployed is one whose system runs already.
+ * Shell that makes comin fetch, and follows the round to its end. A daemon that restarts itself is away for a moment, and
+ * then knows what it did before only from its store. Its states are `evaluated`, `built`, `done` and, for all three,
+ * `failed`; a commit that is built and not deployed is one whose system runs already.
  */
 export const round = `state() {
   until said=$(comin status --json 2>/dev/null); do sleep 0.5; done
@@ -79,10 +79,10 @@ if [ -n "$error" ]; then
   exit 1
 fi
 commit=$(state .fetcher.repository_status.selected_commit_id)
-# a commit that it has selected before begins nothing, and has come to what it came to then
+# a commit that was selected before starts nothing, and keeps its earlier result
 [ "$commit" != "$selected" ] || before='[]'
 end='' last=''
-# between two steps nothing is at work either, but not for a second
+# comin is idle between two steps as well, but for less than a second
 until [ -n "$end" ] && [ "$end" = "$last" ]; do
   sleep 1
   last=$end

@@ -1,8 +1,8 @@
 import type { Subject, SubjectMaker } from './subject.ts'
 
 /**
- * NixOS's `system.autoUpgrade`: `nixos-rebuild` on a timer. It has no words of its own, checks nothing after
- * the switch and takes nothing back. What it promises is what its options and the manual say.
+ * NixOS's `system.autoUpgrade`: `nixos-rebuild` on a timer. It writes no status, checks nothing after the switch and rolls
+ * nothing back. Its promises are those of its options and the manual.
  */
 export const nixosUpgrade: SubjectMaker = ({ branch, here }): Subject => ({
   kind: 'nixos-upgrade',
@@ -16,7 +16,7 @@ export const nixosUpgrade: SubjectMaker = ({ branch, here }): Subject => ({
     system.autoUpgrade = {
       enable = lib.mkForce true;
       flake = lib.mkForce "git://git.lab/config.git?ref=${branch}";
-      # an upgrade comes when a case starts one
+      # upgrades run only when a case starts one
       dates = lib.mkForce "yearly";
       randomizedDelaySec = lib.mkForce "1s";
     };
@@ -25,7 +25,7 @@ export const nixosUpgrade: SubjectMaker = ({ branch, here }): Subject => ({
 `,
 })
 
-/** A host that is upgraded by the lab's agents has this in their place, and no golden generation either. */
+/** Turns off the lab's agents, which it replaces, and the golden generation on a host that has them. */
 const alone = `
   // lib.optionalAttrs (options ? myModules.services.autoUpgrade) {
     myModules.services.autoUpgrade.enable = lib.mkForce false;

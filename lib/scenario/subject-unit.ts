@@ -2,8 +2,8 @@ import { usage } from '../failure.ts'
 import type { Subject, SubjectMaker } from './subject.ts'
 
 /**
- * Any unit that upgrades the host when it is started and is over when it has ended, such as a timer's script.
- * What it promises is what `lab.toml` says, as nobody else can know.
+ * Any unit that upgrades the host when it is started, and has finished when it ends, such as a timer's script. Only
+ * `lab.toml` can say what it promises.
  */
 export const anyUnit: SubjectMaker = ({ upgrade, declared }): Subject => {
   if (upgrade.unit === null) {
@@ -20,7 +20,7 @@ export const anyUnit: SubjectMaker = ({ upgrade, declared }): Subject => {
     title: `${upgrade.unit}.service`,
     unit: upgrade.unit,
     promises: new Set(upgrade.promises ?? ['deploy', 'refuse', 'offline', 'whole']),
-    // an upgrade comes when a case starts one
+    // upgrades run only when a case starts one
     module: declared.timer
       ? `{ lib, ... }: { systemd.timers."${upgrade.unit}".timerConfig = lib.mkForce { OnCalendar = "yearly"; }; }\n`
       : undefined,

@@ -3,34 +3,34 @@ import type { Facts } from '../nix/host.ts'
 import type { Promised } from './promise.ts'
 
 /**
- * What upgrades the hosts, and is judged. An upgrade is started by its unit and over when the unit is; what it
- * did is seen from outside, and what it says of itself is asked only of one that says something.
+ * What upgrades the hosts, and is judged. An upgrade is started by its unit and over when the unit ends. What it did is
+ * seen from outside; its own status is judged only where it writes one.
  */
 export interface Subject {
   kind: UpgradeKind
-  /** In tables and reasons. */
+  /** Name in tables and reasons. */
   title: string
-  /** Without `.service`; its timer, where it has one, is named alike. */
+  /** Without `.service`; its timer, where it has one, has the same name. */
   unit: string
   promises: ReadonlySet<Promised>
-  /** Profile that it deploys by, where that is not the system's; until its first deployment there is none. */
+  /** Profile that it deploys to, where that is not the system's; it does not exist before the first deployment. */
   profile?: string
-  /** File with its own words, as `UpgradeStatus`. Without one only the result of its unit is known. */
+  /** Its status file, in the form of `UpgradeStatus`. Without one only the result of its unit is known. */
   status?: string
-  /** Option that has its settings, of NixOS's names for them, such as `allowReboot`. */
+  /** Option that has its settings, under the names that NixOS uses, such as `allowReboot`. */
   options?: string
-  /** Text of a NixOS module on top of each host, which brings it in or points it at the lab's remote. */
+  /** Text of a NixOS module that each host gets, to install the subject or to point it at the lab's remote. */
   module?: string
   /**
-   * Shell by which it forgets what it knows of its remotes. One that has this knows a remote by what it has fetched
-   * from it, so it does so once before the snapshot that every case begins at.
+   * Shell that makes it forget what it knows of its remotes. A subject with this knows a remote only from a fetch, so it
+   * fetches once before the snapshot at which every case begins.
    */
   forgets?: string
-  /** Address that it fetches from; it leads to the lab's remote. */
+  /** Address that it fetches from; the lab's remote answers there. */
   fetches?: string
 }
 
-/** Shell that sets `profile` to what a subject deploys by, as long as there is none to the system's. */
+/** Shell that sets `profile` to the subject's profile, or to the system's as long as that does not exist. */
 export const profileOf = ({ profile }: Subject): string =>
   profile === undefined
     ? `profile=${systemProfile}`
@@ -43,13 +43,13 @@ export interface SubjectFacts {
   upgrade: LabSettings['upgrade']
   /** The unit that `lab.toml` names, as the hosts have it. */
   declared: Facts['agents']['upgrade']
-  /** Whether the hosts have this kind by themselves. */
+  /** Whether the hosts' own configuration has this kind. */
   here: boolean
 }
 
 export type SubjectMaker = (facts: SubjectFacts) => Subject
 
-/** Why a subject is not asked for what a case is about; undefined where it is. */
+/** Why a case is not run on a subject; undefined where it is. */
 export function notAsked(
   subject: Subject,
   { promise, own }: { promise: Promised; own?: true },

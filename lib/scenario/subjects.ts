@@ -16,7 +16,7 @@ const makers: Record<UpgradeKind, SubjectMaker> = {
   unit: anyUnit,
 }
 
-/** What `--subject` says. @throws Failure (usage) for a kind that there is not */
+/** Reads the value of `--subject`. @throws Failure (usage) for an unknown kind */
 export function subjectKind(wanted: string | undefined): UpgradeKind | undefined {
   const kind = upgradeKinds.find((one) => one === wanted)
   if (wanted !== undefined && !kind)
@@ -25,11 +25,11 @@ export function subjectKind(wanted: string | undefined): UpgradeKind | undefined
 }
 
 /**
- * The subject of a run: the one that is asked for, else the one that `lab.toml` names, else the one that the
- * hosts are seen to have.
- * @param wanted what `--subject` says
- * @param host of the flake, which the others are taken to be like
- * @throws Failure (usage) for a kind that there is not, or a host that has none that is known
+ * The subject of a run: the one that was asked for, else the one that `lab.toml` names, else the one that the hosts'
+ * configuration shows.
+ * @param wanted value of `--subject`
+ * @param host a host of the flake; the others are assumed to be like it
+ * @throws Failure (usage) for an unknown kind, or for a host without a known subject
  */
 export async function theSubject(wanted: string | undefined, host: string): Promise<Subject> {
   const asked = subjectKind(wanted)
@@ -72,7 +72,7 @@ export async function theSubject(wanted: string | undefined, host: string): Prom
   return held(made)
 }
 
-/** What the configuration of a host says of itself. */
+/** The kind of subject that a host's configuration shows. */
 export function recognised(
   facts: Pick<Facts, 'autoUpgradeEnable' | 'systemAutoUpgrade' | 'comin'>,
 ): UpgradeKind | undefined {

@@ -2,8 +2,8 @@ import type { Scene } from './family.ts'
 import type { Machine } from './machine.ts'
 
 /**
- * What a command of the agents prints. One that fails is a red check, and not a run that could not be made.
- * @param as whom; root unless told
+ * Runs a command of the agents and returns its output. If it fails, that is a failed check, not an error of the lab.
+ * @param as user that runs it; default: root
  */
 export async function told(
   scene: Scene,
@@ -18,7 +18,7 @@ export async function told(
   return stdout.trim()
 }
 
-/** Does what an agent says between backticks, as whom it says it to: with `sudo` as root, else as the host's user. */
+/** Runs the command that an agent prints between backticks: with `sudo` as root, else as the host's user. */
 export async function doAsTold(scene: Scene, vm: Machine, said: string): Promise<void> {
   const [, sudo, command] = /`(sudo )?([^`]+)`/.exec(said) ?? []
   scene.must('it says what to do', /./, command)

@@ -14,10 +14,10 @@ import type { Ran } from '../run.ts'
 import { KernelFailed } from '../vm/kernel.ts'
 import { qemuOf } from '../vm/vm.ts'
 
-/** Text of a module that changes a host, and breaks nothing of it. */
+/** Text of a module that changes a host and breaks nothing. */
 export const harmless = '{ environment.etc."lab-trial".text = "a good one"; }'
 
-/** A unit that runs while systemd starts, before anything that is waited for. */
+/** A unit that runs while systemd starts, before anything that a boot waits for. */
 export function early(script: string): string {
   return `{ systemd.services.lab-break = { wantedBy = [ "sysinit.target" ]; unitConfig.DefaultDependencies = false;
     serviceConfig = { Type = "oneshot"; ExecStart = "/bin/sh -c '${script}'"; }; }; }`
@@ -25,16 +25,16 @@ export function early(script: string): string {
 
 /** Text of a module whose kernel panics while systemd starts. */
 export const panics = early('echo c >/proc/sysrq-trigger')
-/** Of what never came up to be judged, as it is written down. */
+/** Recorded reason of a trial that never came up to be validated. */
 export const notUp = /^it did not come up/
 
-/** Where the agents write down what has failed: a toplevel, a time and a reason each line. */
+/** File in which the agents record failed trials: a toplevel, a time and a reason on each line. */
 export const failedTrials = '/var/lib/golden-generation/failed'
 
 /** A generation that was built in the guest and made the boot default, as a rebuild by hand does. */
 export interface Rebuilt {
   toplevel: StorePath
-  /** Of switch-to-configuration: 0, or what it refused or left undone. */
+  /** Exit status of switch-to-configuration: not 0 if it refused, or left something undone. */
   code: number
   /** What it printed. */
   said: string
@@ -50,7 +50,7 @@ export const rebuild = (scene: Scene, vm: Machine, module: string): Promise<Rebu
 
 /**
  * Builds the guest's own configuration with one more module, as its user.
- * @param path of its flake: lab.toml's
+ * @param path of its flake, as lab.toml has it
  * @returns the toplevel
  * @throws Failure with the error of nix that came first
  */
@@ -68,7 +68,7 @@ export async function buildInGuest(
     `((builtins.getFlake "git+file://${flake}").${guestOf(vm.vm).attribute}.${vm.host}.extendModules { modules = [ ./hosts/module.nix ]; }).config.system.build.toplevel\n`,
     { user: true },
   )
-  // as the owner of the repository: nix reads none that is another's
+  // as the owner of the repository: Nix reads no repository of another user
   const limit = 90 * vm.patience
   const command = `cp ${quote(`${flake}/${ownFiles}/guest.nix`)} ~/.lab/ && nix build --impure --no-link --print-out-paths --file ~/.lab`
   const built = await counting(`build in ${vm.host}`, limit, say, () =>
@@ -95,7 +95,7 @@ async function rebuilt(scene: Scene, vm: Machine, module: string): Promise<Rebui
   return { toplevel, code: made.code, said: made.stdout.trim() }
 }
 
-/** As `rebuild`, for a module that the boot loader must take for a trial. */
+/** As `rebuild`, and checks that the result is on trial; without golden, that it boots next. */
 export async function armed(scene: Scene, vm: Machine, module: string): Promise<StorePath> {
   const { toplevel, code, said } = await rebuild(scene, vm, module)
   if (!scene.golden(vm)) {
@@ -112,9 +112,9 @@ export async function armed(scene: Scene, vm: Machine, module: string): Promise<
 }
 
 /**
- * Waits until golden has booted and judged the trial, and checks what a failed one leads to.
- * @param reason what must be written down of the trial
- * @param seconds that it took from the reboot to golden's SSH
+ * Waits until golden has booted and judged the trial, and checks the records that a failed trial must leave.
+ * @param reason the reason that must be recorded for the trial
+ * @param seconds from the reboot to golden's SSH
  */
 export async function comesBack(
   scene: Scene,
@@ -126,7 +126,7 @@ export async function comesBack(
   const golden = scene.start(vm)
   scene.event(`${vm.host} recovered`, { host: vm.host, seconds })
   scene.say(`${vm.host} is back after ${seconds.toFixed(0)} s`)
-  // what another keeps of a boot that failed nobody knows; the oracle asks what boots next
+  // what other subjects record of a failed boot is unknown; the oracle checks what boots next
   if (!scene.golden(vm)) return
   await comes(scene, vm, 'golden is validated', 90, validated)
   const said = await vm.ask(`grep ^${trial} ${failedTrials} || true`)
@@ -140,7 +140,7 @@ export async function comesBack(
   scene.check('golden is the system profile', golden, profile ?? undefined)
 }
 
-/** What `show-boot-status --json` tells of a VM. */
+/** What `show-boot-status --json` prints on a VM. */
 export async function bootStatus(
   scene: Scene,
   vm: Machine,
@@ -150,7 +150,7 @@ export async function bootStatus(
 }
 
 /**
- * Waits for a boot. One that does not come is a red check, whether something else was booted or nothing is.
+ * Waits for a boot. If it does not come, that is a failed check, whether something else has booted or nothing has.
  * @param name of the check, such as `golden boots again`
  * @returns seconds that the wait took
  */
@@ -170,9 +170,9 @@ export async function rebooted(
 }
 
 /**
- * What a VM has booted, where the boot that was waited for has not come. A machine that stands still is not well
- * either; one whose kernel has broken, or whose QEMU is gone, says nothing of what it should have booted.
- * @throws what the kernel said, or the wait's own error, there
+ * What a VM has booted instead of the boot that was waited for. A machine that hangs counts, too. One whose kernel has
+ * crashed, or whose QEMU is gone, shows nothing about what it would have booted.
+ * @throws in these two cases the kernel's error, or the wait's own
  */
 async function bootedInstead(vm: Machine, thrown: TookTooLong): Promise<string> {
   const asked = await vm.agent('readlink -f /run/booted-system').catch((silent: unknown) => silent)
@@ -194,7 +194,7 @@ export const boots = (
 ): Promise<number> => rebooted(scene, vm, name, () => vm.reboot({ limit, until: booted(toplevel) }))
 
 /**
- * Reboots a VM into what is on trial, which must fail and lead back to golden.
+ * Reboots a VM into its trial, which must fail and lead back to golden.
  * @param limit seconds, on KVM, until golden is back
  */
 export async function failsTrial(
@@ -208,7 +208,7 @@ export async function failsTrial(
   await comesBack(scene, vm, trial, reason, seconds)
 }
 
-/** As `Machine.until`, as a check: red where the guest is well and the condition does not come to hold. */
+/** `Machine.until` as a check, which fails if the guest is well but the condition does not hold in time. */
 export async function comes(
   { check, must }: Scene,
   vm: Machine,
@@ -226,22 +226,22 @@ export async function comes(
   return said
 }
 
-/** Waits until what a VM has booted has become golden, and checks that its files are whole. */
+/** Waits until a booted generation has become golden, and checks that its files are complete. */
 export async function becomesGolden(scene: Scene, vm: Machine, toplevel: string): Promise<void> {
   const ask = `[ "$(readlink -f /nix/var/nix/gcroots/golden-generation)" = ${toplevel} ] && show-golden`
   const said = await comes(scene, vm, 'the new one is pinned', 90, ask)
   scene.check('it becomes golden', /^golden: (?!.*PROBLEM)/s, said)
 }
 
-/** Holds when the boot was validated, and what follows from it is done. */
+/** Holds once the boot was validated and all that follows from this is done. */
 export const validated = 'systemctl is-active --quiet golden-boot-validation.service'
 
-/** Holds in the boot that is meant, where others come before it. */
+/** Holds in a boot of this toplevel; boots of others may come before it. */
 export const booted = (toplevel: string): string =>
   `[ "$(readlink -f /run/booted-system)" = ${toplevel} ]`
 
 /**
- * Watches a VM that must not restart: the QEMU that runs stays the one that runs.
+ * Checks that a VM does not restart: its QEMU process stays the same.
  * @param seconds on KVM
  */
 export async function staysDown(scene: Scene, vm: Machine, seconds: number): Promise<void> {

@@ -7,24 +7,24 @@ import { doAsTold } from './told.ts'
 import { deployedBy, deploys, module, noted, upgrades } from './upgrade.ts'
 import type { Deployed } from './upgrade-unit.ts'
 
-/** In a module that has `lib`: what the host says of these itself gives way. */
+/** For a module that has `lib`: options of the subject, which `text` has to set by force over the host's own. */
 const settings = ({ options }: Subject, text: string): string => {
   if (options === undefined) throw new NotApplicable('n/a: it has no options that a host could set')
   return `${options} = { ${text} };`
 }
 
-/** What a host does in the night, with nobody there: it reboots, it waits, it tidies up. */
+/** What a host does unattended: it reboots, waits and tidies up. */
 export const unattended: Case[] = [
   {
     name: 'reboots',
     title:
-      'reboots are allowed at this hour: it boots a new first stage by itself, which becomes golden',
+      'reboots are allowed at this hour: the host reboots into a new initrd by itself, and it becomes golden',
     promise: 'reboot',
     limit: 400,
     ends: 'main',
     run: async (scene) => {
       const { vm } = scene
-      // eight o'clock, which is no number to who takes a leading zero for octal; the hours for it began yesterday
+      // eight o'clock: 08 is no valid octal number, as which shells read it; the allowed hours began yesterday
       const hour = Number(await vm.ask('date --utc +%H'))
       await livesEast(vm, (32 - hour) % 24)
       const allowed = `${ownZone} ${settings(scene.subject, reboots('22:30', '10:00'))}`
@@ -36,7 +36,7 @@ export const unattended: Case[] = [
   },
   {
     name: 'reboots-back',
-    title: 'a commit that does not boot: golden is back, and it is not tried again',
+    title: 'a commit does not boot: golden comes back by itself, and the commit is not tried again',
     promise: 'fallback',
     own: true,
     limit: 400,
@@ -69,14 +69,14 @@ export const unattended: Case[] = [
   {
     name: 'reboot-waits',
     title:
-      'outside of the hours for it, by the clock of the host, no reboot comes, nor in the middle of an upgrade; then it does',
+      'a reboot is due outside its allowed hours, by the host’s clock, or during an upgrade: it waits, and happens afterwards',
     promise: 'reboot',
     own: true,
     limit: 300,
     ends: 'main',
     run: async (scene) => {
       const { vm, world } = scene
-      // nine hours east, where it is another hour than in these, which have come in Greenwich
+      // nine hours east, where the local time is outside these hours, which have come by UTC
       await livesEast(vm, 9)
       const hours = "date +%z; for at in '-1 hour' '+1 hour'; do date --utc -d \"$at\" +%H:%M; done"
       const [offset, lower, upper] = (await vm.ask(hours)).split('\n')
@@ -103,7 +103,7 @@ export const unattended: Case[] = [
   {
     name: 'reboot-left',
     title:
-      'a reboot that was not allowed is made in the hours for it, and not before them, amid a rebuild or before an upgrade that was cut off',
+      'a reboot is due before the host allows any: it happens in the allowed hours, but not during a rebuild or while an interrupted upgrade is unfinished',
     promise: 'reboot',
     own: true,
     limit: 300,
@@ -113,7 +113,7 @@ export const unattended: Case[] = [
   {
     name: 'boots-elsewhere',
     title:
-      'its user has the machine boot one generation always, and nothing is golden: it is not rebooted again and again, and says what to do',
+      'the user has fixed one generation as the boot default, and nothing is golden: the host reboots only once, and the upgrade says what to do',
     promise: 'reboot',
     own: true,
     limit: 600,
@@ -123,7 +123,7 @@ export const unattended: Case[] = [
   {
     name: 'tidies-up',
     title:
-      'generations that are too old go with their boot entries, where numbers get longer, too; golden and the last ones stay',
+      'generations that are too old are deleted with their boot entries, also when their numbers gain a digit; golden and the newest stay',
     promise: 'tidy',
     own: true,
     limit: 400,
@@ -134,7 +134,7 @@ export const unattended: Case[] = [
         scene.subject,
         'keepGenerations = lib.mkForce 1; keepDays = lib.mkForce 2;',
       )
-      // the next ones are 9 and 10, of which 10 is the later
+      // the next generations are 9 and 10, and 10 is the newer one
       await vm.root(
         `cd /nix/var/nix/profiles && now=$(readlink system) && at=8
         [ -z "$(find . -name 'system-[89]-link' -o -name 'system-??-link')" ] || at=98
@@ -152,7 +152,7 @@ export const unattended: Case[] = [
       const link = `/nix/var/nix/profiles/system-${first.generation}-link`
       const there = await vm.ask(`readlink -f ${link}`, { allow: 'any' })
       scene.must('the one of a moment ago is kept', first.toplevel, there)
-      // what a generation is made of has no age: all of the store is of 1970
+      // only the links have an age, as all store paths are of 1970
       await vm.root(`cd /nix/var/nix/profiles
         touch -h -d '3 days ago' $(find . -name 'system-*-link' ! -newer system-${first.generation}-link)
         for at in 1 2; do ln -s ${scene.start(vm)} lab-$at-link; touch -h -d "$((9 - at)) days ago" lab-$at-link; done
@@ -179,7 +179,7 @@ async function leftForLater(scene: Scene): Promise<void> {
   const later = settings(scene.subject, reboots(lower!, upper!))
   const text = `{ lib, ... }: { ${later} ${ofGuest('anotherFirstStage')} }\n`
   await world.config.commit(module(vm, text), 'Reboot later')
-  // the one that upgrades is of the host as it was
+  // the agent that runs this upgrade has the old settings, which allow no reboot
   const { toplevel } = await deploys(scene, vm, { reason: /a reboot is due, and not allowed/ })
   const reboot = `${vm.subject.unit}-reboot.service`
   const after = (await vm.root(`systemctl show --value -p After ${reboot}`)).stdout
@@ -205,7 +205,7 @@ async function leftForLater(scene: Scene): Promise<void> {
   await becomesGolden(scene, vm, toplevel)
 }
 
-/** The hours for a reboot come while the next upgrade is at work: the reboot waits for its end. */
+/** The hours for a reboot begin while the next upgrade runs: the reboot waits for its end. */
 async function rebootsAfter(
   scene: Scene,
   host: (more: string) => ReturnType<typeof module>,
@@ -218,7 +218,7 @@ async function rebootsAfter(
   const switching = '[ "$(systemctl show --value -p ActiveState lab-slow.service)" = activating ]'
   await comes(scene, vm, 'the upgrade switches', 90, switching)
   const reboot = 'nix-local-upgrade-reboot.service'
-  // the clock comes to these hours, and the timer fires
+  // set the clock into these hours, and start what the timer would
   const said = await vm.ask(`date -s '+15 hours' >/dev/null; systemctl start ${reboot}
     systemctl list-jobs --no-legend reboot.target; journalctl --no-pager -o cat -n 3 -u ${reboot}`)
   scene.check('no reboot comes in the middle of it', /^(?!.*reboot\.target).*at work/s, said)
@@ -226,17 +226,17 @@ async function rebootsAfter(
   await becomesGolden(scene, vm, await vm.running())
 }
 
-/** Settings of a host that may reboot: between two times of day, or at any. */
+/** Settings of a host that may reboot: between two times of day, or at any time. */
 const reboots = (lower?: string, upper?: string): string =>
   `allowReboot = lib.mkForce true;${lower === undefined ? '' : ` rebootWindow = lib.mkForce { lower = "${lower}"; upper = "${upper}"; };`}`
 
-/** Has a host live so many hours east of Greenwich; its modules must leave its zone alone. */
+/** Sets the time zone of a host so many hours east of Greenwich; its modules must leave the zone alone. */
 async function livesEast(vm: Machine, hours: number): Promise<void> {
   const input = zone(hours).toString('base64')
   await vm.root('rm -f /etc/localtime && base64 -d >/etc/localtime', { input })
 }
 
-/** In a module that has `lib`: the zone that was set by hand stays. */
+/** For a module that has `lib`: keeps the zone that was set by hand. */
 const ownZone = 'time.timeZone = lib.mkForce null;'
 
 /** A time zone as a file (RFC 8536): so many hours east of Greenwich, all year round. */
@@ -282,20 +282,20 @@ async function bootsElsewhere(scene: Scene): Promise<void> {
   await becomesGolden(scene, vm, toplevel)
 }
 
-/** A boot that is to come, and a shell condition that holds in it. */
+/** An expected boot, and a shell condition that holds in it. */
 interface Boot {
   name: string
   condition: string
 }
 
-/** The boot of what the upgrade says it deployed. */
+/** The boot of the generation that the upgrade deployed. */
 const deployed: Boot = {
   name: 'the new generation boots',
   condition:
     '[ "$(readlink -f /run/booted-system)" = "$(readlink -f /nix/var/nix/profiles/system)" ]',
 }
 
-/** Waits for a boot that nobody else begins. @param before id of the one that it follows on @returns seconds */
+/** Waits for a boot that the host begins by itself. @param before boot_id of the boot before @returns seconds */
 const rebootsByItself = (
   scene: Scene,
   before: string,
@@ -306,9 +306,9 @@ const rebootsByItself = (
 }
 
 /**
- * Lets a host reboot by itself, then brings it a first stage for which it does.
- * @param allowed settings that let it reboot
- * @param into the boot that is to come of it
+ * Allows a host to reboot by itself, then deploys another initrd, for which it does.
+ * @param allowed settings that allow it to reboot
+ * @param into the expected boot
  * @returns the toplevel that was deployed, and the seconds to that boot
  */
 async function rebootsInto(

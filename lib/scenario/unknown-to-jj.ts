@@ -2,11 +2,11 @@ import { fromHome } from '../lab-settings.ts'
 import { lineOf, readHome, setLine, shared, syncs } from './dotfile-sync.ts'
 import type { EditCase, Scene } from './family.ts'
 
-/** What git does to files and jj knows nothing of: a sync by way of jj is to publish none of it. */
+/** Filters and sparse checkouts of git, which jj does not know: a sync, which uses jj, must publish neither's effect. */
 export const unknownToJj: EditCase = {
   name: 'unknown-to-jj',
   title:
-    'git passes a dotfile through a filter, as git-crypt does, and is told to leave others out: neither the plain text nor their absence is published',
+    'git filters a dotfile, as git-crypt does, or leaves others out by a sparse checkout: neither plain text nor deletions are published',
   limit: 300,
   run: filteredAndLeftOut,
 }
@@ -30,7 +30,7 @@ async function filteredAndLeftOut(scene: Scene): Promise<void> {
   )
   await syncs(scene, vm, 'synced')
 
-  // as a user has it who unlocks what is sealed
+  // as after a user has unlocked the encrypted files
   await inSource(`git config filter.seal.clean 'tr a-z A-Z'; git config filter.seal.smudge 'tr A-Z a-z'
     echo sealed >dot_labsecret; echo new >dot_labnew`)
   check('the file is named', /dot_labsecret/, await failedAfter(15, 'one'))
@@ -41,7 +41,7 @@ async function filteredAndLeftOut(scene: Scene): Promise<void> {
   await inSource(
     'echo SEALED >dot_labsecret; rm dot_labnew; git config --remove-section filter.seal',
   )
-  // as it made of the home what was open in the source
+  // the sync had applied the plain text of the source to the home
   await syncs(scene, vm, 'synced')
   check('once it is sealed again, so it is at home', 'SEALED\n', await readHome(vm, '.labsecret'))
 

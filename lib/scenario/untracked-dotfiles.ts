@@ -2,11 +2,11 @@ import { fromHome } from '../lab-settings.ts'
 import { lineOf, readHome, setLine, setThird, shared, syncs } from './dotfile-sync.ts'
 import type { EditCase, Scene } from './family.ts'
 
-/** What is in the source and that jj does not look at. */
+/** Files in the source that jj does not track. */
 export const untrackedDotfiles: EditCase = {
   name: 'not-tracked',
   title:
-    'a dotfile that Git ignores and a directory that becomes a repository of its own are named, and hold nothing else back; what the trunk brings takes the place of neither',
+    'a dotfile is ignored by Git, and a directory becomes a repository of its own: both are named, hold nothing else back, and are not replaced by the trunk',
   limit: 300,
   run: notTracked,
 }

@@ -5,12 +5,12 @@ import { module, note, oneshot, seen, upgrades } from './upgrade.ts'
 const state = '/var/lib/nix-local-upgrade'
 const agent = 'nix-local-upgrade'
 
-/** What is not as the agent left it, beside the clone: the ESP, its own records, the boot loader. */
+/** State outside the clone that is not as the agent left it: the ESP, its own records, the boot loader. */
 export const unwell: Case[] = [
   {
     name: 'unwell',
     title:
-      'the ESP is read-only, and what an earlier run wrote down is spoilt: no commit is held to account for it, and the next run carries on',
+      'the ESP is read-only, or the records of an earlier run are damaged: the commit is not blamed, and the next run carries on',
     promise: 'whole',
     own: true,
     limit: 400,
@@ -20,7 +20,7 @@ export const unwell: Case[] = [
   {
     name: 'without-golden',
     title:
-      'a host that has pinned nothing: a unit that fails puts all back, the boot default and the next boot of its user included',
+      'a service fails on a host without a golden generation: the upgrade rolls back, including the user’s boot default and one-shot boot entry',
     promise: 'rollback',
     own: true,
     limit: 300,
@@ -44,7 +44,7 @@ async function spoilt(scene: Scene): Promise<void> {
   const again = await vm.ask(boot)
   fault.healed(again.includes('rw'), again)
 
-  // a disk that was mended may have left a part of it
+  // a disk that was repaired may have kept only a part of them
   await vm.root(`echo '{"stage": "sys' >${state}/transaction.json; echo x >${state}/deployed`)
   const { reason: said } = await upgrades(scene, vm, { outcome: 'upgraded' })
   check('it says what it found', /what it wrote down cannot be read/, said ?? '')

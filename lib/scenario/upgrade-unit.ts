@@ -32,18 +32,18 @@ export interface Deployed {
 }
 
 export interface Upgraded {
-  /** Of this run; undefined when it ended before it wrote one, or never writes any. */
+  /** Status of this run; undefined when the run has written none. */
   status: UpgradeStatus | undefined
   /** systemd's Result of the unit: `success`, `exit-code`, `signal`, `timeout`. */
   result: string
-  /** What the unit said: the last 60 lines, and of those before them the ones that name a phase. */
+  /** The unit's journal: the last 60 lines, and of the lines before them those that name a phase. */
   log: string
   seconds: number
 }
 
-/** The upgrade of a VM, in the hands of a case. */
+/** The upgrade of a VM, as a case controls it. */
 export interface UpgradeUnit {
-  /** What upgrades it. */
+  /** What upgrades the VM. */
   subject: Subject
   /**
    * Starts the upgrade unit and waits until it has ended.
@@ -51,11 +51,11 @@ export interface UpgradeUnit {
    */
   upgrade: (options?: { limit?: number; waits?: number }) => Promise<Upgraded>
   /**
-   * Starts the upgrade unit and holds it where it enters a phase, by the agent's own hook: it says
-   * so on the console and then waits to be killed. Only the lab's agent has such a hook.
+   * Starts the upgrade unit and holds it at the start of a phase, by the agent's own hook, which says so on the
+   * console and then waits to be killed. Only the lab's agent has such a hook.
    */
   holdUpgradeAt: (phase: string, options?: { limit?: number }) => Promise<void>
-  /** The hook of `holdUpgradeAt` taken away. */
+  /** Removes the hook of `holdUpgradeAt`. */
   releaseUpgrade: () => Promise<void>
   status: () => Promise<UpgradeStatus | undefined>
 }
@@ -64,11 +64,11 @@ const dropIn = '/run/systemd/system/nix-local-upgrade.service.d/lab.conf'
 const hook = '/run/lab-phase-hook'
 
 /**
- * @param needs of the VM: how it is reached, and how limits become seconds on it
+ * @param needs how to reach the VM, and how limits become seconds on it
  */
 export function upgradeUnit(needs: Needs): UpgradeUnit {
   const { host, subject = labSubject, root, write, serial, note, say, seconds } = needs
-  // a file that nobody writes stays the same, and is not read
+  // this file never exists, so that it never changes and is not read
   const statusFile = subject.status ?? '/run/lab-no-status'
   const status = async (): Promise<UpgradeStatus | undefined> => {
     const { stdout } = await root(`cat ${statusFile} 2>/dev/null || true`)

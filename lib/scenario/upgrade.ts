@@ -12,13 +12,13 @@ import type { Machine } from './machine.ts'
 import { profileOf } from './subject.ts'
 import { hostModule } from './host-module.ts'
 
-/** What a host gets beside its own files: the text of a NixOS module. */
+/** Changes that give a host, beside its own files, the text of a NixOS module. */
 export const module = (vm: Machine, text: string): Changes => ({ [hostModule(vm.host)]: text })
 
 /** What git leaves in a file that conflicts. */
 export const markers = '<<<<<<< ours\none\n=======\ntwo\n>>>>>>> theirs\n'
 
-/** A change that is seen in /etc/lab-case and does no harm. */
+/** A harmless change that shows in /etc/lab-case. */
 export const note = (vm: Machine, text: string): Changes => module(vm, `{ ${noted(text)} }\n`)
 
 /** The same within a module. */
@@ -26,8 +26,8 @@ export const noted = (text: string): string =>
   `environment.etc."lab-case".text = ${JSON.stringify(text)};`
 
 /**
- * A host whose agent has these options.
- * @param more of the host's configuration, where `lib` and `pkgs` are known
+ * Changes that give the agent of a host these options.
+ * @param more configuration of the host, with `lib` and `pkgs` in scope
  */
 export const withOptions = (vm: Machine, options: string, more = ''): Changes =>
   module(vm, optionsModule(options, more))
@@ -36,28 +36,28 @@ export const withOptions = (vm: Machine, options: string, more = ''): Changes =>
 export const optionsModule = (options: string, more = ''): string =>
   `{ lib, pkgs, ... }: { myModules.services.autoUpgrade = { ${options} }; ${more} }\n`
 
-/** Runs a shell script as a host's user, in the clone that it is upgraded from. @returns what it prints */
+/** Runs a shell script as a host's user, in the clone of the flake. @returns its output */
 export const cloneOf =
   ({ world }: Scene, vm: Machine) =>
   (script: string, options?: ExecOptions): Promise<string> =>
     vm.askUser(`cd ${fromHome(world.paths.flake)} && ${script}`, options)
 
-/** What `note` or the like has put into a file of /etc; `none` where there is no such file. */
+/** The text that `note` or the like has put into a file of /etc; `none` where there is no such file. */
 export const seen = (vm: Machine, name = 'lab-case'): Promise<string> =>
   vm.ask(`cat /etc/${name} 2>/dev/null || echo none`)
 
-/** A program of coreutils, in a module that has `pkgs`: no two kinds of guest have it in the same place. */
+/** A program of coreutils, for a module that has `pkgs`: each kind of guest has it in another place. */
 export const program = (command: string): string => `\${pkgs.coreutils}/bin/${command}`
 
-/** In a module that has `pkgs`: a unit that a switch starts. */
+/** For a module that has `pkgs`: a unit that a switch starts. */
 export const oneshot = (name: string, command: string, more = ''): string =>
   `systemd.services.${name} = { wantedBy = [ "multi-user.target" ]; serviceConfig = { Type = "oneshot"; ${more} ExecStart = "${program(command)}"; }; };`
 
-/** A unit that fails as it is started. */
+/** A unit that fails when it is started. */
 export const failingUnit = `{ pkgs, ... }: { ${oneshot('lab-bad', 'false')} }\n`
 
 /**
- * A unit that is started again whenever it ends, without end.
+ * A unit that is restarted whenever it ends, without limit.
  * @param command of coreutils
  * @param pause seconds in between
  */
@@ -72,22 +72,22 @@ export interface Wanted {
   outcome: string | RegExp
   reason?: RegExp
   phase?: string
-  /** Seconds in which it has to be done, on KVM; default 90. */
+  /** Seconds that it may take, on KVM; default 90. */
   limit?: number
-  /** Seconds on top of it that no machine makes shorter, such as a time limit of the agent. */
+  /** Additional seconds that are the same on every machine, such as a time limit of the agent. */
   waits?: number
-  /** What it is to leave as it could not put it back. Default: nothing. */
+  /** What it must report as not restored. Default: nothing. */
   left?: string
 }
 
-/** Runs the upgrade to its end and checks what it says of itself. */
+/** Runs the upgrade to its end and checks its status. */
 export async function upgrades(scene: Scene, vm: Machine, wanted: Wanted): Promise<UpgradeStatus> {
   const { limit = 90, waits = 0, left = '' } = wanted
   const name = (what: string): string => `${vm.host}'s upgrade: ${what}`
   const { status, result, log } = await vm.upgrade({ limit, waits }).catch(async (thrown) => {
     if (thrown instanceof NoJson) scene.must(name('status'), 'JSON', thrown.message)
     if (!(thrown instanceof TookTooLong)) throw thrown
-    // the agent of a guest that is well says where its upgrade is; of another guest nothing can be judged
+    // if the guest agent answers, the upgrade is at fault; if it does not, nothing can be judged
     const { stdout } = await vm.agent(stillAt(vm), { allow: 'any' })
     scene.must(name('ends in its time'), 'ended', `${stdout.trim()} after ${limit} s`)
     throw thrown
@@ -108,13 +108,13 @@ export async function upgrades(scene: Scene, vm: Machine, wanted: Wanted): Promi
 
 /**
  * An upgrade that may shut out SSH, run through the guest agent.
- * @returns the result of its unit, and what it says of itself, where it has words
- * @throws NoJson when its words cannot be read
+ * @returns the result of its unit, and its status, where it writes one
+ * @throws NoJson when its status cannot be read
  */
 export async function unreachedUpgrade(vm: Machine): Promise<Pick<Upgraded, 'status' | 'result'>> {
   const { unit, status = '/run/lab-no-status' } = vm.subject
   vm.disconnect()
-  // what an earlier run has written is not this one's
+  // a status that an earlier run has written does not count
   const stamp = `$(stat -c %i.%Y ${status} 2>/dev/null)`
   const script = `before=${stamp}
     ${startToEnd(`${unit}.service`)}
@@ -134,7 +134,7 @@ export async function deploys(
   return deployedBy(scene, await upgrades(scene, vm, { outcome: 'upgraded', ...wanted }))
 }
 
-/** As `deploys`, for what is to run still when the case is over. */
+/** As `deploys`, for a generation that must still run at the end of the case. */
 export async function deploysForGood(
   scene: Scene,
   vm: Machine,
@@ -145,7 +145,7 @@ export async function deploysForGood(
   return deployed
 }
 
-/** What an upgrade says that it deployed; one that names nothing ends the case. */
+/** What an upgrade's status names as deployed; if it names nothing, the case ends. */
 export function deployedBy({ must }: Scene, status: UpgradeStatus | undefined): Deployed {
   must('the upgrade names what it deployed', /^\/nix\/store\//, status?.to?.toplevel)
   return status!.to!
@@ -156,8 +156,8 @@ const deployed = ['upgraded', 'up-to-date']
 const waiting = ['offline', 'locked', 'skipped-known-bad']
 
 /**
- * What an upgrade without words of its own came to, by what is seen: the result of its unit, what runs, and
- * what the profile is. One that was to deploy must have; one that was to fail must not end as if all were well.
+ * Judges an upgrade without a status by what is seen: the result of its unit, the running system and the profile. An
+ * upgrade that has to deploy must have deployed; one that has to fail must not end with success.
  */
 async function seenOf(
   scene: Scene,
@@ -184,7 +184,7 @@ async function seenOf(
     toplevel: profile as StorePath,
     generation: Number(/\d+/.exec(link)?.[0]),
   }
-  // the word of those that have words, for what was seen
+  // the outcome that the lab's agent would report for what was seen
   const word = running === main ? 'upgraded' : may(waiting) ? 'offline' : 'failed'
   return {
     ...{ phase: '', outcome: word, reason: '', host: vm.host, mode: '', from: null, to },

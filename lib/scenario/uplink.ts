@@ -4,13 +4,13 @@ import { mkfifo } from './fifo.ts'
 import type { Machine } from './machine.ts'
 import type { Remote } from './remote.ts'
 
-/** Shell command that prints how a question to one of the lab's repositories ends: 0, or 124 after five seconds. */
+/** Shell command that asks one of the lab's repositories and prints the exit status: 0, or 124 after five seconds. */
 const asks = (name: string): string =>
   `timeout 5 git ls-remote -q git://10.0.3.100/${name}.git >/dev/null 2>&1; echo $?`
 
 /**
- * Pulls the cable of the uplink, and sees that the remote is out of reach.
- * @returns puts it back, and sees that the remote is there again
+ * Unplugs the uplink, and checks that the remote cannot be reached.
+ * @returns a function that plugs it in again, and checks that the remote answers
  */
 export async function cutUplink(scene: Scene, vm: Machine): Promise<() => Promise<void>> {
   const cable = (up: boolean): Promise<unknown> =>
@@ -22,9 +22,9 @@ export async function cutUplink(scene: Scene, vm: Machine): Promise<() => Promis
 }
 
 /**
- * Has a remote take connections and never answer, and sees that it does not.
- * @param of the world's: what the host is configured by, or its dotfiles
- * @returns lets it answer, and sees that it does
+ * Makes a remote accept connections and never answer, and checks that it does not.
+ * @param of which remote of the world: the host's configuration, or its dotfiles
+ * @returns a function that lets it answer again, and checks that it does
  */
 export const silenceRemote = (
   scene: Scene,

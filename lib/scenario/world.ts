@@ -16,8 +16,8 @@ import { scratchDirectory } from '../scratch.ts'
 import { labHome, project } from '../settings.ts'
 
 /**
- * What one or two guests have for their remote: `config.git`, the flake with their hosts, and
- * `dotfiles.git`, a chezmoi source directory. Both begin with the same commit in every world.
+ * The remotes of one or two guests: `config.git`, the flake with their hosts, and `dotfiles.git`, a chezmoi source
+ * directory. Each begins with the same commit in every world.
  */
 export interface World extends Clones {
   id: string
@@ -26,13 +26,13 @@ export interface World extends Clones {
   dotfiles: Remote
   /** The commits that a baseline has cloned. */
   start: Start
-  /** A commit of `config`, by default the first, as nix calls a flake. */
+  /** Flake reference of a commit of `config`; default: the first. */
   flake: (commit?: string) => string
-  /** Evaluates a host as a commit of `config` has it. @throws Failure with nix's own words */
+  /** Evaluates a host as a commit of `config` has it. @throws Failure with Nix's error */
   host: (name: string, commit?: string, store?: string[]) => Promise<Host>
 }
 
-/** What guests have of the remotes, and where: `lab.toml`'s. */
+/** Branch and paths of the guests' clones, from `lab.toml`. */
 export type Clones = Pick<LabSettings, 'branch' | 'paths'>
 
 export interface Start {
@@ -40,16 +40,16 @@ export interface Start {
   dotfiles: string
 }
 
-/** What every world begins as; made once for what the flake, the guest and the lab's settings are. */
+/** The state in which every world begins; made once for each state of flake, guest and settings. */
 export interface Template extends Start, Clones {
   dir: string
   guest: Guest
 }
 
 /**
- * The template of the flake as it is on the disk now, tracked files only, with its inputs and its lock; on top of
- * it one commit that a person could have made, by which cases change hosts.
- * @param extra files on top, by path: a control's cut
+ * The template of the flake as it is on the disk now, tracked files only, with its inputs and its lock; on top of it one
+ * commit, as a person could have made it, that lets cases change hosts.
+ * @param extra more files for it, by path, such as those that a control changes
  */
 export async function template(
   guest: Guest,
@@ -84,7 +84,7 @@ export async function template(
   }
 }
 
-/** A new world for these guests, from the template; they find it at git://10.0.3.100 at once. */
+/** Makes a new world for these guests from the template, and serves it to them at git://10.0.3.100 at once. */
 export function openWorld(id: string, from: Template, hosts: string[]): World {
   const dir = join(dirname(from.dir), id)
   rmSync(dir, { recursive: true, force: true })
@@ -95,7 +95,7 @@ export function openWorld(id: string, from: Template, hosts: string[]): World {
   }
   const { branch, guest, paths } = from
   const config = remote(join(dir, 'config.git'), branch)
-  // as the guest's agent asks for it: what a flake says of its own revision is the same on both sides
+  // as the guest's agent asks for it, so that the flake sees the same revision of itself on both sides
   const flake = (commit = from.config): string =>
     `git+file://${config.dir}?ref=refs/heads/${branch}&rev=${commit}`
   return {
@@ -112,7 +112,7 @@ export function openWorld(id: string, from: Template, hosts: string[]): World {
   }
 }
 
-/** Ends what cases served these guests; they have the lab's own remotes again, where there are any. */
+/** Stops serving worlds to these guests; they get the lab's own remotes again, where there are any. */
 export function closeWorlds(hosts: string[]): void {
   for (const host of hosts) if (!serveLab(host)) serveNothing(host)
 }
@@ -122,7 +122,7 @@ async function bare(dir: string, branch: string): Promise<Remote> {
   return remote(dir, branch)
 }
 
-/** The flake as git knows it; of this project only what its flake is made of. @returns the tree's id */
+/** Writes the flake's tracked files to a remote; of this project only those of its flake. @returns the tree's id */
 async function takeFlake(config: Remote): Promise<string> {
   const flake = flakeDirectory()
   const own = flake === project ? ['flake.nix', 'flake.lock', 'hosts', 'nix'] : []
@@ -131,17 +131,17 @@ async function takeFlake(config: Remote): Promise<string> {
       throw new Failure(`Cannot make a remote from \`${flake}\`: git does not track it`, { cause })
     },
   )
-  // lab.toml is the lab's, and a promise that is edited in it makes no other hosts
+  // lab.toml belongs to the lab: a promise that is edited in it must not change the hosts
   const files = listed.split('\0').filter((file) => file && file !== 'lab.toml')
   if (files.some((file) => file.startsWith(`${ownFiles}/`))) {
     throw new Failure(`Cannot make a remote from \`${flake}\`: it has \`${ownFiles}\` itself`, {
-      hint: 'Cases keep there what they change: give it another name',
+      hint: 'Cases write their changes there: give yours another name',
     })
   }
   return config.take(flake, files)
 }
 
-/** The changes by which each of these hosts has a module of its own for cases, with nothing in it yet. */
+/** The changes that give each of these hosts a module of its own for cases, which is empty at first. */
 async function openForCases(config: Remote, { kind }: Guest, hosts: string[]): Promise<Changes> {
   const path = join(flakeDirectory(), 'flake.nix')
   const text = (name: string): string => readFileSync(join(project, 'nix/lab', name), 'utf8')
@@ -168,7 +168,7 @@ async function openForCases(config: Remote, { kind }: Guest, hosts: string[]): P
   }
 }
 
-/** Hosts whose VM has the disk of their own disko, as Nix writes strings. */
+/** Hosts whose VM has the disk layout of their own disko, as Nix strings. */
 const byDisko = (hosts: string[]): string[] =>
   hosts.filter((host) => readVm(host)?.disko).map((host) => JSON.stringify(host))
 

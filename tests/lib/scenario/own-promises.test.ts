@@ -78,7 +78,7 @@ test.each([
   [`[[promise]]\n${whole}fault = "fire"\n`, /`fault` of `.*` \(line 5\) as one of cut, flap/],
   [`[[promise]]\n${whole}fault = "delay"\n`, /\(line 5\): Cannot inject delay without ms/],
   [`[[promise]]\n${whole}fault = "cut"\nms = 3\n`, /\(line 5\): Cannot inject cut with ms/],
-  [`[[promise]]\n${whole}ms = 300\n`, /\(line 5\): `ms` is of a fault, and there is none/],
+  [`[[promise]]\n${whole}ms = 300\n`, /\(line 5\): `ms` needs a fault, and there is none/],
   [
     `[[promise]]\n${whole}shell = "x"\npatch = "y"\n`,
     /\(line 6\): a promise has shell or patch, not both/,
@@ -149,7 +149,7 @@ test('a patch is found beside lab.toml', async () => {
 test.each([
   ['true', 'Cannot make the commit of `a`: it changes nothing'],
   ['exit 3', 'Cannot make the commit of `a`: '],
-  ["printf '\\377' >x", 'Cannot commit `x`: it is no text'],
+  ["printf '\\377' >x", 'Cannot commit `x`: it is not text'],
 ])('%s makes no commit', async (shell, said) => {
   await expect(changesOf(await world(), { name: 'a', shell }, flake, 'sorrow')).rejects.toThrow(
     said,

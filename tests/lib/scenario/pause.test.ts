@@ -31,7 +31,7 @@ test('it says what was expected and found, and how to get into both VMs', () => 
   expect(text).toMatch(/^sorrow is as the case left it:\n {2}ssh -F \S+ssh_config sorrow\n/m)
   expect(text).toMatch(/^ {2}ssh -F \S+ssh_config sorrow-root$/m)
   expect(text).toMatch(
-    /^torment ends the case that it is in, and waits then:\n {2}ssh -F .* torment$/m,
+    /^torment finishes the case that it is in, then waits:\n {2}ssh -F .* torment$/m,
   )
   const late = inWords({ ...failed, checks: [], oracle: [], hosts: ['sorrow', 'torment'] }, [])
   expect(late).toContain(`\n${failed.reason}\n`)
@@ -77,7 +77,7 @@ console.log('the next case begins')
       await sleep(50)
     }
   }
-  await shows('Enter goes on')
+  await shows('Enter to go on')
   expect(screen).toContain('Paused: break-boot panic')
   await sleep(300)
   expect(screen).not.toContain('went on')
