@@ -71,7 +71,7 @@ const switchAtWork =
 
 export const atProfile = {
   name: 'at-profile',
-  title: 'has just moved the profile',
+  title: 'has moved the profile',
   // polls without a pause: the next step follows within a second
   reached: (_: Scene, { subject }: Machine) =>
     `now() { ${profileOf(subject)}; readlink "$profile"; }; at=$(now); until [ "$(now)" != "$at" ]; do :; done`,

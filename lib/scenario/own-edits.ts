@@ -26,7 +26,7 @@ export const ownEdits: EditCase[] = [
   },
   {
     name: 'edited-meanwhile',
-    title: 'a file is edited at home just before a sync writes it: the same run merges both edits',
+    title: 'a file is edited at home right before a sync writes it: the same run merges both edits',
     limit: 300,
     run: editedMeanwhile,
   },

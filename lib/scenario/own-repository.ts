@@ -48,7 +48,7 @@ export const ownRepository: Case[] = [
   {
     name: 'edited-before-rebase',
     title:
-      'a user edits a file just before the upgrade rebases their commit, and the build fails: the commit goes back to where it was, and the edit stays',
+      'a user edits a file right before the upgrade rebases their commit, and the build fails: the commit goes back to where it was, and the edit stays',
     promise: 'local',
     own: true,
     run: editedBeforeRebase,

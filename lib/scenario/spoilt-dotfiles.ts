@@ -37,7 +37,7 @@ export const spoiltDotfiles: EditCase[] = [
   {
     name: 'killed-as-published',
     title:
-      'a sync is killed just after the remote has taken its side of a conflict: the next one knows the branch as its own, and deletes it once the conflict is settled',
+      'a sync is killed right after the remote has taken its side of a conflict: the next one knows the branch as its own, and deletes it once the conflict is settled',
     limit: 300,
     run: killedAsPublished,
   },
