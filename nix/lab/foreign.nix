@@ -20,6 +20,7 @@ let
 
   # whether the host sets this option of sshd
   said = name: (config.services.openssh.settings.${name} or null) != null;
+  # settings that hosts of this flake get from the role vm
   guest =
     { lib, ... }:
     {
