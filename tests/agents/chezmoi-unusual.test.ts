@@ -60,26 +60,29 @@ test.each([
     'an external',
     `echo x >~/../ext; printf '[".ext"]\\ntype = "file"\\nurl = "file:///home/rain/w/ext"\\n' >.chezmoiexternal.toml`,
   ],
-])('A text whose re-add was reverted counts as in no commit, even if there is %s', async (_, script) => {
-  const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
-  await sorrow.sh(`${source}; mkdir dot_app; echo old >dot_app/config; ${script}`)
-  await sorrow.sync()
-  await torment.sync()
-  await torment.sh(
-    `echo mine >.app/config; chezmoi re-add .app/config; ${source}; git checkout -q -- dot_app/config`,
-  )
-  const ran = await torment.sync()
-  expect(await torment.sh('cat .app/config')).toBe('mine')
-  expect(ran.kept).toMatchObject([{ file: '.app/config', reason: 'its text is in no commit' }])
-  // files made by a template or an external are still updated
-  await sorrow.sh(
-    `[ ! -e .ext ] || { echo new >../ext; sed -i '$a refreshPeriod = "1s"' .local/share/chezmoi/.chezmoiexternal.toml; }
+])(
+  'A text whose re-add was reverted counts as in no commit, even if there is %s',
+  async (_, script) => {
+    const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
+    await sorrow.sh(`${source}; mkdir dot_app; echo old >dot_app/config; ${script}`)
+    await sorrow.sync()
+    await torment.sync()
+    await torment.sh(
+      `echo mine >.app/config; chezmoi re-add .app/config; ${source}; git checkout -q -- dot_app/config`,
+    )
+    const ran = await torment.sync()
+    expect(await torment.sh('cat .app/config')).toBe('mine')
+    expect(ran.kept).toMatchObject([{ file: '.app/config', reason: 'its text is in no commit' }])
+    // files made by a template or an external are still updated
+    await sorrow.sh(
+      `[ ! -e .ext ] || { echo new >../ext; sed -i '$a refreshPeriod = "1s"' .local/share/chezmoi/.chezmoiexternal.toml; }
     [ ! -e .ssh ] || echo new >.local/share/chezmoi/dot_ssh/config.tmpl`,
-  )
-  await sorrow.sync()
-  await torment.sync()
-  expect(await torment.sh('cat .ext .ssh/config 2>/dev/null || true')).toBe('new')
-})
+    )
+    await sorrow.sync()
+    await torment.sync()
+    expect(await torment.sh('cat .ext .ssh/config 2>/dev/null || true')).toBe('new')
+  },
+)
 
 test('The suggested commands settle a conflict, even if there is nothing left to edit', async () => {
   const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': ten, '.b': ten })
@@ -241,28 +244,31 @@ END
 test.each([
   ['is taken in by the next', 'dot_b', 'synced', 'here', 'No conflicts'],
   ['conflicts as it was', 'dot_a', 'conflict', 'b', '+here'],
-])('A file of the source that is edited while a run integrates the trunk %s', async (_, file, ...expected) => {
-  const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n', '.b': 'b\n' })
-  await sorrow.sh('echo elsewhere >.a')
-  await sorrow.sync()
-  // mv is the last command of a step before it starts jj
-  await torment.sh(`mkdir slow; cat >slow/mv <<'END'
+])(
+  'A file of the source that is edited while a run integrates the trunk %s',
+  async (_, file, ...expected) => {
+    const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n', '.b': 'b\n' })
+    await sorrow.sh('echo elsewhere >.a')
+    await sorrow.sync()
+    // mv is the last command of a step before it starts jj
+    await torment.sh(`mkdir slow; cat >slow/mv <<'END'
 #!/bin/sh
 case "$*" in *chezmoi-sync/step) [ ! -e ~/armed ] || { rm ~/armed; echo here >~/.local/share/chezmoi/${file}; } ;; esac
 exec /usr/bin/mv "$@"
 END
     chmod +x slow/mv; touch armed`)
-  await torment.sync({ PATH: `${torment.home}/slow:/usr/local/bin:/usr/bin` })
-  expect(await torment.sh(`[ ! -e armed ]; cat .local/share/chezmoi/${file}`)).toBe('here')
-  const { outcome } = await torment.sync()
-  await sorrow.sync()
-  const said = (await sorrow.conflicts()).split('\n').map((line) => line.trim())
-  expect([
-    outcome,
-    await sorrow.sh('cat .b'),
-    said.find((line) => expected.includes(line)),
-  ]).toEqual(expected)
-})
+    await torment.sync({ PATH: `${torment.home}/slow:/usr/local/bin:/usr/bin` })
+    expect(await torment.sh(`[ ! -e armed ]; cat .local/share/chezmoi/${file}`)).toBe('here')
+    const { outcome } = await torment.sync()
+    await sorrow.sync()
+    const said = (await sorrow.conflicts()).split('\n').map((line) => line.trim())
+    expect([
+      outcome,
+      await sorrow.sh('cat .b'),
+      said.find((line) => expected.includes(line)),
+    ]).toEqual(expected)
+  },
+)
 
 test('A source whose .git is elsewhere publishes a conflict like any other', async () => {
   const { sorrow, torment, remote } = await makeDotfiles(root, { '.a': ten })

@@ -658,26 +658,23 @@ test('An edit of an external does not count as an edit of a source file with the
 test.each([
   ['each commit', 'jj config set --user signing.behavior own'],
   ['what is pushed', 'jj config set --user git.sign-on-push true'],
-])(
-  'If signing %s needs a passphrase, edits are published unsigned',
-  async (_, setting) => {
-    const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': ten, '.b': ten })
-    await torment.sh(`ssh-keygen -q -t ed25519 -N secret -f key; jj config set --user signing.backend ssh
+])('If signing %s needs a passphrase, edits are published unsigned', async (_, setting) => {
+  const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': ten, '.b': ten })
+  await torment.sh(`ssh-keygen -q -t ed25519 -N secret -f key; jj config set --user signing.backend ssh
     jj config set --user signing.key ~/key.pub; jj config set --user user.name x
     jj config set --user user.email x@y; ${setting}; echo edit >>.a; echo edit >>.local/share/chezmoi/dot_b`)
-    await sorrow.sh('sed -i "s/line 4/of sorrow/" .b')
-    await sorrow.sync()
-    const ran = await torment.sync()
-    expect(ran).toMatchObject({ outcome: 'synced', captured: ['.a'], applied: ['.b'] })
-    expect(ran.output.split('no key here to sign with')).toHaveLength(2)
-    expect(await atRemote('git show main:dot_b')).toBe(`${ten.replace('line 4', 'of sorrow')}edit`)
-    // jj is added to a git clone, and a new clone is made
-    await torment.sh('rm -rf .local; git clone -q ../dotfiles.git .local/share/chezmoi')
-    expect((await torment.sync()).code).toBe(0)
-    await torment.sh('rm -rf .local')
-    expect((await torment.sync()).code).toBe(0)
-  },
-)
+  await sorrow.sh('sed -i "s/line 4/of sorrow/" .b')
+  await sorrow.sync()
+  const ran = await torment.sync()
+  expect(ran).toMatchObject({ outcome: 'synced', captured: ['.a'], applied: ['.b'] })
+  expect(ran.output.split('no key here to sign with')).toHaveLength(2)
+  expect(await atRemote('git show main:dot_b')).toBe(`${ten.replace('line 4', 'of sorrow')}edit`)
+  // jj is added to a git clone, and a new clone is made
+  await torment.sh('rm -rf .local; git clone -q ../dotfiles.git .local/share/chezmoi')
+  expect((await torment.sync()).code).toBe(0)
+  await torment.sh('rm -rf .local')
+  expect((await torment.sync()).code).toBe(0)
+})
 
 test('If jj knows no user name, a commit cannot be pushed, and the reason says how to fix that', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })

@@ -228,13 +228,17 @@ test('An unexpected end is reported with the command that was running', async ()
   expect(status.reason).toMatch(/^Ended unexpectedly in phase capture, at `printf [^`\n]+`$/)
 })
 
-test('Each call fails, alone and together with all later ones', { timeout: 14_400_000 }, async (context) => {
-  const none = noSweep('tests/agents/full-dotfiles.test.ts')
-  context.skip(none !== undefined, none)
-  const { writes } = await inCopy((copy) => sync(copy, 'sorrow', { first: 1, times: 0 }))
-  let wrong = 0
-  for (const failing of swept(failings(writes))) {
-    if ((await withFailing(failing)).length > 0) wrong++
-  }
-  expect(wrong).toBe(0)
-})
+test(
+  'Each call fails, alone and together with all later ones',
+  { timeout: 14_400_000 },
+  async (context) => {
+    const none = noSweep('tests/agents/full-dotfiles.test.ts')
+    context.skip(none !== undefined, none)
+    const { writes } = await inCopy((copy) => sync(copy, 'sorrow', { first: 1, times: 0 }))
+    let wrong = 0
+    for (const failing of swept(failings(writes))) {
+      if ((await withFailing(failing)).length > 0) wrong++
+    }
+    expect(wrong).toBe(0)
+  },
+)

@@ -244,17 +244,20 @@ file=${variables}/$name-${id}
 test.each([
   ['are as before', 'windows.conf', 'tool.conf'],
   ['are none, as before', '', ''],
-])('Without a golden generation, the boot default and the one-shot entry %s', async (_, byDefault, next) => {
-  world.write('root/bootctl', bootctl)
-  await world.sh(`mkdir -p ${variables}; chmod +x bootctl
+])(
+  'Without a golden generation, the boot default and the one-shot entry %s',
+  async (_, byDefault, next) => {
+    world.write('root/bootctl', bootctl)
+    await world.sh(`mkdir -p ${variables}; chmod +x bootctl
     ./bootctl set-default ${quote(byDefault)}; ./bootctl set-oneshot ${quote(next)}`)
-  const both = `cd ${variables}; for name in LoaderEntryDefault LoaderEntryOneShot; do
+    const both = `cd ${variables}; for name in LoaderEntryDefault LoaderEntryOneShot; do
     echo "$(cat $name-${id} 2>/dev/null | tr -d '\\0-\\7')"; done`
-  world.write('root/agent', `mount --bind /root/bootctl /usr/bin/bootctl\n${agent}`)
-  await world.push('two', {
-    'text.nix': '"two\\nswitch does: bootctl set-default two.conf; bootctl set-oneshot two.conf"',
-  })
-  const done = await world.upgrade({ UPGRADE_CHECKS: '["false"]' })
-  expect(done).toMatchObject({ code: 1, outcome: 'validation-failed', notRestored: [] })
-  expect(`${await world.sh(both)}\n`.split('\n').slice(0, 2)).toEqual([byDefault, next])
-})
+    world.write('root/agent', `mount --bind /root/bootctl /usr/bin/bootctl\n${agent}`)
+    await world.push('two', {
+      'text.nix': '"two\\nswitch does: bootctl set-default two.conf; bootctl set-oneshot two.conf"',
+    })
+    const done = await world.upgrade({ UPGRADE_CHECKS: '["false"]' })
+    expect(done).toMatchObject({ code: 1, outcome: 'validation-failed', notRestored: [] })
+    expect(`${await world.sh(both)}\n`.split('\n').slice(0, 2)).toEqual([byDefault, next])
+  },
+)

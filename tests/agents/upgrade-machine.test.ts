@@ -173,19 +173,22 @@ test.each<[string, string, string, RegExp, boolean]>([
     /^switch-to-configuration did not end within 5 s/,
     true,
   ],
-])('A switch that fails %s is reported with that reason', async (_, script, outcome, reason, remembered) => {
-  const before = await world.state()
-  const commit = await change(`switch does: ${script.replaceAll('"', '\\"')}`)
-  // on a busy machine even a switch that fails at once takes seconds, and so does the rollback
-  const limit = script.includes('exec sleep') ? '5' : '60'
-  const done = await world.upgrade({ UPGRADE_SWITCH_LIMIT: limit })
-  expect(done).toMatchObject({ code: outcome === 'locked' ? 0 : 1, outcome, notRestored: [] })
-  expect(done.reason).toMatch(reason)
-  expect(await world.state()).toBe(before)
-  const known = await world.sh('cat /var/lib/nix-local-upgrade/known-bad 2>/dev/null || true')
-  expect(known.includes(commit)).toBe(remembered)
-  await world.sh('rm -f /var/lib/nix-local-upgrade/known-bad')
-})
+])(
+  'A switch that fails %s is reported with that reason',
+  async (_, script, outcome, reason, remembered) => {
+    const before = await world.state()
+    const commit = await change(`switch does: ${script.replaceAll('"', '\\"')}`)
+    // on a busy machine even a switch that fails at once takes seconds, and so does the rollback
+    const limit = script.includes('exec sleep') ? '5' : '60'
+    const done = await world.upgrade({ UPGRADE_SWITCH_LIMIT: limit })
+    expect(done).toMatchObject({ code: outcome === 'locked' ? 0 : 1, outcome, notRestored: [] })
+    expect(done.reason).toMatch(reason)
+    expect(await world.state()).toBe(before)
+    const known = await world.sh('cat /var/lib/nix-local-upgrade/known-bad 2>/dev/null || true')
+    expect(known.includes(commit)).toBe(remembered)
+    await world.sh('rm -f /var/lib/nix-local-upgrade/known-bad')
+  },
+)
 
 test('Setting the clock while checks run does not shorten their time', async () => {
   const commit = await change()

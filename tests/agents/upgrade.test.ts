@@ -455,18 +455,21 @@ test.each([
     'rollback',
     'nix-env --profile /nix/var/nix/profiles/system --switch-generation 1',
   ],
-])('A generation whose upgrade a power cut ended %s does not stay in the profile', async (_, phase, more) => {
-  const checks = JSON.stringify(phase === 'rollback' ? ['false'] : [])
-  await world.push('two', { 'text.nix': '"two"' })
-  await world.upgrade({ UPGRADE_PHASE_HOOK: killedIn(phase), UPGRADE_CHECKS: checks })
-  await world.sh(`${more}
+])(
+  'A generation whose upgrade a power cut ended %s does not stay in the profile',
+  async (_, phase, more) => {
+    const checks = JSON.stringify(phase === 'rollback' ? ['false'] : [])
+    await world.push('two', { 'text.nix': '"two"' })
+    await world.upgrade({ UPGRADE_PHASE_HOOK: killedIn(phase), UPGRADE_CHECKS: checks })
+    await world.sh(`${more}
     ln -sfn "$(readlink -f /nix/var/nix/profiles/system-1-link)" /run/current-system
     cd /var/lib/nix-local-upgrade; sed -i 's/"bootId":"[^"]*"/"bootId":"another"/' transaction.json`)
-  // nothing else would remove it from there
-  await world.push('three', { 'text.nix': '"three"' })
-  await world.upgrade()
-  expect(await world.sh('cat /nix/var/nix/profiles/system-*-link/text')).toBe('one\nthree')
-})
+    // nothing else would remove it from there
+    await world.push('three', { 'text.nix': '"three"' })
+    await world.upgrade()
+    expect(await world.sh('cat /nix/var/nix/profiles/system-*-link/text')).toBe('one\nthree')
+  },
+)
 
 test('A switch that succeeds without changing anything is a failure', async () => {
   const before = await world.state()

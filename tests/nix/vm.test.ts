@@ -249,7 +249,7 @@ test("On NixOS a host of another flake boots without its own machine's disks, fi
       toplevel = config.system.build.toplevel.drvPath;
       loader = [ config.boot.loader.limine.enable config.boot.loader.systemd-boot.enable ];
       secrets = builtins.attrNames config.boot.initrd.secrets;
-      # known only from `system` above
+      # known only from the system above
       platform = ((${text('facts')}) { user = null; units = { }; } host).platform;
       root = config.fileSystems."/".device;
       luks = config.boot.initrd.luks.devices;
