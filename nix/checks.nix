@@ -8,7 +8,7 @@
 
   format = (import ./format.nix { inherit pkgs self; }).check;
 
-  # one host name that differs between the two guests would make every comparison of them void
+  # if a host had different names in the two guests, no comparison of them would be valid
   hosts = pkgs.writeText "hosts" (
     builtins.concatStringsSep "\n" (
       builtins.attrValues (

@@ -1,7 +1,7 @@
-# How this project's Nix is laid out: `nix fmt`, and the check that it is.
+# Formatting of this project's Nix files: `nix fmt`, and the check that it was run.
 { pkgs, self }:
 let
-  # nixfmt, written anew: the same text byte for byte, without the Haskell to build it; where nixpkgs has it
+  # nixfmt-rs, where nixpkgs has it: the same output byte for byte, and no Haskell needed to build it
   nixfmt = pkgs.nixfmt-rs or pkgs.nixfmt;
 in
 {
@@ -11,7 +11,7 @@ in
       nixfmt
       pkgs.git
     ];
-    # flakes in tests/flakes are as other people write them
+    # the flakes in tests/flakes keep the style that other people write them in
     text = ''
       if [ $# -eq 0 ]; then
         readarray -d "" -t files < <(git ls-files -z -- '*.nix' ':!tests/flakes')

@@ -1,4 +1,4 @@
-# What the tasks call on the host; the list for Debian is packages.debian.
+# Programs that the tasks call on the host; the list for Debian is packages.debian.
 { pkgs }:
 pkgs.mkShell {
   packages =
@@ -10,7 +10,7 @@ pkgs.mkShell {
         enableAppletSymlinks = false;
       })
       age
-      # for a root of btrfs; the one of Debian 12 is too old to make subvolumes
+      # for btrfs roots; the version in Debian 12 is too old to create subvolumes
       btrfs-progs
       cpio
       dosfstools
@@ -32,8 +32,8 @@ pkgs.mkShell {
       xz
       zstd
     ]
-    # nixpkgs has none (July 2026); without it the base image of the embedded guest is not built here,
-    # only used from the cache, and `just doctor` says so
+    # nixpkgs has no mmdebstrap (July 2026); without it the embedded guest's base image cannot be built
+    # here, only used from the cache, and `just doctor` says so
     ++ lib.optional (pkgs ? mmdebstrap) pkgs.mmdebstrap;
 
   LAB_OVMF_CODE = pkgs.OVMF.firmware;

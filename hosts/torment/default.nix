@@ -71,6 +71,6 @@
     autoPinAfterBoot = true;
   };
 
-  # The release whose defaults this host's state was made with; unset, every evaluation warns
+  # The release whose defaults this host's state was created with; if unset, every evaluation warns
   system.stateVersion = "26.05";
 }

@@ -91,7 +91,7 @@ function defaultNix(
     autoPinAfterBoot = true;
   };
 
-  # The release whose defaults this host's state was made with; unset, every evaluation warns
+  # The release whose defaults this host's state was created with; if unset, every evaluation warns
   system.stateVersion = "26.05";
 }
 `

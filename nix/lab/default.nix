@@ -1,15 +1,15 @@
-# labSystem: a host evaluated for the lab's Debian guest, from the files that NixOS gets and with no input.
+# labSystem: evaluates a host for the lab's Debian guest, from the same files as for NixOS and without flake inputs.
 let
   lib = import ./lib;
 in
 {
   inherit lib;
 
-  # `hostname` names a folder of hosts/. A flake of one's own passes its host (any module) as `host`, what
-  # stands in for nix/modules and nix/roles as `base`, more modules as `modules`, and in `openNames` the
-  # top-level names that modules of other inputs would declare.
-  # Gives { config; options; pkgs; lib; extendModules; }. Throws on an unknown host, on definitions that
-  # conflict and, when the toplevel is read, on a failed assertion.
+  # `hostname` names a folder of hosts/. Another flake passes its host (any module) as `host`, its
+  # replacement for nix/modules and nix/roles as `base`, further modules as `modules`, and in `openNames`
+  # the top-level option names that modules of its other inputs would declare.
+  # Returns { config; options; pkgs; lib; extendModules; }. Throws on an unknown host, on conflicting
+  # definitions and, when the toplevel is read, on a failed assertion.
   labSystem =
     {
       hostname,
@@ -28,7 +28,7 @@ in
       eval = lib.evalModules {
         specialArgs = {
           inherit lib openNames;
-          # folder of stand-ins for the files of NixOS that hosts import by path
+          # folder with stand-ins for the NixOS files that hosts import by path
           modulesPath = toString ./stand-ins;
         }
         // specialArgs;
@@ -37,7 +37,7 @@ in
         ]
         ++ base
         ++ modules
-        # nix/lab/guest turns options into the units and files of Debian
+        # nix/lab/guest turns the options into units and files for Debian
         ++ [
           ./nixos.nix
           ./lab.nix

@@ -1,7 +1,7 @@
-# The disk that a NixOS host's configuration mounts, where the lab can make one like it: one GPT disk with an
-# ESP and one ext4 or btrfs, each found by its name, and systemd-boot. Null where it cannot, as with a
-# passphrase, a pool or a second disk.
-# Text for `nix eval --apply`, so it imports nothing. Gives what lib/image/nixos.ts calls a DiskLayout.
+# The disk that a NixOS host's configuration mounts, if the lab can make one like it: one GPT disk with an ESP
+# and one ext4 or btrfs partition, each found by its name, and systemd-boot. Null if the lab cannot, as with
+# a passphrase, a pool or a second disk.
+# Passed as text to `nix eval --apply`, so it imports nothing. Returns the DiskLayout of lib/image/nixos.ts.
 config:
 let
   inherit (builtins)
@@ -24,7 +24,7 @@ let
         if device == null then "" else device
       );
     in
-    # a partition of an MBR has another kind of number
+    # MBR partitions have a PARTUUID of another form
     if
       found == null || head found == "partuuid" && match "[0-9a-fA-F-]{36}" (elemAt found 1) == null
     then
@@ -41,7 +41,7 @@ let
       attrNames (config.fileSystems or { })
     )
   );
-  # those that lie on a disk
+  # the file systems that are on a disk
   real = filter (
     fs:
     !(elem fs.fsType [
@@ -67,7 +67,7 @@ let
       in
       if found == null then [ ] else found
     ) fs.options;
-  # of each mount point one, and no two the same
+  # mount point -> subvolume; no two may be the same
   mounted = listToAttrs (
     map (fs: {
       name = fs.mountPoint;

@@ -1,8 +1,8 @@
-# The disk of a host as its disko has it, for disko's image builder: { imageSize, emulated } -> host -> module.
-# Text for `nix eval --apply`, so it imports nothing. Throws where no image of it boots with nobody there to type
-# a passphrase.
-#   imageSize  of the disk, as qemu-img reads it, or null where no image is wanted
-#   emulated   whether the image is built without KVM, which may be there and not work
+# A host's disk as its disko configuration describes it, for disko's image builder:
+# { imageSize, emulated } -> host -> module. Passed as text to `nix eval --apply`, so it imports nothing. Throws
+# if an image of the disk could not boot unattended, for example because of a passphrase.
+#   imageSize  size of the disk in qemu-img's notation, or null if no image is wanted
+#   emulated   whether the image is built without KVM, which may be present but not work
 { imageSize, emulated }:
 host:
 let
@@ -17,7 +17,7 @@ let
   inherit (host) config options;
   devices = config.disko.devices or { };
   disks = devices.disk or { };
-  # an MBR's are a list, and have no ESP to boot from
+  # MBR partitions are a list, and include no ESP to boot from
   partitions = builtins.concatMap (
     disk: if disk.content.type or null == "gpt" then attrValues disk.content.partitions else [ ]
   ) (attrValues disks);
@@ -61,8 +61,8 @@ let
           qemu = lib.mkIf emulated (
             lib.mkForce "${pkgs.qemu_kvm}/bin/qemu-system-x86_64 -machine accel=tcg -cpu max"
           );
-          # disko (June 2026, its issue 1277) gives a tree of modules as the kernel, which nixpkgs has refused
-          # since the two are told apart
+          # disko (June 2026, its issue 1277) passes the tree of modules as the kernel, which nixpkgs rejects
+          # since it takes the two as separate arguments
           pkgs = lib.mkIf (lib.functionArgs pkgs.vmTools.override ? kernelModules) (
             lib.mkForce (
               pkgs

@@ -1,8 +1,8 @@
-# What the tasks ask of a host, read from its `.config` in one evaluation: `nix eval --apply` takes this
-# text as it stands, so it imports nothing. Works on labConfigurations and nixosConfigurations, of this
-# flake and of one that has never heard of the lab: every path has a fallback.
+# What the tasks need to know about a host, read from its `.config` in one evaluation. Passed as text to
+# `nix eval --apply`, so it imports nothing. Works on labConfigurations and nixosConfigurations, of this
+# flake and of flakes that do not know the lab: every path has a fallback.
 #
-# names: { user; units; flake; } of lab.toml, where `user` may be null and `flake` begin with ~/
+# names: { user; units; flake; } of lab.toml; `user` may be null, `flake` may begin with ~/
 names: host:
 let
   inherit (host) config;
@@ -11,7 +11,7 @@ let
   upgrade = config.myModules.services.autoUpgrade or { };
   golden = config.myModules.system.boot.goldenGeneration or { };
   sync = config.myModules.services.chezmoiSync or { };
-  # normal users, as NixOS sorts them
+  # normal users, in NixOS's order
   normal = builtins.filter (name: config.users.users.${name}.isNormalUser or false) (
     builtins.attrNames (config.users.users or { })
   );
@@ -33,26 +33,26 @@ rec {
       names.user
     else
       config.hostSpec.primaryUsername or (if normal == [ ] then "root" else builtins.head normal);
-  # what a host is upgraded and watched by: its own units, under whatever names they have
+  # the units that upgrade and watch the host, under the names that lab.toml gives
   agents = builtins.mapAttrs (_: unit: {
     inherit unit;
     present = config.systemd.services ? ${unit};
     timer = config.systemd.timers ? ${unit};
   }) names.units;
   home = config.users.users.${primaryUser}.home or "/home/${primaryUser}";
-  # what the host itself says of where it is upgraded from; null where it has not our agents
+  # where the host says that it is upgraded from; null if it does not have our agents
   clones = {
     branch = if upgrade.enable or false then upgrade.branch or null else null;
-    # in mode `remote` there is none
+    # mode `remote` has no clone
     flake =
       if upgrade.enable or false && upgrade.mode or "local" == "local" then
-        # an agent of the same options that is not ours may have it fixed in its script
+        # another agent with the same options may have the path hard-coded in its script
         upgrade.repository or (builtins.replaceStrings [ "~/" ] [ "${home}/" ] names.flake)
       else
         null;
     dotfilesBranch = if sync.enable or false then sync.branch or null else null;
   };
-  # what `nixosSystem { system = …; }` says stands in its packages alone; to ask the option then is an error
+  # `nixosSystem { system = …; }` records the system in its packages only; reading the option then is an error
   platform = host.pkgs.stdenv.hostPlatform.system or (config.nixpkgs.hostPlatform.system or null);
   desktop = lists.desktop or [ ];
   cli = lists.cli or [ ];
@@ -63,7 +63,7 @@ rec {
   goldenEnable = golden.enable or false;
   schedule = upgrade.schedule or "";
   validateServices = golden.validateServices or [ ];
-  # what a list names and what an option turns on; the two differ in a host that lies about itself
+  # services named by a list or turned on by an option; on an inconsistent host the two differ
   declared = unique (cli ++ networking ++ byOption);
   units = builtins.listToAttrs (
     map
@@ -89,7 +89,7 @@ rec {
       )
   );
   unavailable = config.lab.unavailable or { };
-  # where sops-nix puts what, and for whom
+  # the path, owner and mode of each sops-nix secret
   secrets = map (secret: { inherit (secret) path owner mode; }) (
     builtins.filter (secret: secret.owner or null != null) (
       builtins.attrValues (config.sops.secrets or { })

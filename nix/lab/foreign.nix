@@ -1,8 +1,8 @@
-# A host of any flake as the lab builds it: { vm, disk, disko } -> nixosConfigurations.<host> -> host.
-# Text for `nix eval --apply`, so it imports nothing and nothing of theirs is written.
+# Prepares a host of any flake for the lab: { vm, disk, disko } -> nixosConfigurations.<host> -> host.
+# Passed as text to `nix eval --apply`, so it imports nothing, and no file of the flake is written.
 #   vm     the module ./vm.nix
 #   disk   the function ./disk.nix
-#   disko  null, or how disko makes the disk, as the host has it there: the function ./disko.nix with its arguments
+#   disko  null, or, if disko makes the disk as the host describes it, the function ./disko.nix with its arguments
 {
   vm,
   disk,
@@ -18,28 +18,29 @@ let
   inherit (host) config options;
   known = (options.lab or { }) ? vm;
 
-  # what a host of this flake sets by its role
+  # whether the host sets this option of sshd
   said = name: (config.services.openssh.settings.${name} or null) != null;
+  # settings that hosts of this flake get from the role vm
   guest =
     { lib, ... }:
     {
       services.qemuGuest.enable = lib.mkForce true;
       boot.kernelParams = lib.mkAfter [ "console=ttyS0,115200" ];
       services.openssh.ports = lib.mkIf (!(elem 22 config.services.openssh.ports)) [ 22 ];
-      # an address of theirs, as a VPN's, is none of this VM's
+      # the VM does not have the host's addresses, such as a VPN's
       services.openssh.listenAddresses = lib.mkForce [ ];
-      # a unit that is there, and not one for each connection
+      # a permanent sshd.service, and not one unit per connection
       services.openssh.startWhenNeeded = lib.mkForce false;
       services.openssh.settings =
         lib.optionalAttrs (said "AllowUsers") { AllowUsers = [ "root" ]; }
         // lib.optionalAttrs (said "AllowGroups") { AllowGroups = [ "root" ]; };
-      # files that lie on their machine alone, such as the host key of an SSH in the first stage: without them
-      # the boot loader is not installed
+      # files that exist only on the real machine, such as the host key of an SSH server in the first stage:
+      # without them installing the boot loader would fail
       boot.initrd.secrets = lib.mkForce { };
       boot.initrd.network.ssh.enable = lib.mkForce false;
     };
 
-  # services of the first stage that begin with such a disk, as those do that wipe the root
+  # services of the first stage that wait for a disk of the real machine, such as those that wipe the root
   early = config.boot.initrd.systemd.services or { };
   begins =
     name:
@@ -51,7 +52,7 @@ let
     );
   stalled = builtins.filter begins (attrNames early);
 
-  # their file systems are of disks that are not here; what would wait for one is left out with them
+  # the host's file systems are on disks that the VM does not have; everything that waits for one is dropped too
   ownDisk =
     { lib, ... }:
     let
@@ -86,11 +87,11 @@ let
         (off [ "disko" "enableConfig" ] false)
         (off [ "boot" "loader" "systemd-boot" "xbootldrMountPoint" ] null)
         (off [ "boot" "lanzaboote" "enable" ] false)
-        # each installs itself as the one boot loader
+        # each of these would install itself as the only boot loader
         (off [ "boot" "loader" "generic-extlinux-compatible" "enable" ] false)
         (off [ "boot" "loader" "limine" "enable" ] false)
         (off [ "boot" "loader" "refind" "enable" ] false)
-        # it asks for the passphrases of disks that are not here
+        # it would decrypt disks that the VM does not have
         (off [ "boot" "initrd" "clevis" "enable" ] false)
         (off [ "environment" "persistence" ] { })
         (off [ "boot" "swraid" "enable" ] false)

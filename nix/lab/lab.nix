@@ -1,4 +1,4 @@
-# Lab only: the toplevel, and what this guest cannot have.
+# Lab only: the toplevel, and the list of what this guest cannot provide.
 {
   config,
   lib,
@@ -8,7 +8,7 @@
   ...
 }:
 let
-  # NixOS's own top-level names, and those of the inputs that only the NixOS side imports
+  # NixOS's own top-level option names, and those of the inputs that only the NixOS side imports
   nixos = [
     "appstream"
     "boot"
@@ -55,8 +55,8 @@ let
     else
       lib.foldr lib.warn value config.warnings;
 
-  # Options that the lab takes as they are written and does nothing about: `services.nginx.enable` and the
-  # like would otherwise be a service that is declared and not there.
+  # Options that the lab accepts but ignores. Without this report a `services.nginx.enable` would silently
+  # declare a service that does not exist in the guest.
   isOn =
     v:
     let
@@ -76,7 +76,7 @@ let
       ) config.${top}
     );
 
-  # What the host turns on and Debian or this image lacks: { service; unit; reason; }
+  # Services and programs that the host enables but Debian or this image lacks: { service; unit; reason; }
   lacking =
     lib.optional config.services.tailscale.enable {
       service = "tailscale";
@@ -115,8 +115,8 @@ let
     );
 in
 {
-  # An option of NixOS that the lab does not declare is taken as it is written. An option of one's own
-  # has to be declared, so a misspelt name is the error that it is on NixOS.
+  # A NixOS option that the lab does not declare is accepted without checks. Any other option has to be
+  # declared, so that a misspelt name is an error as on NixOS.
   freeformType = lib.types.shapeBelow (nixos ++ openNames);
 
   options.lab.unavailable = lib.mkOption {
@@ -125,13 +125,13 @@ in
     example = {
       tailscale = "Debian carries no tailscale";
     };
-    description = "What the host declares and this guest cannot have, with the reason; reported as n/a.";
+    description = "What the host declares but this guest cannot provide, with the reason; reported as n/a.";
   };
 
   options.lab.unavailableUnits = lib.mkOption {
     type = lib.types.attrsOf lib.types.str;
     default = { };
-    description = "The same by unit, so that a check of such a unit is skipped and said to be.";
+    description = "The same by unit, so that a check of such a unit is skipped and reported as skipped.";
   };
 
   config.lab = {

@@ -1,5 +1,5 @@
-# Options of NixOS that the lab's guest renders or that modules here read, declared with NixOS's names,
-# types and defaults. A path that is not declared here is accepted too (see types.shape), but has no
+# The NixOS options that the lab's guest implements or that modules here read, declared with NixOS's names,
+# types and defaults. An option that is not declared here is accepted too (see types.shape), but has no
 # default: declare it here as soon as something reads it.
 {
   config,
@@ -22,8 +22,7 @@ let
   no = opt types.bool false;
   list = opt (types.listOf types.str) [ ];
   text = opt types.lines "";
-  # A list of names that may also be a set of booleans, so that a name can be taken off again; read as a
-  # sorted list.
+  # A list of names, or a set of booleans so that a name can be removed again; read as a sorted list.
   namesOrBools = types.coercedTo (types.listOf types.str) (names: lib.genAttrs names (_: true)) (
     types.attrsOf types.bool
   );
@@ -46,7 +45,7 @@ let
       inherit options;
     };
 
-  # A setting of a unit: a list wherever one definition is a list, else all must agree
+  # A unit setting: if any definition is a list, all are joined as lists; otherwise all must agree
   # (nixos/lib/systemd-unit-options.nix).
   unitSetting = lib.mkOptionType {
     name = "systemd option";
@@ -66,7 +65,7 @@ let
       "asDropinIfExists"
       "asDropin"
     ]) "asDropinIfExists";
-    # without default on NixOS; null here, so that a unit can be walked over
+    # no default on NixOS; null here, so that all settings of a unit can be read
     startLimitBurst = opt (types.nullOr types.int) null;
     startLimitIntervalSec = opt (types.nullOr types.int) null;
     unitConfig = section;
@@ -95,7 +94,7 @@ let
   };
   units = sections: many { options = unit // lib.genAttrs sections (_: section); };
 
-  # `script` and its kin become Exec lines, as on NixOS, so that only serviceConfig is to be rendered.
+  # As on NixOS, `script`, `preStart` and so on become Exec settings, so that only serviceConfig is rendered.
   service =
     { name, config, ... }:
     let
@@ -285,7 +284,7 @@ in
       firewall.allowedUDPPorts = opt (types.listOf types.port) [ ];
       firewall.trustedInterfaces = list;
       firewall.interfaces = opt (types.attrsOf types.attrs) { };
-      # a VM reaches no proxy, and what it fetches is on the lab's own networks
+      # a VM can reach no proxy, and everything that it fetches is on the lab's own networks
       proxy =
         lib.genAttrs [
           "allProxy"

@@ -1,11 +1,11 @@
 # The lab's `pkgs`: names for what the Debian image carries, and the few builders that modules use.
 #
-# A package here is a set that passes for a derivation and whose outPath is a directory of the image with
-# links to its programs (image/programs.sh): "${pkgs.git}/bin/git" is /usr/bin/git, and who has only
-# git on PATH finds nothing else.
+# A package here is a set that looks like a derivation. Its outPath is a directory of the image with links to
+# its programs (image/programs.sh): "${pkgs.git}/bin/git" is /usr/bin/git, and a unit with only git on its
+# PATH finds nothing else.
 #
-# Builders run with nothing but a POSIX shell and cp, mkdir, ln, chmod, cat and rm, because the host's
-# sandbox holds only busybox; a derivation then has the same store path on the host and in the guest.
+# Builders use only a POSIX shell and cp, mkdir, ln, chmod, cat and rm, because the host's sandbox holds only
+# busybox; this gives a derivation the same store path on the host and in the guest.
 {
   lib,
   system ? "x86_64-linux",
@@ -23,7 +23,7 @@ let
     ;
   inherit (lib) types;
 
-  # What the image has: its list, and what is essential to any Debian.
+  # The packages in the image: its list, and those that are essential to any Debian.
   carried =
     filter (line: lib.isString line && !lib.hasPrefix "#" line) (
       builtins.split "\n" (builtins.readFile ./image/packages)
@@ -63,7 +63,7 @@ let
         };
       };
 
-  # Throws only when its path is used, so that a list of packages may name it and report it.
+  # Throws only when its path is used, so that it can be listed as a package and reported as unavailable.
   unavailable = pname: reason: {
     type = "derivation";
     name = pname;
@@ -76,7 +76,7 @@ let
     };
   };
 
-  # Environment variables of a builder as nixpkgs gives them, for `build` in POSIX sh.
+  # runCommand: the environment variables are as in nixpkgs, but `build` is POSIX sh.
   run =
     name: env: build:
     derivation (
@@ -84,7 +84,7 @@ let
       // {
         inherit name system;
         builder = "/bin/sh";
-        # it is sooner made than asked for
+        # building is faster than asking a cache
         allowSubstitutes = false;
         args = [
           "-euc"
@@ -97,7 +97,7 @@ let
       meta = env.meta or { };
     };
 
-  # One file; `text` goes by file because an environment variable may not hold more than 128 KiB.
+  # `text` is passed as a file, because an environment variable may not be longer than 128 KiB.
   writeTextFile =
     {
       name,
@@ -124,7 +124,7 @@ let
   shebang = "#!${runtimeShell}";
   runtimeShell = "/usr/bin/bash";
 
-  # Every file of `paths` as a symbolic link; Debian's packages, which the host that builds it lacks, are left out.
+  # Links every file of `paths`, except Debian's packages, which the host that builds this does not have.
   symlinkJoin =
     args@{
       name,
@@ -365,7 +365,7 @@ let
           inputs = unique (map (p: "${lib.getBin p}/bin") runtimeInputs);
           export = name: value: "${lib.toShellVar name value}\nexport ${name}";
         in
-        # nixpkgs checks the text by shellcheck as it builds, which a guest without it cannot
+        # nixpkgs also runs shellcheck on the text, which the guest does not have
         pkgs.writeScriptBin name ''
           ${shebang}
           ${concatMapStringsSep "\n" (o: "set -o ${o}") bashOptions}

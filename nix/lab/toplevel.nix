@@ -28,9 +28,9 @@ let
   system = units.system config.systemd;
   user = units.user config.systemd.user;
 
-  # The image's own kernel and first stage, copied from a fixed place at build time: real files in
-  # the guest, given to the sandbox on the host, so the store path is the same on both and evaluation
-  # is pure.
+  # The image's own kernel and first stage, copied from a fixed path at build time. In the guest they are
+  # real files, on the host they are mounted into the sandbox, so the store path is the same on both and
+  # evaluation is pure.
   bootFile =
     name:
     derivation {
@@ -72,7 +72,7 @@ let
         name = "configuration-limit";
         value = "${toString (if limit == null then 0 else limit)}\n";
       }
-      # what is installed: `/etc/<path>` as a link into the generation, or as a copy with owner and mode
+      # files to install in /etc: table/etc as links into the generation, table/copies as copies with owner and mode
       {
         name = "table/etc";
         value = lib.concatLines (
@@ -87,12 +87,12 @@ let
         name = "table/copies";
         value = lib.concatLines (map (e: "${e.mode} ${e.user} ${e.group} ${e.target}") copied);
       }
-      # <unit> <hash> <hash of reload triggers> <what a change asks for> <own|dropin>
+      # <unit> <hash> <hash of reload triggers> <action on a change> <own|dropin|stays>
       {
         name = "table/units";
         value = lib.concatLines system.rows;
       }
-      # of all that systemd reads: when it is the same, systemd need not read anew
+      # hash of everything that systemd reads: while it is unchanged, no daemon-reload is needed
       {
         name = "table/systemd";
         value =
@@ -172,7 +172,7 @@ let
       }
     ];
 
-  # one process for all links in a directory that keep the name of what they point at
+  # one `ln` for all links of a directory that have the same name as their target
   link =
     place: group: "ln -s ${lib.escapeShellArgs (map (l: l.value) group)} ${escapeShellArg place}";
 
@@ -205,7 +205,7 @@ let
       unique (concatMap (u: optional (u.group != "") u.group ++ u.extraGroups) people)
     );
 
-  # As on NixOS: a snippet that fails is named, and the others still run.
+  # As on NixOS, a failing snippet is reported by name and the others still run.
   snippetText = s: if lib.isString s then s else s.text;
   snippetDeps = s: if lib.isString s then [ ] else s.deps;
   ordered = lib.toposort (a: b: lib.elem a.name (snippetDeps b.snippet)) (
@@ -264,7 +264,7 @@ let
     )}
     for package in ${toString commands}; do
       for file in "$package"/bin/*; do
-        # the first of a name wins, as on PATH
+        # the first package with a name wins, as on PATH
         if [ -e "$file" ] && [ ! -e "sw/bin/''${file##*/}" ]; then ln -s "$file" sw/bin/; fi
       done
     done
@@ -274,9 +274,9 @@ derivation {
   name = "nixos-system-${config.system.name}-${config.system.nixos.label}";
   inherit (pkgs) system;
   builder = "/bin/sh";
-  # as on NixOS: a guest is to build it
+  # as on NixOS: the guest builds it itself
   allowSubstitutes = false;
-  # a file, as an argument may not hold more than 128 KiB
+  # passed as a file, because an argument may not be longer than 128 KiB
   passAsFile = [ "build" ];
   inherit build;
   args = [

@@ -1,5 +1,5 @@
 # What a NixOS host of any flake needs in order to be a VM of the lab, besides a disk: its identity at
-# every boot, three NICs under their names, and sshd with the lab's key. Hosts of this flake have it by
+# every boot, three named NICs, and sshd with the lab's key. Hosts of this flake get it from
 # nix/modules/nixos; others get it as text through `extendModules`, so this file imports nothing.
 {
   config,
@@ -28,7 +28,7 @@ let
     esac
     ${pkgs.iproute2}/bin/ip address replace "$address/24" dev "$1"
     ${pkgs.iproute2}/bin/ip link set "$1" up
-    # an uplink that --open-uplink opened is the way to the world
+    # if --open-uplink opened the uplink, it is the default route
     if [ "$1" = uplink ] && [ -e /sys/firmware/qemu_fw_cfg/by_name/opt/lab/open-uplink ]; then
       ${pkgs.iproute2}/bin/ip route replace default via 10.0.3.2 dev uplink
     fi
@@ -39,7 +39,7 @@ in
     type = lib.types.bool;
     default = true;
     internal = true;
-    description = "Whether this host runs as a VM of the lab; on any other machine it changes nothing.";
+    description = "Whether this host runs as a VM of the lab; when false, this module changes nothing.";
   };
 
   config = mkIf config.lab.vm (
@@ -47,12 +47,12 @@ in
       boot.initrd.availableKernelModules = [
         "virtio_pci"
         "virtio_blk"
-        # by which systemd reads the VM's identity
+        # through which systemd reads the VM's identity
         "qemu_fw_cfg"
       ];
 
-      # NixOS makes homes before it mounts a /home of its own, and nixos-install, which would have made them
-      # on it, never ran here. `:` leaves one that is there as it is.
+      # NixOS creates home directories before a separate /home is mounted, and nixos-install, which would have
+      # created them there, never ran here. `:` leaves an existing home unchanged.
       systemd.tmpfiles.settings.lab-homes = lib.mapAttrs' (
         _: user:
         lib.nameValuePair user.home {
@@ -64,7 +64,7 @@ in
         }
       ) (lib.filterAttrs (_: user: user.isNormalUser && user.createHome) config.users.users);
 
-      # systemd does the same later in the boot; secrets are decrypted before that, with the key in here
+      # systemd does the same later in the boot, but secrets are decrypted before that, with the key from here
       system.activationScripts."00-lab-identity" = {
         deps = [ "specialfs" ];
         text = ''
@@ -79,7 +79,7 @@ in
 
       services.openssh = {
         enable = mkForce true;
-        # the lab's key in a file of its own: NixOS writes authorized_keys.d anew at every switch
+        # the lab's key is in a separate file, because NixOS rewrites authorized_keys.d at every switch
         authorizedKeysFiles = [ "/etc/ssh/lab_keys.d/%u" ];
         hostKeys = mkForce [
           {
@@ -91,10 +91,10 @@ in
       };
       networking.firewall.interfaces.mgmt.allowedTCPPorts = [ 22 ];
 
-      # By rules and not by .link files, which know no patterns of a MAC. While the NIC is renamed systemd does not
-      # see it, and what the `move` event after that does not say again is lost: so each event but the last says
-      # what is wanted. They come before NixOS's own rule for IPv6's temporary addresses (98-), which writes to
-      # the name that it finds; extraRules come after it (99-).
+      # By udev rules, because .link files cannot match MAC patterns. systemd does not see a NIC while it is
+      # renamed, and forgets settings that the following `move` event does not repeat, so every event except
+      # `remove` sets them. The rules sort before NixOS's rule for IPv6 temporary addresses (98-), which writes
+      # to the interface name that it finds; extraRules would sort after it (99-).
       services.udev.packages = [
         (pkgs.writeTextDir "lib/udev/rules.d/70-lab-network.rules" (
           lib.concatStrings (
@@ -116,7 +116,7 @@ in
           ExecStart = "${address} %i";
         };
       };
-      # with the key of LAB_TAILSCALE_AUTHKEY, which the VM's identity brings where its uplink is open
+      # uses the key of LAB_TAILSCALE_AUTHKEY, which the VM's identity contains if its uplink is open
       systemd.services.lab-tailscale-login = mkIf config.services.tailscale.enable {
         description = "Login to tailscale with the lab's key";
         after = [ "tailscaled.service" ];
@@ -126,34 +126,34 @@ in
         serviceConfig = {
           Type = "oneshot";
           RemainAfterExit = true;
-          # by the name of its file, as a command line is there for all to read
+          # passed by file name, because every user can read a command line
           ExecStart = "${config.services.tailscale.package}/bin/tailscale up --auth-key=file:/run/lab/tailscale-authkey --timeout=60s";
         };
       };
       systemd.targets.network-online.wants = [ "lab-network@uplink.service" ];
 
-      # no other cache is in reach than that of the machine that the VM runs on, on uplink; it has what was built
-      # there, and signs nothing
+      # the only reachable cache is that of the machine that runs the VM, on uplink; it serves what was built there,
+      # unsigned
       nix.settings = {
         substituters = mkForce [ "http://10.0.3.100?trusted=true" ];
         http-connections = mkForce 4;
         connect-timeout = mkForce 5;
       };
 
-      # whatever else gives addresses on this host leaves these three alone
+      # keep the host's other network services away from these three NICs
       networking.dhcpcd.denyInterfaces = nics;
-      # which leaves it none to wait for, half a minute at each boot
+      # dhcpcd then has no interface left, and would wait half a minute for one at each boot
       networking.dhcpcd.wait = mkForce "background";
       networking.networkmanager.unmanaged = map (nic: "interface-name:${nic}") nics;
       systemd.network.networks."00-lab" = {
         matchConfig.Name = toString nics;
         linkConfig.Unmanaged = true;
       };
-      # there is no other link that could come online
+      # no other link could come online
       systemd.network.wait-online.enable = mkForce false;
       systemd.services.NetworkManager-wait-online.enable = mkForce false;
 
-      # the uplink's name server speaks TCP alone, which systemd-resolved asks for in no setting
+      # the uplink's name server speaks only TCP, which systemd-resolved cannot be configured to use
       networking.nameservers = mkIf (!config.services.resolved.enable) [ "10.0.3.53" ];
       networking.resolvconf.extraOptions = [
         "use-vc"
@@ -161,10 +161,10 @@ in
         "attempts:1"
       ];
       networking.hosts = mkIf config.services.resolved.enable { "10.0.3.100" = [ "git.lab" ]; };
-      # nor is a proxy in reach
+      # no proxy is reachable either
       networking.proxy.envVars = mkForce { };
     }
-    # the way in, for a host that has our agents
+    # the lab logs in over mgmt; only for a host that has our agents
     // lib.optionalAttrs (options ? myModules.system.reachability) {
       myModules.system.reachability.interfaces = mkForce [ "mgmt" ];
     }

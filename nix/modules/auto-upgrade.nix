@@ -1,5 +1,5 @@
-# myModules.services.autoUpgrade: nix-local-upgrade.service and its timer, around the agent
-# ../agents/nix-local-upgrade.sh, which has several parts.
+# myModules.services.autoUpgrade: nix-local-upgrade.service and its timer, which run the agent
+# ../agents/nix-local-upgrade.sh, put together from several parts.
 {
   config,
   lib,
@@ -14,11 +14,11 @@ let
   inherit (loader.grub) mirroredBoots;
   time = types.strMatching "([01][0-9]|2[0-3]):[0-5][0-9]";
 
-  # where the boot loader keeps kernels
+  # the directory in which the boot loader keeps kernels
   boot =
     if loader.systemd-boot.xbootldrMountPoint or null != null then
       loader.systemd-boot.xbootldrMountPoint
-    # GRUB reads any file system, and has no more than itself on the EFI system partition
+    # GRUB reads any file system and puts only itself on the EFI system partition
     else if loader.grub.enable or false && mirroredBoots != [ ] then
       (lib.head mirroredBoots).path
     else
@@ -26,7 +26,7 @@ let
 
   rebootsLater = cfg.allowReboot && cfg.rebootWindow != null;
 
-  # the one that nix.conf and the store of this host are for, and perhaps its flake
+  # the host's own Nix: its nix.conf and store are written for it, and its flake may need it
   nix = config.nix.package or pkgs.nix;
   fsync =
     !(lib.hasInfix "lix" (nix.pname or "nix")) && lib.versionAtLeast (nix.version or "2.25") "2.25";
@@ -51,7 +51,7 @@ let
   agent = pkgs.writeShellApplication {
     name = "nix-local-upgrade";
     runtimeInputs = [
-      # hooks and checks are its commands
+      # runs hooks and checks
       pkgs.bash
       pkgs.coreutils
       pkgs.diffutils
@@ -67,7 +67,7 @@ let
       pkgs.systemd
       pkgs.util-linux
     ];
-    # lists of commands are JSON, as a command may span lines; its quotes are data
+    # lists of commands are passed as JSON, because a command may span lines; the quotes are data
     excludeShellChecks = [
       "SC2089"
       "SC2090"
@@ -92,12 +92,12 @@ let
       UPGRADE_BUILD_FIRST = lib.boolToString cfg.buildBeforeSwitch;
       UPGRADE_CHECKS = builtins.toJSON (lib.filter (check: reasons check == [ ]) cfg.validationChecks);
       UPGRADE_CHECKS_NA = builtins.toJSON (lib.filter (check: reasons check != [ ]) cfg.validationChecks);
-      # seconds for checks to come true
+      # seconds that new services must stay up, and seconds that checks have to succeed
       UPGRADE_SETTLE = toString cfg.settleTime;
       UPGRADE_PATIENCE = "20";
       UPGRADE_ON_FAILURE = cfg.onValidationFailure;
       UPGRADE_BOOT = boot;
-      # else an upgrade would write to the directory below it
+      # if it is not mounted, an upgrade would write into the directory underneath
       UPGRADE_BOOT_MOUNTED = lib.boolToString ((config.fileSystems or { }) ? ${boot});
       UPGRADE_KEEP_GENERATIONS = toString cfg.keepGenerations;
       UPGRADE_KEEP_DAYS = toString cfg.keepDays;
@@ -159,41 +159,42 @@ in
       type = types.ints.positive;
       default = 60;
       description = ''
-        Seconds after which a fetch is ended, and the remote counts as unreachable. It begins anew in the next
-        run: allow more where the line is slow and the configuration is large.
+        Seconds after which a fetch is stopped and the remote counts as unreachable. The next run starts the
+        fetch from the beginning: allow more where the line is slow and the configuration is large.
       '';
     };
     hookTimeout = mkOption {
       type = types.ints.positive;
       default = 600;
-      description = "Seconds after which a pre-update hook that has not ended is ended, and counts as failed.";
+      description = "Seconds after which a pre-update hook that is still running is stopped and counts as failed.";
     };
     buildTimeout = mkOption {
       type = types.ints.positive;
       default = 4 * 60 * 60;
-      description = "Seconds after which a build that has not ended is ended, and counts as failed.";
+      description = "Seconds after which a build that is still running is stopped and counts as failed.";
     };
     switchTimeout = mkOption {
       type = types.ints.positive;
       default = 900;
-      description = "Seconds after which a switch that has not ended is ended, and counts as failed.";
+      description = "Seconds after which a switch that is still running is stopped and counts as failed.";
     };
     lockTimeout = mkOption {
       type = types.ints.positive;
-      # an upgrade is ended by then, and no build of that length would ever come to its end
+      # systemd stops the upgrade at this age, so a limit below buildTimeout would cut every long build off
       default = cfg.buildTimeout + 2 * 60 * 60;
       defaultText = lib.literalExpression "config.myModules.services.autoUpgrade.buildTimeout + 2 * 60 * 60";
       description = ''
-        Seconds after which whoever holds the lock of the upgrade, or of a switch, counts as hung: from then on
-        the upgrade fails, where it ended well as `locked` before. A run of the upgrade itself is ended then.
+        Seconds after which a process that holds the lock of the upgrade, or of a switch, counts as hung: until
+        then an upgrade that finds the lock held ends successfully as `locked`, afterwards it fails. A run of
+        the upgrade itself is stopped at that age.
       '';
     };
     settleTime = mkOption {
       type = types.ints.unsigned;
       default = 20;
       description = ''
-        Seconds for which services that a switch has started must stay up before they are taken for good. A
-        switch that starts none is judged after 3 seconds at most.
+        Seconds for which services that a switch has started must stay up before they count as good. A switch
+        that starts none is judged after 3 seconds at most.
       '';
     };
     schedule = mkOption {
@@ -224,7 +225,7 @@ in
     buildBeforeSwitch = mkOption {
       type = types.bool;
       default = true;
-      description = "Whether to build, and to look for room on /boot, as steps of their own before the switch.";
+      description = "Whether to build, and to check for free space on /boot, as separate steps before the switch.";
     };
     phaseHook = mkOption {
       type = types.nullOr types.nonEmptyStr;
@@ -245,12 +246,12 @@ in
         "ignore"
       ];
       default = "rollback";
-      description = "What a failed check leads to: the former state put back, a message, or nothing.";
+      description = "What to do when a check fails: restore the previous state, keep the new one and report a failure, or only note it.";
     };
     keepGenerations = mkOption {
       type = types.ints.positive;
       default = 5;
-      description = "Generations to keep at least.";
+      description = "Minimum number of generations to keep.";
     };
     keepDays = mkOption {
       type = types.ints.unsigned;
@@ -281,8 +282,8 @@ in
       );
       default = null;
       description = ''
-        When reboots are allowed; null means at any time. A reboot that is due outside of these hours is made
-        at their start, by nix-local-upgrade-reboot.timer.
+        When reboots are allowed; null means at any time. A reboot that is due outside this window is made at
+        its start, by nix-local-upgrade-reboot.timer.
       '';
     };
   };
@@ -294,7 +295,7 @@ in
         message = "`myModules.services.autoUpgrade.flakeUrl` must be set when `mode` is \"remote\"";
       }
       {
-        # of a repository whose branch is followed, the agent fetches the branch itself
+        # from a `git+` URL the agent fetches `branch` itself
         assertion =
           cfg.mode == "remote" && lib.hasPrefix "git+" (toString cfg.flakeUrl)
           -> builtins.match ".*[?&](ref|rev)=.*" (toString cfg.flakeUrl) == null;
@@ -303,7 +304,7 @@ in
     ];
 
     warnings =
-      # in mode "remote" there is no clone that jj keeps
+      # mode "remote" has no jj clone
       lib.optionals (cfg.mode == "local") (
         import ./needs.nix { inherit lib pkgs; } "myModules.services.autoUpgrade" {
           jujutsu = "0.36"; # rebase --onto
@@ -315,26 +316,26 @@ in
 
     environment.systemPackages = [ agent ];
 
-    # a power cut after a build must not leave files that Nix takes for complete; nix.conf is refused where
-    # Nix does not know the setting, as Lix does not
+    # a power cut after a build must not leave truncated files that Nix considers complete; a Nix that does
+    # not know the setting, such as Lix, refuses nix.conf
     nix.settings.fsync-store-paths = lib.mkIf fsync (lib.mkDefault true);
 
     systemd.services.nix-local-upgrade = {
       description = "Upgrade of this host from its repository";
-      # the dotfiles are synchronized by the agent, once it has the lock and its hooks have run
+      # the agent itself starts the dotfile sync, once it holds the lock and its hooks have run
       wants = [ "network-online.target" ];
       after = [ "network-online.target" ];
-      # the upgrade switches the system that it runs in, so a switch must leave it alone
+      # the upgrade itself runs the switch, so the switch must not restart it
       restartIfChanged = false;
       unitConfig.X-StopOnRemoval = false;
-      # the ways to the network that this machine has, and root's own settings of git, as system.autoUpgrade has
-      # them: systemd gives a unit of root's no home
+      # the host's proxy settings, and a home so that root's git settings are found, as in system.autoUpgrade:
+      # systemd sets no HOME for units that run as root
       environment = {
         HOME = "/root";
       }
       // (config.nix.envVars or { })
       // (config.networking.proxy.envVars or { });
-      # a unit of NixOS finds next to nothing: hooks and checks are written as they work in a shell
+      # a NixOS unit has almost nothing on its PATH, but hooks and checks are written as for a shell
       path = [
         "/run/wrappers"
         "/run/current-system/sw"
@@ -343,13 +344,13 @@ in
         Type = "oneshot";
         ExecStart = lib.getExe agent;
         StateDirectory = "nix-local-upgrade";
-        # whatever it waits for; the next run puts back what this one had begun
+        # whatever the agent is waiting for; the next run undoes what this one had begun
         TimeoutStartSec = cfg.lockTimeout;
       };
     };
 
     systemd.services.nix-local-upgrade-reboot = lib.mkIf rebootsLater {
-      description = "Reboot that an upgrade has left for these hours";
+      description = "Reboot that an upgrade deferred to the reboot window";
       restartIfChanged = false;
       serviceConfig = {
         Type = "oneshot";
@@ -359,11 +360,11 @@ in
     };
 
     systemd.timers.nix-local-upgrade-reboot = lib.mkIf rebootsLater {
-      description = "Start of the hours for reboots";
+      description = "Start of the reboot window";
       wantedBy = [ "timers.target" ];
       timerConfig = {
         OnCalendar = "*-*-* ${cfg.rebootWindow.lower or ""}";
-        # one that was off at that time looks once it is up; outside of the hours it does nothing
+        # a host that was off at that time checks once it is up; outside the window the agent does nothing
         Persistent = true;
       };
     };

@@ -1,4 +1,4 @@
-# What every host has: flakes, and the tools that its person and its agents work with.
+# What every host has: flakes, and the tools that its user and its agents work with.
 { pkgs, ... }:
 {
   # without these a plain `nix build .#…` inside the host fails

@@ -1,5 +1,5 @@
-# myModules.services.chezmoiSync: dotfiles of the primary user, kept in step before each upgrade.
-# Around the agent ../agents/chezmoi-sync.sh.
+# myModules.services.chezmoiSync: synchronizes the primary user's dotfiles before each upgrade, by the
+# agent ../agents/chezmoi-sync.sh.
 {
   config,
   lib,
@@ -11,7 +11,7 @@ let
   cfg = config.myModules.services.chezmoiSync;
   home = config.users.users.${cfg.user}.home or "/home/${cfg.user}";
 
-  # kept where the unit and the user's own runs find it alike
+  # one place, so that the unit and the user's own runs share the state
   stateDirectory = "/var/lib/chezmoi-sync";
 
   command =
@@ -70,7 +70,7 @@ in
       type = types.nonEmptyStr;
       default = config.hostSpec.primaryUsername or "root";
       defaultText = lib.literalExpression "config.hostSpec.primaryUsername";
-      description = "Whose dotfiles they are.";
+      description = "User whose dotfiles are synchronized.";
     };
     repoUrl = mkOption {
       type = types.nullOr types.nonEmptyStr;
@@ -102,21 +102,21 @@ in
       type = types.ints.positive;
       default = 60;
       description = ''
-        Seconds after which a clone, a fetch or a push is ended, and the remote counts as unreachable. Each
-        begins anew in the next run: allow more where the line is slow and the dotfiles are large.
+        Seconds after which a clone, a fetch or a push is stopped and the remote counts as unreachable. The next
+        run starts it from the beginning: allow more where the line is slow and the dotfiles are large.
       '';
     };
     applyTimeout = mkOption {
       type = types.ints.positive;
       default = 15 * 60;
-      description = "Seconds after which `chezmoi apply`, with the user's own scripts in it, is ended.";
+      description = "Seconds after which `chezmoi apply`, including the user's own scripts, is stopped.";
     };
     keepLimit = mkOption {
       type = types.ints.positive;
       default = 256 * 1024 * 1024;
       description = ''
-        Bytes of files that are put aside before the dotfiles change them. What would go beyond stays as it
-        is, and is named in the status.
+        Total size, in bytes, of the files that are backed up before the dotfiles change them. A file that does
+        not fit is left unchanged and named in the status.
       '';
     };
   };
@@ -147,17 +147,17 @@ in
     ];
     systemd.tmpfiles.rules = [ "d ${stateDirectory} 0755 ${cfg.user} - -" ];
 
-    # The upgrade starts it first and then goes on, whatever it came to: dotfiles that wait for a person
-    # are no reason to keep an old system. The failed unit of a conflict stays visible.
+    # The upgrade starts this unit first and then goes on, whatever its result: dotfiles that wait for the
+    # user are no reason to keep an old system. After a conflict the unit stays failed, and so visible.
     systemd.services.chezmoi-pre-update = {
       description = "Synchronization of dotfiles before an upgrade";
       before = lib.optional cfg.syncBeforeUpdate "nix-local-upgrade.service";
       wants = [ "network-online.target" ];
       after = [ "network-online.target" ];
-      # an upgrade goes on while an apply takes long, and its switch would end that in the middle and wait for another
+      # an upgrade does not wait for a slow apply, and its switch would stop that halfway and wait for a new one
       restartIfChanged = false;
       environment = config.networking.proxy.envVars or { };
-      # the user's own scripts and templates run in it, with what a login finds
+      # the user's own scripts and templates run in this unit, with the PATH of a login
       path = [
         "/run/wrappers"
         "${home}/.nix-profile"
@@ -169,7 +169,7 @@ in
         Type = "oneshot";
         User = cfg.user;
         ExecStart = lib.getExe agent;
-        # above the limits of its steps, for what they do not cover
+        # more than the sum of the steps' own limits, for the time that those do not cover
         TimeoutStartSec = 15 * 60 + 4 * cfg.networkTimeout + cfg.applyTimeout;
       };
     };

@@ -1,5 +1,5 @@
-# disks: the disk as a host describes it. On NixOS ./nixos/disko.nix lays it out; the lab's image has a
-# layout of its own and takes none of this.
+# disks: the disk as a host describes it. On NixOS ./nixos/disko.nix lays it out; the lab's image has its
+# own layout and ignores these options.
 { lib, ... }:
 let
   inherit (lib) mkEnableOption mkOption types;
@@ -33,7 +33,7 @@ in
     imageSize = mkOption {
       type = types.strMatching "[1-9][0-9]*[MG]";
       default = "20G";
-      description = "Size of an image made from this disk; disko's own default of 2G holds no system.";
+      description = "Size of an image made from this disk; disko's default of 2G is too small for a system.";
     };
   };
 }

@@ -1,5 +1,5 @@
 # myModules.system.boot.goldenGeneration: the boot default is a generation that is known to boot; a new one
-# boots once, on trial, and becomes golden when that boot is good. Around the agents ../agents/golden-*.sh.
+# boots once, on trial, and becomes golden when that boot is good. Runs the agents ../agents/golden-*.sh.
 {
   config,
   lib,
@@ -23,7 +23,7 @@ let
   xbootldr = loader.systemd-boot.xbootldrMountPoint or null;
   boot = if xbootldr != null then xbootldr else esp;
   seconds = types.ints.positive;
-  # multi-user.target wants the validation, and these come after that target, or after the validation itself
+  # units that start after multi-user.target, which wants the validation, or after the validation itself
   late = lib.intersectLists cfg.validateServices [
     "boot-complete.target"
     "default.target"
@@ -32,7 +32,7 @@ let
     "nix-local-upgrade.service"
   ];
 
-  # Each agent is one file: what they share, then its own.
+  # Each agent becomes one file: the shared parts, then its own script.
   command =
     name: parts: env:
     pkgs.writeShellApplication {
@@ -42,7 +42,7 @@ let
         pkgs.diffutils
         pkgs.gnugrep
         pkgs.gnused
-        # reachability.sh: a shell, and ip and tc
+        # for reachability.sh: a shell, ip and tc
         pkgs.bash
         pkgs.iproute2
         pkgs.jq
@@ -50,7 +50,7 @@ let
         pkgs.systemd
         pkgs.util-linux
       ];
-      # the parts are shared, so not each of them uses all that it sets
+      # the parts are shared, so an agent does not use every variable that they set
       excludeShellChecks = [
         "SC2034"
         "SC2154"
@@ -68,7 +68,7 @@ let
     GOLDEN_SERVICES = lib.concatStringsSep " " cfg.validateServices;
     GOLDEN_TIMEOUT = toString cfg.validationTimeout;
     GOLDEN_SETTLE = toString cfg.settleTime;
-    # one line a unit: its name, a blank, the reason
+    # one line per unit: its name, a space, the reason
     GOLDEN_UNAVAILABLE = lib.concatStringsSep "\n" (
       lib.mapAttrsToList (name: reason: "${name} ${reason}") unavailable
     );
@@ -91,7 +91,7 @@ in
   imports = [ ./reachability.nix ];
 
   options.myModules.system.boot.goldenGeneration = {
-    enable = lib.mkEnableOption "a golden generation that a failed boot comes back to";
+    enable = lib.mkEnableOption "a golden generation that a failed boot falls back to";
     validateServices = mkOption {
       type = types.listOf unit;
       default = [ ];
@@ -101,17 +101,17 @@ in
     validationTimeout = mkOption {
       type = seconds;
       default = 60;
-      description = "Seconds that these units have to become active.";
+      description = "Seconds within which these units must become active.";
     };
     settleTime = mkOption {
       type = types.ints.unsigned;
       default = 5;
-      description = "Seconds after which they must still be active, and not have been restarted.";
+      description = "Seconds after which these units must still be active, without having been restarted.";
     };
     trialTimeout = mkOption {
       type = seconds;
       default = 300;
-      description = "Seconds from its start after which a boot on trial that was not validated has failed.";
+      description = "Seconds from its start after which a trial boot that was not validated counts as failed.";
     };
     panicTimeout = mkOption {
       type = seconds;
@@ -126,7 +126,7 @@ in
     autoPinAfterBoot = mkOption {
       type = types.bool;
       default = false;
-      description = "Whether a boot that passes validation becomes the golden generation by itself.";
+      description = "Whether a generation becomes golden automatically when its boot passes validation.";
     };
   };
 
@@ -134,12 +134,12 @@ in
     (mkIf cfg.enable {
       assertions = [
         {
-          # golden has an entry, a kernel without a signature and variables of that boot loader
+          # golden uses that boot loader's entries and EFI variables, and a kernel without a signature
           assertion = loader.systemd-boot.enable or false;
           message = "`myModules.system.boot.goldenGeneration` needs `boot.loader.systemd-boot.enable`: no other boot loader (GRUB, lanzaboote) starts what it keeps";
         }
         {
-          # systemd would drop the validation, and each trial would pass its time
+          # systemd would drop the validation, and every trial would miss its deadline
           assertion = late == [ ];
           message = "`myModules.system.boot.goldenGeneration.validateServices` has ${toString late}, which comes after the validation: name a unit of it, such as display-manager.service";
         }
@@ -159,20 +159,20 @@ in
         unpin
       ];
 
-      # Whatever makes a generation the boot default puts it on trial: an upgrade, or a rebuild by hand.
+      # Any change of the boot default puts the new generation on trial, by an upgrade or a manual rebuild.
       # $1 is the generation that the installer was called for.
       boot.loader.systemd-boot = {
         extraInstallCommands = ''
           ${lib.getExe arm} "$1"
         '';
       }
-      # A second net, where NixOS has it (26.11): an entry whose tries are used up is passed over. It is what
-      # there is before the first golden; with one, a trial that failed comes back to it at once.
+      # A second safety net, where NixOS has it (26.11): the boot loader skips an entry whose tries are used up.
+      # It is the only one before the first golden generation; after that, a failed trial falls back at once.
       // lib.optionalAttrs (options.boot.loader.systemd-boot or { } ? bootCounting) {
         bootCounting.enable = mkDefault true;
       };
 
-      # A boot that goes nowhere must end: at a panic, in the first stage, and in a hang
+      # A stuck boot must end in a reboot: after a panic, a failure of the first stage, or a hang
       boot.kernelParams = [
         "panic=${toString cfg.panicTimeout}"
         "boot.panic_on_fail"
@@ -185,37 +185,37 @@ in
         RuntimeWatchdogSec = mkDefault "${toString cfg.watchdogTimeout}s";
       };
 
-      # Before boot-complete.target, which a failure keeps from being reached. Not after multi-user.target:
-      # with that as well the two targets can close a cycle, and systemd then drops a unit.
+      # Before boot-complete.target, so that a failure keeps that target from being reached. Not also after
+      # multi-user.target: the two targets can then form a cycle, and systemd breaks it by dropping a unit.
       systemd.services.golden-boot-validation = {
         description = "Validation of this boot";
         wantedBy = [ "multi-user.target" ];
         requiredBy = [ "boot-complete.target" ];
-        # an upgrade would find the profile on its way back to golden
+        # an upgrade that ran earlier could find the profile while it is being set back to golden
         before = [
           "boot-complete.target"
           "nix-local-upgrade.service"
           "nix-local-upgrade-reboot.service"
         ];
-        # the host is not reached through a firewall that is not there yet
+        # the check of reachability must run behind the firewall
         after = cfg.validateServices ++ [
           "firewall.service"
           "nftables.service"
         ];
-        # a switch is no boot
+        # a switch must not rerun the validation of the boot
         restartIfChanged = false;
         serviceConfig = {
           Type = "oneshot";
           RemainAfterExit = true;
           ExecStart = lib.getExe validate;
-          # with the time to write golden's files, or the boot entries anew
+          # 150 s more than its limits, to write golden's files or to rewrite the boot entries
           TimeoutStartSec = cfg.validationTimeout + cfg.settleTime + reachability.timeout + 150;
         };
       };
 
-      # A unit of its own: systemd stops none that has failed, as the validation may
+      # A separate unit, because systemd does not stop a failed one, and the validation may fail
       systemd.services.golden-trial-cleared = {
-        description = "Word of a trial that was taken back";
+        description = "Record of a trial that was cancelled before the reboot";
         wantedBy = [ "multi-user.target" ];
         restartIfChanged = false;
         serviceConfig = {
@@ -225,9 +225,9 @@ in
         };
       };
 
-      # After such a target a host has come back from its sleep
+      # These targets are reached when the host has woken up
       systemd.services.golden-trial-resumed = rec {
-        description = "Trial that was left on the way to a sleep";
+        description = "Rearming of a trial after hibernation";
         wantedBy = [
           "hibernate.target"
           "hybrid-sleep.target"
@@ -241,35 +241,35 @@ in
         };
       };
 
-      # The unit that tells the boot loader's counters that this boot was good, once. Run again by a switch to
-      # another systemd it fails, as the counter is gone (nixpkgs#561855), and an upgrade would take that for
+      # This unit marks the boot as good in the boot loader's counter, once. When a switch to another systemd
+      # reruns it, it fails because the counter is gone (nixpkgs#561855), and an upgrade would count that as
       # its own failure.
       systemd.services.systemd-bless-boot = mkIf (loader.systemd-boot.bootCounting.enable or false) {
         restartIfChanged = false;
       };
 
-      # Outside of all that may hang or fail: no dependency, and emergency mode leaves it alone
+      # Independent of everything that may hang or fail: no dependencies, and emergency mode does not stop it
       systemd.timers.golden-trial-deadline = {
-        description = "Deadline of a boot on trial";
+        description = "Deadline of a trial boot";
         wantedBy = [ "sysinit.target" ];
         unitConfig = {
           DefaultDependencies = false;
           IgnoreOnIsolate = true;
         };
         timerConfig = {
-          # not from when the machine was turned on: the first stage may wait for a passphrase, and for whoever has it
+          # not counted from power-on: the first stage may wait a long time for a person to type a passphrase
           OnStartupSec = cfg.trialTimeout;
           AccuracySec = 1;
         };
       };
       systemd.services.golden-trial-deadline = {
-        description = "End of a boot on trial that got stuck";
+        description = "End of a trial boot that got stuck";
         wantedBy = [ "emergency.target" ];
         restartIfChanged = false;
         unitConfig = {
           DefaultDependencies = false;
           IgnoreOnIsolate = true;
-          # somebody asked for it
+          # the user asked for emergency or rescue mode
           ConditionKernelCommandLine = [
             "!emergency"
             "!-b"
@@ -289,14 +289,14 @@ in
       };
     })
 
-    # Older releases of NixOS run these commands whatever became of the entries, and take how the last one ends for all
+    # Older NixOS releases run these commands even if writing the entries failed, and return only the last exit status
     (mkIf (loader.systemd-boot.enable or false) {
       boot.loader.systemd-boot.extraInstallCommands = lib.mkBefore ''
         [ "$?" = 0 ] || exit 1
       '';
     })
 
-    # Turned off, the boot default must not stay at what was golden once
+    # When this module is turned off, the boot default must not stay at the former golden generation
     (mkIf (!cfg.enable && loader.systemd-boot.enable or false) {
       boot.loader.systemd-boot.extraInstallCommands = ''
         [ ! -e /var/lib/golden-generation/golden.json ] && [ ! -e ${boot}/EFI/golden ] || ${lib.getExe unpin} --turned-off

@@ -1,4 +1,4 @@
-# A host without desktop and display manager carries nothing graphical.
+# Removes everything graphical from a host without desktop and display manager.
 { config, lib, ... }:
 let
   inherit (config.modules.services) desktop display-manager;
@@ -6,7 +6,7 @@ let
 in
 {
   config = lib.mkIf (desktop == [ ] && display-manager == [ ]) {
-    # its VPN plugins pull GTK and webkit into a host without screen
+    # its VPN plugins pull in GTK and WebKit
     networking.networkmanager.enable = off;
     fonts.fontconfig.enable = off;
     xdg = {

@@ -1,4 +1,4 @@
-# hostSpec: who this host is. The names that other modules derive theirs from.
+# hostSpec: this host's identity, from which other modules derive their defaults.
 { config, lib, ... }:
 let
   inherit (lib) mkOption types;
@@ -14,7 +14,7 @@ in
     primaryUsername = mkOption {
       type = types.strMatching "[a-z_][a-z0-9_.-]{0,30}";
       example = "rain";
-      description = "The person's account: member of wheel, owner of the repository and the dotfiles.";
+      description = "The main user's account: member of wheel, owner of the repository and the dotfiles.";
     };
     home = mkOption {
       type = types.path;

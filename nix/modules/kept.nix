@@ -1,11 +1,11 @@
-# A warning for each directory that would be gone after a boot, as its file system is one in memory.
+# A warning for each directory whose content a reboot loses, because its file system is in memory.
 { lib, config }:
-# who keeps something there, and in which directories
+# `who`: the module that keeps state there; `directories`: where
 who: directories:
 let
   mounts =
     lib.attrNames (config.fileSystems or { })
-    # as impermanence mounts what is to stay
+    # impermanence mounts persistent directories by units
     ++ map (mount: mount.where) (config.systemd.mounts or [ ]);
   isAround = directory: mount: lib.hasPrefix (lib.removeSuffix "/" mount + "/") (directory + "/");
   nearest =

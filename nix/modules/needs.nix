@@ -1,12 +1,12 @@
-# A warning for each program that is older than agents need it, such as those of a nixpkgs whose release has ended.
+# A warning for each program that is older than the agents need, as in a nixpkgs release that is no longer maintained.
 { lib, pkgs }:
-# who needs them, and from which version on, by name
+# `who`: the module that needs the programs; `oldest`: program name -> oldest version that works
 who: oldest:
 lib.concatLists (
   lib.mapAttrsToList (
     name: version:
     let
-      # the embedded guest has what its image has
+      # the embedded guest's packages have no version here: they come with its image
       found = pkgs.${name}.version or version;
     in
     lib.optional (

@@ -1,5 +1,5 @@
-# myModules.system.reachability: what it means that a host can be reached, which a boot and an upgrade are
-# validated by. Asked by ../agents/reachability.sh, a part of both agents.
+# myModules.system.reachability: when a host counts as reachable, which validates a boot and an upgrade.
+# Checked by ../agents/reachability.sh, a part of both agents.
 {
   config,
   lib,
@@ -18,7 +18,7 @@ let
     || lib.any (range: range.from <= cfg.port && cfg.port <= range.to) (
       rules.allowedTCPPortRanges or [ ]
     );
-  # where the firewall lets SSH in on some interfaces alone, as a VPN's
+  # the interfaces on which the firewall lets SSH in, if it does so only on some, such as a VPN's
   through =
     lib.filter (name: name != "lo") (firewall.trustedInterfaces or [ ])
     ++ lib.attrNames (lib.filterAttrs (_: open) (firewall.interfaces or { }));
@@ -30,9 +30,9 @@ in
       default = ssh.enable or false;
       defaultText = lib.literalExpression "config.services.openssh.enable";
       description = ''
-        Whether a boot and an upgrade are good only if somebody could log in: sshd answers at an address of the
-        host, to packets that come in on that address's interface and pass the firewall. Turn it off for a
-        machine that has to boot with no network as well, such as a laptop.
+        Whether a boot or an upgrade counts as good only if a login would be possible: sshd answers at an
+        address of the host, to packets that come in on that address's interface and pass the firewall. Turn it
+        off for a machine that must also boot without a network, such as a laptop.
       '';
     };
     port = mkOption {
@@ -44,20 +44,20 @@ in
     interfaces = mkOption {
       type = types.listOf types.nonEmptyStr;
       default = if !(firewall.enable or false) || open firewall then [ ] else through;
-      defaultText = lib.literalMD "those that the firewall lets SSH in on, where it does so on some alone";
+      defaultText = lib.literalMD "the interfaces on which the firewall lets SSH in, if it does so only on some";
       example = [ "tailscale0" ];
-      description = "Interfaces, one of which must have an address at which the host is reached; without any, those of network cards and of the default route.";
+      description = "Interfaces, one of which must have an address at which sshd answers; an empty list means those of network cards and of the default route.";
     };
     timeout = mkOption {
       type = types.ints.positive;
       default = 60;
-      description = "Seconds for an address to come, as from DHCP, and for sshd to answer at it.";
+      description = "Seconds to wait for an address, for example from DHCP, and for sshd to answer at it.";
     };
     command = mkOption {
       type = types.nullOr types.nonEmptyStr;
       default = null;
       example = "tailscale status --peers=false";
-      description = "Shell command to ask instead, for a host that is reached in another way; it succeeds when the host can be reached.";
+      description = "Shell command to run instead, for a host that is reached in another way; it must succeed when the host can be reached.";
     };
     environment = mkOption {
       type = types.attrsOf types.str;
@@ -74,7 +74,7 @@ in
       REACH_TIMEOUT = toString cfg.timeout;
       REACH_COMMAND = lib.optionalString (cfg.enable && cfg.command != null) cfg.command;
     };
-    # what it asks by is loaded as it is needed, which such a host refuses after its boot
+    # the check loads these modules on demand, which a host with locked modules refuses after its boot
     boot.kernelModules = lib.mkIf (cfg.enable && config.security.lockKernelModules or false) [
       "veth"
       "sch_ingress"
@@ -82,7 +82,7 @@ in
       "act_mirred"
     ];
   }
-  # the end of a cable that is there for a second; the option is NixOS's alone
+  # the check's veth interface, which exists for a second; only NixOS has this option
   // lib.optionalAttrs (options ? networking.dhcpcd.denyInterfaces) {
     networking.dhcpcd.denyInterfaces = [ "reach-in" ];
   };

@@ -1,8 +1,8 @@
 # Role vm: a QEMU guest. Headless unless the host lists a desktop.
 #
-# The lists of services and programs are defaults, because lists join: set plainly, the host's own would
-# be added to them. Lists that NixOS fills as well (kernel parameters and modules) are set plainly,
-# because a default would be dropped without a word as soon as anything else defines them.
+# The lists of services and programs are mkDefault because lists are joined: set without it, the host's own
+# list would be added to them. Lists that NixOS fills as well (kernel parameters and modules) are set without
+# it, because a default would be dropped silently as soon as anything else defines them.
 { config, lib, ... }:
 let
   inherit (lib) mkDefault;
@@ -64,7 +64,7 @@ in
     # the primary user has a key and no password, so sudo could not ask for one
     security.sudo.wheelNeedsPassword = mkDefault false;
 
-    # dotfiles come in step before each upgrade, from the remote that they were cloned from
+    # dotfiles are synchronized before each upgrade, with the remote that they were cloned from
     myModules.services.chezmoiSync.enable = mkDefault true;
 
     hostSpec.secretCategories = mkDefault [ "base" ];

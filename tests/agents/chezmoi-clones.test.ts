@@ -1,4 +1,4 @@
-/** What hosts have of each other's history: clones of all kinds, cut off or made anew, and a trunk that changes its past. */
+/** Hosts and each other's history: clones of all kinds, interrupted or repeated, and a rewritten trunk. */
 import { expect, test } from 'vitest'
 import { readSteps, spoilable, watch, watchers } from './durable.ts'
 import { lines, makeDotfiles, makeHost } from './dotfiles.ts'
@@ -10,7 +10,7 @@ await useRoot((made) => (root = made))
 const ten = lines(...Array.from({ length: 10 }, (_, i) => `line ${i}`))
 const watched = { PATH: `${watchers}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin` }
 
-test('What was rewritten while a conflict waits is refused as well, and nothing of it comes back', async () => {
+test('A trunk that is rewritten while a conflict waits is refused too, and the dropped commits do not come back', async () => {
   const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': ten })
   await sorrow.sh('echo secret >.local/share/chezmoi/dot_secret')
   await sorrow.sync()
@@ -19,7 +19,7 @@ test('What was rewritten while a conflict waits is refused as well, and nothing 
   await torment.sh('sed -i "s/line 4/of torment/" .a')
   await sorrow.sync()
   expect(await torment.sync()).toMatchObject({ outcome: 'conflict' })
-  // neither the secret nor sorrow's edit is in it any more, so that nothing conflicts
+  // the trunk has lost both the secret and sorrow's edit, so nothing conflicts
   await atRemote('git update-ref refs/heads/main main~2')
   for (const _ of [1, 2])
     expect(await torment.sync()).toMatchObject({
@@ -29,7 +29,7 @@ test('What was rewritten while a conflict waits is refused as well, and nothing 
   expect(await atRemote('git ls-tree --name-only main')).toBe('dot_a')
 })
 
-test('What git merges and jj does not is the same conflict in each run, and leaves nothing behind', async () => {
+test('A change that git can merge and jj cannot is the same conflict in each run, and leaves nothing behind', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': ten })
   await sorrow.sh('echo "dot_a merge=union" >.local/share/chezmoi/.gitattributes')
   await sorrow.sync()
@@ -46,7 +46,7 @@ test('What git merges and jj does not is the same conflict in each run, and leav
   expect(await torment.sh(merges)).toBe('')
 })
 
-test('More files at once than a command line can name come in one commit', async () => {
+test('More files than fit on one command line are captured in one commit', async () => {
   const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': ten })
   // 160 KB of names
   await sorrow.sh(`cd .local/share/chezmoi; name=$(printf 'x%.0s' {1..200}); mkdir dot_many
@@ -57,7 +57,7 @@ test('More files at once than a command line can name come in one commit', async
   expect(await torment.sh('ls .many | wc -l')).toBe('800')
 })
 
-test('More edits at home take no more starts of a program, also beside one that chezmoi refuses', async () => {
+test('The number of programs started does not grow with the number of edits, even if chezmoi refuses one of them', async () => {
   const { torment, atRemote } = await makeDotfiles(root, { '.key': 'x\n' })
   await torment.sh(
     `cd .local/share/chezmoi; for i in {0..39} line$'\\n'end; do echo x >"dot_f$i"; done`,
@@ -86,7 +86,7 @@ test('More edits at home take no more starts of a program, also beside one that 
   expect(await atRemote('git show main:dot_f39 main:dot_key')).toBe('x\nedit\nx')
 })
 
-test('What a host had in conflict before it was cloned anew is shown, outlives its next conflict, and is settled', async () => {
+test('A conflict from before the host was cloned again is shown, survives its next conflict, and can be settled', async () => {
   const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': ten, '.b': ten })
   await sorrow.sh('sed -i "s/line 4/of sorrow/" .a')
   await torment.sh('sed -i "s/line 4/of torment/" .a')
@@ -95,7 +95,7 @@ test('What a host had in conflict before it was cloned anew is shown, outlives i
   const former = await atRemote('git rev-parse conflict/torment')
   await torment.sh('rm -rf .a .b .local .config')
   const one = { host: 'torment', files: ['dot_a'] }
-  // it is told, and holds nothing up
+  // it is reported, and blocks nothing
   expect(await torment.sync()).toMatchObject({ outcome: 'synced', conflicts: [one] })
   expect(await torment.sh('cat .a')).toContain('of sorrow')
   expect(await torment.sync()).toMatchObject({ outcome: 'up-to-date', conflicts: [one] })
@@ -103,7 +103,7 @@ test('What a host had in conflict before it was cloned anew is shown, outlives i
   expect(text).toMatch(/on torment[^]*\+of torment[^]*in the trunk[^]*\+of sorrow/)
   expect(text).toContain('jj new @- conflict/torment@origin')
   expect(await sorrow.conflicts()).toBe(text.replaceAll(torment.home, sorrow.home))
-  // the next one has the name, and the former another
+  // the new conflict takes the usual name, and the old one gets another
   await sorrow.sh('sed -i "s/line 6/of sorrow/" .b')
   await torment.sh('sed -i "s/line 6/of torment/" .b')
   await sorrow.sync()
@@ -115,7 +115,7 @@ test('What a host had in conflict before it was cloned anew is shown, outlives i
   expect(await atRemote(`git rev-parse ${kept}`)).toBe(former)
   expect(await sorrow.sync()).toMatchObject({ conflicts: both })
   for (const host of [sorrow, torment]) expect(await host.conflicts()).toContain('+of torment')
-  // each is settled as any other
+  // each is settled like any other
   await torment.sh('sed -i "s/of torment/of sorrow/" .b')
   expect(await torment.sync()).toMatchObject({ outcome: 'synced', conflicts: [one] })
   const told = /To settle it: (.* && jj new \S+ \S+), edit/.exec(await sorrow.conflicts())![1]!
@@ -127,7 +127,7 @@ test('What a host had in conflict before it was cloned anew is shown, outlives i
   expect(await torment.sh('cat .a')).toBe('both')
 })
 
-test('So is what was edited at home, in a clone that tracks all branches by itself, too', async () => {
+test('So is a conflict with an edit at home, even in a clone that tracks all branches automatically', async () => {
   const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': ten, '.b': ten })
   await sorrow.sh('sed -i "s/line 5/of sorrow/" .a')
   await sorrow.sync()
@@ -152,7 +152,7 @@ test('So is what was edited at home, in a clone that tracks all branches by itse
   expect(await torment.conflicts()).toBe('No conflicts')
 })
 
-test('Where it cannot have another name, no other conflict takes its place', async () => {
+test('If the old conflict cannot be renamed, no other conflict replaces it', async () => {
   const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': ten })
   await sorrow.sh('sed -i "s/line 4/of sorrow/" .a')
   await torment.sh('sed -i "s/line 4/of torment/" .a')
@@ -176,7 +176,7 @@ test('Where it cannot have another name, no other conflict takes its place', asy
   ).toMatch(/former-/)
 })
 
-test('A clone of one branch alone hears of conflicts all the same', async () => {
+test('A single-branch clone sees conflicts all the same', async () => {
   const { sorrow, torment, remote } = await makeDotfiles(root, { '.a': ten })
   await torment.sh(`rm -rf .local/share/chezmoi
     git clone -q --single-branch ${remote} .local/share/chezmoi; echo torment >>.a`)
@@ -189,7 +189,7 @@ test('A clone of one branch alone hears of conflicts all the same', async () => 
   expect(await torment.conflicts()).toBe(before)
 })
 
-test('A host that is new takes its own branch, and brings nothing of the remote’s default one into it', async () => {
+test('A new host clones its configured branch, and brings nothing of the remote’s default branch into it', async () => {
   const { sorrow, remote, atRemote } = await makeDotfiles(root, { '.a': ten })
   const fresh = makeHost(root, 'fresh', `${sorrow.home}/../fresh`, remote)
   const work = `JJ_USER=o JJ_EMAIL=o@o jj commit --message work 2>&1
@@ -203,7 +203,7 @@ test('A host that is new takes its own branch, and brings nothing of the remote�
   expect(await atRemote('git rev-parse main')).toBe(trunk)
 })
 
-test('Killed while a clone of git is made one of jj, the next run makes it anew', async () => {
+test('Killed while jj is added to a git clone: the next run clones again', async () => {
   const { torment, remote } = await makeDotfiles(root, { '.a': ten })
   await torment.sh(`rm -rf .local/share/chezmoi; git clone -q ${remote} .local/share/chezmoi
     mkdir -p killers; cat >killers/jj <<'END'
@@ -216,13 +216,13 @@ END
   expect(await torment.sync(killers)).toMatchObject({ code: 137 })
   await torment.sh('echo edit >>.a')
   expect(await torment.sync()).toMatchObject({ outcome: 'synced', captured: ['.a'] })
-  // what somebody has used is not made anew, whatever is wrong with it
+  // a clone that has been used is not replaced, whatever is wrong with it
   await torment.sh('rm .local/share/chezmoi/.jj/repo/store/type')
   expect(await torment.sync()).toMatchObject({ outcome: 'failed' })
   expect(await torment.sh('ls .local/share/chezmoi/.jj/repo')).toContain('op_store')
 })
 
-test('A power cut after a clone has its name finds all of it', async () => {
+test('A power cut after a clone has its final name loses nothing of it', async () => {
   const { sorrow, remote } = await makeDotfiles(root, { '.a': ten })
   const fresh = makeHost(root, 'fresh', `${sorrow.home}/../fresh`, remote)
   await sorrow.sh('mkdir ../fresh')
@@ -236,7 +236,7 @@ test('A power cut after a clone has its name finds all of it', async () => {
   ])
 })
 
-test('What is put aside has its name on the disk, also where that is not the disk of the home', async () => {
+test('A file that is put aside is synced under its final name, even if that is on another disk than the home', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': ten })
   await torment.sh('echo mine >.m')
   await sorrow.sh(`printf '#!/bin/sh\\ncat; echo more\\n' >.local/share/chezmoi/modify_dot_m`)
@@ -249,7 +249,7 @@ test('What is put aside has its name on the disk, also where that is not the dis
   expect(spoilable(steps, /^$/)).toEqual([])
 })
 
-test('A step of jj is noted once what it goes back to is on the disk, begun once the note is, and on the disk itself in the end', async () => {
+test('A step of jj is recorded once the state to go back to is on the disk, starts once the record is, and is synced at its end', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': ten, '.b': ten })
   await sorrow.sh('echo sorrow >>.a')
   await sorrow.sync()
@@ -264,7 +264,7 @@ test('A step of jj is noted once what it goes back to is on the disk, begun once
     `mv -T ${state}/step.new ${state}/step`,
     `sync ${state}`,
   ]
-  // a commit and a rebase, each of which is on the disk before its note goes
+  // a commit and a rebase, each of which is on the disk before its record is removed
   const each = [...noted, 'sync --file-system .']
   expect(steps.filter((step) => noted.includes(step))).toEqual([...each, ...each])
 })

@@ -8,7 +8,7 @@ await useRoot((made) => (root = made))
 const ten = Array.from({ length: 10 }, (_, i) => `line ${i}\n`).join('')
 const markers = "grep -rlE '^(<{7}|>{7})' $HOME --exclude-dir=.jj --exclude-dir=.git || true"
 
-/** Both hosts synchronize, sorrow first; holds what must be true of any conflict, and gives torment's. */
+/** Synchronizes both hosts, sorrow first; checks what must hold for any conflict, and returns torment's conflict. */
 async function expectConflict({ sorrow, torment, atRemote }: Dotfiles, files: string[]) {
   const state = 'cat .a .b 2>&1; ls -l .a .b | cut -c 1-10'
   const edits = [await sorrow.sh(state), await torment.sh(state)]
@@ -18,7 +18,7 @@ async function expectConflict({ sorrow, torment, atRemote }: Dotfiles, files: st
   expect(met).toMatchObject({ outcome: 'conflict', code: 1, applied: [] })
   expect(met.conflicts).toEqual([{ host: 'torment', files }])
   expect(met.reason).toContain(files[0])
-  // the other host sees it, too, and is not held up
+  // the other host sees it too, and is not blocked
   const seen = await sorrow.sync()
   expect(seen).toMatchObject({ outcome: 'up-to-date', code: 0, conflicts: [{ host: 'torment' }] })
   expect(files).toEqual(expect.arrayContaining(seen.conflicts[0]!.files))
@@ -37,7 +37,7 @@ async function expectConflict({ sorrow, torment, atRemote }: Dotfiles, files: st
   return met
 }
 
-/** The conflict is settled at one host by a working copy with both sides; both have the result then. */
+/** Settles the conflict at one host by a working copy with both sides; then both hosts have the result. */
 async function settle({ sorrow, torment, atRemote }: Dotfiles, at: Host, edit: string) {
   const side = at === torment ? 'main@origin' : 'conflict/torment@origin'
   await at.sh(`cd .local/share/chezmoi; jj new @- ${quote(side)} 2>&1; jj resolve --list`)
@@ -49,7 +49,7 @@ async function settle({ sorrow, torment, atRemote }: Dotfiles, at: Host, edit: s
   expect(await at.sync()).toMatchObject({ outcome: 'synced' })
   const other = at === torment ? sorrow : torment
   expect(await other.sync()).toMatchObject({ outcome: 'synced', conflicts: [] })
-  // what the other one committed meanwhile has come, too
+  // the other host's later commits have arrived, too
   expect(await at.sync()).toMatchObject({ code: 0, conflicts: [] })
   expect(await atRemote("git for-each-ref --format='%(refname)'")).toBe('refs/heads/main')
   const texts = await Promise.all([sorrow, torment].map((host) => host.sh('cat .a')))
@@ -71,7 +71,7 @@ test.each(['sorrow', 'torment'] as const)(
       expect(shown).toContain('conflict: dot_a')
       expect(shown).toMatch(/on torment[^]*\+of torment[^]*in the trunk[^]*\+of sorrow/)
     }
-    // what is edited meanwhile is not lost either
+    // edits made in the meantime are not lost either
     await torment.sh('echo meanwhile >>.b')
     expect(await torment.sync()).toMatchObject({ outcome: 'conflict', captured: ['.b'] })
     expect(await atRemote('git show conflict/torment:dot_b')).toContain('meanwhile')
@@ -88,14 +88,14 @@ test.each(['sorrow', 'torment'] as const)(
   },
 )
 
-test('Lines next to each other conflict as one line does', async () => {
+test('Edits of adjacent lines conflict like edits of one line', async () => {
   const world = await makeDotfiles(root, { '.a': ten, '.b': ten })
   await world.sorrow.sh('sed -i "s/line 5/of sorrow/" .a')
   await world.torment.sh('sed -i "s/line 6/of torment/" .local/share/chezmoi/dot_a')
   await expectConflict(world, ['dot_a'])
 })
 
-test('The same edit on both is none, and one that comes to agree with the trunk ends it', async () => {
+test('The same edit on both hosts is no conflict, and an edit that agrees with the trunk ends one', async () => {
   const world = await makeDotfiles(root, { '.a': ten, '.b': ten })
   const { sorrow, torment } = world
   await sorrow.sh('sed -i "s/line 5/of sorrow/" .a; echo same >>.b')
@@ -145,7 +145,7 @@ test('A binary file, and a template', async () => {
   expect(await torment.sh('cat .bin | tr "\\0" 0; cat .t')).toBe('a0tormentrain of torment')
 })
 
-test('Markers that someone left in a file are not pushed', async () => {
+test('Conflict markers that the user left in a file are not pushed', async () => {
   const world = await makeDotfiles(root, { '.a': ten })
   const { sorrow, atRemote } = world
   await sorrow.sh("printf '<<<<<<< one\\nx\\n=======\\ny\\n>>>>>>> two\\n' >>.a")
@@ -160,7 +160,7 @@ test('Markers that someone left in a file are not pushed', async () => {
 })
 
 test.each(['diff', 'snapshot', 'git'])(
-  'Nor is any one of them that jj has written, in its style `%s`',
+  'Nor are markers that jj wrote in its style `%s`',
   async (style) => {
     const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': ten })
     await sorrow.sh('sed -i "s/line 4/of sorrow/" .a')
@@ -188,7 +188,7 @@ test.each(['diff', 'snapshot', 'git'])(
   },
 )
 
-test('Nor are they applied while no remote can be reached', async () => {
+test('Conflict markers are not applied while no remote can be reached', async () => {
   const { torment } = await makeDotfiles(root, { '.a': ten, '.b': ten })
   const offline = { CHEZMOI_REPO_URL: 'git://127.0.0.1:1/x.git' }
   // as `git stash pop` leaves them
@@ -199,7 +199,7 @@ test('Nor are they applied while no remote can be reached', async () => {
     reason: 'Conflict markers are left in dot_a',
     applied: [],
   })
-  // in no commit, they are not either
+  // nor are uncommitted markers
   await torment.sh(
     'cd .local/share/chezmoi; jj squash --from @- --into @ --use-destination-message 2>&1',
   )
@@ -212,7 +212,7 @@ test('Nor are they applied while no remote can be reached', async () => {
   expect(await torment.sync(offline)).toMatchObject({ outcome: 'offline', applied: ['.a', '.b'] })
 })
 
-test('Nor is a conflict that somebody begins to settle while a run is going on', async () => {
+test('Nor is a conflict that the user begins to settle during a run', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': ten })
   await torment.sh(`printf '#!/bin/sh\\n[ $1 = fetch ] && jj new main@origin @-\\n' >hook
     chmod +x hook; sed -i "s/line 4/of torment/" .a`)
@@ -226,9 +226,9 @@ test('Nor is a conflict that somebody begins to settle while a run is going on',
   expect(await torment.sync()).toMatchObject({ outcome: 'synced', applied: ['.a'] })
 })
 
-test('A file that is larger than the room of the shell is looked through all the same', async () => {
+test('A file that is larger than the memory of the shell is searched for markers all the same', async () => {
   const { sorrow, atRemote } = await makeDotfiles(root, { '.a': ten })
-  // git and its like may have what they want
+  // only the shell's memory is limited, not that of git, jj and chezmoi
   await sorrow.sh(`mkdir roomy; for each in git jj chezmoi; do
       printf '#!/bin/sh\nulimit -S -v unlimited\nexec /usr/bin/%s "$@"\n' $each >roomy/$each; done
     ln -sf "$(command -v chezmoi)" chezmoi; sed -i "s|/usr/bin/chezmoi|$HOME/chezmoi|" roomy/chezmoi; chmod +x roomy/*
@@ -244,7 +244,7 @@ test('A file that is larger than the room of the shell is looked through all the
   })
 })
 
-test('What two hosts have not brought together yet is no conflict', async () => {
+test('Edits that two hosts have not merged yet are no conflict', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': ten, '.b': ten })
   await sorrow.sh('echo of sorrow >>.a')
   await sorrow.sync()
@@ -267,7 +267,7 @@ test('A conflict that is not published is shown, by lines and by permissions', a
   expect(await torment.conflicts()).toContain('conflict: private_dot_b')
 })
 
-test('Both edits are shown by lines, whatever a user sees differences by', async () => {
+test('Both edits are shown line by line, whatever diff tool the user has configured', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': ten })
   await sorrow.sh('sed -i "s/line 5/of sorrow/" .a')
   await torment.sh('sed -i "s/line 5/of torment/" .a')
@@ -280,7 +280,7 @@ test('Both edits are shown by lines, whatever a user sees differences by', async
   expect(await torment.conflicts()).toBe(shown)
 })
 
-test('Lines that look like the head of a patch are shown as well', async () => {
+test('Lines that look like a patch header are shown as well', async () => {
   const text = `${ten}-- a comment\n++ a list\n@@ at\n${ten}`
   const world = await makeDotfiles(root, { '.a': text, '.b': ten })
   await world.sorrow.sh(
@@ -303,7 +303,7 @@ test('Lines that look like the head of a patch are shown as well', async () => {
   ])
 })
 
-/** What was said to be done about an edit at home, as the user picks it. */
+/** Runs the command that the output suggests for an edit at home, by the user's choice of verb. */
 const settleHome = (host: Host, shown: string, verb: string): Promise<string> =>
   host.sh(
     new RegExp(`chezmoi ${verb} [^\\s,]+`)
@@ -315,7 +315,7 @@ test.each([
   ['re-add', 'at home'],
   ['apply --force', 'in the source'],
 ])(
-  'An edit at home in conflict, and a commit too: both hosts see both, each once, until they are settled by %s',
+  'An edit at home and a commit, both in conflict: both hosts see each of them once, until they are settled by %s',
   async (verb, text) => {
     const world = await makeDotfiles(root, { '.a': ten, '.b': ten })
     const { sorrow, torment, atRemote } = world
@@ -363,7 +363,7 @@ test.each([
   },
 )
 
-test('A filter of git that cannot be had, as that of Git LFS, holds no merge up', async () => {
+test('A git filter that is not installed, such as that of Git LFS, blocks no merge', async () => {
   const world = await makeDotfiles(root, { '.a': ten })
   const { sorrow, torment } = world
   await sorrow.sh(`cd .local/share/chezmoi
@@ -371,7 +371,7 @@ test('A filter of git that cannot be had, as that of Git LFS, holds no merge up'
     printf 'version https://git-lfs.github.com/spec/v1\noid sha256:%064d\nsize 9\n' 1 >dot_x.big`)
   await sorrow.sync()
   await torment.sync()
-  // what `git lfs install` writes
+  // the settings that `git lfs install` writes
   for (const host of [sorrow, torment]) {
     await host.sh(`git config --global filter.lfs.smudge 'sh -c "exit 2"'
       git config --global filter.lfs.process 'sh -c "exit 2"'
@@ -402,13 +402,13 @@ test('A line that is edited while the trunk’s edit of it is being applied stay
   expect(await sorrow.sync()).toMatchObject({ conflicts: [{ host: 'torment', files: ['dot_a'] }] })
   for (const host of [sorrow, torment])
     expect(await host.conflicts()).toMatch(/on torment[^]*\+of torment[^]*trunk[^]*\+of sorrow/)
-  // it ends as the user has decided
+  // it ends when the user has decided
   await torment.sh('chezmoi apply --force .a')
   expect(await torment.sync()).toMatchObject({ outcome: 'up-to-date', conflicts: [] })
   expect(await sorrow.sync()).toMatchObject({ conflicts: [] })
 })
 
-test('What was edited at home is published as it is, whatever git would make of its line ends', async () => {
+test('An edit at home is published unchanged, however git would convert its line endings', async () => {
   const { torment, atRemote } = await makeDotfiles(root, { '.a': 'a\r\n' })
   await torment.sh(`git config --global core.autocrlf input; git config --global core.safecrlf true
     printf 'source\\r\\n' >.local/share/chezmoi/dot_a; printf 'home\\r\\n' >.a`)
@@ -421,7 +421,7 @@ test('What was edited at home is published as it is, whatever git would make of 
   )
 })
 
-test('Rounds in the same second: no edit and no commit is lost, and both come to the same', async () => {
+test('Rounds in the same second: no edit and no commit is lost, and both hosts end up the same', async () => {
   const rounds = 4
   const seed = Number(process.env['LAB_SEED'] ?? Math.floor(Math.random() * 1e6))
   console.log(`LAB_SEED=${seed}`)
@@ -435,7 +435,7 @@ test('Rounds in the same second: no edit and no commit is lost, and both come to
       hosts.map(async (host, index) => {
         const edit = `${host.name} ${round}`
         edits.push(edit)
-        // own files, the shared file in distant places, at home or in the source
+        // each host's own files, and distant lines of the shared file, at home or in the source
         const line = index * 30 + Math.floor(random() * 12) + 1
         const place = ['.a', '.local/share/chezmoi/dot_a'][Math.floor(random() * 2)]
         await host.sh(`sed -i '${line}s/$/, ${edit};/' ${place}; echo '${edit};' >>.${host.name}`)
@@ -466,7 +466,7 @@ function randomOf(seed: number): () => number {
   }
 }
 
-test('A merge of git that waits for its user is left to them', async () => {
+test('A git merge that waits for the user is left alone', async () => {
   const { sorrow } = await makeDotfiles(root, { '.a': 'a\n' })
   const git = 'git -c user.name=o -c user.email=o@o'
   const state = 'git status --porcelain=v2 --branch; cat dot_a .git/MERGE_HEAD'
@@ -480,7 +480,7 @@ test('A merge of git that waits for its user is left to them', async () => {
   expect(await sorrow.sh(`cd .local/share/chezmoi; ${state}`)).toBe(before)
 })
 
-test('So are cherry-picks of which some are to come', async () => {
+test('So is an unfinished series of cherry-picks', async () => {
   const { sorrow } = await makeDotfiles(root, { '.a': 'a\n' })
   const git = 'git -c user.name=o -c user.email=o@o'
   await sorrow.sh(`cd .local/share/chezmoi; git checkout -q -b side
@@ -508,7 +508,7 @@ test('So is a bisection', async () => {
   expect(await sorrow.sh('cat .a')).toBe('2')
 })
 
-test('A file that an editor put in the place of chezmoi’s link is no conflict', async () => {
+test('A file with which an editor replaced chezmoi’s link is no conflict', async () => {
   const { torment } = await makeDotfiles(root, { '.a': ten, '.b': ten })
   await torment.sh(`mkdir -p .config/chezmoi; echo 'mode = "symlink"' >.config/chezmoi/chezmoi.toml
     chezmoi apply --force; echo through >>.a; cp .b new; echo own >>new; mv new .b`)
@@ -520,7 +520,7 @@ test('A file that an editor put in the place of chezmoi’s link is no conflict'
   expect(await torment.sh('tail -n 1 .b')).toBe('own')
 })
 
-test('Two histories without a commit in common conflict in what differs, which is shown', async () => {
+test('Two histories without a common commit conflict in their differences, which are shown', async () => {
   const { torment, sorrow } = await makeDotfiles(root, { '.a': ten, '.b': ten })
   await torment.sh(`cd .local/share/chezmoi; export JJ_USER=x JJ_EMAIL=x@x
     jj new 'root()' 2>&1; jj restore --from main@origin 2>&1; echo own >dot_a; jj commit -m own 2>&1`)
@@ -530,7 +530,7 @@ test('Two histories without a commit in common conflict in what differs, which i
   for (const host of [sorrow, torment]) expect(await host.conflicts()).toMatch(/^conflict: dot_a$/m)
 })
 
-test('An edit that is in no commit and conflicts is named, shown, and settled as it says', async () => {
+test('An uncommitted edit that conflicts is named and shown, and is settled by the command that is shown', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': ten, '.b': ten })
   await sorrow.sh('sed -i "s/line 5/of sorrow/" .a; echo more >>.b')
   await sorrow.sync()
@@ -549,7 +549,7 @@ test('An edit that is in no commit and conflicts is named, shown, and settled as
   expect(await torment.sh('cat .a .b')).toMatch(/of sorrow[^]*first[^]*more/)
 })
 
-test('An edit at home conflicts for all to see, also where the source has another name for the file', async () => {
+test('A conflict of an edit at home is visible to all hosts, even if the file has another name in the source', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': ten })
   await sorrow.sh(`cd .local/share/chezmoi; mv dot_a private_dot_a
     sed -i 's/line 5/of sorrow/' private_dot_a`)
@@ -569,7 +569,7 @@ test('An edit at home conflicts for all to see, also where the source has anothe
   expect(await sorrow.sh('cat .a')).toContain('of torment')
 })
 
-test('What chezmoi would not take is not published with a conflict either, however late it is written', async () => {
+test('A file that chezmoi refuses is not published with a conflict either, however late it is written', async () => {
   const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': ten })
   await sorrow.sh('sed -i "s/line 5/of sorrow/" .a')
   await sorrow.sync()
@@ -586,7 +586,7 @@ test('What chezmoi would not take is not published with a conflict either, howev
   expect(await torment.sh('tail -n 1 .a')).toContain('ghp_')
 })
 
-test('What is edited in the source and in no commit is not left behind as a conflict is settled', async () => {
+test('An uncommitted edit of the source is not left behind when a conflict is settled', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': ten, '.b': ten })
   await torment.sh(`mkdir -p .config/chezmoi; mv .local/share/chezmoi 'my dots'
     printf 'sourceDir = "%s/my dots"' "$HOME" >.config/chezmoi/chezmoi.toml`)

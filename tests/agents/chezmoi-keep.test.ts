@@ -1,4 +1,4 @@
-/** What an apply of the dotfile agent would take away and is in no commit. */
+/** User data in no commit that the dotfile agent's apply would remove. */
 import { expect, test } from 'vitest'
 import { type Host, lines, makeDotfiles, makeHost, type Synced } from './dotfiles.ts'
 import { type ScratchRoot, useRoot } from './root.ts'
@@ -16,7 +16,7 @@ async function publish(host: Host, script: string): Promise<Synced> {
 const kept = (ran: Synced): Record<string, string> =>
   Object.fromEntries(ran.kept.map(({ file, reason }) => [file, reason]))
 
-test('In an exact directory a host keeps what it has of its own, whatever it is, and all else is applied', async () => {
+test('In an exact directory a host keeps its own entries of any type, and all else is applied', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
   await publish(
     sorrow,
@@ -65,7 +65,7 @@ test('A directory of the host stays where the trunk has a file, a link, or nothi
   expect(await torment.sh(own.map((name) => `cat ${name}/in/own`).join('\n'))).toBe(own.join('\n'))
 })
 
-test('Nor does one go for being empty, where chezmoi has not made it', async () => {
+test('An empty directory that chezmoi has not made stays, too', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n', '.b': 'b\n' })
   await torment.sh('rm .b; mkdir .b .own')
   await publish(sorrow, 'echo x >dot_own; echo more | tee -a dot_a dot_b')
@@ -79,7 +79,7 @@ test('Nor does one go for being empty, where chezmoi has not made it', async () 
   expect(await torment.sh('rmdir .b .own; cat .a')).toBe('a\nmore')
 })
 
-test('A file or a link of the host stays where the trunk has a directory, and nothing goes by way of the link', async () => {
+test('A file or a link of the host stays where the trunk has a directory, and nothing is removed through the link', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
   await torment.sh('echo own >.dir; mkdir mine; ln -s mine .way; ln -s mine .empty')
   await publish(
@@ -96,7 +96,7 @@ test('A file or a link of the host stays where the trunk has a directory, and no
   )
 })
 
-test('What comes into a directory that was deleted here is not applied, and is no failure', async () => {
+test('A new file in a directory that was deleted here is not applied, and this is no failure', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
   await publish(sorrow, 'mkdir dot_app; echo x >dot_app/x')
   await torment.sync()
@@ -111,7 +111,7 @@ test('What comes into a directory that was deleted here is not applied, and is n
   expect(await torment.sh('cat .app/x .app/y .app/in/z')).toBe('x\ny\nz')
 })
 
-test('A file below which something is to be removed, so that chezmoi reads nothing at all, is put aside and comes back on demand', async () => {
+test('A file where the source removes something below it, which makes chezmoi fail completely, is put aside and can be restored', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
   await torment.sh('echo own >.app; chmod 600 .app')
   await publish(
@@ -132,19 +132,19 @@ test('A file below which something is to be removed, so that chezmoi reads nothi
   )
 })
 
-test('What is put aside is never written over, also in the same second and after the clock was put back', async () => {
+test('A file that was put aside is never overwritten, even in the same second or after the clock was set back', async () => {
   const { torment } = await makeDotfiles(root, { '.a': 'a\n' })
   const restore = 'bash -euo pipefail /tmp/chezmoi-restore-kept.sh'
   const all = 'grep -rh . .local/state/chezmoi-sync/kept | sort | paste -sd " "'
-  // a file, a directory and two files in turn, each in the place of the one before
+  // a file, a directory and two files in turn, each replacing the one before
   await torment.sh(`kept=.local/state/chezmoi-sync/kept/2099-01-01T00:00:00Z; mkdir -p $kept; echo 1 >$kept/.app
     mkdir .app; echo 2 >.app/x; ${restore} .app
     echo 3 >.app; ${restore} .app/x
     rm -r .app; echo 4 >.app; ${restore} .app; echo 5 >.app; echo own >.app.restored; ${restore} .app`)
   expect(await torment.sh(all)).toBe('1 2 3 4 5')
-  // the newest, by the order in which they came
+  // the newest, by the order in which they were put aside
   expect(await torment.sh('cat .app .app.restored')).toBe('4\nown')
-  // the older one first, so that the newer one has its place
+  // the older one first, so that the newer one ends up at its path
   await torment.sh(`${restore} --all`)
   expect(await torment.sh(`cat .app; ${all}`)).toBe('5\n1 2 2 3 4 4 5')
 })
@@ -157,7 +157,7 @@ test('Two texts of one file that a script changes in one run are both put aside'
     `printf '#!/bin/sh\\necho managed\\n' >modify_dot_mod
     printf '#!/bin/sh\\necho second >~/.mod\\n' >run_once_before_late.sh`,
   )
-  // a text that comes in the middle of an apply makes another round of the same run
+  // a text that is written during an apply causes another round of the same run
   await torment.sync()
   await torment.sync()
   expect(await torment.sh('cat .mod; grep -rh . .local/state/chezmoi-sync/kept | sort')).toBe(
@@ -165,7 +165,7 @@ test('Two texts of one file that a script changes in one run are both put aside'
   )
 })
 
-test('A text that comes between the copy of a file and its change is put aside as well', async () => {
+test('A text that is written between the copy of a file and its change is put aside as well', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
   await torment.sh(`echo first >.mod; mkdir slow; cat >slow/sync <<'END'
 #!/bin/sh
@@ -181,10 +181,10 @@ END
   )
 })
 
-test('Another round of a run forgets nothing that the one before has put aside', async () => {
+test('A second round of a run still lists what the first one put aside', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': '1\n2\n3\n4\n5\n6\n' })
   await torment.sh('echo own >.mod')
-  // an edit that comes before its file is written makes another round
+  // an edit that is made before its file is written causes another round
   await publish(
     sorrow,
     `printf '#!/bin/sh\\necho managed\\n' >modify_dot_mod; sed -i s/6/six/ dot_a
@@ -196,7 +196,7 @@ test('Another round of a run forgets nothing that the one before has put aside',
   expect(await torment.sh(`cat .mod ${mod?.copy} .a`)).toBe('managed\nown\none\n2\n3\n4\n5\nsix')
 })
 
-test('A directory that becomes a link goes only where the host has nothing of its own in it', async () => {
+test('A directory that becomes a link is removed only if the host has no files of its own in it', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
   await publish(sorrow, 'mkdir -p dot_one/sub dot_other; echo x | tee dot_one/sub/x dot_other/x')
   await torment.sync()
@@ -209,7 +209,7 @@ test('A directory that becomes a link goes only where the host has nothing of it
   expect(await torment.sh('readlink .one; cat .other/x .other/own')).toBe('.a\nx\nown')
 })
 
-test('What appears in a directory while it is being replaced stays', async () => {
+test('A file that appears in a directory while that is being replaced stays', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
   await publish(sorrow, 'mkdir -p dot_one; echo x >dot_one/x')
   await torment.sync()
@@ -222,7 +222,7 @@ test('What appears in a directory while it is being replaced stays', async () =>
   expect(await torment.sh('cat .one/late')).toBe('late')
 })
 
-test('What comes into a directory while its files are being removed stays', async () => {
+test('A file that appears in a directory while its files are being removed stays', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
   await publish(sorrow, 'mkdir -p dot_one; echo x >dot_one/x')
   await torment.sync()
@@ -238,7 +238,7 @@ END
   expect(await torment.sh('cat .one/late')).toBe('late')
 })
 
-test('A text is in a commit only as it is, whatever git would make of its line ends', async () => {
+test('A text counts as committed only if the commit has exactly that text, however git would convert its line endings', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
   await torment.sh("git config --global core.autocrlf true; printf 'a\\r\\n' >.mod")
   await publish(sorrow, `printf '#!/bin/sh\\necho managed\\n' >modify_dot_mod`)
@@ -249,7 +249,7 @@ test('A text is in a commit only as it is, whatever git would make of its line e
   )
 })
 
-test('What was in a directory comes back by any path, also where a file is in the place of it', async () => {
+test('The content of a directory is restored by any path, even if a file has replaced the directory', async () => {
   const { torment } = await makeDotfiles(root, { '.a': 'a\n' })
   const restore = 'bash -euo pipefail /tmp/chezmoi-restore-kept.sh'
   const lay = `cd; rm -rf app; echo file >app; mkdir -p sub`
@@ -263,7 +263,7 @@ test('What was in a directory comes back by any path, also where a file is in th
       ).toBe('x')
 })
 
-test('A copy that cannot be read leaves what is there by then in its place', async () => {
+test('If the copy cannot be read, restoring leaves the present file in place', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
   await torment.sh('echo own >.mod')
   await publish(sorrow, `printf '#!/bin/sh\\necho managed\\n' >modify_dot_mod`)
@@ -273,7 +273,7 @@ test('A copy that cannot be read leaves what is there by then in its place', asy
   expect(tried).toMatch(/failed\nmanaged$/)
 })
 
-test('A template that somebody broke, and a file without its key: named, and no hindrance to others', async () => {
+test('A broken template, and a file that cannot be decrypted: named, and other files are not blocked', async () => {
   const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': 'a\n', '.t': 't\n' })
   const remote = await atRemote('pwd')
   // by hand, as no host would push it
@@ -289,13 +289,13 @@ test('A template that somebody broke, and a file without its key: named, and no 
   expect(Object.keys(kept(ran))).toEqual(expect.arrayContaining(['.app/own', '.key', '.t']))
   expect(await torment.sh('cat .a .t .app/own/own .app/x')).toBe('a\nmore\nt\nown\nx')
   expect(await atRemote('git show main:dot_new')).toBe('new')
-  // what is edited from now on gets through as well
+  // later edits get through as well
   await torment.sh('echo again >>.a; echo \'{{ fail "here" }}\' >.local/share/chezmoi/dot_u.tmpl')
   const second = await torment.sync()
   expect(second).toMatchObject({ outcome: 'failed', code: 1, captured: ['.a'] })
   expect(second.reason).toContain('.u: template:')
   expect(await atRemote('git show main:dot_a')).toBe('a\nmore\nagain')
-  // a template that is broken here is not passed on
+  // a template that is broken here is not published
   expect(await atRemote('git ls-tree --name-only main')).not.toContain('dot_u.tmpl')
   await torment.sh('echo fine >.local/share/chezmoi/dot_u.tmpl')
   await torment.sync()
@@ -314,13 +314,13 @@ test('A configuration that chezmoi could not read is not applied, so that its re
   }
   await publish(sorrow, `echo 'data.x = 1' >dot_config/chezmoi/chezmoi.toml`)
   expect(await torment.sync()).toMatchObject({ outcome: 'synced', applied: [file], kept: [] })
-  // nor is one that was good so far spoiled
+  // nor is a good configuration replaced by a broken one
   await sorrow.sh(`echo '= [' >>.local/share/chezmoi/dot_config/chezmoi/chezmoi.toml`)
   expect(await sorrow.sync()).toMatchObject({ outcome: 'failed', applied: [] })
   expect(await sorrow.sh(`cat ${file}`)).toBe('data.x = 1')
 })
 
-test('With a source that nobody can read nothing is applied', async () => {
+test('Nothing is applied from a source that chezmoi cannot read', async () => {
   const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': 'a\n' })
   await sorrow.sh(`git clone -q ${await atRemote('pwd')} hand; cd hand; git config user.name x; git config user.email x
     echo '{{ fail "no" }}' >.chezmoiignore; mkdir exact_dot_app; touch exact_dot_app/.keep; echo more >>dot_a
@@ -330,7 +330,7 @@ test('With a source that nobody can read nothing is applied', async () => {
   expect(await torment.sh('cat .app/own .a')).toBe('own\na')
 })
 
-test('Texts that came from the host are not taken for chezmoi’s, and those that a script changes are put aside', async () => {
+test('Texts that came from the host do not count as chezmoi’s, and those that a script changes are put aside', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
   await torment.sh('echo mine | tee .made .mod .was .other')
   await publish(
@@ -357,7 +357,7 @@ test('Texts that came from the host are not taken for chezmoi’s, and those tha
   ).toBe('managed\napp')
 })
 
-test('A text for which there is no room aside stays where it is', async () => {
+test('A file that exceeds the limit for putting aside stays unchanged', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
   await torment.sh('truncate -s 10M .mod')
   await publish(sorrow, "printf '#!/bin/sh\\necho managed\\n' >modify_dot_mod; echo more >>dot_a")
@@ -367,7 +367,7 @@ test('A text for which there is no room aside stays where it is', async () => {
   expect(await torment.sh('stat -c %s .mod')).toBe(String(10 * 1024 * 1024))
 })
 
-test('Nor is a text that a script has made once changed again where there is no room aside', async () => {
+test('A file that was made by a script also stays unchanged beyond that limit', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
   await torment.sh('echo own >.mod')
   await publish(sorrow, "printf '#!/bin/sh\\ncat; echo one\\n' >modify_dot_mod")
@@ -378,7 +378,7 @@ test('Nor is a text that a script has made once changed again where there is no 
   expect(await torment.sh('cat .mod')).toBe('own\none')
 })
 
-test('On a first clone to a host that has its own files nothing of them is changed', async () => {
+test('A first clone changes none of the host’s own files', async () => {
   const { sorrow, torment, remote } = await makeDotfiles(root, { '.a': 'a\n', '.b': 'b\n' })
   await publish(
     sorrow,
@@ -393,7 +393,7 @@ test('On a first clone to a host that has its own files nothing of them is chang
   expect(await fresh.sh('cat .a .app/own .app/sub .b/own')).toBe('own\nown\nown\nown')
 })
 
-test('A dotfile that jj was told not to track is named, and no run says that all is well', async () => {
+test('A dotfile that jj was told not to track is named, and no run reports success', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
   await sorrow.sh(
     "jj config set --user snapshot.auto-track 'none()'; echo new >.new; chezmoi add .new; mkdir .local/share/chezmoi/.junk; touch .local/share/chezmoi/.junk/x",
@@ -415,7 +415,7 @@ test('A dotfile that jj was told not to track is named, and no run says that all
     reason: expect.stringContaining('.lost'),
     applied: ['.new'],
   })
-  // an edit of it is in the source, and in no commit; nor does a host see less that leaves commits to its user
+  // an edit of it is in the source but in no commit; this is also reported if the agent is set not to commit
   await torment.sh('echo edit >>.lost; echo edit >>.a; echo y >.local/share/chezmoi/dot_y')
   expect(await torment.sync({ CHEZMOI_AUTO_COMMIT: 'false' })).toMatchObject({
     outcome: 'failed',
@@ -438,7 +438,7 @@ test('So is one whose name is not UTF-8, which no command of jj’s would track'
   expect(await atRemote('git show main:dot_a')).toBe('a\nmore')
 })
 
-test('So is what is in a repository of its own there, which jj looks into as little as git does', async () => {
+test('So is a nested repository in the source, which neither jj nor git looks into', async () => {
   const { sorrow } = await makeDotfiles(root, { '.a': 'a\n' })
   await sorrow.sh(`cd .local/share/chezmoi; git init -q dot_own; echo own >dot_own/x; cd dot_own
     git add x; git -c user.name=o -c user.email=o@o commit -qm own`)
@@ -456,7 +456,7 @@ test('So is what is in a repository of its own there, which jj looks into as lit
   })
 })
 
-test('Where the trunk has what is here and in no commit, neither takes the place of the other', async () => {
+test('If the trunk adds a file that is here and in no commit, neither replaces the other', async () => {
   const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': 'a\n' })
   await torment.sh(`git config --global core.excludesFile ~/ignored; printf '%s\n' dot_x dot_y '*.own' >ignored
     cd .local/share/chezmoi; echo torment >dot_x; echo same >dot_y; mkdir dot_z; echo torment >dot_z/z.own
@@ -478,7 +478,7 @@ test('Where the trunk has what is here and in no commit, neither takes the place
     lines('torment', 'torment', 'torment').trimEnd(),
   )
   await torment.sh('cd .local/share/chezmoi; mv dot_x dot_own dot_z ~')
-  // the same text is no hindrance, and is tracked from then on
+  // a file with the same text does not block, and is tracked from then on
   await torment.sync()
   expect(await torment.sync()).toMatchObject({ outcome: 'up-to-date', kept: [] })
   expect(await torment.sh('cd .local/share/chezmoi; cat dot_x dot_y dot_own/x dot_z')).toBe(
@@ -486,7 +486,7 @@ test('Where the trunk has what is here and in no commit, neither takes the place
   )
 })
 
-test('A directory of the source that becomes a repository of its own is not taken for removed', async () => {
+test('A directory of the source that becomes a nested repository does not count as removed', async () => {
   const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': 'a\n' })
   await publish(sorrow, 'mkdir dot_p; echo p >dot_p/x')
   await torment.sync()
@@ -504,7 +504,7 @@ test('A directory of the source that becomes a repository of its own is not take
   await sorrow.sh('echo p | tee .local/share/chezmoi/dot_p/x >.p/x')
   for (const _ of [1, 2]) await fails(/^jj takes the dotfiles in dot_p for removed, /)
   expect(await atRemote('git show main:dot_p/x main:dot_a')).toBe('p\na\nedit')
-  // no hindrance for what comes from elsewhere, nor where nothing is committed
+  // it blocks neither remote changes nor a run without commits
   for (const [line, env] of [
     ['one', {}],
     ['two', { CHEZMOI_AUTO_COMMIT: 'false' }],
@@ -531,7 +531,7 @@ test('A directory of the source that becomes a repository of its own is not take
   )
 })
 
-test('A name with a line end in it is a name like others', async () => {
+test('A file name with a newline works like any other', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n', '.line\nend': 'x\n' })
   await sorrow.sh("echo edit >>'.line\nend'; echo edit >>.a")
   const ran = await sorrow.sync()
@@ -541,7 +541,7 @@ test('A name with a line end in it is a name like others', async () => {
   expect(await torment.sh("cat '.line\nend'")).toBe('x\nedit')
 })
 
-test('A conflict bears the name of its file, also where a directory is in its place', async () => {
+test('A conflict is named after its file, even if a directory has replaced the file', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.cfg': 'x\n' })
   await sorrow.sh(
     'rm -r .cfg .local/share/chezmoi/dot_cfg; mkdir .cfg; echo y >.cfg/y; chezmoi add .cfg',
@@ -556,7 +556,7 @@ test('A conflict bears the name of its file, also where a directory is in its pl
   expect(await torment.sh('cat .cfg')).toBe('x\nedit')
 })
 
-test('A template that is broken here holds nothing else back, whatever signs its name has', async () => {
+test('A template that is broken here blocks no other file, whatever characters its name has', async () => {
   const { sorrow, atRemote } = await makeDotfiles(root, { '.a': 'a\n' })
   await sorrow.sh(
     `cd .local/share/chezmoi; echo '{{ fail "no" }}' >$'dot_a\\tb"c\\\\.tmpl'; echo more >>dot_a`,
@@ -573,7 +573,7 @@ test('A template that is broken here holds nothing else back, whatever signs its
 test('With a chezmoi that is too old nothing is applied, and the reason says so', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
   await publish(sorrow, 'echo more >>dot_a')
-  // what cobra makes of a flag that it does not know
+  // cobra's response to an unknown flag
   await torment.sh(`mkdir bin; cat >bin/chezmoi <<'END'
 #!/bin/sh
 case "$*" in
@@ -608,7 +608,7 @@ test('For a conflict in an encrypted file there are commands instead of cipherte
   })
   const shown = await torment.conflicts()
   expect(shown).not.toMatch(/BEGIN AGE|age-encryption/)
-  // what it says, done
+  // run the commands that it shows
   const compare = /^ *diff <\(.*$/m.exec(shown)![0]
   const side = /take one side: +(git show .*?) {3}/.exec(shown)![1]!
   const begin = /cd (\S+) && (jj new .*), then/.exec(shown)!
@@ -617,7 +617,7 @@ test('For a conflict in an encrypted file there are commands instead of cipherte
   expect((await torment.sync()).outcome).toBe('synced')
   await sorrow.sync()
   expect(await sorrow.sh('cat .key')).toBe('secret\ntorment')
-  // one that is edited at home alone is in no commit, and published by none
+  // an edit at home alone is in no commit, and is not published
   await sorrow.sh('echo of sorrow >.key')
   await sorrow.sync()
   await torment.sh(`echo of torment >.key
@@ -633,7 +633,7 @@ test('For a conflict in an encrypted file there are commands instead of cipherte
   expect(await sorrow.conflicts()).toBe('No conflicts')
 })
 
-test('A template that is encrypted is a template: an edit of what it makes is kept, and not called captured', async () => {
+test('An encrypted template is still a template: an edit of its output is kept, and not reported as captured', async () => {
   const { torment } = await makeDotfiles(root, { '.a': 'a\n' })
   await torment.sh(`age-keygen -o ../key 2>/dev/null; mkdir -p .config/chezmoi
     printf 'encryption = "age"\\n[age]\\nidentity = "%s"\\nrecipient = "%s"\\n' \
@@ -649,7 +649,7 @@ test('A template that is encrypted is a template: an edit of what it makes is ke
   expect(await torment.sh('cat .t')).toBe('rain\nmore')
 })
 
-test('What is encrypted is known by its attribute, whatever suffix its user has set', async () => {
+test('Encrypted files are recognized by their attribute, whatever suffix the user has set', async () => {
   const { sorrow, torment, both } = await makeDotfiles(root, { '.a': 'a\n' })
   const key = `${sorrow.home}/../key`
   await sorrow.sh(`age-keygen -o ${key} 2>/dev/null`)
@@ -670,7 +670,7 @@ test('What is encrypted is known by its attribute, whatever suffix its user has 
   expect(await both('.key')).toEqual(['secret\nmore', 'secret\nmore'])
 })
 
-test('A file that chezmoi has no memory for is named, and holds nothing else back', async () => {
+test('A file that is too large for chezmoi’s memory is named, and blocks no other file', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
   await torment.sh('truncate -s 10T .huge; echo own >.own')
   await sorrow.sh(
@@ -684,7 +684,7 @@ test('A file that chezmoi has no memory for is named, and holds nothing else bac
   expect(await torment.sh('stat -c %s .huge; cat .own')).toBe(`${10 * 2 ** 40}\nown`)
 })
 
-test('What git alone would fetch is not put into the home, and named', async () => {
+test('Content that only git would fetch is named, and not written to the home', async () => {
   const { sorrow, torment, remote } = await makeDotfiles(root, { '.a': 'a\n' })
   await sorrow.sh(`git clone -q ${remote} other; cd other
     printf '*.big filter=lfs diff=lfs merge=lfs -text\n' >.gitattributes
@@ -702,7 +702,7 @@ test('What git alone would fetch is not put into the home, and named', async () 
   expect(await torment.sh('ls -A .zsh; cat .b; ls .x.big 2>&1 || true')).toMatch(/^own\nb\nls: /)
 })
 
-test('A source that is a link is one like others', async () => {
+test('A source that is a symbolic link works like any other', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
   await torment.sh(
     'mkdir all; mv .local/share/chezmoi all/dots; ln -s ~/all/dots .local/share/chezmoi',
@@ -720,7 +720,7 @@ test('A source that is a link is one like others', async () => {
   expect(await torment.conflicts()).toContain(`chezmoi merge ${torment.home}/.a, or`)
 })
 
-test('A conflict in a file whose name is a pattern shows that file alone', async () => {
+test('A conflict in a file whose name is a glob pattern shows only that file', async () => {
   const { sorrow, torment } = await makeDotfiles(root, {
     '*': 'a\n',
     '.b': 'b\n',
@@ -761,14 +761,14 @@ test('A script runs each time, once it changed, or once for each text, as chezmo
   await publish(sorrow, write('two'))
   expect(await ran()).toBe(all('two'))
   expect(await ran()).toBe('run_always.sh two')
-  // also where targets have to be named
+  // also if the agent has to name the targets to chezmoi
   await torment.sh(`echo '{{ fail "no" }}' >.local/share/chezmoi/dot_t.tmpl`)
   expect(await ran()).toBe('run_always.sh two')
   await publish(sorrow, write('three'))
   expect(await ran()).toBe(all('three'))
 })
 
-test('A file whose script never says the same is named', async () => {
+test('A file whose script never gives the same output twice is named', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.grows': 'one\n' })
   await sorrow.sh(`cd .local/share/chezmoi; rm dot_grows
     printf '#!/bin/sh\\ncat; echo more\\n' >modify_dot_grows`)

@@ -1,6 +1,6 @@
 /**
- * By hand, thousands of rounds: `LAB_ROUNDS=5000 LAB_SEED=1 npx vitest run tests/agents/chezmoi-rounds.test.ts`.
- * A round that failed says its own seed: the same with LAB_ROUNDS=1.
+ * To run thousands of rounds: `LAB_ROUNDS=5000 LAB_SEED=1 npx vitest run tests/agents/chezmoi-rounds.test.ts`.
+ * A failed round reports its seed; repeat it with that LAB_SEED and LAB_ROUNDS=1.
  */
 import { writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'
@@ -14,13 +14,13 @@ let root: ScratchRoot
 await useRoot((made) => (root = made))
 
 const rounds = Number(process.env['LAB_ROUNDS'] ?? 12)
-/** Seconds: a day, as `run` would end thousands of rounds after two minutes. */
+/** Seconds: a day, because the default limit of `run` is two minutes. */
 const limit = 86_400
-/** The suite's own rounds are the same each time, so that a change is known by them. */
+/** Fixed by default, so that the suite always runs the same rounds. */
 const first = Number(process.env['LAB_SEED'] ?? 785_833)
 
 test(
-  'Whatever a home has that is in no commit, it has after any synchronization',
+  'Everything in a home that is in no commit is still there after any synchronization',
   async () => {
     console.log(`LAB_SEED=${first} LAB_ROUNDS=${rounds}`)
     writeFileSync(join(root.dir, 'tmp/agent.sh'), agent)

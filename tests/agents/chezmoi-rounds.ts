@@ -1,9 +1,9 @@
 /**
- * Rounds of chance for the dotfile agent: a source in two states, over chezmoi's attributes, and a home with
- * things of its own, all as one bash script, since to enter the scratch root costs more than a round.
+ * Random rounds for the dotfile agent: a source in two states, using chezmoi's attributes, and a home with
+ * files of its own. Each is one bash script, because entering the scratch root costs more than a round.
  *
- * What the user made has a mark `U<number>_` in it: in a text, in a name, or in what a link says. Every mark
- * that was in the home before a synchronization has to be there afterwards.
+ * Everything the user makes contains a mark `U<number>_`: in its text, its name or its link target. Every mark
+ * that was in the home before a synchronization must be there afterwards.
  */
 import { lines, quote } from './dotfiles.ts'
 
@@ -19,7 +19,7 @@ function chanceOf(seed: number): Chance {
   }
 }
 
-/** Names that sources and homes have in common: as they are in a home, with what they are called in a source. */
+/** Names that sources and homes share: [name in a home, name in a source]. */
 const allNames = [
   ['.a', 'dot_a'],
   ['.b c', 'dot_b c'],
@@ -38,10 +38,10 @@ type Names = ReadonlyArray<readonly [string, string]>
 const below = ['x', 'y', 'sub'] as const
 const placesOf = (names: Names): string[] =>
   names.flatMap(([name]) => [name, ...below.map((child) => `${name}/${child}`), `${name}/sub/z`])
-/** What a file of toml or a list of patterns takes as it is. */
+/** True for names that need no quoting in TOML or in a list of patterns. */
 const plain = (name: string): boolean => !/[\n*"$]/.test(name)
 
-/** Prints the functions that rounds are made of. $base is a directory of the round's own. */
+/** Bash functions that rounds are made of. $base is the round's own directory. */
 export const prelude = String.raw`
 set -u
 export LC_ALL=C.UTF-8 GIT_CONFIG_COUNT=2 GIT_CONFIG_KEY_0=user.name GIT_CONFIG_VALUE_0=o GIT_CONFIG_KEY_1=user.email GIT_CONFIG_VALUE_1=o@o
@@ -58,7 +58,7 @@ begin() { # <seed> <directory that is the home>
   git init -q --bare -b main "$base/r.git"
   git -C "$theirs" init -q -b main
 }
-# source <file> <text>, own <kind> <path> <number>: what cannot be made is not made
+# source_file <file> <text>, own <kind> <path> <number>: skip what cannot be created
 source_file() { mkdir -p "$theirs/$(dirname -- "$1")" && printf %s "$2" >"$theirs/$1"; }
 push() {
   find "$theirs" -type d -empty -not -path '*/.git/*' -exec touch {}/.keep \;
@@ -92,12 +92,12 @@ marks() { (
   { find . -printf '%p %l\n'; grep -raohE --exclude-dir=.git --exclude-dir=.jj --exclude=status.json -D skip 'U[0-9]+_' .; } | grep -oaE 'U[0-9]+_' | sort -u
   xargs -0r chmod 000 <"$base/closed"
 ) }
-# at <phase> <commands>: what somebody does while the next synchronization is in this phase
+# at <phase> <commands>: the user runs these commands while the next synchronization is in this phase
 at() {
   { declare -f own marks; declare -p home base; echo "if [ \$1 = $1 ]; then : >$base/disturbed; $2"; echo 'marks >>"$base/made"; fi'; } >"$base/hook"
 }
 in_home() { (cd "$home" && HOME=$home "$@"); }
-# All that the home had, and what scripts and others made there meanwhile, is there.
+# Complains unless everything that the home had, and everything that was made there meanwhile, is still there.
 whole() {
   complain "$1" lost "$(comm -23 <(sort -u "$base/made") <(marks))"
   : >"$base/made" >"$base/hook"
@@ -116,7 +116,7 @@ synchronize() { # <which>
   esac
   killed=
   counts[$outcome]=$((${'$'}{counts[$outcome]-0} + 1))
-  # whatever is not as the source says is named, but for what was edited after this run had looked
+  # every difference from the source must be reported, except edits made after this run had looked
   local row='^[ ADMR][DM] /'
   if [ -e "$base/disturbed" ]; then row='^ [DM] /'; fi
   rm -f "$base/disturbed"
@@ -162,7 +162,7 @@ export function round(seed: number): string {
       () => `own ${one(kinds)} ${quote(one(of))} ${seed % 1000}${++mark}`,
     ).join('\n')
   const first = ['text', 'text', 'directory', 'deep', 'link', 'dangling', 'fifo', 'unreadable']
-  // nothing that takes something of the user's away
+  // only changes that remove nothing of the user's
   const meanwhile = ['edit', 'edit', 'text', 'deep', 'link', 'moved', 'fifo', 'hard', 'dangling']
   const later = [
     ...['edit', 'edit', 'edit', 'text', 'instead', 'directory', 'deep', 'link', 'moved', 'fifo'],
@@ -207,11 +207,11 @@ interface State {
   names: Names
   /** The directory of the repository that is chezmoi's source. */
   top: string
-  /** A mark for what a script makes in the home. */
+  /** Returns a mark for a file that a script makes in the home. */
   made: () => string
 }
 
-/** Commands that write a source: chezmoi's attributes over the names, and its special files. */
+/** Commands that write a source: the names with chezmoi's attributes, and chezmoi's special files. */
 function source({ chance, names, top, made }: State, version: number): string {
   const places = placesOf(names)
   const one = <T>(of: readonly T[]): T => of[chance(of.length)]!
@@ -220,7 +220,7 @@ function source({ chance, names, top, made }: State, version: number): string {
   let count = 0
   const write = (path: string, text: string) =>
     all.push(`source_file ${quote(top + path)} ${text.startsWith('"$') ? text : quote(text)}`)
-  // often the same, so that nothing but an attribute changes
+  // often the same text, so that only an attribute changes
   const text = (): string => (chance(3) ? lines(`s${version} ${++count}`) : 'same\n')
   const file = (into: string, name: string): void => {
     const put = (prefix: string, content: string, suffix = '') =>
@@ -251,7 +251,7 @@ function source({ chance, names, top, made }: State, version: number): string {
         ),
       () => put('modify_private_', `#!/bin/sh\n${chance(4) ? 'cat; echo more' : 'exit 1'}\n`),
       () => put('symlink_', '{{ .chezmoi.homeDir }}/elsewhere\n', '.tmpl'),
-      // one that nobody can read, and one that this host can
+      // one that no host can decrypt, and one that this host can
       () =>
         chance(3)
           ? write(`${into}encrypted_${one(['', 'private_'])}${name}.age`, '"$encrypted"')
@@ -310,7 +310,7 @@ ${type === 'archive-file' ? 'path = "x"' : `exact = ${chance(2) === 0}`}
 END`,
     )
   }
-  // a pattern for what the source has, or for what is below a file of it, is an error to chezmoi
+  // chezmoi rejects a pattern for something that the source has, or for a path below one of its files
   const patterns = (free: boolean): string => {
     const from = [...places.filter(plain), '.d/k*', '.d/**'].filter(
       (place) =>
@@ -330,7 +330,7 @@ END`,
   if (!chance(150)) write('.chezmoiversion', '99.0.0\n')
   for (let left = chance(3); left > 0; left--) {
     const script = `run_${one(['', 'once_', 'onchange_'])}${one(['', 'before_', 'after_'])}s${left}.sh`
-    // not as it is in the source
+    // quoted so that the mark itself does not occur in the source
     const mark = made().replace('_', '"_"')
     const place = `"$HOME/"${quote(one(places))}`
     const does = one([

@@ -1,4 +1,4 @@
-/** A sync of dotfiles whose clone, home or history is not as the authors' are. */
+/** A sync of dotfiles with an unusual clone, home or history. */
 import { expect, test } from 'vitest'
 import { lines, makeDotfiles } from './dotfiles.ts'
 import { readSteps, spoilable, watch, watchers } from './durable.ts'
@@ -10,7 +10,7 @@ const ten = lines(...Array.from({ length: 10 }, (_, at) => `line ${at}`))
 const source = 'cd .local/share/chezmoi'
 const git = 'git config --global user.name x; git config --global user.email x@y'
 
-test('What git seals by a filter is never pushed as it is here', async () => {
+test('A file that a git filter encrypts is never pushed unencrypted', async () => {
   const { torment, atRemote, remote } = await makeDotfiles(root, { '.a': ten })
   await torment.sh(`rm -rf .local .config .a; ${git}; git config --global filter.seal.clean 'tr a-z A-Z'
     git config --global filter.seal.smudge 'tr A-Z a-z'; git clone -q ${remote} .local/share/chezmoi; ${source}
@@ -19,13 +19,13 @@ test('What git seals by a filter is never pushed as it is here', async () => {
   const ran = await torment.sync()
   expect(await atRemote('git show main:dot_secret')).toBe('HIDDEN')
   expect(ran).toMatchObject({ outcome: 'failed', reason: expect.stringContaining('dot_secret') })
-  // nothing else is held back
+  // nothing else is blocked
   await torment.sh('echo edit >>.a')
   await torment.sync()
   expect(await atRemote('git show main:dot_a; git show main:dot_secret')).toBe(`${ten}edit\nHIDDEN`)
 })
 
-test('What a sparse checkout of git has left out is not removed elsewhere', async () => {
+test('Files that a sparse git checkout leaves out are not removed on other hosts', async () => {
   const { sorrow, torment, atRemote, remote } = await makeDotfiles(root, { '.a': 'a\n' })
   await sorrow.sh(
     `${source}; mkdir home work; echo home >.chezmoiroot; mv dot_a home; echo x >work/x`,
@@ -39,13 +39,13 @@ test('What a sparse checkout of git has left out is not removed elsewhere', asyn
   expect(ran).toMatchObject({ outcome: 'failed', reason: expect.stringContaining('work/x') })
   await torment.sh(`${source}; git sparse-checkout disable`)
   expect((await torment.sync()).outcome).toMatch(/synced|up-to-date/)
-  // also one that is made later
+  // nor with a sparse checkout that is made later
   await torment.sh(`${source}; git sparse-checkout set home; echo edit >>~/.a`)
   expect((await torment.sync()).outcome).toBe('failed')
   expect(await atRemote('git ls-tree -r --name-only main')).toContain('work/x')
 })
 
-test('What git was told not to look at stays on this host', async () => {
+test('Changes that git was told to ignore stay on this host', async () => {
   const { torment, atRemote, remote } = await makeDotfiles(root, { '.a': 'a\n' })
   await torment.sh(`rm -rf .local .config; git clone -q ${remote} .local/share/chezmoi; ${source}
     echo token >>dot_a; git update-index --skip-worktree dot_a; git status --short`)
@@ -60,34 +60,37 @@ test.each([
     'an external',
     `echo x >~/../ext; printf '[".ext"]\\ntype = "file"\\nurl = "file:///home/rain/w/ext"\\n' >.chezmoiexternal.toml`,
   ],
-])('A text whose add was taken back is in no commit, also where there is %s', async (_, script) => {
-  const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
-  await sorrow.sh(`${source}; mkdir dot_app; echo old >dot_app/config; ${script}`)
-  await sorrow.sync()
-  await torment.sync()
-  await torment.sh(
-    `echo mine >.app/config; chezmoi re-add .app/config; ${source}; git checkout -q -- dot_app/config`,
-  )
-  const ran = await torment.sync()
-  expect(await torment.sh('cat .app/config')).toBe('mine')
-  expect(ran.kept).toMatchObject([{ file: '.app/config', reason: 'its text is in no commit' }])
-  // what a template and an external make is still brought up to date
-  await sorrow.sh(
-    `[ ! -e .ext ] || { echo new >../ext; sed -i '$a refreshPeriod = "1s"' .local/share/chezmoi/.chezmoiexternal.toml; }
+])(
+  'A text whose re-add was reverted counts as in no commit, even if there is %s',
+  async (_, script) => {
+    const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
+    await sorrow.sh(`${source}; mkdir dot_app; echo old >dot_app/config; ${script}`)
+    await sorrow.sync()
+    await torment.sync()
+    await torment.sh(
+      `echo mine >.app/config; chezmoi re-add .app/config; ${source}; git checkout -q -- dot_app/config`,
+    )
+    const ran = await torment.sync()
+    expect(await torment.sh('cat .app/config')).toBe('mine')
+    expect(ran.kept).toMatchObject([{ file: '.app/config', reason: 'its text is in no commit' }])
+    // files made by a template or an external are still updated
+    await sorrow.sh(
+      `[ ! -e .ext ] || { echo new >../ext; sed -i '$a refreshPeriod = "1s"' .local/share/chezmoi/.chezmoiexternal.toml; }
     [ ! -e .ssh ] || echo new >.local/share/chezmoi/dot_ssh/config.tmpl`,
-  )
-  await sorrow.sync()
-  await torment.sync()
-  expect(await torment.sh('cat .ext .ssh/config 2>/dev/null || true')).toBe('new')
-})
+    )
+    await sorrow.sync()
+    await torment.sync()
+    expect(await torment.sh('cat .ext .ssh/config 2>/dev/null || true')).toBe('new')
+  },
+)
 
-test('What is said to settle a conflict does, also where nothing is left to edit', async () => {
+test('The suggested commands settle a conflict, even if there is nothing left to edit', async () => {
   const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': ten, '.b': ten })
   await sorrow.sh('sed -i "s/line 4/of sorrow/" .a')
   await torment.sh('sed -i "s/line 4/of torment/" .a; echo x >>.b')
   await sorrow.sync()
   expect(await torment.sync()).toMatchObject({ outcome: 'conflict' })
-  // torment is gone, and sorrow comes to agree
+  // torment is offline, and sorrow makes the same edit
   await sorrow.sh('sed -i "s/of sorrow/of torment/" .a')
   expect((await sorrow.sync()).conflicts).toHaveLength(1)
   const told = /To settle it: (.* && jj new \S+ \S+), edit/.exec(await sorrow.conflicts())![1]!
@@ -97,7 +100,7 @@ test('What is said to settle a conflict does, also where nothing is left to edit
   expect(await atRemote('git show main:dot_b')).toBe(`${ten}x`)
 })
 
-test('The home is no source, also by way of a link', async () => {
+test('A home directory is not accepted as the source, even through a link', async () => {
   const { torment, atRemote } = await makeDotfiles(root, { '.a': 'a\n' })
   await root.sh('ln -sfn /home/rain/w/torment /home/rain/link')
   await torment.sh(`rm -rf .local/share/chezmoi; git init -q .; echo private >id_rsa
@@ -107,7 +110,7 @@ test('The home is no source, also by way of a link', async () => {
   expect(ran.reason).toMatch(/^Cannot use .*: it is not a repository, but in /)
 })
 
-test('What waits for a person is told offline, too', async () => {
+test('What waits for the user is reported offline, too', async () => {
   const { torment } = await makeDotfiles(root, { '.a': ten })
   const offline = { CHEZMOI_REPO_URL: 'git://127.0.0.1:1/x.git' }
   await torment.sh(`echo 'x: [' >.local/share/chezmoi/.chezmoidata.yaml; echo edit >>.a`)
@@ -119,7 +122,7 @@ test('What waits for a person is told offline, too', async () => {
   expect(await torment.sync(offline)).toMatchObject({ outcome: 'offline', captured: ['.a'] })
 })
 
-test('A branch of its user’s own is not pushed to the trunk', async () => {
+test('The user’s own git branch is not pushed to the trunk', async () => {
   const { torment, atRemote, remote } = await makeDotfiles(root, { '.a': 'a\n' })
   await torment.sh(`rm -rf .local .config; ${git}; git clone -q ${remote} .local/share/chezmoi; ${source}
     git checkout -q -b experiment; echo x >>dot_a; git commit -qam try`)
@@ -130,7 +133,7 @@ test('A branch of its user’s own is not pushed to the trunk', async () => {
   expect((await torment.sync()).outcome).toMatch(/synced|up-to-date/)
 })
 
-test('Nor does a sync leave one that has been begun, and publish what comes there', async () => {
+test('A sync does not leave a branch that the user has begun, nor publish its commits', async () => {
   const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': 'a\n', '.b': 'b\n' })
   await torment.sh(`${git}; ${source}; git switch -q -c experiment`)
   await sorrow.sh('echo of sorrow >>.b')
@@ -148,7 +151,7 @@ test('Nor does a sync leave one that has been begun, and publish what comes ther
   expect(await torment.sh(`${source}; git show experiment:dot_a`)).toBe('a\ntry')
 })
 
-test('Nor is a bookmark of jj, and its commits are shared once it is gone', async () => {
+test('Nor is a jj bookmark pushed to the trunk, and its commits are shared once it is deleted', async () => {
   const { torment, atRemote } = await makeDotfiles(root, { '.a': 'a\n', '.b': 'b\n' })
   const trunk = 'git show main:dot_a'
   await torment.sh(
@@ -159,7 +162,7 @@ test('Nor is a bookmark of jj, and its commits are shared once it is gone', asyn
   await torment.sh(`${source}; echo x >>dot_a; jj commit --quiet -m try; echo edit >>~/.b`)
   expect(await torment.sync()).toMatchObject(refused)
   expect(await atRemote(trunk)).toBe('a')
-  // aside, it holds nothing up
+  // once the working copy has left it, it blocks nothing
   await torment.sh(`${source}; jj new --quiet main@origin`)
   expect(await torment.sync()).toMatchObject({ outcome: 'synced', captured: ['.b'] })
   expect(await atRemote(trunk)).toBe('a')
@@ -168,7 +171,7 @@ test('Nor is a bookmark of jj, and its commits are shared once it is gone', asyn
   expect(await atRemote(trunk)).toBe('a\nx')
 })
 
-test('Nor is one that was pushed by hand, until the trunk has its commits or no remote has it any more', async () => {
+test('Nor is a bookmark that was pushed by hand, until the trunk has its commits or no remote has it any more', async () => {
   const { torment, atRemote } = await makeDotfiles(root, { '.a': 'a\n', '.b': 'b\n' })
   const begin = (text: string): Promise<string> =>
     torment.sh(`${source}; jj config set --user user.name x; jj config set --user user.email x@y
@@ -182,7 +185,7 @@ test('Nor is one that was pushed by hand, until the trunk has its commits or no 
   expect(await atRemote('git show main:dot_a; git branch --format="%(refname)"')).toBe(
     'a\none\nrefs/heads/main',
   )
-  // as a forge merges it
+  // as a forge would merge it
   await begin('two')
   await atRemote('git update-ref refs/heads/main try')
   expect(await torment.sync()).toMatchObject({ outcome: 'synced', applied: ['.a'] })
@@ -192,7 +195,7 @@ test.for([
   ['jj edit', 'jj edit --quiet @--'],
   ['git checkout', 'git checkout -q main'],
 ])(
-  'What was not pushed yet is not taken out of the home by a `%s` of what was before',
+  'Unpushed edits are not removed from the home by a `%s` of an earlier commit',
   async ([, back]) => {
     const { torment, atRemote } = await makeDotfiles(root, { '.a': 'a\n', '.b': 'b\n' })
     const offline = { CHEZMOI_REPO_URL: 'git://127.0.0.1:1/x.git' }
@@ -212,7 +215,7 @@ test.for([
   },
 )
 
-test('What its user has amended is not taken for what was left behind', async () => {
+test('Commits that the user has amended do not count as left behind', async () => {
   const { torment, atRemote } = await makeDotfiles(root, { '.a': 'a\n' })
   await torment.sh(`${git}; echo edit >>.a`)
   await torment.sync({ CHEZMOI_REPO_URL: 'git://127.0.0.1:1/x.git' })
@@ -221,7 +224,7 @@ test('What its user has amended is not taken for what was left behind', async ()
   expect(await atRemote('git log -1 --format=%s main')).toBe('Mine')
 })
 
-test('What is edited in a directory after it was looked at stays', async () => {
+test('A file that is edited in a directory after that was checked stays', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
   await sorrow.sh(`${source}; mkdir -p dot_one; echo x >dot_one/x`)
   await sorrow.sync()
@@ -241,30 +244,33 @@ END
 test.each([
   ['is taken in by the next', 'dot_b', 'synced', 'here', 'No conflicts'],
   ['conflicts as it was', 'dot_a', 'conflict', 'b', '+here'],
-])('What is edited in the source as a run takes the trunk %s', async (_, file, ...expected) => {
-  const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n', '.b': 'b\n' })
-  await sorrow.sh('echo elsewhere >.a')
-  await sorrow.sync()
-  // what a step does last before it starts jj
-  await torment.sh(`mkdir slow; cat >slow/mv <<'END'
+])(
+  'A file of the source that is edited while a run integrates the trunk %s',
+  async (_, file, ...expected) => {
+    const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n', '.b': 'b\n' })
+    await sorrow.sh('echo elsewhere >.a')
+    await sorrow.sync()
+    // mv is the last command of a step before it starts jj
+    await torment.sh(`mkdir slow; cat >slow/mv <<'END'
 #!/bin/sh
 case "$*" in *chezmoi-sync/step) [ ! -e ~/armed ] || { rm ~/armed; echo here >~/.local/share/chezmoi/${file}; } ;; esac
 exec /usr/bin/mv "$@"
 END
     chmod +x slow/mv; touch armed`)
-  await torment.sync({ PATH: `${torment.home}/slow:/usr/local/bin:/usr/bin` })
-  expect(await torment.sh(`[ ! -e armed ]; cat .local/share/chezmoi/${file}`)).toBe('here')
-  const { outcome } = await torment.sync()
-  await sorrow.sync()
-  const said = (await sorrow.conflicts()).split('\n').map((line) => line.trim())
-  expect([
-    outcome,
-    await sorrow.sh('cat .b'),
-    said.find((line) => expected.includes(line)),
-  ]).toEqual(expected)
-})
+    await torment.sync({ PATH: `${torment.home}/slow:/usr/local/bin:/usr/bin` })
+    expect(await torment.sh(`[ ! -e armed ]; cat .local/share/chezmoi/${file}`)).toBe('here')
+    const { outcome } = await torment.sync()
+    await sorrow.sync()
+    const said = (await sorrow.conflicts()).split('\n').map((line) => line.trim())
+    expect([
+      outcome,
+      await sorrow.sh('cat .b'),
+      said.find((line) => expected.includes(line)),
+    ]).toEqual(expected)
+  },
+)
 
-test('A source with its .git elsewhere publishes a conflict like others', async () => {
+test('A source whose .git is elsewhere publishes a conflict like any other', async () => {
   const { sorrow, torment, remote } = await makeDotfiles(root, { '.a': ten })
   await torment.sh(
     `rm -rf .local/share/chezmoi; git clone -q --separate-git-dir=.dotgit ${remote} .local/share/chezmoi`,
@@ -277,7 +283,7 @@ test('A source with its .git elsewhere publishes a conflict like others', async 
   expect(await sorrow.conflicts()).toContain('of torment')
 })
 
-test('What is put aside to make room is on the disk before it is gone from the home', async () => {
+test('A file that is put aside is on the disk before it is removed from the home', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
   await torment.sh('echo own >.app')
   await sorrow.sh(`${source}; mkdir dot_app; echo x >dot_app/x; echo '.app/old/*' >.chezmoiremove`)
@@ -290,7 +296,7 @@ test('What is put aside to make room is on the disk before it is gone from the h
   expect(spoilable(steps, /^$/)).toEqual([])
 })
 
-test('A hook of git in another repository may start it', async () => {
+test('A git hook of another repository can start the sync', async () => {
   const { torment, atRemote } = await makeDotfiles(root, { '.a': 'a\n' })
   await torment.sh(
     `${git}; git init -q other; git -C other commit -q --allow-empty -m other; echo b >>.a`,

@@ -38,7 +38,7 @@ test('Edits in $HOME and in the source reach the other host: other files, other 
   expect(await sorrow.sync()).toMatchObject({ outcome: 'up-to-date', reason: null })
 })
 
-test('Offline, a run ends well, applies what was edited in the source, and catches up later', async () => {
+test('An offline run succeeds, applies edits of the source, and catches up later', async () => {
   const { sorrow, torment, both, remote } = await makeDotfiles(root, { '.a': ten, '.b': ten })
   await sorrow.sh('sed -i s/line.1/sorrow/ .a')
   await sorrow.sync()
@@ -57,7 +57,7 @@ test('Offline, a run ends well, applies what was edited in the source, and catch
   expect(b[1]).toBe(b[0])
 })
 
-test('A remote that takes the connection and never answers ends at the time limit', async () => {
+test('A remote that accepts the connection and never answers is given up at the time limit', async () => {
   const { sorrow } = await makeDotfiles(root, { '.a': ten })
   const server = createServer(() => undefined).listen(0, '127.0.0.1')
   onTestFinished(() => void server.close())
@@ -73,7 +73,7 @@ test('A remote that takes the connection and never answers ends at the time limi
   expect(Date.now() - before).toBeLessThan(30_000)
 })
 
-test('A push that the network does not let through is no failure, and made up for by the next run', async () => {
+test('A push that fails because of the network is no failure, and the next run makes up for it', async () => {
   const { sorrow, remote, atRemote } = await makeDotfiles(root, { '.a': ten, '.b': ten })
   const hook = `${remote}/hooks/pre-receive`
   await sorrow.sh(`printf '#!/bin/sh\nsleep 60\n' >${hook}; chmod +x ${hook}
@@ -98,7 +98,7 @@ test('A push that the network does not let through is no failure, and made up fo
   expect(await atRemote('git show main:dot_a')).toContain('sorrow')
 })
 
-test('A file of before the dotfiles, a template and a deleted file are left as they are, and named', async () => {
+test('A file older than the dotfiles, an edited template and a deleted file are left alone, and named', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': ten, '.gone': 'x\n' })
   await sorrow.sh(`echo '{{ .chezmoi.username }} ok' >.local/share/chezmoi/dot_t.tmpl
     echo theirs >.local/share/chezmoi/dot_own`)
@@ -126,7 +126,7 @@ test('A file of before the dotfiles, a template and a deleted file are left as t
   )
 })
 
-test('Binary files and files above a megabyte travel whole', async () => {
+test('Binary files and files above a megabyte reach the other host whole', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': ten })
   await sorrow.sh('head -c 3000000 /dev/urandom >.big; chezmoi add .big')
   expect(await sorrow.sync()).toMatchObject({ outcome: 'synced' })
@@ -135,7 +135,7 @@ test('Binary files and files above a megabyte travel whole', async () => {
   expect(await torment.sh(sum)).toBe(await sorrow.sh(sum))
 })
 
-test('What is edited while a run is going on is not written over, and taken in by the same run', async () => {
+test('A file that is edited during a run is not overwritten, and is captured by the same run', async () => {
   const { sorrow, torment, both } = await makeDotfiles(root, { '.a': ten })
   await sorrow.sh('sed -i s/line.1/sorrow/ .a')
   await sorrow.sync()
@@ -152,7 +152,7 @@ chmod +x hook`)
   expect(one).toMatch(/sorrow[^]*late/)
 })
 
-test('What is edited while a run is going on is brought together beside no other file of the source', async () => {
+test('Merging an edit made during a run touches no other file of the source', async () => {
   const { sorrow, torment, both, atRemote } = await makeDotfiles(root, { '.a': ten, '.a.new': 'n' })
   await sorrow.sh('sed -i s/line.1/sorrow/ .a')
   await sorrow.sync()
@@ -167,7 +167,7 @@ test('What is edited while a run is going on is brought together beside no other
   expect(await atRemote('git ls-tree --name-only main')).toBe('dot_a\ndot_a.new')
 })
 
-test('A second run says who holds the lock and changes nothing', async () => {
+test('A second run says which process holds the lock, and changes nothing', async () => {
   const { sorrow } = await makeDotfiles(root, { '.a': ten })
   await sorrow.sh('echo edit >>.a')
   const holder = sorrow.sh('flock .local/state/chezmoi-sync/lock sh -c "touch held; sleep 4"')
@@ -181,7 +181,7 @@ test('A second run says who holds the lock and changes nothing', async () => {
   expect(await sorrow.sync()).toMatchObject({ outcome: 'synced', captured: ['.a'] })
 })
 
-test('What a script of an apply starts does not have the lock, and may outlive the run', async () => {
+test('A process that an apply script starts does not inherit the lock, and may outlive the run', async () => {
   const { sorrow } = await makeDotfiles(root, { '.a': ten })
   await sorrow.sh(
     `printf '#!/bin/sh\nls -l /proc/$$/fd >~/open\n' >.local/share/chezmoi/run_start.sh`,
@@ -213,7 +213,7 @@ test.each(['capture', 'commit', 'fetch', 'rebase', 'push', 'publish', 'apply'])(
   },
 )
 
-test('What a hook of chezmoi leaves running holds no run up', async () => {
+test('A process that a chezmoi hook leaves running does not hold a run up', async () => {
   const { sorrow } = await makeDotfiles(root, { '.a': ten })
   await sorrow.sh(`mkdir -p .config/chezmoi; cat >.config/chezmoi/chezmoi.toml <<'END'
 [hooks.read-source-state.pre]
@@ -224,11 +224,11 @@ END
   expect(await sorrow.sync()).toMatchObject({ outcome: 'synced', captured: ['.a'] })
   const open = await sorrow.sh('cat open')
   expect(open).toMatch(/ 3 -> /)
-  // whoever reads from one waits until nobody has it open
+  // a reader of the pipe would wait until every process has closed it
   expect(open).not.toMatch(/ 3 -> pipe:/)
 })
 
-test('The state of one user is no other’s, not even root’s', async () => {
+test('Every user has their own state, root too', async () => {
   const { sorrow } = await makeDotfiles(root, { '.a': ten })
   const env = { CHEZMOI_STATE: '/var/lib/chezmoi-sync' }
   await root.sh(`install -d -o 1000 -g 100 ${env.CHEZMOI_STATE}`)
@@ -245,7 +245,7 @@ test('The state of one user is no other’s, not even root’s', async () => {
   )
 })
 
-test('Where the unit’s state cannot be written, all programs look where the sync went', async () => {
+test('If the unit’s state directory is not writable, all programs use the directory that the sync used', async () => {
   const { sorrow } = await makeDotfiles(root, { '.a': ten })
   const env = { CHEZMOI_STATE: '/var/lib/chezmoi-full' }
   await root.sh(`install -d -o 1000 -g 100 -m 555 ${env.CHEZMOI_STATE}`)
@@ -254,7 +254,7 @@ test('Where the unit’s state cannot be written, all programs look where the sy
   expect(await sorrow.sh(ask)).toMatch(/^outcome: +up-to-date/)
 })
 
-test('Before the first sync there is no status, and a program reads that, too', async () => {
+test('Before the first sync there is no status, and the programs handle that', async () => {
   const { sorrow } = await makeDotfiles(root, { '.a': ten })
   const status =
     'rm -f .local/state/chezmoi-sync/status.json; bash -euo pipefail /tmp/chezmoi-status.sh'
@@ -264,7 +264,7 @@ test('Before the first sync there is no status, and a program reads that, too', 
 })
 
 test.each(['status', 'show-conflicts'])(
-  'Nor does it hold up chezmoi-%s, or add to what it says, and one that never ends is ended',
+  'Nor does such a process hold up chezmoi-%s or add to its output, and a hook that never ends is stopped',
   async (name) => {
     const { sorrow } = await makeDotfiles(root, { '.a': ten })
     const ask = `echo edit >.a; bash -euo pipefail /tmp/chezmoi-${name}.sh 2>&1 | cat`
@@ -282,9 +282,9 @@ test.each(['status', 'show-conflicts'])(
   },
 )
 
-test('Locks that a power cut left in the source are no way to be locked out', async () => {
+test('Lock files that a power cut left in the source do not lock the host out', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': ten })
-  // the boot that is now came after them
+  // the present boot is later than they are
   await root.sh('ln -sfn nowhere /run/booted-system')
   await torment.sh(`cd .local/share/chezmoi
     for name in index refs/remotes/origin/main; do touch -d '1 hour ago' .git/$name.lock; done`)
@@ -294,7 +294,7 @@ test('Locks that a power cut left in the source are no way to be locked out', as
   expect(await torment.sh('tail -n 1 .a; find .local/share/chezmoi -name "*.lock"')).toBe('late')
 })
 
-test('A state of chezmoi that a power cut has emptied is begun anew, and no edit goes with it', async () => {
+test('If a power cut emptied chezmoi’s state, a new one is begun, and no edit is lost with it', async () => {
   const { sorrow, torment, both } = await makeDotfiles(root, { '.a': ten, '.b': ten })
   const state = '.config/chezmoi/chezmoistate.boltdb'
   await sorrow.sh(`echo mine >>.b; truncate -s 0 ${state}`)
@@ -305,7 +305,7 @@ test('A state of chezmoi that a power cut has emptied is begun anew, and no edit
   expect(await both('.b')).toEqual([`${ten}mine`, `${ten}theirs`])
   await sorrow.sh(`head -c 65536 /dev/zero >${state}`)
   expect(await sorrow.sync()).toMatchObject({ outcome: 'up-to-date' })
-  // what is in it may be worth a look
+  // a damaged state that is not empty is kept for the user to inspect
   await sorrow.sh(`echo text >${state}`)
   const { outcome: failed, reason } = await sorrow.sync()
   expect([failed, reason]).toEqual([
@@ -315,7 +315,7 @@ test('A state of chezmoi that a power cut has emptied is begun anew, and no edit
   expect(await sorrow.sh(`cat ${state}`)).toBe('text')
 })
 
-test('A working copy that jj is told not to change is left as it is, with the reason', async () => {
+test('A working copy that jj is told not to change is left alone, and the reason is reported', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': ten })
   await torment.sh('echo theirs >>.a')
   await torment.sync()
@@ -331,7 +331,7 @@ test('A working copy that jj is told not to change is left as it is, with the re
   expect(await sorrow.sync()).toMatchObject({ outcome: 'synced', applied: ['.a'] })
 })
 
-test('A file name that jj cannot read is told, and once it is renamed the host goes on', async () => {
+test('A file name that jj cannot read is reported, and once it is renamed the host goes on', async () => {
   const { torment, atRemote, both } = await makeDotfiles(root, { '.a': ten })
   const odd = "$'dot_\\377'"
   const commit = `git worktree add -q /tmp/odd main && cd /tmp/odd && git config user.name x && git config user.email x@x`
@@ -349,7 +349,7 @@ test('A file name that jj cannot read is told, and once it is renamed the host g
   expect((await both('.a'))[1]).toBe(`${ten}mine`)
 })
 
-test('A run whose status nobody can read is no success', async () => {
+test('A run that cannot write its status does not succeed', async () => {
   const { sorrow } = await makeDotfiles(root, { '.a': ten })
   await sorrow.sh('cd .local/state/chezmoi-sync; rm status.json; mkdir status.json')
   const ran = await sorrow.sync()
@@ -358,7 +358,7 @@ test('A run whose status nobody can read is no success', async () => {
   expect(await sorrow.sync()).toMatchObject({ code: 0, outcome: 'up-to-date' })
 })
 
-test('Without commits or without a push, edits stay here', async () => {
+test('With commits or pushes turned off, edits stay on this host', async () => {
   const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': ten })
   const tip = await atRemote('git rev-parse main')
   await sorrow.sh('sed -i s/line.1/sorrow/ .a')
@@ -374,7 +374,7 @@ test('Without commits or without a push, edits stay here', async () => {
   expect(await atRemote('git show main:dot_a')).toMatch(/sorrow[^]*torment/)
 })
 
-test('What templates start finds the runtime directory of a session, where this user has one', async () => {
+test('Commands in templates find the user’s runtime directory, if there is a session', async () => {
   const { sorrow } = await makeDotfiles(root, { '.a': ten })
   await root.sh('mkdir -p /run/user/1000')
   onTestFinished(async () => void (await root.sh('rm -r /run/user')))
@@ -390,7 +390,7 @@ test('What templates start finds the runtime directory of a session, where this 
   }
 })
 
-test('A script of the user that never ends is ended, and the run after it catches up', async () => {
+test('A user’s script that never ends is stopped, and the next run catches up', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': ten })
   await sorrow.sh(`printf '#!/bin/sh\n[ -e ~/go ] || sleep 1000\n' >.local/share/chezmoi/run_hangs.sh
     sed -i s/line.1/sorrow/ .a`)
@@ -403,7 +403,7 @@ test('A script of the user that never ends is ended, and the run after it catche
   expect(await torment.sh('cat .a')).toContain('sorrow')
 })
 
-test('Nothing to clone, no such branch, and a clone of git alone', async () => {
+test('Nothing to clone, a branch that does not exist, and a clone without jj', async () => {
   const { remote, sorrow } = await makeDotfiles(root, { '.a': ten })
   const fresh = makeHost(root, 'fresh', `${sorrow.home}/../fresh`, remote)
   await sorrow.sh('mkdir ../fresh')
@@ -422,7 +422,7 @@ test('Nothing to clone, no such branch, and a clone of git alone', async () => {
   expect(await sorrow.sh('tail -n 1 .a')).toBe('edit')
 })
 
-test('A trunk that was rewritten is refused until someone says what becomes of it', async () => {
+test('A trunk that was rewritten is refused until the user decides about it', async () => {
   const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': ten })
   await sorrow.sh('echo secret >>.a')
   await sorrow.sync()
@@ -436,7 +436,7 @@ test('A trunk that was rewritten is refused until someone says what becomes of i
       reason: expect.stringContaining('The trunk was rewritten'),
     })
   expect(await atRemote('git show main:dot_a')).not.toMatch(/secret|torment/)
-  // be what was dropped another host's or its own
+  // no matter whether the dropped commits were another host's or its own
   for (const host of [torment, sorrow]) {
     const { outcome, reason } = await host.sync()
     expect(outcome).toBe('diverged')
@@ -456,12 +456,12 @@ test.each([
     /declined \(the remote says: GH006: Protected branch update failed\)$/,
   ],
   [
-    'for want of room',
+    'for lack of space',
     'echo "fatal: write error: No space left on device"; exit 1',
     /; the remote cannot use its own repository: look at its disk there/,
   ],
 ])(
-  'A push that the remote refuses %s: what it says, and whose fault it is',
+  'A push that the remote refuses %s: the remote’s message and the cause are reported',
   async (_, hook, reason) => {
     const { sorrow, torment, remote } = await makeDotfiles(root, { '.a': ten, '.b': ten })
     await torment.sh('echo torment >>.b')
@@ -469,13 +469,13 @@ test.each([
     await sorrow.sh(`printf '#!/bin/sh\n%s\n' '${hook}' >${remote}/hooks/pre-receive
     chmod +x ${remote}/hooks/pre-receive; echo edit >>.a`)
     const ran = await sorrow.sync()
-    // what a host cannot give does not keep it from what others have given
+    // a host that cannot push still applies what others have pushed
     expect(ran).toMatchObject({ outcome: 'failed', captured: ['.a'], applied: ['.b'] })
     expect(ran.reason).toMatch(reason)
   },
 )
 
-test('What the user has set for chezmoi does not keep an edit here', async () => {
+test('The user’s chezmoi settings do not keep an edit from being published', async () => {
   const { sorrow, torment, both } = await makeDotfiles(root, { '.a': ten, '.b': ten })
   await sorrow.sh('echo trunk >>.b')
   await sorrow.sync()
@@ -505,7 +505,7 @@ END
   })
 })
 
-test('Nor do lines that jj was told to wrap keep a run from what it puts back, or break the head of a commit', async () => {
+test('jj settings that wrap lines neither keep a run from rolling back nor break a commit’s header', async () => {
   const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': ten, '.b': ten })
   await torment.sh('echo torment >>.b')
   await torment.sync()
@@ -514,7 +514,7 @@ test('Nor do lines that jj was told to wrap keep a run from what it puts back, o
     jj git fetch --quiet; before=$(jj op log --no-graph --limit 1 -T id)
     { echo $before; git rev-parse origin/main; } >~/.local/state/chezmoi-sync/step
     jj rebase --quiet -b @ -o main@origin`)
-  // as one that was cut off in a rebase
+  // like a run that was interrupted in a rebase
   const { outcome, output } = await sorrow.sync()
   expect(outcome, output).toBe('synced')
   expect(await sorrow.sh('cd .local/share/chezmoi; jj op log --no-graph -T description')).toContain(
@@ -529,7 +529,7 @@ test('Nor do lines that jj was told to wrap keep a run from what it puts back, o
   )
 })
 
-test('What chezmoi does not take, or cannot do, is named, each of it, and holds nothing else back', async () => {
+test('Every file that chezmoi refuses or cannot handle is named, and blocks no other file', async () => {
   const { sorrow, torment, atRemote } = await makeDotfiles(root, {
     '.a': ten,
     '.b': ten,
@@ -549,21 +549,21 @@ test('What chezmoi does not take, or cannot do, is named, each of it, and holds 
   expect(await torment.sh('wc -l <.key')).toBe('2')
 })
 
-test('What chezmoi does not take comes in by no merge with the trunk either, and is published as no conflict', async () => {
+test('A file that chezmoi refuses is not captured by a merge with the trunk either, and not published as a conflict', async () => {
   const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': ten, '.b': ten })
   await sorrow.sh(`sed -i '1s/.*/trunk/' .a; echo trunk >>.b`)
   await sorrow.sync()
   await torment.sh(`mkdir -p .config/chezmoi; printf '[add]\nsecrets = "error"\n' >.config/chezmoi/chezmoi.toml
     for file in .a .b; do echo 'x = "ghp_aBcD1234eFgH5678iJkL9012mNoP3456qRsT"' >>$file; done`)
   await torment.sync()
-  // the source has the trunk's by now
+  // the source already has the trunk's text
   const refused = await torment.sync()
   expect(refused).toMatchObject({ outcome: 'failed', captured: [], conflicts: [] })
   expect(refused.reason).toMatch(/^Cannot capture \.a: .*Token.*; \.b: .*Token/)
   expect(await atRemote('git log -p --all')).not.toContain('ghp_')
 })
 
-test('A file that chezmoi takes too long to look through is named, and holds nothing else back', async () => {
+test('A file that takes chezmoi too long to examine is named, and blocks no other file', async () => {
   const { torment, atRemote } = await makeDotfiles(root, { '.a': ten, '.b': ten, '.large': 'x\n' })
   await torment.sh(`mkdir slow; cat >slow/chezmoi <<'END'
 #!/bin/sh
@@ -583,7 +583,7 @@ END
   expect(await torment.sync(slow)).toMatchObject({ outcome: 'synced', captured: ['.large'] })
 })
 
-test('A source that is not where .chezmoiroot says is named, and not cloned once more', async () => {
+test('A source that is missing where .chezmoiroot points is named, and not cloned again', async () => {
   const { torment, remote } = await makeDotfiles(root, { '.a': ten })
   await torment.sh(
     `git clone -q ${remote} hand; cd hand; git config user.name x; git config user.email x`,
@@ -605,7 +605,7 @@ test('A source that is not where .chezmoiroot says is named, and not cloned once
   expect(await torment.sh('cat .a')).toBe(`${ten}more`)
 })
 
-test('An external that is not to be had stays as it was, and holds nothing back', async () => {
+test('An external that cannot be fetched stays unchanged, and blocks nothing else', async () => {
   const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': ten, '.b': ten })
   let code = 200
   const server = createWebServer((_, answer) => {
@@ -634,14 +634,14 @@ END`)
   expect(gone).toMatchObject({ outcome: 'failed', captured: ['.a'], applied: ['.b'] })
   expect(gone.reason).toMatch(/^Cannot apply an external, which stays as it was: .*404/)
   expect(await atRemote('git show main:dot_a')).toBe(`${ten}edit`)
-  // what may be there in an hour is no failure
+  // an external that may be reachable in an hour is no failure
   close()
   await torment.sh('echo again >>.a')
   expect(await torment.sync()).toMatchObject({ outcome: 'synced', captured: ['.a'] })
   expect(await torment.sh('cat .ext')).toBe('text')
 })
 
-test('What is edited of an external is no edit of a source file of its name', async () => {
+test('An edit of an external does not count as an edit of a source file with the same name', async () => {
   const { torment, atRemote } = await makeDotfiles(root, { '.a': 'a\n' })
   await torment.sh(`mkdir part; echo part >part/README; tar -cf part.tar -C part .
     cd .local/share/chezmoi; echo whole >README; echo README >.chezmoiignore
@@ -658,28 +658,25 @@ test('What is edited of an external is no edit of a source file of its name', as
 test.each([
   ['each commit', 'jj config set --user signing.behavior own'],
   ['what is pushed', 'jj config set --user git.sign-on-push true'],
-])(
-  'Where a key that wants a passphrase is to sign %s, edits travel without a signature',
-  async (_, setting) => {
-    const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': ten, '.b': ten })
-    await torment.sh(`ssh-keygen -q -t ed25519 -N secret -f key; jj config set --user signing.backend ssh
+])('If signing %s needs a passphrase, edits are published unsigned', async (_, setting) => {
+  const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': ten, '.b': ten })
+  await torment.sh(`ssh-keygen -q -t ed25519 -N secret -f key; jj config set --user signing.backend ssh
     jj config set --user signing.key ~/key.pub; jj config set --user user.name x
     jj config set --user user.email x@y; ${setting}; echo edit >>.a; echo edit >>.local/share/chezmoi/dot_b`)
-    await sorrow.sh('sed -i "s/line 4/of sorrow/" .b')
-    await sorrow.sync()
-    const ran = await torment.sync()
-    expect(ran).toMatchObject({ outcome: 'synced', captured: ['.a'], applied: ['.b'] })
-    expect(ran.output.split('no key here to sign with')).toHaveLength(2)
-    expect(await atRemote('git show main:dot_b')).toBe(`${ten.replace('line 4', 'of sorrow')}edit`)
-    // a clone of git becomes one of jj, and a new one is made
-    await torment.sh('rm -rf .local; git clone -q ../dotfiles.git .local/share/chezmoi')
-    expect((await torment.sync()).code).toBe(0)
-    await torment.sh('rm -rf .local')
-    expect((await torment.sync()).code).toBe(0)
-  },
-)
+  await sorrow.sh('sed -i "s/line 4/of sorrow/" .b')
+  await sorrow.sync()
+  const ran = await torment.sync()
+  expect(ran).toMatchObject({ outcome: 'synced', captured: ['.a'], applied: ['.b'] })
+  expect(ran.output.split('no key here to sign with')).toHaveLength(2)
+  expect(await atRemote('git show main:dot_b')).toBe(`${ten.replace('line 4', 'of sorrow')}edit`)
+  // jj is added to a git clone, and a new clone is made
+  await torment.sh('rm -rf .local; git clone -q ../dotfiles.git .local/share/chezmoi')
+  expect((await torment.sync()).code).toBe(0)
+  await torment.sh('rm -rf .local')
+  expect((await torment.sync()).code).toBe(0)
+})
 
-test('A commit of a user whom jj does not know cannot be pushed, and the reason says how it can', async () => {
+test('If jj knows no user name, a commit cannot be pushed, and the reason says how to fix that', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
   await torment.sh('cd .local/share/chezmoi; echo b >dot_b; jj commit -m "My own" 2>&1')
   const { outcome, reason } = await torment.sync()

@@ -6,7 +6,7 @@ import { syncForm } from '../../lib/scenario/status-form.ts'
 import { project } from '../../lib/settings.ts'
 import type { ScratchRoot } from './root.ts'
 
-/** What the agent writes as status.json. */
+/** The agent's status.json. */
 export interface SyncStatus {
   phase: string
   outcome: string | null
@@ -25,9 +25,9 @@ export interface Synced extends SyncStatus {
 export interface Host {
   name: string
   home: string
-  /** Runs a bash script as the user, in this home; gives what it printed. */
+  /** Runs a bash script as the user, in this home; returns its output. */
   sh: (script: string) => Promise<string>
-  /** Runs the agent and gives its status file, exit code and output. */
+  /** Runs the agent; returns its status file, exit code and output. */
   sync: (env?: Record<string, string>) => Promise<Synced>
   conflicts: () => Promise<string>
 }
@@ -45,7 +45,7 @@ export interface Dotfiles {
 const module = readFileSync(join(project, 'nix/modules/chezmoi-sync.nix'), 'utf8')
 const part = (name: string): string =>
   readFileSync(join(project, 'nix/agents', `${name}.sh`), 'utf8')
-/** Each program as its wrapper has it, without the settings, by name. */
+/** Text of each program as in its wrapper, but without the settings, by name. */
 const programs = Object.fromEntries(
   [...module.matchAll(/command "([\w-]+)" \[([^\]]*)\]/g)].map(([, name, parts]) => [
     name!,
@@ -58,9 +58,9 @@ export const restorer = programs['chezmoi-restore-kept']!
 const place = '/home/rain/w'
 
 /**
- * Two hosts in step, with these files under each home; `files` maps a path to its text. They take the
- * place of what was made before in this root: paths of it are in its clones, and from the second time on
- * it is a copy.
+ * Two synchronized hosts with these files under each home; `files` maps a path to its text. They replace the
+ * hosts that were made before in this root. The paths are fixed, because clones contain them; from the second
+ * call on the hosts are copied.
  */
 export async function makeDotfiles(
   root: ScratchRoot,
@@ -90,7 +90,7 @@ export async function makeDotfiles(
   }
 }
 
-/** The first of the hosts publishes the files, and the other one has them from there. */
+/** The first host publishes the files, and the second one gets them from the remote. */
 async function fill(
   root: ScratchRoot,
   hosts: [Host, Host],

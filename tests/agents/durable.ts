@@ -1,13 +1,13 @@
 /**
- * What is on the disk before it has its name, for tests of agents: the root's `sync` and `mv` write down how they
- * were called. A power cut would show the same in a VM, in one of many moments.
+ * Checks that agents sync a file before they rename it: the root's `sync` and `mv` record how they were called.
+ * In a VM only a power cut at the right moment would show a mistake.
  */
 import { dirname } from 'node:path'
 
 export const watchers = '/watch'
 const log = `${watchers}/steps`
 
-/** Bash that makes a `sync` and a `mv` which write down how they were called, and begins a new list. */
+/** Bash that creates a `sync` and a `mv` that record their calls, and starts a new list. */
 export const watch = `mkdir -p ${watchers}
 for name in sync mv; do
   [ -e ${watchers}/real-$name ] || cp /usr/bin/$name ${watchers}/real-$name
@@ -16,18 +16,18 @@ for name in sync mv; do
 done
 : >${log}; chmod 666 ${log}`
 
-/** The same in place of the root's own, for a program that does not look for them elsewhere. */
+/** The same, mounted over the root's own programs, for an agent that takes them from /usr/bin. */
 export const watchInPlace = `${watch}
 for name in sync mv; do mount --bind ${watchers}/$name /usr/bin/$name; done`
 
 export const readSteps = `cat ${log}`
 
 /**
- * What a power cut could spoil: a file that had its name before it was on the disk, and one whose name was not on
- * the disk by the next step that relies on it.
- * @param steps as written down, with what relies on them
- * @param relies which steps those are; the end always is one
- * @param unless names for which either text will do after a power cut
+ * Files that a power cut could spoil: those renamed before their content was on the disk, and those whose name was
+ * not on the disk by the next step that relies on it.
+ * @param steps the recorded calls, together with the steps that rely on them
+ * @param relies matches the steps that rely on earlier ones; the end always does
+ * @param unless matches names for which the old and the new text are both fine after a power cut
  */
 export function spoilable(steps: string[], relies: RegExp, unless = /^$/): string[] {
   const found: string[] = []

@@ -1,17 +1,17 @@
-"""Runs a command and makes its writes fail, as a full or broken disk does.
+"""Runs a command and makes its writes fail, as on a full or broken disk.
 
     fail-writes.py <log> <root> <errno> <first> <times> <directories> <command...>
 
-Counts each system call of the command, and of all that it starts, that may need room on a disk (or, for other
-errors than ENOSPC and EDQUOT, removes a file) and whose file lies in one of the directories (with commas between
-them, as seen from inside of the root). From <first> on, so many of them fail with <errno>; 0 times lets all pass.
-With SIGKILL for <errno>, the command and all that it has started are killed before that call. <first> is a
-number, or a regular expression for the rest of the line that the log has for each:
+Counts each system call of the command and its descendants that may need disk space (or, for errors other than
+ENOSPC and EDQUOT, removes a file) and whose file lies in one of the directories (comma-separated, as seen from
+inside the root). From <first> on, <times> of them fail with <errno>; 0 lets all pass. With SIGKILL for <errno>,
+the command and its descendants are killed before that call. <first> is a number, or a regular expression for
+the rest of the call's line in the log:
 
     <number> <phase> <program> <system call> <path> [failed]
 
-The phase is what an agent printed last as `phase: <name>`. strace can make calls fail, too, but counts in each
-process alone; a preloaded library sees neither what bash prints nor programs in Go.
+The phase is the last `phase: <name>` that an agent printed. strace can make calls fail too, but counts separately
+in each process; a preloaded library sees neither bash's output nor programs in Go.
 """
 
 import errno

@@ -1,4 +1,4 @@
-/** Nothing is lost to a full disk, and it locks no host out. A few levels and calls here; all of them by sweep.ts. */
+/** A full disk loses nothing and locks no host out. A sample of levels and calls; sweep.ts runs all of them. */
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 import {
   type Failing,
@@ -38,8 +38,9 @@ async function inCopy<T>(body: (world: UpgradeWorld) => Promise<T>): Promise<T> 
 }
 
 /**
- * What is wrong with how the runs of a case ended.
+ * Judges how the runs of a case ended.
  * @param mute whether the first run could neither write its status nor remove it
+ * @returns `wrong` and what is wrong with the ends
  */
 function judge(fault: string, left: Left[], wrong: string[], mute = false): string[] {
   const [at, ...next] = left
@@ -72,8 +73,8 @@ async function withRoom(filesystem: (typeof filesystems)[number], room: Room): P
 }
 
 /**
- * @param rolledBack whether the upgrade fails a check and is put back, and the next commit is a good one
- * @param byHand what the user does in the repository before the next run
+ * @param rolledBack whether the upgrade fails a check and is rolled back, and the next commit is good
+ * @param byHand commands that the user runs in the repository before the next run
  */
 async function withFailing(
   failing: Failing,
@@ -87,7 +88,7 @@ async function withFailing(
     const wrong: string[] = []
     await world.rain(byHand)
     if (rolledBack) {
-      // it is known to be bad, or is judged once more: all is back as it was
+      // the commit is known to be bad, or is judged again; either way the state must be as before
       await world.upgrade(env)
       if ((await world.state()) !== before) wrong.push('not as it was before')
       await world.push('good', { 'text.nix': '"three"' })
@@ -122,7 +123,7 @@ const levels: Level[] = [
   ['boot', { kib: 0, from: 'switch' }],
   ['run', { kib: 0 }],
 ]
-/** Before the run, and by somebody else while it is at work. */
+/** Space that is gone before the run, or used up by another process during it. */
 const allLevels = ['rollback', 'switch', 'rebase', undefined].flatMap((from) =>
   filesystems.flatMap((filesystem) => [
     ...[0, 1, 2, 5, 12, 20, 24, 50, 120, 600, 5000].map((inodes): Level => [
@@ -156,7 +157,7 @@ test.each(Object.entries(places))(
   },
 )
 
-test('A profile that cannot be written is no fault of the commit, and the status says why', async () => {
+test('If the profile cannot be written, the commit is not blamed, and the status says why', async () => {
   await inCopy(async (world) => {
     const failing = { first: places['the profile'], times: 1 }
     const { left } = await upgradeWithFailingCalls(world, failing)
@@ -167,7 +168,7 @@ test('A profile that cannot be written is no fault of the commit, and the status
   })
 })
 
-test('Killed while jj moves a bookmark: no lock of it locks the host out', async () => {
+test('Killed while jj moves a bookmark: the leftover lock does not lock the host out', async () => {
   const first = 'rebase jj write .*/logs/refs/heads/main$'
   expect(await withFailing({ first, times: 1, error: 'SIGKILL' })).toEqual([])
 })
@@ -180,17 +181,17 @@ const killedAt = {
   'when HEAD has followed': 'rebase jj .*/refs/heads/head-follows',
 }
 test.each(Object.entries(killedAt))(
-  'The user’s own `jj status` after a kill %s spoils nothing',
+  'The user’s own `jj status` after a kill %s breaks nothing',
   async (_, first) => {
     const byHand = 'jj status || jj workspace update-stale; jj status'
     expect(await withFailing({ first, times: 1, error: 'SIGKILL' }, false, byHand)).toEqual([])
   },
 )
 
-// git brings to the disk what it has fetched; what jj has written since is in the page cache alone
+// git syncs what it has fetched; what jj has written since is only in the page cache
 const powerCut = `cd .git; find objects refs/jj/keep -type f -newer refs/nix-local-upgrade/trunk -print0 |
   while IFS= read -rd '' file; do chmod u+w "$file"; : >"$file"; echo "$file"; done | grep .`
-// before HEAD is locked nothing is written yet
+// nothing is written before HEAD is locked
 const cutAt = Object.entries({
   ...killedAt,
   'in the checkout': places['files of the working copy'],
@@ -202,7 +203,7 @@ test.each(cutAt)(
   },
 )
 
-test('A single failure that jj only warns of is seen', async () => {
+test('A single failure that jj only warns about is noticed', async () => {
   expect(await withFailing({ first: places['HEAD of the repository'], times: 1 })).toEqual([])
 })
 
@@ -230,13 +231,13 @@ test('A rejected generation that cannot be removed at once is removed by the nex
 })
 
 test.each(Object.entries(backPlaces))(
-  'Writing fails at %s on the way back: the next run puts the rest back',
+  'Writing fails at %s during the rollback: the next run completes the rollback',
   async (_, first) => {
     expect(await withFailing({ first, times: 1e9 }, true)).toEqual([])
   },
 )
 
-/** Where a run ends, and a program of bash that spoils its transaction. */
+/** Where a run ends, and a bash command that damages its transaction file. */
 const spoilt = {
   'is empty': [places['what was deployed'], ': >$file'],
   'is cut short': [
@@ -270,7 +271,7 @@ test.each(Object.entries(spoilt))(
 const file = 'tests/agents/full-disk.test.ts'
 const hours = 14_400_000
 
-/** Plays cases of a sweep; gives how many did not hold. */
+/** Runs cases of a sweep; returns how many failed. */
 async function countWrong<T>(cases: T[], play: (one: T) => Promise<string[]>): Promise<number> {
   let wrong = 0
   for (const one of cases) if ((await play(one)).length > 0) wrong++
@@ -283,14 +284,14 @@ test('At each level of fullness the next run upgrades', { timeout: hours }, asyn
 })
 
 for (const rolledBack of [false, true]) {
-  const name = `Each call${rolledBack ? ' of a rollback' : ''} fails, and all from there on`
+  const name = `Each call${rolledBack ? ' of a rollback' : ''} fails, alone and together with all later ones`
   test(name, { timeout: hours }, async (context) => {
     context.skip(noSweep(file) !== undefined, noSweep(file))
     const env: Record<string, string> = rolledBack ? { UPGRADE_CHECKS: '["false"]' } : {}
     const { writes } = await inCopy((world) =>
       upgradeWithFailingCalls(world, { first: 1, times: 0 }, env),
     )
-    // what comes before the rollback is the same
+    // the calls before the rollback are covered by the other sweep
     const calls = rolledBack ? writes.slice(writes.findIndex(isOfRollback)) : writes
     const wrong = await countWrong(swept(failings(calls)), (one) => withFailing(one, rolledBack))
     expect(wrong).toBe(0)

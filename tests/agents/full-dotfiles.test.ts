@@ -1,4 +1,4 @@
-/** No edit of a dotfile is lost to calls that fail as on a full disk, nor to a kill at one; all of them by sweep.ts. */
+/** No edit of a dotfile is lost when calls fail as on a full disk, or to a kill at one. sweep.ts tries all calls. */
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 import { type Dotfiles, makeDotfiles, type SyncStatus } from './dotfiles.ts'
 import { type Failing, missingForWrites, runWithFailingCalls, type Write } from './full.ts'
@@ -57,7 +57,7 @@ const allThere = `sorrow one mine set one two new own added
 torment one mine set one two new added
 kept own`
 
-/** @returns what is wrong after a run with such calls, what somebody does meanwhile, and the next runs */
+/** @returns what is wrong after a run with failing calls, some changes in between, and the next runs */
 async function withFailing(
   failing: Failing,
   meanwhile: (copy: ScratchRoot) => Promise<unknown> = async () => {},
@@ -69,7 +69,7 @@ async function withFailing(
     const failed = at.writes.find((write) => write.failed)
     if (!failed) return ['no such call']
     const { outcome, reason, phase } = at.status
-    // whoever is killed leaves the status as it was
+    // a killed run leaves its status unchanged
     const judged = at.code !== 0 && failing.error !== 'SIGKILL' && !cannotRemoveStatus(at.writes)
     if (judged && (outcome === null || good.includes(outcome ?? ''))) {
       wrong.push(`its status does not tell of the failure: ${at.code} ${outcome}`)
@@ -127,12 +127,12 @@ const cutAt = Object.entries({
   ...killedAt,
   'as HEAD follows': places['HEAD of the source'],
   'as a commit moves HEAD': 'commit jj renameat .*/.git/HEAD$',
-  // what is at work there is the look before it, which no step is
+  // what runs there is a check before the commit, which is not a step
 }).filter(([at]) => at !== 'in the middle of a commit')
 test.each(cutAt)(
   'A power cut %s leaves new files of jj without content: the next run syncs',
   async (_, first) => {
-    // git brings to the disk what it has fetched; what jj has written since is in the page cache alone
+    // git syncs what it has fetched; what jj has written since is only in the page cache
     const wrong = await withFailing({ first, times: 1, error: 'SIGKILL' }, async (copy) => {
       const emptied = await copy.sh(
         `cd ${base}/sorrow/.local/share/chezmoi/.git
@@ -146,7 +146,7 @@ test.each(cutAt)(
   },
 )
 
-test('Killed as it takes the trunk into an empty source: nothing is removed elsewhere', async () => {
+test('Killed while it checks out the trunk into an empty source: no other host loses files', async () => {
   await inCopy(async (copy) => {
     const home = `${base}/rapture`
     const source = `${home}/.local/share/chezmoi`
@@ -165,7 +165,7 @@ test('Killed as it takes the trunk into an empty source: nothing is removed else
   })
 })
 
-test('Whoever looks for conflicts after a kill does not spoil what the next run puts back', async () => {
+test('Showing conflicts after a kill does not interfere with the next run’s recovery', async () => {
   const wrong = await withFailing(
     { first: places['the operations of jj'], times: 1, error: 'SIGKILL' },
     (copy) =>
@@ -177,7 +177,7 @@ test('Whoever looks for conflicts after a kill does not spoil what the next run 
   expect(wrong).toEqual([])
 })
 
-/** Where HEAD is locked for a step of jj, and where it follows. */
+/** Calls around the locking of HEAD for a step of jj. */
 const aroundHead = {
   'before HEAD is locked': 'rebase bash openat .*/.git/HEAD.lock$',
   'as HEAD follows': places['HEAD of the source'],
@@ -193,7 +193,7 @@ test.each([
     [script, 'before jj’s operation is written', atOperation] as const,
     [script, 'as HEAD follows', aroundHead['as HEAD follows']] as const,
   ]),
-])('The user’s own `%s` after a kill %s spoils nothing either', async (script, _, first) => {
+])('The user’s own `%s` after a kill %s breaks nothing either', async (script, _, first) => {
   const wrong = await withFailing({ first, times: 1, error: 'SIGKILL' }, (copy) =>
     copy.sh(`cd ${base}/sorrow/.local/share/chezmoi; ${script}`, {
       user: 'rain',
@@ -204,7 +204,7 @@ test.each([
 })
 
 test.each(['', '\\0\\0\\0', 'nothing\\nof\\nuse\\n', 'abcdef\\nabcdef\\nabcdef\\n'])(
-  'A note of a step that holds `%s` locks no host out',
+  'A record of a step that holds `%s` locks no host out',
   async (text) => {
     await inCopy(async (copy) => {
       const step = `${base}/sorrow/.local/state/chezmoi-sync/step`
@@ -215,12 +215,12 @@ test.each(['', '\\0\\0\\0', 'nothing\\nof\\nuse\\n', 'abcdef\\nabcdef\\nabcdef\\
   },
 )
 
-test('A lock of git’s that could not even be removed does not outlive the next run', async () => {
+test('A git lock that could not even be removed is gone after the next run', async () => {
   const failing = { first: 'push jj renameat .*/.git/index$', times: 1e9, error: 'EIO' }
   expect(await withFailing(failing)).toEqual([])
 })
 
-test('An end that nothing foresees is told with the command that was at work', async () => {
+test('An unexpected end is reported with the command that was running', async () => {
   const { code, status } = await inCopy((copy) =>
     sync(copy, 'sorrow', { first: 'capture bash openat .*/names$', times: 1 }),
   )
@@ -228,13 +228,17 @@ test('An end that nothing foresees is told with the command that was at work', a
   expect(status.reason).toMatch(/^Ended unexpectedly in phase capture, at `printf [^`\n]+`$/)
 })
 
-test('Each call fails, and all from there on', { timeout: 14_400_000 }, async (context) => {
-  const none = noSweep('tests/agents/full-dotfiles.test.ts')
-  context.skip(none !== undefined, none)
-  const { writes } = await inCopy((copy) => sync(copy, 'sorrow', { first: 1, times: 0 }))
-  let wrong = 0
-  for (const failing of swept(failings(writes))) {
-    if ((await withFailing(failing)).length > 0) wrong++
-  }
-  expect(wrong).toBe(0)
-})
+test(
+  'Each call fails, alone and together with all later ones',
+  { timeout: 14_400_000 },
+  async (context) => {
+    const none = noSweep('tests/agents/full-dotfiles.test.ts')
+    context.skip(none !== undefined, none)
+    const { writes } = await inCopy((copy) => sync(copy, 'sorrow', { first: 1, times: 0 }))
+    let wrong = 0
+    for (const failing of swept(failings(writes))) {
+      if ((await withFailing(failing)).length > 0) wrong++
+    }
+    expect(wrong).toBe(0)
+  },
+)

@@ -1,4 +1,4 @@
-/** Whatever of a pin cannot be written, what boots next is golden or the new one, and a later trial pins it. */
+/** Whatever write of a pin fails, the next boot starts golden or the new generation, and a later trial pins that. */
 import { readFileSync } from 'node:fs'
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 import { type Failing, failingCalls, missingForWrites, takeLog, type Write } from './full.ts'
@@ -7,7 +7,7 @@ import { missingForRoot } from './root.ts'
 import { called, failings, noSweep, note, swept } from './sweep.ts'
 
 const missing = (await missingForRoot()) ?? (await missingForWrites())
-/** A host whose only generation has booted, and is golden. */
+/** A host whose only generation has booted and is golden. */
 let booted: GoldenHost
 let one: string
 beforeAll(async () => {
@@ -25,7 +25,7 @@ const places = {
   'golden’s root for the collector': 'ln .*/gcroots/golden-generation',
   'the boot loader’s file': 'openat .*/loader.conf.new$',
 }
-/** @returns what is wrong after a pin in which calls fail, after the boot that follows, and after one more pin */
+/** @returns what is wrong after a pin with failing calls, after the next boot, and after another pin */
 async function pinWith(failing: Failing): Promise<{ wrong: string[]; calls: Write[] }> {
   const host = await booted.copy()
   const wrong: string[] = []
@@ -33,14 +33,14 @@ async function pinWith(failing: Failing): Promise<{ wrong: string[]; calls: Writ
     if (!held) wrong.push(otherwise)
   }
   try {
-    // of a size that leaves something to copy
+    // another size than the first kernel's, so that it has to be copied
     const two = await host.generation(2, { kernel: 96 })
     await host.rebuild(2)
     host.around = failingCalls(host.root, failing)
     await host.boot().catch(() => {})
     const calls = takeLog(host.root)
     host.around = []
-    // throws where the boot loader finds nothing that it can start
+    // throws if the boot loader finds nothing that it can start
     const { tried } = await host.boot()
     must([one, two].includes(tried.at(-1)!), `boots ${tried.at(-1)}`)
     const { golden, goldenEntry, ...status } = await host.status()
@@ -68,7 +68,7 @@ test.each(Object.entries(places))('Writing fails at %s while it is pinned', asyn
 })
 
 test(
-  'Each call of a pin fails, and all from there on',
+  'Each call of a pin fails, alone and together with all later ones',
   { timeout: 14_400_000 },
   async (context) => {
     const none = noSweep('tests/agents/full-golden.test.ts')
@@ -88,20 +88,20 @@ test(
   },
 )
 
-test('The boot loader’s file stays whole where a trial has no room to change it', async () => {
+test('The boot loader’s file stays whole if there is no space to change it for a trial', async () => {
   const host = await booted.copy()
   try {
     await host.generation(2)
     await host.rebuild(2)
     const conf = '/boot/loader/loader.conf'
     for (const first of [' write .*/loader.conf.new$', ' write .*/startup.nsh$']) {
-      // as an installer has written it, with its timeout, its default and whether an entry may be edited
+      // the installer's version, with timeout, default and whether entries may be edited
       await host.sh(`sed -i '/^reboot-on-error/d' ${conf}; rm -f /boot/startup.nsh`)
       host.around = failingCalls(host.root, { first, times: 1 })
       await host.sh('golden-arm-trial 2>&1')
       expect(takeLog(host.root).some(({ failed }) => failed)).toBe(true)
       host.around = []
-      // none of them is left empty
+      // no file is left empty
       expect(await host.sh('find /boot -maxdepth 2 -size 0')).toBe('')
       expect(readFileSync(host.path(conf), 'utf8')).toContain('default nixos-generation-2.conf')
     }
@@ -110,13 +110,13 @@ test('The boot loader’s file stays whole where a trial has no room to change i
   }
 })
 
-/** A second generation with the first one's kernel and first stage, so that a pin has no more to write than its entry. */
+/** A second generation with the first one's kernel and first stage, so that a pin writes only its entry. */
 const sibling = async (host: GoldenHost): Promise<string> =>
   host.root.sh(`sed 's/sorrow-1"/sorrow-2"/; s/echo 1 /echo 2 /' /root/expr.nix >/root/sibling.nix
     nix build --out-link /root/result --impure --file /root/sibling.nix
     readlink /root/result; ln -sfn "$(readlink /root/result)" /nix/var/nix/profiles/system-2-link; rm /root/result`)
 
-test('Where nothing can be written, what is golden stays so, and a bad boot goes back to it', async () => {
+test('If nothing can be written, golden stays the same, and a failed boot falls back to it', async () => {
   const host = await booted.copy()
   try {
     const two = await sibling(host)

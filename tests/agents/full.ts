@@ -1,6 +1,6 @@
 /**
- * Full disks, for tests of the upgrade: a world with an upgrade to come, a file system that is filled up to
- * a level, system calls that fail as on a full disk, and what has to hold once there is room again.
+ * Full disks, for tests of the upgrade: a world with a pending upgrade, a file system that is filled to a given
+ * level, system calls that fail as on a full disk, and checks of what must hold once there is space again.
  */
 import { mkdirSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
@@ -9,7 +9,7 @@ import { project } from '../../lib/settings.ts'
 import type { RootOptions, ScratchRoot } from './root.ts'
 import { makeUpgradeWorld, settings, type UpgradeWorld } from './upgrade.ts'
 
-/** One system call that needs room, as tests/agents/fail-writes.py logs it. */
+/** One system call that needs disk space, as tests/agents/fail-writes.py logs it. */
 export interface Write {
   number: number
   phase: string
@@ -19,10 +19,10 @@ export interface Write {
   failed: boolean
 }
 
-/** What one run of the agent left for people to read. */
+/** What one run of the agent left for the user to read. */
 export interface Left {
   code: number
-  /** Outcome in status.json; `absent` without that file, null for a run that is at work. */
+  /** Outcome in status.json; `absent` without that file, null if it says that a run is still going on. */
   outcome: string | null
   phase: string
   reason: string
@@ -36,15 +36,15 @@ export const filesystems = ['home', 'var', 'nix', 'boot', 'run', 'tmp'] as const
 const calls = join(project, 'tests/agents/fail-writes.py')
 const python = '/usr/bin/python3'
 
-/** Why no system call can be made to fail here, for `context.skip`; undefined where they can. */
+/** The reason why system calls cannot be made to fail here, for `context.skip`; undefined if they can. */
 export async function missingForWrites(): Promise<string | undefined> {
   const { code } = await run(python, ['-c', 'import seccomp'], { allow: [1, 127] })
   return code === 0 ? undefined : 'python3-seccomp is not installed'
 }
 
 /**
- * A deployed world whose next upgrade moves many files, with all that is a user's: a commit that is not
- * pushed, an edit of a tracked file and a new file in no commit, and files that the remote changes as well.
+ * A deployed world whose next upgrade moves many files, with every kind of user data: an unpushed commit, an edit
+ * of a tracked file, an uncommitted new file, and files that the remote changes as well.
  */
 export async function makeFullWorld(): Promise<UpgradeWorld> {
   const world = await makeUpgradeWorld()
@@ -63,7 +63,7 @@ export async function makeFullWorld(): Promise<UpgradeWorld> {
   return world
 }
 
-/** Fails where something of the user's is lost, or where the host does not run what the remote has. */
+/** Reports user data that is lost, and a host that does not run the remote's commit. */
 const wholeness = (text: string): string => `
 cd /home/rain/nix-config
 as() { setpriv --reuid=1000 --regid=100 --clear-groups env HOME=/home/rain "$@"; }
@@ -81,24 +81,24 @@ same 'remembered as bad' "$(grep -v validation-failed /var/lib/nix-local-upgrade
 same 'left in the state directory' "$(ls /var/lib/nix-local-upgrade | grep -v -e '^status.json$' -e '^deployed$' -e '^candidate$' -e '^known-bad$' -e '^remote.git$')" ''
 `
 
-/** @returns what does not hold, a line each; nothing where all holds */
+/** @returns a line for each thing that is wrong; empty if everything holds */
 export const notWhole = async (world: UpgradeWorld, text = 'two'): Promise<string[]> =>
   wrongs(await world.sh(wholeness(text)))
 
 const wrongs = (said: string): string[] =>
   said.split('\n').filter((line) => line.startsWith('WRONG: '))
 
-/** Which calls fail, as tests/agents/fail-writes.py takes them. */
+/** The calls that fail, in terms of tests/agents/fail-writes.py. */
 export interface Failing {
-  /** The first one's number, or a regular expression for `<phase> <program> <call> <path>`. */
+  /** Number of the first one, or a regular expression for `<phase> <program> <call> <path>`. */
   first: number | string
   /** How many fail; 0 only counts them all. */
   times: number
-  /** An errno, or SIGKILL to kill all at the first one. Default ENOSPC. */
+  /** An errno, or SIGKILL to kill all processes at the first one. Default ENOSPC. */
   error?: string
 }
 
-/** Runs a command in a root while calls fail that it or what it starts makes. */
+/** Runs a command in a root while system calls of it and of its children fail. */
 export async function runWithFailingCalls(
   root: ScratchRoot,
   command: string[],
@@ -111,7 +111,7 @@ export async function runWithFailingCalls(
   return { ran, writes: takeLog(root) }
 }
 
-/** What `RootOptions.around` takes to make calls fail; `takeLog` gives the calls afterwards. */
+/** The value of `RootOptions.around` that makes calls fail; `takeLog` returns the calls afterwards. */
 export function failingCalls(root: ScratchRoot, failing: Failing): string[] {
   const { first, times, error = 'ENOSPC' } = failing
   const log = `${root.dir}.writes`
@@ -136,7 +136,7 @@ export async function upgradeWithFailingCalls(
   try {
     text = world.read('var/lib/nix-local-upgrade/status.json')
   } catch {
-    // none is what a run leaves that could write nothing
+    // a run that could write nothing leaves no status
   }
   return { left: whatIsLeft(ran.code, text, `${ran.stdout}\n${ran.stderr}`), writes }
 }
@@ -160,26 +160,26 @@ function whatIsLeft(code: number, text: string, said: string): Left {
   return { code, outcome, phase, reason, said }
 }
 
-/** All is back, and a commit comes that can be deployed. */
+/** Checks that the rollback was complete, and pushes a commit that can be deployed. */
 const good = `
 [[ $(cat /run/current-system/text) == one ]] || echo 'WRONG: a bad system runs after the second run' >&3
 export UPGRADE_CHECKS='[]'
 setpriv --reuid=1000 --regid=100 --clear-groups env HOME=/home/rain bash -euc '
   cd ~/other; git pull -q; printf %s "\\"three\\"" >text.nix; git commit -qam good; git push -q'`
 
-/** How much is left free of a file system; what is not named is plenty. */
+/** How much of a file system is left free; anything that is not given is plentiful. */
 export interface Room {
   kib?: number
   inodes?: number
-  /** It cannot be written to, as after an error. */
+  /** The file system is read-only, as after an error. */
   readonly?: boolean
-  /** The phase in which the rest is used up by somebody; before the run, where it is not named. */
+  /** The phase in which something else uses up the space; default: before the run. */
   from?: string
 }
 
 /**
- * Runs the agent on a file system with so much room, then as often with plenty: until it is up to date, at
- * most twice. Where the room is gone as of the rollback, a check fails, and a good commit comes after the second run.
+ * Runs the agent on a file system with this much space, then with plenty until it is up to date, at most twice. If
+ * the space runs out in the rollback, a check is made to fail, and a good commit is pushed after the second run.
  */
 export async function upgradeWithRoom(
   world: UpgradeWorld,

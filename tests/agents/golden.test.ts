@@ -17,7 +17,7 @@ const missing = await missingForRoot()
 let made: GoldenHost
 let one: string
 let two: string
-/** The same, for one test. */
+/** A copy of it for one test. */
 let host: GoldenHost
 beforeAll(async () => {
   if (missing) return
@@ -35,30 +35,30 @@ const failed = (): string => readFileSync(host.path('var/lib/golden-generation/f
 const links = (): Promise<string> =>
   host.root.sh('readlink -f /run/booted-system /nix/var/nix/profiles/system')
 
-/** The same status, of a golden that was written down anew. */
+/** The same status after golden's record was rewritten. */
 const pinnedAnew = (before: object): object => ({
   ...before,
   pinnedAt: expect.any(String) as string,
 })
 
 describe('A trial', () => {
-  test('is there again once the host has woken up from the disk, and has not failed', async () => {
+  test('is armed again once the host has woken up from hibernation, and has not failed', async () => {
     await host.rebuild(2)
-    // the kernel that it starts finds the image of the sleep
+    // the kernel that it starts finds the hibernation image
     expect(host.choose()).toBe(two)
     expect(await host.status()).toMatchObject({ trial: two, oneshot: null })
     await host.sh('golden-trial-resumed')
     expect(await host.status()).toMatchObject({ oneshot: 'nixos-generation-2.conf' })
-    // until the battery is empty
+    // the battery runs out, and the next boot is the trial
     const { tried, said } = await host.boot()
     expect(said).not.toContain('FAILED')
     expect(tried).toEqual([two])
-    // and where nothing is on trial, nothing is put there
+    // and if nothing is on trial, nothing is armed
     await host.sh('golden-trial-resumed')
     expect(await host.status()).toMatchObject({ trial: null, oneshot: null })
   })
 
-  test('that a power cut has left on record, when it had become golden, has not failed', async () => {
+  test('whose record a power cut has left behind after it became golden has not failed', async () => {
     await host.rebuild(2)
     const record = host.path('var/lib/golden-generation/trial.json')
     const before = readFileSync(record)
@@ -70,7 +70,7 @@ describe('A trial', () => {
     expect(await host.status()).toMatchObject({ golden: two, trial: null, lastFailed: null })
   })
 
-  test('that is good makes the new generation golden, which takes the former one’s files', async () => {
+  test('that is good makes the new generation golden, and the former one’s files are removed', async () => {
     const first = host.entries()
     expect(await host.rebuild(2)).toContain(`on trial at the next boot: ${two}`)
     expect(await host.status()).toMatchObject({
@@ -80,7 +80,7 @@ describe('A trial', () => {
       trial: two,
       oneshot: 'nixos-generation-2.conf',
     })
-    // a kernel that cannot be loaded is to end in a reset, and golden's is not to end in a loop of them
+    // a trial's kernel that cannot be loaded must end in a reset; golden's must not end in an endless loop of resets
     const onError = (): string => readFileSync(host.path('boot/loader/loader.conf'), 'utf8')
     expect(onError()).toMatch(/^timeout 0\ndefault \S+\nreboot-on-error yes\n$/)
     expect(readFileSync(host.path('boot/startup.nsh'), 'utf8')).toBe('reset -c\r\n')
@@ -121,7 +121,7 @@ describe('A trial', () => {
     },
   )
 
-  test('is chosen by the name that the boot loader has for its entry, in small letters', async () => {
+  test('is armed by the boot loader’s name for its entry, in lower case', async () => {
     await host.rebuild(2, 'boot')
     await host.sh(
       'cd /boot/loader/entries && mv nixos-generation-2.conf nixos-Work-generation-2.conf && golden-arm-trial',
@@ -129,7 +129,7 @@ describe('A trial', () => {
     expect(host.variable('LoaderEntryOneShot')).toBe('nixos-work-generation-2.conf')
   })
 
-  test('is started by its own entry, and not by a copy that somebody has made for a rescue', async () => {
+  test('is started by its own entry, and not by a copy that the user has made as a rescue entry', async () => {
     await host.rebuild(2, 'boot')
     await host.sh(`cd /boot/loader/entries
       sed 's/^options .*/& systemd.unit=rescue.target/' nixos-generation-2.conf >debug.conf; golden-arm-trial`)
@@ -142,16 +142,16 @@ describe('A trial', () => {
     )
   })
 
-  test('is judged at once where the upgrade to it is of a system that upgrades no more', async () => {
+  test('is judged at once if the upgrade to it was interrupted and the new system has no upgrade agent', async () => {
     await host.rebuild(2)
     await host.sh(`mkdir -p /var/lib/nix-local-upgrade
       echo '{"stage":"system","bootId":"another","toplevel":"${two}","revision":"1"}' >/var/lib/nix-local-upgrade/transaction.json`)
-    // its programs, and the upgrade is not among them
+    // the new system's programs do not include the upgrade
     const { said } = await host.boot([], `chmod u+w ${two}; mkdir -p ${two}/sw/bin`)
     expect(said).toContain(`golden from now on: ${two}`)
   })
 
-  test('stays where the boot loader would not lead to golden, and that cannot be mended', async () => {
+  test('keeps running after a failure if the boot loader would not start golden, and that cannot be repaired', async () => {
     await host.rebuild(2)
     renameSync(host.path('boot'), host.path('boot-of-the-disk'))
     mkdirSync(host.path('boot'))
@@ -162,7 +162,7 @@ describe('A trial', () => {
     expect(host.rebooting).toBe(false)
   })
 
-  test('stays where golden is no more in the store, as its boot would halt', async () => {
+  test('keeps running after a failure if golden is no longer in the store, because its boot would halt', async () => {
     await host.rebuild(2)
     const said = await host.sh(`ln -sfn ${two} /run/booted-system; chmod u+w ${one}; rm ${one}/init
       sed -i 's/"boot":"[^"]*"/"boot":"another"/' /var/lib/golden-generation/trial.json
@@ -171,7 +171,7 @@ describe('A trial', () => {
     expect(host.rebooting).toBe(false)
   })
 
-  test('that does not come up is golden’s next boot, written down, and no longer the profile', async () => {
+  test('that does not come up is followed by a boot of golden, recorded, and removed from the profile', async () => {
     await host.rebuild(2)
     const { tried, said } = await host.boot([two])
     expect(tried).toEqual([two, one])
@@ -179,7 +179,7 @@ describe('A trial', () => {
     expect(failed()).toMatch(new RegExp(`^${two} \\d{4}-\\S+Z it did not come up: .*\\n$`))
     expect(await links()).toBe(`${one}\n${one}`)
     expect(await host.status()).toMatchObject({ trial: null, oneshot: null, golden: one })
-    // the boot loader's own default as well, for a machine that loses its variables
+    // the default in loader.conf as well, for a machine that loses its EFI variables
     expect(readFileSync(host.path('boot/loader/loader.conf'), 'utf8')).toContain(
       'default nixos-generation-1.conf',
     )
@@ -187,10 +187,10 @@ describe('A trial', () => {
     expect(failed().split('\n')).toHaveLength(2)
   })
 
-  test('whose service is dead goes back by itself, with that reason', async () => {
+  test('whose service is dead falls back by itself, with that reason', async () => {
     await host.rebuild(2)
     host.services({ 'sshd.service': 'failed' })
-    // golden has the same dead service: it stays up all the same
+    // golden has the same dead service, but keeps running
     const { tried, said } = await host.boot()
     expect(tried).toEqual([two, one])
     expect(said).toContain('going back to the golden generation')
@@ -199,17 +199,17 @@ describe('A trial', () => {
     expect(await links()).toBe(`${one}\n${one}`)
   })
 
-  test('that came up without the boot loader, as by kexec, does not come again after it has failed', async () => {
+  test('that was started without the boot loader, as by kexec, is not started again after it has failed', async () => {
     await host.rebuild(2)
     const trial = host.variable('LoaderEntryOneShot')
     host.services({ 'sshd.service': 'failed' })
-    // nobody has read its one-shot entry, or the firmware did not let it be taken back
+    // the one-shot entry is still set: the boot loader has not read it, or the firmware could not clear it
     const { tried } = await host.boot([], `bootctl set-oneshot ${trial}`)
     expect(tried).toEqual([two, one])
     expect(await links()).toBe(`${one}\n${one}`)
   })
 
-  test('leaves an entry that somebody has set to boot once, and comes after it', async () => {
+  test('does not replace another entry that was set to boot once, and comes after it', async () => {
     const memory = 'memtest86.conf'
     await host.sh(`bootctl set-oneshot ${memory}`)
     expect(await host.rebuild(2)).toContain(
@@ -219,18 +219,18 @@ describe('A trial', () => {
     expect(await host.status()).toMatchObject({ trial: null, oneshot: memory })
     await host.rebuild(2)
     expect(host.variable('LoaderEntryOneShot')).toBe(memory)
-    // it is booted, and the power goes off after it
+    // that entry is booted, and then the power fails
     await host.sh("bootctl set-oneshot ''")
     const { tried, said } = await host.boot()
     expect(tried).toEqual([one])
     expect(said).toContain(`on trial at the next boot: ${two}`)
     expect(await host.status()).toMatchObject({ trial: two, lastFailed: null })
-    // its own is taken back by whatever ends the trial
+    // the trial's own one-shot is cleared when the trial is cancelled
     await host.rebuild(1)
     expect(await host.status()).toMatchObject({ trial: null, oneshot: null })
   })
 
-  test('whose record is not whole, as of a disk that was mended, is judged or begun anew', async () => {
+  test('whose record is damaged, as after a disk repair, is judged or started again', async () => {
     const record = host.path('var/lib/golden-generation/trial.json')
     await host.rebuild(2)
     writeFileSync(record, '')
@@ -241,7 +241,7 @@ describe('A trial', () => {
     expect((await host.boot()).said).toContain(`golden from now on: ${two}`)
   })
 
-  test('that is stuck is ended by its deadline, and no other boot is', async () => {
+  test('that is stuck is ended by its deadline, but no other boot is', async () => {
     expect(await host.sh('golden-trial-deadline')).toBe('')
     await host.rebuild(2)
     expect(await host.sh('golden-trial-deadline')).toBe('')
@@ -253,7 +253,7 @@ describe('A trial', () => {
     expect(failed()).toContain('it was not validated within 300 s')
   })
 
-  test('is written down in one line, whatever its check is written in', async () => {
+  test('is recorded in one line, whatever text the failed check contains', async () => {
     await host.rebuild(2)
     const check = `export REACH_TIMEOUT=0 REACH_COMMAND=$'if true; then\\n  exit 3\\nfi\\n'`
     expect((await host.boot([], check)).tried).toEqual([two, one])
@@ -274,7 +274,7 @@ describe('A trial', () => {
     expect(await links()).toBe(`${one}\n${one}`)
   })
 
-  test('is not judged by the boot that it was armed in, however often that is validated', async () => {
+  test('is not judged by the boot in which it was armed, however often that is validated', async () => {
     await host.rebuild(2)
     for (const _ of [1, 2, 3, 4]) {
       expect(await host.sh('golden-boot-validation')).toContain(`is well: ${one}`)
@@ -283,24 +283,24 @@ describe('A trial', () => {
     expect((await host.boot()).tried).toEqual([two])
   })
 
-  test('may have secrets behind its first stage, as an installer puts them there', async () => {
+  test('may have secrets appended to its first stage, as an installer does', async () => {
     await host.rebuild(2, 'boot')
     await host.sh(`for file in /boot/EFI/nixos/*initrd*; do echo secrets >>$file; done`)
     expect(await host.sh('golden-arm-trial')).toContain(`on trial at the next boot: ${two}`)
     await host.boot()
     expect(await host.sh('show-golden')).toContain(`golden: ${two}`)
-    // and golden's own has them, too
+    // golden's copy of the first stage has them, too
     expect(await host.sh('cat /boot/EFI/golden/*initrd*')).toContain('secrets')
   })
 
-  test('is over when the profile goes back before it', async () => {
+  test('is cancelled when the profile goes back to golden', async () => {
     await host.rebuild(2)
     expect(await host.rebuild(1)).toContain(`the golden generation boots: ${one}`)
     expect(await host.status()).toMatchObject({ trial: null, oneshot: null })
     expect((await host.boot()).tried).toEqual([one])
   })
 
-  test('is refused when the ESP does not hold what the store does', async () => {
+  test('is refused when the files on the ESP differ from those in the store', async () => {
     await host.rebuild(2, 'boot')
     writeFileSync(host.path('boot/EFI/nixos/cut.efi'), '')
     await host.sh(
@@ -313,7 +313,7 @@ describe('A trial', () => {
     expect((await host.boot()).tried).toEqual([one])
   })
 
-  test('is refused to a kernel that no firmware can start, and to a generation without an entry', async () => {
+  test('is refused for a kernel that no firmware can start, and for a generation without a boot entry', async () => {
     const three = await host.generation(3, { magic: 'xx' })
     await expect(host.rebuild(3)).rejects.toThrow(/is no program that firmware can start/)
     expect((await host.boot()).tried).toEqual([one])
@@ -338,7 +338,7 @@ describe('A trial', () => {
 describe('A trial that was not started is armed again', () => {
   const again = (): Promise<string> => host.sh('cat /var/lib/golden-generation/trial.json')
 
-  test('when its one-shot was gone as the machine went down', async () => {
+  test('when its one-shot had been cleared before the machine went down', async () => {
     await host.rebuild(2)
     expect(await host.sh('golden-trial-cleared')).toBe('')
     expect(await host.sh('bootctl set-oneshot ""; golden-trial-cleared')).toContain('taken back')
@@ -351,19 +351,19 @@ describe('A trial that was not started is armed again', () => {
     expect((await host.status()).golden).toBe(two)
   })
 
-  test('when the boot loader has counted no start of its entry', async () => {
+  test('when the boot loader’s counter shows no start of its entry', async () => {
     await host.rebuild(2, 'boot')
     await host.sh(`cd /boot/loader/entries && mv nixos-generation-2.conf nixos-0123abc+3.conf && golden-arm-trial
-      # another entry was chosen in the menu, which takes the one-shot back as well
+      # another entry was chosen in the menu, which clears the one-shot as well
       bootctl set-oneshot ""`)
     expect((await host.boot()).said).toContain('has counted no start of nixos-0123abc+3.conf')
-    // this time it is started, and does not come up
+    // this time it is started, but does not come up
     await host.sh('cd /boot/loader/entries && mv nixos-0123abc+3.conf nixos-0123abc+2-1.conf')
     expect((await host.boot([two])).said).toContain('it did not come up')
     expect(failed().split('\n')).toHaveLength(2)
   })
 
-  test('not for ever', async () => {
+  test('only a limited number of times', async () => {
     await host.rebuild(2)
     for (const _ of [1, 2]) {
       await host.sh('bootctl set-oneshot ""; golden-trial-cleared')
@@ -376,7 +376,7 @@ describe('A trial that was not started is armed again', () => {
     expect(await links()).toBe(`${one}\n${one}`)
   })
 
-  test('and is over when the profile has left it', async () => {
+  test('but not when the profile has left it', async () => {
     await host.rebuild(2)
     await host.sh(`bootctl set-oneshot ""; golden-trial-cleared
       ln -sfn system-1-link /nix/var/nix/profiles/system`)
@@ -384,23 +384,23 @@ describe('A trial that was not started is armed again', () => {
     expect(await host.status()).toMatchObject({ trial: null, oneshot: null, lastFailed: null })
   })
 
-  test('by what a boot did, whatever its clock says', async () => {
+  test('only if it did not fail, whatever the clock says', async () => {
     await host.rebuild(2)
     host.services({ 'sshd.service': 'failed' })
-    // armed a century after the failure that its own boot writes down
+    // its record says that it was armed a century after the failure
     await host.sh(`sed -i 's/"armedAt":"20/"armedAt":"21/' /var/lib/golden-generation/trial.json`)
     await host.boot()
     expect(failed()).toMatch(/^\S+ \S+ sshd.service is failed\n$/)
   })
 })
 
-describe('What an upgrade was cut off at', () => {
+describe('A generation whose upgrade was interrupted', () => {
   const transaction = '/var/lib/nix-local-upgrade/transaction.json'
   const cutOff = (toplevel: string): Promise<string> =>
     host.sh(`mkdir -p /var/lib/nix-local-upgrade
       echo '{"stage":"system","bootId":"another","toplevel":"${toplevel}","revision":"1"}' >${transaction}`)
 
-  test('is not golden before that upgrade has run its checks, and is then', async () => {
+  test('becomes golden only after that upgrade has run its checks', async () => {
     await host.rebuild(2)
     await cutOff(two)
     for (const _ of [1, 2]) {
@@ -412,10 +412,10 @@ describe('What an upgrade was cut off at', () => {
     expect(await host.sh('pin-golden 2>&1 || echo "exit $?"')).toMatch(
       /was cut off before its own checks have run[\s\S]*exit 1$/,
     )
-    // as long as it has not ended, the upgrade that asks changes nothing either
+    // until the upgrade has ended, its own call changes nothing either
     await host.sh('golden-boot-validation --upgraded')
     expect((await host.status()).golden).toBe(one)
-    // a stuck boot is one that was not validated
+    // the deadline is only for a boot that was not validated, and this one was
     await host.sh('golden-trial-deadline')
     expect(host.rebooting).toBe(false)
     expect(await host.sh(`rm ${transaction}; golden-boot-validation --upgraded`)).toContain(
@@ -425,7 +425,7 @@ describe('What an upgrade was cut off at', () => {
     expect(await host.sh('golden-boot-validation --upgraded')).toBe('')
   })
 
-  test('goes back to golden when it does not come up the next time', async () => {
+  test('falls back to golden when it does not come up the next time', async () => {
     await host.rebuild(2)
     await cutOff(two)
     await host.boot()
@@ -433,7 +433,7 @@ describe('What an upgrade was cut off at', () => {
     expect(failed()).toContain('it did not come up')
   })
 
-  test('is the first golden generation, too', async () => {
+  test('can be the first golden generation, too', async () => {
     await host.sh('unpin-golden')
     await cutOff(one)
     expect((await host.boot()).said).toContain('golden once the upgrade to it')
@@ -443,7 +443,7 @@ describe('What an upgrade was cut off at', () => {
     )
   })
 
-  test('is not golden when that upgrade has taken it back', async () => {
+  test('does not become golden when that upgrade has rolled it back', async () => {
     await host.sh('unpin-golden')
     await cutOff(one)
     await host.boot()
@@ -452,7 +452,7 @@ describe('What an upgrade was cut off at', () => {
     expect((await host.status()).golden).toBe(null)
   })
 
-  test('is nothing to any other generation', async () => {
+  test('does not delay any other generation', async () => {
     await host.rebuild(2)
     await cutOff(one)
     expect((await host.boot()).said).toContain(`golden from now on: ${two}`)
@@ -460,13 +460,13 @@ describe('What an upgrade was cut off at', () => {
 })
 
 describe('Golden', () => {
-  test('has an entry and files of its own that an installer and a collection leave', async () => {
+  test('has its own entry and files, which an installer and a garbage collection leave alone', async () => {
     await host.rebuild(2)
     await host.boot()
     await host.generation(3)
     await host.rebuild(3)
     await host.boot([await host.root.sh('readlink -f /nix/var/nix/profiles/system-3-link')])
-    // all that is left of it is what keeps golden
+    // remove everything that refers to it, except golden's own references
     await host.sh(`ln -sfn system-3-link /nix/var/nix/profiles/system
       rm /run/booted-system /run/current-system; nix-collect-garbage -d 2>&1
       /nix/var/nix/profiles/system/bin/install-boot-entries`)
@@ -483,7 +483,7 @@ describe('Golden', () => {
     expect(await links()).toBe(`${two}\n${two}`)
   })
 
-  test('is the default again after another was made it, as by a key in the boot menu', async () => {
+  test('becomes the default again after another entry was made the default, as by a key in the boot menu', async () => {
     await host.rebuild(2, 'boot')
     await host.sh('bootctl set-oneshot ""; bootctl set-default nixos-generation-2.conf')
     await host.sh('golden-boot-validation')
@@ -491,7 +491,7 @@ describe('Golden', () => {
     expect(chosen).toBe(goldenEntry)
   })
 
-  test('has a devicetree of its own where its generation has one', async () => {
+  test('has its own copy of the devicetree if its generation has one', async () => {
     await host.rebuild(2, 'boot')
     await host.sh(`echo tree >/boot/EFI/nixos/board.dtb
       printf '\\ndevicetree /EFI/nixos/board.dtb\\n' >>/boot/loader/entries/nixos-generation-2.conf; golden-arm-trial`)
@@ -501,17 +501,17 @@ describe('Golden', () => {
     expect(readFileSync(host.path(`boot/loader/entries/${goldenEntry}`), 'utf8')).toMatch(
       /^devicetree \/EFI\/golden\/board.dtb$/m,
     )
-    // an installer removes its own
+    // an installer removes its copy
     expect(host.copies()).toContain('board.dtb')
   })
 
-  test('does not loop when it does not come up, and halts instead of rebooting', async () => {
+  test('halts when it does not come up, instead of rebooting in a loop', async () => {
     const [entry] = host.entries().filter((name) => name.startsWith('golden-'))
     const text = readFileSync(host.path(`boot/loader/entries/${entry}`), 'utf8')
     expect(text).toMatch(
       /^options init=\S+\/init loglevel=4 panic=5 panic=0 systemd.watchdog_sec=0$/m,
     )
-    // once it is up, a panic and a hang lead to a system that is known to work
+    // once golden is up, a panic or a hang may reboot, because that leads to a system that is known to work
     expect(readFileSync(host.path('model/panic'), 'utf8')).toBe('0\n')
     await host.boot()
     expect(readFileSync(host.path('model/panic'), 'utf8')).toBe('10\n')
@@ -520,7 +520,7 @@ describe('Golden', () => {
     )
   })
 
-  test('stays what it was when /boot has no room for the next', async () => {
+  test('stays the same when /boot has no space for the next one', async () => {
     const big = await host.generation(3, { kernel: 3000 })
     await host.rebuild(3, 'boot')
     const before = [host.entries().filter((name) => name.startsWith('golden-')), host.copies()]
@@ -536,7 +536,7 @@ describe('Golden', () => {
     expect((await host.status()).golden).toBe(one)
   })
 
-  test('is whole again after its files were damaged, before anything is put on trial', async () => {
+  test('is repaired after its files were damaged, before anything is put on trial', async () => {
     const kernel = host.path(
       `boot/EFI/golden/${host.copies().find((name) => name.includes('kernel'))}`,
     )
@@ -550,7 +550,7 @@ describe('Golden', () => {
     await host.sh('golden-boot-validation; show-golden')
   })
 
-  test('is nothing that a trial could come back to when there is nothing left to make its files of', async () => {
+  test('cannot be fallen back to, so that no trial starts, when its files cannot be made again', async () => {
     await host.rebuild(2)
     await host.sh('rm -r /boot/EFI/golden /boot/EFI/nixos')
     const refused = await host.sh('golden-arm-trial 2>&1 || echo "exit $?"')
@@ -566,11 +566,11 @@ describe('Golden', () => {
       /no generation is golden\nexit 1$/,
     )
     expect((await host.boot()).tried).toEqual([two])
-    // nobody but root may keep it waiting
+    // only root may hold the lock
     expect(await host.sh('stat --format %a /run/golden-generation.lock')).toBe('600')
   })
 
-  test('keeps what is on trial when it is pinned by hand', async () => {
+  test('keeps the pending trial when it is pinned by hand', async () => {
     await host.rebuild(2, 'boot')
     expect(await host.sh('pin-golden')).toMatch(
       new RegExp(`golden from now on: ${one}\nstill on trial at the next boot: ${two}$`),
@@ -579,7 +579,7 @@ describe('Golden', () => {
     expect((await host.boot()).tried).toEqual([two])
   })
 
-  test('that a rebuild has turned off is golden again by the rebuild that goes back', async () => {
+  test('that a rebuild has turned off is golden again after a rebuild that turns it back on', async () => {
     const off = await host.generation(3, { off: true })
     const before = await host.status()
     await host.rebuild(3)
@@ -588,16 +588,16 @@ describe('Golden', () => {
     expect(await host.rebuild(1)).toContain(`golden again: ${one}`)
     expect(await host.status()).toEqual(pinnedAnew(before))
     expect(await host.sh('show-golden')).not.toContain('PROBLEM')
-    // another generation than golden's may be the one to go back to
+    // the rebuild may also go back to another generation than golden
     await host.rebuild(3)
     expect(await host.rebuild(2)).toContain(`on trial at the next boot: ${two}`)
     expect((await host.boot([two])).tried).toEqual([two, one])
-    // what is given up by hand is given up
+    // but a golden that was unpinned by hand stays unpinned
     await host.sh('unpin-golden')
     expect(await host.rebuild(2)).toContain('no golden generation yet')
   })
 
-  test('puts what was to boot next on trial when it is the first one', async () => {
+  test('puts the pending next generation on trial when it is the first one', async () => {
     await host.sh('unpin-golden')
     expect(await host.rebuild(2, 'boot')).toContain('nothing is on trial')
     expect(await host.sh('pin-golden')).toMatch(
@@ -607,7 +607,7 @@ describe('Golden', () => {
     expect((await host.boot()).tried).toEqual([two])
   })
 
-  test('is not changed where the boot loader’s variables cannot be set', async () => {
+  test('is not changed if the boot loader’s variables cannot be set', async () => {
     await host.rebuild(2)
     await host.boot()
     const three = await host.generation(3)
@@ -615,7 +615,7 @@ describe('Golden', () => {
       ln -sfn system-3-link /nix/var/nix/profiles/system; ESP=/boot /run/current-system/bin/install-boot-entries`)
     expect(await host.sh('pin-golden 2>&1 || echo "exit $?"')).toMatch(/cannot be set\nexit 1$/)
     expect((await host.status()).golden).toBe(two)
-    // nothing is left of the other one, on the ESP or for the collector
+    // nothing of the other one is left, neither on the ESP nor as a gcroot
     expect(host.entries().filter((name) => name.startsWith('golden-'))).toHaveLength(1)
     expect(await host.sh('show-golden; ls /nix/var/nix/gcroots')).not.toMatch(/PROBLEM|next/)
     await host.sh('show-golden; rm /model/no-variables; golden-boot-validation; show-golden')
@@ -627,7 +627,7 @@ describe('Golden', () => {
       'ls -d /boot/EFI/golden /boot/loader/entries/golden-* /nix/var/nix/gcroots/golden-* 2>/dev/null || true',
     )
 
-  test('leaves nothing where there was none before, and its pin has failed or was cut off', async () => {
+  test('leaves nothing behind if the first pin failed or was interrupted', async () => {
     await host.sh('unpin-golden; touch /model/no-variables')
     expect(await host.sh('pin-golden 2>&1 || echo "exit $?"')).toMatch(/cannot be set\nexit 1$/)
     expect(await left()).toBe('')
@@ -645,7 +645,7 @@ describe('Golden', () => {
     expect(await host.status()).toMatchObject({ golden: null, default: null })
   })
 
-  test('whose state is lost, as with a root that is made anew at each boot, is no boot default for ever', async () => {
+  test('whose state is lost, as with a root that is recreated at each boot, does not stay the boot default for ever', async () => {
     await host.sh('rm -rf /var/lib/golden-generation')
     expect(await host.rebuild(2)).toMatch(/^no golden generation yet/m)
     expect(await left()).toBe('')
@@ -653,7 +653,7 @@ describe('Golden', () => {
     expect(host.choose()).toBe(two)
   })
 
-  test('is what it was where its record is not whole, as of a disk that was mended', async () => {
+  test('stays the same if its record is damaged, as after a disk repair', async () => {
     const record = '/var/lib/golden-generation/golden.json'
     const before = await host.status()
     for (const text of ['', '{', `{"toplevel":"${one}","ent`, 'null', '\0'.repeat(200)]) {
@@ -665,12 +665,12 @@ describe('Golden', () => {
     writeFileSync(host.path(record), '')
     await host.rebuild(2)
     expect((await host.boot([two])).tried).toEqual([two, one])
-    // and what has no root any more, either, is not golden
+    // a generation that has lost its gcroot as well is not golden
     await host.sh(`: >${record}; rm /nix/var/nix/gcroots/golden-generation`)
     expect(await host.rebuild(2)).toContain('no golden generation yet')
   })
 
-  test('is not given up by halves where /boot cannot be written', async () => {
+  test('is not unpinned halfway if /boot cannot be written', async () => {
     const before = await host.status()
     const refused = await host.sh(
       'mount -o remount,ro,bind /boot; unpin-golden 2>&1 || echo "exit $?"',
@@ -682,8 +682,8 @@ describe('Golden', () => {
     expect(await host.sh('show-golden')).not.toContain('PROBLEM')
   })
 
-  test('is kept as it was by a kill at any of its steps', async () => {
-    // each program that changes something is a place to be killed at
+  test('survives a kill at any step of a pin', async () => {
+    // kill before each program that changes something
     const seen = new Set<string | null>()
     for (let step = 1; step < 12; step++) {
       await host.sh(`ln -sfn ${two} /run/booted-system; ln -sfn ${two} /run/current-system
@@ -700,7 +700,7 @@ describe('Golden', () => {
       const { golden } = await host.status()
       expect([one, two]).toContain(golden)
       seen.add(golden)
-      // what boots is what golden was or is, and after that boot all of it is whole
+      // the old or the new golden boots, and after that boot everything is whole
       const { tried } = await host.boot()
       expect([one, two]).toContain(tried[0])
       await host.sh('show-golden')
@@ -713,7 +713,7 @@ describe('Golden', () => {
   })
 })
 
-test('A rebuild while the very first boot is validated is on trial after it', async () => {
+test('A rebuild during the validation of the very first boot is put on trial after it', async () => {
   const fresh = await GoldenHost.make()
   try {
     const first = await fresh.generation(1)
@@ -728,7 +728,7 @@ test('A rebuild while the very first boot is validated is on trial after it', as
   }
 })
 
-test('Boot counting is left alone, and its entries are found by what is in them', async () => {
+test('Boot counting is left alone, and its renamed entries are found by their content', async () => {
   await host.rebuild(2, 'boot')
   await host.sh(
     'cd /boot/loader/entries && mv nixos-generation-2.conf nixos-0123abc+3.conf && golden-arm-trial',
@@ -740,7 +740,7 @@ test('Boot counting is left alone, and its entries are found by what is in them'
   expect((await host.status()).golden).toBe(two)
 })
 
-test('What an installer that counts boots prefers does not beat golden', async () => {
+test('An installer’s preferred entry, as with boot counting, does not beat golden', async () => {
   const conf = '/boot/loader/loader.conf'
   // as NixOS 26.11 writes it with boot.loader.systemd-boot.bootCounting
   const counting = `sed -i 's/^default \\(.*\\)/preferred \\1\\ndefault nixos-*/' ${conf}`
@@ -749,7 +749,7 @@ test('What an installer that counts boots prefers does not beat golden', async (
   await host.rebuild(2, 'boot')
   await host.sh(`${counting}\ngrep -q '^preferred nixos-generation-2' ${conf}\ngolden-arm-trial`)
   expect(preferred()).toBe((await host.status()).goldenEntry)
-  // the trial comes by its one-shot, and what follows its failure is golden
+  // the trial starts by its one-shot, and after its failure golden boots
   expect((await host.boot([two])).tried).toEqual([two, one])
 
   await host.rebuild(2, 'boot')
@@ -757,12 +757,12 @@ test('What an installer that counts boots prefers does not beat golden', async (
   expect((await host.boot()).tried).toEqual([two])
   expect((await host.status()).golden).toBe(two)
   expect(preferred()).toBe((await host.status()).goldenEntry)
-  // and not an entry that is gone, once there is no golden any more
+  // without golden, it is the installer's entry again and not one that is gone
   await host.sh('unpin-golden')
   expect(preferred()).toBe('nixos-generation-2.conf')
 })
 
-test('What only root may do says so', async () => {
+test('Commands that only root may run say so', async () => {
   for (const command of ['pin-golden', 'unpin-golden', 'rollback-to-golden', 'golden-arm-trial']) {
     expect(
       await host.root.sh(
@@ -773,7 +773,7 @@ test('What only root may do says so', async () => {
   }
 })
 
-test('A boot is not good when systemd does not answer, or not for all units', async () => {
+test('A boot is not good when systemd does not answer, or answers only for some units', async () => {
   const env = { GOLDEN_SERVICES: 'sshd.service syncthing.service' }
   host.services({ 'sshd.service': 'active', 'syncthing.service': 'active' })
   await host.sh('golden-boot-validation', env)
@@ -794,7 +794,7 @@ test('A boot is not good when systemd does not answer, or not for all units', as
   expect(half).toContain('FAILED  systemd says nothing of 1 of 2 units')
 })
 
-test('A boot is not good when a unit of it is restarted while it settles', async () => {
+test('A boot is not good when a validated unit is restarted while it settles', async () => {
   const said = await host.sh(`echo >/model/asked
     sed 's/^first=1$/first=1; echo >>\\/model\\/asked/; s/NRestarts=0/NRestarts=$(wc -l <\\/model\\/asked)/' /model/systemctl >/model/restless
     chmod +x /model/restless; mount --bind /model/restless /usr/bin/systemctl
@@ -802,7 +802,7 @@ test('A boot is not good when a unit of it is restarted while it settles', async
   expect(said).toMatch(/^FAILED {2}a unit was restarted\n[^]*exit 1$/m)
 })
 
-test('A boot is good though a unit of it reloads as it is looked at', async () => {
+test('A boot is good even if a validated unit is just reloading', async () => {
   await host.rebuild(2)
   host.services({ 'sshd.service': 'reloading' })
   const { tried, said } = await host.boot()
@@ -810,10 +810,10 @@ test('A boot is good though a unit of it reloads as it is looked at', async () =
   expect(said).toContain(`golden from now on: ${two}`)
 })
 
-test('A clock that is set while a boot is validated takes no time from its units', async () => {
+test('Setting the clock during a validation does not shorten the units’ time', async () => {
   await host.rebuild(2)
   host.services({ 'sshd.service': 'activating' })
-  // as a machine whose clock stands still while it is off has it, once its network is there
+  // as on a machine whose clock stands still while it is off, when the network sets it
   await host.sh(
     `sed -i '2a sleep() { SECONDS=$((SECONDS + 36000)); n=$((\${n-0} + 1)); ((n < 3)) || echo "sshd.service active" >/model/units; }' /usr-local/bin/golden-boot-validation`,
   )
@@ -822,7 +822,7 @@ test('A clock that is set while a boot is validated takes no time from its units
   expect(said).toContain(`golden from now on: ${two}`)
 })
 
-test('A trial goes back even where systemd does not take a reboot', async () => {
+test('A failed trial falls back even if systemd does not accept a reboot', async () => {
   await host.rebuild(2)
   await host.sh(`printf '#!/bin/sh\ncase $* in *--force*) touch /model/rebooting; exit ;; esac; exit 1\n' >/model/mute
     chmod +x /model/mute; mount --bind /model/mute /usr/bin/systemctl
@@ -832,7 +832,7 @@ test('A trial goes back even where systemd does not take a reboot', async () => 
   expect(failed()).toContain('systemd says nothing of 1 of 1 units')
 })
 
-test('A boot is n/a in what the guest cannot have, and bad in what does not exist', async () => {
+test('A unit that the guest cannot have is n/a, and one that does not exist makes the boot bad', async () => {
   expect(await host.sh('golden-boot-validation')).toContain(
     'n/a     tailscaled.service: Debian carries no tailscale\nactive  sshd.service',
   )
@@ -846,17 +846,17 @@ test('A boot is n/a in what the guest cannot have, and bad in what does not exis
   )
 })
 
-test('A power cut at any moment spoils nothing that the boot relies on', async () => {
-  // the root is a link, which the next boot makes again
+test('A power cut at any moment damages nothing that the boot relies on', async () => {
+  // the gcroot is a link, which the next boot recreates
   const steps = async (): Promise<string[]> =>
     (await host.sh(readSteps)).split('\n').filter((step) => !step.includes('/gcroots/'))
-  // both texts of it are whole, and golden boots by either
+  // the old and the new text are whole, and golden boots with either
   const either = /loader\.conf$/
   await host.sh(`${watchInPlace}\n${GoldenHost.rebuilding(2)}`)
   const armed = await steps()
   expect(spoilable(armed, /^bootctl set-\w+ ./, either)).toEqual([])
   expect(armed).toContain('sync /boot/loader/loader.conf.new')
-  // what the installer wrote as well
+  // the installer's files are synced as well
   const oneshot = armed.indexOf('bootctl set-oneshot nixos-generation-2.conf')
   const state = '/var/lib/golden-generation'
   const trial = `mv -T ${state}/trial.json.new ${state}/trial.json`
@@ -874,7 +874,7 @@ test('A power cut at any moment spoils nothing that the boot relies on', async (
     `mv -T /boot/loader/entries/${goldenEntry}.new /boot/loader/entries/${goldenEntry}`,
   )
   const copied = pinned.findLastIndex((step) => /^mv .*\/EFI\/golden\//.test(step))
-  // an entry follows what it names, and golden is what the boot loader starts already
+  // an entry is synced after the files that it names, before the boot loader starts it as golden
   expect(copied).toBeGreaterThan(-1)
   expect(pinned.slice(copied, named)).toContain('sync -f /boot')
   const golden = pinned.indexOf(`mv -T ${state}/golden.json.new ${state}/golden.json`)
@@ -884,7 +884,7 @@ test('A power cut at any moment spoils nothing that the boot relies on', async (
   expect(chosen).toBeLessThan(golden)
 })
 
-test('A command that is not called right says how, and changes nothing', async () => {
+test('A command with wrong arguments shows its usage, and changes nothing', async () => {
   const before = await host.status()
   for (const [command, argument] of [
     ['golden-boot-validation', '--again'],
@@ -923,7 +923,7 @@ test('show-golden names each thing that keeps golden from booting, and fails', a
     expect(await host.sh('golden-boot-validation')).toContain('the golden generation is well')
     expect(await show()).toBe(well)
   }
-  // its copies differ from nothing
+  // there is nothing that its copies could be compared with
   await host.sh(
     `sed -i 's/"toplevel":"[^"]*"/"toplevel":"\\/nix\\/store\\/none"/' /var/lib/golden-generation/golden.json`,
   )
@@ -938,7 +938,7 @@ test('show-golden names each thing that keeps golden from booting, and fails', a
   )
 })
 
-test('show-boot-status says what runs, what boots next and what became of trials', async () => {
+test('show-boot-status shows what runs, what boots next and how trials ended', async () => {
   const { goldenEntry } = await host.status()
   const status = (booted: string, profile: string, next: string, running = profile): string =>
     `booted:       ${booted}
@@ -959,7 +959,7 @@ validation:   success active`
   expect(said).toMatch(new RegExp(`\nfailed trials:\n  ${two} \\S+ it did not come up: .*$`))
 })
 
-test('rollback-to-golden runs golden at once, or boots it, and says what takes a boot', async () => {
+test('rollback-to-golden activates golden at once, or boots it, and says what needs a reboot', async () => {
   await host.rebuild(2)
   expect(await host.sh('pin-golden 2>&1 || echo "exit $?"')).toBe(
     `pin-golden: ${two} runs since a switch and has not been booted\npin-golden: Cannot pin it: reboot first\nexit 1`,
@@ -979,7 +979,7 @@ test('rollback-to-golden runs golden at once, or boots it, and says what takes a
     trial: null,
     oneshot: null,
   })
-  // another kernel runs than golden's
+  // the running kernel is not golden's
   await host.sh(`ln -sfn ${two} /run/booted-system`)
   expect((await host.sh('rollback-to-golden')).split('\n').slice(-2)).toEqual([
     `running: ${one}`,
@@ -993,9 +993,9 @@ test('rollback-to-golden runs golden at once, or boots it, and says what takes a
   )
 })
 
-test('A way back that takes a boot is not said to run already', async () => {
+test('A rollback that needs a reboot is not reported as already running', async () => {
   await host.rebuild(2)
-  // as a check of NixOS before the switch does it, of what may change by a boot alone
+  // as a NixOS pre-switch check fails for a change that needs a reboot
   await host.sh(`sed -i '2i case $1 in test) exit 1 ;; esac' ${one}/bin/switch-to-configuration`)
   expect(await host.sh('rollback-to-golden 2>&1 || echo "exit $?"')).toMatch(
     /^rollback-to-golden: Cannot go back at once: \S+ does not run, and boots the next time \(`rollback-to-golden --reboot`\)\nexit 1$/m,
@@ -1003,7 +1003,7 @@ test('A way back that takes a boot is not said to run already', async () => {
   expect(await host.status()).toMatchObject({ running: two, profile: one, trial: null })
 })
 
-test('A link beside the profile that somebody has made by hand is no generation', async () => {
+test('A link beside the profile that the user has made by hand is not a generation', async () => {
   await host.rebuild(2)
   await host.sh(`ln -sfn ${one} /nix/var/nix/profiles/system-known-good-link`)
   const { said } = await host.boot([two])
@@ -1014,11 +1014,11 @@ test('A link beside the profile that somebody has made by hand is no generation'
   expect(await host.sh('readlink /nix/var/nix/profiles/system')).toBe('system-1-link')
 })
 
-test('What is pinned by hand is on trial no more, and forgiven', async () => {
+test('A generation that is pinned by hand is no longer on trial, and its failure is forgotten', async () => {
   await host.rebuild(2)
   await host.boot([two])
   expect(await host.status()).toMatchObject({ lastFailed: expect.stringContaining(two) })
-  // chosen by somebody in the boot menu
+  // the user has chosen it in the boot menu
   await host.sh(`ln -sfn ${two} /run/booted-system; ln -sfn ${two} /run/current-system`)
   expect(await host.sh('pin-golden')).toContain(`golden from now on: ${two}`)
   expect(await host.status()).toMatchObject({ golden: two, trial: null, lastFailed: null })
@@ -1032,7 +1032,7 @@ test('What is pinned by hand is on trial no more, and forgiven', async () => {
   expect(await host.status()).toMatchObject({ golden: three, trial: null, oneshot: null })
 })
 
-test('Whoever changes golden or a trial waits until nobody else does', async () => {
+test('A command that changes golden or a trial waits for the lock', async () => {
   const armed = `${GoldenHost.rebuilding(2)} >/dev/null`
   const inTrial = `${armed}; ln -sfn ${two} /run/booted-system
     sed -i 's/"boot":"[^"]*"/"boot":"another"/' /var/lib/golden-generation/trial.json`
@@ -1044,7 +1044,7 @@ test('Whoever changes golden or a trial waits until nobody else does', async () 
     ['pin-golden', `ln -sfn ${one} /run/current-system`],
     ['unpin-golden', ':'],
   ] as const) {
-    // the lock stays with the one in the background, who says when it ends
+    // the background process keeps the lock, and says when it ends
     const held = `exec 8>/run/golden-generation.lock; flock 8
       { sleep 2; echo 'the other'; } & exec 8>&-`
     const said = await host.sh(
@@ -1054,14 +1054,14 @@ test('Whoever changes golden or a trial waits until nobody else does', async () 
   }
 })
 
-/** Has a command wait for the lock while these commands change what it is about. */
+/** Lets a command wait for the lock while these commands change the state that it works on. */
 const meanwhile = (command: string, commands: string): Promise<string> =>
   host.sh(`exec 8>/run/golden-generation.lock; flock 8
     ${command} 8>&- & sleep 2
     ${commands}
     exec 8>&-; wait`)
 
-test('A boot that is found good while its deadline waits for that is not taken back', async () => {
+test('A boot that is found good while its deadline waits for the lock is not rolled back', async () => {
   await host.rebuild(2)
   await host.sh(`ln -sfn ${two} /run/booted-system
     sed -i 's/"boot":"[^"]*"/"boot":"another"/' /var/lib/golden-generation/trial.json`)
@@ -1070,7 +1070,7 @@ test('A boot that is found good while its deadline waits for that is not taken b
   expect(existsSync(host.path('var/lib/golden-generation/failed'))).toBe(false)
 })
 
-test('What becomes golden while a rebuild waits is what its trial falls back on', async () => {
+test('A generation that becomes golden while a rebuild waits is what the rebuild’s trial falls back to', async () => {
   const three = await host.generation(3)
   await host.rebuild(3, 'boot')
   await host.sh(`ln -sfn ${two} /run/booted-system; ln -sfn ${two} /run/current-system

@@ -1,9 +1,9 @@
 /**
- * What tests of the golden generation share: a scratch root with generations in a real store, an ESP,
- * the real installer of boot entries and the agents as the host wraps them. There is no firmware in it,
- * so these are modelled here, and proved in a VM by `break-boot`: the boot loader's choice (one-shot, then
- * what loader.conf prefers, then the default's variable, then loader.conf's default), systemctl, and bootctl, which writes variables nowhere but on
- * the machine itself.
+ * Shared by the tests of the golden generation: a scratch root with generations in a real store, an ESP, the
+ * real installer of boot entries, and the agents as the host wraps them. It has no firmware, so the following
+ * are modelled here and verified in a VM by `break-boot`: the boot loader's choice (one-shot, then `preferred` of
+ * loader.conf, then the variable of the default entry, then `default` of loader.conf), systemctl, and bootctl,
+ * which can write EFI variables only on the machine itself.
  */
 import {
   chmodSync,
@@ -49,15 +49,15 @@ export interface Status {
 export interface Made {
   /** Size of the kernel in KiB. */
   kernel?: number
-  /** What the kernel begins with; `MZ` is what firmware asks for. */
+  /** The kernel's first bytes; firmware requires `MZ`. */
   magic?: string
-  /** Golden is turned off in it. */
+  /** The golden generation's module is turned off in it. */
   off?: boolean
 }
 
 export class GoldenHost {
   readonly root: ScratchRoot
-  /** What is to start the commands in it, as `RootOptions` has it. */
+  /** Wrapper for the commands in the root, as in `RootOptions`. */
   around: string[] = []
   private boots = 0
 
@@ -97,7 +97,7 @@ export class GoldenHost {
     return host
   }
 
-  /** One whose first generation has booted, and is golden. @returns it with that one's toplevel */
+  /** A host whose first generation has booted and is golden. @returns the host and that generation's toplevel */
   static async makeBooted(): Promise<[GoldenHost, string]> {
     const host = await GoldenHost.make()
     const one = await host.generation(1)
@@ -106,7 +106,7 @@ export class GoldenHost {
     return [host, one]
   }
 
-  /** Another one that has come as far: cheaper than to make one anew. */
+  /** A copy of this host in its present state: cheaper than making a new one. */
   async copy(): Promise<GoldenHost> {
     const other = new GoldenHost(await this.root.copy())
     other.boots = this.boots
@@ -133,7 +133,7 @@ export class GoldenHost {
     const text = `${magic}kernel-${number}-`.padEnd(kernel * 1024, 'k')
     writeFileSync(this.path('root/kernel'), text)
     writeFileSync(this.path('root/extra'), `#!/bin/bash\n${off ? turnedOff : turnedOn}\n`)
-    // builtins.toFile keeps what it makes in the store, referred to by the toplevel
+    // builtins.toFile puts the files into the store, and the toplevel refers to them
     const expr = `let
       file = name: path: builtins.toFile name (builtins.readFile path);
       kernel = file "kernel" /root/kernel;
@@ -172,7 +172,7 @@ export class GoldenHost {
     return await this.sh(GoldenHost.rebuilding(number, action))
   }
 
-  /** The same as bash. */
+  /** Bash that does the same. */
   static rebuilding(number: number, action: 'switch' | 'boot' = 'switch'): string {
     return `ln -sfn system-${number}-link /nix/var/nix/profiles/system
       /nix/var/nix/profiles/system/bin/switch-to-configuration ${action}`
@@ -187,10 +187,10 @@ export class GoldenHost {
   }
 
   /**
-   * A reboot by the boot loader's rules. A generation of `breaks` does not come up, and the machine is
-   * reset, up to three times; what does come up is validated.
-   * @param meanwhile bash that runs before the validation comes to an end
-   * @returns each toplevel that was tried, and what the validation printed, with its exit code last
+   * Reboots by the boot loader's rules. A generation in `breaks` does not come up, and the machine is reset, up to
+   * three times; a generation that comes up is validated.
+   * @param meanwhile bash that runs before the validation ends
+   * @returns every toplevel that was tried, and the validation's output with its exit code last
    */
   async boot(breaks: string[] = [], meanwhile = ':'): Promise<{ tried: string[]; said: string }> {
     const tried: string[] = []
@@ -221,7 +221,7 @@ export class GoldenHost {
     const oneshot = this.variable('LoaderEntryOneShot')
     rmSync(this.variablePath('LoaderEntryOneShot'), { force: true })
     const conf = readFileSync(this.path('boot/loader/loader.conf'), 'utf8')
-    // `preferred` beats the variable, and skips what has no tries left (systemd-boot 260)
+    // `preferred` beats the variable, and skips an entry without tries left (systemd-boot 260)
     const preferred = /^preferred (.*)$/m.exec(conf)?.[1] ?? ''
     const ids = [
       oneshot,
@@ -271,7 +271,7 @@ export class GoldenHost {
   }
 }
 
-/** What ends the installation of boot entries, as the module has it. */
+/** The commands that end the installation of boot entries, taken from the module. */
 const extra = module
   .match(/extraInstallCommands = ''\n[^]*?''/g)!
   .map((text) =>
@@ -285,7 +285,7 @@ const extra = module
   )
 const [turnedOn, turnedOff] = [extra.at(0), extra.at(-1)]
 
-/** Nothing of this reaches the machine: the mounts end with the script. */
+/** None of these mounts affects the machine: they end with the script. */
 const prelude = `mount --bind /boot /boot
 for name in bootctl systemctl busctl; do mount --bind /model/$name /usr/bin/$name; done
 mount --bind /model/boot_id /proc/sys/kernel/random/boot_id

@@ -1,6 +1,6 @@
 /**
- * A few mutants, end to end: the tests that run their lines notice those that make a difference, and one that
- * makes none lives. `just mutate` judges all of them.
+ * A few mutants, end to end: the tests that run their lines kill those that make a difference, and an equivalent
+ * one survives. `just mutate` judges all mutants.
  */
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -24,7 +24,7 @@ let cache: string | undefined
 
 beforeAll(async () => {
   if (missing) return
-  // one lab's run of `just mutate` is not to wait for this
+  // a private cache, so that a run of `just mutate` does not wait for this test
   process.env['LAB_TEST_CACHE'] ??= join(tmpdir(), 'cache')
   cache = mkdtempSync(join(tmpdir(), 'mutants-'))
   process.env['LAB_CACHE'] = cache
@@ -61,11 +61,11 @@ test.each<[Kind, RegExp, string]>([
   const { state, found } = await judged(kind, was, instead)
   expect(state).toBe('killed by tests')
   expect(found).toContain('A host that answers is reached')
-  // it was never in the working tree
+  // the mutant was never in the working tree
   expect(readFileSync(join(project, file), 'utf8')).toBe(text)
 })
 
-test('What makes no difference lives, and is in the reviewed file', async () => {
+test('A mutant that makes no difference survives, and is in the reviewed file', async () => {
   const idle = mutants.filter(
     (one) => one.kind === 'constant' && one.within === 'reachable' && one.was === '1',
   )
@@ -75,7 +75,7 @@ test('What makes no difference lives, and is in the reviewed file', async () => 
   expect(verdict).toMatchObject({ state: 'alive', found: '' })
 })
 
-test('A copy that is done with leaves nothing but what it has learned', async () => {
+test('Ending a copy removes everything except its traces', async () => {
   await copy!.end()
   const place = join(process.env['LAB_CACHE']!, 'mutation')
   expect(existsSync(join(place, 'copy'))).toBe(false)

@@ -1,4 +1,4 @@
-/** The lab's udev rules for a NixOS guest, asked of the guest's own udev: no event is to lose what a NIC wants. */
+/** The lab's udev rules for a NixOS guest, run by the guest's own udev: no event may lose a NIC's settings. */
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
@@ -10,7 +10,7 @@ let root: ScratchRoot
 await useRoot((made) => (root = made))
 
 test.each(['add', 'move', 'change', 'remove'])('A NIC after its `%s` event', async (action) => {
-  // an option that is not set is not looked at either
+  // no other option is set, because none is read
   const rules = await expression<
     { name: string; text: string }[]
   >(`(import ${project}/nix/lab/vm.nix {
@@ -21,7 +21,7 @@ test.each(['add', 'move', 'change', 'remove'])('A NIC after its `%s` event', asy
   for (const { name, text } of rules) {
     writeFileSync(join(root.dir, 'etc/udev', name.replace('lib/udev/', '')), text)
   }
-  // as NixOS has it for IPv6's temporary addresses
+  // NixOS's rule for IPv6's temporary addresses
   const privacy = `ACTION=="add", SUBSYSTEM=="net", RUN+="/bin/sh -c 'echo 0 > /conf/$name/use_tempaddr'"\n`
   writeFileSync(join(root.dir, 'etc/udev/rules.d/98-ipv6-privacy-extensions.rules'), privacy)
   const ask = `mount -t sysfs sys /sys
@@ -30,7 +30,7 @@ test.each(['add', 'move', 'change', 'remove'])('A NIC after its `%s` event', asy
       sed -n -e 's/^ *SYSTEMD_WANTS=//p' -e 's|.*/conf/\\([^/]*\\)/use_tempaddr.*|\\1|p' | sort -u`
   writeFileSync(join(root.dir, 'root/ask'), ask)
   const said = await root.sh('unshare --net bash -euo pipefail /root/ask')
-  // the rule that follows writes to the name that the NIC has by then
+  // the later rule writes to the NIC's new name
   const wanted = action === 'remove' ? [] : ['lab-network@mgmt.service']
   expect(said.split('\n').filter(Boolean)).toEqual([
     ...wanted,

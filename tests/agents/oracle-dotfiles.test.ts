@@ -22,7 +22,7 @@ async function wrong(host: Host): Promise<string[]> {
   return [...changed(clone, false), ...lostChanges(clone)]
 }
 
-test('edits that were gathered, rebased, refused and settled are whole on both hosts', async () => {
+test('edits that were captured, rebased, refused and settled are complete on both hosts', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': ten, '.b': ten })
   const both = [sorrow, torment]
   await sorrow.sh('sed -i "s/line 1/of sorrow/" .a')

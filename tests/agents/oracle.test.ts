@@ -1,4 +1,4 @@
-/** What the oracle makes of the histories that the upgrade and jj really leave, with no VM around them. */
+/** The oracle on histories that the upgrade and jj really produce, without a VM. */
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
 import { lostChanges } from '../../lib/scenario/oracle.ts'
 import { changed } from '../../lib/scenario/oracle-clones.ts'
@@ -27,30 +27,30 @@ beforeEach(async (context) => {
 afterEach(() => world?.remove())
 afterAll(() => first?.remove())
 
-/** The clone as the oracle asks for it. */
+/** The clone as the oracle reads it. */
 async function clone(): Promise<Repository> {
   const said = await world.sh(asUser(['nix-config']), { user: 'rain' })
   const { unread, repositories } = readFacts('\u001eend\n', `${said}\n`, undefined)
   expect(unread).toEqual([])
   const found = repositories['nix-config']!
-  // every change that jj shows, but the root of all, is a commit that git has
+  // every change that jj shows, except the root, is a commit in git
   const known = found.shown.filter((id) => id in found.commits)
   expect(known).toHaveLength(found.shown.length - 1)
   return found
 }
 
-/** Three commits of the host's own, the second by a guest. */
+/** Three local commits of the host, the second by a guest. */
 const own = `
   echo one >one.txt && jj --config user.name=Guest --config user.email=guest@localhost commit -m 'Own one'
   echo two >two.txt && jj commit -m 'Own two'
   echo three >three.txt && jj commit -m 'Own three'`
 
-test('commits that were rebased, refused or left alone are whole', async () => {
+test('commits that were rebased, refused or left alone are complete', async () => {
   await world.rain(own)
   await world.push('two', { 'text.nix': '"two"' })
   expect((await world.upgrade()).outcome).toBe('upgraded')
   const after = await clone()
-  // it has seen them at all, before and after
+  // the oracle has really seen commits, before and after
   expect(after.shown.length).toBeGreaterThan(5)
   const authors = Object.values(after.commits).map(({ origin }) => origin.split(' ')[0])
   expect(authors).toEqual(expect.arrayContaining(['rain', 'Guest']))
@@ -64,7 +64,7 @@ test('commits that were rebased, refused or left alone are whole', async () => {
   expect([changed(refused, true), lostChanges(refused)]).toEqual([[], []])
 })
 
-test('a merge that settles a conflict is a change of its own, and one that git makes by itself is none', async () => {
+test('a merge that settles a conflict counts as a change, and one that git makes by itself does not', async () => {
   const said = await world.rain(`id() { jj log --no-graph --revisions "$1" --template commit_id; }
     printf '%s\\n' a b c d e >text && jj commit --quiet -m Base && base=$(id @-)
     sed -i s/a/A/ text && jj commit --quiet -m Left && left=$(id @-)
@@ -98,7 +98,7 @@ test.each([
     `{ ${rebase} && repo_jj metaedit --update-author -r 'main@origin..@-' --config user.name=root; }`,
     /^the author of/,
   ],
-])('an agent that %s is seen', async (_, careless, wrong) => {
+])('an agent that %s is detected', async (_, careless, wrong) => {
   await world.rain(own)
   await world.push('two', { 'text.nix': '"two"' })
   const cut = agent.replaceAll(rebase, careless)
@@ -110,9 +110,9 @@ test.each([
   expect([...changed(found, true), ...lost].join('\n'), `${outcome}\n${said}`).toMatch(wrong)
 })
 
-test('the status that the agent writes reads as the watcher expects it', async () => {
+test('the agent’s status has the form that the watcher expects', async () => {
   const text = world.read('var/lib/nix-local-upgrade/status.json').trimEnd()
-  // the watcher finds them by this
+  // the watcher finds toplevel and generation by this pattern
   const { to, from } = JSON.parse(text)
   const [, named, number] =
     /"to":\{[^}]*"toplevel":"(\/[^"]+)","generation":([0-9a-z]+)/.exec(text) ?? []
@@ -121,7 +121,7 @@ test('the status that the agent writes reads as the watcher expects it', async (
   expect(readStatusLog(`boot upgrade yes yes yes ${text} end\n`)).toMatchObject([{ text }])
 })
 
-/** Runs the agent as `world.upgrade`, under the eyes of the watcher. */
+/** Runs the agent like `world.upgrade`, with the watcher. */
 async function watched(env: Record<string, string> = {}): Promise<void> {
   world.write('root/watcher', watcher)
   const script = `bash /root/watcher & watcher=$!
@@ -131,7 +131,7 @@ async function watched(env: Record<string, string> = {}): Promise<void> {
 }
 const states = (): Seen[] => readStatusLog(world.read('var/lib/lab-status.log'))
 
-test('an upgrade that holds, one that is put back, one that is killed: the status was true', async () => {
+test('a good upgrade, one that is rolled back, one that is killed: the status was true', async () => {
   await watched()
   await world.push('two', { 'text.nix': '"two"' })
   await watched()
@@ -155,7 +155,7 @@ test('an upgrade that holds, one that is put back, one that is killed: the statu
   expect(rejected(states())).toHaveLength(1)
 })
 
-test('an agent that says that it has upgraded before it has is seen', async () => {
+test('an agent that reports an upgrade too early is detected', async () => {
   const early = 'write_status upgraded "Runs it"; sleep 0.2; nix-env --profile "$profile" --set'
   const cut = agent.replace('nix-env --profile "$profile" --set', early)
   expect(cut).not.toBe(agent)

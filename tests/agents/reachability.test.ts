@@ -1,6 +1,6 @@
 /**
- * Whether a host can be reached, asked in a network namespace that stands for the host: a cable with nobody at its
- * other end, the guest's own sshd, ip and tc.
+ * The reachability check, run in a network namespace that stands for the host: a cable with nothing at its other
+ * end, and the guest's own sshd, ip and tc.
  */
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -15,7 +15,7 @@ await useRoot((made) => {
   writeFileSync(join(root.dir, 'root/reachability.sh'), agent)
 })
 
-/** A host with sshd and one NIC, as bash; `card` makes another. */
+/** Bash that makes a host with sshd and one NIC; `card` makes another NIC. */
 const host = `mount -t sysfs sys /sys
 card() { # card <name> <address>
   ip link add "$1" type veth peer name "wire-$1"
@@ -23,7 +23,7 @@ card() { # card <name> <address>
   ip link set "$1" up
   ip address add "$2" dev "$1" nodad 2>/dev/null
 }
-# As a firewall that admits SSH on other interfaces only: by what a packet comes in on
+# Acts like a firewall that admits SSH only on other interfaces: drops by incoming interface
 drop() { # drop <interface>
   ip rule show priority 1 | grep -q . || { ip rule add priority 1 lookup local; ip rule del priority 0; }
   ip rule add priority 0 iif "$1" ipproto 6 dport 22 blackhole
@@ -38,14 +38,14 @@ until [ -s /run/sshd.pid ]; do sleep 0.05; done
 . /root/reachability.sh
 `
 
-/** What it says after `script`, which changes that host; `well` or the reason comes last. */
+/** The check's output after `script` has changed the host; the last line is `well` or the reason. */
 async function asked(script: string, settings: Record<string, string> = {}): Promise<string> {
   const env = {
     ...{ REACH_PORT: '22', REACH_INTERFACES: 'eth0', REACH_TIMEOUT: '0', REACH_COMMAND: '' },
     ...settings,
   }
   const body = `${host}\n${script}\nif reachable; then echo well; else echo "$unreachable"; fi
-    # nothing is left of it
+    # the check must leave nothing behind
     ip -oneline link show reach-in 2>/dev/null || true; ip rule; ip -6 rule`
   writeFileSync(join(root.dir, 'root/body'), body)
   const said = await root.sh('unshare --net bash -euo pipefail /root/body', { env })
@@ -74,7 +74,7 @@ test('It is reached where the kernel checks return paths strictly', async () => 
     ['eth0', '10.9.0.15'],
     ['eth1', '10.9.1.15'],
   ] as const) {
-    // one path in 256 is another
+    // one path in 256 is wrong, so allow a retry
     const settings = { REACH_TIMEOUT: '30', REACH_INTERFACES: nic }
     expect(await asked(strict, settings)).toMatch(banner(`${nic} at ${address}`))
   }
@@ -89,39 +89,39 @@ test.each([
   expect(await asked(script)).toMatch(noAddress)
 })
 
-test('An address has time to come', async () => {
+test('The check waits for an address', async () => {
   const later = 'ip address flush dev eth0; { sleep 2; ip address add 10.9.0.15/24 dev eth0; } &'
   expect(await asked(later, { REACH_TIMEOUT: '20' })).toMatch(banner('eth0 at 10.9.0.15'))
 })
 
-test('A clock that is set meanwhile takes nothing of that time', async () => {
+test('Setting the clock meanwhile does not shorten that time', async () => {
   const later = `ip address flush dev eth0
     n=0
     sleep() { SECONDS=$((SECONDS + 36000)) n=$((n + 1)); ((n < 3)) || ip address replace 10.9.0.15/24 dev eth0; }`
   expect(await asked(later, { REACH_TIMEOUT: '60' })).toMatch(banner('eth0 at 10.9.0.15'))
 })
 
-test('An sshd that does not answer is not enough, nor one that answers the host itself alone', async () => {
+test('An sshd that does not answer is not enough, nor one that answers only the host itself', async () => {
   expect(await asked('kill "$(</run/sshd.pid)"; sleep 0.5')).toMatch(
     /sshd does not answer at 10.9.0.15, port 22, over eth0 \(Connection refused\)$/,
   )
-  // the host reaches itself, which is all that an `ssh localhost` would have found
+  // the host reaches itself, which is all that `ssh localhost` would test
   const itself = 'exec 5<>/dev/tcp/10.9.0.15/22; read -r -u 5 line; [[ $line == SSH-* ]]'
   expect(await asked(`drop eth0; ${itself}`)).toMatch(
     /sshd does not answer at 10.9.0.15, port 22, over eth0 \(no banner within 10 s\)$/,
   )
 })
 
-test('One interface that lets SSH in is enough, among those that count', async () => {
+test('One interface that lets SSH in is enough, if it is among the configured ones', async () => {
   const two = 'card eth1 10.9.1.15/24; drop eth0'
   expect(await asked(two, { REACH_INTERFACES: 'eth0 eth1' })).toMatch(banner('eth1 at 10.9.1.15'))
   expect(await asked(two)).toContain('sshd does not answer at 10.9.0.15')
-  // as firewalls write the names of many
+  // the wildcards of firewalls
   for (const many of ['eth+', 'eth*']) {
     expect(await asked('', { REACH_INTERFACES: `wg0 ${many}` })).toMatch(banner('eth0 at .*'))
   }
   expect(await asked('', { REACH_INTERFACES: 'eth' })).toContain('no address on eth')
-  // without any named, one counts that has the default route; a card's has a device in /sys
+  // with no interface named, the one with the default route counts; a network card has a device in /sys
   expect(await asked('', { REACH_INTERFACES: '' })).toContain('no address on any network card')
   const router = 'ip route add default via 10.9.0.2'
   expect(await asked(router, { REACH_INTERFACES: '' })).toMatch(banner('eth0 at 10.9.0.15'))
@@ -148,12 +148,12 @@ test('A neighbour is never the host itself, the router, the network or its broad
   expect(found.split('\n')).toEqual(['10.9.0.12', '10.9.0.13', '10.9.0.14'])
 })
 
-test('Checks that come at once take turns', async () => {
+test('Simultaneous checks take turns', async () => {
   const others = `for _ in 1 2 3; do { reachable >/dev/null || echo "$unreachable"; } & done; wait`
   expect(await asked(others)).toMatch(banner('eth0 at 10.9.0.15'))
 })
 
-test('A host whose addresses cannot be asked for is not reached', async () => {
+test('A host whose addresses cannot be listed is not reached', async () => {
   const broken = (options: string) =>
     `ip() { [[ "$*" != "${options}" ]] || return 1; command ip "$@"; }`
   for (const options of ['-oneline address show up scope global', '-6 route show default']) {
@@ -163,14 +163,14 @@ test('A host whose addresses cannot be asked for is not reached', async () => {
   }
 })
 
-test('A command that does not come to an end is ended, and has not reached anything', async () => {
+test('A command that never ends is stopped, and the host counts as not reached', async () => {
   const from = performance.now()
   const settings = { REACH_COMMAND: 'sleep 100', REACH_TIMEOUT: '1' }
   expect(await asked('', settings)).toBe('this host cannot be reached: `sleep 100` exited with 124')
   expect(performance.now() - from).toBeLessThan(60_000)
 })
 
-test('A command is asked in its place, and nothing where it is off', async () => {
+test('A command replaces the check, and nothing is checked if it is turned off', async () => {
   const command = (text: string) => ({ REACH_COMMAND: text })
   expect(await asked('ip link del eth0', command('true'))).toBe('well')
   expect(await asked('', command('exit 3'))).toBe(

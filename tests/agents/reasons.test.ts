@@ -1,10 +1,10 @@
-/** What git, ssh, curl and jj say of a remote: whose affair that is, and the one line that is told of it. */
+/** Error messages of git, ssh, curl and jj about a remote: how they are classified, and the one line that is reported. */
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import { run } from '../../lib/run.ts'
 import { project } from '../../lib/settings.ts'
 
-/** What the agents make of each of these texts, all in one bash. */
+/** The agents' verdict on each of these texts, all in one bash. */
 async function judge(texts: string[]) {
   const script = `. "$1"; shift
     for said; do judge_remote "$said"; why "$said"; printf '%s\\n' "$verdict" "$remedy" "$REPLY"; done`
@@ -23,7 +23,7 @@ const ssh = (said: string): string => `${said}\nfatal: Could not read from remot
 Please make sure you have the correct access rights
 and the repository exists.`
 
-test('A network, or a remote that is not up, may be another in an hour', async () => {
+test('Errors of the network, or of a remote that is down, may pass by themselves', async () => {
   const texts = [
     ssh('Connection to git.example closed by remote host.'),
     ssh('Connection closed by 10.0.0.1 port 22'),
@@ -65,9 +65,9 @@ test('A network, or a remote that is not up, may be another in an hour', async (
     expect.soft([said, verdict, remedy]).toEqual([said, 'offline', ''])
 })
 
-test('What waits for somebody is a failure, with its remedy', async () => {
+test('Errors that the user must fix are failures, with a remedy', async () => {
   const remedies: [string, RegExp][] = [
-    // this machine's own
+    // on this machine
     ['fatal: write error: No space left on device', /^make room$/],
     ['fatal: write error: Disk quota exceeded', /^make room$/],
     ["error: cannot open '.git/FETCH_HEAD': Read-only file system", /mounted read-only$/],
@@ -92,7 +92,7 @@ test('What waits for somebody is a failure, with its remedy', async () => {
       'error: insufficient permission for adding an object to repository database',
       /belong to somebody else/,
     ],
-    // the way there
+    // on the way there
     [ssh('git@git.example: Permission denied (publickey,password).'), /none of the keys/],
     [ssh('git@git.example: Permission denied (keyboard-interactive).'), /none of the keys/],
     [ssh('git@git.example: Permission denied (gssapi-with-mic).'), /none of the keys/],
@@ -104,7 +104,7 @@ test('What waits for somebody is a failure, with its remedy', async () => {
     [ssh('Host key verification failed.'), /host key is not the one in known_hosts/],
     [ssh('REMOTE HOST IDENTIFICATION HAS CHANGED!'), /host key is not the one in known_hosts/],
     [http('SSL certificate problem: certificate has expired'), /TLS certificate is not taken/],
-    // what the remote says
+    // reported by the remote
     ['remote: fatal: No space left on device\nfatal: early EOF', /^the remote cannot use its own/],
     ['remote: error: Read-only file system\nfatal: early EOF', /^the remote cannot use its own/],
     ['remote: error: Permission denied\nfatal: early EOF', /^the remote cannot use its own/],
@@ -138,17 +138,17 @@ test('What waits for somebody is a failure, with its remedy', async () => {
   }
 })
 
-test('What nobody knows is a failure without a remedy', async () => {
+test('An unknown error is a failure without a remedy', async () => {
   const texts = [
-    // only what speaks of the network may pass by itself
+    // only errors of the network may pass by themselves
     'fatal: something that nobody has thought of',
     'fatal: remote error: the server timed out its patience with you',
     http('The requested URL returned error: 451'),
-    // of its own disk
+    // about the remote's own disk
     'remote: error: pack is corrupted\nfatal: nobody knows',
-    // a shell that greets
+    // a login shell that prints a greeting
     'fatal: protocol error: bad line length character: Welc',
-    // and names are no words of git's
+    // names in a message are not git's own words
     "fatal: refusing to fetch into branch 'refs/heads/connection-timed out'",
     'fatal: invalid refspec "connection timed out"',
     'fatal: nobody knows ssh://timeout.example/timeout',
@@ -157,7 +157,7 @@ test('What nobody knows is a failure without a remedy', async () => {
     expect.soft([said, verdict, remedy]).toEqual([said, 'failed', ''])
 })
 
-test('Of all that was said, one line tells why', async () => {
+test('One line of all the output gives the reason', async () => {
   const reasons: [string, string][] = [
     [
       ssh('ssh: connect to host x port 22: No route to host'),

@@ -33,7 +33,7 @@ afterAll(async () => {
   await world?.remove()
 })
 
-/** What both agents come to with a remote at this URL; an edit of a dotfile stays where it is. */
+/** The outcomes of both agents with a remote at this URL; checks that an edit of a dotfile stays. */
 async function both(url: string) {
   const usual = '/home/rain/config.git'
   const before = await world.state()
@@ -78,7 +78,7 @@ test.each<[string, () => string, RegExp]>([
     () => `${remotes.stranger}/x.git`,
     /made by nobody that this machine trusts/,
   ],
-])('%s is an answer, which waits for somebody: failed', async (_, url, reason) => {
+])('%s is an answer, which the user must deal with: failed', async (_, url, reason) => {
   for (const { outcome, code, reason: said } of await both(url())) {
     expect.soft([outcome, code]).toEqual(['failed', 1])
     expect.soft(said).toMatch(/^Cannot fetch/)
@@ -104,12 +104,12 @@ test.each<[string, () => string]>([
   for (const { outcome, code, reason } of await both(url())) {
     expect.soft([outcome, code], reason ?? '').toEqual(['offline', 0])
   }
-  // what is no UTF-8 in an answer would be no JSON
+  // bytes that are not UTF-8 would make the status invalid JSON
   const odd = "LC_ALL=C.UTF-8 grep -axv '.*' /var/lib/nix-local-upgrade/status.json || true"
   expect(await world.sh(odd)).toBe('')
 })
 
-test('What is no UTF-8 is left out of a text, and one of nothing else ends nobody', async () => {
+test('Bytes that are not UTF-8 are left out of a text, and a text of nothing else breaks no agent', async () => {
   const script = (text: string): string =>
     `. ${join(project, 'nix/agents/reasons.sh')}; readable ${text}; printf %s "[$REPLY]"`
   for (const [text, rest] of [
@@ -120,7 +120,7 @@ test('What is no UTF-8 is left out of a text, and one of nothing else ends nobod
     expect((await run('bash', ['-euo', 'pipefail', '-c', script(text)])).stdout).toBe(rest)
 })
 
-test('An unknown host key, another one, and a key that is not taken: failed', async () => {
+test('An unknown host key, a changed one, and a user key that is refused: failed', async () => {
   const sshd = await makeSshd()
   onTestFinished(() => sshd.stop())
   await sshd.start()
@@ -146,7 +146,7 @@ test('An unknown host key, another one, and a key that is not taken: failed', as
   }
 })
 
-test('A run in a terminal asks nobody there', async () => {
+test('A run in a terminal does not prompt', async () => {
   const sshd = await makeSshd()
   onTestFinished(() => sshd.stop())
   await sshd.start()
@@ -166,7 +166,7 @@ test('A run in a terminal asks nobody there', async () => {
   }
 })
 
-test('Objects that belong to root are named with the way to get them back, and then it goes on', async () => {
+test('Objects that belong to root are named with the fix, after which the next run goes on', async () => {
   const commit = await world.push('two', { 'text.nix': '"two"' })
   await world.sh('chown -R 0:0 /home/rain/nix-config/.git/objects')
   const done = await world.upgrade()
@@ -177,7 +177,7 @@ test('Objects that belong to root are named with the way to get them back, and t
   await world.sh('chown -R 1000:100 /home/rain/nix-config/.git')
   expect(await world.upgrade()).toMatchObject({ outcome: 'upgraded', to: { commit } })
 
-  // somebody else has pushed a dotfile
+  // another user has pushed a dotfile
   const source = `${host.home}/.local/share/chezmoi`
   await host.sh(`git clone -q ${home} ~/afar; cd ~/afar; git config user.name x; git config user.email x@y
     echo b >dot_b; git add dot_b; git commit -qm b; git push -q`)
@@ -189,7 +189,7 @@ test('Objects that belong to root are named with the way to get them back, and t
   expect(await host.sync()).toMatchObject({ outcome: 'synced', applied: ['.b'] })
 })
 
-test('A repository that is not its user’s at all is a failure that says so', async () => {
+test('A repository that does not belong to its user is a failure that says so', async () => {
   await world.sh('chown -R 0:0 /home/rain/nix-config')
   const done = await world.upgrade()
   await world.sh('chown -R 1000:100 /home/rain/nix-config')
@@ -197,7 +197,7 @@ test('A repository that is not its user’s at all is a failure that says so', a
   expect(done.reason).toMatch(/dubious ownership.*belongs to root: `sudo chown -R rain: /)
 })
 
-test('A clone without its history is named, and made whole it is upgraded from', async () => {
+test('A shallow clone is named, and upgrades go on once it is complete', async () => {
   const commit = await world.push('three', { 'text.nix': '"three"' })
   await world.sh(
     'mv nix-config whole; git clone -q --depth 1 file:///home/rain/config.git nix-config; cd nix-config; jj git init --colocate',

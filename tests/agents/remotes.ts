@@ -1,4 +1,4 @@
-/** Remotes that give no repository, each in a way of its own, on ports of this machine. */
+/** Remotes that fail to give a repository, each in a different way, on ports of this machine. */
 import { execFileSync, spawn } from 'node:child_process'
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, type RequestListener } from 'node:http'
@@ -11,20 +11,20 @@ import { freePort, listens } from '../lib/ssh/sshd.ts'
 
 export interface Remotes {
   /**
-   * Answers by its path: `/<status>/…` with that status, `/login/…` with a redirect to a web page, `/page/…`
-   * with one, `/reset/…` by closing the connection, `/cut/…` in the middle of an answer.
+   * Answers by path: `/<status>/…` with that status, `/login/…` with a redirect to a web page, `/page/…` with a
+   * web page, `/reset/…` by closing the connection, `/cut/…` by closing it in the middle of an answer.
    */
   http: string
-  /** Servers with a certificate of these dates; the clock of `skewed` is years behind. */
+  /** Servers with bad certificates: by date or by issuer; the clock of `skewed` is years behind. */
   expired: string
   future: string
   stranger: string
   skewed: string
-  /** A certificate to trust, which made those of all but `stranger`. */
+  /** Certificate of the trusted authority that signed all others except that of `stranger`. */
   ca: string
   /** `git daemon`, which exports none of its repositories. */
   daemon: string
-  /** A repository that comes over a line that damages the length of a line, or what is in a pack. */
+  /** A repository behind a connection that damages the length of a protocol line, or the content of a pack. */
   damaged: Record<'line' | 'pack', string>
   stop: () => void
 }
@@ -80,11 +80,11 @@ export async function startRemotes(): Promise<Remotes> {
     ca: readFileSync(join(dir, 'ca.pem'), 'utf8'),
     daemon: `git://127.0.0.1:${daemonPort}`,
     damaged: {
-      // the third digit of the first length
+      // the third digit of the first line's length
       line: await damaged((came) => void (came[2]! ^= 0x80)),
       pack: await damaged((came) => {
         const pack = came.indexOf('PACK')
-        // behind its head of twelve bytes, and that of its first object
+        // after the twelve bytes of its header, and the header of its first object
         if (pack >= 0) came[pack + 20]! ^= 0x10
       }),
     },
@@ -92,7 +92,7 @@ export async function startRemotes(): Promise<Remotes> {
   }
 }
 
-/** Passes everything on to a port, and back with some damage. */
+/** Forwards everything to a port, and damages what comes back. */
 const lineTo = (port: number, damage: (came: Buffer) => void): Server =>
   createTcpServer((near) => {
     const far = connect(port, '127.0.0.1')
@@ -135,7 +135,7 @@ const respond: RequestListener = (request, response) => {
   response.writeHead(Number(kind) || 404).end('no')
 }
 
-/** Makes certificates for 127.0.0.1, signed by an authority in `ca.pem`, but for that of a stranger. */
+/** Makes certificates for 127.0.0.1, all but the stranger's signed by the authority in `ca.pem`. */
 function makeAuthority(dir: string) {
   const file = (name: string): string => join(dir, name)
   const openssl = (...args: string[]): void => {

@@ -22,7 +22,7 @@ test('A scratch root has the image’s programs, two users and a store', async (
   expect(await root.sh(build, { user: 'rain', daemon: true })).toBe(own)
 })
 
-test('What a command leaves running ends with it, and failure is a failure', async () => {
+test('Processes that a command leaves running end with it, and its failure is reported', async () => {
   await root.sh('(sleep 0.5; touch /root/late) & true')
   await new Promise((resolve) => setTimeout(resolve, 800))
   expect(existsSync(join(root.dir, 'root/late'))).toBe(false)
@@ -30,7 +30,7 @@ test('What a command leaves running ends with it, and failure is a failure', asy
   await expect(root.sh('false')).rejects.toThrow('exited with 1')
 })
 
-test('Nothing in it reaches the userland that all share', async () => {
+test('Nothing in it can change the shared userland', async () => {
   await root.sh('echo changed >/etc/hostname; echo changed >/etc/passwd')
   const other = await makeRoot()
   expect(await other.sh('id -un rain')).toBe('rain')

@@ -1,6 +1,6 @@
 /**
- * A scratch root for tests of agents: the guest's own userland (jj, nix, git, chezmoi as the image has
- * them) run natively, a hundred times as fast as in a VM. There is no systemd in it.
+ * A scratch root for tests of agents: the guest's own userland (the image's jj, nix, git and chezmoi), run
+ * natively, a hundred times as fast as in a VM. It has no systemd.
  */
 import { afterAll, beforeAll, beforeEach, expect } from 'vitest'
 import { createHash } from 'node:crypto'
@@ -22,27 +22,27 @@ import { lock } from '../../lib/lock.ts'
 import { run, type Ran, type RunOptions } from '../../lib/run.ts'
 
 export interface RootOptions extends RunOptions {
-  /** Who runs it: root, or rain (uid 1000, home /home/rain). Default root. */
+  /** User that runs the command: root, or rain (uid 1000, home /home/rain). Default root. */
   user?: 'root' | 'rain'
   /** Starts a nix-daemon beside it, through which rain reaches the store. */
   daemon?: boolean
-  /** A command of this machine that is to start the one in the root, as one that makes its writes fail. */
+  /** A command of this machine that wraps the one in the root, for example to make its writes fail. */
   around?: string[]
 }
 
 export interface ScratchRoot {
-  /** The root directory as seen from outside; /etc, /var, /run, /home, /nix, /boot are its own. */
+  /** The root directory as seen from outside; it has its own /etc, /var, /run, /home, /nix and /boot. */
   dir: string
-  /** Runs a command in it; whatever the command leaves running ends with it. Throws as `run` does. */
+  /** Runs a command in it; any process that the command leaves running ends with it. Throws as `run` does. */
   run: (command: string[], options?: RootOptions) => Promise<Ran>
-  /** The same for a bash script; gives what it printed, without the last line's end. */
+  /** The same for a bash script; returns its output, without the final newline. */
   sh: (script: string, options?: RootOptions) => Promise<string>
-  /** Another one with the same files: cheaper than to fill one anew. */
+  /** Another root with the same files: cheaper than filling a new one. */
   copy: () => Promise<ScratchRoot>
   remove: () => Promise<void>
 }
 
-/** Why no scratch root can be had here, for `context.skip`; undefined where one can. */
+/** The reason why no scratch root can be made here, for `context.skip`; undefined if one can. */
 export async function missingForRoot(): Promise<string | undefined> {
   const probe = [
     'sh',
@@ -57,7 +57,7 @@ export async function missingForRoot(): Promise<string | undefined> {
     : `no namespaces for a scratch root: ${stderr.trim().split('\n')[0]}`
 }
 
-/** A fresh scratch root, in a moment once the image and its file tree are in the cache. */
+/** A fresh scratch root; fast once the image and its file tree are in the cache. */
 export async function makeRoot(): Promise<ScratchRoot> {
   const cache = process.env['LAB_TEST_CACHE'] ?? join(tmpdir(), 'cache')
   const base = await ensureBaseImage({
@@ -73,7 +73,7 @@ export async function makeRoot(): Promise<ScratchRoot> {
 }
 
 function scratchRoot(dir: string, tree: string): ScratchRoot {
-  // one mount of them all: to start programs is most of what a command in here costs
+  // one call of mount for all: starting programs is most of the cost of a command in here
   writeFileSync(`${dir}.mounts`, mountsOf(dir, tree))
   const enter = (
     command: string[],
@@ -93,7 +93,7 @@ function scratchRoot(dir: string, tree: string): ScratchRoot {
     run: (command, options = {}) => enter(command, options),
     sh: async (script, options = {}) => {
       const ended = enter(['bash', '-euo', 'pipefail', '-c', script], options)
-      // a test that fails shows what the script said
+      // a failing test shows the script's output
       const { stdout } = await ended.catch((error: Failure) => {
         throw new Error(`${error.message}\n${error.detail?.evidence}`, { cause: error })
       })
@@ -112,7 +112,7 @@ function scratchRoot(dir: string, tree: string): ScratchRoot {
 
 const path = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin'
 
-/** The image's /usr, /etc and /lab as directories; 450 MB in 5 s, once for each image. */
+/** The image's /usr, /etc and /lab as directories: 450 MB, unpacked in 5 s, once for each image. */
 async function userland(base: BaseImage, cache: string): Promise<string> {
   const tree = join(cache, 'trees', basename(base.dir))
   mkdirSync(join(cache, 'trees'), { recursive: true })
@@ -124,7 +124,7 @@ async function userland(base: BaseImage, cache: string): Promise<string> {
     mkdirSync(work)
     const dump = ['usr', 'etc', 'lab'].map((name) => `rdump /${name} ${work}\n`).join('')
     writeFileSync(`${work}.commands`, dump)
-    // one owner: a suite that is an ordinary user's can remove it then
+    // one owner, so that a suite run by an ordinary user can remove it
     const script =
       'debugfs -f "$1.commands" "$2" >/dev/null 2>&1; chown -hR 0:0 "$1"; rm "$1.commands"'
     await inNamespace(['sh', '-euc', script, 'sh', work, `${base.raw}?offset=${base.root.start}`])
@@ -169,8 +169,8 @@ END
 chown 1000:100 home/rain`
 
 /**
- * Where agents of this test that are made to trace themselves (lib/mutation/trace.ts) write, below the
- * directory LAB_TRACE; nothing without that.
+ * Directory below LAB_TRACE into which the agents of this test write their traces (lib/mutation/trace.ts);
+ * empty without LAB_TRACE.
  */
 function traceOfTest(): string {
   const traces = process.env['LAB_TRACE']
@@ -183,7 +183,7 @@ function traceOfTest(): string {
   return dir
 }
 
-/** What a command in a root finds there beside the root's own files, as a table for mount(8). */
+/** The mounts that a command sees in a root in addition to the root's own files, as a table for mount(8). */
 const mountsOf = (dir: string, tree: string): string =>
   [
     ...['usr', 'lab'].map((name) => `${tree}/${name} ${dir}/${name} none bind 0 0`),
@@ -208,8 +208,8 @@ fi
 PATH=${path} "$@"`
 
 /**
- * Gives the tests of a file one root, made before the first and removed after the last; where this
- * machine cannot have one, each test is skipped with the reason.
+ * Gives the tests of a file one root, made before the first test and removed after the last; if this machine
+ * cannot have one, each test is skipped with the reason.
  */
 export async function useRoot(take: (root: ScratchRoot) => void): Promise<void> {
   const missing = await missingForRoot()

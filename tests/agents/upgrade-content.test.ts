@@ -19,7 +19,7 @@ const upgradeAfter = (prelude: string) => {
 }
 const marked = '<<<<<<< one\na\n=======\nb\n>>>>>>> two'
 
-test('A document that shows how a conflict looks is none; a file with one is, until somebody accepts it', async () => {
+test('A document that quotes conflict markers is no conflict; a file with a conflict is one until the user accepts it', async () => {
   await world.push('docs', {
     'README.md': `# Conflicts\n\n\`\`\`\n${marked}\n\`\`\`\n`,
     'text.nix': '"docs"',
@@ -34,7 +34,7 @@ test('A document that shows how a conflict looks is none; a file with one is, un
   expect(done).toMatchObject({ code: 1, outcome: 'conflict', reason: 'Conflict in notes/a b.txt' })
   expect(await world.upgrade({}, '--accept', commit)).toMatchObject({ outcome: 'upgraded' })
 
-  // what is deployed stands in nobody's way, nor does it under another name or with more around it
+  // once deployed, the accepted file blocks nothing, even if it is renamed or text is added around the markers
   await world.push('moved', {
     'notes/a b.txt': null,
     'doc.txt': `more\n${marked}\nlast\n`,
@@ -52,7 +52,7 @@ test.each([
   ['local', 'grep.patternType', 'fixed'],
   ['local', 'grep.patternType', 'perl'],
   ['remote', 'color.grep', 'always'],
-])('In mode %s a conflict is seen where %s is %s', async (mode, name, value) => {
+])('In mode %s a conflict is found even if %s is %s', async (mode, name, value) => {
   await world.push('left over', {
     'left.txt': `${marked}\n`,
     'text.nix': `"${mode} ${name} ${value}"`,
@@ -68,27 +68,27 @@ test.each([
   await world.push('resolved', { 'left.txt': 'resolved\n', 'text.nix': '"resolved"' })
 })
 
-test('A lock from before the boot by a clock that was ahead stays as long as somebody has it', async () => {
+test('A lock that seems older than the boot, because the clock was ahead, stays while a process uses it', async () => {
   const lock = '/home/rain/nix-config/.git/index.lock'
   const asRain = `as_rain() { setpriv --reuid=1000 --regid=100 --clear-groups env HOME=/home/rain "$@"; }`
   const boot = `touch ${lock}; chown 1000:100 ${lock}; ln -sfn nowhere /run/booted-system
     touch -h -d '+1 hour' /run/booted-system`
   const there = (): Promise<string> => world.sh(`ls ${lock} 2>/dev/null || true`)
-  // an editor that has the file open
+  // a process that has the lock file open
   await upgradeAfter(`${asRain}; ${boot}; as_rain sh -c 'exec 3>>${lock}; exec sleep 20' & sleep 1`)
   expect(await there()).toBe(lock)
-  // git that waits for an editor, and has closed it
+  // git that waits for an editor, and has closed the lock file
   const commit = `as_rain env GIT_EDITOR='sleep 20; false' git -C /home/rain/nix-config commit --allow-empty`
   await upgradeAfter(`${asRain}; rm -f ${lock}; ${commit} >/dev/null 2>&1 & sleep 2; ${boot}`)
   expect(await there()).toBe(lock)
-  // and nobody
+  // no process uses it any more
   const done = await upgradeAfter(boot)
   expect(done.said).toContain(`left by an earlier run, and removed: ${lock}`)
   expect(await there()).toBe('')
   await world.sh('ln -sfn nowhere /run/booted-system; touch -h -d 2020-01-01 /run/booted-system')
 })
 
-test('Submodules and files of Git LFS are said to be there and not fetched', async () => {
+test('Submodules and Git LFS files are reported as not fetched', async () => {
   const pointer = `version https://git-lfs.github.com/spec/v1\noid sha256:${'a'.repeat(64)}\nsize 12\n`
   await world.sh(
     `git init -q sub; cd sub; echo '"sub"' >x.nix; git add .; git commit -qm sub; cd ../other; git pull -q
@@ -111,7 +111,7 @@ test('Submodules and files of Git LFS are said to be there and not fetched', asy
   await world.push('unused', { 'text.nix': '"unused"' })
   expect(await world.upgrade()).toMatchObject({ outcome: 'upgraded' })
 
-  // a flake that asks for them gets them from Nix
+  // if the flake asks for them, Nix fetches them
   const own = (await world.rain('cat flake.nix')) + '\n# self.lfs = true; self.submodules = true\n'
   await world.push('asked for', { 'flake.nix': own, 'text.nix': '"asked"' })
   const asked = await world.upgrade()
@@ -119,7 +119,7 @@ test('Submodules and files of Git LFS are said to be there and not fetched', asy
   expect(asked.reason).not.toContain('not fetched')
 })
 
-test('A submodule whose remote is gone keeps nobody from what does not need it', async () => {
+test('A submodule whose remote is gone does not block a flake that does not need it', async () => {
   const file = 'git -c protocol.file.allow=always'
   await world.sh(
     `git init -q one; cd one; echo 1 >x; git add .; git commit -qm 1; cd ../other; git pull -q
@@ -127,7 +127,7 @@ test('A submodule whose remote is gone keeps nobody from what does not need it',
     { user: 'rain' },
   )
   await world.upgrade()
-  // its user has it at hand
+  // the user has checked the submodule out
   await world.rain(`${file} submodule --quiet update --init one`)
   await world.sh(
     `cd one; git commit -q --allow-empty -m 2; cd ../other/one; git pull -q; cd ..; mv ~/one ~/gone
@@ -137,23 +137,23 @@ test('A submodule whose remote is gone keeps nobody from what does not need it',
   expect(await world.upgrade()).toMatchObject({ outcome: 'upgraded' })
 })
 
-test('A cause that jj has several times is told once', async () => {
-  // a run after one that failed removes what that may have left
+test('A cause that jj repeats is reported once', async () => {
+  // a run that follows a failed one removes its leftovers, so begin with a good one
   await world.upgrade()
-  // as a program has it that is at work in the repository
+  // as if a program were working in the repository
   await world.rain(': >.git/index.lock')
   await world.push('locked', { 'text.nix': '"locked"' })
   const done = await world.upgrade()
   await world.rain('rm .git/index.lock')
   expect(done).toMatchObject({ code: 1, outcome: 'failed' })
   expect(done.reason).toMatch(/index\.lock/)
-  // of the rebase, and of what could not be put back
+  // once for the rebase, and once for the part that could not be restored
   expect(done.reason!.match(/os error 17/g)).toHaveLength(2)
   expect(await world.upgrade()).toMatchObject({ outcome: 'upgraded' })
 })
 
 const object = 'id=$(git rev-parse refs/remotes/origin/main); file=.git/objects/${id:0:2}/${id:2}'
-test('A clone that is damaged is told to be, and by what to look where', async () => {
+test('A damaged clone is reported, with the command that shows the damage', async () => {
   await world.push('two', { 'text.nix': '"two"' })
   expect(await world.upgrade()).toMatchObject({ outcome: 'upgraded' })
   await world.rain(`${object}; cp -p $file /tmp/object; chmod u+w $file; echo x >$file`)
@@ -167,7 +167,7 @@ test('A clone that is damaged is told to be, and by what to look where', async (
   expect(await world.upgrade()).toMatchObject({ outcome: 'upgraded' })
 })
 
-test('An object that a power cut has left empty is had anew where the remote has it', async () => {
+test('An object that a power cut has left empty is fetched again if the remote has it', async () => {
   await world.push('four', { 'text.nix': '"four"' })
   expect(await world.upgrade()).toMatchObject({ outcome: 'upgraded' })
   await world.rain(`${object}; chmod u+w $file; : >$file`)
@@ -176,7 +176,7 @@ test('An object that a power cut has left empty is had anew where the remote has
   expect(await world.rain('git fsck --connectivity-only 2>&1')).not.toMatch(/missing|error/)
 })
 
-test('jj’s error is told with its causes and the file, and not its hint', async () => {
+test('jj’s error is reported with its causes and the file, but without its hint', async () => {
   await world.rain('echo draft >draft; chmod 0 draft')
   await world.push('more', { 'text.nix': '"more"' })
   const done = await world.upgrade()
@@ -196,7 +196,7 @@ test.each([
     `jj config unset --repo 'revset-aliases."immutable_heads()"'`,
   ],
 ])(
-  'Commits that %s keeps from being rebased stay as they are, with the reason',
+  'Commits that cannot be rebased because of %s stay unchanged, and the reason is reported',
   async (thing, by, end) => {
     await world.rain(`echo ${thing} >one.txt && jj commit -m 'Own, by ${thing}' && ${by}`)
     await world.push(thing, { 'text.nix': `"${thing}"` })
@@ -213,7 +213,7 @@ test.each([
   },
 )
 
-test('A file name that jj cannot read is told', async () => {
+test('A file name that jj cannot read is reported', async () => {
   const odd = "$'odd\\377.txt'"
   await world.rain(
     `cd ../other && git pull -q && touch ${odd} && git add -A && git commit -qm odd && git push -q`,
@@ -228,7 +228,7 @@ test('A file name that jj cannot read is told', async () => {
   expect((await world.upgrade()).outcome).toBe('upgraded')
 })
 
-/** What a run of the agent with `--reboot` says, and what it asks of systemd. */
+/** The output of a run of the agent with `--reboot`, and its calls of systemctl. */
 async function reboots(
   window: string,
   first = '',
@@ -243,7 +243,7 @@ async function reboots(
 const anotherKernel =
   'mkdir -p /old /new; touch /old/kernel /new/kernel; ln -sfn /old /run/booted-system'
 
-test('A reboot that is due waits for its timer, which reboots within the hours alone', async () => {
+test('A reboot that is due waits for its timer, which reboots only within the window', async () => {
   await world.sh(anotherKernel)
   const at = (minutes: number): string =>
     new Date(Date.now() + minutes * 60_000).toISOString().slice(11, 16)
@@ -254,7 +254,7 @@ test('A reboot that is due waits for its timer, which reboots within the hours a
   )
   expect(early.asked).toBe('')
   const now = `${at(-60)}-${at(60)}`
-  // what is in the middle of something sees to it itself
+  // while an upgrade or a switch is running, that takes care of the reboot
   for (const first of [
     'exec 8>>/run/nix-local-upgrade.lock; flock 8',
     "echo '{}' >/var/lib/nix-local-upgrade/transaction.json; trap 'rm /var/lib/nix-local-upgrade/transaction.json' EXIT",
@@ -267,15 +267,15 @@ test('A reboot that is due waits for its timer, which reboots within the hours a
   }
   const due = await reboots(now)
   expect(due.asked).toBe('--no-block reboot')
-  // what the last upgrade came to is what is still to be read
+  // the status still shows the result of the last upgrade
   expect(world.status()).toEqual(before)
 })
 
-test('A host that a reboot has started with what ran before is not rebooted again and again', async () => {
+test('A host that a reboot has started with the old system again is not rebooted repeatedly', async () => {
   await world.sh(anotherKernel)
   const first = await reboots('')
   expect(first.asked).toBe('--no-block reboot')
-  // systemd has not come to it yet, or was kept from it
+  // systemd has not rebooted yet, or was prevented from it
   expect((await reboots('')).asked).toBe('--no-block reboot')
   const record = '/var/lib/nix-local-upgrade/rebooted'
   const nextBoot = `sed -i 1s/^./x/ ${record}`
@@ -284,11 +284,11 @@ test('A host that a reboot has started with what ran before is not rebooted agai
     /the last one for it has started another generation: see `bootctl list`/,
   )
   expect(again.asked).toBe('')
-  // golden takes a boot that failed out of the profile, and tries one again that never was
+  // golden removes a failed trial from the profile, and arms one again that was never started
   const golden = '/var/lib/golden-generation'
   const judged = `mkdir -p ${golden}; : >${golden}/golden.json; trap 'rm ${golden}/golden.json' EXIT`
   expect((await reboots('', `${nextBoot}; ${judged}`)).asked).toBe('--no-block reboot')
-  // another generation, or another default, may well come up
+  // with another generation, or another default, the reboot may succeed
   for (const other of ['2s/$/x/', '3s/$/x/'])
     expect((await reboots('', `sed -i '1s/^./x/; ${other}' ${record}`)).asked).toBe(
       '--no-block reboot',

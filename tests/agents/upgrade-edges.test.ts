@@ -15,12 +15,12 @@ beforeEach(async (context) => {
 afterEach(() => world?.remove())
 afterAll(() => first?.remove())
 
-/** A program of the world that does this in place of what it does. */
+/** Bash that replaces a program of the world by this text. */
 const inPlaceOf = (program: string, text: string): string =>
   `cp /usr/bin/${program} /root/own-${program}; printf '#!/bin/bash\\n%s\\n' '${text}' >/root/${program}
    chmod +x /root/${program}; mount --bind /root/${program} /usr/bin/${program}`
 
-test('A reboot that is due waits while a rebuild is at work', async () => {
+test('A reboot that is due waits while a rebuild is running', async () => {
   await world.sh(
     'mkdir -p /old /new; touch /old/kernel /new/kernel; ln -sfn /old /run/booted-system',
   )
@@ -38,8 +38,8 @@ test('A reboot that is due waits while a rebuild is at work', async () => {
   expect(await world.sh('cat asked')).toContain('reboot')
 })
 
-test('Modules of the kernel come into force by a reboot, as it does itself', async () => {
-  // the profile of this world has none at all
+test('New kernel modules need a reboot, as does a new kernel', async () => {
+  // the profile of this world has no kernel modules
   await world.sh('rm -rf /old asked; mkdir /old; ln -sfn /old /run/booted-system')
   world.write('root/agent', `${inPlaceOf('systemctl', 'echo "$*" >>/root/asked')}\n${agent}`)
   const asked = async (): Promise<string> => {
@@ -52,7 +52,7 @@ test('Modules of the kernel come into force by a reboot, as it does itself', asy
   await world.sh('rm asked')
 })
 
-test('A reboot that is due is not made amid an upgrade that was cut off', async () => {
+test('A reboot that is due is not made while an interrupted upgrade is not recovered', async () => {
   const state = '/var/lib/nix-local-upgrade/transaction.json'
   await world.sh(`rm -rf /old; mkdir /old; touch /old/kernel; ln -sfn /old /run/booted-system
     echo '{"stage":"system"}' >${state}`)
@@ -62,7 +62,7 @@ test('A reboot that is due is not made amid an upgrade that was cut off', async 
   expect(await world.sh(`cat asked 2>/dev/null || true; rm ${state}`)).toBe('')
 })
 
-test('Hours for reboots may go over midnight', async () => {
+test('The reboot window may span midnight', async () => {
   await world.sh(
     'mkdir -p /old /new; touch /old/kernel /new/kernel; ln -sfn /old /run/booted-system',
   )
@@ -81,7 +81,7 @@ test('Hours for reboots may go over midnight', async () => {
   }
 })
 
-test('A mirror that was cut off as it was made is made anew', async () => {
+test('A mirror whose creation was interrupted is created again', async () => {
   const remote = {
     UPGRADE_MODE: 'remote',
     UPGRADE_REPOSITORY: '/nowhere',
@@ -92,7 +92,7 @@ test('A mirror that was cut off as it was made is made anew', async () => {
   )
   await world.push('two', { 'text.nix': '"two"' })
   expect(await world.upgrade(remote)).toMatchObject({ outcome: 'upgraded' })
-  // and one that is whole stays
+  // a complete one is kept
   await world.sh('touch /var/lib/nix-local-upgrade/remote.git/mark')
   expect(await world.upgrade(remote)).toMatchObject({ outcome: 'up-to-date' })
   await world.sh('test -e /var/lib/nix-local-upgrade/remote.git/mark')
@@ -105,7 +105,7 @@ test.each([
   ['github:o/r/other?dir=hosts', 'github:o/r/other?dir=hosts'],
   ['https://example.org/a.tar.gz?x=/y', 'https://example.org/a.tar.gz?x=/y'],
 ])(
-  'A flake without its history, `%s`, is asked for at its branch, and anew',
+  'A flake without history, `%s`, is evaluated at its branch, and refreshed',
   async (url, asked) => {
     const model = inPlaceOf(
       'nix',
@@ -120,12 +120,12 @@ test.each([
     })
     const said = await world.sh('cat asked')
     expect(said.trim().split(' ').at(-1)).toBe(asked)
-    // Nix would answer from what it has for an hour
+    // otherwise Nix would use its cache for an hour
     expect(said).toContain(' --refresh ')
   },
 )
 
-test('A host that went by a tarball until now takes a commit, which cannot descend from its date', async () => {
+test('A host that was deployed from a tarball accepts a commit, which cannot descend from the tarball’s date', async () => {
   await world.push('two', { 'text.nix': '"two"' })
   await world.upgrade()
   const file = '/var/lib/nix-local-upgrade/deployed'
@@ -134,7 +134,7 @@ test('A host that went by a tarball until now takes a commit, which cannot desce
   expect(await world.upgrade()).toMatchObject({ outcome: 'upgraded' })
 })
 
-test('A check that does not mind being told to end is ended', async () => {
+test('A check that ignores SIGTERM is killed', async () => {
   const quick = agent.replace('timeout --kill-after=10 60 bash', 'timeout --kill-after=1 2 bash')
   expect(quick).not.toBe(agent)
   world.write('root/agent', quick)
@@ -146,7 +146,7 @@ test('A check that does not mind being told to end is ended', async () => {
   })
 })
 
-test('The proxies and certificates of the machine are those of its user’s git, jj and nix', async () => {
+test('The user’s git, jj and nix get the proxies and certificates of the machine', async () => {
   const model = inPlaceOf('git', 'env >>/tmp/git-env; exec /tmp/own-git "$@"')
   world.write('root/agent', `${model}\ncp /root/own-git /tmp/own-git\n${agent}`)
   const ways = {
@@ -162,8 +162,8 @@ test('The proxies and certificates of the machine are those of its user’s git,
   expect(environment).not.toMatch(/^(http|all)_proxy=/m)
 })
 
-test('A full disk is known on a machine of another language', async () => {
-  // as what is translated says it
+test('A full disk is recognized on a machine with another language', async () => {
+  // a translated error message
   const full =
     'case ${LC_ALL-}${LANGUAGE-} in C.UTF-8) echo No space left on device ;; *) echo Auf dem Gerät ist kein Speicherplatz mehr verfügbar ;; esac; exit 1'
   const text = `two\nswitch does: ${full}`
@@ -172,7 +172,7 @@ test('A full disk is known on a machine of another language', async () => {
   expect(done.outcome).toBe('no-space')
 })
 
-test('A run whose words nobody reads any more comes to its end', async () => {
+test('A run whose output is no longer read still completes', async () => {
   const commit = await world.push('two', { 'text.nix': '"two"' })
   await world.sh('bash -euo pipefail /root/agent 2>&1 | head -n 2', {
     env: { ...settings, UPGRADE_CHECKS: '["echo asked"]' },
@@ -181,10 +181,10 @@ test('A run whose words nobody reads any more comes to its end', async () => {
   expect(world.status()).toMatchObject({ outcome: 'upgraded', to: { commit } })
 })
 
-test('A switch that cuts the line to whoever has begun it by hand is judged, and put back', async () => {
+test('A switch that disconnects the terminal of a manual run is still validated, and rolled back', async () => {
   const before = await world.state()
   await world.push('two', { 'text.nix': '"two\nswitch does: touch /root/cut; sleep 2"' })
-  // a terminal that is gone once the switch has begun
+  // a terminal that is closed once the switch has begun
   const terminal = `
 import os, pty, select, sys
 process, terminal = pty.fork()
@@ -202,7 +202,7 @@ os.waitpid(process, 0)`
   expect(await world.state()).toBe(before)
 })
 
-test('The first status is on the disk before it has its name, and later ones are not waited for', async () => {
+test('The first status is synced before it is renamed, and later ones are not synced', async () => {
   const model = inPlaceOf('sync', 'echo "$*" >>/root/synced; exec /root/own-sync "$@"')
   world.write('root/agent', `${model}\n${agent}`)
   await world.sh('rm -f /var/lib/nix-local-upgrade/status.json')
@@ -212,14 +212,14 @@ test('The first status is on the disk before it has its name, and later ones are
   expect(synced.filter((line) => line.endsWith('/status.json.new'))).toHaveLength(1)
 })
 
-test('What has no history is known by its hash to its last character, and stays once it has held', async () => {
+test('A revision without history is identified by its whole hash, and stays once it was validated', async () => {
   const before = await world.sh('readlink /nix/var/nix/profiles/system /run/current-system')
   await world.push('two', { 'text.nix': '"two"' })
   const { to } = await world.upgrade()
   const [profile, running] = before.split('\n')
   const hash = 'sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA='
   const held = await world.sh('readlink /nix/var/nix/profiles/system /run/current-system')
-  // the power went between the last two steps of an upgrade to a tarball
+  // the power failed between the last two steps of an upgrade to a tarball
   await world.sh(`cd /var/lib/nix-local-upgrade
     echo '${hash} 1700000000 ${to!.toplevel} now' >deployed
     jq --null-input --arg boot "$(cat /proc/sys/kernel/random/boot_id)" '{ stage: "system", bootId: $boot,
@@ -232,7 +232,7 @@ test('What has no history is known by its hash to its last character, and stays 
   expect(await world.sh('ls /var/lib/nix-local-upgrade')).not.toContain('transaction')
 })
 
-test('A hook that fails as the clock is set has failed, and not passed its time', async () => {
+test('A hook that fails while the clock is set has failed, and not exceeded its time limit', async () => {
   world.write(
     'root/agent',
     `timeout() { SECONDS=$((SECONDS + 36000)); command timeout "$@"; }\n${agent}`,
@@ -241,7 +241,7 @@ test('A hook that fails as the clock is set has failed, and not passed its time'
   expect(done.reason).toBe('The hook `exit 3` failed')
 })
 
-test('What reads its input in a run by hand gets none, and does not wait for the terminal', async () => {
+test('A command that reads its input in a manual run gets none, and does not wait for the terminal', async () => {
   const terminal = 'import pty, sys; pty.spawn(sys.argv[1:])'
   const env = { ...settings, UPGRADE_PHASE_HOOK: 'f() { [ "$1" != hooks ] || cat; }; f' }
   const agentOf = agent.replace(

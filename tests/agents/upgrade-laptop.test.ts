@@ -1,4 +1,4 @@
-/** What a machine that sleeps, collects its garbage and is rebuilt by hand does to an upgrade of it. */
+/** Upgrades of a machine that sleeps, collects garbage and is rebuilt by hand. */
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
 import { missingForRoot } from './root.ts'
 import {
@@ -26,11 +26,11 @@ afterAll(() => first?.remove())
 
 const runs = (): Promise<string> => world.sh('cat /run/current-system/text')
 
-test('A lid that is closed while checks are asked takes no time from them', async (context) => {
+test('Closing the lid while checks run does not shorten their time', async (context) => {
   if ((await world.sh('head -n 3 /proc/timer_list 2>/dev/null || true')) === '')
     context.skip('only root of the machine itself may ask how long it was awake')
   const commit = await world.push('two', { 'text.nix': '"two"' })
-  // the time since the boot goes on in a machine that sleeps
+  // the time since the boot goes on while a machine sleeps
   const sleeps = `cp /proc/uptime /root/uptime; mount --bind /root/uptime /proc/uptime
     sleep() { read -r up rest </root/uptime; echo "$((\${up%.*} + 36000)).00 $rest" >/root/uptime; }`
   world.write('root/agent', `${sleeps}\n${agent}`)
@@ -41,7 +41,7 @@ test('A lid that is closed while checks are asked takes no time from them', asyn
   expect(done).toMatchObject({ outcome: 'upgraded', to: { commit } })
 })
 
-test('What ran goes back though its generation was collected meanwhile', async () => {
+test('A rollback works even if the old generation was garbage-collected meanwhile', async () => {
   const before = await world.sh('readlink -f /run/current-system')
   await world.push('two', { 'text.nix': '"two"' })
   const done = await world.upgrade({ UPGRADE_CHECKS: '["nix-collect-garbage -d; false"]' })
@@ -50,17 +50,17 @@ test('What ran goes back though its generation was collected meanwhile', async (
     `${before}\n${before}`,
   )
   expect(await runs()).toBe('one')
-  // nothing boots what was rejected
+  // no generation with the rejected system is left to boot
   expect(await world.sh('ls -d /nix/var/nix/profiles/system-*-link | wc -l')).toBe('1')
 
   const commit = await world.push('three', { 'text.nix': '"three"' })
   expect(await world.upgrade()).toMatchObject({ outcome: 'upgraded', to: { commit } })
-  // and what held keeps nothing of what was before
+  // after a good upgrade nothing keeps the old system
   await world.sh('nix-collect-garbage -d')
   expect(await world.sh(`ls -d ${before} 2>/dev/null || true`)).toBe('')
 })
 
-test('A rebuild by hand after an upgrade that was cut off is left as it is', async () => {
+test('A manual rebuild after an interrupted upgrade is left alone', async () => {
   await world.push('two', { 'text.nix': '"two"' })
   expect((await world.upgrade({ UPGRADE_PHASE_HOOK: killedIn('validate') })).code).toBe(137)
   expect(await runs()).toBe('two')
@@ -76,7 +76,7 @@ test('A rebuild by hand after an upgrade that was cut off is left as it is', asy
   expect(await world.upgrade()).toMatchObject({ code: 0, outcome: 'upgraded' })
 })
 
-test('A rebuild at work after an upgrade that was cut off leaves it to be judged later', async () => {
+test('While a rebuild is running, recovery from an interrupted upgrade is postponed', async () => {
   await world.push('two', { 'text.nix': '"two"' })
   expect((await world.upgrade({ UPGRADE_PHASE_HOOK: killedIn('validate') })).code).toBe(137)
   const lock = 'exec 7>>/run/nixos/switch-to-configuration.lock; flock 7'
@@ -88,7 +88,7 @@ test('A rebuild at work after an upgrade that was cut off leaves it to be judged
   expect(await runs()).toBe('one')
 })
 
-test('Every revision that was bad is known, whatever came after it', async () => {
+test('All bad revisions are remembered, not only the last one', async () => {
   const bad = await world.push('two', { 'text.nix': '"two, whose switch fails"' })
   expect(await world.upgrade()).toMatchObject({ outcome: 'switch-failed' })
   await world.push('three', { 'text.nix': '"three, whose switch fails"' })
@@ -97,7 +97,7 @@ test('Every revision that was bad is known, whatever came after it', async () =>
   expect(await world.upgrade()).toMatchObject({ code: 0, outcome: 'skipped-known-bad' })
 })
 
-test('What was switched to by hand while an upgrade was at work stays', async () => {
+test('A system that was switched to by hand during an upgrade stays', async () => {
   await world.push('two', { 'text.nix': '"two"' })
   const byHand = 'mkdir -p /root/hand; ln -sfn /root/hand /run/current-system'
   const done = await world.upgrade({ UPGRADE_HOOKS: JSON.stringify([byHand]) })
@@ -106,7 +106,7 @@ test('What was switched to by hand while an upgrade was at work stays', async ()
   expect(await world.sh('readlink /run/current-system')).toBe('/root/hand')
 })
 
-test('A host that was to boot another system than it ran is so again', async () => {
+test('If the boot default differed from the running system, a rollback restores both', async () => {
   const one = await world.sh('readlink -f /run/current-system')
   await world.push('two', { 'text.nix': '"two"' })
   expect(await world.upgrade()).toMatchObject({ outcome: 'upgraded' })
@@ -119,11 +119,11 @@ test('A host that was to boot another system than it ran is so again', async () 
   expect(await world.sh('tail -n 2 switched')).toBe('boot two\ntest one')
 })
 
-test('What boots after a power cut is what boots from then on', async () => {
+test('The system that boots after a power cut becomes the profile', async () => {
   const one = await world.sh('readlink -f /run/current-system')
   await world.push('two', { 'text.nix': '"two"' })
   expect((await world.upgrade({ UPGRADE_PHASE_HOOK: killedIn('validate') })).code).toBe(137)
-  // the firmware has chosen what was golden
+  // the boot loader has started the old system, which is golden
   await world.sh(`ln -sfn ${one} /run/current-system
     sed -i 's/"bootId":"[^"]*"/"bootId":"another"/' /var/lib/nix-local-upgrade/transaction.json`)
   const done = await world.upgrade({ UPGRADE_HOOKS: '["false"]' })
@@ -132,11 +132,11 @@ test('What boots after a power cut is what boots from then on', async () => {
   expect(await world.sh('tail -n 1 switched')).toBe('boot one')
 })
 
-test('What boots after a power cut stays, though a collection has taken its generation', async () => {
+test('The system that boots after a power cut stays, even if its generation was garbage-collected', async () => {
   const one = await world.sh('readlink -f /run/current-system')
   await world.push('two', { 'text.nix': '"two"' })
   expect((await world.upgrade({ UPGRADE_PHASE_HOOK: killedIn('validate') })).code).toBe(137)
-  // golden has a root of its own
+  // golden has its own gcroot
   await world.sh(`ln -sfn ${one} /run/current-system; ln -sfn ${one} /run/booted-system
     rm /nix/var/nix/profiles/system-1-link
     sed -i 's/"bootId":"[^"]*"/"bootId":"another"/' /var/lib/nix-local-upgrade/transaction.json`)
@@ -148,7 +148,7 @@ test('What boots after a power cut stays, though a collection has taken its gene
   expect(await world.upgrade()).toMatchObject({ outcome: 'upgraded', notRestored: [] })
 })
 
-test('A specialisation that boots after a power cut stays, and the profile is of its generation', async () => {
+test('A specialisation that boots after a power cut stays, and the profile becomes its generation', async () => {
   const special = flake.replace(
     'chmod +x $out/bin/switch-to-configuration',
     'chmod +x $out/bin/switch-to-configuration; mkdir -p $out/specialisation/s',
@@ -174,7 +174,7 @@ test.each([
     (profile: string) => `ln -sfn "$(readlink -f ${profile})" ${profile}; rm ${profile}-1-link`,
   ],
 ])(
-  'A profile that somebody has linked %s goes back, too, in as many runs as it takes',
+  'A profile that the user has linked %s is rolled back too, in as many runs as it takes',
   async (_, link) => {
     const one = await world.sh('readlink -f /run/current-system')
     const profile = '/nix/var/nix/profiles/system'
@@ -190,7 +190,7 @@ test.each([
   },
 )
 
-test('What was switched to by hand while an upgrade was judged stays, and is not said to be what it brought', async () => {
+test('A system that was switched to by hand during validation stays, and is not reported as deployed by the upgrade', async () => {
   await world.push('two', { 'text.nix': '"two"' })
   const byHand = 'mkdir -p /root/hand; ln -sfn /root/hand /run/current-system'
   const done = await world.upgrade({ UPGRADE_CHECKS: JSON.stringify([byHand]) })
@@ -198,11 +198,11 @@ test('What was switched to by hand while an upgrade was judged stays, and is not
   expect(done.reason).toContain('switched by somebody else in the meantime')
   expect(await world.sh('readlink /run/current-system')).toBe('/root/hand')
   expect(await world.sh('cat /var/lib/nix-local-upgrade/deployed')).not.toContain(done.to!.commit)
-  // and the next run brings it
+  // the next run deploys the commit
   expect(await world.upgrade()).toMatchObject({ outcome: 'upgraded', to: done.to! })
 })
 
-test('A link beside the profile that somebody has made by hand is no generation', async () => {
+test('A link beside the profile that the user has made by hand is not a generation', async () => {
   const one = await world.sh('readlink -f /run/current-system')
   const profiles = '/nix/var/nix/profiles'
   await world.sh(`ln -sfn ${one} ${profiles}/system-known-good-link`)
@@ -221,7 +221,7 @@ test('A link beside the profile that somebody has made by hand is no generation'
   )
 })
 
-test('A trunk that was rewritten is refused by a host that has never upgraded, too', async () => {
+test('A host that has never upgraded also refuses a trunk that was rewritten', async () => {
   await world.sh('rm /var/lib/nix-local-upgrade/deployed')
   await world.sh(
     'cd other; git checkout -q --orphan anew; git commit -qm anew; git push -qf origin HEAD:main',
@@ -231,7 +231,7 @@ test('A trunk that was rewritten is refused by a host that has never upgraded, t
   expect(done).toMatchObject({ code: 1, outcome: 'diverged', phase: 'fetch' })
 })
 
-/** The boot loader's variables, with bootctl that writes them in this root alone. */
+/** The boot loader's EFI variables, and a bootctl that writes them only in this root. */
 const variables = '/sys/firmware/efi/efivars'
 const id = '4a67b082-0a4c-41cf-b6c7-440b29bb8c4f'
 const bootctl = `#!/bin/bash
@@ -244,17 +244,20 @@ file=${variables}/$name-${id}
 test.each([
   ['are as before', 'windows.conf', 'tool.conf'],
   ['are none, as before', '', ''],
-])('Without a golden generation, what boots next and by default %s', async (_, byDefault, next) => {
-  world.write('root/bootctl', bootctl)
-  await world.sh(`mkdir -p ${variables}; chmod +x bootctl
+])(
+  'Without a golden generation, the boot default and the one-shot entry %s',
+  async (_, byDefault, next) => {
+    world.write('root/bootctl', bootctl)
+    await world.sh(`mkdir -p ${variables}; chmod +x bootctl
     ./bootctl set-default ${quote(byDefault)}; ./bootctl set-oneshot ${quote(next)}`)
-  const both = `cd ${variables}; for name in LoaderEntryDefault LoaderEntryOneShot; do
+    const both = `cd ${variables}; for name in LoaderEntryDefault LoaderEntryOneShot; do
     echo "$(cat $name-${id} 2>/dev/null | tr -d '\\0-\\7')"; done`
-  world.write('root/agent', `mount --bind /root/bootctl /usr/bin/bootctl\n${agent}`)
-  await world.push('two', {
-    'text.nix': '"two\\nswitch does: bootctl set-default two.conf; bootctl set-oneshot two.conf"',
-  })
-  const done = await world.upgrade({ UPGRADE_CHECKS: '["false"]' })
-  expect(done).toMatchObject({ code: 1, outcome: 'validation-failed', notRestored: [] })
-  expect(`${await world.sh(both)}\n`.split('\n').slice(0, 2)).toEqual([byDefault, next])
-})
+    world.write('root/agent', `mount --bind /root/bootctl /usr/bin/bootctl\n${agent}`)
+    await world.push('two', {
+      'text.nix': '"two\\nswitch does: bootctl set-default two.conf; bootctl set-oneshot two.conf"',
+    })
+    const done = await world.upgrade({ UPGRADE_CHECKS: '["false"]' })
+    expect(done).toMatchObject({ code: 1, outcome: 'validation-failed', notRestored: [] })
+    expect(`${await world.sh(both)}\n`.split('\n').slice(0, 2)).toEqual([byDefault, next])
+  },
+)

@@ -14,12 +14,12 @@ beforeEach((context) => {
 })
 afterAll(() => world?.remove())
 
-/** Runs the agent after these commands, which see no more of the world than it does. */
+/** Runs the agent after these commands, in the same environment. */
 const upgradeAfter = (prelude: string, env: Record<string, string> = {}) => {
   world.write('root/agent', `${prelude}\n${agent}`)
   return world.upgrade(env)
 }
-/** A phase hook: runs commands in the background as a phase begins. */
+/** Settings with a phase hook that runs commands in the background when a phase begins. */
 const during = (phase: string, commands: string): Record<string, string> => ({
   UPGRADE_PHASE_HOOK: `f() { [ "$1" != ${phase} ] || { ${commands}; } >/dev/null 2>&1 & }; f`,
 })
@@ -108,7 +108,7 @@ test.each<[string, string, Record<string, string>, string, RegExp, string]>([
     '${toString (builtins.length (builtins.genList (x: x) 100000000))}',
   ],
 ])(
-  'For %s the commit is not blamed, and deployed once that is mended',
+  'For %s the commit is not blamed, and it is deployed once that is fixed',
   async (_, prelude, env, outcome, reason, text) => {
     await world.sh('mkdir -p .cache', { user: 'rain' })
     const before = await world.state()
@@ -173,23 +173,26 @@ test.each<[string, string, string, RegExp, boolean]>([
     /^switch-to-configuration did not end within 5 s/,
     true,
   ],
-])('A switch that fails %s is told by it', async (_, script, outcome, reason, remembered) => {
-  const before = await world.state()
-  const commit = await change(`switch does: ${script.replaceAll('"', '\\"')}`)
-  // a busy machine takes seconds for what fails at once, and for the way back
-  const limit = script.includes('exec sleep') ? '5' : '60'
-  const done = await world.upgrade({ UPGRADE_SWITCH_LIMIT: limit })
-  expect(done).toMatchObject({ code: outcome === 'locked' ? 0 : 1, outcome, notRestored: [] })
-  expect(done.reason).toMatch(reason)
-  expect(await world.state()).toBe(before)
-  const known = await world.sh('cat /var/lib/nix-local-upgrade/known-bad 2>/dev/null || true')
-  expect(known.includes(commit)).toBe(remembered)
-  await world.sh('rm -f /var/lib/nix-local-upgrade/known-bad')
-})
+])(
+  'A switch that fails %s is reported with that reason',
+  async (_, script, outcome, reason, remembered) => {
+    const before = await world.state()
+    const commit = await change(`switch does: ${script.replaceAll('"', '\\"')}`)
+    // on a busy machine even a switch that fails at once takes seconds, and so does the rollback
+    const limit = script.includes('exec sleep') ? '5' : '60'
+    const done = await world.upgrade({ UPGRADE_SWITCH_LIMIT: limit })
+    expect(done).toMatchObject({ code: outcome === 'locked' ? 0 : 1, outcome, notRestored: [] })
+    expect(done.reason).toMatch(reason)
+    expect(await world.state()).toBe(before)
+    const known = await world.sh('cat /var/lib/nix-local-upgrade/known-bad 2>/dev/null || true')
+    expect(known.includes(commit)).toBe(remembered)
+    await world.sh('rm -f /var/lib/nix-local-upgrade/known-bad')
+  },
+)
 
-test('A clock that is set while checks are asked takes no time from them', async () => {
+test('Setting the clock while checks run does not shorten their time', async () => {
   const commit = await change()
-  // as of a machine that was off for long, once it hears of the time
+  // as on a machine that was off for long, when the network sets its clock
   const done = await upgradeAfter('sleep() { SECONDS=$((SECONDS + 36000)); }', {
     UPGRADE_PATIENCE: '60',
     UPGRADE_CHECKS: JSON.stringify(['echo >>/root/asked; [ "$(wc -l </root/asked)" -ge 4 ]']),
@@ -197,7 +200,7 @@ test('A clock that is set while checks are asked takes no time from them', async
   expect(done).toMatchObject({ outcome: 'upgraded', to: { commit } })
 })
 
-test('A lock that is held for too long is a failure, whoever has it', async () => {
+test('A lock that is held for too long is a failure, whichever process holds it', async () => {
   await change()
   const hold = 'flock /run/nixos/switch-to-configuration.lock sleep 30 & sleep 2'
   expect(await upgradeAfter(hold)).toMatchObject({ code: 0, outcome: 'locked' })
@@ -222,11 +225,11 @@ test('A lock that is held for too long is a failure, whoever has it', async () =
   expect(await world.upgrade()).toMatchObject({ outcome: 'upgraded' })
 })
 
-test('Where systemd runs and cannot be asked, nothing is taken for good', async () => {
+test('If systemd runs but does not answer, no upgrade counts as good', async () => {
   const before = await world.state()
   await change()
   await world.sh('mkdir -p /run/systemd/system')
-  // then it is no fault of the commit
+  // if it does not answer at the start, the commit is not blamed
   const early = await world.upgrade()
   await world.sh('rmdir /run/systemd/system')
   expect(early).toMatchObject({ code: 1, outcome: 'failed', phase: 'switch' })
@@ -241,25 +244,25 @@ test('Where systemd runs and cannot be asked, nothing is taken for good', async 
   expect(await world.state()).toBe(before)
 })
 
-test('What a damaged disk, or a backup, left of its state is no way to be locked out', async () => {
+test('Damaged state files, as after a disk error or from a backup, do not lock the host out', async () => {
   await change()
   await world.sh(`cd /var/lib/nix-local-upgrade; truncate -s 20 deployed
     head -c 99 /dev/urandom >known-bad; rm status.json; mkdir status.json`)
   const wrapper = ['bash', '-euo', 'pipefail', '/root/agent']
   const ran = await world.run(wrapper, { env: settings, daemon: true, allow: [1] })
-  // a status that nobody can read is no success
+  // a run that cannot write its status does not succeed
   expect(ran.code).toBe(1)
   expect(ran.stdout).toMatch(/upgraded: Runs/)
   await world.sh('rmdir /var/lib/nix-local-upgrade/status.json')
   expect(await world.upgrade()).toMatchObject({ code: 0, outcome: 'up-to-date' })
 })
 
-test('A power cut at any moment spoils nothing that the next run relies on', async () => {
+test('A power cut at any moment damages nothing that the next run relies on', async () => {
   await world.sh(watch)
   await change()
   const path = `${watchers}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin`
   expect(await world.upgrade({ PATH: path })).toMatchObject({ outcome: 'upgraded' })
-  // the status is for people, and no run relies on it
+  // the status is only for people: no run relies on it
   const steps = (await world.sh(readSteps)).split('\n').filter((step) => !step.includes('/status.'))
   const state = '/var/lib/nix-local-upgrade'
   expect(spoilable(steps, /^sync --file-system/)).toEqual([])
@@ -269,8 +272,8 @@ test('A power cut at any moment spoils nothing that the next run relies on', asy
       step.startsWith('sync --file-system') ||
       [written('transaction.json'), written('deployed')].includes(step),
   )
-  // the repository before and after the rebase, each time before a transaction that counts on it; what was
-  // built before it can boot, and after the transaction that takes it back
+  // the repository is synced before and after the rebase, each time before a transaction record that relies on it;
+  // the build before it can boot, and again after the transaction record that would roll it back
   expect(large).toEqual([
     'sync --file-system /home/rain/nix-config',
     written('transaction.json'),

@@ -1,4 +1,4 @@
-/** What an upgrade asks of a host besides its own checks, and what it leaves to the golden generation. */
+/** What an upgrade validates besides its configured checks, and what it leaves to the golden generation. */
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
 import { missingForRoot } from './root.ts'
 import { copyWorld, killedIn, makeUpgradeWorld, type UpgradeWorld } from './upgrade.ts'
@@ -16,10 +16,10 @@ beforeEach(async (context) => {
 })
 afterEach(() => world?.remove())
 
-test('A host that cannot be reached after the switch goes back to how it was', async () => {
+test('A host that cannot be reached after the switch is rolled back', async () => {
   const before = await world.state()
   await world.push('two', { 'text.nix': '"two"' })
-  // it is the switch that locks everybody out
+  // the switch is what makes it unreachable
   const reached = { REACH_COMMAND: 'grep -q one /run/current-system/text', REACH_TIMEOUT: '1' }
   const done = await world.upgrade(reached)
   expect(done).toMatchObject({ code: 1, outcome: 'validation-failed', notRestored: [] })
@@ -28,7 +28,7 @@ test('A host that cannot be reached after the switch goes back to how it was', a
   expect(await world.upgrade(reached)).toMatchObject({ outcome: 'skipped-known-bad' })
 })
 
-test('Checks and hooks that cannot be read have not been passed', async () => {
+test('Checks and hooks that cannot be parsed do not pass', async () => {
   const before = await world.state()
   await world.push('two', { 'text.nix': '"two"' })
   const hooks = await world.upgrade({ UPGRADE_HOOKS: '["true",' })
@@ -39,15 +39,15 @@ test('Checks and hooks that cannot be read have not been passed', async () => {
   expect(await world.state()).toBe(before)
 })
 
-test('A boot that was left to the upgrade goes on to the golden generation once it has ended', async () => {
-  // what stands for golden-boot-validation says how it was called, and whether the transaction was over
+test('A boot whose verdict was left to the upgrade becomes golden once the upgrade has ended', async () => {
+  // a stand-in for golden-boot-validation records its arguments, and whether a transaction was still open
   await world.sh(`mkdir -p /root/bin; printf '%s\\n' '#!/bin/sh' 'echo "$* $(ls /var/lib/nix-local-upgrade | grep -c transaction)" >>/root/asked' 'rm /run/golden-generation.left' >/root/bin/golden-boot-validation
     chmod +x /root/bin/golden-boot-validation`)
   const env = { PATH: '/root/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin' }
   await world.push('two', { 'text.nix': '"two"' })
   const killed = killedIn('validate')
   expect((await world.upgrade({ ...env, UPGRADE_PHASE_HOOK: killed })).code).toBe(137)
-  // the power goes, and the new generation boots
+  // the power fails, and the new generation boots
   await world.sh(`sed -i 's/"bootId":"[^"]*"/"bootId":"another"/' /var/lib/nix-local-upgrade/transaction.json
     : >/run/golden-generation.left; : >/root/asked`)
   const done = await world.upgrade(env)

@@ -12,7 +12,7 @@ beforeEach((context) => {
 })
 afterAll(() => world?.remove())
 
-/** Deploys a commit with this text.nix. */
+/** Pushes a commit with this text.nix, and upgrades. */
 const deploy = async (text: string, files: Record<string, string> = {}) => {
   await world.push('a change', { ...files, 'text.nix': text })
   return world.upgrade()
@@ -25,7 +25,7 @@ const built = (name: string, script: string, more = ''): string =>
   `derivation { name = "${name}"; system = "x86_64-linux"; builder = "/bin/sh"; PATH = "/usr/bin"; args = [ "-c" ''${script}'' ]; ${more} }`
 const fixed = 'outputHash = "sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";'
 
-// what the module system says of two values is thrown as it throws it: there are no NixOS modules here
+// a copy of the module system's error for conflicting values: there are no NixOS modules here
 const conflicting = `throw "The option \`a.b' has conflicting definition values:\\n- In \`\${./.}/hosts/a.nix': \\"x\\"\\n- In \`\${./.}/hosts/b.nix': \\"y\\"\\nUse \`lib.mkForce value' to change the priority."`
 
 test.each<[string, string, RegExp]>([
@@ -57,7 +57,7 @@ test.each<[string, string, RegExp]>([
     /^Failed assertions: - No root file system\. - No boot loader\. at text\.nix:1:1$/,
   ],
   ['a file', 'builtins.readFile ./none.txt', /^`none\.txt` is not in the commit$/],
-])('An evaluation that fails by %s tells what, and where', async (_, text, reason) => {
+])('An evaluation that fails by %s is reported with cause and place', async (_, text, reason) => {
   const done = await deploy(text)
   expect(done).toMatchObject({ code: 1, outcome: 'build-failed', notRestored: [] })
   expect(done.reason).toMatch(reason)
@@ -101,13 +101,13 @@ test.each<[string, string, RegExp]>([
     deep(built('check', 'echo "connect: Connection refused"; exit 1')),
     /-check\.drv: builder failed with exit code 1: connect: Connection refused$/,
   ],
-])('A build that fails %s is named by what failed first', async (_, text, reason) => {
+])('For a build that fails %s the first failure is named', async (_, text, reason) => {
   const done = await deploy(text)
   expect(done).toMatchObject({ code: 1, outcome: 'build-failed', notRestored: [] })
   expect(done.reason).toMatch(reason)
 })
 
-test('What a build cannot fetch is the network’s fault, or that of whoever has it', async () => {
+test('If a build cannot fetch something, the network or the server is blamed', async () => {
   const before = await knownBad()
   const fetched = await deploy(
     deep(built('fetched', 'echo "curl: (6) Could not resolve host: example.org"; exit 1', fixed)),
@@ -126,7 +126,7 @@ test('What a build cannot fetch is the network’s fault, or that of whoever has
   expect(await knownBad()).toBe(before)
 })
 
-test('What a binary cache gives that is not what it names is no word about the commit', async () => {
+test('If a binary cache serves wrong content, the commit is not blamed', async () => {
   const before = await knownBad()
   const package_ = built('cached', 'echo from the cache >$out')
   await world.sh(`cat >/root/cached.nix <<'NIX'
@@ -143,7 +143,7 @@ NIX
     /^The binary cache gave something else than what it names: hash mismatch importing path '\/nix\/store\/\w+-cached'/,
   )
   expect(await knownBad()).toBe(before)
-  // healed, the same commit is deployed
+  // once the cache is repaired, the same commit is deployed
   await world.sh("sed -i 's/from THE cache/from the cache/' /root/cache/nar/*.nar")
   expect(await world.upgrade()).toMatchObject({ outcome: 'upgraded' })
   await world.sh('mv /root/nix.conf /etc/nix/nix.conf')

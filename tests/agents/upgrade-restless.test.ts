@@ -13,9 +13,9 @@ beforeEach((context) => {
 afterAll(() => world?.remove())
 
 /**
- * What systemd would say, as there is none in a scratch root: of a service that was started at the switch and
- * lives for 4 s each time, or has done so ever since. It had been restarted once before, long ago on a machine
- * that has been up for however short a time.
+ * A stand-in for systemctl, as a scratch root has no systemd. Once /root/loops-since exists, the service `loops`
+ * has died and been restarted every 4 s since then. Before, it was restarted once, long ago: its start time is
+ * negative, so that this holds however recently the machine booted.
  */
 const systemctl = `#!/bin/bash
 case $1 in
@@ -46,7 +46,7 @@ const push = (text: string, commands = 'true'): Promise<string> =>
     'text.nix': JSON.stringify(`${text}\nswitch does: ${commands}`).replaceAll('${', '\\${'),
   })
 
-test('A service that dies a while after each start is found out, and taken back', async () => {
+test('A service that dies some time after each start is detected, and the upgrade rolled back', async () => {
   const before = await world.state()
   await push('two', looping)
   const done = await upgrade('10')
@@ -58,7 +58,7 @@ test('A service that dies a while after each start is found out, and taken back'
   expect(await world.state()).toBe(before)
 })
 
-test('One that was like that before is no reason to take anything back, and nothing waits for what was not started', async () => {
+test('A service that did so before the switch causes no rollback, and the upgrade waits only for services that it started', async () => {
   await world.sh(looping)
   await world.sh('sleep 5')
   await push('three')
@@ -70,10 +70,10 @@ test('One that was like that before is no reason to take anything back, and noth
   expect(performance.now() - from).toBeLessThan(50_000)
 })
 
-test('One that was like that before is known by that however long the machine has slept', async (context) => {
+test('A service that did so before is recognized however long the machine has slept', async (context) => {
   if ((await world.sh('head -n 3 /proc/timer_list 2>/dev/null || true')) === '')
     context.skip('only root of the machine itself may ask how long it was awake')
-  // ten days, which count in the time since the boot, and not in the times that systemd has of units
+  // ten days, which count in the time since the boot, but not in systemd's times of units
   const asleep = 864_000
   await world.sh(`${looping}; echo ${asleep} >/root/asleep; sleep 5`)
   await push('five')

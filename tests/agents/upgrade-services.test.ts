@@ -1,6 +1,6 @@
 /**
- * Which services a switch has spoilt, by what systemd says of them before it, soon after it and a while later. The
- * upgrade's parts are asked one by one here: there is no systemd in a scratch root.
+ * Which services a switch has broken, by systemd's answers before the switch, soon after it and a while later. The
+ * upgrade's functions are called one by one here, because a scratch root has no systemd.
  */
 import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -19,7 +19,7 @@ beforeEach(() => {
   systemctl(`case $1 in show) ;; *) exit 0 ;; esac\n${show}`)
 })
 
-/** Shows the services of /root/units, a line each. */
+/** A systemctl that shows the services of /root/units, which has one per line. */
 const show = `while read -r id type restarts state since; do
   printf '%s\\n' "Type=$type" "NRestarts=$restarts" "Id=$id.service" "ActiveState=\${state%/*}" "SubState=\${state#*/}" \\
     "ActiveEnterTimestampMonotonic=\${since}000000" ''
@@ -29,7 +29,7 @@ const systemctl = (text: string): void => {
   writeFileSync(join(root.dir, 'root/systemctl'), `#!/bin/bash\n${text}\n`)
   chmodSync(join(root.dir, 'root/systemctl'), 0o755)
 }
-/** Commands after the parts of the agent, on a machine that has been up for so many seconds. */
+/** Output of commands that run after the parts of the agent, with a fixed time since the boot. */
 const asked = (commands: string, agent = parts): Promise<string> => {
   writeFileSync(join(root.dir, 'root/parts'), agent)
   return root.sh(
@@ -40,7 +40,7 @@ const asked = (commands: string, agent = parts): Promise<string> => {
     ${commands}`,
   )
 }
-/** What it says of one service, `<type> <restarts> <state> <second since it was active>` at each moment. */
+/** The verdict on one service, given as `<type> <restarts> <state> <second since it was active>` at each moment. */
 const verdict = (before: string, first: string, now: string, more = ''): Promise<string> =>
   asked(`${more}
     systemd_says 'calm simple 0 active/running 5' '${before && `it ${before}`}'; remember_services
@@ -137,7 +137,7 @@ test.each<[string, [string, string, string], string]>([
     '',
   ],
   ['that came and went', ['', 'notify 0 activating/start 0', ''], ''],
-  // which is among the failed units
+  // it is reported as a failed unit already
   [
     'that waits long to be started again',
     [
@@ -166,14 +166,14 @@ test.each<[string, [string, string, string], string]>([
   expect(await verdict(...moments)).toBe(reason)
 })
 
-test('A service that had failed before the switch is no reason, though another boot has started it', async () => {
+test('A service that had failed before the switch is not blamed on it, even if another boot had started it', async () => {
   const now = ['simple 1 active/running 9990', 'simple 3 active/running 9999'] as const
   const failed = (units: string): string => `failed_before=$'${units}'`
   expect(await verdict('', ...now, failed('other.service\\nit.service'))).toBe('')
   expect(await verdict('', ...now, failed('other.service\\nwit.service'))).toBe(times(2))
 })
 
-test('What was started by the switch gets time to fall over, and what was not gets none', async () => {
+test('Only services that the switch has started are given time to fail', async () => {
   const started = (before: string, after: string): Promise<string> =>
     asked(`systemd_says '${before}'; remember_services; systemd_says '${after}'; look_at_services
       if started_since it.service; then echo yes; else echo no; fi`)
@@ -194,7 +194,7 @@ test.each([
   ['was restarted long ago', 'simple 7 active/running 5', '7', 'it.service has failed'],
   ['was never restarted before', 'simple 0 active/running 9990', '1', 'it.service has failed'],
   ['was started by the switch', 'simple 7 active/running 9990', '0', 'it.service has failed'],
-])('A service that waits to be started again, and %s', async (_, before, restarts, judged) => {
+])('A service that waits for a restart, and %s', async (_, before, restarts, judged) => {
   const waits = `echo 'it.service loaded activating auto-restart It'`
   systemctl(`case $1 in show) ;; list-units) ${waits}; exit ;; *) exit 0 ;; esac\n${show}`)
   const said = await asked(`systemd_says 'it ${before}'; remember_services
@@ -205,7 +205,7 @@ test.each([
   expect(said).toBe(judged)
 })
 
-test('A systemd that says nothing has said nothing good; where there is none, none is asked', async () => {
+test('A systemd that does not answer is a failure; without systemd none is asked', async () => {
   const look =
     'if look_at_services; then echo "${#services[@]} known"; remember_services; else echo none; ! remember_services; fi'
   expect(await asked(`systemd_says 'it simple 0 active/running 5'; ${look}`)).toBe('1 known')
@@ -218,7 +218,7 @@ test('A systemd that says nothing has said nothing good; where there is none, no
   expect(await asked(`rmdir /run/systemd/system; ${look}`)).toBe('0 known')
 })
 
-test('A systemd that does not answer is not waited for, and has no part in the lock', async () => {
+test('A systemctl that hangs is stopped, and does not inherit the lock', async () => {
   systemctl('[[ ! -e /proc/$$/fd/9 ]] || echo locked; exec sleep 100')
   const quick = parts.replace('timeout 60 systemctl', 'timeout 1 systemctl')
   expect(quick).not.toBe(parts)
@@ -229,7 +229,7 @@ test('A systemd that does not answer is not waited for, and has no part in the l
   expect(performance.now() - from).toBeLessThan(60_000)
 })
 
-/** What validation says where systemd answers so many questions of each kind, and then no more. */
+/** The result of a validation in which systemd answers only this many queries of each kind. */
 const validated = (shows: number, lists: number): Promise<string> =>
   asked(`systemd_says 'it simple 0 active/running 5'; remember_services; rm -f /root/asked-*
     cat >/root/failing <<'END'
@@ -244,7 +244,7 @@ END
     read_whole() { found=(); }; items() { :; }; reachable() { :; }; sleep() { :; }
     if validate; then echo good; else printf '%s\\n' "\${bad[@]}"; fi`)
 
-test('A systemd that answers no more while services settle has not said that they are well', async () => {
+test('If systemd stops answering while services settle, they do not count as good', async () => {
   expect(await validated(9, 9)).toBe('good')
   for (const [shows, lists] of [
     [0, 0],

@@ -1,4 +1,4 @@
-/** An upgrade of a host whose user, network or disk is not as the authors' are. */
+/** An upgrade of a host with an unusual user, network or disk. */
 import { existsSync } from 'node:fs'
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
 import { missingForRoot } from './root.ts'
@@ -25,7 +25,7 @@ beforeEach(async (context) => {
 afterEach(() => world?.remove())
 
 test.each([' rebase ', ' bookmark set head-follows ', ' op restore '])(
-  'What somebody saves as jj begins `%s` is there after a bad commit',
+  'A file that the user saves as jj begins `%s` is still there after a bad commit',
   async (at) => {
     await world.rain(`echo 'first thoughts' >notes; jj status`)
     await world.sh(`cp /usr/bin/jj /root/own-jj; chmod 755 /root /root/own-jj; cat >/root/jj <<'END'
@@ -44,7 +44,7 @@ chmod 755 /root/jj`)
   },
 )
 
-test('A file that git ignores is there after a bad commit that brings another of its name', async () => {
+test('An ignored file is still there after a bad commit that adds a file with the same name', async () => {
   await world.rain(`echo local.env >>.git/info/exclude; echo 'the only copy' >local.env`)
   await world.push('bad', { 'local.env': 'theirs', 'text.nix': '"build fails"' })
   const done = await world.upgrade()
@@ -55,7 +55,7 @@ test('A file that git ignores is there after a bad commit that brings another of
   expect((await world.upgrade()).outcome).toBe('build-failed')
 })
 
-test('What NixOS wants a boot for is no fault of the commit, and taken up once it was booted', async () => {
+test('If NixOS needs a reboot for a change, the commit is not blamed, and counts as deployed once it is booted', async () => {
   world.write(
     'root/words',
     "dbus-implementation : dbus -> broker\nPre-switch check 'switchInhibitors' failed\nPre-switch checks failed\n",
@@ -69,14 +69,14 @@ test('What NixOS wants a boot for is no fault of the commit, and taken up once i
   )
   expect(await world.state()).toBe(before)
   const [, toplevel] = /--set (\S+) /.exec(done.reason)!
-  // what the words that it names and the reboot do
+  // what the suggested command and a reboot do
   await world.sh(
     `nix-env --profile /nix/var/nix/profiles/system --set ${toplevel}; ln -sfn ${toplevel} /run/current-system`,
   )
   expect(await world.upgrade()).toMatchObject({ outcome: 'up-to-date', to: { toplevel } })
 })
 
-test('Programs that their user has installed for themselves are found by git, as for the way to the remote', async () => {
+test('git finds programs that the user has installed in their own profile, such as an SSH command', async () => {
   await world.rain(`mkdir -p ~/.nix-profile/bin
     printf '#!/bin/sh\\nfor each; do :; done; exec sh -c "$each"\\n' >~/.nix-profile/bin/tunnel
     chmod +x ~/.nix-profile/bin/tunnel; git config --global core.sshCommand tunnel
@@ -85,7 +85,7 @@ test('Programs that their user has installed for themselves are found by git, as
   expect(await world.upgrade()).toMatchObject({ outcome: 'upgraded' })
 })
 
-test('Half an edit in a merge is not deployed', async () => {
+test('An unfinished edit in a merge is not deployed', async () => {
   await world.rain(`jj new main -m side; echo 1 >side.nix; jj new main -m other; echo 2 >other.nix
     jj new 'description(substring:"side")' 'description(substring:"other")'; jj status`)
   expect((await world.upgrade()).outcome).toBe('up-to-date')
@@ -97,7 +97,7 @@ test('Half an edit in a merge is not deployed', async () => {
   expect((await world.upgrade()).outcome).toBe('upgraded')
 })
 
-test('A commit is not to blame for a network that is away as it is judged', async () => {
+test('A commit is not blamed for a network failure during validation', async () => {
   const before = await world.state()
   await world.push('two', { 'text.nix': '"two"' })
   const reached = { REACH_COMMAND: 'test -e /root/link', REACH_TIMEOUT: '1' }
@@ -125,7 +125,7 @@ test.each([
   expect(await world.upgrade(remote)).toMatchObject({ outcome: 'upgraded' })
 })
 
-test('A reboot that is due is made by an upgrade that its timer has met, whatever that comes to', async () => {
+test('A reboot that is due is made at the end of an upgrade that was running at the timer, whatever its outcome', async () => {
   await world.sh('mkdir -p /old; touch /old/kernel; ln -sfn /old /run/booted-system')
   const model = `printf '#!/bin/sh\\necho "$*" >>/root/asked\\n' >/root/systemctl; chmod +x /root/systemctl; mount --bind /root/systemctl /usr/bin/systemctl`
   await world.rain('git remote set-url origin https://127.0.0.1:1/config.git')
@@ -142,7 +142,7 @@ test('A reboot that is due is made by an upgrade that its timer has met, whateve
   expect(existsSync(`${world.dir}/root/asked`)).toBe(true)
 })
 
-test('A host that was booted into a specialisation is up to date in it', async () => {
+test('A host that was booted into a specialisation counts as up to date', async () => {
   const special = flake.replace(
     'chmod +x $out/bin/switch-to-configuration',
     'chmod +x $out/bin/switch-to-configuration; mkdir -p $out/specialisation/s',
@@ -156,7 +156,7 @@ test('A host that was booted into a specialisation is up to date in it', async (
   expect(await world.sh('readlink -f /run/current-system')).toBe(s)
 })
 
-test('A key that wants a passphrase keeps no host from its upgrades', async () => {
+test('A signing key with a passphrase does not block upgrades', async () => {
   await world.rain(`ssh-keygen -q -t ed25519 -N secret -f ~/key; jj config set --user signing.behavior own
     jj config set --user signing.backend ssh; jj config set --user signing.key ~/key.pub; echo draft >draft`)
   await world.push('two', { 'text.nix': '"two"' })
@@ -165,7 +165,7 @@ test('A key that wants a passphrase keeps no host from its upgrades', async () =
   expect(await world.rain('cat draft')).toBe('draft')
 })
 
-test('The status names no generation for what is none, and no commit for what somebody switched to', async () => {
+test('The status names no generation if there is none, and no commit for a system that the user switched to', async () => {
   await world.push('two', { 'text.nix': '"two"' })
   const refused = await world.upgrade({ UPGRADE_CHECKS: '["false"]' })
   expect(refused.to).toMatchObject({ generation: null })
@@ -177,11 +177,11 @@ test('The status names no generation for what is none, and no commit for what so
   )
   await world.push('four', { 'text.nix': '"build fails"' })
   const { from } = await world.upgrade()
-  // generation 1 is of another commit
+  // generation 1 was built from another commit
   expect(from).toMatchObject({ generation: 1, commit: '' })
 })
 
-test('A conflict that a later commit settles is none', async () => {
+test('A conflict that a later commit settles does not count', async () => {
   await world.rain(`printf '"mine"' >text.nix; jj commit -m mine`)
   await world.push('two', { 'text.nix': '"two"' })
   await world.rain(
@@ -191,7 +191,7 @@ test('A conflict that a later commit settles is none', async () => {
   expect(await world.sh('cat /run/current-system/text')).toBe('both')
 })
 
-test('Nor is one that the working copy, which is described, settles; one that it has is', async () => {
+test('Nor does one that a described working copy settles, but a conflict in the working copy does', async () => {
   await world.rain(`printf '"mine"' >text.nix; jj commit -m mine`)
   await world.push('two', { 'text.nix': '"two"' })
   await world.rain(`jj git fetch; jj rebase -b @ -o main@origin; jj status`)
@@ -200,7 +200,7 @@ test('Nor is one that the working copy, which is described, settles; one that it
   expect(await world.upgrade()).toMatchObject({ outcome: 'upgraded' })
 })
 
-test('A checkout that was cut off is finished, though its user has jj do that in its own way', async () => {
+test('An interrupted checkout is finished, even if the user’s jj updates stale working copies automatically', async () => {
   await world.rain(
     'jj config set --user snapshot.auto-update-stale true; echo draft >draft; jj status',
   )
@@ -214,7 +214,7 @@ test('A checkout that was cut off is finished, though its user has jj do that in
   )
 })
 
-test('What a switch leaves running has not the lock', async () => {
+test('A process that a switch leaves running does not inherit the lock', async () => {
   await world.push('two', { 'text.nix': '"two\\nswitch does: sleep 100 >/dev/null 2>&1 &"' })
   const { stdout } = await world.run(
     ['bash', '-c', 'bash -euo pipefail /root/agent; bash -euo pipefail /root/agent'],
@@ -224,7 +224,7 @@ test('What a switch leaves running has not the lock', async () => {
   expect(stdout).not.toContain('locked: ')
 })
 
-test('A host without /boot, as a container is, is upgraded, and what is bad is known', async () => {
+test('A host without /boot, such as a container, is upgraded, and bad commits are remembered', async () => {
   await world.sh('rmdir /boot')
   await world.push('two', { 'text.nix': '"two"' })
   expect(await world.upgrade()).toMatchObject({ outcome: 'upgraded' })

@@ -77,7 +77,7 @@ test('A syntax error names its place', async () => {
   expect(await world.state()).toBe(before)
 })
 
-test('A file that was never added is named, and whether it lies there', async () => {
+test('A file that was never added is named, and whether it exists untracked', async () => {
   const before = await world.state()
   await world.push('import', { 'text.nix': 'import ./hosts/new.nix' })
   const done = await world.upgrade()
@@ -85,7 +85,7 @@ test('A file that was never added is named, and whether it lies there', async ()
   expect(done.reason).toBe('`hosts/new.nix` is not in the commit')
   expect(await world.state()).toBe(before)
 
-  // here it is, and git is told to ignore it
+  // the file exists, and git is told to ignore it
   await world.push('again', { '.gitignore': 'new.nix\n' })
   await world.rain(`mkdir hosts; echo '"new"' >hosts/new.nix; echo new.nix >>.git/info/exclude`)
   const there = await world.upgrade()
@@ -97,7 +97,7 @@ test('A file that was never added is named, and whether it lies there', async ()
   expect(await world.upgrade()).toMatchObject({ outcome: 'upgraded' })
 })
 
-test('Local commits are rebased and deployed, and work in progress goes along undeployed', async () => {
+test('Local commits are rebased and deployed, and work in progress is rebased but not deployed', async () => {
   await world.rain(`echo mine >mine; jj commit -m mine; echo draft >draft`)
   await world.push('two', { 'text.nix': '"two"' })
   const done = await world.upgrade()
@@ -110,7 +110,7 @@ test('Local commits are rebased and deployed, and work in progress goes along un
   expect(await world.upgrade()).toMatchObject({ outcome: 'up-to-date' })
 })
 
-test('A bookmark of the trunk that is elsewhere is not left in two places, and nobody else may hold the lock', async () => {
+test('A trunk bookmark that points elsewhere is not left conflicted, and only root can hold the lock', async () => {
   await world.rain(`echo '"side"' >side.nix && jj commit -m Side && jj bookmark set main --revision @-
     jj new main@origin && echo '"mine"' >own.nix && jj commit -m Mine`)
   await world.push('two', { 'text.nix': '"two"' })
@@ -119,7 +119,7 @@ test('A bookmark of the trunk that is elsewhere is not left in two places, and n
   expect(await world.sh('stat --format %a /run/nix-local-upgrade.lock')).toBe('600')
 })
 
-test('A local commit that the remote has no part in is deployed, too', async () => {
+test('A local commit is deployed even without changes from the remote', async () => {
   await world.rain(`printf '"mine"' >text.nix; jj describe -m mine`)
   const done = await world.upgrade()
   expect(done).toMatchObject({ code: 0, outcome: 'upgraded' })
@@ -127,7 +127,7 @@ test('A local commit that the remote has no part in is deployed, too', async () 
   expect(done.to!.commit).toBe(await world.rain('jj log --no-graph -r @ -T commit_id'))
 })
 
-test('A local commit that conflicts is named and left as it was, and so is the rest', async () => {
+test('A local commit that conflicts is named, and nothing is changed', async () => {
   await world.rain(`printf '"mine"' >text.nix; jj commit -m mine; echo draft >draft; jj status`)
   const before = await world.state()
   await world.push('theirs', { 'text.nix': '"theirs"' })
@@ -139,7 +139,7 @@ test('A local commit that conflicts is named and left as it was, and so is the r
   expect(await world.state()).toBe(before)
 })
 
-test('Conflict markers that somebody committed are not deployed', async () => {
+test('Committed conflict markers are not deployed', async () => {
   const before = await world.state()
   const marked = '<<<<<<< one\na\n=======\nb\n>>>>>>> two\n'
   await world.push('merged', { 'text.nix': '"two"', 'a note.txt': marked.trim() })
@@ -166,7 +166,7 @@ test('A trunk that was rewritten is refused until it is accepted by name', async
   expect(await world.upgrade()).toMatchObject({ outcome: 'up-to-date' })
 })
 
-test('A trunk that is not there is a failure, and one that was rewound is refused', async () => {
+test('A missing trunk is a failure, and a rewound one is refused', async () => {
   const absent = await world.upgrade({ UPGRADE_BRANCH: 'simple' })
   expect(absent).toMatchObject({ code: 1, outcome: 'failed' })
   expect(absent.reason).toBe('The remote has no branch simple')
@@ -176,7 +176,7 @@ test('A trunk that is not there is a failure, and one that was rewound is refuse
   expect(await world.upgrade()).toMatchObject({ code: 1, outcome: 'diverged' })
 })
 
-test('A remote that is gone, or does not answer, is no failure, and the next run catches up', async () => {
+test('An unreachable or silent remote is no failure, and the next run catches up', async () => {
   const before = await world.state()
   await world.push('two', { 'text.nix': '"two"' })
   const url = await world.rain('git remote get-url origin')
@@ -185,7 +185,7 @@ test('A remote that is gone, or does not answer, is no failure, and the next run
   const refused = await world.upgrade()
   expect(refused).toMatchObject({ code: 0, outcome: 'offline', phase: 'fetch' })
   expect(refused.reason).toMatch(/Cannot reach the remote: fatal: .*127\.0\.0\.1/)
-  // somebody listens and never says a word
+  // a server that accepts connections and never answers
   const silent = (await import('node:net')).createServer().listen(0, '127.0.0.1')
   await new Promise((resolve) => silent.once('listening', resolve))
   await to(`git://127.0.0.1:${(silent.address() as { port: number }).port}/config.git`)
@@ -202,7 +202,7 @@ test('A remote that is gone, or does not answer, is no failure, and the next run
   expect(await world.upgrade()).toMatchObject({ outcome: 'upgraded' })
 })
 
-test('A failed check puts repository, profile and running system back', async () => {
+test('A failed check rolls repository, profile and running system back', async () => {
   const before = await world.state()
   await world.push('two', { 'text.nix': '"two"' })
   const checks = JSON.stringify(['true', 'echo "a b"\nfalse'])
@@ -219,7 +219,7 @@ test('A failed check puts repository, profile and running system back', async ()
     'switch one',
   ])
   expect(await world.upgrade()).toMatchObject({ code: 0, outcome: 'skipped-known-bad' })
-  // as the host says
+  // the host can be set to keep the new system
   await world.push('three', { 'text.nix': '"three"' })
   const kept = await world.upgrade({ UPGRADE_CHECKS: checks, UPGRADE_ON_FAILURE: 'notify' })
   expect(kept).toMatchObject({ code: 1, outcome: 'validation-failed' })
@@ -229,7 +229,7 @@ test('A failed check puts repository, profile and running system back', async ()
   expect(ignored).toMatchObject({ code: 0, outcome: 'upgraded' })
 })
 
-test('A switch that fails is put back', async () => {
+test('A switch that fails is rolled back', async () => {
   const before = await world.state()
   await world.push('two', { 'text.nix': '"switch fails"' })
   const done = await world.upgrade()
@@ -242,7 +242,7 @@ test('A switch that fails is put back', async () => {
   expect(await world.state()).toBe(before)
 })
 
-test('What runs goes back though boot entries cannot be written, and the next run writes them', async () => {
+test('The running system is rolled back even if boot entries cannot be written, and the next run writes them', async () => {
   await world.push('two', { 'text.nix': '"two"' })
   const done = await world.upgrade({ UPGRADE_CHECKS: '["touch /boot/unwritable; false"]' })
   expect(done).toMatchObject({ code: 1, outcome: 'validation-failed' })
@@ -255,7 +255,7 @@ test('What runs goes back though boot entries cannot be written, and the next ru
   expect(await world.sh('tail -n 1 /root/switched')).toMatch(/^(switch|boot) one$/)
 })
 
-test('What somebody did in the repository meanwhile is not taken back', async () => {
+test('The user’s own changes in the repository during the run are not rolled back', async () => {
   await world.push('two', { 'text.nix': '"two"' })
   const edit =
     'cd /home/rain/nix-config; setpriv --reuid=1000 --regid=100 --clear-groups env HOME=/home/rain sh -c "echo new >new; jj commit -m new"; false'
@@ -266,7 +266,7 @@ test('What somebody did in the repository meanwhile is not taken back', async ()
   expect(await world.sh('cat /run/current-system/text')).toBe('one')
 })
 
-test('A failed hook ends it before anything is looked at', async () => {
+test('A failed hook ends the upgrade before anything else', async () => {
   const before = await world.state()
   await world.push('two', { 'text.nix': '"two"' })
   const hooks = JSON.stringify(['touch /root/ran', 'exit 3'])
@@ -288,11 +288,11 @@ test('A hook that never ends has a time limit', async () => {
   expect(await world.state()).toBe(before)
 })
 
-test('No room on /boot, or in the store, is seen before the switch', async () => {
+test('Lack of space on /boot, or in the store, is detected before the switch', async () => {
   const before = await world.state()
   await world.push('two', { 'text.nix': '"two"' })
   const small = async (path: string): Promise<Awaited<ReturnType<typeof world.upgrade>>> => {
-    // a file system of its own for the agent alone
+    // a small file system that only the agent sees
     world.write('root/agent', `mount -t tmpfs -o size=512k tmpfs ${path}\n${agent}`)
     return world.upgrade()
   }
@@ -301,12 +301,12 @@ test('No room on /boot, or in the store, is seen before the switch', async () =>
   expect(boot.reason).toBe('/boot has 0 MiB free and 1 MiB are needed')
   expect(boot.said).not.toContain('phase: switch')
   expect(await world.state()).toBe(before)
-  // neither is held against the revision
+  // the revision is not blamed for either
   world.write('root/agent', agent)
   expect(await world.upgrade()).toMatchObject({ outcome: 'upgraded' })
 })
 
-test('Room on /boot is looked for by what a specialisation boots, too', async () => {
+test('The space that a specialisation needs on /boot counts, too', async () => {
   const special = flake.replace(
     'chmod +x $out/bin/switch-to-configuration',
     'chmod +x $out/bin/switch-to-configuration; mkdir -p $out/specialisation/s; truncate -s 3M $out/specialisation/s/kernel',
@@ -320,13 +320,13 @@ test('Room on /boot is looked for by what a specialisation boots, too', async ()
   expect(await world.upgrade({ ...env, BOOT_SIZE: '5M' })).toMatchObject({ outcome: 'upgraded' })
 })
 
-test('A second run finds the first at work, says who it is, and changes nothing', async () => {
+test('A second run finds the first one running, names its process, and changes nothing', async () => {
   await world.push('two', { 'text.nix': '"two"' })
   const waits =
     'f() { [ "$1" != build ] || { touch /root/at; until [ -e /root/go ]; do sleep 0.1; done; }; }; f'
   const running = world.upgrade({ UPGRADE_PHASE_HOOK: waits })
   await expect.poll(() => existsSync(join(world.dir, 'root/at')), { timeout: 60_000 }).toBe(true)
-  // a daemon of its own would take the first one's place
+  // without a nix-daemon, because a second one would replace the first run's
   const second = await world.run(['bash', '-euo', 'pipefail', '/root/agent'], { env: settings })
   expect(second.code).toBe(0)
   expect(second.stdout).toMatch(/locked: nix-local-upgrade \(pid \d+, since .*\) is at work/)
@@ -335,7 +335,7 @@ test('A second run finds the first at work, says who it is, and changes nothing'
   expect(await running).toMatchObject({ outcome: 'upgraded' })
 })
 
-test('A rebuild at work is left alone', async () => {
+test('A running rebuild is not disturbed', async () => {
   await world.push('two', { 'text.nix': '"two"' })
   const before = await world.state()
   const rebuild = world.sh('flock /run/nixos/switch-to-configuration.lock sleep 4')
@@ -349,7 +349,7 @@ test('A rebuild at work is left alone', async () => {
 
 const phases = 'recover hooks dotfiles fetch rebase build preflight switch validate clean done'
 test.each(phases.split(' '))(
-  'Killed at the start of %s, it is whole after the next run',
+  'Killed at the start of %s, everything is whole after the next run',
   async (phase) => {
     await world.rain(`echo mine >mine; jj commit -m mine`)
     await world.push('two', { 'text.nix': '"two"' })
@@ -375,7 +375,7 @@ test.each([
   ['empty', ''],
   ['zeros', '\\0'.repeat(41)],
   ['cut short', '0123456'],
-])('A ref of its own that a power cut left %s is made anew', async (_, content) => {
+])('One of the agent’s refs that a power cut left %s is recreated', async (_, content) => {
   await world.rain(`mkdir -p .git/refs/nix-local-upgrade
       for ref in candidate trunk; do printf '${content}' >.git/refs/nix-local-upgrade/$ref; done`)
   const commit = await world.push('two', { 'text.nix': '"two"' })
@@ -384,8 +384,8 @@ test.each([
   expect(await world.rain('git rev-parse refs/nix-local-upgrade/candidate')).toBe(commit)
 })
 
-test('Locks that a power cut left are no way to be locked out', async () => {
-  // as old as the boot before this one
+test('Lock files that a power cut left do not lock the host out', async () => {
+  // from before this boot
   const left = ['index', 'refs/remotes/origin/main', 'refs/nix-local-upgrade/trunk']
   await world.rain(
     `for name in ${left.join(' ')}; do mkdir -p "$(dirname .git/$name)"; touch -d '1 hour ago' .git/$name.lock; done`,
@@ -397,14 +397,14 @@ test('Locks that a power cut left are no way to be locked out', async () => {
   expect(await world.rain('find .git -name "*.lock"')).toBe('')
 })
 
-test('A lock of somebody who is at work is not touched', async () => {
+test('A lock that a running program holds is not touched', async () => {
   await world.rain('touch .git/index.lock')
   await world.upgrade()
   expect(await world.rain('find .git -name "*.lock"')).toBe('.git/index.lock')
 })
 
 test.each(['build', 'switch'])(
-  'What was built and did not get to the disk before a power cut is built again, after a cut in %s',
+  'Build results that a power cut in %s left incomplete are built again',
   async (phase) => {
     await world.push('two', { 'text.nix': '"two"' })
     const next = { build: 'preflight', switch: 'validate' }[phase]!
@@ -415,7 +415,7 @@ test.each(['build', 'switch'])(
       `${spoil}; cd /var/lib/nix-local-upgrade; sed -i 's/"bootId":"[^"]*"/"bootId":"another"/' transaction.json`,
     )
     if (phase === 'switch') {
-      // what boots after it is golden, as the trial was not armed yet
+      // golden boots after it, because the trial was not armed yet
       await world.sh(
         'ln -sfn "$(readlink -f /nix/var/nix/profiles/system-1-link)" /run/current-system',
       )
@@ -432,7 +432,7 @@ test.each(['build', 'switch'])(
   },
 )
 
-test('So is what the system is made of', async () => {
+test('So are incomplete dependencies of the system', async () => {
   const part = `derivation { name = "lab-part"; system = "x86_64-linux"; builder = "/bin/sh"; args = [ "-c" "echo two >$out" ]; }`
   await world.push('two', { 'text.nix': `"\${${part}}"` })
   await world.upgrade({ UPGRADE_PHASE_HOOK: killedIn('preflight') })
@@ -451,24 +451,27 @@ test('So is what the system is made of', async () => {
 test.each([
   ['in its switch', 'validate', ''],
   [
-    'in its way back, once the profile is back',
+    'in its rollback, once the profile is back',
     'rollback',
     'nix-env --profile /nix/var/nix/profiles/system --switch-generation 1',
   ],
-])('What a power cut ended %s does not stay in the profile', async (_, phase, more) => {
-  const checks = JSON.stringify(phase === 'rollback' ? ['false'] : [])
-  await world.push('two', { 'text.nix': '"two"' })
-  await world.upgrade({ UPGRADE_PHASE_HOOK: killedIn(phase), UPGRADE_CHECKS: checks })
-  await world.sh(`${more}
+])(
+  'A generation whose upgrade a power cut ended %s does not stay in the profile',
+  async (_, phase, more) => {
+    const checks = JSON.stringify(phase === 'rollback' ? ['false'] : [])
+    await world.push('two', { 'text.nix': '"two"' })
+    await world.upgrade({ UPGRADE_PHASE_HOOK: killedIn(phase), UPGRADE_CHECKS: checks })
+    await world.sh(`${more}
     ln -sfn "$(readlink -f /nix/var/nix/profiles/system-1-link)" /run/current-system
     cd /var/lib/nix-local-upgrade; sed -i 's/"bootId":"[^"]*"/"bootId":"another"/' transaction.json`)
-  // nothing else would take it from there
-  await world.push('three', { 'text.nix': '"three"' })
-  await world.upgrade()
-  expect(await world.sh('cat /nix/var/nix/profiles/system-*-link/text')).toBe('one\nthree')
-})
+    // nothing else would remove it from there
+    await world.push('three', { 'text.nix': '"three"' })
+    await world.upgrade()
+    expect(await world.sh('cat /nix/var/nix/profiles/system-*-link/text')).toBe('one\nthree')
+  },
+)
 
-test('A switch that ends well and changes nothing is a failure', async () => {
+test('A switch that succeeds without changing anything is a failure', async () => {
   const before = await world.state()
   await world.push('idle', { 'text.nix': '"switch idles"' })
   const done = await world.upgrade()
@@ -478,14 +481,14 @@ test('A switch that ends well and changes nothing is a failure', async () => {
   expect(await world.upgrade()).toMatchObject({ outcome: 'skipped-known-bad' })
 })
 
-test('Another ref that is broken is a failure, not a remote out of reach', async () => {
+test('A broken ref of the user’s is a failure, not an unreachable remote', async () => {
   await world.rain(`: >.git/refs/heads/broken`)
   await world.push('two', { 'text.nix': '"two"' })
   const done = await world.upgrade()
   expect(done).toMatchObject({ code: 1, outcome: 'failed', notRestored: [] })
 })
 
-test('A cache of nix that a power cut spoilt is no fault of the commit', async () => {
+test('If a power cut damaged Nix’s cache, the commit is not blamed', async () => {
   await world.push('two', { 'text.nix': '"two"' })
   const spoil = `for cache in ~/.cache/nix/fetcher-cache-*.sqlite; do
     head -c 8192 /dev/urandom >"$cache"; rm -f "$cache"-*; echo "$cache"; done`
@@ -495,19 +498,19 @@ test('A cache of nix that a power cut spoilt is no fault of the commit', async (
   expect(done).toMatchObject({ code: 0, outcome: 'upgraded' })
 })
 
-test('Killed after the switch, and the remote moved back: the next run puts all back first', async () => {
+test('Killed after the switch, then the remote is rewound: the next run rolls everything back first', async () => {
   const before = await world.state()
   await world.push('two', { 'text.nix': '"two"' })
   const hook = killedIn('validate')
   await world.upgrade({ UPGRADE_PHASE_HOOK: hook })
   expect(await world.sh('cat /run/current-system/text')).toBe('two')
-  // a hook that fails ends it right after the recovery
+  // a failing hook ends the run right after the recovery
   const done = await world.upgrade({ UPGRADE_HOOKS: '["false"]' })
   expect(done).toMatchObject({ code: 1, outcome: 'failed', notRestored: [] })
   expect(await world.state()).toBe(before)
 })
 
-test('Old generations go, and never the golden, the running or the booted one', async () => {
+test('Old generations are removed, but never the golden, the running or the booted one', async () => {
   const deploy = async (text: string): Promise<void> => {
     await world.push(text, { 'text.nix': `"${text}"` })
     await world.upgrade({ UPGRADE_KEEP_GENERATIONS: '1', UPGRADE_KEEP_DAYS: '7' })
@@ -522,11 +525,11 @@ test('Old generations go, and never the golden, the running or the booted one', 
   expect(await world.sh('ls /nix/var/nix/profiles | grep system')).toBe(
     'system\nsystem-2-link\nsystem-3-link\nsystem-6-link',
   )
-  // four's own link is gone, and so are its files; golden's are there
+  // generation four's link and files are gone; golden's files are still there
   expect(await world.sh('cat /nix/store/*/text | sort | tr "\\n" " "')).toBe('six three two')
 })
 
-test('A remote flake is followed the same way', async () => {
+test('A remote flake is followed in the same way', async () => {
   const remote = {
     UPGRADE_MODE: 'remote',
     UPGRADE_REPOSITORY: '/nowhere',
@@ -550,7 +553,7 @@ test('A remote flake is followed the same way', async () => {
   expect(await world.upgrade(remote)).toMatchObject({ outcome: 'up-to-date' })
 })
 
-test('What the URL of a remote flake asks for beside the branch is kept', async () => {
+test('Other parameters in the URL of a remote flake are kept', async () => {
   await world.sh('git config --global safe.directory "*"')
   await world.push('in a folder', { 'hosts/flake.nix': flake, 'hosts/text.nix': '"of hosts"' })
   const remote = { UPGRADE_MODE: 'remote', UPGRADE_REPOSITORY: '/nowhere' }
@@ -570,14 +573,14 @@ test('A repository may be in any directory', async () => {
   expect(await world.upgrade(odd)).toMatchObject({ outcome: 'up-to-date' })
 })
 
-test('No repository, or one that is not jj’s, is a failure that says so', async () => {
+test('A missing repository, or one without jj, is a failure that says so', async () => {
   const nowhere = await world.upgrade({ UPGRADE_REPOSITORY: '/home/rain/no "such" place' })
   expect(nowhere).toMatchObject({ code: 1, outcome: 'failed', phase: 'fetch' })
   expect(nowhere.reason).toBe('No repository at /home/rain/no "such" place')
   const plain = await world.upgrade({ UPGRADE_REPOSITORY: '/home/rain/other' })
   expect(plain).toMatchObject({ code: 1, outcome: 'failed' })
   expect(plain.reason).toBe('/home/rain/other is no colocated jj repository')
-  // a run by anyone but root touches nothing
+  // a run by a user other than root changes nothing
   const { code, stderr } = await world.run(['bash', '-c', 'bash -euo pipefail /home/agent'], {
     user: 'rain',
     env: { UPGRADE_MODE: 'local', UPGRADE_REPOSITORY: '/nowhere', UPGRADE_HOST: 'sorrow' },
@@ -590,7 +593,7 @@ test.each([
   ['--accept', 'nix-local-upgrade: --accept needs a commit'],
   ['--acept', 'nix-local-upgrade: Unknown argument `--acept`'],
 ])(
-  'A slip in the command line (%s) is told in one line, and nothing begins',
+  'A mistake in the command line (%s) is reported in one line, and nothing is started',
   async (flag, line) => {
     const command = ['bash', '-c', `bash -euo pipefail /root/agent ${flag}`]
     const { code, stderr } = await world.run(command, { env: settings, allow: [2] })

@@ -1,4 +1,4 @@
-/** What tests of the upgrade share: a scratch root with a remote, a clone of it, and the agent. */
+/** Shared by the tests of the upgrade: a scratch root with a remote, a clone of it, and the agent. */
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { upgradeForm } from '../../lib/scenario/status-form.ts'
@@ -54,11 +54,10 @@ export const settings = {
 }
 
 /**
- * A system of a few lines whose `switch-to-configuration` does what the contract says of the links,
- * and nothing else: there is no systemd here. `etc` is a file of the repository; one that says
- * `switch fails` makes a generation whose switch does, and `switch idles` one that ends well and does nothing;
- * a line `switch does: …` has commands that a switch to it runs first. Where /boot has a file `unwritable`, no boot
- * entries can be written.
+ * A minimal system whose `switch-to-configuration` only sets the links that the contract requires: there is no
+ * systemd here. `etc` is a file of the repository: with the text `switch fails` the switch to that generation
+ * fails, with `switch idles` it succeeds without doing anything, and a line `switch does: …` holds commands that
+ * the switch runs first. If /boot has a file `unwritable`, no boot entries can be written.
  */
 export const flake = `{
   outputs = { self }: {
@@ -88,17 +87,17 @@ export const flake = `{
 `
 
 export interface UpgradeWorld extends ScratchRoot {
-  /** Runs the agent as its wrapper does, with these settings instead of the usual ones. */
+  /** Runs the agent as its wrapper does, with these settings overriding the usual ones. */
   upgrade: (env?: Record<string, string>, ...args: string[]) => Promise<Upgraded>
   status: () => Status
-  /** Commits files (text by path; null removes) in a clone of somebody else's, and pushes. */
+  /** Commits files (text by path; null removes) in another user's clone, and pushes. */
   push: (message: string, files: Record<string, string | null>) => Promise<string>
   /** Runs a script as rain in the repository. */
   rain: (script: string) => Promise<string>
   /** Writes a file of the root. */
   write: (path: string, text: string) => void
   read: (path: string) => string
-  /** What an upgrade could have changed, for comparison: system, profile, repository. */
+  /** The state that an upgrade could have changed, for comparison: system, profile, repository. */
   state: () => Promise<string>
 }
 
@@ -180,6 +179,6 @@ function inHand(root: ScratchRoot): UpgradeWorld {
 
 export const quote = (text: string): string => `'${text.replaceAll("'", "'\\''")}'`
 
-/** A phase hook that kills the upgrade: its parent is timeout(1), whose parent is that. */
+/** A phase hook that kills the upgrade: the hook's parent is timeout(1), whose parent is the upgrade. */
 export const killedIn = (phase: string): string =>
   `kill_in() { [ "$1" != ${phase} ] || kill -9 "$(ps -o ppid= -p $PPID | tr -d ' ')"; }; kill_in`

@@ -21,9 +21,9 @@ test('Agents pass shellcheck', async () => {
   await run('shellcheck', files)
 })
 
-// A sum that bash cannot work out ends all of the command at the top that led to it, and the script goes on after
-// that: an `|| fail` around it is passed over.
-test('No sum has a command in it that could fail and leave a gap', () => {
+// An arithmetic error aborts the whole top-level command in bash, and the script goes on with the next one: an
+// `|| fail` around it is skipped.
+test('No arithmetic expression contains a command that could fail and leave a gap', () => {
   const sums = readdirSync(agents).flatMap((file) =>
     readFileSync(join(agents, file), 'utf8')
       .split('\n')
@@ -33,9 +33,9 @@ test('No sum has a command in it that could fail and leave a gap', () => {
   for (const line of sums) expect(line).toMatch(/\(\([^)]*\$\([^()]* \|\| (echo 0|date \+%s)\)/)
 })
 
-// Debian 12 has ShellCheck 0.9. nixpkgs builds each agent with 0.11, which gave functions that only a trap or
-// another file calls a code of their own; a host with an agent that it complains of does not build.
-test('What calls a function out of sight is said in the words of old and new ShellCheck', () => {
+// Debian 12 has ShellCheck 0.9. nixpkgs builds each agent with 0.11, which has a separate code for functions that
+// only a trap or another file calls; a host does not build if ShellCheck complains about an agent.
+test('Directives for functions that are called indirectly have the codes of old and new ShellCheck', () => {
   const said = readdirSync(agents).flatMap((file) =>
     readFileSync(join(agents, file), 'utf8')
       .split('\n')
@@ -45,7 +45,7 @@ test('What calls a function out of sight is said in the words of old and new She
   for (const line of said) expect(line).toMatch(/SC2317,SC2329/)
 })
 
-/** The text of each agent as a host wraps it, by name. */
+/** Nix function: host -> text of each wrapped agent, by name. */
 const wrapped = `host: let
   c = (host.extendModules { modules = [ { myModules.services.chezmoiSync.enable = true; } ]; }).config;
   agents = builtins.filter (p: p ? text && p.meta.mainProgram or "" == p.name) c.environment.systemPackages;
@@ -65,7 +65,7 @@ const names = [
   'unpin-golden',
 ]
 
-/** What the modules tell nixpkgs to leave out. */
+/** The checks that the modules exclude in nixpkgs. */
 const excluded = (name: string): string =>
   /golden|boot-status/.test(name) ? 'SC2034,SC2154' : 'SC2089,SC2090'
 
@@ -73,25 +73,25 @@ async function checkWrapped(scripts: Record<string, string>): Promise<void> {
   const directory = scratch()
   for (const name of names) {
     const functions = [...scripts[name]!.matchAll(/^([a-z_]+)\(\) \{/gm)].map(([, each]) => each)
-    // of two with one name, the part that comes last takes both places
+    // the last of two functions with one name would replace the other
     expect(functions.filter((each, at) => functions.indexOf(each) !== at)).toEqual([])
     writeFileSync(join(directory, name), scripts[name]!)
-    // nixpkgs runs it as it builds the wrapper, so what it finds would be a host that does not build
+    // nixpkgs runs shellcheck when it builds the wrapper, so a finding would keep a host from building
     await run('shellcheck', [`--exclude=${excluded(name)}`, join(directory, name)])
   }
 }
 
-test('They pass it as the lab wraps them', async () => {
+test('Agents pass shellcheck as the lab wraps them', async () => {
   await checkWrapped(await lab('sorrow', wrapped))
 }, 300_000)
 
-test('They pass it as NixOS wraps them', async (context) => {
+test('Agents pass shellcheck as NixOS wraps them', async (context) => {
   const found = await findNixOS()
   if ('missing' in found) return context.skip(found.missing)
   await checkWrapped(await found.nixos('sorrow', wrapped))
 }, 300_000)
 
-/** What the agents call, by the Debian package that has it. */
+/** The programs that agents call, by Debian package. */
 const programs: Record<string, string[]> = {
   bash: ['bash'],
   chezmoi: ['chezmoi'],
@@ -106,7 +106,7 @@ const programs: Record<string, string[]> = {
   jq: ['jq'],
   jujutsu: ['jj'],
   'nix-bin': ['nix', 'nix-env', 'nix-store'],
-  // of git, over SSH
+  // called by git
   'openssh-server': ['ssh'],
   sed: ['sed'],
   systemd: ['bootctl', 'busctl', 'systemctl'],
@@ -117,20 +117,20 @@ const builtins = new Set(
   `"$@" : [ alias break cd command compgen continue coproc echo eval exec exit kill mapfile printf pwd read return set
   shift shopt trap true umask wait`.split(/\s+/),
 )
-/** Words that the grammar takes for commands, and a command of the module beside. */
+/** Words that the grammar mistakes for commands, and a command of another module. */
 const misread: Record<string, string[]> = {
   'golden-boot-validation': ['link'],
   'nix-local-upgrade': ['else', 'link', 'golden-boot-validation'],
   'pin-golden': ['link'],
 }
 
-/** Those that are no word of a sentence as well. */
+/** The program names that are not common English words. */
 const byName = new Set(Object.values(programs).flat())
 for (const word of ['cat', 'cut', 'date', 'find', 'head', 'id', 'sleep', 'sort', 'sync', 'tail']) {
   byName.delete(word)
 }
 
-test('Each agent brings the programs that it calls, and no package for nothing', async () => {
+test('Each agent brings the programs that it calls, and no unused package', async () => {
   const scripts = Object.entries(await lab<Record<string, string>>('sorrow', wrapped))
   const used = new Map<string, Set<string>>()
   for (const [name, text] of scripts) {
@@ -148,13 +148,13 @@ test('Each agent brings the programs that it calls, and no package for nothing',
     const lacks = root
       .descendantsOfType('command_name')
       .map((one) => text.slice(one!.startIndex, one!.endIndex))
-      // by the name of a program, and not by a variable's value or a sum
+      // literal program names only, not variables or arithmetic
       .filter((word) => /^[a-z][a-z0-9-]+$/.test(word))
-      // what another program or a list runs
+      // programs that are started by another program or from a list
       .concat(words.filter((word) => byName.has(word)))
       .filter((word) => !has.has(word) && !functions.has(word) && !builtins.has(word))
     expect([name, ...new Set(lacks)]).toEqual([name, ...(misread[name] ?? [])])
-    // agents of one module share what they bring
+    // agents of one module share their packages
     const all = used.get(packages!) ?? new Set()
     for (const word of words) all.add(word)
     used.set(packages!, all)
@@ -169,7 +169,7 @@ test('Each agent brings the programs that it calls, and no package for nothing',
   }
 }, 300_000)
 
-test('They look for kernels where the boot loader keeps them, be it a partition of their own', async () => {
+test('Agents look for kernels where the boot loader keeps them, even on a separate partition', async () => {
   const wherever = wrapped.replace(
     'modules = [',
     `modules = [ ({ lib, ... }: {
@@ -178,13 +178,13 @@ test('They look for kernels where the boot loader keeps them, be it a partition 
   )
   const scripts = await lab<Record<string, string>>('sorrow', wherever)
   expect(scripts['nix-local-upgrade']).toMatch(/^UPGRADE_BOOT=\/boot-of-its-own$/m)
-  // where something is mounted, as far as the configuration says
+  // the configuration has no mount there
   expect(scripts['nix-local-upgrade']).toMatch(/^UPGRADE_BOOT_MOUNTED=false$/m)
   expect(scripts['show-golden']).toMatch(/^GOLDEN_BOOT=\/boot-of-its-own$/m)
   expect(scripts['show-golden']).toMatch(/^GOLDEN_ESP=\/boot$/m)
 }, 300_000)
 
-test('Of GRUB that is not the EFI system partition, which may be too small for a kernel', async () => {
+test('With GRUB this is not the EFI system partition, which may be too small for a kernel', async () => {
   const grub = wrapped.replace(
     'modules = [',
     `modules = [ ({ lib, ... }: {
@@ -197,7 +197,7 @@ test('Of GRUB that is not the EFI system partition, which may be too small for a
   expect(scripts['nix-local-upgrade']).toMatch(/^UPGRADE_BOOT_MOUNTED=true$/m)
 }, 300_000)
 
-test('What a sync remembers has no age after which it would go', async () => {
+test('The state of a sync is not removed by age', async () => {
   const rules = await lab<string[]>(
     'sorrow',
     `host: (host.extendModules { modules = [ { myModules.services.chezmoiSync.enable = true; } ]; })
@@ -210,7 +210,7 @@ test('What a sync remembers has no age after which it would go', async () => {
   expect([mode, owner, group, age]).toEqual(['0755', 'rain', '-', '-'])
 }, 300_000)
 
-test('Hooks, checks and the scripts of users have what a login finds on their path', async () => {
+test('Hooks, checks and the scripts of users have the PATH of a login', async () => {
   const paths = await lab<Record<'upgrade' | 'sync', string[]>>(
     'sorrow',
     `host: let
@@ -220,14 +220,14 @@ test('Hooks, checks and the scripts of users have what a login finds on their pa
       sync = c.systemd.services.chezmoi-pre-update.path;
     }`,
   )
-  // what is setuid comes first, as at a login
+  // setuid wrappers come first, as in a login
   const login = ['/run/wrappers', '/run/current-system/sw']
   expect(paths.upgrade).toEqual(login)
   const own = ['/home/rain/.nix-profile', '/home/rain/.local/state/nix/profile']
   expect(paths.sync).toEqual([login[0], ...own, '/etc/profiles/per-user/rain', login[1]])
 }, 300_000)
 
-test('On NixOS hooks and checks run in a shell, with what a login finds', async (context) => {
+test('On NixOS hooks and checks run in a shell, with the PATH of a login', async (context) => {
   const found = await findNixOS()
   if ('missing' in found) return context.skip(found.missing)
   const read = await found.nixos<Record<'agent' | 'upgrade' | 'sync', string>>(
@@ -241,7 +241,7 @@ test('On NixOS hooks and checks run in a shell, with what a login finds', async 
       sync = c.systemd.services.chezmoi-pre-update.environment.PATH;
     }`,
   )
-  // a unit of NixOS has no shell on its path, and the agent calls one by its name
+  // a NixOS unit has no shell on its PATH, and the agent calls one by name
   expect(read.agent).toMatch(/^export PATH="\S*-bash-[^/:]+\/bin:/m)
   for (const path of [read.upgrade, read.sync].map((text) => text.split(':'))) {
     expect(path).toContain('/run/current-system/sw/bin')
@@ -250,7 +250,7 @@ test('On NixOS hooks and checks run in a shell, with what a login finds', async 
   expect(read.sync.split(':')).toContain('/etc/profiles/per-user/rain/bin')
 }, 300_000)
 
-test('A setting that a Nix does not know is not written for it', async (context) => {
+test('A setting that the host’s Nix does not know is not written', async (context) => {
   const found = await findNixOS()
   if ('missing' in found) return context.skip(found.missing)
   const read = await found.nixos<Record<string, boolean>>(
@@ -266,7 +266,7 @@ test('A setting that a Nix does not know is not written for it', async (context)
   expect(read).toEqual({ nix: true, lix: false, old: false })
 }, 300_000)
 
-test('The flake checks its Nix with the program that lays it out', async (context) => {
+test('The flake checks its Nix files with its formatter', async (context) => {
   const found = await findNixOS()
   if ('missing' in found) return context.skip(found.missing)
   const format = readFileSync(join(project, 'nix/format.nix'), 'utf8')
@@ -282,7 +282,7 @@ test('The flake checks its Nix with the program that lays it out', async (contex
   )
   expect(read.formatter).toContain(`${read.nixfmt}/bin:`)
   expect(read.check).toContain('-exec nixfmt --check {} +')
-  // what is left alone must be the same in both
+  // both must exclude the same files
   expect(read.formatter).toContain(':!tests/flakes')
   expect(read.check).toContain("-not -path './tests/flakes/*'")
 }, 300_000)

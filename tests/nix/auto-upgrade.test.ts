@@ -1,4 +1,4 @@
-/** system.autoUpgrade of the embedded guest against NixOS's own: its options, its unit, and what its script does. */
+/** Compares system.autoUpgrade of the embedded guest with NixOS's: options, unit, and what the script does. */
 import { execFileSync } from 'node:child_process'
 import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -10,7 +10,7 @@ interface Upgrades {
   options: string[]
   unit: Record<string, unknown>
   timer: Record<string, unknown>
-  /** By the settings below. */
+  /** One for each of the settings below. */
   scripts: string[]
 }
 
@@ -41,7 +41,7 @@ in {
   scripts = map (more: (with' more).systemd.services.nixos-upgrade.script) [ ${settings.map((one) => `{ ${one} }`).join(' ')} ];
 }`
 
-/** What a script does at some time of the day, on a host whose first stage is another or the same. */
+/** The actions of a script at a time of day, on a host whose first stage has `changed` or not. */
 function does(script: string, time: string, changed: boolean): string[] {
   const dir = mkdtempSync(join(tmpdir(), 'upgrade-'))
   onTestFinished(() => rmSync(dir, { recursive: true, force: true }))
@@ -53,7 +53,7 @@ function does(script: string, time: string, changed: boolean): string[] {
   stub('date', `echo ${time}`)
   stub('readlink', `case $1 in /run/*) echo old ;; *) echo ${changed ? 'new' : 'old'} ;; esac`)
   for (const name of ['shutdown', 'systemd-run']) stub(name, 'echo reboot')
-  // programs by their names alone
+  // call programs by name only, so that the stubs are found
   const plain = script.replaceAll(/\/(?:nix\/store\/[^/\s]+|run\/current-system\/sw)\/bin\//g, '')
   const said = execFileSync('bash', ['--norc', '-ec', plain], {
     env: { PATH: `${dir}:/usr/bin:/bin` },
@@ -62,12 +62,12 @@ function does(script: string, time: string, changed: boolean): string[] {
   return said.trim().split('\n')
 }
 
-/** The flags that a host adds stand before or after the module's own, as its files are read. */
+/** A host's own flags come before or after the module's, depending on the order of its files. */
 const inAnyOrder = (line: string): string => line.split(' ').toSorted().join(' ')
 
 const flags = '--refresh --flake git://git.lab/config.git'
 
-test('its script rebuilds, and reboots in the hours for it alone', async () => {
+test('its script rebuilds, and reboots only in the reboot window', async () => {
   const { scripts } = await lab<Upgrades>('sorrow', read)
   const [plain, boot, reboots, early, night] = scripts as [string, string, string, string, string]
   expect(does(plain, '12:00', true)).toEqual([`nixos-rebuild switch ${flags} --upgrade`])
@@ -84,7 +84,7 @@ test('its script rebuilds, and reboots in the hours for it alone', async () => {
   expect(does(night, '12:00', true)).toEqual(waits)
 })
 
-test('it is NixOS’s, option by option and step by step', async (context) => {
+test('its options and its script’s steps are the same as on NixOS', async (context) => {
   const found = await findNixOS()
   if ('missing' in found) return context.skip(found.missing)
   const theirs = await found.nixos<Upgrades>('sorrow', read)

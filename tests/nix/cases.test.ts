@@ -1,7 +1,7 @@
 /**
  * Every commit that a case makes, and every module that it builds in a guest, evaluates on top of the project's
- * flake: on the embedded guest, and on NixOS where that can be evaluated. The cases run with nobody in their hands
- * but a stand-in that says yes to all, so what is collected is what they would push.
+ * flake: for the embedded guest, and for NixOS if that can be evaluated. The cases run against a stand-in guest
+ * that answers yes to everything, and the test collects what they would push.
  */
 import { execFileSync } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
@@ -65,7 +65,7 @@ afterAll(() => {
   rmSync(home, { recursive: true })
 })
 
-/** What a guest would answer that is well, in what goes on in any case. */
+/** The answers of a healthy guest to the commands that all cases use. */
 function answer(command: string): string {
   const status = JSON.stringify({
     outcome: 'synced',
@@ -96,7 +96,7 @@ function standIn(host: string, slot: number, guest: Guest, wrote: (text: string)
     host,
     vm: { host, slot, guest: guest.kind, user: 'rain' } as Machine['vm'],
     subject: labSubject,
-    // next to no time, and a limit of one second where it becomes an option
+    // almost no time; where it becomes an option it is rounded up to one second
     patience: 0.01,
     root: ran as Machine['root'],
     user: ran as Machine['user'],
@@ -125,7 +125,7 @@ async function pushed(one: Case, guest: Guest): Promise<Record<string, string>[]
   const wrote = (text: string): void => void found.push({ [hostModule('sorrow')]: text })
   const vms = ['sorrow', 'torment'].map((host, at) => standIn(host, at + 1, guest, wrote))
   const dir = mkdtempSync(join(home, 'remote-'))
-  // which a case takes away for a while
+  // some cases remove this file for a while
   writeFileSync(join(dir, 'HEAD'), '')
   const nothing = async (): Promise<undefined> => undefined
   const remote = {
@@ -165,7 +165,7 @@ const files = (changes: Changes): Record<string, string> =>
     ),
   )
 
-/** What no evaluation takes, and is to be refused. */
+/** Changes that no evaluation accepts, which cases push on purpose. */
 const nonsense = [
   'nonsense\n',
   '{ environment.etc."lab-case".text = "two" }\n',
@@ -173,8 +173,8 @@ const nonsense = [
 ]
 
 /**
- * A tree of the flake in which each change of a case to sorrow is an output of its own.
- * @returns their names, and the cases that change nothing
+ * Writes a tree of the flake in which each change that a case makes to sorrow is a separate output.
+ * @returns the names of the outputs, and the cases that change nothing
  */
 async function gather(guest: Guest, tree: string): Promise<{ names: string[]; idle: string[] }> {
   const from = await template(guest, ['sorrow', 'torment'])
@@ -209,7 +209,7 @@ async function gather(guest: Guest, tree: string): Promise<{ names: string[]; id
   for (const output of known.values()) {
     put(join(tree, 'cases', output, 'guest.nix'), readFileSync(join(tree, ownFiles, 'guest.nix')))
   }
-  // on a host that says for itself what it else would have by default
+  // on a host that sets values itself that would otherwise be defaults
   put(
     join(tree, 'cases.nix'),
     `outputs: let
@@ -235,23 +235,23 @@ function put(path: string, text: string | Buffer): void {
 const apply = (names: string[]): string =>
   `cases: { ${names.map((name) => `"${name}" = cases."${name}";`).join(' ')} }`
 
-/** Changes that make the system of another one. */
+/** Names of changes that result in the same system as another change. */
 function alike(made: Record<string, string>): string[] {
   const systems = Object.values(made)
   return Object.keys(made).filter((name) => systems.filter((one) => one === made[name]).length > 1)
 }
 
-describe('what cases push', () => {
-  test('evaluates on the embedded guest, and each change makes another system', async () => {
+describe('the changes that cases push', () => {
+  test('evaluate for the embedded guest, and each results in a different system', async () => {
     const tree = mkdtempSync(join(home, 'debian-'))
     const { names, idle } = await gather(debian, tree)
-    // what these change is in the guest, by hand
+    // these change things inside the guest, by commands
     expect(idle).toEqual([
       'auto-upgrade/untracked-file',
       'break-boot/golden-panics',
       'break-boot/golden-in-pieces',
       'chaos-network/reboot',
-      // dotfiles alone
+      // only dotfiles
       'concurrent-edits/different-files',
       'concurrent-edits/different-lines',
       'concurrent-edits/same-line',
@@ -283,9 +283,9 @@ describe('what cases push', () => {
     expect(alike(made)).toEqual([])
   }, 600_000)
 
-  test('finds a NixOS host as its VM was deployed', async () => {
+  test('apply to a NixOS host as its VM was deployed', async () => {
     const tree = mkdtempSync(join(home, 'world-'))
-    // by its own disko
+    // with the host's own disko layout
     const laid = { host: 'laid', uuid: randomUUID(), port: 1, disko: true }
     mkdirSync(vmFiles('laid').dir, { recursive: true })
     writeFileSync(vmFiles('laid').record, JSON.stringify(laid))
@@ -293,7 +293,7 @@ describe('what cases push', () => {
     const git = ['--git-dir', join(dir, 'config.git'), 'archive', 'main', ownFiles]
     execFileSync('tar', ['--extract', '--directory', tree], { input: execFileSync('git', git) })
     rmSync(join(tree, ownFiles, 'hosts/left.nix'))
-    // how many modules each has more
+    // the number of modules that each host gets in addition
     const more = await expression<Record<string, number>>(`let
       fs = label: fsType: { device = "/dev/disk/by-label/\${label}"; inherit fsType; options = [ ]; };
       host = have: options: config: {
@@ -321,13 +321,13 @@ describe('what cases push', () => {
     expect(more).toEqual({ plain: 2, other: 4, vault: 5, laid: 5, left: 0 })
   }, 300_000)
 
-  test('evaluates on NixOS', async (context) => {
+  test('evaluate on NixOS', async (context) => {
     const found = await findNixOS()
     if ('missing' in found) return context.skip(found.missing)
     const tree = mkdtempSync(join(home, 'nixos-'))
     const { names } = await gather(nixos, tree)
     const made: Record<string, string> = {}
-    // a process for some of them, as each keeps what it has evaluated
+    // several processes, because each keeps everything it has evaluated in memory
     for (let at = 0; at < names.length; at += 8) {
       const some = apply(names.slice(at, at + 8))
       Object.assign(made, await found.nixos<Record<string, string>>('', some, `${tree}#cases`))

@@ -6,17 +6,17 @@ import { evaluate, nix } from '../../lib/nix/nix.ts'
 import { run } from '../../lib/run.ts'
 import { project } from '../../lib/settings.ts'
 
-/** The hosts of the flake, as the plan has them. */
+/** The hosts of the flake. */
 export const hosts = ['sorrow', 'torment'] as const
 
 /** Text of a file below tests/nix. */
 export const text = (path: string): string => readFileSync(join(import.meta.dirname, path), 'utf8')
 
-/** A store of the test's own, so that nothing is left in the machine's and any user may run it. */
+/** Nix options for a private store, so that nothing is left in the machine's store and any user can run the test. */
 export function store(): string[] {
   const directory = mkdtempSync(join(tmpdir(), 'lab-nix-'))
   onTestFinished(async () => {
-    // what nix adds to a store is read-only
+    // nix makes everything in a store read-only
     await run('chmod', ['-R', 'u+w', directory])
     rmSync(directory, { recursive: true })
   })
@@ -37,7 +37,7 @@ export async function expression<T>(body: string): Promise<T> {
   return JSON.parse(stdout) as T
 }
 
-/** What nix says of an expression that must fail. */
+/** The error message of an expression that must fail. */
 export async function refusal(body: string): Promise<string> {
   const expr = `let lab = import ${project}/nix/lab; in ${body}`
   const { stderr, code } = await nix(['eval', ...store(), '--impure', '--json', '--expr', expr], {
@@ -46,14 +46,14 @@ export async function refusal(body: string): Promise<string> {
   return code === 0 ? 'evaluated' : stderr
 }
 
-/** @param installable in place of the path of a host of this flake */
+/** @param installable replaces the path of a host of this flake */
 type NixOS = <T>(path: string, apply?: string, installable?: string) => Promise<T>
 
 let found: Promise<{ nixos: NixOS } | { missing: string }> | undefined
 
 /**
- * Evaluation of real NixOS: by the command in LAB_NIXOS_EVAL (which takes nix's arguments), else by
- * nix itself where the flake's nixpkgs is at hand. Tried once; what it lacks is said in `missing`.
+ * Evaluates real NixOS: by the command in LAB_NIXOS_EVAL (which takes nix's arguments), else by nix itself if
+ * the flake's nixpkgs is available. Tried once; `missing` says why it is not possible.
  */
 export const findNixOS = (): Promise<{ nixos: NixOS } | { missing: string }> => (found ??= probe())
 
@@ -83,7 +83,7 @@ async function probe(): Promise<{ nixos: NixOS } | { missing: string }> {
     await nixos('sorrow.config.networking.hostName')
     return { nixos }
   } catch (error) {
-    // told to use a command that does not work: that is a failure and no skip
+    // if the given command does not work, the test must fail and not be skipped
     if (given) throw error
     return { missing: 'NixOS cannot be evaluated here (no nixpkgs at hand); set LAB_NIXOS_EVAL' }
   }

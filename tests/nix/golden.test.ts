@@ -36,7 +36,7 @@ const sorrow = (module: string): string =>
   `(lab.labSystem { hostname = "sorrow"; modules = [ (${module}) ]; })`
 
 describe('A host with a golden generation', () => {
-  test('ends every boot that goes nowhere, and puts what it installs on trial', async () => {
+  test('ends every stuck boot, and puts each newly installed generation on trial', async () => {
     expect(await lab<Read>('sorrow', read)).toEqual(expected)
   })
 
@@ -46,20 +46,20 @@ describe('A host with a golden generation', () => {
     expect(await found.nixos<Read>('sorrow', read)).toEqual(expected)
   }, 300_000)
 
-  test('counts the time of a trial from when its own systemd runs', async () => {
-    // whoever types a passphrase in the first stage may be long in coming
+  test('counts the time of a trial from the start of systemd', async () => {
+    // the first stage may wait a long time for a passphrase
     const timer = 'host: host.config.systemd.timers.golden-trial-deadline.timerConfig'
     expect(await lab('sorrow', timer)).toEqual({ AccuracySec: 1, OnStartupSec: 300 })
   })
 
-  test('has systemd-boot, as what starts others takes neither its entry nor its variables', async () => {
-    // lanzaboote turns it off: what firmware then starts is signed, and golden's kernel is not
+  test('has systemd-boot, because other boot loaders use neither its entry nor its variables', async () => {
+    // lanzaboote turns it off: firmware then starts only signed kernels, and golden's is not signed
     const other = '{ lib, ... }: { boot.loader.systemd-boot.enable = lib.mkForce false; }'
     const failed = `map (a: a.message) (builtins.filter (a: !a.assertion) ${sorrow(other)}.config.assertions)`
     expect(await expression<string[]>(failed)).toEqual([expect.stringContaining('systemd-boot')])
   })
 
-  test('is not to wait for what comes after its validation, which systemd would drop', async () => {
+  test('must not validate a unit that comes after its validation, which systemd would drop', async () => {
     const refused = async (unit: string): Promise<string[]> => {
       const module = `{ myModules.system.boot.goldenGeneration.validateServices = [ "${unit}" ]; }`
       return await expression(
@@ -72,7 +72,7 @@ describe('A host with a golden generation', () => {
     expect(await refused('multi-user.target')).toEqual([])
   })
 
-  test('leaves a watchdog of its own choice to the host, and none when told so', async () => {
+  test('lets the host choose its own watchdog, and can turn the watchdog off', async () => {
     const golden = (settings: string): string =>
       sorrow(`{ myModules.system.boot.goldenGeneration = ${settings}; }`)
     const none = await expression<Read>(`(${read}) ${golden('{ watchdogTimeout = 0; }')}`)
@@ -82,17 +82,17 @@ describe('A host with a golden generation', () => {
     expect(manager['RuntimeWatchdogSec']).toBe('1min')
   })
 
-  test('hears of boot entries that could not be installed, which a trial after them does not hide', async () => {
+  test('fails if boot entries could not be installed, which arming a trial must not hide', async () => {
     const { install } = await lab<Read>('sorrow', read)
     const trial = install.replaceAll(/\S+\/bin\/golden-arm-trial/g, 'echo on trial:')
-    // as older releases of NixOS put them together, without `set -e`
+    // combined as in older releases of NixOS, without `set -e`
     const installed = (code: number) =>
       run('bash', ['-c', `(exit ${code})\n${trial}`, 'install', '/nix/store/x'], { allow: [1] })
     expect(await installed(0)).toMatchObject({ code: 0, stdout: 'on trial: /nix/store/x\n' })
     expect(await installed(1)).toMatchObject({ code: 1, stdout: '' })
   })
 
-  test('that gives it up gives the boot default back', async () => {
+  test('restores the boot default when the golden generation is turned off', async () => {
     const off =
       '{ lib, ... }: { myModules.system.boot.goldenGeneration.enable = lib.mkForce false; }'
     const { install, kernelParams } = await expression<Read>(`(${read}) ${sorrow(off)}`)
@@ -103,7 +103,7 @@ describe('A host with a golden generation', () => {
   })
 })
 
-test('The installer of boot entries ends with it, for the generation that it is called for', async () => {
+test('The installer of boot entries runs the golden generation’s commands, for the generation that it is called for', async () => {
   const script = await expression<string>(
     `builtins.readFile ${project}/nix/lab/guest/install-boot-entries.sh`,
   )

@@ -4,7 +4,7 @@ import { run } from '../../lib/run.ts'
 import { project } from '../../lib/settings.ts'
 import { expression, findNixOS, hosts, lab, refusal, store } from './evaluate.ts'
 
-/** The plan's Task 5, as one function of a host. */
+/** The values that Task 5 of the plan requires, as one function of a host. */
 const planned = `host: {
   inherit (host.config.modules.services) desktop cli networking;
   autoUpgrade = host.config.myModules.services.autoUpgrade.enable;
@@ -19,7 +19,7 @@ const expected = {
   golden: true,
 }
 
-/** labSystem of sorrow with one more module. */
+/** labSystem of sorrow with an additional module. */
 const sorrow = (module: string): string =>
   `(lab.labSystem { hostname = "sorrow"; modules = [ (${module}) ]; })`
 
@@ -48,7 +48,7 @@ describe.each(hosts)('%s', (host) => {
     })
   }, 300_000)
 
-  test('says what the embedded guest cannot have', async () => {
+  test('reports what the embedded guest cannot have', async () => {
     const { unavailable, unavailableUnits } = await lab<Record<string, Record<string, string>>>(
       `${host}.config.lab`,
     )
@@ -66,20 +66,20 @@ test('The lab evaluates with no network', async (context) => {
   const { code } = await run('unshare', [...alone, 'true'], { allow: [1] })
   if (code !== 0) return context.skip('unshare cannot make a network namespace here')
   const directory = store()
-  // the namespace has no group to give a store to
+  // the namespace has no build users' group
   const settings = ['--option', 'build-users-group', '', '--extra-experimental-features']
   settings.push('nix-command flakes')
   const attribute = '.#labConfigurations.sorrow.config.networking.hostName'
   const { stdout } = await run(
     'unshare',
     [...alone, 'nix', ...settings, 'eval', ...directory, '--json', attribute],
-    // a cache of its own, so that nothing that was fetched before can serve
+    // an empty cache, so that nothing fetched earlier can be used
     { cwd: project, env: { XDG_CACHE_HOME: join(directory[1]!, 'cache') } },
   )
   expect(JSON.parse(stdout)).toBe('sorrow')
 })
 
-describe('A declared service turns on what is behind it', () => {
+describe('A declared service turns on its NixOS options', () => {
   const on = `c: [ c.services.openssh.enable c.services.syncthing.enable c.services.tailscale.enable c.programs.atuin.enable (c.programs.ssh.extraConfig != "") ]`
 
   test('for each name of the list', async () => {
@@ -103,12 +103,12 @@ describe('A declared service turns on what is behind it', () => {
       'myModules.services.autoUpgrade.onValidationFailure = "hope"',
       '"rollback", "notify", "ignore"',
     ],
-  ])('and %s is refused with what is known', async (setting, known) => {
+  ])('and %s is refused, naming the known values', async (setting, known) => {
     const said = await refusal(`${sorrow(`{ ${setting}; }`)}.config.${setting.split(' ')[0]}`)
     expect(said).toContain(known)
   })
 
-  test('and keys are the only way in', async () => {
+  test('and SSH allows only keys', async () => {
     const settings = await lab<Record<string, unknown>>('sorrow.config.services.openssh.settings')
     expect(settings).toMatchObject({
       PasswordAuthentication: false,
@@ -119,7 +119,7 @@ describe('A declared service turns on what is behind it', () => {
 })
 
 describe('The role vm', () => {
-  test('gives way to a host that lists a desktop', async () => {
+  test('is not headless on a host that lists a desktop', async () => {
     const host = `{ hostSpec = { hostName = "x"; primaryUsername = "me"; }; roles = [ "vm" ]; modules.services.desktop = [ "hyprland" ]; modules.services.networking = [ "openssh" ]; }`
     const read = `let c = (lab.labSystem { hostname = "x"; host = ${host}; }).config; in { inherit (c.modules.services) desktop networking cli; hyprland = c.programs.hyprland.enable; inherit (c.lab) unavailable; }`
     expect(await expression(read)).toMatchObject({
@@ -131,7 +131,7 @@ describe('The role vm', () => {
     })
   })
 
-  test('keeps its consoles and modules beside what a host adds', async () => {
+  test('keeps its consoles and modules when a host adds others', async () => {
     const added = '{ boot.kernelParams = [ "quiet" ]; boot.initrd.kernelModules = [ "nvme" ]; }'
     const read = `let inherit (${sorrow(added)}.config) boot; in { inherit (boot) kernelParams; initrd = boot.initrd.kernelModules; }`
     const { kernelParams, initrd } = await expression<Record<string, string[]>>(read)
@@ -143,7 +143,7 @@ describe('The role vm', () => {
 })
 
 describe('labSystem', () => {
-  test('says of a service that it does not know that it is not there', async () => {
+  test('reports a service that it does not know as unavailable', async () => {
     const host = `{ hostSpec = { hostName = "x"; primaryUsername = "me"; };
       services.nginx = { enable = true; virtualHosts.a = { }; }; services.redis.enable = false; virtualisation.docker.enable = true; }`
     const read = `(lab.labSystem { hostname = "x"; host = ${host}; }).config.lab.unavailable`
@@ -177,14 +177,14 @@ describe('labSystem', () => {
     },
   )
 
-  test("takes a host of one's own, and extends", async () => {
+  test("takes another flake's host, and can be extended", async () => {
     const host = '{ hostSpec = { hostName = "mine"; primaryUsername = "me"; }; }'
     const read = `((lab.labSystem { hostname = "mine"; host = ${host}; }).extendModules { modules = [ { services.mine.level = 3; } ]; }).config.services.mine`
     expect(await expression(read)).toEqual({ level: 3 })
   })
 })
 
-test('A check of a unit that the guest cannot have is set aside, not run', async () => {
+test('A check of a unit that the guest cannot have is reported as n/a, not run', async () => {
   const text = await lab<string>(
     'sorrow',
     `host: (builtins.head (builtins.filter (p: p.name == "nix-local-upgrade") host.config.environment.systemPackages)).text`,

@@ -7,14 +7,14 @@ type Outcome = { value: unknown } | { failed: true }
 
 const recorded = JSON.parse(text('modules/expected.snap')) as Record<string, Outcome>
 const cases = text('modules/cases.nix')
-// --apply allows no path of its own, so the file goes along as text
+// --apply cannot refer to paths, so the file is passed as text
 const shared = `builtins.toFile "shared.nix" ${JSON.stringify(text('modules/shared.nix'))}`
 
-/** The configuration that modules make. */
+/** The configuration that results from modules. */
 const config = (modules: string): string =>
   `let inherit (lab.lib) mkOption types; in (lab.lib.evalModules { modules = [ ${modules} ]; }).config`
 
-/** What is at `read` in a host of its own. */
+/** The value at `read` in the configuration of this host. */
 const system = (host: string, read: string): string =>
   `(lab.labSystem { hostname = "x"; host = ${host}; }).config.${read}`
 
@@ -30,14 +30,14 @@ test('The lab evaluates every case as nixpkgs did when it was recorded', async (
   expect(ours).toEqual(recorded)
 })
 
-test('What is recorded is what nixpkgs says today', async (context) => {
+test('The recorded results are those of the present nixpkgs', async (context) => {
   const found = await findNixOS()
   if ('missing' in found) return context.skip(found.missing)
   const theirs = await found.nixos(
     'sorrow.lib',
     `lib: (${cases}) { inherit lib; shared = ${shared}; }`,
   )
-  // `vitest -u` records it anew
+  // `vitest -u` records them again
   await expect(`${JSON.stringify(theirs, null, 1)}\n`).toMatchFileSnapshot('modules/expected.snap')
 }, 300_000)
 
@@ -67,7 +67,7 @@ describe('Errors name the option and the file', () => {
 describe('Paths that nothing declares', () => {
   const identity = 'hostSpec = { hostName = "x"; primaryUsername = "me"; };'
 
-  test('join by their shape', async () => {
+  test('are merged by their shape', async () => {
     const host = `{ lib, config, ... }: { ${identity}
       imports = [ { services.foo = { list = [ 1 ]; deep.a = 1; word = lib.mkDefault "low"; }; } ];
       services.foo = lib.mkMerge [
@@ -123,7 +123,7 @@ describe('Packages', () => {
     )
   })
 
-  test('that the image does not carry are not there either', async () => {
+  test('that the image does not carry cannot be used either', async () => {
     expect(await expression(pkgs('pkgs.htop.meta.unavailable'))).toContain('htop')
   })
 })

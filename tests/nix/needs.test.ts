@@ -2,7 +2,7 @@ import { expect, test } from 'vitest'
 import { project } from '../../lib/settings.ts'
 import { expression, findNixOS, lab } from './evaluate.ts'
 
-test('A program that is too old is a warning, and one of an unknown version none', async () => {
+test('A program that is too old causes a warning, and one of unknown version none', async () => {
   const pkgs = `{ jujutsu.version = "0.35.0"; chezmoi.version = "2.66.0"; git = { }; }`
   const oldest = `{ jujutsu = "0.36"; chezmoi = "2.66"; git = "2.45"; }`
   const warnings = `import ${project}/nix/modules/needs.nix { inherit (lab) lib; pkgs = ${pkgs}; } "dotfiles" ${oldest}`
@@ -11,7 +11,7 @@ test('A program that is too old is a warning, and one of an unknown version none
   ])
 })
 
-test('A directory that a boot empties is a warning, and one with a mount of its own is none', async () => {
+test('A directory that a reboot empties causes a warning, and one on its own mount none', async () => {
   const warned = (fileSystems: string, more = ''): Promise<string[]> =>
     expression<string[]>(
       `import ${project}/nix/modules/kept.nix { inherit (lab) lib; config = { fileSystems = ${fileSystems}; ${more} }; } "golden" [ "/var/lib/golden" ]`,
@@ -20,7 +20,7 @@ test('A directory that a boot empties is a warning, and one with a mount of its 
   expect(await warned(`{ ${root} }`)).toEqual([
     expect.stringMatching(/^golden keeps what it knows in \/var\/lib\/golden, which is in memory/),
   ])
-  // beside it, and not above it
+  // a mount whose path is only a string prefix does not count
   expect(await warned(`{ ${root} "/var/lib/gold".fsType = "ext4"; }`)).toHaveLength(1)
   expect(await warned(`{ ${root} "/var/lib/golden" = { fsType = "none"; }; }`)).toEqual([])
   expect(await warned(`{ ${root} "/var".fsType = "ext4"; }`)).toEqual([])
@@ -29,11 +29,11 @@ test('A directory that a boot empties is a warning, and one with a mount of its 
   expect(await warned('{ "/".fsType = "ext4"; }')).toEqual([])
 })
 
-test('The hosts have what their agents need', async () => {
+test('The hosts have the versions that their agents need', async () => {
   expect(await lab<string[]>('sorrow.config.warnings')).toEqual([])
 })
 
-test('On NixOS both agents say so of the programs of their host', async (context) => {
+test('On NixOS both agents warn about old programs of their host', async (context) => {
   const found = await findNixOS()
   if ('missing' in found) return context.skip(found.missing)
   const older = `host: (host.extendModules { modules = [ {
@@ -48,7 +48,7 @@ test('On NixOS both agents say so of the programs of their host', async (context
   )
 }, 300_000)
 
-test('On NixOS a root in memory is told of, for each of the agents', async (context) => {
+test('On NixOS each of the agents warns about a root in memory', async (context) => {
   const found = await findNixOS()
   if ('missing' in found) return context.skip(found.missing)
   const inMemory = `host: (host.extendModules { modules = [ ({ lib, ... }: {

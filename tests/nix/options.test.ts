@@ -1,4 +1,4 @@
-/** What options lead to in the units and programs of a host: what a case would see only in one of its moments. */
+/** The effects of options on a host's units and programs that a case in a VM would see only by chance. */
 import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -6,7 +6,7 @@ import { expect, onTestFinished, test } from 'vitest'
 import { project } from '../../lib/settings.ts'
 import { expression } from './evaluate.ts'
 
-/** A part of sorrow's configuration, with a module more. */
+/** A part of sorrow's configuration, with an additional module. */
 const read = <T>(module: string, body: string): Promise<T> =>
   expression<T>(
     `let inherit ((lab.labSystem { hostname = "sorrow"; modules = [ (${module}) ]; })) config;
@@ -15,7 +15,7 @@ const read = <T>(module: string, body: string): Promise<T> =>
     in ${body}`,
   )
 
-test('The timer for reboots fires as the hours for them begin', async () => {
+test('The timer for reboots fires at the start of the reboot window', async () => {
   const night =
     '{ myModules.services.autoUpgrade = { allowReboot = true; rebootWindow = { lower = "01:00"; upper = "05:00"; }; }; }'
   expect(
@@ -26,7 +26,7 @@ test('The timer for reboots fires as the hours for them begin', async () => {
   })
 })
 
-test('An upgrade that ended with the last boot resumes after this one, and one of this boot does not', async () => {
+test('An upgrade that the last boot cut off resumes after this boot, and one of this boot does not', async () => {
   const timer = 't.nix-local-upgrade-resume'
   const found = await read(
     '{ myModules.services.autoUpgrade.resumeDelay = "1h"; }',
@@ -44,7 +44,7 @@ test('An upgrade that ended with the last boot resumes after this one, and one o
   })
 })
 
-test('A host that says nothing of it goes back where a check fails', async () => {
+test('By default a host rolls back when a check fails', async () => {
   const host =
     '{ hostSpec = { hostName = "x"; primaryUsername = "me"; }; myModules.services.autoUpgrade.enable = true; }'
   const path = 'config.myModules.services.autoUpgrade.onValidationFailure'
@@ -52,7 +52,7 @@ test('A host that says nothing of it goes back where a check fails', async () =>
   expect(said).toBe('rollback')
 })
 
-test('A switch leaves alone what it runs in, or beside, and systemd ends an upgrade that hangs', async () => {
+test('A switch does not restart the agents, and systemd stops an upgrade that hangs', async () => {
   const units = await read<Record<string, unknown>>(
     '{ }',
     `builtins.mapAttrs (_: u: { restart = u.restartIfChanged; limit = toString (u.serviceConfig.TimeoutStartSec or "none"); })
@@ -66,11 +66,11 @@ test('A switch leaves alone what it runs in, or beside, and systemd ends an upgr
   expect(units['golden-boot-validation']).toMatchObject({ restart: false })
 })
 
-test('What root has set for git, such as where its passwords are, is found by an upgrade on its timer as by one by hand', async () => {
+test('An upgrade by timer finds root’s git settings, such as credentials, as a manual one does', async () => {
   expect(await read('{ }', 's.nix-local-upgrade.environment.HOME')).toBe('/root')
 })
 
-test('A flake is evaluated by the Nix that the host has for its configuration', async () => {
+test('A flake is evaluated by the Nix that the host configures', async () => {
   const programs = '{ upgrade = text "nix-local-upgrade"; golden = text "rollback-to-golden"; }'
   const found = await read<Record<string, string>>(
     '{ pkgs, ... }: { nix.package = pkgs.nix // { outPath = "/nix-of-its-own"; version = "2.99"; }; }',
@@ -83,20 +83,20 @@ test('A flake is evaluated by the Nix that the host has for its configuration', 
   }
 })
 
-test('A trial has its deadline whatever is isolated, and a validation the time that it may take', async () => {
+test('A trial’s deadline survives `systemctl isolate`, and a validation has time for all its limits', async () => {
   const found = await read<{ timer: unknown; limit: number }>(
     `{ myModules.system.reachability.timeout = 1000;
       myModules.system.boot.goldenGeneration = { validationTimeout = 200; settleTime = 30; }; }`,
     `{ timer = t.golden-trial-deadline.unitConfig;
       limit = s.golden-boot-validation.serviceConfig.TimeoutStartSec; }`,
   )
-  // `systemctl isolate` would stop it with all that the target does not want
+  // otherwise `systemctl isolate` would stop it, like every unit that the target does not want
   expect(found.timer).toEqual({ DefaultDependencies: false, IgnoreOnIsolate: true })
-  // each of its limits, and golden's files are still to be written
+  // the sum of its limits, and some time to write golden's files
   expect(found.limit).toBeGreaterThan(200 + 30 + 1000)
 })
 
-test('Dotfiles that are to be left alone are, by an upgrade', async () => {
+test('An upgrade does not sync dotfiles if that is turned off', async () => {
   const program = async (sync: boolean): Promise<string> =>
     read(
       `{ myModules.services.chezmoiSync.syncBeforeUpdate = ${sync}; }`,
@@ -106,7 +106,7 @@ test('Dotfiles that are to be left alone are, by an upgrade', async () => {
   expect(await program(false)).toMatch(/^UPGRADE_DOTFILES=(''|"")?$/m)
 })
 
-test('What is set for dotfiles comes to all of their programs, and their unit is their owner’s', async () => {
+test('Settings for dotfiles reach all of their programs, and their unit runs as their owner', async () => {
   const settings = `{ myModules.services.chezmoiSync = { user = "me"; repoUrl = "git://x/y"; branch = "b"; autoCommit = false;
     autoPush = false; applyTimeout = 7; keepLimit = 9; networkTimeout = 8; }; }`
   const names = ['sync', 'status', 'show-conflicts', 'restore-kept']
@@ -141,11 +141,11 @@ test('What is set for dotfiles comes to all of their programs, and their unit is
     state: ['d /var/lib/chezmoi-sync 0755 me - -'],
   })
   const nothing = await read<string>('{ }', 'text "chezmoi-sync"')
-  // whatever the repository itself has for a remote
+  // empty: the repository's own remote is used
   expect(values(nothing)).toContain('CHEZMOI_REPO_URL=')
 })
 
-test('Nothing is complete, upgraded or rebooted before the boot is validated, and nobody is thrown out', async () => {
+test('Boot completion, upgrades and reboots wait for the validation, and requested rescue modes are left alone', async () => {
   const found = await read<Record<string, string[]>>(
     '{ }',
     `{ inherit (s.golden-boot-validation) before requiredBy;
@@ -163,13 +163,13 @@ test('Nothing is complete, upgraded or rebooted before the boot is validated, an
   }
 })
 
-test('A host is reached at the port that its sshd has', async () => {
+test('Reachability is checked at sshd’s configured port', async () => {
   const port = 'config.myModules.system.reachability.environment.REACH_PORT'
   const other = '{ lib, ... }: { services.openssh.ports = lib.mkForce [ 2022 ]; }'
   expect(await read(other, port)).toBe('2022')
 })
 
-test('Every category of secrets is looked at before a switch, by a file that is kept with the system', async () => {
+test('Every category of secrets is checked before a switch, by a file that is kept with the system', async () => {
   const dir = mkdtempSync(join(tmpdir(), 'lab-secrets-'))
   onTestFinished(() => rmSync(dir, { recursive: true }))
   for (const path of ['nix/modules/nixos/secrets.nix', 'nix/agents/check-secrets.sh']) {

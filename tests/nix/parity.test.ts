@@ -3,7 +3,7 @@ import { expression, findNixOS, hosts, lab, text } from './evaluate.ts'
 
 type Path = string[]
 
-/** What differs by design, by its path or the beginning of it, with the reason. */
+/** Intended differences: a path or its beginning, and the reason. */
 const exceptions: Record<string, string> = {
   assertions: 'the message of one that holds may not evaluate',
   fileSystems: 'disko lays out the disk on NixOS, so the by-label entries lose there',
@@ -12,11 +12,11 @@ const exceptions: Record<string, string> = {
 const excepted = (path: Path): boolean =>
   Object.keys(exceptions).some((one) => `${path.join('.')}.`.startsWith(`${one}.`))
 
-/** Top-level names whose options these modules declare: there nothing else adds to a list. */
+/** Top-level names whose options these modules declare: NixOS adds nothing to lists there. */
 const ours = ['disks', 'hostSpec', 'modules', 'myModules', 'roles']
 
 describe.each(hosts)('%s', (host) => {
-  test('has the same values in both guests for all that its files set', async (context) => {
+  test('has the same values in both guests for everything that its files set', async (context) => {
     const paths = await expression<Path[]>(`import ${import.meta.dirname}/paths.nix lab "${host}"`)
     const compared = paths.filter((path) => !excepted(path))
     expect(compared.length).toBeGreaterThan(80)
@@ -46,7 +46,7 @@ describe('The comparison', () => {
     expect(differences([['modules', 'x']], [['a']], [['a', 'b']])).toHaveLength(1)
   })
 
-  test('does not see where a store path lies', () => {
+  test('ignores the location of a store path', () => {
     const [here, there] = ['a', 'b'].map((c) => `/nix/store/${c.repeat(32)}-agent/bin/agent`)
     expect(differences(path, [here], [there])).toEqual([])
   })

@@ -1,6 +1,6 @@
-# The paths that a host's own files, the modules and the roles set: these are evaluated alone, with no
-# option of NixOS declared, so that whatever has a value was set here. `lab` is nix/lab.
-# Gives [ [ "networking" "hostName" ] … ].
+# The paths that a host's own files, the modules and the roles set. These are evaluated alone, with no NixOS
+# option declared, so everything that has a value was set here. `lab` is nix/lab.
+# Returns [ [ "networking" "hostName" ] … ].
 lab: hostname:
 let
   inherit (lab) lib;
@@ -13,7 +13,7 @@ let
       {
         freeformType = lib.types.shape;
         config._module.args.pkgs = (lab.labSystem { inherit hostname; }).pkgs;
-        # asked for by its presence, which is the same on both sides
+        # a module tests whether this option exists; it does on both sides
         options.programs.atuin.enable = lib.mkOption { };
       }
     ];

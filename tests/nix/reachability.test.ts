@@ -3,7 +3,7 @@ import { project } from '../../lib/settings.ts'
 import { expression, findNixOS, lab } from './evaluate.ts'
 
 const settings = 'config: config.myModules.system.reachability.environment'
-/** The text of both agents that ask. */
+/** Nix function: host -> texts of the agents that check reachability. */
 const agents = `host: builtins.listToAttrs (map (p: { inherit (p) name; value = builtins.unsafeDiscardStringContext p.text; })
   (builtins.filter (p: builtins.elem (p.name or "") [ "golden-boot-validation" "pin-golden" "nix-local-upgrade" ]) host.config.environment.systemPackages))`
 const asks = {
@@ -12,7 +12,7 @@ const asks = {
   'nix-local-upgrade': expect.stringMatching(/REACH_PORT=\S*22[\s\S]*\nreachable\(\) \{/),
 }
 
-test('A boot and an upgrade ask whether a VM of the lab is reached over its way in', async () => {
+test('For a VM of the lab, a boot and an upgrade check reachability over mgmt', async () => {
   expect(await lab('sorrow.config', settings)).toEqual({
     REACH_PORT: '22',
     REACH_INTERFACES: 'mgmt',
@@ -22,7 +22,7 @@ test('A boot and an upgrade ask whether a VM of the lab is reached over its way 
   expect(await lab('sorrow', agents)).toEqual(asks)
 })
 
-test('What a host says of it reaches the agents, and nothing is asked where sshd is off', async () => {
+test('A host’s settings reach the agents, and nothing is checked if sshd is off', async () => {
   const set = (module: string): Promise<unknown> =>
     expression(
       `(${settings}) (lab.labSystem { hostname = "sorrow"; modules = [ (${module}) ]; }).config`,
@@ -33,7 +33,7 @@ test('What a host says of it reaches the agents, and nothing is asked where sshd
   expect(await set(none)).toMatchObject({ REACH_PORT: '', REACH_COMMAND: '' })
   const off = '{ myModules.system.reachability = { enable = false; command = "true"; }; }'
   expect(await set(off)).toMatchObject({ REACH_PORT: '', REACH_COMMAND: '' })
-  // what it says by itself: where its firewall lets SSH in, other than to itself
+  // the default: the interfaces on which its firewall lets SSH in, except lo
   const trusted = `{ lib, options, ... }: { networking.firewall.trustedInterfaces = [ "lo" "wg0" ];
     myModules.system.reachability.interfaces = lib.mkOverride 10 options.myModules.system.reachability.interfaces.default; }`
   expect(await set(trusted)).toMatchObject({ REACH_INTERFACES: 'wg0' })
@@ -67,7 +67,7 @@ test('On NixOS a host must be reached where its firewall lets SSH in', async (co
     plain: [],
     moved: 2022,
     off: [],
-    // nowhere: asked over every card, and refused there
+    // SSH is let in nowhere: checked over every card, and refused there
     closed: [],
     range: [],
     some: ['lan0'],

@@ -2,9 +2,9 @@ import { describe, expect, test } from 'vitest'
 import { findNixOS } from './evaluate.ts'
 
 /**
- * What a NixOS release does not have of what these modules set or read, by NixOS's own release notes:
- * programs.atuin came with 26.05, boot counting with 26.11. All else that they set is in 25.11. The
- * modules of those options are taken from the nixpkgs at hand with the option's declaration gone.
+ * The options used by these modules that a NixOS release does not have, by its release notes: programs.atuin
+ * came with 26.05, boot counting with 26.11. All other options that they set are in 25.11. An older release is
+ * simulated by removing the option's declaration from the module of the present nixpkgs.
  */
 const lacking: Record<string, string[]> = {
   '25.11': ['programs.atuin', 'boot.loader.systemd-boot.bootCounting'],
@@ -15,7 +15,7 @@ const without: Record<string, string> = {
   'programs.atuin': '{ disabledModules = [ "programs/atuin.nix" ]; }',
   'boot.loader.systemd-boot.bootCounting': `({ lib, modulesPath, ... }: let
     file = "system/boot/loader/systemd-boot/systemd-boot.nix";
-    # its own reading of the option, which is no more, is answered as a release without it would act
+    # the module itself reads the removed option: give it the value that matches a release without it
     uncounted = config: config // {
       boot = config.boot // {
         loader = config.boot.loader // {
@@ -84,7 +84,7 @@ describe.each(Object.keys(lacking))('The options of %s', (release) => {
   )
 })
 
-test('Boots are counted where NixOS can, and a switch leaves the unit that blesses one alone', async (context) => {
+test('Boots are counted if NixOS can, and a switch leaves the unit that blesses a boot alone', async (context) => {
   const found = await findNixOS()
   if ('missing' in found) return context.skip(found.missing)
   const counted = await found.nixos<{ known: boolean; own: string; off: boolean }>(

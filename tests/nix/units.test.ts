@@ -11,7 +11,7 @@ interface Entry {
   value: string
 }
 
-/** sorrow with every agent on, so that all their units are ordered against each other. */
+/** sorrow with every agent enabled, so that all their units are ordered against each other. */
 const everything = '{ myModules.services.chezmoiSync.enable = true; }'
 const agents = [
   'golden-boot-validation',
@@ -20,7 +20,7 @@ const agents = [
   'chezmoi-pre-update',
 ]
 
-/** What systemd says of the order of units, together with its own; empty when there is no cycle. */
+/** systemd's messages about ordering cycles of these units and its own; empty when there are none. */
 async function cycles(files: Entry[], links: Entry[]): Promise<string[]> {
   const directory = mkdtempSync(join(tmpdir(), 'lab-units-'))
   onTestFinished(() => rmSync(directory, { recursive: true }))
@@ -39,7 +39,7 @@ async function cycles(files: Entry[], links: Entry[]): Promise<string[]> {
       ...['verify', '--man=no', 'multi-user.target', 'boot-complete.target', 'emergency.target'],
       ...['nix-local-upgrade.timer', 'golden-trial-deadline.timer'],
     ],
-    // a program that the unit would run is not on this machine: only the order is asked for
+    // the units' programs are not on this machine, but only the order matters
     { env: { SYSTEMD_UNIT_PATH: `${directory}:/usr/lib/systemd/system` }, allow: [1] },
   )
   return `${stdout}\n${stderr}`.split('\n').filter((line) => /cycl/i.test(line))
@@ -60,7 +60,7 @@ test("The embedded guest's units have no ordering cycle", async () => {
   expect(await cycles(files, links)).toEqual([])
 })
 
-test('A cycle would be seen', async () => {
+test('A cycle would be found', async () => {
   const { files, links } = await embedded()
   const value = '[Unit]\nAfter=golden-boot-validation.service\n'
   const looped = [...files, { name: 'sshd.service.d/loop.conf', value }]

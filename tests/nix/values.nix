@@ -1,5 +1,5 @@
-# JSON of the values at `paths` of a host, so that two guests can be compared: a package by its name, a
-# string without its store paths' context, what is not there as "<missing>". Text for `nix eval --apply`.
+# JSON of the values at `paths` of a host, so that two guests can be compared: a package as its name, a string
+# without context, a missing value as "<missing>". Passed as text to `nix eval --apply`.
 paths: host:
 let
   get =
@@ -24,7 +24,7 @@ let
       v
     else if v.type or null == "derivation" then
       "package ${v.pname or v.name}"
-    # NixOS elaborates a platform that was given by its name
+    # NixOS expands a platform's name to a set
     else if v ? system && v ? parsed then
       v.system
     else

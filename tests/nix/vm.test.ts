@@ -6,7 +6,7 @@ import { expression, findNixOS } from './evaluate.ts'
 
 const text = (name: string): string => readFileSync(join(project, `nix/lab/${name}.nix`), 'utf8')
 
-/** What the lab adds to a host, applied to a host that is only as deep as it is looked at. */
+/** The modules that the lab adds to a host; `host` has only the attributes that are read. */
 const prepared = (host: string, disko = 'null'): Promise<unknown> =>
   expression(`let
     host = ${host};
@@ -20,7 +20,7 @@ const prepared = (host: string, disko = 'null'): Promise<unknown> =>
 
 const disko = `(${text('disko')}) { imageSize = null; emulated = false; }`
 
-/** A host that mounts these, in Nix, of one that has systemd-boot; `more` is of its `config`. */
+/** Nix text of a host with systemd-boot and these mounts; `more` is added to its `config`. */
 const mounting = (fileSystems: string, more = '', options = ''): string => `{
   options = { ${options} };
   extendModules = { modules }: { inherit modules; };
@@ -42,16 +42,16 @@ const ext4 = `{ ${esp} "/" = ${data('ext4')}; }`
 const layout = (host: string): Promise<unknown> => expression(`(${text('disk')}) (${host}).config`)
 
 describe('A host of another flake gets', () => {
-  test('what the lab needs, and keeps a disk that the lab can make', async () => {
+  test('the lab’s modules, and keeps a disk that the lab can make', async () => {
     expect(await prepared(mounting(ext4))).toEqual(['vm', 'lambda'])
   })
 
-  test("the lab's own disk, where it cannot", async () => {
+  test("the lab's own disk, if the lab cannot make its disk", async () => {
     const luks = mounting(ext4, 'boot.initrd.luks.devices.crypt = { };')
     expect(await prepared(luks)).toEqual(['vm', 'lambda', 'lambda'])
   })
 
-  test('nothing twice: one of this flake has it all by its role', async () => {
+  test('nothing twice: a host of this flake has it all from its role', async () => {
     expect(await prepared(mounting(ext4, '', 'lab.vm = { };'))).toBe('as it is')
   })
 
@@ -68,7 +68,7 @@ describe('A host of another flake gets', () => {
       'disko = { };',
     )
 
-  test('the disk of its own disko, where that is asked for', async () => {
+  test('the disk of its own disko, if that is requested', async () => {
     expect(await prepared(withDisk('{ type = "btrfs"; }'), disko)).toEqual([
       'vm',
       'lambda',
@@ -96,7 +96,7 @@ describe('The disk that a host mounts', () => {
     })
   })
 
-  test('has a subvolume for each mount point of its btrfs, and no disk for what is in memory', async () => {
+  test('has a subvolume for each mount point of its btrfs, and no disk for file systems in memory', async () => {
     const found = await layout(
       mounting(`{
         ${esp}
@@ -144,7 +144,7 @@ describe('The disk that a host mounts', () => {
     'boot.resumeDevice = "/dev/disk/by-label/swap";',
     'swapDevices = [ { device = "/dev/disk/by-label/swap"; randomEncryption.enable = true; } ];',
     'swapDevices = [ { device = "/dev/vdb"; } ];',
-  ])('is not made where the host waits for more: %s', async (more) => {
+  ])('is not made if the host waits for something else: %s', async (more) => {
     expect(await layout(mounting(ext4, more))).toBeNull()
   })
 })
@@ -215,7 +215,7 @@ test("On NixOS a host of another flake boots without its own machine's disks, fi
             boot.loader.limine.enable = true;
             boot.initrd.luks.devices.crypt.device = "/dev/disk/by-partlabel/crypt";
             fileSystems."/" = { device = "/dev/mapper/crypt"; fsType = "ext4"; };
-            # what empties a root at each boot, by its disk
+            # a service that empties the root at each boot, and waits for its disk
             boot.initrd.systemd.enable = true;
             boot.initrd.systemd.services.fresh-root = {
               wantedBy = [ "initrd.target" ];
@@ -223,7 +223,7 @@ test("On NixOS a host of another flake boots without its own machine's disks, fi
               before = [ "sysroot.mount" ];
               script = "false";
             };
-            # what unlocks the disk of a machine from afar
+            # SSH for unlocking the disk remotely
             boot.initrd.network = {
               enable = true;
               ssh = { enable = true; hostKeys = [ "/etc/secrets/initrd_key" ]; authorizedKeys = [ "ssh-ed25519 AAAA" ]; };
@@ -249,7 +249,7 @@ test("On NixOS a host of another flake boots without its own machine's disks, fi
       toplevel = config.system.build.toplevel.drvPath;
       loader = [ config.boot.loader.limine.enable config.boot.loader.systemd-boot.enable ];
       secrets = builtins.attrNames config.boot.initrd.secrets;
-      # 'system' above is all that says it
+      # known only from the system above
       platform = ((${text('facts')}) { user = null; units = { }; } host).platform;
       root = config.fileSystems."/".device;
       luks = config.boot.initrd.luks.devices;
@@ -284,7 +284,7 @@ test("On NixOS a host of another flake boots without its own machine's disks, fi
   })
 }, 300_000)
 
-test("On NixOS a disk of disko's that waits for a passphrase gives way to the lab's", async (context) => {
+test("On NixOS a disko disk that needs a passphrase is replaced by the lab's", async (context) => {
   const found = await findNixOS()
   if ('missing' in found) return context.skip(found.missing)
   const read = await found.nixos<Record<string, unknown>>(
@@ -329,8 +329,8 @@ test("On NixOS a disk of disko's that waits for a passphrase gives way to the la
   })
 }, 300_000)
 
-// a guest has no cache of its own: what a change is made with, and is no part of what it makes, has to be there
-test('A NixOS guest has what its toplevel, first stage and bus are made with', async (context) => {
+// a guest has no cache: build tools that are not part of the build's result must be in its store already
+test('A NixOS guest has the build tools of its toplevel, first stage and bus', async (context) => {
   const found = await findNixOS()
   if (!('nixos' in found)) return context.skip(found.missing)
   const missing = await found.nixos<string[]>(

@@ -1,6 +1,6 @@
-# What cases need of the embedded guest, as modules; nixos.nix has the same names.
+# Modules that cases apply to the embedded guest; nixos.nix has the same names.
 let
-  # /lab/boot has the image's kernel and first stage
+  # /lab/boot holds the image's kernel and first stage
   bootFile =
     what: script:
     { pkgs, ... }:
@@ -21,7 +21,7 @@ let
     };
 in
 {
-  # addresses are there from the first moment on
+  # the addresses are set before systemd starts, so a short timeout is enough
   base =
     { lib, options, ... }:
     {
@@ -30,13 +30,13 @@ in
       };
     };
 
-  # It boots as well: the kernel takes the newline for padding.
+  # Still bootable: the kernel treats the newline as padding.
   anotherFirstStage = bootFile "initrd" "cat /lab/boot/initrd > $out; echo >> $out";
   brokenFirstStage = bootFile "initrd" "echo garbage > $out";
-  # begins as firmware asks for, so that only the boot loader finds out
+  # starts with the signature that firmware looks for, so only the boot loader notices
   unloadableKernel = bootFile "kernel" "echo MZ and no more > $out";
   noKernel = bootFile "kernel" "echo garbage > $out";
-  # before systemd has armed the watchdog
+  # hangs before systemd has armed the watchdog
   hangsEarly =
     { lib, ... }:
     {

@@ -1,9 +1,9 @@
-# What the lab's cases change of a flake: its outputs, with what lies in hosts/ on top of each host that is named there.
-# Copied into the remote that guests upgrade from, as `world`, together with one of debian.nix and nixos.nix as guest.nix.
+# The changes that the lab's cases make to a flake: its outputs, with hosts/<name>.nix applied on top of each host that
+# has one. Copied into the remote that guests upgrade from, as `world`, with debian.nix or nixos.nix as guest.nix.
 outputs:
 let
   own = name: ./hosts + "/${name}.nix";
-  # a host gets there what `deploy` gave it
+  # prepares a NixOS host in the same way as `deploy` did
   prepare =
     name:
     import ./foreign.nix {

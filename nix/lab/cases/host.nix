@@ -1,4 +1,4 @@
-# What the lab sets on a host while it breaks it.
+# Settings that the lab adds to a host while cases break it.
 {
   lib,
   options,
@@ -10,11 +10,11 @@
     ./all.nix
     (import ./guest.nix).base
   ]
-  # what upgrades a host in place of the agents of its flake, where the lab was told to judge something else
+  # another upgrader in place of the flake's agents, if the lab was asked to test one
   ++ lib.optional (builtins.pathExists ./subject.nix) ./subject.nix;
 
   config = {
-    # what cases call by name
+    # programs that cases call by name
     environment.systemPackages = [
       pkgs.age
       pkgs.chezmoi
@@ -25,12 +25,12 @@
       pkgs.jujutsu
     ];
   }
-  # a host may lack some of our agents
+  # a host may not have all of our agents
   // lib.optionalAttrs (options ? myModules.services) {
     myModules.services =
       lib.optionalAttrs (options ? myModules.services.autoUpgrade) {
         autoUpgrade = {
-          # an upgrade comes when a case starts one
+          # upgrades run only when a case starts one
           schedule = lib.mkForce "yearly";
           randomizedDelay = lib.mkForce "1s";
         }

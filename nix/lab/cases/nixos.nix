@@ -1,6 +1,6 @@
-# What cases need of a NixOS guest, as modules; debian.nix has the same names.
+# Modules that cases apply to a NixOS guest; debian.nix has the same names.
 let
-  # The boot loader is told of the kernel by the store path that it is in, and takes another beside it.
+  # The kernel file is given relative to the kernel's store path, so `../` can name a file in another store path.
   kernel =
     text:
     { lib, pkgs, ... }:
@@ -12,7 +12,7 @@ let
     };
 in
 {
-  # an emulated CPU takes its time from sshd to the last address
+  # on an emulated CPU the last address comes long after sshd
   base =
     { lib, options, ... }:
     {
@@ -21,7 +21,7 @@ in
       };
     };
 
-  # one file more in it, and it boots as well
+  # one more file in it; still bootable
   anotherFirstStage.boot.initrd.systemd.contents."/etc/lab-case".text = "another one";
   brokenFirstStage =
     {
@@ -35,10 +35,10 @@ in
         pkgs.runCommand "initrd" { } "mkdir $out; echo garbage > $out/${config.system.boot.loader.initrdFile}"
       );
     };
-  # begins as firmware asks for, so that only the boot loader finds out
+  # starts with the signature that firmware looks for, so only the boot loader notices
   unloadableKernel = kernel "MZ and no more";
   noKernel = kernel "garbage";
-  # the systemd of the first stage, which has armed the watchdog, dies before it finds the root
+  # crashes the first stage's systemd, which has armed the watchdog, before it finds the root
   hangsEarly.boot.initrd.systemd.services.lab-hang = {
     wantedBy = [ "initrd.target" ];
     before = [ "initrd-root-fs.target" ];
@@ -46,7 +46,7 @@ in
     serviceConfig.Type = "oneshot";
     script = "kill -SEGV 1";
   };
-  # udev brings a NIC, and then comes its address
+  # udev brings up each NIC, and only then is its address set
   networkDown =
     { pkgs, ... }:
     {

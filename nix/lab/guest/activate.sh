@@ -1,19 +1,19 @@
 #!/bin/busybox sh
 # shellcheck shell=dash disable=SC3013 # busybox knows -ef
-# Puts this generation's etc files, groups and users in place. Idempotent, and quick when there is
-# nothing to do, as it runs at each boot and at each switch. Touches no file that it did not install.
+# Installs this generation's etc files, groups and users. Idempotent, and quick when there is nothing to
+# do, because it runs at every boot and every switch. Touches no file that it did not install.
 generation=${0%/activate}
 export PATH=/lab/bin:/usr/sbin:/usr/bin
 state=/var/lib/lab-generation
 status=0
 [ -d "$state" ] || mkdir -p "$state"
-# a disk of an image from before has none
+# a disk made from an older image does not have it
 [ -d /lab/packages ] || "$generation/programs" / || status=1
 
-# Users and groups are edited by hand: no program that could do it starts within the time that all of
-# this takes under emulation. Those that exist keep their ids and passwords, and groups only ever grow,
-# as with mutable users on NixOS. All four files are made anew and renamed once they are on the disk:
-# what is appended to a file comes back from a power cut as zeros.
+# Users and groups are edited by the shell itself: under emulation, starting useradd alone takes longer than
+# all of this. Existing ones keep their ids and passwords, and groups only ever gain members, as with mutable
+# users on NixOS. All four files are rewritten and renamed once they are on the disk: after a power cut, text
+# that was appended to a file may read as zeros.
 edited=
 edit() {
   [ -z "$edited" ] || return 0
@@ -54,7 +54,7 @@ while read -r user uid kind group groups home create shell password; do
       uid=$id
     fi
     edit
-    # a star lets no password in and, other than an exclamation mark, leaves the account open for keys
+    # `*` allows no password but, unlike `!`, still allows a login by key
     [ "$password" != - ] || password='*'
     echo "$user:x:$uid:$gid::$home:$shell" >>/etc/passwd.new
     echo "$user:$password:1::::::" >>/etc/shadow.new
@@ -90,7 +90,7 @@ for entry in $homes; do
     sync && mv "$home.new" "$home"; } || status=1
 done
 
-# What is installed is written down before it is: a power cut leaves no file that nobody owns
+# Files are recorded before they are installed, so that a power cut leaves no unrecorded file
 {
   while read -r path; do echo "$path"; done <"$generation/table/etc"
   while read -r _ _ _ path; do echo "$path"; done <"$generation/table/copies"
@@ -108,7 +108,7 @@ if [ ! /etc/static -ef "$generation/etc" ]; then
   ln -sfn "$generation/etc" /etc/.static && mv -T /etc/.static /etc/static || status=1
 fi
 
-# A file of somebody else's in the way is kept beside, and comes back when the generation has none
+# A foreign file in the way is renamed, and restored once a generation no longer has a file there
 put_aside() {
   [ -e "$1" ] || [ -L "$1" ] || return 0
   case $(readlink "$1") in
@@ -119,7 +119,7 @@ put_aside() {
 parent() {
   case $1 in */*) [ -d "/etc/${1%/*}" ] || mkdir -p "/etc/${1%/*}" ;; esac
 }
-# one process for all links that a directory lacks
+# creates all links that a directory lacks in one process
 link_all() {
   [ $# -eq 0 ] || ln -s "$@" "/etc/$in" || status=1
 }
@@ -148,7 +148,7 @@ while read -r mode user group path; do
     chmod "$mode" /etc/.copy && sync && mv -T /etc/.copy "/etc/$path" || status=1
 done <"$generation/table/copies"
 
-# What an earlier generation installed and this one does not have
+# Remove what an earlier generation installed and this one does not have
 if [ -n "${changed-}" ]; then
   while read -r path; do
     while read -r other; do

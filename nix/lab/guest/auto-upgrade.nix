@@ -1,6 +1,6 @@
-# system.autoUpgrade, with NixOS's options, defaults and unit (nixos/modules/tasks/auto-upgrade.nix): it validates
-# nothing and takes nothing back, and neither does this. What differs: the guest has no channels, and its
-# `shutdown` wants a logind that it does not run.
+# system.autoUpgrade, with NixOS's options, defaults and unit (nixos/modules/tasks/auto-upgrade.nix). Like the
+# original it neither validates nor rolls back. Differences: the guest has no channels, and it reboots by a
+# systemd timer, because `shutdown` needs logind, which the guest does not run.
 { config, lib, ... }:
 let
   inherit (lib) mkOption types;

@@ -1,5 +1,5 @@
-# What makes Debian behave as the host's NixOS options say. These modules exist in the lab only; they
-# read options and add units and files, and never define an option that a host compares with NixOS.
+# These modules make Debian behave as the host's NixOS options say. They exist only in the lab; they read
+# options and add units and files, and never define an option that is compared with NixOS.
 { ... }:
 {
   imports = [

@@ -1,12 +1,12 @@
 #!/bin/busybox sh
 # shellcheck shell=dash
-# Makes the ESP match the system profile, and those beside it (system-profiles): one boot entry, kernel and
-# first stage for each generation kept, the default that which this belongs to, or else the system profile's. What
-# boots now boots at every moment in between: new files are complete on the disk before an entry names them, and
-# what nobody names goes last.
-# `--check` only says whether there is room. Names are NixOS's.
+# Makes the ESP match the system profile and the other profiles (system-profiles): one boot entry, kernel and
+# first stage for each generation that is kept. The default is the generation of this script, or else the system
+# profile's current one. The machine stays bootable throughout: new files are complete on the disk before an
+# entry names them, and files that no entry names are removed last.
+# `--check` only checks for free space. Names are NixOS's.
 #
-# Environment, for a disk that is not mounted: ESP (default /boot), PROFILES (default the system's).
+# Environment, for the disk of another system: ESP (default /boot), PROFILES (default: this system's).
 set -eu
 export PATH="/lab/bin:$PATH"
 esp=${ESP:-/boot}
@@ -20,8 +20,8 @@ while read -r _ where _; do [ "$where" != "$esp" ] || mounted=1; done </proc/mou
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# generations of each profile by number, as `<profile> <number> <toplevel>`; kept: the last ones up to the limit,
-# and the current one
+# generations of each profile by number, as `<profile> <number> <toplevel>`: the newest ones up to the limit, and
+# the current one
 read -r limit <"$generation/configuration-limit"
 for profile in "$profiles/system" "$profiles"/system-profiles/*; do
   case $profile in *-link | *'*') continue ;; esac
@@ -54,11 +54,11 @@ while read -r profile number toplevel; do
   [ "$profile-$number-link" != "$system" ] || default=$name
 done <"$work/kept"
 [ -n "$default" ] || fail "generation $system is not in the store"
-# of several generations that are the same the current one
+# if several generations are identical, the current one is the default
 if [ -n "$this" ] && [ ! "$profiles/system" -ef "$generation" ]; then default=$this; fi
 sort -u "$work/files" >"$work/wanted"
 
-# Removes entries and kernels that no generation kept asks for
+# Removes entries and kernels that no kept generation needs
 prune() {
   for entry in "$esp"/loader/entries/nixos-*.conf; do
     [ -e "$work/${entry##*/}" ] || rm -f "$entry"
@@ -67,7 +67,7 @@ prune() {
     grep -q " ${file##*/}\$" "$work/wanted" || rm -f "$file"
   done
 }
-# By size, as NixOS goes by the name alone: to compare 17 MB takes an emulated CPU seconds
+# Compares sizes (NixOS compares only names): comparing 17 MB takes seconds on an emulated CPU
 missing() {
   while read -r source name; do
     if [ "$(stat -L -c %s "$source")" != "$(stat -c %s "$esp/EFI/nixos/$name" 2>/dev/null)" ]; then
@@ -78,7 +78,7 @@ missing() {
 # A file's size on the ESP in KiB: clusters of 4
 # shellcheck disable=SC2017 # rounded up on purpose
 size() { echo $((($(stat -L -c %s "$1") + 4095) / 4096 * 4)); }
-# KiB that are wanted, beyond what is there; 256 for entries and directories
+# True if the missing files need more space than is free, in KiB; 256 for entries and directories
 lacking() {
   need=256
   while read -r source _; do
@@ -90,7 +90,7 @@ lacking() {
 
 missing >"$work/missing"
 if lacking; then
-  # what a clean-up would give
+  # space that a clean-up would free
   gain=0
   for file in "$esp"/EFI/nixos/*; do
     grep -q " ${file##*/}\$" "$work/wanted" || gain=$((gain + $(size "$file")))
@@ -102,7 +102,7 @@ fi
 [ "${1-}" != --check ] || exit 0
 
 mkdir -p "$esp/EFI/nixos" "$esp/loader/entries"
-# Renames every `.new` file of a directory into place once they all are on the disk
+# Renames every `.new` file of a directory into place once all of them are on the disk
 publish() {
   sync
   for file in "$1"/*.new; do mv "$file" "${file%.new}"; done
@@ -120,7 +120,7 @@ for entry in "$work"/nixos-*.conf; do
   changed=1
 done
 [ -z "$changed" ] || publish "$esp/loader/entries"
-# Nobody sits before the menu of a throwaway machine: no time is given to it. What others said stays.
+# Nobody watches the boot menu of a throwaway machine, so its timeout is 0. Other settings are kept.
 {
   printf 'timeout 0\ndefault %s.conf\n' "$default"
   grep -v -e '^timeout ' -e '^default ' "$esp/loader/loader.conf" 2>/dev/null || :
@@ -131,7 +131,7 @@ if ! cmp -s "$work/loader.conf" "$esp/loader/loader.conf"; then
 fi
 prune
 sync
-# as NixOS's installer ends; nothing of it is for a disk that is not booted
+# NixOS's installer ends with these commands too; they are not for the disk of another system
 if [ -z "${ESP+given}" ] && [ -x "$generation/extra-install-commands" ]; then
   "$generation/extra-install-commands" "$(sed -n 's,^options init=\(.*\)/init .*,\1,p' "$work/$default.conf")"
 fi

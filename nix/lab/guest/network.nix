@@ -1,7 +1,6 @@
-# Three NICs: mgmt, uplink and lan. `init` names them and gives them their addresses, which are known
+# Three NICs: mgmt, uplink and lan. `init` names them and sets their addresses, which are known
 # beforehand: QEMU's user network gives every guest the same ones, and lan's follows from the MAC. So
-# there is no DHCP client, and no udev that one would wait for: together they take a third of a boot
-# under emulation.
+# neither a DHCP client nor udev is needed: under emulation the two take a third of a boot.
 {
   config,
   lib,
@@ -30,14 +29,14 @@ in
     environment.etc = {
       hostname.text = "${config.networking.hostName}\n";
       hosts.text = lib.concatLines (map toString hosts) + config.networking.extraHosts;
-      # the uplink's name server speaks TCP alone
+      # the uplink's name server speaks only TCP
       "resolv.conf".text = ''
         nameserver 10.0.3.53
         options use-vc timeout:5 attempts:1
       '';
     };
   }
-  # the way in, for a host that has our agents
+  # the lab logs in over mgmt; only for a host that has our agents
   // lib.optionalAttrs (options ? myModules.system.reachability) {
     myModules.system.reachability.interfaces = lib.mkForce [ "mgmt" ];
   };

@@ -1,5 +1,5 @@
-# Nix in the guest: no sandbox and no build users, as builders are trusted and namespaces cost seconds
-# under emulation; what is fetched comes from the machine that the VM runs on.
+# Nix in the guest: no sandbox and no build users, because builders are trusted and namespaces cost seconds
+# under emulation. The machine that runs the VM is the only binary cache.
 {
   config,
   lib,
@@ -25,7 +25,7 @@ let
     );
     sandbox = false;
     build-users-group = "";
-    # the lab's binary cache on uplink, a process for each connection
+    # the lab's binary cache on uplink; it starts a process for each connection
     substituters = "http://10.0.3.100?trusted=true";
     http-connections = 4;
     connect-timeout = 5;
@@ -38,7 +38,7 @@ in
     lib.concatLines (lib.mapAttrsToList (key: v: "${key} = ${show v}") settings)
     + config.nix.extraOptions;
 
-  # root uses the store as it is; everyone else asks this
+  # root accesses the store directly; all other users go through the daemon
   systemd.sockets.nix-daemon = {
     description = "Nix Daemon Socket";
     wantedBy = [ "sockets.target" ];

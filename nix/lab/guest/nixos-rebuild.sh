@@ -1,6 +1,6 @@
 #!/usr/bin/bash
-# nixos-rebuild, as far as the embedded guest has what it works on: it builds the host's labConfigurations
-# where NixOS builds its nixosConfigurations, and makes it the system in the same way.
+# The parts of nixos-rebuild that make sense in the embedded guest: it builds the host from labConfigurations
+# instead of nixosConfigurations, and activates the result in the same way as NixOS.
 set -euo pipefail
 
 profile=/nix/var/nix/profiles/system
@@ -25,7 +25,7 @@ while [[ $# -gt 0 ]]; do
     --flake=*) flake=${1#*=} ;;
     --rollback) rollback=1 ;;
     --sudo | --use-remote-sudo) sudo=(sudo) ;;
-    # channels, which a flake has none of, and what nixos-rebuild does before it starts itself anew
+    # ignored: flakes have no channels, and this script never re-executes itself
     --upgrade | --fast | --no-reexec) ;;
     --option | --override-input)
       nix+=("$1" "${2:?$1 needs two values}" "${3:?$1 needs two values}")
@@ -80,6 +80,6 @@ toplevel=$("${build[@]}" --no-link --print-out-paths)
 case $action in
   switch | boot) "${sudo[@]}" nix-env --profile "$profile" --set "$toplevel" ;;
 esac
-# apart from the session that started it, which the switch may end
+# in a separate unit, because the switch may end the session that started it
 apart=(systemd-run --collect --no-ask-password --pipe --quiet --service-type=exec --wait --unit="nixos-rebuild-$$")
 "${sudo[@]}" "${apart[@]}" "$toplevel/bin/switch-to-configuration" "$action"

@@ -1,4 +1,4 @@
-# Of the guest alone: what has no place in NixOS's own options.
+# Options of the guest alone, which have no equivalent in NixOS.
 { lib, ... }:
 let
   inherit (lib) mkOption types;
@@ -8,17 +8,17 @@ in
     kernelParams = mkOption {
       type = types.listOf types.str;
       default = [ ];
-      description = "Kernel parameters of the lab's guest, put after the host's own.";
+      description = "Kernel parameters of the lab's guest, appended to the host's own.";
     };
     kernel = mkOption {
       type = types.unspecified;
       default = null;
-      description = "Derivation of one file to boot in place of Debian's kernel.";
+      description = "Derivation whose output is one file, to boot in place of Debian's kernel.";
     };
     initrd = mkOption {
       type = types.unspecified;
       default = null;
-      description = "Derivation of one file to boot in place of the image's first stage.";
+      description = "Derivation whose output is one file, to boot in place of the image's first stage.";
     };
   };
 }

@@ -1,4 +1,4 @@
-# Services by their NixOS options, run from Debian's packages under the names they have on NixOS.
+# Services enabled by their NixOS options, run from Debian's packages under their NixOS unit names.
 {
   config,
   lib,
@@ -8,7 +8,7 @@
 let
   inherit (lib) mkIf mkMerge;
   syncthing = config.services.syncthing;
-  # busybox is linked statically, and starts ten times as fast as bash under emulation
+  # busybox is statically linked, and under emulation starts ten times as fast as bash
   static =
     name: text:
     "${pkgs.writeScript name ''
@@ -20,7 +20,7 @@ in
 {
   systemd.services = mkMerge [
     {
-      # wherever the VM has the port
+      # runs if the VM has the port
       qemu-guest-agent = {
         enable = config.services.qemuGuest.enable;
         description = "QEMU Guest Agent";
@@ -57,7 +57,7 @@ in
         };
       };
 
-      # what logind would do: any event of the button is somebody pressing it
+      # replaces logind: any event of the button's device means that it was pressed
       power-button = {
         description = "Power Off When the Power Button Is Pressed";
         wantedBy = [ "multi-user.target" ];
@@ -92,11 +92,11 @@ in
           RestartForceExitStatus = "3 4";
           User = syncthing.user;
           Group = syncthing.group;
-          # There is no internet to find relays and devices in, and it would look for them each second
+          # Without internet, syncthing would look for relays and devices every second
           ExecStartPre = static "syncthing-config" ''
             mkdir -p ${syncthing.configDir} ${syncthing.databaseDir}
             cd ${syncthing.configDir} || exit
-            # a power cut leaves empty what was not yet on the disk, and syncthing would make none of it anew
+            # a power cut leaves files empty that were not yet on the disk, and syncthing would not recreate them
             for file in *.xml *.pem; do [ -s "$file" ] || rm -f "$file"; done
             off="relaysEnabled globalAnnounceEnabled natEnabled crashReportingEnabled"
             if [ -e config.xml ]; then
@@ -121,7 +121,7 @@ in
             ]
             ++ syncthing.extraFlags
           );
-          # a heavy start, made of keys the first time: not while somebody wants to log in
+          # starting is expensive, most of all when keys are generated the first time: logins come first
           Nice = 19;
         };
       };

@@ -1,5 +1,5 @@
-# sshd, under its NixOS name and with the settings of services.openssh. Host key and authorized keys
-# come with each VM as a systemd credential; sshd starts after that has been written.
+# sshd, under its NixOS unit name and with the settings of services.openssh. Each VM gets its host key and
+# authorized keys as a systemd credential; sshd starts once they have been written to files.
 { config, lib, ... }:
 let
   cfg = config.services.openssh;
@@ -40,8 +40,8 @@ lib.mkIf cfg.enable {
       PrintMotd no
       PrintLastLog no
       Subsystem sftp /usr/lib/openssh/sftp-server
-      # of a setting that is given twice sshd takes the first: these are the guest's own. PAM's modules
-      # double what a login costs under emulation, and all they do here is to set two variables
+      # the guest's own settings, before extraConfig because sshd uses the first of two equal settings. PAM
+      # would double the cost of a login under emulation, only to set two variables
       UsePAM no
       SetEnv PATH=${path} LANG=C.UTF-8
       ${cfg.extraConfig}
@@ -54,7 +54,7 @@ lib.mkIf cfg.enable {
   systemd.services.sshd = {
     description = "SSH Daemon";
     wantedBy = [ "multi-user.target" ];
-    # as soon as its keys are there: sockets, timers and udev are nothing to it
+    # starts as soon as its keys exist: it does not need sockets, timers or udev
     unitConfig.DefaultDependencies = false;
     wants = [ "systemd-tmpfiles-setup.service" ];
     after = [ "systemd-tmpfiles-setup.service" ];

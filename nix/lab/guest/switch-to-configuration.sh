@@ -1,12 +1,12 @@
 #!/bin/busybox sh
 # shellcheck shell=dash
 # switch-to-configuration <switch|boot|test|dry-activate>, as on NixOS:
-#   switch        make this generation the boot default, and run it now
+#   switch        make this generation the boot default, and activate it now
 #   boot          make it the boot default only
-#   test          run it now, and leave the boot default alone
+#   test          activate it now, and leave the boot default alone
 #   dry-activate  say what a switch would do, and change nothing
-# Exits with 4 when units failed, which are named; with 1 when nothing was changed, and with 11 when that is so
-# because another has the lock.
+# Exits with 4 when units failed, which are named; with 1 when nothing was changed; and with 11 when nothing was
+# changed because another process holds the lock.
 # shellcheck disable=SC2086 # lists of units, whose names hold no blanks
 generation=$(cd -P "${0%/*}/.." && pwd -P)
 action=${1-}
@@ -26,13 +26,13 @@ if [ "$action" != dry-activate ]; then
   [ ! -x "$generation/pre-switch-checks" ] || "$generation/pre-switch-checks" "$generation" "$action" || exit 1
 fi
 case $action in
-  # with no room it stops here, before anything has changed
+  # if space is lacking the switch stops here, before anything has changed
   switch | boot) "$generation/bin/install-boot-entries" || exit 1 ;;
 esac
 [ "$action" != boot ] || exit 0
 
-# The two tables of units and what runs now -> `<verb> <unit>` for all that is to be done. systemctl
-# is called as seldom as can be: each call takes a third of a second under emulation.
+# The old and new tables of units and the running units -> a line `<verb> <unit>` for each thing to do.
+# systemctl is called as rarely as possible: each call takes a third of a second under emulation.
 old=/etc/static/..
 [ -e "$old/table/units" ] || old=$generation
 running=$(systemctl list-units --all --plain --no-legend --no-pager)
@@ -59,7 +59,7 @@ plan=$(
       else if (now[name] == "masked") print "stop", unit
       else if (before[name] != now[name]) {
         verb = policy[name]
-        # a socket that was listening must not start the old service again in between
+        # a listening socket must not start the old service again in between
         if (verb == "stop-start" && sub(/\.service$/, ".socket", name) && name in now) { print "stop-start", unit; print "restart", name }
         else print verb, unit
       }
@@ -78,7 +78,7 @@ announce() { # <what is done> <unit...>
   say "$text"
 }
 stop='' swap='' restart='' reload='' skip='' failed=''
-# starting a target that is up starts what it wants and has not got: all that is new or was stopped
+# starting an active target starts every wanted unit that is not running: all that are new or were stopped
 targets='multi-user.target sockets.target timers.target'
 while read -r verb unit; do
   case $verb in
@@ -105,7 +105,7 @@ if [ "$action" = dry-activate ]; then
   exit
 fi
 
-# The end of the session that started it must not leave a switch half done
+# The end of the session that started this must not interrupt the switch
 trap '' HUP PIPE
 
 ctl() { systemctl "$1" --no-ask-password -- $2 || status=4; }
@@ -121,7 +121,7 @@ differs() {
   ! cmp -s "$before/../$1" "$generation/$1"
 }
 ! differs table/systemd || systemctl daemon-reload || status=3
-# what failed before, or as it was stopped, is no failure of this switch: NixOS's own forgets all there, too
+# units that failed earlier, or while being stopped, are no failure of this switch; NixOS resets them here, too
 [ -z "$failed$stop$swap" ] || systemctl reset-failed
 ! differs etc/sysctl.d/60-nixos.conf || /usr/lib/systemd/systemd-sysctl || status=4
 ! differs etc/modules-load.d/nixos.conf || /usr/lib/systemd/systemd-modules-load || status=4
@@ -133,7 +133,7 @@ announce 'restarting the following units' $restart
 announce 'starting the following units' $swap
 ctl start "$swap $targets"
 
-# a service that systemd keeps restarting has failed too
+# a service that systemd keeps restarting counts as failed too
 failed=$(systemctl list-units --all --plain --no-legend --no-pager |
   awk '$3 == "failed" || $4 == "auto-restart" { printf "%s%s", sep, $1; sep = " " }')
 if [ -n "$failed" ]; then

@@ -1,4 +1,4 @@
-# The rest of what a host may ask of its system: sudo, sysctl, modules, tmpfiles, locale, systemd itself.
+# The other system settings of a host: sudo, sysctl, modules, tmpfiles, locale, systemd itself.
 { config, lib, ... }:
 let
   inherit (lib)
@@ -18,7 +18,7 @@ let
     else
       toString v;
   path = import ./path.nix;
-  # with a golden generation, what ends a boot that goes nowhere is its own affair
+  # the golden generation's module configures what ends a stuck boot itself
   golden = config.myModules.system.boot.goldenGeneration.enable or false;
   manager =
     lib.optionalAttrs (!golden) {
@@ -26,7 +26,7 @@ let
       RebootWatchdogSec = "2min";
     }
     // config.systemd.settings.Manager;
-  # Debian's cloud kernel has no display driver, and asking for one takes a second of the boot
+  # Debian's cloud kernel has no display driver, and trying to load one costs a second of the boot
   modules = lib.subtractLists [
     "virtio-gpu"
     "virtio_gpu"
@@ -50,37 +50,37 @@ let
 in
 {
   lab.guest.kernelParams = [
-    # as on NixOS; a serial line is slow to write to under emulation
+    # as on NixOS; writing to a serial line is slow under emulation
     "loglevel=4"
     "oops=panic"
-    # the command line names no root=, or a garbage initrd would leave the kernel waiting for it
+    # there is no root=, because with a garbage initrd the kernel would wait for that device forever
     "rw"
-    # an emulated CPU has nothing to be protected from, and pays for each measure
+    # an emulated CPU needs no mitigations, and each one slows it down
     "mitigations=off"
     "init_on_alloc=0"
     "nokaslr"
-    # QEMU 7.2 finds what it translated by virtual address, too: with its libraries elsewhere each time,
-    # a program would be translated again at each start, which was two fifths of all that QEMU did
+    # QEMU 7.2 also keys translated code by virtual address: with libraries at random addresses, a program
+    # is translated again at each start, which took two fifths of QEMU's time
     "norandmaps"
     "audit=0"
     "lsm=capability"
     "cryptomgr.notests"
-    # its clock is the host's: nothing is won by measuring it, or by asking it again
+    # the guest's clock is the host's: calibrating or rechecking it gains nothing
     "tsc=reliable"
     "no_timer_check"
     "lpj=4000000"
     "random.trust_cpu=on"
     "8250.nr_uarts=1"
-    # The kernel patches its own code while it boots. QEMU before 8.1 may let another emulated CPU run
-    # half of such a patch, a panic in one boot of twenty, so there is no other until `init`
+    # The kernel patches its own code while it boots. Before QEMU 8.1 another emulated CPU may execute a
+    # half-written patch, which panicked one boot in twenty, so `init` brings up the other CPUs
     "maxcpus=1"
     "noreplace-smp"
-    # systemd asks the console what it is and waits for an answer that does not come
+    # otherwise systemd queries the console's type and size and waits for an answer that never comes
     "systemd.tty.term.console=vt220"
     "systemd.tty.rows.console=24"
     "systemd.tty.columns.console=80"
   ]
-  # a machine that nobody looks at comes back by itself
+  # an unattended machine must reboot by itself
   ++ optional (!golden) "panic=5";
 
   environment.etc = {
@@ -119,7 +119,7 @@ in
     "modules-load.d/nixos.conf".text = concatLines modules;
   };
 
-  # a process less at boot where there is nothing to set or load
+  # saves a process at boot if there is nothing to set or load
   systemd.services = {
     systemd-sysctl = {
       overrideStrategy = "asDropin";

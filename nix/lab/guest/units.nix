@@ -1,4 +1,4 @@
-# Units as NixOS declares them -> files and links for /etc/systemd/{system,user}, and the table that
+# Turns NixOS unit options into files and links for /etc/systemd/{system,user}, and into the table that
 # switch-to-configuration compares. Settings keep NixOS's meaning (nixos/lib/systemd-lib.nix).
 {
   lib,
@@ -39,7 +39,7 @@ let
   section =
     name: settings: optionalString (settings != [ ]) "[${name}]\n${concatStringsSep "\n" settings}\n";
 
-  # Targets that systemd itself brings (systemd.special(7)): what a host says of them is added to them.
+  # Targets that systemd itself provides (systemd.special(7)): a host's settings for them become drop-ins.
   ownTargets = map (n: "${n}.target") [
     "basic"
     "bluetooth"
@@ -106,7 +106,7 @@ let
     settings: prefixes:
     lib.any (key: lib.any (p: hasPrefix p key) prefixes) (builtins.attrNames settings);
 
-  # Debian's own unit of that name stays and gets a drop-in, when this one could not stand alone.
+  # A unit that is incomplete by itself becomes a drop-in for Debian's own unit of that name.
   isDropin =
     kind: name: unit:
     unit.overrideStrategy or "" == "asDropin"
@@ -156,7 +156,7 @@ let
     ) "StartLimitIntervalSec=${toString unit.startLimitIntervalSec}"
     ++ lines (unit.unitConfig or { });
 
-  # A unit finds what its `path` names and these, as on NixOS. What the system itself has is all of Debian's.
+  # As on NixOS, a unit's PATH holds its `path` and these packages. /run/current-system/sw stands for all of Debian.
   everyUnits = [
     pkgs.coreutils
     pkgs.findutils
@@ -170,7 +170,7 @@ let
     unit: dropin:
     let
       path = concatStringsSep ":" (unique (map folder (unit.path ++ everyUnits)));
-      # a drop-in that says nothing of PATH leaves Debian's own unit as it is
+      # a drop-in without `path` must not change the PATH of Debian's own unit
       environment =
         optionalAttrs (!dropin || unit.path != [ ]) { PATH = path; }
         // filterAttrs (_: v: v != null) unit.environment;
@@ -202,7 +202,7 @@ let
     else
       "stop-start";
 
-  # A switch leaves it alone also where the new system has it no more.
+  # True if a switch leaves the unit running even when the new system no longer has it.
   staysOnRemoval =
     unit:
     elem (unit.unitConfig.X-StopOnRemoval or true) [
@@ -227,7 +227,7 @@ let
             (section (capital kind) config)
           ]
         );
-      # what only people read never restarts a service
+      # hashed without description and documentation, so that changing those never restarts a service
       body = text [ ];
       triggers = concatMapStringsSep "\n" (
         t:
@@ -270,7 +270,7 @@ let
     };
   capital = kind: lib.toUpper (lib.substring 0 1 kind) + lib.substring 1 20 kind;
 
-  # A mount has no name of its own: it is named by the path that it mounts on.
+  # A mount unit is named by the path that it mounts on.
   escapePath =
     path:
     let
@@ -306,7 +306,7 @@ let
     );
 in
 {
-  # The `systemd` option set -> { files; links; rows; }, names relative to /etc/systemd/system.
+  # The `systemd` option set -> { files; links; rows; }, with names relative to /etc/systemd/system.
   system =
     systemd:
     let

@@ -1,5 +1,5 @@
-# The part of nixpkgs' `lib` that host modules use, on builtins alone, so that `labConfigurations`
-# evaluates with no input fetched. Names, argument order and results are those of nixpkgs.
+# The part of nixpkgs' `lib` that host modules use, built on builtins alone, so that `labConfigurations`
+# evaluates without fetching an input. Names, argument order and results are those of nixpkgs.
 let
   inherit (builtins)
     any
@@ -210,8 +210,8 @@ rec {
   zipLists = zipListsWith (fst: snd: { inherit fst snd; });
   sortOn = f: builtins.sort (a: b: f a < f b);
   naturalSort = builtins.sort builtins.lessThan;
-  # { result; } with every `before a b` kept, or { cycle; loops; }. Goes down from the first element to
-  # one that nothing precedes, as nixpkgs does, so the order is nixpkgs' where several are right.
+  # { result; } that respects every `before a b`, or { cycle; loops; }. Like nixpkgs it descends from the first
+  # element to one that nothing precedes, so where several orders are valid the result is nixpkgs'.
   toposort =
     before: xs:
     let
@@ -431,7 +431,7 @@ rec {
     let
       m = match "[ \t\n]*(-?)0*(0|[1-9][0-9]*)[ \t\n]*" s;
     in
-    # the leading zeros that the pattern drops are no JSON
+    # the pattern drops leading zeros, which are not valid JSON
     if m == null then null else builtins.fromJSON (concatStrings m);
   fileContents = file: removeSuffix "\n" (builtins.readFile file);
   isConvertibleWithToString = v: isStringLike v || v == null || builtins.isBool v || builtins.isInt v;

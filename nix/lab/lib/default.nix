@@ -1,5 +1,5 @@
-# The lab's `lib`: what host modules use of nixpkgs' `lib`, with the same names and results, on builtins
-# alone. So a host evaluates with no nixpkgs and no network; tests/nix compares the two.
+# The lab's `lib`: the part of nixpkgs' `lib` that host modules use, with the same names and results, built on
+# builtins alone. A host thus evaluates without nixpkgs and without network; tests/nix compares the two.
 let
   lib =
     import ./base.nix
@@ -9,7 +9,7 @@ let
     // {
       types = import ./types.nix { inherit lib; };
 
-      # nixpkgs' names for the parts, so that `lib.strings.…` and the like are found
+      # nixpkgs' names for its parts, so that `lib.strings.…` and so on work
       attrsets = lib;
       lists = lib;
       meta = lib;

@@ -1,6 +1,6 @@
 # A small module system with the rules of nixpkgs' `lib.evalModules`: same priorities, same order of
-# list merges, same laziness, same words in errors. One thing is added: a module whose freeformType is
-# `types.shape` takes any path that no option declares, which is how the lab takes NixOS's options.
+# list merges, same laziness, same error messages. One addition: a module whose freeformType is
+# `types.shape` accepts any path that no option declares, which is how the lab accepts NixOS's options.
 { lib }:
 let
   inherit (lib)
@@ -138,9 +138,9 @@ let
     }) (pushDown def.value)
   );
 
-  # The tree below `loc` -> { options; config; unmatched; }: what `decls` ([ { file; options; } ]) declare
-  # goes by its type, the rest by the type `freeform`; null means that an undeclared path is `unmatched`.
-  # `defs` are [ { file; value; } ] without property at the top.
+  # The tree below `loc` -> { options; config; unmatched; }. Paths that `decls` ([ { file; options; } ]) declare
+  # are merged by their types, the rest by the type `freeform`; if that is null, an undeclared path is `unmatched`.
+  # `defs` are [ { file; value; } ] without a property (mkIf, ...) at the top.
   mergeTree =
     loc: freeform: decls: defs:
     let
@@ -181,7 +181,7 @@ let
         name: raw:
         let
           here = loc ++ [ name ];
-          # a set by shape is walked like a declared tree, so that conditions in it stay unevaluated
+          # a set of type shape is walked like a declared tree, so that conditions in it stay unevaluated
           isTree = freeform.name == "shape" && lib.all (def: types.isTree def.value) (pushed name);
         in
         if isTree then
@@ -224,7 +224,7 @@ let
 
   # Modules
 
-  # A path, an attribute set or a function to one -> { key; file; imports; disabled; options; config; }
+  # A path, an attribute set or a function that returns one -> { key; file; imports; disabled; options; config; }
   loadModule =
     args: parent: key: m:
     let
@@ -259,7 +259,7 @@ let
         if isFunction fromFile then callModule (toString m) args fromFile else fromFile
       );
 
-  # Each argument that the function names is given, from `args` or else from `_module.args`, lazily.
+  # Passes each argument that the function names, lazily, from `args` or else from `_module.args`.
   callModule =
     key: args: f:
     f (
@@ -395,8 +395,8 @@ in
   };
   importApply = file: arg: lib.setDefaultModuleLocation file (import file arg);
 
-  # As in nixpkgs: { config; options; extendModules; _module; … }, `prefix` being the path that errors
-  # name first. Throws on an undeclared path unless a module sets `freeformType`.
+  # As in nixpkgs: returns { config; options; extendModules; _module; … }. Errors show option paths below
+  # `prefix`. Throws on an undeclared path unless a module sets `freeformType`.
   evalModules =
     evalArgs@{
       modules,
@@ -413,7 +413,7 @@ in
       }
       // specialArgs;
 
-      # later modules first: nixpkgs' order, which the merge of lists shows
+      # later modules first, as in nixpkgs: the order shows in merged lists
       all = reverseList (
         collect args (specialArgs.modulesPath or "") (modules ++ [ (internal specialArgs extendModules) ])
       );

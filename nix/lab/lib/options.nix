@@ -1,4 +1,4 @@
-# Declaring options, renaming them, and the words that errors use for them.
+# Declaring and renaming options, and showing them in error messages.
 { lib }:
 let
   inherit (lib)
@@ -25,7 +25,7 @@ let
     types
     ;
 
-  # A module in which `from` stands for `to`: it reads as `to`, and what is set there is set in `to`.
+  # A module that makes `from` an alias of `to`: reading it gives the value of `to`, setting it sets `to`.
   forward =
     {
       from,
@@ -70,8 +70,8 @@ let
   );
   showFiles = concatMapStringsSep " and " (file: "`${file}'");
 
-  # A value in one line, three levels deep. A message about one value must not fail on another that
-  # cannot be evaluated.
+  # A value in one line, three levels deep. A nested value that cannot be evaluated shows as `<error>`, so
+  # that the message itself does not fail.
   showValue =
     let
       attempt =

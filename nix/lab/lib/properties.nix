@@ -1,4 +1,4 @@
-# Properties: what a definition may be wrapped in, and how they are taken off. The numbers are nixpkgs'.
+# Properties, in which a definition may be wrapped (mkIf, mkForce, ...), and unwrapping them. The numbers are nixpkgs'.
 { lib }:
 let
   inherit (lib)
@@ -19,7 +19,7 @@ let
   defaultOrder = 1000;
   propertyOf = v: if isAttrs v then v._type or "" else "";
 
-  # `def` without one property, its number (or the default) in `field`
+  # `def` without this property; the property's number (or the default) is stored in `field`
   unwrap =
     property: field: default: def:
     if propertyOf def.value == property then
@@ -31,7 +31,7 @@ let
     else
       def // { ${field} = default; };
 
-  # One definition of an option -> its values once every mkIf and mkMerge is decided
+  # One definition of an option -> its values after every mkIf and mkMerge is resolved
   discharge =
     v:
     {
@@ -75,8 +75,8 @@ rec {
   mkAssert = ok: message: mkIf (if ok then true else throw "\nFailed assertion: ${message}");
   mkAliasDefinitions = option: mkIf option.isDefined (mkMerge option.definitions);
 
-  # One definition -> the definitions without property at the top that it stands for. Conditions go
-  # down to the attributes unevaluated, so a mkIf may read the configuration that it is part of.
+  # One definition -> the equivalent definitions without a property at the top. Conditions are pushed down to
+  # the attributes unevaluated, so a mkIf may read the configuration that it is part of.
   pushDown =
     v:
     let
@@ -90,7 +90,7 @@ rec {
     .${propertyOf v} or [ v ];
 
   # [ { file; value; } ] of an option of `type` at `loc` -> { value; isDefined; files; highestPrio; … }.
-  # Reading `value` throws on no definition, on one of another type, and on some that disagree.
+  # Reading `value` throws if there is no definition, if one has another type, and if some conflict.
   mergeDefinitions =
     loc: type: raw:
     let

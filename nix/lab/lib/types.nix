@@ -75,7 +75,7 @@ let
 
   applyTo = arg: map (def: def // { value = def.value arg; });
 
-  # What an option without a type does: join what can be joined.
+  # The merge of an option without a type: joins the values that can be joined.
   mergeDefault =
     loc: defs:
     let
@@ -111,7 +111,7 @@ let
     in
     if t == null then null else f t;
 
-  # null when two declarations of one option have types that do not go together
+  # null when two declarations of one option have incompatible types
   mergeTypes =
     a: b:
     if a.name != b.name then
@@ -154,7 +154,7 @@ let
             inherit lazy;
           }
         ) elemType b.elemType;
-      # what a free-form definition of one attribute is merged by
+      # for merging a free-form definition of one attribute
       inherit elemType lazy;
     };
 
@@ -175,7 +175,7 @@ let
 
   addCheck = type: check: type // { check = x: type.check x && check x; };
 
-  # a set to walk into, and no package, property or function
+  # a plain set that can be walked into: not a package, property or function
   isTree = v: isAttrs v && !(v ? _type || v ? outPath || v ? __functor || isDerivation v);
 in
 rec {
@@ -311,7 +311,7 @@ rec {
       name = "listOf";
       description = "list of ${elemType.description}";
       check = isList;
-      # an element may be a mkIf of its own; one that is false is left out
+      # an element may itself be a mkIf; one whose condition is false is left out
       merge =
         loc: defs:
         let
@@ -478,7 +478,7 @@ rec {
           modules = [
             { _module.args.name = lib.mkOptionDefault "‹name›"; }
           ]
-          # as imports, because nixpkgs wraps them so and imports come after the modules that name them
+          # as imports, as nixpkgs does it, because imports come after the modules that name them
           ++ map (m: { imports = [ m ]; }) modules
           ++ more;
           inherit specialArgs;
@@ -525,9 +525,9 @@ rec {
     };
   };
 
-  # Free-form by shape: attribute sets join by name, lists are concatenated, anything else must agree.
-  # Names are lazy: which attributes exist never depends on a mkIf condition, so that a condition may
-  # read the configuration that it is part of; an attribute with every definition off throws when read.
+  # Free-form, merged by the shape of the values: attribute sets join by name, lists are concatenated, anything
+  # else must agree. Names are lazy: which attributes exist never depends on a mkIf condition, so that a condition
+  # may read the configuration that it is part of. Reading an attribute throws if all its definitions are disabled.
   shape = mkOptionType {
     name = "shape";
     description = "value merged by its shape";
@@ -544,6 +544,6 @@ rec {
     accepts = _: true;
     emptyValue.value = { };
   };
-  # the same below the given names only; any other undeclared name is an error
+  # like `shape`, but only below the given names; any other undeclared name is an error
   shapeBelow = names: shape // { accepts = name: elem name names; };
 }

@@ -18,7 +18,7 @@ in
       ]
     );
     default = [ ];
-    description = "Sets of programs: `comma` (runs what is not installed), `shell` (less), `tools` (curl, jq).";
+    description = "Sets of programs: `comma` (runs programs that are not installed), `shell` (less), `tools` (curl, jq).";
   };
 
   config.environment.systemPackages =

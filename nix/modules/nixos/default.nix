@@ -1,4 +1,4 @@
-# What is for NixOS only: it needs a module of another flake input (disko, sops-nix) or udev and networkd.
+# Modules for NixOS only: they need another flake input (disko, sops-nix), or udev and networkd.
 {
   imports = [
     ./disko.nix

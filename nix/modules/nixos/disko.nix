@@ -38,7 +38,7 @@ let
 in
 {
   config = lib.mkIf cfg.enable {
-    # a generated hardware configuration names btrfs subvolumes, of which ext4 has none
+    # a generated hardware configuration mounts btrfs subvolumes, which ext4 does not have
     fileSystems."/nix".enable = lib.mkIf (cfg.layout == "ext4") false;
 
     disko.devices.disk.main = {

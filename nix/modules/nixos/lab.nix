@@ -1,5 +1,5 @@
-# What the lab needs of a NixOS guest, for hosts with the role vm, and an upgrade within such a guest: its
-# uplink reaches a git remote and the cache of one machine, so what an evaluation and a small build ask for is there.
+# What the lab needs in a NixOS guest (a host with the role vm), and what an upgrade inside it needs: its uplink
+# reaches only a git remote and one machine's cache, so the inputs of an evaluation and a small build must be present.
 {
   config,
   inputs,
@@ -9,7 +9,7 @@
 }:
 let
   direct = removeAttrs inputs [ "self" ];
-  # an input that is no flake has none of its own
+  # an input that is not a flake has no inputs itself
   all = builtins.genericClosure {
     startSet = map entry (lib.attrValues direct);
     operator = { input, ... }: map entry (lib.attrValues (input.inputs or { }));
@@ -27,10 +27,10 @@ in
   nix.settings = lib.mkIf config.lab.vm { flake-registry = ""; };
 
   system.extraDependencies = lib.mkIf config.lab.vm (
-    # the flake's inputs and theirs, which a locked flake finds in the store
+    # the flake's inputs and their inputs, which a locked flake finds in the store
     map ({ input, ... }: input.outPath) all
     ++ [
-      # what units, /etc and the toplevel are put together with
+      # builds units, /etc and the toplevel
       pkgs.stdenv
       pkgs.stdenvNoCC
       pkgs.bash
@@ -40,7 +40,7 @@ in
       pkgs.shellcheck-minimal
       pkgs.desktop-file-utils
       pkgs.texinfo
-      # none of these is a part of what they make, and each would be built from nothing else than sources
+      # build tools that their outputs do not refer to: without these each would be built from source
       pkgs.makeWrapper
       pkgs.libxslt.bin
       pkgs.findXMLCatalogs

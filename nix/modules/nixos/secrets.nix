@@ -1,4 +1,4 @@
-# hostSpec.secretCategories -> sops-nix: a category counts once there is a file secrets/<category>.yaml.
+# hostSpec.secretCategories -> sops-nix: a category takes effect once secrets/<category>.yaml exists.
 {
   config,
   lib,
@@ -25,7 +25,7 @@ in
     sops.defaultSopsFile = lib.mkDefault (file (lib.head present));
     sops.age.keyFile = lib.mkDefault "/var/lib/sops-nix/key.txt";
 
-    # the harmless one that `seal-secrets` writes
+    # the harmless secret that `seal-secrets` writes
     sops.secrets.greeting =
       lib.mkIf (lib.hasInfix "greeting: ENC[" (builtins.readFile (file (lib.head present))))
         {
@@ -33,10 +33,10 @@ in
           mode = "0400";
         };
 
-    # a switch to secrets that this host cannot open would take what it has away
+    # a switch to secrets that this host cannot decrypt would remove the ones it has
     system.preSwitchChecks.secrets = ''
       SECRETS_KEY=${config.sops.age.keyFile} ${lib.getExe check} ${
-        # by the names that they have in the store, so that they are kept with the system
+        # by their store paths, so that the files are kept with the system
         lib.concatMapStringsSep " " (category: "${file category}") present
       }
     '';

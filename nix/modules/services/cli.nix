@@ -1,4 +1,4 @@
-# modules.services.cli: services of the command line, each by the NixOS option that brings it.
+# modules.services.cli: command-line services, each enabled by its NixOS option.
 {
   config,
   lib,
@@ -13,11 +13,11 @@ in
   options.modules.services.cli = lib.mkOption {
     type = lib.types.listOf (lib.types.enum [ "atuin" ]);
     default = [ ];
-    description = "Services of the command line; `atuin` is the client of the shared history, not its server.";
+    description = "Command-line services; `atuin` is the client of the shared history, not its server.";
   };
 
   config = lib.mkIf (chosen "atuin") (
-    # programs.atuin is younger than some releases that this module is used with
+    # some releases that this module is used with do not have programs.atuin yet
     if options ? programs.atuin then
       { programs.atuin.enable = true; }
     else

@@ -1,5 +1,5 @@
-# modules.services.networking: each name turns on the NixOS option behind it; a name in a list that
-# installs nothing is how a host comes to validate a service it never had.
+# modules.services.networking: each name turns on the NixOS option behind it; if a name installed nothing,
+# a host could end up validating a service that it never had.
 { config, lib, ... }:
 let
   inherit (config.hostSpec) primaryUsername home;
@@ -31,7 +31,7 @@ in
       };
     })
     (on "ssh" {
-      # a dead network must end a git fetch or push over SSH, and not hang it
+      # on a dead network a git fetch or push over SSH must fail and not hang
       programs.ssh.extraConfig = ''
         Host *
           ConnectTimeout 10

@@ -38,7 +38,7 @@ function two(): [string, string] {
   ]
 }
 
-test('A generation brings its files, and takes away those that the next one has not', async () => {
+test('Activation installs a generation’s files, and removes those that only the previous one had', async () => {
   const [one, two_] = two()
   const { stdout, stderr } = await asRoot(`${accounts}
 ${one}/activate && stat -c '%A %n' /etc/sudoers /etc/gone/deep/file
@@ -52,7 +52,7 @@ echo == && ${one}/activate && cat /etc/kept/file /etc/gone/deep/file && ls -d /e
   expect(missing).toEqual(['/etc/gone', '/etc/ours', '/etc/sudoers', '/etc/new'])
 })
 
-test('A file that somebody else put in the way is kept, and comes back', async () => {
+test('A foreign file in the way is kept, and restored later', async () => {
   const [one, two_] = two()
   const { stdout } = await asRoot(`${accounts}
 echo theirs > /etc/ours
@@ -61,7 +61,7 @@ ${one}/activate && cat /etc/ours && ${two_}/activate && cat /etc/ours /etc/gone/
   expect(stdout).toBe('onetheirs\ntheirs\n')
 })
 
-test('Users and groups are made once, and keep what changed about them', async () => {
+test('Users and groups are created once, and keep later changes', async () => {
   const [one] = two()
   const { stdout } = await asRoot(`${accounts}
 ${one}/activate
@@ -89,9 +89,9 @@ cat /etc/passwd /etc/group; grep rain /etc/shadow /etc/gshadow; stat -c '%a %u %
   ])
 })
 
-test('Cut off between two files, it knows at the next boot which files are its own', async () => {
+test('After an interruption between two files, the next boot knows which files were installed', async () => {
   const [one, two_] = two()
-  // the first link of generation one can be made, and then the power goes
+  // the first link of generation one is created, and then the power fails
   const { stdout } = await asRoot(`${accounts}
 sed 's|^link_all() {|&\\n  kill -9 $$|' ${one}/activate > ${one}/cut && chmod 755 ${one}/cut
 sed -i 's|{0%/activate}|{0%/cut}|' ${one}/cut

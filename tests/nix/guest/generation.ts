@@ -5,7 +5,7 @@ import { onTestFinished } from 'vitest'
 import { run, type Ran, type RunOptions } from '../../../lib/run.ts'
 import { project } from '../../../lib/settings.ts'
 
-/** A directory of the test's own, readable by the ids of a user namespace. */
+/** A temporary directory for one test, readable by the ids of a user namespace. */
 export function scratch(): string {
   const dir = mkdtempSync(join(tmpdir(), 'lab-guest-'))
   chmodSync(dir, 0o755)
@@ -21,7 +21,7 @@ export function files(dir: string, contents: Record<string, string>): void {
   }
 }
 
-/** A generation as toplevel.nix lays it out, with the guest's real scripts. */
+/** A generation with the layout of toplevel.nix and the guest's real scripts. */
 export function generation(dir: string, contents: Record<string, string>): string {
   files(dir, {
     'configuration-limit': '0\n',
@@ -40,8 +40,8 @@ export function generation(dir: string, contents: Record<string, string>): strin
 }
 
 /**
- * Runs shell commands as root of namespaces of their own, in which `/etc`, `/var/lib`, `/home` and
- * `/run` are empty and may be written to.
+ * Runs shell commands as root of separate namespaces, in which `/etc`, `/var/lib`, `/home` and `/run` are empty
+ * and writable.
  */
 export function asRoot(commands: string, options: RunOptions = {}): Promise<Ran> {
   const users = process.getuid?.() === 0 ? [] : ['--user', '--map-auto', '--map-root-user']

@@ -4,7 +4,7 @@ import { expect, test } from 'vitest'
 import { run, type Ran } from '../../../lib/run.ts'
 import { asRoot, files, generation, scratch } from './generation.ts'
 
-/** A profile of generations in a directory, each with files of its own to boot. */
+/** A profile of generations in a directory, each with its own boot files. */
 class Guest {
   readonly dir = scratch()
   readonly esp = join(this.dir, 'esp')
@@ -78,7 +78,7 @@ options init=${guest.path(2)}/init loglevel=4
   expect(guest.loader).toBe('timeout 0\ndefault nixos-generation-10.conf\n')
 })
 
-test('What generations that are gone had is removed, and nothing else', async () => {
+test('Files of removed generations are removed, and nothing else', async () => {
   const guest = new Guest([1, 2])
   await guest.install(2)
   files(guest.esp, { 'loader/entries/golden.conf': 'kept', 'EFI/golden/kernel.efi': 'kept' })
@@ -94,7 +94,7 @@ test('What generations that are gone had is removed, and nothing else', async ()
   expect(readdirSync(join(guest.esp, 'EFI/golden'))).toEqual(['kernel.efi'])
 })
 
-test('The limit keeps the last generations, and always the default', async () => {
+test('The limit keeps the newest generations, and always the default', async () => {
   const guest = new Guest([1, 2, 3, 4], { limit: 2 })
   guest.point(1)
   await guest.install(1)
@@ -106,7 +106,7 @@ test('The limit keeps the last generations, and always the default', async () =>
   expect(guest.loader).toContain('default nixos-generation-1.conf')
 })
 
-test('Profiles beside the system’s have entries of their own, and whoever installs is the default', async () => {
+test('Other profiles have their own entries, and the generation that runs the installer becomes the default', async () => {
   const guest = new Guest([1, 2, 3])
   const beside = join(guest.profiles, 'system-profiles')
   mkdirSync(beside)
@@ -143,7 +143,7 @@ test('A generation whose store path was collected is left out, but never the def
   expect(guest.loader).toContain('default nixos-generation-2.conf')
 })
 
-test('A kernel that was cut short on the ESP is copied again', async () => {
+test('A kernel that is truncated on the ESP is copied again', async () => {
   const guest = new Guest([1])
   await guest.install(1)
   writeFileSync(join(guest.esp, 'EFI/nixos/kernel-1.efi'), 'k')
@@ -151,7 +151,7 @@ test('A kernel that was cut short on the ESP is copied again', async () => {
   expect(readFileSync(join(guest.esp, 'EFI/nixos/kernel-1.efi'), 'utf8')).toHaveLength(1024)
 })
 
-test('Without room it changes nothing and says what is needed', async () => {
+test('If space is lacking it changes nothing and says how much is needed', async () => {
   const guest = new Guest([1, 2], { kernelKiB: 3000 })
   const script = join(guest.path(2), 'bin/install-boot-entries')
   const { stdout, stderr } = await asRoot(
@@ -165,7 +165,7 @@ ${script}; echo "exit $?"; ${script} --check; echo "check $?"; find ${guest.esp}
   )
 })
 
-test('Room that generations that are gone take up is made use of', async () => {
+test('Space that removed generations occupy is used', async () => {
   const guest = new Guest([1, 2], { kernelKiB: 3000 })
   const { stdout } = await asRoot(
     `mount -t tmpfs -o size=5m none ${guest.esp}

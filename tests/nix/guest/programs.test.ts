@@ -5,7 +5,7 @@ import { run } from '../../../lib/run.ts'
 import { project } from '../../../lib/settings.ts'
 import { scratch } from './generation.ts'
 
-/** A root with these Debian packages, by name: their source and their files. */
+/** Makes a root with these Debian packages: source and files by package name. */
 function root(packages: Record<string, { source?: string; files: string[] }>): string {
   const dir = scratch()
   const put = (path: string, text: string): void => {
@@ -16,7 +16,7 @@ function root(packages: Record<string, { source?: string; files: string[] }>): s
   for (const [name, { source, files }] of Object.entries(packages)) {
     status += `Package: ${name}\nStatus: install ok installed\n${source ? `Source: ${source}\n` : ''}Version: 1\nArchitecture: all\nMaintainer: x\nDescription: x\n\n`
     put(`var/lib/dpkg/info/${name}.list`, `${files.join('\n')}\n`)
-    // merged, as on any Debian of today
+    // with a merged /usr, as on any current Debian
     for (const file of files) put(file.replace(/^\/s?bin\//, '/usr$&'), '')
   }
   put('var/lib/dpkg/status', status)
@@ -25,7 +25,7 @@ function root(packages: Record<string, { source?: string; files: string[] }>): s
 
 const program = join(project, 'nix/lab/image/programs.sh')
 
-test('Each package has the programs of its source, and an alternative goes with who was chosen', async () => {
+test('Each package has the programs of its source, and an alternative belongs to the chosen package', async () => {
   const dir = root({
     bash: { files: ['/bin/bash', '/etc/bash.bashrc'] },
     coreutils: { files: ['/bin/cat', '/usr/bin/sort'] },
@@ -37,7 +37,7 @@ test('Each package has the programs of its source, and an alternative goes with 
   mkdirSync(join(dir, 'etc/alternatives'))
   symlinkSync('/usr/bin/mawk', join(dir, 'etc/alternatives/awk'))
   symlinkSync('/etc/alternatives/awk', join(dir, 'usr/bin/awk'))
-  // what a run that was killed has left
+  // leftovers of a run that was killed
   mkdirSync(join(dir, 'lab/packages.new/old'), { recursive: true })
 
   await run('sh', [program, dir])
@@ -56,7 +56,7 @@ test('Each package has the programs of its source, and an alternative goes with 
   expect(programs('util-linux')).toEqual(programs('mount'))
   expect(programs('mawk')).toEqual(['awk', 'mawk'])
   expect(programs('gawk')).toEqual(['gawk'])
-  // as nixpkgs has them
+  // as in nixpkgs
   expect(programs('bash')).toEqual(['bash', 'sh'])
   expect(programs('coreutils')).toEqual(['cat', 'kill', 'sort'])
   expect(readlinkSync(join(dir, 'lab/packages/mount/bin/blkid'))).toBe('/usr/sbin/blkid')

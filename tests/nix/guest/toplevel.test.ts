@@ -18,7 +18,7 @@ import { run } from '../../../lib/run.ts'
 import { project } from '../../../lib/settings.ts'
 import { scratch } from './generation.ts'
 
-/** A directory with all that a store needs of an image: busybox, a kernel and a first stage. */
+/** A directory with everything that a store needs from an image: busybox, a kernel and a first stage. */
 function image(kernel = 'kernel'): { dir: string; store: string[] } {
   const dir = scratch()
   onTestFinished(() => run('chmod', ['-R', 'u+w', dir]).then(() => undefined))
@@ -58,9 +58,9 @@ test('The tree is shaped like the toplevel of NixOS', async () => {
   expect(readFileSync(physical(readlinkSync(physical(`${toplevel}/initrd`))), 'utf8')).toBe(
     'initrd',
   )
-  // a root= here would keep a garbage first stage from being a panic
+  // with a root= here, a garbage first stage would not end in a panic
   expect(read('kernel-params')).toMatch(/^(?!.*\broot=).*\bpanic=10\b.*\n$/)
-  // the kernel takes the last one
+  // the kernel uses the last one
   expect(read('kernel-params')).not.toContain('panic=5')
   expect(read('kernel-params')).toContain('console=ttyS0')
   expect(read('etc/hostname')).toBe('sorrow\n')
@@ -92,7 +92,7 @@ test('It has the same path in every store, whatever kernel the image has', async
   expect(await build(image().store, '{ environment.etc.x.text = "x"; }')).not.toBe(one)
 })
 
-test('A change of a description or of a script is all that differs', async () => {
+test('A change of a description or a script changes nothing else in the tree', async () => {
   const { dir, store } = image()
   const units = async (change: string): Promise<string[]> => {
     const toplevel = await build(

@@ -11,7 +11,7 @@ interface Rendered {
   rows: Record<string, string[]>
 }
 
-/** A module -> what becomes of its units, without those that every host has. */
+/** Renders the units of a module, without those that every host has. */
 async function rendered(module: string): Promise<Rendered> {
   const host = (modules: string): string =>
     `(lab.labSystem { hostname = "x"; host = { networking.hostName = "x"; }; modules = [ ${modules} ]; })`
@@ -84,7 +84,7 @@ test('A script becomes a program in the store, and startAt a timer', async () =>
   expect(links).toEqual({ 'timers.target.wants/job.timer': '../job.timer' })
 })
 
-test('What Debian has keeps its unit and gets a drop-in; what is not there has one of its own', async () => {
+test('A unit that Debian has is kept and gets a drop-in; a unit that it does not have is created', async () => {
   const { files, rows } = await rendered(`{
     systemd.services.systemd-logind.serviceConfig.KillUserProcesses = true;
     systemd.targets.multi-user.wants = [ "a.service" ];
@@ -97,7 +97,7 @@ test('What Debian has keeps its unit and gets a drop-in; what is not there has o
     'multi-user.target.d/overrides.conf',
     'systemd-logind.service.d/overrides.conf',
   ])
-  // nothing about PATH is said for a service that is not ours
+  // PATH is not set for a service that is Debian's
   expect(files['systemd-logind.service.d/overrides.conf']).toBe(
     '[Service]\nKillUserProcesses=true\n',
   )
@@ -113,7 +113,7 @@ test('A unit that is not enabled is masked', async () => {
   expect(rows['off.service']?.[0]).toBe('masked')
 })
 
-test('A change that concerns nobody restarts nothing, and a trigger restarts or reloads', async () => {
+test('A change of a description restarts nothing, and a trigger restarts or reloads', async () => {
   const hashes = async (more: string): Promise<string[]> => {
     const { rows } = await rendered(
       `{ systemd.services.a = { serviceConfig.ExecStart = "/bin/a"; ${more} }; }`,
@@ -133,7 +133,7 @@ test('A change that concerns nobody restarts nothing, and a trigger restarts or 
   expect(reloaded[1]).not.toBe(reload)
 })
 
-test('What a change asks for follows the flags of NixOS', async () => {
+test('The action on a change follows NixOS’s flags', async () => {
   const policy = async (flags: string, column = 2): Promise<string> => {
     const { rows } = await rendered(
       `{ systemd.services.a = { serviceConfig.ExecStart = "/bin/a"; ${flags} }; }`,
@@ -144,7 +144,7 @@ test('What a change asks for follows the flags of NixOS', async () => {
   expect(await policy('reloadIfChanged = true;')).toBe('reload')
   expect(await policy('stopIfChanged = false;')).toBe('restart')
   expect(await policy('unitConfig.RefuseManualStop = true;')).toBe('none')
-  // where the new system has it no more
+  // if the new system no longer has the unit
   expect(await policy('unitConfig.X-StopOnRemoval = false;', 3)).toBe('stays')
 })
 

@@ -1,5 +1,5 @@
 # Small modules evaluated by two module systems: `lib` is one or the other, `shared` the path of
-# shared.nix. The result is a set of { value; } or { failed = true; } by name, to be the same for both.
+# shared.nix. The result is a set of { value; } or { failed = true; } by name, which must be the same for both.
 { lib, shared }:
 let
   inherit (lib)
