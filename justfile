@@ -1,15 +1,15 @@
-# Every recipe is one task: `tsx tasks/<verb>.ts --help` says what it does and what it runs.
+# Most recipes run one task: `tsx tasks/<verb>.ts --help` says what it does and what it runs.
 # Flags pass through: just deploy-test-vm sorrow --dry-run
 
 set positional-arguments
 
-# A task has said what is wrong; only the tools of the development recipes say it in their own words
+# A task prints its own error message; only the development recipes, which call other tools, need just's
 
 set no-exit-message
 
 export PATH := justfile_directory() / "node_modules/.bin:" + env("PATH")
 
-# Paths that a task is given are meant from where its user is, not from here
+# A task runs in the user's directory, so that relative paths start there
 
 home := justfile_directory()
 task := "cd " + quote(invocation_directory()) + " && exec node --import " + quote(home / "node_modules/tsx/dist/loader.mjs") + " " + quote(home / "tasks") + "/"
@@ -232,7 +232,7 @@ fmt:
     oxfmt
     just --fmt --unstable
 
-# Write docs/scenarios.md anew, from the tables of cases
+# Regenerate docs/scenarios.md from the tables of cases
 [exit-message]
 [group("development")]
 docs:
@@ -244,7 +244,7 @@ docs:
 pictures *part:
     node --import tsx docs/pictures.ts "$@"
 
-# Everything, with the tests that boot VMs
+# All tests, including those that boot VMs
 [exit-message]
 [group("development")]
 test:
