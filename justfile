@@ -28,7 +28,7 @@ lab *flags:
 doctor *flags:
     @{{ task }}doctor.ts "$@"
 
-# Let this user open /dev/kvm, as runners of a CI need it
+# Give this user access to /dev/kvm, as CI runners need
 [group("start here")]
 open-kvm *flags:
     @{{ task }}open-kvm.ts "$@"
@@ -43,7 +43,7 @@ build-test-vms *hosts:
 deploy-test-vm host *flags:
     @{{ task }}deploy-vm.ts "$@"
 
-# Compare what the configuration says with what runs
+# Compare the configuration with the running system
 [group("test VMs")]
 verify-test-vms *hosts:
     @{{ task }}verify.ts "$@"
@@ -53,12 +53,12 @@ verify-test-vms *hosts:
 rebuild-test-vm host *flags:
     @{{ task }}rebuild-test-vm.ts "$@"
 
-# Bring the flake's current commit to the lab's remote, which the VMs follow
+# Push the flake's current commit to the lab's remote, which the VMs follow
 [group("GitOps by hand")]
 publish *flags:
     @{{ task }}publish.ts "$@"
 
-# Start a VM's upgrade now, follow it, and say what came of it
+# Start a VM's upgrade now, follow it, and show its outcome
 [group("GitOps by hand")]
 upgrade-test-vm *hosts:
     @{{ task }}upgrade-test-vm.ts "$@"
@@ -98,22 +98,22 @@ logs host *unit:
 copy *paths:
     @{{ task }}copy.ts "$@"
 
-# Save what a VM's screen shows as a PNG, also of one that hangs in its boot
+# Save a VM's screen as a PNG, even while it hangs during boot
 [group("test VMs")]
 screenshot host *file:
     @{{ task }}screenshot.ts "$@"
 
-# Keep a VM as it is now under a name: memory, disk and EFI variables
+# Save the state of a VM under a name: memory, disk and EFI variables
 [group("test VMs")]
 save host *name:
     @{{ task }}save.ts "$@"
 
-# Put a VM back to what was saved of it
+# Put a VM back to a saved state
 [group("test VMs")]
 restore host *name:
     @{{ task }}restore.ts "$@"
 
-# Power VMs off and end what keeps them running; their disks stay
+# Power VMs off and stop their keepers; their disks stay
 [group("test VMs")]
 down *hosts:
     @{{ task }}down.ts "$@"
@@ -168,7 +168,7 @@ compare *subjects:
 promises *flags:
     @{{ task }}promises.ts "$@"
 
-# Cut one safety net at a time and see the scenarios catch it
+# Disable one safety net at a time and check that the scenarios notice
 [group("scenarios")]
 prove *controls:
     @{{ task }}prove.ts "$@"
@@ -178,12 +178,12 @@ prove *controls:
 merge-runs *dirs:
     @{{ task }}merge-runs.ts "$@"
 
-# Show which lines and branches of the agents tests and scenarios run
+# Show which lines and branches of the agents the tests and scenarios run
 [group("development")]
 coverage *agents:
     @{{ task }}coverage.ts "$@"
 
-# Change the agents in small ways, and see the tests and scenarios notice
+# Change the agents in small ways and check that the tests and scenarios notice
 [group("development")]
 mutate *agents:
     @{{ task }}mutate.ts "$@"

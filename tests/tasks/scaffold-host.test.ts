@@ -232,7 +232,7 @@ describe('where the flake reads its hosts', () => {
     const { code, err } = await scaffold(['web'])
     expect(code).toBe(2)
     expect(err).toBe(
-      `scaffold-host: Cannot make host \`web\`: the flake takes whole systems from files such as \`${flake}/hosts/ruff/default.nix\`, and what would be written is a module\n  hint: Write \`${flake}/hosts/web/default.nix\` like that one\n`,
+      `scaffold-host: Cannot make host \`web\`: the flake takes whole systems from files such as \`${flake}/hosts/ruff/default.nix\`, but this task writes a module\n  hint: Write \`${flake}/hosts/web/default.nix\` like that one\n`,
     )
     expect(existsSync(join(flake, 'hosts/web'))).toBe(false)
   })
