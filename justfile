@@ -138,7 +138,7 @@ add-to-flake host *flags:
 gitops-test *families:
     @{{ task }}pipelines/gitops.ts "$@"
 
-# Push good and bad commits, cut what upgrades need, kill them in every phase
+# Push good and bad commits, take away what upgrades need, kill them in every phase
 [group("scenarios")]
 auto-upgrade *flags:
     @{{ task }}auto-upgrade.ts "$@"
@@ -188,7 +188,7 @@ coverage *agents:
 mutate *agents:
     @{{ task }}mutate.ts "$@"
 
-# Fault a network for a while, or see upgrade and dotfile sync live through every fault
+# Break a network link for a while, or check that upgrade and dotfile sync survive every fault
 [group("scenarios")]
 chaos-network *fault:
     @{{ task }}chaos-network.ts "$@"

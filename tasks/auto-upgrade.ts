@@ -106,7 +106,7 @@ const cases: Case[] = [
     limit: 300,
     run: async (scene) => {
       const { vm, world } = scene
-      // the first is of several lines, and asks for a program of the system's
+      // the first hook has several lines, and needs a program from the system's path
       const hook =
         'if true; then\\n  command -v nix-local-upgrade >/run/lab-hook &&\\n  test ! -e /run/lab-stop\\nfi'
       const first = await world.config.commit(
@@ -134,7 +134,7 @@ const cases: Case[] = [
       await vm.root('rm /run/lab-stop')
       await upgrades(scene, vm, { outcome: 'up-to-date' })
       scene.check('once the first is content, it does', 'yes', await second())
-      // of a run by hand, no unit ends what a hook has left at work
+      // in a run by hand, no unit ends the processes that a hook has left running
       await vm.root('touch /run/lab-daemon')
       const twice = 'for run in one two; do nix-local-upgrade 2>&1; done'
       const { stdout } = await vm.root(twice, { allow: 'any', timeout: 120 * vm.patience })
@@ -182,7 +182,7 @@ const cases: Case[] = [
       await world.config.commit(note(vm, 'two'), 'Two')
       const slow = `{ pkgs, ... }: { ${oneshot('lab-slow', 'sleep 30')} }`
       const { toplevel } = await rebuild(scene, vm, slow)
-      // the lock is older than any rebuild counts as hung: what counts is who has it
+      // the lock's time stamp would make any rebuild count as hung; only the process that holds the lock counts
       await vm.root(
         `systemd-run --quiet --unit=lab-rebuild --remain-after-exit ${toplevel}/bin/switch-to-configuration switch
         until systemctl is-active --quiet lab-slow.service || [ "$(systemctl show --value -p ActiveState lab-slow.service)" = activating ]; do sleep 0.5; done
@@ -211,11 +211,11 @@ const cases: Case[] = [
       const key = '/var/lib/lab-key.txt'
       const made = `age-keygen -o ${key} 2>/dev/null && age-keygen -y ${key}; age-keygen | age-keygen -y`
       const [own, other] = (await vm.ask(made)).split('\n')
-      // as nix/modules/nixos/secrets.nix does, in words that any guest has
+      // as in nix/modules/nixos/secrets.nix, but with options that every guest has
       const check = `{ lib, pkgs, ... }: { system.preSwitchChecks.labSecrets =
         "PATH=\${lib.makeBinPath [ pkgs.age pkgs.gnugrep ]}:/run/current-system/sw/bin:$PATH SECRETS_KEY=${key} sh \${../check-secrets.sh} \${../own.yaml} \${../secrets.yaml} \${../own.yaml}"; }\n`
       const agent = 'nix/agents/check-secrets.sh'
-      // the remote's, as a control cuts that one; a flake that imports our modules has none
+      // the script of the remote, which a control may patch; a flake that imports our modules has none
       const checker = (await world.config.read(agent)) ?? readFileSync(join(project, agent), 'utf8')
       const sealedTo = async (...recipients: string[]): Promise<Changes> => ({
         ...module(vm, check),
@@ -223,7 +223,7 @@ const cases: Case[] = [
         'world/secrets.yaml': await seal({ greeting: 'hello' }, recipients),
         'world/own.yaml': await seal({ greeting: 'hello' }, [own!]),
       })
-      // among others, and not the first of them
+      // this host's key is one of several recipients, and not the first
       await world.config.commit(await sealedTo(other!, own!), 'Secrets')
       const to = await deploysForGood(scene, vm)
       await world.config.commit(await sealedTo(other!), 'Secrets of another')
@@ -268,7 +268,7 @@ const cases: Case[] = [
       if (vm.subject.kind !== 'lab') return
       const known = `git -C ${fromHome(world.paths.flake)} rev-parse refs/remotes/origin/${world.branch}`
       scene.check('its clone knows the trunk as it was', two, await vm.askUser(known))
-      // rewritten once more, it is another than the one that somebody has looked at
+      // rewritten once more, the trunk is not the commit that the user has looked at
       await world.config.commit(note(vm, 'another'), 'Another', { parent })
       const [, former] = /--accept (\w+)/.exec(reason ?? '') ?? []
       scene.must('it names the commit', /^[0-9a-f]{40}$/, former)
@@ -293,7 +293,7 @@ const cases: Case[] = [
     ends: 'any',
     run: async (scene) => {
       const { vm, world } = scene
-      // the bookmark of the trunk is where the host's own commit does not stand
+      // the trunk's bookmark is on another commit than the host's own
       const inClone = cloneOf(scene, vm)
       await inClone(
         `echo side >world/side && jj commit -m Side
@@ -309,7 +309,7 @@ const cases: Case[] = [
       const own = await described(`${world.branch}@origin..@-`)
       scene.check('its own commit stands on the remote’s', 'Mine', own)
       scene.check('so does the bookmark of the trunk', 'Mine', await described(world.branch))
-      // a merge that somebody is at is neither deployed nor taken apart
+      // a merge that its user is still working on is neither deployed nor changed
       await inClone(`jj new @- 'description(exact:"Side\\n")' && echo draft >world/draft`)
       const reason = /^The working copy is a merge with edits that are not described: /
       await upgrades(scene, vm, { outcome: 'failed', reason })
@@ -331,7 +331,7 @@ const cases: Case[] = [
     run: async (scene) => {
       const { vm, world } = scene
       const file = `${fromHome(world.paths.flake)}/flake.nix`
-      // with it the flake would not even parse
+      // with this edit, the flake would not even parse
       await vm.user(`echo '{ half of a thought' >>${file}`)
       await world.config.commit(note(vm, 'two'), 'Two')
       await upgrades(scene, vm, { outcome: 'upgraded' })
@@ -369,11 +369,11 @@ const cases: Case[] = [
       await world.config.commit(module(vm, 'nonsense\n'), 'Bad')
       await upgrades(scene, vm, { outcome: 'build-failed' })
       await upgrades(scene, vm, { outcome: 'skipped-known-bad', phase: 'fetch' })
-      // it is remembered for good: not used up, nor forgotten for another one
+      // the bad revision is remembered for good, also after another bad one
       const inClone = cloneOf(scene, vm)
       await inClone('echo own >world/own && jj commit -m Own')
       await upgrades(scene, vm, { outcome: 'build-failed' })
-      // what is rebased has another name each time
+      // a rebased commit has another hash each time
       await upgrades(scene, vm, { outcome: 'skipped-known-bad', phase: 'fetch' })
       await inClone(`jj new ${world.branch}@origin`)
       await upgrades(scene, vm, { outcome: 'skipped-known-bad', phase: 'fetch' })
@@ -415,7 +415,7 @@ const cases: Case[] = [
 
 export const family: Family = {
   name: 'auto-upgrade',
-  describe: 'Push good and bad commits, cut what upgrades need, kill them in every phase',
+  describe: 'Push good and bad commits, take away what upgrades need, kill them in every phase',
   cases,
 }
 

@@ -38,13 +38,13 @@ const others: TrialCase[] = [
     ends: 'any',
     run: async (scene) => {
       const { vm } = scene
-      // of the user's own: the firmware's shell runs it where nothing boots
+      // a script of the user; the firmware's shell runs it if nothing boots
       const script = '/boot/startup.nsh'
       await vm.root(`echo 'echo mine' >${script}`)
       const trial = await armed(scene, vm, harmless)
       scene.ends(vm, trial)
       const failed = `/nix/store/${'0'.repeat(32)}-of-before 2026-01-01T00:00:00Z it did not come up`
-      // so has this one, as after a power cut, and it is forgiven
+      // this trial has failed before too, as after a power cut, and is forgiven
       const own = `${trial} 2026-01-01T00:00:00Z it did not come up`
       await vm.root(`printf '%s\\n' '${failed}' '${own}' >>${failedTrials}`)
       const seconds = await boots(scene, vm, 'the trial boots', trial)
@@ -84,7 +84,7 @@ const others: TrialCase[] = [
       const { vm } = scene
       const trial = await buildInGuest(vm, scene.world.paths.flake, harmless, scene.say)
       const group = '/sys/fs/cgroup/system.slice/lab-arm.service'
-      // bash itself reads, as a program would be too late
+      // bash reads the file itself, because starting a program would take too long
       const noted = `text=; until [[ $text == *'"state":"arm'* ]]; do { IFS= read -r -d '' text </var/lib/golden-generation/trial.json; } 2>/dev/null; done`
       const script = `systemd-run --quiet --no-block --unit=lab-arm bash -c ${quote(makesDefault(trial))}
         timeout 120 bash -c ${quote(noted)}; echo 1 >${group}/cgroup.freeze; sync; bootctl status --no-pager | grep -i oneshot || echo none`
@@ -150,7 +150,7 @@ const others: TrialCase[] = [
       const { vm } = scene
       const trial = await armed(scene, vm, harmless)
       const before = await vm.bootId()
-      // all of them after the boot loader has taken the one-shot back
+      // all after the boot loader has cleared the one-shot entry
       const moments = [
         /Welcome to/,
         /Reached target.*(local-fs\.target|Local File Systems)/,
@@ -187,7 +187,7 @@ const others: TrialCase[] = [
       )
       const { stdout } = await vm.root(
         'ls -d /nix/var/nix/profiles/system-*-link | wc -l; show-golden',
-        // show-golden fails where it has a problem to name
+        // show-golden fails if it reports a problem
         { timeout: 30 * vm.patience, allow: 'any' },
       )
       scene.check('only the new generation is left in the profile', '1', stdout.split('\n')[0])
@@ -207,7 +207,7 @@ const others: TrialCase[] = [
       await vm.root(
         'for file in /boot/EFI/golden/*; do truncate -s $(($(stat -c %s "$file") / 2)) "$file"; done; sync -f /boot',
       )
-      // as a user has one for a bad day; it comes first by its name
+      // a user's rescue entry, which sorts first by name
       await vm.root(
         `cd /boot/loader/entries && sed 's/^options .*/& systemd.unit=rescue.target/' "$(grep -l 'init=${scene.start(vm)}/init' nixos-*.conf)" >debug.conf`,
       )
@@ -264,7 +264,7 @@ const others: TrialCase[] = [
       const panic = vm.serial(/end Kernel panic|Kernel panic - not syncing/, 'golden to panic', 120)
       await vm.startReboot()
       await panic
-      // its panic would have led to a reboot after 5 s, and its watchdog after 30
+      // the panic timeout would have rebooted it after 5 s, the watchdog after 30
       await staysDown(scene, vm, 15)
       const seconds = await powerCycled(scene, before)
       scene.event(`${vm.host} recovered`, { host: vm.host, seconds })
@@ -274,8 +274,8 @@ const others: TrialCase[] = [
 ]
 
 /**
- * Somebody switches a VM off and on that had stood still, and golden boots and is validated.
- * @param before id of the boot that was well
+ * Power-cycles a hung VM, and waits until golden has booted and is validated.
+ * @param before id of the last good boot
  * @returns seconds to golden's SSH
  */
 async function powerCycled({ vm, start }: Scene, before: string): Promise<number> {
@@ -286,13 +286,13 @@ async function powerCycled({ vm, start }: Scene, before: string): Promise<number
   return seconds
 }
 
-/** Of a boot that has golden to fall back on. */
+/** Checks that a panic and a hang lead to a reboot, in a boot that has golden to fall back on. */
 async function leavesNoHang({ vm, check }: Scene): Promise<void> {
   check('a panic leads to a reboot', '10', await vm.ask('cat /proc/sys/kernel/panic'))
   check('so does a hang', /^[1-9]/, await vm.ask('systemctl show --value -p RuntimeWatchdogUSec'))
 }
 
-/** Each word of kernel-command-line(7) for emergency or rescue mode, which one boot could not all have. */
+/** Tests every word of kernel-command-line(7) for emergency or rescue mode, without a boot for each. */
 async function endsNoneAskedFor({ vm, check }: Scene): Promise<void> {
   const words =
     'emergency -b rescue single s S 1 systemd.unit=emergency.target systemd.unit=rescue.target'
@@ -304,7 +304,7 @@ async function endsNoneAskedFor({ vm, check }: Scene): Promise<void> {
 
 /**
  * Reboots into golden while something else is on trial.
- * @param entry on the ESP that is chosen for that one boot; by default the one-shot entry is taken back
+ * @param entry on the ESP to boot once; by default the one-shot entry is cleared
  * @returns seconds to golden's SSH
  */
 async function bootsGoldenInstead(scene: Scene, entry?: string): Promise<number> {
@@ -318,7 +318,7 @@ async function bootsGoldenInstead(scene: Scene, entry?: string): Promise<number>
   return seconds
 }
 
-/** What was not started has not failed: it boots the next time, and becomes golden. */
+/** A trial that was not started has not failed: it boots the next time, and becomes golden. */
 async function isTriedAgain(scene: Scene, trial: StorePath): Promise<void> {
   const { vm, check } = scene
   const { trial: next, lastFailed } = await bootStatus(scene, vm)
@@ -329,7 +329,7 @@ async function isTriedAgain(scene: Scene, trial: StorePath): Promise<void> {
   await becomesGolden(scene, vm, trial)
 }
 
-/** Makes the next boot of whatever boots run a script early on, once. */
+/** Makes the next boot, of any generation, run a script early, once. */
 const illOnce = (vm: Scene['vm'], script: string) =>
   vm.root(
     `mkdir -p ${unitsByHand}/sysinit.target.wants && cd ${unitsByHand}

@@ -9,7 +9,7 @@ import { note, seen, upgrades } from '../lib/scenario/upgrade.ts'
 const offline = { upgrade: /^offline$/, sync: /^offline$/ }
 const works = { upgrade: /^upgraded$/, sync: /^synced$/ }
 const either = { upgrade: /^(upgraded|offline)$/, sync: /^(synced|offline)$/ }
-// what comes in is damaged behind the checksums of TCP, and git may take it for the answer of a remote
+// incoming data is damaged after the TCP checksums were verified, so git may read it as the remote's answer
 const damaged = {
   upgrade: /^(upgraded|offline|failed)$/,
   sync: /^(synced$|offline$|failed: Cannot (fetch|push))/,
@@ -43,7 +43,7 @@ function promise(
   return { name, title: `${title}; it catches up`, fault, ...meanwhile, hosts }
 }
 
-/** A lease that nobody ends: the upgrade is refused by the network, and the next one is not. */
+/** A lease that ends by itself: the first upgrade is offline, the next one is not. */
 async function lease(scene: Scene): Promise<void> {
   const { inject, list, prove } = await import('../lib/fault/lease.ts')
   const { vm, world, check } = scene
@@ -54,7 +54,7 @@ async function lease(scene: Scene): Promise<void> {
     link: 'uplink',
     direction: 'out',
     hosts: [vm.host],
-    // the fetch under it gives up by clocks that no machine makes faster
+    // the fetch under the fault gives up after timeouts that are the same on any machine
     lease: 40 + 10 * vm.patience,
   })
   const { holds, text } = await prove([fault!])
@@ -74,7 +74,7 @@ async function lease(scene: Scene): Promise<void> {
   check('it was deployed', 'two', outcome === 'upgraded' ? await seen(vm) : 'nothing')
 }
 
-/** A pulled cable stays out over a reboot, and a boot with no network is as good as any. */
+/** A cut link stays cut over a reboot, and a boot without a network is still good. */
 async function reboot(scene: Scene): Promise<void> {
   const { begin } = await import('../lib/fault/case.ts')
   const { list } = await import('../lib/fault/lease.ts')
@@ -82,7 +82,7 @@ async function reboot(scene: Scene): Promise<void> {
   const end = await begin(scene, [vm], { ...on, kind: 'cut' })
   const seconds = await vm.reboot()
   scene.event(`${vm.host} booted with its cable out`, { host: vm.host, seconds })
-  // a host without a golden generation has nobody who judges its boots
+  // a host without a golden generation has no boot validation
   if (scene.golden(vm)) {
     await vm.until(
       'the boot to be validated',
@@ -101,7 +101,8 @@ async function reboot(scene: Scene): Promise<void> {
 
 export const family: Family = {
   name: 'chaos-network',
-  describe: 'Fault a network for a while, or see upgrade and dotfile sync live through every fault',
+  describe:
+    'Break a network link for a while, or check that upgrade and dotfile sync survive every fault',
   cases: [
     ...table.map((under): Case => ({
       name: under.name,
@@ -139,16 +140,16 @@ export const task: Task = {
   positionals: {
     what: {
       describe:
-        'A fault to inject, `heal` or `list`, then VMs; VMs alone: run the scenarios on them',
+        'A fault to inject, `heal` or `list`, then VMs; only VMs: run the scenarios on them',
       array: true,
     },
   },
   options,
   parts: { Faults: faultHelp },
   under: [
-    'tc qdisc add dev uplink root netem …   in the guest, under a unit that takes it away',
+    'tc qdisc add dev uplink root netem …   in the guest, under a unit that removes it again',
     'QMP set_link uplink-nic   cut and flap, by the keeper',
-    'ping, getent, TCP connect   measure before, under and after it',
+    'ping, getent, TCP connect   measure before, under and after the fault',
     ...scenarios.under,
   ],
   examples: [
@@ -178,7 +179,7 @@ export const task: Task = {
   },
 }
 
-/** A word that no host has may be a fault with a slip in it. */
+/** An unknown host may be a misspelt fault. */
 function orFault(thrown: unknown, word = ''): unknown {
   const [near] = nearest(word, verbs)
   if (!near || !(thrown instanceof Failure) || !thrown.message.includes(`host \`${word}\``))

@@ -26,7 +26,7 @@ import { rebuild } from '../lib/scenario/trial.ts'
 import { unknownToJj } from '../lib/scenario/unknown-to-jj.ts'
 import { untrackedDotfiles } from '../lib/scenario/untracked-dotfiles.ts'
 
-/** Hosts that leave to their user what they would do by default. */
+/** Hosts that leave a step of the sync to their user, by an option. */
 const byUser = [
   {
     name: 'own-push',
@@ -128,7 +128,7 @@ async function differentLines(scene: Scene): Promise<void> {
 async function sameLine(scene: Scene): Promise<void> {
   const { vm, other, world, check } = scene
   const source = fromHome(world.paths.dotfiles)
-  // git and jj write such a name in quotes where they are not told otherwise
+  // by default, git and jj print such a name in quotes
   const [file, inSource] = ['.größe', 'dot_größe']
   const text = await world.dotfiles.read('dot_labrc')
   await world.dotfiles.commit({ [inSource]: text! }, 'A file that is not ASCII')
@@ -209,11 +209,11 @@ async function offline(scene: Scene): Promise<void> {
     `of ${other.host}`,
     lineOf(await readHome(other, own[1]!), 3),
   )
-  // what waits for its user does so without a network, too, and until it is mended
+  // a failure that needs the user is reported without a network too, until it is fixed
   await other.user(`echo '{{ fail "no" }}' >${source}/dot_labt.tmpl`)
   for (const _ of [1, 2]) await syncs(scene, other, 'failed: Cannot apply .*\\.labt: ')
   await other.user(`rm ${source}/dot_labt.tmpl`)
-  // a line for the link: none means that the fault was gone before
+  // one line per healed link; none means that the fault had ended before
   const healed = await heal(other.vm, ['uplink'])
   fault.healed(healed.length === 1, healed.join('; '))
   await syncs(scene, other, 'synced')
@@ -237,7 +237,7 @@ async function publishedByUser(
   const module = `{ lib, ... }: { myModules.services.chezmoiSync.${option} = lib.mkForce false; }\n`
   const { toplevel } = await rebuild(scene, vm, module)
   scene.ends(vm, toplevel)
-  // the one that runs meanwhile goes on
+  // a sync that runs during the switch continues
   const script = `#!/bin/sh
 echo begun >>labruns; until [ -e /run/lab-go ]; do sleep 0.1; done; echo ended >>labruns\n`
   await world.dotfiles.commit({ 'run_once_lab.sh': script }, 'Script')
@@ -275,7 +275,7 @@ echo begun >>labruns; until [ -e /run/lab-go ]; do sleep 0.1; done; echo ended >
   await both()
 }
 
-/** Markers that are left in the source are no text for a home, also where nothing is pushed. */
+/** Conflict markers left in the source are not applied to the home, even if nothing is pushed. */
 async function leavesMarkers(scene: Scene): Promise<void> {
   const { vm, world } = scene
   const inSource = (script: string) =>
@@ -288,7 +288,7 @@ async function leavesMarkers(scene: Scene): Promise<void> {
   await syncs(scene, vm, '(synced|up-to-date)')
 }
 
-/** Other hosts are to see a conflict, but not before its user says so. */
+/** With autoPush off, a conflict is published only when the user pushes it. */
 async function keepsConflict(scene: Scene): Promise<void> {
   const { vm, world, check } = scene
   await vm.user(setLine(shared, 7, 'mine'))
@@ -315,7 +315,7 @@ async function sameSecond(scene: Scene): Promise<void> {
       vms.map((vm, index) => {
         const edit = `${vm.host} ${round}`
         edits.push(edit)
-        // own half of the shared file, at home or in the source, and a file of its own
+        // the host's own half of the shared file, at home or in the source, and its own file
         const line = index * 15 + Math.floor(random() * 9) + 1
         const place = random() < 0.5 ? shared : `${source}/dot_labrc`
         return editAndSync(
@@ -346,7 +346,7 @@ async function sameSecond(scene: Scene): Promise<void> {
   check('commits on the trunk: the start, and one for each edit', 1 + 2 * rounds, commits.length)
 }
 
-/** Both homes and the trunk have the same text, with every one of these edits. */
+/** Checks that both homes and the trunk have the same text, with all of these edits. */
 async function converged(scene: Scene, file: string, edits: string[]): Promise<void> {
   const [one = '', another] = await Promise.all(scene.vms.map((vm) => readHome(vm, file)))
   scene.check(`${file} is the same on both`, one, another)
