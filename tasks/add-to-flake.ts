@@ -87,7 +87,7 @@ async function add(flake: string, host: string, args: Args): Promise<Report> {
     })
     if (outcome === 'likely' && !evaluated.asked) {
       const { message, detail } = addition.refused
-      const there = `\`${own.path}\` is there already; whether it is a host, nix does not say: ${evaluated.why}`
+      const there = `\`${own.path}\` exists, but nix does not say whether it is a host: ${evaluated.why}`
       throw new Failure(message, { ...detail, evidence: existsSync(own.path) ? there : undefined })
     }
     const marked = await told([own.path])

@@ -43,7 +43,7 @@ export const examples: [string, string][] = [
 ]
 
 const otherShape =
-  'no file of this flake speaks of `hostSpec`, an option that the host sets: import `nixosModules.default` of gitops-vm-lab, or copy one of its own hosts'
+  "no file of this flake mentions `hostSpec`, an option that the new host sets: import `nixosModules.default` of gitops-vm-lab, or copy one of the flake's own hosts"
 
 interface Report {
   choices: HostChoices
@@ -101,7 +101,7 @@ export async function run(args: Args): Promise<void> {
   const next =
     report.directory === undefined
       ? add
-      : `nothing to add, the hosts are ${report.directory}; ${add} looks whether nix finds it`
+      : `nothing to add, the hosts are ${report.directory}; ${add} checks that nix finds it`
   if (args['json'])
     console.log(JSON.stringify({ host: choices.name, ...report, next }, undefined, 2))
   else console.log([...inWords(report), `Next: ${next}`].join('\n'))

@@ -69,7 +69,7 @@ export async function run(args: Args): Promise<void> {
         console.log(`${host} has lost its keeper: just deploy-test-vm ${host}`)
       if (state === 'paused')
         console.log(
-          `${host} stands still: just deploy-test-vm ${host} has it go on, unless a task is at work with it`,
+          `${host} is paused: just deploy-test-vm ${host} resumes it, unless a task is working with it`,
         )
       else if (silent) console.log(`${silent}: just screenshot ${host} shows its screen`)
     }

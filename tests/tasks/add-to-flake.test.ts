@@ -567,7 +567,7 @@ describe('a framework that makes hosts of a directory', () => {
     const second = await add(['sorrow'])
     expect(hint(second.err)).toBe(hint(first.err))
     expect(second.err).toContain(
-      `\n  evidence: \`${flake}/configurations/nixos/sorrow\` is there already; whether it is a host, nix does not say: `,
+      `\n  evidence: \`${flake}/configurations/nixos/sorrow\` exists, but nix does not say whether it is a host: `,
     )
   })
 })

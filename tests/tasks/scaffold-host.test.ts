@@ -65,7 +65,7 @@ describe('scaffold-host', () => {
   test('says of a flake that has never heard of the plan what its host will lack', async () => {
     const { code, out } = await scaffold(['web'])
     expect(code).toBe(0)
-    expect(out).toMatch(/^Note: no file of this flake speaks of `hostSpec`, .*nixosModules/m)
+    expect(out).toMatch(/^Note: no file of this flake mentions `hostSpec`, .*nixosModules/m)
   })
 
   test('writes what it was told, as data too, and marks it for git', async () => {
