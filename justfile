@@ -1,15 +1,15 @@
-# Every recipe is one task: `tsx tasks/<verb>.ts --help` says what it does and what it runs.
+# Most recipes run one task: `tsx tasks/<verb>.ts --help` says what it does and what it runs.
 # Flags pass through: just deploy-test-vm sorrow --dry-run
 
 set positional-arguments
 
-# A task has said what is wrong; only the tools of the development recipes say it in their own words
+# A task prints its own error message; only the development recipes, which call other tools, need just's
 
 set no-exit-message
 
 export PATH := justfile_directory() / "node_modules/.bin:" + env("PATH")
 
-# Paths that a task is given are meant from where its user is, not from here
+# A task runs in the user's directory, so that relative paths start there
 
 home := justfile_directory()
 task := "cd " + quote(invocation_directory()) + " && exec node --import " + quote(home / "node_modules/tsx/dist/loader.mjs") + " " + quote(home / "tasks") + "/"
@@ -28,7 +28,7 @@ lab *flags:
 doctor *flags:
     @{{ task }}doctor.ts "$@"
 
-# Let this user open /dev/kvm, as runners of a CI need it
+# Give this user access to /dev/kvm, as CI runners need
 [group("start here")]
 open-kvm *flags:
     @{{ task }}open-kvm.ts "$@"
@@ -43,7 +43,7 @@ build-test-vms *hosts:
 deploy-test-vm host *flags:
     @{{ task }}deploy-vm.ts "$@"
 
-# Compare what the configuration says with what runs
+# Compare the configuration with the running system
 [group("test VMs")]
 verify-test-vms *hosts:
     @{{ task }}verify.ts "$@"
@@ -53,12 +53,12 @@ verify-test-vms *hosts:
 rebuild-test-vm host *flags:
     @{{ task }}rebuild-test-vm.ts "$@"
 
-# Bring the flake's current commit to the lab's remote, which the VMs follow
+# Push the flake's current commit to the lab's remote, which the VMs follow
 [group("GitOps by hand")]
 publish *flags:
     @{{ task }}publish.ts "$@"
 
-# Start a VM's upgrade now, follow it, and say what came of it
+# Start a VM's upgrade now, follow it, and show its outcome
 [group("GitOps by hand")]
 upgrade-test-vm *hosts:
     @{{ task }}upgrade-test-vm.ts "$@"
@@ -98,22 +98,22 @@ logs host *unit:
 copy *paths:
     @{{ task }}copy.ts "$@"
 
-# Save what a VM's screen shows as a PNG, also of one that hangs in its boot
+# Save a VM's screen as a PNG, even while it hangs during boot
 [group("test VMs")]
 screenshot host *file:
     @{{ task }}screenshot.ts "$@"
 
-# Keep a VM as it is now under a name: memory, disk and EFI variables
+# Save the state of a VM under a name: memory, disk and EFI variables
 [group("test VMs")]
 save host *name:
     @{{ task }}save.ts "$@"
 
-# Put a VM back to what was saved of it
+# Put a VM back to a saved state
 [group("test VMs")]
 restore host *name:
     @{{ task }}restore.ts "$@"
 
-# Power VMs off and end what keeps them running; their disks stay
+# Power VMs off and stop their keepers; their disks stay
 [group("test VMs")]
 down *hosts:
     @{{ task }}down.ts "$@"
@@ -138,7 +138,7 @@ add-to-flake host *flags:
 gitops-test *families:
     @{{ task }}pipelines/gitops.ts "$@"
 
-# Push good and bad commits, cut what upgrades need, kill them in every phase
+# Push good and bad commits, take away what upgrades need, kill them in every phase
 [group("scenarios")]
 auto-upgrade *flags:
     @{{ task }}auto-upgrade.ts "$@"
@@ -168,7 +168,7 @@ compare *subjects:
 promises *flags:
     @{{ task }}promises.ts "$@"
 
-# Cut one safety net at a time and see the scenarios catch it
+# Disable one safety net at a time and check that the scenarios notice
 [group("scenarios")]
 prove *controls:
     @{{ task }}prove.ts "$@"
@@ -178,17 +178,17 @@ prove *controls:
 merge-runs *dirs:
     @{{ task }}merge-runs.ts "$@"
 
-# Show which lines and branches of the agents tests and scenarios run
+# Show which lines and branches of the agents the tests and scenarios run
 [group("development")]
 coverage *agents:
     @{{ task }}coverage.ts "$@"
 
-# Change the agents in small ways, and see the tests and scenarios notice
+# Change the agents in small ways and check that the tests and scenarios notice
 [group("development")]
 mutate *agents:
     @{{ task }}mutate.ts "$@"
 
-# Fault a network for a while, or see upgrade and dotfile sync live through every fault
+# Break a network link for a while, or check that upgrade and dotfile sync survive every fault
 [group("scenarios")]
 chaos-network *fault:
     @{{ task }}chaos-network.ts "$@"
@@ -232,7 +232,7 @@ fmt:
     oxfmt
     just --fmt --unstable
 
-# Write docs/scenarios.md anew, from the tables of cases
+# Regenerate docs/scenarios.md from the tables of cases
 [exit-message]
 [group("development")]
 docs:
@@ -244,7 +244,7 @@ docs:
 pictures *part:
     node --import tsx docs/pictures.ts "$@"
 
-# Everything, with the tests that boot VMs
+# All tests, including those that boot VMs
 [exit-message]
 [group("development")]
 test:

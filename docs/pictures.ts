@@ -1,7 +1,7 @@
 /**
  * Makes the pictures of the README from real runs: `just pictures`, or `just pictures lab`. It deploys both VMs in a
- * LAB_HOME of its own, runs some cases and ends both. Needs chromium for the picture of the report. As `just compare`
- * takes more than an hour, `just pictures compare <its directory>` shows what it came to.
+ * temporary LAB_HOME, runs some cases and ends both. The picture of the report needs chromium. Because `just compare`
+ * takes more than an hour, `just pictures compare <its directory>` draws the result of an earlier run.
  */
 import { execFileSync } from 'node:child_process'
 import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
@@ -21,7 +21,7 @@ const cases = [
   'concurrent-edits/different-files',
 ]
 
-/** The eight colours of a terminal, as on a dark background. */
+/** The sixteen colours of a terminal, for a dark background. */
 const colors = [
   '#484f58',
   '#ff7b72',
@@ -57,7 +57,7 @@ async function pictured(part?: string, run?: string): Promise<void> {
   }
 }
 
-/** The matrix of a run of `just compare`, as it was printed at its end but for the reasons. */
+/** The matrix of a run of `just compare`, as it was printed at its end, without the reasons. */
 async function compared(file: string): Promise<void> {
   const again = `import { readFileSync } from 'node:fs'
     import { matrixText } from './lib/scenario/matrix.ts'
@@ -71,7 +71,7 @@ async function compared(file: string): Promise<void> {
 
 const quote = (text: string): string => `'${text.replaceAll("'", "'\\''")}'`
 
-/** The newest run's report, as a browser shows its top. */
+/** Takes a screenshot of the top of the newest run's report. */
 function report(): void {
   const runs = join(home, 'runs')
   const newest = readdirSync(runs).toSorted().at(-1)!
@@ -92,8 +92,8 @@ interface Cell {
 
 /**
  * Runs a command in a terminal, to its end.
- * @param when the screen that is wanted while it runs
- * @returns the screen when it had ended, and the last one that was wanted
+ * @param when matches the screens to keep while it runs
+ * @returns the screen at the end, and the last one that matched
  */
 async function record(
   command: string,
@@ -168,7 +168,7 @@ function runsOf(row: Cell[]): { at: number; text: string; color: string; bold: b
   }
   return (
     runs
-      // as it is on a machine where nobody set LAB_HOME
+      // show the default LAB_HOME
       .map((run) => ({
         ...run,
         text: run.text.replaceAll(home, '~/.local/state/gitops-vm-lab').trimEnd(),

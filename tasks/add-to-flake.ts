@@ -11,10 +11,10 @@ export const describe = 'Add a host to a flake.nix, leaving every other byte as 
 export const usage = '<host>'
 export const positionals = { host: { describe: 'Host to add' } }
 export const options = {
-  flake: { type: 'string', describe: 'Directory of the flake; LAB_FLAKE or this one without' },
-  like: { type: 'string', describe: 'Host to copy, rather than one of the most common form' },
+  flake: { type: 'string', describe: 'Directory of the flake; default: LAB_FLAKE or this one' },
+  like: { type: 'string', describe: 'Host to copy; default: one of the most common form' },
   json: { type: 'boolean', describe: 'Print data instead of sentences' },
-  'dry-run': { type: 'boolean', describe: 'Show every effect, have none' },
+  'dry-run': { type: 'boolean', describe: 'Show every effect, but change nothing' },
 } as const
 export const under = [
   'nix-instantiate --parse                the edited text, before it replaces the file',
@@ -31,20 +31,20 @@ interface Report {
   host: string
   outcome: 'added' | 'would be added' | 'present' | 'discovered'
   file: string
-  /** Of the host's entry, or of what finds the hosts; counts from 1. None where nix alone knows of it. */
+  /** Of the host's entry, or of the code that finds the hosts; counts from 1. None if only nix finds the host. */
   line?: number
   inserted?: string
-  /** The host that was copied, and why that one. */
+  /** The host whose entry was copied, and why. */
   like?: string
   reason?: string
   /** The directory whose listing makes the hosts. */
   directory?: string
-  /** Whether nix found nothing wrong with the edit. */
+  /** Whether nix accepted the edit. */
   parsed?: Asked
   evaluated?: Asked
-  /** Files that git was told of, from the flake on. */
+  /** Files that were marked for git, relative to the flake. */
   marked: string[]
-  /** What a person should look at. */
+  /** What the user should look at. */
   notes: string[]
 }
 
@@ -54,7 +54,7 @@ export async function run(args: Args): Promise<void> {
   const { withDirectory } = await import('../lib/write-file.ts')
   const host = hostName(args['host'])
   const flake = flakeDirectory(args['flake'])
-  // whoever comes second waits, and then edits what the first one left
+  // a second process waits, then edits the result of the first
   const report = await withDirectory(flake, 180, () => add(flake, host, args))
   console.log(args['json'] ? JSON.stringify(report, undefined, 2) : inWords(report))
 }
@@ -87,7 +87,7 @@ async function add(flake: string, host: string, args: Args): Promise<Report> {
     })
     if (outcome === 'likely' && !evaluated.asked) {
       const { message, detail } = addition.refused
-      const there = `\`${own.path}\` is there already; whether it is a host, nix does not say: ${evaluated.why}`
+      const there = `\`${own.path}\` exists, but nix does not say whether it is a host: ${evaluated.why}`
       throw new Failure(message, { ...detail, evidence: existsSync(own.path) ? there : undefined })
     }
     const marked = await told([own.path])
@@ -100,7 +100,7 @@ async function add(flake: string, host: string, args: Args): Promise<Report> {
   return { host, outcome: args['dry-run'] ? 'would be added' : 'added', file, line, ...made }
 }
 
-/** The addition; nothing to add where the source does not show it and nix knows of the host. */
+/** The addition; undefined if the source does not show the host but nix already has it. */
 async function orNix(
   flake: string,
   host: string,
@@ -116,7 +116,7 @@ async function orNix(
   }
 }
 
-/** Has nix look at the edit, and writes it if nothing speaks against it. */
+/** Checks the edit with nix, and writes it unless nix rejects it. */
 async function write(flake: string, host: string, edit: Edit, dryRun: boolean) {
   const { parses, evaluates } = await import('../lib/flake/check.ts')
   const { readRegular, requireWritable, writeFile } = await import('../lib/write-file.ts')
@@ -129,9 +129,9 @@ async function write(flake: string, host: string, edit: Edit, dryRun: boolean) {
 }
 
 /**
- * Tells git of those files that are there, and says which are not.
+ * Marks the existing files for git, and notes the missing ones.
  * @param own where the host's files may be
- * @param wanted what the flake is to read
+ * @param wanted files that the flake will read
  */
 async function mark(
   flake: string,
@@ -160,7 +160,7 @@ function inWords(report: Report): string {
       report.line === undefined
         ? `Nothing to do: \`${host}\` is a host of ${report.file} already`
         : `Nothing to do: \`${host}\` is at ${where} already`,
-    discovered: `Nothing to do: by ${where}, the hosts are what is in ${directory}`,
+    discovered: `Nothing to do: ${where} finds the hosts by listing ${directory}`,
   }[outcome]
   const verb = outcome === 'would be added' ? 'Would mark' : 'Marked'
   const details = [

@@ -332,7 +332,7 @@ const cases: Case[] = [
     run: async (scene) => {
       const { vm, world } = scene
       const file = `${fromHome(world.paths.flake)}/flake.nix`
-      // with it the flake would not even parse
+      // with this edit, the flake would not even parse
       await vm.user(`echo '{ half of a thought' >>${file}`)
       await world.config.commit(note(vm, 'two'), 'Two')
       await upgrades(scene, vm, { outcome: 'upgraded' })
@@ -417,7 +417,7 @@ const cases: Case[] = [
 
 export const family: Family = {
   name: 'auto-upgrade',
-  describe: 'Push good and bad commits, cut what upgrades need, kill them in every phase',
+  describe: 'Push good and bad commits, take away what upgrades need, kill them in every phase',
   cases,
 }
 

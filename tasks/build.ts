@@ -17,18 +17,18 @@ export const describe =
   "Evaluate and build the hosts' configurations, and check them against the plan"
 export const usage = '[host..]'
 export const positionals = {
-  host: { describe: 'Hosts of the flake; all without any', array: true },
+  host: { describe: 'Hosts of the flake; default: all', array: true },
 }
 export const options = {
   disko: {
     type: 'boolean',
     describe:
-      'NixOS: with the disk of its own disko, and the program that makes it; not run by our tests',
+      'NixOS: use the disk layout of its disko, and build its image builder; not run by our tests',
   },
   json: { type: 'boolean', describe: 'Print data instead of a table' },
 } as const
 export const under = [
-  'nix eval --json <flake>#labConfigurations.<host> --apply <nix/lab/facts.nix>   once a host',
+  'nix eval --json <flake>#labConfigurations.<host> --apply <nix/lab/facts.nix>   once per host',
   'nix-store --realise <toplevel>.drv',
   'nix path-info --json --recursive <toplevel>',
 ]
@@ -124,7 +124,7 @@ const lane = (context: Building): Lane<Building> => ({
       run: async (c, say) => {
         const from = performance.now()
         const { store } = c.ground
-        // the embedded guest's derivations belong into its image's store, which was perhaps not there before
+        // the embedded guest's derivations belong in its image's store, which may not have existed before
         if (!c.built || chooseGuest().kind === 'debian') {
           c.built = await readHost(c.host, chooseGuest().attribute, store, labFlake(), c.disko)
         }

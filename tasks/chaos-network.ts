@@ -158,7 +158,8 @@ async function reboot(scene: Scene): Promise<void> {
 
 export const family: Family = {
   name: 'chaos-network',
-  describe: 'Fault a network for a while, or see upgrade and dotfile sync live through every fault',
+  describe:
+    'Break a network link for a while, or check that upgrade and dotfile sync survive every fault',
   cases: [
     ...table.map((under): Case => ({
       name: under.name,
@@ -196,7 +197,7 @@ export const task: Task = {
   positionals: {
     what: {
       describe:
-        'A fault to inject, `heal` or `list`, then VMs; VMs alone: run the scenarios on them',
+        'A fault to inject, `heal` or `list`, then VMs; only VMs: run the scenarios on them',
       array: true,
     },
   },

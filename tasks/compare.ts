@@ -11,7 +11,7 @@ export const describe =
 export const usage = '[subject..]'
 export const positionals = {
   subject: {
-    describe: `${upgradeKindsInWords}; without any the lab's agents and system.autoUpgrade`,
+    describe: `${upgradeKindsInWords}; default: the lab's agents and system.autoUpgrade`,
     array: true,
   },
 }
@@ -20,21 +20,24 @@ export const options = {
   case: flags.case,
   every: {
     type: 'boolean',
-    describe: 'Hold each to every promise, also to what it never promised',
+    describe: 'Test each for every promise, also for those it never made',
   },
   list: flags.list,
-  seed: { type: 'number', describe: 'Seed of what is random, the same for all' },
-  of: { type: 'string', array: true, describe: 'Record of a run that has been; runs nothing' },
+  seed: { type: 'number', describe: 'Seed of the random choices, the same for all' },
+  of: { type: 'string', array: true, describe: 'Record of an earlier run; runs nothing' },
   json: flags.json,
 } as const
 export const under = [
-  'just gitops-test --subject <subject> --seed <seed>   one after the other, with the same cases',
+  'just gitops-test --subject <subject> --seed <seed>   one after another, with the same cases',
   'writes <LAB_HOME>/runs/<id>/{compare.json,compare.html} and a record for each subject',
 ]
 export const examples: [string, string][] = [
   ['just compare', "The lab's agents against system.autoUpgrade"],
   ['just compare lab unit --case unit-fails', 'One case, on your own unit as lab.toml names it'],
-  ['just compare --of <dir> --of <dir>', 'Two runs of the same cases, on other hosts or days'],
+  [
+    'just compare --of <dir> --of <dir>',
+    'Two earlier runs of the same cases, on other hosts or days',
+  ],
 ]
 
 export async function run(args: Args): Promise<ExitCode> {
@@ -54,12 +57,12 @@ export async function run(args: Args): Promise<ExitCode> {
   if (before && (wanted.length > 0 || choice !== undefined)) {
     throw usageFailure(
       `Cannot use ${choice === undefined ? 'subjects' : `--${choice}`} with --of`,
-      'The runs that have been have decided that: name their records alone',
+      'The earlier runs fix these: name only their records',
     )
   }
   const all = await families()
   const named = args['case'] as string[] | undefined
-  // without names those that can be asked of any subject
+  // by default, the cases that fit every subject
   const chosen = choose(all, named).filter(({ one }) => Boolean(named?.length) || !one.own)
   if (args['list']) {
     const rows = chosen.map(({ family, one }) => [one.promise, family.name, one.name, one.title])

@@ -20,7 +20,7 @@ export const options = {
     default: 20,
     describe: 'Lines of the log to show first',
   },
-  log: { type: 'boolean', describe: 'Show the log and end' },
+  log: { type: 'boolean', describe: 'Show the log and exit' },
 } as const
 export const under = [
   'connects to the socket <runtime>/<host>/console',
@@ -28,15 +28,15 @@ export const under = [
 ]
 export const examples: [string, string][] = [
   ['just console-test-vm sorrow', 'Attach; Ctrl-] ends'],
-  ['tsx tasks/console.ts sorrow --log --lines 200', 'Read the log of a VM that is dead'],
+  ['tsx tasks/console.ts sorrow --log --lines 200', 'Read the log of a dead VM'],
 ]
 
-const detach = 0x1d // Ctrl-], as telnet has it
+const detach = 0x1d // Ctrl-], as in telnet
 
 export async function run(args: Args): Promise<void> {
   const vm = theVm(hostName(args['host']))
   const f = files(vm.host)
-  // one that was never started has none
+  // a VM that was never started has none
   const log = existsSync(f.serial) ? readFileSync(f.serial, 'utf8') : ''
   if (args['lines'] > 0) console.log(withoutQueries(lastLines(log, args['lines'])))
   if (args['log']) return
@@ -50,7 +50,7 @@ export async function run(args: Args): Promise<void> {
   let socket: Socket | undefined = await openSocket(f.console, 'console')
   tellSize(stdout)
   if (stdin.isTTY) stdin.setRawMode(true)
-  // not a pipe: an input that is at its end must not close the console that is being watched
+  // not a pipe: the end of standard input must not close the console
   stdin.on('data', (keys: Buffer) => {
     if (!keys.includes(detach)) return socket?.write(keys)
     over.abort()
@@ -61,7 +61,7 @@ export async function run(args: Args): Promise<void> {
       process.stderr.write(`Attached to ${vm.host}; Ctrl-] ends\n`)
       const lines = socket.pipe(queriesRemoved())
       lines.pipe(stdout, { end: false })
-      // a connection that breaks, as at keys that QEMU has not read by its end, has ended as any other
+      // a broken connection counts as ended, as when QEMU exits before it has read all keys
       if (!socket.destroyed) await new Promise((resolve) => socket!.once('close', resolve))
     }
   } finally {
@@ -70,14 +70,14 @@ export async function run(args: Args): Promise<void> {
   }
 }
 
-/** A serial line tells no size, and the guest is not let ask for it. */
+/** A serial line has no size, and the guest's queries for it are filtered out. */
 function tellSize({ isTTY, rows, columns }: typeof process.stdout): void {
   if (!isTTY || (rows === 24 && columns === 80)) return
   const size = `stty rows ${rows} cols ${columns}`
-  process.stderr.write(`In the guest, \`${size}\` says how large this terminal is\n`)
+  process.stderr.write(`In the guest, \`${size}\` sets the size of this terminal\n`)
 }
 
-/** The console of the next QEMU: a reboot takes a new one, and so does a snapshot that is put back. */
+/** The console of the next QEMU: a reboot starts a new one, and so does restoring a snapshot. */
 async function reopened(vm: Vm, over: AbortSignal): Promise<Socket | undefined> {
   if (over.aborted) return undefined
   process.stderr.write(`QEMU of ${vm.host} has ended; waiting for the next one\n`)

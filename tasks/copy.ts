@@ -9,8 +9,7 @@ export const describe = 'Copy files to a VM or from it, as scp does'
 export const usage = '<path..>'
 export const positionals = {
   path: {
-    describe:
-      'What to copy, then where to; <host>:<path> is on a VM, from the home unless it has a /',
+    describe: 'Sources, then the target; <host>:<path> is on a VM, relative to the home directory',
     array: true,
   },
 }
@@ -44,12 +43,12 @@ export async function run(args: Args): Promise<void> {
   const lacking = from.find((path) => !hostIn(path) && !existsSync(path))
   if (lacking !== undefined) throw usageFailure(`Cannot copy \`${lacking}\`: it does not exist`)
   const scp = spawnSync('scp', ['-r', '-3', ...sshArgs(), '--', ...there], {
-    // its progress is for a terminal
+    // scp shows its progress on a terminal
     stdio: ['ignore', 'inherit', 'pipe'],
   })
   const said = scp.stderr?.toString().trim() ?? ''
   if (scp.status !== 0) {
-    // what comes after it only says that this did not work
+    // later lines only say that the copy failed
     const why =
       said.split('\n')[0] || scp.error?.message || `it exited with ${scp.status ?? scp.signal}`
     throw new Failure(`Cannot copy ${from.join(', ')} to \`${to}\`: ${why.replace(/^scp: /, '')}`)
@@ -57,7 +56,7 @@ export async function run(args: Args): Promise<void> {
   process.stderr.write(`Copied ${from.join(', ')} to ${to}\n`)
 }
 
-/** As scp reads it: what has a colon before any slash is on another machine. */
+/** As scp reads it: a path with a colon before any slash is on another machine. */
 const hostIn = (path: string): string | undefined => /^([^/:]+):/.exec(path)?.[1]
 
 function scpPath(path: string, root: boolean): string {

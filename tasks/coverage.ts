@@ -7,16 +7,16 @@ import { table } from '../lib/table.ts'
 import { main, type Args } from '../lib/task.ts'
 
 export const name = 'coverage'
-export const describe = 'Show which lines and branches of the agents tests and scenarios run'
+export const describe = 'Show which lines and branches of the agents the tests and scenarios run'
 export const usage = '[agent..]'
 export const positionals = {
-  agent: { describe: 'Agents by their file in nix/agents; all without any', array: true },
+  agent: { describe: 'Agents by their file in nix/agents; default: all', array: true },
 }
 export const options = {
   tests: {
     type: 'string',
     array: true,
-    describe: 'Run these test files alone, as tests/agents/golden.test.ts',
+    describe: 'Run only these test files, such as tests/agents/golden.test.ts',
   },
   case: {
     type: 'string',
@@ -27,18 +27,18 @@ export const options = {
   host: {
     type: 'string',
     array: true,
-    describe: 'VMs for cases, two at most; the first of the flake without any',
+    describe: 'VMs for cases, two at most; default: the first of the flake',
   },
-  seed: { type: 'number', describe: 'Seed of what is random in the cases' },
+  seed: { type: 'number', describe: 'Seed of the random choices in the cases' },
   json: { type: 'boolean', describe: 'Print data on standard output' },
 } as const
 export const under = [
-  'vitest run tests/agents   in a copy of the project, with agents that trace themselves (bash -x)',
-  'tsx tasks/<family>.ts --case <case>   with such agents in the flake that the VMs are deployed from',
+  'vitest run tests/agents   in a copy of the project, with agents traced by bash -x',
+  'tsx tasks/<family>.ts --case <case>   with such agents in the flake of the VMs',
 ]
 export const examples: [string, string][] = [
-  ['just coverage', 'Runs all tests of the agents; what cases have run before counts as well'],
-  ['just coverage --scenarios', 'All cases first, which takes as long as just gitops-test'],
+  ['just coverage', 'Run all tests of the agents; cases that were traced before count as well'],
+  ['just coverage --scenarios', 'Run all cases first, which takes as long as just gitops-test'],
   ['just coverage golden-lib --case break-boot/panic', 'One agent, after one case'],
 ]
 
@@ -55,7 +55,7 @@ export async function run(args: Args): Promise<ExitCode> {
       'Tests alone run in no VM: --case NAME or --scenarios',
     )
   await refuseTests(args['tests'])
-  // cases and tests take hours: a directory that nothing can be written to is told before them
+  // cases and tests take hours, so an unwritable directory is reported first
   const { privateDirectory } = await import('../lib/directory.ts')
   const { labHome } = await import('../lib/settings.ts')
   privateDirectory(labHome())
@@ -82,11 +82,11 @@ export async function run(args: Args): Promise<ExitCode> {
   return code
 }
 
-/** @throws Failure (usage) for an agent that there is none of */
+/** @throws Failure (usage) for an unknown agent */
 async function choose(agents: string[] | undefined): Promise<string[]> {
   const { programs } = await import('../lib/mutation/mutant.ts')
   const { unknown } = await import('../lib/nearest.ts')
-  // what another shell runs is not traced
+  // only bash scripts are traced
   const known = [...programs(project)]
     .filter(([agent, file]) => file.endsWith('.sh') && agent !== 'check-secrets')
     .map(([agent]) => agent)
@@ -96,7 +96,7 @@ async function choose(agents: string[] | undefined): Promise<string[]> {
   return (agents?.length ? [...new Set(agents)] : known).map((agent) => `${agent}.sh`)
 }
 
-/** @throws Failure (usage) for a test file that there is none of */
+/** @throws Failure (usage) for an unknown test file */
 async function refuseTests(files: string[] = []): Promise<void> {
   if (files.length === 0) return
   const { agentTests } = await import('../lib/mutation/map.ts')

@@ -14,33 +14,33 @@ export const name = 'deploy-vm'
 export const describe = 'Bring a VM up to its configuration: image, disk, identity, start, SSH'
 export const usage = '[host..]'
 export const positionals = {
-  host: { describe: 'Hosts of the flake; all without any', array: true },
+  host: { describe: 'Hosts of the flake; default: all', array: true },
 }
 export const options = {
   disk: {
     type: 'string',
     env: 'LAB_DISK',
-    describe: 'Size of the disk, 20G unless the VM has one',
+    describe: 'Size of the disk; default: that of the VM, or 20G',
   },
-  memory: { type: 'string', env: 'LAB_MEMORY', describe: 'Memory, 2G unless the VM has it' },
+  memory: { type: 'string', env: 'LAB_MEMORY', describe: 'Memory; default: that of the VM, or 2G' },
   cpus: {
     type: 'number',
     least: 1,
     most: 64,
     env: 'LAB_CPUS',
-    describe: 'Virtual CPUs, 2 unless the VM has them; 1 where QEMU before 8.1 emulates them',
+    describe: 'Virtual CPUs; default: those of the VM, or 2; 1 if QEMU before 8.1 emulates them',
   },
-  fresh: { type: 'boolean', describe: 'Throw the VM away first: a new disk, the same keys' },
+  fresh: { type: 'boolean', describe: 'Discard the VM first: a new disk, the same keys' },
   disko: {
     type: 'boolean',
-    describe: 'NixOS: the disk as its own disko lays it out, made in a VM; not run by our tests',
+    describe: 'NixOS: use the disk layout of its disko, made in a VM; not run by our tests',
   },
   'open-uplink': {
     type: 'boolean',
     describe:
-      'Let its uplink reach the world, as tailscale needs; closed again by the next start without',
+      'Open its uplink to the internet, as tailscale needs, until the next start without this flag',
   },
-  'dry-run': { type: 'boolean', describe: 'Show every effect, have none' },
+  'dry-run': { type: 'boolean', describe: 'Show every effect, but change nothing' },
   json: { type: 'boolean', describe: 'Print data on standard output' },
 } as const
 export const under = [
@@ -48,12 +48,12 @@ export const under = [
   'nix eval, nix-store --realise   the toplevel',
   'debugfs, mcopy, qemu-img create -b <layer> disk.qcow2; ssh-keygen',
   'qemu-system-x86_64 … ; ssh until it answers',
-  'sync   in the guest, once its first boot is over',
+  'sync   in the guest, after its first boot',
 ]
 export const examples: [string, string][] = [
   ['just deploy-test-vm torment', 'One VM'],
-  ['just deploy-test-vm sorrow --dry-run', 'Every effect it would have'],
-  ['tsx tasks/deploy-vm.ts sorrow --fresh --memory 4G', 'Anew, and larger'],
+  ['just deploy-test-vm sorrow --dry-run', 'What it would do'],
+  ['tsx tasks/deploy-vm.ts sorrow --fresh --memory 4G', 'From nothing, with more memory'],
 ]
 
 export async function run(args: Args): Promise<void> {
@@ -76,7 +76,7 @@ export async function run(args: Args): Promise<void> {
   else for (const { host } of vms) console.log(sshLine(host))
 }
 
-/** @throws Failure (usage) for a disk of disko's on a guest that has none */
+/** @throws Failure (usage) for --disko on a guest other than nixos */
 export function waysOf(args: Args): Partial<Pick<Deployment, 'disko' | 'openUplink'>> {
   const { kind, reason } = chooseGuest()
   if (args['disko'] && kind !== 'nixos') {
@@ -88,12 +88,12 @@ export function waysOf(args: Args): Partial<Pick<Deployment, 'disko' | 'openUpli
   return { openUplink: Boolean(args['open-uplink']), ...(args['disko'] ? { disko: true } : {}) }
 }
 
-/** Says which sizes were not had; not on standard output, where there may be data. */
+/** Prints the notes, such as a size that was not applied, on standard error: standard output may hold data. */
 export function printNotes(deployments: Deployment[]): void {
   for (const note of deployments.flatMap(({ notes }) => notes)) console.error(`Note: ${note}`)
 }
 
-/** @throws Failure (usage) for a size that no VM could have */
+/** @throws Failure (usage) for a size that no VM can have */
 export function sizes(args: Args): Deployment['size'] {
   const size: Deployment['size'] = {}
   if (args['disk'] !== undefined) size.disk = atLeast(bytes(args['disk'], 'a disk size'), '4G')

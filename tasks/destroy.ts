@@ -14,16 +14,16 @@ export const usage = '<host..>'
 export const positionals = { host: { describe: 'VMs, by name', array: true } }
 export const options = {
   yes: { type: 'boolean', alias: 'y', describe: 'Do not ask' },
-  'dry-run': { type: 'boolean', describe: 'Show what it would do' },
+  'dry-run': { type: 'boolean', describe: 'Show what would be done' },
 } as const
 export const under = [
   'tasks/down.ts --now',
   'rm -r <LAB_HOME>/vms/<host>',
-  'rm -r <LAB_HOME>/copies/<n>   copies that a killed run has left, with their QEMUs',
+  'rm -r <LAB_HOME>/copies/<n>   copies that a killed run left, with their QEMUs',
 ]
 export const examples: [string, string][] = [
   ['just destroy-test-vm torment', 'Ask, then delete it'],
-  ['tsx tasks/destroy.ts sorrow torment --yes', 'Delete both, unasked'],
+  ['tsx tasks/destroy.ts sorrow torment --yes', 'Delete both without asking'],
 ]
 
 export async function run(args: Args): Promise<void> {
@@ -57,14 +57,14 @@ function theVmOrItsRemains(host: string): WhichVm {
     return theVm(host)
   } catch (error) {
     if (!(error as Error).message.includes('not a record')) throw error
-    // its QEMU may run all the same, and has its disk on its command line
+    // its QEMU may still run, and its command line names the disk
     return { host, uuid: runningOf(host)?.uuid ?? files(host).disk }
   }
 }
 
 async function mayDelete(host: string, dir: string): Promise<boolean> {
   if (!canAsk()) throw usageFailure(`Cannot ask whether to delete \`${host}\``, 'Pass --yes')
-  return agreed(`Delete ${host} with all in ${dir}?`)
+  return agreed(`Delete ${host} and all in ${dir}?`)
 }
 
 await main(import.meta, { name, describe, usage, positionals, options, under, examples, run })

@@ -22,19 +22,19 @@ export const name = 'doctor'
 export const describe = 'Check that this machine has what the lab needs'
 export const options = {
   install: { type: 'boolean', describe: 'Install the Debian packages that are missing' },
-  tests: { type: 'boolean', describe: 'Look for what the tests need, too' },
+  tests: { type: 'boolean', describe: 'Also check what the tests need' },
   packages: {
     type: 'boolean',
-    describe: 'Look for packages alone, and print only what is missing',
+    describe: 'Check only the packages, and print only those that are missing',
   },
   yes: { type: 'boolean', alias: 'y', describe: 'Install without asking' },
   json: { type: 'boolean', describe: 'Print data instead of a table' },
 } as const
 export const under = ['apt-get install --no-install-recommends <what packages.debian lists>']
 export const examples: [string, string][] = [
-  ['just doctor', 'What is here and what is missing'],
-  ['just doctor --install --yes', 'Install it, unasked'],
-  ['just doctor --packages --tests', 'What `just ok` lacks, and the command that installs it'],
+  ['just doctor', 'Show what is here and what is missing'],
+  ['just doctor --install --yes', 'Install it without asking'],
+  ['just doctor --packages --tests', 'Show what `just ok` needs, and the command that installs it'],
 ]
 
 interface Finding {

@@ -7,23 +7,23 @@ import { abandonedCopies, removeAbandoned, removedInWords } from '../lib/vm/copi
 import { qemuOf, withVms, type Vm } from '../lib/vm/vm.ts'
 
 export const name = 'down'
-export const describe = 'Power VMs off and end what keeps them running; their disks stay'
+export const describe = 'Power VMs off and stop their keepers; their disks stay'
 export const usage = '[host..]'
-export const positionals = { host: { describe: 'VMs; every one without any', array: true } }
+export const positionals = { host: { describe: 'VMs; default: all', array: true } }
 export const options = {
   grace: {
     type: 'number',
     most: 3600,
     default: 30,
-    describe: 'Seconds that a guest has to power off by itself',
+    describe: 'Seconds in which a guest may power off by itself',
   },
   now: { type: 'boolean', describe: 'Cut the power at once' },
-  'dry-run': { type: 'boolean', describe: 'Show what it would do' },
+  'dry-run': { type: 'boolean', describe: 'Show what would be done' },
 } as const
 export const under = [
   'kill <keeper>',
   'QMP system_powerdown, then SIGTERM and SIGKILL to QEMU',
-  'rm -r <LAB_HOME>/copies/<n>   copies that a killed run has left, with their QEMUs',
+  'rm -r <LAB_HOME>/copies/<n>   copies that a killed run left, with their QEMUs',
 ]
 export const examples: [string, string][] = [
   ['just down', 'Stop every VM'],
@@ -40,11 +40,11 @@ export async function run(args: Args): Promise<void> {
   await removeCopies(Boolean(args['dry-run']))
 }
 
-/** Nothing else would end what a run that was killed had for itself. */
+/** Removes the copies of a killed run, which nothing else would end. */
 async function removeCopies(dry: boolean): Promise<void> {
   const found = dry ? await abandonedCopies() : await removeAbandoned()
   for (const { home } of dry ? found : [])
-    console.log(`would end what runs in ${home}, and delete it`)
+    console.log(`would end the processes of ${home}, and delete it`)
   if (!dry && found.length > 0) console.log(removedInWords(found))
 }
 

@@ -29,7 +29,7 @@ async function workflow(scene: Scene): Promise<void> {
   const changes = Object.assign({}, ...vms.map((each) => note(each, 'whole')))
   const commit = await world.config.commit(changes, 'Whole')
 
-  // one after the other, so that the second finds what the first has pushed
+  // in sequence, so that the second host fetches what the first has pushed
   const toplevels = new Map<Machine, string>()
   for (const each of [vm, other]) toplevels.set(each, await upgraded(scene, each, commit))
   for (const each of vms) {
@@ -57,7 +57,7 @@ async function workflow(scene: Scene): Promise<void> {
   )
 }
 
-/** Upgrades a host and checks the steps that it says it took. @returns store path that it deployed */
+/** Upgrades a host and checks the steps in its log. @returns the store path that it deployed */
 async function upgraded(scene: Scene, vm: Machine, commit: string): Promise<string> {
   const { status, log } = await vm.upgrade({ limit: 120 })
   scene.must(`the upgrade of ${vm.host}`, 'upgraded', status?.outcome ?? status?.reason)

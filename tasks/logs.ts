@@ -11,7 +11,7 @@ export const describe = "Read a VM's journal, of one unit or of all"
 export const usage = '<host> [unit]'
 export const positionals = {
   host: { describe: 'VM, by name' },
-  unit: { describe: 'Unit, with or without .service; all without' },
+  unit: { describe: 'Unit, with or without .service; default: all' },
 }
 export const options = {
   lines: {
@@ -19,23 +19,23 @@ export const options = {
     least: 1,
     most: 1_000_000,
     default: 200,
-    describe: 'So many of the last lines',
+    describe: 'How many of the last lines to show',
   },
   boot: {
     type: 'number',
     least: -1000,
     most: 1000,
     default: 0,
-    describe: 'Which boot: 0 is this one, -1 the one before',
+    describe: 'Which boot: 0 is the current one, -1 the one before',
   },
-  follow: { type: 'boolean', alias: 'f', describe: 'Show what comes, until Ctrl-C' },
-  json: { type: 'boolean', describe: 'Print data: a JSON object a line' },
+  follow: { type: 'boolean', alias: 'f', describe: 'Follow the journal, until Ctrl-C' },
+  json: { type: 'boolean', describe: 'Print data: one JSON object per line' },
 } as const
 export const under = ['ssh -F <LAB_HOME>/ssh_config <host>-root journalctl --boot 0 --unit <unit>']
 export const examples: [string, string][] = [
   ['just logs sorrow', 'The end of the journal'],
-  ['just logs sorrow nix-local-upgrade --follow', 'An upgrade, as it goes'],
-  ['just logs sorrow --boot -1', 'What the boot before this one said last'],
+  ['just logs sorrow nix-local-upgrade --follow', 'An upgrade, live'],
+  ['just logs sorrow --boot -1', 'The end of the journal of the previous boot'],
 ]
 
 export async function run(args: Args): Promise<ExitCode> {
@@ -48,7 +48,7 @@ export async function run(args: Args): Promise<ExitCode> {
     ...(args['follow'] ? ['--follow'] : []),
     ...(args['json'] ? ['--output', 'json'] : []),
   ]
-  // Ctrl-C is how `--follow` ends, and no failure
+  // Ctrl-C is the normal end of `--follow`, not a failure
   let ending = false
   process.on('SIGINT', () => (ending = true))
   const status = await shown(host, words)
@@ -56,7 +56,7 @@ export async function run(args: Args): Promise<ExitCode> {
   throw noAnswer(host, `it exited with ${status}`)
 }
 
-/** Runs a command whose output goes through here: of a reader that is gone (`| head`), ssh makes a failure. */
+/** Runs a command and pipes its output through here: ssh itself would fail if its reader is gone (`| head`). */
 function shown(host: string, words: string[]): Promise<number | string | null> {
   const ssh = spawn('setpriv', ['--pdeathsig', 'TERM', 'ssh', ...onHost(host, words)], {
     stdio: ['ignore', 'pipe', 'inherit'],
@@ -67,7 +67,7 @@ function shown(host: string, words: string[]): Promise<number | string | null> {
   })
 }
 
-/** @throws Failure (usage) naming the nearest units when neither systemd nor the journal knows it */
+/** @throws Failure (usage) with the nearest units if neither systemd nor the journal knows the unit */
 function requireUnit(host: string, unit: string): void {
   const of = quote(unit)
   const ask = `[ "$(systemctl show --value --property LoadState -- ${of})" != not-found ] ||

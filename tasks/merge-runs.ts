@@ -8,10 +8,10 @@ export const name = 'merge-runs'
 export const describe = 'Join the records of several runs: one report, one junit.xml, one exit code'
 export const usage = '<dir..>'
 export const positionals = {
-  dir: { describe: 'Records of runs, or directories with such in them', array: true },
+  dir: { describe: 'Records of runs, or directories that contain some', array: true },
 }
 export const options = {
-  to: { type: 'string', describe: 'Directory to write to; a new one beside the runs without it' },
+  to: { type: 'string', describe: 'Directory to write to; default: a new one beside the runs' },
   json: { type: 'boolean', describe: 'Print data on standard output' },
 } as const
 export const under = [
@@ -19,16 +19,16 @@ export const under = [
   'writes {run.json,events.jsonl,results.json,junit.xml,report.html,durations.json}',
 ]
 export const parts = {
-  'Exit code, by the worst': [
-    '0  every case that the parts were asked for has passed in one of them, or was skipped',
+  'Exit code, the greatest that applies': [
+    '0  every requested case passed in one of the parts, or was skipped',
     '1  a case failed',
-    '2  there is no record, or they are of different flakes, dotfiles, hosts or versions of the lab',
-    '3  a case was run by no part, or could not be run; or no case was run at all',
+    '2  there is no record, or the records differ in flake, dotfiles, hosts or version of the lab',
+    '3  no part ran a case, or the case could not be run; or no case was run at all',
   ],
 }
 export const examples: [string, string][] = [
   ['just merge-runs part-1 part-2', 'The records of two parts'],
-  ['tsx tasks/merge-runs.ts parts --to merged', 'All records in a directory, as CI has them'],
+  ['tsx tasks/merge-runs.ts parts --to merged', 'All records in a directory, as in a CI'],
 ]
 
 export async function run(args: Args): Promise<ExitCode> {

@@ -9,11 +9,12 @@ import { table } from '../lib/table.ts'
 import { main, type Args } from '../lib/task.ts'
 
 export const name = 'mutate'
-export const describe = 'Change the agents in small ways, and see the tests and scenarios notice'
+export const describe =
+  'Change the agents in small ways and check that the tests and scenarios notice'
 export const usage = '[agent..]'
 export const positionals = {
   agent: {
-    describe: 'Agents by their file in nix/agents, or module/<name>; all without any',
+    describe: 'Agents by their file in nix/agents, or module/<name>; default: all',
     array: true,
   },
 }
@@ -21,47 +22,53 @@ export const options = {
   sample: {
     type: 'number',
     least: 1,
-    describe: 'Judge so many of the mutants, chosen by the seed',
+    describe: 'Judge only this many of the mutants, chosen by the seed',
   },
   seed: { type: 'number', describe: 'Seed of the sample' },
-  mutant: { type: 'string', array: true, describe: 'Judge these alone, by their ids' },
+  mutant: { type: 'string', array: true, describe: 'Judge only these, by their ids' },
   tests: {
     type: 'string',
     array: true,
-    describe: 'Judge by these test files alone, as tests/agents/golden.test.ts',
+    describe: 'Judge only by these test files, such as tests/agents/golden.test.ts',
   },
   resume: {
     type: 'boolean',
-    describe: 'Go on with the last run: its agents, sample and seed, or its mutants',
+    describe: 'Continue the last run, with its agents, sample and seed, or its mutants',
   },
-  fresh: { type: 'boolean', describe: 'Judge each mutant anew, also where nothing has changed' },
-  scenarios: { type: 'boolean', describe: 'Have VMs meet the mutants that live through the tests' },
-  alone: { type: 'boolean', describe: 'No test judges: all of them meet --scenarios' },
+  fresh: { type: 'boolean', describe: 'Judge every mutant again, even if nothing has changed' },
+  scenarios: {
+    type: 'boolean',
+    describe: 'Run scenarios on VMs for the mutants that survive the tests',
+  },
+  alone: { type: 'boolean', describe: 'Skip the tests: judge every mutant by --scenarios' },
   most: {
     type: 'number',
     least: 1,
     describe:
-      'So many cases of --scenarios for each mutant, those first that are most about its place',
+      'At most this many cases of --scenarios for each mutant, the ones most about its place first',
   },
   case: { type: 'string', array: true, describe: 'Cases for --scenarios, as <family>/<case>' },
   host: {
     type: 'string',
     array: true,
-    describe: 'VMs for --scenarios, two at most; the first of the flake without any',
+    describe: 'VMs for --scenarios, two at most; default: the first of the flake',
   },
   list: { type: 'boolean', describe: 'List the mutants and judge none' },
   json: { type: 'boolean', describe: 'Print data on standard output' },
 } as const
 export const under = [
-  'vitest run tests/agents   in a copy of the project, once with agents that trace themselves',
-  'vitest run -t <tests>   in the copy with one mutant, the tests that run its lines',
-  'tsx tasks/prove.ts   with --scenarios, as its controls are run',
+  'vitest run tests/agents   in a copy of the project, once with traced agents',
+  'vitest run -t <tests>   in the copy with one mutant: the tests that run its lines',
+  'tsx tasks/prove.ts   with --scenarios: mutants are run like its controls',
 ]
 export const examples: [string, string][] = [
   ['just mutate golden-lib --sample 20 --seed 1', 'Twenty mutants of one agent'],
-  ['just mutate --resume', 'Go on where the last run was cut short'],
-  ['just mutate --scenarios --alone --most 3 --sample 30', 'How many the VMs kill by themselves'],
-  ['just mutate module/golden-generation --list', 'What would be tried'],
+  ['just mutate --resume', 'Continue the last run that was cut short'],
+  [
+    'just mutate --scenarios --alone --most 3 --sample 30',
+    'How many mutants the VMs notice without the tests',
+  ],
+  ['just mutate module/golden-generation --list', 'List what would be tried'],
 ]
 
 export async function run(args: Args): Promise<ExitCode> {
@@ -88,8 +95,8 @@ export async function run(args: Args): Promise<ExitCode> {
 }
 
 /**
- * What only the scenarios use is looked at before the tests, which take hours.
- * @throws Failure (usage) for what is of scenarios without any, and for a case that there is none of
+ * Checks the options of the scenarios before the tests run, which takes hours.
+ * @throws Failure (usage) for such an option without --scenarios, and for an unknown case
  */
 async function refuseCases({ scenarios, case: cases, ...args }: Args): Promise<void> {
   const idle = cases ? 'case' : ['host', 'alone', 'most'].find((flag) => args[flag] !== undefined)
@@ -103,7 +110,7 @@ async function refuseCases({ scenarios, case: cases, ...args }: Args): Promise<v
   chooseCases(await families(), cases)
 }
 
-/** @throws Failure (usage) for what cannot be gone on with */
+/** @throws Failure (usage) if there is no run to resume */
 async function whatIsAsked(args: Args): Promise<Asked> {
   if (!args['resume']) {
     const seed = args['seed'] ?? Math.floor(Math.random() * 2 ** 31)
@@ -111,11 +118,11 @@ async function whatIsAsked(args: Args): Promise<Asked> {
   }
   const { kept } = await import('../lib/mutation/verdicts.ts')
   const { asked } = kept()
-  if (!asked) throw usageFailure('Cannot go on: no run was begun', 'Leave out --resume')
+  if (!asked) throw usageFailure('Cannot resume: there is no earlier run', 'Leave out --resume')
   return asked
 }
 
-/** @throws Failure (usage) for an agent or a mutant that there is none of */
+/** @throws Failure (usage) for an unknown agent or mutant */
 async function choose({ agents, seed, sample, mutants: ids }: Asked): Promise<Mutant[]> {
   const { mutantsOf, programs, sample: take } = await import('../lib/mutation/mutant.ts')
   const known = programs(project)
@@ -144,7 +151,7 @@ async function choose({ agents, seed, sample, mutants: ids }: Asked): Promise<Mu
   return sample === undefined ? mutants : take(mutants, sample, seed)
 }
 
-/** Brings every mutant to its verdict; those that are kept and still hold are not judged again. */
+/** Finds the verdict of every mutant; a recorded verdict that is still valid is reused. */
 async function judge(
   mutants: Mutant[],
   asked: Asked,
@@ -165,7 +172,7 @@ async function judge(
   try {
     const alone = Boolean(args['alone'])
     const files = alone ? [] : judging(mutants, args['tests'])
-    // the first verdict may be an hour away, and what is cut short until then is gone on with as well
+    // recorded now, because the first verdict may take an hour, and --resume must work before it
     keep({ asked, verdicts: before.verdicts })
     const traces = await traceTests(files, ready, say)
     for (const [index, mutant] of mutants.entries()) {

@@ -8,16 +8,16 @@ const device = '/dev/kvm'
 const file = '/etc/udev/rules.d/99-gitops-vm-lab-kvm.rules'
 
 export const name = 'open-kvm'
-export const describe = 'Let this user open /dev/kvm, as runners of a CI need it'
+export const describe = 'Give this user access to /dev/kvm, as CI runners need'
 export const options = {
-  'dry-run': { type: 'boolean', describe: 'Show what would be done and do nothing' },
+  'dry-run': { type: 'boolean', describe: 'Show what would be done' },
 } as const
 export const under = [
-  `tee ${file}   a rule that gives ${device} to this user, now and after a boot`,
+  `tee ${file}   a rule that gives ${device} to this user, now and after each boot`,
   'udevadm control --reload-rules; udevadm trigger --name-match=kvm; udevadm settle',
 ]
 export const examples: [string, string][] = [
-  ['just open-kvm', 'With sudo, unless it can be opened already or there is none'],
+  ['just open-kvm', 'With sudo, unless this user can already open it or it does not exist'],
   ['just open-kvm --dry-run', 'Only the commands'],
 ]
 
@@ -31,19 +31,19 @@ export async function run(args: Args): Promise<void> {
   }
   if (args['dry-run']) return
   if (!canOpen()) {
-    throw new Failure(`Cannot open ${device} as \`${username}\`, in spite of ${file}`, {
-      hint: `ls -l ${device} shows whose it is; without it VMs are emulated`,
+    throw new Failure(`Cannot open ${device} as \`${username}\`, despite ${file}`, {
+      hint: `ls -l ${device} shows its owner; without it VMs are emulated`,
     })
   }
   console.log(`This user can open ${device} now`)
 }
 
-const hint = `Where no udev runs, as in a container, ${device} is given by who starts that`
+const hint = `Without udev, as in a container, give it ${device} when you start the container`
 
 /** The commands that give the device to a user. */
 export function stepsFor(user: string, isRoot: boolean): { words: string[]; input?: string }[] {
   const sudo = isRoot ? [] : ['sudo']
-  // a user alone, rather than everyone
+  // one user, not everyone
   const rule = `KERNEL=="kvm", OWNER="${user}", OPTIONS+="static_node=kvm"\n`
   return [
     { words: [...sudo, 'tee', file], input: rule },

@@ -13,7 +13,7 @@ export const task: Task = {
     ['tsx tasks/promises.ts sorrow --case web-answers', 'One, by its name'],
   ],
   run: async (args: Args): Promise<ExitCode | void> => {
-    // as the flake has them now
+    // read now, from the current lab.toml of the flake
     const [family] = await families(['promises'])
     return scenario(family!).run(args)
   },

@@ -16,10 +16,10 @@ import { main, type Args } from '../lib/task.ts'
 import { families } from './pipelines/families.ts'
 
 export const name = 'prove'
-export const describe = 'Cut one safety net at a time and see the scenarios catch it'
+export const describe = 'Disable one safety net at a time and check that the scenarios notice'
 export const usage = '[control..]'
 export const positionals = {
-  control: { describe: 'Controls by name, or patch files; all controls without any', array: true },
+  control: { describe: 'Controls by name, or patch files; default: all controls', array: true },
 }
 export const options = {
   host: flags.host,
@@ -29,7 +29,7 @@ export const options = {
   jobs: flags.jobs,
   resume: {
     type: 'boolean',
-    describe: 'Carry on the last run that was cut short: the controls that it had not come to',
+    describe: 'Continue the last run that was cut short, with the remaining controls',
   },
   list: { type: 'boolean', describe: 'List the controls and run none' },
   seed: flags.seed,
@@ -38,15 +38,15 @@ export const options = {
 } as const
 export const under = [
   'git apply tests/controls/<name>.patch   in a commit of the remote alone',
-  'switch-to-configuration, reboot, pin-golden   so that each VM runs the agents with the net cut',
+  'switch-to-configuration, reboot, pin-golden   so that each VM runs the agents without the net',
   'tasks/<family>.ts --case <case>   which must come out red, by the check that the patch names',
 ]
 export const examples: [string, string][] = [
-  ['just prove', 'Every control; one that stays green fails the run'],
+  ['just prove', 'Every control; one that no check notices fails the run'],
   ['tsx tasks/prove.ts known-bad --host sorrow', 'One'],
-  ['just prove --resume', 'Where the last run was cut short'],
+  ['just prove --resume', 'Continue the last run that was cut short'],
   ['just prove --shard 1/2', 'The first of two parts; just merge-runs joins them'],
-  ['tsx tasks/prove.ts my.patch --case auto-upgrade/good-commit', 'A cut of your own'],
+  ['tsx tasks/prove.ts my.patch --case auto-upgrade/good-commit', 'Your own patch'],
 ]
 
 export async function run(args: Args): Promise<ExitCode> {
@@ -66,7 +66,7 @@ export async function run(args: Args): Promise<ExitCode> {
   const resume = args['resume'] ? toCarryOn([name], args) : undefined
   const ran = await runControls(wanted, await families(), {
     name,
-    // whose nets they are
+    // the safety nets are those of the lab's agents
     subject: 'lab',
     ...part,
     ...(resume && { shard: resume.plan.shard }),
@@ -74,7 +74,7 @@ export async function run(args: Args): Promise<ExitCode> {
     hosts: resume?.plan.hosts ?? args['host'],
     seed: resume?.plan.seed ?? args['seed'],
     resume,
-    // a patch file has no name by which it would be found again
+    // --resume could not find a patch file again by its name
     ...(!args['control']?.some(isPatchFile) && { goOn: 'just prove --resume carries on' }),
     keep: args['keep'],
     json,
@@ -94,8 +94,8 @@ async function ofPart(
 }
 
 /**
- * Controls by name and patches by path, each once and under a name of its own.
- * @throws Failure (usage) for what is neither
+ * Controls by name and patches by path, each once and with a unique name.
+ * @throws Failure (usage) for an unknown name
  */
 function choose(named: string[] | undefined, ofCase: string | undefined): Control[] {
   const all = controls()

@@ -14,10 +14,10 @@ import { printVerified, verifyHosts } from './verify.ts'
 export const name = 'rebuild-test-vm'
 export const describe = 'Build the working tree, copy it to a running VM, switch and verify'
 export const usage = '[host..]'
-export const positionals = { host: { describe: 'VMs; every one without any', array: true } }
+export const positionals = { host: { describe: 'VMs; default: all', array: true } }
 export const options = {
   json: { type: 'boolean', describe: 'Print data instead of a table' },
-  'dry-run': { type: 'boolean', describe: 'Show every effect, have none' },
+  'dry-run': { type: 'boolean', describe: 'Show every effect, but change nothing' },
 } as const
 export const under = [
   'nix eval, nix-store --realise   the toplevel of the working tree',

@@ -5,24 +5,24 @@ import { restore, savedOf, type Saved } from '../lib/vm/saved.ts'
 import { theVm, withVms } from '../lib/vm/vm.ts'
 
 export const name = 'restore'
-export const describe = 'Put a VM back to what was saved of it'
+export const describe = 'Put a VM back to a saved state'
 export const usage = '<host> [name]'
 export const positionals = {
   host: { describe: 'VM, by name' },
-  name: { describe: 'Name that it was saved under', default: 'default' },
+  name: { describe: 'Name of the saved state', default: 'default' },
 }
 export const options = {
-  list: { type: 'boolean', describe: 'List what is saved, and put nothing back' },
+  list: { type: 'boolean', describe: 'List the saved states, and restore none' },
   json: { type: 'boolean', describe: 'Print data instead of sentences' },
 } as const
 export const under = [
-  'QMP snapshot-load   in a new QEMU, which takes the place of the one that runs',
-  'QEMU guest agent: date -s   as the clock goes on from when it was saved',
-  'qemu-img snapshot -a   for what was saved of a VM that was off; it is off after it',
+  'QMP snapshot-load   in a new QEMU, which replaces the running one',
+  'QEMU guest agent: date -s   because the clock continues from the time of the save',
+  'qemu-img snapshot -a   if the VM was saved while off; it is off afterwards',
 ]
 export const examples: [string, string][] = [
-  ['just restore sorrow', 'Everything since `just save sorrow` is undone'],
-  ['just restore sorrow --list', 'What there is to go back to'],
+  ['just restore sorrow', 'Undo everything since `just save sorrow`'],
+  ['just restore sorrow --list', 'Show the saved states'],
 ]
 
 export async function run(args: Args): Promise<void> {

@@ -4,23 +4,23 @@ import { remove, save, savedName } from '../lib/vm/saved.ts'
 import { theVm, withVms } from '../lib/vm/vm.ts'
 
 export const name = 'save'
-export const describe = 'Keep a VM as it is now under a name: memory, disk and EFI variables'
+export const describe = 'Save the state of a VM under a name: memory, disk and EFI variables'
 export const usage = '<host> [name]'
 export const positionals = {
   host: { describe: 'VM, by name' },
-  name: { describe: 'Name to save it under, in place of what has it', default: 'default' },
+  name: { describe: 'Name of the saved state; replaces one of the same name', default: 'default' },
 }
 export const options = {
-  delete: { type: 'boolean', describe: 'Delete what is saved under the name' },
+  delete: { type: 'boolean', describe: 'Delete the saved state of that name' },
 } as const
 export const under = [
-  'QMP snapshot-save   into the disks of the VM, which stands still meanwhile, a second or so',
+  'QMP snapshot-save   into the disks of the VM, which pauses for about a second',
   'qemu-img snapshot -c   for a VM that is off',
 ]
 export const examples: [string, string][] = [
   ['just save sorrow', 'Before something that cannot be undone'],
-  ['just save sorrow before-upgrade', 'Under a name of its own'],
-  ['just save sorrow before-upgrade --delete', 'Delete it, and have its room back'],
+  ['just save sorrow before-upgrade', 'Under a name'],
+  ['just save sorrow before-upgrade --delete', 'Delete it, and free its space'],
 ]
 
 export async function run(args: Args): Promise<void> {

@@ -11,7 +11,7 @@ export const options = {
   service: {
     type: 'string',
     array: true,
-    describe: 'Service to have instead of the default ones; repeat it for several',
+    describe: 'Service to enable instead of the default ones; repeat it for several',
     default: [...usual.cli, ...usual.networking],
   },
   schedule: {
@@ -22,13 +22,13 @@ export const options = {
   'disk-layout': { type: 'string', describe: 'File system of the root', default: usual.layout },
   'disk-device': {
     type: 'string',
-    describe: 'Block device that holds everything',
+    describe: 'Block device for the whole system',
     default: usual.device,
   },
-  flake: { type: 'string', describe: 'Directory of the flake; LAB_FLAKE or this one without' },
-  force: { type: 'boolean', describe: 'Write the two files of a host that exists anew' },
+  flake: { type: 'string', describe: 'Directory of the flake; default: LAB_FLAKE or this one' },
+  force: { type: 'boolean', describe: 'Overwrite the two files of an existing host' },
   json: { type: 'boolean', describe: 'Print data instead of sentences' },
-  'dry-run': { type: 'boolean', describe: 'Show every effect, have none' },
+  'dry-run': { type: 'boolean', describe: 'Show every effect, but change nothing' },
 } as const
 export const under = [
   'systemd-analyze calendar <schedule>',
@@ -38,21 +38,21 @@ export const examples: [string, string][] = [
   ['just scaffold-host misery', 'A host like sorrow'],
   [
     'tsx tasks/scaffold-host.ts web --service openssh --schedule daily',
-    'With one service, upgraded daily',
+    'One service, upgraded daily',
   ],
 ]
 
 const otherShape =
-  'no file of this flake speaks of `hostSpec`, an option that the host sets: import `nixosModules.default` of gitops-vm-lab, or copy one of its own hosts'
+  "no file of this flake mentions `hostSpec`, an option that the new host sets: import `nixosModules.default` of gitops-vm-lab, or copy one of the flake's own hosts"
 
 interface Report {
   choices: HostChoices
   files: string[]
   written: boolean
-  /** Files that git was told of, from the flake on. */
+  /** Files that were marked for git, relative to the flake. */
   marked: string[]
   notes: string[]
-  /** Where the flake finds its hosts by itself. */
+  /** Which directory the flake lists to find its hosts, in words. */
   directory?: string
 }
 
@@ -78,11 +78,11 @@ export async function run(args: Args): Promise<void> {
   const flake = flakeDirectory(args['flake'])
   const written = !args['dry-run']
   const report = await withDirectory(flake, 60, async () => {
-    // where add-to-flake has the flake read it
+    // where the flake will read it once add-to-flake has added it
     const { own, found } = await readingPlace(flake, choices.name)
     if (own.system !== undefined) {
       throw usageFailure(
-        `Cannot make host \`${choices.name}\`: the flake takes whole systems from files such as \`${own.system}\`, and what would be written is a module`,
+        `Cannot make host \`${choices.name}\`: the flake takes whole systems from files such as \`${own.system}\`, but this task writes a module`,
         `Write \`${own.main}\` like that one`,
       )
     }
@@ -101,7 +101,7 @@ export async function run(args: Args): Promise<void> {
   const next =
     report.directory === undefined
       ? add
-      : `nothing to add, the hosts are ${report.directory}; ${add} looks whether nix finds it`
+      : `nothing to add, the hosts are ${report.directory}; ${add} checks that nix finds it`
   if (args['json'])
     console.log(JSON.stringify({ host: choices.name, ...report, next }, undefined, 2))
   else console.log([...inWords(report), `Next: ${next}`].join('\n'))
@@ -115,7 +115,7 @@ function inWords({ choices, files, written, marked, notes }: Report): string[] {
     )
   }
   if (!choices.networking.includes('openssh')) {
-    lines.push('Note: without openssh neither you nor the lab get in')
+    lines.push('Note: without openssh, neither you nor the lab can log in')
   }
   return [...lines, ...notes.map((note) => `Note: ${note}`)]
 }

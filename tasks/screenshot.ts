@@ -8,22 +8,22 @@ import { files } from '../lib/vm/vm.ts'
 import { writeFile } from '../lib/write-file.ts'
 
 export const name = 'screenshot'
-export const describe = "Save what a VM's screen shows as a PNG, also of one that hangs in its boot"
+export const describe = "Save a VM's screen as a PNG, even while it hangs during boot"
 export const usage = '<host> [file]'
 export const positionals = {
   host: { describe: 'VM, by name' },
-  file: { describe: 'Where to; <host>-<time>.png in this directory without' },
+  file: { describe: 'File to write; default: <host>-<time>.png in this directory' },
 }
-export const under = ['QMP screendump   the display itself, which needs nothing of the guest']
+export const under = ['QMP screendump   the display itself, without help from the guest']
 export const examples: [string, string][] = [
-  ['just screenshot sorrow', 'Firmware, boot menu, kernel or a panic, whatever is there'],
-  ['just screenshot sorrow panic.png', 'Into a file of that name'],
+  ['just screenshot sorrow', 'Firmware, boot menu, kernel or panic, whatever is shown'],
+  ['just screenshot sorrow panic.png', 'To this file'],
 ]
 
 export async function run(args: Args): Promise<void> {
   const vm = runningVm(args['host'], 'take a screenshot of')
   const path = target(vm.host, args['file'])
-  // QEMU writes in the directory of the VM, as whoever started it
+  // QEMU runs as the user who started it, and writes to the directory of the VM
   const draft = join(files(vm.host).dir, `screen-${process.pid}.png`)
   try {
     await withMonitor(vm, (monitor) =>
@@ -36,7 +36,7 @@ export async function run(args: Args): Promise<void> {
   console.log(path)
 }
 
-/** @throws Failure (usage) for a place where no file can be, before anything is asked of QEMU */
+/** @throws Failure (usage) if the file cannot be written there, before QEMU takes the screenshot */
 function target(host: string, asked: string | undefined): string {
   const stamp = new Date().toISOString().slice(0, 19).replaceAll(/[-:]/g, '')
   const usual = `${host}-${stamp}.png`

@@ -16,27 +16,27 @@ export const name = 'seal-secrets'
 export const describe = 'Give each VM an age key and seal a harmless secret to all of them'
 export const usage = '[host..]'
 export const positionals = {
-  host: { describe: 'Hosts that may read it; all of the flake without any', array: true },
+  host: { describe: 'Hosts that may read it; default: all of the flake', array: true },
 }
 export const options = {
   keys: {
     type: 'boolean',
-    describe: 'Make the keys alone and print their public parts, for secrets of your own',
+    describe: 'Only make the keys and print their public parts, for your own secrets',
   },
-  'dry-run': { type: 'boolean', describe: 'Show every effect, have none' },
+  'dry-run': { type: 'boolean', describe: 'Show every effect, but change nothing' },
 } as const
 export const under = [
-  'writes <LAB_HOME>/keys/age/<host>.txt, which deploy-vm brings into the VM before its first boot',
+  'writes <LAB_HOME>/keys/age/<host>.txt, which deploy-vm copies to the VM before its first boot',
   'writes .sops.yaml and secrets/base.yaml in the flake, in the format of sops',
   'git add --intent-to-add   a flake does not see what git does not know',
 ]
 export const examples: [string, string][] = [
   ['just seal-secrets', 'For every host of the flake'],
-  ['tsx tasks/seal-secrets.ts sorrow --dry-run', 'What would be written for one'],
-  ['just seal-secrets --keys', 'What to add to a .sops.yaml that you have'],
+  ['tsx tasks/seal-secrets.ts sorrow --dry-run', 'Show what would be written for one host'],
+  ['just seal-secrets --keys', 'Show what to add to your own .sops.yaml'],
 ]
 
-/** What the key is called by which the lab's owner reads what is sealed. */
+/** Name of the key with which the lab's owner reads the secret. */
 const ownKey = 'lab'
 
 export async function run(args: Args): Promise<void> {
@@ -76,14 +76,14 @@ export async function run(args: Args): Promise<void> {
 const hostsOf = (args: Args): Promise<string[]> =>
   chooseHosts(args['host'], chooseGuest().attribute, args['dry-run'])
 
-/** Each VM's key as YAML has it, to be pasted among the `keys` of a `.sops.yaml`. */
+/** Prints each VM's public key as YAML, to be pasted into the `keys` of a `.sops.yaml`. */
 async function printKeys(hosts: string[], dryRun: boolean): Promise<void> {
   if (dryRun)
     return console.log(`would make the age keys of ${hosts.join(', ')} unless they are there`)
   for (const host of hosts) console.log(`- &${host} ${(await ensureAgeKey(host)).recipient}`)
 }
 
-/** Marks the files for git, or says that it would, and prints what it has to say. */
+/** Marks the files for git, or says that it would, and prints the notes. */
 async function tellGit(flake: string, files: string[], dryRun: boolean): Promise<void> {
   const { marked, notes } = await intendToAdd(flake, files, dryRun)
   for (const one of marked)
@@ -91,14 +91,14 @@ async function tellGit(flake: string, files: string[], dryRun: boolean): Promise
   for (const note of notes) console.log(`Note: ${note}`)
 }
 
-/** A file of the lab's that is to be written anew, if it is there. @throws Failure when it holds anything else */
+/** The file, if it exists and only the lab wrote it. @throws Failure if it holds anything else */
 function ours(path: string): FileSeen | undefined {
   if (!lstatSync(path, { throwIfNoEntry: false })) return undefined
   const seen = readRegular(path)
   requireWritable(seen)
   if (isOurs(seen.bytes.toString())) return seen
   throw new Failure(
-    `Cannot write \`${path}\`: it is not the lab's, or holds more than the lab wrote`,
+    `Cannot write \`${path}\`: the lab did not write it, or it holds more than the lab wrote`,
     {
       hint: 'Your own secrets stay as they are: just seal-secrets --keys prints what to add to your .sops.yaml, before sops updatekeys',
     },

@@ -10,7 +10,7 @@ export const describe = 'Open a shell on a VM, or run a command there'
 export const usage = '<host> [command..]'
 export const positionals = {
   host: { describe: 'VM, by name' },
-  command: { describe: 'Command to run; after -- when it has flags of its own', array: true },
+  command: { describe: 'Command to run; put -- before it if it has flags', array: true },
 }
 export const options = {
   root: { type: 'boolean', describe: 'Log in as root instead of the primary user' },
@@ -19,7 +19,7 @@ export const under = ['ssh -F <LAB_HOME>/ssh_config <host> [command]']
 export const examples: [string, string][] = [
   ['just ssh-test-vm sorrow', 'A shell'],
   ['just ssh-test-vm sorrow uptime', 'One command'],
-  ['tsx tasks/ssh.ts sorrow --root -- systemctl --failed', 'One with flags, as root'],
+  ['tsx tasks/ssh.ts sorrow --root -- systemctl --failed', 'A command with flags, as root'],
 ]
 
 export async function run(args: Args): Promise<ExitCode> {

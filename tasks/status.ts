@@ -18,20 +18,20 @@ export const name = 'status'
 export const describe =
   'Show each VM: whether it runs, its generation, its faults, its disk, how to reach it'
 export const usage = '[host..]'
-export const positionals = { host: { describe: 'VMs; every one without any', array: true } }
+export const positionals = { host: { describe: 'VMs; default: all', array: true } }
 export const options = {
   json: { type: 'boolean', describe: 'Print data instead of a table' },
 } as const
 export const under = [
   'reads <LAB_HOME>/vms/<host>/{vm,qemu,faults}.json and /proc; the same in <LAB_HOME>/copies/<n>',
-  'QEMU guest agent   which generation runs, for 5 s at most',
+  'QEMU guest agent   which generation runs, within 5 s',
 ]
 export const examples: [string, string][] = [
   ['just status', 'All VMs'],
   ['tsx tasks/status.ts sorrow --json', 'One VM, as data'],
 ]
 
-/** Seconds that a guest has to answer, all of them side by side. */
+/** Seconds within which a guest must answer; all are asked in parallel. */
 const limit = 5
 
 type State = 'stopped' | 'running' | 'unattended' | 'paused'
@@ -63,18 +63,18 @@ export async function run(args: Args): Promise<void> {
     ]
     console.log(table([head, ...rows]))
     for (const { host, state, silent, copy } of found) {
-      // a copy is its run's to care for
+      // a copy is managed by its run
       if (copy !== undefined) continue
       if (state === 'unattended')
         console.log(`${host} has lost its keeper: just deploy-test-vm ${host}`)
       if (state === 'paused')
         console.log(
-          `${host} stands still: just deploy-test-vm ${host} has it go on, unless a task is at work with it`,
+          `${host} is paused: just deploy-test-vm ${host} resumes it, unless a task is working with it`,
         )
       else if (silent) console.log(`${silent}: just screenshot ${host} shows its screen`)
     }
     for (const { number } of await abandonedCopies())
-      console.log(`copy ${number} was left by a run that was killed: just down ends and deletes it`)
+      console.log(`copy ${number} was left by a killed run: just down ends and deletes it`)
     for (const { fault, left } of found.flatMap(({ faults }) => faults))
       console.log(`fault: ${fault}, heals itself in ${left} s`)
     for (const { state, ssh } of found) if (state !== 'stopped') console.log(ssh)
@@ -83,7 +83,7 @@ export async function run(args: Args): Promise<void> {
 
 type Described = Awaited<ReturnType<typeof describeVm>>
 
-/** The VMs of a copy that a run works with, which are called like the hosts that they are copies of. */
+/** The VMs of a run's copy, which have the names of the hosts that they are copies of. */
 const vmsOfCopy = ({ number, home }: Copy, hosts: string[] = []): Promise<Described>[] =>
   inLab(home, () =>
     knownVms()
@@ -103,7 +103,7 @@ async function describeVm(vm: Vm, copy?: number) {
   const { dir, serial } = files(host)
   return {
     host,
-    // which copy, for those that are none of the lab's own VMs
+    // the number of the copy; undefined for the lab's own VMs
     copy,
     state,
     pid: qemu?.pid,
@@ -123,12 +123,12 @@ async function describeVm(vm: Vm, copy?: number) {
 }
 
 /**
- * `unattended` is a VM that runs but that nothing would start again after a reboot, `paused` one whose CPUs wait, as
- * when a task was killed that was copying it.
+ * `unattended` is a running VM without a keeper, which nothing would start again after a reboot. `paused` is a VM with
+ * stopped CPUs, as after a task was killed while it copied the VM.
  */
 async function stateOf(vm: Vm, qemu: Identity | undefined): Promise<State> {
   if (!qemu) return 'stopped'
-  // a QEMU that does not answer either is what it looks like
+  // a QEMU that does not answer is not counted as paused
   if (await standsStill(vm, limit).catch(onFailure(() => false))) return 'paused'
   return keepersOf(vm).length > 0 ? 'running' : 'unattended'
 }
@@ -138,7 +138,7 @@ interface Said {
   silent?: string
 }
 
-/** What the guest says of itself, or why it says nothing. */
+/** The generation that the guest reports, or why it does not answer. */
 const asked = (vm: Vm): Promise<Said> =>
   generationOf(vm, limit).then(
     (generation) => ({ generation }),
@@ -158,8 +158,8 @@ const stateCell = ({ state, openUplink }: { state: State; openUplink: boolean })
 const faultCell = (faults: object[]): string => (faults.length > 0 ? String(faults.length) : 'none')
 
 /**
- * Bytes that the files of a VM take, holes not counted; what VMs share is not among them. None of one that was deleted
- * while it was asked, as a copy is at the end of its run.
+ * Bytes that the files of a VM take, without holes and without files that VMs share. 0 if the VM is deleted
+ * meanwhile, as a copy is at the end of its run.
  */
 export function taken(dir: string): number {
   if (!existsSync(dir)) return 0
@@ -180,7 +180,7 @@ function faultsOf(vm: Vm): { fault: string; left: number }[] {
   const active = attempt(
     () => activeFaults(vm, now),
     (failure) => {
-      // the table is worth more than the faults
+      // print the table even if the faults cannot be read
       process.stderr.write(`${explain(name, failure)}\n`)
       return []
     },

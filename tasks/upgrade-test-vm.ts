@@ -14,27 +14,27 @@ import { bootOf, upgradeNow, type Ended } from '../lib/vm/upgrade.ts'
 import { qemuOf, withVms, type Vm } from '../lib/vm/vm.ts'
 
 export const name = 'upgrade-test-vm'
-export const describe = "Start a VM's upgrade now, follow it, and say what came of it"
+export const describe = "Start a VM's upgrade now, follow it, and show its outcome"
 export const usage = '[host..]'
-export const positionals = { host: { describe: 'VMs; every one without any', array: true } }
+export const positionals = { host: { describe: 'VMs; default: all', array: true } }
 export const options = {
   reboot: {
     type: 'boolean',
-    describe: 'Reboot afterwards, so that a generation on trial is tried',
+    describe: 'Reboot afterwards, to try the generation that is on trial',
   },
   json: { type: 'boolean', describe: 'Print data instead of a table' },
 } as const
 export const under = [
   'systemctl start nix-local-upgrade.service   in the guest; lab.toml may name another unit',
-  'journalctl --follow --unit …                what it says meanwhile',
+  'journalctl --follow --unit …                its log meanwhile',
   '/var/lib/nix-local-upgrade/status.json, show-boot-status --json',
 ]
 export const examples: [string, string][] = [
   ['just upgrade-test-vm', 'Every VM, after just publish'],
-  ['just upgrade-test-vm sorrow --reboot', 'And see whether it boots, and becomes golden'],
+  ['just upgrade-test-vm sorrow --reboot', 'Also check that it boots and becomes golden'],
 ]
 
-/** Seconds that an upgrade may take on a machine with KVM. */
+/** Time limit of an upgrade on a machine with KVM, in seconds. */
 const limit = 900
 
 export interface Upgraded extends Ended {
@@ -53,7 +53,7 @@ export async function run(args: Args): Promise<ExitCode> {
   return printUpgraded(await upgradeVms(vms, args), Boolean(args['json']))
 }
 
-/** Upgrades VMs side by side, each under its lock. @throws Failure naming one that did not come to an end */
+/** Upgrades VMs in parallel, each under its lock. @throws Failure naming a VM whose upgrade did not end */
 export async function upgradeVms(vms: Vm[], { reboot, json }: Args): Promise<Upgraded[]> {
   const { preflight } = await import('../lib/vm/ground.ts')
   const { patience } = (await preflight(guestOf(vms[0]!))).accelerator
@@ -98,12 +98,13 @@ const lane = (vm: Vm, patience: number, reboot: boolean, into: Upgraded[]): Lane
 const rebootStep = (vm: Vm, patience: number, into: Upgraded[]): Step<Vm> => ({
   title: 'reboot',
   would: () => [],
-  skip: () => of(vm, into).golden === 'golden' && 'what it runs has booted, and is golden',
+  skip: () =>
+    of(vm, into).golden === 'golden' && 'the running generation has booted, and is golden',
   run: async (_, say) => {
     const tried = of(vm, into)
     const inHand = machine(vm, { patience, argv: [], tag: '', note: () => 0, say })
     await inHand.reboot({ limit: 120 })
-    // one that fails its trial reboots by itself, into golden
+    // a generation that fails its trial reboots by itself, into golden
     await inHand.until('the boot to be judged', 240, judged)
     const booted = await bootOf(inHand.root)
     inHand.retire()
@@ -116,7 +117,7 @@ const rebootStep = (vm: Vm, patience: number, into: Upgraded[]): Step<Vm> => ({
 const of = (vm: Vm, upgraded: Upgraded[]): Upgraded =>
   upgraded.find(({ host }) => host === vm.host)!
 
-/** True once this boot is validated, or is golden's; on a host without golden generation at once. */
+/** True once this boot is validated, or is golden's; always true on a host without a golden generation. */
 const judged = `command -v show-boot-status >/dev/null || exit 0
 case $(systemctl show --property=ActiveState --value golden-boot-validation.service) in
   active) ;;
@@ -124,7 +125,7 @@ case $(systemctl show --property=ActiveState --value golden-boot-validation.serv
   *) false ;;
 esac`
 
-/** Prints what came of the upgrades. @returns 1 when one was not upgraded, nor up to date */
+/** Prints the outcomes. @returns 1 if a VM was neither upgraded nor up to date */
 export async function printUpgraded(upgraded: Upgraded[], json: boolean): Promise<ExitCode> {
   if (json) console.log(JSON.stringify(upgraded, null, 2))
   else {

@@ -23,23 +23,23 @@ import { main, type Args } from '../lib/task.ts'
 import { files, qemuOf, type Vm } from '../lib/vm/vm.ts'
 
 export const name = 'verify'
-export const describe = 'Compare what the configuration says with what runs'
+export const describe = 'Compare the configuration with the running system'
 export const usage = '[host..]'
-export const positionals = { host: { describe: 'VMs; every one without any', array: true } }
+export const positionals = { host: { describe: 'VMs; default: all', array: true } }
 export const options = {
   json: { type: 'boolean', describe: 'Print data instead of a table' },
 } as const
 export const under = [
   'nix eval --json <flake>#labConfigurations.<host> --apply <nix/lab/facts.nix>',
-  'ssh <host> bash -s   one connection with every probe in it',
+  'ssh <host> bash -s   one connection for all probes',
   'QEMU guest agent: sshd -T   how root may log in',
 ]
 export const examples: [string, string][] = [
-  ['just verify-test-vms', 'Every VM, side by side'],
+  ['just verify-test-vms', 'Every VM, in parallel'],
   ['tsx tasks/verify.ts sorrow --json', 'One, as data'],
 ]
 
-/** Seconds that the probes of one VM may take; more means that the guest is ill. */
+/** Time limit for the probes of one VM, in seconds; a slower guest is broken. */
 const limit = 180
 
 export interface Verified {
@@ -52,7 +52,7 @@ export async function run(args: Args): Promise<ExitCode> {
   return printVerified(await verifyHosts(someVms(args['host']), json), json)
 }
 
-/** Verifies VMs side by side; one that cannot be asked is a failed check of its own. */
+/** Verifies VMs in parallel; a VM that does not answer counts as a failed check. */
 export async function verifyHosts(vms: Vm[], quiet = false): Promise<Verified[]> {
   const found = new Map<Vm, Verified>()
   const verifyLane = (vm: Vm): Lane<Vm> => ({
@@ -85,7 +85,7 @@ async function verify(vm: Vm): Promise<Verified> {
     connectTimeout: limit,
     onMethods: (m: string[]) => (methods = m),
   }
-  // the evaluation does not need the guest, nor the login the evaluation
+  // the evaluation and the logins do not depend on each other
   const [configured, connected, root] = await Promise.allSettled([
     readHost(host, guestOf(vm).attribute, guestStore(guestOf(vm))),
     connect(target),
@@ -115,7 +115,7 @@ async function verify(vm: Vm): Promise<Verified> {
   }
 }
 
-/** How root may log in, asked of sshd itself through the guest agent, which SSH has no part in. */
+/** How root may log in, as sshd says through the guest agent, which works without SSH. */
 async function rootLogin(vm: Vm): Promise<Result> {
   const script = `${programPath}
 sshd -T -C user=root,host=localhost,addr=127.0.0.1 || exit 0
@@ -124,7 +124,7 @@ for file in /etc/ssh/authorized_keys.d/root /etc/ssh/lab_keys.d/root; do
 done`
   const ask = (guest: GuestAgent) => guest.exec('/bin/sh', ['-c', script], { timeout: limit })
   const { stdout } = await withGuest(vm, ask, limit)
-  // OpenSSH writes the names in small letters up to 9, in mixed case since
+  // OpenSSH up to 9 prints the names in lower case, later versions in mixed case
   const says = (setting: string): boolean => stdout.toLowerCase().includes(`\n${setting}\n`)
   const open = says('permitrootlogin yes')
   const methods = [
@@ -135,7 +135,7 @@ done`
   return judgeLogin('root', methods, stdout.includes(publicKey(labKey())))
 }
 
-/** The closure is looked at where it was built; running it is another check's concern. */
+/** Checks the closure where it was built; another check compares it with the running system. */
 async function headlessClosure({ toplevel }: Host, store: string[]): Promise<Result> {
   try {
     const paths = await closure(toplevel, store)
@@ -151,7 +151,7 @@ function failable(outcome: PromiseSettledResult<unknown>, check: string, expecte
   return { check, state: 'fail', found, expected }
 }
 
-/** Prints the verdict and returns the exit code; `n/a` counts neither way. */
+/** Prints the results and returns the exit code; `n/a` counts neither as passed nor as failed. */
 export function printVerified(verified: Verified[], json: boolean): ExitCode {
   const all = verified.flatMap(({ host, results }) =>
     results.map((result) => ({ host, ...result })),

@@ -11,9 +11,9 @@ import { printUpgraded, upgradeVms } from './upgrade-test-vm.ts'
 export const name = 'watch'
 export const describe = "Upgrade every VM on each push to the lab's remote, until Ctrl-C"
 export const usage = '[host..]'
-export const positionals = { host: { describe: 'VMs; every one that runs without', array: true } }
+export const positionals = { host: { describe: 'VMs; default: every running one', array: true } }
 export const options = {
-  reboot: { type: 'boolean', describe: 'Reboot after each upgrade, so that it is tried' },
+  reboot: { type: 'boolean', describe: 'Reboot after each upgrade, to try the new generation' },
 } as const
 export const under = [
   "watches <LAB_HOME>/srv/.lab/config.git, the branch of the lab's remote",
@@ -29,13 +29,15 @@ export async function run(args: Args): Promise<void> {
   const running = () => chooseVms(args['host']).filter((vm) => qemuOf(vm))
   let seen = await publishedCommit(configRemote(), branch)
   if (running().length === 0 || seen === undefined) {
-    throw new Failure('Cannot watch: no VM that runs is subscribed', { hint: 'just lab makes two' })
+    throw new Failure("Cannot watch: no running VM follows the lab's remote", {
+      hint: 'just lab makes two',
+    })
   }
   console.log(`Watching ${branch} of ${configRemote()}; Ctrl-C ends it`)
   for (;;) {
     const commit = await pushedAfter(seen, branch)
     console.log(`\n${commit.slice(0, 12)} was pushed`)
-    // a VM that fails is no reason to stop watching
+    // keep watching after a VM has failed
     try {
       await printUpgraded(await upgradeVms(running(), args), false)
     } catch (thrown) {
@@ -46,8 +48,8 @@ export async function run(args: Args): Promise<void> {
 }
 
 /**
- * Resolves with the branch's commit when it is another; git moves a branch by renaming a file of its refs. That is
- * looked for now and then as well: there may be no inotify left, and git packs refs and removes their directory.
+ * Resolves with the branch's commit once it has changed. git moves a branch by renaming a file in its refs, which
+ * inotify reports. A poll backs that up: there may be no inotify watch left, and git packs refs and removes their directory.
  */
 export function pushedAfter(seen: string, branch: string): Promise<string> {
   const refs = dirname(join(configRemote(), 'refs/heads', branch))
@@ -65,7 +67,7 @@ export function pushedAfter(seen: string, branch: string): Promise<string> {
     try {
       watcher = watchFiles(refs, looks).on('error', () => watcher?.close())
     } catch {}
-    // pushed while nobody watched
+    // a push may have come before the watch began
     looks()
   })
 }

@@ -1,4 +1,4 @@
-# Ports that nobody gets in by; `mgmt` is the NIC that the lab logs in over
+# Closes ports on `mgmt`, the NIC that the lab logs in over
 { lib, pkgs, ... }:
 let
   closed = [ 23 ];

@@ -1,4 +1,4 @@
-# A secret that a service opens with the key of this host
+# A service decrypts a secret with the key of this host
 { pkgs, ... }:
 {
   systemd.services.open-secret = {
@@ -10,6 +10,6 @@
       ExecStart = "${pkgs.age}/bin/age --decrypt --identity /etc/secret.key --output /run/secret ${./secret/now.age}";
     };
   };
-  # for show: a key has no place in a flake, but beside it on the host
+  # only for the example: a real key belongs on the host, not in the flake
   environment.etc."secret.key".source = ./secret/key.txt;
 }

@@ -1,4 +1,4 @@
-# A web service, and the check by which an upgrade stays or goes
+# A web service, and the check that decides whether an upgrade stays
 { pkgs, ... }:
 {
   environment.etc."web/health".text = "ok\n";

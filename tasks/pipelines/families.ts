@@ -14,15 +14,15 @@ export const familyNames = [
 ]
 
 /**
- * Families by name; all that have cases without any.
- * @throws Failure (usage) for a name that none has
+ * Families by name; without names, all that have cases.
+ * @throws Failure (usage) for an unknown name
  */
 export async function families(names: string[] = []): Promise<Family[]> {
   const unknown = names.find((name) => !familyNames.includes(name))
   if (unknown !== undefined) {
     throw unknownName('a family', unknown, familyNames, 'just gitops-test --list lists their cases')
   }
-  // a case that ran twice would have one place for both
+  // both runs of a repeated case would write to one place in the record
   const wanted = names.length > 0 ? [...new Set(names)] : familyNames
   const found = await Promise.all(
     wanted.map(async (name) => {
@@ -31,10 +31,13 @@ export async function families(names: string[] = []): Promise<Family[]> {
       return family
     }),
   )
-  // of one's own there need be none, unless they are asked for
+  // a flake may have no promises of its own, unless they were asked for
   const empty = found.filter(({ cases }) => cases.length === 0)
   if (empty.length > 0 && names.length > 0) {
-    throw usage('Cannot find a promise of your own', 'docs/promises.md shows how lab.toml says one')
+    throw usage(
+      'Cannot find a promise of your own',
+      'docs/promises.md shows how to write one in lab.toml',
+    )
   }
   return found.filter((one) => !empty.includes(one))
 }

@@ -10,7 +10,7 @@ export const name = 'pipelines/gitops'
 export const describe = 'Break the GitOps setup in every way on both VMs, and report what held'
 export const usage = '[family..]'
 export const positionals = {
-  family: { describe: 'Families of scenarios; all without any', array: true },
+  family: { describe: 'Families of scenarios; default: all', array: true },
 }
 export const options = {
   host: flags.host,
@@ -20,7 +20,7 @@ export const options = {
   jobs: flags.jobs,
   resume: {
     type: 'boolean',
-    describe: 'Carry on the last run that was cut short: the cases that it had not come to',
+    describe: 'Continue the last run that was cut short, with the remaining cases',
   },
   list: flags.list,
   seed: flags.seed,
@@ -31,8 +31,8 @@ export const options = {
 } as const
 export const under = [
   'tasks/auto-upgrade.ts, break-boot.ts, chaos-network.ts, concurrent-edits.ts, full-workflow.ts',
-  'cases of one VM run on both side by side; cases of two VMs after them',
-  'cp --reflink=auto, QMP migrate   with --jobs, once: the VMs at their baseline, as a mold',
+  'runs cases of one VM on both VMs in parallel; cases of two VMs after them',
+  'cp --reflink=auto, QMP migrate   with --jobs, once: a mold of both VMs at their baseline',
   'QMP migrate-incoming   for each copy in <LAB_HOME>/copies/<n>, whose disks are overlays of the mold',
   'writes <LAB_HOME>/runs/<id>/{run.json,events.jsonl,results.json,junit.xml,report.html}',
 ]
@@ -40,7 +40,7 @@ export const examples: [string, string][] = [
   ['just gitops-test', 'Everything'],
   ['just gitops-test auto-upgrade', 'One family'],
   ['tsx tasks/pipelines/gitops.ts --case break-boot/panic', 'One case'],
-  ['just gitops-test --resume', 'Where the last run was cut short, into the same report'],
+  ['just gitops-test --resume', 'Continue the last run, into the same report'],
   ['just gitops-test --jobs auto', 'Everything, in as many copies as this machine has room for'],
   ['just gitops-test --shard 2/4 --seed 7', 'The second of four parts; just merge-runs joins them'],
 ]

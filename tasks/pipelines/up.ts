@@ -12,7 +12,7 @@ export const name = 'pipelines/up'
 export const describe = 'Install what is missing, then build, deploy and verify sorrow and torment'
 export const usage = '[host..]'
 export const positionals = {
-  host: { describe: 'Hosts of the flake; all without any', array: true },
+  host: { describe: 'Hosts of the flake; default: all', array: true },
 }
 export const options = {
   ...deployVm.options,
@@ -21,7 +21,7 @@ export const options = {
 export const under = ['tasks/doctor.ts --install', 'tasks/deploy-vm.ts', 'tasks/verify.ts']
 export const examples: [string, string][] = [
   ['npx just lab', 'From a clone to two verified VMs'],
-  ['npx just lab --yes --fresh', 'Anew, unasked'],
+  ['npx just lab --yes --fresh', 'From nothing, without asking'],
 ]
 
 export async function run(args: Args): Promise<ExitCode> {

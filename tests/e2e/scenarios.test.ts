@@ -212,7 +212,7 @@ test('what a killed run has left is shown, and ended by the next one, whose own 
   expect(uuids.size).toBe(4)
   const { stdout } = await lab.task('status')
   expect(stdout).toMatch(/^torment \(copy 1\) +running/m)
-  expect(stdout).toMatch(/^copy 1 was left by a run that was killed: just down /m)
+  expect(stdout).toMatch(/^copy 1 was left by a killed run: just down /m)
 
   const next = await lab.killAt(/torment \(copy 1\)/, 'SIGINT', ...command)
   expect(next.code).toBe(130)

@@ -175,7 +175,7 @@ describe('add-to-flake', () => {
     const { code, out } = await add(['sorrow'])
     expect(code).toBe(0)
     expect(out).toContain(
-      `Nothing to do: by line 7 of ${flake}/flake.nix, the hosts are what is in ${flake}/hosts`,
+      `Nothing to do: line 7 of ${flake}/flake.nix finds the hosts by listing ${flake}/hosts`,
     )
     expect(out).toContain(`Note: \`${flake}/hosts/sorrow\` is not there yet`)
   })
@@ -539,7 +539,7 @@ describe('a framework that makes hosts of a directory', () => {
     const first = await add(['sorrow'])
     expect(first).toMatchObject({ code: 0, err: '' })
     expect(first.out).toContain(
-      `Nothing to do: by line 5 of ${flake}/flake.nix, the hosts are what is in ${flake}/configurations/nixos\n  nix evaluates the host names: yes`,
+      `Nothing to do: line 5 of ${flake}/flake.nix finds the hosts by listing ${flake}/configurations/nixos\n  nix evaluates the host names: yes`,
     )
     const made = await ended(startTask('scaffold-host', ['sorrow', '--flake', flake]))
     expect(made.out).toContain(
@@ -567,7 +567,7 @@ describe('a framework that makes hosts of a directory', () => {
     const second = await add(['sorrow'])
     expect(hint(second.err)).toBe(hint(first.err))
     expect(second.err).toContain(
-      `\n  evidence: \`${flake}/configurations/nixos/sorrow\` is there already; whether it is a host, nix does not say: `,
+      `\n  evidence: \`${flake}/configurations/nixos/sorrow\` exists, but nix does not say whether it is a host: `,
     )
   })
 })

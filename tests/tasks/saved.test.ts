@@ -228,7 +228,7 @@ test('status waits for no VM that is off, and not long for one whose guest does 
   await withMonitor(vm, (monitor) => monitor.execute('stop'))
   const paused = await task('status')
   expect(paused.out).toMatch(/^box +paused +debian +no answer/m)
-  expect(paused.out).toContain('box stands still: just deploy-test-vm box has it go on')
+  expect(paused.out).toContain('box is paused: just deploy-test-vm box resumes it')
   await withMonitor(vm, (monitor) => monitor.execute('cont'))
   // a QEMU that is stopped as a whole, as by a full disk of the host
   process.kill(qemuOf(vm)!.pid, 'SIGSTOP')

@@ -65,7 +65,7 @@ describe('scaffold-host', () => {
   test('says of a flake that has never heard of the plan what its host will lack', async () => {
     const { code, out } = await scaffold(['web'])
     expect(code).toBe(0)
-    expect(out).toMatch(/^Note: no file of this flake speaks of `hostSpec`, .*nixosModules/m)
+    expect(out).toMatch(/^Note: no file of this flake mentions `hostSpec`, .*nixosModules/m)
   })
 
   test('writes what it was told, as data too, and marks it for git', async () => {
@@ -232,7 +232,7 @@ describe('where the flake reads its hosts', () => {
     const { code, err } = await scaffold(['web'])
     expect(code).toBe(2)
     expect(err).toBe(
-      `scaffold-host: Cannot make host \`web\`: the flake takes whole systems from files such as \`${flake}/hosts/ruff/default.nix\`, and what would be written is a module\n  hint: Write \`${flake}/hosts/web/default.nix\` like that one\n`,
+      `scaffold-host: Cannot make host \`web\`: the flake takes whole systems from files such as \`${flake}/hosts/ruff/default.nix\`, but this task writes a module\n  hint: Write \`${flake}/hosts/web/default.nix\` like that one\n`,
     )
     expect(existsSync(join(flake, 'hosts/web'))).toBe(false)
   })

@@ -122,7 +122,7 @@ test.each([
   writeFileSync(join(dir, 'vm.json'), JSON.stringify(vm))
   const terminal = await openTerminal(sizes[1]!, { LAB_HOME: home })
   terminal.enter('clear; npx just destroy-test-vm sorrow')
-  await terminal.shows(/Delete sorrow with all in .*\? \[y\/N\] \(Enter means no\)$/)
+  await terminal.shows(/Delete sorrow and all in .*\? \[y\/N\] \(Enter means no\)$/)
   terminal.type(keys)
   await terminal.prompted()
   expect(existsSync(join(dir, 'vm.json'))).toBe(!deleted)
