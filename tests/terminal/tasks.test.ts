@@ -30,7 +30,7 @@ const calls: [command: string, shows: RegExp, first: number, second?: number][] 
   ['just gitops-test --nonsense', /^pipelines\/gitops: .*nonsense/m, 2],
 ]
 
-test.each(sizes)('every task at $columns x $rows', { timeout: 300_000 }, async (size) => {
+test.each(sizes)('every task leaves the terminal intact, at $columns x $rows', { timeout: 300_000 }, async (size) => {
   const dir = mkdtempSync(join(tmpdir(), 'flake-'))
   onTestFinished(() => rmSync(dir, { recursive: true }))
   const terminal = await openTerminal(size, { LAB_FLAKE: copyFlake(dir), LAB_ACCEL: 'tcg' })

@@ -353,13 +353,13 @@ test.each<[string, string, string, string]>([
     'it does not say',
   ],
   [
-    'a check that is not whole',
+    'an incomplete check',
     'results.json',
     JSON.stringify([result('f/a', 'passed', { checks: [{ name: 'one' }] })]),
     'it is no list of results',
   ],
   [
-    'a row of the oracle in a state that there is none of',
+    'an oracle row in an unknown state',
     'results.json',
     JSON.stringify([
       result('f/a', 'failed', {
@@ -375,7 +375,7 @@ test.each<[string, string, string, string]>([
     'it is no list of results',
   ],
   [
-    'a pass that a check denies',
+    'a pass with a failed check',
     'results.json',
     JSON.stringify([{ ...result('f/a', 'failed'), state: 'passed' }]),
     'it is no list of results',

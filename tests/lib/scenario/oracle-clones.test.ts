@@ -52,24 +52,24 @@ test('a commit that was refused and put back with a note of its conflict counts 
 
 test.each([
   [
-    'another author',
+    'changed in its author',
     having({ b2: commit('llll', 'a2', 'Own two', 'root <root@sorrow> 1790000000 +0000') }),
     /^the author of `Own two` changed/,
   ],
-  ['another message', having({ b2: commit('llll', 'a2', 'Rebased') }), /^the message of `Own two`/],
+  ['changed in its message', having({ b2: commit('llll', 'a2', 'Rebased') }), /^the message of `Own two`/],
   [
-    'less in it',
+    'reduced in content',
     { ...rebased, patches: { ...rebased.patches, a2: '+on' } },
     /^the content of `Own one`/,
   ],
-  ['there twice', { ...rebased, shown: ['a1', 'a2', 'b2'] }, /^`Own one` is there 2 times/],
+  ['duplicated', { ...rebased, shown: ['a1', 'a2', 'b2'] }, /^`Own one` is there 2 times/],
   [
     'copied under another name',
     having({ c1: commit('cccc', 'next', 'Own one') }, { shown: ['a2', 'b2', 'c1'] }),
     /^`Own one` was copied/,
   ],
   [
-    'alone, without what it stood on',
+    'without its parent',
     having({ b2: commit('llll', 'next', 'Own two') }),
     /^`Own two` does not stand on `Own one`/,
   ],
