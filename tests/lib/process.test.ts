@@ -30,14 +30,17 @@ test.each([
   ['start time', { start: 1 }],
   ['boot', { bootId: randomUUID() }],
   ['UUID', { uuid: randomUUID() }],
-])('a process whose recorded %s differs counts as another one, and is never signalled', async (_, other) => {
-  const child = await marked()
-  const reused = { ...identify(child.pid!, uuid)!, ...other }
-  expect(alive(reused)).toBe(false)
-  await end(reused, 1)
-  expect(child.exitCode ?? child.signalCode).toBeNull()
-  expect(identify(child.pid!, uuid)).toBeDefined()
-})
+])(
+  'a process whose recorded %s differs counts as another one, and is never signalled',
+  async (_, other) => {
+    const child = await marked()
+    const reused = { ...identify(child.pid!, uuid)!, ...other }
+    expect(alive(reused)).toBe(false)
+    await end(reused, 1)
+    expect(child.exitCode ?? child.signalCode).toBeNull()
+    expect(identify(child.pid!, uuid)).toBeDefined()
+  },
+)
 
 test('a process is found by its UUID alone', async () => {
   const child = await marked()

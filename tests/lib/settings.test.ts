@@ -16,9 +16,12 @@ test.each([
   expect(bytes(text, 'memory')).toBe(expected)
 })
 
-test.each(['', '2', '-2G', '0G', '2 gigs', '2G; rm', 'NaNG', '1e3G'])('%j is refused as a size', (text) => {
-  expect(() => bytes(text, 'memory')).toThrow('as memory')
-})
+test.each(['', '2', '-2G', '0G', '2 gigs', '2G; rm', 'NaNG', '1e3G'])(
+  '%j is refused as a size',
+  (text) => {
+    expect(() => bytes(text, 'memory')).toThrow('as memory')
+  },
+)
 
 test('directories come from LAB_*, then XDG, then the home directory', () => {
   vi.stubEnv('LAB_HOME', '')

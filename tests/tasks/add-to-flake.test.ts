@@ -180,7 +180,9 @@ describe('add-to-flake', () => {
     expect(out).toContain(`Note: \`${flake}/hosts/sorrow\` is not there yet`)
   })
 
-  test('refuses a name that the listing filters out, whether or not it exists', async ({ skip }) => {
+  test('refuses a name that the listing filters out, whether or not it exists', async ({
+    skip,
+  }) => {
     if (!hasNix) skip('nix-instantiate is not installed')
     const listing = (filter: string): string => `{
   outputs = { self }: let
@@ -529,7 +531,9 @@ describe('a framework that makes hosts from a directory', () => {
       .filter((path) => path.includes('sorrow'))
       .toSorted()
 
-  test('needs no edit, as nix confirms, and scaffold-host writes where it reads', async ({ skip }) => {
+  test('needs no edit, as nix confirms, and scaffold-host writes where it reads', async ({
+    skip,
+  }) => {
     if (!hasNix) skip('nix-instantiate is not installed')
     framework()
     const features = ['--extra-experimental-features', 'nix-command flakes']

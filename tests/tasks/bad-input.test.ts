@@ -176,21 +176,24 @@ test.each([
     'just scaffold-host web',
   ],
   ['nixosConfigurations = { };', 'debian', 'has no labConfigurations', 'LAB_GUEST=nixos'],
-])('a flake with nothing but %s is reported in one line for the guest %s', async (outputs, guest, lacks, hint) => {
-  const flake = mkdtempSync(join(tmpdir(), 'bad-'))
-  writeFileSync(join(flake, 'flake.nix'), `{ outputs = { self }: { ${outputs} }; }`)
-  const other = makeLabWith({ LAB_FLAKE: flake, LAB_GUEST: guest })
-  for (const task of ['build', 'deploy-vm', 'pipelines/up', 'seal-secrets', 'auto-upgrade']) {
-    const dry = task === 'deploy-vm' || task === 'pipelines/up' ? ['--dry-run'] : []
-    const { code, stdout, stderr } = await other.task(task, ...dry)
-    expect({ task, code, stdout }).toEqual({ task, code: 3, stdout: '' })
-    expect(stderr.split('\n').slice(0, -1)).toEqual([
-      `${task}: Cannot find a host: \`${flake}\` ${lacks}`,
-      expect.stringMatching(new RegExp(`^  hint: .*${hint}`)),
-    ])
-  }
-  rmSync(flake, { recursive: true })
-})
+])(
+  'a flake with nothing but %s is reported in one line for the guest %s',
+  async (outputs, guest, lacks, hint) => {
+    const flake = mkdtempSync(join(tmpdir(), 'bad-'))
+    writeFileSync(join(flake, 'flake.nix'), `{ outputs = { self }: { ${outputs} }; }`)
+    const other = makeLabWith({ LAB_FLAKE: flake, LAB_GUEST: guest })
+    for (const task of ['build', 'deploy-vm', 'pipelines/up', 'seal-secrets', 'auto-upgrade']) {
+      const dry = task === 'deploy-vm' || task === 'pipelines/up' ? ['--dry-run'] : []
+      const { code, stdout, stderr } = await other.task(task, ...dry)
+      expect({ task, code, stdout }).toEqual({ task, code: 3, stdout: '' })
+      expect(stderr.split('\n').slice(0, -1)).toEqual([
+        `${task}: Cannot find a host: \`${flake}\` ${lacks}`,
+        expect.stringMatching(new RegExp(`^  hint: .*${hint}`)),
+      ])
+    }
+    rmSync(flake, { recursive: true })
+  },
+)
 
 test('more memory than the machine has is refused', async () => {
   const { code, stderr } = await lab.task('deploy-vm', 'sorrow', '--memory', '9000G')

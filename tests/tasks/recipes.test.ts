@@ -69,20 +69,23 @@ test.each(tasks)('%s has a recipe whose description is that of the task', async 
   expect(task.examples.length).toBeGreaterThan(1)
 })
 
-test.each(tasks)('%s has its file name in its help, and its examples call existing recipes or tasks', async (file) => {
-  const { name, examples } = await load(file)
-  expect(`${name}.ts`).toBe(file)
-  for (const [command] of examples) {
-    const words = command.split(' ').filter((word) => word !== 'npx')
-    const [program, what] = words
-    if (program === 'just') expect(Object.keys(recipes), command).toContain(what)
-    else
-      expect([program, tasks.map((one) => `tasks/${one}`)]).toEqual([
-        'tsx',
-        expect.arrayContaining([what]),
-      ])
-  }
-})
+test.each(tasks)(
+  '%s has its file name in its help, and its examples call existing recipes or tasks',
+  async (file) => {
+    const { name, examples } = await load(file)
+    expect(`${name}.ts`).toBe(file)
+    for (const [command] of examples) {
+      const words = command.split(' ').filter((word) => word !== 'npx')
+      const [program, what] = words
+      if (program === 'just') expect(Object.keys(recipes), command).toContain(what)
+      else
+        expect([program, tasks.map((one) => `tasks/${one}`)]).toEqual([
+          'tsx',
+          expect.arrayContaining([what]),
+        ])
+    }
+  },
+)
 
 /** Texts that are not numbers, and numbers that are too large for any flag. */
 const noNumbers = ['x', '-1000000', '1.5', '', ' ', '1e99', '1e1', '0x10', 'NaN', '9'.repeat(30)]

@@ -22,14 +22,17 @@ async function cutShort(terminal: Terminal): Promise<void> {
   expect(await terminal.runs('true')).toBe(0)
 }
 
-test.each(sizes)('Ctrl-C while steps run restores the terminal, at $columns x $rows', async (size) => {
-  const terminal = await openTerminal(size)
-  const before = await terminal.stty()
-  terminal.enter(`clear; ${steps} --hold sorrow/2 torment/3`)
-  await terminal.shows(/step 3 of torment: 1 s of/)
-  await cutShort(terminal)
-  expect(await terminal.stty()).toBe(before)
-})
+test.each(sizes)(
+  'Ctrl-C while steps run restores the terminal, at $columns x $rows',
+  async (size) => {
+    const terminal = await openTerminal(size)
+    const before = await terminal.stty()
+    terminal.enter(`clear; ${steps} --hold sorrow/2 torment/3`)
+    await terminal.shows(/step 3 of torment: 1 s of/)
+    await cutShort(terminal)
+    expect(await terminal.stty()).toBe(before)
+  },
+)
 
 test('the exit code of Ctrl-C is 130', async () => {
   const terminal = await openTerminal(sizes[0]!)

@@ -86,8 +86,9 @@ test.each([
   ['6h', 21_600],
 ])('a lease of %s is %d seconds', (text, value) => expect(seconds(text)).toBe(value))
 
-test.each(['', '4s', '7h', '1d', '-5s', '1e3', '10 minutes'])('`%s` is refused as a lease', (text) =>
-  expect(() => seconds(text)).toThrow(/as a lease/),
+test.each(['', '4s', '7h', '1d', '-5s', '1e3', '10 minutes'])(
+  '`%s` is refused as a lease',
+  (text) => expect(() => seconds(text)).toThrow(/as a lease/),
 )
 
 test('a fault holds only until its lease ends, and only in the QEMU it was injected into', () => {

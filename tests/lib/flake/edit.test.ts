@@ -195,15 +195,18 @@ test('a file that other hosts import too keeps its name, even if that is the nam
 test.each([
   ['server', 'roles/server/default.nix', 'hosts/server/default.nix', 'hosts/sorrow/default.nix'],
   ['desktop', 'modules/desktop.nix', 'machines/desktop.nix', 'machines/sorrow.nix'],
-])('the files of a host named after its role, %s, are those among the hosts', async (host, role, of, own) => {
-  const modules = `./${role} ./${of}`.replaceAll('/default.nix', '')
-  const flake = flakeWith(
-    `{ ${host} = nixpkgs.lib.nixosSystem { modules = [ ${modules} ]; }; }`,
-    role,
-    of,
-  )
-  expect(relative(flake, (await readingPlace(flake, 'sorrow')).own.main)).toBe(own)
-})
+])(
+  'the files of a host named after its role, %s, are those among the hosts',
+  async (host, role, of, own) => {
+    const modules = `./${role} ./${of}`.replaceAll('/default.nix', '')
+    const flake = flakeWith(
+      `{ ${host} = nixpkgs.lib.nixosSystem { modules = [ ${modules} ]; }; }`,
+      role,
+      of,
+    )
+    expect(relative(flake, (await readingPlace(flake, 'sorrow')).own.main)).toBe(own)
+  },
+)
 
 test.each([
   ['hosts/wren.host.nix', 'hosts/sorrow.host.nix', 'hosts/sorrow.host.nix'],
@@ -267,7 +270,7 @@ test('a copy that would read the files of the copied host is noted', async () =>
   expect((await edit(flake, 'sorrow', 'db')).notes).not.toContain(twice)
 })
 
-test('so is a copy of the only host, if its files have other names than the host', async () => {
+test('a copy of the only host is noted if its files have other names than the host', async () => {
   const machine = (more: string): string =>
     `{ nixos = nixpkgs.lib.nixosSystem { modules = [ ./hosts/laptop ${more} ]; }; }`
   expect((await edit(flakeOf(machine('')), 'sorrow')).notes).toEqual([
@@ -330,13 +333,16 @@ describe('a name', () => {
     expect(await addHost(flake, 'sorrow')).toMatchObject({ own, paths: [path] })
   })
 
-  test.each(['"wren.example.org"', 'WREN'])('such as %s does not hide text that still names the copied host', async (name) => {
-    const entry = `${name} = nixpkgs.lib.nixosSystem { modules = [ ./hosts/wren { networking.hostName = "wren"; } ]; };`
-    const { notes } = await edit(flakeOf(`{ ${entry} }`), 'sorrow')
-    const as = `as that of \`${name.replaceAll('"', '')}\` does`
-    expect(notes).toContain(`The new entry still says \`./hosts/wren\`, ${as}`)
-    expect(notes).toContain(`The new entry still says \`wren\`, ${as}`)
-  })
+  test.each(['"wren.example.org"', 'WREN'])(
+    'such as %s does not hide text that still names the copied host',
+    async (name) => {
+      const entry = `${name} = nixpkgs.lib.nixosSystem { modules = [ ./hosts/wren { networking.hostName = "wren"; } ]; };`
+      const { notes } = await edit(flakeOf(`{ ${entry} }`), 'sorrow')
+      const as = `as that of \`${name.replaceAll('"', '')}\` does`
+      expect(notes).toContain(`The new entry still says \`./hosts/wren\`, ${as}`)
+      expect(notes).toContain(`The new entry still says \`wren\`, ${as}`)
+    },
+  )
 })
 
 test.each(discoveries)(
@@ -353,22 +359,25 @@ test.each(discoveries)(
 )
 
 describe('a refusal', () => {
-  test.each(Object.entries(refusals))('of %s names the place and the reason', async (flake, message) => {
-    const root = join(corpus, 'refused', flake)
-    const failure = await refusedBy(addHost(root, 'sorrow'))
-    expect(failure.message.replaceAll(root, '@')).toBe(message)
-    expect(failure.exit).toBe(2)
-    // scaffold-host gives the same failure when it looks for the place of the hosts
-    if (message.startsWith('Cannot parse'))
-      return await expect(readingPlace(root, 'sorrow')).rejects.toThrow(failure.message)
-    const likely = /^Its hosts are (most likely what is in) `(.*?)`: /.exec(
-      failure.detail.hint ?? '',
-    )
-    expect((await readingPlace(root, 'sorrow')).found).toBe(likely?.slice(1).join(' '))
-    expect(failure.detail.hint?.replaceAll(root, '@')).toMatch(
-      hints[flake] ?? /sorrow = .+;|--like/,
-    )
-  })
+  test.each(Object.entries(refusals))(
+    'of %s names the place and the reason',
+    async (flake, message) => {
+      const root = join(corpus, 'refused', flake)
+      const failure = await refusedBy(addHost(root, 'sorrow'))
+      expect(failure.message.replaceAll(root, '@')).toBe(message)
+      expect(failure.exit).toBe(2)
+      // scaffold-host gives the same failure when it looks for the place of the hosts
+      if (message.startsWith('Cannot parse'))
+        return await expect(readingPlace(root, 'sorrow')).rejects.toThrow(failure.message)
+      const likely = /^Its hosts are (most likely what is in) `(.*?)`: /.exec(
+        failure.detail.hint ?? '',
+      )
+      expect((await readingPlace(root, 'sorrow')).found).toBe(likely?.slice(1).join(' '))
+      expect(failure.detail.hint?.replaceAll(root, '@')).toMatch(
+        hints[flake] ?? /sorrow = .+;|--like/,
+      )
+    },
+  )
 
   test('of two possible places is avoided by naming the host to copy', async () => {
     const root = join(corpus, 'refused/two-places')
@@ -390,17 +399,20 @@ describe('a refusal', () => {
   test.each([
     ['plan', 'flake.nix'],
     ['import-hosts', 'hosts/default.nix'],
-  ])('of %s with a byte order mark in %s suggests a command that removes it', async (flake, file) => {
-    const copy = copyOf(flake, file, (text) => `\uFEFF${text}`)
-    const failure = await refusedBy(addHost(copy, 'sorrow'))
-    expect(failure.message).toBe(
-      `Cannot parse \`${copy}/${file}\`: it begins with a byte order mark, which nix rejects as a syntax error`,
-    )
-    const [, command] = /: (sed .*)$/.exec(failure.detail.hint ?? '') ?? []
-    spawnSync('sh', ['-c', command ?? 'exit 1'])
-    expect(readFileSync(join(copy, file))).toEqual(readFileSync(join(corpus, flake, file)))
-    expect((await addHost(copy, 'sorrow')).outcome).toBe('edit')
-  })
+  ])(
+    'of %s with a byte order mark in %s suggests a command that removes it',
+    async (flake, file) => {
+      const copy = copyOf(flake, file, (text) => `\uFEFF${text}`)
+      const failure = await refusedBy(addHost(copy, 'sorrow'))
+      expect(failure.message).toBe(
+        `Cannot parse \`${copy}/${file}\`: it begins with a byte order mark, which nix rejects as a syntax error`,
+      )
+      const [, command] = /: (sed .*)$/.exec(failure.detail.hint ?? '') ?? []
+      spawnSync('sh', ['-c', command ?? 'exit 1'])
+      expect(readFileSync(join(copy, file))).toEqual(readFileSync(join(corpus, flake, file)))
+      expect((await addHost(copy, 'sorrow')).outcome).toBe('edit')
+    },
+  )
 
   test('names the file if the hosts are outside the flake, behind a symlink', async () => {
     const copy = realpathSync(copyOf('import-hosts'))
@@ -423,22 +435,25 @@ describe('a refusal', () => {
   })
 })
 
-test.each(Object.entries(ownFiles))('%s reads the configuration of a new host from %s', async (flake, main) => {
-  const root = join(corpus, flake)
-  const { own } = await readingPlace(root, 'sorrow')
-  expect(relative(root, own.main)).toBe(main)
-  // the same if the host already exists
-  const copy = join(scratch, String(++copies))
-  cpSync(root, copy, { recursive: true })
-  mkdirSync(dirname(join(copy, main)), { recursive: true })
-  writeFileSync(join(copy, main), '{ }')
-  expect(relative(copy, (await readingPlace(copy, 'sorrow')).own.main)).toBe(main)
-  if (flake.startsWith('refused/')) {
-    const hint = async (of: string): Promise<string | undefined> =>
-      (await refusedBy(addHost(of, 'sorrow'))).detail.hint?.replaceAll(of, '@')
-    expect(await hint(copy)).toBe(await hint(root))
-  }
-})
+test.each(Object.entries(ownFiles))(
+  '%s reads the configuration of a new host from %s',
+  async (flake, main) => {
+    const root = join(corpus, flake)
+    const { own } = await readingPlace(root, 'sorrow')
+    expect(relative(root, own.main)).toBe(main)
+    // the same if the host already exists
+    const copy = join(scratch, String(++copies))
+    cpSync(root, copy, { recursive: true })
+    mkdirSync(dirname(join(copy, main)), { recursive: true })
+    writeFileSync(join(copy, main), '{ }')
+    expect(relative(copy, (await readingPlace(copy, 'sorrow')).own.main)).toBe(main)
+    if (flake.startsWith('refused/')) {
+      const hint = async (of: string): Promise<string | undefined> =>
+        (await refusedBy(addHost(of, 'sorrow'))).detail.hint?.replaceAll(of, '@')
+      expect(await hint(copy)).toBe(await hint(root))
+    }
+  },
+)
 
 test.each(['home/mia/nixos', 'secrets', 'disks/hosts/sorrow', 'nixos/sorrow'])(
   'the location %s of a flake does not change where it reads a new host',
@@ -656,7 +671,7 @@ test('in every edited flake nix finds the new host, and the others unchanged', a
   await comparedByNix(edits.filter((one) => !hasPipes(one)))
 })
 
-test('the same holds for flakes with pipe operators', async ({ skip }) => {
+test('in every edited flake with pipe operators nix finds the new host', async ({ skip }) => {
   const { status } = spawnSync('nix-instantiate', [...pipeOperators, '--eval', '-E', '1 |> (x: x)'])
   if (status !== 0) skip('nix-instantiate knows no pipe operators, or is not installed')
   await comparedByNix(edits.filter(hasPipes))

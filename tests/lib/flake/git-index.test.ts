@@ -90,7 +90,9 @@ test('A file outside a sparse checkout is marked like any other', async () => {
   expect(git('ls-files')).toContain(sorrow)
 })
 
-test('In another user’s repository the suggested command first adds safe.directory', async ({ skip }) => {
+test('In another user’s repository the suggested command first adds safe.directory', async ({
+  skip,
+}) => {
   if (process.getuid?.() !== 0) skip('only root can give a directory away')
   chownSync(flake, 65534, 65534)
   chownSync(join(flake, '.git'), 65534, 65534)

@@ -82,12 +82,15 @@ test('Verdicts are counted per agent and kind, and an equivalent mutant does not
   expect(html.indexOf('>alive</b>')).toBeLessThan(html.indexOf('>killed by tests</b>'))
 })
 
-test.each(['', 'null', '{'])('A damaged file of verdicts or traces (%j) is treated as missing', (text) => {
-  const home = mkdtempSync(join(tmpdir(), 'lab-kept-'))
-  onTestFinished(() => rmSync(home, { recursive: true }))
-  mkdirSync(join(home, 'agent-traces'))
-  writeFileSync(join(home, 'mutants.json'), text)
-  writeFileSync(join(home, 'agent-traces/f-a.json'), text)
-  expect(inLab(home, kept)).toEqual({ verdicts: {} })
-  expect(inLab(home, keptTraces)).toEqual(new Map())
-})
+test.each(['', 'null', '{'])(
+  'A damaged file of verdicts or traces (%j) is treated as missing',
+  (text) => {
+    const home = mkdtempSync(join(tmpdir(), 'lab-kept-'))
+    onTestFinished(() => rmSync(home, { recursive: true }))
+    mkdirSync(join(home, 'agent-traces'))
+    writeFileSync(join(home, 'mutants.json'), text)
+    writeFileSync(join(home, 'agent-traces/f-a.json'), text)
+    expect(inLab(home, kept)).toEqual({ verdicts: {} })
+    expect(inLab(home, keptTraces)).toEqual(new Map())
+  },
+)

@@ -212,10 +212,14 @@ test('records are found in subdirectories, and evidence beside its record', () =
 })
 
 test.each<[string, string, RegExp]>([
-  ['nothing', '', /^merge-runs: Cannot find a run in `.*there`\n {2}hint: /],
-  ['half a file', '{"asked": [', /^merge-runs: Cannot read `.*run\.json`: .*JSON.*\n$/],
-  ['nothing in a file', 'null', /^merge-runs: Cannot read `.*run\.json`: it does not say what was/],
-  ['another file', '{}', /^merge-runs: Cannot read `.*run\.json`: it does not say what was asked/],
+  ['an empty directory', '', /^merge-runs: Cannot find a run in `.*there`\n {2}hint: /],
+  ['a truncated file', '{"asked": [', /^merge-runs: Cannot read `.*run\.json`: .*JSON.*\n$/],
+  ['null', 'null', /^merge-runs: Cannot read `.*run\.json`: it does not say what was/],
+  [
+    'a JSON file of another kind',
+    '{}',
+    /^merge-runs: Cannot read `.*run\.json`: it does not say what was asked/,
+  ],
 ])('%s instead of a record is refused in one line', async (_, text, words) => {
   const dir = mkdtempSync(join(tmpdir(), 'merge-'))
   mkdirSync(join(dir, 'there'))

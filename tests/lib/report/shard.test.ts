@@ -32,21 +32,24 @@ test('more parts than cases are refused, because a part without a case would pro
 const counts = [1, 2, 3, 4, 7, 12]
 const known = await families()
 
-test.each(counts)('of %i parts each case is in exactly one, and they take about as long', (count) => {
-  const all = choose(known, undefined)
-  const seconds = (each: (typeof all)[number]): number =>
-    vmSeconds(each, sharedDurations(undefined))
-  const parts = Array.from({ length: count }, (_, at) =>
-    partOf(all, { index: at + 1, count }, seconds),
-  )
-  expect(parts.flat()).toHaveLength(all.length)
-  expect(new Set(parts.flat())).toEqual(new Set(all))
-  const loads = parts.map((part) => part.reduce((sum, each) => sum + seconds(each), 0))
-  const longest = Math.max(...all.map(seconds))
-  const fair = Math.max(loads.reduce((a, b) => a + b) / count, longest)
-  // the bound of dealing the longest first: at most a third more than the optimum
-  expect(Math.max(...loads)).toBeLessThan(fair * (4 / 3))
-})
+test.each(counts)(
+  'of %i parts each case is in exactly one, and they take about as long',
+  (count) => {
+    const all = choose(known, undefined)
+    const seconds = (each: (typeof all)[number]): number =>
+      vmSeconds(each, sharedDurations(undefined))
+    const parts = Array.from({ length: count }, (_, at) =>
+      partOf(all, { index: at + 1, count }, seconds),
+    )
+    expect(parts.flat()).toHaveLength(all.length)
+    expect(new Set(parts.flat())).toEqual(new Set(all))
+    const loads = parts.map((part) => part.reduce((sum, each) => sum + seconds(each), 0))
+    const longest = Math.max(...all.map(seconds))
+    const fair = Math.max(loads.reduce((a, b) => a + b) / count, longest)
+    // the bound of dealing the longest first: at most a third more than the optimum
+    expect(Math.max(...loads)).toBeLessThan(fair * (4 / 3))
+  },
+)
 
 test.each(counts)('of %i parts each control is in exactly one', (count) => {
   const all = controls()

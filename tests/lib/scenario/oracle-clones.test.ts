@@ -56,7 +56,11 @@ test.each([
     having({ b2: commit('llll', 'a2', 'Own two', 'root <root@sorrow> 1790000000 +0000') }),
     /^the author of `Own two` changed/,
   ],
-  ['changed in its message', having({ b2: commit('llll', 'a2', 'Rebased') }), /^the message of `Own two`/],
+  [
+    'changed in its message',
+    having({ b2: commit('llll', 'a2', 'Rebased') }),
+    /^the message of `Own two`/,
+  ],
   [
     'reduced in content',
     { ...rebased, patches: { ...rebased.patches, a2: '+on' } },

@@ -496,16 +496,16 @@ test('a trial copy of a commit that was dropped is not lost while the original i
 test.each([
   ['was never measured', {}, ['failed', 'failed']],
   [
-    'bit and went',
+    'took effect and was healed',
     { bit: { held: true, measured: '20 %' }, healed: { held: true, measured: '0 %' } },
     ['ok', 'ok'],
   ],
   [
-    'did not bite',
+    'had no effect',
     { bit: { held: false, measured: '0 %' }, healed: { held: true, measured: '0 %' } },
     ['failed', 'ok'],
   ],
-  ['stayed', { bit: { held: true, measured: '20 %' } }, ['ok', 'failed']],
+  ['was not healed', { bit: { held: true, measured: '20 %' } }, ['ok', 'failed']],
 ])('the rows of a fault that %s', (_, fault, states) => {
   expect(judgeFaults([{ name: 'loss', ...fault }]).map(({ state }) => state)).toEqual(states)
 })

@@ -156,17 +156,9 @@ test.each<[string, RegExp, Seen[]]>([
     /is to: commit: "main"$/,
     [seen(status('done', null, { to: { ...to.to, commit: 'main' } }))],
   ],
-  [
-    'a missing field',
-    /is checks: missing$/,
-    [seen(status('fetch', null, { checks: undefined }))],
-  ],
+  ['a missing field', /is checks: missing$/, [seen(status('fetch', null, { checks: undefined }))]],
   ['an extra field', /is dog, which is no field$/, [seen(status('fetch', null, { dog: 'yes' }))]],
-  [
-    'an invalid time',
-    /is started: "10:00"$/,
-    [seen(status('fetch', null, { started: '10:00' }))],
-  ],
+  ['an invalid time', /is started: "10:00"$/, [seen(status('fetch', null, { started: '10:00' }))]],
   [
     'a generation as text',
     /is from: generation: "1"$/,

@@ -386,7 +386,7 @@ describe.skipIf(noSshd)('waiting for SSH', () => {
     expect((await (await waiting).exec('echo up')).stdout).toBe('up\n')
   })
 
-  test('a login is retried if sshd hangs up first, as it does under too many connections', async () => {
+  test('a login that sshd hangs up on, as under too many connections, is retried', async () => {
     const { port, count } = await inFront((nth, socket, pass) => {
       if (nth > 2) pass()
       else socket.end()
@@ -397,7 +397,7 @@ describe.skipIf(noSshd)('waiting for SSH', () => {
     expect(count()).toBe(3)
   })
 
-  test('such a retry ends at the time limit, or once the cause is known', async () => {
+  test('a login that sshd hangs up on is retried only until its limit, or until the cause is known', async () => {
     const { port, count } = await inFront((_, socket) => socket.end())
     const thrown = await failure(connect({ ...server.target, port, connectTimeout: 2.5 }))
     expect(thrown.message).toContain('closed the connection before the login')

@@ -136,7 +136,7 @@ await reserveCopies(2); console.log('held'); setInterval(() => {}, 1000)`
   expect(qemuOf(readVm('sorrow')!)?.pid).toBe(own.child.pid)
 })
 
-test('so are their sockets, even in the runtime directory of another shell', async () => {
+test('the sockets of an abandoned copy are deleted, even in the runtime directory of another shell', async () => {
   const [copy] = await reserveCopies(1)
   // a longer path would not be used, because the lab's sockets would not fit below it
   const elsewhere = mkdtempSync(join(dir, 'e-'))
