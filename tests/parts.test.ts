@@ -6,7 +6,7 @@ import { filesOfOthers } from './parts.ts'
 
 const commits = Array.from({ length: 64 }, (_, index) => `commit ${index}`)
 
-test('each file that is left out for one commit is there, and runs for another', () => {
+test('each test file that one commit leaves out exists, and another commit runs it', () => {
   const left = commits.map(filesOfOthers)
   const files = [...new Set(left.flat())]
   expect(files.filter((file) => !existsSync(join(project, file)))).toEqual([])

@@ -127,7 +127,7 @@ test('A conflict from before the host was cloned again is shown, survives its ne
   expect(await torment.sh('cat .a')).toBe('both')
 })
 
-test('So is a conflict with an edit at home, even in a clone that tracks all branches automatically', async () => {
+test('An old conflict with an edit at home is shown and settled too, even in a clone that tracks all branches automatically', async () => {
   const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': ten, '.b': ten })
   await sorrow.sh('sed -i "s/line 5/of sorrow/" .a')
   await sorrow.sync()

@@ -109,7 +109,7 @@ test('The same edit on both hosts is no conflict, and an edit that agrees with t
   )
 })
 
-test('Deleted from the source on one host, edited on the other', async () => {
+test('A file deleted from the source on one host and edited on the other conflicts', async () => {
   const world = await makeDotfiles(root, { '.a': ten, '.b': ten })
   await world.sorrow.sh('chezmoi forget --force .a')
   await world.torment.sh('echo edit >>.a')
@@ -117,21 +117,21 @@ test('Deleted from the source on one host, edited on the other', async () => {
   expect(await world.sorrow.conflicts()).toMatch(/on torment[^]*\+edit[^]*in the trunk[^]*-line 0/)
 })
 
-test('Made executable on one host, edited on the other', async () => {
+test('A file made executable on one host and edited on the other', async () => {
   const world = await makeDotfiles(root, { '.a': ten, '.b': ten })
   await world.sorrow.sh('chmod +x .a')
   await world.torment.sh('echo edit >>.a')
   await expectConflict(world, ['dot_a'])
 })
 
-test('Other permissions on each: no line conflicts, yet chezmoi would refuse both together', async () => {
+test('Different permissions on each host conflict, because chezmoi would refuse both together', async () => {
   const world = await makeDotfiles(root, { '.a': ten, '.b': ten })
   await world.sorrow.sh('chmod +x .a')
   await world.torment.sh('chmod go-r .a')
   await expectConflict(world, ['executable_dot_a', 'private_dot_a'])
 })
 
-test('A binary file, and a template', async () => {
+test('A binary file or a template that both hosts edited conflicts', async () => {
   const world = await makeDotfiles(root, { '.a': ten, '.b': ten })
   const { sorrow, torment } = world
   await sorrow.sh(`printf 'a\\0b' >.local/share/chezmoi/dot_bin
@@ -160,7 +160,7 @@ test('Conflict markers that the user left in a file are not pushed', async () =>
 })
 
 test.each(['diff', 'snapshot', 'git'])(
-  'Nor are markers that jj wrote in its style `%s`',
+  'Conflict markers that jj wrote in its style `%s` are not pushed',
   async (style) => {
     const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': ten })
     await sorrow.sh('sed -i "s/line 4/of sorrow/" .a')
@@ -212,7 +212,7 @@ test('Conflict markers are not applied while no remote can be reached', async ()
   expect(await torment.sync(offline)).toMatchObject({ outcome: 'offline', applied: ['.a', '.b'] })
 })
 
-test('Nor is a conflict that the user begins to settle during a run', async () => {
+test('A conflict that the user begins to settle during a run is not applied', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': ten })
   await torment.sh(`printf '#!/bin/sh\\n[ $1 = fetch ] && jj new main@origin @-\\n' >hook
     chmod +x hook; sed -i "s/line 4/of torment/" .a`)
@@ -315,7 +315,7 @@ test.each([
   ['re-add', 'at home'],
   ['apply --force', 'in the source'],
 ])(
-  'An edit at home and a commit, both in conflict: both hosts see each of them once, until they are settled by %s',
+  'An edit at home and a commit that both conflict are each shown on both hosts, until settled by %s',
   async (verb, text) => {
     const world = await makeDotfiles(root, { '.a': ten, '.b': ten })
     const { sorrow, torment, atRemote } = world
@@ -480,7 +480,7 @@ test('A git merge that waits for the user is left alone', async () => {
   expect(await sorrow.sh(`cd .local/share/chezmoi; ${state}`)).toBe(before)
 })
 
-test('So is an unfinished series of cherry-picks', async () => {
+test('An unfinished series of cherry-picks is left alone', async () => {
   const { sorrow } = await makeDotfiles(root, { '.a': 'a\n' })
   const git = 'git -c user.name=o -c user.email=o@o'
   await sorrow.sh(`cd .local/share/chezmoi; git checkout -q -b side
@@ -492,7 +492,7 @@ test('So is an unfinished series of cherry-picks', async () => {
   expect(await sorrow.sync()).toMatchObject({ outcome: 'synced', applied: ['.a', '.x'] })
 })
 
-test('So is a bisection', async () => {
+test('A bisection is left alone', async () => {
   const { sorrow } = await makeDotfiles(root, { '.a': '0\n' })
   const state = 'git rev-parse HEAD; cat .git/BISECT_LOG dot_a ~/.a'
   for (const text of ['1', '2']) {

@@ -273,7 +273,7 @@ test('If the copy cannot be read, restoring leaves the present file in place', a
   expect(tried).toMatch(/failed\nmanaged$/)
 })
 
-test('A broken template, and a file that cannot be decrypted: named, and other files are not blocked', async () => {
+test('A broken template, and a file that cannot be decrypted, are named, and do not block other files', async () => {
   const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': 'a\n', '.t': 't\n' })
   const remote = await atRemote('pwd')
   // by hand, as no host would push it
@@ -426,7 +426,7 @@ test('A dotfile that jj was told not to track is named, and no run reports succe
   expect(await torment.sh('cat .local/share/chezmoi/dot_lost')).toBe('x\nedit')
 })
 
-test('So is one whose name is not UTF-8, which no command of jj’s would track', async () => {
+test('A dotfile whose name is not UTF-8, which jj cannot track, is named, and no run reports success', async () => {
   const { sorrow, atRemote } = await makeDotfiles(root, { '.a': 'a\n' })
   await sorrow.sh("cd .local/share/chezmoi; echo odd >$'dot_\\377'; echo more >>dot_a")
   expect(await sorrow.sync()).toMatchObject({
@@ -438,7 +438,7 @@ test('So is one whose name is not UTF-8, which no command of jj’s would track'
   expect(await atRemote('git show main:dot_a')).toBe('a\nmore')
 })
 
-test('So is a nested repository in the source, which neither jj nor git looks into', async () => {
+test('A nested repository in the source, which neither jj nor git looks into, is named, and no run reports success', async () => {
   const { sorrow } = await makeDotfiles(root, { '.a': 'a\n' })
   await sorrow.sh(`cd .local/share/chezmoi; git init -q dot_own; echo own >dot_own/x; cd dot_own
     git add x; git -c user.name=o -c user.email=o@o commit -qm own`)

@@ -151,7 +151,7 @@ test('A sync does not leave a branch that the user has begun, nor publish its co
   expect(await torment.sh(`${source}; git show experiment:dot_a`)).toBe('a\ntry')
 })
 
-test('Nor is a jj bookmark pushed to the trunk, and its commits are shared once it is deleted', async () => {
+test('A jj bookmark is not pushed to the trunk, and its commits are shared once it is deleted', async () => {
   const { torment, atRemote } = await makeDotfiles(root, { '.a': 'a\n', '.b': 'b\n' })
   const trunk = 'git show main:dot_a'
   await torment.sh(
@@ -171,7 +171,7 @@ test('Nor is a jj bookmark pushed to the trunk, and its commits are shared once 
   expect(await atRemote(trunk)).toBe('a\nx')
 })
 
-test('Nor is a bookmark that was pushed by hand, until the trunk has its commits or no remote has it any more', async () => {
+test('Commits of a bookmark that was pushed by hand are not shared until the trunk has them or the remote lost it', async () => {
   const { torment, atRemote } = await makeDotfiles(root, { '.a': 'a\n', '.b': 'b\n' })
   const begin = (text: string): Promise<string> =>
     torment.sh(`${source}; jj config set --user user.name x; jj config set --user user.email x@y

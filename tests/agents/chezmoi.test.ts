@@ -264,7 +264,7 @@ test('Before the first sync there is no status, and the programs handle that', a
 })
 
 test.each(['status', 'show-conflicts'])(
-  'Nor does such a process hold up chezmoi-%s or add to its output, and a hook that never ends is stopped',
+  'A process left by a chezmoi hook does not hold up chezmoi-%s or add to its output, and an endless hook is stopped',
   async (name) => {
     const { sorrow } = await makeDotfiles(root, { '.a': ten })
     const ask = `echo edit >.a; bash -euo pipefail /tmp/chezmoi-${name}.sh 2>&1 | cat`
@@ -403,7 +403,7 @@ test('A user’s script that never ends is stopped, and the next run catches up'
   expect(await torment.sh('cat .a')).toContain('sorrow')
 })
 
-test('Nothing to clone, a branch that does not exist, and a clone without jj', async () => {
+test('Without a URL nothing is cloned, a missing branch is named, and a clone without jj is adopted', async () => {
   const { remote, sorrow } = await makeDotfiles(root, { '.a': ten })
   const fresh = makeHost(root, 'fresh', `${sorrow.home}/../fresh`, remote)
   await sorrow.sh('mkdir ../fresh')

@@ -193,7 +193,7 @@ test.each([
     [script, 'before jj’s operation is written', atOperation] as const,
     [script, 'as HEAD follows', aroundHead['as HEAD follows']] as const,
   ]),
-])('The user’s own `%s` after a kill %s breaks nothing either', async (script, _, first) => {
+])('The user’s own `%s` after a kill %s breaks nothing', async (script, _, first) => {
   const wrong = await withFailing({ first, times: 1, error: 'SIGKILL' }, (copy) =>
     copy.sh(`cd ${base}/sorrow/.local/share/chezmoi; ${script}`, {
       user: 'rain',
@@ -229,7 +229,7 @@ test('An unexpected end is reported with the command that was running', async ()
 })
 
 test(
-  'Each call fails, alone and together with all later ones',
+  'The next run syncs after each system call has failed, alone or with all later ones',
   { timeout: 14_400_000 },
   async (context) => {
     const none = noSweep('tests/agents/full-dotfiles.test.ts')

@@ -61,14 +61,17 @@ async function pinWith(failing: Failing): Promise<{ wrong: string[]; calls: Writ
   }
 }
 
-test.each(Object.entries(places))('Writing fails at %s while it is pinned', async (_, first) => {
-  const { wrong, calls } = await pinWith({ first, times: 1e9 })
-  expect(calls.some(({ failed }) => failed)).toBe(true)
-  expect(wrong).toEqual([])
-})
+test.each(Object.entries(places))(
+  'A write error at %s during a pin leaves one bootable golden generation',
+  async (_, first) => {
+    const { wrong, calls } = await pinWith({ first, times: 1e9 })
+    expect(calls.some(({ failed }) => failed)).toBe(true)
+    expect(wrong).toEqual([])
+  },
+)
 
 test(
-  'Each call of a pin fails, alone and together with all later ones',
+  'Golden stays bootable after each system call of a pin has failed, alone or with all later ones',
   { timeout: 14_400_000 },
   async (context) => {
     const none = noSweep('tests/agents/full-golden.test.ts')

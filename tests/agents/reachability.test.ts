@@ -67,7 +67,7 @@ test('A host that answers is reached, by each kind of address', async () => {
   }
 })
 
-test('It is reached where the kernel checks return paths strictly', async () => {
+test('A host is reached where the kernel checks return paths strictly', async () => {
   const strict = `card eth1 10.9.1.15/24
     for name in all eth0 eth1; do echo 1 >/proc/sys/net/ipv4/conf/$name/rp_filter; done`
   for (const [nic, address] of [
@@ -94,7 +94,7 @@ test('The check waits for an address', async () => {
   expect(await asked(later, { REACH_TIMEOUT: '20' })).toMatch(banner('eth0 at 10.9.0.15'))
 })
 
-test('Setting the clock meanwhile does not shorten that time', async () => {
+test('Setting the clock does not shorten the wait for an address', async () => {
   const later = `ip address flush dev eth0
     n=0
     sleep() { SECONDS=$((SECONDS + 36000)) n=$((n + 1)); ((n < 3)) || ip address replace 10.9.0.15/24 dev eth0; }`

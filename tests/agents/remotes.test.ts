@@ -78,7 +78,7 @@ test.each<[string, () => string, RegExp]>([
     () => `${remotes.stranger}/x.git`,
     /made by nobody that this machine trusts/,
   ],
-])('%s is an answer, which the user must deal with: failed', async (_, url, reason) => {
+])('%s is a permanent error: failed', async (_, url, reason) => {
   for (const { outcome, code, reason: said } of await both(url())) {
     expect.soft([outcome, code]).toEqual(['failed', 1])
     expect.soft(said).toMatch(/^Cannot fetch/)
@@ -100,7 +100,7 @@ test.each<[string, () => string]>([
   ['a port of git that is closed', () => 'git://127.0.0.1:9/not-found.git'],
   ['a name that does not resolve', () => 'https://not-found.invalid/x.git'],
   ['a name that ssh does not resolve', () => 'git@denied.invalid:x.git'],
-])('%s may be over in an hour: offline', async (_, url) => {
+])('%s is a temporary error: offline', async (_, url) => {
   for (const { outcome, code, reason } of await both(url())) {
     expect.soft([outcome, code], reason ?? '').toEqual(['offline', 0])
   }

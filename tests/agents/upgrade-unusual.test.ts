@@ -191,7 +191,7 @@ test('A conflict that a later commit settles does not count', async () => {
   expect(await world.sh('cat /run/current-system/text')).toBe('both')
 })
 
-test('Nor does one that a described working copy settles, but a conflict in the working copy does', async () => {
+test('A conflict that a described working copy settles does not count, but one in the working copy does', async () => {
   await world.rain(`printf '"mine"' >text.nix; jj commit -m mine`)
   await world.push('two', { 'text.nix': '"two"' })
   await world.rain(`jj git fetch; jj rebase -b @ -o main@origin; jj status`)

@@ -432,7 +432,7 @@ test.each(['build', 'switch'])(
   },
 )
 
-test('So are incomplete dependencies of the system', async () => {
+test('Incomplete dependencies of the system after a power cut are built again', async () => {
   const part = `derivation { name = "lab-part"; system = "x86_64-linux"; builder = "/bin/sh"; args = [ "-c" "echo two >$out" ]; }`
   await world.push('two', { 'text.nix': `"\${${part}}"` })
   await world.upgrade({ UPGRADE_PHASE_HOOK: killedIn('preflight') })

@@ -32,7 +32,7 @@ const upgraded = async (...flags: string[]): Promise<Upgraded & { code: number |
   return { ...one, code }
 }
 
-test('a VM that was just deployed is subscribed: its upgrade is up to date, its dotfiles are there', async () => {
+test('a newly deployed VM has its clone and dotfiles, and its upgrade is up to date', async () => {
   expect(await ssh('cd nix-config && git rev-parse HEAD && ls -d .jj')).toBe(
     `${git('rev-parse', 'HEAD')}\n.jj`,
   )
@@ -43,7 +43,7 @@ test('a VM that was just deployed is subscribed: its upgrade is up to date, its 
   expect(stdout).toMatch(/^clone to upgrade from +pass/m)
 })
 
-test('a commit is published, deployed, and golden once it has booted', async () => {
+test('a published commit is deployed, and becomes golden once booted', async () => {
   changeHost(flake, 'sorrow', '{ environment.etc."lab-change".text = "one"; }')
   git('commit', '-qam', 'one')
   expect(await lab.just('publish')).toMatchObject({ code: 0 })
@@ -52,7 +52,7 @@ test('a commit is published, deployed, and golden once it has booted', async () 
   expect(await ssh('cat /etc/lab-change')).toBe('one')
 })
 
-test('what is not committed is published by --dirty, and a bad change comes back', async () => {
+test('--dirty publishes uncommitted changes, and a bad one is rolled back', async () => {
   const bad = `{ systemd.services.lab-bad = { wantedBy = [ "multi-user.target" ];
     serviceConfig = { Type = "oneshot"; ExecStart = "/bin/false"; }; }; }`
   changeHost(flake, 'sorrow', bad)
@@ -64,7 +64,7 @@ test('what is not committed is published by --dirty, and a bad change comes back
   expect(await ssh('cat /etc/lab-change')).toBe('one')
 })
 
-test('a generation that does not boot comes back to golden by itself, and is said to have failed', async () => {
+test('a generation that does not boot falls back to golden, and is reported as trial-failed', async () => {
   const broken = `{ boot.kernelParams = [ "init=/nonexistent" ]; }`
   changeHost(flake, 'sorrow', broken)
   await lab.just('publish', '--dirty')
@@ -75,7 +75,7 @@ test('a generation that does not boot comes back to golden by itself, and is sai
   })
 })
 
-test('nixos-rebuild works for whoever types it by habit', async () => {
+test('nixos-rebuild still works when used by hand', async () => {
   changeHost(flake, 'sorrow', '{ environment.etc."lab-change".text = "two"; }')
   await lab.just('publish', '--dirty')
   const typed = 'cd nix-config && git pull -q origin main && sudo nixos-rebuild'

@@ -36,7 +36,7 @@ test.each([
   ['one-way', '--link', 'lan', '--host', 'sorrow', '--direction', 'in'],
   ['partition', '--host', 'sorrow', '--host', 'torment'],
   ['dns', '--host', 'sorrow'],
-])('%s bites, is shown, and heals', async (...fault) => {
+])('%s takes effect, is listed, and heals', async (...fault) => {
   const injected = await chaos(...fault, '--for', '10m')
   expect(injected, injected.stderr).toMatchObject({
     code: 0,
@@ -57,7 +57,7 @@ test.each([
   expect(await rules()).toBe('0\n1')
 })
 
-test('a second fault on the link is refused, one on mgmt too', async () => {
+test('a second fault on the same link is refused, and so is one on mgmt', async () => {
   await chaos('delay', '--link', 'uplink', '--host', 'sorrow', '--ms', '50', '--for', '10m')
   const second = await chaos('loss', '--link', 'uplink', '--host', 'sorrow', '--percent', '20')
   expect(second).toMatchObject({ code: 3, stderr: expect.stringContaining('is at work') })
@@ -66,7 +66,7 @@ test('a second fault on the link is refused, one on mgmt too', async () => {
   expect(await listed()).toHaveLength(1)
 })
 
-test('a fault whose record is lost or spoilt is still found, and healed', async () => {
+test('a fault whose record is missing or damaged is still found and healed', async () => {
   rmSync(record())
   expect(await listed()).toMatchObject([{ state: 'unrecorded', link: 'uplink' }])
   writeFileSync(record(), '{')
@@ -78,7 +78,7 @@ test('a fault whose record is lost or spoilt is still found, and healed', async 
 })
 
 test.each([['loss', '--percent', '30'], ['cut']])(
-  'a task that is killed while it injects leaves nothing after its lease: %s',
+  'a task killed during the injection leaves nothing behind once the lease has ended: %s',
   async (...fault) => {
     const where = ['--link', 'uplink', '--host', 'sorrow', '--for', '20s']
     const child = lab.start('chaos-network', ...fault, ...where)
@@ -96,14 +96,14 @@ test.each([['loss', '--percent', '30'], ['cut']])(
   },
 )
 
-test('a rule without a lease, of a fault that nobody knows, is found and healed', async () => {
+test('a tc rule without a lease or record is found and healed', async () => {
   await guest('tc qdisc add dev uplink root netem loss 5%')
   expect(await listed()).toMatchObject([{ state: 'unrecorded' }])
   expect(await chaos('heal', '--host', 'sorrow')).toMatchObject({ code: 0 })
   expect(await rules()).toBe('0\n1')
 })
 
-test('a reboot ends what the kernel does, and leaves a pulled cable out', async () => {
+test('a reboot ends faults in the guest’s kernel, but a pulled cable stays out', async () => {
   await chaos('delay', '--link', 'lan', '--host', 'sorrow', '--ms', '50', '--for', '10m')
   await chaos('cut', '--link', 'uplink', '--host', 'sorrow', '--for', '10m')
   const before = await guest('cat /proc/sys/kernel/random/boot_id')

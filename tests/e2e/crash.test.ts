@@ -28,20 +28,20 @@ test.each([
   ['SIGKILL', 'sorrow: start'],
   ['SIGINT', 'sorrow: wait for SSH'],
   ['SIGKILL', 'sorrow: wait for SSH'],
-] as const)('%s at "%s" leaves no lock and no second QEMU', async (signal, stage) => {
+] as const)('%s at "%s" leaves no lock, and no second QEMU', async (signal, stage) => {
   const { code } = await lab.killAt(new RegExp(stage), signal, 'deploy-vm', 'sorrow')
   expect(code).not.toBe(0)
   if (existsSync(file('vm.json'))) expect(qemus().length).toBeLessThanOrEqual(1)
 })
 
-test('the same command then carries on to a VM that holds', async () => {
+test('the same command then finishes the deploy, and verify passes', async () => {
   const { code, stderr } = await lab.task('deploy-vm', 'sorrow')
   expect({ code, stderr }).toMatchObject({ code: 0 })
   expect(qemus()).toHaveLength(1)
   expect(await lab.task('verify', 'sorrow')).toMatchObject({ code: 0 })
 })
 
-test('a VM that a killed task has left standing still goes on with the next deploy', async () => {
+test('the next deploy resumes a VM that a killed task has left paused', async () => {
   vi.stubEnv('XDG_RUNTIME_DIR', lab.dir)
   onTestFinished(() => void vi.unstubAllEnvs())
   const stop = () => withMonitor(readVm('sorrow')!, (monitor) => monitor.execute('stop'))
@@ -51,7 +51,7 @@ test('a VM that a killed task has left standing still goes on with the next depl
   expect(stderr).toContain('it was paused, and now continues')
 })
 
-test('a size that the VM does not get is said, with what to do', async () => {
+test('a size that an existing VM cannot get is reported, with the command that changes it', async () => {
   const { code, stderr } = await lab.task(
     ...(['deploy-vm', 'sorrow', '--disk', '5G', '--memory', '1G', '--cpus', '3'] as const),
   )
@@ -63,7 +63,7 @@ test('a size that the VM does not get is said, with what to do', async () => {
   expect(record()['cpus']).not.toBe(3)
 })
 
-test('a power cut at the moment that the first deploy is done loses nothing of it', async () => {
+test('a power cut right after the first deploy loses nothing of it', async () => {
   expect(await lab.task('deploy-vm', 'sorrow', '--fresh')).toMatchObject({ code: 0 })
   expect(await lab.task('down', 'sorrow', '--now')).toMatchObject({ code: 0 })
   // a VM that is off starts with the requested memory
@@ -72,7 +72,7 @@ test('a power cut at the moment that the first deploy is done loses nothing of i
   expect(await lab.task('verify', 'sorrow')).toMatchObject({ code: 0 })
 })
 
-test('a second deploy of the VM fails at once and names the first', async () => {
+test('a second deploy of the same VM fails at once, and names the first', async () => {
   const first = lab.start('deploy-vm', 'sorrow')
   const firstLine = once(first.stderr!, 'data')
   const ended = once(first, 'close')
@@ -86,7 +86,7 @@ test('a second deploy of the VM fails at once and names the first', async () => 
   await ended
 })
 
-test('down never signals a process that only has the recorded pid', async () => {
+test('down never signals another process that has the recorded pid', async () => {
   const other = spawn('sleep', ['600'])
   const running = record('qemu.json')
   writeFileSync(file('qemu.json'), JSON.stringify({ ...running, pid: other.pid }))
@@ -97,7 +97,7 @@ test('down never signals a process that only has the recorded pid', async () => 
   other.kill('SIGKILL')
 })
 
-test('a disk that was cut short is refused in one line, and --fresh makes a new one', async () => {
+test('a truncated disk is refused in one line, and --fresh makes a new one', async () => {
   truncateSync(file('disk.qcow2'), 200_000)
   const { code, stderr } = await lab.task('deploy-vm', 'sorrow')
   expect(code).toBe(3)
@@ -106,7 +106,7 @@ test('a disk that was cut short is refused in one line, and --fresh makes a new 
   expect(await lab.task('deploy-vm', 'sorrow', '--fresh')).toMatchObject({ code: 0 })
 })
 
-test('a port that is taken means the next free one, and every task uses the record', async () => {
+test('if the recorded port is taken, the next free one is used and recorded', async () => {
   await lab.task('down', 'sorrow', '--now')
   const { port } = record()
   const server = createServer().listen(port, '127.0.0.1')

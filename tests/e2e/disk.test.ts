@@ -102,7 +102,7 @@ async function boot(layer: string): Promise<string[]> {
   return [...stdout.matchAll(/tiny: (.*?)\r?\n/g)].map(([, said]) => said!)
 }
 
-test('firmware, boot loader, kernel and first stage come to the system that it was made of', async () => {
+test('a VM boots from the disk into the system that the disk was made for', async () => {
   const layer = await ensureNixosDisk(await wanted('one', {}), () => {})
   const said = await boot(layer)
   expect(said.slice(0, 4)).toEqual([
@@ -115,7 +115,7 @@ test('firmware, boot loader, kernel and first stage come to the system that it w
   expect(Number(/root of (\d+) MiB/.exec(said[4]!)![1])).toBeGreaterThan(2900)
 })
 
-test('a disk is as the host names its parts, and its store as Nix has it', async () => {
+test('a disk has the names and labels that the host declares, and a valid Nix store', async () => {
   const { toplevel, ...rest } = await wanted('one', {})
   const layer = await ensureNixosDisk({ toplevel, ...rest }, () => {})
   const disk = join(lab.dir, 'disk.raw')
@@ -153,7 +153,7 @@ test('a disk is as the host names its parts, and its store as Nix has it', async
   await expectStore(image, toplevel, join(lab.dir, 'within'))
 })
 
-test('another system of the same layout costs what differs, and boots as well', async () => {
+test('another system with the same layout only adds a small layer, and boots as well', async () => {
   await ensureNixosDisk(await wanted('one', {}), () => {})
   const before = images()
   const found = join(lab.dir, 'cache/nixos', before[0]!)
@@ -179,7 +179,7 @@ async function partitions(layer: string): ReturnType<typeof partitionsOf> {
   return partitionsOf(disk)
 }
 
-test('a base that was cut short is not stood upon, and one that is killed half-way is made again', async () => {
+test('a truncated base is not used, and one whose making was killed is made again', async () => {
   const one = await wanted('three', {})
   const whole = dirname(dirname(await ensureNixosDisk(one, () => {})))
   truncateSync(join(whole, 'base.raw'), statSync(join(whole, 'base.raw')).size / 2)
@@ -212,7 +212,7 @@ const knowsSubvolumes = (mkfs: string): boolean =>
     '--subvol',
   )
 
-test('a root of btrfs has the subvolumes that the host mounts, or is refused in one line', async () => {
+test('a btrfs root has the subvolumes that the host mounts, or is refused in one line', async () => {
   const btrfs = await wanted('one', {
     root: {
       ...{ by: 'label', name: 'nixos', fsType: 'btrfs' },

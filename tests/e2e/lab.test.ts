@@ -56,7 +56,7 @@ test('one command makes, deploys and verifies both VMs', async () => {
   expect(stdout).toMatch(/^ssh -F .*ssh_config sorrow\nssh -F .*ssh_config torment$/m)
 })
 
-test('a second run says that everything was there, and starts nothing', async () => {
+test('a second run reports that everything is already there, and starts nothing', async () => {
   const before = await status()
   const { code, stdout } = await lab.just('lab')
   expect(code).toBe(0)
@@ -65,7 +65,7 @@ test('a second run says that everything was there, and starts nothing', async ()
   expect(before.map(({ state }) => state)).toEqual(['running', 'running'])
 })
 
-test('verify --json is data, and n/a is counted apart', async () => {
+test('verify --json prints JSON, in which n/a is not a failure', async () => {
   const { code, stdout } = await lab.task('verify', '--json')
   const found = JSON.parse(stdout) as Verified[]
   expect(found.map(({ host }) => host)).toEqual(['sorrow', 'torment'])
@@ -78,14 +78,14 @@ test('verify --json is data, and n/a is counted apart', async () => {
   expect(code).toBe(0)
 })
 
-test('programs lie at the same addresses each time, by which QEMU finds what it has translated', async () => {
+test('libraries are always at the same address, so that QEMU can reuse its translated code', async () => {
   const libc = (): Promise<string> => ssh('sorrow', 'grep -F libc.so /proc/self/maps')
   const first = await libc()
   expect(first).toMatch(/^[0-9a-f]+-[0-9a-f]+ r-xp .*libc\.so/m)
   expect(await libc()).toBe(first)
 })
 
-test('the VMs reach each other over lan, and the host over uplink alone', async () => {
+test('the VMs reach each other over lan, and over uplink only the lab’s services on the host', async () => {
   expect(await ssh('sorrow', 'sudo ping -c 1 -W 5 10.0.4.2')).toContain('1 received')
   expect(await ssh('torment', 'sudo ping -c 1 -W 5 10.0.4.1')).toContain('1 received')
   const asked =
@@ -103,7 +103,7 @@ test('the VMs reach each other over lan, and the host over uplink alone', async 
   }
 })
 
-test('a rebuild brings a change in, and takes away what the next one no longer has', async () => {
+test('a rebuild applies a change, and removes what the next one no longer contains', async () => {
   const before = await ssh('sorrow', 'readlink /nix/var/nix/profiles/system')
   changeHost(
     flake,
@@ -151,7 +151,7 @@ test('a change that breaks a unit makes the rebuild fail and names it', async ()
   expect(await lab.just('rebuild-test-vm', 'sorrow')).toMatchObject({ code: 0 })
 })
 
-test('verify goes red when a service breaks, and names it', async () => {
+test('verify fails if a service stops, and names it', async () => {
   await ssh('torment', 'sudo systemctl stop syncthing')
   const { code, stdout } = await lab.just('verify-test-vms')
   expect(code).toBe(1)
@@ -162,7 +162,7 @@ test('verify goes red when a service breaks, and names it', async () => {
   await ssh('torment', 'sudo systemctl start syncthing')
 })
 
-test('a service that is active and does not answer is no working service', async () => {
+test('verify fails if an active service does not answer', async () => {
   await ssh('torment', 'sudo systemctl kill --signal=STOP syncthing')
   const { code, stdout } = await lab.task('verify', 'torment')
   await ssh('torment', 'sudo systemctl kill --signal=CONT syncthing')
@@ -170,7 +170,7 @@ test('a service that is active and does not answer is no working service', async
   expect(stdout).toMatch(/^syncthing +FAIL/m)
 })
 
-test('a guest can reboot while no task runs, and comes back with the generation that it was given', async () => {
+test('a guest can reboot while no task runs, and comes back with its deployed generation', async () => {
   const before = await ssh('sorrow', 'cat /proc/sys/kernel/random/boot_id')
   const { pid } = (await status()).find(({ host }) => host === 'sorrow')!
   await ssh('sorrow', 'sudo systemctl reboot').catch(() => undefined)
@@ -191,13 +191,13 @@ test('ssh runs a command, gives its exit code, and reaches root', async () => {
   expect(root.stdout.trim()).toBe('root')
 })
 
-test('the console shows what the guest said', async () => {
+test('console --log prints the guest’s output', async () => {
   const { code, stdout } = await lab.task('console', 'sorrow', '--log', '--lines', '400')
   expect(code).toBe(0)
   expect(stdout).toContain('sorrow')
 })
 
-test('QEMU killed: status says so, and a deploy brings the VM back as it was', async () => {
+test('after QEMU was killed status reports it, and a deploy brings the VM back with its data', async () => {
   await ssh('torment', 'echo kept > kept; sync')
   const { pid } = (await status()).find(({ host }) => host === 'torment')!
   process.kill(pid!, 'SIGKILL')
@@ -209,7 +209,7 @@ test('QEMU killed: status says so, and a deploy brings the VM back as it was', a
   expect(await ssh('torment', 'cat kept')).toBe('kept')
 })
 
-test('a lost keeper is seen and replaced', async () => {
+test('a missing keeper is noticed and replaced', async () => {
   const { uuid } = (await status()).find(({ host }) => host === 'torment')!
   // with the UUID, so as not to kill the keeper of another lab's VM of that name
   execFileSync('pkill', ['-KILL', '-f', `keeper\\.ts torment ${uuid}`])
@@ -222,7 +222,7 @@ test('a lost keeper is seen and replaced', async () => {
   )
 })
 
-test('down ends both, their keepers too; destroy leaves nothing', async () => {
+test('down ends both VMs and their keepers, and destroy deletes everything', async () => {
   const running = await status()
   expect(await lab.just('down')).toMatchObject({ code: 0 })
   // a zombie that is not reaped yet counts as gone, too

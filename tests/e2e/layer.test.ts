@@ -52,7 +52,7 @@ beforeAll(async () => {
 })
 afterAll(() => lab.remove())
 
-test('a host layer holds generation 1, on file systems without a fault', async () => {
+test('a host layer contains generation 1, on error-free file systems', async () => {
   const toplevel = await build('environment.etc.layer.text = "one";')
   const layer = await ensureHostLayer(base, { toplevel, store, host: 'sorrow', size })
   const disk = join(lab.dir, 'disk.raw')
@@ -83,7 +83,7 @@ test('a host layer holds generation 1, on file systems without a fault', async (
   await expectStore(image, toplevel, join(lab.dir, 'within'))
 })
 
-test('another host, or a change, costs a few MB and a moment; the same one nothing', async () => {
+test('a layer for another host or system is small and quick, and for the same one is reused', async () => {
   const toplevel = await build('environment.etc.layer.text = "two";')
   const from = performance.now()
   const layer = await ensureHostLayer(base, { toplevel, store, host: 'torment', size })
@@ -100,7 +100,7 @@ test('another host, or a change, costs a few MB and a moment; the same one nothi
   await checkDisk(layer)
 })
 
-test('an overlay is empty, as large as was asked for, and damage to it is seen', async () => {
+test('a new overlay is empty and has the requested size, and damage to it is detected', async () => {
   const toplevel = await build('environment.etc.layer.text = "two";')
   const layer = await ensureHostLayer(base, { toplevel, store, host: 'torment', size })
   const disk = join(lab.dir, 'overlay.qcow2')
@@ -117,7 +117,7 @@ test('an overlay is empty, as large as was asked for, and damage to it is seen',
   await expect(checkDisk(disk)).rejects.toThrow(`Cannot use the disk \`${disk}\``)
 })
 
-test('a disk too small for the root file system is refused, and nothing half-made is left', async () => {
+test('a disk too small for the root file system is refused, and no partial file is left', async () => {
   const toplevel = await build('environment.etc.layer.text = "two";')
   await expect(
     ensureHostLayer(base, { toplevel, store, host: 'torment', size: gib }),

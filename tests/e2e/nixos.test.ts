@@ -68,7 +68,7 @@ const ssh = async (...command: string[]): Promise<string> => {
   return stdout.trim()
 }
 
-test('a deploy says which guest it took, starts the image it was given and logs in', async () => {
+test('a deploy names its guest, starts the given image and logs in', async () => {
   expect(await lab.just('seal-secrets')).toMatchObject({ code: 0 })
   const { code, stdout, stderr } = await lab.just('deploy-test-vm', 'sorrow')
   expect({ code, stderr }).toMatchObject({ code: 0 })
@@ -78,7 +78,7 @@ test('a deploy says which guest it took, starts the image it was given and logs 
   expect(vm).toMatchObject({ guest: 'nixos', layer: lab.env['LAB_NIXOS_IMAGE'] })
 })
 
-test('the identity came with the boot, in the file that a switch leaves alone', async () => {
+test('the identity was provided at boot, in a file that a switch does not touch', async () => {
   expect(await ssh('ls /etc/ssh/lab_keys.d /etc/ssh/authorized_keys.d 2>/dev/null || true')).toBe(
     '/etc/ssh/lab_keys.d:\nrain\nroot',
   )
@@ -87,7 +87,7 @@ test('the identity came with the boot, in the file that a switch leaves alone', 
   expect((await ssh('cat /etc/ssh/ssh_host_ed25519_key.pub')).split(' ')[1]).toBe(pinned!.trim())
 })
 
-test('a VM stays the guest that it was made as, whatever LAB_GUEST says later', async () => {
+test('an existing VM keeps its guest, whatever LAB_GUEST says later', async () => {
   lab.env['LAB_GUEST'] = 'debian'
   const verified = await lab.task('verify', '--json')
   lab.env['LAB_GUEST'] = 'nixos'
@@ -96,7 +96,7 @@ test('a VM stays the guest that it was made as, whatever LAB_GUEST says later', 
   expect(found!.results.map(({ check }) => check)).toContain('running generation')
 })
 
-test('a rebuild copies by nix itself and switches', async () => {
+test('a rebuild copies with nix itself and switches', async () => {
   changeHost(flake, 'sorrow', '{ environment.etc."lab-change".text = "copied"; }')
   const { code, stdout, stderr } = await lab.just('rebuild-test-vm', 'sorrow')
   expect(code, stderr + stdout).toBe(0)
@@ -106,7 +106,7 @@ test('a rebuild copies by nix itself and switches', async () => {
   expect(stderr).toContain('copy and switch')
 })
 
-test('secrets that the VM has no key for are caught before the switch, and login survives', async () => {
+test('secrets that the VM has no key for are detected before the switch, and login still works', async () => {
   const check =
     'SECRETS_KEY=/var/lib/sops-nix/key.txt sh ${../../nix/agents/check-secrets.sh} ${../../secrets/base.yaml}'
   changeHost(flake, 'sorrow', `{ system.preSwitchChecks.secrets = "${check}"; }`)

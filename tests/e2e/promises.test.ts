@@ -53,7 +53,7 @@ async function judged(...flags: string[]): Promise<CaseResult[]> {
 test.each([
   { cases: ['web-stays-up', 'ssh-stays-open'], asks: 1 },
   { cases: ['secret-is-rotated', 'secret-of-another'], asks: 3 },
-])('the worked examples $cases hold, and have asked what they say', async ({ cases, asks }) => {
+])('the worked examples $cases pass, with all of their checks', async ({ cases, asks }) => {
   const results = await judged(...cases.flatMap((name) => ['--case', name]))
   expect(results.map((one) => [one.case, one.state, one.reason])).toEqual(
     cases.map((name) => [name, 'passed', '']),
@@ -62,7 +62,7 @@ test.each([
   expect(asked.filter((name) => /^`.*` (succeeds|fails)$/.test(name))).toHaveLength(asks)
 })
 
-test('a promise that is not kept is red, with the words of what was asked', async () => {
+test('a broken promise fails, with its command in the reason', async () => {
   const path = join(flake, 'lab.toml')
   writeFileSync(
     path,

@@ -31,7 +31,7 @@ const cases = [
   'full-workflow/workflow',
 ]
 
-test('a case of every family holds, and so does the oracle after it', async () => {
+test('a case of every family passes, including the oracle', async () => {
   const flags = cases.flatMap((name) => ['--case', name])
   const { code, stdout, stderr } = await lab.task('pipelines/gitops', '--json', ...flags)
   const { run, results } = JSON.parse(stdout) as { run: string; results: CaseResult[] }
@@ -66,7 +66,7 @@ test('a case of every family holds, and so does the oracle after it', async () =
 // both cut a net of the same case, and they run side by side
 const controls = ['conflict-check', 'rollback-repository']
 
-test('a safety net that is cut is seen, for the reason that it was cut', async () => {
+test('a disabled safety net is caught, for the expected reason', async () => {
   const { code, stdout, stderr } = await lab.task('prove', '--json', ...controls)
   const { run, proofs } = JSON.parse(stdout) as { run: string; proofs: Proof[] }
   const seen = Object.fromEntries(proofs.map(({ control, state }) => [control, state]))
@@ -84,7 +84,7 @@ test('a safety net that is cut is seen, for the reason that it was cut', async (
 })
 
 // the lines of the workflow that run one part; npm ci has already run before the tests
-test('the lines of the workflows run a part and merge it; a baseline is the same whatever VMs are in hand', async () => {
+test('the commands of the CI workflows run and merge a part, and the baseline does not depend on which VMs are chosen', async () => {
   const baseline = join(lab.dir, 'home/vms/sorrow/baseline.json')
   const before = readFileSync(baseline, 'utf8')
   const [PARTS, MERGED] = [join(lab.dir, 'parts'), join(lab.dir, 'merged')]
@@ -156,7 +156,7 @@ async function nothingIsLeft(): Promise<void> {
   expect(left()).toEqual({ directories: [], programs: [] })
 }
 
-test('a copy takes its part of the cases, is shown meanwhile, and is gone at the end', async () => {
+test('a copy runs its share of the cases, is listed meanwhile, and is removed at the end', async () => {
   const child = lab.start('pipelines/gitops', '--json', '--jobs', '2', '--seed', '7', ...flags)
   const ended = once(child, 'close')
   const [stdout, stderr] = [text(child.stdout!), text(child.stderr!)]
@@ -204,7 +204,7 @@ test('a copy takes its part of the cases, is shown meanwhile, and is gone at the
   await nothingIsLeft()
 })
 
-test('what a killed run has left is shown, and ended by the next one, whose own Ctrl-C ends', async () => {
+test('the leftovers of a killed run are listed, and ended by the next run, which Ctrl-C ends', async () => {
   const command = ['pipelines/gitops', '--jobs', '2', ...flags] as const
   await lab.killAt(/torment \(copy 1\)/, 'SIGKILL', ...command)
   expect(left().directories).toEqual(['1'])

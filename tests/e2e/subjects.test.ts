@@ -86,7 +86,7 @@ async function judged(...cases: string[]): Promise<Record<string, [string, strin
   return Object.fromEntries(results.map((one) => [one.case, [one.state, one.reason]]))
 }
 
-test('the lab’s agents beside system.autoUpgrade: what only one of them promises is n/a for the other', async () => {
+test('in a comparison with system.autoUpgrade, promises that only one side makes are n/a for the other', async () => {
   const { code, stdout, stderr } = await lab.task(
     'compare',
     ...['--json', '--host', 'sorrow', '--seed', '7'],
@@ -107,7 +107,7 @@ test('the lab’s agents beside system.autoUpgrade: what only one of them promis
   expect(code).toBe(0)
 })
 
-test('a script of a user’s is held to what it promises, and to nothing else', async () => {
+test('a user’s own script is judged only by the promises that it makes', async () => {
   pull(takeBack)
   const asked = ['good-commit', 'build-error', 'unit-fails', 'chaos-network/cut', 'known-bad']
   const found = await judged(...asked, 'panic')
@@ -121,7 +121,7 @@ test('a script of a user’s is held to what it promises, and to nothing else', 
   })
 })
 
-test('the same script with its net cut is red', async () => {
+test('the same script without its rollback fails', async () => {
   pull('taken_back() { exit 0; }')
   const { 'unit-fails': found } = await judged('unit-fails')
   expect(found![0]).toBe('failed')

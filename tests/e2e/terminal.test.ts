@@ -29,7 +29,7 @@ function drawnOnce(all: string): void {
   }
 }
 
-test('the first run: every step, the table and the ssh lines, and each once', async () => {
+test('the first run shows every step, the table and the ssh lines, each once', async () => {
   expect(await terminal.runs('npx just lab', 600)).toBe(0)
   const all = terminal.all()
   drawnOnce(all)
@@ -40,7 +40,7 @@ test('the first run: every step, the table and the ssh lines, and each once', as
   expect(all).not.toMatch(/at most/)
 })
 
-test('the second run: all is there, and nothing is made', async () => {
+test('the second run shows that all is there, and makes nothing', async () => {
   expect(await terminal.runs('npx just lab', 120)).toBe(0)
   const all = terminal.all()
   drawnOnce(all)
@@ -49,7 +49,7 @@ test('the second run: all is there, and nothing is made', async () => {
   expect(all).toMatch(/^Everything was there already$/m)
 })
 
-test('Ctrl-C while a VM boots: it runs on, the line says so, and the same command goes on', async () => {
+test('Ctrl-C while a VM boots leaves it running and says so, and the same command continues', async () => {
   expect(await terminal.runs('npx just down torment', 120)).toBe(0)
   expect(terminal.screen()).toMatch(/^torment\n {2}✔ power off .*\n {4}stopped$/m)
   terminal.enter('clear; npx just deploy-test-vm torment')
@@ -66,7 +66,7 @@ test('Ctrl-C while a VM boots: it runs on, the line says so, and the same comman
   expect(terminal.screen()).toContain('it runs already')
 })
 
-test('one VM of two cannot start: the other is brought up, the reason and the hint come last', async () => {
+test('if one of two VMs cannot start, the other does, and the reason and the hint come last', async () => {
   expect(await terminal.runs('npx just down torment --now', 120)).toBe(0)
   const whole = readFileSync(record('torment'), 'utf8')
   writeFileSync(record('torment'), JSON.stringify({ ...JSON.parse(whole), layer: '/nowhere' }))
@@ -81,7 +81,7 @@ test('one VM of two cannot start: the other is brought up, the reason and the hi
   )
 })
 
-test('cases on both VMs: what is at work, the waits and the whole, and Ctrl-C in the middle', async () => {
+test('cases on both VMs show the running case, its waits and the total, and can be interrupted', async () => {
   const cases = 'auto-upgrade/syntax-error auto-upgrade/build-error auto-upgrade/untracked-file'
   terminal.enter(`clear; npx just gitops-test --case ${cases}`)
   await terminal.shows(/baseline \d+ s\n {4}.*: \d+ s of at most \d+ s/, 120)
@@ -97,7 +97,7 @@ test('cases on both VMs: what is at work, the waits and the whole, and Ctrl-C in
   )
 })
 
-test('the run that was cut short is carried on, into one report', async () => {
+test('--resume continues the interrupted run, with one report', async () => {
   expect(await terminal.runs('clear; npx just gitops-test --resume', 400)).toBe(0)
   // the terminal breaks a long line anywhere
   const said = terminal.all().replaceAll('\n', '')
@@ -105,12 +105,12 @@ test('the run that was cut short is carried on, into one report', async () => {
   expect(terminal.all()).toMatch(/^3 passed, 0 failed, 0 skipped$/m)
 })
 
-test('down: each VM is powered off', async () => {
+test('down powers off each VM', async () => {
   expect(await terminal.runs('npx just down', 120)).toBe(0)
   expect(count(terminal.screen(), /^ {2}✔ power off /m)).toBe(2)
 })
 
-test('a Debian mirror that does not answer is told once, with its hint', async () => {
+test('a Debian mirror that does not answer is reported once, with a hint', async () => {
   const cache = mkdtempSync(join(tmpdir(), 'cache-'))
   const nowhere = `LAB_CACHE=${cache} LAB_DEBIAN_MIRROR=http://127.0.0.1:9/debian`
   expect(await terminal.runs(`${nowhere} npx just lab`, 120)).toBe(3)

@@ -25,7 +25,7 @@ const status = async () => {
   return (JSON.parse(stdout) as Record<string, unknown>[])[0]!
 }
 
-test('status names the generation that runs, and that it is golden', async () => {
+test('status shows the running generation, and that it is golden', async () => {
   await root('systemctl start golden-boot-validation.service')
   const toplevel = await root('readlink -f /run/current-system')
   expect(await status()).toMatchObject({
@@ -48,7 +48,7 @@ test('status names the generation that runs, and that it is golden', async () =>
     rm /var/lib/golden-generation/trial.json`)
 })
 
-test('logs are of one unit or of all, and an unknown unit is answered with the nearest', async () => {
+test('logs shows one unit or all, and suggests the nearest name for an unknown unit', async () => {
   await root('logger --tag lab-word said-here')
   const all = await lab.just('logs', 'sorrow', '--lines', '50')
   expect(all).toMatchObject({ code: 0, stdout: expect.stringContaining('said-here') })
@@ -62,7 +62,7 @@ test('logs are of one unit or of all, and an unknown unit is answered with the n
   expect(slip.stderr).toContain('The nearest is golden-boot-validation; ')
 })
 
-test('files are copied to a VM and from it, whole directories, odd names, as root', async () => {
+test('copy handles whole directories, special file names and root’s files, in both directions', async () => {
   const from = join(lab.dir, 'odd dir')
   mkdirSync(from)
   const odd = `it's ü $HOME *.txt`
@@ -80,13 +80,13 @@ test('files are copied to a VM and from it, whole directories, odd names, as roo
   expect(await root('cat /etc/lab-copied')).toBe('ä')
 })
 
-test('a screenshot shows the screen of a guest that is up', async () => {
+test('screenshot saves the screen of a running guest', async () => {
   const path = join(lab.dir, 'up.png')
   expect(await lab.just('screenshot', 'sorrow', path)).toMatchObject({ code: 0 })
   expect(readFileSync(path).subarray(1, 4).toString()).toBe('PNG')
 })
 
-test('a VM is put back to what was saved of it, with its clock set to now', async () => {
+test('restore brings back the saved state, and sets the clock to the current time', async () => {
   const up = async (): Promise<number> => Number.parseFloat(await root('cat /proc/uptime'))
   await root('echo before >/etc/lab-saved')
   const [atSave, from] = [await up(), Date.now()]
@@ -110,7 +110,7 @@ test('a VM is put back to what was saved of it, with its clock set to now', asyn
   expect(await root('cat /etc/lab-saved')).toBe('before')
 })
 
-test('the terminal of the console answers no question of the guest', async () => {
+test('the console’s terminal does not answer the guest’s queries', async () => {
   const serial = join(lab.env['LAB_HOME']!, 'vms/sorrow/serial.log')
   // a getty asks for the size of its terminal when it starts
   await root('systemctl restart serial-getty@ttyS0.service')

@@ -27,7 +27,7 @@ afterAll(async () => {
 const ssh = async (...command: string[]): Promise<string> =>
   (await lab.just('ssh-test-vm', 'sorrow', ...command)).stdout.trim()
 
-test('a VM reaches nothing of the world, and is told how it would', async () => {
+test('by default a VM cannot reach the outside world, and a note says how to open its uplink', async () => {
   expect(await lab.task('deploy-vm', 'sorrow')).toMatchObject({ code: 0 })
   expect(await ssh(ask)).not.toContain('reached')
   expect(await ssh('ls /run/lab 2>&1 || true')).toContain('No such file')
@@ -37,7 +37,7 @@ test('a VM reaches nothing of the world, and is told how it would', async () => 
   expect(await ssh(ask)).not.toContain('reached')
 })
 
-test('started with an open uplink it does, has the key, and its state says so', async () => {
+test('started with --open-uplink it can, has the tailscale key, and status shows it', async () => {
   await lab.task('down', 'sorrow')
   expect(await lab.task('deploy-vm', 'sorrow', '--open-uplink')).toMatchObject({ code: 0 })
   expect(await ssh(ask)).toBe('reached')
@@ -49,7 +49,7 @@ test('started with an open uplink it does, has the key, and its state says so', 
   expect(await lab.task('verify', 'sorrow')).toMatchObject({ code: 0 })
 })
 
-test('the key is in nothing that is read in passing: a log, a record, a command line, the journal', async () => {
+test('the tailscale key is not in any log, record, command line or journal', async () => {
   const home = lab.env['LAB_HOME']!
   const encoded = Buffer.from(`${key}\n`).toString('base64')
   // grep does not follow links, such as the one into the served store
@@ -63,7 +63,7 @@ test('the key is in nothing that is read in passing: a log, a record, a command 
   expect(await ssh('--root', 'ps -eo args')).not.toContain(key)
 })
 
-test('the next start without the flag closes it, and the key is gone', async () => {
+test('the next start without --open-uplink closes the uplink and removes the key', async () => {
   await lab.task('down', 'sorrow')
   expect(await lab.task('deploy-vm', 'sorrow')).toMatchObject({ code: 0 })
   expect(await ssh(ask)).not.toContain('reached')

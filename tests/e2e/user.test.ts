@@ -65,7 +65,7 @@ const running = (pattern: string): string[] =>
     .stdout.split('\n')
     .filter((line) => line && !line.includes('<defunct>'))
 
-test('an ordinary user: killed in the middle of the image, the same command carries on to a VM', async (context) => {
+test('an ordinary user can repeat a deploy that was killed while the image was built', async (context) => {
   if (!isRoot) context.skip('only root can make another user; every other test ran as this one')
   const command = 'CI=true npx just deploy-test-vm sorrow'
   const first = as(command)

@@ -12,12 +12,12 @@ test('an expected failure is one line, a hint, the evidence and the replay', () 
   )
 })
 
-test('what a user typed cannot add lines or move the cursor', () => {
+test('control characters in what a user typed are escaped', () => {
   const text = explain('x', usage('Cannot use `a\nb\u001b[2J` as a host name'))
   expect(text).toBe('x: Cannot use `a\\nb\\u001b[2J` as a host name')
 })
 
-test('what a user pasted and nobody can see is shown', () => {
+test('invisible characters in what a user pasted are escaped', () => {
   const text = explain('x', usage('Cannot find `so\u200brrow\u00a0\u202e` or “grün”'))
   expect(text).toBe('x: Cannot find `so\\u200brrow\\u00a0\\u202e` or “grün”')
 })
@@ -26,7 +26,7 @@ test('a bug keeps its stack', () => {
   expect(explain('x', new TypeError('boom'))).toMatch(/This is a bug[^]*TypeError: boom\n\s+at /)
 })
 
-test('the lab itself could not run, unless said otherwise', () => {
+test('a failure exits with 3, and a usage failure with 2', () => {
   expect(new Failure('Cannot').exit).toBe(3)
   expect(usage('Cannot').exit).toBe(2)
 })
@@ -34,25 +34,25 @@ test('the lab itself could not run, unless said otherwise', () => {
 test.each([
   ['ENOSPC', 'Cannot write `/x/y`: the disk is full'],
   ['EROFS', 'Cannot write `/x/y`: the file system is read-only'],
-])('a disk that takes nothing more (%s) is no bug of the lab', (code, message) => {
+])('a disk that cannot be written to (%s) is not reported as a bug of the lab', (code, message) => {
   const thrown = orUnwritable(Object.assign(new Error('x'), { code, path: '/x/y' }))
   expect(thrown).toBeInstanceOf(Unwritable)
   expect(explain('status', thrown)).toMatch(`status: ${message}\n  hint: just status`)
 })
 
-test('a path that leads nowhere is no bug of the lab, and says nothing of its disk', () => {
+test('a path through a file is not reported as a bug, nor as a full disk', () => {
   const thrown = orUnwritable(Object.assign(new Error('x'), { code: 'ENOTDIR', path: '/x/y' }))
   expect(thrown).not.toBeInstanceOf(Unwritable)
   expect(explain('status', thrown)).toBe('status: Cannot use `/x/y`: a directory in it is a file')
 })
 
-test('a package that is not installed is no bug of the lab', () => {
+test('a package that is not installed is not reported as a bug of the lab', () => {
   const error = new Error("Cannot find module 'yargs'\nRequire stack:\n- /x/task.ts")
   const thrown = orUnwritable(Object.assign(error, { code: 'MODULE_NOT_FOUND' }))
   expect(explain('status', thrown)).toBe('status: Cannot find the package `yargs`\n  hint: npm ci')
 })
 
-test('any other error, and a failure, stay what they are', () => {
+test('orUnwritable passes any other error on unchanged', () => {
   for (const one of [new Failure('x'), new Error('y'), undefined, 'z']) {
     expect(orUnwritable(one)).toBe(one)
   }

@@ -4,7 +4,7 @@ import { gate } from '../../lib/gate.ts'
 /** Lets waiting code run as far as it can. */
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
 
-test('no more are let in than there are places, in the order in which they came', async () => {
+test('a gate admits at most as many as it has places, in the order of arrival', async () => {
   const { enter, leave } = gate(2)
   const inside: number[] = []
   for (const each of [1, 2, 3, 4]) void enter().then(() => inside.push(each))
@@ -19,7 +19,7 @@ test('no more are let in than there are places, in the order in which they came'
   expect(inside).toEqual([1, 2, 3, 4])
 })
 
-test('who gives up while waiting takes the place of nobody', async () => {
+test('a waiter that gives up does not use up a place', async () => {
   const { enter, leave } = gate(1)
   await enter()
   const givenUp = enter(Promise.reject(new Error('too late')))

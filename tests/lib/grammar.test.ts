@@ -2,7 +2,7 @@ import { expect, test } from 'vitest'
 import { nixReader } from '../../lib/flake/syntax.ts'
 import { parseShell } from '../../lib/mutation/bash.ts'
 
-test('Two languages that are first asked for at once are each parsed as what they are', async () => {
+test('Two languages requested at the same time are each parsed with their own grammar', async () => {
   const [shell, open] = await Promise.all([
     parseShell('[ -e /x ] && exit'),
     nixReader({ x: '{ a = 1; }' }),

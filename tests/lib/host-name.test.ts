@@ -2,9 +2,12 @@ import { expect, test } from 'vitest'
 import { Failure } from '../../lib/failure.ts'
 import { hostName } from '../../lib/host-name.ts'
 
-test.each(['a', 'sorrow', 'web-1', 'a--b', 'x'.repeat(63)])('%s is a host name', (name) => {
-  expect(hostName(name)).toBe(name)
-})
+test.each(['a', 'sorrow', 'web-1', 'a--b', 'x'.repeat(63)])(
+  '%s is accepted as a host name',
+  (name) => {
+    expect(hostName(name)).toBe(name)
+  },
+)
 
 test.each([
   ['', ''],

@@ -4,7 +4,7 @@ import { expect, test } from 'vitest'
 import { project } from '../../lib/settings.ts'
 
 test.each(['/dev/null/lab', join(project, 'package.json')])(
-  'a task is cut short in one line, also with %s for its home',
+  'an interrupted task prints one line, even if LAB_HOME is %s',
   (home) => {
     const script = `import { endOnSignals, loadForSignals } from '${project}/lib/interrupt.ts'
 endOnSignals('task')

@@ -24,7 +24,7 @@ afterEach(() => {
 })
 const toml = (text: string): void => writeFileSync(join(flake, 'lab.toml'), text)
 
-test('A flake that says nothing has every default', async () => {
+test('A flake without lab.toml has the default settings', async () => {
   expect(await labSettings(flake)).toEqual({
     user: null,
     branch: 'main',
@@ -40,7 +40,7 @@ test('A flake that says nothing has every default', async () => {
   })
 })
 
-test('A lab.toml that leads nowhere is not taken for none', async () => {
+test('A lab.toml that is a dangling symlink is not treated as missing', async () => {
   symlinkSync('elsewhere.toml', join(flake, 'lab.toml'))
   for (const read of [labSettings, readPromises])
     await expect(read(flake)).rejects.toMatchObject({
@@ -49,7 +49,7 @@ test('A lab.toml that leads nowhere is not taken for none', async () => {
     })
 })
 
-test('[upgrade] says what is judged, and the other tasks follow its unit', async () => {
+test('[upgrade] names what upgrades the host, and the tasks use its unit', async () => {
   toml('[upgrade]\nkind = "nixos-upgrade"\n')
   expect(await labSettings(flake)).toMatchObject({
     upgrade: { kind: 'nixos-upgrade', unit: null },
@@ -68,7 +68,7 @@ test('[upgrade] says what is judged, and the other tasks follow its unit', async
   })
 })
 
-test('lab.toml names what is different, and a variable beats it', async () => {
+test('lab.toml overrides defaults, and a variable overrides lab.toml', async () => {
   toml('user = "mia.muster"\nbranch = "simple"\n[units]\nupgrade = "auto-upgrade.service"\n')
   expect(await labSettings(flake)).toMatchObject({
     user: 'mia.muster',
@@ -84,7 +84,7 @@ test('lab.toml names what is different, and a variable beats it', async () => {
   expect(await labSettings(flake)).toMatchObject({ branch: 'dev', ports: { ssh: 22222 } })
 })
 
-test('units that may fail are named with or without their type, and by a part of their name', async () => {
+test('Units that may fail are named with or without their type, and with wildcards', async () => {
   toml('may-fail = ["acme-*", "fwupd-refresh", "nas.mount"]\n')
   const { mayFail: names } = await labSettings(flake)
   const units = [
@@ -101,7 +101,7 @@ test('units that may fail are named with or without their type, and by a part of
   expect((await labSettings(flake)).mayFail).toEqual([])
 })
 
-test('A lab.toml of another encoding is refused, and a slip in a promise is told of promises', async () => {
+test('A lab.toml that is not UTF-8 is refused, and a misspelt promise table gets a hint about promises', async () => {
   writeFileSync(join(flake, 'lab.toml'), Buffer.from('# für mich\nuser = "mia"\n', 'latin1'))
   await expect(labSettings(flake)).rejects.toThrow(/lab\.toml`: it is not UTF-8/)
   toml('[[promises]]\nname = "web"\n')
@@ -163,13 +163,13 @@ test.each([
     { flake: '/etc/nixos' },
     '`sorrow` has its flake in `/etc/nixos`, and `paths.flake` of lab.toml',
   ],
-])('A host that says %j is held against lab.toml', async (says, said) => {
+])('A host whose settings are %j is compared with lab.toml', async (says, said) => {
   const found = disagreement(host(says as Partial<typeof clones>), await labSettings(flake))
   if (said === undefined) expect(found).toBeUndefined()
   else expect(found).toContain(said)
 })
 
-test('A guest is seeded where lab.toml says', async () => {
+test('A guest is seeded at the paths that lab.toml names', async () => {
   expect(seeding(await labSettings(flake))).toContain(
     'rm -rf nix-config .local/share/chezmoi\nmkdir -p .local/share\n',
   )
@@ -194,7 +194,7 @@ test('A guest is seeded where lab.toml says', async () => {
   rmSync(at, { recursive: true })
 })
 
-test('Scenarios are skipped where lab.toml names agents that are not the lab’s', async () => {
+test('Scenarios are skipped if lab.toml names agents other than the lab’s', async () => {
   const home = mkdtempSync(join(tmpdir(), 'home-'))
   const said = vi.spyOn(console, 'log').mockImplementation(() => undefined)
   vi.stubEnv('LAB_HOME', home)
@@ -214,7 +214,7 @@ test('Scenarios are skipped where lab.toml names agents that are not the lab’s
   }
 })
 
-test('The guest of a flake that has never heard of the lab is NixOS, and says why', () => {
+test('The guest of a flake without labConfigurations is NixOS, and the reason is given', () => {
   writeFileSync(join(flake, 'flake.nix'), '{ outputs = _: { nixosConfigurations = { }; }; }')
   process.env['LAB_FLAKE'] = flake
   expect(chooseGuest()).toEqual({

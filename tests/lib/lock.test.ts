@@ -24,7 +24,7 @@ await lock(process.argv[1], 'hold'); console.log('held'); setInterval(() => {}, 
   return child
 }
 
-test('a second holder is refused at once and is told who has it', async () => {
+test('a second holder is refused at once, and the message names the first', async () => {
   const child = await otherHolder()
   await expect(lock(path, 'deploy `sorrow`')).rejects.toThrow(
     new RegExp(`Cannot deploy \`sorrow\`: .*\\(pid ${child.pid}\\) holds the lock`),
@@ -33,7 +33,7 @@ test('a second holder is refused at once and is told who has it', async () => {
   await once(child, 'exit')
 })
 
-test('a holder that was killed with -9 leaves no lock behind', async () => {
+test('a holder killed with SIGKILL leaves no lock behind', async () => {
   const child = await otherHolder()
   child.kill('SIGKILL')
   await once(child, 'exit')
@@ -41,7 +41,7 @@ test('a holder that was killed with -9 leaves no lock behind', async () => {
   held.release()
 })
 
-test('a lock that was released is free', async () => {
+test('a released lock can be taken again', async () => {
   const first = await lock(path, 'deploy')
   await expect(lock(path, 'deploy')).rejects.toThrow('holds the lock')
   first.release()
@@ -49,7 +49,7 @@ test('a lock that was released is free', async () => {
   second.release()
 })
 
-test('one who waits gets the lock when its holder dies', async () => {
+test('a waiter gets the lock when its holder dies', async () => {
   const child = await otherHolder()
   const said: string[] = []
   const waiting = lock(path, 'build', { wait: 30, say: (line) => said.push(line) })
@@ -61,7 +61,7 @@ test('one who waits gets the lock when its holder dies', async () => {
   expect(said.at(-1)).toBe('')
 })
 
-test('a wait has a limit', async () => {
+test('waiting for a lock has a time limit', async () => {
   const child = await otherHolder()
   await expect(lock(path, 'build', { wait: 1 })).rejects.toThrow('Cannot build')
   child.kill('SIGKILL')

@@ -3,11 +3,11 @@ import { expect, test } from 'vitest'
 import { requireNamespaces } from '../../lib/namespaces.ts'
 import { project } from '../../lib/settings.ts'
 
-test('they are to be had here', async () => {
+test('user namespaces are available on this machine', async () => {
   await requireNamespaces()
 })
 
-test('where the machine allows none, it is said before anything is built, with what allows them', () => {
+test('if the machine allows no user namespaces, the failure names the command that allows them', () => {
   const asked = `require('./lib/namespaces.ts').requireNamespaces().then(() => console.log('had'), (e) => console.log(e.detail.hint))`
   const none = `echo 0 >/proc/sys/user/max_user_namespaces && exec "$0" --import tsx --eval "$1"`
   const said = execFileSync(

@@ -22,17 +22,17 @@ test.each([
   // a name of one letter is contained in too many words
   ['exit', []],
   ['', ['x']],
-])('%j may mean %j', (typed, meant) => {
+])('for %j the suggestions are %j', (typed, meant) => {
   expect(nearest(typed, cases)).toEqual(meant)
 })
 
-test('of many names no more than four come back, the nearest first', () => {
+test('of many similar names at most four are suggested, the nearest first', () => {
   const many = Array.from({ length: 87 }, (_, index) => `case-${index}`)
   expect(nearest('case-7', many)).toHaveLength(4)
   expect(nearest('case-7', many)[0]).toBe('case-7')
 })
 
-test('a few names are all named where none is near, many are left to the command that lists them', () => {
+test('if none is near, a few names are all listed, but of many none', () => {
   expect(suggest('gloom', ['sorrow', 'torment'])).toBe('There are sorrow, torment; ')
   expect(suggest('gloom', cases)).toBe('')
   const failure = unknown('a case', 'panik', cases, 'just gitops-test --list lists all 7')

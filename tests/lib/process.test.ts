@@ -19,7 +19,7 @@ async function marked(before = '') {
   return child
 }
 
-test('a process is known by pid, start time, boot and UUID', async () => {
+test('a process is identified by pid, start time, boot and UUID', async () => {
   const child = await marked()
   const identity = identify(child.pid!, uuid)!
   expect(identity).toMatchObject({ pid: child.pid, uuid })
@@ -30,16 +30,19 @@ test.each([
   ['start time', { start: 1 }],
   ['boot', { bootId: randomUUID() }],
   ['UUID', { uuid: randomUUID() }],
-])('a recorded process with another %s is not it, and is never signalled', async (_, other) => {
-  const child = await marked()
-  const reused = { ...identify(child.pid!, uuid)!, ...other }
-  expect(alive(reused)).toBe(false)
-  await end(reused, 1)
-  expect(child.exitCode ?? child.signalCode).toBeNull()
-  expect(identify(child.pid!, uuid)).toBeDefined()
-})
+])(
+  'a process whose recorded %s differs counts as another one, and is never signalled',
+  async (_, other) => {
+    const child = await marked()
+    const reused = { ...identify(child.pid!, uuid)!, ...other }
+    expect(alive(reused)).toBe(false)
+    await end(reused, 1)
+    expect(child.exitCode ?? child.signalCode).toBeNull()
+    expect(identify(child.pid!, uuid)).toBeDefined()
+  },
+)
 
-test('a process is found by its UUID without any record', async () => {
+test('a process is found by its UUID alone', async () => {
   const child = await marked()
   expect(processesOf(uuid).map(({ pid }) => pid)).toEqual([child.pid])
   expect(processesOf(randomUUID())).toEqual([])
@@ -52,7 +55,7 @@ test('end kills a process that ignores SIGTERM', async () => {
   expect(alive(identity)).toBe(false)
 })
 
-test('gone says false when the limit passes', async () => {
+test('gone returns false when its limit passes', async () => {
   const child = await marked()
   expect(await gone(identify(child.pid!, uuid)!, 0.1)).toBe(false)
   child.kill('SIGKILL')

@@ -12,7 +12,7 @@ const failure = async (promise: Promise<unknown>): Promise<Failure> => {
 }
 
 describe('waitFor', () => {
-  test('returns what the probe found, after as many probes as it took', async () => {
+  test('returns what the probe found, and stops probing', async () => {
     let probes = 0
     const found = await waitFor('three', 10, () => (++probes === 3 ? 'here' : undefined), {
       every: 0.01,
@@ -21,7 +21,7 @@ describe('waitFor', () => {
     expect(probes).toBe(3)
   })
 
-  test('takes 0 and the empty string as found, false and undefined as not yet', async () => {
+  test('counts 0 and the empty string as found, false and undefined as not yet', async () => {
     expect(await waitFor('zero', 10, () => 0)).toBe(0)
     expect(await waitFor('nothing', 10, () => '')).toBe('')
     const answers = [undefined, false, true] as const
@@ -30,7 +30,7 @@ describe('waitFor', () => {
     expect(n).toBe(3)
   })
 
-  test('names the wait, the limit, the last reason and the evidence', async () => {
+  test('states what it waited for, the limit, the last reason and the evidence', async () => {
     let looked = 0
     const thrown = await failure(
       waitFor(
@@ -50,7 +50,7 @@ describe('waitFor', () => {
     expect(thrown.detail.evidence).toBe('serial line 1')
   })
 
-  test('ends a probe that hangs, and tells it so', async () => {
+  test('gives a hanging probe up at the limit, and aborts its signal', async () => {
     let told = false
     const thrown = await failure(
       waitFor('a hang', 0.1, (signal) => {
@@ -86,7 +86,7 @@ describe('waitFor', () => {
     expect(thrown.message).toBe('the host key is another')
   })
 
-  test('the signal ends the wait with its reason, during a pause, a probe, or before both', async () => {
+  test('an aborted signal ends the wait with its reason, before it, in a pause or during a probe', async () => {
     const gone = new Failure('QEMU ended')
     expect(await failure(waitFor('x', 10, () => 1, { signal: AbortSignal.abort(gone) }))).toBe(gone)
     for (const probe of [() => undefined, () => new Promise<undefined>(() => {})]) {
@@ -97,7 +97,7 @@ describe('waitFor', () => {
     }
   })
 
-  test('a poke starts the next probe at once, also when it came during a probe', async () => {
+  test('a poke starts the next probe at once, even if it came during a probe', async () => {
     let poke!: () => void
     let unsubscribed = 0
     let probes = 0
@@ -127,7 +127,7 @@ describe('waitFor', () => {
     expect(unsubscribed).toBe(1)
   })
 
-  test('a slow probe does not push the next ones back', async () => {
+  test('a slow probe does not delay the following ones', async () => {
     vi.useFakeTimers()
     try {
       const starts: number[] = []
@@ -151,7 +151,7 @@ describe('waitFor', () => {
     }
   })
 
-  test('says each second how long it has waited of at most how long, and when it is over', async () => {
+  test('reports once a second how long it has waited and the limit, and clears the line at the end', async () => {
     vi.useFakeTimers()
     try {
       const said: string[] = []
@@ -168,7 +168,7 @@ describe('waitFor', () => {
     }
   })
 
-  test('what keeps a limit of its own is counted as well, under the name that it has by then', async () => {
+  test('counting reports the seconds of work with its own limit, under its current name', async () => {
     vi.useFakeTimers()
     try {
       const said: string[] = []

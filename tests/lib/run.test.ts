@@ -7,13 +7,13 @@ import { expect, onTestFinished, test, vi } from 'vitest'
 import { run } from '../../lib/run.ts'
 import { waitFor } from '../../lib/retry.ts'
 
-test('words reach the command as they are', async () => {
+test('arguments reach the command unchanged', async () => {
   const words = ['a b', "it's", '$HOME', '`x`', '*', '', '-n', 'naïve']
   const { stdout } = await run('printf', ['[%s]', ...words])
   expect(stdout).toBe(words.map((word) => `[${word}]`).join(''))
 })
 
-test('what a user has in .bashrc has no part in it, as where no other shell is around', async () => {
+test('a user’s .bashrc does not affect the output of a command', async () => {
   const home = mkdtempSync(join(tmpdir(), 'home-'))
   onTestFinished(() => rmSync(home, { recursive: true }))
   writeFileSync(join(home, '.bashrc'), 'echo hello\n')
@@ -23,7 +23,7 @@ test('what a user has in .bashrc has no part in it, as where no other shell is a
   expect((await run('echo', ['said'])).stdout).toBe('said\n')
 })
 
-test('input is read, and a command that does not read it is judged by its exit code alone', async () => {
+test('input reaches the command, and one that does not read it is judged by its exit code alone', async () => {
   expect((await run('cat', [], { input: 'hello' })).stdout).toBe('hello')
   for (const none of [{}, { input: '' }])
     expect((await run('cat', [], { ...none, timeout: 10 })).stdout).toBe('')
@@ -37,7 +37,7 @@ test('input is read, and a command that does not read it is judged by its exit c
   })
 })
 
-test('an exit code is a failure with the last lines, unless it is allowed', async () => {
+test('a non-zero exit code is a failure with the last lines, unless it is allowed', async () => {
   const failed = run('sh', ['-c', 'echo why >&2; exit 4'])
   await expect(failed).rejects.toMatchObject({
     message: expect.stringContaining('exited with 4'),
@@ -46,7 +46,7 @@ test('an exit code is a failure with the last lines, unless it is allowed', asyn
   expect((await run('sh', ['-c', 'exit 4'], { allow: [4] })).code).toBe(4)
 })
 
-test('a limit ends the command and its children', async () => {
+test('a time limit kills the command and its children', async () => {
   const marker = `600.${process.pid}`
   await expect(run('sh', ['-c', `sleep ${marker} & wait`], { timeout: 0.5 })).rejects.toThrow(
     'took longer than its limit of 0.5 s',
@@ -55,7 +55,7 @@ test('a limit ends the command and its children', async () => {
   expect(left.stdout).toBe('')
 })
 
-test('what a command leaves behind may hold its output: nobody waits for that', async () => {
+test('run does not wait for a background process that holds the output open', async () => {
   const left = `600.5${process.pid}`
   onTestFinished(() => void execFileSync('pkill', ['-f', `^sleep ${left}`]))
   const much = 'head -c 3000000 /dev/zero | tr "\\0" x'
@@ -68,7 +68,7 @@ test('what a command leaves behind may hold its output: nobody waits for that', 
   })
 })
 
-test('a command dies with the lab, even by kill -9', async () => {
+test('a command dies with the lab, even if that is killed with SIGKILL', async () => {
   const lib = join(import.meta.dirname, '../../lib/run.ts')
   const code = `import { run } from ${JSON.stringify(lib)}
 await run('sh', ['-c', 'echo $$ >&2; exec sleep 600'], { onLine: (line) => console.log(line) })`

@@ -31,14 +31,14 @@ test.each([
   ['its end', ''],
   ['an error', `throw new Error('of any kind')`],
   ['Ctrl-C', `process.kill(process.pid, 'SIGINT'); setTimeout(() => {}, 60_000)`],
-])('scratch directories that nobody removed are gone with the process: %s', (_, then) => {
+])('scratch directories are removed when the process ends by %s', (_, then) => {
   const dir = place()
   mkdirSync(join(dir, 'of-somebody-else'))
   ended(dir, then)
   expect(readdirSync(dir)).toEqual(['of-somebody-else'])
 })
 
-test('those of a killed process go with the next that asks; those of a living one stay', async () => {
+test('scratch directories of a killed process are removed by the next one, those of a living one stay', async () => {
   const dir = place()
   ended(dir, `process.kill(process.pid, 'SIGKILL'); setTimeout(() => {}, 60_000)`)
   expect(readdirSync(dir)).toHaveLength(2)
@@ -62,7 +62,7 @@ test('those of a killed process go with the next that asks; those of a living on
   expect(readdirSync(dir)).toEqual([])
 })
 
-test('a directory for such files that is gone is said, with what to set', () => {
+test('a missing parent directory is reported', () => {
   expect(() => scratchDirectory('one', '/nonexistent/nix-shell.x')).toThrow(
     'Cannot use `/nonexistent/nix-shell.x`: it does not exist',
   )

@@ -12,15 +12,18 @@ test.each([
   ['2G', 2 * 1024 ** 3],
   ['1.5GiB', 1.5 * 1024 ** 3],
   ['20GB', 20 * 1024 ** 3],
-])('%s is a size', (text, expected) => {
+])('%s is accepted as a size', (text, expected) => {
   expect(bytes(text, 'memory')).toBe(expected)
 })
 
-test.each(['', '2', '-2G', '0G', '2 gigs', '2G; rm', 'NaNG', '1e3G'])('%j is no size', (text) => {
-  expect(() => bytes(text, 'memory')).toThrow('as memory')
-})
+test.each(['', '2', '-2G', '0G', '2 gigs', '2G; rm', 'NaNG', '1e3G'])(
+  '%j is refused as a size',
+  (text) => {
+    expect(() => bytes(text, 'memory')).toThrow('as memory')
+  },
+)
 
-test('directories follow LAB_*, then XDG, then the home directory', () => {
+test('directories come from LAB_*, then XDG, then the home directory', () => {
   vi.stubEnv('LAB_HOME', '')
   vi.stubEnv('XDG_STATE_HOME', '')
   expect(labHome()).toBe(`${homedir()}/.local/state/gitops-vm-lab`)
@@ -32,14 +35,14 @@ test('directories follow LAB_*, then XDG, then the home directory', () => {
   expect(labCache()).toBe('/c/d')
 })
 
-test('an empty HOME is no home, and not the directory that one is in', () => {
+test('an empty HOME is ignored in favour of the user’s real home', () => {
   for (const name of ['LAB_HOME', 'XDG_STATE_HOME', 'HOME']) vi.stubEnv(name, '')
   expect(labHome()).toBe(`${userInfo().homedir}/.local/state/gitops-vm-lab`)
   vi.stubEnv('LAB_HOME', '~/lab')
   expect(labHome()).toBe(`${userInfo().homedir}/lab`)
 })
 
-test('sockets stay short and differ by LAB_HOME, however long that is', () => {
+test('socket paths are short and differ by LAB_HOME, however long that is', () => {
   vi.stubEnv('XDG_RUNTIME_DIR', `/tmp/${'r'.repeat(90)}`)
   vi.stubEnv('LAB_HOME', `/tmp/${'h'.repeat(200)}`)
   const one = runtimeDir()
@@ -70,13 +73,13 @@ describe('.env', () => {
     expect(labHome()).toBe('/x')
   })
 
-  test('a path in it is meant from where the file is, and from the home with ~', async () => {
+  test('has paths relative to the file, and ~ for the home', async () => {
     await load('LAB_HOME=state\nLAB_CACHE=~/cache\n')
     expect(labHome()).toBe(join(dirname(process.env['LAB_ENV_FILE']!), 'state'))
     expect(labCache()).toBe(join(homedir(), 'cache'))
   })
 
-  test('one that is named and is not there is told, and an empty name is none', async () => {
+  test('is refused if it is named and does not exist, but an empty name is ignored', async () => {
     vi.stubEnv('LAB_ENV_FILE', '')
     await loadEnv()
     vi.stubEnv('LAB_ENV_FILE', '/nonexistent/env')
@@ -109,7 +112,7 @@ describe('.env', () => {
     ['#\nLAB_HOME=/x/c#/lab\n', 'a `#` in a value', 'LAB_HOME="…"'],
     ['#\n  export LAB_HOME = /my lab#1 # here\n', 'a `#` in a value', 'LAB_HOME="…"'],
     ['#\nLAB_HOME /x\n', '', 'LAB_HOME=…, with a quote at both ends'],
-  ])('%j is refused with its line', async (text, why, hint) => {
+  ])('%j is refused, and its line is named', async (text, why, hint) => {
     const thrown = await load(text).catch((error: unknown) => error)
     expect(thrown).toBeInstanceOf(Failure)
     const { message, exit, detail } = thrown as Failure

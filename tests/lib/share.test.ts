@@ -55,7 +55,7 @@ const some = [
 ]
 
 test.each([1, 2, 3, 4, 20])(
-  'with %i labs everything is done once, each VM has one thing at a time',
+  'with %i labs everything is done once, and each VM does one thing at a time',
   async (count) => {
     const { log, left, lost } = await worked(some, count)
     expect(log.map(({ name }) => name).toSorted()).toEqual(some.map(({ name }) => name).toSorted())
@@ -71,7 +71,7 @@ test.each([1, 2, 3, 4, 20])(
   },
 )
 
-test('the longest begin first, those that need a whole lab before all others', async () => {
+test('the longest begin first, and those that need a whole lab before all others', async () => {
   const { began } = await worked(some, 1)
   const secondsOf = (name: string): number => some.find((one) => one.name === name)!.seconds
   expect(began.slice(0, 3)).toEqual(['double-2', 'double-1', 'double-0'])
@@ -80,7 +80,7 @@ test('the longest begin first, those that need a whole lab before all others', a
   expect(singles).toHaveLength(12)
 })
 
-test('no VM is idle while something waits that it could do', async () => {
+test('no VM is idle while there is work that it could do', async () => {
   const singles = some.filter(({ vms }) => vms === 1)
   const { log } = await worked(singles, 2)
   const lastBegin = Math.max(...log.map(({ from }) => from))
@@ -93,7 +93,7 @@ test('no VM is idle while something waits that it could do', async () => {
   }
 })
 
-test('what a lab cannot do any more is done by another, and the lab gets nothing else', async () => {
+test('work that a lab fails at is done by another, and that lab gets no more', async () => {
   const { log, lost, left } = await worked(some, 2, { breaks: (_, lab) => lab === 1 })
   expect(log.map(({ name }) => name).toSorted()).toEqual(some.map(({ name }) => name).toSorted())
   expect(log.every(({ lab }) => lab === 0)).toBe(true)
@@ -101,7 +101,7 @@ test('what a lab cannot do any more is done by another, and the lab gets nothing
   expect(left).toEqual([])
 })
 
-test('a lab that is lost with the last thing has it done by one that was done already', async () => {
+test('if a lab is lost with the last item, one that was idle does it', async () => {
   const last = thing('last', 5)
   const { log, lost } = await worked([last, thing('short', 1), thing('other', 1)], 2, {
     vms: 1,
@@ -111,14 +111,14 @@ test('a lab that is lost with the last thing has it done by one that was done al
   expect(lost).toEqual([[0, 'lab 0 broke']])
 })
 
-test('where no lab is left, what nobody has done is given back', async () => {
+test('if all labs are lost, the unfinished work is returned', async () => {
   const { lost, left, log } = await worked(some, 2, { breaks: () => true })
   expect(lost.map(([lab]) => lab).toSorted((a, b) => a - b)).toEqual([0, 1])
   expect(log).toEqual([])
   expect(left.toSorted()).toEqual(some.map(({ name }) => name).toSorted())
 })
 
-test('a lab that fails to be ready is lost; one that is ready later takes its part', async () => {
+test('a lab that fails to start is lost, and one that starts late takes its share', async () => {
   const later = new Promise<number>((resolve) => setTimeout(() => resolve(1), 5))
   const labs = [Promise.resolve(0), later, Promise.reject(new Failure('no room'))]
   const many = Array.from({ length: 60 }, (_, n) => thing(`n${n}`, 200))
@@ -128,7 +128,7 @@ test('a lab that fails to be ready is lost; one that is ready later takes its pa
   expect(new Set(log.map(({ lab }) => lab))).toEqual(new Set([0, 1]))
 })
 
-test('a bug ends it, once what is at work has ended', async () => {
+test('a bug is thrown, once running work has ended', async () => {
   const done: string[] = []
   const sharing = share([thing('bug', 9), thing('good', 8), thing('later', 1)], [0, 1], {
     vms: 1,

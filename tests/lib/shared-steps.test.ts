@@ -24,7 +24,7 @@ const labs = [
   { titles: ['sorrow (copy 1)'], ready: 'copy' },
 ]
 
-test('each case is told with the VM that had it; one that fails throws nothing', async () => {
+test('each case is printed with its VM, and a failed case throws nothing', async () => {
   const lines = printed()
   const lost = vi.fn()
   const steps = [
@@ -49,7 +49,7 @@ test('each case is told with the VM that had it; one that fails throws nothing',
   expect(lost).not.toHaveBeenCalled()
 })
 
-test('a case of a lab that is lost is done in another, and counted once', async () => {
+test('a case of a lost lab is run in another, and counted once', async () => {
   const lines = printed()
   const lost = vi.fn()
   const ran: string[] = []
@@ -69,7 +69,7 @@ test('a case of a lab that is lost is done in another, and counted once', async 
   )
 })
 
-test('where no lab is left, the cases are given back', async () => {
+test('if all labs are lost, the remaining cases are returned', async () => {
   const steps = ['a', 'b', 'c'].map((title) =>
     step(title, 1, async () => {
       throw new Lost('gone')

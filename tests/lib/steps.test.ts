@@ -2,7 +2,7 @@ import { expect, test, vi } from 'vitest'
 import { Failure } from '../../lib/failure.ts'
 import { dryRun, runLanes, type Step } from '../../lib/steps.ts'
 
-test('a bug of the lab in a case is no case that failed: it is thrown, once all others were run', async () => {
+test('a bug in a case is thrown after the other cases have run, not counted as a failed case', async () => {
   const were: string[] = []
   const step = (title: string, thrown?: Error): Step<undefined> => ({
     title,
@@ -25,7 +25,7 @@ test('a bug of the lab in a case is no case that failed: it is thrown, once all 
   expect(were).toEqual(['red', 'fine', 'bug', 'next'])
 })
 
-test('A dry run that cannot be told to its end prints no part of it', async () => {
+test('A dry run that fails midway prints nothing', async () => {
   const log = vi.spyOn(console, 'log').mockImplementation(() => {})
   try {
     const step = (would: () => string[]): Step<object> => ({

@@ -29,7 +29,7 @@ test('host names stay text, even when they look like numbers', async () => {
   expect(await parse(task, ['1e3', '0x10'])).toMatchObject({ host: ['1e3', '0x10'] })
 })
 
-test('a variable sets a default and a flag beats it', async () => {
+test('a variable sets a default, and a flag overrides it', async () => {
   vi.stubEnv('LAB_TEST_MEMORY', '3G')
   vi.stubEnv('LAB_TEST_CPUS', '4')
   vi.stubEnv('LAB_TEST_JSON', '0')
@@ -74,7 +74,7 @@ test.each([
   expect(thrown).toMatchObject({ detail: { hint } })
 })
 
-test('a message does not depend on the language of the machine', async () => {
+test('messages do not depend on the machine’s language', async () => {
   vi.stubEnv('LC_ALL', 'de_DE.UTF-8')
   await expect(parse(task, ['--nope'])).rejects.toThrow('Unknown argument: nope')
 })
@@ -85,11 +85,11 @@ test.each([
   [['--host=sorrow', '--host=torment', '--json']],
   [['--vm', 'sorrow', 'torment', '--json']],
   [['--json', '--vm=sorrow', '--', 'torment']],
-])('hosts are named by position, by --host, or by --vm: %j', async (argv) => {
+])('hosts are given by position, --host or --vm: %j', async (argv) => {
   expect(await parse(task, argv)).toMatchObject({ host: ['sorrow', 'torment'], json: true })
 })
 
-test('a task whose position is taken has its hosts by --host, or by --vm', async () => {
+test('a task with other positionals takes hosts by --host or --vm', async () => {
   const { positionals: _, ...rest } = task
   const other: Task = {
     ...rest,
@@ -106,7 +106,7 @@ test('a task whose position is taken has its hosts by --host, or by --vm', async
   }
 })
 
-test('what comes after -- is the command line of somebody else', async () => {
+test('arguments after -- are passed on unparsed', async () => {
   const ssh: Task = {
     ...task,
     usage: '<host> [command..]',
@@ -119,14 +119,14 @@ test('what comes after -- is the command line of somebody else', async () => {
   })
 })
 
-test('a value that begins with a hyphen and a digit is a value', async () => {
+test('an argument that begins with a hyphen and a digit is a value, not a flag', async () => {
   expect(await parse(task, ['--memory', '-1G', '--json=true'])).toMatchObject({
     memory: '-1G',
     json: true,
   })
 })
 
-test('help breaks no example, whatever its length, so that each can be copied', async () => {
+test('help prints a long example on one line, so that it can be copied', async () => {
   const write = vi.spyOn(process.stdout, 'write').mockReturnValue(true)
   const command = 'tsx tasks/demo.ts delay sorrow --link uplink --ms 100'
   const meaning = 'All cases first, which takes as long as all the tests on VMs that there are'
@@ -136,7 +136,7 @@ test('help breaks no example, whatever its length, so that each can be copied', 
   expect(text).toContain(`\nExamples:\n  ${command}\n    ${meaning}\n`)
 })
 
-test('help fits a terminal that is narrower, and breaks no command there', async () => {
+test('help fits a narrow terminal, but does not wrap commands', async () => {
   const write = vi.spyOn(process.stdout, 'write').mockReturnValue(true)
   const { columns } = process.stdout
   process.stdout.columns = 40
@@ -150,7 +150,7 @@ test('help fits a terminal that is narrower, and breaks no command there', async
   expect(rest).toContain(`\n  ${command}\n`)
 })
 
-test('help calls a number a number', async () => {
+test('help shows the type of a number option', async () => {
   const write = vi.spyOn(process.stdout, 'write').mockReturnValue(true)
   await parse(task, ['--help'])
   const text = write.mock.calls.map(([chunk]) => String(chunk)).join('')
@@ -158,7 +158,7 @@ test('help calls a number a number', async () => {
   expect(text).toMatch(/--cpus .*\[number\]/)
 })
 
-test('a variable that is no number is a usage failure that names it', async () => {
+test('a variable that is not a valid number is a usage failure that names it', async () => {
   for (const text of ['many', '0', '65', '2.5', '1e1']) {
     vi.stubEnv('LAB_TEST_CPUS', text)
     await expect(parse(task, [])).rejects.toMatchObject({
@@ -182,7 +182,7 @@ test('help ends with what runs under the hood', async () => {
 test.each([
   ['named as a flag', ['--thing', 'x'], 'Unknown argument: thing'],
   ['missing', [], 'Cannot begin: an argument is missing'],
-])('an argument that is %s is answered with how to write it', async (_, argv, message) => {
+])('an argument that is %s is refused with the correct usage', async (_, argv, message) => {
   const things = { ...task, usage: '<thing..>', positionals: { thing: { array: true } } }
   const thrown = await parse(things, argv).catch((error: unknown) => error)
   const hint = expect.stringContaining('tsx tasks/demo.ts <thing..>')
@@ -202,7 +202,7 @@ await main(import.meta, { name: 'written', describe: '', under: [], examples: []
   return file
 }
 
-test('what Node finds old-fashioned in a library is not told to whoever runs a task', async () => {
+test('a Node.js deprecation warning is not shown to users, other warnings are', async () => {
   const file = written(`run: async () => {
   process.emitWarning('old-fashioned', 'DeprecationWarning')
   process.emitWarning('worth a look')
@@ -215,7 +215,7 @@ test('what Node finds old-fashioned in a library is not told to whoever runs a t
 test.each([
   ['goes on, as its exit code is what is asked for', '', 1],
   ['ends with it where it shows what comes', 'endsWithReader: true,', 0],
-])('a task whose reader has gone away %s', async (_, more, code) => {
+])('a task whose reader has closed the pipe %s', async (_, more, code) => {
   const file = written(`${more} run: async () => {
   for (let line = 0; line < 30; line++) {
     console.log('x'.repeat(10_000))

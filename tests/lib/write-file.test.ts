@@ -29,7 +29,7 @@ beforeEach(() => {
 afterEach(() => rmSync(dir, { recursive: true, force: true }))
 
 describe('reading', () => {
-  test('gives bytes and mode', () => {
+  test('returns bytes and mode', () => {
     writeFileSync(path, Buffer.from([0xff, 0x0d, 0x0a]))
     chmodSync(path, 0o640)
     expect(readRegular(path)).toMatchObject({
@@ -39,7 +39,7 @@ describe('reading', () => {
     })
   })
 
-  test('refuses a symlink, a directory and nothing at all', () => {
+  test('refuses a symlink, a directory and a missing file', () => {
     symlinkSync('/etc/passwd', path)
     expect(() => readRegular(path)).toThrow(`Cannot edit \`${path}\`: it is a symlink`)
     expect(() => readRegular(dir)).toThrow(`Cannot read \`${dir}\`: it is not a regular file`)
@@ -48,7 +48,7 @@ describe('reading', () => {
 })
 
 describe('writing', () => {
-  test('replaces the file by another, with its mode and owner, and leaves no draft', () => {
+  test('replaces the file by a new one with the same mode and owner, and leaves no draft', () => {
     writeFileSync(path, 'old')
     chmodSync(path, 0o604)
     const { ino } = statSync(path)
@@ -67,7 +67,7 @@ describe('writing', () => {
     expect(statSync(path)).toMatchObject({ uid: 12345, gid: 54321 })
   })
 
-  test('makes a new file with the mode asked for, and never over another', () => {
+  test('creates a new file with the requested mode, and never overwrites one', () => {
     writeFile(path, 'one', { mode: 0o600 })
     expect(statSync(path).mode & 0o7777).toBe(0o600)
     expect(() => writeFile(path, 'two')).toThrow(`Cannot write \`${path}\`: it exists`)
@@ -100,7 +100,7 @@ describe('writing', () => {
     }
   })
 
-  test('removes the drafts of writers that were killed, and no others', () => {
+  test('removes drafts of killed writers, and no others', () => {
     const none = 4_194_304 // one more than the kernel's greatest pid
     for (const entry of [
       `.flake.nix.${none}.new`,
@@ -119,7 +119,7 @@ describe('writing', () => {
     ])
   })
 
-  test('says why it cannot, in one line', () => {
+  test('gives the reason in one line if it fails', () => {
     expect(() => writeFile(join(dir, 'no/such/file'), '')).toThrow(
       /^Cannot write `.*`: no such file or directory$/,
     )
@@ -130,7 +130,7 @@ describe('writing', () => {
 })
 
 describe('a locked directory', () => {
-  test('lets one in at a time, and the next when it is done', async () => {
+  test('admits one writer at a time, and then the next', async () => {
     const log: string[] = []
     const work = (name: string) =>
       withDirectory(dir, 20, async () => {
@@ -144,7 +144,7 @@ describe('a locked directory', () => {
     expect(readdirSync(dir)).toEqual([])
   })
 
-  test('is free again after a failure, and refuses who waited long enough', async () => {
+  test('is free again after a failure, and refuses a writer that waited too long', async () => {
     await expect(withDirectory(dir, 1, () => Promise.reject(new Error('no')))).rejects.toThrow('no')
     await withDirectory(dir, 1, async () => {
       await expect(withDirectory(dir, 0.2, () => Promise.resolve())).rejects.toThrow(
@@ -176,7 +176,7 @@ describe('as another user', () => {
   const hint = (of: string): string =>
     `\n  hint: \`${of}\` belongs to user 0: run this as that user, or in a clone of your own`
 
-  test('what cannot be read or written is said with whose it is', ({ skip }) => {
+  test('the message for a file that cannot be read or written names its owner', ({ skip }) => {
     if (process.getuid?.() !== 0) skip('only root can be another user')
     chmodSync(dir, 0o755)
     writeFileSync(path, 'old')

@@ -98,7 +98,7 @@ function nixAfter(first: string): string {
 }
 
 describe('add-to-flake', () => {
-  test('adds one line, has nix look at it, and does nothing the second time', async () => {
+  test('adds one line, verifies it with nix, and does nothing the second time', async () => {
     write(plain)
     chmodSync(join(flake, 'flake.nix'), 0o640)
     const first = await add(['sorrow'])
@@ -123,7 +123,7 @@ describe('add-to-flake', () => {
     expect(readdirSync(flake).filter((entry) => entry !== 'flake.lock')).toEqual(['flake.nix'])
   })
 
-  test('shows all and writes nothing with --dry-run', async () => {
+  test('shows the edit and writes nothing with --dry-run', async () => {
     write(plain)
     git('init', '--quiet')
     git('add', '.')
@@ -139,7 +139,7 @@ describe('add-to-flake', () => {
     expect(git('status', '--porcelain', '--untracked-files=all')).toBe(before)
   })
 
-  test('prints data with --json', async () => {
+  test('prints JSON with --json', async () => {
     write(plain)
     const { out } = await add(['sorrow', '--json'])
     expect(JSON.parse(out)).toEqual({
@@ -170,7 +170,7 @@ describe('add-to-flake', () => {
     )
   })
 
-  test('has nothing to do where a directory is listed', async () => {
+  test('adds nothing if the flake lists a directory', async () => {
     cpSync(join(project, 'tests/flakes/read-dir'), flake, { recursive: true })
     const { code, out } = await add(['sorrow'])
     expect(code).toBe(0)
@@ -180,7 +180,9 @@ describe('add-to-flake', () => {
     expect(out).toContain(`Note: \`${flake}/hosts/sorrow\` is not there yet`)
   })
 
-  test('refuses a name that the listing leaves out, there or not', async ({ skip }) => {
+  test('refuses a name that the listing filters out, whether or not it exists', async ({
+    skip,
+  }) => {
     if (!hasNix) skip('nix-instantiate is not installed')
     const listing = (filter: string): string => `{
   outputs = { self }: let
@@ -208,7 +210,7 @@ describe('add-to-flake', () => {
     expect((await add(['web'])).out).toContain('Nothing to do')
   })
 
-  test('writes nothing through a symlink of the host that leads nowhere', async ({ skip }) => {
+  test('does not write through a dangling symlink of the host', async ({ skip }) => {
     if (!hasNix) skip('nix-instantiate is not installed')
     cpSync(join(project, 'tests/flakes/read-dir'), flake, { recursive: true })
     mkdirSync(join(flake, 'hosts'), { recursive: true })
@@ -235,7 +237,7 @@ test.each([
   'back\\slash',
   '-x',
 ])(
-  'a flake in a directory called %j is edited, and nix asked as far as it can spell that',
+  'a flake in a directory named %j is edited, and checked with nix if that can handle the path',
   async (name) => {
     flake = join(dir, name)
     mkdirSync(flake)
@@ -257,7 +259,7 @@ test.each([
 )
 
 describe('in a git repository', () => {
-  test('the files of the host, and no others, are made known to it', async () => {
+  test('only the files of the host are marked', async () => {
     write(plain)
     git('init', '--quiet')
     git('add', 'flake.nix')
@@ -276,7 +278,7 @@ describe('in a git repository', () => {
     expect((await add(['sorrow'])).out).not.toContain('Marked')
   })
 
-  test('that does not let itself be told, the line is added and the rest is said', async () => {
+  test('whose index is locked, the line is added and a note says what is left to do', async () => {
     write(plain)
     git('init', '--quiet')
     git('add', 'flake.nix')
@@ -290,7 +292,7 @@ describe('in a git repository', () => {
     )
   })
 
-  test('whose root is above, the same is done', async () => {
+  test('whose root is a parent directory, the files are marked as well', async () => {
     spawnSync('git', ['-C', dir, 'init', '--quiet'])
     write(plain)
     git('add', 'flake.nix')
@@ -302,7 +304,7 @@ describe('in a git repository', () => {
     expect(git('status', '--porcelain')).toContain(' A flake/hosts/sorrow/default.nix')
   })
 
-  test('that is not there, or with no git and no nix at all, the line is added', async () => {
+  test('the line is also added without a repository, and without git and nix installed', async () => {
     write(plain)
     host()
     const { code, out, err } = await add(['sorrow'], {
@@ -317,7 +319,7 @@ describe('in a git repository', () => {
 
 describe('nix', () => {
   // as for an ordinary user on Debian without a nix daemon
-  test('whose own store cannot be opened evaluates in that of the lab', async ({ skip }) => {
+  test('whose store cannot be opened uses the lab’s store instead', async ({ skip }) => {
     if (!hasNix) skip('nix-instantiate is not installed')
     write(opaque)
     writeFileSync(join(flake, 'hosts.json'), '["beta"]')
@@ -329,7 +331,7 @@ describe('nix', () => {
     expect(read()).toBe(withSorrow)
   })
 
-  test('that cannot fetch the inputs says nothing of the edit', async ({ skip }) => {
+  test('that cannot fetch the inputs does not prevent the edit', async ({ skip }) => {
     if (!hasNix) skip('nix-instantiate is not installed')
     const text = plain
       .replace('{\n', '{\n  inputs.gone.url = "path:/nonexistent/gone";\n')
@@ -342,7 +344,7 @@ describe('nix', () => {
     expect(read()).toContain('sorrow = mkHost "sorrow";')
   })
 
-  test('that finds the edit wrong keeps it from being written', async ({ skip }) => {
+  test('that rejects the edit prevents it from being written', async ({ skip }) => {
     if (!hasNix) skip('nix-instantiate is not installed')
     const text = plain
       .replace('nixosConfigurations = {', 'nixosConfigurations = self.lib.two {')
@@ -359,7 +361,7 @@ describe('nix', () => {
     expect(read()).toBe(text)
   })
 
-  test('that cannot parse the file as it is says nothing of the edit', async ({ skip }) => {
+  test('that already rejected the unedited file does not prevent the edit', async ({ skip }) => {
     if (!hasNix) skip('nix-instantiate is not installed')
     const wrong = (text: string): string =>
       text.replace('mkHost = name', 'gone = nobody; mkHost = name')
@@ -380,13 +382,13 @@ const refused = async (args: string[], message: string | RegExp, code = 2): Prom
   expect(existsSync(join(flake, 'flake.nix')) ? read() : undefined).toBe(before)
 }
 
-describe('what cannot be done', () => {
-  test.each(['${x}', '../x', 'a\n"b', ''])('a host called %j', async (name) => {
+describe('add-to-flake refuses', () => {
+  test.each(['${x}', '../x', 'a\n"b', ''])('a host named %j', async (name) => {
     write(plain)
     await refused([name], /^add-to-flake: Cannot use `.*` as a host name$/)
   })
 
-  test('a flake that is not there, broken, or a symlink', async () => {
+  test('a flake that is missing, broken, or a symlink', async () => {
     await refused(['sorrow'], `add-to-flake: Cannot find \`${flake}/flake.nix\``)
     write('{\n  outputs = { self }: {\n    nixosConfigurations = { a = ; };\n  };\n}\n')
     await refused(
@@ -408,7 +410,7 @@ describe('what cannot be done', () => {
     expect((await ended(startTask('add-to-flake', ['sorrow', '--flake', '']))).code).toBe(2)
   })
 
-  test('a file that its owner has made read-only', async () => {
+  test('a read-only file', async () => {
     write(plain)
     chmodSync(join(flake, 'flake.nix'), 0o444)
     const message = `add-to-flake: Cannot edit \`${flake}/flake.nix\`: it is read-only`
@@ -418,7 +420,7 @@ describe('what cannot be done', () => {
     expect((await add(['beta'])).code).toBe(0)
   })
 
-  test('a flake that begins with a byte order mark, which nix does not take', async () => {
+  test('a flake that begins with a byte order mark', async () => {
     write(`\uFEFF${plain}`)
     await refused(['sorrow'], `add-to-flake: Cannot parse \`${flake}/flake.nix\`: it begins with a`)
     const scaffolded = await ended(startTask('scaffold-host', ['sorrow', '--flake', flake]))
@@ -429,7 +431,7 @@ describe('what cannot be done', () => {
     expect(readdirSync(flake)).toEqual(['flake.nix'])
   })
 
-  test('a form that is not known', async () => {
+  test('an unknown form of hosts', async () => {
     cpSync(join(project, 'tests/flakes/refused/json'), flake, { recursive: true })
     await refused(
       ['sorrow'],
@@ -437,15 +439,15 @@ describe('what cannot be done', () => {
     )
   })
 
-  test('a wrong flag or a second name', async () => {
+  test('an unknown flag or a second name', async () => {
     write(plain)
     await refused(['sorrow', '--no-such-flag'], /^add-to-flake: Unknown argument/)
     await refused(['sorrow', 'torment'], /^add-to-flake: Unknown argument: torment/)
   })
 })
 
-describe('meanwhile', () => {
-  test('five at once lose none', async () => {
+describe('while the task runs', () => {
+  test('five simultaneous tasks keep all five hosts', async () => {
     write(plain)
     const names = ['one', 'two', 'three', 'four', 'five']
     const all = await Promise.all(names.map((name) => add([name])))
@@ -454,7 +456,7 @@ describe('meanwhile', () => {
     expect(read().split('\n').length).toBe(plain.split('\n').length + 5)
   })
 
-  test('an editor saved the file: it stays as saved', async ({ skip }) => {
+  test('an editor can save the file, which then stays as saved', async ({ skip }) => {
     if (!hasNix) skip('nix-instantiate is not installed')
     write(plain)
     const saved = `${plain}# saved by an editor\n`
@@ -468,7 +470,7 @@ describe('meanwhile', () => {
     expect(read()).toBe(`${withSorrow}# saved by an editor\n`)
   })
 
-  test('the task was killed: nothing is changed or left', async ({ skip }) => {
+  test('it can be killed, and nothing is changed or left behind', async ({ skip }) => {
     if (!hasNix) skip('nix-instantiate is not installed')
     write(plain)
     const mark = join(dir, 'asked')
@@ -492,7 +494,7 @@ describe('meanwhile', () => {
   })
 })
 
-test('a host that only nix can find is there; another is refused', async () => {
+test('a host that only nix can find is reported as present, and a new one is refused', async () => {
   write(opaque)
   writeFileSync(join(flake, 'hosts.json'), '[ "alpha", "beta" ]')
   const found = await add(['alpha', '--json'])
@@ -507,7 +509,7 @@ test('a host that only nix can find is there; another is refused', async () => {
   expect(read()).toBe(opaque)
 })
 
-describe('a framework that makes hosts of a directory', () => {
+describe('a framework that makes hosts from a directory', () => {
   /** A flake whose hosts are made by a library of another flake, from `configurations/nixos`. */
   function framework(library = 'outputs'): void {
     mkdirSync(join(dir, 'framework'))
@@ -529,7 +531,9 @@ describe('a framework that makes hosts of a directory', () => {
       .filter((path) => path.includes('sorrow'))
       .toSorted()
 
-  test('has nothing to add, as nix says; scaffold-host writes where it reads', async ({ skip }) => {
+  test('needs no edit, as nix confirms, and scaffold-host writes where it reads', async ({
+    skip,
+  }) => {
     if (!hasNix) skip('nix-instantiate is not installed')
     framework()
     const features = ['--extra-experimental-features', 'nix-command flakes']
@@ -555,7 +559,7 @@ describe('a framework that makes hosts of a directory', () => {
     expect(read()).toBe(before)
   })
 
-  test('that nix cannot evaluate is told where, with and without the host', async () => {
+  test('that nix cannot evaluate gets a hint with the directory, with or without the host', async () => {
     framework('none')
     const hint = (err: string): string => err.split('\n')[1]!
     const first = await add(['sorrow'])

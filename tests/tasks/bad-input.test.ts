@@ -36,7 +36,7 @@ test.each(['${x}', '"; rm', '../etc', 'a\nb', 'naïve', '-'])(
 )
 
 test.each(['destroy', 'ssh', 'verify', 'rebuild-test-vm', 'build', 'status', 'down', 'console'])(
-  '%s refuses what is no host name',
+  '%s refuses an invalid host name',
   async (task) => {
     const { code, stderr, stdout } = await lab.task(task, '../etc')
     expect({ code, stdout }).toEqual({ code: 2, stdout: '' })
@@ -63,7 +63,7 @@ test.each([
   expect(stderr).toMatch(oneClearLine('deploy-vm'))
 })
 
-test('a host that the flake does not have is named with the ones that it has', async () => {
+test('for an unknown host the existing ones are named', async () => {
   const { code, stderr } = await lab.task('deploy-vm', 'gloom')
   expect(code).toBe(2)
   expect(stderr).toContain('Cannot find host `gloom`')
@@ -134,7 +134,7 @@ test.each([
   ['copy', ['a', 'b'], 'Write one as sorrow:/tmp/file'],
   ['copy', ['a'], 'just copy file sorrow:'],
   ['copy', ['a', 'sorow:'], 'just status lists them'],
-])('%s %j is answered in two short lines, with what is nearest', async (task, args, hint) => {
+])('%s %j is refused in two short lines, with the nearest word', async (task, args, hint) => {
   const { code, stdout, stderr } = await lab.task(task, ...args)
   // a VM that does not exist may just not be made yet, so this is no usage error
   const wanted = /Cannot find a VM/.test(stderr) ? 3 : 2
@@ -143,7 +143,7 @@ test.each([
   for (const line of stderr.split('\n')) expect(line.length).toBeLessThan(200)
 })
 
-test('a word that is neither a host nor a fault names the nearest fault', async () => {
+test('for a word that is neither a host nor a fault the nearest fault is suggested', async () => {
   const { code, stderr } = await lab.task('chaos-network', 'dealy')
   expect(code).toBe(2)
   expect(stderr).toMatch(
@@ -151,7 +151,7 @@ test('a word that is neither a host nor a fault names the nearest fault', async 
   )
 })
 
-test('a flake with a syntax error is one line with the place', async () => {
+test('a syntax error in a flake is reported in one line with its place', async () => {
   const flake = copyFlake(mkdtempSync(join(tmpdir(), 'bad-')))
   writeFileSync(join(flake, 'hosts/sorrow/default.nix'), '{ lib, ... }: { roles = [ "vm" ; }')
   const { code, stderr } = await makeLabWith({ LAB_FLAKE: flake }).task('build', 'sorrow')
@@ -161,7 +161,7 @@ test('a flake with a syntax error is one line with the place', async () => {
   rmSync(join(flake, '..'), { recursive: true })
 })
 
-test('a directory that is no flake is one line', async () => {
+test('a directory without a flake is reported in one line', async () => {
   const { code, stderr } = await makeLabWith({ LAB_FLAKE: lab.dir }).task('build')
   expect(code).toBe(3)
   expect(stderr).toMatch(/^build: Cannot evaluate /m)
@@ -176,43 +176,46 @@ test.each([
     'just scaffold-host web',
   ],
   ['nixosConfigurations = { };', 'debian', 'has no labConfigurations', 'LAB_GUEST=nixos'],
-])('a flake with no more than %s is one line on %s', async (outputs, guest, lacks, hint) => {
-  const flake = mkdtempSync(join(tmpdir(), 'bad-'))
-  writeFileSync(join(flake, 'flake.nix'), `{ outputs = { self }: { ${outputs} }; }`)
-  const other = makeLabWith({ LAB_FLAKE: flake, LAB_GUEST: guest })
-  for (const task of ['build', 'deploy-vm', 'pipelines/up', 'seal-secrets', 'auto-upgrade']) {
-    const dry = task === 'deploy-vm' || task === 'pipelines/up' ? ['--dry-run'] : []
-    const { code, stdout, stderr } = await other.task(task, ...dry)
-    expect({ task, code, stdout }).toEqual({ task, code: 3, stdout: '' })
-    expect(stderr.split('\n').slice(0, -1)).toEqual([
-      `${task}: Cannot find a host: \`${flake}\` ${lacks}`,
-      expect.stringMatching(new RegExp(`^  hint: .*${hint}`)),
-    ])
-  }
-  rmSync(flake, { recursive: true })
-})
+])(
+  'a flake with nothing but %s is reported in one line for the guest %s',
+  async (outputs, guest, lacks, hint) => {
+    const flake = mkdtempSync(join(tmpdir(), 'bad-'))
+    writeFileSync(join(flake, 'flake.nix'), `{ outputs = { self }: { ${outputs} }; }`)
+    const other = makeLabWith({ LAB_FLAKE: flake, LAB_GUEST: guest })
+    for (const task of ['build', 'deploy-vm', 'pipelines/up', 'seal-secrets', 'auto-upgrade']) {
+      const dry = task === 'deploy-vm' || task === 'pipelines/up' ? ['--dry-run'] : []
+      const { code, stdout, stderr } = await other.task(task, ...dry)
+      expect({ task, code, stdout }).toEqual({ task, code: 3, stdout: '' })
+      expect(stderr.split('\n').slice(0, -1)).toEqual([
+        `${task}: Cannot find a host: \`${flake}\` ${lacks}`,
+        expect.stringMatching(new RegExp(`^  hint: .*${hint}`)),
+      ])
+    }
+    rmSync(flake, { recursive: true })
+  },
+)
 
-test('more memory than there is', async () => {
+test('more memory than the machine has is refused', async () => {
   const { code, stderr } = await lab.task('deploy-vm', 'sorrow', '--memory', '9000G')
   expect(code).toBe(3)
   expect(stderr).toMatch(/deploy-vm: Cannot start the VMs: they want 9000.0 GiB of memory/)
 })
 
-test('no firmware', async () => {
+test('missing firmware is reported', async () => {
   const [LAB_OVMF_CODE, LAB_OVMF_VARS] = ['/nonexistent', '/nonexistent']
   const both = await makeLabWith({ LAB_OVMF_CODE, LAB_OVMF_VARS }).task('deploy-vm', 'sorrow')
   expect(both.code).toBe(3)
   expect(both.stderr).toContain('Cannot find the firmware `/nonexistent`')
 })
 
-test('half a firmware, as the other half of the usual one would not fit', async () => {
+test('setting only one half of the firmware is refused', async () => {
   const LAB_OVMF_VARS = '/nonexistent'
   const half = await makeLabWith({ LAB_OVMF_VARS }).task('deploy-vm', 'sorrow')
   expect(half.code).toBe(2)
   expect(half.stderr).toContain('Cannot use LAB_OVMF_VARS alone')
 })
 
-test('dotfiles that are not there, before any VM is made', async () => {
+test('missing dotfiles are reported before any VM is made', async () => {
   const { code, stderr } = await makeLabWith({ LAB_DOTFILES: '/nonexistent' }).task(
     'deploy-vm',
     'sorrow',
@@ -221,7 +224,7 @@ test('dotfiles that are not there, before any VM is made', async () => {
   expect(stderr).toContain('Cannot find the directory `/nonexistent` of LAB_DOTFILES')
 })
 
-test('KVM demanded where it does not work, and a word that is no accelerator', async () => {
+test('an unknown accelerator is refused', async () => {
   const word = await makeLabWith({ LAB_ACCEL: 'warp' }).task('deploy-vm', 'sorrow')
   expect(word).toMatchObject({ code: 2, stderr: expect.stringContaining('LAB_ACCEL=`warp`') })
 })
@@ -236,7 +239,7 @@ test('a state directory that is a symlink is refused', async () => {
   expect(readdirSync(join(lab.dir, 'target'))).toEqual([])
 })
 
-test('a disk that is full is said before anything is made', async () => {
+test('a full disk is reported before anything is made', async () => {
   const home = join(lab.dir, 'full')
   mkdirSync(home)
   const script = `mount -t tmpfs -o size=4M none ${home} && exec node --import tsx tasks/deploy-vm.ts sorrow`
@@ -273,7 +276,7 @@ test.each([
   expect(ended.stderr).toContain(words)
 })
 
-test('a dry run as data is nothing but data, and tells what the settings have it do', async () => {
+test('--dry-run --json prints only JSON, with the effects of the settings', async () => {
   for (const task of ['deploy-vm', 'pipelines/up']) {
     const { code, stdout } = await makeLabWith({ LAB_ACCEL: 'tcg', LAB_SSH_PORT: '4000' }).task(
       task,
@@ -291,7 +294,7 @@ test('a dry run as data is nothing but data, and tells what the settings have it
   }
 })
 
-test('a dry run leaves a flake as it is whose lock lacks an input', async () => {
+test('a dry run does not write the missing lock of a flake', async () => {
   const flake = mkdtempSync(join(tmpdir(), 'dry-'))
   const git = (...args: string[]): string =>
     execFileSync('git', ['-C', flake, ...args], { encoding: 'utf8' })
@@ -314,7 +317,7 @@ test('a dry run leaves a flake as it is whose lock lacks an input', async () => 
   rmSync(flake, { recursive: true })
 })
 
-test('a reader that takes its time loses nothing of a long answer', () => {
+test('a slow reader gets all of a long output', () => {
   const script = 'node --import tsx tasks/prove.ts --list --json | { head -c 1; sleep 2; cat; }'
   const { stdout } = spawnSync('sh', ['-c', script], {
     cwd: join(import.meta.dirname, '../..'),
@@ -326,7 +329,7 @@ test('a reader that takes its time loses nothing of a long answer', () => {
   expect(JSON.parse(stdout)).not.toHaveLength(0)
 })
 
-test('standard output that takes nothing is no success', () => {
+test('a failed write to standard output is a failure', () => {
   const script = 'exec node --import tsx tasks/status.ts --json >/dev/full'
   const { status, stderr } = spawnSync('sh', ['-c', script], {
     cwd: join(import.meta.dirname, '../..'),
@@ -345,7 +348,7 @@ const makeLabWith = (env: Record<string, string>): Lab => {
   return other
 }
 
-test('a path that a recipe is given is meant from where its user is', () => {
+test('a path given to a recipe is relative to the user’s directory', () => {
   const justfile = join(import.meta.dirname, '../../justfile')
   const just = join(justfile, '../node_modules/.bin/just')
   const args = ['--justfile', justfile, 'add-to-flake', 'wren', '--flake', '.', '--dry-run']
@@ -356,7 +359,7 @@ test('a path that a recipe is given is meant from where its user is', () => {
   })
 })
 
-test('doctor finds a directory of another user, and offers no packages for it', async ({
+test('doctor reports a directory of another user, and suggests no packages for it', async ({
   skip,
 }) => {
   if (process.getuid?.() !== 0) skip('not root')
@@ -369,7 +372,7 @@ test('doctor finds a directory of another user, and offers no packages for it', 
   expect(stdout).not.toContain('--install')
 })
 
-test('nix without a store is no matter of a file that git does not track', async () => {
+test('a nix store that cannot be opened is not reported as an untracked file', async () => {
   const env = { LAB_GUEST: 'nixos', NIX_STATE_DIR: '/proc/nix' }
   const { code, stderr } = await makeLabWith(env).task('build', 'sorrow')
   expect(code).toBe(3)

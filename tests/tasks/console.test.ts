@@ -26,7 +26,7 @@ afterEach(async () => {
   rmSync(home, { recursive: true })
 })
 
-test('a console stays over a reboot, or a snapshot that is put back, and ends with the VM', async () => {
+test('the console stays attached over a reboot or a restored snapshot, and ends with the VM', async () => {
   await startQemu(vm, argv)
   const watching = startTask('console', ['box'])
   let said = ''
@@ -50,7 +50,7 @@ test('a console stays over a reboot, or a snapshot that is put back, and ends wi
   expect(err).toMatch(/^box is off: just deploy-test-vm box starts it$/m)
 })
 
-test('Ctrl-] ends a console that waits for the next QEMU', async () => {
+test('Ctrl-] ends a console that is waiting for the next QEMU', async () => {
   await startQemu(vm, argv)
   const watching = startTask('console', ['box'])
   let said = ''
@@ -63,7 +63,7 @@ test('Ctrl-] ends a console that waits for the next QEMU', async () => {
   expect(await came).toMatchObject({ code: 0, err: expect.not.stringContaining('is off') })
 })
 
-test('no lines are none, and a VM that was never started has no log', async () => {
+test('--lines 0 prints nothing, and a VM that was never started has no log', async () => {
   const off = await ended(startTask('console', ['box', '--log', '--lines', '0']))
   expect(off).toEqual({ code: 0, out: '', err: '' })
   rmSync(files('box').serial)

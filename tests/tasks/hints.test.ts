@@ -11,7 +11,7 @@ afterEach(() => {
   vi.restoreAllMocks()
 })
 
-test('an upgrade that failed names the journal of the unit that the settings name', async () => {
+test('after a failed upgrade the hint names the journal of the configured unit', async () => {
   vi.stubEnv('LAB_UPGRADE_UNIT', 'my-upgrade')
   const said: string[] = []
   vi.spyOn(console, 'log').mockImplementation((line: string) => void said.push(line))
@@ -21,7 +21,7 @@ test('an upgrade that failed names the journal of the unit that the settings nam
   expect(said.at(-1)).toBe('what it said: just logs sorrow my-upgrade')
 })
 
-test('dotfiles are pushed to their own remote, from where they are a repository', async () => {
+test('the hint for pushing dotfiles appears only if they are a git repository', async () => {
   const lab = makeLab()
   onTestFinished(lab.remove)
   const dotfiles = join(lab.dir, 'dotfiles')

@@ -33,7 +33,7 @@ afterEach(() => {
   rmSync(home, { recursive: true })
 })
 
-test('Ctrl-C ends what is followed, and is no failure', async () => {
+test('Ctrl-C ends --follow with exit code 0', async () => {
   const following = startTask('logs', ['box', '--follow'])
   const came = ended(following)
   await once(following.stdout, 'data')
@@ -45,7 +45,7 @@ test('Ctrl-C ends what is followed, and is no failure', async () => {
   expect(await came).toMatchObject({ code: 0, err: '' })
 })
 
-test('a reader that has seen enough is no failure', async () => {
+test('a reader that closes the pipe early is not a failure', async () => {
   const reading = startTask('logs', ['box'])
   const came = ended(reading)
   await once(reading.stdout, 'data')

@@ -11,7 +11,7 @@ afterEach(() => rmSync(lab.dir, { recursive: true }))
 const resumed = async (): Promise<Mutant[]> =>
   JSON.parse((await lab.task('mutate', '--resume', '--list', '--json')).stdout) as Mutant[]
 
-test('a run that was cut short before its first verdict is gone on with', async () => {
+test('a run interrupted before its first verdict can be resumed', async () => {
   expect(await lab.task('mutate', 'show-golden', '--sample', '2')).toMatchObject({ code: 3 })
   const chosen = await resumed()
   expect(chosen.map(({ agent }) => agent)).toEqual(['show-golden', 'show-golden'])

@@ -47,7 +47,7 @@ const tasks = readdirSync(join(project, 'tasks'), { recursive: true, encoding: '
   .filter((file) => readFileSync(join(project, 'tasks', file), 'utf8').includes('(import.meta,'))
   .toSorted()
 
-test('every recipe of a task runs a file that there is', () => {
+test('every recipe of a task runs an existing file', () => {
   expect(byTask.size).toBeGreaterThan(10)
   expect(tasks).toEqual(expect.arrayContaining([...byTask.keys()]))
 })
@@ -61,7 +61,7 @@ async function load(file: string): Promise<Task> {
   return loaded.task ?? (loaded.family ? scenario(loaded.family) : loaded)
 }
 
-test.each(tasks)('%s has a recipe that says what the task says of itself', async (file) => {
+test.each(tasks)('%s has a recipe whose description is that of the task', async (file) => {
   const task = await load(file)
   const recipe = byTask.get(file)
   expect(recipe?.doc).toBe(task.describe)
@@ -69,25 +69,28 @@ test.each(tasks)('%s has a recipe that says what the task says of itself', async
   expect(task.examples.length).toBeGreaterThan(1)
 })
 
-test.each(tasks)('%s is called in its help and its examples as it is called here', async (file) => {
-  const { name, examples } = await load(file)
-  expect(`${name}.ts`).toBe(file)
-  for (const [command] of examples) {
-    const words = command.split(' ').filter((word) => word !== 'npx')
-    const [program, what] = words
-    if (program === 'just') expect(Object.keys(recipes), command).toContain(what)
-    else
-      expect([program, tasks.map((one) => `tasks/${one}`)]).toEqual([
-        'tsx',
-        expect.arrayContaining([what]),
-      ])
-  }
-})
+test.each(tasks)(
+  '%s has its file name in its help, and its examples call existing recipes or tasks',
+  async (file) => {
+    const { name, examples } = await load(file)
+    expect(`${name}.ts`).toBe(file)
+    for (const [command] of examples) {
+      const words = command.split(' ').filter((word) => word !== 'npx')
+      const [program, what] = words
+      if (program === 'just') expect(Object.keys(recipes), command).toContain(what)
+      else
+        expect([program, tasks.map((one) => `tasks/${one}`)]).toEqual([
+          'tsx',
+          expect.arrayContaining([what]),
+        ])
+    }
+  },
+)
 
 /** Texts that are not numbers, and numbers that are too large for any flag. */
 const noNumbers = ['x', '-1000000', '1.5', '', ' ', '1e99', '1e1', '0x10', 'NaN', '9'.repeat(30)]
 
-test.each(tasks)('%s answers what is no number, or no value at all, in one line', async (file) => {
+test.each(tasks)('%s refuses an invalid number or a missing value in one line', async (file) => {
   const task = await load(file)
   const refusal = async (...argv: string[]): Promise<unknown> => {
     const words = (task.usage?.match(/<\w+/g) ?? []).map(() => 'sorrow')
@@ -123,7 +126,7 @@ test.each(tasks)('%s answers what is no number, or no value at all, in one line'
   }
 })
 
-test.each(tasks)('%s can read each example of its own', async (file) => {
+test.each(tasks)('%s can parse each of its own examples', async (file) => {
   const task = await load(file)
   const own = byTask.get(file)?.name
   for (const [command] of task.examples) {
@@ -133,7 +136,7 @@ test.each(tasks)('%s can read each example of its own', async (file) => {
   }
 })
 
-test.each(tasks)('%s has one word for hosts, and takes the others', async (file) => {
+test.each(tasks)('%s accepts hosts by position, --host and --vm', async (file) => {
   const task = await load(file)
   const keys = [...Object.keys(task.options ?? {}), ...Object.keys(task.positionals ?? {})]
   expect(keys).not.toContain('vm')
@@ -146,7 +149,7 @@ test.each(tasks)('%s has one word for hosts, and takes the others', async (file)
   }
 })
 
-test('just adds nothing to what a task said, and keeps its exit code', async () => {
+test('just adds no message to that of a task, and keeps its exit code', async () => {
   const { code, stderr } = await run(just, ['verify-test-vms', '../etc'], {
     cwd: project,
     allow: [2],
@@ -162,7 +165,7 @@ test('just adds nothing to what a task said, and keeps its exit code', async () 
   for (const [name, { attributes }] of tools) expect(attributes, name).toContain('exit-message')
 })
 
-test('nix develop brings what packages.debian lists, as far as nixpkgs has it', () => {
+test('the nix develop shell has the packages of packages.debian that nixpkgs has', () => {
   const text = readFileSync(join(project, 'nix/shell.nix'), 'utf8')
   const calledOtherwise: Record<string, string> = {
     'busybox-static': 'busybox',
@@ -185,7 +188,7 @@ test('nix develop brings what packages.debian lists, as far as nixpkgs has it', 
 test.each([
   ['debian', 'would install mmdebstrap\n'],
   ['nixos', ''],
-])('just lab with %s guests asks for no more than these need', (guest, installed) => {
+])('just lab with %s guests asks only for packages that these need', (guest, installed) => {
   const scratch = mkdtempSync(join(tmpdir(), 'bin-'))
   const bin = join(scratch, 'bin')
   mkdirSync(bin)
@@ -209,7 +212,7 @@ test.each([
   }
 })
 
-test('just ok names the packages that it lacks and what installs them', () => {
+test('just ok names missing packages and the command that installs them', () => {
   const bin = mkdtempSync(join(tmpdir(), 'bin-'))
   const have = packages().flatMap(({ brings }) => findCommand(brings) ?? [])
   for (const path of [process.execPath, findCommand('sh')!, findCommand('apt-get')!, ...have]) {

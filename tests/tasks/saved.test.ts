@@ -57,7 +57,7 @@ const tags = (): string[] => {
   return snapshots.map(({ name }) => name)
 }
 
-test('a VM is put back to what was saved of it, whether it runs or not', async () => {
+test('restore brings back the saved state, whether or not the VM runs', async () => {
   await startQemu(vm, argv)
   await write('0x11')
   expect(await task('save', 'box')).toMatchObject({
@@ -84,7 +84,7 @@ test('a VM is put back to what was saved of it, whether it runs or not', async (
   expect(await holds('0x11')).toBe(true)
 })
 
-test('a VM that was started with more memory and a closed uplink since then gets back what it had', async () => {
+test('restore brings back the saved memory size and uplink, even if the VM was restarted with others', async () => {
   await startQemu(vm, [...argv, '-fw_cfg', 'name=opt/lab/open-uplink,string=1'])
   await task('save', 'box')
   await stopVm(vm, 0)
@@ -100,7 +100,7 @@ test('a VM that was started with more memory and a closed uplink since then gets
   expect(command).toContain('\0-m\x0064\0')
 })
 
-test('a VM that is off is put back with another port where a program has taken its own', async () => {
+test('restore of a VM that is off uses another port if its own is taken', async () => {
   const nic = ['-netdev', 'user,id=mgmt,restrict=on,hostfwd=tcp:127.0.0.1:2999-:22']
   const taken = createServer()
   await startQemu(vm, [...argv, ...nic])
@@ -117,7 +117,7 @@ test('a VM that is off is put back with another port where a program has taken i
   expect(readFileSync(`/proc/${qemuOf(vm)!.pid}/cmdline`, 'utf8')).toContain(`:${port}-:22`)
 })
 
-test('a VM that is off is saved and put back by its disks, and is off after it', async () => {
+test('a VM that is off is saved and restored by its disks, and stays off', async () => {
   await startQemu(vm, argv)
   await write('0x11')
   await stopVm(vm, 0)
@@ -131,7 +131,7 @@ test('a VM that is off is saved and put back by its disks, and is off after it',
   expect(await holds('0x11')).toBe(true)
 })
 
-test('a name is saved over, listed, deleted, and what is deleted takes no room', async () => {
+test('a saved state can be overwritten, listed and deleted, and then takes no space', async () => {
   await startQemu(vm, argv)
   for (const byte of ['0x11', '0x22']) {
     await write(byte)
@@ -158,7 +158,7 @@ test('a name is saved over, listed, deleted, and what is deleted takes no room',
   expect(tags()).toEqual([])
 })
 
-test('what cannot be a name, and a VM of which nothing is saved, change nothing', async () => {
+test('invalid names, and a VM without a saved state, are refused without a change', async () => {
   for (const name of ['../x', 'a b', '']) {
     expect(await task('save', 'box', name)).toMatchObject({ code: 2 })
   }
@@ -169,7 +169,7 @@ test('what cannot be a name, and a VM of which nothing is saved, change nothing'
   expect(other.err).toMatch(/^restore: Cannot find a VM `bax`\n {2}hint: The nearest is box; /)
 })
 
-test('a shell with another directory for sockets finds a VM, and starts it with its own', async () => {
+test('a shell with another runtime directory finds a VM, and starts it with its own sockets', async () => {
   await startQemu(vm, argv)
   const other = join(home, 'other')
   mkdirSync(other)
@@ -187,7 +187,7 @@ test('a shell with another directory for sockets finds a VM, and starts it with 
   expect(await task('save', 'box')).toMatchObject({ code: 0, err: '' })
 })
 
-test('a screenshot is a PNG of what the firmware shows, of a guest that answers nothing', async () => {
+test('screenshot saves the firmware’s screen as PNG, even if no guest answers', async () => {
   await startQemu(vm, argv)
   const path = join(home, 'screen.png')
   expect(await task('screenshot', 'box', path)).toEqual({ code: 0, out: `${path}\n`, err: '' })
@@ -203,7 +203,7 @@ test('a screenshot is a PNG of what the firmware shows, of a guest that answers 
   expect(readdirSync(files('box').dir).filter((file) => file.endsWith('.png'))).toEqual([])
 })
 
-test('a screenshot of a VM that is off, or into nowhere, is one clear line', async () => {
+test('screenshot of a VM that is off, or to a missing directory, is refused in one line', async () => {
   const off = await task('screenshot', 'box', join(home, 'x.png'))
   expect(off).toMatchObject({ code: 3, out: '' })
   expect(off.err).toMatch(/^screenshot: Cannot take a screenshot of `box`: it is not running\n/)
@@ -212,7 +212,7 @@ test('a screenshot of a VM that is off, or into nowhere, is one clear line', asy
   expect(nowhere).toMatchObject({ code: 2, err: expect.stringContaining('there is no directory') })
 })
 
-test('status waits for no VM that is off, and not long for one whose guest does not answer', async () => {
+test('status does not wait for a VM that is off, and at most 5 s for a guest that does not answer', async () => {
   const from = performance.now()
   const off = await task('status')
   const quick = performance.now() - from
@@ -243,7 +243,7 @@ test('status waits for no VM that is off, and not long for one whose guest does 
 })
 
 test.each([['qemu.json'], ['vm.json'], ['vm.json', 'qemu.json']])(
-  'a VM that runs is deleted with its QEMU although nobody can read %s',
+  'destroy deletes a running VM and ends its QEMU even if %s is unreadable',
   async (...records) => {
     const { pid } = await startQemu(vm, argv)
     for (const name of records) writeFileSync(join(files('box').dir, name), '{')

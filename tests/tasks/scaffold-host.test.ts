@@ -47,7 +47,7 @@ const ours = (host: string): string[] =>
 const everything = (): string[] => readdirSync(flake, { recursive: true }).map(String).toSorted()
 
 describe('scaffold-host', () => {
-  test.each(['sorrow', 'torment'])('writes %s as it is in this project', async (host) => {
+  test.each(['sorrow', 'torment'])('writes %s exactly as in this project', async (host) => {
     // a flake declares the option that the host sets
     mkdirSync(join(flake, 'modules'))
     writeFileSync(join(flake, 'modules/spec.nix'), '{ options.hostSpec = { }; }\n')
@@ -62,13 +62,13 @@ describe('scaffold-host', () => {
     expect(everything()).toHaveLength(7)
   })
 
-  test('says of a flake that has never heard of the plan what its host will lack', async () => {
+  test('notes what the host will lack in a flake without the plan’s options', async () => {
     const { code, out } = await scaffold(['web'])
     expect(code).toBe(0)
     expect(out).toMatch(/^Note: no file of this flake mentions `hostSpec`, .*nixosModules/m)
   })
 
-  test('writes what it was told, as data too, and marks it for git', async () => {
+  test('writes the choices given, prints JSON with --json, and marks the files for git', async () => {
     spawnSync('git', ['-C', flake, 'init', '--quiet'])
     const flags = [
       '--user',
@@ -113,7 +113,7 @@ describe('scaffold-host', () => {
     expect(hardware).not.toContain('subvol=')
   })
 
-  test('killed amid --force leaves each file as it was or as it is to be', async () => {
+  test('leaves each file either old or new if killed during --force', async () => {
     await scaffold(['web'])
     const main = join(flake, 'hosts/web/default.nix')
     const [, hardware] = written('web')
@@ -144,7 +144,7 @@ describe('scaffold-host', () => {
     expect(readdirSync(flake).toSorted()).toEqual(['flake.nix', 'hosts'])
   })
 
-  test('refuses a host that exists, and with --force writes its two files alone', async () => {
+  test('refuses an existing host, and with --force replaces only its two files', async () => {
     await scaffold(['web'])
     writeFileSync(join(flake, 'hosts/web/default.nix'), 'mine')
     writeFileSync(join(flake, 'hosts/web/secret.nix'), 'mine too')
@@ -160,7 +160,7 @@ describe('scaffold-host', () => {
     expect(readdirSync(flake).toSorted()).toEqual(['flake.nix', 'hosts'])
   })
 
-  test('shows all and writes nothing with --dry-run', async () => {
+  test('shows the files and writes nothing with --dry-run', async () => {
     const { code, out } = await scaffold(['web', '--dry-run'])
     expect(code).toBe(0)
     expect(out).toContain(`Would write ${flake}/hosts/web/default.nix`)
@@ -177,7 +177,7 @@ describe('scaffold-host', () => {
     },
   )
 
-  test('refuses symlinks in place of its directories', async () => {
+  test('refuses symlinks instead of its directories', async () => {
     mkdirSync(join(flake, 'hosts'))
     mkdirSync(join(dir, 'elsewhere'))
     symlinkSync(join(dir, 'elsewhere'), join(flake, 'hosts/web'))
@@ -188,11 +188,11 @@ describe('scaffold-host', () => {
   })
 })
 
-describe('where the flake reads its hosts', () => {
+describe('a new host', () => {
   const of = (name: string): void =>
     cpSync(join(project, 'tests/flakes', name), flake, { recursive: true })
 
-  test('is a file of its own: the host is written into one, as nix parses it', async () => {
+  test('is a single file if the flake reads one file per host, and nix parses it', async () => {
     of('evaluated-module')
     const { code, out } = await scaffold(['web'])
     expect(code).toBe(0)
@@ -218,7 +218,7 @@ describe('where the flake reads its hosts', () => {
     expect(existsSync(join(flake, 'hosts/db.nix'))).toBe(false)
   })
 
-  test('is a directory with a file of another name', async () => {
+  test('has the file name that the flake reads in each directory', async () => {
     of('own-files')
     expect((await scaffold(['web'])).code).toBe(0)
     expect(readdirSync(join(flake, 'machines/web')).toSorted()).toEqual([
@@ -227,7 +227,7 @@ describe('where the flake reads its hosts', () => {
     ])
   })
 
-  test('is none where the file of a host makes a whole system', async () => {
+  test('is refused if the flake’s host files make whole systems', async () => {
     cpSync(join(project, 'tests/flakes/whole-systems'), flake, { recursive: true })
     const { code, err } = await scaffold(['web'])
     expect(code).toBe(2)
@@ -237,14 +237,14 @@ describe('where the flake reads its hosts', () => {
     expect(existsSync(join(flake, 'hosts/web'))).toBe(false)
   })
 
-  test('is a directory that is listed: nothing is left to add', async () => {
+  test('needs no line in the flake if that lists the directory', async () => {
     of('read-dir-self')
     const { out } = await scaffold(['web'])
     expect(out).toContain(`Wrote ${flake}/systems/web/configuration.nix`)
     expect(out).toContain(`Next: nothing to add, the hosts are what is in ${flake}/systems;`)
   })
 
-  test('is not followed through a symlink', async () => {
+  test('is not written through a symlink', async () => {
     of('own-files')
     mkdirSync(join(dir, 'elsewhere'))
     symlinkSync(join(dir, 'elsewhere'), join(flake, 'machines'))
@@ -271,7 +271,7 @@ describe('the files of a host', () => {
     expect(readdirSync(flake).toSorted()).toEqual(['flake.nix', 'hosts'])
   })
 
-  test('are written after a run that was killed, whose drafts go', () => {
+  test('are written even if a killed run left drafts, which are removed', () => {
     mkdirSync(join(flake, '.scaffold-host-abc'))
     writeFileSync(join(flake, '.scaffold-host-abc/default.nix'), 'half')
     writeHost(flake, join(flake, 'hosts/web'), hostFiles(choices))
@@ -279,7 +279,7 @@ describe('the files of a host', () => {
     expect(statSync(join(flake, 'hosts/web')).mode & 0o777).toBe(0o777 & ~process.umask())
   })
 
-  test('leave nothing behind when they cannot be written', () => {
+  test('leave nothing behind if they cannot be written', () => {
     const directory = join(flake, 'hosts/web')
     const files = { 'a.nix': 'new', 'no/such/b.nix': '' }
     expect(() => writeHost(flake, directory, files)).toThrow(
@@ -288,7 +288,7 @@ describe('the files of a host', () => {
     expect(everything()).toEqual(['flake.nix'])
   })
 
-  test('are parsed by nix, whatever the choices', ({ skip }) => {
+  test('can be parsed by nix, whatever the choices', ({ skip }) => {
     if (spawnSync('nix-instantiate', ['--version']).error) skip('nix-instantiate is not installed')
     const awkward = {
       ...choices,
@@ -308,7 +308,7 @@ describe('the files of a host', () => {
   })
 })
 
-test('a scaffolded host that was added to the flake evaluates', async ({ skip }) => {
+test('a scaffolded host evaluates once added to the flake', async ({ skip }) => {
   if (spawnSync('nix', ['--version']).error) skip('nix is not installed')
   for (const part of ['flake.nix', 'flake.lock', 'nix', 'hosts']) {
     cpSync(join(project, part), join(flake, part), { recursive: true })

@@ -52,7 +52,7 @@ const everything = (): Record<string, string> =>
       }),
   )
 
-test('seals to every host, and again for one more or fewer', async () => {
+test('secrets are sealed to every host, and again if hosts are added or removed', async () => {
   expect(await seal()).toMatchObject({ code: 0, err: '' })
   expect(readFileSync(rules(), 'utf8')).toContain('&torment')
   expect(await seal('sorrow')).toMatchObject({ code: 0, err: '' })
@@ -60,7 +60,7 @@ test('seals to every host, and again for one more or fewer', async () => {
   expect(readFileSync(sealed(), 'utf8').match(/recipient: /g)).toHaveLength(2)
 })
 
-test('beside secrets of their owner it makes the keys alone, always the same', async () => {
+test('if the flake has its own secrets, --keys makes only the keys, which stay the same', async () => {
   writeFileSync(rules(), 'creation_rules: []\n')
   const before = everything()
   expect((await seal()).err).toContain('just seal-secrets --keys')
@@ -74,7 +74,7 @@ test('beside secrets of their owner it makes the keys alone, always the same', a
   expect(everything()).toEqual(before)
 })
 
-test('a greeting that sops itself has sealed anew is still the lab’s', async () => {
+test('a greeting that sops has re-encrypted still counts as the lab’s', async () => {
   await seal()
   const text = readFileSync(sealed(), 'utf8')
   writeFileSync(sealed(), text.replace('sops:\n', 'sops:\n    kms: []\n    pgp: []\n'))
@@ -107,16 +107,16 @@ test.each<[string, () => void | Promise<void>]>([
     },
   ],
   [
-    'a host that is called as the lab’s own key is',
+    'a host with the name of the lab’s own key',
     () => {
       const text =
         '{ outputs = { self }: { labConfigurations = { lab = { }; sorrow = { }; }; }; }\n'
       writeFileSync(join(flake, 'flake.nix'), text)
     },
   ],
-  ['a file in the place of the directory', () => writeFileSync(join(flake, 'secrets'), 'x\n')],
-  ['a directory in the place of the secrets', () => void mkdirSync(sealed(), { recursive: true })],
-  ['a directory in the place of the rules', () => mkdirSync(rules())],
+  ['a file instead of the directory', () => writeFileSync(join(flake, 'secrets'), 'x\n')],
+  ['a directory instead of the secrets', () => void mkdirSync(sealed(), { recursive: true })],
+  ['a directory instead of the rules', () => mkdirSync(rules())],
   ['rules behind a symlink', () => symlinkSync('nowhere', rules())],
   [
     'secrets behind a symlink',

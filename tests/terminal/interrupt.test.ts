@@ -22,14 +22,17 @@ async function cutShort(terminal: Terminal): Promise<void> {
   expect(await terminal.runs('true')).toBe(0)
 }
 
-test.each(sizes)('Ctrl-C while steps run, at $columns x $rows', async (size) => {
-  const terminal = await openTerminal(size)
-  const before = await terminal.stty()
-  terminal.enter(`clear; ${steps} --hold sorrow/2 torment/3`)
-  await terminal.shows(/step 3 of torment: 1 s of/)
-  await cutShort(terminal)
-  expect(await terminal.stty()).toBe(before)
-})
+test.each(sizes)(
+  'Ctrl-C while steps run restores the terminal, at $columns x $rows',
+  async (size) => {
+    const terminal = await openTerminal(size)
+    const before = await terminal.stty()
+    terminal.enter(`clear; ${steps} --hold sorrow/2 torment/3`)
+    await terminal.shows(/step 3 of torment: 1 s of/)
+    await cutShort(terminal)
+    expect(await terminal.stty()).toBe(before)
+  },
+)
 
 test('the exit code of Ctrl-C is 130', async () => {
   const terminal = await openTerminal(sizes[0]!)
@@ -39,7 +42,7 @@ test('the exit code of Ctrl-C is 130', async () => {
   await terminal.shows(/^ended with 130$/m)
 })
 
-test('the prompt comes after what a slow task says at its end', async () => {
+test('the prompt comes after the last output of a slow task', async () => {
   const dir = mkdtempSync(join(tmpdir(), 'slow-'))
   onTestFinished(() => rmSync(dir, { recursive: true }))
   writeFileSync(join(dir, 'justfile'), 'slow:\n    @exec node slow.mjs\n')
@@ -70,7 +73,7 @@ async function silentMirror(): Promise<string> {
   return `http://127.0.0.1:${(server.address() as AddressInfo).port}/debian`
 }
 
-test('Ctrl-C while the base image is built: nothing of it goes on', async () => {
+test('Ctrl-C while the base image is built leaves no process running', async () => {
   const cache = mkdtempSync(join(tmpdir(), 'image-'))
   onTestFinished(() => rmSync(cache, { recursive: true }))
   const terminal = await openTerminal(sizes[0]!, {

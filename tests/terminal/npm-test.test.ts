@@ -18,19 +18,19 @@ test.each([
   ['TERM=dumb', { TERM: 'dumb' }],
   ['NO_COLOR', { NO_COLOR: '1' }],
   ['CI=true', { CI: 'true' }],
-])('npm test with %s', async (_, env) => {
+])('npm test ends with its counts, with %s', async (_, env) => {
   const terminal = await openTerminal(sizes[0]!, env)
   expect(await terminal.runs(short, 120)).toBe(0)
   expect(terminal.screen()).toMatch(/^\d+ passed, 0 failed, 0 skipped$/m)
 })
 
-test('npm test into a pipe and without input', async () => {
+test('npm test ends with its counts, into a pipe and without input', async () => {
   const terminal = await openTerminal(sizes[0]!)
   expect(await terminal.runs(`${short} <&- 2>&1 | tail -n 1`, 120)).toBe(0)
   expect(terminal.screen()).toMatch(/^\d+ passed, 0 failed, 0 skipped$/m)
 })
 
-test('Ctrl-C: the prompt is back, and no process and no file of the tests is left', async () => {
+test('Ctrl-C brings the prompt back, and leaves no process or file of the tests', async () => {
   const scratch = mkdtempSync(join(tmpdir(), 'suite-'))
   onTestFinished(() => rmSync(scratch, { recursive: true }))
   mkdirSync(join(scratch, 'tmp'))

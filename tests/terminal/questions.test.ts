@@ -58,7 +58,7 @@ test.each([
   ['Ctrl-D', ctrlD],
   ['a word that is no yes', `yesterday${enter}`],
 ])(
-  'packages are missing, the answer is %s: nothing is installed, and the command is printed',
+  'if packages are missing and the answer is %s, nothing is installed, and the command is printed',
   async (_, keys) => {
     const { terminal, asked } = await ask()
     terminal.type(keys)
@@ -72,7 +72,7 @@ test.each([
   },
 )
 
-test('packages are missing, the answer is Ctrl-C: the prompt is back, and nothing was installed', async () => {
+test('if packages are missing and the answer is Ctrl-C, the prompt is back, and nothing is installed', async () => {
   const { terminal, asked } = await ask()
   terminal.type(ctrlC)
   expect(await terminal.prompted(10)).toBeLessThan(2)
@@ -83,7 +83,7 @@ test('packages are missing, the answer is Ctrl-C: the prompt is back, and nothin
   expect(await terminal.stty()).toMatch(/ icanon .* echo /)
 })
 
-test('packages are missing, the answer is y: they are installed, and Ctrl-C meanwhile gives the prompt back', async () => {
+test('if packages are missing and the answer is y, they are installed, and Ctrl-C brings the prompt back', async () => {
   const { terminal, asked } = await ask()
   terminal.type(`y${enter}`)
   for (let tries = 0; tries < 100 && !asked().includes('install'); tries++) {
@@ -95,7 +95,7 @@ test('packages are missing, the answer is y: they are installed, and Ctrl-C mean
   expect(terminal.screen()).toMatch(/Cut short: apt-get may still run and ends/)
 })
 
-test('nobody is there to ask: the command is printed', async () => {
+test('if packages are missing and there is no input, the command is printed', async () => {
   const { terminal, asked } = await withoutMtools()
   expect(await terminal.runs('npx just lab </dev/null')).toBe(3)
   expect(terminal.screen()).toMatch(/hint: (sudo )?apt-get install --yes/)
@@ -114,7 +114,7 @@ test.each([
   ['Enter', enter, false],
   ['Ctrl-D', ctrlD, false],
   ['Ctrl-C', ctrlC, false],
-])('to delete a VM, the answer is %s', async (_, keys, deleted) => {
+])('destroy asks, and deletes the VM only for y: %s', async (_, keys, deleted) => {
   const home = mkdtempSync(join(tmpdir(), 'home-'))
   onTestFinished(() => rmSync(home, { recursive: true }))
   const dir = join(home, 'vms/sorrow')

@@ -30,25 +30,29 @@ const calls: [command: string, shows: RegExp, first: number, second?: number][] 
   ['just gitops-test --nonsense', /^pipelines\/gitops: .*nonsense/m, 2],
 ]
 
-test.each(sizes)('every task at $columns x $rows', { timeout: 300_000 }, async (size) => {
-  const dir = mkdtempSync(join(tmpdir(), 'flake-'))
-  onTestFinished(() => rmSync(dir, { recursive: true }))
-  const terminal = await openTerminal(size, { LAB_FLAKE: copyFlake(dir), LAB_ACCEL: 'tcg' })
-  const before = await terminal.stty()
-  const found: Record<string, unknown> = {}
-  const wanted: Record<string, unknown> = {}
-  for (const [command, shows, ...codes] of calls) {
-    for (const [run, code] of codes.entries()) {
-      const name = `${command} (${run + 1})`
-      const from = terminal.all().length
-      const ended = await terminal.runs(`PATH=$PWD/node_modules/.bin:$PATH ${command}`)
-      const all = terminal.all().slice(from)
-      const seen = run > 0 || shows.test(all)
-      found[name] = { ended, seen: seen || all, bug: /This is a bug|^ {4}at /m.test(all) }
-      wanted[name] = { ended: code, seen: true, bug: false }
+test.each(sizes)(
+  'every task leaves the terminal intact, at $columns x $rows',
+  { timeout: 300_000 },
+  async (size) => {
+    const dir = mkdtempSync(join(tmpdir(), 'flake-'))
+    onTestFinished(() => rmSync(dir, { recursive: true }))
+    const terminal = await openTerminal(size, { LAB_FLAKE: copyFlake(dir), LAB_ACCEL: 'tcg' })
+    const before = await terminal.stty()
+    const found: Record<string, unknown> = {}
+    const wanted: Record<string, unknown> = {}
+    for (const [command, shows, ...codes] of calls) {
+      for (const [run, code] of codes.entries()) {
+        const name = `${command} (${run + 1})`
+        const from = terminal.all().length
+        const ended = await terminal.runs(`PATH=$PWD/node_modules/.bin:$PATH ${command}`)
+        const all = terminal.all().slice(from)
+        const seen = run > 0 || shows.test(all)
+        found[name] = { ended, seen: seen || all, bug: /This is a bug|^ {4}at /m.test(all) }
+        wanted[name] = { ended: code, seen: true, bug: false }
+      }
     }
-  }
-  expect(found).toEqual(wanted)
-  expect(terminal.cursorVisible()).toBe(true)
-  expect(await terminal.stty()).toBe(before)
-})
+    expect(found).toEqual(wanted)
+    expect(terminal.cursorVisible()).toBe(true)
+    expect(await terminal.stty()).toBe(before)
+  },
+)

@@ -4,7 +4,7 @@ import { openTerminal, sizes } from './terminal.ts'
 const steps = 'node --import tsx tests/terminal/steps.ts'
 const count = (text: string, part: string): number => text.split(part).length - 1
 
-test.each(sizes)('each step and what it left is seen, at $columns x $rows', async (size) => {
+test.each(sizes)('each step is shown with its outcome, at $columns x $rows', async (size) => {
   const terminal = await openTerminal(size)
   expect(await terminal.runs(steps)).toBe(0)
   const screen = terminal.screen()
@@ -18,7 +18,7 @@ test.each(sizes)('each step and what it left is seen, at $columns x $rows', asyn
 })
 
 test.each(sizes)(
-  'one lane of two fails: the other ends, the reason is told once and below, at $columns x $rows',
+  'if one of two lanes fails, the other finishes, and the reason is printed once at the end, at $columns x $rows',
   async (size) => {
     const terminal = await openTerminal(size)
     expect(await terminal.runs(`${steps} --fail torment/2`)).toBe(1)
@@ -33,7 +33,7 @@ test.each(sizes)(
   },
 )
 
-test('both lanes fail: the first failure is told first and the other after it', async () => {
+test('if both lanes fail, the first failure is printed first', async () => {
   const terminal = await openTerminal(sizes[0]!)
   expect(await terminal.runs(`${steps} --fail torment/1 sorrow/2`)).toBe(1)
   expect(terminal.screen()).toMatch(
@@ -41,7 +41,7 @@ test('both lanes fail: the first failure is told first and the other after it', 
   )
 })
 
-test('a step that is at work says which wait it is in, and counts', async () => {
+test('a running step shows what it waits for and the seconds', async () => {
   const terminal = await openTerminal(sizes[0]!)
   terminal.enter(`${steps} --hold sorrow/2`)
   await terminal.shows(/step 2 of sorrow: 2 s of at most 60 s/)
@@ -52,7 +52,7 @@ const whole = /^\d+ of 87, 1 failed, \d+ (s|min), about \d+ (s|min) left$/m
 const cases = `${steps} --cases --lanes sorrow torment 'sorrow and torment' --steps 29 --fail sorrow/3`
 
 test.each([...sizes, { columns: 80, rows: 10 }])(
-  'of 87 cases the screen has what is at work, what failed and one line for the whole, at $columns x $rows',
+  'with 87 cases the screen shows the running ones, the failed ones and a total, at $columns x $rows',
   async (size) => {
     const terminal = await openTerminal(size)
     terminal.enter(`clear; ${cases} --hold sorrow/20 torment/20`)
@@ -75,7 +75,7 @@ test.each([...sizes, { columns: 80, rows: 10 }])(
   },
 )
 
-test('the cases of two VMs begin after those of one, and the end has the failure alone', async () => {
+test('cases for two VMs start after those for one, and the final screen lists only the failure', async () => {
   const terminal = await openTerminal(sizes[0]!)
   expect(await terminal.runs(`clear; ${cases} --take 0.01`)).toBe(0)
   const screen = terminal.screen()
@@ -85,7 +85,7 @@ test('the cases of two VMs begin after those of one, and the end has the failure
   expect(count(screen, '✔')).toBe(0)
 })
 
-test('a window that is made smaller and larger again has one picture on it', async () => {
+test('after a window was resized it shows the view only once', async () => {
   const terminal = await openTerminal({ columns: 150, rows: 50 })
   terminal.enter(`clear; ${cases} --hold sorrow/20 torment/20`)
   await terminal.shows(/step 20 of torment: 1 s of/)
@@ -107,7 +107,7 @@ test('a window that is made smaller and larger again has one picture on it', asy
   }
 })
 
-test('a person who types meanwhile, or stops the task and goes on, gets the picture again', async () => {
+test('the view is drawn again after a user has typed, or has stopped and resumed the task', async () => {
   const terminal = await openTerminal(sizes[0]!)
   terminal.enter(`clear; ${steps} --hold sorrow/2`)
   await terminal.shows(/step 2 of sorrow: 1 s of/)
@@ -124,7 +124,7 @@ test.each([
   ['TERM=dumb', { TERM: 'dumb' }, []],
   // CI's log has colours
   ['CI=true', { CI: 'true' }, ['m']],
-])('%s: lines that nobody draws over', async (_, env, codes) => {
+])('with %s plain lines are printed, and none is drawn over', async (_, env, codes) => {
   const terminal = await openTerminal(sizes[1]!, env)
   expect(await terminal.runs(`${steps} --fail torment/2`)).toBe(1)
   const screen = terminal.screen()
@@ -133,7 +133,7 @@ test.each([
   expect([...new Set(terminal.escapes().map((code) => code.at(-1)))]).toEqual(codes)
 })
 
-test('NO_COLOR: the same picture without colours', async () => {
+test('with NO_COLOR the view has no colours', async () => {
   const terminal = await openTerminal(sizes[0]!, { NO_COLOR: '1' })
   expect(await terminal.runs(steps)).toBe(0)
   expect(terminal.screen()).toContain('✔ step 1')
@@ -141,7 +141,7 @@ test('NO_COLOR: the same picture without colours', async () => {
   expect(terminal.escapes().filter((code) => code.endsWith('m'))).toEqual([])
 })
 
-test('both outputs into a pipe: plain lines with the count, and no escape code', async () => {
+test('output into a pipe is plain numbered lines without escape codes', async () => {
   const terminal = await openTerminal(sizes[1]!)
   expect(
     await terminal.runs(`${cases} --take 0.01 2>&1 | cat >$HOME/out; tail -n 40 $HOME/out`),
@@ -151,7 +151,7 @@ test('both outputs into a pipe: plain lines with the count, and no escape code',
   expect(terminal.escapes()).toEqual([])
 })
 
-test('standard output into a file: the view is on the terminal, and the file has the answer alone', async () => {
+test('with standard output in a file the view stays on the terminal, and the file has only the result', async () => {
   const terminal = await openTerminal(sizes[0]!)
   expect(await terminal.runs(`${steps} >$HOME/out`)).toBe(0)
   expect(count(terminal.screen(), '✔')).toBe(6)
@@ -161,7 +161,7 @@ test('standard output into a file: the view is on the terminal, and the file has
 })
 
 test.each(['<&-', '</dev/null', '</dev/null >/dev/null 2>&1', '2>&-'])(
-  'input or output closed (%s): the steps are run all the same',
+  'with input or output closed (%s) the steps still run',
   async (redirection) => {
     const terminal = await openTerminal(sizes[0]!)
     expect(await terminal.runs(`${steps} ${redirection}`)).toBe(0)

@@ -26,7 +26,7 @@ const fault = (more: Partial<Fault> = {}): Fault => ({
   ...more,
 })
 
-test('a request is read whole, with what it does not say filled in', () => {
+test('a request is read with defaults for what it leaves out', () => {
   expect(readRequest('delay', { link: 'uplink', host: ['sorrow'], ms: 100, for: '2m' })).toEqual({
     kind: 'delay',
     link: 'uplink',
@@ -86,11 +86,12 @@ test.each([
   ['6h', 21_600],
 ])('a lease of %s is %d seconds', (text, value) => expect(seconds(text)).toBe(value))
 
-test.each(['', '4s', '7h', '1d', '-5s', '1e3', '10 minutes'])('`%s` is no lease', (text) =>
-  expect(() => seconds(text)).toThrow(/as a lease/),
+test.each(['', '4s', '7h', '1d', '-5s', '1e3', '10 minutes'])(
+  '`%s` is refused as a lease',
+  (text) => expect(() => seconds(text)).toThrow(/as a lease/),
 )
 
-test('a fault holds while its lease runs, in the QEMU that it was put in', () => {
+test('a fault holds only until its lease ends, and only in the QEMU it was injected into', () => {
   expect(holds(fault(), qemu, 60_999)).toBe(true)
   expect(holds(fault(), qemu, 61_000)).toBe(false)
   expect(holds(fault({ state: 'wanted' }), qemu, 2000)).toBe(false)
@@ -100,12 +101,12 @@ test('a fault holds while its lease runs, in the QEMU that it was put in', () =>
   expect(holds(fault(), undefined, 2000)).toBe(false)
 })
 
-test('a pulled cable is still out when QEMU is started again', () => {
+test('a pulled cable is still out after QEMU has been restarted', () => {
   expect(holds(fault({ kind: 'cut' }), { pid: 8, start: 80 }, 2000)).toBe(true)
   expect(holds(fault({ kind: 'cut' }), undefined, 2000)).toBe(false)
 })
 
-test('the cable is out for a cut from its beginning to its end, on its link alone', () => {
+test('a cut pulls the cable for the whole lease, and only on its link', () => {
   const cut = [fault({ kind: 'cut' })]
   expect(cableIn(cut, 'uplink', 999)).toBe(true)
   expect(cableIn(cut, 'uplink', 1000)).toBe(false)
@@ -115,7 +116,7 @@ test('the cable is out for a cut from its beginning to its end, on its link alon
   expect(cableIn([fault()], 'uplink', 2000)).toBe(true)
 })
 
-test('a flapping cable is out and in by turns, and in at the end', () => {
+test('a flapping cable alternates between out and in, and ends in', () => {
   const flap = [fault({ kind: 'flap', down: 2, up: 3 })]
   const states = [0, 1.9, 2, 4.9, 5, 6.9, 7, 59.9, 60].map((after) =>
     cableIn(flap, 'uplink', 1000 + after * 1000),
@@ -123,12 +124,12 @@ test('a flapping cable is out and in by turns, and in at the end', () => {
   expect(states).toEqual([false, false, true, true, false, false, true, true, true])
 })
 
-test('what is left of a lease is never below 0', () => {
+test('the time left of a lease is never negative', () => {
   expect(secondsLeft(fault(), 60_100)).toBe(1)
   expect(secondsLeft(fault(), 70_000)).toBe(0)
 })
 
-test('a fault is named by what was asked for', () => {
+test('the name of a fault states its kind, values, link and VM', () => {
   expect(faultName(fault())).toBe('loss 20 % out on uplink of sorrow')
   expect(faultName(fault({ kind: 'partition', link: 'lan', peer: 'torment' }))).toBe(
     'partition on lan of sorrow from torment',
@@ -138,6 +139,6 @@ test('a fault is named by what was asked for', () => {
   )
 })
 
-test('every kind says what it does', () => {
+test('every kind has a one-line description', () => {
   for (const { describe } of Object.values(kinds)) expect(describe).toMatch(/^\S.{10,}[^.]$/)
 })

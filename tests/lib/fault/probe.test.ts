@@ -25,7 +25,7 @@ const guest = (after: string): GuestAgent => {
   return { exec, close: () => {} } as unknown as GuestAgent
 }
 
-test('a link without its carrier is seen so, also by a guest that stands still meanwhile', async () => {
+test('a link without carrier is detected, even if the guest stalls during the watch', async () => {
   writeFileSync(join(dir, 'carrier'), '0\n')
   expect(await watchCarrier(guest(':'), 'uplink', 0.5)).toEqual({ without: 1, changes: 0 })
   expect(await watchCarrier(guest('command sleep 1'), 'uplink', 0.5)).toEqual({
@@ -34,7 +34,7 @@ test('a link without its carrier is seen so, also by a guest that stands still m
   })
 })
 
-test('a carrier that comes and goes is counted by the time without it', async () => {
+test('for a flapping carrier the share of time without it is measured', async () => {
   writeFileSync(join(dir, 'carrier'), '1\n')
   const flaps = `read -r was <${dir}/carrier; echo $((1 - was)) >${dir}/carrier`
   const { without, changes } = await watchCarrier(guest(flaps), 'uplink', 1)

@@ -13,7 +13,7 @@ const pinged = (more: Partial<Pinged>): Pinged => ({
 })
 
 test.each([1, 5, 20, 50, 90])(
-  'a sample for %d percent tells it from nothing and from half',
+  'the sample size for %d percent tells that loss from none and from half of it',
   (percent) => {
     const sent = sampleOf(percent)
     const lost = (share: number): Pinged =>
@@ -25,7 +25,7 @@ test.each([1, 5, 20, 50, 90])(
   },
 )
 
-test('a sound fault passes 300 times of 300, one that does a quarter never', () => {
+test('a working fault passes 300 times of 300, one at a quarter of its strength never', () => {
   const random = seeded(1)
   const sent = sampleOf(10)
   const once = (share: number): boolean => {
@@ -42,7 +42,7 @@ test('a sound fault passes 300 times of 300, one that does a quarter never', () 
   expect(times.filter(() => once(0.025))).toHaveLength(0)
 })
 
-test('loss both ways is what either way takes', () => {
+test('loss in both directions adds up over the round trip', () => {
   const asked = { kind: 'loss', direction: 'both', value: 20 } as const
   expect(judgePing(asked, pinged({ received: 256 }), before)).toMatchObject({
     holds: true,
@@ -51,13 +51,13 @@ test('loss both ways is what either way takes', () => {
   expect(judgePing(asked, pinged({ received: 320 }), before).holds).toBe(false)
 })
 
-test('duplicates both ways are those of requests and of replies', () => {
+test('duplication in both directions counts duplicates of requests and of replies', () => {
   const asked = { kind: 'duplicate', direction: 'both', value: 20 } as const
   expect(judgePing(asked, pinged({ duplicates: 176 }), before).holds).toBe(true)
   expect(judgePing(asked, pinged({ duplicates: 80 }), before).holds).toBe(false)
 })
 
-test('nothing that came back proves no share and no delay', () => {
+test('if no packet came back, no fault counts as proven', () => {
   for (const kind of ['loss', 'delay', 'jitter', 'rate', 'corrupt'] as const) {
     const nothing = pinged({ received: 0, times: [] })
     expect(judgePing({ kind, direction: 'out', value: 50 }, nothing, before)).toEqual({
@@ -67,7 +67,7 @@ test('nothing that came back proves no share and no delay', () => {
   }
 })
 
-test('a delay is what the median has more than before, once or twice', () => {
+test('a delay is the rise of the median, doubled if it applies in both directions', () => {
   const late = (ms: number): Pinged => pinged({ times: [ms - 1, ms, ms, ms + 400] })
   const one = { kind: 'delay', direction: 'in', value: 100 } as const
   expect(judgePing(one, late(100.6), before).holds).toBe(true)
@@ -78,7 +78,7 @@ test('a delay is what the median has more than before, once or twice', () => {
   expect(judgePing({ ...one, value: 20 }, late(0.4), before).holds).toBe(false)
 })
 
-test('jitter is the spread between the quartiles, of which a constant delay has none', () => {
+test('jitter is measured by the interquartile range, which a constant delay does not widen', () => {
   const random = seeded(2)
   const times = (...widths: number[]): number[] =>
     Array.from({ length: 400 }, () => widths.reduce((sum, width) => sum + random() * width, 0))
@@ -90,7 +90,7 @@ test('jitter is the spread between the quartiles, of which a constant delay has 
   expect(judgePing(both, pinged({ times: times(100, 100) }), before).holds).toBe(true)
 })
 
-test('a rate is the bits on the wire by the time that they took more than before', () => {
+test('a rate is computed from the bits on the wire and the extra time they took', () => {
   // 16000 bytes of payload took 14.1 ms at 10 Mbit/s, and 0.7 ms without a limit
   const fast = { kind: 'rate', direction: 'out', value: 10_000 } as const
   expect(payload(10_000)).toBe(16_000)
@@ -104,14 +104,14 @@ test('a rate is the bits on the wire by the time that they took more than before
   )
 })
 
-test('each kind is measured with a sample of its own', () => {
+test('each kind chooses its own ping flags and sample size', () => {
   expect(pingFlags({ kind: 'loss', direction: 'out', value: 20 })).toBe('-q -f -c 400 -s 56')
   expect(pingFlags({ kind: 'loss', direction: 'out', value: 1 })).toBe('-q -f -c 9900 -s 56')
   expect(pingFlags({ kind: 'corrupt', direction: 'out', value: 50 })).toContain('-s 1000')
   expect(pingFlags({ kind: 'rate', direction: 'out', value: 64 })).toContain('-s 800')
 })
 
-test('ping is read as iputils prints it', () => {
+test('the summary and the times that iputils ping prints are parsed', () => {
   const summary = (line: string): Pinged =>
     readPing(
       `PING 10.0.3.2 (10.0.3.2) 56(84) bytes of data.\n\n--- 10.0.3.2 ping statistics ---\n${line}\n`,

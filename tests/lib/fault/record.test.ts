@@ -48,7 +48,7 @@ const fault = (more: Partial<Fault> = {}): Fault => ({
   ...more,
 })
 
-test('what is recorded is read again, and no record is no fault', () => {
+test('recorded faults are read back, and recording none removes the file', () => {
   expect(recordedFaults('sorrow')).toEqual([])
   recordFaults('sorrow', [fault()])
   expect(recordedFaults('sorrow')).toMatchObject([{ id: 'f1', kind: 'cut' }])
@@ -67,7 +67,7 @@ test.each(['', '{', '{}', '[{}]', '[null]', '[{"id":"f1","kind":"x"}]', '["f1"]'
   },
 )
 
-test('a VM that does not run has no active fault, and healing says where it went', async () => {
+test('a VM that does not run has no active fault, and heal reports its recorded faults as gone', async () => {
   recordFaults('sorrow', [fault(), fault({ id: 'f2', link: 'lan' })])
   expect(activeFaults(vm)).toEqual([])
   expect(await list(vm)).toEqual([])
@@ -77,7 +77,7 @@ test('a VM that does not run has no active fault, and healing says where it went
   expect(recordedFaults('sorrow')).toEqual([])
 })
 
-test('faults end with a QEMU that just ends, and the next one to change them waits for nobody', async () => {
+test('endFaults clears the record while QEMU is still exiting, and releases the lock', async () => {
   // as after a reboot of the guest: the process still exists, but has no monitor
   const ending = spawn('sh', ['-c', 'sleep 60; :', vm.uuid], { argv0: 'qemu-system-x86_64' })
   try {
@@ -92,7 +92,7 @@ test('faults end with a QEMU that just ends, and the next one to change them wai
   }
 })
 
-test('nothing is injected into a VM that does not run, and nothing is recorded', async () => {
+test('injecting into a VM that does not run fails, and records nothing', async () => {
   const cut = { kind: 'cut', link: 'uplink', direction: 'both', lease: 60 } as const
   await expect(inject({ ...cut, hosts: ['sorrow'] })).rejects.toThrow(/it is not running/)
   await expect(inject({ ...cut, hosts: ['torment'] })).rejects.toThrow(/Cannot find a VM `torment`/)
@@ -126,7 +126,7 @@ function watched() {
 
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms))
 
-test('a keeper pulls the cable that is recorded, and puts it back when the lease is over', async () => {
+test('a keeper pulls the cable of a recorded cut, and plugs it back in when the lease ends', async () => {
   const { calls, notes, close } = watched()
   await pause(600)
   expect(calls).toEqual(['uplink-nic in', 'lan-nic in'])
@@ -141,7 +141,7 @@ test('a keeper pulls the cable that is recorded, and puts it back when the lease
   ])
 })
 
-test('a keeper asserts every cable again when a snapshot was loaded, and stops with its QEMU', async () => {
+test('a keeper sets every cable again after a snapshot was loaded, and stops with its QEMU', async () => {
   const { calls, close, say } = watched()
   await pause(600)
   say('RESUME')

@@ -18,7 +18,7 @@ const fault = (more: Partial<Fault> = {}): Fault => ({
   ...more,
 })
 
-test('no rule of any fault touches mgmt, and only those of the cable have none', () => {
+test('no fault has a rule that touches mgmt, and only cable faults have no rules', () => {
   for (const kind of Object.keys(kinds) as Kind[]) {
     for (const link of links) {
       for (const direction of ['in', 'out', 'both'] as const) {
@@ -31,7 +31,7 @@ test('no rule of any fault touches mgmt, and only those of the cable have none',
   expect(healing(links)).not.toContain('mgmt')
 })
 
-test('a fault lies on the way that it was asked for', () => {
+test('a fault’s rules apply to the direction that was requested', () => {
   expect(rules(fault())).toEqual(['tc qdisc add dev uplink root netem loss random 20% limit 10000'])
   expect(rules(fault({ direction: 'in' })).join('\n')).not.toContain('dev uplink root')
   expect(rules(fault({ direction: 'both' }))).toHaveLength(6)
@@ -45,12 +45,12 @@ test.each([
   ['injection', injection(fault(), rules(fault({ direction: 'both' })), 60)],
   ['healing', healing(links)],
   ['looking', looking],
-])('the program for %s is sound shell', (_, program) => {
+])('shellcheck accepts the program for %s', (_, program) => {
   const options = ['--shell=sh', '--exclude=SC2012', '-']
   expect(execFileSync('shellcheck', options, { input: program, encoding: 'utf8' })).toBe('')
 })
 
-test('the lease is there before the first rule, and goes when a rule cannot be had', () => {
+test('the lease is set up before the first rule, and stopped if a rule fails', () => {
   const program = injection(fault(), rules(fault()), 60)
   expect(program.indexOf('systemd-run')).toBeLessThan(program.indexOf('netem'))
   expect(program).toContain('sleep 60')
@@ -63,7 +63,7 @@ const answer = (units: string, ...qdiscs: object[]): string =>
 const unit = (link: string, state: string, description: string): string =>
   `Id=lab-fault-${link}.service\nDescription=${description}\nActiveState=${state}\n`
 
-test('what a guest has is read from its units, its rules and its carriers', () => {
+test('the state of a guest is read from its units, rules and carriers', () => {
   const none = `${unit('uplink', 'inactive', 'lab-fault-uplink.service')}\n${unit('lan', 'inactive', 'lab-fault-lan.service')}`
   expect(seen(answer(none, qdisc('uplink', 'fq_codel')))).toEqual({
     uplink: { carrier: true, ruled: false },
@@ -76,7 +76,7 @@ test('what a guest has is read from its units, its rules and its carriers', () =
   expect(agrees(fault(), uplink)).toBe(true)
 })
 
-test('a record without its rules, its lease or its own lease does not agree', () => {
+test('a record disagrees with a guest that lacks its rules or its lease, or has another fault’s lease', () => {
   const there = { carrier: true, ruled: true, lease: fault() }
   expect(agrees(fault(), { ...there, ruled: false })).toBe(false)
   expect(agrees(fault(), { ...there, lease: undefined })).toBe(false)
@@ -85,7 +85,7 @@ test('a record without its rules, its lease or its own lease does not agree', ()
   expect(agrees(fault({ kind: 'cut' }), { carrier: false, ruled: false })).toBe(true)
 })
 
-test('rules that no lease holds are seen, on the device for what comes in as well', () => {
+test('rules without a lease are detected, also those on the device for incoming traffic', () => {
   for (const left of [qdisc('fault-lan', 'netem'), qdisc('lan', 'clsact'), qdisc('lan', 'netem')]) {
     expect(seen(answer('', left)).lan.ruled).toBe(true)
     expect(seen(answer('', left)).uplink.ruled).toBe(false)

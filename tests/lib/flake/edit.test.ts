@@ -72,7 +72,7 @@ const directories = (of: string): string[] =>
     .filter((entry) => entry.isDirectory())
     .map(({ name }) => name)
 
-test('every flake of the corpus has an expectation', () => {
+test('every flake of the corpus has an expected result', () => {
   const expected = [
     ...edits.map(({ flake }) => flake),
     ...discoveries.map(([flake]) => flake),
@@ -105,7 +105,7 @@ describe('an edit', () => {
     expect(after.split('\n')[line - 1]).toContain(inserted.trim().split('\n')[0])
   })
 
-  test.each(edits)('of $flake is made once', async (expected) => {
+  test.each(edits)('of $flake is made only once', async (expected) => {
     const copy = copyOf(expected.flake)
     const done = await edit(copy, 'sorrow')
     writeFileSync(done.file, done.after)
@@ -135,7 +135,7 @@ describe('an edit', () => {
     })
   })
 
-  test('of a file that is nested deeper than a stack is made', async () => {
+  test('works in a file with deeply nested lists', async () => {
     const deep = `pad = ${'['.repeat(3000)}${']'.repeat(3000)};`
     const copy = copyOf('plan', 'flake.nix', (text) =>
       text.replace('outputs =', `${deep} outputs =`),
@@ -143,7 +143,7 @@ describe('an edit', () => {
     expect((await edit(copy, 'sorrow')).inserted).toContain('sorrow = mkHost')
   })
 
-  test("of the project's own flake is one line in the form of its hosts", async () => {
+  test('of this project’s flake adds one line in the form of its other hosts', async () => {
     const { inserted, file, line, before } = await edit(project, 'misery')
     expect(inserted).toBe('\n        misery = mkHost { hostname = "misery"; };')
     expect(file).toBe(join(project, 'flake.nix'))
@@ -176,7 +176,7 @@ function flakeWith(hosts: string, ...files: string[]): string {
   return flake
 }
 
-test('a file that other hosts read as well keeps its name, though it is called as the host', async () => {
+test('a file that other hosts import too keeps its name, even if that is the name of the copied host', async () => {
   const flake = flakeWith(
     `{
     laptop = nixpkgs.lib.nixosSystem { modules = [ ./hosts/laptop.nix ./profiles/laptop.nix ]; };
@@ -195,20 +195,23 @@ test('a file that other hosts read as well keeps its name, though it is called a
 test.each([
   ['server', 'roles/server/default.nix', 'hosts/server/default.nix', 'hosts/sorrow/default.nix'],
   ['desktop', 'modules/desktop.nix', 'machines/desktop.nix', 'machines/sorrow.nix'],
-])('a host called after its role, %s, has its files among hosts', async (host, role, of, own) => {
-  const modules = `./${role} ./${of}`.replaceAll('/default.nix', '')
-  const flake = flakeWith(
-    `{ ${host} = nixpkgs.lib.nixosSystem { modules = [ ${modules} ]; }; }`,
-    role,
-    of,
-  )
-  expect(relative(flake, (await readingPlace(flake, 'sorrow')).own.main)).toBe(own)
-})
+])(
+  'the files of a host named after its role, %s, are those among the hosts',
+  async (host, role, of, own) => {
+    const modules = `./${role} ./${of}`.replaceAll('/default.nix', '')
+    const flake = flakeWith(
+      `{ ${host} = nixpkgs.lib.nixosSystem { modules = [ ${modules} ]; }; }`,
+      role,
+      of,
+    )
+    expect(relative(flake, (await readingPlace(flake, 'sorrow')).own.main)).toBe(own)
+  },
+)
 
 test.each([
   ['hosts/wren.host.nix', 'hosts/sorrow.host.nix', 'hosts/sorrow.host.nix'],
   ['hosts/wren/wren.host.nix', 'hosts/sorrow/sorrow.host.nix', 'hosts/sorrow'],
-])('a host whose file is %s has %s', async (of, main, path) => {
+])('for a host whose file is %s the new host’s file is %s', async (of, main, path) => {
   const flake = flakeWith(`{ wren = nixpkgs.lib.nixosSystem { modules = [ ./${of} ]; }; }`, of)
   const own = { path: join(flake, path), main: join(flake, main) }
   expect((await readingPlace(flake, 'sorrow')).own).toEqual(own)
@@ -217,7 +220,7 @@ test.each([
 test.each([
   [['hosts/wren/hm.nix', 'hosts/wren/nixos.nix'], 'hosts/sorrow/nixos.nix'],
   [['homelab/wren/config.nix'], 'homelab/sorrow/config.nix'],
-])('of a host that reads %s, the configuration is %s', async (files, main) => {
+])('if a host imports %s, the new host’s main file is %s', async (files, main) => {
   const modules = files.map((file) => `./${file}`).join(' ')
   const flake = flakeWith(
     `{ wren = nixpkgs.lib.nixosSystem { modules = [ ${modules} ]; }; }`,
@@ -226,7 +229,7 @@ test.each([
   expect(relative(flake, (await readingPlace(flake, 'sorrow')).own.main)).toBe(main)
 })
 
-test('directories that are called as the hosts say nothing beside the files that hosts are written in', async () => {
+test('directories named after hosts elsewhere do not decide where hosts are if a file defines them', async () => {
   const copy = copyOf('told-its-name')
   const all = readFileSync(join(copy, 'flake.nix'), 'utf8')
   mkdirSync(join(copy, 'fleet'))
@@ -243,7 +246,7 @@ test('directories that are called as the hosts say nothing beside the files that
   expect(relative(copy, (await readingPlace(copy, 'sorrow')).own.path)).toBe('hosts/sorrow')
 })
 
-test('a host whose name is made of others is present, and no line is told', async () => {
+test('a host whose name is computed is reported as present, without a line', async () => {
   const hosts = '[ "ren" ]'
   const flake = flakeOf(
     `builtins.listToAttrs (map (end: { name = "w" + end; value = make end; }) ${hosts})`,
@@ -255,7 +258,7 @@ test('a host whose name is made of others is present, and no line is told', asyn
   })
 })
 
-test('a copy that is the copied host once more is noted', async () => {
+test('a copy that would read the files of the copied host is noted', async () => {
   const flake = flakeWith(
     `let mkHost = { name ? "web" }: nixpkgs.lib.nixosSystem { modules = [ (./hosts + "/\${name}.nix") ]; };
     in { web = mkHost { }; db = mkHost { name = "db"; }; }`,
@@ -267,7 +270,7 @@ test('a copy that is the copied host once more is noted', async () => {
   expect((await edit(flake, 'sorrow', 'db')).notes).not.toContain(twice)
 })
 
-test('so is a copy of the only host, whose files are called otherwise', async () => {
+test('a copy of the only host is noted if its files have other names than the host', async () => {
   const machine = (more: string): string =>
     `{ nixos = nixpkgs.lib.nixosSystem { modules = [ ./hosts/laptop ${more} ]; }; }`
   expect((await edit(flakeOf(machine('')), 'sorrow')).notes).toEqual([
@@ -277,7 +280,7 @@ test('so is a copy of the only host, whose files are called otherwise', async ()
   expect((await edit(flakeOf(named), 'sorrow')).notes).toEqual([])
 })
 
-test('what no two machines share is told, and what all may have is not', async () => {
+test('values that no two machines may share are noted, common ones are not', async () => {
   const body = `networking.hostId = "8425e349"; hostPort = 8081; services.openssh.ports = [ 2201 22 ];
     networking.firewall.allowedTCPPorts = [ 8082 ]; cpus = 4096; `
   const modules = (more: string): string =>
@@ -297,7 +300,7 @@ describe('a name', () => {
   test.each([
     ['rec { wren = make "wren"; ibis = make "ibis"; }', 'make'],
     ['rec { wren = nixpkgs.lib.nixosSystem { modules = [ ./wren.nix ]; }; }', 'nixpkgs'],
-  ])('that %s has another meaning for is refused', async (hosts, name) => {
+  ])('is refused if a `rec` set of the hosts uses it: %s', async (hosts, name) => {
     const failure = await refusedBy(addHost(flakeOf(hosts), name))
     expect(failure.exit).toBe(2)
     expect(failure.message).toMatch(/: the `rec` set of the hosts uses that name at line 2 of /)
@@ -310,14 +313,14 @@ describe('a name', () => {
     ['nixos', '{ nix.registry.n.to = "github:nixos/nixpkgs"; }'],
     ['nixos', './nixos/hosts/common.nix'],
     ['mia', '{ my.home = "/home/mia/dots"; }'],
-  ])('`%s` is no host in %s', async (name, module) => {
+  ])('`%s` is not replaced in %s', async (name, module) => {
     const entry = (of: string): string =>
       `${of} = nixpkgs.lib.nixosSystem { modules = [ ./hosts/${of}.nix ${module} ]; };`
     const { inserted } = await edit(flakeOf(`{ ${entry(name)} }`), 'sorrow')
     expect(inserted.trim()).toBe(entry('sorrow'))
   })
 
-  test('in the path of its own file is the host, and not in that of all', async () => {
+  test('is replaced in the path of the host’s own file, but not in the directories above it', async () => {
     const entry = (of: string): string =>
       `${of} = nixpkgs.lib.nixosSystem { modules = [ ./nixos/hosts/${of}.nix ]; };`
     const flake = flakeOf(`{ ${entry('nixos')} }`)
@@ -330,17 +333,20 @@ describe('a name', () => {
     expect(await addHost(flake, 'sorrow')).toMatchObject({ own, paths: [path] })
   })
 
-  test.each(['"wren.example.org"', 'WREN'])('like %s leaves what is told', async (name) => {
-    const entry = `${name} = nixpkgs.lib.nixosSystem { modules = [ ./hosts/wren { networking.hostName = "wren"; } ]; };`
-    const { notes } = await edit(flakeOf(`{ ${entry} }`), 'sorrow')
-    const as = `as that of \`${name.replaceAll('"', '')}\` does`
-    expect(notes).toContain(`The new entry still says \`./hosts/wren\`, ${as}`)
-    expect(notes).toContain(`The new entry still says \`wren\`, ${as}`)
-  })
+  test.each(['"wren.example.org"', 'WREN'])(
+    'such as %s does not hide text that still names the copied host',
+    async (name) => {
+      const entry = `${name} = nixpkgs.lib.nixosSystem { modules = [ ./hosts/wren { networking.hostName = "wren"; } ]; };`
+      const { notes } = await edit(flakeOf(`{ ${entry} }`), 'sorrow')
+      const as = `as that of \`${name.replaceAll('"', '')}\` does`
+      expect(notes).toContain(`The new entry still says \`./hosts/wren\`, ${as}`)
+      expect(notes).toContain(`The new entry still says \`wren\`, ${as}`)
+    },
+  )
 })
 
 test.each(discoveries)(
-  '%s finds its hosts by itself',
+  'in %s hosts are discovered, so no edit is needed',
   async (flake, line, directory, file = 'flake.nix') => {
     const root = join(corpus, flake)
     expect(await addHost(root, 'sorrow')).toMatchObject({
@@ -353,24 +359,27 @@ test.each(discoveries)(
 )
 
 describe('a refusal', () => {
-  test.each(Object.entries(refusals))('of %s says where and why', async (flake, message) => {
-    const root = join(corpus, 'refused', flake)
-    const failure = await refusedBy(addHost(root, 'sorrow'))
-    expect(failure.message.replaceAll(root, '@')).toBe(message)
-    expect(failure.exit).toBe(2)
-    // scaffold-host gives the same failure when it looks for the place of the hosts
-    if (message.startsWith('Cannot parse'))
-      return await expect(readingPlace(root, 'sorrow')).rejects.toThrow(failure.message)
-    const likely = /^Its hosts are (most likely what is in) `(.*?)`: /.exec(
-      failure.detail.hint ?? '',
-    )
-    expect((await readingPlace(root, 'sorrow')).found).toBe(likely?.slice(1).join(' '))
-    expect(failure.detail.hint?.replaceAll(root, '@')).toMatch(
-      hints[flake] ?? /sorrow = .+;|--like/,
-    )
-  })
+  test.each(Object.entries(refusals))(
+    'of %s names the place and the reason',
+    async (flake, message) => {
+      const root = join(corpus, 'refused', flake)
+      const failure = await refusedBy(addHost(root, 'sorrow'))
+      expect(failure.message.replaceAll(root, '@')).toBe(message)
+      expect(failure.exit).toBe(2)
+      // scaffold-host gives the same failure when it looks for the place of the hosts
+      if (message.startsWith('Cannot parse'))
+        return await expect(readingPlace(root, 'sorrow')).rejects.toThrow(failure.message)
+      const likely = /^Its hosts are (most likely what is in) `(.*?)`: /.exec(
+        failure.detail.hint ?? '',
+      )
+      expect((await readingPlace(root, 'sorrow')).found).toBe(likely?.slice(1).join(' '))
+      expect(failure.detail.hint?.replaceAll(root, '@')).toMatch(
+        hints[flake] ?? /sorrow = .+;|--like/,
+      )
+    },
+  )
 
-  test('of two places is settled by naming the host to copy', async () => {
+  test('of two possible places is avoided by naming the host to copy', async () => {
     const root = join(corpus, 'refused/two-places')
     expect((await edit(root, 'sorrow', 'dove')).inserted).toBe(' "sorrow"')
     expect((await edit(root, 'sorrow', 'dove')).line).toBe(12)
@@ -380,7 +389,7 @@ describe('a refusal', () => {
     expect(failure.detail.hint).toMatch(/^There are .*\bdove\b/)
   })
 
-  test('of text that is not UTF-8 leaves no doubt', async () => {
+  test('of a file that is not UTF-8 says so', async () => {
     const copy = copyOf('plan')
     writeFileSync(join(copy, 'flake.nix'), Buffer.from([0x7b, 0x20, 0xff, 0x7d]))
     const failure = await refusedBy(addHost(copy, 'sorrow'))
@@ -390,19 +399,22 @@ describe('a refusal', () => {
   test.each([
     ['plan', 'flake.nix'],
     ['import-hosts', 'hosts/default.nix'],
-  ])('of %s with a byte order mark in %s says how to take it out', async (flake, file) => {
-    const copy = copyOf(flake, file, (text) => `\uFEFF${text}`)
-    const failure = await refusedBy(addHost(copy, 'sorrow'))
-    expect(failure.message).toBe(
-      `Cannot parse \`${copy}/${file}\`: it begins with a byte order mark, which nix rejects as a syntax error`,
-    )
-    const [, command] = /: (sed .*)$/.exec(failure.detail.hint ?? '') ?? []
-    spawnSync('sh', ['-c', command ?? 'exit 1'])
-    expect(readFileSync(join(copy, file))).toEqual(readFileSync(join(corpus, flake, file)))
-    expect((await addHost(copy, 'sorrow')).outcome).toBe('edit')
-  })
+  ])(
+    'of %s with a byte order mark in %s suggests a command that removes it',
+    async (flake, file) => {
+      const copy = copyOf(flake, file, (text) => `\uFEFF${text}`)
+      const failure = await refusedBy(addHost(copy, 'sorrow'))
+      expect(failure.message).toBe(
+        `Cannot parse \`${copy}/${file}\`: it begins with a byte order mark, which nix rejects as a syntax error`,
+      )
+      const [, command] = /: (sed .*)$/.exec(failure.detail.hint ?? '') ?? []
+      spawnSync('sh', ['-c', command ?? 'exit 1'])
+      expect(readFileSync(join(copy, file))).toEqual(readFileSync(join(corpus, flake, file)))
+      expect((await addHost(copy, 'sorrow')).outcome).toBe('edit')
+    },
+  )
 
-  test('of hosts that lie behind a symlink, outside the flake', async () => {
+  test('names the file if the hosts are outside the flake, behind a symlink', async () => {
     const copy = realpathSync(copyOf('import-hosts'))
     renameSync(join(copy, 'hosts'), join(copy, '../hosts'))
     symlinkSync('../hosts', join(copy, 'hosts'))
@@ -412,7 +424,7 @@ describe('a refusal', () => {
     )
   })
 
-  test('of recursion without end comes soon', async () => {
+  test('comes quickly for an endless recursion', async () => {
     const copy = copyOf('plan')
     writeFileSync(
       join(copy, 'flake.nix'),
@@ -423,25 +435,28 @@ describe('a refusal', () => {
   })
 })
 
-test.each(Object.entries(ownFiles))('%s reads a new host at %s', async (flake, main) => {
-  const root = join(corpus, flake)
-  const { own } = await readingPlace(root, 'sorrow')
-  expect(relative(root, own.main)).toBe(main)
-  // the same if the host already exists
-  const copy = join(scratch, String(++copies))
-  cpSync(root, copy, { recursive: true })
-  mkdirSync(dirname(join(copy, main)), { recursive: true })
-  writeFileSync(join(copy, main), '{ }')
-  expect(relative(copy, (await readingPlace(copy, 'sorrow')).own.main)).toBe(main)
-  if (flake.startsWith('refused/')) {
-    const hint = async (of: string): Promise<string | undefined> =>
-      (await refusedBy(addHost(of, 'sorrow'))).detail.hint?.replaceAll(of, '@')
-    expect(await hint(copy)).toBe(await hint(root))
-  }
-})
+test.each(Object.entries(ownFiles))(
+  '%s reads the configuration of a new host from %s',
+  async (flake, main) => {
+    const root = join(corpus, flake)
+    const { own } = await readingPlace(root, 'sorrow')
+    expect(relative(root, own.main)).toBe(main)
+    // the same if the host already exists
+    const copy = join(scratch, String(++copies))
+    cpSync(root, copy, { recursive: true })
+    mkdirSync(dirname(join(copy, main)), { recursive: true })
+    writeFileSync(join(copy, main), '{ }')
+    expect(relative(copy, (await readingPlace(copy, 'sorrow')).own.main)).toBe(main)
+    if (flake.startsWith('refused/')) {
+      const hint = async (of: string): Promise<string | undefined> =>
+        (await refusedBy(addHost(of, 'sorrow'))).detail.hint?.replaceAll(of, '@')
+      expect(await hint(copy)).toBe(await hint(root))
+    }
+  },
+)
 
 test.each(['home/mia/nixos', 'secrets', 'disks/hosts/sorrow', 'nixos/sorrow'])(
-  'a flake in %s reads a new host where it does elsewhere',
+  'the location %s of a flake does not change where it reads a new host',
   async (place) => {
     for (const flake of ['nixos-system', 'list-of-records', 'read-dir-beside', 'read-dir-helper']) {
       const copy = join(scratch, String(++copies), place)
@@ -452,8 +467,8 @@ test.each(['home/mia/nixos', 'secrets', 'disks/hosts/sorrow', 'nixos/sorrow'])(
   },
 )
 
-describe('a file that the grammar finds wrong', () => {
-  test('is believed to be right where nix parses it', async ({ skip }) => {
+describe('a file that the grammar reports as broken', () => {
+  test('is edited all the same if nix can parse it', async ({ skip }) => {
     if (spawnSync('nix-instantiate', ['--version']).error) skip('nix-instantiate is not installed')
     // the grammar reads the comment as a missing name
     const form = 'inherit # nothing\n ;'
@@ -469,7 +484,7 @@ describe('a file that the grammar finds wrong', () => {
 test.each([
   ['filtered', 'kiwi', 8],
   ['filtered-names', 'shrike', 9],
-])('a name that %s leaves out is not written twice', async (flake, name, line) => {
+])('a name that the flake %s filters out is not added a second time', async (flake, name, line) => {
   const root = join(corpus, flake)
   const { message, exit } = await refusedBy(addHost(root, name))
   expect({ message, exit }).toEqual({
@@ -479,31 +494,31 @@ test.each([
 })
 
 describe('notes', () => {
-  test('name what still says the name of the copied host', async () => {
+  test('name a path that still contains the name of the copied host', async () => {
     const { notes } = await edit(join(corpus, 'web'), 'sorrow')
     expect(notes).toEqual([
       'The new entry still says `./modules/web-server.nix`, as that of `web` does',
     ])
   })
 
-  test('name a variable that is called after the copied host', async () => {
+  test('name a variable that contains the name of the copied host', async () => {
     const { notes } = await edit(join(corpus, 'shared-names'), 'sorrow', 'laptop')
     expect(notes).toEqual(['The new entry still says `laptopConfig`, as that of `laptop` does'])
   })
 
-  test('name a file that the copied host alone has', async () => {
+  test('name a file that only the copied host imports', async () => {
     const { notes } = await edit(join(corpus, 'other-platforms'), 'sorrow')
     expect(notes).toEqual([
       'The new entry still says `./common.nix`, as that of `avocet` alone does',
     ])
   })
 
-  test('are not made where every host has that text', async () => {
+  test('leave out text that every host has', async () => {
     const { notes } = await edit(join(corpus, 'joined-words'), 'sorrow')
     expect(notes).toEqual(['`self.disks.sorrow` is not there yet'])
   })
 
-  test('say of a host for another platform, copied as asked, that the lab runs no such', async () => {
+  test('say that the lab cannot run a host for another platform', async () => {
     const root = join(corpus, 'other-platforms')
     for (const [like, platform] of [
       ['wader', 'aarch64-linux'],
@@ -516,7 +531,7 @@ describe('notes', () => {
     }
   })
 
-  test('name what scaffold-host wrote and the copied host has no word for', async () => {
+  test('name the files of scaffold-host if the new entry does not read them', async () => {
     const copy = copyOf('own-files')
     mkdirSync(join(copy, 'hosts/sorrow'), { recursive: true })
     const { notes } = await edit(copy, 'sorrow', 'rail')
@@ -526,13 +541,13 @@ describe('notes', () => {
   })
 })
 
-test('a name that is a keyword of Nix is quoted', async () => {
+test('a name that is a Nix keyword is quoted', async () => {
   expect((await edit(join(corpus, 'plan'), 'rec')).inserted).toBe(
     '\n        "rec" = mkHost { hostname = "rec"; };',
   )
 })
 
-test('paths that the new entry names are told', async () => {
+test('the paths that the new entry names are returned', async () => {
   const { paths } = await edit(join(corpus, 'import-hosts'), 'sorrow')
   expect(paths).toEqual([])
   const root = join(corpus, 'flake-parts-import')
@@ -593,7 +608,7 @@ async function comparedByNix(expectations: ExpectedEdit[]): Promise<void> {
 }
 const hasPipes = ({ flake }: ExpectedEdit): boolean => flake === 'pipes'
 
-test('what a refusal says to write by hand makes a host', async ({ skip }) => {
+test('the entry that a refusal suggests writing by hand gives a host', async ({ skip }) => {
   if (spawnSync('nix-instantiate', ['--version']).error) skip('nix-instantiate is not installed')
   const copies_ = await Promise.all(
     writtenByHand.map(async (flake) => {
@@ -643,7 +658,7 @@ async function followed(flake: string): Promise<string> {
   return copy
 }
 
-test('what a hint says of a framework makes a host, written there', async ({ skip }) => {
+test('a file written where a framework’s hint says gives a host', async ({ skip }) => {
   if (spawnSync('nix-instantiate', ['--version']).error) skip('nix-instantiate is not installed')
   const before = evaluated(readByFrameworks.map((flake) => join(corpus, 'refused', flake)))
   const after = evaluated(await Promise.all(readByFrameworks.map(followed)))
@@ -651,12 +666,12 @@ test('what a hint says of a framework makes a host, written there', async ({ ski
     expect([flake, after[index]]).toEqual([flake, [...before[index]!, 'sorrow'].toSorted()])
 })
 
-test('nix finds the new host in every edited flake, and the others as before', async ({ skip }) => {
+test('in every edited flake nix finds the new host, and the others unchanged', async ({ skip }) => {
   if (spawnSync('nix-instantiate', ['--version']).error) skip('nix-instantiate is not installed')
   await comparedByNix(edits.filter((one) => !hasPipes(one)))
 })
 
-test('and in one with pipe operators', async ({ skip }) => {
+test('in every edited flake with pipe operators nix finds the new host', async ({ skip }) => {
   const { status } = spawnSync('nix-instantiate', [...pipeOperators, '--eval', '-E', '1 |> (x: x)'])
   if (status !== 0) skip('nix-instantiate knows no pipe operators, or is not installed')
   await comparedByNix(edits.filter(hasPipes))

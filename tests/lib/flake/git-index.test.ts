@@ -23,7 +23,7 @@ const git = (...args: string[]): string =>
 const mark = () => intendToAdd(flake, [join(flake, 'hosts/sorrow')], false)
 const sorrow = 'hosts/sorrow/default.nix'
 
-test('What git ignores is left alone, and said: a flake does not see it', async () => {
+test('A file that git ignores is not marked, and the note says that the flake does not see it', async () => {
   writeFileSync(join(flake, '.gitignore'), 'hosts/sorrow\n')
   const { marked, notes } = await mark()
   expect(marked).toEqual([])
@@ -37,7 +37,7 @@ test('What git ignores is left alone, and said: a flake does not see it', async 
   expect(await mark()).toEqual({ marked: [], notes: [] })
 })
 
-test('One file that git ignores does not keep the others from being marked', async () => {
+test('A file that git ignores does not prevent the others from being marked', async () => {
   writeFileSync(join(flake, '.gitignore'), 'hardware-configuration.nix\n')
   const hardware = 'hosts/sorrow/hardware-configuration.nix'
   writeFileSync(join(flake, hardware), '{ }\n')
@@ -48,7 +48,7 @@ test('One file that git ignores does not keep the others from being marked', asy
   expect(git('ls-files')).toBe(`${sorrow}\n`)
 })
 
-test('What is yet to be written is told as it will be', async () => {
+test('A dry run reports what would be marked, even for files not written yet', async () => {
   writeFileSync(join(flake, '.gitignore'), 'hardware-configuration.nix\n')
   const [hardware, fresh] = ['hosts/web/hardware-configuration.nix', 'hosts/web/é.nix']
   const all = [sorrow, hardware, fresh, 'hosts/gone.nix'].map((file) => join(flake, file))
@@ -66,13 +66,13 @@ test('What is yet to be written is told as it will be', async () => {
   expect(await intendToAdd(flake, all, false)).toEqual(told)
 })
 
-test('What is no Nix file may well be ignored', async () => {
+test('An ignored file that is not a Nix file is not noted', async () => {
   writeFileSync(join(flake, '.gitignore'), 'key\n')
   writeFileSync(join(flake, 'hosts/sorrow/key'), '')
   expect(await mark()).toEqual({ marked: [sorrow], notes: [] })
 })
 
-test('What was asked for by its name is said to be ignored, whatever it is', async () => {
+test('An ignored file that was passed by name is noted, whatever its type', async () => {
   writeFileSync(join(flake, '.gitignore'), 'secrets\n')
   mkdirSync(join(flake, 'secrets'))
   const file = join(flake, 'secrets/base.yaml')
@@ -82,7 +82,7 @@ test('What was asked for by its name is said to be ignored, whatever it is', asy
   expect(await intendToAdd(flake, [file], false)).toEqual({ marked: [], notes })
 })
 
-test('A file beyond a sparse checkout is marked like any other', async () => {
+test('A file outside a sparse checkout is marked like any other', async () => {
   git('add', 'hosts/alpha')
   git('commit', '--quiet', '--message', 'alpha')
   git('sparse-checkout', 'set', '--cone', 'hosts/alpha')
@@ -90,7 +90,9 @@ test('A file beyond a sparse checkout is marked like any other', async () => {
   expect(git('ls-files')).toContain(sorrow)
 })
 
-test("In another user's repository, the way to be let in comes first", async ({ skip }) => {
+test('In another user’s repository the suggested command first adds safe.directory', async ({
+  skip,
+}) => {
   if (process.getuid?.() !== 0) skip('only root can give a directory away')
   chownSync(flake, 65534, 65534)
   chownSync(join(flake, '.git'), 65534, 65534)

@@ -17,12 +17,12 @@ test.each([
     '{ outputs = inputs: import ./outputs.nix inputs; }',
     '{ outputs = inputs: f (import ./outputs.nix inputs); }',
   ],
-])('the outputs of %s go through one function more', async (before, after) => {
+])('the outputs of %s are wrapped in a function', async (before, after) => {
   expect(await through(before)).toBe(after)
 })
 
 test.each(['{ }', '{ outputs = import ./outputs.nix; }', 'x: { outputs = x; }'])(
-  'what nix takes for no flake is refused: %s',
+  'a flake.nix that nix would reject is refused: %s',
   async (text) => {
     await expect(through(text)).rejects.toThrow('Cannot find `outputs = { self, ... }: …`')
   },

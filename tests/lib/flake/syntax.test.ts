@@ -22,7 +22,7 @@ afterAll(() => rmSync(scratch, { recursive: true, force: true }))
 const parse = async (text: string) => (await nixReader({ '/x.nix': text }))('/x.nix')
 
 describe('a parsed file', () => {
-  test('gives offsets that index its text, whatever stands before', async () => {
+  test('gives offsets into its text, even after characters outside the BMP', async () => {
     const text = '\uFEFF# é 👩‍💻\r\n{ a = "🖥️"; b = ./x; }'
     const { root } = await parse(text)
     const tokens = leaves(root).filter(({ type }) => type !== 'comment')
@@ -31,7 +31,7 @@ describe('a parsed file', () => {
     expect(lineOf(tokens[0]!)).toBe(2)
   })
 
-  test('is read once, and every node of it knows it', async () => {
+  test('is parsed once, and each of its nodes leads back to it', async () => {
     const path = join(scratch, 'a.nix')
     writeFileSync(path, '{ a = 1; }')
     const open = await nixReader()
@@ -53,7 +53,7 @@ describe('a syntax error', () => {
     expect(error && lineOf(error)).toBe(line)
   })
 
-  test('is not seen in what is right', async () => {
+  test('is not reported in valid text', async () => {
     const { root } = await parse(
       '{ lib, ... }: lib.genAttrs [ "a" ] (n: { "${n}" = ./. + "/${n}"; })',
     )
@@ -76,26 +76,26 @@ const awkward = [
 ]
 
 describe('a string literal', () => {
-  test.each(awkward)('of %j reads back as what was put in', async (text) => {
+  test.each(awkward)('of %j parses back to the original text', async (text) => {
     const { root } = await parse(nixString(text))
     expect(firstError(root)).toBeUndefined()
     expect(staticText(root.namedChildren[0]!)).toBe(text)
   })
 
-  test('is to nix what was put in', ({ skip }) => {
+  test('evaluates in nix to the original text', ({ skip }) => {
     const args = ['--store', 'dummy://', '--eval', '--strict', '--json', '-E']
     const nix = spawnSync('nix-instantiate', [...args, `[ ${awkward.map(nixString).join(' ')} ]`])
     if (nix.error) skip('nix-instantiate is not installed')
     expect(JSON.parse(nix.stdout.toString())).toEqual(awkward)
   })
 
-  test('that depends on something has no static text', async () => {
+  test('with an interpolation has no static text', async () => {
     const { root } = await parse('"a${b}"')
     expect(staticText(root.namedChildren[0]!)).toBeUndefined()
   })
 })
 
-test('an attribute name is quoted only where it must be', () => {
+test('an attribute name is quoted only if necessary', () => {
   expect(['sorrow', 'web-1', "a'", '_x'].map(attributeName)).toEqual([
     'sorrow',
     'web-1',
@@ -111,7 +111,7 @@ test('an attribute name is quoted only where it must be', () => {
   ])
 })
 
-test('decoding keeps a byte order mark and refuses what is not UTF-8', () => {
+test('decoding keeps a byte order mark and refuses invalid UTF-8', () => {
   const bytes = Buffer.from('\uFEFF{ }\r\n')
   expect(Buffer.from(decode(bytes, 'x')).equals(bytes)).toBe(true)
   expect(() => decode(Buffer.from([0xc3, 0x28]), 'x')).toThrow(

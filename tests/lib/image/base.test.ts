@@ -4,13 +4,13 @@ import { join } from 'node:path'
 import { expect, onTestFinished, test } from 'vitest'
 import { fingerprint, imageKey } from '../../../lib/image/base.ts'
 
-test('The key follows the recipe and the suite, not the machine', () => {
+test('The image key depends on the suite, but not on the mirror or the cache', () => {
   expect(imageKey({ suite: 'forky' })).toMatch(/^[0-9a-f]{16}$/)
   expect(imageKey({ suite: 'forky', mirror: 'a', cache: 'b' })).toBe(imageKey({ suite: 'forky' }))
   expect(imageKey({ suite: 'sid' })).not.toBe(imageKey({ suite: 'forky' }))
 })
 
-test('A file cut short, or cut short and filled up, has another fingerprint', () => {
+test('A truncated file has another fingerprint, even when padded to its old size', () => {
   const dir = mkdtempSync(join(tmpdir(), 'lab-image-'))
   onTestFinished(() => rmSync(dir, { recursive: true }))
   const path = join(dir, 'disk')

@@ -42,7 +42,7 @@ const left = (): string[] =>
     .map((name) => name[0]!)
     .toSorted()
 
-test('The newest images are kept, and those that disks stand on, of any lab', async () => {
+test('The newest images are kept, and those that a disk of any lab is based on', async () => {
   const paths = [1, 2, 3, 4, 5, 6, 7].map((digit) => image(digit, digit))
   // one noted by another lab; one from before disks were noted; one noted whose disk was moved to another image
   const [other, old, moved] = ['other', 'old', 'moved'].map((name) => join(dir, name))
@@ -64,13 +64,13 @@ test('The newest images are kept, and those that disks stand on, of any lab', as
   expect(left()).toEqual(['1', '2', '8'])
 })
 
-test('One that another task has just chosen is kept, as its disk comes a moment later', async () => {
+test('An image that another task has just chosen is kept, although no disk uses it yet', async () => {
   for (const digit of [1, 2, 3, 4, 5]) image(digit, 0.01 * digit)
   await chooseImage(image(6, 0), join(dir, 'new'), [])
   expect(left()).toEqual(['1', '2', '3', '4', '5', '6'])
 })
 
-test('A disk that cannot be read keeps what it may stand on, and no other file is touched', async () => {
+test('While a disk cannot be read, no image is removed; files of other kinds are never touched', async () => {
   for (const digit of [1, 2, 3]) image(digit, digit)
   writeFileSync(join(images, 'kept.qcow2'), 'of a person')
   const damaged = join(dir, 'damaged')
@@ -101,7 +101,7 @@ const bases = (): string[] =>
     .map((name) => name.at(-1)!)
     .toSorted()
 
-test('The newest bases of ext4 are kept, and those that disks stand on, whatever layer they stand on', async () => {
+test('The newest ext4 bases are kept, and those that a disk is based on through any layer', async () => {
   const layers = [1, 2, 3, 4, 5, 6].map((digit) => base(digit, digit))
   // the embedded guest's image, which is chosen by its recipe
   const embedded = join(images, `${'a'.repeat(16)}-mwxaqvub`)
@@ -123,7 +123,7 @@ test('The newest bases of ext4 are kept, and those that disks stand on, whatever
   expect(bases()).toEqual(['7', 'b'])
 })
 
-test('Layers of one base are as the images of btrfs: the newest are kept', async () => {
+test('Of the layers of one base the newest are kept', async () => {
   const newest = base(1, 0)
   const layers = dirname(newest)
   for (const digit of [2, 3, 4]) {
@@ -147,14 +147,14 @@ const wanted = {
   },
 }
 
-test('What is cached is made once, also when two want it', async () => {
+test('A cached file is made once, even if two tasks want it at the same time', async () => {
   const one = { dir: images, ...wanted }
   expect((await Promise.all([cached(one), cached(one)])).toSorted()).toEqual(['found', 'made'])
   expect(await cached(one)).toBe('found')
   expect(readdirSync(images).toSorted()).toEqual(['one', 'one.lock'])
 })
 
-test('What killed tasks have left is removed by any, and what is being made is not', async () => {
+test('Any task removes the work of killed tasks, but not what is being made', async () => {
   for (const key of ['killed', 'busy']) {
     mkdirSync(join(images, `.making-${key}`, 'store'), { recursive: true })
     writeFileSync(join(images, `.making-${key}`, 'store', 'file'), '')
@@ -170,7 +170,7 @@ test('What killed tasks have left is removed by any, and what is being made is n
   expect(existsSync(join(images, '.making-busy'))).toBe(false)
 })
 
-test('A maker that fails leaves nothing half-made', async () => {
+test('If making a cached file fails, no partial file is left', async () => {
   const fails = async (work: string): Promise<string> => {
     writeFileSync(join(work, 'half'), '')
     throw new Error('no')

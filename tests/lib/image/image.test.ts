@@ -30,14 +30,14 @@ function scratch(): string {
 /** An address where nothing answers. */
 const nowhere = 'http://127.0.0.1:9/debian'
 
-test('The mirror is the one apt is set up with, unless one is named', async () => {
+test('The mirror is the one that apt uses, unless LAB_DEBIAN_MIRROR names another', async () => {
   expect(await debianMirror()).toMatch(/^[a-z+]+:\/\/\S+\/debian$/)
   vi.stubEnv('LAB_DEBIAN_MIRROR', nowhere)
   onTestFinished(() => void vi.unstubAllEnvs())
   expect(await debianMirror()).toBe(nowhere)
 })
 
-test('Without a mirror there is one clear line, and nothing is left', async () => {
+test('A mirror that does not answer is reported in one line, and no files are left', async () => {
   const cache = scratch()
   const lines: string[] = []
   const failed = ensureBaseImage({ cache, mirror: nowhere, onProgress: (line) => lines.push(line) })
@@ -52,7 +52,7 @@ test('Without a mirror there is one clear line, and nothing is left', async () =
   expect(readdirSync(join(cache, 'images'))).toEqual(['lock'])
 })
 
-test('What a builder that was killed left is removed, whoever owns the files in it', async () => {
+test('The leftovers of a killed builder are removed, whoever owns the files', async () => {
   const cache = scratch()
   const left = join(cache, 'images/.building-x-1/root')
   mkdirSync(left, { recursive: true })
@@ -68,7 +68,7 @@ test('What a builder that was killed left is removed, whoever owns the files in 
   expect(readdirSync(join(cache, 'images'))).toEqual(['lock'])
 })
 
-test('Of two builders at once the second waits for the first, by name', async () => {
+test('Of two simultaneous builders the second waits, and names the first', async () => {
   const cache = scratch()
   const waits: string[] = []
   const build = () =>
@@ -87,7 +87,7 @@ test('Of two builders at once the second waits for the first, by name', async ()
   }
 })
 
-test('An image that is not what was built is built again, with a line that says so', async () => {
+test('An image that differs from its manifest is rebuilt, and a line says so', async () => {
   // everything that the check of an image looks at
   const cache = scratch()
   const dir = join(cache, 'images', `${imageKey()}-1`)
@@ -120,11 +120,11 @@ test('An image that is not what was built is built again, with a line that says 
   expect(existsSync(raw)).toBe(true)
 })
 
-test('The store of a cache whose path Nix cannot take is refused', () => {
+test('A cache path that Nix cannot use for a store is refused', () => {
   expect(() => storeOptions({ dir: '/a b' } as BaseImage)).toThrow('Cannot keep a Nix store in')
 })
 
-test('To evaluate needs no image', async () => {
+test('Evaluation needs no image', async () => {
   const cache = scratch()
   const { stdout } = await run('nix-instantiate', [
     ...evaluationStore({ cache }),

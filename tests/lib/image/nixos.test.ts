@@ -19,13 +19,13 @@ const given = (path: string): Promise<string | undefined> => {
   return givenImage()
 }
 
-test('An image that was made elsewhere is taken as it is', async () => {
+test('A given image is used unchanged', async () => {
   const path = join(dir, 'disk.qcow2')
   execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', path, '1G'])
   expect(await given(path)).toBe(path)
 })
 
-test('One that is not there, or is none, is said in one line', async () => {
+test('An image that is missing, or is not an image, is reported in one line', async () => {
   await expect(given(join(dir, 'none.qcow2'))).rejects.toThrow(/Cannot find the image `.*none/)
   const path = join(dir, 'text.qcow2')
   writeFileSync(path, 'no image')

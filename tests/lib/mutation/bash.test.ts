@@ -48,11 +48,11 @@ test.each<[Kind, string, string[]]>([
   ['sync', 'a && sync "$file" && b', ['a && true && b']],
   ['lock', 'x 9>&-', ['x ']],
   ['lock', 'a && flock --nonblock 9 && b', ['a && true && b']],
-])('%s: what becomes of %j', async (kind, text, expected) => {
+])('the %s mutants of %j', async (kind, text, expected) => {
   expect((await changes(text, kind)).toSorted()).toEqual(expected.toSorted())
 })
 
-test('Lines for people are left alone, and what a here-document would follow', async () => {
+test('Messages for users are not mutated, nor a list that a here-document follows', async () => {
   expect(await editsOfShell('say "locked: $who"\n')).toEqual([])
   const here = 'f() {\n  cat <<END && two\ntext\nEND\n}\n'
   expect((await editsOfShell(here)).filter(({ kind }) => kind === 'guard')).toEqual([])
@@ -64,7 +64,7 @@ const errors = (node: Node): Node[] => [
 ]
 
 test.each([...programs(project)].filter(([, file]) => file.endsWith('.sh')))(
-  'The grammar reads %s but for single words',
+  'The grammar can parse %s except for single words',
   async (_, file) => {
     const text = readFileSync(join(project, file), 'utf8')
     const found = errors(await parseShell(text))
@@ -73,7 +73,7 @@ test.each([...programs(project)].filter(([, file]) => file.endsWith('.sh')))(
   },
 )
 
-test('Every mutant of these is a program, and has an id of its own', async () => {
+test('Every mutant of these agents is valid bash and has its own id', async () => {
   const scratch = mkdtempSync(join(tmpdir(), 'mutants-'))
   onTestFinished(() => rmSync(scratch, { recursive: true }))
   const ids = new Set<string>()
@@ -98,7 +98,7 @@ test('Every mutant of these is a program, and has an id of its own', async () =>
   expect(stdout).toBe('')
 })
 
-test('A mutant keeps its id where lines are added above it', async () => {
+test('A mutant keeps its id when lines are added above it', async () => {
   const scratch = mkdtempSync(join(tmpdir(), 'mutants-'))
   onTestFinished(() => rmSync(scratch, { recursive: true }))
   const ids = async (text: string): Promise<string[]> => {
@@ -111,7 +111,7 @@ test('A mutant keeps its id where lines are added above it', async () => {
   expect(await ids(`# a comment\n\n${text}`)).toEqual(before)
 })
 
-test('A sample is the same for the same seed, and another for another', async () => {
+test('A sample depends on its seed alone', async () => {
   const mutants = await mutantsOf(project, 'pin-golden', 'nix/agents/pin-golden.sh')
   const of = (seed: number): string[] => sample(mutants, 5, seed).map(({ id }) => id)
   expect(of(1)).toEqual(of(1))
@@ -119,7 +119,7 @@ test('A sample is the same for the same seed, and another for another', async ()
   expect(new Set(of(1)).size).toBe(5)
 })
 
-test('In a module each entry of what orders, equips or keeps a unit is dropped', async () => {
+test('In a module, entries that order a unit, equip it or keep it running are dropped one by one', async () => {
   const scratch = mkdtempSync(join(tmpdir(), 'mutants-'))
   onTestFinished(() => rmSync(scratch, { recursive: true }))
   const text = `{ lib, ... }: {

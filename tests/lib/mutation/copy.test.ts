@@ -23,7 +23,7 @@ const left = (cwd: string) => {
   return { child, ended: once(child, 'exit') }
 }
 
-test('What a killed run has left at work in the copy is ended by the next one, before the copy is made anew', async () => {
+test('Processes that a killed run left in the copy are killed by the next run, before it makes a new copy', async () => {
   const tree = join(cache, 'mutation/copy')
   mkdirSync(join(tree, 'tests'), { recursive: true })
   const { ended } = left(join(tree, 'tests'))
@@ -37,7 +37,7 @@ test('What a killed run has left at work in the copy is ended by the next one, b
   expect(existsSync(tree)).toBe(false)
 })
 
-test('Only what works there is killed, and not who works in a directory with a longer name', async () => {
+test('Only processes in that directory are killed, not those in one whose name begins the same', async () => {
   mkdirSync(join(cache, 'copy'))
   mkdirSync(join(cache, 'copy-of-another'))
   const [here, beside] = [left(join(cache, 'copy')), left(join(cache, 'copy-of-another'))]
@@ -48,7 +48,7 @@ test('Only what works there is killed, and not who works in a directory with a l
   await beside.ended
 })
 
-test('A run is red by a test that failed, or a world that could not be set up, and by nothing else', () => {
+test('A run is red only if a test failed or the setup failed', () => {
   const ran = (...testResults: Parameters<typeof read>[0]['testResults']) =>
     read({ testResults }, 'x.test.ts')
   const well = { fullName: 'one', status: 'passed' }

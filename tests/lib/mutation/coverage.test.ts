@@ -51,7 +51,7 @@ async function traceOf(
   return { hits, said }
 }
 
-test('A traced program says what it said before, and its trace has the lines of its parts', async () => {
+test('A traced program prints the same output, and its trace has the lines of the files it sources', async () => {
   const { hits, said } = await trace('a')
   expect(said).toBe('is yes\nother\n')
   expect(Object.keys(hits['part.sh']!)).toEqual(['3', '4'])
@@ -61,11 +61,11 @@ test('A traced program says what it said before, and its trace has the lines of 
   expect(hits['program.sh']![4]).toBeUndefined()
 })
 
-test('A program of another shell is left as it is', () => {
+test('A program of another shell is not changed', () => {
   expect(traced('x.sh', '#!/bin/sh\necho\n')).toBe('#!/bin/sh\necho\n')
 })
 
-test('Lines and branches are told by who has run them', async () => {
+test('For each line and branch coverage tells whether tests or scenarios ran it', async () => {
   const tests = (await trace('a')).hits
   const scenarios = (await trace('b')).hits
   const one = await covered('part.sh', part, tests, scenarios)
@@ -82,7 +82,7 @@ test('Lines and branches are told by who has run them', async () => {
   expect(page).toMatch(/class="neither"[^>]*> +7 {4}echo c/)
 })
 
-test('What a loop reads from is found where bash shows it', async () => {
+test('The input of a loop is matched to the lines that bash traces it at', async () => {
   const text = `# reads
 all() {
   local each

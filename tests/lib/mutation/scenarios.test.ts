@@ -24,7 +24,7 @@ const file = 'nix/agents/pin-golden.sh'
 const read = async (path: string): Promise<string> => readFileSync(join(project, path), 'utf8')
 const [mutant] = await mutantsOf(project, 'pin-golden', file)
 
-test('VMs meet a mutant as a control whose patch is that mutant', async () => {
+test('A mutant is given to VMs as a control with its patch', async () => {
   const control = await controlOf(mutant!, 'break-boot/panic')
   expect(await cutFiles(control, read)).toEqual({ [file]: mutated(await read(file), mutant!) })
   expect(control.red).toBe(anyCheck)
@@ -33,7 +33,7 @@ test('VMs meet a mutant as a control whose patch is that mutant', async () => {
   )
 })
 
-test('It meets the cases of the families that run its agent, or the ones that are given', async () => {
+test('A mutant is judged by the cases of the families that run its agent, or by the given ones', async () => {
   const known = await families()
   const all = casesFor(mutant!, known)
   expect(all).toContain('break-boot/panic')
@@ -41,7 +41,7 @@ test('It meets the cases of the families that run its agent, or the ones that ar
   expect(casesFor(mutant!, known, ['break-boot/panic'])).toEqual(['break-boot/panic'])
 })
 
-test('Cases that were seen to run its lines come first, and none that was seen not to', async () => {
+test('Cases known to run the mutated lines come first, and those known not to run them are left out', async () => {
   const known = await families()
   const [from] = mutant!.lines
   const traces = new Map<string, Hits>([
@@ -59,7 +59,7 @@ test('Cases that were seen to run its lines come first, and none that was seen n
   expect(all).toContain('break-boot/emergency')
 })
 
-test('First comes the case that runs what few others run near its lines', async () => {
+test('The first case is one that runs lines near the mutant which few others run', async () => {
   const [from] = mutant!.lines
   const at = { [from]: { word: 1 } }
   const traces = new Map<string, Hits>([
@@ -72,7 +72,7 @@ test('First comes the case that runs what few others run near its lines', async 
   expect(all.slice(0, 4)).toEqual(['break-boot/panic', ...all.slice(1, 3), 'break-boot/stuck'])
 })
 
-test('What the agents of a VM have traced is kept for their texts, of all VMs together', async () => {
+test('Traces of agents are kept per agent text, merged over all VMs', async () => {
   const text = readFileSync(join(project, file), 'utf8')
   expect(tracedAgents()[file]).toBe(traced('pin-golden.sh', text))
   const agent = '/nix/store/x-pin-golden/bin/pin-golden'

@@ -47,7 +47,7 @@ const rows: Row[] = [
   ['without an end twice', ['hung', 'hung'], 'killed by tests', [all, all]],
   ['without a world once', ['file'], 'alive', [all, all]],
 ]
-test.each(rows)('A mutant whose tests are %s: %j', async (_, ends, state, runs) => {
+test.each(rows)('The verdict on a mutant whose tests are %s: %j', async (_, ends, state, runs) => {
   const { verdict, asked } = await met(ends)
   expect({ state: verdict.state, asked }).toEqual({ state, asked: runs })
 })

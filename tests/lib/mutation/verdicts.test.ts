@@ -15,7 +15,7 @@ const mutant = (line: number, kind: Kind = 'statement', agent = 'a'): Mutant => 
   ...{ from: 0, to: 3, instead: ':', lines: [line, line] },
 })
 
-test('Every entry of the reviewed file is a mutant that there is', async () => {
+test('Every entry of equivalent.toml is an existing mutant', async () => {
   const all = await Promise.all(
     [...programs(project)].map(([agent, file]) => mutantsOf(project, agent, file)),
   )
@@ -30,7 +30,7 @@ test('An entry without a reason is refused', () => {
   expect(() => equivalents(join(scratch, 'a.toml'))).toThrow('the entry 1234567890 has no reason')
 })
 
-test('A mutant is judged by the tests that run its line, what takes least first', () => {
+test('A mutant is judged by the tests that run its line, the fastest first', () => {
   const traces: Traced[] = [
     {
       ...{ file: 'tests/agents/one.test.ts', seconds: 30, failed: [] },
@@ -54,7 +54,7 @@ test('A mutant is judged by the tests that run its line, what takes least first'
   expect(judgesOf(mutant(5), traces)).toEqual([])
 })
 
-test('Verdicts are counted per agent and kind; an equivalent one is not held against the tests', () => {
+test('Verdicts are counted per agent and kind, and an equivalent mutant does not lower the score', () => {
   const of = (state: State, ...one: Parameters<typeof mutant>): Judged => ({
     ...{ ...mutant(...one), state, found: 'a <test>', seconds: 1, key: '' },
   })
@@ -82,12 +82,15 @@ test('Verdicts are counted per agent and kind; an equivalent one is not held aga
   expect(html.indexOf('>alive</b>')).toBeLessThan(html.indexOf('>killed by tests</b>'))
 })
 
-test.each(['', 'null', '{'])('What was kept and is damaged (%j) counts as not there', (text) => {
-  const home = mkdtempSync(join(tmpdir(), 'lab-kept-'))
-  onTestFinished(() => rmSync(home, { recursive: true }))
-  mkdirSync(join(home, 'agent-traces'))
-  writeFileSync(join(home, 'mutants.json'), text)
-  writeFileSync(join(home, 'agent-traces/f-a.json'), text)
-  expect(inLab(home, kept)).toEqual({ verdicts: {} })
-  expect(inLab(home, keptTraces)).toEqual(new Map())
-})
+test.each(['', 'null', '{'])(
+  'A damaged file of verdicts or traces (%j) is treated as missing',
+  (text) => {
+    const home = mkdtempSync(join(tmpdir(), 'lab-kept-'))
+    onTestFinished(() => rmSync(home, { recursive: true }))
+    mkdirSync(join(home, 'agent-traces'))
+    writeFileSync(join(home, 'mutants.json'), text)
+    writeFileSync(join(home, 'agent-traces/f-a.json'), text)
+    expect(inLab(home, kept)).toEqual({ verdicts: {} })
+    expect(inLab(home, keptTraces)).toEqual(new Map())
+  },
+)

@@ -3,7 +3,7 @@ import { causeIn, firstError } from '../../../lib/nix/nix.ts'
 
 const store = '/nix/store/p45blj38pqhxhpczp9aqrp9hwfi46gnw'
 
-test('What failed first is told, and not what only needs it', () => {
+test('The first failure is reported, not those of what depends on it', () => {
   // the output of nix 2.34 for a cache whose path had other contents
   const said = `copying path '${store}-initrd-usr-lib' from 'http://10.0.3.100'...
 error: hash mismatch importing path '${store}-initrd-usr-lib';
@@ -51,7 +51,7 @@ error: Cannot build '${store}-system.drv'.
 `,
     `Cannot build '${store}-a.drv'.`,
   ],
-])('nix %s: a builder that failed, with the end of its log', (_, said, cause) => {
+])('nix %s: a failed builder is reported with the end of its log', (_, said, cause) => {
   const first = firstError(said)
   expect(causeIn(first)).toBe(cause)
   expect(first).toContain('> two\n')
@@ -59,7 +59,7 @@ error: Cannot build '${store}-system.drv'.
   expect(first.split('\n').length).toBeLessThanOrEqual(12)
 })
 
-test('Of a trace the innermost error is the cause, however long the way there', () => {
+test('The cause of a trace is its innermost error, however long the trace', () => {
   const way = Array.from({ length: 20 }, (_, at) => `       … while evaluating ${at}\n`).join('\n')
   const first = firstError(
     `error:\n${way}\n       error: attribute 'x' missing\n       at /a.nix:1:2:\n`,
@@ -67,7 +67,7 @@ test('Of a trace the innermost error is the cause, however long the way there', 
   expect(causeIn(first)).toBe("attribute 'x' missing")
 })
 
-test('Where nix was killed before it had a word, its last lines are told', () => {
+test('If nix was killed without an error, its last lines are reported', () => {
   const first = firstError('building...\nKilled\n')
   expect(first).toBe('building...\nKilled')
   expect(causeIn(first)).toBeUndefined()

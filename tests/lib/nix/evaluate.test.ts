@@ -16,7 +16,7 @@ afterAll(async () => {
   rmSync(scratch, { recursive: true })
 })
 
-test('an input that cannot be fetched is no file that git does not know', async () => {
+test('an input that cannot be fetched is not reported as a file missing from git', async () => {
   const locked = 'sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA='
   writeFileSync(
     join(scratch, 'flake.nix'),
@@ -29,7 +29,7 @@ test('an input that cannot be fetched is no file that git does not know', async 
   })
 })
 
-test('what could not be fetched is named: an input of the flake, or what the lab brings along', async () => {
+test('the hint tells an input of the flake from one that the lab adds', async () => {
   const { nodes } = JSON.parse(readFileSync(join(project, 'flake.lock'), 'utf8'))
   const { rev } = nodes.disko.locked
   const flake = join(scratch, 'with-lock')
@@ -55,7 +55,7 @@ test('what could not be fetched is named: an input of the flake, or what the lab
   expect(unfetched(flake, `unable to download ${rev}`)).toBe('The input `theirs` of the flake')
 })
 
-test('a failure says what nix found wrong, however many lines the wrong value has', async () => {
+test('a failure gives nix’s message, even if it quotes a value of many lines', async () => {
   const values = Array.from({ length: 20 }, (_, index) => `  value ${index}`)
   const words = ["The option `ports' does not exist. Definition values:", ...values].join('\n')
   writeFileSync(
@@ -70,7 +70,7 @@ test('a failure says what nix found wrong, however many lines the wrong value ha
 })
 
 test.each(['near?other', 'near#other', 'near/hosts'])(
-  'of the directory %s no other flake is taken, as nix would by itself',
+  'for the directory %s no other flake is evaluated, as nix itself would do',
   async (name) => {
     const flake = join(scratch, name)
     mkdirSync(join(scratch, 'near'), { recursive: true })
@@ -87,7 +87,7 @@ test.each(['near?other', 'near#other', 'near/hosts'])(
   },
 )
 
-test('git is named for a failure only where a file may be missing for it', async () => {
+test('git is mentioned only if the error may come from an untracked file', async () => {
   const flake = join(scratch, 'untracked')
   const hint = (): Promise<string | undefined> =>
     evaluate(flake, 'host', 'host: host', ['--store', join(scratch, 'store')]).then(
@@ -109,7 +109,7 @@ test('git is named for a failure only where a file may be missing for it', async
 })
 
 test.skipIf(process.getuid?.() !== 0)(
-  "a repository of another user is told as such, with git's own way to allow it",
+  'a repository of another user is reported with the git command that allows it',
   async () => {
     const flake = join(scratch, 'of-other')
     mkdirSync(flake)

@@ -24,7 +24,7 @@ afterEach(() => {
   rmSync(dir, { recursive: true })
 })
 
-test('of a fleet of twenty only the hosts in hand are evaluated, each once', async () => {
+test('of a fleet of twenty hosts only the chosen ones are evaluated, each once', async () => {
   const { bin, seen } = countEvaluations(dir)
   vi.stubEnv('PATH', `${bin}:${process.env['PATH']}`)
   const all = await chooseHosts(undefined, attribute)

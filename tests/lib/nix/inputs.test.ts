@@ -6,7 +6,7 @@ import { expect, onTestFinished, test, vi } from 'vitest'
 import { fetchInputs, lockedInputs } from '../../../lib/nix/inputs.ts'
 import { nix } from '../../../lib/nix/nix.ts'
 
-test('the inputs of a lock and theirs are fetched into a store, and found there by their hashes', async () => {
+test('direct and indirect inputs of a lock are fetched into a store, and found there by their hashes', async () => {
   const dir = mkdtempSync(join(tmpdir(), 'inputs-'))
   onTestFinished(() => {
     execFileSync('chmod', ['-R', 'u+w', dir])

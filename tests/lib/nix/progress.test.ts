@@ -21,8 +21,8 @@ const instantiate = (options: string[], name: string, script: string): string =>
     .toString()
     .trim()
 
-describe('Nix builds, and says so', () => {
-  test('with counts and the names of what is built', async () => {
+describe('The progress of a Nix build', () => {
+  test('has counts and the names of what is being built', async () => {
     const options = buildable()
     const said: string[] = []
     const derivations = ['one', 'two'].map((name) =>
@@ -34,7 +34,7 @@ describe('Nix builds, and says so', () => {
     expect(said.findLast((line) => line)).toBe('2/2 built')
   })
 
-  test('with the last lines of a builder that fails, and no JSON', async () => {
+  test('ends with the last lines of a failed builder, without raw JSON', async () => {
     const options = buildable()
     const bad = instantiate(options, 'bad', 'echo no such compiler; exit 3')
     const failed = await realise([bad], options).catch((error: unknown) => error)
@@ -48,14 +48,14 @@ describe('Nix builds, and says so', () => {
   })
 })
 
-test('What nix did not write is left alone, and a cut line is no bug', () => {
+test('A line that is not from nix is passed on, and a truncated one is ignored', () => {
   const seen = progress()
   expect(seen.take('warning: something')).toBe(false)
   expect(seen.take('@nix {"action":"start","id":1,"ty')).toBe(true)
   expect(seen.line()).toBe('')
 })
 
-test('Paths that are fetched are counted beside those that are built', () => {
+test('Fetched paths are counted separately from built ones', () => {
   const seen = progress()
   for (const event of [
     { action: 'start', id: 1, type: 103 },

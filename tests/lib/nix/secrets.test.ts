@@ -27,7 +27,7 @@ const open = (content: string, key: AgeKey) =>
   decryptSops(content, { fileType: 'yaml', secretKey: secretKey(key) } as never)
 
 describe('A sealed file', () => {
-  test('opens with the key of each host that it is for', async () => {
+  test('can be opened with the key of each of its recipients', async () => {
     const text = await seal({ greeting: 'Grüße', token: 'a\nb' }, [
       sorrow.recipient,
       torment.recipient,
@@ -38,29 +38,29 @@ describe('A sealed file', () => {
     expect(text).not.toContain('Grüße')
   })
 
-  test("does not open with another host's", async () => {
+  test('cannot be opened with another host’s key', async () => {
     const text = await seal({ greeting: 'hello' }, [sorrow.recipient])
     await expect(open(text, torment)).rejects.toThrow(/No matching recipient/)
   })
 
-  test('is seen to be changed', async () => {
+  test('cannot be opened once it was tampered with', async () => {
     const text = await seal({ greeting: 'hello' }, [sorrow.recipient])
     const spoilt = text.replace(/data:(.)/, (_, one: string) => `data:${one === 'A' ? 'B' : 'A'}`)
     await expect(open(spoilt, sorrow)).rejects.toThrow(/auth|tag|MAC|decrypt/i)
   })
 })
 
-test('A secret without text is refused, as sops would leave it open', async () => {
+test('An empty secret is refused, because sops would leave it unencrypted', async () => {
   await expect(seal({ greeting: '' }, [sorrow.recipient])).rejects.toThrow('Cannot seal')
 })
 
-test('A key is made once, and for its owner alone', async () => {
+test('A key is made once, readable only by its owner', async () => {
   expect(await ensureAgeKey('sorrow')).toEqual(sorrow)
   expect(statSync(sorrow.path).mode & 0o777).toBe(0o600)
   expect(sorrow.recipient).toMatch(/^age1[0-9a-z]{58}$/)
 })
 
-test('The rules name every key and are known for the lab’s', () => {
+test('The sops rules name every key, and are recognised as the lab’s only if unedited', () => {
   const text = sopsRules(sorrow, { torment })
   expect(text).toContain(`- &torment ${torment.recipient}`)
   expect(isOurs(text)).toBe(true)
@@ -102,12 +102,12 @@ describe('The check before a switch', () => {
     return file
   }
 
-  test('lets a host through whose key opens every file', async () => {
+  test('passes a host whose key opens every file', async () => {
     const file = await written('base.yaml', torment, sorrow)
     expect(check(sorrow, file)).toEqual({ code: 0, said: '' })
   })
 
-  test('stops one with a wrong key, and names the file', async () => {
+  test('stops a host with a wrong key, and names the file', async () => {
     const file = await written('other.yaml', torment)
     expect(check(sorrow, file)).toEqual({
       code: 1,
@@ -115,12 +115,12 @@ describe('The check before a switch', () => {
     })
   })
 
-  test('stops one that has no key', async () => {
+  test('stops a host without a key', async () => {
     const file = await written('third.yaml', torment)
     expect(check(undefined, file)).toMatchObject({ code: 1 })
   })
 
-  test('lets a disk be made, which has no key yet, and no wrong key', async () => {
+  test('passes while a disk is made and there is no key yet, but not with a wrong key', async () => {
     const file = await written('fourth.yaml', torment)
     const making = { NIXOS_INSTALL_BOOTLOADER: '1' }
     expect(checkWith(making, undefined, file)).toMatchObject({ code: 0 })

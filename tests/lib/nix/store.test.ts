@@ -5,7 +5,7 @@ import { expect, test, vi } from 'vitest'
 import { evaluationStore } from '../../../lib/nix/store.ts'
 import { run } from '../../../lib/run.ts'
 
-test('Two commands that come to a new store at once both find it whole', async () => {
+test('Several commands that open a new store at the same time all find it complete', async () => {
   const cache = mkdtempSync(join(tmpdir(), 'store-'))
   try {
     // a suite for which no image was built
@@ -24,7 +24,7 @@ test('Two commands that come to a new store at once both find it whole', async (
   }
 })
 
-test('A store that cannot be made is said in one line, and nothing is left', () => {
+test('A store that cannot be made is reported in one line, and no files are left', () => {
   const cache = mkdtempSync(join(tmpdir(), 'store-'))
   vi.stubEnv('PATH', cache)
   try {

@@ -41,7 +41,7 @@ function runOf(id: string, more: Partial<Plan>, results?: CaseResult[]): string 
   return dir
 }
 
-test('the last run that did not end is found, with what it had come to', () => {
+test('the last run that did not end is found, with the results it has', () => {
   runOf('1', {}, [])
   const cut = runOf('2', {}, [
     result('a', 'passed'),
@@ -59,12 +59,12 @@ test('the last run that did not end is found, with what it had come to', () => {
   expect(leftOf(found)).toEqual(['f/c', 'f/d'])
 })
 
-test('one that was killed before any case ended has all of them left', () => {
+test('for a run killed before any case ended all cases are left', () => {
   runOf('1', {})
   expect(leftOf(lastCutShort(['gitops']))).toEqual(cases)
 })
 
-test('where none was cut short, or none is, there is nothing to carry on', () => {
+test('if no run was cut short, resume is refused', () => {
   expect(() => lastCutShort(['gitops'])).toThrow('Cannot carry on: no run here was cut short')
   runOf('1', { ended: { troubles: [] } })
   expect(() => lastCutShort(['gitops'])).toThrow('Cannot carry on: no run here was cut short')
@@ -74,7 +74,7 @@ test.each([
   ['flake', 'f01', 'flakes, or of different commits of one (f00 and f01)'],
   ['dotfiles', 'd01', 'dotfiles (d00 and d01)'],
   ['lab', '2ab', 'versions of the lab (1ab and 2ab)'],
-])('another %s is not carried on with', (what, other, words) => {
+])('resume is refused if the run had another %s', (what, other, words) => {
   runOf('1', {}, [])
   const before = lastCutShort(['gitops'])
   expect(() => carriedOn(before, { ...plan, [what]: other })).toThrow(words)
@@ -84,7 +84,7 @@ test.each([
   })
 })
 
-test('the record goes on where it was cut: in time, in numbers, and with every span closed', () => {
+test('a resumed record continues the times and event numbers, and closes open spans', () => {
   vi.useFakeTimers({ toFake: ['performance'] })
   const first = openRecord('gitops')
   vi.advanceTimersByTime(10_000)
@@ -115,7 +115,7 @@ test('the record goes on where it was cut: in time, in numbers, and with every s
   expect(of).toMatchObject({ from: 10, to: 30, state: 'cut short' })
 })
 
-test('half a line, and nothing before it, is no event of the run that goes on', () => {
+test('an incomplete first line is dropped when a record is resumed', () => {
   const dir = runOf('1', {}, [])
   writeFileSync(join(dir, 'events.jsonl'), '{"id": 1, "ki')
   const record = reopenRecord(dir)
@@ -123,7 +123,7 @@ test('half a line, and nothing before it, is no event of the run that goes on', 
   expect(readEvents(dir)).toEqual(record.events)
 })
 
-test('a run that another process is at is left alone', async () => {
+test('a run that another process is writing cannot be resumed', async () => {
   const dir = runOf('1', {}, [])
   const hold = await holdRecord(dir)
   await expect(holdRecord(dir)).rejects.toThrow(`Cannot carry on \`${dir}\``)
@@ -136,7 +136,7 @@ test.each([
   [['--case', 'panic'], '--case'],
   [['--shard', '1/2'], '--shard'],
   [['break-boot'], 'a family'],
-])('what the run has decided is not asked for anew: %s', async (args, named) => {
+])('resume refuses an argument that the run has already fixed: %s', async (args, named) => {
   const lab = makeLab()
   const { code, stderr } = await lab.task('pipelines/gitops', '--resume', ...args)
   rmSync(lab.dir, { recursive: true })

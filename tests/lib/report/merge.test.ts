@@ -69,7 +69,7 @@ const one = (): string => part('one', [result('f/c'), result('f/a')], shard(1, 2
 const two = (): string => part('two', [result('g/d'), result('f/b')], shard(2, 2))
 const mergeRuns = (...args: string[]) => lab.task('merge-runs', ...args)
 
-test('the parts of a run become one record, in the order of the tables', async () => {
+test('the parts of a run are merged into one record, in the order of the tables', async () => {
   const to = join(lab.dir, 'merged')
   const { code, stdout, stderr } = await mergeRuns(one(), two(), '--to', to, '--json')
   expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
@@ -90,7 +90,7 @@ test('the parts of a run become one record, in the order of the tables', async (
   expect(readFileSync(join(again, 'report.html'), 'utf8')).toContain('merged part 1/2 sorrow')
 })
 
-test('spans of several parts stay apart, however they count their events', () => {
+test('events of several parts get distinct ids, even if the parts used the same ones', () => {
   const { events } = merge(readParts([one(), two()]))
   expect(events.map(({ id, of, hosts }) => [id, of, hosts])).toEqual([
     [1, undefined, ['part 1/2 sorrow']],
@@ -100,7 +100,7 @@ test('spans of several parts stay apart, however they count their events', () =>
   ])
 })
 
-test('a part that was run again has lanes of its own', () => {
+test('a part that was run again has its own lanes', () => {
   const again = part('again', [result('f/c')], shard(1, 2))
   const { plan: merged, events } = merge(readParts([one(), two(), again]))
   const lanes = ['part 1/2 (1: one)', 'part 2/2', 'part 1/2 (2: again)']
@@ -109,7 +109,7 @@ test('a part that was run again has lanes of its own', () => {
   expect(began.map(({ hosts }) => hosts)).toEqual(lanes.map((title) => [`${title} sorrow`]))
 })
 
-test('a case that no part ran is no pass: it is named, in the report as in JUnit', async () => {
+test('a case that no part ran is an error, named in the report and in JUnit', async () => {
   const to = join(lab.dir, 'merged')
   const { code, stdout, stderr } = await mergeRuns(one(), '--to', to)
   expect(code).toBe(3)
@@ -128,14 +128,14 @@ test.each<[CaseState, number]>([
   ['failed', 1],
   ['error', 3],
   ['skipped', 0],
-])('a case that is %s in a part gives exit code %i', async (state, wanted) => {
+])('a case with the state %s in a part gives exit code %i', async (state, wanted) => {
   const other = part('two', [result('g/d', state), result('f/b')], shard(2, 2))
   const { code, stdout } = await mergeRuns(one(), other)
   expect(code, stdout).toBe(wanted)
   expect(readdirSync(join(lab.dir, 'home/runs'))).toHaveLength(1)
 })
 
-test('runs in which every case was skipped have proved nothing', async () => {
+test('runs in which every case was skipped exit with 3', async () => {
   const all = asked.map((name) => result(name, 'skipped'))
   expect((await mergeRuns(part('all', all))).code).toBe(3)
 })
@@ -158,7 +158,7 @@ test.each<[string, Partial<Plan>, string]>([
   expect(readdirSync(lab.dir).toSorted()).toEqual(['one', 'two'])
 })
 
-test('other seeds, other ground and cases of two parts are said; the worst result counts', () => {
+test('different seeds, different ground and cases run twice are noted, and the worst result counts', () => {
   const more = { ...shard(2, 2), seed: 8, ground: 'kvm (a probe guest ran on it), guest debian' }
   const other = part('two', [result('f/a', 'failed'), result('f/b'), result('g/d')], more)
   const { notes, results } = merge(readParts([one(), other]))
@@ -170,7 +170,7 @@ test('other seeds, other ground and cases of two parts are said; the worst resul
   expect(results.map(({ state }) => state)).toEqual(['failed', 'passed', 'passed', 'passed'])
 })
 
-test('a part whose cases want one VM has one of the hosts', () => {
+test('a part whose cases need one VM may have one of the hosts', () => {
   const other = part('two', [result('g/d'), result('f/b')], { ...shard(2, 2), hosts: ['sorrow'] })
   for (const parts of [
     [one(), other],
@@ -179,13 +179,13 @@ test('a part whose cases want one VM has one of the hosts', () => {
     expect(merge(readParts(parts))).toMatchObject({ notes: [], plan: { hosts: plan.hosts } })
 })
 
-test('a part that was cut short has not run what it has no result of', () => {
+test('a part that was cut short is noted, and its cases without a result count as not run', () => {
   const killed = part('two', undefined, { ...shard(2, 2), cases: ['f/b', 'g/d'], ended: undefined })
   const { notes } = merge(readParts([one(), killed]))
   expect(notes).toEqual(['part 2/2 was cut short', 'no part ran f/b, g/d'])
 })
 
-test('what the lab could not do after the cases of a part makes its exit code the merged one', async () => {
+test('trouble after the cases of a part makes the merged run exit with 3', async () => {
   const ended = { troubles: ['Cannot put `sorrow` back'] }
   const other = part('two', [result('g/d'), result('f/b')], { ...shard(2, 2), ended })
   const to = join(lab.dir, 'merged')
@@ -201,7 +201,7 @@ test('what the lab could not do after the cases of a part makes its exit code th
   expect(merge(readParts([to])).troubles).toHaveLength(1)
 })
 
-test('records are found below a directory, and evidence where they were brought', () => {
+test('records are found in subdirectories, and evidence beside its record', () => {
   const elsewhere = '/home/runner/runs/x/evidence/f-a'
   const dir = part('parts/one/id-1', [result('f/a', 'failed', { evidence: elsewhere })])
   mkdirSync(join(dir, 'evidence/f-a'), { recursive: true })
@@ -212,11 +212,15 @@ test('records are found below a directory, and evidence where they were brought'
 })
 
 test.each<[string, string, RegExp]>([
-  ['nothing', '', /^merge-runs: Cannot find a run in `.*there`\n {2}hint: /],
-  ['half a file', '{"asked": [', /^merge-runs: Cannot read `.*run\.json`: .*JSON.*\n$/],
-  ['nothing in a file', 'null', /^merge-runs: Cannot read `.*run\.json`: it does not say what was/],
-  ['another file', '{}', /^merge-runs: Cannot read `.*run\.json`: it does not say what was asked/],
-])('%s in place of a record is refused in one line', async (_, text, words) => {
+  ['an empty directory', '', /^merge-runs: Cannot find a run in `.*there`\n {2}hint: /],
+  ['a truncated file', '{"asked": [', /^merge-runs: Cannot read `.*run\.json`: .*JSON.*\n$/],
+  ['null', 'null', /^merge-runs: Cannot read `.*run\.json`: it does not say what was/],
+  [
+    'a JSON file of another kind',
+    '{}',
+    /^merge-runs: Cannot read `.*run\.json`: it does not say what was asked/,
+  ],
+])('%s instead of a record is refused in one line', async (_, text, words) => {
   const dir = mkdtempSync(join(tmpdir(), 'merge-'))
   mkdirSync(join(dir, 'there'))
   if (text) writeFileSync(join(dir, 'there/run.json'), text)
@@ -238,7 +242,7 @@ test.each([
   expect(stderr).toMatch(new RegExp(`^merge-runs: Cannot read \`.*${name}\`: .*\\n$`))
 })
 
-test('results without the events of their run are not taken for a whole record', () => {
+test('results without events are refused as an incomplete record', () => {
   const dir = one()
   rmSync(join(dir, 'events.jsonl'))
   expect(() => readParts([dir, two()])).toThrow(
@@ -249,13 +253,13 @@ test('results without the events of their run are not taken for a whole record',
   expect(readParts([dir])).toMatchObject([{ results: [], events: [] }])
 })
 
-test('a directory that holds something is not written into', async () => {
+test('--to refuses a directory that is not empty', async () => {
   const { code, stderr } = await mergeRuns(one(), two(), '--to', two())
   expect(code).toBe(2)
   expect(stderr).toMatch(/^merge-runs: Cannot write into `.*two`: it is not empty\n/)
 })
 
-test('what is no directory is not written into, and is left as it is', async () => {
+test('--to refuses a file or a dangling symlink, and leaves it unchanged', async () => {
   const [file, link] = [join(lab.dir, 'file'), join(lab.dir, 'link')]
   writeFileSync(file, 'mine')
   symlinkSync('nowhere', link)
@@ -267,7 +271,7 @@ test('what is no directory is not written into, and is left as it is', async () 
   expect([readFileSync(file, 'utf8'), readlinkSync(link)]).toEqual(['mine', 'nowhere'])
 })
 
-test('what a record of somebody else says is no command to the terminal', async () => {
+test('control characters in a record are escaped for the terminal', async () => {
   const escape = '\u001b]0;x\u0007'
   const odd = result('f/a', 'failed', { replay: `just ${escape}`, hosts: [`a${escape}`] })
   const dir = part('odd', [odd], { ground: `tcg${escape}`, ended: { troubles: [escape] } })
@@ -281,7 +285,7 @@ const judging = (title: string, promises: string[]): Partial<Plan> => ({
   ...{ asked: both, flake: title, subject: { kind: 'unit', title, promises } },
 })
 
-test('runs on other hosts are compared by what each has judged', async () => {
+test('runs on different hosts are compared by what each has judged', async () => {
   const held = both.map((name) => result(name))
   const ours = part('ours', held, judging('ours', ['deploy', 'rollback']))
   const broken = [held[0]!, result(both[1]!, 'failed')]
@@ -301,9 +305,9 @@ test('runs on other hosts are compared by what each has judged', async () => {
 })
 
 test.each([
-  ['one that does not say what it judged', { asked: both }, 'it does not say what was judged'],
-  ['one of other cases', { ...judging('other', []), asked }, 'they were asked for other cases'],
-])('%s is not compared', async (_, more, why) => {
+  ['a run that does not say what it judged', { asked: both }, 'it does not say what was judged'],
+  ['a run of other cases', { ...judging('other', []), asked }, 'they were asked for other cases'],
+])('compare refuses %s', async (_, more, why) => {
   const ours = part('ours', [result(both[0]!)], judging('ours', ['deploy']))
   const other = part('other', [], more)
   const { code, stderr } = await lab.task('compare', '--of', ours, other)
@@ -311,7 +315,7 @@ test.each([
 })
 
 test.each(['--seed 1', '--host sorrow', '--list', '--every', '--case good-commit', 'lab'])(
-  'runs that have been are not given another choice: %s',
+  'compare refuses to choose anew for finished runs: %s',
   async (words) => {
     const ours = part('ours', [result(both[0]!)], judging('ours', ['deploy']))
     const { code, stderr } = await lab.task('compare', ...words.split(' '), '--of', ours)
@@ -323,7 +327,7 @@ test.each(['--seed 1', '--host sorrow', '--list', '--every', '--case good-commit
   },
 )
 
-test('a case that nobody ran makes a comparison an error', async () => {
+test('a case that no run has a result of makes a comparison exit with 3', async () => {
   const ours = part('ours', [result(both[0]!)], judging('ours', ['deploy']))
   expect((await lab.task('compare', '--of', ours)).code).toBe(3)
 })
@@ -353,13 +357,13 @@ test.each<[string, string, string, string]>([
     'it does not say',
   ],
   [
-    'a check that is not whole',
+    'an incomplete check',
     'results.json',
     JSON.stringify([result('f/a', 'passed', { checks: [{ name: 'one' }] })]),
     'it is no list of results',
   ],
   [
-    'a row of the oracle in a state that there is none of',
+    'an oracle row in an unknown state',
     'results.json',
     JSON.stringify([
       result('f/a', 'failed', {
@@ -375,14 +379,14 @@ test.each<[string, string, string, string]>([
     'it is no list of results',
   ],
   [
-    'a pass that a check denies',
+    'a pass with a failed check',
     'results.json',
     JSON.stringify([{ ...result('f/a', 'failed'), state: 'passed' }]),
     'it is no list of results',
   ],
   ['one of too many parts', 'run.json', planOf({ index: 1, count: 99_999_999 }), 'it does not say'],
   ['no event', 'events.jsonl', 'null\n', 'its line 1 is no event'],
-])('a record with %s in it is refused by its file', async (_, file, text, words) => {
+])('a record with %s in it is refused, and the file is named', async (_, file, text, words) => {
   const dir = one()
   writeFileSync(join(dir, file), text)
   const { code, stdout, stderr } = await mergeRuns(dir, two(), '--to', join(lab.dir, 'merged'))
@@ -392,7 +396,7 @@ test.each<[string, string, string, string]>([
   expect(readdirSync(lab.dir).toSorted()).toEqual(['one', 'two'])
 })
 
-test('a record that lacks its plan is missed also among others', async () => {
+test('a record without its plan is refused, even among complete ones', async () => {
   one()
   rmSync(join(two(), 'run.json'))
   const { code, stderr } = await mergeRuns(lab.dir)
@@ -404,7 +408,7 @@ test('a record that lacks its plan is missed also among others', async () => {
   })
 })
 
-test('a result that no case of today belongs to is not left out of a comparison', async () => {
+test('a comparison refuses a result whose case no longer exists', async () => {
   const cases = [both[0]!, 'auto-upgrade/of-yore']
   const results = [result(cases[0]!), result(cases[1]!, 'failed')]
   const ours = part('ours', results, { ...judging('ours', ['deploy']), asked: cases })
@@ -415,7 +419,7 @@ test('a result that no case of today belongs to is not left out of a comparison'
   })
 })
 
-test('a file in place of a directory holds no run', async () => {
+test('a file given instead of a directory is refused', async () => {
   const { code, stderr } = await mergeRuns(join(one(), 'run.json'))
   expect({ code, stderr }).toMatchObject({
     code: 2,

@@ -36,7 +36,7 @@ const bad: CaseResult = {
   reason: 'outcome: expected <b>"conflict"</b> & more\u0001, found nothing',
 }
 
-test('two runs that begin at once have a record each', async () => {
+test('two runs that start at the same time get separate records', async () => {
   vi.setSystemTime(new Date(2026, 0, 1))
   // neither run sees the other's directory
   vi.doMock('node:fs', async (fs) => ({ ...(await fs<object>()), existsSync: () => false }))
@@ -48,7 +48,7 @@ test('two runs that begin at once have a record each', async () => {
   expect(two.dir).toBe(`${one.dir}-2`)
 })
 
-test('a run whose clock was put back keeps its own record', () => {
+test('a run that starts after the clock was set back keeps its own record when old ones are pruned', () => {
   const at = (year: number) => {
     vi.setSystemTime(new Date(year, 0, 1))
     return openRecord('x')
@@ -63,7 +63,7 @@ const asked = { hosts: ['web', 'db'], seed: 7 }
 
 const event = (id: number, t: number, more: object) => ({ id, t, at: '', ...more }) as never
 
-test('a case fails by a check, by the oracle, or by having checked nothing', () => {
+test('a case fails by a failed check or oracle row, or if it checked nothing', () => {
   const judged = (more: Partial<CaseResult>): CaseResult => {
     const one = { ...passed, ...more }
     judgeCase(one)
@@ -87,7 +87,7 @@ test('a case fails by a check, by the oracle, or by having checked nothing', () 
   expect(judged({ checks: [] })).toMatchObject({ state: 'failed', reason: 'it checked nothing' })
 })
 
-test('a run is as good as its worst case', () => {
+test('the state of a run is that of its worst case', () => {
   const run = (...states: CaseResult['state'][]) =>
     worst(states.map((state) => ({ ...passed, state })))
   expect(run('passed', 'skipped')).toBe('passed')
@@ -97,7 +97,7 @@ test('a run is as good as its worst case', () => {
   expect(run()).toBe('skipped')
 })
 
-test('what a run was to do and did not is an error of it, in its place', () => {
+test('a planned case without a result is an error, at its place in the order', () => {
   const results = complete([bad, passed], ['auto-upgrade/good', 'f/a', 'auto-upgrade/bad'], asked)
   expect(results.map(({ case: name, state }) => [name, state])).toEqual([
     ['good', 'passed'],
@@ -114,7 +114,7 @@ test('what a run was to do and did not is an error of it, in its place', () => {
   expect(replay('prove/lock', { subject })).toBe('just prove lock --host web --host db --seed 7')
 })
 
-test('a report says that all held only where something did, and nothing else came of the rest', () => {
+test('a report is headed Held only if a case passed, and none failed or was an error', () => {
   const head = (...states: CaseResult['state'][]): string | undefined =>
     /<h1>(\w+)/.exec(
       report({
@@ -128,7 +128,7 @@ test('a report says that all held only where something did, and nothing else cam
   expect(head()).toBe('Nothing')
 })
 
-test('a run that was cut short says what it has not run, and that hides no failure', () => {
+test('a run that was cut short lists the cases not run, after its failures', () => {
   const results = complete(
     [passed, bad],
     ['auto-upgrade/good', 'f/a', 'f/b', 'auto-upgrade/bad'],
@@ -154,7 +154,7 @@ test('a run that was cut short says what it has not run, and that hides no failu
   )
 })
 
-test('a run of which the lab could not do something at its end has not held, by its report and its data', () => {
+test('trouble at the end of a run makes it fail, in the report and in the JSON', () => {
   const run = { id: 'x', hosts: [], seed: 7, ground: '', events: [] }
   const page = report({ ...run, results: [passed], troubles: ['Cannot put `sorrow` back'] })
   expect(page).toMatch(/<h1>Failed: x[^]*<p class="reason">Cannot put `sorrow` back/)
@@ -169,7 +169,7 @@ test('a run of which the lab could not do something at its end has not held, by 
   })
 })
 
-test('the page can be read in light and in dark: text stands out from what is behind it', () => {
+test('text contrasts with its background in the light and the dark theme', () => {
   const colours = (theme: string): Record<string, string> =>
     Object.fromEntries(
       [...theme.matchAll(/--(\w+):(#\w+)/g)].map(([, name, value]) => [name, value]),
@@ -202,7 +202,7 @@ test('the page can be read in light and in dark: text stands out from what is be
   }
 })
 
-test('a long reason leaves room for the names beside it, and keeps its lines', () => {
+test('a long reason leaves room for the names beside it, and keeps its line breaks', () => {
   const page = report({
     ...{ id: 'x', hosts: [], seed: 7, ground: '', events: [] },
     results: [{ ...bad, reason: 'one\n  two' }],
@@ -213,7 +213,7 @@ test('a long reason leaves room for the names beside it, and keeps its lines', (
   expect(page).toMatch(/\.cases>\*>tr>:first-child\{min-width:/)
 })
 
-test('what an event of a foreign record says lets no text become markup', () => {
+test('text in an event of a foreign record is escaped in the timeline', () => {
   const at = { kind: 'case', name: 'f/a', hosts: ['sorrow'] }
   const events = [
     event(1, 1, { ...at, phase: 'begin' }),
@@ -222,7 +222,7 @@ test('what an event of a foreign record says lets no text become markup', () => 
   expect(timeline(events, ['sorrow'])).not.toContain('<script>')
 })
 
-test('what a guest says moves no cursor of the terminal that its reason is told on', () => {
+test('control characters in a reason are escaped for the terminal', () => {
   const told = vi.spyOn(console, 'log').mockImplementation(() => {})
   const reason = 'found \u001b[2K\rall is well'
   summarize({ dir: home, hosts: [], results: [{ ...bad, reason }], troubles: [] }, false)
@@ -231,7 +231,7 @@ test('what a guest says moves no cursor of the terminal that its reason is told 
   expect(said).toContain('found \\u001b[2K\\rall is well')
 })
 
-test('the record is read back, without the line that a crash cut short', () => {
+test('the record is read back, except a line that a crash truncated', () => {
   const record = openRecord('auto-upgrade')
   const began = record.note({ kind: 'boot', name: 'boot', host: 'sorrow', phase: 'begin' })
   record.note({ kind: 'boot', name: 'boot', host: 'sorrow', phase: 'end', of: began })
@@ -256,7 +256,7 @@ test('only the newest runs are kept', () => {
   expect(runs.map(({ dir }) => existsSync(dir))).toEqual([false, false, true, true])
 })
 
-test('spans join both ends; what never ended lasts until the record does', () => {
+test('a span runs from its begin to its end event, or to the end of the record', () => {
   const events = [
     event(1, 1, { kind: 'case', name: 'f/a', phase: 'begin', hosts: ['sorrow', 'torment'] }),
     event(2, 2, { kind: 'boot', name: 'boot', host: 'sorrow', case: 'f/b', phase: 'begin' }),
@@ -271,7 +271,7 @@ test('spans join both ends; what never ended lasts until the record does', () =>
   expect(whereTimeWent(events)[0]).toEqual(['boots', 7])
 })
 
-test('what a case left without an end is over with the case, also where a later run ends it', () => {
+test('a span that a case left open ends with the case, even if a resumed run ends the case', () => {
   const of = { case: 'f/a', host: 'torment', phase: 'begin' }
   const events = [
     event(1, 1, {
@@ -301,7 +301,7 @@ test('what a case left without an end is over with the case, also where a later 
   ])
 })
 
-test('the timeline has each VM with the share of the time of all cases in which it was busy', () => {
+test('the timeline shows for each VM how much of the time of all cases it was busy', () => {
   const at = (id: number, name: string, from: number, to: number, hosts: string[]) => [
     event(id, from, { kind: 'case', name, phase: 'begin', hosts }),
     event(id + 1, to, { kind: 'case', name, phase: 'end', of: id, state: 'passed' }),
@@ -323,7 +323,7 @@ test('the timeline has each VM with the share of the time of all cases in which 
   ])
 })
 
-test('what a case spends on something named is told apart from its rest', () => {
+test('the time of a case is split into named parts and the rest', () => {
   const at = { case: 'f/a', host: 'sorrow' }
   const events = [
     // the baseline's boot and reset are not part of a case
@@ -346,7 +346,7 @@ test('what a case spends on something named is told apart from its rest', () => 
   ])
 })
 
-test('JUnit: counts, failures and skips, in XML that a parser takes', () => {
+test('JUnit has counts, failures and skips, in XML that a parser accepts', () => {
   const skipped: CaseResult = { ...passed, case: 'none', state: 'skipped', reason: 'no KVM' }
   const error: CaseResult = { ...passed, case: 'bug', state: 'error', reason: 'stack ]]>' }
   // trouble after the cases fails the run, so it must not leave the report green
@@ -369,7 +369,7 @@ print(root.get('tests'), root.get('errors'), [(case.get('name'), case[0].tag, ca
   ])
 })
 
-test('the report is one file that carries its evidence and lets no text become markup', () => {
+test('the report is one file that contains the evidence, with all text escaped', () => {
   const evidence = join(home, 'evidence')
   execFileSync('mkdir', ['-p', join(evidence, 'sorrow')])
   writeFileSync(
@@ -391,7 +391,7 @@ test('the report is one file that carries its evidence and lets no text become m
   expect(page).not.toMatch(/<script|<i>|https?:|<b>"conflict/)
 })
 
-test('the page says of evidence what it leaves out, and where the whole of it lies', () => {
+test('the page says which part of the evidence it leaves out, and where all of it is', () => {
   const dir = join(home, 'evidence')
   execFileSync('mkdir', ['-p', join(dir, 'sorrow')])
   const put = (name: string, text: string): void => writeFileSync(join(dir, 'sorrow', name), text)
@@ -432,7 +432,7 @@ const page = { id: record.id, hosts: ['sorrow'], seed: 1, ground: 'tcg', results
 ${afterwards}
 `
 
-test('a run that fills the disk has its report all the same, with all that happened', () => {
+test('a run that fills the disk still gets complete reports', () => {
   const out = onSmallDisk(
     home,
     24,
@@ -453,7 +453,7 @@ test('a run that fills the disk has its report all the same, with all that happe
   expect(sizes['report.html']).toBeGreaterThan(4000)
 })
 
-test('a report that finds no room is said, and leaves no empty file in its place', () => {
+test('a report that does not fit on the disk is reported, and leaves no empty file', () => {
   const out = onSmallDisk(
     home,
     24,

@@ -14,7 +14,7 @@ const given = {
   services: [...usual.cli, ...usual.networking],
 }
 
-test('what the modules know is read from the modules', async () => {
+test('the available names are read from the modules', async () => {
   expect(await namesIn('services/cli.nix')).toContain('atuin')
   expect(await namesIn('services/networking.nix')).toEqual([
     'openssh',
@@ -25,7 +25,7 @@ test('what the modules know is read from the modules', async () => {
   expect(await namesIn('disks.nix')).toEqual(['btrfs', 'ext4'])
 })
 
-test('services are sorted into the lists that they belong to', async () => {
+test('services are sorted into cli and networking', async () => {
   expect(await hostChoices({ ...given, services: ['tailscale', 'atuin, openssh'] })).toMatchObject({
     cli: ['atuin'],
     networking: ['openssh', 'tailscale'],
@@ -59,7 +59,7 @@ describe('refused are', () => {
   })
 })
 
-test('a schedule is what systemd takes for one', async ({ skip }) => {
+test('a schedule is accepted if systemd accepts it', async ({ skip }) => {
   if (spawnSync('systemd-analyze', ['--version']).error) skip('systemd-analyze is not installed')
   for (const right of ['hourly', 'Mon *-*-* 03:00', '*:0/15']) {
     expect(await hostChoices({ ...given, schedule: right })).toMatchObject({ schedule: right })

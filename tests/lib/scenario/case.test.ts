@@ -40,7 +40,7 @@ function ran(run: Case['run']): Promise<CaseResult> {
   )
 }
 
-test('what is not there holds no check, whatever is expected of it', async () => {
+test('a check of an undefined value always fails', async () => {
   const nothing = undefined as unknown as string
   const held: boolean[] = []
   const { state } = await ran(async ({ check }: Scene) => {
@@ -59,7 +59,7 @@ test('what is not there holds no check, whatever is expected of it', async () =>
   expect(well).toMatchObject({ state: 'passed', reason: '' })
 })
 
-test('a case that is red stays so, whatever becomes of its evidence', async () => {
+test('a failed case stays failed if its evidence cannot be collected', async () => {
   writeFileSync(join(record.dir, 'evidence'), 'in the way')
   const { state, reason } = await ran(async ({ check }: Scene) => void check('one', 1, 2))
   expect(state).toBe('failed')

@@ -47,7 +47,7 @@ const control = readControl('lock', patch)
 const agent = (text: string | undefined) => async (path: string) =>
   path === 'nix/agents/x.sh' ? text : undefined
 
-test('the head says what is cut, which case must be red, and by what', () => {
+test('the head of a control names the cut, the case and the pattern of the red check', () => {
   expect(control).toMatchObject({
     name: 'lock',
     cut: 'the lock of an upgrade',
@@ -56,7 +56,7 @@ test('the head says what is cut, which case must be red, and by what', () => {
   expect(() => readControl('lock', patch.replace('Red: ', 'Rad: '))).toThrow('no `Red:`')
 })
 
-test('a cut changes the file as it is now, where lines have moved, too', async () => {
+test('a patch still applies if its lines have moved', async () => {
   expect(await cutFiles(control, agent('0\n1\n2\n3\nflock 9\n5\n6\n7\n8\n'))).toEqual({
     'nix/agents/x.sh': '0\n1\n2\n3\n5\n6\n7\n8\n',
   })
@@ -65,14 +65,14 @@ test('a cut changes the file as it is now, where lines have moved, too', async (
 test.each([
   ['that has gone on', '1\n2\n3\nflock 8\n5\n6\n7\n'],
   ['that is gone', undefined],
-])('a patch of a file %s is refused: it would cut nothing', async (_, text) => {
+])('a patch for a file %s is refused, because it would cut nothing', async (_, text) => {
   await expect(cutFiles(control, agent(text))).rejects.toThrow('its patch does not fit')
 })
 
 test.each([
   ['git', '\t'],
   ['diff', '\t2026-11-30 01:22:06.000000000 +0000'],
-])('a file with a space in its name is cut, as %s has it', async (_, end) => {
+])('a file name with a space is read from a patch that %s wrote', async (_, end) => {
   const spaced = patch
     .replaceAll(/^(--- |\+\+\+ )(.*)$/gm, `$1$2${end}`)
     .replaceAll('x.sh', 'my x.sh')
@@ -93,7 +93,7 @@ const result: CaseResult = {
   checks: [{ name: 'outcome', held: false, expected: 'locked', found: 'upgraded' }],
 }
 
-test('caught is only what is red for the reason that was cut', () => {
+test('a control is caught only if the case is red for the expected reason', () => {
   const state = (more: Partial<CaseResult>) => judgeControl(control, { ...result, ...more }).state
   expect(judgeControl(control, result)).toMatchObject({
     state: 'caught',
@@ -108,7 +108,7 @@ test('caught is only what is red for the reason that was cut', () => {
   expect(state({ state: 'skipped' })).toBe('not run')
 })
 
-test('a row of the oracle can be the reason, and a wait that had no end never is', () => {
+test('a failed oracle row can be the expected reason, a wait that timed out never is', () => {
   const row = {
     host: 'sorrow',
     name: 'running',
@@ -126,7 +126,7 @@ test('a row of the oracle can be the reason, and a wait that had no end never is
   })
 })
 
-test('what is neither caught nor green has to come twice in a row', () => {
+test('a verdict other than caught or stayed green must come twice in a row', () => {
   const proof = (state: Proof['state']): Proof => ({
     ...{ control: 'lock', cut: '', case: '', hosts: [], seed: 1, seconds: 10, replay: '' },
     ...{ state, found: state },
@@ -153,7 +153,7 @@ test('what is neither caught nor green has to come twice in a row', () => {
   })
 })
 
-test('two controls of one case have a world and an evidence directory each', async () => {
+test('two controls of the same case have separate worlds and evidence directories', async () => {
   const both = controls().filter((one) => one.case === 'auto-upgrade/local-conflicts')
   expect(both.length).toBeGreaterThan(1)
   const [chosen] = choose(await families(), [both[0]!.case])
@@ -163,7 +163,7 @@ test('two controls of one case have a world and an evidence directory each', asy
   expect(new Set([...places, placeOf(chosen!, {})]).size).toBe(both.length + 1)
 })
 
-test('what runs a case again is a recipe that there is', async () => {
+test('the replay command of a case is an existing recipe', async () => {
   const recipes = readFileSync(join(project, 'justfile'), 'utf8')
   for (const family of await families()) {
     const one = family.cases[0]!
@@ -173,7 +173,7 @@ test('what runs a case again is a recipe that there is', async () => {
   }
 })
 
-test('a control is run again as it was: the VM, the seed, and a patch by its path', () => {
+test('the replay command of a control has its VMs, its seed and the path of its patch', () => {
   expect(replayOfControl(control, ['sorrow'], 7)).toBe('just prove lock --host sorrow --seed 7')
   const own = { ...control, argument: '/tmp/my x.patch' }
   expect(replayOfControl(own, ['sorrow', 'torment'], 7)).toBe(
@@ -181,7 +181,7 @@ test('a control is run again as it was: the VM, the seed, and a patch by its pat
   )
 })
 
-test('every verdict is a result of the run, one that could not be had as well', () => {
+test('every verdict becomes a result of the run, even `not run`', () => {
   const proof = judgeControl(control, { ...result, state: 'failed' })
   expect(resultOf(proof, control.red)).toMatchObject({
     ...{ family: 'prove', case: 'lock', state: 'passed', reason: '' },
@@ -194,7 +194,7 @@ test('every verdict is a result of the run, one that could not be had as well', 
   expect(resultOf({ ...proof, state: 'stayed green' }, control.red).state).toBe('failed')
 })
 
-test('a check that was red counts, whatever the case then fell over', () => {
+test('a check that failed counts even if the case then throws', () => {
   const red = (): CaseResult => ({ ...structuredClone(result), state: 'passed' })
   const thrown = new TypeError("Cannot read properties of null (reading 'toplevel')")
   const one = red()
@@ -214,7 +214,7 @@ test('a check that was red counts, whatever the case then fell over', () => {
 })
 
 test.each(['{"reason":"function \\\\"x\\\\" not defined"}', '{"phase"', '', 'null', '5'])(
-  'what an agent wrote that is no JSON is a red check, and no bug in the lab: %s',
+  'agent output that is not JSON is a failed check, not a bug in the lab: %s',
   (text) => {
     const read = (): unknown => {
       try {
@@ -231,7 +231,7 @@ test.each(['{"reason":"function \\\\"x\\\\" not defined"}', '{"phase"', '', 'nul
   },
 )
 
-describe('a patch from anywhere', () => {
+describe('a patch from any path', () => {
   const dir = mkdtempSync(join(tmpdir(), 'patches-'))
   afterAll(() => rmSync(dir, { recursive: true }))
   const diff = `diff --git${patch.split('diff --git')[1]}`
@@ -240,7 +240,7 @@ describe('a patch from anywhere', () => {
     return join(dir, name)
   }
 
-  test('needs no head when its case is named; any check that fails will do then', async () => {
+  test('needs no head if a case is named, and is then caught by any failed check', async () => {
     const own = controlFrom(put('my cut.patch', diff), 'auto-upgrade/good-commit')
     expect(own).toMatchObject({ name: 'my-cut', case: 'auto-upgrade/good-commit' })
     expect(judgeControl(own, result).state).toBe('caught')
@@ -249,13 +249,13 @@ describe('a patch from anywhere', () => {
     ])
   })
 
-  test('has its own head, but for the case that is named', () => {
+  test('is read with its own head, except that a named case overrides it', () => {
     const path = put('headed.patch', patch)
     expect(controlFrom(path, undefined)).toMatchObject({ case: 'auto-upgrade/overlap' })
     expect(controlFrom(path, 'auto-upgrade/timer')).toMatchObject({ case: 'auto-upgrade/timer' })
   })
 
-  test('is refused without a case, with a pattern that is none, and when it is not there', () => {
+  test('is refused without a case, with an invalid pattern, or if it does not exist', () => {
     const exit = (path: string): unknown => {
       try {
         return controlFrom(path, undefined)
@@ -287,7 +287,7 @@ describe('a patch from anywhere', () => {
   })
 })
 
-test('a pattern that no check can have is known before a run', () => {
+test('a pattern that no check of the case can match is detected before the run', () => {
   const can = (red: RegExp, named = 'auto-upgrade/good-commit'): boolean =>
     canBeRed({ ...control, red, case: named })
   expect(can(/^it deployed the commit$/)).toBe(true)
@@ -301,7 +301,7 @@ test('a pattern that no check can have is known before a run', () => {
 
 const all = controls()
 test.each(all.map((one) => [one.name, one] as const))(
-  'the control %s fits the agents as they are, and leaves programs that can be read',
+  'the control %s applies to the current agents, and the result is valid bash',
   async (_, one) => {
     const cut = await cutFiles(one, async (path) => readFileSync(join(project, path), 'utf8'))
     for (const [path, text] of Object.entries(cut)) {
@@ -313,11 +313,11 @@ test.each(all.map((one) => [one.name, one] as const))(
   },
 )
 
-test('the nets that must be cut are', () => {
+test('there are at least twelve controls', () => {
   expect(all.length).toBeGreaterThanOrEqual(12)
 })
 
-test('a clock that ran wrong is told by the log of the kernel', () => {
+test('a miscalibrated clock is recognised by the kernel log', () => {
   const dir = mkdtempSync(join(tmpdir(), 'evidence-'))
   onTestFinished(() => rmSync(dir, { recursive: true }))
   expect(clockRanWrong(dir)).toBe(false)

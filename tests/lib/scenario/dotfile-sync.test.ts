@@ -8,7 +8,7 @@ import { outcome, syncByUnit } from '../../../lib/scenario/dotfile-sync.ts'
 import type { Scene } from '../../../lib/scenario/family.ts'
 import type { Machine } from '../../../lib/scenario/machine.ts'
 
-test('what an earlier sync has written is no word of one that has written none', async () => {
+test('a status left by an earlier sync does not count for one that wrote none', async () => {
   const dir = mkdtempSync(join(tmpdir(), 'sync-'))
   onTestFinished(() => rmSync(dir, { recursive: true }))
   const put = (name: string, text: string): void =>
@@ -45,14 +45,18 @@ test.each([
   ['conflict', 1, 0, []],
   ['conflict', 0, 0, ['sync of sorrow: whether it failed']],
   ['offline', 0, 1, ['sync of sorrow: nothing of it is left in /tmp']],
-])('a sync that says %s, ends with %i and leaves %i directories', (said, code, left, red) => {
-  const found: string[] = []
-  const check = (name: string, expected: unknown, is: unknown): boolean => {
-    if (expected instanceof RegExp ? !expected.test(String(is)) : expected !== is) found.push(name)
-    return true
-  }
-  const synced = { status: { outcome: said }, code, left } as Parameters<typeof outcome>[3]
-  const vm = { host: 'sorrow' } as Machine
-  outcome({ check, must: check } as unknown as Scene, vm, said, synced)
-  expect(found).toEqual(red)
-})
+])(
+  'the checks of a sync with status %s, exit code %i and %i directories left',
+  (said, code, left, red) => {
+    const found: string[] = []
+    const check = (name: string, expected: unknown, is: unknown): boolean => {
+      if (expected instanceof RegExp ? !expected.test(String(is)) : expected !== is)
+        found.push(name)
+      return true
+    }
+    const synced = { status: { outcome: said }, code, left } as Parameters<typeof outcome>[3]
+    const vm = { host: 'sorrow' } as Machine
+    outcome({ check, must: check } as unknown as Scene, vm, said, synced)
+    expect(found).toEqual(red)
+  },
+)

@@ -19,7 +19,7 @@ afterEach(() => {
 
 const file = () => join(home, 'durations.json')
 
-test('the first guess is of cases that there are, and of most of them', async () => {
+test('the built-in durations name only existing cases, and most of them', async () => {
   const there = (await families()).flatMap(({ name, cases }) =>
     cases.map((one) => `${name}/${one.name}`),
   )
@@ -28,7 +28,7 @@ test('the first guess is of cases that there are, and of most of them', async ()
   expect(guessed.length).toBeGreaterThan(there.length / 2)
 })
 
-test('what a case took is kept for the next run, and for that case alone', () => {
+test('the duration of a case is stored for the next run', () => {
   const guess = durations()
   remember('break-boot/panic', 12.34)
   expect(durations()).toEqual({ ...guess, 'break-boot/panic': 12.3 })
@@ -38,7 +38,7 @@ test('what a case took is kept for the next run, and for that case alone', () =>
 })
 
 test.each(['', '{', '{"break-boot/panic": "long"}', '{"break-boot/panic": -1}', 'null'])(
-  'a file that holds %j counts for nothing and is no failure',
+  'a file of durations that holds %j is ignored without a failure',
   (text) => {
     const guess = durations()
     writeFileSync(file(), text)
@@ -48,7 +48,7 @@ test.each(['', '{', '{"break-boot/panic": "long"}', '{"break-boot/panic": -1}', 
   },
 )
 
-test('where nothing can be written the run goes on', () => {
+test('durations that cannot be stored do not fail the run', () => {
   process.env['LAB_HOME'] = '/proc/nowhere'
   expect(() => remember('break-boot/panic', 1)).not.toThrow()
 })

@@ -5,7 +5,7 @@ import { expect, onTestFinished, test } from 'vitest'
 import type { CaseResult } from '../../../lib/report/result.ts'
 import { onSmallDisk } from '../../small-disk.ts'
 
-test('a case for which there is no room is an error of the lab, and touches no VM', () => {
+test('if the disk has no room for a case, it is an error of the lab, and no VM is touched', () => {
   const dir = mkdtempSync(join(tmpdir(), 'full-disk-'))
   onTestFinished(() => rmSync(dir, { recursive: true }))
   const out = onSmallDisk(
@@ -38,7 +38,7 @@ console.log(JSON.stringify({ ran, result, evidence: existsSync(stage.record.dir 
   expect(result.reason).toMatch(/^Cannot run `f\/a`: it wants 0\.3 GiB and `.*` has 0\.1 GiB left$/)
 })
 
-test('a case that fills the disk is ended at once as an error of the lab, and the run has its report', () => {
+test('a case that fills the disk ends at once as an error of the lab, and the run still has its report', () => {
   const dir = mkdtempSync(join(tmpdir(), 'full-disk-'))
   onTestFinished(() => rmSync(dir, { recursive: true }))
   const out = onSmallDisk(

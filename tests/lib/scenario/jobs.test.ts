@@ -18,11 +18,11 @@ test.each<[number, string, Partial<Room>]>([
   [1, 'memory for none', { available: 4 * gib }],
   [1, 'less than none', { available: -gib }],
   [5, 'work for five', { most: 5 }],
-])('auto is %i for %s', (jobs, _, more) => {
+])('--jobs auto is %i for %s', (jobs, _, more) => {
   expect(jobsFor('auto', room(more))).toBe(jobs)
 })
 
-test('a number is taken as it is, but for jobs that would have nothing to do', () => {
+test('a given number of jobs is capped at the work there is, and refused if memory does not suffice', () => {
   expect(jobsFor(4, room({ cores: 2, accelerator: 'tcg' }))).toBe(4)
   expect(jobsFor(4, room({ most: 3 }))).toBe(3)
   const emulated = room({ accelerator: 'tcg', available: 8 * gib })
@@ -31,11 +31,11 @@ test('a number is taken as it is, but for jobs that would have nothing to do', (
   )
 })
 
-test('limits grow with the VMs that a core has', () => {
+test('time limits grow with the VMs per core', () => {
   expect([load(2, 2), load(4, 2), load(8, 2), load(2, 1), load(4, 16)]).toEqual([1, 2, 4, 2, 1])
 })
 
-test('--jobs is a number or auto', () => {
+test('--jobs accepts a number or auto', () => {
   expect([readJobs(undefined), readJobs('1'), readJobs('12'), readJobs('auto')]).toEqual([
     undefined,
     1,

@@ -35,7 +35,7 @@ async function red(starts: number): Promise<string[]> {
   return rows
 }
 
-test('a check that hangs is ended by its limit, and one that fails at once is another', async () => {
+test('a check that hangs must be started once, one that fails is started each second', async () => {
   expect(await red(1)).toEqual([])
   // a check that fails is tried again each second
   expect(await red(20)).toEqual(['what hung was started once: 20 times'])
@@ -46,7 +46,7 @@ test.each([
   ['exit 0', 'running'],
   ['exit 1', 'ended'],
   ['exit 2', 'not known: 2'],
-])('whether what hung is left is not known from a pgrep that fails: %s', (ends, said) => {
+])('whether the hung check still runs is not known if pgrep fails: %s', (ends, said) => {
   const { stdout } = spawnSync('bash', ['-c', `pgrep() { (${ends}); }; ${left}`], {
     encoding: 'utf8',
   })

@@ -40,44 +40,48 @@ const having = (commits: Repository['commits'], more: Partial<Repository> = {}):
   ...more,
 })
 
-test('commits that were rebased, each once and in order, are as they were', () => {
+test('commits that were rebased, each once and in order, count as unchanged', () => {
   expect(changed(rebased, true)).toEqual([])
   expect(changed(rebased, false)).toEqual([])
 })
 
-test('what was refused and put back, with its conflict written down, is no change', () => {
+test('a commit that was refused and put back with a note of its conflict counts as unchanged', () => {
   const patches = { ...rebased.patches, a2: '+++ b/JJ-CONFLICT-README', b2: '+two' }
   expect(changed({ ...rebased, patches, shown: ['a1', 'b1'] }, true)).toEqual([])
 })
 
 test.each([
   [
-    'another author',
+    'changed in its author',
     having({ b2: commit('llll', 'a2', 'Own two', 'root <root@sorrow> 1790000000 +0000') }),
     /^the author of `Own two` changed/,
   ],
-  ['another message', having({ b2: commit('llll', 'a2', 'Rebased') }), /^the message of `Own two`/],
   [
-    'less in it',
+    'changed in its message',
+    having({ b2: commit('llll', 'a2', 'Rebased') }),
+    /^the message of `Own two`/,
+  ],
+  [
+    'reduced in content',
     { ...rebased, patches: { ...rebased.patches, a2: '+on' } },
     /^the content of `Own one`/,
   ],
-  ['there twice', { ...rebased, shown: ['a1', 'a2', 'b2'] }, /^`Own one` is there 2 times/],
+  ['duplicated', { ...rebased, shown: ['a1', 'a2', 'b2'] }, /^`Own one` is there 2 times/],
   [
     'copied under another name',
     having({ c1: commit('cccc', 'next', 'Own one') }, { shown: ['a2', 'b2', 'c1'] }),
     /^`Own one` was copied/,
   ],
   [
-    'alone, without what it stood on',
+    'without its parent',
     having({ b2: commit('llll', 'next', 'Own two') }),
     /^`Own two` does not stand on `Own one`/,
   ],
-])('a commit that is %s is seen', (_, repository, wrong) => {
+])('a commit that is %s is detected', (_, repository, wrong) => {
   expect(changed(repository, true)).toEqual([expect.stringMatching(wrong)])
 })
 
-test('where edits are gathered, a message may be written anew, but no author', () => {
+test('where edits are amended the message may change, but not the author', () => {
   expect(changed(having({ b2: commit('llll', 'a2', 'Rebased') }), false)).toEqual([])
   const other = having({ b2: commit('llll', 'a2', 'Own two', 'root <r@s> 1 +0000') })
   expect(changed(other, false)).toHaveLength(1)

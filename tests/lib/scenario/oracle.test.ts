@@ -126,7 +126,7 @@ const failed = (facts: Partial<Facts>, wanted: Partial<Expected> = {}): string[]
     .filter(({ state }) => state === 'failed')
     .map(({ name }) => name)
 
-test('a unit that may fail may restart, too', () => {
+test('a unit that may fail may also be restarted', () => {
   const facts = {
     failedUnits: ['acme-a.service'],
     journal: ['acme-a.service: Scheduled restart job, restart counter is at 3.'],
@@ -135,7 +135,7 @@ test('a unit that may fail may restart, too', () => {
   expect(failed(facts, { mayFail: ['acme-*'] })).toEqual([])
 })
 
-test('a host that is well fails no row, and what it cannot have is n/a with the reason', () => {
+test('a healthy host fails no row, and what it cannot have is n/a with the reason', () => {
   const rows = judgeFacts(well, expected)
   expect(rows.filter(({ state }) => state === 'failed')).toEqual([])
   expect(rows.filter(({ state }) => state === 'n/a')).toEqual([
@@ -143,7 +143,7 @@ test('a host that is well fails no row, and what it cannot have is n/a with the 
   ])
 })
 
-test('a host without golden, upgraded by what has no words, is asked the rest as any other', () => {
+test('rows that need golden or a status are n/a for a host without them, all others are judged', () => {
   const plain: Partial<Facts> = {
     ...{ running: newer, booted: newer, profile: newer, gcroot: '', golden: undefined },
     ...{ trial: undefined, oneShot: undefined, goldenFiles: {}, deployed: undefined },
@@ -176,7 +176,7 @@ test('a host without golden, upgraded by what has no words, is asked the rest as
   ])
 })
 
-test('without a trial the boot default is what runs', () => {
+test('without a trial the boot default must be the running system', () => {
   const settled = {
     ...{ running: golden, profile: golden, oneShot: undefined, trial: undefined, current: 1 },
     loaderConf: 'timeout 0\n',
@@ -344,25 +344,25 @@ const ill: [row: string, facts: Partial<Facts>, wanted?: Partial<Expected>][] = 
     },
   ],
 ]
-test.each(ill)('%s fails, and it alone, for %j', (row, facts, wanted) => {
+test.each(ill)('only the row %s fails for %j', (row, facts, wanted) => {
   expect(failed(facts, wanted)).toEqual([row])
 })
 
-test('every row that there is has been seen to fail', () => {
+test('every row has a fact that makes it fail', () => {
   const rows = judgeFacts(well, expected)
     .filter(({ state }) => state !== 'n/a')
     .map(({ name }) => name)
   expect(new Set(rows)).toEqual(new Set(ill.map(([row]) => row)))
 })
 
-test('a status that nobody has watched is not true at each moment', () => {
+test('a status that was not watched fails the row', () => {
   expect(failed({ unread: ['status: exit 3'] })).toEqual(['facts', 'status'])
   expect(failed({ unread: ['status: exit 3'], seen: [], states: [], deployed: undefined })).toEqual(
     ['facts', 'status'],
   )
 })
 
-test('a golden entry that boots something else is not bootable', () => {
+test('a golden entry that boots another system is not bootable', () => {
   expect(
     failed({
       entries: { ...well.entries, 'golden-aaa.conf': `${entry(newer)}linux /EFI/golden/k.efi\n` },
@@ -370,7 +370,7 @@ test('a golden entry that boots something else is not bootable', () => {
   ).toEqual(['boot default', 'golden bootable'])
 })
 
-test('a host without a golden generation fails all that needs one', () => {
+test('a host without a golden generation fails every row that needs one', () => {
   expect(failed({ golden: undefined, gcroot: '' })).toEqual([
     'boot default',
     'golden rooted',
@@ -380,7 +380,7 @@ test('a host without a golden generation fails all that needs one', () => {
   ])
 })
 
-test('an entry is found with a boot counter in its name', () => {
+test('an entry with a boot counter in its name is found', () => {
   const { 'nixos-generation-2.conf': second, ...others } = well.entries
   const counted = { ...others, 'nixos-generation-2+2-1.conf': second! }
   expect(failed({ entries: counted })).toEqual([])
@@ -400,7 +400,7 @@ const nixos: Partial<Facts> = {
   ...tried('nixos-2e9b.conf'),
 }
 
-test('entries are found by what is in them, whatever they are called', () => {
+test('entries are matched by their content, whatever their names', () => {
   expect(failed(nixos)).toEqual([])
   const entries = { ...nixos.entries, 'nixos-3d8c.conf': hashed(3, golden) }
   expect(failed({ ...nixos, entries })).toEqual(['generations'])
@@ -412,7 +412,7 @@ test('entries are found by what is in them, whatever they are called', () => {
   expect(failed({ ...nixos, entries: more, specialisations: [special] })).toEqual([])
 })
 
-test('entries of a profile beside the one that is deployed by have generations of their own', () => {
+test('entries of another profile do not count as generations of the deployed one', () => {
   const third = '/nix/store/ddd-nixos-system-sorrow-lab'
   const other = hashed(2, third).replace('title NixOS', 'title NixOS [other]')
   const entries = { ...nixos.entries, 'nixos-5a6b.conf': other }
@@ -427,23 +427,23 @@ test('entries of a profile beside the one that is deployed by have generations o
 })
 
 test.each([
-  ['the variable before loader.conf', 'default one.conf', 'two.conf', 'two.conf'],
-  ['loader.conf without a variable', 'timeout 0\ndefault one.conf', '', 'one.conf'],
+  ['the EFI variable’s, not that of loader.conf', 'default one.conf', 'two.conf', 'two.conf'],
+  ['that of loader.conf if there is no variable', 'timeout 0\ndefault one.conf', '', 'one.conf'],
   [
-    'what is preferred before both',
+    'the preferred one, before both',
     'preferred good.conf\ndefault one.conf',
     'two.conf',
     'good.conf',
   ],
-  ['what is preferred is counted', 'preferred new.conf', 'two.conf', 'new+2-1.conf'],
-  ['what is preferred and bad', 'preferred bad.conf', 'two.conf', 'two.conf'],
-  ['what is preferred and gone', 'preferred gone.conf\ndefault one.conf', '', 'one.conf'],
-])('what boots is %s', (_, conf, variable, boots) => {
+  ['a preferred one with a boot counter', 'preferred new.conf', 'two.conf', 'new+2-1.conf'],
+  ['not a preferred one that is bad', 'preferred bad.conf', 'two.conf', 'two.conf'],
+  ['not a preferred one that is missing', 'preferred gone.conf\ndefault one.conf', '', 'one.conf'],
+])('the default entry is %s', (_, conf, variable, boots) => {
   const entries = { 'good.conf': '', 'new+2-1.conf': '', 'bad+0-3.conf': '' }
   expect(defaultOf(entries, conf, variable)).toBe(boots)
 })
 
-test('a pattern means the newest entry that is not bad', () => {
+test('a pattern matches the newest entry that is not bad', () => {
   const entries = {
     'nixos-a.conf': hashed(9, golden),
     'nixos-b+3.conf': hashed(10, newer),
@@ -456,7 +456,7 @@ test('a pattern means the newest entry that is not bad', () => {
   expect(chosen(entries, 'nixos.*')).toBeUndefined()
 })
 
-test('a change that was rebased is not lost, an empty one is none, a dropped one is', () => {
+test('a rebased change is not lost, an empty one does not count, a dropped one is lost', () => {
   const rebased = 'c'.repeat(40)
   const working = 'd'.repeat(40)
   const commits = {
@@ -477,7 +477,7 @@ test('a change that was rebased is not lost, an empty one is none, a dropped one
   ])
 })
 
-test('a copy of a commit on trial, taken back, is no loss while the commit is there', () => {
+test('a trial copy of a commit that was dropped is not lost while the original is there', () => {
   const copy = 'c'.repeat(40)
   const merge = 'd'.repeat(40)
   const commits = {
@@ -496,21 +496,21 @@ test('a copy of a commit on trial, taken back, is no loss while the commit is th
 test.each([
   ['was never measured', {}, ['failed', 'failed']],
   [
-    'bit and went',
+    'took effect and was healed',
     { bit: { held: true, measured: '20 %' }, healed: { held: true, measured: '0 %' } },
     ['ok', 'ok'],
   ],
   [
-    'did not bite',
+    'had no effect',
     { bit: { held: false, measured: '0 %' }, healed: { held: true, measured: '0 %' } },
     ['failed', 'ok'],
   ],
-  ['stayed', { bit: { held: true, measured: '20 %' } }, ['ok', 'failed']],
-])('a fault that %s', (_, fault, states) => {
+  ['was not healed', { bit: { held: true, measured: '20 %' } }, ['ok', 'failed']],
+])('the rows of a fault that %s', (_, fault, states) => {
   expect(judgeFaults([{ name: 'loss', ...fault }]).map(({ state }) => state)).toEqual(states)
 })
 
-test('a remote that lost a commit fails and names it', () => {
+test('a remote that lost a commit fails, and the commit is named', () => {
   expect(judgeRemote('config', ['a', 'b'], ['b', 'a', 'c']).state).toBe('ok')
   expect(judgeRemote('config', ['a', 'b'], ['b'])).toMatchObject({
     state: 'failed',
@@ -525,7 +525,7 @@ const said = (parts: Record<string, string>): string =>
 
 const object = (id: string, text: string): string => `\u001d${id}\n${text}`
 
-test('what the guest prints is read into facts', () => {
+test('the output of the guest is parsed into facts', () => {
   const root = said({
     bootId: 'one',
     links: `${newer}\n${golden}\n${newer}\n${golden}`,
@@ -565,7 +565,7 @@ test('what the guest prints is read into facts', () => {
   })
 })
 
-test('a record of which nothing or half is left is no record that is not there', () => {
+test('an empty or truncated record is told apart from a missing one', () => {
   const { transaction, unread } = readFacts(
     said({ transaction: '', trial: '{"toplevel":"/nix/store/x","entry":', golden: '' }),
     said({}),
@@ -581,7 +581,7 @@ test('a record of which nothing or half is left is no record that is not there',
   })
 })
 
-test('what jj complains of is no change, so a clone that it cannot read has none', () => {
+test('an error message of jj does not count as a change, so an unreadable clone fails', () => {
   const user = said({
     'visible nix-config': 'Error: The repository is corrupt\nCaused by: an operation\n',
     'heads nix-config': start,
@@ -622,7 +622,7 @@ test.each([
   ['units', { systemctl: 'case $1 in show) exit 1 ;; esac' }],
   ['status', { systemctl: '[ "$*" != "--quiet is-active lab-status-watcher.service" ]' }],
   ['foreign', { find: 'kill -KILL $$' }],
-])('a fact of %s that could not be read is none: %j', (name, programs) => {
+])('a failure to read %s is reported: %j', (name, programs) => {
   const journal = { journalctl: 'echo Started.' }
   // facts that this machine cannot give, as it is not a guest
   const other = /^(links|efi|generations)/
@@ -632,12 +632,12 @@ test.each([
   )
 })
 
-test('what the watcher has written is read, or nobody has watched', () => {
+test('a missing log of the watcher is reported', () => {
   const script = guest.replaceAll(statusLog, '/var/lib/lab-none')
   expect(here(script, {})).toContainEqual(expect.stringMatching('^status: '))
 })
 
-test('a user whom the guest does not know has no files that could be judged', () => {
+test('a user that the guest does not know is reported', () => {
   const unread = here(asRoot([], 'lab-nobody', [], labSubject), { journalctl: 'echo Started.' })
   expect(unread).toContainEqual(expect.stringMatching('^foreign: '))
 })
@@ -649,7 +649,7 @@ test.each([
   ['settling', { git: '[ "$1 $2" != "log --merges" ]' }],
   ['commits', { git: '[ "$1" != rev-list ]' }],
   ['commits', { git: '[ "$1" != cat-file ]' }],
-])('a clone of which %s could not be read is not judged by half: %j', (name, programs) => {
+])('a failure to read %s of a clone is reported: %j', (name, programs) => {
   const home = mkdtempSync(join(tmpdir(), 'home-'))
   onTestFinished(() => rmSync(home, { recursive: true }))
   mkdirSync(join(home, 'clone'))
@@ -657,7 +657,7 @@ test.each([
   expect(here(asUser(['clone']), programs, home)).toEqual([`${name} clone: exit 1`])
 })
 
-test('a commit whose text is no UTF-8 hides none of those that came before it', () => {
+test('a commit message that is not UTF-8 does not hide later commits', () => {
   const texts = ['tree t1\nauthor A\n\nf\ufffdr\n', 'tree t2\nauthor A\n\nStart\n']
   const sent = texts.map((text, at) => `${object(`${at}`.repeat(40), text)}\n`).join('')
   // one byte in the guest becomes three when it is decoded here
@@ -666,7 +666,7 @@ test('a commit whose text is no UTF-8 hides none of those that came before it', 
   expect(Object.keys(commits)).toHaveLength(2)
 })
 
-test('a store whose check was killed has not been verified', () => {
+test('a store verification that was killed counts as failed', () => {
   const dir = mkdtempSync(join(tmpdir(), 'store-'))
   onTestFinished(() => rmSync(dir, { recursive: true }))
   writeFileSync(join(dir, 'nix-store'), '#!/bin/sh\nexec kill -KILL $$\n', { mode: 0o755 })
@@ -680,14 +680,14 @@ test('a store whose check was killed has not been verified', () => {
   }
 })
 
-test('a repository that is not there fails whatever is asked of it', () => {
+test('a missing repository fails every row about it', () => {
   expect(failed({ repositories: { '.local/share/chezmoi': repository } })).toEqual([
     'nix-config',
     'commits of nix-config',
   ])
 })
 
-test('an answer that was cut short is no answer', () => {
+test('a truncated answer is refused', () => {
   const whole = said({ bootId: 'one' })
   expect(() => readFacts(whole.slice(0, -6), whole, undefined)).toThrow('cut short')
 })

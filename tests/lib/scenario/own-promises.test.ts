@@ -23,7 +23,7 @@ afterEach(() => {
 })
 const toml = (text: string): void => writeFileSync(join(flake, 'lab.toml'), text)
 
-test('a promise of one’s own is a case like any other, with what it leaves out', async () => {
+test('a promise in lab.toml is read with defaults for what it leaves out', async () => {
   toml(`user = "mia"
 [[promise]]
 name = "web"
@@ -94,14 +94,14 @@ test.each([
   ['promise = "web"\n', /Cannot read `promise` of/],
   ['[promise]\nname = "a"\n', /Cannot read `promise` of/],
   ['[[promise]]\nname = "a\n', /Cannot read `.*`, line 2/],
-])('%s is refused by its line', async (text, said) => {
+])('%s is refused, and its line is named', async (text, said) => {
   toml(text)
   const failed = (await readPromises(flake).catch((error: Error) => error)) as Error
   expect(failed.message).toMatch(said)
   expect(failed.message).not.toContain('\n')
 })
 
-test('without any there is no such family, and to ask for it is an error', async () => {
+test('without promises in lab.toml the family does not exist, and asking for it is an error', async () => {
   vi.stubEnv('LAB_FLAKE', flake)
   expect((await families()).map(({ name }) => name)).not.toContain('promises')
   await expect(families(['promises'])).rejects.toThrow('Cannot find a promise of your own')
@@ -109,7 +109,7 @@ test('without any there is no such family, and to ask for it is an error', async
   expect((await families()).at(-1)).toMatchObject({ name: 'promises', cases: [{ name: 'a' }] })
 })
 
-test('a family that is named twice is run once', async () => {
+test('a family that is named twice runs once', async () => {
   const twice = await families(['full-workflow', 'auto-upgrade', 'full-workflow'])
   expect(twice.map(({ name }) => name)).toEqual(['full-workflow', 'auto-upgrade'])
 })
@@ -122,7 +122,7 @@ async function world(): Promise<{ config: Remote; branch: string }> {
   return { config, branch: 'main' }
 }
 
-test('a command works in a clone of the flake, and what it changes is the commit', async () => {
+test('a shell command runs in a clone of the flake, and its changes become the commit', async () => {
   const shell = 'sed -i s/mine/ours/ flake.nix; rm old.nix; echo "$HOST" >new.nix'
   expect(await changesOf(await world(), { name: 'a', shell }, flake, 'sorrow')).toEqual({
     'flake.nix': 'ours\n',
@@ -131,7 +131,7 @@ test('a command works in a clone of the flake, and what it changes is the commit
   })
 })
 
-test('a patch is found beside lab.toml', async () => {
+test('a patch path is relative to lab.toml', async () => {
   mkdirSync(join(flake, 'lab'))
   writeFileSync(
     join(flake, 'lab/two.patch'),
@@ -150,7 +150,7 @@ test.each([
   ['true', 'Cannot make the commit of `a`: it changes nothing'],
   ['exit 3', 'Cannot make the commit of `a`: '],
   ["printf '\\377' >x", 'Cannot commit `x`: it is not text'],
-])('%s makes no commit', async (shell, said) => {
+])('the command `%s` makes no commit', async (shell, said) => {
   await expect(changesOf(await world(), { name: 'a', shell }, flake, 'sorrow')).rejects.toThrow(
     said,
   )
@@ -173,7 +173,7 @@ test.each<[boolean, string, boolean]>([
   [false, 'lab-none 2>/dev/null | grep --quiet one', false],
   [false, 'false >/dev/null 2>&1', true],
   [false, '( # half', false],
-])('asked whether it succeeds (%s), `%s` comes to %s', (holds, command, so) => {
+])('with `holds` %s the command `%s` gives %s', (holds, command, so) => {
   const { status, stdout } = spawnSync('sh', ['-c', untilSo(command, 1, holds)], {
     encoding: 'utf8',
   })
@@ -227,7 +227,7 @@ test.each([
   ['fallback', 'golden', 'upgraded'],
   ['deploy', 'start', 'conflict'],
 ])(
-  'a promise of %s that ends with %s holds for one that was %s, and for no other',
+  'a promise about %s that ends with %s holds only if the outcome is %s',
   async (about, ends, outcome) => {
     expect(await red(about, ends, [outcome])).toEqual([])
     // the upgrade never reached what the promise is about
@@ -237,20 +237,20 @@ test.each([
   },
 )
 
-test('what was not committed, or is seen by what runs, needs no reason', async () => {
+test('without a commit, or if the commit runs, any outcome is accepted', async () => {
   expect(await red('checks', 'start', ['up-to-date'], { commit: false })).toEqual([])
   expect(await red('deploy', 'main', ['offline'])).toEqual([])
   expect(await red('checks', 'start', ['build-failed'])).toEqual(['outcome: build-failed'])
 })
 
-test('a subject without words must not end as if all were well', async () => {
+test('a subject without a status must not end with success', async () => {
   expect(await red('checks', 'start', ['exit-code'], { words: false })).toEqual([])
   expect(await red('checks', 'start', ['success'], { words: false })).toEqual([
     'the unit ends: success',
   ])
 })
 
-test('what an earlier upgrade has written is not taken for what this one says', async () => {
+test('a status left by an earlier upgrade does not count for this one', async () => {
   const status = join(flake, 'status.json')
   writeFileSync(status, '{"outcome":"validation-failed"}')
   const upgrade = (systemctl: string): ReturnType<typeof unreachedUpgrade> => {

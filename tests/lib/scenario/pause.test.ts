@@ -23,7 +23,7 @@ const failed: CaseResult = {
   evidence: '/runs/x/evidence/break-boot-panic',
 }
 
-test('it says what was expected and found, and how to get into both VMs', () => {
+test('a pause says what was expected and found, and how to log in to both VMs', () => {
   const text = inWords(failed, ['sorrow', 'torment'])
   expect(text).toContain('golden boots\n  expected yes\n  found    no\n')
   expect(text).toContain('oracle: sorrow profile\n  expected /nix/a\n  found    /nix/b\n')
@@ -38,7 +38,7 @@ test('it says what was expected and found, and how to get into both VMs', () => 
   expect(late).toContain('sorrow and torment are as the case left them:')
 })
 
-test('without a terminal it is refused before anything is done', async () => {
+test('--pause without a terminal is refused before anything starts', async () => {
   const { code, out, err } = await ended(startTask('break-boot', ['--case', 'panic', '--pause']))
   expect({ code, out }).toEqual({ code: 2, out: '' })
   expect(err).toMatch(
@@ -46,7 +46,7 @@ test('without a terminal it is refused before anything is done', async () => {
   )
 })
 
-test('at a terminal each case that fails waits for Enter, one after the other, and other cases with it', async () => {
+test('at a terminal each failed case waits for Enter in turn, and no other case begins meanwhile', async () => {
   const dir = mkdtempSync(join(tmpdir(), 'pause-'))
   onTestFinished(() => rmSync(dir, { recursive: true }))
   const piece = join(dir, 'piece.mts')

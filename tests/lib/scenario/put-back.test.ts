@@ -25,7 +25,7 @@ const vm = (thrown?: unknown): Machine =>
 const stage = (shares?: boolean): Stage => ({ shares }) as never
 const why = new Failure('Cannot put `sorrow` back', { evidence: 'its disk' })
 
-test('VMs that cannot be put back are lost only where others can do their cases', async () => {
+test('a lab whose VMs cannot be put back is given up only if another lab can run its cases', async () => {
   await expect(putBack([vm(), vm()], stage(true))).resolves.toBeUndefined()
   await expect(putBack([vm(), vm(why)], stage())).rejects.toBe(why)
   const lost = await putBack([vm(), vm(why)], stage(true)).catch((thrown: unknown) => thrown)

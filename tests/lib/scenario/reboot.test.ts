@@ -5,7 +5,7 @@ import { makeSshd, noSshd } from '../ssh/sshd.ts'
 
 if (noSshd) console.warn(`SKIPPED: a reboot that takes sshd with it: ${noSshd}`)
 
-test.skipIf(noSshd)('A reboot that sshd is gone with before its answer has begun', async () => {
+test.skipIf(noSshd)('A reboot counts as started if sshd is gone before it answers', async () => {
   const server = await makeSshd([])
   await server.start()
   const ssh = await connect(server.target)
@@ -24,7 +24,7 @@ test.skipIf(noSshd)('A reboot that sshd is gone with before its answer has begun
   }
 })
 
-test('A bug on the way to it is no reboot', async () => {
+test('A bug before the reboot is thrown', async () => {
   const bug = new TypeError('a bug')
   await expect(startReboot(() => Promise.reject(bug))).rejects.toBe(bug)
 })

@@ -14,7 +14,7 @@ beforeEach(async () => {
 })
 afterEach(() => rmSync(dir, { recursive: true }))
 
-test('commits add, edit and remove files, and a clone sees them', async () => {
+test('commits add, edit and remove files, and a clone has them', async () => {
   await origin.commit({ 'a/one': '1\n', two: '2\n', 'run.sh': '#!/bin/sh\n' }, 'Start')
   const second = await origin.commit({ 'a/one': (text) => `${text}more\n`, two: null }, 'Edit')
   expect(await origin.head()).toBe(second)
@@ -38,7 +38,7 @@ test('the same history has the same ids', async () => {
   expect(await remote(other).commits()).toEqual(await origin.commits())
 })
 
-test('what a forced push of ours takes back is not ours any more', async () => {
+test('commits dropped by the lab’s own forced push no longer count as made', async () => {
   const start = await origin.commit({ one: '1' }, 'Start')
   const second = await origin.commit({ one: '2' }, 'Second')
   const other = await origin.commit({ one: '3' }, 'Diverged', { parent: start })
@@ -49,7 +49,7 @@ test('what a forced push of ours takes back is not ours any more', async () => {
   expect(await origin.made()).toEqual([start])
 })
 
-test('a forced push of somebody else is a loss that can be seen', async () => {
+test('a commit dropped by a foreign forced push still counts as made', async () => {
   const start = await origin.commit({ one: '1' }, 'Start')
   const second = await origin.commit({ one: '2' }, 'Second')
   execFileSync('git', ['--git-dir', origin.dir, 'update-ref', 'refs/heads/main', start])
@@ -57,14 +57,14 @@ test('a forced push of somebody else is a loss that can be seen', async () => {
   expect(await origin.commits()).not.toContain(second)
 })
 
-test('to edit a file that is not there fails and names it', async () => {
+test('editing a missing file fails and names it', async () => {
   await origin.commit({ one: '1' }, 'Start')
   await expect(origin.commit({ none: (text) => text }, 'Edit')).rejects.toThrow(
     'Cannot edit `none`',
   )
 })
 
-test('files of a work tree are taken as they are, and those that are gone are left out', async () => {
+test('files of a work tree are stored with their bytes and mode, and missing ones are left out', async () => {
   const tree = mkdtempSync(join(dir, 'tree-'))
   writeFileSync(join(tree, 'one'), Buffer.from([0, 255]))
   chmodSync(join(tree, 'one'), 0o755)

@@ -20,7 +20,7 @@ afterEach(() => {
   vi.restoreAllMocks()
 })
 
-test('a flake without the agents has every case skipped for that reason, and nothing is proved', async () => {
+test('for a flake without the agents every case is skipped with that reason, and the run exits with 3', async () => {
   const dir = mkdtempSync(join(tmpdir(), 'scenario-run-'))
   onTestFinished(() => rmSync(dir, { recursive: true }))
   writeFileSync(
@@ -47,14 +47,14 @@ test('a flake without the agents has every case skipped for that reason, and not
   expect(junit.match(/<skipped /g)).toHaveLength(5)
 })
 
-test('cases are chosen by their name, or by their family and name', () => {
+test('cases are chosen by name, or by family and name', () => {
   const names = (...wanted: string[]) => choose([family], wanted).map(({ one }) => one.name)
   expect(names()).toEqual(['a', 'b', 'c', 'd', 'e'])
   expect(names('c', 'f/a')).toEqual(['a', 'c'])
   expect(() => names('x')).toThrow('Cannot find a case `x`')
 })
 
-test('hosts get as much to do, each case runs once and in the order of the table', () => {
+test('cases are spread evenly over the hosts, each once and in the order of the table', () => {
   const lanes = spread(choose([family], undefined), ['sorrow', 'torment'], {})
   expect(lanes.map(({ chosen }) => chosen.map(({ one }) => one.name))).toEqual([
     ['a', 'b', 'e'],

@@ -53,7 +53,7 @@ const begun = ['recover', 'hooks', 'fetch', 'rebase', 'build', 'switch'].map((ph
   seen(status(phase)),
 )
 
-test('a state is read whatever signs are in it', () => {
+test('a state with special characters is read correctly', () => {
   // U+2028 ends a line only in JavaScript
   const text = status('fetch', 'failed', { reason: 'Conflict in a\u2028b' })
   const line = `one upgrade yes no no ${text} end\n`
@@ -64,7 +64,7 @@ test('a state is read whatever signs are in it', () => {
   ])
 })
 
-test('an upgrade from its beginning to its end is in order, and so is one that was put back', () => {
+test('the states of a complete upgrade are accepted, and those of one that was rolled back', () => {
   const well = [...begun, seen(status('validate', null, to), there)]
   const upgraded = seen(status('done', 'upgraded', to), there)
   expect(judgeStatus([...well, upgraded])).toMatchObject({ state: 'ok' })
@@ -79,37 +79,37 @@ test('an upgrade from its beginning to its end is in order, and so is one that w
   expect(judgeStatus([...well, ...back, again])).toMatchObject({ state: 'ok' })
 })
 
-test('a run that took less than a second may be followed by another in that second', () => {
+test('a run that took less than a second may be followed by another in the same second', () => {
   const ended = seen(status('done', 'offline', { finished: began }))
   expect(judgeStatus([ended, seen(status('fetch'))])).toMatchObject({ state: 'ok' })
 })
 
-test('a run that was killed in its first second may be followed by another in that second', () => {
+test('a run that was killed in its first second may be followed by another in the same second', () => {
   const killed = [...begun, seen(status('validate', null, to), there)]
   expect(judgeStatus([...killed, ...begun])).toMatchObject({ state: 'ok' })
   const ended = seen(status('validate', 'validation-failed', to))
   expect(judgeStatus([...killed, ended, begun[0]!])).toMatchObject({ state: 'failed' })
 })
 
-test('what a boot finds is of the boot before, and may be true no more', () => {
+test('a state found at boot belongs to the boot before, and need no longer be true', () => {
   const left = seen(status('done', 'upgraded', to), { boot: 'two', left: true })
   expect(judgeStatus([...begun, seen(status('validate')), left])).toMatchObject({ state: 'ok' })
 })
 
 const long = status('fetch', 'failed', { finished: '2026-01-01T10:00:05Z' })
 
-test('what was booted after a power cut is taken up without a switch', () => {
+test('an upgrade that continues after a power cut needs no switch', () => {
   const taken = [seen(status('validate', null, to), there)]
   expect(judgeStatus([...taken, seen(status('done', 'upgraded', to), there)])).toMatchObject({
     state: 'ok',
   })
 })
 
-test('where the disk is full nobody can say that he is at work', () => {
+test('a run on a full disk need not have been seen at work', () => {
   expect(judgeStatus([seen(long.replace('"failed"', '"no-space"'))])).toMatchObject({ state: 'ok' })
 })
 
-test('what was left of an earlier run has not been seen at work', () => {
+test('a state left by an earlier run need not have been seen at work', () => {
   expect(judgeStatus([seen(long, { left: true })])).toMatchObject({ state: 'ok' })
   expect(judgeStatus([seen(status('fetch')), seen(long)])).toMatchObject({ state: 'ok' })
 })
@@ -121,59 +121,51 @@ test.each<[string, RegExp, Seen[]]>([
     [...begun, seen(status('switch', 'upgraded', to))],
   ],
   [
-    'upgraded of what does not run',
+    'upgraded to a system that does not run',
     /that did not run/,
     [...begun, seen(status('done', 'upgraded', to), { profile: true })],
   ],
   [
-    'upgraded without a word before',
+    'upgraded without an earlier status',
     /seen neither to switch nor/,
     [seen(status('done', 'upgraded', to), there)],
   ],
   [
-    'upgraded without a word of the switch',
+    'upgraded without a status of the switch',
     /seen neither to switch nor/,
     [...begun.slice(0, -1), seen(status('done', 'upgraded', to), there)],
   ],
-  ['an end of a long run without a word before', /did not say so/, [seen(long)]],
+  ['the end of a long run without an earlier status', /did not say so/, [seen(long)]],
   [
-    'the same of the dotfiles',
+    'the same in the status of the sync',
     /did not say so/,
     [seen(synced('synced', { finished: '2026-01-01T10:00:05Z' }), { of: 'sync' })],
   ],
   [
-    'a beginning with what did not run',
+    'a start from a system that did not run',
     /^in fetch it did not begin with what ran$/,
     [seen(status('fetch'), { from: false })],
   ],
   [
-    'an outcome that there is none of',
+    'an unknown outcome',
     /^in the status of upgrade is outcome: "fine"$/,
     [seen(status('fetch', 'fine'))],
   ],
   [
-    'a commit that is none',
+    'a commit that is not a hash',
     /is to: commit: "main"$/,
     [seen(status('done', null, { to: { ...to.to, commit: 'main' } }))],
   ],
-  [
-    'a field that is missing',
-    /is checks: missing$/,
-    [seen(status('fetch', null, { checks: undefined }))],
-  ],
-  ['a field too many', /is dog, which is no field$/, [seen(status('fetch', null, { dog: 'yes' }))]],
-  [
-    'a time that is none',
-    /is started: "10:00"$/,
-    [seen(status('fetch', null, { started: '10:00' }))],
-  ],
+  ['a missing field', /is checks: missing$/, [seen(status('fetch', null, { checks: undefined }))]],
+  ['an extra field', /is dog, which is no field$/, [seen(status('fetch', null, { dog: 'yes' }))]],
+  ['an invalid time', /is started: "10:00"$/, [seen(status('fetch', null, { started: '10:00' }))]],
   [
     'a generation as text',
     /is from: generation: "1"$/,
     [seen(status('fetch', null, { from: { ...to.to, generation: '1' } }))],
   ],
   [
-    'a check with another result',
+    'a check with an invalid result',
     /is checks: result: ""$/,
     [seen(status('fetch', null, { checks: [{ command: 'a', result: '' }] }))],
   ],
@@ -183,29 +175,29 @@ test.each<[string, RegExp, Seen[]]>([
     [seen(synced('conflict', { conflicts: [{ host: 'a' }] }), { of: 'sync' })],
   ],
   [
-    'an end of the dotfiles without a source',
+    'the end of a sync without a source',
     /is source: missing$/,
     [seen(synced('synced', { source: undefined }), { of: 'sync' })],
   ],
   [
-    'up-to-date of what is not the profile',
+    'up-to-date with a system that is not the profile',
     /that was not the profile/,
     [seen(status('done', 'up-to-date', to), { runs: true })],
   ],
   [
-    'the number of what was put back',
+    'a generation number of a system that was rolled back',
     /^it said `validation-failed` of generation 12, which that is not$/,
     [seen(status('validate', null, to), there), seen(status('validate', 'validation-failed', to))],
   ],
   [
-    'the number of what is not built',
+    'a generation number of a system that is not built',
     /is to: generation: 12$/,
     [seen(status('fetch', null, { to: { ...to.to, toplevel: '' } }))],
   ],
-  ['half a file', /was not whole/, [seen('{"phase":"fet')]],
+  ['a truncated file', /was not whole/, [seen('{"phase":"fet')]],
   ['an empty file, as after a power cut', /was not whole/, [...begun, seen('', { boot: 'two' })]],
-  ['a phase that there is none of', /`dance` is no phase/, [seen(status('dance'))]],
-  ['a phase that was over', /fetch came after switch/, [...begun, seen(status('fetch'))]],
+  ['an unknown phase', /`dance` is no phase/, [seen(status('dance'))]],
+  ['a phase that had already passed', /fetch came after switch/, [...begun, seen(status('fetch'))]],
   [
     'work after a rollback',
     /switch came after rollback/,
@@ -226,15 +218,15 @@ test.each<[string, RegExp, Seen[]]>([
     /ended before it began/,
     [seen(status('fetch', 'offline', { started: '2026-01-01T19:00:00Z' }))],
   ],
-  ['half a status of the dotfiles', /status of sync was not whole/, [seen('{', { of: 'sync' })]],
-])('%s is red', (_, reason, states) => {
+  ['a truncated status of the sync', /status of sync was not whole/, [seen('{', { of: 'sync' })]],
+])('the row fails for %s', (_, reason, states) => {
   expect(judgeStatus(states)).toMatchObject({
     state: 'failed',
     found: expect.stringMatching(reason) as string,
   })
 })
 
-test('the status of another host is red', () => {
+test('the status of another host fails the row', () => {
   expect(judgeStatus(begun, { host: 'sorrow' })).toMatchObject({ state: 'ok' })
   expect(judgeStatus(begun, { host: 'torment' })).toMatchObject({
     state: 'failed',
@@ -242,11 +234,11 @@ test('the status of another host is red', () => {
   })
 })
 
-test('a host on which nothing has run yet has nothing to judge', () => {
+test('a host on which nothing has run yet is n/a', () => {
   expect(judgeStatus([])).toMatchObject({ state: 'n/a' })
 })
 
-test('what nobody has watched to the end is red, and nothing that there is nothing to judge of', () => {
+test('a log that was not watched to the end fails the row', () => {
   const now = status('done', 'offline')
   expect(judgeStatus([], { watched: false })).toMatchObject({ state: 'failed' })
   expect(judgeStatus([], { states: [now] })).toMatchObject({ state: 'failed' })
@@ -254,7 +246,7 @@ test('what nobody has watched to the end is red, and nothing that there is nothi
   expect(judgeStatus([...begun, seen(now)], { states: [`${now} `] })).toMatchObject({ state: 'ok' })
 })
 
-test('a rejected generation is one that was put back, until it is deployed after all', () => {
+test('a generation counts as rejected if it was rolled back, unless it is deployed later', () => {
   const bad = seen(status('validate', 'validation-failed', to))
   const kept = seen(status('validate', 'validation-failed', { ...to, reason: 'x; kept, as the' }))
   expect(rejected([bad])).toEqual(['/nix/store/new'])
@@ -266,7 +258,7 @@ test('a rejected generation is one that was put back, until it is deployed after
   expect(rejected([seen(status('done', 'upgraded', to)), bad])).toEqual([])
 })
 
-test('the watcher writes down each state, and whether it was true in that moment', async () => {
+test('the watcher records each state, and whether it was true at that moment', async () => {
   const dir = mkdtempSync(join(tmpdir(), 'watcher-'))
   const state = join(dir, 'lib/nix-local-upgrade')
   for (const path of [state, join(dir, 'old'), join(dir, 'new')])

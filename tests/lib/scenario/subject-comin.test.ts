@@ -106,7 +106,7 @@ const [built, running, done] = [
 
 test.each<[string, string, number, (State | null)[]]>([
   [
-    'a commit that is deployed, by a daemon that restarts itself in between',
+    'a commit that is deployed while the daemon restarts itself',
     'deployment: done:',
     0,
     [
@@ -150,7 +150,7 @@ test.each<[string, string, number, (State | null)[]]>([
     ],
   ],
   [
-    'one that was cut off, and that the daemon leaves as it is',
+    'one whose deployment was interrupted and is not resumed',
     'deployment: running:',
     1,
     [{}, { ...at, generations: [built], deployments: [running] }],
@@ -162,7 +162,7 @@ test.each<[string, string, number, (State | null)[]]>([
     [{}, { ...at, generations: [built] }],
   ],
   [
-    'one that was tried before, by a daemon that begins anew',
+    'one that is deployed again by a restarted daemon',
     'deployment: done:',
     0,
     [
@@ -176,7 +176,7 @@ test.each<[string, string, number, (State | null)[]]>([
     ],
   ],
   [
-    'one that came to nothing before, and is not tried again',
+    'one that failed before and is not tried again',
     'deployment: failed: exit status 4',
     1,
     [
@@ -200,11 +200,11 @@ test.each<[string, string, number, (State | null)[]]>([
     1,
     [{ commit: 'two' }, { ...at, errors: ['', 'this branch has been hard reset'] }],
   ],
-])('a round follows %s', async (_, said, code, states) => {
+])('the outcome of a round is read from %s', async (_, said, code, states) => {
   expect(await follow(...states)).toEqual({ said, code })
 })
 
-test('the module of a host that has comin gives it the one remote of the lab', () => {
+test('a host with comin gets a module with the lab’s remote as its only one', () => {
   const needs = {
     branch: 'live',
     upgrade: { kind: null, unit: null, remote: null, promises: null },

@@ -27,7 +27,7 @@ afterEach(() => void vi.unstubAllEnvs())
 const declared = { unit: 'pull', present: true, timer: true }
 const upgrade = { kind: null, unit: 'pull', remote: null, promises: null }
 
-test('what upgrades a host is read from its configuration', () => {
+test('what upgrades a host is recognised from its configuration', () => {
   const none = { autoUpgradeEnable: false, systemAutoUpgrade: false, comin: false }
   expect(recognised({ ...none, autoUpgradeEnable: true, systemAutoUpgrade: true })).toBe('lab')
   expect(recognised({ ...none, systemAutoUpgrade: true })).toBe('nixos-upgrade')
@@ -35,7 +35,7 @@ test('what upgrades a host is read from its configuration', () => {
   expect(recognised(none)).toBeUndefined()
 })
 
-test('the hosts of this project are seen to have the lab’s agents; a flag beats that', async () => {
+test('this project’s hosts are recognised as having the lab’s agents, and a flag overrides that', async () => {
   vi.stubEnv('LAB_FLAKE', project)
   expect(await theSubject(undefined, 'sorrow')).toBe(labSubject)
   const other = await theSubject('nixos-upgrade', 'sorrow')
@@ -48,7 +48,7 @@ test('the hosts of this project are seen to have the lab’s agents; a flag beat
   await expect(theSubject('unit', 'sorrow')).rejects.toThrow('Cannot judge a unit without its name')
 })
 
-test('what stands in place of the lab’s agents is all that such a host has', async () => {
+test('a subject that replaces the lab’s agents turns them off', async () => {
   const home = mkdtempSync(join(tmpdir(), 'subject-'))
   onTestFinished(() => rmSync(home, { recursive: true }))
   vi.stubEnv('LAB_FLAKE', project)
@@ -64,7 +64,7 @@ test('what stands in place of the lab’s agents is all that such a host has', a
   })
 })
 
-test('promises that lab.toml names are those of its own subject, and of no other', async () => {
+test('promises named in lab.toml apply only to the subject named there', async () => {
   vi.stubEnv('LAB_FLAKE', project)
   vi.stubEnv('LAB_UPGRADE_KIND', 'nixos-upgrade')
   vi.stubEnv('LAB_UPGRADE_PROMISES', 'rollback,lock')
@@ -72,13 +72,13 @@ test('promises that lab.toml names are those of its own subject, and of no other
   expect(await theSubject('lab', 'sorrow')).toBe(labSubject)
 })
 
-test('a host that has system.autoUpgrade by itself keeps the rest of what it has', () => {
+test('a host that already has system.autoUpgrade keeps its other settings', () => {
   const here = nixosUpgrade({ branch: 'live', upgrade, declared, here: true })
   expect(here.module).toContain('?ref=live')
   expect(here.module).not.toContain('goldenGeneration')
 })
 
-test('a unit is held to what lab.toml says, its timer waits, and one that is not there is refused', () => {
+test('a unit gets its promises from lab.toml, its timer is held back, and a missing unit is refused', () => {
   const named = anyUnit({
     ...{ branch: 'main', declared, here: false },
     upgrade: { ...upgrade, remote: 'https://example.org/c', promises: ['lock'] },
@@ -97,13 +97,13 @@ test('a unit is held to what lab.toml says, its timer waits, and one that is not
   )
 })
 
-test('every case of every family names its promise, and every promise has a case', async () => {
+test('every case names an existing promise, and every promise has a case', async () => {
   const all = (await families()).flatMap(({ cases }) => cases)
   expect(new Set(all.map(({ promise }) => promise))).toEqual(new Set(Object.keys(promises)))
   expect(all.filter((one) => notAsked(labSubject, one) !== undefined)).toEqual([])
 })
 
-test('of each family of upgrades and networks some cases can be asked of anybody', async () => {
+test('the families of upgrades and networks have cases that apply to any subject', async () => {
   const other = { ...nixosUpgrade({ branch: 'main', upgrade, declared, here: true }) }
   const asked = (await families()).map(({ name, cases }) => [
     name,
@@ -117,7 +117,7 @@ test('of each family of upgrades and networks some cases can be asked of anybody
   expect(counts['concurrent-edits']).toBe(0)
 })
 
-test('what is not asked says why', () => {
+test('a case that does not apply says why', () => {
   const other = nixosUpgrade({ branch: 'main', upgrade, declared, here: true })
   expect(notAsked(other, { promise: 'rollback' })).toBe(
     'n/a: system.autoUpgrade does not promise it (rollback)',
@@ -139,7 +139,7 @@ const run = (
   ...{ subject: { title, promises: makes }, results, dir: '' },
 })
 
-test('the matrix says of each promise who held it, who broke it and who never made it', async () => {
+test('the matrix says for each promise who held it, who broke it and who never made it', async () => {
   const all = await families()
   const rows = matrix(
     [
@@ -169,7 +169,7 @@ test('the matrix says of each promise who held it, who broke it and who never ma
   expect(page).toContain('<td class="na">n/a, not promised')
 })
 
-test('what was never promised may break without a failure; what could not be judged is one', async () => {
+test('only broken promises count as failures, and a promise that could not be judged exits with 3', async () => {
   const all = await families()
   const of = (...results: CaseResult[]): ReturnType<typeof matrix> =>
     matrix([run('theirs', new Set(['refuse']), results)], all)

@@ -33,7 +33,7 @@ async function asked(
   return { red, count: found.length, outcome, toplevel: to?.toplevel }
 }
 
-test('one that was to deploy runs what the branch has, and its unit ends well', async () => {
+test('an upgrade expected to deploy must run the branch’s system, and its unit must succeed', async () => {
   const wanted = { outcome: 'upgraded', reason: /never asked/, phase: 'done' }
   expect(await asked(wanted)).toEqual({
     ...{ red: [], count: 3, outcome: 'upgraded', toplevel: main },
@@ -42,14 +42,14 @@ test('one that was to deploy runs what the branch has, and its unit ends well', 
   expect((await asked(wanted, { result: 'exit-code' })).red).toEqual(['the unit ends'])
 })
 
-test('one that was to fail must not end as if all were well', async () => {
+test('an upgrade expected to fail must not end with success', async () => {
   const wanted = { outcome: 'build-failed' }
   expect((await asked(wanted, { running: old })).red).toEqual(['the unit ends'])
   const failed = await asked(wanted, { running: old, result: 'exit-code' })
   expect(failed).toMatchObject({ red: [], outcome: 'failed' })
 })
 
-test('of one that may wait only its end is asked, and whether it deployed is seen', async () => {
+test('an upgrade that may be offline must only end, and its outcome is read from the running system', async () => {
   const wanted = { outcome: /^(upgraded|offline)$/ }
   expect(await asked(wanted)).toMatchObject({ red: [], count: 1, outcome: 'upgraded' })
   expect(await asked(wanted, { running: old, result: 'exit-code' })).toMatchObject({

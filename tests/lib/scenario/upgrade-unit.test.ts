@@ -49,13 +49,13 @@ async function upgraded(
   return { result, asked: Number.parseInt(stdout) }
 }
 
-test('One that goes on when systemd has started itself anew is waited for', async () => {
+test('A unit that keeps running after systemd re-executed itself is waited for', async () => {
   // while it starts anew, systemd does not answer for a moment
   const states = ['activating', '', 'activating', 'failed']
   expect(await upgraded('exit 1', states)).toEqual({ result: 'exit-code', asked: 4 })
 })
 
-test('One that is over is not waited for', async () => {
+test('A unit that has ended is not waited for', async () => {
   expect(await upgraded('exit 1', ['failed'])).toEqual({ result: 'exit-code', asked: 1 })
   expect(await upgraded('exit 0', [])).toEqual({ result: 'exit-code', asked: 0 })
 })

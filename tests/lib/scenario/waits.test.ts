@@ -39,7 +39,7 @@ const machine = (more: object): Machine =>
     ...more,
   }) as Machine
 
-test('a boot that does not come is a red check where the guest says what it runs', async () => {
+test('a boot that does not come is a failed check if the guest runs another system', async () => {
   const { scene, rows } = recording()
   const vm = machine({ agent: async () => ({ stdout: '/nix/store/trial\n' }) })
   const wait = rebooted(scene, vm, 'golden boots again', () => Promise.reject(late))
@@ -47,7 +47,7 @@ test('a boot that does not come is a red check where the guest says what it runs
   expect(rows).toEqual(['RED: golden boots again: /nix/store/trial was booted instead'])
 })
 
-test('a boot that comes after its limit is late, and nothing is judged by it', async () => {
+test('a boot that comes after its limit is reported as late, not as a failed check', async () => {
   const { scene, rows } = recording()
   // runs the condition here, as a guest would at this moment
   const sh = async (script: string) => ({
@@ -65,7 +65,7 @@ test('a boot that comes after its limit is late, and nothing is judged by it', a
 test.each([
   ['does not answer', late, dead],
   ['is refused', new Failure('another host key'), new Failure('another host key')],
-])('a guest that %s has judged nothing', async (_, thrown, seen) => {
+])('a guest that %s fails no check', async (_, thrown, seen) => {
   const { scene, rows } = recording()
   const vm = machine({
     agent: silent,
@@ -80,7 +80,7 @@ test.each([
   expect(rows).toEqual([])
 })
 
-test('a machine that stands still after a reboot is a red check; one that is off, or broke, is none', async () => {
+test('a running QEMU that does not boot is a failed check, one that ended or whose kernel oopsed is not', async () => {
   const { scene, rows } = recording()
   const wait = (agent: Machine['agent'] = silent): Promise<number> =>
     rebooted(scene, machine({ agent }), 'golden boots again', () => Promise.reject(late))
@@ -96,7 +96,7 @@ test('a machine that stands still after a reboot is a red check; one that is off
   expect(rows).toEqual(['RED: golden boots again: it neither came up nor came back'])
 })
 
-test('an upgrade that has no end is a red check that says where it is', async () => {
+test('an upgrade that does not end is a failed check that names its phase', async () => {
   const { scene, rows } = recording()
   const agent = async () => ({ stdout: 'activating\n"phase":"fetch"\n' })
   const vm = machine({ agent, upgrade: () => Promise.reject(late) })
@@ -106,7 +106,7 @@ test('an upgrade that has no end is a red check that says where it is', async ()
   ])
 })
 
-test('an upgrade that names nothing as deployed is a red check, and no bug of the lab', () => {
+test('an upgrade that names nothing as deployed is a failed check, not a bug of the lab', () => {
   const { scene, rows } = recording()
   expect(() => deployedBy(scene, undefined)).toThrow(Failure)
   expect(rows).toEqual(['RED: the upgrade names what it deployed: undefined'])

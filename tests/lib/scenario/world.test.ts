@@ -30,7 +30,7 @@ afterEach(() => {
   rmSync(home, { recursive: true })
 })
 
-test('worlds begin alike and go apart; two guests of one share its remotes', async () => {
+test('worlds start alike and diverge, and two guests of one world share its remotes', async () => {
   const from = await template(debian, ['sorrow', 'torment'])
   expect(await template(debian, ['sorrow', 'torment'])).toEqual(from)
   const one = openWorld('run/one', from, ['sorrow', 'torment'])
@@ -51,7 +51,7 @@ test('worlds begin alike and go apart; two guests of one share its remotes', asy
   expect(await other.config.head()).toBe(from.config)
 })
 
-test('a guest has the store of its toplevels for a binary cache, whole again in each world', async () => {
+test('a guest gets the store as its binary cache, intact again in each new world', async () => {
   const from = await template(debian, ['sorrow'])
   openWorld('run/one', from, ['sorrow'])
   const store = evaluationStore()[1]!
@@ -71,7 +71,7 @@ test('a guest has the store of its toplevels for a binary cache, whole again in 
   expect(readlinkSync(join(cacheOf('sorrow'), 'store'))).toBe('/')
 })
 
-test("git's daemon serves a guest its world, and no other's", async () => {
+test('the git daemon serves a guest its own world, and no other', async () => {
   const from = await template(debian, ['sorrow'])
   openWorld('run/one', from, ['sorrow'])
   const daemon = `git daemon --inetd --export-all --base-path=${served('sorrow')} ${served('sorrow')}`
@@ -88,7 +88,7 @@ test("git's daemon serves a guest its world, and no other's", async () => {
   expect(() => list('/../.worlds/run/one/config.git')).toThrow()
 })
 
-test('a host is evaluated as a commit has it, with the settings of the lab on top', async () => {
+test('a host is evaluated at a given commit, with the lab’s settings on top', async () => {
   const store = evaluationStore()
   const from = await template(debian, ['sorrow'])
   const world = openWorld('run/one', from, ['sorrow'])
@@ -102,7 +102,7 @@ test('a host is evaluated as a commit has it, with the settings of the lab on to
   await expect(world.host('sorrow', 'main', store)).rejects.toThrow('syntax error')
 })
 
-test('a cut is in the first commit, so that a baseline is made with it', async () => {
+test('a cut is part of the first commit, so that the baseline includes it', async () => {
   const plain = await template(debian, ['sorrow'])
   const cut = await template(debian, ['sorrow'], { 'nix/agents/show-golden.sh': '#!/bin/sh\n' })
   expect(cut.config).not.toBe(plain.config)
@@ -110,7 +110,7 @@ test('a cut is in the first commit, so that a baseline is made with it', async (
   expect(await world.config.read('nix/agents/show-golden.sh')).toBe('#!/bin/sh\n')
 })
 
-test('lab.toml names the branch that both remotes have', async () => {
+test('the branch from lab.toml exists in both remotes', async () => {
   const plain = await template(debian, ['sorrow'])
   vi.stubEnv('LAB_BRANCH', 'live')
   const from = await template(debian, ['sorrow'])
@@ -127,7 +127,7 @@ test('lab.toml names the branch that both remotes have', async () => {
   expect(await world.config.read(hostModule('sorrow'))).toContain('again')
 })
 
-test('a repository that somebody keeps in the place of a remote is left alone', async () => {
+test('a user’s repository at the path of a remote is refused and left alone', async () => {
   const kept = join(served('sorrow'), 'config.git', 'objects')
   mkdirSync(kept, { recursive: true })
   const from = await template(debian, ['sorrow'])
@@ -136,7 +136,7 @@ test('a repository that somebody keeps in the place of a remote is left alone', 
   expect(realpathSync(kept)).toBe(kept)
 })
 
-test('remotes carry the flake as it is, and what cases change is one commit on top of it', async () => {
+test('remotes contain the flake unchanged, and the lab’s changes are one commit on top', async () => {
   const flake = join(home, 'flake')
   mkdirSync(flake)
   const git = (...args: string[]): string =>
@@ -180,7 +180,7 @@ test('remotes carry the flake as it is, and what cases change is one commit on t
   )
 })
 
-test('a flake that has a directory of that name already is refused', async () => {
+test('a flake that already has a directory of that name is refused', async () => {
   const flake = join(home, 'flake')
   mkdirSync(join(flake, 'world'), { recursive: true })
   writeFileSync(join(flake, 'flake.nix'), '{ outputs = _: { }; }')

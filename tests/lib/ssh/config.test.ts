@@ -45,7 +45,7 @@ const effective = (path: string, alias: string): Map<string, string> => {
   )
 }
 
-test('names each host and its root, with the pinned key and nothing else', async () => {
+test('has each host and its root, with only the pinned key', async () => {
   const dir = directory('plain')
   const path = join(dir, 'ssh_config')
   writeSshConfig(path, [host('sorrow', dir), { ...host('torment', dir), port: 2223 }])
@@ -70,7 +70,7 @@ test('names each host and its root, with the pinned key and nothing else', async
   )
 })
 
-test('replaces what was there, and nobody else can read it', async () => {
+test('is replaced completely, and only its owner can read it', async () => {
   const dir = directory('again')
   const path = join(dir, 'ssh_config')
   writeSshConfig(path, [host('sorrow', dir), host('torment', dir)])
@@ -81,7 +81,7 @@ test('replaces what was there, and nobody else can read it', async () => {
   expect(statSync(path).mode & 0o777).toBe(0o600)
 })
 
-test('refuses a path that an ssh_config cannot hold, and leaves the files as they were', () => {
+test('is left unchanged if a path cannot be written in it', () => {
   const dir = directory('bad')
   const path = join(dir, 'ssh_config')
   writeSshConfig(path, [host('sorrow', dir)])
@@ -105,7 +105,7 @@ describe.skipIf(noSshd)('ssh itself', () => {
   })
   afterAll(() => server.stop())
 
-  test('logs in with it, from a directory with every odd character in its name', async () => {
+  test('logs in with that file, even from a directory with special characters in its name', async () => {
     const path = join(dir, 'ssh_config')
     writeSshConfig(path, [{ ...server.target, name: 'sorrow', keyPath: join(dir, 'id') }])
     expect(execFileSync('ssh', ['-F', path, 'sorrow', 'echo in'], { encoding: 'utf8' })).toBe(

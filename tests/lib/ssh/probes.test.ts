@@ -46,13 +46,13 @@ const answersOfAny = {
 }
 
 test.each([true, false])(
-  'Each has its own answer, whatever is in it (programs: %s)',
+  'Each probe gets its own answer, whatever its output (programs: %s)',
   async (programs) => {
     expect(await probe(ssh, probes(any, programs), 60)).toEqual(answersOfAny)
   },
 )
 
-test('One may leave, and may say more than a pipe holds', async () => {
+test('A probe may exit early, and may print more than a pipe holds', async () => {
   const more = {
     leaves: 'echo before; exit 3; echo after',
     long: 'for i in {1..20000}; do echo "line $i"; done',
@@ -62,7 +62,7 @@ test('One may leave, and may say more than a pipe holds', async () => {
   expect(answers['long']!.text.split('\n')).toHaveLength(20_000)
 })
 
-test('One that hangs is killed and has no answer, the others have theirs', async () => {
+test('A probe that hangs is killed and has no answer, but the others have', async () => {
   const mark = 'sleep 4321'
   const answers = await probe(ssh, probes({ hangs: `${mark}; echo woke`, well: 'echo yes' }), 60, 1)
   expect(answers).toEqual({ well: { code: 0, text: 'yes' } })
@@ -70,7 +70,7 @@ test('One that hangs is killed and has no answer, the others have theirs', async
   expect(left).toBe('')
 })
 
-test('Those with programs run side by side', async () => {
+test('Probes that are programs run in parallel', async () => {
   // each waits for the other, so in sequence they would never end
   const dir = join(sshd.dir, 'meet')
   const meet = (own: string, other: string): string =>
@@ -79,17 +79,17 @@ test('Those with programs run side by side', async () => {
   expect(answers).toMatchObject({ one: { text: 'met' }, two: { text: 'met' } })
 })
 
-test('A unit that there is none of is said to be none', async () => {
+test('A unit that does not exist is reported as not-found', async () => {
   const answers = await probe(ssh, probes({ none: 'unit lab-no-such.service' }, false), 60)
   expect(answers).toEqual({ none: { code: 1, text: 'not-found inactive dead' } })
 })
 
-test('What they are written in is clean', () => {
+test('shellcheck accepts probes.sh', () => {
   const file = join(project, 'lib/ssh/probes.sh')
   expect(execFileSync('shellcheck', [file], { encoding: 'utf8' })).toBe('')
 })
 
-test('A guest that boots is not asked between two of its services, when none is being started', () => {
+test('While a guest boots, the units are read only once it has finished booting', () => {
   const script = `
     SECONDS=0; sleep() { echo booted >"$booted"; }
     systemctl() {
@@ -104,7 +104,7 @@ test('A guest that boots is not asked between two of its services, when none is 
   expect(execFileSync('bash', ['-c', script], { encoding: 'utf8' })).toBe('loaded active exited\n')
 })
 
-test('A unit that falls over again and again counts as failed, whatever it is doing just now', () => {
+test('A unit that keeps restarting counts as failed, whatever its state at the moment', () => {
   const script = `
     systemctl() {
       case $1 in

@@ -50,7 +50,7 @@ describe.skipIf(noSshd)('a command', () => {
     ssh = await login(server.target)
   }
 
-  test('gives output, errors and exit code; errors alone are no failure', async () => {
+  test('gives stdout, stderr and exit code, and text on stderr is not a failure', async () => {
     await ready()
     const ran = await ssh.exec('echo "  out "; echo err >&2; exit 3', { allow: [3] })
     expect(ran).toEqual({ stdout: '  out \n', stderr: 'err\n', code: 3 })
@@ -68,13 +68,13 @@ describe.skipIf(noSshd)('a command', () => {
     expect(thrown.detail.hint).toBe('look at the unit')
   })
 
-  test('one that a signal ended is a failure that names the signal', async () => {
+  test('that a signal ended is a failure that names the signal', async () => {
     await ready()
     const thrown = await failure(ssh.exec('kill -TERM $$', { allow: 'any' }))
     expect(thrown.message).toContain('was killed by SIGTERM')
   })
 
-  test('a character and a line split between packets stay whole', async () => {
+  test('yields whole characters and lines, even if packets split them', async () => {
     await ready()
     const lines: string[] = []
     const ran = await ssh.exec(
@@ -85,7 +85,7 @@ describe.skipIf(noSshd)('a command', () => {
     expect(lines).toEqual(['café', 'no end'])
   })
 
-  test('lines come while the command runs', async () => {
+  test('delivers lines while it runs', async () => {
     await ready()
     const told = new Promise<string>((resolve) => {
       void failure(ssh.exec('echo first >&2; sleep 60', { onLine: resolve }))
@@ -93,7 +93,7 @@ describe.skipIf(noSshd)('a command', () => {
     expect(await told).toBe('first')
   })
 
-  test('an error in the line callback is thrown by the command, the connection stays', async () => {
+  test('throws an error of the line callback, and the connection stays usable', async () => {
     await ready()
     const onLine = vi.fn<() => void>().mockImplementation(() => {
       throw new TypeError('a bug')
@@ -102,7 +102,7 @@ describe.skipIf(noSshd)('a command', () => {
     expect((await ssh.exec('echo still')).stdout).toBe('still\n')
   })
 
-  test('input of several MB arrives byte for byte; without any the command reads none', async () => {
+  test('gets input of several MB byte for byte, and none without an input', async () => {
     await ready()
     const input = Buffer.alloc(8_000_000, Buffer.from([0, 255, 10, 195]))
     const sum = createHash('sha256').update(input).digest('hex')
@@ -112,14 +112,14 @@ describe.skipIf(noSshd)('a command', () => {
     expect((await ssh.exec('cat')).stdout).toBe('')
   })
 
-  test('one that does not read its input ends all the same', async () => {
+  test('that does not read its input still ends', async () => {
     await ready()
     const input = Buffer.alloc(8_000_000)
     expect((await ssh.exec('exit 5', { input, allow: [5] })).code).toBe(5)
     expect((await ssh.exec('echo still')).stdout).toBe('still\n')
   })
 
-  test('output of several MB on both streams comes whole', async () => {
+  test('gives output of several MB on both streams completely', async () => {
     await ready()
     const ran = await ssh.exec(
       `yes 0123456789 | head -c 6000000 >&2 & yes abcdefghi | head -c 6000000; wait`,
@@ -128,14 +128,14 @@ describe.skipIf(noSshd)('a command', () => {
     expect(ran.stderr.length).toBe(6_000_000)
   })
 
-  test('24 at once queue for the sessions that sshd allows', async () => {
+  test('waits in a queue if 24 are started at once, as sshd limits the sessions', async () => {
     await ready()
     const all = Array.from({ length: 24 }, (_, n) => ssh.exec(`sleep 0.1; echo ${n}`))
     const out = (await Promise.all(all)).map(({ stdout }) => Number(stdout))
     expect(out).toEqual(Array.from({ length: 24 }, (_, n) => n))
   })
 
-  test('one that is given up in the queue takes no turn from the others', async () => {
+  test('that is aborted in the queue does not use up another one’s turn', async () => {
     await ready()
     const blockers = Array.from({ length: 8 }, () => ssh.exec('sleep 0.5'))
     const abort = new AbortController()
@@ -150,7 +150,7 @@ describe.skipIf(noSshd)('a command', () => {
     expect(after.length).toBe(9)
   })
 
-  test('its limit ends the wait and names it; the connection stays', async () => {
+  test('is ended by its time limit with a message, and the connection stays usable', async () => {
     await ready()
     const thrown = await failure(ssh.exec('echo begun; exec sleep 60', { timeout: 3 }))
     expect(thrown.message).toBe(
@@ -160,7 +160,7 @@ describe.skipIf(noSshd)('a command', () => {
     expect((await ssh.exec('echo still')).stdout).toBe('still\n')
   })
 
-  test('a signal ends it with its reason, also one that was given before', async () => {
+  test('is ended by its signal with the signal’s reason, even if aborted beforehand', async () => {
     await ready()
     const gone = new Failure('QEMU ended')
     const abort = new AbortController()
@@ -170,7 +170,7 @@ describe.skipIf(noSshd)('a command', () => {
     expect(await failure(ssh.exec('true', { signal: AbortSignal.abort(gone) }))).toBe(gone)
   })
 
-  test('only the first line of a script stands in the message', async () => {
+  test('is quoted in messages by its first line only', async () => {
     await ready()
     const thrown = await failure(ssh.exec(`\nset -e; ${'x'.repeat(200)}\nmore`))
     expect(thrown.message).toMatch(/^Command `set -e; x{92}…` on `sorrow` exited with 127$/)
@@ -197,7 +197,7 @@ describe.skipIf(noSshd)('a connection', () => {
     return server
   }
 
-  test('lost in mid-command is a failure at once, for the queue and for later too', async () => {
+  test('that is lost fails the running, queued and later commands at once', async () => {
     const { target, signal } = await started()
     const ssh = await login({ ...target, name: 'sorrow' })
     const { all } = await busy(ssh)
@@ -213,7 +213,7 @@ describe.skipIf(noSshd)('a connection', () => {
     await ssh.close()
   })
 
-  test('to a server that is frozen counts as dead after its keepalive', async () => {
+  test('to a frozen server counts as dead after its keepalive', async () => {
     const { target, signal } = await started('MaxSessions 100')
     const ssh = await login({ ...target, keepalive: 4 })
     const { all, begun } = await busy(ssh)
@@ -227,7 +227,7 @@ describe.skipIf(noSshd)('a connection', () => {
     await ssh.closed
   })
 
-  test('that freezes while it is closed is closed all the same', async () => {
+  test('that freezes while it is being closed is still closed', async () => {
     const { target, signal } = await started()
     const ssh = await login(target)
     const { all } = await busy(ssh)
@@ -238,7 +238,7 @@ describe.skipIf(noSshd)('a connection', () => {
     }
   })
 
-  test('that is cut between two commands says so to the next one', async () => {
+  test('that is cut between two commands fails the next one with that reason', async () => {
     const { target, signal } = await started()
     const ssh = await login(target)
     await ssh.exec('true')
@@ -281,7 +281,7 @@ describe.skipIf(noSshd)('a login', () => {
     }
   })
 
-  test('takes the pinned key where the host has better liked ones', async () => {
+  test('uses the pinned key even if the host has preferred ones', async () => {
     const path = join(server.dir, 'ecdsa')
     keygen(path, 'ecdsa')
     const two = await makeSshd([`HostKey ${path}`])
@@ -304,7 +304,7 @@ describe.skipIf(noSshd)('a login', () => {
     )
   })
 
-  test('names a private key that is missing or unreadable, and a pinned key that is none', async () => {
+  test('names a private key that is missing or unreadable, and a pinned key that is invalid', async () => {
     const missing = await failure(connect({ ...server.target, keyPath: '/nowhere/id' }))
     expect(missing.message).toContain('its private key cannot be read: ENOENT')
     const keyPath = join(server.dir, 'garbage')
@@ -317,7 +317,7 @@ describe.skipIf(noSshd)('a login', () => {
     }
   })
 
-  test('says whether nothing listens, the other side hangs up, or says nothing', async () => {
+  test('says whether nothing listens, the other side hangs up, or stays silent', async () => {
     const port = await freePort()
     const target = { ...server.target, port, connectTimeout: 0.5 }
     const refused = await failure(connect(target))
@@ -370,7 +370,7 @@ describe.skipIf(noSshd)('waiting for SSH', () => {
     return { port: front.port, count: () => count }
   }
 
-  test('names the wait and the last reason when its limit passes', async () => {
+  test('states what it waited for and the last reason when its limit passes', async () => {
     const thrown = await failure(wait({ limit: 1, evidence: () => 'the last serial lines' }))
     expect(thrown.message).toBe(
       'Waiting for `sorrow` to answer on SSH took longer than its limit of 1 s: ' +
@@ -386,7 +386,7 @@ describe.skipIf(noSshd)('waiting for SSH', () => {
     expect((await (await waiting).exec('echo up')).stdout).toBe('up\n')
   })
 
-  test('a login is tried again where sshd hangs up before it, as it does to who has come too often', async () => {
+  test('a login that sshd hangs up on, as under too many connections, is retried', async () => {
     const { port, count } = await inFront((nth, socket, pass) => {
       if (nth > 2) pass()
       else socket.end()
@@ -397,7 +397,7 @@ describe.skipIf(noSshd)('waiting for SSH', () => {
     expect(count()).toBe(3)
   })
 
-  test('and no longer than its time, nor where it is known why', async () => {
+  test('a login that sshd hangs up on is retried only until its limit, or until the cause is known', async () => {
     const { port, count } = await inFront((_, socket) => socket.end())
     const thrown = await failure(connect({ ...server.target, port, connectTimeout: 2.5 }))
     expect(thrown.message).toContain('closed the connection before the login')
@@ -407,7 +407,7 @@ describe.skipIf(noSshd)('waiting for SSH', () => {
     expect([known, count()]).toEqual([dead, 4])
   })
 
-  test('tries no more often than every 0.4 s while the guest refuses', async () => {
+  test('retries at most every 0.4 s while the guest refuses', async () => {
     const { port, count } = await inFront((_, socket) => socket.resetAndDestroy())
     const thrown = await failure(wait({ port, limit: 2 }))
     expect(thrown.message).toContain('closed the connection before the login')
@@ -416,7 +416,7 @@ describe.skipIf(noSshd)('waiting for SSH', () => {
     expect(count()).toBeLessThanOrEqual(6)
   })
 
-  test('keeps a silent connection, and uses it when the banner comes late', async () => {
+  test('keeps a silent connection, and uses it if the banner comes late', async () => {
     const { port, count } = await inFront((nth, _, pass) => {
       if (nth === 1) setTimeout(pass, 700)
     })
@@ -425,7 +425,7 @@ describe.skipIf(noSshd)('waiting for SSH', () => {
     expect(count()).toBe(1)
   })
 
-  test('tries beside a connection that stays silent, and drops that one', async () => {
+  test('opens another connection beside a silent one, and drops the silent one', async () => {
     const dropped: number[] = []
     const { port, count } = await inFront((nth, socket, pass) => {
       socket.on('close', () => dropped.push(nth))
@@ -437,7 +437,7 @@ describe.skipIf(noSshd)('waiting for SSH', () => {
     expect(dropped.toSorted((a, b) => a - b)).toEqual([1, 2])
   })
 
-  test('a wake tries at once, beside a connection that stays silent', async () => {
+  test('a wake starts a try at once, beside a silent connection', async () => {
     let up = false
     let poke!: () => void
     const { port, count } = await inFront((_n, _s, pass) => {
@@ -456,7 +456,7 @@ describe.skipIf(noSshd)('waiting for SSH', () => {
     expect(count()).toBe(2)
   })
 
-  test('the first try can be held back for the first wake', async () => {
+  test('the first try can be delayed until the first wake', async () => {
     let poke!: () => void
     const { port, count } = await inFront((_n, _s, pass) => pass())
     const wake = (call: () => void) => {
@@ -471,13 +471,13 @@ describe.skipIf(noSshd)('waiting for SSH', () => {
     expect(count()).toBe(1)
   })
 
-  test('a storm of wakes does not make it poll faster', async () => {
+  test('many wakes do not make it poll faster', async () => {
     const { port, count } = await inFront(() => {})
     await failure(wait({ port, limit: 2, wake: storm }))
     expect(count()).toBeLessThanOrEqual(6)
   })
 
-  test('ends at once when something with another host key answers', async () => {
+  test('ends at once if a server with another host key answers', async () => {
     keygen(join(server.dir, 'another'))
     const hostKey = readFileSync(join(server.dir, 'another.pub'), 'utf8')
     expect(await failure(wait({ hostKey, limit: 3600 }))).toBeInstanceOf(OtherHostKey)
@@ -501,7 +501,7 @@ describe.skipIf(noSshd)('waiting for SSH', () => {
     expect(warned).toEqual([])
   })
 
-  test('its limit also ends a login or a command that hangs, and leaves no connection', async () => {
+  test('its limit also ends a hanging login or command, and no connection is left', async () => {
     let connections = 0
     const { port } = await inFront((_, socket, pass) => {
       connections += 1
@@ -521,7 +521,7 @@ describe.skipIf(noSshd)('waiting for SSH', () => {
     await waitFor('all connections to be closed', 20, () => connections === 0)
   })
 
-  test('its signal ends it with its reason', async () => {
+  test('its signal ends it with the signal’s reason', async () => {
     const { port } = await inFront(() => {})
     const gone = new Failure('QEMU ended')
     const abort = new AbortController()

@@ -58,7 +58,7 @@ const longRun = (): SeenLane[] => [
   { title: 'sorrow and torment', steps: many(8, (n) => pending(`both-${n}`, 90)), after: true },
 ]
 
-test('a long run shows per VM what is at work and what failed, and one line for the whole', () => {
+test('a long run shows running and failed cases per VM, and a total line', () => {
   expect(frame(longRun(), options)).toEqual([
     'sorrow: 21 of 42, 1 failed',
     '  x auto-upgrade known-bad: it is not tried again (20.0 s)',
@@ -73,7 +73,7 @@ test('a long run shows per VM what is at work and what failed, and one line for 
   ])
 })
 
-test('of VMs that share what is to come each shows what it has taken, and none what waits', () => {
+test('if VMs share a queue, each shows only the cases that it has taken', () => {
   const lanes: SeenLane[] = [
     {
       title: 'sorrow',
@@ -112,7 +112,7 @@ test.each([
   [150, 50],
   [20, 4],
   [1, 1],
-])('no frame is larger than a screen of %i x %i', (columns, rows) => {
+])('no frame exceeds a screen of %i x %i', (columns, rows) => {
   const lanes = longRun()
   lanes[0]!.steps.push(
     ...many(40, (n) => failed(`case ${n} ${'漢字 '.repeat(30)}`, n, `${'why '.repeat(60)}\nmore`)),
@@ -127,7 +127,7 @@ test.each([
   }
 })
 
-test('on ten rows the whole, each VM, what is at work and the newest failure are left', () => {
+test('ten rows still hold the total, each VM, its running case and the newest failure', () => {
   const lanes = longRun()
   lanes[0]!.steps.push(...many(9, (n) => failed(`late-${n}`, n + 1, `why ${n}`)))
   const lines = frame(lanes, { ...options, rows: 10 })
@@ -137,7 +137,7 @@ test('on ten rows the whole, each VM, what is at work and the newest failure are
   expect(lines.filter((line) => line.startsWith('  x'))).toEqual(['  x why 0'])
 })
 
-test('a tree that has room for all of its steps has them in their order', () => {
+test('if all steps fit, they are shown in their order', () => {
   const lane: SeenLane = {
     title: 'sorrow',
     steps: [
@@ -166,14 +166,14 @@ test('a tree that has room for all of its steps has them in their order', () => 
   ])
 })
 
-test('the reason of a step that failed is left to who tells it, once all has ended', () => {
+test('the reason of a failed step is left out once all has ended and the reasons follow', () => {
   const lane: SeenLane = { title: 'sorrow', steps: [failed('start', 5, 'Cannot start')] }
   const tree = { ...options, folded: false, reasonsFollow: true }
   expect(frame([lane], tree).join('\n')).toContain('Cannot start')
   expect(frame([lane], { ...tree, ended: true }).join('\n')).not.toContain('Cannot start')
 })
 
-test('what steps leave is said in full when all has ended', () => {
+test('the outcome of a step is shown in full once all has ended', () => {
   const outcome = `tcg: ${'a long reason '.repeat(12)}end`
   const lane: SeenLane = { title: 'lab', steps: [{ ...done('preflight', 1), outcome }] }
   const said = frame([lane], { ...options, folded: false, ended: true })
@@ -185,7 +185,7 @@ test('what steps leave is said in full when all has ended', () => {
   ).toBe(outcome)
 })
 
-test('a title that is too long leaves the time of its step on the screen', () => {
+test('a title that is too long is truncated, so that the time of its step stays visible', () => {
   const lane: SeenLane = {
     title: 'sorrow',
     steps: [atWork('long '.repeat(40), 5, '', 60), done('wide '.repeat(40), 7)],
@@ -195,7 +195,7 @@ test('a title that is too long leaves the time of its step on the screen', () =>
   expect(lines[2]).toMatch(/wide…? ?… \(7\.0 s\)$/)
 })
 
-test('text of others cannot move the cursor', () => {
+test('control characters in texts are removed', () => {
   const lane: SeenLane = {
     title: 'sorrow',
     steps: [atWork('start', 1, 'a\u001b[2Jb\rc\nd'), failed('stop', 2, '\u001b[31mred\u0007')],
@@ -212,9 +212,9 @@ test.each([
   [3600, '1 h 0 min'],
   [3599, '1 h 0 min'],
   [7500, '2 h 5 min'],
-])('%d s is said as %s', (seconds, said) => expect(lasting(seconds)).toBe(said))
+])('%d s is formatted as %s', (seconds, said) => expect(lasting(seconds)).toBe(said))
 
-test('the time that is left is that of the longest VM and of what comes after', () => {
+test('the time left is that of the longest VM plus that of the cases after them', () => {
   const lanes: SeenLane[] = [
     { title: 'a', steps: [pending('1', 100), pending('2', 100)] },
     { title: 'b', steps: [pending('3', 50)] },
@@ -223,12 +223,12 @@ test('the time that is left is that of the longest VM and of what comes after', 
   expect(estimate(lanes, now)).toBe(230)
 })
 
-test('a case at work counts by what is left of it, and never less than nothing', () => {
+test('a running case counts with its remaining time, which is never negative', () => {
   expect(estimate([{ title: 'a', steps: [atWork('1', 40, '', 100)] }], now)).toBe(60)
   expect(estimate([{ title: 'a', steps: [atWork('1', 400, '', 100)] }], now)).toBe(0)
 })
 
-test('a machine that is twice as fast as the guess is soon believed', () => {
+test('the estimate adapts quickly to a machine twice as fast as expected', () => {
   const lane = (done1: SeenStep[]): SeenLane[] => [
     { title: 'a', steps: [...done1, pending('next', 100)] },
   ]
@@ -236,7 +236,7 @@ test('a machine that is twice as fast as the guess is soon believed', () => {
   expect(estimate(lane(after), now)).toBeCloseTo(100 * ((1000 + 180) / (2000 + 180)))
 })
 
-test('a case that nobody ever ran counts as the others do; where none is known nothing is said', () => {
+test('a case of unknown duration counts as the average, and if none is known there is no estimate', () => {
   expect(estimate([{ title: 'a', steps: [pending('1', 100), pending('2')] }], now)).toBe(200)
   expect(estimate([{ title: 'a', steps: [pending('1'), pending('2')] }], now)).toBeUndefined()
   expect(wholeOf([{ title: 'a', steps: [pending('1')] }], now)).toBe('0 of 1, 0 s')

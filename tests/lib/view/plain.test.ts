@@ -9,7 +9,7 @@ const step = (title: string): SeenStep => ({ title, state: 'pending', usually: 1
 const begins = (one: SeenStep): void =>
   void Object.assign(one, { state: 'at work', from: performance.now() })
 
-test('a step that says nothing for a minute is told to be at work, and each minute again', () => {
+test('a step without output is reported as running each minute', () => {
   const lanes: SeenLane[] = [{ title: 'sorrow', steps: [step('timer'), step('panic')] }]
   const said: string[] = []
   const lines = plainLines(lanes, true, (line) => said.push(line))
@@ -31,7 +31,7 @@ test('a step that says nothing for a minute is told to be at work, and each minu
   expect(said).toHaveLength(6)
 })
 
-test('a wait is said when it has lasted a second, and then each half minute', () => {
+test('a wait is reported after one second, and then every 30 s', () => {
   const lanes: SeenLane[] = [{ title: 'sorrow', steps: [step('timer')] }]
   const said: string[] = []
   const lines = plainLines(lanes, true, (line) => said.push(line))
@@ -45,7 +45,7 @@ test('a wait is said when it has lasted a second, and then each half minute', ()
   expect(said.at(-1)).toBe('sorrow: another: 1 s of at most 9 s')
 })
 
-test('the n-th case to end has its number, whatever its lane', () => {
+test('ended cases are numbered across lanes in the order in which they end', () => {
   const lanes: SeenLane[] = [
     { title: 'sorrow', steps: [step('one'), step('two')] },
     { title: 'torment', steps: [step('three')] },

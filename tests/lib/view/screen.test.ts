@@ -2,7 +2,7 @@ import { expect, test } from 'vitest'
 import type { WriteStream } from 'node:tty'
 import { screenOf } from '../../../lib/view/screen.ts'
 
-test('a picture is never cleared from its first line: tmux would keep each one in its history', () => {
+test('a redraw does not clear from its first line, because tmux would keep a copy in its history', () => {
   const written: string[] = []
   const write = (text: string): boolean => written.push(text) > 0
   const screen = screenOf({ columns: 40, rows: 3, write } as unknown as WriteStream)

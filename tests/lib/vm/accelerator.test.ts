@@ -15,7 +15,7 @@ test.each([
   expect(emulatedCpus(said)).toBe(cpus)
 })
 
-test('what was found before and cannot be read is found again', async () => {
+test('an unreadable cached result is determined again', async () => {
   const cache = mkdtempSync(join(tmpdir(), 'accelerator-'))
   onTestFinished(() => {
     vi.unstubAllEnvs()

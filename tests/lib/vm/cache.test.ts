@@ -71,12 +71,12 @@ async function copy(): Promise<{ said: string; verified: string; arrived: boolea
   }
 }
 
-test('nix takes a path from the cache, whole', async () => {
+test('nix copies a path from the cache completely', async () => {
   serve()
   expect(await copy()).toMatchObject({ arrived: true, verified: '' })
 })
 
-test('many questions are answered over one connection, and what the store does not have is not found', async () => {
+test('requests are answered over one connection, and a path that the store lacks gives 404', async () => {
   serve()
   const none = `${'0'.repeat(32)}.narinfo`
   const left = `${'a'.repeat(32)}.narinfo`
@@ -97,14 +97,14 @@ test.each([
   ['cut', /[Pp]artial file|bytes (missing|remaining)/],
   ['wrong', /hash mismatch importing path/],
   ['gone', /returned nothing|[Ee]mpty reply/],
-])('of a cache that is %s nix takes nothing, and says why', async (fault, reason) => {
+])('from a cache that is %s nix copies nothing, and reports the reason', async (fault, reason) => {
   serve(fault)
   const { said, ...left } = await copy()
   expect(said).toMatch(reason)
   expect(left).toEqual({ arrived: false, verified: '' })
 })
 
-test('what a wrong cache gives has as many bytes', async () => {
+test('a wrong cache sends different content of the same size', async () => {
   const whole = async (): Promise<Buffer> =>
     Buffer.from(await (await fetch(`${url}/nar/${path.split('/').at(-1)}.nar`)).arrayBuffer())
   serve()

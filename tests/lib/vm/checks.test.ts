@@ -45,7 +45,7 @@ const verdict = (name: string, text: string, code = 0) => {
   return judge(checks, { [`p${index}`]: { code, text } })[index]!
 }
 
-test('what a guest cannot have is n/a with its reason and is not asked', () => {
+test('a check that the guest cannot pass is n/a with its reason, and is not probed', () => {
   const index = checks.findIndex(({ name }) => name === 'tailscale')
   expect(verdict('sops', 'anything')).toMatchObject({
     state: 'n/a',
@@ -59,11 +59,11 @@ test('what a guest cannot have is n/a with its reason and is not asked', () => {
   expect(probesOf(checks)).not.toHaveProperty(`p${index}`)
 })
 
-test('a declared service that the lab has no probe for is n/a, never passed', () => {
+test('a declared service without a probe is n/a, never a pass', () => {
   expect(verdict('ntpd', '').state).toBe('n/a')
 })
 
-test('a guest that does not answer has failed every check that was asked', () => {
+test('a guest that does not answer fails every check that was probed', () => {
   const states = judge(checks, {}).map(({ state }) => state)
   expect(new Set(states)).toEqual(new Set(['fail', 'n/a']))
 })
@@ -95,7 +95,7 @@ test.each([
   expect(verdict(name, bad).state).toBe('fail')
 })
 
-test('a unit that lab.toml has in may-fail is n/a, and the others count', () => {
+test('a failed unit that lab.toml lists in may-fail is n/a, others fail', () => {
   const list = checksOf({ ...host, facts: { ...host.facts, mayFail: ['acme-*'] } })
   const index = list.findIndex(({ name }) => name === 'failed units')
   const found = (text: string, code = 0) => {
@@ -119,7 +119,7 @@ test('a unit that lab.toml has in may-fail is n/a, and the others count', () => 
   expect(found('', 1)[0]).toBe('fail')
 })
 
-test('on NixOS what is headless is the closure of what runs', () => {
+test('on NixOS the headless check reads the closure of the running system', () => {
   const list = checksOf({ ...host, guest: 'nixos' })
   const index = list.findIndex(({ name }) => name === 'headless userland')
   expect(list[index]!.probe).toContain('/run/current-system')
@@ -135,18 +135,18 @@ test('on NixOS what is headless is the closure of what runs', () => {
   expect(found('error: cannot connect to the daemon', 1).state).toBe('fail')
 })
 
-test('an answer with an exit code is no pass, whatever it printed', () => {
+test('an answer with a non-zero exit code fails, whatever it printed', () => {
   expect(verdict('nix as rain', `sha256:${'0'.repeat(52)}`, 124).state).toBe('fail')
 })
 
-test('a login is by key alone, and with the key of the lab', () => {
+test('a login passes only by key, and only with the lab’s key', () => {
   expect(judgeLogin('rain', ['publickey'], true).state).toBe('pass')
   expect(judgeLogin('rain', ['publickey', 'password'], true).state).toBe('fail')
   expect(judgeLogin('root', ['publickey'], false).state).toBe('fail')
   expect(judgeLogin('root', [], true).state).toBe('fail')
 })
 
-test('a closure with a graphical package is named', () => {
+test('graphical packages in a closure are named', () => {
   const path = (name: string): string => `/nix/store/${'a'.repeat(32)}-${name}`
   expect(judgeClosure([path('glibc-2.40'), path('nixos-system-sorrow')]).state).toBe('pass')
   expect(
@@ -157,7 +157,7 @@ test('a closure with a graphical package is named', () => {
   })
 })
 
-test('a secret is there, for its owner alone, or it has failed', () => {
+test('a secret passes only if it exists and only its owner can read it', () => {
   expect(verdict('secret greeting', 'rain 400').state).toBe('pass')
   expect(verdict('secret greeting', 'root 444')).toMatchObject({
     state: 'fail',
@@ -166,7 +166,7 @@ test('a secret is there, for its owner alone, or it has failed', () => {
   expect(verdict('secret greeting', '', 1).state).toBe('fail')
 })
 
-test('agents of a flake of its own are asked for by the units that lab.toml names', () => {
+test('a flake with its own agents is checked by the units that lab.toml names', () => {
   const facts = {
     ...host.facts,
     ...{ autoUpgradeEnable: false, goldenEnable: false },
@@ -188,7 +188,7 @@ test('agents of a flake of its own are asked for by the units that lab.toml name
   }
 })
 
-test('agents that have the names of ours and are not are asked for all the same', () => {
+test('agents with the same unit names as the lab’s are still checked as the flake’s own', () => {
   const agents = {
     ...host.facts.agents,
     sync: { unit: 'chezmoi-pre-update', present: true, timer: false },
@@ -201,7 +201,7 @@ test('agents that have the names of ours and are not are asked for all the same'
   for (const name of own) expect(asked({ clones })).not.toContain(name)
 })
 
-test('a VM that nobody made a clone in has nothing to upgrade from, and its upgrade may fail', () => {
+test('a VM without a clone has n/a for it, and its upgrade unit may fail', () => {
   expect(verdict('clone to upgrade from', 'none')).toEqual({
     check: 'clone to upgrade from',
     state: 'n/a',
@@ -219,7 +219,7 @@ test('a VM that nobody made a clone in has nothing to upgrade from, and its upgr
   expect(asked('/usr')).toBe('nix-local-upgrade.service\nother.service')
 })
 
-test('a login to tailscale is asked for where it can be, and its state is told', () => {
+test('the tailscale login is checked only where it is possible, and its state is shown', () => {
   const nixos = { ...host, guest: 'nixos' as const, facts: { ...host.facts, unavailable: {} } }
   expect(tailscaleLogin(host, true, true)).toEqual([])
   const [row] = judge(tailscaleLogin(nixos, true, false), {})

@@ -79,7 +79,7 @@ async function running(host: string): Promise<{ vm: Vm; child: ChildProcess }> {
   return { vm, child: await likeQemu(vm.uuid) }
 }
 
-test('a lab at work beside another has paths of its own, also in what it waits for', async () => {
+test('two labs in one process keep separate paths across awaits', async () => {
   const [home, sockets] = [labHome(), runtimeDir()]
   const seen = await Promise.all(
     ['one', 'two'].map((name) =>
@@ -97,7 +97,7 @@ test('a lab at work beside another has paths of its own, also in what it waits f
   expect(labHome()).toBe(home)
 })
 
-test('copies have the first free numbers, and are in use until they are released', async () => {
+test('copies get the first free numbers, and are in use until released', async () => {
   const [first, second] = await reserveCopies(2)
   expect([first!.number, second!.number]).toEqual([1, 2])
   const [third] = await reserveCopies(1)
@@ -112,7 +112,7 @@ test('copies have the first free numbers, and are in use until they are released
   for (const { held } of [first!, third!, again!]) held.release()
 })
 
-test('what a killed run has left is ended and deleted, and what is no copy stays', async () => {
+test('copies that a killed run left are ended and deleted, and other VMs stay', async () => {
   const own = await running('sorrow')
   const code = `import { reserveCopies } from ${JSON.stringify(join(import.meta.dirname, '../../../lib/vm/copies.ts'))}
 await reserveCopies(2); console.log('held'); setInterval(() => {}, 1000)`
@@ -136,7 +136,7 @@ await reserveCopies(2); console.log('held'); setInterval(() => {}, 1000)`
   expect(qemuOf(readVm('sorrow')!)?.pid).toBe(own.child.pid)
 })
 
-test('so are its sockets where the shell that began the run has put them', async () => {
+test('the sockets of an abandoned copy are deleted, even in the runtime directory of another shell', async () => {
   const [copy] = await reserveCopies(1)
   // a longer path would not be used, because the lab's sockets would not fit below it
   const elsewhere = mkdtempSync(join(dir, 'e-'))
@@ -153,7 +153,7 @@ test('so are its sockets where the shell that began the run has put them', async
   expect(readdirSync(elsewhere)).toEqual([])
 })
 
-test('a copy is removed whatever there is of it yet', async () => {
+test('a copy can be removed before it is complete', async () => {
   const [copy] = await reserveCopies(1)
   removeCopy(copy!.home)
   removeCopy(copy!.home)
@@ -162,7 +162,7 @@ test('a copy is removed whatever there is of it yet', async () => {
   expect(readdirSync(join(labHome(), 'copies'))).toEqual(['lock'])
 })
 
-test('copies begin at the snapshot as often as they want to, and change nothing of what they share', async () => {
+test('copies can start from the snapshot repeatedly, and do not change what they share', async () => {
   const { vm, argv } = await makeBox()
   const f = files('box')
   execFileSync('ssh-keygen', ['-q', '-t', 'ed25519', '-N', '', '-f', f.hostKey])

@@ -42,7 +42,7 @@ const query = (id: number, name: string, type: 'A' | 'AAAA' = 'A'): Buffer =>
 const rcode = (answer: DecodedPacket | undefined): string | undefined =>
   (answer as { rcode?: string } | undefined)?.rcode
 
-test('it knows its name, whatever its case, and says that no other exists', async () => {
+test('it resolves its own name in any case, and answers NXDOMAIN for others', async () => {
   const { answers, code } = await ask(query(1, 'Git.Lab'), query(2, 'github.com'))
   expect(answers[0]).toMatchObject({ id: 1, type: 'response', answers: [{ data: '10.0.3.100' }] })
   expect(rcode(answers[0])).toBe('NOERROR')
@@ -51,19 +51,19 @@ test('it knows its name, whatever its case, and says that no other exists', asyn
   expect(code).toBe(0)
 })
 
-test('its name has no IPv6 address, which is not the same as not to exist', async () => {
+test('its name has no AAAA record, which is not NXDOMAIN', async () => {
   const { answers } = await ask(query(3, 'git.lab', 'AAAA'))
   expect(answers[0]).toMatchObject({ id: 3, answers: [] })
   expect(rcode(answers[0])).toBe('NOERROR')
 })
 
-test('two questions in one segment and one question in two are all answered', async () => {
+test('two queries in one segment and one query split in two are all answered', async () => {
   const both = Buffer.concat([query(4, 'git.lab'), query(5, 'git.lab', 'AAAA')])
   const { answers } = await ask(both.subarray(0, 7), both.subarray(7, 40), both.subarray(40))
   expect(answers.map(({ id }) => id)).toEqual([4, 5])
 })
 
-test('on an open uplink it knows what this machine knows', async () => {
+test('on an open uplink it resolves what this machine can resolve', async () => {
   const chunks = [query(1, 'localhost'), query(2, 'git.lab'), query(3, 'nowhere.invalid')]
   const { answers } = await askOf(['--others'], chunks)
   const address = (id: number): unknown => {

@@ -34,7 +34,7 @@ describe('follow', () => {
     return lines
   }
 
-  test('waits for the file, keeps partial lines and split characters whole, drops CR', async () => {
+  test('waits for the file, yields only whole lines and characters, and drops CR', async () => {
     const lines = following()
     await pause(0.05)
     const bytes = Buffer.from('één\r\nzwei\nthr')
@@ -48,7 +48,7 @@ describe('follow', () => {
     expect(lines[2]).toBe('three')
   })
 
-  test('begins anew when the file is cut short or replaced', async () => {
+  test('starts over when the file is truncated or replaced', async () => {
     writeFileSync(log, 'one long first line\nrest without end')
     const lines = following()
     await until(lines, 1)
@@ -65,7 +65,7 @@ describe('follow', () => {
     ])
   })
 
-  test('begins at the end when asked, and is silent once stopped', async () => {
+  test('can start at the end, and yields nothing once stopped', async () => {
     writeFileSync(log, 'old\n')
     const lines = following('end')
     appendFileSync(log, 'new\n')
@@ -77,7 +77,7 @@ describe('follow', () => {
     expect(lines).toEqual(['new'])
   })
 
-  test('works in a directory that is not there (no inotify): by polling alone', async () => {
+  test('polls if the directory does not exist yet, as inotify cannot watch it', async () => {
     rmSync(dir, { recursive: true })
     const lines = following()
     mkdirSync(dir)

@@ -29,7 +29,7 @@ test.each([
     { number: 3, commit: 'c0ffee', golden: false },
   ],
   [
-    'one that came after the last upgrade',
+    'one newer than the last upgrade',
     printed({ deployed: `c0ffee beef ${other} 2026-01-01T00:00:00Z` }, 4),
     { number: 4, golden: false },
   ],
@@ -39,24 +39,24 @@ test.each([
     { number: 4, commit: 'abc', golden: false },
   ],
   [
-    'a boot that is the trial',
+    'a booted trial',
     printed({ golden: other, trial: here, armedIn: 'boot-before' }, 5),
     { number: 5, golden: false, trial: 'running' },
   ],
   [
-    'a switch to what the next boot tries',
+    'a switch to the system that the next boot will try',
     printed({ golden: other, trial: here, armedIn: 'this-boot' }, 5),
     { number: 5, golden: false, trial: 'next' },
   ],
   [
-    'golden again, after a trial that came to nothing and is not judged yet',
+    'golden after a failed trial that was not judged yet',
     printed({ golden: here, trial: other, armedIn: 'boot-before' }, 1),
     { number: 1, golden: true },
   ],
-])('%s is told', (_, text, generation) => {
+])('the generation is read for %s', (_, text, generation) => {
   expect(readGeneration(text)).toEqual({ toplevel: here, ...generation })
 })
 
-test('a guest that printed nothing runs nothing that is golden', () => {
+test('empty output gives a generation that is not golden', () => {
   expect(readGeneration('')).toEqual({ toplevel: '', golden: false })
 })

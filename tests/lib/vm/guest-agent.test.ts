@@ -50,7 +50,7 @@ describe.skipIf(noAgent)('a guest agent', () => {
     await once(daemon, 'exit')
   })
 
-  test('answers, and refuses what it does not know', async () => {
+  test('answers, and refuses an unknown command', async () => {
     await start()
     const { execute } = await meet()
     await execute('guest-ping')
@@ -62,7 +62,7 @@ describe.skipIf(noAgent)('a guest agent', () => {
     )
   })
 
-  test('runs a program with arguments and input, and tells output, errors and exit code', async () => {
+  test('runs a program with arguments and input, and returns stdout, stderr and exit code', async () => {
     await start()
     const { exec } = await meet()
     const ran = await exec('sh', ['-c', 'cat; echo "$1" >&2; exit 3', '-', 'a  b'], {
@@ -75,14 +75,14 @@ describe.skipIf(noAgent)('a guest agent', () => {
     expect((await exec('false', [], { allow: 'any' })).code).toBe(1)
   })
 
-  test('several MB of output come whole', async () => {
+  test('returns several MB of output completely', async () => {
     await start()
     const { exec } = await meet()
     const { stdout } = await exec('sh', ['-c', 'yes 0123456789 | head -c 6000000'])
     expect(stdout.length).toBe(6_000_000)
   })
 
-  test('programs run side by side', async () => {
+  test('runs programs in parallel', async () => {
     await start()
     const { exec } = await meet()
     const all = await Promise.all(
@@ -91,7 +91,7 @@ describe.skipIf(noAgent)('a guest agent', () => {
     expect(all.map(({ stdout }) => stdout)).toEqual(['3\n', '2\n', '1\n'])
   })
 
-  test('a program that fails, is killed or does not exist is named', async () => {
+  test('names a program that fails, is killed or does not exist', async () => {
     await start()
     const { exec } = await meet()
     const failed = await failure(exec('sh', ['-c', 'echo why >&2; exit 4']))
@@ -102,7 +102,7 @@ describe.skipIf(noAgent)('a guest agent', () => {
     expect((await failure(exec('no-such-program'))).message).toContain('refused `guest-exec`')
   })
 
-  test('one that passes its limit is killed', async () => {
+  test('kills a program that exceeds its time limit', async () => {
     await start()
     const { exec } = await meet()
     const pid = join(dir, 'program')
@@ -116,7 +116,7 @@ describe.skipIf(noAgent)('a guest agent', () => {
     })
   })
 
-  test('what an earlier client left is not taken for an answer', async () => {
+  test('does not mistake the answer to an earlier client for its own', async () => {
     await start()
     const earlier = connect({ path })
     const asked =
@@ -130,7 +130,7 @@ describe.skipIf(noAgent)('a guest agent', () => {
     expect((await exec('echo', ['mine'])).stdout).toBe('mine\n')
   })
 
-  test('one that is frozen is named with the limit, and a late answer is dropped', async () => {
+  test('that is frozen is reported with the limit, and its late answer is dropped', async () => {
     await start()
     const { execute } = await meet()
     daemon.kill('SIGSTOP')
@@ -143,7 +143,7 @@ describe.skipIf(noAgent)('a guest agent', () => {
     expect(await execute('guest-get-host-name')).toHaveProperty('host-name')
   })
 
-  test('killed in mid-command it fails what waits and what comes later', async () => {
+  test('that is killed fails the running and the later commands', async () => {
     await start()
     const { exec, execute } = await meet()
     const running = failure(exec('sh', ['-c', 'exec sleep 0.5']))
@@ -155,7 +155,7 @@ describe.skipIf(noAgent)('a guest agent', () => {
     )
   })
 
-  test('is reachable, or not', async () => {
+  test('is reachable only while it answers', async () => {
     await start()
     expect(await reachable(path, 10)).toBe(true)
     daemon.kill('SIGSTOP')
@@ -167,7 +167,7 @@ describe.skipIf(noAgent)('a guest agent', () => {
 })
 
 describe('a socket without an agent', () => {
-  test('is named with the limit: QEMU accepts a connection for a guest that has none', async () => {
+  test('is reported with the limit, because QEMU accepts the connection all the same', async () => {
     const server = createServer((socket) => socket.on('error', () => {}).resume())
     await new Promise<void>((resolve) => server.listen(path, resolve))
     const thrown = await failure(guestAgent(path, { timeout: 0.3, name: 'sorrow' }))
@@ -178,7 +178,7 @@ describe('a socket without an agent', () => {
     await new Promise((resolve) => server.close(resolve))
   })
 
-  test('an agent that starts late is met when it starts', async () => {
+  test('an agent that starts late is used once it starts', async () => {
     let up = false
     const server = createServer((socket) => {
       socket
@@ -195,7 +195,7 @@ describe('a socket without an agent', () => {
     await new Promise((resolve) => server.close(resolve))
   })
 
-  test('that is not there or has too long a path is a failure at once', async () => {
+  test('that does not exist or has too long a path is a failure at once', async () => {
     const thrown = await failure(guestAgent(path, { timeout: 3600 }))
     expect(thrown.message).toContain(`Cannot connect to the guest agent at \`${path}\``)
     const long = await failure(guestAgent(join(dir, 'x'.repeat(90)), { timeout: 3600 }))

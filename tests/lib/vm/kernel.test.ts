@@ -36,16 +36,16 @@ test.each([
     'panicked',
     'sysrq triggered crash',
   ],
-])('a kernel that has failed is known by its own words: %j', (text, how, what) => {
+])('a kernel failure is recognised by its message: %j', (text, how, what) => {
   expect(kernelFailure(boot + text)).toMatchObject({ how, what: expect.stringContaining(what) })
 })
 
-test('what only looks like it is none', () => {
+test('similar messages are not mistaken for one', () => {
   const lines = ['[ 1.0] ACPI: BIOS BUG: report a bug\n', '[    2.0] sshd[1]: Oops, wrong door\n']
   for (const line of lines) expect(kernelFailure(boot + line)).toBeUndefined()
 })
 
-test('a wait that fails names the kernel that oopsed in its own boot, and the place', async () => {
+test('a failed wait names the kernel oops of the current boot, and where it happened', async () => {
   serial(boot)
   const blame = kernelOf('sorrow')
   says(oops)
@@ -62,12 +62,12 @@ test('a wait that fails names the kernel that oopsed in its own boot, and the pl
   })
 })
 
-test('one that had oopsed before the wait began, in the same boot, is named as well', () => {
+test('an oops before the wait began, in the same boot, is named as well', () => {
   serial(boot + oops)
   expect(kernelOf('sorrow')('Connecting')?.message).toMatch(/^Connecting: the kernel/)
 })
 
-test('an oops of an earlier boot, or of a log that was begun anew, is no news', () => {
+test('an oops of an earlier boot, or of an earlier log, is ignored', () => {
   serial(boot + oops + boot)
   const blame = kernelOf('sorrow')
   expect(blame('Connecting')).toBeUndefined()
@@ -78,7 +78,7 @@ test('an oops of an earlier boot, or of a log that was begun anew, is no news', 
   expect(kernelOf('torment')('Connecting')).toBeUndefined()
 })
 
-test('an oops from before the boot that is waited for is over; one that led to it is not', () => {
+test('an oops before the awaited boot is ignored, unless it caused that boot', () => {
   serial(boot + oops)
   const blame = kernelOf('sorrow')
   expect(blame('Waiting')).toBeDefined()

@@ -5,7 +5,7 @@ import { freePort } from '../../../lib/vm/port.ts'
 
 afterEach(() => vi.unstubAllEnvs())
 
-test('a VM whose port is taken has the next one of those that the settings name', async () => {
+test('a VM whose port is taken gets the next free one after it', async () => {
   const other = createServer()
   const port = 21_000 + (process.pid % 9000)
   await once(other.listen(port, '127.0.0.1'), 'listening')

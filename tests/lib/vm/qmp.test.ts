@@ -54,7 +54,7 @@ describe.skipIf(noQemu)('a monitor', () => {
     }
   })
 
-  test('answers commands, each its own, in any number at once', async () => {
+  test('answers any number of simultaneous commands, each with its own result', async () => {
     await start()
     const [status, name, ...versions] = await Promise.all([
       client.execute<{ status: string }>('query-status'),
@@ -66,7 +66,7 @@ describe.skipIf(noQemu)('a monitor', () => {
     expect(versions.every((version) => typeof version.package === 'string')).toBe(true)
   })
 
-  test('a refusal has the description', async () => {
+  test('reports a refusal with QEMU’s description', async () => {
     await start()
     const thrown = await failure(client.execute('set_link', { name: 'wan', up: false }))
     expect(thrown.message).toBe("QEMU refused `set_link`: Device 'wan' not found")
@@ -74,7 +74,7 @@ describe.skipIf(noQemu)('a monitor', () => {
     expect(unknown.message).toMatch(/^QEMU refused `brew-coffee`: /)
   })
 
-  test('gives events to listeners, and all of them to who is told from the start', async () => {
+  test('passes events to a listener until it is removed, and all to one given at the start', async () => {
     await start()
     const seen: string[] = []
     const off = client.on(({ event }) => seen.push(event))
@@ -88,7 +88,7 @@ describe.skipIf(noQemu)('a monitor', () => {
     expect(events.slice(0, 2).map(({ event }) => event)).toEqual(['RESUME', 'STOP'])
   })
 
-  test('quit succeeds, and says goodbye with its event', async () => {
+  test('succeeds in `quit`, and sends the SHUTDOWN event', async () => {
     await start()
     await client.execute('quit')
     await client.closed
@@ -96,7 +96,7 @@ describe.skipIf(noQemu)('a monitor', () => {
     expect(shutdown?.data?.['reason']).toBe('host-qmp-quit')
   })
 
-  test('killed in mid-command, it fails what waits and what comes later', async () => {
+  test('fails the running and the later commands when QEMU is killed', async () => {
     await start()
     // a stopped QEMU does not answer
     qemu.kill('SIGSTOP')
@@ -107,7 +107,7 @@ describe.skipIf(noQemu)('a monitor', () => {
     expect((await failure(client.execute('query-status'))).message).toContain('it has ended')
   })
 
-  test('one that does not answer is named with the limit', async () => {
+  test('that does not answer is reported with the limit', async () => {
     await start()
     qemu.kill('SIGSTOP')
     const thrown = await failure(client.execute('query-status', {}, 0.2))
@@ -117,7 +117,7 @@ describe.skipIf(noQemu)('a monitor', () => {
     expect(await client.execute('query-name')).toEqual({})
   })
 
-  test('serves one client: the next one is told so, or has its turn when the first leaves', async () => {
+  test('serves one client, and the next one is told so, or served once the first leaves', async () => {
     await start()
     const thrown = await failure(qmp(path, { timeout: 0.3 }))
     expect(thrown.message).toBe(`The QMP monitor at \`${path}\` did not greet within 0.3 s`)
@@ -128,7 +128,7 @@ describe.skipIf(noQemu)('a monitor', () => {
     expect(await client.execute('query-name')).toEqual({})
   })
 
-  test('runs snapshot jobs, and gives their errors', async () => {
+  test('runs snapshot jobs, and reports their errors', async () => {
     const disk = join(dir, 'disk.qcow2')
     execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', disk, '64M'])
     const file = { driver: 'file', filename: disk }
@@ -159,7 +159,7 @@ describe.skipIf(noQemu)('a monitor', () => {
     expect(await client.execute('query-jobs')).toEqual([])
   })
 
-  test('a job fails at once when QEMU ends', async () => {
+  test('fails a job at once when QEMU ends', async () => {
     await start()
     qemu.kill('SIGSTOP')
     const job = failure(runJob(client, 'snapshot-delete', { tag: 'x', devices: [] }, 3600))
@@ -168,8 +168,8 @@ describe.skipIf(noQemu)('a monitor', () => {
   })
 })
 
-describe('no monitor', () => {
-  test('is named with its reason: no socket, nobody there, not QMP, too long a path', async () => {
+describe('an unusable monitor socket', () => {
+  test('is reported with its reason: missing, no listener, not QMP, or too long a path', async () => {
     expect((await failure(qmp(path))).message).toBe(
       `Cannot connect to the QMP monitor at \`${path}\`: ` +
         'there is no such socket, so its QEMU does not run',

@@ -11,8 +11,8 @@ test.each([
   ['cursor position', '\u001b[6n'],
   ['status', '\u001b[5n'],
   ['extended cursor position', '\u001b[?6n'],
-  ['what it is', '\u001b[c'],
-  ['what it is, with a number', '\u001b[0c'],
+  ['device attributes', '\u001b[c'],
+  ['device attributes, with a number', '\u001b[0c'],
   ['which version', '\u001b[>c'],
   ['which version, by name', '\u001b[>0q'],
   ['its unit id', '\u001b[=c'],
@@ -30,7 +30,7 @@ test.each([
   ['a setting', '\u001bP$qm\u001b\\'],
   ['a capability', '\u001bP+q6E616D65\u001b\\'],
   ['graphics', '\u001b_Gi=31,s=1,v=1,a=q,t=d,f=24;AAAA\u001b\\'],
-])('a terminal is not asked for %s', (_, query) => {
+])('a terminal query is removed: %s', (_, query) => {
   expect(withoutQueries(`before${query}after`)).toBe('beforeafter')
 })
 
@@ -43,11 +43,11 @@ test.each([
   ['a resize', '\u001b[8;24;80t'],
   ['a cursor shape', '\u001b[2 q'],
   ['text that looks like one', '[6n c Z'],
-])('%s go through as they are', (_, text) => {
+])('%s pass through unchanged', (_, text) => {
   expect(withoutQueries(text)).toBe(text)
 })
 
-test('what a getty sends asks nothing, however it comes in pieces', async () => {
+test('a getty’s queries are removed wherever the stream is split', async () => {
   const bytes = Buffer.from(`ä€${getty}Debian\nlogin: `)
   for (let at = 0; at <= bytes.length; at++) {
     const filter = queriesRemoved()
@@ -58,7 +58,7 @@ test('what a getty sends asks nothing, however it comes in pieces', async () => 
   }
 })
 
-test('a prompt is shown at once, and what never ends is not kept back for ever', async () => {
+test('a prompt is shown at once, and an unterminated sequence is not held back for ever', async () => {
   const filter = queriesRemoved()
   filter.write('login: ')
   expect(String(filter.read())).toBe('login: ')

@@ -58,7 +58,7 @@ afterEach(() => {
   rmSync(dir, { recursive: true })
 })
 
-test('a user whose new repositories have other hashes publishes what has the usual ones', async () => {
+test('publishing works for a user whose git creates sha256 repositories by default', async () => {
   const first = commit('flake.nix', '{ }')
   vi.stubEnv('GIT_DEFAULT_HASH', 'sha256')
   try {
@@ -68,7 +68,7 @@ test('a user whose new repositories have other hashes publishes what has the usu
   }
 })
 
-test('a submodule that was not fetched stays in what is published of the files on the disk', async () => {
+test('a submodule that was not fetched stays in the files published with --dirty', async () => {
   commit('flake.nix', '{ }')
   const other = git(flake, 'rev-parse', 'HEAD')
   git(flake, 'update-index', '--add', '--cacheinfo', `160000,${other},part`)
@@ -83,7 +83,7 @@ test('a submodule that was not fetched stays in what is published of the files o
   expect(git(configRemote(), 'ls-tree', 'main', 'part')).toBe('')
 })
 
-test('a file whose name is not UTF-8 is not left out in silence', async () => {
+test('a file name that is not UTF-8 is refused, not left out silently', async () => {
   commit('flake.nix', '{ }')
   writeFileSync(Buffer.from(`${flake}/b\xff`, 'latin1'), 'x')
   await expect(send({ dirty: true })).rejects.toMatchObject({
@@ -95,7 +95,7 @@ test('a file whose name is not UTF-8 is not left out in silence', async () => {
   expect(git(configRemote(), 'ls-tree', '-z', '--name-only', 'main')).toContain('\uFFFD\n')
 })
 
-test('the commit that is checked out is published as it is, with its history', async () => {
+test('the checked-out commit is published unchanged, with its history', async () => {
   const first = commit('flake.nix', '{ }')
   const second = commit('flake.nix', '{ a = 1; }')
   expect(await send()).toMatchObject({ commit: second, moved: true })
@@ -106,7 +106,7 @@ test('the commit that is checked out is published as it is, with its history', a
   expect(git(flake, 'for-each-ref', '--format=%(refname)')).toBe('refs/heads/work')
 })
 
-test('files as they are on the disk: changed, new and deleted ones, and none that git ignores', async () => {
+test('--dirty publishes changed, new and deleted files, and none that git ignores', async () => {
   commit('flake.nix', '{ }')
   commit('gone.nix', '')
   writeFileSync(join(flake, '.gitignore'), 'result\n')
@@ -127,7 +127,7 @@ test('files as they are on the disk: changed, new and deleted ones, and none tha
   expect(statSync(join(flake, '.git/index')).mtimeMs).toBe(index)
 })
 
-test('a directory in the place of a file that git knows, with files in it and without', async () => {
+test('--dirty publishes a directory that replaced a file, empty or not', async () => {
   commit('flake.nix', '{ }')
   for (const name of ['beta', 'empty']) commit(name, '{ }')
   for (const name of ['beta', 'empty']) {
@@ -139,7 +139,7 @@ test('a directory in the place of a file that git knows, with files in it and wi
   expect(git(clone(), 'ls-files')).toBe('beta/default.nix\nflake.nix')
 })
 
-test('a file in the place of a directory', async () => {
+test('--dirty publishes a file that replaced a directory', async () => {
   mkdirSync(join(flake, 'beta'))
   commit('beta/default.nix', '{ }')
   rmSync(join(flake, 'beta'), { recursive: true })
@@ -148,7 +148,7 @@ test('a file in the place of a directory', async () => {
   expect(git(clone(), 'ls-files')).toBe('beta')
 })
 
-test('a repository inside is published as git has it', async () => {
+test('--dirty publishes a nested repository as git tracks it', async () => {
   commit('flake.nix', '{ }')
   git(flake, 'init', '-q', 'inner')
   git(
@@ -167,7 +167,7 @@ test('a repository inside is published as git has it', async () => {
   expect(git(configRemote(), 'ls-tree', 'main', 'inner')).toMatch(/^160000 commit /)
 })
 
-test('files and commits in turn are one history, which no guest takes for a rewritten one', async () => {
+test('alternating files and commits form one history, which no guest sees as rewritten', async () => {
   commit('flake.nix', '1')
   let before = (await send()).commit
   for (const step of [
@@ -192,7 +192,7 @@ test('files and commits in turn are one history, which no guest takes for a rewr
   expect(git(configRemote(), 'log', '--format=%s', 'main')).toContain('flake.nix 7')
 })
 
-test('a rewritten history is refused unless it is forced, and leaves the remote as it was', async () => {
+test('a rewritten history is refused without --force, and the remote stays unchanged', async () => {
   commit('flake.nix', '1')
   const { commit: before } = await send()
   git(flake, '-c', 'user.name=a', '-c', 'user.email=a@b', 'commit', '--amend', '-qm', 'other')
@@ -206,7 +206,7 @@ test('a rewritten history is refused unless it is forced, and leaves the remote 
   expect((await send({ force: true })).commit).toBe(git(flake, 'rev-parse', 'HEAD'))
 })
 
-test('what somebody pushed to the remote is not lost', async () => {
+test('commits that a user pushed to the remote are not lost', async () => {
   commit('flake.nix', '1')
   await send()
   const there = clone()
@@ -224,7 +224,7 @@ test('what somebody pushed to the remote is not lost', async () => {
   expect(git(configRemote(), 'show', 'main:flake.nix')).toBe('2')
 })
 
-test('a shallow clone is published whole, without a history that nobody could clone', async () => {
+test('a shallow clone is published as a complete repository that can be cloned', async () => {
   commit('flake.nix', '1')
   commit('flake.nix', '2')
   const shallow = join(dir, 'shallow')
@@ -240,7 +240,7 @@ test('a shallow clone is published whole, without a history that nobody could cl
   expect(git(configRemote(), 'show', 'main:flake.nix')).toBe('3')
 })
 
-test('a directory that git does not know is published as it is', async () => {
+test('a directory that is not a git repository is published with its files', async () => {
   rmSync(join(flake, '.git'), { recursive: true })
   writeFileSync(join(flake, 'dot_a'), '1')
   await send()
@@ -251,7 +251,7 @@ test('a directory that git does not know is published as it is', async () => {
   expect((await send()).moved).toBe(false)
 })
 
-test('a push is seen although git has packed the refs, and their directory with them', async () => {
+test('a push is noticed even if git has packed the refs and removed their directory', async () => {
   const first = commit('flake.nix', '{ }')
   await publish(configRemote(), flake, 'team/main')
   git(configRemote(), 'pack-refs', '--all')
@@ -261,7 +261,7 @@ test('a push is seen although git has packed the refs, and their directory with 
   expect(await pushed).toBe(second)
 })
 
-test('locks of a git that was killed keep nothing from being published; one of just now does', async () => {
+test('old locks of a killed git do not block publishing, a recent one does', async () => {
   commit('flake.nix', '{ }')
   await send()
   const second = commit('flake.nix', '{ } # 2')

@@ -31,7 +31,7 @@ const io = (command: string): boolean =>
 const fill = (byte: number): void => expect(io(`write -P ${byte} 0 64k`)).toBe(true)
 const holds = (byte: number): boolean => io(`read -P ${byte} 0 64k`)
 
-test('The disks of a VM that is off are put back as often as asked, until the name is dropped, and a newer one replaces it', async () => {
+test('A snapshot of a VM that is off can be loaded repeatedly, replaced and dropped', async () => {
   fill(1)
   await snapshotOff(vm, 'save', 'x')
   fill(2)

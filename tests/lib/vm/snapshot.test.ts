@@ -60,7 +60,7 @@ async function off(): Promise<void> {
   if (qemu) await end(qemu)
 }
 
-test('a snapshot brings both disks back, in a new process, whether one runs or not', async () => {
+test('loading a snapshot restores both disks in a new process, whether or not the VM runs', async () => {
   await startQemu(vm, argv)
   await write('0x11')
   await saveSnapshot(vm, 'lab-one', 30)
@@ -85,7 +85,7 @@ test('a snapshot brings both disks back, in a new process, whether one runs or n
   expect(await holds('0x11')).toBe(true)
 })
 
-test('a second save of that name takes the place of the first, and one can be deleted', async () => {
+test('saving under the same name replaces the snapshot, and it can be deleted', async () => {
   await startQemu(vm, argv)
   for (const byte of ['0x11', '0x22']) {
     await write(byte)
@@ -99,7 +99,7 @@ test('a second save of that name takes the place of the first, and one can be de
   expect(await snapshotsOf(vm)).toEqual([])
 })
 
-test('a snapshot that is not there is no reason to cut the power of a VM that runs', async () => {
+test('loading a missing snapshot does not stop a running VM', async () => {
   const { pid } = await startQemu(vm, argv)
   await expect(loadSnapshot(vm, 'lab-none', argv, 30)).rejects.toBeInstanceOf(CannotLoad)
   expect(qemuOf(vm)?.pid).toBe(pid)
@@ -109,7 +109,7 @@ test('a snapshot that is not there is no reason to cut the power of a VM that ru
   expect(qemuOf(vm)).toBeUndefined()
 })
 
-test('a QEMU of another shape does not load it', async () => {
+test('a QEMU with another amount of memory does not load it', async () => {
   await startQemu(vm, argv)
   await saveSnapshot(vm, 'lab-one', 30)
   await end(qemuOf(vm)!)
@@ -118,7 +118,7 @@ test('a QEMU of another shape does not load it', async () => {
   expect(qemuOf(vm)).toBeUndefined()
 })
 
-test('kill -9 in the middle of a save leaves whole disks, no snapshot of that name, and the next save works', async () => {
+test('a QEMU killed during a save leaves intact disks and no such snapshot, and the next save works', async () => {
   const { disk, vars } = files('box')
   const memory = join(home, 'memory')
   writeFileSync(memory, randomBytes(40 * 2 ** 20))
@@ -153,7 +153,7 @@ test('kill -9 in the middle of a save leaves whole disks, no snapshot of that na
   expect(await snapshotsOf(vm)).toEqual(['lab-one'])
 })
 
-test('what a task leaves that is killed before it has loaded one stands still, and goes on', async () => {
+test('a VM left paused by a task that was killed before the load can be continued', async () => {
   await startQemu(vm, argv, ['-S'])
   expect(await standsStill(vm, 5)).toBe(true)
   expect(await goOn(vm)).toBe(true)
@@ -161,7 +161,7 @@ test('what a task leaves that is killed before it has loaded one stands still, a
   expect(await goOn(vm)).toBe(false)
 })
 
-test('a QEMU that cannot be recorded is not left to stand still, and no second one is tried', async () => {
+test('a QEMU that cannot be recorded is ended, and no second one is started', async () => {
   await startQemu(vm, argv)
   await saveSnapshot(vm, 'lab-one', 30)
   // the record is larger than this limit
@@ -175,7 +175,7 @@ test('a QEMU that cannot be recorded is not left to stand still, and no second o
   expect(processesOf(vm.uuid)).toEqual([])
 })
 
-test('what a keeper starts just before it ends is ended, too', async () => {
+test('a process that a keeper starts just before it ends is ended, too', async () => {
   const loop = 'setInterval(() => {}, 1000)'
   const child = `require("node:child_process").spawn(process.execPath, ["-e", "${loop}", "${vm.uuid}"], { detached: true })`
   const keeper = `process.once("SIGTERM", () => { ${child}; setTimeout(process.exit, 100) }); ${loop}; console.log()`

@@ -52,7 +52,7 @@ async function make(host: string, more: Partial<Vm> = {}): Promise<Vm> {
   return vm
 }
 
-test('a record is read back as it was written, in directories that only its user enters', async () => {
+test('a record is read back unchanged, from directories that only its owner can enter', async () => {
   const vm = await make('sorrow')
   expect(readVm('sorrow')).toEqual(vm)
   expect(knownVms()).toEqual(['sorrow'])
@@ -70,17 +70,17 @@ test.each([
   '{}',
   '{"host":"torment"}',
   '{"host":"sorrow","uuid":"x","port":1}',
-])('a record that holds %j is refused and left as it is', async (text) => {
+])('a record that holds %j is refused and not changed', async (text) => {
   await make('sorrow')
   writeFileSync(files('sorrow').record, text)
   expect(() => theVm('sorrow')).toThrow('is not a record of the lab')
 })
 
-test('a VM that does not exist is named with the command that makes it', () => {
+test('for a VM that does not exist the command to make it is suggested', () => {
   expect(() => theVm('gloom')).toThrow('Cannot find a VM `gloom`')
 })
 
-test('what is no directory in place of LAB_HOME is no lab without VMs', () => {
+test('a LAB_HOME that is not a directory is refused, not treated as empty', () => {
   expect(knownVms()).toEqual([])
   writeFileSync(join(home, 'state'), '')
   expect(() => knownVms()).toThrow('it is not a directory')
@@ -92,14 +92,14 @@ test('what is no directory in place of LAB_HOME is no lab without VMs', () => {
   expect(knownVms()).toEqual([])
 })
 
-test('a LAB_HOME that nobody can make is said, also below /proc', async () => {
+test('a LAB_HOME that cannot be made is reported, even below /proc', async () => {
   vi.stubEnv('LAB_HOME', '/proc/lab/home')
   await expect(lockVm('sorrow', 'make')).rejects.toThrow(
     'Cannot make `/proc/lab/home`: no such file',
   )
 })
 
-test('symlinks in place of the directory or of a record are refused', async () => {
+test('symlinks instead of the directory or a record are refused', async () => {
   mkdirSync(join(home, 'elsewhere'))
   symlinkSync(join(home, 'elsewhere'), join(home, 'state'))
   await expect(lockVm('sorrow', 'make')).rejects.toThrow('it is a symlink')
@@ -114,7 +114,7 @@ test('symlinks in place of the directory or of a record are refused', async () =
   expect(existsSync(join(home, 'target'))).toBe(false)
 })
 
-test('a directory that others may enter is closed to them', () => {
+test('a directory that others can enter is made private', () => {
   const dir = join(home, 'open')
   mkdirSync(dir)
   chmodSync(dir, 0o755)
@@ -122,7 +122,7 @@ test('a directory that others may enter is closed to them', () => {
   expect(lstatSync(dir).mode & 0o777).toBe(0o700)
 })
 
-test('a recorded pid that another process has now is not the VM', async () => {
+test('a recorded pid that now belongs to another process is not the VM', async () => {
   const vm = await make('sorrow')
   writeJson(files('sorrow').running, {
     pid: process.pid,
@@ -133,7 +133,7 @@ test('a recorded pid that another process has now is not the VM', async () => {
   expect(qemuOf(vm)).toBeUndefined()
 })
 
-test('slots are promised to the two hosts of the plan and never given twice', async () => {
+test('slots 1 and 2 are reserved for the plan’s two hosts, and no slot is given twice', async () => {
   expect((await make('gloom')).slot).toBe(3)
   expect((await make('torment')).slot).toBe(2)
   expect((await make('sorrow')).slot).toBe(1)
