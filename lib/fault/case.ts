@@ -47,7 +47,7 @@ export async function underFault(scene: Scene, { fault, upgrade, sync }: Under):
       check(`${each.host} failed as it fetched`, 'fetch', phase)
     if (outcome !== 'upgraded') {
       check(`${each.host} is unchanged`, 'none', await seen(each))
-      check(`it runs what it ran`, scene.start(each), await each.running())
+      check(`the former system still runs`, scene.start(each), await each.running())
     }
   }
   await end()

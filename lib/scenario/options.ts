@@ -55,7 +55,7 @@ export const options: Case[] = [
       await vm.root('touch /run/lab-no')
       // the agent gives a check 20 s to pass
       const told = await upgrades(scene, vm, { ...wanted, waits: 20 })
-      scene.check('it is kept', 'two', await seen(vm))
+      scene.check('the commit that failed its checks still runs', 'two', await seen(vm))
       scene.ends(vm, deployedBy(scene, told).toplevel)
       await upgrades(scene, vm, { outcome: 'up-to-date' })
     },
@@ -79,7 +79,7 @@ export const options: Case[] = [
       await world.config.commit(withOptions(vm, choice, bad), 'Bad')
       const reason = /lab-bad|Cannot build/
       await upgrades(scene, vm, { outcome: 'build-failed', phase: 'switch', reason })
-      scene.check('it runs what it ran', toplevel, await vm.running())
+      scene.check('the former system still runs', toplevel, await vm.running())
       await upgrades(scene, vm, { outcome: 'skipped-known-bad' })
     },
   },
@@ -101,7 +101,7 @@ export const options: Case[] = [
       await world.config.commit(host(noted('two')), 'Two')
       await deploysForGood(scene, vm)
       const line = lineOf(await readHome(vm, '.labrc'), 3)
-      scene.check('the dotfiles are as they were', 'line 3', line)
+      scene.check('the upgrade leaves the dotfiles unchanged', 'line 3', line)
     },
   },
   {
@@ -117,7 +117,7 @@ export const options: Case[] = [
       const left = await vm.ask(
         'systemctl list-unit-files --no-legend "nix-local-upgrade*"; systemctl list-timers --all --no-legend "nix-local-upgrade*"',
       )
-      scene.check('neither unit nor timer is left', '', left)
+      scene.check('no upgrade unit or timer is left', '', left)
     },
   },
   {
@@ -156,16 +156,20 @@ export const options: Case[] = [
       await deploys(scene, vm)
       const two = await world.config.commit(host(noted('two')), 'Two')
       const to = await deploysForGood(scene, vm)
-      scene.check('it deployed the commit', two, to.commit)
-      scene.check('it runs', 'two', await seen(vm))
-      scene.check('it has done so without the clone', 'remote', (await vm.status())?.mode)
+      scene.check('the status names the commit', two, to.commit)
+      scene.check('the commit runs', 'two', await seen(vm))
+      scene.check(
+        'the upgrade ran in remote mode, without the clone',
+        'remote',
+        (await vm.status())?.mode,
+      )
       // the oracle reads from the clone whether one commit descends from another
       await vm.user(`cd ${fromHome(world.paths.flake)} && jj git fetch`)
       // the copy holds nothing that cannot be fetched again
       const objects = '/var/lib/nix-local-upgrade/remote.git/objects'
       const spoil = `find ${objects} -type f | while read -r file; do chmod u+w $file; : >$file; echo; done | wc -l`
       const spoilt = Number(await vm.ask(spoil))
-      scene.must('its own copy of the remote is damaged', true, spoilt > 0)
+      scene.must('the agent’s copy of the remote is damaged', true, spoilt > 0)
       await upgrades(scene, vm, { outcome: 'up-to-date' })
       const motd = 'world/motd'
       await world.config.commit({ [motd]: markers }, 'Markers')
@@ -177,7 +181,7 @@ export const options: Case[] = [
       await world.config.commit({ ...bad, [motd]: null }, 'Bad')
       const reason = /^lab-bad\.service has failed/
       await upgrades(scene, vm, { outcome: 'validation-failed', reason })
-      scene.check('it went back', 'two', await seen(vm))
+      scene.check('the former commit runs again', 'two', await seen(vm))
       await upgrades(scene, vm, { outcome: 'skipped-known-bad' })
       await world.config.commit(host(noted('other')), 'Other', { parent: world.start.config })
       const rewritten = new RegExp(`^${world.branch} was rewritten: .* does not descend from`)

@@ -68,9 +68,13 @@ async function removedInSource(scene: Scene): Promise<void> {
   await syncs(scene, vm, 'synced')
   const status = await syncs(scene, vm, 'up-to-date')
   check('the edit is still there', text, lineOf(await readHome(vm, file), 3))
-  check('it is named', file, status.kept.map((one) => one.file).join())
+  check(
+    'status.json lists the edited file as kept',
+    file,
+    status.kept.map((one) => one.file).join(),
+  )
   const line = lineOf(await world.dotfiles.read('dot_labrc'), 15)
-  check('another edit has reached the trunk', text, line)
+  check('the edit of another file reaches the trunk', text, line)
 }
 
 async function editedMeanwhile(scene: Scene): Promise<void> {
@@ -85,26 +89,26 @@ setsid sleep 600 </dev/null >/dev/null 2>&1 &\n`
     'From afar',
   )
   const { status } = outcome(scene, vm, 'synced', await editAndSync(vm, ':'))
-  check('the edit is taken in by the same run', shared, status.captured.join())
-  check('and is applied, so that none is kept back', 0, status.kept.length)
-  check('what it has applied is told', true, status.applied.includes(shared))
+  check('the same run captures the edit', shared, status.captured.join())
+  check('the first run keeps no file back', 0, status.kept.length)
+  check('status.json lists the applied file', true, status.applied.includes(shared))
   const trunk = await world.dotfiles.read('dot_labrc')
   check('the trunk has the edit', 'edited meanwhile', lineOf(trunk, 15))
-  check('and what came from afar', 'line three', lineOf(trunk, 3))
+  check('the trunk has the remote change', 'line three', lineOf(trunk, 3))
   // jj pushes no commit without an author
   const by = ['--git-dir', world.dotfiles.dir, 'log', '-1', '--format=%an <%ae>', world.branch]
   const { user } = vm.vm
   check(
-    'whoever has told jj no name has one',
+    'without a name in jj the commit has the user as author',
     `${user} <${user}@${vm.host}>`,
     (await git(by, { allow: [128] })).trim(),
   )
   check('the file at home has the edit', 'edited meanwhile', await line(15))
-  check('and what came from afar, too', 'line three', await line(3))
+  check('the file at home has the remote change', 'line three', await line(3))
   const again = await told(scene, vm, 'chezmoi-sync 2>&1', 'user')
-  check('what a script has started holds up no other run', /^(?![^]*locked:)/, again)
+  check('a process that a script left holds up no other run', /^(?![^]*locked:)/, again)
   const next = await syncs(scene, vm, 'up-to-date')
-  check('no file is kept back', '', next.kept.map((one) => one.file).join())
+  check('the next run keeps no file back', '', next.kept.map((one) => one.file).join())
 }
 
 async function putAside(scene: Scene): Promise<void> {
@@ -114,27 +118,31 @@ async function putAside(scene: Scene): Promise<void> {
   const script = '#!/bin/sh\ncat\necho from afar\n'
   await world.dotfiles.commit({ modify_dot_labmod: script }, 'From afar')
   const status = await syncs(scene, vm, 'synced')
-  check('it is changed', 'mine\nfrom afar\n', await readHome(vm, file))
+  check('the sync modifies the file at home', 'mine\nfrom afar\n', await readHome(vm, file))
   const kept = status.kept.find((one) => one.file === file)
-  check('what was there is put aside', /put aside/, kept?.reason)
+  check('status.json says that the former text is put aside', /put aside/, kept?.reason)
   const place = await vm.ask('stat -c "%a %U" /var/lib/chezmoi-sync/kept /var/lib/chezmoi-sync')
   const { user } = vm.vm
-  check('where nobody else can read it', `700 ${user}\n755 ${user}`, place)
+  check('only the user can read files put aside', `700 ${user}\n755 ${user}`, place)
   const ends = 'systemctl show --value -p TimeoutStartUSec chezmoi-pre-update.service'
-  check('systemd ends a run that does not', /^(?!infinity)./, await vm.ask(ends))
+  check('systemd limits how long a sync may run', /^(?!infinity)./, await vm.ask(ends))
   const text = 'mine\nfrom afar\nsince\n'
   await vm.user(`echo since >>${file}`)
   const back = async (): Promise<string> => {
     await told(scene, vm, `chezmoi-restore-kept ${file}`, 'user')
     return readHome(vm, file)
   }
-  check('it is put back', 'mine\n', await back())
-  check('for its user alone', '600', await vm.askUser(`stat -c %a ${file}`))
-  check('what it took the place of is not lost', text, await back())
+  check('chezmoi-restore-kept puts the text back', 'mine\n', await back())
+  check('the restored file keeps its mode', '600', await vm.askUser(`stat -c %a ${file}`))
+  check('the replaced text can be restored, too', text, await back())
   await vm.user(`echo later >>${file}`)
   await syncs(scene, vm, 'up-to-date')
-  check('a later text is changed, too', `${text}later\nfrom afar\n`, await readHome(vm, file))
-  check('and put back', `${text}later\n`, await back())
+  check(
+    'the sync modifies the file again after a later edit',
+    `${text}later\nfrom afar\n`,
+    await readHome(vm, file),
+  )
+  check('the later text can be restored', `${text}later\n`, await back())
 }
 
 async function otherKinds(scene: Scene): Promise<void> {
@@ -165,10 +173,10 @@ async function otherKinds(scene: Scene): Promise<void> {
     const status = await syncs(scene, vm, expected)
     const ask = `cat ${mine.join(' ')}; readlink lablink lablinks/mine`
     const texts = (await vm.user(ask, { allow: 'any' })).stdout
-    check('what is theirs stays', `${'mine\n'.repeat(mine.length)}labplace\nnowhere\n`, texts)
+    check('the user’s files stay', `${'mine\n'.repeat(mine.length)}labplace\nnowhere\n`, texts)
     const kept = status.kept.map(({ file }) => file).toSorted()
     check(
-      'and is named',
+      'status.json lists the files kept back',
       '.labbig labexact/notes labfile lablink lablinks labshared labswept',
       kept.join(' '),
     )
@@ -177,7 +185,7 @@ async function otherKinds(scene: Scene): Promise<void> {
     'readlink .labgiven; ls labexact; ls -d labgone .labbig; ls labplace; cat .labtool; stat -c %a .labtool'
   const { stdout } = await vm.user(rest, { allow: 'any' })
   const tools = `two ${vm.vm.user}\n500\n`
-  check('all else is as in the source', `.labrc\nnotes\ny\n${tools}`, stdout)
+  check('all other files are as in the source', `.labrc\nnotes\ny\n${tools}`, stdout)
 }
 
 async function ownWays(scene: Scene): Promise<void> {
@@ -198,9 +206,9 @@ async function ownWays(scene: Scene): Promise<void> {
   check('the change is in the trunk', 'Own Name <own@example.org> By hand', await newest())
   const origin = `git -C ${fromHome(world.paths.dotfiles)} remote get-url origin`
   const url = await vm.askUser(origin)
-  check('the remote is the one of the configuration', 'git://git.lab/dotfiles.git', url)
+  check('origin is the configured remote', 'git://git.lab/dotfiles.git', url)
   const size = await inTrunk('cat-file', '-s', `${world.branch}:dot_labbig`)
-  check('so is a big file', '3000000', size)
+  check('the big file is in the trunk', '3000000', size)
   // a bookmark of the user's, moved since it was pushed
   const mark = 'lab-own'
   await inTrunk('branch', mark, `${world.branch}~1`)
@@ -215,13 +223,13 @@ async function ownWays(scene: Scene): Promise<void> {
   await vm.user(`echo edited >>.labtmpl; ${setLine(shared, 15, 'by its own name')}`)
   const status = await syncs(scene, vm, 'synced')
   const name = `Own Name <own@example.org> Dotfiles of ${vm.host}: dot_labrc`
-  check('what the agent commits is by the user', name, await newest())
+  check('the user is the author of the agent’s commit', name, await newest())
   check('no other bookmark is pushed', marked, await inTrunk('rev-parse', mark))
   check('the edited template stays', `of ${vm.vm.user}\nedited\n`, await readHome(vm, '.labtmpl'))
   const kept = status.kept.map((one) => `${one.file}: ${one.reason}`).join()
-  check('and is named', /^\.labtmpl: a template/, kept)
+  check('status.json names the edited template', /^\.labtmpl: a template/, kept)
   const none = (await world.dotfiles.head(`conflict/${vm.host}`)) ?? 'none'
-  check('it is no conflict', 'none', none)
+  check('the edited template publishes no conflict', 'none', none)
 
   const inSource = (text: string) => `${setLine('dot_labrc', 7, text)} && jj commit -m 'To ${text}'`
   await vm.user(
@@ -234,11 +242,11 @@ async function ownWays(scene: Scene): Promise<void> {
   )
   await syncs(scene, vm, 'synced')
   const line = lineOf(await readHome(vm, shared), 7)
-  check('what two commits do and undo is no conflict either', 'line seven', line)
+  check('an edit that a second commit undoes is no conflict', 'line seven', line)
   const after = await vm.user('cat .labz', { allow: 'any' })
-  check('what sorts after the edited template comes', last, after.stdout)
+  check('files after the edited template are applied', last, after.stdout)
   check(
-    'both are in the trunk',
+    'both commits are in the trunk',
     /^To line 7\nTo there$/m,
     await inTrunk('log', '--format=%s', world.branch),
   )
@@ -254,29 +262,33 @@ async function unfinished(scene: Scene): Promise<void> {
   const left = 'conflict: Conflict markers are left in dot_labrc'
   const status = await syncs(scene, vm, left)
   const named = status.conflicts.flatMap(({ files }) => files)
-  check('the status names the file, and no colour', 'dot_labrc', named.join(', '))
+  check('the status names the file without colour codes', 'dot_labrc', named.join(', '))
   check('markers do not reach the trunk', trunk, await world.dotfiles.head())
-  check('nor the file at home', text, await readHome(vm, shared))
+  check('markers do not reach the file at home', text, await readHome(vm, shared))
   await inSource("sed -Ei '/^(<|>|=){7}/d' dot_labrc")
   await syncs(scene, vm, 'synced')
-  check('what was between them does', `${text}x\ny\n`, await readHome(vm, shared))
+  check(
+    'the text between the markers reaches the home',
+    `${text}x\ny\n`,
+    await readHome(vm, shared),
+  )
 
   const as = 'git -c user.name=o -c user.email=o@o'
   const state = 'git status --porcelain=v2 --branch; cat dot_labrc .git/MERGE_HEAD'
   const before = await inSource(`at=$(git rev-parse HEAD); git checkout -q -b side
     echo s >dot_labrc; ${as} commit -qam s; git checkout -q --detach "$at"
     echo t >dot_labrc; ${as} commit -qam t; ${as} merge side >/dev/null 2>&1 || ${state}`)
-  scene.must('git waits for its user', /^u UU/m, before)
+  scene.must('git waits in an unfinished merge', /^u UU/m, before)
   await syncs(scene, vm, 'conflict: git is in the middle')
-  check('the merge is as it was', before, await inSource(state))
+  check('the unfinished merge is unchanged', before, await inSource(state))
   // git marks an unfinished rebase by a directory
   const stopped = 'git status --porcelain=v2 --branch; cat dot_labrc .git/rebase-merge/onto'
   const amid = await inSource(
     `git merge --abort; ${as} rebase side >/dev/null 2>&1 || { ${stopped}; }`,
   )
-  scene.must('git waits amid a rebase', /^u UU/m, amid)
+  scene.must('git waits in an unfinished rebase', /^u UU/m, amid)
   await syncs(scene, vm, 'conflict: git is in the middle')
-  check('the rebase is as it was', amid, await inSource(stopped))
+  check('the unfinished rebase is unchanged', amid, await inSource(stopped))
   const others = {
     'git am': `git format-patch -1 --stdout side >../labpatch; ${as} am ../labpatch`,
     'git cherry-pick': `${as} cherry-pick side`,
@@ -286,9 +298,9 @@ async function unfinished(scene: Scene): Promise<void> {
   for (const [command, begins] of Object.entries(others)) {
     const ends = `${command.replace('git', as)} --abort`
     const waits = await inSource(`! { ${begins}; } >/dev/null 2>&1; git status`)
-    scene.must(`git waits amid ${command}`, new RegExp(`${command} --abort`), waits)
+    scene.must(`git waits in an unfinished ${command}`, new RegExp(`${command} --abort`), waits)
     await syncs(scene, vm, 'conflict: git is in the middle')
-    check(`${command} is as it was`, waits, await inSource('git status'))
+    check(`the unfinished ${command} is unchanged`, waits, await inSource('git status'))
     await inSource(ends)
   }
   await inSource('rm ../labpatch; git checkout -q --detach HEAD~1; git branch -qD side')
@@ -299,7 +311,7 @@ async function unfinished(scene: Scene): Promise<void> {
   await inSource(`git checkout -q -b lab-own; git push -q -u origin lab-own
     echo own >>dot_labrc; ${as} commit -qam Own`)
   await syncs(scene, vm, 'failed: \\S+ is on the branch')
-  check('what is on another branch does not reach the trunk', at, await world.dotfiles.head())
+  check('a commit on another branch does not reach the trunk', at, await world.dotfiles.head())
   await inSource('git checkout -q --detach HEAD~1; git branch -qD lab-own')
   await syncs(scene, vm, 'up-to-date')
 }

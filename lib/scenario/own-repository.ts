@@ -103,7 +103,7 @@ async function mended(scene: Scene): Promise<void> {
   const tree = await inClone(
     `id=$(git rev-parse ${mine}^{tree}); echo .git/objects/\${id:0:2}/\${id:2}`,
   )
-  scene.must('the commit is in a file of its own', tree, await inClone(`ls ${tree}`))
+  scene.must('the tree of the local commit is a loose object', tree, await inClone(`ls ${tree}`))
   await inClone(`cp -p ${tree} ../object && chmod u+w ${tree} && echo x >${tree}`)
   await refused(new RegExp(`^Cannot read the repository: .*${tree}`))
   await inClone(`cp -p ../object ${tree} && rm ../object`)
@@ -112,22 +112,26 @@ async function mended(scene: Scene): Promise<void> {
   await inClone('git rev-list --max-parents=0 HEAD >.git/shallow')
   await doAsTold(scene, vm, await refused(/ is a shallow clone, which Nix does not read/))
 
-  check('its own commit is as it was', mine, await inClone('jj log --no-graph -r @- -T commit_id'))
+  check(
+    'the local commit is unchanged',
+    mine,
+    await inClone('jj log --no-graph -r @- -T commit_id'),
+  )
   // one lock is held by a git that waits for a commit message, the other is left of a killed program
   const lock = `.git/refs/remotes/origin/${world.branch}.lock`
   await inClone(`touch ${lock} && rm -f .git/index.lock
     GIT_EDITOR='sh -c "sleep 1000"' setsid git -c user.name=o -c user.email=o@o commit --all --allow-empty >/dev/null 2>&1 &
     until [ -e .git/index.lock ]; do sleep 0.1; done`)
   await refused(/^Cannot .*\block\b/)
-  check('no lock is taken away from a program', lock, await inClone(`ls ${lock}`))
+  check('no lock is removed while git is at work', lock, await inClone(`ls ${lock}`))
   await vm.root("pkill -KILL -x git; pkill -KILL -f 'sleep 1000'", { allow: 'any' })
 
   // an empty file, as a power cut leaves one that was just written
   await inClone('mkdir -p .git/refs/nix-local-upgrade && : >.git/refs/nix-local-upgrade/trunk')
   await deploysForGood(scene, vm)
   check('the remote’s change runs', 'two', await seen(vm))
-  check('its own change runs', 'mine', await seen(vm, 'lab-local'))
-  check('locks of nobody are gone', '', await inClone('find .git -name "*.lock"'))
+  check('the local change runs', 'mine', await seen(vm, 'lab-local'))
+  check('locks left by killed programs are gone', '', await inClone('find .git -name "*.lock"'))
 }
 
 async function halfMoved(scene: Scene): Promise<void> {
@@ -146,20 +150,20 @@ async function halfMoved(scene: Scene): Promise<void> {
   await world.config.commit(note(vm, 'two'), 'Two')
   await deploysForGood(scene, vm)
   check('the remote’s change runs', 'two', await seen(vm))
-  check('so does its own commit', 'mine', await seen(vm, 'lab-local'))
+  check('the local change runs', 'mine', await seen(vm, 'lab-local'))
   const there = 'ls -d tool link gone deep/er/other 2>/dev/null; git diff HEAD --name-only'
-  check('the files are those of its commit', 'deep/er/other', await inClone(there))
+  check('the working copy has the files of its commit', 'deep/er/other', await inClone(there))
   const other = await inClone('cat other.txt')
-  check('one that was half written is whole', text.replaceAll('\\n', '\n'), other)
+  check('the half-written file is complete', text.replaceAll('\\n', '\n'), other)
   const mine = await inClone(
     `jj log --no-graph -r 'description(exact:"Mine\\n")' -T 'description'; jj file show -r 'description(exact:"Mine\\n")' gone/file`,
   )
-  check('the other commit is as it was', 'Mine\none', mine)
+  check('the commit that jj moved away from is unchanged', 'Mine\none', mine)
   // jj takes the draft into the commit on which it was written, a child of Mine
   const draft = `cat draft 2>/dev/null || jj file show -r 'description(exact:"Mine\\n")+' draft`
   check('the draft is not lost', 'draft', await inClone(draft))
   const edits = `jj diff --name-only -r 'description(exact:"Mine\\n")+'`
-  check('what jj had left undone is no edit', 'draft', await inClone(edits))
+  check('files that jj had not yet written are no edit', 'draft', await inClone(edits))
 }
 
 async function headLeft(scene: Scene): Promise<void> {
@@ -167,8 +171,8 @@ async function headLeft(scene: Scene): Promise<void> {
   const inClone = cloneOf(scene, vm)
   await inClone(`jj new ${world.branch}@origin && echo mine >mine && jj commit -m Mine`)
   const ways = [
-    ['on the way there', 'two'],
-    ['on the way back', 'three'],
+    ['HEAD left at the trunk', 'two'],
+    ['HEAD left at the old commit', 'three'],
   ] as const
   for (const [way, text] of ways) {
     const before = await inClone('git rev-parse HEAD')
@@ -177,12 +181,16 @@ async function headLeft(scene: Scene): Promise<void> {
     const left = text === 'two' ? trunk : before
     await inClone(`git update-ref --no-deref HEAD ${left} && git read-tree HEAD`)
     const { status, log } = await vm.upgrade()
-    check(`${way}: it is put back`, /git's HEAD was left at \w+, and is put back/, log)
+    check(`${way}: the upgrade puts it back`, /git's HEAD was left at \w+, and is put back/, log)
     check(`${way}: the remote’s change runs`, text, await seen(vm))
     scene.ends(vm, deployedBy(scene, status).toplevel)
   }
   const log = await inClone(`git log --reverse --format=%s ${world.start.config}..HEAD`)
-  check('its own commit is there once, on theirs', 'two, three, Mine', log.replaceAll('\n', ', '))
+  check(
+    'the local commit is there once, on the remote’s commits',
+    'two, three, Mine',
+    log.replaceAll('\n', ', '),
+  )
 }
 
 async function editedBeforeRebase(scene: Scene): Promise<void> {
@@ -198,7 +206,7 @@ async function editedBeforeRebase(scene: Scene): Promise<void> {
   check('outcome', 'build-failed', (await vm.status())?.outcome ?? undefined)
   check('the edit is still there', 'mine\nsince', await inClone('cat mine'))
   const log = `git log --format=%s ${world.start.config}..HEAD; git status --porcelain`
-  check('on the commit as it was', 'Mine\n M mine', await inClone(log))
+  check('the local commit is back on its old base', 'Mine\n M mine', await inClone(log))
 }
 
 async function pushedConflict(scene: Scene): Promise<void> {
@@ -217,7 +225,11 @@ async function pushedConflict(scene: Scene): Promise<void> {
   const first = { ...documents, 'world/big.bin': pointer, [path]: host('one') }
   await world.config.commit(first, 'Documents, and a file of Git LFS')
   const { reason } = await upgrades(scene, vm, { outcome: 'upgraded' })
-  check('it names what is not fetched', /Git LFS are not fetched.*: world\/big\.bin/, reason ?? '')
+  check(
+    'the reason names the file in Git LFS',
+    /Git LFS are not fetched.*: world\/big\.bin/,
+    reason ?? '',
+  )
 
   const beside = `${document}${markers.replace('two', 'three')}`
   await world.config.commit({ 'world/notes.md': beside }, 'Beside the example')
@@ -232,13 +244,13 @@ async function pushedConflict(scene: Scene): Promise<void> {
   const bad = { 'world/motd': 'one\ntwo\n', [path]: host('marked', comment) }
   const marked = await world.config.commit(bad, 'Markers')
   await refused(path)
-  check('it runs what it ran', 'one', await seen(vm))
+  check('the former commit still runs', 'one', await seen(vm))
   await told(scene, vm, `nix-local-upgrade --accept ${marked}`)
-  check('it is deployed once it is accepted', 'marked', await seen(vm))
+  check('the refused commit is deployed once accepted', 'marked', await seen(vm))
 
   await world.config.commit({ [path]: host('after', comment) }, 'After')
   await deploysForGood(scene, vm)
-  check('what was accepted holds nothing back', 'after', await seen(vm))
+  check('markers accepted before do not block a later commit', 'after', await seen(vm))
   // the form in which jj stores a conflict in git
   const sides = { '.jjconflict-base-0/x': 'x\n', '.jjconflict-side-0/x': 'y\n' }
   await world.config.commit(sides, 'A conflict of jj')
@@ -253,15 +265,15 @@ async function inTheWay(scene: Scene): Promise<void> {
   const bad = '{ environment.etc."lab-case".text = "two" }\n'
   await world.config.commit({ [hostModule(vm.host)]: bad, 'lab.env': 'theirs\n' }, 'Bad')
   await upgrades(scene, vm, { outcome: 'failed', reason: /\blab\.env; move it away$/ })
-  check('the file is as it was', 'the only copy', await inClone('cat lab.env'))
-  check('so is the clone', before, await inClone('git rev-parse HEAD'))
+  check('the user’s ignored file is unchanged', 'the only copy', await inClone('cat lab.env'))
+  check('HEAD of the clone is unchanged', before, await inClone('git rev-parse HEAD'))
 
   await inClone('mv lab.env ../lab.env')
   await upgrades(scene, vm, { outcome: 'build-failed' })
-  check('theirs has gone with the bad commit', 'away', await inClone('cat lab.env || echo away'))
+  check('the file of the bad commit is gone', 'away', await inClone('cat lab.env || echo away'))
   await world.config.commit(note(vm, 'three'), 'Good')
   await deploysForGood(scene, vm)
   check('a good commit is deployed', 'three', await seen(vm))
-  check('with its file', 'theirs', await inClone('cat lab.env'))
-  check('and the user has theirs', 'the only copy', await inClone('cat ../lab.env'))
+  check('the commit’s file is in the clone', 'theirs', await inClone('cat lab.env'))
+  check('the file that the user moved away stays', 'the only copy', await inClone('cat ../lab.env'))
 }

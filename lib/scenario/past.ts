@@ -34,7 +34,11 @@ export const past: Case[] = [
       const switchBack = async (): Promise<void> => {
         const back = `systemd-run --quiet --wait ${scene.start(vm)}/bin/switch-to-configuration test`
         await vm.root(back, { timeout: 60 * vm.patience })
-        scene.must('it runs what it ran before', scene.start(vm), await vm.running())
+        scene.must(
+          'the host runs the system switched to by hand',
+          scene.start(vm),
+          await vm.running(),
+        )
       }
       await switchBack()
       await upgrades(scene, vm, { outcome: 'upgraded' })
@@ -42,9 +46,9 @@ export const past: Case[] = [
       await switchBack()
       await world.config.commit(module(vm, failingUnit), 'Bad')
       await upgrades(scene, vm, { outcome: 'validation-failed' })
-      scene.check('what was switched to by hand runs again', scene.start(vm), await vm.running())
+      scene.check('the system switched to by hand runs again', scene.start(vm), await vm.running())
       const profile = await vm.ask('readlink -f /nix/var/nix/profiles/system')
-      scene.check('the profile is as it was', two.toplevel, profile)
+      scene.check('the system profile is unchanged', two.toplevel, profile)
       // like `nixos-rebuild switch --rollback`, which leaves the newer generation in place
       await vm.root('nix-env --profile /nix/var/nix/profiles/system --rollback')
       await switchBack()
@@ -52,7 +56,7 @@ export const past: Case[] = [
       await upgrades(scene, vm, { outcome: 'validation-failed' })
       const all = await vm.root('readlink -f /nix/var/nix/profiles/system-*-link')
       const left = all.stdout.includes(two.toplevel)
-      scene.check('the generation that was left by hand is still one', true, left)
+      scene.check('the newer generation stays in the profile', true, left)
       await world.config.commit(note(vm, 'three'), 'Three')
       await upgrades(scene, vm, { outcome: 'upgraded' })
     },
@@ -72,20 +76,26 @@ export const past: Case[] = [
         const slow = `{ pkgs, ... }: { environment.etc."lab-case".source = pkgs.runCommand "lab-slow-${text}" { } "sleep 45; echo ${text} > $out"; }\n`
         await world.config.commit(module(vm, slow), text)
         await vm.root('systemctl start --no-block nix-local-upgrade.service')
-        await comes(scene, vm, `it builds ${text}`, 90, `ls /nix/store/*-lab-slow-${text}.lock`)
+        await comes(
+          scene,
+          vm,
+          `the upgrade builds ${text}`,
+          90,
+          `ls /nix/store/*-lab-slow-${text}.lock`,
+        )
         await vm.root(command, { timeout: 60 * vm.patience })
         const reason = /^The system was switched by somebody else in the meantime/
         await upgrades(scene, vm, { outcome: 'locked', phase: 'switch', reason, waits: 45 })
         const profile = await vm.ask('readlink -f /nix/var/nix/profiles/system')
-        scene.check('what was set as the system stays', byHand, profile)
+        scene.check('the system profile stays as the user set it', byHand, profile)
       }
       const switches = (action: string): string =>
         `systemd-run --quiet --wait ${byHand}/bin/switch-to-configuration ${action}`
       // half a switch at a time: first like `nixos-rebuild boot`, then what that leaves to do
       await overtaken('two', `${makesDefault(byHand)} && ${switches('boot')}`)
-      scene.check('what ran runs on', scene.start(vm), await vm.running())
+      scene.check('the former system still runs', scene.start(vm), await vm.running())
       await overtaken('three', switches('test'))
-      scene.check('what was switched to runs', byHand, await vm.running())
+      scene.check('the system that the user switched to runs', byHand, await vm.running())
     },
   },
   {
@@ -107,7 +117,7 @@ export const past: Case[] = [
       await deploysForGood(scene, vm)
       const failed = `systemctl is-failed ${names.map((name) => `${name}.service`).join(' ')}`
       const found = (await vm.ask(failed, { allow: 'any' })).split('\n')
-      scene.check('they fail as before', 'failed failed', found.join(' '))
+      scene.check('the failed services are still failed', 'failed failed', found.join(' '))
       await vm.root(`rm /run/lab-ill; ${restart}`)
     },
   },
@@ -128,11 +138,11 @@ export const past: Case[] = [
       await vm.root('touch /run/lab-no')
       await world.config.commit(withOptions(vm, check), 'Back to one')
       const back = await upgrades(scene, vm, { outcome: 'validation-failed', waits: 20 })
-      scene.must('it was the earlier system', one.toplevel, back.to?.toplevel)
-      scene.check('it went back', 'two', await seen(vm))
+      scene.must('the revert builds the earlier system', one.toplevel, back.to?.toplevel)
+      scene.check('the former commit runs again', 'two', await seen(vm))
       const link = `readlink -f /nix/var/nix/profiles/system-${one.generation}-link`
       const left = await vm.ask(link, { allow: 'any' })
-      scene.check('the earlier generation is there', one.toplevel, left)
+      scene.check('the earlier generation stays in the profile', one.toplevel, left)
     },
   },
   {
@@ -156,8 +166,8 @@ export const past: Case[] = [
       await upgrades(scene, vm, { ...wanted, reason: /^`test ! -e \/run\/lab-no` failed$/ })
       const said = await vm.ask('ls /run/lab-preflight /run/lab-validate', { allow: 'any' })
       const both = '/run/lab-preflight /run/lab-validate'
-      scene.check('it was collected in both phases', both, said.replace('\n', ' '))
-      scene.check('what ran goes back', toplevel, await vm.running())
+      scene.check('garbage was collected in both phases', both, said.replace('\n', ' '))
+      scene.check('the former system runs again', toplevel, await vm.running())
     },
   },
   {
@@ -195,7 +205,7 @@ export const past: Case[] = [
       await vm.root('touch /run/lab-no')
       const wanted = { outcome: 'validation-failed', left: 'boot entries', waits: 20 }
       await upgrades(scene, vm, wanted)
-      scene.check('what runs went back', toplevel, await vm.running())
+      scene.check('the former system runs again', toplevel, await vm.running())
       // nothing is built while the rollback is unfinished
       const still = { outcome: 'failed', phase: 'recover', left: 'boot entries' }
       await upgrades(scene, vm, { ...still, reason: /^Cannot put back yet/ })

@@ -74,9 +74,9 @@ export const pins: TrialCase[] = [
       const ask =
         'cat /proc/sys/kernel/random/boot_id; systemctl is-failed golden-boot-validation.service; journalctl --no-pager -o cat -b -u golden-boot-validation.service'
       const { stdout } = await vm.agent(ask, { limit: 30, allow: 'any' })
-      scene.check('it is another boot', false, stdout.startsWith(before))
+      scene.check('the host has rebooted', false, stdout.startsWith(before))
       scene.check(
-        'it says so',
+        'the journal says that golden is not well',
         /the golden generation itself is not well; it keeps running/,
         stdout,
       )
@@ -84,17 +84,17 @@ export const pins: TrialCase[] = [
       const complete =
         'timeout 60 systemctl start boot-complete.target 2>&1; systemctl is-active boot-complete.target'
       const said = (await vm.agent(complete, { limit: 90, allow: 'any' })).stdout.trim()
-      scene.check('nor is such a boot complete', /(^|\n)(inactive|failed)$/, said)
+      scene.check('boot-complete.target is not reached', /(^|\n)(inactive|failed)$/, said)
       await vm.agent(`${wellAgain}; systemctl start sshd`, { limit: 90 })
       vm.disconnect()
       await vm.until('SSH to answer', 30, booted(scene.start(vm)))
       // a trial that was armed in a bad boot can be cancelled, too
       await armed(scene, vm, harmless)
       await vm.root("bootctl set-oneshot ''")
-      await boots(scene, vm, 'golden boots instead of a trial', scene.start(vm))
+      await boots(scene, vm, 'golden boots instead of the trial', scene.start(vm))
       await comes(scene, vm, 'golden is validated', 90, validated)
       const { lastFailed } = await bootStatus(scene, vm)
-      scene.check('what was never started has not failed', null, lastFailed)
+      scene.check('a trial that never started does not count as failed', null, lastFailed)
       await told(scene, vm, 'rollback-to-golden')
     },
   },
@@ -117,11 +117,15 @@ export const pins: TrialCase[] = [
       await told(scene, vm, half)
       const said = await told(scene, vm, 'rollback-to-golden')
       scene.check('golden runs', scene.start(vm), await vm.running())
-      scene.check('it says so', `running: ${scene.start(vm)}`, said.split('\n').at(-1))
-      scene.check('what only the trial had is gone', 'none', await seen(vm, 'lab-trial'))
+      scene.check(
+        'rollback-to-golden says that golden runs',
+        `running: ${scene.start(vm)}`,
+        said.split('\n').at(-1),
+      )
+      scene.check('the trial’s own file is gone from /etc', 'none', await seen(vm, 'lab-trial'))
       const { profile, trial: left } = await bootStatus(scene, vm)
       scene.must('golden is the system profile', scene.start(vm), profile)
-      scene.check('the trial is taken back', null, left)
+      scene.check('nothing is on trial after the rollback', null, left)
       // on trial once more, which the reboot must skip; golden's kernel on the ESP is damaged until then
       const loads = await vm.ask("sed -n 's,^linux ,/boot,p' /boot/loader/entries/golden-*.conf")
       await vm.root(
@@ -129,7 +133,7 @@ export const pins: TrialCase[] = [
       )
       await told(scene, vm, makesDefault(trial))
       const again = await told(scene, vm, 'show-golden')
-      scene.check('what leads back is whole again', /^golden: (?!.*PROBLEM)/s, again)
+      scene.check('golden’s boot files are complete again', /^golden: (?!.*PROBLEM)/s, again)
       const before = await vm.bootId()
       // its answer may get lost as sshd stops
       await vm.root('rollback-to-golden --reboot', { allow: 'any' })
@@ -160,22 +164,26 @@ export const pins: TrialCase[] = [
       )
       await told(scene, vm, 'pin-golden')
       const pinned = await bootStatus(scene, vm)
-      scene.check('to pin what runs leaves the trial alone', trial, pinned['trial'])
+      scene.check('pinning the running generation leaves the trial alone', trial, pinned['trial'])
       await bootsWell()
       const first = await bootStatus(scene, vm)
-      scene.check('golden is what it was', golden, first['golden'])
-      scene.check('what has booted boots again', trial, first['trial'])
+      scene.check('golden is unchanged', golden, first['golden'])
+      scene.check('the trial that has booted stays on trial', trial, first['trial'])
       // before systemd starts, the initrd may have waited for a passphrase
       const timer = 'systemctl show --value -p TimersMonotonic golden-trial-deadline.timer'
       const begins = /^\{ OnStartupUSec=/
       scene.check(
-        'a trial has its time from systemd’s start',
+        'the trial’s deadline counts from systemd’s start',
         begins,
         (await vm.root(timer)).stdout,
       )
       const said = await told(scene, vm, 'rollback-to-golden')
       scene.check('golden runs', golden, await vm.running())
-      scene.check('what takes a reboot is said', /^its kernel-params takes a reboot$/m, said)
+      scene.check(
+        'rollback-to-golden says what needs a reboot',
+        /^its kernel-params takes a reboot$/m,
+        said,
+      )
       const left = await bootStatus(scene, vm)
       scene.check('nothing is on trial', null, left['trial'])
       await told(scene, vm, makesDefault(trial))
@@ -186,10 +194,14 @@ export const pins: TrialCase[] = [
       await vm.root(`printf '${failed}' ${trial} ${other} >>${failedTrials}`)
       await rebuildsAmidPin(scene)
       const known = await vm.ask(`cut -d ' ' -f 1 ${failedTrials} || true`)
-      scene.check('what else has failed is still known', other, known)
+      scene.check('other failed trials stay recorded', other, known)
       scene.ends(vm, trial)
       const last = await bootStatus(scene, vm)
-      scene.check('it is golden', `${trial} null`, `${last['golden']} ${last['trial']}`)
+      scene.check(
+        'the pinned generation is golden',
+        `${trial} null`,
+        `${last['golden']} ${last['trial']}`,
+      )
     },
   },
   {
@@ -217,19 +229,23 @@ export const pins: TrialCase[] = [
       await comes(
         scene,
         vm,
-        'its validation has ended',
+        'the trial’s validation has ended',
         90,
         // waiting until it is not activating would end before it has begun
         'systemctl show --value -p ActiveState golden-boot-validation | grep -qxE "active|failed"',
       )
       const { golden: now } = await bootStatus(scene, vm)
-      scene.check('golden is what it was', golden, now)
-      scene.check('and whole', /^golden: (?!.*PROBLEM)/s, await told(scene, vm, 'show-golden'))
+      scene.check('golden is unchanged', golden, now)
+      scene.check(
+        'golden’s files are complete',
+        /^golden: (?!.*PROBLEM)/s,
+        await told(scene, vm, 'show-golden'),
+      )
       fault.healed(Number(await vm.ask(`rm /boot/lab-fill; ${free}`)) > 2048, 'it is empty')
       scene.ends(vm, trial)
       await told(scene, vm, 'pin-golden')
       const { golden: last } = await bootStatus(scene, vm)
-      scene.check('it becomes golden once there is room', trial, last)
+      scene.check('the trial becomes golden once there is room', trial, last)
     },
   },
   {
@@ -264,9 +280,13 @@ export const pins: TrialCase[] = [
       scene.check('golden’s own entry has booted', /golden-\S+\.conf$/i, selected)
       const said = await told(scene, vm, 'journalctl -b -o cat -u golden-boot-validation.service')
       const panic = await vm.ask('cat /proc/sys/kernel/panic')
-      scene.check('a panic reboots it, without a watchdog, too', /^[1-9]/, panic)
-      scene.check('none of its files had to be mended', false, /are made anew/.test(said))
-      scene.check('it is whole', /^golden: (?!.*PROBLEM)/s, await told(scene, vm, 'show-golden'))
+      scene.check('a panic reboots the host even without a watchdog', /^[1-9]/, panic)
+      scene.check('no file of golden had to be repaired', false, /are made anew/.test(said))
+      scene.check(
+        'golden’s files are complete',
+        /^golden: (?!.*PROBLEM)/s,
+        await told(scene, vm, 'show-golden'),
+      )
       scene.ends(vm, trial)
     },
   },
@@ -291,9 +311,9 @@ export const pins: TrialCase[] = [
       )
       const left =
         'ls -d /nix/var/nix/gcroots/golden-generation /boot/EFI/golden /boot/loader/entries/golden-* 2>/dev/null'
-      scene.check('nothing of it is left', '', await vm.ask(left, { allow: 'any' }))
+      scene.check('no files of golden are left', '', await vm.ask(left, { allow: 'any' }))
       await vm.root(makesDefault(scene.start(vm)), { timeout: 60 * vm.patience })
-      await boots(scene, vm, 'it boots again', scene.start(vm))
+      await boots(scene, vm, 'the former generation boots again', scene.start(vm))
       await becomesGolden(scene, vm, scene.start(vm))
     },
   },
@@ -312,20 +332,22 @@ export const pins: TrialCase[] = [
       await told(scene, vm, 'unpin-golden')
       const { trial, oneshot } = await bootStatus(scene, vm)
       scene.check('nothing is on trial without golden', null, trial)
-      scene.check('nor booted once', null, oneshot)
+      scene.check('no one-shot entry is left without golden', null, oneshot)
       const start = scene.start(vm)
       await vm.root(makesDefault(start), { timeout: 60 * vm.patience })
       await bootsUnwell(scene)
       const ask = `${golden}; cat /proc/sys/kernel/random/boot_id`
       const [found, unwell = ''] = (await vm.agent(ask, { limit: 30 })).stdout.split('\n')
-      scene.check('a boot that is not well is not golden', 'none', found)
+      scene.check('a boot that fails its validation is not golden', 'none', found)
       // after a delay, so that the guest agent can answer before it stops
       const reboot = '(sleep 2; systemctl reboot) </dev/null >/dev/null 2>&1 &'
       await vm.agent(`${wellAgain}; ${reboot}`, { limit: 30 })
       const wait = { limit: 60, until: booted(scene.start(vm)) }
-      await rebooted(scene, vm, 'it boots again', () => vm.awaitBoot(unwell, wait))
+      await rebooted(scene, vm, 'the former generation boots again', () =>
+        vm.awaitBoot(unwell, wait),
+      )
       await comes(scene, vm, 'the boot is validated', 90, validated)
-      scene.check('it is golden', scene.start(vm), await vm.ask(golden))
+      scene.check('the good boot is golden', scene.start(vm), await vm.ask(golden))
     },
   },
 ]
@@ -347,7 +369,7 @@ async function rebuildsAmidPin(scene: Scene): Promise<void> {
     kill -CONT $pin; wait $pin; echo "pin $?"; wait $arm; echo "arm $?"; cat /run/lab-arm`
   const said = await vm.ask('exec bash -s', { input, timeout: 60 * vm.patience })
   const armedAfter = new RegExp(`^pin 0\narm 0\n(.*\n)*on trial at the next boot: ${former}$`)
-  check('a rebuild amid a pin goes by what is golden after it', armedAfter, said)
+  check('a rebuild during a pin uses the new golden generation', armedAfter, said)
   // make the profile's own generation boot next
   await told(scene, vm, 'golden-arm-trial')
 }

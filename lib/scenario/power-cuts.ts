@@ -59,13 +59,13 @@ async function resumedAfterBoot(scene: Scene): Promise<void> {
   const { unit } = vm.subject
   await comes(scene, vm, 'the upgrade has resumed', 120, upgradeEnded(unit))
   check('outcome', 'upgraded', (await vm.status())?.outcome ?? undefined)
-  check('what the commit brings is there', 'two', await seen(vm))
+  check('the commit runs', 'two', await seen(vm))
   await vm.reboot()
   const { stdout } = await vm.root(
     `until systemctl is-active --quiet timers.target; do sleep 1; done
     systemctl show --value -p ActiveState -p ConditionResult ${unit}-resume.timer`,
   )
-  check('a boot that follows no such upgrade has none to resume', 'inactive\nno\n', stdout)
+  check('a boot after a finished upgrade resumes none', 'inactive\nno\n', stdout)
 }
 
 /** Shell condition: a run of the upgrade has ended in this boot. */
@@ -84,7 +84,7 @@ async function cutAtProfile(scene: Scene): Promise<void> {
       { timeout: 90 * vm.patience },
     )
   })
-  scene.check('it runs what it ran', scene.start(vm), await vm.running())
+  scene.check('the former system runs', scene.start(vm), await vm.running())
 }
 
 async function replacedAfterPowerCut(scene: Scene): Promise<void> {
@@ -97,7 +97,7 @@ async function replacedAfterPowerCut(scene: Scene): Promise<void> {
   await world.config.commit(note(vm, 'three'), 'Three')
   await upgrades(scene, vm, { outcome: 'upgraded' })
   const expected = `${before}\n${await vm.running()}`
-  scene.check('the profile has what was deployed and no more', expected, await generations())
+  scene.check('the interrupted generation is not in the profile', expected, await generations())
 }
 
 async function spoiltInProfile(scene: Scene): Promise<void> {
@@ -108,11 +108,11 @@ async function spoiltInProfile(scene: Scene): Promise<void> {
   const path = '/nix/store/*-lab-built'
   const kept = await vm.ask(`${profileOf(vm.subject)}
     nix-store --query --requisites "$profile" | grep -c -e -lab-built$`)
-  scene.must('the profile keeps it', '1', kept)
+  scene.must('the profile refers to the built store path', '1', kept)
   const size = await vm.ask(`${spoils(path)}; stat -c %s ${path}; touch /run/lab-quick`)
   fault.bit(size === '0', `it has ${size} bytes`)
   await upgrades(scene, vm, { outcome: 'upgraded' })
-  scene.check('it has its content again', 'two', await seen(vm))
+  scene.check('the emptied store path has its content again', 'two', await seen(vm))
   fault.healed(true, 'it was built again')
 }
 
@@ -143,10 +143,10 @@ async function spoiltByPowerCut(scene: Scene): Promise<void> {
   // Nix does not sync its caches to the disk either
   const caches = `cd .cache/nix && for file in *-cache-*.sqlite; do printf spoilt >$file && rm -f $file-*; done; ls -d *-cache-*.sqlite`
   const names = await vm.askUser(caches)
-  must('a cache of Nix is spoilt', /sqlite/, names)
+  must('Nix’s caches are damaged', /sqlite/, names)
   const kept = /; spoilt by a power cut, and in use: \/nix\/store\/\S+-lab-kept(;|$)/
   await upgrades(scene, vm, { outcome: 'upgraded', reason: kept })
-  scene.check('it has its content again', 'two', await seen(vm))
+  scene.check('the emptied store path has its content again', 'two', await seen(vm))
   await vm.root('rm /nix/var/nix/gcroots/lab-kept && nix-store --delete /nix/store/*-lab-kept')
   fault.healed(true, 'it was built again, and what was in use is gone')
 }

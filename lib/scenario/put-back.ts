@@ -34,37 +34,49 @@ async function comesBack(scene: Scene): Promise<void> {
   await vm.user(setLine(shared, 7, 'edited since'))
   const status = await ask('chezmoi-status')
   const says: [string, RegExp][] = [
-    ['what it came to', /^outcome: +synced$/m],
+    ['the outcome', /^outcome: +synced$/m],
     ['the trunk', new RegExp(`^trunk: +${await world.dotfiles.head()}$`, 'm')],
-    ['a file that stays', /^kept: +\.labplain \(was here before the dotfiles\)$/m],
+    ['a file that is kept', /^kept: +\.labplain \(was here before the dotfiles\)$/m],
     ['a conflict of another host', /^conflict: dot_inputrc of elsewhere /m],
-    ['how much is aside', /^aside: +2 files/m],
-    ['what was edited since', /^edited: +M.* \.labrc$/m],
+    ['the number of files put aside', /^aside: +2 files/m],
+    ['a file edited since', /^edited: +M.* \.labrc$/m],
   ]
   for (const [what, pattern] of says) check(`the status names ${what}`, pattern, status)
   const written = await vm.user('chezmoi-status --json | cmp - /var/lib/chezmoi-sync/status.json', {
     allow: 'any',
   })
-  check('as JSON it is the file as it is', 0, written.code)
+  check('chezmoi-status --json prints status.json unchanged', 0, written.code)
   const listed = (text: string) => lines(text.replaceAll(/^\S+Z {2}/gm, ''))
-  check('what is aside is listed', '.labmod, labapp', listed(await ask('chezmoi-restore-kept')))
+  check(
+    'chezmoi-restore-kept lists the files put aside',
+    '.labmod, labapp',
+    listed(await ask('chezmoi-restore-kept')),
+  )
   const app = 'cat labapp; stat -c %a labapp'
   const texts = `cd; find .labmod labapp .labplain /var/lib/chezmoi-sync/kept -type f -exec cat {} + | sort -u`
   const all = 'before, from afar, mine, own, since, x'
   // each replaces the one before: a file a directory, and the other way round
   await ask('cd .config && chezmoi-restore-kept ../labapp')
-  check('in a directory’s place: the file as it was', 'own\n600\n', (await vm.user(app)).stdout)
+  check(
+    'the file replaces the directory, with its text and mode',
+    'own\n600\n',
+    (await vm.user(app)).stdout,
+  )
   await vm.user('echo since >>labapp')
   await ask('chezmoi-restore-kept "$HOME/labapp/x"')
-  check('in a file’s place: the directory', 'x\n', await readHome(vm, 'labapp/x'))
-  check('each is listed', '.labmod, labapp, labapp/x', listed(await ask('chezmoi-restore-kept')))
+  check('the directory replaces the file', 'x\n', await readHome(vm, 'labapp/x'))
+  check(
+    'chezmoi-restore-kept lists every replaced path',
+    '.labmod, labapp, labapp/x',
+    listed(await ask('chezmoi-restore-kept')),
+  )
   await ask('chezmoi-restore-kept --all')
   check(
-    'the newest of all come back',
+    '--all restores the newest copy of each path',
     'own\nsince\n600\nmine\n',
     (await vm.user(`${app}; cat .labmod`)).stdout,
   )
   check('no text is lost', all, lines((await vm.user(texts)).stdout))
   await syncs(scene, vm, 'synced')
-  check('nor by the next sync', all, lines((await vm.user(texts)).stdout))
+  check('the next sync loses no text', all, lines((await vm.user(texts)).stdout))
 }

@@ -85,7 +85,7 @@ export const reached: Case[] = [
             `^this host cannot be reached: sshd does not answer at ${address}, port 22, over ${nic}`,
           ),
         })
-        scene.check('it goes back', message, await seen(vm))
+        scene.check('the former commit runs again', message, await seen(vm))
       }
       const command = 'test ! -e /run/lab-away && grep -qvx four /etc/lab-case'
       const own = `${over} command = "${command}";`
@@ -95,7 +95,7 @@ export const reached: Case[] = [
         outcome: 'validation-failed',
         reason: new RegExp(`^${unreached}$`),
       })
-      scene.check('it goes back again', 'three', await seen(vm))
+      scene.check('the former commit runs after the command failed', 'three', await seen(vm))
       // a network that is down says nothing about the commit, so the commit is tried again
       await vm.root('touch /run/lab-away')
       await deploy('A command that succeeds', own, noted('five'), {
@@ -104,7 +104,7 @@ export const reached: Case[] = [
       })
       await vm.root('rm /run/lab-away')
       const { to } = await upgrades(scene, vm, { outcome: 'upgraded', waits: 60 })
-      scene.check('what holds runs', 'five', await seen(vm))
+      scene.check('the commit runs once the command succeeds', 'five', await seen(vm))
       scene.ends(vm, to!.toplevel)
     },
   },

@@ -134,7 +134,11 @@ export const refused: Case[] = revisions.map(
       await upgrades(scene, vm, { outcome, reason })
       if (vm.subject.kind !== 'lab') return
       const head = `git -C ${fromHome(world.paths.flake)} rev-parse ${world.branch}`
-      scene.check('the repository is as it was', world.start.config, await vm.askUser(head))
+      scene.check(
+        'the branch in the clone is unchanged',
+        world.start.config,
+        await vm.askUser(head),
+      )
     },
   }),
 )

@@ -61,26 +61,42 @@ async function sealedConflicts(scene: Scene): Promise<void> {
   const status = await syncs(scene, vm, 'conflict')
   const files = (host: string) =>
     inOrder(status.conflicts.flatMap((one) => (one.host === host ? one.files : [])))
-  check('its conflicts are in the status', inOrder(['dot_labrc', sealed, former]), files(vm.host))
-  check('so is that of another host', two, files('elsewhere'))
+  check(
+    'status.json lists this host’s conflicts',
+    inOrder(['dot_labrc', sealed, former]),
+    files(vm.host),
+  )
+  check('status.json lists the other host’s conflict', two, files('elsewhere'))
   const seventh = async (file: string, branch: string) => {
     const commit = await world.dotfiles.head(branch)
     return lineOf(commit && (await world.dotfiles.read(file, commit)), 7)
   }
-  check('the commit is published', 'in the source', await seventh('dot_labrc', mine))
-  check('so is the edit at home, beside it', 'at home', await seventh('dot_labrc', `${mine}.home`))
+  check('the commit in the source is published', 'in the source', await seventh('dot_labrc', mine))
+  check(
+    'the edit at home is published beside the commit',
+    'at home',
+    await seventh('dot_labrc', `${mine}.home`),
+  )
   check('the file at home stays', 'at home', lineOf(await readHome(vm, shared), 7))
-  check('so does what was sealed', 'secret\nhere\n', await readHome(vm, '.labkey'))
+  check('the decrypted file at home stays', 'secret\nhere\n', await readHome(vm, '.labkey'))
 
   const show = (): Promise<string> => told(scene, vm, 'chezmoi-show-conflicts', 'user')
   const named = (text: string) => inOrder(text.match(/^(conflict: .*|No conflicts)$/gm) ?? [])
   const shown = await show()
   const ours = ['conflict: dot_labrc', `conflict: ${sealed}`]
   const theirs = `conflict: ${two}`
-  check('all are shown', inOrder([theirs, `conflict: ${former}`, ...ours]), named(shown))
-  check('with the edit at home', /^ +\+at home$/m, shown)
-  check('and no ciphertext', /^(?![^]*BEGIN AGE)/, shown)
-  check('that of elsewhere is settled there', /chezmoi-show-conflicts on elsewhere, /, shown)
+  check(
+    'chezmoi-show-conflicts shows every conflict',
+    inOrder([theirs, `conflict: ${former}`, ...ours]),
+    named(shown),
+  )
+  check('chezmoi-show-conflicts shows the edit at home', /^ +\+at home$/m, shown)
+  check('chezmoi-show-conflicts shows no ciphertext', /^(?![^]*BEGIN AGE)/, shown)
+  check(
+    'the other host’s conflict is left to that host',
+    /chezmoi-show-conflicts on elsewhere, /,
+    shown,
+  )
 
   // follow the instructions that are shown: first for the encrypted file, keeping both texts
   const begin = /cd (\S+) && (jj new .*), then$/m.exec(shown)
@@ -89,25 +105,37 @@ async function sealedConflicts(scene: Scene): Promise<void> {
   )
   const encrypt = /(chezmoi encrypt) <file> (>.*)$/m.exec(shown)
   const compared = await vm.user(`cd ${begin?.[1]}; ${compare}`, { allow: 'any' })
-  must('both sealed texts can be compared', '2c2\n< here\n---\n> from afar\n', compared.stdout)
+  must(
+    'the two encrypted texts can be compared',
+    '2c2\n< here\n---\n> from afar\n',
+    compared.stdout,
+  )
   const older = await vm.user(`cd ${begin?.[1]}; ${ofFormer}`, { allow: 'any' })
-  check('so can those of a former clone', '2c2\n< of the former\n---\n> from afar\n', older.stdout)
+  check(
+    'the texts of the former clone can be compared',
+    '2c2\n< of the former\n---\n> from afar\n',
+    older.stdout,
+  )
   await world.dotfiles.move(lost.branch, null)
   await vm.user(`cd ${begin?.[1]} && ${begin?.[2]} && printf 'secret\nhere\nfrom afar\n' >/tmp/lab-both &&
     ${encrypt?.[1]} /tmp/lab-both ${encrypt?.[2]}`)
   await syncs(scene, vm, 'conflict')
-  check('it has both texts', 'secret\nhere\nfrom afar\n', await readHome(vm, '.labkey'))
+  check(
+    'the settled file has both texts',
+    'secret\nhere\nfrom afar\n',
+    await readHome(vm, '.labkey'),
+  )
   const left = await show()
-  check('what is left is shown', inOrder([theirs, ours[0]!]), named(left))
+  check('the remaining conflicts are shown', inOrder([theirs, ours[0]!]), named(left))
   const readd = /chezmoi re-add (\S+) for/.exec(left)?.[1]
   await vm.user(`chezmoi re-add --no-tty ${readd}`)
   await syncs(scene, vm, 'synced')
   check('the edit at home is in the trunk', 'at home', await seventh('dot_labrc', world.branch))
   for (const name of [mine, `${mine}.home`])
-    check(`${name} is gone`, 'gone', (await world.dotfiles.head(name)) ?? 'gone')
-  check('that of elsewhere is not', theirs, named(await show()))
+    check(`the branch ${name} is gone`, 'gone', (await world.dotfiles.head(name)) ?? 'gone')
+  check('the other host’s conflict is still shown', theirs, named(await show()))
   check(
-    'and what the trunk has of it is applied',
+    'the trunk’s text of the other conflict is applied',
     'of the trunk',
     lineOf(await readHome(vm, own[1]!), 3),
   )
@@ -118,13 +146,17 @@ async function sealedConflicts(scene: Scene): Promise<void> {
     cd ${source} && chezmoi encrypt /tmp/lab-both >${sealed}`)
   const both = await syncs(scene, vm, 'conflict')
   const reason = both.kept.find(({ file }) => file === '.labkey')?.reason
-  check('one that is edited here and in the source is named', /^edited here and in/, reason)
+  check('a file edited at home and in the source is named', /^edited here and in/, reason)
   for (const name of [mine, `${mine}.home`]) {
     const commit = await world.dotfiles.head(name)
     const text = commit && (await world.dotfiles.read(sealed, commit))
-    check(`what ${name} has of it is sealed`, /^(nothing|-----BEGIN AGE)/, text ?? 'nothing')
+    check(`${name} publishes no plain text`, /^(nothing|-----BEGIN AGE)/, text ?? 'nothing')
   }
   await vm.user('chezmoi apply --force .labkey')
   await syncs(scene, vm, 'up-to-date')
-  check('the source is what it comes to', 'in the source\n', await readHome(vm, '.labkey'))
+  check(
+    'chezmoi apply --force takes the text of the source',
+    'in the source\n',
+    await readHome(vm, '.labkey'),
+  )
 }

@@ -34,7 +34,7 @@ export const several: Case[] = [
       await world.dotfiles.commit({ dot_labrc: setThird }, 'From afar')
       const heal = await cutUplink(scene, vm)
       await upgrades(scene, vm, { outcome: 'offline', phase: 'fetch' })
-      scene.check('it runs what it ran', toplevel, await vm.running())
+      scene.check('the former system still runs', toplevel, await vm.running())
       const dotfiles = scene.subject.promises.has('dotfiles')
       if (dotfiles) {
         const said = await vm.ask('jq -r .outcome /var/lib/chezmoi-sync/status.json')
@@ -42,9 +42,13 @@ export const several: Case[] = [
       }
       await heal()
       await deploys(scene, vm)
-      scene.check('it has caught up', 'three', await seen(vm))
+      scene.check('the newest commit runs after the outage', 'three', await seen(vm))
       if (!dotfiles) return
-      scene.check('so have its dotfiles', 'line three', await vm.askUser('sed -n 3p .labrc'))
+      scene.check(
+        'the dotfiles are synced after the outage',
+        'line three',
+        await vm.askUser('sed -n 3p .labrc'),
+      )
     },
   },
   {
@@ -69,15 +73,19 @@ export const several: Case[] = [
         )
       const before = await own()
       scene.must(
-        'there are three, by two authors',
+        'there are three local commits by two authors',
         /Own one[^]*Guest[^]*Own two[^]*Own three/,
         before,
       )
       await world.config.commit(note(vm, 'two'), 'Two')
       await deploysForGood(scene, vm)
-      scene.check('its own commits are as they were', before, await own())
+      scene.check('the local commits are unchanged', before, await own())
       const said = await vm.askUser(`cd ${clone}/world && cat one.txt two.txt three.txt`)
-      scene.check('so is what is in them', 'one two three', said.replaceAll('\n', ' '))
+      scene.check(
+        'the files of the local commits are unchanged',
+        'one two three',
+        said.replaceAll('\n', ' '),
+      )
       scene.check('the remote’s change runs', 'two', await seen(vm))
     },
   },
@@ -102,10 +110,14 @@ export const several: Case[] = [
       })
       const locked = /locked: nix-local-upgrade \(pid \d+, since .*\nexit 0\n/
       scene.check('the second run names the first', locked, second.stdout)
-      scene.check('and leaves the status alone', /"phase":"switch","outcome":null/, second.stdout)
+      scene.check(
+        'the second run leaves status.json alone',
+        /"phase":"switch","outcome":null/,
+        second.stdout,
+      )
       const ended = `jq -e .finished ${statusFile} && ! systemctl is-active --quiet nix-local-upgrade.service && [ "$(systemctl show --value -p ActiveState nix-local-upgrade.service)" != activating ]`
       await comes(scene, vm, 'the first run ends', 90, ended)
-      scene.check('as if nothing had been', 'upgraded', (await vm.status())?.outcome ?? undefined)
+      scene.check('the first run succeeds', 'upgraded', (await vm.status())?.outcome ?? undefined)
     },
   },
   {
@@ -123,7 +135,7 @@ export const several: Case[] = [
         const text = `{ pkgs, ... }: { environment.etc."lab-case".source = pkgs.runCommand "${named}" { } ${slow}; }\n`
         await world.config.commit(module(vm, text), named)
         await vm.root('systemctl start --no-block nix-local-upgrade.service')
-        await comes(scene, vm, `it builds ${named}`, 90, `ls /nix/store/*-${named}.lock`)
+        await comes(scene, vm, `the upgrade builds ${named}`, 90, `ls /nix/store/*-${named}.lock`)
         await vm.user(meanwhile)
         const left = 'repository (changed by somebody else since)'
         await upgrades(scene, vm, { outcome: 'build-failed', phase: 'build', left })
@@ -139,7 +151,7 @@ export const several: Case[] = [
       await world.config.commit(note(vm, 'two'), 'Mended')
       await deploysForGood(scene, vm)
       const after = await vm.askUser(`tail -n 1 ${file}`)
-      scene.check('also after the next upgrade', '# edited meanwhile', after)
+      scene.check('the edit is still there after the next upgrade', '# edited meanwhile', after)
     },
   },
   {

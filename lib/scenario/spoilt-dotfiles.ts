@@ -82,11 +82,23 @@ async function cutOff(scene: Scene): Promise<void> {
   const written = `cd ${source}; ls labmany | wc -l; test -e ${state}/step && echo noted`
   const [count, noted] = (await vm.user(written, { allow: 'any' })).stdout.split('\n')
   scene.event(`${count} of ${many} files are written`)
-  must('it was killed in the middle', true, Number(count) < many && noted === 'noted')
+  must(
+    'the sync was killed with the source half written',
+    true,
+    Number(count) < many && noted === 'noted',
+  )
   const status = await told(scene, vm, 'chezmoi-status', 'user')
-  check('the status says where it was', /^outcome: +running, phase rebase$/m, status)
+  check(
+    'the status names the phase of the killed run',
+    /^outcome: +running, phase rebase$/m,
+    status,
+  )
   const conflicts = await told(scene, vm, 'chezmoi-show-conflicts', 'user')
-  check('so does whoever shows conflicts', /^\(a synchronization has not ended/, conflicts)
+  check(
+    'chezmoi-show-conflicts says that a sync has not ended',
+    /^\(a synchronization has not ended/,
+    conflicts,
+  )
 
   // what a power cut leaves of new files and of git's lock; then edits by a user who knows nothing of it
   await vm.user(`cd ${source}; truncate -s 3 ${name(1)}; : >${name(2)}; rm ${name(3)}; touch .git/index.lock
@@ -97,22 +109,34 @@ async function cutOff(scene: Scene): Promise<void> {
       .trim()
       .replaceAll('\n', ' ')
   check(
-    'the trunk has other files where the user has edited them, and nowhere else',
+    'the trunk changes only in the files that the user edited',
     `${one} ${two} dot_labrc`,
     await inTrunk('diff-tree', '-r', '--name-only', afar, world.branch),
   )
   const start = (await world.dotfiles.read(one, afar))!
-  check('an edit of what was not on its way', `${start}since\n`, await world.dotfiles.read(one))
+  check(
+    'the edit of a file untouched by the trunk is pushed',
+    `${start}since\n`,
+    await world.dotfiles.read(one),
+  )
   const from = (await world.dotfiles.read(two, afar))!
-  check('an edit of what was', `${from}since\n`, await world.dotfiles.read(two))
+  check(
+    'the edit of a file that the trunk changed is pushed',
+    `${from}since\n`,
+    await world.dotfiles.read(two),
+  )
   for (const [file, line] of [
     [one, start],
     [two, from],
   ] as const)
-    check(`${file} at home`, `${line}since\n`, await readHome(vm, own[file === one ? 0 : 1]!))
+    check(
+      `${file}: the edit is applied at home`,
+      `${line}since\n`,
+      await readHome(vm, own[file === one ? 0 : 1]!),
+    )
   const lines = (await world.dotfiles.read('dot_labrc'))?.split('\n') ?? []
-  check('an edit at home', 'line three, at home', `${lines[2]}, ${lines[14]}`)
-  check('and at home it is as in the trunk', lines.join('\n'), await readHome(vm, shared))
+  check('the trunk has the edit made at home', 'line three, at home', `${lines[2]}, ${lines[14]}`)
+  check('the file at home is as in the trunk', lines.join('\n'), await readHome(vm, shared))
   const left =
     await vm.user(`cd ${source}; git status --porcelain; git diff --name-only ${world.branch} HEAD
     find .git -name '*.lock'; ls -d labgone ${state}/step 2>/dev/null; ls labmany | wc -l`)
@@ -126,8 +150,12 @@ async function cutOff(scene: Scene): Promise<void> {
     jj new --quiet ${world.branch}@origin && echo 'since then' >>${two}`)
   await syncs(scene, vm, 'synced')
   const both = `${from}since\nsince then\n`
-  check('an edit of what the step had brought', both, await world.dotfiles.read(two))
-  check('stays in the source, too', both, (await vm.user(`cat ${source}/${two}`)).stdout)
+  check('an edit made after the cut-off step is pushed', both, await world.dotfiles.read(two))
+  check(
+    'the edit after the cut-off step stays in the source',
+    both,
+    (await vm.user(`cat ${source}/${two}`)).stdout,
+  )
 }
 
 async function cutAtEnd(scene: Scene): Promise<void> {
@@ -148,7 +176,7 @@ async function cutAtEnd(scene: Scene): Promise<void> {
   const trunk = await world.dotfiles.commit({ ...files, dot_labrc: setThird }, 'From afar')
   await cutOnce(`[ -e ${state}/step ] && while [ -e ${state}/step ]; do :; done`)
   await endsWell()
-  check('nothing was taken for an edit', trunk, await world.dotfiles.head())
+  check('the sync mistakes nothing for an edit', trunk, await world.dotfiles.head())
   const left = await vm.user(`cd ${source}; git status --porcelain; git diff --name-only ${trunk}
     find labmany -type f | wc -l; find labmany -empty | wc -l; ls ${state}/step 2>/dev/null; sed -n 3p ~/${shared}`)
   check('the source is as in the trunk', `${many}\n0\nline three\n`, left.stdout)
@@ -162,7 +190,7 @@ async function cutAtEnd(scene: Scene): Promise<void> {
   const aside = await vm.user(
     `cat .labmod; find ${state}/kept -type f -exec grep -hx mine {} + | sort -u`,
   )
-  check('what was put aside is on the disk', 'mine\nfrom afar\nmine\n', aside.stdout)
+  check('the text put aside is on the disk', 'mine\nfrom afar\nmine\n', aside.stdout)
 }
 
 async function killedAsPublished(scene: Scene): Promise<void> {
@@ -187,16 +215,16 @@ async function killedAsPublished(scene: Scene): Promise<void> {
   await killAll(vm, unit)
   rmSync(hook)
   await syncs(scene, vm, 'conflict')
-  check('it is still published', 'mine', await published())
+  check('the conflict is still published', 'mine', await published())
   await vm.user(
     `cd ${source} && jj new @- ${world.branch}@origin && jj resolve --tool :ours dot_labrc`,
   )
   await syncs(scene, vm, 'synced')
   const settled = lineOf(await world.dotfiles.read('dot_labrc'), 7)
-  check('once it is settled, the trunk has it', 'mine', settled)
+  check('the trunk has the settled line', 'mine', settled)
   const list = ['--git-dir', world.dotfiles.dir, 'branch', '--list', 'conflict/*']
   const left = await git(list, { allow: [128] })
-  check('and nothing is published', '', left.trim())
+  check('no conflict branch is left', '', left.trim())
 }
 
 const setSeventh = replacing(7, 'line seven')
@@ -211,7 +239,7 @@ async function damaged(scene: Scene): Promise<void> {
   await world.dotfiles.commit({ dot_labrc: setThird }, 'From afar')
   await syncs(scene, vm, 'synced')
   const locks = "find .git -name '*.lock'"
-  check('locks of before the boot are no hindrance', '', (await inSource(locks)).stdout)
+  check('locks from before the boot are removed', '', (await inSource(locks)).stdout)
 
   const trunk = await world.dotfiles.commit({ dot_labrc: setSeventh }, 'From afar, too')
   await vm.user(`${setLine(shared, 15, 'at home')}; echo here >>${source}/${one}`)
@@ -234,7 +262,7 @@ async function damaged(scene: Scene): Promise<void> {
   ]
   const fails = async (what: string, reason: RegExp) => {
     const status = await syncs(scene, vm, 'failed')
-    check(`${what}: it is told`, reason, status.reason ?? 'no reason')
+    check(`${what}: the reason says what is wrong`, reason, status.reason ?? 'no reason')
     const found = (await inSource(texts)).stdout
     check(`${what}: both edits stay`, 'line three\nline 7\nat home\nhere\n', found)
     check(`${what}: nothing is pushed`, trunk, await world.dotfiles.head())
@@ -253,7 +281,7 @@ async function damaged(scene: Scene): Promise<void> {
     `chown -R root: $(getent passwd ${vm.vm.user} | cut -d: -f6)/${source}/.git/objects`,
   )
   const said = await fails('files of root', /objects\S* belongs to root: `sudo chown -R /)
-  check('a lock since a run that failed is none', '', (await inSource(locks)).stdout)
+  check('a lock left since the failed run is removed', '', (await inSource(locks)).stdout)
   await doAsTold(scene, vm, said)
 
   // the user begins a commit by hand, and abandons it later
@@ -263,11 +291,11 @@ async function damaged(scene: Scene): Promise<void> {
     until [ -e .git/index.lock ]; do sleep 0.1; done`)
   const beside = (await syncByUnit(vm)).status
   scene.event(`beside git at work it came to ${beside.outcome}: ${beside.reason}`)
-  check('a lock of git at work stays', '.git/index.lock\n', (await inSource(locks)).stdout)
+  check('the lock of a running git stays', '.git/index.lock\n', (await inSource(locks)).stdout)
   await vm.user('echo no >labsaid; while pgrep -x git >/dev/null; do sleep 0.1; done')
   await syncs(scene, vm, 'synced')
   const all = 'line three\nline seven\nat home\nhere\n'
-  check('with all mended, the host has all', all, (await inSource(texts)).stdout)
+  check('after the repairs the host has all edits', all, (await inSource(texts)).stdout)
   const lines = (await world.dotfiles.read('dot_labrc'))?.split('\n') ?? []
   const published = [
     lines[2],
@@ -275,7 +303,7 @@ async function damaged(scene: Scene): Promise<void> {
     lines[14],
     (await world.dotfiles.read(one))?.trim().split('\n').at(-1),
   ]
-  check('and the trunk, too', all, `${published.join('\n')}\n`)
+  check('after the repairs the trunk has all edits', all, `${published.join('\n')}\n`)
   // zeros only, as a power cut leaves a new file
   await vm.user(
     'truncate -s 0 ~/.config/chezmoi/chezmoistate.boltdb; truncate -s 32K ~/.config/chezmoi/chezmoistate.boltdb',

@@ -22,7 +22,7 @@ export async function standsStill(
     { timeout: 120 * vm.patience, allow: 'any' },
   )
   const frozen = await vm.ask(`cat ${group}/cgroup.freeze`, { allow: 'any' })
-  scene.must('it is at work yet', '1', frozen)
+  scene.must('the frozen unit is still running', '1', frozen)
 }
 
 /** Lets a frozen unit go on, and waits for its end. */

@@ -21,6 +21,6 @@ export async function told(
 /** Runs the command that an agent prints between backticks: with `sudo` as root, else as the host's user. */
 export async function doAsTold(scene: Scene, vm: Machine, said: string): Promise<void> {
   const [, sudo, command] = /`(sudo )?([^`]+)`/.exec(said) ?? []
-  scene.must('it says what to do', /./, command)
+  scene.must('the message names a command to run', /./, command)
   await told(scene, vm, command!, sudo ? 'root' : 'user')
 }

@@ -133,9 +133,17 @@ export async function comesBack(
   const failed = said.split('\n').at(-1) ?? ''
   scene.check('the trial is written down as failed', reason, failed.split(' ').slice(2).join(' '))
   const { trial: next, profile, oneshot, lastFailed } = await bootStatus(scene, vm)
-  scene.check('it is told as the last that failed', failed, lastFailed ?? undefined)
+  scene.check(
+    'show-boot-status --json names the last failed trial',
+    failed,
+    lastFailed ?? undefined,
+  )
   const words = await told(scene, vm, 'show-boot-status')
-  scene.check('and in words', `  ${failed}`, words.split('failed trials:\n')[1]?.split('\n').at(-1))
+  scene.check(
+    'show-boot-status lists the failed trial',
+    `  ${failed}`,
+    words.split('failed trials:\n')[1]?.split('\n').at(-1),
+  )
   scene.check('nothing is on trial any more', 'null null', `${next} ${oneshot}`)
   scene.check('golden is the system profile', golden, profile ?? undefined)
 }
@@ -229,8 +237,8 @@ export async function comes(
 /** Waits until a booted generation has become golden, and checks that its files are complete. */
 export async function becomesGolden(scene: Scene, vm: Machine, toplevel: string): Promise<void> {
   const ask = `[ "$(readlink -f /nix/var/nix/gcroots/golden-generation)" = ${toplevel} ] && show-golden`
-  const said = await comes(scene, vm, 'the new one is pinned', 90, ask)
-  scene.check('it becomes golden', /^golden: (?!.*PROBLEM)/s, said)
+  const said = await comes(scene, vm, 'the new generation is pinned', 90, ask)
+  scene.check('the files of the new golden are complete', /^golden: (?!.*PROBLEM)/s, said)
 }
 
 /** Holds once the boot was validated and all that follows from this is done. */
@@ -251,5 +259,5 @@ export async function staysDown(scene: Scene, vm: Machine, seconds: number): Pro
   await counting(`${vm.host} must not start again`, seconds * vm.patience, scene.say, async () => {
     while (performance.now() < until && qemuOf(vm.vm)?.pid === pid) await pause(1)
   })
-  scene.check('it does not start again and again', pid, qemuOf(vm.vm)?.pid)
+  scene.check('the host does not reboot again and again', pid, qemuOf(vm.vm)?.pid)
 }

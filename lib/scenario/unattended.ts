@@ -58,11 +58,11 @@ export const unattended: Case[] = [
         `$(systemctl show --value -p ${property}TimestampMonotonic ${of})`
       const validation = began('ActiveEnter', 'golden-boot-validation.service')
       const upgrade = began('ExecMainStart', unit)
-      await comes(scene, vm, 'it upgrades as it boots', 90, `[ "${upgrade}" -gt 0 ]`)
+      await comes(scene, vm, 'the upgrade runs at boot', 90, `[ "${upgrade}" -gt 0 ]`)
       const order = await vm.ask(
         `[ "${validation}" -le "${upgrade}" ] && echo after || echo before`,
       )
-      scene.check('it does so when the boot is judged', 'after', order)
+      scene.check('the upgrade waits for the validation of the boot', 'after', order)
       await upgrades(scene, vm, { outcome: 'skipped-known-bad' })
     },
   },
@@ -90,13 +90,17 @@ export const unattended: Case[] = [
       const before = await vm.bootId()
       const reason = new RegExp(`a reboot is due, and waits for ${lower}-${upper}`)
       await upgrades(scene, vm, { outcome: 'upgraded', reason })
-      scene.check('it has not rebooted', before, await vm.bootId())
+      scene.check('the host has not rebooted', before, await vm.bootId())
       const job = 'systemctl list-jobs --no-legend reboot.target'
-      scene.check('nor is it about to', '', await vm.ask(job))
+      scene.check('no reboot is queued', '', await vm.ask(job))
       const timer = 'nix-local-upgrade-reboot.timer'
       const next = `systemctl is-active ${timer}; systemctl show --value -p TimersCalendar ${timer}`
       const begins = new RegExp(`^active\\n.*OnCalendar=\\*-\\*-\\* ${lower}:00 `)
-      scene.check('its timer comes as these hours begin', begins, (await vm.root(next)).stdout)
+      scene.check(
+        'the reboot timer is set to the start of the allowed hours',
+        begins,
+        (await vm.root(next)).stdout,
+      )
       await rebootsAfter(scene, host)
     },
   },
@@ -151,7 +155,7 @@ export const unattended: Case[] = [
       const second = await changed('two', 90)
       const link = `/nix/var/nix/profiles/system-${first.generation}-link`
       const there = await vm.ask(`readlink -f ${link}`, { allow: 'any' })
-      scene.must('the one of a moment ago is kept', first.toplevel, there)
+      scene.must('the previous generation is kept', first.toplevel, there)
       // only the links have an age, as all store paths are of 1970
       await vm.root(`cd /nix/var/nix/profiles
         touch -h -d '3 days ago' $(find . -name 'system-*-link' ! -newer system-${first.generation}-link)
@@ -163,11 +167,11 @@ export const unattended: Case[] = [
         echo; [ -e ${first.toplevel} ] && echo there || echo gone`)
       const [kept, entries, old] = said.split('\n\n')
       const good = [scene.start(vm), second.toplevel, third.toplevel].toSorted().join('\n')
-      scene.check('golden, the last one and the one of today are kept', good, kept)
-      scene.check('and have entries', good, entries)
-      scene.check('what is older is collected', 'gone', old)
+      scene.check('golden, the newest and today’s generation are kept', good, kept)
+      scene.check('the kept generations have boot entries', good, entries)
+      scene.check('an older generation is collected from the store', 'gone', old)
       const others = await vm.ask('cd /nix/var/nix/profiles && echo lab*')
-      scene.check('another profile keeps its own', 'lab lab-1-link lab-2-link', others)
+      scene.check('another profile keeps its generations', 'lab lab-1-link lab-2-link', others)
     },
   },
 ]
@@ -183,21 +187,29 @@ async function leftForLater(scene: Scene): Promise<void> {
   const { toplevel } = await deploys(scene, vm, { reason: /a reboot is due, and not allowed/ })
   const reboot = `${vm.subject.unit}-reboot.service`
   const after = (await vm.root(`systemctl show --value -p After ${reboot}`)).stdout
-  check('it comes when the boot is judged', /\bgolden-boot-validation\.service\b/, after)
+  check(
+    'the reboot waits for the validation of the boot',
+    /\bgolden-boot-validation\.service\b/,
+    after,
+  )
 
   const asked = (): Promise<string> =>
     vm.ask(`systemctl start ${reboot}; systemctl list-jobs --no-legend reboot.target
         journalctl --no-pager -o cat -n 3 -u ${reboot}`)
   const stays = (why: string): RegExp => new RegExp(`^(?!.*reboot\\.target).*${why}`, 's')
-  check('it waits for these hours', stays(`waits for ${lower}-${upper}`), await asked())
+  check(
+    'the reboot waits for the allowed hours',
+    stays(`waits for ${lower}-${upper}`),
+    await asked(),
+  )
   const lock = '/run/nixos/switch-to-configuration.lock'
   await vm.root(`systemd-run --quiet --unit=lab-rebuild flock ${lock} sleep infinity
     until ! flock --nonblock ${lock} true; do :; done; date -s '+3 hours' >/dev/null`)
   const rebuilds = stays('waits as a rebuild is at work \\(pid \\d+, .*flock')
-  check('it waits for a rebuild at work', rebuilds, await asked())
+  check('the reboot waits for a running rebuild', rebuilds, await asked())
   const record = '/var/lib/nix-local-upgrade/transaction.json'
   await vm.root(`echo '{}' >${record}; systemctl stop lab-rebuild.service`)
-  check('it waits for what was cut off', stays('was cut off'), await asked())
+  check('the reboot waits for an interrupted upgrade', stays('was cut off'), await asked())
 
   const before = await vm.bootId()
   await vm.root(`rm ${record}; systemctl start --no-block ${reboot}`)
@@ -221,8 +233,12 @@ async function rebootsAfter(
   // set the clock into these hours, and start what the timer would
   const said = await vm.ask(`date -s '+15 hours' >/dev/null; systemctl start ${reboot}
     systemctl list-jobs --no-legend reboot.target; journalctl --no-pager -o cat -n 3 -u ${reboot}`)
-  scene.check('no reboot comes in the middle of it', /^(?!.*reboot\.target).*at work/s, said)
-  await rebootsByItself(scene, before, { ...deployed, name: 'it comes at the end' })
+  scene.check(
+    'the host does not reboot during the upgrade',
+    /^(?!.*reboot\.target).*at work/s,
+    said,
+  )
+  await rebootsByItself(scene, before, { ...deployed, name: 'the host reboots after the upgrade' })
   await becomesGolden(scene, vm, await vm.running())
 }
 
@@ -260,19 +276,22 @@ async function bootsElsewhere(scene: Scene): Promise<void> {
   await vm.root(
     `entry=$(grep -l 'init=${chosen}/init' /boot/loader/entries/*.conf) && bootctl set-default "\${entry##*/}"`,
   )
-  await boots(scene, vm, 'what its user chose boots', chosen)
+  await boots(scene, vm, 'the generation that the user chose boots', chosen)
   const stage = ofGuest('anotherFirstStage')
   await world.config.commit(module(vm, `{ lib, ... }: { ${host} ${stage} }\n`), 'Another')
   const [first, unit] = [await vm.bootId(), vm.subject.unit]
   await vm.root(`systemctl start --no-block ${unit}.service`)
-  await rebootsByItself(scene, first, { name: 'it boots again', condition: booted(chosen) })
+  await rebootsByItself(scene, first, {
+    name: 'the generation that the user chose boots again',
+    condition: booted(chosen),
+  })
   const before = await vm.bootId()
   const reason =
     /a reboot is due, and the last one for it has started another generation: the boot default is nixos-/
   const { reason: said } = await upgrades(scene, vm, { outcome: 'upgraded', reason })
   const jobs = await vm.ask('systemctl list-jobs --no-legend reboot.target')
-  check('no reboot is about to come', '', jobs)
-  check('nor was there one', before, await vm.bootId())
+  check('no reboot is queued', '', jobs)
+  check('the host has not rebooted', before, await vm.bootId())
   await doAsTold(scene, vm, said!.slice(said!.indexOf('the boot default')))
   await vm.root(`systemctl start --no-block ${unit}.service`)
   await rebootsByItself(scene, before, deployed)
@@ -329,7 +348,7 @@ async function rebootsInto(
   const seconds = await rebootsByItself(scene, before, into)
   if (vm.subject.status === undefined) return { toplevel: await vm.running(), seconds }
   const status = await vm.status()
-  scene.check('the upgrade before it', 'upgraded', status?.outcome ?? undefined)
-  scene.check('it said that it reboots', /\brebooting\b/, status?.reason)
+  scene.check('the upgrade before the reboot succeeded', 'upgraded', status?.outcome ?? undefined)
+  scene.check('status.json says that the host reboots', /\brebooting\b/, status?.reason)
   return { toplevel: deployedBy(scene, status).toplevel, seconds }
 }

@@ -33,25 +33,37 @@ async function filteredAndLeftOut(scene: Scene): Promise<void> {
   // as after a user has unlocked the encrypted files
   await inSource(`git config filter.seal.clean 'tr a-z A-Z'; git config filter.seal.smudge 'tr A-Z a-z'
     echo sealed >dot_labsecret; echo new >dot_labnew`)
-  check('the file is named', /dot_labsecret/, await failedAfter(15, 'one'))
-  check('what is sealed is not published', 'SEALED\n', await inTrunk('dot_labsecret'))
-  check('nor what is new', 'nothing', await inTrunk('dot_labnew'))
-  check('another edit is', 'one', lineOf(await inTrunk('dot_labrc'), 15))
-  check('and it stays open here', 'sealed\n', (await inSource('cat dot_labsecret')).stdout)
+  check('the reason names the filtered file', /dot_labsecret/, await failedAfter(15, 'one'))
+  check(
+    'the plain text of the filtered file is not published',
+    'SEALED\n',
+    await inTrunk('dot_labsecret'),
+  )
+  check('a new filtered file is not published', 'nothing', await inTrunk('dot_labnew'))
+  check('another edit reaches the trunk', 'one', lineOf(await inTrunk('dot_labrc'), 15))
+  check(
+    'the filtered file stays in plain text here',
+    'sealed\n',
+    (await inSource('cat dot_labsecret')).stdout,
+  )
   await inSource(
     'echo SEALED >dot_labsecret; rm dot_labnew; git config --remove-section filter.seal',
   )
   // the sync had applied the plain text of the source to the home
   await syncs(scene, vm, 'synced')
-  check('once it is sealed again, so it is at home', 'SEALED\n', await readHome(vm, '.labsecret'))
+  check(
+    'a file sealed again in the source is sealed at home',
+    'SEALED\n',
+    await readHome(vm, '.labsecret'),
+  )
 
   const head = (await world.dotfiles.head()) ?? 'no trunk'
   await inSource('git sparse-checkout set --no-cone "/*" "!labother"')
-  check('what left files out is named', /sparse-checkout/, await failedAfter(16, 'two'))
-  check('nothing is removed elsewhere', head, await world.dotfiles.head())
+  check('the reason names sparse-checkout', /sparse-checkout/, await failedAfter(16, 'two'))
+  check('files left out are not removed from the trunk', head, await world.dotfiles.head())
   await inSource('git sparse-checkout disable')
   await syncs(scene, vm, 'synced')
-  check('what was left out is in the trunk', 'x\n', await inTrunk('labother/x'))
-  check('and at home', 'x\n', await readHome(vm, 'labother/x'))
-  check('so is the last edit', 'two', lineOf(await inTrunk('dot_labrc'), 16))
+  check('the file left out is in the trunk', 'x\n', await inTrunk('labother/x'))
+  check('the file left out is back at home', 'x\n', await readHome(vm, 'labother/x'))
+  check('the last edit is in the trunk', 'two', lineOf(await inTrunk('dot_labrc'), 16))
 }

@@ -30,7 +30,7 @@ async function notTracked(scene: Scene): Promise<void> {
   )
   const { reason, kept } = await edit(15, 'one')
   check(
-    'the reason has the repository',
+    'the reason names the nested repository',
     /dotfiles in labown .* repository of its own/,
     reason ?? '',
   )
@@ -38,52 +38,56 @@ async function notTracked(scene: Scene): Promise<void> {
     ['.labhere', /jj does not track it/],
     ['labown', /repository of its own/],
   ] as const)
-    check(`${file} is named`, why, kept.find((one) => one.file === file)?.reason ?? 'not')
-  check('what Git ignores is at home all the same', 'mine\n', await readHome(vm, '.labhere'))
-  check('and in no commit', 'nothing', await inTrunk('dot_labhere'))
-  check('what is in the repository is not removed elsewhere', 'x\n', await inTrunk('labown/x'))
-  check('and stays as it is here', 'x\nsince\n', await readHome(vm, 'labown/x'))
+    check(`status.json names ${file}`, why, kept.find((one) => one.file === file)?.reason ?? 'not')
+  check('the file that Git ignores is applied at home', 'mine\n', await readHome(vm, '.labhere'))
+  check('the file that Git ignores is not in the trunk', 'nothing', await inTrunk('dot_labhere'))
+  check('the nested repository is not removed from the trunk', 'x\n', await inTrunk('labown/x'))
+  check(
+    'the edit in the nested repository is at home',
+    'x\nsince\n',
+    await readHome(vm, 'labown/x'),
+  )
   check('another edit is in the trunk', 'one', lineOf(await inTrunk('dot_labrc'), 15))
 
   const trunk = await world.dotfiles.commit({ dot_labway: 'theirs\n', dot_labrc: setThird }, 'Way')
   for (const text of ['two', 'three']) {
     const status = await edit(15, text)
     const way = /^Cannot take the trunk: dot_labway here is in the way/
-    check('what is in the way is named', way, status.reason ?? 'no reason')
+    check('the reason names the file in the way', way, status.reason ?? 'no reason')
     check('the trunk stays as it is', trunk, await world.dotfiles.head())
-    check('so does the file here', 'mine\n', (await inSource('cat dot_labway')).stdout)
+    check('the file in the way is unchanged', 'mine\n', (await inSource('cat dot_labway')).stdout)
   }
   await inSource('mv dot_labway ~/labmoved')
   const since = await edit(16, 'four')
   check(
-    'once it is moved away, theirs is here',
+    'the trunk’s file arrives once the other is moved away',
     'theirs\n',
     (await inSource('cat dot_labway')).stdout,
   )
-  check('what it had made of the home stays', 'mine\n', await readHome(vm, '.labway'))
+  check('the former file at home stays', 'mine\n', await readHome(vm, '.labway'))
   const left = since.kept.find(({ file }) => file === '.labway')
-  check('and is named', 'its text is in no commit', left?.reason ?? 'not')
+  check(
+    'status.json names the former file at home',
+    'its text is in no commit',
+    left?.reason ?? 'not',
+  )
   const lines = (await readHome(vm, shared)).split('\n')
   const both = `${lines[2]}, ${lines[14]}, ${lines[15]}`
-  check('with all edits', 'line three, three, four', both)
-  check('which the trunk has, too', lines.join('\n'), await inTrunk('dot_labrc'))
+  check('the file at home has all edits', 'line three, three, four', both)
+  check('the trunk has all edits', lines.join('\n'), await inTrunk('dot_labrc'))
 
   const within = await world.dotfiles.commit({ 'labown/x': (was) => `in front\n${was}` }, 'In it')
   const status = await edit(17, 'five')
   const changed = /^Cannot take the trunk: it changes labown,/
-  check('a change in the repository waits', changed, status.reason ?? 'no reason')
-  check('and nothing takes its place', within, await world.dotfiles.head())
+  check('the reason names a change in the nested repository', changed, status.reason ?? 'no reason')
+  check('the trunk keeps the change in the nested repository', within, await world.dotfiles.head())
 
   await inSource('rm -rf labown/.git .git/info/exclude')
   await syncs(scene, vm, 'synced')
   const all = 'in front\nx\nsince\n'
-  check(
-    'without a repository there, both edits of it are in the trunk',
-    all,
-    await inTrunk('labown/x'),
-  )
-  check('and at home', all, await readHome(vm, 'labown/x'))
-  check('what Git ignored is in the trunk', 'mine\n', await inTrunk('dot_labhere'))
-  check('so is the last edit', 'five', lineOf(await inTrunk('dot_labrc'), 17))
+  check('both edits are in the trunk without the nested repository', all, await inTrunk('labown/x'))
+  check('both edits of that directory are at home', all, await readHome(vm, 'labown/x'))
+  check('the file that Git ignored is in the trunk', 'mine\n', await inTrunk('dot_labhere'))
+  check('the last edit is in the trunk', 'five', lineOf(await inTrunk('dot_labrc'), 17))
   await syncs(scene, vm, 'up-to-date')
 }

@@ -39,7 +39,7 @@ async function spoilt(scene: Scene): Promise<void> {
   fault.bit(mounted.includes('ro'), mounted)
   const reason = /^\/boot is mounted read-only, so nothing new can be made to boot: /
   const refused = await upgrades(scene, vm, { outcome: 'failed', phase: 'switch', reason })
-  check('it runs what it ran', scene.start(vm), await vm.running())
+  check('the former system still runs', scene.start(vm), await vm.running())
   await doAsTold(scene, vm, `\`sudo ${/`([^`]+)`/.exec(refused.reason ?? '')?.[1] ?? 'false'}\``)
   const again = await vm.ask(boot)
   fault.healed(again.includes('rw'), again)
@@ -47,7 +47,7 @@ async function spoilt(scene: Scene): Promise<void> {
   // a disk that was repaired may have kept only a part of them
   await vm.root(`echo '{"stage": "sys' >${state}/transaction.json; echo x >${state}/deployed`)
   const { reason: said } = await upgrades(scene, vm, { outcome: 'upgraded' })
-  check('it says what it found', /what it wrote down cannot be read/, said ?? '')
+  check('the reason names the damaged records', /what it wrote down cannot be read/, said ?? '')
   check('the commit runs', 'two', await seen(vm))
   await upgrades(scene, vm, { outcome: 'up-to-date' })
 
@@ -56,12 +56,12 @@ async function spoilt(scene: Scene): Promise<void> {
   const before = await status()
   const exits = async (exec: typeof vm.root, command: string): Promise<number> =>
     (await exec(command, { allow: 'any' })).code
-  check('a typing error is no upgrade', 2, await exits(vm.root, `${agent} --acept x`))
-  check('one without a commit is none', 2, await exits(vm.root, `${agent} --accept`))
-  check('nor is one by another user', 1, await exits(vm.user, agent))
+  check('a mistyped option exits with 2', 2, await exits(vm.root, `${agent} --acept x`))
+  check('--accept without a commit exits with 2', 2, await exits(vm.root, `${agent} --accept`))
+  check('an upgrade by another user exits with 1', 1, await exits(vm.user, agent))
   const due = await vm.root(`${agent} --reboot 2>&1`)
-  check('no reboot is due', /no reboot is due/, due.stdout)
-  check('its records are as they were', before, await status())
+  check('nix-local-upgrade --reboot says that none is due', /no reboot is due/, due.stdout)
+  check('the agent’s records are unchanged', before, await status())
 }
 
 async function withoutGolden(scene: Scene): Promise<void> {
@@ -70,7 +70,7 @@ async function withoutGolden(scene: Scene): Promise<void> {
   const variables = `bootctl status 2>/dev/null | grep -i 'default entry'; od -An -c /sys/firmware/efi/efivars/LoaderEntryDefault-*; ls /sys/firmware/efi/efivars | grep LoaderEntryOneShot`
   await vm.root(`unpin-golden && bootctl set-default ${entry}`)
   const before = (await vm.root(variables, { allow: 'any' })).stdout
-  scene.must('its user has the machine boot something', new RegExp(entry), before)
+  scene.must('the user’s boot default is set', new RegExp(entry), before)
   const bootctl = '${pkgs.systemd}/bin/bootctl'
   const others = `${bootctl} set-default auto-reboot; ${bootctl} set-oneshot auto-poweroff`
   const bad = `{ pkgs, ... }: { ${oneshot('lab-bad', 'false')} boot.loader.systemd-boot.extraInstallCommands = "${others}"; }\n`
@@ -78,11 +78,11 @@ async function withoutGolden(scene: Scene): Promise<void> {
   const reason = /^lab-bad\.service has failed/
   await upgrades(scene, vm, { outcome: 'validation-failed', reason })
   check(
-    'what its user has the machine boot is as it was',
+    'the user’s boot default and one-shot entry are unchanged',
     before,
     (await vm.root(variables, { allow: 'any' })).stdout,
   )
-  check('it runs what it ran', scene.start(vm), await vm.running())
+  check('the former system still runs', scene.start(vm), await vm.running())
   await vm.root("bootctl set-default ''")
   await told(scene, vm, 'pin-golden')
   await world.config.commit(note(vm, 'two'), 'Two')
