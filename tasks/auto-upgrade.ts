@@ -48,7 +48,7 @@ const cases: Case[] = [
       const { vm, world } = scene
       const commit = await world.config.commit(note(vm, 'two'), 'Two')
       const { to, checks } = await upgrades(scene, vm, { outcome: 'upgraded', phase: 'done' })
-      if (vm.subject.status) scene.check('the status names the commit', commit, to?.commit)
+      if (vm.subject.status) scene.check('status.json names the commit', commit, to?.commit)
       const held = checks.filter(({ result }) => result === 'ok').map(({ command }) => command)
       const said = await vm.ask(
         held.map((check) => `sh -c ${quote(check)} >&2 || echo ${quote(check)}`).join('\n'),
