@@ -48,13 +48,13 @@ const cases: Case[] = [
       const { vm, world } = scene
       const commit = await world.config.commit(note(vm, 'two'), 'Two')
       const { to, checks } = await upgrades(scene, vm, { outcome: 'upgraded', phase: 'done' })
-      if (vm.subject.status) scene.check('it deployed the commit', commit, to?.commit)
+      if (vm.subject.status) scene.check('status.json names the commit', commit, to?.commit)
       const held = checks.filter(({ result }) => result === 'ok').map(({ command }) => command)
       const said = await vm.ask(
         held.map((check) => `sh -c ${quote(check)} >&2 || echo ${quote(check)}`).join('\n'),
       )
-      scene.check('each check that held does', '', said)
-      scene.check('what the commit brings is there', 'two', await seen(vm))
+      scene.check('each check reported as passed does pass', '', said)
+      scene.check('the change of the commit runs', 'two', await seen(vm))
       await upgrades(scene, vm, { outcome: 'up-to-date' })
     },
   },
@@ -118,29 +118,29 @@ const cases: Case[] = [
         'Hook',
       )
       const to = await deploysForGood(scene, vm)
-      scene.check('it deployed the hook', first, to.commit)
+      scene.check('the status names the commit with the hooks', first, to.commit)
       const units = await vm.ask(`unit=nix-local-upgrade
         systemctl show -p TimersCalendar -p RandomizedDelayUSec $unit.timer | sort
         systemctl show -p After -p Wants $unit.service | grep -c -w network-online.target`)
       const set = /^RandomizedDelayUSec=7min\n.*OnCalendar=\*-02-29 03:07:00 .*\n2$/
-      scene.check('it comes when it is told to, and with the network', set, units)
+      scene.check('the upgrade has its schedule and waits for the network', set, units)
       await world.config.commit({ 'world/note': 'two' }, 'Two')
       await vm.root('touch /run/lab-stop')
       await upgrades(scene, vm, { outcome: 'failed', phase: 'hooks', reason: /lab-hook/ })
       const ran = await vm.ask('test -s /run/lab-hook && echo yes || echo no')
-      scene.check('the hook ran', 'yes', ran)
+      scene.check('the first hook ran', 'yes', ran)
       const second = (): Promise<string> => vm.ask('test -e /run/lab-second && echo yes || echo no')
-      scene.check('the one after it did not', 'no', await second())
+      scene.check('the hook after the failed one did not run', 'no', await second())
       await vm.root('rm /run/lab-stop')
       await upgrades(scene, vm, { outcome: 'up-to-date' })
-      scene.check('once the first is content, it does', 'yes', await second())
+      scene.check('the second hook runs once the first succeeds', 'yes', await second())
       // after a run by hand no unit ends the process that a hook left running
       await vm.root('touch /run/lab-daemon')
       const twice = 'for run in one two; do nix-local-upgrade 2>&1; done'
       const { stdout } = await vm.root(twice, { allow: 'any', timeout: 120 * vm.patience })
       await vm.root("pkill --full '^sleep 8639[8]$' || true")
       const held = stdout.match(/^nix-local-upgrade: up-to-date/gm)?.length
-      scene.check('what it leaves at work holds no other run up', 2, held)
+      scene.check('a process that a hook leaves delays no other run', 2, held)
     },
   },
   {
@@ -161,7 +161,7 @@ const cases: Case[] = [
       scene.event(`the timer is set to ${said}`)
       const wanted = await scene.wanted(vm)
       const ended = `[ "$(readlink -f /run/current-system)" = ${wanted} ] && [ "$(systemctl show --value -p ActiveState ${unit}.service)" != activating ]`
-      await comes(scene, vm, 'the timer has brought an upgrade', 120, ended)
+      await comes(scene, vm, 'the timer has upgraded the host', 120, ended)
       if (status) scene.check('outcome', 'upgraded', (await vm.status())?.outcome ?? undefined)
       if (vm.subject.kind !== 'lab') return
       // as if the machine had been off for two days
@@ -169,7 +169,7 @@ const cases: Case[] = [
       const before = await vm.ask(`systemctl stop ${unit}.timer; ${run}
         touch -d '2 days ago' /var/lib/systemd/timers/stamp-${unit}.timer; systemctl start ${unit}.timer`)
       const again = `[ "$(${run})" != ${before} ] && [ "$(systemctl show --value -p ActiveState ${unit}.service)" != activating ]`
-      await comes(scene, vm, 'one that was missed is made up for', 60, again)
+      await comes(scene, vm, 'a missed upgrade is made up for', 60, again)
     },
   },
   {
@@ -230,10 +230,10 @@ const cases: Case[] = [
       await upgrades(scene, vm, { outcome: 'switch-failed' })
       const said = `journalctl --output=cat _SYSTEMD_INVOCATION_ID="$(systemctl show --value -p InvocationID nix-local-upgrade.service)"`
       const refusal = /check-secrets: Cannot open .*secrets\.yaml.* with the key in/
-      scene.check('it was the key', refusal, (await vm.root(said)).stdout)
+      scene.check('the secrets check names the key', refusal, (await vm.root(said)).stdout)
       vm.disconnect()
       const login = await vm.askUser('readlink -f /run/current-system')
-      scene.check('a login finds the system that ran', to.toplevel, login)
+      scene.check('a login finds the system before the upgrade', to.toplevel, login)
       const again = /is known to be bad \(switch-failed \S+Z switch-to-configuration exited with/
       await upgrades(scene, vm, { outcome: 'skipped-known-bad', reason: again })
     },
@@ -268,19 +268,23 @@ const cases: Case[] = [
       const { reason } = await upgrades(scene, vm, wanted)
       if (vm.subject.kind !== 'lab') return
       const known = `git -C ${fromHome(world.paths.flake)} rev-parse refs/remotes/origin/${world.branch}`
-      scene.check('its clone knows the trunk as it was', two, await vm.askUser(known))
+      scene.check('the clone knows the trunk before the rewrite', two, await vm.askUser(known))
       // rewritten once more: the commit named before is no longer the remote's
       await world.config.commit(note(vm, 'another'), 'Another', { parent })
       const [, former] = /--accept (\w+)/.exec(reason ?? '') ?? []
-      scene.must('it names the commit', /^[0-9a-f]{40}$/, former)
+      scene.must('the reason names the commit to accept', /^[0-9a-f]{40}$/, former)
       const other = await vm.root(`nix-local-upgrade --accept ${former} 2>&1`, {
         allow: 'any',
         timeout: 60 * vm.patience,
       })
-      scene.check('whoever accepts one accepts no other', to.toplevel, await vm.running())
-      scene.check('and is told of the other', /diverged: .*--accept/, other.stdout)
+      scene.check('accepting one commit deploys no other', to.toplevel, await vm.running())
+      scene.check(
+        'the upgrade asks for the other commit to be accepted',
+        /diverged: .*--accept/,
+        other.stdout,
+      )
       await doAsTold(scene, vm, (await upgrades(scene, vm, wanted)).reason)
-      scene.check('it is deployed once it is accepted', 'another', await seen(vm))
+      scene.check('the rewritten trunk is deployed once accepted', 'another', await seen(vm))
       scene.ends(vm, 'main')
     },
   },
@@ -304,23 +308,27 @@ const cases: Case[] = [
       await world.config.commit(note(vm, 'two'), 'Two')
       await deploysForGood(scene, vm)
       scene.check('the remote’s change runs', 'two', await seen(vm))
-      scene.check('its own change runs', 'mine', await seen(vm, 'lab-local'))
+      scene.check('the host’s own change runs', 'mine', await seen(vm, 'lab-local'))
       const described = (revisions: string): Promise<string> =>
         inClone(`jj log --no-graph -r '${revisions}' -T description`, { allow: 'any' })
       const own = await described(`${world.branch}@origin..@-`)
-      scene.check('its own commit stands on the remote’s', 'Mine', own)
-      scene.check('so does the bookmark of the trunk', 'Mine', await described(world.branch))
+      scene.check('the host’s own commit is on the remote’s', 'Mine', own)
+      scene.check(
+        'the trunk’s bookmark is on the host’s own commit',
+        'Mine',
+        await described(world.branch),
+      )
       // an unfinished merge is neither deployed nor taken apart
       await inClone(`jj new @- 'description(exact:"Side\\n")' && echo draft >world/draft`)
       const reason = /^The working copy is a merge with edits that are not described: /
       await upgrades(scene, vm, { outcome: 'failed', reason })
       const merge = "jj log --no-graph -r 'parents(@)' -T description | sort && cat world/draft"
       const found = (await inClone(merge)).replaceAll('\n', ' ')
-      scene.check('the merge is as it was', 'Mine Side draft', found)
+      scene.check('the unfinished merge is unchanged', 'Mine Side draft', found)
       await inClone('jj describe -m Merged')
       const deployed = 'git log -1 --format=%s refs/nix-local-upgrade/candidate'
       await upgrades(scene, vm, { outcome: 'up-to-date', reason: /changes nothing of this host/ })
-      scene.check('the merge is what is deployed', 'Merged', await inClone(deployed))
+      scene.check('the finished merge is deployed', 'Merged', await inClone(deployed))
     },
   },
   {
@@ -336,8 +344,12 @@ const cases: Case[] = [
       await vm.user(`echo '{ half of a thought' >>${file}`)
       await world.config.commit(note(vm, 'two'), 'Two')
       await upgrades(scene, vm, { outcome: 'upgraded' })
-      scene.check('what the commit brings is there', 'two', await seen(vm))
-      scene.check('and the edit', '{ half of a thought', await vm.askUser(`tail -n 1 ${file}`))
+      scene.check('the change of the commit runs', 'two', await seen(vm))
+      scene.check(
+        'the half-written edit is still there',
+        '{ half of a thought',
+        await vm.askUser(`tail -n 1 ${file}`),
+      )
     },
   },
   {
@@ -356,7 +368,7 @@ const cases: Case[] = [
       await world.config.commit(note(vm, 'two'), 'Two')
       const reason = new RegExp(`^Conflict in ${path}`)
       await upgrades(scene, vm, { outcome: 'conflict', phase: 'rebase', reason })
-      scene.check('its commit is as it was', before, await inClone(own))
+      scene.check('the host’s own commit is unchanged', before, await inClone(own))
     },
   },
   {

@@ -51,12 +51,12 @@ const others: TrialCase[] = [
       scene.event(`${vm.host} booted on trial`, { host: vm.host, seconds })
       await leavesNoHang(scene)
       await becomesGolden(scene, vm, trial)
-      const again = await boots(scene, vm, 'it boots from then on', trial)
+      const again = await boots(scene, vm, 'the new golden boots from then on', trial)
       scene.event(`${vm.host} rebooted`, { host: vm.host, seconds: again })
       const left = await vm.ask(`cat ${script} && rm ${script}`, { allow: 'any' })
       const list = (await vm.root(`cat ${failedTrials}`, { allow: 'any' })).stdout
-      scene.check('what has failed before it is not forgotten', failed, list.trim())
-      scene.check('a script of the user on the ESP is as it was', 'echo mine', left)
+      scene.check('earlier failed trials are still recorded', failed, list.trim())
+      scene.check('the user’s script on the ESP is unchanged', 'echo mine', left)
     },
   },
   {
@@ -89,7 +89,7 @@ const others: TrialCase[] = [
       const script = `systemd-run --quiet --no-block --unit=lab-arm bash -c ${quote(makesDefault(trial))}
         timeout 120 bash -c ${quote(noted)}; echo 1 >${group}/cgroup.freeze; sync; bootctl status --no-pager | grep -i oneshot || echo none`
       const oneshot = await vm.ask(script, { timeout: 150 * vm.patience })
-      scene.must('its one-shot entry is not set', 'none', oneshot)
+      scene.must('the one-shot entry of the trial is not set', 'none', oneshot)
       const before = await vm.bootId()
       await vm.cutPower()
       await vm.powerOn()
@@ -110,7 +110,11 @@ const others: TrialCase[] = [
       const trial = await armed(scene, vm, harmless)
       for (const nth of [1, 2]) {
         await bootsGoldenInstead(scene)
-        scene.check(`it is armed after boot ${nth}`, trial, (await bootStatus(scene, vm))['trial'])
+        scene.check(
+          `the trial is armed again after boot ${nth}`,
+          trial,
+          (await bootStatus(scene, vm))['trial'],
+        )
       }
       const seconds = await bootsGoldenInstead(scene)
       await comesBack(scene, vm, trial, /^it was armed 3 times and never started: /, seconds)
@@ -137,7 +141,7 @@ const others: TrialCase[] = [
       const { vm } = scene
       const { code, said } = await rebuild(scene, vm, `{ ${ofGuest('noKernel')} }`)
       scene.check('the rebuild is refused', 1, code)
-      scene.check('and says why', /is no program that firmware can start/, said)
+      scene.check('the refused rebuild says why', /is no program that firmware can start/, said)
       await told(scene, vm, 'rollback-to-golden')
       await boots(scene, vm, 'golden boots', scene.start(vm))
     },
@@ -214,7 +218,11 @@ const others: TrialCase[] = [
         `cd /boot/loader/entries && sed 's/^options .*/& systemd.unit=rescue.target/' "$(grep -l 'init=${scene.start(vm)}/init' nixos-*.conf)" >debug.conf`,
       )
       const damaged = await vm.root('show-golden', { allow: 'any' })
-      scene.check('the damage is told', /^1 .*^PROBLEM /ms, `${damaged.code} ${damaged.stdout}`)
+      scene.check(
+        'show-golden reports the damage',
+        /^1 .*^PROBLEM /ms,
+        `${damaged.code} ${damaged.stdout}`,
+      )
       const trial = await armed(scene, vm, panics)
       scene.must(
         'golden is whole',
@@ -224,7 +232,7 @@ const others: TrialCase[] = [
       const entries = await vm.ask(
         'cd /boot/loader/entries && grep -l rescue *.conf; rm debug.conf',
       )
-      scene.must('golden is made of no copy of an entry', 'debug.conf', entries)
+      scene.must('golden’s entry is not made from the user’s copy', 'debug.conf', entries)
       await failsTrial(scene, vm, trial, notUp)
     },
   },
@@ -247,7 +255,7 @@ const others: TrialCase[] = [
       await powerCycled(scene, before)
       const { lastFailed } = await bootStatus(scene, vm)
       scene.check(
-        'the trial was not judged from within',
+        'the trial is recorded as one that did not come up',
         / it did not come up/,
         lastFailed ?? undefined,
       )
@@ -292,7 +300,11 @@ async function powerCycled({ vm, start }: Scene, before: string): Promise<number
 /** Checks that a boot with golden to fall back on reboots after a panic or a hang. */
 async function leavesNoHang({ vm, check }: Scene): Promise<void> {
   check('a panic leads to a reboot', '10', await vm.ask('cat /proc/sys/kernel/panic'))
-  check('so does a hang', /^[1-9]/, await vm.ask('systemctl show --value -p RuntimeWatchdogUSec'))
+  check(
+    'a hang leads to a reboot',
+    /^[1-9]/,
+    await vm.ask('systemctl show --value -p RuntimeWatchdogUSec'),
+  )
 }
 
 /** Tests each word of kernel-command-line(7) for emergency or rescue mode, as one boot could not have them all. */
@@ -302,7 +314,7 @@ async function endsNoneAskedFor({ vm, check }: Scene): Promise<void> {
   const said = await vm.ask(`for word in quiet ${words}; do
     SYSTEMD_PROC_CMDLINE="ro $word" systemd-analyze condition --unit=golden-trial-deadline.service >/dev/null 2>&1 && echo $word
   done; :`)
-  check('the deadline passes over a boot into a mode that was asked for', 'quiet', said)
+  check('the deadline spares a boot into a requested mode', 'quiet', said)
 }
 
 /**
@@ -315,7 +327,7 @@ async function bootsGoldenInstead(scene: Scene, entry?: string): Promise<number>
   const chosen = entry ? `"$(cd /boot/loader/entries && ls ${entry})"` : "''"
   await vm.root(`bootctl set-oneshot ${chosen}`)
   const { oneshot } = await bootStatus(scene, vm)
-  scene.check('the next boot is told as it was chosen', entry ? /^golden-/ : null, oneshot)
+  scene.check('show-boot-status names the chosen next boot', entry ? /^golden-/ : null, oneshot)
   const seconds = await boots(scene, vm, 'golden boots instead', scene.start(vm))
   await comes(scene, vm, 'golden is validated', 90, validated)
   return seconds
@@ -325,8 +337,8 @@ async function bootsGoldenInstead(scene: Scene, entry?: string): Promise<number>
 async function isTriedAgain(scene: Scene, trial: StorePath): Promise<void> {
   const { vm, check } = scene
   const { trial: next, lastFailed } = await bootStatus(scene, vm)
-  check('it is on trial again', trial, next ?? undefined)
-  check('nothing is written down as failed', null, lastFailed)
+  check('the trial is armed again', trial, next ?? undefined)
+  check('no trial is recorded as failed', null, lastFailed)
   scene.ends(vm, trial)
   await boots(scene, vm, 'the trial boots', trial)
   await becomesGolden(scene, vm, trial)

@@ -128,7 +128,7 @@ async function lease(scene: Scene): Promise<void> {
     left.map(({ name }) => name).join() || 'by itself: no rule is left',
   )
   const { outcome } = await upgrades(scene, vm, { outcome: 'upgraded' })
-  check('it was deployed', 'two', outcome === 'upgraded' ? await seen(vm) : 'nothing')
+  check('the commit was deployed', 'two', outcome === 'upgraded' ? await seen(vm) : 'nothing')
 }
 
 /** A pulled cable stays out over a reboot, and a boot without network still counts as good. */

@@ -144,7 +144,7 @@ async function sameLine(scene: Scene): Promise<void> {
   for (const host of [vm, other]) {
     const shown = await told(scene, host, 'chezmoi-show-conflicts', 'user')
     check(
-      `${host.host} names the file`,
+      `${host.host} names the conflicting file`,
       new RegExp(`^conflict: ${inSource}$(?![^]*No conflicts)`, 'm'),
       shown,
     )
@@ -155,7 +155,7 @@ async function sameLine(scene: Scene): Promise<void> {
         shown,
       )
     check(
-      `${host.host} has it in its status`,
+      `${host.host} has the conflict in its status`,
       new RegExp(`"host":\\s*"[\\w-]+",\\s*"files":\\s*\\[\\s*"${inSource}"`),
       await told(scene, host, 'chezmoi-status --json', 'user'),
     )
@@ -167,9 +167,9 @@ async function sameLine(scene: Scene): Promise<void> {
     check(`${host.host} has no markers in $HOME and in the source`, '', dirty.stdout)
   }
   const trunk = await world.dotfiles.read(inSource)
-  check('the trunk has the first edit alone', `of ${vm.host}`, lineOf(trunk, 7))
+  check('the trunk has only the first edit', `of ${vm.host}`, lineOf(trunk, 7))
   const published = await world.dotfiles.read(inSource, `conflict/${other.host}`)
-  check('the second edit is published beside it', `of ${other.host}`, lineOf(published, 7))
+  check('the second edit is published as a conflict', `of ${other.host}`, lineOf(published, 7))
 
   await other.user(`cd ${source} && jj new @- ${world.branch}@origin`)
   const open = `conflict: The source has conflicts to resolve: ${inSource}`
@@ -182,7 +182,7 @@ async function sameLine(scene: Scene): Promise<void> {
   const none = await told(scene, vm, 'chezmoi-show-conflicts', 'user')
   check('nothing conflicts any more', 'No conflicts', none)
   const left = await world.dotfiles.head(`conflict/${other.host}`)
-  check('its bookmark is gone', 'gone', left ?? 'gone')
+  check('the bookmark of the conflict is gone', 'gone', left ?? 'gone')
 }
 
 async function offline(scene: Scene): Promise<void> {
@@ -252,19 +252,19 @@ echo begun >>labruns; until [ -e /run/lab-go ]; do sleep 0.1; done; echo ended >
     ${toplevel}/bin/switch-to-configuration switch; wait; systemctl start chezmoi-pre-update.service || true`,
     { timeout: 120 * vm.patience },
   )
-  check('a switch ends no sync that is at work', 'begun\nended\n', await readHome(vm, 'labruns'))
+  check('a switch does not end a running sync', 'begun\nended\n', await readHome(vm, 'labruns'))
   const before = await trunk(15)
   await vm.user(setLine(shared, 15, 'mine'))
   await world.dotfiles.commit({ dot_labrc: setThird }, 'From afar')
   const status = await syncs(scene, vm, 'synced')
-  check('the edit is taken in', shared, status.captured.join())
+  check('the edit is captured', shared, status.captured.join())
   const both = async (): Promise<void> => {
     const lines = (await readHome(vm, shared)).split('\n')
-    check('it is still there', 'mine', lines[14])
-    check('what came from afar is, too', 'line three', lines[2])
+    check('the edit is still at home', 'mine', lines[14])
+    check('the remote edit is at home', 'line three', lines[2])
   }
   await both()
-  check('the trunk has it not', before, await trunk(15))
+  check('the trunk does not have the edit yet', before, await trunk(15))
   if (option === 'autoPush') {
     await leavesMarkers(scene)
     await keepsConflict(scene)
@@ -273,8 +273,8 @@ echo begun >>labruns; until [ -e /run/lab-go ]; do sleep 0.1; done; echo ended >
   await vm.user(`cd ${fromHome(world.paths.dotfiles)} && ${publish(world.branch)}`, {
     timeout: 60 * vm.patience,
   })
-  check('the trunk has it, once its user says so', 'mine', await trunk(15))
-  check('and what came from afar', 'line three', await trunk(3))
+  check('the trunk has the edit once the user publishes it', 'mine', await trunk(15))
+  check('the trunk has the remote edit', 'line three', await trunk(3))
   await syncs(scene, vm, 'up-to-date')
   await both()
 }
@@ -299,13 +299,17 @@ async function keepsConflict(scene: Scene): Promise<void> {
   await world.dotfiles.commit({ dot_labrc: replacing(7, 'from afar') }, 'Clashes')
   await syncs(scene, vm, 'conflict')
   const published = (await world.dotfiles.head(`conflict/${vm.host}`)) ?? 'none'
-  check('what conflicts is not published', 'none', published)
+  check('the conflict is not published', 'none', published)
   await vm.user(
     `cd ${fromHome(world.paths.dotfiles)} && jj new @- ${world.branch}@origin && jj resolve --tool :ours dot_labrc`,
   )
   // the home has that text already
   await syncs(scene, vm, 'up-to-date')
-  check('nor what settles it', 'from afar', lineOf(await world.dotfiles.read('dot_labrc'), 7))
+  check(
+    'the settled text is not published',
+    'from afar',
+    lineOf(await world.dotfiles.read('dot_labrc'), 7),
+  )
 }
 
 async function sameSecond(scene: Scene): Promise<void> {
@@ -332,7 +336,7 @@ async function sameSecond(scene: Scene): Promise<void> {
       must(`round ${round} of ${vms[index]!.host}`, 'synced', said(status))
     if (all.some(({ pushes }) => pushes > 1)) refused++
   }
-  check('rounds in which one was refused and tried again, above 0', true, refused > 0)
+  check('some push was refused and tried again', true, refused > 0)
   scene.event(`${refused} of ${rounds} rounds had a refused push`)
   for (const vm of [...vms, vms[0]!]) await syncByUnit(vm)
   await converged(
@@ -347,15 +351,15 @@ async function sameSecond(scene: Scene): Promise<void> {
       edits.filter((edit) => edit.startsWith(vm.host)),
     )
   const commits = await world.dotfiles.commits(world.branch)
-  check('commits on the trunk: the start, and one for each edit', 1 + 2 * rounds, commits.length)
+  check('the trunk has the start and one commit for each edit', 1 + 2 * rounds, commits.length)
 }
 
 /** Checks that both homes and the trunk have the same text, with every one of these edits. */
 async function converged(scene: Scene, file: string, edits: string[]): Promise<void> {
   const [one = '', another] = await Promise.all(scene.vms.map((vm) => readHome(vm, file)))
-  scene.check(`${file} is the same on both`, one, another)
+  scene.check(`${file} is the same on both hosts`, one, another)
   const trunk = await scene.world.dotfiles.read(file.replace(/^\./, 'dot_'))
-  scene.check(`${file} is the trunk's`, one, trunk)
+  scene.check(`${file} is the same in the trunk`, one, trunk)
   const missing = edits.filter((edit) => !one.includes(edit))
   scene.check(`${file} has all ${edits.length} edits`, '', missing.join(' '))
 }

@@ -35,8 +35,8 @@ async function workflow(scene: Scene): Promise<void> {
   for (const each of vms) {
     const text = lineOf(await readHome(each, dotfile), 5)
     check(`${each.host} has the dotfile edit`, `of ${vm.host}`, text)
-    check(`${each.host} has what the commit brings`, 'whole', await seen(each))
-    check(`${each.host} runs it`, toplevels.get(each)!, await each.running())
+    check(`${each.host} has the change of the commit`, 'whole', await seen(each))
+    check(`${each.host} runs the deployed system`, toplevels.get(each)!, await each.running())
     const before = await each.ask(golden)
     check(`golden of ${each.host} has not moved before a boot`, scene.start(each), before)
   }
@@ -60,7 +60,11 @@ async function workflow(scene: Scene): Promise<void> {
 /** Upgrades a host and checks the steps in its log. @returns the store path that it deployed */
 async function upgraded(scene: Scene, vm: Machine, commit: string): Promise<string> {
   const { status, log } = await vm.upgrade({ limit: 120 })
-  scene.must(`the upgrade of ${vm.host}`, 'upgraded', status?.outcome ?? status?.reason)
+  scene.must(
+    `the outcome of the upgrade of ${vm.host}`,
+    'upgraded',
+    status?.outcome ?? status?.reason,
+  )
   scene.check(`${vm.host} deployed the commit`, commit, status?.to?.commit)
   const phases = [...log.matchAll(/phase: (\w+)/g)].map(([, phase]) => phase)
   scene.check(

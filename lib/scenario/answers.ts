@@ -114,7 +114,7 @@ async function answered(scene: Scene): Promise<void> {
     const unit = `${vm.subject.unit}.service`
     const words = `{ cat /var/lib/nix-local-upgrade/status.json; journalctl --no-pager --boot -u ${unit}; } | grep -c ${token}`
     const times = await vm.ask(words, { allow: 'any' })
-    scene.check('what anybody may read has no token in it', '0', times)
+    scene.check('the token is in neither status.json nor the journal', '0', times)
 
     await to(`https://git.lab:80${path}`)
     const tls = await selfSigned(scratch)
@@ -153,7 +153,7 @@ async function dotfilesAnswered(scene: Scene): Promise<void> {
       const file = withPage ? await written(scratch, page) : undefined
       answerWith(vm.host, { path, ...answer, ...(file ? { file } : {}) })
       const status = await syncs(scene, vm, `failed: Cannot ${verb}`)
-      check(`it says what to do about ${what}`, reason, status.reason)
+      check(`the reason says what to do about ${what}`, reason, status.reason)
     }
   }
   try {
@@ -169,13 +169,13 @@ async function dotfilesAnswered(scene: Scene): Promise<void> {
     await vm.user(`${instead}; ${setLine(shared, 15, 'edited')}; mv ${source} ${source}.away`)
     await each('clone')
     check(
-      'nothing of a clone is left',
+      'a failed clone leaves no files',
       '',
       (await vm.user(`ls -A ${source}`, { allow: 'any' })).stdout,
     )
     await vm.user(`${usual}; rm -rf ${source}.away`)
     await syncs(scene, vm, 'synced')
-    check('the trunk has the other edit', 'edited', await trunk(15))
+    check('the trunk has the edit made before the clone', 'edited', await trunk(15))
 
     // nor does a refused push resolve itself
     const hook = join(world.dotfiles.dir, 'hooks/pre-receive')
@@ -183,10 +183,10 @@ async function dotfilesAnswered(scene: Scene): Promise<void> {
     writeFileSync(hook, '#!/bin/sh\necho not today >&2\nexit 1\n', { mode: 0o755 })
     await vm.user(setLine(shared, 18, 'refused'))
     const status = await syncs(scene, vm, 'failed: Cannot push')
-    check('it says who refused a push', /hook declined/, status.reason)
+    check('the reason says that a hook refused the push', /hook declined/, status.reason)
     rmSync(hook)
     await syncs(scene, vm, 'synced')
-    check('once it is taken, the trunk has it', 'refused', await trunk(18))
+    check('the trunk has the edit once the push is accepted', 'refused', await trunk(18))
   } finally {
     rmSync(scratch, { recursive: true })
   }
@@ -211,7 +211,7 @@ async function fromTarball(scene: Scene): Promise<void> {
     const two = await world.config.commit(host(noted('two')), 'Two')
     await offer(two)
     await upgrades(scene, vm, { outcome: 'upgraded' })
-    scene.check('it runs', 'two', await seen(vm))
+    scene.check('the newer tarball runs', 'two', await seen(vm))
     for (const [status, comesTo, reason] of [
       [503, 'offline', /^Cannot reach the remote/],
       [404, 'failed', /; look at the URL of the remote/],
@@ -221,17 +221,21 @@ async function fromTarball(scene: Scene): Promise<void> {
     }
     await offer(one)
     const { reason } = await upgrades(scene, vm, { outcome: 'diverged', phase: 'fetch' })
-    scene.check('it says that this is older', / is older than what this host had; /, reason ?? '')
+    scene.check(
+      'the reason says that the tarball is older',
+      / is older than what this host had; /,
+      reason ?? '',
+    )
     await doAsTold(scene, vm, reason)
-    scene.check('it runs once it is accepted', 'none', await seen(vm))
+    scene.check('the older tarball runs once it is accepted', 'none', await seen(vm))
     await upgrades(scene, vm, { outcome: 'up-to-date' })
     // back to its clone: the revision of a tarball is no commit, so nothing can descend from it
     const three = await world.config.commit(note(vm, 'three'), 'Three')
     await offer(three)
     await upgrades(scene, vm, { outcome: 'upgraded' })
     const { to } = await upgrades(scene, vm, { outcome: 'up-to-date' })
-    scene.check('it has the commit', three, to?.commit)
-    scene.check('it runs', 'three', await seen(vm))
+    scene.check('the status names the commit of the clone', three, to?.commit)
+    scene.check('the commit of the clone runs', 'three', await seen(vm))
   } finally {
     rmSync(scratch, { recursive: true })
   }

@@ -60,12 +60,20 @@ async function counted(scene: Scene): Promise<void> {
     vm.ask(`sed -n 's/^preferred *//p' /boot/loader/loader.conf`)
 
   const bad = await armed(scene, vm, `{ imports = [ (${counts}) (${panics}) ]; }`)
-  check('its tries are counted', /^nixos-[^+]+\+3\.conf$/, await entryOf(bad))
-  check('golden comes before what is on trial', /^golden-\S+\.conf$/, await preferred())
+  check(
+    'the boot entry of the trial counts its tries',
+    /^nixos-[^+]+\+3\.conf$/,
+    await entryOf(bad),
+  )
+  check('golden is preferred to the trial', /^golden-\S+\.conf$/, await preferred())
   await failsTrial(scene, vm, bad, notUp)
 
   const good = await armed(scene, vm, `{ imports = [ (${counts}) (${harmless}) ]; }`)
-  check('its tries are counted', /^nixos-[^+]+\+3\.conf$/, await entryOf(good))
+  check(
+    'the boot entry of the trial counts its tries',
+    /^nixos-[^+]+\+3\.conf$/,
+    await entryOf(good),
+  )
   // as if a person chose another entry in the boot menu: no shutdown runs before that
   const { goldenEntry } = await bootStatus(scene, vm)
   await vm.root(`bootctl set-oneshot '${goldenEntry}' && sync`)
@@ -74,17 +82,25 @@ async function counted(scene: Scene): Promise<void> {
   await vm.powerOn()
   await vm.awaitBoot(before, { limit: 120 })
   await comes(scene, vm, 'golden is validated', 90, validated)
-  check('what was never started is on trial again', good, (await bootStatus(scene, vm))['trial'])
+  check(
+    'a trial that was never started is on trial again',
+    good,
+    (await bootStatus(scene, vm))['trial'],
+  )
   const held = await vm.ask(`grep -c ^${good} ${failedTrials}`, { allow: 'any' })
-  check('and has not failed', '0', held)
+  check('a trial that was never started is not listed as failed', '0', held)
 
   scene.ends(vm, good)
   await boots(scene, vm, 'the trial boots', good)
   await becomesGolden(scene, vm, good)
   const entry = await entryOf(good)
-  check('the boot loader has counted that start', /^nixos-[^+]+\+2-1\.conf$/, entry)
+  check('the boot loader has counted the start of the trial', /^nixos-[^+]+\+2-1\.conf$/, entry)
   await told(scene, vm, 'unpin-golden')
-  check('without golden the profile comes first', entry.replace(/\+.*/, '.conf'), await preferred())
+  check(
+    'without golden the profile is preferred',
+    entry.replace(/\+.*/, '.conf'),
+    await preferred(),
+  )
   await told(scene, vm, 'pin-golden')
-  check('and then golden again', /^golden-\S+\.conf$/, await preferred())
+  check('golden is preferred again after a pin', /^golden-\S+\.conf$/, await preferred())
 }

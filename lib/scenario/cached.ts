@@ -138,6 +138,10 @@ async function fetched(vm: Machine, path: string): Promise<string> {
 }
 
 async function arrived(scene: Scene, vm: Machine, path: string): Promise<void> {
-  scene.check('the package is there', word, (await seen(vm)).split(' ')[0])
-  scene.check('whole', '0', await vm.ask(`nix-store --verify-path ${path}; echo $?`))
+  scene.check('the system has the package', word, (await seen(vm)).split(' ')[0])
+  scene.check(
+    'the package in the store is intact',
+    '0',
+    await vm.ask(`nix-store --verify-path ${path}; echo $?`),
+  )
 }

@@ -28,16 +28,28 @@ async function restored(scene: Scene): Promise<void> {
   const exits = async (command: string): Promise<number> =>
     (await vm.user(command, { allow: 'any' })).code
   const never = 'Dotfiles have not been synchronized yet'
-  check('before the first sync there is nothing to tell', never, await ask('chezmoi-status'))
+  check('chezmoi-status says that no sync has run yet', never, await ask('chezmoi-status'))
   await syncs(scene, vm, 'up-to-date')
-  check('what one user has is no other’s', never, await told(scene, vm, 'chezmoi-status'))
+  check(
+    'root is not shown the status of another user',
+    never,
+    await told(scene, vm, 'chezmoi-status'),
+  )
   await vm.user(setLine(shared, 3, 'line three'))
   const edited = await ask('chezmoi-status')
-  check('an edit is named before a sync', /^edited: +MM? \.labrc$/m, edited)
+  check('chezmoi-status names the edit before the sync', /^edited: +MM? \.labrc$/m, edited)
   await syncs(scene, vm, 'synced')
   const clean = await ask('chezmoi-status')
-  check('and not after it', /^(?!.*^edited:)(?!.*^aside:).*^outcome: +synced/ms, clean)
-  check('nothing was put aside', 'Nothing was put aside', await ask('chezmoi-restore-kept'))
+  check(
+    'chezmoi-status names no edit after the sync',
+    /^(?!.*^edited:)(?!.*^aside:).*^outcome: +synced/ms,
+    clean,
+  )
+  check(
+    'chezmoi-restore-kept lists nothing at first',
+    'Nothing was put aside',
+    await ask('chezmoi-restore-kept'),
+  )
 
   const [one, two] = ['.labmod', 'labdir/.lab two']
   const script = "#!/bin/sh\nsed '/afar/d'\necho from afar\n"
@@ -50,42 +62,50 @@ async function restored(scene: Scene): Promise<void> {
   await vm.root("date -s '-1 hour'")
   const texts = async (): Promise<string> => (await readHome(vm, one)) + (await readHome(vm, two))
   const both = 'one\nfrom afar\ntwo\nfrom afar\n'
-  check('both are changed', both, await texts())
-  check('how many were put aside', /^aside: +2 files/m, await ask('chezmoi-status'))
-  const listed = (await ask('chezmoi-restore-kept')).replaceAll(/^\S+ +/gm, '')
-  check('they are listed', `${one}\nlabdir/.lab\\ two`, listed)
-  for (const command of ['chezmoi-restore-kept', 'chezmoi-status', 'chezmoi-show-conflicts'])
-    check(`${command} takes no other flag`, 2, await exits(`${command} --nope`))
+  check('the scripts have changed both files', both, await texts())
   check(
-    'what was not put aside is no file to put back',
+    'chezmoi-status counts the files put aside',
+    /^aside: +2 files/m,
+    await ask('chezmoi-status'),
+  )
+  const listed = (await ask('chezmoi-restore-kept')).replaceAll(/^\S+ +/gm, '')
+  check('chezmoi-restore-kept lists both files', `${one}\nlabdir/.lab\\ two`, listed)
+  for (const command of ['chezmoi-restore-kept', 'chezmoi-status', 'chezmoi-show-conflicts'])
+    check(`${command} refuses an unknown flag`, 2, await exits(`${command} --nope`))
+  check(
+    'restoring a file that was not put aside is refused',
     1,
     await exits('chezmoi-restore-kept .labrc'),
   )
   // if one of several is missing, none is restored
-  check('nor are those beside it', 1, await exits(`chezmoi-restore-kept ${one} .labrc`))
-  check('all is as it was', both, await texts())
+  check(
+    'a restore of two files, one not put aside, is refused',
+    1,
+    await exits(`chezmoi-restore-kept ${one} .labrc`),
+  )
+  check('a refused restore changes no file', both, await texts())
   await ask(`chezmoi-restore-kept "$HOME/${one}" && cd labdir && chezmoi-restore-kept '.lab two'`)
-  check('both are put back', 'one\ntwo\n', await texts())
+  check('both files are restored', 'one\ntwo\n', await texts())
   await ask('chezmoi-restore-kept --all')
-  check('what they took the place of is put back by --all', both, await texts())
+  check('chezmoi-restore-kept --all restores the replaced texts', both, await texts())
   await vm.user(`echo one >${one}`)
   await ask(`chezmoi-restore-kept ${one} '${two}'`)
-  check('where the first is back already, the second is put back', 'one\ntwo\n', await texts())
+  check('the second is restored if the first already is', 'one\ntwo\n', await texts())
   await ask(`chezmoi-restore-kept '${two}'`)
 
   const ways = { file: ['echo it >labdir', 'cat'], link: ['ln -s it labdir', 'readlink'] }
   for (const [kind, [make, read]] of Object.entries(ways)) {
     await vm.user(`rm -r labdir && ${make}`)
     await ask(`chezmoi-restore-kept '${two}'`)
-    check(`a ${kind} in the way of its directory makes place`, 'two\n', await readHome(vm, two))
+    check(`the file is restored where a ${kind} was in the way`, 'two\n', await readHome(vm, two))
     await vm.user('mv labdir labdir.restored')
     await ask('chezmoi-restore-kept labdir')
     const { stdout } = await vm.user(`${read} labdir`, { allow: 'any' })
-    check('and can be put back', 'it\n', stdout)
+    check('what was in the way can be restored', 'it\n', stdout)
     await vm.user('rm -f labdir && mv labdir.restored labdir')
   }
   const { stdout } = await vm.user('find . -maxdepth 2 -name ".restored*" ! -path "./.local/*"')
-  check('nothing else is left', '', stdout)
+  check('a restore leaves no temporary files', '', stdout)
 }
 
 async function homeAndSource(scene: Scene): Promise<void> {
@@ -100,18 +120,34 @@ async function homeAndSource(scene: Scene): Promise<void> {
       `${setLine(file, 7, 'at home')}; ${setLine(`${source}/${inSource}`, 7, 'in the source')}`,
     )
   await syncs(scene, vm, 'conflict')
-  check('the file at home has its own text', 'at home', await home())
-  check('its status names the conflict', /^conflict: dot_labrc of /m, await ask('chezmoi-status'))
+  check('the file at home keeps its own text', 'at home', await home())
+  check(
+    'chezmoi-status names the conflict',
+    /^conflict: dot_labrc of /m,
+    await ask('chezmoi-status'),
+  )
   const shown = await ask('chezmoi-show-conflicts')
-  check('both texts are shown', /^conflict: dot_labrc$.*\+at home$.*\+in the source$/ms, shown)
-  check('without the remote, too', shown, await ask('chezmoi-show-conflicts --offline'))
+  check(
+    'chezmoi-show-conflicts shows both texts',
+    /^conflict: dot_labrc$.*\+at home$.*\+in the source$/ms,
+    shown,
+  )
+  check(
+    'chezmoi-show-conflicts --offline shows the same',
+    shown,
+    await ask('chezmoi-show-conflicts --offline'),
+  )
   // if the remote is away, the output says so and is otherwise the same
   const url = await vm.askUser(`git -C ${source} remote get-url origin`)
   const [path, instead] = ['/gone.git', 'url.http://git.lab/gone.git']
   answerWith(vm.host, { path, status: 503 })
   await vm.user(`git config --global ${instead}.insteadOf ${url}`)
   const away = '(the remote cannot be reached: this is as of the last fetch)'
-  check('one that is away is told', `${away}\n${shown}`, await ask('chezmoi-show-conflicts'))
+  check(
+    'the output says that the remote is away',
+    `${away}\n${shown}`,
+    await ask('chezmoi-show-conflicts'),
+  )
   await vm.user(`git config --global --remove-section ${instead}`)
   const names = [`conflict/${vm.host}.home`, `conflict/${vm.host}`]
   const heads = await Promise.all(names.map((name) => world.dotfiles.head(name)))
@@ -121,26 +157,30 @@ async function homeAndSource(scene: Scene): Promise<void> {
     check(`the text at home of ${file} is published`, 'at home', lineOf(published, 7))
   }
 
-  scene.must('what settles it is said', /chezmoi re-add \S+/, shown)
+  scene.must('the output names the command to settle it', /chezmoi re-add \S+/, shown)
   for (const settle of new Set(shown.match(/chezmoi re-add \S+/g)))
     await ask(settle.replace('re-add', 're-add --no-tty'))
   await syncs(scene, vm, 'synced')
-  check('the trunk has what was chosen', 'at home', await trunk())
-  check('so has the file', 'at home', await home())
+  check('the trunk has the chosen text', 'at home', await trunk())
+  check('the file at home has the chosen text', 'at home', await home())
   check('nothing conflicts any more', 'No conflicts', await ask('chezmoi-show-conflicts'))
   await syncs(scene, vm, 'up-to-date')
   for (const name of names)
-    check(`${name} is gone`, 'gone', (await world.dotfiles.head(name)) ?? 'gone')
+    check(`${name} is no longer a bookmark`, 'gone', (await world.dotfiles.head(name)) ?? 'gone')
 
   // two source names for one target: no line conflicts, but chezmoi would accept neither
   await world.dotfiles.commit({ private_dot_labtwo: 'from afar\n' }, 'Private')
   await vm.user(`echo mine >${source}/dot_labtwo`)
   await syncs(scene, vm, 'conflict')
   const pushed = await world.dotfiles.read('dot_labtwo')
-  check('two names for one file are not pushed', 'not there', pushed ?? 'not there')
+  check('a second source name of a file is not pushed', 'not there', pushed ?? 'not there')
   await vm.user(`rm ${source}/dot_labtwo`)
   await syncs(scene, vm, 'synced')
-  check('with one, it is applied', 'from afar\n', await readHome(vm, '.labtwo'))
+  check(
+    'the file is applied once it has one source name',
+    'from afar\n',
+    await readHome(vm, '.labtwo'),
+  )
 
   // an edit at home must not make a file public that the source has made private
   await vm.user(
@@ -151,7 +191,7 @@ async function homeAndSource(scene: Scene): Promise<void> {
   // the change of the source was pushed to the trunk at once
   await syncs(scene, vm, 'up-to-date')
   const mode = await vm.askUser('stat -c %a .labrc')
-  check('it is private here', '600', mode)
+  check('the file is private at home', '600', mode)
   const there = (await world.dotfiles.read('private_dot_labrc')) !== undefined
-  check('and in the trunk', true, there)
+  check('the file is private in the trunk', true, there)
 }

@@ -51,34 +51,38 @@ async function rewritten(scene: Scene): Promise<void> {
   const trunk = await world.dotfiles.commit({ dot_labrc: setThird }, 'Rewritten', { parent: start })
   // looking at the conflicts before a sync changes nothing
   const look = await told(scene, vm, 'chezmoi-show-conflicts', 'user')
-  check('both are shown', /\+leaked\n.*\+line three$/ms, look)
-  for (const run of ['it', 'the next run, too']) {
+  check('both texts of the conflict are shown', /\+leaked\n.*\+line three$/ms, look)
+  for (const run of ['first run', 'second run']) {
     await syncs(scene, vm, 'diverged: The trunk was rewritten')
     check(`${run}: nothing is pushed`, trunk, await world.dotfiles.head())
     check(`${run}: the edit stays`, 'mine', await line(15, 'home'))
   }
   await vm.user(`cd ${source} && jj rebase --source @- --onto ${world.branch}@origin`)
   await syncs(scene, vm, 'synced')
-  check('the trunk has the edit once its user says so', 'mine', await line(15, 'trunk'))
-  check('and not what was taken back', 'line three', await line(3, 'trunk'))
-  check('nor has the home', 'line three', await line(3, 'home'))
+  check('the trunk has the edit once the user rebases it', 'mine', await line(15, 'trunk'))
+  check('the removed text is not in the trunk', 'line three', await line(3, 'trunk'))
+  check('the removed text is not at home', 'line three', await line(3, 'home'))
   // the trunk is reset right after the push: this host has not fetched since then
   const pushed = (await world.dotfiles.head())!
   await world.dotfiles.move(world.branch, trunk)
   await syncs(scene, vm, 'diverged: The trunk was rewritten')
-  check('what it pushed is not pushed again', trunk, await world.dotfiles.head())
+  check('a commit that was taken out is not pushed again', trunk, await world.dotfiles.head())
   await world.dotfiles.move(world.branch, pushed)
 
   await world.dotfiles.move(world.branch, null)
   await vm.user(setLine(shared, 18, 'mine, too'))
   const names = `\`${world.branch}\` \\(it has other`
   await syncs(scene, vm, `failed: The remote has no branch ${names}`)
-  check('it is not made by itself', 'none', (await world.dotfiles.head()) ?? 'none')
+  check('a removed trunk is not created again', 'none', (await world.dotfiles.head()) ?? 'none')
   await world.dotfiles.move('other', null)
   await syncs(scene, vm, 'synced')
-  check('a remote without any branch gets all', 'mine, too', await line(18, 'trunk'))
+  check('an empty remote gets the edit', 'mine, too', await line(18, 'trunk'))
   const has = async (number: number) =>
-    check(`line ${number} at home`, await line(number, 'trunk'), await line(number, 'home'))
+    check(
+      `line ${number} is the same at home and in the trunk`,
+      await line(number, 'trunk'),
+      await line(number, 'home'),
+    )
   for (const number of [3, 15, 18]) await has(number)
   await syncs(scene, vm, 'up-to-date')
 }
@@ -97,7 +101,7 @@ async function clonedAnew(scene: Scene): Promise<void> {
     await world.dotfiles.commit({ dot_labrc: replacing(number, 'from afar') }, 'From afar')
     await syncs(scene, vm, 'conflict')
     check(`line ${number}: the conflict is published`, 'mine', await lineIn(number, mine))
-    check(`line ${number}: the trunk has it not`, 'from afar', await lineIn(number))
+    check(`line ${number}: the trunk keeps the remote edit`, 'from afar', await lineIn(number))
   }
   await conflictIn(7)
   const url = await vm.askUser(`git -C ${source} remote get-url origin`)
@@ -108,14 +112,18 @@ async function clonedAnew(scene: Scene): Promise<void> {
   await vm.user(`rm -rf ${source}; mkdir -p ${dirname(source)}/.chezmoi-sync.clone/half`)
   await syncs(scene, vm, 'synced')
   const other = (await vm.user('cat .labother', { allow: 'any' })).stdout
-  check('of the default branch nothing comes', '', other)
-  check('nor to the trunk', 'nothing', await lineIn(1, world.branch, 'dot_labother'))
+  check('no file of the default branch is applied', '', other)
+  check(
+    'no file of the default branch reaches the trunk',
+    'nothing',
+    await lineIn(1, world.branch, 'dot_labother'),
+  )
   await world.dotfiles.choose(world.branch)
   await world.dotfiles.move('other', null)
-  check('a new clone leaves what the old one has published', 'mine', await lineIn(7, mine))
+  check('the conflict is still published after a new clone', 'mine', await lineIn(7, mine))
   const former = (await world.dotfiles.head(mine)) ?? 'none'
   const shown = () => told(scene, vm, 'chezmoi-show-conflicts', 'user')
-  check('and it is still shown', /^.*\bmine$/m, await shown())
+  check('the conflict is still shown after a new clone', /^.*\bmine$/m, await shown())
 
   // the link may lead to a disk that is not mounted now
   await vm.user(`rm -rf ${source}; ln -s /lab-away ${source}`)
@@ -127,19 +135,27 @@ async function clonedAnew(scene: Scene): Promise<void> {
   await vm.user(setLine(own[0]!, 3, 'mine'))
   await syncs(scene, vm, 'synced')
   const one = await lineIn(3, world.branch, 'dot_config/lab/one.conf')
-  check('an edit gets through from a clone of git', 'mine', one)
+  check('an edit in a clone made by git reaches the trunk', 'mine', one)
   await conflictIn(11)
   const kept = `${mine}.former-${former.slice(0, 12)}`
-  check('the conflict before it is kept', 'mine', await lineIn(7, kept))
-  check('under a name that is shown', true, (await shown()).includes(`${kept}@origin`))
+  check('the earlier conflict is kept', 'mine', await lineIn(7, kept))
+  check(
+    'the earlier conflict is shown under its new name',
+    true,
+    (await shown()).includes(`${kept}@origin`),
+  )
   await vm.user(
     `cd ${source} && jj new @- ${world.branch}@origin && jj resolve --tool :ours dot_labrc`,
   )
   await syncs(scene, vm, 'synced')
-  check('once it is settled, the trunk has it', 'mine', await lineIn(11))
-  check('and nothing is published', 'none', (await world.dotfiles.head(mine)) ?? 'none')
+  check('the trunk has the edit once it is settled', 'mine', await lineIn(11))
   check(
-    'the home is as the trunk',
+    'a settled conflict is no longer published',
+    'none',
+    (await world.dotfiles.head(mine)) ?? 'none',
+  )
+  check(
+    'the home has the text of the trunk',
     (await world.dotfiles.read('dot_labrc')) ?? 'nothing',
     await readHome(vm, shared),
   )

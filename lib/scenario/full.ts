@@ -77,7 +77,7 @@ async function fillsUp(scene: Scene): Promise<void> {
   const fill = `systemctl stop ${watcherUnit}; set -- ${files}; free=$(df --output=avail -B1M /var/lib | tail -n 1); fallocate --length "$((free - 1))M" $1
     dd if=/dev/zero of=$2 bs=64K 2>/dev/null; dd if=/dev/zero bs=4K >>$2 2>/dev/null; df --output=avail -B1K /var/lib | tail -n 1`
   const left = Number.parseInt(await vm.ask(fill, limit))
-  scene.must('nothing is left', 0, left)
+  scene.must('no free space is left', 0, left)
   const reason = /No space left on device|MiB free/
   await upgrades(scene, vm, { outcome: /^(failed|no-space)$/, reason })
   await vm.root(`rm -f ${files}; systemctl start ${watcherUnit}`, limit)

@@ -42,16 +42,20 @@ async function askedAmiss(scene: Scene): Promise<void> {
   ])
   for (const command of wrong) {
     const usage = new RegExp(`^2 Usage: ${command.split(' ')[0]}( |$)`)
-    check('wrong words are told the right ones', usage, await said(vm, command))
+    check('a wrong argument is answered with the usage', usage, await said(vm, command))
   }
   const mine = ['pin-golden', 'unpin-golden', 'rollback-to-golden', 'golden-boot-validation']
   for (const command of mine) {
     const root = /^1 .*only root may/
-    check('what only root may is said to be so', root, await said(vm, command, 'user'))
+    check(
+      'a user is told that only root may run the command',
+      root,
+      await said(vm, command, 'user'),
+    )
   }
   const shown = new RegExp(`^0 golden: ${golden}\\n(?!.*PROBLEM)`, 's')
-  check('anybody may see what is golden', shown, await said(vm, 'show-golden', 'user'))
-  check('words and rights change nothing', start, await everything(vm))
+  check('a user may run show-golden', shown, await said(vm, 'show-golden', 'user'))
+  check('the refused commands change nothing', start, await everything(vm))
 
   const trial = await buildInGuest(vm, scene.world.paths.flake, harmless, scene.say)
   const noEntry = /^1 .*Cannot put .* on trial: no boot entry names it$/
@@ -66,23 +70,32 @@ golden:       ${golden}
 boot default: ${status['goldenEntry']}
 next boot:    ${status['oneshot']}
 validation:   ${status['validation']}`
-  check('where it stands is told in words', words, await told(scene, vm, 'show-boot-status'))
-  await refused(scene, 'to pin what was not booted', /^1 .*\n.*: reboot first$/, 'pin-golden')
+  check(
+    'show-boot-status describes the boot state',
+    words,
+    await told(scene, vm, 'show-boot-status'),
+  )
+  await refused(
+    scene,
+    'pinning a generation that was not booted',
+    /^1 .*\n.*: reboot first$/,
+    'pin-golden',
+  )
   // a refused trial also cancels the trial that was armed before
   await vm.root('mkdir /run/lab-none && touch /run/lab-none/init')
   const none = await said(vm, 'golden-arm-trial /run/lab-none')
-  check('a trial that cannot boot is refused in place of another', noEntry, none)
+  check('a trial that cannot boot is refused', noEntry, none)
   const { trial: now, oneshot } = await bootStatus(scene, vm)
-  check('and nothing is on trial then', 'null null', `${now} ${oneshot}`)
+  check('a refused trial cancels the one before it', 'null null', `${now} ${oneshot}`)
   await told(scene, vm, 'rollback-to-golden')
 
   const order = `systemctl show --value -p After golden-boot-validation.service
     systemctl show --value -p TimersMonotonic golden-trial-deadline.timer`
   const [after, begins] = (await vm.ask(order)).split('\n')
   const walls = /^(?=(.* )?firewall\.service\b)(?=(.* )?nftables\.service\b)/
-  check('a boot is judged when its firewall is up', walls, after)
+  check('a boot is validated after its firewall is up', walls, after)
   // the first stage may wait for a passphrase, and that time does not count
-  check('the time of a trial begins with its system', /^\{ OnStartupUSec=/, begins)
+  check('the deadline of a trial counts from the start of systemd', /^\{ OnStartupUSec=/, begins)
 
   await waitsForLock(scene)
   await deadlineWaits(scene)
@@ -96,8 +109,8 @@ validation:   ${status['validation']}`
   vm.disconnect()
   await vm.until('SSH to answer', 30, booted(golden))
   const dead = /: Cannot pin \S+: sshd\.service is failed\nexit 1$/
-  check('to pin a host that is not well is refused, with its reason', dead, stdout.trim())
-  check('to pin a host that is not well changes nothing', before, await everything(vm))
+  check('a pin on an unhealthy host is refused, with its reason', dead, stdout.trim())
+  check('a pin on an unhealthy host changes nothing', before, await everything(vm))
 }
 
 /** Holds the lock of golden until its unit is stopped. */
@@ -113,12 +126,12 @@ async function waitsForLock(scene: Scene): Promise<void> {
   await vm.root(`${holdsLock}
     systemd-run --quiet --unit=lab-pin --remain-after-exit "$(command -v pin-golden)"`)
   await comes(scene, vm, 'a pin waits for another command', 30, waiting)
-  check('it has changed nothing until then', before, await everything(vm))
+  check('a waiting pin has changed nothing', before, await everything(vm))
   await vm.root('systemctl stop lab-lock.service')
   const over = 'systemctl show --value -p SubState lab-pin.service | grep -qx exited'
-  await comes(scene, vm, 'it goes on after that', 60, over)
-  check('golden is whole', whole, await apartFromTime(vm))
-  check('and pinned anew', true, before !== (await everything(vm)))
+  await comes(scene, vm, 'the waiting pin goes on once the lock is free', 60, over)
+  check('the pin changes nothing but its time', whole, await apartFromTime(vm))
+  check('golden is pinned anew', true, before !== (await everything(vm)))
   await vm.root('systemctl stop lab-pin.service')
 }
 
@@ -130,15 +143,15 @@ async function deadlineWaits(scene: Scene): Promise<void> {
   const record = `{"toplevel":"${scene.start(vm)}","entry":"none.conf","boot":"another","state":"armed"}`
   await vm.root(`${holdsLock}
     echo '${record}' >${state}/trial.json; systemctl start --no-block ${unit}`)
-  await comes(scene, vm, 'a deadline waits for whoever judges the boot', 30, waiting)
+  await comes(scene, vm, 'a deadline waits for the validation of the boot', 30, waiting)
   const jobs = await vm.ask(
     `rm ${state}/trial.json; systemctl stop lab-lock.service
     while [ "$(systemctl show --value -p ActiveState ${unit})" = activating ]; do sleep 0.2; done
     systemctl list-jobs --no-legend reboot.target`,
     { allow: 'any' },
   )
-  must('a boot that was found good meanwhile is left alone', '', jobs)
-  check('a deadline that has nothing to judge changes nothing', before, await everything(vm))
+  must('a deadline leaves a validated boot alone', '', jobs)
+  check('a deadline without a trial changes nothing', before, await everything(vm))
 }
 
 async function nothingGolden(scene: Scene): Promise<void> {
@@ -160,19 +173,19 @@ async function nothingGolden(scene: Scene): Promise<void> {
   )
   for (const cut of ['umount /boot', readOnly('/boot')]) {
     const kept = /^1 .*Cannot unpin .*\(is \/boot mounted\?\)$/s
-    await refused(scene, `to give golden up after \`${cut}\``, kept, where(cut, 'unpin-golden'))
+    await refused(scene, `unpinning after \`${cut}\``, kept, where(cut, 'unpin-golden'))
   }
   await refused(
     scene,
-    'to give golden up by no variable',
+    'unpinning with read-only EFI variables',
     unset,
     where(noVariables, 'unpin-golden'),
   )
 
   const gone = await told(scene, vm, 'unpin-golden')
-  check('golden is given up', `no longer golden: ${golden}`, gone)
+  check('unpin-golden names what is no longer golden', `no longer golden: ${golden}`, gone)
   const left = `find /boot -iname '*golden*'; ls -d ${state}/golden.json /nix/var/nix/gcroots/golden-* 2>/dev/null`
-  check('nothing is left of it', '', await vm.ask(left, { allow: 'any' }))
+  check('unpin-golden leaves no files of golden', '', await vm.ask(left, { allow: 'any' }))
   const { booted: now, validation = null, ...none } = await bootStatus(scene, vm)
   const words = `booted:       ${golden}
 running:      ${golden}
@@ -181,17 +194,40 @@ golden:       none
 boot default: of the boot loader itself
 next boot:    the default
 validation:   ${validation}`
-  check('where it stands is told in words', words, await told(scene, vm, 'show-boot-status'))
-  check('and in data', golden, now)
-  check('with the validation', 'active success', validation?.split(' ').toSorted().join(' '))
+  check(
+    'show-boot-status describes the boot state',
+    words,
+    await told(scene, vm, 'show-boot-status'),
+  )
+  check('show-boot-status --json names the booted generation', golden, now)
+  check(
+    'show-boot-status --json has the validation',
+    'active success',
+    validation?.split(' ').toSorted().join(' '),
+  )
   const { golden: no, goldenEntry, trial, default: chosen, oneshot } = none
   const nulls = [no, goldenEntry, trial, chosen, oneshot].map((one) => one ?? 'none').join(' ')
-  check('which has nothing of golden', 'none none none none none', nulls)
+  check('show-boot-status --json has nothing of golden', 'none none none none none', nulls)
   const ungolden = /: (Cannot go back: )?no generation is golden$/
-  await refused(scene, 'to show what is golden', ungolden, 'show-golden')
-  await refused(scene, 'to go back to golden', ungolden, 'rollback-to-golden')
-  await refused(scene, 'to boot golden', ungolden, 'rollback-to-golden --reboot')
-  await refused(scene, 'to give up nothing', /^0 no generation is golden$/, 'unpin-golden')
+  await refused(scene, 'show-golden without a golden generation', ungolden, 'show-golden')
+  await refused(
+    scene,
+    'rollback-to-golden without a golden generation',
+    ungolden,
+    'rollback-to-golden',
+  )
+  await refused(
+    scene,
+    'rollback-to-golden --reboot without golden',
+    ungolden,
+    'rollback-to-golden --reboot',
+  )
+  await refused(
+    scene,
+    'unpin-golden without a golden generation',
+    /^0 no generation is golden$/,
+    'unpin-golden',
+  )
 
   await refused(scene, 'a first pin without /boot', mounted, noBoot)
   await refused(
@@ -200,17 +236,30 @@ validation:   ${validation}`
     unwritten,
     where(readOnly('/boot'), 'pin-golden'),
   )
-  await refused(scene, 'a first pin by no variable', unset, where(noVariables, 'pin-golden'))
+  await refused(
+    scene,
+    'a first pin with read-only EFI variables',
+    unset,
+    where(noVariables, 'pin-golden'),
+  )
   const pinned = await told(scene, vm, 'pin-golden')
-  check('it is pinned once that can be', `golden from now on: ${golden}`, pinned.split('\n').at(-1))
-  check('all is as it was at first', start, await apartFromTime(vm))
+  check(
+    'golden is pinned once all can be written',
+    `golden from now on: ${golden}`,
+    pinned.split('\n').at(-1),
+  )
+  check('after unpin and pin, the boot state is as before', start, await apartFromTime(vm))
 
   // without golden a rebuild is what boots next; pinning golden then puts it on trial
   await told(scene, vm, 'unpin-golden')
   const next = await buildInGuest(vm, scene.world.paths.flake, harmless, scene.say)
   await told(scene, vm, makesDefault(next))
   const armed = (await told(scene, vm, 'pin-golden')).split('\n').at(-1)
-  check('what was to boot next is on trial now', `on trial at the next boot: ${next}`, armed)
-  check('as its record says', next, (await bootStatus(scene, vm))['trial'])
+  check(
+    'a first pin puts the next generation on trial',
+    `on trial at the next boot: ${next}`,
+    armed,
+  )
+  check('show-boot-status --json names the trial', next, (await bootStatus(scene, vm))['trial'])
   await told(scene, vm, 'rollback-to-golden')
 }

@@ -38,7 +38,7 @@ function damages(golden: string): [string, string, RegExp[], string][] {
   const named = `sed -i 's|${golden}|/nix/store/${'0'.repeat(32)}-collected|' ${state}/golden.json`
   return [
     [
-      'root, entry and default gone',
+      'GC root, entry and default gone',
       `rm ${root} ${entry}; bootctl set-default ${other}`,
       [/golden-generation does not keep it/, /is missing/, /it is not the boot default/],
       rebuilt,
@@ -48,7 +48,7 @@ function damages(golden: string): [string, string, RegExp[], string][] {
     ['kernel emptied', `: >${copy('linux')}`, [/EFI\/golden\/\S+ is missing or empty/], rebuilt],
     ['first stage gone', `rm ${copy('initrd')}`, [/EFI\/golden\/\S+ is missing or empty/], again],
     [
-      'kernel changed, root of another',
+      'kernel changed, GC root moved',
       `printf x | dd of=${copy('linux')} bs=1 seek=5000 conv=notrunc status=none; ln -sfn /nix/store ${root}`,
       [/golden-generation does not keep it/, /differs from the kernel in the store/],
       'pin-golden',
@@ -60,7 +60,7 @@ function damages(golden: string): [string, string, RegExp[], string][] {
       'pin-golden',
     ],
     [
-      'record of what was collected',
+      'record names a collected golden',
       named,
       [/does not keep it/, /it is not in the store/],
       'pin-golden',
@@ -82,11 +82,15 @@ async function goldenInPieces(scene: Scene): Promise<void> {
     check(`${what}: each problem is named, and no other`, '', wrong)
     if (found.some((problem) => /not in the store/.test(problem!))) {
       const lost = /Cannot go back: \S+ is not in the store$/
-      await refused(scene, 'to go back to what was collected', lost, 'rollback-to-golden')
+      await refused(scene, 'a rollback to a collected golden', lost, 'rollback-to-golden')
     }
     await told(scene, vm, mends)
-    check(`${what}: all is whole again`, start, await apartFromTime(vm))
-    check(`${what}: and said to be`, /^0 golden: (?!.*PROBLEM)/s, await said(vm, 'show-golden'))
+    check(`${what}: all is repaired`, start, await apartFromTime(vm))
+    check(
+      `${what}: then show-golden finds no problem`,
+      /^0 golden: (?!.*PROBLEM)/s,
+      await said(vm, 'show-golden'),
+    )
   }
 }
 
@@ -102,11 +106,11 @@ async function variablesReadOnly(scene: Scene): Promise<void> {
   const unset = "Cannot put \\S+ on trial: the boot loader's one-shot entry cannot be set"
   const { code, said: why, toplevel } = await rebuild(scene, vm, harmless)
   check('the rebuild is refused', 1, code)
-  check('and says why', new RegExp(unset), why)
+  check('the refused rebuild says why', new RegExp(unset), why)
   const after = await bootStatus(scene, vm)
-  check('golden is what boots', after['goldenEntry'] ?? 'none', after['default'])
+  check('golden is the boot default', after['goldenEntry'] ?? 'none', after['default'])
   check('nothing is on trial', 'null null', `${after['trial']} ${after['oneshot']}`)
-  check('the profile is what was built', toplevel, after['profile'])
+  check('the profile is the rebuilt system', toplevel, after['profile'])
   await told(scene, vm, 'rollback-to-golden')
   const back = await bootStatus(scene, vm)
   check('golden is the profile again', golden, back['profile'])
@@ -116,7 +120,7 @@ async function variablesReadOnly(scene: Scene): Promise<void> {
   check('nothing of the commit runs', golden, await vm.running())
   const last = await bootStatus(scene, vm)
   check(
-    'golden is the profile, and boots',
+    'golden is the profile, with no one-shot entry',
     `${golden} null`,
     `${last['profile']} ${last['oneshot']}`,
   )
@@ -126,6 +130,6 @@ async function variablesReadOnly(scene: Scene): Promise<void> {
   // the commit was not to blame, so it is tried again
   const { toplevel: deployed } = await deploys(scene, vm)
   const now = await bootStatus(scene, vm)
-  check('it is on trial', deployed, now['trial'])
-  await comes(scene, vm, 'the host is well', 30, validated)
+  check('the deployed generation is on trial', deployed, now['trial'])
+  await comes(scene, vm, 'the boot is validated', 30, validated)
 }

@@ -63,36 +63,48 @@ async function halfBroken(scene: Scene): Promise<void> {
   ]
   const status = await syncs(scene, vm, 'failed: Cannot apply')
   for (const [file, reason] of reasons)
-    check(`${file} is named`, reason, status.kept.find((one) => one.file === file)?.reason ?? 'not')
+    check(
+      `${file} is named in the status`,
+      reason,
+      status.kept.find((one) => one.file === file)?.reason ?? 'not',
+    )
   const others = status.kept.filter(({ file }) => !reasons.some(([one]) => one === file))
-  check('and no other', '', others.map(({ file }) => file).join(' '))
+  check('the status names no other file', '', others.map(({ file }) => file).join(' '))
   for (const file of ['.labt', '.labu', '.labv', '.labkey', 'one.sh'])
-    check(`the reason of the run has ${file}`, true, (status.reason ?? '').includes(`${file}: `))
+    check(`the reason of the run names ${file}`, true, (status.reason ?? '').includes(`${file}: `))
   const mine = 'cat .labmod .labmade .labold; stat -c %F .labpipe'
   const theirs = 'mine\nmine\nmine\nfifo\n'
-  check('what is theirs stays', theirs, (await vm.user(mine, { allow: 'any' })).stdout)
+  check('the user’s own files stay', theirs, (await vm.user(mine, { allow: 'any' })).stdout)
   check(
-    'no broken file is made',
+    'no broken file is created',
     '',
     (await vm.user('ls -d .labt .labu .labv .labkey', { allow: 'any' })).stdout,
   )
-  check('what was deleted stays so', 'no\n', (await vm.user(`test -e ${own[1]} || echo no`)).stdout)
+  check(
+    'the deleted file stays deleted',
+    'no\n',
+    (await vm.user(`test -e ${own[1]} || echo no`)).stdout,
+  )
   const second = /^chezmoi-sync: locked: Another run has not ended yet \(process \d+\)$/
   check('a second run names the first', second, (await readHome(vm, 'labsecond')).trim())
   const order = 'before \nat last there\nafter there\n'
   check('scripts run before, among and after the files', order, await readHome(vm, 'labnotes'))
   const rc = (await readHome(vm, shared)).split('\n')
   check(
-    'all else is applied',
+    'all other files are applied',
     'line three, at home, new',
     `${rc[2]}, ${rc[14]}, ${(await readHome(vm, '.labnew')).trim()}`,
   )
   const inTrunk = async (file: string) => (await world.dotfiles.read(file)) ?? 'nothing'
   check('an edit at home is in the trunk', rc.join('\n'), await inTrunk('dot_labrc'))
-  check('a new file, too', 'new\n', await inTrunk('dot_labnew'))
+  check('a new file is in the trunk', 'new\n', await inTrunk('dot_labnew'))
   for (const file of ['dot_labu.tmpl', 'dot_labv.tmpl'])
-    check(`${file}, broken here, is not`, 'nothing', await inTrunk(file))
-  check('what was deleted at home still is', /^two 1\n/, await inTrunk('dot_config/lab/two.conf'))
+    check(`${file}, broken here, is not in the trunk`, 'nothing', await inTrunk(file))
+  check(
+    'a file deleted at home stays in the trunk',
+    /^two 1\n/,
+    await inTrunk('dot_config/lab/two.conf'),
+  )
 
   await world.dotfiles.commit(
     {
@@ -113,7 +125,7 @@ async function halfBroken(scene: Scene): Promise<void> {
   const next = await syncs(scene, vm, 'synced')
   const left = [own[1]!, '.labmade', '.labmod', '.labold']
   check(
-    'what is mended is named no more',
+    'the status names no repaired file',
     left.toSorted().join(' '),
     next.kept
       .map(({ file }) => file)
@@ -122,27 +134,27 @@ async function halfBroken(scene: Scene): Promise<void> {
   )
   const texts = await vm.user('cat .labt .labu .labv .labpipe .labmod .labmade .labold')
   check(
-    'it is applied, and what is theirs stays',
+    'repaired files are applied, the user’s own stay',
     'fine\nfine\nfine\nx\nmine\nfrom afar\nmine\nmine\n',
     texts.stdout,
   )
   const again = `${order}now there\nafter there\n`
   check('scripts run again, in their order', again, await readHome(vm, 'labnotes'))
-  check(
-    'the template that was broken here is in the trunk',
-    'fine\n',
-    await inTrunk('dot_labu.tmpl'),
-  )
+  check('the repaired template is in the trunk', 'fine\n', await inTrunk('dot_labu.tmpl'))
   const aside = await vm.user('find /var/lib/chezmoi-sync/kept -type f -exec cat {} +')
-  check('the text that a script has changed is aside', 'mine\n', aside.stdout)
+  check('the text that a script has changed is put aside', 'mine\n', aside.stdout)
 
   const refused = own[0]!
   await vm.user(`printf '[add]\\nsecrets = "error"\\n' >>.config/chezmoi/chezmoi.toml
     echo 'token = "${token}"' >>${refused}; ${setLine(shared, 17, 'beside it')}`)
   await syncs(scene, vm, `failed: Cannot capture ${refused}: `)
   const published = (await inTrunk(`dot_${refused.slice(1)}`)).includes(token)
-  check('what chezmoi refuses is not in the trunk', false, published)
-  check('what comes after it is', await readHome(vm, shared), await inTrunk('dot_labrc'))
+  check('whether the trunk has the file that chezmoi refuses', false, published)
+  check(
+    'a file after the refused one is in the trunk',
+    await readHome(vm, shared),
+    await inTrunk('dot_labrc'),
+  )
   await vm.user(`sed -i /token/d ${refused}`)
   // never up-to-date: a script of these dotfiles runs each time
   await syncs(scene, vm, 'synced')

@@ -212,7 +212,7 @@ function inCheckout({ name, title, limit, at }: Unforeseen): Case {
           await vm.root(namesReachDisk)
           const written = Number((await vm.user(`ls ${clone}/labmany | wc -l`)).stdout)
           event(`${written} of ${many} files are written`)
-          must('it is in the middle', true, written < many)
+          must('the files are written only in part', true, written < many)
         }),
       ),
   }
@@ -251,9 +251,9 @@ async function checksOut(scene: Scene, amid: (clone: string) => Promise<void>): 
   await upgrades(scene, vm, { outcome: 'upgraded' })
   check('the remote’s change runs', 'two', await seen(vm))
   const log = await inClone(`git log --format=%s ${two}..HEAD`)
-  check('its own commit is there once, on theirs', 'Mine', log)
+  check('the host’s own commit is on the remote’s, once', 'Mine', log)
   const left = 'git status --porcelain; git diff --name-only HEAD; cat mine; ls labmany | wc -l'
-  check('the files are those of its commit', `mine\n${many}`, await inClone(left))
+  check('the clone’s files are those of its commit', `mine\n${many}`, await inClone(left))
 }
 
 /**
@@ -288,7 +288,11 @@ async function stopAt(scene: Scene, vm: Machine, reached: () => Promise<void>): 
   await noSwitch(vm)
   if (!vm.subject.status) return
   const { outcome, reason } = (await vm.status()) ?? {}
-  scene.check('it says that it was stopped', /^failed: .*signal/, `${outcome}: ${reason}`)
+  scene.check(
+    'the status says that the upgrade was stopped',
+    /^failed: .*signal/,
+    `${outcome}: ${reason}`,
+  )
 }
 
 /** Cuts the power once `reached` resolves, and waits until the next boot is validated. */

@@ -34,7 +34,7 @@ const deaf = `{ trap '' TERM; exec ${forever}; }`
 export const left = `pgrep --full '^(.*/)?sleep 8639[9]$' >/dev/null; case $? in 0) echo running ;; 1) echo ended ;; *) echo "not known: $?" ;; esac`
 
 const stops = async (scene: Scene, vm: Machine): Promise<boolean> =>
-  scene.check('what hung is ended', 'ended', await vm.ask(left))
+  scene.check('the hung process has ended', 'ended', await vm.ask(left))
 
 /** What hangs in an upgrade, either while `there` exists or because a commit brings it. */
 const hanging: (Pick<Case, 'name' | 'title' | 'promise'> & {
@@ -135,7 +135,7 @@ export const limits: Case[] = [
       const speaks = await silenceRemote(scene, vm, 'dotfiles')
       await deploys(scene, vm, { waits: limit })
       scene.check(
-        'the dotfiles were given up',
+        'the dotfile sync gave up after its limit',
         new RegExp(`^offline: .*No end within ${limit} s`),
         await vm.ask(saidLast),
       )
@@ -178,11 +178,15 @@ export const limits: Case[] = [
       await deploysForGood(scene, vm, { reason, waits: limit })
       scene.check('the commit runs', 'two', await seen(vm))
       const said = await vm.ask(saidLast)
-      scene.check('it is told', `failed: Cannot apply: no end within ${limit} s`, said)
+      scene.check(
+        'the sync reports that it took too long',
+        `failed: Cannot apply: no end within ${limit} s`,
+        said,
+      )
       await stops(scene, vm)
       await vm.root(`rm ${there}`)
       const { outcome } = (await syncByUnit(vm)).status
-      scene.check('a run after it is well', /^(synced|up-to-date)$/, outcome ?? 'nothing')
+      scene.check('the next sync succeeds', /^(synced|up-to-date)$/, outcome ?? 'nothing')
       const line = lineOf(await readHome(vm, '.labrc'), 3)
       scene.check('the dotfiles are applied', 'line three', line)
 
@@ -193,12 +197,12 @@ export const limits: Case[] = [
       const { kept } = (await syncByUnit(vm)).status
       const why = kept.find(({ file }) => file === '.labown')?.reason
       scene.check(
-        'what there is no room for is named',
+        'a file that is too big to put aside is named',
         new RegExp(`there may be ${room} bytes in`),
         why,
       )
       const stays = (await vm.user('head -n 1 .labown; stat -c %s .labown')).stdout
-      scene.check('and stays as it is', `mine\n${room}\n`, stays)
+      scene.check('a file that is too big to put aside is unchanged', `mine\n${room}\n`, stays)
     },
   },
   ...hanging.map(
@@ -230,7 +234,7 @@ export const limits: Case[] = [
         if (fixed) {
           const { stdout } = await vm.root(`cat ${starts} || true`)
           const count = stdout.split('started').length - 1
-          scene.check('what hung was started once', '1 times', `${count} times`)
+          scene.check('the hung check was started once', '1 times', `${count} times`)
         }
         await stops(scene, vm)
       },
@@ -257,7 +261,7 @@ export const limits: Case[] = [
       )
       // if the upgrade itself hangs, systemd ends it
       const own = `systemctl show --value -p TimeoutStartUSec ${vm.subject.unit}.service`
-      scene.check('systemd ends the run itself, too', /^(?!infinity)./, await vm.ask(own))
+      scene.check('systemd limits the time of the upgrade', /^(?!infinity)./, await vm.ask(own))
       await world.config.commit(note(vm, 'two'), 'Two')
       const who = 'Another switch is at work: pid \\d+, .*flock .*'
       await upgrades(scene, vm, { outcome: 'locked', reason: new RegExp(`^${who}`) })
@@ -276,7 +280,7 @@ export const limits: Case[] = [
         `systemctl start ${unit}; systemctl show --value -p Result ${unit}; systemctl stop lab-other.service`,
         { allow: 'any', timeout: 60 * vm.patience },
       )
-      scene.check('a run of the upgrade that hung is a failure', 'exit-code', said)
+      scene.check('an upgrade fails when an earlier one hangs', 'exit-code', said)
     },
   },
 ]

@@ -42,10 +42,10 @@ export const lockedOutCases: Case[] = [
       const { status } = await unreachedUpgrade(vm)
       if (vm.subject.status) {
         scene.check('outcome', 'validation-failed', status?.outcome ?? undefined)
-        scene.check('and why', reason, status?.reason)
+        scene.check('the reason says that SSH is closed', reason, status?.reason)
       }
       const said = await vm.askUser('readlink -f /run/current-system')
-      scene.check('a login finds the system that ran', scene.start(vm), said)
+      scene.check('a login finds the system before the upgrade', scene.start(vm), said)
       // the system before can be reached, so the commit was to blame
       if (vm.subject.kind === 'lab') await upgrades(scene, vm, { outcome: 'skipped-known-bad' })
     },
@@ -100,19 +100,19 @@ export const lockedOutCases: Case[] = [
       await vm.awaitBoot(before, { limit: 120 })
       await vm.until('the boot to be validated', 90, validated)
       const stillFailed = `systemctl is-failed ${failing.join(' ')} || true`
-      scene.must('both have failed again', 'failed\nfailed', await vm.ask(stillFailed))
+      scene.must('both old units have failed again', 'failed\nfailed', await vm.ask(stillFailed))
       const golden = (): Promise<string> =>
         vm.ask('readlink -f /nix/var/nix/gcroots/golden-generation')
-      scene.check('it is not golden before its checks', scene.start(vm), await golden())
+      scene.check('the commit is not golden before its checks', scene.start(vm), await golden())
       // what the timer does when the trial's time is over, even if the upgrade is not done
       const deadline = 'systemctl start golden-trial-deadline.service'
       const jobs = `${deadline} && echo asked; systemctl list-jobs --no-legend reboot.target`
       const said = await vm.ask(jobs, { allow: 'any' })
-      scene.must('the deadline of the trial leaves it alone', 'asked', said)
+      scene.must('the deadline leaves an unchecked boot alone', 'asked', said)
       const first = /^1 .*let the upgrade end first/s
-      await refused(scene, 'to pin it by hand before them', first, 'pin-golden')
+      await refused(scene, 'a pin by hand before the checks', first, 'pin-golden')
       const { to } = await upgrades(scene, vm, { outcome: 'upgraded' })
-      scene.check('and is after them', to!.toplevel, await golden())
+      scene.check('the commit is golden after its checks', to!.toplevel, await golden())
       await vm.root(`cd ${unitsByHand} && rm ${failing.join(' ')} multi-user.target.wants/lab-old-*
         systemctl daemon-reload; systemctl reset-failed`)
     },

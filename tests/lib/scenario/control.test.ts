@@ -290,12 +290,12 @@ describe('a patch from any path', () => {
 test('a pattern that no check of the case can match is detected before the run', () => {
   const can = (red: RegExp, named = 'auto-upgrade/good-commit'): boolean =>
     canBeRed({ ...control, red, case: named })
-  expect(can(/^it deployed the commit$/)).toBe(true)
+  expect(can(/^status\.json names the commit$/)).toBe(true)
   expect(can(/upgrade: outcome$/)).toBe(true)
   expect(can(/^oracle \S+ running$/)).toBe(true)
   expect(can(/^oracle sorrow journal of this boot$/)).toBe(true)
   expect(can(/^round \d+ of \S+$/, 'concurrent-edits/same-second')).toBe(true)
-  expect(can(/^it deployed the comit$/)).toBe(false)
+  expect(can(/^status\.json names the comit$/)).toBe(false)
   expect(can(/took longer than its limit/)).toBe(false)
 })
 

@@ -44,7 +44,7 @@ test.each([
   ['synced', 1, 0, ['sync of sorrow: whether it failed']],
   ['conflict', 1, 0, []],
   ['conflict', 0, 0, ['sync of sorrow: whether it failed']],
-  ['offline', 0, 1, ['sync of sorrow: nothing of it is left in /tmp']],
+  ['offline', 0, 1, ['sync of sorrow: directories left in /tmp']],
 ])(
   'the checks of a sync with status %s, exit code %i and %i directories left',
   (said, code, left, red) => {

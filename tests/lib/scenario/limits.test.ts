@@ -38,8 +38,8 @@ async function red(starts: number): Promise<string[]> {
 test('a check that hangs must be started once, one that fails is started each second', async () => {
   expect(await red(1)).toEqual([])
   // a check that fails is tried again each second
-  expect(await red(20)).toEqual(['what hung was started once: 20 times'])
-  expect(await red(0)).toEqual(['what hung was started once: 0 times'])
+  expect(await red(20)).toEqual(['the hung check was started once: 20 times'])
+  expect(await red(0)).toEqual(['the hung check was started once: 0 times'])
 })
 
 test.each([
