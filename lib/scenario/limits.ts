@@ -194,7 +194,7 @@ export const limits: Case[] = [
       const why = kept.find(({ file }) => file === '.labown')?.reason
       scene.check(
         'what there is no room for is named',
-        new RegExp(`there may be ${room} bytes in`),
+        new RegExp(`may hold only ${room} bytes$`),
         why,
       )
       const stays = (await vm.user('head -n 1 .labown; stat -c %s .labown')).stdout
