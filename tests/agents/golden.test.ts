@@ -912,7 +912,10 @@ test('show-golden names each thing that keeps golden from booting, and fails', a
   expect(well).toMatch(new RegExp(`^golden: ${one}\npinned: \\d{4}-\\S+Z\nentry:  ${goldenEntry}$`))
   const entry = `/boot/loader/entries/${goldenEntry}`
   for (const [damage, problem] of [
-    ['rm /nix/var/nix/gcroots/golden-generation', /golden-generation does not keep it/],
+    [
+      'rm /nix/var/nix/gcroots/golden-generation',
+      /golden-generation does not keep it from garbage collection/,
+    ],
     ["bootctl set-default ''", /it is not the boot default/],
     [`: >${entry}`, /golden-\S+\.conf is missing/],
     [`sed -i /^linux/d ${entry}`, /golden-\S+\.conf names no kernel/],
