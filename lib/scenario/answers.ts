@@ -24,7 +24,7 @@ const lasting: { what: string; answer: Omit<Answer, 'path'>; page?: true; reason
     answer: { status: 401, headers: { 'WWW-Authenticate': 'Basic realm="git"' } },
     reason: /; the remote wants a name and a password/,
   },
-  { what: 'no right', answer: { status: 403 }, reason: /; the remote knows who asks, and refuses/ },
+  { what: 'no right', answer: { status: 403 }, reason: /; the remote refuses access to this user/ },
   { what: 'no repository', answer: { status: 404 }, reason: /; look at the URL of the remote/ },
   {
     what: 'a web page to log in',
@@ -39,7 +39,7 @@ const clocks: { what: string; guest: number; remote: number; reason: RegExp }[] 
   {
     what: 'a self-signed certificate',
     ...{ guest: 0, remote: 0 },
-    reason: /; its TLS certificate is valid by its dates, and made by nobody/,
+    reason: /; the dates of its TLS certificate are valid, but its issuer is not trusted/,
   },
   {
     what: 'a guest whose clock is years behind',

@@ -51,7 +51,7 @@ const faults: { fault: CacheFault; title: string; outcome: string; reason: RegEx
     fault: 'wrong',
     title: 'the binary cache serves a path with the wrong contents',
     outcome: 'failed',
-    reason: /^The binary cache gave something else than what it names: /,
+    reason: /^The binary cache served other contents than it announced: /,
   },
 ]
 

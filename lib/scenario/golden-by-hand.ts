@@ -191,7 +191,7 @@ async function nothingGolden(scene: Scene): Promise<void> {
 running:      ${golden}
 profile:      ${golden}
 golden:       none
-boot default: of the boot loader itself
+boot default: chosen by the boot loader
 next boot:    the default
 validation:   ${validation}`
   check(

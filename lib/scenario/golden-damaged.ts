@@ -40,7 +40,11 @@ function damages(golden: string): [string, string, RegExp[], string][] {
     [
       'GC root, entry and default gone',
       `rm ${root} ${entry}; bootctl set-default ${other}`,
-      [/golden-generation does not keep it/, /is missing/, /it is not the boot default/],
+      [
+        /golden-generation does not keep it from garbage collection/,
+        /is missing/,
+        /it is not the boot default/,
+      ],
       rebuilt,
     ],
     ['entry emptied', `: >$(ls ${entry})`, [/\.conf is missing/], again],
@@ -50,7 +54,10 @@ function damages(golden: string): [string, string, RegExp[], string][] {
     [
       'kernel changed, GC root moved',
       `printf x | dd of=${copy('linux')} bs=1 seek=5000 conv=notrunc status=none; ln -sfn /nix/store ${root}`,
-      [/golden-generation does not keep it/, /differs from the kernel in the store/],
+      [
+        /golden-generation does not keep it from garbage collection/,
+        /differs from the kernel in the store/,
+      ],
       'pin-golden',
     ],
     [
@@ -62,7 +69,7 @@ function damages(golden: string): [string, string, RegExp[], string][] {
     [
       'record names a collected golden',
       named,
-      [/does not keep it/, /it is not in the store/],
+      [/does not keep it from garbage collection/, /it is not in the store/],
       'pin-golden',
     ],
   ]

@@ -56,7 +56,7 @@ async function halfBroken(scene: Scene): Promise<void> {
     ['.labv', /^cannot be applied: template: /],
     ['.labkey', /^cannot be applied: /],
     ['.labpipe', /^neither a file nor a directory nor a link$/],
-    ['.labmod', /^cannot be put aside: there may be \d+ bytes in /],
+    ['.labmod', /^cannot be put aside: \S+ may hold only \d+ bytes$/],
     ['.labold', /in no commit/],
     [own[1]!, /^deleted here$/],
     ['one.sh', /^cannot be applied: exit status 3$/],

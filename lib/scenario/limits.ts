@@ -198,7 +198,7 @@ export const limits: Case[] = [
       const why = kept.find(({ file }) => file === '.labown')?.reason
       scene.check(
         'a file that is too big to put aside is named',
-        new RegExp(`there may be ${room} bytes in`),
+        new RegExp(`may hold only ${room} bytes$`),
         why,
       )
       const stays = (await vm.user('head -n 1 .labown; stat -c %s .labown')).stdout

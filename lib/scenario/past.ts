@@ -208,9 +208,12 @@ export const past: Case[] = [
       scene.check('the former system runs again', toplevel, await vm.running())
       // nothing is built while the rollback is unfinished
       const still = { outcome: 'failed', phase: 'recover', left: 'boot entries' }
-      await upgrades(scene, vm, { ...still, reason: /^Cannot put back yet/ })
+      await upgrades(scene, vm, {
+        ...still,
+        reason: /^Cannot yet undo the changes of an earlier run/,
+      })
       await vm.root('rm /run/lab-no; mount -o remount,rw /boot')
-      const reason = /an earlier run that did not end was put back/
+      const reason = /recovered from an earlier run that did not end/
       await upgrades(scene, vm, { outcome: 'skipped-known-bad', reason })
     },
   },

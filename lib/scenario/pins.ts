@@ -181,7 +181,7 @@ export const pins: TrialCase[] = [
       scene.check('golden runs', golden, await vm.running())
       scene.check(
         'rollback-to-golden says what needs a reboot',
-        /^its kernel-params takes a reboot$/m,
+        /^its kernel-params takes effect only after a reboot$/m,
         said,
       )
       const left = await bootStatus(scene, vm)

@@ -144,7 +144,8 @@ async function spoiltByPowerCut(scene: Scene): Promise<void> {
   const caches = `cd .cache/nix && for file in *-cache-*.sqlite; do printf spoilt >$file && rm -f $file-*; done; ls -d *-cache-*.sqlite`
   const names = await vm.askUser(caches)
   must('Nix’s caches are damaged', /sqlite/, names)
-  const kept = /; spoilt by a power cut, and in use: \/nix\/store\/\S+-lab-kept(;|$)/
+  const kept =
+    /; spoilt by a power cut, but in use, so not made anew: \/nix\/store\/\S+-lab-kept(;|$)/
   await upgrades(scene, vm, { outcome: 'upgraded', reason: kept })
   scene.check('the emptied store path has its content again', 'two', await seen(vm))
   await vm.root('rm /nix/var/nix/gcroots/lab-kept && nix-store --delete /nix/store/*-lab-kept')

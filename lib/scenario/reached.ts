@@ -100,7 +100,9 @@ export const reached: Case[] = [
       await vm.root('touch /run/lab-away')
       await deploy('A command that succeeds', own, noted('five'), {
         outcome: 'validation-failed',
-        reason: new RegExp(`^${unreached}; not held against the revision, as what ran before`),
+        reason: new RegExp(
+          `^${unreached}; not held against the revision, as the host cannot be reached with the former system`,
+        ),
       })
       await vm.root('rm /run/lab-away')
       const { to } = await upgrades(scene, vm, { outcome: 'upgraded', waits: 60 })

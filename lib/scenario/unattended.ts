@@ -184,7 +184,7 @@ async function leftForLater(scene: Scene): Promise<void> {
   const text = `{ lib, ... }: { ${later} ${ofGuest('anotherFirstStage')} }\n`
   await world.config.commit(module(vm, text), 'Reboot later')
   // the agent that runs this upgrade has the old settings, which allow no reboot
-  const { toplevel } = await deploys(scene, vm, { reason: /a reboot is due, and not allowed/ })
+  const { toplevel } = await deploys(scene, vm, { reason: /a reboot is due, but not allowed/ })
   const reboot = `${vm.subject.unit}-reboot.service`
   const after = (await vm.root(`systemctl show --value -p After ${reboot}`)).stdout
   check(
@@ -205,7 +205,7 @@ async function leftForLater(scene: Scene): Promise<void> {
   const lock = '/run/nixos/switch-to-configuration.lock'
   await vm.root(`systemd-run --quiet --unit=lab-rebuild flock ${lock} sleep infinity
     until ! flock --nonblock ${lock} true; do :; done; date -s '+3 hours' >/dev/null`)
-  const rebuilds = stays('waits as a rebuild is at work \\(pid \\d+, .*flock')
+  const rebuilds = stays('waits for a rebuild that is running \\(pid \\d+, .*flock')
   check('the reboot waits for a running rebuild', rebuilds, await asked())
   const record = '/var/lib/nix-local-upgrade/transaction.json'
   await vm.root(`echo '{}' >${record}; systemctl stop lab-rebuild.service`)
@@ -287,7 +287,7 @@ async function bootsElsewhere(scene: Scene): Promise<void> {
   })
   const before = await vm.bootId()
   const reason =
-    /a reboot is due, and the last one for it has started another generation: the boot default is nixos-/
+    /a reboot is due, but the last reboot for it started another generation: the boot default is nixos-/
   const { reason: said } = await upgrades(scene, vm, { outcome: 'upgraded', reason })
   const jobs = await vm.ask('systemctl list-jobs --no-legend reboot.target')
   check('no reboot is queued', '', jobs)

@@ -37,7 +37,7 @@ async function spoilt(scene: Scene): Promise<void> {
   await vm.root('mount -o remount,ro /boot')
   const mounted = await vm.ask(boot)
   fault.bit(mounted.includes('ro'), mounted)
-  const reason = /^\/boot is mounted read-only, so nothing new can be made to boot: /
+  const reason = /^\/boot is mounted read-only, so no new generation can be made to boot: /
   const refused = await upgrades(scene, vm, { outcome: 'failed', phase: 'switch', reason })
   check('the former system still runs', scene.start(vm), await vm.running())
   await doAsTold(scene, vm, `\`sudo ${/`([^`]+)`/.exec(refused.reason ?? '')?.[1] ?? 'false'}\``)
@@ -47,7 +47,11 @@ async function spoilt(scene: Scene): Promise<void> {
   // a disk that was repaired may have kept only a part of them
   await vm.root(`echo '{"stage": "sys' >${state}/transaction.json; echo x >${state}/deployed`)
   const { reason: said } = await upgrades(scene, vm, { outcome: 'upgraded' })
-  check('the reason names the damaged records', /what it wrote down cannot be read/, said ?? '')
+  check(
+    'the reason names the damaged records',
+    /an earlier run did not end, and its record cannot be read/,
+    said ?? '',
+  )
   check('the commit runs', 'two', await seen(vm))
   await upgrades(scene, vm, { outcome: 'up-to-date' })
 

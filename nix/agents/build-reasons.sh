@@ -113,15 +113,15 @@ machine_fault() {
       elif [[ $build_reason == *'signal 9'* ]]; then
         REPLY='A builder was killed'
       elif grep -q -E 'input/output error|disk i/o error|structure needs cleaning|stale file handle' <<<"$own"$'\n'"$log"; then
-        REPLY='The disk, or a cache on it, does not read or write'
+        REPLY='The disk, or a cache on it, has read or write errors'
       elif grep -q -E 'read-only file system|readonly database|unable to open database|database is (locked|busy)' <<<"$own"; then
-        REPLY='Nix cannot write what it has to'
+        REPLY='Nix cannot write to its store or database'
       elif grep -q -E 'permission denied|operation not permitted|not owned by|dubious ownership|too many open files' <<<"$own"; then
-        REPLY='Nix was refused what it needs'
+        REPLY='Nix was denied access to something that it needs'
       elif grep -q 'hash mismatch importing path' <<<"$own"; then
-        REPLY='The binary cache gave something else than what it names'
+        REPLY='The binary cache served other contents than it announced'
       elif grep -q -E "object not found|is corrupt|bad object|disk image is malformed|file is not a database|path '/nix/store/[^']*' is not valid|lacks a (valid )?signature" <<<"$own"; then
-        REPLY='The repository or the store is not whole'
+        REPLY='The repository or the store is damaged'
       else
         return 1
       fi
@@ -161,7 +161,7 @@ build_failed() { # build_failed <exit code> <seconds that it took> <number of pr
   killed_for_memory
   killed=$((REPLY - $3))
   if ((killed)) && { [[ $1 -ge 124 ]] || grep -q -i -E 'killed|disconnected|end-of-file' "$work/said"; }; then
-    stop failed "The build ran out of memory, and the kernel killed a program of it${build_reason:+: $build_reason}"
+    stop failed "The build ran out of memory, and the kernel killed one of its processes${build_reason:+: $build_reason}"
   fi
   if grep -q 'GC Warning: Out of Memory' "$work/said"; then stop failed 'The evaluation ran out of memory'; fi
   if [[ $1 -ge 124 && $2 -ge $build_limit ]]; then stop build-failed "The build took longer than $build_limit s"; fi
@@ -180,7 +180,7 @@ build_failed() { # build_failed <exit code> <seconds that it took> <number of pr
   elif machine_fault; then
     stop failed "$REPLY: $build_reason"
   elif ! is_of_commit; then
-    stop failed "Nix did not come to what the commit says: $build_reason"
+    stop failed "Nix failed for a reason outside the commit: $build_reason"
   fi
   remember_bad build-failed "$build_reason"
   stop build-failed "$build_reason"

@@ -259,7 +259,7 @@ find_untracked() {
     if [[ $target == */ ]]; then
       target=${target%/}
       keep_uncommitted "$target" 'a repository of its own in the source, which jj does not look into'
-      untracked+=("$target (a repository of its own, as which it could be an external)")
+      untracked+=("$target (a repository of its own: move its .git away, or make it an external)")
     elif [[ $target == *$'\ufffd'* ]]; then
       # jq's replacement for bytes that are not UTF-8
       keep_uncommitted "$target" 'its name is not UTF-8, so jj does not track it'
@@ -286,7 +286,7 @@ find_unfetched() {
   fi
   if grep --quiet --no-messages 'filter=lfs' .gitattributes "$root/.gitattributes"; then
     while IFS= read -rd '' file; do
-      keep_unfetched "${file#HEAD:}" 'a pointer of Git LFS, and the file that it stands for is not fetched'
+      keep_unfetched "${file#HEAD:}" 'a pointer of Git LFS, whose file is not fetched'
     done < <(git grep -z --files-with-matches -I --all-match -e '^version https://git-lfs\.github\.com/spec/' \
       -e '^oid sha256:[0-9a-f]\{64\}$' HEAD 2>/dev/null || true)
   fi

@@ -14,7 +14,7 @@ within() { # <seconds> <step> <command...>
   if ((code == 124 || code == 137)); then echo "No end within $seconds s" >>"$work/$step"; fi
   # the signing key may need a passphrase, and no user is here to enter it
   if ((code)) && [[ $1 == jj && ${jj[*]} != *"${unsigned[*]}"* ]] && grep --quiet 'Signing error' "$work/$step"; then
-    if [[ ! -e $work/unsigned ]]; then say 'there is no key here to sign with, so what is committed has no signature' >&2; fi
+    if [[ ! -e $work/unsigned ]]; then say 'there is no key here to sign with, so commits are unsigned' >&2; fi
     : >"$work/unsigned"
     jj+=("${unsigned[@]}")
     within "$seconds" "$step" jj "${unsigned[@]}" "${@:2}"
@@ -72,4 +72,4 @@ look() {
 }
 revisions() { must 'read the history' "${jj[@]}" log --no-graph --revisions "$1" -T 'commit_id ++ "\n"'; }
 
-owner_of() { stat -c 'which belongs to %U' "$1" 2>/dev/null || echo 'which is not there'; }
+owner_of() { stat -c 'which belongs to %U' "$1" 2>/dev/null || echo 'which does not exist'; }

@@ -36,7 +36,7 @@ integrate_and_push() {
     if [[ $to != "$before" ]]; then continue; fi
     end_offline push
   done
-  finish failed "Cannot push: others were first $tries times"
+  finish failed "Cannot push: another host has pushed first, $tries times in a row"
 }
 
 # A rewritten trunk dropped commits on purpose; a rebase onto it would bring them back.
@@ -46,7 +46,7 @@ refuse_rewritten() {
   if [[ -z $to || $last == "$to" ]]; then return; fi
   last=$(commit_of "${last:-${from:-none}}")
   if [[ -n $last ]] && ! ancestor "$last" "$to" && ancestor "$last" "$head"; then
-    finish diverged "The trunk was rewritten: ${last:0:12} is not in ${to:0:12}; to go along, in $repository: \`jj rebase --source 'roots(${last:0:12}..@)' --onto $branch@origin && jj abandon '$branch@origin..${last:0:12}'\`"
+    finish diverged "The trunk was rewritten: ${last:0:12} is not in ${to:0:12}; to accept that, run in $repository: \`jj rebase --source 'roots(${last:0:12}..@)' --onto $branch@origin && jj abandon '$branch@origin..${last:0:12}'\`"
   fi
 }
 # Call this once the trunk is in the source: one that conflicts is not, and would hide that an earlier one was rewritten.

@@ -28,7 +28,7 @@ compare() {
   local ask=(chezmoi status --no-tty --keep-going --exclude=none --path-style=absolute) line name known=() code=0
   rows=() unreadable=() unreadable_because=()
   if [[ ! -d $root ]]; then
-    echo "$root is not there, which .chezmoiroot says to be the source" >"$work/status"
+    echo "$root does not exist, although .chezmoiroot names it as the source" >"$work/status"
     return 1
   fi
   until within "$limit" status "${ask[@]}" >"$work/rows"; do
@@ -64,7 +64,7 @@ ask_each() {
     within "$limit" account "${ask[@]}" --recursive=false --debug -- "$HOME/$target" >/dev/null || code=$?
     if ((code > 1)); then
       unreadable+=("$target")
-      unreadable_because["/$target"]="chezmoi ended at it: $(grep -a -m 1 -v '^time=' "$work/account" || true)"
+      unreadable_because["/$target"]="chezmoi crashed at it: $(grep -a -m 1 -v '^time=' "$work/account" || true)"
     else
       read_account
     fi
@@ -244,7 +244,7 @@ find_own() {
       if [[ ${types[i]} == file || -n ${is_modified["/$target"]-} ]]; then singles+=("$file") singles_of+=("$target"); fi
     elif is_directory "$file" && [[ ${types[i]} != none && -z ${stays_directory["/$target"]-} ]]; then
       if ! find "$file" -mindepth 1 -printf '%y\0%p\0' >"$work/below" 2>/dev/null; then
-        own["/$target"]+=' what cannot be read,'
+        own["/$target"]+=' unreadable content,'
         continue
       fi
       while IFS= read -rd '' kind && IFS= read -rd '' file; do
@@ -375,7 +375,7 @@ shield_one() { # <target> <letters of its row> <what chezmoi last wrote there>
     put_aside "$target" "$2" "$3"
   elif is_directory "$file"; then
     if [[ $3 != none && -n $owned ]]; then
-      keep "$target" "a directory of this host, with what is in no commit:${owned%,}"
+      keep "$target" "a directory of this host, with content in no commit:${owned%,}"
     elif [[ $3 == dir ]]; then
       remove_directory "$target"
     else
@@ -447,7 +447,7 @@ has_room() { # <target>
   size=$(stat -c %s "$HOME/$1")
   held=$(du --summarize --block-size=1 "$state/kept")
   if ((${held%%[!0-9]*} + size <= keep_limit)); then return; fi
-  keep "$1" "cannot be put aside: there may be $keep_limit bytes in $state/kept"
+  keep "$1" "cannot be put aside: $state/kept may hold only $keep_limit bytes"
   return 1
 }
 copy_aside() { # <target>; the path of the copy is in REPLY

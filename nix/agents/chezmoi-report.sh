@@ -156,11 +156,11 @@ summary() {
   fi
   if ((${#nested[@]})); then
     printf -v names '%s, ' "${nested[@]}"
-    finish failed "jj takes the dotfiles in ${names%, } for removed, as there is a repository of its own: they stay as they are, here and elsewhere, until its .git is moved away from $repository"
+    finish failed "jj takes the dotfiles in ${names%, } for removed, as that is a repository of its own: they stay unchanged on all hosts until its .git is moved out of $repository"
   fi
   if ((${#filtered[@]})); then
     printf -v names '%s, ' "${filtered[@]}"
-    finish failed "git passes ${names%, } through a filter, which jj does not know: it is not committed, as it would be as it is here"
+    finish failed "git passes ${names%, } through a filter, which jj does not know: it is not committed, as jj would publish the unfiltered text"
   fi
   if ((${#untracked[@]})); then
     printf -v names '%s, ' "${untracked[@]}"

@@ -60,7 +60,7 @@ show() {
       settle_at_home "$(ask_chezmoi "$limit" said target-path "$root/${file#"$below/"}")"
     done
   elif [[ -z $3 ]]; then
-    echo "  To settle it: cd $here && jj commit (or jj restore, for that of the trunk), then chezmoi-sync"
+    echo "  To settle it: cd $here && jj commit (or jj restore, to take the trunk's text), then chezmoi-sync"
   elif ((!${#encrypted[@]})); then
     note_uncommitted
     echo "  To settle it: cd $here && jj new $3, edit the files until jj status lists no conflict, then chezmoi-sync"
@@ -77,7 +77,7 @@ note_uncommitted() {
   local by=chezmoi-sync
   if [[ -z $(git status --porcelain --untracked-files=normal) ]]; then return; fi
   if [[ ${CHEZMOI_AUTO_COMMIT:-true} != true ]]; then by='jj commit'; fi
-  echo "  First: $by, as what is edited in $here and in no commit would be left behind"
+  echo "  First: $by, as uncommitted edits in $here would be left behind"
 }
 # Whether an earlier clone of its host published it, of which the present one knows nothing: any host settles it.
 is_former() { # <ref>
@@ -128,7 +128,7 @@ settle_at_home() { # <file at home>
   shown["$1"]=yes
   printf -v file %q "$1"
   echo "  To settle it: chezmoi merge $file, or chezmoi re-add $file for the text at home, or"
-  echo "    chezmoi apply --force $file for that of the trunk, then chezmoi-sync"
+  echo "    chezmoi apply --force $file for the trunk's text, then chezmoi-sync"
 }
 # An edit at home without a commit, because that would be in the clear, or because nothing is pushed.
 show_at_home() { # <target>

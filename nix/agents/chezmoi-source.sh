@@ -15,7 +15,7 @@ take_lock() {
   trap end EXIT
   look_how_it_ended "$state/status.json"
   echo $$ >"$state/lock.pid" || true
-  work=$(mktemp -d) || finish failed 'Cannot make a directory for what is at work'
+  work=$(mktemp -d) || finish failed 'Cannot make a temporary directory'
   echo "chezmoi-sync: phase: lock"
 }
 
@@ -64,7 +64,7 @@ open_repository() {
   repository=$(git -C "$tree" rev-parse --show-toplevel 2>"$work/open") ||
     finish failed "Cannot use $tree: $(because open)"
   # a source without its own repository may lie in one of the whole home
-  if [[ $HOME/ == "$repository"/* || $(pwd -P)/ == "$repository"/* ]]; then finish failed "Cannot use $root: it is not a repository, but in $repository"; fi
+  if [[ $HOME/ == "$repository"/* || $(pwd -P)/ == "$repository"/* ]]; then finish failed "Cannot use $root: it is not a repository of its own, but a directory of $repository"; fi
   cd "$repository" || return
   git_dir=$(git rev-parse --git-dir)
   published_list=$git_dir/chezmoi-sync-published
@@ -95,7 +95,7 @@ refuse_other_branch() {
   if [[ -z $name || $name == "$branch" || -z $head || -z $from ]]; then return; fi
   upstream=$(git rev-parse --abbrev-ref '@{upstream}' 2>/dev/null || true)
   if [[ $upstream == "origin/$branch" ]] || { [[ $upstream == origin/* ]] && ancestor "$head" "$from"; }; then return; fi
-  finish failed "$repository is on the branch \`$name\`, not on \`$branch\`: \`git checkout --detach && git branch --delete $name\` there lets it be shared, a commit and \`git checkout $branch\` do not"
+  finish failed "$repository is on the branch \`$name\`, not on \`$branch\`: run \`git checkout --detach && git branch --delete $name\` there to share its commits, or commit and \`git checkout $branch\` to keep them to this host"
 }
 
 # A .jj whose creation was cut off has nothing in it that git lacks. jj cannot read it, so no one
@@ -120,7 +120,7 @@ refuse_left_out() {
   IFS= read -rd '' file < <(grep -z -m 1 '^[a-zS] ' "$work/index") || true
   if [[ -z $file && $(git config core.sparseCheckout || true) != true ]]; then return; fi
   file=${file#? }
-  finish failed "Cannot use $repository: git was told to leave out ${file:-some files}, or not to look at it, which jj does not know (\`git sparse-checkout disable\`, \`git update-index --no-skip-worktree --no-assume-unchanged\`)"
+  finish failed "Cannot use $repository: git was told to leave out ${file:-some files}, or to ignore its changes, which jj does not do: undo that (\`git sparse-checkout disable\`, \`git update-index --no-skip-worktree --no-assume-unchanged\`)"
 }
 
 # git stops in the middle where it waits for its user. jj would take the files for an edit, and end what git began; a
@@ -128,7 +128,7 @@ refuse_left_out() {
 refuse_unended() {
   local each
   for each in MERGE_HEAD CHERRY_PICK_HEAD REVERT_HEAD sequencer BISECT_LOG rebase-merge rebase-apply; do
-    if exists "$git_dir/$each"; then finish conflict "git is in the middle of something in $repository: \`git status\` there says how to end it"; fi
+    if exists "$git_dir/$each"; then finish conflict "git is in the middle of an operation, such as a merge, in $repository: \`git status\` there says how to end it"; fi
   done
 }
 
@@ -142,12 +142,12 @@ recover() {
   # one of an older version has two more lines
   before_op=${fields[0]-} remote_commit=${fields[3]:-${fields[1]-}}
   if [[ ! $before_op =~ ^[0-9a-f]+$ ]]; then
-    say "cannot be read, and removed: $state/step"
+    say "removed, as it cannot be read: $state/step"
     rm -f "$state/step"
     return
   fi
-  say 'an earlier run did not end, and what it began is put back'
-  back_from 'put back what an earlier run began'
+  say 'an earlier run did not end, and its unfinished step is undone'
+  back_from 'undo the unfinished step of an earlier run'
 }
 
 # Does not disturb a user who resolves a conflict in the source, or who works elsewhere in its history. Also
@@ -193,7 +193,7 @@ refuse_unresolved() {
   fi
   if [[ -n $open ]]; then unresolved "$open"; fi
   if [[ -n $aside ]]; then
-    finish failed "The commit $aside is in neither the working copy of $repository nor the trunk: \`jj new $aside\` there goes back to it, \`jj abandon $aside\` gives it up, a bookmark keeps it aside"
+    finish failed "The commit $aside is in neither the working copy of $repository nor the trunk: run \`jj new $aside\` there to go on with it, \`jj abandon $aside\` to drop it, or set a bookmark on it to keep it apart"
   fi
   if ((${#branches[@]})) && [[ -n $from ]]; then refuse_named "${branches[@]}"; fi
 }
@@ -206,7 +206,7 @@ refuse_named() { # <commit and bookmark...>
     name=${each#* }
     remedy="jj bookmark delete $name"
     if [[ -n ${refs[refs/remotes/origin/$name]-} ]]; then remedy="jj bookmark track $name@origin && $remedy && jj git push --deleted"; fi
-    finish failed "$repository has commits of the bookmark \`$name\`: \`$remedy\` there lets them be shared, \`jj new $branch@origin\` does not"
+    finish failed "$repository has commits of the bookmark \`$name\`: run \`$remedy\` there to share them, or \`jj new $branch@origin\` to keep them apart"
   done
 }
 unresolved() { # <commit>

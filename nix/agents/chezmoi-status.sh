@@ -24,7 +24,7 @@ jq -r '
 
 if [[ -d $state/kept ]]; then
   count=$(find "$state/kept" -mindepth 2 ! -type d -printf . | wc -c)
-  if ((count)); then echo "aside:    $count files of before (chezmoi-restore-kept lists them and puts them back)"; fi
+  if ((count)); then echo "aside:    $count files were put aside (chezmoi-restore-kept lists them and puts them back)"; fi
 fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -159,7 +159,7 @@ apply() {
       if [[ -z ${asked["/$row"]-} ]]; then
         edited_meanwhile=yes
       elif [[ -z $broken && -n ${tried["/$row"]-} ]]; then
-        keep "$target" 'not as the source says after an apply either, as with a script that never says the same'
+        keep "$target" 'still differs from the source after an apply, as with a script whose output changes each time'
       fi
       continue
     fi

@@ -177,7 +177,7 @@ go_back() {
   local current said
   if ! said=$(repo_jj operation show --no-op-diff --ignore-working-copy "$before_op" 2>&1 >/dev/null); then
     # jj's operation log was shortened meanwhile
-    if [[ $said == *'No operation ID matching'* ]]; then REPLY='jj has forgotten how it was' && return 2; fi
+    if [[ $said == *'No operation ID matching'* ]]; then REPLY='jj no longer has the operation to go back to' && return 2; fi
     why "$said"
     return 1
   fi
@@ -212,7 +212,7 @@ go_back() {
     if sync --file-system "$repository" && current=$(operation 2>"$work/said") && is_as_before "$current"; then return; fi
   fi
   [[ -n $REPLY ]] || REPLY=$(tail -n 1 "$work/said")
-  REPLY=${REPLY:-it is not as it was}
+  REPLY=${REPLY:-the restored state differs from the former one}
   return 1
 }
 
@@ -222,7 +222,7 @@ forget_unwritten() {
   local from
   only_rebased_since "$before_op" 'commit |snapshot working copy' || return 1
   from=$(repo_jj log --no-graph --at-operation "$before_op" --revisions @ --template commit_id) || return 1
-  say "commits of an operation that was cut off are lost, and it is taken back"
+  say "commits of an operation that was cut off are lost, and the operation is undone"
   # the commit that the files were on the way to is lost; it had the files of the remote's commit
   if [[ -n $remote_commit ]]; then
     as_user 600 bash -euo pipefail -c "$(declare -f put_files_back begun); put_files_back $from $remote_commit" || return 1

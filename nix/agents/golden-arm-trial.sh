@@ -22,7 +22,7 @@ fi
 if [[ -z $golden ]]; then
   # this entry, of a golden generation whose state is lost, would boot for ever, whatever the system profile is
   if [[ $(efi_variable LoaderEntryDefault) == golden-* ]]; then
-    forget || fail "Cannot have $toplevel boot: what was golden in a state that is lost is the boot default, which cannot be set"
+    forget || fail "Cannot make $toplevel boot: the boot default is still the entry of a golden generation whose record is lost, and the default cannot be set"
     on_boot_error stay
   fi
   echo 'no golden generation yet: nothing to fall back to, so nothing is on trial'

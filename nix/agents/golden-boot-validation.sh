@@ -74,7 +74,7 @@ judge_trial() {
 
 leave() {
   : >"$left"
-  echo "validated: $booted, and golden once the upgrade to it has run its own checks"
+  echo "validated: $booted, which becomes golden once the upgrade to it has run its own checks"
   exit 0
 }
 
@@ -82,7 +82,7 @@ locked
 booted=$(booted_system)
 golden=$(field golden.json toplevel)
 if [[ -n $golden ]]; then
-  keep_golden || complain "golden's boot entry could not be made whole"
+  keep_golden || complain "golden's boot entry could not be restored"
   [[ $booted != "$golden" ]] || judge_trial
 fi
 
@@ -107,11 +107,11 @@ if on_trial; then
     echo "golden from now on: $booted"
   else
     # it boots again, and can fall back again
-    arm "$booted" && echo "validated, and not golden: $booted"
+    arm "$booted" && echo "validated, but not made golden: $booted"
   fi
 elif [[ $booted == "$golden" ]]; then
   if [[ -z $good ]]; then
-    complain 'the golden generation itself is not well; it keeps running, as there is nothing to go back to'
+    complain 'the golden generation itself is not well; it keeps running, as there is no other generation to fall back to'
     exit 1
   fi
   guard

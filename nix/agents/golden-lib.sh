@@ -360,7 +360,7 @@ arm() { # arm <toplevel> [<how often it was armed before>]
   # another one-shot, such as a memory test, goes first; the trial is armed once golden has booted after it
   if [[ -n $oneshot && $oneshot != "$id" ]] && ! is_ours "$oneshot"; then
     # shellcheck disable=SC2034 # whoever has it armed says so
-    when="once $oneshot has booted, which somebody has set"
+    when="once $oneshot has booted, which a user has set to boot before it"
     write_state trial.json "$trial\"waits\",\"tries\":\"${2:-0}\"}"
     return
   fi
@@ -404,7 +404,7 @@ not_started() {
   case $(field trial.json state) in
     arming) echo 'it was interrupted before it was armed' && return ;;
     waits) echo 'another entry was set to boot before it' && return ;;
-    cleared) echo 'its one-shot entry was taken back before the reboot' && return ;;
+    cleared) echo 'its one-shot entry was cleared before the reboot' && return ;;
     failed) return ;;
   esac
   # the boot loader clears it as it reads it
@@ -471,7 +471,7 @@ fail_trial() { # fail_trial <reason>
   fi
   echo 'going back to the golden generation'
   systemctl --no-block reboot && return
-  complain 'systemd does not take the reboot, so it comes without it'
+  complain 'systemd does not accept the reboot, so the machine reboots without its help'
   sync
   systemctl --force --force reboot
 }

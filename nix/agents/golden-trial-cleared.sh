@@ -5,4 +5,4 @@
 [[ $(efi_variable LoaderEntryOneShot) != "$(field trial.json entry)" ]] || exit 0
 locked
 set_trial_state cleared
-echo "the next boot is not the trial of $(field trial.json toplevel): its one-shot entry was taken back"
+echo "the next boot is not the trial of $(field trial.json toplevel): its one-shot entry was cleared"

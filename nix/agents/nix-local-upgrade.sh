@@ -37,7 +37,7 @@ take_lock() {
     say "locked: $who is at work"
     if [[ $who =~ \(pid\ ([0-9]+) ]] && age_of "${BASH_REMATCH[1]}"; then age=$REPLY; else age=$((EPOCHSECONDS - $(stat --format %Y /run/nix-local-upgrade.lock || date +%s))); fi
     if [[ $age -lt $lock_limit ]]; then exit 0; fi
-    echo "<3>nix-local-upgrade: it has been at it for $((age / 60)) minutes, and counts as hung after $((lock_limit / 60)): look at it, and end it" >&2
+    echo "<3>nix-local-upgrade: it has been running for $((age / 60)) minutes, and counts as hung after $((lock_limit / 60)): check it, and end it" >&2
     exit 1
   fi
   echo "nix-local-upgrade (pid $$, since $started)" >/run/nix-local-upgrade.lock || true
@@ -102,7 +102,7 @@ recover() {
       finish_checkout '' || finish failed "Cannot read the repository: $REPLY"
     fi
     unjudged=yes
-    notes+=("an earlier run did not end, and what it wrote down cannot be read")
+    notes+=("an earlier run did not end, and its record cannot be read")
     rm -f "$state/transaction.json"
     return
   fi
@@ -134,9 +134,9 @@ recover() {
     after_power_cut
   fi
   # do not build upon a half-restored state
-  if [[ -n $unfinished ]]; then finish failed "Cannot put back yet what an earlier run changed"; fi
+  if [[ -n $unfinished ]]; then finish failed "Cannot yet undo the changes of an earlier run"; fi
   if [[ ${#not_restored[@]} -gt 0 ]]; then say "could not put back: ${not_restored[*]}"; fi
-  notes+=("an earlier run that did not end was put back")
+  notes+=("recovered from an earlier run that did not end")
   rm -f "$state/transaction.json"
   stage='' before_op='' after_op='' candidate='' remote_commit='' toplevel='' revision='' boot_before='' failed_before=''
   begun_at=$started begun_in=$this_boot
@@ -196,7 +196,7 @@ sync_dotfiles() {
 # The golden generation judges the boot of an interrupted upgrade once that upgrade has ended.
 golden_goes_on() {
   [[ -e /run/golden-generation.left ]] || return 0
-  golden-boot-validation --upgraded 9>&- || notes+=("its boot has failed the validation of the golden generation")
+  golden-boot-validation --upgraded 9>&- || notes+=("golden-boot-validation has failed for this boot")
 }
 
 # Validates the generation that runs, and keeps it or rolls back.

@@ -119,7 +119,7 @@ reach_ask() { # reach_ask <interface> <address>/<length>
   local address=${2%/*} family=-4 neighbour port=$((RANDOM % 20000 + 40000)) said='' rule route from to pid
   if [[ $address == *:* ]]; then family=-6; fi
   if ! neighbour=$(reach_next_to "$address" "${2#*/}"); then
-    echo "there is no room for a neighbour in $2"
+    echo "$2 has no free address from which to check it"
     return 1
   fi
   coproc REACH { exec unshare --net bash -c "$reach_neighbour" reach "$address" "$REACH_PORT" "$neighbour" "$port" 2>&1; }
@@ -155,7 +155,7 @@ END
     if [[ $said == SSH-* ]]; then IFS= read -r -t 5 -d '' <&"$from" || true; fi
     [[ $said == SSH-* ]] || said="sshd does not answer at $address, port $REACH_PORT, over $1 (${said##*: })"
   else
-    said="it cannot be asked over $1: ${said%%$'\n'*}"
+    said="the check over $1 could not be set up: ${said%%$'\n'*}"
   fi
   said=${said%$'\r'}
   {
@@ -186,7 +186,7 @@ reachable() {
       if [[ $code == 0 ]]; then return 0; fi
       unreachable="\`$REACH_COMMAND\` exited with $code"
     elif ! lines=$(reach_addresses); then
-      unreachable='its addresses cannot be asked for'
+      unreachable='its addresses cannot be listed'
     elif [[ -z $lines ]]; then
       unreachable="no address on ${REACH_INTERFACES:-any network card} that is up and has a link"
     else

@@ -73,19 +73,19 @@ judge_remote() {
   case $(grep --text -v '^remote:' <<<"$said") in
     # faults of this machine
     *'dubious ownership'* | *'insufficient permission for adding'*)
-      remedy="files of the repository belong to somebody else, as after \`sudo git pull\`" ;;
+      remedy="files of the repository belong to another user, as after \`sudo git pull\`" ;;
     *'no space left'* | *'disk quota exceeded'*) remedy='make room' ;;
     *'read-only file system'*) remedy='its file system is mounted read-only' ;;
-    *'input/output error'*) remedy='its disk does not read or write' ;;
+    *'input/output error'*) remedy='its disk has read or write errors' ;;
     *"unable to create "*'file exists'* | *'another git process'*)
-      remedy='a program that was ended left its lock: remove it, unless one is at work' ;;
+      remedy='a program that was ended left its lock: remove it, unless git or jj is running there' ;;
     *'bad object'* | *'bad ref'* | *'is corrupt'* | *'object file'*'is empty'* | *'missing blob'* | *'missing tree'*)
       remedy="the repository is damaged: \`git fsck\` tells where" ;;
     *'permission denied (publickey'* | *'permission denied (password'* | *'permission denied (keyboard'* | \
       *'permission denied (gssapi'* | *'permission denied (hostbased'* | *'too many authentication failures'*)
-      remedy='the remote takes none of the keys that this user has here' ;;
+      remedy='the remote accepts none of the keys that this user has here' ;;
     *'host key verification failed'* | *'remote host identification has changed'*)
-      remedy="the remote's host key is not the one in known_hosts, or in none: compare it, and add it" ;;
+      remedy="the remote's host key is not the one in known_hosts, or is not there yet: compare it, and add it" ;;
     *'permission denied'* | *'operation not permitted'*) remedy='look at who owns it' ;;
   esac
   if [[ -n $remedy ]]; then return; fi
@@ -95,13 +95,13 @@ judge_remote() {
       remedy='the remote cannot use its own repository: look at its disk there, and who owns it' ;;
     *'find remote ref'* | *'could not find remote branch'*) remedy='the branch is not there' ;;
     *'rate limit'* | *'too many requests'* | *'try again later'* | *'temporarily unavailable'*) verdict=offline ;;
-    *certificate* | *'ssl ca cert'*) remedy='its TLS certificate is not taken' ;;
+    *certificate* | *'ssl ca cert'*) remedy='its TLS certificate is rejected' ;;
     *'could not read username'* | *'could not read password'* | *'authentication failed'* | *'invalid credentials'*)
-      remedy='the remote wants a name and a password, or a token, and has no valid one from here' ;;
+      remedy='the remote wants a name and a password, or a token, and got no valid one from this host' ;;
     *'no author and/or committer'*)
       remedy="set \`user.name\` and \`user.email\` by \`jj config set --user\`, then \`jj metaedit --update-author\` that commit" ;;
     *'base from redirection'* | *'is this a git repository'* | *'invalid server response'* | *'redirects followed'*)
-      remedy='the URL leads to a web page, as that of a login, or has moved' ;;
+      remedy='the URL leads to a web page, such as a login, or the repository has moved' ;;
     *'not found'* | *'not exported'* | *'not appear to be a git'* | *'could not find repository'* | *'does not exist'* | \
       *'no git remotes'* | *'could not be found'*)
       remedy='look at the URL of the remote, and whether this host may read it' ;;
@@ -140,8 +140,8 @@ network+='|partial file|operation too slow|failed sending data|kex_exchange|bann
 judge_http() { # judge_http <status>
   case $1 in
     5?? | 408 | 425 | 429) verdict=offline ;;
-    401 | 407) remedy='the remote wants a name and a password, or a token, and has no valid one from here' ;;
-    403) remedy='the remote knows who asks, and refuses: a token may have expired, or lack the right' ;;
+    401 | 407) remedy='the remote wants a name and a password, or a token, and got no valid one from this host' ;;
+    403) remedy='the remote refuses access to this user: a token may have expired, or lack the right' ;;
     404 | 410) remedy='look at the URL of the remote, and whether this host may read it' ;;
     3??) remedy='the remote has moved: set its new URL' ;;
   esac
@@ -164,9 +164,9 @@ judge_certificate() {
   elif [[ -n $expires && $ours -gt $expires ]]; then
     remedy="the certificate of the remote expired on $(day "$expires"), and it is $(day "$ours") here: the remote has to renew it, unless the clock of this machine is wrong"
   elif [[ -n $begins && $ours -lt $begins ]]; then
-    remedy="the certificate of the remote begins on $(day "$begins"), and it is $(day "$ours") here: the clock of this machine is behind"
+    remedy="the certificate of the remote is not valid before $(day "$begins"), and it is $(day "$ours") here: the clock of this machine is behind"
   else
-    remedy='its TLS certificate is valid by its dates, and made by nobody that this machine trusts, or for another name'
+    remedy='the dates of its TLS certificate are valid, but its issuer is not trusted by this machine, or it is for another host name'
   fi
 }
 day() { date --utc --date "@$1" +%F; }

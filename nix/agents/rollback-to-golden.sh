@@ -20,13 +20,13 @@ fi
 if ! "$golden/bin/switch-to-configuration" test; then
   # for example where NixOS requires a boot for the change
   [[ /run/current-system -ef $golden ]] ||
-    fail "Cannot go back at once: $golden does not run, and boots the next time (\`rollback-to-golden --reboot\`)"
-  fail "Cannot go back: $golden runs, but not all of its units do"
+    fail "Cannot go back at once: $golden could not be switched to, but boots next time (\`rollback-to-golden --reboot\` does that now)"
+  fail "Cannot go back: $golden runs, but the switch to it has failed in part"
 fi
 echo "running: $golden"
 for file in kernel initrd kernel-params; do
   if [[ $(readlink -f "$golden/$file") != "$(readlink -f "/run/booted-system/$file")" ]] &&
     ! cmp -s "$golden/$file" "/run/booted-system/$file"; then
-    echo "its $file takes a reboot"
+    echo "its $file takes effect only after a reboot"
   fi
 done

@@ -14,7 +14,7 @@ trial=$(field trial.json toplevel)
 default=$(efi_variable LoaderEntryDefault)
 oneshot=$(efi_variable LoaderEntryOneShot)
 validation=$(systemctl show --property=Result,ActiveState --value golden-boot-validation.service | paste -s -d ' ') ||
-  validation='systemd cannot be asked'
+  validation='systemd does not answer'
 if [[ ${1-} == --json ]]; then
   failed=$(tail -n 1 "$state/failed" 2>/dev/null || true)
   jq --null-input --compact-output '$ARGS.named | map_values(if . == "" then null else . end)' \
@@ -34,7 +34,7 @@ echo "booted:       $(what "$booted")"
 echo "running:      $(what "$running")"
 echo "profile:      $(what "$system")"
 echo "golden:       ${golden:-none}"
-echo "boot default: ${default:-of the boot loader itself}"
+echo "boot default: ${default:-chosen by the boot loader}"
 echo "next boot:    ${oneshot:-the default}"
 echo "validation:   $validation"
 if [[ -s $state/failed ]]; then

@@ -10,11 +10,11 @@ echo "golden: $golden"
 echo "pinned: $(field golden.json pinnedAt)"
 echo "entry:  $entry"
 problems=()
-[[ $(readlink "$gcroot") == "$golden" ]] || problems+=("$gcroot does not keep it")
+[[ $(readlink "$gcroot") == "$golden" ]] || problems+=("$gcroot does not keep it from garbage collection")
 [[ -e $golden/init ]] || problems+=('it is not in the store')
 [[ $(efi_variable LoaderEntryDefault) == "$entry" ]] || problems+=('it is not the boot default')
 if [[ ! -r $entries ]]; then
-  echo "files:  only root may look at $GOLDEN_BOOT"
+  echo "files:  not checked, as only root may read $GOLDEN_BOOT"
 elif [[ ! -s $entries/$entry ]]; then
   problems+=("$entries/$entry is missing")
 elif [[ -e $golden/init ]]; then

@@ -50,7 +50,7 @@ repo_jj() { as_user 120 jj --repository "$repository" --no-pager --color never -
 without_key() { # whether jj failed because of that key; from then on it works without
   [[ ${#unsigned[@]} == 0 ]] && grep --quiet 'Signing error' "$work/said" || return
   unsigned=(--config=signing.behavior=drop)
-  notes+=("what was rebased has no signature, as there is no key for one here")
+  notes+=("the rebased commits are unsigned, as there is no signing key here")
 }
 
 # Whether the second commit is the first or descends from it. Commits never change, so git is never asked twice; and
@@ -100,7 +100,7 @@ read_repository() {
   if [[ $candidate == *,* ]]; then
     # neither parent alone is what would be deployed
     candidate=''
-    stop failed "The working copy is a merge with edits that are not described: \`jj describe\` or \`jj commit\` says that they are finished"
+    stop failed "The working copy is a merge with edits that are not described: run \`jj describe\` or \`jj commit\` once they are finished"
   fi
   if [[ $candidate =~ ^0*$ ]]; then stop failed "The repository has no commit"; fi
   revision=$remote_commit
@@ -249,14 +249,14 @@ refuse_in_the_way() {
   read_whole as_user 120 bash -c 'set -o pipefail
     git diff-tree -r -z --no-renames --diff-filter=A --name-only "$@" | while IFS= read -rd "" file; do
       if [[ -e $file || -L $file ]]; then printf "%s\0" "$file"; fi
-    done' - "$candidate" "$remote_commit" || stop failed "Cannot tell what is in the way of $UPGRADE_BRANCH"
+    done' - "$candidate" "$remote_commit" || stop failed "Cannot look for untracked files in the way of $UPGRADE_BRANCH"
   for file in "${found[@]}"; do
     at=${at:-$(repo_jj log --no-graph --ignore-working-copy --revisions @ --template commit_id)}
     repo_git cat-file -e "$at:$file" 2>/dev/null || names+=("$file")
   done
   if ((${#names[@]})); then
     listed "${names[@]}"
-    stop failed "In no commit of this host, and in the way of what $UPGRADE_BRANCH brings: $REPLY; move it away"
+    stop failed "Untracked here, and in the way of what $UPGRADE_BRANCH adds: $REPLY; move it away"
   fi
 }
 
@@ -366,7 +366,7 @@ note_unfetched() {
     mapfile -t names < <(submodules)
     if ((${#names[@]})); then
       listed "${names[@]}"
-      notes+=("submodules are not fetched, and empty in what is built: $REPLY")
+      notes+=("submodules are not fetched, and are empty in the build: $REPLY")
     fi
   fi
   names=()
@@ -377,7 +377,7 @@ note_unfetched() {
     )
     if ((${#names[@]})); then
       listed "${names[@]}"
-      notes+=("files of Git LFS are not fetched, and pointers in what is built: $REPLY")
+      notes+=("files of Git LFS are not fetched, and are only pointers in the build: $REPLY")
     fi
   fi
 }

@@ -170,7 +170,7 @@ stop() { # stop <outcome> <reason>: rolls back, and ends the run
     roll_back
     if [[ -n $only_unreached && ${#not_restored[@]} == 0 ]] && ! reachable 9>&-; then
       forget_bad
-      notes+=("not held against the revision, as what ran before cannot be reached either")
+      notes+=("not held against the revision, as the host cannot be reached with the former system either")
     fi
   fi
   phase=$failed_in
@@ -189,7 +189,7 @@ remember_bad() { # remember_bad <outcome> <reason>
   before=$(tail -n 99 "$state/known-bad" 2>/dev/null || true)
   now
   keep "$state/known-bad" "${before:+$before$'\n'}$revision $1 $REPLY ${2//$'\n'/ }" ||
-    notes+=("cannot be remembered, and is tried again")
+    notes+=("the revision cannot be remembered as bad, and is tried again")
 }
 
 forget_bad() { # removes the entry that was added last

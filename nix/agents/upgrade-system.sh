@@ -52,9 +52,9 @@ look_for_room() {
 boot_is_writable() {
   REPLY=''
   if [[ ${UPGRADE_BOOT_MOUNTED:-false} == true ]] && ! mountpoint --quiet "$UPGRADE_BOOT"; then
-    REPLY="$UPGRADE_BOOT is not mounted, so nothing new can be made to boot: \`mount $UPGRADE_BOOT\`, and look why"
+    REPLY="$UPGRADE_BOOT is not mounted, so no new generation can be made to boot: \`mount $UPGRADE_BOOT\`, and find out why it was not mounted"
   elif [[ -d $UPGRADE_BOOT && ! -w $UPGRADE_BOOT ]]; then
-    REPLY="$UPGRADE_BOOT is mounted read-only, so nothing new can be made to boot: \`mount -o remount,rw $UPGRADE_BOOT\`, and look why"
+    REPLY="$UPGRADE_BOOT is mounted read-only, so no new generation can be made to boot: \`mount -o remount,rw $UPGRADE_BOOT\`, and find out why it was read-only"
   fi
   [[ -z $REPLY ]]
 }
@@ -95,7 +95,7 @@ rebuild_at_work() { # prints which one
 give_way() { # give_way <message> <pid of the other process, if known>
   local left=''
   if [[ -n $2 ]] && age_of "$2" && [[ $REPLY -ge $lock_limit ]]; then
-    left="; it has been at it for $((REPLY / 60)) minutes, and counts as hung after $((lock_limit / 60)): look at it, and end it"
+    left="; it has been running for $((REPLY / 60)) minutes, and counts as hung after $((lock_limit / 60)): check it, and end it"
     stop failed "$1$left"
   fi
   stop locked "$1"
@@ -126,7 +126,7 @@ begin() { # begin <stage>
   fi
   if ! trouble=$(write_transaction 2>&1); then
     stage=$stage_before
-    stop failed "Cannot write down how things are: ${trouble##*: }"
+    stop failed "Cannot record the state before the upgrade: ${trouble##*: }"
   fi
 }
 
@@ -184,7 +184,7 @@ drop_spoilt_paths() { # drop_spoilt_paths <time: checks paths made since>
     mapfile -t all < <(nix-store --query --referrers-closure "$path" 2>/dev/null)
     nix-store --delete "${all[@]}" >/dev/null 2>&1 || [[ ! -e $path ]] || kept+=("$path")
   done
-  [[ ${#kept[@]} == 0 ]] || notes+=("spoilt by a power cut, and in use: ${kept[*]}")
+  [[ ${#kept[@]} == 0 ]] || notes+=("spoilt by a power cut, but in use, so not made anew: ${kept[*]}")
 }
 
 build() {
@@ -205,7 +205,7 @@ build() {
     toplevel=${toplevel##*$'\n'}
     # from here on no garbage collection removes it
     nix-store --realise "$toplevel" --add-root "$state/candidate" >/dev/null 2>"$work/said" ||
-      stop failed "Cannot keep the built system: $(last_words "$work/said")"
+      stop failed "Cannot add a GC root for the built system: $(last_words "$work/said")"
     write_status || true
     judge_built
     return
@@ -248,14 +248,14 @@ preflight() {
 switch() {
   local code=0 who
   if who=$(rebuild_at_work); then another_switch "$who"; fi
-  ln -sfn "$from_running" "$before_root" 2>"$work/said" || stop failed "Cannot keep what runs: $(last_words "$work/said")"
+  ln -sfn "$from_running" "$before_root" 2>"$work/said" || stop failed "Cannot add a GC root for the running system: $(last_words "$work/said")"
   look_at_profile
   [[ $profile_now == "$from_profile" && $(running) == "$from_running" ]] ||
     stop locked "The system was switched by somebody else in the meantime"
   boot_is_writable || stop failed "$REPLY"
   # a switch that could not be judged afterwards is not begun; the commit is not to blame
   { failed_units && failed_before=$REPLY && remember_services; } ||
-    stop failed "systemd does not say how the services are, so nobody could tell what a switch has done to them"
+    stop failed "systemd does not report the state of the services, so a switch could not be judged"
   begin system
   # everything that was built must be on the disk before a boot needs it
   sync --file-system /nix/store
@@ -267,8 +267,8 @@ switch() {
   # 4: it runs, but units failed, which validation looks at
   if [[ $code != 0 && $code != 4 ]]; then switch_failed "$code"; fi
   if [[ ! /run/current-system -ef $toplevel ]]; then
-    remember_bad switch-failed "switch-to-configuration ended well, and $(running) still runs"
-    stop switch-failed "switch-to-configuration ended well, and $(running) still runs"
+    remember_bad switch-failed "switch-to-configuration succeeded, but $(running) still runs"
+    stop switch-failed "switch-to-configuration succeeded, but $(running) still runs"
   fi
 }
 
@@ -306,7 +306,7 @@ switch_failed() { # switch_failed <exit code>
   elif grep -q "check 'switchInhibitors' failed" "$work/said"; then
     # not held against the commit: after that boot, the next run finds that it runs
     reason=$(sed -n '/ -> /p' "$work/said" | paste -s -d ,)
-    stop failed "NixOS wants a boot for this (${reason//,/, }), and no switch: \`sudo nix-env --profile $profile --set $toplevel && sudo $toplevel/bin/switch-to-configuration boot\`, and a reboot"
+    stop failed "NixOS requires a reboot for this change (${reason//,/, }): \`sudo nix-env --profile $profile --set $toplevel && sudo $toplevel/bin/switch-to-configuration boot\`, then reboot"
   fi
   remember_bad switch-failed "$reason"
   stop switch-failed "$reason"
@@ -369,7 +369,7 @@ validate() {
       [[ -z $unit ]] || bad+=("$unit")
     done <<<"$REPLY"
   else
-    bad+=("systemd does not say how the services are")
+    bad+=("systemd does not report the state of the services")
   fi
   since_boot
   end=$((REPLY + UPGRADE_PATIENCE))
@@ -508,7 +508,7 @@ clean() {
   { nix-env --profile "$profile" --delete-generations "${removed[@]}" &&
     timeout 1800 nix-collect-garbage >/dev/null &&
     # their boot entries and kernels go too
-    timeout 300 "$profile/bin/switch-to-configuration" boot; } || notes+=("the clean-up did not succeed")
+    timeout 300 "$profile/bin/switch-to-configuration" boot; } || notes+=("the clean-up of old generations has failed")
 }
 
 # A new kernel, new modules or a new initrd take effect only by a reboot.
@@ -518,7 +518,7 @@ reboot_if_due() {
   if [[ $(readlink --canonicalize-existing /run/booted-system/{kernel,initrd,kernel-modules}) == \
     $(readlink --canonicalize-existing "$profile"/{kernel,initrd,kernel-modules}) ]]; then return; fi
   if [[ $UPGRADE_ALLOW_REBOOT != true ]]; then
-    notes+=("a reboot is due, and not allowed")
+    notes+=("a reboot is due, but not allowed (\`allowReboot\` is off)")
     return
   fi
   # golden handles a boot that did not come up; without it, each reboot would end as the last one did, for ever
@@ -529,7 +529,7 @@ reboot_if_due() {
     ! -e /var/lib/golden-generation/golden.json ]]; then
     hint="see \`bootctl list\`"
     [[ -z $REPLY ]] || hint="the boot default is $REPLY, and \`sudo bootctl set-default ''\` leaves it to NixOS"
-    notes+=("a reboot is due, and the last one for it has started another generation: $hint")
+    notes+=("a reboot is due, but the last reboot for it started another generation: $hint")
     return
   fi
   if [[ -n $UPGRADE_REBOOT_WINDOW ]]; then
@@ -540,7 +540,7 @@ reboot_if_due() {
     fi
   fi
   if who=$(rebuild_at_work); then
-    notes+=("a reboot is due, and waits as a rebuild is at work ($who)")
+    notes+=("a reboot is due, and waits for a rebuild that is running ($who)")
     return
   fi
   if ! keep "$state/rebooted" "$this_boot"$'\n'"$target"$'\n'"$REPLY"; then

@@ -107,7 +107,9 @@ test('A home directory is not accepted as the source, even through a link', asyn
     mkdir -p .local/share/chezmoi; echo b >.local/share/chezmoi/dot_b`)
   const ran = await torment.sync({ HOME: '/home/rain/link' })
   expect(await atRemote("git for-each-ref --format='%(refname)'")).toBe('refs/heads/main')
-  expect(ran.reason).toMatch(/^Cannot use .*: it is not a repository, but in /)
+  expect(ran.reason).toMatch(
+    /^Cannot use .*: it is not a repository of its own, but a directory of /,
+  )
 })
 
 test('What waits for the user is reported offline, too', async () => {

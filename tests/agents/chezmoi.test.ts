@@ -594,7 +594,7 @@ test('A source that is missing where .chezmoiroot points is named, and not clone
   for (const _ of [1, 2])
     expect(await torment.sync()).toMatchObject({
       outcome: 'failed',
-      reason: expect.stringContaining('/hoem is not there, which .chezmoiroot says'),
+      reason: expect.stringContaining('/hoem does not exist, although .chezmoiroot names it'),
     })
   expect(await torment.sh('ls -d home .local/share/chezmoi/hoem 2>&1 || true')).not.toMatch(
     /^[^l]/m,

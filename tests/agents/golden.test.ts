@@ -213,7 +213,7 @@ describe('A trial', () => {
     const memory = 'memtest86.conf'
     await host.sh(`bootctl set-oneshot ${memory}`)
     expect(await host.rebuild(2)).toContain(
-      `on trial once ${memory} has booted, which somebody has set: ${two}`,
+      `on trial once ${memory} has booted, which a user has set to boot before it: ${two}`,
     )
     expect(await host.rebuild(1)).toContain(`the golden generation boots: ${one}`)
     expect(await host.status()).toMatchObject({ trial: null, oneshot: memory })
@@ -267,7 +267,7 @@ describe('A trial', () => {
     for (const _ of [1, 2]) {
       const { tried, said } = await host.boot()
       expect(tried).toEqual([two])
-      expect(said).toContain(`validated, and not golden: ${two}`)
+      expect(said).toContain(`validated, but not made golden: ${two}`)
     }
     const { tried } = await host.boot([two])
     expect(tried).toEqual([two, one])
@@ -341,10 +341,10 @@ describe('A trial that was not started is armed again', () => {
   test('when its one-shot had been cleared before the machine went down', async () => {
     await host.rebuild(2)
     expect(await host.sh('golden-trial-cleared')).toBe('')
-    expect(await host.sh('bootctl set-oneshot ""; golden-trial-cleared')).toContain('taken back')
+    expect(await host.sh('bootctl set-oneshot ""; golden-trial-cleared')).toContain('was cleared')
     const { tried, said } = await host.boot()
     expect(tried).toEqual([one])
-    expect(said).toContain(`the trial of ${two} was not started: its one-shot entry was taken back`)
+    expect(said).toContain(`the trial of ${two} was not started: its one-shot entry was cleared`)
     expect(said).toContain(`on trial at the next boot: ${two}`)
     expect(existsSync(host.path('var/lib/golden-generation/failed'))).toBe(false)
     expect((await host.boot()).tried).toEqual([two])
@@ -406,7 +406,9 @@ describe('A generation whose upgrade was interrupted', () => {
     for (const _ of [1, 2]) {
       const { tried, said } = await host.boot()
       expect(tried).toEqual([two])
-      expect(said).toContain(`validated: ${two}, and golden once the upgrade to it has run`)
+      expect(said).toContain(
+        `validated: ${two}, which becomes golden once the upgrade to it has run`,
+      )
       expect((await host.status()).golden).toBe(one)
     }
     expect(await host.sh('pin-golden 2>&1 || echo "exit $?"')).toMatch(
@@ -910,7 +912,10 @@ test('show-golden names each thing that keeps golden from booting, and fails', a
   expect(well).toMatch(new RegExp(`^golden: ${one}\npinned: \\d{4}-\\S+Z\nentry:  ${goldenEntry}$`))
   const entry = `/boot/loader/entries/${goldenEntry}`
   for (const [damage, problem] of [
-    ['rm /nix/var/nix/gcroots/golden-generation', /golden-generation does not keep it/],
+    [
+      'rm /nix/var/nix/gcroots/golden-generation',
+      /golden-generation does not keep it from garbage collection/,
+    ],
     ["bootctl set-default ''", /it is not the boot default/],
     [`: >${entry}`, /golden-\S+\.conf is missing/],
     [`sed -i /^linux/d ${entry}`, /golden-\S+\.conf names no kernel/],
@@ -928,7 +933,7 @@ test('show-golden names each thing that keeps golden from booting, and fails', a
     `sed -i 's/"toplevel":"[^"]*"/"toplevel":"\\/nix\\/store\\/none"/' /var/lib/golden-generation/golden.json`,
   )
   expect(await show()).toMatch(
-    /\nPROBLEM \S+ does not keep it\nPROBLEM it is not in the store\nexit 1$/,
+    /\nPROBLEM \S+ does not keep it from garbage collection\nPROBLEM it is not in the store\nexit 1$/,
   )
   await host.sh('unpin-golden')
   expect(await show()).toBe('show-golden: no generation is golden\nexit 1')
@@ -972,7 +977,7 @@ test('rollback-to-golden activates golden at once, or boots it, and says what ne
   await host.rebuild(2)
   const back = await host.sh('rollback-to-golden')
   expect(back).toContain(`running: ${one}`)
-  expect(back).not.toContain('takes a reboot')
+  expect(back).not.toContain('takes effect only after a reboot')
   expect(await host.status()).toMatchObject({
     running: one,
     profile: one,
@@ -983,7 +988,7 @@ test('rollback-to-golden activates golden at once, or boots it, and says what ne
   await host.sh(`ln -sfn ${two} /run/booted-system`)
   expect((await host.sh('rollback-to-golden')).split('\n').slice(-2)).toEqual([
     `running: ${one}`,
-    'its kernel takes a reboot',
+    'its kernel takes effect only after a reboot',
   ])
   await host.sh(
     `sed -i 's/"toplevel":"[^"]*"/"toplevel":"\\/nix\\/store\\/none"/' /var/lib/golden-generation/golden.json`,
@@ -998,7 +1003,7 @@ test('A rollback that needs a reboot is not reported as already running', async 
   // as a NixOS pre-switch check fails for a change that needs a reboot
   await host.sh(`sed -i '2i case $1 in test) exit 1 ;; esac' ${one}/bin/switch-to-configuration`)
   expect(await host.sh('rollback-to-golden 2>&1 || echo "exit $?"')).toMatch(
-    /^rollback-to-golden: Cannot go back at once: \S+ does not run, and boots the next time \(`rollback-to-golden --reboot`\)\nexit 1$/m,
+    /^rollback-to-golden: Cannot go back at once: \S+ could not be switched to, but boots next time \(`rollback-to-golden --reboot` does that now\)\nexit 1$/m,
   )
   expect(await host.status()).toMatchObject({ running: two, profile: one, trial: null })
 })

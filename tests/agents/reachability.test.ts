@@ -158,7 +158,7 @@ test('A host whose addresses cannot be listed is not reached', async () => {
     `ip() { [[ "$*" != "${options}" ]] || return 1; command ip "$@"; }`
   for (const options of ['-oneline address show up scope global', '-6 route show default']) {
     expect(await asked(broken(options))).toBe(
-      'this host cannot be reached: its addresses cannot be asked for',
+      'this host cannot be reached: its addresses cannot be listed',
     )
   }
 })

@@ -71,7 +71,7 @@ test('Errors that the user must fix are failures, with a remedy', async () => {
     ['fatal: write error: No space left on device', /^make room$/],
     ['fatal: write error: Disk quota exceeded', /^make room$/],
     ["error: cannot open '.git/FETCH_HEAD': Read-only file system", /mounted read-only$/],
-    ['fatal: read error: Input/output error', /^its disk does not read/],
+    ['fatal: read error: Input/output error', /^its disk has read or write errors$/],
     [
       "fatal: Unable to create '/x/.git/index.lock': File exists.",
       /^a program that was ended left its lock/,
@@ -90,7 +90,7 @@ test('Errors that the user must fix are failures, with a remedy', async () => {
     ['error: unlink: Operation not permitted', /^look at who owns it$/],
     [
       'error: insufficient permission for adding an object to repository database',
-      /belong to somebody else/,
+      /belong to another user/,
     ],
     // on the way there
     [ssh('git@git.example: Permission denied (publickey,password).'), /none of the keys/],
@@ -103,7 +103,7 @@ test('Errors that the user must fix are failures, with a remedy', async () => {
     ],
     [ssh('Host key verification failed.'), /host key is not the one in known_hosts/],
     [ssh('REMOTE HOST IDENTIFICATION HAS CHANGED!'), /host key is not the one in known_hosts/],
-    [http('SSL certificate problem: certificate has expired'), /TLS certificate is not taken/],
+    [http('SSL certificate problem: certificate has expired'), /TLS certificate is rejected/],
     // reported by the remote
     ['remote: fatal: No space left on device\nfatal: early EOF', /^the remote cannot use its own/],
     ['remote: error: Read-only file system\nfatal: early EOF', /^the remote cannot use its own/],
@@ -112,7 +112,7 @@ test('Errors that the user must fix are failures, with a remedy', async () => {
     ["fatal: Authentication failed for 'https://git.example/x.git/'", /a name and a password/],
     [http('The requested URL returned error: 407'), /a name and a password/],
     [http('CONNECT tunnel failed, response 407'), /a name and a password/],
-    [http('The requested URL returned error: 403'), /knows who asks, and refuses/],
+    [http('The requested URL returned error: 403'), /refuses access to this user/],
     [http('The requested URL returned error: 410'), /^look at the URL/],
     [http('The requested URL returned error: 302'), /has moved/],
     [ssh('ERROR: Repository not found.'), /^look at the URL/],

@@ -66,7 +66,7 @@ test.each<[string, () => string, RegExp]>([
   [
     'a certificate of the years to come',
     () => `${remotes.future}/x.git`,
-    /begins on 2040-01-01, and it is \S+ here: the clock of this machine is behind/,
+    /is not valid before 2040-01-01, and it is \S+ here: the clock of this machine is behind/,
   ],
   [
     'a certificate by the clock of this machine',
@@ -76,7 +76,7 @@ test.each<[string, () => string, RegExp]>([
   [
     'a certificate of a stranger',
     () => `${remotes.stranger}/x.git`,
-    /made by nobody that this machine trusts/,
+    /its issuer is not trusted by this machine/,
   ],
 ])('%s is a permanent error: failed', async (_, url, reason) => {
   for (const { outcome, code, reason: said } of await both(url())) {
@@ -135,7 +135,7 @@ test('An unknown host key, a changed one, and a user key that is refused: failed
   const steps: [string, RegExp][] = [
     ['', /Host key verification failed\.; the remote's host key is not the one/],
     [other.target.hostKey, /Host key verification failed/],
-    [sshd.target.hostKey, /Permission denied \(publickey\)\.; the remote takes none of the keys/],
+    [sshd.target.hostKey, /Permission denied \(publickey\)\.; the remote accepts none of the keys/],
   ]
   for (const [key, reason] of steps) {
     if (key) await known(key)

@@ -99,7 +99,7 @@ test('Submodules and Git LFS files are reported as not fetched', async () => {
   const done = await world.upgrade()
   expect(done).toMatchObject({ code: 0, outcome: 'upgraded' })
   expect(done.reason).toContain(
-    '; submodules are not fetched, and empty in what is built: modules/sub; files of Git LFS are not fetched, and pointers in what is built: logo.png',
+    '; submodules are not fetched, and are empty in the build: modules/sub; files of Git LFS are not fetched, and are only pointers in the build: logo.png',
   )
 
   await world.push('used', { 'text.nix': 'import ./modules/sub/x.nix' })
@@ -281,7 +281,7 @@ test('A host that a reboot has started with the old system again is not rebooted
   const nextBoot = `sed -i 1s/^./x/ ${record}`
   const again = await reboots('', nextBoot)
   expect(again.said).toMatch(
-    /the last one for it has started another generation: see `bootctl list`/,
+    /the last reboot for it started another generation: see `bootctl list`/,
   )
   expect(again.asked).toBe('')
   // golden removes a failed trial from the profile, and arms one again that was never started

@@ -31,7 +31,7 @@ test('A reboot that is due waits while a rebuild is running', async () => {
     `${model}\nmkdir -p /run/nixos; exec 7>>/run/nixos/switch-to-configuration.lock; flock 7\n${agent}`,
   )
   const { said } = await world.upgrade(allowed, '--reboot')
-  expect(said).toMatch(/a reboot is due, and waits as a rebuild is at work \(pid \d+/)
+  expect(said).toMatch(/a reboot is due, and waits for a rebuild that is running \(pid \d+/)
   expect(await world.sh('cat asked 2>/dev/null || true')).toBe('')
   world.write('root/agent', `${model}\n${agent}`)
   await world.upgrade(allowed, '--reboot')

@@ -45,7 +45,7 @@ test.each<[string, string, Record<string, string>, string, RegExp, string]>([
     '',
     { UPGRADE_BOOT_MOUNTED: 'true' },
     'failed',
-    /^\/boot is not mounted, so nothing new can be made to boot: `mount \/boot`/,
+    /^\/boot is not mounted, so no new generation can be made to boot: `mount \/boot`/,
     '',
   ],
   [
@@ -96,7 +96,7 @@ test.each<[string, string, Record<string, string>, string, RegExp, string]>([
     'echo "what is this" >/root/nix.conf; mount --bind /root/nix.conf /etc/nix/nix.conf',
     {},
     'failed',
-    /^Nix did not come to what the commit says: .*nix\.conf/,
+    /^Nix failed for a reason outside the commit: .*nix\.conf/,
     '',
   ],
   [
@@ -207,7 +207,7 @@ test('A lock that is held for too long is a failure, whichever process holds it'
   const hung = await upgradeAfter(hold, { UPGRADE_LOCK_LIMIT: '1' })
   expect(hung).toMatchObject({ code: 1, outcome: 'failed' })
   expect(hung.reason).toMatch(
-    /^Another switch is at work: pid \d+, flock .*; it has been at it for/,
+    /^Another switch is at work: pid \d+, flock .*; it has been running for/,
   )
 
   const first = `bash -c 'exec 9>>/run/nix-local-upgrade.lock; flock 9; echo "nix-local-upgrade (pid $$, since then)" >/run/nix-local-upgrade.lock; sleep 30' & sleep 2`
@@ -233,14 +233,14 @@ test('If systemd runs but does not answer, no upgrade counts as good', async () 
   const early = await world.upgrade()
   await world.sh('rmdir /run/systemd/system')
   expect(early).toMatchObject({ code: 1, outcome: 'failed', phase: 'switch' })
-  expect(early.reason).toMatch(/^systemd does not say how the services are/)
+  expect(early.reason).toMatch(/^systemd does not report the state of the services/)
   expect(await world.state()).toBe(before)
 
   await change('switch does: mkdir -p /run/systemd/system')
   const done = await world.upgrade()
   await world.sh('rmdir /run/systemd/system')
   expect(done).toMatchObject({ code: 1, outcome: 'validation-failed' })
-  expect(done.reason).toMatch(/^systemd does not say how the services are/)
+  expect(done.reason).toMatch(/^systemd does not report the state of the services/)
   expect(await world.state()).toBe(before)
 })
 

@@ -140,7 +140,7 @@ NIX
   const wrong = await deploy(deep(package_))
   expect(wrong).toMatchObject({ code: 1, outcome: 'failed', notRestored: [] })
   expect(wrong.reason).toMatch(
-    /^The binary cache gave something else than what it names: hash mismatch importing path '\/nix\/store\/\w+-cached'/,
+    /^The binary cache served other contents than it announced: hash mismatch importing path '\/nix\/store\/\w+-cached'/,
   )
   expect(await knownBad()).toBe(before)
   // once the cache is repaired, the same commit is deployed

@@ -255,5 +255,5 @@ test('If systemd stops answering while services settle, they do not count as goo
   ] as const)
     expect
       .soft([shows, lists, await validated(shows, lists)])
-      .toEqual([shows, lists, 'systemd does not say how the services are'])
+      .toEqual([shows, lists, 'systemd does not report the state of the services'])
 })

@@ -65,7 +65,7 @@ test('If NixOS needs a reboot for a change, the commit is not blamed, and counts
   const done = await world.upgrade()
   expect(done).toMatchObject({ outcome: 'failed', notRestored: [] })
   expect(done.reason).toMatch(
-    /^NixOS wants a boot for this \(dbus-implementation : dbus -> broker\), and no switch: `sudo /,
+    /^NixOS requires a reboot for this change \(dbus-implementation : dbus -> broker\): `sudo /,
   )
   expect(await world.state()).toBe(before)
   const [, toplevel] = /--set (\S+) /.exec(done.reason)!

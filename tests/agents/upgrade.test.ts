@@ -251,7 +251,7 @@ test('The running system is rolled back even if boot entries cannot be written, 
   await world.sh('rm /boot/unwritable')
   const next = await world.upgrade()
   expect(next).toMatchObject({ code: 0, outcome: 'skipped-known-bad', notRestored: [] })
-  expect(next.reason).toContain('an earlier run that did not end was put back')
+  expect(next.reason).toContain('recovered from an earlier run that did not end')
   expect(await world.sh('tail -n 1 /root/switched')).toMatch(/^(switch|boot) one$/)
 })
 
@@ -476,7 +476,7 @@ test('A switch that succeeds without changing anything is a failure', async () =
   await world.push('idle', { 'text.nix': '"switch idles"' })
   const done = await world.upgrade()
   expect(done).toMatchObject({ code: 1, outcome: 'switch-failed', notRestored: [] })
-  expect(done.reason).toMatch(/ended well, and \/nix\/store\/\S+ still runs$/)
+  expect(done.reason).toMatch(/succeeded, but \/nix\/store\/\S+ still runs$/)
   expect(await world.state()).toBe(before)
   expect(await world.upgrade()).toMatchObject({ outcome: 'skipped-known-bad' })
 })
