@@ -182,7 +182,7 @@ test('Commits of a bookmark that was pushed by hand are not shared until the tru
   await begin('one')
   const { outcome, reason } = await torment.sync()
   expect([outcome, await atRemote('git show main:dot_a')]).toEqual(['failed', 'a'])
-  await torment.sh(`${source}; ${/`try`: `(.*)` there/.exec(reason!)?.[1]} 2>&1`)
+  await torment.sh(`${source}; ${/`try`: run `(.*?)` there/.exec(reason!)?.[1]} 2>&1`)
   expect(await torment.sync()).toMatchObject({ outcome: 'synced', applied: ['.a'] })
   expect(await atRemote('git show main:dot_a; git branch --format="%(refname)"')).toBe(
     'a\none\nrefs/heads/main',
