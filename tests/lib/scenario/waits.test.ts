@@ -56,7 +56,9 @@ test('a boot that comes after its limit is reported as late, not as a failed che
   const thrown = await lateBoot(late, sh, 'true')
   const vm = machine({ agent: sh })
   const wait = rebooted(scene, vm, 'golden boots again', () => Promise.reject(thrown))
-  await expect(wait).rejects.toThrow(/took longer than its limit of 60 s, but the boot came a moment later/)
+  await expect(wait).rejects.toThrow(
+    /took longer than its limit of 60 s, but the boot came a moment later/,
+  )
   expect(rows).toEqual([])
   expect(await lateBoot(late, sh, 'false')).toBe(late)
   expect(await lateBoot(late, silent, 'true')).toBe(late)
