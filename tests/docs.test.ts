@@ -80,7 +80,12 @@ test('the flake of docs/nixos.md offers its own hosts to the embedded guest', as
 
 test('docs/subjects.md lists for each promise who makes it', async () => {
   const text = read('docs/subjects.md')
-  const facts = { branch: 'main', here: false, declared: { unit: 'x', present: true, timer: true } }
+  const facts = {
+    branch: 'main',
+    fromClone: true,
+    here: false,
+    declared: { unit: 'x', present: true, timer: true },
+  }
   const upgrade = { kind: null, unit: 'x', remote: null, promises: null }
   const subjects = [labSubject, nixosUpgrade({ ...facts, upgrade }), comin({ ...facts, upgrade })]
   const rows = [...text.matchAll(/^\| `(\w+)` +\| (.+?) +\| (yes)? +\| (yes)? +\| (yes)? +\|$/gm)]

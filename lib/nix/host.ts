@@ -148,6 +148,7 @@ function prepared(image?: Partial<ImageWanted>): string {
   const disko = `(${text('disko')}) { imageSize = ${size}; emulated = ${image?.emulated ?? false}; }`
   return `(${text('foreign')}) {
     vm = (${text('vm')});
+    remotes = (${text('remotes')});
     disk = (${text('disk')});
     disko = ${image ? disko : 'null'};
   }`

@@ -1,6 +1,6 @@
 import { ownUnits } from '../lab-settings.ts'
 import { allPromises } from './promise.ts'
-import type { Subject } from './subject.ts'
+import type { Subject, SubjectMaker } from './subject.ts'
 
 /** The lab's own agents: nix-local-upgrade, the golden generation and the dotfile sync. */
 export const labSubject: Subject = {
@@ -11,3 +11,9 @@ export const labSubject: Subject = {
   options: 'myModules.services.autoUpgrade',
   status: '/var/lib/nix-local-upgrade/status.json',
 }
+
+/** The lab's agents on a host; in mode `remote` they upgrade from no clone, so nothing on the host is deployed with the rest. */
+export const labAgents: SubjectMaker = ({ fromClone }) =>
+  fromClone
+    ? labSubject
+    : { ...labSubject, promises: new Set(allPromises.filter((promise) => promise !== 'local')) }

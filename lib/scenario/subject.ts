@@ -43,6 +43,8 @@ export interface SubjectFacts {
   upgrade: LabSettings['upgrade']
   /** The unit that `lab.toml` names, as the hosts have it. */
   declared: Facts['agents']['upgrade']
+  /** Whether the lab's agents upgrade the host from a clone on it. */
+  fromClone: boolean
   /** Whether the hosts' own configuration has this kind. */
   here: boolean
 }

@@ -5,12 +5,12 @@ import { chooseGuest, guestStore } from '../nix/guest.ts'
 import { readHost, type Facts } from '../nix/host.ts'
 import type { Subject, SubjectMaker } from './subject.ts'
 import { comin } from './subject-comin.ts'
-import { labSubject } from './subject-lab.ts'
+import { labAgents } from './subject-lab.ts'
 import { nixosUpgrade } from './subject-nixos-upgrade.ts'
 import { anyUnit } from './subject-unit.ts'
 
 const makers: Record<UpgradeKind, SubjectMaker> = {
-  lab: () => labSubject,
+  lab: labAgents,
   'nixos-upgrade': nixosUpgrade,
   comin,
   unit: anyUnit,
@@ -67,6 +67,7 @@ export async function theSubject(wanted: string | undefined, host: string): Prom
       unit: upgrade.unit ?? (units.upgrade === ownUnits.upgrade ? null : units.upgrade),
     },
     declared: facts.agents.upgrade,
+    fromClone: facts.clones.flake !== null,
     here: seen === found || (found === 'comin' && facts.comin),
   })
   return held(made)

@@ -153,6 +153,7 @@ async function openForCases(config: Remote, { kind }: Guest, hosts: string[]): P
     ),
     [`${ownFiles}/default.nix`]: text('cases/default.nix'),
     [`${ownFiles}/host.nix`]: text('cases/host.nix'),
+    [`${ownFiles}/remotes.nix`]: text('remotes.nix'),
     [`${ownFiles}/guest.nix`]: text(`cases/${kind}.nix`),
     [`${ownFiles}/all.nix`]: '{ }\n',
     ...(kind === 'nixos' && {

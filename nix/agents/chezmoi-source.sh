@@ -65,6 +65,7 @@ open_repository() {
     finish failed "Cannot use $tree: $(because open)"
   # a source without its own repository may lie in one of the whole home
   if [[ $HOME/ == "$repository"/* || $(pwd -P)/ == "$repository"/* ]]; then finish failed "Cannot use $root: it is not a repository of its own, but a directory of $repository"; fi
+  refuse_configuration
   cd "$repository" || return
   git_dir=$(git rev-parse --git-dir)
   published_list=$git_dir/chezmoi-sync-published
@@ -87,6 +88,14 @@ open_repository() {
   to=$from
   refuse_other_branch
 }
+# Each edit in the repository is committed and pushed, and the upgrade of every host would deploy it, half finished.
+refuse_configuration() {
+  if [[ ${CHEZMOI_AUTO_COMMIT:-true} != true || -z ${CHEZMOI_UPGRADE_REPOSITORY:-} ]]; then return; fi
+  if [[ $repository -ef $CHEZMOI_UPGRADE_REPOSITORY ]]; then
+    finish failed "Cannot use $root: this host upgrades from $repository, too, and unfinished edits of its configuration would be committed, pushed and deployed; give the dotfiles a repository of their own, or turn \`autoCommit\` off"
+  fi
+}
+
 # A user's commits on another branch must not reach other hosts. A branch without a remote was begun for commits to
 # come, and jj would leave it with its next step.
 refuse_other_branch() {

@@ -304,6 +304,7 @@ main() {
     rebase
     repo_git update-ref refs/nix-local-upgrade/candidate "$candidate" || stop failed "Cannot write to the repository"
     flake="git+file://$(url_path "$repository")?ref=refs/nix-local-upgrade/candidate&rev=$candidate"
+    if [[ $UPGRADE_FLAKE_DIRECTORY != . ]]; then flake+="&dir=$(url_path "$UPGRADE_FLAKE_DIRECTORY")"; fi
     builder=(as_user "$build_limit")
   else
     begin build

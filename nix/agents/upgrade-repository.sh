@@ -360,8 +360,9 @@ submodule_of() { # submodule_of <file>: the submodule that has it, in REPLY
 
 # Notes submodules and files of Git LFS, which Nix leaves out unless the flake asks for them.
 note_unfetched() {
-  local asked each names=()
-  asked="$flake $(commit_git show "$candidate:flake.nix" 2>/dev/null || true)"
+  local asked each names=() file=flake.nix
+  if [[ $flake =~ [?\&]dir=([^\&]+) ]]; then file=${BASH_REMATCH[1]}/flake.nix; fi
+  asked="$flake $(commit_git show "$candidate:$file" 2>/dev/null || true)"
   if [[ ! $asked =~ submodules[\ ]*=[\ ]*(1|true) ]]; then
     mapfile -t names < <(submodules)
     if ((${#names[@]})); then

@@ -1,10 +1,12 @@
-# Prepares a host of any flake for the lab: { vm, disk, disko } -> nixosConfigurations.<host> -> host.
+# Prepares a host of any flake for the lab: { vm, remotes, disk, disko } -> nixosConfigurations.<host> -> host.
 # Passed as text to `nix eval --apply`, so it imports nothing, and no file of the flake is written.
-#   vm     the module ./vm.nix
-#   disk   the function ./disk.nix
-#   disko  null, or, if disko makes the disk as the host describes it, the function ./disko.nix with its arguments
+#   vm       the module ./vm.nix
+#   remotes  the module ./remotes.nix
+#   disk     the function ./disk.nix
+#   disko    null, or, if disko makes the disk as the host describes it, the function ./disko.nix with its arguments
 {
   vm,
+  remotes,
   disk,
   disko,
 }:
@@ -109,6 +111,7 @@ let
       else
         [
           vm
+          remotes
           guest
         ]
     )

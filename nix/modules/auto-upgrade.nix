@@ -76,6 +76,7 @@ let
       UPGRADE_MODE = cfg.mode;
       UPGRADE_USER = cfg.user;
       UPGRADE_REPOSITORY = cfg.repository;
+      UPGRADE_FLAKE_DIRECTORY = cfg.flakeDirectory;
       UPGRADE_FLAKE_URL = toString cfg.flakeUrl;
       UPGRADE_BRANCH = cfg.branch;
       UPGRADE_ATTRIBUTE = cfg.attribute;
@@ -135,6 +136,16 @@ in
       default = "${config.hostSpec.home or "/root"}/nix-config";
       defaultText = lib.literalExpression ''"''${config.hostSpec.home}/nix-config"'';
       description = "Colocated jj repository with the flake of this host.";
+    };
+    flakeDirectory = mkOption {
+      # relative, and without a `/` at the end
+      type = types.strMatching "[^/]+(/[^/]+)*";
+      default = ".";
+      example = "nixos";
+      description = ''
+        Directory of `flake.nix` within `repository`, in mode `local`. In mode `remote`, `flakeUrl` names it
+        as `?dir=`.
+      '';
     };
     flakeUrl = mkOption {
       type = types.nullOr types.nonEmptyStr;

@@ -9,6 +9,7 @@
 let
   inherit (lib) mkOption types;
   cfg = config.myModules.services.chezmoiSync;
+  upgrade = config.myModules.services.autoUpgrade or { };
   home = config.users.users.${cfg.user}.home or "/home/${cfg.user}";
 
   # one place, so that the unit and the user's own runs share the state
@@ -35,6 +36,10 @@ let
       ];
       runtimeEnv = {
         CHEZMOI_REPO_URL = toString cfg.repoUrl;
+        # empty where the host does not upgrade from a clone
+        CHEZMOI_UPGRADE_REPOSITORY = lib.optionalString (
+          upgrade.enable or false && upgrade.mode or "" == "local"
+        ) upgrade.repository;
         CHEZMOI_BRANCH = cfg.branch;
         CHEZMOI_HOST = config.networking.hostName;
         CHEZMOI_AUTO_COMMIT = lib.boolToString cfg.autoCommit;

@@ -100,6 +100,25 @@ test('The suggested commands settle a conflict, even if there is nothing left to
   expect(await atRemote('git show main:dot_b')).toBe(`${ten}x`)
 })
 
+test('A repository that the host upgrades from is not accepted as the source, unless edits are not committed', async () => {
+  const { torment, atRemote } = await makeDotfiles(root, { '.a': 'a\n', 'flake.nix': '{ }\n' })
+  const upgraded = { CHEZMOI_UPGRADE_REPOSITORY: '/home/rain/w/torment/.local/share/chezmoi' }
+  await torment.sh('echo "{ unfinished" >.local/share/chezmoi/flake.nix')
+  const before = await atRemote('git rev-parse main')
+  const ran = await torment.sync(upgraded)
+  expect(ran).toMatchObject({ outcome: 'failed' })
+  expect(ran.reason).toMatch(/this host upgrades from .*\/chezmoi, too, .* give the dotfiles a/)
+  expect(await atRemote('git rev-parse main')).toBe(before)
+
+  const without = await torment.sync({ ...upgraded, CHEZMOI_AUTO_COMMIT: 'false' })
+  expect(without).toMatchObject({ outcome: 'synced' })
+  expect(await torment.sh('cat .local/share/chezmoi/flake.nix')).toBe('{ unfinished')
+  expect(await atRemote('git rev-parse main')).toBe(before)
+  // another repository is as good as any
+  const other = await torment.sync({ CHEZMOI_UPGRADE_REPOSITORY: '/home/rain/nix-config' })
+  expect(other).toMatchObject({ outcome: 'synced' })
+})
+
 test('A home directory is not accepted as the source, even through a link', async () => {
   const { torment, atRemote } = await makeDotfiles(root, { '.a': 'a\n' })
   await root.sh('ln -sfn /home/rain/w/torment /home/rain/link')

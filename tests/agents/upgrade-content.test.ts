@@ -119,6 +119,32 @@ test('Submodules and Git LFS files are reported as not fetched', async () => {
   expect(asked.reason).not.toContain('not fetched')
 })
 
+test('A flake in a directory of the repository is built from there, and may use files above it', async () => {
+  const own = `${await world.rain('cat flake.nix')}\n`.replace('./text.nix', '../../text.nix')
+  await world.push('moved', { 'hosts/my nix/flake.nix': own, 'text.nix': '"below"' })
+  const env = { UPGRADE_FLAKE_DIRECTORY: 'hosts/my nix' }
+  expect(await world.upgrade(env)).toMatchObject({ code: 0, outcome: 'upgraded' })
+  expect(await world.sh('cat /run/current-system/text')).toBe('below')
+
+  // its own flake.nix asks for submodules, not the one at the top
+  const asks = `${own}# self.submodules = true\n`
+  await world.sh(
+    `git init -q part; cd part; echo '"part"' >x.nix; git add .; git commit -qm part; cd ../other; git pull -q
+    git -c protocol.file.allow=always submodule --quiet add /home/rain/part modules/part
+    git commit -qm part; git push -q`,
+    { user: 'rain' },
+  )
+  await world.push('asks', { 'hosts/plain/flake.nix': asks, 'text.nix': '"asks"' })
+  const plain = await world.upgrade({ UPGRADE_FLAKE_DIRECTORY: 'hosts/plain' })
+  expect(plain).toMatchObject({ code: 0, outcome: 'upgraded' })
+  expect(plain.reason).not.toContain('not fetched')
+
+  await world.push('without', { 'text.nix': '"without"' })
+  const none = await world.upgrade({ UPGRADE_FLAKE_DIRECTORY: 'nowhere' })
+  expect(none).toMatchObject({ code: 1, outcome: 'build-failed' })
+  expect(none.reason).toContain('nowhere')
+})
+
 test('A submodule whose remote is gone does not block a flake that does not need it', async () => {
   const file = 'git -c protocol.file.allow=always'
   await world.sh(

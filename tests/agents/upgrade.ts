@@ -31,6 +31,7 @@ export const settings = {
   UPGRADE_MODE: 'local',
   UPGRADE_USER: 'rain',
   UPGRADE_REPOSITORY: '/home/rain/nix-config',
+  UPGRADE_FLAKE_DIRECTORY: '.',
   UPGRADE_FLAKE_URL: '',
   UPGRADE_BRANCH: 'main',
   UPGRADE_ATTRIBUTE: 'toplevel',

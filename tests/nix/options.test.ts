@@ -44,6 +44,26 @@ test('An upgrade that the last boot cut off resumes after this boot, and one of 
   })
 })
 
+test('In a VM the agents use the remotes of the lab, where the flake is at the top, whatever the host uses', async () => {
+  const own = `{ myModules.services = {
+    autoUpgrade = { mode = lib.mkForce "remote"; flakeUrl = "github:me/config?dir=nixos"; flakeDirectory = "nixos"; };
+    chezmoiSync.repoUrl = "git@example.org:me/dotfiles";
+  }; }`
+  const { upgrade, sync } = await read<{ upgrade: string; sync: string }>(
+    `{ lib, ... }: ${own}`,
+    '{ upgrade = text "nix-local-upgrade"; sync = text "chezmoi-sync"; }',
+  )
+  for (const line of [
+    'UPGRADE_MODE=remote',
+    'UPGRADE_FLAKE_URL=git+git://git.lab/config.git',
+    'UPGRADE_FLAKE_DIRECTORY=.',
+  ])
+    expect(upgrade).toContain(`${line}\n`)
+  expect(sync).toContain('CHEZMOI_REPO_URL=git://git.lab/dotfiles.git\n')
+  // nor does it push there from a host that has no clone
+  expect(sync).toMatch(/CHEZMOI_UPGRADE_REPOSITORY=(''|"")?\n/)
+})
+
 test('By default a host rolls back when a check fails', async () => {
   const host =
     '{ hostSpec = { hostName = "x"; primaryUsername = "me"; }; myModules.services.autoUpgrade.enable = true; }'
@@ -107,7 +127,7 @@ test('An upgrade does not sync dotfiles if that is turned off', async () => {
 })
 
 test('Settings for dotfiles reach all of their programs, and their unit runs as their owner', async () => {
-  const settings = `{ myModules.services.chezmoiSync = { user = "me"; repoUrl = "git://x/y"; branch = "b"; autoCommit = false;
+  const settings = `{ lib, ... }: { myModules.services.chezmoiSync = { user = "me"; repoUrl = lib.mkForce "git://x/y"; branch = "b"; autoCommit = false;
     autoPush = false; applyTimeout = 7; keepLimit = 9; networkTimeout = 8; }; }`
   const names = ['sync', 'status', 'show-conflicts', 'restore-kept']
   const programs = `map (name: text "chezmoi-\${name}") [ "${names.join('" "')}" ]`
@@ -120,6 +140,7 @@ test('Settings for dotfiles reach all of their programs, and their unit runs as 
       'CHEZMOI_NETWORK_LIMIT=8',
       'CHEZMOI_REPO_URL=git://x/y',
       'CHEZMOI_STATE=/var/lib/chezmoi-sync',
+      'CHEZMOI_UPGRADE_REPOSITORY=/home/rain/nix-config',
     ],
   ]
   for (const text of await read<string[]>(settings, programs)) {

@@ -12,6 +12,7 @@ const prepared = (host: string, disko = 'null'): Promise<unknown> =>
     host = ${host};
     made = (${text('foreign')}) {
       vm = "vm";
+      remotes = "remotes";
       disk = (${text('disk')});
       disko = ${disko};
     } host;
@@ -43,12 +44,12 @@ const layout = (host: string): Promise<unknown> => expression(`(${text('disk')})
 
 describe('A host of another flake gets', () => {
   test('the lab’s modules, and keeps a disk that the lab can make', async () => {
-    expect(await prepared(mounting(ext4))).toEqual(['vm', 'lambda'])
+    expect(await prepared(mounting(ext4))).toEqual(['vm', 'remotes', 'lambda'])
   })
 
   test("the lab's own disk, if the lab cannot make its disk", async () => {
     const luks = mounting(ext4, 'boot.initrd.luks.devices.crypt = { };')
-    expect(await prepared(luks)).toEqual(['vm', 'lambda', 'lambda'])
+    expect(await prepared(luks)).toEqual(['vm', 'remotes', 'lambda', 'lambda'])
   })
 
   test('nothing twice: a host of this flake has it all from its role', async () => {
@@ -71,6 +72,7 @@ describe('A host of another flake gets', () => {
   test('the disk of its own disko, if that is requested', async () => {
     expect(await prepared(withDisk('{ type = "btrfs"; }'), disko)).toEqual([
       'vm',
+      'remotes',
       'lambda',
       'lambda',
     ])
@@ -238,7 +240,7 @@ test("On NixOS a host of another flake boots without its own machine's disks, fi
         ];
       };
       host = (${text('foreign')}) {
-        vm = (${text('vm')});
+        vm = (${text('vm')}); remotes = (${text('remotes')});
         disk = (${text('disk')});
         disko = null;
       } foreign;
@@ -307,7 +309,7 @@ test("On NixOS a disko disk that needs a passphrase is replaced by the lab's", a
           };
         };
       }) ]; };
-      made = (${text('foreign')}) { vm = (${text('vm')}); disk = (${text('disk')}); disko = null; } theirs;
+      made = (${text('foreign')}) { vm = (${text('vm')}); remotes = (${text('remotes')}); disk = (${text('disk')}); disko = null; } theirs;
       layout = (${text('disk')}) made.config;
     in {
       theirs = [ theirs.config.fileSystems."/".device (builtins.attrNames theirs.config.boot.initrd.luks.devices) ];

@@ -8,6 +8,7 @@ let
     name:
     import ./foreign.nix {
       vm = ./vm.nix;
+      remotes = ./remotes.nix;
       disk = import ./disk.nix;
       disko =
         if builtins.elem name (import ./by-disko.nix) then

@@ -8,6 +8,7 @@
 {
   imports = [
     ./all.nix
+    ./remotes.nix
     (import ./guest.nix).base
   ]
   # another upgrader in place of the flake's agents, if the lab was asked to test one
@@ -39,10 +40,7 @@
         };
       }
       // lib.optionalAttrs (options ? myModules.services.chezmoiSync) {
-        chezmoiSync = {
-          enable = true;
-          repoUrl = "git://git.lab/dotfiles.git";
-        };
+        chezmoiSync.enable = lib.mkForce true;
       };
   };
 }

@@ -3,6 +3,7 @@
 { ... }:
 {
   imports = [
+    ../remotes.nix
     ./auto-upgrade.nix
     ./options.nix
     ./network.nix

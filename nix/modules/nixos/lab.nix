@@ -20,7 +20,10 @@ let
   };
 in
 {
-  imports = [ ../../lab/vm.nix ];
+  imports = [
+    ../../lab/vm.nix
+    ../../lab/remotes.nix
+  ];
 
   lab.vm = lib.mkDefault (lib.elem "vm" config.roles);
 

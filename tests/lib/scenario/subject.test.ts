@@ -15,7 +15,7 @@ import {
 import { promises } from '../../../lib/scenario/promise.ts'
 import { notAsked } from '../../../lib/scenario/subject.ts'
 import { recognised, theSubject } from '../../../lib/scenario/subjects.ts'
-import { labSubject } from '../../../lib/scenario/subject-lab.ts'
+import { labAgents, labSubject } from '../../../lib/scenario/subject-lab.ts'
 import { nixosUpgrade } from '../../../lib/scenario/subject-nixos-upgrade.ts'
 import { anyUnit } from '../../../lib/scenario/subject-unit.ts'
 import type { CaseResult } from '../../../lib/report/result.ts'
@@ -72,15 +72,22 @@ test('promises named in lab.toml apply only to the subject named there', async (
   expect(await theSubject('lab', 'sorrow')).toBe(labSubject)
 })
 
+test('agents without a clone are not tested for local commits, but for all else', () => {
+  const facts = { branch: 'main', upgrade, declared, here: true }
+  expect(labAgents({ ...facts, fromClone: true })).toBe(labSubject)
+  const remote = labAgents({ ...facts, fromClone: false })
+  expect([...labSubject.promises].filter((one) => !remote.promises.has(one))).toEqual(['local'])
+})
+
 test('a host that already has system.autoUpgrade keeps its other settings', () => {
-  const here = nixosUpgrade({ branch: 'live', upgrade, declared, here: true })
+  const here = nixosUpgrade({ branch: 'live', upgrade, declared, fromClone: true, here: true })
   expect(here.module).toContain('?ref=live')
   expect(here.module).not.toContain('goldenGeneration')
 })
 
 test('a unit gets its promises from lab.toml, its timer is held back, and a missing unit is refused', () => {
   const named = anyUnit({
-    ...{ branch: 'main', declared, here: false },
+    ...{ branch: 'main', declared, fromClone: true, here: false },
     upgrade: { ...upgrade, remote: 'https://example.org/c', promises: ['lock'] },
   })
   expect(named).toMatchObject({ unit: 'pull', fetches: 'https://example.org/c' })
@@ -89,12 +96,12 @@ test('a unit gets its promises from lab.toml, its timer is held back, and a miss
   expect(named.module).toContain('systemd.timers."pull".timerConfig')
   const timerless = { ...declared, timer: false }
   expect(
-    anyUnit({ branch: 'main', upgrade, declared: timerless, here: false }).module,
+    anyUnit({ branch: 'main', upgrade, declared: timerless, fromClone: true, here: false }).module,
   ).toBeUndefined()
   const absent = { ...declared, present: false }
-  expect(() => anyUnit({ branch: 'main', upgrade, declared: absent, here: false })).toThrow(
-    'Cannot judge `pull.service`: the host has no such unit',
-  )
+  expect(() =>
+    anyUnit({ branch: 'main', upgrade, declared: absent, fromClone: true, here: false }),
+  ).toThrow('Cannot judge `pull.service`: the host has no such unit')
 })
 
 test('every case names an existing promise, and every promise has a case', async () => {
@@ -104,7 +111,9 @@ test('every case names an existing promise, and every promise has a case', async
 })
 
 test('the families of upgrades and networks have cases that apply to any subject', async () => {
-  const other = { ...nixosUpgrade({ branch: 'main', upgrade, declared, here: true }) }
+  const other = {
+    ...nixosUpgrade({ branch: 'main', upgrade, declared, fromClone: true, here: true }),
+  }
   const asked = (await families()).map(({ name, cases }) => [
     name,
     cases.filter((one) => notAsked(other, one) === undefined).length,
@@ -118,7 +127,7 @@ test('the families of upgrades and networks have cases that apply to any subject
 })
 
 test('a case that does not apply says why', () => {
-  const other = nixosUpgrade({ branch: 'main', upgrade, declared, here: true })
+  const other = nixosUpgrade({ branch: 'main', upgrade, declared, fromClone: true, here: true })
   expect(notAsked(other, { promise: 'rollback' })).toBe(
     'n/a: system.autoUpgrade does not promise it (rollback)',
   )
