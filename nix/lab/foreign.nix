@@ -1,7 +1,7 @@
 # Prepares a host of any flake for the lab: { vm, remotes, disk, disko } -> nixosConfigurations.<host> -> host.
 # Passed as text to `nix eval --apply`, so it imports nothing, and no file of the flake is written.
 #   vm       the module ./vm.nix
-#   remotes  the module ./remotes.nix
+#   remotes  the function ./remotes.nix
 #   disk     the function ./disk.nix
 #   disko    null, or, if disko makes the disk as the host describes it, the function ./disko.nix with its arguments
 {
@@ -111,10 +111,10 @@ let
       else
         [
           vm
-          remotes
           guest
         ]
     )
+    ++ remotes host
     ++ (
       if disko != null then
         [ (disko host) ]

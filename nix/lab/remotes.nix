@@ -1,29 +1,39 @@
-# The agents of a VM of the lab use the lab's remotes, whatever the real host uses: a VM reaches no others, and must
-# never push to one. Passed as text to `nix eval --apply`, so it imports nothing.
-{
-  config,
-  lib,
-  options,
-  ...
-}:
+# The modules that point the agents of a host at the lab's remotes: host -> list of modules, empty if it names no other.
+# A VM reaches no other remote, and must never push to one. Passed as text to `nix eval --apply`, so it imports nothing.
+host:
 let
-  upgrade = options.myModules.services.autoUpgrade or { };
-  # above what a host sets, and below the mkForce of a case
-  inLab = lib.mkOverride 60;
+  services = host.config.myModules.services or { };
+  differs = value: wanted: value != null && value != wanted;
+
+  config = "git+git://git.lab/config.git";
+  url = services.autoUpgrade.flakeUrl or null;
+  # a URL that the host's own assertion refuses stays, and is refused
+  refused = builtins.match ".*[?&](ref|rev)=.*" (toString url) != null;
+  fetches = differs url config && !refused;
+  # the lab's remote has the flake at its top
+  below = differs (services.autoUpgrade.flakeDirectory or null) ".";
+
+  dotfiles = "git://git.lab/dotfiles.git";
+  syncs = differs (services.chezmoiSync.repoUrl or null) dotfiles;
 in
-{
-  config = lib.optionalAttrs (options ? myModules.services) {
-    myModules.services = lib.mkIf (config.lab.vm or true) (
-      lib.optionalAttrs (upgrade ? flakeUrl) {
-        autoUpgrade = {
-          flakeUrl = inLab "git+git://git.lab/config.git";
-        }
-        # the lab's remote has the flake at its top
-        // lib.optionalAttrs (upgrade ? flakeDirectory) { flakeDirectory = inLab "."; };
+if !(fetches || below || syncs) then
+  [ ]
+else
+  [
+    (
+      { lib, ... }:
+      let
+        # above what a host sets, and below the mkForce of a case
+        inLab = lib.mkOverride 60;
+      in
+      {
+        myModules.services =
+          lib.optionalAttrs (fetches || below) {
+            autoUpgrade =
+              lib.optionalAttrs fetches { flakeUrl = inLab config; }
+              // lib.optionalAttrs below { flakeDirectory = inLab "."; };
+          }
+          // lib.optionalAttrs syncs { chezmoiSync.repoUrl = inLab dotfiles; };
       }
-      // lib.optionalAttrs (options.myModules.services ? chezmoiSync) {
-        chezmoiSync.repoUrl = inLab "git://git.lab/dotfiles.git";
-      }
-    );
-  };
-}
+    )
+  ]

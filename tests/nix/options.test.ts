@@ -44,24 +44,42 @@ test('An upgrade that the last boot cut off resumes after this boot, and one of 
   })
 })
 
-test('In a VM the agents use the remotes of the lab, where the flake is at the top, whatever the host uses', async () => {
-  const own = `{ myModules.services = {
-    autoUpgrade = { mode = lib.mkForce "remote"; flakeUrl = "github:me/config?dir=nixos"; flakeDirectory = "nixos"; };
-    chezmoiSync.repoUrl = "git@example.org:me/dotfiles";
-  }; }`
-  const { upgrade, sync } = await read<{ upgrade: string; sync: string }>(
-    `{ lib, ... }: ${own}`,
-    '{ upgrade = text "nix-local-upgrade"; sync = text "chezmoi-sync"; }',
-  )
-  for (const line of [
-    'UPGRADE_MODE=remote',
-    'UPGRADE_FLAKE_URL=git+git://git.lab/config.git',
-    'UPGRADE_FLAKE_DIRECTORY=.',
-  ])
-    expect(upgrade).toContain(`${line}\n`)
-  expect(sync).toContain('CHEZMOI_REPO_URL=git://git.lab/dotfiles.git\n')
-  // nor does it push there from a host that has no clone
-  expect(sync).toMatch(/CHEZMOI_UPGRADE_REPOSITORY=(''|"")?\n/)
+/** What the lab changes in the services of sorrow with these settings, so that its agents use the lab's remotes. */
+const inLab = (services: string): Promise<unknown> =>
+  expression(`let
+      module = { lib, ... }: { myModules.services = { ${services} }; };
+      host = lab.labSystem { hostname = "sorrow"; modules = [ module ]; };
+      prepare = host: host.extendModules { modules = import ${project}/nix/lab/remotes.nix host; };
+      modules = import ${project}/nix/lab/remotes.nix host;
+      inherit ((prepare host).config.myModules.services) autoUpgrade chezmoiSync;
+    in {
+      changes = builtins.length modules;
+      again = builtins.length (import ${project}/nix/lab/remotes.nix (prepare host));
+      inherit (autoUpgrade) flakeUrl flakeDirectory;
+      inherit (chezmoiSync) repoUrl;
+    }`)
+
+test('In a VM the agents use the remotes of the lab, with the flake at the top, where the host names others', async () => {
+  const same = { changes: 0, again: 0, flakeUrl: null, flakeDirectory: '.', repoUrl: null }
+  expect(await inLab('')).toEqual(same)
+  const [config, dotfiles] = ['git+git://git.lab/config.git', 'git://git.lab/dotfiles.git']
+  const changed = { ...same, changes: 1 }
+  expect(
+    await inLab(
+      'autoUpgrade.flakeUrl = "github:me/config?dir=nixos"; autoUpgrade.mode = lib.mkForce "remote";',
+    ),
+  ).toEqual({ ...changed, flakeUrl: config })
+  expect(await inLab('autoUpgrade.flakeDirectory = "nix/hosts";')).toEqual(changed)
+  expect(await inLab('chezmoiSync.repoUrl = "git@example.org:me/dotfiles";')).toEqual({
+    ...changed,
+    repoUrl: dotfiles,
+  })
+  // what the host's own assertion refuses is left to it
+  const refused = 'git+https://example.org/config?ref=live'
+  expect(await inLab(`autoUpgrade.flakeUrl = "${refused}";`)).toEqual({
+    ...same,
+    flakeUrl: refused,
+  })
 })
 
 test('By default a host rolls back when a check fails', async () => {
@@ -127,7 +145,7 @@ test('An upgrade does not sync dotfiles if that is turned off', async () => {
 })
 
 test('Settings for dotfiles reach all of their programs, and their unit runs as their owner', async () => {
-  const settings = `{ lib, ... }: { myModules.services.chezmoiSync = { user = "me"; repoUrl = lib.mkForce "git://x/y"; branch = "b"; autoCommit = false;
+  const settings = `{ myModules.services.chezmoiSync = { user = "me"; repoUrl = "git://x/y"; branch = "b"; autoCommit = false;
     autoPush = false; applyTimeout = 7; keepLimit = 9; networkTimeout = 8; }; }`
   const names = ['sync', 'status', 'show-conflicts', 'restore-kept']
   const programs = `map (name: text "chezmoi-\${name}") [ "${names.join('" "')}" ]`

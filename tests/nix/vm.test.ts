@@ -12,7 +12,7 @@ const prepared = (host: string, disko = 'null'): Promise<unknown> =>
     host = ${host};
     made = (${text('foreign')}) {
       vm = "vm";
-      remotes = "remotes";
+      remotes = (${text('remotes')});
       disk = (${text('disk')});
       disko = ${disko};
     } host;
@@ -44,12 +44,12 @@ const layout = (host: string): Promise<unknown> => expression(`(${text('disk')})
 
 describe('A host of another flake gets', () => {
   test('the lab’s modules, and keeps a disk that the lab can make', async () => {
-    expect(await prepared(mounting(ext4))).toEqual(['vm', 'remotes', 'lambda'])
+    expect(await prepared(mounting(ext4))).toEqual(['vm', 'lambda'])
   })
 
   test("the lab's own disk, if the lab cannot make its disk", async () => {
     const luks = mounting(ext4, 'boot.initrd.luks.devices.crypt = { };')
-    expect(await prepared(luks)).toEqual(['vm', 'remotes', 'lambda', 'lambda'])
+    expect(await prepared(luks)).toEqual(['vm', 'lambda', 'lambda'])
   })
 
   test('nothing twice: a host of this flake has it all from its role', async () => {
@@ -72,7 +72,6 @@ describe('A host of another flake gets', () => {
   test('the disk of its own disko, if that is requested', async () => {
     expect(await prepared(withDisk('{ type = "btrfs"; }'), disko)).toEqual([
       'vm',
-      'remotes',
       'lambda',
       'lambda',
     ])

@@ -8,7 +8,8 @@ let
     name:
     import ./foreign.nix {
       vm = ./vm.nix;
-      remotes = ./remotes.nix;
+      # added below, for either kind of host
+      remotes = _: [ ];
       disk = import ./disk.nix;
       disko =
         if builtins.elem name (import ./by-disko.nix) then
@@ -26,7 +27,8 @@ let
         modules = [
           ./host.nix
           (own name)
-        ];
+        ]
+        ++ import ./remotes.nix host;
       }
     else
       host;

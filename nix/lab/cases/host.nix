@@ -8,7 +8,6 @@
 {
   imports = [
     ./all.nix
-    ./remotes.nix
     (import ./guest.nix).base
   ]
   # another upgrader in place of the flake's agents, if the lab was asked to test one
@@ -40,7 +39,11 @@
         };
       }
       // lib.optionalAttrs (options ? myModules.services.chezmoiSync) {
-        chezmoiSync.enable = lib.mkForce true;
+        chezmoiSync = {
+          enable = lib.mkForce true;
+          # as remotes.nix sets it on a host that names another
+          repoUrl = lib.mkOverride 60 "git://git.lab/dotfiles.git";
+        };
       };
   };
 }

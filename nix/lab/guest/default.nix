@@ -3,7 +3,6 @@
 { ... }:
 {
   imports = [
-    ../remotes.nix
     ./auto-upgrade.nix
     ./options.nix
     ./network.nix

@@ -20,10 +20,7 @@ let
   };
 in
 {
-  imports = [
-    ../../lab/vm.nix
-    ../../lab/remotes.nix
-  ];
+  imports = [ ../../lab/vm.nix ];
 
   lab.vm = lib.mkDefault (lib.elem "vm" config.roles);
 
