@@ -422,10 +422,12 @@ not_started() {
 # Whether an upgrade to the booted system was cut off, and must still run its own checks
 upgrade_pending() {
   local file=/var/lib/nix-local-upgrade/transaction.json text
-  [[ -s $file ]] || return 1
+  [[ -e $file ]] || return 1
   # a system that no longer upgrades itself will never end it
   [[ ! -d /run/booted-system/sw/bin || -e /run/booted-system/sw/bin/nix-local-upgrade ]] || return 1
   text=$(<"$file")
+  # one that cannot be read may be of any upgrade
+  if [[ $text != *\"stage\":* ]]; then return; fi
   [[ $text =~ \"stage\":\ *\"system\" && $text =~ \"toplevel\":\ *\"([^\"]*)\" && ${BASH_REMATCH[1]} == "$(booted_system)" ]]
 }
 last_failure() { # last_failure <toplevel>: time and reason of its last failed trial, or nothing

@@ -427,6 +427,20 @@ describe('A generation whose upgrade was interrupted', () => {
     expect(await host.sh('golden-boot-validation --upgraded')).toBe('')
   })
 
+  test.each(['', 'damaged'])(
+    'does not become golden before the next upgrade while the record of the interrupted one cannot be read (`%s`)',
+    async (text) => {
+      await host.rebuild(2)
+      await cutOff(two)
+      await host.sh(`printf %s '${text}' >${transaction}`)
+      expect((await host.boot()).said).toContain('golden once the upgrade to it')
+      expect((await host.status()).golden).toBe(one)
+      expect(await host.sh(`rm ${transaction}; golden-boot-validation --upgraded`)).toContain(
+        `golden from now on: ${two}`,
+      )
+    },
+  )
+
   test('falls back to golden when it does not come up the next time', async () => {
     await host.rebuild(2)
     await cutOff(two)
