@@ -358,6 +358,9 @@ async function ask(
   const known = facts.repositories[clones[0]!]?.commits ?? {}
   const descends = (commit: string): boolean =>
     commit === start || (known[commit]?.parents ?? []).some((parent) => descends(parent))
+  // a host that upgrades without its clone deploys commits that the clone has never fetched
+  const deployed = facts.deployed?.commit
+  const published = deployed !== undefined && (await world.config.follows(deployed, start))
   const rows = judgeFacts(facts, {
     host: declared.hostName,
     running,
@@ -367,7 +370,7 @@ async function ask(
     unavailable,
     mayFail: [`${stage.subject.unit}.service`, 'chezmoi-pre-update.service', ...declared.mayFail],
     clones,
-    deployable: descends,
+    deployable: (commit) => (commit === deployed && published) || descends(commit),
     lacks: {
       golden: declared.goldenEnable ? undefined : 'the host has no golden generation',
       words: stage.subject.status ? undefined : `${stage.subject.title} says nothing of itself`,

@@ -163,8 +163,6 @@ export const options: Case[] = [
         'remote',
         (await vm.status())?.mode,
       )
-      // the oracle reads from the clone whether one commit descends from another
-      await vm.user(`cd ${fromHome(world.paths.flake)} && jj git fetch`)
       // the copy holds nothing that cannot be fetched again
       const objects = '/var/lib/nix-local-upgrade/remote.git/objects'
       const spoil = `find ${objects} -type f | while read -r file; do chmod u+w $file; : >$file; echo; done | wc -l`

@@ -31,6 +31,8 @@ export interface Remote {
   read: (path: string, commit?: string) => Promise<string | undefined>
   /** Commits that were made here and not dropped by `move` or by another `parent`. */
   made: () => Promise<string[]>
+  /** Whether a commit is or descends from another, also after a forced push; false for one that was never here. */
+  follows: (commit: string, from: string) => Promise<boolean>
   /** Every commit that a branch reaches, the newest first. */
   commits: (branch?: string) => Promise<string[]>
   /**
@@ -120,6 +122,8 @@ export function remote(dir: string, trunk = 'main'): Remote {
     },
     choose: async (branch) => void (await at(['symbolic-ref', 'HEAD', `refs/heads/${branch}`])),
     made: async () => [...made],
+    follows: async (id, from) =>
+      (await at(['merge-base', from, id], { allow: [1, 128] })).trim() === from,
     commits,
     archive: async (of, file) => void (await at(['archive', '--prefix=flake/', '-o', file, of])),
     take: async (directory, paths) => {

@@ -57,6 +57,18 @@ test('a commit dropped by a foreign forced push still counts as made', async () 
   expect(await origin.commits()).not.toContain(second)
 })
 
+test('a commit follows those below it, also once it is dropped, and no other', async () => {
+  const start = await origin.commit({ one: '1' }, 'Start')
+  const second = await origin.commit({ one: '2' }, 'Second')
+  const other = await origin.commit({ one: '3' }, 'Other', { parent: start })
+  expect(await origin.follows(second, start)).toBe(true)
+  expect(await origin.follows(start, start)).toBe(true)
+  expect(await origin.follows(second, other)).toBe(false)
+  expect(await origin.follows(start, second)).toBe(false)
+  expect(await origin.follows('a'.repeat(40), start)).toBe(false)
+  expect(await origin.follows('sha256-no+commit=', start)).toBe(false)
+})
+
 test('editing a missing file fails and names it', async () => {
   await origin.commit({ one: '1' }, 'Start')
   await expect(origin.commit({ none: (text) => text }, 'Edit')).rejects.toThrow(
