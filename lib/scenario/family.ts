@@ -29,6 +29,8 @@ export interface Case {
   promise: Promised
   /** Its steps need the lab's own agents: their options, phases and records. */
   own?: true
+  /** Its steps need hosts that upgrade from a clone of their flake; those of the promise `local` always do. */
+  clone?: true
   /** VMs that it needs. Default 1; cases with one VM run side by side. */
   hosts?: 1 | 2
   /** Time limit of the whole case in seconds on KVM. Default 180. */

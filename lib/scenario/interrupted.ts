@@ -201,6 +201,7 @@ function inCheckout({ name, title, limit, at }: Unforeseen): Case {
     title: `${title} is in the middle of writing the clone's files: the next upgrade finishes that, and the host's own commit is there once`,
     promise: 'whole',
     own: true,
+    clone: true,
     limit,
     ends: 'main',
     run: (scene) =>
@@ -225,6 +226,7 @@ function afterCheckout(): Case {
       'the power fails once the upgrade has written the clone’s files: all are on the disk, none counts as an edit, and the host’s own commit is there once',
     promise: 'whole',
     own: true,
+    clone: true,
     limit: 400,
     ends: 'main',
     run: (scene) =>

@@ -12,8 +12,6 @@ export const labSubject: Subject = {
   status: '/var/lib/nix-local-upgrade/status.json',
 }
 
-/** The lab's agents on a host; in mode `remote` they upgrade from no clone, so nothing on the host is deployed with the rest. */
+/** The lab's agents on hosts that they upgrade from a clone, or without one. */
 export const labAgents: SubjectMaker = ({ fromClone }) =>
-  fromClone
-    ? labSubject
-    : { ...labSubject, promises: new Set(allPromises.filter((promise) => promise !== 'local')) }
+  fromClone ? labSubject : { ...labSubject, withoutClone: true }

@@ -17,6 +17,8 @@ export interface Subject {
   profile?: string
   /** Its status file, in the form of `UpgradeStatus`. Without one only the result of its unit is known. */
   status?: string
+  /** Whether the hosts upgrade without a clone of their flake, as in mode `remote` of the lab's agents. */
+  withoutClone?: true
   /** Option that has its settings, under the names that NixOS uses, such as `allowReboot`. */
   options?: string
   /** Text of a NixOS module that each host gets, to install the subject or to point it at the lab's remote. */
@@ -54,10 +56,12 @@ export type SubjectMaker = (facts: SubjectFacts) => Subject
 /** Why a case is not run on a subject; undefined where it is. */
 export function notAsked(
   subject: Subject,
-  { promise, own }: { promise: Promised; own?: true },
+  { promise, own, clone }: { promise: Promised; own?: true; clone?: true },
 ): string | undefined {
   if (!subject.promises.has(promise))
     return `n/a: ${subject.title} does not promise it (${promise})`
+  if (subject.withoutClone && (clone || promise === 'local'))
+    return 'n/a: it is about the clone that a host upgrades from, and these have none'
   return own && subject.kind !== 'lab'
     ? `n/a: it is asked in terms that only the lab's agents have, not ${subject.title}`
     : undefined

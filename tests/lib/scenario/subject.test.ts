@@ -72,11 +72,16 @@ test('promises named in lab.toml apply only to the subject named there', async (
   expect(await theSubject('lab', 'sorrow')).toBe(labSubject)
 })
 
-test('agents without a clone are not tested for local commits, but for all else', () => {
+test('agents without a clone are not tested for what is about the clone, but for all else', () => {
   const facts = { branch: 'main', upgrade, declared, here: true }
   expect(labAgents({ ...facts, fromClone: true })).toBe(labSubject)
   const remote = labAgents({ ...facts, fromClone: false })
-  expect([...labSubject.promises].filter((one) => !remote.promises.has(one))).toEqual(['local'])
+  expect(notAsked(remote, { promise: 'local', own: true })).toMatch(/^n\/a: it is about the clone/)
+  expect(notAsked(remote, { promise: 'whole', own: true, clone: true })).toMatch(
+    /^n\/a: it is about/,
+  )
+  expect(notAsked(remote, { promise: 'whole', own: true })).toBeUndefined()
+  expect(notAsked(labSubject, { promise: 'local', own: true, clone: true })).toBeUndefined()
 })
 
 test('a host that already has system.autoUpgrade keeps its other settings', () => {
