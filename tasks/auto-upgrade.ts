@@ -267,7 +267,7 @@ const cases: Case[] = [
       const wanted = { outcome: 'diverged', phase: 'fetch', reason: rewritten }
       const { reason } = await upgrades(scene, vm, wanted)
       if (vm.subject.kind !== 'lab') return
-      if (!vm.subject.withoutClone) {
+      if (!vm.subject.lacks?.clone) {
         const known = `git -C ${fromHome(world.paths.flake)} rev-parse refs/remotes/origin/${world.branch}`
         scene.check('the clone knows the trunk before the rewrite', two, await vm.askUser(known))
       }
@@ -386,7 +386,7 @@ const cases: Case[] = [
       await upgrades(scene, vm, { outcome: 'build-failed' })
       await upgrades(scene, vm, { outcome: 'skipped-known-bad', phase: 'fetch' })
       // the record is permanent: neither a skipped run nor another bad commit removes it
-      if (!vm.subject.withoutClone) {
+      if (!vm.subject.lacks?.clone) {
         const inClone = cloneOf(scene, vm)
         await inClone('echo own >world/own && jj commit -m Own')
         await upgrades(scene, vm, { outcome: 'build-failed' })

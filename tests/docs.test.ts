@@ -82,7 +82,7 @@ test('docs/subjects.md lists for each promise who makes it', async () => {
   const text = read('docs/subjects.md')
   const facts = {
     branch: 'main',
-    fromClone: true,
+    lacks: {},
     here: false,
     declared: { unit: 'x', present: true, timer: true },
   }

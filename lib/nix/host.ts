@@ -18,7 +18,10 @@ export interface Facts {
   /** Whether NixOS's own `system.autoUpgrade` is on. */
   systemAutoUpgrade: boolean
   comin: boolean
+  /** Whether a generation that has booted well becomes golden. */
   goldenEnable: boolean
+  /** Whether an upgrade is rolled back where a check fails; true where the host does not say. */
+  rollsBack: boolean
   /** A systemd calendar expression. */
   schedule: string
   /** Units that a boot must bring up to count as good. */

@@ -61,7 +61,7 @@ export const answers: Case[] = [
       'a web server answers for the remote with errors, a web page or a bad certificate: a temporary error is no failure, any other says what to do, and nothing changes',
     promise: 'offline',
     own: true,
-    clone: true,
+    needs: ['clone'],
     limit: 400,
     ends: 'main',
     run: answered,

@@ -8,7 +8,7 @@ import type { Pause } from './pause.ts'
 import type { Fault } from './oracle.ts'
 import type { Prepared } from './prepared.ts'
 import type { Promised } from './promise.ts'
-import type { Subject } from './subject.ts'
+import type { Need, Subject } from './subject.ts'
 import type { Template, World } from './world.ts'
 
 /** One promise of the setup and the ways in which the lab breaks it. */
@@ -29,8 +29,8 @@ export interface Case {
   promise: Promised
   /** Its steps need the lab's own agents: their options, phases and records. */
   own?: true
-  /** Its steps need hosts that upgrade from a clone of their flake; those of the promise `local` always do. */
-  clone?: true
+  /** What its hosts must have, beyond what its promise needs of any. */
+  needs?: Need[]
   /** VMs that it needs. Default 1; cases with one VM run side by side. */
   hosts?: 1 | 2
   /** Time limit of the whole case in seconds on KVM. Default 180. */

@@ -131,6 +131,7 @@ function inRollback({ name, title, limit, at, afterRollback }: Unforeseen): Case
     title: `${title} begins to roll back: the next upgrade completes the rollback`,
     promise: 'whole',
     own: true,
+    needs: ['rollback'],
     limit,
     run: async (scene) => {
       const { vm, world } = scene
@@ -201,7 +202,7 @@ function inCheckout({ name, title, limit, at }: Unforeseen): Case {
     title: `${title} is in the middle of writing the clone's files: the next upgrade finishes that, and the host's own commit is there once`,
     promise: 'whole',
     own: true,
-    clone: true,
+    needs: ['clone'],
     limit,
     ends: 'main',
     run: (scene) =>
@@ -226,7 +227,7 @@ function afterCheckout(): Case {
       'the power fails once the upgrade has written the clone’s files: all are on the disk, none counts as an edit, and the host’s own commit is there once',
     promise: 'whole',
     own: true,
-    clone: true,
+    needs: ['clone'],
     limit: 400,
     ends: 'main',
     run: (scene) =>

@@ -78,6 +78,7 @@ export const lockedOutCases: Case[] = [
       'the power fails before the checks of an upgrade: its boot becomes golden only after them',
     promise: 'checks',
     own: true,
+    needs: ['golden'],
     limit: 400,
     ends: 'main',
     run: async (scene) => {

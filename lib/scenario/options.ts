@@ -126,7 +126,7 @@ export const options: Case[] = [
       'the path of the clone has a space and a number sign: the host is upgraded from it, with its local commit',
     promise: 'deploy',
     own: true,
-    clone: true,
+    needs: ['clone'],
     limit: 300,
     run: async (scene) => {
       const { vm, world } = scene

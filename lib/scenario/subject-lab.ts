@@ -12,6 +12,5 @@ export const labSubject: Subject = {
   status: '/var/lib/nix-local-upgrade/status.json',
 }
 
-/** The lab's agents on hosts that they upgrade from a clone, or without one. */
-export const labAgents: SubjectMaker = ({ fromClone }) =>
-  fromClone ? labSubject : { ...labSubject, withoutClone: true }
+/** The lab's agents as the hosts are set to use them. */
+export const labAgents: SubjectMaker = ({ lacks }) => ({ ...labSubject, lacks })

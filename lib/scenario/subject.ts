@@ -3,6 +3,20 @@ import type { Facts } from '../nix/host.ts'
 import type { Promised } from './promise.ts'
 
 /**
+ * What hosts with the lab's agents may be set to do without: a clone that they upgrade from, a rollback where a check
+ * fails, a golden generation.
+ */
+export type Need = 'clone' | 'rollback' | 'golden'
+
+const needOf: Partial<Record<Promised, Need>> = {
+  local: 'clone',
+  rollback: 'rollback',
+  checks: 'rollback',
+  reach: 'rollback',
+  fallback: 'golden',
+}
+
+/**
  * What upgrades the hosts, and is judged. An upgrade is started by its unit and over when the unit ends. What it did is
  * seen from outside; its own status is judged only where it writes one.
  */
@@ -17,8 +31,8 @@ export interface Subject {
   profile?: string
   /** Its status file, in the form of `UpgradeStatus`. Without one only the result of its unit is known. */
   status?: string
-  /** Whether the hosts upgrade without a clone of their flake, as in mode `remote` of the lab's agents. */
-  withoutClone?: true
+  /** What its hosts lack, each with a reason. */
+  lacks?: Partial<Record<Need, string>>
   /** Option that has its settings, under the names that NixOS uses, such as `allowReboot`. */
   options?: string
   /** Text of a NixOS module that each host gets, to install the subject or to point it at the lab's remote. */
@@ -45,8 +59,8 @@ export interface SubjectFacts {
   upgrade: LabSettings['upgrade']
   /** The unit that `lab.toml` names, as the hosts have it. */
   declared: Facts['agents']['upgrade']
-  /** Whether the lab's agents upgrade the host from a clone on it. */
-  fromClone: boolean
+  /** What the hosts lack of what the lab's agents may have. */
+  lacks: Subject['lacks']
   /** Whether the hosts' own configuration has this kind. */
   here: boolean
 }
@@ -56,12 +70,12 @@ export type SubjectMaker = (facts: SubjectFacts) => Subject
 /** Why a case is not run on a subject; undefined where it is. */
 export function notAsked(
   subject: Subject,
-  { promise, own, clone }: { promise: Promised; own?: true; clone?: true },
+  { promise, own, needs = [] }: { promise: Promised; own?: true; needs?: Need[] },
 ): string | undefined {
   if (!subject.promises.has(promise))
     return `n/a: ${subject.title} does not promise it (${promise})`
-  if (subject.withoutClone && (clone || promise === 'local'))
-    return 'n/a: it is about the clone that a host upgrades from, and these have none'
+  const missing = [needOf[promise], ...needs].find((need) => need && subject.lacks?.[need])
+  if (missing) return `n/a: ${subject.lacks![missing]}`
   return own && subject.kind !== 'lab'
     ? `n/a: it is asked in terms that only the lab's agents have, not ${subject.title}`
     : undefined

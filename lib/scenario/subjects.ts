@@ -67,11 +67,20 @@ export async function theSubject(wanted: string | undefined, host: string): Prom
       unit: upgrade.unit ?? (units.upgrade === ownUnits.upgrade ? null : units.upgrade),
     },
     declared: facts.agents.upgrade,
-    fromClone: facts.clones.flake !== null,
+    lacks: lacking(facts),
     here: seen === found || (found === 'comin' && facts.comin),
   })
   return held(made)
 }
+
+/** What the hosts with the lab's agents are set to do without. */
+const lacking = ({ clones, rollsBack, goldenEnable }: Facts): Subject['lacks'] => ({
+  ...(clones.flake === null && { clone: 'the hosts upgrade without a clone of their flake' }),
+  ...(!rollsBack && { rollback: 'the hosts are set not to roll back where a check fails' }),
+  ...(!goldenEnable && {
+    golden: 'the hosts have no golden generation, or pin none by themselves',
+  }),
+})
 
 /** The kind of subject that a host's configuration shows. */
 export function recognised(

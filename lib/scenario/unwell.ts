@@ -23,6 +23,7 @@ export const unwell: Case[] = [
       'a service fails on a host without a golden generation: the upgrade rolls back, including the user’s boot default and one-shot boot entry',
     promise: 'rollback',
     own: true,
+    needs: ['golden'],
     limit: 300,
     ends: 'main',
     run: withoutGolden,

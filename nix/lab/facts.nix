@@ -60,7 +60,8 @@ rec {
   autoUpgradeEnable = upgrade.enable or false;
   systemAutoUpgrade = config.system.autoUpgrade.enable or false;
   comin = enabled "comin";
-  goldenEnable = golden.enable or false;
+  goldenEnable = golden.enable or false && golden.autoPinAfterBoot or true;
+  rollsBack = upgrade.onValidationFailure or "rollback" == "rollback";
   schedule = upgrade.schedule or "";
   validateServices = golden.validateServices or [ ];
   # services named by a list or turned on by an option; on an inconsistent host the two differ

@@ -59,6 +59,27 @@ const inLab = (services: string): Promise<unknown> =>
       inherit (chezmoiSync) repoUrl;
     }`)
 
+test('What a host is set to do without is read from its configuration', async () => {
+  const facts = (services: string): Promise<unknown> =>
+    expression(`let
+        host = lab.labSystem { hostname = "sorrow"; modules = [ ({ lib, ... }: { myModules = { ${services} }; }) ]; };
+        found = import ${project}/nix/lab/facts.nix { user = null; units = { }; flake = "~/x"; } host;
+      in { inherit (found) rollsBack goldenEnable; clone = found.clones.flake; }`)
+  const all = { rollsBack: true, goldenEnable: true, clone: '/home/rain/nix-config' }
+  expect(await facts('')).toEqual(all)
+  for (const choice of ['notify', 'ignore'])
+    expect(
+      await facts(`services.autoUpgrade.onValidationFailure = lib.mkForce "${choice}";`),
+    ).toEqual({ ...all, rollsBack: false })
+  for (const option of ['enable', 'autoPinAfterBoot'])
+    expect(await facts(`system.boot.goldenGeneration.${option} = lib.mkForce false;`)).toEqual({
+      ...all,
+      goldenEnable: false,
+    })
+  const remote = 'mode = lib.mkForce "remote"; flakeUrl = "github:me/config";'
+  expect(await facts(`services.autoUpgrade = { ${remote} };`)).toEqual({ ...all, clone: null })
+})
+
 test('In a VM the agents use the remotes of the lab, with the flake at the top, where the host names others', async () => {
   const same = { changes: 0, again: 0, flakeUrl: null, flakeDirectory: '.', repoUrl: null }
   expect(await inLab('')).toEqual(same)

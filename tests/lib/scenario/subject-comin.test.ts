@@ -210,8 +210,8 @@ test('a host with comin gets a module with the lab’s remote as its only one', 
     upgrade: { kind: null, unit: null, remote: null, promises: null },
     declared: { unit: 'comin', present: true, timer: false },
   }
-  expect(comin({ ...needs, fromClone: true, here: false }).module).toBeUndefined()
-  const { module } = comin({ ...needs, fromClone: true, here: true })
+  expect(comin({ ...needs, lacks: {}, here: false }).module).toBeUndefined()
+  const { module } = comin({ ...needs, lacks: {}, here: true })
   const expr = `let lib.mkForce = x: x; module = ${module};
     found = module { inherit lib; config.services.comin.package = "p"; pkgs = { jq = "jq"; writeShellScript = _: text: text; }; };
     in { inherit (builtins.head found.services.comin.remotes) url branches; inherit (found.systemd.services.lab-comin) script; }`

@@ -12,8 +12,9 @@ import {
   matrixText,
   type Judged,
 } from '../../../lib/scenario/matrix.ts'
-import { promises } from '../../../lib/scenario/promise.ts'
-import { notAsked } from '../../../lib/scenario/subject.ts'
+import { allPromises, promises } from '../../../lib/scenario/promise.ts'
+import type { Case } from '../../../lib/scenario/family.ts'
+import { notAsked, type Subject } from '../../../lib/scenario/subject.ts'
 import { recognised, theSubject } from '../../../lib/scenario/subjects.ts'
 import { labAgents, labSubject } from '../../../lib/scenario/subject-lab.ts'
 import { nixosUpgrade } from '../../../lib/scenario/subject-nixos-upgrade.ts'
@@ -69,30 +70,40 @@ test('promises named in lab.toml apply only to the subject named there', async (
   vi.stubEnv('LAB_UPGRADE_KIND', 'nixos-upgrade')
   vi.stubEnv('LAB_UPGRADE_PROMISES', 'rollback,lock')
   expect([...(await theSubject(undefined, 'sorrow')).promises]).toEqual(['rollback', 'lock'])
-  expect(await theSubject('lab', 'sorrow')).toBe(labSubject)
+  expect(await theSubject('lab', 'sorrow')).toEqual({ ...labSubject, lacks: {} })
 })
 
-test('agents without a clone are not tested for what is about the clone, but for all else', () => {
+test('hosts are not tested for what they are set to do without, but for all else', () => {
   const facts = { branch: 'main', upgrade, declared, here: true }
-  expect(labAgents({ ...facts, fromClone: true })).toBe(labSubject)
-  const remote = labAgents({ ...facts, fromClone: false })
-  expect(notAsked(remote, { promise: 'local', own: true })).toMatch(/^n\/a: it is about the clone/)
-  expect(notAsked(remote, { promise: 'whole', own: true, clone: true })).toMatch(
-    /^n\/a: it is about/,
-  )
-  expect(notAsked(remote, { promise: 'whole', own: true })).toBeUndefined()
-  expect(notAsked(labSubject, { promise: 'local', own: true, clone: true })).toBeUndefined()
+  const asked = (
+    lacks: Subject['lacks'],
+    one: Partial<Case> & Pick<Case, 'promise'>,
+  ): string | undefined => notAsked(labAgents({ ...facts, lacks }), { ...one, own: true })
+  const all = [
+    ['clone', ['local']],
+    ['rollback', ['rollback', 'checks', 'reach']],
+    ['golden', ['fallback']],
+  ] as const
+  for (const [need, about] of all) {
+    const lacks = { [need]: 'they have none' }
+    expect(allPromises.filter((promise) => asked(lacks, { promise }))).toEqual(
+      allPromises.filter((promise) => about.some((one) => one === promise)),
+    )
+    expect(asked(lacks, { promise: 'whole', needs: [need] })).toBe('n/a: they have none')
+    expect(asked({}, { promise: 'whole', needs: [need] })).toBeUndefined()
+    expect(asked(lacks, { promise: 'whole' })).toBeUndefined()
+  }
 })
 
 test('a host that already has system.autoUpgrade keeps its other settings', () => {
-  const here = nixosUpgrade({ branch: 'live', upgrade, declared, fromClone: true, here: true })
+  const here = nixosUpgrade({ branch: 'live', upgrade, declared, lacks: {}, here: true })
   expect(here.module).toContain('?ref=live')
   expect(here.module).not.toContain('goldenGeneration')
 })
 
 test('a unit gets its promises from lab.toml, its timer is held back, and a missing unit is refused', () => {
   const named = anyUnit({
-    ...{ branch: 'main', declared, fromClone: true, here: false },
+    ...{ branch: 'main', declared, lacks: {}, here: false },
     upgrade: { ...upgrade, remote: 'https://example.org/c', promises: ['lock'] },
   })
   expect(named).toMatchObject({ unit: 'pull', fetches: 'https://example.org/c' })
@@ -101,11 +112,11 @@ test('a unit gets its promises from lab.toml, its timer is held back, and a miss
   expect(named.module).toContain('systemd.timers."pull".timerConfig')
   const timerless = { ...declared, timer: false }
   expect(
-    anyUnit({ branch: 'main', upgrade, declared: timerless, fromClone: true, here: false }).module,
+    anyUnit({ branch: 'main', upgrade, declared: timerless, lacks: {}, here: false }).module,
   ).toBeUndefined()
   const absent = { ...declared, present: false }
   expect(() =>
-    anyUnit({ branch: 'main', upgrade, declared: absent, fromClone: true, here: false }),
+    anyUnit({ branch: 'main', upgrade, declared: absent, lacks: {}, here: false }),
   ).toThrow('Cannot judge `pull.service`: the host has no such unit')
 })
 
@@ -117,7 +128,7 @@ test('every case names an existing promise, and every promise has a case', async
 
 test('the families of upgrades and networks have cases that apply to any subject', async () => {
   const other = {
-    ...nixosUpgrade({ branch: 'main', upgrade, declared, fromClone: true, here: true }),
+    ...nixosUpgrade({ branch: 'main', upgrade, declared, lacks: {}, here: true }),
   }
   const asked = (await families()).map(({ name, cases }) => [
     name,
@@ -132,7 +143,7 @@ test('the families of upgrades and networks have cases that apply to any subject
 })
 
 test('a case that does not apply says why', () => {
-  const other = nixosUpgrade({ branch: 'main', upgrade, declared, fromClone: true, here: true })
+  const other = nixosUpgrade({ branch: 'main', upgrade, declared, lacks: {}, here: true })
   expect(notAsked(other, { promise: 'rollback' })).toBe(
     'n/a: system.autoUpgrade does not promise it (rollback)',
   )

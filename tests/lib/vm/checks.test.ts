@@ -17,7 +17,12 @@ const host: Host = {
   toplevel: '/nix/store/abc-nixos-system-sorrow',
   facts: {
     ...{ hostName: 'sorrow', primaryUser: 'rain', desktop: [], cli: ['atuin'] },
-    ...{ networking: ['openssh', 'tailscale'], autoUpgradeEnable: true, goldenEnable: true },
+    ...{
+      networking: ['openssh', 'tailscale'],
+      autoUpgradeEnable: true,
+      goldenEnable: true,
+      rollsBack: true,
+    },
     systemAutoUpgrade: false,
     comin: false,
     ...{ schedule: 'hourly', declared: ['atuin', 'openssh', 'tailscale', 'ntpd'] },
