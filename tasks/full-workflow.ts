@@ -12,7 +12,7 @@ export const family: Family = {
         'dotfile edit, config change, pull, build, switch, validate, reboot; golden moves on both',
       promise: 'deploy',
       own: true,
-      needs: ['golden'],
+      needs: ['golden', 'sync'],
       hosts: 2,
       limit: 400,
       ends: 'main',

@@ -20,6 +20,8 @@ export interface Facts {
   comin: boolean
   /** Whether a generation that has booted well becomes golden. */
   goldenEnable: boolean
+  /** Whether the host syncs dotfiles, or can be made to. */
+  syncs: boolean
   /** Whether an upgrade is rolled back where a check fails; true where the host does not say. */
   rollsBack: boolean
   /** A systemd calendar expression. */

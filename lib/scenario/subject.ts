@@ -4,9 +4,9 @@ import type { Promised } from './promise.ts'
 
 /**
  * What hosts with the lab's agents may be set to do without: a clone that they upgrade from, a rollback where a check
- * fails, a golden generation.
+ * fails, a golden generation, the dotfile sync.
  */
-export type Need = 'clone' | 'rollback' | 'golden'
+export type Need = 'clone' | 'rollback' | 'golden' | 'sync'
 
 const needOf: Partial<Record<Promised, Need>> = {
   local: 'clone',
@@ -14,6 +14,8 @@ const needOf: Partial<Record<Promised, Need>> = {
   checks: 'rollback',
   reach: 'rollback',
   fallback: 'golden',
+  dotfiles: 'sync',
+  edits: 'sync',
 }
 
 /**

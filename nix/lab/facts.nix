@@ -61,6 +61,8 @@ rec {
   systemAutoUpgrade = config.system.autoUpgrade.enable or false;
   comin = enabled "comin";
   goldenEnable = golden.enable or false && golden.autoPinAfterBoot or true;
+  # cases turn on the lab's own sync where a host has it
+  syncs = agents.sync.present or false || (host.options.myModules.services or { }) ? chezmoiSync;
   rollsBack = upgrade.onValidationFailure or "rollback" == "rollback";
   schedule = upgrade.schedule or "";
   validateServices = golden.validateServices or [ ];

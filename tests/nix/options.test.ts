@@ -63,9 +63,18 @@ test('What a host is set to do without is read from its configuration', async ()
   const facts = (services: string): Promise<unknown> =>
     expression(`let
         host = lab.labSystem { hostname = "sorrow"; modules = [ ({ lib, ... }: { myModules = { ${services} }; }) ]; };
-        found = import ${project}/nix/lab/facts.nix { user = null; units = { }; flake = "~/x"; } host;
-      in { inherit (found) rollsBack goldenEnable; clone = found.clones.flake; }`)
-  const all = { rollsBack: true, goldenEnable: true, clone: '/home/rain/nix-config' }
+        facts = import ${project}/nix/lab/facts.nix { user = null; units.sync = "my-sync"; flake = "~/x"; };
+        found = facts host;
+        without = facts (host // { options = { }; });
+      in {
+        inherit (found) rollsBack goldenEnable;
+        clone = found.clones.flake;
+        syncs = [ found.syncs without.syncs ];
+      }`)
+  const all = {
+    ...{ rollsBack: true, goldenEnable: true, clone: '/home/rain/nix-config' },
+    syncs: [true, false],
+  }
   expect(await facts('')).toEqual(all)
   for (const choice of ['notify', 'ignore'])
     expect(

@@ -83,6 +83,7 @@ test('hosts are not tested for what they are set to do without, but for all else
     ['clone', ['local']],
     ['rollback', ['rollback', 'checks', 'reach']],
     ['golden', ['fallback']],
+    ['sync', ['dotfiles', 'edits']],
   ] as const
   for (const [need, about] of all) {
     const lacks = { [need]: 'they have none' }

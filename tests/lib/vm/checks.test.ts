@@ -22,6 +22,7 @@ const host: Host = {
       autoUpgradeEnable: true,
       goldenEnable: true,
       rollsBack: true,
+      syncs: true,
     },
     systemAutoUpgrade: false,
     comin: false,
