@@ -155,7 +155,8 @@ function systemFunction(at: Node, nixpkgs: string): string {
   const others = root
     .descendantsOfType('apply_expression')
     .map((one) => one.childForFieldName('function')!.text)
-    .filter((text) => /^[\w.'-]*\bnixosSystem$/.test(text))
+    // not one of the flake's own, such as `mylib.nixosSystem`, which may want other arguments
+    .filter((text) => /^(?:(?:[\w.'-]+\.)?lib\.)?nixosSystem$/.test(text))
   const known = others.find((text) => scope.has(text.split('.')[0]!))
   if (known) return known
   const system = `${attributeName(nixpkgs)}.lib.nixosSystem`

@@ -110,6 +110,19 @@ const entries = (set: SetValue, f: Thunk, at: Node): ListValue => ({
   gaps: set.gaps,
 })
 
+/** Maps a list with the number of each element, which is not followed. */
+const numbered = onList(1, 2, (list, [f], at) => {
+  const number = unknown(at, 'the hosts depend on their order')
+  return mapList(list, () => call(f!(), () => number, at), at)
+})
+
+const namedValue = (name: Thunk, value: Thunk): SetValue => ({
+  ...emptySet(),
+  attrs: new Map(
+    Object.entries({ name, value }).map(([key, of]) => [key, { value: of, literals: [] }]),
+  ),
+})
+
 /** What a filter keeps; undefined where it keeps nothing, or is not known for each element. */
 function kept<T>(all: T[], keep: (one: T) => Value): T[] | undefined {
   const asked = all.map((one) => ({ one, value: keep(one) }))
@@ -137,11 +150,19 @@ const flattened = (list: ListValue, at: Node): Value =>
     at,
   )
 
-const fold = (list: ListValue, at: Node): Value =>
-  list.items.reduce<Value>((sum, item) => merge(sum, item(), at), {
+const fold = (list: ListValue, at: Node, by = merge): Value =>
+  list.items.reduce<Value>((sum, item) => by(sum, item(), at), {
     ...emptySet(),
     gaps: list.gaps,
   })
+
+const foldLeft = onList(2, 3, ({ items }, [f, start], at) =>
+  items.reduce((sum, item) => call2(f!, () => sum, item, at), start!()),
+)
+
+const foldRight = onList(2, 3, ({ items }, [f, start], at) =>
+  items.reduceRight((sum, item) => call2(f!, item, () => sum, at), start!()),
+)
 
 /** A set with one name and value for each item. */
 function pairs(
@@ -184,6 +205,12 @@ export const library: Record<string, LibraryFunction> = {
     is: 'list',
     items: [...set.attrs.values()].map(({ value }) => value),
     places: [],
+    gaps: set.gaps,
+  })),
+  attrsToList: onSet(0, 1, (set, _, at) => ({
+    is: 'list',
+    items: [...set.attrs].map((entry) => lazy(at, () => namedValue(nameOf(entry), entry[1].value))),
+    places: mapped(set),
     gaps: set.gaps,
   })),
   concatLists: onList(0, 1, (list, _, at) => joined(list, at)),
@@ -233,15 +260,30 @@ export const library: Record<string, LibraryFunction> = {
   ],
   flatten: onList(0, 1, (list, _, at) => flattened(list, at)),
   flip: [3, ([f, a, b], at) => call2(f!, b!, a!, at)],
-  "foldl'": onList(2, 3, ({ items }, [f, start], at) =>
-    items.reduce((sum, item) => call2(f!, () => sum, item, at), start!()),
+  fold: foldRight,
+  foldl: foldLeft,
+  "foldl'": foldLeft,
+  foldlAttrs: onSet(2, 3, ({ attrs }, [f, start], at) =>
+    [...attrs].reduce(
+      (sum, entry) =>
+        call(
+          call2(f!, () => sum, nameOf(entry), at),
+          entry[1].value,
+          at,
+        ),
+      start!(),
+    ),
   ),
+  foldr: foldRight,
   forEach: onList(0, 2, (list, [, f], at) => mapList(list, f!, at)),
   genAttrs: onList(0, 2, (list, [, f], at) =>
     pairs(list, (item) => ({ name: item(), value: lazy(at, () => call(f!(), item, at)) }), at),
   ),
+  "genAttrs'": onList(0, 2, (list, [, f], at) => listToAttrs(mapList(list, f!, at), at)),
   hasPrefix: [2, ([end, of], at) => compared(end!(), of!(), at, (a, b) => b.startsWith(a))],
   hasSuffix: [2, ([end, of], at) => compared(end!(), of!(), at, (a, b) => b.endsWith(a))],
+  imap0: numbered,
+  imap1: numbered,
   // flake-parts
   importApply: [2, ([path, given], at) => call(call(outside(at, 'import'), path!, at), given!, at)],
   // a module that imports every file of one or more directories, except those below a name that begins with `_`
@@ -299,17 +341,9 @@ export const library: Record<string, LibraryFunction> = {
       }
     },
   ],
-  mkMerge: onList(0, 1, (list, _, at) => fold(list, at)),
-  nameValuePair: [
-    2,
-    ([name, value]) => {
-      const set = emptySet()
-      set.attrs
-        .set('name', { value: name!, literals: [] })
-        .set('value', { value: value!, literals: [] })
-      return set
-    },
-  ],
+  // the module system merges sets of the same name
+  mkMerge: onList(0, 1, (list, _, at) => fold(list, at, mergeDeep)),
+  nameValuePair: [2, ([name, value]) => namedValue(name!, value!)],
   optional: [2, ([, item], at) => ifListed(listOf([item!]), at)],
   optionalAttrs: [2, ([, set], at) => ifListed(set!(), at)],
   optionals: [2, ([, list], at) => ifListed(list!(), at)],
@@ -329,6 +363,16 @@ export const library: Record<string, LibraryFunction> = {
     },
   ],
   recursiveUpdate: [2, ([left, right], at) => mergeDeep(left!(), right!(), at)],
+  removeAttrs: onSet(0, 2, (set, [, names], at) => {
+    // a name to remove that is not known may be any
+    const list = names!()
+    const all = list.is === 'list' ? list.items.map((item) => item()) : [list]
+    const known = all.flatMap((one) => (one.is === 'text' ? [one.text] : []))
+    const gaps = gapsOf([list, ...all])
+    const attrs = new Map([...set.attrs].filter(([name]) => !known.includes(name)))
+    return gaps.length > 0 && !isListed(set) ? other(at) : { ...set, attrs }
+  }),
+  unique: onList(0, 1, (list) => list),
 }
 
 const setOf = (attrs: Record<string, Attr>): SetValue => ({

@@ -216,7 +216,7 @@ export function mergeDeep(left: Value, right: Value, at: Node): Value {
     const value = lazy(at, () =>
       before ? mergeDeep(before.value(), attr.value(), at) : attr.value(),
     )
-    attrs.set(name, { ...attr, value })
+    attrs.set(name, { ...attr, value, literals: [...(before?.literals ?? []), ...attr.literals] })
   }
   return {
     is: 'set',

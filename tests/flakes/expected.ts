@@ -13,6 +13,35 @@ export interface ExpectedEdit {
 
 export const edits: ExpectedEdit[] = [
   {
+    flake: 'numbered',
+    line: 9,
+    like: 'whinchat',
+    inserted: ['', '        sorrow = "desktop";'],
+    notes: [],
+  },
+  {
+    flake: 'gen-attrs-prime',
+    line: 5,
+    like: 'avocet',
+    inserted: ' "sorrow"',
+    notes: [],
+  },
+  {
+    flake: 'fold-right',
+    line: 6,
+    like: 'dotterel',
+    inserted: ' "sorrow"',
+    notes: [],
+  },
+  {
+    flake: 'left-out',
+    file: 'machines.nix',
+    line: 5,
+    like: 'wagtail',
+    inserted: ['', '  sorrow = usual;'],
+    notes: [],
+  },
+  {
     flake: 'told-its-name',
     line: 14,
     like: 'tern',
@@ -697,6 +726,7 @@ export const discoveries: [flake: string, line: number, directory: string, file?
   ['read-dir-optional', 6, 'hosts'],
   ['read-dir-pairs', 7, 'machines', 'lib/directories.nix'],
   ['read-dir-self', 6, 'systems'],
+  ['read-dir-to-list', 11, 'hosts'],
 ]
 
 /** Flakes under `refused`: the message, in which `@` stands for the flake's directory. */
@@ -798,6 +828,10 @@ export const refusals: Record<string, string> = {
   nothing: 'Cannot add `sorrow` to `@/flake.nix` at line 1: the file is empty',
   'prefix-word':
     'Cannot add `sorrow` to `@/flake.nix` at line 2: the hosts are computed by `inputs.blueprint { inherit inputs; prefix = "nix/";…`',
+  'merged-modules':
+    'Cannot choose where to add `sorrow`: it has hosts in two places, `siskin` at line 6 and `twite` at line 7',
+  'own-nixos-system':
+    'Cannot add `sorrow` to `@/flake.nix` at line 10: `plover` is made elsewhere or in pieces, so no copy of it is a host',
   'two-files':
     'Cannot choose where to add `sorrow`: it has hosts in two places, `brent` at line 3 of `@/modules/brent.nix` and `pochard` at line 3 of `@/modules/pochard.nix`',
   'two-places':
@@ -844,6 +878,8 @@ export const hints: Record<string, RegExp> = {
     /^Its hosts are most likely those in `fleet\.hosts` at line 4 of `@\/flake\.nix`: write `fleet\.hosts\.sorrow = …;` there, like `thyme`$/,
   'clan-module':
     /^Its hosts are most likely those in `machines` at line 2 of `@\/crew\.nix`: write `machines\.sorrow = …;` there, like `moth`$/,
+  'own-nixos-system':
+    /^Write it by hand .*: sorrow = nixpkgs\.lib\.nixosSystem \{ modules = /,
   'variable-name':
     /^Write it by hand in the set that begins there: sorrow = nixpkgs\.lib\.nixosSystem \{ modules = \[ \.\/machine\/sorrow\.nix \]; \};$/,
   pieces: /^Write it by hand at line 9: nixosConfigurations = … \/\/ \{ sorrow = /,
@@ -869,7 +905,7 @@ export const writtenByHand = [
   ...['computed-names', 'condition', 'empty-records', 'empty-set', 'filtered', 'flake-taken', 'folded-library', 'module-of-config', 'own-variables'],
   ...['inherited', 'mapped-empty', 'module-without-arguments', 'nothing', 'named-in-a-file', 'no-outputs', 'none', 'other-flake', 'other-library'],
   'other-nixpkgs',
-  ...['own-variable', 'pieces', 'systems', 'two-places', 'variable-name'],
+  ...['own-nixos-system', 'own-variable', 'pieces', 'systems', 'two-places', 'variable-name'],
 ]
 
 /** Refused flakes whose frameworks have stand-ins: nix evaluates them with the hint followed; that must make a host. */

@@ -5,18 +5,24 @@ let
     attrNames
     concatLists
     concatMap
+    elem
+    elemAt
     filter
     foldl'
+    genList
+    head
     isAttrs
     isFunction
     isList
     isPath
+    length
     listToAttrs
     map
     mapAttrs
     match
     readDir
     substring
+    tail
     ;
 
   nameValuePair = name: value: { inherit name value; };
@@ -30,6 +36,11 @@ let
     attrsets = lib;
     id = value: value;
     hasSuffix = end: text: match ".*${end}" text != null;
+    attrsToList = mapAttrsToList nameValuePair;
+    concatMap = concatMap;
+    "genAttrs'" = names: f: listToAttrs (map f names);
+    imap1 = f: list: genList (index: f (index + 1) (elemAt list index)) (length list);
+    optional = wanted: one: if wanted then [ one ] else [ ];
     extend =
       overlay:
       let
@@ -38,6 +49,8 @@ let
       extended;
     flatten = given: if isList given then concatMap lib.flatten given else [ given ];
     concatMapAttrs = f: set: mergeAttrsList (mapAttrsToList f set);
+    foldlAttrs = f: start: set: foldl' (all: name: f all name set.${name}) start (attrNames set);
+    foldr = f: start: list: if list == [ ] then start else f (head list) (lib.foldr f start (tail list));
     filterAttrs = keep: set: removeAttrs set (filter (name: !keep name set.${name}) (attrNames set));
     flip = f: a: b: f b a;
     forEach = list: f: map f list;
@@ -46,6 +59,7 @@ let
     recursiveUpdate = recursive;
     pipe = foldl' (value: f: f value);
     removeSuffix = _: name: name;
+    unique = foldl' (all: one: if elem one all then all else all ++ [ one ]) [ ];
   };
 
   nixpkgs = {

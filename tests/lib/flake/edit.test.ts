@@ -229,6 +229,12 @@ test.each([
   expect(relative(flake, (await readingPlace(flake, 'sorrow')).own.main)).toBe(main)
 })
 
+test('of two sets that `mkMerge` merges, the hosts of both are present', async () => {
+  const flake = join(corpus, 'refused/merged-modules')
+  for (const name of ['siskin', 'twite'])
+    expect((await addHost(flake, name)).outcome).toBe('present')
+})
+
 test('directories named after hosts elsewhere do not decide where hosts are if a file defines them', async () => {
   const copy = copyOf('told-its-name')
   const all = readFileSync(join(copy, 'flake.nix'), 'utf8')

@@ -1,0 +1,5 @@
+rec {
+  usual = "x86_64-linux";
+  pipit = usual;
+  wagtail = usual;
+}
