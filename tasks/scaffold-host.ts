@@ -80,9 +80,13 @@ export async function run(args: Args): Promise<void> {
   const report = await withDirectory(flake, 60, async () => {
     // where the flake will read it once add-to-flake has added it
     const { own, found } = await readingPlace(flake, choices.name)
-    if (own.system !== undefined) {
+    if (own.example) {
+      const { file, whole } = own.example
+      const taken = whole
+        ? `takes whole systems from files such as \`${file}\``
+        : `imports files such as \`${file}\`, and not as modules`
       throw usageFailure(
-        `Cannot make host \`${choices.name}\`: the flake takes whole systems from files such as \`${own.system}\`, but this task writes a module`,
+        `Cannot make host \`${choices.name}\`: the flake ${taken}, but this task writes a module`,
         `Write \`${own.main}\` like that one`,
       )
     }

@@ -13,6 +13,7 @@ import {
   namedIn,
   otherMeaning,
   platformAround,
+  word,
   type HostEntry,
 } from './entry.ts'
 import { doubts, twinOf } from './doubts.ts'
@@ -23,8 +24,9 @@ import {
   listingFile,
   mainOf,
   renamedPath,
-  systemFile,
+  noModule,
   usualFiles,
+  type NoModule,
   type OwnFiles,
 } from './own-files.ts'
 import { mentions, otherPlatform, pathsOf, seenIn, seenOfAll, type Seen } from './seen.ts'
@@ -97,7 +99,8 @@ export async function addHost(directory: string, name: string, like?: string): P
   if (hosts.is === 'set' && hosts.attrs.has(name)) {
     const literal = hosts.attrs.get(name)!.literals[0]
     const place = literal ? placeOf(literal) : { file: flake.file }
-    return { outcome: 'present', ...place, own: ownFiles(flake, name) ?? own }
+    const files = ownFiles(flake, name) ?? own
+    return { outcome: 'present', ...place, own: { ...files, example: own.example } }
   }
   const refuse = (why: Why): Failure => refusal(name, why, flake.of, own, directory)
   if (hosts.is === 'unknown') {
@@ -206,8 +209,8 @@ function copied({ directory, of }: Flake, name: string, refuse: Refuse, like?: s
     const seen = shown.get(host)
     if (!entry || !seen) return []
     const own = pathsOf(seen, host, directory)
-    const word = seen.texts.some((text) => mentions(text, host))
-    const names = own.length > 0 ? 'files' : word ? 'word' : 'nothing'
+    const isSaid = seen.texts.some((text) => mentions(text, host))
+    const names = own.length > 0 ? 'files' : isSaid ? 'word' : 'nothing'
     // where hosts are handed each other's values, every path counts as shared
     const shared = new Set(own.length > 0 ? seen.shared : [])
     const around = platformAround(entry)
@@ -354,7 +357,7 @@ async function complete(
   const { node: entry, seen, made } = await verify(flake, draft, name)
   const written = entry
     .descendantsOfType('path_expression')
-    .filter(({ text }) => text.includes(name) && !text.includes('${'))
+    .filter(({ text }) => word(name, true).test(text) && !text.includes('${'))
     .map(({ text }) => resolve(dirname(draft.file), text))
   const reads = pathsOf(seen, name, directory)
   // a function may name optional files: only those that the copied host has count
@@ -363,11 +366,9 @@ async function complete(
     (path) => like !== undefined && existsSync(renamedPath(directory, path, name, like)),
   )
   const main = mainOf(reads, name, directory)
-  const system = main && like !== undefined && systemOf(flake, like)
-  const whole =
-    system && !systemFile(made, main)
-      ? [`\`${asFiles(main, name).main}\` must make a whole system, as \`${system}\` does`]
-      : []
+  const example =
+    main !== undefined && like !== undefined ? noModuleOf(flake, like, main, name) : undefined
+  const formed = example && main !== undefined ? mustBeLike(example, made, seen, main, name) : []
   const usual = usualFiles(directory, name).path
   // if a copy of the only host has no files of its own, what looked like the host's own files is not
   const isOnly = (flake.of.hosts as SetValue).attrs.size === 1
@@ -379,7 +380,7 @@ async function complete(
     )
   const told = [
     ...draft.notes,
-    ...whole,
+    ...formed,
     ...doubts({ directory, hosts: flake.of.hosts as SetValue, entry, seen, name, like, reads }),
     ...(unread ? [`\`${usual}\` exists, but nothing in the new entry appears to read it`] : []),
   ]
@@ -388,15 +389,41 @@ async function complete(
     ...draft,
     notes: told.length > 0 ? told : twin,
     paths: [...new Set([...written, ...asLike])],
-    own: main === undefined ? unseen : { ...asFiles(main, name), system: system || undefined },
+    own: main === undefined ? unseen : { ...asFiles(main, name), example },
   }
 }
 
-/** The file of a host, if that file makes the whole system. */
-function systemOf({ directory, of }: Flake, host: string): string | undefined {
+/** The file of a host that is like the main file of another, or else its own main file, if that is no module. */
+function noModuleOf(
+  { directory, of }: Flake,
+  host: string,
+  main: string,
+  name: string,
+): NoModule | undefined {
   const hosts = of.hosts as SetValue
-  const main = mainOf(pathsOf(seenOfAll(hosts).get(host)!, host, directory), host, directory)
-  return main && systemFile(hosts.attrs.get(host)!.value(), main)
+  const seen = seenOfAll(hosts).get(host)!
+  const made = hosts.attrs.get(host)!.value()
+  const own = mainOf(pathsOf(seen, host, directory), host, directory)
+  const like = noModule(made, seen, renamedPath(directory, main, name, host))
+  return like ?? (own === undefined ? undefined : noModule(made, seen, own))
+}
+
+/** A note on what the new host's file must be, unless it is that already. */
+function mustBeLike(
+  { file, whole }: NoModule,
+  made: Value,
+  seen: Seen,
+  main: string,
+  name: string,
+): string[] {
+  const own = asFiles(main, name).main
+  if (whole) {
+    const isWhole = noModule(made, seen, main)?.whole
+    return isWhole ? [] : [`\`${own}\` must make a whole system, as \`${file}\` does`]
+  }
+  return existsSync(own)
+    ? []
+    : [`\`${own}\` must be like \`${file}\`: the flake imports it, and not as a module`]
 }
 
 function insert(

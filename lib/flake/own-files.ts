@@ -3,7 +3,7 @@ import { basename, dirname, join, relative, resolve } from 'node:path'
 import { word } from './entry.ts'
 import { customaryFile } from './frameworks.ts'
 import { isDirectory } from './paths.ts'
-import { mentions, pathsOf, seenOfAll } from './seen.ts'
+import { mentions, pathsOf, seenOfAll, type Seen } from './seen.ts'
 import { sourceOf } from './syntax.ts'
 import type { SetValue, Unknown, Value } from './value.ts'
 
@@ -13,8 +13,15 @@ export interface OwnFiles {
   path: string
   /** The file in it that is the host's configuration; equal to `path` when the host is one file. */
   main: string
-  /** A file of another host that makes a whole system, not a module, as in `web = import ./hosts/web inputs`. */
-  system?: string
+  /** A file of another host, if such files are no modules: the new one must be like it. */
+  example?: NoModule
+}
+
+/** A host's file that is no module. */
+export interface NoModule {
+  file: string
+  /** Whether it makes the whole system, as in `web = import ./hosts/web inputs`; else the flake takes parts from it. */
+  whole: boolean
 }
 
 /** A host's files in its own directory, where this project puts them by default. */
@@ -36,25 +43,28 @@ export function filesLikeOthers(
       : filesIn(hosts.directory, name)
   }
   const votes = new Map<string, number>()
+  const example = new Map<string, NoModule | undefined>()
   const all = seenOfAll(hosts)
-  for (const [other, { listing }] of hosts.attrs) {
+  for (const [other, { listing, value }] of hosts.attrs) {
     const seen = all.get(other)
-    if (listing) return filesOfListing(listing.directory, seen?.paths ?? [], name)
+    if (listing) return filesOfListing(listing.directory, seen, name)
     const main = seen && mainOf(pathsOf(seen, other, flake), other, flake)
     if (main === undefined) continue
     const path = renamedPath(flake, main, other, name)
     votes.set(path, (votes.get(path) ?? 0) + (existsSync(main) ? 1.5 : 1))
+    // the host may be there already, and is no example for itself
+    if (other !== name || !example.has(path)) example.set(path, noModule(value(), seen!, main))
   }
   const [best] = [...votes].toSorted(([, a], [, b]) => b - a)
-  if (best) return asFiles(best[0], name)
+  if (best) return { ...asFiles(best[0], name), example: example.get(best[0]) }
   const directory = directoryOf(hosts, flake)
-  return directory === undefined ? undefined : filesIn(directory, name)
+  return directory === undefined ? undefined : filesIn(directory, name, 'default.nix')
 }
 
 /**
  * The directory with a subdirectory for each host, where the source does not show what reads it: it may be a module
  * that is given the host's name. A single host proves nothing, as many are named like a directory in `modules`.
- * Neither do directories beside or below the files that name the hosts: they may all be modules of the flake.
+ * Neither do directories beside, below or around the files that name the hosts: they may all be modules of the flake.
  */
 function directoryOf({ attrs }: SetValue, flake: string): string | undefined {
   const names = [...attrs.keys()]
@@ -67,7 +77,10 @@ function directoryOf({ attrs }: SetValue, flake: string): string | undefined {
     (directory) =>
       names.every((name) => isDirectory(join(directory, name))) &&
       rankOf(relative(flake, join(directory, first)), first) < 2 &&
-      written.every((above) => !`${directory}/`.startsWith(`${above}/`)),
+      written.every(
+        (above) =>
+          !`${directory}/`.startsWith(`${above}/`) && !`${above}/`.startsWith(`${directory}/`),
+      ),
   )
   return fitting.length === 1 ? fitting[0] : undefined
 }
@@ -108,10 +121,11 @@ export function asFiles(path: string, name: string): OwnFiles {
   return isAll ? { path, main: path } : { path: dirname(path), main: path }
 }
 
-/** The file of a host's configuration, if that file makes the whole system. */
-export function systemFile(made: Value, main: string): string | undefined {
+/** The file of a host's configuration, if that file is no module. */
+export function noModule(made: Value, { imported }: Seen, main: string): NoModule | undefined {
   const file = main.endsWith('.nix') ? main : join(main, 'default.nix')
-  return made.is === 'unknown' && sourceOf(made.node).path === file ? file : undefined
+  const whole = made.is === 'unknown' && sourceOf(made.node).path === file
+  return whole || imported.includes(main) ? { file, whole } : undefined
 }
 
 const inside = (flake: string, path: string): boolean => !relative(flake, path).startsWith('..')
@@ -124,30 +138,43 @@ export const renamedPath = (flake: string, path: string, from: string, to: strin
   )
 
 /** In a directory that the flake lists: by the paths that it makes of the listed names, else by what is there. */
-function filesOfListing(directory: string, paths: string[], name: string): OwnFiles {
+function filesOfListing(directory: string, seen: Seen | undefined, name: string): OwnFiles {
   // in a path, a listed name has lost its first slash
   const listed = `${directory.slice(1)}/*`
   const rank = (one: string): number => rankOf(relative(directory, one), name)
-  const [path] = paths
+  const ofName = (one: string): string => resolve(one.replace(listed, name))
+  const [path] = (seen?.paths ?? [])
     .filter((one) => one.includes(listed))
-    .map((one) => resolve(one.replace(listed, name)))
+    .map(ofName)
     .filter((one) => one.startsWith(`${directory}/`))
     .toSorted((a, b) => rank(a) - rank(b) || a.length - b.length)
   // the flake may first read another file beside the configuration, such as `meta.nix`
-  const own = path && rank(path) === 0
-  const like = filesIn(directory, name)
-  return path?.endsWith('.nix') && (own || !like.seen) ? asFiles(path, name) : like
+  const own = path !== undefined && rank(path) === 0
+  // of the directory of a host, nix reads the `default.nix`
+  const like = filesIn(directory, name, 'default.nix')
+  const files = path?.endsWith('.nix') && (own || !like.seen) ? asFiles(path, name) : like
+  if (!own || !seen?.imported.map(ofName).includes(path)) return files
+  const others = entriesOf(directory, name)
+    .map((one) => renamedPath(directory, files.main, name, one.replace(/\.nix$/, '')))
+    .filter((one) => existsSync(one))
+  return { ...files, example: { file: others[0] ?? files.main, whole: false } }
 }
 
-/** In a directory whose entries are hosts: in the form of the other entries; `seen` is false where they have none. */
-function filesIn(directory: string, name: string): OwnFiles & { seen: boolean } {
+/**
+ * In a directory whose entries are hosts: in the form of the other entries; `seen` is false where they have none.
+ * @param customary name of a host's file there, unless the others have only files of other names
+ */
+function filesIn(
+  directory: string,
+  name: string,
+  customary = customaryFile(directory),
+): OwnFiles & { seen: boolean } {
   const others = entriesOf(directory, name)
   const inner = others.filter((one) => statSync(join(directory, one)).isDirectory())
   if (inner.length === 0 && others.some((one) => one.endsWith('.nix'))) {
     return { ...asFiles(join(directory, `${name}.nix`), name), seen: true }
   }
   const has = (file: string): boolean => inner.some((one) => existsSync(join(directory, one, file)))
-  const customary = customaryFile(directory)
   const usual = ['default', 'configuration', 'config', 'nixos'].map((one) => `${one}.nix`)
   const [file] = [customary, ...usual].filter(has)
   const path = join(directory, name)

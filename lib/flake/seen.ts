@@ -1,7 +1,7 @@
 import { readFileSync, readdirSync } from 'node:fs'
 import { dirname, join, relative } from 'node:path'
 import { isDirectory, isFile } from './paths.ts'
-import { inOneEvaluation, recordingImports } from './trace.ts'
+import { importedFrom, inOneEvaluation, recordingImports } from './trace.ts'
 import type { Node } from './syntax.ts'
 import { argument, type SetValue, type Thunk, type Unknown, type Value } from './value.ts'
 
@@ -12,6 +12,8 @@ export interface Seen {
   texts: string[]
   /** Values that the host uses and that are unknown; those with the fault `absent` do not exist. */
   unknowns: Unknown[]
+  /** Paths that the flake imports itself, and not as a module: it calls what is there, or takes something from it. */
+  imported: string[]
   /** Paths that most of the other hosts read too. */
   shared?: string[]
 }
@@ -21,9 +23,19 @@ const largest = 4000
 
 /** Collects everything that the source shows of a host's value. */
 export function seenIn(value: Thunk, node: Node): Seen {
-  const seen: Seen = { paths: [], texts: [], unknowns: [] }
+  const seen: Seen = { paths: [], texts: [], unknowns: [], imported: [] }
   const before = new Set<Value>()
-  const waiting: Thunk[] = [value]
+  const modules = new Set<string>()
+  const asModule =
+    (one: Thunk): Thunk =>
+    () => {
+      const found = one()
+      const from = importedFrom(found)
+      if (from !== undefined && found.is !== 'list') modules.add(from)
+      return found
+    }
+  // the nodes of a hive are modules themselves
+  const waiting: Thunk[] = [asModule(value)]
   const look = (one: Value): void => {
     if (before.has(one)) return
     before.add(one)
@@ -33,10 +45,13 @@ export function seenIn(value: Thunk, node: Node): Seen {
     } else if (one.is === 'set') {
       // a flake or the set of inputs, which many hosts are given: its content is not the host's own
       if (one.attrs.has('outPath') || one.attrs.has('self')) return
-      waiting.push(...[...one.attrs.values()].map((attr) => attr.value))
+      for (const [name, attr] of one.attrs)
+        waiting.push(
+          /^(modules?|imports|config(uration)?)$/.test(name) ? asModule(attr.value) : attr.value,
+        )
       waiting.push(...one.gaps.map((gap) => () => gap))
     } else if (one.is === 'list') {
-      waiting.push(...one.items, ...one.gaps.map((gap) => () => gap))
+      waiting.push(...one.items.map(asModule), ...one.gaps.map((gap) => () => gap))
     } else if (one.is === 'function') {
       if (one.lambda) waiting.push(() => one.call(() => argument(node)))
     } else if (one.is === 'truth') return
@@ -49,6 +64,7 @@ export function seenIn(value: Thunk, node: Node): Seen {
     }),
   )
   seen.paths.push(...imported)
+  seen.imported = imported.filter((path) => !modules.has(path))
   return seen
 }
 

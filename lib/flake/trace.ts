@@ -18,7 +18,17 @@ import {
   truth,
 } from './value.ts'
 import { hasNames, isListed, opaque, outside, unknown } from './value.ts'
-import type { Attr, Place, Scope, SetValue, TextValue, Thunk, Unknown, Value } from './value.ts'
+import type {
+  Attr,
+  Listing,
+  Place,
+  Scope,
+  SetValue,
+  TextValue,
+  Thunk,
+  Unknown,
+  Value,
+} from './value.ts'
 
 /** Limits, because a recursive function over unknown values may never end. */
 const deepest = 500
@@ -56,6 +66,12 @@ export function inOneEvaluation<T>(work: () => T): T {
 }
 
 let imports: Set<string> | undefined
+
+/** What an `import` gave, before anything was called with it or taken from it. */
+const origins = new WeakMap<Value, string>()
+
+/** The path whose import gave this very value. */
+export const importedFrom = (value: Value): string | undefined => origins.get(value)
 
 /** The files and directories that are imported while `work` runs. */
 export function recordingImports(work: () => void): string[] {
@@ -331,8 +347,13 @@ function imported(target: Value, at: Node): Value {
     return { ...opaque(at, `the hosts come from \`${abridged(at)}\``), given: [() => target] }
   }
   imports?.add(named)
-  if (target.listing)
-    return unknown(at, `the hosts come from the files in \`${target.listing.directory}\``)
+  const value = contentOf(named, target.listing, at)
+  origins.set(value, named)
+  return value
+}
+
+function contentOf(named: string, listing: Listing | undefined, at: Node): Value {
+  if (listing) return unknown(at, `the hosts come from the files in \`${listing.directory}\``)
   let path = named
   if (isDirectory(path)) path = join(path, 'default.nix')
   if (!existsSync(path)) return unknown(at, `\`${path}\` does not exist`)

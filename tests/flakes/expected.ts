@@ -42,6 +42,15 @@ export const edits: ExpectedEdit[] = [
     notes: [],
   },
   {
+    flake: 'record-files',
+    line: 11,
+    like: 'rook',
+    inserted: ['', '        sorrow = make (import ./hosts/sorrow.nix);'],
+    notes: [
+      '`@/hosts/sorrow.nix` must be like `@/hosts/rook.nix`: the flake imports it, and not as a module',
+    ],
+  },
+  {
     flake: 'told-its-name',
     line: 14,
     like: 'tern',
@@ -718,6 +727,7 @@ export const edits: ExpectedEdit[] = [
 export const discoveries: [flake: string, line: number, directory: string, file?: string][] = [
   ['read-dir', 7, 'hosts'],
   ['read-dir-beside', 9, 'hosts'],
+  ['read-dir-both', 7, 'hosts'],
   ['read-dir-filter', 6, 'machines'],
   ['read-dir-helper', 8, 'hosts'],
   ['read-dir-names', 6, 'hosts'],
@@ -725,6 +735,7 @@ export const discoveries: [flake: string, line: number, directory: string, file?
   ['read-dir-null', 7, 'hosts'],
   ['read-dir-optional', 6, 'hosts'],
   ['read-dir-pairs', 7, 'machines', 'lib/directories.nix'],
+  ['read-dir-records', 7, 'hosts'],
   ['read-dir-self', 6, 'systems'],
   ['read-dir-to-list', 11, 'hosts'],
 ]
@@ -828,6 +839,8 @@ export const refusals: Record<string, string> = {
   nothing: 'Cannot add `sorrow` to `@/flake.nix` at line 1: the file is empty',
   'prefix-word':
     'Cannot add `sorrow` to `@/flake.nix` at line 2: the hosts are computed by `inputs.blueprint { inherit inputs; prefix = "nix/";…`',
+  'directories-of-modules':
+    'Cannot choose where to add `sorrow`: it has hosts in two places, `eider` at line 3 of `@/modules/hosts/eider/default.nix` and `smew` at line 3 of `@/modules/hosts/smew/default.nix`',
   'merged-modules':
     'Cannot choose where to add `sorrow`: it has hosts in two places, `siskin` at line 6 and `twite` at line 7',
   'own-nixos-system':
@@ -929,12 +942,15 @@ export const ownFiles: Record<string, string> = {
   'plan': 'hosts/sorrow/default.nix',
   'read-dir': 'hosts/sorrow/default.nix',
   'read-dir-beside': 'hosts/sorrow/configuration.nix',
+  'read-dir-both': 'hosts/sorrow/default.nix',
   'read-dir-filter': 'machines/sorrow/default.nix',
   'read-dir-helper': 'hosts/sorrow.nix',
   'read-dir-nested': 'systems/x86_64-linux/sorrow/default.nix',
   'read-dir-optional': 'hosts/sorrow/default.nix',
   'read-dir-pairs': 'machines/sorrow/default.nix',
+  'read-dir-records': 'hosts/sorrow/default.nix',
   'read-dir-self': 'systems/sorrow/configuration.nix',
+  'record-files': 'hosts/sorrow.nix',
   'refused/auto-wired': 'configurations/nixos/sorrow/default.nix',
   'refused/own-library': 'nix/systems/x86_64-linux/sorrow/default.nix',
   'refused/told-by-kind': 'hosts/nixos/sorrow/default.nix',
@@ -944,6 +960,7 @@ export const ownFiles: Record<string, string> = {
   'refused/told-only-system': 'boxes/sorrow/default.nix',
   'refused/told-by-platform': 'hosts/x86_64-nixos/sorrow/default.nix',
   'refused/clan': 'machines/sorrow/configuration.nix',
+  'refused/directories-of-modules': 'hosts/sorrow/default.nix',
   'refused/framework': 'hosts/sorrow/configuration.nix',
   'refused/loaded': 'hosts/sorrow.nix',
   'refused/module-of-input': 'hosts/sorrow/default.nix',

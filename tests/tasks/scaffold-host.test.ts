@@ -237,6 +237,19 @@ describe('a new host', () => {
     expect(existsSync(join(flake, 'hosts/web'))).toBe(false)
   })
 
+  test.each([
+    ['record-files', 'hosts/rook.nix', 'hosts/web.nix'],
+    ['read-dir-records', 'hosts/curlew/default.nix', 'hosts/web/default.nix'],
+  ])('is refused if the flake %s does not take %s as a module', async (form, like, own) => {
+    cpSync(join(project, 'tests/flakes', form), flake, { recursive: true })
+    const { code, err } = await scaffold(['web'])
+    expect(code).toBe(2)
+    expect(err).toBe(
+      `scaffold-host: Cannot make host \`web\`: the flake imports files such as \`${flake}/${like}\`, and not as modules, but this task writes a module\n  hint: Write \`${flake}/${own}\` like that one\n`,
+    )
+    expect(existsSync(join(flake, own))).toBe(false)
+  })
+
   test('needs no line in the flake if that lists the directory', async () => {
     of('read-dir-self')
     const { out } = await scaffold(['web'])

@@ -229,6 +229,23 @@ test.each([
   expect(relative(flake, (await readingPlace(flake, 'sorrow')).own.main)).toBe(main)
 })
 
+test.each([
+  ['modules = [ (import ./hosts/wren.nix) ];', false],
+  ['modules = [ { imports = [ (import ./hosts/wren.nix) ]; } ];', false],
+  ['inherit (import ./hosts/wren.nix) modules;', true],
+  ['modules = import ./hosts/wren.nix;', true],
+  ['modules = [ (import ./hosts/wren.nix nixpkgs) ];', true],
+  ['specialArgs.facts = import ./hosts/wren.nix; modules = [ ];', true],
+])('where a host is made by %s, its file is no module: %s', async (made, isNone) => {
+  const flake = flakeWith(`{ wren = nixpkgs.lib.nixosSystem { ${made} }; }`)
+  const file = join(flake, 'hosts/wren.nix')
+  mkdirSync(dirname(file))
+  writeFileSync(file, made.startsWith('modules = import') ? '[ ]\n' : '{ modules = [ ]; }\n')
+  const example = isNone ? { file, whole: false } : undefined
+  for (const name of ['sorrow', 'wren'])
+    expect((await readingPlace(flake, name)).own.example).toEqual(example)
+})
+
 test('of two sets that `mkMerge` merges, the hosts of both are present', async () => {
   const flake = join(corpus, 'refused/merged-modules')
   for (const name of ['siskin', 'twite'])
@@ -551,6 +568,11 @@ test('a name that is a Nix keyword is quoted', async () => {
   expect((await edit(join(corpus, 'plan'), 'rec')).inserted).toBe(
     '\n        "rec" = mkHost { hostname = "rec"; };',
   )
+})
+
+test('a path that only has the letters of a short name is not the new host’s', async () => {
+  const { paths } = await edit(join(corpus, 'web'), 'b')
+  expect(paths).toEqual([join(corpus, 'web/hosts/b')])
 })
 
 test('the paths that the new entry names are returned', async () => {

@@ -1,0 +1,1 @@
+_: { modules = [ ./configuration.nix ]; }
