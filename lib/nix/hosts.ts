@@ -39,7 +39,7 @@ export async function chooseHosts(
     )
   }
   if (offered.length === 0) throw withoutHosts(labFlake(), attribute, `has none in ${attribute}`)
-  return chosen.length > 0 ? chosen : offered
+  return chosen.length > 0 ? chosen : offered.map(hostName)
 }
 
 /** The VMs that a task works on: those named, else all existing ones. */

@@ -1,6 +1,6 @@
 import { join } from 'node:path'
 import { oneLine, usage } from '../failure.ts'
-import { hostName } from '../host-name.ts'
+import { newHostName } from '../host-name.ts'
 import type { HostChoices } from './shape.ts'
 import { nixReader, parts, staticText } from '../flake/syntax.ts'
 import { run } from '../run.ts'
@@ -14,7 +14,7 @@ export type GivenChoices = Omit<HostChoices, 'cli' | 'networking'> & { services:
  * @throws Failure (usage) for the first invalid one
  */
 export async function hostChoices(given: GivenChoices): Promise<HostChoices> {
-  const name = hostName(given.name)
+  const name = newHostName(given.name)
   const user = matching(
     given.user,
     /^[a-z_][a-z0-9_.-]{0,30}$/,

@@ -65,7 +65,7 @@ export async function buildInGuest(
   await vm.write(`${home}/.lab/hosts/module.nix`, module, { user: true })
   await vm.write(
     `${home}/.lab/default.nix`,
-    `((builtins.getFlake "git+file://${flake}").${guestOf(vm.vm).attribute}.${vm.host}.extendModules { modules = [ ./hosts/module.nix ]; }).config.system.build.toplevel\n`,
+    `((builtins.getFlake "git+file://${flake}").${guestOf(vm.vm).attribute}."${vm.host}".extendModules { modules = [ ./hosts/module.nix ]; }).config.system.build.toplevel\n`,
     { user: true },
   )
   // as the owner of the repository: Nix reads no repository of another user
