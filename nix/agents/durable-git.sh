@@ -4,11 +4,13 @@
 
 # git leaves objects and refs in the page cache, and a power cut empties a ref that was just written.
 # The output of `grep` and `log` is for a program, so the user's settings for it are overridden.
-durable=(GIT_CONFIG_COUNT=5 GIT_CONFIG_KEY_0=core.fsync GIT_CONFIG_VALUE_0=all)
+durable=(GIT_CONFIG_COUNT=6 GIT_CONFIG_KEY_0=core.fsync GIT_CONFIG_VALUE_0=all)
 durable+=(GIT_CONFIG_KEY_1=color.grep GIT_CONFIG_VALUE_1=false GIT_CONFIG_KEY_2=grep.patternType GIT_CONFIG_VALUE_2=basic)
 durable+=(GIT_CONFIG_KEY_3=log.showSignature GIT_CONFIG_VALUE_3=false)
 # Submodules that the user has checked out have other remotes, which no agent needs.
 durable+=(GIT_CONFIG_KEY_4=fetch.recurseSubmodules GIT_CONFIG_VALUE_4=false)
+# A process that git starts to watch files stays, and would hold the agent's lock for as long as it runs.
+durable+=(GIT_CONFIG_KEY_5=core.fsmonitor GIT_CONFIG_VALUE_5=false)
 
 ended_badly='' # whether the last run was killed, or failed
 

@@ -192,6 +192,18 @@ test('A process that an apply script starts does not inherit the lock, and may o
   expect(open).not.toContain('lock')
 })
 
+test('A process that git starts to watch the source does not hold the lock', async () => {
+  const { sorrow } = await makeDotfiles(root, { '.a': ten })
+  await sorrow.sh(`printf '#!/bin/sh\nsetsid sleep 1000 >/dev/null 2>&1 &\nprintf "token\\\\0/\\\\0"\n' >watch; chmod +x watch
+    git config --global core.fsmonitor ~/watch; git config --global core.fsmonitorHookVersion 2
+    echo new >.local/share/chezmoi/dot_new`)
+  // in one entry of the root, whose processes all end with it
+  const ran =
+    await sorrow.sh(`${['', '-'].map((n) => `bash -euo pipefail /tmp/chezmoi-sync.sh >said${n} 2>&1`).join('; ')}
+    pgrep sleep || true; tail -n 1 said-`)
+  expect(ran).toBe('chezmoi-sync: up-to-date')
+})
+
 test.each(['capture', 'commit', 'fetch', 'rebase', 'push', 'publish', 'apply'])(
   'Killed as it enters %s, nothing is lost and the next run completes',
   async (phase) => {
