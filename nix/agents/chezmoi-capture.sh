@@ -67,9 +67,11 @@ not_taken() { # <file>
   keep "${1#"$HOME/"}" "cannot be captured: $said"
 }
 # chezmoi may be set to commit and push what it adds (`git.autoCommit`), which this program does itself: so chezmoi
-# gets another repository, which ignores everything.
+# gets another repository, which ignores everything, and in which no template of the user's has its files.
 re_add() { # [--dry-run] <file...>
-  if [[ ! -e $work/apart ]]; then git init --quiet "$work/apart" && echo '*' >"$work/apart/.git/info/exclude"; fi
+  if [[ ! -e $work/apart ]]; then
+    git init --quiet --template= "$work/apart" && mkdir "$work/apart/.git/info" && echo '*' >"$work/apart/.git/info/exclude"
+  fi
   GIT_DIR=$work/apart/.git within "$limit" capture chezmoi re-add --no-tty "$@"
 }
 

@@ -517,6 +517,14 @@ END
   })
 })
 
+test('An edit is captured where chezmoi is set to commit, whatever template git has for new repositories', async () => {
+  const { torment, atRemote } = await makeDotfiles(root, { '.a': ten })
+  await torment.sh(`mkdir -p .config/chezmoi empty; printf '[git]\nautoCommit = true\n' >.config/chezmoi/chezmoi.toml
+    git config --global init.templateDir ~/empty; git config --global user.useConfigOnly true; echo edit >>.a`)
+  expect(await torment.sync()).toMatchObject({ outcome: 'synced', captured: ['.a'] })
+  expect(await atRemote('git show main:dot_a')).toBe(`${ten}edit`)
+})
+
 test('jj settings that wrap lines neither keep a run from rolling back nor break a commit’s header', async () => {
   const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': ten, '.b': ten })
   await torment.sh('echo torment >>.b')
