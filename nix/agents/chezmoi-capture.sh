@@ -81,6 +81,10 @@ capture_one() { # <target> <source file> <what chezmoi last wrote there> <its mo
   local file=$1 source=$2 target=${1#"$HOME/"} last=$3 mode=$4 perm=$5 sum=$6 path base each
   # chezmoi would give it a name in the source, which may be another file's
   if is_external "$target"; then keep "$target" 'of an external, edited here' && return; fi
+  # chezmoi re-adds nothing there, and does not say so
+  if [[ ${source#"$root"} == */external_*/* ]]; then
+    keep "$target" "in a directory with \`external_\`, from which chezmoi takes no edit: copy it to $source, or take that by \`chezmoi apply\`" && return
+  fi
   case ${source##*/} in
     *.tmpl | encrypted_*.tmpl.*) keep "$target" 'a template, edited here' && return ;;
     create_* | modify_* | symlink_* | remove_*) keep "$target" 'not a plain file' && return ;;

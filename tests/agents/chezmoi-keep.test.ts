@@ -196,6 +196,28 @@ test('A second round of a run still lists what the first one put aside', async (
   expect(await torment.sh(`cat .mod ${mod?.copy} .a`)).toBe('managed\nown\none\n2\n3\n4\n5\nsix')
 })
 
+test('An edit in a directory with `external_`, from which chezmoi takes none, is named and not reported as captured', async () => {
+  const { torment, atRemote } = await makeDotfiles(root, { '.a': 'a\n' })
+  await publish(
+    torment,
+    'mkdir -p external_lib/dot_in; echo x | tee external_lib/.x external_lib/dot_in/x',
+  )
+  await torment.sh('echo edit >>.a; echo edit | tee -a lib/.x lib/dot_in/x')
+  const ran = await torment.sync()
+  expect(ran).toMatchObject({ outcome: 'synced', captured: ['.a'], applied: [] })
+  expect(kept(ran)).toEqual({
+    'lib/.x': expect.stringMatching(/takes no edit: copy it to \/.*\/external_lib\/\.x, or/),
+    'lib/dot_in/x': expect.stringContaining('takes no edit'),
+  })
+  await torment.sh(
+    'cp lib/.x .local/share/chezmoi/external_lib; chezmoi apply --force lib/dot_in/x',
+  )
+  expect(await torment.sync()).toMatchObject({ outcome: 'synced', kept: [] })
+  expect(await atRemote('git show main:external_lib/.x main:external_lib/dot_in/x')).toBe(
+    'x\nedit\nx',
+  )
+})
+
 test('A directory that becomes a link is removed only if the host has no files of its own in it', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
   await publish(sorrow, 'mkdir -p dot_one/sub dot_other; echo x | tee dot_one/sub/x dot_other/x')
