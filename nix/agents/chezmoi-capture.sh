@@ -97,7 +97,7 @@ capture_one() { # <target> <source file> <what chezmoi last wrote there> <its mo
     must "read $target" chezmoi cat "$file" >"$work/theirs"
     sum=$(sha256sum <"$work/theirs")
   fi
-  if [[ ${sum%% *} == "$last" && $perm == "$mode" ]]; then
+  if [[ ${sum%% *} == "$last" ]] && alike "$perm" "$mode"; then
     unchanged+=("$file")
     return
   fi
@@ -134,6 +134,16 @@ capture_one() { # <target> <source file> <what chezmoi last wrote there> <its mo
     cp "$work/ours" "$each"
     home_sides+=("$path" "$base" "$each")
   fi
+}
+
+# Whether two modes are the same to chezmoi, which records three things of one and takes the rest from the umask.
+alike() { # <mode> <mode>
+  local each
+  if [[ $1 == "$2" ]]; then return; fi
+  if [[ $1 == *[!0-9]* ]]; then return 1; fi
+  for each in 8#77 8#111 8#222; do
+    if ((!($1 & each) != !($2 & each))); then return 1; fi
+  done
 }
 
 # Prints the newest commit in which <file> has the content with <sum>, and writes the content to <where>.

@@ -166,11 +166,32 @@ shield() {
     find_kinds
     find_own
     for i in "${!here[@]}"; do shield_one "${here[i]}" "${marks[i]}" "${types[i]}"; done
+    keep_closed
   fi
   for row in "${rows[@]}"; do
     if [[ $row == ' '[AM]* && $HOME/${row:3} == "${XDG_CONFIG_HOME:-$HOME/.config}"/chezmoi/chezmoi.* ]]; then try_configuration "${row:3}"; fi
   done
   plan
+}
+
+# To chezmoi a file is either private or for everyone: where only its group may read it, as with mode 640, an apply
+# would open it to everyone.
+keep_closed() {
+  local i found=() closed=()
+  for i in "${!here[@]}"; do
+    if [[ ${marks[i]} == ' M' && -z ${why["/${here[i]}"]-} ]]; then found+=("$HOME/${here[i]}"); fi
+  done
+  ((${#found[@]})) || return 0
+  # shellcheck disable=SC2185 # the paths are read
+  mapfile -d '' -t closed < <(printf '%s\0' "${found[@]}" |
+    find -files0-from - -maxdepth 0 ! -type l -perm /070 ! -perm /007 -print0 2>/dev/null)
+  ((${#closed[@]})) || return 0
+  within "$limit" dump chezmoi dump --format=json --recursive=false -- "${closed[@]}" >"$work/kinds" || return 0
+  mapfile -d '' -t found < <(jq -j 'to_entries[] | select((.value.perm // 0) % 8 > 0) | .key + "\u0000"' "$work/kinds")
+  for i in "${!found[@]}"; do
+    keep "${found[i]}" "only its group may read it here, and an apply would let everyone: \`chmod\` it to 600 or 644 (700 or 755), or set \`umask\` in chezmoi's configuration"
+    narrow=yes
+  done
 }
 
 # With a configuration that it cannot read chezmoi does nothing, so no host could ever receive the repair.

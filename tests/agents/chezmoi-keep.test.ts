@@ -165,6 +165,39 @@ test('Two texts of one file that a script changes in one run are both put aside'
   )
 })
 
+test('What only its group may read is not opened to everyone, and edits of it are shared', async () => {
+  const { sorrow, torment, both } = await makeDotfiles(root, {
+    '.a': 'a\n',
+    '.b': 'b\n',
+    '.c': 'c\n',
+  })
+  await publish(sorrow, 'mkdir dot_d; echo d >dot_d/x')
+  await torment.sync()
+  // as by an apply where the umask is 027
+  await torment.sh('chmod 640 .a; echo edit >>.a; rm -r .d; umask 027; chezmoi apply --force .d')
+  const modes = (): Promise<string> => torment.sh('stat -c %a .a .b .d .d/x | paste -sd " "')
+  const closed = {
+    '.a': expect.stringMatching(/^only its group may read it here, .*`chmod`/),
+    '.d': expect.stringContaining('umask'),
+    '.d/x': expect.stringContaining('umask'),
+  }
+  const ran = await torment.sync()
+  expect(ran).toMatchObject({ outcome: 'synced', captured: ['.a'] })
+  expect([kept(ran), await modes()]).toEqual([closed, '640 644 750 640'])
+  // a mode that chezmoi itself gives is still applied, and the next edit is captured
+  await sorrow.sync()
+  await sorrow.sh('chmod 600 .b; chmod +x .c')
+  await sorrow.sync()
+  await torment.sh('echo more >>.a')
+  const next = await torment.sync()
+  expect(next).toMatchObject({ captured: ['.a'], applied: ['.b', '.c'] })
+  expect([kept(next), await modes()]).toEqual([closed, '640 600 750 640'])
+  await sorrow.sync()
+  expect(await both('.a')).toEqual(Array(2).fill('a\nedit\nmore'))
+  await torment.sh('chmod 600 .a; chmod 700 .d; chmod 644 .d/x')
+  expect((await torment.sync()).kept).toMatchObject([{ file: '.d' }])
+})
+
 test('A text that is written between the copy of a file and its change is put aside as well', async () => {
   const { sorrow, torment } = await makeDotfiles(root, { '.a': 'a\n' })
   await torment.sh(`echo first >.mod; mkdir slow; cat >slow/sync <<'END'
