@@ -117,7 +117,8 @@ capture_one() { # <target> <source file> <what chezmoi last wrote there> <its mo
     cp -p "$work/merged" "$git_dir/chezmoi-sync-merged"
     mv -T "$git_dir/chezmoi-sync-merged" "$source"
     # now chezmoi and git know exactly this text, so that the merged one overwrites no other
-    must "capture $target" git hash-object -w --no-filters "$work/ours" >/dev/null
+    must "capture $target" git hash-object -w --no-filters "$work/ours" >"$work/blob"
+    must "capture $target" git update-ref "$merged_refs/$(<"$work/blob")" "$(<"$work/blob")"
     sum=$(sha256sum <"$work/ours")
     must "capture $target" chezmoi state set --bucket=entryState --key="$file" \
       --value="{\"type\":\"file\",\"mode\":$mode,\"contentsSHA256\":\"${sum%% *}\"}"
@@ -134,6 +135,10 @@ capture_one() { # <target> <source file> <what chezmoi last wrote there> <its mo
     cp "$work/ours" "$each"
     home_sides+=("$path" "$base" "$each")
   fi
+}
+
+forget_merged() {
+  git for-each-ref --format='delete %(refname)' "$merged_refs/" | git update-ref --stdin || true
 }
 
 # Whether two modes are the same to chezmoi, which records three things of one and takes the rest from the umask.

@@ -313,16 +313,44 @@ find_own_below() {
 
 # Leaves in `uncommitted` which of these files have a text that is in no commit.
 find_uncommitted() { # <file...>
-  local ids=() answers=() file i=0
+  local ids=() answers=() file i=0 there=() id
+  local -A committed=()
   (($#)) || return 0
   mapfile -t ids < <(printf '%s\0' "$@" | xargs -0 git hash-object --no-filters -- 2>/dev/null)
   if ((${#ids[@]} == $#)); then
     mapfile -t answers < <(printf '%s\n' "${ids[@]}" | git cat-file --batch-check='%(objecttype)')
   fi
+  for i in "${!answers[@]}"; do
+    if [[ ${answers[i]} == blob ]]; then there+=("${ids[i]}"); fi
+  done
+  if ((${#there[@]})); then
+    printf '%s\n' "${there[@]}" | sort --unique >"$work/asked"
+    in_commits
+    while read -r id; do committed[$id]=yes; done <"$work/committed"
+  fi
+  i=0
   for file; do
-    if [[ ${answers[i]-} != blob ]]; then uncommitted["/$file"]=yes; fi
+    if [[ -z ${ids[i]-} || -z ${committed["${ids[i]}"]-} ]]; then uncommitted["/$file"]=yes; fi
     i=$((i + 1))
   done
+}
+
+# Leaves in $work/committed which of the blobs in $work/asked a commit or a ref has: git keeps a blob for a while
+# that was only added to the index.
+in_commits() {
+  if [[ -e $work/reachable ]] && found_all; then return; fi
+  # commits may have been made since
+  if ! git rev-list --all --reflog --objects --no-object-names >"$work/reachable" 2>/dev/null; then
+    # with an object missing somewhere, a commit cannot be told from what is no longer one
+    rm "$work/reachable"
+    cp "$work/asked" "$work/committed"
+    return
+  fi
+  found_all || true
+}
+found_all() {
+  grep --fixed-strings --line-regexp --file="$work/asked" "$work/reachable" | sort --unique >"$work/committed" || true
+  cmp --silent "$work/asked" "$work/committed"
 }
 
 # Whether a file that chezmoi wrote may be generated from a commit, which then does not have its text. What

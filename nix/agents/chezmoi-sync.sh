@@ -31,6 +31,7 @@ tries=12                                   # pushes that others may win before t
 trunk=refs/remotes/origin/$branch # as git names it
 trunk_rev="\"$branch\"@origin"    # as jj names it
 mine=conflict/$host
+merged_refs=refs/chezmoi-sync/merged # texts at home that were merged into the source, until that is applied
 git_dir=.git
 published_list=.git/chezmoi-sync-published # commits that this clone published; in .git, so that it goes with the clone
 # keeps commits whose remote bookmark is gone, and files of any size
@@ -85,6 +86,7 @@ main() {
     if [[ -z $edited_meanwhile ]]; then break; fi
   done
   phase='done'
+  if [[ -z $broken ]]; then forget_merged; fi
   summary
 }
 

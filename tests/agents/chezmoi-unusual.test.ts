@@ -25,6 +25,24 @@ test('A file that a git filter encrypts is never pushed unencrypted', async () =
   expect(await atRemote('git show main:dot_a; git show main:dot_secret')).toBe(`${ten}edit\nHIDDEN`)
 })
 
+test('A text that was only added to the index of git counts as in no commit, and one that was merged is replaced', async () => {
+  const { sorrow, torment, both } = await makeDotfiles(root, { '.a': 'a\n', '.b': ten })
+  await torment.sh(`echo mine >.a; chezmoi re-add .a; ${source}; git add -A; git reset -q --hard`)
+  const ran = await torment.sync()
+  expect(await torment.sh('cat .a')).toBe('mine')
+  expect(ran.kept).toMatchObject([{ file: '.a', reason: 'its text is in no commit' }])
+  await torment.sh('chezmoi apply --force .a')
+  // edited at home and in the source: the text at home is in no commit, but in the merged one
+  await torment.sh(
+    `sed -i 's/line 2/at home/' .b; ${source}; sed -i 's/line 8/in the source/' dot_b`,
+  )
+  expect(await torment.sync()).toMatchObject({ captured: ['.b'], kept: [] })
+  expect(await torment.sh(`${source}; git for-each-ref refs/chezmoi-sync`)).toBe('')
+  await sorrow.sync()
+  const merged = ten.replace('line 2', 'at home').replace('line 8', 'in the source').trimEnd()
+  expect(await both('.b')).toEqual([merged, merged])
+})
+
 test('Files that a sparse git checkout leaves out are not removed on other hosts', async () => {
   const { sorrow, torment, atRemote, remote } = await makeDotfiles(root, { '.a': 'a\n' })
   await sorrow.sh(
