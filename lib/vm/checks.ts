@@ -77,13 +77,15 @@ export function checksOf(host: Host): Check[] {
     expected: toplevel,
     holds: is(toplevel),
   })
+  // NixOS accepts underscores, and systemd leaves them out (hostname_cleanup in its hostname-util.c)
+  const kernelName = facts.hostName.replaceAll('_', '')
   return [
     {
       name: 'host name',
       quick: true,
       probe: 'read -r name </proc/sys/kernel/hostname && echo "$name"',
-      expected: facts.hostName,
-      holds: is(facts.hostName),
+      expected: kernelName,
+      holds: is(kernelName),
     },
     link('running generation', '/run/current-system'),
     link('system profile', '/nix/var/nix/profiles/system'),

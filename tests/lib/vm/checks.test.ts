@@ -74,6 +74,13 @@ test('a guest that does not answer fails every check that was probed', () => {
   expect(new Set(states)).toEqual(new Set(['fail', 'n/a']))
 })
 
+test('systemd leaves underscores out of the host name, which is no difference', () => {
+  const [name] = checksOf({ ...host, facts: { ...host.facts, hostName: 'T480_x' } })
+  expect(name).toMatchObject({ name: 'host name', expected: 'T480x' })
+  expect(name!.holds({ code: 0, text: 'T480x' })).toBe(true)
+  expect(name!.holds({ code: 0, text: 'T480_y' })).toBe(false)
+})
+
 test.each([
   ['host name', 'sorrow', 'mitosis'],
   ['running generation', host.toplevel, '/nix/store/old-nixos-system-sorrow'],
