@@ -68,9 +68,9 @@ async function resumedAfterBoot(scene: Scene): Promise<void> {
   check('a boot after a finished upgrade resumes none', 'inactive\nno\n', stdout)
 }
 
-/** Shell condition: a run of the upgrade has ended in this boot. */
+/** Shell condition: a run of the upgrade has ended in this boot. In this order, as one may begin between the questions. */
 const upgradeEnded = (unit: string): string =>
-  `[ "$(systemctl show --value -p ActiveState ${unit}.service)" != activating ] && [ -n "$(systemctl show --value -p InvocationID ${unit}.service)" ]`
+  `[ -n "$(systemctl show --value -p InvocationID ${unit}.service)" ] && [ "$(systemctl show --value -p ActiveState ${unit}.service)" != activating ]`
 
 /** For a module: delays a switch by 60 s after it has moved the profile, unless the host has /run/lab-quick. */
 const waitsAtProfile = 'system.preSwitchChecks.lab-slow = "[ -e /run/lab-quick ] || sleep 60";'
