@@ -177,19 +177,19 @@ shield() {
 # To chezmoi a file is either private or for everyone: where only its group may read it, as with mode 640, an apply
 # would open it to everyone.
 keep_closed() {
-  local i found=() closed=()
+  local i differ=() closed=()
   for i in "${!here[@]}"; do
-    if [[ ${marks[i]} == ' M' && -z ${why["/${here[i]}"]-} ]]; then found+=("$HOME/${here[i]}"); fi
+    if [[ ${marks[i]} == ' M' && -z ${why["/${here[i]}"]-} ]]; then differ+=("$HOME/${here[i]}"); fi
   done
-  ((${#found[@]})) || return 0
+  ((${#differ[@]})) || return 0
   # shellcheck disable=SC2185 # the paths are read
-  mapfile -d '' -t closed < <(printf '%s\0' "${found[@]}" |
+  mapfile -d '' -t closed < <(printf '%s\0' "${differ[@]}" |
     find -files0-from - -maxdepth 0 ! -type l -perm /070 ! -perm /007 -print0 2>/dev/null)
   ((${#closed[@]})) || return 0
   within "$limit" dump chezmoi dump --format=json --recursive=false -- "${closed[@]}" >"$work/kinds" || return 0
-  mapfile -d '' -t found < <(jq -j 'to_entries[] | select((.value.perm // 0) % 8 > 0) | .key + "\u0000"' "$work/kinds")
-  for i in "${!found[@]}"; do
-    keep "${found[i]}" "only its group may read it here, and an apply would let everyone: \`chmod\` it to 600 or 644 (700 or 755), or set \`umask\` in chezmoi's configuration"
+  mapfile -d '' -t differ < <(jq -j 'to_entries[] | select((.value.perm // 0) % 8 > 0) | .key + "\u0000"' "$work/kinds")
+  for i in "${!differ[@]}"; do
+    keep "${differ[i]}" "only its group may read it here, and an apply would let everyone: \`chmod\` it to 600 or 644 (700 or 755), or set \`umask\` in chezmoi's configuration"
     narrow=yes
   done
 }
@@ -313,7 +313,7 @@ find_own_below() {
 
 # Leaves in `uncommitted` which of these files have a text that is in no commit.
 find_uncommitted() { # <file...>
-  local ids=() answers=() file i=0 there=() id
+  local ids=() answers=() file i=0 blobs=() id
   local -A committed=()
   (($#)) || return 0
   mapfile -t ids < <(printf '%s\0' "$@" | xargs -0 git hash-object --no-filters -- 2>/dev/null)
@@ -321,10 +321,10 @@ find_uncommitted() { # <file...>
     mapfile -t answers < <(printf '%s\n' "${ids[@]}" | git cat-file --batch-check='%(objecttype)')
   fi
   for i in "${!answers[@]}"; do
-    if [[ ${answers[i]} == blob ]]; then there+=("${ids[i]}"); fi
+    if [[ ${answers[i]} == blob ]]; then blobs+=("${ids[i]}"); fi
   done
-  if ((${#there[@]})); then
-    printf '%s\n' "${there[@]}" | sort --unique >"$work/asked"
+  if ((${#blobs[@]})); then
+    printf '%s\n' "${blobs[@]}" | sort --unique >"$work/asked"
     in_commits
     while read -r id; do committed[$id]=yes; done <"$work/committed"
   fi
