@@ -24,6 +24,8 @@ export interface Facts {
   syncs: boolean
   /** Whether an upgrade is rolled back where a check fails; true where the host does not say. */
   rollsBack: boolean
+  /** Whether an upgrade builds, and looks for room on /boot, before the switch; true where the host does not say. */
+  buildsFirst: boolean
   /** A systemd calendar expression. */
   schedule: string
   /** Units that a boot must bring up to count as good. */

@@ -10,6 +10,7 @@ export const full: Case[] = [
     title:
       '/boot has no room for the new first stage, or for that but not for golden’s copy of it: the upgrade is refused before the switch',
     promise: 'space',
+    needs: ['preflight'],
     limit: 300,
     ends: 'main',
     run: async (scene) => {

@@ -4,9 +4,9 @@ import type { Promised } from './promise.ts'
 
 /**
  * What hosts with the lab's agents may be set to do without: a clone that they upgrade from, a rollback where a check
- * fails, a golden generation, the dotfile sync.
+ * fails, a golden generation, the dotfile sync, phases of their own to build and to look for room on /boot.
  */
-export type Need = 'clone' | 'rollback' | 'golden' | 'sync'
+export type Need = 'clone' | 'rollback' | 'golden' | 'sync' | 'preflight'
 
 const needOf: Partial<Record<Promised, Need>> = {
   local: 'clone',
@@ -47,6 +47,10 @@ export interface Subject {
   /** Address that it fetches from; the lab's remote answers there. */
   fetches?: string
 }
+
+/** Phase in which hosts are that skip the build and the preflight: they build as part of the switch. */
+export const phaseOf = ({ lacks }: Subject, phase: string): string =>
+  lacks?.preflight && (phase === 'build' || phase === 'preflight') ? 'switch' : phase
 
 /** Shell that sets `profile` to the subject's profile, or to the system's as long as that does not exist. */
 export const profileOf = ({ profile }: Subject): string =>

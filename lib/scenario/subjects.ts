@@ -74,13 +74,20 @@ export async function theSubject(wanted: string | undefined, host: string): Prom
 }
 
 /** What the hosts with the lab's agents are set to do without. */
-const lacking = ({ clones, rollsBack, goldenEnable, syncs }: Facts): Subject['lacks'] => ({
+const lacking = ({
+  clones,
+  rollsBack,
+  goldenEnable,
+  syncs,
+  buildsFirst,
+}: Facts): Subject['lacks'] => ({
   ...(clones.flake === null && { clone: 'the hosts upgrade without a clone of their flake' }),
   ...(!rollsBack && { rollback: 'the hosts are set not to roll back where a check fails' }),
   ...(!goldenEnable && {
     golden: 'the hosts have no golden generation, or pin none by themselves',
   }),
   ...(!syncs && { sync: 'the hosts have no dotfile sync' }),
+  ...(!buildsFirst && { preflight: 'the hosts build as part of the switch' }),
 })
 
 /** The kind of subject that a host's configuration shows. */

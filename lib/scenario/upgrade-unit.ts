@@ -7,7 +7,7 @@ import type { Exec } from '../ssh/commands.ts'
 import { startToEnd } from '../vm/upgrade.ts'
 import { agentJson } from './agent-json.ts'
 import { labSubject } from './subject-lab.ts'
-import type { Subject } from './subject.ts'
+import { phaseOf, type Subject } from './subject.ts'
 
 /** What the upgrade agent writes to /var/lib/nix-local-upgrade/status.json. */
 export interface UpgradeStatus {
@@ -51,8 +51,9 @@ export interface UpgradeUnit {
    */
   upgrade: (options?: { limit?: number; waits?: number }) => Promise<Upgraded>
   /**
-   * Starts the upgrade unit and holds it at the start of a phase, by the agent's own hook, which says so on the
-   * console and then waits to be killed. Only the lab's agent has such a hook.
+   * Starts the upgrade unit and holds it at the start of a phase, or of the switch on hosts that skip that phase, by
+   * the agent's own hook, which says so on the console and then waits to be killed. Only the lab's agent has such a
+   * hook.
    */
   holdUpgradeAt: (phase: string, options?: { limit?: number }) => Promise<void>
   /** Removes the hook of `holdUpgradeAt`. */
@@ -119,7 +120,8 @@ export function upgradeUnit(needs: Needs): UpgradeUnit {
   return {
     subject,
     upgrade,
-    holdUpgradeAt: async (phase, { limit = 60 } = {}) => {
+    holdUpgradeAt: async (at, { limit = 60 } = {}) => {
+      const phase = phaseOf(subject, at)
       await write(
         hook,
         `#!/bin/sh\n[ "$1" = ${phase} ] || exit 0\necho "lab: the upgrade is held at $1" >/dev/ttyS0\nexec sleep 3600\n`,

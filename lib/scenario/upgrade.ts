@@ -9,7 +9,7 @@ import { NoJson } from './agent-json.ts'
 import { parseStatus, type Deployed, type Upgraded, type UpgradeStatus } from './upgrade-unit.ts'
 import type { Scene, Value } from './family.ts'
 import type { Machine } from './machine.ts'
-import { profileOf } from './subject.ts'
+import { phaseOf, profileOf } from './subject.ts'
 import { hostModule } from './host-module.ts'
 
 /** Changes that give a host, beside its own files, the text of a NixOS module. */
@@ -97,7 +97,9 @@ export async function upgrades(scene: Scene, vm: Machine, wanted: Wanted): Promi
   const found = (value: Value | undefined): Value | undefined => value ?? undefined
   if (!scene.check(name('outcome'), wanted.outcome, found(status?.outcome))) scene.event(log)
   if (wanted.reason) scene.check(name('reason'), wanted.reason, found(status?.reason))
-  if (wanted.phase) scene.check(name('phase'), wanted.phase, found(status?.phase))
+  if (wanted.phase) {
+    scene.check(name('phase'), phaseOf(vm.subject, wanted.phase), found(status?.phase))
+  }
   const outcome = status?.outcome ?? ''
   const well = [...deployed, ...waiting]
   scene.check(name('the unit ends'), well.includes(outcome) ? 'success' : 'exit-code', result)

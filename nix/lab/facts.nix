@@ -64,6 +64,7 @@ rec {
   # cases turn on the lab's own sync where a host has it
   syncs = agents.sync.present or false || (host.options.myModules.services or { }) ? chezmoiSync;
   rollsBack = upgrade.onValidationFailure or "rollback" == "rollback";
+  buildsFirst = upgrade.buildBeforeSwitch or true;
   schedule = upgrade.schedule or "";
   validateServices = golden.validateServices or [ ];
   # services named by a list or turned on by an option; on an inconsistent host the two differ

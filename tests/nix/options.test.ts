@@ -67,12 +67,12 @@ test('What a host is set to do without is read from its configuration', async ()
         found = facts host;
         without = facts (host // { options = { }; });
       in {
-        inherit (found) rollsBack goldenEnable;
+        inherit (found) rollsBack goldenEnable buildsFirst;
         clone = found.clones.flake;
         syncs = [ found.syncs without.syncs ];
       }`)
   const all = {
-    ...{ rollsBack: true, goldenEnable: true, clone: '/home/rain/nix-config' },
+    ...{ rollsBack: true, goldenEnable: true, buildsFirst: true, clone: '/home/rain/nix-config' },
     syncs: [true, false],
   }
   expect(await facts('')).toEqual(all)
@@ -80,6 +80,10 @@ test('What a host is set to do without is read from its configuration', async ()
     expect(
       await facts(`services.autoUpgrade.onValidationFailure = lib.mkForce "${choice}";`),
     ).toEqual({ ...all, rollsBack: false })
+  expect(await facts('services.autoUpgrade.buildBeforeSwitch = lib.mkForce false;')).toEqual({
+    ...all,
+    buildsFirst: false,
+  })
   for (const option of ['enable', 'autoPinAfterBoot'])
     expect(await facts(`system.boot.goldenGeneration.${option} = lib.mkForce false;`)).toEqual({
       ...all,

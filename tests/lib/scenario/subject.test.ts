@@ -14,7 +14,7 @@ import {
 } from '../../../lib/scenario/matrix.ts'
 import { allPromises, promises } from '../../../lib/scenario/promise.ts'
 import type { Case } from '../../../lib/scenario/family.ts'
-import { notAsked, type Subject } from '../../../lib/scenario/subject.ts'
+import { notAsked, phaseOf, type Subject } from '../../../lib/scenario/subject.ts'
 import { recognised, theSubject } from '../../../lib/scenario/subjects.ts'
 import { labAgents, labSubject } from '../../../lib/scenario/subject-lab.ts'
 import { nixosUpgrade } from '../../../lib/scenario/subject-nixos-upgrade.ts'
@@ -84,6 +84,7 @@ test('hosts are not tested for what they are set to do without, but for all else
     ['rollback', ['rollback', 'checks', 'reach']],
     ['golden', ['fallback']],
     ['sync', ['dotfiles', 'edits']],
+    ['preflight', []],
   ] as const
   for (const [need, about] of all) {
     const lacks = { [need]: 'they have none' }
@@ -94,6 +95,15 @@ test('hosts are not tested for what they are set to do without, but for all else
     expect(asked({}, { promise: 'whole', needs: [need] })).toBeUndefined()
     expect(asked(lacks, { promise: 'whole' })).toBeUndefined()
   }
+})
+
+test('hosts that build as part of the switch are expected to be in that phase', () => {
+  const made = (lacks: Subject['lacks']): Subject =>
+    labAgents({ branch: 'main', upgrade, declared, here: true, lacks })
+  const found = (lacks: Subject['lacks']): string[] =>
+    ['rebase', 'build', 'preflight', 'validate'].map((phase) => phaseOf(made(lacks), phase))
+  expect(found({})).toEqual(['rebase', 'build', 'preflight', 'validate'])
+  expect(found({ preflight: 'in the switch' })).toEqual(['rebase', 'switch', 'switch', 'validate'])
 })
 
 test('a host that already has system.autoUpgrade keeps its other settings', () => {

@@ -22,6 +22,7 @@ const host: Host = {
       autoUpgradeEnable: true,
       goldenEnable: true,
       rollsBack: true,
+      buildsFirst: true,
       syncs: true,
     },
     systemAutoUpgrade: false,
