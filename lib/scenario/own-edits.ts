@@ -38,6 +38,13 @@ export const ownEdits: EditCase[] = [
     run: putAside,
   },
   {
+    name: 'taken-back',
+    title:
+      'an edit is added to the source and taken out again before it is committed: the text at home, now the only one, stays and is named',
+    limit: 300,
+    run: takenBack,
+  },
+  {
     name: 'other-kinds',
     title:
       'the source puts other kinds of files where a user has files, directories and links: the user’s stay and are named, and all else is applied',
@@ -143,6 +150,19 @@ async function putAside(scene: Scene): Promise<void> {
     await readHome(vm, file),
   )
   check('the later text can be restored', `${text}later\n`, await back())
+}
+
+async function takenBack(scene: Scene): Promise<void> {
+  const { vm, world, check } = scene
+  const text = 'thought better of it'
+  // git still has the text, for as long as it keeps what no commit refers to
+  await vm.user(`${setLine(shared, 7, text)}; chezmoi re-add ${shared}
+    cd ${fromHome(world.paths.dotfiles)} && git add --all && git reset --quiet --hard`)
+  await world.dotfiles.commit({ dot_labrc: setThird }, 'From afar')
+  const status = await syncs(scene, vm, 'synced')
+  check('the edit is still at home', text, lineOf(await readHome(vm, shared), 7))
+  const kept = status.kept.find(({ file }) => file === shared)
+  check('status.json says why the file is kept', 'its text is in no commit', kept?.reason)
 }
 
 async function otherKinds(scene: Scene): Promise<void> {
