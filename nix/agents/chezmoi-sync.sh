@@ -94,8 +94,8 @@ main() {
 
 # Writes the source to $HOME, but not over what is in no commit; that stays and is named in `kept`.
 apply() {
-  local row target line said before=() still='/'
-  local -A asked=() tried=() failed=()
+  local row target line said before=()
+  local -A asked=() tried=() failed=() still=()
   edited_meanwhile=''
   # new commits may have moved the root
   if [[ $applied_from != "$head" ]]; then find_root; fi
@@ -146,15 +146,15 @@ apply() {
   done
   for row in "${before[@]}"; do
     target=${row:3}
-    if [[ -z ${failed["/$target"]-} || $still == *"/$target//"* ]]; then continue; fi
+    if [[ -z ${failed["/$target"]-} || -n ${still["/$target"]-} ]]; then continue; fi
     keep "$target" "cannot be applied: ${failed["/$target"]}"
     unapplied+=("$target: ${failed["/$target"]}")
-    still+="$target//"
+    still["/$target"]=yes
   done
   for row in "${rows[@]}"; do
     target=${row:3}
     if [[ $row == ?R* ]]; then continue; fi
-    still+="$target//"
+    still["/$target"]=yes
     if [[ -n ${why["/$target"]-} ]]; then continue; fi
     if [[ $row == ' '* ]]; then
       # it could not be applied, or a script has made it meanwhile
@@ -169,7 +169,7 @@ apply() {
     edited_meanwhile=yes
   done
   for row in "${before[@]}"; do
-    if [[ $still != *"/${row:3}//"* ]]; then applied+=("${row:3}"); fi
+    if [[ -z ${still["/${row:3}"]-} ]]; then applied+=("${row:3}"); fi
   done
   if ((${#applied[@]})); then
     mapfile -d '' -t applied < <(printf '%s\0' "${applied[@]}" | sort -zu)
