@@ -69,7 +69,7 @@ const middles = [
 const switchAtWork =
   'grep -q ":$(stat -c %i /run/nixos/switch-to-configuration.lock 2>/dev/null || echo none) " /proc/locks'
 
-export const atProfile = {
+const atProfile = {
   name: 'at-profile',
   title: 'has moved the profile',
   // polls without a pause: the next step follows within a second

@@ -1,5 +1,6 @@
 import type { Case, Scene } from './family.ts'
-import { atProfile, powerCutAt } from './interrupted.ts'
+import { powerCutAt } from './interrupted.ts'
+import { standsStill } from './still.ts'
 import { profileOf } from './subject.ts'
 import { comes } from './trial.ts'
 import { deploys, module, note, noted, seen, upgrades, withOptions } from './upgrade.ts'
@@ -72,17 +73,13 @@ async function resumedAfterBoot(scene: Scene): Promise<void> {
 const upgradeEnded = (unit: string): string =>
   `[ -n "$(systemctl show --value -p InvocationID ${unit}.service)" ] && [ "$(systemctl show --value -p ActiveState ${unit}.service)" != activating ]`
 
-/** For a module: delays a switch by 60 s after it has moved the profile, unless the host has /run/lab-quick. */
-const waitsAtProfile = 'system.preSwitchChecks.lab-slow = "[ -e /run/lab-quick ] || sleep 60";'
-
-/** Starts an upgrade to a commit with `waitsAtProfile`, and cuts the power when it has moved the profile. */
+/** Starts an upgrade, and cuts the power when it has moved the profile and done nothing after that. */
 async function cutAtProfile(scene: Scene): Promise<void> {
   const { vm } = scene
   await powerCutAt(scene, vm, async () => {
-    await vm.root(
-      `systemctl start --no-block ${vm.subject.unit}.service; ${atProfile.reached(scene, vm)}; sync -f /nix/var`,
-      { timeout: 90 * vm.patience },
-    )
+    const moved = `[ ! /nix/var/nix/profiles/system -ef ${scene.start(vm)} ]`
+    await standsStill(scene, vm, `${vm.subject.unit}.service`, moved)
+    await vm.root('sync -f /nix/var')
   })
   scene.check('the former system runs', scene.start(vm), await vm.running())
 }
@@ -92,7 +89,7 @@ async function replacedAfterPowerCut(scene: Scene): Promise<void> {
   const generations = (): Promise<string> =>
     vm.ask('ls -dv /nix/var/nix/profiles/system-*-link | xargs readlink')
   const before = await generations()
-  await world.config.commit(module(vm, `{ ${waitsAtProfile} }\n`), 'Slow')
+  await world.config.commit(note(vm, 'two'), 'Two')
   await cutAtProfile(scene)
   await world.config.commit(note(vm, 'three'), 'Three')
   await upgrades(scene, vm, { outcome: 'upgraded' })
@@ -102,23 +99,24 @@ async function replacedAfterPowerCut(scene: Scene): Promise<void> {
 
 async function spoiltInProfile(scene: Scene): Promise<void> {
   const { vm, world } = scene
-  await world.config.commit(module(vm, builtModule(waitsAtProfile)), 'Built')
+  await world.config.commit(module(vm, builtModule()), 'Built')
   await cutAtProfile(scene)
   const fault = scene.fault('a store path without its content', vm.host)
   const path = '/nix/store/*-lab-built'
   const kept = await vm.ask(`${profileOf(vm.subject)}
     nix-store --query --requisites "$profile" | grep -c -e -lab-built$`)
   scene.must('the profile refers to the built store path', '1', kept)
-  const size = await vm.ask(`${spoils(path)}; stat -c %s ${path}; touch /run/lab-quick`)
+  const size = await vm.ask(`${spoils(path)}; stat -c %s ${path}`)
   fault.bit(size === '0', `it has ${size} bytes`)
   await upgrades(scene, vm, { outcome: 'upgraded' })
   scene.check('the emptied store path has its content again', 'two', await seen(vm))
   fault.healed(true, 'it was built again')
 }
 
-/** A file of /etc that the host builds. */
-const builtModule = (more = ''): string =>
-  `{ pkgs, ... }: { environment.etc."lab-case".source = pkgs.runCommand "lab-built" { } "echo two >$out"; ${more} }\n`
+/** A file of /etc that the host builds, and to which the system refers only by way of another path. */
+const builtModule = (): string => `{ pkgs, ... }:
+  let built = pkgs.runCommand "lab-built" { } "echo two >$out"; in
+  { environment.etc."lab-case".source = pkgs.runCommand "lab-link" { } "ln -s \${built} $out"; }\n`
 
 /** Empties a store path as a power cut does, and gives it the mtime that Nix gives all store paths. */
 const spoils = (path: string): string =>

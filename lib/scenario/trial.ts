@@ -236,9 +236,11 @@ export async function comes(
 
 /** Waits until a booted generation has become golden, and checks that its files are complete. */
 export async function becomesGolden(scene: Scene, vm: Machine, toplevel: string): Promise<void> {
-  const ask = `[ "$(readlink -f /nix/var/nix/gcroots/golden-generation)" = ${toplevel} ] && show-golden`
+  const ask = `[ "$(readlink -f /nix/var/nix/gcroots/golden-generation)" = ${toplevel} ] && ${validated} && show-golden
+    code=$?; sed 's/^/on trial: /' /var/lib/golden-generation/trial.json 2>/dev/null; exit $code`
   const said = await comes(scene, vm, 'the new generation is pinned', 90, ask)
   scene.check('the files of the new golden are complete', /^golden: (?!.*PROBLEM)/s, said)
+  scene.check('the new golden is no longer on trial', /^(?!.*^on trial: \{)/ms, said)
 }
 
 /** Holds once the boot was validated and all that follows from this is done. */

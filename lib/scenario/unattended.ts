@@ -178,8 +178,8 @@ export const unattended: Case[] = [
 
 async function leftForLater(scene: Scene): Promise<void> {
   const { vm, world, check } = scene
-  const hours = `for at in '+2 hours' '+4 hours'; do date -d "$at" +%H:%M; done`
-  const [lower, upper] = (await vm.ask(hours)).split('\n')
+  const hours = `for at in '+2 hours' '+4 hours'; do date -d "$at" +%H:%M; done; date -d '+2 hours' +%F`
+  const [lower, upper, day] = (await vm.ask(hours)).split('\n')
   const later = settings(scene.subject, reboots(lower!, upper!))
   const text = `{ lib, ... }: { ${later} ${ofGuest('anotherFirstStage')} }\n`
   await world.config.commit(module(vm, text), 'Reboot later')
@@ -203,8 +203,9 @@ async function leftForLater(scene: Scene): Promise<void> {
     await asked(),
   )
   const lock = '/run/nixos/switch-to-configuration.lock'
+  // the minute at which the timer starts it
   await vm.root(`systemd-run --quiet --unit=lab-rebuild flock ${lock} sleep infinity
-    until ! flock --nonblock ${lock} true; do :; done; date -s '+3 hours' >/dev/null`)
+    until ! flock --nonblock ${lock} true; do :; done; date -s '${day} ${lower}' >/dev/null`)
   const rebuilds = stays('waits for a rebuild that is running \\(pid \\d+, .*flock')
   check('the reboot waits for a running rebuild', rebuilds, await asked())
   const record = '/var/lib/nix-local-upgrade/transaction.json'
