@@ -134,6 +134,8 @@ const cases: Case[] = [
       await vm.root('rm /run/lab-stop')
       await upgrades(scene, vm, { outcome: 'up-to-date' })
       scene.check('the second hook runs once the first succeeds', 'yes', await second())
+      const open = await vm.askUser(`stat -c %a /run/lab-second ${vm.subject.status}`)
+      scene.check('users can read what a hook makes, and the status', '644\n644', open)
       // after a run by hand no unit ends the process that a hook left running
       await vm.root('touch /run/lab-daemon')
       const twice = 'for run in one two; do nix-local-upgrade 2>&1; done'

@@ -51,10 +51,10 @@ async function restored(scene: Scene): Promise<void> {
     await ask('chezmoi-restore-kept'),
   )
 
-  const [one, two] = ['.labmod', 'labdir/.lab two']
+  const [one, two] = ['.labmod', 'labdir/in/.lab two']
   const script = "#!/bin/sh\nsed '/afar/d'\necho from afar\n"
-  await vm.user(`mkdir labdir; echo one >${one}; echo two >'${two}'`)
-  const modified = { modify_dot_labmod: script, 'labdir/modify_dot_lab two': script }
+  await vm.user(`mkdir -p labdir/in; echo one >${one}; echo two >'${two}'`)
+  const modified = { modify_dot_labmod: script, 'labdir/in/modify_dot_lab two': script }
   await world.dotfiles.commit(modified, 'From afar')
   // with a clock that is an hour ahead and is set back afterwards
   await vm.root("date -s '+1 hour'")
@@ -69,7 +69,7 @@ async function restored(scene: Scene): Promise<void> {
     await ask('chezmoi-status'),
   )
   const listed = (await ask('chezmoi-restore-kept')).replaceAll(/^\S+ +/gm, '')
-  check('chezmoi-restore-kept lists both files', `${one}\nlabdir/.lab\\ two`, listed)
+  check('chezmoi-restore-kept lists both files', `${one}\nlabdir/in/.lab\\ two`, listed)
   for (const command of ['chezmoi-restore-kept', 'chezmoi-status', 'chezmoi-show-conflicts'])
     check(`${command} refuses an unknown flag`, 2, await exits(`${command} --nope`))
   check(
@@ -84,7 +84,9 @@ async function restored(scene: Scene): Promise<void> {
     await exits(`chezmoi-restore-kept ${one} .labrc`),
   )
   check('a refused restore changes no file', both, await texts())
-  await ask(`chezmoi-restore-kept "$HOME/${one}" && cd labdir && chezmoi-restore-kept '.lab two'`)
+  await ask(
+    `chezmoi-restore-kept "$HOME/${one}" && cd labdir/in && chezmoi-restore-kept '.lab two'`,
+  )
   check('both files are restored', 'one\ntwo\n', await texts())
   await ask('chezmoi-restore-kept --all')
   check('chezmoi-restore-kept --all restores the replaced texts', both, await texts())

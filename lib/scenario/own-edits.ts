@@ -181,7 +181,12 @@ async function otherKinds(scene: Scene): Promise<void> {
     for each in ${mine.join(' ')}; do echo mine >$each; done`)
 
   const links = { symlink_dot_labgiven: '.labrc\n', symlink_labshared: '.labrc\n' }
-  const directories = { 'labfile/x': 'x\n', 'lablink/x': 'x\n', 'exact_labexact/y': 'y\n' }
+  const directories = {
+    'labfile/x': 'x\n',
+    'labfile.of-all': 'x\n',
+    'lablink/x': 'x\n',
+    'exact_labexact/y': 'y\n',
+  }
   // a pointer of Git LFS: git would fetch its file, jj does not
   const pointer = `version https://git-lfs.github.com/spec/v1\noid sha256:${'0'.repeat(64)}\nsize 9\n`
   const unfetched = { '.gitattributes': 'dot_labbig filter=lfs\n', dot_labbig: pointer }
@@ -202,10 +207,14 @@ async function otherKinds(scene: Scene): Promise<void> {
     )
   }
   const rest =
-    'readlink .labgiven; ls labexact; ls -d labgone .labbig; ls labplace; cat .labtool; stat -c %a .labtool'
+    'readlink .labgiven; ls labexact; ls -d labgone .labbig labfile.of-all; ls labplace; cat .labtool; stat -c %a .labtool'
   const { stdout } = await vm.user(rest, { allow: 'any' })
   const tools = `two ${vm.vm.user}\n500\n`
-  check('all other files are as in the source', `.labrc\nnotes\ny\n${tools}`, stdout)
+  check(
+    'all other files are as in the source',
+    `.labrc\nnotes\ny\nlabfile.of-all\n${tools}`,
+    stdout,
+  )
 }
 
 async function ownWays(scene: Scene): Promise<void> {

@@ -41,7 +41,10 @@ export const past: Case[] = [
         )
       }
       await switchBack()
-      await upgrades(scene, vm, { outcome: 'upgraded' })
+      const { from } = await upgrades(scene, vm, { outcome: 'upgraded' })
+      // a system that the agent has not deployed may be of any commit
+      const was = `${from?.commit || 'no commit'}, ${from?.toplevel}`
+      scene.check('the status says what ran before', `no commit, ${scene.start(vm)}`, was)
       scene.check('the commit runs', 'two', await seen(vm))
       await switchBack()
       await world.config.commit(module(vm, failingUnit), 'Bad')
