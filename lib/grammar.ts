@@ -1,4 +1,5 @@
 import { createRequire } from 'node:module'
+import { setFlagsFromString } from 'node:v8'
 import type { Parser } from 'web-tree-sitter'
 
 const parsers = new Map<string, Promise<Parser>>()
@@ -20,6 +21,9 @@ async function loaded(language: string): Promise<Parser> {
 }
 
 async function begin(): Promise<typeof import('web-tree-sitter')> {
+  // otherwise V8 also compiles the grammar with optimisations, which takes ten times as long as the parsing, and no
+  // signal ends the process before that is done; Node 24 needs all three flags
+  setFlagsFromString('--liftoff-only --no-wasm-tier-up --no-wasm-dynamic-tiering')
   const treeSitter = await import('web-tree-sitter')
   await treeSitter.Parser.init()
   return treeSitter
