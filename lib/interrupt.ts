@@ -40,8 +40,6 @@ let vms: typeof import('./vm/vm.ts') | undefined
  * its locks are released.
  */
 export function endOnSignals(task: string): void {
-  // its reader may be gone
-  process.stderr.on('error', () => {})
   const end = (signal: Signal): void => {
     // our parent may pass on a signal that we also got directly
     if (ending) return

@@ -59,6 +59,8 @@ export async function main(meta: ImportMeta, task: Task): Promise<void> {
     process.stderr.write(`${task.name}: Cannot write to standard output: ${error.code}\n`)
     process.exit(Exit.labCouldNotRun)
   })
+  // what cannot be told must not change the exit code: its reader may be gone, the disk of a log full
+  process.stderr.on('error', () => {})
   if (!task.ownSignals) endOnSignals(task.name)
   try {
     await loadEnv()

@@ -348,6 +348,18 @@ const makeLabWith = (env: Record<string, string>): Lab => {
   return other
 }
 
+test.each(['logs', 'console', 'ssh', 'screenshot'])(
+  'the exit code of %s is the same if its error message cannot be written',
+  (task) => {
+    const script = `exec node --import tsx tasks/${task}.ts sorrow 2>/dev/full`
+    const { status } = spawnSync('sh', ['-c', script], {
+      cwd: join(import.meta.dirname, '../..'),
+      env: { ...process.env, ...lab.env },
+    })
+    expect(status).toBe(3)
+  },
+)
+
 test('a path given to a recipe is relative to the user’s directory', () => {
   const justfile = join(import.meta.dirname, '../../justfile')
   const just = join(justfile, '../node_modules/.bin/just')
