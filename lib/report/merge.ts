@@ -58,6 +58,8 @@ export function readParts(dirs: string[]): Part[] {
 function recordsIn(dir: string): string[] {
   // an incomplete record, such as a partial copy from another machine, still counts as one
   const its = ['run.json', 'results.json', 'events.jsonl']
+  // a VM's directory has events, too
+  if (existsSync(join(dir, 'vm.json'))) return []
   if (its.some((name) => existsSync(join(dir, name)))) return [realpathSync(dir)]
   if (!statSync(dir, { throwIfNoEntry: false })?.isDirectory()) return []
   const below = readdirSync(dir, { withFileTypes: true }).filter((one) => one.isDirectory())

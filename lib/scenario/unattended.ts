@@ -195,7 +195,7 @@ async function leftForLater(scene: Scene): Promise<void> {
 
   const asked = (): Promise<string> =>
     vm.ask(`systemctl start ${reboot}; systemctl list-jobs --no-legend reboot.target
-        journalctl --no-pager -o cat -n 3 -u ${reboot}`)
+        journalctl --no-pager -o cat -n 6 -u ${reboot}`)
   const stays = (why: string): RegExp => new RegExp(`^(?!.*reboot\\.target).*${why}`, 's')
   check(
     'the reboot waits for the allowed hours',
@@ -233,7 +233,7 @@ async function rebootsAfter(
   const reboot = 'nix-local-upgrade-reboot.service'
   // set the clock into these hours, and start what the timer would
   const said = await vm.ask(`date -s '+15 hours' >/dev/null; systemctl start ${reboot}
-    systemctl list-jobs --no-legend reboot.target; journalctl --no-pager -o cat -n 3 -u ${reboot}`)
+    systemctl list-jobs --no-legend reboot.target; journalctl --no-pager -o cat -n 6 -u ${reboot}`)
   scene.check(
     'the host does not reboot during the upgrade',
     /^(?!.*reboot\.target).*at work/s,

@@ -206,6 +206,10 @@ test('records are found in subdirectories, and evidence beside its record', () =
   const dir = part('parts/one/id-1', [result('f/a', 'failed', { evidence: elsewhere })])
   mkdirSync(join(dir, 'evidence/f-a'), { recursive: true })
   cpSync(two(), join(lab.dir, 'parts/two'), { recursive: true })
+  // a VM's directory, which has events but is no record of a run
+  mkdirSync(join(lab.dir, 'parts/vms/sorrow'), { recursive: true })
+  for (const name of ['vm.json', 'events.jsonl'])
+    writeFileSync(join(lab.dir, 'parts/vms/sorrow', name), '')
   const parts = readParts([join(lab.dir, 'parts'), dir])
   expect(parts).toHaveLength(2)
   expect(parts[0]!.results[0]!.evidence).toBe(join(dir, 'evidence/f-a'))
