@@ -61,8 +61,12 @@ open_repository() {
     tree=$root
     find_root # .chezmoiroot may move it
   fi
-  repository=$(git -C "$tree" rev-parse --show-toplevel 2>"$work/open") ||
+  if ! repository=$(git -C "$tree" rev-parse --show-toplevel 2>"$work/open"); then
+    if (cd "$tree" && within "$limit" open_jj "${jj[@]}" root --ignore-working-copy >/dev/null); then
+      finish failed "Cannot use $tree: jj keeps it without a git repository beside it: run \`jj git colocation enable\` there to add that"
+    fi
     finish failed "Cannot use $tree: $(because open)"
+  fi
   # a source without its own repository may lie in one of the whole home
   if [[ $HOME/ == "$repository"/* || $(pwd -P)/ == "$repository"/* ]]; then finish failed "Cannot use $root: it is not a repository of its own, but a directory of $repository"; fi
   refuse_configuration
@@ -187,7 +191,7 @@ refuse_unresolved() {
     said=${fact#* }
     case $fact in
       'conflict '*) open=$said ;;
-      'upon '*) aside=$said ;;
+      'upon '*) is_fetched "$said" || aside=$said ;;
       'name '*)
         # jj quotes a name that has special characters
         said=${said//\"/}
@@ -205,6 +209,13 @@ refuse_unresolved() {
     finish failed "The commit $aside is in neither the working copy of $repository nor the trunk: run \`jj new $aside\` there to go on with it, \`jj abandon $aside\` to drop it, or set a bookmark on it to keep it apart"
   fi
   if ((${#branches[@]})) && [[ -n $from ]]; then refuse_named "${branches[@]}"; fi
+}
+# Whether a commit came from the remote. A clone of this host's name, earlier or elsewhere, may have published it in a
+# conflict that is settled or dropped by now.
+is_fetched() { # <commit>
+  # a jj that does not record that answers nothing
+  [[ $(within "$limit" evolog "${jj[@]}" evolog --no-graph --ignore-working-copy --limit 1 --revision "$1" \
+    -T 'if(operation, operation.description())') == 'fetch from git remote'* ]]
 }
 refuse_named() { # <commit and bookmark...>
   local each name remedy

@@ -127,6 +127,30 @@ test('A conflict from before the host was cloned again is shown, survives its ne
   expect(await torment.sh('cat .a')).toBe('both')
 })
 
+test('If another clone’s conflict is settled or dropped, its commits do not count as left behind here', async () => {
+  const { torment, sorrow, atRemote } = await makeDotfiles(root, { '.a': ten })
+  // as if both hosts had one name, or this one had been cloned again
+  const clone = { CHEZMOI_HOST: 'torment' }
+  await torment.sh('sed -i "s/line 4/of torment/" .a')
+  await torment.sync()
+  await sorrow.sh('sed -i "s/line 4/of sorrow/" .a')
+  expect(await sorrow.sync(clone)).toMatchObject({ outcome: 'conflict' })
+  expect((await torment.sync()).conflicts).toHaveLength(1)
+  await atRemote('git branch -q -D conflict/torment')
+  for (const _ of [1, 2])
+    expect(await torment.sync()).toMatchObject({ outcome: 'up-to-date', conflicts: [] })
+})
+
+test('A jj repository without git’s is not accepted, and the reason gives the command that adds it', async () => {
+  const { torment, remote } = await makeDotfiles(root, { '.a': ten })
+  await torment.sh(`rm -rf .local/share/chezmoi
+    jj git clone --quiet --no-colocate ${remote} .local/share/chezmoi; echo edit >>.a`)
+  const { outcome, reason } = await torment.sync()
+  expect(outcome).toBe('failed')
+  await torment.sh(`cd .local/share/chezmoi; ${/: run `(.*?)` there/.exec(reason!)?.[1]} 2>&1`)
+  expect(await torment.sync()).toMatchObject({ outcome: 'synced', captured: ['.a'] })
+})
+
 test('An old conflict with an edit at home is shown and settled too, even in a clone that tracks all branches automatically', async () => {
   const { sorrow, torment, atRemote } = await makeDotfiles(root, { '.a': ten, '.b': ten })
   await sorrow.sh('sed -i "s/line 5/of sorrow/" .a')
