@@ -259,6 +259,7 @@ describe('the changes that cases push', () => {
       'concurrent-edits/removed-in-source',
       'concurrent-edits/edited-meanwhile',
       'concurrent-edits/put-aside',
+      'concurrent-edits/taken-back',
       'concurrent-edits/other-kinds',
       'concurrent-edits/own-ways',
       'concurrent-edits/unfinished',
