@@ -240,7 +240,7 @@ export async function becomesGolden(scene: Scene, vm: Machine, toplevel: string)
     code=$?; sed 's/^/on trial: /' /var/lib/golden-generation/trial.json 2>/dev/null; exit $code`
   const said = await comes(scene, vm, 'the new generation is pinned', 90, ask)
   scene.check('the files of the new golden are complete', /^golden: (?!.*PROBLEM)/s, said)
-  scene.check('the new golden is no longer on trial', /^(?!.*^on trial: \{)/ms, said)
+  scene.check('the new golden is no longer on trial', /^(?!.*\non trial: \{)/s, said)
 }
 
 /** Holds once the boot was validated and all that follows from this is done. */
