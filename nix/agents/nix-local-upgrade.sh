@@ -9,7 +9,7 @@
 build_limit=${UPGRADE_BUILD_LIMIT:-14400}
 hook_limit=${UPGRADE_HOOK_LIMIT:-600}
 accepted=''
-deployed_commit='' deployed_remote='' deployed_toplevel=''
+deployed_commit='' deployed_remote='' deployed_toplevel='' deployed_failing=''
 
 # items <JSON list of strings>: prints each, with a NUL after it
 items() { [[ $1 == '[]' ]] || jq --raw-output0 '.[]' <<<"$1"; }
@@ -68,8 +68,8 @@ look_around() {
   from_profile=$profile_now
   from_running=$(running)
   # an incomplete record, as after a repair of the disk, counts as none
-  if [[ ! -f $state/deployed ]] || ! read -r deployed_commit deployed_remote deployed_toplevel _ <"$state/deployed"; then
-    deployed_commit='' deployed_remote='' deployed_toplevel=''
+  if [[ ! -f $state/deployed ]] || ! read -r deployed_commit deployed_remote deployed_toplevel _ deployed_failing <"$state/deployed"; then
+    deployed_commit='' deployed_remote='' deployed_toplevel='' deployed_failing=''
   fi
   # the commit of a system that a user has switched to is unknown
   from_commit=$deployed_commit
@@ -214,7 +214,7 @@ conclude() {
         ;;
       notify)
         echo "<3>nix-local-upgrade: validation failed: $reason" || true
-        record_deployed
+        record_deployed "$reason"
         finish validation-failed "$reason; kept, as the host is set to notify"
         ;;
       ignore) notes+=("ignored: $reason") ;;
@@ -233,10 +233,10 @@ conclude() {
   end upgraded "Runs ${candidate:0:12}"
 }
 
-record_deployed() {
+record_deployed() { # record_deployed [<why its validation failed>]
   now
   # an upgrade that cannot be recorded counts as failed
-  keep "$state/deployed" "$candidate $remote_commit $toplevel $REPLY" || stop failed "Cannot write $state/deployed"
+  keep "$state/deployed" "$candidate $remote_commit $toplevel $REPLY${1:+ ${1//$'\n'/ }}" || stop failed "Cannot write $state/deployed"
   rm -f "$state/transaction.json" "$before_root"
   stage=''
 }
@@ -295,7 +295,11 @@ main() {
   sync_dotfiles
   enter fetch
   if [[ $UPGRADE_MODE == remote ]]; then fetch_remote; else fetch; fi
-  if is_deployed; then toplevel=$deployed_toplevel; end up-to-date "Runs ${candidate:0:12}"; fi
+  if is_deployed; then
+    toplevel=$deployed_toplevel
+    if [[ -n $deployed_failing ]]; then notes+=("its validation failed: $deployed_failing"); fi
+    end up-to-date "Runs ${candidate:0:12}"
+  fi
   refuse_known_bad
   if [[ $UPGRADE_MODE == local ]]; then measure_checkout; fi
   look_for_room || stop no-space "$REPLY"

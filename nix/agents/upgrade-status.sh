@@ -5,7 +5,8 @@
 #   status.json       phase and outcome of the last run, or of the current one
 #   transaction.json  the state before a run's first change; removed once the upgrade is accepted, or everything
 #                     is known to be restored
-#   deployed          `<commit> <commit of the remote> <toplevel> <time>` of the last accepted upgrade
+#   deployed          `<commit> <commit of the remote> <toplevel> <time>` of the last accepted upgrade, and why its
+#                     validation failed, if it did and the host is set to notify
 #   known-bad         `<revision> <outcome> <time> <reason>`, one a line
 #
 # Starting a program and forking are slow on an emulated CPU, so functions that are called often answer in REPLY

@@ -224,9 +224,14 @@ test('A failed check rolls repository, profile and running system back', async (
   const kept = await world.upgrade({ UPGRADE_CHECKS: checks, UPGRADE_ON_FAILURE: 'notify' })
   expect(kept).toMatchObject({ code: 1, outcome: 'validation-failed' })
   expect(await world.sh('cat /run/current-system/text')).toBe('three')
+  // which later runs still say
+  const later = await world.upgrade({ UPGRADE_CHECKS: checks, UPGRADE_ON_FAILURE: 'notify' })
+  expect(later).toMatchObject({ code: 0, outcome: 'up-to-date' })
+  expect(later.reason).toMatch(/; its validation failed: `echo "a b" false` failed$/)
   await world.push('four', { 'text.nix': '"four"' })
   const ignored = await world.upgrade({ UPGRADE_CHECKS: checks, UPGRADE_ON_FAILURE: 'ignore' })
   expect(ignored).toMatchObject({ code: 0, outcome: 'upgraded' })
+  expect((await world.upgrade()).reason).not.toContain('validation failed')
 })
 
 test('A switch that fails is rolled back', async () => {
