@@ -34,7 +34,13 @@ export async function loadEnv(): Promise<void> {
   const { config } = await import('dotenv')
   const unset = paths.filter((name) => process.env[name] === undefined)
   const { error, parsed = {} } = config({ path: file, quiet: true })
-  if (error) throw usage(`Cannot read \`${file}\`: ${(error as NodeJS.ErrnoException).code}`)
+  if (error) {
+    const { code } = error as NodeJS.ErrnoException
+    throw usage(
+      `Cannot read \`${file}\`: ${code === 'EISDIR' ? 'it is a directory' : code}`,
+      'Make it a file that this user can read, or name another in LAB_ENV_FILE',
+    )
+  }
   for (const name of unset) {
     const value = parsed[name]
     if (value && !value.startsWith('~')) process.env[name] = resolve(dirname(file), value)

@@ -89,6 +89,14 @@ describe('.env', () => {
     })
   })
 
+  test('is refused if it is a directory', async () => {
+    vi.stubEnv('LAB_ENV_FILE', tmpdir())
+    await expect(loadEnv()).rejects.toMatchObject({
+      message: `Cannot read \`${tmpdir()}\`: it is a directory`,
+      exit: 2,
+    })
+  })
+
   test.each(['utf16le', 'latin1'] as const)('in %s is refused', async (encoding) => {
     const text = Buffer.from('\uFEFFLAB_HOME=/\u00e9\n', encoding)
     const thrown = await load(text).catch((error: unknown) => error)
