@@ -301,12 +301,14 @@ test('a pattern that no check of the case can match is detected before the run',
 
 const all = controls()
 test.each(all.map((one) => [one.name, one] as const))(
-  'the control %s applies to the current agents, and the result is valid bash',
+  'the control %s applies to the current agents and modules, and the result parses',
   async (_, one) => {
     const cut = await cutFiles(one, async (path) => readFileSync(join(project, path), 'utf8'))
     for (const [path, text] of Object.entries(cut)) {
       expect(text).not.toBe(readFileSync(join(project, path), 'utf8'))
-      if (path.endsWith('.sh')) execFileSync('bash', ['-n'], { input: String(text) })
+      // a cut that no longer parses would fail the evaluation, and no check
+      const parse = path.endsWith('.nix') ? ['nix-instantiate', '--parse', '-'] : ['bash', '-n']
+      execFileSync(parse[0]!, parse.slice(1), { input: String(text), stdio: 'pipe' })
     }
     expect(choose(await families(), [one.case])).toHaveLength(1)
     expect(canBeRed(one)).toBe(true)
