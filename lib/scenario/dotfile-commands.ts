@@ -50,6 +50,11 @@ async function restored(scene: Scene): Promise<void> {
     'Nothing was put aside',
     await ask('chezmoi-restore-kept'),
   )
+  check(
+    'chezmoi-restore-kept --all has nothing to restore at first',
+    0,
+    await exits('chezmoi-restore-kept --all'),
+  )
 
   const [one, two] = ['.labmod', 'labdir/in/.lab two']
   const script = "#!/bin/sh\nsed '/afar/d'\necho from afar\n"
