@@ -2,6 +2,7 @@ import type { Case, Scene } from './family.ts'
 import { powerCutAt } from './interrupted.ts'
 import { standsStill } from './still.ts'
 import { profileOf } from './subject.ts'
+import { livesEast, ownZone } from './time-zone.ts'
 import { comes } from './trial.ts'
 import { deploys, module, note, noted, seen, upgrades, withOptions } from './upgrade.ts'
 
@@ -117,9 +118,9 @@ async function spoiltInProfile(scene: Scene): Promise<void> {
 }
 
 /** A file of /etc that the host builds, and to which the system refers only by way of another path. */
-const builtModule = (): string => `{ pkgs, ... }:
+const builtModule = (more = ''): string => `{ lib, pkgs, ... }:
   let built = pkgs.runCommand "lab-built" { } "echo two >$out"; in
-  { environment.etc."lab-case".source = pkgs.runCommand "lab-link" { } "ln -s \${built} $out"; }\n`
+  { environment.etc."lab-case".source = pkgs.runCommand "lab-link" { } "ln -s \${built} $out"; ${more} }\n`
 
 /** Empties a store path as a power cut does, and gives it the mtime that Nix gives all store paths. */
 const spoils = (path: string): string =>
@@ -127,7 +128,9 @@ const spoils = (path: string): string =>
 
 async function spoiltByPowerCut(scene: Scene): Promise<void> {
   const { vm, world, must } = scene
-  await world.config.commit(module(vm, builtModule()), 'Built')
+  // what was made before the power cut is told by its time
+  await livesEast(vm, 9)
+  await world.config.commit(module(vm, builtModule(ownZone)), 'Built')
   // sync, so that the result is the same each time: what a real power cut loses is chance
   await powerCutAt(scene, vm, async () => {
     await vm.holdUpgradeAt('preflight', { limit: 90 })

@@ -1,8 +1,8 @@
 import { NotApplicable, type Case, type Scene } from './family.ts'
 import type { Subject } from './subject.ts'
 import { ofGuest, unitsByHand } from './host-module.ts'
-import type { Machine } from './machine.ts'
 import { becomesGolden, booted, boots, comes, comesBack, rebooted } from './trial.ts'
+import { livesEast, ownZone } from './time-zone.ts'
 import { doAsTold } from './told.ts'
 import { deployedBy, deploys, module, noted, upgrades } from './upgrade.ts'
 import type { Deployed } from './upgrade-unit.ts'
@@ -246,26 +246,6 @@ async function rebootsAfter(
 /** Settings of a host that may reboot: between two times of day, or at any time. */
 const reboots = (lower?: string, upper?: string): string =>
   `allowReboot = lib.mkForce true;${lower === undefined ? '' : ` rebootWindow = lib.mkForce { lower = "${lower}"; upper = "${upper}"; };`}`
-
-/** Sets the time zone of a host so many hours east of Greenwich; its modules must leave the zone alone. */
-async function livesEast(vm: Machine, hours: number): Promise<void> {
-  const input = zone(hours).toString('base64')
-  await vm.root('rm -f /etc/localtime && base64 -d >/etc/localtime', { input })
-}
-
-/** For a module that has `lib`: keeps the zone that was set by hand. */
-const ownZone = 'time.timeZone = lib.mkForce null;'
-
-/** A time zone as a file (RFC 8536): so many hours east of Greenwich, all year round. */
-function zone(hours: number): Buffer {
-  const counts = Buffer.alloc(39)
-  counts.writeInt32BE(1, 31)
-  counts.writeInt32BE(4, 35)
-  const type = Buffer.alloc(6)
-  type.writeInt32BE(hours * 3600)
-  const block = Buffer.concat([Buffer.from('TZif2'), counts, type, Buffer.from('LAB\0')])
-  return Buffer.concat([block, block, Buffer.from(`\nLAB-${hours}\n`)])
-}
 
 async function bootsElsewhere(scene: Scene): Promise<void> {
   const { vm, world, check } = scene
