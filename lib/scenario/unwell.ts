@@ -1,4 +1,5 @@
 import type { Case, Scene } from './family.ts'
+import { killAt } from './interrupted.ts'
 import { doAsTold, told } from './told.ts'
 import { module, note, oneshot, seen, upgrades } from './upgrade.ts'
 
@@ -20,11 +21,11 @@ export const unwell: Case[] = [
   {
     name: 'without-golden',
     title:
-      'a service fails on a host without a golden generation: the upgrade rolls back, including the user’s boot default and one-shot boot entry',
+      'a service fails on a host without a golden generation: the upgrade, and one after a run that was killed, rolls back, including the user’s boot default and one-shot boot entry',
     promise: 'rollback',
     own: true,
     needs: ['golden'],
-    limit: 300,
+    limit: 400,
     ends: 'main',
     run: withoutGolden,
   },
@@ -81,6 +82,8 @@ async function withoutGolden(scene: Scene): Promise<void> {
   const bad = `{ pkgs, ... }: { ${oneshot('lab-bad', 'false')} boot.loader.systemd-boot.extraInstallCommands = "${others}"; }\n`
   await world.config.commit(module(vm, bad), 'Bad')
   const reason = /^lab-bad\.service has failed/
+  // the next run goes back to what this one has recorded
+  await killAt(vm, () => vm.holdUpgradeAt('validate', { limit: 120 }))
   await upgrades(scene, vm, { outcome: 'validation-failed', reason })
   check(
     'the user’s boot default and one-shot entry are unchanged',
