@@ -118,9 +118,9 @@ async function spoiltInProfile(scene: Scene): Promise<void> {
 }
 
 /** A file of /etc that the host builds, and to which the system refers only by way of another path. */
-const builtModule = (more = ''): string => `{ lib, pkgs, ... }:
+const builtModule = (): string => `{ lib, pkgs, ... }:
   let built = pkgs.runCommand "lab-built" { } "echo two >$out"; in
-  { environment.etc."lab-case".source = pkgs.runCommand "lab-link" { } "ln -s \${built} $out"; ${more} }\n`
+  { environment.etc."lab-case".source = pkgs.runCommand "lab-link" { } "ln -s \${built} $out"; ${ownZone} }\n`
 
 /** Empties a store path as a power cut does, and gives it the mtime that Nix gives all store paths. */
 const spoils = (path: string): string =>
@@ -130,7 +130,7 @@ async function spoiltByPowerCut(scene: Scene): Promise<void> {
   const { vm, world, must } = scene
   // what was made before the power cut is told by its time
   await livesEast(vm, 9)
-  await world.config.commit(module(vm, builtModule(ownZone)), 'Built')
+  await world.config.commit(module(vm, builtModule()), 'Built')
   // sync, so that the result is the same each time: what a real power cut loses is chance
   await powerCutAt(scene, vm, async () => {
     await vm.holdUpgradeAt('preflight', { limit: 90 })

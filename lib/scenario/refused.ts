@@ -52,6 +52,16 @@ const revisions: (Pick<Case, 'name' | 'title' | 'promise' | 'own'> & {
     reason: /^A builder was killed/,
   },
   {
+    name: 'builder-starved',
+    title:
+      'a compiler runs out of memory and says so in its log only: the upgrade fails, but the commit is not remembered as bad',
+    promise: 'refuse',
+    own: true,
+    module: `{ pkgs, ... }: { environment.etc."lab-case".source = pkgs.runCommand "lab-starved" { } "echo 'cc1plus: out of memory allocating 65536 bytes' >&2; exit 1"; }\n`,
+    outcome: 'failed',
+    reason: /^The build ran out of memory/,
+  },
+  {
     name: 'misspelt',
     title: 'a commit misspells a package: it is not deployed, and the likely name is suggested',
     promise: 'refuse',
