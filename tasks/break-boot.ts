@@ -108,6 +108,8 @@ const others: TrialCase[] = [
     run: async (scene) => {
       const { vm } = scene
       const trial = await armed(scene, vm, harmless)
+      const earlier = `/nix/store/${'0'.repeat(32)}-of-before 2026-01-01T00:00:00Z it did not come up`
+      await vm.root(`echo '${earlier}' >>${failedTrials}`)
       for (const nth of [1, 2]) {
         await bootsGoldenInstead(scene)
         scene.check(
@@ -118,6 +120,46 @@ const others: TrialCase[] = [
       }
       const seconds = await bootsGoldenInstead(scene)
       await comesBack(scene, vm, trial, /^it was armed 3 times and never started: /, seconds)
+      const list = await vm.ask(`cut -d ' ' -f 1 ${failedTrials}`)
+      const both = `${earlier.split(' ')[0]}\n${trial}`
+      scene.check('both failed trials are recorded', both, list)
+    },
+  },
+  {
+    name: 'hibernated',
+    title:
+      'a host with a trial armed hibernates, and its boot loader uses up the one-shot entry as the host wakes up: the trial is armed again, and boots next',
+    own: true,
+    limit: 300,
+    ends: 'any',
+    run: async (scene) => {
+      const { vm } = scene
+      const trial = await armed(scene, vm, harmless)
+      scene.ends(vm, trial)
+      // the image on the disk is left out: what a trial meets is that the boot loader runs, and the same boot goes on
+      const unit = 'systemd-hibernate.service'
+      const wakes = `[Service]\nEnvironment=PATH=/run/current-system/sw/bin:/usr/bin\nExecStart=\nExecStart=/bin/sh -c "sleep 3; bootctl set-oneshot ''"\n`
+      await vm.root(
+        `mkdir -p /run/systemd/system/${unit}.d && printf ${quote(wakes)} >/run/systemd/system/${unit}.d/lab.conf
+        systemctl daemon-reload && systemctl start hibernate.target`,
+        { timeout: 60 * vm.patience },
+      )
+      const ended = await vm.ask(`systemctl show --value -p Result -p ExecMainCode ${unit}`)
+      scene.must(
+        'the one-shot entry was used up',
+        '1\nsuccess',
+        ended.split('\n').toSorted().join('\n'),
+      )
+      const variables = '/sys/firmware/efi/efivars'
+      await comes(
+        scene,
+        vm,
+        'the trial is armed again',
+        30,
+        `ls ${variables} | grep -q LoaderEntryOneShot`,
+      )
+      await boots(scene, vm, 'the trial boots', trial)
+      await becomesGolden(scene, vm, trial)
     },
   },
   {

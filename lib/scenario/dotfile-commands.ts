@@ -121,7 +121,17 @@ async function homeAndSource(scene: Scene): Promise<void> {
   const source = fromHome(world.paths.dotfiles)
   const trunk = async (): Promise<string> => lineOf(await world.dotfiles.read('dot_labrc'), 7)
   const home = async (): Promise<string> => lineOf(await readHome(vm, shared), 7)
-  const files = { [shared]: 'dot_labrc', [own[0]!]: 'dot_config/lab/one.conf' }
+  const spaced = 'dot_lab two'
+  await world.dotfiles.commit(
+    { [spaced]: (await world.dotfiles.read('dot_labrc')) ?? null },
+    'Spaced',
+  )
+  await syncs(scene, vm, 'synced')
+  const files = {
+    [shared]: 'dot_labrc',
+    [own[0]!]: 'dot_config/lab/one.conf',
+    '.lab two': spaced,
+  }
   for (const [file, inSource] of Object.entries(files))
     await vm.user(
       `${setLine(file, 7, 'at home')}; ${setLine(`${source}/${inSource}`, 7, 'in the source')}`,
@@ -165,7 +175,7 @@ async function homeAndSource(scene: Scene): Promise<void> {
   }
 
   scene.must('the output names the command to settle it', /chezmoi re-add \S+/, shown)
-  for (const settle of new Set(shown.match(/chezmoi re-add \S+/g)))
+  for (const settle of new Set(shown.match(/chezmoi re-add .+(?= for the text at home)/g)))
     await ask(settle.replace('re-add', 're-add --no-tty'))
   await syncs(scene, vm, 'synced')
   check('the trunk has the chosen text', 'at home', await trunk())

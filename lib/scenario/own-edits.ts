@@ -173,10 +173,12 @@ async function otherKinds(scene: Scene): Promise<void> {
   const tool = (text: string) => ({
     'private_readonly_executable_dot_labtool.tmpl': `${text} {{ .chezmoi.username }}\n`,
   })
-  await world.dotfiles.commit({ ...all('x\n'), ...tool('one') }, 'From afar')
+  // neither private nor for everyone, as chezmoi itself makes none
+  const closed = { dot_labclosed: 'x\n', executable_dot_labrun: '#!/bin/sh\n' }
+  await world.dotfiles.commit({ ...all('x\n'), ...tool('one'), ...closed }, 'From afar')
   await syncs(scene, vm, 'synced')
   const mine = ['labshared/mine', 'labexact/notes/mine', 'labswept/in/mine', 'labfile']
-  await vm.user(`mkdir -p labexact/notes labswept/in labplace
+  await vm.user(`mkdir -p labexact/notes labswept/in labplace; chmod 660 .labclosed; chmod 750 .labrun
     ln -s labplace lablink; ln -s nowhere lablinks/mine
     for each in ${mine.join(' ')}; do echo mine >$each; done`)
 
@@ -202,14 +204,14 @@ async function otherKinds(scene: Scene): Promise<void> {
     const kept = status.kept.map(({ file }) => file).toSorted()
     check(
       'status.json lists the files kept back',
-      '.labbig labexact/notes labfile lablink lablinks labshared labswept',
+      '.labbig .labclosed .labrun labexact/notes labfile lablink lablinks labshared labswept',
       kept.join(' '),
     )
   }
   const rest =
-    'readlink .labgiven; ls labexact; ls -d labgone .labbig labfile.of-all; ls labplace; cat .labtool; stat -c %a .labtool'
+    'readlink .labgiven; ls labexact; ls -d labgone .labbig labfile.of-all; ls labplace; cat .labtool; stat -c %a .labtool .labclosed .labrun'
   const { stdout } = await vm.user(rest, { allow: 'any' })
-  const tools = `two ${vm.vm.user}\n500\n`
+  const tools = `two ${vm.vm.user}\n500\n660\n750\n`
   check(
     'all other files are as in the source',
     `.labrc\nnotes\ny\nlabfile.of-all\n${tools}`,
@@ -279,6 +281,12 @@ async function ownWays(scene: Scene): Promise<void> {
     /^To line 7\nTo there$/m,
     await inTrunk('log', '--format=%s', world.branch),
   )
+  await vm.user('chezmoi chattr private .labz && echo more >>.labz')
+  await syncs(scene, vm, 'synced')
+  const both = await inTrunk('show', `${world.branch}:private_dot_labz`)
+  check('an edit is in the trunk beside a mode set in the source', 'from afar\nmore', both)
+  const mode = await vm.askUser('stat -c %a .labz')
+  check('the mode that was set in the source is applied', '600', mode)
 }
 
 async function unfinished(scene: Scene): Promise<void> {
@@ -287,14 +295,17 @@ async function unfinished(scene: Scene): Promise<void> {
     vm.askUser(`cd ${fromHome(world.paths.dotfiles)} && ${script}`)
   const [trunk = 'none', text] = [await world.dotfiles.head(), await readHome(vm, shared)]
   await vm.user('git config --global color.ui always; git config --global color.grep.filename red')
-  await inSource(String.raw`printf '<<<<<<< one\nx\n=======\ny\n>>>>>>> two\n' >>dot_labrc`)
-  const left = 'conflict: Conflict markers are left in dot_labrc'
+  await inSource(
+    String.raw`printf '<<<<<<< one\nx\n=======\ny\n>>>>>>> two\n' | tee dot_labgröße >>dot_labrc`,
+  )
+  const left = 'conflict: Conflict markers are left in dot_labgröße, dot_labrc'
   const status = await syncs(scene, vm, left)
   const named = status.conflicts.flatMap(({ files }) => files)
-  check('the status names the file without colour codes', 'dot_labrc', named.join(', '))
+  const both = 'dot_labgröße, dot_labrc'
+  check('the status names the files without colour codes', both, named.join(', '))
   check('markers do not reach the trunk', trunk, await world.dotfiles.head())
   check('markers do not reach the file at home', text, await readHome(vm, shared))
-  await inSource("sed -Ei '/^(<|>|=){7}/d' dot_labrc")
+  await inSource("rm dot_labgröße; sed -Ei '/^(<|>|=){7}/d' dot_labrc")
   await syncs(scene, vm, 'synced')
   check(
     'the text between the markers reaches the home',
