@@ -235,7 +235,7 @@ files_of() { # files_of <tree>
 
 # Markers left in a file are text to jj, and would be pushed and applied.
 refuse_markers() {
-  local at=$head changed=() marked=()
+  local at=$head changed=() marked=() names
   # edits that the user commits by hand are applied before that
   if [[ ${CHEZMOI_AUTO_COMMIT:-true} != true ]]; then
     at=$(must 'read the source' "${jj[@]}" log --no-graph --revisions @ -T commit_id)
@@ -245,7 +245,8 @@ refuse_markers() {
   mapfile -d '' -t marked < <(comm -z -23 <(with_markers "$at") <(with_markers "$to"))
   ((${#marked[@]})) || return 0
   add_conflict "${marked[@]}"
-  finish conflict "Conflict markers are left in ${marked[*]}"
+  printf -v names '%s, ' "${marked[@]}"
+  finish conflict "Conflict markers are left in ${names%, }"
 }
 # Which of `changed` have markers. git searches, because a file may be larger than bash has room for. A line that only
 # jj writes counts by itself: a user who settles a conflict by hand may leave one of five.
