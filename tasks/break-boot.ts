@@ -138,18 +138,13 @@ const others: TrialCase[] = [
       scene.ends(vm, trial)
       // the image on the disk is left out: what a trial meets is that the boot loader runs, and the same boot goes on
       const unit = 'systemd-hibernate.service'
-      const wakes = `[Service]\nEnvironment=PATH=/run/current-system/sw/bin:/usr/bin\nExecStart=\nExecStart=/bin/sh -c "sleep 3; bootctl set-oneshot ''"\n`
-      await vm.root(
+      const wakes = `[Service]\nEnvironment=PATH=/run/current-system/sw/bin:/usr/bin\nExecStart=\nExecStart=/bin/sh -c "sleep 3; bootctl set-oneshot '' && touch /run/lab-woken"\n`
+      const woken = await vm.ask(
         `mkdir -p /run/systemd/system/${unit}.d && printf ${quote(wakes)} >/run/systemd/system/${unit}.d/lab.conf
-        systemctl daemon-reload && systemctl start hibernate.target`,
+        systemctl daemon-reload && systemctl start hibernate.target; ls /run/lab-woken`,
         { timeout: 60 * vm.patience },
       )
-      const ended = await vm.ask(`systemctl show --value -p Result -p ExecMainCode ${unit}`)
-      scene.must(
-        'the one-shot entry was used up',
-        '1\nsuccess',
-        ended.split('\n').toSorted().join('\n'),
-      )
+      scene.must('the one-shot entry was used up', '/run/lab-woken', woken)
       const variables = '/sys/firmware/efi/efivars'
       await comes(
         scene,
