@@ -257,7 +257,7 @@ test.each([
   ['deploy-vm', { LAB_ACCEL: 'hvf' }, 2, 'Cannot read LAB_ACCEL=`hvf`'],
   ['deploy-vm', { LAB_SSH_PORT: '99999' }, 2, 'Cannot read LAB_SSH_PORT as a port: '],
   ['build', { LAB_FLAKE: '/nonexistent/flake' }, 3, 'hint: Name its directory: LAB_FLAKE=DIR'],
-  ['deploy-vm', { LAB_ENV_FILE: tmpdir() }, 2, `Cannot read \`${tmpdir()}\`: EISDIR`],
+  ['deploy-vm', { LAB_ENV_FILE: tmpdir() }, 2, `Cannot read \`${tmpdir()}\`: it is a directory`],
   ['status', { LAB_ENV_FILE: '/nonexistent/env' }, 2, 'LAB_ENV_FILE: it does not exist'],
   ['publish', { LAB_HOME: '/dev/null/lab' }, 3, 'Cannot make `/dev/null/lab`: '],
   ['deploy-vm', { LAB_CACHE: '/dev/null/lab' }, 3, 'Cannot make `/dev/null/lab`: '],
