@@ -161,7 +161,10 @@ test('A signing key with a passphrase does not block upgrades', async () => {
     jj config set --user signing.backend ssh; jj config set --user signing.key ~/key.pub; echo draft >draft`)
   await world.push('two', { 'text.nix': '"two"' })
   const done = await world.upgrade()
-  expect([done.outcome, done.reason]).toEqual(['upgraded', expect.stringContaining('the rebased commits are unsigned')])
+  expect([done.outcome, done.reason]).toEqual([
+    'upgraded',
+    expect.stringContaining('the rebased commits are unsigned'),
+  ])
   expect(await world.rain('cat draft')).toBe('draft')
 })
 
