@@ -334,6 +334,12 @@ describe('the changes that cases push', () => {
       Object.assign(made, await found.nixos<Record<string, string>>('', some, `${tree}#cases`))
     }
     expect(Object.keys(made)).toHaveLength(names.length)
-    expect(alike(made)).toEqual([])
+    // NixOS counts boots by itself, so `counted` has the same systems there as two other cases
+    expect(alike(made)).toEqual([
+      'auto-upgrade-switched-meanwhile-0',
+      'break-boot-panic-0',
+      'break-boot-counted-0',
+      'break-boot-counted-1',
+    ])
   }, 3_600_000)
 })
