@@ -38,6 +38,19 @@ export const opensUplink = (argv: string[]): boolean =>
   argv.some((arg) => arg.includes(`name=${openFile},`))
 
 /**
+ * Kernel parameters that systemd-boot (since version 256) adds to those of a host. An emulated CPU needs no
+ * mitigations, and each one slows it down; QEMU 7.2 translates a program again at each start if its addresses are
+ * random; the clock is the host's, so that calibrating it gains nothing. Finding the devices of a whole NixOS can take
+ * longer than systemd's 90 seconds, after which it gives up on the boot. The embedded guest, whose systemd-boot is
+ * older, has its own (nix/lab/guest/system.nix).
+ */
+const forEmulatedCpus = [
+  ...['mitigations=off', 'nokaslr', 'norandmaps', 'cryptomgr.notests'],
+  ...['tsc=reliable', 'no_timer_check', 'random.trust_cpu=on'],
+  'systemd.default_device_timeout_sec=360',
+].join(' ')
+
+/**
  * The whole QEMU command line of a VM: no interactive monitor, no display, no default devices. Unless
  * its uplink is open, its network has only the forwarded SSH port, the lab's name server and git remote,
  * this machine's binary cache and the other VMs.
@@ -91,6 +104,9 @@ export function qemuArgs(vm: Vm, accelerator: Accelerator['kind'], firmware: Fir
       `name=opt/io.systemd.credentials/tmpfiles.extra,file=${optionValue(f.credential)}`,
     ],
     ...(vm.openUplink ? ['-fw_cfg', `name=${openFile},string=1`] : []),
+    ...(accelerator === 'tcg'
+      ? ['-smbios', `type=11,value=io.systemd.boot.kernel-cmdline-extra=${forEmulatedCpus}`]
+      : []),
   ]
 }
 

@@ -17,7 +17,7 @@ in
     { lib, options, ... }:
     {
       config = lib.optionalAttrs (options ? myModules.system.reachability) {
-        myModules.system.reachability.timeout = lib.mkForce 60;
+        myModules.system.reachability.timeout = lib.mkForce 180;
       };
     };
 
