@@ -1,6 +1,7 @@
-import { chmodSync, existsSync, lstatSync, mkdirSync } from 'node:fs'
+import { chmodSync, existsSync, lstatSync, mkdirSync, readdirSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { Failure } from './failure.ts'
+import { labCache, labHome } from './settings.ts'
 
 /**
  * Makes a directory that only this user can enter, and its parents. Refuses a symlink or another
@@ -30,9 +31,28 @@ export function privateDirectory(path: string): string {
       hint: 'Set LAB_HOME and LAB_CACHE to directories of your own',
     })
   }
-  if (found.mode & 0o077) chmodSync(path, 0o700)
+  if (found.mode & 0o077) {
+    if (isOfOthers(path)) {
+      throw new Failure(`Cannot use \`${path}\`: it holds files that are not the lab's`, {
+        hint: 'Set LAB_HOME and LAB_CACHE to directories of their own, which no other user may enter',
+      })
+    }
+    chmodSync(path, 0o700)
+  }
   return path
 }
+
+/** Whether LAB_HOME or LAB_CACHE names a directory such as /var/cache, whose mode has to stay as it is. */
+function isOfOthers(path: string): boolean {
+  if (![labHome(), labCache()].includes(path)) return false
+  const inside = readdirSync(path)
+  return inside.length > 0 && !inside.some((name) => ours.has(name))
+}
+/** What the lab makes in LAB_HOME and LAB_CACHE before anything else. */
+const ours = new Set([
+  ...['vms', 'srv', 'runs', 'copies', 'agent-traces', 'mutants.json', 'durations.json'],
+  ...['images', 'nixos', 'disko', 'mutation', 'store', 'accelerator.json'],
+])
 
 /**
  * Makes a directory and its parents if missing. Node's own `recursive` option never returns below /proc.

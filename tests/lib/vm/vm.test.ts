@@ -122,6 +122,19 @@ test('a directory that others can enter is made private', () => {
   expect(lstatSync(dir).mode & 0o777).toBe(0o700)
 })
 
+test('a LAB_HOME that holds files of others keeps its mode', () => {
+  const state = join(home, 'state')
+  mkdirSync(join(state, 'vms'), { recursive: true })
+  chmodSync(state, 0o755)
+  privateDirectory(state)
+  expect(lstatSync(state).mode & 0o777).toBe(0o700)
+  rmSync(join(state, 'vms'), { recursive: true })
+  writeFileSync(join(state, 'of-others'), '')
+  chmodSync(state, 0o755)
+  expect(() => privateDirectory(state)).toThrow("it holds files that are not the lab's")
+  expect(lstatSync(state).mode & 0o777).toBe(0o755)
+})
+
 test('a recorded pid that now belongs to another process is not the VM', async () => {
   const vm = await make('sorrow')
   writeJson(files('sorrow').running, {
