@@ -29,6 +29,9 @@ import { pins } from '../lib/scenario/pins.ts'
 import { ofGuest, unitsByHand } from '../lib/scenario/host-module.ts'
 import { told } from '../lib/scenario/told.ts'
 
+/** The record of a failed trial of another system. */
+const failedBefore = `/nix/store/${'0'.repeat(32)}-of-before 2026-01-01T00:00:00Z it did not come up`
+
 const others: TrialCase[] = [
   {
     name: 'good-trial',
@@ -43,10 +46,9 @@ const others: TrialCase[] = [
       await vm.root(`echo 'echo mine' >${script}`)
       const trial = await armed(scene, vm, harmless)
       scene.ends(vm, trial)
-      const failed = `/nix/store/${'0'.repeat(32)}-of-before 2026-01-01T00:00:00Z it did not come up`
       // the trial itself has failed before, too, as after a power cut; that is forgotten once it is golden
       const own = `${trial} 2026-01-01T00:00:00Z it did not come up`
-      await vm.root(`printf '%s\\n' '${failed}' '${own}' >>${failedTrials}`)
+      await vm.root(`printf '%s\\n' '${failedBefore}' '${own}' >>${failedTrials}`)
       const seconds = await boots(scene, vm, 'the trial boots', trial)
       scene.event(`${vm.host} booted on trial`, { host: vm.host, seconds })
       await leavesNoHang(scene)
@@ -55,7 +57,7 @@ const others: TrialCase[] = [
       scene.event(`${vm.host} rebooted`, { host: vm.host, seconds: again })
       const left = await vm.ask(`cat ${script} && rm ${script}`, { allow: 'any' })
       const list = (await vm.root(`cat ${failedTrials}`, { allow: 'any' })).stdout
-      scene.check('earlier failed trials are still recorded', failed, list.trim())
+      scene.check('earlier failed trials are still recorded', failedBefore, list.trim())
       scene.check('the user’s script on the ESP is unchanged', 'echo mine', left)
     },
   },
@@ -108,8 +110,7 @@ const others: TrialCase[] = [
     run: async (scene) => {
       const { vm } = scene
       const trial = await armed(scene, vm, harmless)
-      const earlier = `/nix/store/${'0'.repeat(32)}-of-before 2026-01-01T00:00:00Z it did not come up`
-      await vm.root(`echo '${earlier}' >>${failedTrials}`)
+      await vm.root(`echo '${failedBefore}' >>${failedTrials}`)
       for (const nth of [1, 2]) {
         await bootsGoldenInstead(scene)
         scene.check(
@@ -121,7 +122,7 @@ const others: TrialCase[] = [
       const seconds = await bootsGoldenInstead(scene)
       await comesBack(scene, vm, trial, /^it was armed 3 times and never started: /, seconds)
       const list = await vm.ask(`cut -d ' ' -f 1 ${failedTrials}`)
-      const both = `${earlier.split(' ')[0]}\n${trial}`
+      const both = `${failedBefore.split(' ')[0]}\n${trial}`
       scene.check('both failed trials are recorded', both, list)
     },
   },
