@@ -16,7 +16,7 @@ export const options = {
 } as const
 export const under = [
   'reads <dir>/{run.json,results.json,events.jsonl,evidence/}',
-  'writes {run.json,events.jsonl,results.json,junit.xml,report.html,durations.json}',
+  'writes {run.json,events.jsonl,results.json,junit.xml,report.html,durations.json,evidence/}',
 ]
 export const parts = {
   'Exit code, the greatest that applies': [
@@ -32,16 +32,17 @@ export const examples: [string, string][] = [
 ]
 
 export async function run(args: Args): Promise<ExitCode> {
-  const { merge, newDirectory, readParts } = await import('../lib/report/merge.ts')
+  const { keepEvidence, merge, newDirectory, readParts } = await import('../lib/report/merge.ts')
   const { openRecord } = await import('../lib/report/record.ts')
   const { writePlan } = await import('../lib/report/plan.ts')
   const { writeReports } = await import('../lib/report/reports.ts')
   const { summarize } = await import('../lib/report/summary.ts')
-  const { plan, results, events, notes, troubles, durations } = merge(readParts(args['dir']))
+  const { plan, events, notes, troubles, durations, ...merged } = merge(readParts(args['dir']))
 
   const record =
     args['to'] === undefined ? openRecord('merged') : at(newDirectory(resolve(args['to'])))
   const { id, dir } = record
+  const results = keepEvidence(merged.results, dir)
   const lines = events.map((one) => `${JSON.stringify(one)}\n`).join('')
   writeFileSync(join(dir, 'events.jsonl'), lines, { mode: 0o600 })
   writeFileSync(join(dir, 'durations.json'), `${JSON.stringify(durations, null, 2)}\n`)

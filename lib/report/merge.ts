@@ -1,10 +1,12 @@
 import {
   accessSync,
+  cpSync,
   existsSync,
   lstatSync,
   readFileSync,
   readdirSync,
   realpathSync,
+  rmSync,
   statSync,
 } from 'node:fs'
 import { basename, join } from 'node:path'
@@ -111,6 +113,24 @@ function withEvidence(one: CaseResult, dir: string): CaseResult {
   if (one.evidence === undefined) return one
   const here = join(dir, 'evidence', basename(one.evidence))
   return existsSync(here) ? { ...one, evidence: here } : one
+}
+
+/**
+ * Copies the evidence of results into a record, which may be all that a CI keeps.
+ * @returns the results with their evidence there; where it could not be copied, it stays where it was
+ */
+export function keepEvidence(results: CaseResult[], record: string): CaseResult[] {
+  return results.map((one) => {
+    if (one.evidence === undefined || !existsSync(one.evidence)) return one
+    const copy = join(record, 'evidence', basename(one.evidence))
+    try {
+      cpSync(one.evidence, copy, { recursive: true })
+      return { ...one, evidence: copy }
+    } catch {
+      rmSync(copy, { recursive: true, force: true })
+      return one
+    }
+  })
 }
 
 /**

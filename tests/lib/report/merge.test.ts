@@ -201,6 +201,22 @@ test('trouble after the cases of a part makes the merged run exit with 3', async
   expect(merge(readParts([to])).troubles).toHaveLength(1)
 })
 
+test('the merged record has the evidence of its parts, as a CI may keep nothing else', async () => {
+  const elsewhere = '/home/runner/runs/x/evidence'
+  const failed = (name: string) =>
+    result(name, 'failed', { evidence: `${elsewhere}/${name.replace('/', '-')}` })
+  const left = part('left', [failed('f/a'), failed('f/b')], shard(1, 2))
+  mkdirSync(join(left, 'evidence/f-a'), { recursive: true })
+  writeFileSync(join(left, 'evidence/f-a/serial.log'), 'panic')
+  const to = join(lab.dir, 'merged')
+  const { stdout } = await mergeRuns(left, two(), '--to', to)
+  rmSync(left, { recursive: true })
+  expect(stdout).toContain(`f a: evidence ${to}/evidence/f-a; replay: `)
+  // what was not brought along is named where it was
+  expect(stdout).toContain(`f b: evidence ${elsewhere}/f-b; replay: `)
+  expect(readFileSync(join(to, 'evidence/f-a/serial.log'), 'utf8')).toBe('panic')
+})
+
 test('records are found in subdirectories, and evidence beside its record', () => {
   const elsewhere = '/home/runner/runs/x/evidence/f-a'
   const dir = part('parts/one/id-1', [result('f/a', 'failed', { evidence: elsewhere })])
